@@ -1,0 +1,106 @@
+/**
+ * What a caller may pass, checked once at the boundary. Names of sampling options are OpenAI's and vLLM's.
+ * @module
+ */
+import * as z from 'zod';
+import { MinipodError } from './protocol/errors.ts';
+
+/** Named limits of what one call may ask for. */
+export const LIMITS = {
+  choices_max: 128,
+  stop_strings_max: 16,
+  stop_string_length_max: 1_024,
+  logprobs_max: 20,
+  npus_max: 512,
+  workers_max: 64,
+} as const;
+
+const tokenId = z.int().min(0).max(0xffff_ffff);
+
+/** How to generate: OpenAI's and vLLM's names, meanings and defaults (temperature 1, top_p 1, `max_tokens` up to the context length). */
+export const generateOptionsSchema = z.strictObject({
+  /** Tokens to generate at most, for each choice. Default: what the context length leaves. */
+  max_tokens: z.int().min(1).optional(),
+  /** No stop of any kind before this many tokens. */
+  min_tokens: z.int().min(0).default(0),
+  /** 0 is greedy. */
+  temperature: z.number().min(0).max(100).default(1),
+  top_p: z.number().gt(0).max(1).default(1),
+  /** 0 or −1: off. */
+  top_k: z.int().min(-1).default(0),
+  min_p: z.number().min(0).max(1).default(0),
+  /** Missing: drawn once at random and recorded. Any integer that a JavaScript number holds exactly. */
+  seed: z.int().optional(),
+  /** Generation ends before the first of these that appears; the text before it is returned. */
+  stop: z
+    .union([z.string(), z.array(z.string())])
+    .transform((stop) => (typeof stop === 'string' ? [stop] : stop))
+    .pipe(z.array(z.string().min(1).max(LIMITS.stop_string_length_max)).max(LIMITS.stop_strings_max))
+    .default([]),
+  stop_token_ids: z.array(tokenId).max(64).default([]),
+  /** Go on past end-of-sequence tokens. */
+  ignore_eos: z.boolean().default(false),
+  /** Log-probability of each generated token, and of this many most likely alternatives (0: of the token alone). */
+  logprobs: z.int().min(0).max(LIMITS.logprobs_max).optional(),
+  /** The same for each token of the prompt. */
+  prompt_logprobs: z.int().min(0).max(LIMITS.logprobs_max).optional(),
+  /** Token id → added to its logit, −100 … 100. */
+  logit_bias: z.record(z.string().regex(/^\d+$/, 'is not a token id'), z.number().min(-100).max(100)).default({}),
+  presence_penalty: z.number().min(-2).max(2).default(0),
+  frequency_penalty: z.number().min(-2).max(2).default(0),
+  /** Over output tokens only; 1: off. */
+  repetition_penalty: z.number().gt(0).max(10).default(1),
+  /** Choices to generate from one prompt. */
+  n: z.int().min(1).max(LIMITS.choices_max).default(1),
+  /** Put bos before a text prompt, if the model has one. */
+  add_special_tokens: z.boolean().default(true),
+});
+
+export type GenerateOptions = z.input<typeof generateOptionsSchema> & {
+  /** Stops the request wherever it is: queued, in prefill, or streaming. */
+  readonly signal?: AbortSignal | undefined;
+};
+export type ResolvedGenerateOptions = z.output<typeof generateOptionsSchema>;
+
+export type ChatMessage = { readonly role: string; readonly content: string };
+/** Text, token ids, or a conversation for the model's chat template. */
+export type Prompt = string | readonly number[] | readonly ChatMessage[];
+
+export const podOptionsSchema = z.strictObject({
+  /** A shipped model's name or the path of a folder in the Hugging Face layout. */
+  model: z.string().min(1).default('tiny-deepseek-v3'),
+  /** How work is laid out over NPUs. Every NPU holds attention and its share of the experts. */
+  topology: z.literal('colocated').default('colocated'),
+  npus: z.int().min(1).max(LIMITS.npus_max).default(1),
+  /** Threads that host the NPUs. Never more than NPUs. Default: 1. */
+  workers: z.int().min(1).max(LIMITS.workers_max).default(1),
+  /** Positions a KV block holds; a multiple of 16. */
+  kv_block_size: z.int().min(16).max(1024).multipleOf(16).default(16),
+  /** KV blocks of each NPU. Default: room for 8 requests of full length. */
+  kv_blocks: z.int().min(1).optional(),
+  /** Tokens that one step of an NPU computes at most, prefill and decode together. */
+  max_batch_tokens: z.int().min(1).max(4096).default(256),
+  /** Requests that one step of an NPU serves at most. */
+  max_batch_requests: z.int().min(1).max(1024).default(64),
+  /** Choices that may wait or run in the pod at once; more are refused as overloaded. */
+  max_queued: z.int().min(1).default(4096),
+  /** Bytes of one segment of global memory, at most 4 GiB. */
+  segment_bytes: z.int().min(1 << 20).max(2 ** 32 - 65_536).multipleOf(65_536).default(2 ** 32 - 65_536),
+  /** Bytes of global memory that the pod may take in all. Default: 3/4 of this machine's memory. */
+  memory_bytes: z.int().min(1 << 20).optional(),
+});
+
+export type LoadProgress = { readonly loaded_bytes: number; readonly total_bytes: number; readonly tensor: string };
+export type PodOptions = z.input<typeof podOptionsSchema> & {
+  readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
+};
+export type ResolvedPodOptions = z.output<typeof podOptionsSchema>;
+
+/** Parses, or throws `invalid_request` naming the first option at fault and what it should be. */
+export function parseOptions<Schema extends z.ZodType>(schema: Schema, value: unknown, what: string): z.output<Schema> {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0];
+  const param = issue?.code === 'unrecognized_keys' ? (issue.keys[0] ?? what) : issue?.path.join('.') || what;
+  throw new MinipodError('invalid_request', `${what}: ${param}: ${issue?.message ?? 'invalid'}`, { param });
+}

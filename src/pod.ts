@@ -1,0 +1,30 @@
+/**
+ * The pod as its caller sees it.
+ * @module
+ */
+import type { ChatMessage, GenerateOptions, Prompt } from './options.ts';
+import type { Completion, Generation, PodStats } from './results.ts';
+
+export type ModelInfo = {
+  readonly name: string;
+  readonly architecture: string;
+  readonly context_length: number;
+  readonly vocab_size: number;
+  readonly parameters: number;
+  /** Unix seconds at which the pod loaded it. */
+  readonly created: number;
+  readonly has_chat_template: boolean;
+};
+
+export interface Pod extends AsyncDisposable {
+  readonly model: ModelInfo;
+  /** Throws `invalid_request` at once for options that cannot be served; everything later rejects the iteration. Nothing runs twice: iterate a generation once. */
+  generate(prompt: Prompt, options?: GenerateOptions): Generation;
+  complete(prompt: Prompt, options?: GenerateOptions): Promise<Completion>;
+  /** Token ids of a prompt: text (with bos if asked), or a conversation through the chat template. */
+  tokenize(prompt: string | readonly ChatMessage[], options?: { add_special_tokens?: boolean }): Promise<{ token_ids: number[]; tokens: string[] }>;
+  detokenize(tokenIds: readonly number[]): Promise<string>;
+  stats(): Promise<PodStats>;
+  /** Fails what still runs with `closed`, stops all threads and frees the memory. Safe to call twice. */
+  close(): Promise<void>;
+}

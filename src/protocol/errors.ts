@@ -1,0 +1,58 @@
+/**
+ * Every error that minipod raises on purpose, in one place.
+ * A message says what was wrong, where, and what would be right; the code is for programs.
+ * @module
+ */
+
+/** What went wrong, by who can mend it. */
+export type ErrorCode =
+  /** The caller passed an option, a prompt or a sampling parameter that cannot be served. */
+  | 'invalid_request'
+  /** A checkpoint file is missing, malformed or does not fit its config. */
+  | 'invalid_checkpoint'
+  /** Options, model and memory do not fit together. */
+  | 'out_of_memory'
+  /** The prompt and the requested tokens exceed the context length. */
+  | 'context_length_exceeded'
+  /** The pod holds as many requests as it may; retry later. */
+  | 'overloaded'
+  /** The caller stopped the request (AbortSignal, or its client went away). */
+  | 'cancelled'
+  /** A worker failed while it held the request; the request may be sent again. */
+  | 'worker_failed'
+  /** The model computed NaN or infinity. */
+  | 'not_finite'
+  /** The pod is closed or closing. */
+  | 'closed'
+  /** A deadline passed; the message names what was waited for. */
+  | 'deadline_exceeded'
+  /** A defect of minipod itself. */
+  | 'internal';
+
+export class MinipodError extends Error {
+  readonly code: ErrorCode;
+  /** The option or parameter at fault, where there is one: `temperature`, `prompt`. */
+  readonly param: string | null;
+
+  constructor(code: ErrorCode, message: string, options: { param?: string | null; cause?: unknown } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'MinipodError';
+    this.code = code;
+    this.param = options.param ?? null;
+  }
+}
+
+/** The plain form in which an error crosses a thread. */
+export type ErrorRecord = { readonly code: ErrorCode; readonly message: string; readonly param: string | null };
+
+export function toErrorRecord(error: unknown): ErrorRecord {
+  if (error instanceof MinipodError) return { code: error.code, message: error.message, param: error.param };
+  return { code: 'internal', message: error instanceof Error ? error.message : String(error), param: null };
+}
+
+export const fromErrorRecord = (record: ErrorRecord): MinipodError => new MinipodError(record.code, record.message, { param: record.param });
+
+/** Fails loudly at once when an invariant of minipod's own does not hold. */
+export function assert(condition: unknown, message: string): asserts condition {
+  if (!condition) throw new MinipodError('internal', `invariant broken: ${message}`);
+}

@@ -1,0 +1,97 @@
+/** What a caller gets back. @module */
+
+/** One token with its log-probability under the model, before any sampling option. */
+export type TokenLogprob = {
+  readonly token_id: number;
+  /** The token's own text; � where it is part of a character. */
+  readonly token: string;
+  readonly bytes: readonly number[];
+  readonly logprob: number;
+  /** The most likely tokens at this position, best first; as many as `logprobs` asked for. */
+  readonly top_logprobs: readonly Omit<TokenLogprob, 'top_logprobs'>[];
+};
+
+export type FinishReason = 'stop' | 'length';
+
+export type Usage = { readonly prompt_tokens: number; readonly completion_tokens: number; readonly total_tokens: number };
+
+/** A piece of one choice. Text of several tokens may come in one chunk; text held back for a stop string or an unfinished character comes in a later one. */
+export type Chunk = {
+  readonly choice: number;
+  readonly text: string;
+  readonly token_ids: readonly number[];
+  /** One for each of `token_ids`, if asked for. */
+  readonly logprobs: readonly TokenLogprob[] | null;
+  /** On a choice's last chunk only. */
+  readonly finish_reason: FinishReason | null;
+  /** The string or token id that ended it, if one did. */
+  readonly stop_reason: string | number | null;
+};
+
+export type PromptInfo = {
+  readonly token_ids: readonly number[];
+  /** One for each prompt token but the first (null), if asked for. */
+  readonly logprobs: readonly (TokenLogprob | null)[] | null;
+};
+
+export type CompletionChoice = {
+  readonly index: number;
+  readonly text: string;
+  readonly token_ids: readonly number[];
+  readonly logprobs: readonly TokenLogprob[] | null;
+  readonly finish_reason: FinishReason;
+  readonly stop_reason: string | number | null;
+};
+
+export type Completion = {
+  readonly id: string;
+  readonly model: string;
+  readonly prompt: PromptInfo;
+  readonly choices: readonly CompletionChoice[];
+  readonly usage: Usage;
+  /** The seed that was used, drawn if none was given. */
+  readonly seed: number;
+};
+
+/** A running generation: iterate it for its chunks. Leaving the loop early cancels the request. */
+export type Generation = AsyncIterable<Chunk> & {
+  readonly id: string;
+  readonly seed: number;
+  /** Resolves before the first chunk; its logprobs only when prefill is complete. */
+  readonly prompt: Promise<PromptInfo>;
+  /** Complete when iteration has ended. */
+  usage(): Usage;
+  times(): RequestTimes;
+};
+
+export type NpuStats = {
+  readonly npu: number;
+  readonly worker: number;
+  readonly state: string;
+  readonly kv_blocks: number;
+  readonly kv_blocks_used: number;
+  readonly requests_running: number;
+  readonly requests_waiting: number;
+  readonly steps: number;
+  readonly tokens_prefilled: number;
+  readonly tokens_decoded: number;
+  readonly hbm_bytes: number;
+};
+
+export type PodStats = {
+  readonly model: string;
+  readonly uptime_seconds: number;
+  readonly requests_running: number;
+  readonly requests_waiting: number;
+  readonly requests_finished: Readonly<Record<string, number>>;
+  readonly prompt_tokens: number;
+  readonly generation_tokens: number;
+  readonly npus: readonly NpuStats[];
+  /** Tokens routed to each expert: `[MoE layer][expert id]`. */
+  readonly expert_loads: readonly (readonly number[])[];
+  readonly memory: { readonly total_bytes: number; readonly regions: readonly { readonly owner: string; readonly kind: string; readonly base: number; readonly bytes: number }[] };
+  readonly fabric: readonly { readonly link: string; readonly frames: number; readonly bytes: number; readonly full: number; readonly wakes: number }[];
+};
+
+/** Times of one request, milliseconds since the pod's start; null where it did not get so far. */
+export type RequestTimes = { readonly received: number; readonly scheduled: number | null; readonly first_token: number | null; readonly finished: number };
