@@ -1,0 +1,197 @@
+// Online softmax over one tile of 16 positions, the step that MLA and GQA share (Milakov and Gimelshein 2018; FlashAttention).
+//
+//   s_j = (q · k_j) scale         m' = max(m, max s)        alpha = exp(m - m')
+//   p_j = exp(s_j - m')           l = l alpha + sum p       acc = acc alpha + p_0 v_0 + p_1 v_1 + …
+//
+// A query is a record in scratch [m, l, q address, acc address]; m = -inf and l = 0 before the first tile, which takes acc as 0 without reading it.
+// A position that the query does not see takes no part: its score is -inf, so p = 0 adds nothing to l, and its v is not read.
+import { exp1, exp4 } from './elementary';
+import { joinLanes, joinLanes4 } from './lanes';
+
+/** Positions in a tile. Part of the arithmetic: tiles start at absolute position 0, whatever the KV block. */
+export const TILE = 16;
+
+/** Bytes of a query's record: f32 m, f32 l, u32 q, u32 acc. */
+export const QUERY_BYTES: usize = 16;
+
+/** Bytes of the scores of two queries, which stand at the start of scratch. */
+export const SCORES_BYTES: usize = 2 * TILE * 4;
+
+/** How rows of the KV lie: bytes from position to position, floats of a key, bytes from key to value, floats of a value. */
+// Passed as plain arguments (rowBytes, keyDim, valueOffset, valueDim): the module has no allocator.
+
+/** scores[0..3] of one query against the positions at k, k + rowBytes, … */
+function scores1x4(scores: usize, q: usize, k: usize, rowBytes: usize, keyDim: i32, scale: f32): void {
+  let a0 = f32x4.splat(0), a1 = a0, a2 = a0, a3 = a0;
+  let k1 = k + rowBytes, k2 = k1 + rowBytes, k3 = k2 + rowBytes;
+  for (const end = q + (<usize>keyDim << 2); q < end; ) {
+    const v = v128.load(q);
+    a0 = f32x4.add(a0, f32x4.mul(v, v128.load(k)));
+    a1 = f32x4.add(a1, f32x4.mul(v, v128.load(k1)));
+    a2 = f32x4.add(a2, f32x4.mul(v, v128.load(k2)));
+    a3 = f32x4.add(a3, f32x4.mul(v, v128.load(k3)));
+    q += 16;
+    k += 16;
+    k1 += 16;
+    k2 += 16;
+    k3 += 16;
+  }
+  v128.store(scores, f32x4.mul(joinLanes4(a0, a1, a2, a3), f32x4.splat(scale)));
+}
+
+/** The same for two queries; the second's scores stand TILE floats further. */
+function scores2x4(scores: usize, q: usize, r: usize, k: usize, rowBytes: usize, keyDim: i32, scale: f32): void {
+  let a0 = f32x4.splat(0), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
+  let k1 = k + rowBytes, k2 = k1 + rowBytes, k3 = k2 + rowBytes;
+  for (const end = q + (<usize>keyDim << 2); q < end; ) {
+    const v = v128.load(q), u = v128.load(r);
+    let key = v128.load(k);
+    a0 = f32x4.add(a0, f32x4.mul(v, key));
+    b0 = f32x4.add(b0, f32x4.mul(u, key));
+    key = v128.load(k1);
+    a1 = f32x4.add(a1, f32x4.mul(v, key));
+    b1 = f32x4.add(b1, f32x4.mul(u, key));
+    key = v128.load(k2);
+    a2 = f32x4.add(a2, f32x4.mul(v, key));
+    b2 = f32x4.add(b2, f32x4.mul(u, key));
+    key = v128.load(k3);
+    a3 = f32x4.add(a3, f32x4.mul(v, key));
+    b3 = f32x4.add(b3, f32x4.mul(u, key));
+    q += 16;
+    r += 16;
+    k += 16;
+    k1 += 16;
+    k2 += 16;
+    k3 += 16;
+  }
+  v128.store(scores, f32x4.mul(joinLanes4(a0, a1, a2, a3), f32x4.splat(scale)));
+  v128.store(scores, f32x4.mul(joinLanes4(b0, b1, b2, b3), f32x4.splat(scale)), TILE * 4);
+}
+
+/** Scores become p in place, m and l of the query advance; returns alpha. Positions from `visible` on are masked. */
+function softmaxTile(scores: usize, query: usize, visible: i32): f32 {
+  for (let j = visible; j < TILE; j++) store<f32>(scores + (<usize>j << 2), -Infinity);
+  const s0 = v128.load(scores), s1 = v128.load(scores, 16), s2 = v128.load(scores, 32), s3 = v128.load(scores, 48);
+  const top4 = f32x4.pmax(f32x4.pmax(s0, s1), f32x4.pmax(s2, s3));
+  const top = max(max(f32x4.extract_lane(top4, 0), f32x4.extract_lane(top4, 1)), max(f32x4.extract_lane(top4, 2), f32x4.extract_lane(top4, 3)));
+  const before = load<f32>(query);
+  const m = max(before, top);
+  const alpha = exp1(before - m);
+  const m4 = f32x4.splat(m);
+  const p0 = exp4(f32x4.sub(s0, m4)), p1 = exp4(f32x4.sub(s1, m4)), p2 = exp4(f32x4.sub(s2, m4)), p3 = exp4(f32x4.sub(s3, m4));
+  v128.store(scores, p0);
+  v128.store(scores, p1, 16);
+  v128.store(scores, p2, 32);
+  v128.store(scores, p3, 48);
+  const sum = joinLanes(f32x4.add(f32x4.add(f32x4.add(p0, p1), p2), p3));
+  store<f32>(query, m);
+  store<f32>(query, load<f32>(query, 4) * alpha + sum, 4);
+  return alpha;
+}
+
+/** acc alpha, or 0 before the first tile. */
+// @ts-ignore: decorator
+@inline
+function rescaled(acc: usize, offset: usize, alpha: v128, first: bool): v128 {
+  return first ? f32x4.splat(0) : f32x4.mul(v128.load(acc + offset), alpha);
+}
+
+/** acc += p_j v_j over `visible` positions, one query. */
+function values1(acc: usize, p: usize, v: usize, rowBytes: usize, valueDim: i32, visible: i32, alpha: f32, first: bool): void {
+  const scale = f32x4.splat(alpha);
+  const end = p + (<usize>visible << 2);
+  let i: usize = 0;
+  const bytes = <usize>valueDim << 2;
+  for (; i + 64 <= bytes; i += 64) {
+    let a0 = rescaled(acc, i, scale, first), a1 = rescaled(acc, i + 16, scale, first);
+    let a2 = rescaled(acc, i + 32, scale, first), a3 = rescaled(acc, i + 48, scale, first);
+    let row = v + i;
+    for (let j = p; j < end; j += 4) {
+      const pj = v128.load32_splat(j);
+      a0 = f32x4.add(a0, f32x4.mul(pj, v128.load(row)));
+      a1 = f32x4.add(a1, f32x4.mul(pj, v128.load(row, 16)));
+      a2 = f32x4.add(a2, f32x4.mul(pj, v128.load(row, 32)));
+      a3 = f32x4.add(a3, f32x4.mul(pj, v128.load(row, 48)));
+      row += rowBytes;
+    }
+    v128.store(acc + i, a0);
+    v128.store(acc + i, a1, 16);
+    v128.store(acc + i, a2, 32);
+    v128.store(acc + i, a3, 48);
+  }
+  for (; i < bytes; i += 16) {
+    let a = rescaled(acc, i, scale, first);
+    let row = v + i;
+    for (let j = p; j < end; j += 4) {
+      a = f32x4.add(a, f32x4.mul(v128.load32_splat(j), v128.load(row)));
+      row += rowBytes;
+    }
+    v128.store(acc + i, a);
+  }
+}
+
+/** The same for two queries and a whole tile: 2 × 16 values in registers at a time. */
+function values2(
+  acc: usize, bcc: usize, p: usize, v: usize, rowBytes: usize, valueDim: i32, alpha: f32, beta: f32, first: bool,
+): void {
+  const scaleA = f32x4.splat(alpha), scaleB = f32x4.splat(beta);
+  const whole = <usize>(valueDim & ~15) << 2;
+  for (let i: usize = 0; i < whole; i += 64) {
+    let a0 = rescaled(acc, i, scaleA, first), a1 = rescaled(acc, i + 16, scaleA, first);
+    let a2 = rescaled(acc, i + 32, scaleA, first), a3 = rescaled(acc, i + 48, scaleA, first);
+    let b0 = rescaled(bcc, i, scaleB, first), b1 = rescaled(bcc, i + 16, scaleB, first);
+    let b2 = rescaled(bcc, i + 32, scaleB, first), b3 = rescaled(bcc, i + 48, scaleB, first);
+    let row = v + i;
+    for (let j = p, end = p + TILE * 4; j < end; j += 4) {
+      const pj = v128.load32_splat(j), rj = v128.load32_splat(j, TILE * 4);
+      let value = v128.load(row);
+      a0 = f32x4.add(a0, f32x4.mul(pj, value));
+      b0 = f32x4.add(b0, f32x4.mul(rj, value));
+      value = v128.load(row, 16);
+      a1 = f32x4.add(a1, f32x4.mul(pj, value));
+      b1 = f32x4.add(b1, f32x4.mul(rj, value));
+      value = v128.load(row, 32);
+      a2 = f32x4.add(a2, f32x4.mul(pj, value));
+      b2 = f32x4.add(b2, f32x4.mul(rj, value));
+      value = v128.load(row, 48);
+      a3 = f32x4.add(a3, f32x4.mul(pj, value));
+      b3 = f32x4.add(b3, f32x4.mul(rj, value));
+      row += rowBytes;
+    }
+    v128.store(acc + i, a0);
+    v128.store(acc + i, a1, 16);
+    v128.store(acc + i, a2, 32);
+    v128.store(acc + i, a3, 48);
+    v128.store(bcc + i, b0);
+    v128.store(bcc + i, b1, 16);
+    v128.store(bcc + i, b2, 32);
+    v128.store(bcc + i, b3, 48);
+  }
+  const rest = valueDim & 15;
+  if (rest) {
+    values1(acc + whole, p, v + whole, rowBytes, rest, TILE, alpha, first);
+    values1(bcc + whole, p + TILE * 4, v + whole, rowBytes, rest, TILE, beta, first);
+  }
+}
+
+/** One query, `visible` (1..16) positions of the tile whose KV rows begin at kv. */
+export function tile1(
+  scores: usize, query: usize, kv: usize, rowBytes: usize, keyDim: i32, valueOffset: usize, valueDim: i32, visible: i32, scale: f32, first: bool,
+): void {
+  const q = <usize>load<u32>(query, 8), acc = <usize>load<u32>(query, 12);
+  for (let j = 0; j < visible; j += 4) scores1x4(scores + (<usize>j << 2), q, kv + <usize>j * rowBytes, rowBytes, keyDim, scale);
+  const alpha = softmaxTile(scores, query, visible);
+  values1(acc, scores, kv + valueOffset, rowBytes, valueDim, visible, alpha, first);
+}
+
+/** Two queries that see the whole tile. */
+export function tile2(
+  scores: usize, query: usize, kv: usize, rowBytes: usize, keyDim: i32, valueOffset: usize, valueDim: i32, scale: f32, first: bool,
+): void {
+  const q = <usize>load<u32>(query, 8), r = <usize>load<u32>(query + QUERY_BYTES, 8);
+  for (let j = 0; j < TILE; j += 4) scores2x4(scores + (<usize>j << 2), q, r, kv + <usize>j * rowBytes, rowBytes, keyDim, scale);
+  const alpha = softmaxTile(scores, query, TILE);
+  const beta = softmaxTile(scores + TILE * 4, query + QUERY_BYTES, TILE);
+  const acc = <usize>load<u32>(query, 12), bcc = <usize>load<u32>(query + QUERY_BYTES, 12);
+  values2(acc, bcc, scores, kv + valueOffset, rowBytes, valueDim, alpha, beta, first);
+}

@@ -1,0 +1,264 @@
+/**
+ * The host side of the kernels: AssemblyScript compiled to WASM SIMD over one imported shared memory.
+ *
+ * Every address is a byte offset into the segment; every stride is in floats unless its name says bytes; every table of ids, indices or positions is
+ * u32. Activations, KV and everything else that is computed are f32. Kernels keep no state and allocate nothing: what they need is passed by address.
+ * @module
+ */
+import { readFile } from 'node:fs/promises';
+
+/** A byte offset into the segment. */
+export type Address = number;
+
+type Attention = {
+  /**
+   * Multi-head latent attention in absorbed form, rows of one sequence. q row: per head [q_latent | q_rope]; out row: per head `latent` floats.
+   * Row r sees positions 0..positions[r]. `latent` and `rope` are multiples of 4, blockSize of 16. scratch: attentionScratchBytes(rows, heads).
+   */
+  mlaAttention(
+    out: Address,
+    outStride: number,
+    q: Address,
+    qStride: number,
+    rows: number,
+    heads: number,
+    latent: number,
+    rope: number,
+    blockTable: Address,
+    blockSize: number,
+    layerOffset: number,
+    positions: Address,
+    scale: number,
+    scratch: Address,
+  ): void;
+  /** Grouped-query attention: head h reads KV head h / (heads / kvHeads). q and out rows: heads × headDim (a multiple of 4). scratch as for MLA. */
+  gqaAttention(
+    out: Address,
+    outStride: number,
+    q: Address,
+    qStride: number,
+    rows: number,
+    heads: number,
+    kvHeads: number,
+    headDim: number,
+    blockTable: Address,
+    blockSize: number,
+    layerOffset: number,
+    positions: Address,
+    scale: number,
+    scratch: Address,
+  ): void;
+  /** Writes rows into the layer's part of their blocks: [position in block][latent | roped key]. */
+  mlaStore(
+    latent: Address,
+    latentStride: number,
+    ropeKey: Address,
+    ropeStride: number,
+    rows: number,
+    latentDim: number,
+    ropeDim: number,
+    blockTable: Address,
+    blockSize: number,
+    layerOffset: number,
+    positions: Address,
+  ): void;
+  /** Writes rows of k and v ([kvHeads][headDim]) into the layer's part of their blocks: [kv head][position in block][key | value]. */
+  gqaStore(
+    k: Address,
+    kStride: number,
+    v: Address,
+    vStride: number,
+    rows: number,
+    kvHeads: number,
+    headDim: number,
+    blockTable: Address,
+    blockSize: number,
+    layerOffset: number,
+    positions: Address,
+  ): void;
+  /** Rotates pairs (2i, 2i + 1) in place. Head h of row r at x + r * rowStride + h * headStride; table by rope-table.ts. */
+  ropeInterleaved(x: Address, rowStride: number, headStride: number, heads: number, rows: number, ropeDim: number, positions: Address, table: Address): void;
+  /** Rotates pairs (i, i + ropeDim / 2) in place. */
+  ropeHalves(x: Address, rowStride: number, headStride: number, heads: number, rows: number, ropeDim: number, positions: Address, table: Address): void;
+};
+
+type Linear = {
+  /** y[r, o] = Σₖ x[r, k] W[o, k]; w holds packed BF16 panels. Writes exactly outDim floats a row. */
+  matmulBf16(y: Address, yStride: number, x: Address, xStride: number, rows: number, w: Address, inDim: number, outDim: number): void;
+  /** The same with packed F32 panels. */
+  matmulF32(y: Address, yStride: number, x: Address, xStride: number, rows: number, w: Address, inDim: number, outDim: number): void;
+  /** Per head h: y[r, h] = W[h] x[r, h], W[h] packed at w + h * wHeadBytes. */
+  matmulHeadsBf16(
+    y: Address,
+    yRowStride: number,
+    yHeadStride: number,
+    x: Address,
+    xRowStride: number,
+    xHeadStride: number,
+    rows: number,
+    heads: number,
+    w: Address,
+    wHeadBytes: number,
+    inDim: number,
+    outDim: number,
+  ): void;
+  /** The same with packed F32 panels. */
+  matmulHeadsF32(
+    y: Address,
+    yRowStride: number,
+    yHeadStride: number,
+    x: Address,
+    xRowStride: number,
+    xHeadStride: number,
+    rows: number,
+    heads: number,
+    w: Address,
+    wHeadBytes: number,
+    inDim: number,
+    outDim: number,
+  ): void;
+  /** Packs raw BF16 [outDim, inDim] (row stride in elements, any alignment) into panels; dst holds packedBytes(outDim, inDim, 'bf16'). */
+  packBf16(dst: Address, src: Address, outDim: number, inDim: number, srcRowStride: number): void;
+  packF32(dst: Address, src: Address, outDim: number, inDim: number, srcRowStride: number): void;
+  /** Packs from a transposed source: element (o, k) at src[k * srcRowStride + o]. */
+  packBf16Transposed(dst: Address, src: Address, outDim: number, inDim: number, srcRowStride: number): void;
+  packF32Transposed(dst: Address, src: Address, outDim: number, inDim: number, srcRowStride: number): void;
+  /** dst[i] = f32(src[i]); src any alignment. */
+  widenBf16(dst: Address, src: Address, count: number): void;
+  widenF16(dst: Address, src: Address, count: number): void;
+};
+
+type Elementwise = {
+  /** y = x / sqrt(mean(x²) + eps) * weight per row; weight F32 [dim]; y may be x. */
+  rmsNorm(y: Address, yStride: number, x: Address, xStride: number, rows: number, dim: number, weight: Address, eps: number): void;
+  /** The same in place on each head of each row. */
+  rmsNormHeads(x: Address, rowStride: number, headStride: number, heads: number, rows: number, dim: number, weight: Address, eps: number): void;
+  /** y = silu(gate) * up; a row of gateUp is [gate (inter) | up (inter)]; silu(x) = x / (1 + exp(-x)). */
+  siluMul(y: Address, yStride: number, gateUp: Address, gateUpStride: number, rows: number, inter: number): void;
+  /** x[i] += y[i] */
+  addInPlace(x: Address, y: Address, count: number): void;
+  /** dst row r = table row ids[r], widened from BF16. */
+  embedBf16(dst: Address, dstStride: number, table: Address, ids: Address, rows: number, dim: number): void;
+  embedF32(dst: Address, dstStride: number, table: Address, ids: Address, rows: number, dim: number): void;
+  /** The kernels' own exp and log over `count` floats. */
+  expRow(y: Address, x: Address, count: number): void;
+  logRow(y: Address, x: Address, count: number): void;
+  copyBytes(dst: Address, src: Address, n: number): void;
+  fillBytes(dst: Address, value: number, n: number): void;
+};
+
+type Experts = {
+  /**
+   * DeepSeek-V3: choose by sigmoid(logit) + bias among the best topkGroup of nGroup groups. experts u32 [rows, topK] ascending, weights f32 [rows, topK].
+   * `normalise` is 0 or 1. scratch: gateScratchBytes(nExperts).
+   */
+  gateSigmoid(
+    experts: Address,
+    weights: Address,
+    logits: Address,
+    rows: number,
+    nExperts: number,
+    bias: Address,
+    nGroup: number,
+    topkGroup: number,
+    topK: number,
+    normalise: number,
+    scalingFactor: number,
+    scratch: Address,
+  ): void;
+  /** Qwen3: choose by softmax over all experts. scratch: gateScratchBytes(nExperts). */
+  gateSoftmax(experts: Address, weights: Address, logits: Address, rows: number, nExperts: number, topK: number, normalise: number, scratch: Address): void;
+  /** dst row i = src row indices[i]. */
+  gatherRows(dst: Address, src: Address, indices: Address, count: number, rowBytes: number): void;
+  /** x[r] += Σₛ weights[r, s] row(rowIndices[r, s]), s ascending, + shared[r] if sharedBase is not 0; rows of rowsBase are dim floats. */
+  combineRows(
+    x: Address,
+    xStride: number,
+    rowsBase: Address,
+    rowIndices: Address,
+    weights: Address,
+    topK: number,
+    sharedBase: Address,
+    sharedStride: number,
+    rows: number,
+    dim: number,
+  ): void;
+  /** counts[experts[i]] += 1 for n assignments. */
+  countExperts(counts: Address, experts: Address, n: number): void;
+};
+
+type Sampling = {
+  /** Index of the largest, ties to the lowest. */
+  argmaxRow(logits: Address, n: number): number;
+  /** 1 if no value is NaN or infinite, else 0. */
+  allFinite(x: Address, count: number): number;
+  /** max + log(Σ exp(x - max)) */
+  logSumExp(logits: Address, n: number): number;
+  /** The min(k, n) best by (value descending, id ascending): outIds u32, outValues f32. */
+  topLogits(outIds: Address, outValues: Address, logits: Address, n: number, k: number): void;
+  /** A token drawn under `params` (sampling-params.ts); logits are left as they are. scratch: sampleScratchBytes(n). */
+  sampleRow(logits: Address, n: number, params: Address, scratch: Address): number;
+  /** Four words of Philox4x32-10 at dst. */
+  philoxWords(dst: Address, c0: number, c1: number, c2: number, c3: number, k0: number, k1: number): void;
+};
+
+/** All exports of the kernel module. */
+export type Kernels = Attention & Linear & Elementwise & Experts & Sampling;
+
+/** Names of the exports, which scripts/build-kernels.ts holds against the binary. */
+export const KERNEL_NAMES = [
+  ...['mlaAttention', 'gqaAttention', 'mlaStore', 'gqaStore', 'ropeInterleaved', 'ropeHalves'],
+  ...['matmulBf16', 'matmulF32', 'matmulHeadsBf16', 'matmulHeadsF32'],
+  ...['packBf16', 'packF32', 'packBf16Transposed', 'packF32Transposed', 'widenBf16', 'widenF16'],
+  ...['rmsNorm', 'rmsNormHeads', 'siluMul', 'addInPlace', 'embedBf16', 'embedF32', 'expRow', 'logRow', 'copyBytes', 'fillBytes'],
+  ...['gateSigmoid', 'gateSoftmax', 'gatherRows', 'combineRows', 'countExperts'],
+  ...['argmaxRow', 'allFinite', 'logSumExp', 'topLogits', 'sampleRow', 'philoxWords'],
+] as const satisfies readonly (keyof Kernels)[];
+
+/** Compiles kernels.wasm, which lies beside this file. A compiled module passes to workers by postMessage. */
+export async function loadKernelModule(): Promise<WebAssembly.Module> {
+  return WebAssembly.compile(await readFile(new URL('./kernels.wasm', import.meta.url)));
+}
+
+/** The kernels over one segment. Instantiating writes nothing into the memory: the module has no data and no start section. */
+export function instantiateKernels(module: WebAssembly.Module, memory: WebAssembly.Memory): Kernels {
+  return new WebAssembly.Instance(module, { env: { memory } }).exports as Kernels;
+}
+
+// ---------------------------------------------------------------- sizes
+
+/** Outputs in a packed panel. */
+export const PANEL = 16;
+
+/** Positions in a softmax tile; KV block sizes are multiples of it. */
+export const TILE = 16;
+
+/** Bytes of a packed [outDim, inDim] weight: out is padded to whole panels. */
+export function packedBytes(outDim: number, inDim: number, dtype: 'bf16' | 'f32'): number {
+  return Math.ceil(outDim / PANEL) * PANEL * inDim * (dtype === 'bf16' ? 2 : 4);
+}
+
+/** Scratch of mlaAttention and gqaAttention: the scores of two queries, and a record for each. */
+export function attentionScratchBytes(rows: number, heads: number): number {
+  return 128 + 16 * rows * heads;
+}
+
+/** Scratch of gateSigmoid and gateSoftmax. */
+export function gateScratchBytes(nExperts: number): number {
+  return 20 * nExperts;
+}
+
+/** Scratch of sampleRow: a copy of the row, and a selection as long. */
+export function sampleScratchBytes(n: number): number {
+  return 12 * n + 64;
+}
+
+/** Bytes of one layer of a KV block. `blockSize` in positions. */
+export function mlaLayerBytes(blockSize: number, latent: number, rope: number): number {
+  return blockSize * (latent + rope) * 4;
+}
+
+/** Bytes of one layer of a KV block. `blockSize` in positions. */
+export function gqaLayerBytes(blockSize: number, kvHeads: number, headDim: number): number {
+  return blockSize * kvHeads * 2 * headDim * 4;
+}
