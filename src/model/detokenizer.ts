@@ -1,0 +1,38 @@
+/**
+ * Token ids to text as they come, never half a character.
+ * @module
+ */
+import { newUtf8Decoder, type Tokenizer } from './tokenizer.ts';
+
+/**
+ * The pushed texts and the flushed one together are the decoded ids, special tokens skipped.
+ * All state is what the ids determine: one made from a request's ids so far goes on where the lost one stopped.
+ *
+ * @example
+ * ```ts
+ * const detokenizer = new Detokenizer(tokenizer);
+ * for (const id of ids) process.stdout.write(detokenizer.push(id));
+ * process.stdout.write(detokenizer.flush());
+ * ```
+ */
+export class Detokenizer {
+  readonly #tokenizer: Pick<Tokenizer, 'tokenBytes' | 'specialTokenIds'>;
+  readonly #decoder = newUtf8Decoder();
+
+  /** `idsSoFar` were pushed elsewhere; their text is not given again. */
+  constructor(tokenizer: Pick<Tokenizer, 'tokenBytes' | 'specialTokenIds'>, idsSoFar: readonly number[] = []) {
+    this.#tokenizer = tokenizer;
+    for (const id of idsSoFar) this.push(id);
+  }
+
+  /** The text that this token completes; empty while a character lacks bytes. Bytes that cannot become one are U+FFFD. */
+  push(id: number): string {
+    if (this.#tokenizer.specialTokenIds.has(id)) return '';
+    return this.#decoder.decode(this.#tokenizer.tokenBytes(id), { stream: true });
+  }
+
+  /** U+FFFD if a character was left incomplete, else nothing. Afterwards the detokenizer starts anew. */
+  flush(): string {
+    return this.#decoder.decode();
+  }
+}
