@@ -1,0 +1,134 @@
+/**
+ * The HTTP API as a Hono app: a function from Request to Response over a pod, the same in every runtime.
+ * @module
+ * @example
+ * const app = createApp(pod, { api_key: 'secret' });
+ * const response = await app.request('/v1/models', { headers: { authorization: 'Bearer secret' } });
+ */
+import { type Context, type Handler, Hono } from 'hono';
+import * as z from 'zod';
+import { parseOptions } from '../options.ts';
+import type { Pod } from '../pod.ts';
+import { MinipodError } from '../protocol/errors.ts';
+import { Admission, type Lease } from './admission.ts';
+import { bearerAuth } from './auth.ts';
+import { type JsonObject, readJson } from './body.ts';
+import { chatCompletions } from './chat.ts';
+import { type Clock, systemClock } from './clock.ts';
+import { completions } from './completions.ts';
+import { ApiError, errorResponse, toApiError } from './errors.ts';
+import { HiddenTokens } from './hidden-tokens.ts';
+import { createMetrics } from './metrics.ts';
+import { listModels, retrieveModel } from './models.ts';
+import type { Env, Service } from './service.ts';
+import { isEventStream } from './sse.ts';
+import { detokenize, tokenize } from './tokenize.ts';
+import { VERSION } from './version.ts';
+
+export const appOptionsSchema = z.strictObject({
+  /** Asked as `Authorization: Bearer …` of every request but /health and /version. Default: none is asked. */
+  api_key: z.string().regex(/^\S+$/, 'must not be empty nor hold spaces').optional(),
+  /** Larger request bodies are refused with 413. */
+  body_limit_bytes: z
+    .int()
+    .min(1)
+    .default(8 << 20),
+  /** Completions and chats under way at once; more are refused with 429. */
+  concurrency: z.int().min(1).default(4096),
+  /** The pod's, for `vllm:cache_config_info`. */
+  kv_block_size: z.int().min(1).optional(),
+});
+
+export type AppOptions = z.input<typeof appOptionsSchema> & {
+  /** Hears of every failure that is not the caller's fault. Default: standard error. */
+  readonly onError?: ((error: unknown, request_id: string) => void) | undefined;
+  readonly clock?: Clock | undefined;
+};
+
+type Generate = (service: Service, body: JsonObject, lease: Lease, request_id: string) => Promise<Response>;
+
+/** `admission` is passed by a server that wants to drain. */
+export function createApp(pod: Pod, { onError, clock = systemClock, ...rest }: AppOptions = {}, admission?: Admission): Hono<Env> {
+  const options = parseOptions(appOptionsSchema, rest, 'API options');
+  const report = onError ?? ((error, request_id) => console.error(`minipod: request ${request_id} failed:`, error));
+  const service: Service = {
+    pod,
+    clock,
+    metrics: createMetrics(pod.model.name, pod.model.context_length, options.kv_block_size),
+    admission: admission ?? new Admission(options.concurrency),
+    hidden: new HiddenTokens(pod),
+    body_limit_bytes: options.body_limit_bytes,
+    // Wrong requests are the caller's, and who went away asked for the end.
+    onError: (error, request_id) => void (isServersFault(error) && report(error, request_id)),
+  };
+
+  const app = new Hono<Env>();
+  app.use(async (c, next) => {
+    c.set('request_id', requestId(c.req.header('x-request-id'), clock));
+    await next();
+    c.res.headers.set('x-request-id', c.get('request_id'));
+  });
+  if (options.api_key !== undefined) app.use(bearerAuth(options.api_key));
+
+  const json = async (c: Context<Env>): Promise<JsonObject> => readJson(c.req.raw, options.body_limit_bytes);
+  route(app, 'GET', '/health', () => health(service));
+  route(app, 'GET', '/version', () => Response.json({ version: VERSION }));
+  route(
+    app,
+    'GET',
+    '/metrics',
+    async () => new Response(await service.metrics.render(await pod.stats()), { headers: { 'content-type': service.metrics.content_type } }),
+  );
+  route(app, 'GET', '/v1/models', () => listModels(service));
+  route(app, 'GET', '/v1/models/:model{.+}', (c) => retrieveModel(service, c.req.param('model') ?? ''));
+  route(app, 'POST', '/tokenize', async (c) => tokenize(service, await json(c)));
+  route(app, 'POST', '/detokenize', async (c) => detokenize(service, await json(c)));
+  route(app, 'POST', '/v1/completions', generateRoute(service, completions));
+  route(app, 'POST', '/v1/chat/completions', generateRoute(service, chatCompletions));
+
+  app.notFound((c) => errorResponse(new ApiError(404, `There is no ${c.req.path} here.`, { code: 'unknown_url' })));
+  app.onError((error, c) => {
+    service.onError(error, c.get('request_id'));
+    return errorResponse(toApiError(error));
+  });
+  return app;
+}
+
+/** A known path asked with another method is 405, not 404. */
+function route(app: Hono<Env>, method: 'GET' | 'POST', path: string, handler: Handler<Env>): void {
+  app.on(method, path, handler);
+  app.all(path, (c) => {
+    throw new ApiError(405, `${c.req.method} is not possible on ${c.req.path}; use ${method}.`, { code: 'method_not_allowed', headers: { allow: method } });
+  });
+}
+
+/** The lease ends with the answer; a stream takes it along and ends it itself. */
+function generateRoute(service: Service, generate: Generate): Handler<Env> {
+  return async (c) => {
+    const lease = service.admission.enter(c.req.raw.signal);
+    let response: Response | undefined;
+    try {
+      response = await generate(service, await readJson(c.req.raw, service.body_limit_bytes), lease, c.get('request_id'));
+      return response;
+    } finally {
+      if (response === undefined || !isEventStream(response)) lease.release();
+    }
+  };
+}
+
+async function health(service: Service): Promise<Response> {
+  if (service.admission.stopped) throw new MinipodError('closed', 'the server is closing');
+  try {
+    await service.pod.stats();
+  } catch (error) {
+    throw new ApiError(503, `The pod does not answer: ${toApiError(error).message}`, { cause: error, code: 'unhealthy' });
+  }
+  return new Response(null, { status: 200 });
+}
+
+function isServersFault(error: unknown): boolean {
+  return toApiError(error).status === 500;
+}
+
+/** The caller's own, where it is fit to be a header and part of an id. */
+const requestId = (given: string | undefined, clock: Clock): string => (given !== undefined && /^[\x21-\x7e]{1,128}$/.test(given) ? given : clock.newId());

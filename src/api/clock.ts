@@ -1,0 +1,21 @@
+/**
+ * All that the API takes from the outside world besides the pod: time, timers and fresh ids. One file, so that a test or a simulation can pass its own.
+ * @module
+ */
+
+export type Clock = {
+  /** Monotonic milliseconds, for differences. */
+  now_ms(): number;
+  /** Seconds since 1970, for `created`. */
+  unix_seconds(): number;
+  sleep(ms: number): Promise<void>;
+  /** An id that nobody else makes. */
+  newId(): string;
+};
+
+export const systemClock: Clock = {
+  now_ms: () => performance.now(),
+  unix_seconds: () => Math.floor(Date.now() / 1000),
+  sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+  newId: () => crypto.randomUUID().replaceAll('-', ''),
+};

@@ -1,0 +1,140 @@
+/**
+ * Prometheus metrics under vLLM's names, labels and buckets, so that what scrapes vLLM scrapes minipod: gauges and counters are the pod's own figures at the
+ * moment of the scrape, histograms are filled as requests of this API end.
+ * @module
+ */
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { GenerateOptions } from '../options.ts';
+import type { Chunk, Generation, PodStats } from '../results.ts';
+
+/** Seconds; vLLM's. */
+const TTFT_BUCKETS = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560];
+const TPOT_BUCKETS = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80];
+const PHASE_BUCKETS = [0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680];
+const N_BUCKETS = [1, 2, 5, 10, 20];
+
+/** 1, 2, 5, 10, 20, 50 … up to the context length. */
+function tokenBuckets(contextLength: number): number[] {
+  const buckets: number[] = [];
+  for (let decade = 1; decade <= contextLength; decade *= 10) for (const step of [1, 2, 5]) if (step * decade <= contextLength) buckets.push(step * decade);
+  return buckets;
+}
+
+/** The pod's words for how a request ended → vLLM's. Words of neither are passed on as they are. */
+const FINISHED_REASONS: Readonly<Record<string, string>> = { stop: 'stop', length: 'length', cancelled: 'abort', failed: 'error' };
+
+/** Follows one generation and enters it when it has finished. */
+export type Observer = { chunk(chunk: Chunk, now_ms: number): void; finish(): void };
+
+export type Metrics = {
+  observe(generation: Generation, options: GenerateOptions): Observer;
+  /** Prometheus' text format. */
+  render(stats: PodStats): Promise<string>;
+  readonly content_type: string;
+};
+
+export function createMetrics(model_name: string, context_length: number, kv_block_size: number | undefined): Metrics {
+  const registry = new Registry();
+  registry.setDefaultLabels({ model_name });
+  const registers = [registry];
+  const gauge = (name: string, help: string) => new Gauge({ name: `vllm:${name}`, help, registers });
+  const counter = (name: string, help: string) => new Counter({ name: `vllm:${name}`, help, registers });
+  const histogram = (name: string, help: string, buckets: number[]) => new Histogram({ name: `vllm:${name}`, help, buckets, registers });
+
+  const running = gauge('num_requests_running', 'Requests that steps of the engine work on.');
+  const waiting = gauge('num_requests_waiting', 'Requests that wait to be scheduled.');
+  const kvUsage = gauge('kv_cache_usage_perc', 'Share of KV blocks in use; 1 is all.');
+  const promptTokens = counter('prompt_tokens_total', 'Prompt tokens processed.');
+  const generationTokens = counter('generation_tokens_total', 'Tokens generated.');
+  // The pod has no prefix cache and preempts nothing yet: these stay 0 until its stats count them.
+  for (const [name, help] of [
+    ['prefix_cache_queries_total', 'Tokens looked up in the prefix cache.'],
+    ['prefix_cache_hits_total', 'Tokens found in the prefix cache.'],
+    ['num_preemptions_total', 'Requests preempted.'],
+  ] as const)
+    counter(name, help);
+  const success = new Counter({ name: 'vllm:request_success_total', help: 'Requests by how they ended.', labelNames: ['finished_reason'], registers });
+  const cache = new Gauge({ name: 'vllm:cache_config_info', help: 'The KV cache of the pod.', labelNames: ['block_size', 'num_gpu_blocks'], registers });
+
+  const tokens = tokenBuckets(context_length);
+  const ttft = histogram('time_to_first_token_seconds', 'From a request received to its first token.', TTFT_BUCKETS);
+  const itl = histogram('inter_token_latency_seconds', 'Between one token and the next, as the API gets them.', TPOT_BUCKETS);
+  const tpotOldName = histogram('time_per_output_token_seconds', 'The older name of inter_token_latency_seconds.', TPOT_BUCKETS);
+  const tpot = histogram('request_time_per_output_token_seconds', 'Mean time per token after the first, of each request.', TPOT_BUCKETS);
+  const e2e = histogram('e2e_request_latency_seconds', 'From a request received to its end.', PHASE_BUCKETS);
+  const queue = histogram('request_queue_time_seconds', 'Waiting to be scheduled.', PHASE_BUCKETS);
+  const inference = histogram('request_inference_time_seconds', 'From scheduled to the end.', PHASE_BUCKETS);
+  const prefill = histogram('request_prefill_time_seconds', 'From scheduled to the first token.', PHASE_BUCKETS);
+  const decode = histogram('request_decode_time_seconds', 'From the first token to the end.', PHASE_BUCKETS);
+  const requestPrompt = histogram('request_prompt_tokens', 'Prompt tokens of a request.', tokens);
+  const requestGeneration = histogram('request_generation_tokens', 'Tokens generated for a choice.', tokens);
+  const paramsMaxTokens = histogram('request_params_max_tokens', 'max_tokens of a request.', tokens);
+  const paramsN = histogram('request_params_n', 'n of a request.', N_BUCKETS);
+
+  const observe = (generation: Generation, options: GenerateOptions): Observer => {
+    const arrived = new Map<number, { at_ms: number; tokens: number }>();
+    return {
+      chunk({ choice, token_ids }, now_ms) {
+        if (token_ids.length === 0) return;
+        const before = arrived.get(choice);
+        arrived.set(choice, { at_ms: now_ms, tokens: (before?.tokens ?? 0) + token_ids.length });
+        if (before === undefined) return;
+        const seconds = (now_ms - before.at_ms) / 1000 / token_ids.length;
+        for (let i = 0; i < token_ids.length; i++) {
+          itl.observe(seconds);
+          tpotOldName.observe(seconds);
+        }
+      },
+      finish() {
+        const { received, scheduled, first_token, finished } = generation.times();
+        e2e.observe((finished - received) / 1000);
+        if (scheduled !== null) {
+          queue.observe((scheduled - received) / 1000);
+          inference.observe((finished - scheduled) / 1000);
+          if (first_token !== null) prefill.observe((first_token - scheduled) / 1000);
+        }
+        if (first_token !== null) {
+          ttft.observe((first_token - received) / 1000);
+          decode.observe((finished - first_token) / 1000);
+          let longest = 0;
+          for (const { tokens: count } of arrived.values()) longest = Math.max(longest, count);
+          if (longest > 1) tpot.observe((finished - first_token) / 1000 / (longest - 1));
+        }
+        requestPrompt.observe(generation.usage().prompt_tokens);
+        for (const { tokens: count } of arrived.values()) requestGeneration.observe(count);
+        if (options.max_tokens !== undefined) paramsMaxTokens.observe(options.max_tokens);
+        paramsN.observe(options.n ?? 1);
+      },
+    };
+  };
+
+  const set = (target: Counter, value: number): void => {
+    target.reset();
+    target.inc(value);
+  };
+
+  const takeOver = (stats: PodStats): void => {
+    const blocks = stats.npus.reduce((sum, npu) => sum + npu.kv_blocks, 0);
+    const used = stats.npus.reduce((sum, npu) => sum + npu.kv_blocks_used, 0);
+    running.set(stats.requests_running);
+    waiting.set(stats.requests_waiting);
+    kvUsage.set(blocks === 0 ? 0 : used / blocks);
+    set(promptTokens, stats.prompt_tokens);
+    set(generationTokens, stats.generation_tokens);
+    success.reset();
+    for (const finished_reason of Object.values(FINISHED_REASONS)) success.inc({ finished_reason }, 0);
+    for (const [reason, count] of Object.entries(stats.requests_finished)) success.inc({ finished_reason: FINISHED_REASONS[reason] ?? reason }, count);
+    cache.reset();
+    cache.set({ num_gpu_blocks: String(blocks), ...(kv_block_size !== undefined && { block_size: String(kv_block_size) }) }, 1);
+  };
+
+  return {
+    observe,
+    content_type: registry.contentType,
+    // No await between taking over and collecting: two scrapes at once must not see each other's reset.
+    render(stats) {
+      takeOver(stats);
+      return registry.metrics();
+    },
+  };
+}

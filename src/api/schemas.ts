@@ -1,0 +1,144 @@
+/**
+ * What the routes accept, strict on types and ranges, lenient on fields that they do not know. null means absent, as in vLLM.
+ * @module
+ */
+import * as z from 'zod';
+import { type GenerateOptions, generateOptionsSchema, LIMITS } from '../options.ts';
+import type { JsonObject } from './body.ts';
+import { ApiError } from './errors.ts';
+
+/** Named limits of one HTTP request, beside those of the options. */
+export const API_LIMITS = {
+  /** Prompts × choices of one /v1/completions. */
+  choices_max: 2048,
+  messages_max: 4096,
+} as const;
+
+const tokenId = z.int().min(0).max(0xffff_ffff);
+
+const sampling = generateOptionsSchema.pick({
+  min_tokens: true,
+  temperature: true,
+  top_p: true,
+  top_k: true,
+  min_p: true,
+  seed: true,
+  stop: true,
+  stop_token_ids: true,
+  ignore_eos: true,
+  prompt_logprobs: true,
+  logit_bias: true,
+  presence_penalty: true,
+  frequency_penalty: true,
+  repetition_penalty: true,
+  n: true,
+  add_special_tokens: true,
+}).shape;
+
+const common = {
+  ...sampling,
+  model: z.string().optional(),
+  user: z.string().optional(),
+  stream: z.boolean().default(false),
+  stream_options: z.object({ include_usage: z.boolean().nullish() }).optional(),
+  return_token_ids: z.boolean().default(false),
+  return_tokens_as_token_ids: z.boolean().default(false),
+};
+
+export const completionSchema = z.object({
+  ...common,
+  prompt: z.unknown(),
+  max_tokens: z.int().min(0).optional(),
+  logprobs: z.int().min(0).max(LIMITS.logprobs_max).optional(),
+  echo: z.boolean().default(false),
+  best_of: z.int().min(1).max(LIMITS.choices_max).optional(),
+});
+export type CompletionRequest = z.output<typeof completionSchema>;
+
+const text = z.object({ type: z.literal('text', { error: 'must be "text": this model reads nothing else' }), text: z.string() });
+// Several text parts are joined by line breaks, as in vLLM.
+const content = z.union([z.string(), z.array(text).transform((parts) => parts.map((part) => part.text).join('\n'))]);
+
+const message = z.object({
+  role: z
+    .enum(['system', 'developer', 'user', 'assistant'], { error: 'must be "system", "developer", "user" or "assistant"' })
+    .transform((role) => (role === 'developer' ? 'system' : role)),
+  content,
+  tool_calls: z.array(z.unknown()).max(0, { error: 'must be left out: tools are not supported by this server yet' }).nullish(),
+});
+const messages = z
+  .array(message)
+  .min(1, { error: 'must hold at least one message' })
+  .max(API_LIMITS.messages_max)
+  .transform((all) => all.map((one) => ({ role: one.role, content: one.content })));
+
+export const chatSchema = z.object({
+  ...common,
+  messages,
+  max_tokens: z.int().min(1).optional(),
+  max_completion_tokens: z.int().min(1).optional(),
+  logprobs: z.boolean().default(false),
+  top_logprobs: z.int().min(0).max(LIMITS.logprobs_max).optional(),
+});
+export type ChatRequest = z.output<typeof chatSchema>;
+
+export const tokenizeSchema = z
+  .object({
+    model: z.string().optional(),
+    prompt: z.string().optional(),
+    messages: messages.optional(),
+    add_special_tokens: z.boolean().default(true),
+    return_token_strs: z.boolean().default(false),
+  })
+  .refine(({ prompt, messages: chat }) => (prompt === undefined) !== (chat === undefined), {
+    error: 'either prompt or messages must be given, and not both',
+    path: ['prompt'],
+  });
+
+export const detokenizeSchema = z.object({ model: z.string().optional(), tokens: z.array(tokenId) });
+
+/** Throws 400 that names the first field at fault and what it should be. */
+export function parseRequest<Schema extends z.ZodType>(schema: Schema, body: JsonObject): z.output<Schema> {
+  const present = Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null));
+  const result = schema.safeParse(present);
+  if (result.success) return result.data;
+  const issue = deepest(result.error.issues);
+  const param = issue.path.reduce<string>(
+    (path, key) => (typeof key === 'number' ? `${path}[${key}]` : path === '' ? String(key) : `${path}.${String(key)}`),
+    '',
+  );
+  const missing = issue.path.length === 1 && !Object.hasOwn(present, String(issue.path[0]));
+  throw new ApiError(400, `${param || 'body'}: ${missing ? 'is required' : issue.message}`, { param: param || null });
+}
+
+type Issue = { readonly path: readonly PropertyKey[]; readonly message: string };
+
+/** Of a union, the branch that got furthest tells most. */
+function deepest(issues: readonly z.core.$ZodIssue[]): Issue {
+  const issue = issues[0];
+  if (issue === undefined) return { path: [], message: 'is invalid' };
+  if (issue.code !== 'invalid_union') return issue;
+  const branches = issue.errors.map(deepest).sort((a, b) => b.path.length - a.path.length);
+  const best = branches[0];
+  if (best === undefined || best.path.length === 0)
+    return { path: issue.path, message: branches.map((branch) => branch.message).join(', or ') || issue.message };
+  return { path: [...issue.path, ...best.path], message: best.message };
+}
+
+/** The sampling options of a request, in the pod's terms: what both routes pass on unchanged. */
+export function generateOptions(request: CompletionRequest | ChatRequest): GenerateOptions {
+  const { min_tokens, temperature, top_p, top_k, min_p, seed, stop, stop_token_ids, ignore_eos, prompt_logprobs } = request;
+  const { logit_bias, presence_penalty, frequency_penalty, repetition_penalty, n, add_special_tokens } = request;
+  return {
+    ...{ min_tokens, temperature, top_p, top_k, min_p, seed, stop, stop_token_ids, ignore_eos, prompt_logprobs },
+    ...{ logit_bias, presence_penalty, frequency_penalty, repetition_penalty, n, add_special_tokens },
+  };
+}
+
+/** Rules that hold between fields of both routes. */
+export function checkStreaming(request: CompletionRequest | ChatRequest): void {
+  if (request.stream_options !== undefined && !request.stream)
+    throw new ApiError(400, 'stream_options: only together with stream: true', { param: 'stream_options' });
+  if (request.stream && request.prompt_logprobs !== undefined)
+    throw new ApiError(400, 'prompt_logprobs: not available in a stream', { param: 'prompt_logprobs' });
+}

@@ -1,0 +1,100 @@
+/**
+ * The API on a port.
+ * @module
+ * @example
+ * await using pod = await createPod();
+ * const server = await serve({ pod, port: 0 });
+ * console.log(server.url); // http://127.0.0.1:40123
+ * await server.close({ drain_ms: 5_000 });
+ */
+import * as z from 'zod';
+import { parseOptions } from '../options.ts';
+import type { Pod } from '../pod.ts';
+import { MinipodError } from '../protocol/errors.ts';
+import { isDeno, listenOnDeno } from './adapter/deno.ts';
+import type { Listener } from './adapter/listener.ts';
+import { listenOnNode } from './adapter/node.ts';
+import { Admission } from './admission.ts';
+import { type AppOptions, appOptionsSchema, createApp } from './app.ts';
+import { type Clock, systemClock } from './clock.ts';
+
+const serveOptionsSchema = appOptionsSchema.extend({
+  /** Address to bind. Loopback unless said otherwise: who opens it to a network decides so, and should set `api_key`. */
+  host: z.string().min(1).default('127.0.0.1'),
+  /** 0: any free one. */
+  port: z.int().min(0).max(65_535).default(8000),
+});
+
+export type ServeOptions = z.input<typeof serveOptionsSchema> & Pick<AppOptions, 'onError' | 'clock'> & { readonly pod: Pod };
+
+export type ApiServer = {
+  readonly url: string;
+  readonly port: number;
+  /**
+   * Takes no new requests, gives those under way `drain_ms` (default 0) to finish, ends the rest: a stream with an error event, others with 503.
+   * The pod stays open. Safe to call twice.
+   */
+  close(options?: { drain_ms?: number }): Promise<void>;
+};
+
+/** For clients that do not read on to get the last event before their connection is cut. */
+const FAREWELL_MS = 500;
+
+export async function serve({ pod, onError, clock = systemClock, ...rest }: ServeOptions): Promise<ApiServer> {
+  const { host, port, ...options } = parseOptions(serveOptionsSchema, rest, 'serve options');
+  const admission = new Admission(options.concurrency);
+  const app = createApp(pod, { ...options, onError, clock }, admission);
+  const listen = isDeno ? listenOnDeno : listenOnNode;
+  let listener: Listener;
+  try {
+    listener = await listen({ host, port, fetch: (request) => app.fetch(request) });
+  } catch (error) {
+    throw listenError(error, host, port);
+  }
+  let closing: Promise<void> | undefined;
+  return {
+    url: `http://${host.includes(':') ? `[${host}]` : host}:${listener.port}`,
+    port: listener.port,
+    close({ drain_ms = 0 } = {}) {
+      closing ??= close(listener, admission, clock, drain_ms);
+      return closing;
+    },
+  };
+}
+
+async function close(listener: Listener, admission: Admission, clock: Clock, drain_ms: number): Promise<void> {
+  const closed = listener.close();
+  const idle = admission.stop();
+  await Promise.race([idle, clock.sleep(drain_ms)]);
+  admission.end();
+  await Promise.race([idle, clock.sleep(FAREWELL_MS)]);
+  // What was last written may still be on its way: idle connections go at once, the others when they have had the time to become idle.
+  let isClosed = false;
+  closed.then(() => {
+    isClosed = true;
+  });
+  for (let waited_ms = 0; waited_ms < FAREWELL_MS && !isClosed; waited_ms += 10) {
+    listener.closeIdle();
+    await Promise.race([closed, clock.sleep(10)]);
+  }
+  if (!isClosed) listener.destroy();
+  await closed;
+}
+
+function listenError(error: unknown, host: string, port: number): MinipodError {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  const name = error instanceof Error ? error.name : '';
+  if (code === 'EADDRINUSE' || name === 'AddrInUse')
+    return new MinipodError('invalid_request', `port ${port} of ${host} is in use; choose another port, or 0 for any free one`, {
+      param: 'port',
+      cause: error,
+    });
+  if (code === 'EACCES' || name === 'PermissionDenied' || name === 'NotCapable')
+    return new MinipodError('invalid_request', `this process may not listen on port ${port} of ${host}; choose a port above 1023`, {
+      param: 'port',
+      cause: error,
+    });
+  if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND' || name === 'AddrNotAvailable')
+    return new MinipodError('invalid_request', `${host} is not an address of this machine`, { param: 'host', cause: error });
+  return new MinipodError('internal', `cannot listen on port ${port} of ${host}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+}

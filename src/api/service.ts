@@ -1,0 +1,30 @@
+/** What every route works with. @module */
+import type { Pod } from '../pod.ts';
+import type { Admission } from './admission.ts';
+import type { Clock } from './clock.ts';
+import { ApiError } from './errors.ts';
+import type { HiddenTokens } from './hidden-tokens.ts';
+import type { Metrics } from './metrics.ts';
+
+export type Env = { Variables: { request_id: string } };
+
+export type Service = {
+  readonly pod: Pod;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly admission: Admission;
+  readonly hidden: HiddenTokens;
+  readonly body_limit_bytes: number;
+  /** Hears of every failure that is not the caller's fault. */
+  readonly onError: (error: unknown, request_id: string) => void;
+};
+
+/** A request may leave the model out (as in vLLM), but not name another. */
+export function checkModel(service: Service, model: string | undefined): void {
+  const served = service.pod.model.name;
+  if (model === undefined || model === served) return;
+  throw new ApiError(404, `The model ${JSON.stringify(model)} does not exist here; this server serves ${JSON.stringify(served)}.`, {
+    param: 'model',
+    code: 'model_not_found',
+  });
+}

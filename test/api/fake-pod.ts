@@ -1,0 +1,285 @@
+/**
+ * A pod without a model: a token is a hash of what went before it, so the same call gives the same tokens, and it can be told to be slow or to fail.
+ * Tokens 0–255 are bytes, 256 is bos, 257 is the end of a sequence; some generated characters take two tokens.
+ * @module
+ */
+import { type GenerateOptions, generateOptionsSchema, type Prompt, parseOptions, type ResolvedGenerateOptions } from '../../src/options.ts';
+import type { ModelInfo, Pod } from '../../src/pod.ts';
+import { MinipodError } from '../../src/protocol/errors.ts';
+import type { Chunk, Completion, CompletionChoice, Generation, PodStats, PromptInfo, RequestTimes, TokenLogprob, Usage } from '../../src/results.ts';
+
+export const BOS = 256;
+export const EOS = 257;
+const VOCAB_SIZE = 258;
+
+export type Faults = {
+  /** Before the first chunk. */
+  fail_at_start?: Error;
+  /** Rejects after this many chunks. */
+  fail_after?: { chunks: number; error: Error };
+  delay_ms?: number;
+  /** Never gives a token and never minds its signal. */
+  hang?: boolean;
+};
+
+const hash = (...values: number[]): number => {
+  let h = 0x811c9dc5;
+  for (const value of values) h = Math.imul(h ^ value ^ (h >>> 13), 0x01000193) + 0x9e3779b9;
+  return (h ^ (h >>> 15)) >>> 0;
+};
+
+const encoder = new TextEncoder();
+const bytesOf = (id: number): number[] => (id < 256 ? [id] : [...encoder.encode(id === BOS ? '<|bos|>' : '<|end|>')]);
+
+export class FakePod implements Pod {
+  readonly model: ModelInfo;
+  faults: Faults;
+  cancelled = 0;
+  chunks_given = 0;
+  running = 0;
+  closed = false;
+  readonly finished: Record<string, number> = { stop: 0, length: 0, cancelled: 0, failed: 0 };
+  prompt_tokens = 0;
+  generation_tokens = 0;
+
+  constructor(faults: Faults = {}, model: Partial<ModelInfo> = {}) {
+    this.faults = faults;
+    const own: ModelInfo = {
+      name: 'fake',
+      architecture: 'hash',
+      context_length: 512,
+      vocab_size: VOCAB_SIZE,
+      parameters: 0,
+      created: 1_700_000_000,
+      has_chat_template: true,
+    };
+    this.model = { ...own, ...model };
+  }
+
+  generate(prompt: Prompt, { signal, ...rest }: GenerateOptions = {}): Generation {
+    if (this.closed) throw new MinipodError('closed', 'the pod is closed');
+    const options = parseOptions(generateOptionsSchema, rest, 'options');
+    const token_ids = this.#encode(prompt, options.add_special_tokens);
+    const left = this.model.context_length - token_ids.length;
+    if (left < 1 || (options.max_tokens ?? 1) > left)
+      throw new MinipodError(
+        'context_length_exceeded',
+        `${token_ids.length} prompt tokens and ${options.max_tokens ?? 1} to generate exceed the context length ${this.model.context_length}`,
+        { param: 'prompt' },
+      );
+    return new FakeGeneration(this, token_ids, { ...options, max_tokens: options.max_tokens ?? left }, signal ?? undefined);
+  }
+
+  async complete(prompt: Prompt, options: GenerateOptions = {}): Promise<Completion> {
+    const generation = this.generate(prompt, options);
+    const choices: CompletionChoice[] = [];
+    for await (const { choice, ...chunk } of generation) {
+      const before = choices[choice];
+      choices[choice] = {
+        index: choice,
+        text: (before?.text ?? '') + chunk.text,
+        token_ids: [...(before?.token_ids ?? []), ...chunk.token_ids],
+        logprobs: chunk.logprobs === null ? null : [...(before?.logprobs ?? []), ...chunk.logprobs],
+        finish_reason: chunk.finish_reason ?? 'length',
+        stop_reason: chunk.stop_reason,
+      };
+    }
+    return { id: generation.id, model: this.model.name, prompt: await generation.prompt, choices, usage: generation.usage(), seed: generation.seed };
+  }
+
+  async tokenize(
+    prompt: Exclude<Prompt, readonly number[]>,
+    options: { add_special_tokens?: boolean } = {},
+  ): Promise<{ token_ids: number[]; tokens: string[] }> {
+    const token_ids = this.#encode(prompt, options.add_special_tokens ?? true);
+    return { token_ids, tokens: token_ids.map((id) => new TextDecoder().decode(Uint8Array.from(bytesOf(id)))) };
+  }
+
+  async detokenize(tokenIds: readonly number[]): Promise<string> {
+    return new TextDecoder().decode(Uint8Array.from(tokenIds.filter((id) => id < 256)));
+  }
+
+  async stats(): Promise<PodStats> {
+    if (this.closed) throw new MinipodError('closed', 'the pod is closed');
+    const npu = { npu: 0, worker: 0, state: 'idle', kv_blocks: 100, kv_blocks_used: this.running, requests_running: this.running, requests_waiting: 0 };
+    return {
+      model: this.model.name,
+      uptime_seconds: 1,
+      requests_running: this.running,
+      requests_waiting: 0,
+      requests_finished: this.finished,
+      prompt_tokens: this.prompt_tokens,
+      generation_tokens: this.generation_tokens,
+      npus: [{ ...npu, steps: 0, tokens_prefilled: 0, tokens_decoded: 0, hbm_bytes: 0 }],
+      expert_loads: [],
+      memory: { total_bytes: 0, regions: [] },
+      fabric: [],
+    };
+  }
+
+  async close(): Promise<void> {
+    this.closed = true;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #encode(prompt: Prompt, addBos: boolean): number[] {
+    if (typeof prompt === 'string') return [...(addBos ? [BOS] : []), ...encoder.encode(prompt)];
+    return [...prompt].flatMap((item) => (typeof item === 'number' ? [item] : [...encoder.encode(`[${item.role}]${item.content}\n`)]));
+  }
+}
+
+class FakeGeneration implements Generation {
+  readonly id: string;
+  readonly seed: number;
+  readonly prompt: Promise<PromptInfo>;
+  readonly #pod: FakePod;
+  readonly #ids: readonly number[];
+  readonly #options: ResolvedGenerateOptions & { max_tokens: number };
+  readonly #signal: AbortSignal | undefined;
+  readonly #times: { -readonly [K in keyof RequestTimes]: RequestTimes[K] };
+  #completionTokens = 0;
+
+  constructor(pod: FakePod, ids: readonly number[], options: ResolvedGenerateOptions & { max_tokens: number }, signal: AbortSignal | undefined) {
+    this.#pod = pod;
+    this.#ids = ids;
+    this.#options = options;
+    this.#signal = signal;
+    this.seed = options.seed ?? 1;
+    this.id = `fake-${hash(...ids)}`;
+    this.#times = { received: performance.now(), scheduled: null, first_token: null, finished: 0 };
+    const { prompt_logprobs: best } = options;
+    const logprobs =
+      best === undefined ? null : ids.map((id, position) => (position === 0 ? null : logprobOf(id, hash(position, ...ids.slice(0, position)), best)));
+    this.prompt = pod.faults.fail_at_start ? Promise.reject(pod.faults.fail_at_start) : Promise.resolve({ token_ids: ids, logprobs });
+    this.prompt.catch(() => {});
+  }
+
+  usage(): Usage {
+    return { prompt_tokens: this.#ids.length, completion_tokens: this.#completionTokens, total_tokens: this.#ids.length + this.#completionTokens };
+  }
+
+  times(): RequestTimes {
+    return this.#times;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Chunk> {
+    const pod = this.#pod;
+    pod.running++;
+    let outcome = 'cancelled';
+    try {
+      for await (const chunk of this.#steps()) {
+        yield chunk;
+        if (chunk.finish_reason !== null) outcome = chunk.finish_reason;
+      }
+    } catch (error) {
+      if (!(error instanceof MinipodError && error.code === 'cancelled')) outcome = 'failed';
+      throw error;
+    } finally {
+      pod.running--;
+      pod.finished[outcome] = (pod.finished[outcome] ?? 0) + 1;
+      if (outcome === 'cancelled') pod.cancelled++;
+      this.#times.finished = performance.now();
+    }
+  }
+
+  async *#steps(): AsyncGenerator<Chunk> {
+    const { faults } = this.#pod;
+    if (faults.fail_at_start) throw faults.fail_at_start;
+    this.#times.scheduled = performance.now();
+    this.#pod.prompt_tokens += this.#ids.length;
+    let given = 0;
+    const writers = Array.from({ length: this.#options.n }, (_, choice) => new Choice(this.#ids, this.#options, this.seed, choice));
+    while (writers.some((writer) => !writer.done)) {
+      for (const writer of writers) {
+        if (writer.done) continue;
+        await this.#pause(faults);
+        if (faults.fail_after?.chunks === given) throw faults.fail_after.error;
+        const chunk = writer.step();
+        this.#completionTokens += chunk.token_ids.length;
+        this.#pod.generation_tokens += chunk.token_ids.length;
+        this.#pod.chunks_given++;
+        this.#times.first_token ??= performance.now();
+        given++;
+        yield chunk;
+      }
+    }
+  }
+
+  async #pause({ delay_ms = 0, hang }: Faults): Promise<void> {
+    if (hang) await new Promise(() => {});
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, delay_ms);
+      this.#signal?.addEventListener('abort', () => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+    if (this.#signal?.aborted) throw new MinipodError('cancelled', 'the request was cancelled');
+  }
+}
+
+/** One choice: a token a step, text held back while it may be the start of a stop string or half of a character. */
+class Choice {
+  done = false;
+  readonly #ids: number[];
+  readonly #promptLength: number;
+  readonly #options: ResolvedGenerateOptions & { max_tokens: number };
+  readonly #salt: number[];
+  readonly #choice: number;
+  readonly #decoder = new TextDecoder();
+  #held = '';
+
+  constructor(prompt: readonly number[], options: ResolvedGenerateOptions & { max_tokens: number }, seed: number, choice: number) {
+    this.#ids = [...prompt];
+    this.#promptLength = prompt.length;
+    this.#options = options;
+    this.#choice = choice;
+    this.#salt = options.temperature === 0 ? [] : [seed, choice];
+  }
+
+  step(): Chunk {
+    const { stop, stop_token_ids, ignore_eos, max_tokens, logprobs } = this.#options;
+    const digest = hash(this.#ids.length, ...this.#salt, ...this.#ids.slice(-32));
+    const id = this.#next(digest);
+    this.#ids.push(id);
+    const count = this.#ids.length - this.#promptLength;
+    this.#held += id < 256 ? this.#decoder.decode(Uint8Array.of(id), { stream: true }) : '';
+    const found = stop.map((one) => ({ one, at: this.#held.indexOf(one) })).find(({ at }) => at >= 0);
+    const stopToken = (id === EOS && !ignore_eos) || stop_token_ids.includes(id);
+    const finish_reason = found !== undefined || stopToken ? 'stop' : count >= max_tokens ? 'length' : null;
+    const keep = finish_reason === null ? Math.max(0, ...stop.map((one) => one.length - 1)) : 0;
+    if (found !== undefined) this.#held = this.#held.slice(0, found.at);
+    else if (finish_reason !== null) this.#held += this.#decoder.decode();
+    const text = this.#held.slice(0, this.#held.length - keep);
+    this.#held = this.#held.slice(text.length);
+    this.done = finish_reason !== null;
+    const stop_reason = found?.one ?? (stop_token_ids.includes(id) ? id : null);
+    return {
+      choice: this.#choice,
+      text,
+      token_ids: [id],
+      logprobs: logprobs === undefined ? null : [logprobOf(id, digest, logprobs)],
+      finish_reason,
+      stop_reason,
+    };
+  }
+
+  #next(digest: number): number {
+    const last = this.#ids.at(-1);
+    if (last === 0xc3) return 0x80 + (digest % 64);
+    if (digest % 50 === 0) return EOS;
+    return digest % 5 === 0 ? 0xc3 : 0x20 + (digest % 95);
+  }
+}
+
+function logprobOf(id: number, digest: number, best: number): TokenLogprob {
+  const token = (token_id: number, rank: number) => {
+    const bytes = bytesOf(token_id);
+    return { token_id, token: new TextDecoder().decode(Uint8Array.from(bytes)), bytes, logprob: -Math.fround(rank + (digest % 1000) / 1001) };
+  };
+  const others = Array.from({ length: best }, (_, rank) => token((id + rank) % VOCAB_SIZE, rank));
+  return { ...token(id, 0), top_logprobs: others };
+}
