@@ -1,0 +1,108 @@
+import { describe, expect, it } from 'vitest';
+import { createApp } from '../../src/api/index.ts';
+import { type App, ask, post } from './ask.ts';
+import { FakePod } from './fake-pod.ts';
+
+/** Prometheus' text format, strictly: series → value, and name → type. */
+function parseMetrics(text: string): { series: Map<string, number>; types: Map<string, string> } {
+  const series = new Map<string, number>();
+  const types = new Map<string, string>();
+  for (const line of text.split('\n')) {
+    if (line === '' || line.startsWith('# HELP ')) continue;
+    const type = /^# TYPE (\S+) (counter|gauge|histogram)$/.exec(line);
+    if (type !== null) {
+      types.set(type[1] ?? '', type[2] ?? '');
+      continue;
+    }
+    const sample = /^([a-zA-Z_:][\w:]*(?:\{(?:\w+="(?:[^"\\]|\\.)*",?)*\})?) (\S+)$/.exec(line);
+    if (sample === null) throw new Error(`not a sample: ${line}`);
+    series.set(sample[1] ?? '', Number(sample[2]));
+  }
+  return { series, types };
+}
+
+const scrape = async (app: App) => {
+  const response = await app.request('/metrics');
+  expect(response.status).toBe(200);
+  expect(response.headers.get('content-type')).toContain('text/plain; version=0.0.4');
+  return parseMetrics(await response.text());
+};
+
+const HISTOGRAMS = [
+  ...['time_to_first_token_seconds', 'inter_token_latency_seconds', 'time_per_output_token_seconds', 'request_time_per_output_token_seconds'],
+  ...[
+    'e2e_request_latency_seconds',
+    'request_queue_time_seconds',
+    'request_inference_time_seconds',
+    'request_prefill_time_seconds',
+    'request_decode_time_seconds',
+  ],
+  ...['request_prompt_tokens', 'request_generation_tokens', 'request_params_max_tokens', 'request_params_n'],
+];
+const GAUGES = ['num_requests_running', 'num_requests_waiting', 'kv_cache_usage_perc', 'cache_config_info'];
+const COUNTERS = [
+  'prompt_tokens_total',
+  'generation_tokens_total',
+  'prefix_cache_queries_total',
+  'prefix_cache_hits_total',
+  'num_preemptions_total',
+  'request_success_total',
+];
+
+describe('metrics', () => {
+  it("should have vLLM's names, types and label from the start", async () => {
+    const { series, types } = await scrape(createApp(new FakePod(), { kv_block_size: 16 }));
+    for (const [type, names] of [
+      ['histogram', HISTOGRAMS],
+      ['gauge', GAUGES],
+      ['counter', COUNTERS],
+    ] as const)
+      for (const name of names) expect([name, types.get(`vllm:${name}`)]).toEqual([name, type]);
+    expect([...series.keys()].every((key) => key.includes('model_name="fake"'))).toBe(true);
+    expect(series.get('vllm:num_requests_running{model_name="fake"}')).toBe(0);
+    expect(series.get('vllm:request_success_total{finished_reason="abort",model_name="fake"}')).toBe(0);
+    expect(series.get('vllm:cache_config_info{num_gpu_blocks="100",block_size="16",model_name="fake"}')).toBe(1);
+    expect(series.get('vllm:time_to_first_token_seconds_bucket{le="0.001",model_name="fake"}')).toBe(0);
+    expect(series.get('vllm:e2e_request_latency_seconds_bucket{le="480",model_name="fake"}')).toBe(0);
+  });
+
+  it('should count what was served', async () => {
+    const pod = new FakePod();
+    const app = createApp(pod);
+    await ask(app, '/v1/completions', { prompt: [65, 66, 67], max_tokens: 8, n: 2, ignore_eos: true });
+    await (await post(app, '/v1/completions', { prompt: [65, 66, 67], max_tokens: 8, ignore_eos: true, stream: true })).text();
+    const { series } = await scrape(app);
+    const value = (name: string, labels = '') => series.get(`vllm:${name}{${labels}model_name="fake"}`);
+    expect(value('prompt_tokens_total')).toBe(6);
+    expect(value('generation_tokens_total')).toBe(24);
+    expect(value('request_success_total', 'finished_reason="length",')).toBe(2);
+    for (const name of HISTOGRAMS)
+      expect([name, value(`${name}_count`)]).toEqual([
+        name,
+        { inter_token_latency_seconds: 21, time_per_output_token_seconds: 21, request_generation_tokens: 3 }[name] ?? 2,
+      ]);
+    expect(value('request_generation_tokens_sum')).toBe(24);
+    expect(value('e2e_request_latency_seconds_sum')).toBeGreaterThanOrEqual(value('time_to_first_token_seconds_sum') ?? 1);
+  });
+
+  it('should show what runs at the moment of the scrape, and count no twice', async () => {
+    const pod = new FakePod({ delay_ms: 20 });
+    const app = createApp(pod);
+    const running = post(app, '/v1/completions', { prompt: 'x', max_tokens: 5, ignore_eos: true });
+    await expect.poll(() => pod.running).toBe(1);
+    const scrapes = await Promise.all([scrape(app), scrape(app)]);
+    for (const { series } of scrapes) {
+      expect(series.get('vllm:num_requests_running{model_name="fake"}')).toBe(1);
+      expect(series.get('vllm:kv_cache_usage_perc{model_name="fake"}')).toBe(0.01);
+      expect(series.get('vllm:prompt_tokens_total{model_name="fake"}')).toBe(2);
+    }
+    await running;
+  });
+
+  it('should answer 503 when the pod is closed', async () => {
+    const pod = new FakePod();
+    const app = createApp(pod);
+    await pod.close();
+    expect((await app.request('/metrics')).status).toBe(503);
+  });
+});

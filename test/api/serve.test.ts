@@ -1,0 +1,162 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import { type ApiServer, type ServeOptions, serve } from '../../src/api/index.ts';
+import { MinipodError } from '../../src/protocol/errors.ts';
+import { type Answer, parseEvents } from './ask.ts';
+import { FakePod, type Faults } from './fake-pod.ts';
+import { rawPost } from './raw-http.ts';
+
+const JSON_TYPE = { 'content-type': 'application/json' };
+const completion = (server: ApiServer, body: object): Promise<Response> =>
+  fetch(`${server.url}/v1/completions`, { method: 'POST', headers: JSON_TYPE, body: JSON.stringify({ prompt: 'x', ignore_eos: true, ...body }) });
+
+describe('serve', () => {
+  const servers: ApiServer[] = [];
+  async function start(faults: Faults = {}, options: Partial<ServeOptions> = {}): Promise<{ pod: FakePod; server: ApiServer }> {
+    const pod = new FakePod(faults, { context_length: 1_000_000 });
+    const server = await serve({ port: 0, onError: () => {}, ...options, pod });
+    servers.push(server);
+    return { pod, server };
+  }
+  afterEach(async () => {
+    await Promise.all(servers.splice(0).map((server) => server.close()));
+  });
+
+  it('should listen on loopback on a free port', async () => {
+    const { server } = await start();
+    expect(server.url).toBe(`http://127.0.0.1:${server.port}`);
+    expect(server.port).toBeGreaterThan(0);
+    const response = await fetch(`${server.url}/health`);
+    expect(response.status).toBe(200);
+    expect(await response.text()).toBe('');
+  });
+
+  it('should say so when the port is in use', async () => {
+    const { server } = await start();
+    const second = serve({ pod: new FakePod(), port: server.port });
+    await expect(second).rejects.toThrow(MinipodError);
+    await expect(second).rejects.toMatchObject({
+      code: 'invalid_request',
+      param: 'port',
+      message: expect.stringContaining(`port ${server.port} of 127.0.0.1 is in use`),
+    });
+  });
+
+  it('should refuse options that it does not know', async () => {
+    await expect(serve({ pod: new FakePod(), prot: 1 } as unknown as ServeOptions)).rejects.toMatchObject({ code: 'invalid_request', param: 'prot' });
+    await expect(serve({ pod: new FakePod(), port: 70_000 })).rejects.toMatchObject({ param: 'port' });
+    await expect(serve({ pod: new FakePod(), api_key: '' })).rejects.toMatchObject({ param: 'api_key' });
+  });
+
+  it('should cancel what a client that hung up had asked for, streamed or not', async () => {
+    for (const stream of [true, false]) {
+      const { pod, server } = await start({ delay_ms: 5 });
+      const client = await rawPost(server.port, '/v1/completions', { prompt: ['a', 'b'], max_tokens: 100_000, ignore_eos: true, stream });
+      await expect.poll(() => pod.chunks_given).toBeGreaterThan(4);
+      expect(pod.running).toBe(2);
+      client.socket.destroy();
+      await expect.poll(() => pod.running).toBe(0);
+      expect(pod.cancelled).toBe(2);
+    }
+  });
+
+  it('should let go of a client that hung up even where the pod hangs', async () => {
+    const { pod, server } = await start({ hang: true }, { concurrency: 1 });
+    const client = await rawPost(server.port, '/v1/completions', { prompt: 'a', stream: true });
+    await expect.poll(() => pod.running).toBe(1);
+    expect((await completion(server, {})).status).toBe(429);
+    client.socket.destroy();
+    await expect.poll(async () => (await fetch(`${server.url}/health`)).status).toBe(200);
+    pod.faults = {};
+    await expect.poll(async () => (await completion(server, { max_tokens: 1 })).status).toBe(200);
+  });
+
+  it('should hold a generation back while its client does not read', async () => {
+    const { pod, server } = await start();
+    // 64 token ids and 20 logprobs each make chunks of some kilobytes, so sockets fill quickly.
+    const client = await rawPost(server.port, '/v1/chat/completions', {
+      messages: [{ role: 'user', content: 'x' }],
+      ignore_eos: true,
+      max_tokens: 100_000,
+      stream: true,
+      logprobs: true,
+      top_logprobs: 20,
+    });
+    await expect.poll(() => pod.chunks_given).toBeGreaterThan(4);
+    client.socket.pause();
+    let before = -1;
+    await expect
+      .poll(
+        async () => {
+          const stalled = before === pod.chunks_given;
+          before = pod.chunks_given;
+          return stalled;
+        },
+        { interval: 500, timeout: 25_000 },
+      )
+      .toBe(true);
+    expect(before).toBeLessThan(50_000);
+    client.socket.resume();
+    await expect.poll(() => pod.chunks_given, { timeout: 5_000 }).toBeGreaterThan(before);
+    client.socket.destroy();
+    await expect.poll(() => pod.running).toBe(0);
+  }, 40_000);
+
+  it('should send each event when it is made', async () => {
+    const { server } = await start({ delay_ms: 30 });
+    const response = await completion(server, { max_tokens: 10, stream: true });
+    let reads = 0;
+    for await (const _ of response.body ?? []) reads++;
+    expect(reads).toBeGreaterThan(5);
+  });
+
+  it('should end streams with an error event and other requests with 503 when it closes', async () => {
+    const { pod, server } = await start({ delay_ms: 5 });
+    const streamed = await completion(server, { max_tokens: 100_000, stream: true });
+    const whole = completion(server, { max_tokens: 100_000 });
+    await expect.poll(() => pod.running).toBe(2);
+    const closed = server.close();
+    const events = parseEvents(await streamed.text());
+    expect(events.at(-1)).toMatchObject({ error: { type: 'server_error', code: 'closed' } });
+    const response = await whole;
+    expect(response.status).toBe(503);
+    expect(response.headers.get('x-should-retry')).toBe('true');
+    expect(((await response.json()) as Answer).error.code).toBe('closed');
+    await closed;
+    await expect.poll(() => pod.running).toBe(0);
+    await expect(fetch(`${server.url}/health`)).rejects.toThrow();
+  });
+
+  it('should let requests finish while it drains', async () => {
+    const { pod, server } = await start({ delay_ms: 20 });
+    const streamed = await completion(server, { max_tokens: 20, stream: true });
+    const closed = server.close({ drain_ms: 10_000 });
+    const events = parseEvents(await streamed.text());
+    expect(events.at(-1)).toBe('[DONE]');
+    expect(events).toHaveLength(21);
+    await closed;
+    await server.close();
+    expect(pod.cancelled).toBe(0);
+  });
+
+  it('should close in time though a client keeps its connection or does not read', async () => {
+    const { pod, server } = await start();
+    await fetch(`${server.url}/health`);
+    const client = await rawPost(server.port, '/v1/completions', { prompt: 'x', max_tokens: 100_000, ignore_eos: true, stream: true });
+    await expect.poll(() => pod.chunks_given).toBeGreaterThan(4);
+    client.socket.pause();
+    const started = performance.now();
+    await server.close();
+    expect(performance.now() - started).toBeLessThan(3_000);
+    client.socket.destroy();
+  });
+
+  it('should serve many streams at once', async () => {
+    const { pod, server } = await start();
+    const texts = await Promise.all(
+      Array.from({ length: 200 }, async () => parseEvents(await (await completion(server, { max_tokens: 20, temperature: 0, stream: true })).text())),
+    );
+    const first = texts[0]?.slice(0, -1).map((event) => event.choices[0].text);
+    for (const events of texts) expect(events.slice(0, -1).map((event) => event.choices[0].text)).toEqual(first);
+    expect(pod.running).toBe(0);
+  });
+});
