@@ -28,7 +28,7 @@ const EXP = [4.1381367970572385e-8, -1.6533902205465252e-6, 6.613756321437934e-5
 
 /** e^x for |x| ≤ 700. */
 export function exp(x: number): number {
-  const n = Math.floor(x * 1.4426950408889634 + 0.5);
+  const n = Math.floor(x * Math.LOG2E + 0.5);
   const high = x - n * LN2_HIGH;
   const low = n * LN2_LOW;
   const r = high - low;
