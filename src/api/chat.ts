@@ -8,7 +8,7 @@ import type { JsonObject } from './body.ts';
 import { invalid } from './errors.ts';
 import { collect, type Generations, startGenerations } from './generations.ts';
 import { chatLogprobs, promptLogprobs, tokenNames } from './logprobs.ts';
-import { type ChatRequest, chatSchema, checkStreaming, generateOptions, parseRequest } from './schemas.ts';
+import { type ChatRequest, chatSchema, checkTogether, generateOptions, parseRequest } from './schemas.ts';
 import { checkModel, type Service } from './service.ts';
 import { respondWithEvents } from './sse.ts';
 import { refuseUnsupportedInChat } from './unsupported.ts';
@@ -32,7 +32,7 @@ function parseChat(service: Service, body: JsonObject): ChatRequest {
   refuseUnsupportedInChat(body);
   const request = parseRequest(chatSchema, body);
   checkModel(service, request.model);
-  checkStreaming(request);
+  checkTogether(request, service.pod.model.vocab_size);
   if (request.top_logprobs !== undefined && !request.logprobs) throw invalid('top_logprobs', 'only together with logprobs: true');
   if (!service.pod.model.has_chat_template) throw invalid('messages', `the model ${service.pod.model.name} has no chat template; use /v1/completions`);
   return request;

@@ -1,5 +1,5 @@
 /**
- * All that the API takes from the outside world besides the pod: time, timers and fresh ids. One file, so that a test or a simulation can pass its own.
+ * What the API takes from the outside world besides the pod: time, timers and fresh ids. The only file of the API that reads a clock; passed in, so that a test can bring its own.
  * @module
  */
 

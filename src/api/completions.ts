@@ -10,7 +10,7 @@ import { invalid } from './errors.ts';
 import { collect, type Generations, type Piece, startGenerations } from './generations.ts';
 import { CompletionLogprobWriter, joinLogprobs, promptLogprobs, tokenNames } from './logprobs.ts';
 import { defaultMaxTokens, parsePrompts, type TextOrIds } from './prompts.ts';
-import { API_LIMITS, type CompletionRequest, checkStreaming, completionSchema, generateOptions, parseRequest } from './schemas.ts';
+import { API_LIMITS, type CompletionRequest, checkTogether, completionSchema, generateOptions, parseRequest } from './schemas.ts';
 import { checkModel, type Service } from './service.ts';
 import { respondWithEvents } from './sse.ts';
 import { refuseUnsupportedInCompletions } from './unsupported.ts';
@@ -44,7 +44,7 @@ async function planCompletion(service: Service, body: JsonObject, request_id: st
   const request = parseRequest(completionSchema, body);
   refuseUnsupportedInCompletions(body);
   checkModel(service, request.model);
-  checkStreaming(request);
+  checkTogether(request, pod.model.vocab_size);
   const { n, best_of = n, echo, logprobs } = request;
   if (best_of < n) throw invalid('best_of', `must be at least n (${n})`);
   if (best_of > n && request.stream) throw invalid('best_of', 'must equal n in a stream: the best are known only when all are done');

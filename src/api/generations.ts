@@ -3,6 +3,7 @@
  * @module
  */
 import type { GenerateOptions, Prompt } from '../options.ts';
+import { MinipodError } from '../protocol/errors.ts';
 import type { Chunk, Generation, PromptInfo } from '../results.ts';
 import type { Lease } from './admission.ts';
 import type { Service } from './service.ts';
@@ -32,7 +33,7 @@ export function startGenerations(service: Service, lease: Lease, prompts: readon
     throw error;
   }
   return {
-    pieces: merge(service, lease.signal, generations, options),
+    pieces: merge(service, lease, generations, options),
     prompt: (index) => generations[index]?.prompt ?? Promise.reject(new RangeError(`prompt ${index} of ${generations.length}`)),
     usage() {
       const all = generations.map((generation) => generation.usage());
@@ -47,8 +48,10 @@ export function startGenerations(service: Service, lease: Lease, prompts: readon
 type Arrival = { readonly prompt: number; readonly result: IteratorResult<Chunk> } | { readonly error: unknown };
 
 /** Chunks in the order in which they arrive. At most one is asked of each generation ahead of the reader; the first failure ends them all. */
-async function* merge(service: Service, signal: AbortSignal, generations: readonly Generation[], options: GenerateOptions): AsyncGenerator<Piece> {
+async function* merge(service: Service, lease: Lease, generations: readonly Generation[], options: GenerateOptions): AsyncGenerator<Piece> {
+  const { signal } = lease;
   const n = options.n ?? 1;
+  let open = generations.length;
   const iterators = generations.map((generation) => generation[Symbol.asyncIterator]());
   const observers = generations.map((generation) => service.metrics.observe(generation, options));
   const arrivals: Arrival[] = [];
@@ -69,7 +72,7 @@ async function* merge(service: Service, signal: AbortSignal, generations: readon
   try {
     if (signal.aborted) throw signal.reason;
     for (let prompt = 0; prompt < iterators.length; prompt++) ask(prompt);
-    for (let open = iterators.length; open > 0; ) {
+    while (open > 0) {
       const arrival = arrivals.shift();
       if (arrival === undefined) {
         await new Promise<void>((resolve) => {
@@ -92,6 +95,8 @@ async function* merge(service: Service, signal: AbortSignal, generations: readon
     }
   } finally {
     signal.removeEventListener('abort', onAbort);
+    // return() of a generation waits for its pending next(), so the signal goes first.
+    if (open > 0) lease.cancel(new MinipodError('cancelled', 'the rest of the same HTTP request ended'));
     for (const iterator of iterators) leave(iterator);
   }
 }

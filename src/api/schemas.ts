@@ -5,7 +5,7 @@
 import * as z from 'zod';
 import { type GenerateOptions, generateOptionsSchema, LIMITS } from '../options.ts';
 import type { JsonObject } from './body.ts';
-import { ApiError } from './errors.ts';
+import { ApiError, invalid } from './errors.ts';
 
 /** Named limits of one HTTP request, beside those of the options. */
 export const API_LIMITS = {
@@ -57,7 +57,10 @@ export type CompletionRequest = z.output<typeof completionSchema>;
 
 const text = z.object({ type: z.literal('text', { error: 'must be "text": this model reads nothing else' }), text: z.string() });
 // Several text parts are joined by line breaks, as in vLLM.
-const content = z.union([z.string(), z.array(text).transform((parts) => parts.map((part) => part.text).join('\n'))]);
+const content = z.union([
+  z.string({ error: 'must be a string' }),
+  z.array(text, { error: 'an array of {"type": "text", "text": …}' }).transform((parts) => parts.map((part) => part.text).join('\n')),
+]);
 
 const message = z.object({
   role: z
@@ -135,10 +138,12 @@ export function generateOptions(request: CompletionRequest | ChatRequest): Gener
   };
 }
 
-/** Rules that hold between fields of both routes. */
-export function checkStreaming(request: CompletionRequest | ChatRequest): void {
-  if (request.stream_options !== undefined && !request.stream)
-    throw new ApiError(400, 'stream_options: only together with stream: true', { param: 'stream_options' });
-  if (request.stream && request.prompt_logprobs !== undefined)
-    throw new ApiError(400, 'prompt_logprobs: not available in a stream', { param: 'prompt_logprobs' });
+/** Rules of both routes that no single field's type can say. */
+export function checkTogether(request: CompletionRequest | ChatRequest, vocabSize: number): void {
+  if (request.stream_options !== undefined && !request.stream) throw invalid('stream_options', 'only together with stream: true');
+  if (request.stream && request.prompt_logprobs !== undefined) throw invalid('prompt_logprobs', 'not available in a stream');
+  const max_tokens = 'max_completion_tokens' in request ? (request.max_completion_tokens ?? request.max_tokens) : request.max_tokens;
+  if (max_tokens !== undefined && request.min_tokens > Math.max(max_tokens, 1)) throw invalid('min_tokens', `must be at most max_tokens (${max_tokens})`);
+  for (const id of Object.keys(request.logit_bias))
+    if (Number(id) >= vocabSize) throw invalid(`logit_bias.${id}`, `must be a token id, an integer from 0 to ${vocabSize - 1}`);
 }

@@ -23,7 +23,8 @@ export type Service = {
 export function checkModel(service: Service, model: string | undefined): void {
   const served = service.pod.model.name;
   if (model === undefined || model === served) return;
-  throw new ApiError(404, `The model ${JSON.stringify(model)} does not exist here; this server serves ${JSON.stringify(served)}.`, {
+  const named = JSON.stringify(model.length > 200 ? `${model.slice(0, 200)}…` : model);
+  throw new ApiError(404, `The model ${named} does not exist here; this server serves ${JSON.stringify(served)}.`, {
     param: 'model',
     code: 'model_not_found',
   });

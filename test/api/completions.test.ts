@@ -115,6 +115,8 @@ describe('completions', () => {
       [{ prompt: 5 }, 'prompt'],
       [{ response_format: { type: 'json_object' } }, 'response_format'],
       [{ guided_regex: 'a*' }, 'guided_regex'],
+      [{ min_tokens: 9, max_tokens: 8 }, 'min_tokens'],
+      [{ logit_bias: { 999999999: 1 } }, 'logit_bias.999999999'],
     ];
     for (const [body, param] of cases)
       expect({ body, ...(await refusal(app, PATH, { prompt: 'x', ...body })) }).toMatchObject({ body, status: 400, type: 'invalid_request_error', param });

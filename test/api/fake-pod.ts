@@ -136,6 +136,7 @@ class FakeGeneration implements Generation {
   readonly seed: number;
   readonly prompt: Promise<PromptInfo>;
   readonly #pod: FakePod;
+  readonly #faults: Faults;
   readonly #ids: readonly number[];
   readonly #options: ResolvedGenerateOptions & { max_tokens: number };
   readonly #signal: AbortSignal | undefined;
@@ -144,6 +145,7 @@ class FakeGeneration implements Generation {
 
   constructor(pod: FakePod, ids: readonly number[], options: ResolvedGenerateOptions & { max_tokens: number }, signal: AbortSignal | undefined) {
     this.#pod = pod;
+    this.#faults = pod.faults;
     this.#ids = ids;
     this.#options = options;
     this.#signal = signal;
@@ -186,7 +188,7 @@ class FakeGeneration implements Generation {
   }
 
   async *#steps(): AsyncGenerator<Chunk> {
-    const { faults } = this.#pod;
+    const faults = this.#faults;
     if (faults.fail_at_start) throw faults.fail_at_start;
     this.#times.scheduled = performance.now();
     this.#pod.prompt_tokens += this.#ids.length;

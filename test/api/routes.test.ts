@@ -150,10 +150,16 @@ describe('routes', () => {
     }
   });
 
-  it('should end all prompts of a request when one fails', async () => {
-    const failing = new FakePod({ fail_after: { chunks: 3, error: new MinipodError('worker_failed', 'gone') } });
-    const response = await post(createApp(failing, { onError: () => {} }), '/v1/completions', { prompt: ['a', 'b', 'c'], max_tokens: 50 });
+  it('should end all prompts of a request when one fails, though another hangs', async () => {
+    const pod = new FakePod();
+    const generate = pod.generate.bind(pod);
+    pod.generate = (prompt, options) => {
+      pod.faults = prompt === 'bad' ? { fail_after: { chunks: 3, error: new MinipodError('worker_failed', 'gone') } } : { delay_ms: 60_000 };
+      return generate(prompt, options);
+    };
+    const response = await post(createApp(pod, { onError: () => {} }), '/v1/completions', { prompt: ['slow', 'bad'], max_tokens: 50 });
     expect(response.status).toBe(500);
-    await expect.poll(() => failing.running).toBe(0);
+    await expect.poll(() => pod.running).toBe(0);
+    expect(pod.cancelled).toBe(1);
   });
 });
