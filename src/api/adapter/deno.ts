@@ -1,4 +1,9 @@
-/** Deno: Deno.serve, which pulls a response as its client reads it and fires the request's signal when its client goes away. @module */
+/**
+ * Deno: Deno.serve, which pulls a response as its client reads it and fires the request's signal when its client goes away. By default it fires it after a
+ * success as well, when nobody here listens any more, and says so once on standard error; `--unstable-no-legacy-abort` ends both. There is no other way to
+ * hear of a client that leaves before its answer: `info.completed` resolves only when the answer is written (tried on Deno 2.9.6).
+ * @module
+ */
 import type { FetchHandler, Listen } from './listener.ts';
 
 type DenoServer = { readonly addr: { readonly port: number }; shutdown(): Promise<void>; readonly finished: Promise<void> };
