@@ -1,0 +1,63 @@
+/**
+ * A DP group: one attention replica with its own scheduler and KV blocks, on one NPU; it shares nothing with another (xDeepServe §4).
+ *
+ *   idle ⇄ stepping
+ *
+ * Each turn of `stepping` is one step of the NPU: plan, launch, retire. Its tokens go straight to the frontend, one message a step (the output shortcut).
+ * A step has no deadline of its own: the NPU reports its failure, and the task executor watches the NPU.
+ */
+import { assign, setup } from 'xstate';
+import type { Address } from '../src/protocol/address.ts';
+import { step } from '../src/protocol/constructors.ts';
+import type { Commands, DpGroupMessage } from '../src/protocol/messages.ts';
+import { type SchedulerLimits, StepScheduler } from './policies/step-scheduler.ts';
+
+type DpGroup = { self: Address; npu: Address; scheduler: StepScheduler; outbox: readonly Commands['send'][] };
+
+export const dpGroup = setup({
+  types: {} as { input: { self: Address; npu: Address; limits: SchedulerLimits }; context: DpGroup; events: DpGroupMessage },
+  actions: {
+    sendEach: (_, _commands: Commands['sendEach']) => {},
+    enqueue: assign({
+      outbox: ({ context, event }) => (event.type === 'ENQUEUE' ? context.scheduler.enqueue(event.task, event.sequence) : []),
+    }),
+    abandon: assign({
+      outbox: ({ context, event }) => (event.type === 'ABANDON' ? context.scheduler.abandon(event.task) : []),
+    }),
+    planStep: assign({
+      outbox: ({ context }) => {
+        const { plan, messages } = context.scheduler.plan();
+        return [...messages, { to: context.npu, message: step(plan) }];
+      },
+    }),
+    retireStep: assign({
+      outbox: ({ context, event }) => (event.type === 'STEP_DONE' ? context.scheduler.retire(event.outcomes) : []),
+    }),
+    failStep: assign({
+      outbox: ({ context, event }) => (event.type === 'STEP_FAILED' ? context.scheduler.failAll(event.error) : []),
+    }),
+  },
+  guards: {
+    hasWork: ({ context }) => context.scheduler.hasWork,
+  },
+}).createMachine({
+  id: 'dp-group',
+  context: ({ input }) => ({ self: input.self, npu: input.npu, scheduler: new StepScheduler(input.limits), outbox: [] }),
+  initial: 'idle',
+  on: {
+    ENQUEUE: { actions: ['enqueue', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    ABANDON: { actions: ['abandon', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+  },
+  states: {
+    idle: {
+      always: { guard: 'hasWork', target: 'stepping' },
+    },
+    stepping: {
+      entry: ['planStep', { type: 'sendEach', params: ({ context }) => context.outbox }],
+      on: {
+        STEP_DONE: { target: 'idle', actions: ['retireStep', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+        STEP_FAILED: { target: 'idle', actions: ['failStep', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+      },
+    },
+  },
+});

@@ -1,0 +1,265 @@
+/**
+ * Which tokens an NPU computes next: continuous batching with chunked prefill under a token budget.
+ *
+ * Running sequences decode first, one token each; what is left of the budget goes to prefill, in order of arrival. When KV blocks run out, the
+ * sequence that came last gives its blocks back and is recomputed later (never the oldest, so that one always gets to its end). Since kernels
+ * are batch-invariant, none of these choices changes a token.
+ * @module
+ */
+import type { Address } from '../../src/protocol/address.ts';
+import {
+  abandoned,
+  decoding,
+  generated,
+  generationFailed,
+  preempted,
+  scheduled,
+  tokens as tokensMessage,
+} from '../../src/protocol/constructors.ts';
+import { assert, type ErrorRecord } from '../../src/protocol/errors.ts';
+import type { Commands, FinishReason, Sequence, StepEntry, StepOutcome, StepPlan, TokenOut } from '../../src/protocol/messages.ts';
+import { BlockManager } from './block-manager.ts';
+
+export type SchedulerLimits = {
+  readonly kv_blocks: number;
+  readonly kv_block_size: number;
+  readonly batch_tokens_max: number;
+  readonly batch_requests_max: number;
+};
+
+const FRONTEND: Address = 'frontend/0';
+
+/** A sequence on its way: `tokens` are prompt and output so far, the first `computed` of them have their KV. */
+type Running = {
+  readonly task: Address;
+  readonly sequence: Sequence;
+  readonly tokens: number[];
+  computed: number;
+  blocks: number[];
+  slot: number;
+  isDecoding: boolean;
+  isAbandoned: boolean;
+};
+type Launched = { readonly running: Running; readonly count: number; readonly samples: boolean };
+
+const outputOf = ({ tokens, sequence }: Running): number => tokens.length - sequence.prompt.length;
+
+export class StepScheduler {
+  readonly blocks: BlockManager;
+  readonly #limits: SchedulerLimits;
+  readonly #slots: number[];
+  readonly #waiting: Running[] = [];
+  /** Oldest first. */
+  readonly #running: Running[] = [];
+  #launched: Launched[] = [];
+  #detach: number[] = [];
+  #step = 0;
+  tokens_prefilled = 0;
+  tokens_decoded = 0;
+
+  constructor(limits: SchedulerLimits) {
+    this.#limits = limits;
+    this.blocks = new BlockManager(limits.kv_blocks, limits.kv_block_size);
+    this.#slots = Array.from({ length: limits.batch_requests_max }, (_, index) => limits.batch_requests_max - 1 - index);
+  }
+
+  get step(): number {
+    return this.#step;
+  }
+  get running(): number {
+    return this.#running.length;
+  }
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+  get hasWork(): boolean {
+    return this.#running.length + this.#waiting.length > 0;
+  }
+
+  /** Takes a sequence in; refuses one that could never run here. */
+  enqueue(task: Address, sequence: Sequence): readonly Commands['send'][] {
+    const needed = this.blocks.blocksFor(sequence.prompt.length + sequence.max_tokens);
+    if (needed > this.blocks.blocks) {
+      const error: ErrorRecord = {
+        code: 'out_of_memory',
+        message: `prompt and max_tokens need ${needed} KV blocks of ${this.blocks.block_size} positions, the NPU has ${this.blocks.blocks}`,
+        param: 'max_tokens',
+      };
+      return [{ to: task, message: generationFailed(error) }];
+    }
+    this.#waiting.push({ task, sequence, tokens: [...sequence.prompt], computed: 0, blocks: [], slot: -1, isDecoding: false, isAbandoned: false });
+    return [];
+  }
+
+  /** Lets a sequence go: at once, or when the step that computes it has retired, since its blocks are still written until then. */
+  abandon(task: Address): readonly Commands['send'][] {
+    const launched = this.#launched.find(({ running }) => running.task === task);
+    if (launched !== undefined) {
+      launched.running.isAbandoned = true;
+      return [];
+    }
+    this.#remove(task);
+    return [{ to: task, message: abandoned() }];
+  }
+
+  /** The next step and what to tell the tasks; the plan is empty when nothing can run. */
+  plan(): { readonly plan: StepPlan; readonly messages: readonly Commands['send'][] } {
+    assert(this.#launched.length === 0, 'a step is still running');
+    const messages: Commands['send'][] = [];
+    const entries: StepEntry[] = [];
+    let budget = this.#limits.batch_tokens_max;
+    let isShort = false; // of KV blocks: then nobody new is let in
+    const isDecode = (running: Running): boolean => running.tokens.length - running.computed === 1;
+    const inOrder = [...this.#running.filter(isDecode), ...this.#running.filter((running) => !isDecode(running))];
+    for (const running of inOrder) {
+      if (budget === 0) break;
+      if (running.slot < 0) continue; // has just given way to an older one
+      const count = Math.min(running.tokens.length - running.computed, budget);
+      const hasRoom = this.#makeRoom(running, count, messages);
+      isShort ||= !hasRoom || messages.length > 0;
+      if (!hasRoom) continue;
+      entries.push(this.#launch(running, count, null));
+      budget -= count;
+    }
+    while (budget > 0 && !isShort && this.#slots.length > 0) {
+      const next = this.#waiting[0];
+      if (next === undefined) break;
+      const count = Math.min(next.tokens.length, budget);
+      if (!this.blocks.canAllocate(this.blocks.blocksFor(count))) break;
+      this.#waiting.shift();
+      this.#running.push(next);
+      next.slot = this.#slots.pop() as number;
+      messages.push({ to: next.task, message: scheduled() });
+      entries.push(this.#launch(next, count, next.sequence));
+      budget -= count;
+    }
+    assert(entries.length > 0, 'a step was planned and nothing can run');
+    const detach = this.#detach;
+    this.#detach = [];
+    this.#step++;
+    return { plan: { step: this.#step, entries, detach }, messages };
+  }
+
+  /** What came of the step: tokens go to the frontend in one message, ends and failures to the tasks. */
+  retire(outcomes: readonly StepOutcome[]): readonly Commands['send'][] {
+    const launched = this.#launched;
+    this.#launched = [];
+    assert(outcomes.length === launched.length, `${outcomes.length} outcomes of ${launched.length} entries`);
+    const out: TokenOut[] = [];
+    const messages: Commands['send'][] = [];
+    launched.forEach(({ running, count, samples }, index) => {
+      const outcome = outcomes[index] as StepOutcome;
+      const start = running.computed;
+      running.computed += count;
+      this.tokens_prefilled += Math.max(0, Math.min(count, running.sequence.prompt.length - start));
+      if (running.isAbandoned) {
+        this.#remove(running.task);
+        messages.push({ to: running.task, message: abandoned() });
+      } else if (outcome.error !== null) {
+        this.#remove(running.task);
+        messages.push({ to: running.task, message: generationFailed(outcome.error) });
+      } else {
+        const token = samples ? this.#tokenOf(running, outcome, messages) : null;
+        if (token !== null) out.push({ ...token, prompt_start: start + 1, prompt_logprobs: outcome.prompt_logprobs });
+        else if (outcome.prompt_logprobs !== null) out.push(promptOnly(running, start + 1, outcome));
+      }
+    });
+    // Tokens first: a task that hears of its end has had its last token sent before.
+    return out.length === 0 ? messages : [{ to: FRONTEND, message: tokensMessage(out) }, ...messages];
+  }
+
+  /** The NPU failed under the step: all that it held fails with it. */
+  failAll(error: ErrorRecord): readonly Commands['send'][] {
+    this.#launched = [];
+    return this.#running.slice().map((running) => {
+      this.#remove(running.task);
+      return { to: running.task, message: running.isAbandoned ? abandoned() : generationFailed(error) };
+    });
+  }
+
+  #tokenOf(running: Running, { token, logprobs }: StepOutcome, messages: Commands['send'][]): TokenOut {
+    const { sequence, task } = running;
+    running.tokens.push(token);
+    this.tokens_decoded++;
+    if (!running.isDecoding) messages.push({ to: task, message: decoding() });
+    running.isDecoding = true;
+    const stops = outputOf(running) > sequence.sampling.min_tokens && sequence.sampling.stop_token_ids.includes(token);
+    const finish: FinishReason | null = stops ? 'stop' : outputOf(running) >= sequence.max_tokens ? 'length' : null;
+    if (finish !== null) {
+      this.#remove(task);
+      messages.push({ to: task, message: generated() });
+    }
+    return { request: sequence.request, choice: sequence.choice, token, finish, stops, logprobs, prompt_start: 0, prompt_logprobs: null };
+  }
+
+  #launch(running: Running, count: number, attach: Sequence | null): StepEntry {
+    const first_block = running.blocks.length;
+    const missing = Math.max(0, this.blocks.blocksFor(running.computed + count) - first_block);
+    const blocks = missing === 0 ? NO_BLOCKS : this.blocks.allocate(missing);
+    if (missing > 0) running.blocks.push(...blocks);
+    const samples = running.computed + count === running.tokens.length;
+    this.#launched.push({ running, count, samples });
+    return {
+      slot: running.slot,
+      start: running.computed,
+      tokens: count === 1 ? [running.tokens[running.computed] as number] : running.tokens.slice(running.computed, running.computed + count),
+      first_block,
+      blocks,
+      generated: outputOf(running),
+      samples,
+      attach,
+      output: attach === null ? NO_BLOCKS : running.tokens.slice(running.sequence.prompt.length),
+    };
+  }
+
+  /**
+   * Makes room for `count` more tokens of a running sequence, at the cost of those that came after it and are not in this step yet.
+   * False: none is left, so it sits this step out. The oldest always gets room, since `enqueue` takes in nothing larger than the NPU.
+   */
+  #makeRoom(running: Running, count: number, messages: Commands['send'][]): boolean {
+    const missing = this.blocks.blocksFor(running.computed + count) - running.blocks.length;
+    while (missing > 0 && !this.blocks.canAllocate(missing)) {
+      const victim = this.#running.findLast((candidate) => !this.#launched.some((launched) => launched.running === candidate));
+      if (victim === undefined || victim === running) return false;
+      this.#preempt(victim, messages);
+    }
+    return true;
+  }
+
+  #preempt(victim: Running, messages: Commands['send'][]): void {
+    this.#letGo(victim);
+    victim.computed = 0;
+    victim.isDecoding = false;
+    this.#waiting.unshift(victim);
+    messages.push({ to: victim.task, message: preempted() });
+  }
+
+  #remove(task: Address): void {
+    const running = this.#running.find((candidate) => candidate.task === task);
+    if (running !== undefined) this.#letGo(running);
+    const waiting = this.#waiting.findIndex((candidate) => candidate.task === task);
+    if (waiting >= 0) this.#waiting.splice(waiting, 1);
+  }
+
+  #letGo(running: Running): void {
+    this.#running.splice(this.#running.indexOf(running), 1);
+    this.blocks.free(running.blocks);
+    this.#slots.push(running.slot);
+    this.#detach.push(running.slot);
+    running.blocks = [];
+    running.slot = -1;
+  }
+}
+
+const NO_BLOCKS: readonly number[] = [];
+
+const promptOnly = ({ sequence }: Running, prompt_start: number, { prompt_logprobs }: StepOutcome): TokenOut => ({
+  request: sequence.request,
+  choice: sequence.choice,
+  token: -1,
+  finish: null,
+  stops: false,
+  logprobs: null,
+  prompt_start,
+  prompt_logprobs,
+});

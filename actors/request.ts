@@ -1,0 +1,89 @@
+/**
+ * A request: one call from outside, with all that is needed to move it.
+ *
+ *   received ─▶ admitted ─▶ queued ─▶ running ─▶ streaming ─▶ finished · failed · cancelled
+ *
+ * Supervised by the frontend. It makes one serving job (DeepServe §3: a chat request is one job). Tokens do not pass here: the DP group's
+ * output goes straight to the frontend. No state has a deadline of its own: a request waits as long as its caller does, whose CANCEL ends any of them.
+ */
+import { assign, setup } from 'xstate';
+import type { Address } from '../src/protocol/address.ts';
+import type { ErrorRecord } from '../src/protocol/errors.ts';
+import type { Commands, RequestMessage, Sequence } from '../src/protocol/messages.ts';
+import { admit, cancel, leave, plan, requestEnded, requestRunning } from '../src/protocol/constructors.ts';
+
+type Request = { self: Address; job: Address; sequences: readonly Sequence[]; error: ErrorRecord | null };
+
+const JOB_EXECUTOR: Address = 'job-executor/0';
+const FRONTEND: Address = 'frontend/0';
+
+export const request = setup({
+  types: {} as { input: Pick<Request, 'self' | 'job' | 'sequences'>; context: Request; events: RequestMessage },
+  actions: {
+    send: (_, _command: Commands['send']) => {},
+  },
+}).createMachine({
+  id: 'request',
+  context: ({ input }) => ({ ...input, error: null }),
+  initial: 'received',
+  states: {
+    received: {
+      entry: { type: 'send', params: ({ context }) => ({ to: JOB_EXECUTOR, message: admit(context.self, context.sequences.length) }) },
+      on: {
+        ADMITTED: 'held',
+        REFUSED: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
+        CANCEL: 'withdrawing',
+      },
+    },
+    withdrawing: {
+      on: {
+        ADMITTED: { target: 'cancelled', actions: { type: 'send', params: ({ context }) => ({ to: JOB_EXECUTOR, message: leave(context.self, context.sequences.length) }) } },
+        REFUSED: 'cancelled',
+        CANCEL: {},
+      },
+    },
+    held: {
+      initial: 'admitted',
+      entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: plan(context.self, context.sequences) }) },
+      exit: { type: 'send', params: ({ context }) => ({ to: JOB_EXECUTOR, message: leave(context.self, context.sequences.length) }) },
+      on: {
+        JOB_DONE: 'finished',
+        JOB_FAILED: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
+        JOB_CANCELLED: 'cancelled',
+        CANCEL: '.cancelling',
+      },
+      states: {
+        admitted: {
+          on: { JOB_PLACED: 'queued' },
+        },
+        queued: {
+          on: { JOB_RUNNING: 'running' },
+        },
+        running: {
+          entry: { type: 'send', params: ({ context }) => ({ to: FRONTEND, message: requestRunning(context.self) }) },
+          on: { JOB_STREAMING: 'streaming' },
+        },
+        streaming: {},
+        cancelling: {
+          entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: cancel() }) },
+          on: { JOB_PLACED: {}, JOB_RUNNING: {}, JOB_STREAMING: {}, CANCEL: {} },
+        },
+      },
+    },
+    finished: {
+      type: 'final',
+      entry: { type: 'send', params: ({ context }) => ({ to: FRONTEND, message: requestEnded(context.self, null) }) },
+    },
+    failed: {
+      type: 'final',
+      entry: { type: 'send', params: ({ context }) => ({ to: FRONTEND, message: requestEnded(context.self, context.error) }) },
+    },
+    cancelled: {
+      type: 'final',
+      entry: {
+        type: 'send',
+        params: ({ context }) => ({ to: FRONTEND, message: requestEnded(context.self, { code: 'cancelled', message: 'the caller cancelled the request', param: null }) }),
+      },
+    },
+  },
+});

@@ -1,0 +1,75 @@
+/**
+ * A task executor: places tasks on its DP groups and answers for the health of its NPUs (xDeepServe §4: the TE-shell dispatches
+ * once a request and coordinates health; tokens never pass it).
+ *
+ *   loading ─▶ announced ─▶ serving ─▶ draining
+ *
+ * A task that finds no serving NPU waits here until one is back. No state has a deadline: loading is watched by the host that
+ * starts the workers, and reports a worker that dies as NPU_LOST.
+ */
+import { assign, setup } from 'xstate';
+import { type Address, address } from '../src/protocol/address.ts';
+import { executorLost, executorReady, placed, withdrawn } from '../src/protocol/constructors.ts';
+import type { Commands, TaskExecutorMessage } from '../src/protocol/messages.ts';
+import { TaskPlacement } from './policies/placement.ts';
+
+type Topology = { readonly npus: number; readonly workers: number; readonly batch_max: number };
+type TaskExecutor = { self: Address; placement: TaskPlacement; outbox: readonly Commands['send'][] };
+
+const JOB_EXECUTOR: Address = 'job-executor/0';
+
+const placedOn = (task: Address, npu: number): Commands['send'] => ({ to: task, message: placed(address('dp-group', npu)) });
+
+export const taskExecutor = setup({
+  types: {} as { input: { self: Address } & Topology; context: TaskExecutor; events: TaskExecutorMessage },
+  actions: {
+    send: (_, _command: Commands['send']) => {},
+    sendEach: (_, _commands: Commands['sendEach']) => {},
+    markReady: assign({
+      outbox: ({ context, event }) => (event.type === 'NPU_READY' ? context.placement.ready(event.npu).map(({ task, npu }) => placedOn(task, npu)) : []),
+    }),
+    markLost: assign({
+      outbox: ({ context, event }) => (event.type === 'NPU_LOST' ? context.placement.lost(event.npu).map((task) => ({ to: task, message: executorLost(event.error) })) : []),
+    }),
+    placeTask: assign({
+      outbox: ({ context, event }) => {
+        if (event.type !== 'PLACE') return [];
+        const npu = context.placement.place(event.task, event.tokens_max);
+        return npu === null ? [] : [placedOn(event.task, npu)];
+      },
+    }),
+    releaseTask: assign({
+      placement: ({ context, event }) => {
+        if (event.type === 'RELEASE' || event.type === 'WITHDRAW') context.placement.release(event.task);
+        return context.placement;
+      },
+    }),
+  },
+  guards: {
+    allNpusServe: ({ context }) => context.placement.allServe,
+  },
+}).createMachine({
+  id: 'task-executor',
+  context: ({ input }) => ({ self: input.self, placement: new TaskPlacement(input.npus, input.workers, input.batch_max), outbox: [] }),
+  initial: 'loading',
+  on: {
+    NPU_READY: { actions: ['markReady', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    NPU_LOST: { actions: ['markLost', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    PLACE: { actions: ['placeTask', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    WITHDRAW: { actions: ['releaseTask', { type: 'send', params: ({ event }) => ({ to: event.task, message: withdrawn() }) }] },
+    RELEASE: { actions: 'releaseTask' },
+  },
+  states: {
+    loading: {
+      always: { guard: 'allNpusServe', target: 'announced' },
+    },
+    announced: {
+      entry: { type: 'send', params: ({ context }) => ({ to: JOB_EXECUTOR, message: executorReady(context.self) }) },
+      always: 'serving',
+    },
+    serving: {
+      on: { DRAIN: 'draining' },
+    },
+    draining: {},
+  },
+});

@@ -1,0 +1,120 @@
+/**
+ * A task: one choice of a serving job, placed whole on one DP group (colocated: prefill and decode together, DeepServe §3).
+ *
+ *   waiting ─▶ placed ─▶ prefilling ─▶ decoding ─▶ done · failed · cancelled
+ *                            ▲   preempted ◀─┘
+ *
+ * It ends only when its DP group has let go of it: an abandoned task waits for ABANDONED, so that nothing of it arrives late.
+ * Waits have no deadline of their own: they end by the caller's CANCEL, or by EXECUTOR_LOST from the task executor, which watches the DP group.
+ */
+import { assign, setup } from 'xstate';
+import type { Address } from '../src/protocol/address.ts';
+import {
+  abandon,
+  enqueueSequence,
+  place,
+  release,
+  taskCancelled,
+  taskDone,
+  taskFailed,
+  taskPlaced,
+  taskRunning,
+  taskStreaming,
+  withdraw,
+} from '../src/protocol/constructors.ts';
+import type { ErrorRecord } from '../src/protocol/errors.ts';
+import type { Commands, Sequence, TaskMessage } from '../src/protocol/messages.ts';
+
+type Task = { self: Address; job: Address; sequence: Sequence; dp_group: Address | null; error: ErrorRecord | null };
+
+const TASK_EXECUTOR: Address = 'task-executor/0';
+
+function dpGroupOf(task: Task): Address {
+  if (task.dp_group === null) throw new Error(`${task.self} is held but was never placed`);
+  return task.dp_group;
+}
+
+export const task = setup({
+  types: {} as { input: Pick<Task, 'self' | 'job' | 'sequence'>; context: Task; events: TaskMessage },
+  actions: {
+    send: (_, _command: Commands['send']) => {},
+  },
+}).createMachine({
+  id: 'task',
+  context: ({ input }) => ({ ...input, dp_group: null, error: null }),
+  initial: 'waiting',
+  states: {
+    waiting: {
+      entry: { type: 'send', params: ({ context }) => ({ to: TASK_EXECUTOR, message: place(context.self, context.sequence) }) },
+      on: {
+        PLACED: { target: 'held', actions: assign({ dp_group: ({ event }) => event.dp_group }) },
+        CANCEL: 'withdrawing',
+      },
+    },
+    withdrawing: {
+      entry: { type: 'send', params: ({ context }) => ({ to: TASK_EXECUTOR, message: withdraw(context.self) }) },
+      on: { PLACED: {}, EXECUTOR_LOST: {}, WITHDRAWN: 'cancelled' },
+    },
+    held: {
+      initial: 'placed',
+      exit: { type: 'send', params: ({ context }) => ({ to: TASK_EXECUTOR, message: release(context.self) }) },
+      on: {
+        GENERATED: 'done',
+        GENERATION_FAILED: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
+        EXECUTOR_LOST: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
+        STOP_STRING_FOUND: '.stopping',
+        CANCEL: '.cancelling',
+      },
+      states: {
+        placed: {
+          entry: [
+            { type: 'send', params: ({ context }) => ({ to: dpGroupOf(context), message: enqueueSequence(context.self, context.sequence) }) },
+            { type: 'send', params: ({ context }) => ({ to: context.job, message: taskPlaced(context.self) }) },
+          ],
+          on: { SCHEDULED: 'prefilling' },
+        },
+        prefilling: {
+          entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: taskRunning(context.self) }) },
+          on: { DECODING: 'decoding', PREEMPTED: 'preempted' },
+        },
+        decoding: {
+          entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: taskStreaming(context.self) }) },
+          on: { PREEMPTED: 'preempted' },
+        },
+        preempted: {
+          on: { SCHEDULED: 'prefilling' },
+        },
+        stopping: {
+          entry: { type: 'send', params: ({ context }) => ({ to: dpGroupOf(context), message: abandon(context.self) }) },
+          on: {
+            ABANDONED: '#task.done',
+            // It has its whole answer already: what becomes of the executor no longer matters.
+            GENERATION_FAILED: '#task.done',
+            EXECUTOR_LOST: '#task.done',
+            CANCEL: {},
+            STOP_STRING_FOUND: {},
+            SCHEDULED: {},
+            DECODING: {},
+            PREEMPTED: {},
+          },
+        },
+        cancelling: {
+          entry: { type: 'send', params: ({ context }) => ({ to: dpGroupOf(context), message: abandon(context.self) }) },
+          on: { ABANDONED: '#task.cancelled', CANCEL: {}, STOP_STRING_FOUND: {}, SCHEDULED: {}, DECODING: {}, PREEMPTED: {} },
+        },
+      },
+    },
+    done: {
+      type: 'final',
+      entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: taskDone(context.self) }) },
+    },
+    failed: {
+      type: 'final',
+      entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: taskFailed(context.self, context.error) }) },
+    },
+    cancelled: {
+      type: 'final',
+      entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: taskCancelled(context.self) }) },
+    },
+  },
+});

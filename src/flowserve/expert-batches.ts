@@ -1,0 +1,118 @@
+/**
+ * Which expert computes which token: the gate's choice, sorted by (NPU, expert, token), and the experts' side of a dispatch.
+ * @module
+ */
+import { npuOfExpert } from '../../actors/policies/placement.ts';
+import { type AddressSpace, offsetOf, segmentOf } from '../fabric/address-space.ts';
+import { assert } from '../protocol/errors.ts';
+import type { Dispatch } from '../xccl/exchange.ts';
+import type { Forward } from './forward.ts';
+
+/** The part of a step's pairs that goes to one NPU. */
+export type Share = { readonly npu: number; readonly firstSegment: number; readonly segments: number; readonly firstPair: number; readonly pairs: number };
+
+export class ExpertBatches {
+  readonly #forward: Forward;
+  readonly #space: AddressSpace;
+  readonly #npus: number;
+  readonly #words: Int32Array;
+  /** Expert ids by (NPU, id). */
+  readonly #order: readonly number[];
+  readonly #start: Int32Array;
+
+  constructor(forward: Forward, space: AddressSpace, npus: number) {
+    this.#forward = forward;
+    this.#space = space;
+    this.#npus = npus;
+    this.#words = space.wordsOf(forward.layout.base);
+    const experts = forward.config.moe.experts;
+    this.#order = Array.from({ length: experts }, (_, expert) => expert).sort((a, b) => npuOfExpert(a, npus) - npuOfExpert(b, npus) || a - b);
+    this.#start = new Int32Array(experts + 1);
+  }
+
+  /** Sorts the pairs of `rows` tokens (a counting sort), writes the tables and returns each NPU's share. */
+  sort(rows: number): Share[] {
+    const { at, config } = this.#forward;
+    const { topK } = config.moe;
+    const words = this.#words;
+    const start = this.#start;
+    const chosen = at.experts >> 2;
+    const pairs = rows * topK;
+    start.fill(0);
+    for (let pair = 0; pair < pairs; pair++) (start[words[chosen + pair] as number] as number)++;
+    const shares: Share[] = [];
+    let segment = 0;
+    let next = 0;
+    for (const expert of this.#order) {
+      const count = start[expert] as number;
+      start[expert] = next;
+      if (count === 0) continue;
+      const npu = npuOfExpert(expert, this.#npus);
+      const share = shares.at(-1);
+      if (share?.npu === npu) shares[shares.length - 1] = { ...share, segments: share.segments + 1, pairs: share.pairs + count };
+      else shares.push({ npu, firstSegment: segment, segments: 1, firstPair: next, pairs: count });
+      words[(at.segments >> 2) + 2 * segment] = expert;
+      words[(at.segments >> 2) + 2 * segment + 1] = count;
+      segment++;
+      next += count;
+    }
+    const pairRows = at.pairRows >> 2;
+    const rowIndices = at.rowIndices >> 2;
+    for (let row = 0, pair = 0; row < rows; row++) {
+      for (let slot = 0; slot < topK; slot++, pair++) {
+        const place = (start[words[chosen + pair] as number] as number)++;
+        words[pairRows + place] = row;
+        words[rowIndices + pair] = place;
+      }
+    }
+    return shares;
+  }
+
+  /** The DISPATCH of a share: addresses in this NPU's memory. */
+  describe(share: Share, step: number, layer: number): Dispatch {
+    const { layout, config } = this.#forward;
+    const { segments, pairRows, normed, replies } = layout.scratch;
+    return {
+      source: layout.npu,
+      destination: share.npu,
+      step,
+      layer,
+      segmentsAddress: segments + share.firstSegment * 8,
+      segments: share.segments,
+      pairRowsAddress: pairRows + share.firstPair * 4,
+      rowsAddress: normed,
+      replyAddress: replies + share.firstPair * config.hiddenSize * 4,
+    };
+  }
+
+  /** Computes a dispatch with this NPU's experts: pulls the rows from the sender's memory and writes one row per (token, expert) back into it. */
+  compute(dispatch: Dispatch): void {
+    const { kernels, at, layout, config } = this.#forward;
+    const rowBytes = config.hiddenSize * 4;
+    const isNear = segmentOf(dispatch.rowsAddress) === segmentOf(layout.base);
+    const table = this.#space.wordsOf(dispatch.segmentsAddress);
+    const { experts } = this.#forward.moe(dispatch.layer);
+    let word = offsetOf(dispatch.segmentsAddress) >> 2;
+    let pairRows = offsetOf(dispatch.pairRowsAddress);
+    let reply = dispatch.replyAddress;
+    for (let segment = 0; segment < dispatch.segments; segment++, word += 2) {
+      const expert = table[word] as number;
+      const count = table[word + 1] as number;
+      const weights = experts[expert];
+      assert(weights, `NPU ${layout.npu} was asked for expert ${dispatch.layer}.${expert}, which it does not own`);
+      if (!isNear) {
+        for (let pair = 0; pair < count; pair++) this.#space.copy(layout.scratch.gathered + pair * rowBytes, dispatch.rowsAddress + (table[(pairRows >> 2) + pair] as number) * rowBytes, rowBytes);
+        this.#forward.mlp(weights, at.expertOut, at.gathered, count);
+        this.#space.copy(reply, layout.scratch.expertOut, count * rowBytes);
+      } else if (count === 1) {
+        const row = table[pairRows >> 2] as number;
+        this.#forward.mlp(weights, offsetOf(reply), offsetOf(dispatch.rowsAddress) + row * rowBytes, 1);
+      } else {
+        kernels.gatherRows(at.gathered, offsetOf(dispatch.rowsAddress), pairRows, count, rowBytes);
+        this.#forward.mlp(weights, offsetOf(reply), at.gathered, count);
+      }
+      pairRows += count * 4;
+      reply += count * rowBytes;
+    }
+  }
+}

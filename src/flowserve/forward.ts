@@ -1,0 +1,207 @@
+/**
+ * The model's forward pass on one NPU, layer by layer: the kernel calls of attention, dense MLP, gate, experts and head.
+ * Each call reads as a line of the formula; what they share is the NPU's scratch. Called by the step program, and by the bare loop of the bench.
+ * @module
+ */
+import { offsetOf, segmentOf } from '../fabric/address-space.ts';
+import type { ModelConfig } from '../model/config.ts';
+import type { Kernels } from '../model/kernels/kernels.ts';
+import { assert } from '../protocol/errors.ts';
+import type { GqaWeights, LayerWeights, Linear, MlaWeights, MlpWeights, MoeWeights, NpuLayout, Scratch } from './npu-layout.ts';
+
+/** Rows of one sequence in a step. */
+export type Span = { readonly slot: number; readonly row: number; readonly rows: number };
+
+export class Forward {
+  readonly config: ModelConfig;
+  readonly layout: NpuLayout;
+  readonly kernels: Kernels;
+  /** Offsets within the NPU's segment. */
+  readonly at: Scratch;
+  readonly #hidden: number;
+  readonly #ropeTable: number;
+
+  constructor(config: ModelConfig, layout: NpuLayout, kernels: Kernels) {
+    const segment = segmentOf(layout.base);
+    assert(segmentOf(layout.base + layout.bytes - 1) === segment, `the region of NPU ${layout.npu} spans segments`);
+    this.config = config;
+    this.layout = layout;
+    this.kernels = kernels;
+    this.at = Object.fromEntries(Object.entries(layout.scratch).map(([name, address]) => [name, offsetOf(address)])) as Scratch;
+    this.#hidden = config.hiddenSize;
+    this.#ropeTable = offsetOf(layout.ropeTable);
+  }
+
+  /** x = embedding rows of `tokenIds`. */
+  embed(rows: number): void {
+    const { x, tokenIds } = this.at;
+    const { address, format } = this.layout.embedding;
+    if (format === 'bf16') this.kernels.embedBf16(x, this.#hidden, offsetOf(address), tokenIds, rows, this.#hidden);
+    else this.kernels.embedF32(x, this.#hidden, offsetOf(address), tokenIds, rows, this.#hidden);
+  }
+
+  /** x += attention(norm(x)) */
+  attention(layer: number, rows: number, spans: readonly Span[]): void {
+    const { x, normed, projected } = this.at;
+    const weights = this.#layer(layer);
+    this.#norm(normed, x, rows, weights.inputNorm.address);
+    if (weights.attention.kind === 'mla') this.#mla(layer, weights.attention, rows, spans);
+    else this.#gqa(layer, weights.attention, rows, spans);
+    this.kernels.addInPlace(x, projected, rows * this.#hidden);
+  }
+
+  /** normed = norm(x), the input of MLP and experts. */
+  postNorm(layer: number, rows: number): void {
+    this.#norm(this.at.normed, this.at.x, rows, this.#layer(layer).postNorm.address);
+  }
+
+  /** x += mlp(normed), for a dense layer. */
+  dense(layer: number, rows: number): void {
+    const { mlp } = this.#layer(layer);
+    assert(mlp, `layer ${layer} is no dense layer`);
+    this.mlp(mlp, this.at.projected, this.at.normed, rows);
+    this.kernels.addInPlace(this.at.x, this.at.projected, rows * this.#hidden);
+  }
+
+  /** experts, expertWeights = gate(normed); counts what is routed where. */
+  gate(layer: number, rows: number): void {
+    const { normed, routerLogits, experts, expertWeights, gateScratch } = this.at;
+    const { moe } = this.config;
+    const { router, bias, counts } = this.moe(layer);
+    this.#linear(routerLogits, moe.experts, normed, this.#hidden, rows, router);
+    if (moe.gating.kind === 'sigmoid') {
+      const { groups, topkGroups, normalise, scalingFactor } = moe.gating;
+      assert(bias, `layer ${layer} has no correction bias`);
+      this.kernels.gateSigmoid(experts, expertWeights, routerLogits, rows, moe.experts, offsetOf(bias.address), groups, topkGroups, moe.topK, normalise ? 1 : 0, scalingFactor, gateScratch);
+    } else {
+      this.kernels.gateSoftmax(experts, expertWeights, routerLogits, rows, moe.experts, moe.topK, moe.gating.normalise ? 1 : 0, gateScratch);
+    }
+    this.kernels.countExperts(offsetOf(counts), experts, rows * moe.topK);
+  }
+
+  /** sharedOut = shared expert(normed), if the model has one. */
+  sharedExpert(layer: number, rows: number): void {
+    const { shared } = this.moe(layer);
+    if (shared !== null) this.mlp(shared, this.at.sharedOut, this.at.normed, rows);
+  }
+
+  /** x += Σ weight · reply by expert id, then the shared expert's row. */
+  combine(layer: number, rows: number): void {
+    const { x, replies, rowIndices, expertWeights, sharedOut } = this.at;
+    const shared = this.moe(layer).shared === null ? 0 : sharedOut;
+    this.kernels.combineRows(x, this.#hidden, replies, rowIndices, expertWeights, this.config.moe.topK, shared, this.#hidden, rows, this.#hidden);
+  }
+
+  /** y = down(silu(gate(x)) · up(x)) */
+  mlp({ gateUp, down }: MlpWeights, y: number, x: number, rows: number): void {
+    const { gateUp: both, activated } = this.at;
+    const inter = down.inDim;
+    this.#linear(both, 2 * inter, x, this.#hidden, rows, gateUp);
+    this.kernels.siluMul(activated, inter, both, 2 * inter, rows, inter);
+    this.#linear(y, this.#hidden, activated, inter, rows, down);
+  }
+
+  /** logits row i = head(norm(x[rowsOf(i)])), `count` of them. */
+  head(rowOf: (index: number) => number, count: number): void {
+    const { x, headRows, logits } = this.at;
+    const rowBytes = this.#hidden * 4;
+    for (let index = 0; index < count; index++) this.#norm(headRows + index * rowBytes, x + rowOf(index) * rowBytes, 1, this.layout.finalNorm.address);
+    this.#linear(logits, this.config.vocabSize, headRows, this.#hidden, count, this.layout.head);
+  }
+
+  moe(layer: number): MoeWeights {
+    const { moe } = this.#layer(layer);
+    assert(moe, `layer ${layer} has no experts`);
+    return moe;
+  }
+
+  /** Absorbed MLA for every position: the cache holds the latent and the rope key, nothing else. */
+  #mla(layer: number, w: MlaWeights, rows: number, spans: readonly Span[]): void {
+    const { kernels, at } = this;
+    const { attention, heads, rmsNormEps } = this.config;
+    assert(attention.kind === 'mla', 'MLA weights of a model without MLA');
+    const { kvLoraRank: latent, ropeDim, nopeDim, vDim, softmaxScale } = attention;
+    const wide = latent + ropeDim;
+    let queryIn = at.normed;
+    let queryInDim = this.#hidden;
+    if (w.qA !== null && w.qANorm !== null) {
+      this.#linear(at.qA, w.qA.outDim, at.normed, this.#hidden, rows, w.qA);
+      kernels.rmsNorm(at.qA, w.qA.outDim, at.qA, w.qA.outDim, rows, w.qA.outDim, offsetOf(w.qANorm.address), rmsNormEps);
+      queryIn = at.qA;
+      queryInDim = w.qA.outDim;
+    }
+    this.#heads(at.qNope, heads * nopeDim, nopeDim, queryIn, queryInDim, 0, rows, w.qNope);
+    this.#heads(at.q, heads * wide, wide, at.qNope, heads * nopeDim, nopeDim, rows, w.absorb);
+    this.#heads(at.q + latent * 4, heads * wide, wide, queryIn, queryInDim, 0, rows, w.qRope);
+    kernels.ropeInterleaved(at.q + latent * 4, heads * wide, wide, heads, rows, ropeDim, at.positions, this.#ropeTable);
+
+    this.#linear(at.kv, wide, at.normed, this.#hidden, rows, w.kvA);
+    kernels.rmsNorm(at.kv, wide, at.kv, wide, rows, latent, offsetOf(w.kvANorm.address), rmsNormEps);
+    kernels.ropeInterleaved(at.kv + latent * 4, wide, wide, 1, rows, ropeDim, at.positions, this.#ropeTable);
+
+    const { block_size, layer_bytes } = this.layout.kv;
+    const layerOffset = layer * layer_bytes;
+    for (const { slot, row, rows: count } of spans) {
+      const table = this.blockTable(slot);
+      const positions = at.positions + row * 4;
+      const kv = at.kv + row * wide * 4;
+      kernels.mlaStore(kv, wide, kv + latent * 4, wide, count, latent, ropeDim, table, block_size, layerOffset, positions);
+      const q = at.q + row * heads * wide * 4;
+      const out = at.attention + row * heads * latent * 4;
+      kernels.mlaAttention(out, heads * latent, q, heads * wide, count, heads, latent, ropeDim, table, block_size, layerOffset, positions, softmaxScale, at.attentionScratch);
+    }
+    this.#heads(at.values, heads * vDim, vDim, at.attention, heads * latent, latent, rows, w.expand);
+    this.#linear(at.projected, this.#hidden, at.values, heads * vDim, rows, w.o);
+  }
+
+  #gqa(layer: number, w: GqaWeights, rows: number, spans: readonly Span[]): void {
+    const { kernels, at } = this;
+    const { attention, heads, rmsNormEps } = this.config;
+    assert(attention.kind === 'gqa', 'GQA weights of a model without GQA');
+    const { kvHeads, headDim, softmaxScale } = attention;
+    const [qWidth, kvWidth] = [heads * headDim, kvHeads * headDim];
+    this.#linear(at.q, qWidth, at.normed, this.#hidden, rows, w.q);
+    this.#linear(at.kv, kvWidth, at.normed, this.#hidden, rows, w.k);
+    this.#linear(at.v, kvWidth, at.normed, this.#hidden, rows, w.v);
+    kernels.rmsNormHeads(at.q, qWidth, headDim, heads, rows, headDim, offsetOf(w.qNorm.address), rmsNormEps);
+    kernels.rmsNormHeads(at.kv, kvWidth, headDim, kvHeads, rows, headDim, offsetOf(w.kNorm.address), rmsNormEps);
+    kernels.ropeHalves(at.q, qWidth, headDim, heads, rows, headDim, at.positions, this.#ropeTable);
+    kernels.ropeHalves(at.kv, kvWidth, headDim, kvHeads, rows, headDim, at.positions, this.#ropeTable);
+
+    const { block_size, layer_bytes } = this.layout.kv;
+    const layerOffset = layer * layer_bytes;
+    for (const { slot, row, rows: count } of spans) {
+      const table = this.blockTable(slot);
+      const positions = at.positions + row * 4;
+      kernels.gqaStore(at.kv + row * kvWidth * 4, kvWidth, at.v + row * kvWidth * 4, kvWidth, count, kvHeads, headDim, table, block_size, layerOffset, positions);
+      const q = at.q + row * qWidth * 4;
+      const out = at.attention + row * qWidth * 4;
+      kernels.gqaAttention(out, qWidth, q, qWidth, count, heads, kvHeads, headDim, table, block_size, layerOffset, positions, softmaxScale, at.attentionScratch);
+    }
+    this.#linear(at.projected, this.#hidden, at.attention, qWidth, rows, w.o);
+  }
+
+  blockTable(slot: number): number {
+    return offsetOf(this.layout.blockTables.address) + slot * this.layout.blockTables.blocks_max * 4;
+  }
+
+  #layer(layer: number): LayerWeights {
+    const weights = this.layout.layers[layer];
+    assert(weights, `the model has no layer ${layer}`);
+    return weights;
+  }
+
+  #norm(y: number, x: number, rows: number, weight: number): void {
+    this.kernels.rmsNorm(y, this.#hidden, x, this.#hidden, rows, this.#hidden, offsetOf(weight), this.config.rmsNormEps);
+  }
+
+  #linear(y: number, yStride: number, x: number, xStride: number, rows: number, { address, inDim, outDim, format }: Linear): void {
+    if (format === 'bf16') this.kernels.matmulBf16(y, yStride, x, xStride, rows, offsetOf(address), inDim, outDim);
+    else this.kernels.matmulF32(y, yStride, x, xStride, rows, offsetOf(address), inDim, outDim);
+  }
+
+  #heads(y: number, yRow: number, yHead: number, x: number, xRow: number, xHead: number, rows: number, { address, inDim, outDim, heads, head_bytes, format }: Linear): void {
+    if (format === 'bf16') this.kernels.matmulHeadsBf16(y, yRow, yHead, x, xRow, xHead, rows, heads, offsetOf(address), head_bytes, inDim, outDim);
+    else this.kernels.matmulHeadsF32(y, yRow, yHead, x, xRow, xHead, rows, heads, offsetOf(address), head_bytes, inDim, outDim);
+  }
+}

@@ -1,0 +1,230 @@
+/**
+ * Brings a checkpoint's weights straight into global memory, each part into the HBM region of the NPU that owns it.
+ * What every NPU holds is read and packed once and then copied from HBM to HBM, as a fork from a running NPU would be (DeepServe §6).
+ * @module
+ */
+import { npuOfExpert } from '../../actors/policies/placement.ts';
+import { type AddressSpace, offsetOf, segmentOf } from '../fabric/address-space.ts';
+import type { Checkpoint } from '../model/checkpoint.ts';
+import type { PlacedTensor } from '../model/inventory.ts';
+import { type Kernels, PANEL } from '../model/kernels/kernels.ts';
+import { ropeTable, ropeTableLength } from '../model/kernels/rope-table.ts';
+import { DTYPE_BYTES } from '../model/safetensors.ts';
+import { assert } from '../protocol/errors.ts';
+import type { Linear, MlpWeights, NpuLayout, Vector } from './npu-layout.ts';
+
+export type OnTensor = (loaded_bytes: number, tensor: string) => void;
+
+/** Rows `from`…`from + count` of a stored matrix. */
+type Rows = { readonly part: PlacedTensor; readonly from: number; readonly count: number };
+
+export class WeightLoader {
+  readonly #checkpoint: Checkpoint;
+  readonly #space: AddressSpace;
+  readonly #kernelsOf: (segment: number) => Kernels;
+  readonly #parts: ReadonlyMap<string, PlacedTensor>;
+
+  constructor(checkpoint: Checkpoint, space: AddressSpace, kernelsOf: (segment: number) => Kernels) {
+    this.#checkpoint = checkpoint;
+    this.#space = space;
+    this.#kernelsOf = kernelsOf;
+    this.#parts = new Map(checkpoint.parts.map((part) => [part.name, part]));
+  }
+
+  /** Loads all NPUs: the first one's own copy of what is replicated, the others' by copying. Yields between layers so that a caller can report progress. */
+  *load(layouts: readonly NpuLayout[]): Generator<{ readonly tensor: string; readonly bytes: number }> {
+    const [first] = layouts;
+    assert(first, 'a pod has at least one NPU');
+    yield this.#loadEmbedding(first);
+    for (let layer = 0; layer < first.layers.length; layer++) {
+      yield* this.#loadReplicated(first, layer);
+      for (const layout of layouts) yield* this.#loadExperts(layout, layer, layouts.length);
+    }
+    yield this.#loadVector(first, first.finalNorm, 'model.norm.weight');
+    const head = this.#checkpoint.config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight';
+    yield this.#loadLinear(first, first.head, [this.#whole(head)]);
+    this.#writeRopeTable(first);
+    for (const layout of layouts.slice(1)) this.#copyReplicated(first, layout);
+  }
+
+  #part(name: string): PlacedTensor {
+    const part = this.#parts.get(name);
+    assert(part, `the checkpoint was checked and has no ${name}`);
+    return part;
+  }
+
+  #whole(name: string): Rows {
+    const part = this.#part(name);
+    return { part, from: 0, count: part.shape[0] ?? 0 };
+  }
+
+  *#loadReplicated(layout: NpuLayout, layer: number) {
+    const { inputNorm, attention, postNorm, mlp, moe } = layout.layers[layer] as NpuLayout['layers'][number];
+    const prefix = `model.layers.${layer}`;
+    const name = (weight: string): string => `${prefix}.self_attn.${weight}.weight`;
+    yield this.#loadVector(layout, inputNorm, `${prefix}.input_layernorm.weight`);
+    yield this.#loadVector(layout, postNorm, `${prefix}.post_attention_layernorm.weight`);
+    if (attention.kind === 'gqa') {
+      for (const [weight, linear] of [['q_proj', attention.q], ['k_proj', attention.k], ['v_proj', attention.v], ['o_proj', attention.o]] as const) yield this.#loadLinear(layout, linear, [this.#whole(name(weight))]);
+      yield this.#loadVector(layout, attention.qNorm, name('q_norm'));
+      yield this.#loadVector(layout, attention.kNorm, name('k_norm'));
+    } else {
+      const { qA, qANorm, qNope, qRope, kvA, kvANorm, absorb, expand, o } = attention;
+      if (qA !== null && qANorm !== null) {
+        yield this.#loadLinear(layout, qA, [this.#whole(name('q_a_proj'))]);
+        yield this.#loadVector(layout, qANorm, name('q_a_layernorm'));
+      }
+      yield this.#loadHeads(layout, name(qA === null ? 'q_proj' : 'q_b_proj'), [{ linear: qNope, transposed: false }, { linear: qRope, transposed: false }]);
+      yield this.#loadLinear(layout, kvA, [this.#whole(name('kv_a_proj_with_mqa'))]);
+      yield this.#loadVector(layout, kvANorm, name('kv_a_layernorm'));
+      yield this.#loadHeads(layout, name('kv_b_proj'), [{ linear: absorb, transposed: true }, { linear: expand, transposed: false }]);
+      yield this.#loadLinear(layout, o, [this.#whole(name('o_proj'))]);
+    }
+    if (mlp !== null) yield* this.#loadMlp(layout, mlp, `${prefix}.mlp`);
+    if (moe === null) return;
+    yield this.#loadLinear(layout, moe.router, [this.#whole(`${prefix}.mlp.gate.weight`)]);
+    if (moe.bias !== null) yield this.#loadVector(layout, moe.bias, `${prefix}.mlp.gate.e_score_correction_bias`);
+    if (moe.shared !== null) yield* this.#loadMlp(layout, moe.shared, `${prefix}.mlp.shared_experts`);
+  }
+
+  *#loadExperts(layout: NpuLayout, layer: number, npus: number) {
+    const experts = layout.layers[layer]?.moe?.experts ?? [];
+    for (const [expert, weights] of experts.entries()) {
+      if (weights === null) continue;
+      assert(npuOfExpert(expert, npus) === layout.npu, `expert ${layer}.${expert} is laid out on NPU ${layout.npu}, which does not own it`);
+      yield* this.#loadMlp(layout, weights, `model.layers.${layer}.mlp.experts.${expert}`);
+    }
+  }
+
+  *#loadMlp(layout: NpuLayout, { gateUp, down }: MlpWeights, prefix: string) {
+    yield this.#loadLinear(layout, gateUp, [this.#whole(`${prefix}.gate_proj.weight`), this.#whole(`${prefix}.up_proj.weight`)]);
+    yield this.#loadLinear(layout, down, [this.#whole(`${prefix}.down_proj.weight`)]);
+  }
+
+  #loadEmbedding(layout: NpuLayout) {
+    const { part } = this.#whole('model.embed_tokens.weight');
+    const { address, format } = layout.embedding;
+    if (part.tensor.dtype !== 'F16') this.#checkpoint.readInto(part.tensor, this.#space.bytesAt(address, part.tensor.bytes));
+    else this.#widenInto(layout, address, part, 0, part.shape.reduce((product, size) => product * size, 1));
+    assert(format === 'bf16' || part.tensor.dtype !== 'BF16', 'an embedding in BF16 is kept so');
+    return { tensor: part.name, bytes: part.tensor.bytes };
+  }
+
+  /** A vector is kept as F32. */
+  #loadVector(layout: NpuLayout, vector: Vector, name: string) {
+    const part = this.#part(name);
+    assert(part.shape[0] === vector.length, `${name} has ${part.shape[0]} elements, laid out for ${vector.length}`);
+    this.#widenInto(layout, vector.address, part, 0, vector.length);
+    return { tensor: name, bytes: part.tensor.bytes };
+  }
+
+  /** Packs matrices below one another as one, a few panels at a time through the staging area. */
+  #loadLinear(layout: NpuLayout, linear: Linear, sources: readonly Rows[]) {
+    const kernels = this.#kernels(linear.address);
+    const pack = linear.format === 'bf16' ? kernels.packBf16 : kernels.packF32;
+    const rowBytes = linear.inDim * 4; // room for F32 whatever is stored
+    const rowsPerTurn = Math.floor(layout.staging.bytes / 2 / rowBytes / PANEL) * PANEL;
+    assert(rowsPerTurn > 0, `the staging area holds no panel of ${linear.inDim} inputs`);
+    const panelRowBytes = linear.head_bytes / (Math.ceil(linear.outDim / PANEL) * PANEL);
+    for (let row = 0; row < linear.outDim; row += rowsPerTurn) {
+      const count = Math.min(rowsPerTurn, linear.outDim - row);
+      this.#stage(layout, sources, row, count, linear);
+      pack(offsetOf(linear.address) + row * panelRowBytes, offsetOf(layout.staging.address), count, linear.inDim, linear.inDim);
+    }
+    return { tensor: sources[0]?.part.name ?? '', bytes: sources.reduce((sum, { part }) => sum + part.tensor.bytes, 0) };
+  }
+
+  /** A stored [heads × (a + b), in] matrix, cut by head into `a` and `b` rows, each packed apart. */
+  #loadHeads(layout: NpuLayout, name: string, cuts: readonly { readonly linear: Linear; readonly transposed: boolean }[]) {
+    const part = this.#part(name);
+    let row = 0;
+    for (let head = 0; head < (cuts[0]?.linear.heads ?? 0); head++) {
+      for (const { linear, transposed } of cuts) {
+        const kernels = this.#kernels(linear.address);
+        const [rows, columns] = transposed ? [linear.inDim, linear.outDim] : [linear.outDim, linear.inDim];
+        this.#stage(layout, [{ part, from: row, count: rows }], 0, rows, { ...linear, inDim: columns });
+        const to = offsetOf(linear.address) + head * linear.head_bytes;
+        const from = offsetOf(layout.staging.address);
+        if (transposed) (linear.format === 'bf16' ? kernels.packBf16Transposed : kernels.packF32Transposed)(to, from, linear.outDim, linear.inDim, columns);
+        else (linear.format === 'bf16' ? kernels.packBf16 : kernels.packF32)(to, from, linear.outDim, linear.inDim, columns);
+        row += rows;
+      }
+    }
+    assert(row === part.shape[0], `${name} has ${part.shape[0]} rows, its heads take ${row}`);
+    return { tensor: name, bytes: part.tensor.bytes };
+  }
+
+  /** Puts rows `row`…`row + count` of the stacked sources into the staging area, in the linear's format. */
+  #stage(layout: NpuLayout, sources: readonly Rows[], row: number, count: number, { inDim, format }: Linear): void {
+    let to = layout.staging.address;
+    let skip = row;
+    let left = count;
+    for (const { part, from, count: rows } of sources) {
+      const take = Math.min(Math.max(rows - skip, 0), left);
+      if (take > 0) {
+        if (format === 'bf16' || part.tensor.dtype === 'F32') {
+          const bytes = take * inDim * DTYPE_BYTES[part.tensor.dtype];
+          this.#checkpoint.readInto(part.tensor, this.#space.bytesAt(to, bytes), (from + skip) * inDim * DTYPE_BYTES[part.tensor.dtype], bytes);
+          to += bytes;
+        } else {
+          this.#widenInto(layout, to, part, (from + skip) * inDim, take * inDim);
+          to += take * inDim * 4;
+        }
+        left -= take;
+      }
+      skip = Math.max(0, skip - rows);
+    }
+    assert(left === 0, `${left} rows are missing`);
+  }
+
+  /** Elements `from`…`from + count` as F32 at `to`, through the upper half of the staging area. */
+  #widenInto(layout: NpuLayout, to: number, part: PlacedTensor, from: number, count: number): void {
+    const { tensor } = part;
+    const kernels = this.#kernels(to);
+    const half = layout.staging.bytes / 2;
+    const raw = layout.staging.address + half;
+    const perTurn = Math.floor(half / 4);
+    for (let done = 0; done < count; done += perTurn) {
+      const now = Math.min(perTurn, count - done);
+      const bytes = now * DTYPE_BYTES[tensor.dtype];
+      const target = to + done * 4;
+      if (tensor.dtype === 'F32') {
+        this.#checkpoint.readInto(tensor, this.#space.bytesAt(target, bytes), (from + done) * 4, bytes);
+        continue;
+      }
+      this.#checkpoint.readInto(tensor, this.#space.bytesAt(raw, bytes), (from + done) * 2, bytes);
+      (tensor.dtype === 'BF16' ? kernels.widenBf16 : kernels.widenF16)(offsetOf(target), offsetOf(raw), now);
+    }
+  }
+
+  #writeRopeTable(layout: NpuLayout): void {
+    const { maxPositions, rope } = this.#checkpoint.config;
+    const yarn = rope.yarn === null ? null : { ...rope.yarn, originalMaxPosition: rope.yarn.originalMaxPositions };
+    const floats = this.#space.floatsOf(layout.ropeTable);
+    const at = offsetOf(layout.ropeTable) / 4;
+    ropeTable(maxPositions, rope.dim, rope.theta, yarn, floats.subarray(at, at + ropeTableLength(maxPositions, rope.dim)) as Float32Array<ArrayBuffer>);
+  }
+
+  /** Everything but experts lies at the same place in each region up to the first expert, and in the same order: copied piece by piece. */
+  #copyReplicated(from: NpuLayout, to: NpuLayout): void {
+    const copy = (target: number, source: number, bytes: number): void => this.#space.copy(target, source, bytes);
+    const copyLinear = (target: Linear, source: Linear): void => copy(target.address, source.address, source.head_bytes * source.heads);
+    const copyVector = (target: Vector, source: Vector): void => copy(target.address, source.address, source.length * 4);
+    const copyAny = (target: unknown, source: unknown): void => {
+      if (typeof source !== 'object' || source === null) return;
+      if ('head_bytes' in source) copyLinear(target as Linear, source as Linear);
+      else if ('length' in source && 'address' in source) copyVector(target as Vector, source as Vector);
+      else for (const key of Object.keys(source)) if (key !== 'experts') copyAny((target as Record<string, unknown>)[key], (source as Record<string, unknown>)[key]);
+    };
+    const { vocabSize, hiddenSize, maxPositions, rope } = this.#checkpoint.config;
+    copy(to.embedding.address, from.embedding.address, vocabSize * hiddenSize * (from.embedding.format === 'bf16' ? 2 : 4));
+    copyAny(to.layers, from.layers);
+    copyVector(to.finalNorm, from.finalNorm);
+    copyLinear(to.head, from.head);
+    copy(to.ropeTable, from.ropeTable, ropeTableLength(maxPositions, rope.dim) * 4);
+  }
+
+  #kernels(address: number): Kernels {
+    return this.#kernelsOf(segmentOf(address));
+  }
+}

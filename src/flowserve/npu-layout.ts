@@ -1,0 +1,269 @@
+/**
+ * What lies where in an NPU's HBM region: weights, KV blocks, tables, activations. All addresses are global.
+ * Laid out once on base 0 to learn the size, once for real; both from the same few numbers, so that every thread agrees without asking.
+ * @module
+ */
+import { npuOfExpert } from '../../actors/policies/placement.ts';
+import { Arena } from '../fabric/address-space.ts';
+import type { Dtype } from '../model/safetensors.ts';
+import { isMoeLayer, type ModelConfig } from '../model/config.ts';
+import {
+  attentionScratchBytes,
+  gateScratchBytes,
+  gqaLayerBytes,
+  mlaLayerBytes,
+  packedBytes,
+  sampleScratchBytes,
+} from '../model/kernels/kernels.ts';
+import { ropeTableLength } from '../model/kernels/rope-table.ts';
+import { SAMPLING_WORDS } from '../model/kernels/sampling-params.ts';
+
+/** Matrix weights are kept as BF16 where the checkpoint has BF16, else as F32 (F16 widens exactly). */
+export type WeightFormat = 'bf16' | 'f32';
+export const weightFormat = (dtype: Dtype): WeightFormat => (dtype === 'BF16' ? 'bf16' : 'f32');
+
+/** Packed panels; `heads` > 1: one packed matrix a head, `head_bytes` apart. */
+export type Linear = { readonly address: number; readonly inDim: number; readonly outDim: number; readonly format: WeightFormat; readonly heads: number; readonly head_bytes: number };
+export type Vector = { readonly address: number; readonly length: number };
+
+export type MlaWeights = {
+  readonly kind: 'mla';
+  readonly qA: Linear | null;
+  readonly qANorm: Vector | null;
+  /** Per head, nope and rope outputs apart, so that each lands where the absorbed query wants it. */
+  readonly qNope: Linear;
+  readonly qRope: Linear;
+  readonly kvA: Linear;
+  readonly kvANorm: Vector;
+  /** W_UK, per head: nope → latent. */
+  readonly absorb: Linear;
+  /** W_UV, per head: latent → v. */
+  readonly expand: Linear;
+  readonly o: Linear;
+};
+export type GqaWeights = { readonly kind: 'gqa'; readonly q: Linear; readonly k: Linear; readonly v: Linear; readonly qNorm: Vector; readonly kNorm: Vector; readonly o: Linear };
+export type MlpWeights = { readonly gateUp: Linear; readonly down: Linear };
+export type MoeWeights = {
+  readonly router: Linear;
+  readonly bias: Vector | null;
+  /** By expert id; null where another NPU owns it. */
+  readonly experts: readonly (MlpWeights | null)[];
+  readonly shared: MlpWeights | null;
+  /** u32 by expert id: tokens that this NPU routed to it. */
+  readonly counts: number;
+};
+export type LayerWeights = { readonly inputNorm: Vector; readonly attention: MlaWeights | GqaWeights; readonly postNorm: Vector; readonly mlp: MlpWeights | null; readonly moe: MoeWeights | null };
+
+/** Activations of one step, in floats unless said otherwise; `rows` = the step's tokens. */
+export type Scratch = {
+  readonly tokenIds: number;
+  readonly positions: number;
+  readonly x: number;
+  readonly normed: number;
+  readonly qA: number;
+  readonly qNope: number;
+  readonly q: number;
+  readonly kv: number;
+  readonly v: number;
+  readonly attention: number;
+  readonly values: number;
+  readonly projected: number;
+  readonly attentionScratch: number;
+  readonly gateUp: number;
+  readonly activated: number;
+  readonly routerLogits: number;
+  readonly experts: number;
+  readonly expertWeights: number;
+  readonly gateScratch: number;
+  /** u32 [rows, topK]: each pair's row in `replies`. */
+  readonly rowIndices: number;
+  /** u32 [rows × topK]: token of each pair, sorted by (NPU, expert, token). */
+  readonly pairRows: number;
+  /** u32 [experts][2]: (expert, pairs), in the order of `pairRows`. */
+  readonly segments: number;
+  readonly replies: number;
+  readonly gathered: number;
+  readonly expertOut: number;
+  readonly sharedOut: number;
+  readonly headRows: number;
+  readonly logits: number;
+  readonly sampleScratch: number;
+  readonly topIds: number;
+  readonly topValues: number;
+  readonly outputPairs: number;
+};
+
+export type NpuLayout = {
+  readonly npu: number;
+  readonly base: number;
+  readonly bytes: number;
+  readonly embedding: { readonly address: number; readonly format: WeightFormat };
+  readonly layers: readonly LayerWeights[];
+  readonly finalNorm: Vector;
+  readonly head: Linear;
+  readonly ropeTable: number;
+  readonly scratch: Scratch;
+  /** Raw tensor bytes on their way into panels. */
+  readonly staging: { readonly address: number; readonly bytes: number };
+  readonly kv: { readonly address: number; readonly block_bytes: number; readonly layer_bytes: number; readonly blocks: number; readonly block_size: number };
+  /** u32 [slots][blocks_max]: offsets of blocks. */
+  readonly blockTables: { readonly address: number; readonly blocks_max: number };
+  /** Per slot: the sampler's record, then its bias pairs and banned ids. */
+  readonly samplers: { readonly address: number; readonly slot_bytes: number };
+};
+
+export const BIAS_MAX = 1_024;
+export const BANNED_MAX = 128;
+/** Rows whose logits are computed at once. */
+export const LOGIT_ROWS_MAX = 64;
+const STAGING_BYTES = 1 << 20;
+const LOGPROBS_MAX = 32;
+
+export type LayoutOptions = {
+  readonly npus: number;
+  readonly kv_blocks: number;
+  readonly kv_block_size: number;
+  readonly max_batch_tokens: number;
+  readonly max_batch_requests: number;
+};
+
+/** The stored dtype of each tensor, by name. */
+export type Dtypes = (name: string) => Dtype;
+
+export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutOptions, npu: number, base: number, bytes?: number): NpuLayout {
+  const arena = new Arena(base, bytes);
+  const linear = (tensor: string | readonly string[], outDim: number, inDim: number, heads = 1): Linear => {
+    const names = typeof tensor === 'string' ? [tensor] : tensor;
+    const format: WeightFormat = names.every((name) => weightFormat(dtypeOf(name)) === 'bf16') ? 'bf16' : 'f32';
+    const head_bytes = packedBytes(outDim, inDim, format);
+    return { address: arena.allocate(head_bytes * heads), inDim, outDim, format, heads, head_bytes };
+  };
+  const vector = (length: number): Vector => ({ address: arena.allocate(length * 4), length });
+  const { hiddenSize, vocabSize, moe } = config;
+
+  const embeddingFormat = weightFormat(dtypeOf('model.embed_tokens.weight'));
+  const embedding = { address: arena.allocate(vocabSize * hiddenSize * (embeddingFormat === 'bf16' ? 2 : 4)), format: embeddingFormat };
+  const mlp = (prefix: string, inter: number): MlpWeights => ({
+    gateUp: linear([`${prefix}.gate_proj.weight`, `${prefix}.up_proj.weight`], 2 * inter, hiddenSize),
+    down: linear(`${prefix}.down_proj.weight`, hiddenSize, inter),
+  });
+  const layers = Array.from({ length: config.layers }, (_, layer): LayerWeights => {
+    const prefix = `model.layers.${layer}`;
+    return {
+      inputNorm: vector(hiddenSize),
+      attention: layoutAttention(config, `${prefix}.self_attn`, linear, vector),
+      postNorm: vector(hiddenSize),
+      mlp: isMoeLayer(config, layer) ? null : mlp(`${prefix}.mlp`, config.mlp.intermediateSize),
+      moe: isMoeLayer(config, layer)
+        ? {
+            router: linear(`${prefix}.mlp.gate.weight`, moe.experts, hiddenSize),
+            bias: moe.gating.kind === 'sigmoid' ? vector(moe.experts) : null,
+            experts: Array.from({ length: moe.experts }, (_, expert) =>
+              npuOfExpert(expert, options.npus) === npu ? mlp(`${prefix}.mlp.experts.${expert}`, moe.intermediateSize) : null,
+            ),
+            shared: moe.sharedExperts > 0 ? mlp(`${prefix}.mlp.shared_experts`, moe.sharedExperts * moe.intermediateSize) : null,
+            counts: arena.allocate(moe.experts * 4),
+          }
+        : null,
+    };
+  });
+  const finalNorm = vector(hiddenSize);
+  const head = linear(config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight', vocabSize, hiddenSize);
+  const ropeTable = arena.allocate(ropeTableLength(config.maxPositions, config.rope.dim) * 4);
+  const scratch = layoutScratch(config, options, arena);
+  const widest = Math.max(hiddenSize, config.mlp.intermediateSize, moe.intermediateSize * Math.max(1, moe.sharedExperts), config.heads * 512);
+  const staging_bytes = Math.max(STAGING_BYTES, 16 * widest * 8);
+  const staging = { address: arena.allocate(staging_bytes), bytes: staging_bytes };
+
+  const layer_bytes = kvLayerBytes(config, options.kv_block_size);
+  const block_bytes = layer_bytes * config.layers;
+  const kv = { address: arena.allocate(options.kv_blocks * block_bytes), block_bytes, layer_bytes, blocks: options.kv_blocks, block_size: options.kv_block_size };
+  const blocks_max = Math.ceil(config.maxPositions / options.kv_block_size);
+  const blockTables = { address: arena.allocate(options.max_batch_requests * blocks_max * 4), blocks_max };
+  const slot_bytes = SAMPLING_WORDS * 4 + BIAS_MAX * 8 + BANNED_MAX * 4;
+  const samplers = { address: arena.allocate(options.max_batch_requests * slot_bytes), slot_bytes };
+  return { npu, base, bytes: arena.used, embedding, layers, finalNorm, head, ropeTable, scratch, staging, kv, blockTables, samplers };
+}
+
+export function kvLayerBytes({ attention }: ModelConfig, blockSize: number): number {
+  return attention.kind === 'mla' ? mlaLayerBytes(blockSize, attention.kvLoraRank, attention.ropeDim) : gqaLayerBytes(blockSize, attention.kvHeads, attention.headDim);
+}
+
+type MakeLinear = (tensor: string | readonly string[], outDim: number, inDim: number, heads?: number) => Linear;
+
+function layoutAttention(config: ModelConfig, prefix: string, linear: MakeLinear, vector: (length: number) => Vector): MlaWeights | GqaWeights {
+  const { attention, heads, hiddenSize } = config;
+  const name = (weight: string): string => `${prefix}.${weight}.weight`;
+  if (attention.kind === 'gqa') {
+    const { headDim, kvHeads } = attention;
+    return {
+      kind: 'gqa',
+      q: linear(name('q_proj'), heads * headDim, hiddenSize),
+      k: linear(name('k_proj'), kvHeads * headDim, hiddenSize),
+      v: linear(name('v_proj'), kvHeads * headDim, hiddenSize),
+      qNorm: vector(headDim),
+      kNorm: vector(headDim),
+      o: linear(name('o_proj'), hiddenSize, heads * headDim),
+    };
+  }
+  const { qLoraRank, kvLoraRank, nopeDim, ropeDim, vDim } = attention;
+  const query = name(qLoraRank === null ? 'q_proj' : 'q_b_proj');
+  const queryIn = qLoraRank ?? hiddenSize;
+  return {
+    kind: 'mla',
+    qA: qLoraRank === null ? null : linear(name('q_a_proj'), qLoraRank, hiddenSize),
+    qANorm: qLoraRank === null ? null : vector(qLoraRank),
+    qNope: linear(query, nopeDim, queryIn, heads),
+    qRope: linear(query, ropeDim, queryIn, heads),
+    kvA: linear(name('kv_a_proj_with_mqa'), kvLoraRank + ropeDim, hiddenSize),
+    kvANorm: vector(kvLoraRank),
+    absorb: linear(name('kv_b_proj'), kvLoraRank, nopeDim, heads),
+    expand: linear(name('kv_b_proj'), vDim, kvLoraRank, heads),
+    o: linear(name('o_proj'), hiddenSize, heads * vDim),
+  };
+}
+
+function layoutScratch(config: ModelConfig, options: LayoutOptions, arena: Arena): Scratch {
+  const { attention, heads, hiddenSize, vocabSize, moe } = config;
+  const rows = options.max_batch_tokens;
+  const words = (count: number): number => arena.allocate(count * 4);
+  const mla = attention.kind === 'mla' ? attention : null;
+  const gqa = attention.kind === 'gqa' ? attention : null;
+  const qWidth = mla ? mla.kvLoraRank + mla.ropeDim : (gqa?.headDim ?? 0);
+  const outWidth = mla ? mla.kvLoraRank : (gqa?.headDim ?? 0);
+  const inter = Math.max(config.mlp.intermediateSize, moe.intermediateSize * Math.max(1, moe.sharedExperts));
+  return {
+    tokenIds: words(rows),
+    positions: words(rows),
+    x: words(rows * hiddenSize),
+    normed: words(rows * hiddenSize),
+    qA: words(rows * (mla?.qLoraRank ?? 0)),
+    qNope: words(rows * heads * (mla?.nopeDim ?? 0)),
+    q: words(rows * heads * qWidth),
+    kv: words(rows * (mla ? mla.kvLoraRank + mla.ropeDim : (gqa?.kvHeads ?? 0) * (gqa?.headDim ?? 0))),
+    v: words(rows * (gqa?.kvHeads ?? 0) * (gqa?.headDim ?? 0)),
+    attention: words(rows * heads * outWidth),
+    values: words(rows * heads * (mla?.vDim ?? 0)),
+    projected: words(rows * hiddenSize),
+    attentionScratch: arena.allocate(attentionScratchBytes(rows, heads)),
+    gateUp: words(rows * 2 * inter),
+    activated: words(rows * inter),
+    routerLogits: words(rows * moe.experts),
+    experts: words(rows * moe.topK),
+    expertWeights: words(rows * moe.topK),
+    gateScratch: arena.allocate(gateScratchBytes(moe.experts)),
+    rowIndices: words(rows * moe.topK),
+    pairRows: words(rows * moe.topK),
+    segments: words(moe.experts * 2),
+    replies: words(rows * moe.topK * hiddenSize),
+    gathered: words(rows * hiddenSize),
+    expertOut: words(rows * hiddenSize),
+    sharedOut: words(rows * hiddenSize),
+    headRows: words(LOGIT_ROWS_MAX * hiddenSize),
+    logits: words(LOGIT_ROWS_MAX * vocabSize),
+    sampleScratch: arena.allocate(sampleScratchBytes(vocabSize)),
+    topIds: words(LOGPROBS_MAX),
+    topValues: words(LOGPROBS_MAX),
+    outputPairs: words(2 * Math.min(config.maxPositions, vocabSize)),
+  };
+}

@@ -1,0 +1,44 @@
+/** What travels on the ring between the caller's thread and the pod. @module */
+import type { ErrorRecord } from './errors.ts';
+import type { FinishReason, PositionLogprobs, Sampling } from './messages.ts';
+
+/** Text, token ids or a conversation, as the caller gave it; tokenized on the pod's own thread. */
+export type PromptRecord = { readonly kind: 'text' | 'tokens' | 'chat'; readonly text: string; readonly tokens: readonly number[]; readonly roles: readonly string[]; readonly contents: readonly string[] };
+
+export type GenerateCall = {
+  readonly type: 'GENERATE';
+  readonly request: number;
+  readonly prompt: PromptRecord;
+  readonly add_special_tokens: boolean;
+  readonly n: number;
+  /** −1: as many as the context length leaves. */
+  readonly max_tokens: number;
+  readonly ignore_eos: boolean;
+  readonly stop: readonly string[];
+  readonly sampling: Sampling;
+};
+
+export type CallerToPod = GenerateCall | { readonly type: 'CANCEL_CALL'; readonly request: number };
+
+export type TokenLogprobRecord = { readonly token_id: number; readonly token: string; readonly bytes: readonly number[]; readonly logprob: number };
+export type PositionRecord = { readonly chosen: TokenLogprobRecord; readonly top: readonly TokenLogprobRecord[] };
+
+export type ChunkRecord = {
+  readonly request: number;
+  readonly choice: number;
+  readonly text: string;
+  readonly token_ids: readonly number[];
+  readonly logprobs: readonly PositionRecord[] | null;
+  readonly finish: FinishReason | null;
+  readonly stop_string: string | null;
+  readonly stop_token: number;
+};
+
+export type PodToCaller =
+  | { readonly type: 'PROMPT'; readonly request: number; readonly token_ids: readonly number[] }
+  | { readonly type: 'PROMPT_LOGPROBS'; readonly request: number; readonly logprobs: readonly PositionRecord[] }
+  | { readonly type: 'SCHEDULED_CALL'; readonly request: number }
+  | { readonly type: 'CHUNKS'; readonly chunks: readonly ChunkRecord[] }
+  | { readonly type: 'ENDED'; readonly request: number; readonly error: ErrorRecord | null; readonly generated: number };
+
+export type { FinishReason, PositionLogprobs };

@@ -1,0 +1,97 @@
+/**
+ * Builds every message that actors exchange, each with one order of keys, so that its encoding never varies.
+ * @module
+ */
+import { type Address, address } from './address.ts';
+import type { ErrorRecord } from './errors.ts';
+import {
+  type DpGroupMessage,
+  type ExpertMessage,
+  type FrontendMessage,
+  type JobExecutorMessage,
+  type JobMessage,
+  type NpuMessage,
+  type RequestMessage,
+  type Sequence,
+  type StepOutcome,
+  type StepPlan,
+  type TaskExecutorMessage,
+  type TaskMessage,
+  type TokenOut,
+  taskId,
+} from './messages.ts';
+
+export const taskAddress = (sequence: { readonly request: number; readonly choice: number }): Address => address('task', taskId(sequence));
+
+const unexplained: ErrorRecord = { code: 'internal', message: 'failed without a reason', param: null };
+
+// to a request
+export const submit = (sequences: readonly Sequence[]): RequestMessage => ({ type: 'SUBMIT', sequences });
+export const admitted = (): RequestMessage => ({ type: 'ADMITTED' });
+export const refused = (error: ErrorRecord): RequestMessage => ({ type: 'REFUSED', error });
+export const jobPlaced = (): RequestMessage => ({ type: 'JOB_PLACED' });
+export const jobRunning = (): RequestMessage => ({ type: 'JOB_RUNNING' });
+export const jobStreaming = (): RequestMessage => ({ type: 'JOB_STREAMING' });
+export const jobDone = (): RequestMessage => ({ type: 'JOB_DONE' });
+export const jobFailed = (error: ErrorRecord | null): RequestMessage => ({ type: 'JOB_FAILED', error: error ?? unexplained });
+export const jobCancelled = (): RequestMessage => ({ type: 'JOB_CANCELLED' });
+/** To a request, a job or a task. */
+export const cancel = (): { readonly type: 'CANCEL' } => ({ type: 'CANCEL' });
+
+// to a job
+export const plan = (request: Address, sequences: readonly Sequence[]): JobMessage => ({ type: 'PLAN', request, sequences });
+export const taskPlaced = (task: Address): JobMessage => ({ type: 'TASK_PLACED', task });
+export const taskRunning = (task: Address): JobMessage => ({ type: 'TASK_RUNNING', task });
+export const taskStreaming = (task: Address): JobMessage => ({ type: 'TASK_STREAMING', task });
+export const taskDone = (task: Address): JobMessage => ({ type: 'TASK_DONE', task });
+export const taskFailed = (task: Address, error: ErrorRecord | null): JobMessage => ({ type: 'TASK_FAILED', task, error: error ?? unexplained });
+export const taskCancelled = (task: Address): JobMessage => ({ type: 'TASK_CANCELLED', task });
+
+// to a task
+export const assignTask = (job: Address, sequence: Sequence): TaskMessage => ({ type: 'ASSIGN', job, sequence });
+export const placed = (dp_group: Address): TaskMessage => ({ type: 'PLACED', dp_group });
+export const withdrawn = (): TaskMessage => ({ type: 'WITHDRAWN' });
+export const scheduled = (): TaskMessage => ({ type: 'SCHEDULED' });
+export const decoding = (): TaskMessage => ({ type: 'DECODING' });
+export const preempted = (): TaskMessage => ({ type: 'PREEMPTED' });
+export const generated = (): TaskMessage => ({ type: 'GENERATED' });
+export const generationFailed = (error: ErrorRecord): TaskMessage => ({ type: 'GENERATION_FAILED', error });
+export const abandoned = (): TaskMessage => ({ type: 'ABANDONED' });
+export const executorLost = (error: ErrorRecord): TaskMessage => ({ type: 'EXECUTOR_LOST', error });
+export const stopStringFound = (): TaskMessage => ({ type: 'STOP_STRING_FOUND' });
+
+// to a job executor
+export const executorReady = (task_executor: Address): JobExecutorMessage => ({ type: 'EXECUTOR_READY', task_executor });
+export const admit = (request: Address, choices: number): JobExecutorMessage => ({ type: 'ADMIT', request, choices });
+export const leave = (request: Address, choices: number): JobExecutorMessage => ({ type: 'LEAVE', request, choices });
+
+// to a task executor
+export const place = (task: Address, { prompt, max_tokens }: Sequence): TaskExecutorMessage => ({ type: 'PLACE', task, tokens_max: prompt.length + max_tokens });
+export const withdraw = (task: Address): TaskExecutorMessage => ({ type: 'WITHDRAW', task });
+export const release = (task: Address): TaskExecutorMessage => ({ type: 'RELEASE', task });
+export const npuReady = (npu: number): TaskExecutorMessage => ({ type: 'NPU_READY', npu });
+export const npuLost = (npu: number, error: ErrorRecord): Extract<TaskExecutorMessage & ExpertMessage, { type: 'NPU_LOST' }> => ({ type: 'NPU_LOST', npu, error });
+
+// to a DP group
+export const enqueueSequence = (task: Address, sequence: Sequence): DpGroupMessage => ({ type: 'ENQUEUE', task, sequence });
+export const abandon = (task: Address): DpGroupMessage => ({ type: 'ABANDON', task });
+export const stepDone = (step: number, outcomes: readonly StepOutcome[]): DpGroupMessage => ({ type: 'STEP_DONE', step, outcomes });
+export const stepFailed = (step: number, error: ErrorRecord): DpGroupMessage => ({ type: 'STEP_FAILED', step, error });
+
+// to an NPU
+export const started = (): NpuMessage => ({ type: 'STARTED' });
+export const step = (plan: StepPlan): NpuMessage => ({ type: 'STEP', plan });
+export const launchDone = (step: number, outcomes: readonly StepOutcome[]): NpuMessage => ({ type: 'LAUNCH_DONE', step, outcomes });
+export const launchFailed = (step: number, error: ErrorRecord): NpuMessage => ({ type: 'LAUNCH_FAILED', step, error });
+export const resetDone = (): NpuMessage => ({ type: 'RESET_DONE' });
+export const reportLoads = (): NpuMessage => ({ type: 'REPORT_LOADS' });
+export const loadsCounted = (experts: readonly Address[], tokens: readonly number[]): NpuMessage => ({ type: 'LOADS_COUNTED', experts, tokens });
+
+// to an expert
+export const loaded = (npu: number, weights: number, bytes: number): ExpertMessage => ({ type: 'LOADED', npu, weights, bytes });
+export const load = (tokens: number): ExpertMessage => ({ type: 'LOAD', tokens });
+
+// to the frontend
+export const tokens = (tokens: readonly TokenOut[]): FrontendMessage => ({ type: 'TOKENS', tokens });
+export const requestRunning = (request: Address): FrontendMessage => ({ type: 'REQUEST_RUNNING', request });
+export const requestEnded = (request: Address, error: ErrorRecord | null): FrontendMessage => ({ type: 'REQUEST_ENDED', request, error });

@@ -1,0 +1,195 @@
+/**
+ * The messages that actors exchange and the commands they give their host.
+ * Built only by the constructors below, each with one order of keys, so that their encoding never varies.
+ * @module
+ */
+import type { Address } from './address.ts';
+import type { ErrorRecord } from './errors.ts';
+
+// ── What a request carries ──────────────────────────────────────────────────────────────────────────────────────────
+
+/** Sampling parameters, checked and complete; −1 stands for "not asked for". Bits that matter travel as float64. */
+export type Sampling = {
+  readonly temperature: number;
+  readonly top_p: number;
+  readonly top_k: number;
+  readonly min_p: number;
+  readonly seed: number;
+  readonly min_tokens: number;
+  readonly stop_token_ids: readonly number[];
+  readonly logprobs: number;
+  readonly prompt_logprobs: number;
+  readonly bias_ids: readonly number[];
+  readonly bias_values: readonly number[];
+  readonly presence_penalty: number;
+  readonly frequency_penalty: number;
+  readonly repetition_penalty: number;
+};
+
+/** All that one choice needs to be generated anywhere: enough to move it. */
+export type Sequence = {
+  readonly request: number;
+  readonly choice: number;
+  readonly prompt: readonly number[];
+  readonly max_tokens: number;
+  readonly sampling: Sampling;
+};
+
+/** Log-probabilities at one position: of the token itself, then of the best ones. */
+export type PositionLogprobs = { readonly logprob: number; readonly top_ids: readonly number[]; readonly top_logprobs: readonly number[] };
+
+export type FinishReason = 'stop' | 'length';
+
+// ── Steps of an NPU ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** One sequence's part of a step: `tokens` enter at positions `start`…; `blocks` are KV blocks newly granted, from index `first_block` of its table. */
+export type StepEntry = {
+  readonly slot: number;
+  readonly start: number;
+  readonly tokens: readonly number[];
+  readonly first_block: number;
+  readonly blocks: readonly number[];
+  /** Output tokens before this step: what min_tokens counts. */
+  readonly generated: number;
+  /** Whether this step's last token yields a new one (a prefill that goes on does not). */
+  readonly samples: boolean;
+  /** Present when the slot is taken: what the sampler keeps for it. */
+  readonly attach: Sequence | null;
+  /** With `attach`: output tokens that a preempted sequence had, recounted for its penalties. */
+  readonly output: readonly number[];
+};
+
+export type StepPlan = { readonly step: number; readonly entries: readonly StepEntry[]; readonly detach: readonly number[] };
+
+/** What came of one entry, in the plan's order: `token` is −1 where none was sampled; `error` where its logits were not finite. */
+export type StepOutcome = {
+  readonly token: number;
+  readonly logprobs: PositionLogprobs | null;
+  readonly prompt_logprobs: readonly PositionLogprobs[] | null;
+  readonly error: ErrorRecord | null;
+};
+
+// ── Messages, by receiver ───────────────────────────────────────────────────────────────────────────────────────────
+
+export type RequestMessage =
+  | { readonly type: 'SUBMIT'; readonly sequences: readonly Sequence[] }
+  | { readonly type: 'ADMITTED' }
+  | { readonly type: 'REFUSED'; readonly error: ErrorRecord }
+  | { readonly type: 'JOB_PLACED' }
+  | { readonly type: 'JOB_RUNNING' }
+  | { readonly type: 'JOB_STREAMING' }
+  | { readonly type: 'JOB_DONE' }
+  | { readonly type: 'JOB_FAILED'; readonly error: ErrorRecord }
+  | { readonly type: 'JOB_CANCELLED' }
+  | { readonly type: 'CANCEL' };
+
+export type JobMessage =
+  | { readonly type: 'PLAN'; readonly request: Address; readonly sequences: readonly Sequence[] }
+  | { readonly type: 'TASK_PLACED'; readonly task: Address }
+  | { readonly type: 'TASK_RUNNING'; readonly task: Address }
+  | { readonly type: 'TASK_STREAMING'; readonly task: Address }
+  | { readonly type: 'TASK_DONE'; readonly task: Address }
+  | { readonly type: 'TASK_FAILED'; readonly task: Address; readonly error: ErrorRecord }
+  | { readonly type: 'TASK_CANCELLED'; readonly task: Address }
+  | { readonly type: 'CANCEL' };
+
+export type TaskMessage =
+  | { readonly type: 'ASSIGN'; readonly job: Address; readonly sequence: Sequence }
+  | { readonly type: 'PLACED'; readonly dp_group: Address }
+  | { readonly type: 'SCHEDULED' }
+  | { readonly type: 'DECODING' }
+  | { readonly type: 'PREEMPTED' }
+  | { readonly type: 'GENERATED' }
+  | { readonly type: 'GENERATION_FAILED'; readonly error: ErrorRecord }
+  | { readonly type: 'STOP_STRING_FOUND' }
+  | { readonly type: 'ABANDONED' }
+  | { readonly type: 'WITHDRAWN' }
+  | { readonly type: 'EXECUTOR_LOST'; readonly error: ErrorRecord }
+  | { readonly type: 'CANCEL' };
+
+export type JobExecutorMessage =
+  | { readonly type: 'EXECUTOR_READY'; readonly task_executor: Address }
+  | { readonly type: 'ADMIT'; readonly request: Address; readonly choices: number }
+  | { readonly type: 'LEAVE'; readonly request: Address; readonly choices: number }
+  | { readonly type: 'DRAIN' };
+
+export type TaskExecutorMessage =
+  | { readonly type: 'NPU_READY'; readonly npu: number }
+  | { readonly type: 'NPU_LOST'; readonly npu: number; readonly error: ErrorRecord }
+  | { readonly type: 'PLACE'; readonly task: Address; readonly tokens_max: number }
+  | { readonly type: 'WITHDRAW'; readonly task: Address }
+  | { readonly type: 'RELEASE'; readonly task: Address }
+  | { readonly type: 'DRAIN' };
+
+export type DpGroupMessage =
+  | { readonly type: 'ENQUEUE'; readonly task: Address; readonly sequence: Sequence }
+  | { readonly type: 'ABANDON'; readonly task: Address }
+  | { readonly type: 'STEP_DONE'; readonly step: number; readonly outcomes: readonly StepOutcome[] }
+  | { readonly type: 'STEP_FAILED'; readonly step: number; readonly error: ErrorRecord }
+  | { readonly type: 'DRAIN' };
+
+export type NpuMessage =
+  | { readonly type: 'STARTED' }
+  | { readonly type: 'STEP'; readonly plan: StepPlan }
+  | { readonly type: 'LAUNCH_DONE'; readonly step: number; readonly outcomes: readonly StepOutcome[] }
+  | { readonly type: 'LAUNCH_FAILED'; readonly step: number; readonly error: ErrorRecord }
+  | { readonly type: 'RESET_DONE' }
+  | { readonly type: 'REPORT_LOADS' }
+  | { readonly type: 'LOADS_COUNTED'; readonly experts: readonly Address[]; readonly tokens: readonly number[] }
+  | { readonly type: 'DRAIN' };
+
+export type ExpertMessage =
+  | { readonly type: 'LOADED'; readonly npu: number; readonly weights: number; readonly bytes: number }
+  | { readonly type: 'LOAD'; readonly tokens: number }
+  | { readonly type: 'NPU_LOST'; readonly npu: number; readonly error: ErrorRecord };
+
+/** The output process's inbox: one message a step, for all of its sequences. */
+export type FrontendMessage =
+  | { readonly type: 'TOKENS'; readonly tokens: readonly TokenOut[] }
+  | { readonly type: 'REQUEST_RUNNING'; readonly request: Address }
+  | { readonly type: 'REQUEST_ENDED'; readonly request: Address; readonly error: ErrorRecord | null };
+
+export type TokenOut = {
+  readonly request: number;
+  readonly choice: number;
+  readonly token: number;
+  readonly finish: FinishReason | null;
+  /** The token ended it by itself (end of sequence, stop_token_ids) and is not part of the text. */
+  readonly stops: boolean;
+  readonly logprobs: PositionLogprobs | null;
+  /** Of prompt tokens `prompt_start`…, as their chunk was computed; `token` is −1 if it yielded none. */
+  readonly prompt_start: number;
+  readonly prompt_logprobs: readonly PositionLogprobs[] | null;
+};
+
+export type Message =
+  | RequestMessage
+  | JobMessage
+  | TaskMessage
+  | JobExecutorMessage
+  | TaskExecutorMessage
+  | DpGroupMessage
+  | NpuMessage
+  | ExpertMessage
+  | FrontendMessage;
+
+/** What a machine may ask of its host. The host performs it; the machine never knows which host that is. */
+export type Commands = {
+  send: { readonly to: Address; readonly message: Message };
+  /** Several sends in this order. */
+  sendEach: readonly Commands['send'][];
+  after: { readonly id: string; readonly delay_ms: number; readonly message: Message };
+  cancel: { readonly id: string };
+  launch: { readonly work: Work };
+};
+
+/** Kernel work: its result comes back as a delivered message. */
+export type Work = { readonly kind: 'step'; readonly plan: StepPlan } | { readonly kind: 'count-loads' } | { readonly kind: 'reset' };
+
+// ── Ids ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Choices of one request; a task's id is request × this + choice. */
+export const CHOICES_MAX = 128;
+/** Request ids wrap here, so that task ids stay below 2³². */
+export const REQUEST_IDS = 2 ** 25;
+export const taskId = (sequence: { readonly request: number; readonly choice: number }): number => sequence.request * CHOICES_MAX + sequence.choice;

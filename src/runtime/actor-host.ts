@@ -1,0 +1,179 @@
+/**
+ * Hosts the actors of one thread: one mailbox queue, first in first out, and an actor never runs inside another's send.
+ * Every actor is a flat root; who supervises whom is our data, not XState's.
+ * @module
+ */
+import type { AnyStateMachine } from 'xstate';
+import { type Address, type Role, roleOf } from '../protocol/address.ts';
+import { assert } from '../protocol/errors.ts';
+import type { Commands, Message, Work } from '../protocol/messages.ts';
+import type { Clock } from './clock.ts';
+import { type CommandName, isDone, MachineHost, type Snapshot, stateName } from './machine-host.ts';
+
+export type Birth = { readonly machine: AnyStateMachine; readonly input: unknown };
+
+/** What a thread's host needs from the world around it. */
+export type HostPorts = {
+  readonly clock: Clock;
+  /** Sends a message to an actor of another thread. */
+  readonly transmit: (to: Address, from: Address, message: Message) => void;
+  /** True if the address's actor lives on this thread. */
+  readonly isLocal: (to: Address) => boolean;
+  /** An actor that this message brings to life, or null. */
+  readonly birthOf: (to: Address, message: Message) => Birth | null;
+  /** Receivers that are no machines: the frontend's output process. */
+  readonly hands: ReadonlyMap<Role, (to: Address, message: Message) => void>;
+  /** Performs kernel work; its result comes back through `send`. */
+  readonly launch: (npu: Address, work: Work) => void;
+  /** Told of a message that the state had no transition for, or whose actor is gone. Tests throw here. */
+  readonly onUnexpected: (to: Address, message: Message, state: string) => void;
+};
+
+type Actor = { readonly address: Address; readonly machine: AnyStateMachine; snapshot: Snapshot };
+type Mail = { readonly to: Address; readonly from: Address; readonly message: Message };
+type Timer = { readonly owner: Address; readonly id: string; readonly due_ms: number; readonly message: Message };
+
+/** Messages of one turn; then the thread looks at its rings again. */
+const MAIL_PER_TURN = 256;
+
+export class ActorHost {
+  readonly #ports: HostPorts;
+  readonly #machines = new MachineHost();
+  readonly #actors = new Map<Address, Actor>();
+  #mailbox: Mail[] = [];
+  #timers: Timer[] = [];
+  readonly #commands: { name: CommandName; params: unknown }[] = [];
+  /** Messages that no state expected, by `role TYPE state`. */
+  readonly unexpected = new Map<string, number>();
+  delivered = 0;
+
+  constructor(ports: HostPorts) {
+    this.#ports = ports;
+  }
+
+  spawn(address: Address, birth: Birth): void {
+    assert(!this.#actors.has(address), `${address} is alive already`);
+    const snapshot = this.#machines.start(birth.machine, birth.input, this.#note);
+    const actor: Actor = { address, machine: birth.machine, snapshot };
+    if (!isDone(snapshot)) this.#actors.set(address, actor);
+    this.#perform(actor);
+  }
+
+  /** Queues a message, or passes it on to the thread where its receiver lives. */
+  send(to: Address, from: Address, message: Message): void {
+    if (this.#ports.isLocal(to)) this.#mailbox.push({ to, from, message });
+    else this.#ports.transmit(to, from, message);
+  }
+
+  /** Delivers what is queued and due, up to a bound. True if there was any. */
+  turn(): boolean {
+    if (this.#timers.length > 0) this.#fireTimers();
+    if (this.#mailbox.length === 0) return false;
+    for (let round = 0; round < MAIL_PER_TURN && this.#mailbox.length > 0; ) {
+      const batch = this.#mailbox;
+      this.#mailbox = [];
+      for (const mail of batch) this.#deliver(mail);
+      round += batch.length;
+    }
+    return true;
+  }
+
+  get hasMail(): boolean {
+    return this.#mailbox.length > 0;
+  }
+
+  /** Milliseconds until the next timer; infinity without one. */
+  untilNextTimer_ms(): number {
+    const next = this.#timers[0];
+    return next === undefined ? Number.POSITIVE_INFINITY : Math.max(0, next.due_ms - this.#ports.clock.now_ms());
+  }
+
+  stateOf(address: Address): string | null {
+    const actor = this.#actors.get(address);
+    return actor === undefined ? null : stateName(actor.snapshot);
+  }
+
+  contextOf(address: Address): unknown {
+    return this.#actors.get(address)?.snapshot.context ?? null;
+  }
+
+  get actors(): number {
+    return this.#actors.size;
+  }
+
+  #deliver({ to, message }: Mail): void {
+    this.delivered++;
+    const hand = this.#ports.hands.get(roleOf(to));
+    if (hand !== undefined) {
+      hand(to, message);
+      return;
+    }
+    const actor = this.#actors.get(to);
+    if (actor === undefined) {
+      const birth = this.#ports.birthOf(to, message);
+      if (birth === null) this.#noteUnexpected(to, message, 'gone');
+      else this.spawn(to, birth);
+      return;
+    }
+    const { snapshot, isExpected } = this.#machines.deliver(actor.machine, actor.snapshot, message, this.#note);
+    if (!isExpected) this.#noteUnexpected(to, message, stateName(actor.snapshot));
+    actor.snapshot = snapshot;
+    if (isDone(snapshot)) this.#bury(actor);
+    this.#perform(actor);
+  }
+
+  #noteUnexpected(to: Address, message: Message, state: string): void {
+    const key = `${roleOf(to)} ${message.type} ${state}`;
+    this.unexpected.set(key, (this.unexpected.get(key) ?? 0) + 1);
+    this.#ports.onUnexpected(to, message, state);
+  }
+
+  #bury(actor: Actor): void {
+    this.#actors.delete(actor.address);
+    this.#timers = this.#timers.filter(({ owner }) => owner !== actor.address);
+  }
+
+  readonly #note = (name: CommandName, params: unknown): void => {
+    this.#commands.push({ name, params });
+  };
+
+  #perform(actor: Actor): void {
+    if (this.#commands.length === 0) return;
+    for (const { name, params } of this.#commands.splice(0)) {
+      switch (name) {
+        case 'send':
+          this.#send(actor, params as Commands['send']);
+          break;
+        case 'sendEach':
+          for (const command of params as Commands['sendEach']) this.#send(actor, command);
+          break;
+        case 'after':
+          this.#startTimer(actor, params as Commands['after']);
+          break;
+        case 'cancel':
+          this.#timers = this.#timers.filter(({ owner, id }) => owner !== actor.address || id !== (params as Commands['cancel']).id);
+          break;
+        case 'launch':
+          this.#ports.launch(actor.address, (params as Commands['launch']).work);
+          break;
+      }
+    }
+  }
+
+  #send(actor: Actor, { to, message }: Commands['send']): void {
+    this.send(to, actor.address, message);
+  }
+
+  #startTimer(actor: Actor, { id, delay_ms, message }: Commands['after']): void {
+    this.#timers.push({ owner: actor.address, id, due_ms: this.#ports.clock.now_ms() + delay_ms, message });
+    this.#timers.sort((a, b) => a.due_ms - b.due_ms);
+  }
+
+  #fireTimers(): void {
+    const now = this.#ports.clock.now_ms();
+    while ((this.#timers[0]?.due_ms ?? Number.POSITIVE_INFINITY) <= now) {
+      const { owner, message } = this.#timers.shift() as Timer;
+      this.#mailbox.push({ to: owner, from: owner, message });
+    }
+  }
+}

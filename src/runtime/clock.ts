@@ -1,0 +1,24 @@
+/** The clock and the random port: the only places that read time or draw numbers. @module */
+
+export interface Clock {
+  /** Milliseconds since the pod started, monotonic. */
+  now_ms(): number;
+}
+
+export interface Random {
+  /** A seed for a request that brought none: 48 bits, so that a JavaScript number holds it exactly. */
+  drawSeed(): number;
+}
+
+/** `origin_ms` is the pod's start in this machine's epoch milliseconds, so that all threads agree. */
+export function monotonicClock(origin_ms: number): Clock {
+  const offset = performance.timeOrigin - origin_ms;
+  return { now_ms: () => performance.now() + offset };
+}
+
+export const systemRandom: Random = {
+  drawSeed: () => {
+    const [high = 0, low = 0] = crypto.getRandomValues(new Uint32Array(2));
+    return (high & 0xffff) * 2 ** 32 + low;
+  },
+};

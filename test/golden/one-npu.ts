@@ -1,0 +1,106 @@
+/** A model on one thread, without actors: what the goldens are held against first, and what the bench calls the bare loop. */
+import { AddressSpace, allocateSegments, segmentOf } from '../../src/fabric/address-space.ts';
+import { Forward } from '../../src/flowserve/forward.ts';
+import { WeightLoader } from '../../src/flowserve/load-weights.ts';
+import { planPod, type PlanOptions, type PodPlan } from '../../src/flowserve/pod-plan.ts';
+import { StepProgram } from '../../src/flowserve/step-program.ts';
+import { openCheckpoint } from '../../src/model/checkpoint.ts';
+import { instantiateKernels, type Kernels, loadKernelModule } from '../../src/model/kernels/kernels.ts';
+import type { Sampling, Sequence, StepOutcome } from '../../src/protocol/messages.ts';
+import type { Exchange } from '../../src/xccl/exchange.ts';
+
+export const GREEDY: Sampling = {
+  temperature: 0,
+  top_p: 1,
+  top_k: 0,
+  min_p: 0,
+  seed: 0,
+  min_tokens: 0,
+  stop_token_ids: [],
+  logprobs: 0,
+  prompt_logprobs: -1,
+  bias_ids: [],
+  bias_values: [],
+  presence_penalty: 0,
+  frequency_penalty: 0,
+  repetition_penalty: 1,
+};
+
+export type BareModel = { readonly plan: PodPlan; readonly space: AddressSpace; readonly programs: readonly StepProgram[]; readonly kernels: Kernels };
+
+export async function loadBareModel(folder: string, options: Partial<PlanOptions> = {}): Promise<BareModel> {
+  using checkpoint = openCheckpoint(folder);
+  const plan = planPod(checkpoint, {
+    npus: 1,
+    workers: 1,
+    kv_blocks: 256,
+    kv_block_size: 16,
+    max_batch_tokens: 256,
+    max_batch_requests: 64,
+    segment_bytes: 2 ** 32 - 65_536,
+    memory_bytes: undefined,
+    ...options,
+  });
+  const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
+  const module = await loadKernelModule();
+  const kernels = space.memories.map((memory) => instantiateKernels(module, memory));
+  const kernelsOf = (segment: number): Kernels => kernels[segment] as Kernels;
+  for (const _ of new WeightLoader(checkpoint, space, kernelsOf).load(plan.layouts)) {
+  }
+  const programs: StepProgram[] = [];
+  const exchange = {
+    dispatch: (dispatch) => {
+      programs[dispatch.destination]?.batches.compute(dispatch);
+      programs[dispatch.source]?.receive({ source: dispatch.destination, destination: dispatch.source, step: dispatch.step, layer: dispatch.layer });
+    },
+  } as Pick<Exchange, 'dispatch'> as Exchange;
+  for (const layout of plan.layouts) programs.push(new StepProgram(new Forward(plan.config, layout, kernelsOf(segmentOf(layout.base))), space, exchange, plan.npus));
+  return { plan, space, programs, kernels: kernelsOf(0) };
+}
+
+/** Generates greedily, the prompt in chunks; calls `onStep` after each step, while its logits are still there. */
+export function generateGreedily(
+  { plan, programs }: BareModel,
+  prompt: readonly number[],
+  count: number,
+  options: { npu?: number; chunk?: number; sampling?: Partial<Sampling>; onStep?: (start: number, rows: number) => void } = {},
+): StepOutcome[] {
+  const program = programs[options.npu ?? 0] as StepProgram;
+  const sequence: Sequence = { request: 1, choice: 0, prompt, max_tokens: count, sampling: { ...GREEDY, ...options.sampling } };
+  const tokens = [...prompt];
+  const outcomes: StepOutcome[] = [];
+  let computed = 0;
+  let blocks = 0;
+  for (let step = 1; outcomes.length < count; step++) {
+    const rows = Math.min(options.chunk ?? 256, tokens.length - computed);
+    const needed = Math.ceil((computed + rows) / plan.options.kv_block_size);
+    const samples = computed + rows === tokens.length;
+    program.start({
+      step,
+      detach: [],
+      entries: [
+        {
+          slot: 0,
+          start: computed,
+          tokens: tokens.slice(computed, computed + rows),
+          first_block: blocks,
+          blocks: Array.from({ length: needed - blocks }, (_, index) => blocks + index),
+          generated: outcomes.length,
+          samples,
+          attach: step === 1 ? sequence : null,
+          output: [],
+        },
+      ],
+    });
+    const poll = program.poll();
+    if (poll.state !== 'done') throw new Error(`step ${step} waits for NPUs ${poll.missing}`);
+    options.onStep?.(computed, rows);
+    blocks = needed;
+    computed += rows;
+    const outcome = poll.outcomes[0] as StepOutcome;
+    if (!samples) continue;
+    outcomes.push(outcome);
+    tokens.push(outcome.token);
+  }
+  return outcomes;
+}
