@@ -33,7 +33,7 @@ function parseChat(service: Service, body: JsonObject): ChatRequest {
   const request = parseRequest(chatSchema, body);
   checkModel(service, request.model);
   checkTogether(request, service.pod.model.vocab_size);
-  if (request.top_logprobs !== undefined && !request.logprobs) throw invalid('top_logprobs', 'only together with logprobs: true');
+  if ((request.top_logprobs ?? 0) > 0 && !request.logprobs) throw invalid('top_logprobs', 'only together with logprobs: true');
   if (!service.pod.model.has_chat_template) throw invalid('messages', `the model ${service.pod.model.name} has no chat template; use /v1/completions`);
   return request;
 }
