@@ -73,9 +73,11 @@ function openShards(folder: string, openShard: (file: string) => Map<string, Sto
 
   const weightMap = Object.entries(index.data.weight_map);
   const tensors = new Map<string, StoredTensor>();
-  for (const shard of new Set(weightMap.map(([, file]) => file))) {
-    // A path would let a downloaded index read files from anywhere.
+  const shards = new Set(weightMap.map(([, file]) => file));
+  // A path would let a downloaded index read files from anywhere. All names are checked before the first file is opened.
+  for (const shard of shards)
     if (!/^[\w.-]+\.safetensors$/.test(shard)) fail(`weight_map: expected names of .safetensors files in the same folder, found ${JSON.stringify(shard)}`);
+  for (const shard of shards) {
     for (const [name, tensor] of openShard(join(folder, shard))) {
       const listed = Object.hasOwn(index.data.weight_map, name) ? index.data.weight_map[name] : undefined;
       if (listed !== shard) fail(`tensor ${name}: lies in ${shard}, listed ${listed === undefined ? 'nowhere' : `in ${listed}`}`);

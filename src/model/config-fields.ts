@@ -29,7 +29,7 @@ export class ConfigFields {
     for (const key of path) found = (found as Record<PropertyKey, unknown> | null | undefined)?.[key];
     return this.fail(
       path.join('.') || 'the whole file',
-      (issue?.message ?? 'a valid value').replace(/^Invalid input: expected (.*), received .*$/, '$1'),
+      (issue?.message ?? 'a valid value').replace(/^Invalid input: expected (.*?)(?:, received .*)?$/, '$1'),
       found === undefined ? 'nothing' : JSON.stringify(found).slice(0, 200),
     );
   }

@@ -78,7 +78,14 @@ function spellOut(name: string, negated: boolean, where: string): string {
   return ranges;
 }
 
-const escapeOf = (codePoint: number): string => `\\u{${codePoint.toString(16)}}`;
+/**
+ * Escaped where the character could be syntax or a line's end, else as it is: V8 reads a pattern's whole source
+ * for each `matchAll`, and the escaped form is four times as long (measured on Node 24 with DeepSeek's pattern: 53 against 11 µs).
+ */
+const escapeOf = (codePoint: number): string => {
+  const isPlain = codePoint >= 0x100 && (codePoint < 0xd800 || codePoint > 0xdfff) && codePoint !== 0x2028 && codePoint !== 0x2029;
+  return isPlain ? String.fromCodePoint(codePoint) : `\\u{${codePoint.toString(16)}}`;
+};
 
 /** First code points of runs inside, outside, inside … a property; null if it is not pinned. */
 export function inversionListOf(property: string): number[] | null {
