@@ -5,7 +5,7 @@
 import * as z from 'zod';
 import type { ArchitecturePart, Yarn } from './config.ts';
 import { CONFIG_LIMITS, type ConfigFields, count, dimension, positive } from './config-fields.ts';
-import { naturalLogarithm } from './natural-logarithm.ts';
+import { log } from './kernels/float64.ts';
 
 const yarnSchema = z.object({
   type: z.literal('yarn'),
@@ -71,7 +71,7 @@ export function deepseekConfig(config: unknown, fields: ConfigFields): Architect
     mscaleAllDim: scaling.mscale_all_dim,
     originalMaxPositions: scaling.original_max_position_embeddings,
   };
-  const mscale = yarn === null ? 1 : 0.1 * yarn.mscaleAllDim * naturalLogarithm(yarn.factor) + 1;
+  const mscale = yarn === null ? 1 : 0.1 * yarn.mscaleAllDim * log(yarn.factor) + 1;
   const lastLayer = given.num_hidden_layers + given.num_nextn_predict_layers;
   return {
     rope: { theta: given.rope_theta, dim: given.qk_rope_head_dim, style: 'interleaved', yarn },

@@ -1,7 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { isMoeLayer, parseModelConfig, readModelConfig } from '../../src/model/config.ts';
-import { naturalLogarithm } from '../../src/model/natural-logarithm.ts';
 import { copyWithoutWeights, errorOf, readJson, TINY, TINY_NAMES, type TinyName, writeJson } from './checkpoint-folder.ts';
 
 const changed = (name: TinyName, changes: Record<string, unknown>) => () => parseModelConfig({ ...readJson(TINY[name], 'config.json'), ...changes });
@@ -100,21 +99,5 @@ describe('readModelConfig', () => {
 
   it('should read every tiny checkpoint', () => {
     for (const name of TINY_NAMES) expect(readModelConfig(TINY[name]).name).toBe(name);
-  });
-});
-
-describe('naturalLogarithm', () => {
-  it('should agree with Math.log to 2 units in the last place', () => {
-    fc.assert(
-      fc.property(fc.double({ min: 1e-300, max: 1e300, noNaN: true }), (x) => {
-        const exact = Math.log(x);
-        expect(Math.abs(naturalLogarithm(x) - exact)).toBeLessThanOrEqual(2 * Number.EPSILON * Math.max(Math.abs(exact), Number.EPSILON));
-      }),
-    );
-  });
-  it('should give these bits on every engine', () => {
-    expect([3, 8, 32, 40, 64].map(naturalLogarithm)).toEqual([
-      1.0986122886681096, 2.0794415416798357, 3.4657359027997265, 3.6888794541139363, 4.1588830833596715,
-    ]);
   });
 });
