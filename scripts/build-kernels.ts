@@ -23,12 +23,12 @@ const FLAGS = [
   ...['--optimizeLevel', '3', '--shrinkLevel', '0', '--converge'],
 ];
 
-/** Compiles one AssemblyScript file to a WebAssembly binary, with the flags of the kernels. */
-export async function compileAssembly(source: string): Promise<Uint8Array<ArrayBuffer>> {
+/** Compiles one AssemblyScript file, or the text given for it, to a WebAssembly binary, with the flags of the kernels. */
+export async function compileAssembly(source: string, text?: string): Promise<Uint8Array<ArrayBuffer>> {
   const asc = await import('assemblyscript/asc');
   let binary: Uint8Array | undefined;
   const { error, stderr } = await asc.main([source, '--baseDir', ROOT, '--outFile', 'out.wasm', '--disableWarning', '112', ...FLAGS], {
-    readFile: (name, base) => readFile(join(base, name), 'utf8').catch(() => null),
+    readFile: (name, base) => (text !== undefined && name === source ? text : readFile(join(base, name), 'utf8').catch(() => null)),
     writeFile: (_name, contents) => {
       if (typeof contents !== 'string') binary = contents;
     },

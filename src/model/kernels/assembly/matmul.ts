@@ -2,7 +2,7 @@
 // The order: one f32 accumulator per output element, k ascending, multiply and add apart. SIMD lanes lie across outputs, so the tile
 // shape changes nothing in the bits, and any number of rows gives the same.
 // The shapes keep 8 accumulators in registers: enough to hide the latency of an add, few enough for machines with 16 vector registers.
-import { storeTail } from './lanes';
+import { opaque, storeTail } from './lanes';
 
 /** Weights 0..3 of a half panel of 8 outputs at `w`. A BF16 half panel is interleaved o0 o4 o1 o5 …: the low 16 bits of a word are o0..o3. */
 // @ts-ignore: decorator
@@ -15,9 +15,9 @@ function first4<T>(w: usize): v128 {
 /** Weights 4..7 of a half panel. */
 // @ts-ignore: decorator
 @inline
-function last4<T>(w: usize): v128 {
+function last4<T>(w: usize, mask: v128): v128 {
   if (isFloat<T>()) return v128.load(w, 16);
-  return v128.and(v128.load(w), i32x4.splat(0xffff0000));
+  return v128.and(v128.load(w), mask);
 }
 
 // @ts-ignore: decorator
@@ -34,10 +34,11 @@ function store8(y: usize, a: v128, b: v128, count: i32): void {
 
 /** 4 rows × 8 outputs. Strides in bytes; `w` is a half panel, `count` the outputs that exist (others are not written). */
 function tile4x8<T>(y: usize, yStride: usize, x: usize, xStride: usize, w: usize, inDim: i32, count: i32): void {
+  const mask = i32x4.splat(opaque(0xffff0000, inDim));
   let a0 = f32x4.splat(0), a1 = a0, b0 = a0, b1 = a0, c0 = a0, c1 = a0, d0 = a0, d1 = a0;
   let xb = x + xStride, xc = xb + xStride, xd = xc + xStride;
   for (const end = x + (<usize>inDim << 2); x < end; ) {
-    const w0 = first4<T>(w), w1 = last4<T>(w);
+    const w0 = first4<T>(w), w1 = last4<T>(w, mask);
     let v = v128.load32_splat(x);
     a0 = f32x4.add(a0, f32x4.mul(v, w0));
     a1 = f32x4.add(a1, f32x4.mul(v, w1));
@@ -64,6 +65,7 @@ function tile4x8<T>(y: usize, yStride: usize, x: usize, xStride: usize, w: usize
 
 /** 2 rows × 16 outputs; `w` is a whole panel. */
 function tile2x16<T>(y: usize, yStride: usize, x: usize, xStride: usize, w: usize, inDim: i32, count: i32): void {
+  const mask = i32x4.splat(opaque(0xffff0000, inDim));
   let a0 = f32x4.splat(0), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
   let xb = x + xStride;
   for (const end = x + (<usize>inDim << 2); x < end; ) {
@@ -71,13 +73,13 @@ function tile2x16<T>(y: usize, yStride: usize, x: usize, xStride: usize, w: usiz
     let m = first4<T>(w);
     a0 = f32x4.add(a0, f32x4.mul(v, m));
     b0 = f32x4.add(b0, f32x4.mul(u, m));
-    m = last4<T>(w);
+    m = last4<T>(w, mask);
     a1 = f32x4.add(a1, f32x4.mul(v, m));
     b1 = f32x4.add(b1, f32x4.mul(u, m));
     m = first4<T>(w + 8 * sizeof<T>());
     a2 = f32x4.add(a2, f32x4.mul(v, m));
     b2 = f32x4.add(b2, f32x4.mul(u, m));
-    m = last4<T>(w + 8 * sizeof<T>());
+    m = last4<T>(w + 8 * sizeof<T>(), mask);
     a3 = f32x4.add(a3, f32x4.mul(v, m));
     b3 = f32x4.add(b3, f32x4.mul(u, m));
     w += 16 * sizeof<T>();
@@ -92,18 +94,19 @@ function tile2x16<T>(y: usize, yStride: usize, x: usize, xStride: usize, w: usiz
 
 /** 1 row × 32 outputs: the panels at `w` and `w + panelBytes`. */
 function tile1x32<T>(y: usize, x: usize, w: usize, panelBytes: usize, inDim: i32, count: i32): void {
+  const mask = i32x4.splat(opaque(0xffff0000, inDim));
   let a0 = f32x4.splat(0), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
   let u = w + panelBytes;
   for (const end = x + (<usize>inDim << 2); x < end; ) {
     const v = v128.load32_splat(x);
     a0 = f32x4.add(a0, f32x4.mul(v, first4<T>(w)));
-    a1 = f32x4.add(a1, f32x4.mul(v, last4<T>(w)));
+    a1 = f32x4.add(a1, f32x4.mul(v, last4<T>(w, mask)));
     a2 = f32x4.add(a2, f32x4.mul(v, first4<T>(w + 8 * sizeof<T>())));
-    a3 = f32x4.add(a3, f32x4.mul(v, last4<T>(w + 8 * sizeof<T>())));
+    a3 = f32x4.add(a3, f32x4.mul(v, last4<T>(w + 8 * sizeof<T>(), mask)));
     b0 = f32x4.add(b0, f32x4.mul(v, first4<T>(u)));
-    b1 = f32x4.add(b1, f32x4.mul(v, last4<T>(u)));
+    b1 = f32x4.add(b1, f32x4.mul(v, last4<T>(u, mask)));
     b2 = f32x4.add(b2, f32x4.mul(v, first4<T>(u + 8 * sizeof<T>())));
-    b3 = f32x4.add(b3, f32x4.mul(v, last4<T>(u + 8 * sizeof<T>())));
+    b3 = f32x4.add(b3, f32x4.mul(v, last4<T>(u + 8 * sizeof<T>(), mask)));
     w += 16 * sizeof<T>();
     u += 16 * sizeof<T>();
     x += 4;
@@ -116,13 +119,14 @@ function tile1x32<T>(y: usize, x: usize, w: usize, panelBytes: usize, inDim: i32
 
 /** 1 row × 16 outputs, for an odd last panel. */
 function tile1x16<T>(y: usize, x: usize, w: usize, inDim: i32, count: i32): void {
+  const mask = i32x4.splat(opaque(0xffff0000, inDim));
   let a0 = f32x4.splat(0), a1 = a0, a2 = a0, a3 = a0;
   for (const end = x + (<usize>inDim << 2); x < end; x += 4) {
     const v = v128.load32_splat(x);
     a0 = f32x4.add(a0, f32x4.mul(v, first4<T>(w)));
-    a1 = f32x4.add(a1, f32x4.mul(v, last4<T>(w)));
+    a1 = f32x4.add(a1, f32x4.mul(v, last4<T>(w, mask)));
     a2 = f32x4.add(a2, f32x4.mul(v, first4<T>(w + 8 * sizeof<T>())));
-    a3 = f32x4.add(a3, f32x4.mul(v, last4<T>(w + 8 * sizeof<T>())));
+    a3 = f32x4.add(a3, f32x4.mul(v, last4<T>(w + 8 * sizeof<T>(), mask)));
     w += 16 * sizeof<T>();
   }
   store8(y, a0, a1, count);
