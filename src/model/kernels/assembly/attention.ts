@@ -1,16 +1,17 @@
 // Attention of a few rows of one sequence over its paged KV (kv-store.ts draws the blocks).
 // Tiles of positions are the outer loop, queries the inner one, so that a tile's KV stays in the first cache for all heads and rows. Queries go in pairs
 // where both see the whole tile. What a query computes does not depend on its neighbours: the order of operations is attention-tile.ts's.
-import { QUERY_BYTES, SCORES_BYTES, TILE, tile1, tile2 } from './attention-tile';
+import { QUERY_BYTES, TILE, tile1, tile2, WORK_BYTES } from './attention-tile';
 
 /** A query that has seen nothing: m = -inf, l = 0. */
 // @ts-ignore: decorator
 @inline
-function openQuery(query: usize, q: usize, acc: usize): void {
+function openQuery(query: usize, q: usize, acc: usize, sees: i32): void {
   store<f32>(query, -Infinity);
   store<f32>(query, 0, 4);
   store<u32>(query, <u32>q, 8);
   store<u32>(query, <u32>acc, 12);
+  store<i32>(query, sees, 16);
 }
 
 /** acc / l */
@@ -22,31 +23,28 @@ function closeQuery(query: usize, valueDim: i32): void {
   for (let i: usize = 0; i < <usize>valueDim << 2; i += 16) v128.store(acc + i, f32x4.div(v128.load(acc + i), l));
 }
 
-/** Positions of the tile at `start` that query i sees: `group` queries a row, row r sees 0..positions[r]. */
-// @ts-ignore: decorator
-@inline
-function visibleTo(i: i32, group: i32, positions: usize, start: i32): i32 {
-  return load<i32>(positions + (<usize>(i / group) << 2)) + 1 - start;
-}
-
 /** All queries of one KV head over the tile at position `start`. */
 function tileForQueries(
-  scratch: usize, queries: usize, count: i32, group: i32, positions: usize, start: i32, kv: usize, rowBytes: usize, keyDim: i32, valueOffset: usize, valueDim: i32,
-  scale: f32,
+  work: usize, queries: usize, count: i32, start: i32, kv: usize, rowBytes: usize, keyDim: i32, valueOffset: usize, valueDim: i32, scale: f32,
 ): void {
   const first = start == 0;
-  let i = 0;
-  while (i < count) {
-    const query = queries + <usize>i * QUERY_BYTES;
-    const visible = visibleTo(i, group, positions, start);
-    if (visible >= TILE && i + 1 < count && visibleTo(i + 1, group, positions, start) >= TILE) {
-      tile2(scratch, query, kv, rowBytes, keyDim, valueOffset, valueDim, scale, first);
-      i += 2;
-    } else {
-      if (visible > 0) tile1(scratch, query, kv, rowBytes, keyDim, valueOffset, valueDim, min(visible, TILE), scale, first);
-      i += 1;
+  const end = queries + <usize>count * QUERY_BYTES;
+  for (let query = queries; query < end; query += QUERY_BYTES) {
+    const visible = load<i32>(query, 16) - start;
+    if (visible >= TILE && query + QUERY_BYTES < end && load<i32>(query + QUERY_BYTES, 16) - start >= TILE) {
+      tile2(work, query, kv, rowBytes, keyDim, valueOffset, valueDim, scale, first);
+      query += QUERY_BYTES;
+    } else if (visible > 0) {
+      tile1(work, query, kv, rowBytes, keyDim, valueOffset, valueDim, min(visible, TILE), scale, first);
     }
   }
+}
+
+/** Row r sees positions 0..positions[r]. */
+// @ts-ignore: decorator
+@inline
+function seenBy(r: i32, positions: usize): i32 {
+  return load<i32>(positions + (<usize>r << 2)) + 1;
 }
 
 function lastPosition(positions: usize, rows: i32): i32 {
@@ -57,43 +55,43 @@ function lastPosition(positions: usize, rows: i32): i32 {
 
 /**
  * Multi-head latent attention, absorbed form. q row: per head [q_latent | q_rope]; out row: per head latent floats. Row r sees positions 0..positions[r].
- * Strides in floats; latent and rope multiples of 4; blockSize a multiple of 16. scratch: 128 + 16 * rows * heads bytes.
+ * Strides in floats; latent and rope multiples of 4; blockSize a multiple of 16. scratch: 144 + 20 * rows * heads bytes.
  */
 export function mlaAttention(
   out: usize, outStride: i32, q: usize, qStride: i32, rows: i32, heads: i32, latent: i32, rope: i32,
   blockTable: usize, blockSize: i32, layerOffset: i32, positions: usize, scale: f32, scratch: usize,
 ): void {
-  const queries = scratch + SCORES_BYTES;
+  const queries = scratch + WORK_BYTES;
   const keyDim = latent + rope;
   const count = rows * heads;
   for (let i = 0; i < count; i++) {
     const r = i / heads, h = i % heads;
-    openQuery(queries + <usize>i * QUERY_BYTES, q + <usize>(r * qStride + h * keyDim) * 4, out + <usize>(r * outStride + h * latent) * 4);
+    openQuery(queries + <usize>i * QUERY_BYTES, q + <usize>(r * qStride + h * keyDim) * 4, out + <usize>(r * outStride + h * latent) * 4, seenBy(r, positions));
   }
   const rowBytes = <usize>keyDim << 2;
   const last = lastPosition(positions, rows);
   for (let start = 0; start <= last; start += TILE) {
     const kv = <usize>load<u32>(blockTable + (<usize>(start / blockSize) << 2)) + <usize>layerOffset + <usize>(start % blockSize) * rowBytes;
-    tileForQueries(scratch, queries, count, heads, positions, start, kv, rowBytes, keyDim, 0, latent, scale);
+    tileForQueries(scratch, queries, count, start, kv, rowBytes, keyDim, 0, latent, scale);
   }
   for (let i = 0; i < count; i++) closeQuery(queries + <usize>i * QUERY_BYTES, latent);
 }
 
 /**
  * Grouped-query attention: query head h reads KV head h / (heads / kvHeads). q and out rows: heads × headDim. Row r sees positions 0..positions[r].
- * Strides in floats; headDim a multiple of 4; blockSize a multiple of 16. scratch: 128 + 16 * rows * heads bytes.
+ * Strides in floats; headDim a multiple of 4; blockSize a multiple of 16. scratch: 144 + 20 * rows * heads bytes.
  */
 export function gqaAttention(
   out: usize, outStride: i32, q: usize, qStride: i32, rows: i32, heads: i32, kvHeads: i32, headDim: i32,
   blockTable: usize, blockSize: i32, layerOffset: i32, positions: usize, scale: f32, scratch: usize,
 ): void {
-  const queries = scratch + SCORES_BYTES;
+  const queries = scratch + WORK_BYTES;
   const group = heads / kvHeads;
   const count = rows * group; // queries of a KV head
   for (let g = 0; g < kvHeads; g++) {
     for (let i = 0; i < count; i++) {
       const r = i / group, h = g * group + (i % group);
-      openQuery(queries + <usize>(g * count + i) * QUERY_BYTES, q + <usize>(r * qStride + h * headDim) * 4, out + <usize>(r * outStride + h * headDim) * 4);
+      openQuery(queries + <usize>(g * count + i) * QUERY_BYTES, q + <usize>(r * qStride + h * headDim) * 4, out + <usize>(r * outStride + h * headDim) * 4, seenBy(r, positions));
     }
   }
   const rowBytes = <usize>headDim << 3;
@@ -102,7 +100,7 @@ export function gqaAttention(
     let kv = <usize>load<u32>(blockTable + (<usize>(start / blockSize) << 2)) + <usize>layerOffset + <usize>(start % blockSize) * rowBytes;
     for (let g = 0; g < kvHeads; g++) {
       const mine = queries + <usize>(g * count) * QUERY_BYTES;
-      tileForQueries(scratch, mine, count, group, positions, start, kv, rowBytes, headDim, <usize>headDim << 2, headDim, scale);
+      tileForQueries(scratch, mine, count, start, kv, rowBytes, headDim, <usize>headDim << 2, headDim, scale);
       kv += <usize>blockSize * rowBytes;
     }
   }

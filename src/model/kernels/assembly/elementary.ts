@@ -1,44 +1,76 @@
 // exp and log in f32, from multiply, add and bit operations only, so that every machine and every JavaScript runtime gives the same bits.
 // Source: Cephes (S. Moshier), expf.c and logf.c: Cody–Waite reduction by a ln 2 split in two, then a minimax polynomial.
-// The scalar forms take lane 0 of the SIMD forms: there is one definition.
 
-// ---------------------------------------------------------------- exp
+import { opaque } from './lanes';
 
-const EXP_MAX: f32 = 88.72; // below ln(largest f32) = 88.7228; above it the result is +inf
-const EXP_MIN: f32 = -87.33; // above ln(smallest normal f32) = -87.3365; below it the result is 0, denormals are never made
-const LOG2_E: f32 = 1.44269504088896341;
-const ROUNDER: f32 = 12582912.0; // 1.5 * 2^23: adding it leaves the nearest integer in the low mantissa bits
-const LN2_HIGH: f32 = 0.693359375; // 9 significant bits, so n * LN2_HIGH is exact
-const LN2_LOW: f32 = -2.12194440e-4;
-
+/** A constant in all lanes that survives a loop (see opaque). */
 // @ts-ignore: decorator
 @inline
-export function exp4(x: v128): v128 {
-  // x = n ln2 + r, |r| <= ln2 / 2
-  const shifted = f32x4.add(f32x4.mul(x, f32x4.splat(LOG2_E)), f32x4.splat(ROUNDER));
-  const n = f32x4.sub(shifted, f32x4.splat(ROUNDER));
-  const r = f32x4.sub(f32x4.sub(x, f32x4.mul(n, f32x4.splat(LN2_HIGH))), f32x4.mul(n, f32x4.splat(LN2_LOW)));
-
-  // e^r = 1 + r + r^2 P(r)
-  let p = f32x4.splat(1.9875691500e-4);
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.3981999507e-3));
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(8.3334519073e-3));
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(4.1665795894e-2));
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.6666665459e-1));
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(5.0000001201e-1));
-  p = f32x4.add(f32x4.add(f32x4.mul(p, f32x4.mul(r, r)), r), f32x4.splat(1.0));
-
-  // times 2^n: n sits in the low bits of `shifted`, and is added to the exponent
-  let y = i32x4.add(p, i32x4.shl(shifted, 23));
-  y = v128.andnot(y, f32x4.lt(x, f32x4.splat(EXP_MIN)));
-  y = v128.bitselect(f32x4.splat(Infinity), y, f32x4.gt(x, f32x4.splat(EXP_MAX)));
-  return v128.bitselect(y, x, f32x4.eq(x, x)); // NaN stays NaN
+function kept(value: f32, nonNegative: usize): v128 {
+  return i32x4.splat(opaque(reinterpret<i32>(value), <i32>nonNegative));
 }
 
-// @ts-ignore: decorator
-@inline
+
+// ---------------------------------------------------------------- exp
+//
+//   x = n ln 2 + r, |r| <= ln 2 / 2           exp(x) = (1 + r + r² P(r)) 2^n
+//
+// 0 below about -87.7 and +inf above about 88.38, where 2^n leaves the range of f32; NaN stays NaN, as every step hands it on.
+
+const EXP_MIN: f32 = -88; // n = -127: 2^n is made as 0
+const EXP_MAX: f32 = 89; // n = 128: 2^n is made as +inf
+const LOG2_E: f32 = 1.44269504088896341;
+const ROUNDER: f32 = 12583039.0; // 1.5 * 2^23 + 127: a sum with it holds the nearest n + 127, an exponent field, in its low bits
+const LN2_HIGH: f32 = 0.693359375; // 9 significant bits, so n * LN2_HIGH is exact
+const LN2_LOW: f32 = -2.12194440e-4;
+const P0: f32 = 1.9875691500e-4;
+const P1: f32 = 1.3981999507e-3;
+const P2: f32 = 8.3334519073e-3;
+const P3: f32 = 4.1665795894e-2;
+const P4: f32 = 1.6666665459e-1;
+const P5: f32 = 5.0000001201e-1;
+
+/**
+ * y = exp(x - shift) for `bytes` (a multiple of 16) of floats; returns the sums of the four lanes. y may be x; with y = 0 nothing is stored.
+ * The constants stay in registers or on the stack for the whole loop: few long calls are faster than many short ones.
+ */
+export function expVectors(y: usize, x: usize, bytes: usize, shift: f32): v128 {
+  const least = kept(EXP_MIN, bytes), most = kept(EXP_MAX, bytes), rounder = kept(ROUNDER, bytes);
+  const log2e = kept(LOG2_E, bytes), ln2High = kept(LN2_HIGH, bytes), ln2Low = kept(LN2_LOW, bytes), one = kept(1, bytes);
+  const p0 = kept(P0, bytes), p1 = kept(P1, bytes), p2 = kept(P2, bytes), p3 = kept(P3, bytes), p4 = kept(P4, bytes), p5 = kept(P5, bytes);
+  const shift4 = f32x4.splat(shift);
+  let sum = f32x4.splat(0);
+  for (let i: usize = 0; i < bytes; i += 16) {
+    const v = f32x4.pmin(f32x4.pmax(f32x4.sub(v128.load(x + i), shift4), least), most); // in this order of operands NaN passes
+    const shifted = f32x4.add(f32x4.mul(v, log2e), rounder);
+    const n = f32x4.sub(shifted, rounder);
+    const r = f32x4.sub(f32x4.sub(v, f32x4.mul(n, ln2High)), f32x4.mul(n, ln2Low));
+    let p = f32x4.add(f32x4.mul(p0, r), p1);
+    p = f32x4.add(f32x4.mul(p, r), p2);
+    p = f32x4.add(f32x4.mul(p, r), p3);
+    p = f32x4.add(f32x4.mul(p, r), p4);
+    p = f32x4.add(f32x4.mul(p, r), p5);
+    p = f32x4.add(f32x4.add(f32x4.mul(p, f32x4.mul(r, r)), r), one);
+    p = f32x4.mul(p, i32x4.shl(shifted, 23));
+    sum = f32x4.add(sum, p);
+    if (y) v128.store(y + i, p);
+  }
+  return sum;
+}
+
+/** One exp, the same operations. */
 export function exp1(x: f32): f32 {
-  return f32x4.extract_lane(exp4(f32x4.splat(x)), 0);
+  const v = EXP_MAX < x ? EXP_MAX : x < EXP_MIN ? EXP_MIN : x;
+  const shifted = v * LOG2_E + ROUNDER;
+  const n = shifted - ROUNDER;
+  const r = v - n * LN2_HIGH - n * LN2_LOW;
+  let p = P0 * r + P1;
+  p = p * r + P2;
+  p = p * r + P3;
+  p = p * r + P4;
+  p = p * r + P5;
+  p = p * (r * r) + r + 1;
+  return p * reinterpret<f32>(reinterpret<i32>(shifted) << 23);
 }
 
 // ---------------------------------------------------------------- log
@@ -89,7 +121,9 @@ export function log1(x: f32): f32 {
 
 /** y[i] = exp(x[i]) for `count` floats; y may be x. */
 export function expRow(y: usize, x: usize, count: i32): void {
-  for (let i = 0; i < count; i++) store<f32>(y + (<usize>i << 2), exp1(load<f32>(x + (<usize>i << 2))));
+  const whole = <usize>(count & ~3) << 2;
+  expVectors(y, x, whole, 0);
+  for (let i = whole; i < <usize>count << 2; i += 4) store<f32>(y + i, exp1(load<f32>(x + i)));
 }
 
 /** y[i] = log(x[i]) for `count` floats; y may be x. */

@@ -1,20 +1,21 @@
 // Activation, residual, embedding rows.
-import { exp1, exp4 } from './elementary';
+import { exp1, expVectors } from './elementary';
 
-/** silu(x) = x / (1 + exp(-x)) */
-// @ts-ignore: decorator
-@inline
-function silu4(x: v128): v128 {
-  return f32x4.div(x, f32x4.add(f32x4.splat(1), exp4(f32x4.neg(x))));
-}
-
-/** y[r, i] = silu(gate) * up, where a row of gateUp is [gate (inter) | up (inter)]. Strides in floats; y may be gateUp with the same stride. */
+/**
+ * y[r, i] = silu(gate) * up with silu(x) = x / (1 + exp(-x)), where a row of gateUp is [gate (inter) | up (inter)]. Strides in floats.
+ * y must not overlap gateUp: it holds exp(-gate) on the way.
+ */
 export function siluMul(y: usize, yStride: i32, gateUp: usize, gateUpStride: i32, rows: i32, inter: i32): void {
   const whole = <usize>(inter & ~3) << 2;
   const all = <usize>inter << 2;
   for (let r = 0; r < rows; r++) {
     const up = gateUp + all;
-    for (let i: usize = 0; i < whole; i += 16) v128.store(y + i, f32x4.mul(silu4(v128.load(gateUp + i)), v128.load(up + i)));
+    for (let i: usize = 0; i < whole; i += 16) v128.store(y + i, f32x4.neg(v128.load(gateUp + i)));
+    expVectors(y, y, whole, 0);
+    for (let i: usize = 0; i < whole; i += 16) {
+      const silu = f32x4.div(v128.load(gateUp + i), f32x4.add(f32x4.splat(1), v128.load(y + i)));
+      v128.store(y + i, f32x4.mul(silu, v128.load(up + i)));
+    }
     for (let i = whole; i < all; i += 4) {
       const x = load<f32>(gateUp + i);
       store<f32>(y + i, (x / (1 + exp1(-x))) * load<f32>(up + i));

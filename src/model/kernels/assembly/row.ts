@@ -1,5 +1,5 @@
 // Questions about one row of floats: its maximum, where it is, whether all are finite, log of the sum of exponentials.
-import { exp4, log1 } from './elementary';
+import { exp1, expVectors, log1 } from './elementary';
 import { joinLanes, loadTail } from './lanes';
 
 /** The largest of n floats, -inf for none; NaN may or may not show (allFinite asks for it). */
@@ -16,10 +16,12 @@ export function maxOf(x: usize, n: i32): f32 {
 /** Sum of exp(x[i] - shift) in the stride-4 order. */
 export function expSum(x: usize, n: i32, shift: f32): f32 {
   const whole = <usize>(n & ~3) << 2;
-  let sum = f32x4.splat(0);
-  for (let i: usize = 0; i < whole; i += 16) sum = f32x4.add(sum, exp4(f32x4.sub(v128.load(x + i), f32x4.splat(shift))));
-  if (n & 3) sum = f32x4.add(sum, exp4(f32x4.sub(loadTail(x + whole, n & 3, -Infinity), f32x4.splat(shift))));
-  return joinLanes(sum);
+  let sum = expVectors(0, x, whole, shift);
+  let tail = f32x4.splat(0);
+  if ((n & 3) > 0) tail = f32x4.replace_lane(tail, 0, exp1(load<f32>(x + whole) - shift));
+  if ((n & 3) > 1) tail = f32x4.replace_lane(tail, 1, exp1(load<f32>(x + whole, 4) - shift));
+  if ((n & 3) > 2) tail = f32x4.replace_lane(tail, 2, exp1(load<f32>(x + whole, 8) - shift));
+  return joinLanes(f32x4.add(sum, tail));
 }
 
 /** max + log(sum of exp(x - max)) of n logits. */
