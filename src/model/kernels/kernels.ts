@@ -238,9 +238,9 @@ export function packedBytes(outDim: number, inDim: number, dtype: 'bf16' | 'f32'
   return Math.ceil(outDim / PANEL) * PANEL * inDim * (dtype === 'bf16' ? 2 : 4);
 }
 
-/** Scratch of mlaAttention and gqaAttention: the scores of two queries, and a record for each query. */
+/** Scratch of mlaAttention and gqaAttention: the scores of a batch of 8 queries, and a record for each query. */
 export function attentionScratchBytes(rows: number, heads: number): number {
-  return 144 + 20 * rows * heads;
+  return 544 + 20 * rows * heads;
 }
 
 /** Scratch of gateSigmoid and gateSoftmax. */

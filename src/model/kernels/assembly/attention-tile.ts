@@ -14,11 +14,13 @@ export const TILE = 16;
 /** Bytes of a query's record: f32 m, f32 l, u32 address of q, u32 address of acc, i32 positions that it sees. */
 export const QUERY_BYTES: usize = 20;
 
-// Scratch begins with 36 floats: [alpha of two queries, 2 unused][16 scores of the first][16 scores of the second], so that one call of
-// expVectors turns them all into alpha and p.
-const SCORES: usize = 16;
+/** Queries that go through a tile together. One call of expVectors serves them all, which hides its latency. */
+export const BATCH = 8;
+
+// Scratch begins with [alpha of each query of a batch][16 scores of each]: m - m' and s - m' become alpha and p there.
+const SCORES: usize = BATCH * 4;
 const NEXT: usize = TILE * 4;
-export const WORK_BYTES: usize = SCORES + 2 * NEXT;
+export const WORK_BYTES: usize = SCORES + BATCH * NEXT;
 
 // How KV rows lie is passed as plain arguments: rowBytes from position to position, keyDim floats of a key at the row's start, valueDim floats of a
 // value at valueOffset bytes.
@@ -75,27 +77,25 @@ function scores2x4(scores: usize, q: usize, r: usize, k: usize, rowBytes: usize,
 function shiftScores(scores: usize, alpha: usize, query: usize, visible: i32): void {
   for (let j = visible; j < TILE; j++) store<f32>(scores + (<usize>j << 2), -Infinity);
   const s0 = v128.load(scores), s1 = v128.load(scores, 16), s2 = v128.load(scores, 32), s3 = v128.load(scores, 48);
-  const top4 = f32x4.pmax(f32x4.pmax(s0, s1), f32x4.pmax(s2, s3));
-  const top = max(max(f32x4.extract_lane(top4, 0), f32x4.extract_lane(top4, 1)), max(f32x4.extract_lane(top4, 2), f32x4.extract_lane(top4, 3)));
-  const before = load<f32>(query);
-  const m = max(before, top);
-  const m4 = f32x4.splat(m);
-  v128.store(scores, f32x4.sub(s0, m4));
-  v128.store(scores, f32x4.sub(s1, m4), 16);
-  v128.store(scores, f32x4.sub(s2, m4), 32);
-  v128.store(scores, f32x4.sub(s3, m4), 48);
-  store<f32>(alpha, before - m);
-  store<f32>(query, m);
+  const before = v128.load32_splat(query);
+  let m = f32x4.pmax(f32x4.pmax(s0, s1), f32x4.pmax(s2, s3));
+  m = f32x4.pmax(m, v128.shuffle<i32>(m, m, 2, 3, 0, 1));
+  m = f32x4.pmax(m, v128.shuffle<i32>(m, m, 1, 0, 3, 2));
+  m = f32x4.pmax(m, before);
+  v128.store(scores, f32x4.sub(s0, m));
+  v128.store(scores, f32x4.sub(s1, m), 16);
+  v128.store(scores, f32x4.sub(s2, m), 32);
+  v128.store(scores, f32x4.sub(s3, m), 48);
+  v128.store32_lane(alpha, f32x4.sub(before, m), 0);
+  v128.store32_lane(query, m, 0);
 }
 
-/** l = l alpha + sum p; returns alpha. */
+/** l = l alpha + sum p */
 // @ts-ignore: decorator
 @inline
-function sumTile(p: usize, alphaAt: usize, query: usize): f32 {
-  const alpha = load<f32>(alphaAt);
+function sumTile(p: usize, alpha: usize, query: usize): void {
   const sum = joinLanes(f32x4.add(f32x4.add(f32x4.add(v128.load(p), v128.load(p, 16)), v128.load(p, 32)), v128.load(p, 48)));
-  store<f32>(query, load<f32>(query, 4) * alpha + sum, 4);
-  return alpha;
+  store<f32>(query, load<f32>(query, 4) * load<f32>(alpha) + sum, 4);
 }
 
 /** acc alpha, or 0 before the first tile. */
@@ -139,19 +139,20 @@ function values1(acc: usize, p: usize, v: usize, rowBytes: usize, valueDim: i32,
   }
 }
 
-/** The same for two queries and a whole tile: 2 × 16 values in registers at a time. */
+/** The same for two queries, 2 × 16 values in registers at a time. */
 function values2(
-  acc: usize, bcc: usize, p: usize, v: usize, rowBytes: usize, valueDim: i32, alpha: f32, beta: f32, first: bool,
+  acc: usize, bcc: usize, p: usize, v: usize, rowBytes: usize, valueDim: i32, visible: i32, alpha: f32, beta: f32, first: bool,
 ): void {
   const scaleA = f32x4.splat(alpha), scaleB = f32x4.splat(beta);
   const whole = <usize>(valueDim & ~15) << 2;
+  const end = p + (<usize>visible << 2);
   for (let i: usize = 0; i < whole; i += 64) {
     let a0 = rescaled(acc, i, scaleA, first), a1 = rescaled(acc, i + 16, scaleA, first);
     let a2 = rescaled(acc, i + 32, scaleA, first), a3 = rescaled(acc, i + 48, scaleA, first);
     let b0 = rescaled(bcc, i, scaleB, first), b1 = rescaled(bcc, i + 16, scaleB, first);
     let b2 = rescaled(bcc, i + 32, scaleB, first), b3 = rescaled(bcc, i + 48, scaleB, first);
     let row = v + i;
-    for (let j = p, end = p + TILE * 4; j < end; j += 4) {
+    for (let j = p; j < end; j += 4) {
       const pj = v128.load32_splat(j), rj = v128.load32_splat(j, TILE * 4);
       let value = v128.load(row);
       a0 = f32x4.add(a0, f32x4.mul(pj, value));
@@ -178,36 +179,47 @@ function values2(
   }
   const rest = valueDim & 15;
   if (rest) {
-    values1(acc + whole, p, v + whole, rowBytes, rest, TILE, alpha, first);
-    values1(bcc + whole, p + TILE * 4, v + whole, rowBytes, rest, TILE, beta, first);
+    values1(acc + whole, p, v + whole, rowBytes, rest, visible, alpha, first);
+    values1(bcc + whole, p + TILE * 4, v + whole, rowBytes, rest, visible, beta, first);
   }
 }
 
-/** One query, `visible` (1..16) positions of the tile whose KV rows begin at kv. */
-export function tile1(
-  work: usize, query: usize, kv: usize, rowBytes: usize, keyDim: i32, valueOffset: usize, valueDim: i32, visible: i32, scale: f32, first: bool,
-): void {
-  const q = <usize>load<u32>(query, 8), acc = <usize>load<u32>(query, 12);
-  const scores = work + SCORES;
-  for (let j = 0; j < visible; j += 4) scores1x4(scores + (<usize>j << 2), q, kv + <usize>j * rowBytes, rowBytes, keyDim, scale);
-  shiftScores(scores, work, query, visible);
-  expVectors(work, work, SCORES + NEXT, 0);
-  const alpha = sumTile(scores, work, query);
-  values1(acc, scores, kv + valueOffset, rowBytes, valueDim, visible, alpha, first);
+/** Scores of `count` queries, in pairs as far as they go. */
+function scoreQueries(scores: usize, query: usize, count: i32, kv: usize, rowBytes: usize, keyDim: i32, visible: i32, scale: f32): void {
+  for (; count > 0; count -= 2) {
+    const q = <usize>load<u32>(query, 8);
+    for (let j = 0; j < visible; j += 4) {
+      const at = scores + (<usize>j << 2), key = kv + <usize>j * rowBytes;
+      if (count > 1) scores2x4(at, q, <usize>load<u32>(query + QUERY_BYTES, 8), key, rowBytes, keyDim, scale);
+      else scores1x4(at, q, key, rowBytes, keyDim, scale);
+    }
+    query += 2 * QUERY_BYTES;
+    scores += 2 * NEXT;
+  }
 }
 
-/** Two queries that see the whole tile. */
-export function tile2(
-  work: usize, query: usize, kv: usize, rowBytes: usize, keyDim: i32, valueOffset: usize, valueDim: i32, scale: f32, first: bool,
+/** acc of `count` queries, in pairs as far as they go. */
+function addValues(work: usize, query: usize, count: i32, values: usize, rowBytes: usize, valueDim: i32, visible: i32, first: bool): void {
+  let p = work + SCORES;
+  for (; count > 0; count -= 2) {
+    const acc = <usize>load<u32>(query, 12);
+    const alpha = load<f32>(work), beta = load<f32>(work, 4);
+    if (count > 1) values2(acc, <usize>load<u32>(query + QUERY_BYTES, 12), p, values, rowBytes, valueDim, visible, alpha, beta, first);
+    else values1(acc, p, values, rowBytes, valueDim, visible, alpha, first);
+    query += 2 * QUERY_BYTES;
+    work += 8;
+    p += 2 * NEXT;
+  }
+}
+
+/** The tile whose KV rows begin at kv, for `count` (1..BATCH) queries that all see its first `visible` (1..16) positions. */
+export function tileForBatch(
+  work: usize, queries: usize, count: i32, kv: usize, rowBytes: usize, keyDim: i32, valueOffset: usize, valueDim: i32, visible: i32, scale: f32, first: bool,
 ): void {
-  const other = query + QUERY_BYTES;
-  const q = <usize>load<u32>(query, 8), r = <usize>load<u32>(other, 8);
   const scores = work + SCORES;
-  for (let j = 0; j < TILE; j += 4) scores2x4(scores + (<usize>j << 2), q, r, kv + <usize>j * rowBytes, rowBytes, keyDim, scale);
-  shiftScores(scores, work, query, TILE);
-  shiftScores(scores + NEXT, work + 4, other, TILE);
-  expVectors(work, work, WORK_BYTES, 0);
-  const alpha = sumTile(scores, work, query);
-  const beta = sumTile(scores + NEXT, work + 4, other);
-  values2(<usize>load<u32>(query, 12), <usize>load<u32>(other, 12), scores, kv + valueOffset, rowBytes, valueDim, alpha, beta, first);
+  scoreQueries(scores, queries, count, kv, rowBytes, keyDim, visible, scale);
+  for (let i: usize = 0; i < <usize>count; i++) shiftScores(scores + i * NEXT, work + i * 4, queries + i * QUERY_BYTES, visible);
+  expVectors(work, work, SCORES + <usize>count * NEXT, 0);
+  for (let i: usize = 0; i < <usize>count; i++) sumTile(scores + i * NEXT, work + i * 4, queries + i * QUERY_BYTES);
+  addValues(work, queries, count, kv + valueOffset, rowBytes, valueDim, visible, first);
 }

@@ -1,7 +1,7 @@
 // Attention of a few rows of one sequence over its paged KV (kv-store.ts draws the blocks).
-// Tiles of positions are the outer loop, queries the inner one, so that a tile's KV stays in the first cache for all heads and rows. Queries go in pairs
-// where both see the whole tile. What a query computes does not depend on its neighbours: the order of operations is attention-tile.ts's.
-import { QUERY_BYTES, TILE, tile1, tile2, WORK_BYTES } from './attention-tile';
+// Tiles of positions are the outer loop, queries the inner one, so that a tile's KV stays in the first cache for all heads and rows.
+// What a query computes does not depend on its neighbours: the order of operations is attention-tile.ts's.
+import { BATCH, QUERY_BYTES, TILE, tileForBatch, WORK_BYTES } from './attention-tile';
 
 /** A query that has seen nothing: m = -inf, l = 0. */
 // @ts-ignore: decorator
@@ -23,21 +23,29 @@ function closeQuery(query: usize, valueDim: i32): void {
   for (let i: usize = 0; i < <usize>valueDim << 2; i += 16) v128.store(acc + i, f32x4.div(v128.load(acc + i), l));
 }
 
-/** All queries of one KV head over the tile at position `start`. */
+/** All queries of one KV head over the tile at position `start`: batches of neighbours that see equally much of it. */
 function tileForQueries(
   work: usize, queries: usize, count: i32, start: i32, kv: usize, rowBytes: usize, keyDim: i32, valueOffset: usize, valueDim: i32, scale: f32,
 ): void {
-  const first = start == 0;
   const end = queries + <usize>count * QUERY_BYTES;
-  for (let query = queries; query < end; query += QUERY_BYTES) {
-    const visible = load<i32>(query, 16) - start;
-    if (visible >= TILE && query + QUERY_BYTES < end && load<i32>(query + QUERY_BYTES, 16) - start >= TILE) {
-      tile2(work, query, kv, rowBytes, keyDim, valueOffset, valueDim, scale, first);
-      query += QUERY_BYTES;
-    } else if (visible > 0) {
-      tile1(work, query, kv, rowBytes, keyDim, valueOffset, valueDim, min(visible, TILE), scale, first);
+  while (queries < end) {
+    const visible = visibleTo(queries, start);
+    let next = queries + QUERY_BYTES;
+    let batch = 1;
+    while (batch < BATCH && next < end && visibleTo(next, start) == visible) {
+      next += QUERY_BYTES;
+      batch++;
     }
+    if (visible > 0) tileForBatch(work, queries, batch, kv, rowBytes, keyDim, valueOffset, valueDim, visible, scale, start == 0);
+    queries = next;
   }
+}
+
+/** How many of the tile's positions a query sees: 0..TILE. */
+// @ts-ignore: decorator
+@inline
+function visibleTo(query: usize, start: i32): i32 {
+  return max(min(load<i32>(query, 16) - start, TILE), 0);
 }
 
 /** Row r sees positions 0..positions[r]. */
@@ -55,7 +63,7 @@ function lastPosition(positions: usize, rows: i32): i32 {
 
 /**
  * Multi-head latent attention, absorbed form. q row: per head [q_latent | q_rope]; out row: per head latent floats. Row r sees positions 0..positions[r].
- * Strides in floats; latent and rope multiples of 4; blockSize a multiple of 16. scratch: 144 + 20 * rows * heads bytes.
+ * Strides in floats; latent and rope multiples of 4; blockSize a multiple of 16. scratch: 544 + 20 * rows * heads bytes.
  */
 export function mlaAttention(
   out: usize, outStride: i32, q: usize, qStride: i32, rows: i32, heads: i32, latent: i32, rope: i32,
@@ -79,7 +87,7 @@ export function mlaAttention(
 
 /**
  * Grouped-query attention: query head h reads KV head h / (heads / kvHeads). q and out rows: heads × headDim. Row r sees positions 0..positions[r].
- * Strides in floats; headDim a multiple of 4; blockSize a multiple of 16. scratch: 144 + 20 * rows * heads bytes.
+ * Strides in floats; headDim a multiple of 4; blockSize a multiple of 16. scratch: 544 + 20 * rows * heads bytes.
  */
 export function gqaAttention(
   out: usize, outStride: i32, q: usize, qStride: i32, rows: i32, heads: i32, kvHeads: i32, headDim: i32,
