@@ -75,6 +75,7 @@ export type NpuStats = {
   readonly steps: number;
   readonly tokens_prefilled: number;
   readonly tokens_decoded: number;
+  readonly preemptions: number;
   readonly hbm_bytes: number;
 };
 
@@ -86,11 +87,15 @@ export type PodStats = {
   readonly requests_finished: Readonly<Record<string, number>>;
   readonly prompt_tokens: number;
   readonly generation_tokens: number;
+  /** Positions a KV block holds. */
+  readonly kv_block_size: number;
   readonly npus: readonly NpuStats[];
   /** Tokens routed to each expert: `[MoE layer][expert id]`. */
   readonly expert_loads: readonly (readonly number[])[];
   readonly memory: { readonly total_bytes: number; readonly regions: readonly { readonly owner: string; readonly kind: string; readonly base: number; readonly bytes: number }[] };
   readonly fabric: readonly { readonly link: string; readonly frames: number; readonly bytes: number; readonly full: number; readonly wakes: number }[];
+  /** Messages that an actor's state did not expect, as `role TYPE state`: a defect, counted and never dropped in silence. */
+  readonly unexpected_messages: readonly string[];
 };
 
 /** Times of one request, milliseconds since the pod's start; null where it did not get so far. */

@@ -56,6 +56,7 @@ export class StepScheduler {
   #step = 0;
   tokens_prefilled = 0;
   tokens_decoded = 0;
+  preemptions = 0;
 
   constructor(limits: SchedulerLimits) {
     this.#limits = limits;
@@ -228,6 +229,7 @@ export class StepScheduler {
 
   #preempt(victim: Running, messages: Commands['send'][]): void {
     this.#letGo(victim);
+    this.preemptions++;
     victim.computed = 0;
     victim.isDecoding = false;
     this.#waiting.unshift(victim);

@@ -39,6 +39,11 @@ export class StepProgram {
     return this.forward.layout.npu;
   }
 
+  /** The step at hand, or 0. */
+  get step(): number {
+    return this.#run?.plan.step ?? 0;
+  }
+
   get isRunning(): boolean {
     return this.#run !== null;
   }

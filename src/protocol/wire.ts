@@ -23,8 +23,13 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'error'], // GENERATION_FAILED
   ['type', 'npu', 'error'], // NPU_LOST
   // workers → control
-    ['type', 'npu'], // NPU_READY
-  ['type', 'worker'], // PEER_LOST, PEER_DETACHED, PEER_RESTARTED, WORKER_STARTED
+  ['type', 'npu'], // NPU_READY
+  // threads
+  ['type', 'worker'], // THREAD_STARTED, PEER_LOST, PEER_DETACHED, PEER_RESTARTED
+  ['type', 'query'], // INSPECT
+  ['type', 'query', 'worker', 'npus', 'links', 'unexpected'], // INSPECTED
+  ['npu', 'state', 'kv_blocks', 'kv_blocks_used', 'requests_running', 'requests_waiting', 'steps', 'tokens_prefilled', 'tokens_decoded', 'preemptions'],
+  ['peer', 'lane', 'frames', 'bytes', 'full'],
   ['type', 'tokens'], // TOKENS
   // caller ↔ pod
   ['kind', 'text', 'tokens', 'roles', 'contents'],
@@ -39,11 +44,14 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'request', 'error', 'generated'], // ENDED
 ];
 
+/** Ids below belong to the structures above; msgpackr gives one from here on to a shape that it met and did not know. */
+const FIRST_OWN_ID = 0x40 + STRUCTURES.length;
+
 /** Identifies this protocol in the handshake of two threads: a worker built from other sources refuses to start. */
 export const PROTOCOL_HASH = STRUCTURES.flat().reduce((hash, key) => [...`${key};`].reduce((h, c) => Math.imul(h ^ c.charCodeAt(0), 0x01000193) >>> 0, hash), 0x811c9dc5);
 
 export class Codec {
-  /** msgpackr counts here the structures it made up itself; a test holds that it still does. */
+  /** `nextId` is msgpackr's next id for a structure of its own making; a test holds that it still counts so. */
   readonly #structures: string[][] & { nextId?: number };
   readonly #packr: Packr;
 
@@ -61,8 +69,8 @@ export class Codec {
   /** @throws `internal` when the message's shape, key order included, is not declared. */
   encode(message: unknown): Uint8Array {
     const bytes = this.#packr.pack(message);
-    if (this.#structures.nextId !== undefined) {
-      delete this.#structures.nextId;
+    if ((this.#structures.nextId ?? 0) > FIRST_OWN_ID) {
+      this.#structures.nextId = FIRST_OWN_ID;
       throw new MinipodError('internal', `src/protocol/wire.ts does not declare the shape of ${JSON.stringify(message)?.slice(0, 200)}`);
     }
     return bytes;

@@ -1,0 +1,61 @@
+/**
+ * The frontend: turns a caller's call into sequences, checks what only the model can tell, and answers for the call until it has ended.
+ * @module
+ */
+import type { ModelConfig } from '../model/config.ts';
+import type { Tokenizer } from '../model/tokenizer.ts';
+import type { GenerateCall, PromptRecord } from '../protocol/caller.ts';
+import { MinipodError } from '../protocol/errors.ts';
+import type { Sequence } from '../protocol/messages.ts';
+import { BANNED_MAX, BIAS_MAX } from './npu-layout.ts';
+
+/** @throws `invalid_request`, `context_length_exceeded` */
+export function sequencesOf(call: GenerateCall, config: ModelConfig, tokenizer: Tokenizer): Sequence[] {
+  const prompt = tokenize(call.prompt, call.add_special_tokens, tokenizer);
+  checkPrompt(prompt, config);
+  const { sampling } = call;
+  const room = config.maxPositions - prompt.length;
+  const max_tokens = call.max_tokens < 0 ? room : call.max_tokens;
+  if (room < 1 || max_tokens > room)
+    throw new MinipodError(
+      'context_length_exceeded',
+      `the model's context length is ${config.maxPositions} tokens; the prompt has ${prompt.length}${call.max_tokens < 0 ? '' : ` and max_tokens asks for ${max_tokens}`}`,
+      { param: room < 1 ? 'prompt' : 'max_tokens' },
+    );
+  if (sampling.min_tokens > max_tokens) throw new MinipodError('invalid_request', `min_tokens: ${sampling.min_tokens} is more than max_tokens, ${max_tokens}`, { param: 'min_tokens' });
+  const stop_token_ids = [...new Set([...(call.ignore_eos ? [] : config.eosTokenIds), ...sampling.stop_token_ids])];
+  checkTokenIds(stop_token_ids, config, 'stop_token_ids', BANNED_MAX);
+  checkTokenIds(sampling.bias_ids, config, 'logit_bias', BIAS_MAX);
+  return Array.from({ length: call.n }, (_, choice) => ({
+    request: call.request,
+    choice,
+    prompt,
+    max_tokens,
+    // The prompt is scored once, with the first choice.
+    sampling: { ...sampling, stop_token_ids, prompt_logprobs: choice === 0 ? sampling.prompt_logprobs : -1 },
+  }));
+}
+
+function tokenize(prompt: PromptRecord, addSpecialTokens: boolean, tokenizer: Tokenizer): readonly number[] {
+  switch (prompt.kind) {
+    case 'tokens':
+      return prompt.tokens;
+    case 'text':
+      return tokenizer.encode(prompt.text, { addSpecialTokens });
+    case 'chat': {
+      const messages = prompt.roles.map((role, index) => ({ role, content: prompt.contents[index] ?? '' }));
+      return tokenizer.applyChatTemplate(messages, { addGenerationPrompt: true });
+    }
+  }
+}
+
+function checkPrompt(prompt: readonly number[], config: ModelConfig): void {
+  if (prompt.length === 0) throw new MinipodError('invalid_request', 'prompt: is empty; give at least one token', { param: 'prompt' });
+  checkTokenIds(prompt, config, 'prompt', Number.POSITIVE_INFINITY);
+}
+
+function checkTokenIds(ids: readonly number[], { vocabSize }: ModelConfig, param: string, count_max: number): void {
+  if (ids.length > count_max) throw new MinipodError('invalid_request', `${param}: ${ids.length} tokens, at most ${count_max} are possible`, { param });
+  const foreign = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+  if (foreign !== undefined) throw new MinipodError('invalid_request', `${param}: token id ${foreign} is not in the vocabulary of ${vocabSize}`, { param });
+}

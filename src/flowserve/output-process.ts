@@ -1,0 +1,158 @@
+/**
+ * The output process: token ids in, text out, straight to the caller (xDeepServe §4, output shortcut).
+ * One message a step brings the tokens of all its sequences; what they become leaves in one frame a turn.
+ * @module
+ */
+import { Detokenizer } from '../model/detokenizer.ts';
+import type { Tokenizer } from '../model/tokenizer.ts';
+import type { ChunkRecord, PodToCaller, PositionRecord, TokenLogprobRecord } from '../protocol/caller.ts';
+import type { ErrorRecord } from '../protocol/errors.ts';
+import type { PositionLogprobs, Sequence, TokenOut } from '../protocol/messages.ts';
+import { StopStrings } from './stop-strings.ts';
+
+type Choice = { readonly sequence: Sequence; readonly detokenizer: Detokenizer; readonly stops: StopStrings; generated: number; isFinished: boolean };
+type Request = {
+  readonly id: number;
+  readonly prompt: readonly number[];
+  readonly choices: readonly Choice[];
+  readonly promptLogprobs: (PositionRecord | undefined)[] | null;
+  promptMissing: number;
+};
+
+export type OutputPorts = {
+  readonly tell: (message: PodToCaller) => void;
+  /** A stop string ended the choice: its task may let go. */
+  readonly stopTask: (sequence: Sequence) => void;
+};
+
+export class OutputProcess {
+  readonly #tokenizer: Tokenizer;
+  readonly #ports: OutputPorts;
+  /** The model's own ends of sequence, which need no naming. */
+  readonly #endOfSequence: ReadonlySet<number>;
+  readonly #requests = new Map<number, Request>();
+  #chunks: ChunkRecord[] = [];
+  /** Requests that ended, by how. */
+  readonly finished: Record<string, number> = { stop: 0, length: 0, cancelled: 0, failed: 0 };
+  prompt_tokens = 0;
+  generation_tokens = 0;
+
+  constructor(tokenizer: Tokenizer, eosTokenIds: readonly number[], ports: OutputPorts) {
+    this.#tokenizer = tokenizer;
+    this.#endOfSequence = new Set(eosTokenIds);
+    this.#ports = ports;
+  }
+
+  open(id: number, sequences: readonly Sequence[], stop: readonly string[]): void {
+    const [first] = sequences;
+    if (first === undefined) return;
+    const positions = first.sampling.prompt_logprobs >= 0 ? first.prompt.length - 1 : 0;
+    this.#requests.set(id, {
+      id,
+      prompt: first.prompt,
+      choices: sequences.map((sequence) => ({ sequence, detokenizer: new Detokenizer(this.#tokenizer), stops: new StopStrings(stop), generated: 0, isFinished: false })),
+      promptLogprobs: first.sampling.prompt_logprobs >= 0 ? new Array(positions).fill(undefined) : null,
+      promptMissing: positions,
+    });
+    this.prompt_tokens += first.prompt.length;
+    this.#ports.tell({ type: 'PROMPT', request: id, token_ids: first.prompt });
+    if (first.sampling.prompt_logprobs >= 0 && positions === 0) this.#ports.tell({ type: 'PROMPT_LOGPROBS', request: id, logprobs: [] });
+  }
+
+  has(id: number): boolean {
+    return this.#requests.has(id);
+  }
+
+  get open_requests(): number {
+    return this.#requests.size;
+  }
+
+  push(tokens: readonly TokenOut[]): void {
+    for (const out of tokens) {
+      const request = this.#requests.get(out.request);
+      const choice = request?.choices[out.choice];
+      if (request === undefined || choice === undefined || choice.isFinished) continue;
+      if (out.prompt_logprobs !== null) this.#keepPromptLogprobs(request, out.prompt_start, out.prompt_logprobs);
+      if (out.token >= 0) this.#pushToken(choice, out);
+    }
+  }
+
+  running(id: number): void {
+    this.#ports.tell({ type: 'SCHEDULED_CALL', request: id });
+  }
+
+  end(id: number, error: ErrorRecord | null): void {
+    const request = this.#requests.get(id);
+    if (request === undefined) return;
+    this.#requests.delete(id);
+    this.flush();
+    if (error !== null) {
+      const how = error.code === 'cancelled' ? 'cancelled' : 'failed';
+      this.finished[how] = (this.finished[how] ?? 0) + 1;
+    }
+    const generated = request.choices.reduce((sum, choice) => sum + choice.generated, 0);
+    this.#ports.tell({ type: 'ENDED', request: id, error, generated });
+  }
+
+  /** Sends the turn's chunks, all in one frame. */
+  flush(): void {
+    if (this.#chunks.length === 0) return;
+    const chunks = this.#chunks;
+    this.#chunks = [];
+    this.#ports.tell({ type: 'CHUNKS', chunks });
+  }
+
+  #pushToken(choice: Choice, out: TokenOut): void {
+    const { sequence } = choice;
+    choice.generated++;
+    this.generation_tokens++;
+    // The token that ends a sequence by itself is no part of its text; stop strings count from min_tokens on.
+    let { text, stop } = out.stops ? { text: '', stop: null } : this.#shown(choice, choice.detokenizer.push(out.token));
+    let finish = stop === null ? out.finish : 'stop';
+    if (stop === null && out.finish !== null) {
+      const rest = choice.stops.push(choice.detokenizer.flush());
+      stop = rest.stop;
+      text += rest.text + (stop === null ? choice.stops.flush() : '');
+      if (stop !== null) finish = 'stop';
+    }
+    if (stop !== null && out.finish === null) this.#ports.stopTask(sequence);
+    if (finish !== null) {
+      choice.isFinished = true;
+      this.finished[finish] = (this.finished[finish] ?? 0) + 1;
+    }
+    this.#chunks.push({
+      request: out.request,
+      choice: out.choice,
+      text,
+      token_ids: [out.token],
+      logprobs: out.logprobs === null ? null : [this.#describe(out.token, out.logprobs)],
+      finish,
+      stop_string: stop,
+      stop_token: stop === null && out.stops && !this.#endOfSequence.has(out.token) ? out.token : -1,
+    });
+  }
+
+  #shown(choice: Choice, piece: string): { text: string; stop: string | null } {
+    if (choice.generated <= choice.sequence.sampling.min_tokens) return { text: piece, stop: null };
+    return choice.stops.push(piece);
+  }
+
+  #keepPromptLogprobs(request: Request, start: number, logprobs: readonly PositionLogprobs[]): void {
+    const kept = request.promptLogprobs;
+    if (kept === null || request.promptMissing === 0) return;
+    logprobs.forEach((position, index) => {
+      const at = start - 1 + index;
+      if (kept[at] === undefined) request.promptMissing--;
+      kept[at] = this.#describe(request.prompt[start + index] as number, position);
+    });
+    if (request.promptMissing === 0) this.#ports.tell({ type: 'PROMPT_LOGPROBS', request: request.id, logprobs: kept as PositionRecord[] });
+  }
+
+  #describe(token: number, { logprob, top_ids, top_logprobs }: PositionLogprobs): PositionRecord {
+    return { chosen: this.#describeToken(token, logprob), top: top_ids.map((id, index) => this.#describeToken(id, top_logprobs[index] ?? Number.NaN)) };
+  }
+
+  #describeToken(token_id: number, logprob: number): TokenLogprobRecord {
+    return { token_id, token: this.#tokenizer.tokenText(token_id), bytes: [...this.#tokenizer.tokenBytes(token_id)], logprob };
+  }
+}

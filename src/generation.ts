@@ -1,0 +1,145 @@
+/**
+ * A running generation on the caller's side: chunks come in from the ring, the caller takes them out.
+ * @module
+ */
+import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
+import type { ChunkRecord, PodToCaller, PositionRecord } from './protocol/caller.ts';
+import type { Chunk, Completion, CompletionChoice, FinishReason, Generation, PromptInfo, RequestTimes, TokenLogprob, Usage } from './results.ts';
+import type { Clock } from './runtime/clock.ts';
+
+const describe = ({ chosen, top }: PositionRecord): TokenLogprob => ({ ...chosen, top_logprobs: top });
+
+const toChunk = ({ choice, text, token_ids, logprobs, finish, stop_string, stop_token }: ChunkRecord): Chunk => ({
+  choice,
+  text,
+  token_ids,
+  logprobs: logprobs === null ? null : logprobs.map(describe),
+  finish_reason: finish,
+  stop_reason: stop_string ?? (stop_token >= 0 ? stop_token : null),
+});
+
+export type GenerationPorts = { readonly clock: Clock; readonly cancel: () => void };
+
+export class LiveGeneration implements Generation {
+  readonly id: string;
+  readonly seed: number;
+  readonly prompt: Promise<PromptInfo>;
+  readonly #ports: GenerationPorts;
+  readonly #wantsPromptLogprobs: boolean;
+  readonly #prompt = Promise.withResolvers<PromptInfo>();
+  #tokenIds: readonly number[] | null = null;
+  #chunks: Chunk[] = [];
+  #wake: (() => void) | null = null;
+  #error: MinipodError | null = null;
+  #hasEnded = false;
+  #isIterated = false;
+  #generated = 0;
+  readonly #times: { received: number; scheduled: number | null; first_token: number | null; finished: number };
+
+  constructor(id: string, seed: number, wantsPromptLogprobs: boolean, ports: GenerationPorts) {
+    this.id = id;
+    this.seed = seed;
+    this.#wantsPromptLogprobs = wantsPromptLogprobs;
+    this.#ports = ports;
+    this.prompt = this.#prompt.promise;
+    // Whoever does not ask for the prompt need not handle its failure: iteration reports it.
+    this.prompt.catch(() => {});
+    this.#times = { received: ports.clock.now_ms(), scheduled: null, first_token: null, finished: 0 };
+  }
+
+  usage(): Usage {
+    const prompt_tokens = this.#tokenIds?.length ?? 0;
+    return { prompt_tokens, completion_tokens: this.#generated, total_tokens: prompt_tokens + this.#generated };
+  }
+
+  times(): RequestTimes {
+    return { ...this.#times };
+  }
+
+  get hasEnded(): boolean {
+    return this.#hasEnded;
+  }
+
+  /** Takes what the pod says about this request. */
+  receive(message: Exclude<PodToCaller, { type: 'CHUNKS' }>): void {
+    switch (message.type) {
+      case 'PROMPT':
+        this.#tokenIds = message.token_ids;
+        if (!this.#wantsPromptLogprobs) this.#prompt.resolve({ token_ids: message.token_ids, logprobs: null });
+        break;
+      case 'PROMPT_LOGPROBS':
+        this.#prompt.resolve({ token_ids: this.#tokenIds ?? [], logprobs: [null, ...message.logprobs.map(describe)] });
+        break;
+      case 'SCHEDULED_CALL':
+        this.#times.scheduled ??= this.#ports.clock.now_ms();
+        break;
+      case 'ENDED':
+        this.end(message.error === null ? null : fromErrorRecord(message.error));
+        break;
+    }
+  }
+
+  push(record: ChunkRecord): void {
+    this.#times.first_token ??= this.#ports.clock.now_ms();
+    this.#generated += record.token_ids.length;
+    this.#chunks.push(toChunk(record));
+    this.#wakeUp();
+  }
+
+  end(error: MinipodError | null): void {
+    if (this.#hasEnded) return;
+    this.#hasEnded = true;
+    this.#error = error;
+    this.#times.finished = this.#ports.clock.now_ms();
+    this.#prompt.reject(error ?? new MinipodError('internal', 'the request ended without its prompt'));
+    this.#wakeUp();
+  }
+
+  cancel(): void {
+    if (!this.#hasEnded) this.#ports.cancel();
+  }
+
+  async *[Symbol.asyncIterator](): AsyncIterator<Chunk> {
+    if (this.#isIterated) throw new MinipodError('invalid_request', 'a generation is iterated once; keep its chunks to read them again');
+    this.#isIterated = true;
+    try {
+      for (;;) {
+        const chunks = this.#chunks;
+        this.#chunks = [];
+        yield* chunks;
+        if (this.#chunks.length > 0) continue;
+        if (this.#error !== null) throw this.#error;
+        if (this.#hasEnded) return;
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+      }
+    } finally {
+      this.cancel();
+    }
+  }
+
+  #wakeUp(): void {
+    this.#wake?.();
+    this.#wake = null;
+  }
+}
+
+/** Collects a whole generation. */
+export async function collect(generation: Generation, model: string, choices: number): Promise<Completion> {
+  const parts = Array.from({ length: choices }, (_, index) => ({ index, text: '', token_ids: [] as number[], logprobs: null as TokenLogprob[] | null, finish: null as FinishReason | null, stop: null as string | number | null }));
+  for await (const chunk of generation) {
+    const part = parts[chunk.choice];
+    if (part === undefined) throw new MinipodError('internal', `choice ${chunk.choice} of ${choices}`);
+    part.text += chunk.text;
+    part.token_ids.push(...chunk.token_ids);
+    if (chunk.logprobs !== null) part.logprobs = [...(part.logprobs ?? []), ...chunk.logprobs];
+    part.finish = chunk.finish_reason ?? part.finish;
+    part.stop = chunk.stop_reason ?? part.stop;
+  }
+  const finished = parts.map(({ index, text, token_ids, logprobs, finish, stop }): CompletionChoice => {
+    if (finish === null) throw new MinipodError('internal', `choice ${index} of ${generation.id} ended without a reason`);
+    return { index, text, token_ids, logprobs, finish_reason: finish, stop_reason: stop };
+  });
+  return { id: generation.id, model, prompt: await generation.prompt, choices: finished, usage: generation.usage(), seed: generation.seed };
+}

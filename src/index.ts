@@ -1,0 +1,29 @@
+/**
+ * minipod: a SuperPod in one process.
+ *
+ * @example
+ * ```ts
+ * import { createPod } from 'minipod';
+ *
+ * await using pod = await createPod({ npus: 2, workers: 2 });
+ * for await (const chunk of pod.generate('Once upon a time', { max_tokens: 64, seed: 7 })) {
+ *   process.stdout.write(chunk.text);
+ * }
+ * ```
+ * @module
+ */
+import { createLivePod } from './live-pod.ts';
+import type { PodOptions } from './options.ts';
+import type { Pod } from './pod.ts';
+
+/**
+ * Starts a pod: threads, memory and model.
+ * @throws MinipodError: `invalid_request` for options, `invalid_checkpoint` naming file and tensor, `out_of_memory` with the sum.
+ */
+export const createPod = (options?: PodOptions): Promise<Pod> => createLivePod(options);
+
+export { listModels } from './model/registry.ts';
+export type { ChatMessage, GenerateOptions, LoadProgress, PodOptions, Prompt } from './options.ts';
+export type { ModelInfo, Pod } from './pod.ts';
+export { type ErrorCode, MinipodError } from './protocol/errors.ts';
+export type { Chunk, Completion, CompletionChoice, FinishReason, Generation, NpuStats, PodStats, PromptInfo, RequestTimes, TokenLogprob, Usage } from './results.ts';

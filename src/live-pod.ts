@@ -1,0 +1,266 @@
+/**
+ * A pod on worker threads, from its caller's thread: Comlink for create, stats and close, a ring for everything that happens often.
+ * @module
+ */
+import { Worker } from 'node:worker_threads';
+import * as Comlink from 'comlink';
+import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
+import { ControlPage } from './fabric/control-page.ts';
+import { Links } from './fabric/links.ts';
+import { collect, LiveGeneration } from './generation.ts';
+import { resolveModel } from './model/registry.ts';
+import { type ChatMessage, type GenerateOptions, generateOptionsSchema, type PodOptions, type Prompt, parseOptions, podOptionsSchema, type ResolvedGenerateOptions } from './options.ts';
+import type { ControlRemote, Outcome } from './platform/control-thread.ts';
+import type { ControlHandle } from './platform/control.ts';
+import { entryPoint } from './platform/workers.ts';
+import type { ModelInfo, Pod } from './pod.ts';
+import type { GenerateCall, PodToCaller, PromptRecord } from './protocol/caller.ts';
+import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
+import { REQUEST_IDS, type Sampling } from './protocol/messages.ts';
+import type { Completion, Generation, PodStats } from './results.ts';
+import { type Clock, monotonicClock, systemRandom } from './runtime/clock.ts';
+import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
+import { breathe } from './runtime/event-loop.ts';
+import { MessagePort } from './runtime/message-port.ts';
+
+/** An idle caller looks up this often; a bell wakes it earlier. */
+const SLEEP_MS = 1_000;
+const NOT_ASKED = -1;
+
+export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
+  const { onProgress, ...rest } = options;
+  const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
+  const folder = resolveModel(resolved.model);
+  const { model: _model, topology: _topology, kv_blocks, memory_bytes, ...numbers } = resolved;
+  const origin_ms = performance.timeOrigin + performance.now();
+  const thread = new Worker(entryPoint('../platform/control-thread'));
+  const died = new Promise<never>((_, reject) => {
+    thread.once('error', (error) => reject(error instanceof MinipodError ? error : new MinipodError('internal', `the pod's control thread failed: ${error instanceof Error ? error.message : error}`, { cause: error })));
+    thread.once('exit', (code) => reject(new MinipodError('closed', `the pod's control thread exited with code ${code}`)));
+  });
+  died.catch(() => {});
+  const remote = Comlink.wrap<ControlRemote>(nodeEndpoint(thread));
+  try {
+    const progress = onProgress === undefined ? null : Comlink.proxy(onProgress);
+    const created = remote.create({ ...numbers, kv_blocks, memory_bytes, folder, origin_ms }, progress as never) as Promise<Outcome<ControlHandle>>;
+    const handle = valueOf(await Promise.race([created, died]));
+    return new LivePod(handle, thread, remote, died, monotonicClock(origin_ms));
+  } catch (error) {
+    await thread.terminate();
+    throw error;
+  }
+}
+
+function valueOf<Value>(outcome: Outcome<Value>): Value {
+  if ('error' in outcome) throw fromErrorRecord(outcome.error);
+  return outcome.value;
+}
+
+class LivePod implements Pod {
+  readonly model: ModelInfo;
+  readonly #handle: ControlHandle;
+  readonly #thread: Worker;
+  readonly #remote: Comlink.Remote<ControlRemote>;
+  readonly #died: Promise<never>;
+  readonly #clock: Clock;
+  readonly #port: MessagePort;
+  readonly #generations = new Map<number, LiveGeneration>();
+  #next = 1;
+  #closing: Promise<void> | null = null;
+  #isClosed = false;
+
+  constructor(handle: ControlHandle, thread: Worker, remote: Comlink.Remote<ControlRemote>, died: Promise<never>, clock: Clock) {
+    const { plan, memories } = handle;
+    this.#handle = handle;
+    this.#thread = thread;
+    this.#remote = remote;
+    this.#died = died;
+    this.#clock = clock;
+    const first = memories[0] as WebAssembly.Memory;
+    this.#port = new MessagePort(new Links(CALLER_THREAD, first, plan.rings, new ControlPage(first, plan.controlPage)));
+    this.model = {
+      name: plan.config.name,
+      architecture: plan.config.architecture,
+      context_length: plan.config.maxPositions,
+      vocab_size: handle.vocab_size,
+      parameters: handle.parameters,
+      created: Math.floor(Date.now() / 1000),
+      has_chat_template: handle.has_chat_template,
+    };
+    died.catch((error: MinipodError) => this.#fail(error));
+    void this.#run();
+  }
+
+  generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
+    const { signal, ...rest } = options;
+    return this.#submit(prompt, parseOptions(generateOptionsSchema, rest, 'generate'), signal);
+  }
+
+  async complete(prompt: Prompt, options: GenerateOptions = {}): Promise<Completion> {
+    const { signal, ...rest } = options;
+    const resolved = parseOptions(generateOptionsSchema, rest, 'complete');
+    return collect(this.#submit(prompt, resolved, signal), this.model.name, resolved.n);
+  }
+
+  async tokenize(prompt: string | readonly ChatMessage[], { add_special_tokens = true }: { add_special_tokens?: boolean } = {}): Promise<{ token_ids: number[]; tokens: string[] }> {
+    return this.#ask(this.#remote.tokenize(promptRecord(prompt), add_special_tokens) as Promise<Outcome<{ token_ids: number[]; tokens: string[] }>>);
+  }
+
+  async detokenize(tokenIds: readonly number[]): Promise<string> {
+    return this.#ask(this.#remote.detokenize(tokenIds) as Promise<Outcome<string>>);
+  }
+
+  async stats(): Promise<PodStats> {
+    const report = await this.#ask(this.#remote.stats() as ReturnType<ControlRemote['stats']>);
+    const { memory, npus, workers, layouts } = this.#handle.plan;
+    const waiting = report.npus.reduce((sum, { requests_waiting }) => sum + requests_waiting, 0);
+    return {
+      model: this.model.name,
+      uptime_seconds: this.#clock.now_ms() / 1000,
+      requests_running: report.npus.reduce((sum, { requests_running }) => sum + requests_running, 0),
+      requests_waiting: waiting,
+      requests_finished: report.finished,
+      prompt_tokens: report.prompt_tokens,
+      generation_tokens: report.generation_tokens,
+      kv_block_size: this.#handle.plan.options.kv_block_size,
+      npus: report.npus.map((npu) => ({ ...npu, worker: Math.floor((npu.npu * workers) / npus), hbm_bytes: layouts[npu.npu]?.bytes ?? 0 })),
+      expert_loads: report.expert_loads,
+      memory: { total_bytes: memory.bytes, regions: memory.regions },
+      fabric: report.links.flatMap(({ from, reports }) => reports.map(({ peer, lane, frames, bytes, full }) => ({ link: `${from}→${peer} ${lane}`, frames, bytes, full, wakes: report.wakes[peer] ?? 0 }))),
+      unexpected_messages: report.unexpected,
+    };
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    for (const generation of this.#generations.values()) generation.end(new MinipodError('closed', 'the pod was closed while the request ran'));
+    this.#generations.clear();
+    if (!this.#isClosed) await Promise.race([this.#remote.close(), this.#died]).catch(() => {});
+    this.#isClosed = true;
+    this.#port.links.control.ring(CALLER_THREAD);
+    await this.#thread.terminate();
+  }
+
+  #submit(prompt: Prompt, options: ResolvedGenerateOptions, signal: AbortSignal | undefined): Generation {
+    const record = promptRecord(prompt);
+    const seed = options.seed ?? systemRandom.drawSeed();
+    const request = this.#newRequest();
+    const generation = new LiveGeneration(`cmpl-${request.toString(16)}`, seed, options.prompt_logprobs !== undefined, {
+      clock: this.#clock,
+      cancel: () => this.#cancel(request),
+    });
+    if (this.#closing !== null || this.#isClosed) {
+      generation.end(new MinipodError('closed', 'the pod is closed'));
+      return generation;
+    }
+    if (signal?.aborted === true) {
+      generation.end(new MinipodError('cancelled', 'the caller cancelled the request'));
+      return generation;
+    }
+    signal?.addEventListener('abort', () => generation.cancel(), { once: true });
+    this.#generations.set(request, generation);
+    this.#tell(generateCall(request, record, options, seed));
+    return generation;
+  }
+
+  #newRequest(): number {
+    for (;;) {
+      const request = this.#next;
+      this.#next = (this.#next + 1) % REQUEST_IDS;
+      if (!this.#generations.has(request)) return request;
+    }
+  }
+
+  #cancel(request: number): void {
+    if (this.#generations.has(request) && !this.#isClosed) this.#tell({ type: 'CANCEL_CALL', request });
+  }
+
+  #tell(message: object): void {
+    this.#port.send(CONTROL_THREAD, 'frontend/0', 'caller/0', message);
+    this.#port.links.flush();
+  }
+
+  async #ask<Value>(answer: Promise<Outcome<Value>>): Promise<Value> {
+    if (this.#closing !== null || this.#isClosed) throw new MinipodError('closed', 'the pod is closed');
+    return valueOf(await Promise.race([answer, this.#died]));
+  }
+
+  /** Takes what the pod sends, for as long as it lives. */
+  async #run(): Promise<void> {
+    const { links } = this.#port;
+    const hasWork = (): boolean => this.#isClosed || links.hasInbound();
+    while (!this.#isClosed) {
+      const busy = links.receive((_, ring) => this.#receive(this.#port.read(ring).message as PodToCaller));
+      const waits = links.flush();
+      // Chunks wake their readers, who run before the next frame is looked for.
+      if (busy) await breathe();
+      else await links.control.sleepAsync(CALLER_THREAD, waits ? 1 : SLEEP_MS, hasWork);
+    }
+  }
+
+  #receive(message: PodToCaller): void {
+    if (message.type === 'CHUNKS') {
+      for (const chunk of message.chunks) this.#generations.get(chunk.request)?.push(chunk);
+      return;
+    }
+    this.#generations.get(message.request)?.receive(message);
+    if (message.type === 'ENDED') this.#generations.delete(message.request);
+  }
+
+  #fail(error: MinipodError): void {
+    this.#isClosed = true;
+    for (const generation of this.#generations.values()) generation.end(error);
+    this.#generations.clear();
+  }
+}
+
+function promptRecord(prompt: Prompt): PromptRecord {
+  if (typeof prompt === 'string') return { kind: 'text', text: prompt, tokens: [], roles: [], contents: [] };
+  if (!Array.isArray(prompt)) throw new MinipodError('invalid_request', 'prompt: must be a text, an array of token ids or an array of messages', { param: 'prompt' });
+  if (prompt.every((item): item is number => typeof item === 'number')) return { kind: 'tokens', text: '', tokens: [...prompt], roles: [], contents: [] };
+  const messages = prompt as readonly ChatMessage[];
+  for (const [index, message] of messages.entries()) {
+    if (typeof message?.role !== 'string' || typeof message.content !== 'string')
+      throw new MinipodError('invalid_request', `messages.${index}: must have role and content, both strings`, { param: `messages.${index}` });
+  }
+  return { kind: 'chat', text: '', tokens: [], roles: messages.map(({ role }) => role), contents: messages.map(({ content }) => content) };
+}
+
+function generateCall(request: number, prompt: PromptRecord, options: ResolvedGenerateOptions, seed: number): GenerateCall {
+  const bias = Object.entries(options.logit_bias).map(([id, value]) => [Number(id), value] as const);
+  const sampling: Sampling = {
+    temperature: options.temperature,
+    top_p: options.top_p,
+    top_k: options.top_k,
+    min_p: options.min_p,
+    seed,
+    min_tokens: options.min_tokens,
+    stop_token_ids: options.stop_token_ids,
+    logprobs: options.logprobs ?? NOT_ASKED,
+    prompt_logprobs: options.prompt_logprobs ?? NOT_ASKED,
+    bias_ids: bias.map(([id]) => id),
+    bias_values: bias.map(([, value]) => value),
+    presence_penalty: options.presence_penalty,
+    frequency_penalty: options.frequency_penalty,
+    repetition_penalty: options.repetition_penalty,
+  };
+  return {
+    type: 'GENERATE',
+    request,
+    prompt,
+    add_special_tokens: options.add_special_tokens,
+    n: options.n,
+    max_tokens: options.max_tokens ?? NOT_ASKED,
+    ignore_eos: options.ignore_eos,
+    stop: options.stop,
+    sampling,
+  };
+}

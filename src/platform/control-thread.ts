@@ -1,0 +1,41 @@
+/** Entry of the control thread: what Comlink carries. @module */
+import { parentPort } from 'node:worker_threads';
+import * as Comlink from 'comlink';
+import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
+import type { PromptRecord } from '../protocol/caller.ts';
+import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
+import { Control, type ControlHandle, type ControlOptions, type ControlStats, type ProgressReport } from './control.ts';
+
+/** Comlink keeps of an error its message only; so errors travel as values. */
+export type Outcome<Value> = { readonly value: Value } | { readonly error: ErrorRecord };
+
+let control: Control | null = null;
+
+async function attempt<Value>(work: (control: Control) => Value | Promise<Value>): Promise<Outcome<Value>> {
+  try {
+    assert(control, 'the pod is not created yet');
+    return { value: await work(control) };
+  } catch (error) {
+    return { error: toErrorRecord(error) };
+  }
+}
+
+const remote = {
+  async create(options: ControlOptions, onProgress: ((report: ProgressReport) => void) | null): Promise<Outcome<ControlHandle>> {
+    try {
+      control = await Control.create(options, async (report) => onProgress?.(report));
+      return { value: control.handle };
+    } catch (error) {
+      return { error: toErrorRecord(error) };
+    }
+  },
+  tokenize: (prompt: PromptRecord, addSpecialTokens: boolean) => attempt((pod) => pod.tokenize(prompt, addSpecialTokens)),
+  detokenize: (ids: readonly number[]) => attempt((pod) => pod.detokenize(ids)),
+  stats: (): Promise<Outcome<ControlStats>> => attempt((pod) => pod.stats()),
+  close: (): Promise<Outcome<void>> => attempt((pod) => pod.close()),
+};
+
+export type ControlRemote = typeof remote;
+
+assert(parentPort, 'the control thread is started by createPod');
+Comlink.expose(remote, nodeEndpoint(parentPort));

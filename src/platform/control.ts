@@ -1,0 +1,332 @@
+/**
+ * The pod's control plane, on a thread of its own: frontend, requests, jobs, tasks and executors. Comlink carries create, stats and close;
+ * calls, cancellations and tokens travel on the rings between caller and pod.
+ * @module
+ */
+import { job } from '../../actors/job.ts';
+import { jobExecutor } from '../../actors/job-executor.ts';
+import { workerOfNpu } from '../../actors/policies/placement.ts';
+import { request } from '../../actors/request.ts';
+import { task } from '../../actors/task.ts';
+import { taskExecutor } from '../../actors/task-executor.ts';
+import { AddressSpace, allocateSegments, offsetOf } from '../fabric/address-space.ts';
+import { ControlPage } from '../fabric/control-page.ts';
+import { Links } from '../fabric/links.ts';
+import { sequencesOf } from '../flowserve/frontend.ts';
+import { WeightLoader } from '../flowserve/load-weights.ts';
+import { OutputProcess } from '../flowserve/output-process.ts';
+import { type PlanOptions, planPod, type PodPlan } from '../flowserve/pod-plan.ts';
+import { type Checkpoint, openCheckpoint } from '../model/checkpoint.ts';
+import { instantiateKernels, loadKernelModule } from '../model/kernels/kernels.ts';
+import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
+import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
+import type { CallerToPod, GenerateCall, PodToCaller, PromptRecord } from '../protocol/caller.ts';
+import { cancel, npuLost, stopStringFound, submit, taskAddress } from '../protocol/constructors.ts';
+import { assert, type ErrorRecord, type MinipodError, toErrorRecord } from '../protocol/errors.ts';
+import type { FrontendMessage, Message, TaskExecutorMessage } from '../protocol/messages.ts';
+import { type LinkReport, type NpuReport, type ThreadMessage, threadInspect } from '../protocol/threads.ts';
+import { ActorHost, type Birth } from '../runtime/actor-host.ts';
+import { type Clock, monotonicClock } from '../runtime/clock.ts';
+import { CALLER_THREAD, CONTROL_THREAD, FIRST_WORKER_THREAD, threadOf, threadOfWorker } from '../runtime/directory.ts';
+import { MessagePort } from '../runtime/message-port.ts';
+import { breathe, keepAwake } from '../runtime/event-loop.ts';
+import { Workers } from './workers.ts';
+
+export type ControlOptions = Omit<PlanOptions, 'npus'> & { readonly npus: number; readonly folder: string; readonly origin_ms: number; readonly max_queued: number };
+
+/** What the caller's thread needs to talk to the pod. */
+export type ControlHandle = {
+  readonly plan: PodPlan;
+  readonly memories: readonly WebAssembly.Memory[];
+  readonly vocab_size: number;
+  readonly parameters: number;
+  readonly has_chat_template: boolean;
+};
+
+export type ControlStats = {
+  readonly npus: readonly NpuReport[];
+  readonly links: readonly { readonly from: number; readonly reports: readonly LinkReport[] }[];
+  readonly wakes: readonly number[];
+  readonly expert_loads: readonly (readonly number[])[];
+  readonly requests_open: number;
+  readonly finished: Readonly<Record<string, number>>;
+  readonly prompt_tokens: number;
+  readonly generation_tokens: number;
+  readonly unexpected: readonly string[];
+  readonly actors: number;
+};
+
+export type ProgressReport = { readonly loaded_bytes: number; readonly total_bytes: number; readonly tensor: string };
+
+/** Progress crosses a thread at about this many points: a callback costs about 85 µs. */
+const PROGRESS_STEPS = 40;
+/** An idle control plane looks up this often. */
+const SLEEP_MS = 1_000;
+/** Turns before the event loop has its turn. */
+const TURNS_PER_BREATH = 32;
+const FRONTEND: Address = 'frontend/0';
+const CALLER: Address = 'caller/0';
+const CONTROL: Address = 'worker/0';
+const INSPECT_DEADLINE_MS = 5_000;
+
+export class Control {
+  readonly #plan: PodPlan;
+  readonly #space: AddressSpace;
+  readonly #tokenizer: Tokenizer;
+  readonly #port: MessagePort;
+  readonly #host: ActorHost;
+  readonly #output: OutputProcess;
+  readonly #workers: Workers;
+  readonly #clock: Clock;
+  readonly #handle: ControlHandle;
+  readonly #inspections = new Map<number, { reports: Extract<ThreadMessage, { type: 'INSPECTED' }>[]; resolve: () => void }>();
+  readonly #ready: { readonly promise: Promise<void>; readonly resolve: () => void; readonly reject: (error: unknown) => void };
+  #query = 0;
+  #isClosed = false;
+  #loop: Promise<void> | null = null;
+
+  static async create(options: ControlOptions, onProgress: (report: ProgressReport) => Promise<void>): Promise<Control> {
+    const [module, tokenizer] = await Promise.all([loadKernelModule(), loadTokenizer(options.folder)]);
+    using checkpoint = openCheckpoint(options.folder);
+    const plan = planPod(checkpoint, options);
+    const memories = allocateSegments(plan.memory);
+    const space = new AddressSpace(memories, plan.memory.regions);
+    await loadWeights(checkpoint, plan, space, module, onProgress);
+    const parameters = checkpoint.parts.reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0);
+    const control = new Control(options, plan, memories, space, tokenizer, module, parameters);
+    await control.#start();
+    return control;
+  }
+
+  private constructor(options: ControlOptions, plan: PodPlan, memories: readonly WebAssembly.Memory[], space: AddressSpace, tokenizer: Tokenizer, module: WebAssembly.Module, parameters: number) {
+    this.#plan = plan;
+    this.#space = space;
+    this.#tokenizer = tokenizer;
+    this.#clock = monotonicClock(options.origin_ms);
+    this.#ready = Promise.withResolvers<void>();
+    const first = memories[0] as WebAssembly.Memory;
+    this.#port = new MessagePort(new Links(CONTROL_THREAD, first, plan.rings, new ControlPage(first, plan.controlPage)));
+    this.#output = new OutputProcess(tokenizer, plan.config.eosTokenIds, {
+      tell: (message) => this.#tellCaller(message),
+      stopTask: (sequence) => this.#host.send(taskAddress(sequence), FRONTEND, stopStringFound()),
+    });
+    this.#host = new ActorHost({
+      clock: this.#clock,
+      isLocal: (to) => threadOf(to, plan) === CONTROL_THREAD,
+      transmit: (to, from, message) => {
+        const thread = threadOf(to, plan);
+        if (this.#port.links.isAttached(thread)) this.#port.send(thread, to, from, message);
+      },
+      birthOf: (to, message) => birthOf(to, message),
+      hands: new Map([['frontend', (_to: Address, message: Message) => this.#receiveFrontend(message as FrontendMessage)]]),
+      launch: (npu) => assert(false, `${npu} does not live on the control thread`),
+      onUnexpected: () => {},
+    });
+    this.#workers = new Workers(plan, memories, module, options.origin_ms, {
+      clock: this.#clock,
+      port: this.#port,
+      onLost: (worker, error) => this.#workerLost(worker, error),
+      onGivenUp: (error) => this.#giveUp(error),
+    });
+    this.#handle = { plan, memories, vocab_size: plan.config.vocabSize, parameters, has_chat_template: tokenizer.hasChatTemplate };
+    this.#host.spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max: options.max_queued } });
+    const topology = { npus: plan.npus, workers: plan.workers, batch_max: plan.options.max_batch_requests };
+    this.#host.spawn('task-executor/0', { machine: taskExecutor, input: { self: 'task-executor/0', ...topology } });
+  }
+
+  get handle(): ControlHandle {
+    return this.#handle;
+  }
+
+  tokenize(prompt: PromptRecord, addSpecialTokens: boolean): { token_ids: number[]; tokens: string[] } {
+    const messages = prompt.roles.map((role, index) => ({ role, content: prompt.contents[index] ?? '' }));
+    const token_ids =
+      prompt.kind === 'chat' ? this.#tokenizer.applyChatTemplate(messages, { addGenerationPrompt: true }) : this.#tokenizer.encode(prompt.text, { addSpecialTokens });
+    return { token_ids, tokens: token_ids.map((id) => this.#tokenizer.tokenText(id)) };
+  }
+
+  detokenize(ids: readonly number[]): string {
+    return this.#tokenizer.decode(ids, { skipSpecialTokens: true });
+  }
+
+  async stats(): Promise<ControlStats> {
+    const reports = await this.#inspectWorkers();
+    const threads = FIRST_WORKER_THREAD + this.#plan.workers;
+    const control = this.#port.links.control;
+    return {
+      npus: reports.flatMap(({ npus }) => npus).sort((a, b) => a.npu - b.npu),
+      links: [{ from: CONTROL_THREAD, reports: this.#port.links.counters() }, ...reports.map(({ worker, links }) => ({ from: threadOfWorker(worker), reports: links }))],
+      wakes: Array.from({ length: threads }, (_, thread) => control.wakes(thread)),
+      expert_loads: this.#expertLoads(),
+      requests_open: this.#output.open_requests,
+      finished: { ...this.#output.finished },
+      prompt_tokens: this.#output.prompt_tokens,
+      generation_tokens: this.#output.generation_tokens,
+      unexpected: [...this.#host.unexpected.keys(), ...reports.flatMap(({ unexpected }) => unexpected)],
+      actors: this.#host.actors,
+    };
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    await this.#workers.close();
+    this.#port.links.control.ring(CONTROL_THREAD);
+    await this.#loop;
+  }
+
+  async #start(): Promise<void> {
+    this.#workers.start();
+    this.#loop = this.#run();
+    this.#loop.catch((error: unknown) => this.#ready.reject(error));
+    await this.#ready.promise;
+  }
+
+  async #run(): Promise<void> {
+    using _awake = keepAwake();
+    const { links } = this.#port;
+    const hasWork = (): boolean => this.#isClosed || links.hasInbound();
+    for (let turn = 1; !this.#isClosed; turn++) {
+      let busy = links.receive((peer, ring) => this.#receive(peer, this.#port.read(ring)));
+      busy = this.#host.turn() || busy;
+      this.#output.flush();
+      const waits = links.flush();
+      if (turn % TURNS_PER_BREATH === 0) await breathe();
+      if (!busy && !this.#host.hasMail) await links.control.sleepAsync(CONTROL_THREAD, Math.min(waits ? 1 : SLEEP_MS, this.#host.untilNextTimer_ms()), hasWork);
+    }
+  }
+
+  #receive(peer: number, { to, from, message }: { to: Address; from: Address; message: unknown }): void {
+    if (peer === CALLER_THREAD) this.#receiveCaller(message as CallerToPod);
+    else if (roleOf(to) === 'worker') this.#receiveThread(idOf(from), message as ThreadMessage);
+    else this.#host.send(to, from, message as Message);
+  }
+
+  #receiveCaller(message: CallerToPod): void {
+    if (message.type === 'GENERATE') this.#open(message);
+    else if (this.#output.has(message.request)) this.#host.send(address('request', message.request), FRONTEND, cancel());
+  }
+
+  #open(call: GenerateCall): void {
+    try {
+      const sequences = sequencesOf(call, this.#plan.config, this.#tokenizer);
+      this.#output.open(call.request, sequences, call.stop);
+      this.#host.send(address('request', call.request), FRONTEND, submit(sequences));
+    } catch (error) {
+      this.#tellCaller({ type: 'ENDED', request: call.request, error: toErrorRecord(error), generated: 0 });
+    }
+  }
+
+  #receiveFrontend(message: FrontendMessage): void {
+    switch (message.type) {
+      case 'TOKENS':
+        this.#output.push(message.tokens);
+        break;
+      case 'REQUEST_RUNNING':
+        this.#output.running(idOf(message.request));
+        break;
+      case 'REQUEST_ENDED':
+        this.#output.end(idOf(message.request), message.error);
+        break;
+    }
+  }
+
+  #receiveThread(worker: number, message: ThreadMessage): void {
+    switch (message.type) {
+      case 'THREAD_STARTED':
+        this.#workers.started(worker);
+        if (Array.from({ length: this.#plan.workers }, (_, index) => this.#workers.isRunning(index)).every(Boolean)) this.#ready.resolve();
+        break;
+      case 'PEER_DETACHED':
+        this.#workers.detached(worker);
+        break;
+      case 'INSPECTED': {
+        const inspection = this.#inspections.get(message.query);
+        inspection?.reports.push(message);
+        if (inspection?.reports.length === this.#plan.workers) inspection.resolve();
+        break;
+      }
+      default:
+        assert(false, `the control thread was sent ${message.type}`);
+    }
+  }
+
+  #tellCaller(message: PodToCaller): void {
+    this.#port.send(CALLER_THREAD, CALLER, FRONTEND, message);
+  }
+
+  #workerLost(worker: number, error: ErrorRecord): void {
+    for (let npu = 0; npu < this.#plan.npus; npu++) {
+      if (workerOfNpu(npu, this.#plan.npus, this.#plan.workers) === worker) this.#host.send('task-executor/0', CONTROL, npuLost(npu, error) as TaskExecutorMessage);
+    }
+    this.#port.links.control.ring(CONTROL_THREAD);
+  }
+
+  #giveUp(error: MinipodError): void {
+    this.#ready.reject(error);
+    // The error ends this thread; the caller sees it end and fails what it still waits for.
+    if (this.#loop !== null) queueMicrotask(() => { throw error; });
+  }
+
+  async #inspectWorkers(): Promise<Extract<ThreadMessage, { type: 'INSPECTED' }>[]> {
+    const query = ++this.#query;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const inspection = { reports: [], resolve };
+    this.#inspections.set(query, inspection);
+    for (let worker = 0; worker < this.#plan.workers; worker++) {
+      if (this.#workers.isRunning(worker)) this.#port.send(threadOfWorker(worker), address('worker', worker), CONTROL, threadInspect(query), 'control');
+    }
+    this.#port.links.flush();
+    const deadline = setTimeout(resolve, INSPECT_DEADLINE_MS);
+    await promise;
+    clearTimeout(deadline);
+    this.#inspections.delete(query);
+    return inspection.reports;
+  }
+
+  /** Tokens routed to each expert, `[MoE layer][expert id]`: the sum over all NPUs' counters. */
+  #expertLoads(): number[][] {
+    const { layouts, config } = this.#plan;
+    return Array.from({ length: config.layers }, (_, layer) => layer).flatMap((layer) => {
+      const counters = layouts.flatMap((layout) => layout.layers[layer]?.moe?.counts ?? []);
+      if (counters.length === 0) return [];
+      return [
+        Array.from({ length: config.moe.experts }, (_, expert) =>
+          counters.reduce((sum, counts) => sum + ((this.#space.wordsOf(counts)[(offsetOf(counts) >> 2) + expert] as number) >>> 0), 0),
+        ),
+      ];
+    });
+  }
+}
+
+/** Requests, jobs and tasks come to life with their first message. */
+function birthOf(to: Address, message: Message): Birth | null {
+  switch (message.type) {
+    case 'SUBMIT':
+      return { machine: request, input: { self: to, job: address('job', idOf(to)), sequences: message.sequences } };
+    case 'PLAN':
+      return { machine: job, input: { self: to, request: message.request, sequences: message.sequences } };
+    case 'ASSIGN':
+      return { machine: task, input: { self: to, job: message.job, sequence: message.sequence } };
+    default:
+      return null;
+  }
+}
+
+async function loadWeights(checkpoint: Checkpoint, plan: PodPlan, space: AddressSpace, module: WebAssembly.Module, onProgress: (report: ProgressReport) => Promise<void>): Promise<void> {
+  const kernels = space.memories.map((memory) => instantiateKernels(module, memory));
+  const loader = new WeightLoader(checkpoint, space, (segment) => {
+    const found = kernels[segment];
+    assert(found, `there is no segment ${segment}`);
+    return found;
+  });
+  const total_bytes = checkpoint.parts.reduce((sum, { loaded, tensor }) => sum + (loaded ? tensor.bytes : 0), 0);
+  let loaded_bytes = 0;
+  let reported = 0;
+  for (const { tensor, bytes } of loader.load(plan.layouts)) {
+    loaded_bytes += bytes;
+    if (loaded_bytes - reported < total_bytes / PROGRESS_STEPS && loaded_bytes < total_bytes) continue;
+    reported = loaded_bytes;
+    await onProgress({ loaded_bytes, total_bytes, tensor });
+  }
+}

@@ -1,0 +1,45 @@
+/** What threads tell one another about themselves: role `worker`, control lane. @module */
+
+export type NpuReport = {
+  readonly npu: number;
+  readonly state: string;
+  readonly kv_blocks: number;
+  readonly kv_blocks_used: number;
+  readonly requests_running: number;
+  readonly requests_waiting: number;
+  readonly steps: number;
+  readonly tokens_prefilled: number;
+  readonly tokens_decoded: number;
+  readonly preemptions: number;
+};
+export type LinkReport = { readonly peer: number; readonly lane: string; readonly frames: number; readonly bytes: number; readonly full: number };
+
+export type ThreadMessage =
+  | { readonly type: 'THREAD_STARTED'; readonly worker: number }
+  | { readonly type: 'PEER_LOST'; readonly worker: number }
+  | { readonly type: 'PEER_DETACHED'; readonly worker: number }
+  | { readonly type: 'PEER_RESTARTED'; readonly worker: number }
+  | { readonly type: 'INSPECT'; readonly query: number }
+  | {
+      readonly type: 'INSPECTED';
+      readonly query: number;
+      readonly worker: number;
+      readonly npus: readonly NpuReport[];
+      readonly links: readonly LinkReport[];
+      /** Messages that no state expected: `role TYPE state`. */
+      readonly unexpected: readonly string[];
+    };
+
+export const threadStarted = (worker: number): ThreadMessage => ({ type: 'THREAD_STARTED', worker });
+export const threadPeerLost = (worker: number): ThreadMessage => ({ type: 'PEER_LOST', worker });
+export const threadPeerDetached = (worker: number): ThreadMessage => ({ type: 'PEER_DETACHED', worker });
+export const threadPeerRestarted = (worker: number): ThreadMessage => ({ type: 'PEER_RESTARTED', worker });
+export const threadInspect = (query: number): ThreadMessage => ({ type: 'INSPECT', query });
+export const threadInspected = (query: number, worker: number, npus: readonly NpuReport[], links: readonly LinkReport[], unexpected: readonly string[]): ThreadMessage => ({
+  type: 'INSPECTED',
+  query,
+  worker,
+  npus,
+  links: links.map(({ peer, lane, frames, bytes, full }) => ({ peer, lane, frames, bytes, full })),
+  unexpected,
+});

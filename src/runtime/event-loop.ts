@@ -1,0 +1,11 @@
+/** What a thread that lives with an event loop needs of it. @module */
+import { setImmediate } from 'node:timers';
+
+/** Lets messages and timers of the event loop through. */
+export const breathe = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** `Atomics.waitAsync` alone keeps no thread alive, in any runtime: hold one handle. */
+export function keepAwake(): Disposable {
+  const handle = setInterval(() => {}, 2 ** 30);
+  return { [Symbol.dispose]: () => clearInterval(handle) };
+}
