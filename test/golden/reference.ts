@@ -45,9 +45,11 @@ export function exp(x: number): number {
   const shifted = f(f(v * LOG2_E) + ROUNDER);
   const n = f(shifted - ROUNDER);
   const r = f(f(v - f(n * LN2_HIGH)) - f(n * LN2_LOW));
-  let p = at(EXP, 0);
-  for (const c of EXP.slice(1)) p = f(f(p * r) + c);
-  p = f(f(f(p * f(r * r)) + r) + 1);
+  const pair = (i: number): number => f(f(at(EXP, i) * r) + at(EXP, i + 1));
+  const square = f(r * r);
+  let p = f(f(pair(0) * square) + pair(2));
+  p = f(f(p * square) + pair(4));
+  p = f(f(p * square) + f(r + 1));
   return f(p * floatOf(bitsOf(shifted) << 23));
 }
 
