@@ -38,17 +38,17 @@ const LOG2_E = f(Math.LOG2E);
 const LN2_HIGH = f(0.693359375);
 const LN2_LOW = f(-2.1219444e-4);
 const ROUNDER = 12583039;
-const EXP = [1.98756915e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1].map(f);
+const EXP = [1.381460228e-3, 8.3687156439e-3, 4.1668388993e-2, 1.6666521132e-1, 4.999999404e-1].map(f);
 
 export function exp(x: number): number {
-  const v = x > 89 ? 89 : x < -88 ? -88 : x;
+  const v = Math.min(Math.max(x, -88), 89);
   const shifted = f(f(v * LOG2_E) + ROUNDER);
   const n = f(shifted - ROUNDER);
   const r = f(f(v - f(n * LN2_HIGH)) - f(n * LN2_LOW));
   const pair = (i: number): number => f(f(at(EXP, i) * r) + at(EXP, i + 1));
   const square = f(r * r);
-  let p = f(f(pair(0) * square) + pair(2));
-  p = f(f(p * square) + pair(4));
+  let p = f(f(at(EXP, 0) * square) + pair(1));
+  p = f(f(p * square) + pair(3));
   p = f(f(p * square) + f(r + 1));
   return f(p * floatOf(bitsOf(shifted) << 23));
 }
