@@ -34,7 +34,7 @@ function callsPerSlice(run: () => void, slice_ms: number): number {
   }
 }
 
-function median(values: number[]): number {
+export function median(values: number[]): number {
   return values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
 }
 

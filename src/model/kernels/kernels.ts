@@ -250,7 +250,7 @@ export function gateScratchBytes(nExperts: number): number {
 
 /** Scratch of sampleRow: a copy of the row, and a selection as long. */
 export function sampleScratchBytes(n: number): number {
-  return 12 * n + 64;
+  return 12 * n + 128;
 }
 
 /** Bytes of one layer of a KV block. `blockSize` in positions. */

@@ -71,47 +71,71 @@ export function exp1(x: f32): f32 {
 }
 
 // ---------------------------------------------------------------- log
+//
+//   x = m 2^n, m in [sqrt(1/2), sqrt(2))      log(x) = n ln 2 + log(1 + t), t = m - 1      log(1 + t) = t - t² / 2 + t³ P(t)
 
 const SQRT_HALF: f32 = 0.707106781186547524;
+const Q0: f32 = 7.0376836292e-2;
+const Q1: f32 = -1.1514610310e-1;
+const Q2: f32 = 1.1676998740e-1;
+const Q3: f32 = -1.2420140846e-1;
+const Q4: f32 = 1.4249322787e-1;
+const Q5: f32 = -1.6668057665e-1;
+const Q6: f32 = 2.0000714765e-1;
+const Q7: f32 = -2.4999993993e-1;
+const Q8: f32 = 3.3333331174e-1;
 
 /** Natural logarithm of positive normal numbers; 0 and denormals give -inf, +inf gives +inf, negative numbers and NaN give NaN. */
-// @ts-ignore: decorator
-@inline
-export function log4(x: v128): v128 {
-  // x = m 2^e, m in [sqrt(1/2), sqrt(2))
-  let m = v128.or(v128.and(x, i32x4.splat(0x007fffff)), i32x4.splat(0x3f000000)); // in [1/2, 1)
-  const small = f32x4.lt(m, f32x4.splat(SQRT_HALF));
-  let e = i32x4.sub(i32x4.shr_u(x, 23), i32x4.splat(126));
-  e = i32x4.add(e, small); // true is -1
-  m = f32x4.sub(f32x4.add(m, v128.and(m, small)), f32x4.splat(1.0));
-  const n = f32x4.convert_i32x4_s(e);
-
-  // ln(1 + m) = m - m^2 / 2 + m^3 P(m)
-  const square = f32x4.mul(m, m);
-  let p = f32x4.splat(7.0376836292e-2);
-  p = f32x4.add(f32x4.mul(p, m), f32x4.splat(-1.1514610310e-1));
-  p = f32x4.add(f32x4.mul(p, m), f32x4.splat(1.1676998740e-1));
-  p = f32x4.add(f32x4.mul(p, m), f32x4.splat(-1.2420140846e-1));
-  p = f32x4.add(f32x4.mul(p, m), f32x4.splat(1.4249322787e-1));
-  p = f32x4.add(f32x4.mul(p, m), f32x4.splat(-1.6668057665e-1));
-  p = f32x4.add(f32x4.mul(p, m), f32x4.splat(2.0000714765e-1));
-  p = f32x4.add(f32x4.mul(p, m), f32x4.splat(-2.4999993993e-1));
-  p = f32x4.add(f32x4.mul(p, m), f32x4.splat(3.3333331174e-1));
-  let y = f32x4.mul(f32x4.mul(p, m), square);
-  y = f32x4.add(y, f32x4.mul(n, f32x4.splat(LN2_LOW)));
-  y = f32x4.sub(y, f32x4.mul(square, f32x4.splat(0.5)));
-  y = f32x4.add(f32x4.add(m, y), f32x4.mul(n, f32x4.splat(LN2_HIGH)));
-
-  y = v128.bitselect(f32x4.splat(-Infinity), y, f32x4.lt(x, f32x4.splat(1.17549435e-38)));
-  y = v128.bitselect(f32x4.splat(NaN), y, f32x4.lt(x, f32x4.splat(0.0)));
-  y = v128.bitselect(f32x4.splat(Infinity), y, f32x4.eq(x, f32x4.splat(Infinity)));
-  return v128.bitselect(y, x, f32x4.eq(x, x));
+export function log1(x: f32): f32 {
+  if (!(x >= 0)) return NaN;
+  if (x < <f32>1.17549435e-38) return -Infinity;
+  if (x == Infinity) return x;
+  const bits = reinterpret<i32>(x);
+  let m = reinterpret<f32>((bits & 0x007fffff) | 0x3f000000); // in [1/2, 1)
+  let e = (bits >> 23) - 126;
+  if (m < SQRT_HALF) {
+    e -= 1;
+    m += m;
+  }
+  const n = <f32>e;
+  const t = m - 1;
+  const square = t * t;
+  let p = Q0 * t + Q1;
+  p = p * t + Q2;
+  p = p * t + Q3;
+  p = p * t + Q4;
+  p = p * t + Q5;
+  p = p * t + Q6;
+  p = p * t + Q7;
+  p = p * t + Q8;
+  const rest = p * t * square + n * LN2_LOW - square * 0.5;
+  return t + rest + n * LN2_HIGH;
 }
 
-// @ts-ignore: decorator
-@inline
-export function log1(x: f32): f32 {
-  return f32x4.extract_lane(log4(f32x4.splat(x)), 0);
+/** y = -log(x) for `bytes` (a multiple of 16) of positive normal floats, the same operations as log1; y may be x. */
+export function minusLogVectors(y: usize, x: usize, bytes: usize): void {
+  const fraction = i32x4.splat(opaque(0x007fffff, <i32>bytes)), half = kept(0.5, bytes), one = kept(1, bytes), sqrtHalf = kept(SQRT_HALF, bytes);
+  const bias = i32x4.splat(opaque(126, <i32>bytes)), ln2High = kept(LN2_HIGH, bytes), ln2Low = kept(LN2_LOW, bytes);
+  const q0 = kept(Q0, bytes), q1 = kept(Q1, bytes), q2 = kept(Q2, bytes), q3 = kept(Q3, bytes), q4 = kept(Q4, bytes);
+  const q5 = kept(Q5, bytes), q6 = kept(Q6, bytes), q7 = kept(Q7, bytes), q8 = kept(Q8, bytes);
+  for (let i: usize = 0; i < bytes; i += 16) {
+    const v = v128.load(x + i);
+    let m = v128.or(v128.and(v, fraction), half); // the bits of 1/2 are its exponent's alone
+    const small = f32x4.lt(m, sqrtHalf); // true is -1
+    const n = f32x4.convert_i32x4_s(i32x4.add(i32x4.sub(i32x4.shr_u(v, 23), bias), small));
+    const t = f32x4.sub(f32x4.add(m, v128.and(m, small)), one);
+    const square = f32x4.mul(t, t);
+    let p = f32x4.add(f32x4.mul(q0, t), q1);
+    p = f32x4.add(f32x4.mul(p, t), q2);
+    p = f32x4.add(f32x4.mul(p, t), q3);
+    p = f32x4.add(f32x4.mul(p, t), q4);
+    p = f32x4.add(f32x4.mul(p, t), q5);
+    p = f32x4.add(f32x4.mul(p, t), q6);
+    p = f32x4.add(f32x4.mul(p, t), q7);
+    p = f32x4.add(f32x4.mul(p, t), q8);
+    const rest = f32x4.sub(f32x4.add(f32x4.mul(f32x4.mul(p, t), square), f32x4.mul(n, ln2Low)), f32x4.mul(square, half));
+    v128.store(y + i, f32x4.neg(f32x4.add(f32x4.add(t, rest), f32x4.mul(n, ln2High))));
+  }
 }
 
 // ---------------------------------------------------------------- the kernels

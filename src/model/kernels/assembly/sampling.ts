@@ -11,9 +11,9 @@
 //   11 bias count   12 bias address      pairs (token id u32, bias f32)
 //   13 output count 14 output address    pairs (token id u32, times u32): the distinct tokens put out so far
 //   15 ban count    16 ban address       token ids u32, min_tokens
-import { exp1 } from './elementary';
-import { loadTail } from './lanes';
-import { gumbel4 } from './philox';
+import { exp1, expVectors } from './elementary';
+import { addInPlace } from './elementwise';
+import { gumbel, gumbelRow } from './philox';
 import { argmaxRow, expSum, maxOf } from './row';
 import { topLogits } from './selection';
 
@@ -97,45 +97,29 @@ function nucleusOfAll(ids: usize, values: usize, w: usize, n: i32, topP: f32): i
   return kept > 0 ? kept : n;
 }
 
-/** min_p over the whole vocabulary: what falls below becomes -inf. */
-function closeBelowMinP(w: usize, n: i32, minP: f32): void {
-  const best = maxOf(w, n);
-  for (let i: usize = 0; i < <usize>n << 2; i += 4) if (!(exp1(load<f32>(w + i) - best) >= minP)) store<f32>(w + i, -Infinity);
+/** min_p over the whole vocabulary: what falls below becomes -inf. `work` has room for n rounded up to 4. */
+function closeBelowMinP(w: usize, n: i32, minP: f32, work: usize): void {
+  expVectors(work, w, <usize>((n + 3) & ~3) << 2, maxOf(w, n));
+  for (let i: usize = 0; i < <usize>n << 2; i += 4) if (!(load<f32>(work + i) >= minP)) store<f32>(w + i, -Infinity);
 }
 
 // ---------------------------------------------------------------- Gumbel-max
 
-/** Over the whole row, four tokens a counter. */
-function drawFromRow(w: usize, n: i32, params: usize): i32 {
-  const seedLow = load<u32>(params), seedHigh = load<u32>(params, 4), choice = load<u32>(params, 8), position = load<u32>(params, 12);
-  let best = -1;
-  let bestScore: f32 = 0;
-  for (let i = 0; i < n; i += 4) {
-    const at = w + (<usize>i << 2);
-    const noise = gumbel4(i >> 2, choice, position, seedLow, seedHigh);
-    const score = f32x4.add(n - i >= 4 ? v128.load(at) : loadTail(at, n - i, -Infinity), noise);
-    if (best >= 0 && !v128.any_true(f32x4.gt(score, f32x4.splat(bestScore)))) continue;
-    v128.store(at, score); // the padded scratch copy has room; each logit is read once
-    for (let j = 0; j < min(4, n - i); j++) {
-      const value = load<f32>(at + (<usize>j << 2));
-      if (best < 0 || value > bestScore) {
-        best = i + j;
-        bestScore = value;
-      }
-    }
-  }
-  return best;
+/** Over the whole row. `work` has room for n rounded up to 16. */
+function drawFromRow(w: usize, n: i32, params: usize, work: usize): i32 {
+  gumbelRow(work, n, load<u32>(params, 8), load<u32>(params, 12), load<u32>(params), load<u32>(params, 4));
+  addInPlace(work, w, n);
+  return argmaxRow(work, n);
 }
 
 /** Over a list of `count` tokens. */
-function drawFromList(ids: usize, values: usize, count: i32, params: usize, noiseAt: usize): i32 {
+function drawFromList(ids: usize, values: usize, count: i32, params: usize, scratch: usize): i32 {
   const seedLow = load<u32>(params), seedHigh = load<u32>(params, 4), choice = load<u32>(params, 8), position = load<u32>(params, 12);
   let best: u32 = 0;
   let bestScore: f32 = 0;
   for (let i = 0; i < count; i++) {
     const id = load<u32>(ids + (<usize>i << 2));
-    v128.store(noiseAt, gumbel4(id >> 2, choice, position, seedLow, seedHigh));
-    const score = load<f32>(values + (<usize>i << 2)) + load<f32>(noiseAt + (<usize>(id & 3) << 2));
+    const score = load<f32>(values + (<usize>i << 2)) + gumbel(id, choice, position, seedLow, seedHigh, scratch);
     if (i == 0 || score > bestScore || (score == bestScore && id < best)) {
       best = id;
       bestScore = score;
@@ -145,11 +129,11 @@ function drawFromList(ids: usize, values: usize, count: i32, params: usize, nois
 }
 
 /**
- * The token drawn from n logits (left as they are) under `params`. scratch: 12 * n + 64 bytes, 16-byte aligned for speed.
+ * The token drawn from n logits (left as they are) under `params`. scratch: 12 * n + 128 bytes.
  * The caller has asked allFinite.
  */
 export function sampleRow(logits: usize, n: i32, params: usize, scratch: usize): i32 {
-  const noise = scratch, w = scratch + 16;
+  const w = scratch + 16;
   const ids = w + (<usize>((n + 3) & ~3) << 2);
   const values = ids + (<usize>n << 2);
   memory.copy(w, logits, <usize>n << 2);
@@ -172,9 +156,9 @@ export function sampleRow(logits: usize, n: i32, params: usize, scratch: usize):
     kept = nucleusOfAll(ids, values, w, n, topP);
   }
   if (kept == n) {
-    if (minP > 0) closeBelowMinP(w, n, minP);
-    return drawFromRow(w, n, params);
+    if (minP > 0) closeBelowMinP(w, n, minP, ids);
+    return drawFromRow(w, n, params, ids);
   }
   if (minP > 0) kept = aboveMinP(values, kept, minP);
-  return drawFromList(ids, values, kept, params, noise);
+  return drawFromList(ids, values, kept, params, scratch);
 }
