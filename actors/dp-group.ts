@@ -24,40 +24,45 @@ export const dpGroup = setup({
     abandon: assign({
       outbox: ({ context, event }) => (event.type === 'ABANDON' ? context.scheduler.abandon(event.task) : []),
     }),
-    planStep: assign({
-      outbox: ({ context }) => {
-        const { plan, messages } = context.scheduler.plan();
-        return [...messages, { to: context.npu, message: step(plan) }];
-      },
-    }),
     retireStep: assign({
       outbox: ({ context, event }) => (event.type === 'STEP_DONE' ? context.scheduler.retire(event.outcomes) : []),
     }),
     failStep: assign({
       outbox: ({ context, event }) => (event.type === 'STEP_FAILED' ? context.scheduler.failAll(event.error) : []),
     }),
+    planStep: assign({
+      outbox: ({ context }) => {
+        if (!context.scheduler.hasWork) return context.outbox;
+        const { plan, messages } = context.scheduler.plan();
+        return [...context.outbox, ...messages, { to: context.npu, message: step(plan) }];
+      },
+    }),
   },
   guards: {
-    hasWork: ({ context }) => context.scheduler.hasWork,
+    isStepping: ({ context }) => context.scheduler.isStepping,
+    hasNoStep: ({ context }) => !context.scheduler.isStepping,
   },
 }).createMachine({
   id: 'dp-group',
   context: ({ input }) => ({ self: input.self, npu: input.npu, scheduler: new StepScheduler(input.limits), outbox: [] }),
   initial: 'idle',
-  on: {
-    ENQUEUE: { actions: ['enqueue', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    ABANDON: { actions: ['abandon', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-  },
   states: {
     idle: {
-      always: { guard: 'hasWork', target: 'stepping' },
+      on: {
+        ENQUEUE: { actions: ['enqueue', 'planStep', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+        ABANDON: { actions: ['abandon', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+      },
+      always: { guard: 'isStepping', target: 'stepping' },
     },
     stepping: {
-      entry: ['planStep', { type: 'sendEach', params: ({ context }) => context.outbox }],
       on: {
-        STEP_DONE: { target: 'idle', actions: ['retireStep', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-        STEP_FAILED: { target: 'idle', actions: ['failStep', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+        ENQUEUE: { actions: ['enqueue', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+        ABANDON: { actions: ['abandon', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+        // One transition a step, without leaving the state: this is the hottest message of all.
+        STEP_DONE: { actions: ['retireStep', 'planStep', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+        STEP_FAILED: { actions: ['failStep', 'planStep', { type: 'sendEach', params: ({ context }) => context.outbox }] },
       },
+      always: { guard: 'hasNoStep', target: 'idle' },
     },
   },
 });

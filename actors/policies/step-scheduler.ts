@@ -73,6 +73,10 @@ export class StepScheduler {
   get waiting(): number {
     return this.#waiting.length;
   }
+  /** A step is planned and has not come back. */
+  get isStepping(): boolean {
+    return this.#launched.length > 0;
+  }
   get hasWork(): boolean {
     return this.#running.length + this.#waiting.length > 0;
   }

@@ -61,6 +61,11 @@ export class ControlPage {
     Atomics.store(this.#words, bell, AWAKE);
   }
 
+  /** Sleeps without a mark: producers spend no wake on a thread that looks up by itself in a moment. */
+  nap(thread: number, duration_ms: number): void {
+    Atomics.wait(this.#words, this.#at(thread, WORD.bell), AWAKE, duration_ms);
+  }
+
   stop(thread: number): void {
     Atomics.store(this.#words, this.#at(thread, WORD.stop), 1);
     this.ring(thread);

@@ -62,8 +62,13 @@ export type ProgressReport = { readonly loaded_bytes: number; readonly total_byt
 const PROGRESS_STEPS = 40;
 /** An idle control plane looks up this often. */
 const SLEEP_MS = 1_000;
+/**
+ * While requests run, tokens are taken up this often, all that have come at once. Waking this thread for each step would cost the worker 8 µs a step, and
+ * on two cores often its core as well (measured: 117 µs a step with one request).
+ */
+const NAP_MS = 1;
 /** Turns before the event loop has its turn. */
-const TURNS_PER_BREATH = 32;
+const TURNS_PER_BREATH = 8;
 const FRONTEND: Address = 'frontend/0';
 const CALLER: Address = 'caller/0';
 const CONTROL: Address = 'worker/0';
@@ -192,7 +197,9 @@ export class Control {
       this.#output.flush();
       const waits = links.flush();
       if (turn % TURNS_PER_BREATH === 0) await breathe();
-      if (!busy && !this.#host.hasMail) await links.control.sleepAsync(CONTROL_THREAD, Math.min(waits ? 1 : SLEEP_MS, this.#host.untilNextTimer_ms()), hasWork);
+      if (busy || this.#host.hasMail) continue;
+      if (this.#output.open_requests > 0) links.control.nap(CONTROL_THREAD, NAP_MS);
+      else await links.control.sleepAsync(CONTROL_THREAD, Math.min(waits ? 1 : SLEEP_MS, this.#host.untilNextTimer_ms()), hasWork);
     }
   }
 

@@ -1,0 +1,106 @@
+/**
+ * The bare loop: the pod's own kernels called by one plain function, no actors, no threads, no rings. What a pod is measured against.
+ * Continuous batch of fixed size: every prompt is prefilled, then all decode together, greedily.
+ * @module
+ */
+import { AddressSpace, allocateSegments, offsetOf } from '../src/fabric/address-space.ts';
+import { ExpertBatches } from '../src/flowserve/expert-batches.ts';
+import { Forward, type Span } from '../src/flowserve/forward.ts';
+import { WeightLoader } from '../src/flowserve/load-weights.ts';
+import { planPod } from '../src/flowserve/pod-plan.ts';
+import { openCheckpoint } from '../src/model/checkpoint.ts';
+import { isMoeLayer } from '../src/model/config.ts';
+import { instantiateKernels, loadKernelModule } from '../src/model/kernels/kernels.ts';
+import { resolveModel } from '../src/model/registry.ts';
+
+export type BareLoop = {
+  /** Generates `count` tokens for each prompt; returns the ids, `[sequence][token]`. */
+  generate(prompts: readonly (readonly number[])[], count: number): number[][];
+};
+
+const BATCH_TOKENS = 256;
+
+export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop> {
+  using checkpoint = openCheckpoint(resolveModel(model));
+  const block_size = 16;
+  const plan = planPod(checkpoint, {
+    npus: 1,
+    workers: 1,
+    kv_blocks: undefined,
+    kv_block_size: block_size,
+    max_batch_tokens: BATCH_TOKENS,
+    max_batch_requests: 64,
+    segment_bytes: 2 ** 32 - 65_536,
+    memory_bytes: undefined,
+  });
+  const { config } = plan;
+  const [layout] = plan.layouts;
+  if (layout === undefined) throw new Error('no NPU');
+  const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
+  const kernels = instantiateKernels(await loadKernelModule(), space.memories[0] as WebAssembly.Memory);
+  for (const _ of new WeightLoader(checkpoint, space, () => kernels).load(plan.layouts)) {
+  }
+  const forward = new Forward(config, layout, kernels);
+  const batches = new ExpertBatches(forward, space, 1);
+  const words = space.wordsOf(layout.base);
+  const { at } = forward;
+
+  /** One forward pass over the spans' tokens; the token that follows each span's last row. */
+  function step(spans: readonly Span[], tokens: readonly (readonly number[])[], starts: readonly number[]): number[] {
+    let rows = 0;
+    spans.forEach(({ row }, index) => {
+      tokens[index]?.forEach((token, offset) => {
+        words[(at.tokenIds >> 2) + row + offset] = token;
+        words[(at.positions >> 2) + row + offset] = (starts[index] as number) + offset;
+      });
+      rows += tokens[index]?.length ?? 0;
+    });
+    forward.embed(rows);
+    for (let layer = 0; layer < config.layers; layer++) {
+      forward.attention(layer, rows, spans);
+      forward.postNorm(layer, rows);
+      if (!isMoeLayer(config, layer)) {
+        forward.dense(layer, rows);
+        continue;
+      }
+      forward.gate(layer, rows);
+      const [all] = batches.sort(rows);
+      if (all !== undefined) batches.compute(batches.describe(all, 1, layer));
+      forward.sharedExpert(layer, rows);
+      forward.combine(layer, rows);
+    }
+    forward.head((index) => (spans[index] as Span).row + (spans[index] as Span).rows - 1, spans.length);
+    return spans.map((_, index) => kernels.argmaxRow(at.logits + index * config.vocabSize * 4, config.vocabSize));
+  }
+
+  function generate(prompts: readonly (readonly number[])[], count: number): number[][] {
+    const blocksOfEach = Math.ceil((Math.max(...prompts.map(({ length }) => length)) + count) / block_size);
+    prompts.forEach((_, slot) => {
+      const table = (offsetOf(layout?.blockTables.address ?? 0) >> 2) + slot * (layout?.blockTables.blocks_max ?? 0);
+      for (let block = 0; block < blocksOfEach; block++) words[table + block] = offsetOf(layout?.kv.address ?? 0) + (slot * blocksOfEach + block) * (layout?.kv.block_bytes ?? 0);
+    });
+    const output: number[][] = prompts.map(() => []);
+    for (let from = 0; from < prompts.length; ) {
+      let to = from;
+      let row = 0;
+      const spans: Span[] = [];
+      while (to < prompts.length && row + (prompts[to]?.length ?? 0) <= BATCH_TOKENS) {
+        const rows = prompts[to]?.length ?? 0;
+        spans.push({ slot: to, row, rows });
+        row += rows;
+        to++;
+      }
+      if (to === from) throw new Error('a prompt is longer than a batch');
+      step(spans, prompts.slice(from, to), spans.map(() => 0)).forEach((token, index) => output[from + index]?.push(token));
+      from = to;
+    }
+    const spans = prompts.map((_, slot): Span => ({ slot, row: slot, rows: 1 }));
+    for (let generated = 1; generated < count; generated++) {
+      const tokens = output.map((ids) => [ids.at(-1) as number]);
+      const starts = prompts.map(({ length }) => length + generated - 1);
+      step(spans, tokens, starts).forEach((token, slot) => output[slot]?.push(token));
+    }
+    return output;
+  }
+  return { generate };
+}

@@ -1,0 +1,95 @@
+/**
+ * The pod against its own kernels called by a plain function: what actors, rings and threads cost.
+ * @module
+ */
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
+import { createPod, type Pod, type PodOptions } from '../src/index.ts';
+import { loadBareLoop } from './bare-loop.ts';
+import { machine, median, printTable, writeResults } from './harness.ts';
+
+const TOKENS = Number(process.env['BENCH_TOKENS'] ?? 128);
+const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 9);
+const ONLY = process.env['BENCH_ONLY'];
+
+const promptOf = (index: number): number[] => [1, 86, 1461, 613, 265, 531, 460, 315 + index, 265, 504, 454, 358 + index];
+const promptsOf = (count: number): number[][] => Array.from({ length: count }, (_, index) => promptOf(index));
+
+/** Tokens a second of the pod, streaming to as many readers; checks that they are the bare loop's tokens. */
+async function podRate(pod: Pod, prompts: number[][], expected: number[][]): Promise<number> {
+  const start = performance.now();
+  await Promise.all(
+    prompts.map(async (prompt, index) => {
+      const ids: number[] = [];
+      for await (const chunk of pod.generate(prompt, { max_tokens: TOKENS, temperature: 0, ignore_eos: true })) ids.push(...chunk.token_ids);
+      if (ids.join() !== expected[index]?.join()) throw new Error(`the pod's tokens of prompt ${index} are not the bare loop's`);
+    }),
+  );
+  return (prompts.length * TOKENS * 1000) / (performance.now() - start);
+}
+
+type Row = { pod: string; requests: number; against: string; bare: number; rate: number; ratio: number; goal: number };
+
+const cases: { options: PodOptions; requests: number; sideBySide: boolean; goal: number }[] = [
+  { options: { npus: 1, workers: 1 }, requests: 16, sideBySide: false, goal: 0.85 },
+  { options: { npus: 1, workers: 1 }, requests: 1, sideBySide: false, goal: 0.6 },
+  { options: { npus: 2, workers: 2 }, requests: 16, sideBySide: true, goal: 0.8 },
+  { options: { npus: 8, workers: 1 }, requests: 16, sideBySide: false, goal: 0.7 },
+  { options: { npus: 8, workers: 1 }, requests: 1, sideBySide: false, goal: 0.45 },
+  { options: { npus: 8, workers: 2 }, requests: 16, sideBySide: true, goal: 0.65 },
+];
+
+const bare = await loadBareLoop();
+const expected = bare.generate(promptsOf(16), TOKENS);
+const threads = [0, 1].map(() => new Worker(new URL('./bare-loop-thread.ts', import.meta.url)));
+await Promise.all(threads.map((thread) => once(thread, 'message')));
+
+function bareRate(prompts: number[][]): number {
+  const start = performance.now();
+  bare.generate(prompts, TOKENS);
+  return (prompts.length * TOKENS * 1000) / (performance.now() - start);
+}
+
+/** Two bare loops, half of the requests each, at the same time. */
+async function sideBySideRate(prompts: number[][]): Promise<number> {
+  const start = performance.now();
+  const half = prompts.length / 2;
+  await Promise.all(
+    threads.map((thread, index) => {
+      const done = once(thread, 'message');
+      thread.postMessage({ prompts: prompts.slice(index * half, (index + 1) * half), count: TOKENS });
+      return done;
+    }),
+  );
+  return (prompts.length * TOKENS * 1000) / (performance.now() - start);
+}
+
+const rows: Row[] = [];
+for (const [index, { options, requests, sideBySide, goal }] of cases.entries()) {
+  if (ONLY !== undefined && !ONLY.split(',').includes(String(index))) continue;
+  await using pod = await createPod(options);
+  const prompts = promptsOf(requests);
+  const measures: { bare: number; pod: number }[] = [];
+  for (let round = -2; round < ROUNDS; round++) {
+    const bareNow = sideBySide ? await sideBySideRate(prompts) : bareRate(prompts);
+    const podNow = await podRate(pod, prompts, expected);
+    if (round >= 0) measures.push({ bare: bareNow, pod: podNow });
+  }
+  rows.push({
+    pod: `${options.npus} NPU(s) on ${options.workers} worker(s)`,
+    requests,
+    against: sideBySide ? 'two bare loops side by side' : 'bare loop',
+    bare: median(measures.map((measure) => measure.bare)),
+    rate: median(measures.map((measure) => measure.pod)),
+    ratio: median(measures.map((measure) => measure.pod / measure.bare)),
+    goal,
+  });
+}
+for (const thread of threads) await thread.terminate();
+
+printTable(
+  `Pod against its bare kernels, ${TOKENS} tokens a request, tokens/s (medians of ${ROUNDS} paired rounds; ${machine()['cpu']}, ${machine()['cores']} cores)`,
+  ['pod', 'requests', 'against', 'bare', 'pod', 'ratio', 'goal'],
+  rows.map(({ pod, requests, against, bare, rate, ratio, goal }) => [pod, String(requests), against, bare.toFixed(0), rate.toFixed(0), ratio.toFixed(2), `≥ ${goal}`]),
+);
+writeResults('bench/results/pod.json', rows);
