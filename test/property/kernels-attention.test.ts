@@ -141,6 +141,14 @@ describe('MLA', () => {
     expectSameBits(last, whole.slice(40 * d.heads * d.latent, 41 * d.heads * d.latent));
   });
 
+  it('should hand on NaN from a position that is seen, so that a block that was never written shows', () => {
+    const d = { heads: 2, latent: 16, rope: 4 };
+    const kv = { latents: noise(5)(20 * 16).fill(NaN, 7 * 16, 8 * 16), ropes: noise(6)(20 * 4), length: 20 };
+    const out = mla(noise(7)(2 * d.heads * 20), kv, [6, 19], d, 16, 2);
+    expect(out.slice(0, 32).every(Number.isFinite)).toBe(true);
+    expect(out.slice(32).every(Number.isNaN)).toBe(true);
+  });
+
   it('should stay near a plain float64 softmax', () => {
     const make = noise(4);
     const d = { heads: 2, latent: 32, rope: 8 };

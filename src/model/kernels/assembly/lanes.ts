@@ -45,7 +45,8 @@ export function storeTail(p: usize, v: v128, count: i32): void {
 
 /**
  * `value`, in a form that no compiler folds, given any number that is never negative. A v128 constant inside a loop is built anew in every
- * iteration (Binaryen propagates it there, V8 does not hoist it): the BF16 mask made that way halved the speed of matmul.
+ * iteration (Binaryen propagates it there, V8 does not hoist it; three instructions on x64). Measured: with a constant BF16 mask, matmul ran at
+ * 21.8 instead of 34.4 GFLOP/s for one row and 34.3 instead of 41.0 for many; exp at 40 instead of 13 cycles a vector.
  */
 // @ts-ignore: decorator
 @inline
