@@ -1,5 +1,6 @@
 // Attention of a few rows of one sequence over its paged KV (kv-store.ts draws the blocks).
-// Tiles of positions are the outer loop, queries the inner one, so that a tile's KV stays in the first cache for all heads and rows.
+// For each KV head, tiles of positions are the outer loop and queries the inner one, so that a tile's KV stays in the first cache for all its heads
+// and rows.
 // What a query computes does not depend on its neighbours: the order of operations is attention-tile.ts's.
 import { BATCH, QUERY_BYTES, TILE, tileForBatch, WORK_BYTES } from './attention-tile';
 
@@ -87,7 +88,7 @@ export function mlaAttention(
 
 /**
  * Grouped-query attention: query head h reads KV head h / (heads / kvHeads). q and out rows: heads × headDim. Row r sees positions 0..positions[r].
- * Strides in floats; headDim a multiple of 4; blockSize a multiple of 16. scratch: 544 + 20 * rows * heads bytes.
+ * Strides in floats; headDim a multiple of 4; blockSize a multiple of 16. scratch: 544 + 20 * rows * heads / kvHeads bytes.
  */
 export function gqaAttention(
   out: usize, outStride: i32, q: usize, qStride: i32, rows: i32, heads: i32, kvHeads: i32, headDim: i32,
@@ -96,21 +97,19 @@ export function gqaAttention(
   const queries = scratch + WORK_BYTES;
   const group = heads / kvHeads;
   const count = rows * group; // queries of a KV head
+  const rowBytes = <usize>headDim << 3;
+  const last = lastPosition(positions, rows);
   for (let g = 0; g < kvHeads; g++) {
     for (let i = 0; i < count; i++) {
       const r = i / group, h = g * group + (i % group);
-      openQuery(queries + <usize>(g * count + i) * QUERY_BYTES, q + <usize>(r * qStride + h * headDim) * 4, out + <usize>(r * outStride + h * headDim) * 4, seenBy(r, positions));
+      const from = q + <usize>(r * qStride + h * headDim) * 4, to = out + <usize>(r * outStride + h * headDim) * 4;
+      openQuery(queries + <usize>i * QUERY_BYTES, from, to, seenBy(r, positions));
     }
-  }
-  const rowBytes = <usize>headDim << 3;
-  const last = lastPosition(positions, rows);
-  for (let start = 0; start <= last; start += TILE) {
-    let kv = <usize>load<u32>(blockTable + (<usize>(start / blockSize) << 2)) + <usize>layerOffset + <usize>(start % blockSize) * rowBytes;
-    for (let g = 0; g < kvHeads; g++) {
-      const mine = queries + <usize>(g * count) * QUERY_BYTES;
-      tileForQueries(scratch, mine, count, start, kv, rowBytes, headDim, <usize>headDim << 2, headDim, scale);
-      kv += <usize>blockSize * rowBytes;
+    const head = <usize>(layerOffset + g * blockSize * <i32>rowBytes);
+    for (let start = 0; start <= last; start += TILE) {
+      const kv = <usize>load<u32>(blockTable + (<usize>(start / blockSize) << 2)) + head + <usize>(start % blockSize) * rowBytes;
+      tileForQueries(scratch, queries, count, start, kv, rowBytes, headDim, <usize>headDim << 2, headDim, scale);
     }
+    for (let i = 0; i < count; i++) closeQuery(queries + <usize>i * QUERY_BYTES, headDim);
   }
-  for (let i = 0; i < kvHeads * count; i++) closeQuery(queries + <usize>i * QUERY_BYTES, headDim);
 }

@@ -133,16 +133,18 @@ function tile1x16<T>(y: usize, x: usize, w: usize, inDim: i32, count: i32): void
   store8(y + 32, a2, a3, count - 8);
 }
 
-/** All rows against one panel of `count` (1..16) outputs, as far as tiles of 4 and 2 rows go; returns the rows done. */
-function panelRows<T>(y: usize, yStride: usize, x: usize, xStride: usize, rows: i32, w: usize, inDim: i32, count: i32): i32 {
-  const fours = rows & ~3;
+/**
+ * All rows but an odd last one against one panel of `count` (1..16) outputs. Four rows share the unpacking of BF16; F32 has none to share, and two
+ * rows over whole panels use each cache line at once (four rows at 2048 → 2048: 0.51 of peak by 4 × 8, 0.86 by 2 × 16).
+ */
+function panelRows<T>(y: usize, yStride: usize, x: usize, xStride: usize, rows: i32, w: usize, inDim: i32, count: i32): void {
+  const fours = isFloat<T>() ? 0 : rows & ~3;
   for (let half = 0; half < count; half += 8) {
     for (let r = 0; r < fours; r += 4) {
       tile4x8<T>(y + <usize>r * yStride + (<usize>half << 2), yStride, x + <usize>r * xStride, xStride, w + <usize>half * sizeof<T>(), inDim, count - half);
     }
   }
-  if (rows & 2) tile2x16<T>(y + <usize>fours * yStride, yStride, x + <usize>fours * xStride, xStride, w, inDim, count);
-  return rows & ~1;
+  for (let r = fours; r + 2 <= rows; r += 2) tile2x16<T>(y + <usize>r * yStride, yStride, x + <usize>r * xStride, xStride, w, inDim, count);
 }
 
 /** Panels are taken two at a time: an odd last row then has 8 accumulators, and the pair of panels stays in the cache for all rows. */
