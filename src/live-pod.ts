@@ -9,16 +9,25 @@ import { ControlPage } from './fabric/control-page.ts';
 import { Links } from './fabric/links.ts';
 import { collect, LiveGeneration } from './generation.ts';
 import { resolveModel } from './model/registry.ts';
-import { type ChatMessage, type GenerateOptions, generateOptionsSchema, type PodOptions, type Prompt, parseOptions, podOptionsSchema, type ResolvedGenerateOptions } from './options.ts';
-import type { ControlRemote, Outcome } from './platform/control-thread.ts';
+import {
+  type ChatMessage,
+  type GenerateOptions,
+  generateOptionsSchema,
+  type PodOptions,
+  type Prompt,
+  parseOptions,
+  podOptionsSchema,
+  type ResolvedGenerateOptions,
+} from './options.ts';
 import type { ControlHandle } from './platform/control.ts';
+import type { ControlRemote, Outcome } from './platform/control-thread.ts';
 import { entryPoint } from './platform/workers.ts';
 import type { ModelInfo, Pod } from './pod.ts';
 import type { GenerateCall, PodToCaller, PromptRecord } from './protocol/caller.ts';
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
 import { REQUEST_IDS, type Sampling } from './protocol/messages.ts';
 import type { Completion, Generation, PodStats } from './results.ts';
-import { type Clock, monotonicClock, systemRandom } from './runtime/clock.ts';
+import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
 import { breathe } from './runtime/event-loop.ts';
 import { MessagePort } from './runtime/message-port.ts';
@@ -32,10 +41,16 @@ export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
   const folder = resolveModel(resolved.model);
   const { model: _model, topology: _topology, kv_blocks, memory_bytes, ...numbers } = resolved;
-  const origin_ms = performance.timeOrigin + performance.now();
+  const origin_ms = epoch_ms();
   const thread = new Worker(entryPoint('../platform/control-thread'));
   const died = new Promise<never>((_, reject) => {
-    thread.once('error', (error) => reject(error instanceof MinipodError ? error : new MinipodError('internal', `the pod's control thread failed: ${error instanceof Error ? error.message : error}`, { cause: error })));
+    thread.once('error', (error) =>
+      reject(
+        error instanceof MinipodError
+          ? error
+          : new MinipodError('internal', `the pod's control thread failed: ${error instanceof Error ? error.message : error}`, { cause: error }),
+      ),
+    );
     thread.once('exit', (code) => reject(new MinipodError('closed', `the pod's control thread exited with code ${code}`)));
   });
   died.catch(() => {});
@@ -84,7 +99,7 @@ class LivePod implements Pod {
       context_length: plan.config.maxPositions,
       vocab_size: handle.vocab_size,
       parameters: handle.parameters,
-      created: Math.floor(Date.now() / 1000),
+      created: Math.floor(epoch_ms() / 1000),
       has_chat_template: handle.has_chat_template,
     };
     died.catch((error: MinipodError) => this.#fail(error));
@@ -102,7 +117,10 @@ class LivePod implements Pod {
     return collect(this.#submit(prompt, resolved, signal), this.model.name, resolved.n);
   }
 
-  async tokenize(prompt: string | readonly ChatMessage[], { add_special_tokens = true }: { add_special_tokens?: boolean } = {}): Promise<{ token_ids: number[]; tokens: string[] }> {
+  async tokenize(
+    prompt: string | readonly ChatMessage[],
+    { add_special_tokens = true }: { add_special_tokens?: boolean } = {},
+  ): Promise<{ token_ids: number[]; tokens: string[] }> {
     return this.#ask(this.#remote.tokenize(promptRecord(prompt), add_special_tokens) as Promise<Outcome<{ token_ids: number[]; tokens: string[] }>>);
   }
 
@@ -126,7 +144,9 @@ class LivePod implements Pod {
       npus: report.npus.map((npu) => ({ ...npu, worker: Math.floor((npu.npu * workers) / npus), hbm_bytes: layouts[npu.npu]?.bytes ?? 0 })),
       expert_loads: report.expert_loads,
       memory: { total_bytes: memory.bytes, regions: memory.regions },
-      fabric: report.links.flatMap(({ from, reports }) => reports.map(({ peer, lane, frames, bytes, full }) => ({ link: `${from}→${peer} ${lane}`, frames, bytes, full, wakes: report.wakes[peer] ?? 0 }))),
+      fabric: report.links.flatMap(({ from, reports }) =>
+        reports.map(({ peer, lane, frames, bytes, full }) => ({ link: `${from}→${peer} ${lane}`, frames, bytes, full, wakes: report.wakes[peer] ?? 0 })),
+      ),
       unexpected_messages: report.unexpected,
     };
   }
@@ -198,7 +218,10 @@ class LivePod implements Pod {
     const { links } = this.#port;
     const hasWork = (): boolean => this.#isClosed || links.hasInbound();
     while (!this.#isClosed) {
-      const busy = links.receive((_, ring) => this.#receive(this.#port.read(ring).message as PodToCaller));
+      const busy = links.receive((_, ring) => {
+        const mail = this.#port.read(ring);
+        if (mail !== null) this.#receive(mail.message as PodToCaller);
+      });
       const waits = links.flush();
       // Chunks wake their readers, who run before the next frame is looked for.
       if (busy) await breathe();
@@ -224,7 +247,8 @@ class LivePod implements Pod {
 
 function promptRecord(prompt: Prompt): PromptRecord {
   if (typeof prompt === 'string') return { kind: 'text', text: prompt, tokens: [], roles: [], contents: [] };
-  if (!Array.isArray(prompt)) throw new MinipodError('invalid_request', 'prompt: must be a text, an array of token ids or an array of messages', { param: 'prompt' });
+  if (!Array.isArray(prompt))
+    throw new MinipodError('invalid_request', 'prompt: must be a text, an array of token ids or an array of messages', { param: 'prompt' });
   if (prompt.every((item): item is number => typeof item === 'number')) return { kind: 'tokens', text: '', tokens: [...prompt], roles: [], contents: [] };
   const messages = prompt as readonly ChatMessage[];
   for (const [index, message] of messages.entries()) {

@@ -5,7 +5,7 @@
  */
 import { assert, MinipodError } from '../protocol/errors.ts';
 import type { ControlPage } from './control-page.ts';
-import { type FrameHeader, RingConsumer, RingProducer, ringBytes } from './ring.ts';
+import { type FrameHeader, payloadBytesMax, RingConsumer, RingProducer, ringBytes } from './ring.ts';
 
 export type Lane = 'control' | 'data';
 export type RingPlace = { readonly from: number; readonly to: number; readonly lane: Lane; readonly offset: number; readonly capacity: number };
@@ -21,7 +21,10 @@ export function planRings(pairs: readonly { from: number; to: number; capacity: 
   const rings: RingPlace[] = [];
   let next = offset;
   for (const { from, to, capacity } of pairs) {
-    for (const [lane, size] of [['control', CONTROL_CAPACITY], ['data', capacity]] as const) {
+    for (const [lane, size] of [
+      ['control', CONTROL_CAPACITY],
+      ['data', capacity],
+    ] as const) {
       rings.push({ from, to, lane, offset: next, capacity: size });
       next += Math.ceil(ringBytes(size) / 128) * 128;
     }
@@ -41,18 +44,28 @@ class Outgoing {
   readonly producer: RingProducer;
   readonly outbox: Waiting[] = [];
   readonly counters: LinkCounters;
+  readonly payload_bytes_max: number;
 
   constructor(memory: WebAssembly.Memory, ring: RingPlace) {
+    this.payload_bytes_max = payloadBytesMax(ring.capacity);
     this.producer = new RingProducer(memory, ring.offset, ring.capacity);
     this.counters = { peer: ring.to, lane: ring.lane, frames: 0, bytes: 0, full: 0 };
   }
 
   send(header: Readonly<FrameHeader>, payload: Uint8Array | null): void {
+    assert(
+      payload === null || payload.length <= this.payload_bytes_max,
+      `a payload of ${payload?.length} bytes on a link that takes ${this.payload_bytes_max}`,
+    );
     this.counters.frames++;
     this.counters.bytes += payload?.length ?? 0;
     if (this.outbox.length === 0 && this.producer.write(header, payload)) return;
     this.counters.full++;
-    if (this.outbox.length >= OUTBOX_FRAMES_MAX) throw new MinipodError('internal', `thread ${this.counters.peer} stopped draining its ${this.counters.lane} ring: ${OUTBOX_FRAMES_MAX} frames wait for it`);
+    if (this.outbox.length >= OUTBOX_FRAMES_MAX)
+      throw new MinipodError(
+        'internal',
+        `thread ${this.counters.peer} stopped draining its ${this.counters.lane} ring: ${OUTBOX_FRAMES_MAX} frames wait for it`,
+      );
     // The encoder reuses its buffer: what waits is kept apart.
     this.outbox.push({ header: { ...header }, payload: payload === null ? null : payload.slice() });
   }
@@ -116,6 +129,12 @@ export class Links {
     const link = this.#outgoing.get(peer);
     assert(link, `thread ${this.thread} has no link to thread ${peer}`);
     link[lane].send(header, payload);
+  }
+
+  payloadBytesMax(peer: number, lane: Lane): number {
+    const link = this.#outgoing.get(peer);
+    assert(link, `thread ${this.thread} has no link to thread ${peer}`);
+    return link[lane].payload_bytes_max;
   }
 
   /** Publishes the turn's frames, one store a ring, and wakes whom they are for. True while frames still wait for room. */

@@ -20,8 +20,8 @@ const TAIL_WORD = 32;
 const DATA_WORD = 64;
 const PAD = 0;
 
-/** Kinds of frames. 0 is padding. */
-export const FRAME_KIND = { message: 1, dispatch: 2, combine: 3 } as const;
+/** Kinds of frames. 0 is padding; `part`: the beginning of a message that goes on in the next frame. */
+export const FRAME_KIND = { message: 1, dispatch: 2, combine: 3, part: 4 } as const;
 
 export const ringBytes = (capacity: number): number => DATA_WORD * 4 + capacity;
 /** The largest payload that a ring takes: half of it, so that a frame and its padding always fit an empty ring. */

@@ -124,7 +124,8 @@ class NpuWorker {
     const hasWork = (): boolean => this.#links.hasInbound();
     while (!control.isStopped(this.#thread)) {
       let busy = this.#links.receive((_, ring) => {
-        if (ring.header.kind === FRAME_KIND.message) this.#receiveMessage(this.#port.read(ring));
+        const { kind } = ring.header;
+        if (kind === FRAME_KIND.message || kind === FRAME_KIND.part) this.#receiveMessage(this.#port.read(ring));
         else this.#exchange.receive(ring);
       });
       busy = this.#host.turn() || busy;
@@ -224,7 +225,9 @@ class NpuWorker {
     if (this.#links.isAttached(thread)) this.#port.send(thread, to, from, message);
   }
 
-  #receiveMessage({ to, from, message }: { to: Address; from: Address; message: unknown }): void {
+  #receiveMessage(mail: ReturnType<MessagePort['read']>): void {
+    if (mail === null) return;
+    const { to, from, message } = mail;
     if (to.startsWith('worker/')) this.#receiveThreadMessage(message as ThreadMessage);
     else this.#host.send(to, from, message as Message);
   }

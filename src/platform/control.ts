@@ -15,7 +15,7 @@ import { Links } from '../fabric/links.ts';
 import { sequencesOf } from '../flowserve/frontend.ts';
 import { WeightLoader } from '../flowserve/load-weights.ts';
 import { OutputProcess } from '../flowserve/output-process.ts';
-import { type PlanOptions, planPod, type PodPlan } from '../flowserve/pod-plan.ts';
+import { type PlanOptions, type PodPlan, planPod } from '../flowserve/pod-plan.ts';
 import { type Checkpoint, openCheckpoint } from '../model/checkpoint.ts';
 import { instantiateKernels, loadKernelModule } from '../model/kernels/kernels.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
@@ -28,11 +28,16 @@ import { type LinkReport, type NpuReport, type ThreadMessage, threadInspect } fr
 import { ActorHost, type Birth } from '../runtime/actor-host.ts';
 import { type Clock, monotonicClock } from '../runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD, FIRST_WORKER_THREAD, threadOf, threadOfWorker } from '../runtime/directory.ts';
+import { breathe, keepAwake, waitAtMost } from '../runtime/event-loop.ts';
 import { MessagePort } from '../runtime/message-port.ts';
-import { breathe, keepAwake } from '../runtime/event-loop.ts';
 import { Workers } from './workers.ts';
 
-export type ControlOptions = Omit<PlanOptions, 'npus'> & { readonly npus: number; readonly folder: string; readonly origin_ms: number; readonly max_queued: number };
+export type ControlOptions = Omit<PlanOptions, 'npus'> & {
+  readonly npus: number;
+  readonly folder: string;
+  readonly origin_ms: number;
+  readonly max_queued: number;
+};
 
 /** What the caller's thread needs to talk to the pod. */
 export type ControlHandle = {
@@ -103,7 +108,15 @@ export class Control {
     return control;
   }
 
-  private constructor(options: ControlOptions, plan: PodPlan, memories: readonly WebAssembly.Memory[], space: AddressSpace, tokenizer: Tokenizer, module: WebAssembly.Module, parameters: number) {
+  private constructor(
+    options: ControlOptions,
+    plan: PodPlan,
+    memories: readonly WebAssembly.Memory[],
+    space: AddressSpace,
+    tokenizer: Tokenizer,
+    module: WebAssembly.Module,
+    parameters: number,
+  ) {
     this.#plan = plan;
     this.#space = space;
     this.#tokenizer = tokenizer;
@@ -146,7 +159,9 @@ export class Control {
   tokenize(prompt: PromptRecord, addSpecialTokens: boolean): { token_ids: number[]; tokens: string[] } {
     const messages = prompt.roles.map((role, index) => ({ role, content: prompt.contents[index] ?? '' }));
     const token_ids =
-      prompt.kind === 'chat' ? this.#tokenizer.applyChatTemplate(messages, { addGenerationPrompt: true }) : this.#tokenizer.encode(prompt.text, { addSpecialTokens });
+      prompt.kind === 'chat'
+        ? this.#tokenizer.applyChatTemplate(messages, { addGenerationPrompt: true })
+        : this.#tokenizer.encode(prompt.text, { addSpecialTokens });
     return { token_ids, tokens: token_ids.map((id) => this.#tokenizer.tokenText(id)) };
   }
 
@@ -160,7 +175,10 @@ export class Control {
     const control = this.#port.links.control;
     return {
       npus: reports.flatMap(({ npus }) => npus).sort((a, b) => a.npu - b.npu),
-      links: [{ from: CONTROL_THREAD, reports: this.#port.links.counters() }, ...reports.map(({ worker, links }) => ({ from: threadOfWorker(worker), reports: links }))],
+      links: [
+        { from: CONTROL_THREAD, reports: this.#port.links.counters() },
+        ...reports.map(({ worker, links }) => ({ from: threadOfWorker(worker), reports: links })),
+      ],
       wakes: Array.from({ length: threads }, (_, thread) => control.wakes(thread)),
       expert_loads: this.#expertLoads(),
       requests_open: this.#output.open_requests,
@@ -203,7 +221,9 @@ export class Control {
     }
   }
 
-  #receive(peer: number, { to, from, message }: { to: Address; from: Address; message: unknown }): void {
+  #receive(peer: number, mail: ReturnType<MessagePort['read']>): void {
+    if (mail === null) return;
+    const { to, from, message } = mail;
     if (peer === CALLER_THREAD) this.#receiveCaller(message as CallerToPod);
     else if (roleOf(to) === 'worker') this.#receiveThread(idOf(from), message as ThreadMessage);
     else this.#host.send(to, from, message as Message);
@@ -264,7 +284,8 @@ export class Control {
 
   #workerLost(worker: number, error: ErrorRecord): void {
     for (let npu = 0; npu < this.#plan.npus; npu++) {
-      if (workerOfNpu(npu, this.#plan.npus, this.#plan.workers) === worker) this.#host.send('task-executor/0', CONTROL, npuLost(npu, error) as TaskExecutorMessage);
+      if (workerOfNpu(npu, this.#plan.npus, this.#plan.workers) === worker)
+        this.#host.send('task-executor/0', CONTROL, npuLost(npu, error) as TaskExecutorMessage);
     }
     this.#port.links.control.ring(CONTROL_THREAD);
   }
@@ -272,7 +293,10 @@ export class Control {
   #giveUp(error: MinipodError): void {
     this.#ready.reject(error);
     // The error ends this thread; the caller sees it end and fails what it still waits for.
-    if (this.#loop !== null) queueMicrotask(() => { throw error; });
+    if (this.#loop !== null)
+      queueMicrotask(() => {
+        throw error;
+      });
   }
 
   async #inspectWorkers(): Promise<Extract<ThreadMessage, { type: 'INSPECTED' }>[]> {
@@ -284,9 +308,7 @@ export class Control {
       if (this.#workers.isRunning(worker)) this.#port.send(threadOfWorker(worker), address('worker', worker), CONTROL, threadInspect(query), 'control');
     }
     this.#port.links.flush();
-    const deadline = setTimeout(resolve, INSPECT_DEADLINE_MS);
-    await promise;
-    clearTimeout(deadline);
+    await waitAtMost(promise, INSPECT_DEADLINE_MS);
     this.#inspections.delete(query);
     return inspection.reports;
   }
@@ -320,7 +342,13 @@ function birthOf(to: Address, message: Message): Birth | null {
   }
 }
 
-async function loadWeights(checkpoint: Checkpoint, plan: PodPlan, space: AddressSpace, module: WebAssembly.Module, onProgress: (report: ProgressReport) => Promise<void>): Promise<void> {
+async function loadWeights(
+  checkpoint: Checkpoint,
+  plan: PodPlan,
+  space: AddressSpace,
+  module: WebAssembly.Module,
+  onProgress: (report: ProgressReport) => Promise<void>,
+): Promise<void> {
   const kernels = space.memories.map((memory) => instantiateKernels(module, memory));
   const loader = new WeightLoader(checkpoint, space, (segment) => {
     const found = kernels[segment];
