@@ -60,7 +60,12 @@ export const jobExecutor = setup({
     },
     draining: {
       on: {
-        ADMIT: { actions: { type: 'send', params: ({ event }) => ({ to: event.request, message: refused({ code: 'closed', message: 'the pod is closing', param: null }) }) } },
+        ADMIT: {
+          actions: {
+            type: 'send',
+            params: ({ event }) => ({ to: event.request, message: refused({ code: 'closed', message: 'the pod is closing', param: null }) }),
+          },
+        },
         LEAVE: { actions: assign({ choices: ({ context, event }) => context.choices - event.choices }) },
       },
       always: { guard: ({ context }) => context.choices === 0, target: 'stopped' },

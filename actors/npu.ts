@@ -64,7 +64,10 @@ export const npu = setup({
     },
     busy: {
       on: {
-        LAUNCH_DONE: { target: 'idle', actions: { type: 'send', params: ({ context, event }) => ({ to: context.dp_group, message: stepDone(event.step, event.outcomes) }) } },
+        LAUNCH_DONE: {
+          target: 'idle',
+          actions: { type: 'send', params: ({ context, event }) => ({ to: context.dp_group, message: stepDone(event.step, event.outcomes) }) },
+        },
         LAUNCH_FAILED: { target: 'lost', actions: assign({ step: ({ event }) => event.step, error: ({ event }) => event.error }) },
         DRAIN: 'draining',
       },
@@ -76,7 +79,10 @@ export const npu = setup({
           target: 'idle',
           actions: {
             type: 'send',
-            params: ({ context }) => ({ to: context.dp_group, message: stepFailed(context.step, context.error ?? { code: 'internal', message: 'the launch failed', param: null }) }),
+            params: ({ context }) => ({
+              to: context.dp_group,
+              message: stepFailed(context.step, context.error ?? { code: 'internal', message: 'the launch failed', param: null }),
+            }),
           },
         },
       },

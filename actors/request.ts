@@ -8,9 +8,9 @@
  */
 import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';
+import { admit, cancel, leave, plan, requestEnded, requestRunning } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
 import type { Commands, RequestMessage, Sequence } from '../src/protocol/messages.ts';
-import { admit, cancel, leave, plan, requestEnded, requestRunning } from '../src/protocol/constructors.ts';
 
 type Request = { self: Address; job: Address; sequences: readonly Sequence[]; error: ErrorRecord | null };
 
@@ -37,7 +37,10 @@ export const request = setup({
     },
     withdrawing: {
       on: {
-        ADMITTED: { target: 'cancelled', actions: { type: 'send', params: ({ context }) => ({ to: JOB_EXECUTOR, message: leave(context.self, context.sequences.length) }) } },
+        ADMITTED: {
+          target: 'cancelled',
+          actions: { type: 'send', params: ({ context }) => ({ to: JOB_EXECUTOR, message: leave(context.self, context.sequences.length) }) },
+        },
         REFUSED: 'cancelled',
         CANCEL: {},
       },
@@ -82,7 +85,10 @@ export const request = setup({
       type: 'final',
       entry: {
         type: 'send',
-        params: ({ context }) => ({ to: FRONTEND, message: requestEnded(context.self, { code: 'cancelled', message: 'the caller cancelled the request', param: null }) }),
+        params: ({ context }) => ({
+          to: FRONTEND,
+          message: requestEnded(context.self, { code: 'cancelled', message: 'the caller cancelled the request', param: null }),
+        }),
       },
     },
   },

@@ -29,7 +29,8 @@ export const taskExecutor = setup({
       outbox: ({ context, event }) => (event.type === 'NPU_READY' ? context.placement.ready(event.npu).map(({ task, npu }) => placedOn(task, npu)) : []),
     }),
     markLost: assign({
-      outbox: ({ context, event }) => (event.type === 'NPU_LOST' ? context.placement.lost(event.npu).map((task) => ({ to: task, message: executorLost(event.error) })) : []),
+      outbox: ({ context, event }) =>
+        event.type === 'NPU_LOST' ? context.placement.lost(event.npu).map((task) => ({ to: task, message: executorLost(event.error) })) : [],
     }),
     placeTask: assign({
       outbox: ({ context, event }) => {

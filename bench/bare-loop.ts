@@ -77,7 +77,8 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
     const blocksOfEach = Math.ceil((Math.max(...prompts.map(({ length }) => length)) + count) / block_size);
     prompts.forEach((_, slot) => {
       const table = (offsetOf(layout?.blockTables.address ?? 0) >> 2) + slot * (layout?.blockTables.blocks_max ?? 0);
-      for (let block = 0; block < blocksOfEach; block++) words[table + block] = offsetOf(layout?.kv.address ?? 0) + (slot * blocksOfEach + block) * (layout?.kv.block_bytes ?? 0);
+      for (let block = 0; block < blocksOfEach; block++)
+        words[table + block] = offsetOf(layout?.kv.address ?? 0) + (slot * blocksOfEach + block) * (layout?.kv.block_bytes ?? 0);
     });
     const output: number[][] = prompts.map(() => []);
     for (let from = 0; from < prompts.length; ) {
@@ -91,14 +92,22 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
         to++;
       }
       if (to === from) throw new Error('a prompt is longer than a batch');
-      step(spans, prompts.slice(from, to), spans.map(() => 0)).forEach((token, index) => output[from + index]?.push(token));
+      step(
+        spans,
+        prompts.slice(from, to),
+        spans.map(() => 0),
+      ).forEach((token, index) => {
+        output[from + index]?.push(token);
+      });
       from = to;
     }
     const spans = prompts.map((_, slot): Span => ({ slot, row: slot, rows: 1 }));
     for (let generated = 1; generated < count; generated++) {
       const tokens = output.map((ids) => [ids.at(-1) as number]);
       const starts = prompts.map(({ length }) => length + generated - 1);
-      step(spans, tokens, starts).forEach((token, slot) => output[slot]?.push(token));
+      step(spans, tokens, starts).forEach((token, slot) => {
+        output[slot]?.push(token);
+      });
     }
     return output;
   }

@@ -90,6 +90,14 @@ for (const thread of threads) await thread.terminate();
 printTable(
   `Pod against its bare kernels, ${TOKENS} tokens a request, tokens/s (medians of ${ROUNDS} paired rounds; ${machine()['cpu']}, ${machine()['cores']} cores)`,
   ['pod', 'requests', 'against', 'bare', 'pod', 'ratio', 'goal'],
-  rows.map(({ pod, requests, against, bare, rate, ratio, goal }) => [pod, String(requests), against, bare.toFixed(0), rate.toFixed(0), ratio.toFixed(2), `≥ ${goal}`]),
+  rows.map(({ pod, requests, against, bare, rate, ratio, goal }) => [
+    pod,
+    String(requests),
+    against,
+    bare.toFixed(0),
+    rate.toFixed(0),
+    ratio.toFixed(2),
+    `≥ ${goal}`,
+  ]),
 );
 writeResults('bench/results/pod.json', rows);

@@ -2,8 +2,9 @@
  * A running generation on the caller's side: chunks come in from the ring, the caller takes them out.
  * @module
  */
-import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
+
 import type { ChunkRecord, PodToCaller, PositionRecord } from './protocol/caller.ts';
+import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
 import type { Chunk, Completion, CompletionChoice, FinishReason, Generation, PromptInfo, RequestTimes, TokenLogprob, Usage } from './results.ts';
 import type { Clock } from './runtime/clock.ts';
 
@@ -127,7 +128,14 @@ export class LiveGeneration implements Generation {
 
 /** Collects a whole generation. */
 export async function collect(generation: Generation, model: string, choices: number): Promise<Completion> {
-  const parts = Array.from({ length: choices }, (_, index) => ({ index, text: '', token_ids: [] as number[], logprobs: null as TokenLogprob[] | null, finish: null as FinishReason | null, stop: null as string | number | null }));
+  const parts = Array.from({ length: choices }, (_, index) => ({
+    index,
+    text: '',
+    token_ids: [] as number[],
+    logprobs: null as TokenLogprob[] | null,
+    finish: null as FinishReason | null,
+    stop: null as string | number | null,
+  }));
   for await (const chunk of generation) {
     const part = parts[chunk.choice];
     if (part === undefined) throw new MinipodError('internal', `choice ${chunk.choice} of ${choices}`);

@@ -26,4 +26,16 @@ export { listModels } from './model/registry.ts';
 export type { ChatMessage, GenerateOptions, LoadProgress, PodOptions, Prompt } from './options.ts';
 export type { ModelInfo, Pod } from './pod.ts';
 export { type ErrorCode, MinipodError } from './protocol/errors.ts';
-export type { Chunk, Completion, CompletionChoice, FinishReason, Generation, NpuStats, PodStats, PromptInfo, RequestTimes, TokenLogprob, Usage } from './results.ts';
+export type {
+  Chunk,
+  Completion,
+  CompletionChoice,
+  FinishReason,
+  Generation,
+  NpuStats,
+  PodStats,
+  PromptInfo,
+  RequestTimes,
+  TokenLogprob,
+  Usage,
+} from './results.ts';

@@ -58,7 +58,7 @@ export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
   try {
     const progress = onProgress === undefined ? null : Comlink.proxy(onProgress);
     const created = remote.create({ ...numbers, kv_blocks, memory_bytes, folder, origin_ms }, progress as never) as Promise<Outcome<ControlHandle>>;
-    const handle = valueOf(await Promise.race([created, died]));
+    const handle = unwrap(await Promise.race([created, died]));
     return new LivePod(handle, thread, remote, died, monotonicClock(origin_ms));
   } catch (error) {
     await thread.terminate();
@@ -66,7 +66,7 @@ export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
   }
 }
 
-function valueOf<Value>(outcome: Outcome<Value>): Value {
+function unwrap<Value>(outcome: Outcome<Value>): Value {
   if ('error' in outcome) throw fromErrorRecord(outcome.error);
   return outcome.value;
 }
@@ -210,7 +210,7 @@ class LivePod implements Pod {
 
   async #ask<Value>(answer: Promise<Outcome<Value>>): Promise<Value> {
     if (this.#closing !== null || this.#isClosed) throw new MinipodError('closed', 'the pod is closed');
-    return valueOf(await Promise.race([answer, this.#died]));
+    return unwrap(await Promise.race([answer, this.#died]));
   }
 
   /** Takes what the pod sends, for as long as it lives. */

@@ -85,9 +85,17 @@ export const podOptionsSchema = z.strictObject({
   /** Choices that may wait or run in the pod at once; more are refused as overloaded. */
   max_queued: z.int().min(1).default(4096),
   /** Bytes of one segment of global memory, at most 4 GiB. */
-  segment_bytes: z.int().min(1 << 20).max(2 ** 32 - 65_536).multipleOf(65_536).default(2 ** 32 - 65_536),
+  segment_bytes: z
+    .int()
+    .min(1 << 20)
+    .max(2 ** 32 - 65_536)
+    .multipleOf(65_536)
+    .default(2 ** 32 - 65_536),
   /** Bytes of global memory that the pod may take in all. Default: 3/4 of this machine's memory. */
-  memory_bytes: z.int().min(1 << 20).optional(),
+  memory_bytes: z
+    .int()
+    .min(1 << 20)
+    .optional(),
 });
 
 export type LoadProgress = { readonly loaded_bytes: number; readonly total_bytes: number; readonly tensor: string };

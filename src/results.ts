@@ -92,7 +92,10 @@ export type PodStats = {
   readonly npus: readonly NpuStats[];
   /** Tokens routed to each expert: `[MoE layer][expert id]`. */
   readonly expert_loads: readonly (readonly number[])[];
-  readonly memory: { readonly total_bytes: number; readonly regions: readonly { readonly owner: string; readonly kind: string; readonly base: number; readonly bytes: number }[] };
+  readonly memory: {
+    readonly total_bytes: number;
+    readonly regions: readonly { readonly owner: string; readonly kind: string; readonly base: number; readonly bytes: number }[];
+  };
   readonly fabric: readonly { readonly link: string; readonly frames: number; readonly bytes: number; readonly full: number; readonly wakes: number }[];
   /** Messages that an actor's state did not expect, as `role TYPE state`: a defect, counted and never dropped in silence. */
   readonly unexpected_messages: readonly string[];

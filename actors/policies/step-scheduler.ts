@@ -7,15 +7,7 @@
  * @module
  */
 import type { Address } from '../../src/protocol/address.ts';
-import {
-  abandoned,
-  decoding,
-  generated,
-  generationFailed,
-  preempted,
-  scheduled,
-  tokens as tokensMessage,
-} from '../../src/protocol/constructors.ts';
+import { abandoned, decoding, generated, generationFailed, preempted, scheduled, tokens as tokensMessage } from '../../src/protocol/constructors.ts';
 import { assert, type ErrorRecord } from '../../src/protocol/errors.ts';
 import type { Commands, FinishReason, Sequence, StepEntry, StepOutcome, StepPlan, TokenOut } from '../../src/protocol/messages.ts';
 import { BlockManager } from './block-manager.ts';

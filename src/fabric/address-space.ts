@@ -41,7 +41,10 @@ export function planMemory(requests: readonly RegionRequest[], segmentBytes: num
   const regions = requests.map((request): Region => {
     const bytes = roundUp(request.bytes, REGION_ALIGNMENT);
     if (GUARD_BYTES + bytes > segmentBytes) {
-      throw new MinipodError('out_of_memory', `${request.kind} of ${request.owner} needs ${mebibytes(bytes)}, a segment holds ${mebibytes(segmentBytes - GUARD_BYTES)}: use more NPUs, fewer kv_blocks or larger segment_bytes`);
+      throw new MinipodError(
+        'out_of_memory',
+        `${request.kind} of ${request.owner} needs ${mebibytes(bytes)}, a segment holds ${mebibytes(segmentBytes - GUARD_BYTES)}: use more NPUs, fewer kv_blocks or larger segment_bytes`,
+      );
     }
     let segment = filled.findIndex((used) => used + bytes <= segmentBytes);
     if (segment < 0) segment = filled.push(GUARD_BYTES) - 1;

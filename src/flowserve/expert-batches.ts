@@ -101,7 +101,8 @@ export class ExpertBatches {
       const weights = experts[expert];
       assert(weights, `NPU ${layout.npu} was asked for expert ${dispatch.layer}.${expert}, which it does not own`);
       if (!isNear) {
-        for (let pair = 0; pair < count; pair++) this.#space.copy(layout.scratch.gathered + pair * rowBytes, dispatch.rowsAddress + (table[(pairRows >> 2) + pair] as number) * rowBytes, rowBytes);
+        for (let pair = 0; pair < count; pair++)
+          this.#space.copy(layout.scratch.gathered + pair * rowBytes, dispatch.rowsAddress + (table[(pairRows >> 2) + pair] as number) * rowBytes, rowBytes);
         this.#forward.mlp(weights, at.expertOut, at.gathered, count);
         this.#space.copy(reply, layout.scratch.expertOut, count * rowBytes);
       } else if (count === 1) {

@@ -72,7 +72,20 @@ export class Forward {
     if (moe.gating.kind === 'sigmoid') {
       const { groups, topkGroups, normalise, scalingFactor } = moe.gating;
       assert(bias, `layer ${layer} has no correction bias`);
-      this.kernels.gateSigmoid(experts, expertWeights, routerLogits, rows, moe.experts, offsetOf(bias.address), groups, topkGroups, moe.topK, normalise ? 1 : 0, scalingFactor, gateScratch);
+      this.kernels.gateSigmoid(
+        experts,
+        expertWeights,
+        routerLogits,
+        rows,
+        moe.experts,
+        offsetOf(bias.address),
+        groups,
+        topkGroups,
+        moe.topK,
+        normalise ? 1 : 0,
+        scalingFactor,
+        gateScratch,
+      );
     } else {
       this.kernels.gateSoftmax(experts, expertWeights, routerLogits, rows, moe.experts, moe.topK, moe.gating.normalise ? 1 : 0, gateScratch);
     }
@@ -148,7 +161,22 @@ export class Forward {
       kernels.mlaStore(kv, wide, kv + latent * 4, wide, count, latent, ropeDim, table, block_size, layerOffset, positions);
       const q = at.q + row * heads * wide * 4;
       const out = at.attention + row * heads * latent * 4;
-      kernels.mlaAttention(out, heads * latent, q, heads * wide, count, heads, latent, ropeDim, table, block_size, layerOffset, positions, softmaxScale, at.attentionScratch);
+      kernels.mlaAttention(
+        out,
+        heads * latent,
+        q,
+        heads * wide,
+        count,
+        heads,
+        latent,
+        ropeDim,
+        table,
+        block_size,
+        layerOffset,
+        positions,
+        softmaxScale,
+        at.attentionScratch,
+      );
     }
     this.#heads(at.values, heads * vDim, vDim, at.attention, heads * latent, latent, rows, w.expand);
     this.#linear(at.projected, this.#hidden, at.values, heads * vDim, rows, w.o);
@@ -173,10 +201,37 @@ export class Forward {
     for (const { slot, row, rows: count } of spans) {
       const table = this.blockTable(slot);
       const positions = at.positions + row * 4;
-      kernels.gqaStore(at.kv + row * kvWidth * 4, kvWidth, at.v + row * kvWidth * 4, kvWidth, count, kvHeads, headDim, table, block_size, layerOffset, positions);
+      kernels.gqaStore(
+        at.kv + row * kvWidth * 4,
+        kvWidth,
+        at.v + row * kvWidth * 4,
+        kvWidth,
+        count,
+        kvHeads,
+        headDim,
+        table,
+        block_size,
+        layerOffset,
+        positions,
+      );
       const q = at.q + row * qWidth * 4;
       const out = at.attention + row * qWidth * 4;
-      kernels.gqaAttention(out, qWidth, q, qWidth, count, heads, kvHeads, headDim, table, block_size, layerOffset, positions, softmaxScale, at.attentionScratch);
+      kernels.gqaAttention(
+        out,
+        qWidth,
+        q,
+        qWidth,
+        count,
+        heads,
+        kvHeads,
+        headDim,
+        table,
+        block_size,
+        layerOffset,
+        positions,
+        softmaxScale,
+        at.attentionScratch,
+      );
     }
     this.#linear(at.projected, this.#hidden, at.attention, qWidth, rows, w.o);
   }
@@ -200,7 +255,16 @@ export class Forward {
     else this.kernels.matmulF32(y, yStride, x, xStride, rows, offsetOf(address), inDim, outDim);
   }
 
-  #heads(y: number, yRow: number, yHead: number, x: number, xRow: number, xHead: number, rows: number, { address, inDim, outDim, heads, head_bytes, format }: Linear): void {
+  #heads(
+    y: number,
+    yRow: number,
+    yHead: number,
+    x: number,
+    xRow: number,
+    xHead: number,
+    rows: number,
+    { address, inDim, outDim, heads, head_bytes, format }: Linear,
+  ): void {
     if (format === 'bf16') this.kernels.matmulHeadsBf16(y, yRow, yHead, x, xRow, xHead, rows, heads, offsetOf(address), head_bytes, inDim, outDim);
     else this.kernels.matmulHeadsF32(y, yRow, yHead, x, xRow, xHead, rows, heads, offsetOf(address), head_bytes, inDim, outDim);
   }

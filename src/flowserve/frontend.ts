@@ -22,7 +22,8 @@ export function sequencesOf(call: GenerateCall, config: ModelConfig, tokenizer: 
       `the model's context length is ${config.maxPositions} tokens; the prompt has ${prompt.length}${call.max_tokens < 0 ? '' : ` and max_tokens asks for ${max_tokens}`}`,
       { param: room < 1 ? 'prompt' : 'max_tokens' },
     );
-  if (sampling.min_tokens > max_tokens) throw new MinipodError('invalid_request', `min_tokens: ${sampling.min_tokens} is more than max_tokens, ${max_tokens}`, { param: 'min_tokens' });
+  if (sampling.min_tokens > max_tokens)
+    throw new MinipodError('invalid_request', `min_tokens: ${sampling.min_tokens} is more than max_tokens, ${max_tokens}`, { param: 'min_tokens' });
   const stop_token_ids = [...new Set([...(call.ignore_eos ? [] : config.eosTokenIds), ...sampling.stop_token_ids])];
   checkTokenIds(stop_token_ids, config, 'stop_token_ids', BANNED_MAX);
   checkTokenIds(sampling.bias_ids, config, 'logit_bias', BIAS_MAX);

@@ -65,7 +65,13 @@ export class WeightLoader {
     yield this.#loadVector(layout, inputNorm, `${prefix}.input_layernorm.weight`);
     yield this.#loadVector(layout, postNorm, `${prefix}.post_attention_layernorm.weight`);
     if (attention.kind === 'gqa') {
-      for (const [weight, linear] of [['q_proj', attention.q], ['k_proj', attention.k], ['v_proj', attention.v], ['o_proj', attention.o]] as const) yield this.#loadLinear(layout, linear, [this.#whole(name(weight))]);
+      for (const [weight, linear] of [
+        ['q_proj', attention.q],
+        ['k_proj', attention.k],
+        ['v_proj', attention.v],
+        ['o_proj', attention.o],
+      ] as const)
+        yield this.#loadLinear(layout, linear, [this.#whole(name(weight))]);
       yield this.#loadVector(layout, attention.qNorm, name('q_norm'));
       yield this.#loadVector(layout, attention.kNorm, name('k_norm'));
     } else {
@@ -74,10 +80,16 @@ export class WeightLoader {
         yield this.#loadLinear(layout, qA, [this.#whole(name('q_a_proj'))]);
         yield this.#loadVector(layout, qANorm, name('q_a_layernorm'));
       }
-      yield this.#loadHeads(layout, name(qA === null ? 'q_proj' : 'q_b_proj'), [{ linear: qNope, transposed: false }, { linear: qRope, transposed: false }]);
+      yield this.#loadHeads(layout, name(qA === null ? 'q_proj' : 'q_b_proj'), [
+        { linear: qNope, transposed: false },
+        { linear: qRope, transposed: false },
+      ]);
       yield this.#loadLinear(layout, kvA, [this.#whole(name('kv_a_proj_with_mqa'))]);
       yield this.#loadVector(layout, kvANorm, name('kv_a_layernorm'));
-      yield this.#loadHeads(layout, name('kv_b_proj'), [{ linear: absorb, transposed: true }, { linear: expand, transposed: false }]);
+      yield this.#loadHeads(layout, name('kv_b_proj'), [
+        { linear: absorb, transposed: true },
+        { linear: expand, transposed: false },
+      ]);
       yield this.#loadLinear(layout, o, [this.#whole(name('o_proj'))]);
     }
     if (mlp !== null) yield* this.#loadMlp(layout, mlp, `${prefix}.mlp`);
@@ -105,7 +117,14 @@ export class WeightLoader {
     const { part } = this.#whole('model.embed_tokens.weight');
     const { address, format } = layout.embedding;
     if (part.tensor.dtype !== 'F16') this.#checkpoint.readInto(part.tensor, this.#space.bytesAt(address, part.tensor.bytes));
-    else this.#widenInto(layout, address, part, 0, part.shape.reduce((product, size) => product * size, 1));
+    else
+      this.#widenInto(
+        layout,
+        address,
+        part,
+        0,
+        part.shape.reduce((product, size) => product * size, 1),
+      );
     assert(format === 'bf16' || part.tensor.dtype !== 'BF16', 'an embedding in BF16 is kept so');
     return { tensor: part.name, bytes: part.tensor.bytes };
   }
@@ -214,7 +233,9 @@ export class WeightLoader {
       if (typeof source !== 'object' || source === null) return;
       if ('head_bytes' in source) copyLinear(target as Linear, source as Linear);
       else if ('length' in source && 'address' in source) copyVector(target as Vector, source as Vector);
-      else for (const key of Object.keys(source)) if (key !== 'experts') copyAny((target as Record<string, unknown>)[key], (source as Record<string, unknown>)[key]);
+      else
+        for (const key of Object.keys(source))
+          if (key !== 'experts') copyAny((target as Record<string, unknown>)[key], (source as Record<string, unknown>)[key]);
     };
     const { vocabSize, hiddenSize, maxPositions, rope } = this.#checkpoint.config;
     copy(to.embedding.address, from.embedding.address, vocabSize * hiddenSize * (from.embedding.format === 'bf16' ? 2 : 4));

@@ -5,25 +5,25 @@
  */
 import { npuOfExpert } from '../../actors/policies/placement.ts';
 import { Arena } from '../fabric/address-space.ts';
-import type { Dtype } from '../model/safetensors.ts';
 import { isMoeLayer, type ModelConfig } from '../model/config.ts';
-import {
-  attentionScratchBytes,
-  gateScratchBytes,
-  gqaLayerBytes,
-  mlaLayerBytes,
-  packedBytes,
-  sampleScratchBytes,
-} from '../model/kernels/kernels.ts';
+import { attentionScratchBytes, gateScratchBytes, gqaLayerBytes, mlaLayerBytes, packedBytes, sampleScratchBytes } from '../model/kernels/kernels.ts';
 import { ropeTableLength } from '../model/kernels/rope-table.ts';
 import { SAMPLING_WORDS } from '../model/kernels/sampling-params.ts';
+import type { Dtype } from '../model/safetensors.ts';
 
 /** Matrix weights are kept as BF16 where the checkpoint has BF16, else as F32 (F16 widens exactly). */
 export type WeightFormat = 'bf16' | 'f32';
 export const weightFormat = (dtype: Dtype): WeightFormat => (dtype === 'BF16' ? 'bf16' : 'f32');
 
 /** Packed panels; `heads` > 1: one packed matrix a head, `head_bytes` apart. */
-export type Linear = { readonly address: number; readonly inDim: number; readonly outDim: number; readonly format: WeightFormat; readonly heads: number; readonly head_bytes: number };
+export type Linear = {
+  readonly address: number;
+  readonly inDim: number;
+  readonly outDim: number;
+  readonly format: WeightFormat;
+  readonly heads: number;
+  readonly head_bytes: number;
+};
 export type Vector = { readonly address: number; readonly length: number };
 
 export type MlaWeights = {
@@ -41,7 +41,15 @@ export type MlaWeights = {
   readonly expand: Linear;
   readonly o: Linear;
 };
-export type GqaWeights = { readonly kind: 'gqa'; readonly q: Linear; readonly k: Linear; readonly v: Linear; readonly qNorm: Vector; readonly kNorm: Vector; readonly o: Linear };
+export type GqaWeights = {
+  readonly kind: 'gqa';
+  readonly q: Linear;
+  readonly k: Linear;
+  readonly v: Linear;
+  readonly qNorm: Vector;
+  readonly kNorm: Vector;
+  readonly o: Linear;
+};
 export type MlpWeights = { readonly gateUp: Linear; readonly down: Linear };
 export type MoeWeights = {
   readonly router: Linear;
@@ -52,7 +60,13 @@ export type MoeWeights = {
   /** u32 by expert id: tokens that this NPU routed to it. */
   readonly counts: number;
 };
-export type LayerWeights = { readonly inputNorm: Vector; readonly attention: MlaWeights | GqaWeights; readonly postNorm: Vector; readonly mlp: MlpWeights | null; readonly moe: MoeWeights | null };
+export type LayerWeights = {
+  readonly inputNorm: Vector;
+  readonly attention: MlaWeights | GqaWeights;
+  readonly postNorm: Vector;
+  readonly mlp: MlpWeights | null;
+  readonly moe: MoeWeights | null;
+};
 
 /** Activations of one step, in floats unless said otherwise; `rows` = the step's tokens. */
 export type Scratch = {
@@ -177,7 +191,13 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
 
   const layer_bytes = kvLayerBytes(config, options.kv_block_size);
   const block_bytes = layer_bytes * config.layers;
-  const kv = { address: arena.allocate(options.kv_blocks * block_bytes), block_bytes, layer_bytes, blocks: options.kv_blocks, block_size: options.kv_block_size };
+  const kv = {
+    address: arena.allocate(options.kv_blocks * block_bytes),
+    block_bytes,
+    layer_bytes,
+    blocks: options.kv_blocks,
+    block_size: options.kv_block_size,
+  };
   const blocks_max = Math.ceil(config.maxPositions / options.kv_block_size);
   const blockTables = { address: arena.allocate(options.max_batch_requests * blocks_max * 4), blocks_max };
   const slot_bytes = SAMPLING_WORDS * 4 + BIAS_MAX * 8 + BANNED_MAX * 4;
@@ -186,7 +206,9 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
 }
 
 export function kvLayerBytes({ attention }: ModelConfig, blockSize: number): number {
-  return attention.kind === 'mla' ? mlaLayerBytes(blockSize, attention.kvLoraRank, attention.ropeDim) : gqaLayerBytes(blockSize, attention.kvHeads, attention.headDim);
+  return attention.kind === 'mla'
+    ? mlaLayerBytes(blockSize, attention.kvLoraRank, attention.ropeDim)
+    : gqaLayerBytes(blockSize, attention.kvHeads, attention.headDim);
 }
 
 type MakeLinear = (tensor: string | readonly string[], outDim: number, inDim: number, heads?: number) => Linear;

@@ -154,10 +154,9 @@ class NpuWorker {
   #pollSteps(): boolean {
     let ended = false;
     this.#isStepping = false;
-    for (const [npu, program] of this.#programs) {
+    for (const program of this.#programs.values()) {
       if (!program.isRunning) continue;
-      const self = address('npu', npu);
-      const { step } = program;
+      const { step, self } = program;
       try {
         const poll = program.poll();
         if (poll.state === 'done') {

@@ -50,7 +50,13 @@ export class OutputProcess {
     this.#requests.set(id, {
       id,
       prompt: first.prompt,
-      choices: sequences.map((sequence) => ({ sequence, detokenizer: new Detokenizer(this.#tokenizer), stops: new StopStrings(stop), generated: 0, isFinished: false })),
+      choices: sequences.map((sequence) => ({
+        sequence,
+        detokenizer: new Detokenizer(this.#tokenizer),
+        stops: new StopStrings(stop),
+        generated: 0,
+        isFinished: false,
+      })),
       promptLogprobs: first.sampling.prompt_logprobs >= 0 ? new Array(positions).fill(undefined) : null,
       promptMissing: positions,
     });

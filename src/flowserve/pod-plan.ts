@@ -3,7 +3,7 @@
  * @module
  */
 import { totalmem } from 'node:os';
-import { planMemory, type MemoryPlan, offsetOf } from '../fabric/address-space.ts';
+import { type MemoryPlan, offsetOf, planMemory } from '../fabric/address-space.ts';
 import { CONTROL_PAGE_BYTES } from '../fabric/control-page.ts';
 import { planRings, type RingPlace } from '../fabric/links.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
@@ -41,7 +41,10 @@ const PEER_RING_BYTES = 1 << 16;
 export function planPod(checkpoint: Checkpoint, options: PlanOptions): PodPlan {
   const { config } = checkpoint;
   const { npus, workers } = options;
-  if (workers > npus) throw new MinipodError('invalid_request', `workers: ${workers} threads for ${npus} NPUs; an NPU lives on one worker, so use at most ${npus}`, { param: 'workers' });
+  if (workers > npus)
+    throw new MinipodError('invalid_request', `workers: ${workers} threads for ${npus} NPUs; an NPU lives on one worker, so use at most ${npus}`, {
+      param: 'workers',
+    });
   if (npus > config.moe.experts)
     throw new MinipodError('invalid_request', `npus: ${npus} NPUs for ${config.moe.experts} experts a layer; each NPU owns at least one`, { param: 'npus' });
   const blocksOfRequest = Math.ceil(config.maxPositions / options.kv_block_size);

@@ -70,7 +70,8 @@ export class Sampler {
     const record = this.#recordOf(slot);
     const word = record >> 2;
     this.#words[word + SAMPLING_WORD.position] = position;
-    this.#words[word + SAMPLING_WORD.banCount] = generated < held.sequence.sampling.min_tokens ? Math.min(held.sequence.sampling.stop_token_ids.length, BANNED_MAX) : 0;
+    this.#words[word + SAMPLING_WORD.banCount] =
+      generated < held.sequence.sampling.min_tokens ? Math.min(held.sequence.sampling.stop_token_ids.length, BANNED_MAX) : 0;
     if (held.hasPenalties) this.#writeOutputPairs(word, held.counts);
     const token = this.#kernels.sampleRow(at, vocabSize, record, sampleScratch) >>> 0;
     if (held.hasPenalties) held.counts.set(token, (held.counts.get(token) ?? 0) + 1);

@@ -7,6 +7,7 @@
  */
 import { type AddressSpace, offsetOf } from '../fabric/address-space.ts';
 import { isMoeLayer } from '../model/config.ts';
+import { type Address, address } from '../protocol/address.ts';
 import { assert } from '../protocol/errors.ts';
 import type { PositionLogprobs, StepEntry, StepOutcome, StepPlan } from '../protocol/messages.ts';
 import type { Combine, Dispatch, Exchange } from '../xccl/exchange.ts';
@@ -25,6 +26,7 @@ export class StepProgram {
   readonly #sampler: Sampler;
   readonly #exchange: Exchange;
   readonly #words: Int32Array;
+  readonly #self: Address;
   #run: Run | null = null;
 
   constructor(forward: Forward, space: AddressSpace, exchange: Exchange, npus: number) {
@@ -32,7 +34,12 @@ export class StepProgram {
     this.batches = new ExpertBatches(forward, space, npus);
     this.#sampler = new Sampler(forward, space);
     this.#exchange = exchange;
+    this.#self = address('npu', forward.layout.npu);
     this.#words = space.wordsOf(forward.layout.base);
+  }
+
+  get self(): Address {
+    return this.#self;
   }
 
   get npu(): number {
@@ -138,7 +145,9 @@ export class StepProgram {
   }
 
   #sample(run: Run): StepOutcome[] {
-    const wanted = run.plan.entries.flatMap((entry, index) => (entry.samples ? [{ index, row: (run.spans[index] as Span).row + entry.tokens.length - 1 }] : []));
+    const wanted = run.plan.entries.flatMap((entry, index) =>
+      entry.samples ? [{ index, row: (run.spans[index] as Span).row + entry.tokens.length - 1 }] : [],
+    );
     const prompts = this.#promptLogprobs(run);
     const outcomes: StepOutcome[] = run.plan.entries.map((_, index) => ({ token: -1, logprobs: null, prompt_logprobs: prompts[index] ?? null, error: null }));
     for (let from = 0; from < wanted.length; from += LOGIT_ROWS_MAX) {
@@ -166,7 +175,8 @@ export class StepProgram {
       for (let from = 0; from < rows; from += LOGIT_ROWS_MAX) {
         const count = Math.min(LOGIT_ROWS_MAX, rows - from);
         this.forward.head((row) => first + from + row, count);
-        for (let row = 0; row < count; row++) logprobs.push(this.#sampler.logprobs(row, prompt[entry.start + from + row + 1] as number, sampling.prompt_logprobs));
+        for (let row = 0; row < count; row++)
+          logprobs.push(this.#sampler.logprobs(row, prompt[entry.start + from + row + 1] as number, sampling.prompt_logprobs));
       }
       return logprobs;
     });

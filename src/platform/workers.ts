@@ -51,7 +51,8 @@ export class Workers {
   }
 
   start(): void {
-    for (let worker = 0; worker < this.#plan.workers; worker++) this.#threads.push({ handle: this.#spawn(worker), state: 'starting', detached: new Set(), error: null, isRestart: false });
+    for (let worker = 0; worker < this.#plan.workers; worker++)
+      this.#threads.push({ handle: this.#spawn(worker), state: 'starting', detached: new Set(), error: null, isRestart: false });
   }
 
   get count(): number {
@@ -108,7 +109,14 @@ export class Workers {
   }
 
   #spawn(worker: number): Worker {
-    const workerData: WorkerData = { plan: this.#plan, worker, memories: this.#memories, module: this.#module, origin_ms: this.#origin_ms, protocol: PROTOCOL_HASH };
+    const workerData: WorkerData = {
+      plan: this.#plan,
+      worker,
+      memories: this.#memories,
+      module: this.#module,
+      origin_ms: this.#origin_ms,
+      protocol: PROTOCOL_HASH,
+    };
     const handle = new Worker(entryPoint('../flowserve/npu-worker'), { workerData });
     handle.on('error', (error) => {
       const thread = this.#threads[worker];
@@ -125,7 +133,11 @@ export class Workers {
       return;
     }
     const reason = thread.error === null ? `it exited with code ${code}` : thread.error.message;
-    const error: ErrorRecord = { code: 'worker_failed', message: `worker ${worker} failed while it held the request: ${reason}; the request may be sent again`, param: null };
+    const error: ErrorRecord = {
+      code: 'worker_failed',
+      message: `worker ${worker} failed while it held the request: ${reason}; the request may be sent again`,
+      param: null,
+    };
     const wasRunning = thread.state === 'running' || thread.isRestart;
     thread.state = 'lost';
     thread.error = null;
@@ -139,7 +151,9 @@ export class Workers {
     const now = this.#ports.clock.now_ms();
     this.#restarts.push(now);
     if (this.#restarts.filter((at) => now - at < RESTART_PERIOD_MS).length > RESTARTS_MAX) {
-      this.#ports.onGivenUp(new MinipodError('worker_failed', `workers died ${RESTARTS_MAX + 1} times within ${RESTART_PERIOD_MS / 1000} s; the last: ${reason}`));
+      this.#ports.onGivenUp(
+        new MinipodError('worker_failed', `workers died ${RESTARTS_MAX + 1} times within ${RESTART_PERIOD_MS / 1000} s; the last: ${reason}`),
+      );
       return;
     }
     for (const peer of this.#survivors(worker)) this.#tell(peer, threadPeerLost(worker));
@@ -152,7 +166,9 @@ export class Workers {
 
   #restartIfFree(worker: number): void {
     const thread = this.#thread(worker);
-    const isHeld = this.#threads.some((other, peer) => peer !== worker && (other.state === 'starting' || (other.state === 'running' && !thread.detached.has(peer))));
+    const isHeld = this.#threads.some(
+      (other, peer) => peer !== worker && (other.state === 'starting' || (other.state === 'running' && !thread.detached.has(peer))),
+    );
     if (thread.state !== 'lost' || isHeld) return;
     const own = threadOfWorker(worker);
     const first = this.#memories[0] as WebAssembly.Memory;

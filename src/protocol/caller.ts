@@ -3,7 +3,13 @@ import type { ErrorRecord } from './errors.ts';
 import type { FinishReason, PositionLogprobs, Sampling } from './messages.ts';
 
 /** Text, token ids or a conversation, as the caller gave it; tokenized on the pod's own thread. */
-export type PromptRecord = { readonly kind: 'text' | 'tokens' | 'chat'; readonly text: string; readonly tokens: readonly number[]; readonly roles: readonly string[]; readonly contents: readonly string[] };
+export type PromptRecord = {
+  readonly kind: 'text' | 'tokens' | 'chat';
+  readonly text: string;
+  readonly tokens: readonly number[];
+  readonly roles: readonly string[];
+  readonly contents: readonly string[];
+};
 
 export type GenerateCall = {
   readonly type: 'GENERATE';

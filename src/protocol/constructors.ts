@@ -66,11 +66,19 @@ export const admit = (request: Address, choices: number): JobExecutorMessage => 
 export const leave = (request: Address, choices: number): JobExecutorMessage => ({ type: 'LEAVE', request, choices });
 
 // to a task executor
-export const place = (task: Address, { prompt, max_tokens }: Sequence): TaskExecutorMessage => ({ type: 'PLACE', task, tokens_max: prompt.length + max_tokens });
+export const place = (task: Address, { prompt, max_tokens }: Sequence): TaskExecutorMessage => ({
+  type: 'PLACE',
+  task,
+  tokens_max: prompt.length + max_tokens,
+});
 export const withdraw = (task: Address): TaskExecutorMessage => ({ type: 'WITHDRAW', task });
 export const release = (task: Address): TaskExecutorMessage => ({ type: 'RELEASE', task });
 export const npuReady = (npu: number): TaskExecutorMessage => ({ type: 'NPU_READY', npu });
-export const npuLost = (npu: number, error: ErrorRecord): Extract<TaskExecutorMessage & ExpertMessage, { type: 'NPU_LOST' }> => ({ type: 'NPU_LOST', npu, error });
+export const npuLost = (npu: number, error: ErrorRecord): Extract<TaskExecutorMessage & ExpertMessage, { type: 'NPU_LOST' }> => ({
+  type: 'NPU_LOST',
+  npu,
+  error,
+});
 
 // to a DP group
 export const enqueueSequence = (task: Address, sequence: Sequence): DpGroupMessage => ({ type: 'ENQUEUE', task, sequence });

@@ -35,7 +35,13 @@ export const threadPeerLost = (worker: number): ThreadMessage => ({ type: 'PEER_
 export const threadPeerDetached = (worker: number): ThreadMessage => ({ type: 'PEER_DETACHED', worker });
 export const threadPeerRestarted = (worker: number): ThreadMessage => ({ type: 'PEER_RESTARTED', worker });
 export const threadInspect = (query: number): ThreadMessage => ({ type: 'INSPECT', query });
-export const threadInspected = (query: number, worker: number, npus: readonly NpuReport[], links: readonly LinkReport[], unexpected: readonly string[]): ThreadMessage => ({
+export const threadInspected = (
+  query: number,
+  worker: number,
+  npus: readonly NpuReport[],
+  links: readonly LinkReport[],
+  unexpected: readonly string[],
+): ThreadMessage => ({
   type: 'INSPECTED',
   query,
   worker,

@@ -11,7 +11,22 @@ import { MinipodError } from './errors.ts';
 /** Every shape that crosses a ring, keys in the order in which the constructors give them. */
 const STRUCTURES: readonly (readonly string[])[] = [
   // nested records
-  ['temperature', 'top_p', 'top_k', 'min_p', 'seed', 'min_tokens', 'stop_token_ids', 'logprobs', 'prompt_logprobs', 'bias_ids', 'bias_values', 'presence_penalty', 'frequency_penalty', 'repetition_penalty'],
+  [
+    'temperature',
+    'top_p',
+    'top_k',
+    'min_p',
+    'seed',
+    'min_tokens',
+    'stop_token_ids',
+    'logprobs',
+    'prompt_logprobs',
+    'bias_ids',
+    'bias_values',
+    'presence_penalty',
+    'frequency_penalty',
+    'repetition_penalty',
+  ],
   ['request', 'choice', 'prompt', 'max_tokens', 'sampling'],
   ['logprob', 'top_ids', 'top_logprobs'],
   ['code', 'message', 'param'],
@@ -48,7 +63,10 @@ const STRUCTURES: readonly (readonly string[])[] = [
 const FIRST_OWN_ID = 0x40 + STRUCTURES.length;
 
 /** Identifies this protocol in the handshake of two threads: a worker built from other sources refuses to start. */
-export const PROTOCOL_HASH = STRUCTURES.flat().reduce((hash, key) => [...`${key};`].reduce((h, c) => Math.imul(h ^ c.charCodeAt(0), 0x01000193) >>> 0, hash), 0x811c9dc5);
+export const PROTOCOL_HASH = STRUCTURES.flat().reduce(
+  (hash, key) => [...`${key};`].reduce((h, c) => Math.imul(h ^ c.charCodeAt(0), 0x01000193) >>> 0, hash),
+  0x811c9dc5,
+);
 
 export class Codec {
   /** `nextId` is msgpackr's next id for a structure of its own making; a test holds that it still counts so. */

@@ -61,7 +61,8 @@ export class ActorHost {
 
   /** Queues a message, or passes it on to the thread where its receiver lives. */
   send(to: Address, from: Address, message: Message): void {
-    if (this.#ports.isLocal(to)) this.#mailbox.push({ to, from, message });
+    // An actor that is here is the common case, and saves taking the address apart.
+    if (this.#actors.has(to) || this.#ports.isLocal(to)) this.#mailbox.push({ to, from, message });
     else this.#ports.transmit(to, from, message);
   }
 
@@ -103,16 +104,9 @@ export class ActorHost {
 
   #deliver({ to, message }: Mail): void {
     this.delivered++;
-    const hand = this.#ports.hands.get(roleOf(to));
-    if (hand !== undefined) {
-      hand(to, message);
-      return;
-    }
     const actor = this.#actors.get(to);
     if (actor === undefined) {
-      const birth = this.#ports.birthOf(to, message);
-      if (birth === null) this.#noteUnexpected(to, message, 'gone');
-      else this.spawn(to, birth);
+      this.#deliverElsewhere(to, message);
       return;
     }
     const { snapshot, isExpected } = this.#machines.deliver(actor.machine, actor.snapshot, message, this.#note);
@@ -120,6 +114,15 @@ export class ActorHost {
     actor.snapshot = snapshot;
     if (isDone(snapshot)) this.#bury(actor);
     this.#perform(actor);
+  }
+
+  /** To a hand, or to an actor that this message brings to life. */
+  #deliverElsewhere(to: Address, message: Message): void {
+    const hand = this.#ports.hands.get(roleOf(to));
+    const birth = hand === undefined ? this.#ports.birthOf(to, message) : null;
+    if (hand !== undefined) hand(to, message);
+    else if (birth !== null) this.spawn(to, birth);
+    else this.#noteUnexpected(to, message, 'gone');
   }
 
   #noteUnexpected(to: Address, message: Message, state: string): void {

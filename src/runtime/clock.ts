@@ -10,6 +10,9 @@ export interface Random {
   drawSeed(): number;
 }
 
+/** Milliseconds of the machine's epoch, as precise as the monotonic clock. */
+export const epoch_ms = (): number => performance.timeOrigin + performance.now();
+
 /** `origin_ms` is the pod's start in this machine's epoch milliseconds, so that all threads agree. */
 export function monotonicClock(origin_ms: number): Clock {
   const offset = performance.timeOrigin - origin_ms;

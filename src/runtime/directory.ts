@@ -4,7 +4,7 @@
  *   thread 0: the caller    1: control (frontend, request, job, task, executors)    2…: workers (dp-group, npu, expert)
  * @module
  */
-import { workerOfNpu, npuOfExpert } from '../../actors/policies/placement.ts';
+import { npuOfExpert, workerOfNpu } from '../../actors/policies/placement.ts';
 import { type Address, idOf, roleOf } from '../protocol/address.ts';
 
 export const CALLER_THREAD = 0;

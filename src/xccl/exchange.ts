@@ -6,9 +6,10 @@
  * Whether the peer shares the thread or not looks the same: a queue or a ring carries the same words.
  * @module
  */
+
+import { SEGMENT_STRIDE } from '../fabric/address-space.ts';
 import type { Links } from '../fabric/links.ts';
 import { FRAME_KIND, type FrameHeader, type RingConsumer } from '../fabric/ring.ts';
-import { SEGMENT_STRIDE } from '../fabric/address-space.ts';
 
 /** What one DISPATCH says. All addresses are global and lie in the sender's region. */
 export type Dispatch = {
