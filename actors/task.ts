@@ -88,9 +88,10 @@ export const task = setup({
           entry: { type: 'send', params: ({ context }) => ({ to: dpGroupOf(context), message: abandon(context.self) }) },
           on: {
             ABANDONED: '#task.done',
-            // It has its whole answer already: what becomes of the executor no longer matters.
-            GENERATION_FAILED: '#task.done',
+            // It has its whole answer already: what becomes of the executor no longer matters. An end that crossed ABANDON is answered all the same.
             EXECUTOR_LOST: '#task.done',
+            GENERATED: {},
+            GENERATION_FAILED: {},
             CANCEL: {},
             STOP_STRING_FOUND: {},
             SCHEDULED: {},
@@ -100,7 +101,16 @@ export const task = setup({
         },
         cancelling: {
           entry: { type: 'send', params: ({ context }) => ({ to: dpGroupOf(context), message: abandon(context.self) }) },
-          on: { ABANDONED: '#task.cancelled', CANCEL: {}, STOP_STRING_FOUND: {}, SCHEDULED: {}, DECODING: {}, PREEMPTED: {} },
+          on: {
+            ABANDONED: '#task.cancelled',
+            GENERATED: {},
+            GENERATION_FAILED: {},
+            CANCEL: {},
+            STOP_STRING_FOUND: {},
+            SCHEDULED: {},
+            DECODING: {},
+            PREEMPTED: {},
+          },
         },
       },
     },

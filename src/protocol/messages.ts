@@ -3,7 +3,7 @@
  * Built only by the constructors below, each with one order of keys, so that their encoding never varies.
  * @module
  */
-import type { Address } from './address.ts';
+import type { Address, Role } from './address.ts';
 import type { ErrorRecord } from './errors.ts';
 
 // ── What a request carries ──────────────────────────────────────────────────────────────────────────────────────────
@@ -185,6 +185,16 @@ export type Commands = {
 
 /** Kernel work: its result comes back as a delivered message. */
 export type Work = { readonly kind: 'step'; readonly plan: StepPlan } | { readonly kind: 'count-loads' } | { readonly kind: 'reset' };
+
+/**
+ * What may cross its receiver's end on the way and then finds nobody, which is harmless: the sender could not know.
+ * Anything else that comes for an actor that is gone is a defect.
+ */
+export const MAY_COME_LATE: Readonly<Partial<Record<Role, ReadonlySet<Message['type']>>>> = {
+  request: new Set(['CANCEL']),
+  job: new Set(['CANCEL']),
+  task: new Set(['CANCEL', 'STOP_STRING_FOUND', 'EXECUTOR_LOST']),
+};
 
 // ── Ids ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

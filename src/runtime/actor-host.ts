@@ -6,7 +6,7 @@
 import type { AnyStateMachine } from 'xstate';
 import { type Address, type Role, roleOf } from '../protocol/address.ts';
 import { assert } from '../protocol/errors.ts';
-import type { Commands, Message, Work } from '../protocol/messages.ts';
+import { type Commands, MAY_COME_LATE, type Message, type Work } from '../protocol/messages.ts';
 import type { Clock } from './clock.ts';
 import { type CommandName, isDone, MachineHost, type Snapshot, stateName } from './machine-host.ts';
 
@@ -122,7 +122,7 @@ export class ActorHost {
     const birth = hand === undefined ? this.#ports.birthOf(to, message) : null;
     if (hand !== undefined) hand(to, message);
     else if (birth !== null) this.spawn(to, birth);
-    else this.#noteUnexpected(to, message, 'gone');
+    else if (!MAY_COME_LATE[roleOf(to)]?.has(message.type)) this.#noteUnexpected(to, message, 'gone');
   }
 
   #noteUnexpected(to: Address, message: Message, state: string): void {
