@@ -54,7 +54,9 @@ class NpuWorker {
   readonly #host: ActorHost;
   readonly #ladder: IdleLadder;
   readonly #programs = new Map<number, StepProgram>();
-  readonly #dispatches: Dispatch[] = [];
+  #dispatches: Dispatch[] = [];
+  /** Programs that gave a step up for which peers still work. */
+  readonly #resetting = new Set<StepProgram>();
   #isStepping = false;
 
   constructor({ plan, worker, memories, module, origin_ms, protocol }: WorkerData) {
@@ -152,8 +154,8 @@ class NpuWorker {
 
   /** Lets each running step go on as far as it can. True if one ended. */
   #pollSteps(): boolean {
-    let ended = false;
-    this.#isStepping = false;
+    let ended = this.#finishResets();
+    this.#isStepping = this.#resetting.size > 0;
     for (const program of this.#programs.values()) {
       if (!program.isRunning) continue;
       const { step, self } = program;
@@ -172,6 +174,17 @@ class NpuWorker {
     return ended || this.#dispatches.length > 0;
   }
 
+  #finishResets(): boolean {
+    let any = false;
+    for (const program of this.#resetting) {
+      if (!program.isReset) continue;
+      any = true;
+      this.#resetting.delete(program);
+      this.#host.send(program.self, program.self, resetDone());
+    }
+    return any;
+  }
+
   #launch(npu: number, work: Work): void {
     const program = this.#programs.get(npu);
     assert(program, `NPU ${npu} does not live on worker ${this.#worker}`);
@@ -186,7 +199,7 @@ class NpuWorker {
         break;
       case 'reset':
         program.reset();
-        this.#host.send(self, self, resetDone());
+        this.#resetting.add(program);
         break;
       case 'count-loads':
         this.#countLoads(npu);
@@ -239,12 +252,15 @@ class NpuWorker {
     switch (message.type) {
       case 'PEER_LOST':
         this.#links.detach(threadOfWorker(message.worker));
+        // What it asked for must not be written into the memory of its successor.
+        this.#dispatches = this.#dispatches.filter(({ source }) => !this.#livesOn(source, message.worker));
+        for (let npu = 0; npu < this.#plan.npus; npu++) if (this.#livesOn(npu, message.worker)) for (const program of this.#programs.values()) program.forget(npu);
         this.#tellControl(threadPeerDetached(this.#worker));
         break;
       case 'PEER_RESTARTED':
         this.#links.attach(threadOfWorker(message.worker));
         for (let npu = 0; npu < this.#plan.npus; npu++) {
-          if (workerOfNpu(npu, this.#plan.npus, this.#plan.workers) !== message.worker) continue;
+          if (!this.#livesOn(npu, message.worker)) continue;
           for (const program of this.#programs.values()) program.dispatchAgain(npu);
         }
         break;
@@ -254,6 +270,10 @@ class NpuWorker {
       default:
         assert(false, `worker ${this.#worker} was sent ${message.type}`);
     }
+  }
+
+  #livesOn(npu: number, worker: number): boolean {
+    return workerOfNpu(npu, this.#plan.npus, this.#plan.workers) === worker;
   }
 
   #report(): NpuReport[] {

@@ -114,9 +114,15 @@ export class StepProgram {
     this.#isDispatched = true;
   }
 
-  /** An expert NPU has answered. Answers to a step that was given up are dropped. */
+  /** An expert NPU has answered. Answers to a step that was given up only tell that its memory is free again. */
   receive({ source, step, layer }: Combine): void {
     if (this.#run?.plan.step === step && this.#run.layer === layer) this.#run.missing.delete(source);
+    this.#owed.delete(source);
+  }
+
+  /** A peer is gone and answers nothing any more. */
+  forget(npu: number): void {
+    this.#owed.delete(npu);
   }
 
   /** Asks a peer once more for what it has not answered: it was restarted. Experts keep no state, so asking twice is harmless. */
@@ -125,8 +131,17 @@ export class StepProgram {
     if (dispatch !== undefined) this.#exchange.dispatch(dispatch);
   }
 
+  /** Expert NPUs that still read and write this one's memory for a step that was given up. */
+  readonly #owed = new Set<number>();
+
+  /** No peer works for a step that was given up: the next one may use the same memory. */
+  get isReset(): boolean {
+    return this.#run === null && this.#owed.size === 0;
+  }
+
   /** Gives the step up and forgets all slots. */
   reset(): void {
+    for (const npu of this.#run?.missing.keys() ?? []) this.#owed.add(npu);
     this.#run = null;
     this.#isDispatched = false;
     this.#sampler.reset();

@@ -108,6 +108,7 @@ export class Exchange {
     header.source = source;
     header.destination = destination;
     header.epoch = step;
-    this.#links.send(thread, 'data', header, payload);
+    // A peer that is lost is asked again when it is back (dispatchAgain), and waits for no answer.
+    if (this.#links.isAttached(thread)) this.#links.send(thread, 'data', header, payload);
   }
 }
