@@ -19,7 +19,7 @@ const toChunk = ({ choice, text, token_ids, logprobs, finish, stop_string, stop_
   stop_reason: stop_string ?? (stop_token >= 0 ? stop_token : null),
 });
 
-export type GenerationPorts = { readonly clock: Clock; readonly cancel: () => void };
+export type GenerationPorts = { readonly clock: Clock; readonly cancel: () => void; readonly ended: () => void };
 
 export class LiveGeneration implements Generation {
   readonly id: string;
@@ -90,6 +90,7 @@ export class LiveGeneration implements Generation {
   end(error: MinipodError | null): void {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
+    this.#ports.ended();
     this.#error = error;
     this.#times.finished = this.#ports.clock.now_ms();
     this.#prompt.reject(error ?? new MinipodError('internal', 'the request ended without its prompt'));

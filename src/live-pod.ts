@@ -46,9 +46,11 @@ export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
   const died = new Promise<never>((_, reject) => {
     thread.once('error', (error) =>
       reject(
-        error instanceof MinipodError
-          ? error
-          : new MinipodError('internal', `the pod's control thread failed: ${error instanceof Error ? error.message : error}`, { cause: error }),
+        new MinipodError(
+          isWorkerFailure(error) ? 'worker_failed' : 'internal',
+          `the pod's control thread failed: ${error instanceof Error ? error.message : error}`,
+          { cause: error },
+        ),
       ),
     );
     thread.once('exit', (code) => reject(new MinipodError('closed', `the pod's control thread exited with code ${code}`)));
@@ -65,6 +67,9 @@ export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
     throw error;
   }
 }
+
+/** What crosses a thread as its last error is no MinipodError any more, but keeps its code (in Node). */
+const isWorkerFailure = (error: unknown): boolean => error instanceof Error && 'code' in error && error.code === 'worker_failed';
 
 function unwrap<Value>(outcome: Outcome<Value>): Value {
   if ('error' in outcome) throw fromErrorRecord(outcome.error);
@@ -103,7 +108,7 @@ class LivePod implements Pod {
       has_chat_template: handle.has_chat_template,
     };
     died.catch((error: MinipodError) => this.#fail(error));
-    void this.#run();
+    this.#run().catch((error: unknown) => this.#fail(new MinipodError('internal', `the pod's caller side failed: ${error}`, { cause: error })));
   }
 
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
@@ -176,7 +181,9 @@ class LivePod implements Pod {
     const generation = new LiveGeneration(`cmpl-${request.toString(16)}`, seed, options.prompt_logprobs !== undefined, {
       clock: this.#clock,
       cancel: () => this.#cancel(request),
+      ended: () => signal?.removeEventListener('abort', onAbort),
     });
+    const onAbort = (): void => generation.cancel();
     if (this.#closing !== null || this.#isClosed) {
       generation.end(new MinipodError('closed', 'the pod is closed'));
       return generation;
@@ -185,7 +192,7 @@ class LivePod implements Pod {
       generation.end(new MinipodError('cancelled', 'the caller cancelled the request'));
       return generation;
     }
-    signal?.addEventListener('abort', () => generation.cancel(), { once: true });
+    signal?.addEventListener('abort', onAbort, { once: true });
     this.#generations.set(request, generation);
     this.#tell(generateCall(request, record, options, seed));
     return generation;

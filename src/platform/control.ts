@@ -22,7 +22,7 @@ import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
 import type { CallerToPod, GenerateCall, PodToCaller, PromptRecord } from '../protocol/caller.ts';
 import { cancel, npuLost, stopStringFound, submit, taskAddress } from '../protocol/constructors.ts';
-import { assert, type ErrorRecord, type MinipodError, toErrorRecord } from '../protocol/errors.ts';
+import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
 import type { FrontendMessage, Message, TaskExecutorMessage } from '../protocol/messages.ts';
 import { type LinkReport, type NpuReport, type ThreadMessage, threadInspect } from '../protocol/threads.ts';
 import { ActorHost, type Birth } from '../runtime/actor-host.ts';
@@ -89,11 +89,12 @@ export class Control {
   readonly #workers: Workers;
   readonly #clock: Clock;
   readonly #handle: ControlHandle;
-  readonly #inspections = new Map<number, { reports: Extract<ThreadMessage, { type: 'INSPECTED' }>[]; resolve: () => void }>();
+  readonly #inspections = new Map<number, { reports: Extract<ThreadMessage, { type: 'INSPECTED' }>[]; asked: number; resolve: () => void }>();
   readonly #ready: { readonly promise: Promise<void>; readonly resolve: () => void; readonly reject: (error: unknown) => void };
   #query = 0;
   #isClosed = false;
   #loop: Promise<void> | null = null;
+  #isReady = false;
 
   static async create(options: ControlOptions, onProgress: (report: ProgressReport) => Promise<void>): Promise<Control> {
     const [module, tokenizer] = await Promise.all([loadKernelModule(), loadTokenizer(options.folder)]);
@@ -201,8 +202,9 @@ export class Control {
   async #start(): Promise<void> {
     this.#workers.start();
     this.#loop = this.#run();
-    this.#loop.catch((error: unknown) => this.#ready.reject(error));
+    this.#loop.catch((error: unknown) => this.#giveUp(error));
     await this.#ready.promise;
+    this.#isReady = true;
   }
 
   async #run(): Promise<void> {
@@ -212,6 +214,8 @@ export class Control {
     for (let turn = 1; !this.#isClosed; turn++) {
       let busy = links.receive((peer, ring) => this.#receive(peer, this.#port.read(ring)));
       busy = this.#host.turn() || busy;
+      // All NPUs have reported: a call that came earlier would find nobody who admits it.
+      if (!this.#isReady && this.#host.stateOf('job-executor/0') === 'serving') this.#ready.resolve();
       this.#output.flush();
       const waits = links.flush();
       if (turn % TURNS_PER_BREATH === 0) await breathe();
@@ -262,7 +266,6 @@ export class Control {
     switch (message.type) {
       case 'THREAD_STARTED':
         this.#workers.started(worker);
-        if (Array.from({ length: this.#plan.workers }, (_, index) => this.#workers.isRunning(index)).every(Boolean)) this.#ready.resolve();
         break;
       case 'PEER_DETACHED':
         this.#workers.detached(worker);
@@ -270,7 +273,7 @@ export class Control {
       case 'INSPECTED': {
         const inspection = this.#inspections.get(message.query);
         inspection?.reports.push(message);
-        if (inspection?.reports.length === this.#plan.workers) inspection.resolve();
+        if (inspection?.reports.length === inspection?.asked) inspection?.resolve();
         break;
       }
       default:
@@ -287,13 +290,15 @@ export class Control {
       if (workerOfNpu(npu, this.#plan.npus, this.#plan.workers) === worker)
         this.#host.send('task-executor/0', CONTROL, npuLost(npu, error) as TaskExecutorMessage);
     }
+    // Now, while its rings are detached: nothing that was on its way to the lost worker may reach its successor.
+    while (this.#host.hasMail) this.#host.turn();
     this.#port.links.control.ring(CONTROL_THREAD);
   }
 
-  #giveUp(error: MinipodError): void {
+  /** Before the pod is ready the error is the answer to create; afterwards it ends this thread, and the caller fails what it still waits for. */
+  #giveUp(error: unknown): void {
     this.#ready.reject(error);
-    // The error ends this thread; the caller sees it end and fails what it still waits for.
-    if (this.#loop !== null)
+    if (this.#isReady)
       queueMicrotask(() => {
         throw error;
       });
@@ -302,11 +307,11 @@ export class Control {
   async #inspectWorkers(): Promise<Extract<ThreadMessage, { type: 'INSPECTED' }>[]> {
     const query = ++this.#query;
     const { promise, resolve } = Promise.withResolvers<void>();
-    const inspection = { reports: [], resolve };
+    const asked = Array.from({ length: this.#plan.workers }, (_, worker) => worker).filter((worker) => this.#workers.isRunning(worker));
+    const inspection = { reports: [], asked: asked.length, resolve };
+    if (asked.length === 0) resolve();
     this.#inspections.set(query, inspection);
-    for (let worker = 0; worker < this.#plan.workers; worker++) {
-      if (this.#workers.isRunning(worker)) this.#port.send(threadOfWorker(worker), address('worker', worker), CONTROL, threadInspect(query), 'control');
-    }
+    for (const worker of asked) this.#port.send(threadOfWorker(worker), address('worker', worker), CONTROL, threadInspect(query), 'control');
     this.#port.links.flush();
     await waitAtMost(promise, INSPECT_DEADLINE_MS);
     this.#inspections.delete(query);
