@@ -18,7 +18,7 @@ import { Admission } from './admission.ts';
 import { type AppOptions, appOptionsSchema, createApp } from './app.ts';
 import { type Clock, systemClock } from './clock.ts';
 
-const serveOptionsSchema = appOptionsSchema.extend({
+export const serveOptionsSchema = appOptionsSchema.extend({
   /** Address to bind. Loopback unless said otherwise: who opens it to a network decides so, and should set `api_key`. */
   host: z.string().min(1).default('127.0.0.1'),
   /** 0: any free one. */
