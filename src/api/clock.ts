@@ -8,7 +8,8 @@ export type Clock = {
   now_ms(): number;
   /** Seconds since 1970, for `created`. */
   unix_seconds(): number;
-  sleep(ms: number): Promise<void>;
+  /** Ends early where `signal` aborts, and then leaves no timer behind that would keep the process. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>;
   /** An id that nobody else makes. */
   newId(): string;
 };
@@ -16,6 +17,13 @@ export type Clock = {
 export const systemClock: Clock = {
   now_ms: () => performance.now(),
   unix_seconds: () => Math.floor(Date.now() / 1000),
-  sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+  sleep: (ms, signal) =>
+    new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      signal?.addEventListener('abort', () => {
+        clearTimeout(timer);
+        resolve();
+      });
+    }),
   newId: () => crypto.randomUUID().replaceAll('-', ''),
 };

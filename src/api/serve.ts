@@ -65,9 +65,9 @@ export async function serve({ pod, onError, clock = systemClock, ...rest }: Serv
 async function close(listener: Listener, admission: Admission, clock: Clock, drain_ms: number): Promise<void> {
   const closed = listener.close();
   const idle = admission.stop();
-  await Promise.race([idle, clock.sleep(drain_ms)]);
+  await atMost(drain_ms, idle, clock);
   admission.end();
-  await Promise.race([idle, clock.sleep(FAREWELL_MS)]);
+  await atMost(FAREWELL_MS, idle, clock);
   // What was last written may still be on its way: idle connections go at once, the others when they have had the time to become idle.
   let isClosed = false;
   closed.then(() => {
@@ -75,10 +75,16 @@ async function close(listener: Listener, admission: Admission, clock: Clock, dra
   });
   for (let waited_ms = 0; waited_ms < FAREWELL_MS && !isClosed; waited_ms += 10) {
     listener.closeIdle();
-    await Promise.race([closed, clock.sleep(10)]);
+    await atMost(10, closed, clock);
   }
   if (!isClosed) listener.destroy();
   await closed;
+}
+
+async function atMost(ms: number, done: Promise<void>, clock: Clock): Promise<void> {
+  const timer = new AbortController();
+  await Promise.race([done, clock.sleep(ms, timer.signal)]);
+  timer.abort();
 }
 
 function listenError(error: unknown, host: string, port: number): MinipodError {
