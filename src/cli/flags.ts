@@ -1,0 +1,126 @@
+/**
+ * The command line's flags are the embedded API's options: `--max-tokens` is `max_tokens`. Each is checked by the API's own schema.
+ * @module
+ */
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import type * as z from 'zod';
+import type { serveOptionsSchema } from '../api/serve.ts';
+import type { generateOptionsSchema, podOptionsSchema } from '../options.ts';
+
+type Flag = {
+  /** What stands for its value in the help; none for a switch. */
+  readonly value?: string;
+  readonly help: string;
+  /** A switch that turns off what is on by default. */
+  readonly negated?: true;
+  readonly env?: string;
+  /** From text, together with what earlier uses of the same flag gave. */
+  readonly read?: (text: string, earlier: unknown) => unknown;
+};
+type Flags<Schema extends z.ZodObject> = { readonly [Name in keyof z.input<Schema> & string]-?: Flag };
+
+function number(text: string): number {
+  const value = text.trim() === '' ? Number.NaN : Number(text);
+  if (!Number.isFinite(value)) throw new InvalidArgumentError('It is not a number.');
+  return value;
+}
+
+const UNITS: Readonly<Record<string, number>> = { '': 1, k: 1 << 10, m: 1 << 20, g: 1 << 30 };
+
+function bytes(text: string): number {
+  const [, amount, unit] = /^(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?$/i.exec(text) ?? [];
+  if (amount === undefined) throw new InvalidArgumentError('It is not a number of bytes, such as 1073741824 or 1GiB.');
+  return Math.floor(Number(amount) * (UNITS[unit?.toLowerCase() ?? ''] ?? 1));
+}
+
+const list = (text: string, earlier: unknown): string[] => [...((earlier as string[] | undefined) ?? []), text];
+
+const tokenIds = (text: string, earlier: unknown): number[] => [...((earlier as number[] | undefined) ?? []), ...text.split(',').map(number)];
+
+function bias(text: string, earlier: unknown): Record<string, number> {
+  const [id = '', value = ''] = text.split('=');
+  return { ...(earlier as Record<string, number> | undefined), [id]: number(value) };
+}
+
+export const POD_FLAGS = {
+  model: { value: 'NAME_OR_DIR', help: 'a shipped model, or a folder in the Hugging Face layout' },
+  topology: { value: 'NAME', help: 'how work is laid out over NPUs' },
+  npus: { value: 'N', help: 'NPUs to emulate; the experts are spread over them', read: number },
+  workers: { value: 'N', help: 'threads that host the NPUs', read: number },
+  kv_block_size: { value: 'N', help: 'positions that a KV block holds, a multiple of 16', read: number },
+  kv_blocks: { value: 'N', help: 'KV blocks of each NPU (default: room for 8 requests of full length)', read: number },
+  max_batch_tokens: { value: 'N', help: 'tokens that one step of an NPU computes at most', read: number },
+  max_batch_requests: { value: 'N', help: 'requests that one step of an NPU serves at most', read: number },
+  max_queued: { value: 'N', help: 'choices that may wait or run at once; more are refused', read: number },
+  segment_bytes: { value: 'BYTES', help: 'one segment of global memory, at most 4GiB', read: bytes },
+  memory_bytes: { value: 'BYTES', help: "global memory in all, such as 8GiB (default: 3/4 of this machine's)", read: bytes },
+} as const satisfies Flags<typeof podOptionsSchema>;
+
+export const SAMPLING_FLAGS = {
+  max_tokens: { value: 'N', help: 'tokens to generate at most', read: number },
+  min_tokens: { value: 'N', help: 'no stop of any kind before this many', read: number },
+  temperature: { value: 'T', help: '0 takes the likeliest token always', read: number },
+  top_p: { value: 'P', help: 'draw among the likeliest tokens of this total probability', read: number },
+  top_k: { value: 'K', help: 'draw among the K likeliest tokens; 0: all', read: number },
+  min_p: { value: 'P', help: 'only tokens at least this likely, relative to the likeliest', read: number },
+  seed: { value: 'N', help: 'the same seed gives the same text (default: drawn anew)', read: number },
+  stop: { value: 'TEXT', help: 'end before this text; may be given more than once', read: list },
+  stop_token_ids: { value: 'IDS', help: 'end after one of these tokens, separated by commas', read: tokenIds },
+  ignore_eos: { help: 'go on past end-of-sequence tokens' },
+  presence_penalty: { value: 'X', help: '−2 … 2, on tokens that have appeared', read: number },
+  frequency_penalty: { value: 'X', help: '−2 … 2, by how often they have', read: number },
+  repetition_penalty: { value: 'X', help: '1: off', read: number },
+  logit_bias: { value: 'ID=X', help: 'added to a token’s logit; may be given more than once', read: bias },
+  n: { value: 'N', help: 'choices from one prompt', read: number },
+  logprobs: { value: 'N', help: 'log-probability of each token and of N alternatives; with --json', read: number },
+  prompt_logprobs: { value: 'N', help: 'the same for the prompt; with --json', read: number },
+  add_special_tokens: { help: 'do not put the beginning-of-sequence token before the prompt', negated: true },
+} as const satisfies Flags<typeof generateOptionsSchema>;
+
+/** Of kv_block_size the pod decides. */
+export const SERVE_FLAGS = {
+  host: { value: 'ADDRESS', help: 'address to bind; 0.0.0.0 opens it to the network' },
+  port: { value: 'N', help: '0: any free one', read: number },
+  api_key: { value: 'KEY', help: 'ask clients for it, as "Authorization: Bearer KEY"', env: 'MINIPOD_API_KEY' },
+  body_limit_bytes: { value: 'BYTES', help: 'larger request bodies are refused', read: bytes },
+  concurrency: { value: 'N', help: 'completions under way at once; more are refused with 429', read: number },
+} as const satisfies Omit<Flags<typeof serveOptionsSchema>, 'kv_block_size'>;
+
+type FlagTable = { readonly [name: string]: Flag };
+type Fields = { readonly [name: string]: z.ZodType };
+
+/** Adds the flags to a command's help under a heading; `defaults` are what the command sets differently from the API. */
+export function addFlags(command: Command, heading: string, flags: FlagTable, fields: Fields, defaults: { readonly [name: string]: unknown } = {}): void {
+  for (const [name, flag] of Object.entries(flags)) {
+    const field = fields[name];
+    if (field === undefined) throw new Error(`the schema has no ${name}`);
+    const preset = defaults[name] ?? field.safeParse(undefined).data;
+    const isWorthSaying = preset !== undefined && typeof preset !== 'boolean' && typeof preset !== 'object';
+    const option = new Option(flagUsage(name, flag), isWorthSaying ? `${flag.help} (default: ${preset})` : flag.help).helpGroup(heading);
+    if (flag.env !== undefined) option.env(flag.env);
+    if (flag.value !== undefined) option.argParser((text: string, earlier: unknown) => checked(field, flag.read?.(text, earlier) ?? text));
+    command.addOption(option);
+  }
+}
+
+/** What was given on the command line, by the API's names. */
+export function givenFlags(command: Command, flags: FlagTable): { [name: string]: unknown } {
+  const given: { [name: string]: unknown } = {};
+  for (const name of Object.keys(flags)) {
+    const source = command.getOptionValueSource(camelCase(name));
+    if (source === 'cli' || source === 'env') given[name] = command.getOptionValue(camelCase(name));
+  }
+  return given;
+}
+
+const kebabCase = (name: string): string => name.replaceAll('_', '-');
+const camelCase = (name: string): string => name.replace(/_(.)/g, (_, letter: string) => letter.toUpperCase());
+
+const flagUsage = (name: string, { value, negated }: Flag): string => `--${negated ? 'no-' : ''}${kebabCase(name)}${value === undefined ? '' : ` <${value}>`}`;
+
+/** The value as it was read: the API parses it again. */
+function checked(field: z.ZodType, value: unknown): unknown {
+  const result = field.safeParse(value);
+  if (!result.success) throw new InvalidArgumentError(`${result.error.issues[0]?.message ?? 'It is invalid'}.`);
+  return value;
+}

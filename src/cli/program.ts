@@ -1,0 +1,143 @@
+/**
+ * The `minipod` command. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 ended by Ctrl-C and SIGTERM.
+ * @module
+ */
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { serveOptionsSchema } from '../api/serve.ts';
+import { VERSION } from '../api/version.ts';
+import { type GenerateOptions, MinipodError, type PodOptions } from '../index.ts';
+import { generateOptionsSchema, podOptionsSchema } from '../options.ts';
+import { toErrorRecord } from '../protocol/errors.ts';
+import { CHAT_DEFAULTS, chat } from './chat.ts';
+import { addFlags, givenFlags, POD_FLAGS, SAMPLING_FLAGS, SERVE_FLAGS } from './flags.ts';
+import { GENERATE_DEFAULTS, generate } from './generate.ts';
+import { models } from './models.ts';
+import { endQuietlyWithReader, note, printJson } from './output.ts';
+import { serve } from './serve.ts';
+import { UsageError } from './usage-error.ts';
+
+const FAILED = 1;
+const USAGE_ERROR = 2;
+const DRAIN_MS = 5_000;
+/** One prompt: what these ask for has no place in a conversation. */
+const { n: _n, prompt_logprobs: _promptLogprobs, logprobs: _logprobs, add_special_tokens: _add, ...CHAT_FLAGS } = SAMPLING_FLAGS;
+
+/** Runs one command line (without the program's own name) and gives the exit code; it never throws. */
+export async function run(args: readonly string[]): Promise<number> {
+  endQuietlyWithReader();
+  let exit_code = 0;
+  const program = createProgram((code) => {
+    exit_code = code;
+  });
+  try {
+    await program.parseAsync([...args], { from: 'user' });
+    return exit_code;
+  } catch (error) {
+    return report(error, args.includes('--json'));
+  }
+}
+
+async function report(error: unknown, json: boolean): Promise<number> {
+  // Commander has said it already.
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : USAGE_ERROR;
+  if (json) await printJson({ error: toErrorRecord(error) });
+  if (error instanceof UsageError || (error instanceof MinipodError && error.code !== 'internal')) note(`minipod: ${error.message}`);
+  else note(`minipod: this is a defect of minipod: ${error instanceof Error ? error.stack : String(error)}`);
+  return error instanceof UsageError ? USAGE_ERROR : FAILED;
+}
+
+function createProgram(setExitCode: (code: number) => void): Command {
+  const program = new Command('minipod')
+    .description('Serves mixture-of-experts language models: a SuperPod in one process.')
+    .version(VERSION, '-V, --version')
+    .helpCommand(false)
+    .showHelpAfterError('Add --help for what is possible.')
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'minipod: ')) })
+    .exitOverride()
+    .addHelpText('after', EXAMPLES);
+  const add = (name: string, summary: string): Command => program.command(name).summary(summary).description(summary);
+
+  const serveCommand = add('serve', 'Serves the OpenAI-compatible API over HTTP until Ctrl-C.');
+  addFlags(serveCommand, 'HTTP:', SERVE_FLAGS, serveOptionsSchema.shape);
+  serveCommand.option('--drain-ms <N>', `what running requests have to finish once it stops (default: ${DRAIN_MS})`, milliseconds);
+  addPodFlags(serveCommand);
+  serveCommand.option('--json', 'print one JSON object when it listens: url, port, model, pid');
+  serveCommand.addHelpText('after', SERVE_EXAMPLES).action(async ({ drainMs, json }: { drainMs?: number; json?: true }) => {
+    const api = givenFlags(serveCommand, SERVE_FLAGS);
+    setExitCode(await serve({ pod: podOptions(serveCommand), api, drain_ms: drainMs ?? DRAIN_MS, json: json ?? false }));
+  });
+
+  const generateCommand = add('generate', 'Continues a prompt on standard output, as its tokens come.').argument(
+    '[prompt...]',
+    'the text to continue; - or none: standard input',
+  );
+  generateCommand.option('--echo', 'print the prompt before its continuation');
+  generateCommand.option(
+    '--json',
+    'print a JSON object a line: each chunk {choice, text, token_ids, logprobs, …}, then {id, model, seed, prompt, usage, times}',
+  );
+  addFlags(generateCommand, 'Sampling:', SAMPLING_FLAGS, generateOptionsSchema.shape, GENERATE_DEFAULTS);
+  addPodFlags(generateCommand);
+  generateCommand.addHelpText('after', GENERATE_EXAMPLES).action(async (words: string[], { json, echo }: { json?: true; echo?: true }) => {
+    const sampling: GenerateOptions = givenFlags(generateCommand, SAMPLING_FLAGS);
+    setExitCode(await generate({ words, pod: podOptions(generateCommand), sampling, json: json ?? false, echo: echo ?? false }));
+  });
+
+  const chatCommand = add('chat', 'Holds a conversation, from the keyboard or line by line from a pipe.');
+  chatCommand.option('--system <TEXT>', 'what the conversation opens with');
+  chatCommand.option('--json', 'print a JSON object for each answer: {role, content, finish_reason, usage, seed}');
+  addFlags(chatCommand, 'Sampling:', CHAT_FLAGS, generateOptionsSchema.shape, CHAT_DEFAULTS);
+  addPodFlags(chatCommand);
+  chatCommand.addHelpText('after', CHAT_EXAMPLES).action(async ({ system, json }: { system?: string; json?: true }) => {
+    const sampling: GenerateOptions = givenFlags(chatCommand, CHAT_FLAGS);
+    setExitCode(await chat({ pod: podOptions(chatCommand), sampling, system, json: json ?? false }));
+  });
+
+  const modelsCommand = add('models', 'Lists the models that minipod ships, or describes those in the folders given.').argument(
+    '[folder...]',
+    'folders in the Hugging Face layout',
+  );
+  modelsCommand.option('--json', 'print a JSON array').action(async (names: string[], { json }: { json?: true }) => {
+    setExitCode(await models({ names, json: json ?? false }));
+  });
+  return program;
+}
+
+const addPodFlags = (command: Command): void => addFlags(command, 'Pod:', POD_FLAGS, podOptionsSchema.shape);
+
+const podOptions = (command: Command): PodOptions => givenFlags(command, POD_FLAGS);
+
+function milliseconds(text: string): number {
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError('It is not a number of milliseconds.');
+  return Number(text);
+}
+
+const EXAMPLES = `
+Examples:
+  $ minipod generate "Once upon a time"
+  $ minipod chat
+  $ minipod serve --port 8000
+  $ minipod generate --help
+
+Every option is also one of the embedded API, by the same name: --max-tokens is max_tokens.`;
+
+const SERVE_EXAMPLES = `
+Examples:
+  $ minipod serve
+  $ minipod serve --npus 8 --workers 2 --port 9000
+  $ MINIPOD_API_KEY=secret minipod serve --host 0.0.0.0 --model ./my-model
+
+Routes: /v1/chat/completions /v1/completions /v1/models /tokenize /detokenize /health /version /metrics`;
+
+const GENERATE_EXAMPLES = `
+Examples:
+  $ minipod generate "Once upon a time"
+  $ minipod generate "The king said" --temperature 0 --max-tokens 50 --echo
+  $ minipod generate "The wolf" --seed 7 --n 3
+  $ echo "In a deep forest" | minipod generate --json | head -3`;
+
+const CHAT_EXAMPLES = `
+Examples:
+  $ minipod chat
+  $ minipod chat --system "You tell short tales." --temperature 1
+  $ printf 'Tell me a story.\\nAnd then?\\n' | minipod chat --seed 7`;
