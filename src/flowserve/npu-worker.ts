@@ -149,6 +149,8 @@ class NpuWorker {
       const back = { source: dispatch.destination, destination: dispatch.source, step: dispatch.step, layer: dispatch.layer };
       if (this.#programs.has(dispatch.source) || this.#links.isAttached(threadOf(address('npu', dispatch.source), this.#plan))) this.#exchange.combine(back);
     }
+    // Whoever asked waits for this, and the next poll may compute for long.
+    if (batch.length > 0) this.#links.flush();
     return batch.length > 0;
   }
 

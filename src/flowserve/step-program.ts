@@ -108,6 +108,7 @@ export class StepProgram {
       run.missing.set(share.npu, dispatch);
       this.#exchange.dispatch(dispatch);
     }
+    if (run.missing.size > 0) this.#exchange.publish();
     const own = shares.find(({ npu }) => npu === this.npu);
     if (own !== undefined) this.batches.compute(this.batches.describe(own, run.plan.step, run.layer));
     forward.sharedExpert(run.layer, run.rows);

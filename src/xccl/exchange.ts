@@ -65,6 +65,11 @@ export class Exchange {
     this.#send(thread, FRAME_KIND.dispatch, dispatch.source, dispatch.destination, dispatch.step, this.#payload);
   }
 
+  /** Shows to the peers what was sent so far, before this thread goes on computing. */
+  publish(): void {
+    this.#links.flush();
+  }
+
   combine({ source, destination, step, layer }: Combine): void {
     const thread = this.#threadOfNpu(destination);
     if (thread === this.#links.thread) {

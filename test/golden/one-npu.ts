@@ -53,7 +53,8 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
       programs[dispatch.destination]?.batches.compute(dispatch);
       programs[dispatch.source]?.receive({ source: dispatch.destination, destination: dispatch.source, step: dispatch.step, layer: dispatch.layer });
     },
-  } as Pick<Exchange, 'dispatch'> as Exchange;
+      publish: () => {},
+  } as Pick<Exchange, 'dispatch' | 'publish'> as Exchange;
   for (const layout of plan.layouts) programs.push(new StepProgram(new Forward(plan.config, layout, kernelsOf(segmentOf(layout.base))), space, exchange, plan.npus));
   return { plan, space, programs, kernels: kernelsOf(0) };
 }
