@@ -1,0 +1,73 @@
+/** The same tokens and the same logprob bits, whatever the pod looks like and whoever else is served. */
+import { readFileSync } from 'node:fs';
+import { beforeAll, describe, expect, it } from 'vitest';
+import type { PodOptions } from '../../src/index.ts';
+import { folderOf, MODELS, type ModelName } from '../golden/goldens.ts';
+import { withPod } from './pods.ts';
+import { digest, run, WORKLOAD, type Work } from './workload.ts';
+
+const committed = JSON.parse(readFileSync(new URL('same-bits.json', import.meta.url), 'utf8')) as Record<ModelName, Record<string, string>>;
+const MIB = 2 ** 20;
+
+let alone: Record<string, string[]>;
+beforeAll(async () => {
+  alone = await withPod({}, (pod) => run(pod, 'one after the other'));
+});
+
+const topologies: PodOptions[] = [
+  { npus: 2, workers: 1 },
+  { npus: 8, workers: 1 },
+  { npus: 2, workers: 2 },
+  { npus: 4, workers: 4 },
+  { npus: 8, workers: 4 },
+];
+const layouts: PodOptions[] = [
+  { npus: 4, workers: 2, kv_blocks: 64, max_batch_tokens: 64, segment_bytes: 24 * MIB },
+  { kv_block_size: 32 },
+  { kv_block_size: 64 },
+  { max_batch_tokens: 1 },
+  { max_batch_tokens: 7 },
+  { max_batch_tokens: 64 },
+  { max_batch_requests: 2 },
+];
+
+describe('same ids and same logprob bits as one request at a time on one NPU', () => {
+  it.each([{}, ...topologies, ...layouts])('all at once with %o', async (options) => {
+    expect(await withPod(options, (pod) => run(pod, 'all at once'))).toEqual(alone);
+  });
+
+  it('over several segments of memory, experts behind segment borders', async () => {
+    await withPod({ npus: 4, workers: 2, kv_blocks: 64, max_batch_tokens: 64, segment_bytes: 24 * MIB }, async (pod) => {
+      const { memory } = await pod.stats();
+      expect(new Set(memory.regions.map(({ base }) => Math.floor(base / 2 ** 32))).size).toBeGreaterThan(2);
+    });
+  });
+
+  it('with 31 other requests in flight', async () => {
+    const others: Work[] = Array.from({ length: 31 }, (_, index) => ({
+      name: `other ${index}`,
+      prompt: `Number ${index} said to the fox: `.repeat((index % 5) + 1),
+      options: { seed: index, temperature: 1 + (index % 3) / 4, max_tokens: 20 + index, ignore_eos: true },
+    }));
+    for (const options of [{}, { npus: 2, workers: 2 }]) {
+      const crowded = await withPod(options, (pod) => run(pod, 'all at once', [...others.slice(0, 16), ...WORKLOAD, ...others.slice(16)]));
+      expect(Object.fromEntries(WORKLOAD.map(({ name }) => [name, crowded[name]]))).toEqual(alone);
+    }
+  });
+
+  it.each([{ kv_blocks: 20 }, { kv_blocks: 18, max_batch_tokens: 40 }, { npus: 2, workers: 2, kv_blocks: 20 }])(
+    'while KV blocks run out and sequences are recomputed: %o',
+    async (options) => {
+      await withPod(options, async (pod) => {
+        expect(await run(pod, 'all at once')).toEqual(alone);
+        expect((await pod.stats()).npus.reduce((sum, { preemptions }) => sum + preemptions, 0)).toBeGreaterThan(0);
+      });
+    },
+  );
+});
+
+describe.each(MODELS)('%s gives the committed bits on this runtime', (name) => {
+  it.each([{}, { npus: 3, workers: 2, max_batch_tokens: 32 }])('with %o', async (options) => {
+    expect(digest(await withPod({ model: folderOf(name), ...options }, (pod) => run(pod, 'all at once')))).toEqual(committed[name]);
+  });
+});
