@@ -4,7 +4,8 @@ import { createPod } from '../src/index.ts';
 const [npus = 1, workers = 1, requests = 1, tokens = 512] = process.argv.slice(2).map(Number);
 await using pod = await createPod({ npus, workers });
 const prompt = [1, 86, 1461, 613, 265];
-const run = (): Promise<unknown> => Promise.all(Array.from({ length: requests }, () => pod.complete(prompt, { max_tokens: tokens, temperature: 0, ignore_eos: true })));
+const run = (): Promise<unknown> =>
+  Promise.all(Array.from({ length: requests }, () => pod.complete(prompt, { max_tokens: tokens, temperature: 0, ignore_eos: true })));
 for (let warm = 0; warm < 4; warm++) await run();
 const before = await pod.stats();
 const start = performance.now();

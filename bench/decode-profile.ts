@@ -62,7 +62,11 @@ function roomsOf({ nodes, samples, timeDeltas }: Profile): Map<string, number> {
 const results = configurations.map(({ npus, workers, requests }) => {
   const folder = mkdtempSync(join(tmpdir(), 'minipod-profile-'));
   const load = fileURLToPath(new URL('./decode-load.ts', import.meta.url));
-  const printed = execFileSync(process.execPath, ['--cpu-prof', '--cpu-prof-interval=100', `--cpu-prof-dir=${folder}`, load, `${npus}`, `${workers}`, `${requests}`], { encoding: 'utf8' });
+  const printed = execFileSync(
+    process.execPath,
+    ['--cpu-prof', '--cpu-prof-interval=100', `--cpu-prof-dir=${folder}`, load, `${npus}`, `${workers}`, `${requests}`],
+    { encoding: 'utf8' },
+  );
   const { milliseconds, steps, allSteps } = JSON.parse(printed) as { milliseconds: number; steps: number; allSteps: number };
   // Thread 0 is the caller, 1 the control thread, 2 the first worker.
   const file = readdirSync(folder).find((name) => /\.2\.\d+\.cpuprofile$/.test(name));

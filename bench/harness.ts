@@ -6,6 +6,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { dirname } from 'node:path';
+import { Bench } from 'tinybench';
 
 export type Contestant = {
   name: string;
@@ -38,17 +39,23 @@ export function median(values: number[]): number {
   return values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
 }
 
-/** Rates of all contestants; the first is what the others are compared with. */
-export function race(contestants: readonly Contestant[], effort: Effort): Rate[] {
-  const calls = contestants.map((c) => callsPerSlice(c.run, effort.slice_ms));
+/** Rates of all contestants; the first is what the others are compared with. Each round is one tinybench run over all of them. */
+export async function race(contestants: readonly Contestant[], effort: Effort): Promise<Rate[]> {
+  const calls = contestants.map((c) => callsPerSlice(c.run, effort.slice_ms / 8));
   const rates: number[][] = contestants.map(() => []);
   for (let round = 0; round < effort.rounds; round++) {
-    contestants.forEach((contestant, i) => {
-      const n = calls[i] ?? 1;
-      const start = performance.now();
-      for (let call = 0; call < n; call++) contestant.run();
-      rates[i]?.push((contestant.work * n * 1000) / (performance.now() - start));
-    });
+    const bench = new Bench({ time: effort.slice_ms, iterations: 4, warmup: false });
+    for (const [index, { name, run }] of contestants.entries()) {
+      const batch = calls[index] ?? 1;
+      bench.add(`${index} ${name}`, () => {
+        for (let call = 0; call < batch; call++) run();
+      });
+    }
+    const tasks = await bench.run();
+    for (const [index, { result }] of tasks.entries()) {
+      if (!('latency' in result)) throw new Error(`${contestants[index]?.name} was not measured: ${result.state}`);
+      rates[index]?.push(((contestants[index]?.work ?? 0) * (calls[index] ?? 1) * 1000) / result.latency.p50);
+    }
   }
   return contestants.map(({ name }, i) => {
     const mine = rates[i] ?? [];

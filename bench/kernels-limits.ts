@@ -60,7 +60,7 @@ export async function measureLimits(memory: WebAssembly.Memory, effort: Effort):
   // Optimised code is used from a later call on, never within one (no on-stack replacement): many short calls, then time to compile.
   for (let i = 0; i < 20_000; i++) for (const chains of counts) exported[`chains${chains}`]?.(20, FACTOR, TERM);
   await setTimeout(300);
-  const rates = race(contestants, effort);
+  const rates = await race(contestants, effort);
   const best = rates.reduce((a, b, i) => (b.best > (rates[a]?.best ?? 0) ? i : a), 0);
   const winner = contestants[best];
   const read = exported['read'];

@@ -62,10 +62,10 @@ type Line = { name: string; gflops: number; ofPeak: number; ofRead?: number; goa
 const lines: Record<string, Line[]> = {};
 
 /** Races one kernel with the peak, and with a read of `bytes` at `from` where memory is the limit. */
-function measure(part: string, contestant: Contestant, goal: number | null, source?: { from: number; bytes: number }): void {
+async function measure(part: string, contestant: Contestant, goal: number | null, source?: { from: number; bytes: number }): Promise<void> {
   const peak = { name: 'peak', work: limits.peak.work, run: limits.peak.run };
   const reader = source ? [{ name: 'read', work: source.bytes, run: () => void limits.read(source.from, source.bytes) }] : [];
-  const [, kernel, read] = race([peak, contestant, ...reader], EFFORT);
+  const [, kernel, read] = await race([peak, contestant, ...reader], EFFORT);
   if (!kernel) throw new Error('the race had no runner');
   const line: Line = { name: contestant.name, gflops: kernel.best / 1e9, ofPeak: kernel.ratio, goal };
   if (source && read) line.ofRead = (kernel.best / contestant.work) * (source.bytes / read.best);
@@ -75,7 +75,7 @@ function measure(part: string, contestant: Contestant, goal: number | null, sour
 
 // ---------------------------------------------------------------- parts
 
-function matmul(): void {
+async function matmul(): Promise<void> {
   for (const [inDim, outDim] of [
     [192, 96],
     [96, 288],
@@ -91,14 +91,14 @@ function matmul(): void {
         const kernel = dtype === 'f32' ? kernels.matmulF32 : kernels.matmulBf16;
         const goal = rows >= 16 ? 0.6 : rows === 1 ? (dtype === 'f32' ? 0.6 : 0.4) : null;
         const run = () => kernel(y, outDim, x, inDim, rows, w, inDim, outDim);
-        measure('matmul', { name: `${dtype} ${inDim}→${outDim} rows ${rows}`, work: 2 * rows * inDim * outDim, run }, goal);
+        await measure('matmul', { name: `${dtype} ${inDim}→${outDim} rows ${rows}`, work: 2 * rows * inDim * outDim, run }, goal);
       }
     }
   }
 }
 
 /** One row over 128 MiB of weights, four times the last cache. */
-function stream(): void {
+async function stream(): Promise<void> {
   for (const dtype of ['f32', 'bf16'] as const) {
     top = HEAP;
     const inDim = 2048;
@@ -107,7 +107,7 @@ function stream(): void {
     const [w, x, y] = [panels(dtype, outDim, inDim), floats(inDim), room(outDim * 4)];
     const kernel = dtype === 'f32' ? kernels.matmulF32 : kernels.matmulBf16;
     const run = () => kernel(y, outDim, x, inDim, 1, w, inDim, outDim);
-    measure('stream', { name: `${dtype} ${inDim}→${outDim} rows 1`, work: 2 * inDim * outDim, run }, 0.7, { from: w, bytes });
+    await measure('stream', { name: `${dtype} ${inDim}→${outDim} rows 1`, work: 2 * inDim * outDim, run }, 0.7, { from: w, bytes });
   }
 }
 
@@ -119,7 +119,7 @@ function blockTable(layerBytes: number): number {
   return words(Array.from({ length: LENGTH / BLOCK }, (_, b) => first + b * layerBytes));
 }
 
-function attention(): void {
+async function attention(): Promise<void> {
   for (const [heads, latent, rope] of [
     [6, 64, 16],
     [16, 512, 64],
@@ -132,7 +132,7 @@ function attention(): void {
       const [qStride, outStride] = [heads * (latent + rope), heads * latent];
       const run = () => kernels.mlaAttention(out, outStride, q, qStride, rows, heads, latent, rope, table, BLOCK, 0, positions, 0.1, scratch);
       const work = rows * heads * LENGTH * (2 * latent + rope) * 2;
-      measure('attention', { name: `MLA ${heads} heads ${latent}+${rope} rows ${rows}`, work, run }, 0.6);
+      await measure('attention', { name: `MLA ${heads} heads ${latent}+${rope} rows ${rows}`, work, run }, 0.6);
     }
   }
   for (const [heads, kvHeads, headDim] of [
@@ -146,13 +146,13 @@ function attention(): void {
       const [q, out, scratch] = [floats(rows * width), room(rows * width * 4), room(attentionScratchBytes(rows, heads))];
       const positions = words(Array.from({ length: rows }, () => LENGTH - 1));
       const run = () => kernels.gqaAttention(out, width, q, width, rows, heads, kvHeads, headDim, table, BLOCK, 0, positions, 0.1, scratch);
-      measure('attention', { name: `GQA ${heads}/${kvHeads} × ${headDim} rows ${rows}`, work: rows * heads * LENGTH * headDim * 4, run }, 0.6);
+      await measure('attention', { name: `GQA ${heads}/${kvHeads} × ${headDim} rows ${rows}`, work: rows * heads * LENGTH * headDim * 4, run }, 0.6);
     }
   }
 }
 
 /** Rates in vocabulary entries a second; there is no peak to hold them against. */
-function sampling(): void {
+async function sampling(): Promise<void> {
   const off = { seedLow: 1, seedHigh: 2, choice: 0, position: 3, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, frequencyPenalty: 0, presencePenalty: 0 };
   const lists = { biasCount: 0, biasAddress: 0, outputCount: 0, outputAddress: 0, banCount: 0, banAddress: 0 };
   for (const n of [2048, 151936]) {
@@ -168,18 +168,22 @@ function sampling(): void {
       const view = new Float32Array(memory.buffer, logits, n);
       for (let i = 0; i < n; i++) view[i] = 12 * (Math.abs(Math.sin(i * i)) - 0.5) + (i % 997 === 0 ? 8 : 0);
       writeSamplingParams(memory, params, { ...off, ...lists, ...change });
-      measure('sampling', { name: `${n} ${JSON.stringify(change)}`, work: n, run: () => void kernels.sampleRow(logits, n, params, scratch) }, null);
+      await measure('sampling', { name: `${n} ${JSON.stringify(change)}`, work: n, run: () => void kernels.sampleRow(logits, n, params, scratch) }, null);
     }
   }
 }
 
-function elementwise(): void {
+async function elementwise(): Promise<void> {
   top = HEAP;
   const [rows, dim] = [64, 512];
   const [x, y, w] = [floats(rows * dim * 2), floats(rows * dim * 2), floats(dim)];
-  measure('elementwise', { name: `rmsNorm ${rows} × ${dim}`, work: 4 * rows * dim, run: () => kernels.rmsNorm(y, dim, x, dim, rows, dim, w, 1e-6) }, null);
-  measure('elementwise', { name: `siluMul ${rows} × ${dim}`, work: 4 * rows * dim, run: () => kernels.siluMul(y, dim, x, 2 * dim, rows, dim) }, null);
-  measure(
+  await measure(
+    'elementwise',
+    { name: `rmsNorm ${rows} × ${dim}`, work: 4 * rows * dim, run: () => kernels.rmsNorm(y, dim, x, dim, rows, dim, w, 1e-6) },
+    null,
+  );
+  await measure('elementwise', { name: `siluMul ${rows} × ${dim}`, work: 4 * rows * dim, run: () => kernels.siluMul(y, dim, x, 2 * dim, rows, dim) }, null);
+  await measure(
     'elementwise',
     { name: `packBf16 512 × 512 (values)`, work: 512 * 512, run: () => kernels.packBf16(y + 4 * 2 ** 20, x + 2 ** 20, 512, 512, 512) },
     null,
@@ -188,9 +192,9 @@ function elementwise(): void {
 
 // ---------------------------------------------------------------- report
 
-const parts: Record<string, () => void> = { matmul, stream, attention, elementwise, sampling };
+const parts: Record<string, () => Promise<void>> = { matmul, stream, attention, elementwise, sampling };
 const asked = process.argv.slice(2).filter((name) => name in parts);
-for (const name of asked.length > 0 ? asked : Object.keys(parts)) parts[name]?.();
+for (const name of asked.length > 0 ? asked : Object.keys(parts)) await parts[name]?.();
 
 const chains = limits.byChains.map((rate, i) => [`${i + 1}`, (rate / 1e9).toFixed(1)]);
 printTable(`Peak: ${limits.peak.chains} chains of multiply and add`, ['chains', 'GFLOP/s'], chains);

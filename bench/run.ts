@@ -1,0 +1,29 @@
+/**
+ * `npm run bench [NAME …]`: every benchmark in turn, each in a process of its own; tables on the terminal, JSON in bench/results/.
+ * @module
+ */
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+
+/** By name, with what it measures. */
+const BENCHMARKS: Readonly<Record<string, string>> = {
+  kernels: "kernels against this core's own limits",
+  pod: 'the pod against its bare kernels',
+  'first-token': 'from createPod to the first token',
+  'decode-profile': 'where a decode step goes',
+};
+
+const asked = process.argv.slice(2);
+const unknown = asked.find((name) => !(name in BENCHMARKS));
+if (unknown !== undefined) {
+  const list = Object.entries(BENCHMARKS).map(([name, what]) => `  ${name.padEnd(16)}${what}`);
+  console.error(`bench: there is no "${unknown}". Known:\n${list.join('\n')}`);
+  process.exit(2);
+}
+let failed = 0;
+for (const name of asked.length > 0 ? asked : Object.keys(BENCHMARKS)) {
+  console.log(`\n── ${name}: ${BENCHMARKS[name]}`);
+  const { status } = spawnSync(process.execPath, [fileURLToPath(new URL(`./${name}.ts`, import.meta.url))], { stdio: 'inherit' });
+  if (status !== 0) failed++;
+}
+process.exit(failed === 0 ? 0 : 1);
