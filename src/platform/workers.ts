@@ -21,6 +21,7 @@ import type { MessagePort } from '../runtime/message-port.ts';
 /** Restart intensity, as Erlang has it: more than this many in the period, and the pod gives up with the reason. */
 const RESTARTS_MAX = 5;
 const RESTART_PERIOD_MS = 10_000;
+const YOUNG_GENERATION_MB = 64;
 
 export type WorkersPorts = {
   readonly clock: Clock;
@@ -117,7 +118,8 @@ export class Workers {
       origin_ms: this.#origin_ms,
       protocol: PROTOCOL_HASH,
     };
-    const handle = new Worker(entryPoint('../flowserve/npu-worker'), { workerData });
+    // A step leaves some kilobytes of short-lived records; a larger nursery collects them seldom, and one worker's pause stalls its peers.
+    const handle = new Worker(entryPoint('../flowserve/npu-worker'), { workerData, resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB } });
     handle.on('error', (error) => {
       const thread = this.#threads[worker];
       if (thread !== undefined) thread.error = error instanceof Error ? error : new Error(String(error));
