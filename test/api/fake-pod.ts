@@ -100,10 +100,12 @@ export class FakePod implements Pod {
       requests_finished: this.finished,
       prompt_tokens: this.prompt_tokens,
       generation_tokens: this.generation_tokens,
-      npus: [{ ...npu, steps: 0, tokens_prefilled: 0, tokens_decoded: 0, hbm_bytes: 0 }],
+      kv_block_size: 16,
+      npus: [{ ...npu, steps: 0, tokens_prefilled: 0, tokens_decoded: 0, preemptions: 0, hbm_bytes: 0 }],
       expert_loads: [],
       memory: { total_bytes: 0, regions: [] },
       fabric: [],
+      unexpected_messages: [],
     };
   }
 
