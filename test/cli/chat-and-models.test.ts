@@ -1,0 +1,42 @@
+import { describe, expect, it } from 'vitest';
+import { createPod } from '../../src/index.ts';
+import { jsonLines, minipod } from './command.ts';
+
+describe('minipod chat', () => {
+  it('should keep the conversation until /reset', async () => {
+    const { code, stdout } = await minipod(
+      ['chat', '--json', '--seed', '5', '--max-tokens', '12'],
+      'Tell me a story.\nAnd then?\n/reset\nTell me a story.\n/exit\nnever asked\n',
+    );
+    const answers = jsonLines(stdout) as { content: string; usage: { prompt_tokens: number } }[];
+    expect(code).toBe(0);
+    expect(answers).toHaveLength(3);
+    expect(answers[2]).toEqual(answers[0]);
+
+    await using pod = await createPod();
+    const messages = [
+      { role: 'user', content: 'Tell me a story.' },
+      { role: 'assistant', content: answers[0]?.content ?? '' },
+      { role: 'user', content: 'And then?' },
+    ];
+    const { choices } = await pod.complete(messages, { seed: 5, max_tokens: 12, temperature: 0.7 });
+    expect(answers[1]?.content).toBe(choices[0]?.text);
+  });
+});
+
+describe('minipod models', () => {
+  it('should list what is shipped, and describe a folder', async () => {
+    const [shipped, folder] = await Promise.all([minipod(['models']), minipod(['models', 'test/models/tiny-qwen3-moe', '--json'])]);
+    expect(shipped.stdout).toMatch(/^NAME +ARCHITECTURE +PARAMETERS +CONTEXT\ntiny-deepseek-v3 +deepseek_v3 +8\.0 M +2048 tokens\n$/);
+    expect(JSON.parse(folder.stdout)).toMatchObject([{ name: 'tiny-qwen3-moe', architecture: 'qwen3_moe', context_length: 2048 }]);
+  });
+});
+
+describe('minipod --help', () => {
+  it('should show a newcomer what to type', async () => {
+    const [help, version] = await Promise.all([minipod(['--help']), minipod(['--version'])]);
+    expect(help).toMatchObject({ code: 0, stderr: '' });
+    expect(help.stdout).toContain('$ minipod generate "Once upon a time"');
+    expect(version.stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+  });
+});

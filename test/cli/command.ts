@@ -1,0 +1,50 @@
+/** Runs the `minipod` command as a person would, on the runtime that runs the tests. @module */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+
+const isDeno = 'Deno' in globalThis;
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const ENTRY = isDeno ? ['run', '-A', '--unstable-no-legacy-abort', `${ROOT}src/cli/main.ts`] : [`${ROOT}bin/minipod.js`];
+
+export type Ended = { readonly code: number | null; readonly stdout: string; readonly stderr: string };
+
+export class Run {
+  readonly process: ChildProcess;
+  readonly ended: Promise<Ended>;
+  stdout = '';
+  stderr = '';
+
+  constructor(args: readonly string[], stdin: string) {
+    this.process = spawn(process.execPath, [...ENTRY, ...args], { cwd: ROOT, stdio: 'pipe' });
+    this.process.stdout?.setEncoding('utf8').on('data', (text: string) => {
+      this.stdout += text;
+    });
+    this.process.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      this.stderr += text;
+    });
+    this.process.stdin?.on('error', () => {});
+    this.process.stdin?.end(stdin);
+    this.ended = new Promise((resolve, reject) => {
+      this.process.once('error', reject);
+      this.process.once('close', (code) => resolve({ code, stdout: this.stdout, stderr: this.stderr }));
+    });
+  }
+
+  /** Waits until standard output is as it should be. */
+  async until(isSo: (stdout: string) => boolean): Promise<void> {
+    while (!isSo(this.stdout)) {
+      if (this.process.exitCode !== null) throw new Error(`minipod ended with ${this.process.exitCode}: ${this.stdout}${this.stderr}`);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  }
+}
+
+export const start = (args: readonly string[], stdin = ''): Run => new Run(args, stdin);
+
+export const minipod = (args: readonly string[], stdin = ''): Promise<Ended> => start(args, stdin).ended;
+
+export const jsonLines = (text: string): unknown[] =>
+  text
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
