@@ -31,12 +31,12 @@ const ROOMS: readonly { readonly room: string; readonly file: RegExp; readonly m
   { room: 'worker loop', file: /flowserve\/npu-worker/ },
 ];
 
-const configurations = [
-  { npus: 1, workers: 1, requests: 1 },
-  { npus: 1, workers: 1, requests: 16 },
-  { npus: 8, workers: 1, requests: 1 },
-  { npus: 2, workers: 2, requests: 16 },
-];
+/** NPUs/workers/requests; others can be given as arguments. */
+const asked = process.argv.length > 2 ? process.argv.slice(2) : ['1/1/1', '1/1/16', '8/1/1', '2/2/16'];
+const configurations = asked.map((text) => {
+  const [npus = 1, workers = 1, requests = 1] = text.split('/').map(Number);
+  return { npus, workers, requests };
+});
 
 function roomsOf({ nodes, samples, timeDeltas }: Profile): Map<string, number> {
   const byId = new Map(nodes.map((node) => [node.id, node]));

@@ -5,6 +5,7 @@
 import { Worker } from 'node:worker_threads';
 import * as Comlink from 'comlink';
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
+import { generateCall, promptRecord } from './call.ts';
 import { ControlPage } from './fabric/control-page.ts';
 import { Links } from './fabric/links.ts';
 import { collect, LiveGeneration } from './generation.ts';
@@ -23,9 +24,9 @@ import type { ControlHandle } from './platform/control.ts';
 import type { ControlRemote, Outcome } from './platform/control-thread.ts';
 import { entryPoint } from './platform/workers.ts';
 import type { ModelInfo, Pod } from './pod.ts';
-import type { GenerateCall, PodToCaller, PromptRecord } from './protocol/caller.ts';
+import type { PodToCaller } from './protocol/caller.ts';
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
-import { REQUEST_IDS, type Sampling } from './protocol/messages.ts';
+import { REQUEST_IDS } from './protocol/messages.ts';
 import type { Completion, Generation, PodStats } from './results.ts';
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
@@ -34,7 +35,6 @@ import { MessagePort } from './runtime/message-port.ts';
 
 /** An idle caller looks up this often; a bell wakes it earlier. */
 const SLEEP_MS = 1_000;
-const NOT_ASKED = -1;
 
 export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
   const { onProgress, ...rest } = options;
@@ -85,6 +85,8 @@ class LivePod implements Pod {
   readonly #clock: Clock;
   readonly #port: MessagePort;
   readonly #generations = new Map<number, LiveGeneration>();
+  /** What is asked of the control thread and not answered: fails with it. */
+  readonly #questions = new Set<(error: unknown) => void>();
   #next = 1;
   #closing: Promise<void> | null = null;
   #isClosed = false;
@@ -217,7 +219,15 @@ class LivePod implements Pod {
 
   async #ask<Value>(answer: Promise<Outcome<Value>>): Promise<Value> {
     if (this.#closing !== null || this.#isClosed) throw new MinipodError('closed', 'the pod is closed');
-    return unwrap(await Promise.race([answer, this.#died]));
+    // A race with one promise that lives as long as the pod would keep every question ever asked.
+    const { promise, resolve, reject } = Promise.withResolvers<Outcome<Value>>();
+    this.#questions.add(reject);
+    answer.then(resolve, reject);
+    try {
+      return unwrap(await promise);
+    } finally {
+      this.#questions.delete(reject);
+    }
   }
 
   /** Takes what the pod sends, for as long as it lives. */
@@ -249,49 +259,6 @@ class LivePod implements Pod {
     this.#isClosed = true;
     for (const generation of this.#generations.values()) generation.end(error);
     this.#generations.clear();
+    for (const reject of this.#questions) reject(error);
   }
-}
-
-function promptRecord(prompt: Prompt): PromptRecord {
-  if (typeof prompt === 'string') return { kind: 'text', text: prompt, tokens: [], roles: [], contents: [] };
-  if (!Array.isArray(prompt))
-    throw new MinipodError('invalid_request', 'prompt: must be a text, an array of token ids or an array of messages', { param: 'prompt' });
-  if (prompt.every((item): item is number => typeof item === 'number')) return { kind: 'tokens', text: '', tokens: [...prompt], roles: [], contents: [] };
-  const messages = prompt as readonly ChatMessage[];
-  for (const [index, message] of messages.entries()) {
-    if (typeof message?.role !== 'string' || typeof message.content !== 'string')
-      throw new MinipodError('invalid_request', `messages.${index}: must have role and content, both strings`, { param: `messages.${index}` });
-  }
-  return { kind: 'chat', text: '', tokens: [], roles: messages.map(({ role }) => role), contents: messages.map(({ content }) => content) };
-}
-
-function generateCall(request: number, prompt: PromptRecord, options: ResolvedGenerateOptions, seed: number): GenerateCall {
-  const bias = Object.entries(options.logit_bias).map(([id, value]) => [Number(id), value] as const);
-  const sampling: Sampling = {
-    temperature: options.temperature,
-    top_p: options.top_p,
-    top_k: options.top_k,
-    min_p: options.min_p,
-    seed,
-    min_tokens: options.min_tokens,
-    stop_token_ids: options.stop_token_ids,
-    logprobs: options.logprobs ?? NOT_ASKED,
-    prompt_logprobs: options.prompt_logprobs ?? NOT_ASKED,
-    bias_ids: bias.map(([id]) => id),
-    bias_values: bias.map(([, value]) => value),
-    presence_penalty: options.presence_penalty,
-    frequency_penalty: options.frequency_penalty,
-    repetition_penalty: options.repetition_penalty,
-  };
-  return {
-    type: 'GENERATE',
-    request,
-    prompt,
-    add_special_tokens: options.add_special_tokens,
-    n: options.n,
-    max_tokens: options.max_tokens ?? NOT_ASKED,
-    ignore_eos: options.ignore_eos,
-    stop: options.stop,
-    sampling,
-  };
 }
