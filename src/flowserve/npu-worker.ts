@@ -257,7 +257,7 @@ class NpuWorker {
         // What it asked for must not be written into the memory of its successor.
         this.#dispatches = this.#dispatches.filter(({ source }) => !this.#livesOn(source, message.worker));
         for (let npu = 0; npu < this.#plan.npus; npu++) if (this.#livesOn(npu, message.worker)) for (const program of this.#programs.values()) program.forget(npu);
-        this.#tellControl(threadPeerDetached(this.#worker));
+        this.#tellControl(threadPeerDetached(message.worker));
         break;
       case 'PEER_RESTARTED':
         this.#links.attach(threadOfWorker(message.worker));

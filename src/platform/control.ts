@@ -268,7 +268,7 @@ export class Control {
         this.#workers.started(worker);
         break;
       case 'PEER_DETACHED':
-        this.#workers.detached(worker);
+        this.#workers.detached(worker, message.worker);
         break;
       case 'INSPECTED': {
         const inspection = this.#inspections.get(message.query);

@@ -56,10 +56,6 @@ export class Workers {
       this.#threads.push({ handle: this.#spawn(worker), state: 'starting', detached: new Set(), error: null, isRestart: false });
   }
 
-  get count(): number {
-    return this.#threads.length;
-  }
-
   isRunning(worker: number): boolean {
     return this.#threads[worker]?.state === 'running';
   }
@@ -73,12 +69,9 @@ export class Workers {
   }
 
   /** A survivor has let go of a lost thread's rings; when the last one has, its successor starts. */
-  detached(survivor: number): void {
-    for (const [worker, thread] of this.#threads.entries()) {
-      if (thread.state !== 'lost') continue;
-      thread.detached.add(survivor);
-      this.#restartIfFree(worker);
-    }
+  detached(survivor: number, lost: number): void {
+    this.#thread(lost).detached.add(survivor);
+    this.#restartIfFree(lost);
   }
 
   async close(): Promise<void> {

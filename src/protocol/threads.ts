@@ -17,6 +17,7 @@ export type LinkReport = { readonly peer: number; readonly lane: string; readonl
 export type ThreadMessage =
   | { readonly type: 'THREAD_STARTED'; readonly worker: number }
   | { readonly type: 'PEER_LOST'; readonly worker: number }
+  /** The sender has let go of the lost worker's rings. */
   | { readonly type: 'PEER_DETACHED'; readonly worker: number }
   | { readonly type: 'PEER_RESTARTED'; readonly worker: number }
   | { readonly type: 'INSPECT'; readonly query: number }
@@ -32,7 +33,7 @@ export type ThreadMessage =
 
 export const threadStarted = (worker: number): ThreadMessage => ({ type: 'THREAD_STARTED', worker });
 export const threadPeerLost = (worker: number): ThreadMessage => ({ type: 'PEER_LOST', worker });
-export const threadPeerDetached = (worker: number): ThreadMessage => ({ type: 'PEER_DETACHED', worker });
+export const threadPeerDetached = (lost: number): ThreadMessage => ({ type: 'PEER_DETACHED', worker: lost });
 export const threadPeerRestarted = (worker: number): ThreadMessage => ({ type: 'PEER_RESTARTED', worker });
 export const threadInspect = (query: number): ThreadMessage => ({ type: 'INSPECT', query });
 export const threadInspected = (
