@@ -63,7 +63,8 @@ describe('the package', () => {
        import { serve } from 'minipod/api';
        await using pod = await createPod();
        const server = await serve({ pod, port: 0 });
-       const response = await fetch(server.url + '/v1/completions', { method: 'POST', body: JSON.stringify({ prompt: 'Once', max_tokens: 3, ignore_eos: true }) });
+       const headers = { 'content-type': 'application/json' };
+       const response = await fetch(server.url + '/v1/completions', { method: 'POST', headers, body: JSON.stringify({ prompt: 'Once', max_tokens: 3, ignore_eos: true }) });
        console.log(response.status, (await response.json()).usage.completion_tokens);
        await server.close();`,
     );
