@@ -35,8 +35,6 @@ export const appOptionsSchema = z.strictObject({
     .default(8 << 20),
   /** Completions and chats under way at once; more are refused with 429. */
   concurrency: z.int().min(1).default(4096),
-  /** The pod's, for `vllm:cache_config_info`. */
-  kv_block_size: z.int().min(1).optional(),
 });
 
 export type AppOptions = z.input<typeof appOptionsSchema> & {
@@ -54,7 +52,7 @@ export function createApp(pod: Pod, { onError, clock = systemClock, ...rest }: A
   const service: Service = {
     pod,
     clock,
-    metrics: createMetrics(pod.model.name, pod.model.context_length, options.kv_block_size),
+    metrics: createMetrics(pod.model.name, pod.model.context_length),
     admission: admission ?? new Admission(options.concurrency),
     hidden: new HiddenTokens(pod),
     body_limit_bytes: options.body_limit_bytes,

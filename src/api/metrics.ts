@@ -33,7 +33,7 @@ export type Metrics = {
   readonly content_type: string;
 };
 
-export function createMetrics(model_name: string, context_length: number, kv_block_size: number | undefined): Metrics {
+export function createMetrics(model_name: string, context_length: number): Metrics {
   const registry = new Registry();
   registry.setDefaultLabels({ model_name });
   const registers = [registry];
@@ -46,13 +46,10 @@ export function createMetrics(model_name: string, context_length: number, kv_blo
   const kvUsage = gauge('kv_cache_usage_perc', 'Share of KV blocks in use; 1 is all.');
   const promptTokens = counter('prompt_tokens_total', 'Prompt tokens processed.');
   const generationTokens = counter('generation_tokens_total', 'Tokens generated.');
-  // The pod has no prefix cache and preempts nothing yet: these stay 0 until its stats count them.
-  for (const [name, help] of [
-    ['prefix_cache_queries_total', 'Tokens looked up in the prefix cache.'],
-    ['prefix_cache_hits_total', 'Tokens found in the prefix cache.'],
-    ['num_preemptions_total', 'Requests preempted.'],
-  ] as const)
-    counter(name, help);
+  const preemptions = counter('num_preemptions_total', 'Requests preempted.');
+  // The pod has no prefix cache yet: true zeros, which dashboards expect to find.
+  counter('prefix_cache_queries_total', 'Tokens looked up in the prefix cache.');
+  counter('prefix_cache_hits_total', 'Tokens found in the prefix cache.');
   const success = new Counter({ name: 'vllm:request_success_total', help: 'Requests by how they ended.', labelNames: ['finished_reason'], registers });
   const cache = new Gauge({ name: 'vllm:cache_config_info', help: 'The KV cache of the pod.', labelNames: ['block_size', 'num_gpu_blocks'], registers });
 
@@ -121,11 +118,15 @@ export function createMetrics(model_name: string, context_length: number, kv_blo
     kvUsage.set(blocks === 0 ? 0 : used / blocks);
     set(promptTokens, stats.prompt_tokens);
     set(generationTokens, stats.generation_tokens);
+    set(
+      preemptions,
+      stats.npus.reduce((sum, npu) => sum + npu.preemptions, 0),
+    );
     success.reset();
     for (const finished_reason of Object.values(FINISHED_REASONS)) success.inc({ finished_reason }, 0);
     for (const [reason, count] of Object.entries(stats.requests_finished)) success.inc({ finished_reason: FINISHED_REASONS[reason] ?? reason }, count);
     cache.reset();
-    cache.set({ num_gpu_blocks: String(blocks), ...(kv_block_size !== undefined && { block_size: String(kv_block_size) }) }, 1);
+    cache.set({ num_gpu_blocks: String(blocks), block_size: String(stats.kv_block_size) }, 1);
   };
 
   return {

@@ -77,14 +77,13 @@ export const SAMPLING_FLAGS = {
   add_special_tokens: { help: 'do not put the beginning-of-sequence token before the prompt', negated: true },
 } as const satisfies Flags<typeof generateOptionsSchema>;
 
-/** Of kv_block_size the pod decides. */
 export const SERVE_FLAGS = {
   host: { value: 'ADDRESS', help: 'address to bind; 0.0.0.0 opens it to the network' },
   port: { value: 'N', help: '0: any free one', read: number },
   api_key: { value: 'KEY', help: 'ask clients for it, as "Authorization: Bearer KEY"', env: 'MINIPOD_API_KEY' },
   body_limit_bytes: { value: 'BYTES', help: 'larger request bodies are refused', read: bytes },
   concurrency: { value: 'N', help: 'completions under way at once; more are refused with 429', read: number },
-} as const satisfies Omit<Flags<typeof serveOptionsSchema>, 'kv_block_size'>;
+} as const satisfies Flags<typeof serveOptionsSchema>;
 
 type FlagTable = { readonly [name: string]: Flag };
 type Fields = { readonly [name: string]: z.ZodType };

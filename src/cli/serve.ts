@@ -15,8 +15,7 @@ export type ServeCommand = {
 export async function serve({ pod: podOptions, api, drain_ms, json }: ServeCommand): Promise<number> {
   await using pod = await openPod(podOptions);
   using interrupt = new Interrupt();
-  const { kv_block_size } = await pod.stats();
-  const server = await listen({ ...api, pod, kv_block_size });
+  const server = await listen({ ...api, pod });
   if (json) await printJson({ url: server.url, port: server.port, model: pod.model, pid: process.pid });
   else await printLine(greeting(pod, server, api.api_key));
   if (api.api_key === undefined && !isLoopback(api.host))

@@ -51,7 +51,7 @@ const COUNTERS = [
 
 describe('metrics', () => {
   it("should have vLLM's names, types and label from the start", async () => {
-    const { series, types } = await scrape(createApp(new FakePod(), { kv_block_size: 16 }));
+    const { series, types } = await scrape(createApp(new FakePod()));
     for (const [type, names] of [
       ['histogram', HISTOGRAMS],
       ['gauge', GAUGES],
