@@ -22,7 +22,7 @@ import {
 } from './options.ts';
 import type { ControlHandle } from './platform/control.ts';
 import type { ControlRemote, Outcome } from './platform/control-thread.ts';
-import { entryPoint } from './platform/workers.ts';
+import { entryPoint, threadOptions } from './platform/workers.ts';
 import type { ModelInfo, Pod } from './pod.ts';
 import type { PodToCaller } from './protocol/caller.ts';
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
@@ -42,7 +42,7 @@ export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
   const folder = resolveModel(resolved.model);
   const { model: _model, topology: _topology, kv_blocks, memory_bytes, ...numbers } = resolved;
   const origin_ms = epoch_ms();
-  const thread = new Worker(entryPoint('../platform/control-thread'));
+  const thread = new Worker(entryPoint('../platform/control-thread'), threadOptions());
   const died = new Promise<never>((_, reject) => {
     thread.once('error', (error) =>
       reject(

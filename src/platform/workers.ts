@@ -112,7 +112,7 @@ export class Workers {
       protocol: PROTOCOL_HASH,
     };
     // A step leaves some kilobytes of short-lived records; a larger nursery collects them seldom, and one worker's pause stalls its peers.
-    const handle = new Worker(entryPoint('../flowserve/npu-worker'), { workerData, resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB } });
+    const handle = new Worker(entryPoint('../flowserve/npu-worker'), { ...threadOptions(), workerData, resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB } });
     handle.on('error', (error) => {
       const thread = this.#threads[worker];
       if (thread !== undefined) thread.error = error instanceof Error ? error : new Error(String(error));
@@ -182,3 +182,6 @@ export class Workers {
 
 /** A thread's entry file, beside this one: `.ts` when the sources run as they are, `.js` in dist/. */
 export const entryPoint = (path: string): URL => new URL(`${path}${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url);
+
+/** A thread runs a file, so it cannot inherit how the text of `node --input-type … --eval` is to be read. */
+export const threadOptions = (): { execArgv?: string[] } => (process.execArgv.some((argument) => argument.startsWith('--input-type')) ? { execArgv: [] } : {});
