@@ -112,7 +112,11 @@ export class Workers {
       protocol: PROTOCOL_HASH,
     };
     // A step leaves some kilobytes of short-lived records; a larger nursery collects them seldom, and one worker's pause stalls its peers.
-    const handle = new Worker(entryPoint('../flowserve/npu-worker'), { ...threadOptions(), workerData, resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB } });
+    const handle = new Worker(entryPoint('../flowserve/npu-worker'), {
+      ...threadOptions(),
+      workerData,
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
+    });
     handle.on('error', (error) => {
       const thread = this.#threads[worker];
       if (thread !== undefined) thread.error = error instanceof Error ? error : new Error(String(error));
