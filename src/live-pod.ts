@@ -76,7 +76,7 @@ function unwrap<Value>(outcome: Outcome<Value>): Value {
   return outcome.value;
 }
 
-class LivePod implements Pod {
+export class LivePod implements Pod {
   readonly model: ModelInfo;
   readonly #handle: ControlHandle;
   readonly #thread: Worker;

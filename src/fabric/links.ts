@@ -88,6 +88,8 @@ export class Links {
   readonly #memory: WebAssembly.Memory;
   readonly #rings: readonly RingPlace[];
   readonly #outgoing = new Map<number, { readonly control: Outgoing; readonly data: Outgoing }>();
+  /** The same as a list: a loop over a map allocates, and `flush` runs at every turn. */
+  #ends: readonly { readonly peer: number; readonly control: Outgoing; readonly data: Outgoing }[] = [];
   /** Control rings first: control overtakes data, nothing else does. */
   #incoming: { readonly peer: number; readonly ring: RingConsumer }[] = [];
 
@@ -111,6 +113,7 @@ export class Links {
       return new RingConsumer(this.#memory, offset, capacity);
     };
     this.#outgoing.set(peer, { control: outgoing('control'), data: outgoing('data') });
+    this.#listEnds();
     this.#incoming.unshift({ peer, ring: consumer('control') });
     this.#incoming.push({ peer, ring: consumer('data') });
   }
@@ -118,7 +121,12 @@ export class Links {
   /** Lets go of both ends, with what waits for the peer: it is gone. */
   detach(peer: number): void {
     this.#outgoing.delete(peer);
+    this.#listEnds();
     this.#incoming = this.#incoming.filter((incoming) => incoming.peer !== peer);
+  }
+
+  #listEnds(): void {
+    this.#ends = [...this.#outgoing].map(([peer, { control, data }]) => ({ peer, control, data }));
   }
 
   isAttached(peer: number): boolean {
@@ -140,7 +148,7 @@ export class Links {
   /** Publishes the turn's frames, one store a ring, and wakes whom they are for. True while frames still wait for room. */
   flush(): boolean {
     let waits = false;
-    for (const [peer, { control, data }] of this.#outgoing) {
+    for (const { peer, control, data } of this.#ends) {
       if (control.outbox.length > 0) control.drain();
       if (data.outbox.length > 0) data.drain();
       waits ||= control.outbox.length > 0 || data.outbox.length > 0;

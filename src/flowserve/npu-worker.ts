@@ -13,7 +13,7 @@ import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { AddressSpace, offsetOf, segmentOf } from '../fabric/address-space.ts';
 import { ControlPage } from '../fabric/control-page.ts';
 import { Links } from '../fabric/links.ts';
-import { FRAME_KIND } from '../fabric/ring.ts';
+import { FRAME_KIND, type RingConsumer } from '../fabric/ring.ts';
 import { instantiateKernels } from '../model/kernels/kernels.ts';
 import { type Address, address, expertAddress, idOf } from '../protocol/address.ts';
 import { launchDone, launchFailed, loaded, loadsCounted, npuReady, resetDone, started } from '../protocol/constructors.ts';
@@ -124,23 +124,24 @@ class NpuWorker {
   run(): void {
     const { control } = this.#links;
     const hasWork = (): boolean => this.#links.hasInbound();
+    const onFrame = (_peer: number, ring: RingConsumer): void => {
+      const { kind } = ring.header;
+      if (kind === FRAME_KIND.message || kind === FRAME_KIND.part) this.#receiveMessage(this.#port.read(ring));
+      else this.#exchange.receive(ring);
+    };
     while (!control.isStopped(this.#thread)) {
-      let busy = this.#links.receive((_, ring) => {
-        const { kind } = ring.header;
-        if (kind === FRAME_KIND.message || kind === FRAME_KIND.part) this.#receiveMessage(this.#port.read(ring));
-        else this.#exchange.receive(ring);
-      });
+      let busy = this.#links.receive(onFrame);
       busy = this.#host.turn() || busy;
       busy = this.#serveDispatches() || busy;
       busy = this.#pollSteps() || busy;
       const waits = this.#links.flush();
-      if (busy || this.#host.hasMail) this.#ladder.work();
-      else this.#ladder.idle(hasWork, this.#isStepping || waits, this.#host.untilNextTimer_ms());
+      if (!busy && !this.#host.hasMail) this.#ladder.idle(hasWork, this.#isStepping || waits, this.#host.untilNextTimer_ms());
     }
   }
 
   /** The persistent kernel of the experts: takes what has arrived, in order, whoever sent it. */
   #serveDispatches(): boolean {
+    if (this.#dispatches.length === 0) return false;
     const batch = this.#dispatches.splice(0, DISPATCHES_PER_TURN);
     for (const dispatch of batch) {
       const program = this.#programs.get(dispatch.destination);
@@ -150,8 +151,8 @@ class NpuWorker {
       if (this.#programs.has(dispatch.source) || this.#links.isAttached(threadOf(address('npu', dispatch.source), this.#plan))) this.#exchange.combine(back);
     }
     // Whoever asked waits for this, and the next poll may compute for long.
-    if (batch.length > 0) this.#links.flush();
-    return batch.length > 0;
+    this.#links.flush();
+    return true;
   }
 
   /** Lets each running step go on as far as it can. True if one ended. */
@@ -160,13 +161,14 @@ class NpuWorker {
     this.#isStepping = this.#resetting.size > 0;
     for (const program of this.#programs.values()) {
       if (!program.isRunning) continue;
+      this.#isStepping = true;
+      if (program.isWaiting) continue;
       const { step, self } = program;
       try {
         const poll = program.poll();
-        if (poll.state === 'done') {
-          ended = true;
-          this.#host.send(self, self, launchDone(step, poll.outcomes));
-        } else this.#isStepping = true;
+        if (poll.state === 'pending') continue;
+        ended = true;
+        this.#host.send(self, self, launchDone(step, poll.outcomes));
       } catch (error) {
         ended = true;
         this.#host.send(self, self, launchFailed(step, { ...toErrorRecord(error), code: 'worker_failed' }));
@@ -256,7 +258,8 @@ class NpuWorker {
         this.#links.detach(threadOfWorker(message.worker));
         // What it asked for must not be written into the memory of its successor.
         this.#dispatches = this.#dispatches.filter(({ source }) => !this.#livesOn(source, message.worker));
-        for (let npu = 0; npu < this.#plan.npus; npu++) if (this.#livesOn(npu, message.worker)) for (const program of this.#programs.values()) program.forget(npu);
+        for (let npu = 0; npu < this.#plan.npus; npu++)
+          if (this.#livesOn(npu, message.worker)) for (const program of this.#programs.values()) program.forget(npu);
         this.#tellControl(threadPeerDetached(message.worker));
         break;
       case 'PEER_RESTARTED':

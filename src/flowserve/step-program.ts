@@ -55,6 +55,11 @@ export class StepProgram {
     return this.#run !== null;
   }
 
+  /** Nothing to do before the missing peers answer. */
+  get isWaiting(): boolean {
+    return this.#run !== null && this.#run.missing.size > 0;
+  }
+
   start(plan: StepPlan): void {
     assert(this.#run === null, `NPU ${this.npu} is busy with step ${this.#run?.plan.step}`);
     for (const slot of plan.detach) this.#sampler.detach(slot);
