@@ -1,0 +1,63 @@
+/** A pod whose control plane runs on the test's own thread, so that the test can reach into its memory and break it. */
+import type { Worker } from 'node:worker_threads';
+import { AddressSpace, offsetOf } from '../../src/fabric/address-space.ts';
+import { ControlPage } from '../../src/fabric/control-page.ts';
+import { LivePod } from '../../src/live-pod.ts';
+import { resolveModel } from '../../src/model/registry.ts';
+import { parseOptions, type PodOptions, podOptionsSchema } from '../../src/options.ts';
+import { Control } from '../../src/platform/control.ts';
+import type { PodPlan } from '../../src/flowserve/pod-plan.ts';
+import { monotonicClock } from '../../src/runtime/clock.ts';
+import { CONTROL_THREAD, threadOfWorker } from '../../src/runtime/directory.ts';
+
+export type Rig = AsyncDisposable & {
+  readonly pod: LivePod;
+  readonly plan: PodPlan;
+  readonly space: AddressSpace;
+  /** Its next attention reads far outside of memory: the kernel traps. */
+  readonly poisonBlockTables: (npu: number) => void;
+  /** What follows on its ring from the control thread is rubbish: the thread dies of it. */
+  readonly killWorker: (worker: number) => void;
+  /** Actors of the control thread. */
+  readonly actors: () => Promise<number>;
+};
+
+const FAR_OUTSIDE = 0x7fff_ff00;
+
+export async function openRig(options: PodOptions): Promise<Rig> {
+  const { model, topology: _, kv_blocks, memory_bytes, ...numbers } = parseOptions(podOptionsSchema, options, 'rig');
+  const origin_ms = performance.timeOrigin + performance.now();
+  const control = await Control.create({ ...numbers, kv_blocks, memory_bytes, folder: resolveModel(model), origin_ms }, async () => {});
+  const { plan, memories } = control.handle;
+  const remote = {
+    stats: async () => ({ value: await control.stats() }),
+    close: async () => ({ value: await control.close() }),
+  };
+  const thread = { terminate: async () => 0 };
+  const pod = new LivePod(control.handle, thread as unknown as Worker, remote as never, new Promise<never>(() => {}), monotonicClock(origin_ms));
+  const space = new AddressSpace(memories, plan.memory.regions);
+  const first = memories[0] as WebAssembly.Memory;
+  const words = new Int32Array(first.buffer);
+  return {
+    pod,
+    plan,
+    space,
+    poisonBlockTables(npu) {
+      const { blockTables } = plan.layouts[npu] ?? { blockTables: { address: 0, blocks_max: 0 } };
+      const at = offsetOf(blockTables.address) / 4;
+      space.wordsOf(blockTables.address).fill(FAR_OUTSIDE, at, at + plan.options.max_batch_requests * blockTables.blocks_max);
+    },
+    killWorker(worker) {
+      const thread = threadOfWorker(worker);
+      const ring = plan.rings.find(({ from, to, lane }) => from === CONTROL_THREAD && to === thread && lane === 'data');
+      if (ring === undefined) throw new Error(`no ring to worker ${worker}`);
+      const head = Atomics.load(words, ring.offset / 4);
+      // A frame of a sequence number that nobody sent.
+      words.set([1, 0, 0, 0x7fff_ffff, 0, 0, 8, 0, 0, 0], (ring.offset + 256 + (head & (ring.capacity - 1))) / 4);
+      Atomics.store(words, ring.offset / 4, head + 40);
+      new ControlPage(first, plan.controlPage).ring(thread);
+    },
+    actors: async () => (await control.stats()).actors,
+    [Symbol.asyncDispose]: () => pod.close(),
+  };
+}
