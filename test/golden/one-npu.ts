@@ -2,7 +2,7 @@
 import { AddressSpace, allocateSegments, segmentOf } from '../../src/fabric/address-space.ts';
 import { Forward } from '../../src/flowserve/forward.ts';
 import { WeightLoader } from '../../src/flowserve/load-weights.ts';
-import { planPod, type PlanOptions, type PodPlan } from '../../src/flowserve/pod-plan.ts';
+import { type PlanOptions, type PodPlan, planPod } from '../../src/flowserve/pod-plan.ts';
 import { StepProgram } from '../../src/flowserve/step-program.ts';
 import { openCheckpoint } from '../../src/model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../../src/model/kernels/kernels.ts';
@@ -53,9 +53,10 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
       programs[dispatch.destination]?.batches.compute(dispatch);
       programs[dispatch.source]?.receive({ source: dispatch.destination, destination: dispatch.source, step: dispatch.step, layer: dispatch.layer });
     },
-      publish: () => {},
+    publish: () => {},
   } as Pick<Exchange, 'dispatch' | 'publish'> as Exchange;
-  for (const layout of plan.layouts) programs.push(new StepProgram(new Forward(plan.config, layout, kernelsOf(segmentOf(layout.base))), space, exchange, plan.npus));
+  for (const layout of plan.layouts)
+    programs.push(new StepProgram(new Forward(plan.config, layout, kernelsOf(segmentOf(layout.base))), space, exchange, plan.npus));
   return { plan, space, programs, kernels: kernelsOf(0) };
 }
 
