@@ -30,6 +30,11 @@ export class Run {
     });
   }
 
+  /** Not by the handle's own kill: Deno then reports the signal instead of the exit code that the process gave. */
+  kill(signal: 'SIGINT' | 'SIGTERM'): void {
+    if (this.process.pid !== undefined) process.kill(this.process.pid, signal);
+  }
+
   /** Waits until standard output is as it should be. */
   async until(isSo: (stdout: string) => boolean): Promise<void> {
     while (!isSo(this.stdout)) {

@@ -7,6 +7,6 @@ describe('flags', () => {
   it('should be the options of the embedded API, all of them and no other', () => {
     expect(Object.keys(POD_FLAGS).sort()).toEqual(Object.keys(podOptionsSchema.shape).sort());
     expect(Object.keys(SAMPLING_FLAGS).sort()).toEqual(Object.keys(generateOptionsSchema.shape).sort());
-    expect([...Object.keys(SERVE_FLAGS), 'kv_block_size'].sort()).toEqual(Object.keys(serveOptionsSchema.shape).sort());
+    expect(Object.keys(SERVE_FLAGS).sort()).toEqual(Object.keys(serveOptionsSchema.shape).sort());
   });
 });

@@ -49,7 +49,7 @@ describe('minipod generate', () => {
   it('should end cleanly on Ctrl-C with work in flight, with the code that shells expect', async () => {
     const running = start(['generate', 'Once', '--ignore-eos', '--max-tokens', '2000', '--npus', '8']);
     await running.until((stdout) => stdout.length > 100);
-    running.process.kill('SIGINT');
+    running.kill('SIGINT');
     const { code, stdout, stderr } = await running.ended;
     expect({ code, stderr }).toEqual({ code: 130, stderr: '' });
     expect(stdout.length).toBeLessThan(6_000);

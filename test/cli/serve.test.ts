@@ -17,7 +17,7 @@ describe('minipod serve', () => {
     const curl = running.stdout.split('\n').find((line) => line.trim().startsWith('curl ')) ?? '';
     const answer = JSON.parse(await sh(`${curl} --silent`)) as { choices: { message: { content: string } }[] };
     expect(answer.choices[0]?.message.content.length).toBeGreaterThan(20);
-    running.process.kill('SIGINT');
+    running.kill('SIGINT');
     expect((await running.ended).code).toBe(130);
   });
 
@@ -31,7 +31,7 @@ describe('minipod serve', () => {
       headers: { 'content-type': 'application/json' },
       body: JSON.stringify({ prompt: 'Once', max_tokens: 300, ignore_eos: true, stream: true, stream_options: { include_usage: true } }),
     });
-    running.process.kill('SIGTERM');
+    running.kill('SIGTERM');
     const text = await response.text();
     expect(text).toMatch(/"completion_tokens":300/);
     expect(text).toMatch(/data: \[DONE\]\n\n$/);
@@ -43,7 +43,7 @@ describe('minipod serve', () => {
     await first.until((stdout) => stdout.includes('\n'));
     const { port } = jsonLines(first.stdout)[0] as { port: number };
     const { code, stderr } = await minipod(['serve', '--port', String(port)]);
-    first.process.kill('SIGINT');
+    first.kill('SIGINT');
     expect(code).toBe(1);
     expect(stderr).toMatch(new RegExp(`^minipod: port ${port} of 127\\.0\\.0\\.1 is in use; .*\\n$`));
     await first.ended;
