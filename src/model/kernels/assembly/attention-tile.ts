@@ -3,13 +3,16 @@
 //   s_j = (q · k_j) scale         m' = max(m, max s)        alpha = exp(m - m')
 //   p_j = exp(s_j - m')           l = l alpha + sum p       acc = acc alpha + p_0 v_0 + p_1 v_1 + …
 //
-// Measured (Zen 4, of the peak of separate multiplies and adds): 0.82 at DeepSeek-V3's head size (512 + 64), 0.70 at 64 + 16, 0.73 at GQA heads of 128, but
-// 0.55 at GQA heads of 32: there a query and tile have 2,048 operations (128 cycles), exp of its 16 scores about 55 cycles, the eight-instruction
-// joins of 16 short dot products about 40, and the rest of the softmax and the loops' ends the other 20.
+// Measured (Zen 4, of the peak of separate multiplies and adds): 0.85 at DeepSeek-V3's head size (512 + 64), 0.72 at 64 + 16, 0.73 at GQA heads of 128, but
+// 0.57 at GQA heads of 32, and 0.45 there for one row of 3 heads a group. At 32 a query and tile have 128 cycles of useful multiplies and adds, 225 in all:
+// scores 92 (the core issues six instructions a cycle, and loads, pointers and the eight-instruction joins count), values 80, exp of 16 scores about 40,
+// maximum and sum 14. For one row, 287: the phases wait for each other, as three queries are too few to hide a batch's chain of join, maximum, exp.
+// Tried there, without gain: 8 accumulators for a query without a partner, dot products unrolled by 2 or 4 (V8 then spills, or stops inlining; it
+// gives MLA 512 + 64 0.04 more and heads of 32 0.02 less).
 //
 // A query is a record in scratch; m = -inf and l = 0 before the first tile, which takes acc as 0 without reading it.
 // A position that the query does not see takes no part: its score is -inf, so p = 0 adds nothing to l, and its v is not read.
-import { expVectors } from './elementary';
+import { expInPlace } from './elementary';
 import { joinLanes, joinLanes4 } from './lanes';
 
 /** Positions in a tile. Part of the arithmetic: tiles start at absolute position 0, whatever the KV block. */
@@ -18,7 +21,7 @@ export const TILE = 16;
 /** Bytes of a query's record: f32 m, f32 l, u32 address of q, u32 address of acc, i32 positions that it sees. */
 export const QUERY_BYTES: usize = 20;
 
-/** Queries that go through a tile together. One call of expVectors serves them all, which hides its latency. */
+/** Queries that go through a tile together. One call of expInPlace serves them all, which hides its latency. */
 export const BATCH = 8;
 
 // Scratch begins with [alpha of each query of a batch][16 scores of each]: m - m' and s - m' become alpha and p there.
@@ -223,7 +226,7 @@ export function tileForBatch(
   const scores = work + SCORES;
   scoreQueries(scores, queries, count, kv, rowBytes, keyDim, visible, scale);
   for (let i: usize = 0; i < <usize>count; i++) shiftScores(scores + i * NEXT, work + i * 4, queries + i * QUERY_BYTES, visible);
-  expVectors(work, work, SCORES + <usize>count * NEXT, 0);
+  expInPlace(work, SCORES + <usize>count * NEXT);
   for (let i: usize = 0; i < <usize>count; i++) sumTile(scores + i * NEXT, work + i * 4, queries + i * QUERY_BYTES);
   addValues(work, queries, count, kv + valueOffset, rowBytes, valueDim, visible, first);
 }

@@ -57,6 +57,36 @@ export function expVectors(y: usize, x: usize, bytes: usize, shift: f32): v128 {
   return sum;
 }
 
+/**
+ * x = exp(x) for `bytes` (a multiple of 32) of floats: the operations of expVectors, two vectors a step and no sum. Measured in attention, 6 to 34
+ * vectors a call: 10 cycles a vector instead of 12. Four vectors a step, or stores between the steps that keep both in pace, gain nothing more.
+ */
+export function expInPlace(x: usize, bytes: usize): void {
+  const least = kept(EXP_MIN, bytes), most = kept(EXP_MAX, bytes), rounder = kept(ROUNDER, bytes);
+  const log2e = kept(LOG2_E, bytes), ln2High = kept(LN2_HIGH, bytes), ln2Low = kept(LN2_LOW, bytes), one = kept(1, bytes);
+  const p0 = kept(P0, bytes), p1 = kept(P1, bytes), p2 = kept(P2, bytes), p3 = kept(P3, bytes), p4 = kept(P4, bytes);
+  for (const end = x + bytes; x < end; x += 32) {
+    const v = f32x4.pmin(f32x4.pmax(v128.load(x), least), most);
+    const w = f32x4.pmin(f32x4.pmax(v128.load(x, 16), least), most);
+    const vShifted = f32x4.add(f32x4.mul(v, log2e), rounder);
+    const wShifted = f32x4.add(f32x4.mul(w, log2e), rounder);
+    const n = f32x4.sub(vShifted, rounder);
+    const m = f32x4.sub(wShifted, rounder);
+    const r = f32x4.sub(f32x4.sub(v, f32x4.mul(n, ln2High)), f32x4.mul(n, ln2Low));
+    const s = f32x4.sub(f32x4.sub(w, f32x4.mul(m, ln2High)), f32x4.mul(m, ln2Low));
+    const rr = f32x4.mul(r, r);
+    const ss = f32x4.mul(s, s);
+    let p = f32x4.add(f32x4.mul(p0, rr), f32x4.add(f32x4.mul(p1, r), p2));
+    let q = f32x4.add(f32x4.mul(p0, ss), f32x4.add(f32x4.mul(p1, s), p2));
+    p = f32x4.add(f32x4.mul(p, rr), f32x4.add(f32x4.mul(p3, r), p4));
+    q = f32x4.add(f32x4.mul(q, ss), f32x4.add(f32x4.mul(p3, s), p4));
+    p = f32x4.add(f32x4.mul(p, rr), f32x4.add(r, one));
+    q = f32x4.add(f32x4.mul(q, ss), f32x4.add(s, one));
+    v128.store(x, f32x4.mul(p, i32x4.shl(vShifted, 23)));
+    v128.store(x, f32x4.mul(q, i32x4.shl(wShifted, 23)), 16);
+  }
+}
+
 /** One exp, the same operations. */
 export function exp1(x: f32): f32 {
   const v = EXP_MAX < x ? EXP_MAX : x < EXP_MIN ? EXP_MIN : x;
