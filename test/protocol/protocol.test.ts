@@ -1,0 +1,153 @@
+/** What crosses threads comes out as it went in, or is refused at the sender. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { type Address, address, expertAddress, idOf, ROLES, roleIndexOf, roleOf, toAddress } from '../../src/protocol/address.ts';
+import * as constructors from '../../src/protocol/constructors.ts';
+import { fromErrorRecord, MinipodError, toErrorRecord } from '../../src/protocol/errors.ts';
+import { CHOICES_MAX, REQUEST_IDS, type Sequence, type TokenOut, taskId } from '../../src/protocol/messages.ts';
+import * as threads from '../../src/protocol/threads.ts';
+import { Codec, PROTOCOL_HASH } from '../../src/protocol/wire.ts';
+
+const sequence: Sequence = {
+  request: 7,
+  choice: 1,
+  prompt: [1, 2, 2_047],
+  max_tokens: 9,
+  sampling: {
+    temperature: 0.7,
+    top_p: 0.9,
+    top_k: -1,
+    min_p: 0.1,
+    seed: -(2 ** 50),
+    min_tokens: 0,
+    stop_token_ids: [6, 2],
+    logprobs: -1,
+    prompt_logprobs: 2,
+    bias_ids: [5],
+    bias_values: [-100],
+    presence_penalty: 0.1,
+    frequency_penalty: -0.2,
+    repetition_penalty: 1.1,
+  },
+};
+const error = { code: 'worker_failed', message: 'it failed', param: null } as const;
+const logprobs = { logprob: -1.5, top_ids: [3], top_logprobs: [-0.1] };
+const token: TokenOut = { request: 7, choice: 0, token: 5, finish: 'stop', stops: true, logprobs, prompt_start: 1, prompt_logprobs: null };
+
+/** Messages that cross a ring between control and workers. */
+const crossing: readonly object[] = [
+  constructors.enqueueSequence('task/1', sequence),
+  constructors.abandon('task/1'),
+  constructors.scheduled(),
+  constructors.decoding(),
+  constructors.preempted(),
+  constructors.generated(),
+  constructors.generationFailed(error),
+  constructors.abandoned(),
+  constructors.npuReady(3),
+  constructors.npuLost(3, error),
+  constructors.tokens([token, { ...token, finish: null, logprobs: null, prompt_logprobs: [logprobs] }]),
+  threads.threadStarted(1),
+  threads.threadPeerLost(1),
+  threads.threadPeerDetached(1),
+  threads.threadPeerRestarted(1),
+  threads.threadInspect(4),
+  threads.threadInspected(
+    4,
+    1,
+    [
+      {
+        npu: 0,
+        state: 'idle',
+        kv_blocks: 9,
+        kv_blocks_used: 0,
+        requests_running: 0,
+        requests_waiting: 0,
+        steps: 1,
+        tokens_prefilled: 2,
+        tokens_decoded: 3,
+        preemptions: 4,
+      },
+    ],
+    [{ peer: 1, lane: 'data', frames: 1, bytes: 2, full: 0 }],
+    ['task X gone'],
+  ),
+];
+
+describe('the codec', () => {
+  it.each(crossing.map((message) => ({ message, type: (message as { type: string }).type })))('carries $type', ({ message }) => {
+    expect(new Codec().decode(new Codec().encode(message))).toEqual(message);
+  });
+
+  it('carries numbers bit for bit, safe integers of any size and any float', () => {
+    const codec = new Codec();
+    fc.assert(
+      fc.property(
+        fc.oneof(
+          fc.maxSafeInteger(),
+          fc.double({ noDefaultInfinity: true, noNaN: true }).filter((value) => !Object.is(value, -0)),
+        ),
+        (seed) => {
+          const message = constructors.enqueueSequence('task/1', { ...sequence, sampling: { ...sequence.sampling, seed } });
+          expect(codec.decode(codec.encode(message))).toEqual(message);
+        },
+      ),
+    );
+  });
+
+  it('refuses a shape that is not declared, and the same keys in another order; and goes on', () => {
+    const codec = new Codec();
+    for (const message of [
+      { type: 'X', unheard: 1 },
+      { task: 'task/1', type: 'ABANDON' },
+      { type: 'ABANDON', task: { nested: 1 } },
+    ]) {
+      expect(() => codec.encode(message)).toThrow(/does not declare the shape/);
+      expect(() => codec.encode(message)).toThrow(/does not declare the shape/);
+      expect(codec.decode(codec.encode(constructors.abandon('task/2')))).toEqual(constructors.abandon('task/2'));
+    }
+  });
+
+  it('has a hash for the handshake', () => {
+    expect(PROTOCOL_HASH).toBeGreaterThan(0);
+    expect(Number.isInteger(PROTOCOL_HASH)).toBe(true);
+  });
+});
+
+describe('addresses', () => {
+  it('survive the wire as role and 32-bit id', () => {
+    const plain = fc
+      .tuple(fc.constantFrom(...ROLES.filter((role) => role !== 'expert')), fc.integer({ min: 0, max: 2 ** 32 - 1 }))
+      .map(([role, id]) => address(role, id));
+    const expert = fc.tuple(fc.integer({ min: 0, max: 65_535 }), fc.integer({ min: 0, max: 65_535 })).map(([layer, id]) => expertAddress(layer, id));
+    fc.assert(
+      fc.property(fc.oneof(plain, expert), (to) => {
+        const id = idOf(to);
+        expect(id >>> 0).toBe(id);
+        expect(toAddress(roleIndexOf(to), id)).toBe(to);
+      }),
+    );
+    expect(roleOf('expert/4.12')).toBe('expert');
+    expect(() => roleIndexOf('nobody/1' as Address)).toThrow(/no role/);
+    expect(() => toAddress(99, 0)).toThrow(/not in the protocol/);
+    expect(() => expertAddress(0, 65_536)).toThrow(/range/);
+  });
+
+  it('of tasks tell request and choice, and fit 32 bits', () => {
+    expect(taskId({ request: REQUEST_IDS - 1, choice: CHOICES_MAX - 1 })).toBe(2 ** 32 - 1);
+    expect(taskId({ request: 1, choice: 0 })).not.toBe(taskId({ request: 0, choice: CHOICES_MAX - 1 }));
+  });
+});
+
+describe('errors', () => {
+  it('cross threads as plain records with code, message and parameter', () => {
+    const thrown = new MinipodError('invalid_request', 'top_p: too large', { param: 'top_p' });
+    expect(fromErrorRecord(toErrorRecord(thrown))).toMatchObject({
+      code: 'invalid_request',
+      message: 'top_p: too large',
+      param: 'top_p',
+      name: 'MinipodError',
+    });
+    expect(toErrorRecord(new TypeError('x'))).toEqual({ code: 'internal', message: 'x', param: null });
+  });
+});
