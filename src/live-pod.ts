@@ -30,11 +30,12 @@ import { REQUEST_IDS } from './protocol/messages.ts';
 import type { Completion, Generation, PodStats } from './results.ts';
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
-import { breathe } from './runtime/event-loop.ts';
+import { breathe, EventLoopSleeper } from './runtime/event-loop.ts';
 import { MessagePort } from './runtime/message-port.ts';
 
-/** An idle caller looks up this often; a bell wakes it earlier. */
+/** An idle caller looks up this often, one that waits for tokens more often; a bell wakes it earlier. */
 const SLEEP_MS = 1_000;
+const SLEEP_BUSY_MS = 10;
 
 export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
   const { onProgress, ...rest } = options;
@@ -233,6 +234,7 @@ export class LivePod implements Pod {
   /** Takes what the pod sends, for as long as it lives. */
   async #run(): Promise<void> {
     const { links } = this.#port;
+    const sleeper = new EventLoopSleeper(links.control, CALLER_THREAD);
     const hasWork = (): boolean => this.#isClosed || links.hasInbound();
     while (!this.#isClosed) {
       const busy = links.receive((_, ring) => {
@@ -242,7 +244,7 @@ export class LivePod implements Pod {
       const waits = links.flush();
       // Chunks wake their readers, who run before the next frame is looked for.
       if (busy) await breathe();
-      else await links.control.sleepAsync(CALLER_THREAD, waits ? 1 : SLEEP_MS, hasWork);
+      else await sleeper.sleep(waits ? 1 : this.#generations.size > 0 ? SLEEP_BUSY_MS : SLEEP_MS, hasWork);
     }
   }
 

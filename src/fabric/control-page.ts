@@ -50,15 +50,21 @@ export class ControlPage {
     Atomics.store(this.#words, bell, AWAKE);
   }
 
-  /** The same for a thread that must go on serving its event loop. */
-  async sleepAsync(thread: number, timeout_ms: number, hasWork: () => boolean): Promise<void> {
-    const bell = this.#at(thread, WORD.bell);
-    Atomics.store(this.#words, bell, ASLEEP);
-    if (!hasWork()) {
-      const wait = Atomics.waitAsync(this.#words, bell, ASLEEP, timeout_ms);
-      if (wait.async) await wait.value;
-    }
-    Atomics.store(this.#words, bell, AWAKE);
+  /**
+   * The same for a thread that must go on serving its event loop: a promise of the bell, to be raced with a timer by `EventLoopSleeper`.
+   * Null: the bell has rung already.
+   */
+  untilRung(thread: number): Promise<unknown> | null {
+    const wait = Atomics.waitAsync(this.#words, this.#at(thread, WORD.bell), ASLEEP);
+    return wait.async ? wait.value : null;
+  }
+
+  markAsleep(thread: number): void {
+    Atomics.store(this.#words, this.#at(thread, WORD.bell), ASLEEP);
+  }
+
+  markAwake(thread: number): void {
+    Atomics.store(this.#words, this.#at(thread, WORD.bell), AWAKE);
   }
 
   /** Sleeps without a mark: producers spend no wake on a thread that looks up by itself in a moment. */

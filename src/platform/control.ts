@@ -28,7 +28,7 @@ import { type LinkReport, type NpuReport, type ThreadMessage, threadInspect } fr
 import { ActorHost, type Birth } from '../runtime/actor-host.ts';
 import { type Clock, monotonicClock } from '../runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD, FIRST_WORKER_THREAD, threadOf, threadOfWorker } from '../runtime/directory.ts';
-import { breathe, keepAwake, waitAtMost } from '../runtime/event-loop.ts';
+import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/event-loop.ts';
 import { MessagePort } from '../runtime/message-port.ts';
 import { Workers } from './workers.ts';
 
@@ -65,8 +65,9 @@ export type ProgressReport = { readonly loaded_bytes: number; readonly total_byt
 
 /** Progress crosses a thread at about this many points: a callback costs about 85 µs. */
 const PROGRESS_STEPS = 40;
-/** An idle control plane looks up this often. */
-const SLEEP_MS = 1_000;
+/** An idle control plane looks up this often; while it waits for its workers to start, more often. */
+const SLEEP_MS = 250;
+const SLEEP_BUSY_MS = 10;
 /**
  * While requests run, tokens are taken up this often, all that have come at once. Waking this thread for each step would cost the worker 8 µs a step, and
  * on two cores often its core as well (measured: 117 µs a step with one request).
@@ -210,6 +211,7 @@ export class Control {
   async #run(): Promise<void> {
     using _awake = keepAwake();
     const { links } = this.#port;
+    const sleeper = new EventLoopSleeper(links.control, CONTROL_THREAD);
     const hasWork = (): boolean => this.#isClosed || links.hasInbound();
     for (let turn = 1; !this.#isClosed; turn++) {
       let busy = links.receive((peer, ring) => this.#receive(peer, this.#port.read(ring)));
@@ -221,7 +223,7 @@ export class Control {
       if (turn % TURNS_PER_BREATH === 0) await breathe();
       if (busy || this.#host.hasMail) continue;
       if (this.#output.open_requests > 0) links.control.nap(CONTROL_THREAD, NAP_MS);
-      else await links.control.sleepAsync(CONTROL_THREAD, Math.min(waits ? 1 : SLEEP_MS, this.#host.untilNextTimer_ms()), hasWork);
+      else await sleeper.sleep(Math.min(waits ? 1 : this.#isReady ? SLEEP_MS : SLEEP_BUSY_MS, this.#host.untilNextTimer_ms()), hasWork);
     }
   }
 
