@@ -7,7 +7,7 @@
 // 0.57 at GQA heads of 32, and 0.45 there for one row of 3 heads a group. At 32 a query and tile have 128 cycles of useful multiplies and adds, 225 in all:
 // scores 92 (the core issues six instructions a cycle, and loads, pointers and the eight-instruction joins count), values 80, exp of 16 scores about 40,
 // maximum and sum 14. For one row, 287: the phases wait for each other, as three queries are too few to hide a batch's chain of join, maximum, exp.
-// Tried there, without gain: 8 accumulators for a query without a partner, dot products unrolled by 2 or 4 (V8 then spills, or stops inlining; it
+// Tried there, without gain: 8 accumulators for a query without a partner, dot products unrolled by 2 or 4 (unrolled plainly, Binaryen reorders and V8 spills; with an exit between the steps it
 // gives MLA 512 + 64 0.04 more and heads of 32 0.02 less). For 16 and 64 rows 0.59 to 0.60 was reached by turning a tile's keys once for all queries
 // (no joins) in batches of 32, at 6 KiB more scratch, a second form of the scores, and 0.01 less for one row.
 //
