@@ -1,0 +1,147 @@
+/** Lives of requests over all orders of delivery that the design allows: cancelled, stopped, refused, preempted, failed, in any mixture. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { address } from '../../src/protocol/address.ts';
+import { cancel, stopStringFound, submit, taskAddress } from '../../src/protocol/constructors.ts';
+import type { Message, Sequence } from '../../src/protocol/messages.ts';
+import { Cast, type CastOptions, KV_BLOCK_SIZE } from './cast.ts';
+import { expectedOutput, GREEDY } from './fake-npu.ts';
+
+type Call = { readonly choices: number; readonly prompt: number; readonly max_tokens: number };
+type Event = { readonly kind: 'submit' | 'cancel' | 'stop' | 'break'; readonly index: number; readonly after: number };
+
+const options: fc.Arbitrary<CastOptions> = fc.record({
+  npus: fc.integer({ min: 1, max: 3 }),
+  kv_blocks: fc.integer({ min: 4, max: 10 }),
+  choices_max: fc.integer({ min: 2, max: 12 }),
+});
+const call: fc.Arbitrary<Call> = fc.record({
+  choices: fc.integer({ min: 1, max: 3 }),
+  prompt: fc.integer({ min: 1, max: 12 }),
+  max_tokens: fc.integer({ min: 1, max: 12 }),
+});
+const event: fc.Arbitrary<Event> = fc.record({ kind: fc.constantFrom('cancel', 'cancel', 'stop', 'stop', 'break'), index: fc.nat(5), after: fc.nat(120) });
+
+const sequencesOf = (request: number, { choices, prompt, max_tokens }: Call): Sequence[] =>
+  Array.from({ length: choices }, (_, choice) => ({
+    request,
+    choice,
+    prompt: Array.from({ length: prompt }, (_, index) => 100 * request + 10 * choice + index),
+    max_tokens,
+    sampling: GREEDY,
+  }));
+
+const endsOf = (cast: Cast, request: number): Extract<Message, { type: 'REQUEST_ENDED' }>[] =>
+  cast.frontend.filter(
+    (message): message is Extract<Message, { type: 'REQUEST_ENDED' }> => message.type === 'REQUEST_ENDED' && message.request === address('request', request),
+  );
+
+const tokensOf = (cast: Cast, { request, choice }: Sequence): number[] =>
+  cast.frontend
+    .flatMap((message) => (message.type === 'TOKENS' ? message.tokens : []))
+    .flatMap((out) => (out.request === request && out.choice === choice ? [out.token] : []));
+
+/** Nothing of any request is left anywhere. */
+function expectRest(cast: Cast, { npus }: CastOptions): void {
+  expect(cast.unexpected).toEqual([]);
+  expect(cast.actors).toBe(2 + 2 * npus);
+  expect(cast.contextOf('job-executor/0')).toMatchObject({ choices: 0 });
+  for (let npu = 0; npu < npus; npu++) {
+    expect(cast.schedulerOf(npu).hasWork).toBe(false);
+    expect(cast.schedulerOf(npu).blocks.used).toBe(0);
+    expect(cast.stateOf(address('npu', npu))).toBe('idle');
+    expect(cast.stateOf(address('dp-group', npu))).toBe('idle');
+  }
+}
+
+describe('in any order of delivery', () => {
+  it('every request ends once: finished with all of its tokens, failed with the reason, or cancelled; and nothing is left of it', () => {
+    fc.assert(
+      fc.property(
+        options,
+        fc.array(call, { minLength: 1, maxLength: 6 }),
+        fc.array(event, { maxLength: 8 }),
+        fc.array(fc.nat(50), { minLength: 50, maxLength: 200 }),
+        (pod, calls, events, order) => {
+          const cast = new Cast(pod);
+          const sequences = calls.map((one, request) => sequencesOf(request, one));
+          const told = new Set<string>();
+          let at = 0;
+          const choose = (): number => order[at++ % order.length] as number;
+          for (const [request, of] of sequences.entries()) cast.send(address('request', request), 'frontend/0', submit(of));
+          const queue = [...events].sort((a, b) => a.after - b.after);
+          for (let count = 0; ; count++) {
+            while (queue[0] !== undefined && queue[0].after <= count) {
+              const { kind, index } = queue.shift() as Event;
+              const request = index % calls.length;
+              if (kind === 'break') cast.broken.add(index % pod.npus);
+              // As the frontend does: only to requests that it has not heard the end of, and never twice to a task.
+              else if (endsOf(cast, request).length === 0 && kind === 'cancel') {
+                told.add(`cancel ${request}`);
+                cast.send(address('request', request), 'frontend/0', cancel());
+              } else if (kind === 'stop' && tokensOf(cast, sequences[request]?.[0] as Sequence).length > 0) {
+                told.add(`stop ${request}`);
+                cast.send(taskAddress(sequences[request]?.[0] as Sequence), 'frontend/0', stopStringFound());
+              }
+            }
+            if (!cast.step(choose) && queue.length === 0) break;
+            expect(count).toBeLessThan(100_000);
+          }
+          expectRest(cast, pod);
+          sequences.forEach((of, request) => {
+            const ends = endsOf(cast, request);
+            expect(ends.length).toBe(1);
+            const error = ends[0]?.error ?? null;
+            if (error === null) {
+              for (const [choice, sequence] of of.entries()) {
+                const expected = expectedOutput(sequence);
+                const got = tokensOf(cast, sequence);
+                expect(got).toEqual(expected.slice(0, got.length));
+                if (!(choice === 0 && told.has(`stop ${request}`))) expect(got.length).toBe(expected.length);
+              }
+            } else if (error.code === 'cancelled') expect(told.has(`cancel ${request}`)).toBe(true);
+            else expect(['worker_failed', 'overloaded', 'out_of_memory']).toContain(error.code);
+          });
+        },
+      ),
+      { numRuns: 400 },
+    );
+  });
+
+  it('every state of request, job, task, DP group and NPU is reached', () => {
+    const visited = new Set<string>();
+    for (let seed = 1; seed <= 60; seed++) {
+      const pod = { npus: 2, kv_blocks: 7, choices_max: 9 };
+      const cast = new Cast(pod);
+      let state = seed;
+      let isStopped = false;
+      const [stopped] = sequencesOf(2, { choices: 1, prompt: 5, max_tokens: 1 }) as [Sequence];
+      const choose = (): number => {
+        state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
+        return state >>> 8;
+      };
+      for (let request = 0; request < 5; request++)
+        cast.send(address('request', request), 'frontend/0', submit(sequencesOf(request, { choices: 2, prompt: 5, max_tokens: KV_BLOCK_SIZE * 2 })));
+      for (let count = 0; cast.step(choose) || count < 200; count++) {
+        if (count === seed * 3) cast.send(address('request', 0), 'frontend/0', cancel());
+        if (!isStopped && tokensOf(cast, stopped).length > seed % 4) {
+          isStopped = true;
+          cast.send(taskAddress(stopped), 'frontend/0', stopStringFound());
+        }
+        if (count === seed * 4) cast.broken.add(1);
+      }
+      expectRest(cast, pod);
+      for (const one of cast.visited) visited.add(one);
+    }
+    const names = [...visited];
+    expect(names).toEqual(
+      expect.arrayContaining([
+        ...['received', 'admitted', 'queued', 'running', 'streaming', 'cancelling', 'withdrawing'].map((name) => `request ${name}`),
+        ...['planned', 'placed', 'running', 'failing', 'cancelling'].map((name) => `job ${name}`),
+        ...['waiting', 'placed', 'prefilling', 'decoding', 'preempted', 'stopping', 'cancelling', 'withdrawing'].map((name) => `task ${name}`),
+        ...['idle', 'stepping'].map((name) => `dp-group ${name}`),
+        ...['idle', 'busy', 'lost'].map((name) => `npu ${name}`),
+      ]),
+    );
+  });
+});

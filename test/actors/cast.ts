@@ -1,0 +1,138 @@
+/**
+ * The whole cast on one thread, without threads or kernels: every message waits in the queue of its (sender, receiver), and the test says which queue is
+ * next. That is what the design promises about order, and no more.
+ */
+import { dpGroup } from '../../actors/dp-group.ts';
+import { job } from '../../actors/job.ts';
+import { jobExecutor } from '../../actors/job-executor.ts';
+import { npu as npuMachine } from '../../actors/npu.ts';
+import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
+import { request } from '../../actors/request.ts';
+import { task } from '../../actors/task.ts';
+import { taskExecutor } from '../../actors/task-executor.ts';
+import { type Address, address, idOf, roleOf } from '../../src/protocol/address.ts';
+import { launchDone, launchFailed, npuReady, resetDone, started } from '../../src/protocol/constructors.ts';
+import type { Message, Work } from '../../src/protocol/messages.ts';
+import { ActorHost, type Birth } from '../../src/runtime/actor-host.ts';
+import { FakeNpu } from './fake-npu.ts';
+
+export const KV_BLOCK_SIZE = 4;
+const BATCH_TOKENS_MAX = 16;
+
+export type CastOptions = { readonly npus: number; readonly kv_blocks: number; readonly choices_max: number };
+type Mail = { readonly to: Address; readonly from: Address; readonly message: Message };
+
+export class Cast {
+  /** One host an actor: so nothing but the queues lies between two of them. */
+  readonly #hosts = new Map<Address, ActorHost>();
+  /** What reached the frontend. */
+  readonly frontend: Message[] = [];
+  /** `role state` of each actor after each of its messages. */
+  readonly visited = new Set<string>();
+  readonly unexpected: string[] = [];
+  readonly #queues = new Map<string, Mail[]>();
+  readonly #npus: readonly FakeNpu[];
+  /** NPUs whose next step throws. */
+  readonly broken = new Set<number>();
+
+  constructor({ npus, kv_blocks, choices_max }: CastOptions) {
+    this.#npus = Array.from({ length: npus }, () => new FakeNpu(KV_BLOCK_SIZE, BATCH_TOKENS_MAX));
+    this.#hostOf('job-executor/0').spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max } });
+    this.#hostOf('task-executor/0').spawn('task-executor/0', { machine: taskExecutor, input: { self: 'task-executor/0', npus, workers: npus, batch_max: 4 } });
+    const limits = { kv_blocks, kv_block_size: KV_BLOCK_SIZE, batch_tokens_max: BATCH_TOKENS_MAX, batch_requests_max: 3 };
+    for (let npu = 0; npu < npus; npu++) {
+      const [self, group] = [address('npu', npu), address('dp-group', npu)];
+      this.#hostOf(self).spawn(self, { machine: npuMachine, input: { self, dp_group: group } });
+      this.#hostOf(group).spawn(group, { machine: dpGroup, input: { self: group, npu: self, limits } });
+      this.send(self, self, started());
+      this.send('task-executor/0', self, npuReady(npu));
+    }
+    this.run(() => 0);
+  }
+
+  send(to: Address, from: Address, message: Message): void {
+    const key = `${from}>${to}`;
+    const queue = this.#queues.get(key) ?? [];
+    queue.push({ to, from, message });
+    this.#queues.set(key, queue);
+  }
+
+  /** Delivers one message of the queue that `choose` picks; false if there is none. */
+  step(choose: (queues: number) => number): boolean {
+    const keys = [...this.#queues.keys()];
+    const key = keys[choose(keys.length) % keys.length];
+    const queue = key === undefined ? undefined : this.#queues.get(key);
+    const mail = queue?.shift();
+    if (key === undefined || queue === undefined || mail === undefined) return false;
+    if (queue.length === 0) this.#queues.delete(key);
+    const host = this.#hostOf(mail.to);
+    host.send(mail.to, mail.from, mail.message);
+    host.turn();
+    if (host.actors === 0) this.#hosts.delete(mail.to);
+    const state = this.stateOf(mail.to);
+    if (state !== null) this.visited.add(`${roleOf(mail.to)} ${state}`);
+    return true;
+  }
+
+  run(choose: (queues: number) => number): void {
+    for (let count = 0; this.step(choose); count++) if (count > 200_000) throw new Error('the cast never comes to rest');
+  }
+
+  get actors(): number {
+    return this.#hosts.size;
+  }
+
+  stateOf(actor: Address): string | null {
+    return this.#hosts.get(actor)?.stateOf(actor) ?? null;
+  }
+
+  contextOf(actor: Address): unknown {
+    return this.#hosts.get(actor)?.contextOf(actor) ?? null;
+  }
+
+  #hostOf(actor: Address): ActorHost {
+    const known = this.#hosts.get(actor);
+    if (known !== undefined) return known;
+    const host = new ActorHost({
+      clock: { now_ms: () => 0 },
+      isLocal: (to) => to === actor,
+      transmit: (to, from, message) => this.send(to, from, message),
+      birthOf,
+      hands: new Map([['frontend', (_to: Address, message: Message) => this.frontend.push(message)]]),
+      launch: (npu, work) => this.#launch(npu, work),
+      onUnexpected: (to, message, state) => this.unexpected.push(`${roleOf(to)} ${message.type} ${state}`),
+    });
+    this.#hosts.set(actor, host);
+    return host;
+  }
+
+  schedulerOf(npu: number): StepScheduler {
+    return (this.contextOf(address('dp-group', npu)) as { scheduler: StepScheduler }).scheduler;
+  }
+
+  #launch(npu: Address, work: Work): void {
+    const fake = this.#npus[idOf(npu)] as FakeNpu;
+    if (work.kind === 'count-loads') return;
+    if (work.kind === 'reset') {
+      fake.reset();
+      this.send(npu, npu, resetDone());
+    } else if (this.broken.delete(idOf(npu))) {
+      this.send(npu, npu, launchFailed(work.plan.step, { code: 'worker_failed', message: 'broken', param: null }));
+    } else {
+      this.send(npu, npu, launchDone(work.plan.step, fake.run(work.plan)));
+    }
+  }
+}
+
+function birthOf(to: Address, message: Message): Birth | null {
+  switch (message.type) {
+    case 'SUBMIT':
+      return { machine: request, input: { self: to, job: address('job', idOf(to)), sequences: message.sequences } };
+    case 'PLAN':
+      return { machine: job, input: { self: to, request: message.request, sequences: message.sequences } };
+    case 'ASSIGN':
+      return { machine: task, input: { self: to, job: message.job, sequence: message.sequence } };
+    default:
+      return null;
+  }
+}

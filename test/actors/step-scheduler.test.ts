@@ -1,0 +1,163 @@
+/** The step scheduler under random load, with an NPU that sees a wrong block, position, slot or order. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { BlockManager } from '../../actors/policies/block-manager.ts';
+import { StepScheduler } from '../../actors/policies/step-scheduler.ts';
+import { type Address, address } from '../../src/protocol/address.ts';
+import type { Commands, Sequence } from '../../src/protocol/messages.ts';
+import { expectedOutput, FakeNpu, GREEDY } from './fake-npu.ts';
+
+const BLOCK = 4;
+
+type Arrival = { readonly at: number; readonly prompt: number; readonly max_tokens: number; readonly abandoned_after: number | null };
+const arrival = (blocks: number): fc.Arbitrary<Arrival> =>
+  fc
+    .record({
+      at: fc.integer({ min: 0, max: 40 }),
+      prompt: fc.integer({ min: 1, max: blocks * BLOCK - 1 }),
+      max_tokens: fc.integer({ min: 1, max: 20 }),
+      abandoned_after: fc.option(fc.integer({ min: 0, max: 60 }), { freq: 4 }),
+    })
+    .map((one) => ({ ...one, max_tokens: Math.min(one.max_tokens, blocks * BLOCK - one.prompt) }));
+
+const scenario = fc.integer({ min: 2, max: 12 }).chain((kv_blocks) =>
+  fc.record({
+    kv_blocks: fc.constant(kv_blocks),
+    batch_tokens_max: fc.integer({ min: 1, max: 30 }),
+    batch_requests_max: fc.integer({ min: 1, max: 6 }),
+    arrivals: fc.array(arrival(kv_blocks), { minLength: 1, maxLength: 12 }),
+  }),
+);
+
+describe('the step scheduler', () => {
+  it('gives every sequence exactly its tokens in order, whoever arrives, is abandoned or preempted, and all of it comes to an end', () => {
+    fc.assert(
+      fc.property(scenario, ({ arrivals, ...limits }) => {
+        const scheduler = new StepScheduler({ ...limits, kv_block_size: BLOCK });
+        const npu = new FakeNpu(BLOCK, limits.batch_tokens_max);
+        const sequences = arrivals.map(
+          ({ prompt, max_tokens }, request): Sequence => ({
+            request,
+            choice: 0,
+            prompt: Array.from({ length: prompt }, (_, index) => 1_000 * request + index),
+            max_tokens,
+            sampling: GREEDY,
+          }),
+        );
+        const taskOf = (request: number): Address => address('task', request);
+        const output = sequences.map(() => [] as number[]);
+        const told = new Map<Address, string[]>(sequences.map(({ request }) => [taskOf(request), []]));
+        const hear = (messages: readonly Commands['send'][]): void => {
+          for (const { to, message } of messages) {
+            if (message.type === 'TOKENS') for (const { request, token } of message.tokens) output[request]?.push(token);
+            else told.get(to)?.push(message.type);
+          }
+        };
+        const work = sequences.reduce((sum, { prompt, max_tokens }) => sum + prompt.length + max_tokens, 0);
+        // Recomputing what was preempted costs at most each sequence's whole length once a token of an older one.
+        const steps_max = 100 + 60 * work;
+        let clock = 0;
+        for (; clock < steps_max; clock++) {
+          for (const [request, { at, abandoned_after }] of arrivals.entries()) {
+            if (at === clock) hear(scheduler.enqueue(taskOf(request), sequences[request] as Sequence));
+            if (abandoned_after !== null && at + abandoned_after === clock && !told.get(taskOf(request))?.includes('GENERATED'))
+              hear(scheduler.abandon(taskOf(request)));
+          }
+          if (!scheduler.hasWork) {
+            if (clock > 100) break;
+            continue;
+          }
+          const { plan, messages } = scheduler.plan();
+          hear(messages);
+          // Abandoned while the step runs: its blocks are still written.
+          for (const [request, { at, abandoned_after }] of arrivals.entries())
+            if (
+              abandoned_after !== null &&
+              abandoned_after % 2 === 1 &&
+              at + abandoned_after + 1 === clock &&
+              !told.get(taskOf(request))?.some((type) => type === 'GENERATED' || type === 'ABANDONED')
+            )
+              hear(scheduler.abandon(taskOf(request)));
+          hear(scheduler.retire(npu.run(plan)));
+          expect(scheduler.running).toBeLessThanOrEqual(limits.batch_requests_max);
+        }
+        expect(clock).toBeLessThan(steps_max);
+        expect(scheduler.blocks.used).toBe(0);
+        for (const [request, sequence] of sequences.entries()) {
+          const types = told.get(taskOf(request)) ?? [];
+          const expected = expectedOutput(sequence);
+          if (types.includes('ABANDONED')) expect(expected.slice(0, output[request]?.length)).toEqual(output[request]);
+          else {
+            expect(output[request]).toEqual(expected);
+            expect(types.filter((type) => type === 'GENERATED').length).toBe(1);
+            expect(types.at(-1)).toBe('GENERATED');
+          }
+          expect(types.filter((type) => type === 'SCHEDULED').length).toBeLessThanOrEqual(types.filter((type) => type === 'PREEMPTED').length + 1);
+        }
+      }),
+      { numRuns: 400 },
+    );
+  });
+
+  it('refuses at once what could never run, and says what it needs', () => {
+    const scheduler = new StepScheduler({ kv_blocks: 2, kv_block_size: BLOCK, batch_tokens_max: 8, batch_requests_max: 2 });
+    const [refusal] = scheduler.enqueue('task/1', { request: 1, choice: 0, prompt: [1, 2, 3, 4, 5], max_tokens: 4, sampling: GREEDY });
+    expect(refusal).toMatchObject({ to: 'task/1', message: { type: 'GENERATION_FAILED', error: { code: 'out_of_memory', param: 'max_tokens' } } });
+    expect(scheduler.hasWork).toBe(false);
+  });
+
+  it('never makes the oldest give way', () => {
+    const scheduler = new StepScheduler({ kv_blocks: 6, kv_block_size: BLOCK, batch_tokens_max: 32, batch_requests_max: 8 });
+    const npu = new FakeNpu(BLOCK, 32);
+    const preempted: Address[] = [];
+    for (let request = 0; request < 5; request++)
+      scheduler.enqueue(address('task', request), { request, choice: 0, prompt: [request, 1, 2], max_tokens: 18, sampling: GREEDY });
+    const ended: Address[] = [];
+    while (scheduler.hasWork) {
+      const { plan, messages } = scheduler.plan();
+      for (const { to, message } of [...messages, ...scheduler.retire(npu.run(plan))]) {
+        if (message.type === 'PREEMPTED') preempted.push(to);
+        if (message.type === 'GENERATED') ended.push(to);
+      }
+    }
+    expect(preempted.length).toBeGreaterThan(0);
+    expect(preempted).not.toContain('task/0');
+    expect(ended).toEqual(['task/0', 'task/1', 'task/2', 'task/3', 'task/4']);
+  });
+
+  it('fails what a broken step held, keeps what waited, and goes on', () => {
+    const scheduler = new StepScheduler({ kv_blocks: 8, kv_block_size: BLOCK, batch_tokens_max: 32, batch_requests_max: 1 });
+    const npu = new FakeNpu(BLOCK, 32);
+    for (const request of [0, 1]) scheduler.enqueue(address('task', request), { request, choice: 0, prompt: [1, 2], max_tokens: 2, sampling: GREEDY });
+    scheduler.plan();
+    expect(scheduler.failAll({ code: 'worker_failed', message: 'x', param: null })).toMatchObject([{ to: 'task/0', message: { type: 'GENERATION_FAILED' } }]);
+    npu.reset();
+    const types: string[] = [];
+    while (scheduler.hasWork) for (const { message } of scheduler.retire(npu.run(scheduler.plan().plan))) types.push(message.type);
+    expect(types).toContain('GENERATED');
+    expect(scheduler.blocks.used).toBe(0);
+  });
+});
+
+describe('the block manager', () => {
+  it('gives each block to one owner at a time, and notices one freed twice', () => {
+    fc.assert(
+      fc.property(fc.array(fc.integer({ min: -3, max: 6 }), { maxLength: 60 }), (steps) => {
+        const blocks = new BlockManager(16, BLOCK);
+        const held: number[][] = [];
+        for (const count of steps) {
+          if (count > 0 && blocks.canAllocate(count)) held.push(blocks.allocate(count));
+          else if (count <= 0) blocks.free(held.shift() ?? []);
+          const all = held.flat();
+          expect(new Set(all).size).toBe(all.length);
+          expect(blocks.used).toBe(all.length);
+        }
+      }),
+    );
+    const blocks = new BlockManager(2, BLOCK);
+    expect(() => blocks.allocate(3)).toThrow(/3 KV blocks asked for, 2 are free/);
+    const [one] = blocks.allocate(1);
+    blocks.free([one as number]);
+    expect(() => blocks.free([one as number])).toThrow(/freed twice/);
+  });
+});
