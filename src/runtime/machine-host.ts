@@ -44,7 +44,7 @@ export class MachineHost {
       stopChild: refuse('stopChild'),
       actionExecutor: (action: { type: string; params: unknown }) => {
         if (COMMAND_NAMES.has(action.type)) this.#sink(action.type as CommandName, action.params);
-        else if (!action.type.startsWith('xstate.')) throw new MinipodError('internal', `a machine used the action ${action.type}, which is no command`);
+        else throw new MinipodError('internal', `a machine used the action ${action.type}, which is no command`);
       },
     } as unknown as ActorScope<AnyMachineSnapshot, AnyEventObject>;
   }
