@@ -1,6 +1,6 @@
 /** The one file that knows XState's insides: what it says about a delivery, and what it does not let a machine do. */
 import { describe, expect, it } from 'vitest';
-import { type AnyStateMachine, assign, raise, sendTo, setup, spawnChild } from 'xstate';
+import { type AnyStateMachine, assign, fromCallback, raise, sendTo, setup, spawnChild } from 'xstate';
 import { dpGroup } from '../../actors/dp-group.ts';
 import { expert } from '../../actors/expert.ts';
 import { job } from '../../actors/job.ts';

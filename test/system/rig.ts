@@ -2,11 +2,11 @@
 import type { Worker } from 'node:worker_threads';
 import { AddressSpace, offsetOf } from '../../src/fabric/address-space.ts';
 import { ControlPage } from '../../src/fabric/control-page.ts';
+import type { PodPlan } from '../../src/flowserve/pod-plan.ts';
 import { LivePod } from '../../src/live-pod.ts';
 import { resolveModel } from '../../src/model/registry.ts';
-import { parseOptions, type PodOptions, podOptionsSchema } from '../../src/options.ts';
+import { type PodOptions, parseOptions, podOptionsSchema } from '../../src/options.ts';
 import { Control } from '../../src/platform/control.ts';
-import type { PodPlan } from '../../src/flowserve/pod-plan.ts';
 import { monotonicClock } from '../../src/runtime/clock.ts';
 import { CONTROL_THREAD, threadOfWorker } from '../../src/runtime/directory.ts';
 

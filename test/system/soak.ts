@@ -1,0 +1,28 @@
+/** The long soak: `node test/system/soak.ts [seconds]`, or the same with `deno run -A`. 64 clients each, embedded and over HTTP. */
+import { serve } from '../../src/api/index.ts';
+import { createPod } from '../../src/index.ts';
+import { askPod, askServer, growth, soak } from './clients.ts';
+
+const CLIENTS = 64;
+const seconds = Number(process.argv[2] ?? 30);
+
+await using pod = await createPod({ npus: 2, workers: 2 });
+const server = await serve({ pod, port: 0 });
+let failed = false;
+for (const [name, ask] of [
+  ['embedded', askPod(pod)],
+  ['HTTP', askServer(server.url)],
+] as const) {
+  const { streams, mixed, heap_bytes } = await soak(ask, CLIENTS, seconds * 1_000);
+  console.log(
+    `${name}: ${streams} streams by ${CLIENTS} clients in ${seconds} s, ${mixed.length} mixed up, memory ${(growth(heap_bytes) / 2 ** 20).toFixed(1)} MiB more at the end`,
+  );
+  for (const line of mixed.slice(0, 5)) console.log(line);
+  failed ||= mixed.length > 0;
+}
+const { unexpected_messages, npus } = await pod.stats();
+console.log(
+  `unexpected messages: ${unexpected_messages.join(', ') || 'none'}; KV blocks held: ${npus.reduce((sum, { kv_blocks_used }) => sum + kv_blocks_used, 0)}`,
+);
+await server.close();
+process.exitCode = failed || unexpected_messages.length > 0 ? 1 : 0;
