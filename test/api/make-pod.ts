@@ -1,15 +1,12 @@
 /**
- * The pod that this suite runs on: the fake one, or with MINIPOD_TEST_POD=real what createPod makes. Tests that need faults take a FakePod by name.
+ * The pod that this suite runs on: what createPod makes, so that the official clients get real tokens. MINIPOD_TEST_POD=fake takes the fake one, for work on
+ * the API alone. Tests that need faults take a FakePod by name.
  * @module
  */
+import { createPod } from '../../src/index.ts';
 import type { Pod } from '../../src/pod.ts';
 import { FakePod } from './fake-pod.ts';
 
-export const isReal: boolean = process.env['MINIPOD_TEST_POD'] === 'real';
+export const isReal: boolean = process.env['MINIPOD_TEST_POD'] !== 'fake';
 
-export async function makePod(): Promise<Pod> {
-  if (!isReal) return new FakePod();
-  const index = new URL('../../src/index.ts', import.meta.url).href;
-  const { createPod } = (await import(index)) as { createPod(): Promise<Pod> };
-  return createPod();
-}
+export const makePod = async (): Promise<Pod> => (isReal ? createPod() : new FakePod());
