@@ -9,7 +9,7 @@
  */
 import { assign, setup } from 'xstate';
 import { type Address, address } from '../src/protocol/address.ts';
-import { executorLost, executorReady, placed, withdrawn } from '../src/protocol/constructors.ts';
+import { drain, executorLost, executorReady, placed, withdrawn } from '../src/protocol/constructors.ts';
 import type { Commands, TaskExecutorMessage } from '../src/protocol/messages.ts';
 import { TaskPlacement } from './policies/placement.ts';
 
@@ -71,6 +71,11 @@ export const taskExecutor = setup({
     serving: {
       on: { DRAIN: 'draining' },
     },
-    draining: {},
+    draining: {
+      entry: {
+        type: 'sendEach',
+        params: ({ context }) => Array.from({ length: context.placement.npus }, (_, npu) => ({ to: address('npu', npu), message: drain() })),
+      },
+    },
   },
 });

@@ -5,6 +5,7 @@
 import { Worker } from 'node:worker_threads';
 import * as Comlink from 'comlink';
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
+import { workerOfNpu } from '../actors/policies/placement.ts';
 import { generateCall, promptRecord } from './call.ts';
 import { ControlPage } from './fabric/control-page.ts';
 import { Links } from './fabric/links.ts';
@@ -149,7 +150,7 @@ export class LivePod implements Pod {
       prompt_tokens: report.prompt_tokens,
       generation_tokens: report.generation_tokens,
       kv_block_size: this.#handle.plan.options.kv_block_size,
-      npus: report.npus.map((npu) => ({ ...npu, worker: Math.floor((npu.npu * workers) / npus), hbm_bytes: layouts[npu.npu]?.bytes ?? 0 })),
+      npus: report.npus.map((npu) => ({ ...npu, worker: workerOfNpu(npu.npu, npus, workers), hbm_bytes: layouts[npu.npu]?.bytes ?? 0 })),
       expert_loads: report.expert_loads,
       memory: { total_bytes: memory.bytes, regions: memory.regions },
       fabric: report.links.flatMap(({ from, reports }) =>

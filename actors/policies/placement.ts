@@ -70,6 +70,10 @@ export class TaskPlacement {
     return [...load.tasks];
   }
 
+  get npus(): number {
+    return this.#npus.length;
+  }
+
   get allServe(): boolean {
     return this.#npus.every(({ serving }) => serving);
   }

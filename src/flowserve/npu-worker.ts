@@ -129,13 +129,15 @@ class NpuWorker {
       if (kind === FRAME_KIND.message || kind === FRAME_KIND.part) this.#receiveMessage(this.#port.read(ring));
       else this.#exchange.receive(ring);
     };
-    while (!control.isStopped(this.#thread)) {
+    for (let isStopped = false; !isStopped; ) {
+      // Read first: what was sent before the stop is still delivered.
+      isStopped = control.isStopped(this.#thread);
       let busy = this.#links.receive(onFrame);
       busy = this.#host.turn() || busy;
       busy = this.#serveDispatches() || busy;
       busy = this.#pollSteps() || busy;
       const waits = this.#links.flush();
-      if (!busy && !this.#host.hasMail) this.#ladder.idle(hasWork, this.#isStepping || waits, this.#host.untilNextTimer_ms());
+      if (!busy && !isStopped && !this.#host.hasMail) this.#ladder.idle(hasWork, this.#isStepping || waits, this.#host.untilNextTimer_ms());
     }
   }
 

@@ -69,6 +69,10 @@ export class OutputProcess {
     return this.#requests.has(id);
   }
 
+  open_ids(): number[] {
+    return [...this.#requests.keys()];
+  }
+
   get open_requests(): number {
     return this.#requests.size;
   }

@@ -21,7 +21,7 @@ import { instantiateKernels, loadKernelModule } from '../model/kernels/kernels.t
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
 import type { CallerToPod, GenerateCall, PodToCaller, PromptRecord } from '../protocol/caller.ts';
-import { cancel, npuLost, stopStringFound, submit, taskAddress } from '../protocol/constructors.ts';
+import { cancel, drain, npuLost, stopStringFound, submit, taskAddress } from '../protocol/constructors.ts';
 import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
 import type { FrontendMessage, Message, TaskExecutorMessage } from '../protocol/messages.ts';
 import { type LinkReport, type NpuReport, type ThreadMessage, threadInspect } from '../protocol/threads.ts';
@@ -79,6 +79,8 @@ const FRONTEND: Address = 'frontend/0';
 const CALLER: Address = 'caller/0';
 const CONTROL: Address = 'worker/0';
 const INSPECT_DEADLINE_MS = 5_000;
+/** A step takes milliseconds; what has not let go by then is stopped as it is. */
+const CLOSE_DEADLINE_MS = 2_000;
 
 export class Control {
   readonly #plan: PodPlan;
@@ -93,6 +95,8 @@ export class Control {
   readonly #inspections = new Map<number, { reports: Extract<ThreadMessage, { type: 'INSPECTED' }>[]; asked: number; resolve: () => void }>();
   readonly #ready: { readonly promise: Promise<void>; readonly resolve: () => void; readonly reject: (error: unknown) => void };
   #query = 0;
+  readonly #drained = Promise.withResolvers<void>();
+  #isClosing = false;
   #isClosed = false;
   #loop: Promise<void> | null = null;
   #isReady = false;
@@ -192,10 +196,19 @@ export class Control {
     };
   }
 
+  /** Lets nothing new in, cancels what runs and waits until it is gone, then stops the NPUs and their threads. */
   async close(): Promise<void> {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
+    if (this.#isClosing) return;
+    this.#isClosing = true;
+    this.#host.send('job-executor/0', CONTROL, drain());
+    for (const id of this.#output.open_ids()) this.#host.send(address('request', id), FRONTEND, cancel());
+    this.#port.links.control.ring(CONTROL_THREAD);
+    await waitAtMost(this.#drained.promise, CLOSE_DEADLINE_MS);
+    this.#host.send('task-executor/0', CONTROL, drain());
+    this.#host.turn();
+    this.#port.links.flush();
     await this.#workers.close();
+    this.#isClosed = true;
     this.#port.links.control.ring(CONTROL_THREAD);
     await this.#loop;
   }
@@ -218,6 +231,7 @@ export class Control {
       busy = this.#host.turn() || busy;
       // All NPUs have reported: a call that came earlier would find nobody who admits it.
       if (!this.#isReady && this.#host.stateOf('job-executor/0') === 'serving') this.#ready.resolve();
+      if (this.#isClosing && this.#host.stateOf('job-executor/0') === null) this.#drained.resolve();
       this.#output.flush();
       const waits = links.flush();
       if (turn % TURNS_PER_BREATH === 0) await breathe();

@@ -80,6 +80,9 @@ export const npuLost = (npu: number, error: ErrorRecord): Extract<TaskExecutorMe
   error,
 });
 
+/** To an executor or an NPU: no new work; stop when what runs is done. */
+export const drain = (): { readonly type: 'DRAIN' } => ({ type: 'DRAIN' });
+
 // to a DP group
 export const enqueueSequence = (task: Address, sequence: Sequence): DpGroupMessage => ({ type: 'ENQUEUE', task, sequence });
 export const abandon = (task: Address): DpGroupMessage => ({ type: 'ABANDON', task });

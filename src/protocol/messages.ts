@@ -125,8 +125,7 @@ export type DpGroupMessage =
   | { readonly type: 'ENQUEUE'; readonly task: Address; readonly sequence: Sequence }
   | { readonly type: 'ABANDON'; readonly task: Address }
   | { readonly type: 'STEP_DONE'; readonly step: number; readonly outcomes: readonly StepOutcome[] }
-  | { readonly type: 'STEP_FAILED'; readonly step: number; readonly error: ErrorRecord }
-  | { readonly type: 'DRAIN' };
+  | { readonly type: 'STEP_FAILED'; readonly step: number; readonly error: ErrorRecord };
 
 export type NpuMessage =
   | { readonly type: 'STARTED' }
