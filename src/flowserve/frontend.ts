@@ -11,6 +11,7 @@ import { BANNED_MAX, BIAS_MAX } from './npu-layout.ts';
 
 /** @throws `invalid_request`, `context_length_exceeded` */
 export function sequencesOf(call: GenerateCall, config: ModelConfig, tokenizer: Tokenizer): Sequence[] {
+  checkLength(call.prompt, config, tokenizer);
   const prompt = tokenize(call.prompt, call.add_special_tokens, tokenizer);
   checkPrompt(prompt, config);
   const { sampling } = call;
@@ -48,6 +49,34 @@ function tokenize(prompt: PromptRecord, addSpecialTokens: boolean, tokenizer: To
       return tokenizer.applyChatTemplate(messages, { addGenerationPrompt: true });
     }
   }
+}
+
+const longestTokens = new WeakMap<Tokenizer, number>();
+
+/** Bytes of the vocabulary's longest token. */
+function longestToken(tokenizer: Tokenizer): number {
+  let longest = longestTokens.get(tokenizer);
+  if (longest === undefined) {
+    longest = 1;
+    for (let id = 0; id < tokenizer.vocabSize; id++) longest = Math.max(longest, tokenizer.tokenBytes(id).length);
+    longestTokens.set(tokenizer, longest);
+  }
+  return longest;
+}
+
+/** Refuses a text that no tokenization fits into the context before the control thread spends seconds on tokenizing it. */
+function checkLength({ text, contents }: PromptRecord, { maxPositions }: ModelConfig, tokenizer: Tokenizer): void {
+  const characters = contents.reduce((sum, content) => sum + content.length, text.length);
+  if (characters <= maxPositions) return;
+  const fewest = Math.ceil(characters / longestToken(tokenizer));
+  if (fewest > maxPositions)
+    throw new MinipodError(
+      'context_length_exceeded',
+      `the model's context length is ${maxPositions} tokens; the prompt's ${characters} characters are at least ${fewest}`,
+      {
+        param: 'prompt',
+      },
+    );
 }
 
 function checkPrompt(prompt: readonly number[], config: ModelConfig): void {
