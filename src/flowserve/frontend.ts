@@ -51,6 +51,9 @@ function tokenize(prompt: PromptRecord, addSpecialTokens: boolean, tokenizer: To
   }
 }
 
+/** UTF-16 units that NFC may turn into one. */
+const NORMALISED_SHRINK_MAX = 4;
+
 const longestTokens = new WeakMap<Tokenizer, number>();
 
 /** Bytes of the vocabulary's longest token. */
@@ -68,7 +71,7 @@ function longestToken(tokenizer: Tokenizer): number {
 function checkLength({ text, contents }: PromptRecord, { maxPositions }: ModelConfig, tokenizer: Tokenizer): void {
   const characters = contents.reduce((sum, content) => sum + content.length, text.length);
   if (characters <= maxPositions) return;
-  const fewest = Math.ceil(characters / longestToken(tokenizer));
+  const fewest = Math.ceil(characters / NORMALISED_SHRINK_MAX / longestToken(tokenizer));
   if (fewest > maxPositions)
     throw new MinipodError(
       'context_length_exceeded',
