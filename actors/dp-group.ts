@@ -4,7 +4,7 @@
  *   idle ⇄ stepping
  *
  * Each turn of `stepping` is one step of the NPU: plan, launch, retire. Its tokens go straight to the frontend, one message a step (the output shortcut).
- * A step has no deadline of its own: the NPU reports its failure, and the task executor watches the NPU.
+ * A step has no deadline of its own: the NPU reports its failure, and the host the death of their thread.
  */
 import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';

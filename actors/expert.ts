@@ -4,7 +4,7 @@
  *   loading ─▶ serving ─▶ lost
  *
  * Tokens do not pass here: dispatches go from NPU to NPU, and the expert learns its load once a reporting period (xDeepServe §4.5, collect).
- * No state has a deadline: its NPU reports for it, and the task executor watches the NPU.
+ * No state has a deadline: its NPU reports for it.
  */
 import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';

@@ -5,8 +5,8 @@
  *                 ▲     └─▶ lost ─▶ (restarting) ─┘
  *
  * What its experts compute for other NPUs does not pass here: that is a persistent kernel, rescheduled without a controller's message (xDeepServe §5.2).
- * A launch that throws loses the NPU's working state: it is reset before its DP group hears of it. A busy NPU has no deadline of its own here: a worker
- * that dies is seen by its host, and the kernels of a step have no waits but those for peers, which the host also watches.
+ * A launch that throws loses the NPU's working state: it is reset before its DP group hears of it. A busy NPU has no deadline: a thread that dies is
+ * reported by the host, one that hangs is not noticed yet (heartbeats come with failure detection).
  */
 import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';

@@ -4,8 +4,8 @@
  *
  *   loading ─▶ announced ─▶ serving ─▶ draining
  *
- * A task that finds no serving NPU waits here until one is back. No state has a deadline: loading is watched by the host that
- * starts the workers, and reports a worker that dies as NPU_LOST.
+ * A task that finds no serving NPU waits here until one is back. No state has a deadline: the host that
+ * starts the workers bounds loading, and reports a thread that dies as NPU_LOST.
  */
 import { assign, setup } from 'xstate';
 import { type Address, address } from '../src/protocol/address.ts';

@@ -5,7 +5,7 @@
  *                            ▲   preempted ◀─┘
  *
  * It ends only when its DP group has let go of it: an abandoned task waits for ABANDONED, so that nothing of it arrives late.
- * Waits have no deadline of their own: they end by the caller's CANCEL, or by EXECUTOR_LOST from the task executor, which watches the DP group.
+ * Waits have no deadline of their own: they end by the caller's CANCEL, or by EXECUTOR_LOST from the task executor, when the DP group's thread has died.
  */
 import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';

@@ -50,8 +50,8 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
     let rows = 0;
     spans.forEach(({ row }, index) => {
       tokens[index]?.forEach((token, offset) => {
-        words[(at.tokenIds >> 2) + row + offset] = token;
-        words[(at.positions >> 2) + row + offset] = (starts[index] as number) + offset;
+        words[(at.tokenIds >>> 2) + row + offset] = token;
+        words[(at.positions >>> 2) + row + offset] = (starts[index] as number) + offset;
       });
       rows += tokens[index]?.length ?? 0;
     });
@@ -76,7 +76,7 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
   function generate(prompts: readonly (readonly number[])[], count: number): number[][] {
     const blocksOfEach = Math.ceil((Math.max(...prompts.map(({ length }) => length)) + count) / block_size);
     prompts.forEach((_, slot) => {
-      const table = (offsetOf(layout?.blockTables.address ?? 0) >> 2) + slot * (layout?.blockTables.blocks_max ?? 0);
+      const table = (offsetOf(layout?.blockTables.address ?? 0) >>> 2) + slot * (layout?.blockTables.blocks_max ?? 0);
       for (let block = 0; block < blocksOfEach; block++)
         words[table + block] = offsetOf(layout?.kv.address ?? 0) + (slot * blocksOfEach + block) * (layout?.kv.block_bytes ?? 0);
     });

@@ -20,6 +20,8 @@ export type SchedulerLimits = {
 };
 
 const FRONTEND: Address = 'frontend/0';
+/** After the last step number comes 1 again. */
+const STEPS = 2 ** 31 - 1;
 
 /** A sequence on its way: `tokens` are prompt and output so far, the first `computed` of them have their KV. */
 type Running = {
@@ -133,7 +135,8 @@ export class StepScheduler {
     assert(entries.length > 0, 'a step was planned and nothing can run');
     const detach = this.#detach;
     this.#detach = [];
-    this.#step++;
+    // Step numbers travel as int32, and 0 means none.
+    this.#step = (this.#step % STEPS) + 1;
     return { plan: { step: this.#step, entries, detach }, messages };
   }
 

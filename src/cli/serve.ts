@@ -22,9 +22,13 @@ export async function serve({ pod: podOptions, api, drain_ms, json }: ServeComma
     note(`minipod: ${api.host} can be reached from other machines and no --api-key is set: whoever reaches it may use it`);
 
   await interrupt.happened;
-  const running = (await pod.stats()).requests_running;
-  if (!json) note(running === 0 ? 'stopping' : `stopping: ${running} running have ${drain_ms / 1000} s to finish; Ctrl-C again ends at once`);
-  await server.close({ drain_ms });
+  try {
+    const running = (await pod.stats()).requests_running;
+    if (!json) note(running === 0 ? 'stopping' : `stopping: ${running} running have ${drain_ms / 1000} s to finish; Ctrl-C again ends at once`);
+  } finally {
+    // A pod that is lost has no figures; its server must end all the same.
+    await server.close({ drain_ms });
+  }
   return interrupt.exit_code;
 }
 

@@ -1,7 +1,7 @@
 /**
  * The control page: a few words a thread, each thread's on cache lines of its own.
  *
- *   thread t at t × 128 bytes:  | bell | stop | heartbeat | epoch | wakes | …
+ *   thread t at t × 128 bytes:  | bell | stop | wakes | …
  * @module
  */
 import { assert } from '../protocol/errors.ts';
@@ -9,7 +9,7 @@ import { assert } from '../protocol/errors.ts';
 export const CONTROL_PAGE_BYTES = 65_536;
 const THREAD_BYTES = 128;
 export const THREADS_MAX = CONTROL_PAGE_BYTES / THREAD_BYTES;
-const WORD = { bell: 0, stop: 1, heartbeat: 2, epoch: 3, wakes: 4 } as const;
+const WORD = { bell: 0, stop: 1, wakes: 2 } as const;
 const AWAKE = 0;
 const ASLEEP = 1;
 

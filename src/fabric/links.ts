@@ -91,7 +91,7 @@ export class Links {
   /** The same as a list: a loop over a map allocates, and `flush` runs at every turn. */
   #ends: readonly { readonly peer: number; readonly control: Outgoing; readonly data: Outgoing }[] = [];
   /** Control rings first: control overtakes data, nothing else does. */
-  #incoming: { readonly peer: number; readonly ring: RingConsumer }[] = [];
+  #incoming: readonly { readonly peer: number; readonly ring: RingConsumer; isDetached: boolean }[] = [];
 
   constructor(thread: number, memory: WebAssembly.Memory, rings: readonly RingPlace[], control: ControlPage) {
     this.thread = thread;
@@ -114,15 +114,16 @@ export class Links {
     };
     this.#outgoing.set(peer, { control: outgoing('control'), data: outgoing('data') });
     this.#listEnds();
-    this.#incoming.unshift({ peer, ring: consumer('control') });
-    this.#incoming.push({ peer, ring: consumer('data') });
+    // A new list: `receive` may be walking the old one.
+    this.#incoming = [{ peer, ring: consumer('control'), isDetached: false }, ...this.#incoming, { peer, ring: consumer('data'), isDetached: false }];
   }
 
   /** Lets go of both ends, with what waits for the peer: it is gone. */
   detach(peer: number): void {
     this.#outgoing.delete(peer);
     this.#listEnds();
-    this.#incoming = this.#incoming.filter((incoming) => incoming.peer !== peer);
+    for (const incoming of this.#incoming) incoming.isDetached ||= incoming.peer === peer;
+    this.#incoming = this.#incoming.filter(({ isDetached }) => !isDetached);
   }
 
   #listEnds(): void {
@@ -161,16 +162,17 @@ export class Links {
   /** Hands a bounded number of frames of each ring to the handler. True if there were any. */
   receive(handle: FrameHandler): boolean {
     let any = false;
-    for (const { peer, ring } of this.#incoming) {
+    for (const incoming of this.#incoming) {
+      const { peer, ring } = incoming;
       let frames = 0;
-      while (frames < FRAMES_PER_TURN && ring.next()) {
+      // The handler may detach this very peer: nothing more of it is read or written then, since a successor may own the ring.
+      while (!incoming.isDetached && frames < FRAMES_PER_TURN && ring.next()) {
         handle(peer, ring);
         frames++;
       }
-      if (frames > 0) {
-        ring.release();
-        any = true;
-      }
+      if (frames === 0) continue;
+      any = true;
+      if (!incoming.isDetached) ring.release();
     }
     return any;
   }

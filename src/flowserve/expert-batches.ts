@@ -36,7 +36,7 @@ export class ExpertBatches {
     const { topK } = config.moe;
     const words = this.#words;
     const start = this.#start;
-    const chosen = at.experts >> 2;
+    const chosen = at.experts >>> 2;
     const pairs = rows * topK;
     start.fill(0);
     for (let pair = 0; pair < pairs; pair++) (start[words[chosen + pair] as number] as number)++;
@@ -51,13 +51,13 @@ export class ExpertBatches {
       const share = shares.at(-1);
       if (share?.npu === npu) shares[shares.length - 1] = { ...share, segments: share.segments + 1, pairs: share.pairs + count };
       else shares.push({ npu, firstSegment: segment, segments: 1, firstPair: next, pairs: count });
-      words[(at.segments >> 2) + 2 * segment] = expert;
-      words[(at.segments >> 2) + 2 * segment + 1] = count;
+      words[(at.segments >>> 2) + 2 * segment] = expert;
+      words[(at.segments >>> 2) + 2 * segment + 1] = count;
       segment++;
       next += count;
     }
-    const pairRows = at.pairRows >> 2;
-    const rowIndices = at.rowIndices >> 2;
+    const pairRows = at.pairRows >>> 2;
+    const rowIndices = at.rowIndices >>> 2;
     for (let row = 0, pair = 0; row < rows; row++) {
       for (let slot = 0; slot < topK; slot++, pair++) {
         const place = (start[words[chosen + pair] as number] as number)++;
@@ -92,7 +92,7 @@ export class ExpertBatches {
     const isNear = segmentOf(dispatch.rowsAddress) === segmentOf(layout.base);
     const table = this.#space.wordsOf(dispatch.segmentsAddress);
     const { experts } = this.#forward.moe(dispatch.layer);
-    let word = offsetOf(dispatch.segmentsAddress) >> 2;
+    let word = offsetOf(dispatch.segmentsAddress) >>> 2;
     let pairRows = offsetOf(dispatch.pairRowsAddress);
     let reply = dispatch.replyAddress;
     for (let segment = 0; segment < dispatch.segments; segment++, word += 2) {
@@ -102,11 +102,11 @@ export class ExpertBatches {
       assert(weights, `NPU ${layout.npu} was asked for expert ${dispatch.layer}.${expert}, which it does not own`);
       if (!isNear) {
         for (let pair = 0; pair < count; pair++)
-          this.#space.copy(layout.scratch.gathered + pair * rowBytes, dispatch.rowsAddress + (table[(pairRows >> 2) + pair] as number) * rowBytes, rowBytes);
+          this.#space.copy(layout.scratch.gathered + pair * rowBytes, dispatch.rowsAddress + (table[(pairRows >>> 2) + pair] as number) * rowBytes, rowBytes);
         this.#forward.mlp(weights, at.expertOut, at.gathered, count);
         this.#space.copy(reply, layout.scratch.expertOut, count * rowBytes);
       } else if (count === 1) {
-        const row = table[pairRows >> 2] as number;
+        const row = table[pairRows >>> 2] as number;
         this.#forward.mlp(weights, offsetOf(reply), offsetOf(dispatch.rowsAddress) + row * rowBytes, 1);
       } else {
         kernels.gatherRows(at.gathered, offsetOf(dispatch.rowsAddress), pairRows, count, rowBytes);

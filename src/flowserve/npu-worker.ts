@@ -148,13 +148,23 @@ class NpuWorker {
     for (const dispatch of batch) {
       const program = this.#programs.get(dispatch.destination);
       assert(program, `NPU ${dispatch.destination} does not live on worker ${this.#worker}`);
-      program.batches.compute(dispatch);
-      const back = { source: dispatch.destination, destination: dispatch.source, step: dispatch.step, layer: dispatch.layer };
+      const failed = !this.#computes(program, dispatch);
+      const back = { source: dispatch.destination, destination: dispatch.source, step: dispatch.step, layer: dispatch.layer, failed };
       if (this.#programs.has(dispatch.source) || this.#links.isAttached(threadOf(address('npu', dispatch.source), this.#plan))) this.#exchange.combine(back);
     }
     // Whoever asked waits for this, and the next poll may compute for long.
     this.#links.flush();
     return true;
+  }
+
+  /** False: the experts failed at it. That is the sender's step to fail; this worker and all others go on. */
+  #computes(program: StepProgram, dispatch: Dispatch): boolean {
+    try {
+      program.batches.compute(dispatch);
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   /** Lets each running step go on as far as it can. True if one ended. */
@@ -226,7 +236,7 @@ class NpuWorker {
         const self = expertAddress(layer, id);
         const total = layouts.reduce((sum, layout) => {
           const counts = layout.layers[layer]?.moe?.counts ?? 0;
-          return sum + ((this.#space.wordsOf(counts)[(offsetOf(counts) >> 2) + id] as number) >>> 0);
+          return sum + ((this.#space.wordsOf(counts)[(offsetOf(counts) >>> 2) + id] as number) >>> 0);
         }, 0);
         const news = total - (this.#reported.get(self) ?? 0);
         if (news <= 0) continue;

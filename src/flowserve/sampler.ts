@@ -68,7 +68,7 @@ export class Sampler {
     const held = this.#slots[slot] as Slot;
     if (held.isPlainGreedy) return { token: this.#kernels.argmaxRow(at, vocabSize), error: null };
     const record = this.#recordOf(slot);
-    const word = record >> 2;
+    const word = record >>> 2;
     this.#words[word + SAMPLING_WORD.position] = position;
     this.#words[word + SAMPLING_WORD.banCount] =
       generated < held.sequence.sampling.min_tokens ? Math.min(held.sequence.sampling.stop_token_ids.length, BANNED_MAX) : 0;
@@ -84,12 +84,12 @@ export class Sampler {
     const { vocabSize } = this.#forward.config;
     const at = logits + row * vocabSize * 4;
     const logSum = this.#kernels.logSumExp(at, vocabSize);
-    const logprob = Math.fround((this.#floats[(at >> 2) + token] as number) - logSum);
+    const logprob = Math.fround((this.#floats[(at >>> 2) + token] as number) - logSum);
     if (top <= 0) return { logprob, top_ids: [], top_logprobs: [] };
     const count = Math.min(top, vocabSize);
     this.#kernels.topLogits(topIds, topValues, at, vocabSize, count);
-    const ids = Array.from({ length: count }, (_, index) => this.#words[(topIds >> 2) + index] as number);
-    const values = ids.map((_, index) => Math.fround((this.#floats[(topValues >> 2) + index] as number) - logSum));
+    const ids = Array.from({ length: count }, (_, index) => this.#words[(topIds >>> 2) + index] as number);
+    const values = ids.map((_, index) => Math.fround((this.#floats[(topValues >>> 2) + index] as number) - logSum));
     return { logprob, top_ids: ids, top_logprobs: values };
   }
 
@@ -100,7 +100,7 @@ export class Sampler {
 
   #writeRecord(slot: number, { sampling, choice }: Sequence): void {
     const record = this.#recordOf(slot);
-    const word = record >> 2;
+    const word = record >>> 2;
     const biasAt = record + SAMPLING_WORDS * 4;
     const bannedAt = biasAt + BIAS_MAX * 8;
     const put = (name: keyof typeof SAMPLING_WORD, value: number): void => {
@@ -127,16 +127,16 @@ export class Sampler {
     put('banCount', 0);
     put('banAddress', bannedAt);
     sampling.bias_ids.forEach((id, index) => {
-      this.#words[(biasAt >> 2) + 2 * index] = id;
-      this.#floats[(biasAt >> 2) + 2 * index + 1] = sampling.bias_values[index] ?? 0;
+      this.#words[(biasAt >>> 2) + 2 * index] = id;
+      this.#floats[(biasAt >>> 2) + 2 * index + 1] = sampling.bias_values[index] ?? 0;
     });
     sampling.stop_token_ids.slice(0, BANNED_MAX).forEach((id, index) => {
-      this.#words[(bannedAt >> 2) + index] = id;
+      this.#words[(bannedAt >>> 2) + index] = id;
     });
   }
 
   #writeOutputPairs(word: number, counts: ReadonlyMap<number, number>): void {
-    let pair = this.#forward.at.outputPairs >> 2;
+    let pair = this.#forward.at.outputPairs >>> 2;
     for (const [token, times] of counts) {
       this.#words[pair++] = token;
       this.#words[pair++] = times;

@@ -8,7 +8,7 @@
 import { type AddressSpace, offsetOf } from '../fabric/address-space.ts';
 import { isMoeLayer } from '../model/config.ts';
 import { type Address, address } from '../protocol/address.ts';
-import { assert } from '../protocol/errors.ts';
+import { assert, MinipodError } from '../protocol/errors.ts';
 import type { PositionLogprobs, StepEntry, StepOutcome, StepPlan } from '../protocol/messages.ts';
 import type { Combine, Dispatch, Exchange } from '../xccl/exchange.ts';
 import { ExpertBatches } from './expert-batches.ts';
@@ -18,7 +18,14 @@ import { Sampler } from './sampler.ts';
 
 export type Poll = { readonly state: 'pending'; readonly missing: readonly number[] } | { readonly state: 'done'; readonly outcomes: readonly StepOutcome[] };
 
-type Run = { readonly plan: StepPlan; readonly spans: readonly Span[]; readonly rows: number; layer: number; readonly missing: Map<number, Dispatch> };
+type Run = {
+  readonly plan: StepPlan;
+  readonly spans: readonly Span[];
+  readonly rows: number;
+  layer: number;
+  readonly missing: Map<number, Dispatch>;
+  failedPeer: number | null;
+};
 
 export class StepProgram {
   readonly forward: Forward;
@@ -70,7 +77,7 @@ export class StepProgram {
       spans.push({ slot: entry.slot, row, rows: entry.tokens.length });
       row += entry.tokens.length;
     }
-    this.#run = { plan, spans, rows: row, layer: 0, missing: new Map() };
+    this.#run = { plan, spans, rows: row, layer: 0, missing: new Map(), failedPeer: null };
     this.forward.embed(row);
   }
 
@@ -81,6 +88,7 @@ export class StepProgram {
     const { forward } = this;
     while (run.layer < forward.config.layers) {
       if (run.missing.size > 0) return { state: 'pending', missing: [...run.missing.keys()] };
+      if (run.failedPeer !== null) throw new MinipodError('worker_failed', `the experts of NPU ${run.failedPeer} failed at layer ${run.layer}`);
       if (forward.config.moe.experts > 0 && isMoeLayer(forward.config, run.layer)) {
         if (!this.#isDispatched) this.#dispatch(run);
         if (run.missing.size > 0) continue;
@@ -121,8 +129,12 @@ export class StepProgram {
   }
 
   /** An expert NPU has answered. Answers to a step that was given up only tell that its memory is free again. */
-  receive({ source, step, layer }: Combine): void {
-    if (this.#run?.plan.step === step && this.#run.layer === layer) this.#run.missing.delete(source);
+  receive({ source, step, layer, failed }: Combine): void {
+    const run = this.#run;
+    if (run?.plan.step === step && run.layer === layer) {
+      run.missing.delete(source);
+      if (failed) run.failedPeer = source;
+    }
     this.#owed.delete(source);
   }
 
@@ -133,6 +145,8 @@ export class StepProgram {
 
   /** Asks a peer once more for what it has not answered: it was restarted. Experts keep no state, so asking twice is harmless. */
   dispatchAgain(npu: number): void {
+    // A new thread owes nothing.
+    this.#owed.delete(npu);
     const dispatch = this.#run?.missing.get(npu);
     if (dispatch !== undefined) this.#exchange.dispatch(dispatch);
   }
@@ -157,11 +171,11 @@ export class StepProgram {
     const { at, layout } = this.forward;
     if (entry.attach !== null) this.#sampler.attach(entry.slot, entry.attach, entry.output);
     const { address, blocks_max } = layout.blockTables;
-    let table = (offsetOf(address) >> 2) + entry.slot * blocks_max + entry.first_block;
+    let table = (offsetOf(address) >>> 2) + entry.slot * blocks_max + entry.first_block;
     for (const block of entry.blocks) this.#words[table++] = offsetOf(layout.kv.address) + block * layout.kv.block_bytes;
     entry.tokens.forEach((token, index) => {
-      this.#words[(at.tokenIds >> 2) + row + index] = token;
-      this.#words[(at.positions >> 2) + row + index] = entry.start + index;
+      this.#words[(at.tokenIds >>> 2) + row + index] = token;
+      this.#words[(at.positions >>> 2) + row + index] = entry.start + index;
     });
   }
 

@@ -22,7 +22,7 @@ import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
 import type { CallerToPod, GenerateCall, PodToCaller, PromptRecord } from '../protocol/caller.ts';
 import { cancel, drain, npuLost, stopStringFound, submit, taskAddress } from '../protocol/constructors.ts';
-import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
+import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
 import type { FrontendMessage, Message, TaskExecutorMessage } from '../protocol/messages.ts';
 import { type LinkReport, type NpuReport, type ThreadMessage, threadInspect } from '../protocol/threads.ts';
 import { ActorHost, type Birth } from '../runtime/actor-host.ts';
@@ -30,6 +30,7 @@ import { type Clock, monotonicClock } from '../runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD, FIRST_WORKER_THREAD, threadOf, threadOfWorker } from '../runtime/directory.ts';
 import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/event-loop.ts';
 import { MessagePort } from '../runtime/message-port.ts';
+import { Inspections } from './inspection.ts';
 import { Workers } from './workers.ts';
 
 export type ControlOptions = Omit<PlanOptions, 'npus'> & {
@@ -78,9 +79,10 @@ const TURNS_PER_BREATH = 8;
 const FRONTEND: Address = 'frontend/0';
 const CALLER: Address = 'caller/0';
 const CONTROL: Address = 'worker/0';
-const INSPECT_DEADLINE_MS = 5_000;
 /** A step takes milliseconds; what has not let go by then is stopped as it is. */
 const CLOSE_DEADLINE_MS = 2_000;
+/** Workers start in a fraction of a second, on a crowded machine in a few. */
+const START_DEADLINE_MS = 60_000;
 
 export class Control {
   readonly #plan: PodPlan;
@@ -92,9 +94,8 @@ export class Control {
   readonly #workers: Workers;
   readonly #clock: Clock;
   readonly #handle: ControlHandle;
-  readonly #inspections = new Map<number, { reports: Extract<ThreadMessage, { type: 'INSPECTED' }>[]; asked: number; resolve: () => void }>();
+  readonly #inspections: Inspections;
   readonly #ready: { readonly promise: Promise<void>; readonly resolve: () => void; readonly reject: (error: unknown) => void };
-  #query = 0;
   readonly #drained = Promise.withResolvers<void>();
   #isClosing = false;
   #isClosed = false;
@@ -146,6 +147,10 @@ export class Control {
       launch: (npu) => assert(false, `${npu} does not live on the control thread`),
       onUnexpected: () => {},
     });
+    this.#inspections = new Inspections((worker, query) => {
+      this.#port.send(threadOfWorker(worker), address('worker', worker), CONTROL, threadInspect(query), 'control');
+      this.#port.links.flush();
+    });
     this.#workers = new Workers(plan, memories, module, options.origin_ms, {
       clock: this.#clock,
       port: this.#port,
@@ -176,7 +181,9 @@ export class Control {
   }
 
   async stats(): Promise<ControlStats> {
-    const reports = await this.#inspectWorkers();
+    const reports = await this.#inspections.inspect(
+      Array.from({ length: this.#plan.workers }, (_, worker) => worker).filter((worker) => this.#workers.isRunning(worker)),
+    );
     const threads = FIRST_WORKER_THREAD + this.#plan.workers;
     const control = this.#port.links.control;
     return {
@@ -217,7 +224,12 @@ export class Control {
     this.#workers.start();
     this.#loop = this.#run();
     this.#loop.catch((error: unknown) => this.#giveUp(error));
-    await this.#ready.promise;
+    await waitAtMost(this.#ready.promise, START_DEADLINE_MS);
+    if (this.#host.stateOf('job-executor/0') !== 'serving') {
+      const missing = Array.from({ length: this.#plan.workers }, (_, worker) => worker).filter((worker) => !this.#workers.isRunning(worker));
+      this.#workers.stopAll();
+      throw new MinipodError('deadline_exceeded', `workers ${missing.join(', ')} did not report within ${START_DEADLINE_MS / 1000} s of their start`);
+    }
     this.#isReady = true;
   }
 
@@ -286,12 +298,9 @@ export class Control {
       case 'PEER_DETACHED':
         this.#workers.detached(worker, message.worker);
         break;
-      case 'INSPECTED': {
-        const inspection = this.#inspections.get(message.query);
-        inspection?.reports.push(message);
-        if (inspection?.reports.length === inspection?.asked) inspection?.resolve();
+      case 'INSPECTED':
+        this.#inspections.answered(message);
         break;
-      }
       default:
         assert(false, `the control thread was sent ${message.type}`);
     }
@@ -302,6 +311,7 @@ export class Control {
   }
 
   #workerLost(worker: number, error: ErrorRecord): void {
+    this.#inspections.lost(worker);
     for (let npu = 0; npu < this.#plan.npus; npu++) {
       if (workerOfNpu(npu, this.#plan.npus, this.#plan.workers) === worker)
         this.#host.send('task-executor/0', CONTROL, npuLost(npu, error) as TaskExecutorMessage);
@@ -314,24 +324,11 @@ export class Control {
   /** Before the pod is ready the error is the answer to create; afterwards it ends this thread, and the caller fails what it still waits for. */
   #giveUp(error: unknown): void {
     this.#ready.reject(error);
+    this.#workers.stopAll();
     if (this.#isReady)
       queueMicrotask(() => {
         throw error;
       });
-  }
-
-  async #inspectWorkers(): Promise<Extract<ThreadMessage, { type: 'INSPECTED' }>[]> {
-    const query = ++this.#query;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const asked = Array.from({ length: this.#plan.workers }, (_, worker) => worker).filter((worker) => this.#workers.isRunning(worker));
-    const inspection = { reports: [], asked: asked.length, resolve };
-    if (asked.length === 0) resolve();
-    this.#inspections.set(query, inspection);
-    for (const worker of asked) this.#port.send(threadOfWorker(worker), address('worker', worker), CONTROL, threadInspect(query), 'control');
-    this.#port.links.flush();
-    await waitAtMost(promise, INSPECT_DEADLINE_MS);
-    this.#inspections.delete(query);
-    return inspection.reports;
   }
 
   /** Tokens routed to each expert, `[MoE layer][expert id]`: the sum over all NPUs' counters. */
@@ -342,7 +339,7 @@ export class Control {
       if (counters.length === 0) return [];
       return [
         Array.from({ length: config.moe.experts }, (_, expert) =>
-          counters.reduce((sum, counts) => sum + ((this.#space.wordsOf(counts)[(offsetOf(counts) >> 2) + expert] as number) >>> 0), 0),
+          counters.reduce((sum, counts) => sum + ((this.#space.wordsOf(counts)[(offsetOf(counts) >>> 2) + expert] as number) >>> 0), 0),
         ),
       ];
     });

@@ -16,12 +16,15 @@ import { threadPeerLost, threadPeerRestarted } from '../protocol/threads.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { threadOfWorker } from '../runtime/directory.ts';
+import { waitAtMost } from '../runtime/event-loop.ts';
 import type { MessagePort } from '../runtime/message-port.ts';
 
 /** Restart intensity, as Erlang has it: more than this many in the period, and the pod gives up with the reason. */
 const RESTARTS_MAX = 5;
 const RESTART_PERIOD_MS = 10_000;
 const YOUNG_GENERATION_MB = 64;
+/** A step takes milliseconds, a long prefill's chunk tens of them. */
+const STOP_DEADLINE_MS = 5_000;
 
 export type WorkersPorts = {
   readonly clock: Clock;
@@ -85,7 +88,15 @@ export class Workers {
           control.stop(threadOfWorker(worker));
         }),
     );
-    await Promise.all(exits);
+    await waitAtMost(Promise.all(exits), STOP_DEADLINE_MS);
+    // A worker that hangs does not read its stop word. (On Deno this ends no running thread either; nothing of it is read any more.)
+    for (const { state, handle } of this.#threads) if (state !== 'stopped') void handle.terminate();
+  }
+
+  /** Raises every stop word without waiting: the pod has failed. */
+  stopAll(): void {
+    this.#isClosing = true;
+    for (const worker of this.#threads.keys()) this.#control().stop(threadOfWorker(worker));
   }
 
   #thread(worker: number): Thread {
@@ -141,6 +152,8 @@ export class Workers {
     thread.state = 'lost';
     thread.error = null;
     thread.detached.clear();
+    // What this thread acknowledged, its successor has not.
+    for (const other of this.#threads) other.detached.delete(worker);
     this.#links().detach(threadOfWorker(worker));
     this.#ports.onLost(worker, error);
     if (!wasRunning) {
@@ -168,7 +181,8 @@ export class Workers {
     const isHeld = this.#threads.some(
       (other, peer) => peer !== worker && (other.state === 'starting' || (other.state === 'running' && !thread.detached.has(peer))),
     );
-    if (thread.state !== 'lost' || isHeld) return;
+    // A successor started while the pod closes would never be told to stop.
+    if (this.#isClosing || thread.state !== 'lost' || isHeld) return;
     const own = threadOfWorker(worker);
     const first = this.#memories[0] as WebAssembly.Memory;
     for (const ring of this.#plan.rings) if (ring.from === own || ring.to === own) resetRing(first, ring);

@@ -62,6 +62,9 @@ export async function waitAtMost(promise: Promise<unknown>, limit_ms: number): P
   const limit = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, limit_ms);
   });
-  await Promise.race([promise, limit]);
-  clearTimeout(timer);
+  try {
+    await Promise.race([promise, limit]);
+  } finally {
+    clearTimeout(timer);
+  }
 }

@@ -29,7 +29,14 @@ export type Dispatch = {
   readonly replyAddress: number;
 };
 
-export type Combine = { readonly source: number; readonly destination: number; readonly step: number; readonly layer: number };
+export type Combine = {
+  readonly source: number;
+  readonly destination: number;
+  readonly step: number;
+  readonly layer: number;
+  /** The expert NPU could not compute it: its rows are not there. */
+  readonly failed: boolean;
+};
 
 export type ExchangeHandlers = { readonly onDispatch: (dispatch: Dispatch) => void; readonly onCombine: (combine: Combine) => void };
 
@@ -70,14 +77,15 @@ export class Exchange {
     this.#links.flush();
   }
 
-  combine({ source, destination, step, layer }: Combine): void {
+  combine({ source, destination, step, layer, failed }: Combine): void {
     const thread = this.#threadOfNpu(destination);
     if (thread === this.#links.thread) {
-      this.#handlers.onCombine({ source, destination, step, layer });
+      this.#handlers.onCombine({ source, destination, step, layer, failed });
       return;
     }
     this.#words[0] = layer;
-    this.#send(thread, FRAME_KIND.combine, source, destination, step, this.#payload.subarray(0, 4));
+    this.#words[1] = failed ? 1 : 0;
+    this.#send(thread, FRAME_KIND.combine, source, destination, step, this.#payload.subarray(0, 8));
   }
 
   /** Takes a frame of either kind off a ring. */
@@ -85,7 +93,7 @@ export class Exchange {
     const { kind, source, destination, epoch: step } = ring.header;
     const layer = ring.payloadWord(0);
     if (kind === FRAME_KIND.combine) {
-      this.#handlers.onCombine({ source, destination, step, layer });
+      this.#handlers.onCombine({ source, destination, step, layer, failed: ring.payloadWord(1) === 1 });
       return;
     }
     const addressAt = (index: number): number => (ring.payloadWord(index) >>> 0) * SEGMENT_STRIDE + (ring.payloadWord(index + 1) >>> 0);

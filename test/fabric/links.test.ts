@@ -48,6 +48,28 @@ describe('links', () => {
     expect(a.counters().find(({ lane }) => lane === 'data')?.full).toBeGreaterThan(0);
   });
 
+  it('deliver nothing of a peer that the handler has just detached, and leave its ring as it is', () => {
+    const { memory, rings, linksOf } = twoThreads(1_024);
+    const [a, b] = [linksOf(0), linksOf(1)];
+    for (let id = 0; id < 3; id++) a.send(1, 'control', frame(id), null);
+    a.send(1, 'data', frame(9), null);
+    a.flush();
+    const got: number[] = [];
+    b.receive((peer, ring) => {
+      got.push(ring.header.source);
+      b.detach(peer);
+      // Its successor may own the rings from here on.
+      for (const place of rings) resetRing(memory, place);
+      b.attach(peer);
+    });
+    expect(got).toEqual([0]);
+    const successor = linksOf(0);
+    successor.send(1, 'data', frame(20), null);
+    successor.flush();
+    b.receive((_, ring) => got.push(ring.header.source));
+    expect(got).toEqual([0, 20]);
+  });
+
   it('let control overtake data', () => {
     const { linksOf } = twoThreads(1_024);
     const [a, b] = [linksOf(0), linksOf(1)];

@@ -51,7 +51,13 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
   const exchange = {
     dispatch: (dispatch) => {
       programs[dispatch.destination]?.batches.compute(dispatch);
-      programs[dispatch.source]?.receive({ source: dispatch.destination, destination: dispatch.source, step: dispatch.step, layer: dispatch.layer });
+      programs[dispatch.source]?.receive({
+        source: dispatch.destination,
+        destination: dispatch.source,
+        step: dispatch.step,
+        layer: dispatch.layer,
+        failed: false,
+      });
     },
     publish: () => {},
   } as Pick<Exchange, 'dispatch' | 'publish'> as Exchange;
