@@ -1,7 +1,7 @@
 /**
  * A logical expert, (layer, id): where its weights lie, and how much it is asked for.
  *
- *   loading ─▶ serving ─▶ lost
+ *   loading ─▶ serving
  *
  * Tokens do not pass here: dispatches go from NPU to NPU, and the expert learns its load once a reporting period (xDeepServe §4.5, collect).
  * No state has a deadline: its NPU reports for it.
@@ -27,12 +27,6 @@ export const expert = setup({
     serving: {
       on: {
         LOAD: { actions: assign({ tokens: ({ context, event }) => context.tokens + event.tokens }) },
-        NPU_LOST: 'lost',
-      },
-    },
-    lost: {
-      on: {
-        LOADED: { target: 'serving', actions: assign(({ event }) => ({ npu: event.npu, weights: event.weights, bytes: event.bytes })) },
       },
     },
   },

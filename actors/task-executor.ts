@@ -35,7 +35,7 @@ export const taskExecutor = setup({
     placeTask: assign({
       outbox: ({ context, event }) => {
         if (event.type !== 'PLACE') return [];
-        const npu = context.placement.place(event.task, event.tokens_max);
+        const npu = context.placement.place(event.task);
         return npu === null ? [] : [placedOn(event.task, npu)];
       },
     }),

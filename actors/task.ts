@@ -45,7 +45,7 @@ export const task = setup({
   initial: 'waiting',
   states: {
     waiting: {
-      entry: { type: 'send', params: ({ context }) => ({ to: TASK_EXECUTOR, message: place(context.self, context.sequence) }) },
+      entry: { type: 'send', params: ({ context }) => ({ to: TASK_EXECUTOR, message: place(context.self) }) },
       on: {
         PLACED: { target: 'held', actions: assign({ dp_group: ({ event }) => event.dp_group }) },
         CANCEL: 'withdrawing',

@@ -57,10 +57,6 @@ export class LiveGeneration implements Generation {
     return { ...this.#times };
   }
 
-  get hasEnded(): boolean {
-    return this.#hasEnded;
-  }
-
   /** Takes what the pod says about this request. */
   receive(message: Exclude<PodToCaller, { type: 'CHUNKS' }>): void {
     switch (message.type) {

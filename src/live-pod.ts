@@ -86,6 +86,7 @@ export class LivePod implements Pod {
   readonly #died: Promise<never>;
   readonly #clock: Clock;
   readonly #port: MessagePort;
+  readonly #sleeper: EventLoopSleeper;
   readonly #generations = new Map<number, LiveGeneration>();
   /** What is asked of the control thread and not answered: fails with it. */
   readonly #questions = new Set<(error: unknown) => void>();
@@ -102,6 +103,7 @@ export class LivePod implements Pod {
     this.#clock = clock;
     const first = memories[0] as WebAssembly.Memory;
     this.#port = new MessagePort(new Links(CALLER_THREAD, first, plan.rings, new ControlPage(first, plan.controlPage)));
+    this.#sleeper = new EventLoopSleeper(this.#port.links.control, CALLER_THREAD);
     this.model = {
       name: plan.config.name,
       architecture: plan.config.architecture,
@@ -198,7 +200,12 @@ export class LivePod implements Pod {
     }
     signal?.addEventListener('abort', onAbort, { once: true });
     this.#generations.set(request, generation);
-    this.#tell(generateCall(request, record, options, seed));
+    try {
+      this.#tell(generateCall(request, record, options, seed));
+    } catch (error) {
+      this.#generations.delete(request);
+      generation.end(error instanceof MinipodError ? error : new MinipodError('internal', `the call could not be sent: ${error}`, { cause: error }));
+    }
     return generation;
   }
 
@@ -217,6 +224,8 @@ export class LivePod implements Pod {
   #tell(message: object): void {
     this.#port.send(CONTROL_THREAD, 'frontend/0', 'caller/0', message);
     this.#port.links.flush();
+    // From now on it looks up more often.
+    this.#sleeper.wake();
   }
 
   async #ask<Value>(answer: Promise<Outcome<Value>>): Promise<Value> {
@@ -235,7 +244,7 @@ export class LivePod implements Pod {
   /** Takes what the pod sends, for as long as it lives. */
   async #run(): Promise<void> {
     const { links } = this.#port;
-    const sleeper = new EventLoopSleeper(links.control, CALLER_THREAD);
+    const sleeper = this.#sleeper;
     const hasWork = (): boolean => this.#isClosed || links.hasInbound();
     while (!this.#isClosed) {
       const busy = links.receive((_, ring) => {

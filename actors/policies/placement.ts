@@ -11,7 +11,6 @@ export const npuOfExpert = (expert: number, npus: number): number => expert % np
 export const workerOfNpu = (npu: number, npus: number, workers: number): number => Math.floor((npu * workers) / npus);
 
 type NpuLoad = { readonly npu: number; readonly worker: number; serving: boolean; tasks: Set<Address> };
-type Placed = { readonly npu: number; readonly tokens_max: number };
 
 /**
  * Chooses an NPU for a task: first the worker with the fewest tasks, then, among its NPUs, the fullest one below its batch limit.
@@ -22,8 +21,8 @@ type Placed = { readonly npu: number; readonly tokens_max: number };
 export class TaskPlacement {
   readonly #npus: readonly NpuLoad[];
   readonly #batch_max: number;
-  readonly #placed = new Map<Address, Placed>();
-  readonly #waiting = new Map<Address, number>();
+  readonly #placed = new Map<Address, number>();
+  readonly #waiting = new Set<Address>();
 
   constructor(npus: number, workers: number, batch_max: number) {
     this.#npus = Array.from({ length: npus }, (_, npu) => ({ npu, worker: workerOfNpu(npu, npus, workers), serving: false, tasks: new Set() }));
@@ -31,14 +30,14 @@ export class TaskPlacement {
   }
 
   /** The NPU, or null: the task waits until one serves. */
-  place(task: Address, tokens_max: number): number | null {
+  place(task: Address): number | null {
     const chosen = this.#choose();
     if (chosen === null) {
-      this.#waiting.set(task, tokens_max);
+      this.#waiting.add(task);
       return null;
     }
     chosen.tasks.add(task);
-    this.#placed.set(task, { npu: chosen.npu, tokens_max });
+    this.#placed.set(task, chosen.npu);
     return chosen.npu;
   }
 
@@ -47,7 +46,7 @@ export class TaskPlacement {
     const placed = this.#placed.get(task);
     if (placed === undefined) return;
     this.#placed.delete(task);
-    this.#npus[placed.npu]?.tasks.delete(task);
+    this.#npus[placed]?.tasks.delete(task);
   }
 
   /** Marks the NPU serving; returns those that waited and where they go now. */
@@ -56,8 +55,8 @@ export class TaskPlacement {
     if (load !== undefined) load.serving = true;
     const waiting = [...this.#waiting];
     this.#waiting.clear();
-    return waiting.flatMap(([task, tokens_max]) => {
-      const chosen = this.place(task, tokens_max);
+    return waiting.flatMap((task) => {
+      const chosen = this.place(task);
       return chosen === null ? [] : [{ task, npu: chosen }];
     });
   }

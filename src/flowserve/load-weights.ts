@@ -13,8 +13,6 @@ import { DTYPE_BYTES } from '../model/safetensors.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Linear, MlpWeights, NpuLayout, Vector } from './npu-layout.ts';
 
-export type OnTensor = (loaded_bytes: number, tensor: string) => void;
-
 /** Rows `from`…`from + count` of a stored matrix. */
 type Rows = { readonly part: PlacedTensor; readonly from: number; readonly count: number };
 

@@ -261,7 +261,7 @@ class NpuWorker {
   }
 
   #tellControl(message: ThreadMessage): void {
-    this.#port.send(CONTROL_THREAD, address('worker', 0), address('worker', this.#worker), message, 'control');
+    this.#port.send(CONTROL_THREAD, 'control/0', address('worker', this.#worker), message, 'control');
   }
 
   #receiveThreadMessage(message: ThreadMessage): void {

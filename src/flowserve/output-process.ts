@@ -32,7 +32,7 @@ export class OutputProcess {
   readonly #endOfSequence: ReadonlySet<number>;
   readonly #requests = new Map<number, Request>();
   #chunks: ChunkRecord[] = [];
-  /** Requests that ended, by how. */
+  /** What ended, by how: choices that finished, requests that were cancelled or failed. */
   readonly finished: Record<string, number> = { stop: 0, length: 0, cancelled: 0, failed: 0 };
   prompt_tokens = 0;
   generation_tokens = 0;
@@ -60,7 +60,6 @@ export class OutputProcess {
       promptLogprobs: first.sampling.prompt_logprobs >= 0 ? new Array(positions).fill(undefined) : null,
       promptMissing: positions,
     });
-    this.prompt_tokens += first.prompt.length;
     this.#ports.tell({ type: 'PROMPT', request: id, token_ids: first.prompt });
     if (first.sampling.prompt_logprobs >= 0 && positions === 0) this.#ports.tell({ type: 'PROMPT_LOGPROBS', request: id, logprobs: [] });
   }
@@ -87,7 +86,9 @@ export class OutputProcess {
     }
   }
 
+  /** The request's first task is computed: from here on its prompt counts. */
   running(id: number): void {
+    this.prompt_tokens += this.#requests.get(id)?.prompt.length ?? 0;
     this.#ports.tell({ type: 'SCHEDULED_CALL', request: id });
   }
 

@@ -4,8 +4,8 @@
  */
 import { type AddressSpace, offsetOf } from '../fabric/address-space.ts';
 import type { Kernels } from '../model/kernels/kernels.ts';
-import { SAMPLING_WORD, SAMPLING_WORDS } from '../model/kernels/sampling-params.ts';
-import type { ErrorRecord } from '../protocol/errors.ts';
+import { SAMPLING_WORD, SAMPLING_WORDS, writeSamplingParams } from '../model/kernels/sampling-params.ts';
+import { assert, type ErrorRecord } from '../protocol/errors.ts';
 import type { PositionLogprobs, Sequence } from '../protocol/messages.ts';
 import type { Forward } from './forward.ts';
 import { BANNED_MAX, BIAS_MAX } from './npu-layout.ts';
@@ -19,11 +19,12 @@ type Slot = {
   readonly counts: Map<number, number>;
 };
 
-const NOT_FINITE: ErrorRecord = { code: 'not_finite', message: 'the model computed logits that are NaN or infinite', param: null };
+export const NOT_FINITE: ErrorRecord = { code: 'not_finite', message: 'the model computed logits that are NaN or infinite', param: null };
 
 export class Sampler {
   readonly #forward: Forward;
   readonly #kernels: Kernels;
+  readonly #memory: WebAssembly.Memory;
   readonly #words: Int32Array;
   readonly #floats: Float32Array;
   readonly #slots: (Slot | null)[] = [];
@@ -31,6 +32,7 @@ export class Sampler {
   constructor(forward: Forward, space: AddressSpace) {
     this.#forward = forward;
     this.#kernels = forward.kernels;
+    this.#memory = space.memory(forward.layout.base);
     this.#words = space.wordsOf(forward.layout.base);
     this.#floats = space.floatsOf(forward.layout.base);
   }
@@ -70,8 +72,7 @@ export class Sampler {
     const record = this.#recordOf(slot);
     const word = record >>> 2;
     this.#words[word + SAMPLING_WORD.position] = position;
-    this.#words[word + SAMPLING_WORD.banCount] =
-      generated < held.sequence.sampling.min_tokens ? Math.min(held.sequence.sampling.stop_token_ids.length, BANNED_MAX) : 0;
+    this.#words[word + SAMPLING_WORD.banCount] = generated < held.sequence.sampling.min_tokens ? held.sequence.sampling.stop_token_ids.length : 0;
     if (held.hasPenalties) this.#writeOutputPairs(word, held.counts);
     const token = this.#kernels.sampleRow(at, vocabSize, record, sampleScratch) >>> 0;
     if (held.hasPenalties) held.counts.set(token, (held.counts.get(token) ?? 0) + 1);
@@ -100,37 +101,34 @@ export class Sampler {
 
   #writeRecord(slot: number, { sampling, choice }: Sequence): void {
     const record = this.#recordOf(slot);
-    const word = record >>> 2;
     const biasAt = record + SAMPLING_WORDS * 4;
     const bannedAt = biasAt + BIAS_MAX * 8;
-    const put = (name: keyof typeof SAMPLING_WORD, value: number): void => {
-      this.#words[word + SAMPLING_WORD[name]] = value;
-    };
-    const putFloat = (name: keyof typeof SAMPLING_WORD, value: number): void => {
-      this.#floats[word + SAMPLING_WORD[name]] = value;
-    };
-    // Seeds are integers of up to 53 bits, negative ones in two's complement over 64.
-    put('seedLow', Number(BigInt.asUintN(32, BigInt(sampling.seed))));
-    put('seedHigh', Number(BigInt.asUintN(64, BigInt(sampling.seed)) >> 32n));
-    put('choice', choice);
-    putFloat('temperature', sampling.temperature);
-    put('topK', Math.max(0, sampling.top_k));
-    putFloat('topP', sampling.top_p);
-    putFloat('minP', sampling.min_p);
-    putFloat('repetitionPenalty', sampling.repetition_penalty);
-    putFloat('frequencyPenalty', sampling.frequency_penalty);
-    putFloat('presencePenalty', sampling.presence_penalty);
-    put('biasCount', sampling.bias_ids.length);
-    put('biasAddress', biasAt);
-    put('outputCount', 0);
-    put('outputAddress', this.#forward.at.outputPairs);
-    put('banCount', 0);
-    put('banAddress', bannedAt);
+    assert(sampling.bias_ids.length <= BIAS_MAX && sampling.stop_token_ids.length <= BANNED_MAX, 'the frontend bounds both lists');
+    const seed = BigInt.asUintN(64, BigInt(sampling.seed)); // negative ones in two's complement
+    writeSamplingParams(this.#memory, record, {
+      seedLow: Number(seed & 0xffff_ffffn),
+      seedHigh: Number(seed >> 32n),
+      choice,
+      position: 0,
+      temperature: sampling.temperature,
+      topK: Math.max(0, sampling.top_k),
+      topP: sampling.top_p,
+      minP: sampling.min_p,
+      repetitionPenalty: sampling.repetition_penalty,
+      frequencyPenalty: sampling.frequency_penalty,
+      presencePenalty: sampling.presence_penalty,
+      biasCount: sampling.bias_ids.length,
+      biasAddress: biasAt,
+      outputCount: 0,
+      outputAddress: this.#forward.at.outputPairs,
+      banCount: 0,
+      banAddress: bannedAt,
+    });
     sampling.bias_ids.forEach((id, index) => {
       this.#words[(biasAt >>> 2) + 2 * index] = id;
       this.#floats[(biasAt >>> 2) + 2 * index + 1] = sampling.bias_values[index] ?? 0;
     });
-    sampling.stop_token_ids.slice(0, BANNED_MAX).forEach((id, index) => {
+    sampling.stop_token_ids.forEach((id, index) => {
       this.#words[(bannedAt >>> 2) + index] = id;
     });
   }

@@ -14,7 +14,7 @@ import type { Combine, Dispatch, Exchange } from '../xccl/exchange.ts';
 import { ExpertBatches } from './expert-batches.ts';
 import type { Forward, Span } from './forward.ts';
 import { LOGIT_ROWS_MAX } from './npu-layout.ts';
-import { Sampler } from './sampler.ts';
+import { NOT_FINITE, Sampler } from './sampler.ts';
 
 export type Poll = { readonly state: 'pending'; readonly missing: readonly number[] } | { readonly state: 'done'; readonly outcomes: readonly StepOutcome[] };
 
@@ -184,7 +184,11 @@ export class StepProgram {
       entry.samples ? [{ index, row: (run.spans[index] as Span).row + entry.tokens.length - 1 }] : [],
     );
     const prompts = this.#promptLogprobs(run);
-    const outcomes: StepOutcome[] = run.plan.entries.map((_, index) => ({ token: -1, logprobs: null, prompt_logprobs: prompts[index] ?? null, error: null }));
+    const outcomes = run.plan.entries.map((_, index): StepOutcome => {
+      const prompt_logprobs = prompts[index] ?? null;
+      const isSound = prompt_logprobs?.every(({ logprob }) => Number.isFinite(logprob)) ?? true;
+      return { token: -1, logprobs: null, prompt_logprobs, error: isSound ? null : NOT_FINITE };
+    });
     for (let from = 0; from < wanted.length; from += LOGIT_ROWS_MAX) {
       const batch = wanted.slice(from, from + LOGIT_ROWS_MAX);
       this.forward.head((row) => batch[row]?.row ?? 0, batch.length);
@@ -193,7 +197,7 @@ export class StepProgram {
         const { sampling } = this.#sampler.sequenceOf(entry.slot);
         const { token, error } = this.#sampler.sample(entry.slot, row, entry.start + entry.tokens.length, entry.generated);
         const logprobs = error === null && sampling.logprobs >= 0 ? this.#sampler.logprobs(row, token, sampling.logprobs) : null;
-        outcomes[index] = { token, logprobs, prompt_logprobs: prompts[index] ?? null, error };
+        outcomes[index] = { token, logprobs, prompt_logprobs: prompts[index] ?? null, error: outcomes[index]?.error ?? error };
       });
     }
     return outcomes;

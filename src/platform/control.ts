@@ -3,11 +3,8 @@
  * calls, cancellations and tokens travel on the rings between caller and pod.
  * @module
  */
-import { job } from '../../actors/job.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
 import { workerOfNpu } from '../../actors/policies/placement.ts';
-import { request } from '../../actors/request.ts';
-import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import { AddressSpace, allocateSegments, offsetOf } from '../fabric/address-space.ts';
 import { ControlPage } from '../fabric/control-page.ts';
@@ -23,13 +20,14 @@ import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
 import type { CallerToPod, GenerateCall, PodToCaller, PromptRecord } from '../protocol/caller.ts';
 import { cancel, drain, npuLost, stopStringFound, submit, taskAddress } from '../protocol/constructors.ts';
 import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
-import type { FrontendMessage, Message, TaskExecutorMessage } from '../protocol/messages.ts';
+import type { FrontendMessage, Message } from '../protocol/messages.ts';
 import { type LinkReport, type NpuReport, type ThreadMessage, threadInspect } from '../protocol/threads.ts';
-import { ActorHost, type Birth } from '../runtime/actor-host.ts';
+import { ActorHost } from '../runtime/actor-host.ts';
 import { type Clock, monotonicClock } from '../runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD, FIRST_WORKER_THREAD, threadOf, threadOfWorker } from '../runtime/directory.ts';
 import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/event-loop.ts';
 import { MessagePort } from '../runtime/message-port.ts';
+import { birthOf } from './births.ts';
 import { Inspections } from './inspection.ts';
 import { Workers } from './workers.ts';
 
@@ -78,7 +76,7 @@ const NAP_MS = 1;
 const TURNS_PER_BREATH = 8;
 const FRONTEND: Address = 'frontend/0';
 const CALLER: Address = 'caller/0';
-const CONTROL: Address = 'worker/0';
+const CONTROL: Address = 'control/0';
 /** A step takes milliseconds; what has not let go by then is stopped as it is. */
 const CLOSE_DEADLINE_MS = 2_000;
 /** Workers start in a fraction of a second, on a crowded machine in a few. */
@@ -142,7 +140,7 @@ export class Control {
         const thread = threadOf(to, plan);
         if (this.#port.links.isAttached(thread)) this.#port.send(thread, to, from, message);
       },
-      birthOf: (to, message) => birthOf(to, message),
+      birthOf,
       hands: new Map([['frontend', (_to: Address, message: Message) => this.#receiveFrontend(message as FrontendMessage)]]),
       launch: (npu) => assert(false, `${npu} does not live on the control thread`),
       onUnexpected: () => {},
@@ -257,7 +255,7 @@ export class Control {
     if (mail === null) return;
     const { to, from, message } = mail;
     if (peer === CALLER_THREAD) this.#receiveCaller(message as CallerToPod);
-    else if (roleOf(to) === 'worker') this.#receiveThread(idOf(from), message as ThreadMessage);
+    else if (roleOf(to) === 'control') this.#receiveThread(idOf(from), message as ThreadMessage);
     else this.#host.send(to, from, message as Message);
   }
 
@@ -313,8 +311,7 @@ export class Control {
   #workerLost(worker: number, error: ErrorRecord): void {
     this.#inspections.lost(worker);
     for (let npu = 0; npu < this.#plan.npus; npu++) {
-      if (workerOfNpu(npu, this.#plan.npus, this.#plan.workers) === worker)
-        this.#host.send('task-executor/0', CONTROL, npuLost(npu, error) as TaskExecutorMessage);
+      if (workerOfNpu(npu, this.#plan.npus, this.#plan.workers) === worker) this.#host.send('task-executor/0', CONTROL, npuLost(npu, error));
     }
     // Now, while its rings are detached: nothing that was on its way to the lost worker may reach its successor.
     while (this.#host.hasMail) this.#host.turn();
@@ -343,20 +340,6 @@ export class Control {
         ),
       ];
     });
-  }
-}
-
-/** Requests, jobs and tasks come to life with their first message. */
-function birthOf(to: Address, message: Message): Birth | null {
-  switch (message.type) {
-    case 'SUBMIT':
-      return { machine: request, input: { self: to, job: address('job', idOf(to)), sequences: message.sequences } };
-    case 'PLAN':
-      return { machine: job, input: { self: to, request: message.request, sequences: message.sequences } };
-    case 'ASSIGN':
-      return { machine: task, input: { self: to, job: message.job, sequence: message.sequence } };
-    default:
-      return null;
   }
 }
 

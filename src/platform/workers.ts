@@ -194,7 +194,7 @@ export class Workers {
   }
 
   #tell(worker: number, message: object): void {
-    this.#ports.port.send(threadOfWorker(worker), address('worker', worker), address('worker', worker), message, 'control');
+    this.#ports.port.send(threadOfWorker(worker), address('worker', worker), 'control/0', message, 'control');
   }
 }
 

@@ -6,7 +6,20 @@
 import { assert } from './errors.ts';
 
 /** Order is part of the protocol: a role's index travels in frames. */
-export const ROLES = ['caller', 'frontend', 'request', 'job', 'task', 'job-executor', 'task-executor', 'dp-group', 'npu', 'expert', 'worker'] as const;
+export const ROLES = [
+  'caller',
+  'frontend',
+  'request',
+  'job',
+  'task',
+  'job-executor',
+  'task-executor',
+  'dp-group',
+  'npu',
+  'expert',
+  'worker',
+  'control',
+] as const;
 export type Role = (typeof ROLES)[number];
 export type Address = `${Role}/${string}`;
 

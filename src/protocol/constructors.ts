@@ -66,19 +66,11 @@ export const admit = (request: Address, choices: number): JobExecutorMessage => 
 export const leave = (request: Address, choices: number): JobExecutorMessage => ({ type: 'LEAVE', request, choices });
 
 // to a task executor
-export const place = (task: Address, { prompt, max_tokens }: Sequence): TaskExecutorMessage => ({
-  type: 'PLACE',
-  task,
-  tokens_max: prompt.length + max_tokens,
-});
+export const place = (task: Address): TaskExecutorMessage => ({ type: 'PLACE', task });
 export const withdraw = (task: Address): TaskExecutorMessage => ({ type: 'WITHDRAW', task });
 export const release = (task: Address): TaskExecutorMessage => ({ type: 'RELEASE', task });
 export const npuReady = (npu: number): TaskExecutorMessage => ({ type: 'NPU_READY', npu });
-export const npuLost = (npu: number, error: ErrorRecord): Extract<TaskExecutorMessage & ExpertMessage, { type: 'NPU_LOST' }> => ({
-  type: 'NPU_LOST',
-  npu,
-  error,
-});
+export const npuLost = (npu: number, error: ErrorRecord): TaskExecutorMessage => ({ type: 'NPU_LOST', npu, error });
 
 /** To an executor or an NPU: no new work; stop when what runs is done. */
 export const drain = (): { readonly type: 'DRAIN' } => ({ type: 'DRAIN' });

@@ -1,6 +1,6 @@
 /**
  * The messages that actors exchange and the commands they give their host.
- * Built only by the constructors below, each with one order of keys, so that their encoding never varies.
+ * Built only by constructors.ts, each with one order of keys, so that their encoding never varies.
  * @module
  */
 import type { Address, Role } from './address.ts';
@@ -116,7 +116,7 @@ export type JobExecutorMessage =
 export type TaskExecutorMessage =
   | { readonly type: 'NPU_READY'; readonly npu: number }
   | { readonly type: 'NPU_LOST'; readonly npu: number; readonly error: ErrorRecord }
-  | { readonly type: 'PLACE'; readonly task: Address; readonly tokens_max: number }
+  | { readonly type: 'PLACE'; readonly task: Address }
   | { readonly type: 'WITHDRAW'; readonly task: Address }
   | { readonly type: 'RELEASE'; readonly task: Address }
   | { readonly type: 'DRAIN' };
@@ -139,8 +139,7 @@ export type NpuMessage =
 
 export type ExpertMessage =
   | { readonly type: 'LOADED'; readonly npu: number; readonly weights: number; readonly bytes: number }
-  | { readonly type: 'LOAD'; readonly tokens: number }
-  | { readonly type: 'NPU_LOST'; readonly npu: number; readonly error: ErrorRecord };
+  | { readonly type: 'LOAD'; readonly tokens: number };
 
 /** The output process's inbox: one message a step, for all of its sequences. */
 export type FrontendMessage =

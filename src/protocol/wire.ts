@@ -6,7 +6,9 @@
  * @module
  */
 import { Packr } from 'msgpackr';
+import { ROLES } from './address.ts';
 import { MinipodError } from './errors.ts';
+import { CHOICES_MAX } from './messages.ts';
 
 /** Every shape that crosses a ring, keys in the order in which the constructors give them. */
 const STRUCTURES: readonly (readonly string[])[] = [
@@ -63,8 +65,8 @@ const STRUCTURES: readonly (readonly string[])[] = [
 const FIRST_OWN_ID = 0x40 + STRUCTURES.length;
 
 /** Identifies this protocol in the handshake of two threads: a worker built from other sources refuses to start. */
-export const PROTOCOL_HASH = STRUCTURES.flat().reduce(
-  (hash, key) => [...`${key};`].reduce((h, c) => Math.imul(h ^ c.charCodeAt(0), 0x01000193) >>> 0, hash),
+export const PROTOCOL_HASH = [...JSON.stringify([STRUCTURES, ROLES, CHOICES_MAX])].reduce(
+  (hash, letter) => Math.imul(hash ^ letter.charCodeAt(0), 0x01000193) >>> 0,
   0x811c9dc5,
 );
 

@@ -45,7 +45,6 @@ export class ActorHost {
   readonly #commands: { name: CommandName; params: unknown }[] = [];
   /** Messages that no state expected, by `role TYPE state`. */
   readonly unexpected = new Map<string, number>();
-  delivered = 0;
 
   constructor(ports: HostPorts) {
     this.#ports = ports;
@@ -103,7 +102,6 @@ export class ActorHost {
   }
 
   #deliver({ to, message }: Mail): void {
-    this.delivered++;
     const actor = this.#actors.get(to);
     if (actor === undefined) {
       this.#deliverElsewhere(to, message);

@@ -1,4 +1,4 @@
-/** The clock and the random port: the only places that read time or draw numbers. @module */
+/** The clock and the random port: all that the pod itself reads of time and draws of chance. (The HTTP server and the command line have clocks of their own.) @module */
 
 export interface Clock {
   /** Milliseconds since the pod started, monotonic. */

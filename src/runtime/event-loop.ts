@@ -23,6 +23,11 @@ export class EventLoopSleeper {
     this.#thread = thread;
   }
 
+  /** Ends a sleep from this very thread. */
+  wake(): void {
+    this.#wake?.();
+  }
+
   async sleep(limit_ms: number, hasWork: () => boolean): Promise<void> {
     this.#control.markAsleep(this.#thread);
     this.#listen();

@@ -1,5 +1,5 @@
 /**
- * One thread of the pod on the fabric: its actors, its rings, and how messages become frames.
+ * How messages become frames of this thread's rings, and frames messages.
  * @module
  */
 import type { Links } from '../fabric/links.ts';
@@ -14,7 +14,7 @@ export class MessagePort {
   readonly #codec = new Codec();
   readonly #header: FrameHeader = { kind: FRAME_KIND.message, source: 0, destination: 0, sequence: 0, epoch: 0, time: 0, bytes: 0, roles: 0 };
   /** Parts of messages whose last frame has not come yet. */
-  readonly #parts = new Map<RingConsumer, Uint8Array[]>();
+  readonly #parts = new WeakMap<RingConsumer, Uint8Array[]>();
 
   constructor(links: Links) {
     this.links = links;
@@ -36,7 +36,7 @@ export class MessagePort {
   /** The message of the frame at hand; null for a part, whose message comes with a later frame. */
   read(ring: RingConsumer): { readonly to: Address; readonly from: Address; readonly message: unknown } | null {
     const { kind, roles, source, destination } = ring.header;
-    const parts = this.#parts.size === 0 ? undefined : this.#parts.get(ring);
+    const parts = this.#parts.get(ring);
     if (kind === FRAME_KIND.part) {
       if (parts === undefined) this.#parts.set(ring, [ring.payload()]);
       else parts.push(ring.payload());

@@ -3,17 +3,15 @@
  * next. That is what the design promises about order, and no more.
  */
 import { dpGroup } from '../../actors/dp-group.ts';
-import { job } from '../../actors/job.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
 import { npu as npuMachine } from '../../actors/npu.ts';
 import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
-import { request } from '../../actors/request.ts';
-import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
+import { birthOf } from '../../src/platform/births.ts';
 import { type Address, address, idOf, roleOf } from '../../src/protocol/address.ts';
 import { launchDone, launchFailed, npuReady, resetDone, started } from '../../src/protocol/constructors.ts';
 import type { Message, Work } from '../../src/protocol/messages.ts';
-import { ActorHost, type Birth } from '../../src/runtime/actor-host.ts';
+import { ActorHost } from '../../src/runtime/actor-host.ts';
 import { FakeNpu } from './fake-npu.ts';
 
 export const KV_BLOCK_SIZE = 4;
@@ -121,18 +119,5 @@ export class Cast {
     } else {
       this.send(npu, npu, launchDone(work.plan.step, fake.run(work.plan)));
     }
-  }
-}
-
-function birthOf(to: Address, message: Message): Birth | null {
-  switch (message.type) {
-    case 'SUBMIT':
-      return { machine: request, input: { self: to, job: address('job', idOf(to)), sequences: message.sequences } };
-    case 'PLAN':
-      return { machine: job, input: { self: to, request: message.request, sequences: message.sequences } };
-    case 'ASSIGN':
-      return { machine: task, input: { self: to, job: message.job, sequence: message.sequence } };
-    default:
-      return null;
   }
 }

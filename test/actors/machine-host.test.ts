@@ -9,7 +9,7 @@ import { npu } from '../../actors/npu.ts';
 import { request } from '../../actors/request.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
-import { cancel, load, loaded, npuLost } from '../../src/protocol/constructors.ts';
+import { cancel, load, loaded } from '../../src/protocol/constructors.ts';
 import type { Commands, Message } from '../../src/protocol/messages.ts';
 import { isDone, MachineHost, stateName } from '../../src/runtime/machine-host.ts';
 
@@ -26,9 +26,6 @@ describe('the machine host', () => {
     const counted = host.deliver(expert, serving.snapshot, load(0), none);
     expect(counted.isExpected).toBe(true);
     expect(host.deliver(expert, counted.snapshot, loaded(0, 64, 8), none).isExpected).toBe(false);
-    const lost = host.deliver(expert, counted.snapshot, npuLost(0, { code: 'worker_failed', message: 'x', param: null }), none);
-    expect(stateName(lost.snapshot)).toBe('lost');
-    expect(stateName(host.deliver(expert, lost.snapshot, loaded(1, 64, 8), none).snapshot)).toBe('serving');
   });
 
   it('hands commands out in order and performs none', () => {
