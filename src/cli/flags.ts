@@ -96,7 +96,8 @@ export function addFlags(command: Command, heading: string, flags: FlagTable, fi
     const preset = defaults[name] ?? field.safeParse(undefined).data;
     const isWorthSaying = preset !== undefined && typeof preset !== 'boolean' && typeof preset !== 'object';
     const option = new Option(flagUsage(name, flag), isWorthSaying ? `${flag.help} (default: ${preset})` : flag.help).helpGroup(heading);
-    if (flag.env !== undefined) option.env(flag.env);
+    // An empty variable is as good as none: `MINIPOD_API_KEY= minipod serve`.
+    if (flag.env !== undefined && process.env[flag.env] !== '') option.env(flag.env);
     if (flag.value !== undefined) option.argParser((text: string, earlier: unknown) => checked(field, flag.read?.(text, earlier) ?? text));
     command.addOption(option);
   }

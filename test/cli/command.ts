@@ -14,8 +14,8 @@ export class Run {
   stdout = '';
   stderr = '';
 
-  constructor(args: readonly string[], stdin: string) {
-    this.process = spawn(process.execPath, [...ENTRY, ...args], { cwd: ROOT, stdio: 'pipe' });
+  constructor(args: readonly string[], stdin: string, env: NodeJS.ProcessEnv) {
+    this.process = spawn(process.execPath, [...ENTRY, ...args], { cwd: ROOT, stdio: 'pipe', env: { ...process.env, ...env } });
     this.process.stdout?.setEncoding('utf8').on('data', (text: string) => {
       this.stdout += text;
     });
@@ -44,7 +44,7 @@ export class Run {
   }
 }
 
-export const start = (args: readonly string[], stdin = ''): Run => new Run(args, stdin);
+export const start = (args: readonly string[], stdin = '', env: NodeJS.ProcessEnv = {}): Run => new Run(args, stdin, env);
 
 export const minipod = (args: readonly string[], stdin = ''): Promise<Ended> => start(args, stdin).ended;
 

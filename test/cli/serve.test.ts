@@ -38,6 +38,15 @@ describe('minipod serve', () => {
     expect((await running.ended).code).toBe(143);
   });
 
+  it('should take an empty MINIPOD_API_KEY for none', async () => {
+    const running = start(['serve', '--port', '0', '--json'], '', { MINIPOD_API_KEY: '' });
+    await running.until((stdout) => stdout.includes('\n'));
+    const { url } = jsonLines(running.stdout)[0] as { url: string };
+    expect((await fetch(`${url}/v1/models`)).status).toBe(200);
+    running.kill('SIGINT');
+    expect((await running.ended).code).toBe(130);
+  });
+
   it('should say which port is taken', async () => {
     const first = start(['serve', '--port', '0', '--json']);
     await first.until((stdout) => stdout.includes('\n'));
