@@ -17,8 +17,7 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const VITEST = join(ROOT, 'node_modules/vitest/vitest.mjs');
 
 const DENO = join(ROOT, 'node_modules/.bin/deno');
-/** Without the first flag Deno aborts a request's signal after a success as well, and says so on standard error. */
-const DENO_FLAGS = ['run', '-A', '--unstable-no-legacy-abort', '--node-modules-dir=manual'];
+const DENO_FLAGS = ['run', '-A', '--node-modules-dir=manual'];
 /** About npm, what it packs and the tools around it: on Node only. */
 const NODE_ONLY = ['test/packaging'];
 

@@ -11,9 +11,8 @@ import * as z from 'zod';
 import { parseOptions } from '../options.ts';
 import type { Pod } from '../pod.ts';
 import { MinipodError } from '../protocol/errors.ts';
-import { isDeno, listenOnDeno } from './adapter/deno.ts';
 import type { Listener } from './adapter/listener.ts';
-import { listenOnNode } from './adapter/node.ts';
+import { listenOnNodeHttp } from './adapter/node-http.ts';
 import { Admission } from './admission.ts';
 import { type AppOptions, appOptionsSchema, createApp } from './app.ts';
 import { type Clock, systemClock } from './clock.ts';
@@ -44,10 +43,9 @@ export async function serve({ pod, onError, clock = systemClock, ...rest }: Serv
   const { host, port, ...options } = parseOptions(serveOptionsSchema, rest, 'serve options');
   const admission = new Admission(options.concurrency);
   const app = createApp(pod, { ...options, onError, clock }, admission);
-  const listen = isDeno ? listenOnDeno : listenOnNode;
   let listener: Listener;
   try {
-    listener = await listen({ host, port, fetch: (request) => app.fetch(request) });
+    listener = await listenOnNodeHttp({ host, port, fetch: (request) => app.fetch(request) });
   } catch (error) {
     throw listenError(error, host, port);
   }

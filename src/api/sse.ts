@@ -17,15 +17,19 @@ const HEADERS = { 'content-type': 'text/event-stream; charset=utf-8', 'cache-con
  */
 export async function respondWithEvents(events: AsyncGenerator<object>, lease: Lease, onError: (error: unknown) => void): Promise<Response> {
   let pending: IteratorResult<object> | null = await events.next();
+  let isCancelled = false;
   const stream = new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
         try {
           const { done, value } = pending ?? (await events.next());
           pending = null;
+          // The client may have gone while the event was awaited: nobody is there to be told of it, or of what that made fail.
+          if (isCancelled) return;
           controller.enqueue(frame(done ? '[DONE]' : JSON.stringify(value)));
           if (!done) return;
         } catch (error) {
+          if (isCancelled) return;
           onError(error);
           controller.enqueue(frame(JSON.stringify(errorBody(toApiError(error)))));
         }
@@ -33,6 +37,7 @@ export async function respondWithEvents(events: AsyncGenerator<object>, lease: L
         lease.release();
       },
       cancel() {
+        isCancelled = true;
         lease.cancel(new MinipodError('cancelled', 'the client went away'));
         lease.release();
         // A generator that waits in next() takes this up when the signal has ended that wait.

@@ -50,7 +50,7 @@ function createProgram(setExitCode: (code: number) => void): Command {
   const program = new Command('minipod')
     .description('Serves mixture-of-experts language models: a SuperPod in one process.')
     .version(VERSION, '-V, --version')
-    .helpCommand(false)
+    .helpCommand('help [command]', 'Shows what a command can do.')
     .showHelpAfterError('Add --help for what is possible.')
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'minipod: ')) })
     .exitOverride()

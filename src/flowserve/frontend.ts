@@ -68,7 +68,7 @@ function longestToken(tokenizer: Tokenizer): number {
 }
 
 /** Refuses a text that no tokenization fits into the context before the control thread spends seconds on tokenizing it. */
-function checkLength({ text, contents }: PromptRecord, { maxPositions }: ModelConfig, tokenizer: Tokenizer): void {
+export function checkLength({ text, contents }: PromptRecord, { maxPositions }: ModelConfig, tokenizer: Tokenizer): void {
   const characters = contents.reduce((sum, content) => sum + content.length, text.length);
   if (characters <= maxPositions) return;
   const fewest = Math.ceil(characters / NORMALISED_SHRINK_MAX / longestToken(tokenizer));

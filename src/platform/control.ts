@@ -9,7 +9,7 @@ import { taskExecutor } from '../../actors/task-executor.ts';
 import { AddressSpace, allocateSegments, offsetOf } from '../fabric/address-space.ts';
 import { ControlPage } from '../fabric/control-page.ts';
 import { Links } from '../fabric/links.ts';
-import { sequencesOf } from '../flowserve/frontend.ts';
+import { checkLength, sequencesOf } from '../flowserve/frontend.ts';
 import { WeightLoader } from '../flowserve/load-weights.ts';
 import { OutputProcess } from '../flowserve/output-process.ts';
 import { type PlanOptions, type PodPlan, planPod } from '../flowserve/pod-plan.ts';
@@ -167,6 +167,7 @@ export class Control {
 
   tokenize(prompt: PromptRecord, addSpecialTokens: boolean): { token_ids: number[]; tokens: string[] } {
     const messages = prompt.roles.map((role, index) => ({ role, content: prompt.contents[index] ?? '' }));
+    checkLength(prompt, this.#plan.config, this.#tokenizer);
     const token_ids =
       prompt.kind === 'chat'
         ? this.#tokenizer.applyChatTemplate(messages, { addGenerationPrompt: true })

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 
 const isDeno = 'Deno' in globalThis;
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const ENTRY = isDeno ? ['run', '-A', '--unstable-no-legacy-abort', `${ROOT}src/cli/main.ts`] : [`${ROOT}bin/minipod.js`];
+const ENTRY = isDeno ? ['run', '-A', `${ROOT}src/cli/main.ts`] : [`${ROOT}bin/minipod.js`];
 
 export type Ended = { readonly code: number | null; readonly stdout: string; readonly stderr: string };
 

@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { readmeExample } from './readme-example.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const RUN = 'Deno' in globalThis ? ['run', '-A', '--unstable-no-legacy-abort'] : [];
+const RUN = 'Deno' in globalThis ? ['run', '-A'] : [];
 
 /** Rejects where it exits with an error; what it prints is the result. */
 const run = async (file: string): Promise<string> => (await promisify(execFile)(process.execPath, [...RUN, file], { cwd: ROOT })).stdout;
