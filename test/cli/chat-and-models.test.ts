@@ -39,4 +39,16 @@ describe('minipod --help', () => {
     expect(help.stdout).toContain('$ minipod generate "Once upon a time"');
     expect(version.stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });
+
+  it('should be what the help command shows', async () => {
+    const [flag, command, all, unknown] = await Promise.all([
+      minipod(['generate', '--help']),
+      minipod(['help', 'generate']),
+      minipod(['help']),
+      minipod(['help', 'generte']),
+    ]);
+    expect(command).toEqual(flag);
+    expect(all).toMatchObject({ code: 0, stderr: '' });
+    expect(unknown.code).toBe(2);
+  });
 });
