@@ -43,7 +43,15 @@ async function report(error: unknown, json: boolean): Promise<number> {
   if (json) await printJson({ error: toErrorRecord(error) });
   if (error instanceof UsageError || (error instanceof MinipodError && error.code !== 'internal')) note(`minipod: ${error.message}`);
   else note(`minipod: this is a defect of minipod: ${error instanceof Error ? error.stack : String(error)}`);
-  return error instanceof UsageError ? USAGE_ERROR : FAILED;
+  return isWrongUsage(error) ? USAGE_ERROR : FAILED;
+}
+
+/** Flags that do not fit each other or the model show only once the pod has seen them. A model that is not there is a file that is missing. */
+function isWrongUsage(error: unknown): boolean {
+  if (error instanceof UsageError) return true;
+  if (!(error instanceof MinipodError) || error.code !== 'invalid_request') return false;
+  const [flag = ''] = error.param?.split('.') ?? [];
+  return flag !== 'model' && (Object.hasOwn(POD_FLAGS, flag) || Object.hasOwn(SAMPLING_FLAGS, flag));
 }
 
 function createProgram(setExitCode: (code: number) => void): Command {

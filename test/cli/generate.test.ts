@@ -71,6 +71,9 @@ describe('wrong usage', () => {
     [['generate', 'x', '--npus', '0'], /'--npus <N>' argument '0' is invalid\. .*>=1/],
     [['generate', 'x', '--temperature', 'hot'], /'hot' is invalid\. It is not a number/],
     [['generate', 'x', '--logprobs', '2'], /need --json/],
+    [['generate', 'x', '--workers', '5', '--npus', '2'], /workers: 5 threads for 2 NPUs/],
+    [['generate', 'x', '--min-tokens', '5', '--max-tokens', '3'], /min_tokens: 5 is more than max_tokens, 3/],
+    [['generate', 'x', '--logit-bias', '99999=100'], /logit_bias: token id 99999 is not in the vocabulary/],
     [['generate'], /the prompt on standard input is empty/],
   ])('should be told with exit code 2: %j', async (args, message) => {
     const { code, stdout, stderr } = await minipod(args);
