@@ -1,17 +1,42 @@
 /** `minipod models`: what there is to serve. @module */
-import { listModels } from '../index.ts';
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { listModels, MinipodError } from '../index.ts';
 import { openCheckpoint } from '../model/checkpoint.ts';
 import { resolveModel } from '../model/registry.ts';
 import { printJson, printLine } from './output.ts';
 
 type Row = { readonly name: string; readonly architecture: string; readonly parameters: number; readonly context_length: number; readonly folder: string };
 
-/** The shipped models, or those in the folders given. */
+/** The shipped models, or those in the folders given. What cannot be read is said after the rest. */
 export async function models({ names, json }: { readonly names: readonly string[]; readonly json: boolean }): Promise<number> {
-  const rows = (names.length > 0 ? names : listModels()).map(describe);
-  if (json) await printJson(rows);
-  else for (const line of table(rows)) await printLine(line);
-  return 0;
+  const rows: Row[] = [];
+  const errors: MinipodError[] = [];
+  for (const name of names.length > 0 ? names.flatMap(modelsIn) : listModels()) {
+    try {
+      rows.push(describe(name));
+    } catch (error) {
+      if (!(error instanceof MinipodError)) throw error;
+      errors.push(error);
+    }
+  }
+  if (rows.length > 0 || errors.length === 0) {
+    if (json) await printJson(rows);
+    else for (const line of table(rows)) await printLine(line);
+  }
+  const [first] = errors;
+  if (first === undefined) return 0;
+  throw errors.length === 1 ? first : new MinipodError(first.code, errors.map(({ message }) => message).join('\n'), { param: first.param });
+}
+
+/** The model folders in a folder that is none itself; else the name as it is. */
+function modelsIn(name: string): readonly string[] {
+  if (listModels().includes(name) || existsSync(join(name, 'config.json')) || !statSync(name, { throwIfNoEntry: false })?.isDirectory()) return [name];
+  const folders = readdirSync(name)
+    .map((entry) => join(name, entry))
+    .filter((folder) => existsSync(join(folder, 'config.json')))
+    .sort();
+  return folders.length > 0 ? folders : [name];
 }
 
 /** Reads config and headers only, no weights. */

@@ -103,7 +103,7 @@ function createProgram(setExitCode: (code: number) => void): Command {
 
   const modelsCommand = add('models', 'Lists the models that minipod ships, or describes those in the folders given.').argument(
     '[folder...]',
-    'folders in the Hugging Face layout',
+    'models in the Hugging Face layout, or folders that hold such',
   );
   modelsCommand.option('--json', 'print a JSON array').action(async (names: string[], { json }: { json?: true }) => {
     setExitCode(await models({ names, json: json ?? false }));

@@ -30,6 +30,21 @@ describe('minipod models', () => {
     expect(shipped.stdout).toMatch(/^NAME +ARCHITECTURE +PARAMETERS +CONTEXT\ntiny-deepseek-v3 +deepseek_v3 +8\.0 M +2048 tokens\n$/);
     expect(JSON.parse(folder.stdout)).toMatchObject([{ name: 'tiny-qwen3-moe', architecture: 'qwen3_moe', context_length: 2048 }]);
   });
+
+  it('should list the models that a folder holds', async () => {
+    const { code, stdout } = await minipod(['models', 'test/models', '--json']);
+    expect(code).toBe(0);
+    expect((JSON.parse(stdout) as { name: string }[]).map(({ name }) => name)).toEqual(expect.arrayContaining(['tiny-kimi-k2', 'tiny-qwen3-moe']));
+  });
+
+  it('should print what can be read before it says what cannot', async () => {
+    const args = ['models', 'no-such-model', 'tiny-deepseek-v3', 'nor-this'];
+    const [text, json] = await Promise.all([minipod(args), minipod([...args, '--json'])]);
+    expect([text.code, json.code]).toEqual([1, 1]);
+    expect(text.stdout).toMatch(/^NAME.*\ntiny-deepseek-v3 .*\n$/);
+    expect(text.stderr).toMatch(/^minipod: .*found "no-such-model".*\n.*found "nor-this".*\n$/);
+    expect(jsonLines(json.stdout)).toMatchObject([[{ name: 'tiny-deepseek-v3' }], { error: { code: 'invalid_request' } }]);
+  });
 });
 
 describe('minipod --help', () => {
