@@ -57,6 +57,8 @@ export async function limitsFor(
 async function readPrompt(words: readonly string[]): Promise<string> {
   const given = words.join(' ');
   if (given !== '' && given !== '-') return given;
+  if (given === '' && words.length > 0)
+    throw new UsageError('the prompt given as an argument is empty; give at least one character, or - to read standard input');
   if (given === '' && process.stdin.isTTY) throw new UsageError('give a prompt, such as minipod generate "Once upon a time", or pipe one in');
   const prompt = (await text(process.stdin)).replace(/\r?\n$/, '');
   if (prompt === '') throw new UsageError('the prompt on standard input is empty');

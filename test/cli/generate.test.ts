@@ -74,6 +74,7 @@ describe('wrong usage', () => {
     [['generate', 'x', '--workers', '5', '--npus', '2'], /workers: 5 threads for 2 NPUs/],
     [['generate', 'x', '--min-tokens', '5', '--max-tokens', '3'], /min_tokens: 5 is more than max_tokens, 3/],
     [['generate', 'x', '--logit-bias', '99999=100'], /logit_bias: token id 99999 is not in the vocabulary/],
+    [['generate', ''], /the prompt given as an argument is empty/],
     [['generate'], /the prompt on standard input is empty/],
   ])('should be told with exit code 2: %j', async (args, message) => {
     const { code, stdout, stderr } = await minipod(args);
