@@ -29,7 +29,7 @@ export class ConfigFields {
     for (const key of path) found = (found as Record<PropertyKey, unknown> | null | undefined)?.[key];
     return this.fail(
       path.join('.') || 'the whole file',
-      (issue?.message ?? 'a valid value').replace(/^Invalid input: expected (.*?)(?:, received .*)?$/, '$1'),
+      issue === undefined ? 'a valid value' : expectation(issue),
       found === undefined ? 'nothing' : JSON.stringify(found).slice(0, 200),
     );
   }
@@ -42,4 +42,11 @@ export class ConfigFields {
   multipleOf4(dimensions: { readonly [field: string]: number }): void {
     for (const [field, size] of Object.entries(dimensions)) if (size % 4 !== 0) this.fail(field, 'a multiple of 4', String(size));
   }
+}
+
+/** What zod's issue asks for, as it reads after "expected". */
+function expectation(issue: z.core.$ZodIssue): string {
+  if (issue.code === 'too_small') return `a number ${issue.inclusive ? '>=' : '>'} ${issue.minimum}`;
+  if (issue.code === 'too_big') return `a number ${issue.inclusive ? '<=' : '<'} ${issue.maximum}`;
+  return issue.message.replace(/^Invalid input: expected (.*?)(?:, received .*)?$/, '$1');
 }

@@ -90,7 +90,7 @@ const ARCHITECTURES: { readonly [name in Architecture]: (config: unknown, fields
   qwen3_moe: qwenConfig,
 };
 
-const tokenIds = z.union([z.int().min(0), z.array(z.int().min(0))]).nullish();
+const tokenIds = z.union([z.int().min(0), z.array(z.int().min(0))], 'a token id or a list of them').nullish();
 
 const commonSchema = z.object({
   vocab_size: dimension,
@@ -102,7 +102,7 @@ const commonSchema = z.object({
   moe_intermediate_size: dimension,
   rms_norm_eps: positive.default(1e-6),
   tie_word_embeddings: z.boolean().default(false),
-  attention_bias: z.literal(false, 'attention bias is not supported').default(false),
+  attention_bias: z.literal(false, 'false: attention bias is not supported').default(false),
   hidden_act: z.literal('silu').default('silu'),
   bos_token_id: z.int().min(0).nullish(),
   eos_token_id: tokenIds,
