@@ -1,6 +1,6 @@
 /**
  * `npm test`: types, lint, kernels as committed, then the suites on Node and on Deno. Goes on after a failure, so that one run shows them all,
- * and ends with the line `N passed, N failed`.
+ * and ends with what failed, then the line `N passed, N failed`.
  *
  * @example
  * node scripts/test.ts               # everything
@@ -10,7 +10,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -21,11 +21,15 @@ const DENO_FLAGS = ['run', '-A', '--node-modules-dir=manual'];
 /** About npm, what it packs and the tools around it: on Node only. */
 const NODE_ONLY = ['test/packaging'];
 
-type Tally = { passed: number; failed: number };
+type Tally = { readonly passed: number; readonly failures: readonly string[] };
 type Report = {
   readonly numPassedTests: number;
-  readonly numFailedTests: number;
-  readonly testResults: readonly { readonly status: string; readonly assertionResults: readonly unknown[] }[];
+  readonly testResults: readonly {
+    readonly name: string;
+    readonly status: string;
+    readonly message: string;
+    readonly assertionResults: readonly { readonly status: string; readonly fullName: string; readonly failureMessages: readonly string[] }[];
+  }[];
 };
 
 const say = (title: string): void => console.log(`\n\x1b[1m── ${title}\x1b[0m`);
@@ -39,7 +43,7 @@ function run(command: string, args: readonly string[]): boolean {
 /** A check counts as one test. */
 function check(title: string, args: readonly string[]): Tally {
   say(title);
-  return run(process.execPath, args) ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 };
+  return run(process.execPath, args) ? { passed: 1, failures: [] } : { passed: 0, failures: [title] };
 }
 
 /** Runs vitest in a runtime and counts from its JSON report. */
@@ -47,13 +51,16 @@ function suites(title: string, command: string, args: readonly string[], folder:
   say(`suites on ${title}`);
   const file = join(folder, `${title}.json`);
   const succeeded = run(command, [...args, '--run', '--reporter=default', '--reporter=json', `--outputFile.json=${file}`]);
-  if (!existsSync(file)) return { passed: 0, failed: 1 };
-  const { numPassedTests, numFailedTests, testResults } = JSON.parse(readFileSync(file, 'utf8')) as Report;
-  // A file that does not load has no tests that could fail.
-  const broken = testResults.filter(({ status, assertionResults }) => status === 'failed' && assertionResults.length === 0).length;
-  const failed = numFailedTests + broken;
-  // An error outside any test fails the run as well.
-  return { passed: numPassedTests, failed: failed === 0 && !succeeded ? 1 : failed };
+  if (!existsSync(file)) return { passed: 0, failures: [`${title}: vitest ended without a report`] };
+  const { numPassedTests, testResults } = JSON.parse(readFileSync(file, 'utf8')) as Report;
+  const failures = testResults.flatMap(({ name, status, message, assertionResults }) => {
+    const where = `${title}: ${relative(ROOT, name)}`;
+    // A file that does not load has no tests that could fail.
+    if (status === 'failed' && assertionResults.length === 0) return [`${where}\n${message}`];
+    return assertionResults.filter((test) => test.status === 'failed').map((test) => [`${where} > ${test.fullName}`, ...test.failureMessages].join('\n'));
+  });
+  if (failures.length === 0 && !succeeded) return { passed: numPassedTests, failures: [`${title}: an error outside any test, see above`] };
+  return { passed: numPassedTests, failures };
 }
 
 const chosen = process.argv.slice(2);
@@ -68,6 +75,7 @@ const tallies = [
 rmSync(folder, { recursive: true });
 
 const passed = tallies.reduce((sum, tally) => sum + tally.passed, 0);
-const failed = tallies.reduce((sum, tally) => sum + tally.failed, 0);
-console.log(`\n${passed} passed, ${failed} failed`);
-process.exitCode = failed === 0 ? 0 : 1;
+const failures = tallies.flatMap((tally) => tally.failures);
+for (const failure of failures) console.log(`\n\x1b[31mfailed\x1b[0m ${failure}`);
+console.log(`\n${passed} passed, ${failures.length} failed`);
+process.exitCode = failures.length === 0 ? 0 : 1;

@@ -1,4 +1,6 @@
 /** Concurrent streaming clients that know what they must be told: any text of another's is seen at once. */
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import type { Pod } from '../../src/index.ts';
 
 const TALES = 16;
@@ -36,18 +38,18 @@ export const askServer =
       .join('');
   };
 
-export type SoakReport = { readonly streams: number; readonly mixed: readonly string[]; readonly heap_bytes: readonly number[] };
+export type SoakReport = { readonly streams: number; readonly mixed: readonly string[]; readonly rss_bytes: readonly number[] };
 
 /** Keeps `clients` streaming for `duration_ms`; whoever ends starts the next tale. Memory is read every so often, after the first third. */
 export async function soak(ask: Ask, clients: number, duration_ms: number): Promise<SoakReport> {
   const expected: string[] = [];
   for (let tale = 0; tale < TALES; tale++) expected.push(await ask(promptOf(tale), optionsOf(tale)));
   const mixed: string[] = [];
-  const heap_bytes: number[] = [];
+  const rss_bytes: number[] = [];
   const start = performance.now();
   let streams = 0;
   const sampler = setInterval(() => {
-    if (performance.now() - start > duration_ms / 3) heap_bytes.push(process.memoryUsage().rss);
+    if (performance.now() - start > duration_ms / 3) rss_bytes.push(process.memoryUsage().rss);
   }, 250);
   const client = async (id: number): Promise<void> => {
     for (let turn = 0; performance.now() - start < duration_ms; turn++) {
@@ -62,7 +64,7 @@ export async function soak(ask: Ask, clients: number, duration_ms: number): Prom
   } finally {
     clearInterval(sampler);
   }
-  return { streams, mixed, heap_bytes };
+  return { streams, mixed, rss_bytes };
 }
 
 /** How much the last quarter of the samples lies above the first, in bytes: medians, so that one collection more or less does not matter. */
@@ -70,4 +72,17 @@ export function growth(samples: readonly number[]): number {
   const quarter = Math.max(1, Math.floor(samples.length / 4));
   const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
   return median(samples.slice(-quarter)) - median(samples.slice(0, quarter));
+}
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc') as () => void;
+
+/** What this thread holds for good, in bytes: streams that ended and are still held show here, garbage does not. */
+export async function liveBytes(): Promise<number> {
+  collectGarbage();
+  // Finalizers, fetch's own among them, run in a later turn of the event loop and leave garbage themselves.
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  collectGarbage();
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
 }
