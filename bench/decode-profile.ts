@@ -32,7 +32,7 @@ const ROOMS: readonly { readonly room: string; readonly file: RegExp; readonly m
 ];
 
 /** NPUs/workers/requests; others can be given as arguments. */
-const asked = process.argv.length > 2 ? process.argv.slice(2) : ['1/1/1', '1/1/16', '8/1/1', '2/2/16'];
+const asked = process.argv.length > 2 ? process.argv.slice(2) : ['1/1/1', '1/1/16', '8/1/1', '2/2/16', '8/2/16'];
 const configurations = asked.map((text) => {
   const [npus = 1, workers = 1, requests = 1] = text.split('/').map(Number);
   return { npus, workers, requests };
