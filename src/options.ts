@@ -84,7 +84,7 @@ export const podOptionsSchema = z.strictObject({
   max_batch_requests: z.int().min(1).max(1024).default(64),
   /** Choices that may wait or run in the pod at once; more are refused as overloaded. */
   max_queued: z.int().min(1).default(4096),
-  /** Bytes of one segment of global memory, at most 4 GiB. */
+  /** Bytes of one segment of global memory, at most 4 GiB less 64 KiB. */
   segment_bytes: z
     .int()
     .min(1 << 20)
