@@ -3,7 +3,9 @@
  * Continuous batch of fixed size: every prompt is prefilled, then all decode together, greedily.
  * @module
  */
-import { AddressSpace, allocateSegments, offsetOf } from '../src/fabric/address-space.ts';
+import { offsetOf } from '../src/fabric/address.ts';
+import { AddressSpace } from '../src/fabric/address-space.ts';
+import { allocateSegments } from '../src/fabric/memory-plan.ts';
 import { ExpertBatches } from '../src/flowserve/expert-batches.ts';
 import { Forward, type Span } from '../src/flowserve/forward.ts';
 import { WeightLoader } from '../src/flowserve/load-weights.ts';

@@ -109,7 +109,7 @@ export class LivePod implements Pod {
     this.#died = died;
     this.#clock = clock;
     const first = memories[0] as WebAssembly.Memory;
-    this.#port = new MessagePort(new Links(CALLER_THREAD, first, plan.rings, new ControlPage(first, plan.controlPage)));
+    this.#port = new MessagePort(new Links(CALLER_THREAD, first, plan.rings, new ControlPage(memories)));
     this.#sleeper = new EventLoopSleeper(this.#port.links.control, CALLER_THREAD);
     this.model = {
       name: plan.config.name,

@@ -1,36 +1,65 @@
 /**
- * The control page: a few words a thread, each thread's on cache lines of its own.
+ * The control page: the first page of every segment after its guard. Segment 0's is the one that counts; stop words and epochs are written into all of
+ * them, since a kernel sees its own segment only.
  *
- *   thread t at t × 128 bytes:  | bell | stop | wakes | …
+ *   byte 0       threads, 128 bytes each   | bell | stop | wakes | arrivals | epoch | stopped | …
+ *   byte 16,384  epochs of the dies        u32 each
+ *   byte 20,480  domains                   u32 generation each: odd while the domain lives
+ *   byte 24,576  region table, 32 bytes a region (region-table.ts)
+ *
+ * Who writes: stop words, epochs, domains and regions the control thread alone; bell, wakes and arrivals whoever wakes; `stopped` its own thread.
  * @module
  */
 import { assert } from '../protocol/errors.ts';
+import { GUARD_BYTES, PAGE_BYTES } from './address.ts';
 
-export const CONTROL_PAGE_BYTES = 65_536;
+export const CONTROL_PAGE_BYTES = PAGE_BYTES;
 const THREAD_BYTES = 128;
-export const THREADS_MAX = CONTROL_PAGE_BYTES / THREAD_BYTES;
-const WORD = { bell: 0, stop: 1, wakes: 2 } as const;
+export const THREADS_MAX = 128;
+export const DIES_MAX = 1_024;
+export const DOMAINS_MAX = 256;
+export const REGIONS_MAX = 1_024;
+const DIES_AT = THREADS_MAX * THREAD_BYTES;
+const DOMAINS_AT = DIES_AT + DIES_MAX * 4;
+export const REGION_TABLE_AT = 24_576;
+export const REGION_WORDS = 8;
+assert(DOMAINS_AT + DOMAINS_MAX * 4 <= REGION_TABLE_AT, 'the tables of the control page overlap');
+assert(REGION_TABLE_AT + REGIONS_MAX * REGION_WORDS * 4 <= CONTROL_PAGE_BYTES, 'the region table outgrows the control page');
+
+const WORD = { bell: 0, stop: 1, wakes: 2, arrivals: 3, epoch: 4, stopped: 5 } as const;
 const AWAKE = 0;
 const ASLEEP = 1;
 
 /**
- * Wakes sleeping threads, and lets a thread sleep.
+ * Wakes sleeping threads, lets a thread sleep, and says who is whom: stop words, epochs, domains.
  *
  * Race: the consumer marks itself asleep, *then* looks once more at its rings, then waits; the producer publishes, *then* looks at the mark.
  * Whichever comes first in the sequentially consistent order, either the consumer sees the frame or the producer sees the mark.
  */
 export class ControlPage {
   readonly #words: Int32Array;
+  /** The same page of the other segments. */
+  readonly #mirrors: readonly Int32Array[];
   readonly #base: number;
+  readonly #offset: number;
 
-  constructor(memory: WebAssembly.Memory, offset: number) {
-    this.#words = new Int32Array(memory.buffer);
+  constructor(memories: WebAssembly.Memory | readonly WebAssembly.Memory[], offset = GUARD_BYTES) {
+    const [first, ...others] = memories instanceof WebAssembly.Memory ? [memories] : memories;
+    assert(first, 'a control page needs a memory');
+    this.#words = new Int32Array(first.buffer);
+    this.#mirrors = others.map((memory) => new Int32Array(memory.buffer));
     this.#base = offset / 4;
+    this.#offset = offset;
   }
 
   #at(thread: number, word: number): number {
     assert(thread < THREADS_MAX, `thread ${thread} of at most ${THREADS_MAX}`);
     return this.#base + thread * (THREAD_BYTES / 4) + word;
+  }
+
+  #storeInAll(word: number, value: number): void {
+    for (const mirror of this.#mirrors) Atomics.store(mirror, word, value);
+    Atomics.store(this.#words, word, value);
   }
 
   /** One futex call per idle period of the sleeper: only if it is marked asleep. */
@@ -40,6 +69,17 @@ export class ControlPage {
       Atomics.add(this.#words, this.#at(thread, WORD.wakes), 1);
       Atomics.notify(this.#words, bell);
     }
+  }
+
+  /** Something came for this thread that is no frame: it looks at its dies' metadata, at once if it sleeps. */
+  arrive(thread: number): void {
+    Atomics.add(this.#words, this.#at(thread, WORD.arrivals), 1);
+    this.ring(thread);
+  }
+
+  /** Counts what came for this thread, modulo 2³²: unchanged, nothing has. */
+  arrivals(thread: number): number {
+    return Atomics.load(this.#words, this.#at(thread, WORD.arrivals));
   }
 
   /** Blocks this thread until its bell rings or the time is up; at once if `hasWork` after the mark is set. */
@@ -72,8 +112,12 @@ export class ControlPage {
     Atomics.wait(this.#words, this.#at(thread, WORD.bell), AWAKE, duration_ms);
   }
 
+  wakes(thread: number): number {
+    return Atomics.load(this.#words, this.#at(thread, WORD.wakes));
+  }
+
   stop(thread: number): void {
-    Atomics.store(this.#words, this.#at(thread, WORD.stop), 1);
+    this.#storeInAll(this.#at(thread, WORD.stop), 1);
     this.ring(thread);
   }
 
@@ -81,12 +125,67 @@ export class ControlPage {
     return Atomics.load(this.#words, this.#at(thread, WORD.stop)) === 1;
   }
 
-  /** Clears a thread's words for its successor; its predecessor must be proven gone. */
-  reset(thread: number): void {
-    for (let word = 0; word < THREAD_BYTES / 4; word++) Atomics.store(this.#words, this.#at(thread, word), 0);
+  /** Where a kernel polls the thread's stop word: an offset that holds in every segment. */
+  stopWordOffset(thread: number): number {
+    return this.#offset + thread * THREAD_BYTES + WORD.stop * 4;
   }
 
-  wakes(thread: number): number {
-    return Atomics.load(this.#words, this.#at(thread, WORD.wakes));
+  /** The last word of a thread that was told to stop: from here on it writes nothing. */
+  acknowledgeStop(thread: number): void {
+    Atomics.store(this.#words, this.#at(thread, WORD.stopped), 1);
+    Atomics.notify(this.#words, this.#at(thread, WORD.stopped));
+  }
+
+  hasAcknowledged(thread: number): boolean {
+    return Atomics.load(this.#words, this.#at(thread, WORD.stopped)) === 1;
+  }
+
+  /** Readies a thread's words for its successor, its epoch apart; its predecessor must be proven gone. */
+  reset(thread: number): void {
+    for (const word of Object.values(WORD)) if (word !== WORD.epoch && word !== WORD.stop) Atomics.store(this.#words, this.#at(thread, word), 0);
+    this.#storeInAll(this.#at(thread, WORD.stop), 0);
+  }
+
+  /** The thread's epoch: 1 for the first that has its rings, raised when it is given up. */
+  epochOf(thread: number): number {
+    return Atomics.load(this.#words, this.#at(thread, WORD.epoch)) + 1;
+  }
+
+  /** From now on nothing that the thread wrote or will write counts. */
+  raiseEpoch(thread: number): void {
+    this.#storeInAll(this.#at(thread, WORD.epoch), this.epochOf(thread));
+  }
+
+  epochOfDie(die: number): number {
+    return Atomics.load(this.#words, this.#dieAt(die)) + 1;
+  }
+
+  raiseEpochOfDie(die: number): void {
+    this.#storeInAll(this.#dieAt(die), this.epochOfDie(die));
+  }
+
+  /** A domain's generation: odd while it lives. */
+  generationOf(domain: number): number {
+    return Atomics.load(this.#words, this.#domainAt(domain));
+  }
+
+  setGeneration(domain: number, generation: number): void {
+    this.#storeInAll(this.#domainAt(domain), generation);
+  }
+
+  /** Segment 0's words and the index of a region's entry (region-table.ts). */
+  regionEntry(region: number): { readonly words: Int32Array; readonly at: number } {
+    assert(region < REGIONS_MAX, `region ${region} of at most ${REGIONS_MAX}`);
+    return { words: this.#words, at: this.#base + REGION_TABLE_AT / 4 + region * REGION_WORDS };
+  }
+
+  #dieAt(die: number): number {
+    assert(die < DIES_MAX, `die ${die} of at most ${DIES_MAX}`);
+    return this.#base + (DIES_AT + die * 4) / 4;
+  }
+
+  #domainAt(domain: number): number {
+    assert(domain < DOMAINS_MAX, `domain ${domain} of at most ${DOMAINS_MAX}`);
+    return this.#base + (DOMAINS_AT + domain * 4) / 4;
   }
 }

@@ -3,7 +3,8 @@
  * @module
  */
 import { npuOfExpert } from '../../actors/policies/placement.ts';
-import { type AddressSpace, offsetOf, segmentOf } from '../fabric/address-space.ts';
+import { offsetOf, segmentOf } from '../fabric/address.ts';
+import type { AddressSpace } from '../fabric/address-space.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Dispatch } from '../xccl/exchange.ts';
 import type { Forward } from './forward.ts';

@@ -3,7 +3,7 @@
  * Each call reads as a line of the formula; what they share is the NPU's scratch. Called by the step program, and by the bare loop of the bench.
  * @module
  */
-import { offsetOf, segmentOf } from '../fabric/address-space.ts';
+import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { ModelConfig } from '../model/config.ts';
 import type { Kernels } from '../model/kernels/kernels.ts';
 import { assert } from '../protocol/errors.ts';

@@ -4,7 +4,8 @@
  * @module
  */
 import { npuOfExpert } from '../../actors/policies/placement.ts';
-import { type AddressSpace, offsetOf, segmentOf } from '../fabric/address-space.ts';
+import { offsetOf, segmentOf } from '../fabric/address.ts';
+import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import type { PlacedTensor } from '../model/inventory.ts';
 import { type Kernels, PANEL } from '../model/kernels/kernels.ts';

@@ -4,7 +4,7 @@
  * @module
  */
 import { npuOfExpert } from '../../actors/policies/placement.ts';
-import { Arena } from '../fabric/address-space.ts';
+import { Arena } from '../fabric/arena.ts';
 import { isMoeLayer, type ModelConfig } from '../model/config.ts';
 import { attentionScratchBytes, gateScratchBytes, gqaLayerBytes, mlaLayerBytes, packedBytes, sampleScratchBytes } from '../model/kernels/kernels.ts';
 import { ropeTableLength } from '../model/kernels/rope-table.ts';

@@ -3,9 +3,9 @@
  * @module
  */
 import { totalmem } from 'node:os';
-import { type MemoryPlan, offsetOf, planMemory } from '../fabric/address-space.ts';
-import { CONTROL_PAGE_BYTES } from '../fabric/control-page.ts';
+import { offsetOf } from '../fabric/address.ts';
 import { planRings, type RingPlace } from '../fabric/links.ts';
+import { type MemoryPlan, planMemory } from '../fabric/memory-plan.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { MinipodError } from '../protocol/errors.ts';
@@ -24,7 +24,6 @@ export type PodPlan = {
   readonly npus: number;
   readonly workers: number;
   readonly memory: MemoryPlan;
-  readonly controlPage: number;
   readonly rings: readonly RingPlace[];
   readonly layouts: readonly NpuLayout[];
   readonly options: LayoutOptions;
@@ -60,22 +59,17 @@ export function planPod(checkpoint: Checkpoint, options: PlanOptions): PodPlan {
   const planned = planRings(ringPairs(workers, wide), 0);
   const sizes = Array.from({ length: npus }, (_, npu) => layoutNpu(config, dtypeOf, layoutOptions, npu, 0).bytes);
   const memory = planMemory(
-    [
-      { owner: 'pod', kind: 'control', bytes: CONTROL_PAGE_BYTES },
-      { owner: 'pod', kind: 'rings', bytes: planned.bytes },
-      ...sizes.map((bytes, npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes })),
-    ],
+    [{ owner: 'pod', kind: 'rings', bytes: planned.bytes }, ...sizes.map((bytes, npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes }))],
     options.segment_bytes,
     options.memory_bytes ?? Math.floor(totalmem() * 0.75),
   );
-  const [control, rings, ...regions] = memory.regions;
+  const [rings, ...regions] = memory.regions.filter(({ kind }) => kind !== 'control');
   const ringsAt = offsetOf(rings?.base ?? 0);
   return {
     config,
     npus,
     workers,
     memory,
-    controlPage: offsetOf(control?.base ?? 0),
     rings: planned.rings.map((ring) => ({ ...ring, offset: ring.offset + ringsAt })),
     layouts: regions.map(({ base, bytes }, npu) => layoutNpu(config, dtypeOf, layoutOptions, npu, base, bytes)),
     options: layoutOptions,

@@ -2,7 +2,8 @@
  * Turns logits into tokens and log-probabilities, for the sequences in an NPU's slots.
  * @module
  */
-import { type AddressSpace, offsetOf } from '../fabric/address-space.ts';
+import { offsetOf } from '../fabric/address.ts';
+import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Kernels } from '../model/kernels/kernels.ts';
 import { SAMPLING_WORD, SAMPLING_WORDS, writeSamplingParams } from '../model/kernels/sampling-params.ts';
 import { assert, type ErrorRecord } from '../protocol/errors.ts';

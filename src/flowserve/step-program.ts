@@ -5,7 +5,8 @@
  *   embed ─▶ [attention ─▶ dense | gate ─▶ dispatch ─▶ own experts, shared expert ─▶ (pending) ─▶ combine] × layers ─▶ head ─▶ sample
  * @module
  */
-import { type AddressSpace, offsetOf } from '../fabric/address-space.ts';
+import { offsetOf } from '../fabric/address.ts';
+import type { AddressSpace } from '../fabric/address-space.ts';
 import { isMoeLayer } from '../model/config.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';

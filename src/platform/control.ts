@@ -6,9 +6,10 @@
 import { jobExecutor } from '../../actors/job-executor.ts';
 import { workerOfNpu } from '../../actors/policies/placement.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
-import { AddressSpace, allocateSegments, offsetOf } from '../fabric/address-space.ts';
-import { ControlPage } from '../fabric/control-page.ts';
+import { offsetOf } from '../fabric/address.ts';
+import { AddressSpace } from '../fabric/address-space.ts';
 import { Links } from '../fabric/links.ts';
+import { allocateSegments } from '../fabric/memory-plan.ts';
 import { checkLength, sequencesOf } from '../flowserve/frontend.ts';
 import { WeightLoader } from '../flowserve/load-weights.ts';
 import { OutputProcess } from '../flowserve/output-process.ts';
@@ -128,7 +129,7 @@ export class Control {
     this.#clock = monotonicClock(options.origin_ms);
     this.#ready = Promise.withResolvers<void>();
     const first = memories[0] as WebAssembly.Memory;
-    this.#port = new MessagePort(new Links(CONTROL_THREAD, first, plan.rings, new ControlPage(first, plan.controlPage)));
+    this.#port = new MessagePort(new Links(CONTROL_THREAD, first, plan.rings, space.control));
     this.#output = new OutputProcess(tokenizer, plan.config.eosTokenIds, {
       tell: (message) => this.#tellCaller(message),
       stopTask: (sequence) => this.#host.send(taskAddress(sequence), FRONTEND, stopStringFound()),

@@ -106,7 +106,7 @@ export class Workers {
   }
 
   #control(): ControlPage {
-    return new ControlPage(this.#memories[0] as WebAssembly.Memory, this.#plan.controlPage);
+    return new ControlPage(this.#memories);
   }
 
   #links(): Links {

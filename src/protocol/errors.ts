@@ -20,6 +20,8 @@ export type ErrorCode =
   | 'cancelled'
   /** A worker failed while it held the request; the request may be sent again. */
   | 'worker_failed'
+  /** Memory was touched that is not there, not one's own, freed, or of an epoch that is over: a defect, or a thread that was given up and still runs. */
+  | 'memory_fault'
   /** The model computed NaN or infinity. */
   | 'not_finite'
   /** The pod is closed or closing. */

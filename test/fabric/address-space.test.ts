@@ -1,7 +1,10 @@
 /** Global memory: regions lie apart, each in one segment, and bytes move between segments. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { AddressSpace, Arena, allocateSegments, GUARD_BYTES, globalAddress, offsetOf, planMemory, segmentOf } from '../../src/fabric/address-space.ts';
+import { GUARD_BYTES, globalAddress, offsetOf, segmentOf } from '../../src/fabric/address.ts';
+import { AddressSpace } from '../../src/fabric/address-space.ts';
+import { Arena } from '../../src/fabric/arena.ts';
+import { allocateSegments, planMemory, SEGMENT_HEAD_BYTES } from '../../src/fabric/memory-plan.ts';
 
 describe('planning memory', () => {
   it('keeps regions apart, inside of one segment, aligned, off the guard page, in the order asked for', () => {
@@ -9,15 +12,15 @@ describe('planning memory', () => {
       fc.property(fc.array(fc.integer({ min: 1, max: 400_000 }), { minLength: 1, maxLength: 30 }), (sizes) => {
         const plan = planMemory(
           sizes.map((bytes, index) => ({ owner: `npu/${index}`, kind: 'hbm', bytes })),
-          8 * 65_536,
+          9 * 65_536,
           2 ** 40,
         );
         const spans = plan.regions.map(({ base, bytes }) => ({ segment: segmentOf(base), from: offsetOf(base), to: offsetOf(base) + bytes }));
         for (const [index, { segment, from, to }] of spans.entries()) {
           expect(from % 128).toBe(0);
-          expect(from).toBeGreaterThanOrEqual(GUARD_BYTES);
+          expect(from).toBeGreaterThanOrEqual(plan.regions[index]?.kind === 'control' ? GUARD_BYTES : SEGMENT_HEAD_BYTES);
           expect(to).toBeLessThanOrEqual(plan.segments[segment]?.bytes ?? 0);
-          expect(to - from).toBeGreaterThanOrEqual(sizes[index] ?? 0);
+          expect(to - from).toBeGreaterThanOrEqual(sizes[index - plan.segments.length] ?? 0);
           for (const other of spans.slice(0, index)) expect(other.segment !== segment || other.to <= from || to <= other.from).toBe(true);
         }
       }),
@@ -35,14 +38,14 @@ describe('planning memory', () => {
 describe('an address space', () => {
   const plan = planMemory(
     [1, 2, 3].map((npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes: 70_000 })),
-    3 * 65_536,
+    4 * 65_536,
     2 ** 30,
   );
   const space = new AddressSpace(allocateSegments(plan), plan.regions);
 
   it('copies within and between segments', () => {
     expect(plan.segments.length).toBe(3);
-    const [first, second, third] = plan.regions.map(({ base }) => base) as [number, number, number];
+    const [first, second, third] = plan.regions.filter(({ kind }) => kind === 'hbm').map(({ base }) => base) as [number, number, number];
     space.bytesAt(first, 5_000).forEach((_, index, bytes) => {
       bytes[index] = (index * 13) & 0xff;
     });
@@ -51,7 +54,7 @@ describe('an address space', () => {
     space.copy(first + 10_000, third, 5_000);
     expect([...space.bytesAt(first + 10_000, 5_000)]).toEqual([...space.bytesAt(first, 5_000)]);
     expect(space.bytesAt(second, 8).every((byte) => byte === 0)).toBe(true);
-    expect(() => space.copy(first, globalAddress(1, 3 * 65_536 - 10), 100)).toThrow();
+    expect(() => space.copy(first, globalAddress(1, 4 * 65_536 - 10), 100)).toThrow();
   });
 
   it('knows what no region is', () => {

@@ -1,5 +1,7 @@
 /** A model on one thread, without actors: what the goldens are held against first, and what the bench calls the bare loop. */
-import { AddressSpace, allocateSegments, segmentOf } from '../../src/fabric/address-space.ts';
+import { segmentOf } from '../../src/fabric/address.ts';
+import { AddressSpace } from '../../src/fabric/address-space.ts';
+import { allocateSegments } from '../../src/fabric/memory-plan.ts';
 import { Forward } from '../../src/flowserve/forward.ts';
 import { WeightLoader } from '../../src/flowserve/load-weights.ts';
 import { type PlanOptions, type PodPlan, planPod } from '../../src/flowserve/pod-plan.ts';

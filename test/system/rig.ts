@@ -1,7 +1,7 @@
 /** A pod whose control plane runs on the test's own thread, so that the test can reach into its memory and break it. */
 import type { Worker } from 'node:worker_threads';
-import { AddressSpace, offsetOf } from '../../src/fabric/address-space.ts';
-import { ControlPage } from '../../src/fabric/control-page.ts';
+import { offsetOf } from '../../src/fabric/address.ts';
+import { AddressSpace } from '../../src/fabric/address-space.ts';
 import type { PodPlan } from '../../src/flowserve/pod-plan.ts';
 import { LivePod } from '../../src/live-pod.ts';
 import { resolveModel } from '../../src/model/registry.ts';
@@ -55,7 +55,7 @@ export async function openRig(options: PodOptions): Promise<Rig> {
       // A frame of a sequence number that nobody sent.
       words.set([1, 0, 0, 0x7fff_ffff, 0, 0, 8, 0, 0, 0], (ring.offset + 256 + (head & (ring.capacity - 1))) / 4);
       Atomics.store(words, ring.offset / 4, head + 40);
-      new ControlPage(first, plan.controlPage).ring(thread);
+      space.control.ring(thread);
     },
     actors: async () => (await control.stats()).actors,
     [Symbol.asyncDispose]: () => pod.close(),

@@ -1,0 +1,67 @@
+/**
+ * Which regions lie where: planned before any memory exists, from sizes alone.
+ *
+ *   segment 0:  | guard 64 KiB | control page | rings | region | region | …      other segments: | guard | control page | region | …
+ *
+ * A region belongs to one owner and lies in one segment, since a kernel sees only the memory that it was instantiated over.
+ * @module
+ */
+import { MinipodError } from '../protocol/errors.ts';
+import { GUARD_BYTES, globalAddress, mebibytes, PAGE_BYTES, roundUp } from './address.ts';
+import { CONTROL_PAGE_BYTES, REGIONS_MAX } from './control-page.ts';
+
+/** What every segment begins with. */
+export const SEGMENT_HEAD_BYTES = GUARD_BYTES + CONTROL_PAGE_BYTES;
+/** Regions start on their own cache line pair, so that neighbours never share one. */
+const REGION_ALIGNMENT = 128;
+
+export type RegionKind = 'control' | 'rings' | 'hbm' | 'dram';
+export type RegionRequest = { readonly owner: string; readonly kind: RegionKind; readonly bytes: number };
+export type Region = RegionRequest & { readonly base: number };
+
+export type SegmentLayout = { readonly bytes: number };
+/** `regions` in the order of their requests, after one control page a segment. */
+export type MemoryPlan = { readonly segments: readonly SegmentLayout[]; readonly regions: readonly Region[]; readonly bytes: number };
+
+/**
+ * Places regions in segments, in order, each into the first segment with room.
+ * @throws `out_of_memory` with the sum, when a region outgrows a segment or all of them outgrow the memory.
+ */
+export function planMemory(requests: readonly RegionRequest[], segmentBytes: number, memoryBytes: number): MemoryPlan {
+  const filled: number[] = [];
+  const placed = requests.map((request): Region => {
+    const bytes = roundUp(request.bytes, REGION_ALIGNMENT);
+    if (SEGMENT_HEAD_BYTES + bytes > segmentBytes) {
+      throw new MinipodError(
+        'out_of_memory',
+        `${request.kind} of ${request.owner} needs ${mebibytes(bytes)}, a segment holds ${mebibytes(segmentBytes - SEGMENT_HEAD_BYTES)}: use more NPUs, fewer kv_blocks or larger segment_bytes`,
+      );
+    }
+    let segment = filled.findIndex((used) => used + bytes <= segmentBytes);
+    if (segment < 0) segment = filled.push(SEGMENT_HEAD_BYTES) - 1;
+    const offset = filled[segment] as number;
+    filled[segment] = offset + bytes;
+    return { ...request, bytes, base: globalAddress(segment, offset) };
+  });
+  const heads = filled.map((_, segment): Region => ({ owner: 'pod', kind: 'control', bytes: CONTROL_PAGE_BYTES, base: globalAddress(segment, GUARD_BYTES) }));
+  const regions = [...heads, ...placed];
+  const segments = filled.map((used) => ({ bytes: roundUp(used, PAGE_BYTES) }));
+  const bytes = segments.reduce((sum, segment) => sum + segment.bytes, 0);
+  if (bytes > memoryBytes) {
+    const sum = placed.map((region) => `${region.owner} ${region.kind} ${mebibytes(region.bytes)}`).join(' + ');
+    throw new MinipodError('out_of_memory', `the pod needs ${mebibytes(bytes)}, memory_bytes grants ${mebibytes(memoryBytes)}: ${sum}`);
+  }
+  if (regions.length > REGIONS_MAX) throw new MinipodError('out_of_memory', `${regions.length} regions, the region table holds ${REGIONS_MAX}`);
+  return { segments, regions, bytes };
+}
+
+export function allocateSegments(plan: MemoryPlan): WebAssembly.Memory[] {
+  return plan.segments.map(({ bytes }, index) => {
+    const pages = bytes / PAGE_BYTES;
+    try {
+      return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+    } catch (cause) {
+      throw new MinipodError('out_of_memory', `this machine does not grant segment ${index} of ${mebibytes(bytes)}`, { cause });
+    }
+  });
+}

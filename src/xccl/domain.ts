@@ -1,0 +1,48 @@
+/**
+ * A domain: the dies that take part in collectives, by rank. Created and destroyed as a whole; made anew without a rank, the ranks above it move down by one
+ * (ReviveMoE; xDeepServe §6).
+ *
+ * Whether it lives is a word of the control page, its generation, odd while it does: so every operation under way sees the end at its next poll, on any thread.
+ * @module
+ */
+import type { ControlPage } from '../fabric/control-page.ts';
+import { assert, MinipodError } from '../protocol/errors.ts';
+
+/** A plain value, so that it travels in messages. */
+export type Domain = { readonly id: number; readonly generation: number /** By rank. */; readonly dies: readonly number[] };
+
+/** The control thread alone creates and destroys. */
+export function createDomain(control: ControlPage, id: number, dies: readonly number[]): Domain {
+  assert(dies.length > 0 && new Set(dies).size === dies.length, `domain ${id} of dies ${dies.join(', ')}: each once, and one at least`);
+  const before = control.generationOf(id);
+  assert(before % 2 === 0, `domain ${id} is alive already`);
+  control.setGeneration(id, before + 1);
+  return { id, generation: before + 1, dies };
+}
+
+export function destroyDomain(control: ControlPage, domain: Domain): void {
+  assert(isAlive(control, domain), `domain ${domain.id} was destroyed before`);
+  control.setGeneration(domain.id, domain.generation + 1);
+}
+
+/** Destroys the domain and creates it without a rank. */
+export function recreateWithout(control: ControlPage, domain: Domain, rank: number): Domain {
+  assert(rank >= 0 && rank < domain.dies.length, `domain ${domain.id} has ${domain.dies.length} ranks, not ${rank}`);
+  destroyDomain(control, domain);
+  return createDomain(
+    control,
+    domain.id,
+    domain.dies.filter((_, other) => other !== rank),
+  );
+}
+
+export const isAlive = (control: ControlPage, { id, generation }: Domain): boolean => control.generationOf(id) === generation;
+
+export const domainDestroyed = ({ id }: Domain, what: string): MinipodError =>
+  new MinipodError('closed', `${what} ended: domain ${id} was destroyed while it was under way`);
+
+export function rankOf({ id, dies }: Domain, die: number): number {
+  const rank = dies.indexOf(die);
+  assert(rank >= 0, `die ${die} is not in domain ${id}`);
+  return rank;
+}

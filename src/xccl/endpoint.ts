@@ -1,0 +1,116 @@
+/**
+ * One die's end of XCCL: writes its fields in its peers' metadata, reads theirs in its own.
+ *
+ * A field is published by storing its event number last; who sees the number sees the words before it. Numbers rise by one for each (peer, channel), from 1.
+ * A field counts only if both epochs in it are current: the writer's, so that a die that was given up is not heard, and the reader's, so that a
+ * successor on the same memory does not take what was meant for its predecessor. What does not count is counted as stale.
+ * @module
+ */
+import { offsetOf } from '../fabric/address.ts';
+import type { AddressSpace } from '../fabric/address-space.ts';
+import { assert } from '../protocol/errors.ts';
+import { type Areas, CHANNEL, type Channel, FIELD_BYTES, FIELD_WORD, PEER_BYTES } from './areas.ts';
+
+/** What XCCL needs of the pod around it. */
+export type Surroundings = {
+  readonly space: AddressSpace;
+  /** Where the areas of a die lie. */
+  readonly areasOf: (die: number) => Areas;
+  /** Tells the thread that hosts the die to look at its metadata; nothing to do where that is this thread. */
+  readonly arrive: (die: number) => void;
+  readonly now_ms: () => number;
+};
+
+export type EndpointCounters = { writes: number; stale: number };
+
+const FIELD_WORDS = FIELD_BYTES / 4;
+
+export class Endpoint {
+  readonly die: number;
+  readonly areas: Areas;
+  readonly surroundings: Surroundings;
+  readonly counters: EndpointCounters = { writes: 0, stale: 0 };
+  readonly #own: Int32Array;
+  readonly #metadata: number;
+  /** By peer × channels + channel: the last event written to the peer. */
+  readonly #written: Int32Array;
+  /** By peer × channels + channel: the stale event that was counted last. */
+  readonly #staleSeen: Int32Array;
+
+  constructor(die: number, surroundings: Surroundings) {
+    this.die = die;
+    this.surroundings = surroundings;
+    this.areas = surroundings.areasOf(die);
+    this.#own = surroundings.space.wordsOf(this.areas.metadata);
+    this.#metadata = offsetOf(this.areas.metadata) / 4;
+    const fields = (this.areas.dies * PEER_BYTES) / FIELD_BYTES;
+    this.#written = new Int32Array(fields);
+    this.#staleSeen = new Int32Array(fields);
+  }
+
+  get space(): AddressSpace {
+    return this.surroundings.space;
+  }
+
+  /** The event that the next `write` to the peer publishes. */
+  nextEvent(peer: number, channel: Channel): number {
+    return ((this.#written[this.#index(peer, channel)] as number) + 1) | 0;
+  }
+
+  /** Publishes a field: five words of the channel's own, then the event number, which is returned; and wakes the peer. */
+  write(peer: number, channel: Channel, a: number, b: number, c: number, d: number, e: number): number {
+    const { space, areasOf, arrive } = this.surroundings;
+    const { metadata } = areasOf(peer);
+    const words = space.wordsOf(metadata);
+    const at = (offsetOf(metadata) + this.die * PEER_BYTES + channel * FIELD_BYTES) / 4;
+    const index = this.#index(peer, channel);
+    const event = ((this.#written[index] as number) + 1) | 0;
+    words[at + FIELD_WORD.source_epoch] = space.control.epochOfDie(this.die);
+    words[at + FIELD_WORD.target_epoch] = space.control.epochOfDie(peer);
+    words[at + FIELD_WORD.a] = a;
+    words[at + FIELD_WORD.b] = b;
+    words[at + FIELD_WORD.c] = c;
+    words[at + FIELD_WORD.d] = d;
+    words[at + FIELD_WORD.e] = e;
+    Atomics.store(words, at + FIELD_WORD.event, event);
+    this.#written[index] = event;
+    this.counters.writes++;
+    arrive(peer);
+    return event;
+  }
+
+  /** The event that the peer published last on the channel, or 0: none, or none of this epoch. */
+  eventFrom(peer: number, channel: Channel): number {
+    const at = this.#fieldAt(peer, channel);
+    const event = Atomics.load(this.#own, at + FIELD_WORD.event);
+    if (event === 0) return 0;
+    const { control } = this.surroundings.space;
+    if (this.#own[at + FIELD_WORD.source_epoch] === control.epochOfDie(peer) && this.#own[at + FIELD_WORD.target_epoch] === control.epochOfDie(this.die))
+      return event;
+    const index = this.#index(peer, channel);
+    if (this.#staleSeen[index] !== event) {
+      this.#staleSeen[index] = event;
+      this.counters.stale++;
+    }
+    return 0;
+  }
+
+  /** A word of the field that `eventFrom` has just shown. */
+  wordFrom(peer: number, channel: Channel, word: number): number {
+    return this.#own[this.#fieldAt(peer, channel) + word] as number;
+  }
+
+  /** The peer starts anew, with events from 1: so does this end towards it. */
+  forget(peer: number): void {
+    for (const channel of Object.values(CHANNEL)) this.#written[this.#index(peer, channel)] = 0;
+  }
+
+  #index(peer: number, channel: Channel): number {
+    assert(peer >= 0 && peer < this.areas.dies, `die ${peer} of ${this.areas.dies}`);
+    return (peer * PEER_BYTES) / FIELD_BYTES + channel;
+  }
+
+  #fieldAt(peer: number, channel: Channel): number {
+    return this.#metadata + this.#index(peer, channel) * FIELD_WORDS;
+  }
+}
