@@ -25,6 +25,9 @@ export type EndpointCounters = { writes: number; stale: number };
 
 const FIELD_WORDS = FIELD_BYTES / 4;
 
+/** 0 says that there is no event, so a wrap leaves it out. */
+const after = (event: number): number => (event + 1) | 0 || 1;
+
 export class Endpoint {
   readonly die: number;
   readonly areas: Areas;
@@ -34,6 +37,8 @@ export class Endpoint {
   readonly #metadata: number;
   /** By peer × channels + channel: the last event written to the peer. */
   readonly #written: Int32Array;
+  /** By peer × channels + channel: the last event that was consumed. */
+  readonly #consumed: Int32Array;
   /** By peer × channels + channel: the stale event that was counted last. */
   readonly #staleSeen: Int32Array;
 
@@ -45,6 +50,7 @@ export class Endpoint {
     this.#metadata = offsetOf(this.areas.metadata) / 4;
     const fields = (this.areas.dies * PEER_BYTES) / FIELD_BYTES;
     this.#written = new Int32Array(fields);
+    this.#consumed = new Int32Array(fields);
     this.#staleSeen = new Int32Array(fields);
   }
 
@@ -54,7 +60,7 @@ export class Endpoint {
 
   /** The event that the next `write` to the peer publishes. */
   nextEvent(peer: number, channel: Channel): number {
-    return ((this.#written[this.#index(peer, channel)] as number) + 1) | 0;
+    return after(this.#written[this.#index(peer, channel)] as number);
   }
 
   /** Publishes a field: five words of the channel's own, then the event number, which is returned; and wakes the peer. */
@@ -64,7 +70,7 @@ export class Endpoint {
     const words = space.wordsOf(metadata);
     const at = (offsetOf(metadata) + this.die * PEER_BYTES + channel * FIELD_BYTES) / 4;
     const index = this.#index(peer, channel);
-    const event = ((this.#written[index] as number) + 1) | 0;
+    const event = after(this.#written[index] as number);
     words[at + FIELD_WORD.source_epoch] = space.control.epochOfDie(this.die);
     words[at + FIELD_WORD.target_epoch] = space.control.epochOfDie(peer);
     words[at + FIELD_WORD.a] = a;
@@ -95,6 +101,16 @@ export class Endpoint {
     return 0;
   }
 
+  /** The same, but 0 for an event that was consumed. */
+  newEventFrom(peer: number, channel: Channel): number {
+    const event = this.eventFrom(peer, channel);
+    return event === this.#consumed[this.#index(peer, channel)] ? 0 : event;
+  }
+
+  consume(peer: number, channel: Channel): void {
+    this.#consumed[this.#index(peer, channel)] = this.eventFrom(peer, channel);
+  }
+
   /** A word of the field that `eventFrom` has just shown. */
   wordFrom(peer: number, channel: Channel, word: number): number {
     return this.#own[this.#fieldAt(peer, channel) + word] as number;
@@ -102,7 +118,11 @@ export class Endpoint {
 
   /** The peer starts anew, with events from 1: so does this end towards it. */
   forget(peer: number): void {
-    for (const channel of Object.values(CHANNEL)) this.#written[this.#index(peer, channel)] = 0;
+    for (const channel of Object.values(CHANNEL)) {
+      const index = this.#index(peer, channel);
+      this.#written[index] = 0;
+      this.#consumed[index] = 0;
+    }
   }
 
   #index(peer: number, channel: Channel): number {
