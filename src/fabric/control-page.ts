@@ -53,7 +53,7 @@ export class ControlPage {
   }
 
   #at(thread: number, word: number): number {
-    assert(thread < THREADS_MAX, `thread ${thread} of at most ${THREADS_MAX}`);
+    if (thread >= THREADS_MAX) assert(false, `thread ${thread} of at most ${THREADS_MAX}`);
     return this.#base + thread * (THREAD_BYTES / 4) + word;
   }
 
@@ -180,12 +180,12 @@ export class ControlPage {
   }
 
   #dieAt(die: number): number {
-    assert(die < DIES_MAX, `die ${die} of at most ${DIES_MAX}`);
+    if (die >= DIES_MAX) assert(false, `die ${die} of at most ${DIES_MAX}`);
     return this.#base + (DIES_AT + die * 4) / 4;
   }
 
   #domainAt(domain: number): number {
-    assert(domain < DOMAINS_MAX, `domain ${domain} of at most ${DOMAINS_MAX}`);
+    if (domain >= DOMAINS_MAX) assert(false, `domain ${domain} of at most ${DOMAINS_MAX}`);
     return this.#base + (DOMAINS_AT + domain * 4) / 4;
   }
 }

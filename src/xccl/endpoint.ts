@@ -71,6 +71,8 @@ export class Endpoint {
     const at = (offsetOf(metadata) + this.die * PEER_BYTES + channel * FIELD_BYTES) / 4;
     const index = this.#index(peer, channel);
     const event = after(this.#written[index] as number);
+    // Whoever reads an older event's words meanwhile finds it gone when it looks again.
+    Atomics.store(words, at + FIELD_WORD.event, 0);
     words[at + FIELD_WORD.source_epoch] = space.control.epochOfDie(this.die);
     words[at + FIELD_WORD.target_epoch] = space.control.epochOfDie(peer);
     words[at + FIELD_WORD.a] = a;
@@ -83,6 +85,16 @@ export class Endpoint {
     this.counters.writes++;
     arrive(peer);
     return event;
+  }
+
+  /**
+   * Sets one word of the field that was published last, without a new event and without waking anybody: what the peer may look up when it needs to,
+   * such as that its answer was taken.
+   */
+  mark(peer: number, channel: Channel, word: number, value: number): void {
+    const { space, areasOf } = this.surroundings;
+    const { metadata } = areasOf(peer);
+    Atomics.store(space.wordsOf(metadata), (offsetOf(metadata) + this.die * PEER_BYTES + channel * FIELD_BYTES) / 4 + word, value);
   }
 
   /** The event that the peer published last on the channel, or 0: none, or none of this epoch. */
@@ -103,17 +115,25 @@ export class Endpoint {
 
   /** The same, but 0 for an event that was consumed. */
   newEventFrom(peer: number, channel: Channel): number {
-    const event = this.eventFrom(peer, channel);
-    return event === this.#consumed[this.#index(peer, channel)] ? 0 : event;
+    const event = Atomics.load(this.#own, this.#fieldAt(peer, channel) + FIELD_WORD.event);
+    // Most looks end here: nothing new.
+    if (event === 0 || event === this.#consumed[this.#index(peer, channel)]) return 0;
+    return this.eventFrom(peer, channel);
   }
 
-  consume(peer: number, channel: Channel): void {
-    this.#consumed[this.#index(peer, channel)] = this.eventFrom(peer, channel);
+  /** Not to be shown by `newEventFrom` again. */
+  consume(peer: number, channel: Channel, event: number): void {
+    this.#consumed[this.#index(peer, channel)] = event;
   }
 
-  /** A word of the field that `eventFrom` has just shown. */
+  /** A word of the field that `eventFrom` has just shown. Words belong to that event if it is still there after they were read (`isStill`). */
   wordFrom(peer: number, channel: Channel, word: number): number {
-    return this.#own[this.#fieldAt(peer, channel) + word] as number;
+    return Atomics.load(this.#own, this.#fieldAt(peer, channel) + word);
+  }
+
+  /** The field still is the event's, and its writer has not been given up: what was read of it, or pulled by it, is whole. */
+  isStill(peer: number, channel: Channel, event: number): boolean {
+    return this.eventFrom(peer, channel) === event;
   }
 
   /** The peer starts anew, with events from 1: so does this end towards it. */
@@ -126,7 +146,8 @@ export class Endpoint {
   }
 
   #index(peer: number, channel: Channel): number {
-    assert(peer >= 0 && peer < this.areas.dies, `die ${peer} of ${this.areas.dies}`);
+    // A message made ahead of need would cost more than the look itself.
+    if (peer < 0 || peer >= this.areas.dies) assert(false, `die ${peer} of ${this.areas.dies}`);
     return (peer * PEER_BYTES) / FIELD_BYTES + channel;
   }
 
