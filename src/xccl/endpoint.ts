@@ -3,7 +3,8 @@
  *
  * A field is published by storing its event number last; who sees the number sees the words before it. Numbers rise by one for each (peer, channel), from 1.
  * A field counts only if both epochs in it are current: the writer's, so that a die that was given up is not heard, and the reader's, so that a
- * successor on the same memory does not take what was meant for its predecessor. What does not count is counted as stale.
+ * successor on the same memory does not take what was meant for its predecessor. What does not count is counted as stale. An end stamps the epochs that it
+ * knows, its own from its birth and its peers' from when it last began with them: one that was given up and still writes gives itself away.
  * @module
  */
 import { offsetOf } from '../fabric/address.ts';
@@ -30,6 +31,8 @@ const after = (event: number): number => (event + 1) | 0 || 1;
 
 export class Endpoint {
   readonly die: number;
+  /** The die's epoch when this end was made: raised since, this end is given up, and whatever it does counts for nothing. */
+  readonly epoch: number;
   readonly areas: Areas;
   readonly surroundings: Surroundings;
   readonly counters: EndpointCounters = { writes: 0, stale: 0 };
@@ -41,10 +44,13 @@ export class Endpoint {
   readonly #consumed: Int32Array;
   /** By peer × channels + channel: the stale event that was counted last. */
   readonly #staleSeen: Int32Array;
+  /** By peer. */
+  readonly #epochs: Int32Array;
 
   constructor(die: number, surroundings: Surroundings) {
     this.die = die;
     this.surroundings = surroundings;
+    this.epoch = surroundings.space.control.epochOfDie(die);
     this.areas = surroundings.areasOf(die);
     this.#own = surroundings.space.wordsOf(this.areas.metadata);
     this.#metadata = offsetOf(this.areas.metadata) / 4;
@@ -52,10 +58,16 @@ export class Endpoint {
     this.#written = new Int32Array(fields);
     this.#consumed = new Int32Array(fields);
     this.#staleSeen = new Int32Array(fields);
+    this.#epochs = Int32Array.from({ length: this.areas.dies }, (_, peer) => surroundings.space.control.epochOfDie(peer));
   }
 
   get space(): AddressSpace {
     return this.surroundings.space;
+  }
+
+  /** The peer's epoch that this end knows: what it writes is meant for that one, and only that one is heard. */
+  epochOf(peer: number): number {
+    return this.#epochs[peer] as number;
   }
 
   /** The event that the next `write` to the peer publishes. */
@@ -72,9 +84,9 @@ export class Endpoint {
     const index = this.#index(peer, channel);
     const event = after(this.#written[index] as number);
     // Whoever reads an older event's words meanwhile finds it gone when it looks again.
-    Atomics.store(words, at + FIELD_WORD.event, 0);
-    words[at + FIELD_WORD.source_epoch] = space.control.epochOfDie(this.die);
-    words[at + FIELD_WORD.target_epoch] = space.control.epochOfDie(peer);
+    Atomics.exchange(words, at + FIELD_WORD.event, 0);
+    words[at + FIELD_WORD.source_epoch] = this.epoch;
+    words[at + FIELD_WORD.target_epoch] = this.#epochs[peer] as number;
     words[at + FIELD_WORD.a] = a;
     words[at + FIELD_WORD.b] = b;
     words[at + FIELD_WORD.c] = c;
@@ -103,7 +115,13 @@ export class Endpoint {
     const event = Atomics.load(this.#own, at + FIELD_WORD.event);
     if (event === 0) return 0;
     const { control } = this.surroundings.space;
-    if (this.#own[at + FIELD_WORD.source_epoch] === control.epochOfDie(peer) && this.#own[at + FIELD_WORD.target_epoch] === control.epochOfDie(this.die))
+    const source = this.#epochs[peer] as number;
+    if (
+      this.#own[at + FIELD_WORD.source_epoch] === source &&
+      this.#own[at + FIELD_WORD.target_epoch] === this.epoch &&
+      control.epochOfDie(peer) === source &&
+      control.epochOfDie(this.die) === this.epoch
+    )
       return event;
     const index = this.#index(peer, channel);
     if (this.#staleSeen[index] !== event) {
@@ -131,13 +149,26 @@ export class Endpoint {
     return Atomics.load(this.#own, this.#fieldAt(peer, channel) + word);
   }
 
-  /** The field still is the event's, and its writer has not been given up: what was read of it, or pulled by it, is whole. */
+  /**
+   * The field still is the event's, and its writer has not been given up: what was read of it, or pulled by it, is whole.
+   *
+   * Race: the writer changes the event before it touches what the event showed; here what it showed was read before the event is looked at again. A plain
+   * load may overtake the reads before it (ARM); a read-modify-write ends after them.
+   */
   isStill(peer: number, channel: Channel, event: number): boolean {
-    return this.eventFrom(peer, channel) === event;
+    return Atomics.or(this.#own, this.#fieldAt(peer, channel) + FIELD_WORD.event, 0) === event && this.eventFrom(peer, channel) === event;
+  }
+
+  /** Begins anew with a peer whose epoch has risen since; true if it had. What this end has under way with the predecessor has failed. */
+  refresh(peer: number): boolean {
+    if (this.#epochs[peer] === this.surroundings.space.control.epochOfDie(peer)) return false;
+    this.forget(peer);
+    return true;
   }
 
   /** The peer starts anew, with events from 1: so does this end towards it. */
   forget(peer: number): void {
+    this.#epochs[peer] = this.surroundings.space.control.epochOfDie(peer);
     for (const channel of Object.values(CHANNEL)) {
       const index = this.#index(peer, channel);
       this.#written[index] = 0;
