@@ -119,10 +119,60 @@ describe('around the experts', () => {
     expect([...arena.readWords(counts, 4)]).toEqual([6, 0, 3, 2]);
   });
 
+  it('should combine rows that lie anywhere to the bits of rows that lie in one array', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 0, max: 5 }),
+        fc.integer({ min: 1, max: 37 }),
+        fc.integer({ min: 0, max: 4 }),
+        fc.boolean(),
+        fc.integer({ min: 0, max: 3 }),
+        fc.nat(),
+        (rows, dim, topK, withShared, gap, seed) => {
+          arena.reset();
+          const make = noise(seed);
+          const stride = dim + gap;
+          const [hidden, returned, shared] = [make(rows * stride), make(rows * topK * dim), withShared ? arena.floats(make(rows * stride)) : 0];
+          const weights = arena.floats(make(rows * topK));
+          const indices = Array.from({ length: rows * topK }, (_, i) => (i * 7 + seed) % (rows * topK));
+          const expected = arena.floats(hidden);
+          kernels.combineRows(expected, stride, arena.floats(returned), arena.words(indices), weights, topK, shared, stride, rows, dim);
+
+          const places = indices.map((i) => arena.floats(returned.slice(i * dim, (i + 1) * dim)));
+          const x = arena.floats(hidden);
+          kernels.combineRowsAt(x, stride, arena.words(places), weights, topK, shared, stride, rows, dim);
+          expectSameBits(arena.readFloats(x, rows * stride), arena.readFloats(expected, rows * stride));
+        },
+      ),
+      { numRuns: 2 * RUNS },
+    );
+  });
+
   it('should copy and fill bytes', () => {
     const to = arena.room(7);
     kernels.fillBytes(to, 0x1ab, 7);
     kernels.copyBytes(to + 2, arena.words([0x04030201]), 3);
     expect([...new Uint8Array(arena.memory.buffer, to, 7)]).toEqual([0xab, 0xab, 1, 2, 3, 0xab, 0xab]);
+  });
+
+  it('should copy bytes as if at once where source and destination overlap, whichever is first, and however many they are', () => {
+    const total = 9 * 2 ** 20 + 5;
+    const place = arena.room(total);
+    const bytes = new Uint8Array(arena.memory.buffer, place, total);
+    const pattern = new Uint8Array(Uint32Array.from({ length: total >>> 2 }, (_, i) => Math.imul(i, 0x9e3779b1)).buffer);
+    for (const shift of [1, 4099, 4 * 2 ** 20 + 1]) {
+      const count = total - shift;
+      for (const [to, from] of [
+        [0, shift],
+        [shift, 0],
+      ] as const) {
+        bytes.set(pattern);
+        const want = bytes.slice().copyWithin(to, from, from + count);
+        kernels.copyBytes(place + to, place + from, count);
+        expect(Buffer.compare(bytes.slice(), want)).toBe(0);
+      }
+    }
+    kernels.fillBytes(place, 7, total);
+    expect(bytes.every((byte) => byte === 7)).toBe(true);
   });
 });

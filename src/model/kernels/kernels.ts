@@ -2,7 +2,8 @@
  * The host side of the kernels: AssemblyScript compiled to WASM SIMD over one imported shared memory.
  *
  * Every address is a byte offset into the segment; every stride is in floats unless its name says bytes; every table of ids, indices or positions is
- * u32. Activations, KV and everything else that is computed are f32. Kernels keep no state and allocate nothing: what they need is passed by address.
+ * u32. Activations, KV and everything else that is computed are f32. Kernels allocate nothing and keep no state but where the stop word lies; what they
+ * need is passed by address.
  * @module
  */
 import { readFile } from 'node:fs/promises';
@@ -143,6 +144,7 @@ type Elementwise = {
   /** The kernels' own exp and log over `count` floats. */
   expRow(y: Address, x: Address, count: number): void;
   logRow(y: Address, x: Address, count: number): void;
+  /** As memory.copy: the two may overlap. */
   copyBytes(dst: Address, src: Address, n: number): void;
   fillBytes(dst: Address, value: number, n: number): void;
 };
@@ -183,6 +185,21 @@ type Experts = {
     rows: number,
     dim: number,
   ): void;
+  /**
+   * combineRows from rows that lie anywhere, as where peers left them: row(r, s) at rowAddresses[r, s]. The same order of operations, so the same bits.
+   * For XCCL's combine (xDeepServe §3.2).
+   */
+  combineRowsAt(
+    x: Address,
+    xStride: number,
+    rowAddresses: Address,
+    weights: Address,
+    topK: number,
+    shared: Address,
+    sharedStride: number,
+    rows: number,
+    dim: number,
+  ): void;
   /** counts[experts[i]] += 1 for n assignments. */
   countExperts(counts: Address, experts: Address, n: number): void;
 };
@@ -202,8 +219,37 @@ type Sampling = {
   philoxWords(dst: Address, c0: number, c1: number, c2: number, c3: number, k0: number, k1: number): void;
 };
 
+/** Narrow forms in which rows may travel (xDeepServe §3.2, dispatch step 2). Wire rows lie end to end, at any alignment; `rows` and `dim` may be 0. */
+type Wire = {
+  /**
+   * INT8 with one scale a row: scale = max |x| / 127, q = round(x / scale), half to even, in −127..127. q i8 [rows, dim], scales f32 [rows].
+   * What comes back differs by half a scale at most (and f32's rounding). A row of zeros has scale 0. A row with NaN or infinity has scale NaN, and
+   * comes back as NaN. No other scale is below 2⁻¹²⁶, as a denormal one could not hold the bound.
+   */
+  quantizeInt8(q: Address, scales: Address, x: Address, xStride: number, rows: number, dim: number): void;
+  /** y = q × scale */
+  dequantizeInt8(y: Address, yStride: number, q: Address, scales: Address, rows: number, dim: number): void;
+  /** y = BF16(x), to nearest, half to even; beyond the largest BF16 infinity; NaN stays NaN. y u16 [rows, dim]. */
+  packRowsBf16(y: Address, x: Address, xStride: number, rows: number, dim: number): void;
+  /** y = f32(x), exact; x u16 [rows, dim]. */
+  unpackRowsBf16(y: Address, yStride: number, x: Address, rows: number, dim: number): void;
+};
+
+type Stopping = {
+  /**
+   * Where the stop word of this instance's thread lies: a multiple of 4 in the segment that the kernels are instantiated over (the control page, which
+   * every segment mirrors, has it at `stopWordOffset(thread)`). 0: none, which is how an instance begins. Traps at once on what cannot be read.
+   *
+   * "Workers poll a stop word in every loop, kernels between tiles" (DESIGN): a thread cannot be ended from outside, so a worker that is told to stop
+   * must leave a kernel by itself, within 50 ms however large the matrix. Once the word is 1, a kernel ends between two tiles with a RuntimeError
+   * ("unreachable"), what it wrote half done: the caller looks at the stop word, and gives the step up. The instance can be called again.
+   * Not polled, as they take under a millisecond: argmaxRow, allFinite, logSumExp, countExperts, philoxWords.
+   */
+  setStopWord(address: Address): void;
+};
+
 /** All exports of the kernel module. */
-export type Kernels = Attention & Linear & Elementwise & Experts & Sampling;
+export type Kernels = Attention & Linear & Elementwise & Experts & Sampling & Wire & Stopping;
 
 /** Names of the exports, which scripts/build-kernels.ts holds against the binary. */
 export const KERNEL_NAMES = [
@@ -211,8 +257,10 @@ export const KERNEL_NAMES = [
   ...['matmulBf16', 'matmulF32', 'matmulHeadsBf16', 'matmulHeadsF32'],
   ...['packBf16', 'packF32', 'packBf16Transposed', 'packF32Transposed', 'widenBf16', 'widenF16'],
   ...['rmsNorm', 'rmsNormHeads', 'siluMul', 'addInPlace', 'embedBf16', 'embedF32', 'expRow', 'logRow', 'copyBytes', 'fillBytes'],
-  ...['gateSigmoid', 'gateSoftmax', 'gatherRows', 'combineRows', 'countExperts'],
+  ...['gateSigmoid', 'gateSoftmax', 'gatherRows', 'combineRows', 'combineRowsAt', 'countExperts'],
   ...['argmaxRow', 'allFinite', 'logSumExp', 'topLogits', 'sampleRow', 'philoxWords'],
+  ...['quantizeInt8', 'dequantizeInt8', 'packRowsBf16', 'unpackRowsBf16'],
+  ...['setStopWord'],
 ] as const satisfies readonly (keyof Kernels)[];
 
 /** Compiles kernels.wasm, which lies beside this file. A compiled module passes to workers by postMessage. */

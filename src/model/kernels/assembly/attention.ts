@@ -3,6 +3,7 @@
 // and rows.
 // What a query computes does not depend on its neighbours: the order of operations is attention-tile.ts's.
 import { BATCH, QUERY_BYTES, TILE, tileForBatch, WORK_BYTES } from './attention-tile';
+import { pollStop, pollStopAt } from './stop';
 
 /** A query that has seen nothing: m = -inf, l = 0. */
 // @ts-ignore: decorator
@@ -15,13 +16,17 @@ function openQuery(query: usize, q: usize, acc: usize, sees: i32): void {
   store<i32>(query, sees, 16);
 }
 
-/** acc / l */
+/** acc / l of each query. */
 // @ts-ignore: decorator
 @inline
-function closeQuery(query: usize, valueDim: i32): void {
-  const acc = <usize>load<u32>(query, 12);
-  const l = v128.load32_splat(query, 4);
-  for (let i: usize = 0; i < <usize>valueDim << 2; i += 16) v128.store(acc + i, f32x4.div(v128.load(acc + i), l));
+function closeQueries(query: usize, count: i32, valueDim: i32): void {
+  for (let i = 0; i < count; i++) {
+    pollStopAt(i);
+    const acc = <usize>load<u32>(query, 12);
+    const l = v128.load32_splat(query, 4);
+    for (let i: usize = 0; i < <usize>valueDim << 2; i += 16) v128.store(acc + i, f32x4.div(v128.load(acc + i), l));
+    query += QUERY_BYTES;
+  }
 }
 
 /** All queries of one KV head over the tile at position `start`: batches of neighbours that see equally much of it. */
@@ -30,6 +35,7 @@ function tileForQueries(
 ): void {
   const end = queries + <usize>count * QUERY_BYTES;
   while (queries < end) {
+    pollStop();
     const visible = visibleTo(queries, start);
     let next = queries + QUERY_BYTES;
     let batch = 1;
@@ -83,7 +89,7 @@ export function mlaAttention(
     const kv = <usize>load<u32>(blockTable + (<usize>(start / blockSize) << 2)) + <usize>layerOffset + <usize>(start % blockSize) * rowBytes;
     tileForQueries(scratch, queries, count, start, kv, rowBytes, keyDim, 0, latent, scale);
   }
-  for (let i = 0; i < count; i++) closeQuery(queries + <usize>i * QUERY_BYTES, latent);
+  closeQueries(queries, count, latent);
 }
 
 /**
@@ -110,6 +116,6 @@ export function gqaAttention(
       const kv = <usize>load<u32>(blockTable + (<usize>(start / blockSize) << 2)) + head + <usize>(start % blockSize) * rowBytes;
       tileForQueries(scratch, queries, count, start, kv, rowBytes, headDim, <usize>headDim << 2, headDim, scale);
     }
-    for (let i = 0; i < count; i++) closeQuery(queries + <usize>i * QUERY_BYTES, headDim);
+    closeQueries(queries, count, headDim);
   }
 }

@@ -1,5 +1,7 @@
 // Activation, residual, embedding rows.
 import { exp1, expVectors } from './elementary';
+import { widenBf16Row } from './pack';
+import { pollStop, pollStopAt, STRETCH_BYTES } from './stop';
 
 /**
  * y[r, i] = silu(gate) * up with silu(x) = x / (1 + exp(-x)), where a row of gateUp is [gate (inter) | up (inter)]. Strides in floats.
@@ -9,6 +11,7 @@ export function siluMul(y: usize, yStride: i32, gateUp: usize, gateUpStride: i32
   const whole = <usize>(inter & ~3) << 2;
   const all = <usize>inter << 2;
   for (let r = 0; r < rows; r++) {
+    pollStopAt(r);
     const up = gateUp + all;
     for (let i: usize = 0; i < whole; i += 16) v128.store(y + i, f32x4.neg(v128.load(gateUp + i)));
     expVectors(y, y, whole, 0);
@@ -28,15 +31,19 @@ export function siluMul(y: usize, yStride: i32, gateUp: usize, gateUpStride: i32
 /** x[i] += y[i] */
 export function addInPlace(x: usize, y: usize, count: i32): void {
   const whole = <usize>(count & ~3) << 2;
-  for (let i: usize = 0; i < whole; i += 16) v128.store(x + i, f32x4.add(v128.load(x + i), v128.load(y + i)));
+  for (let i: usize = 0; i < whole; ) {
+    pollStop();
+    for (const end = min(i + STRETCH_BYTES, whole); i < end; i += 16) v128.store(x + i, f32x4.add(v128.load(x + i), v128.load(y + i)));
+  }
   for (let i = whole; i < <usize>count << 2; i += 4) store<f32>(x + i, load<f32>(x + i) + load<f32>(y + i));
 }
 
 /** dst row r = row ids[r] of a BF16 table [vocabulary, dim], widened. dstStride in floats. */
 export function embedBf16(dst: usize, dstStride: i32, table: usize, ids: usize, rows: i32, dim: i32): void {
   for (let r = 0; r < rows; r++) {
+    pollStopAt(r);
     const from = table + (<usize>load<u32>(ids + (<usize>r << 2)) * <usize>dim << 1);
-    for (let i: usize = 0; i < <usize>dim; i++) store<u32>(dst + (i << 2), <u32>load<u16>(from + (i << 1)) << 16);
+    widenBf16Row(dst, from, <usize>dim);
     dst += <usize>dstStride << 2;
   }
 }
@@ -44,6 +51,7 @@ export function embedBf16(dst: usize, dstStride: i32, table: usize, ids: usize, 
 /** dst row r = row ids[r] of an F32 table [vocabulary, dim]. dstStride in floats. */
 export function embedF32(dst: usize, dstStride: i32, table: usize, ids: usize, rows: i32, dim: i32): void {
   for (let r = 0; r < rows; r++) {
+    pollStopAt(r);
     memory.copy(dst, table + (<usize>load<u32>(ids + (<usize>r << 2)) * <usize>dim << 2), <usize>dim << 2);
     dst += <usize>dstStride << 2;
   }

@@ -1,6 +1,7 @@
 // Which experts a token goes to, and with what weight. Chosen experts are written in ascending id; ties go to the lowest id.
 import { exp1 } from './elementary';
 import { expSum, maxOf } from './row';
+import { pollStopAt } from './stop';
 
 const CHOSEN: u32 = 1;
 const CLOSED: u32 = 2; // in a group that was not kept
@@ -73,6 +74,7 @@ export function gateSigmoid(
   const column = <usize>nExperts << 2;
   const p = scratch, choice = p + column, marks = choice + column, scores = marks + column, groupMarks = scores + column;
   for (let r = 0; r < rows; r++) {
+    pollStopAt(r);
     for (let i: usize = 0; i < column; i += 4) {
       const probability: f32 = 1 / (1 + exp1(-load<f32>(logits + i)));
       store<f32>(p + i, probability);
@@ -101,6 +103,7 @@ export function gateSoftmax(experts: usize, weights: usize, logits: usize, rows:
   const column = <usize>nExperts << 2;
   const p = scratch, marks = p + column;
   for (let r = 0; r < rows; r++) {
+    pollStopAt(r);
     const top = maxOf(logits, nExperts);
     const total = expSum(logits, nExperts, top);
     for (let i: usize = 0; i < column; i += 4) store<f32>(p + i, exp1(load<f32>(logits + i) - top) / total);

@@ -5,6 +5,7 @@
 //   GQA   [kv head][position in block][key | value]                  kvHeads * blockSize * 2 * headDim floats
 //
 // In both a position of a head is one row, the key first: attention.ts reads them with one loop.
+import { pollStopAt } from './stop';
 
 /** The layer's part of the block that holds `position`. */
 // @ts-ignore: decorator
@@ -19,6 +20,7 @@ export function mlaStore(
   blockTable: usize, blockSize: i32, layerOffset: i32, positions: usize,
 ): void {
   for (let r = 0; r < rows; r++) {
+    pollStopAt(r);
     const position = load<i32>(positions + (<usize>r << 2));
     const to = layerOf(blockTable, blockSize, layerOffset, position) + <usize>((position % blockSize) * (latentDim + ropeDim)) * 4;
     memory.copy(to, latent, <usize>latentDim << 2);
@@ -35,6 +37,7 @@ export function gqaStore(
 ): void {
   const headBytes = <usize>headDim << 2;
   for (let r = 0; r < rows; r++) {
+    pollStopAt(r);
     const position = load<i32>(positions + (<usize>r << 2));
     let to = layerOf(blockTable, blockSize, layerOffset, position) + <usize>(position % blockSize) * 2 * headBytes;
     for (let h: usize = 0; h < <usize>kvHeads; h++) {

@@ -3,6 +3,7 @@
 // shape changes nothing in the bits, and any number of rows gives the same.
 // The shapes keep 8 accumulators in registers: enough to hide the latency of an add, few enough for machines with 16 vector registers.
 import { opaque, storeTail } from './lanes';
+import { pollStop, pollStopAt } from './stop';
 
 /** Weights 0..3 of a half panel of 8 outputs at `w`. A BF16 half panel is interleaved o0 o4 o1 o5 …: the low 16 bits of a word are o0..o3. */
 // @ts-ignore: decorator
@@ -141,10 +142,14 @@ function panelRows<T>(y: usize, yStride: usize, x: usize, xStride: usize, rows: 
   const fours = isFloat<T>() ? 0 : rows & ~3;
   for (let half = 0; half < count; half += 8) {
     for (let r = 0; r < fours; r += 4) {
+      pollStopAt(r);
       tile4x8<T>(y + <usize>r * yStride + (<usize>half << 2), yStride, x + <usize>r * xStride, xStride, w + <usize>half * sizeof<T>(), inDim, count - half);
     }
   }
-  for (let r = fours; r + 2 <= rows; r += 2) tile2x16<T>(y + <usize>r * yStride, yStride, x + <usize>r * xStride, xStride, w, inDim, count);
+  for (let r = fours; r + 2 <= rows; r += 2) {
+    pollStopAt(r);
+    tile2x16<T>(y + <usize>r * yStride, yStride, x + <usize>r * xStride, xStride, w, inDim, count);
+  }
 }
 
 /** Panels are taken two at a time: an odd last row then has 8 accumulators, and the pair of panels stays in the cache for all rows. */
@@ -161,6 +166,7 @@ export function matmul<T>(y: usize, yStride: usize, x: usize, xStride: usize, ro
       if (rest > 16) panelRows<T>(yo + 64, yStride, x, xStride, rows, w + panelBytes, inDim, min(rest - 16, 16));
     }
     if (rows & 1) {
+      pollStop();
       const yr = yo + <usize>even * yStride;
       const xr = x + <usize>even * xStride;
       if (rest > 16) tile1x32<T>(yr, xr, w, panelBytes, inDim, min(rest, 32));

@@ -1,5 +1,6 @@
 // RMSNorm: y = x / sqrt(mean(x²) + eps) * weight.
 import { joinLanes, loadTail } from './lanes';
+import { pollStopAt } from './stop';
 
 /** One row: y[i] = (x[i] * s) * weight[i], s = 1 / sqrt(sum / dim + eps), the sum in the stride-4 order. y may be x. */
 // @ts-ignore: decorator
@@ -24,6 +25,7 @@ function normRow(y: usize, x: usize, dim: i32, weight: usize, eps: f32): void {
 /** Rows of `dim` floats, strides in floats, weight F32 [dim]. y may be x. */
 export function rmsNorm(y: usize, yStride: i32, x: usize, xStride: i32, rows: i32, dim: i32, weight: usize, eps: f32): void {
   for (let r = 0; r < rows; r++) {
+    pollStopAt(r);
     normRow(y, x, dim, weight, eps);
     y += <usize>yStride << 2;
     x += <usize>xStride << 2;
@@ -33,6 +35,7 @@ export function rmsNorm(y: usize, yStride: i32, x: usize, xStride: i32, rows: i3
 /** In place on every head of every row (Qwen3's q and k norm): head h of row r at x + r * rowStride + h * headStride (floats). */
 export function rmsNormHeads(x: usize, rowStride: i32, headStride: i32, heads: i32, rows: i32, dim: i32, weight: usize, eps: f32): void {
   for (let r = 0; r < rows; r++) {
+    pollStopAt(r);
     let head = x + (<usize>r * <usize>rowStride << 2);
     for (let h = 0; h < heads; h++) {
       normRow(head, head, dim, weight, eps);

@@ -1,5 +1,6 @@
 // Rotary position embedding, in place. (a, b) -> (a cos - b sin, b cos + a sin) for each pair of a head.
 // table: f32 [position][ropeDim / 2][cos, sin], written by rope-table.ts. Strides in floats; ropeDim is even.
+import { pollStopAt } from './stop';
 
 // @ts-ignore: decorator
 @inline
@@ -12,6 +13,7 @@ function rotate(a: usize, b: usize, c: f32, s: f32): void {
 /** Pairs (2i, 2i + 1): DeepSeek, Kimi. */
 export function ropeInterleaved(x: usize, rowStride: i32, headStride: i32, heads: i32, rows: i32, ropeDim: i32, positions: usize, table: usize): void {
   for (let r = 0; r < rows; r++) {
+    pollStopAt(r);
     const angles = table + (<usize>load<u32>(positions + (<usize>r << 2)) * <usize>ropeDim << 2);
     for (let h = 0; h < heads; h++) {
       const head = x + (<usize>r * <usize>rowStride + <usize>h * <usize>headStride << 2);
@@ -24,6 +26,7 @@ export function ropeInterleaved(x: usize, rowStride: i32, headStride: i32, heads
 export function ropeHalves(x: usize, rowStride: i32, headStride: i32, heads: i32, rows: i32, ropeDim: i32, positions: usize, table: usize): void {
   const half = <usize>ropeDim << 1; // bytes
   for (let r = 0; r < rows; r++) {
+    pollStopAt(r);
     const angles = table + (<usize>load<u32>(positions + (<usize>r << 2)) * <usize>ropeDim << 2);
     for (let h = 0; h < heads; h++) {
       const head = x + (<usize>r * <usize>rowStride + <usize>h * <usize>headStride << 2);

@@ -16,6 +16,7 @@ import { addInPlace } from './elementwise';
 import { gumbel, gumbelRow } from './philox';
 import { argmaxRow, expSum, maxOf } from './row';
 import { topLogits } from './selection';
+import { pollStop, pollStopAt } from './stop';
 
 // ---------------------------------------------------------------- bias, penalties, min_tokens, temperature
 
@@ -88,6 +89,7 @@ function aboveMinP(values: usize, count: i32, minP: f32): i32 {
 function nucleusOfAll(ids: usize, values: usize, w: usize, n: i32, topP: f32): i32 {
   const target = topP * expSum(w, n, maxOf(w, n));
   for (let size = 64; size < n; size *= 8) {
+    pollStop();
     topLogits(ids, values, w, n, size);
     const kept = nucleus(values, size, target);
     if (kept > 0) return kept;
@@ -108,6 +110,7 @@ function closeBelowMinP(w: usize, n: i32, minP: f32, work: usize): void {
 /** Over the whole row. `work` has room for n rounded up to 16. */
 function drawFromRow(w: usize, n: i32, params: usize, work: usize): i32 {
   gumbelRow(work, n, load<u32>(params, 8), load<u32>(params, 12), load<u32>(params), load<u32>(params, 4));
+  pollStop();
   addInPlace(work, w, n);
   return argmaxRow(work, n);
 }
@@ -118,6 +121,7 @@ function drawFromList(ids: usize, values: usize, count: i32, params: usize, scra
   let best: u32 = 0;
   let bestScore: f32 = 0;
   for (let i = 0; i < count; i++) {
+    pollStopAt(i);
     const id = load<u32>(ids + (<usize>i << 2));
     const score = load<f32>(values + (<usize>i << 2)) + gumbel(id, choice, position, seedLow, seedHigh, scratch);
     if (i == 0 || score > bestScore || (score == bestScore && id < best)) {
@@ -133,6 +137,7 @@ function drawFromList(ids: usize, values: usize, count: i32, params: usize, scra
  * The caller has asked allFinite.
  */
 export function sampleRow(logits: usize, n: i32, params: usize, scratch: usize): i32 {
+  pollStop();
   const w = scratch + 16;
   const ids = w + (<usize>((n + 3) & ~3) << 2);
   const values = ids + (<usize>n << 2);
@@ -145,6 +150,7 @@ export function sampleRow(logits: usize, n: i32, params: usize, scratch: usize):
   if (temperature == 0) return argmaxRow(w, n);
   if (temperature != 1) divideBy(w, n, temperature);
 
+  pollStop();
   const topK = load<i32>(params, 20);
   const topP = load<f32>(params, 24), minP = load<f32>(params, 28);
   let kept = n; // n: the row itself; fewer: the sorted list

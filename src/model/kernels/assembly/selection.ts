@@ -1,5 +1,6 @@
 // The k best of n logits by (value descending, id ascending), by a bounded heap: a vocabulary of 150,000 is scanned once, never sorted.
 // The heap's root is the worst kept entry: ids and values are two arrays, so a logit is 8 bytes of heap.
+import { pollStop, pollStopAt, STRETCH_BYTES } from './stop';
 
 /** Whether (value a, id i) comes after (value b, id j) in the order. */
 // @ts-ignore: decorator
@@ -37,9 +38,17 @@ function offer(ids: usize, values: usize, logits: usize, from: i32, to: i32, k: 
   }
 }
 
+/** The first of the fours from..to (exclusive, whole fours) that has a logit above `worst`, or `to`. */
+function candidate(logits: usize, from: i32, to: i32, worst: f32): i32 {
+  const worst4 = f32x4.splat(worst);
+  for (; from < to; from += 4) if (v128.any_true(f32x4.gt(v128.load(logits + (<usize>from << 2)), worst4))) break;
+  return from;
+}
+
 /** Heap sort: repeatedly moves the worst to the end. */
 function sortBest(ids: usize, values: usize, k: i32): void {
   for (let size = k - 1; size > 0; size--) {
+    pollStopAt(size);
     const end = <usize>size << 2;
     const id = load<u32>(ids + end);
     const value = load<f32>(values + end);
@@ -57,13 +66,21 @@ export function topLogits(ids: usize, values: usize, logits: usize, n: i32, k: i
     store<u32>(ids + (<usize>i << 2), i);
     store<f32>(values + (<usize>i << 2), load<f32>(logits + (<usize>i << 2)));
   }
-  for (let i = (k >> 1) - 1; i >= 0; i--) sink(ids, values, i, k, load<u32>(ids + (<usize>i << 2)), load<f32>(values + (<usize>i << 2)));
+  for (let i = (k >> 1) - 1; i >= 0; i--) {
+    pollStopAt(i);
+    sink(ids, values, i, k, load<u32>(ids + (<usize>i << 2)), load<f32>(values + (<usize>i << 2)));
+  }
 
   let i = min((k + 3) & ~3, n);
   offer(ids, values, logits, k, i, k);
-  for (; i + 4 <= n; i += 4) {
-    // four at once are passed over unless one beats the worst kept
-    if (v128.any_true(f32x4.gt(v128.load(logits + (<usize>i << 2)), v128.load32_splat(values)))) offer(ids, values, logits, i, i + 4, k);
+  for (const end = n & ~3; i < end; ) {
+    pollStop();
+    const stretch = min(i + <i32>(STRETCH_BYTES >> 2), end);
+    i = candidate(logits, i, stretch, load<f32>(values));
+    if (i < stretch) {
+      offer(ids, values, logits, i, i + 4, k);
+      i += 4;
+    }
   }
   offer(ids, values, logits, i, n, k);
   sortBest(ids, values, k);

@@ -1,0 +1,30 @@
+/** The other thread of kernels-stop.test.ts: does the work that it is told, and says how it ended. */
+import { workerData } from 'node:worker_threads';
+import { instantiateKernels, loadKernelModule } from '../../src/model/kernels/kernels.ts';
+import { CONTROL_AT, ENDED, LEAVE, longWork, WORD } from './kernels-stop-work.ts';
+
+const memory: WebAssembly.Memory = workerData;
+const control = new Int32Array(memory.buffer, CONTROL_AT, 4);
+const kernels = instantiateKernels(await loadKernelModule(), memory);
+kernels.setStopWord(CONTROL_AT + WORD.stop * 4);
+const work = longWork(kernels, memory);
+
+function outcome(run: (() => void) | undefined): number {
+  try {
+    run?.();
+    return ENDED.returned;
+  } catch (error) {
+    return error instanceof WebAssembly.RuntimeError && /unreachable/.test(error.message) ? ENDED.stopped : ENDED.failed;
+  }
+}
+
+for (;;) {
+  Atomics.wait(control, WORD.command, 0);
+  const command = Atomics.exchange(control, WORD.command, 0);
+  if (command === LEAVE) break;
+  Atomics.store(control, WORD.running, 1);
+  Atomics.notify(control, WORD.running);
+  const ended = outcome(work[command - 1]);
+  Atomics.store(control, WORD.ended, ended);
+  Atomics.notify(control, WORD.ended);
+}
