@@ -28,6 +28,7 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
   const plan = planPod(checkpoint, {
     npus: 1,
     workers: 1,
+    spare_workers: 0,
     kv_blocks: undefined,
     kv_block_size: block_size,
     max_batch_tokens: BATCH_TOKENS,
@@ -40,7 +41,7 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
   if (layout === undefined) throw new Error('no NPU');
   const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
   const kernels = instantiateKernels(await loadKernelModule(), space.memories[0] as WebAssembly.Memory);
-  for (const _ of new WeightLoader(checkpoint, space, () => kernels).load(plan.layouts)) {
+  for (const _ of new WeightLoader(checkpoint, space, () => kernels).load(plan.layouts, plan.npus)) {
   }
   const forward = new Forward(config, layout, kernels);
   const batches = new ExpertBatches(forward, space, 1);
@@ -67,7 +68,7 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
       }
       forward.gate(layer, rows);
       const [all] = batches.sort(rows);
-      if (all !== undefined) batches.compute(batches.describe(all, 1, layer));
+      if (all !== undefined) batches.compute(batches.describe(all, layer), batches.replyAddress(all), all.pairs);
       forward.sharedExpert(layer, rows);
       forward.combine(layer, rows);
     }

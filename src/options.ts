@@ -13,6 +13,7 @@ export const LIMITS = {
   logprobs_max: 20,
   npus_max: 512,
   workers_max: 64,
+  spare_workers_max: 8,
 } as const;
 
 const tokenId = z.int().min(0).max(0xffff_ffff);
@@ -74,6 +75,10 @@ export const podOptionsSchema = z.strictObject({
   npus: z.int().min(1).max(LIMITS.npus_max).default(1),
   /** Threads that host the NPUs. Never more than NPUs. Default: 1. */
   workers: z.int().min(1).max(LIMITS.workers_max).default(1),
+  /**
+   * Memory kept for successors of workers that hang and cannot be stopped, one worker's NPUs each. Node stops any thread; Deno does not stop one that runs.
+   */
+  spare_workers: z.int().min(0).max(LIMITS.spare_workers_max).default(0),
   /** Positions a KV block holds; a multiple of 16. */
   kv_block_size: z.int().min(16).max(1024).multipleOf(16).default(16),
   /** KV blocks of each NPU. Default: room for 8 requests of full length. */

@@ -52,6 +52,7 @@ export const POD_FLAGS = {
   max_batch_tokens: { value: 'N', help: 'tokens that one step of an NPU computes at most', read: number },
   max_batch_requests: { value: 'N', help: 'requests that one step of an NPU serves at most', read: number },
   max_queued: { value: 'N', help: 'choices that may wait or run at once; more are refused', read: number },
+  spare_workers: { value: 'N', help: 'memory kept for successors of workers that cannot be stopped (on Deno)', read: number },
   segment_bytes: { value: 'BYTES', help: 'one segment of global memory, at most 4 GiB − 64 KiB, a multiple of 64 KiB', read: bytes },
   memory_bytes: { value: 'BYTES', help: "global memory in all, such as 8GiB (default: 3/4 of this machine's)", read: bytes },
 } as const satisfies Flags<typeof podOptionsSchema>;

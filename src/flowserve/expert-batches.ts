@@ -69,25 +69,40 @@ export class ExpertBatches {
     return shares;
   }
 
-  /** The DISPATCH of a share: addresses in this NPU's memory. */
-  describe(share: Share, step: number, layer: number): Dispatch {
-    const { layout, config } = this.#forward;
-    const { segments, pairRows, normed, replies } = layout.scratch;
+  /** The DISPATCH of a share: addresses in this NPU's dispatch area. */
+  describe(share: Share, layer: number): Dispatch {
+    const { segments, pairRows, normed } = this.#forward.layout.scratch;
     return {
-      source: layout.npu,
-      destination: share.npu,
-      step,
       layer,
-      segmentsAddress: segments + share.firstSegment * 8,
       segments: share.segments,
+      segmentsAddress: segments + share.firstSegment * 8,
       pairRowsAddress: pairRows + share.firstPair * 4,
       rowsAddress: normed,
-      replyAddress: replies + share.firstPair * config.hiddenSize * 4,
     };
   }
 
-  /** Computes a dispatch with this NPU's experts: pulls the rows from the sender's memory and writes one row per (token, expert) back into it. */
-  compute(dispatch: Dispatch): void {
+  /** Where the rows of a share's first pair belong; the others follow. */
+  replyAddress({ firstPair }: Share): number {
+    return this.#forward.layout.scratch.replies + firstPair * this.#forward.config.hiddenSize * 4;
+  }
+
+  /** Pairs that a dispatch's table announces; infinity if it cannot be one of ours. */
+  readonly pairsOf = ({ segments, segmentsAddress }: Dispatch): number => {
+    const table = this.#space.wordsOf(segmentsAddress);
+    let pairs = 0;
+    for (let segment = 0, word = offsetOf(segmentsAddress) >>> 2; segment < segments; segment++, word += 2) {
+      const count = table[word + 1] as number;
+      if (count < 0 || count > this.#forward.layout.rows_max) return Number.POSITIVE_INFINITY;
+      pairs += count;
+    }
+    return pairs;
+  };
+
+  /**
+   * Computes a dispatch with this NPU's experts: pulls the rows from where they lie, and writes one row per (token, expert) to `reply`, which is in this
+   * NPU's own region and holds `pairs` of them.
+   */
+  compute(dispatch: Dispatch, reply: number, pairs: number): void {
     const { kernels, at, layout, config } = this.#forward;
     const rowBytes = config.hiddenSize * 4;
     const isNear = segmentOf(dispatch.rowsAddress) === segmentOf(layout.base);
@@ -95,26 +110,29 @@ export class ExpertBatches {
     const { experts } = this.#forward.moe(dispatch.layer);
     let word = offsetOf(dispatch.segmentsAddress) >>> 2;
     let pairRows = offsetOf(dispatch.pairRowsAddress);
-    let reply = dispatch.replyAddress;
+    let target = offsetOf(reply);
+    let left = pairs;
     for (let segment = 0; segment < dispatch.segments; segment++, word += 2) {
       const expert = table[word] as number;
       const count = table[word + 1] as number;
       const weights = experts[expert];
       assert(weights, `NPU ${layout.npu} was asked for expert ${dispatch.layer}.${expert}, which it does not own`);
+      // The asker may have given the step up and be writing the next one's tables here: then the answer is for nobody, but must stay inside its room.
+      left -= count;
+      assert(count >= 0 && left >= 0, `NPU ${layout.npu} was asked for more than ${pairs} rows`);
       if (!isNear) {
         for (let pair = 0; pair < count; pair++)
           this.#space.copy(layout.scratch.gathered + pair * rowBytes, dispatch.rowsAddress + (table[(pairRows >>> 2) + pair] as number) * rowBytes, rowBytes);
-        this.#forward.mlp(weights, at.expertOut, at.gathered, count);
-        this.#space.copy(reply, layout.scratch.expertOut, count * rowBytes);
+        this.#forward.mlp(weights, target, at.gathered, count);
       } else if (count === 1) {
         const row = table[pairRows >>> 2] as number;
-        this.#forward.mlp(weights, offsetOf(reply), offsetOf(dispatch.rowsAddress) + row * rowBytes, 1);
+        this.#forward.mlp(weights, target, offsetOf(dispatch.rowsAddress) + row * rowBytes, 1);
       } else {
         kernels.gatherRows(at.gathered, offsetOf(dispatch.rowsAddress), pairRows, count, rowBytes);
-        this.#forward.mlp(weights, offsetOf(reply), at.gathered, count);
+        this.#forward.mlp(weights, target, at.gathered, count);
       }
       pairRows += count * 4;
-      reply += count * rowBytes;
+      target += count * rowBytes;
     }
   }
 }

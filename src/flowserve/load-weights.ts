@@ -30,14 +30,14 @@ export class WeightLoader {
     this.#parts = new Map(checkpoint.parts.map((part) => [part.name, part]));
   }
 
-  /** Loads all NPUs: the first one's own copy of what is replicated, the others' by copying. Yields between layers so that a caller can report progress. */
-  *load(layouts: readonly NpuLayout[]): Generator<{ readonly tensor: string; readonly bytes: number }> {
+  /** Loads these of the pod's `npus` NPUs: the first one's own copy of what is replicated, the others' by copying. Yields between layers so that a caller can report progress. */
+  *load(layouts: readonly NpuLayout[], npus: number): Generator<{ readonly tensor: string; readonly bytes: number }> {
     const [first] = layouts;
     assert(first, 'a pod has at least one NPU');
     yield this.#loadEmbedding(first);
     for (let layer = 0; layer < first.layers.length; layer++) {
       yield* this.#loadReplicated(first, layer);
-      for (const layout of layouts) yield* this.#loadExperts(layout, layer, layouts.length);
+      for (const layout of layouts) yield* this.#loadExperts(layout, layer, npus);
     }
     yield this.#loadVector(first, first.finalNorm, 'model.norm.weight');
     const head = this.#checkpoint.config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight';

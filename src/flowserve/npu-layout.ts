@@ -4,12 +4,14 @@
  * @module
  */
 import { npuOfExpert } from '../../actors/policies/placement.ts';
+import { roundUp } from '../fabric/address.ts';
 import { Arena } from '../fabric/arena.ts';
 import { isMoeLayer, type ModelConfig } from '../model/config.ts';
 import { attentionScratchBytes, gateScratchBytes, gqaLayerBytes, mlaLayerBytes, packedBytes, sampleScratchBytes } from '../model/kernels/kernels.ts';
 import { ropeTableLength } from '../model/kernels/rope-table.ts';
 import { SAMPLING_WORDS } from '../model/kernels/sampling-params.ts';
 import type { Dtype } from '../model/safetensors.ts';
+import { type AreaSizes, type Areas, layoutAreas } from '../xccl/areas.ts';
 
 /** Matrix weights are kept as BF16 where the checkpoint has BF16, else as F32 (F16 widens exactly). */
 export type WeightFormat = 'bf16' | 'f32';
@@ -97,7 +99,6 @@ export type Scratch = {
   readonly segments: number;
   readonly replies: number;
   readonly gathered: number;
-  readonly expertOut: number;
   readonly sharedOut: number;
   readonly headRows: number;
   readonly logits: number;
@@ -111,6 +112,10 @@ export type NpuLayout = {
   readonly npu: number;
   readonly base: number;
   readonly bytes: number;
+  /** Tokens of a step at most. */
+  readonly rows_max: number;
+  /** Where XCCL finds what this die offers; at the same offset in every region. */
+  readonly areas: Areas;
   readonly embedding: { readonly address: number; readonly format: WeightFormat };
   readonly layers: readonly LayerWeights[];
   readonly finalNorm: Vector;
@@ -119,7 +124,15 @@ export type NpuLayout = {
   readonly scratch: Scratch;
   /** Raw tensor bytes on their way into panels. */
   readonly staging: { readonly address: number; readonly bytes: number };
-  readonly kv: { readonly address: number; readonly block_bytes: number; readonly layer_bytes: number; readonly blocks: number; readonly block_size: number };
+  readonly kv: {
+    readonly address: number;
+    readonly block_bytes: number;
+    readonly layer_bytes: number;
+    readonly blocks: number;
+    readonly block_size: number;
+    /** u32 [blocks]: who holds each (block-pool.ts). */
+    readonly holders: number;
+  };
   /** u32 [slots][blocks_max]: offsets of blocks. */
   readonly blockTables: { readonly address: number; readonly blocks_max: number };
   /** Per slot: the sampler's record, then its bias pairs and banned ids. */
@@ -135,6 +148,8 @@ const LOGPROBS_MAX = 32;
 
 export type LayoutOptions = {
   readonly npus: number;
+  /** NPUs, and spare dies for those that must move. */
+  readonly dies: number;
   readonly kv_blocks: number;
   readonly kv_block_size: number;
   readonly max_batch_tokens: number;
@@ -146,6 +161,8 @@ export type Dtypes = (name: string) => Dtype;
 
 export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutOptions, npu: number, base: number, bytes?: number): NpuLayout {
   const arena = new Arena(base, bytes);
+  const areas = layoutAreas(areaSizes(config, options), arena);
+  const counts = Array.from({ length: config.layers }, () => arena.allocate(config.moe.experts * 4));
   const linear = (tensor: string | readonly string[], outDim: number, inDim: number, heads = 1): Linear => {
     const names = typeof tensor === 'string' ? [tensor] : tensor;
     const format: WeightFormat = names.every((name) => weightFormat(dtypeOf(name)) === 'bf16') ? 'bf16' : 'f32';
@@ -176,7 +193,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
               npuOfExpert(expert, options.npus) === npu ? mlp(`${prefix}.mlp.experts.${expert}`, moe.intermediateSize) : null,
             ),
             shared: moe.sharedExperts > 0 ? mlp(`${prefix}.mlp.shared_experts`, moe.sharedExperts * moe.intermediateSize) : null,
-            counts: arena.allocate(moe.experts * 4),
+            counts: counts[layer] as number,
           }
         : null,
     };
@@ -184,7 +201,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const finalNorm = vector(hiddenSize);
   const head = linear(config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight', vocabSize, hiddenSize);
   const ropeTable = arena.allocate(ropeTableLength(config.maxPositions, config.rope.dim) * 4);
-  const scratch = layoutScratch(config, options, arena);
+  const scratch = layoutScratch(config, options, arena, areas.dispatch);
   const widest = Math.max(hiddenSize, config.mlp.intermediateSize, moe.intermediateSize * Math.max(1, moe.sharedExperts), config.heads * 512);
   const staging_bytes = Math.max(STAGING_BYTES, 16 * widest * 8);
   const staging = { address: arena.allocate(staging_bytes), bytes: staging_bytes };
@@ -197,12 +214,29 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     layer_bytes,
     blocks: options.kv_blocks,
     block_size: options.kv_block_size,
+    holders: arena.allocate(options.kv_blocks * 4),
   };
   const blocks_max = Math.ceil(config.maxPositions / options.kv_block_size);
   const blockTables = { address: arena.allocate(options.max_batch_requests * blocks_max * 4), blocks_max };
   const slot_bytes = SAMPLING_WORDS * 4 + BIAS_MAX * 8 + BANNED_MAX * 4;
   const samplers = { address: arena.allocate(options.max_batch_requests * slot_bytes), slot_bytes };
-  return { npu, base, bytes: arena.used, embedding, layers, finalNorm, head, ropeTable, scratch, staging, kv, blockTables, samplers };
+  return {
+    npu,
+    base,
+    bytes: arena.used,
+    rows_max: options.max_batch_tokens,
+    areas,
+    embedding,
+    layers,
+    finalNorm,
+    head,
+    ropeTable,
+    scratch,
+    staging,
+    kv,
+    blockTables,
+    samplers,
+  };
 }
 
 export function kvLayerBytes({ attention }: ModelConfig, blockSize: number): number {
@@ -245,7 +279,27 @@ function layoutAttention(config: ModelConfig, prefix: string, linear: MakeLinear
   };
 }
 
-function layoutScratch(config: ModelConfig, options: LayoutOptions, arena: Arena): Scratch {
+/** A step's tokens by destination: the rows, then the lists that say which expert computes which. They are the dispatch area, so nothing is staged. */
+function dispatchPlaces({ hiddenSize, moe }: ModelConfig, { max_batch_tokens: rows }: LayoutOptions, base: number) {
+  const arena = new Arena(base);
+  const normed = arena.allocate(rows * hiddenSize * 4);
+  const pairRows = arena.allocate(rows * moe.topK * 4);
+  const segments = arena.allocate(moe.experts * 8);
+  return { normed, pairRows, segments, bytes: arena.used };
+}
+
+/** Slots for bulk data between dies are few and small while all NPUs hold attention and experts: no KV moves between them. */
+const SLOT_BYTES = 4_096;
+
+const areaSizes = (config: ModelConfig, options: LayoutOptions): AreaSizes => ({
+  dies: options.dies,
+  slots: 2,
+  slot_bytes: SLOT_BYTES,
+  dispatch_bytes: roundUp(dispatchPlaces(config, options, 0).bytes, 64),
+  reply_bytes: roundUp(options.max_batch_tokens * config.moe.topK * config.hiddenSize * 4, 64),
+});
+
+function layoutScratch(config: ModelConfig, options: LayoutOptions, arena: Arena, dispatchArea: number): Scratch {
   const { attention, heads, hiddenSize, vocabSize, moe } = config;
   const rows = options.max_batch_tokens;
   const words = (count: number): number => arena.allocate(count * 4);
@@ -254,11 +308,12 @@ function layoutScratch(config: ModelConfig, options: LayoutOptions, arena: Arena
   const qWidth = mla ? mla.kvLoraRank + mla.ropeDim : (gqa?.headDim ?? 0);
   const outWidth = mla ? mla.kvLoraRank : (gqa?.headDim ?? 0);
   const inter = Math.max(config.mlp.intermediateSize, moe.intermediateSize * Math.max(1, moe.sharedExperts));
+  const { normed, pairRows, segments } = dispatchPlaces(config, options, dispatchArea);
   return {
     tokenIds: words(rows),
     positions: words(rows),
     x: words(rows * hiddenSize),
-    normed: words(rows * hiddenSize),
+    normed,
     qA: words(rows * (mla?.qLoraRank ?? 0)),
     qNope: words(rows * heads * (mla?.nopeDim ?? 0)),
     q: words(rows * heads * qWidth),
@@ -275,11 +330,10 @@ function layoutScratch(config: ModelConfig, options: LayoutOptions, arena: Arena
     expertWeights: words(rows * moe.topK),
     gateScratch: arena.allocate(gateScratchBytes(moe.experts)),
     rowIndices: words(rows * moe.topK),
-    pairRows: words(rows * moe.topK),
-    segments: words(moe.experts * 2),
+    pairRows,
+    segments,
     replies: words(rows * moe.topK * hiddenSize),
     gathered: words(rows * hiddenSize),
-    expertOut: words(rows * hiddenSize),
     sharedOut: words(rows * hiddenSize),
     headRows: words(LOGIT_ROWS_MAX * hiddenSize),
     logits: words(LOGIT_ROWS_MAX * vocabSize),

@@ -8,12 +8,13 @@ import { workerData } from 'node:worker_threads';
 import { dpGroup } from '../../actors/dp-group.ts';
 import { expert } from '../../actors/expert.ts';
 import { npu as npuMachine } from '../../actors/npu.ts';
-import { npuOfExpert, workerOfNpu } from '../../actors/policies/placement.ts';
+import { npuOfExpert } from '../../actors/policies/placement.ts';
 import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
-import { offsetOf, segmentOf } from '../fabric/address.ts';
+import { segmentOf } from '../fabric/address.ts';
 import { AddressSpace } from '../fabric/address-space.ts';
+import type { ControlPage } from '../fabric/control-page.ts';
 import { Links } from '../fabric/links.ts';
-import { FRAME_KIND, type RingConsumer } from '../fabric/ring.ts';
+import type { RingConsumer } from '../fabric/ring.ts';
 import { instantiateKernels } from '../model/kernels/kernels.ts';
 import { type Address, address, expertAddress, idOf } from '../protocol/address.ts';
 import { launchDone, launchFailed, loaded, loadsCounted, npuReady, resetDone, started } from '../protocol/constructors.ts';
@@ -23,60 +24,76 @@ import { type NpuReport, type ThreadMessage, threadInspected, threadPeerDetached
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
 import { monotonicClock } from '../runtime/clock.ts';
-import { CONTROL_THREAD, threadOf, threadOfWorker } from '../runtime/directory.ts';
+import { CONTROL_THREAD, Directory, type Seating, threadsOf } from '../runtime/directory.ts';
 import { IdleLadder } from '../runtime/idle-ladder.ts';
 import { MessagePort } from '../runtime/message-port.ts';
-import { type Dispatch, Exchange } from '../xccl/exchange.ts';
+import { Endpoint } from '../xccl/endpoint.ts';
+import { Exchange } from '../xccl/exchange.ts';
+import { ExpertLoads } from './expert-loads.ts';
 import { Forward } from './forward.ts';
-import type { PodPlan } from './pod-plan.ts';
+import type { NpuLayout } from './npu-layout.ts';
+import { areasOfDie, type PodPlan } from './pod-plan.ts';
 import { StepProgram } from './step-program.ts';
 
 export type WorkerData = {
   readonly plan: PodPlan;
   readonly worker: number;
+  readonly seating: Seating;
+  /** Of this worker's NPUs, in order, on the dies that they have now. */
+  readonly layouts: readonly NpuLayout[];
   readonly memories: readonly WebAssembly.Memory[];
   readonly module: WebAssembly.Module;
   readonly origin_ms: number;
   readonly protocol: number;
 };
 
-/** Dispatches served between two looks at the rings. */
+/** Dispatches that one NPU's experts serve between two looks at the rings. */
 const DISPATCHES_PER_TURN = 64;
+/** A step that waits looks at its deadline this often, in turns of the loop: a waiting worker turns once a millisecond or faster. */
+const TURNS_PER_DEADLINE_CHECK = 1_024;
 
 class NpuWorker {
   readonly #plan: PodPlan;
   readonly #worker: number;
   readonly #thread: number;
+  readonly #layouts: readonly NpuLayout[];
+  readonly #directory: Directory;
   readonly #space: AddressSpace;
+  readonly #control: ControlPage;
   readonly #links: Links;
   readonly #port: MessagePort;
-  readonly #exchange: Exchange;
   readonly #host: ActorHost;
   readonly #ladder: IdleLadder;
+  readonly #loads: ExpertLoads;
   readonly #programs = new Map<number, StepProgram>();
-  #dispatches: Dispatch[] = [];
-  /** Programs that gave a step up for which peers still work. */
-  readonly #resetting = new Set<StepProgram>();
+  /** The same as a list: a loop over a map allocates. */
+  readonly #steps: readonly StepProgram[];
+  /** The count of arrivals that was seen last, and what is still to be done about them. */
+  #arrivals = 0;
+  #mustServe = false;
+  #mustPull = false;
   #isStepping = false;
 
-  constructor({ plan, worker, memories, module, origin_ms, protocol }: WorkerData) {
+  constructor({ plan, worker, seating, layouts, memories, module, origin_ms, protocol }: WorkerData) {
     assert(protocol === PROTOCOL_HASH, 'this worker was built from other sources than the pod that started it');
     this.#plan = plan;
     this.#worker = worker;
-    this.#thread = threadOfWorker(worker);
+    this.#layouts = layouts;
+    this.#directory = new Directory(plan.topology, seating);
+    this.#thread = this.#directory.threadOfWorker(worker);
     this.#space = new AddressSpace(memories, plan.memory.regions);
-    const first = memories[0] as WebAssembly.Memory;
-    const { control } = this.#space;
-    this.#links = new Links(this.#thread, first, plan.rings, control);
+    this.#control = this.#space.control;
+    this.#loads = new ExpertLoads(plan, this.#space, this.#directory);
+    this.#links = new Links(this.#thread, memories[0] as WebAssembly.Memory, plan.rings, this.#control);
+    // Spare seats, and those in quarantine, are nobody.
+    for (let thread = CONTROL_THREAD + 1; thread < threadsOf(plan.topology); thread++)
+      if (thread !== this.#thread && !seating.threads.includes(thread)) this.#links.detach(thread);
     this.#port = new MessagePort(this.#links);
-    this.#ladder = new IdleLadder(control, this.#thread);
-    this.#exchange = new Exchange(this.#links, (npu) => threadOf(address('npu', npu), plan), {
-      onDispatch: (dispatch) => this.#dispatches.push(dispatch),
-      onCombine: (combine) => this.#programs.get(combine.destination)?.receive(combine),
-    });
+    this.#ladder = new IdleLadder(this.#control, this.#thread);
+    const clock = monotonicClock(origin_ms);
     this.#host = new ActorHost({
-      clock: monotonicClock(origin_ms),
-      isLocal: (to) => threadOf(to, plan) === this.#thread,
+      clock,
+      isLocal: (to) => this.#directory.threadOf(to) === this.#thread,
       transmit: (to, from, message) => this.#transmit(to, from, message),
       birthOf: () => null,
       hands: new Map(),
@@ -84,13 +101,21 @@ class NpuWorker {
       onUnexpected: () => {},
     });
     const kernels = memories.map((memory) => instantiateKernels(module, memory));
-    for (let npu = 0; npu < plan.npus; npu++) {
-      if (workerOfNpu(npu, plan.npus, plan.workers) !== worker) continue;
-      const layout = plan.layouts[npu];
-      const kernelsOfSegment = layout && kernels[segmentOf(layout.base)];
-      assert(layout && kernelsOfSegment, `NPU ${npu} is not laid out`);
-      this.#programs.set(npu, new StepProgram(new Forward(plan.config, layout, kernelsOfSegment), this.#space, this.#exchange, plan.npus));
+    for (const kernel of kernels) kernel.setStopWord(this.#control.stopWordOffset(this.#thread));
+    const dieOf = (npu: number): number => this.#directory.dieOfNpu(npu);
+    const surroundings = {
+      space: this.#space,
+      areasOf: memoized((die) => areasOfDie(plan, die)),
+      arrive: (die: number) => this.#arrive(die),
+      now_ms: () => clock.now_ms(),
+    };
+    for (const layout of layouts) {
+      const kernelsOfSegment = kernels[segmentOf(layout.base)];
+      assert(kernelsOfSegment, `NPU ${layout.npu} lies in no segment`);
+      const exchange = new Exchange(new Endpoint(dieOf(layout.npu), surroundings), plan.config.hiddenSize * 4);
+      this.#programs.set(layout.npu, new StepProgram(new Forward(plan.config, layout, kernelsOfSegment), this.#space, exchange, plan.npus, dieOf));
     }
+    this.#steps = [...this.#programs.values()];
   }
 
   /** Brings the actors of this thread to life and says so. */
@@ -110,7 +135,7 @@ class NpuWorker {
   }
 
   #startExperts(npu: number): void {
-    const layout = this.#plan.layouts[npu];
+    const layout = this.#layouts.find((candidate) => candidate.npu === npu);
     for (const [layer, { moe }] of (layout?.layers ?? []).entries()) {
       for (const [id, weights] of (moe?.experts ?? []).entries()) {
         if (weights === null || npuOfExpert(id, this.#plan.npus) !== npu) continue;
@@ -122,59 +147,67 @@ class NpuWorker {
   }
 
   run(): void {
-    const { control } = this.#links;
-    const hasWork = (): boolean => this.#links.hasInbound();
-    const onFrame = (_peer: number, ring: RingConsumer): void => {
-      const { kind } = ring.header;
-      if (kind === FRAME_KIND.message || kind === FRAME_KIND.part) this.#receiveMessage(this.#port.read(ring));
-      else this.#exchange.receive(ring);
-    };
-    for (let isStopped = false; !isStopped; ) {
+    const control = this.#control;
+    const hasWork = (): boolean => this.#mustServe || this.#mustPull || control.arrivals(this.#thread) !== this.#arrivals || this.#links.hasInbound();
+    const onFrame = (_peer: number, ring: RingConsumer): void => this.#receiveMessage(this.#port.read(ring));
+    let isStopped = false;
+    for (let turn = 0; !isStopped; turn = (turn + 1) | 0) {
       // Read first: what was sent before the stop is still delivered.
       isStopped = control.isStopped(this.#thread);
       let busy = this.#links.receive(onFrame);
       busy = this.#host.turn() || busy;
       busy = this.#serveDispatches() || busy;
-      busy = this.#pollSteps() || busy;
+      busy = this.#pollSteps(turn % TURNS_PER_DEADLINE_CHECK === 0) || busy;
       const waits = this.#links.flush();
       if (!busy && !isStopped && !this.#host.hasMail) this.#ladder.idle(hasWork, this.#isStepping || waits, this.#host.untilNextTimer_ms());
     }
+    // The last that this thread writes: from here on its memory may be given to another.
+    control.acknowledgeStop(this.#thread);
   }
 
-  /** The persistent kernel of the experts: takes what has arrived, in order, whoever sent it. */
+  /** Something came for a die: on this thread it is looked at in this turn or the next, another thread is told. */
+  #arrive(die: number): void {
+    const thread = this.#directory.threadOfDie(die);
+    if (thread === this.#thread) {
+      this.#mustServe = true;
+      this.#mustPull = true;
+    } else if (thread >= 0) this.#control.arrive(thread);
+  }
+
+  #lookForArrivals(): void {
+    const arrivals = this.#control.arrivals(this.#thread);
+    if (arrivals === this.#arrivals) return;
+    this.#arrivals = arrivals;
+    this.#mustServe = true;
+    this.#mustPull = true;
+  }
+
+  /** The persistent kernel of the experts: takes what has arrived, in turn, whoever sent it. */
   #serveDispatches(): boolean {
-    if (this.#dispatches.length === 0) return false;
-    const batch = this.#dispatches.splice(0, DISPATCHES_PER_TURN);
-    for (const dispatch of batch) {
-      const program = this.#programs.get(dispatch.destination);
-      assert(program, `NPU ${dispatch.destination} does not live on worker ${this.#worker}`);
-      const failed = !this.#computes(program, dispatch);
-      const back = { source: dispatch.destination, destination: dispatch.source, step: dispatch.step, layer: dispatch.layer, failed };
-      if (this.#programs.has(dispatch.source) || this.#links.isAttached(threadOf(address('npu', dispatch.source), this.#plan))) this.#exchange.combine(back);
+    this.#lookForArrivals();
+    if (!this.#mustServe) return false;
+    this.#mustServe = false;
+    let any = false;
+    for (const program of this.#steps) {
+      const served = program.serve(DISPATCHES_PER_TURN);
+      any ||= served > 0;
+      // Nobody tells when room for answers gets free: look again, at leisure.
+      this.#mustServe ||= served === DISPATCHES_PER_TURN || program.exchange.isStalled;
     }
-    // Whoever asked waits for this, and the next poll may compute for long.
-    this.#links.flush();
-    return true;
-  }
-
-  /** False: the experts failed at it. That is the sender's step to fail; this worker and all others go on. */
-  #computes(program: StepProgram, dispatch: Dispatch): boolean {
-    try {
-      program.batches.compute(dispatch);
-      return true;
-    } catch {
-      return false;
-    }
+    return any;
   }
 
   /** Lets each running step go on as far as it can. True if one ended. */
-  #pollSteps(): boolean {
-    let ended = this.#finishResets();
-    this.#isStepping = this.#resetting.size > 0;
-    for (const program of this.#programs.values()) {
+  #pollSteps(isDeadlineDue: boolean): boolean {
+    this.#lookForArrivals();
+    const mayPull = this.#mustPull || isDeadlineDue;
+    this.#mustPull = false;
+    this.#isStepping = false;
+    let ended = false;
+    for (const program of this.#steps) {
       if (!program.isRunning) continue;
       this.#isStepping = true;
-      if (program.isWaiting) continue;
+      if (program.isWaiting && !mayPull) continue;
       const { step, self } = program;
       try {
         const poll = program.poll();
@@ -186,19 +219,7 @@ class NpuWorker {
         this.#host.send(self, self, launchFailed(step, { ...toErrorRecord(error), code: 'worker_failed' }));
       }
     }
-    // What the poll dispatched to NPUs of this very thread is work at hand.
-    return ended || this.#dispatches.length > 0;
-  }
-
-  #finishResets(): boolean {
-    let any = false;
-    for (const program of this.#resetting) {
-      if (!program.isReset) continue;
-      any = true;
-      this.#resetting.delete(program);
-      this.#host.send(program.self, program.self, resetDone());
-    }
-    return any;
+    return ended;
   }
 
   #launch(npu: number, work: Work): void {
@@ -215,7 +236,7 @@ class NpuWorker {
         break;
       case 'reset':
         program.reset();
-        this.#resetting.add(program);
+        this.#host.send(self, self, resetDone());
         break;
       case 'count-loads':
         this.#countLoads(npu);
@@ -229,18 +250,14 @@ class NpuWorker {
   #countLoads(npu: number): void {
     const experts: Address[] = [];
     const tokens: number[] = [];
-    const { layouts, config, npus } = this.#plan;
-    for (let layer = 0; layer < config.layers; layer++) {
-      if (layouts[npu]?.layers[layer]?.moe === null) continue;
-      for (let id = npu; id < config.moe.experts; id += npus) {
+    for (const layer of this.#loads.layers) {
+      for (let id = npu; id < this.#plan.config.moe.experts; id += this.#plan.npus) {
         const self = expertAddress(layer, id);
-        const total = layouts.reduce((sum, layout) => {
-          const counts = layout.layers[layer]?.moe?.counts ?? 0;
-          return sum + ((this.#space.wordsOf(counts)[(offsetOf(counts) >>> 2) + id] as number) >>> 0);
-        }, 0);
-        const news = total - (this.#reported.get(self) ?? 0);
-        if (news <= 0) continue;
+        const total = this.#loads.of(layer, id);
+        // An NPU that moved to another die counts from 0 again.
+        const news = total - Math.min(total, this.#reported.get(self) ?? 0);
         this.#reported.set(self, total);
+        if (news === 0) continue;
         experts.push(self);
         tokens.push(news);
       }
@@ -249,7 +266,7 @@ class NpuWorker {
   }
 
   #transmit(to: Address, from: Address, message: Message): void {
-    const thread = threadOf(to, this.#plan);
+    const thread = this.#directory.threadOf(to);
     if (this.#links.isAttached(thread)) this.#port.send(thread, to, from, message);
   }
 
@@ -267,19 +284,15 @@ class NpuWorker {
   #receiveThreadMessage(message: ThreadMessage): void {
     switch (message.type) {
       case 'PEER_LOST':
-        this.#links.detach(threadOfWorker(message.worker));
-        // What it asked for must not be written into the memory of its successor.
-        this.#dispatches = this.#dispatches.filter(({ source }) => !this.#livesOn(source, message.worker));
-        for (let npu = 0; npu < this.#plan.npus; npu++)
-          if (this.#livesOn(npu, message.worker)) for (const program of this.#programs.values()) program.forget(npu);
+        this.#links.detach(this.#directory.threadOfWorker(message.worker));
+        this.#refresh(message.worker);
         this.#tellControl(threadPeerDetached(message.worker));
         break;
       case 'PEER_RESTARTED':
-        this.#links.attach(threadOfWorker(message.worker));
-        for (let npu = 0; npu < this.#plan.npus; npu++) {
-          if (!this.#livesOn(npu, message.worker)) continue;
-          for (const program of this.#programs.values()) program.dispatchAgain(npu);
-        }
+        this.#directory.move(message.worker, message);
+        this.#refresh(message.worker);
+        this.#links.attach(message.thread);
+        for (const npu of this.#directory.npusOfWorker(message.worker)) for (const program of this.#steps) program.askAgain(npu);
         break;
       case 'INSPECT':
         this.#tellControl(threadInspected(message.query, this.#worker, this.#report(), this.#links.counters(), [...this.#host.unexpected.keys()]));
@@ -289,8 +302,8 @@ class NpuWorker {
     }
   }
 
-  #livesOn(npu: number, worker: number): boolean {
-    return workerOfNpu(npu, this.#plan.npus, this.#plan.workers) === worker;
+  #refresh(worker: number): void {
+    for (const npu of this.#directory.npusOfWorker(worker)) for (const program of this.#steps) program.exchange.refresh(this.#directory.dieOfNpu(npu));
   }
 
   #report(): NpuReport[] {
@@ -310,6 +323,14 @@ class NpuWorker {
       };
     });
   }
+}
+
+function memoized<Value>(make: (die: number) => Value): (die: number) => Value {
+  const made: Value[] = [];
+  return (die) => {
+    made[die] ??= make(die);
+    return made[die];
+  };
 }
 
 const worker = new NpuWorker(workerData as WorkerData);

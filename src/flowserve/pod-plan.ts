@@ -5,15 +5,17 @@
 import { totalmem } from 'node:os';
 import { offsetOf } from '../fabric/address.ts';
 import { planRings, type RingPlace } from '../fabric/links.ts';
-import { type MemoryPlan, planMemory } from '../fabric/memory-plan.ts';
+import { type MemoryPlan, planMemory, type Region } from '../fabric/memory-plan.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
-import { MinipodError } from '../protocol/errors.ts';
-import { CALLER_THREAD, CONTROL_THREAD, threadOfWorker } from '../runtime/directory.ts';
-import { type LayoutOptions, layoutNpu, type NpuLayout } from './npu-layout.ts';
+import { assert, MinipodError } from '../protocol/errors.ts';
+import { CALLER_THREAD, CONTROL_THREAD, diesOf, firstSeat, spareSeats, type Topology } from '../runtime/directory.ts';
+import type { Areas } from '../xccl/areas.ts';
+import { type Dtypes, type LayoutOptions, layoutNpu, type NpuLayout } from './npu-layout.ts';
 
-export type PlanOptions = Omit<LayoutOptions, 'kv_blocks'> & {
+export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies'> & {
   readonly workers: number;
+  readonly spare_workers: number;
   readonly kv_blocks: number | undefined;
   readonly segment_bytes: number;
   readonly memory_bytes: number | undefined;
@@ -23,9 +25,13 @@ export type PodPlan = {
   readonly config: ModelConfig;
   readonly npus: number;
   readonly workers: number;
+  readonly topology: Topology;
   readonly memory: MemoryPlan;
   readonly rings: readonly RingPlace[];
+  /** By NPU, on the die that it has at first. */
   readonly layouts: readonly NpuLayout[];
+  /** By die, spares included. */
+  readonly dies: readonly Region[];
   readonly options: LayoutOptions;
 };
 
@@ -39,7 +45,8 @@ const PEER_RING_BYTES = 1 << 16;
 /** @throws `invalid_request` for options that contradict one another, `out_of_memory` with the sum shown. */
 export function planPod(checkpoint: Checkpoint, options: PlanOptions): PodPlan {
   const { config } = checkpoint;
-  const { npus, workers } = options;
+  const { npus, workers, spare_workers } = options;
+  const topology: Topology = { npus, workers, spare_workers };
   if (workers > npus)
     throw new MinipodError('invalid_request', `workers: ${workers} threads for ${npus} NPUs; an NPU lives on one worker, so use at most ${npus}`, {
       param: 'workers',
@@ -49,21 +56,26 @@ export function planPod(checkpoint: Checkpoint, options: PlanOptions): PodPlan {
   const blocksOfRequest = Math.ceil(config.maxPositions / options.kv_block_size);
   const layoutOptions: LayoutOptions = {
     npus,
+    dies: diesOf(topology),
     kv_blocks: options.kv_blocks ?? FULL_REQUESTS * blocksOfRequest,
     kv_block_size: options.kv_block_size,
     max_batch_tokens: options.max_batch_tokens,
     max_batch_requests: options.max_batch_requests,
   };
-  const dtypeOf = (name: string) => checkpoint.tensors.get(name)?.dtype ?? 'BF16';
+  const dtypeOf = dtypeIn(checkpoint);
   const wide = powerOfTwo(Math.max(CALLER_RING_BYTES_MIN, 2 * BYTES_PER_PROMPT_TOKEN * config.maxPositions));
-  const planned = planRings(ringPairs(workers, wide), 0);
+  const planned = planRings(ringPairs(topology, wide), 0);
   const sizes = Array.from({ length: npus }, (_, npu) => layoutNpu(config, dtypeOf, layoutOptions, npu, 0).bytes);
   const memory = planMemory(
-    [{ owner: 'pod', kind: 'rings', bytes: planned.bytes }, ...sizes.map((bytes, npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes }))],
+    [
+      { owner: 'pod', kind: 'rings', bytes: planned.bytes },
+      ...sizes.map((bytes, npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes })),
+      ...Array.from({ length: layoutOptions.dies - npus }, (_, spare) => ({ owner: `spare/${spare}`, kind: 'hbm' as const, bytes: Math.max(...sizes) })),
+    ],
     options.segment_bytes,
     options.memory_bytes ?? Math.floor(totalmem() * 0.75),
   );
-  const [rings, ...regions] = memory.regions.filter(({ kind }) => kind !== 'control');
+  const [rings, ...dies] = memory.regions.filter(({ kind }) => kind !== 'control');
   const ringsAt = offsetOf(rings?.base ?? 0);
   return {
     config,
@@ -71,14 +83,17 @@ export function planPod(checkpoint: Checkpoint, options: PlanOptions): PodPlan {
     workers,
     memory,
     rings: planned.rings.map((ring) => ({ ...ring, offset: ring.offset + ringsAt })),
-    layouts: regions.map(({ base, bytes }, npu) => layoutNpu(config, dtypeOf, layoutOptions, npu, base, bytes)),
+    topology,
+    layouts: dies.slice(0, npus).map(({ base, bytes }, npu) => layoutNpu(config, dtypeOf, layoutOptions, npu, base, bytes)),
+    dies,
     options: layoutOptions,
   };
 }
 
-/** Caller and control; control and each worker; each worker and each other. */
-function ringPairs(workers: number, wide: number): { from: number; to: number; capacity: number }[] {
-  const threads = Array.from({ length: workers }, (_, worker) => threadOfWorker(worker));
+/** Caller and control; control and each worker; each worker and each other; the spare seats too. */
+function ringPairs(topology: Topology, wide: number): { from: number; to: number; capacity: number }[] {
+  const seats = [...Array.from({ length: topology.workers }, (_, worker) => firstSeat(worker, topology)), ...spareSeats(topology)];
+  const threads = seats.map(({ thread }) => thread);
   const both = (a: number, b: number, capacity: number) => [
     { from: a, to: b, capacity },
     { from: b, to: a, capacity },
@@ -91,3 +106,25 @@ function ringPairs(workers: number, wide: number): { from: number; to: number; c
 }
 
 const powerOfTwo = (bytes: number): number => 2 ** Math.ceil(Math.log2(bytes));
+
+const dtypeIn =
+  (checkpoint: Checkpoint): Dtypes =>
+  (name) =>
+    checkpoint.tensors.get(name)?.dtype ?? 'BF16';
+
+/** The layout of an NPU that moves to another die. */
+export function layoutOnDie(plan: PodPlan, checkpoint: Checkpoint, npu: number, die: number): NpuLayout {
+  const region = plan.dies[die];
+  assert(region, `there is no die ${die}`);
+  return layoutNpu(plan.config, dtypeIn(checkpoint), plan.options, npu, region.base, region.bytes);
+}
+
+/** Where a die's areas lie: at its region's beginning, whichever NPU has it. */
+export const areasOfDie = (plan: PodPlan, die: number): Areas => {
+  const [first] = plan.layouts;
+  const region = plan.dies[die];
+  assert(first && region, `there is no die ${die}`);
+  const { metadata, managed, dispatch, reply, ...sizes } = first.areas;
+  const moved = (address: number): number => address - first.base + region.base;
+  return { ...sizes, metadata: moved(metadata), managed: moved(managed), dispatch: moved(dispatch), reply: moved(reply) };
+};

@@ -7,12 +7,14 @@
  */
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
+import { BlockPool } from '../fabric/block-pool.ts';
 import { isMoeLayer } from '../model/config.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import type { PositionLogprobs, StepEntry, StepOutcome, StepPlan } from '../protocol/messages.ts';
-import type { Combine, Dispatch, Exchange } from '../xccl/exchange.ts';
-import { ExpertBatches } from './expert-batches.ts';
+import type { Exchange, Request } from '../xccl/exchange.ts';
+import { deadlineExceeded } from '../xccl/operation.ts';
+import { ExpertBatches, type Share } from './expert-batches.ts';
 import type { Forward, Span } from './forward.ts';
 import { LOGIT_ROWS_MAX } from './npu-layout.ts';
 import { NOT_FINITE, Sampler } from './sampler.ts';
@@ -24,24 +26,38 @@ type Run = {
   readonly spans: readonly Span[];
   readonly rows: number;
   layer: number;
-  readonly missing: Map<number, Dispatch>;
+  /** By expert NPU that has not answered: what it was asked, and under which event. */
+  readonly missing: Map<number, { readonly share: Share; event: number }>;
+  asked_ms: number;
   failedPeer: number | null;
 };
+
+/** A peer that lives answers within milliseconds; one that died is replaced in less than this, and asked again. */
+const EXPERTS_DEADLINE_MS = 30_000;
 
 export class StepProgram {
   readonly forward: Forward;
   readonly batches: ExpertBatches;
+  readonly exchange: Exchange;
+  readonly #blocks: BlockPool;
+  /** By slot: its KV blocks. */
+  readonly #held = new Map<number, number[]>();
   readonly #sampler: Sampler;
-  readonly #exchange: Exchange;
+  readonly #dieOf: (npu: number) => number;
+  readonly #now_ms: () => number;
   readonly #words: Int32Array;
   readonly #self: Address;
   #run: Run | null = null;
 
-  constructor(forward: Forward, space: AddressSpace, exchange: Exchange, npus: number) {
+  constructor(forward: Forward, space: AddressSpace, exchange: Exchange, npus: number, dieOf: (npu: number) => number) {
+    const { npu, kv } = forward.layout;
     this.forward = forward;
     this.batches = new ExpertBatches(forward, space, npus);
+    this.exchange = exchange;
+    this.#blocks = new BlockPool(space, { name: `KV of npu/${npu}`, table: kv.holders, base: kv.address, block_bytes: kv.block_bytes, blocks: kv.blocks });
     this.#sampler = new Sampler(forward, space);
-    this.#exchange = exchange;
+    this.#dieOf = dieOf;
+    this.#now_ms = exchange.endpoint.surroundings.now_ms;
     this.#self = address('npu', forward.layout.npu);
     this.#words = space.wordsOf(forward.layout.base);
   }
@@ -63,14 +79,19 @@ export class StepProgram {
     return this.#run !== null;
   }
 
-  /** Nothing to do before the missing peers answer. */
+  /** Nothing to do before a peer answers. */
   get isWaiting(): boolean {
     return this.#run !== null && this.#run.missing.size > 0;
   }
 
+  /** KV blocks as the memory knows them. */
+  get blocks(): BlockPool {
+    return this.#blocks;
+  }
+
   start(plan: StepPlan): void {
     assert(this.#run === null, `NPU ${this.npu} is busy with step ${this.#run?.plan.step}`);
-    for (const slot of plan.detach) this.#sampler.detach(slot);
+    for (const slot of plan.detach) this.#detach(slot);
     const spans: Span[] = [];
     let row = 0;
     for (const entry of plan.entries) {
@@ -78,7 +99,7 @@ export class StepProgram {
       spans.push({ slot: entry.slot, row, rows: entry.tokens.length });
       row += entry.tokens.length;
     }
-    this.#run = { plan, spans, rows: row, layer: 0, missing: new Map(), failedPeer: null };
+    this.#run = { plan, spans, rows: row, layer: 0, missing: new Map(), asked_ms: 0, failedPeer: null };
     this.forward.embed(row);
   }
 
@@ -88,7 +109,7 @@ export class StepProgram {
     assert(run, `NPU ${this.npu} runs no step`);
     const { forward } = this;
     while (run.layer < forward.config.layers) {
-      if (run.missing.size > 0) return { state: 'pending', missing: [...run.missing.keys()] };
+      if (run.missing.size > 0 && !this.#pull(run)) return this.#pending(run);
       if (run.failedPeer !== null) throw new MinipodError('worker_failed', `the experts of NPU ${run.failedPeer} failed at layer ${run.layer}`);
       if (forward.config.moe.experts > 0 && isMoeLayer(forward.config, run.layer)) {
         if (!this.#isDispatched) this.#dispatch(run);
@@ -116,56 +137,89 @@ export class StepProgram {
     forward.postNorm(run.layer, run.rows);
     forward.gate(run.layer, run.rows);
     const shares = this.batches.sort(run.rows);
-    for (const share of shares) {
-      if (share.npu === this.npu) continue;
-      const dispatch = this.batches.describe(share, run.plan.step, run.layer);
-      run.missing.set(share.npu, dispatch);
-      this.#exchange.dispatch(dispatch);
-    }
-    if (run.missing.size > 0) this.#exchange.publish();
+    for (const share of shares) if (share.npu !== this.npu) run.missing.set(share.npu, { share, event: this.#ask(share, run.layer) });
+    if (run.missing.size > 0) run.asked_ms = this.#now_ms();
     const own = shares.find(({ npu }) => npu === this.npu);
-    if (own !== undefined) this.batches.compute(this.batches.describe(own, run.plan.step, run.layer));
+    if (own !== undefined) this.batches.compute(this.batches.describe(own, run.layer), this.batches.replyAddress(own), own.pairs);
     forward.sharedExpert(run.layer, run.rows);
     this.#isDispatched = true;
   }
 
-  /** An expert NPU has answered. Answers to a step that was given up only tell that its memory is free again. */
-  receive({ source, step, layer, failed }: Combine): void {
-    const run = this.#run;
-    if (run?.plan.step === step && run.layer === layer) {
-      run.missing.delete(source);
-      if (failed) run.failedPeer = source;
-    }
-    this.#owed.delete(source);
+  #ask(share: Share, layer: number): number {
+    return this.exchange.dispatch(this.#dieOf(share.npu), this.batches.describe(share, layer));
   }
 
-  /** A peer is gone and answers nothing any more. */
-  forget(npu: number): void {
-    this.#owed.delete(npu);
+  /** Pulls the answers that have come. True: none is missing any more. */
+  #pull(run: Run): boolean {
+    for (const [npu, { share, event }] of run.missing) {
+      const answer = this.exchange.pull(this.#dieOf(npu), event, this.batches.replyAddress(share), share.pairs);
+      if (answer === 'pending') continue;
+      run.missing.delete(npu);
+      if (answer === 'failed') run.failedPeer = npu;
+    }
+    return run.missing.size === 0;
+  }
+
+  /** @throws `deadline_exceeded` naming the NPUs that have not answered for too long. */
+  #pending(run: Run): Poll {
+    const waited_ms = this.#now_ms() - run.asked_ms;
+    const missing = [...run.missing.keys()];
+    if (waited_ms > EXPERTS_DEADLINE_MS) throw deadlineExceeded(`layer ${run.layer} of NPU ${this.npu}`, missing, waited_ms);
+    return { state: 'pending', missing };
   }
 
   /** Asks a peer once more for what it has not answered: it was restarted. Experts keep no state, so asking twice is harmless. */
-  dispatchAgain(npu: number): void {
-    // A new thread owes nothing.
-    this.#owed.delete(npu);
-    const dispatch = this.#run?.missing.get(npu);
-    if (dispatch !== undefined) this.#exchange.dispatch(dispatch);
+  askAgain(npu: number): void {
+    const run = this.#run;
+    const missing = run?.missing.get(npu);
+    if (run !== null && missing !== undefined) missing.event = this.#ask(missing.share, run.layer);
   }
 
-  /** Expert NPUs that still read and write this one's memory for a step that was given up. */
-  readonly #owed = new Set<number>();
-
-  /** No peer works for a step that was given up: the next one may use the same memory. */
-  get isReset(): boolean {
-    return this.#run === null && this.#owed.size === 0;
+  /** The persistent kernel of its experts: answers what peers have dispatched, in turn, up to a bound. How many there were. */
+  serve(limit: number): number {
+    let served = 0;
+    for (; served < limit; served++) {
+      const request = this.exchange.nextRequest(this.batches.pairsOf);
+      if (request === null) break;
+      this.exchange.answer(request, this.#computes(request));
+    }
+    return served;
   }
 
-  /** Gives the step up and forgets all slots. */
+  /** False: the experts failed at it. That is the asker's step to fail; this NPU and all others go on. */
+  #computes(request: Request): boolean {
+    try {
+      this.batches.compute(request, this.forward.layout.areas.reply + request.replyOffset, request.pairs);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Gives the step up and forgets all slots. Nobody is waited for: what peers still compute for it lies in their memory, and is not looked for. */
   reset(): void {
-    for (const npu of this.#run?.missing.keys() ?? []) this.#owed.add(npu);
+    for (const [npu, { event }] of this.#run?.missing ?? []) this.exchange.abandon(this.#dieOf(npu), event);
     this.#run = null;
     this.#isDispatched = false;
+    for (const slot of [...this.#held.keys()]) this.#freeBlocks(slot);
     this.#sampler.reset();
+  }
+
+  #detach(slot: number): void {
+    this.#freeBlocks(slot);
+    this.#sampler.detach(slot);
+  }
+
+  #freeBlocks(slot: number): void {
+    for (const block of this.#held.get(slot) ?? []) this.#blocks.free(block, slot);
+    this.#held.delete(slot);
+  }
+
+  #holdBlocks(slot: number, blocks: readonly number[]): void {
+    for (const block of blocks) this.#blocks.hold(block, slot);
+    const held = this.#held.get(slot);
+    if (held === undefined) this.#held.set(slot, [...blocks]);
+    else held.push(...blocks);
   }
 
   #writeInputs(entry: StepEntry, row: number): void {
@@ -173,7 +227,8 @@ export class StepProgram {
     if (entry.attach !== null) this.#sampler.attach(entry.slot, entry.attach, entry.output);
     const { address, blocks_max } = layout.blockTables;
     let table = (offsetOf(address) >>> 2) + entry.slot * blocks_max + entry.first_block;
-    for (const block of entry.blocks) this.#words[table++] = offsetOf(layout.kv.address) + block * layout.kv.block_bytes;
+    if (entry.blocks.length > 0) this.#holdBlocks(entry.slot, entry.blocks);
+    for (const block of entry.blocks) this.#words[table++] = offsetOf(this.#blocks.addressOf(block, entry.slot));
     entry.tokens.forEach((token, index) => {
       this.#words[(at.tokenIds >>> 2) + row + index] = token;
       this.#words[(at.positions >>> 2) + row + index] = entry.start + index;

@@ -6,14 +6,15 @@
 import { jobExecutor } from '../../actors/job-executor.ts';
 import { workerOfNpu } from '../../actors/policies/placement.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
-import { offsetOf } from '../fabric/address.ts';
 import { AddressSpace } from '../fabric/address-space.ts';
 import { Links } from '../fabric/links.ts';
 import { allocateSegments } from '../fabric/memory-plan.ts';
+import { ExpertLoads } from '../flowserve/expert-loads.ts';
 import { checkLength, sequencesOf } from '../flowserve/frontend.ts';
 import { WeightLoader } from '../flowserve/load-weights.ts';
+import type { NpuLayout } from '../flowserve/npu-layout.ts';
 import { OutputProcess } from '../flowserve/output-process.ts';
-import { type PlanOptions, type PodPlan, planPod } from '../flowserve/pod-plan.ts';
+import { layoutOnDie, type PlanOptions, type PodPlan, planPod } from '../flowserve/pod-plan.ts';
 import { type Checkpoint, openCheckpoint } from '../model/checkpoint.ts';
 import { instantiateKernels, loadKernelModule } from '../model/kernels/kernels.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
@@ -25,7 +26,7 @@ import type { FrontendMessage, Message } from '../protocol/messages.ts';
 import { type LinkReport, type NpuReport, type ThreadMessage, threadInspect } from '../protocol/threads.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
 import { type Clock, monotonicClock } from '../runtime/clock.ts';
-import { CALLER_THREAD, CONTROL_THREAD, FIRST_WORKER_THREAD, threadOf, threadOfWorker } from '../runtime/directory.ts';
+import { CALLER_THREAD, CONTROL_THREAD, Directory, type Seat, spareSeats, threadsOf } from '../runtime/directory.ts';
 import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/event-loop.ts';
 import { MessagePort } from '../runtime/message-port.ts';
 import { birthOf } from './births.ts';
@@ -85,6 +86,10 @@ const START_DEADLINE_MS = 60_000;
 
 export class Control {
   readonly #plan: PodPlan;
+  readonly #folder: string;
+  readonly #module: WebAssembly.Module;
+  readonly #directory: Directory;
+  readonly #loads: ExpertLoads;
   readonly #space: AddressSpace;
   readonly #tokenizer: Tokenizer;
   readonly #port: MessagePort;
@@ -124,21 +129,27 @@ export class Control {
     parameters: number,
   ) {
     this.#plan = plan;
+    this.#folder = options.folder;
+    this.#module = module;
+    this.#directory = new Directory(plan.topology);
     this.#space = space;
+    this.#loads = new ExpertLoads(plan, space, this.#directory);
     this.#tokenizer = tokenizer;
     this.#clock = monotonicClock(options.origin_ms);
     this.#ready = Promise.withResolvers<void>();
     const first = memories[0] as WebAssembly.Memory;
-    this.#port = new MessagePort(new Links(CONTROL_THREAD, first, plan.rings, space.control));
+    const links = new Links(CONTROL_THREAD, first, plan.rings, space.control);
+    for (const { thread } of spareSeats(plan.topology)) links.detach(thread);
+    this.#port = new MessagePort(links);
     this.#output = new OutputProcess(tokenizer, plan.config.eosTokenIds, {
       tell: (message) => this.#tellCaller(message),
       stopTask: (sequence) => this.#host.send(taskAddress(sequence), FRONTEND, stopStringFound()),
     });
     this.#host = new ActorHost({
       clock: this.#clock,
-      isLocal: (to) => threadOf(to, plan) === CONTROL_THREAD,
+      isLocal: (to) => this.#directory.threadOf(to) === CONTROL_THREAD,
       transmit: (to, from, message) => {
-        const thread = threadOf(to, plan);
+        const thread = this.#directory.threadOf(to);
         if (this.#port.links.isAttached(thread)) this.#port.send(thread, to, from, message);
       },
       birthOf,
@@ -147,10 +158,12 @@ export class Control {
       onUnexpected: () => {},
     });
     this.#inspections = new Inspections((worker, query) => {
-      this.#port.send(threadOfWorker(worker), address('worker', worker), CONTROL, threadInspect(query), 'control');
+      this.#port.send(this.#directory.threadOfWorker(worker), address('worker', worker), CONTROL, threadInspect(query), 'control');
       this.#port.links.flush();
     });
-    this.#workers = new Workers(plan, memories, module, options.origin_ms, {
+    this.#workers = new Workers(plan, space, module, options.origin_ms, {
+      directory: this.#directory,
+      furnish: (worker, seat) => this.#furnish(worker, seat),
       clock: this.#clock,
       port: this.#port,
       onLost: (worker, error) => this.#workerLost(worker, error),
@@ -184,13 +197,13 @@ export class Control {
     const reports = await this.#inspections.inspect(
       Array.from({ length: this.#plan.workers }, (_, worker) => worker).filter((worker) => this.#workers.isRunning(worker)),
     );
-    const threads = FIRST_WORKER_THREAD + this.#plan.workers;
+    const threads = threadsOf(this.#plan.topology);
     const control = this.#port.links.control;
     return {
       npus: reports.flatMap(({ npus }) => npus).sort((a, b) => a.npu - b.npu),
       links: [
         { from: CONTROL_THREAD, reports: this.#port.links.counters() },
-        ...reports.map(({ worker, links }) => ({ from: threadOfWorker(worker), reports: links })),
+        ...reports.map(({ worker, links }) => ({ from: this.#directory.threadOfWorker(worker), reports: links })),
       ],
       wakes: Array.from({ length: threads }, (_, thread) => control.wakes(thread)),
       expert_loads: this.#expertLoads(),
@@ -330,19 +343,30 @@ export class Control {
       });
   }
 
-  /** Tokens routed to each expert, `[MoE layer][expert id]`: the sum over all NPUs' counters. */
+  /** Tokens routed to each expert, `[MoE layer][expert id]`. */
   #expertLoads(): number[][] {
-    const { layouts, config } = this.#plan;
-    return Array.from({ length: config.layers }, (_, layer) => layer).flatMap((layer) => {
-      const counters = layouts.flatMap((layout) => layout.layers[layer]?.moe?.counts ?? []);
-      if (counters.length === 0) return [];
-      return [
-        Array.from({ length: config.moe.experts }, (_, expert) =>
-          counters.reduce((sum, counts) => sum + ((this.#space.wordsOf(counts)[(offsetOf(counts) >>> 2) + expert] as number) >>> 0), 0),
-        ),
-      ];
-    });
+    const { experts } = this.#plan.config.moe;
+    return this.#loads.layers.map((layer) => Array.from({ length: experts }, (_, expert) => this.#loads.of(layer, expert)));
   }
+
+  /** Loads a worker's NPUs onto other dies, from the checkpoint: what lies on those that it had is in quarantine. */
+  #furnish(worker: number, { dies }: Seat): readonly NpuLayout[] {
+    using checkpoint = openCheckpoint(this.#folder);
+    const layouts = this.#directory.npusOfWorker(worker).map((npu, index) => layoutOnDie(this.#plan, checkpoint, npu, dies[index] as number));
+    for (const _ of weightLoader(checkpoint, this.#space, this.#module).load(layouts, this.#plan.npus)) {
+      // Nobody waits for its progress.
+    }
+    return layouts;
+  }
+}
+
+function weightLoader(checkpoint: Checkpoint, space: AddressSpace, module: WebAssembly.Module): WeightLoader {
+  const kernels = space.memories.map((memory) => instantiateKernels(module, memory));
+  return new WeightLoader(checkpoint, space, (segment) => {
+    const found = kernels[segment];
+    assert(found, `there is no segment ${segment}`);
+    return found;
+  });
 }
 
 async function loadWeights(
@@ -352,16 +376,11 @@ async function loadWeights(
   module: WebAssembly.Module,
   onProgress: (report: ProgressReport) => Promise<void>,
 ): Promise<void> {
-  const kernels = space.memories.map((memory) => instantiateKernels(module, memory));
-  const loader = new WeightLoader(checkpoint, space, (segment) => {
-    const found = kernels[segment];
-    assert(found, `there is no segment ${segment}`);
-    return found;
-  });
+  const loader = weightLoader(checkpoint, space, module);
   const total_bytes = checkpoint.parts.reduce((sum, { loaded, tensor }) => sum + (loaded ? tensor.bytes : 0), 0);
   let loaded_bytes = 0;
   let reported = 0;
-  for (const { tensor, bytes } of loader.load(plan.layouts)) {
+  for (const { tensor, bytes } of loader.load(plan.layouts, plan.npus)) {
     loaded_bytes += bytes;
     if (loaded_bytes - reported < total_bytes / PROGRESS_STEPS && loaded_bytes < total_bytes) continue;
     reported = loaded_bytes;

@@ -19,7 +19,8 @@ export type ThreadMessage =
   | { readonly type: 'PEER_LOST'; readonly worker: number }
   /** The sender has let go of the lost worker's rings. */
   | { readonly type: 'PEER_DETACHED'; readonly worker: number }
-  | { readonly type: 'PEER_RESTARTED'; readonly worker: number }
+  /** Its successor runs, on this thread's rings and these dies. */
+  | { readonly type: 'PEER_RESTARTED'; readonly worker: number; readonly thread: number; readonly dies: readonly number[] }
   | { readonly type: 'INSPECT'; readonly query: number }
   | {
       readonly type: 'INSPECTED';
@@ -34,7 +35,12 @@ export type ThreadMessage =
 export const threadStarted = (worker: number): ThreadMessage => ({ type: 'THREAD_STARTED', worker });
 export const threadPeerLost = (worker: number): ThreadMessage => ({ type: 'PEER_LOST', worker });
 export const threadPeerDetached = (lost: number): ThreadMessage => ({ type: 'PEER_DETACHED', worker: lost });
-export const threadPeerRestarted = (worker: number): ThreadMessage => ({ type: 'PEER_RESTARTED', worker });
+export const threadPeerRestarted = (worker: number, thread: number, dies: readonly number[]): ThreadMessage => ({
+  type: 'PEER_RESTARTED',
+  worker,
+  thread,
+  dies,
+});
 export const threadInspect = (query: number): ThreadMessage => ({ type: 'INSPECT', query });
 export const threadInspected = (
   query: number,

@@ -1,7 +1,10 @@
 /**
- * Which thread hosts which role. Addresses name roles; this alone knows about threads.
+ * Where everybody is: which thread hosts which role, and which die's memory an NPU has. Addresses name roles; this alone knows about threads and dies.
  *
- *   thread 0: the caller    1: control (frontend, request, job, task, executors)    2…: workers (dp-group, npu, expert)
+ *   thread 0: the caller    1: control (frontend, request, job, task, executors)    2…: workers (dp-group, npu, expert), then spares
+ *   die n: NPU n's, then spares
+ *
+ * A worker that was given up without proof that it stopped leaves its thread's rings and its dies to quarantine; its successor takes spare ones.
  * @module
  */
 import { npuOfExpert, workerOfNpu } from '../../actors/policies/placement.ts';
@@ -9,24 +12,90 @@ import { type Address, idOf, roleOf } from '../protocol/address.ts';
 
 export const CALLER_THREAD = 0;
 export const CONTROL_THREAD = 1;
-export const FIRST_WORKER_THREAD = 2;
+const FIRST_WORKER_THREAD = 2;
 
-export type Topology = { readonly npus: number; readonly workers: number };
+export type Topology = { readonly npus: number; readonly workers: number; readonly spare_workers: number };
 
-export const threadOfWorker = (worker: number): number => FIRST_WORKER_THREAD + worker;
+/** Who sits where: a plain value, as it travels to threads. */
+export type Seating = { /** By worker. */ readonly threads: readonly number[] /** By NPU. */; readonly dies: readonly number[] };
+/** A place for one worker: a thread's rings, and dies for its NPUs. */
+export type Seat = { readonly thread: number; readonly dies: readonly number[] };
 
-export function threadOf(to: Address, { npus, workers }: Topology): number {
-  switch (roleOf(to)) {
-    case 'caller':
-      return CALLER_THREAD;
-    case 'dp-group':
-    case 'npu':
-      return threadOfWorker(workerOfNpu(idOf(to), npus, workers));
-    case 'expert':
-      return threadOfWorker(workerOfNpu(npuOfExpert(idOf(to) & 0xffff, npus), npus, workers));
-    case 'worker':
-      return threadOfWorker(idOf(to));
-    default:
-      return CONTROL_THREAD;
+const npusOf = (worker: number, { npus, workers }: Topology): number[] =>
+  Array.from({ length: npus }, (_, npu) => npu).filter((npu) => workerOfNpu(npu, npus, workers) === worker);
+
+/** Where the workers sit at first. */
+export const firstSeat = (worker: number, topology: Topology): Seat => ({ thread: FIRST_WORKER_THREAD + worker, dies: npusOf(worker, topology) });
+
+/** The spare seats, each large enough for any worker. */
+export function spareSeats(topology: Topology): Seat[] {
+  const { npus, workers, spare_workers } = topology;
+  const npus_max = Math.ceil(npus / workers);
+  return Array.from({ length: spare_workers }, (_, spare) => ({
+    thread: FIRST_WORKER_THREAD + workers + spare,
+    dies: Array.from({ length: npus_max }, (_, index) => npus + spare * npus_max + index),
+  }));
+}
+
+export const diesOf = (topology: Topology): number => topology.npus + spareSeats(topology).reduce((sum, { dies }) => sum + dies.length, 0);
+export const threadsOf = ({ workers, spare_workers }: Topology): number => FIRST_WORKER_THREAD + workers + spare_workers;
+
+/** One thread's knowledge of the seating. */
+export class Directory {
+  readonly topology: Topology;
+  readonly #threads: number[];
+  readonly #dies: number[];
+
+  constructor(topology: Topology, seating?: Seating) {
+    this.topology = topology;
+    this.#threads = [...(seating?.threads ?? Array.from({ length: topology.workers }, (_, worker) => firstSeat(worker, topology).thread))];
+    this.#dies = [...(seating?.dies ?? Array.from({ length: topology.npus }, (_, npu) => npu))];
+  }
+
+  get seating(): Seating {
+    return { threads: [...this.#threads], dies: [...this.#dies] };
+  }
+
+  npusOfWorker(worker: number): number[] {
+    return npusOf(worker, this.topology);
+  }
+
+  workerOfNpu(npu: number): number {
+    return workerOfNpu(npu, this.topology.npus, this.topology.workers);
+  }
+
+  threadOfWorker(worker: number): number {
+    return this.#threads[worker] as number;
+  }
+
+  dieOfNpu(npu: number): number {
+    return this.#dies[npu] as number;
+  }
+
+  /** −1: nobody's, a spare or in quarantine. */
+  threadOfDie(die: number): number {
+    const npu = this.#dies.indexOf(die);
+    return npu < 0 ? -1 : this.threadOfWorker(this.workerOfNpu(npu));
+  }
+
+  move(worker: number, { thread, dies }: Seat): void {
+    this.#threads[worker] = thread;
+    for (const [index, npu] of this.npusOfWorker(worker).entries()) this.#dies[npu] = dies[index] as number;
+  }
+
+  threadOf(to: Address): number {
+    switch (roleOf(to)) {
+      case 'caller':
+        return CALLER_THREAD;
+      case 'dp-group':
+      case 'npu':
+        return this.threadOfWorker(this.workerOfNpu(idOf(to)));
+      case 'expert':
+        return this.threadOfWorker(this.workerOfNpu(npuOfExpert(idOf(to) & 0xffff, this.topology.npus)));
+      case 'worker':
+        return this.threadOfWorker(idOf(to));
+      default:
+        return CONTROL_THREAD;
+    }
   }
 }

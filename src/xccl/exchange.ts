@@ -1,22 +1,28 @@
 /**
- * Dispatch and combine between NPUs, pull-based (xDeepServe §3.2): an attention NPU leaves its tokens and, for each expert NPU that it needs, the list of
- * (expert, tokens) in its own memory, and sends one DISPATCH with their addresses; the expert NPU pulls the rows, computes, writes one row per
- * (token, expert) to the place that the sender reserved, and answers with COMBINE. The sender sums; so the bits do not depend on who answers first.
+ * Dispatch and combine between NPUs that flow, each at its own pace (xDeepServe §3.2 for the data path, §5.3 for doing without global steps): an attention
+ * NPU asks just the expert NPUs that it needs, layer by layer, and an expert NPU serves whoever asks. The collectives, where all ranks meet, are in all-to-all.
  *
- * Whether the peer shares the thread or not looks the same: a queue or a ring carries the same words.
+ *   attention NPU                                          expert NPU
+ *   rows, lists in its dispatch area
+ *   field DISPATCH in the peer's metadata ───────────────▶ sees it, checks it, pulls lists and rows
+ *                                                          computes into its reply area
+ *   sees it, pulls the rows into place   ◀─────────────── field COMBINE in the asker's metadata
+ *   marks its DISPATCH field as taken  · · · · · · · · · ▶ looks at the mark when it needs the room again
+ *
+ *   DISPATCH  a layer | b segments | c offset of the segments | d offset of the pairs' rows | e taken: the event whose answer was pulled
+ *   COMBINE   a event that is answered | b offset in the reply area | c pairs | d status
+ *
+ * Everybody writes into its own areas and its own fields only. So an asker that gives a step up needs to wait for nobody: what peers still compute for it
+ * is an answer to an event that it no longer looks for. Whoever is given up changes nothing that anyone reads: its fields carry an epoch that is over.
  * @module
  */
+import { MinipodError } from '../protocol/errors.ts';
+import { CHANNEL, FIELD_WORD } from './areas.ts';
+import type { Endpoint } from './endpoint.ts';
+import { ReplyArea } from './reply-area.ts';
 
-import { SEGMENT_STRIDE } from '../fabric/address-space.ts';
-import type { Links } from '../fabric/links.ts';
-import { FRAME_KIND, type FrameHeader, type RingConsumer } from '../fabric/ring.ts';
-
-/** What one DISPATCH says. All addresses are global and lie in the sender's region. */
+/** One NPU's part of a layer's tokens, as an expert NPU sees it. Addresses are global. */
 export type Dispatch = {
-  readonly source: number;
-  readonly destination: number;
-  /** The sender's step, so that an answer to a step that was given up is known as such. */
-  readonly step: number;
   readonly layer: number;
   /** u32 (expert, pairs) × `segments`. */
   readonly segmentsAddress: number;
@@ -25,103 +31,134 @@ export type Dispatch = {
   readonly pairRowsAddress: number;
   /** Row 0 of the tokens' activations. */
   readonly rowsAddress: number;
-  /** Where the row of the first pair goes; the others follow. */
-  readonly replyAddress: number;
 };
 
-export type Combine = {
-  readonly source: number;
-  readonly destination: number;
-  readonly step: number;
-  readonly layer: number;
-  /** The expert NPU could not compute it: its rows are not there. */
-  readonly failed: boolean;
-};
+/** A dispatch that has come, and where its answer goes. */
+export type Request = Dispatch & { readonly source: number; readonly event: number; readonly replyOffset: number; readonly pairs: number };
 
-export type ExchangeHandlers = { readonly onDispatch: (dispatch: Dispatch) => void; readonly onCombine: (combine: Combine) => void };
+export type Answer = 'pending' | 'failed' | 'pulled';
 
-const DISPATCH_WORDS = 11;
+const STATUS = { computed: 0, failed: 1 } as const;
 
 export class Exchange {
-  readonly #links: Links;
-  readonly #threadOfNpu: (npu: number) => number;
-  readonly #handlers: ExchangeHandlers;
-  readonly #header: FrameHeader = { kind: 0, source: 0, destination: 0, sequence: 0, epoch: 0, time: 0, bytes: 0, roles: 0 };
-  readonly #words = new Uint32Array(DISPATCH_WORDS);
-  readonly #payload = new Uint8Array(this.#words.buffer);
+  readonly endpoint: Endpoint;
+  readonly #rowBytes: number;
+  readonly #replies: ReplyArea;
+  /** Where the next look for requests begins: nobody is served twice before the others had their turn. */
+  #turn = 0;
+  #isStalled = false;
+  /** Requests whose tables led out of their source's area. */
+  refused = 0;
 
-  constructor(links: Links, threadOfNpu: (npu: number) => number, handlers: ExchangeHandlers) {
-    this.#links = links;
-    this.#threadOfNpu = threadOfNpu;
-    this.#handlers = handlers;
+  /** `rowBytes`: of one activation row. Rows begin the dispatch area. */
+  constructor(endpoint: Endpoint, rowBytes: number) {
+    this.endpoint = endpoint;
+    this.#rowBytes = rowBytes;
+    this.#replies = new ReplyArea(endpoint.areas.reply_bytes);
   }
 
-  dispatch(dispatch: Dispatch): void {
-    const thread = this.#threadOfNpu(dispatch.destination);
-    if (thread === this.#links.thread) {
-      this.#handlers.onDispatch(dispatch);
-      return;
+  /** A request waits for room that others' answers hold; they tell nobody when they take them. */
+  get isStalled(): boolean {
+    return this.#isStalled;
+  }
+
+  get replies(): ReplyArea {
+    return this.#replies;
+  }
+
+  /** Asks a peer; tables and rows lie in this die's dispatch area. Returns the event that its answer will name. */
+  dispatch(peer: number, { layer, segments, segmentsAddress, pairRowsAddress }: Dispatch): number {
+    const { dispatch } = this.endpoint.areas;
+    return this.endpoint.write(peer, CHANNEL.dispatch, layer, segments, segmentsAddress - dispatch, pairRowsAddress - dispatch, 0);
+  }
+
+  /**
+   * Pulls the peer's answer to `event`, `pairs` rows, to `target`.
+   * @throws `memory_fault` when the answer does not lie in the peer's reply area.
+   */
+  pull(peer: number, event: number, target: number, pairs: number): Answer {
+    const { endpoint } = this;
+    const combine = endpoint.newEventFrom(peer, CHANNEL.combine);
+    if (combine === 0 || endpoint.wordFrom(peer, CHANNEL.combine, FIELD_WORD.a) !== event) return 'pending';
+    const offset = endpoint.wordFrom(peer, CHANNEL.combine, FIELD_WORD.b) >>> 0;
+    const status = endpoint.wordFrom(peer, CHANNEL.combine, FIELD_WORD.d);
+    if (status === STATUS.computed) {
+      const bytes = pairs * this.#rowBytes;
+      const { reply, reply_bytes } = endpoint.surroundings.areasOf(peer);
+      if (offset + bytes > reply_bytes)
+        throw new MinipodError('memory_fault', `die ${peer} answered with ${bytes} bytes at ${offset} of its reply area of ${reply_bytes}`);
+      endpoint.space.copy(target, reply + offset, bytes);
     }
-    const words = this.#words;
-    words[0] = dispatch.layer;
-    words[1] = dispatch.segments;
-    this.#putAddress(2, dispatch.segmentsAddress);
-    this.#putAddress(4, dispatch.pairRowsAddress);
-    this.#putAddress(6, dispatch.rowsAddress);
-    this.#putAddress(8, dispatch.replyAddress);
-    this.#send(thread, FRAME_KIND.dispatch, dispatch.source, dispatch.destination, dispatch.step, this.#payload);
+    // Given up while the copy ran: its successor is asked again.
+    if (!endpoint.isStill(peer, CHANNEL.combine, combine)) return 'pending';
+    endpoint.consume(peer, CHANNEL.combine, combine);
+    this.abandon(peer, event);
+    return status === STATUS.computed ? 'pulled' : 'failed';
   }
 
-  /** Shows to the peers what was sent so far, before this thread goes on computing. */
-  publish(): void {
-    this.#links.flush();
+  /** The answer to the event is not needed, or not any more: its room is free. */
+  abandon(peer: number, event: number): void {
+    this.endpoint.mark(peer, CHANNEL.dispatch, FIELD_WORD.e, event);
   }
 
-  combine({ source, destination, step, layer, failed }: Combine): void {
-    const thread = this.#threadOfNpu(destination);
-    if (thread === this.#links.thread) {
-      this.#handlers.onCombine({ source, destination, step, layer, failed });
-      return;
+  /** The next request, with room for its answer; `pairsOf` counts them from its tables. Null: nobody asks, or there is no room now. */
+  nextRequest(pairsOf: (dispatch: Dispatch) => number): Request | null {
+    const { endpoint } = this;
+    const { dies } = endpoint.areas;
+    this.#isStalled = false;
+    for (let look = 0; look < dies; look++) {
+      const source = this.#turn;
+      const event = endpoint.newEventFrom(source, CHANNEL.dispatch);
+      const request = event === 0 ? null : this.#read(source, event, pairsOf);
+      if (this.#isStalled) return null;
+      this.#turn = source + 1 === dies ? 0 : source + 1;
+      if (request !== null) return request;
     }
-    this.#words[0] = layer;
-    this.#words[1] = failed ? 1 : 0;
-    this.#send(thread, FRAME_KIND.combine, source, destination, step, this.#payload.subarray(0, 8));
+    return null;
   }
 
-  /** Takes a frame of either kind off a ring. */
-  receive(ring: RingConsumer): void {
-    const { kind, source, destination, epoch: step } = ring.header;
-    const layer = ring.payloadWord(0);
-    if (kind === FRAME_KIND.combine) {
-      this.#handlers.onCombine({ source, destination, step, layer, failed: ring.payloadWord(1) === 1 });
-      return;
+  /** Tells the source that its answer lies ready, or that it failed. */
+  answer({ source, event, replyOffset, pairs }: Request, isComputed: boolean): void {
+    this.endpoint.write(source, CHANNEL.combine, event, replyOffset, pairs, isComputed ? STATUS.computed : STATUS.failed, 0);
+  }
+
+  /**
+   * The peer was given up or has a successor: what it asked for and what it was answered is over. Events count from 1 again, but once an epoch:
+   * numbers that came twice in one epoch would let an old answer pass for a new one.
+   */
+  refresh(peer: number): void {
+    if (this.endpoint.refresh(peer)) this.#replies.sweep((source) => source === peer);
+  }
+
+  #read(source: number, event: number, pairsOf: (dispatch: Dispatch) => number): Request | null {
+    const { endpoint } = this;
+    const { dispatch, dispatch_bytes } = endpoint.surroundings.areasOf(source);
+    const layer = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.a);
+    const segments = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.b);
+    const segmentsOffset = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.c) >>> 0;
+    const pairsOffset = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.d) >>> 0;
+    // The source has asked for something else meanwhile: the next look sees that.
+    if (!endpoint.isStill(source, CHANNEL.dispatch, event)) return null;
+    const place: Dispatch = { layer, segments, segmentsAddress: dispatch + segmentsOffset, pairRowsAddress: dispatch + pairsOffset, rowsAddress: dispatch };
+    const pairs = segmentsOffset + segments * 8 <= dispatch_bytes ? pairsOf(place) : Number.POSITIVE_INFINITY;
+    if (pairs * this.#rowBytes > this.#replies.bytes || pairsOffset + pairs * 4 > dispatch_bytes) {
+      // Tables that lead out of the source's area, or were rewritten under this look: an answer that says so, and nothing else touched.
+      endpoint.consume(source, CHANNEL.dispatch, event);
+      this.refused++;
+      this.answer({ ...place, source, event, pairs: 0, replyOffset: 0 }, false);
+      return null;
     }
-    const addressAt = (index: number): number => (ring.payloadWord(index) >>> 0) * SEGMENT_STRIDE + (ring.payloadWord(index + 1) >>> 0);
-    this.#handlers.onDispatch({
-      source,
-      destination,
-      step,
-      layer,
-      segments: ring.payloadWord(1),
-      segmentsAddress: addressAt(2),
-      pairRowsAddress: addressAt(4),
-      rowsAddress: addressAt(6),
-      replyAddress: addressAt(8),
-    });
+    this.#replies.sweep(this.#isTaken);
+    const replyOffset = this.#replies.allocate(source, event, pairs * this.#rowBytes);
+    if (replyOffset < 0) {
+      this.#isStalled = true;
+      return null;
+    }
+    endpoint.consume(source, CHANNEL.dispatch, event);
+    return { ...place, source, event, pairs, replyOffset };
   }
 
-  #putAddress(index: number, address: number): void {
-    this.#words[index] = Math.floor(address / SEGMENT_STRIDE);
-    this.#words[index + 1] = address % SEGMENT_STRIDE;
-  }
-
-  #send(thread: number, kind: number, source: number, destination: number, step: number, payload: Uint8Array): void {
-    const header = this.#header;
-    header.kind = kind;
-    header.source = source;
-    header.destination = destination;
-    header.epoch = step;
-    // A peer that is lost is asked again when it is back (dispatchAgain), and waits for no answer.
-    if (this.#links.isAttached(thread)) this.#links.send(thread, 'data', header, payload);
-  }
+  /** Taken, or its source asks for something else since: then it does not look for it any more. */
+  readonly #isTaken = (source: number, event: number): boolean =>
+    this.endpoint.eventFrom(source, CHANNEL.dispatch) !== event || this.endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.e) === event;
 }

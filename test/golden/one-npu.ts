@@ -4,12 +4,13 @@ import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { allocateSegments } from '../../src/fabric/memory-plan.ts';
 import { Forward } from '../../src/flowserve/forward.ts';
 import { WeightLoader } from '../../src/flowserve/load-weights.ts';
-import { type PlanOptions, type PodPlan, planPod } from '../../src/flowserve/pod-plan.ts';
+import { areasOfDie, type PlanOptions, type PodPlan, planPod } from '../../src/flowserve/pod-plan.ts';
 import { StepProgram } from '../../src/flowserve/step-program.ts';
 import { openCheckpoint } from '../../src/model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../../src/model/kernels/kernels.ts';
 import type { Sampling, Sequence, StepOutcome } from '../../src/protocol/messages.ts';
-import type { Exchange } from '../../src/xccl/exchange.ts';
+import { Endpoint } from '../../src/xccl/endpoint.ts';
+import { Exchange } from '../../src/xccl/exchange.ts';
 
 export const GREEDY: Sampling = {
   temperature: 0,
@@ -35,6 +36,7 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
   const plan = planPod(checkpoint, {
     npus: 1,
     workers: 1,
+    spare_workers: 0,
     kv_blocks: 256,
     kv_block_size: 16,
     max_batch_tokens: 256,
@@ -47,24 +49,13 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
   const module = await loadKernelModule();
   const kernels = space.memories.map((memory) => instantiateKernels(module, memory));
   const kernelsOf = (segment: number): Kernels => kernels[segment] as Kernels;
-  for (const _ of new WeightLoader(checkpoint, space, kernelsOf).load(plan.layouts)) {
+  for (const _ of new WeightLoader(checkpoint, space, kernelsOf).load(plan.layouts, plan.npus)) {
   }
-  const programs: StepProgram[] = [];
-  const exchange = {
-    dispatch: (dispatch) => {
-      programs[dispatch.destination]?.batches.compute(dispatch);
-      programs[dispatch.source]?.receive({
-        source: dispatch.destination,
-        destination: dispatch.source,
-        step: dispatch.step,
-        layer: dispatch.layer,
-        failed: false,
-      });
-    },
-    publish: () => {},
-  } as Pick<Exchange, 'dispatch' | 'publish'> as Exchange;
-  for (const layout of plan.layouts)
-    programs.push(new StepProgram(new Forward(plan.config, layout, kernelsOf(segmentOf(layout.base))), space, exchange, plan.npus));
+  const surroundings = { space, areasOf: (die: number) => areasOfDie(plan, die), arrive: () => {}, now_ms: () => 0 };
+  const programs = plan.layouts.map((layout) => {
+    const exchange = new Exchange(new Endpoint(layout.npu, surroundings), plan.config.hiddenSize * 4);
+    return new StepProgram(new Forward(plan.config, layout, kernelsOf(segmentOf(layout.base))), space, exchange, plan.npus, (npu) => npu);
+  });
   return { plan, space, programs, kernels: kernelsOf(0) };
 }
 
@@ -87,7 +78,7 @@ export function generateGreedily(
     const samples = computed + rows === tokens.length;
     program.start({
       step,
-      detach: [],
+      detach: step === 1 ? [0] : [],
       entries: [
         {
           slot: 0,
@@ -102,7 +93,8 @@ export function generateGreedily(
         },
       ],
     });
-    const poll = program.poll();
+    let poll = program.poll();
+    while (poll.state === 'pending' && programs.some((peer) => peer.serve(64) > 0)) poll = program.poll();
     if (poll.state !== 'done') throw new Error(`step ${step} waits for NPUs ${poll.missing}`);
     options.onStep?.(computed, rows);
     blocks = needed;

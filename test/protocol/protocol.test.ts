@@ -50,7 +50,7 @@ const crossing: readonly object[] = [
   threads.threadStarted(1),
   threads.threadPeerLost(1),
   threads.threadPeerDetached(1),
-  threads.threadPeerRestarted(1),
+  threads.threadPeerRestarted(1, 4, [8, 9]),
   threads.threadInspect(4),
   threads.threadInspected(
     4,

@@ -8,7 +8,7 @@ import { resolveModel } from '../../src/model/registry.ts';
 import { type PodOptions, parseOptions, podOptionsSchema } from '../../src/options.ts';
 import { Control } from '../../src/platform/control.ts';
 import { monotonicClock } from '../../src/runtime/clock.ts';
-import { CONTROL_THREAD, threadOfWorker } from '../../src/runtime/directory.ts';
+import { CONTROL_THREAD, firstSeat } from '../../src/runtime/directory.ts';
 
 export type Rig = AsyncDisposable & {
   readonly pod: LivePod;
@@ -48,7 +48,7 @@ export async function openRig(options: PodOptions): Promise<Rig> {
       space.wordsOf(blockTables.address).fill(FAR_OUTSIDE, at, at + plan.options.max_batch_requests * blockTables.blocks_max);
     },
     killWorker(worker) {
-      const thread = threadOfWorker(worker);
+      const thread = firstSeat(worker, plan.topology).thread;
       const ring = plan.rings.find(({ from, to, lane }) => from === CONTROL_THREAD && to === thread && lane === 'data');
       if (ring === undefined) throw new Error(`no ring to worker ${worker}`);
       const head = Atomics.load(words, ring.offset / 4);

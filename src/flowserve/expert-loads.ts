@@ -1,0 +1,38 @@
+/**
+ * Tokens routed to each expert: every NPU counts what its gate chose, in its own memory; the sum over NPUs is an expert's load (xDeepServe §4.5, collect).
+ * @module
+ */
+import { offsetOf } from '../fabric/address.ts';
+import type { AddressSpace } from '../fabric/address-space.ts';
+import type { Directory } from '../runtime/directory.ts';
+import type { PodPlan } from './pod-plan.ts';
+
+export class ExpertLoads {
+  readonly #plan: PodPlan;
+  readonly #space: AddressSpace;
+  readonly #directory: Directory;
+
+  constructor(plan: PodPlan, space: AddressSpace, directory: Directory) {
+    this.#plan = plan;
+    this.#space = space;
+    this.#directory = directory;
+  }
+
+  /** Layers that have experts. */
+  get layers(): number[] {
+    return (this.#plan.layouts[0]?.layers ?? []).flatMap(({ moe }, layer) => (moe === null ? [] : [layer]));
+  }
+
+  /** Counters lie at the same offset in each die's region. */
+  of(layer: number, expert: number): number {
+    const [first] = this.#plan.layouts;
+    const counts = first?.layers[layer]?.moe?.counts;
+    if (first === undefined || counts === undefined) return 0;
+    let sum = 0;
+    for (let npu = 0; npu < this.#plan.npus; npu++) {
+      const address = (this.#plan.dies[this.#directory.dieOfNpu(npu)]?.base ?? 0) + counts - first.base;
+      sum += (this.#space.wordsOf(address)[(offsetOf(address) >>> 2) + expert] as number) >>> 0;
+    }
+    return sum;
+  }
+}
