@@ -1,0 +1,115 @@
+/**
+ * Messages between any two dies, whether one thread hosts both or two do (xDeepServe §3.1). What is started is polled by whoever started it, or by `Completions`.
+ *
+ * Messages of a pair go first in, first out; the receives of a domain take them in the order in which they were started.
+ * @module
+ */
+import type { Domain } from './domain.ts';
+import type { Endpoint } from './endpoint.ts';
+import { Incoming } from './incoming.ts';
+import { noCounters, type PointToPointCounters } from './message.ts';
+import { Outgoing } from './outgoing.ts';
+import { Ranges } from './ranges.ts';
+import { Receive } from './receive.ts';
+import { type Path, Send } from './send.ts';
+import { Terms } from './terms.ts';
+
+/** From here on a message goes straight from memory to memory; below, through the slots. */
+export const DMA_FROM_BYTES = 4_096;
+
+export type Message = {
+  readonly domain: Domain;
+  /** Named by both ends: that they mean the same message is checked. */
+  readonly event: number;
+  /** Where the bytes are, or go to: in the die's own region. Of a receive: room for so many at most. */
+  readonly address: number;
+  readonly bytes: number;
+  /** When it is given up, on the clock of the surroundings. */
+  readonly deadline_ms: number;
+};
+/** `to`, `from`: ranks in the domain. */
+export type Outbound = Message & { readonly to: number };
+export type Inbound = Message & { readonly from: number };
+
+export class PointToPoint {
+  readonly endpoint: Endpoint;
+  readonly counters: PointToPointCounters = noCounters();
+  readonly #ranges: Ranges;
+  /** By peer. */
+  readonly #outgoing: (Outgoing | undefined)[] = [];
+  readonly #incoming: (Incoming | undefined)[] = [];
+
+  constructor(endpoint: Endpoint) {
+    this.endpoint = endpoint;
+    this.#ranges = new Ranges(endpoint.surroundings);
+  }
+
+  /**
+   * Ends when the peer has acknowledged the last byte. The memory must not change before.
+   * @throws `memory_fault` when the range is not this die's; `invalid_request` when the domain has no such rank.
+   */
+  send(message: Outbound, path: 'slots' | 'dma' = message.bytes < DMA_FROM_BYTES ? 'slots' : 'dma'): Send {
+    return this.#send(message, path, 'send to');
+  }
+
+  /** Lets the peer read the memory where it is. Ends when the peer has released it: until then it is not this die's to change, however long that takes. */
+  lend(message: Outbound): Send {
+    return this.#send(message, 'lease', 'loan to');
+  }
+
+  /** Takes the peer's next message of the domain, however it was sent. */
+  receive(message: Inbound): Receive {
+    return this.#receive(message, false, 'receive from');
+  }
+
+  /** The same, but what was lent is used in place: see `lease` when it is done. Otherwise, and across segments, the lease is of a copy at `address`. */
+  borrow(message: Inbound): Receive {
+    return this.#receive(message, true, 'borrowing from');
+  }
+
+  #send({ domain, to, event, address, bytes, deadline_ms }: Outbound, path: Path, verb: string): Send {
+    const { endpoint } = this;
+    const { space } = endpoint;
+    const terms = this.#terms(verb, domain, to, event, deadline_ms);
+    const region = bytes === 0 ? -1 : this.#ranges.check(endpoint.die, address, bytes, 'read', terms);
+    const regionEpoch = region < 0 ? 0 : space.table.epochOf(region);
+    return new Send(space, this.#outgoingTo(terms.die), terms, this.counters, path, { address, bytes, regionEpoch });
+  }
+
+  #receive({ domain, from, event, address, bytes, deadline_ms }: Inbound, borrows: boolean, verb: string): Receive {
+    const { endpoint } = this;
+    const terms = this.#terms(verb, domain, from, event, deadline_ms);
+    if (bytes > 0) this.#ranges.check(endpoint.die, address, bytes, 'write', terms);
+    return new Receive(endpoint.space, this.#incomingFrom(terms.die), terms, this.counters, {
+      ranges: this.#ranges,
+      slotBytes: endpoint.areas.slot_bytes,
+      to: { address, bytes },
+      borrows,
+    });
+  }
+
+  #terms(verb: string, domain: Domain, rank: number, event: number, deadline_ms: number): Terms {
+    // A peer's successor is met at the first operation with it; those with its predecessor have failed.
+    const die = domain.dies[rank];
+    if (die !== undefined) this.endpoint.refresh(die);
+    return new Terms(this.endpoint, verb, domain, rank, event, deadline_ms);
+  }
+
+  #outgoingTo(die: number): Outgoing {
+    let outgoing = this.#outgoing[die];
+    if (outgoing?.epoch !== this.endpoint.epochOf(die)) {
+      outgoing = new Outgoing(this.endpoint, die);
+      this.#outgoing[die] = outgoing;
+    }
+    return outgoing;
+  }
+
+  #incomingFrom(die: number): Incoming {
+    let incoming = this.#incoming[die];
+    if (incoming?.epoch !== this.endpoint.epochOf(die)) {
+      incoming = new Incoming(this.endpoint, die, this.counters);
+      this.#incoming[die] = incoming;
+    }
+    return incoming;
+  }
+}

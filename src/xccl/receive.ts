@@ -1,0 +1,279 @@
+/**
+ * Receives one message from a peer (xDeepServe §3.1, steps 5 to 7), whichever path its sender has chosen.
+ *
+ *   (5) looks at the peer's data field until the expected event's chunks, or its descriptor, are there; (6) copies to the destination;
+ *   (7) acknowledges in the peer's metadata.
+ *
+ * What was copied counts if the field is the same message's after the copy, both dies' epochs have not risen and the domain lives; only then it is
+ * acknowledged or delivered. A sender that dies at any step leaves a receive that fails, never one that delivers a part.
+ * @module
+ */
+import { segmentOf } from '../fabric/address.ts';
+import type { AddressSpace } from '../fabric/address-space.ts';
+import { MinipodError } from '../protocol/errors.ts';
+import type { Incoming } from './incoming.ts';
+import { Lease } from './lease.ts';
+import { CHUNK, DESCRIPTOR_WORD, type PointToPointCounters, STATUS, type Status } from './message.ts';
+import { DONE, failed, type Operation, type Poll } from './operation.ts';
+import { describedAddress } from './outgoing.ts';
+import type { Ranges } from './ranges.ts';
+import type { Terms } from './terms.ts';
+
+/** Bytes that one poll copies from a peer at most, so that it never keeps the thread: about 0.1 ms. */
+export const PIECE_BYTES = 1 << 20;
+
+type Range = { readonly address: number; readonly bytes: number };
+
+export class Receive implements Operation {
+  readonly #space: AddressSpace;
+  readonly #incoming: Incoming;
+  readonly #terms: Terms;
+  readonly #counters: PointToPointCounters;
+  readonly #ranges: Ranges;
+  readonly #slotBytes: number;
+  readonly #to: Range;
+  /** A lease is used in place where it can be. */
+  readonly #borrows: boolean;
+  #end: Poll | null = null;
+  #base: number | null = null;
+  /** Of the message that is being received: its bytes, and how many of them, or of its chunks, were copied. */
+  #bytes = 0;
+  #copied = 0;
+  #chunks = 0;
+  /** From the descriptor: −1 before it was read. */
+  #source = -1;
+  #region = -1;
+  #regionEpoch = 0;
+  #leaseNumber = 0;
+  #lease: Lease | null = null;
+
+  constructor(
+    space: AddressSpace,
+    incoming: Incoming,
+    terms: Terms,
+    counters: PointToPointCounters,
+    how: { readonly ranges: Ranges; readonly slotBytes: number; readonly to: Range; readonly borrows: boolean },
+  ) {
+    this.#space = space;
+    this.#incoming = incoming;
+    this.#terms = terms;
+    this.#counters = counters;
+    this.#ranges = how.ranges;
+    this.#slotBytes = how.slotBytes;
+    this.#to = how.to;
+    this.#borrows = how.borrows;
+    incoming.queue.push(this);
+  }
+
+  get tag(): number {
+    return this.#terms.tag;
+  }
+
+  /** Bytes that came, once it is done. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** What was borrowed, once it is done; null for a receive that borrows nothing. */
+  get lease(): Lease | null {
+    return this.#lease;
+  }
+
+  poll(): Poll {
+    if (this.#end !== null) return this.#end;
+    const broken = this.#terms.broken();
+    if (broken !== null) return this.#fail(broken);
+    const incoming = this.#incoming;
+    const first = incoming.firstOf(this.#terms.tag);
+    // Whoever is first may have nobody left who polls it: its deadline is kept here.
+    if (first !== this) first?.poll();
+    if (first === this || incoming.firstOf(this.#terms.tag) === this) {
+      const isThere = incoming.look();
+      if (this.#base !== null && !incoming.shows(this.#base)) return this.#fail(this.#withdrawn());
+      if (isThere && incoming.tag === this.#terms.tag) this.#take();
+      if (this.#end !== null) return this.#end;
+    }
+    const expired = this.#terms.expired();
+    if (expired === null) return this.#terms.pending;
+    this.#counters.expired++;
+    return this.#giveUp(expired);
+  }
+
+  cancel(): Poll {
+    return this.#end ?? this.#giveUp(new MinipodError('cancelled', `${this.#terms.what} was cancelled`));
+  }
+
+  #take(): void {
+    const incoming = this.#incoming;
+    if (this.#base === null && incoming.chunk === CHUNK.withdrawn) {
+      incoming.consume();
+      return;
+    }
+    if (this.#base === null && !this.#begin()) return;
+    if (incoming.chunk >= 0) this.#takeChunks(incoming.chunk + 1);
+    else this.#takeDescribed();
+  }
+
+  /** False: it is not the message that was expected. */
+  #begin(): boolean {
+    const incoming = this.#incoming;
+    const { event } = this.#terms;
+    if (incoming.eventId !== event) {
+      this.#counters.mismatches++;
+      this.#reject(STATUS.mismatch, event, new MinipodError('internal', `${this.#terms.what} failed: event ${incoming.eventId} came`));
+      return false;
+    }
+    if (incoming.bytes > this.#to.bytes) {
+      const error = new MinipodError('internal', `${this.#terms.what} failed: ${incoming.bytes} bytes came, there is room for ${this.#to.bytes}`);
+      this.#reject(STATUS.too_long, this.#to.bytes, error);
+      return false;
+    }
+    this.#base = incoming.base;
+    this.#bytes = incoming.bytes;
+    this.#chunks = Math.max(1, Math.ceil(incoming.bytes / this.#slotBytes));
+    return true;
+  }
+
+  /** `shown`: chunks of the message that are there. */
+  #takeChunks(shown: number): void {
+    const incoming = this.#incoming;
+    const base = this.#base as number;
+    for (; this.#copied < shown; this.#copied++) {
+      const start = this.#copied * this.#slotBytes;
+      const bytes = Math.min(this.#slotBytes, this.#bytes - start);
+      if (bytes > 0) this.#space.copy(this.#to.address + start, incoming.slotAt(base + this.#copied), bytes);
+    }
+    // More may have come meanwhile, or the message be withdrawn: the next look says which, and whether what was copied counts.
+    if (!incoming.isStill()) return;
+    incoming.consume();
+    if (this.#copied < this.#chunks) incoming.acknowledge((base + this.#copied) | 0, STATUS.taken, 0);
+    else if (this.#deliver(this.#copied)) this.#counters.slots_bytes += this.#bytes;
+  }
+
+  #takeDescribed(): void {
+    const incoming = this.#incoming;
+    if (this.#source < 0 && !this.#readDescriptor()) return;
+    const isLease = incoming.chunk === CHUNK.lease;
+    if (this.#borrows && isLease && segmentOf(this.#source) === segmentOf(this.#to.address)) {
+      this.#takeInPlace();
+      return;
+    }
+    const bytes = Math.min(PIECE_BYTES, this.#bytes - this.#copied);
+    if (bytes > 0) this.#space.copy(this.#to.address + this.#copied, this.#source + this.#copied, bytes);
+    this.#copied += bytes;
+    if (this.#copied < this.#bytes || !incoming.isStill()) return;
+    // The region may have passed to another owner under the copy.
+    if (!this.#isRegionCurrent()) {
+      this.#refuse();
+      return;
+    }
+    if (isLease) incoming.release(this.#leaseNumber, false);
+    incoming.consume();
+    if (!this.#deliver(1)) return;
+    this.#counters.dma_bytes += this.#bytes;
+    if (this.#borrows && isLease) this.#counters.lease_copies++;
+  }
+
+  #takeInPlace(): void {
+    const incoming = this.#incoming;
+    const lease = this.#leaseNumber;
+    incoming.consume();
+    incoming.acknowledge(((this.#base as number) + 1) | 0, STATUS.taken, 0);
+    // Looked at after the lease was taken, see send.ts.
+    const broken = this.#terms.broken();
+    if (broken !== null || !incoming.isStill()) {
+      if (this.#terms.mayWrite) incoming.release(lease, true);
+      this.#fail(broken ?? this.#withdrawn());
+      return;
+    }
+    this.#counters.leases_borrowed++;
+    this.#counters.zero_copy_bytes += this.#bytes;
+    this.#counters.receives++;
+    this.#lease = new Lease(this.#source, this.#bytes, this.#terms, () => {
+      this.#counters.leases_borrowed--;
+      if (this.#terms.mayWrite) incoming.release(lease, true);
+    });
+    this.#close(DONE);
+  }
+
+  /** False: it is not there any more, or not the sender's memory. */
+  #readDescriptor(): boolean {
+    const incoming = this.#incoming;
+    const source = describedAddress(incoming.descriptorWord(DESCRIPTOR_WORD.segment), incoming.descriptorWord(DESCRIPTOR_WORD.offset));
+    const regionEpoch = incoming.descriptorWord(DESCRIPTOR_WORD.region_epoch);
+    this.#leaseNumber = incoming.descriptorWord(DESCRIPTOR_WORD.lease);
+    if (!incoming.isStill()) return false;
+    this.#source = source;
+    this.#regionEpoch = regionEpoch;
+    return this.#bytes === 0 || this.#checkSource();
+  }
+
+  #checkSource(): boolean {
+    try {
+      this.#region = this.#ranges.check(this.#terms.die, this.#source, this.#bytes, 'read', this.#terms, this.#regionEpoch);
+      return true;
+    } catch (error) {
+      if (!(error instanceof MinipodError)) throw error;
+      this.#counters.refusals++;
+      this.#reject(STATUS.refused, 0, error);
+      return false;
+    }
+  }
+
+  #isRegionCurrent(): boolean {
+    const { table } = this.#space;
+    return this.#region < 0 || (table.epochOf(this.#region) === this.#regionEpoch && table.stateOf(this.#region) === 'held');
+  }
+
+  /** Says how the region has changed. */
+  #refuse(): void {
+    if (this.#checkSource())
+      this.#reject(STATUS.refused, 0, new MinipodError('memory_fault', `${this.#terms.what} ended: its source changed hands while it was copied`));
+  }
+
+  /** Acknowledges the whole message, unless it was broken under the copy. */
+  #deliver(chunks: number): boolean {
+    const broken = this.#terms.broken();
+    if (broken !== null) {
+      this.#fail(broken);
+      return false;
+    }
+    this.#incoming.acknowledge(((this.#base as number) + chunks) | 0, STATUS.taken, 0);
+    this.#counters.receives++;
+    if (this.#borrows) this.#lease = new Lease(this.#to.address, this.#bytes, this.#terms, null);
+    this.#close(DONE);
+    return true;
+  }
+
+  #reject(status: Status, detail: number, error: MinipodError): void {
+    const incoming = this.#incoming;
+    incoming.consume();
+    incoming.close(incoming.base);
+    incoming.acknowledge(incoming.base, status, detail);
+    this.#fail(error);
+  }
+
+  #giveUp(error: MinipodError): Poll {
+    const incoming = this.#incoming;
+    if (this.#base !== null && incoming.shows(this.#base)) {
+      incoming.close(this.#base);
+      incoming.acknowledge(this.#base, STATUS.given_up, 0);
+    }
+    return this.#fail(error);
+  }
+
+  #withdrawn(): MinipodError {
+    return new MinipodError('cancelled', `${this.#terms.what} ended: its sender gave it up`);
+  }
+
+  #fail(error: MinipodError): Poll {
+    this.#counters.failures++;
+    return this.#close(failed(error));
+  }
+
+  #close(end: Poll): Poll {
+    this.#incoming.leave(this);
+    this.#end = end;
+    return end;
+  }
+}

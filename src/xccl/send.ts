@@ -1,0 +1,205 @@
+/**
+ * Sends one message to a peer (xDeepServe §3.1, steps 1 to 4 and 8), by one of three paths.
+ *
+ *   slots   (1)(2) chunk by chunk into this die's slots in the peer's managed area, (3) tailPtr advances with each, (4) until all are acknowledged (8).
+ *           Two slots or more: one is filled while the peer empties the other.
+ *   dma     one descriptor; the peer copies straight from the sender's memory and acknowledges.
+ *   lease   one descriptor; the peer uses the memory where it is. Acknowledged twice: taken, then released.
+ *
+ * The memory is the sender's again when the operation has ended, not before.
+ *
+ * Race: a sender whose deadline passes withdraws the message first, and only then may its memory change. A receiver looks at the field once more after it
+ * has copied: either it sees the withdrawal, and delivers nothing, or it had copied before. A lease is acknowledged as taken before that last look, and the
+ * sender looks for the acknowledgement after it has withdrawn: so at least one of both sees the other, and a lease that was taken is waited for.
+ * @module
+ */
+
+import type { AddressSpace } from '../fabric/address-space.ts';
+import { MinipodError } from '../protocol/errors.ts';
+import { CHUNK, type PointToPointCounters, STATUS } from './message.ts';
+import { DONE, failed, type Operation, type Poll } from './operation.ts';
+import type { Outgoing } from './outgoing.ts';
+import type { Terms } from './terms.ts';
+
+export type Path = 'slots' | 'dma' | 'lease';
+const NO_LEASE = 0;
+
+export class Send implements Operation {
+  readonly #space: AddressSpace;
+  readonly #outgoing: Outgoing;
+  readonly #terms: Terms;
+  readonly #counters: PointToPointCounters;
+  readonly #path: Path;
+  readonly #address: number;
+  readonly #bytes: number;
+  readonly #regionEpoch: number;
+  readonly #chunks: number;
+  #end: Poll | null = null;
+  #isLent = false;
+  #lease = -1;
+  /** Count of the pair's chunks at the message's first. */
+  #base = 0;
+  /** Chunks of this message that were written. */
+  #written = 0;
+  /** Events of the first and the last of its fields. */
+  #first = 0;
+  #last = 0;
+
+  constructor(
+    space: AddressSpace,
+    outgoing: Outgoing,
+    terms: Terms,
+    counters: PointToPointCounters,
+    path: Path,
+    range: { readonly address: number; readonly bytes: number; readonly regionEpoch: number },
+  ) {
+    this.#space = space;
+    this.#outgoing = outgoing;
+    this.#terms = terms;
+    this.#counters = counters;
+    this.#path = path;
+    this.#address = range.address;
+    this.#bytes = range.bytes;
+    this.#regionEpoch = range.regionEpoch;
+    this.#chunks = path === 'slots' ? Math.max(1, Math.ceil(range.bytes / outgoing.slotBytes)) : 1;
+    outgoing.queue.push(this);
+  }
+
+  poll(): Poll {
+    if (this.#end !== null) return this.#end;
+    const broken = this.#terms.broken();
+    if (broken !== null) return this.#giveUp(broken, false);
+    const outgoing = this.#outgoing;
+    if (this.#isLent) {
+      outgoing.look();
+      return outgoing.isReleased(this.#lease) ? this.#finish() : this.#terms.pending;
+    }
+    // Whoever is first may have nobody left who polls it: its deadline is kept here.
+    if (outgoing.queue[0] !== this) outgoing.queue[0]?.poll();
+    if (outgoing.queue[0] === this) {
+      if (this.#written > 0) this.#takeAnswer();
+      else this.#base = outgoing.tail;
+      if (this.#end !== null) return this.#end;
+      if (this.#isLent) return this.#terms.pending;
+      if (this.#path === 'slots') this.#fillSlots();
+      else if (this.#written === 0) this.#publishDescriptor();
+    }
+    const expired = this.#terms.expired();
+    if (expired === null) return this.#terms.pending;
+    this.#counters.expired++;
+    return this.#giveUp(expired, true);
+  }
+
+  /** Gives it up. A lease that was taken stays out: the operation goes on until it is released. */
+  cancel(): Poll {
+    return this.#end ?? this.#giveUp(new MinipodError('cancelled', `${this.#terms.what} was cancelled`), true);
+  }
+
+  #fillSlots(): void {
+    const outgoing = this.#outgoing;
+    const { slotBytes } = outgoing;
+    const acknowledged = this.#acknowledged();
+    while (this.#written < this.#chunks && this.#written - acknowledged < outgoing.slots) {
+      const start = this.#written * slotBytes;
+      const bytes = Math.min(slotBytes, this.#bytes - start);
+      if (bytes > 0) this.#space.copy(outgoing.slotAt(this.#base + this.#written), this.#address + start, bytes);
+      this.#publish(this.#written);
+    }
+  }
+
+  #publishDescriptor(): void {
+    const outgoing = this.#outgoing;
+    if (this.#path === 'lease') {
+      this.#lease = outgoing.takeLease();
+      if (this.#lease < 0) {
+        outgoing.look();
+        return;
+      }
+    }
+    outgoing.describe(this.#address, this.#regionEpoch, this.#path === 'lease' ? this.#lease : NO_LEASE);
+    this.#publish(this.#path === 'lease' ? CHUNK.lease : CHUNK.descriptor);
+  }
+
+  #publish(chunk: number): void {
+    this.#written++;
+    this.#last = this.#outgoing.publish((this.#base + this.#written) | 0, chunk, this.#terms.event, this.#terms.tag, this.#bytes);
+    if (this.#written === 1) this.#first = this.#last;
+  }
+
+  /** Chunks of this message that the peer has taken. */
+  #acknowledged(): number {
+    return this.#isAnswered() ? (this.#outgoing.head - this.#base) | 0 : 0;
+  }
+
+  #isAnswered(): boolean {
+    const { answers } = this.#outgoing;
+    return this.#written > 0 && ((answers - this.#first) | 0) >= 0 && ((this.#last - answers) | 0) >= 0;
+  }
+
+  #takeAnswer(): void {
+    const outgoing = this.#outgoing;
+    outgoing.look();
+    if (!this.#isAnswered()) return;
+    if (outgoing.status !== STATUS.taken) this.#fail(this.#answerError());
+    else if (this.#acknowledged() === this.#chunks) {
+      if (this.#path === 'lease') this.#lend();
+      else this.#finish();
+    }
+  }
+
+  /** Taken: the pair is free for the next message, the memory is not. */
+  #lend(): void {
+    this.#isLent = true;
+    this.#counters.leases_lent++;
+    this.#outgoing.leave(this);
+    if (this.#outgoing.isReleased(this.#lease)) this.#finish();
+  }
+
+  /** `waitsForLease`: a lease that the peer has taken is waited for all the same. */
+  #giveUp(error: MinipodError, waitsForLease: boolean): Poll {
+    const outgoing = this.#outgoing;
+    if (this.#isLent) return waitsForLease ? this.#terms.pending : this.#fail(error);
+    if (this.#written > 0 && this.#terms.mayWrite) {
+      this.#last = outgoing.publish(outgoing.tail, CHUNK.withdrawn, this.#terms.event, this.#terms.tag, this.#bytes);
+      if (this.#path === 'lease') {
+        outgoing.look();
+        const isTaken = this.#isAnswered() && outgoing.status === STATUS.taken;
+        if (isTaken && waitsForLease) {
+          this.#lend();
+          return this.#end ?? this.#terms.pending;
+        }
+        if (!isTaken) outgoing.forgetLease(this.#lease);
+      }
+    }
+    return this.#fail(error);
+  }
+
+  #answerError(): MinipodError {
+    const { status, detail } = this.#outgoing;
+    const { what, rank } = this.#terms;
+    if (status === STATUS.mismatch) return new MinipodError('internal', `${what} failed: rank ${rank} expects event ${detail}`);
+    if (status === STATUS.too_long) return new MinipodError('internal', `${what} failed: ${this.#bytes} bytes, rank ${rank} has room for ${detail >>> 0}`);
+    if (status === STATUS.refused) return new MinipodError('memory_fault', `${what} failed: rank ${rank} refused its descriptor`);
+    return new MinipodError('cancelled', `${what} failed: rank ${rank} gave its receive up`);
+  }
+
+  #finish(): Poll {
+    this.#counters.sends++;
+    this.#counters.sent_bytes += this.#bytes;
+    return this.#close(DONE);
+  }
+
+  #fail(error: MinipodError): Poll {
+    this.#counters.failures++;
+    if (this.#lease >= 0 && this.#isAnswered() && this.#outgoing.status !== STATUS.taken) this.#outgoing.forgetLease(this.#lease);
+    return this.#close(failed(error));
+  }
+
+  #close(end: Poll): Poll {
+    if (this.#isLent) this.#counters.leases_lent--;
+    this.#isLent = false;
+    this.#outgoing.leave(this);
+    this.#end = end;
+    return end;
+  }
+}

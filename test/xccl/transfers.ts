@@ -1,0 +1,57 @@
+/** Messages for the rig: each with a source, a destination between guard bytes, and a way to see that it came whole. */
+import { expect } from 'vitest';
+import { addressText } from '../../src/fabric/address.ts';
+import type { AddressSpace } from '../../src/fabric/address-space.ts';
+import { Arena } from '../../src/fabric/arena.ts';
+import type { Domain } from '../../src/xccl/domain.ts';
+import type { PointToPoint } from '../../src/xccl/point-to-point.ts';
+import type { Receive } from '../../src/xccl/receive.ts';
+import type { Send } from '../../src/xccl/send.ts';
+import { type App, expectedBytes, fillBytes } from './rig.ts';
+
+const GUARD = 64;
+const GUARD_BYTE = 0xa5;
+export const NEVER_MS = Number.POSITIVE_INFINITY;
+
+export type Way = 'slots' | 'dma' | 'lease';
+export type TransferShape = { readonly from: number; readonly to: number; readonly bytes: number; readonly way: Way; readonly borrows: boolean };
+export type Transfer = TransferShape & { readonly event: number; readonly source: number; readonly target: number };
+
+/** Gives each its places: sources filled, destinations emptied between guards. */
+export function placeTransfers(space: AddressSpace, apps: readonly App[], shapes: readonly TransferShape[]): Transfer[] {
+  const arenas = apps.map(({ address, bytes }) => new Arena(address, bytes));
+  return shapes.map((shape, index) => {
+    const source = (arenas[shape.from] as Arena).allocate(shape.bytes, 1);
+    const around = (arenas[shape.to] as Arena).allocate(shape.bytes + 2 * GUARD, 1);
+    fillBytes(space.bytesAt(source, shape.bytes), index + 1);
+    space.bytesAt(around, shape.bytes + 2 * GUARD).fill(GUARD_BYTE);
+    return { ...shape, event: index + 1, source, target: around + GUARD };
+  });
+}
+
+export function startSend(p2p: PointToPoint, domain: Domain, { to, event, source, bytes, way }: Transfer, deadline_ms = NEVER_MS): Send {
+  const message = { domain, to, event, address: source, bytes, deadline_ms };
+  return way === 'lease' ? p2p.lend(message) : p2p.send(message, way);
+}
+
+export function startReceive(p2p: PointToPoint, domain: Domain, { from, event, target, bytes, borrows }: Transfer, deadline_ms = NEVER_MS): Receive {
+  const message = { domain, from, event, address: target, bytes, deadline_ms };
+  return borrows ? p2p.borrow(message) : p2p.receive(message);
+}
+
+/** Whole at the destination, or at the source for what was borrowed in place; what lies around is as it was. */
+export function expectDelivered(space: AddressSpace, transfer: Transfer, index: number, address = transfer.target): void {
+  const differs = (at: number, expected: Uint8Array): void => {
+    if (Buffer.compare(Buffer.from(space.bytesAt(at, expected.length)), expected) !== 0) expect.fail(`${expected.length} bytes at ${addressText(at)} differ`);
+  };
+  differs(address, expectedBytes(transfer.bytes, index + 1));
+  expectGuards(space, transfer);
+}
+
+export function expectGuards(space: AddressSpace, { target, bytes }: Transfer): void {
+  for (const at of [target - GUARD, target + bytes])
+    expect(
+      space.bytesAt(at, GUARD).every((byte) => byte === GUARD_BYTE),
+      `guard at ${addressText(at)}`,
+    ).toBe(true);
+}
