@@ -4,7 +4,6 @@
  *   receive frames ─▶ deliver messages ─▶ serve dispatches, poll steps ─▶ publish ─▶ (nothing to do: spin, then sleep)
  * @module
  */
-import { workerData } from 'node:worker_threads';
 import { dpGroup } from '../../actors/dp-group.ts';
 import { expert } from '../../actors/expert.ts';
 import { npu as npuMachine } from '../../actors/npu.ts';
@@ -52,7 +51,7 @@ const DISPATCHES_PER_TURN = 64;
 /** A step that waits looks at its deadline this often, in turns of the loop: a waiting worker turns once a millisecond or faster. */
 const TURNS_PER_DEADLINE_CHECK = 1_024;
 
-class NpuWorker {
+export class NpuWorker {
   readonly #plan: PodPlan;
   readonly #worker: number;
   readonly #thread: number;
@@ -332,7 +331,3 @@ function memoized<Value>(make: (die: number) => Value): (die: number) => Value {
     return made[die];
   };
 }
-
-const worker = new NpuWorker(workerData as WorkerData);
-worker.start();
-worker.run();

@@ -31,13 +31,15 @@ import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/eve
 import { MessagePort } from '../runtime/message-port.ts';
 import { birthOf } from './births.ts';
 import { Inspections } from './inspection.ts';
-import { Workers } from './workers.ts';
+import { entryPoint, Workers } from './workers.ts';
 
 export type ControlOptions = Omit<PlanOptions, 'npus'> & {
   readonly npus: number;
   readonly folder: string;
   readonly origin_ms: number;
   readonly max_queued: number;
+  /** What worker threads run instead of the shipped entry: a test's, that misbehaves. */
+  readonly worker_entry?: URL;
 };
 
 /** What the caller's thread needs to talk to the pod. */
@@ -88,7 +90,7 @@ export class Control {
   readonly #plan: PodPlan;
   readonly #folder: string;
   readonly #module: WebAssembly.Module;
-  readonly #directory: Directory;
+  readonly directory: Directory;
   readonly #loads: ExpertLoads;
   readonly #space: AddressSpace;
   readonly #tokenizer: Tokenizer;
@@ -131,9 +133,9 @@ export class Control {
     this.#plan = plan;
     this.#folder = options.folder;
     this.#module = module;
-    this.#directory = new Directory(plan.topology);
+    this.directory = new Directory(plan.topology);
     this.#space = space;
-    this.#loads = new ExpertLoads(plan, space, this.#directory);
+    this.#loads = new ExpertLoads(plan, space, this.directory);
     this.#tokenizer = tokenizer;
     this.#clock = monotonicClock(options.origin_ms);
     this.#ready = Promise.withResolvers<void>();
@@ -147,9 +149,9 @@ export class Control {
     });
     this.#host = new ActorHost({
       clock: this.#clock,
-      isLocal: (to) => this.#directory.threadOf(to) === CONTROL_THREAD,
+      isLocal: (to) => this.directory.threadOf(to) === CONTROL_THREAD,
       transmit: (to, from, message) => {
-        const thread = this.#directory.threadOf(to);
+        const thread = this.directory.threadOf(to);
         if (this.#port.links.isAttached(thread)) this.#port.send(thread, to, from, message);
       },
       birthOf,
@@ -158,11 +160,12 @@ export class Control {
       onUnexpected: () => {},
     });
     this.#inspections = new Inspections((worker, query) => {
-      this.#port.send(this.#directory.threadOfWorker(worker), address('worker', worker), CONTROL, threadInspect(query), 'control');
+      this.#port.send(this.directory.threadOfWorker(worker), address('worker', worker), CONTROL, threadInspect(query), 'control');
       this.#port.links.flush();
     });
     this.#workers = new Workers(plan, space, module, options.origin_ms, {
-      directory: this.#directory,
+      directory: this.directory,
+      entry: options.worker_entry ?? entryPoint('../flowserve/npu-worker-thread'),
       furnish: (worker, seat) => this.#furnish(worker, seat),
       clock: this.#clock,
       port: this.#port,
@@ -203,7 +206,7 @@ export class Control {
       npus: reports.flatMap(({ npus }) => npus).sort((a, b) => a.npu - b.npu),
       links: [
         { from: CONTROL_THREAD, reports: this.#port.links.counters() },
-        ...reports.map(({ worker, links }) => ({ from: this.#directory.threadOfWorker(worker), reports: links })),
+        ...reports.map(({ worker, links }) => ({ from: this.directory.threadOfWorker(worker), reports: links })),
       ],
       wakes: Array.from({ length: threads }, (_, thread) => control.wakes(thread)),
       expert_loads: this.#expertLoads(),
@@ -214,6 +217,16 @@ export class Control {
       unexpected: [...this.#host.unexpected.keys(), ...reports.flatMap(({ unexpected }) => unexpected)],
       actors: this.#host.actors,
     };
+  }
+
+  /** Gives a worker up that hangs: what it held fails, and a successor takes its place. */
+  giveUp(worker: number, reason: string): void {
+    this.#workers.giveUp(worker, reason);
+  }
+
+  /** Workers that were given up and may still write: their memory is in quarantine. */
+  get quarantined(): number {
+    return this.#workers.quarantined;
   }
 
   /** Lets nothing new in, cancels what runs and waits until it is gone, then stops the NPUs and their threads. */
@@ -352,7 +365,7 @@ export class Control {
   /** Loads a worker's NPUs onto other dies, from the checkpoint: what lies on those that it had is in quarantine. */
   #furnish(worker: number, { dies }: Seat): readonly NpuLayout[] {
     using checkpoint = openCheckpoint(this.#folder);
-    const layouts = this.#directory.npusOfWorker(worker).map((npu, index) => layoutOnDie(this.#plan, checkpoint, npu, dies[index] as number));
+    const layouts = this.directory.npusOfWorker(worker).map((npu, index) => layoutOnDie(this.#plan, checkpoint, npu, dies[index] as number));
     for (const _ of weightLoader(checkpoint, this.#space, this.#module).load(layouts, this.#plan.npus)) {
       // Nobody waits for its progress.
     }

@@ -42,6 +42,8 @@ export type WorkersPorts = {
   readonly clock: Clock;
   readonly port: MessagePort;
   readonly directory: Directory;
+  /** What a worker thread runs. */
+  readonly entry: URL;
   readonly onLost: (worker: number, error: ErrorRecord) => void;
   /** Loads what the worker's NPUs need onto the dies of a seat, and says where it lies. */
   readonly furnish: (worker: number, seat: Seat) => readonly NpuLayout[];
@@ -196,7 +198,7 @@ export class Workers {
       protocol: PROTOCOL_HASH,
     };
     // A step leaves some kilobytes of short-lived records; a larger nursery collects them seldom, and one worker's pause stalls its peers.
-    const handle = new Worker(entryPoint('../flowserve/npu-worker'), {
+    const handle = new Worker(this.#ports.entry, {
       ...threadOptions(),
       workerData,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
@@ -308,6 +310,8 @@ export class Workers {
     // A successor started while the pod closes would never be told to stop.
     if (this.#isClosing || thread.state !== 'lost' || thread.end === 'unknown' || isHeld) return;
     const { seat } = thread;
+    // What it did to its own weights between being given up and being ended, nobody knows.
+    if (thread.isTerminated && thread.end === 'proven') thread.layouts = this.#ports.furnish(worker, seat);
     const first = this.#space.memories[0] as WebAssembly.Memory;
     for (const ring of this.#plan.rings) if (ring.from === seat.thread || ring.to === seat.thread) resetRing(first, ring);
     this.#space.control.reset(seat.thread);

@@ -1,6 +1,6 @@
 /** What breaks fails the requests it held, with a clear error, and stops nothing else. */
 import { describe, expect, it } from 'vitest';
-import { offsetOf } from '../../src/fabric/address-space.ts';
+import { offsetOf } from '../../src/fabric/address.ts';
 import type { Completion, GenerateOptions, Pod } from '../../src/index.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig, type Rig } from './rig.ts';

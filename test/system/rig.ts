@@ -8,7 +8,8 @@ import { resolveModel } from '../../src/model/registry.ts';
 import { type PodOptions, parseOptions, podOptionsSchema } from '../../src/options.ts';
 import { Control } from '../../src/platform/control.ts';
 import { monotonicClock } from '../../src/runtime/clock.ts';
-import { CONTROL_THREAD, firstSeat } from '../../src/runtime/directory.ts';
+import { CONTROL_THREAD } from '../../src/runtime/directory.ts';
+import { RogueOrder } from './rogue-order.ts';
 
 export type Rig = AsyncDisposable & {
   readonly pod: LivePod;
@@ -18,16 +19,22 @@ export type Rig = AsyncDisposable & {
   readonly poisonBlockTables: (npu: number) => void;
   /** What follows on its ring from the control thread is rubbish: the thread dies of it. */
   readonly killWorker: (worker: number) => void;
+  /** The worker reads neither rings nor stop word for so long, and scribbles over all that it may write (rogue-worker.ts). */
+  readonly goRogue: (worker: number, duration_ms: number) => void;
+  readonly control: Control;
   /** Actors of the control thread. */
   readonly actors: () => Promise<number>;
 };
 
 const FAR_OUTSIDE = 0x7fff_ff00;
 
-export async function openRig(options: PodOptions): Promise<Rig> {
+export async function openRig(options: PodOptions, worker_entry?: URL): Promise<Rig> {
   const { model, topology: _, kv_blocks, memory_bytes, ...numbers } = parseOptions(podOptionsSchema, options, 'rig');
   const origin_ms = performance.timeOrigin + performance.now();
-  const control = await Control.create({ ...numbers, kv_blocks, memory_bytes, folder: resolveModel(model), origin_ms }, async () => {});
+  const control = await Control.create(
+    { ...numbers, kv_blocks, memory_bytes, folder: resolveModel(model), origin_ms, ...(worker_entry && { worker_entry }) },
+    async () => {},
+  );
   const { plan, memories } = control.handle;
   const remote = {
     stats: async () => ({ value: await control.stats() }),
@@ -48,7 +55,7 @@ export async function openRig(options: PodOptions): Promise<Rig> {
       space.wordsOf(blockTables.address).fill(FAR_OUTSIDE, at, at + plan.options.max_batch_requests * blockTables.blocks_max);
     },
     killWorker(worker) {
-      const thread = firstSeat(worker, plan.topology).thread;
+      const thread = control.directory.threadOfWorker(worker);
       const ring = plan.rings.find(({ from, to, lane }) => from === CONTROL_THREAD && to === thread && lane === 'data');
       if (ring === undefined) throw new Error(`no ring to worker ${worker}`);
       const head = Atomics.load(words, ring.offset / 4);
@@ -57,6 +64,8 @@ export async function openRig(options: PodOptions): Promise<Rig> {
       Atomics.store(words, ring.offset / 4, head + 40);
       space.control.ring(thread);
     },
+    goRogue: (worker, duration_ms) => new RogueOrder(space).give(control.directory.threadOfWorker(worker), duration_ms),
+    control,
     actors: async () => (await control.stats()).actors,
     [Symbol.asyncDispose]: () => pod.close(),
   };
