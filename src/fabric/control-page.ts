@@ -175,7 +175,7 @@ export class ControlPage {
 
   /** Segment 0's words and the index of a region's entry (region-table.ts). */
   regionEntry(region: number): { readonly words: Int32Array; readonly at: number } {
-    assert(region < REGIONS_MAX, `region ${region} of at most ${REGIONS_MAX}`);
+    if (region >= REGIONS_MAX) assert(false, `region ${region} of at most ${REGIONS_MAX}`);
     return { words: this.#words, at: this.#base + REGION_TABLE_AT / 4 + region * REGION_WORDS };
   }
 
