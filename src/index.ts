@@ -32,10 +32,13 @@ export type {
   CompletionChoice,
   FinishReason,
   Generation,
+  LinkStats,
   NpuStats,
   PodStats,
   PromptInfo,
+  RegionStats,
   RequestTimes,
+  ThreadStats,
   TokenLogprob,
   Usage,
 } from './results.ts';

@@ -21,14 +21,14 @@ import {
   podOptionsSchema,
   type ResolvedGenerateOptions,
 } from './options.ts';
-import type { ControlHandle } from './platform/control.ts';
+import type { ControlHandle, ControlStats } from './platform/control.ts';
 import type { ControlRemote, Outcome } from './platform/control-thread.ts';
 import { entryPoint, threadOptions } from './platform/workers.ts';
 import type { ModelInfo, Pod } from './pod.ts';
 import type { PodToCaller } from './protocol/caller.ts';
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
 import { REQUEST_IDS } from './protocol/messages.ts';
-import type { Completion, Generation, PodStats } from './results.ts';
+import type { Completion, Generation, LinkStats, PodStats } from './results.ts';
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
 import { breathe, EventLoopSleeper } from './runtime/event-loop.ts';
@@ -84,6 +84,25 @@ function unwrap<Value>(outcome: Outcome<Value>): Value {
   return outcome.value;
 }
 
+/** Each link once, with what its writer and what its reader count. */
+function linkStats(views: ControlStats['links'], threads: ControlStats['threads']): LinkStats[] {
+  const nameOf = (thread: number): string => threads[thread]?.name ?? `${thread}`;
+  return views.flatMap(({ thread, reports }) =>
+    reports.map(({ peer, latencies_us: _, received_frames: _frames, received_bytes: _bytes, stale: _stale, slab_bytes: _slab, ...written }) => {
+      const read = views.find((view) => view.thread === peer)?.reports.find((report) => report.peer === thread && report.lane === written.lane);
+      return {
+        from: nameOf(thread),
+        to: nameOf(peer),
+        ...written,
+        received_frames: read?.received_frames ?? 0,
+        received_bytes: read?.received_bytes ?? 0,
+        stale: read?.stale ?? 0,
+        latencies_us: read?.latencies_us ?? [],
+      };
+    }),
+  );
+}
+
 export class LivePod implements Pod {
   readonly model: ModelInfo;
   readonly #handle: ControlHandle;
@@ -109,7 +128,7 @@ export class LivePod implements Pod {
     this.#died = died;
     this.#clock = clock;
     const first = memories[0] as WebAssembly.Memory;
-    this.#port = new MessagePort(new Links(CALLER_THREAD, first, plan.rings, new ControlPage(memories)));
+    this.#port = new MessagePort(new Links(CALLER_THREAD, first, plan.rings, new ControlPage(memories), { now_us: () => clock.now_ms() * 1000 }));
     this.#sleeper = new EventLoopSleeper(this.#port.links.control, CALLER_THREAD);
     this.model = {
       name: plan.config.name,
@@ -161,10 +180,8 @@ export class LivePod implements Pod {
       kv_block_size: this.#handle.plan.options.kv_block_size,
       npus: report.npus.map((npu) => ({ ...npu, worker: workerOfNpu(npu.npu, npus, workers), hbm_bytes: layouts[npu.npu]?.bytes ?? 0 })),
       expert_loads: report.expert_loads,
-      memory: { total_bytes: memory.bytes, regions: memory.regions },
-      fabric: report.links.flatMap(({ from, reports }) =>
-        reports.map(({ peer, lane, frames, bytes, full }) => ({ link: `${from}→${peer} ${lane}`, frames, bytes, full, wakes: report.wakes[peer] ?? 0 })),
-      ),
+      memory: { total_bytes: memory.bytes, regions: report.regions },
+      fabric: { links: linkStats([{ thread: CALLER_THREAD, reports: this.#port.links.counters() }, ...report.links], report.threads), threads: report.threads },
       unexpected_messages: report.unexpected,
     };
   }

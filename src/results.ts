@@ -76,7 +76,64 @@ export type NpuStats = {
   readonly tokens_prefilled: number;
   readonly tokens_decoded: number;
   readonly preemptions: number;
+  /** The die whose memory it has. */
+  readonly die: number;
+  /** KV blocks as the memory knows them, those of ended sequences included until the next step: held now, and the most that ever were. */
+  readonly kv_blocks_held: number;
+  readonly kv_blocks_held_max: number;
+  /** XCCL: fields written in peers' metadata; fields that were of an epoch that is over; dispatches refused; the most bytes of answers that waited. */
+  readonly fields_written: number;
+  readonly fields_stale: number;
+  readonly dispatches_refused: number;
+  readonly reply_bytes_max: number;
   readonly hbm_bytes: number;
+};
+
+/** A region of global memory: one owner's, in one segment. `base` is a global address, segment × 2³² + offset. */
+export type RegionStats = {
+  readonly owner: string;
+  readonly kind: string;
+  readonly base: number;
+  readonly bytes: number;
+  /** `quarantined`: a worker that was given up may still write there. */
+  readonly state: string;
+  readonly epoch: number;
+};
+
+/** Who has a thread's rings: `caller`, `control`, `worker/0`, or a spare seat. */
+export type ThreadStats = {
+  readonly thread: number;
+  readonly name: string;
+  readonly epoch: number /** Times it slept and was woken. */;
+  readonly wakes: number;
+};
+
+/** A ring between two threads: what its writer and what its reader count. */
+export type LinkStats = {
+  readonly from: string;
+  readonly to: string;
+  readonly lane: string;
+  /** Frames and bytes of payload written. */
+  readonly frames: number;
+  readonly bytes: number;
+  /** Payloads that found no room and waited at the writer. */
+  readonly full: number;
+  /** Times the reader slept and was woken for this link. */
+  readonly wakes: number;
+  /** Payloads that wait now, and for how long the reader has read nothing meanwhile. */
+  readonly waiting: number;
+  readonly waiting_bytes: number;
+  readonly stalled_ms: number;
+  /** Credits: what ring and slab take at this moment. */
+  readonly ring_free_bytes: number;
+  readonly slab_free_bytes: number;
+  readonly slab_bytes_max: number;
+  /** Read, and dropped since written under an epoch that is over. */
+  readonly received_frames: number;
+  readonly received_bytes: number;
+  readonly stale: number;
+  /** Sampled frames by the time from send to receive: entry n counts those under 2ⁿ µs, the last one all others. */
+  readonly latencies_us: readonly number[];
 };
 
 export type PodStats = {
@@ -92,11 +149,8 @@ export type PodStats = {
   readonly npus: readonly NpuStats[];
   /** Tokens routed to each expert: `[MoE layer][expert id]`. */
   readonly expert_loads: readonly (readonly number[])[];
-  readonly memory: {
-    readonly total_bytes: number;
-    readonly regions: readonly { readonly owner: string; readonly kind: string; readonly base: number; readonly bytes: number }[];
-  };
-  readonly fabric: readonly { readonly link: string; readonly frames: number; readonly bytes: number; readonly full: number; readonly wakes: number }[];
+  readonly memory: { readonly total_bytes: number; readonly regions: readonly RegionStats[] };
+  readonly fabric: { readonly links: readonly LinkStats[]; readonly threads: readonly ThreadStats[] };
   /** Messages that an actor's state did not expect, as `role TYPE state`: a defect, counted and never dropped in silence. */
   readonly unexpected_messages: readonly string[];
 };

@@ -83,13 +83,13 @@ export class NpuWorker {
     this.#space = new AddressSpace(memories, plan.memory.regions);
     this.#control = this.#space.control;
     this.#loads = new ExpertLoads(plan, this.#space, this.#directory);
-    this.#links = new Links(this.#thread, memories[0] as WebAssembly.Memory, plan.rings, this.#control);
+    const clock = monotonicClock(origin_ms);
+    this.#links = new Links(this.#thread, memories[0] as WebAssembly.Memory, plan.rings, this.#control, { now_us: () => clock.now_ms() * 1000 });
     // Spare seats, and those in quarantine, are nobody.
     for (let thread = CONTROL_THREAD + 1; thread < threadsOf(plan.topology); thread++)
       if (thread !== this.#thread && !seating.threads.includes(thread)) this.#links.detach(thread);
     this.#port = new MessagePort(this.#links);
     this.#ladder = new IdleLadder(this.#control, this.#thread);
-    const clock = monotonicClock(origin_ms);
     this.#host = new ActorHost({
       clock,
       isLocal: (to) => this.#directory.threadOf(to) === this.#thread,
@@ -306,8 +306,9 @@ export class NpuWorker {
   }
 
   #report(): NpuReport[] {
-    return [...this.#programs.keys()].map((npu): NpuReport => {
+    return [...this.#programs].map(([npu, { blocks, exchange }]): NpuReport => {
       const { scheduler } = this.#host.contextOf(address('dp-group', npu)) as { scheduler: StepScheduler };
+      const { endpoint, refused, replies } = exchange;
       return {
         npu,
         state: this.#host.stateOf(address('npu', npu)) ?? 'gone',
@@ -319,6 +320,13 @@ export class NpuWorker {
         tokens_prefilled: scheduler.tokens_prefilled,
         tokens_decoded: scheduler.tokens_decoded,
         preemptions: scheduler.preemptions,
+        die: endpoint.die,
+        kv_blocks_held: blocks.used,
+        kv_blocks_held_max: blocks.high_water,
+        fields_written: endpoint.counters.writes,
+        fields_stale: endpoint.counters.stale,
+        dispatches_refused: refused,
+        reply_bytes_max: replies.high_water,
       };
     });
   }

@@ -4,7 +4,8 @@ import * as Comlink from 'comlink';
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
 import type { PromptRecord } from '../protocol/caller.ts';
 import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
-import { Control, type ControlHandle, type ControlOptions, type ControlStats, type ProgressReport } from './control.ts';
+import { Control, type ControlHandle, type ControlOptions, type ControlStats } from './control.ts';
+import type { ProgressReport } from './weights.ts';
 
 /** Comlink keeps of an error its message only; so errors travel as values. */
 export type Outcome<Value> = { readonly value: Value } | { readonly error: ErrorRecord };

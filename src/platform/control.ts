@@ -9,14 +9,13 @@ import { taskExecutor } from '../../actors/task-executor.ts';
 import { AddressSpace } from '../fabric/address-space.ts';
 import { Links } from '../fabric/links.ts';
 import { allocateSegments } from '../fabric/memory-plan.ts';
+import type { RegionReport } from '../fabric/region-table.ts';
 import { ExpertLoads } from '../flowserve/expert-loads.ts';
 import { checkLength, sequencesOf } from '../flowserve/frontend.ts';
-import { WeightLoader } from '../flowserve/load-weights.ts';
-import type { NpuLayout } from '../flowserve/npu-layout.ts';
 import { OutputProcess } from '../flowserve/output-process.ts';
-import { layoutOnDie, type PlanOptions, type PodPlan, planPod } from '../flowserve/pod-plan.ts';
-import { type Checkpoint, openCheckpoint } from '../model/checkpoint.ts';
-import { instantiateKernels, loadKernelModule } from '../model/kernels/kernels.ts';
+import { type PlanOptions, type PodPlan, planPod } from '../flowserve/pod-plan.ts';
+import { openCheckpoint } from '../model/checkpoint.ts';
+import { loadKernelModule } from '../model/kernels/kernels.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
 import type { CallerToPod, GenerateCall, PodToCaller, PromptRecord } from '../protocol/caller.ts';
@@ -26,11 +25,12 @@ import type { FrontendMessage, Message } from '../protocol/messages.ts';
 import { type LinkReport, type NpuReport, type ThreadMessage, threadInspect } from '../protocol/threads.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
 import { type Clock, monotonicClock } from '../runtime/clock.ts';
-import { CALLER_THREAD, CONTROL_THREAD, Directory, type Seat, spareSeats, threadsOf } from '../runtime/directory.ts';
+import { CALLER_THREAD, CONTROL_THREAD, Directory, spareSeats, threadsOf } from '../runtime/directory.ts';
 import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/event-loop.ts';
 import { MessagePort } from '../runtime/message-port.ts';
 import { birthOf } from './births.ts';
 import { Inspections } from './inspection.ts';
+import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
 import { entryPoint, Workers } from './workers.ts';
 
 export type ControlOptions = Omit<PlanOptions, 'npus'> & {
@@ -53,8 +53,9 @@ export type ControlHandle = {
 
 export type ControlStats = {
   readonly npus: readonly NpuReport[];
-  readonly links: readonly { readonly from: number; readonly reports: readonly LinkReport[] }[];
-  readonly wakes: readonly number[];
+  readonly links: readonly { readonly thread: number; readonly reports: readonly LinkReport[] }[];
+  readonly threads: readonly ThreadReport[];
+  readonly regions: readonly RegionReport[];
   readonly expert_loads: readonly (readonly number[])[];
   readonly requests_open: number;
   readonly finished: Readonly<Record<string, number>>;
@@ -64,10 +65,9 @@ export type ControlStats = {
   readonly actors: number;
 };
 
-export type ProgressReport = { readonly loaded_bytes: number; readonly total_bytes: number; readonly tensor: string };
+/** A thread's rings and words; `name`: who has them. */
+export type ThreadReport = { readonly thread: number; readonly name: string; readonly epoch: number; readonly wakes: number };
 
-/** Progress crosses a thread at about this many points: a callback costs about 85 µs. */
-const PROGRESS_STEPS = 40;
 /** An idle control plane looks up this often; while it waits for its workers to start, more often. */
 const SLEEP_MS = 250;
 const SLEEP_BUSY_MS = 10;
@@ -88,8 +88,6 @@ const START_DEADLINE_MS = 60_000;
 
 export class Control {
   readonly #plan: PodPlan;
-  readonly #folder: string;
-  readonly #module: WebAssembly.Module;
   readonly directory: Directory;
   readonly #loads: ExpertLoads;
   readonly #space: AddressSpace;
@@ -131,8 +129,6 @@ export class Control {
     parameters: number,
   ) {
     this.#plan = plan;
-    this.#folder = options.folder;
-    this.#module = module;
     this.directory = new Directory(plan.topology);
     this.#space = space;
     this.#loads = new ExpertLoads(plan, space, this.directory);
@@ -140,7 +136,7 @@ export class Control {
     this.#clock = monotonicClock(options.origin_ms);
     this.#ready = Promise.withResolvers<void>();
     const first = memories[0] as WebAssembly.Memory;
-    const links = new Links(CONTROL_THREAD, first, plan.rings, space.control);
+    const links = new Links(CONTROL_THREAD, first, plan.rings, space.control, { now_us: () => this.#clock.now_ms() * 1000 });
     for (const { thread } of spareSeats(plan.topology)) links.detach(thread);
     this.#port = new MessagePort(links);
     this.#output = new OutputProcess(tokenizer, plan.config.eosTokenIds, {
@@ -166,7 +162,7 @@ export class Control {
     this.#workers = new Workers(plan, space, module, options.origin_ms, {
       directory: this.directory,
       entry: options.worker_entry ?? entryPoint('../flowserve/npu-worker-thread'),
-      furnish: (worker, seat) => this.#furnish(worker, seat),
+      furnish: (worker, seat) => furnishDies(plan, options.folder, space, module, this.directory.npusOfWorker(worker), seat.dies),
       clock: this.#clock,
       port: this.#port,
       onLost: (worker, error) => this.#workerLost(worker, error),
@@ -205,10 +201,16 @@ export class Control {
     return {
       npus: reports.flatMap(({ npus }) => npus).sort((a, b) => a.npu - b.npu),
       links: [
-        { from: CONTROL_THREAD, reports: this.#port.links.counters() },
-        ...reports.map(({ worker, links }) => ({ from: this.directory.threadOfWorker(worker), reports: links })),
+        { thread: CONTROL_THREAD, reports: this.#port.links.counters() },
+        ...reports.map(({ worker, links }) => ({ thread: this.directory.threadOfWorker(worker), reports: links })),
       ],
-      wakes: Array.from({ length: threads }, (_, thread) => control.wakes(thread)),
+      threads: Array.from({ length: threads }, (_, thread) => ({
+        thread,
+        name: this.#nameOf(thread),
+        epoch: control.epochOf(thread),
+        wakes: control.wakes(thread),
+      })),
+      regions: this.#space.table.report(),
       expert_loads: this.#expertLoads(),
       requests_open: this.#output.open_requests,
       finished: { ...this.#output.finished },
@@ -362,41 +364,11 @@ export class Control {
     return this.#loads.layers.map((layer) => Array.from({ length: experts }, (_, expert) => this.#loads.of(layer, expert)));
   }
 
-  /** Loads a worker's NPUs onto other dies, from the checkpoint: what lies on those that it had is in quarantine. */
-  #furnish(worker: number, { dies }: Seat): readonly NpuLayout[] {
-    using checkpoint = openCheckpoint(this.#folder);
-    const layouts = this.directory.npusOfWorker(worker).map((npu, index) => layoutOnDie(this.#plan, checkpoint, npu, dies[index] as number));
-    for (const _ of weightLoader(checkpoint, this.#space, this.#module).load(layouts, this.#plan.npus)) {
-      // Nobody waits for its progress.
-    }
-    return layouts;
-  }
-}
-
-function weightLoader(checkpoint: Checkpoint, space: AddressSpace, module: WebAssembly.Module): WeightLoader {
-  const kernels = space.memories.map((memory) => instantiateKernels(module, memory));
-  return new WeightLoader(checkpoint, space, (segment) => {
-    const found = kernels[segment];
-    assert(found, `there is no segment ${segment}`);
-    return found;
-  });
-}
-
-async function loadWeights(
-  checkpoint: Checkpoint,
-  plan: PodPlan,
-  space: AddressSpace,
-  module: WebAssembly.Module,
-  onProgress: (report: ProgressReport) => Promise<void>,
-): Promise<void> {
-  const loader = weightLoader(checkpoint, space, module);
-  const total_bytes = checkpoint.parts.reduce((sum, { loaded, tensor }) => sum + (loaded ? tensor.bytes : 0), 0);
-  let loaded_bytes = 0;
-  let reported = 0;
-  for (const { tensor, bytes } of loader.load(plan.layouts, plan.npus)) {
-    loaded_bytes += bytes;
-    if (loaded_bytes - reported < total_bytes / PROGRESS_STEPS && loaded_bytes < total_bytes) continue;
-    reported = loaded_bytes;
-    await onProgress({ loaded_bytes, total_bytes, tensor });
+  #nameOf(thread: number): string {
+    if (thread === CALLER_THREAD) return 'caller';
+    if (thread === CONTROL_THREAD) return 'control';
+    const worker = this.directory.seating.threads.indexOf(thread);
+    if (worker >= 0) return `worker/${worker}`;
+    return this.#workers.isQuarantined(thread) ? `quarantine/${thread}` : `spare/${thread}`;
   }
 }

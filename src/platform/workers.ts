@@ -116,6 +116,10 @@ export class Workers {
     return this.#quarantined.length;
   }
 
+  isQuarantined(thread: number): boolean {
+    return this.#quarantined.some(({ seat }) => seat.thread === thread);
+  }
+
   /** The thread has attached its rings: its peers may. It attached those of a peer that is lost meanwhile, too, and must let go of them. */
   started(worker: number): void {
     const thread = this.#thread(worker);

@@ -11,8 +11,39 @@ export type NpuReport = {
   readonly tokens_prefilled: number;
   readonly tokens_decoded: number;
   readonly preemptions: number;
+  readonly die: number;
+  /** KV blocks as its memory knows them: held now, and the most that ever were. */
+  readonly kv_blocks_held: number;
+  readonly kv_blocks_held_max: number;
+  /** Fields that it wrote in its peers' metadata, and those of its own that were of an epoch that is over. */
+  readonly fields_written: number;
+  readonly fields_stale: number;
+  /** Dispatches refused, since their tables led out of the asker's area. */
+  readonly dispatches_refused: number;
+  /** Of its reply area: the most that ever waited to be taken. */
+  readonly reply_bytes_max: number;
 };
-export type LinkReport = { readonly peer: number; readonly lane: string; readonly frames: number; readonly bytes: number; readonly full: number };
+
+/** A thread's view of one of its links (fabric/link-counters.ts says what each is). */
+export type LinkReport = {
+  readonly peer: number;
+  readonly lane: string;
+  readonly frames: number;
+  readonly bytes: number;
+  readonly full: number;
+  readonly wakes: number;
+  readonly waiting: number;
+  readonly waiting_bytes: number;
+  readonly stalled_ms: number;
+  readonly ring_free_bytes: number;
+  readonly slab_free_bytes: number;
+  readonly slab_bytes: number;
+  readonly slab_bytes_max: number;
+  readonly received_frames: number;
+  readonly received_bytes: number;
+  readonly stale: number;
+  readonly latencies_us: readonly number[];
+};
 
 export type ThreadMessage =
   | { readonly type: 'THREAD_STARTED'; readonly worker: number }
@@ -53,6 +84,6 @@ export const threadInspected = (
   query,
   worker,
   npus,
-  links: links.map(({ peer, lane, frames, bytes, full }) => ({ peer, lane, frames, bytes, full })),
+  links,
   unexpected,
 });

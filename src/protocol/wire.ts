@@ -5,7 +5,7 @@
  * without an error. So both ends start from this one list, and an object whose keys (or their order) are not in it is an error at the sender.
  * @module
  */
-import { Packr } from 'msgpackr';
+import { Packr, RESET_BUFFER_MODE, REUSE_BUFFER_MODE } from 'msgpackr';
 import { ROLES } from './address.ts';
 import { MinipodError } from './errors.ts';
 import { CHOICES_MAX } from './messages.ts';
@@ -42,11 +42,48 @@ const STRUCTURES: readonly (readonly string[])[] = [
   // workers → control
   ['type', 'npu'], // NPU_READY
   // threads
-  ['type', 'worker'], // THREAD_STARTED, PEER_LOST, PEER_DETACHED, PEER_RESTARTED
+  ['type', 'worker'], // THREAD_STARTED, PEER_LOST, PEER_DETACHED
+  ['type', 'worker', 'thread', 'dies'], // PEER_RESTARTED
   ['type', 'query'], // INSPECT
   ['type', 'query', 'worker', 'npus', 'links', 'unexpected'], // INSPECTED
-  ['npu', 'state', 'kv_blocks', 'kv_blocks_used', 'requests_running', 'requests_waiting', 'steps', 'tokens_prefilled', 'tokens_decoded', 'preemptions'],
-  ['peer', 'lane', 'frames', 'bytes', 'full'],
+  [
+    'npu',
+    'state',
+    'kv_blocks',
+    'kv_blocks_used',
+    'requests_running',
+    'requests_waiting',
+    'steps',
+    'tokens_prefilled',
+    'tokens_decoded',
+    'preemptions',
+    'die',
+    'kv_blocks_held',
+    'kv_blocks_held_max',
+    'fields_written',
+    'fields_stale',
+    'dispatches_refused',
+    'reply_bytes_max',
+  ],
+  [
+    'peer',
+    'lane',
+    'frames',
+    'bytes',
+    'full',
+    'wakes',
+    'waiting',
+    'waiting_bytes',
+    'stalled_ms',
+    'ring_free_bytes',
+    'slab_free_bytes',
+    'slab_bytes',
+    'slab_bytes_max',
+    'received_frames',
+    'received_bytes',
+    'stale',
+    'latencies_us',
+  ],
   ['type', 'tokens'], // TOKENS
   // caller ↔ pod
   ['kind', 'text', 'tokens', 'roles', 'contents'],
@@ -64,39 +101,66 @@ const STRUCTURES: readonly (readonly string[])[] = [
 /** Ids below belong to the structures above; msgpackr gives one from here on to a shape that it met and did not know. */
 const FIRST_OWN_ID = 0x40 + STRUCTURES.length;
 
+/** msgpackr hands out its buffer with start (on a word) and end, and begins the next message at the same place. */
+const ENCODE_IN_PLACE = REUSE_BUFFER_MODE | RESET_BUFFER_MODE;
+
 /** Identifies this protocol in the handshake of two threads: a worker built from other sources refuses to start. */
 export const PROTOCOL_HASH = [...JSON.stringify([STRUCTURES, ROLES, CHOICES_MAX])].reduce(
   (hash, letter) => Math.imul(hash ^ letter.charCodeAt(0), 0x01000193) >>> 0,
   0x811c9dc5,
 );
 
+/** An encoded message: `bytes` bytes of `words` from word `from` on, there until the next one is encoded. */
+export type Packed = { words: Int32Array; from: number; bytes: number };
+
 export class Codec {
   /** `nextId` is msgpackr's next id for a structure of its own making; a test holds that it still counts so. */
   readonly #structures: string[][] & { nextId?: number };
   readonly #packr: Packr;
+  readonly #packed: Packed = { words: new Int32Array(0), from: 0, bytes: 0 };
+  /** The encoder's buffer, of which `#packed.words` is a view. */
+  #buffer: Uint8Array | null = null;
 
   constructor() {
     this.#structures = STRUCTURES.map((keys) => [...keys]);
     this.#packr = new Packr({
       structures: this.#structures,
       maxSharedStructures: STRUCTURES.length,
+      // What is decoded must not point into memory that the next frame overwrites.
+      copyBuffers: true,
       saveStructures: () => {
         throw new MinipodError('internal', 'msgpackr wants to negotiate structures; they are fixed in src/protocol/wire.ts');
       },
     });
   }
 
-  /** @throws `internal` when the message's shape, key order included, is not declared. */
-  encode(message: unknown): Uint8Array {
-    const bytes = this.#packr.pack(message);
+  /**
+   * Encodes in place: neither a view nor a copy is made, which would cost as much as the encoding.
+   * @throws `internal` when the message's shape, key order included, is not declared.
+   */
+  pack(message: unknown): Packed {
+    const buffer = this.#packr.pack(message, ENCODE_IN_PLACE) as Buffer & { start: number; end: number };
     if ((this.#structures.nextId ?? 0) > FIRST_OWN_ID) {
       this.#structures.nextId = FIRST_OWN_ID;
       throw new MinipodError('internal', `src/protocol/wire.ts does not declare the shape of ${JSON.stringify(message)?.slice(0, 200)}`);
     }
-    return bytes;
+    if (buffer !== this.#buffer) {
+      this.#buffer = buffer;
+      this.#packed.words = new Int32Array(buffer.buffer, buffer.byteOffset, buffer.byteLength >>> 2);
+    }
+    this.#packed.from = buffer.start >>> 2;
+    this.#packed.bytes = buffer.end - buffer.start;
+    return this.#packed;
   }
 
-  decode(bytes: Uint8Array): unknown {
-    return this.#packr.unpack(bytes);
+  /** The same as bytes of their own. @throws as `pack`. */
+  encode(message: unknown): Uint8Array {
+    const { words, from, bytes } = this.pack(message);
+    return new Uint8Array(words.buffer, words.byteOffset + from * 4, bytes).slice();
+  }
+
+  /** Decodes the first `length` bytes. */
+  decode(bytes: Uint8Array, length = bytes.length): unknown {
+    return this.#packr.unpack(bytes, length);
   }
 }

@@ -101,10 +101,26 @@ export class FakePod implements Pod {
       prompt_tokens: this.prompt_tokens,
       generation_tokens: this.generation_tokens,
       kv_block_size: 16,
-      npus: [{ ...npu, steps: 0, tokens_prefilled: 0, tokens_decoded: 0, preemptions: 0, hbm_bytes: 0 }],
+      npus: [
+        {
+          ...npu,
+          steps: 0,
+          tokens_prefilled: 0,
+          tokens_decoded: 0,
+          preemptions: 0,
+          die: 0,
+          kv_blocks_held: 0,
+          kv_blocks_held_max: 0,
+          fields_written: 0,
+          fields_stale: 0,
+          dispatches_refused: 0,
+          reply_bytes_max: 0,
+          hbm_bytes: 0,
+        },
+      ],
       expert_loads: [],
       memory: { total_bytes: 0, regions: [] },
-      fabric: [],
+      fabric: { links: [], threads: [] },
       unexpected_messages: [],
     };
   }

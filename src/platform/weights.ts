@@ -1,0 +1,62 @@
+/**
+ * Weights on their way into the dies of a pod: all of them when it starts, a worker's when its NPUs move.
+ * @module
+ */
+import type { AddressSpace } from '../fabric/address-space.ts';
+import { WeightLoader } from '../flowserve/load-weights.ts';
+import type { NpuLayout } from '../flowserve/npu-layout.ts';
+import { layoutOnDie, type PodPlan } from '../flowserve/pod-plan.ts';
+import { type Checkpoint, openCheckpoint } from '../model/checkpoint.ts';
+import { instantiateKernels } from '../model/kernels/kernels.ts';
+import { assert } from '../protocol/errors.ts';
+
+export type ProgressReport = { readonly loaded_bytes: number; readonly total_bytes: number; readonly tensor: string };
+
+/** Progress crosses a thread at about this many points: a callback costs about 85 µs. */
+const PROGRESS_STEPS = 40;
+
+/** Loads NPUs onto dies from the checkpoint: what lay on those that they had cannot be trusted. */
+export function furnishDies(
+  plan: PodPlan,
+  folder: string,
+  space: AddressSpace,
+  module: WebAssembly.Module,
+  npus: readonly number[],
+  dies: readonly number[],
+): readonly NpuLayout[] {
+  using checkpoint = openCheckpoint(folder);
+  const layouts = npus.map((npu, index) => layoutOnDie(plan, checkpoint, npu, dies[index] as number));
+  for (const _ of weightLoader(checkpoint, space, module).load(layouts, plan.npus)) {
+    // Nobody waits for its progress.
+  }
+  return layouts;
+}
+
+function weightLoader(checkpoint: Checkpoint, space: AddressSpace, module: WebAssembly.Module): WeightLoader {
+  const kernels = space.memories.map((memory) => instantiateKernels(module, memory));
+  return new WeightLoader(checkpoint, space, (segment) => {
+    const found = kernels[segment];
+    assert(found, `there is no segment ${segment}`);
+    return found;
+  });
+}
+
+/** All NPUs' weights, once for the pod. */
+export async function loadWeights(
+  checkpoint: Checkpoint,
+  plan: PodPlan,
+  space: AddressSpace,
+  module: WebAssembly.Module,
+  onProgress: (report: ProgressReport) => Promise<void>,
+): Promise<void> {
+  const loader = weightLoader(checkpoint, space, module);
+  const total_bytes = checkpoint.parts.reduce((sum, { loaded, tensor }) => sum + (loaded ? tensor.bytes : 0), 0);
+  let loaded_bytes = 0;
+  let reported = 0;
+  for (const { tensor, bytes } of loader.load(plan.layouts, plan.npus)) {
+    loaded_bytes += bytes;
+    if (loaded_bytes - reported < total_bytes / PROGRESS_STEPS && loaded_bytes < total_bytes) continue;
+    reported = loaded_bytes;
+    await onProgress({ loaded_bytes, total_bytes, tensor });
+  }
+}
