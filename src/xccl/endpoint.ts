@@ -111,32 +111,16 @@ export class Endpoint {
 
   /** The event that the peer published last on the channel, or 0: none, or none of this epoch. */
   eventFrom(peer: number, channel: Channel): number {
-    const at = this.#fieldAt(peer, channel);
-    const event = Atomics.load(this.#own, at + FIELD_WORD.event);
-    if (event === 0) return 0;
-    const { control } = this.surroundings.space;
-    const source = this.#epochs[peer] as number;
-    if (
-      this.#own[at + FIELD_WORD.source_epoch] === source &&
-      this.#own[at + FIELD_WORD.target_epoch] === this.epoch &&
-      control.epochOfDie(peer) === source &&
-      control.epochOfDie(this.die) === this.epoch
-    )
-      return event;
     const index = this.#index(peer, channel);
-    if (this.#staleSeen[index] !== event) {
-      this.#staleSeen[index] = event;
-      this.counters.stale++;
-    }
-    return 0;
+    return this.#ifCurrent(peer, index, Atomics.load(this.#own, this.#metadata + index * FIELD_WORDS + FIELD_WORD.event));
   }
 
   /** The same, but 0 for an event that was consumed. */
   newEventFrom(peer: number, channel: Channel): number {
-    const event = Atomics.load(this.#own, this.#fieldAt(peer, channel) + FIELD_WORD.event);
+    const index = this.#index(peer, channel);
+    const event = Atomics.load(this.#own, this.#metadata + index * FIELD_WORDS + FIELD_WORD.event);
     // Most looks end here: nothing new.
-    if (event === 0 || event === this.#consumed[this.#index(peer, channel)]) return 0;
-    return this.eventFrom(peer, channel);
+    return event === 0 || event === this.#consumed[index] ? 0 : this.#ifCurrent(peer, index, event);
   }
 
   /** Not to be shown by `newEventFrom` again. */
@@ -146,7 +130,7 @@ export class Endpoint {
 
   /** A word of the field that `eventFrom` has just shown. Words belong to that event if it is still there after they were read (`isStill`). */
   wordFrom(peer: number, channel: Channel, word: number): number {
-    return Atomics.load(this.#own, this.#fieldAt(peer, channel) + word);
+    return this.#own[this.#metadata + this.#index(peer, channel) * FIELD_WORDS + word] as number;
   }
 
   /**
@@ -156,7 +140,9 @@ export class Endpoint {
    * load may overtake the reads before it (ARM); a read-modify-write ends after them.
    */
   isStill(peer: number, channel: Channel, event: number): boolean {
-    return Atomics.or(this.#own, this.#fieldAt(peer, channel) + FIELD_WORD.event, 0) === event && this.eventFrom(peer, channel) === event;
+    const index = this.#index(peer, channel);
+    if (Atomics.or(this.#own, this.#metadata + index * FIELD_WORDS + FIELD_WORD.event, 0) !== event) return false;
+    return this.#ifCurrent(peer, index, event) === event;
   }
 
   /** Begins anew with a peer whose epoch has risen since; true if it had. What this end has under way with the predecessor has failed. */
@@ -182,7 +168,23 @@ export class Endpoint {
     return (peer * PEER_BYTES) / FIELD_BYTES + channel;
   }
 
-  #fieldAt(peer: number, channel: Channel): number {
-    return this.#metadata + this.#index(peer, channel) * FIELD_WORDS;
+  /** The event, or 0 if it is none of both dies' epochs, which is counted once. */
+  #ifCurrent(peer: number, index: number, event: number): number {
+    if (event === 0) return 0;
+    const at = this.#metadata + index * FIELD_WORDS;
+    const { control } = this.surroundings.space;
+    const source = this.#epochs[peer] as number;
+    if (
+      this.#own[at + FIELD_WORD.source_epoch] === source &&
+      this.#own[at + FIELD_WORD.target_epoch] === this.epoch &&
+      control.epochOfDie(peer) === source &&
+      control.epochOfDie(this.die) === this.epoch
+    )
+      return event;
+    if (this.#staleSeen[index] !== event) {
+      this.#staleSeen[index] = event;
+      this.counters.stale++;
+    }
+    return 0;
   }
 }
