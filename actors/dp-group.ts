@@ -8,7 +8,7 @@
  */
 import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';
-import { step } from '../src/protocol/constructors.ts';
+import { releaseSlots, step } from '../src/protocol/constructors.ts';
 import type { Commands, DpGroupMessage } from '../src/protocol/messages.ts';
 import { type SchedulerLimits, StepScheduler } from './policies/step-scheduler.ts';
 
@@ -32,7 +32,10 @@ export const dpGroup = setup({
     }),
     planStep: assign({
       outbox: ({ context }) => {
-        if (!context.scheduler.hasWork) return context.outbox;
+        if (!context.scheduler.hasWork) {
+          const slots = context.scheduler.takeDetached();
+          return slots.length === 0 ? context.outbox : [...context.outbox, { to: context.npu, message: releaseSlots(slots) }];
+        }
         const { plan, messages } = context.scheduler.plan();
         return [...context.outbox, ...messages, { to: context.npu, message: step(plan) }];
       },

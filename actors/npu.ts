@@ -35,6 +35,7 @@ export const npu = setup({
   context: ({ input }) => ({ ...input, isReportDue: false, step: 0, error: null }),
   initial: 'starting',
   on: {
+    RELEASE_SLOTS: { actions: { type: 'launch', params: ({ event }) => ({ work: { kind: 'release-slots', slots: event.slots } }) } },
     REPORT_LOADS: { actions: [assign({ isReportDue: false }), { type: 'launch', params: { work: { kind: 'count-loads' } } }] },
     LOADS_COUNTED: {
       actions: { type: 'sendEach', params: ({ event }) => event.experts.map((expert, index) => ({ to: expert, message: load(event.tokens[index] ?? 0) })) },

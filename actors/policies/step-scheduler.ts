@@ -133,11 +133,17 @@ export class StepScheduler {
       budget -= count;
     }
     assert(entries.length > 0, 'a step was planned and nothing can run');
-    const detach = this.#detach;
-    this.#detach = [];
+    const detach = this.takeDetached();
     // Step numbers travel as int32, and 0 means none.
     this.#step = (this.#step % STEPS) + 1;
     return { plan: { step: this.#step, entries, detach }, messages };
+  }
+
+  /** Slots whose sequences are gone since this was asked last: the NPU frees what it holds for them. */
+  takeDetached(): readonly number[] {
+    const detached = this.#detach;
+    this.#detach = [];
+    return detached;
   }
 
   /** What came of the step: tokens go to the frontend in one message, ends and failures to the tasks. */

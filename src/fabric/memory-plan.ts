@@ -16,8 +16,9 @@ export const SEGMENT_HEAD_BYTES = GUARD_BYTES + CONTROL_PAGE_BYTES;
 const REGION_ALIGNMENT = 128;
 
 export type RegionKind = 'control' | 'rings' | 'hbm' | 'dram';
-export type RegionRequest = { readonly owner: string; readonly kind: RegionKind; readonly bytes: number };
-export type Region = RegionRequest & { readonly base: number };
+/** `parts`: what the bytes are for, by name, where a refusal can say more than the kind. */
+export type RegionRequest = { readonly owner: string; readonly kind: RegionKind; readonly bytes: number; readonly parts?: Readonly<Record<string, number>> };
+export type Region = Omit<RegionRequest, 'parts'> & { readonly base: number };
 
 export type SegmentLayout = { readonly bytes: number };
 /** `regions` in the order of their requests, after one control page a segment. */
@@ -41,18 +42,25 @@ export function planMemory(requests: readonly RegionRequest[], segmentBytes: num
     if (segment < 0) segment = filled.push(SEGMENT_HEAD_BYTES) - 1;
     const offset = filled[segment] as number;
     filled[segment] = offset + bytes;
-    return { ...request, bytes, base: globalAddress(segment, offset) };
+    return { owner: request.owner, kind: request.kind, bytes, base: globalAddress(segment, offset) };
   });
   const heads = filled.map((_, segment): Region => ({ owner: 'pod', kind: 'control', bytes: CONTROL_PAGE_BYTES, base: globalAddress(segment, GUARD_BYTES) }));
   const regions = [...heads, ...placed];
   const segments = filled.map((used) => ({ bytes: roundUp(used, PAGE_BYTES) }));
   const bytes = segments.reduce((sum, segment) => sum + segment.bytes, 0);
   if (bytes > memoryBytes) {
-    const sum = placed.map((region) => `${region.owner} ${region.kind} ${mebibytes(region.bytes)}`).join(' + ');
-    throw new MinipodError('out_of_memory', `the pod needs ${mebibytes(bytes)}, memory_bytes grants ${mebibytes(memoryBytes)}: ${sum}`);
+    throw new MinipodError('out_of_memory', `the pod needs ${mebibytes(bytes)}, memory_bytes grants ${mebibytes(memoryBytes)}: ${sumOf(requests)}`);
   }
   if (regions.length > REGIONS_MAX) throw new MinipodError('out_of_memory', `${regions.length} regions, the region table holds ${REGIONS_MAX}`);
   return { segments, regions, bytes };
+}
+
+/** What all requests together need, by what it is for. */
+function sumOf(requests: readonly RegionRequest[]): string {
+  const sums = new Map<string, number>();
+  for (const { kind, bytes, parts } of requests)
+    for (const [part, size] of Object.entries(parts ?? { [kind]: bytes })) sums.set(part, (sums.get(part) ?? 0) + size);
+  return [...sums].map(([part, size]) => `${part} ${mebibytes(size)}`).join(' + ');
 }
 
 export function allocateSegments(plan: MemoryPlan): WebAssembly.Memory[] {

@@ -112,6 +112,8 @@ export type NpuLayout = {
   readonly npu: number;
   readonly base: number;
   readonly bytes: number;
+  /** What the bytes are for. */
+  readonly parts: Readonly<Record<string, number>>;
   /** Tokens of a step at most. */
   readonly rows_max: number;
   /** Where XCCL finds what this die offers; at the same offset in every region. */
@@ -162,6 +164,7 @@ export type Dtypes = (name: string) => Dtype;
 export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutOptions, npu: number, base: number, bytes?: number): NpuLayout {
   const arena = new Arena(base, bytes);
   const areas = layoutAreas(areaSizes(config, options), arena);
+  const areasEnd = arena.used;
   const counts = Array.from({ length: config.layers }, () => arena.allocate(config.moe.experts * 4));
   const linear = (tensor: string | readonly string[], outDim: number, inDim: number, heads = 1): Linear => {
     const names = typeof tensor === 'string' ? [tensor] : tensor;
@@ -201,11 +204,13 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const finalNorm = vector(hiddenSize);
   const head = linear(config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight', vocabSize, hiddenSize);
   const ropeTable = arena.allocate(ropeTableLength(config.maxPositions, config.rope.dim) * 4);
+  const weightsEnd = arena.used;
   const scratch = layoutScratch(config, options, arena, areas.dispatch);
   const widest = Math.max(hiddenSize, config.mlp.intermediateSize, moe.intermediateSize * Math.max(1, moe.sharedExperts), config.heads * 512);
   const staging_bytes = Math.max(STAGING_BYTES, 16 * widest * 8);
   const staging = { address: arena.allocate(staging_bytes), bytes: staging_bytes };
 
+  const scratchEnd = arena.used;
   const layer_bytes = kvLayerBytes(config, options.kv_block_size);
   const block_bytes = layer_bytes * config.layers;
   const kv = {
@@ -216,14 +221,22 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     block_size: options.kv_block_size,
     holders: arena.allocate(options.kv_blocks * 4),
   };
+  const kvEnd = arena.used;
   const blocks_max = Math.ceil(config.maxPositions / options.kv_block_size);
   const blockTables = { address: arena.allocate(options.max_batch_requests * blocks_max * 4), blocks_max };
   const slot_bytes = SAMPLING_WORDS * 4 + BIAS_MAX * 8 + BANNED_MAX * 4;
   const samplers = { address: arena.allocate(options.max_batch_requests * slot_bytes), slot_bytes };
+  const parts = {
+    weights: weightsEnd - areasEnd,
+    'KV blocks': kvEnd - scratchEnd,
+    activations: scratchEnd - weightsEnd + arena.used - kvEnd,
+    'XCCL areas': areasEnd,
+  };
   return {
     npu,
     base,
     bytes: arena.used,
+    parts,
     rows_max: options.max_batch_tokens,
     areas,
     embedding,

@@ -233,6 +233,9 @@ export class NpuWorker {
           this.#host.send(self, self, launchFailed(work.plan.step, { ...toErrorRecord(error), code: 'worker_failed' }));
         }
         break;
+      case 'release-slots':
+        program.release(work.slots);
+        break;
       case 'reset':
         program.reset();
         this.#host.send(self, self, resetDone());

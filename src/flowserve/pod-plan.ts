@@ -65,12 +65,14 @@ export function planPod(checkpoint: Checkpoint, options: PlanOptions): PodPlan {
   const dtypeOf = dtypeIn(checkpoint);
   const wide = powerOfTwo(Math.max(CALLER_RING_BYTES_MIN, 2 * BYTES_PER_PROMPT_TOKEN * config.maxPositions));
   const planned = planRings(ringPairs(topology, wide), 0);
-  const sizes = Array.from({ length: npus }, (_, npu) => layoutNpu(config, dtypeOf, layoutOptions, npu, 0).bytes);
+  const sizes = Array.from({ length: npus }, (_, npu) => layoutNpu(config, dtypeOf, layoutOptions, npu, 0));
+  const spare_bytes = Math.max(...sizes.map(({ bytes }) => bytes));
+  const spareDie = { bytes: spare_bytes, parts: { 'spare dies': spare_bytes } };
   const memory = planMemory(
     [
       { owner: 'pod', kind: 'rings', bytes: planned.bytes },
-      ...sizes.map((bytes, npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes })),
-      ...Array.from({ length: layoutOptions.dies - npus }, (_, spare) => ({ owner: `spare/${spare}`, kind: 'hbm' as const, bytes: Math.max(...sizes) })),
+      ...sizes.map(({ bytes, parts }, npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes, parts })),
+      ...Array.from({ length: layoutOptions.dies - npus }, (_, spare) => ({ owner: `spare/${spare}`, kind: 'hbm' as const, ...spareDie })),
     ],
     options.segment_bytes,
     options.memory_bytes ?? Math.floor(totalmem() * 0.75),

@@ -91,7 +91,7 @@ export class StepProgram {
 
   start(plan: StepPlan): void {
     assert(this.#run === null, `NPU ${this.npu} is busy with step ${this.#run?.plan.step}`);
-    for (const slot of plan.detach) this.#detach(slot);
+    this.release(plan.detach);
     const spans: Span[] = [];
     let row = 0;
     for (const entry of plan.entries) {
@@ -205,9 +205,12 @@ export class StepProgram {
     this.#sampler.reset();
   }
 
-  #detach(slot: number): void {
-    this.#freeBlocks(slot);
-    this.#sampler.detach(slot);
+  /** Frees what is held for slots whose sequences are gone. */
+  release(slots: readonly number[]): void {
+    for (const slot of slots) {
+      this.#freeBlocks(slot);
+      this.#sampler.detach(slot);
+    }
   }
 
   #freeBlocks(slot: number): void {

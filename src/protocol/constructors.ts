@@ -86,6 +86,7 @@ export const started = (): NpuMessage => ({ type: 'STARTED' });
 export const step = (plan: StepPlan): NpuMessage => ({ type: 'STEP', plan });
 export const launchDone = (step: number, outcomes: readonly StepOutcome[]): NpuMessage => ({ type: 'LAUNCH_DONE', step, outcomes });
 export const launchFailed = (step: number, error: ErrorRecord): NpuMessage => ({ type: 'LAUNCH_FAILED', step, error });
+export const releaseSlots = (slots: readonly number[]): NpuMessage => ({ type: 'RELEASE_SLOTS', slots });
 export const resetDone = (): NpuMessage => ({ type: 'RESET_DONE' });
 export const reportLoads = (): NpuMessage => ({ type: 'REPORT_LOADS' });
 export const loadsCounted = (experts: readonly Address[], tokens: readonly number[]): NpuMessage => ({ type: 'LOADS_COUNTED', experts, tokens });

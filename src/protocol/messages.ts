@@ -130,6 +130,8 @@ export type DpGroupMessage =
 export type NpuMessage =
   | { readonly type: 'STARTED' }
   | { readonly type: 'STEP'; readonly plan: StepPlan }
+  /** Their sequences are gone, and no step follows that would say so. */
+  | { readonly type: 'RELEASE_SLOTS'; readonly slots: readonly number[] }
   | { readonly type: 'LAUNCH_DONE'; readonly step: number; readonly outcomes: readonly StepOutcome[] }
   | { readonly type: 'LAUNCH_FAILED'; readonly step: number; readonly error: ErrorRecord }
   | { readonly type: 'RESET_DONE' }
@@ -182,7 +184,11 @@ export type Commands = {
 };
 
 /** Kernel work: its result comes back as a delivered message. */
-export type Work = { readonly kind: 'step'; readonly plan: StepPlan } | { readonly kind: 'count-loads' } | { readonly kind: 'reset' };
+export type Work =
+  | { readonly kind: 'step'; readonly plan: StepPlan }
+  | { readonly kind: 'release-slots'; readonly slots: readonly number[] }
+  | { readonly kind: 'count-loads' }
+  | { readonly kind: 'reset' };
 
 /**
  * What may cross its receiver's end on the way and then finds nobody, which is harmless: the sender could not know.
@@ -192,6 +198,7 @@ export const MAY_COME_LATE: Readonly<Partial<Record<Role, ReadonlySet<Message['t
   request: new Set(['CANCEL']),
   job: new Set(['CANCEL']),
   task: new Set(['CANCEL', 'STOP_STRING_FOUND', 'EXECUTOR_LOST']),
+  npu: new Set(['RELEASE_SLOTS']),
 };
 
 // ── Ids ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -111,7 +111,8 @@ export class Cast {
   #launch(npu: Address, work: Work): void {
     const fake = this.#npus[idOf(npu)] as FakeNpu;
     if (work.kind === 'count-loads') return;
-    if (work.kind === 'reset') {
+    if (work.kind === 'release-slots') fake.release(work.slots);
+    else if (work.kind === 'reset') {
       fake.reset();
       this.send(npu, npu, resetDone());
     } else if (this.broken.delete(idOf(npu))) {

@@ -44,7 +44,7 @@ export class FakeNpu {
   }
 
   run(plan: StepPlan): StepOutcome[] {
-    for (const slot of plan.detach) this.#slots.delete(slot);
+    this.release(plan.detach);
     const total = plan.entries.reduce((sum, { tokens }) => sum + tokens.length, 0);
     if (total > this.#tokens_max || total === 0) throw new Error(`a step of ${total} tokens, the budget is ${this.#tokens_max}`);
     if (new Set(plan.entries.map(({ slot }) => slot)).size < plan.entries.length) throw new Error('a slot twice in one step');
@@ -65,6 +65,10 @@ export class FakeNpu {
         error: null,
       };
     });
+  }
+
+  release(slots: readonly number[]): void {
+    for (const slot of slots) this.#slots.delete(slot);
   }
 
   reset(): void {

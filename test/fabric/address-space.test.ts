@@ -31,7 +31,16 @@ describe('planning memory', () => {
   it('refuses what does not fit, with the sum', () => {
     const request = { owner: 'npu/0', kind: 'hbm', bytes: 3 * 2 ** 20 } as const;
     expect(() => planMemory([request], 2 ** 21, 2 ** 30)).toThrow(/needs 3\.0 MiB, a segment holds 1\.9 MiB/);
-    expect(() => planMemory([request, { ...request, owner: 'npu/1' }], 2 ** 24, 2 ** 22)).toThrow(/npu\/0 hbm 3\.0 MiB \+ npu\/1 hbm 3\.0 MiB/);
+    expect(() =>
+      planMemory(
+        [
+          { ...request, parts: { weights: 2 ** 22, 'KV blocks': 2 ** 20 } },
+          { ...request, owner: 'npu/1' },
+        ],
+        2 ** 24,
+        2 ** 22,
+      ),
+    ).toThrow(/memory_bytes grants 4\.0 MiB: weights 4\.0 MiB \+ KV blocks 1\.0 MiB \+ hbm 3\.0 MiB/);
   });
 });
 

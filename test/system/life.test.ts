@@ -208,7 +208,11 @@ describe('createPod refuses', () => {
     [{ npus: 33 }, 'invalid_request', /33 NPUs for 32 experts/],
     [{ npus: 0 }, 'invalid_request', /npus/],
     [{ kv_block_size: 20 }, 'invalid_request', /kv_block_size/],
-    [{ memory_bytes: 2 ** 21 }, 'out_of_memory', /memory_bytes grants 2\.0 MiB: pod control .* \+ npu\/0 hbm \d/],
+    [
+      { memory_bytes: 2 ** 21 },
+      'out_of_memory',
+      /memory_bytes grants 2\.0 MiB: rings \d.* MiB \+ weights \d.* MiB \+ KV blocks \d.* MiB \+ activations \d.* MiB \+ XCCL areas \d.* MiB$/,
+    ],
     [{ segment_bytes: 2 ** 20 }, 'out_of_memory', /a segment holds 0\.9 MiB/],
     [{ nonsense: 1 }, 'invalid_request', /nonsense/],
   ])('%o', async (options, code, message) => {

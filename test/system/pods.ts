@@ -9,8 +9,10 @@ export const sleep = (ms: number): Promise<void> => new Promise((resolve) => set
 
 const leftovers = ({ requests_running, requests_waiting, npus }: PodStats): string[] => [
   ...(requests_running + requests_waiting > 0 ? [`${requests_running} requests run, ${requests_waiting} wait`] : []),
-  ...npus.flatMap(({ npu, state, kv_blocks_used }) =>
-    kv_blocks_used > 0 || state !== 'idle' ? [`NPU ${npu} is ${state} and holds ${kv_blocks_used} KV blocks`] : [],
+  ...npus.flatMap(({ npu, state, kv_blocks_used, kv_blocks_held }) =>
+    kv_blocks_used + kv_blocks_held > 0 || state !== 'idle'
+      ? [`NPU ${npu} is ${state}, ${kv_blocks_used} KV blocks are in use, ${kv_blocks_held} are held`]
+      : [],
   ),
 ];
 
