@@ -35,6 +35,8 @@ type Timer = { readonly owner: Address; readonly id: string; readonly due_ms: nu
 
 /** Messages of one turn; then the thread looks at its rings again. */
 const MAIL_PER_TURN = 256;
+/** Messages that one actor takes before the others have had theirs. */
+const MAIL_PER_ACTOR = 32;
 
 export class ActorHost {
   readonly #ports: HostPorts;
@@ -69,13 +71,33 @@ export class ActorHost {
   turn(): boolean {
     if (this.#timers.length > 0) this.#fireTimers();
     if (this.#mailbox.length === 0) return false;
-    for (let round = 0; round < MAIL_PER_TURN && this.#mailbox.length > 0; ) {
+    for (let left = MAIL_PER_TURN; left > 0 && this.#mailbox.length > 0; ) {
       const batch = this.#mailbox;
       this.#mailbox = [];
-      for (const mail of batch) this.#deliver(mail);
-      round += batch.length;
+      if (batch.length <= MAIL_PER_ACTOR) {
+        for (const mail of batch) this.#deliver(mail);
+        left -= batch.length;
+      } else left -= this.#deliverInTurns(batch, left);
     }
     return true;
+  }
+
+  /** The same for a crowd: whoever has had its share goes behind the others, its own messages in their order. How many were delivered. */
+  #deliverInTurns(batch: readonly Mail[], limit: number): number {
+    const taken = new Map<Address, number>();
+    const later: Mail[] = [];
+    let delivered = 0;
+    for (const mail of batch) {
+      const share = taken.get(mail.to) ?? 0;
+      if (share === MAIL_PER_ACTOR || delivered === limit) later.push(mail);
+      else {
+        taken.set(mail.to, share + 1);
+        this.#deliver(mail);
+        delivered++;
+      }
+    }
+    if (later.length > 0) this.#mailbox = [...later, ...this.#mailbox];
+    return delivered;
   }
 
   get hasMail(): boolean {
