@@ -120,8 +120,8 @@ export class Incoming {
   }
 
   leave(receive: Receive): void {
-    const index = this.queue.indexOf(receive);
-    if (index >= 0) this.queue.splice(index, 1);
+    if (this.queue[0] === receive) this.queue.shift();
+    else if (this.queue.includes(receive)) this.queue.splice(this.queue.indexOf(receive), 1);
   }
 
   #write(): void {

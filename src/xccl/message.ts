@@ -30,8 +30,8 @@ export const ACKNOWLEDGEMENT = { answers: FIELD_WORD.a, head: FIELD_WORD.b, stat
 export const CHUNK = { descriptor: -1, lease: -2, withdrawn: -3 } as const;
 export const DESCRIPTOR_WORD = { segment: 0, offset: 1, region_epoch: 2, lease: 3 } as const;
 
-/** How the receiver answers. `detail` of a mismatch: the eventID that it expects; of `too_long`: the bytes that it has room for. */
-export const STATUS = { taken: 0, mismatch: 1, too_long: 2, refused: 3, given_up: 4 } as const;
+/** How the receiver answers. `taking`: a lease, before the last look that it is still there; the sender writes nothing meanwhile but a withdrawal. `detail` of a mismatch: the eventID that it expects; of `too_long`: the bytes that it has room for. */
+export const STATUS = { taken: 0, mismatch: 1, too_long: 2, refused: 3, given_up: 4, taking: 5 } as const;
 export type Status = (typeof STATUS)[keyof typeof STATUS];
 
 export const LEASE_LANES = 8;

@@ -25,6 +25,8 @@ export class Outgoing {
   readonly #slots: number;
   readonly #slotBytes: number;
   readonly #slotMask: number;
+  /** The peer's word of lanes. */
+  #released = 0;
   /** By lane: how many leases it has had; the last one's number mod 16 is its generation. */
   readonly #leases = new Uint32Array(LEASE_LANES);
   /** By lane: 1 while the peer may hold the last one. */
@@ -86,6 +88,8 @@ export class Outgoing {
     this.head = head;
     this.status = status;
     this.detail = detail;
+    if (leases === this.#released) return;
+    this.#released = leases;
     for (let lane = 0; lane < LEASE_LANES; lane++) if (generationIn(leases, lane) === generationOf(this.#leases[lane] as number)) this.#out[lane] = 0;
   }
 
@@ -111,8 +115,8 @@ export class Outgoing {
   }
 
   leave(operation: Operation): void {
-    const index = this.queue.indexOf(operation);
-    if (index >= 0) this.queue.splice(index, 1);
+    if (this.queue[0] === operation) this.queue.shift();
+    else if (this.queue.includes(operation)) this.queue.splice(this.queue.indexOf(operation), 1);
   }
 }
 

@@ -119,6 +119,8 @@ export class Receive implements Operation {
     const incoming = this.#incoming;
     const { event } = this.#terms;
     if (incoming.eventId !== event) {
+      // Who comes too late for this receive may be right for the next.
+      if (this.#terms.expired() !== null) return false;
       this.#counters.mismatches++;
       this.#reject(STATUS.mismatch, event, new MinipodError('internal', `${this.#terms.what} failed: event ${incoming.eventId} came`));
       return false;
@@ -177,15 +179,17 @@ export class Receive implements Operation {
   #takeInPlace(): void {
     const incoming = this.#incoming;
     const lease = this.#leaseNumber;
+    const base = this.#base as number;
     incoming.consume();
-    incoming.acknowledge(((this.#base as number) + 1) | 0, STATUS.taken, 0);
-    // Looked at after the lease was taken, see send.ts.
+    incoming.acknowledge(base, STATUS.taking, 0);
+    // The last look, see send.ts.
     const broken = this.#terms.broken();
     if (broken !== null || !incoming.isStill()) {
       if (this.#terms.mayWrite) incoming.release(lease, true);
       this.#fail(broken ?? this.#withdrawn());
       return;
     }
+    incoming.acknowledge((base + 1) | 0, STATUS.taken, 0);
     this.#counters.leases_borrowed++;
     this.#counters.zero_copy_bytes += this.#bytes;
     this.#counters.receives++;

@@ -4,13 +4,13 @@
  *   slots   (1)(2) chunk by chunk into this die's slots in the peer's managed area, (3) tailPtr advances with each, (4) until all are acknowledged (8).
  *           Two slots or more: one is filled while the peer empties the other.
  *   dma     one descriptor; the peer copies straight from the sender's memory and acknowledges.
- *   lease   one descriptor; the peer uses the memory where it is. Acknowledged twice: taken, then released.
+ *   lease   one descriptor; the peer uses the memory where it is. Acknowledged as being taken, taken, and released.
  *
  * The memory is the sender's again when the operation has ended, not before.
  *
  * Race: a sender whose deadline passes withdraws the message first, and only then may its memory change. A receiver looks at the field once more after it
- * has copied: either it sees the withdrawal, and delivers nothing, or it had copied before. A lease is acknowledged as taken before that last look, and the
- * sender looks for the acknowledgement after it has withdrawn: so at least one of both sees the other, and a lease that was taken is waited for.
+ * has copied: either it sees the withdrawal, and delivers nothing, or it had copied before. A lease is acknowledged as being taken before that last look, and
+ * the sender looks for the acknowledgement after it has withdrawn: so at least one of both sees the other, and a lease that may have been taken is waited for.
  * @module
  */
 
@@ -76,23 +76,30 @@ export class Send implements Operation {
     }
     // Whoever is first may have nobody left who polls it: its deadline is kept here.
     if (outgoing.queue[0] !== this) outgoing.queue[0]?.poll();
-    if (outgoing.queue[0] === this) {
-      if (this.#written > 0) this.#takeAnswer();
-      else this.#base = outgoing.tail;
+    const isFirst = outgoing.queue[0] === this;
+    if (isFirst && this.#written > 0) {
+      this.#takeAnswer();
       if (this.#end !== null) return this.#end;
       if (this.#isLent) return this.#terms.pending;
-      if (this.#path === 'slots') this.#fillSlots();
-      else if (this.#written === 0) this.#publishDescriptor();
     }
     const expired = this.#terms.expired();
-    if (expired === null) return this.#terms.pending;
-    this.#counters.expired++;
-    return this.#giveUp(expired, true);
+    if (expired !== null) {
+      this.#counters.expired++;
+      return this.#giveUp(expired, true);
+    }
+    if (isFirst) this.#write();
+    return this.#terms.pending;
   }
 
   /** Gives it up. A lease that was taken stays out: the operation goes on until it is released. */
   cancel(): Poll {
     return this.#end ?? this.#giveUp(new MinipodError('cancelled', `${this.#terms.what} was cancelled`), true);
+  }
+
+  #write(): void {
+    if (this.#written === 0) this.#base = this.#outgoing.tail;
+    if (this.#path === 'slots') this.#fillSlots();
+    else if (this.#written === 0) this.#publishDescriptor();
   }
 
   #fillSlots(): void {
@@ -139,9 +146,11 @@ export class Send implements Operation {
   #takeAnswer(): void {
     const outgoing = this.#outgoing;
     outgoing.look();
-    if (!this.#isAnswered()) return;
-    if (outgoing.status !== STATUS.taken) this.#fail(this.#answerError());
-    else if (this.#acknowledged() === this.#chunks) {
+    if (!this.#isAnswered() || outgoing.status === STATUS.taking) return;
+    if (outgoing.status !== STATUS.taken) {
+      if (this.#path === 'lease') outgoing.forgetLease(this.#lease);
+      this.#fail(this.#answerError());
+    } else if (this.#acknowledged() === this.#chunks) {
       if (this.#path === 'lease') this.#lend();
       else this.#finish();
     }
@@ -163,7 +172,7 @@ export class Send implements Operation {
       this.#last = outgoing.publish(outgoing.tail, CHUNK.withdrawn, this.#terms.event, this.#terms.tag, this.#bytes);
       if (this.#path === 'lease') {
         outgoing.look();
-        const isTaken = this.#isAnswered() && outgoing.status === STATUS.taken;
+        const isTaken = this.#isAnswered() && (outgoing.status === STATUS.taking || outgoing.status === STATUS.taken);
         if (isTaken && waitsForLease) {
           this.#lend();
           return this.#end ?? this.#terms.pending;
@@ -191,7 +200,6 @@ export class Send implements Operation {
 
   #fail(error: MinipodError): Poll {
     this.#counters.failures++;
-    if (this.#lease >= 0 && this.#isAnswered() && this.#outgoing.status !== STATUS.taken) this.#outgoing.forgetLease(this.#lease);
     return this.#close(failed(error));
   }
 

@@ -51,7 +51,7 @@ describe('bytes', () => {
               if (poll.state !== 'done' || seen) return poll;
               seen = true;
               const transfer = transfers[index] as (typeof transfers)[number];
-              expectDelivered(space, transfer, index, receive.lease?.address);
+              expectDelivered(space, transfer, receive.lease?.address);
               expect(receive.bytes).toBe(transfer.bytes);
               return receive.lease?.release() ?? poll;
             },
@@ -81,7 +81,7 @@ describe('bytes', () => {
       polls++;
     }
     succeed([send]);
-    expectDelivered(space, transfer, 0);
+    expectDelivered(space, transfer);
     expect(polls).toBeGreaterThanOrEqual(way === 'dma' ? 3 : Math.floor(bytes / (2 * SLOT)));
     expect(b.counters).toMatchObject(way === 'dma' ? { dma_bytes: bytes, slots_bytes: 0 } : { dma_bytes: 0, slots_bytes: bytes });
   });
@@ -89,7 +89,7 @@ describe('bytes', () => {
   it('take the slots when they are few, and go straight from memory to memory when they are many', () => {
     const { a, b, apps, domain } = makePair();
     for (const [event, bytes] of [DMA_FROM_BYTES - 1, DMA_FROM_BYTES].entries()) {
-      const message = { domain, event, bytes, deadline_ms: NEVER_MS };
+      const message = { domain, event, bytes, timeout_ms: NEVER_MS };
       succeed([a.send({ ...message, to: 1, address: apps[0]?.address ?? 0 }), b.receive({ ...message, from: 0, address: apps[1]?.address ?? 0 })]);
     }
     expect(b.counters).toMatchObject({ slots_bytes: DMA_FROM_BYTES - 1, dma_bytes: DMA_FROM_BYTES });
@@ -97,7 +97,7 @@ describe('bytes', () => {
 
   it('are copied in while the ones before are copied out: two slots are never both full and untouched for a round', () => {
     const { a, b, apps, domain } = makePair();
-    const message = { domain, event: 1, bytes: 8 * SLOT, deadline_ms: NEVER_MS };
+    const message = { domain, event: 1, bytes: 8 * SLOT, timeout_ms: NEVER_MS };
     const send = a.send({ ...message, to: 1, address: apps[0]?.address ?? 0 }, 'slots');
     const receive = b.receive({ ...message, from: 0, address: apps[1]?.address ?? 0 });
     send.poll();
@@ -123,7 +123,7 @@ describe('messages of a pair', () => {
     const sends = transfers.map((transfer) => startSend(a, domain, transfer));
     const receives = transfers.map((transfer) => startReceive(b, domain, transfer));
     succeed([...sends.reverse(), ...receives.reverse()]);
-    for (const [index, transfer] of transfers.entries()) expectDelivered(space, transfer, index);
+    for (const transfer of transfers) expectDelivered(space, transfer);
   });
 
   it('to oneself come as from anybody', () => {
@@ -134,7 +134,7 @@ describe('messages of a pair', () => {
       WAYS.map((way) => ({ from: 0, to: 0, bytes: 700, way, borrows: false })),
     );
     succeed(transfers.flatMap((transfer) => [startSend(a, domain, transfer), startReceive(a, domain, transfer)]));
-    for (const [index, transfer] of transfers.entries()) expectDelivered(space, transfer, index);
+    for (const transfer of transfers) expectDelivered(space, transfer);
   });
 
   it('with another event than the expected one fail on both sides, which name both, and the next one comes', () => {
@@ -155,7 +155,7 @@ describe('messages of a pair', () => {
         'receive from rank 0 (die 0) of event 42 failed: event 41 came',
         null,
       ]);
-      expectDelivered(space, right, 1);
+      expectDelivered(space, right);
     }
     expect(b.counters.mismatches).toBe(3);
     expect(a.counters).toMatchObject({ failures: 3, leases_lent: 0 });
@@ -186,7 +186,7 @@ describe('addresses', () => {
 
   it('that are not one’s own are refused at the start, naming region, owner and access', () => {
     const { a, b, apps, domain } = makePair();
-    const message = { domain, event: 1, bytes: 128, deadline_ms: NEVER_MS };
+    const message = { domain, event: 1, bytes: 128, timeout_ms: NEVER_MS };
     const [own, other] = [apps[0]?.address ?? 0, apps[1]?.address ?? 0];
     expect(fault(() => a.send({ ...message, to: 1, address: other }))).toMatch(/may not read 128 bytes at .* as memory of npu\/0: they lie in hbm of npu\/1/);
     expect(fault(() => b.receive({ ...message, from: 0, address: own }))).toMatch(/may not write 128 bytes .* hbm of npu\/0/);
@@ -250,7 +250,7 @@ describe('completions', () => {
     }
     expect(tokens.sort()).toEqual(transfers.flatMap((_, index) => [`send ${index}`, `receive ${index}`]).sort());
     expect(completions.ready).toBe(0);
-    for (const [index, transfer] of transfers.entries()) expectDelivered(space, transfer, index);
+    for (const transfer of transfers) expectDelivered(space, transfer);
   });
 });
 
@@ -285,7 +285,7 @@ describe('leases', () => {
     const borrow = startReceive(b, domain, transfer);
     succeed([send, borrow]);
     expect(borrow.lease).toMatchObject({ address: transfer.target, bytes: 5_000, copied: true });
-    expectDelivered(space, transfer, 0);
+    expectDelivered(space, transfer);
     expect(b.counters).toMatchObject({ lease_copies: 1, leases_borrowed: 0, zero_copy_bytes: 0, dma_bytes: 5_000 });
   });
 

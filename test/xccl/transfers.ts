@@ -1,5 +1,5 @@
 /** Messages for the rig: each with a source, a destination between guard bytes, and a way to see that it came whole. */
-import { expect } from 'vitest';
+import assert from 'node:assert/strict';
 import { addressText } from '../../src/fabric/address.ts';
 import type { AddressSpace } from '../../src/fabric/address-space.ts';
 import { Arena } from '../../src/fabric/arena.ts';
@@ -15,7 +15,7 @@ export const NEVER_MS = Number.POSITIVE_INFINITY;
 
 export type Way = 'slots' | 'dma' | 'lease';
 export type TransferShape = { readonly from: number; readonly to: number; readonly bytes: number; readonly way: Way; readonly borrows: boolean };
-export type Transfer = TransferShape & { readonly event: number; readonly source: number; readonly target: number };
+export type Transfer = TransferShape & { readonly event: number; readonly seed: number; readonly source: number; readonly target: number };
 
 /** Gives each its places: sources filled, destinations emptied between guards. */
 export function placeTransfers(space: AddressSpace, apps: readonly App[], shapes: readonly TransferShape[]): Transfer[] {
@@ -25,33 +25,33 @@ export function placeTransfers(space: AddressSpace, apps: readonly App[], shapes
     const around = (arenas[shape.to] as Arena).allocate(shape.bytes + 2 * GUARD, 1);
     fillBytes(space.bytesAt(source, shape.bytes), index + 1);
     space.bytesAt(around, shape.bytes + 2 * GUARD).fill(GUARD_BYTE);
-    return { ...shape, event: index + 1, source, target: around + GUARD };
+    return { ...shape, event: index + 1, seed: index + 1, source, target: around + GUARD };
   });
 }
 
-export function startSend(p2p: PointToPoint, domain: Domain, { to, event, source, bytes, way }: Transfer, deadline_ms = NEVER_MS): Send {
-  const message = { domain, to, event, address: source, bytes, deadline_ms };
+export function startSend(p2p: PointToPoint, domain: Domain, { to, event, source, bytes, way }: Transfer, timeout_ms = NEVER_MS): Send {
+  const message = { domain, to, event, address: source, bytes, timeout_ms };
   return way === 'lease' ? p2p.lend(message) : p2p.send(message, way);
 }
 
-export function startReceive(p2p: PointToPoint, domain: Domain, { from, event, target, bytes, borrows }: Transfer, deadline_ms = NEVER_MS): Receive {
-  const message = { domain, from, event, address: target, bytes, deadline_ms };
+export function startReceive(p2p: PointToPoint, domain: Domain, { from, event, target, bytes, borrows }: Transfer, timeout_ms = NEVER_MS): Receive {
+  const message = { domain, from, event, address: target, bytes, timeout_ms };
   return borrows ? p2p.borrow(message) : p2p.receive(message);
 }
 
 /** Whole at the destination, or at the source for what was borrowed in place; what lies around is as it was. */
-export function expectDelivered(space: AddressSpace, transfer: Transfer, index: number, address = transfer.target): void {
-  const differs = (at: number, expected: Uint8Array): void => {
-    if (Buffer.compare(Buffer.from(space.bytesAt(at, expected.length)), expected) !== 0) expect.fail(`${expected.length} bytes at ${addressText(at)} differ`);
-  };
-  differs(address, expectedBytes(transfer.bytes, index + 1));
+export function expectDelivered(space: AddressSpace, transfer: Transfer, address = transfer.target): void {
+  assert(isWhole(space, transfer, address), `${transfer.bytes} bytes of event ${transfer.event} at ${addressText(address)} differ`);
   expectGuards(space, transfer);
 }
 
+export const isWhole = (space: AddressSpace, { bytes, seed }: Transfer, address: number): boolean =>
+  Buffer.compare(Buffer.from(space.bytesAt(address, bytes)), expectedBytes(bytes, seed)) === 0;
+
 export function expectGuards(space: AddressSpace, { target, bytes }: Transfer): void {
   for (const at of [target - GUARD, target + bytes])
-    expect(
+    assert(
       space.bytesAt(at, GUARD).every((byte) => byte === GUARD_BYTE),
       `guard at ${addressText(at)}`,
-    ).toBe(true);
+    );
 }
