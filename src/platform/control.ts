@@ -9,6 +9,7 @@ import { taskExecutor } from '../../actors/task-executor.ts';
 import { AddressSpace } from '../fabric/address-space.ts';
 import { Links } from '../fabric/links.ts';
 import { allocateSegments } from '../fabric/memory-plan.ts';
+import { LIMITS } from '../fabric/outgoing.ts';
 import type { RegionReport } from '../fabric/region-table.ts';
 import { ExpertLoads } from '../flowserve/expert-loads.ts';
 import { checkLength, sequencesOf } from '../flowserve/frontend.ts';
@@ -83,6 +84,9 @@ const CALLER: Address = 'caller/0';
 const CONTROL: Address = 'control/0';
 /** A step takes milliseconds; what has not let go by then is stopped as it is. */
 const CLOSE_DEADLINE_MS = 2_000;
+/** Longer than any step: half of what a link bears (fabric/outgoing.ts). */
+const STALL_MS_MAX = LIMITS.stall_ms_max / 2;
+const STALL_LOOK_MS = 1_000;
 /** Workers start in a fraction of a second, on a crowded machine in a few. */
 const START_DEADLINE_MS = 60_000;
 
@@ -101,6 +105,7 @@ export class Control {
   readonly #inspections: Inspections;
   readonly #ready: { readonly promise: Promise<void>; readonly resolve: () => void; readonly reject: (error: unknown) => void };
   readonly #drained = Promise.withResolvers<void>();
+  #lookedForStalls_ms = 0;
   #isClosing = false;
   #isClosed = false;
   #loop: Promise<void> | null = null;
@@ -274,10 +279,23 @@ export class Control {
       if (this.#isClosing && this.#host.stateOf('job-executor/0') === null) this.#drained.resolve();
       this.#output.flush();
       const waits = links.flush();
+      if (waits) this.#giveUpStalled();
       if (turn % TURNS_PER_BREATH === 0) await breathe();
       if (busy || this.#host.hasMail) continue;
       if (this.#output.open_requests > 0) links.control.nap(CONTROL_THREAD, NAP_MS);
       else await sleeper.sleep(Math.min(waits ? 1 : this.#isReady ? SLEEP_MS : SLEEP_BUSY_MS, this.#host.untilNextTimer_ms()), hasWork);
+    }
+  }
+
+  /** A worker that reads nothing while frames wait for it hangs: a successor takes its place before this thread is stuck. */
+  #giveUpStalled(): void {
+    const now_ms = this.#clock.now_ms();
+    if (now_ms - this.#lookedForStalls_ms < STALL_LOOK_MS) return;
+    this.#lookedForStalls_ms = now_ms;
+    for (const { peer, lane, waiting, stalled_ms } of this.#port.links.counters()) {
+      const worker = this.directory.seating.threads.indexOf(peer);
+      if (stalled_ms < STALL_MS_MAX || worker < 0) continue;
+      this.giveUp(worker, `it has read nothing from its ${lane} ring for ${Math.round(stalled_ms / 1000)} s while ${waiting} frames wait for it`);
     }
   }
 
