@@ -1,0 +1,171 @@
+/**
+ * The two halves of combine (xDeepServe §3.2): an expert rank leaves a row for each (token, expert) in its own reply area, by source; the rank that has
+ * the tokens pulls them and sums, weighted by the gate's scores, by ascending expert id. So the bits never depend on who answers first.
+ * @module
+ */
+import { offsetOf, segmentOf } from '../fabric/address.ts';
+import type { Arena } from '../fabric/arena.ts';
+import { MinipodError } from '../protocol/errors.ts';
+import type { ReceivedTokens } from './dispatch.ts';
+import type { Membership } from './membership.ts';
+import { checkRange, checkRoom, type Extent, formatOfCode, type PartList } from './parts.ts';
+import type { TokenRouting } from './token-routing.ts';
+import { blockBytes, type RowCodec, stagingBytes, type WireFormat, type WireKernels } from './wire-format.ts';
+
+/** What the experts made of the pairs received: f32 [pairs, hidden] in the order of the pairs. */
+export type Replies = {
+  readonly rows: number;
+  /** In which the answers travel; f32 if it is left out, which changes no bit. */
+  readonly format?: WireFormat;
+};
+
+/** Leaves answers in the own reply area, a block for each source. */
+export class ReplyBlocks {
+  /** By source, from the start of the area. */
+  readonly offsets: Int32Array;
+  bytes = 0;
+  format: WireFormat = 'f32';
+  readonly #membership: Membership;
+  readonly #received: ReceivedTokens;
+  readonly #extent: Extent;
+
+  constructor(membership: Membership, received: ReceivedTokens, extent: Extent) {
+    this.#membership = membership;
+    this.#received = received;
+    this.#extent = extent;
+    this.offsets = new Int32Array(received.sources);
+  }
+
+  /** Answers that are computed here, and travel as f32, need not be copied. */
+  get address(): number {
+    return this.#membership.endpoint.areas.reply + this.#extent.offset;
+  }
+
+  /** @throws `out_of_memory` with the bytes needed and granted, before anything is written there. */
+  leave(what: string, { rows, format = 'f32' }: Replies): void {
+    const { sources, hidden, pairs, codec, first_pair } = this.#received;
+    let bytes = 0;
+    for (let source = 0; source < sources; source++) {
+      this.offsets[source] = this.#extent.offset + bytes;
+      bytes += blockBytes(format, this.#received.pairsFrom(source), hidden);
+    }
+    const { endpoint } = this.#membership;
+    checkRoom(`${what} of ${pairs} rows as ${format}`, bytes, this.#extent.bytes, `die ${endpoint.die}'s reply area`);
+    this.bytes = bytes;
+    this.format = format;
+    if (rows === this.address && format === 'f32') return;
+    for (let source = 0; source < sources; source++)
+      codec.encode(
+        endpoint.areas.reply + (this.offsets[source] as number),
+        rows + 4 * (first_pair[source] as number) * hidden,
+        this.#received.pairsFrom(source),
+        format,
+      );
+  }
+}
+
+/** Where a rank with tokens takes the answers in. */
+export type CollectMemory = {
+  readonly tokens_max: number;
+  readonly top_k: number;
+  /** u32 [pairs]: tables of the routing. */
+  readonly row_tokens: number;
+  /** f32 [pairs] */
+  readonly weights: number;
+  /** u32 [pairs]: where in the segment the answer of each slot lies. */
+  readonly places: number;
+  /** A narrow block of tokens_max rows. */
+  readonly encoded: number;
+  /** f32 [pairs, hidden]: answers that do not lie in this segment as f32. */
+  readonly replies: number;
+  readonly staging: number;
+};
+
+export function layoutCollectMemory(tokens_max: number, top_k: number, hidden: number, arena: Arena): CollectMemory {
+  const pairs = tokens_max * top_k;
+  return {
+    tokens_max,
+    top_k,
+    row_tokens: arena.allocate(4 * pairs),
+    weights: arena.allocate(4 * pairs),
+    places: arena.allocate(4 * pairs),
+    encoded: arena.allocate(Math.max(blockBytes('bf16', tokens_max, hidden), blockBytes('int8', tokens_max, hidden))),
+    replies: arena.allocate(4 * pairs * hidden),
+    staging: arena.allocate(stagingBytes(hidden)),
+  };
+}
+
+/** Where the sum goes, all in the segment of the die. */
+export type CombineTarget = {
+  /** f32 [tokens, hidden], to which the weighted sum is added. Undefined after a failure. */
+  readonly into: number;
+  /** f32 [tokens, hidden] added last, such as the shared expert's; 0: none. */
+  readonly shared: number;
+};
+
+/** Pulls answers and sums them. */
+export class ReplyCollector {
+  readonly #membership: Membership;
+  readonly #kernels: WireKernels;
+  readonly #codec: RowCodec;
+  readonly #routing: TokenRouting;
+  readonly #hidden: number;
+  readonly #memory: CollectMemory;
+
+  constructor(membership: Membership, kernels: WireKernels, codec: RowCodec, routing: TokenRouting, hidden: number, memory: CollectMemory) {
+    this.#membership = membership;
+    this.#kernels = kernels;
+    this.#codec = codec;
+    this.#routing = routing;
+    this.#hidden = hidden;
+    this.#memory = memory;
+  }
+
+  /**
+   * `blocks` by destination.
+   * @throws `memory_fault` naming a rank whose block does not lie in its area, or has another number of rows than was asked for.
+   */
+  collect(what: string, blocks: PartList, { into, shared }: CombineTarget): void {
+    const { tokens, destinations } = this.#routing;
+    for (let from = 0; from < destinations; from++) this.#check(what, blocks, from);
+    for (let from = 0; from < destinations; from++) this.#pullBlock(blocks, from);
+    if (tokens === 0) return;
+    const { places, weights, top_k } = this.#memory;
+    const hidden = this.#hidden;
+    const sharedOffset = shared === 0 ? 0 : offsetOf(shared);
+    this.#kernels.combineRowsAt(offsetOf(into), hidden, offsetOf(places), offsetOf(weights), top_k, sharedOffset, hidden, tokens, hidden);
+  }
+
+  #check(what: string, blocks: PartList, from: number): void {
+    const rank = blocks.holders[from] as number;
+    const peer = this.#membership.nameOf(rank);
+    const { reply_bytes } = this.#membership.endpoint.surroundings.areasOf(this.#membership.dieOf(rank));
+    const pairs = blocks.pairs[from] as number;
+    const format = formatOfCode(peer, blocks.formats[from] as number);
+    if (pairs !== this.#routing.pairsTo(from))
+      throw new MinipodError('memory_fault', `${what}: ${peer} answers with ${pairs} rows of destination ${from}, asked for ${this.#routing.pairsTo(from)}`);
+    checkRange(peer, 'reply', blocks.offsets[from] as number, blockBytes(format, pairs, this.#hidden), reply_bytes);
+  }
+
+  #pullBlock(blocks: PartList, from: number): void {
+    const { space, endpoint } = this.#membership;
+    const rank = blocks.holders[from] as number;
+    const pairs = blocks.pairs[from] as number;
+    if (pairs === 0) return;
+    const { first_pair, slot_of_pair } = this.#routing;
+    const first = first_pair[from] as number;
+    const rowBytes = 4 * this.#hidden;
+    const format = formatOfCode(this.#membership.nameOf(rank), blocks.formats[from] as number);
+    let rows = endpoint.surroundings.areasOf(this.#membership.dieOf(rank)).reply + (blocks.offsets[from] as number);
+    // What the kernel can read where it lies is summed from there.
+    if (format !== 'f32' || segmentOf(rows) !== segmentOf(this.#memory.replies)) {
+      const pulled = this.#memory.replies + first * rowBytes;
+      this.#codec.decode(pulled, rows, pairs, format);
+      rows = pulled;
+    }
+    const words = space.wordsOf(this.#memory.places);
+    const places = offsetOf(this.#memory.places) / 4;
+    const base = offsetOf(rows);
+    for (let pair = 0; pair < pairs; pair++) words[places + (slot_of_pair[first + pair] as number)] = base + pair * rowBytes;
+  }
+}

@@ -1,0 +1,70 @@
+/**
+ * One rank's part in a domain: who the others are, and whether all of them are still who they were.
+ * @module
+ */
+import type { AddressSpace } from '../fabric/address-space.ts';
+import { assert, MinipodError } from '../protocol/errors.ts';
+import { type Domain, domainDestroyed, isAlive, rankOf } from './domain.ts';
+import type { Endpoint } from './endpoint.ts';
+import { domainTag } from './message.ts';
+
+export class Membership {
+  readonly endpoint: Endpoint;
+  readonly domain: Domain;
+  readonly rank: number;
+  /** Of this life of the domain: what was left of an earlier one is not heard. */
+  readonly tag: number;
+  /** Why this rank's part is over: an operation failed, so it is a step behind or ahead of the others. */
+  failure: MinipodError | null = null;
+  /** The member whose epoch the next check looks at. */
+  #next = 0;
+
+  constructor(endpoint: Endpoint, domain: Domain) {
+    this.endpoint = endpoint;
+    this.domain = domain;
+    this.rank = rankOf(domain, endpoint.die);
+    this.tag = domainTag(domain);
+    // A die that was restarted joins as a new one.
+    for (const die of domain.dies) endpoint.refresh(die);
+  }
+
+  get space(): AddressSpace {
+    return this.endpoint.space;
+  }
+
+  get size(): number {
+    return this.domain.dies.length;
+  }
+
+  dieOf(rank: number): number {
+    const die = this.domain.dies[rank];
+    if (die === undefined) assert(false, `rank ${rank} of domain ${this.domain.id}, which has ${this.size}`);
+    return die as number;
+  }
+
+  /** `rank 3 (die 5)` */
+  nameOf(rank: number): string {
+    return `rank ${rank} (die ${this.dieOf(rank)})`;
+  }
+
+  /**
+   * What ends an operation for everyone; for each poll, so the others' epochs are looked at one a call, in turn.
+   * @throws `closed` when the domain was destroyed, `worker_failed` naming a rank that was given up.
+   */
+  check(what: string): void {
+    const { control } = this.space;
+    if (!isAlive(control, this.domain)) throw domainDestroyed(this.domain, what);
+    if (control.epochOfDie(this.endpoint.die) !== this.endpoint.epoch) throw this.givenUp(what, this.rank);
+    this.#next = this.#next + 1 < this.size ? this.#next + 1 : 0;
+    this.checkMember(what, this.#next);
+  }
+
+  checkMember(what: string, rank: number): void {
+    const die = this.dieOf(rank);
+    if (this.space.control.epochOfDie(die) !== this.endpoint.epochOf(die)) throw this.givenUp(what, rank);
+  }
+
+  givenUp(what: string, rank: number): MinipodError {
+    return new MinipodError('worker_failed', `${what} ended: ${this.nameOf(rank)} was given up while it was under way`);
+  }
+}

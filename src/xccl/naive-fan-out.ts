@@ -1,0 +1,140 @@
+/**
+ * The plain form of pull-based dispatch and combine (xDeepServe §3.2): every rank with tokens writes a field to every rank with experts, and back.
+ * With A and E ranks that is A × E fields a step; between all N ranks of a colocated pod N². See trampoline.ts for fewer from one rank.
+ * @module
+ */
+
+import { CHANNEL } from './areas.ts';
+import { Arrivals, stampOf } from './arrivals.ts';
+import type { CombineTarget, Replies } from './combine.ts';
+import type { ReceivedTokens, TokenBatch } from './dispatch.ts';
+import { type AttentionEnd, type AttentionOptions, AttentionWork, type Deadline, type ExpertEnd, type ExpertOptions, ExpertWork } from './ends.ts';
+import type { Membership } from './membership.ts';
+import type { Operation } from './operation.ts';
+import { Rounds, type StepNames } from './rounds.ts';
+import type { Needs } from './wait-chain.ts';
+import { formatCode } from './wire-format.ts';
+
+/** Who takes part, by rank of the domain; a rank may be on both sides. */
+export type FanOut = { readonly sources: readonly number[]; readonly experts: readonly number[]; readonly names: StepNames };
+
+const needsOf =
+  ({ sources, experts }: FanOut): Needs =>
+  ({ writer, channel, round }) => {
+    if (channel === CHANNEL.combine) return sources.map((source) => ({ writer: source, reader: writer, channel: CHANNEL.dispatch, round }));
+    return round === 1 ? [] : experts.map((expert) => ({ writer: expert, reader: writer, channel: CHANNEL.combine, round: round - 1 }));
+  };
+
+export class FanOutSource implements AttentionEnd {
+  readonly #membership: Membership;
+  readonly #fanOut: FanOut;
+  readonly #work: AttentionWork;
+  readonly #rounds: Rounds;
+  readonly #answers: Arrivals;
+
+  constructor(membership: Membership, options: AttentionOptions, fanOut: FanOut) {
+    this.#membership = membership;
+    this.#fanOut = fanOut;
+    this.#work = new AttentionWork(this.#membership, options, fanOut.experts.length);
+    this.#rounds = new Rounds(this.#membership, fanOut.names, needsOf(fanOut));
+    this.#answers = new Arrivals(this.#membership, CHANNEL.combine, fanOut.experts);
+  }
+
+  a2e(batch: TokenBatch): Operation {
+    return this.#rounds.start('dispatch', {
+      timeout_ms: 0,
+      prepare: (what) => this.#work.package.pack(what, batch),
+      begin: (round) => this.#publish(round),
+      resume: null,
+    });
+  }
+
+  e2a(target: CombineTarget & Deadline): Operation {
+    const answers = this.#answers;
+    return this.#rounds.start('combine', {
+      timeout_ms: target.timeout_ms,
+      begin: (round) => answers.expect(round),
+      resume: (what) => {
+        if (!answers.look()) return answers;
+        this.#work.collector.collect(what, answers.parts, target);
+        answers.confirm(what);
+        return null;
+      },
+    });
+  }
+
+  /** Also where there is nothing to do: the field is what the expert ranks wait for. */
+  #publish(round: number): void {
+    const { offsets, routing, format } = this.#work.package;
+    const { endpoint } = this.#membership;
+    const stamp = stampOf(round, formatCode(format));
+    this.#fanOut.experts.forEach((rank, to) => {
+      endpoint.write(
+        this.#membership.dieOf(rank),
+        CHANNEL.dispatch,
+        offsets[to] as number,
+        routing.rowsTo(to),
+        routing.pairsTo(to),
+        this.#membership.tag,
+        stamp,
+      );
+    });
+  }
+}
+
+export class FanOutExpert implements ExpertEnd {
+  readonly #membership: Membership;
+  readonly #fanOut: FanOut;
+  readonly #work: ExpertWork;
+  readonly #rounds: Rounds;
+  readonly #tokens: Arrivals;
+
+  constructor(membership: Membership, options: ExpertOptions, fanOut: FanOut) {
+    this.#membership = membership;
+    this.#fanOut = fanOut;
+    this.#work = new ExpertWork(this.#membership, options, fanOut.sources.length, fanOut.experts.indexOf(this.#membership.rank));
+    this.#rounds = new Rounds(this.#membership, fanOut.names, needsOf(fanOut));
+    this.#tokens = new Arrivals(this.#membership, CHANNEL.dispatch, fanOut.sources);
+  }
+
+  get received(): ReceivedTokens {
+    return this.#work.received;
+  }
+
+  get reply_rows(): number {
+    return this.#work.replies.address;
+  }
+
+  a2e({ timeout_ms }: Deadline): Operation {
+    const tokens = this.#tokens;
+    return this.#rounds.start('dispatch', {
+      timeout_ms,
+      begin: (round) => tokens.expect(round),
+      resume: (what) => {
+        if (!tokens.look()) return tokens;
+        this.#work.received.pull(what, tokens.parts);
+        tokens.confirm(what);
+        return null;
+      },
+    });
+  }
+
+  e2a(replies: Replies & Deadline): Operation {
+    return this.#rounds.start('combine', {
+      timeout_ms: replies.timeout_ms,
+      prepare: (what) => this.#work.replies.leave(what, replies),
+      begin: (round) => this.#publish(round),
+      resume: null,
+    });
+  }
+
+  #publish(round: number): void {
+    const { replies, received } = this.#work;
+    const { endpoint } = this.#membership;
+    const stamp = stampOf(round, formatCode(replies.format));
+    this.#fanOut.sources.forEach((rank, source) => {
+      const pairs = received.pairsFrom(source);
+      endpoint.write(this.#membership.dieOf(rank), CHANNEL.combine, replies.offsets[source] as number, pairs, pairs, this.#membership.tag, stamp);
+    });
+  }
+}
