@@ -6,6 +6,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import type * as z from 'zod';
 import type { serveOptionsSchema } from '../api/serve.ts';
 import type { generateOptionsSchema, podOptionsSchema } from '../options.ts';
+import type { fabricOptionsSchema } from './fabric.ts';
 
 type Flag = {
   /** What stands for its value in the help; none for a switch. */
@@ -85,6 +86,11 @@ export const SERVE_FLAGS = {
   body_limit_bytes: { value: 'BYTES', help: 'larger request bodies are refused', read: bytes },
   concurrency: { value: 'N', help: 'completions under way at once; more are refused with 429', read: number },
 } as const satisfies Flags<typeof serveOptionsSchema>;
+
+export const FABRIC_FLAGS = {
+  requests: { value: 'N', help: 'generations kept under way meanwhile; 0 shows an idle pod', read: number },
+  seconds: { value: 'S', help: 'end after so long (default: 2, or Ctrl-C on a terminal)', read: number },
+} as const satisfies Flags<typeof fabricOptionsSchema>;
 
 type FlagTable = { readonly [name: string]: Flag };
 type Fields = { readonly [name: string]: z.ZodType };

@@ -6,10 +6,11 @@ import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { serveOptionsSchema } from '../api/serve.ts';
 import { VERSION } from '../api/version.ts';
 import { type GenerateOptions, MinipodError, type PodOptions } from '../index.ts';
-import { generateOptionsSchema, podOptionsSchema } from '../options.ts';
+import { generateOptionsSchema, parseOptions, podOptionsSchema } from '../options.ts';
 import { toErrorRecord } from '../protocol/errors.ts';
 import { CHAT_DEFAULTS, chat } from './chat.ts';
-import { addFlags, givenFlags, POD_FLAGS, SAMPLING_FLAGS, SERVE_FLAGS } from './flags.ts';
+import { FABRIC_POD_DEFAULTS, fabric, fabricOptionsSchema } from './fabric.ts';
+import { addFlags, FABRIC_FLAGS, givenFlags, POD_FLAGS, SAMPLING_FLAGS, SERVE_FLAGS } from './flags.ts';
 import { GENERATE_DEFAULTS, generate } from './generate.ts';
 import { models } from './models.ts';
 import { endQuietlyWithReader, note, printJson } from './output.ts';
@@ -108,10 +109,19 @@ function createProgram(setExitCode: (code: number) => void): Command {
   modelsCommand.option('--json', 'print a JSON array').action(async (names: string[], { json }: { json?: true }) => {
     setExitCode(await models({ names, json: json ?? false }));
   });
+
+  const fabricCommand = add('fabric', 'Shows what the shared memory of a pod does under load: its links, NPUs, threads and regions.');
+  fabricCommand.option('--json', 'print one JSON object at the end, as pod.stats() gives it');
+  addFlags(fabricCommand, 'Load:', FABRIC_FLAGS, fabricOptionsSchema.shape);
+  addPodFlags(fabricCommand, FABRIC_POD_DEFAULTS);
+  fabricCommand.addHelpText('after', FABRIC_EXAMPLES).action(async ({ json }: { json?: true }) => {
+    const load = parseOptions(fabricOptionsSchema, givenFlags(fabricCommand, FABRIC_FLAGS), 'fabric');
+    setExitCode(await fabric({ pod: podOptions(fabricCommand), load, json: json ?? false }));
+  });
   return program;
 }
 
-const addPodFlags = (command: Command): void => addFlags(command, 'Pod:', POD_FLAGS, podOptionsSchema.shape);
+const addPodFlags = (command: Command, defaults: PodOptions = {}): void => addFlags(command, 'Pod:', POD_FLAGS, podOptionsSchema.shape, defaults);
 
 const podOptions = (command: Command): PodOptions => givenFlags(command, POD_FLAGS);
 
@@ -149,3 +159,10 @@ Examples:
   $ minipod chat
   $ minipod chat --system "You tell short tales." --temperature 1
   $ printf 'Tell me a story.\\nAnd then?\\n' | minipod chat --seed 7`;
+
+const FABRIC_EXAMPLES = `
+Examples:
+  $ minipod fabric
+  $ minipod fabric --npus 8 --workers 2 --requests 32
+  $ minipod fabric --seconds 5 > fabric.md
+  $ minipod fabric --requests 0 --json`;

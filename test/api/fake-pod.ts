@@ -6,7 +6,7 @@
 import { type GenerateOptions, generateOptionsSchema, type Prompt, parseOptions, type ResolvedGenerateOptions } from '../../src/options.ts';
 import type { ModelInfo, Pod } from '../../src/pod.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
-import type { Chunk, Completion, CompletionChoice, Generation, PodStats, PromptInfo, RequestTimes, Usage } from '../../src/results.ts';
+import type { Chunk, Completion, CompletionChoice, Generation, LinkStats, PodStats, PromptInfo, RegionStats, RequestTimes, Usage } from '../../src/results.ts';
 import { BOS, bytesOf, Choice, hash, logprobOf, VOCAB_SIZE } from './fake-choice.ts';
 
 export type Faults = {
@@ -20,6 +20,22 @@ export type Faults = {
 };
 
 const encoder = new TextEncoder();
+
+const REGIONS: readonly RegionStats[] = [
+  { owner: 'pod', kind: 'control', base: 0, bytes: 100, state: 'held', epoch: 1 },
+  { owner: 'npu/0', kind: 'hbm', base: 100, bytes: 600, state: 'held', epoch: 2 },
+  { owner: 'spare/0', kind: 'hbm', base: 700, bytes: 300, state: 'quarantined', epoch: 1 },
+];
+
+const SILENT_LINK: LinkStats = {
+  ...{ from: 'caller', to: 'control', lane: 'control', frames: 0, bytes: 0, full: 0, wakes: 0, waiting: 0, waiting_bytes: 0, stalled_ms: 0 },
+  ...{ ring_free_bytes: 64, slab_free_bytes: 0, slab_bytes_max: 0, received_frames: 0, received_bytes: 0, stale: 0, latencies_us: [] },
+};
+/** One that has carried something, and one that has not. */
+const LINKS: readonly LinkStats[] = [
+  SILENT_LINK,
+  { ...SILENT_LINK, lane: 'data', frames: 7, bytes: 90, full: 2, wakes: 5, waiting: 1, stalled_ms: 1_500, slab_free_bytes: 32, stale: 3 },
+];
 
 export class FakePod implements Pod {
   readonly model: ModelInfo;
@@ -109,18 +125,18 @@ export class FakePod implements Pod {
           tokens_decoded: 0,
           preemptions: 0,
           die: 0,
-          kv_blocks_held: 0,
-          kv_blocks_held_max: 0,
-          fields_written: 0,
-          fields_stale: 0,
-          dispatches_refused: 0,
+          kv_blocks_held: 2,
+          kv_blocks_held_max: 3,
+          fields_written: 40,
+          fields_stale: 1,
+          dispatches_refused: 4,
           reply_bytes_max: 0,
           hbm_bytes: 0,
         },
       ],
       expert_loads: [],
-      memory: { total_bytes: 0, regions: [] },
-      fabric: { links: [], threads: [] },
+      memory: { total_bytes: 1_000, regions: REGIONS },
+      fabric: { links: LINKS, threads: [{ thread: 0, name: 'caller', epoch: 1, wakes: 5 }] },
       unexpected_messages: [],
     };
   }

@@ -99,6 +99,41 @@ describe('metrics', () => {
     await running;
   });
 
+  it('should show memory, links and XCCL under names of its own', async () => {
+    const { series, types } = await scrape(createApp(new FakePod()));
+    const own = [...series].filter(([key]) => key.startsWith('minipod:')).map(([key, value]) => `${key.replace('model_name="fake"', '…')} ${value}`);
+    const link = 'from="caller",to="control",lane="data"';
+    expect(own).toEqual([
+      'minipod:memory_regions{state="held",…} 2',
+      'minipod:memory_regions{state="free",…} 0',
+      'minipod:memory_regions{state="quarantined",…} 1',
+      'minipod:memory_region_bytes{state="held",…} 700',
+      'minipod:memory_region_bytes{state="free",…} 0',
+      'minipod:memory_region_bytes{state="quarantined",…} 300',
+      `minipod:link_frames_total{${link},…} 7`,
+      `minipod:link_bytes_total{${link},…} 90`,
+      `minipod:link_full_total{${link},…} 2`,
+      `minipod:link_wakes_total{${link},…} 5`,
+      `minipod:link_stale_total{${link},…} 3`,
+      `minipod:link_waiting{${link},…} 1`,
+      `minipod:link_stalled_seconds{${link},…} 1.5`,
+      `minipod:link_ring_free_bytes{${link},…} 64`,
+      `minipod:link_slab_free_bytes{${link},…} 32`,
+      'minipod:kv_blocks_held{npu="0",…} 2',
+      'minipod:kv_blocks_held_max{npu="0",…} 3',
+      'minipod:xccl_fields_written_total{npu="0",…} 40',
+      'minipod:xccl_fields_stale_total{npu="0",…} 1',
+      'minipod:xccl_dispatches_refused_total{npu="0",…} 4',
+    ]);
+    for (const [name, type] of types) expect([name, type === 'counter']).toEqual([name, name.endsWith('_total')]);
+  });
+
+  it('should count no link twice when scraped again', async () => {
+    const app = createApp(new FakePod());
+    const [, again] = [await scrape(app), await scrape(app)];
+    expect(again.series.get('minipod:link_frames_total{from="caller",to="control",lane="data",model_name="fake"}')).toBe(7);
+  });
+
   it('should answer 503 when the pod is closed', async () => {
     const pod = new FakePod();
     const app = createApp(pod);
