@@ -1,103 +1,96 @@
 /**
  * One thread's ends of all rings: two for each ordered pair of threads that talk, control and data, merged at the reader.
- * A full ring never blocks its sender: frames wait in an outbox while the sender goes on draining its own inbox (two blocked threads are a deadlock).
+ * A full ring never blocks its sender: payloads wait in an outbox while the sender goes on draining its own inbox (two blocked threads are a deadlock).
+ *
+ * Every frame carries the epoch under which its thread came to life. The reader compares it with the thread's epoch on the control page, frame by frame:
+ * from the moment that a thread is given up, nothing that it wrote or still writes is handed out.
  * @module
  */
-import { assert, MinipodError } from '../protocol/errors.ts';
+import { assert } from '../protocol/errors.ts';
 import type { ControlPage } from './control-page.ts';
-import { type FrameHeader, payloadBytesMax, RingConsumer, RingProducer, ringBytes } from './ring.ts';
+import { type Lane, Latencies, type LinkCounters } from './link-counters.ts';
+import { LIMITS, Outgoing } from './outgoing.ts';
+import { type FrameAddress, RingConsumer, RingProducer } from './ring.ts';
+import { clearRing, type RingShape, ringBytes } from './ring-layout.ts';
+import { Scratch } from './scratch.ts';
 
-export type Lane = 'control' | 'data';
-export type RingPlace = { readonly from: number; readonly to: number; readonly lane: Lane; readonly offset: number; readonly capacity: number };
+export type { Lane, LinkCounters };
+export type RingPlace = RingShape & { readonly from: number; readonly to: number; readonly lane: Lane };
+/** Sizes of a pair's data ring and of the slab for its large payloads (powers of two); without `slab_bytes` it is as large as the ring. */
+export type RingPair = { readonly from: number; readonly to: number; readonly capacity: number; readonly slab_bytes?: number };
 
 const CONTROL_CAPACITY = 16_384;
-/** Frames that may wait for room on one link before the sender is stuck for good. */
-const OUTBOX_FRAMES_MAX = 65_536;
-/** Frames taken from one ring before the next ring has its turn. */
-const FRAMES_PER_TURN = 64;
+/** The cost of a clock is shared by so many frames. */
+const LATENCY_SAMPLE_FRAMES = 64;
+/** Larger payloads that come as bytes get memory of their own, so that the scratch stays small. */
+const SCRATCH_BYTES_MAX = 2 ** 20;
+const NO_WORDS = new Int32Array(0);
 
-/** Places the rings of all pairs one after the other from `offset`. */
-export function planRings(pairs: readonly { from: number; to: number; capacity: number }[], offset: number): { rings: RingPlace[]; bytes: number } {
+/** Places the rings of all pairs one after the other from `offset`. Control rings have no slab. */
+export function planRings(pairs: readonly RingPair[], offset: number): { rings: RingPlace[]; bytes: number } {
   const rings: RingPlace[] = [];
   let next = offset;
-  for (const { from, to, capacity } of pairs) {
-    for (const [lane, size] of [
-      ['control', CONTROL_CAPACITY],
-      ['data', capacity],
+  for (const { from, to, capacity, slab_bytes = capacity } of pairs) {
+    for (const shape of [
+      { lane: 'control', capacity: CONTROL_CAPACITY, slab_bytes: 0 },
+      { lane: 'data', capacity, slab_bytes },
     ] as const) {
-      rings.push({ from, to, lane, offset: next, capacity: size });
-      next += Math.ceil(ringBytes(size) / 128) * 128;
+      rings.push({ from, to, ...shape, offset: next });
+      next += Math.ceil(ringBytes(shape) / 128) * 128;
     }
   }
   return { rings, bytes: next - offset };
 }
 
-/** Zeroes a ring's indices; nobody may hold an end of it. */
+/** Readies a ring and its slab for a successor. Nobody may hold an end of it: peers have detached, and the old thread is proven gone. */
 export function resetRing(memory: WebAssembly.Memory, ring: RingPlace): void {
-  new Int32Array(memory.buffer, ring.offset, 64).fill(0);
+  clearRing(memory, ring.offset);
 }
 
-type Waiting = { readonly header: FrameHeader; readonly payload: Uint8Array | null };
-export type LinkCounters = { readonly peer: number; readonly lane: Lane; frames: number; bytes: number; full: number };
+export type LinksOptions = {
+  /** Microseconds of a clock that all threads of the pod share. Without it neither latencies nor stalls are measured. */
+  readonly now_us?: () => number;
+  /** The epoch for which this thread was started; else the one that it has now. */
+  readonly epoch?: number;
+};
 
-class Outgoing {
-  readonly producer: RingProducer;
-  readonly outbox: Waiting[] = [];
-  readonly counters: LinkCounters;
-  readonly payload_bytes_max: number;
-
-  constructor(memory: WebAssembly.Memory, ring: RingPlace) {
-    this.payload_bytes_max = payloadBytesMax(ring.capacity);
-    this.producer = new RingProducer(memory, ring.offset, ring.capacity);
-    this.counters = { peer: ring.to, lane: ring.lane, frames: 0, bytes: 0, full: 0 };
-  }
-
-  send(header: Readonly<FrameHeader>, payload: Uint8Array | null): void {
-    assert(
-      payload === null || payload.length <= this.payload_bytes_max,
-      `a payload of ${payload?.length} bytes on a link that takes ${this.payload_bytes_max}`,
-    );
-    this.counters.frames++;
-    this.counters.bytes += payload?.length ?? 0;
-    if (this.outbox.length === 0 && this.producer.write(header, payload)) return;
-    this.counters.full++;
-    if (this.outbox.length >= OUTBOX_FRAMES_MAX)
-      throw new MinipodError(
-        'internal',
-        `thread ${this.counters.peer} stopped draining its ${this.counters.lane} ring: ${OUTBOX_FRAMES_MAX} frames wait for it`,
-      );
-    // The encoder reuses its buffer: what waits is kept apart.
-    this.outbox.push({ header: { ...header }, payload: payload === null ? null : payload.slice() });
-  }
-
-  drain(): void {
-    let sent = 0;
-    for (const { header, payload } of this.outbox) {
-      if (!this.producer.write(header, payload)) break;
-      sent++;
-    }
-    if (sent > 0) this.outbox.splice(0, sent);
-  }
-}
+type Pair = { readonly peer: number; readonly control: Outgoing; readonly data: Outgoing };
+type Incoming = {
+  readonly peer: number;
+  readonly lane: Lane;
+  readonly ring: RingConsumer;
+  readonly latencies: Latencies;
+  frames: number;
+  bytes: number;
+  stale: number;
+  isDetached: boolean;
+};
 
 export type FrameHandler = (peer: number, ring: RingConsumer) => void;
 
 export class Links {
   readonly thread: number;
   readonly control: ControlPage;
+  readonly epoch: number;
   readonly #memory: WebAssembly.Memory;
   readonly #rings: readonly RingPlace[];
-  readonly #outgoing = new Map<number, { readonly control: Outgoing; readonly data: Outgoing }>();
-  /** The same as a list: a loop over a map allocates, and `flush` runs at every turn. */
-  #ends: readonly { readonly peer: number; readonly control: Outgoing; readonly data: Outgoing }[] = [];
+  readonly #now_us: (() => number) | null;
+  readonly #scratch = new Scratch(1_024);
+  /** By thread. */
+  #pairs: (Pair | undefined)[] = [];
+  /** The same without gaps: a loop over a sparse array or a map allocates, and `flush` runs at every turn. */
+  #ends: readonly Pair[] = [];
   /** Control rings first: control overtakes data, nothing else does. */
-  #incoming: readonly { readonly peer: number; readonly ring: RingConsumer; isDetached: boolean }[] = [];
+  #incoming: readonly Incoming[] = [];
+  #sent = 0;
 
-  constructor(thread: number, memory: WebAssembly.Memory, rings: readonly RingPlace[], control: ControlPage) {
+  constructor(thread: number, memory: WebAssembly.Memory, rings: readonly RingPlace[], control: ControlPage, options: LinksOptions = {}) {
     this.thread = thread;
     this.control = control;
+    this.epoch = options.epoch ?? control.epochOf(thread);
     this.#memory = memory;
     this.#rings = rings;
+    this.#now_us = options.now_us ?? null;
     for (const peer of new Set(rings.flatMap(({ from, to }) => (from === thread ? [to] : to === thread ? [from] : [])))) this.attach(peer);
   }
 
@@ -107,82 +100,173 @@ export class Links {
       assert(ring, `no ${lane} ring from thread ${from} to ${to}`);
       return ring;
     };
-    const outgoing = (lane: Lane): Outgoing => new Outgoing(this.#memory, place(this.thread, peer, lane));
-    const consumer = (lane: Lane): RingConsumer => {
-      const { offset, capacity } = place(peer, this.thread, lane);
-      return new RingConsumer(this.#memory, offset, capacity);
+    const outgoing = (lane: Lane): Outgoing => new Outgoing(peer, lane, new RingProducer(this.#memory, place(this.thread, peer, lane), this.epoch));
+    const incoming = (lane: Lane): Incoming => {
+      const ring = new RingConsumer(this.#memory, place(peer, this.thread, lane));
+      return { peer, lane, ring, latencies: new Latencies(), frames: 0, bytes: 0, stale: 0, isDetached: false };
     };
-    this.#outgoing.set(peer, { control: outgoing('control'), data: outgoing('data') });
+    this.#pairs[peer] = { peer, control: outgoing('control'), data: outgoing('data') };
     this.#listEnds();
     // A new list: `receive` may be walking the old one.
-    this.#incoming = [{ peer, ring: consumer('control'), isDetached: false }, ...this.#incoming, { peer, ring: consumer('data'), isDetached: false }];
+    this.#incoming = [incoming('control'), ...this.#incoming, incoming('data')];
   }
 
   /** Lets go of both ends, with what waits for the peer: it is gone. */
   detach(peer: number): void {
-    this.#outgoing.delete(peer);
+    this.#pairs[peer] = undefined;
     this.#listEnds();
     for (const incoming of this.#incoming) incoming.isDetached ||= incoming.peer === peer;
     this.#incoming = this.#incoming.filter(({ isDetached }) => !isDetached);
   }
 
   #listEnds(): void {
-    this.#ends = [...this.#outgoing].map(([peer, { control, data }]) => ({ peer, control, data }));
+    this.#ends = this.#pairs.filter((pair) => pair !== undefined);
   }
 
   isAttached(peer: number): boolean {
-    return this.#outgoing.has(peer);
+    return this.#pairs[peer] !== undefined;
   }
 
-  send(peer: number, lane: Lane, header: Readonly<FrameHeader>, payload: Uint8Array | null): void {
-    const link = this.#outgoing.get(peer);
-    assert(link, `thread ${this.thread} has no link to thread ${peer}`);
-    link[lane].send(header, payload);
+  /** This thread was given up: nobody reads what it writes, so it takes nothing and shows nothing any more. */
+  isFenced(): boolean {
+    return this.control.epochOf(this.thread) !== this.epoch;
   }
 
-  payloadBytesMax(peer: number, lane: Lane): number {
-    const link = this.#outgoing.get(peer);
-    assert(link, `thread ${this.thread} has no link to thread ${peer}`);
-    return link[lane].payload_bytes_max;
+  /** Sends a payload, seen after `flush`. False: it waits for room. @throws `internal` when more waits than LIMITS allow. */
+  send(peer: number, lane: Lane, header: Readonly<FrameAddress>, payload: Uint8Array | null): boolean {
+    if (payload === null || payload.length === 0) return this.sendWords(peer, lane, header, NO_WORDS, 0, 0);
+    const scratch = payload.length > SCRATCH_BYTES_MAX ? new Scratch(payload.length) : this.#scratch;
+    scratch.reserve(payload.length);
+    scratch.bytes.set(payload);
+    return this.sendWords(peer, lane, header, scratch.words, 0, payload.length);
   }
 
-  /** Publishes the turn's frames, one store a ring, and wakes whom they are for. True while frames still wait for room. */
+  /** The same for `bytes` bytes of private memory from word `from` on: no view is made and, if there is room, nothing is allocated. */
+  sendWords(peer: number, lane: Lane, header: Readonly<FrameAddress>, words: Int32Array, from: number, bytes: number): boolean {
+    const link = this.#link(peer, lane);
+    const time = this.#now_us !== null && this.#sent++ % LATENCY_SAMPLE_FRAMES === 0 ? this.#now_us() | 0 || 1 : 0;
+    return link.send(header, words, from, bytes, time);
+  }
+
+  /** Payloads that wait for room on a link: 0 as long as the peer keeps up. */
+  waiting(peer: number, lane: Lane): number {
+    return this.#link(peer, lane).waiting;
+  }
+
+  #link(peer: number, lane: Lane): Outgoing {
+    const pair = this.#pairs[peer];
+    // The message is made only if it is needed: this runs for each frame.
+    if (pair === undefined) assert(false, `thread ${this.thread} has no link to thread ${peer}`);
+    return lane === 'control' ? pair.control : pair.data;
+  }
+
+  /**
+   * Publishes the turn's frames, one store a ring, and wakes whom they are for. True while payloads still wait for room.
+   * @throws `deadline_exceeded` when a peer, named with lane and frames, reads nothing for longer than LIMITS allow.
+   */
   flush(): boolean {
+    if (this.isFenced()) return false;
     let waits = false;
-    for (const { peer, control, data } of this.#ends) {
-      if (control.outbox.length > 0) control.drain();
-      if (data.outbox.length > 0) data.drain();
-      waits ||= control.outbox.length > 0 || data.outbox.length > 0;
-      const published = control.producer.publish();
-      if (data.producer.publish() || published) this.control.ring(peer);
+    for (let index = 0; index < this.#ends.length; index++) {
+      const { peer, control, data } = this.#ends[index] as Pair;
+      if (control.waiting > 0) control.drain();
+      if (data.waiting > 0) data.drain();
+      waits ||= control.waiting > 0 || data.waiting > 0;
+      const first = control.producer.publish() ? control : null;
+      const published = data.producer.publish() ? (first ?? data) : first;
+      if (published !== null) this.#wake(peer, published);
     }
+    if (waits && this.#now_us !== null) this.#checkStalls(this.#now_us() / 1000);
     return waits;
+  }
+
+  #wake(peer: number, link: Outgoing): void {
+    const before = this.control.wakes(peer);
+    this.control.ring(peer);
+    // Another thread that wakes the peer in this very moment may be counted here too.
+    if (this.control.wakes(peer) !== before) link.wakes++;
+  }
+
+  #checkStalls(now_ms: number): void {
+    for (let index = 0; index < this.#ends.length; index++) {
+      const { control, data } = this.#ends[index] as Pair;
+      control.checkStall(now_ms);
+      data.checkStall(now_ms);
+    }
   }
 
   /** Hands a bounded number of frames of each ring to the handler. True if there were any. */
   receive(handle: FrameHandler): boolean {
+    if (this.isFenced()) return false;
     let any = false;
-    for (const incoming of this.#incoming) {
-      const { peer, ring } = incoming;
-      let frames = 0;
-      // The handler may detach this very peer: nothing more of it is read or written then, since a successor may own the ring.
-      while (!incoming.isDetached && frames < FRAMES_PER_TURN && ring.next()) {
-        handle(peer, ring);
-        frames++;
-      }
-      if (frames === 0) continue;
-      any = true;
-      if (!incoming.isDetached) ring.release();
+    const incoming = this.#incoming;
+    for (let index = 0; index < incoming.length; index++) {
+      if (this.#receiveFrom(incoming[index] as Incoming, handle)) any = true;
     }
     return any;
   }
 
+  #receiveFrom(incoming: Incoming, handle: FrameHandler): boolean {
+    const { peer, ring } = incoming;
+    let frames = 0;
+    // The handler may detach this very peer: nothing more of it is read or written then, since a successor may own the ring.
+    while (!incoming.isDetached && frames < LIMITS.frames_per_turn && ring.next()) {
+      frames++;
+      if (ring.header.epoch !== this.control.epochOf(peer)) {
+        incoming.stale++;
+        continue;
+      }
+      incoming.frames++;
+      incoming.bytes += ring.header.bytes;
+      if (!ring.gather()) continue;
+      if (ring.header.time !== 0 && this.#now_us !== null) incoming.latencies.add((this.#now_us() - ring.header.time) | 0);
+      handle(peer, ring);
+    }
+    if (frames === 0) return false;
+    if (incoming.isDetached) return true;
+    ring.release();
+    // It may sleep until there is room.
+    if (ring.producerWaits()) this.control.ring(peer);
+    return true;
+  }
+
+  /** Is there anything to do: a frame to read, or room for what waits? */
   hasInbound(): boolean {
-    for (const { ring } of this.#incoming) if (!ring.isEmpty()) return true;
+    for (let index = 0; index < this.#incoming.length; index++) if (!(this.#incoming[index] as Incoming).ring.isEmpty()) return true;
+    for (let index = 0; index < this.#ends.length; index++) {
+      const { control, data } = this.#ends[index] as Pair;
+      if (control.hasRoom() || data.hasRoom()) return true;
+    }
     return false;
   }
 
   counters(): LinkCounters[] {
-    return [...this.#outgoing.values()].flatMap(({ control, data }) => [control.counters, data.counters]);
+    const now_ms = this.#now_us === null ? 0 : this.#now_us() / 1000;
+    return this.#ends.flatMap(({ control, data }) => [this.#count(control, now_ms), this.#count(data, now_ms)]);
+  }
+
+  #count(link: Outgoing, now_ms: number): LinkCounters {
+    const { peer, lane, frames, bytes, full, wakes, waiting, waiting_bytes, producer } = link;
+    const from = this.#incoming.find((candidate) => candidate.peer === peer && candidate.lane === lane);
+    const slab_bytes = producer.slab?.bytes ?? 0;
+    return {
+      peer,
+      lane,
+      frames,
+      bytes,
+      full,
+      wakes,
+      waiting,
+      waiting_bytes,
+      stalled_ms: link.stalled_ms(now_ms),
+      ring_free_bytes: producer.free_bytes,
+      slab_free_bytes: (producer.slab?.capacity ?? 0) - slab_bytes,
+      slab_bytes,
+      slab_bytes_max: producer.slab?.bytes_max ?? 0,
+      received_frames: from?.frames ?? 0,
+      received_bytes: from?.bytes ?? 0,
+      stale: from?.stale ?? 0,
+      latencies_us: from?.latencies.toArray() ?? [],
+    };
   }
 }

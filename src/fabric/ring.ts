@@ -1,108 +1,125 @@
 /**
- * A ring of frames between one producer thread and one consumer thread, in shared memory.
+ * A ring of frames between one producer thread and one consumer thread, in shared memory (ring-layout.ts).
  *
- *   word 0   head: bytes ever written; stored by the producer only
- *   word 32  tail: bytes ever read; stored by the consumer only (128 bytes apart: each side spins on its own line)
- *   word 64  data, a power of two in size; positions are wrapping int32, compared by subtraction
+ * Frames become visible by one store of head for a whole batch, after their bytes: the consumer sees all of a frame or none of it.
  *
- *   frame:  | kind | source | destination | sequence | epoch | time | bytes | roles |  payload … padded to 8 bytes
- *
- * A frame never wraps: where it would, a PAD frame fills the end. Frames become visible by one store of head for a whole batch,
- * after their bytes: the consumer sees all of a frame or none of it.
+ * Races. Producer: payload and header with plain stores, *then* head, atomically; the consumer loads head atomically before it reads them.
+ * Consumer: payload copied out, *then* slab tail, *then* tail; the producer loads tail before slab tail, and writes only what both leave free.
+ * test/fabric/small-model.ts tries all interleavings of these steps.
  * @module
  */
 import { assert } from '../protocol/errors.ts';
+import {
+  EXTENDED,
+  EXTENDED_BYTES,
+  EXTENT,
+  FRAME,
+  HEADER_BYTES,
+  HEADER_WORDS,
+  inlineBytesMax,
+  KIND_MASK,
+  PAD,
+  PAYLOAD_BYTES_MAX,
+  partBytesMax,
+  type RingShape,
+  RingView,
+  SLAB_TAIL_WORD,
+  WAITS_WORD,
+  wholeBytesMax,
+} from './ring-layout.ts';
+import { copyWords, type Scratch, wordsOfBytes } from './scratch.ts';
+import { roundUp8, SlabReader, SlabWriter } from './slab.ts';
 
-export const FRAME = { kind: 0, source: 1, destination: 2, sequence: 3, epoch: 4, time: 5, bytes: 6, roles: 7 } as const;
-const HEADER_WORDS = 8;
-const HEADER_BYTES = HEADER_WORDS * 4;
-const TAIL_WORD = 32;
-const DATA_WORD = 64;
-const PAD = 0;
+/** Kinds of frames: 8 bits. 0 is padding. */
+export const FRAME_KIND = { message: 1 } as const;
 
-/** Kinds of frames. 0 is padding; `part`: the beginning of a message that goes on in the next frame. */
-export const FRAME_KIND = { message: 1, dispatch: 2, combine: 3, part: 4 } as const;
-
-export const ringBytes = (capacity: number): number => DATA_WORD * 4 + capacity;
-/** The largest payload that a ring takes: half of it, so that a frame and its padding always fit an empty ring. */
-export const payloadBytesMax = (capacity: number): number => capacity / 2 - HEADER_BYTES;
-
-export type FrameHeader = {
-  kind: number;
-  source: number;
-  destination: number;
-  sequence: number;
-  epoch: number;
-  time: number;
-  bytes: number;
-  roles: number;
-};
-
-const roundUp8 = (bytes: number): number => (bytes + 7) & ~7;
-
-class RingView {
-  protected readonly words: Int32Array;
-  protected readonly bytes: Uint8Array;
-  protected readonly headWord: number;
-  protected readonly tailWord: number;
-  protected readonly dataByte: number;
-  protected readonly capacity: number;
-
-  constructor(memory: WebAssembly.Memory, offset: number, capacity: number) {
-    assert(capacity >= 256 && (capacity & (capacity - 1)) === 0, `a ring's capacity is a power of two, not ${capacity}`);
-    assert(offset % 128 === 0, `a ring starts on a cache line pair, not at ${offset}`);
-    this.words = new Int32Array(memory.buffer);
-    this.bytes = new Uint8Array(memory.buffer);
-    this.headWord = offset / 4;
-    this.tailWord = offset / 4 + TAIL_WORD;
-    this.dataByte = offset + DATA_WORD * 4;
-    this.capacity = capacity;
-  }
-}
+/** What the sender says of a frame; the rest of its header is the ring's and the link's. */
+export type FrameAddress = { kind: number; source: number; destination: number; roles: number };
+export type FrameHeader = FrameAddress & { sequence: number; epoch: number; time: number; bytes: number };
 
 export class RingProducer extends RingView {
+  readonly slab: SlabWriter | null;
+  readonly whole_bytes_max: number;
+  readonly part_bytes_max: number;
+  readonly #inline_bytes_max: number;
+  /** Of the thread that writes: what it writes under an older one is dropped where it is consumed. */
+  readonly #epoch: number;
   #head: number;
   #published: number;
   #tailSeen: number;
   #sequence = 0;
+  #waits = false;
 
-  constructor(memory: WebAssembly.Memory, offset: number, capacity: number) {
-    super(memory, offset, capacity);
+  constructor(memory: WebAssembly.Memory, shape: RingShape, epoch: number) {
+    super(memory, shape);
+    const { offset, capacity, slab_bytes } = shape;
+    this.slab = slab_bytes === 0 ? null : new SlabWriter(this.words, offset / 4 + SLAB_TAIL_WORD, this.dataByte + capacity, slab_bytes);
+    this.whole_bytes_max = wholeBytesMax(shape);
+    this.part_bytes_max = partBytesMax(shape);
+    this.#inline_bytes_max = inlineBytesMax(shape);
+    this.#epoch = epoch;
     this.#head = Atomics.load(this.words, this.headWord);
     this.#published = this.#head;
     this.#tailSeen = Atomics.load(this.words, this.tailWord);
   }
 
-  /** Writes a frame; the consumer sees it after `publish`. False: no room now, try again when the consumer has read. */
-  write(header: Readonly<FrameHeader>, payload: Uint8Array | null): boolean {
-    const length = payload === null ? 0 : payload.length;
-    const frame = HEADER_BYTES + roundUp8(length);
-    assert(length <= payloadBytesMax(this.capacity), `a payload of ${length} bytes does not fit a ring of ${this.capacity}`);
-    let at = this.#head & (this.capacity - 1);
-    const toEnd = this.capacity - at;
-    const needed = frame <= toEnd ? frame : toEnd + frame;
-    if (!this.#hasRoom(needed)) return false;
-    if (frame > toEnd) {
-      const pad = (this.dataByte + at) >> 2;
-      this.words[pad + FRAME.kind] = PAD;
-      this.words[pad + 1] = toEnd;
-      this.#head = (this.#head + toEnd) | 0;
-      at = 0;
-    }
-    const words = this.words;
-    const word = (this.dataByte + at) >> 2;
-    words[word + FRAME.kind] = header.kind;
+  /**
+   * Writes a frame whose payload is `bytes` bytes of `words` from `from` on; the consumer sees it after `publish`.
+   * False: no room now, try again when the consumer has read. `time`: microseconds of the link's clock, 0 if not sampled.
+   */
+  write(header: Readonly<FrameAddress>, words: Int32Array, from: number, bytes: number, time: number): boolean {
+    if (bytes > this.#inline_bytes_max) return this.#writeExtended(header, words, from, 0, bytes, bytes, time);
+    const frame = HEADER_BYTES + roundUp8(bytes);
+    const word = this.#claim(frame);
+    if (word < 0) return false;
+    this.copyIn(word + HEADER_WORDS, words, from, bytes);
+    this.#putHeader(word, header.kind, header, bytes, time);
+    this.#head = (this.#head + frame) | 0;
+    return true;
+  }
+
+  /** Writes the next part, from byte `at`, of a payload larger than `whole_bytes_max`. Returns its bytes, 0 if there is no room now. */
+  writePart(header: Readonly<FrameAddress>, words: Int32Array, at: number, total: number, time: number): number {
+    const bytes = Math.min(total - at, this.part_bytes_max);
+    return this.#writeExtended(header, words, at >>> 2, at, bytes, total, time) ? bytes : 0;
+  }
+
+  #writeExtended(header: Readonly<FrameAddress>, words: Int32Array, from: number, at: number, bytes: number, total: number, time: number): boolean {
+    assert(bytes <= this.whole_bytes_max && total <= PAYLOAD_BYTES_MAX, `a payload of ${bytes} bytes does not fit a ring of ${this.capacity}`);
+    const { slab } = this;
+    const frame = EXTENDED_BYTES + (slab === null ? roundUp8(bytes) : 0);
+    // Tail first: what was given back before it was stored is then seen in the slab too, and a later look at tail alone tells of news in both.
+    this.#tailSeen = Atomics.load(this.words, this.tailWord);
+    const slabOffset = slab === null ? 0 : slab.claim(bytes);
+    if (slabOffset < 0) return false;
+    const word = this.#claim(frame);
+    if (word < 0) return false;
+    this.copyIn(slab === null ? word + HEADER_WORDS + 4 : (slab.offset + slabOffset) >>> 2, words, from, bytes);
+    this.words[word + EXTENT.slab_offset] = slabOffset;
+    this.words[word + EXTENT.slab_bytes] = slab === null ? 0 : slab.commit(bytes);
+    this.words[word + EXTENT.at] = at;
+    this.words[word + EXTENT.total] = total;
+    this.#putHeader(word, header.kind | EXTENDED, header, bytes, time);
+    this.#head = (this.#head + frame) | 0;
+    return true;
+  }
+
+  /** Apart, and not private, so that a test can kill the writer between payload and header. */
+  protected copyIn(at: number, words: Int32Array, from: number, bytes: number): void {
+    copyWords(this.words, at, words, from, wordsOfBytes(bytes));
+  }
+
+  #putHeader(word: number, kind: number, header: Readonly<FrameAddress>, bytes: number, time: number): void {
+    const { words } = this;
+    words[word + FRAME.kind] = kind;
     words[word + FRAME.source] = header.source;
     words[word + FRAME.destination] = header.destination;
     words[word + FRAME.sequence] = this.#sequence;
-    words[word + FRAME.epoch] = header.epoch;
-    words[word + FRAME.time] = header.time;
-    words[word + FRAME.bytes] = length;
+    words[word + FRAME.epoch] = this.#epoch;
+    words[word + FRAME.time] = time;
+    words[word + FRAME.bytes] = bytes;
     words[word + FRAME.roles] = header.roles;
-    if (payload !== null) this.bytes.set(payload, this.dataByte + at + HEADER_BYTES);
     this.#sequence = (this.#sequence + 1) | 0;
-    this.#head = (this.#head + frame) | 0;
-    return true;
   }
 
   /** Shows all frames written so far to the consumer. True if there were any. */
@@ -111,6 +128,44 @@ export class RingProducer extends RingView {
     Atomics.store(this.words, this.headWord, this.#head);
     this.#published = this.#head;
     return true;
+  }
+
+  /** Bytes that the consumer leaves free now; a frame takes its payload and 32 more, and the end of the ring may have to be skipped. */
+  get free_bytes(): number {
+    return this.capacity - ((this.#head - Atomics.load(this.words, this.tailWord)) | 0);
+  }
+
+  /** The consumer's position, for who wants to see it move. */
+  get tail(): number {
+    return Atomics.load(this.words, this.tailWord);
+  }
+
+  /** Has the consumer given room back since the last write that found none? */
+  hasNews(): boolean {
+    return Atomics.load(this.words, this.tailWord) !== this.#tailSeen;
+  }
+
+  /**
+   * Asks the consumer to ring this thread's bell when it gives room back.
+   * Race: this thread stores `waits`, marks itself asleep, *then* looks at tail; the consumer stores tail, *then* looks at `waits` and the mark.
+   */
+  setWaits(waits: boolean): void {
+    if (waits === this.#waits) return;
+    this.#waits = waits;
+    Atomics.store(this.words, this.headWord + WAITS_WORD, waits ? 1 : 0);
+  }
+
+  /** Word index for a frame of so many bytes, past the padding that it needs; -1: no room now. */
+  #claim(frame: number): number {
+    const at = this.#head & (this.capacity - 1);
+    const toEnd = this.capacity - at;
+    if (frame <= toEnd) return this.#hasRoom(frame) ? (this.dataByte + at) >>> 2 : -1;
+    if (!this.#hasRoom(toEnd + frame)) return -1;
+    const pad = (this.dataByte + at) >>> 2;
+    this.words[pad + FRAME.kind] = PAD;
+    this.words[pad + 1] = toEnd;
+    this.#head = (this.#head + toEnd) | 0;
+    return this.dataByte >>> 2;
   }
 
   /** The consumer's index is re-read only when the one seen last leaves no room. */
@@ -122,14 +177,25 @@ export class RingProducer extends RingView {
 }
 
 export class RingConsumer extends RingView {
+  readonly header: FrameHeader = { kind: 0, source: 0, destination: 0, sequence: 0, epoch: 0, time: 0, bytes: 0, roles: 0 };
+  readonly #slab: SlabReader | null;
+  readonly #inline_bytes_max: number;
   #tail: number;
   #headSeen: number;
   #sequence = 0;
-  readonly header: FrameHeader = { kind: 0, source: 0, destination: 0, sequence: 0, epoch: 0, time: 0, bytes: 0, roles: 0 };
   #payloadByte = 0;
+  /** Of the payload that the frame at hand belongs to. */
+  #total = 0;
+  #at = 0;
+  /** A payload that comes in parts, and how much of it is there. */
+  #whole: Int32Array | null = null;
+  #gathered = 0;
 
-  constructor(memory: WebAssembly.Memory, offset: number, capacity: number) {
-    super(memory, offset, capacity);
+  constructor(memory: WebAssembly.Memory, shape: RingShape) {
+    super(memory, shape);
+    const { offset, capacity, slab_bytes } = shape;
+    this.#slab = slab_bytes === 0 ? null : new SlabReader(this.words, offset / 4 + SLAB_TAIL_WORD, this.dataByte + capacity, slab_bytes);
+    this.#inline_bytes_max = inlineBytesMax(shape);
     this.#tail = Atomics.load(this.words, this.tailWord);
     this.#headSeen = this.#tail;
   }
@@ -140,16 +206,18 @@ export class RingConsumer extends RingView {
     return this.#headSeen === this.#tail;
   }
 
-  /** Takes the next frame: its words are in `header`, its payload valid until `release`. False: nothing there. */
+  /** Takes the next frame: its words are in `header`; its payload, once `gather` says so, is valid until `release`. False: nothing there. */
   next(): boolean {
     if (this.isEmpty()) return false;
-    let word = (this.dataByte + (this.#tail & (this.capacity - 1))) >> 2;
+    if (this.#whole !== null && this.#gathered === this.#total) this.#whole = null;
+    let word = (this.dataByte + (this.#tail & (this.capacity - 1))) >>> 2;
     if (this.words[word + FRAME.kind] === PAD) {
       this.#tail = (this.#tail + this.#word(word + 1)) | 0;
-      word = this.dataByte >> 2;
+      word = this.dataByte >>> 2;
     }
     const header = this.header;
-    header.kind = this.#word(word + FRAME.kind);
+    const kind = this.#word(word + FRAME.kind);
+    header.kind = kind & KIND_MASK;
     header.source = this.#word(word + FRAME.source) >>> 0;
     header.destination = this.#word(word + FRAME.destination) >>> 0;
     header.sequence = this.#word(word + FRAME.sequence);
@@ -157,26 +225,83 @@ export class RingConsumer extends RingView {
     header.time = this.#word(word + FRAME.time);
     header.bytes = this.#word(word + FRAME.bytes);
     header.roles = this.#word(word + FRAME.roles);
-    assert(header.sequence === this.#sequence, `frame ${header.sequence} follows ${this.#sequence - 1}: the ring is corrupt`);
-    assert(header.bytes >= 0 && header.bytes <= payloadBytesMax(this.capacity), `a frame of ${header.bytes} bytes: the ring is corrupt`);
+    if (header.sequence !== this.#sequence) this.#corrupt(`frame ${header.sequence} follows ${this.#sequence - 1}`);
     this.#sequence = (this.#sequence + 1) | 0;
+    if ((kind & EXTENDED) !== 0) {
+      this.#takeExtended(word);
+      return true;
+    }
+    if (header.bytes < 0 || header.bytes > this.#inline_bytes_max) this.#corrupt(`a frame of ${header.bytes} bytes`);
     this.#payloadByte = word * 4 + HEADER_BYTES;
+    this.#total = header.bytes;
     this.#tail = (this.#tail + HEADER_BYTES + roundUp8(header.bytes)) | 0;
+    return true;
+  }
+
+  #takeExtended(word: number): void {
+    const { bytes } = this.header;
+    const slab = this.#slab;
+    this.#at = this.#word(word + EXTENT.at);
+    this.#total = this.#word(word + EXTENT.total);
+    if (this.#at < 0 || bytes <= 0 || this.#total > PAYLOAD_BYTES_MAX || this.#at + bytes > this.#total || (slab === null && bytes > this.capacity))
+      this.#corrupt(`${bytes} bytes from ${this.#at} of ${this.#total}`);
+    const slabOffset = this.#word(word + EXTENT.slab_offset);
+    slab?.take(slabOffset, bytes, this.#word(word + EXTENT.slab_bytes));
+    this.#payloadByte = slab === null ? word * 4 + EXTENDED_BYTES : slab.offset + slabOffset;
+    this.#tail = (this.#tail + EXTENDED_BYTES + (slab === null ? roundUp8(bytes) : 0)) | 0;
+  }
+
+  /** Is the payload of the frame at hand whole? A part is copied aside; with the last one the whole is at hand, and `header.bytes` is its length. */
+  gather(): boolean {
+    const { header } = this;
+    if (header.bytes === this.#total) {
+      if (this.#whole !== null) this.#corrupt(`a frame between the parts of another`);
+      return true;
+    }
+    if (this.#at === 0) {
+      if (this.#whole !== null) this.#corrupt(`a payload begins before another has ended`);
+      this.#whole = new Int32Array(wordsOfBytes(this.#total));
+      this.#gathered = 0;
+    }
+    if (this.#whole === null || this.#at !== this.#gathered || wordsOfBytes(this.#total) !== this.#whole.length) {
+      this.#corrupt(`a part from ${this.#at} of ${this.#total} follows ${this.#gathered} bytes`);
+    }
+    copyWords(this.#whole, this.#at >>> 2, this.words, this.#payloadByte >>> 2, wordsOfBytes(header.bytes));
+    this.#gathered += header.bytes;
+    if (this.#gathered < this.#total) return false;
+    header.bytes = this.#total;
     return true;
   }
 
   /** The payload, copied out of shared memory, since decoders do not accept shared views. */
   payload(): Uint8Array {
+    if (this.#whole !== null) return new Uint8Array(this.#whole.buffer, 0, this.header.bytes);
     return this.bytes.slice(this.#payloadByte, this.#payloadByte + this.header.bytes);
   }
 
+  /** The same into memory that the caller keeps: allocates nothing. */
+  copyPayload(into: Scratch): void {
+    into.reserve(this.header.bytes);
+    copyWords(into.words, 0, this.#whole ?? this.words, this.#whole === null ? this.#payloadByte >>> 2 : 0, wordsOfBytes(this.header.bytes));
+  }
+
   payloadWord(index: number): number {
-    return this.#word((this.#payloadByte >> 2) + index);
+    return this.#whole === null ? this.#word((this.#payloadByte >>> 2) + index) : (this.#whole[index] as number);
   }
 
   /** Gives the room of all frames taken so far back to the producer. */
   release(): void {
+    this.#slab?.release();
     Atomics.store(this.words, this.tailWord, this.#tail);
+  }
+
+  /** Did the producer ask to be woken when it gets room? */
+  producerWaits(): boolean {
+    return Atomics.load(this.words, this.headWord + WAITS_WORD) === 1;
+  }
+
+  #corrupt(what: string): never {
+    assert(false, `${what}: the ring is corrupt`);
   }
 
   #word(index: number): number {

@@ -28,7 +28,7 @@ it.each(['blocking', 'beside an event loop'] as const)('two threads that sleep a
   let slowest_ms = 0;
   for (let round = 0; round < ROUNDS; round++) {
     const start = performance.now();
-    links.send(1, 'data', { kind: FRAME_KIND.message, source: round, destination: 0, sequence: 0, epoch: 0, time: 0, bytes: 0, roles: 0 }, null);
+    links.send(1, 'data', { kind: FRAME_KIND.message, source: round, destination: 0, roles: 0 }, null);
     links.flush();
     for (let done = false; !done; ) {
       links.receive((_, ring) => {

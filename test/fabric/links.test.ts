@@ -1,55 +1,141 @@
-/** Links between threads: back-pressure is a queue at the sender, never a block, and never a lost or doubled frame. */
+/** Links between threads: back-pressure is a value and a queue at the sender, never a block, and never a lost or doubled frame. */
+import { Buffer } from 'node:buffer';
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { ControlPage } from '../../src/fabric/control-page.ts';
-import { Links, planRings, resetRing } from '../../src/fabric/links.ts';
-import { FRAME_KIND } from '../../src/fabric/ring.ts';
+import type { Links } from '../../src/fabric/links.ts';
+import { LIMITS } from '../../src/fabric/outgoing.ts';
 import { MessagePort } from '../../src/runtime/message-port.ts';
+import { frame, payloadOf, twoThreads } from './two-threads.ts';
 
-const CONTROL_AT = 65_536;
-
-function twoThreads(capacity: number) {
-  const { rings, bytes } = planRings(
-    [
-      { from: 0, to: 1, capacity },
-      { from: 1, to: 0, capacity },
-    ],
-    2 * 65_536,
-  );
-  const memory = new WebAssembly.Memory({ initial: 2 + Math.ceil(bytes / 65_536), maximum: 2 + Math.ceil(bytes / 65_536), shared: true });
-  const linksOf = (thread: number): Links => new Links(thread, memory, rings, new ControlPage(memory, CONTROL_AT));
-  return { memory, rings, linksOf };
+const MEBIBYTE = 2 ** 20;
+const dataOf = (links: Links) => links.counters().find(({ lane }) => lane === 'data');
+/** Ids of the frames that one turn delivers. */
+function takeTurn(links: Links): number[] {
+  const got: number[] = [];
+  links.receive((_, ring) => got.push(ring.header.source));
+  return got;
 }
 
-const frame = (source: number) => ({ kind: FRAME_KIND.message, source, destination: 0, sequence: 0, epoch: 0, time: 0, bytes: 0, roles: 0 });
-
 describe('links', () => {
-  it('keep frames in order when the peer does not read for long, and say that some wait', () => {
+  it('keep frames in order when the peer does not read for long, and say how much waits', () => {
     const { linksOf } = twoThreads(1_024);
     const [a, b] = [linksOf(0), linksOf(1)];
     const got: number[] = [];
-    for (let id = 0; id < 500; id++)
-      a.send(
-        1,
-        'data',
-        frame(id),
-        Uint8Array.from({ length: id % 200 }, () => id & 0xff),
-      );
+    const taken = Array.from({ length: 500 }, (_, id) => a.send(1, 'data', frame(id), payloadOf(id, id % 200)));
+    expect(taken.indexOf(false)).toBeGreaterThan(2);
+    expect(taken.lastIndexOf(true)).toBeLessThan(taken.indexOf(false));
+    const waiting = taken.filter((isTaken) => !isTaken).length;
     expect(a.flush()).toBe(true);
+    expect(a.waiting(1, 'data')).toBe(waiting);
+    expect(dataOf(a)).toMatchObject({ peer: 1, frames: 500 - waiting, full: waiting, waiting });
     for (let round = 0; round < 1_000 && got.length < 500; round++) {
       b.receive((_, ring) => {
-        expect(ring.payload()).toEqual(Uint8Array.from({ length: ring.header.source % 200 }, () => ring.header.source & 0xff));
+        expect(ring.payload()).toEqual(payloadOf(ring.header.source, ring.header.source % 200));
         got.push(ring.header.source);
       });
       a.flush();
     }
     expect(got).toEqual(Array.from({ length: 500 }, (_, id) => id));
     expect(a.flush()).toBe(false);
-    expect(a.counters().find(({ lane }) => lane === 'data')).toMatchObject({ peer: 1, frames: 500 });
-    expect(a.counters().find(({ lane }) => lane === 'data')?.full).toBeGreaterThan(0);
+    const bytes = got.reduce((sum, id) => sum + (id % 200), 0);
+    expect(dataOf(a)).toMatchObject({ frames: 500, bytes, waiting: 0, waiting_bytes: 0, ring_free_bytes: 1_024, slab_bytes: 0, slab_free_bytes: 1_024 });
+    expect(dataOf(b)).toMatchObject({ peer: 0, frames: 0, received_frames: 500, received_bytes: bytes, stale: 0 });
+  });
+
+  it('carry payloads of 0 B to 64 MiB over a small slab, in order, and account for every byte of it', () => {
+    const slab_bytes = 64 * 1_024;
+    const { linksOf } = twoThreads(4_096, slab_bytes);
+    const [a, b] = [linksOf(0), linksOf(1)];
+    const sizes = [0, 1, 1_000, 1_025, 4_000, 32_768, 32_769, 7, 65_536, 1_000_003, 0, 64 * MEBIBYTE, 5];
+    const sent = sizes.map((bytes, id) => payloadOf(id, Math.min(bytes, 65_536)));
+    const payloads = sizes.map((bytes, id) => {
+      const payload = new Uint8Array(bytes);
+      const pattern = sent[id] as Uint8Array;
+      for (let at = 0; at < bytes; at += pattern.length) payload.set(pattern.subarray(0, Math.min(pattern.length, bytes - at)), at);
+      return payload;
+    });
+    payloads.forEach((payload, id) => {
+      a.send(1, 'data', frame(id), payload);
+    });
+    const got: number[] = [];
+    for (let round = 0; round < 100_000 && got.length < sizes.length; round++) {
+      a.flush();
+      b.receive((_, ring) => {
+        const id = ring.header.source;
+        expect(Buffer.compare(ring.payload(), payloads[id] as Uint8Array)).toBe(0);
+        got.push(id);
+      });
+    }
+    expect(got).toEqual(sizes.map((_, id) => id));
+    expect(dataOf(a)).toMatchObject({ waiting: 0, waiting_bytes: 0, slab_bytes: 0, slab_free_bytes: slab_bytes, ring_free_bytes: 4_096 });
+    expect(dataOf(a)?.slab_bytes_max).toBe(slab_bytes);
+    expect(dataOf(b)?.received_bytes).toBe(sizes.reduce((sum, bytes) => sum + bytes, 0));
+  });
+
+  it('are queues for any interleaving of sending, flushing and receiving, both ways and on both lanes', () => {
+    const size = fc.oneof(
+      { weight: 8, arbitrary: fc.integer({ min: 0, max: 100 }) },
+      { weight: 3, arbitrary: fc.integer({ min: 0, max: 2_000 }) },
+      { weight: 1, arbitrary: fc.integer({ min: 0, max: 60_000 }) },
+    );
+    const act = fc.record({
+      who: fc.constantFrom(0 as const, 1 as const),
+      lane: fc.constantFrom('control' as const, 'data' as const),
+      what: fc.constantFrom('send' as const, 'send' as const, 'flush' as const, 'receive' as const),
+      bytes: size,
+    });
+    fc.assert(
+      fc.property(fc.array(act, { maxLength: 150 }), fc.constantFrom(0, 512, 4_096), (acts, slab_bytes) => {
+        const { linksOf } = twoThreads(512, slab_bytes);
+        const both = [linksOf(0), linksOf(1)] as const;
+        const expected = new Map<string, number[]>();
+        const sizes: number[] = [];
+        const queueOf = (from: number, lane: string): number[] =>
+          expected.get(`${from} ${lane}`) ?? expected.set(`${from} ${lane}`, []).get(`${from} ${lane}`) ?? [];
+        const receive = (who: 0 | 1): boolean =>
+          both[who].receive((peer, ring) => {
+            const id = ring.header.source;
+            expect(queueOf(peer, ring.header.destination === 1 ? 'control' : 'data').shift()).toBe(id);
+            expect(Buffer.compare(ring.payload(), payloadOf(id, sizes[id] as number))).toBe(0);
+          });
+        for (const { who, lane, what, bytes } of acts) {
+          if (what === 'send') {
+            const id = sizes.push(bytes) - 1;
+            queueOf(who, lane).push(id);
+            both[who].send(1 - who, lane, { ...frame(id), destination: lane === 'control' ? 1 : 0 }, payloadOf(id, bytes));
+          } else if (what === 'flush') both[who].flush();
+          else receive(who);
+        }
+        // Whatever is left comes, and leaves nothing behind.
+        for (let busy = true; busy; ) {
+          const waits = [both[0].flush(), both[1].flush()];
+          busy = [receive(0), receive(1), ...waits].includes(true);
+        }
+        expect([...expected.values()].flat()).toEqual([]);
+        for (const links of both) for (const { waiting, slab_bytes } of links.counters()) expect([waiting, slab_bytes]).toEqual([0, 0]);
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  it('give each ring a bounded turn, and control the first', () => {
+    const { linksOf } = twoThreads(65_536);
+    const [a, b] = [linksOf(0), linksOf(1)];
+    for (let id = 0; id < 3 * LIMITS.frames_per_turn; id++) a.send(1, 'data', frame(id), null);
+    a.send(1, 'control', frame(1_000), null);
+    a.flush();
+    const turn = takeTurn(b);
+    expect(turn[0]).toBe(1_000);
+    expect(turn.length).toBe(1 + LIMITS.frames_per_turn);
+    a.send(1, 'control', frame(1_001), null);
+    a.flush();
+    expect(takeTurn(b)[0]).toBe(1_001);
+    expect(takeTurn(b).length).toBe(LIMITS.frames_per_turn);
+    expect(takeTurn(b)).toEqual([]);
   });
 
   it('deliver nothing of a peer that the handler has just detached, and leave its ring as it is', () => {
-    const { memory, rings, linksOf } = twoThreads(1_024);
+    const { linksOf, resetAll } = twoThreads(1_024);
     const [a, b] = [linksOf(0), linksOf(1)];
     for (let id = 0; id < 3; id++) a.send(1, 'control', frame(id), null);
     a.send(1, 'data', frame(9), null);
@@ -59,7 +145,7 @@ describe('links', () => {
       got.push(ring.header.source);
       b.detach(peer);
       // Its successor may own the rings from here on.
-      for (const place of rings) resetRing(memory, place);
+      resetAll();
       b.attach(peer);
     });
     expect(got).toEqual([0]);
@@ -70,19 +156,8 @@ describe('links', () => {
     expect(got).toEqual([0, 20]);
   });
 
-  it('let control overtake data', () => {
-    const { linksOf } = twoThreads(1_024);
-    const [a, b] = [linksOf(0), linksOf(1)];
-    a.send(1, 'data', frame(1), null);
-    a.send(1, 'control', frame(2), null);
-    a.flush();
-    const got: number[] = [];
-    b.receive((_, ring) => got.push(ring.header.source));
-    expect(got).toEqual([2, 1]);
-  });
-
   it('start anew after detach, reset and attach, with nothing left of before', () => {
-    const { memory, rings, linksOf } = twoThreads(1_024);
+    const { linksOf, resetAll } = twoThreads(1_024);
     const [a, b] = [linksOf(0), linksOf(1)];
     for (let id = 0; id < 9; id++) a.send(1, 'data', frame(id), new Uint8Array(300));
     a.flush();
@@ -90,29 +165,185 @@ describe('links', () => {
     a.detach(1);
     expect(a.isAttached(1)).toBe(false);
     expect(() => a.send(1, 'data', frame(1), null)).toThrow(/no link to thread 1/);
-    for (const ring of rings) resetRing(memory, ring);
+    resetAll();
     const successor = linksOf(1);
     a.attach(1);
     a.send(1, 'data', frame(77), null);
     a.flush();
-    const got: number[] = [];
-    successor.receive((_, ring) => got.push(ring.header.source));
-    expect(got).toEqual([77]);
+    expect(takeTurn(successor)).toEqual([77]);
+    expect(dataOf(a)).toMatchObject({ frames: 1, waiting: 0, slab_bytes: 0 });
   });
 
-  it('carry messages larger than a frame in parts, among others', () => {
+  it('carry messages of any size, among others', () => {
     const { linksOf } = twoThreads(1_024);
     const [a, b] = [new MessagePort(linksOf(0)), new MessagePort(linksOf(1))];
-    const messages = [3, 5_000, 0, 100_000].map((length, request) => ({ type: 'PROMPT', request, token_ids: Array.from({ length }, (_, index) => index) }));
-    for (const message of messages) a.send(1, 'frontend/0', 'caller/0', message);
+    const messages = [3, 5_000, 0, 100_000, 400_000].map((length, request) => ({
+      type: 'PROMPT',
+      request,
+      token_ids: Array.from({ length }, (_, index) => index),
+    }));
+    expect(messages.map((message) => a.send(1, 'frontend/0', 'caller/0', message))[0]).toBe(true);
     const got: unknown[] = [];
     for (let round = 0; round < 10_000 && got.length < messages.length; round++) {
       a.links.flush();
-      b.links.receive((_, ring) => {
-        const mail = b.read(ring);
-        if (mail !== null) got.push(mail);
-      });
+      b.links.receive((_, ring) => got.push(b.read(ring)));
     }
     expect(got).toEqual(messages.map((message) => ({ to: 'frontend/0', from: 'caller/0', message })));
+  });
+
+  it('decode texts from memory that the next frame overwrites, and keep them', () => {
+    const { linksOf } = twoThreads(16_384);
+    const [a, b] = [new MessagePort(linksOf(0)), new MessagePort(linksOf(1))];
+    const texts = ['', 'a', 'ä€𝄞', 'x'.repeat(31), 'y'.repeat(200), '€'.repeat(3_000), 'short again'];
+    for (const text of texts) a.send(1, 'npu/1', 'expert/4.12', { type: 'ABANDON', task: text });
+    a.links.flush();
+    const got: { from: string; message: unknown }[] = [];
+    b.links.receive((_, ring) => got.push(b.read(ring)));
+    expect(got.map(({ message }) => message)).toEqual(texts.map((task) => ({ type: 'ABANDON', task })));
+    expect(got[0]?.from).toBe('expert/4.12');
+  });
+});
+
+describe('a thread whose epoch was raised', () => {
+  it('is not heard any more, neither what it published before nor what it goes on sending; its successor is', () => {
+    const { linksOf, control, resetAll } = twoThreads(1_024);
+    const a = linksOf(0);
+    const zombie = linksOf(1);
+    // It does not look at its own epoch: the check at the reader is what counts.
+    zombie.isFenced = () => false;
+    for (let id = 0; id < 3; id++) zombie.send(0, 'data', frame(id), payloadOf(id, 200));
+    zombie.flush();
+    control.raiseEpoch(1);
+    zombie.send(0, 'control', frame(4), null);
+    zombie.flush();
+    expect([takeTurn(a), takeTurn(a)]).toEqual([[], []]);
+    expect(a.counters().map(({ stale }) => stale)).toEqual([1, 3]);
+    expect(dataOf(a)?.received_frames).toBe(0);
+    a.detach(1);
+    resetAll();
+    const successor = linksOf(1);
+    a.attach(1);
+    successor.send(0, 'data', frame(9), null);
+    successor.flush();
+    expect(takeTurn(a)).toEqual([9]);
+  });
+
+  it('neither sends nor takes any more as soon as it looks, and a payload of which parts had come is gone', () => {
+    const { linksOf, control } = twoThreads(1_024);
+    const [a, b] = [linksOf(0), linksOf(1)];
+    b.send(0, 'data', frame(1), payloadOf(1, 5_000));
+    b.flush();
+    expect(takeTurn(a)).toEqual([]);
+    expect(dataOf(a)?.received_frames).toBeGreaterThan(0);
+    a.send(1, 'data', frame(2), null);
+    a.flush();
+    control.raiseEpoch(1);
+    expect(b.isFenced()).toBe(true);
+    expect([b.flush(), takeTurn(b), takeTurn(a)]).toEqual([false, [], []]);
+    expect(dataOf(b)?.received_frames).toBe(0);
+  });
+
+  it('keeps the epoch that it was started for, however late it looks', () => {
+    const { linksOf, control } = twoThreads(1_024);
+    const a = linksOf(0);
+    const epoch = control.epochOf(1);
+    control.raiseEpoch(1);
+    const late = linksOf(1, { epoch });
+    late.send(0, 'data', frame(1), null);
+    expect([late.isFenced(), late.flush(), takeTurn(a)]).toEqual([true, false, []]);
+  });
+});
+
+describe('a peer that stopped draining', () => {
+  it('is seen by time, and named with lane and frames, while others are served', () => {
+    let now_us = 5e9;
+    const { linksOf } = twoThreads(1_024);
+    const [a, b] = [linksOf(0, { now_us: () => now_us }), linksOf(1)];
+    for (let id = 0; id < 40; id++) a.send(1, 'data', frame(id), payloadOf(id, 100));
+    a.flush();
+    now_us += 2_000_000;
+    a.flush();
+    expect(dataOf(a)?.stalled_ms).toBe(2_000);
+    expect(a.counters().find(({ lane }) => lane === 'control')?.stalled_ms).toBe(0);
+    takeTurn(b);
+    a.flush();
+    expect(dataOf(a)?.stalled_ms).toBe(0);
+    now_us += LIMITS.stall_ms_max * 1_000;
+    a.send(1, 'control', frame(99), null);
+    expect(a.flush()).toBe(true);
+    now_us += 1_000;
+    const { waiting, waiting_bytes } = dataOf(a) ?? {};
+    expect(() => a.flush()).toThrow(
+      new RegExp(`thread 1, for whose data ring ${waiting} frames of ${waiting_bytes} bytes wait, stopped draining: it has read nothing for more than 60 s`),
+    );
+    // What others wait for was shown all the same.
+    expect(takeTurn(b)[0]).toBe(99);
+  });
+
+  it('is seen by what waits for it', () => {
+    const { linksOf } = twoThreads(1_024);
+    const a = linksOf(0);
+    const sendAll = (): void => {
+      for (let id = 0; id <= LIMITS.outbox_payloads_max + 600; id++) a.send(1, 'control', frame(id), null);
+    };
+    expect(sendAll).toThrow(new RegExp(`thread 1, for whose control ring ${LIMITS.outbox_payloads_max} frames of 0 bytes wait, stopped draining`));
+  });
+
+  it('is woken when it sleeps, and wakes its sender when it has read', () => {
+    const { linksOf, control } = twoThreads(1_024);
+    const [a, b] = [linksOf(0), linksOf(1)];
+    control.markAsleep(1);
+    for (let id = 0; id < 40; id++) a.send(1, 'data', frame(id), payloadOf(id, 100));
+    a.flush();
+    a.flush();
+    expect([control.wakes(1), dataOf(a)?.wakes]).toEqual([1, 1]);
+    control.markAsleep(0);
+    expect(a.hasInbound()).toBe(false);
+    takeTurn(b);
+    expect(control.wakes(0)).toBe(1);
+    expect(a.hasInbound()).toBe(true);
+    // Nothing waits any more: a sleeper is left alone.
+    for (let turn = 0; turn < 20; turn++) {
+      a.flush();
+      takeTurn(b);
+    }
+    control.markAsleep(0);
+    a.send(1, 'data', frame(1), null);
+    a.flush();
+    takeTurn(b);
+    expect([control.wakes(0), a.hasInbound()]).toEqual([1, false]);
+  });
+});
+
+describe('counters', () => {
+  it('have one order of keys, the first ones as they always were', () => {
+    const { linksOf } = twoThreads(1_024);
+    const [a] = [linksOf(0), linksOf(1)];
+    expect(Object.keys(a.counters()[0] ?? {}).join(' ')).toBe(
+      'peer lane frames bytes full wakes waiting waiting_bytes stalled_ms ring_free_bytes slab_free_bytes slab_bytes slab_bytes_max received_frames received_bytes stale latencies_us',
+    );
+  });
+
+  it('hold a histogram of the time from send to receive, sampled, over the wrap of its word', () => {
+    let now_us = 2 ** 32 - 5_000;
+    const { linksOf } = twoThreads(65_536);
+    const clock = { now_us: () => now_us };
+    const [a, b] = [linksOf(0, clock), linksOf(1, clock)];
+    for (const wait_us of [0, 1, 3, 700, 9_000, 5e6, 3e9]) {
+      for (let id = 0; id < 64; id++) a.send(1, 'data', frame(id), null);
+      a.flush();
+      now_us += wait_us;
+      takeTurn(b);
+    }
+    const latencies = dataOf(b)?.latencies_us ?? [];
+    expect(latencies.flatMap((count, bucket) => (count > 0 ? [[bucket, count]] : []))).toEqual([
+      // 3·10⁹ µs do not fit: such a time looks as if it came from the future.
+      [0, 2],
+      [1, 1],
+      [2, 1],
+      [10, 1],
+      [14, 1],
+      [23, 1],
+    ]);
   });
 });

@@ -1,50 +1,53 @@
 /** A ring is a queue, whatever its two ends do and when. */
+import { Buffer } from 'node:buffer';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { FRAME_KIND, type FrameHeader, payloadBytesMax, RingConsumer, RingProducer, ringBytes } from '../../src/fabric/ring.ts';
+import { FRAME_KIND, type FrameAddress, RingConsumer, RingProducer } from '../../src/fabric/ring.ts';
+import { clearRing, PAYLOAD_BYTES_MAX, type RingShape, ringBytes, wholeBytesMax } from '../../src/fabric/ring-layout.ts';
+import { Scratch } from '../../src/fabric/scratch.ts';
 
-const CAPACITY = 512;
+const EPOCH = 7;
+const SHAPES: readonly RingShape[] = [
+  { offset: 0, capacity: 512, slab_bytes: 0 },
+  { offset: 128, capacity: 512, slab_bytes: 1_024 },
+  { offset: 0, capacity: 256, slab_bytes: 4_096 },
+];
 const makeMemory = (): WebAssembly.Memory => new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true });
-const header = (source: number): FrameHeader => ({
-  kind: FRAME_KIND.message,
-  source,
-  destination: source + 1,
-  sequence: 0,
-  epoch: 7,
-  time: -1,
-  bytes: 0,
-  roles: 0x102,
-});
-const payloadOf = (seed: number, length: number): Uint8Array => Uint8Array.from({ length }, (_, index) => (seed * 31 + index * 7) & 0xff);
+const header = (source: number): FrameAddress => ({ kind: FRAME_KIND.message, source, destination: source + 1, roles: 0x102 });
+/** Words that tell frame and place; the last bytes of the last word are past the payload. */
+const wordsOf = (seed: number, bytes: number): Int32Array => Int32Array.from({ length: Math.ceil(bytes / 4) + 3 }, (_, index) => seed * 0x01000193 + index);
+const bytesOf = (seed: number, bytes: number): Uint8Array => new Uint8Array(wordsOf(seed, bytes).buffer, 8, bytes);
 
-type Step = { readonly act: 'write'; readonly bytes: number } | { readonly act: 'publish' | 'read' | 'release' };
+type Step = { readonly act: 'write'; readonly share: number } | { readonly act: 'publish' | 'read' | 'release' };
 const step: fc.Arbitrary<Step> = fc.oneof(
-  { weight: 4, arbitrary: fc.record({ act: fc.constant('write' as const), bytes: fc.integer({ min: 0, max: payloadBytesMax(CAPACITY) }) }) },
+  { weight: 3, arbitrary: fc.record({ act: fc.constant('write' as const), share: fc.double({ min: 0, max: 1, noNaN: true }) }) },
+  { weight: 2, arbitrary: fc.record({ act: fc.constant('write' as const), share: fc.constant(0.02) }) },
   { weight: 2, arbitrary: fc.constant<Step>({ act: 'publish' }) },
   { weight: 4, arbitrary: fc.constant<Step>({ act: 'read' }) },
   { weight: 2, arbitrary: fc.constant<Step>({ act: 'release' }) },
 );
 
-describe('a ring', () => {
+describe.each(SHAPES)('a ring of $capacity bytes with a slab of $slab_bytes', (shape) => {
   it('gives frames in order, whole, once published and never before, over wraps and refusals', () => {
+    const scratch = new Scratch(16);
     fc.assert(
       fc.property(fc.array(step, { maxLength: 400 }), fc.integer({ min: -2_000, max: 2_000 }), (steps, start) => {
         const memory = makeMemory();
+        const words = new Int32Array(memory.buffer, shape.offset);
         // Indices may stand anywhere, also just before they wrap around 2³².
         const first = ((start < 0 ? 0x7fff_ffff : 0) & ~7) + (start & ~7);
-        new Int32Array(memory.buffer)[0] = first | 0;
-        new Int32Array(memory.buffer)[32] = first | 0;
-        const producer = new RingProducer(memory, 0, CAPACITY);
-        const consumer = new RingConsumer(memory, 0, CAPACITY);
+        for (const word of [0, 32, 33]) words[word] = first | 0;
+        const producer = new RingProducer(memory, shape, EPOCH);
+        const consumer = new RingConsumer(memory, shape);
         const unpublished: { id: number; bytes: number }[] = [];
         const visible: { id: number; bytes: number }[] = [];
         let id = 0;
-        let isReleased = true;
         let held = 0;
         for (const at of steps) {
           if (at.act === 'write') {
-            const isTaken = producer.write(header(id), at.bytes === 0 ? null : payloadOf(id, at.bytes));
-            if (isTaken) unpublished.push({ id, bytes: at.bytes });
+            const bytes = Math.floor(at.share * wholeBytesMax(shape));
+            const isTaken = producer.write(header(id), wordsOf(id, bytes), 2, bytes, -1);
+            if (isTaken) unpublished.push({ id, bytes });
             // An empty ring takes any payload that it declares to take.
             else expect(visible.length + unpublished.length + held).toBeGreaterThan(0);
             id++;
@@ -56,43 +59,100 @@ describe('a ring', () => {
             expect(consumer.next()).toBe(expected !== undefined);
             if (expected === undefined) continue;
             held++;
-            isReleased = false;
-            expect(consumer.header).toMatchObject({
-              source: expected.id,
-              destination: expected.id + 1,
-              epoch: 7,
-              time: -1,
-              roles: 0x102,
-              bytes: expected.bytes,
-            });
-            expect(consumer.payload()).toEqual(payloadOf(expected.id, expected.bytes));
-          } else if (!isReleased) {
+            expect(consumer.gather()).toBe(true);
+            const { id: source, bytes } = expected;
+            expect(consumer.header).toMatchObject({ kind: FRAME_KIND.message, source, destination: source + 1, epoch: EPOCH, time: -1, roles: 0x102, bytes });
+            expect(consumer.payload()).toEqual(bytesOf(source, bytes));
+            consumer.copyPayload(scratch);
+            expect(scratch.bytes.subarray(0, bytes)).toEqual(bytesOf(source, bytes));
+            if (bytes >= 4) expect(consumer.payloadWord(0)).toBe(wordsOf(source, 4)[2]);
+          } else {
             consumer.release();
-            isReleased = true;
             held = 0;
+            if (unpublished.length + visible.length > 0) continue;
+            expect(producer.free_bytes).toBe(shape.capacity);
+            expect(producer.slab?.bytes ?? 0).toBe(0);
           }
         }
       }),
-      { numRuns: 300 },
+      { numRuns: 150 },
     );
   });
 
-  it('refuses a payload over its limit, capacities that are no power of two, places off a cache line pair', () => {
-    const memory = makeMemory();
-    const producer = new RingProducer(memory, 0, CAPACITY);
-    expect(() => producer.write(header(0), new Uint8Array(payloadBytesMax(CAPACITY) + 1))).toThrow(/does not fit/);
-    expect(() => new RingProducer(memory, 0, 500)).toThrow(/power of two/);
-    expect(() => new RingConsumer(memory, 64, CAPACITY)).toThrow(/cache line/);
-    expect(ringBytes(CAPACITY)).toBe(256 + CAPACITY);
+  it('carries a payload of any size in parts, as far as there is room for each', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: wholeBytesMax(shape) + 1, max: 40_000 }), fc.integer({ min: 0, max: 3 }), (total, eager) => {
+        const memory = makeMemory();
+        const producer = new RingProducer(memory, shape, EPOCH);
+        const consumer = new RingConsumer(memory, shape);
+        const words = wordsOf(total, total).subarray(2);
+        let isWhole = false;
+        for (let at = 0; !isWhole; ) {
+          for (let parts = 0; parts <= eager && at < total; parts++) at += producer.writePart(header(1), words, at, total, 0);
+          producer.publish();
+          while (consumer.next()) isWhole = consumer.gather();
+          consumer.release();
+        }
+        expect(consumer.header.bytes).toBe(total);
+        expect(Buffer.compare(consumer.payload(), bytesOf(total, total))).toBe(0);
+        expect(consumer.payloadWord(1)).toBe(words[1]);
+        expect([consumer.next(), producer.free_bytes, producer.slab?.bytes ?? 0]).toEqual([false, shape.capacity, 0]);
+      }),
+      { numRuns: 40 },
+    );
   });
 
   it('tells rubbish from frames', () => {
+    // sequence, bytes
+    for (const [word, value, bytes] of [
+      [3, 99, 8],
+      [6, -1, 8],
+      [6, 100_000, 8],
+      [8, 8, wholeBytesMax(shape)],
+      [9, 8, wholeBytesMax(shape)],
+      [10, 4, wholeBytesMax(shape)],
+      [11, -5, wholeBytesMax(shape)],
+    ] as const) {
+      if (word > 7 && shape.slab_bytes === 0) continue;
+      const memory = makeMemory();
+      const producer = new RingProducer(memory, shape, EPOCH);
+      const consumer = new RingConsumer(memory, shape);
+      producer.write(header(0), wordsOf(0, bytes), 0, bytes, 0);
+      producer.publish();
+      new Int32Array(memory.buffer, shape.offset)[64 + word] = value;
+      expect(() => consumer.next() && consumer.gather(), `word ${word}`).toThrow(/the ring is corrupt/);
+    }
+  });
+});
+
+describe('a ring', () => {
+  it('refuses capacities that are no power of two, places off a cache line pair, payloads that no ring takes', () => {
     const memory = makeMemory();
-    const producer = new RingProducer(memory, 0, CAPACITY);
-    const consumer = new RingConsumer(memory, 0, CAPACITY);
-    producer.write(header(0), new Uint8Array(8));
+    const [shape] = SHAPES as readonly [RingShape];
+    expect(() => new RingProducer(memory, { ...shape, capacity: 500 }, EPOCH)).toThrow(/power of two/);
+    expect(() => new RingConsumer(memory, { ...shape, offset: 64 })).toThrow(/cache line/);
+    expect(() => new RingConsumer(memory, { ...shape, slab_bytes: 300 })).toThrow(/slab's size is a power of two/);
+    const producer = new RingProducer(memory, shape, EPOCH);
+    expect(() => producer.write(header(0), new Int32Array(200), 0, wholeBytesMax(shape) + 1, 0)).toThrow(/does not fit/);
+    expect(() => producer.writePart(header(0), new Int32Array(9), 0, PAYLOAD_BYTES_MAX + 1, 0)).toThrow(/does not fit/);
+    expect(ringBytes({ capacity: 512, slab_bytes: 1_024 })).toBe(256 + 512 + 1_024);
+  });
+
+  it('is empty and free after it was cleared, its slab too', () => {
+    const memory = makeMemory();
+    const [, shape] = SHAPES as readonly [RingShape, RingShape];
+    const old = new RingProducer(memory, shape, EPOCH);
+    old.write(header(0), new Int32Array(100), 0, 400, 0);
+    old.setWaits(true);
+    old.publish();
+    const reader = new RingConsumer(memory, shape);
+    reader.next();
+    reader.release();
+    clearRing(memory, shape.offset);
+    const [producer, consumer] = [new RingProducer(memory, shape, EPOCH + 1), new RingConsumer(memory, shape)];
+    expect([consumer.isEmpty(), consumer.producerWaits(), producer.free_bytes, producer.slab?.bytes]).toEqual([true, false, shape.capacity, 0]);
+    producer.write(header(5), wordsOf(5, 512), 2, 512, 0);
     producer.publish();
-    new Int32Array(memory.buffer)[64 + 3] = 99;
-    expect(() => consumer.next()).toThrow(/the ring is corrupt/);
+    expect([consumer.next(), consumer.gather(), consumer.header.epoch, consumer.payload()]).toEqual([true, true, EPOCH + 1, bytesOf(5, 512)]);
   });
 });

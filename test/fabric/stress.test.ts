@@ -1,0 +1,12 @@
+/** Four threads, all pairs, random sizes, every word checked; for two seconds. The long form: `node test/fabric/stress.ts`. */
+import { expect, it } from 'vitest';
+import { exchangeAllPairs } from './all-pairs.ts';
+
+it('four threads that all send to each other on both lanes lose, tear and reorder nothing, and leave nothing behind', async () => {
+  const { frames, errors, stale, full, wakes } = await exchangeAllPairs(4, 2_000, 4_711);
+  expect([errors, stale]).toEqual([0, 0]);
+  expect(frames).toBeGreaterThan(20_000);
+  // Room ran out, and sleepers were woken: else less was tried than was meant.
+  expect(full).toBeGreaterThan(100);
+  expect(wakes).toBeGreaterThan(10);
+});

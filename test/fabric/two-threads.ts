@@ -1,0 +1,37 @@
+/** The links of two threads over one small memory, driven by one thread of the test in any order that it likes. */
+import { ControlPage } from '../../src/fabric/control-page.ts';
+import { Links, type LinksOptions, planRings, resetRing } from '../../src/fabric/links.ts';
+import { FRAME_KIND, type FrameAddress } from '../../src/fabric/ring.ts';
+
+const CONTROL_AT = 65_536;
+
+export function twoThreads(capacity: number, slab_bytes?: number) {
+  const sizes = slab_bytes === undefined ? { capacity } : { capacity, slab_bytes };
+  const { rings, bytes } = planRings(
+    [
+      { from: 0, to: 1, ...sizes },
+      { from: 1, to: 0, ...sizes },
+    ],
+    2 * CONTROL_AT,
+  );
+  const pages = 2 + Math.ceil(bytes / 65_536);
+  const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+  const control = new ControlPage(memory, CONTROL_AT);
+  const linksOf = (thread: number, options?: LinksOptions): Links => new Links(thread, memory, rings, control, options);
+  const resetAll = (): void => {
+    for (const ring of rings) resetRing(memory, ring);
+  };
+  return { memory, rings, control, linksOf, resetAll };
+}
+
+export const frame = (source: number): FrameAddress => ({ kind: FRAME_KIND.message, source, destination: 0, roles: 0 });
+
+/** Bytes that tell whose they are and where they were. */
+export function payloadOf(seed: number, bytes: number): Uint8Array {
+  const payload = new Uint8Array(bytes);
+  for (let index = 0, state = seed | 1; index < bytes; index++) {
+    state = (Math.imul(state, 0x915f_77f5) + index) | 0;
+    payload[index] = state >>> 24;
+  }
+  return payload;
+}
