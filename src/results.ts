@@ -104,7 +104,8 @@ export type RegionStats = {
 export type ThreadStats = {
   readonly thread: number;
   readonly name: string;
-  readonly epoch: number /** Times it slept and was woken. */;
+  readonly epoch: number;
+  /** Times it slept and was woken. */
   readonly wakes: number;
 };
 
