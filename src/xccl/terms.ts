@@ -19,13 +19,14 @@ export class Terms {
   readonly #endpoint: Endpoint;
   readonly #verb: string;
   readonly #epoch: number;
-  readonly #deadline_ms: number;
   readonly #start_ms: number;
+  readonly #timeout_ms: number;
 
-  /** `verb`: `send to`. `rank`: the peer's in the domain. `deadline_ms`: when, on the clock of the surroundings. */
-  constructor(endpoint: Endpoint, verb: string, domain: Domain, rank: number, event: number, deadline_ms: number) {
+  /** `verb`: `send to`. `rank`: the peer's in the domain. `timeout_ms`: from now on, by the clock of the surroundings. */
+  constructor(endpoint: Endpoint, verb: string, domain: Domain, rank: number, event: number, timeout_ms: number) {
     const die = domain.dies[rank];
     if (die === undefined) throw new MinipodError('invalid_request', `${verb} rank ${rank} of domain ${domain.id}, which has ${domain.dies.length} ranks`);
+    if ((event | 0) !== event) throw new MinipodError('invalid_request', `${verb} rank ${rank} of event ${event}, which is no 32-bit integer`);
     this.domain = domain;
     this.tag = domainTag(domain);
     this.rank = rank;
@@ -35,8 +36,8 @@ export class Terms {
     this.#endpoint = endpoint;
     this.#verb = verb;
     this.#epoch = endpoint.epochOf(die);
-    this.#deadline_ms = deadline_ms;
     this.#start_ms = endpoint.surroundings.now_ms();
+    this.#timeout_ms = timeout_ms;
   }
 
   get what(): string {
@@ -61,8 +62,8 @@ export class Terms {
 
   /** The error of a deadline that has passed, or null. */
   expired(): MinipodError | null {
-    const now_ms = this.#endpoint.surroundings.now_ms();
-    return now_ms < this.#deadline_ms ? null : deadlineExceeded(this.what, [this.rank], now_ms - this.#start_ms);
+    const waited_ms = this.#endpoint.surroundings.now_ms() - this.#start_ms;
+    return waited_ms < this.#timeout_ms ? null : deadlineExceeded(this.what, [this.rank], waited_ms);
   }
 
   #givenUp(who: string, die: number, epoch: number): MinipodError {
