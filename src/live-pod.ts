@@ -274,8 +274,7 @@ export class LivePod implements Pod {
     const hasWork = (): boolean => this.#isClosed || links.hasInbound();
     while (!this.#isClosed) {
       const busy = links.receive((_, ring) => {
-        const mail = this.#port.read(ring);
-        if (mail !== null) this.#receive(mail.message as PodToCaller);
+        this.#receive(this.#port.read(ring).message as PodToCaller);
       });
       const waits = links.flush();
       // Chunks wake their readers, who run before the next frame is looked for.

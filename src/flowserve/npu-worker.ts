@@ -273,7 +273,6 @@ export class NpuWorker {
   }
 
   #receiveMessage(mail: ReturnType<MessagePort['read']>): void {
-    if (mail === null) return;
     const { to, from, message } = mail;
     if (to.startsWith('worker/')) this.#receiveThreadMessage(message as ThreadMessage);
     else this.#host.send(to, from, message as Message);

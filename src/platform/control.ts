@@ -300,7 +300,6 @@ export class Control {
   }
 
   #receive(peer: number, mail: ReturnType<MessagePort['read']>): void {
-    if (mail === null) return;
     const { to, from, message } = mail;
     if (peer === CALLER_THREAD) this.#receiveCaller(message as CallerToPod);
     else if (roleOf(to) === 'control') this.#receiveThread(idOf(from), message as ThreadMessage);
