@@ -18,7 +18,8 @@ export class AddressSpace {
   readonly #bytes: readonly Uint8Array[];
   readonly #words: readonly Int32Array[];
   readonly #floats: readonly Float32Array[];
-  readonly #copies = new Map<number, Copy>();
+  /** By segment to × segments + segment from. */
+  readonly #copies: (Copy | undefined)[] = [];
 
   constructor(memories: readonly WebAssembly.Memory[], regions: readonly Region[]) {
     this.memories = memories;
@@ -58,11 +59,11 @@ export class AddressSpace {
 
   /** The DMA engine: bytes from anywhere to anywhere by `memory.copy`. Checks nothing but the segments' ends. */
   copy(to: number, from: number, bytes: number): void {
-    const key = segmentOf(to) * 65_536 + segmentOf(from);
-    let copy = this.#copies.get(key);
+    const key = segmentOf(to) * this.memories.length + segmentOf(from);
+    let copy = this.#copies[key];
     if (copy === undefined) {
       copy = makeCopy(this.memory(to), this.memory(from));
-      this.#copies.set(key, copy);
+      this.#copies[key] = copy;
     }
     copy(offsetOf(to), offsetOf(from), bytes);
   }

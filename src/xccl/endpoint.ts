@@ -26,6 +26,9 @@ export type EndpointCounters = { writes: number; stale: number };
 
 const FIELD_WORDS = FIELD_BYTES / 4;
 
+/** This die's fields in a peer's metadata: the peer's segment, and the index of the first word. */
+type Fields = { readonly words: Int32Array; readonly first: number };
+
 /** 0 says that there is no event, so a wrap leaves it out. */
 const after = (event: number): number => (event + 1) | 0 || 1;
 
@@ -46,6 +49,7 @@ export class Endpoint {
   readonly #staleSeen: Int32Array;
   /** By peer. */
   readonly #epochs: Int32Array;
+  readonly #fields: (Fields | undefined)[] = [];
 
   constructor(die: number, surroundings: Surroundings) {
     this.die = die;
@@ -77,10 +81,8 @@ export class Endpoint {
 
   /** Publishes a field: five words of the channel's own, then the event number, which is returned; and wakes the peer. */
   write(peer: number, channel: Channel, a: number, b: number, c: number, d: number, e: number): number {
-    const { space, areasOf, arrive } = this.surroundings;
-    const { metadata } = areasOf(peer);
-    const words = space.wordsOf(metadata);
-    const at = (offsetOf(metadata) + this.die * PEER_BYTES + channel * FIELD_BYTES) / 4;
+    const { words, first } = this.#fieldsAt(peer);
+    const at = first + channel * FIELD_WORDS;
     const index = this.#index(peer, channel);
     const event = after(this.#written[index] as number);
     // Whoever reads an older event's words meanwhile finds it gone when it looks again.
@@ -95,7 +97,7 @@ export class Endpoint {
     Atomics.store(words, at + FIELD_WORD.event, event);
     this.#written[index] = event;
     this.counters.writes++;
-    arrive(peer);
+    this.surroundings.arrive(peer);
     return event;
   }
 
@@ -104,9 +106,8 @@ export class Endpoint {
    * such as that its answer was taken.
    */
   mark(peer: number, channel: Channel, word: number, value: number): void {
-    const { space, areasOf } = this.surroundings;
-    const { metadata } = areasOf(peer);
-    Atomics.store(space.wordsOf(metadata), (offsetOf(metadata) + this.die * PEER_BYTES + channel * FIELD_BYTES) / 4 + word, value);
+    const { words, first } = this.#fieldsAt(peer);
+    Atomics.store(words, first + channel * FIELD_WORDS + word, value);
   }
 
   /** The event that the peer published last on the channel, or 0: none, or none of this epoch. */
@@ -166,6 +167,18 @@ export class Endpoint {
     // A message made ahead of need would cost more than the look itself.
     if (peer < 0 || peer >= this.areas.dies) assert(false, `die ${peer} of ${this.areas.dies}`);
     return (peer * PEER_BYTES) / FIELD_BYTES + channel;
+  }
+
+  #fieldsAt(peer: number): Fields {
+    return this.#fields[peer] ?? this.#findFields(peer);
+  }
+
+  #findFields(peer: number): Fields {
+    const { space, areasOf } = this.surroundings;
+    const { metadata } = areasOf(peer);
+    const fields = { words: space.wordsOf(metadata), first: (offsetOf(metadata) + this.die * PEER_BYTES) / 4 };
+    this.#fields[peer] = fields;
+    return fields;
   }
 
   /** The event, or 0 if it is none of both dies' epochs, which is counted once. */

@@ -25,6 +25,9 @@ export class Incoming {
   readonly #counters: PointToPointCounters;
   readonly #words: Int32Array;
   readonly #slots: number;
+  readonly #slotWords: number;
+  readonly #slotBytes: number;
+  readonly #slotMask: number;
   /** The base of the last message that is over, whatever its sender still writes of it. */
   #over: number | null = null;
   #answers = 0;
@@ -40,17 +43,23 @@ export class Incoming {
     this.peer = peer;
     this.epoch = endpoint.epochOf(peer);
     this.#slots = managed + peer * slots * slot_bytes;
+    this.#slotBytes = slot_bytes;
+    this.#slotMask = slots - 1;
+    this.#slotWords = offsetOf(this.#slots) / 4;
     this.#words = endpoint.space.wordsOf(managed);
+  }
+
+  get slotBytes(): number {
+    return this.#slotBytes;
   }
 
   /** Where the chunk lies, of all chunks that the peer ever wrote. */
   slotAt(chunk: number): number {
-    const { slots, slot_bytes } = this.#endpoint.areas;
-    return this.#slots + (chunk & (slots - 1)) * slot_bytes;
+    return this.#slots + (chunk & this.#slotMask) * this.#slotBytes;
   }
 
   descriptorWord(word: number): number {
-    return this.#words[offsetOf(this.slotAt(this.base)) / 4 + word] as number;
+    return this.#words[this.#slotWords + ((this.base & this.#slotMask) * this.#slotBytes) / 4 + word] as number;
   }
 
   /** Reads the data field; true if it shows a message that is not over, of a domain that lives. */

@@ -11,6 +11,12 @@ export type Poll =
   | { readonly state: 'failed'; readonly error: MinipodError };
 
 export const PENDING_NOBODY: Poll = { state: 'pending', missing: [] };
+const pendingByRank: Poll[] = [];
+/** Waits for one rank. The same object each time, since it is answered often. */
+export const pendingOn = (rank: number): Poll => {
+  pendingByRank[rank] ??= { state: 'pending', missing: [rank] };
+  return pendingByRank[rank];
+};
 export const DONE: Poll = { state: 'done' };
 export const failed = (error: MinipodError): Poll => ({ state: 'failed', error });
 

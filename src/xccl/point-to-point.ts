@@ -4,6 +4,7 @@
  * Messages of a pair go first in, first out; the receives of a domain take them in the order in which they were started.
  * @module
  */
+import type { Die } from './die.ts';
 import type { Domain } from './domain.ts';
 import type { Endpoint } from './endpoint.ts';
 import { Incoming } from './incoming.ts';
@@ -38,14 +39,14 @@ export type Inbound = Message & { readonly from: number };
 export class PointToPoint {
   readonly endpoint: Endpoint;
   readonly counters: PointToPointCounters = noCounters();
-  readonly #ranges: Ranges;
+  readonly #die: Die;
   /** By peer. */
   readonly #outgoing: (Outgoing | undefined)[] = [];
   readonly #incoming: (Incoming | undefined)[] = [];
 
   constructor(endpoint: Endpoint) {
     this.endpoint = endpoint;
-    this.#ranges = new Ranges(endpoint.surroundings);
+    this.#die = { space: endpoint.space, ranges: new Ranges(endpoint.surroundings), counters: this.counters };
   }
 
   /**
@@ -71,28 +72,22 @@ export class PointToPoint {
     return this.#receive(message, true, 'borrowing from');
   }
 
-  #send({ domain, to, event, address, bytes, timeout_ms }: Outbound, path: Path, verb: string): Send {
-    const { endpoint } = this;
-    const { space } = endpoint;
-    const terms = this.#terms(verb, domain, to, event, timeout_ms);
-    const region = bytes === 0 ? -1 : this.#ranges.check(endpoint.die, address, bytes, 'read', terms);
-    const regionEpoch = region < 0 ? 0 : space.table.epochOf(region);
-    return new Send(space, this.#outgoingTo(terms.die), terms, this.counters, path, { address, bytes, regionEpoch });
+  #send(message: Outbound, path: Path, verb: string): Send {
+    const { address, bytes } = message;
+    const terms = this.#terms(verb, message, message.to);
+    const region = bytes === 0 ? -1 : this.#die.ranges.check(this.endpoint.die, address, bytes, 'read', terms);
+    const regionEpoch = region < 0 || path === 'slots' ? 0 : this.endpoint.space.table.epochOf(region);
+    return new Send(this.#die, this.#outgoingTo(terms.die), terms, path, address, bytes, regionEpoch);
   }
 
-  #receive({ domain, from, event, address, bytes, timeout_ms }: Inbound, borrows: boolean, verb: string): Receive {
-    const { endpoint } = this;
-    const terms = this.#terms(verb, domain, from, event, timeout_ms);
-    if (bytes > 0) this.#ranges.check(endpoint.die, address, bytes, 'write', terms);
-    return new Receive(endpoint.space, this.#incomingFrom(terms.die), terms, this.counters, {
-      ranges: this.#ranges,
-      slotBytes: endpoint.areas.slot_bytes,
-      to: { address, bytes },
-      borrows,
-    });
+  #receive(message: Inbound, borrows: boolean, verb: string): Receive {
+    const { address, bytes } = message;
+    const terms = this.#terms(verb, message, message.from);
+    if (bytes > 0) this.#die.ranges.check(this.endpoint.die, address, bytes, 'write', terms);
+    return new Receive(this.#die, this.#incomingFrom(terms.die), terms, borrows, address, bytes);
   }
 
-  #terms(verb: string, domain: Domain, rank: number, event: number, timeout_ms: number): Terms {
+  #terms(verb: string, { domain, event, timeout_ms }: Message, rank: number): Terms {
     // A peer's successor is met at the first operation with it; those with its predecessor have failed.
     const die = domain.dies[rank];
     if (die !== undefined) this.endpoint.refresh(die);

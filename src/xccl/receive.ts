@@ -9,29 +9,25 @@
  * @module
  */
 import { segmentOf } from '../fabric/address.ts';
-import type { AddressSpace } from '../fabric/address-space.ts';
 import { MinipodError } from '../protocol/errors.ts';
+import type { Die } from './die.ts';
 import type { Incoming } from './incoming.ts';
 import { Lease } from './lease.ts';
-import { CHUNK, DESCRIPTOR_WORD, type PointToPointCounters, STATUS, type Status } from './message.ts';
+import { CHUNK, DESCRIPTOR_WORD, STATUS, type Status } from './message.ts';
 import { DONE, failed, type Operation, type Poll } from './operation.ts';
 import { describedAddress } from './outgoing.ts';
-import type { Ranges } from './ranges.ts';
 import type { Terms } from './terms.ts';
 
 /** Bytes that one poll copies from a peer at most, so that it never keeps the thread: about 0.1 ms. */
 export const PIECE_BYTES = 1 << 20;
 
-type Range = { readonly address: number; readonly bytes: number };
-
 export class Receive implements Operation {
-  readonly #space: AddressSpace;
+  readonly #die: Die;
   readonly #incoming: Incoming;
   readonly #terms: Terms;
-  readonly #counters: PointToPointCounters;
-  readonly #ranges: Ranges;
-  readonly #slotBytes: number;
-  readonly #to: Range;
+  readonly #address: number;
+  /** Room at the address. */
+  readonly #room: number;
   /** A lease is used in place where it can be. */
   readonly #borrows: boolean;
   #end: Poll | null = null;
@@ -47,21 +43,13 @@ export class Receive implements Operation {
   #leaseNumber = 0;
   #lease: Lease | null = null;
 
-  constructor(
-    space: AddressSpace,
-    incoming: Incoming,
-    terms: Terms,
-    counters: PointToPointCounters,
-    how: { readonly ranges: Ranges; readonly slotBytes: number; readonly to: Range; readonly borrows: boolean },
-  ) {
-    this.#space = space;
+  constructor(die: Die, incoming: Incoming, terms: Terms, borrows: boolean, address: number, room: number) {
+    this.#die = die;
     this.#incoming = incoming;
     this.#terms = terms;
-    this.#counters = counters;
-    this.#ranges = how.ranges;
-    this.#slotBytes = how.slotBytes;
-    this.#to = how.to;
-    this.#borrows = how.borrows;
+    this.#address = address;
+    this.#room = room;
+    this.#borrows = borrows;
     incoming.queue.push(this);
   }
 
@@ -95,7 +83,7 @@ export class Receive implements Operation {
     }
     const expired = this.#terms.expired();
     if (expired === null) return this.#terms.pending;
-    this.#counters.expired++;
+    this.#die.counters.expired++;
     return this.#giveUp(expired);
   }
 
@@ -121,18 +109,18 @@ export class Receive implements Operation {
     if (incoming.eventId !== event) {
       // Who comes too late for this receive may be right for the next.
       if (this.#terms.expired() !== null) return false;
-      this.#counters.mismatches++;
+      this.#die.counters.mismatches++;
       this.#reject(STATUS.mismatch, event, new MinipodError('internal', `${this.#terms.what} failed: event ${incoming.eventId} came`));
       return false;
     }
-    if (incoming.bytes > this.#to.bytes) {
-      const error = new MinipodError('internal', `${this.#terms.what} failed: ${incoming.bytes} bytes came, there is room for ${this.#to.bytes}`);
-      this.#reject(STATUS.too_long, this.#to.bytes, error);
+    if (incoming.bytes > this.#room) {
+      const error = new MinipodError('internal', `${this.#terms.what} failed: ${incoming.bytes} bytes came, there is room for ${this.#room}`);
+      this.#reject(STATUS.too_long, this.#room, error);
       return false;
     }
     this.#base = incoming.base;
     this.#bytes = incoming.bytes;
-    this.#chunks = Math.max(1, Math.ceil(incoming.bytes / this.#slotBytes));
+    this.#chunks = Math.max(1, Math.ceil(incoming.bytes / this.#incoming.slotBytes));
     return true;
   }
 
@@ -141,27 +129,27 @@ export class Receive implements Operation {
     const incoming = this.#incoming;
     const base = this.#base as number;
     for (; this.#copied < shown; this.#copied++) {
-      const start = this.#copied * this.#slotBytes;
-      const bytes = Math.min(this.#slotBytes, this.#bytes - start);
-      if (bytes > 0) this.#space.copy(this.#to.address + start, incoming.slotAt(base + this.#copied), bytes);
+      const start = this.#copied * this.#incoming.slotBytes;
+      const bytes = Math.min(this.#incoming.slotBytes, this.#bytes - start);
+      if (bytes > 0) this.#die.space.copy(this.#address + start, incoming.slotAt(base + this.#copied), bytes);
     }
     // More may have come meanwhile, or the message be withdrawn: the next look says which, and whether what was copied counts.
     if (!incoming.isStill()) return;
     incoming.consume();
     if (this.#copied < this.#chunks) incoming.acknowledge((base + this.#copied) | 0, STATUS.taken, 0);
-    else if (this.#deliver(this.#copied)) this.#counters.slots_bytes += this.#bytes;
+    else if (this.#deliver(this.#copied)) this.#die.counters.slots_bytes += this.#bytes;
   }
 
   #takeDescribed(): void {
     const incoming = this.#incoming;
     if (this.#source < 0 && !this.#readDescriptor()) return;
     const isLease = incoming.chunk === CHUNK.lease;
-    if (this.#borrows && isLease && segmentOf(this.#source) === segmentOf(this.#to.address)) {
+    if (this.#borrows && isLease && segmentOf(this.#source) === segmentOf(this.#address)) {
       this.#takeInPlace();
       return;
     }
     const bytes = Math.min(PIECE_BYTES, this.#bytes - this.#copied);
-    if (bytes > 0) this.#space.copy(this.#to.address + this.#copied, this.#source + this.#copied, bytes);
+    if (bytes > 0) this.#die.space.copy(this.#address + this.#copied, this.#source + this.#copied, bytes);
     this.#copied += bytes;
     if (this.#copied < this.#bytes || !incoming.isStill()) return;
     // The region may have passed to another owner under the copy.
@@ -172,8 +160,8 @@ export class Receive implements Operation {
     if (isLease) incoming.release(this.#leaseNumber, false);
     incoming.consume();
     if (!this.#deliver(1)) return;
-    this.#counters.dma_bytes += this.#bytes;
-    if (this.#borrows && isLease) this.#counters.lease_copies++;
+    this.#die.counters.dma_bytes += this.#bytes;
+    if (this.#borrows && isLease) this.#die.counters.lease_copies++;
   }
 
   #takeInPlace(): void {
@@ -190,42 +178,41 @@ export class Receive implements Operation {
       return;
     }
     incoming.acknowledge((base + 1) | 0, STATUS.taken, 0);
-    this.#counters.leases_borrowed++;
-    this.#counters.zero_copy_bytes += this.#bytes;
-    this.#counters.receives++;
+    this.#die.counters.leases_borrowed++;
+    this.#die.counters.zero_copy_bytes += this.#bytes;
+    this.#die.counters.receives++;
     this.#lease = new Lease(this.#source, this.#bytes, this.#terms, () => {
-      this.#counters.leases_borrowed--;
+      this.#die.counters.leases_borrowed--;
       if (this.#terms.mayWrite) incoming.release(lease, true);
     });
     this.#close(DONE);
   }
 
-  /** False: it is not there any more, or not the sender's memory. */
+  /** False: it is not the sender's memory, or not there any more. Words that are torn are found out by the last look, whatever was copied by them. */
   #readDescriptor(): boolean {
     const incoming = this.#incoming;
-    const source = describedAddress(incoming.descriptorWord(DESCRIPTOR_WORD.segment), incoming.descriptorWord(DESCRIPTOR_WORD.offset));
-    const regionEpoch = incoming.descriptorWord(DESCRIPTOR_WORD.region_epoch);
+    this.#source = describedAddress(incoming.descriptorWord(DESCRIPTOR_WORD.segment), incoming.descriptorWord(DESCRIPTOR_WORD.offset));
+    this.#regionEpoch = incoming.descriptorWord(DESCRIPTOR_WORD.region_epoch);
     this.#leaseNumber = incoming.descriptorWord(DESCRIPTOR_WORD.lease);
-    if (!incoming.isStill()) return false;
-    this.#source = source;
-    this.#regionEpoch = regionEpoch;
     return this.#bytes === 0 || this.#checkSource();
   }
 
   #checkSource(): boolean {
     try {
-      this.#region = this.#ranges.check(this.#terms.die, this.#source, this.#bytes, 'read', this.#terms, this.#regionEpoch);
+      this.#region = this.#die.ranges.check(this.#terms.die, this.#source, this.#bytes, 'read', this.#terms, this.#regionEpoch);
       return true;
     } catch (error) {
       if (!(error instanceof MinipodError)) throw error;
-      this.#counters.refusals++;
+      this.#source = -1;
+      if (!this.#incoming.isStill()) return false;
+      this.#die.counters.refusals++;
       this.#reject(STATUS.refused, 0, error);
       return false;
     }
   }
 
   #isRegionCurrent(): boolean {
-    const { table } = this.#space;
+    const { table } = this.#die.space;
     return this.#region < 0 || (table.epochOf(this.#region) === this.#regionEpoch && table.stateOf(this.#region) === 'held');
   }
 
@@ -243,8 +230,8 @@ export class Receive implements Operation {
       return false;
     }
     this.#incoming.acknowledge(((this.#base as number) + chunks) | 0, STATUS.taken, 0);
-    this.#counters.receives++;
-    if (this.#borrows) this.#lease = new Lease(this.#to.address, this.#bytes, this.#terms, null);
+    this.#die.counters.receives++;
+    if (this.#borrows) this.#lease = new Lease(this.#address, this.#bytes, this.#terms, null);
     this.#close(DONE);
     return true;
   }
@@ -271,7 +258,7 @@ export class Receive implements Operation {
   }
 
   #fail(error: MinipodError): Poll {
-    this.#counters.failures++;
+    this.#die.counters.failures++;
     return this.#close(failed(error));
   }
 

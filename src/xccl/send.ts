@@ -14,9 +14,9 @@
  * @module
  */
 
-import type { AddressSpace } from '../fabric/address-space.ts';
 import { MinipodError } from '../protocol/errors.ts';
-import { CHUNK, type PointToPointCounters, STATUS } from './message.ts';
+import type { Die } from './die.ts';
+import { CHUNK, STATUS } from './message.ts';
 import { DONE, failed, type Operation, type Poll } from './operation.ts';
 import type { Outgoing } from './outgoing.ts';
 import type { Terms } from './terms.ts';
@@ -25,10 +25,9 @@ export type Path = 'slots' | 'dma' | 'lease';
 const NO_LEASE = 0;
 
 export class Send implements Operation {
-  readonly #space: AddressSpace;
+  readonly #die: Die;
   readonly #outgoing: Outgoing;
   readonly #terms: Terms;
-  readonly #counters: PointToPointCounters;
   readonly #path: Path;
   readonly #address: number;
   readonly #bytes: number;
@@ -45,23 +44,15 @@ export class Send implements Operation {
   #first = 0;
   #last = 0;
 
-  constructor(
-    space: AddressSpace,
-    outgoing: Outgoing,
-    terms: Terms,
-    counters: PointToPointCounters,
-    path: Path,
-    range: { readonly address: number; readonly bytes: number; readonly regionEpoch: number },
-  ) {
-    this.#space = space;
+  constructor(die: Die, outgoing: Outgoing, terms: Terms, path: Path, address: number, bytes: number, regionEpoch: number) {
+    this.#die = die;
     this.#outgoing = outgoing;
     this.#terms = terms;
-    this.#counters = counters;
     this.#path = path;
-    this.#address = range.address;
-    this.#bytes = range.bytes;
-    this.#regionEpoch = range.regionEpoch;
-    this.#chunks = path === 'slots' ? Math.max(1, Math.ceil(range.bytes / outgoing.slotBytes)) : 1;
+    this.#address = address;
+    this.#bytes = bytes;
+    this.#regionEpoch = regionEpoch;
+    this.#chunks = path === 'slots' ? Math.max(1, Math.ceil(bytes / outgoing.slotBytes)) : 1;
     outgoing.queue.push(this);
   }
 
@@ -84,7 +75,7 @@ export class Send implements Operation {
     }
     const expired = this.#terms.expired();
     if (expired !== null) {
-      this.#counters.expired++;
+      this.#die.counters.expired++;
       return this.#giveUp(expired, true);
     }
     if (isFirst) this.#write();
@@ -109,7 +100,7 @@ export class Send implements Operation {
     while (this.#written < this.#chunks && this.#written - acknowledged < outgoing.slots) {
       const start = this.#written * slotBytes;
       const bytes = Math.min(slotBytes, this.#bytes - start);
-      if (bytes > 0) this.#space.copy(outgoing.slotAt(this.#base + this.#written), this.#address + start, bytes);
+      if (bytes > 0) this.#die.space.copy(outgoing.slotAt(this.#base + this.#written), this.#address + start, bytes);
       this.#publish(this.#written);
     }
   }
@@ -159,7 +150,7 @@ export class Send implements Operation {
   /** Taken: the pair is free for the next message, the memory is not. */
   #lend(): void {
     this.#isLent = true;
-    this.#counters.leases_lent++;
+    this.#die.counters.leases_lent++;
     this.#outgoing.leave(this);
     if (this.#outgoing.isReleased(this.#lease)) this.#finish();
   }
@@ -193,21 +184,23 @@ export class Send implements Operation {
   }
 
   #finish(): Poll {
-    this.#counters.sends++;
-    this.#counters.sent_bytes += this.#bytes;
+    this.#die.counters.sends++;
+    this.#die.counters.sent_bytes += this.#bytes;
     return this.#close(DONE);
   }
 
   #fail(error: MinipodError): Poll {
-    this.#counters.failures++;
+    this.#die.counters.failures++;
     return this.#close(failed(error));
   }
 
   #close(end: Poll): Poll {
-    if (this.#isLent) this.#counters.leases_lent--;
+    if (this.#isLent) this.#die.counters.leases_lent--;
     this.#isLent = false;
     this.#outgoing.leave(this);
     this.#end = end;
+    // The next message goes out at once. After a failure it is for its own poll to say how it fares, so that a long queue is no deep recursion.
+    if (end === DONE) this.#outgoing.queue[0]?.poll();
     return end;
   }
 }

@@ -6,7 +6,7 @@ import { MinipodError } from '../protocol/errors.ts';
 import { type Domain, domainDestroyed, isAlive } from './domain.ts';
 import type { Endpoint } from './endpoint.ts';
 import { domainTag } from './message.ts';
-import { deadlineExceeded, type Poll } from './operation.ts';
+import { deadlineExceeded, type Poll, pendingOn } from './operation.ts';
 
 export class Terms {
   readonly domain: Domain;
@@ -14,7 +14,7 @@ export class Terms {
   readonly rank: number;
   readonly die: number;
   readonly event: number;
-  /** What an operation under these terms answers while it goes on; made once, since it is answered often. */
+  /** What an operation under these terms answers while it goes on. */
   readonly pending: Poll;
   readonly #endpoint: Endpoint;
   readonly #verb: string;
@@ -32,7 +32,7 @@ export class Terms {
     this.rank = rank;
     this.die = die;
     this.event = event;
-    this.pending = { state: 'pending', missing: [rank] };
+    this.pending = pendingOn(rank);
     this.#endpoint = endpoint;
     this.#verb = verb;
     this.#epoch = endpoint.epochOf(die);
