@@ -208,7 +208,8 @@ export class RingConsumer extends RingView {
 
   /** Takes the next frame: its words are in `header`; its payload, once `gather` says so, is valid until `release`. False: nothing there. */
   next(): boolean {
-    if (this.isEmpty()) return false;
+    // First a plain look, 1 ns against 7: most looks end here. What this one misses the next one sees, or `isEmpty`, without which nobody falls asleep.
+    if (this.#headSeen === this.#tail && (this.words[this.headWord] === this.#tail || this.isEmpty())) return false;
     if (this.#whole !== null && this.#gathered === this.#total) this.#whole = null;
     let word = (this.dataByte + (this.#tail & (this.capacity - 1))) >>> 2;
     if (this.words[word + FRAME.kind] === PAD) {

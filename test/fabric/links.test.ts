@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import type { Links } from '../../src/fabric/links.ts';
 import { LIMITS } from '../../src/fabric/outgoing.ts';
 import { MessagePort } from '../../src/runtime/message-port.ts';
-import { frame, payloadOf, twoThreads } from './two-threads.ts';
+import { frame, longPayloadOf, payloadOf, twoThreads } from './two-threads.ts';
 
 const MEBIBYTE = 2 ** 20;
 const dataOf = (links: Links) => links.counters().find(({ lane }) => lane === 'data');
@@ -47,13 +47,7 @@ describe('links', () => {
     const { linksOf } = twoThreads(4_096, slab_bytes);
     const [a, b] = [linksOf(0), linksOf(1)];
     const sizes = [0, 1, 1_000, 1_025, 4_000, 32_768, 32_769, 7, 65_536, 1_000_003, 0, 64 * MEBIBYTE, 5];
-    const sent = sizes.map((bytes, id) => payloadOf(id, Math.min(bytes, 65_536)));
-    const payloads = sizes.map((bytes, id) => {
-      const payload = new Uint8Array(bytes);
-      const pattern = sent[id] as Uint8Array;
-      for (let at = 0; at < bytes; at += pattern.length) payload.set(pattern.subarray(0, Math.min(pattern.length, bytes - at)), at);
-      return payload;
-    });
+    const payloads = sizes.map((bytes, id) => longPayloadOf(id, bytes));
     payloads.forEach((payload, id) => {
       a.send(1, 'data', frame(id), payload);
     });
@@ -70,6 +64,44 @@ describe('links', () => {
     expect(dataOf(a)).toMatchObject({ waiting: 0, waiting_bytes: 0, slab_bytes: 0, slab_free_bytes: slab_bytes, ring_free_bytes: 4_096 });
     expect(dataOf(a)?.slab_bytes_max).toBe(slab_bytes);
     expect(dataOf(b)?.received_bytes).toBe(sizes.reduce((sum, bytes) => sum + bytes, 0));
+  });
+
+  it('carry payloads of any size up to 64 MiB, small ones among large ones, whatever the slab', () => {
+    // Each power of two as likely as the next.
+    const upTo = (power_max: number) => fc.double({ min: 0, max: power_max, noNaN: true }).map((power) => Math.floor(2 ** power));
+    const size = fc.oneof({ weight: 2, arbitrary: fc.integer({ min: 0, max: 3_000 }) }, { weight: 1, arbitrary: upTo(21) });
+    const scenario = fc.record({
+      before: fc.array(size, { maxLength: 10 }),
+      large: fc.array(upTo(26), { maxLength: 2 }),
+      after: fc.array(size, { maxLength: 10 }),
+      slab_bytes: fc.constantFrom(0, 4_096, 65_536),
+      eager: fc.integer({ min: 1, max: 4 }),
+    });
+    fc.assert(
+      fc.property(scenario, ({ before, large, after, slab_bytes, eager }) => {
+        const sizes = [...before, ...large, ...after];
+        const { linksOf } = twoThreads(8_192, slab_bytes);
+        const [a, b] = [linksOf(0), linksOf(1)];
+        const got: number[] = [];
+        const takeTurns = (): void => {
+          a.flush();
+          b.receive((_, ring) => {
+            const id = ring.header.source;
+            expect(Buffer.compare(ring.payload(), longPayloadOf(id, sizes[id] as number))).toBe(0);
+            got.push(id);
+          });
+        };
+        sizes.forEach((bytes, id) => {
+          a.send(1, 'data', frame(id), longPayloadOf(id, bytes));
+          if (id % eager === 0) takeTurns();
+        });
+        while (got.length < sizes.length) takeTurns();
+        expect(got).toEqual(sizes.map((_, id) => id));
+        a.flush();
+        expect(dataOf(a)).toMatchObject({ waiting: 0, waiting_bytes: 0, slab_bytes: 0, ring_free_bytes: 8_192 });
+      }),
+      { numRuns: 12 },
+    );
   });
 
   it('are queues for any interleaving of sending, flushing and receiving, both ways and on both lanes', () => {

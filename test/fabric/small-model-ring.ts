@@ -10,7 +10,7 @@
  *              store header     #putHeader, plain
  *              store head       publish, atomic; after one frame or after several
  *   consumer   load tail        RingConsumer's constructor: it attaches
- *              load head        isEmpty, atomic: only if all seen so far is taken
+ *              load head        next, isEmpty, atomic: only if all seen so far is taken (the plain look before it decides nothing but to look again)
  *              load header      next, plain; the sequence is checked
  *              load epoch       Links #receiveFrom, atomic: a frame of another epoch is dropped
  *              load payload     the handler, plain

@@ -35,3 +35,14 @@ export function payloadOf(seed: number, bytes: number): Uint8Array {
   }
   return payload;
 }
+
+const PATTERN_BYTES = 65_536;
+
+/** The same for payloads of many MiB: a pattern over and over, shifted by one byte each time. */
+export function longPayloadOf(seed: number, bytes: number): Uint8Array {
+  const payload = new Uint8Array(bytes);
+  const pattern = payloadOf(seed, Math.min(bytes, 2 * PATTERN_BYTES));
+  for (let at = 0, shift = 0; at < bytes; at += PATTERN_BYTES, shift = (shift + 1) % PATTERN_BYTES)
+    payload.set(pattern.subarray(shift, shift + Math.min(PATTERN_BYTES, bytes - at, pattern.length - shift)), at);
+  return payload;
+}
