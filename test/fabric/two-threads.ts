@@ -3,7 +3,7 @@ import { ControlPage } from '../../src/fabric/control-page.ts';
 import { Links, type LinksOptions, planRings, resetRing } from '../../src/fabric/links.ts';
 import { FRAME_KIND, type FrameAddress } from '../../src/fabric/ring.ts';
 
-const CONTROL_AT = 65_536;
+export const CONTROL_AT = 65_536;
 
 export function twoThreads(capacity: number, slab_bytes?: number) {
   const sizes = slab_bytes === undefined ? { capacity } : { capacity, slab_bytes };
