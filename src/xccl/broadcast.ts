@@ -142,7 +142,11 @@ class Broadcast implements Operation {
     const { metadata } = areasOf(domain.dies[rank] as number);
     const words = space.wordsOf(metadata);
     const at = (offsetOf(metadata) + (domain.dies[parent] as number) * PEER_BYTES + CHANNEL.data * FIELD_BYTES) / 4;
-    return Atomics.load(words, at + FIELD_WORD.event) !== 0 && words[at + DATA.event_id] === event && words[at + DATA.domain] === domainTag(domain);
+    return (
+      Atomics.load(words, at + FIELD_WORD.event) !== 0 &&
+      words[at + FIELD_WORD.a + DATA.event_id] === event &&
+      words[at + FIELD_WORD.a + DATA.domain] === domainTag(domain)
+    );
   }
 
   #close(end: Poll): Poll {

@@ -25,6 +25,8 @@ export type Surroundings = {
 export type EndpointCounters = { writes: number; stale: number };
 
 const FIELD_WORDS = FIELD_BYTES / 4;
+/** Words of a field that are its channel's own. */
+export const OWN_WORDS = FIELD_WORDS - FIELD_WORD.a;
 
 /** This die's fields in a peer's metadata: the peer's segment, and the index of the first word. */
 type Fields = { readonly words: Int32Array; readonly first: number };
@@ -51,10 +53,11 @@ export class Endpoint {
   readonly #epochs: Int32Array;
   readonly #fields: (Fields | undefined)[] = [];
 
-  constructor(die: number, surroundings: Surroundings) {
+  /** `epoch`: of the die, as whoever made this end knows it; else the one that it has now. */
+  constructor(die: number, surroundings: Surroundings, epoch = surroundings.space.control.epochOfDie(die)) {
     this.die = die;
     this.surroundings = surroundings;
-    this.epoch = surroundings.space.control.epochOfDie(die);
+    this.epoch = epoch;
     this.areas = surroundings.areasOf(die);
     this.#own = surroundings.space.wordsOf(this.areas.metadata);
     this.#metadata = offsetOf(this.areas.metadata) / 4;
@@ -132,6 +135,17 @@ export class Endpoint {
   /** A word of the field that `eventFrom` has just shown. Words belong to that event if it is still there after they were read (`isStill`). */
   wordFrom(peer: number, channel: Channel, word: number): number {
     return this.#own[this.#metadata + this.#index(peer, channel) * FIELD_WORDS + word] as number;
+  }
+
+  /** The event that `newEventFrom` would show, with its own five words put in `words`; 0 also while the field is being rewritten. */
+  readNew(peer: number, channel: Channel, words: Int32Array): number {
+    const own = this.#own;
+    const index = this.#index(peer, channel);
+    const at = this.#metadata + index * FIELD_WORDS;
+    const event = Atomics.load(own, at + FIELD_WORD.event);
+    if (event === 0 || event === this.#consumed[index]) return 0;
+    for (let word = 0; word < OWN_WORDS; word++) words[word] = own[at + FIELD_WORD.a + word] as number;
+    return Atomics.or(own, at + FIELD_WORD.event, 0) === event ? this.#ifCurrent(peer, index, event) : 0;
   }
 
   /**

@@ -4,7 +4,7 @@
  */
 import { offsetOf } from '../fabric/address.ts';
 import { CHANNEL } from './areas.ts';
-import type { Endpoint } from './endpoint.ts';
+import { type Endpoint, OWN_WORDS } from './endpoint.ts';
 import { baseOf, CHUNK, DATA, isTagAlive, type PointToPointCounters, STATUS, type Status, withRelease } from './message.ts';
 import type { Receive } from './receive.ts';
 
@@ -24,6 +24,7 @@ export class Incoming {
   readonly #endpoint: Endpoint;
   readonly #counters: PointToPointCounters;
   readonly #words: Int32Array;
+  readonly #field = new Int32Array(OWN_WORDS);
   readonly #slots: number;
   readonly #slotWords: number;
   readonly #slotBytes: number;
@@ -65,20 +66,15 @@ export class Incoming {
   /** Reads the data field; true if it shows a message that is not over, of a domain that lives. */
   look(): boolean {
     const endpoint = this.#endpoint;
-    const event = endpoint.newEventFrom(this.peer, CHANNEL.data);
+    const words = this.#field;
+    const event = endpoint.readNew(this.peer, CHANNEL.data, words);
     if (event === 0) return false;
-    const eventId = endpoint.wordFrom(this.peer, CHANNEL.data, DATA.event_id);
-    const chunk = endpoint.wordFrom(this.peer, CHANNEL.data, DATA.chunk);
-    const tail = endpoint.wordFrom(this.peer, CHANNEL.data, DATA.tail);
-    const tag = endpoint.wordFrom(this.peer, CHANNEL.data, DATA.domain);
-    const bytes = endpoint.wordFrom(this.peer, CHANNEL.data, DATA.bytes);
-    if (!endpoint.isStill(this.peer, CHANNEL.data, event)) return false;
     this.event = event;
-    this.eventId = eventId;
-    this.chunk = chunk;
-    this.base = baseOf(tail, chunk);
-    this.tag = tag;
-    this.bytes = bytes >>> 0;
+    this.eventId = words[DATA.event_id] as number;
+    this.chunk = words[DATA.chunk] as number;
+    this.base = baseOf(words[DATA.tail] as number, this.chunk);
+    this.tag = words[DATA.domain] as number;
+    this.bytes = (words[DATA.bytes] as number) >>> 0;
     if (this.base === this.#over) this.consume();
     else if (!isTagAlive(endpoint.space.control, this.tag)) {
       this.#counters.stale++;

@@ -20,11 +20,11 @@
  * @module
  */
 import type { ControlPage } from '../fabric/control-page.ts';
-import { FIELD_WORD } from './areas.ts';
 import type { Domain } from './domain.ts';
 
-export const DATA = { event_id: FIELD_WORD.a, chunk: FIELD_WORD.b, tail: FIELD_WORD.c, domain: FIELD_WORD.d, bytes: FIELD_WORD.e } as const;
-export const ACKNOWLEDGEMENT = { answers: FIELD_WORD.a, head: FIELD_WORD.b, status: FIELD_WORD.c, detail: FIELD_WORD.d, leases: FIELD_WORD.e } as const;
+/** Of a field's own words. */
+export const DATA = { event_id: 0, chunk: 1, tail: 2, domain: 3, bytes: 4 } as const;
+export const ACKNOWLEDGEMENT = { answers: 0, head: 1, status: 2, detail: 3, leases: 4 } as const;
 
 /** In the place of a chunkID. `withdrawn`: the sender has given the message up, its memory may change from now on. */
 export const CHUNK = { descriptor: -1, lease: -2, withdrawn: -3 } as const;

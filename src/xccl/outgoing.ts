@@ -4,7 +4,7 @@
  */
 import { globalAddress, offsetOf, segmentOf } from '../fabric/address.ts';
 import { CHANNEL } from './areas.ts';
-import type { Endpoint } from './endpoint.ts';
+import { type Endpoint, OWN_WORDS } from './endpoint.ts';
 import { ACKNOWLEDGEMENT, DESCRIPTOR_WORD, generationIn, generationOf, LEASE_LANES, STATUS } from './message.ts';
 import type { Operation } from './operation.ts';
 
@@ -22,6 +22,7 @@ export class Outgoing {
   status: number = STATUS.taken;
   detail = 0;
   readonly #endpoint: Endpoint;
+  readonly #field = new Int32Array(OWN_WORDS);
   readonly #slots: number;
   readonly #slotBytes: number;
   readonly #slotMask: number;
@@ -75,19 +76,15 @@ export class Outgoing {
   /** Looks at the peer's acknowledgement. */
   look(): void {
     const endpoint = this.#endpoint;
-    const event = endpoint.newEventFrom(this.peer, CHANNEL.acknowledgement);
+    const words = this.#field;
+    const event = endpoint.readNew(this.peer, CHANNEL.acknowledgement, words);
     if (event === 0) return;
-    const answers = endpoint.wordFrom(this.peer, CHANNEL.acknowledgement, ACKNOWLEDGEMENT.answers);
-    const head = endpoint.wordFrom(this.peer, CHANNEL.acknowledgement, ACKNOWLEDGEMENT.head);
-    const status = endpoint.wordFrom(this.peer, CHANNEL.acknowledgement, ACKNOWLEDGEMENT.status);
-    const detail = endpoint.wordFrom(this.peer, CHANNEL.acknowledgement, ACKNOWLEDGEMENT.detail);
-    const leases = endpoint.wordFrom(this.peer, CHANNEL.acknowledgement, ACKNOWLEDGEMENT.leases);
-    if (!endpoint.isStill(this.peer, CHANNEL.acknowledgement, event)) return;
     endpoint.consume(this.peer, CHANNEL.acknowledgement, event);
-    this.answers = answers;
-    this.head = head;
-    this.status = status;
-    this.detail = detail;
+    this.answers = words[ACKNOWLEDGEMENT.answers] as number;
+    this.head = words[ACKNOWLEDGEMENT.head] as number;
+    this.status = words[ACKNOWLEDGEMENT.status] as number;
+    this.detail = words[ACKNOWLEDGEMENT.detail] as number;
+    const leases = words[ACKNOWLEDGEMENT.leases] as number;
     if (leases === this.#released) return;
     this.#released = leases;
     for (let lane = 0; lane < LEASE_LANES; lane++) if (generationIn(leases, lane) === generationOf(this.#leases[lane] as number)) this.#out[lane] = 0;
