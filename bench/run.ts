@@ -9,6 +9,8 @@ import { fileURLToPath } from 'node:url';
 const BENCHMARKS: Readonly<Record<string, string>> = {
   kernels: "kernels against this core's own limits",
   pod: 'the pod against its bare kernels',
+  fabric: 'the fabric against what machine and platform offer',
+  xccl: 'XCCL against memory.copy of the same bytes',
   'first-token': 'from createPod to the first token',
   'decode-profile': 'where a decode step goes',
 };

@@ -1,0 +1,2 @@
+/** What a Piscina task does. @module */
+export default (message: object): object => message;
