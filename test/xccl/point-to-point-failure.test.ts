@@ -192,6 +192,24 @@ describe('a sender that is given up', () => {
   });
 });
 
+describe('a loan that is cancelled', () => {
+  it('after it was taken, though its lender did not know, lasts until it is released; before, it is not taken any more', () => {
+    const pair = makePair(1);
+    const transfer = place(pair, { way: 'lease', borrows: true });
+    const [send, borrow] = [startSend(pair.a, pair.domain, transfer), startReceive(pair.b, pair.domain, transfer)];
+    send.poll();
+    expect(borrow.poll().state).toBe('done');
+    expect(send.cancel()).toEqual({ state: 'pending', missing: [1] });
+    expect(pair.a.counters.leases_lent).toBe(1);
+    expect(borrow.lease?.release().state).toBe('done');
+    succeed([send]);
+    const [late, other] = [startSend(pair.a, pair.domain, transfer), startReceive(pair.b, pair.domain, transfer)];
+    late.poll();
+    expect(errorOf(late.cancel())).toBe('cancelled: loan to rank 1 (die 1) of event 1 was cancelled');
+    expect(other.poll().state).toBe('pending');
+  });
+});
+
 describe('a receiver that is given up', () => {
   it('frees the memory that it was lent', () => {
     const pair = makePair(1);
