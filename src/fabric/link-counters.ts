@@ -16,7 +16,7 @@ export type LinkCounters = {
   /** Payloads in the outbox now, and their bytes. */
   readonly waiting: number;
   readonly waiting_bytes: number;
-  /** For how long the peer has read nothing while payloads wait for it. */
+  /** For how long the peer has read nothing although published frames are unread or payloads wait; counted from the first look that saw it. */
   readonly stalled_ms: number;
   /** Credits: what ring and slab take at this moment. */
   readonly ring_free_bytes: number;
@@ -24,7 +24,7 @@ export type LinkCounters = {
   /** Of the slab: taken now, and the most that ever was. */
   readonly slab_bytes: number;
   readonly slab_bytes_max: number;
-  /** From the peer: frames handed out or gathered, their bytes, and those dropped because they were written under an epoch that is over. */
+  /** From the peer: frames handed out or gathered, their bytes, and those that came under an epoch that is over. After one of these no more is read. */
   readonly received_frames: number;
   readonly received_bytes: number;
   readonly stale: number;

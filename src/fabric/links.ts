@@ -3,13 +3,14 @@
  * A full ring never blocks its sender: payloads wait in an outbox while the sender goes on draining its own inbox (two blocked threads are a deadlock).
  *
  * Every frame carries the epoch under which its thread came to life. The reader compares it with the thread's epoch on the control page, frame by frame:
- * from the moment that a thread is given up, nothing that it wrote or still writes is handed out.
+ * from the moment that a thread is given up, nothing that it wrote or still writes is handed out, and whoever sees it leaves its rings alone until they
+ * are attached anew, since a thread that was given up may store anything there.
  * @module
  */
 import { assert } from '../protocol/errors.ts';
 import type { ControlPage } from './control-page.ts';
 import { type Lane, Latencies, type LinkCounters } from './link-counters.ts';
-import { LIMITS, Outgoing } from './outgoing.ts';
+import { Outgoing } from './outgoing.ts';
 import { type FrameAddress, RingConsumer, RingProducer } from './ring.ts';
 import { clearRing, type RingShape, ringBytes } from './ring-layout.ts';
 import { Scratch } from './scratch.ts';
@@ -25,6 +26,11 @@ const LATENCY_SAMPLE_FRAMES = 64;
 /** Larger payloads that come as bytes get memory of their own, so that the scratch stays small. */
 const SCRATCH_BYTES_MAX = 2 ** 20;
 const NO_WORDS = new Int32Array(0);
+/** Frames taken from one ring before the next ring has its turn. */
+export const FRAMES_PER_TURN = 64;
+/** How often stalls are looked for; and how many turns that send or idle share the cost of a clock where nothing waits for room. */
+const STALL_LOOK_MS = 1_000;
+const TURNS_PER_CLOCK = 256;
 
 /** Places the rings of all pairs one after the other from `offset`. Control rings have no slab. */
 export function planRings(pairs: readonly RingPair[], offset: number): { rings: RingPlace[]; bytes: number } {
@@ -58,12 +64,15 @@ type Pair = { readonly peer: number; readonly control: Outgoing; readonly data: 
 type Incoming = {
   readonly peer: number;
   readonly lane: Lane;
+  /** Of the peer, when the ring was attached: the only one whose frames are heard. */
+  readonly epoch: number;
   readonly ring: RingConsumer;
   readonly latencies: Latencies;
   frames: number;
   bytes: number;
   stale: number;
-  isDetached: boolean;
+  /** Nothing of the ring is read or written any more: it was detached, or its writer was given up. */
+  isOver: boolean;
 };
 
 export type FrameHandler = (peer: number, ring: RingConsumer) => void;
@@ -83,6 +92,9 @@ export class Links {
   /** Control rings first: control overtakes data, nothing else does. */
   #incoming: readonly Incoming[] = [];
   #sent = 0;
+  /** Since the last look at stalls: publications, and looks for work before sleep. */
+  #turns = 0;
+  #stallsLooked_ms = Number.NEGATIVE_INFINITY;
 
   constructor(thread: number, memory: WebAssembly.Memory, rings: readonly RingPlace[], control: ControlPage, options: LinksOptions = {}) {
     this.thread = thread;
@@ -94,7 +106,8 @@ export class Links {
     for (const peer of new Set(rings.flatMap(({ from, to }) => (from === thread ? [to] : to === thread ? [from] : [])))) this.attach(peer);
   }
 
-  attach(peer: number): void {
+  /** Takes both ends of the pair's rings. `epoch`: the peer's, for which the rings were readied; else the one that it has now. */
+  attach(peer: number, epoch = this.control.epochOf(peer)): void {
     const place = (from: number, to: number, lane: Lane): RingPlace => {
       const ring = this.#rings.find((candidate) => candidate.from === from && candidate.to === to && candidate.lane === lane);
       assert(ring, `no ${lane} ring from thread ${from} to ${to}`);
@@ -103,7 +116,7 @@ export class Links {
     const outgoing = (lane: Lane): Outgoing => new Outgoing(peer, lane, new RingProducer(this.#memory, place(this.thread, peer, lane), this.epoch));
     const incoming = (lane: Lane): Incoming => {
       const ring = new RingConsumer(this.#memory, place(peer, this.thread, lane));
-      return { peer, lane, ring, latencies: new Latencies(), frames: 0, bytes: 0, stale: 0, isDetached: false };
+      return { peer, lane, epoch, ring, latencies: new Latencies(), frames: 0, bytes: 0, stale: 0, isOver: false };
     };
     this.#pairs[peer] = { peer, control: outgoing('control'), data: outgoing('data') };
     this.#listEnds();
@@ -115,8 +128,8 @@ export class Links {
   detach(peer: number): void {
     this.#pairs[peer] = undefined;
     this.#listEnds();
-    for (const incoming of this.#incoming) incoming.isDetached ||= incoming.peer === peer;
-    this.#incoming = this.#incoming.filter(({ isDetached }) => !isDetached);
+    for (const incoming of this.#incoming) incoming.isOver ||= incoming.peer === peer;
+    this.#incoming = this.#incoming.filter((incoming) => incoming.peer !== peer);
   }
 
   #listEnds(): void {
@@ -132,7 +145,10 @@ export class Links {
     return this.control.epochOf(this.thread) !== this.epoch;
   }
 
-  /** Sends a payload, seen after `flush`. False: it waits for room. @throws `internal` when more waits than LIMITS allow. */
+  /**
+   * Sends a payload, seen after `flush`. False: it waits for room.
+   * @throws `invalid_request` for a payload of more than 256 MiB, `internal` when more waits than LIMITS allow; the link stays as it was.
+   */
   send(peer: number, lane: Lane, header: Readonly<FrameAddress>, payload: Uint8Array | null): boolean {
     if (payload === null || payload.length === 0) return this.sendWords(peer, lane, header, NO_WORDS, 0, 0);
     const scratch = payload.length > SCRATCH_BYTES_MAX ? new Scratch(payload.length) : this.#scratch;
@@ -174,20 +190,18 @@ export class Links {
       waits ||= control.waiting > 0 || data.waiting > 0;
       const first = control.producer.publish() ? control : null;
       const published = data.producer.publish() ? (first ?? data) : first;
-      if (published !== null) this.#wake(peer, published);
+      if (published === null) continue;
+      this.#turns++;
+      if (this.control.ring(peer)) published.wakes++;
     }
-    if (waits && this.#now_us !== null) this.#checkStalls(this.#now_us() / 1000);
+    if (this.#now_us !== null && (waits || this.#turns >= TURNS_PER_CLOCK)) this.#checkStalls(this.#now_us() / 1000);
     return waits;
   }
 
-  #wake(peer: number, link: Outgoing): void {
-    const before = this.control.wakes(peer);
-    this.control.ring(peer);
-    // Another thread that wakes the peer in this very moment may be counted here too.
-    if (this.control.wakes(peer) !== before) link.wakes++;
-  }
-
   #checkStalls(now_ms: number): void {
+    this.#turns = 0;
+    if (now_ms - this.#stallsLooked_ms < STALL_LOOK_MS) return;
+    this.#stallsLooked_ms = now_ms;
     for (let index = 0; index < this.#ends.length; index++) {
       const { control, data } = this.#ends[index] as Pair;
       control.checkStall(now_ms);
@@ -207,32 +221,51 @@ export class Links {
   }
 
   #receiveFrom(incoming: Incoming, handle: FrameHandler): boolean {
-    const { peer, ring } = incoming;
+    const { peer, ring, epoch } = incoming;
     let frames = 0;
-    // The handler may detach this very peer: nothing more of it is read or written then, since a successor may own the ring.
-    while (!incoming.isDetached && frames < LIMITS.frames_per_turn && ring.next()) {
-      frames++;
-      if (ring.header.epoch !== this.control.epochOf(peer)) {
-        incoming.stale++;
-        continue;
+    let isHandling = false;
+    try {
+      // The handler may detach this very peer: nothing more of it is read or written then, since a successor may own the ring.
+      while (!incoming.isOver && frames < FRAMES_PER_TURN && ring.next()) {
+        frames++;
+        if (ring.header.epoch !== epoch || this.control.epochOf(peer) !== epoch) {
+          this.#giveUp(incoming);
+          break;
+        }
+        incoming.frames++;
+        incoming.bytes += ring.header.bytes;
+        if (!ring.gather()) continue;
+        if (ring.header.time !== 0 && this.#now_us !== null) incoming.latencies.add((this.#now_us() - ring.header.time) | 0);
+        isHandling = true;
+        handle(peer, ring);
+        isHandling = false;
       }
-      incoming.frames++;
-      incoming.bytes += ring.header.bytes;
-      if (!ring.gather()) continue;
-      if (ring.header.time !== 0 && this.#now_us !== null) incoming.latencies.add((this.#now_us() - ring.header.time) | 0);
-      handle(peer, ring);
+    } catch (error) {
+      // Rubbish is a defect, unless its writer was given up before it was read: then it says no more than a stale frame does.
+      if (isHandling || this.control.epochOf(peer) === epoch) throw error;
+      this.#giveUp(incoming);
     }
     if (frames === 0) return false;
-    if (incoming.isDetached) return true;
+    if (incoming.isOver) return true;
     ring.release();
     // It may sleep until there is room.
     if (ring.producerWaits()) this.control.ring(peer);
     return true;
   }
 
+  #giveUp(incoming: Incoming): void {
+    incoming.stale++;
+    incoming.isOver = true;
+  }
+
   /** Is there anything to do: a frame to read, or room for what waits? */
   hasInbound(): boolean {
-    for (let index = 0; index < this.#incoming.length; index++) if (!(this.#incoming[index] as Incoming).ring.isEmpty()) return true;
+    for (let index = 0; index < this.#incoming.length; index++) {
+      const { ring, isOver } = this.#incoming[index] as Incoming;
+      if (!isOver && !ring.isEmpty()) return true;
+    }
+    // Asked again and again before each sleep, where little is sent.
+    this.#turns++;
     for (let index = 0; index < this.#ends.length; index++) {
       const { control, data } = this.#ends[index] as Pair;
       if (control.hasRoom() || data.hasRoom()) return true;

@@ -6,15 +6,14 @@
 import { MinipodError } from '../protocol/errors.ts';
 import type { Lane } from './link-counters.ts';
 import type { FrameAddress, RingProducer } from './ring.ts';
+import { PAYLOAD_BYTES_MAX } from './ring-layout.ts';
 import { copyWords, wordsOfBytes } from './scratch.ts';
 
 export const LIMITS = Object.freeze({
-  /** Frames taken from one ring before the next ring has its turn. */
-  frames_per_turn: 64,
   /** What may wait for room on one link before its sender is stuck for good. */
   outbox_payloads_max: 65_536,
   outbox_bytes_max: 2 ** 30,
-  /** A peer that reads nothing for so long while payloads wait for it no longer drains its rings: longer than any step or collection. */
+  /** A peer that reads nothing for so long although there is something to read no longer drains its rings: longer than any step or collection. */
   stall_ms_max: 60_000,
 });
 
@@ -36,7 +35,7 @@ export class Outgoing {
   #outbox: Waiting[] = [];
   #first = 0;
   #at = 0;
-  /** Where the peer's index stood when it was first seen to stand still, and when that was; negative: it moves, or nothing waits. */
+  /** Where the peer's index stood when it was first seen to stand still, and when that was; negative: it moves, or there is nothing to read. */
   #stalledTail = 0;
   #stalledSince_ms = -1;
 
@@ -51,13 +50,21 @@ export class Outgoing {
     return this.#outbox.length - this.#first;
   }
 
-  /** Sends `bytes` bytes of `words` from `from` on. False: there was no room for all of it, so the rest waits here, copied, since the caller reuses its memory. */
+  /**
+   * Sends `bytes` bytes of `words` from `from` on. False: there was no room for all of it, so the rest waits here, copied, since the caller reuses its memory.
+   * @throws `invalid_request` for a payload that no ring takes, `internal` when more waits than LIMITS allow; nothing of the payload is sent or kept then.
+   */
   send(header: Readonly<FrameAddress>, words: Int32Array, from: number, bytes: number, time: number): boolean {
     if (this.#first === this.#outbox.length && bytes <= this.producer.whole_bytes_max && this.producer.write(header, words, from, bytes, time)) {
       this.frames++;
       this.bytes += bytes;
       return true;
     }
+    if (bytes > PAYLOAD_BYTES_MAX)
+      throw new MinipodError(
+        'invalid_request',
+        `a payload of ${bytes} bytes for the ${this.lane} ring of thread ${this.peer}: at most ${PAYLOAD_BYTES_MAX} travel`,
+      );
     const { kind, source, destination, roles } = header;
     if (this.waiting >= LIMITS.outbox_payloads_max || this.waiting_bytes + bytes > LIMITS.outbox_bytes_max)
       throw new MinipodError('internal', `${this.#describe()} stopped draining: no more than that may wait`);
@@ -113,13 +120,13 @@ export class Outgoing {
     return this.#first < this.#outbox.length && this.producer.hasNews();
   }
 
-  /** For how long the peer has read nothing while payloads wait for it, as often as this was asked. */
+  /** For how long the peer has read nothing although published frames are unread or payloads wait, counted from the first time that this was asked. */
   stalled_ms(now_ms: number): number {
-    if (this.waiting === 0) {
+    const { tail, published } = this.producer;
+    if (tail === published && this.waiting === 0) {
       this.#stalledSince_ms = -1;
       return 0;
     }
-    const { tail } = this.producer;
     if (this.#stalledSince_ms < 0 || tail !== this.#stalledTail) {
       this.#stalledTail = tail;
       this.#stalledSince_ms = now_ms;
@@ -134,6 +141,8 @@ export class Outgoing {
   }
 
   #describe(): string {
+    const { tail, published } = this.producer;
+    if (this.waiting === 0) return `thread ${this.peer}, in whose ${this.lane} ring ${(published - tail) | 0} bytes are unread,`;
     return `thread ${this.peer}, for whose ${this.lane} ring ${this.waiting} frames of ${this.waiting_bytes} bytes wait,`;
   }
 }

@@ -33,7 +33,7 @@ export const EXTENDED = 0x100;
 
 /** Larger payloads of a ring with a slab lie there: what waits behind a large one keeps its room in the ring. */
 const INLINE_BYTES_MAX = 1_024;
-/** Above this a length in a frame is rubbish. */
+/** No larger payload travels, not even in parts: a larger length in a frame is rubbish. */
 export const PAYLOAD_BYTES_MAX = 2 ** 28;
 
 export type RingShape = { readonly offset: number; readonly capacity: number; readonly slab_bytes: number };
@@ -44,7 +44,8 @@ export const ringBytes = ({ capacity, slab_bytes }: Omit<RingShape, 'offset'>): 
 export const inlineBytesMax = ({ capacity, slab_bytes }: RingShape): number =>
   slab_bytes === 0 ? capacity / 2 - EXTENDED_BYTES : Math.min(INLINE_BYTES_MAX, capacity / 8);
 /** The largest payload that travels in one frame. */
-export const wholeBytesMax = (shape: RingShape): number => (shape.slab_bytes === 0 ? inlineBytesMax(shape) : slabPayloadBytesMax(shape.slab_bytes));
+export const wholeBytesMax = (shape: RingShape): number =>
+  Math.min(shape.slab_bytes === 0 ? inlineBytesMax(shape) : slabPayloadBytesMax(shape.slab_bytes), PAYLOAD_BYTES_MAX);
 /** A quarter, so that the producer fills a part while the consumer reads another. */
 export const partBytesMax = ({ capacity, slab_bytes }: RingShape): number =>
   (slab_bytes === 0 ? capacity : slab_bytes) / 4 - (slab_bytes === 0 ? EXTENDED_BYTES : 0);

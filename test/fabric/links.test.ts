@@ -2,8 +2,9 @@
 import { Buffer } from 'node:buffer';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { Links } from '../../src/fabric/links.ts';
-import { LIMITS } from '../../src/fabric/outgoing.ts';
+import { FRAMES_PER_TURN, type Links } from '../../src/fabric/links.ts';
+import { PAYLOAD_BYTES_MAX } from '../../src/fabric/ring-layout.ts';
+import { MinipodError } from '../../src/protocol/errors.ts';
 import { MessagePort } from '../../src/runtime/message-port.ts';
 import { frame, longPayloadOf, payloadOf, twoThreads } from './two-threads.ts';
 
@@ -14,6 +15,14 @@ function takeTurn(links: Links): number[] {
   const got: number[] = [];
   links.receive((_, ring) => got.push(ring.header.source));
   return got;
+}
+function thrownBy(act: () => unknown): MinipodError {
+  try {
+    act();
+  } catch (error) {
+    if (error instanceof MinipodError) return error;
+  }
+  throw new Error('it did not throw');
 }
 
 describe('links', () => {
@@ -150,19 +159,35 @@ describe('links', () => {
     );
   });
 
+  it('refuse a payload that no ring takes, and go on with the others', () => {
+    const { linksOf } = twoThreads(1_024);
+    const [a, b] = [linksOf(0), linksOf(1)];
+    const { code, message } = thrownBy(() => a.sendWords(1, 'data', frame(0), new Int32Array(0), 0, PAYLOAD_BYTES_MAX + 1));
+    expect(code).toBe('invalid_request');
+    expect(message).toBe(`a payload of ${PAYLOAD_BYTES_MAX + 1} bytes for the data ring of thread 1: at most ${PAYLOAD_BYTES_MAX} travel`);
+    expect(a.waiting(1, 'data')).toBe(0);
+    a.send(1, 'data', frame(1), payloadOf(1, 5_000));
+    const got: number[] = [];
+    for (let turn = 0; turn < 20; turn++) {
+      a.flush();
+      got.push(...takeTurn(b));
+    }
+    expect(got).toEqual([1]);
+  });
+
   it('give each ring a bounded turn, and control the first', () => {
     const { linksOf } = twoThreads(65_536);
     const [a, b] = [linksOf(0), linksOf(1)];
-    for (let id = 0; id < 3 * LIMITS.frames_per_turn; id++) a.send(1, 'data', frame(id), null);
+    for (let id = 0; id < 3 * FRAMES_PER_TURN; id++) a.send(1, 'data', frame(id), null);
     a.send(1, 'control', frame(1_000), null);
     a.flush();
     const turn = takeTurn(b);
     expect(turn[0]).toBe(1_000);
-    expect(turn.length).toBe(1 + LIMITS.frames_per_turn);
+    expect(turn.length).toBe(1 + FRAMES_PER_TURN);
     a.send(1, 'control', frame(1_001), null);
     a.flush();
     expect(takeTurn(b)[0]).toBe(1_001);
-    expect(takeTurn(b).length).toBe(LIMITS.frames_per_turn);
+    expect(takeTurn(b).length).toBe(FRAMES_PER_TURN);
     expect(takeTurn(b)).toEqual([]);
   });
 
@@ -233,117 +258,6 @@ describe('links', () => {
     b.links.receive((_, ring) => got.push(b.read(ring)));
     expect(got.map(({ message }) => message)).toEqual(texts.map((task) => ({ type: 'ABANDON', task })));
     expect(got[0]?.from).toBe('expert/4.12');
-  });
-});
-
-describe('a thread whose epoch was raised', () => {
-  it('is not heard any more, neither what it published before nor what it goes on sending; its successor is', () => {
-    const { linksOf, control, resetAll } = twoThreads(1_024);
-    const a = linksOf(0);
-    const zombie = linksOf(1);
-    // It does not look at its own epoch: the check at the reader is what counts.
-    zombie.isFenced = () => false;
-    for (let id = 0; id < 3; id++) zombie.send(0, 'data', frame(id), payloadOf(id, 200));
-    zombie.flush();
-    control.raiseEpoch(1);
-    zombie.send(0, 'control', frame(4), null);
-    zombie.flush();
-    expect([takeTurn(a), takeTurn(a)]).toEqual([[], []]);
-    expect(a.counters().map(({ stale }) => stale)).toEqual([1, 3]);
-    expect(dataOf(a)?.received_frames).toBe(0);
-    a.detach(1);
-    resetAll();
-    const successor = linksOf(1);
-    a.attach(1);
-    successor.send(0, 'data', frame(9), null);
-    successor.flush();
-    expect(takeTurn(a)).toEqual([9]);
-  });
-
-  it('neither sends nor takes any more as soon as it looks, and a payload of which parts had come is gone', () => {
-    const { linksOf, control } = twoThreads(1_024);
-    const [a, b] = [linksOf(0), linksOf(1)];
-    b.send(0, 'data', frame(1), payloadOf(1, 5_000));
-    b.flush();
-    expect(takeTurn(a)).toEqual([]);
-    expect(dataOf(a)?.received_frames).toBeGreaterThan(0);
-    a.send(1, 'data', frame(2), null);
-    a.flush();
-    control.raiseEpoch(1);
-    expect(b.isFenced()).toBe(true);
-    expect([b.flush(), takeTurn(b), takeTurn(a)]).toEqual([false, [], []]);
-    expect(dataOf(b)?.received_frames).toBe(0);
-  });
-
-  it('keeps the epoch that it was started for, however late it looks', () => {
-    const { linksOf, control } = twoThreads(1_024);
-    const a = linksOf(0);
-    const epoch = control.epochOf(1);
-    control.raiseEpoch(1);
-    const late = linksOf(1, { epoch });
-    late.send(0, 'data', frame(1), null);
-    expect([late.isFenced(), late.flush(), takeTurn(a)]).toEqual([true, false, []]);
-  });
-});
-
-describe('a peer that stopped draining', () => {
-  it('is seen by time, and named with lane and frames, while others are served', () => {
-    let now_us = 5e9;
-    const { linksOf } = twoThreads(1_024);
-    const [a, b] = [linksOf(0, { now_us: () => now_us }), linksOf(1)];
-    for (let id = 0; id < 40; id++) a.send(1, 'data', frame(id), payloadOf(id, 100));
-    a.flush();
-    now_us += 2_000_000;
-    a.flush();
-    expect(dataOf(a)?.stalled_ms).toBe(2_000);
-    expect(a.counters().find(({ lane }) => lane === 'control')?.stalled_ms).toBe(0);
-    takeTurn(b);
-    a.flush();
-    expect(dataOf(a)?.stalled_ms).toBe(0);
-    now_us += LIMITS.stall_ms_max * 1_000;
-    a.send(1, 'control', frame(99), null);
-    expect(a.flush()).toBe(true);
-    now_us += 1_000;
-    const { waiting, waiting_bytes } = dataOf(a) ?? {};
-    expect(() => a.flush()).toThrow(
-      new RegExp(`thread 1, for whose data ring ${waiting} frames of ${waiting_bytes} bytes wait, stopped draining: it has read nothing for more than 60 s`),
-    );
-    // What others wait for was shown all the same.
-    expect(takeTurn(b)[0]).toBe(99);
-  });
-
-  it('is seen by what waits for it', () => {
-    const { linksOf } = twoThreads(1_024);
-    const a = linksOf(0);
-    const sendAll = (): void => {
-      for (let id = 0; id <= LIMITS.outbox_payloads_max + 600; id++) a.send(1, 'control', frame(id), null);
-    };
-    expect(sendAll).toThrow(new RegExp(`thread 1, for whose control ring ${LIMITS.outbox_payloads_max} frames of 0 bytes wait, stopped draining`));
-  });
-
-  it('is woken when it sleeps, and wakes its sender when it has read', () => {
-    const { linksOf, control } = twoThreads(1_024);
-    const [a, b] = [linksOf(0), linksOf(1)];
-    control.markAsleep(1);
-    for (let id = 0; id < 40; id++) a.send(1, 'data', frame(id), payloadOf(id, 100));
-    a.flush();
-    a.flush();
-    expect([control.wakes(1), dataOf(a)?.wakes]).toEqual([1, 1]);
-    control.markAsleep(0);
-    expect(a.hasInbound()).toBe(false);
-    takeTurn(b);
-    expect(control.wakes(0)).toBe(1);
-    expect(a.hasInbound()).toBe(true);
-    // Nothing waits any more: a sleeper is left alone.
-    for (let turn = 0; turn < 20; turn++) {
-      a.flush();
-      takeTurn(b);
-    }
-    control.markAsleep(0);
-    a.send(1, 'data', frame(1), null);
-    a.flush();
-    takeTurn(b);
-    expect([control.wakes(0), a.hasInbound()]).toEqual([1, false]);
   });
 });
 

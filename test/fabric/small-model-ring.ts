@@ -12,7 +12,7 @@
  *   consumer   load tail        RingConsumer's constructor: it attaches
  *              load head        next, isEmpty, atomic: only if all seen so far is taken (the plain look before it decides nothing but to look again)
  *              load header      next, plain; the sequence is checked
- *              load epoch       Links #receiveFrom, atomic: a frame of another epoch is dropped
+ *              load epoch       Links #receiveFrom, atomic: a frame of another epoch ends the link, and nothing more of the ring is read or written
  *              load payload     the handler, plain
  *              store tail       release, atomic; after one frame or after several
  *   control    store epoch      ControlPage raiseEpoch, atomic
@@ -50,7 +50,7 @@ export type RingOptions = {
 
 /** `writing + n`: n of the frame's stores are done. */
 const P = { attachHead: 0, attachTail: 1, writing: 2, done: 9 } as const;
-const R = { attach: 0, head: 1, header: 2, epoch: 3, payload: 4, done: 9 } as const;
+const R = { attach: 0, head: 1, header: 2, epoch: 3, payload: 4, over: 8, done: 9 } as const;
 const C = { epoch: 0, detached: 1, gone: 2, head: 3, tail: 4, start: 5 } as const;
 
 const PROBLEM = { torn: 1, order: 2, rubbish: 3, stale: 4 } as const;
@@ -204,7 +204,7 @@ export function ringModel({ slots, frames, dies, fault }: RingOptions): Model {
         // Where the consumer dies it is its own epoch that rises; what the producer writes still counts.
         const isStale = dies === 'producer' && of(state, shared.epoch) !== incarnation;
         if (isStale && fault === 'no epoch check') return to(state, [problem, PROBLEM.stale]);
-        return isStale ? to(state, ...taken) : to(state, [own.pc, R.payload]);
+        return to(state, [own.pc, isStale ? R.over : R.payload]);
       }
       case R.payload:
         return of(state, word) === of(state, own.header) ? to(state, ...taken) : to(state, [problem, PROBLEM.torn]);
@@ -224,7 +224,8 @@ export function ringModel({ slots, frames, dies, fault }: RingOptions): Model {
   /** The old end that survives lets go between two frames, once it is told of the loss. */
   function stepSurviving(state: State): State[] {
     const [pc, between, done] = dies === 'producer' ? [oldConsumer.pc, R.head, R.done] : [oldProducer.pc, P.writing, P.done];
-    if (of(state, shared.epoch) === 0 || of(state, pc) !== between || (dies === 'consumer' && !isAllVisible(state, oldProducer))) return [];
+    const isBetween = of(state, pc) === between || (dies === 'producer' && of(state, pc) === R.over);
+    if (of(state, shared.epoch) === 0 || !isBetween || (dies === 'consumer' && !isAllVisible(state, oldProducer))) return [];
     return to(state, [pc, done], [shared.detached, 1]);
   }
 
