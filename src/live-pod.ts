@@ -9,6 +9,7 @@ import { workerOfNpu } from '../actors/policies/placement.ts';
 import { generateCall, promptRecord } from './call.ts';
 import { ControlPage } from './fabric/control-page.ts';
 import { Links } from './fabric/links.ts';
+import type { RingConsumer } from './fabric/ring.ts';
 import { collect, LiveGeneration } from './generation.ts';
 import { resolveModel } from './model/registry.ts';
 import {
@@ -23,7 +24,6 @@ import {
 } from './options.ts';
 import type { ControlHandle, ControlStats } from './platform/control.ts';
 import type { ControlRemote, Outcome } from './platform/control-thread.ts';
-import { entryPoint, threadOptions } from './platform/workers.ts';
 import type { ModelInfo, Pod } from './pod.ts';
 import type { PodToCaller } from './protocol/caller.ts';
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
@@ -33,6 +33,7 @@ import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/cl
 import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
 import { breathe, EventLoopSleeper } from './runtime/event-loop.ts';
 import { MessagePort } from './runtime/message-port.ts';
+import { entryPoint, threadOptions } from './runtime/thread-entry.ts';
 
 /** An idle caller looks up this often, one that waits for tokens more often; a bell wakes it earlier. */
 const SLEEP_MS = 1_000;
@@ -272,10 +273,9 @@ export class LivePod implements Pod {
     const { links } = this.#port;
     const sleeper = this.#sleeper;
     const hasWork = (): boolean => this.#isClosed || links.hasInbound();
+    const onFrame = (_peer: number, ring: RingConsumer): void => this.#receive(this.#port.read(ring).message as PodToCaller);
     while (!this.#isClosed) {
-      const busy = links.receive((_, ring) => {
-        this.#receive(this.#port.read(ring).message as PodToCaller);
-      });
+      const busy = links.receive(onFrame);
       const waits = links.flush();
       // Chunks wake their readers, who run before the next frame is looked for.
       if (busy) await breathe();

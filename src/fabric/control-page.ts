@@ -62,13 +62,13 @@ export class ControlPage {
     Atomics.store(this.#words, word, value);
   }
 
-  /** One futex call per idle period of the sleeper: only if it is marked asleep. */
-  ring(thread: number): void {
+  /** One futex call per idle period of the sleeper: only if it is marked asleep. True if it was. */
+  ring(thread: number): boolean {
     const bell = this.#at(thread, WORD.bell);
-    if (Atomics.load(this.#words, bell) === ASLEEP && Atomics.compareExchange(this.#words, bell, ASLEEP, AWAKE) === ASLEEP) {
-      Atomics.add(this.#words, this.#at(thread, WORD.wakes), 1);
-      Atomics.notify(this.#words, bell);
-    }
+    if (Atomics.load(this.#words, bell) !== ASLEEP || Atomics.compareExchange(this.#words, bell, ASLEEP, AWAKE) !== ASLEEP) return false;
+    Atomics.add(this.#words, this.#at(thread, WORD.wakes), 1);
+    Atomics.notify(this.#words, bell);
+    return true;
   }
 
   /** Something came for this thread that is no frame: it looks at its dies' metadata, at once if it sleeps. */
@@ -133,7 +133,6 @@ export class ControlPage {
   /** The last word of a thread that was told to stop: from here on it writes nothing. */
   acknowledgeStop(thread: number): void {
     Atomics.store(this.#words, this.#at(thread, WORD.stopped), 1);
-    Atomics.notify(this.#words, this.#at(thread, WORD.stopped));
   }
 
   hasAcknowledged(thread: number): boolean {

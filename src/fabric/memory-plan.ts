@@ -15,7 +15,7 @@ export const SEGMENT_HEAD_BYTES = GUARD_BYTES + CONTROL_PAGE_BYTES;
 /** Regions start on their own cache line pair, so that neighbours never share one. */
 const REGION_ALIGNMENT = 128;
 
-export type RegionKind = 'control' | 'rings' | 'hbm' | 'dram';
+export type RegionKind = 'control' | 'rings' | 'hbm';
 /** `parts`: what the bytes are for, by name, where a refusal can say more than the kind. */
 export type RegionRequest = { readonly owner: string; readonly kind: RegionKind; readonly bytes: number; readonly parts?: Readonly<Record<string, number>> };
 export type Region = Omit<RegionRequest, 'parts'> & { readonly base: number };

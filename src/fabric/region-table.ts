@@ -12,7 +12,8 @@ import { addressText, offsetOf, segmentOf } from './address.ts';
 import type { ControlPage } from './control-page.ts';
 import type { Region } from './memory-plan.ts';
 
-const ENTRY = { state: 0, epoch: 1 } as const;
+/** `npu`: the NPU that has the die, plus 1; 0: whom the plan names. */
+const ENTRY = { state: 0, epoch: 1, npu: 2 } as const;
 export const REGION_STATE = ['held', 'free', 'quarantined'] as const;
 export type RegionState = (typeof REGION_STATE)[number];
 export type Access = 'read' | 'write';
@@ -40,6 +41,19 @@ export class RegionTable {
     Atomics.store(words, at + ENTRY.state, REGION_STATE.indexOf(state));
   }
 
+  /** An NPU moves onto the die. */
+  setNpu(region: number, npu: number): void {
+    const { words, at } = this.#control.regionEntry(region);
+    Atomics.store(words, at + ENTRY.npu, npu + 1);
+  }
+
+  /** Whose it is now. */
+  ownerOf(region: number): string {
+    const { words, at } = this.#control.regionEntry(region);
+    const npu = Atomics.load(words, at + ENTRY.npu);
+    return npu === 0 ? (this.#regions[region]?.owner ?? 'nobody') : `npu/${npu - 1}`;
+  }
+
   /** A new owner, or the same one that starts anew. */
   raiseEpoch(region: number): void {
     const { words, at } = this.#control.regionEntry(region);
@@ -56,6 +70,7 @@ export class RegionTable {
     return Atomics.load(words, at + ENTRY.epoch) + 1;
   }
 
+  /** By the owner that the plan names. */
   indexOf(owner: string, kind: Region['kind']): number {
     return this.#regions.findIndex((region) => region.owner === owner && region.kind === kind);
   }
@@ -70,7 +85,7 @@ export class RegionTable {
     const index = this.#regionAt(segmentOf(address), offset);
     const region = this.#regions[index];
     if (region === undefined) throw new MinipodError('memory_fault', `${what}: no region is there`);
-    const name = `${region.kind} of ${region.owner}`;
+    const name = `${region.kind} of ${this.ownerOf(index)}`;
     const past = offset + bytes - offsetOf(region.base) - region.bytes;
     if (past > 0)
       throw new MinipodError('memory_fault', `${what}: ${past} of them lie past the end of ${name} (${region.bytes} bytes from ${addressText(region.base)})`);
@@ -83,7 +98,7 @@ export class RegionTable {
   }
 
   report(): RegionReport[] {
-    return this.#regions.map((region, index) => ({ ...region, state: this.stateOf(index), epoch: this.epochOf(index) }));
+    return this.#regions.map((region, index) => ({ ...region, owner: this.ownerOf(index), state: this.stateOf(index), epoch: this.epochOf(index) }));
   }
 
   /** Binary search for the last region that begins at or before the offset, if it reaches that far. */

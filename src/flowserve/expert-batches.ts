@@ -116,10 +116,10 @@ export class ExpertBatches {
       const expert = table[word] as number;
       const count = table[word + 1] as number;
       const weights = experts[expert];
-      assert(weights, `NPU ${layout.npu} was asked for expert ${dispatch.layer}.${expert}, which it does not own`);
+      if (!weights) assert(false, `NPU ${layout.npu} was asked for expert ${dispatch.layer}.${expert}, which it does not own`);
       // The asker may have given the step up and be writing the next one's tables here: then the answer is for nobody, but must stay inside its room.
       left -= count;
-      assert(count >= 0 && left >= 0, `NPU ${layout.npu} was asked for more than ${pairs} rows`);
+      if (count < 0 || count > layout.rows_max || left < 0) assert(false, `NPU ${layout.npu} was asked for more than ${pairs} rows`);
       if (!isNear) {
         for (let pair = 0; pair < count; pair++)
           this.#space.copy(layout.scratch.gathered + pair * rowBytes, dispatch.rowsAddress + (table[(pairRows >>> 2) + pair] as number) * rowBytes, rowBytes);

@@ -38,6 +38,12 @@ export type WorkerData = {
   readonly plan: PodPlan;
   readonly worker: number;
   readonly seating: Seating;
+  /** Threads whose rings nobody may touch now. */
+  readonly lost: readonly number[];
+  /** The epoch that this thread was started for: raised since, it was given up before it began. */
+  readonly epoch: number;
+  /** The same of its dies, in the order of `layouts`. */
+  readonly die_epochs: readonly number[];
   /** Of this worker's NPUs, in order, on the dies that they have now. */
   readonly layouts: readonly NpuLayout[];
   readonly memories: readonly WebAssembly.Memory[];
@@ -71,9 +77,10 @@ export class NpuWorker {
   #arrivals = 0;
   #mustServe = false;
   #mustPull = false;
+  #isStalled = false;
   #isStepping = false;
 
-  constructor({ plan, worker, seating, layouts, memories, module, origin_ms, protocol }: WorkerData) {
+  constructor({ plan, worker, seating, lost, epoch, die_epochs, layouts, memories, module, origin_ms, protocol }: WorkerData) {
     assert(protocol === PROTOCOL_HASH, 'this worker was built from other sources than the pod that started it');
     this.#plan = plan;
     this.#worker = worker;
@@ -84,10 +91,10 @@ export class NpuWorker {
     this.#control = this.#space.control;
     this.#loads = new ExpertLoads(plan, this.#space, this.#directory);
     const clock = monotonicClock(origin_ms);
-    this.#links = new Links(this.#thread, memories[0] as WebAssembly.Memory, plan.rings, this.#control, { now_us: () => clock.now_ms() * 1000 });
-    // Spare seats, and those in quarantine, are nobody.
+    this.#links = new Links(this.#thread, memories[0] as WebAssembly.Memory, plan.rings, this.#control, { now_us: () => clock.now_ms() * 1000, epoch });
+    // Spare seats and those in quarantine are nobody; the lost are told of again when they are back.
     for (let thread = CONTROL_THREAD + 1; thread < threadsOf(plan.topology); thread++)
-      if (thread !== this.#thread && !seating.threads.includes(thread)) this.#links.detach(thread);
+      if (thread !== this.#thread && (lost.includes(thread) || !seating.threads.includes(thread))) this.#links.detach(thread);
     this.#port = new MessagePort(this.#links);
     this.#ladder = new IdleLadder(this.#control, this.#thread);
     this.#host = new ActorHost({
@@ -108,10 +115,10 @@ export class NpuWorker {
       arrive: (die: number) => this.#arrive(die),
       now_ms: () => clock.now_ms(),
     };
-    for (const layout of layouts) {
+    for (const [index, layout] of layouts.entries()) {
       const kernelsOfSegment = kernels[segmentOf(layout.base)];
       assert(kernelsOfSegment, `NPU ${layout.npu} lies in no segment`);
-      const exchange = new Exchange(new Endpoint(dieOf(layout.npu), surroundings), plan.config.hiddenSize * 4);
+      const exchange = new Exchange(new Endpoint(dieOf(layout.npu), surroundings, die_epochs[index]), plan.config.hiddenSize * 4);
       this.#programs.set(layout.npu, new StepProgram(new Forward(plan.config, layout, kernelsOfSegment), this.#space, exchange, plan.npus, dieOf));
     }
     this.#steps = [...this.#programs.values()];
@@ -129,6 +136,8 @@ export class NpuWorker {
       this.#startExperts(npu);
       this.#host.send('task-executor/0', self, npuReady(npu));
     }
+    // What was counted before is not news.
+    for (const layer of this.#loads.layers) for (const npu of this.#programs.keys()) this.#newLoads(npu, layer, () => {});
     this.#host.turn();
     this.#tellControl(threadStarted(this.#worker));
   }
@@ -145,7 +154,16 @@ export class NpuWorker {
     }
   }
 
+  /** Until it is told to stop, or fails. Either way the last that it writes is the acknowledgement: from then on its memory may be given to another. */
   run(): void {
+    try {
+      this.#loop();
+    } finally {
+      this.#control.acknowledgeStop(this.#thread);
+    }
+  }
+
+  #loop(): void {
     const control = this.#control;
     const hasWork = (): boolean => this.#mustServe || this.#mustPull || control.arrivals(this.#thread) !== this.#arrivals || this.#links.hasInbound();
     const onFrame = (_peer: number, ring: RingConsumer): void => this.#receiveMessage(this.#port.read(ring));
@@ -158,10 +176,8 @@ export class NpuWorker {
       busy = this.#serveDispatches() || busy;
       busy = this.#pollSteps(turn % TURNS_PER_DEADLINE_CHECK === 0) || busy;
       const waits = this.#links.flush();
-      if (!busy && !isStopped && !this.#host.hasMail) this.#ladder.idle(hasWork, this.#isStepping || waits, this.#host.untilNextTimer_ms());
+      if (!busy && !isStopped && !this.#host.hasMail) this.#ladder.idle(hasWork, this.#isStepping || this.#isStalled || waits, this.#host.untilNextTimer_ms());
     }
-    // The last that this thread writes: from here on its memory may be given to another.
-    control.acknowledgeStop(this.#thread);
   }
 
   /** Something came for a die: on this thread it is looked at in this turn or the next, another thread is told. */
@@ -184,14 +200,16 @@ export class NpuWorker {
   /** The persistent kernel of the experts: takes what has arrived, in turn, whoever sent it. */
   #serveDispatches(): boolean {
     this.#lookForArrivals();
-    if (!this.#mustServe) return false;
+    // Nobody tells when room for answers gets free: it is looked for at every turn, which a stalled worker makes once a millisecond.
+    if (!this.#mustServe && !this.#isStalled) return false;
     this.#mustServe = false;
+    this.#isStalled = false;
     let any = false;
     for (const program of this.#steps) {
       const served = program.serve(DISPATCHES_PER_TURN);
       any ||= served > 0;
-      // Nobody tells when room for answers gets free: look again, at leisure.
-      this.#mustServe ||= served === DISPATCHES_PER_TURN || program.exchange.isStalled;
+      this.#mustServe ||= served === DISPATCHES_PER_TURN;
+      this.#isStalled ||= program.exchange.isStalled;
     }
     return any;
   }
@@ -199,16 +217,17 @@ export class NpuWorker {
   /** Lets each running step go on as far as it can. True if one ended. */
   #pollSteps(isDeadlineDue: boolean): boolean {
     this.#lookForArrivals();
-    const mayPull = this.#mustPull || isDeadlineDue;
+    const mayPull = this.#mustPull;
     this.#mustPull = false;
     this.#isStepping = false;
     let ended = false;
     for (const program of this.#steps) {
       if (!program.isRunning) continue;
       this.#isStepping = true;
-      if (program.isWaiting && !mayPull) continue;
+      if (program.isWaiting && !mayPull && !isDeadlineDue) continue;
       const { step, self } = program;
       try {
+        if (isDeadlineDue) program.checkDeadline();
         const poll = program.poll();
         if (poll.state === 'pending') continue;
         ended = true;
@@ -252,19 +271,23 @@ export class NpuWorker {
   #countLoads(npu: number): void {
     const experts: Address[] = [];
     const tokens: number[] = [];
-    for (const layer of this.#loads.layers) {
-      for (let id = npu; id < this.#plan.config.moe.experts; id += this.#plan.npus) {
-        const self = expertAddress(layer, id);
-        const total = this.#loads.of(layer, id);
-        // An NPU that moved to another die counts from 0 again.
-        const news = total - Math.min(total, this.#reported.get(self) ?? 0);
-        this.#reported.set(self, total);
-        if (news === 0) continue;
+    for (const layer of this.#loads.layers)
+      this.#newLoads(npu, layer, (self, news) => {
         experts.push(self);
         tokens.push(news);
-      }
-    }
+      });
     this.#host.send(address('npu', npu), address('npu', npu), loadsCounted(experts, tokens));
+  }
+
+  #newLoads(npu: number, layer: number, tell: (expert: Address, tokens: number) => void): void {
+    for (let id = npu; id < this.#plan.config.moe.experts; id += this.#plan.npus) {
+      const self = expertAddress(layer, id);
+      const total = this.#loads.of(layer, id);
+      // An NPU that moved to another die counts from 0 again.
+      const news = total - Math.min(total, this.#reported.get(self) ?? 0);
+      this.#reported.set(self, total);
+      if (news > 0) tell(self, news);
+    }
   }
 
   #transmit(to: Address, from: Address, message: Message): void {
@@ -293,6 +316,8 @@ export class NpuWorker {
         this.#directory.move(message.worker, message);
         this.#refresh(message.worker);
         this.#links.attach(message.thread);
+        // What this thread answered the successor before it knew where that one sits told nobody.
+        this.#control.arrive(message.thread);
         for (const npu of this.#directory.npusOfWorker(message.worker)) for (const program of this.#steps) program.askAgain(npu);
         break;
       case 'INSPECT':

@@ -9,7 +9,7 @@ import { type MemoryPlan, planMemory, type Region } from '../fabric/memory-plan.
 import type { Checkpoint } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
-import { CALLER_THREAD, CONTROL_THREAD, diesOf, firstSeat, spareSeats, type Topology } from '../runtime/directory.ts';
+import { CALLER_THREAD, CONTROL_THREAD, diesOf, seatsOf, type Topology } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
 import { type Dtypes, type LayoutOptions, layoutNpu, type NpuLayout } from './npu-layout.ts';
 
@@ -71,7 +71,8 @@ export function planPod(checkpoint: Checkpoint, options: PlanOptions): PodPlan {
   const memory = planMemory(
     [
       { owner: 'pod', kind: 'rings', bytes: planned.bytes },
-      ...sizes.map(({ bytes, parts }, npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes, parts })),
+      // With spares, any NPU may come to lie on any die.
+      ...sizes.map(({ bytes, parts }, npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes: spare_workers > 0 ? spare_bytes : bytes, parts })),
       ...Array.from({ length: layoutOptions.dies - npus }, (_, spare) => ({ owner: `spare/${spare}`, kind: 'hbm' as const, ...spareDie })),
     ],
     options.segment_bytes,
@@ -94,8 +95,7 @@ export function planPod(checkpoint: Checkpoint, options: PlanOptions): PodPlan {
 
 /** Caller and control; control and each worker; each worker and each other; the spare seats too. */
 function ringPairs(topology: Topology, wide: number): { from: number; to: number; capacity: number }[] {
-  const seats = [...Array.from({ length: topology.workers }, (_, worker) => firstSeat(worker, topology)), ...spareSeats(topology)];
-  const threads = seats.map(({ thread }) => thread);
+  const threads = seatsOf(topology).map(({ thread }) => thread);
   const both = (a: number, b: number, capacity: number) => [
     { from: a, to: b, capacity },
     { from: b, to: a, capacity },

@@ -19,7 +19,9 @@ import type { Forward, Span } from './forward.ts';
 import { LOGIT_ROWS_MAX } from './npu-layout.ts';
 import { NOT_FINITE, Sampler } from './sampler.ts';
 
-export type Poll = { readonly state: 'pending'; readonly missing: readonly number[] } | { readonly state: 'done'; readonly outcomes: readonly StepOutcome[] };
+export type Poll = { readonly state: 'pending' } | { readonly state: 'done'; readonly outcomes: readonly StepOutcome[] };
+
+const PENDING: Poll = { state: 'pending' };
 
 type Run = {
   readonly plan: StepPlan;
@@ -109,7 +111,7 @@ export class StepProgram {
     assert(run, `NPU ${this.npu} runs no step`);
     const { forward } = this;
     while (run.layer < forward.config.layers) {
-      if (run.missing.size > 0 && !this.#pull(run)) return this.#pending(run);
+      if (run.missing.size > 0 && !this.#pull(run)) return PENDING;
       if (run.failedPeer !== null) throw new MinipodError('worker_failed', `the experts of NPU ${run.failedPeer} failed at layer ${run.layer}`);
       if (forward.config.moe.experts > 0 && isMoeLayer(forward.config, run.layer)) {
         if (!this.#isDispatched) this.#dispatch(run);
@@ -160,12 +162,17 @@ export class StepProgram {
     return run.missing.size === 0;
   }
 
+  /** NPUs whose answers are missing. */
+  get missing(): number[] {
+    return [...(this.#run?.missing.keys() ?? [])];
+  }
+
   /** @throws `deadline_exceeded` naming the NPUs that have not answered for too long. */
-  #pending(run: Run): Poll {
+  checkDeadline(): void {
+    const run = this.#run;
+    if (run === null || run.missing.size === 0) return;
     const waited_ms = this.#now_ms() - run.asked_ms;
-    const missing = [...run.missing.keys()];
-    if (waited_ms > EXPERTS_DEADLINE_MS) throw deadlineExceeded(`layer ${run.layer} of NPU ${this.npu}`, missing, waited_ms);
-    return { state: 'pending', missing };
+    if (waited_ms > EXPERTS_DEADLINE_MS) throw deadlineExceeded(`layer ${run.layer} of NPU ${this.npu}`, this.missing, waited_ms);
   }
 
   /** Asks a peer once more for what it has not answered: it was restarted. Experts keep no state, so asking twice is harmless. */

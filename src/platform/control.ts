@@ -11,6 +11,7 @@ import { Links } from '../fabric/links.ts';
 import { allocateSegments } from '../fabric/memory-plan.ts';
 import { LIMITS } from '../fabric/outgoing.ts';
 import type { RegionReport } from '../fabric/region-table.ts';
+import type { RingConsumer } from '../fabric/ring.ts';
 import { ExpertLoads } from '../flowserve/expert-loads.ts';
 import { checkLength, sequencesOf } from '../flowserve/frontend.ts';
 import { OutputProcess } from '../flowserve/output-process.ts';
@@ -26,13 +27,14 @@ import type { FrontendMessage, Message } from '../protocol/messages.ts';
 import { type LinkReport, type NpuReport, type ThreadMessage, threadInspect } from '../protocol/threads.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
 import { type Clock, monotonicClock } from '../runtime/clock.ts';
-import { CALLER_THREAD, CONTROL_THREAD, Directory, spareSeats, threadsOf } from '../runtime/directory.ts';
+import { CALLER_THREAD, CONTROL_THREAD, Directory, seatsOf, threadsOf } from '../runtime/directory.ts';
 import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/event-loop.ts';
 import { MessagePort } from '../runtime/message-port.ts';
+import { entryPoint } from '../runtime/thread-entry.ts';
 import { birthOf } from './births.ts';
 import { Inspections } from './inspection.ts';
 import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
-import { entryPoint, Workers } from './workers.ts';
+import { Workers } from './workers.ts';
 
 export type ControlOptions = Omit<PlanOptions, 'npus'> & {
   readonly npus: number;
@@ -142,7 +144,7 @@ export class Control {
     this.#ready = Promise.withResolvers<void>();
     const first = memories[0] as WebAssembly.Memory;
     const links = new Links(CONTROL_THREAD, first, plan.rings, space.control, { now_us: () => this.#clock.now_ms() * 1000 });
-    for (const { thread } of spareSeats(plan.topology)) links.detach(thread);
+    for (const { thread } of seatsOf(plan.topology).slice(plan.workers)) links.detach(thread);
     this.#port = new MessagePort(links);
     this.#output = new OutputProcess(tokenizer, plan.config.eosTokenIds, {
       tell: (message) => this.#tellCaller(message),
@@ -271,15 +273,16 @@ export class Control {
     const { links } = this.#port;
     const sleeper = new EventLoopSleeper(links.control, CONTROL_THREAD);
     const hasWork = (): boolean => this.#isClosed || links.hasInbound();
+    const onFrame = (peer: number, ring: RingConsumer): void => this.#receive(peer, this.#port.read(ring));
     for (let turn = 1; !this.#isClosed; turn++) {
-      let busy = links.receive((peer, ring) => this.#receive(peer, this.#port.read(ring)));
+      let busy = links.receive(onFrame);
       busy = this.#host.turn() || busy;
       // All NPUs have reported: a call that came earlier would find nobody who admits it.
       if (!this.#isReady && this.#host.stateOf('job-executor/0') === 'serving') this.#ready.resolve();
       if (this.#isClosing && this.#host.stateOf('job-executor/0') === null) this.#drained.resolve();
       this.#output.flush();
       const waits = links.flush();
-      if (waits) this.#giveUpStalled();
+      this.#giveUpStalled();
       if (turn % TURNS_PER_BREATH === 0) await breathe();
       if (busy || this.#host.hasMail) continue;
       if (this.#output.open_requests > 0) links.control.nap(CONTROL_THREAD, NAP_MS);

@@ -1,38 +1,42 @@
 /**
  * Starts the worker threads, and starts one anew that died or was given up.
  *
- *   running ─▶ (exits by itself) ─────────────────────────────▶ lost ─▶ starting, on the same seat
- *      └─▶ given up: epochs raised, stop word set, terminated ──┴─▶ (no proof that it stopped) ─▶ seat in quarantine, starting on a spare one
+ *   running ─▶ (exits by itself) ──────────────────────────────────────────▶ lost ─▶ starting, on the same seat
+ *      └─▶ given up: epochs raised, then stop word set, then terminated ──────┴─▶ (Deno: no proof that it stopped) ─▶ seat in quarantine, starting on a spare one
  *
- * A restart is a handshake that no late writer can race: every survivor lets go of the rings and says so; only when the thread's exit is proven too are the
+ * A restart is a handshake that no late writer can race: every survivor lets go of the rings and says so; only when the thread's end is proven too are the
  * rings zeroed and the successor started on them; and only when that one has attached do the survivors attach. Deno does not stop a terminated thread
  * that runs: then all that it could write stays in quarantine, and its successor gets other memory, until it acknowledges its stop word after all.
+ * Whoever is silent in this handshake is given up in its turn.
  * @module
  */
 import { Worker } from 'node:worker_threads';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { type Links, resetRing } from '../fabric/links.ts';
-import type { RegionState } from '../fabric/region-table.ts';
 import type { NpuLayout } from '../flowserve/npu-layout.ts';
 import type { WorkerData } from '../flowserve/npu-worker.ts';
 import type { PodPlan } from '../flowserve/pod-plan.ts';
 import { address } from '../protocol/address.ts';
-import { assert, type ErrorRecord, MinipodError } from '../protocol/errors.ts';
+import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
 import { threadPeerLost, threadPeerRestarted } from '../protocol/threads.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { type Directory, firstSeat, type Seat, spareSeats } from '../runtime/directory.ts';
+import { type Directory, type Seat, seatsOf } from '../runtime/directory.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
 import type { MessagePort } from '../runtime/message-port.ts';
+import { threadOptions } from '../runtime/thread-entry.ts';
+import { RESTART_PERIOD_MS, RESTARTS_MAX, RestartIntensity } from './restart-intensity.ts';
+import { SeatRegions } from './seat-regions.ts';
 
-/** Restart intensity, as Erlang has it: more than this many in the period, and the pod gives up with the reason. */
-const RESTARTS_MAX = 5;
-const RESTART_PERIOD_MS = 10_000;
 const YOUNG_GENERATION_MB = 64;
 /** A step takes milliseconds, a long prefill's chunk tens of them. */
 const STOP_DEADLINE_MS = 5_000;
-/** A thread that reads its stop word stops within 50 ms; one that has not by now is terminated, and has as long again to be seen ending. */
+/** A thread that reads its stop word stops within 50 ms; one that has not by now is terminated. On Deno it then has as long again to acknowledge. */
 const STOP_GRACE_MS = 250;
+/** Where terminating ends a thread, this is how long that may take on a crowded machine. */
+const TERMINATION_DEADLINE_MS = 20_000;
+/** A successor that has not started by now hangs, and so does a survivor that has not let go of the predecessor's rings. */
+const HANDSHAKE_DEADLINE_MS = 20_000;
 /** A quarantined thread is looked after this often: it may have read its stop word at last. */
 const QUARANTINE_LOOK_MS = 250;
 /** Node ends a terminated thread before it says that it exited. Deno (2.9.6) says so at once, and a busy thread was seen writing 9 s later. */
@@ -56,14 +60,18 @@ type Thread = {
   seat: Seat;
   layouts: readonly NpuLayout[];
   state: 'starting' | 'running' | 'lost' | 'stopped';
-  /** Of a lost thread: what is known of its end. */
-  end: 'unknown' | 'proven' | 'in quarantine';
+  /** Of a lost thread: `free`, its seat or another one is ready for its successor. */
+  end: 'unknown' | 'free';
   isTerminated: boolean;
   readonly detached: Set<number>;
   error: Error | null;
   isRestart: boolean;
+  /** What is done next if nothing is heard of it. */
+  timer: ReturnType<typeof setTimeout> | undefined;
+  /** Of a lost thread: until when its peers must have let go of its rings. */
+  handshake: ReturnType<typeof setTimeout> | undefined;
 };
-type Quarantined = { readonly worker: number; readonly handle: Worker; readonly seat: Seat };
+type Quarantined = { readonly handle: Worker; readonly seat: Seat };
 
 export class Workers {
   readonly #plan: PodPlan;
@@ -72,10 +80,11 @@ export class Workers {
   readonly #origin_ms: number;
   readonly #ports: WorkersPorts;
   readonly #threads: Thread[] = [];
+  readonly #regions: SeatRegions;
   readonly #spares: Seat[];
   #quarantined: Quarantined[] = [];
   #look: ReturnType<typeof setInterval> | null = null;
-  readonly #restarts: number[] = [];
+  readonly #restarts = new RestartIntensity();
   #isClosing = false;
 
   constructor(plan: PodPlan, space: AddressSpace, module: WebAssembly.Module, origin_ms: number, ports: WorkersPorts) {
@@ -84,15 +93,16 @@ export class Workers {
     this.#module = module;
     this.#origin_ms = origin_ms;
     this.#ports = ports;
-    this.#spares = spareSeats(plan.topology);
-    for (const seat of this.#spares) this.#markDies(seat, 'free');
+    this.#regions = new SeatRegions(plan, space);
+    this.#spares = seatsOf(plan.topology).slice(plan.workers);
+    for (const seat of this.#spares) this.#regions.mark(seat, 'free');
   }
 
   start(): void {
-    for (let worker = 0; worker < this.#plan.workers; worker++) {
-      const seat = firstSeat(worker, this.#plan.topology);
+    for (const [worker, seat] of seatsOf(this.#plan.topology).slice(0, this.#plan.workers).entries()) {
       const layouts = this.#ports.directory.npusOfWorker(worker).map((npu) => this.#plan.layouts[npu] as NpuLayout);
-      const handle = this.#spawn(worker, layouts);
+      this.#regions.name(seat, this.#ports.directory.npusOfWorker(worker));
+      const handle = this.#spawn(worker, seat, layouts);
       this.#threads.push({
         handle,
         seat,
@@ -103,6 +113,8 @@ export class Workers {
         detached: new Set(),
         error: null,
         isRestart: false,
+        timer: undefined,
+        handshake: undefined,
       });
     }
   }
@@ -123,6 +135,7 @@ export class Workers {
   /** The thread has attached its rings: its peers may. It attached those of a peer that is lost meanwhile, too, and must let go of them. */
   started(worker: number): void {
     const thread = this.#thread(worker);
+    clearTimeout(thread.timer);
     thread.state = 'running';
     const { seat, isRestart } = thread;
     if (isRestart) for (const peer of this.#survivors(worker)) this.#tell(peer, threadPeerRestarted(worker, seat.thread, seat.dies));
@@ -141,24 +154,25 @@ export class Workers {
    */
   giveUp(worker: number, reason: string): void {
     const thread = this.#thread(worker);
-    if (thread.state !== 'running' || this.#isClosing) return;
-    thread.error = new Error(reason);
-    this.#space.control.stop(thread.seat.thread);
-    this.#lose(worker, `it was given up, since ${reason}`);
+    const mayBe = thread.state === 'running' || (thread.state === 'starting' && thread.isRestart);
+    if (!mayBe || this.#isClosing) return;
     const { handle } = thread;
-    setTimeout(() => {
-      if (thread.handle !== handle || thread.end === 'proven') return;
+    // First the epochs: what it does when it meets its stop word, such as an answer that says that its experts failed, must not count either.
+    this.#lose(worker, `it was given up, since ${reason}`);
+    this.#space.control.stop(thread.seat.thread);
+    this.#later(thread, STOP_GRACE_MS, () => {
       thread.isTerminated = true;
       void handle.terminate();
-      setTimeout(() => {
-        if (thread.handle === handle && thread.end === 'unknown') this.#quarantine(worker);
-      }, STOP_GRACE_MS);
-    }, STOP_GRACE_MS);
+      if (TERMINATION_IS_PROOF)
+        this.#later(thread, TERMINATION_DEADLINE_MS, () =>
+          this.#giveUpPod(`worker ${worker} was terminated and has not ended in ${TERMINATION_DEADLINE_MS / 1000} s`),
+        );
+      else this.#later(thread, STOP_GRACE_MS, () => this.#quarantine(worker));
+    });
   }
 
   async close(): Promise<void> {
-    this.#isClosing = true;
-    if (this.#look !== null) clearInterval(this.#look);
+    this.#stopTimers();
     const { control } = this.#space;
     const exits = this.#threads.map(
       (thread) =>
@@ -175,9 +189,26 @@ export class Workers {
 
   /** Raises every stop word without waiting: the pod has failed. */
   stopAll(): void {
+    this.#stopTimers();
+    for (const { seat } of this.#threads) this.#space.control.stop(seat.thread);
+  }
+
+  #stopTimers(): void {
     this.#isClosing = true;
     if (this.#look !== null) clearInterval(this.#look);
-    for (const { seat } of this.#threads) this.#space.control.stop(seat.thread);
+    for (const { timer, handshake } of this.#threads) {
+      clearTimeout(timer);
+      clearTimeout(handshake);
+    }
+  }
+
+  #later(thread: Thread, delay_ms: number, act: () => void): void {
+    clearTimeout(thread.timer);
+    thread.timer = setTimeout(act, delay_ms);
+  }
+
+  #giveUpPod(reason: string): void {
+    this.#ports.onGivenUp(new MinipodError('worker_failed', reason));
   }
 
   #thread(worker: number): Thread {
@@ -190,11 +221,15 @@ export class Workers {
     return this.#ports.port.links;
   }
 
-  #spawn(worker: number, layouts: readonly NpuLayout[]): Worker {
+  #spawn(worker: number, seat: Seat, layouts: readonly NpuLayout[]): Worker {
+    const { control } = this.#space;
     const workerData: WorkerData = {
       plan: this.#plan,
       worker,
       seating: this.#ports.directory.seating,
+      lost: this.#threads.flatMap(({ state, seat: { thread } }) => (state === 'lost' ? [thread] : [])),
+      epoch: control.epochOf(seat.thread),
+      die_epochs: seat.dies.map((die) => control.epochOfDie(die)),
       layouts,
       memories: this.#space.memories,
       module: this.#module,
@@ -217,75 +252,95 @@ export class Workers {
 
   #exited(worker: number, handle: Worker, code: number): void {
     const thread = this.#threads[worker];
+    this.#lookAfterQuarantined();
     // One in quarantine: that it exited proves nothing, what it acknowledges does.
-    if (thread === undefined || thread.handle !== handle) return;
+    if (thread === undefined || thread.handle !== handle || this.#quarantined.some((other) => other.handle === handle)) return;
     if (this.#isClosing) {
       thread.state = 'stopped';
       return;
     }
-    const isProof = !thread.isTerminated || TERMINATION_IS_PROOF || this.#space.control.hasAcknowledged(thread.seat.thread);
-    if (isProof) thread.end = 'proven';
-    if (thread.state === 'lost') {
-      this.#restartIfFree(worker);
+    const hasStarted = thread.state !== 'starting' || thread.isRestart;
+    const reason = thread.error === null ? `it exited with code ${code}` : thread.error.message;
+    if (thread.state !== 'lost') this.#lose(worker, reason);
+    if (!hasStarted) {
+      this.#giveUpPod(`worker ${worker} did not start: ${reason}`);
       return;
     }
-    const wasRunning = thread.state === 'running' || thread.isRestart;
-    const reason = thread.error === null ? `it exited with code ${code}` : thread.error.message;
-    this.#lose(worker, reason);
-    if (!wasRunning) this.#ports.onGivenUp(new MinipodError('worker_failed', `worker ${worker} did not start: ${reason}`));
+    // On Deno the acknowledgement may still come.
+    if (thread.isTerminated && !TERMINATION_IS_PROOF && !this.#space.control.hasAcknowledged(thread.seat.thread)) return;
+    clearTimeout(thread.timer);
+    thread.end = 'free';
+    // What it did to its own weights between being given up and being ended, nobody knows.
+    if (thread.isTerminated) this.#furnish(worker, thread.seat);
+    this.#restartIfFree(worker);
+  }
+
+  #furnish(worker: number, seat: Seat): void {
+    try {
+      this.#thread(worker).layouts = this.#ports.furnish(worker, seat);
+    } catch (cause) {
+      this.#giveUpPod(`the weights of worker ${worker} could not be loaded anew: ${toErrorRecord(cause).message}`);
+    }
   }
 
   /** From here on nothing counts that the thread wrote or writes; what it held fails. */
   #lose(worker: number, reason: string): void {
     const thread = this.#thread(worker);
-    const { control, table } = this.#space;
     const error: ErrorRecord = {
       code: 'worker_failed',
       message: `worker ${worker} failed while it held the request: ${reason}; the request may be sent again`,
       param: null,
     };
-    control.raiseEpoch(thread.seat.thread);
-    for (const die of thread.seat.dies) control.raiseEpochOfDie(die);
-    for (const region of this.#regionsOf(thread.seat)) table.raiseEpoch(region);
+    this.#space.control.raiseEpoch(thread.seat.thread);
+    this.#regions.raiseEpochs(thread.seat);
+    clearTimeout(thread.timer);
+    clearTimeout(thread.handshake);
     thread.state = 'lost';
+    thread.end = 'unknown';
     thread.error = null;
     thread.detached.clear();
     // What this thread acknowledged, its successor has not.
     for (const other of this.#threads) other.detached.delete(worker);
     this.#links().detach(thread.seat.thread);
     this.#ports.onLost(worker, error);
-    const now = this.#ports.clock.now_ms();
-    this.#restarts.push(now);
-    if (this.#restarts.filter((at) => now - at < RESTART_PERIOD_MS).length > RESTARTS_MAX) {
-      this.#ports.onGivenUp(
-        new MinipodError('worker_failed', `workers died ${RESTARTS_MAX + 1} times within ${RESTART_PERIOD_MS / 1000} s; the last: ${reason}`),
-      );
+    if (!this.#restarts.allows(this.#ports.clock.now_ms())) {
+      this.#giveUpPod(`workers died ${RESTARTS_MAX + 1} times within ${RESTART_PERIOD_MS / 1000} s; the last: ${reason}`);
       return;
     }
     for (const peer of this.#survivors(worker)) this.#tell(peer, threadPeerLost(worker));
-    this.#restartIfFree(worker);
+    thread.handshake = setTimeout(() => this.#giveUpSilent(worker), HANDSHAKE_DEADLINE_MS);
+  }
+
+  /** Survivors that have not let go of a lost worker's rings hang themselves. */
+  #giveUpSilent(worker: number): void {
+    const thread = this.#thread(worker);
+    for (const peer of this.#survivors(worker))
+      if (!thread.detached.has(peer)) this.giveUp(peer, `it has not let go of worker ${worker}'s rings in ${HANDSHAKE_DEADLINE_MS / 1000} s`);
   }
 
   /** Nobody knows whether the thread still runs: its rings and dies are neither read nor given out, and its successor gets spare ones. */
   #quarantine(worker: number): void {
     const thread = this.#thread(worker);
-    const spare = this.#spares.shift();
-    if (spare === undefined) {
-      this.#ports.onGivenUp(
-        new MinipodError(
-          'worker_failed',
-          `worker ${worker} does not stop, so its memory stays in quarantine, and no spare is left: ${this.#plan.topology.spare_workers} spare_workers, ${this.quarantined} in quarantine before`,
-        ),
-      );
+    if (this.#space.control.hasAcknowledged(thread.seat.thread)) {
+      this.#furnish(worker, thread.seat);
+      thread.end = 'free';
+      this.#restartIfFree(worker);
       return;
     }
-    this.#quarantined.push({ worker, handle: thread.handle, seat: thread.seat });
-    this.#markDies(thread.seat, 'quarantined');
+    const spare = this.#spares.shift();
+    if (spare === undefined) {
+      const { spare_workers } = this.#plan.topology;
+      const held = `${spare_workers} spare_workers, ${this.quarantined} in quarantine before`;
+      this.#giveUpPod(`worker ${worker} does not stop, so its memory stays in quarantine, and no spare is left: ${held}`);
+      return;
+    }
+    this.#quarantined.push({ handle: thread.handle, seat: thread.seat });
+    this.#regions.mark(thread.seat, 'quarantined');
     this.#look ??= setInterval(() => this.#lookAfterQuarantined(), QUARANTINE_LOOK_MS);
-    thread.end = 'in quarantine';
     thread.seat = spare;
-    this.#markDies(spare, 'held');
-    thread.layouts = this.#ports.furnish(worker, spare);
+    this.#regions.mark(spare, 'held');
+    this.#furnish(worker, spare);
+    thread.end = 'free';
     this.#restartIfFree(worker);
   }
 
@@ -293,7 +348,7 @@ export class Workers {
     const { control } = this.#space;
     this.#quarantined = this.#quarantined.filter(({ seat }) => {
       if (!control.hasAcknowledged(seat.thread)) return true;
-      this.#markDies(seat, 'free');
+      this.#regions.mark(seat, 'free');
       this.#spares.push(seat);
       return false;
     });
@@ -313,39 +368,23 @@ export class Workers {
     );
     // A successor started while the pod closes would never be told to stop.
     if (this.#isClosing || thread.state !== 'lost' || thread.end === 'unknown' || isHeld) return;
+    clearTimeout(thread.handshake);
     const { seat } = thread;
-    // What it did to its own weights between being given up and being ended, nobody knows.
-    if (thread.isTerminated && thread.end === 'proven') thread.layouts = this.#ports.furnish(worker, seat);
     const first = this.#space.memories[0] as WebAssembly.Memory;
     for (const ring of this.#plan.rings) if (ring.from === seat.thread || ring.to === seat.thread) resetRing(first, ring);
     this.#space.control.reset(seat.thread);
     this.#ports.directory.move(worker, seat);
+    this.#regions.name(seat, this.#ports.directory.npusOfWorker(worker));
     this.#links().attach(seat.thread);
     thread.state = 'starting';
     thread.end = 'unknown';
     thread.isTerminated = false;
     thread.isRestart = true;
-    thread.handle = this.#spawn(worker, thread.layouts);
-  }
-
-  #regionsOf({ dies }: Seat): number[] {
-    return dies.map((die) => {
-      const { owner, kind } = this.#plan.dies[die] as PodPlan['dies'][number];
-      return this.#space.table.indexOf(owner, kind);
-    });
-  }
-
-  #markDies(seat: Seat, state: RegionState): void {
-    for (const region of this.#regionsOf(seat)) this.#space.table.setState(region, state);
+    thread.handle = this.#spawn(worker, seat, thread.layouts);
+    this.#later(thread, HANDSHAKE_DEADLINE_MS, () => this.giveUp(worker, `it did not start in ${HANDSHAKE_DEADLINE_MS / 1000} s`));
   }
 
   #tell(worker: number, message: object): void {
     this.#ports.port.send(this.#thread(worker).seat.thread, address('worker', worker), 'control/0', message, 'control');
   }
 }
-
-/** A thread's entry file, beside this one: `.ts` when the sources run as they are, `.js` in dist/. */
-export const entryPoint = (path: string): URL => new URL(`${path}${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url);
-
-/** A thread runs a file, so it cannot inherit how the text of `node --input-type … --eval` is to be read. */
-export const threadOptions = (): { execArgv?: string[] } => (process.execArgv.some((argument) => argument.startsWith('--input-type')) ? { execArgv: [] } : {});

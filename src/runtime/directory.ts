@@ -24,20 +24,22 @@ export type Seat = { readonly thread: number; readonly dies: readonly number[] }
 const npusOf = (worker: number, { npus, workers }: Topology): number[] =>
   Array.from({ length: npus }, (_, npu) => npu).filter((npu) => workerOfNpu(npu, npus, workers) === worker);
 
-/** Where the workers sit at first. */
-export const firstSeat = (worker: number, topology: Topology): Seat => ({ thread: FIRST_WORKER_THREAD + worker, dies: npusOf(worker, topology) });
-
-/** The spare seats, each large enough for any worker. */
-export function spareSeats(topology: Topology): Seat[] {
+/**
+ * All seats, the workers' first ones before the spares. With spares each has room for any worker, since a seat that comes back from quarantine may be
+ * taken by another worker than it left.
+ */
+export function seatsOf(topology: Topology): Seat[] {
   const { npus, workers, spare_workers } = topology;
   const npus_max = Math.ceil(npus / workers);
-  return Array.from({ length: spare_workers }, (_, spare) => ({
-    thread: FIRST_WORKER_THREAD + workers + spare,
-    dies: Array.from({ length: npus_max }, (_, index) => npus + spare * npus_max + index),
-  }));
+  let next = npus;
+  return Array.from({ length: workers + spare_workers }, (_, seat) => {
+    const dies = seat < workers ? npusOf(seat, topology) : [];
+    while (spare_workers > 0 && dies.length < npus_max) dies.push(next++);
+    return { thread: FIRST_WORKER_THREAD + seat, dies };
+  });
 }
 
-export const diesOf = (topology: Topology): number => topology.npus + spareSeats(topology).reduce((sum, { dies }) => sum + dies.length, 0);
+export const diesOf = (topology: Topology): number => seatsOf(topology).reduce((sum, { dies }) => sum + dies.length, 0);
 export const threadsOf = ({ workers, spare_workers }: Topology): number => FIRST_WORKER_THREAD + workers + spare_workers;
 
 /** One thread's knowledge of the seating. */
@@ -45,11 +47,15 @@ export class Directory {
   readonly topology: Topology;
   readonly #threads: number[];
   readonly #dies: number[];
+  /** By die; −1: nobody's, a spare or in quarantine. */
+  readonly #threadOfDie: Int32Array;
 
   constructor(topology: Topology, seating?: Seating) {
     this.topology = topology;
-    this.#threads = [...(seating?.threads ?? Array.from({ length: topology.workers }, (_, worker) => firstSeat(worker, topology).thread))];
+    this.#threads = [...(seating?.threads ?? Array.from({ length: topology.workers }, (_, worker) => FIRST_WORKER_THREAD + worker))];
     this.#dies = [...(seating?.dies ?? Array.from({ length: topology.npus }, (_, npu) => npu))];
+    this.#threadOfDie = new Int32Array(diesOf(topology)).fill(-1);
+    this.#listDies();
   }
 
   get seating(): Seating {
@@ -74,13 +80,18 @@ export class Directory {
 
   /** −1: nobody's, a spare or in quarantine. */
   threadOfDie(die: number): number {
-    const npu = this.#dies.indexOf(die);
-    return npu < 0 ? -1 : this.threadOfWorker(this.workerOfNpu(npu));
+    return this.#threadOfDie[die] as number;
   }
 
   move(worker: number, { thread, dies }: Seat): void {
     this.#threads[worker] = thread;
     for (const [index, npu] of this.npusOfWorker(worker).entries()) this.#dies[npu] = dies[index] as number;
+    this.#listDies();
+  }
+
+  #listDies(): void {
+    this.#threadOfDie.fill(-1);
+    for (const [npu, die] of this.#dies.entries()) this.#threadOfDie[die] = this.threadOfWorker(this.workerOfNpu(npu));
   }
 
   threadOf(to: Address): number {

@@ -10,7 +10,6 @@ export type Poll =
   | { readonly state: 'done' }
   | { readonly state: 'failed'; readonly error: MinipodError };
 
-export const PENDING_NOBODY: Poll = { state: 'pending', missing: [] };
 const pendingByRank: Poll[] = [];
 /** Waits for one rank. The same object each time, since it is answered often. */
 export const pendingOn = (rank: number): Poll => {

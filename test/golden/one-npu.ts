@@ -95,7 +95,7 @@ export function generateGreedily(
     });
     let poll = program.poll();
     while (poll.state === 'pending' && programs.some((peer) => peer.serve(64) > 0)) poll = program.poll();
-    if (poll.state !== 'done') throw new Error(`step ${step} waits for NPUs ${poll.missing}`);
+    if (poll.state !== 'done') throw new Error(`step ${step} waits for NPUs ${program.missing}`);
     options.onStep?.(computed, rows);
     blocks = needed;
     computed += rows;

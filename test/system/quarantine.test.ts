@@ -32,12 +32,17 @@ describe('a worker that hangs, is given up and writes on', () => {
     await sleep(20);
     rig.control.giveUp(0, 'the test says that it hangs');
     const outcomes = await Promise.all(calls);
-    expect(outcomes).toContain('worker_failed');
+    // Two requests a worker: those of the other one end as if nothing had been, and no other thread is given up.
+    expect(outcomes.filter((end) => end === 'worker_failed').length).toBe(options.workers === 1 ? 4 : 2);
     outcomes.forEach((end, index) => {
       if (end !== 'worker_failed') expect(end).toEqual(right[index]);
     });
     for (let round = 0; round < 3; round++) expect(await Promise.all(PROMPTS.map((prompt) => outcome(rig.pod.complete(prompt, OPTIONS))))).toEqual(right);
     await expectNothingLeft(rig.pod);
+    const { expert_loads, fabric, prompt_tokens, generation_tokens } = await rig.pod.stats();
+    expect(fabric.threads.filter(({ epoch }) => epoch > 1).length).toBe(1);
+    const routed = expert_loads.flat().reduce((sum, tokens) => sum + tokens, 0);
+    expect(routed).toBeLessThan((prompt_tokens + generation_tokens) * 10 * expert_loads.length);
     if (TERMINATION_IS_PROOF) {
       expect(rig.control.quarantined).toBe(0);
       expect(stateOf(rig, 0)).not.toContain('quarantined');
@@ -50,19 +55,72 @@ describe('a worker that hangs, is given up and writes on', () => {
   });
 });
 
+describe('two workers that hang', () => {
+  it('at once, and write on: both are replaced, and the pod serves the same bits', async () => {
+    const right = await withPod({}, (pod) => Promise.all(PROMPTS.map(async (prompt) => fingerprint(await pod.complete(prompt, OPTIONS)))));
+    await using rig = await openRig({ npus: 3, workers: 2, spare_workers: 2 }, ROGUE);
+    const calls = PROMPTS.map((prompt) => outcome(rig.pod.complete(prompt, OPTIONS)));
+    while ((await rig.pod.stats()).generation_tokens < 12) await sleep(1);
+    for (const worker of [0, 1]) {
+      rig.goRogue(worker, 1_000);
+      await sleep(20);
+    }
+    for (const worker of [0, 1]) rig.control.giveUp(worker, 'the test says that it hangs');
+    expect(new Set(await Promise.all(calls))).toEqual(new Set(['worker_failed']));
+    expect(await Promise.all(PROMPTS.map((prompt) => outcome(rig.pod.complete(prompt, OPTIONS))))).toEqual(right);
+    await until(() => rig.control.quarantined === 0);
+    // A seat that came back from quarantine fits any worker.
+    rig.goRogue(0, 1_000);
+    await sleep(20);
+    rig.control.giveUp(0, 'the test says that it hangs again');
+    expect(await Promise.all(PROMPTS.map((prompt) => outcome(rig.pod.complete(prompt, OPTIONS))))).toEqual(right);
+    await expectNothingLeft(rig.pod);
+  });
+
+  it('and another that dies meanwhile: its successor reads nothing of a thread that writes on', async () => {
+    const right = await withPod({}, async (pod) => fingerprint(await pod.complete(PROMPTS[0], OPTIONS)));
+    await using rig = await openRig({ npus: 4, workers: 2, spare_workers: 1 }, ROGUE);
+    rig.goRogue(0, 1_000);
+    await sleep(20);
+    rig.control.giveUp(0, 'the test says that it hangs');
+    const thread = rig.control.directory.threadOfWorker(1);
+    rig.killWorker(1);
+    await until(() => rig.space.control.epochOf(thread) === 2);
+    expect(await outcome(rig.pod.complete(PROMPTS[0], OPTIONS))).toEqual(right);
+    const { fabric } = await rig.pod.stats();
+    expect(fabric.threads.filter(({ epoch }) => epoch > 1).map(({ epoch }) => epoch)).toEqual([2, 2]);
+    await expectNothingLeft(rig.pod);
+  });
+
+  it('one, while the pod closes: nothing is given up any more', async () => {
+    const rig = await openRig({ npus: 2, workers: 2 }, ROGUE);
+    rig.goRogue(0, 600);
+    await sleep(20);
+    rig.control.giveUp(0, 'the test says that it hangs');
+    await rig.pod.close();
+    await sleep(700);
+    expect(await outcome(rig.pod.complete(PROMPTS[0], OPTIONS))).toBe('closed');
+  });
+});
+
 describe('a cooperative stop', () => {
-  it('ends a worker that reads its stop word within 50 ms, in the middle of its steps', async () => {
+  it('ends a worker within 50 ms, in the middle of its steps', async () => {
     await using rig = await openRig({ npus: 2, workers: 1 });
-    const call = outcome(rig.pod.complete(PROMPTS[0], OPTIONS));
-    while ((await rig.pod.stats()).generation_tokens < 4) await sleep(1);
-    const thread = rig.control.directory.threadOfWorker(0);
-    const start = performance.now();
-    rig.control.giveUp(0, 'the test says so');
-    // Its words are cleared for the successor as soon as it has ended.
-    while (rig.space.control.isStopped(thread) && !rig.space.control.hasAcknowledged(thread) && performance.now() - start < 5_000) await sleep(1);
-    // 50 ms is what bench/fabric measures; a crowded machine may not even run the thread in that time.
-    expect(performance.now() - start).toBeLessThan(1_000);
-    expect(await call).toBe('worker_failed');
+    const took_ms: number[] = [];
+    // The best of a few: a crowded machine may not even run the thread in that time.
+    for (let round = 0; round < 4 && !took_ms.some((took) => took < 50); round++) {
+      const call = outcome(rig.pod.complete(PROMPTS[0], OPTIONS));
+      const before = (await rig.pod.stats()).generation_tokens;
+      while ((await rig.pod.stats()).generation_tokens < before + 4) await sleep(1);
+      const thread = rig.control.directory.threadOfWorker(0);
+      const start = performance.now();
+      rig.control.giveUp(0, 'the test says so');
+      // Its words are cleared for the successor as soon as it has ended.
+      while (rig.space.control.isStopped(thread) && !rig.space.control.hasAcknowledged(thread) && performance.now() - start < 5_000) await sleep(1);
+      took_ms.push(performance.now() - start);
+      expect(await call).toBe('worker_failed');
+    }
+    expect(Math.min(...took_ms)).toBeLessThan(50);
     expect(await outcome(rig.pod.complete(PROMPTS[0], OPTIONS))).not.toBe('worker_failed');
   });
 });

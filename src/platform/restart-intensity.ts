@@ -1,0 +1,16 @@
+/**
+ * Restart intensity, as Erlang's supervisors have it: so many restarts in a period are recovery, more are a fault that restarts do not mend.
+ * @module
+ */
+export const RESTARTS_MAX = 5;
+export const RESTART_PERIOD_MS = 10_000;
+
+export class RestartIntensity {
+  #restarts: number[] = [];
+
+  /** Notes a restart. False: that is one too many. */
+  allows(now_ms: number): boolean {
+    this.#restarts = [...this.#restarts.filter((at_ms) => now_ms - at_ms < RESTART_PERIOD_MS), now_ms];
+    return this.#restarts.length <= RESTARTS_MAX;
+  }
+}

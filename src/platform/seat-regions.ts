@@ -1,0 +1,37 @@
+/** What the region table says of seats: whose their dies are, and whether anybody may touch them. @module */
+import type { AddressSpace } from '../fabric/address-space.ts';
+import type { RegionState } from '../fabric/region-table.ts';
+import type { PodPlan } from '../flowserve/pod-plan.ts';
+import type { Seat } from '../runtime/directory.ts';
+
+export class SeatRegions {
+  readonly #plan: PodPlan;
+  readonly #space: AddressSpace;
+
+  constructor(plan: PodPlan, space: AddressSpace) {
+    this.#plan = plan;
+    this.#space = space;
+  }
+
+  /** NPUs come to lie on the seat's dies, in order. */
+  name(seat: Seat, npus: readonly number[]): void {
+    for (const [index, region] of this.#of(seat).entries()) if (npus[index] !== undefined) this.#space.table.setNpu(region, npus[index]);
+  }
+
+  mark(seat: Seat, state: RegionState): void {
+    for (const region of this.#of(seat)) this.#space.table.setState(region, state);
+  }
+
+  /** From now on nothing counts that was written or is meant for them, nor what their dies say. */
+  raiseEpochs(seat: Seat): void {
+    for (const die of seat.dies) this.#space.control.raiseEpochOfDie(die);
+    for (const region of this.#of(seat)) this.#space.table.raiseEpoch(region);
+  }
+
+  #of({ dies }: Seat): number[] {
+    return dies.map((die) => {
+      const { owner, kind } = this.#plan.dies[die] as PodPlan['dies'][number];
+      return this.#space.table.indexOf(owner, kind);
+    });
+  }
+}
