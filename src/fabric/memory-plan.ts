@@ -12,6 +12,8 @@ import { CONTROL_PAGE_BYTES, REGIONS_MAX } from './control-page.ts';
 
 /** What every segment begins with. */
 export const SEGMENT_HEAD_BYTES = GUARD_BYTES + CONTROL_PAGE_BYTES;
+/** What makes a region smaller. */
+const REMEDIES: Readonly<Record<RegionKind, string>> = { control: 'fewer regions', rings: 'fewer workers or spare_workers', hbm: 'more NPUs, fewer kv_blocks' };
 /** Regions start on their own cache line pair, so that neighbours never share one. */
 const REGION_ALIGNMENT = 128;
 
@@ -35,7 +37,7 @@ export function planMemory(requests: readonly RegionRequest[], segmentBytes: num
     if (SEGMENT_HEAD_BYTES + bytes > segmentBytes) {
       throw new MinipodError(
         'out_of_memory',
-        `${request.kind} of ${request.owner} needs ${mebibytes(bytes)}, a segment holds ${mebibytes(segmentBytes - SEGMENT_HEAD_BYTES)}: use more NPUs, fewer kv_blocks or larger segment_bytes`,
+        `${request.kind} of ${request.owner} needs ${mebibytes(bytes)}, a segment holds ${mebibytes(segmentBytes - SEGMENT_HEAD_BYTES)}: use ${REMEDIES[request.kind]} or larger segment_bytes (in all: ${sumOf(requests, 0)})`,
       );
     }
     let segment = filled.findIndex((used) => used + bytes <= segmentBytes);
@@ -49,17 +51,19 @@ export function planMemory(requests: readonly RegionRequest[], segmentBytes: num
   const segments = filled.map((used) => ({ bytes: roundUp(used, PAGE_BYTES) }));
   const bytes = segments.reduce((sum, segment) => sum + segment.bytes, 0);
   if (bytes > memoryBytes) {
-    throw new MinipodError('out_of_memory', `the pod needs ${mebibytes(bytes)}, memory_bytes grants ${mebibytes(memoryBytes)}: ${sumOf(requests)}`);
+    throw new MinipodError('out_of_memory', `the pod needs ${mebibytes(bytes)}, memory_bytes grants ${mebibytes(memoryBytes)}: ${sumOf(requests, bytes)}`);
   }
   if (regions.length > REGIONS_MAX) throw new MinipodError('out_of_memory', `${regions.length} regions, the region table holds ${REGIONS_MAX}`);
   return { segments, regions, bytes };
 }
 
-/** What all requests together need, by what it is for. */
-function sumOf(requests: readonly RegionRequest[]): string {
+/** What all requests together need, by what it is for; what `total` has beyond that are the segments' own pages. */
+function sumOf(requests: readonly RegionRequest[], total: number): string {
   const sums = new Map<string, number>();
   for (const { kind, bytes, parts } of requests)
     for (const [part, size] of Object.entries(parts ?? { [kind]: bytes })) sums.set(part, (sums.get(part) ?? 0) + size);
+  const rest = total - [...sums.values()].reduce((sum, size) => sum + size, 0);
+  if (rest > 0) sums.set('control and guard pages', rest);
   return [...sums].map(([part, size]) => `${part} ${mebibytes(size)}`).join(' + ');
 }
 

@@ -73,7 +73,7 @@ export function planPod(checkpoint: Checkpoint, options: PlanOptions): PodPlan {
       { owner: 'pod', kind: 'rings', bytes: planned.bytes },
       // With spares, any NPU may come to lie on any die.
       ...sizes.map(({ bytes, parts }, npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes: spare_workers > 0 ? spare_bytes : bytes, parts })),
-      ...Array.from({ length: layoutOptions.dies - npus }, (_, spare) => ({ owner: `spare/${spare}`, kind: 'hbm' as const, ...spareDie })),
+      ...Array.from({ length: layoutOptions.dies - npus }, (_, spare) => ({ owner: `die/${npus + spare}`, kind: 'hbm' as const, ...spareDie })),
     ],
     options.segment_bytes,
     options.memory_bytes ?? Math.floor(totalmem() * 0.75),

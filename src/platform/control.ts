@@ -298,7 +298,7 @@ export class Control {
     for (const { peer, lane, waiting, stalled_ms } of this.#port.links.counters()) {
       const worker = this.directory.seating.threads.indexOf(peer);
       if (stalled_ms < STALL_MS_MAX || worker < 0) continue;
-      this.giveUp(worker, `it has read nothing from its ${lane} ring for ${Math.round(stalled_ms / 1000)} s while ${waiting} frames wait for it`);
+      this.giveUp(worker, `it has read nothing from its ${lane} ring for ${Math.round(stalled_ms / 1000)} s, and ${waiting} more payloads wait for room`);
     }
   }
 

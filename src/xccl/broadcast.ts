@@ -14,6 +14,7 @@ import { type Domain, rankOf } from './domain.ts';
 import { DATA, domainTag } from './message.ts';
 import { DONE, deadlineExceeded, failed, type Operation, type Poll } from './operation.ts';
 import type { PointToPoint } from './point-to-point.ts';
+import type { Receive } from './receive.ts';
 
 export type BroadcastForm = 'tree' | 'multi-reader';
 
@@ -61,7 +62,7 @@ class Broadcast implements Operation {
   readonly #rank: number;
   readonly #start_ms: number;
   /** Null when this rank has the bytes. */
-  #inbound: Operation | null = null;
+  #inbound: Receive | null = null;
   readonly #outbound: Operation[] = [];
   /** Ranks of `outbound`. */
   readonly #children: number[] = [];
@@ -76,7 +77,7 @@ class Broadcast implements Operation {
     this.#options = options;
     this.#rank = rank;
     this.#start_ms = p2p.endpoint.surroundings.now_ms();
-    if (rank === root) this.#sendOn();
+    if (rank === root) this.#sendOn(bytes);
     else {
       const from = form === 'tree' ? parentOf(rank, root, domain.dies.length) : root;
       this.#inbound = p2p.receive({ domain, from, event, address, bytes, timeout_ms });
@@ -93,8 +94,11 @@ class Broadcast implements Operation {
         for (let index = 0; index < poll.missing.length; index++) this.#missing.push(poll.missing[index] as number);
         return this.#pending;
       }
+      const { bytes } = this.#inbound;
       this.#inbound = null;
-      if (this.#options.form === 'tree') this.#sendOn();
+      if (bytes !== this.#options.bytes) this.#error = this.#unequal(bytes);
+      // What the root sent goes on to those below all the same.
+      if (this.#options.form === 'tree') this.#sendOn(bytes);
     }
     // Who can be served is served, though another may have failed.
     let kept = 0;
@@ -112,8 +116,8 @@ class Broadcast implements Operation {
     return this.#close(this.#error === null ? DONE : failed(this.#error));
   }
 
-  #sendOn(): void {
-    const { domain, root, event, address, bytes, form } = this.#options;
+  #sendOn(bytes: number): void {
+    const { domain, root, event, address, form } = this.#options;
     const ranks = domain.dies.length;
     const timeout_ms = this.#options.timeout_ms - (this.#p2p.endpoint.surroundings.now_ms() - this.#start_ms);
     const children = form === 'tree' ? childrenOf(this.#rank, root, ranks) : domain.dies.map((_, rank) => rank).filter((rank) => rank !== root);
@@ -122,6 +126,15 @@ class Broadcast implements Operation {
       this.#outbound.push(form === 'tree' ? this.#p2p.send(message) : this.#p2p.lend(message));
       this.#children.push(to);
     }
+  }
+
+  /** All ranks say the same number of bytes, or some would keep what they had. */
+  #unequal(came: number): MinipodError {
+    const { domain, event, bytes } = this.#options;
+    return new MinipodError(
+      'invalid_request',
+      `broadcast of event ${event} in domain ${domain.id}: ${came} bytes came to rank ${this.#rank}, which expects ${bytes}`,
+    );
   }
 
   /** A rank whose parent waits itself names the one that all of them wait for. */

@@ -5,15 +5,17 @@
  * Whether it lives is a word of the control page, its generation, odd while it does: so every operation under way sees the end at its next poll, on any thread.
  * @module
  */
-import type { ControlPage } from '../fabric/control-page.ts';
+import { type ControlPage, DIES_MAX, DOMAINS_MAX } from '../fabric/control-page.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 
 /** A plain value, so that it travels in messages. */
 export type Domain = { readonly id: number; readonly generation: number /** By rank. */; readonly dies: readonly number[] };
 
-/** The control thread alone creates and destroys. */
+/** The control thread alone creates and destroys. @throws `invalid_request` for an id or a die that cannot be. */
 export function createDomain(control: ControlPage, id: number, dies: readonly number[]): Domain {
-  assert(dies.length > 0 && new Set(dies).size === dies.length, `domain ${id} of dies ${dies.join(', ')}: each once, and one at least`);
+  if (!Number.isInteger(id) || id < 0 || id >= DOMAINS_MAX) throw new MinipodError('invalid_request', `domain ${id}: ids are 0 to ${DOMAINS_MAX - 1}`);
+  if (dies.length === 0 || new Set(dies).size < dies.length || dies.some((die) => !Number.isInteger(die) || die < 0 || die >= DIES_MAX))
+    throw new MinipodError('invalid_request', `domain ${id} of dies ${dies.join(', ')}: each once, one at least, all from 0 to ${DIES_MAX - 1}`);
   const before = control.generationOf(id);
   assert(before % 2 === 0, `domain ${id} is alive already`);
   control.setGeneration(id, before + 1);

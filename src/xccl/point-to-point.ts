@@ -4,6 +4,8 @@
  * Messages of a pair go first in, first out; the receives of a domain take them in the order in which they were started.
  * @module
  */
+
+import { MinipodError } from '../protocol/errors.ts';
 import type { Die } from './die.ts';
 import type { Domain } from './domain.ts';
 import type { Endpoint } from './endpoint.ts';
@@ -55,7 +57,7 @@ export class PointToPoint {
 
   /**
    * Ends when the peer has acknowledged the last byte. The memory must not change before.
-   * @throws `memory_fault` when the range is not this die's; `invalid_request` when the domain has no such rank.
+   * @throws `memory_fault` when the range is not this die's; `invalid_request` when it is no range, or the domain lacks the peer's rank or this die's.
    */
   send(message: Outbound, path: 'slots' | 'dma' = message.bytes < DMA_FROM_BYTES ? 'slots' : 'dma'): Send {
     return this.#send(message, path, 'send to');
@@ -78,6 +80,7 @@ export class PointToPoint {
 
   #send(message: Outbound, path: Path, verb: string): Send {
     const { address, bytes } = message;
+    checkRange(verb, address, bytes);
     const terms = this.#terms(verb, message, message.to);
     const region = bytes === 0 ? -1 : this.#die.ranges.check(this.endpoint.die, address, bytes, 'read', terms);
     const regionEpoch = region < 0 || path === 'slots' ? 0 : this.endpoint.space.table.epochOf(region);
@@ -86,6 +89,7 @@ export class PointToPoint {
 
   #receive(message: Inbound, borrows: boolean, verb: string): Receive {
     const { address, bytes } = message;
+    checkRange(verb, address, bytes);
     const terms = this.#terms(verb, message, message.from);
     if (bytes > 0) this.#die.ranges.check(this.endpoint.die, address, bytes, 'write', terms);
     return new Receive(this.#die, this.#incomingFrom(terms.die), terms, borrows, address, bytes);
@@ -115,4 +119,9 @@ export class PointToPoint {
     }
     return incoming;
   }
+}
+
+function checkRange(verb: string, address: number, bytes: number): void {
+  if (!Number.isSafeInteger(address) || address < 0) throw new MinipodError('invalid_request', `${verb} a peer: ${address} is no address`);
+  if (!Number.isSafeInteger(bytes) || bytes < 0) throw new MinipodError('invalid_request', `${verb} a peer: ${bytes} is no number of bytes`);
 }

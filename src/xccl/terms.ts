@@ -26,6 +26,8 @@ export class Terms {
   constructor(endpoint: Endpoint, verb: string, domain: Domain, rank: number, event: number, timeout_ms: number) {
     const die = domain.dies[rank];
     if (die === undefined) throw new MinipodError('invalid_request', `${verb} rank ${rank} of domain ${domain.id}, which has ${domain.dies.length} ranks`);
+    if (!domain.dies.includes(endpoint.die))
+      throw new MinipodError('invalid_request', `${verb} rank ${rank} of domain ${domain.id}, in which die ${endpoint.die} has no rank itself`);
     if ((event | 0) !== event) throw new MinipodError('invalid_request', `${verb} rank ${rank} of event ${event}, which is no 32-bit integer`);
     this.domain = domain;
     this.tag = domainTag(domain);

@@ -211,7 +211,7 @@ describe('createPod refuses', () => {
     [
       { memory_bytes: 2 ** 21 },
       'out_of_memory',
-      /memory_bytes grants 2\.0 MiB: rings \d.* MiB \+ weights \d.* MiB \+ KV blocks \d.* MiB \+ activations \d.* MiB \+ XCCL areas \d.* MiB$/,
+      /memory_bytes grants 2\.0 MiB: rings \d.* MiB \+ weights \d.* MiB \+ KV blocks \d.* MiB \+ activations \d.* MiB \+ XCCL areas \d.* MiB \+ control and guard pages \d.* MiB$/,
     ],
     [{ segment_bytes: 2 ** 20 }, 'out_of_memory', /a segment holds 0\.9 MiB/],
     [{ nonsense: 1 }, 'invalid_request', /nonsense/],
