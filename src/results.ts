@@ -121,17 +121,18 @@ export type LinkStats = {
   readonly full: number;
   /** Times the reader slept and was woken for this link. */
   readonly wakes: number;
-  /** Payloads that wait now, and for how long the reader has read nothing meanwhile. */
+  /** Payloads that wait for room now. */
   readonly waiting: number;
   readonly waiting_bytes: number;
+  /** For how long the reader has read nothing of what lies there or waits for it. */
   readonly stalled_ms: number;
   /** Credits: what ring and slab take at this moment. */
   readonly ring_free_bytes: number;
   readonly slab_free_bytes: number;
   readonly slab_bytes_max: number;
-  /** Read, and dropped since written under an epoch that is over. */
   readonly received_frames: number;
   readonly received_bytes: number;
+  /** Times that the reader let go of the link at a frame of an epoch that is over: what its writer had left in it is dropped. */
   readonly stale: number;
   /** Sampled frames by the time from send to receive: entry n counts those under 2ⁿ µs, the last one all others. */
   readonly latencies_us: readonly number[];
