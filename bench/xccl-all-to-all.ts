@@ -239,15 +239,18 @@ async function measureBatch(world: World, tokens: number): Promise<Row> {
   return { tokens, cells };
 }
 
-/** The batch from which on INT8 is the faster dispatch, at all that were tried; null: at none. */
-function crossover(rows: readonly Row[], other: 'f32' | 'bf16'): number | null {
+/** The batch from which on an INT8 dispatch is faster than another step, at all that were tried; null: at none. */
+function crossover(rows: readonly Row[], format: WireFormat, step: Step): number | null {
   let from: number | null = null;
   for (const { tokens, cells } of rows) {
-    if (cells.int8.dispatch.us > cells[other].dispatch.us) from = null;
+    if (cells.int8.dispatch.us > cells[format][step].us) from = null;
     else from ??= tokens;
   }
   return from;
 }
+
+/** Figure 6 of the paper crosses an INT8 dispatch with a BF16 combine, at 32 tokens. */
+type Crossovers = Readonly<Record<'f32_dispatch' | 'bf16_dispatch' | 'bf16_combine', number | null>>;
 
 export async function measureAllToAll(duo: Duo): Promise<unknown> {
   const worlds = [];
@@ -256,7 +259,11 @@ export async function measureAllToAll(duo: Duo): Promise<unknown> {
       const world = await World.open(duo, ranks, threads);
       const rows: Row[] = [];
       for (const tokens of TOKENS) rows.push(await measureBatch(world, tokens));
-      const crossovers = { f32: crossover(rows, 'f32'), bf16: crossover(rows, 'bf16') };
+      const crossovers: Crossovers = {
+        f32_dispatch: crossover(rows, 'f32', 'dispatch'),
+        bf16_dispatch: crossover(rows, 'bf16', 'dispatch'),
+        bf16_combine: crossover(rows, 'bf16', 'combine'),
+      };
       worlds.push({ ranks, threads, rows, int8_dispatch_faster_from_tokens: crossovers });
       printWorld(ranks, threads, rows, crossovers);
     }
@@ -264,7 +271,7 @@ export async function measureAllToAll(duo: Duo): Promise<unknown> {
   return { hidden: HIDDEN, top_k: TOP_K, worlds };
 }
 
-function printWorld(ranks: number, threads: 1 | 2, rows: readonly Row[], crossovers: Readonly<Record<'f32' | 'bf16', number | null>>): void {
+function printWorld(ranks: number, threads: 1 | 2, rows: readonly Row[], crossovers: Crossovers): void {
   const header = WIRE_FORMATS.flatMap((format) => STEPS.map((step) => `${format} ${step}`));
   const where = `${ranks} ranks on ${threads === 1 ? 'one thread' : 'two threads'}`;
   const table = (title: string, show: (row: Row, format: WireFormat, step: Step) => string): void =>
@@ -279,5 +286,6 @@ function printWorld(ranks: number, threads: 1 | 2, rows: readonly Row[], crossov
     return `${digits(us / tokens)} (${digits(ofCopy)})`;
   });
   const said = (from: number | null): string => (from === null ? `at no batch up to ${TOKENS.at(-1)}` : `from ${from} tokens on`);
-  console.log(`INT8 is the faster dispatch ${said(crossovers.f32)} against f32, ${said(crossovers.bf16)} against BF16`);
+  const { f32_dispatch, bf16_dispatch, bf16_combine } = crossovers;
+  console.log(`An INT8 dispatch is faster than one of f32 ${said(f32_dispatch)}, of BF16 ${said(bf16_dispatch)}; than a BF16 combine ${said(bf16_combine)}`);
 }

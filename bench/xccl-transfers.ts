@@ -17,9 +17,9 @@ const KIB = 1_024;
 const SIZES = [4, 16, 36, 64, 256, 1_152, 4_096, 9_216, 16_384].map((size) => size * KIB);
 const CROSSOVER_SIZES = [1, 2, 4, 8, 16, 32, 64].map((size) => size * KIB);
 const SLICE_BYTES = 48 << 20;
-const MESSAGES = { min: 3, max: 1_500, lent: 500 } as const;
+const MESSAGES = { min: 8, max: 1_500, lent: 500 } as const;
 /** First in each slice, not timed: its memory is in the cache as far as it goes, whatever was measured before. */
-const WARM_MESSAGES = 1;
+const WARM_MESSAGES = 2;
 const SLOT_BYTES = 64 * KIB;
 const BYTES_MAX = 16 << 20;
 const WARM_ROUNDS = 2;
@@ -152,7 +152,7 @@ class Pair {
     const { space, start: dies } = this.dies;
     const [from, to] = dies.data as [number, number];
     const copies = messagesOf(bytes);
-    space.copy(to, from, bytes);
+    for (let copy = 0; copy < WARM_MESSAGES; copy++) space.copy(to, from, bytes);
     const start = performance.now();
     for (let copy = 0; copy < copies; copy++) space.copy(to, from, bytes);
     return ((performance.now() - start) / copies) * 1000;
