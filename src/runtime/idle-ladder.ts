@@ -15,6 +15,9 @@ const SLEEP_STEPPING_MS = 1;
 /** An idle worker looks up this often, to be seen alive. */
 const SLEEP_IDLE_MS = 1_000;
 
+/** Tells the core that this is a spin: what runs beside it on the same core gets its units. Node 24 and Deno 2.9 have it, TypeScript's library not yet. */
+const { pause } = Atomics as typeof Atomics & { readonly pause: () => void };
+
 export class IdleLadder {
   readonly #control: ControlPage;
   readonly #thread: number;
@@ -27,7 +30,10 @@ export class IdleLadder {
   /** Returns when there may be work. Spinning allocates nothing: garbage of 300 MB/s was seen here, and one worker's collection stalls its peers. */
   idle(hasWork: () => boolean, isStepping: boolean, timer_ms: number): void {
     const spins = isStepping ? SPINS_STEPPING : SPINS_IDLE;
-    for (let spin = 0; spin < spins; spin++) if (hasWork()) return;
+    for (let spin = 0; spin < spins; spin++) {
+      if (hasWork()) return;
+      pause();
+    }
     this.#control.sleep(this.#thread, Math.min(isStepping ? SLEEP_STEPPING_MS : SLEEP_IDLE_MS, timer_ms), hasWork);
   }
 }
