@@ -96,6 +96,8 @@ describe('time and chance', () => {
   it('below the API are read in the clock and random ports alone', () => {
     const readers = sources.filter((file) => floorOf(file) >= floorOf('src/platform') && /\bDate\b|\bperformance\.|Math\.random|\bcrypto\b/.test(code(file)));
     expect(readers).toEqual(['src/runtime/clock.ts']);
+    const timers = sources.filter((file) => floorOf(file) >= floorOf('src/platform') && /\bset(?:Timeout|Interval)\(/.test(code(file)));
+    expect(timers).toEqual(['src/runtime/clock.ts', 'src/runtime/event-loop.ts']);
   });
 });
 

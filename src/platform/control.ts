@@ -26,7 +26,7 @@ import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protoc
 import type { FrontendMessage, Message } from '../protocol/messages.ts';
 import { type LinkReport, type NpuReport, type ThreadMessage, threadInspect } from '../protocol/threads.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
-import { type Clock, monotonicClock } from '../runtime/clock.ts';
+import { type Clock, eventLoopTimers, monotonicClock } from '../runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD, Directory, seatsOf, threadsOf } from '../runtime/directory.ts';
 import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/event-loop.ts';
 import { MessagePort } from '../runtime/message-port.ts';
@@ -171,6 +171,7 @@ export class Control {
       entry: options.worker_entry ?? entryPoint('../flowserve/npu-worker-thread'),
       furnish: (worker, seat) => furnishDies(plan, options.folder, space, module, this.directory.npusOfWorker(worker), seat.dies),
       clock: this.#clock,
+      timers: eventLoopTimers,
       port: this.#port,
       onLost: (worker, error) => this.#workerLost(worker, error),
       onGivenUp: (error) => this.#giveUp(error),

@@ -20,7 +20,7 @@ import { address } from '../protocol/address.ts';
 import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
 import { threadPeerLost, threadPeerRestarted } from '../protocol/threads.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
-import type { Clock } from '../runtime/clock.ts';
+import type { Cancel, Clock, Timers } from '../runtime/clock.ts';
 import { type Directory, type Seat, seatsOf } from '../runtime/directory.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
 import type { MessagePort } from '../runtime/message-port.ts';
@@ -42,8 +42,11 @@ const QUARANTINE_LOOK_MS = 250;
 /** Node ends a terminated thread before it says that it exited. Deno (2.9.6) says so at once, and a busy thread was seen writing 9 s later. */
 const TERMINATION_IS_PROOF = !('Deno' in globalThis);
 
+const NOTHING: Cancel = () => {};
+
 export type WorkersPorts = {
   readonly clock: Clock;
+  readonly timers: Timers;
   readonly port: MessagePort;
   readonly directory: Directory;
   /** What a worker thread runs. */
@@ -67,9 +70,9 @@ type Thread = {
   error: Error | null;
   isRestart: boolean;
   /** What is done next if nothing is heard of it. */
-  timer: ReturnType<typeof setTimeout> | undefined;
+  cancel: Cancel;
   /** Of a lost thread: until when its peers must have let go of its rings. */
-  handshake: ReturnType<typeof setTimeout> | undefined;
+  cancelHandshake: Cancel;
 };
 type Quarantined = { readonly handle: Worker; readonly seat: Seat };
 
@@ -83,7 +86,7 @@ export class Workers {
   readonly #regions: SeatRegions;
   readonly #spares: Seat[];
   #quarantined: Quarantined[] = [];
-  #look: ReturnType<typeof setInterval> | null = null;
+  #cancelLook: Cancel = NOTHING;
   readonly #restarts = new RestartIntensity();
   #isClosing = false;
 
@@ -113,8 +116,8 @@ export class Workers {
         detached: new Set(),
         error: null,
         isRestart: false,
-        timer: undefined,
-        handshake: undefined,
+        cancel: NOTHING,
+        cancelHandshake: NOTHING,
       });
     }
   }
@@ -135,7 +138,7 @@ export class Workers {
   /** The thread has attached its rings: its peers may. It attached those of a peer that is lost meanwhile, too, and must let go of them. */
   started(worker: number): void {
     const thread = this.#thread(worker);
-    clearTimeout(thread.timer);
+    thread.cancel();
     thread.state = 'running';
     const { seat, isRestart } = thread;
     if (isRestart) for (const peer of this.#survivors(worker)) this.#tell(peer, threadPeerRestarted(worker, seat.thread, seat.dies));
@@ -195,16 +198,16 @@ export class Workers {
 
   #stopTimers(): void {
     this.#isClosing = true;
-    if (this.#look !== null) clearInterval(this.#look);
-    for (const { timer, handshake } of this.#threads) {
-      clearTimeout(timer);
-      clearTimeout(handshake);
+    this.#cancelLook();
+    for (const { cancel, cancelHandshake } of this.#threads) {
+      cancel();
+      cancelHandshake();
     }
   }
 
   #later(thread: Thread, delay_ms: number, act: () => void): void {
-    clearTimeout(thread.timer);
-    thread.timer = setTimeout(act, delay_ms);
+    thread.cancel();
+    thread.cancel = this.#ports.timers.after(delay_ms, act);
   }
 
   #giveUpPod(reason: string): void {
@@ -268,7 +271,7 @@ export class Workers {
     }
     // On Deno the acknowledgement may still come.
     if (thread.isTerminated && !TERMINATION_IS_PROOF && !this.#space.control.hasAcknowledged(thread.seat.thread)) return;
-    clearTimeout(thread.timer);
+    thread.cancel();
     thread.end = 'free';
     // What it did to its own weights between being given up and being ended, nobody knows.
     if (thread.isTerminated) this.#furnish(worker, thread.seat);
@@ -293,8 +296,8 @@ export class Workers {
     };
     this.#space.control.raiseEpoch(thread.seat.thread);
     this.#regions.raiseEpochs(thread.seat);
-    clearTimeout(thread.timer);
-    clearTimeout(thread.handshake);
+    thread.cancel();
+    thread.cancelHandshake();
     thread.state = 'lost';
     thread.end = 'unknown';
     thread.error = null;
@@ -308,7 +311,7 @@ export class Workers {
       return;
     }
     for (const peer of this.#survivors(worker)) this.#tell(peer, threadPeerLost(worker));
-    thread.handshake = setTimeout(() => this.#giveUpSilent(worker), HANDSHAKE_DEADLINE_MS);
+    thread.cancelHandshake = this.#ports.timers.after(HANDSHAKE_DEADLINE_MS, () => this.#giveUpSilent(worker));
   }
 
   /** Survivors that have not let go of a lost worker's rings hang themselves. */
@@ -336,7 +339,7 @@ export class Workers {
     }
     this.#quarantined.push({ handle: thread.handle, seat: thread.seat });
     this.#regions.mark(thread.seat, 'quarantined');
-    this.#look ??= setInterval(() => this.#lookAfterQuarantined(), QUARANTINE_LOOK_MS);
+    this.#lookAfterQuarantined();
     thread.seat = spare;
     this.#regions.mark(spare, 'held');
     this.#furnish(worker, spare);
@@ -352,9 +355,8 @@ export class Workers {
       this.#spares.push(seat);
       return false;
     });
-    if (this.#quarantined.length > 0 || this.#look === null) return;
-    clearInterval(this.#look);
-    this.#look = null;
+    this.#cancelLook();
+    if (this.#quarantined.length > 0 && !this.#isClosing) this.#cancelLook = this.#ports.timers.after(QUARANTINE_LOOK_MS, () => this.#lookAfterQuarantined());
   }
 
   #survivors(worker: number): number[] {
@@ -368,7 +370,7 @@ export class Workers {
     );
     // A successor started while the pod closes would never be told to stop.
     if (this.#isClosing || thread.state !== 'lost' || thread.end === 'unknown' || isHeld) return;
-    clearTimeout(thread.handshake);
+    thread.cancelHandshake();
     const { seat } = thread;
     const first = this.#space.memories[0] as WebAssembly.Memory;
     for (const ring of this.#plan.rings) if (ring.from === seat.thread || ring.to === seat.thread) resetRing(first, ring);

@@ -1,8 +1,15 @@
-/** The clock and the random port: all that the pod itself reads of time and draws of chance. (The HTTP server and the command line have clocks of their own.) @module */
+/** The clock, the timers and the random port: all that the pod itself reads of time and draws of chance. (The HTTP server and the command line have clocks of their own.) @module */
 
 export interface Clock {
   /** Milliseconds since the pod started, monotonic. */
   now_ms(): number;
+}
+
+export type Cancel = () => void;
+
+export interface Timers {
+  /** Acts once, that much later, unless it is cancelled before. */
+  after(delay_ms: number, act: () => void): Cancel;
 }
 
 export interface Random {
@@ -18,6 +25,14 @@ export function monotonicClock(origin_ms: number): Clock {
   const offset = performance.timeOrigin - origin_ms;
   return { now_ms: () => performance.now() + offset };
 }
+
+/** Of this thread's event loop. */
+export const eventLoopTimers: Timers = {
+  after: (delay_ms, act) => {
+    const timer = setTimeout(act, delay_ms);
+    return () => clearTimeout(timer);
+  },
+};
 
 export const systemRandom: Random = {
   drawSeed: () => {

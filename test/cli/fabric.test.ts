@@ -1,17 +1,11 @@
-import { execFile, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { promisify, stripVTControlCharacters } from 'node:util';
+import { stripVTControlCharacters } from 'node:util';
 import { describe, expect, it } from 'vitest';
 import { fabricLines, latencyBound } from '../../src/cli/fabric-tables.ts';
 import type { PodStats } from '../../src/index.ts';
 import { FakePod } from '../api/fake-pod.ts';
 import { jsonLines, minipod } from './command.ts';
-
-/** That of util-linux, which gives a command a terminal. */
-const hasScript = await promisify(execFile)('script', ['--version']).then(
-  ({ stdout }) => stdout.includes('util-linux'),
-  () => false,
-);
 
 /** The rows of a Markdown table, found by the title of its first column, as records of its titles. */
 function tableOf(stdout: string, first: string): Record<string, string>[] {
@@ -79,8 +73,9 @@ describe('minipod fabric', () => {
     expect(refused).toMatchObject({ code: 1, stdout: '', stderr: expect.stringMatching(/^minipod: .*max_queued.*\n$/) });
   });
 
-  it.skipIf(!hasScript)('should paint over the same lines of a terminal until Ctrl-C, then show all, with the code that shells expect', async () => {
+  it('should paint over the same lines of a terminal until Ctrl-C, then show all, with the code that shells expect', async () => {
     const command = `stty rows 20 cols 60; exec '${process.execPath}' ${'Deno' in globalThis ? 'run -A src/cli/main.ts' : 'bin/minipod.js'} fabric`;
+    // That of util-linux, which gives a command a terminal.
     const running = spawn('script', ['-qefc', command, '/dev/null'], { stdio: 'pipe' });
     let [painted, isStopped] = ['', false];
     running.stdout.setEncoding('utf8').on('data', (text: string) => {
