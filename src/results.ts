@@ -1,4 +1,5 @@
 /** What a caller gets back. @module */
+import type { NpuReport } from './protocol/threads.ts';
 
 /** One token with its log-probability under the model, before any sampling option. */
 export type TokenLogprob = {
@@ -64,30 +65,8 @@ export type Generation = AsyncIterable<Chunk> & {
   times(): RequestTimes;
 };
 
-export type NpuStats = {
-  readonly npu: number;
-  readonly worker: number;
-  readonly state: string;
-  readonly kv_blocks: number;
-  readonly kv_blocks_used: number;
-  readonly requests_running: number;
-  readonly requests_waiting: number;
-  readonly steps: number;
-  readonly tokens_prefilled: number;
-  readonly tokens_decoded: number;
-  readonly preemptions: number;
-  /** The die whose memory it has. */
-  readonly die: number;
-  /** KV blocks as the memory knows them, those of ended sequences included until the next step: held now, and the most that ever were. */
-  readonly kv_blocks_held: number;
-  readonly kv_blocks_held_max: number;
-  /** XCCL: fields written in peers' metadata; fields that were of an epoch that is over; dispatches refused; the most bytes of answers that waited. */
-  readonly fields_written: number;
-  readonly fields_stale: number;
-  readonly dispatches_refused: number;
-  readonly reply_bytes_max: number;
-  readonly hbm_bytes: number;
-};
+/** What an NPU reports, and where it is. `die`: whose memory it has. */
+export type NpuStats = NpuReport & { readonly worker: number; readonly hbm_bytes: number };
 
 /** A region of global memory: one owner's, in one segment. `base` is a global address, segment × 2³² + offset. */
 export type RegionStats = {

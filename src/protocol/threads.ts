@@ -11,6 +11,7 @@ export type NpuReport = {
   readonly tokens_prefilled: number;
   readonly tokens_decoded: number;
   readonly preemptions: number;
+  /** The die whose memory it has. */
   readonly die: number;
   /** KV blocks as its memory knows them: held now, and the most that ever were. */
   readonly kv_blocks_held: number;
