@@ -214,7 +214,7 @@ export class NpuWorker {
     return any;
   }
 
-  /** Lets each running step go on as far as it can. True if one ended. */
+  /** Lets each running step go on until it waits for its peers. True if one ended. */
   #pollSteps(isDeadlineDue: boolean): boolean {
     this.#lookForArrivals();
     const mayPull = this.#mustPull;
@@ -229,7 +229,8 @@ export class NpuWorker {
       try {
         if (isDeadlineDue) program.checkDeadline();
         const poll = program.poll();
-        if (poll.state === 'pending') continue;
+        this.#mustPull ||= poll.state === 'asked';
+        if (poll.state !== 'done') continue;
         ended = true;
         this.#host.send(self, self, launchDone(step, poll.outcomes));
       } catch (error) {

@@ -19,9 +19,14 @@ import type { Forward, Span } from './forward.ts';
 import { LOGIT_ROWS_MAX } from './npu-layout.ts';
 import { NOT_FINITE, Sampler } from './sampler.ts';
 
-export type Poll = { readonly state: 'pending' } | { readonly state: 'done'; readonly outcomes: readonly StepOutcome[] };
+/**
+ * `asked`: peers have just been asked, and some may have answered already. Whoever polls serves first what peers ask of this NPU: a step that goes on
+ * to its next layer at once keeps them waiting for that long, and the next layer waits for them in turn (2 NPUs on 2 workers: a fifth of the tokens).
+ */
+export type Poll = { readonly state: 'pending' | 'asked' } | { readonly state: 'done'; readonly outcomes: readonly StepOutcome[] };
 
 const PENDING: Poll = { state: 'pending' };
+const ASKED: Poll = { state: 'asked' };
 
 type Run = {
   readonly plan: StepPlan;
@@ -105,7 +110,7 @@ export class StepProgram {
     this.forward.embed(row);
   }
 
-  /** Goes on as far as it can. */
+  /** Goes on until peers are missing or the step is done. */
   poll(): Poll {
     const run = this.#run;
     assert(run, `NPU ${this.npu} runs no step`);
@@ -114,8 +119,10 @@ export class StepProgram {
       if (run.missing.size > 0 && !this.#pull(run)) return PENDING;
       if (run.failedPeer !== null) throw new MinipodError('worker_failed', `the experts of NPU ${run.failedPeer} failed at layer ${run.layer}`);
       if (forward.config.moe.experts > 0 && isMoeLayer(forward.config, run.layer)) {
-        if (!this.#isDispatched) this.#dispatch(run);
-        if (run.missing.size > 0) continue;
+        if (!this.#isDispatched) {
+          this.#dispatch(run);
+          if (run.missing.size > 0) return ASKED;
+        }
         forward.combine(run.layer, run.rows);
         this.#isDispatched = false;
       } else {
