@@ -1,10 +1,13 @@
 /** Global memory: regions lie apart, each in one segment, and bytes move between segments. */
+import { Buffer } from 'node:buffer';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { GUARD_BYTES, globalAddress, offsetOf, segmentOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { Arena } from '../../src/fabric/arena.ts';
 import { allocateSegments, planMemory, SEGMENT_HEAD_BYTES } from '../../src/fabric/memory-plan.ts';
+import { SEGMENTS } from './segments.ts';
+import { payloadOf } from './two-threads.ts';
 
 describe('planning memory', () => {
   it('keeps regions apart, inside of one segment, aligned, off the guard page, in the order asked for', () => {
@@ -44,34 +47,44 @@ describe('planning memory', () => {
   });
 });
 
-describe('an address space', () => {
+describe.each(SEGMENTS)('an address space of %i segments', (segments) => {
+  const SEGMENT_BYTES = 4 * 65_536;
+  // Two fit a segment.
   const plan = planMemory(
-    [1, 2, 3].map((npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes: 70_000 })),
-    4 * 65_536,
+    Array.from({ length: 2 * segments }, (_, npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes: 60_000 })),
+    SEGMENT_BYTES,
     2 ** 30,
   );
   const space = new AddressSpace(allocateSegments(plan), plan.regions);
+  const bases = plan.regions.filter(({ kind }) => kind === 'hbm').map(({ base }) => base);
 
-  it('copies within and between segments', () => {
-    expect(plan.segments.length).toBe(3);
-    const [first, second, third] = plan.regions.filter(({ kind }) => kind === 'hbm').map(({ base }) => base) as [number, number, number];
-    space.bytesAt(first, 5_000).forEach((_, index, bytes) => {
-      bytes[index] = (index * 13) & 0xff;
+  it('copies from each region to each, within and between segments, and nothing beside', () => {
+    expect(plan.segments.length).toBe(segments);
+    const BYTES = 5_000;
+    bases.forEach((base, index) => {
+      space.bytesAt(base, BYTES).set(payloadOf(index, BYTES));
     });
-    space.copy(second + 8, first, 5_000);
-    space.copy(third, second + 8, 5_000);
-    space.copy(first + 10_000, third, 5_000);
-    expect([...space.bytesAt(first + 10_000, 5_000)]).toEqual([...space.bytesAt(first, 5_000)]);
-    expect(space.bytesAt(second, 8).every((byte) => byte === 0)).toBe(true);
-    expect(() => space.copy(first, globalAddress(1, 4 * 65_536 - 10), 100)).toThrow();
+    for (const [from, source] of bases.entries()) {
+      for (const base of bases) {
+        const target = base + 30_000;
+        const around = space.bytesAt(target - 8, BYTES + 16).fill(0);
+        space.copy(target, source, BYTES);
+        expect(Buffer.compare(around.subarray(8, 8 + BYTES), payloadOf(from, BYTES))).toBe(0);
+        expect([...around.subarray(0, 8), ...around.subarray(8 + BYTES)].every((byte) => byte === 0)).toBe(true);
+      }
+    }
+    expect(() => space.copy(bases[0] as number, globalAddress(segments - 1, SEGMENT_BYTES - 10), 100)).toThrow();
   });
 
   it('knows what no region is', () => {
     expect(() => space.bytesAt(12, 4)).toThrow(/outside of their segment/);
-    expect(() => space.bytesAt(globalAddress(9, 70_000), 4)).toThrow(/segment 9 of 3/);
-    expect(() => space.region('npu/9', 'hbm')).toThrow(/no hbm region of npu\/9/);
-    const arena = new Arena(globalAddress(2, 65_536), 200);
-    expect([arena.allocate(3), arena.allocate(100)]).toEqual([globalAddress(2, 65_536), globalAddress(2, 65_600)]);
-    expect(() => arena.allocate(100)).toThrow(/arena/);
+    expect(() => space.bytesAt(globalAddress(9, 70_000), 4)).toThrow(`segment 9 of ${segments}`);
+    expect(() => space.region('npu/99', 'hbm')).toThrow(/no hbm region of npu\/99/);
   });
+});
+
+it('an arena gives out what it has, on cache lines, and no more', () => {
+  const arena = new Arena(globalAddress(2, 65_536), 200);
+  expect([arena.allocate(3), arena.allocate(100)]).toEqual([globalAddress(2, 65_536), globalAddress(2, 65_600)]);
+  expect(() => arena.allocate(100)).toThrow(/arena/);
 });

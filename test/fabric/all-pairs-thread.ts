@@ -7,7 +7,8 @@ import { FRAME_KIND, type RingConsumer } from '../../src/fabric/ring.ts';
 import { Scratch, wordsOfBytes } from '../../src/fabric/scratch.ts';
 import type { AllPairsData } from './all-pairs.ts';
 
-const { thread, threads, memory, rings, controlAt, tableAt, seed } = workerData as AllPairsData;
+const { thread, threads, memories, rings, controlAt, tableAt, seed } = workerData as AllPairsData;
+const [memory] = memories;
 const table = new Int32Array(memory.buffer, tableAt);
 const RECORD_WORDS = 8;
 const own = thread * RECORD_WORDS;
@@ -76,7 +77,7 @@ const streams: Stream[] = [];
 for (let peer = 0; peer < threads; peer++) for (const lane of LANES) if (peer !== thread) streams.push(new Stream(peer, lane));
 const streamOf = (peer: number, lane: number): Stream => streams[(peer - (peer > thread ? 1 : 0)) * LANES.length + lane] as Stream;
 
-const control = new ControlPage(memory, controlAt);
+const control = new ControlPage(memories, controlAt);
 const links = new Links(thread, memory, rings, control, { now_us: () => (performance.timeOrigin + performance.now()) * 1_000 });
 const scratch = new Scratch(1_024);
 const address = { kind: FRAME_KIND.message, source: 0, destination: 0, roles: 0 };

@@ -2,11 +2,13 @@
 import { Worker } from 'node:worker_threads';
 import { ControlPage } from '../../src/fabric/control-page.ts';
 import { planRings, type RingPlace } from '../../src/fabric/links.ts';
+import { bareSegments } from './segments.ts';
 
 export type AllPairsData = {
   readonly thread: number;
   readonly threads: number;
-  readonly memory: WebAssembly.Memory;
+  /** The first holds rings and table. */
+  readonly memories: readonly [WebAssembly.Memory, ...WebAssembly.Memory[]];
   readonly rings: readonly RingPlace[];
   readonly controlAt: number;
   readonly tableAt: number;
@@ -29,16 +31,17 @@ const RING_BYTES = 16_384;
 /** So long may the last frames take to arrive. */
 const END_MS = 30_000;
 
-export async function exchangeAllPairs(threads: number, duration_ms: number, seed: number): Promise<AllPairsResult> {
+export async function exchangeAllPairs(threads: number, segments: number, duration_ms: number, seed: number): Promise<AllPairsResult> {
   const numbers = Array.from({ length: threads }, (_, thread) => thread);
   const pairs = numbers.flatMap((from) => numbers.filter((to) => to !== from).map((to) => ({ from, to, capacity: RING_BYTES, slab_bytes: 2 * RING_BYTES })));
   const { rings, bytes } = planRings(pairs, 3 * PAGE);
   const pages = 3 + Math.ceil(bytes / PAGE);
   const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
   const [controlAt, tableAt] = [PAGE, 2 * PAGE];
-  const control = new ControlPage(memory, controlAt);
+  const memories: AllPairsData['memories'] = [memory, ...bareSegments(segments - 1)];
+  const control = new ControlPage(memories, controlAt);
   const ended = numbers.map((thread) => {
-    const data: AllPairsData = { thread, threads, memory, rings, controlAt, tableAt, seed };
+    const data: AllPairsData = { thread, threads, memories, rings, controlAt, tableAt, seed };
     const worker = new Worker(new URL('all-pairs-thread.ts', import.meta.url), { workerData: data });
     return new Promise<void>((resolve, reject) => {
       worker.once('error', reject);

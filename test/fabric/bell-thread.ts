@@ -3,9 +3,9 @@ import { workerData } from 'node:worker_threads';
 import { ControlPage } from '../../src/fabric/control-page.ts';
 import { Links } from '../../src/fabric/links.ts';
 
-const { memory, rings, controlPage } = workerData;
-const control = new ControlPage(memory, controlPage);
-const links = new Links(1, memory, rings, control);
+const { memories, rings, controlPage } = workerData;
+const control = new ControlPage(memories, controlPage);
+const links = new Links(1, memories[0], rings, control);
 while (!control.isStopped(1)) {
   const busy = links.receive((_, ring) => links.send(0, 'data', ring.header, ring.payload()));
   links.flush();

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { BlockPool } from '../../src/fabric/block-pool.ts';
 import { allocateSegments, planMemory } from '../../src/fabric/memory-plan.ts';
+import { SEGMENTS } from './segments.ts';
 
 const BLOCKS = 12;
 const BLOCK_BYTES = 256;
@@ -22,7 +23,7 @@ const step = fc.record({
   holder: fc.integer({ min: 0, max: 3 }),
 });
 
-describe.each([2, 5])('a pool of blocks over %i segments', (segments) => {
+describe.each(SEGMENTS)('a pool of blocks over %i segments', (segments) => {
   it('knows exactly who holds what, the most that ever was, and refuses everything else', () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 80 }), (steps) => {

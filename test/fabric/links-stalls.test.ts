@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Links } from '../../src/fabric/links.ts';
 import { LIMITS } from '../../src/fabric/outgoing.ts';
+import { SEGMENTS } from './segments.ts';
 import { frame, payloadOf, twoThreads } from './two-threads.ts';
 
 const dataOf = (links: Links) => links.counters().find(({ lane }) => lane === 'data');
@@ -12,10 +13,10 @@ function takeTurn(links: Links): number[] {
   return got;
 }
 
-describe('a peer that stopped draining', () => {
+describe.each(SEGMENTS)('over %i segments, a peer that stopped draining', (segments) => {
   it('is seen by time, and named with lane and frames, while others are served', () => {
     let now_us = 5e9;
-    const { linksOf } = twoThreads(1_024);
+    const { linksOf } = twoThreads(1_024, { segments });
     const [a, b] = [linksOf(0, { now_us: () => now_us }), linksOf(1)];
     for (let id = 0; id < 40; id++) a.send(1, 'data', frame(id), payloadOf(id, 100));
     a.flush();
@@ -40,7 +41,7 @@ describe('a peer that stopped draining', () => {
 
   it('is seen by frames that it leaves unread, though nothing waits for room', () => {
     let now_us = 5e9;
-    const { linksOf } = twoThreads(1_024);
+    const { linksOf } = twoThreads(1_024, { segments });
     const [a, b] = [linksOf(0, { now_us: () => now_us }), linksOf(1)];
     const stalls = (): number[] => a.counters().map(({ stalled_ms }) => stalled_ms);
     expect(stalls()).toEqual([0, 0]);
@@ -62,7 +63,7 @@ describe('a peer that stopped draining', () => {
   it('is an error of who flushes for a minute, which looks at its clock seldom', () => {
     let now_us = 5e9;
     let clocks = 0;
-    const { linksOf } = twoThreads(1_024);
+    const { linksOf } = twoThreads(1_024, { segments });
     const now = (): number => {
       clocks++;
       return now_us;
@@ -83,7 +84,7 @@ describe('a peer that stopped draining', () => {
   });
 
   it('is seen by what waits for it', () => {
-    const { linksOf } = twoThreads(1_024);
+    const { linksOf } = twoThreads(1_024, { segments });
     const a = linksOf(0);
     const sendAll = (): void => {
       for (let id = 0; id <= LIMITS.outbox_payloads_max + 600; id++) a.send(1, 'control', frame(id), null);
@@ -92,7 +93,7 @@ describe('a peer that stopped draining', () => {
   });
 
   it('is woken when it sleeps, and wakes its sender when it has read', () => {
-    const { linksOf, control } = twoThreads(1_024);
+    const { linksOf, control } = twoThreads(1_024, { segments });
     const [a, b] = [linksOf(0), linksOf(1)];
     control.markAsleep(1);
     for (let id = 0; id < 40; id++) a.send(1, 'data', frame(id), payloadOf(id, 100));

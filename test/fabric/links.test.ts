@@ -6,6 +6,7 @@ import { FRAMES_PER_TURN, type Links } from '../../src/fabric/links.ts';
 import { PAYLOAD_BYTES_MAX } from '../../src/fabric/ring-layout.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
 import { MessagePort } from '../../src/runtime/message-port.ts';
+import { SEGMENTS } from './segments.ts';
 import { frame, longPayloadOf, payloadOf, twoThreads } from './two-threads.ts';
 
 const MEBIBYTE = 2 ** 20;
@@ -25,9 +26,9 @@ function thrownBy(act: () => unknown): MinipodError {
   throw new Error('it did not throw');
 }
 
-describe('links', () => {
+describe.each(SEGMENTS)('links over %i segments', (segments) => {
   it('keep frames in order when the peer does not read for long, and say how much waits', () => {
-    const { linksOf } = twoThreads(1_024);
+    const { linksOf } = twoThreads(1_024, { segments });
     const [a, b] = [linksOf(0), linksOf(1)];
     const got: number[] = [];
     const taken = Array.from({ length: 500 }, (_, id) => a.send(1, 'data', frame(id), payloadOf(id, id % 200)));
@@ -53,7 +54,7 @@ describe('links', () => {
 
   it('carry payloads of 0 B to 64 MiB over a small slab, in order, and account for every byte of it', () => {
     const slab_bytes = 64 * 1_024;
-    const { linksOf } = twoThreads(4_096, slab_bytes);
+    const { linksOf } = twoThreads(4_096, { slab_bytes, segments });
     const [a, b] = [linksOf(0), linksOf(1)];
     const sizes = [0, 1, 1_000, 1_025, 4_000, 32_768, 32_769, 7, 65_536, 1_000_003, 0, 64 * MEBIBYTE, 5];
     const payloads = sizes.map((bytes, id) => longPayloadOf(id, bytes));
@@ -89,7 +90,7 @@ describe('links', () => {
     fc.assert(
       fc.property(scenario, ({ before, large, after, slab_bytes, eager }) => {
         const sizes = [...before, ...large, ...after];
-        const { linksOf } = twoThreads(8_192, slab_bytes);
+        const { linksOf } = twoThreads(8_192, { slab_bytes, segments });
         const [a, b] = [linksOf(0), linksOf(1)];
         const got: number[] = [];
         const takeTurns = (): void => {
@@ -127,7 +128,7 @@ describe('links', () => {
     });
     fc.assert(
       fc.property(fc.array(act, { maxLength: 150 }), fc.constantFrom(0, 512, 4_096), (acts, slab_bytes) => {
-        const { linksOf } = twoThreads(512, slab_bytes);
+        const { linksOf } = twoThreads(512, { slab_bytes, segments });
         const both = [linksOf(0), linksOf(1)] as const;
         const expected = new Map<string, number[]>();
         const sizes: number[] = [];
@@ -160,7 +161,7 @@ describe('links', () => {
   });
 
   it('refuse a payload that no ring takes, and go on with the others', () => {
-    const { linksOf } = twoThreads(1_024);
+    const { linksOf } = twoThreads(1_024, { segments });
     const [a, b] = [linksOf(0), linksOf(1)];
     const { code, message } = thrownBy(() => a.sendWords(1, 'data', frame(0), new Int32Array(0), 0, PAYLOAD_BYTES_MAX + 1));
     expect(code).toBe('invalid_request');
@@ -176,7 +177,7 @@ describe('links', () => {
   });
 
   it('give each ring a bounded turn, and control the first', () => {
-    const { linksOf } = twoThreads(65_536);
+    const { linksOf } = twoThreads(65_536, { segments });
     const [a, b] = [linksOf(0), linksOf(1)];
     for (let id = 0; id < 3 * FRAMES_PER_TURN; id++) a.send(1, 'data', frame(id), null);
     a.send(1, 'control', frame(1_000), null);
@@ -192,7 +193,7 @@ describe('links', () => {
   });
 
   it('deliver nothing of a peer that the handler has just detached, and leave its ring as it is', () => {
-    const { linksOf, resetAll } = twoThreads(1_024);
+    const { linksOf, resetAll } = twoThreads(1_024, { segments });
     const [a, b] = [linksOf(0), linksOf(1)];
     for (let id = 0; id < 3; id++) a.send(1, 'control', frame(id), null);
     a.send(1, 'data', frame(9), null);
@@ -214,7 +215,7 @@ describe('links', () => {
   });
 
   it('start anew after detach, reset and attach, with nothing left of before', () => {
-    const { linksOf, resetAll } = twoThreads(1_024);
+    const { linksOf, resetAll } = twoThreads(1_024, { segments });
     const [a, b] = [linksOf(0), linksOf(1)];
     for (let id = 0; id < 9; id++) a.send(1, 'data', frame(id), new Uint8Array(300));
     a.flush();
@@ -232,7 +233,7 @@ describe('links', () => {
   });
 
   it('carry messages of any size, among others', () => {
-    const { linksOf } = twoThreads(1_024);
+    const { linksOf } = twoThreads(1_024, { segments });
     const [a, b] = [new MessagePort(linksOf(0)), new MessagePort(linksOf(1))];
     const messages = [3, 5_000, 0, 100_000, 400_000].map((length, request) => ({
       type: 'PROMPT',
@@ -249,7 +250,7 @@ describe('links', () => {
   });
 
   it('decode texts from memory that the next frame overwrites, and keep them', () => {
-    const { linksOf } = twoThreads(16_384);
+    const { linksOf } = twoThreads(16_384, { segments });
     const [a, b] = [new MessagePort(linksOf(0)), new MessagePort(linksOf(1))];
     const texts = ['', 'a', 'ä€𝄞', 'x'.repeat(31), 'y'.repeat(200), '€'.repeat(3_000), 'short again'];
     for (const text of texts) a.send(1, 'npu/1', 'expert/4.12', { type: 'ABANDON', task: text });

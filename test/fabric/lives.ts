@@ -6,7 +6,8 @@ import { FRAME_KIND, type FrameAddress, type RingConsumer } from '../../src/fabr
 import { payloadOf } from './two-threads.ts';
 
 export type KillData = {
-  readonly memory: WebAssembly.Memory;
+  /** The first holds the rings. */
+  readonly memories: readonly [WebAssembly.Memory, ...WebAssembly.Memory[]];
   readonly rings: readonly RingPlace[];
   readonly controlAt: number;
   readonly errorsAt: number;

@@ -4,16 +4,17 @@ import { describe, expect, it } from 'vitest';
 import { addressText, offsetOf, segmentOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { allocateSegments, planMemory } from '../../src/fabric/memory-plan.ts';
+import { SEGMENTS } from './segments.ts';
 
 /** Regions of several sizes, spread over so many small segments. */
 function makeSpace(segments: number): AddressSpace {
-  const requests = Array.from({ length: segments * 2 }, (_, npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes: 30_000 + npu * 128 }));
+  const requests = Array.from({ length: segments * 3 }, (_, npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes: 19_000 + npu * 128 }));
   const plan = planMemory(requests, 3 * 65_536, 2 ** 30);
   expect(plan.segments.length).toBe(segments);
   return new AddressSpace(allocateSegments(plan), plan.regions);
 }
 
-describe.each([2, 5])('the region table over %i segments', (segments) => {
+describe.each(SEGMENTS)('the region table over %i segments', (segments) => {
   const space = makeSpace(segments);
   const { table, regions } = space;
 

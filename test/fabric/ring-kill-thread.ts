@@ -4,8 +4,9 @@ import { ControlPage } from '../../src/fabric/control-page.ts';
 import { Links } from '../../src/fabric/links.ts';
 import { checkFrame, type KillData, sendNext } from './lives.ts';
 
-const { memory, rings, controlAt, errorsAt, life, epoch } = workerData as KillData;
-const control = new ControlPage(memory, controlAt);
+const { memories, rings, controlAt, errorsAt, life, epoch } = workerData as KillData;
+const [memory] = memories;
+const control = new ControlPage(memories, controlAt);
 const links = new Links(1, memory, rings, control, { epoch });
 // It does not look at its own epoch: as if it were in the middle of something all the time.
 links.isFenced = () => false;

@@ -9,6 +9,7 @@ import { afterEach, expect, it, vi } from 'vitest';
 import type { Lane } from '../../src/fabric/link-counters.ts';
 import type { Links } from '../../src/fabric/links.ts';
 import { RingProducer } from '../../src/fabric/ring.ts';
+import { SEGMENTS } from './segments.ts';
 import { frame, payloadOf, twoThreads } from './two-threads.ts';
 
 class Killed extends Error {}
@@ -110,10 +111,11 @@ function performDoomed(links: Links, doomed: Act, ledger: Ledger): boolean {
   }
 }
 
-it('whatever boundary a thread dies at, its peer and its successor see queues', () => {
+it('whatever boundary a thread dies at, over one segment or several, its peer and its successor see queues', () => {
   let kills = 0;
   let staleFrames = 0;
   const scenario = fc.record({
+    segments: fc.constantFrom(...SEGMENTS),
     slab_bytes: fc.constantFrom(0, 512, 2_048),
     before: acts(30, 80),
     boundary: fc.integer({ min: 0, max: 80 }),
@@ -123,8 +125,8 @@ it('whatever boundary a thread dies at, its peer and its successor see queues', 
     again: acts(0, 40),
   });
   fc.assert(
-    fc.property(scenario, ({ slab_bytes, before, boundary, meanwhile, goesOn, afterwards, again }) => {
-      const { linksOf, control, resetAll } = twoThreads(512, slab_bytes);
+    fc.property(scenario, ({ segments, slab_bytes, before, boundary, meanwhile, goesOn, afterwards, again }) => {
+      const { linksOf, control, resetAll } = twoThreads(512, { slab_bytes, segments });
       const survivor = linksOf(0);
       const doomed = linksOf(1);
       // Where it goes on as if nothing had happened, it does not look at its own epoch either.

@@ -1,12 +1,14 @@
-/** The links of two threads over one small memory, driven by one thread of the test in any order that it likes. */
+/** The links of two threads over small segments, driven by one thread of the test in any order that it likes. */
 import { ControlPage } from '../../src/fabric/control-page.ts';
 import { Links, type LinksOptions, planRings, resetRing } from '../../src/fabric/links.ts';
 import { FRAME_KIND, type FrameAddress } from '../../src/fabric/ring.ts';
+import { bareSegments } from './segments.ts';
 
 export const CONTROL_AT = 65_536;
 
-export function twoThreads(capacity: number, slab_bytes?: number) {
-  const sizes = slab_bytes === undefined ? { capacity } : { capacity, slab_bytes };
+/** Without `slab_bytes` a slab is as large as its ring. */
+export function twoThreads(capacity: number, { segments = 1, ...slab }: { readonly slab_bytes?: number; readonly segments?: number } = {}) {
+  const sizes = { capacity, ...slab };
   const { rings, bytes } = planRings(
     [
       { from: 0, to: 1, ...sizes },
@@ -16,12 +18,13 @@ export function twoThreads(capacity: number, slab_bytes?: number) {
   );
   const pages = 2 + Math.ceil(bytes / 65_536);
   const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
-  const control = new ControlPage(memory, CONTROL_AT);
+  const memories: [WebAssembly.Memory, ...WebAssembly.Memory[]] = [memory, ...bareSegments(segments - 1)];
+  const control = new ControlPage(memories, CONTROL_AT);
   const linksOf = (thread: number, options?: LinksOptions): Links => new Links(thread, memory, rings, control, options);
   const resetAll = (): void => {
     for (const ring of rings) resetRing(memory, ring);
   };
-  return { memory, rings, control, linksOf, resetAll };
+  return { memory, memories, rings, control, linksOf, resetAll };
 }
 
 export const frame = (source: number): FrameAddress => ({ kind: FRAME_KIND.message, source, destination: 0, roles: 0 });

@@ -1,0 +1,6 @@
+/** How many segments the memory of a test has: what holds in one must hold in two and in five. Rings lie in the first, the control page in all of them. */
+export const SEGMENTS = [1, 2, 5] as const;
+
+/** Segments that are nothing but a guard and a control page. */
+export const bareSegments = (count: number): WebAssembly.Memory[] =>
+  Array.from({ length: count }, () => new WebAssembly.Memory({ initial: 2, maximum: 2, shared: true }));
