@@ -32,7 +32,7 @@ export const frame = (source: number): FrameAddress => ({ kind: FRAME_KIND.messa
 /** Bytes that tell whose they are and where they were. */
 export function payloadOf(seed: number, bytes: number): Uint8Array {
   const payload = new Uint8Array(bytes);
-  for (let index = 0, state = seed | 1; index < bytes; index++) {
+  for (let index = 0, state = 2 * seed + 1; index < bytes; index++) {
     state = (Math.imul(state, 0x915f_77f5) + index) | 0;
     payload[index] = state >>> 24;
   }

@@ -8,6 +8,7 @@ import { destroyDomain, recreateWithout } from '../../src/xccl/domain.ts';
 import type { Endpoint } from '../../src/xccl/endpoint.ts';
 import { domainTag } from '../../src/xccl/message.ts';
 import type { Operation } from '../../src/xccl/operation.ts';
+import { SEGMENTS } from '../fabric/segments.ts';
 import { makeAttentionEnd, makeExpertEnd, programsOf, split } from './a2e-rig.ts';
 import { placeOf } from './all-to-all-rig.ts';
 import { type Desk, makeDesks } from './exchange-rig.ts';
@@ -24,7 +25,7 @@ describe.each(A2E_FORMS)('%s', (form) => {
           more: fc.integer({ min: 0, max: 4 }),
           victim: fc.nat(),
           polls: fc.integer({ min: 0, max: 20 }),
-          segments: fc.constantFrom(2, 5),
+          segments: fc.constantFrom(...SEGMENTS),
           seed: fc.nat(),
         }),
         ({ attention, more, victim: any, polls, segments, seed }) => {

@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { A2E_FORMS, type A2EForm } from '../../src/xccl/a2e.ts';
+import { SEGMENTS } from '../fabric/segments.ts';
 import { makeAttentionEnd, makeExpertEnd, programsOf, type Sums, split } from './a2e-rig.ts';
 import { placeOf } from './all-to-all-rig.ts';
 import { makeDesks, type Shape } from './exchange-rig.ts';
@@ -25,7 +26,7 @@ it('both forms give the bits of the plain sum, whatever the numbers of ranks, th
         top_k: fc.integer({ min: 1, max: 4 }),
         tokens_max: fc.integer({ min: 0, max: 6 }),
         experts: fc.integer({ min: 4, max: 24 }),
-        segments: fc.constantFrom(1, 2, 5),
+        segments: fc.constantFrom(...SEGMENTS),
         rounds: fc.integer({ min: 1, max: 4 }),
         seed: fc.nat(),
       }),
@@ -42,7 +43,7 @@ it('both forms give the bits of the plain sum, whatever the numbers of ranks, th
   );
 });
 
-it.each([2, 5])('24 attention and 40 expert ranks over %i segments: the same bits from both forms', (segments) => {
+it.each(SEGMENTS)('24 attention and 40 expert ranks over %i segments: the same bits from both forms', (segments) => {
   const shape = split(24, 40, 16, 4, 3, 64, segments);
   const [naive, trampoline] = [new Map(), new Map()] as [Sums, Sums];
   exchange(shape, 'naive', segments, 3, 2, naive);

@@ -9,6 +9,7 @@ import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { domainTag } from '../../src/xccl/message.ts';
 import type { Operation } from '../../src/xccl/operation.ts';
 import type { WireKernels } from '../../src/xccl/wire-format.ts';
+import { SEGMENTS } from '../fabric/segments.ts';
 import { allToAllRounds, colocated, makeAllToAll, placeOf } from './all-to-all-rig.ts';
 import { type Batch, type Desk, type Desks, layBatch, makeBatch, makeDesks, type Shape } from './exchange-rig.ts';
 import { failureOf, survivorsOf } from './mishaps.ts';
@@ -39,7 +40,7 @@ describe('a rank that falls silent', () => {
           ranks: fc.integer({ min: 2, max: 8 }),
           victim: fc.nat(),
           polls: fc.integer({ min: 0, max: 30 }),
-          segments: fc.constantFrom(2, 5),
+          segments: fc.constantFrom(...SEGMENTS),
           seed: fc.nat(),
         }),
         ({ ranks, victim: any, polls, segments, seed }) => {

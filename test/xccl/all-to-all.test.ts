@@ -1,6 +1,7 @@
 /** Dispatch and combine between colocated ranks, against the plain sum in expert order. */
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
+import { SEGMENTS } from '../fabric/segments.ts';
 import { allToAllRounds, colocated, placeOf } from './all-to-all-rig.ts';
 import { makeDesks } from './exchange-rig.ts';
 import { randomPick, succeed } from './rig.ts';
@@ -14,7 +15,7 @@ it('every rank gets the bits of the plain sum, whatever the shape, the formats, 
         top_k: fc.integer({ min: 1, max: 4 }),
         tokens_max: fc.integer({ min: 0, max: 6 }),
         experts: fc.integer({ min: 4, max: 24 }),
-        segments: fc.constantFrom(1, 2, 5),
+        segments: fc.constantFrom(...SEGMENTS),
         rounds: fc.integer({ min: 1, max: 4 }),
         seed: fc.nat(),
       }),
@@ -30,7 +31,7 @@ it('every rank gets the bits of the plain sum, whatever the shape, the formats, 
   );
 });
 
-it.each([2, 5])('64 ranks over %i segments: the same', (segments) => {
+it.each(SEGMENTS)('64 ranks over %i segments: the same', (segments) => {
   const shape = colocated(64, 16, 4, 3, 96, segments);
   const desks = makeDesks(64, shape, segments);
   const programs = desks.domain.dies.map((die) => allToAllRounds(placeOf(desks, die), shape, 7, 2));

@@ -5,6 +5,7 @@ import { type BroadcastForm, broadcast, childrenOf, parentOf } from '../../src/x
 import { createDomain, destroyDomain, recreateWithout } from '../../src/xccl/domain.ts';
 import type { Operation } from '../../src/xccl/operation.ts';
 import { PointToPoint } from '../../src/xccl/point-to-point.ts';
+import { SEGMENTS } from '../fabric/segments.ts';
 import type { BroadcastsArgs, BroadcastsResult } from './broadcasts.ts';
 import { errorOf } from './pair.ts';
 import { type Dies, expectedBytes, fillBytes, makeDies, randomPick, run, succeed } from './rig.ts';
@@ -57,7 +58,7 @@ it('a tree reaches every rank once, from any root, and nobody sends more than lo
 });
 
 describe.each(FORMS)('%s', (form) => {
-  it.each([2, 5])('brings the root’s bytes to all ranks, whatever the size, the root and the order, in %i segments', (segments) => {
+  it.each(SEGMENTS)('brings the root’s bytes to all ranks, whatever the size, the root and the order, in %i segments', (segments) => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 12 }), fc.nat(11), fc.constantFrom(...SIZES), fc.integer(), (count, root, bytes, seed) => {
         const ranks = makeRanks(count, segments);
@@ -116,8 +117,8 @@ describe.each(FORMS)('%s', (form) => {
 
   it('in a domain that is destroyed ends everywhere, and comes through in the next, without a rank', () => {
     fc.assert(
-      fc.property(fc.integer(), fc.nat(40), fc.nat(5), (seed, step, lost) => {
-        const ranks = makeRanks(6);
+      fc.property(fc.integer(), fc.nat(40), fc.nat(5), fc.constantFrom(...SEGMENTS), (seed, step, lost, segments) => {
+        const ranks = makeRanks(6, segments);
         const operations = start(ranks, { root: 2, bytes: 3_000, form });
         const pick = randomPick(seed);
         for (let poll = 0; poll < step; poll++) operations[pick(6)]?.poll();
@@ -131,10 +132,10 @@ describe.each(FORMS)('%s', (form) => {
     );
   });
 
-  it('comes through across real threads', async () => {
+  it.each(SEGMENTS)('comes through across real threads, in %i segments', async (segments) => {
     const results = await onThreads<BroadcastsArgs, BroadcastsResult>(
       7,
-      { threads: 3, segments: 5, app_bytes: 400_000 },
+      { threads: 3, segments, app_bytes: 400_000 },
       new URL('broadcasts.ts', import.meta.url),
       () => ({ form, sizes: [0, 1, 1_024, 1_025, 100_000, 300_000], timeout_ms: 20_000 }),
     );

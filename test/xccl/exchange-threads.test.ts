@@ -11,6 +11,7 @@ const ROUNDS = 100;
 it.each([
   ['all-to-all', 2, 2],
   ['all-to-all', 4, 5],
+  ['naive', 2, 1],
   ['naive', 3, 2],
   ['trampoline', 3, 2],
   ['trampoline', 4, 5],

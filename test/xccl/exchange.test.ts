@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { offsetOf } from '../../src/fabric/address.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { type Dispatch, Exchange } from '../../src/xccl/exchange.ts';
+import { SEGMENTS } from '../fabric/segments.ts';
 import { type Dies, makeDies } from './rig.ts';
 
 const ROW_BYTES = 16;
@@ -123,7 +124,7 @@ const acts: fc.Arbitrary<Act[]> = fc.array(
   { maxLength: 150 },
 );
 
-describe.each([2, 5])('the exchange over %i segments', (segments) => {
+describe.each(SEGMENTS)('the exchange over %i segments', (segments) => {
   it('gives each asker the rows that it asked for, over kills, late writers, restarts and steps given up, and all of them in the end', () => {
     fc.assert(
       fc.property(acts, (script) => {

@@ -12,6 +12,7 @@ const PER_ROUND = 120;
 const ROUNDS = 8;
 
 it.each([
+  [2, 1],
   [2, 2],
   [3, 2],
   [4, 5],

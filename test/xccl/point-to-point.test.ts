@@ -3,21 +3,16 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { MinipodError } from '../../src/protocol/errors.ts';
 import { Completions } from '../../src/xccl/completions.ts';
-import type { Operation } from '../../src/xccl/operation.ts';
 import { DMA_FROM_BYTES, PointToPoint } from '../../src/xccl/point-to-point.ts';
 import type { Receive } from '../../src/xccl/receive.ts';
+import { SEGMENTS } from '../fabric/segments.ts';
+import { makePair, place, SLOT } from './pair.ts';
 import { errorsOf, makeDies, randomPick, run, succeed } from './rig.ts';
-import { expectDelivered, expectGuards, NEVER_MS, placeTransfers, startReceive, startSend, type TransferShape, type Way } from './transfers.ts';
+import { expectDelivered, expectGuards, NEVER_MS, placeTransfers, startReceive, startSend, type TransferShape, taker, type Way } from './transfers.ts';
 
-const SLOT = 256;
 const SIZES = [0, 1, 63, SLOT - 1, SLOT, SLOT + 1, 2 * SLOT, 5 * SLOT + 7, 3_000];
+const MEBIBYTE = 2 ** 20;
 const WAYS: readonly Way[] = ['slots', 'dma', 'lease'];
-
-const makePair = (app_bytes = 65_536, segments = 2) => {
-  const rig = makeDies(2, { segments, sizes: { slot_bytes: SLOT }, app_bytes });
-  const [a, b] = rig.endpoints.map((endpoint) => new PointToPoint(endpoint)) as [PointToPoint, PointToPoint];
-  return { ...rig, a, b };
-};
 
 const shapes = (dies: number): fc.Arbitrary<TransferShape[]> =>
   fc.array(
@@ -32,7 +27,7 @@ const shapes = (dies: number): fc.Arbitrary<TransferShape[]> =>
   );
 
 describe('bytes', () => {
-  it.each([2, 5])('come whole between all pairs at once, by every path, in %i segments', (segments) => {
+  it.each(SEGMENTS)('come whole between all pairs at once, by every path, in %i segments', (segments) => {
     fc.assert(
       fc.property(fc.integer({ min: 2, max: 6 }), fc.constantFrom(2, 4), fc.integer(), fc.context(), (count, slots, seed, context) => {
         const rig = makeDies(count, { segments, sizes: { slot_bytes: SLOT, slots }, app_bytes: 262_144 });
@@ -42,21 +37,13 @@ describe('bytes', () => {
         context.log(JSON.stringify(transfers));
         const sends = transfers.map((transfer) => startSend(dies[transfer.from] as PointToPoint, domain, transfer));
         const receives = transfers.map((transfer) => startReceive(dies[transfer.to] as PointToPoint, domain, transfer));
-        // Borrowed memory is looked at and given back as soon as it is there, so that the lanes of leases do not run out.
-        const takers = receives.map((receive, index): Operation => {
-          let seen = false;
-          return {
-            poll: () => {
-              const poll = receive.poll();
-              if (poll.state !== 'done' || seen) return poll;
-              seen = true;
-              const transfer = transfers[index] as (typeof transfers)[number];
-              expectDelivered(space, transfer, receive.lease?.address);
-              expect(receive.bytes).toBe(transfer.bytes);
-              return receive.lease?.release() ?? poll;
-            },
-          };
-        });
+        const takers = receives.map((receive, index) =>
+          taker(receive, () => {
+            const transfer = transfers[index] as (typeof transfers)[number];
+            expectDelivered(space, transfer, receive.lease?.address);
+            expect(receive.bytes).toBe(transfer.bytes);
+          }),
+        );
         succeed([...sends, ...takers], { pick: randomPick(seed) });
         for (const [index, transfer] of transfers.entries()) expectGuards(space, { ...transfer, event: index });
         const total = (name: 'sends' | 'receives' | 'leases_lent' | 'leases_borrowed') => dies.reduce((sum, { counters }) => sum + counters[name], 0);
@@ -68,9 +55,32 @@ describe('bytes', () => {
     );
   });
 
+  it('of 0 B to 64 MiB come whole by every path, within a segment and between two', () => {
+    const most = 64 * MEBIBYTE;
+    const scenario = fc.record({
+      // Each power of two as likely as the next.
+      bytes: fc.double({ min: 0, max: 26, noNaN: true }).map((power) => Math.floor(2 ** power) - 1),
+      way: fc.constantFrom(...WAYS),
+      borrows: fc.boolean(),
+      segments: fc.constantFrom(1, 2),
+    });
+    fc.assert(
+      fc.property(scenario, ({ bytes, way, borrows, segments }) => {
+        const rig = makeDies(2, { segments, sizes: { slot_bytes: 16_384 }, app_bytes: bytes + 256 });
+        const [a, b] = rig.endpoints.map((endpoint) => new PointToPoint(endpoint)) as [PointToPoint, PointToPoint];
+        const transfer = place(rig, { bytes, way, borrows });
+        const [send, receive] = [startSend(a, rig.domain, transfer), startReceive(b, rig.domain, transfer)];
+        const look = (): void => expectDelivered(rig.space, transfer, receive.lease?.address);
+        succeed([taker(receive, look), send]);
+        expect(receive.bytes).toBe(bytes);
+      }),
+      { numRuns: 20, examples: WAYS.map((way, index) => [{ bytes: most, way, borrows: index === 2, segments: 1 + (index % 2) }]) },
+    );
+  });
+
   it.each(['slots', 'dma'] as const)('of 3 MiB come whole through %s, no poll copying more than a piece', (way) => {
-    const bytes = 3 * 2 ** 20 + 5;
-    const { a, b, space, apps, domain } = makePair(4 * 2 ** 20);
+    const bytes = 3 * MEBIBYTE + 5;
+    const { a, b, space, apps, domain } = makePair();
     const [transfer] = placeTransfers(space, apps, [{ from: 0, to: 1, bytes, way, borrows: false }]);
     if (transfer === undefined) return;
     const send = startSend(a, domain, transfer);
@@ -194,7 +204,7 @@ describe('addresses', () => {
   });
 
   it('in a descriptor that are not the sender’s are refused by the receiver, and the sender hears of it', () => {
-    const { a, b, space, apps, domain } = makePair(65_536, 5);
+    const { a, b, space, apps, domain } = makePair(5);
     const [transfer] = placeTransfers(space, apps, [{ from: 0, to: 1, bytes: 600, way: 'dma', borrows: false }]);
     if (transfer === undefined) return;
     for (const [event, source] of [apps[1]?.address ?? 0, (apps[0]?.address ?? 0) + (apps[0]?.bytes ?? 0) - 100].entries()) {

@@ -7,6 +7,7 @@ import { type AreaSizes, type Areas, layoutAreas } from '../../src/xccl/areas.ts
 import { createDomain, type Domain } from '../../src/xccl/domain.ts';
 import { Endpoint, type Surroundings } from '../../src/xccl/endpoint.ts';
 import type { Operation, Poll } from '../../src/xccl/operation.ts';
+import { longPayloadOf } from '../fabric/two-threads.ts';
 
 export type DiesOptions = {
   /** The dies fill so many segments evenly; fewer dies than segments, one each. */
@@ -129,12 +130,8 @@ const who = (index: number, poll: Poll | undefined): string =>
 export const errorsOf = (ends: readonly Poll[]): (string | null)[] => ends.map((end) => (end.state === 'failed' ? end.error.message : null));
 
 /** Bytes that differ from place to place and from seed to seed. */
-export function fillBytes(bytes: Uint8Array, seed: number): void {
-  for (let index = 0; index < bytes.length; index++) bytes[index] = (seed * 131 + index * 7 + (index >>> 8) * 13) & 0xff;
-}
+export const expectedBytes = (length: number, seed: number): Uint8Array => longPayloadOf(seed, length);
 
-export const expectedBytes = (length: number, seed: number): Uint8Array => {
-  const bytes = new Uint8Array(length);
-  fillBytes(bytes, seed);
-  return bytes;
-};
+export function fillBytes(bytes: Uint8Array, seed: number): void {
+  bytes.set(expectedBytes(bytes.length, seed));
+}

@@ -1,8 +1,7 @@
 /** A program of point-to-point-threads.test.ts: this thread's ends of random messages between all dies, and what came of them. */
 import { PointToPoint } from '../../src/xccl/point-to-point.ts';
-import type { Receive } from '../../src/xccl/receive.ts';
 import { type DiesOfThread, runOnThread } from './rig-threads.ts';
-import { isWhole, startReceive, startSend, type Transfer } from './transfers.ts';
+import { isWhole, startReceive, startSend, type Transfer, taker } from './transfers.ts';
 
 export type TrafficArgs = { readonly rounds: readonly (readonly Transfer[])[]; readonly timeout_ms: number };
 export type TrafficResult = {
@@ -38,17 +37,3 @@ export default function traffic(thread: DiesOfThread, { rounds, timeout_ms }: Tr
   }
   return { errors, torn, delivered, out: ends.reduce((sum, end) => sum + (end?.counters.leases_lent ?? 0) + (end?.counters.leases_borrowed ?? 0), 0) };
 }
-
-/** Looks at what came as soon as it is there, and gives back what was lent. */
-const taker = (receive: Receive, look: () => void) => {
-  let seen = false;
-  return {
-    poll: () => {
-      const end = receive.poll();
-      if (end.state !== 'done' || seen) return end;
-      seen = true;
-      look();
-      return receive.lease?.release() ?? end;
-    },
-  };
-};
