@@ -8,13 +8,15 @@
  * @module
  */
 import { assert } from '../protocol/errors.ts';
+import type { Arrivals } from './arrivals.ts';
 import { type CollectMemory, type CombineTarget, type Replies, ReplyBlocks, ReplyCollector } from './combine.ts';
 import { ReceivedTokens, type ReceiveMemory, type TokenBatch, TokenPackage } from './dispatch.ts';
 import type { Domain } from './domain.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { Membership } from './membership.ts';
 import type { Operation } from './operation.ts';
-import type { Extent } from './parts.ts';
+import type { Extent, PartList } from './parts.ts';
+import type { Rounds } from './rounds.ts';
 import { TokenRouting } from './token-routing.ts';
 import { BLOCK_ALIGNMENT, RowCodec, type WireKernels } from './wire-format.ts';
 
@@ -73,6 +75,25 @@ export class AttentionWork {
     this.package = new TokenPackage(membership, codec, hidden, routing, collect.row_tokens, collect.encoded, dispatch);
     this.collector = new ReplyCollector(membership, kernels, codec, routing, hidden, collect);
   }
+
+  /** A2E: packs the tokens for the experts; `publish` tells whoever pulls them. */
+  a2e(rounds: Rounds, batch: TokenBatch, publish: (round: number) => void): Operation {
+    return rounds.start('dispatch', { timeout_ms: 0, prepare: (what) => this.package.pack(what, batch), begin: publish, resume: null });
+  }
+
+  /** E2A: sums the answers once all fields are here; `blocksOf` says where they lie, by expert rank. */
+  e2a(rounds: Rounds, answers: Arrivals, target: CombineTarget & Deadline, blocksOf: (fields: PartList) => PartList): Operation {
+    return rounds.start('combine', {
+      timeout_ms: target.timeout_ms,
+      begin: (round) => answers.expect(round),
+      resume: (what) => {
+        if (!answers.look()) return answers;
+        this.collector.collect(what, blocksOf(answers.parts), target);
+        answers.confirm(what);
+        return null;
+      },
+    });
+  }
 }
 
 /** What an expert rank does alone; `number`: its own among the expert ranks. */
@@ -85,5 +106,13 @@ export class ExpertWork {
     checkExtent(reply, membership.endpoint.areas.reply_bytes);
     this.received = new ReceivedTokens(membership, kernels, hidden, receive, sources, rank_of_expert, number);
     this.replies = new ReplyBlocks(membership, this.received, reply);
+  }
+
+  /** A2E: pulls the tokens once all fields are here; until then, what is waited for. */
+  pullArrived(what: string, tokens: Arrivals): Arrivals | null {
+    if (!tokens.look()) return tokens;
+    this.received.pull(what, tokens.parts);
+    tokens.confirm(what);
+    return null;
   }
 }

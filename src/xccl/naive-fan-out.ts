@@ -41,26 +41,11 @@ export class FanOutSource implements AttentionEnd {
   }
 
   a2e(batch: TokenBatch): Operation {
-    return this.#rounds.start('dispatch', {
-      timeout_ms: 0,
-      prepare: (what) => this.#work.package.pack(what, batch),
-      begin: (round) => this.#publish(round),
-      resume: null,
-    });
+    return this.#work.a2e(this.#rounds, batch, (round) => this.#publish(round));
   }
 
   e2a(target: CombineTarget & Deadline): Operation {
-    const answers = this.#answers;
-    return this.#rounds.start('combine', {
-      timeout_ms: target.timeout_ms,
-      begin: (round) => answers.expect(round),
-      resume: (what) => {
-        if (!answers.look()) return answers;
-        this.#work.collector.collect(what, answers.parts, target);
-        answers.confirm(what);
-        return null;
-      },
-    });
+    return this.#work.e2a(this.#rounds, this.#answers, target, (fields) => fields);
   }
 
   /** Also where there is nothing to do: the field is what the expert ranks wait for. */
@@ -110,12 +95,7 @@ export class FanOutExpert implements ExpertEnd {
     return this.#rounds.start('dispatch', {
       timeout_ms,
       begin: (round) => tokens.expect(round),
-      resume: (what) => {
-        if (!tokens.look()) return tokens;
-        this.#work.received.pull(what, tokens.parts);
-        tokens.confirm(what);
-        return null;
-      },
+      resume: (what) => this.#work.pullArrived(what, tokens),
     });
   }
 

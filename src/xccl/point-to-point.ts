@@ -9,12 +9,12 @@ import { MinipodError } from '../protocol/errors.ts';
 import type { Die } from './die.ts';
 import type { Domain } from './domain.ts';
 import type { Endpoint } from './endpoint.ts';
-import { Incoming } from './incoming.ts';
 import { noCounters, type PointToPointCounters } from './message.ts';
-import { Outgoing } from './outgoing.ts';
 import { Ranges } from './ranges.ts';
 import { Receive } from './receive.ts';
+import { ReceiveQueue } from './receive-queue.ts';
 import { type Path, Send } from './send.ts';
+import { SendQueue } from './send-queue.ts';
 import { Terms } from './terms.ts';
 
 /**
@@ -47,8 +47,8 @@ export class PointToPoint {
   readonly counters: PointToPointCounters = noCounters();
   readonly #die: Die;
   /** By peer. */
-  readonly #outgoing: (Outgoing | undefined)[] = [];
-  readonly #incoming: (Incoming | undefined)[] = [];
+  readonly #sendQueues: (SendQueue | undefined)[] = [];
+  readonly #receiveQueues: (ReceiveQueue | undefined)[] = [];
 
   constructor(endpoint: Endpoint) {
     this.endpoint = endpoint;
@@ -84,7 +84,7 @@ export class PointToPoint {
     const terms = this.#terms(verb, message, message.to);
     const region = bytes === 0 ? -1 : this.#die.ranges.check(this.endpoint.die, address, bytes, 'read', terms);
     const regionEpoch = region < 0 || path === 'slots' ? 0 : this.endpoint.space.table.epochOf(region);
-    return new Send(this.#die, this.#outgoingTo(terms.die), terms, path, address, bytes, regionEpoch);
+    return new Send(this.#die, this.#sendQueueTo(terms.die), terms, path, address, bytes, regionEpoch);
   }
 
   #receive(message: Inbound, borrows: boolean, verb: string): Receive {
@@ -92,7 +92,7 @@ export class PointToPoint {
     checkRange(verb, address, bytes);
     const terms = this.#terms(verb, message, message.from);
     if (bytes > 0) this.#die.ranges.check(this.endpoint.die, address, bytes, 'write', terms);
-    return new Receive(this.#die, this.#incomingFrom(terms.die), terms, borrows, address, bytes);
+    return new Receive(this.#die, this.#receiveQueueFrom(terms.die), terms, borrows, address, bytes);
   }
 
   #terms(verb: string, { domain, event, timeout_ms }: Message, rank: number): Terms {
@@ -102,22 +102,22 @@ export class PointToPoint {
     return new Terms(this.endpoint, verb, domain, rank, event, timeout_ms);
   }
 
-  #outgoingTo(die: number): Outgoing {
-    let outgoing = this.#outgoing[die];
-    if (outgoing?.epoch !== this.endpoint.epochOf(die)) {
-      outgoing = new Outgoing(this.endpoint, die);
-      this.#outgoing[die] = outgoing;
+  #sendQueueTo(die: number): SendQueue {
+    let queue = this.#sendQueues[die];
+    if (queue?.epoch !== this.endpoint.epochOf(die)) {
+      queue = new SendQueue(this.endpoint, die);
+      this.#sendQueues[die] = queue;
     }
-    return outgoing;
+    return queue;
   }
 
-  #incomingFrom(die: number): Incoming {
-    let incoming = this.#incoming[die];
-    if (incoming?.epoch !== this.endpoint.epochOf(die)) {
-      incoming = new Incoming(this.endpoint, die, this.counters);
-      this.#incoming[die] = incoming;
+  #receiveQueueFrom(die: number): ReceiveQueue {
+    let queue = this.#receiveQueues[die];
+    if (queue?.epoch !== this.endpoint.epochOf(die)) {
+      queue = new ReceiveQueue(this.endpoint, die, this.counters);
+      this.#receiveQueues[die] = queue;
     }
-    return incoming;
+    return queue;
   }
 }
 

@@ -11,11 +11,11 @@
 import { segmentOf } from '../fabric/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Die } from './die.ts';
-import type { Incoming } from './incoming.ts';
 import { Lease } from './lease.ts';
 import { CHUNK, DESCRIPTOR_WORD, STATUS, type Status } from './message.ts';
 import { DONE, failed, type Operation, type Poll } from './operation.ts';
-import { describedAddress } from './outgoing.ts';
+import type { ReceiveQueue } from './receive-queue.ts';
+import { describedAddress } from './send-queue.ts';
 import type { Terms } from './terms.ts';
 
 /** Bytes that one poll copies from a peer at most, so that it never keeps the thread: about 0.1 ms. */
@@ -23,7 +23,7 @@ export const PIECE_BYTES = 1 << 20;
 
 export class Receive implements Operation {
   readonly #die: Die;
-  readonly #incoming: Incoming;
+  readonly #queue: ReceiveQueue;
   readonly #terms: Terms;
   readonly #address: number;
   /** Room at the address. */
@@ -43,14 +43,14 @@ export class Receive implements Operation {
   #leaseNumber = 0;
   #lease: Lease | null = null;
 
-  constructor(die: Die, incoming: Incoming, terms: Terms, borrows: boolean, address: number, room: number) {
+  constructor(die: Die, queue: ReceiveQueue, terms: Terms, borrows: boolean, address: number, room: number) {
     this.#die = die;
-    this.#incoming = incoming;
+    this.#queue = queue;
     this.#terms = terms;
     this.#address = address;
     this.#room = room;
     this.#borrows = borrows;
-    incoming.queue.push(this);
+    queue.receives.push(this);
   }
 
   get tag(): number {
@@ -71,14 +71,14 @@ export class Receive implements Operation {
     if (this.#end !== null) return this.#end;
     const broken = this.#terms.broken();
     if (broken !== null) return this.#fail(broken);
-    const incoming = this.#incoming;
-    const first = incoming.firstOf(this.#terms.tag);
+    const queue = this.#queue;
+    const first = queue.firstOf(this.#terms.tag);
     // Whoever is first may have nobody left who polls it: its deadline is kept here.
     if (first !== this) first?.poll();
-    if (first === this || incoming.firstOf(this.#terms.tag) === this) {
-      const isThere = incoming.look();
-      if (this.#base !== null && !incoming.shows(this.#base)) return this.#fail(this.#withdrawn());
-      if (isThere && incoming.tag === this.#terms.tag) this.#take();
+    if (first === this || queue.firstOf(this.#terms.tag) === this) {
+      const isThere = queue.look();
+      if (this.#base !== null && !queue.shows(this.#base)) return this.#fail(this.#withdrawn());
+      if (isThere && queue.tag === this.#terms.tag) this.#take();
       if (this.#end !== null) return this.#end;
     }
     const expired = this.#terms.expired();
@@ -92,58 +92,58 @@ export class Receive implements Operation {
   }
 
   #take(): void {
-    const incoming = this.#incoming;
-    if (this.#base === null && incoming.chunk === CHUNK.withdrawn) {
-      incoming.consume();
+    const queue = this.#queue;
+    if (this.#base === null && queue.chunk === CHUNK.withdrawn) {
+      queue.consume();
       return;
     }
     if (this.#base === null && !this.#begin()) return;
-    if (incoming.chunk >= 0) this.#takeChunks(incoming.chunk + 1);
+    if (queue.chunk >= 0) this.#takeChunks(queue.chunk + 1);
     else this.#takeDescribed();
   }
 
   /** False: it is not the message that was expected. */
   #begin(): boolean {
-    const incoming = this.#incoming;
+    const queue = this.#queue;
     const { event } = this.#terms;
-    if (incoming.eventId !== event) {
+    if (queue.eventId !== event) {
       // Who comes too late for this receive may be right for the next.
       if (this.#terms.expired() !== null) return false;
       this.#die.counters.mismatches++;
-      this.#reject(STATUS.mismatch, event, new MinipodError('internal', `${this.#terms.what} failed: event ${incoming.eventId} came`));
+      this.#reject(STATUS.mismatch, event, new MinipodError('internal', `${this.#terms.what} failed: event ${queue.eventId} came`));
       return false;
     }
-    if (incoming.bytes > this.#room) {
-      const error = new MinipodError('internal', `${this.#terms.what} failed: ${incoming.bytes} bytes came, there is room for ${this.#room}`);
+    if (queue.bytes > this.#room) {
+      const error = new MinipodError('internal', `${this.#terms.what} failed: ${queue.bytes} bytes came, there is room for ${this.#room}`);
       this.#reject(STATUS.too_long, this.#room, error);
       return false;
     }
-    this.#base = incoming.base;
-    this.#bytes = incoming.bytes;
-    this.#chunks = Math.max(1, Math.ceil(incoming.bytes / this.#incoming.slotBytes));
+    this.#base = queue.base;
+    this.#bytes = queue.bytes;
+    this.#chunks = Math.max(1, Math.ceil(queue.bytes / this.#queue.slotBytes));
     return true;
   }
 
   /** `shown`: chunks of the message that are there. */
   #takeChunks(shown: number): void {
-    const incoming = this.#incoming;
+    const queue = this.#queue;
     const base = this.#base as number;
     for (; this.#copied < shown; this.#copied++) {
-      const start = this.#copied * this.#incoming.slotBytes;
-      const bytes = Math.min(this.#incoming.slotBytes, this.#bytes - start);
-      if (bytes > 0) this.#die.space.copy(this.#address + start, incoming.slotAt(base + this.#copied), bytes);
+      const start = this.#copied * this.#queue.slotBytes;
+      const bytes = Math.min(this.#queue.slotBytes, this.#bytes - start);
+      if (bytes > 0) this.#die.space.copy(this.#address + start, queue.slotAt(base + this.#copied), bytes);
     }
     // More may have come meanwhile, or the message be withdrawn: the next look says which, and whether what was copied counts.
-    if (!incoming.isStill()) return;
-    incoming.consume();
-    if (this.#copied < this.#chunks) incoming.acknowledge((base + this.#copied) | 0, STATUS.taken, 0);
+    if (!queue.isStill()) return;
+    queue.consume();
+    if (this.#copied < this.#chunks) queue.acknowledge((base + this.#copied) | 0, STATUS.taken, 0);
     else if (this.#deliver(this.#copied)) this.#die.counters.slots_bytes += this.#bytes;
   }
 
   #takeDescribed(): void {
-    const incoming = this.#incoming;
+    const queue = this.#queue;
     if (this.#source < 0 && !this.#readDescriptor()) return;
-    const isLease = incoming.chunk === CHUNK.lease;
+    const isLease = queue.chunk === CHUNK.lease;
     if (this.#borrows && isLease && segmentOf(this.#source) === segmentOf(this.#address)) {
       this.#takeInPlace();
       return;
@@ -151,49 +151,49 @@ export class Receive implements Operation {
     const bytes = Math.min(PIECE_BYTES, this.#bytes - this.#copied);
     if (bytes > 0) this.#die.space.copy(this.#address + this.#copied, this.#source + this.#copied, bytes);
     this.#copied += bytes;
-    if (this.#copied < this.#bytes || !incoming.isStill()) return;
+    if (this.#copied < this.#bytes || !queue.isStill()) return;
     // The region may have passed to another owner under the copy.
     if (!this.#isRegionCurrent()) {
       this.#refuse();
       return;
     }
-    if (isLease) incoming.release(this.#leaseNumber, false);
-    incoming.consume();
+    if (isLease) queue.release(this.#leaseNumber, false);
+    queue.consume();
     if (!this.#deliver(1)) return;
     this.#die.counters.dma_bytes += this.#bytes;
     if (this.#borrows && isLease) this.#die.counters.lease_copies++;
   }
 
   #takeInPlace(): void {
-    const incoming = this.#incoming;
+    const queue = this.#queue;
     const lease = this.#leaseNumber;
     const base = this.#base as number;
-    incoming.consume();
-    incoming.acknowledge(base, STATUS.taking, 0);
+    queue.consume();
+    queue.acknowledge(base, STATUS.taking, 0);
     // The last look, see send.ts.
     const broken = this.#terms.broken();
-    if (broken !== null || !incoming.isStill()) {
-      if (this.#terms.mayWrite) incoming.release(lease, true);
+    if (broken !== null || !queue.isStill()) {
+      if (this.#terms.mayWrite) queue.release(lease, true);
       this.#fail(broken ?? this.#withdrawn());
       return;
     }
-    incoming.acknowledge((base + 1) | 0, STATUS.taken, 0);
+    queue.acknowledge((base + 1) | 0, STATUS.taken, 0);
     this.#die.counters.leases_borrowed++;
     this.#die.counters.zero_copy_bytes += this.#bytes;
     this.#die.counters.receives++;
     this.#lease = new Lease(this.#source, this.#bytes, this.#terms, () => {
       this.#die.counters.leases_borrowed--;
-      if (this.#terms.mayWrite) incoming.release(lease, true);
+      if (this.#terms.mayWrite) queue.release(lease, true);
     });
     this.#close(DONE);
   }
 
   /** False: it is not the sender's memory, or not there any more. Words that are torn are found out by the last look, whatever was copied by them. */
   #readDescriptor(): boolean {
-    const incoming = this.#incoming;
-    this.#source = describedAddress(incoming.descriptorWord(DESCRIPTOR_WORD.segment), incoming.descriptorWord(DESCRIPTOR_WORD.offset));
-    this.#regionEpoch = incoming.descriptorWord(DESCRIPTOR_WORD.region_epoch);
-    this.#leaseNumber = incoming.descriptorWord(DESCRIPTOR_WORD.lease);
+    const queue = this.#queue;
+    this.#source = describedAddress(queue.descriptorWord(DESCRIPTOR_WORD.segment), queue.descriptorWord(DESCRIPTOR_WORD.offset));
+    this.#regionEpoch = queue.descriptorWord(DESCRIPTOR_WORD.region_epoch);
+    this.#leaseNumber = queue.descriptorWord(DESCRIPTOR_WORD.lease);
     return this.#bytes === 0 || this.#checkSource();
   }
 
@@ -204,7 +204,7 @@ export class Receive implements Operation {
     } catch (error) {
       if (!(error instanceof MinipodError)) throw error;
       this.#source = -1;
-      if (!this.#incoming.isStill()) return false;
+      if (!this.#queue.isStill()) return false;
       this.#die.counters.refusals++;
       this.#reject(STATUS.refused, 0, error);
       return false;
@@ -229,7 +229,7 @@ export class Receive implements Operation {
       this.#fail(broken);
       return false;
     }
-    this.#incoming.acknowledge(((this.#base as number) + chunks) | 0, STATUS.taken, 0);
+    this.#queue.acknowledge(((this.#base as number) + chunks) | 0, STATUS.taken, 0);
     this.#die.counters.receives++;
     if (this.#borrows) this.#lease = new Lease(this.#address, this.#bytes, this.#terms, null);
     this.#close(DONE);
@@ -237,18 +237,18 @@ export class Receive implements Operation {
   }
 
   #reject(status: Status, detail: number, error: MinipodError): void {
-    const incoming = this.#incoming;
-    incoming.consume();
-    incoming.close(incoming.base);
-    incoming.acknowledge(incoming.base, status, detail);
+    const queue = this.#queue;
+    queue.consume();
+    queue.close(queue.base);
+    queue.acknowledge(queue.base, status, detail);
     this.#fail(error);
   }
 
   #giveUp(error: MinipodError): Poll {
-    const incoming = this.#incoming;
-    if (this.#base !== null && incoming.shows(this.#base)) {
-      incoming.close(this.#base);
-      incoming.acknowledge(this.#base, STATUS.given_up, 0);
+    const queue = this.#queue;
+    if (this.#base !== null && queue.shows(this.#base)) {
+      queue.close(this.#base);
+      queue.acknowledge(this.#base, STATUS.given_up, 0);
     }
     return this.#fail(error);
   }
@@ -263,7 +263,7 @@ export class Receive implements Operation {
   }
 
   #close(end: Poll): Poll {
-    this.#incoming.leave(this);
+    this.#queue.leave(this);
     this.#end = end;
     return end;
   }

@@ -18,7 +18,7 @@ import { MinipodError } from '../protocol/errors.ts';
 import type { Die } from './die.ts';
 import { CHUNK, STATUS } from './message.ts';
 import { DONE, failed, type Operation, type Poll } from './operation.ts';
-import type { Outgoing } from './outgoing.ts';
+import type { SendQueue } from './send-queue.ts';
 import type { Terms } from './terms.ts';
 
 export type Path = 'slots' | 'dma' | 'lease';
@@ -26,7 +26,7 @@ const NO_LEASE = 0;
 
 export class Send implements Operation {
   readonly #die: Die;
-  readonly #outgoing: Outgoing;
+  readonly #queue: SendQueue;
   readonly #terms: Terms;
   readonly #path: Path;
   readonly #address: number;
@@ -44,30 +44,30 @@ export class Send implements Operation {
   #first = 0;
   #last = 0;
 
-  constructor(die: Die, outgoing: Outgoing, terms: Terms, path: Path, address: number, bytes: number, regionEpoch: number) {
+  constructor(die: Die, queue: SendQueue, terms: Terms, path: Path, address: number, bytes: number, regionEpoch: number) {
     this.#die = die;
-    this.#outgoing = outgoing;
+    this.#queue = queue;
     this.#terms = terms;
     this.#path = path;
     this.#address = address;
     this.#bytes = bytes;
     this.#regionEpoch = regionEpoch;
-    this.#chunks = path === 'slots' ? Math.max(1, Math.ceil(bytes / outgoing.slotBytes)) : 1;
-    outgoing.queue.push(this);
+    this.#chunks = path === 'slots' ? Math.max(1, Math.ceil(bytes / queue.slotBytes)) : 1;
+    queue.sends.push(this);
   }
 
   poll(): Poll {
     if (this.#end !== null) return this.#end;
     const broken = this.#terms.broken();
     if (broken !== null) return this.#giveUp(broken, false);
-    const outgoing = this.#outgoing;
+    const queue = this.#queue;
     if (this.#isLent) {
-      outgoing.look();
-      return outgoing.isReleased(this.#lease) ? this.#finish() : this.#terms.pending;
+      queue.look();
+      return queue.isReleased(this.#lease) ? this.#finish() : this.#terms.pending;
     }
     // Whoever is first may have nobody left who polls it: its deadline is kept here.
-    if (outgoing.queue[0] !== this) outgoing.queue[0]?.poll();
-    const isFirst = outgoing.queue[0] === this;
+    if (queue.sends[0] !== this) queue.sends[0]?.poll();
+    const isFirst = queue.sends[0] === this;
     if (isFirst && this.#written > 0) {
       this.#takeAnswer();
       if (this.#end !== null) return this.#end;
@@ -88,58 +88,58 @@ export class Send implements Operation {
   }
 
   #write(): void {
-    if (this.#written === 0) this.#base = this.#outgoing.tail;
+    if (this.#written === 0) this.#base = this.#queue.tail;
     if (this.#path === 'slots') this.#fillSlots();
     else if (this.#written === 0) this.#publishDescriptor();
   }
 
   #fillSlots(): void {
-    const outgoing = this.#outgoing;
-    const { slotBytes } = outgoing;
+    const queue = this.#queue;
+    const { slotBytes } = queue;
     const acknowledged = this.#acknowledged();
-    while (this.#written < this.#chunks && this.#written - acknowledged < outgoing.slots) {
+    while (this.#written < this.#chunks && this.#written - acknowledged < queue.slots) {
       const start = this.#written * slotBytes;
       const bytes = Math.min(slotBytes, this.#bytes - start);
-      if (bytes > 0) this.#die.space.copy(outgoing.slotAt(this.#base + this.#written), this.#address + start, bytes);
+      if (bytes > 0) this.#die.space.copy(queue.slotAt(this.#base + this.#written), this.#address + start, bytes);
       this.#publish(this.#written);
     }
   }
 
   #publishDescriptor(): void {
-    const outgoing = this.#outgoing;
+    const queue = this.#queue;
     if (this.#path === 'lease') {
-      this.#lease = outgoing.takeLease();
+      this.#lease = queue.takeLease();
       if (this.#lease < 0) {
-        outgoing.look();
+        queue.look();
         return;
       }
     }
-    outgoing.describe(this.#address, this.#regionEpoch, this.#path === 'lease' ? this.#lease : NO_LEASE);
+    queue.describe(this.#address, this.#regionEpoch, this.#path === 'lease' ? this.#lease : NO_LEASE);
     this.#publish(this.#path === 'lease' ? CHUNK.lease : CHUNK.descriptor);
   }
 
   #publish(chunk: number): void {
     this.#written++;
-    this.#last = this.#outgoing.publish((this.#base + this.#written) | 0, chunk, this.#terms.event, this.#terms.tag, this.#bytes);
+    this.#last = this.#queue.publish((this.#base + this.#written) | 0, chunk, this.#terms.event, this.#terms.tag, this.#bytes);
     if (this.#written === 1) this.#first = this.#last;
   }
 
   /** Chunks of this message that the peer has taken. */
   #acknowledged(): number {
-    return this.#isAnswered() ? (this.#outgoing.head - this.#base) | 0 : 0;
+    return this.#isAnswered() ? (this.#queue.head - this.#base) | 0 : 0;
   }
 
   #isAnswered(): boolean {
-    const { answers } = this.#outgoing;
+    const { answers } = this.#queue;
     return this.#written > 0 && ((answers - this.#first) | 0) >= 0 && ((this.#last - answers) | 0) >= 0;
   }
 
   #takeAnswer(): void {
-    const outgoing = this.#outgoing;
-    outgoing.look();
-    if (!this.#isAnswered() || outgoing.status === STATUS.taking) return;
-    if (outgoing.status !== STATUS.taken) {
-      if (this.#path === 'lease') outgoing.forgetLease(this.#lease);
+    const queue = this.#queue;
+    queue.look();
+    if (!this.#isAnswered() || queue.status === STATUS.taking) return;
+    if (queue.status !== STATUS.taken) {
+      if (this.#path === 'lease') queue.forgetLease(this.#lease);
       this.#fail(this.#answerError());
     } else if (this.#acknowledged() === this.#chunks) {
       if (this.#path === 'lease') this.#lend();
@@ -151,31 +151,31 @@ export class Send implements Operation {
   #lend(): void {
     this.#isLent = true;
     this.#die.counters.leases_lent++;
-    this.#outgoing.leave(this);
-    if (this.#outgoing.isReleased(this.#lease)) this.#finish();
+    this.#queue.leave(this);
+    if (this.#queue.isReleased(this.#lease)) this.#finish();
   }
 
   /** `waitsForLease`: a lease that the peer has taken is waited for all the same. */
   #giveUp(error: MinipodError, waitsForLease: boolean): Poll {
-    const outgoing = this.#outgoing;
+    const queue = this.#queue;
     if (this.#isLent) return waitsForLease ? this.#terms.pending : this.#fail(error);
     if (this.#written > 0 && this.#terms.mayWrite) {
-      this.#last = outgoing.publish(outgoing.tail, CHUNK.withdrawn, this.#terms.event, this.#terms.tag, this.#bytes);
+      this.#last = queue.publish(queue.tail, CHUNK.withdrawn, this.#terms.event, this.#terms.tag, this.#bytes);
       if (this.#path === 'lease') {
-        outgoing.look();
-        const isTaken = this.#isAnswered() && (outgoing.status === STATUS.taking || outgoing.status === STATUS.taken);
+        queue.look();
+        const isTaken = this.#isAnswered() && (queue.status === STATUS.taking || queue.status === STATUS.taken);
         if (isTaken && waitsForLease) {
           this.#lend();
           return this.#end ?? this.#terms.pending;
         }
-        if (!isTaken) outgoing.forgetLease(this.#lease);
+        if (!isTaken) queue.forgetLease(this.#lease);
       }
     }
     return this.#fail(error);
   }
 
   #answerError(): MinipodError {
-    const { status, detail } = this.#outgoing;
+    const { status, detail } = this.#queue;
     const { what, rank } = this.#terms;
     if (status === STATUS.mismatch) return new MinipodError('internal', `${what} failed: rank ${rank} expects event ${detail}`);
     if (status === STATUS.too_long) return new MinipodError('internal', `${what} failed: ${this.#bytes} bytes, rank ${rank} has room for ${detail >>> 0}`);
@@ -197,10 +197,10 @@ export class Send implements Operation {
   #close(end: Poll): Poll {
     if (this.#isLent) this.#die.counters.leases_lent--;
     this.#isLent = false;
-    this.#outgoing.leave(this);
+    this.#queue.leave(this);
     this.#end = end;
     // The next message goes out at once. After a failure it is for its own poll to say how it fares, so that a long queue is no deep recursion.
-    if (end === DONE) this.#outgoing.queue[0]?.poll();
+    if (end === DONE) this.#queue.sends[0]?.poll();
     return end;
   }
 }

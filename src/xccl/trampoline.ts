@@ -83,39 +83,27 @@ export class TrampolineAttention implements AttentionEnd {
   }
 
   a2e(batch: TokenBatch): Operation {
-    return this.#rounds.start('dispatch', {
-      timeout_ms: 0,
-      prepare: (what) => this.#work.package.pack(what, batch),
-      begin: (round) => {
-        const { bytes, format } = this.#work.package;
-        const die = this.#membership.dieOf(this.#trampoline);
-        const stamp = stampOf(round, formatCode(format));
-        this.#membership.endpoint.write(die, CHANNEL.dispatch, this.#extent.offset, bytes, this.#split.experts, this.#membership.tag, stamp);
-      },
-      resume: null,
-    });
+    return this.#work.a2e(this.#rounds, batch, (round) => this.#publish(round));
   }
 
   e2a(target: CombineTarget & Deadline): Operation {
-    const bundle = this.#bundle;
-    return this.#rounds.start('combine', {
-      timeout_ms: target.timeout_ms,
-      begin: (round) => bundle.expect(round),
-      resume: (what) => {
-        if (!bundle.look()) return bundle;
-        this.#readDirectory();
-        this.#work.collector.collect(what, this.#blocks, target);
-        bundle.confirm(what);
-        return null;
-      },
-    });
+    return this.#work.e2a(this.#rounds, this.#bundle, target, (fields) => this.#blocksIn(fields));
   }
 
-  #readDirectory(): void {
+  #publish(round: number): void {
+    const { bytes, format } = this.#work.package;
+    const die = this.#membership.dieOf(this.#trampoline);
+    const stamp = stampOf(round, formatCode(format));
+    this.#membership.endpoint.write(die, CHANNEL.dispatch, this.#extent.offset, bytes, this.#split.experts, this.#membership.tag, stamp);
+  }
+
+  /** From the bundle's directory: where each expert rank's block lies in it. */
+  #blocksIn(bundle: PartList): PartList {
     const { endpoint, space } = this.#membership;
     const { reply, reply_bytes } = endpoint.surroundings.areasOf(this.#membership.dieOf(this.#trampoline));
-    const offset = checkWhole(this.#membership, this.#bundle.parts, 'reply', reply_bytes, this.#split.experts);
+    const offset = checkWhole(this.#membership, bundle, 'reply', reply_bytes, this.#split.experts);
     this.#blocks.read(space, reply + offset, offset);
+    return this.#blocks;
   }
 }
 
@@ -175,10 +163,7 @@ export class TrampolineExpert implements ExpertEnd {
           this.#forward(what, owed, round);
           owed = null;
         }
-        if (!tokens.look()) return tokens;
-        this.#work.received.pull(what, tokens.parts);
-        tokens.confirm(what);
-        return null;
+        return this.#work.pullArrived(what, tokens);
       },
     });
   }

@@ -1,5 +1,6 @@
 /**
- * The sending end of a pair of dies: the slots of this die in the peer's managed area, the data field in its metadata, and what the peer acknowledged.
+ * The sending end of a pair of dies: its sends in order, the slots of this die in the peer's managed area, the data field in its metadata, and what the peer
+ * acknowledged.
  * @module
  */
 import { globalAddress, offsetOf, segmentOf } from '../fabric/address.ts';
@@ -8,12 +9,12 @@ import { type Endpoint, OWN_WORDS } from './endpoint.ts';
 import { ACKNOWLEDGEMENT, DESCRIPTOR_WORD, generationIn, generationOf, LEASE_LANES, STATUS } from './message.ts';
 import type { Operation } from './operation.ts';
 
-export class Outgoing {
+export class SendQueue {
   readonly peer: number;
   /** The peer's epoch that this pair is of. */
   readonly epoch: number;
   /** First in, first out: the first alone touches the pair. */
-  readonly queue: Operation[] = [];
+  readonly sends: Operation[] = [];
   /** Chunks written to the peer, over all messages. */
   tail = 0;
   /** What the peer said last: the event it answers, chunks taken, and how it went. */
@@ -112,8 +113,8 @@ export class Outgoing {
   }
 
   leave(operation: Operation): void {
-    if (this.queue[0] === operation) this.queue.shift();
-    else if (this.queue.includes(operation)) this.queue.splice(this.queue.indexOf(operation), 1);
+    if (this.sends[0] === operation) this.sends.shift();
+    else if (this.sends.includes(operation)) this.sends.splice(this.sends.indexOf(operation), 1);
   }
 }
 

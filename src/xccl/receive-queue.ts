@@ -1,5 +1,6 @@
 /**
- * The receiving end of a pair of dies: the slots of the peer in this die's managed area, its data field in this die's metadata, and what is answered.
+ * The receiving end of a pair of dies: its receives in order, the slots of the peer in this die's managed area, its data field in this die's metadata, and
+ * what is answered.
  * @module
  */
 import { offsetOf } from '../fabric/address.ts';
@@ -8,12 +9,12 @@ import { type Endpoint, OWN_WORDS } from './endpoint.ts';
 import { baseOf, CHUNK, DATA, isTagAlive, type PointToPointCounters, STATUS, type Status, withRelease } from './message.ts';
 import type { Receive } from './receive.ts';
 
-export class Incoming {
+export class ReceiveQueue {
   readonly peer: number;
   /** The peer's epoch that this pair is of. */
   readonly epoch: number;
   /** First in, first out for each domain. */
-  readonly queue: Receive[] = [];
+  readonly receives: Receive[] = [];
   /** The field that the last look has shown. */
   event = 0;
   eventId = 0;
@@ -120,13 +121,13 @@ export class Incoming {
 
   /** The first of its domain: messages are its. */
   firstOf(tag: number): Receive | null {
-    for (let index = 0; index < this.queue.length; index++) if (this.queue[index]?.tag === tag) return this.queue[index] as Receive;
+    for (let index = 0; index < this.receives.length; index++) if (this.receives[index]?.tag === tag) return this.receives[index] as Receive;
     return null;
   }
 
   leave(receive: Receive): void {
-    if (this.queue[0] === receive) this.queue.shift();
-    else if (this.queue.includes(receive)) this.queue.splice(this.queue.indexOf(receive), 1);
+    if (this.receives[0] === receive) this.receives.shift();
+    else if (this.receives.includes(receive)) this.receives.splice(this.receives.indexOf(receive), 1);
   }
 
   #write(): void {
