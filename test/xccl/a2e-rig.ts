@@ -5,7 +5,8 @@ import type { Operation } from '../../src/xccl/operation.ts';
 import type { Extent } from '../../src/xccl/parts.ts';
 import type { WireFormat } from '../../src/xccl/wire-format.ts';
 import { formatsOf, type Place, placeOf } from './all-to-all-rig.ts';
-import { type Batch, computeReceived, type Desks, expectedSum, floatsAt, inTurn, layBatch, makeBatch, numbers, type Shape, sameBits } from './exchange-rig.ts';
+import { type Batch, computeReceived, type Desks, expectedSum, floatsAt, inTurn, layBatch, makeBatch, type Shape, sameBits } from './exchange-rig.ts';
+import { numbers } from './rig.ts';
 
 export const TIMEOUT_MS = 1_000;
 const DONE: Operation = { poll: () => ({ state: 'done' }) };

@@ -5,6 +5,7 @@ import { A2E_FORMS, type A2EForm } from '../../src/xccl/a2e.ts';
 import { SEGMENTS } from '../fabric/segments.ts';
 import { makeAttentionEnd, makeExpertEnd, programsOf, type Sums, split } from './a2e-rig.ts';
 import { placeOf } from './all-to-all-rig.ts';
+import { EXCHANGE } from './arbitraries.ts';
 import { makeDesks, type Shape } from './exchange-rig.ts';
 import { randomPick, succeed } from './rig.ts';
 
@@ -22,13 +23,7 @@ it('both forms give the bits of the plain sum, whatever the numbers of ranks, th
       fc.record({
         attention: fc.integer({ min: 1, max: 6 }),
         more: fc.integer({ min: 0, max: 6 }),
-        hidden: fc.integer({ min: 1, max: 40 }),
-        top_k: fc.integer({ min: 1, max: 4 }),
-        tokens_max: fc.integer({ min: 0, max: 6 }),
-        experts: fc.integer({ min: 4, max: 24 }),
-        segments: fc.constantFrom(...SEGMENTS),
-        rounds: fc.integer({ min: 1, max: 4 }),
-        seed: fc.nat(),
+        ...EXCHANGE,
       }),
       ({ attention, more, hidden, top_k, tokens_max, experts, segments, rounds, seed }) => {
         const shape = split(attention, attention + more, hidden, top_k, tokens_max, experts, seed);

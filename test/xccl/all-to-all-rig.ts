@@ -14,10 +14,10 @@ import {
   inTurn,
   layBatch,
   makeBatch,
-  numbers,
   type Shape,
   sameBits,
 } from './exchange-rig.ts';
+import { numbers } from './rig.ts';
 
 export const TIMEOUT_MS = 1_000;
 

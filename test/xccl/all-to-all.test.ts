@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { SEGMENTS } from '../fabric/segments.ts';
 import { allToAllRounds, colocated, placeOf } from './all-to-all-rig.ts';
+import { EXCHANGE } from './arbitraries.ts';
 import { makeDesks } from './exchange-rig.ts';
 import { randomPick, succeed } from './rig.ts';
 
@@ -11,13 +12,7 @@ it('every rank gets the bits of the plain sum, whatever the shape, the formats, 
     fc.property(
       fc.record({
         ranks: fc.integer({ min: 2, max: 10 }),
-        hidden: fc.integer({ min: 1, max: 40 }),
-        top_k: fc.integer({ min: 1, max: 4 }),
-        tokens_max: fc.integer({ min: 0, max: 6 }),
-        experts: fc.integer({ min: 4, max: 24 }),
-        segments: fc.constantFrom(...SEGMENTS),
-        rounds: fc.integer({ min: 1, max: 4 }),
-        seed: fc.nat(),
+        ...EXCHANGE,
       }),
       ({ ranks, hidden, top_k, tokens_max, experts, segments, rounds, seed }) => {
         const shape = colocated(ranks, hidden, top_k, tokens_max, experts, seed);

@@ -8,7 +8,7 @@ import { layoutReceiveMemory, type ReceivedTokens, type ReceiveMemory } from '..
 import type { Operation, Poll } from '../../src/xccl/operation.ts';
 import { bundleBytesMax, packageBytesMax, repliesBytesMax } from '../../src/xccl/parts.ts';
 import { stagingBytes, type WireFormat, type WireKernels } from '../../src/xccl/wire-format.ts';
-import { type App, type Dies, makeDies } from './rig.ts';
+import { type App, type Dies, makeDies, numbers } from './rig.ts';
 
 export const kernelModule = await loadKernelModule();
 
@@ -33,17 +33,6 @@ export type Batch = {
   readonly residual: Float32Array;
   readonly shared: Float32Array | null;
 };
-
-/** A repeatable stream of numbers in 0 ≤ x < 1. */
-export function numbers(seed: number): () => number {
-  let state = Math.imul(seed + 1, 0x9e3779b1) >>> 0 || 1;
-  return () => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return (state >>> 0) / 2 ** 32;
-  };
-}
 
 /** Each rank's tokens of a round depend on the seed alone, so that threads need not tell one another. Counts are ragged, one in four empty. */
 export function makeBatch(shape: Shape, seed: number, rank: number, round: number): Batch {

@@ -86,15 +86,21 @@ export function makeDies(count: number, options: DiesOptions = {}): Dies {
 /** The next one to poll, of so many that are pending. */
 export type Pick = (pending: number) => number;
 
-/** An order without a pattern, from a seed that fast-check draws. */
-export function randomPick(seed: number): Pick {
-  let state = seed | 0 || 1;
-  return (pending) => {
+/** A repeatable stream of numbers in 0 ≤ x < 1. */
+export function numbers(seed: number): () => number {
+  let state = Math.imul(seed + 1, 0x9e3779b1) >>> 0 || 1;
+  return () => {
     state ^= state << 13;
     state ^= state >>> 17;
     state ^= state << 5;
-    return (state >>> 0) % pending;
+    return (state >>> 0) / 2 ** 32;
   };
+}
+
+/** An order without a pattern, from a seed that fast-check draws. */
+export function randomPick(seed: number): Pick {
+  const next = numbers(seed);
+  return (pending) => Math.floor(next() * pending);
 }
 
 const POLLS_MAX = 200_000;

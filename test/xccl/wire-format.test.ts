@@ -4,8 +4,9 @@ import { describe, expect, it } from 'vitest';
 import { Arena } from '../../src/fabric/arena.ts';
 import { blockBytes, RowCodec, stagingBytes, WIRE_FORMATS, type WireFormat, type WireKernels } from '../../src/xccl/wire-format.ts';
 import { expectSameBits } from '../property/kernels-arena.ts';
-import { floatsAt, makeDesks, numbers, scaleOf, throughWire, wordsAt } from './exchange-rig.ts';
+import { floatsAt, makeDesks, scaleOf, throughWire, wordsAt } from './exchange-rig.ts';
 import type { App } from './rig.ts';
+import { numbers } from './rig.ts';
 
 const ROWS_MAX = 150;
 const HIDDEN_MAX = 50;
