@@ -1,11 +1,11 @@
 /**
- * Hosts the actors of one thread: one mailbox queue, first in first out, and an actor never runs inside another's send.
+ * Hosts the actors of one thread: one mailbox queue, first in first out, and an actor never runs inside another's send. How much waits for one is bounded.
  * Every actor is a flat root; who supervises whom is our data, not XState's.
  * @module
  */
 import type { AnyStateMachine } from 'xstate';
 import { type Address, type Role, roleOf } from '../protocol/address.ts';
-import { assert } from '../protocol/errors.ts';
+import { assert, MinipodError } from '../protocol/errors.ts';
 import { type Commands, MAY_COME_LATE, type Message, type Work } from '../protocol/messages.ts';
 import type { Clock } from './clock.ts';
 import { type CommandName, isDone, MachineHost, type Snapshot, stateName } from './machine-host.ts';
@@ -29,20 +29,32 @@ export type HostPorts = {
   readonly onUnexpected: (to: Address, message: Message, state: string) => void;
 };
 
-type Actor = { readonly address: Address; readonly machine: AnyStateMachine; snapshot: Snapshot };
-type Mail = { readonly to: Address; readonly from: Address; readonly message: Message };
+/** Whose mail is counted together: an actor's. */
+type Receiver = { waiting: number };
+type Actor = Receiver & { readonly address: Address; readonly machine: AnyStateMachine; snapshot: Snapshot };
+type Mail = { readonly to: Address; readonly from: Address; readonly message: Message; readonly receiver: Receiver };
 type Timer = { readonly owner: Address; readonly id: string; readonly due_ms: number; readonly message: Message };
 
 /** Messages of one turn; then the thread looks at its rings again. */
 const MAIL_PER_TURN = 256;
 /** Messages that one actor takes before the others have had theirs. */
 const MAIL_PER_ACTOR = 32;
+/**
+ * Messages that may wait for one actor: as many as may wait on a link (fabric/outgoing.ts), some megabytes. Mail piles up for a while where many report to one at
+ * once: a few messages for each choice that is open (`max_queued`, 4,096 if nothing else is said). More than this is a loop, or an actor that will never catch
+ * up; without a bound memory would go first, far from the cause.
+ */
+export const MAILBOX_MAX = 65_536;
 
 export class ActorHost {
   readonly #ports: HostPorts;
   readonly #machines = new MachineHost();
   readonly #actors = new Map<Address, Actor>();
   #mailbox: Mail[] = [];
+  /** What this turn has taken out of the mailbox: delivered, or not yet. */
+  #taken: readonly Mail[] = [];
+  /** Hands, and actors that are not here: their mail is counted together. */
+  readonly #others: Receiver = { waiting: 0 };
   #timers: Timer[] = [];
   readonly #commands: { name: CommandName; params: unknown }[] = [];
   /** Messages that no state expected, by `role TYPE state`. */
@@ -55,16 +67,36 @@ export class ActorHost {
   spawn(address: Address, birth: Birth): void {
     assert(!this.#actors.has(address), `${address} is alive already`);
     const snapshot = this.#machines.start(birth.machine, birth.input, this.#note);
-    const actor: Actor = { address, machine: birth.machine, snapshot };
+    const actor: Actor = { waiting: 0, address, machine: birth.machine, snapshot };
     if (!isDone(snapshot)) this.#actors.set(address, actor);
     this.#perform(actor);
   }
 
-  /** Queues a message, or passes it on to the thread where its receiver lives. */
+  /**
+   * Queues a message, or passes it on to the thread where its receiver lives.
+   * @throws `internal` when more than MAILBOX_MAX messages would wait for the receiver, naming it, its state and what most of them are.
+   */
   send(to: Address, from: Address, message: Message): void {
     // An actor that is here is the common case, and saves taking the address apart.
-    if (this.#actors.has(to) || this.#ports.isLocal(to)) this.#mailbox.push({ to, from, message });
+    const actor = this.#actors.get(to);
+    if (actor !== undefined || this.#ports.isLocal(to)) this.#queue(to, from, message, actor ?? this.#others);
     else this.#ports.transmit(to, from, message);
+  }
+
+  #queue(to: Address, from: Address, message: Message, receiver: Receiver): void {
+    if (receiver.waiting >= MAILBOX_MAX) this.#refuse(to, receiver, message);
+    receiver.waiting++;
+    this.#mailbox.push({ to, from, message, receiver });
+  }
+
+  #refuse(to: Address, receiver: Receiver, message: Message): never {
+    const counts = new Map<string, number>();
+    for (const mail of [...this.#taken, ...this.#mailbox])
+      if (mail.receiver === receiver) counts.set(mail.message.type, (counts.get(mail.message.type) ?? 0) + 1);
+    const [most] = [...counts].reduce((a, b) => (b[1] > a[1] ? b : a));
+    const who = receiver === this.#others ? `${to} and others that are no actors here` : `${to}, which is ${this.stateOf(to)}`;
+    const what = `no more than ${MAILBOX_MAX} messages may wait for ${who}: most of them are ${most}`;
+    throw new MinipodError('internal', `${what}, and here is another ${message.type}`);
   }
 
   /** Delivers what is queued and due, up to a bound. True if there was any. */
@@ -73,12 +105,14 @@ export class ActorHost {
     if (this.#mailbox.length === 0) return false;
     for (let left = MAIL_PER_TURN; left > 0 && this.#mailbox.length > 0; ) {
       const batch = this.#mailbox;
+      this.#taken = batch;
       this.#mailbox = [];
       if (batch.length <= MAIL_PER_ACTOR) {
         for (const mail of batch) this.#deliver(mail);
         left -= batch.length;
       } else left -= this.#deliverInTurns(batch, left);
     }
+    this.#taken = [];
     return true;
   }
 
@@ -123,7 +157,8 @@ export class ActorHost {
     return this.#actors.size;
   }
 
-  #deliver({ to, message }: Mail): void {
+  #deliver({ to, message, receiver }: Mail): void {
+    receiver.waiting--;
     const actor = this.#actors.get(to);
     if (actor === undefined) {
       this.#deliverElsewhere(to, message);
@@ -196,7 +231,7 @@ export class ActorHost {
     const now = this.#ports.clock.now_ms();
     while ((this.#timers[0]?.due_ms ?? Number.POSITIVE_INFINITY) <= now) {
       const { owner, message } = this.#timers.shift() as Timer;
-      this.#mailbox.push({ to: owner, from: owner, message });
+      this.#queue(owner, owner, message, this.#actors.get(owner) ?? this.#others);
     }
   }
 }

@@ -3,33 +3,104 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { assign, setup } from 'xstate';
 import type { Address } from '../../src/protocol/address.ts';
-import type { Message } from '../../src/protocol/messages.ts';
-import { ActorHost } from '../../src/runtime/actor-host.ts';
+import type { Commands, Message } from '../../src/protocol/messages.ts';
+import { ActorHost, type HostPorts, MAILBOX_MAX } from '../../src/runtime/actor-host.ts';
 
-const collector = setup({ types: {} as { context: { got: number[] }; events: { type: 'LOAD'; tokens: number } } }).createMachine({
+const collector = setup({ types: {} as { context: { got: number[] }; events: { type: 'LOAD'; tokens: number } | { type: 'STARTED' } } }).createMachine({
   context: { got: [] },
+  initial: 'idle',
+  states: { idle: {} },
   on: { LOAD: { actions: assign({ got: ({ context, event }) => [...context.got, event.tokens] }) } },
 });
+const ping = { type: 'STARTED' } as Message;
 const load = (tokens: number): Message => ({ type: 'LOAD', tokens }) as Message;
 
-function makeHost(actors: readonly Address[]): ActorHost {
-  const host = new ActorHost({
-    clock: { now_ms: () => 0 },
-    transmit: () => {},
-    isLocal: () => true,
-    birthOf: () => null,
-    hands: new Map(),
-    launch: () => {},
-    onUnexpected: (to, { type }) => {
-      throw new Error(`${to} did not expect ${type}`);
+/** Ends with the first message after the one that brought it to life. */
+const mortal = setup({}).createMachine({ initial: 'alive', states: { alive: { on: { STARTED: 'dead' } }, dead: { type: 'final' } } });
+const doubler = setup({
+  types: {} as { input: { peer: Address }; context: { peer: Address }; events: { type: 'STARTED' } },
+  actions: { sendEach: (_, _commands: Commands['sendEach']) => {} },
+}).createMachine({
+  context: ({ input }) => input,
+  initial: 'doubling',
+  states: {
+    doubling: {
+      on: {
+        STARTED: {
+          actions: { type: 'sendEach', params: ({ context: { peer } }) => ['npu/0', peer].map((to) => ({ to: to as Address, message: ping })) },
+        },
+      },
     },
-  });
+  },
+});
+
+const ports: HostPorts = {
+  clock: { now_ms: () => 0 },
+  transmit: () => {},
+  isLocal: () => true,
+  birthOf: () => null,
+  hands: new Map(),
+  launch: () => {},
+  onUnexpected: (to, { type }) => {
+    throw new Error(`${to} did not expect ${type}`);
+  },
+};
+
+function makeHost(actors: readonly Address[]): ActorHost {
+  const host = new ActorHost(ports);
   for (const actor of actors) host.spawn(actor, { machine: collector, input: undefined });
   return host;
 }
 const gotBy = (host: ActorHost, actor: Address): number[] => (host.contextOf(actor) as { got: number[] }).got;
 
 describe('an actor host', () => {
+  it('takes as many messages for one actor as a mailbox holds, and fails at the next, naming the actor, its state and what floods it', () => {
+    const host = makeHost(['npu/0', 'npu/1']);
+    host.send('npu/1', 'npu/9', load(1));
+    for (let index = 0; index < 1_000; index++) host.send('npu/0', 'npu/9', ping);
+    for (let index = 1_000; index < MAILBOX_MAX; index++) host.send('npu/0', 'npu/9', load(index));
+    expect(() => host.send('npu/0', 'npu/9', ping)).toThrow(
+      expect.objectContaining({ code: 'internal', message: expect.stringMatching(/65536 messages.* npu\/0, which is idle: most of them are LOAD.* STARTED$/) }),
+    );
+    // Nobody else's mailbox is full.
+    host.send('npu/1', 'npu/9', load(2));
+    host.send('npu/7', 'npu/9', load(2));
+  });
+
+  it('counts what waits, not what came: a mailbox that is emptied takes as many again, and so does a successor of the same name', () => {
+    const births: Address[] = [];
+    const host = new ActorHost({
+      ...ports,
+      birthOf: (to) => {
+        births.push(to);
+        return { machine: mortal, input: undefined };
+      },
+    });
+    for (let round = 0; round < 3; round++) {
+      // The first brings it to life, the second ends it, and so on.
+      for (let index = 0; index < MAILBOX_MAX; index++) host.send('request/1', 'npu/9', ping);
+      while (host.hasMail) host.turn();
+    }
+    expect(births.length).toBe((3 * MAILBOX_MAX) / 2);
+  });
+
+  it('fails as loudly at a flood from within: actors that answer one message with two', () => {
+    const host = new ActorHost(ports);
+    for (const actor of ['npu/0', 'npu/1'] as const) host.spawn(actor, { machine: doubler, input: { peer: actor === 'npu/0' ? 'npu/1' : 'npu/0' } });
+    host.send('npu/0', 'npu/9', ping);
+    expect(() => {
+      while (host.hasMail) host.turn();
+    }).toThrow(/npu\/[01], which is doubling: most of them are STARTED/);
+  });
+
+  it('fails at a flood of one who is no actor: what the others of that kind wait for counts with it', () => {
+    const host = new ActorHost({ ...ports, hands: new Map([['frontend', () => {}]]) });
+    for (let index = 0; index < MAILBOX_MAX; index++) host.send('frontend/0', 'npu/9', load(index));
+    expect(() => host.send('frontend/0', 'npu/9', load(0))).toThrow(/65536 messages .*frontend\/0 and others that are no actors here: most of them are LOAD/);
+    while (host.hasMail) host.turn();
+    host.send('frontend/0', 'npu/9', load(0));
+  });
+
   it('lets no flood of one actor keep another waiting beyond the turn', () => {
     const host = makeHost(['npu/0', 'npu/1', 'npu/2']);
     for (let index = 0; index < 5_000; index++) host.send('npu/0', 'npu/9', load(index));
