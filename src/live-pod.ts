@@ -28,6 +28,7 @@ import type { ModelInfo, Pod } from './pod.ts';
 import type { PodToCaller } from './protocol/caller.ts';
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
 import { REQUEST_IDS } from './protocol/messages.ts';
+import type { LinkRead } from './protocol/threads.ts';
 import type { Completion, Generation, LinkStats, PodStats } from './results.ts';
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
@@ -85,21 +86,18 @@ function unwrap<Value>(outcome: Outcome<Value>): Value {
   return outcome.value;
 }
 
+/** Of a reader that is lost. */
+const NOTHING_READ: LinkRead = { received_frames: 0, received_bytes: 0, stale: 0, latencies_us: [], latency_us_sum: 0 };
+
 /** Each link once, with what its writer and what its reader count. */
 function linkStats(views: ControlStats['links'], threads: ControlStats['threads']): LinkStats[] {
   const nameOf = (thread: number): string => threads[thread]?.name ?? `${thread}`;
   return views.flatMap(({ thread, reports }) =>
-    reports.map(({ peer, latencies_us: _, received_frames: _frames, received_bytes: _bytes, stale: _stale, slab_bytes: _slab, ...written }) => {
-      const read = views.find((view) => view.thread === peer)?.reports.find((report) => report.peer === thread && report.lane === written.lane);
-      return {
-        from: nameOf(thread),
-        to: nameOf(peer),
-        ...written,
-        received_frames: read?.received_frames ?? 0,
-        received_bytes: read?.received_bytes ?? 0,
-        stale: read?.stale ?? 0,
-        latencies_us: read?.latencies_us ?? [],
-      };
+    reports.map(({ peer, ...report }) => {
+      const reader = views.find((view) => view.thread === peer)?.reports.find((other) => other.peer === thread && other.lane === report.lane);
+      // What the writer's thread reads is the ring of the other direction.
+      const { received_frames, received_bytes, stale, latencies_us, latency_us_sum } = reader ?? NOTHING_READ;
+      return { from: nameOf(thread), to: nameOf(peer), ...report, received_frames, received_bytes, stale, latencies_us, latency_us_sum };
     }),
   );
 }

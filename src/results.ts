@@ -1,5 +1,5 @@
 /** What a caller gets back. @module */
-import type { NpuReport } from './protocol/threads.ts';
+import type { Lane, LinkRead, LinkWritten, NpuReport, ThreadReport } from './protocol/threads.ts';
 
 /** One token with its log-probability under the model, before any sampling option. */
 export type TokenLogprob = {
@@ -65,10 +65,16 @@ export type Generation = AsyncIterable<Chunk> & {
   times(): RequestTimes;
 };
 
-/** What an NPU reports, and where it is. `die`: whose memory it has. */
+/**
+ * What an NPU reports, and where it is. While its worker is lost and no successor has reported, its state is `lost`: it holds nothing, and what it has
+ * counted is as last heard. Its successor counts from 0.
+ */
 export type NpuStats = NpuReport & { readonly worker: number; readonly hbm_bytes: number };
 
-/** A region of global memory: one owner's, in one segment. `base` is a global address, segment × 2³² + offset. */
+/**
+ * A region of global memory: one owner's, in one segment. `base` is a global address, segment × 2³² + offset; `owner`: `pod`, `npu/0`, or `die/4` for memory
+ * that no NPU has.
+ */
 export type RegionStats = {
   readonly owner: string;
   readonly kind: string;
@@ -79,43 +85,10 @@ export type RegionStats = {
   readonly epoch: number;
 };
 
-/** Who has a thread's rings: `caller`, `control`, `worker/0`, or a spare seat. */
-export type ThreadStats = {
-  readonly thread: number;
-  readonly name: string;
-  readonly epoch: number;
-  /** Times it slept and was woken. */
-  readonly wakes: number;
-};
+export type ThreadStats = ThreadReport;
 
 /** A ring between two threads: what its writer and what its reader count. */
-export type LinkStats = {
-  readonly from: string;
-  readonly to: string;
-  readonly lane: string;
-  /** Frames and bytes of payload written. */
-  readonly frames: number;
-  readonly bytes: number;
-  /** Payloads that found no room and waited at the writer. */
-  readonly full: number;
-  /** Times the reader slept and was woken for this link. */
-  readonly wakes: number;
-  /** Payloads that wait for room now. */
-  readonly waiting: number;
-  readonly waiting_bytes: number;
-  /** For how long the reader has read nothing of what lies there or waits for it. */
-  readonly stalled_ms: number;
-  /** Credits: what ring and slab take at this moment. */
-  readonly ring_free_bytes: number;
-  readonly slab_free_bytes: number;
-  readonly slab_bytes_max: number;
-  readonly received_frames: number;
-  readonly received_bytes: number;
-  /** Times that the reader let go of the link at a frame of an epoch that is over: what its writer had left in it is dropped. */
-  readonly stale: number;
-  /** Sampled frames by the time from send to receive: entry n counts those under 2ⁿ µs, the last one all others. */
-  readonly latencies_us: readonly number[];
-};
+export type LinkStats = { readonly from: string; readonly to: string; readonly lane: Lane } & LinkWritten & LinkRead;
 
 export type PodStats = {
   readonly model: string;

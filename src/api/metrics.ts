@@ -4,9 +4,9 @@
  * @module
  */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-import { REGION_STATE } from '../fabric/region-table.ts';
 import type { GenerateOptions } from '../options.ts';
 import type { Chunk, Generation, PodStats } from '../results.ts';
+import { fabricMetrics } from './fabric-metrics.ts';
 
 /** Seconds; vLLM's. */
 const TTFT_BUCKETS = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560];
@@ -106,7 +106,7 @@ export function createMetrics(model_name: string, context_length: number): Metri
     };
   };
 
-  const takeOverFabric = fabricMetrics(registers);
+  const takeOverFabric = fabricMetrics(registry);
 
   const takeOver = (stats: PodStats): void => {
     takeOverFabric(stats);
@@ -142,76 +142,4 @@ export function createMetrics(model_name: string, context_length: number): Metri
 function set(target: Counter, value: number): void {
   target.reset();
   target.inc(value);
-}
-
-/**
- * The fabric's figures. Series: 9 for each lane of a link that has carried anything (of w workers 2 + 2w are in daily use, and w² − w lie ready between workers),
- * 5 for each NPU, 6 for memory. A counter of a thread that was started anew begins at 0 again, as Prometheus expects of counters.
- */
-function fabricMetrics(registers: Registry[]): (stats: PodStats) => void {
-  const counter = <Label extends string>(name: string, help: string, labelNames: readonly Label[]) =>
-    new Counter({ name: `minipod:${name}`, help, labelNames, registers });
-  const gauge = <Label extends string>(name: string, help: string, labelNames: readonly Label[]) =>
-    new Gauge({ name: `minipod:${name}`, help, labelNames, registers });
-
-  const regions = gauge('memory_regions', 'Regions of global memory; a worker that was given up may still write in one that is quarantined.', ['state']);
-  const regionBytes = gauge('memory_region_bytes', 'Bytes of the regions of global memory.', ['state']);
-
-  const ofLink = ['from', 'to', 'lane'] as const;
-  const frames = counter('link_frames_total', 'Frames written.', ofLink);
-  const bytes = counter('link_bytes_total', 'Bytes of payload written.', ofLink);
-  const full = counter('link_full_total', 'Payloads that found no room and waited at the writer.', ofLink);
-  const wakes = counter('link_wakes_total', 'Times the reader slept and was woken for this link.', ofLink);
-  const stale = counter('link_stale_total', 'Links let go of at a frame of an epoch that is over.', ofLink);
-  const waiting = gauge('link_waiting', 'Payloads that wait for room.', ofLink);
-  const stalled = gauge('link_stalled_seconds', 'For how long the reader has read nothing while payloads wait.', ofLink);
-  const ringFree = gauge('link_ring_free_bytes', 'Credits: what the ring takes at this moment.', ofLink);
-  const slabFree = gauge('link_slab_free_bytes', 'Credits: what the slab for large payloads takes at this moment.', ofLink);
-
-  const ofNpu = ['npu'] as const;
-  const blocksHeld = gauge('kv_blocks_held', 'KV blocks that the memory holds, those of ended sequences included until the next step.', ofNpu);
-  const blocksHeldMax = gauge('kv_blocks_held_max', 'The most KV blocks that were ever held.', ofNpu);
-  const fieldsWritten = counter('xccl_fields_written_total', "Fields written in peers' metadata.", ofNpu);
-  const fieldsStale = counter('xccl_fields_stale_total', 'Fields dropped since they were written under an epoch that is over.', ofNpu);
-  const refused = counter('xccl_dispatches_refused_total', 'Dispatches refused.', ofNpu);
-
-  const all: readonly { reset(): void }[] = [
-    ...[regions, regionBytes, frames, bytes, full, wakes, stale, waiting, stalled, ringFree, slabFree],
-    ...[blocksHeld, blocksHeldMax, fieldsWritten, fieldsStale, refused],
-  ];
-
-  return ({ memory, fabric, npus }) => {
-    // Links come and go with their threads.
-    for (const metric of all) metric.reset();
-    for (const state of REGION_STATE) {
-      const here = memory.regions.filter((region) => region.state === state);
-      regions.set({ state }, here.length);
-      regionBytes.set(
-        { state },
-        here.reduce((sum, region) => sum + region.bytes, 0),
-      );
-    }
-    for (const link of fabric.links) {
-      if (link.frames + link.received_frames + link.stale + link.full + link.waiting === 0) continue;
-      const { from, to, lane } = link;
-      const labels = { from, to, lane };
-      frames.inc(labels, link.frames);
-      bytes.inc(labels, link.bytes);
-      full.inc(labels, link.full);
-      wakes.inc(labels, link.wakes);
-      stale.inc(labels, link.stale);
-      waiting.set(labels, link.waiting);
-      stalled.set(labels, link.stalled_ms / 1000);
-      ringFree.set(labels, link.ring_free_bytes);
-      slabFree.set(labels, link.slab_free_bytes);
-    }
-    for (const { npu: number, ...npu } of npus) {
-      const labels = { npu: String(number) };
-      blocksHeld.set(labels, npu.kv_blocks_held);
-      blocksHeldMax.set(labels, npu.kv_blocks_held_max);
-      fieldsWritten.inc(labels, npu.fields_written);
-      fieldsStale.inc(labels, npu.fields_stale);
-      refused.inc(labels, npu.dispatches_refused);
-    }
-  };
 }

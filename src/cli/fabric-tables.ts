@@ -93,29 +93,33 @@ const isUsed = ({ frames, received_frames, waiting, full, stale }: LinkStats): b
 
 function npus(look: Look): string[] {
   const before = new Map(look.earlier.npus.map((npu) => [npu.npu, npu]));
-  const grown = (npu: NpuStats, field: 'steps' | 'fields_written'): Cell => roundRate(rate(before.get(npu.npu)?.[field], npu[field], look));
+  type Counted = 'steps' | 'fields_written' | 'dispatches_written' | 'dispatches_served' | 'pulled_bytes';
+  const grown = (npu: NpuStats, field: Counted): number => rate(before.get(npu.npu)?.[field], npu[field], look);
   const columns: Column<NpuStats>[] = [
     ['NPU', ({ npu }) => npu],
     ['WORKER', ({ worker }) => worker],
     ['DIE', ({ die }) => die],
     ['STATE', ({ state }) => state],
-    ['STEPS/S', (npu) => grown(npu, 'steps')],
-    ['FIELDS/S', (npu) => grown(npu, 'fields_written')],
-    ['FIELDS', ({ fields_written }) => fields_written],
-    ['STALE', ({ fields_stale }) => fields_stale],
+    ['STEPS/S', (npu) => roundRate(grown(npu, 'steps'))],
+    ['DISPATCHES/S', (npu) => roundRate(grown(npu, 'dispatches_written'))],
+    ['SERVED/S', (npu) => roundRate(grown(npu, 'dispatches_served'))],
     ['REFUSED', ({ dispatches_refused }) => dispatches_refused],
+    ['PULLED/S', (npu) => bytesText(Math.round(grown(npu, 'pulled_bytes')))],
+    ['FIELDS/S', (npu) => roundRate(grown(npu, 'fields_written'))],
+    ['FIELDS STALE', ({ fields_stale }) => fields_stale],
     ['REPLIES MAX', ({ reply_bytes_max }) => bytesText(reply_bytes_max)],
     ['KV HELD', ({ kv_blocks_held }) => kv_blocks_held],
     ['KV MAX', ({ kv_blocks_held_max }) => kv_blocks_held_max],
     ['KV BLOCKS', ({ kv_blocks }) => kv_blocks],
   ];
-  return table(look.now.npus, columns, 9);
+  return table(look.now.npus, columns, 11);
 }
 
 function threads(look: Look): string[] {
   const before = new Map(look.earlier.fabric.threads.map(({ thread, wakes }) => [thread, wakes]));
   const columns: Column<ThreadStats>[] = [
     ['THREAD', ({ name }) => name],
+    ['STATE', ({ state }) => state],
     ['EPOCH', ({ epoch }) => epoch],
     ['WAKES/S', ({ thread, wakes }) => roundRate(rate(before.get(thread), wakes, look))],
   ];

@@ -58,6 +58,8 @@ export type LinksOptions = {
   readonly now_us?: () => number;
   /** The epoch for which this thread was started; else the one that it has now. */
   readonly epoch?: number;
+  /** By thread: the peers' epochs for which their rings were readied; else those that they have now. */
+  readonly peer_epochs?: readonly number[];
 };
 
 type Pair = { readonly peer: number; readonly control: Outgoing; readonly data: Outgoing };
@@ -103,7 +105,8 @@ export class Links {
     this.#memory = memory;
     this.#rings = rings;
     this.#now_us = options.now_us ?? null;
-    for (const peer of new Set(rings.flatMap(({ from, to }) => (from === thread ? [to] : to === thread ? [from] : [])))) this.attach(peer);
+    for (const peer of new Set(rings.flatMap(({ from, to }) => (from === thread ? [to] : to === thread ? [from] : []))))
+      this.attach(peer, options.peer_epochs?.[peer]);
   }
 
   /** Takes both ends of the pair's rings. `epoch`: the peer's, for which the rings were readied; else the one that it has now. */
@@ -300,6 +303,7 @@ export class Links {
       received_bytes: from?.bytes ?? 0,
       stale: from?.stale ?? 0,
       latencies_us: from?.latencies.toArray() ?? [],
+      latency_us_sum: from?.latencies.sum_us ?? 0,
     };
   }
 }

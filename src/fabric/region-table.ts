@@ -1,7 +1,7 @@
 /**
  * Who owns which region, since which epoch, and whether it may be touched. Written by the control thread, checked by whoever touches.
  *
- *   entry of a region, 8 words:  | state | epoch | …              where it lies and how long it is, is in the memory plan, which every thread has
+ *   entry of a region, 8 words:  | state | epoch | holder | …              where it lies and how long it is, is in the memory plan, which every thread has
  *
  *   held ─▶ quarantined ─▶ free ─▶ held        quarantined: its last owner may still write there (Deno does not stop a terminated thread that runs)
  *
@@ -12,8 +12,8 @@ import { addressText, offsetOf, segmentOf } from './address.ts';
 import type { ControlPage } from './control-page.ts';
 import type { Region } from './memory-plan.ts';
 
-/** `npu`: the NPU that has the die, plus 1; 0: whom the plan names. */
-const ENTRY = { state: 0, epoch: 1, npu: 2 } as const;
+/** `holder`: n + 1, NPU n has it; −n − 1: nobody has it, it is die n's; 0: whom the plan names. */
+const ENTRY = { state: 0, epoch: 1, holder: 2 } as const;
 export const REGION_STATE = ['held', 'free', 'quarantined'] as const;
 export type RegionState = (typeof REGION_STATE)[number];
 export type Access = 'read' | 'write';
@@ -44,14 +44,21 @@ export class RegionTable {
   /** An NPU moves onto the die. */
   setNpu(region: number, npu: number): void {
     const { words, at } = this.#control.regionEntry(region);
-    Atomics.store(words, at + ENTRY.npu, npu + 1);
+    Atomics.store(words, at + ENTRY.holder, npu + 1);
+  }
+
+  /** No NPU has the die any more: it goes by its own name. */
+  setDie(region: number, die: number): void {
+    const { words, at } = this.#control.regionEntry(region);
+    Atomics.store(words, at + ENTRY.holder, -die - 1);
   }
 
   /** Whose it is now. */
   ownerOf(region: number): string {
     const { words, at } = this.#control.regionEntry(region);
-    const npu = Atomics.load(words, at + ENTRY.npu);
-    return npu === 0 ? (this.#regions[region]?.owner ?? 'nobody') : `npu/${npu - 1}`;
+    const holder = Atomics.load(words, at + ENTRY.holder);
+    if (holder === 0) return this.#regions[region]?.owner ?? 'nobody';
+    return holder > 0 ? `npu/${holder - 1}` : `die/${-holder - 1}`;
   }
 
   /** A new owner, or the same one that starts anew. */

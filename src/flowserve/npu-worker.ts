@@ -40,8 +40,8 @@ export type WorkerData = {
   readonly seating: Seating;
   /** Threads whose rings nobody may touch now. */
   readonly lost: readonly number[];
-  /** The epoch that this thread was started for: raised since, it was given up before it began. */
-  readonly epoch: number;
+  /** By thread: the epochs when this thread was started. Its own raised since, it was given up before it began; a peer's, that one was. */
+  readonly epochs: readonly number[];
   /** The same of its dies, in the order of `layouts`. */
   readonly die_epochs: readonly number[];
   /** Of this worker's NPUs, in order, on the dies that they have now. */
@@ -80,7 +80,7 @@ export class NpuWorker {
   #isStalled = false;
   #isStepping = false;
 
-  constructor({ plan, worker, seating, lost, epoch, die_epochs, layouts, memories, module, origin_ms, protocol }: WorkerData) {
+  constructor({ plan, worker, seating, lost, epochs, die_epochs, layouts, memories, module, origin_ms, protocol }: WorkerData) {
     assert(protocol === PROTOCOL_HASH, 'this worker was built from other sources than the pod that started it');
     this.#plan = plan;
     this.#worker = worker;
@@ -91,7 +91,9 @@ export class NpuWorker {
     this.#control = this.#space.control;
     this.#loads = new ExpertLoads(plan, this.#space, this.#directory);
     const clock = monotonicClock(origin_ms);
-    this.#links = new Links(this.#thread, memories[0] as WebAssembly.Memory, plan.rings, this.#control, { now_us: () => clock.now_ms() * 1000, epoch });
+    const now_us = (): number => clock.now_ms() * 1000;
+    const memory = memories[0] as WebAssembly.Memory;
+    this.#links = new Links(this.#thread, memory, plan.rings, this.#control, { now_us, epoch: epochs[this.#thread] as number, peer_epochs: epochs });
     // Spare seats and those in quarantine are nobody; the lost are told of again when they are back.
     for (let thread = CONTROL_THREAD + 1; thread < threadsOf(plan.topology); thread++)
       if (thread !== this.#thread && (lost.includes(thread) || !seating.threads.includes(thread))) this.#links.detach(thread);
@@ -316,7 +318,7 @@ export class NpuWorker {
       case 'PEER_RESTARTED':
         this.#directory.move(message.worker, message);
         this.#refresh(message.worker);
-        this.#links.attach(message.thread);
+        this.#links.attach(message.thread, message.epoch);
         // What this thread answered the successor before it knew where that one sits told nobody.
         this.#control.arrive(message.thread);
         for (const npu of this.#directory.npusOfWorker(message.worker)) for (const program of this.#steps) program.askAgain(npu);
@@ -336,7 +338,7 @@ export class NpuWorker {
   #report(): NpuReport[] {
     return [...this.#programs].map(([npu, { blocks, exchange }]): NpuReport => {
       const { scheduler } = this.#host.contextOf(address('dp-group', npu)) as { scheduler: StepScheduler };
-      const { endpoint, refused, replies } = exchange;
+      const { endpoint, replies } = exchange;
       return {
         npu,
         state: this.#host.stateOf(address('npu', npu)) ?? 'gone',
@@ -353,7 +355,10 @@ export class NpuWorker {
         kv_blocks_held_max: blocks.high_water,
         fields_written: endpoint.counters.writes,
         fields_stale: endpoint.counters.stale,
-        dispatches_refused: refused,
+        dispatches_written: exchange.dispatches,
+        dispatches_served: exchange.served,
+        dispatches_refused: exchange.refused,
+        pulled_bytes: exchange.pulled_bytes,
         reply_bytes_max: replies.high_water,
       };
     });

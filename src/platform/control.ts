@@ -24,7 +24,7 @@ import type { CallerToPod, GenerateCall, PodToCaller, PromptRecord } from '../pr
 import { cancel, drain, npuLost, stopStringFound, submit, taskAddress } from '../protocol/constructors.ts';
 import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
 import type { FrontendMessage, Message } from '../protocol/messages.ts';
-import { type LinkReport, type NpuReport, type ThreadMessage, threadInspect } from '../protocol/threads.ts';
+import { type LinkReport, type NpuReport, type ThreadMessage, type ThreadReport, threadInspect } from '../protocol/threads.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
 import { type Clock, eventLoopTimers, monotonicClock } from '../runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD, Directory, seatsOf, threadsOf } from '../runtime/directory.ts';
@@ -67,9 +67,6 @@ export type ControlStats = {
   readonly unexpected: readonly string[];
   readonly actors: number;
 };
-
-/** A thread's rings and words; `name`: who has them. */
-export type ThreadReport = { readonly thread: number; readonly name: string; readonly epoch: number; readonly wakes: number };
 
 /** An idle control plane looks up this often; while it waits for its workers to start, more often. */
 const SLEEP_MS = 250;
@@ -162,7 +159,7 @@ export class Control {
       launch: (npu) => assert(false, `${npu} does not live on the control thread`),
       onUnexpected: () => {},
     });
-    this.#inspections = new Inspections((worker, query) => {
+    this.#inspections = new Inspections(this.directory, plan.options.kv_blocks, (worker, query) => {
       this.#port.send(this.directory.threadOfWorker(worker), address('worker', worker), CONTROL, threadInspect(query), 'control');
       this.#port.links.flush();
     });
@@ -207,14 +204,15 @@ export class Control {
     const threads = threadsOf(this.#plan.topology);
     const control = this.#port.links.control;
     return {
-      npus: reports.flatMap(({ npus }) => npus).sort((a, b) => a.npu - b.npu),
+      npus: this.#inspections.npus(),
       links: [
         { thread: CONTROL_THREAD, reports: this.#port.links.counters() },
         ...reports.map(({ worker, links }) => ({ thread: this.directory.threadOfWorker(worker), reports: links })),
       ],
       threads: Array.from({ length: threads }, (_, thread) => ({
         thread,
-        name: this.#nameOf(thread),
+        name: this.#nameOf(thread) ?? `thread/${thread}`,
+        state: this.#workers.isQuarantined(thread) ? 'quarantined' : this.#nameOf(thread) === null ? 'free' : 'held',
         epoch: control.epochOf(thread),
         wakes: control.wakes(thread),
       })),
@@ -385,11 +383,11 @@ export class Control {
     return this.#loads.layers.map((layer) => Array.from({ length: experts }, (_, expert) => this.#loads.of(layer, expert)));
   }
 
-  #nameOf(thread: number): string {
+  /** Who has the thread's rings; null: a spare seat, or one in quarantine. */
+  #nameOf(thread: number): string | null {
     if (thread === CALLER_THREAD) return 'caller';
     if (thread === CONTROL_THREAD) return 'control';
     const worker = this.directory.seating.threads.indexOf(thread);
-    if (worker >= 0) return `worker/${worker}`;
-    return this.#workers.isQuarantined(thread) ? `quarantine/${thread}` : `spare/${thread}`;
+    return worker < 0 ? null : `worker/${worker}`;
   }
 }

@@ -1,9 +1,10 @@
 /**
- * Asks all workers for their figures at once, and waits for those that live.
+ * Asks all workers for their figures at once, and waits for those that live. Of those that do not, it keeps what their NPUs said last.
  * @module
  */
 import { MinipodError } from '../protocol/errors.ts';
-import type { ThreadMessage } from '../protocol/threads.ts';
+import type { NpuReport, ThreadMessage } from '../protocol/threads.ts';
+import type { Directory } from '../runtime/directory.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
 
 export type WorkerReport = Extract<ThreadMessage, { type: 'INSPECTED' }>;
@@ -12,12 +13,24 @@ const INSPECT_DEADLINE_MS = 5_000;
 
 type Inspection = { readonly waitsFor: Set<number>; readonly reports: WorkerReport[]; readonly resolve: () => void };
 
+/** What a lost NPU held is free: its requests have failed, and its successor starts with nothing. */
+const HOLDS_NOTHING = { state: 'lost', kv_blocks_used: 0, requests_running: 0, requests_waiting: 0, kv_blocks_held: 0 } as const;
+const COUNTED_NOTHING = {
+  ...{ steps: 0, tokens_prefilled: 0, tokens_decoded: 0, preemptions: 0, kv_blocks_held_max: 0, fields_written: 0, fields_stale: 0 },
+  ...{ dispatches_written: 0, dispatches_served: 0, dispatches_refused: 0, pulled_bytes: 0, reply_bytes_max: 0 },
+} as const;
+
 export class Inspections {
+  readonly #directory: Directory;
+  /** By NPU: what it said last. */
+  readonly #npus: NpuReport[];
   readonly #ask: (worker: number, query: number) => void;
   readonly #open = new Map<number, Inspection>();
   #query = 0;
 
-  constructor(ask: (worker: number, query: number) => void) {
+  constructor(directory: Directory, kv_blocks: number, ask: (worker: number, query: number) => void) {
+    this.#directory = directory;
+    this.#npus = Array.from({ length: directory.topology.npus }, (_, npu) => ({ npu, kv_blocks, die: npu, ...HOLDS_NOTHING, ...COUNTED_NOTHING }));
     this.#ask = ask;
   }
 
@@ -38,13 +51,20 @@ export class Inspections {
 
   answered(report: WorkerReport): void {
     const inspection = this.#open.get(report.query);
+    for (const npu of report.npus) this.#npus[npu.npu] = npu;
     if (inspection === undefined) return;
     inspection.reports.push(report);
     this.#settle(inspection, report.worker);
   }
 
+  /** Of all NPUs, in order: as it was after the last inspection, `lost` where none has reported since its worker was lost. */
+  npus(): NpuReport[] {
+    return this.#npus.map((npu) => (npu.state === HOLDS_NOTHING.state ? { ...npu, die: this.#directory.dieOfNpu(npu.npu) } : npu));
+  }
+
   /** A worker that died answers nothing any more. */
   lost(worker: number): void {
+    for (const npu of this.#directory.npusOfWorker(worker)) this.#npus[npu] = { ...(this.#npus[npu] as NpuReport), ...HOLDS_NOTHING };
     for (const inspection of this.#open.values()) this.#settle(inspection, worker);
   }
 

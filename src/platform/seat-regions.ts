@@ -19,7 +19,10 @@ export class SeatRegions {
   }
 
   mark(seat: Seat, state: RegionState): void {
-    for (const region of this.#of(seat)) this.#space.table.setState(region, state);
+    for (const [index, region] of this.#of(seat).entries()) {
+      this.#space.table.setState(region, state);
+      if (state !== 'held') this.#space.table.setDie(region, seat.dies[index] as number);
+    }
   }
 
   /** From now on nothing counts that was written or is meant for them, nor what their dies say. */

@@ -21,7 +21,7 @@ import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protoc
 import { threadPeerLost, threadPeerRestarted } from '../protocol/threads.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import type { Cancel, Clock, Timers } from '../runtime/clock.ts';
-import { type Directory, type Seat, seatsOf } from '../runtime/directory.ts';
+import { type Directory, type Seat, seatsOf, threadsOf } from '../runtime/directory.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
 import type { MessagePort } from '../runtime/message-port.ts';
 import { threadOptions } from '../runtime/thread-entry.ts';
@@ -141,7 +141,8 @@ export class Workers {
     thread.cancel();
     thread.state = 'running';
     const { seat, isRestart } = thread;
-    if (isRestart) for (const peer of this.#survivors(worker)) this.#tell(peer, threadPeerRestarted(worker, seat.thread, seat.dies));
+    const epoch = this.#space.control.epochOf(seat.thread);
+    if (isRestart) for (const peer of this.#survivors(worker)) this.#tell(peer, threadPeerRestarted(worker, seat.thread, epoch, seat.dies));
     for (const [lost, { state }] of this.#threads.entries()) if (state === 'lost') this.#tell(worker, threadPeerLost(lost));
   }
 
@@ -231,7 +232,7 @@ export class Workers {
       worker,
       seating: this.#ports.directory.seating,
       lost: this.#threads.flatMap(({ state, seat: { thread } }) => (state === 'lost' ? [thread] : [])),
-      epoch: control.epochOf(seat.thread),
+      epochs: Array.from({ length: threadsOf(this.#plan.topology) }, (_, thread) => control.epochOf(thread)),
       die_epochs: seat.dies.map((die) => control.epochOfDie(die)),
       layouts,
       memories: this.#space.memories,

@@ -19,29 +19,31 @@ export type NpuReport = {
   /** Fields that it wrote in its peers' metadata, and those of its own that were of an epoch that is over. */
   readonly fields_written: number;
   readonly fields_stale: number;
-  /** Dispatches refused, since their tables led out of the asker's area. */
+  /** Dispatches to its peers; those of its peers that it answered with rows, and that it refused, since their tables led out of the asker's area. */
+  readonly dispatches_written: number;
+  readonly dispatches_served: number;
   readonly dispatches_refused: number;
+  /** Rows that it took from its peers' areas, as an expert NPU those to compute with, as an asker those of its answers. */
+  readonly pulled_bytes: number;
   /** Of its reply area: the most that ever waited to be taken. */
   readonly reply_bytes_max: number;
 };
 
 export type Lane = 'control' | 'data';
 
-/** A thread's view of one of its links. Keys in this order: it has a fixed structure (wire.ts). */
-export type LinkReport = {
-  readonly peer: number;
-  readonly lane: Lane;
+/** What the writer of a ring counts. */
+export type LinkWritten = {
   /** Frames written to the ring, and the bytes of their payloads. A payload in parts is several frames. */
   readonly frames: number;
   readonly bytes: number;
   /** Payloads that found no room and went to the outbox. */
   readonly full: number;
-  /** Times that the peer slept and was woken for this link. */
+  /** Times that the reader slept and was woken for this link. */
   readonly wakes: number;
   /** Payloads in the outbox now, and their bytes. */
   readonly waiting: number;
   readonly waiting_bytes: number;
-  /** For how long the peer has read nothing although published frames are unread or payloads wait; counted from the first look that saw it. */
+  /** For how long the reader has read nothing although published frames are unread or payloads wait; counted from the first look that saw it. */
   readonly stalled_ms: number;
   /** Credits: what ring and slab take at this moment. */
   readonly ring_free_bytes: number;
@@ -49,12 +51,33 @@ export type LinkReport = {
   /** Of the slab: taken now, and the most that ever was. */
   readonly slab_bytes: number;
   readonly slab_bytes_max: number;
-  /** From the peer: frames handed out or gathered, their bytes, and those that came under an epoch that is over. After one of these no more is read. */
+};
+
+/** What the reader of a ring counts. */
+export type LinkRead = {
+  /** Frames handed out or gathered, and their bytes. */
   readonly received_frames: number;
   readonly received_bytes: number;
+  /** Times that it let go of the ring at a frame of an epoch that is over: what its writer had left in it is dropped. */
   readonly stale: number;
-  /** Sampled frames from the peer by the time from send to receive: entry n counts those under 2ⁿ µs, the last one all others. */
+  /** Sampled frames by the time from send to receive: entry n counts those under 2ⁿ µs, the last one all others. */
   readonly latencies_us: readonly number[];
+  /** The sum of the same times. */
+  readonly latency_us_sum: number;
+};
+
+/** A thread's view of one of its links: the ring to the peer, which it writes, and the one from it, which it reads. Keys in this order (wire.ts). */
+export type LinkReport = { readonly peer: number; readonly lane: Lane } & LinkWritten & LinkRead;
+
+/** Who has a thread's rings: `caller`, `control`, `worker/0`; `thread/4`: no worker, as `die/4` is memory that no NPU has. */
+export type ThreadReport = {
+  readonly thread: number;
+  readonly name: string;
+  /** `quarantined`: a worker that was given up may still write its rings; `free`: a spare one. */
+  readonly state: 'held' | 'free' | 'quarantined';
+  readonly epoch: number;
+  /** Times it slept and was woken. */
+  readonly wakes: number;
 };
 
 export type ThreadMessage =
@@ -62,8 +85,8 @@ export type ThreadMessage =
   | { readonly type: 'PEER_LOST'; readonly worker: number }
   /** The sender has let go of the lost worker's rings. */
   | { readonly type: 'PEER_DETACHED'; readonly worker: number }
-  /** Its successor runs, on this thread's rings and these dies. */
-  | { readonly type: 'PEER_RESTARTED'; readonly worker: number; readonly thread: number; readonly dies: readonly number[] }
+  /** Its successor runs, on this thread's rings and these dies. `epoch`: the thread's as its successor, which may be raised before this is read. */
+  | { readonly type: 'PEER_RESTARTED'; readonly worker: number; readonly thread: number; readonly epoch: number; readonly dies: readonly number[] }
   | { readonly type: 'INSPECT'; readonly query: number }
   | {
       readonly type: 'INSPECTED';
@@ -78,10 +101,11 @@ export type ThreadMessage =
 export const threadStarted = (worker: number): ThreadMessage => ({ type: 'THREAD_STARTED', worker });
 export const threadPeerLost = (worker: number): ThreadMessage => ({ type: 'PEER_LOST', worker });
 export const threadPeerDetached = (lost: number): ThreadMessage => ({ type: 'PEER_DETACHED', worker: lost });
-export const threadPeerRestarted = (worker: number, thread: number, dies: readonly number[]): ThreadMessage => ({
+export const threadPeerRestarted = (worker: number, thread: number, epoch: number, dies: readonly number[]): ThreadMessage => ({
   type: 'PEER_RESTARTED',
   worker,
   thread,
+  epoch,
   dies,
 });
 export const threadInspect = (query: number): ThreadMessage => ({ type: 'INSPECT', query });

@@ -43,7 +43,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'npu'], // NPU_READY
   // threads
   ['type', 'worker'], // THREAD_STARTED, PEER_LOST, PEER_DETACHED
-  ['type', 'worker', 'thread', 'dies'], // PEER_RESTARTED
+  ['type', 'worker', 'thread', 'epoch', 'dies'], // PEER_RESTARTED
   ['type', 'query'], // INSPECT
   ['type', 'query', 'worker', 'npus', 'links', 'unexpected'], // INSPECTED
   [
@@ -62,7 +62,10 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'kv_blocks_held_max',
     'fields_written',
     'fields_stale',
+    'dispatches_written',
+    'dispatches_served',
     'dispatches_refused',
+    'pulled_bytes',
     'reply_bytes_max',
   ],
   [
@@ -83,6 +86,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'received_bytes',
     'stale',
     'latencies_us',
+    'latency_us_sum',
   ],
   ['type', 'tokens'], // TOKENS
   // caller ↔ pod

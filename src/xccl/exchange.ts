@@ -47,8 +47,12 @@ export class Exchange {
   /** Where the next look for requests begins: nobody is served twice before the others had their turn. */
   #turn = 0;
   #isStalled = false;
-  /** Requests whose tables led out of their source's area. */
+  /** Since this end was made: requests to peers; peers' requests answered with rows; those whose tables led out of their source's area. */
+  dispatches = 0;
+  served = 0;
   refused = 0;
+  /** Rows taken from peers' areas: of requests, to compute with, and of answers. */
+  #pulledRows = 0;
 
   /** `rowBytes`: of one activation row. Rows begin the dispatch area. */
   constructor(endpoint: Endpoint, rowBytes: number) {
@@ -62,6 +66,10 @@ export class Exchange {
     return this.#isStalled;
   }
 
+  get pulled_bytes(): number {
+    return this.#pulledRows * this.#rowBytes;
+  }
+
   get replies(): ReplyArea {
     return this.#replies;
   }
@@ -69,6 +77,7 @@ export class Exchange {
   /** Asks a peer; tables and rows lie in this die's dispatch area. Returns the event that its answer will name. */
   dispatch(peer: number, { layer, segments, segmentsAddress, pairRowsAddress }: Dispatch): number {
     const { dispatch } = this.endpoint.areas;
+    this.dispatches++;
     return this.endpoint.write(peer, CHANNEL.dispatch, layer, segments, segmentsAddress - dispatch, pairRowsAddress - dispatch, 0);
   }
 
@@ -88,6 +97,7 @@ export class Exchange {
       if (offset + bytes > reply_bytes)
         throw new MinipodError('memory_fault', `die ${peer} answered with ${bytes} bytes at ${offset} of its reply area of ${reply_bytes}`);
       endpoint.space.copy(target, reply + offset, bytes);
+      this.#pulledRows += pairs;
     }
     // Given up while the copy ran: its successor is asked again.
     if (!endpoint.isStill(peer, CHANNEL.combine, combine)) return 'pending';
@@ -119,6 +129,10 @@ export class Exchange {
 
   /** Tells the source that its answer lies ready, or that it failed. */
   answer({ source, event, replyOffset, pairs }: Request, isComputed: boolean): void {
+    if (isComputed) {
+      this.served++;
+      this.#pulledRows += pairs;
+    }
     this.endpoint.write(source, CHANNEL.combine, event, replyOffset, pairs, isComputed ? STATUS.computed : STATUS.failed, 0);
   }
 

@@ -6,7 +6,19 @@
 import { type GenerateOptions, generateOptionsSchema, type Prompt, parseOptions, type ResolvedGenerateOptions } from '../../src/options.ts';
 import type { ModelInfo, Pod } from '../../src/pod.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
-import type { Chunk, Completion, CompletionChoice, Generation, LinkStats, PodStats, PromptInfo, RegionStats, RequestTimes, Usage } from '../../src/results.ts';
+import type {
+  Chunk,
+  Completion,
+  CompletionChoice,
+  Generation,
+  LinkStats,
+  PodStats,
+  PromptInfo,
+  RegionStats,
+  RequestTimes,
+  ThreadStats,
+  Usage,
+} from '../../src/results.ts';
 import { BOS, bytesOf, Choice, hash, logprobOf, VOCAB_SIZE } from './fake-choice.ts';
 
 export type Faults = {
@@ -24,17 +36,33 @@ const encoder = new TextEncoder();
 const REGIONS: readonly RegionStats[] = [
   { owner: 'pod', kind: 'control', base: 0, bytes: 100, state: 'held', epoch: 1 },
   { owner: 'npu/0', kind: 'hbm', base: 100, bytes: 600, state: 'held', epoch: 2 },
-  { owner: 'spare/0', kind: 'hbm', base: 700, bytes: 300, state: 'quarantined', epoch: 1 },
+  { owner: 'die/1', kind: 'hbm', base: 700, bytes: 300, state: 'quarantined', epoch: 1 },
+];
+
+const THREADS: readonly ThreadStats[] = [
+  { thread: 0, name: 'caller', state: 'held', epoch: 1, wakes: 5 },
+  { thread: 3, name: 'thread/3', state: 'quarantined', epoch: 2, wakes: 0 },
 ];
 
 const SILENT_LINK: LinkStats = {
   ...{ from: 'caller', to: 'control', lane: 'control', frames: 0, bytes: 0, full: 0, wakes: 0, waiting: 0, waiting_bytes: 0, stalled_ms: 0 },
-  ...{ ring_free_bytes: 64, slab_free_bytes: 0, slab_bytes_max: 0, received_frames: 0, received_bytes: 0, stale: 0, latencies_us: [] },
+  ...{
+    ring_free_bytes: 64,
+    slab_free_bytes: 0,
+    slab_bytes: 0,
+    slab_bytes_max: 0,
+    received_frames: 0,
+    received_bytes: 0,
+    stale: 0,
+    latencies_us: [],
+    latency_us_sum: 0,
+  },
 };
+const RECEIVED = { received_frames: 6, received_bytes: 80, stale: 3, latencies_us: [0, 2, 3, 1], latency_us_sum: 14 };
 /** One that has carried something, and one that has not. */
 const LINKS: readonly LinkStats[] = [
   SILENT_LINK,
-  { ...SILENT_LINK, lane: 'data', frames: 7, bytes: 90, full: 2, wakes: 5, waiting: 1, stalled_ms: 1_500, slab_free_bytes: 32, stale: 3 },
+  { ...SILENT_LINK, lane: 'data', frames: 7, bytes: 90, full: 2, wakes: 5, waiting: 1, stalled_ms: 1_500, slab_free_bytes: 32, ...RECEIVED },
 ];
 
 export class FakePod implements Pod {
@@ -129,14 +157,17 @@ export class FakePod implements Pod {
           kv_blocks_held_max: 3,
           fields_written: 40,
           fields_stale: 1,
+          dispatches_written: 21,
+          dispatches_served: 19,
           dispatches_refused: 4,
-          reply_bytes_max: 0,
+          pulled_bytes: 5_120,
+          reply_bytes_max: 768,
           hbm_bytes: 0,
         },
       ],
       expert_loads: [],
       memory: { total_bytes: 1_000, regions: REGIONS },
-      fabric: { links: LINKS, threads: [{ thread: 0, name: 'caller', epoch: 1, wakes: 5 }] },
+      fabric: { links: LINKS, threads: THREADS },
       unexpected_messages: [],
     };
   }

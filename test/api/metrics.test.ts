@@ -112,6 +112,8 @@ describe('metrics', () => {
       'minipod:memory_region_bytes{state="quarantined",…} 300',
       `minipod:link_frames_total{${link},…} 7`,
       `minipod:link_bytes_total{${link},…} 90`,
+      `minipod:link_received_frames_total{${link},…} 6`,
+      `minipod:link_received_bytes_total{${link},…} 80`,
       `minipod:link_full_total{${link},…} 2`,
       `minipod:link_wakes_total{${link},…} 5`,
       `minipod:link_stale_total{${link},…} 3`,
@@ -119,19 +121,34 @@ describe('metrics', () => {
       `minipod:link_stalled_seconds{${link},…} 1.5`,
       `minipod:link_ring_free_bytes{${link},…} 64`,
       `minipod:link_slab_free_bytes{${link},…} 32`,
+      // The samples as the pod has counted them: none under 1 µs, 2 under 2 µs, 3 more under 4 µs, 1 above.
+      `minipod:link_latency_seconds_bucket{le="0.000001",${link},…} 0`,
+      `minipod:link_latency_seconds_bucket{le="0.000002",${link},…} 2`,
+      `minipod:link_latency_seconds_bucket{le="0.000004",${link},…} 5`,
+      `minipod:link_latency_seconds_bucket{le="+Inf",${link},…} 6`,
+      `minipod:link_latency_seconds_sum{${link},…} 0.000014`,
+      `minipod:link_latency_seconds_count{${link},…} 6`,
+      'minipod:npu_lost{npu="0",…} 0',
       'minipod:kv_blocks_held{npu="0",…} 2',
       'minipod:kv_blocks_held_max{npu="0",…} 3',
       'minipod:xccl_fields_written_total{npu="0",…} 40',
       'minipod:xccl_fields_stale_total{npu="0",…} 1',
+      'minipod:xccl_dispatches_written_total{npu="0",…} 21',
+      'minipod:xccl_dispatches_served_total{npu="0",…} 19',
       'minipod:xccl_dispatches_refused_total{npu="0",…} 4',
+      'minipod:xccl_pulled_bytes_total{npu="0",…} 5120',
+      'minipod:xccl_reply_bytes_max{npu="0",…} 768',
     ]);
+    expect(types.get('minipod:link_latency_seconds')).toBe('histogram');
     for (const [name, type] of types) expect([name, type === 'counter']).toEqual([name, name.endsWith('_total')]);
   });
 
   it('should count no link twice when scraped again', async () => {
     const app = createApp(new FakePod());
     const [, again] = [await scrape(app), await scrape(app)];
-    expect(again.series.get('minipod:link_frames_total{from="caller",to="control",lane="data",model_name="fake"}')).toBe(7);
+    const labels = 'from="caller",to="control",lane="data",model_name="fake"';
+    for (const [name, value] of Object.entries({ frames_total: 7, received_frames_total: 6, latency_seconds_count: 6 }))
+      expect([name, again.series.get(`minipod:link_${name}{${labels}}`)]).toEqual([name, value]);
   });
 
   it('should answer 503 when the pod is closed', async () => {

@@ -42,8 +42,13 @@ describe('minipod fabric', () => {
       ['0', '0'],
       ['1', '1'],
     ]);
-    for (const npu of tableOf(stdout, 'NPU')) expect(Number(npu['FIELDS/S'])).toBeGreaterThan(0);
-    expect(tableOf(stdout, 'THREAD').map(({ THREAD }) => THREAD)).toEqual(['caller', 'control', 'worker/0', 'worker/1']);
+    for (const npu of tableOf(stdout, 'NPU')) {
+      for (const rate of ['FIELDS/S', 'DISPATCHES/S', 'SERVED/S']) expect([rate, Number(npu[rate]) > 0]).toEqual([rate, true]);
+      expect(npu).toMatchObject({ 'PULLED/S': expect.stringMatching(/^[\d.]+ [KM]?i?B$/), REFUSED: '0', 'FIELDS STALE': '0' });
+    }
+    expect(tableOf(stdout, 'THREAD').map(({ THREAD, STATE }) => [THREAD, STATE])).toEqual(
+      ['caller', 'control', 'worker/0', 'worker/1'].map((name) => [name, 'held']),
+    );
 
     const regions = tableOf(stdout, 'REGION');
     expect(regions.map(({ REGION, KIND }) => `${REGION} ${KIND}`.trim())).toEqual(['pod control', 'pod rings', 'npu/0 hbm', 'npu/1 hbm', 'sum']);
@@ -125,12 +130,28 @@ describe('the tables of minipod fabric', () => {
     expect(framesPerSecond(framesBefore(1_000))).toBe('3.5');
   });
 
+  it('should go on showing an NPU that is lost, and count from 0 what its successor counts', async () => {
+    const now = { ...(await new FakePod().stats()), uptime_seconds: 12 };
+    const npuOf = (state: string, dispatches_written: number) =>
+      tableOf(
+        fabricLines({
+          earlier: { ...now, uptime_seconds: 10 },
+          now: { ...now, npus: now.npus.map((npu) => ({ ...npu, state, dispatches_written })) },
+          memory_bytes: undefined,
+        }).join('\n'),
+        'NPU',
+      )[0];
+    expect(npuOf('lost', 21)).toMatchObject({ STATE: 'lost', 'DISPATCHES/S': '0' });
+    expect(npuOf('busy', 9)).toMatchObject({ STATE: 'busy', 'DISPATCHES/S': '4.5' });
+  });
+
   it('should name links that wait, and memory in quarantine', async () => {
     const now = await new FakePod().stats();
     const shown = fabricLines({ earlier: now, now, memory_bytes: 4_000 }).join('\n');
     expect(tableOf(shown, 'LINK')).toMatchObject([{ LINK: 'caller → control', LANE: 'data', WAITING: '1', FULL: '2', STALE: '3', STALLED: '1500 ms' }]);
     expect(shown).toContain('Links that have carried nothing: 1.');
-    expect(tableOf(shown, 'REGION')[2]).toMatchObject({ REGION: 'spare/0', STATE: 'quarantined', BYTES: '300 B' });
+    expect(tableOf(shown, 'REGION')[2]).toMatchObject({ REGION: 'die/1', STATE: 'quarantined', BYTES: '300 B' });
+    expect(tableOf(shown, 'THREAD')[1]).toMatchObject({ THREAD: 'thread/3', STATE: 'quarantined' });
     expect(shown).toMatch(/Regions: held 700 B, quarantined 300 B\. Segments: 1, 1000 B in all\. Free: 2\.93 KiB of 3\.91 KiB granted\.$/);
   });
 });

@@ -4,6 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { ControlPage } from '../../src/fabric/control-page.ts';
 import { Links, type LinksOptions } from '../../src/fabric/links.ts';
 import { EXTENT } from '../../src/fabric/ring-layout.ts';
+import { type ThreadMessage, threadPeerRestarted } from '../../src/protocol/threads.ts';
+import { Codec } from '../../src/protocol/wire.ts';
 import { CONTROL_AT, frame, payloadOf, twoThreads } from './two-threads.ts';
 
 /** The rings lie in the first segment, epochs and stop words in all of them. */
@@ -108,15 +110,34 @@ describe.each([2, 5])('over %i segments, a thread whose epoch was raised', (segm
     );
   });
 
-  it('is not taken for its successor by a peer that attaches late, if that says for whom', () => {
+  it('is not taken for its successor by a peer that reads of it late: the notice says for which one it is', () => {
     const { linksOf, control, rings, memory } = twoThreadsOver(segments, 1_024);
     const a = linksOf(0);
     a.detach(1);
-    const epoch = control.epochOf(1);
+    const codec = new Codec();
+    const notice = codec.encode(threadPeerRestarted(0, 1, control.epochOf(1), [0]));
     control.raiseEpoch(1);
-    a.attach(1, epoch);
-    for (const { offset } of rings) Atomics.store(new Int32Array(memory.buffer, offset), 0, 4_711);
+    for (const { offset } of rings) {
+      new Int32Array(memory.buffer, offset).fill(99, 64, 80);
+      Atomics.store(new Int32Array(memory.buffer, offset), 0, 64);
+    }
+    const { thread, epoch } = codec.decode(notice) as Extract<ThreadMessage, { type: 'PEER_RESTARTED' }>;
+    a.attach(thread, epoch);
     expect([takeTurn(a), a.hasInbound()]).toEqual([[], false]);
+  });
+
+  it('is not taken for its successor by one that starts late either: that knows the epochs of when it was started', () => {
+    const { linksOf, control, rings, memory } = twoThreadsOver(segments, 1_024);
+    const peer_epochs = [control.epochOf(0), control.epochOf(1)];
+    control.raiseEpoch(1);
+    for (const { offset } of rings) {
+      new Int32Array(memory.buffer, offset).fill(99, 64, 80);
+      Atomics.store(new Int32Array(memory.buffer, offset), 0, 64);
+    }
+    const a = linksOf(0, { peer_epochs });
+    expect([takeTurn(a), a.hasInbound()]).toEqual([[], false]);
+    // Without them it takes the rubbish for a defect of one that counts, and dies of it.
+    expect(() => takeTurn(linksOf(0))).toThrow(/the ring is corrupt/);
   });
 
   it('is told apart from one that still counts, whose rubbish is a defect', () => {

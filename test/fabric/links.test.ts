@@ -267,7 +267,7 @@ describe('counters', () => {
     const { linksOf } = twoThreads(1_024);
     const [a] = [linksOf(0), linksOf(1)];
     expect(Object.keys(a.counters()[0] ?? {}).join(' ')).toBe(
-      'peer lane frames bytes full wakes waiting waiting_bytes stalled_ms ring_free_bytes slab_free_bytes slab_bytes slab_bytes_max received_frames received_bytes stale latencies_us',
+      'peer lane frames bytes full wakes waiting waiting_bytes stalled_ms ring_free_bytes slab_free_bytes slab_bytes slab_bytes_max received_frames received_bytes stale latencies_us latency_us_sum',
     );
   });
 
@@ -292,5 +292,6 @@ describe('counters', () => {
       [14, 1],
       [23, 1],
     ]);
+    expect(dataOf(b)?.latency_us_sum).toBe(1 + 3 + 700 + 9_000 + 5e6);
   });
 });

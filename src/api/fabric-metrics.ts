@@ -1,0 +1,125 @@
+/**
+ * The fabric's figures as Prometheus metrics, `minipod:…`: taken over from the pod's own counts at the moment of the scrape.
+ * @module
+ */
+import { Counter, Gauge, type Histogram, type Registry } from 'prom-client';
+import { REGION_STATE } from '../fabric/region-table.ts';
+import type { PodStats } from '../results.ts';
+
+type Labels = Readonly<Record<string, string>>;
+
+/** A histogram that somebody else has counted: prom-client's own takes single observations only. */
+function countedHistogram(registry: Registry, name: string, help: string) {
+  type Value = { readonly metricName: string; readonly labels: Labels; readonly value: number };
+  let values: Value[] = [];
+  const metric = { name, get: async () => ({ name, help, type: 'histogram', values }) };
+  // The registry asks no more of a metric than its name and its values.
+  registry.registerMetric(metric as unknown as Histogram);
+  return {
+    reset() {
+      values = [];
+    },
+    /** `counts`: by bucket, the last one above all bounds. `sum`: of what was observed. */
+    set(labels: Labels, bounds: readonly number[], counts: readonly number[], sum: number) {
+      let count = 0;
+      for (const [bucket, observed] of counts.entries()) {
+        count += observed;
+        values.push({ metricName: `${name}_bucket`, labels: { le: String(bounds[bucket] ?? '+Inf'), ...labels }, value: count });
+      }
+      values.push({ metricName: `${name}_sum`, labels, value: sum }, { metricName: `${name}_count`, labels, value: count });
+    },
+  };
+}
+
+/**
+ * Series: 37 for each lane of a link that has carried anything (of w workers 2 + 2w are in daily use, and w² − w lie ready between workers), 10 for each NPU,
+ * 6 for memory. A counter of a thread that was started anew begins at 0 again, as Prometheus expects of counters.
+ */
+export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
+  const registers = [registry];
+  const counter = <Label extends string>(name: string, help: string, labelNames: readonly Label[]) =>
+    new Counter({ name: `minipod:${name}`, help, labelNames, registers });
+  const gauge = <Label extends string>(name: string, help: string, labelNames: readonly Label[]) =>
+    new Gauge({ name: `minipod:${name}`, help, labelNames, registers });
+
+  const regions = gauge('memory_regions', 'Regions of global memory; a worker that was given up may still write in one that is quarantined.', ['state']);
+  const regionBytes = gauge('memory_region_bytes', 'Bytes of the regions of global memory.', ['state']);
+
+  const ofLink = ['from', 'to', 'lane'] as const;
+  const frames = counter('link_frames_total', 'Frames written.', ofLink);
+  const bytes = counter('link_bytes_total', 'Bytes of payload written.', ofLink);
+  const received = counter('link_received_frames_total', 'Frames read.', ofLink);
+  const receivedBytes = counter('link_received_bytes_total', 'Bytes of payload read.', ofLink);
+  const full = counter('link_full_total', 'Payloads that found no room and waited at the writer.', ofLink);
+  const wakes = counter('link_wakes_total', 'Times the reader slept and was woken for this link.', ofLink);
+  const stale = counter('link_stale_total', 'Links let go of at a frame of an epoch that is over.', ofLink);
+  const waiting = gauge('link_waiting', 'Payloads that wait for room.', ofLink);
+  const stalled = gauge('link_stalled_seconds', 'For how long the reader has read nothing while payloads wait.', ofLink);
+  const ringFree = gauge('link_ring_free_bytes', 'Credits: what the ring takes at this moment.', ofLink);
+  const slabFree = gauge('link_slab_free_bytes', 'Credits: what the slab for large payloads takes at this moment.', ofLink);
+  const latency = countedHistogram(registry, 'minipod:link_latency_seconds', 'From send to receive, of one frame in 64.');
+
+  const ofNpu = ['npu'] as const;
+  const lost = gauge('npu_lost', '1: its worker is lost and no successor has reported yet, or it is reset after a step that failed.', ofNpu);
+  const blocksHeld = gauge('kv_blocks_held', 'KV blocks that the memory holds, those of ended sequences included until the next step.', ofNpu);
+  const blocksHeldMax = gauge('kv_blocks_held_max', 'The most KV blocks that were ever held.', ofNpu);
+  const fieldsWritten = counter('xccl_fields_written_total', "Fields written in peers' metadata.", ofNpu);
+  const fieldsStale = counter('xccl_fields_stale_total', 'Fields dropped since they were written under an epoch that is over.', ofNpu);
+  const dispatched = counter('xccl_dispatches_written_total', 'Dispatches to peers.', ofNpu);
+  const served = counter('xccl_dispatches_served_total', "Peers' dispatches answered with rows.", ofNpu);
+  const refused = counter('xccl_dispatches_refused_total', "Peers' dispatches refused, since their tables led out of the asker's area.", ofNpu);
+  const pulled = counter('xccl_pulled_bytes_total', "Rows taken from peers' areas: of dispatches, to compute with, and of answers.", ofNpu);
+  const repliesMax = gauge('xccl_reply_bytes_max', 'The most bytes of answers that ever waited in the reply area to be taken.', ofNpu);
+
+  const all: readonly { reset(): void }[] = [
+    ...[regions, regionBytes, frames, bytes, received, receivedBytes, full, wakes, stale, waiting, stalled, ringFree, slabFree, latency],
+    ...[lost, blocksHeld, blocksHeldMax, fieldsWritten, fieldsStale, dispatched, served, refused, pulled, repliesMax],
+  ];
+
+  return ({ memory, fabric, npus }) => {
+    // Links come and go with their threads.
+    for (const metric of all) metric.reset();
+    for (const state of REGION_STATE) {
+      const here = memory.regions.filter((region) => region.state === state);
+      regions.set({ state }, here.length);
+      regionBytes.set(
+        { state },
+        here.reduce((sum, region) => sum + region.bytes, 0),
+      );
+    }
+    for (const link of fabric.links) {
+      if (link.frames + link.received_frames + link.stale + link.full + link.waiting === 0) continue;
+      const { from, to, lane } = link;
+      const labels = { from, to, lane };
+      frames.inc(labels, link.frames);
+      bytes.inc(labels, link.bytes);
+      received.inc(labels, link.received_frames);
+      receivedBytes.inc(labels, link.received_bytes);
+      // Empty: nobody reads it now, the reader is lost.
+      if (link.latencies_us.length > 0) latency.set(labels, latencyBounds(link.latencies_us), link.latencies_us, link.latency_us_sum / 1e6);
+      full.inc(labels, link.full);
+      wakes.inc(labels, link.wakes);
+      stale.inc(labels, link.stale);
+      waiting.set(labels, link.waiting);
+      stalled.set(labels, link.stalled_ms / 1000);
+      ringFree.set(labels, link.ring_free_bytes);
+      slabFree.set(labels, link.slab_free_bytes);
+    }
+    for (const { npu: number, ...npu } of npus) {
+      const labels = { npu: String(number) };
+      lost.set(labels, npu.state === 'lost' ? 1 : 0);
+      blocksHeld.set(labels, npu.kv_blocks_held);
+      blocksHeldMax.set(labels, npu.kv_blocks_held_max);
+      fieldsWritten.inc(labels, npu.fields_written);
+      fieldsStale.inc(labels, npu.fields_stale);
+      dispatched.inc(labels, npu.dispatches_written);
+      served.inc(labels, npu.dispatches_served);
+      refused.inc(labels, npu.dispatches_refused);
+      pulled.inc(labels, npu.pulled_bytes);
+      repliesMax.set(labels, npu.reply_bytes_max);
+    }
+  };
+}
+
+/** Seconds: entry n of the counts is of those under 2ⁿ µs, the last one of all others. */
+const latencyBounds = (counts: readonly number[]): number[] => counts.slice(0, -1).map((_, power) => 2 ** power / 1e6);
