@@ -6,8 +6,9 @@
 import { offsetOf } from '../src/fabric/address.ts';
 import { AddressSpace } from '../src/fabric/address-space.ts';
 import { allocateSegments } from '../src/fabric/memory-plan.ts';
+import type { Span } from '../src/flowserve/arithmetic.ts';
 import { ExpertBatches } from '../src/flowserve/expert-batches.ts';
-import { Forward, type Span } from '../src/flowserve/forward.ts';
+import { Forward } from '../src/flowserve/forward.ts';
 import { WeightLoader } from '../src/flowserve/load-weights.ts';
 import { planPod } from '../src/flowserve/pod-plan.ts';
 import { openCheckpoint } from '../src/model/checkpoint.ts';

@@ -7,13 +7,13 @@ import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Dispatch } from '../xccl/exchange.ts';
-import type { Forward } from './forward.ts';
+import type { Arithmetic } from './arithmetic.ts';
 
 /** The part of a step's pairs that goes to one NPU. */
 export type Share = { readonly npu: number; readonly firstSegment: number; readonly segments: number; readonly firstPair: number; readonly pairs: number };
 
 export class ExpertBatches {
-  readonly #forward: Forward;
+  readonly #forward: Arithmetic;
   readonly #space: AddressSpace;
   readonly #npus: number;
   readonly #words: Int32Array;
@@ -21,7 +21,7 @@ export class ExpertBatches {
   readonly #order: readonly number[];
   readonly #start: Int32Array;
 
-  constructor(forward: Forward, space: AddressSpace, npus: number) {
+  constructor(forward: Arithmetic, space: AddressSpace, npus: number) {
     this.#forward = forward;
     this.#space = space;
     this.#npus = npus;
@@ -42,6 +42,7 @@ export class ExpertBatches {
     start.fill(0);
     for (let pair = 0; pair < pairs; pair++) (start[words[chosen + pair] as number] as number)++;
     const shares: Share[] = [];
+    let share: { -readonly [field in keyof Share]: Share[field] } | null = null;
     let segment = 0;
     let next = 0;
     for (const expert of this.#order) {
@@ -49,9 +50,12 @@ export class ExpertBatches {
       start[expert] = next;
       if (count === 0) continue;
       const npu = npuOfExpert(expert, this.#npus);
-      const share = shares.at(-1);
-      if (share?.npu === npu) shares[shares.length - 1] = { ...share, segments: share.segments + 1, pairs: share.pairs + count };
-      else shares.push({ npu, firstSegment: segment, segments: 1, firstPair: next, pairs: count });
+      if (share === null || share.npu !== npu) {
+        share = { npu, firstSegment: segment, segments: 0, firstPair: next, pairs: 0 };
+        shares.push(share);
+      }
+      share.segments++;
+      share.pairs += count;
       words[(at.segments >>> 2) + 2 * segment] = expert;
       words[(at.segments >>> 2) + 2 * segment + 1] = count;
       segment++;
@@ -83,7 +87,7 @@ export class ExpertBatches {
 
   /** Where the rows of a share's first pair belong; the others follow. */
   replyAddress({ firstPair }: Share): number {
-    return this.#forward.layout.scratch.replies + firstPair * this.#forward.config.hiddenSize * 4;
+    return this.#forward.layout.scratch.replies + firstPair * this.#forward.layout.row_bytes;
   }
 
   /** Pairs that a dispatch's table announces; infinity if it cannot be one of ours. */
@@ -103,11 +107,10 @@ export class ExpertBatches {
    * NPU's own region and holds `pairs` of them.
    */
   compute(dispatch: Dispatch, reply: number, pairs: number): void {
-    const { kernels, at, layout, config } = this.#forward;
-    const rowBytes = config.hiddenSize * 4;
+    const { at, layout } = this.#forward;
+    const rowBytes = layout.row_bytes;
     const isNear = segmentOf(dispatch.rowsAddress) === segmentOf(layout.base);
     const table = this.#space.wordsOf(dispatch.segmentsAddress);
-    const { experts } = this.#forward.moe(dispatch.layer);
     let word = offsetOf(dispatch.segmentsAddress) >>> 2;
     let pairRows = offsetOf(dispatch.pairRowsAddress);
     let target = offsetOf(reply);
@@ -115,21 +118,19 @@ export class ExpertBatches {
     for (let segment = 0; segment < dispatch.segments; segment++, word += 2) {
       const expert = table[word] as number;
       const count = table[word + 1] as number;
-      const weights = experts[expert];
-      if (!weights) assert(false, `NPU ${layout.npu} was asked for expert ${dispatch.layer}.${expert}, which it does not own`);
       // The asker may have given the step up and be writing the next one's tables here: then the answer is for nobody, but must stay inside its room.
       left -= count;
       if (count < 0 || count > layout.rows_max || left < 0) assert(false, `NPU ${layout.npu} was asked for more than ${pairs} rows`);
       if (!isNear) {
         for (let pair = 0; pair < count; pair++)
           this.#space.copy(layout.scratch.gathered + pair * rowBytes, dispatch.rowsAddress + (table[(pairRows >>> 2) + pair] as number) * rowBytes, rowBytes);
-        this.#forward.mlp(weights, target, at.gathered, count);
+        this.#forward.expert(dispatch.layer, expert, target, at.gathered, count);
       } else if (count === 1) {
         const row = table[pairRows >>> 2] as number;
-        this.#forward.mlp(weights, target, offsetOf(dispatch.rowsAddress) + row * rowBytes, 1);
+        this.#forward.expert(dispatch.layer, expert, target, offsetOf(dispatch.rowsAddress) + row * rowBytes, 1);
       } else {
-        kernels.gatherRows(at.gathered, offsetOf(dispatch.rowsAddress), pairRows, count, rowBytes);
-        this.#forward.mlp(weights, target, at.gathered, count);
+        this.#forward.gatherRows(at.gathered, offsetOf(dispatch.rowsAddress), pairRows, count);
+        this.#forward.expert(dispatch.layer, expert, target, at.gathered, count);
       }
       pairRows += count * 4;
       target += count * rowBytes;

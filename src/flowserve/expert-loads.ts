@@ -5,14 +5,14 @@
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Directory } from '../runtime/directory.ts';
-import type { PodPlan } from './pod-plan.ts';
+import type { AnyPodPlan } from './pod-plan.ts';
 
 export class ExpertLoads {
-  readonly #plan: PodPlan;
+  readonly #plan: AnyPodPlan;
   readonly #space: AddressSpace;
   readonly #directory: Directory;
 
-  constructor(plan: PodPlan, space: AddressSpace, directory: Directory) {
+  constructor(plan: AnyPodPlan, space: AddressSpace, directory: Directory) {
     this.#plan = plan;
     this.#space = space;
     this.#directory = directory;
@@ -20,14 +20,14 @@ export class ExpertLoads {
 
   /** Layers that have experts. */
   get layers(): number[] {
-    return (this.#plan.layouts[0]?.layers ?? []).flatMap(({ moe }, layer) => (moe === null ? [] : [layer]));
+    return (this.#plan.layouts[0]?.counts ?? []).flatMap((counts, layer) => (counts === null ? [] : [layer]));
   }
 
   /** Counters lie at the same offset in each die's region. */
   of(layer: number, expert: number): number {
     const [first] = this.#plan.layouts;
-    const counts = first?.layers[layer]?.moe?.counts;
-    if (first === undefined || counts === undefined) return 0;
+    const counts = first?.counts[layer] ?? null;
+    if (first === undefined || counts === null) return 0;
     let sum = 0;
     for (let npu = 0; npu < this.#plan.npus; npu++) {
       const address = (this.#plan.dies[this.#directory.dieOfNpu(npu)]?.base ?? 0) + counts - first.base;

@@ -4,15 +4,15 @@
  * @module
  */
 import { offsetOf, segmentOf } from '../fabric/address.ts';
+import type { AddressSpace } from '../fabric/address-space.ts';
 import type { ModelConfig } from '../model/config.ts';
 import type { Kernels } from '../model/kernels/kernels.ts';
 import { assert } from '../protocol/errors.ts';
+import type { Arithmetic, Span, TokenSampler } from './arithmetic.ts';
 import type { GqaWeights, LayerWeights, Linear, MlaWeights, MlpWeights, MoeWeights, NpuLayout, Scratch } from './npu-layout.ts';
+import { Sampler } from './sampler.ts';
 
-/** Rows of one sequence in a step. */
-export type Span = { readonly slot: number; readonly row: number; readonly rows: number };
-
-export class Forward {
+export class Forward implements Arithmetic {
   readonly config: ModelConfig;
   readonly layout: NpuLayout;
   readonly kernels: Kernels;
@@ -67,7 +67,9 @@ export class Forward {
   gate(layer: number, rows: number): void {
     const { normed, routerLogits, experts, expertWeights, gateScratch } = this.at;
     const { moe } = this.config;
-    const { router, bias, counts } = this.moe(layer);
+    const { router, bias } = this.moe(layer);
+    const counts = this.layout.counts[layer];
+    assert(counts, `layer ${layer} counts no experts`);
     this.#linear(routerLogits, moe.experts, normed, this.#hidden, rows, router);
     if (moe.gating.kind === 'sigmoid') {
       const { groups, topkGroups, normalise, scalingFactor } = moe.gating;
@@ -90,6 +92,16 @@ export class Forward {
       this.kernels.gateSoftmax(experts, expertWeights, routerLogits, rows, moe.experts, moe.topK, moe.gating.normalise ? 1 : 0, gateScratch);
     }
     this.kernels.countExperts(offsetOf(counts), experts, rows * moe.topK);
+  }
+
+  gatherRows(to: number, from: number, indices: number, count: number): void {
+    this.kernels.gatherRows(to, from, indices, count, this.layout.row_bytes);
+  }
+
+  expert(layer: number, expert: number, y: number, x: number, count: number): void {
+    const weights = this.moe(layer).experts[expert];
+    if (!weights) assert(false, `NPU ${this.layout.npu} was asked for expert ${layer}.${expert}, which it does not own`);
+    this.mlp(weights, y, x, count);
   }
 
   /** sharedOut = shared expert(normed), if the model has one. */
@@ -120,6 +132,10 @@ export class Forward {
     const rowBytes = this.#hidden * 4;
     for (let index = 0; index < count; index++) this.#norm(headRows + index * rowBytes, x + rowOf(index) * rowBytes, 1, this.layout.finalNorm.address);
     this.#linear(logits, this.config.vocabSize, headRows, this.#hidden, count, this.layout.head);
+  }
+
+  newSampler(space: AddressSpace): TokenSampler {
+    return new Sampler(this, space);
   }
 
   moe(layer: number): MoeWeights {

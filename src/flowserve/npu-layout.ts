@@ -4,14 +4,14 @@
  * @module
  */
 import { npuOfExpert } from '../../actors/policies/placement.ts';
-import { roundUp } from '../fabric/address.ts';
 import { Arena } from '../fabric/arena.ts';
 import { isMoeLayer, type ModelConfig } from '../model/config.ts';
 import { attentionScratchBytes, gateScratchBytes, gqaLayerBytes, mlaLayerBytes, packedBytes, sampleScratchBytes } from '../model/kernels/kernels.ts';
 import { ropeTableLength } from '../model/kernels/rope-table.ts';
 import { SAMPLING_WORDS } from '../model/kernels/sampling-params.ts';
 import type { Dtype } from '../model/safetensors.ts';
-import { type AreaSizes, type Areas, layoutAreas } from '../xccl/areas.ts';
+import { layoutAreas } from '../xccl/areas.ts';
+import { areaSizes, dispatchPlaces, type LayoutOptions, layoutBlockTables, layoutCounts, layoutKv, type StepLayout, type StepScratch } from './step-layout.ts';
 
 /** Matrix weights are kept as BF16 where the checkpoint has BF16, else as F32 (F16 widens exactly). */
 export type WeightFormat = 'bf16' | 'f32';
@@ -59,8 +59,6 @@ export type MoeWeights = {
   /** By expert id; null where another NPU owns it. */
   readonly experts: readonly (MlpWeights | null)[];
   readonly shared: MlpWeights | null;
-  /** u32 by expert id: tokens that this NPU routed to it. */
-  readonly counts: number;
 };
 export type LayerWeights = {
   readonly inputNorm: Vector;
@@ -71,11 +69,8 @@ export type LayerWeights = {
 };
 
 /** Activations of one step, in floats unless said otherwise; `rows` = the step's tokens. */
-export type Scratch = {
-  readonly tokenIds: number;
-  readonly positions: number;
+export type Scratch = StepScratch & {
   readonly x: number;
-  readonly normed: number;
   readonly qA: number;
   readonly qNope: number;
   readonly q: number;
@@ -88,17 +83,7 @@ export type Scratch = {
   readonly gateUp: number;
   readonly activated: number;
   readonly routerLogits: number;
-  readonly experts: number;
-  readonly expertWeights: number;
   readonly gateScratch: number;
-  /** u32 [rows, topK]: each pair's row in `replies`. */
-  readonly rowIndices: number;
-  /** u32 [rows × topK]: token of each pair, sorted by (NPU, expert, token). */
-  readonly pairRows: number;
-  /** u32 [experts][2]: (expert, pairs), in the order of `pairRows`. */
-  readonly segments: number;
-  readonly replies: number;
-  readonly gathered: number;
   readonly sharedOut: number;
   readonly headRows: number;
   readonly logits: number;
@@ -108,16 +93,7 @@ export type Scratch = {
   readonly outputPairs: number;
 };
 
-export type NpuLayout = {
-  readonly npu: number;
-  readonly base: number;
-  readonly bytes: number;
-  /** What the bytes are for. */
-  readonly parts: Readonly<Record<string, number>>;
-  /** Tokens of a step at most. */
-  readonly rows_max: number;
-  /** Where XCCL finds what this die offers; at the same offset in every region. */
-  readonly areas: Areas;
+export type NpuLayout = StepLayout & {
   readonly embedding: { readonly address: number; readonly format: WeightFormat };
   readonly layers: readonly LayerWeights[];
   readonly finalNorm: Vector;
@@ -126,17 +102,6 @@ export type NpuLayout = {
   readonly scratch: Scratch;
   /** Raw tensor bytes on their way into panels. */
   readonly staging: { readonly address: number; readonly bytes: number };
-  readonly kv: {
-    readonly address: number;
-    readonly block_bytes: number;
-    readonly layer_bytes: number;
-    readonly blocks: number;
-    readonly block_size: number;
-    /** u32 [blocks]: who holds each (block-pool.ts). */
-    readonly holders: number;
-  };
-  /** u32 [slots][blocks_max]: offsets of blocks. */
-  readonly blockTables: { readonly address: number; readonly blocks_max: number };
   /** Per slot: the sampler's record, then its bias pairs and banned ids. */
   readonly samplers: { readonly address: number; readonly slot_bytes: number };
 };
@@ -148,24 +113,15 @@ export const LOGIT_ROWS_MAX = 64;
 const STAGING_BYTES = 1 << 20;
 const LOGPROBS_MAX = 32;
 
-export type LayoutOptions = {
-  readonly npus: number;
-  /** NPUs, and spare dies for those that must move. */
-  readonly dies: number;
-  readonly kv_blocks: number;
-  readonly kv_block_size: number;
-  readonly max_batch_tokens: number;
-  readonly max_batch_requests: number;
-};
-
 /** The stored dtype of each tensor, by name. */
 export type Dtypes = (name: string) => Dtype;
 
 export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutOptions, npu: number, base: number, bytes?: number): NpuLayout {
   const arena = new Arena(base, bytes);
-  const areas = layoutAreas(areaSizes(config, options), arena);
+  const row_bytes = config.hiddenSize * 4;
+  const areas = layoutAreas(areaSizes(config, row_bytes, options, SLOT_BYTES), arena);
   const areasEnd = arena.used;
-  const counts = Array.from({ length: config.layers }, () => arena.allocate(config.moe.experts * 4));
+  const counts = layoutCounts(config, arena);
   const linear = (tensor: string | readonly string[], outDim: number, inDim: number, heads = 1): Linear => {
     const names = typeof tensor === 'string' ? [tensor] : tensor;
     const format: WeightFormat = names.every((name) => weightFormat(dtypeOf(name)) === 'bf16') ? 'bf16' : 'f32';
@@ -196,7 +152,6 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
               npuOfExpert(expert, options.npus) === npu ? mlp(`${prefix}.mlp.experts.${expert}`, moe.intermediateSize) : null,
             ),
             shared: moe.sharedExperts > 0 ? mlp(`${prefix}.mlp.shared_experts`, moe.sharedExperts * moe.intermediateSize) : null,
-            counts: counts[layer] as number,
           }
         : null,
     };
@@ -211,19 +166,9 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const staging = { address: arena.allocate(staging_bytes), bytes: staging_bytes };
 
   const scratchEnd = arena.used;
-  const layer_bytes = kvLayerBytes(config, options.kv_block_size);
-  const block_bytes = layer_bytes * config.layers;
-  const kv = {
-    address: arena.allocate(options.kv_blocks * block_bytes),
-    block_bytes,
-    layer_bytes,
-    blocks: options.kv_blocks,
-    block_size: options.kv_block_size,
-    holders: arena.allocate(options.kv_blocks * 4),
-  };
+  const kv = layoutKv(config.layers, kvLayerBytes(config, options.kv_block_size), options, arena);
   const kvEnd = arena.used;
-  const blocks_max = Math.ceil(config.maxPositions / options.kv_block_size);
-  const blockTables = { address: arena.allocate(options.max_batch_requests * blocks_max * 4), blocks_max };
+  const blockTables = layoutBlockTables(config.maxPositions, options, arena);
   const slot_bytes = SAMPLING_WORDS * 4 + BIAS_MAX * 8 + BANNED_MAX * 4;
   const samplers = { address: arena.allocate(options.max_batch_requests * slot_bytes), slot_bytes };
   const parts = {
@@ -238,7 +183,9 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     bytes: arena.used,
     parts,
     rows_max: options.max_batch_tokens,
+    row_bytes,
     areas,
+    counts,
     embedding,
     layers,
     finalNorm,
@@ -292,25 +239,8 @@ function layoutAttention(config: ModelConfig, prefix: string, linear: MakeLinear
   };
 }
 
-/** A step's tokens by destination: the rows, then the lists that say which expert computes which. They are the dispatch area, so nothing is staged. */
-function dispatchPlaces({ hiddenSize, moe }: ModelConfig, { max_batch_tokens: rows }: LayoutOptions, base: number) {
-  const arena = new Arena(base);
-  const normed = arena.allocate(rows * hiddenSize * 4);
-  const pairRows = arena.allocate(rows * moe.topK * 4);
-  const segments = arena.allocate(moe.experts * 8);
-  return { normed, pairRows, segments, bytes: arena.used };
-}
-
 /** Slots for bulk data between dies are few and small while all NPUs hold attention and experts: no KV moves between them. */
 const SLOT_BYTES = 4_096;
-
-const areaSizes = (config: ModelConfig, options: LayoutOptions): AreaSizes => ({
-  dies: options.dies,
-  slots: 2,
-  slot_bytes: SLOT_BYTES,
-  dispatch_bytes: roundUp(dispatchPlaces(config, options, 0).bytes, 64),
-  reply_bytes: roundUp(options.max_batch_tokens * config.moe.topK * config.hiddenSize * 4, 64),
-});
 
 function layoutScratch(config: ModelConfig, options: LayoutOptions, arena: Arena, dispatchArea: number): Scratch {
   const { attention, heads, hiddenSize, vocabSize, moe } = config;
@@ -321,7 +251,7 @@ function layoutScratch(config: ModelConfig, options: LayoutOptions, arena: Arena
   const qWidth = mla ? mla.kvLoraRank + mla.ropeDim : (gqa?.headDim ?? 0);
   const outWidth = mla ? mla.kvLoraRank : (gqa?.headDim ?? 0);
   const inter = Math.max(config.mlp.intermediateSize, moe.intermediateSize * Math.max(1, moe.sharedExperts));
-  const { normed, pairRows, segments } = dispatchPlaces(config, options, dispatchArea);
+  const { normed, pairRows, segments } = dispatchPlaces(config, hiddenSize * 4, options, dispatchArea);
   return {
     tokenIds: words(rows),
     positions: words(rows),

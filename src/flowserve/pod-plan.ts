@@ -11,7 +11,8 @@ import type { ModelConfig } from '../model/config.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import { CALLER_THREAD, CONTROL_THREAD, diesOf, seatsOf, type Topology } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
-import { type Dtypes, type LayoutOptions, layoutNpu, type NpuLayout } from './npu-layout.ts';
+import { type Dtypes, layoutNpu, type NpuLayout } from './npu-layout.ts';
+import type { LayoutOptions, ModelShape, StepLayout } from './step-layout.ts';
 
 export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies'> & {
   readonly workers: number;
@@ -19,21 +20,29 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies'> & {
   readonly kv_blocks: number | undefined;
   readonly segment_bytes: number;
   readonly memory_bytes: number | undefined;
+  /** False: all actors live on one thread, as on a virtual clock, which needs no rings. Else it has them. */
+  readonly has_rings?: boolean;
 };
 
-export type PodPlan = {
-  readonly config: ModelConfig;
+/** `Model` and `Layout`: what the arithmetic of its NPUs needs. */
+export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout> = {
+  readonly config: Model;
   readonly npus: number;
   readonly workers: number;
   readonly topology: Topology;
   readonly memory: MemoryPlan;
   readonly rings: readonly RingPlace[];
   /** By NPU, on the die that it has at first. */
-  readonly layouts: readonly NpuLayout[];
+  readonly layouts: readonly Layout[];
   /** By die, spares included. */
   readonly dies: readonly Region[];
   readonly options: LayoutOptions;
 };
+export type PodPlan = PodPlanOf<ModelConfig, NpuLayout>;
+export type AnyPodPlan = PodPlanOf<ModelShape, StepLayout>;
+
+/** The layout of an NPU in a region of `bytes` from `base`; without `bytes`, to learn how many it needs. */
+type LayOut<Layout> = (options: LayoutOptions, npu: number, base: number, bytes?: number) => Layout;
 
 /** Requests of full length that an NPU's KV blocks hold if nothing else is said. */
 const FULL_REQUESTS = 8;
@@ -45,6 +54,16 @@ const PEER_RING_BYTES = 1 << 16;
 /** @throws `invalid_request` for options that contradict one another, `out_of_memory` with the sum shown. */
 export function planPod(checkpoint: Checkpoint, options: PlanOptions): PodPlan {
   const { config } = checkpoint;
+  const dtypeOf = dtypeIn(checkpoint);
+  return planDies(config, options, (layoutOptions, npu, base, bytes) => layoutNpu(config, dtypeOf, layoutOptions, npu, base, bytes));
+}
+
+/** A plan for NPUs of any arithmetic. @throws as `planPod` does */
+export function planDies<Model extends ModelShape, Layout extends StepLayout>(
+  config: Model,
+  options: PlanOptions,
+  layOut: LayOut<Layout>,
+): PodPlanOf<Model, Layout> {
   const { npus, workers, spare_workers } = options;
   const topology: Topology = { npus, workers, spare_workers };
   if (workers > npus)
@@ -62,10 +81,9 @@ export function planPod(checkpoint: Checkpoint, options: PlanOptions): PodPlan {
     max_batch_tokens: options.max_batch_tokens,
     max_batch_requests: options.max_batch_requests,
   };
-  const dtypeOf = dtypeIn(checkpoint);
   const wide = powerOfTwo(Math.max(CALLER_RING_BYTES_MIN, 2 * BYTES_PER_PROMPT_TOKEN * config.maxPositions));
-  const planned = planRings(ringPairs(topology, wide), 0);
-  const sizes = Array.from({ length: npus }, (_, npu) => layoutNpu(config, dtypeOf, layoutOptions, npu, 0));
+  const planned = planRings(options.has_rings === false ? [] : ringPairs(topology, wide), 0);
+  const sizes = Array.from({ length: npus }, (_, npu) => layOut(layoutOptions, npu, 0));
   const spare_bytes = Math.max(...sizes.map(({ bytes }) => bytes));
   const spareDie = { bytes: spare_bytes, parts: { 'spare dies': spare_bytes } };
   const memory = planMemory(
@@ -87,7 +105,7 @@ export function planPod(checkpoint: Checkpoint, options: PlanOptions): PodPlan {
     memory,
     rings: planned.rings.map((ring) => ({ ...ring, offset: ring.offset + ringsAt })),
     topology,
-    layouts: dies.slice(0, npus).map(({ base, bytes }, npu) => layoutNpu(config, dtypeOf, layoutOptions, npu, base, bytes)),
+    layouts: dies.slice(0, npus).map(({ base, bytes }, npu) => layOut(layoutOptions, npu, base, bytes)),
     dies,
     options: layoutOptions,
   };
@@ -122,7 +140,7 @@ export function layoutOnDie(plan: PodPlan, checkpoint: Checkpoint, npu: number, 
 }
 
 /** Where a die's areas lie: at its region's beginning, whichever NPU has it. */
-export const areasOfDie = (plan: PodPlan, die: number): Areas => {
+export const areasOfDie = (plan: AnyPodPlan, die: number): Areas => {
   const [first] = plan.layouts;
   const region = plan.dies[die];
   assert(first && region, `there is no die ${die}`);

@@ -8,6 +8,7 @@ import type { Kernels } from '../model/kernels/kernels.ts';
 import { SAMPLING_WORD, SAMPLING_WORDS, writeSamplingParams } from '../model/kernels/sampling-params.ts';
 import { assert, type ErrorRecord } from '../protocol/errors.ts';
 import type { PositionLogprobs, Sequence } from '../protocol/messages.ts';
+import type { Sampled, TokenSampler } from './arithmetic.ts';
 import type { Forward } from './forward.ts';
 import { BANNED_MAX, BIAS_MAX } from './npu-layout.ts';
 
@@ -22,7 +23,7 @@ type Slot = {
 
 export const NOT_FINITE: ErrorRecord = { code: 'not_finite', message: 'the model computed logits that are NaN or infinite', param: null };
 
-export class Sampler {
+export class Sampler implements TokenSampler {
   readonly #forward: Forward;
   readonly #kernels: Kernels;
   readonly #memory: WebAssembly.Memory;
@@ -63,7 +64,7 @@ export class Sampler {
   }
 
   /** The token of the logits' row for absolute position `position`; `generated` tokens came before it. Or the reason why there is none. */
-  sample(slot: number, row: number, position: number, generated: number): { readonly token: number; readonly error: ErrorRecord | null } {
+  sample(slot: number, row: number, position: number, generated: number): Sampled {
     const { logits, sampleScratch } = this.#forward.at;
     const { vocabSize } = this.#forward.config;
     const at = logits + row * vocabSize * 4;

@@ -14,10 +14,11 @@ import { assert, MinipodError } from '../protocol/errors.ts';
 import type { PositionLogprobs, StepEntry, StepOutcome, StepPlan } from '../protocol/messages.ts';
 import type { Exchange, Request } from '../xccl/exchange.ts';
 import { deadlineExceeded } from '../xccl/operation.ts';
+import type { Arithmetic, Span, TokenSampler } from './arithmetic.ts';
 import { ExpertBatches, type Share } from './expert-batches.ts';
-import type { Forward, Span } from './forward.ts';
+import type { Forward } from './forward.ts';
 import { LOGIT_ROWS_MAX } from './npu-layout.ts';
-import { NOT_FINITE, Sampler } from './sampler.ts';
+import { NOT_FINITE } from './sampler.ts';
 
 /**
  * `asked`: peers have just been asked, and some may have answered already. Whoever polls serves first what peers ask of this NPU: a step that goes on
@@ -42,27 +43,27 @@ type Run = {
 /** A peer that lives answers within milliseconds; one that died is replaced in less than this, and asked again. */
 const EXPERTS_DEADLINE_MS = 30_000;
 
-export class StepProgram {
-  readonly forward: Forward;
+export class StepProgram<Model extends Arithmetic = Forward> {
+  readonly forward: Model;
   readonly batches: ExpertBatches;
   readonly exchange: Exchange;
   readonly #blocks: BlockPool;
   /** By slot: its KV blocks. */
   readonly #held = new Map<number, number[]>();
-  readonly #sampler: Sampler;
+  readonly #sampler: TokenSampler;
   readonly #dieOf: (npu: number) => number;
   readonly #now_ms: () => number;
   readonly #words: Int32Array;
   readonly #self: Address;
   #run: Run | null = null;
 
-  constructor(forward: Forward, space: AddressSpace, exchange: Exchange, npus: number, dieOf: (npu: number) => number) {
+  constructor(forward: Model, space: AddressSpace, exchange: Exchange, npus: number, dieOf: (npu: number) => number) {
     const { npu, kv } = forward.layout;
     this.forward = forward;
     this.batches = new ExpertBatches(forward, space, npus);
     this.exchange = exchange;
     this.#blocks = new BlockPool(space, { name: `KV of npu/${npu}`, table: kv.holders, base: kv.address, block_bytes: kv.block_bytes, blocks: kv.blocks });
-    this.#sampler = new Sampler(forward, space);
+    this.#sampler = forward.newSampler(space);
     this.#dieOf = dieOf;
     this.#now_ms = exchange.endpoint.surroundings.now_ms;
     this.#self = address('npu', forward.layout.npu);

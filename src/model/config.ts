@@ -160,4 +160,4 @@ export function parseModelConfig(
 }
 
 /** Whether a layer's feedforward is a mixture of experts (else the dense MLP). MTP layers are numbered on from `config.layers`. */
-export const isMoeLayer = (config: ModelConfig, layer: number): boolean => !config.moe.denseLayers.includes(layer);
+export const isMoeLayer = ({ moe }: { readonly moe: Pick<MoeConfig, 'denseLayers'> }, layer: number): boolean => !moe.denseLayers.includes(layer);

@@ -29,7 +29,7 @@ export function furnishDies(
   for (const _ of weightLoader(checkpoint, space, module).load(layouts, plan.npus)) {
     // Nobody waits for its progress.
   }
-  for (const { layers } of layouts) for (const { moe } of layers) if (moe !== null) space.bytesAt(moe.counts, plan.config.moe.experts * 4).fill(0);
+  for (const { counts } of layouts) for (const address of counts) if (address !== null) space.bytesAt(address, plan.config.moe.experts * 4).fill(0);
   return layouts;
 }
 

@@ -1,0 +1,56 @@
+/**
+ * What a step asks of a model, whoever computes it: the real kernels (`Forward`) or the hash model that stands in for them (`HashForward`).
+ * Rows lie in the NPU's region either way, so a step, its dispatches and its KV blocks are the same for both.
+ * @module
+ */
+import type { AddressSpace } from '../fabric/address-space.ts';
+import type { ErrorRecord } from '../protocol/errors.ts';
+import type { PositionLogprobs, Sequence } from '../protocol/messages.ts';
+import type { ModelShape, StepLayout, StepScratch } from './step-layout.ts';
+
+/** Rows of one sequence in a step. */
+export type Span = { readonly slot: number; readonly row: number; readonly rows: number };
+
+/** Offsets are within the NPU's segment. A live pod loads one class of these only, so calls through it cost what direct ones do. */
+export interface Arithmetic {
+  readonly config: ModelShape;
+  readonly layout: StepLayout;
+  /** Offsets of the layout's scratch. */
+  readonly at: StepScratch;
+  /** Rows of `tokenIds` at `positions`. */
+  embed(rows: number): void;
+  /** Writes the rows' KV cells, then attends to all cells of each row's sequence up to its position. */
+  attention(layer: number, rows: number, spans: readonly Span[]): void;
+  /** Leaves in `normed` what MLP, gate and experts read. */
+  postNorm(layer: number, rows: number): void;
+  /** The MLP of a dense layer. */
+  dense(layer: number, rows: number): void;
+  /** Leaves `experts`, ascending by id, and `expertWeights`; counts what is routed where. */
+  gate(layer: number, rows: number): void;
+  /** `count` rows, row i from row `indices[i]` (u32) of `from`. */
+  gatherRows(to: number, from: number, indices: number, count: number): void;
+  /** y = expert(x), `count` rows. Fails for an expert that this NPU does not own. */
+  expert(layer: number, expert: number, y: number, x: number, count: number): void;
+  sharedExpert(layer: number, rows: number): void;
+  /** Joins each row with its replies, in ascending expert id, the shared expert last. */
+  combine(layer: number, rows: number): void;
+  /** Prepares `count` rows, row i being `rowOf(i)`, for the sampler. */
+  head(rowOf: (index: number) => number, count: number): void;
+  newSampler(space: AddressSpace): TokenSampler;
+}
+
+/** The token of a row, or the reason why there is none. */
+export type Sampled = { readonly token: number; readonly error: ErrorRecord | null };
+
+/** Chooses tokens for the sequences in an NPU's slots, from rows that `head` has prepared. */
+export interface TokenSampler {
+  /** `output`: tokens that the sequence had before it was preempted. */
+  attach(slot: number, sequence: Sequence, output: readonly number[]): void;
+  detach(slot: number): void;
+  reset(): void;
+  sequenceOf(slot: number): Sequence;
+  /** For absolute position `position`; `generated` tokens came before it. */
+  sample(slot: number, row: number, position: number, generated: number): Sampled;
+  /** Log-probability of a token, and of the `top` best. */
+  logprobs(row: number, token: number, top: number): PositionLogprobs;
+}

@@ -1,0 +1,253 @@
+/**
+ * The hash model (DESIGN.md, third promise): the forward pass where kernels are skipped. A row of activations, a KV cell and an expert's answer are each
+ * one 64-bit hash of all that the real one depends on; they lie where the real ones lie and travel as these do. So a lost dispatch, a stale block,
+ * a wrong expert or weights of another version change the tokens that follow, and nothing else does.
+ *
+ *   x       = H(token, position, W)                              embed
+ *   cell    = H(layer, position, W, x)                           into the sequence's block
+ *   x       = H(layer, W, cell 0 … cell position, x)             attention, read through the block table
+ *   normed  = H(layer, W, x)
+ *   x       = H(layer, W, normed, x)                             dense layer
+ *   reply e = H(layer, e, W of e, normed)                        on the expert's NPU
+ *   x       = H(layer, W, x, (reply e, weight of e) by id, H(layer, W, normed))
+ *   token   = H(H(W, x), position, seed and choice where it samples) mod vocabulary           hash-sampler.ts
+ *
+ * Experts are chosen evenly: no groups, no skew. Nothing here allocates.
+ * @module
+ */
+import { offsetOf, segmentOf } from '../../fabric/address.ts';
+import type { AddressSpace } from '../../fabric/address-space.ts';
+import { assert } from '../../protocol/errors.ts';
+import type { Arithmetic, Span, TokenSampler } from '../arithmetic.ts';
+import type { ModelShape } from '../step-layout.ts';
+import { Hash, mix32 } from './hash.ts';
+import type { HashLayout, HashScratch } from './hash-layout.ts';
+import { HashSampler } from './hash-sampler.ts';
+
+const KIND = { embed: 11, cell: 12, attention: 13, norm: 14, dense: 15, gate: 16, expert: 17, shared: 18, combine: 19, head: 20 } as const;
+/** 2³² divided by the golden ratio: steps of a Weyl sequence, as in SplitMix. */
+const GOLDEN = 0x9e3779b9;
+
+export class HashForward implements Arithmetic {
+  readonly config: ModelShape;
+  readonly layout: HashLayout;
+  /** Offsets within the NPU's segment. */
+  readonly at: HashScratch;
+  readonly #words: Int32Array;
+  readonly #floats: Float32Array;
+  readonly #hash = new Hash();
+  readonly #drawn = new Int32Array(2);
+  /** Index of the replicated weights; an expert's lie behind it. */
+  readonly #weights: number;
+  readonly #owned: number;
+  readonly #ownExperts: Int32Array;
+
+  constructor(config: ModelShape, layout: HashLayout, space: AddressSpace) {
+    assert(segmentOf(layout.base + layout.bytes - 1) === segmentOf(layout.base), `the region of NPU ${layout.npu} spans segments`);
+    this.config = config;
+    this.layout = layout;
+    this.at = Object.fromEntries(Object.entries(layout.scratch).map(([name, address]) => [name, offsetOf(address)])) as HashScratch;
+    this.#words = space.wordsOf(layout.base);
+    this.#floats = space.floatsOf(layout.base);
+    this.#weights = offsetOf(layout.weights) >>> 2;
+    this.#ownExperts = Int32Array.from(layout.ownExperts);
+    this.#owned = this.#ownExperts.reduce((count, own) => count + (own < 0 ? 0 : 1), 0);
+  }
+
+  embed(rows: number): void {
+    const words = this.#words;
+    const x = this.at.x >>> 2;
+    const tokens = this.at.tokenIds >>> 2;
+    const positions = this.at.positions >>> 2;
+    for (let row = 0; row < rows; row++) {
+      this.#begin(KIND.embed, words[tokens + row] as number, words[positions + row] as number);
+      this.#hash.write(words, x + 2 * row);
+    }
+  }
+
+  /** Each span's cells are read once a layer, in every step, for all of its rows: a row's hash goes on where the row before it ended. */
+  attention(layer: number, _rows: number, spans: readonly Span[]): void {
+    for (let index = 0; index < spans.length; index++) {
+      this.#store(layer, spans[index] as Span);
+      this.#attend(layer, spans[index] as Span);
+    }
+  }
+
+  #store(layer: number, { slot, row: first, rows }: Span): void {
+    const words = this.#words;
+    const x = this.at.x >>> 2;
+    const positions = this.at.positions >>> 2;
+    for (let row = first; row < first + rows; row++) {
+      const position = words[positions + row] as number;
+      this.#begin(KIND.cell, layer, position);
+      this.#hash.absorb(words[x + 2 * row] as number, words[x + 2 * row + 1] as number);
+      this.#hash.write(words, this.#cell(slot, layer, position));
+    }
+  }
+
+  #attend(layer: number, { slot, row: first, rows }: Span): void {
+    const hash = this.#hash;
+    const words = this.#words;
+    const { block_size } = this.layout.kv;
+    const x = this.at.x >>> 2;
+    const positions = this.at.positions >>> 2;
+    this.#begin(KIND.attention, layer, 0);
+    let read = 0;
+    for (let row = first; row < first + rows; row++) {
+      const end = (words[positions + row] as number) + 1;
+      while (read < end) {
+        const count = Math.min(end - read, block_size - (read % block_size));
+        hash.absorbPairs(words, this.#cell(slot, layer, read), count);
+        read += count;
+      }
+      const at = x + 2 * row;
+      hash.writeWith(words[at] as number, words[at + 1] as number, words, at);
+    }
+  }
+
+  /** Index of a position's cell, through the block table. */
+  #cell(slot: number, layer: number, position: number): number {
+    const { kv, blockTables } = this.layout;
+    const block = Math.floor(position / kv.block_size);
+    const table = offsetOf(blockTables.address) >>> 2;
+    const offset = this.#words[table + slot * blockTables.blocks_max + block] as number;
+    return (offset >>> 2) + ((layer * kv.layer_bytes) >>> 2) + 2 * (position - block * kv.block_size);
+  }
+
+  postNorm(layer: number, rows: number): void {
+    this.#hashRows(KIND.norm, layer, this.at.normed, this.at.x, rows);
+  }
+
+  dense(layer: number, rows: number): void {
+    const words = this.#words;
+    const x = this.at.x >>> 2;
+    const normed = this.at.normed >>> 2;
+    for (let row = 0; row < 2 * rows; row += 2) {
+      this.#begin(KIND.dense, layer, 0);
+      this.#hash.absorb(words[normed + row] as number, words[normed + row + 1] as number);
+      this.#hash.absorb(words[x + row] as number, words[x + row + 1] as number);
+      this.#hash.write(words, x + row);
+    }
+  }
+
+  /** Each row's experts: a sample without replacement (R. Floyd, in J. Bentley, "A sample of brilliance", CACM 30 (9), 1987), kept in order by insertion. */
+  gate(layer: number, rows: number): void {
+    const words = this.#words;
+    const { experts, topK } = this.config.moe;
+    const counts = this.layout.counts[layer];
+    assert(counts, `layer ${layer} has no experts`);
+    const count = offsetOf(counts) >>> 2;
+    const weights = this.at.expertWeights >>> 2;
+    const normed = this.at.normed >>> 2;
+    for (let row = 0, chosen = this.at.experts >>> 2; row < rows; row++, chosen += topK) {
+      this.#begin(KIND.gate, layer, 0);
+      this.#hash.absorb(words[normed + 2 * row] as number, words[normed + 2 * row + 1] as number);
+      this.#hash.write(this.#drawn, 0);
+      const seed = this.#drawn[0] as number;
+      const step = (this.#drawn[1] as number) | 1;
+      for (let slot = 0; slot < topK; slot++) {
+        const last = experts - topK + slot;
+        const candidate = Math.floor(((mix32(seed + Math.imul(slot, step)) >>> 0) * (last + 1)) / 2 ** 32);
+        this.#insert(chosen, slot, candidate, last);
+      }
+      for (let slot = 0; slot < topK; slot++) {
+        const expert = words[chosen + slot] as number;
+        this.#floats[weights + row * topK + slot] = ((mix32(step + Math.imul(expert, GOLDEN)) >>> 8) + 1) / 2 ** 24;
+        (words[count + expert] as number)++;
+      }
+    }
+  }
+
+  /** Inserts the candidate among the `held` ids from `chosen`, or `last`, which is above all of them, if it is there already. */
+  #insert(chosen: number, held: number, candidate: number, last: number): void {
+    const words = this.#words;
+    let place = held;
+    while (place > 0 && (words[chosen + place - 1] as number) >= candidate) place--;
+    if (place < held && words[chosen + place] === candidate) {
+      words[chosen + held] = last;
+      return;
+    }
+    for (let slot = held; slot > place; slot--) words[chosen + slot] = words[chosen + slot - 1] as number;
+    words[chosen + place] = candidate;
+  }
+
+  gatherRows(to: number, from: number, indices: number, count: number): void {
+    const words = this.#words;
+    const target = to >>> 2;
+    const source = from >>> 2;
+    const index = indices >>> 2;
+    for (let row = 0; row < count; row++) {
+      const at = source + 2 * (words[index + row] as number);
+      words[target + 2 * row] = words[at] as number;
+      words[target + 2 * row + 1] = words[at + 1] as number;
+    }
+  }
+
+  expert(layer: number, expert: number, y: number, x: number, count: number): void {
+    const words = this.#words;
+    const own = this.#ownExperts[expert] ?? -1;
+    if (own < 0 || this.layout.counts[layer] == null) assert(false, `NPU ${this.layout.npu} was asked for expert ${layer}.${expert}, which it does not own`);
+    const weights = this.#weights + 2 * (1 + layer * this.#owned + own);
+    const target = y >>> 2;
+    const source = x >>> 2;
+    for (let row = 0; row < 2 * count; row += 2) {
+      this.#hash.begin(KIND.expert, layer, expert);
+      this.#hash.absorb(words[weights] as number, words[weights + 1] as number);
+      this.#hash.absorb(words[source + row] as number, words[source + row + 1] as number);
+      this.#hash.write(words, target + row);
+    }
+  }
+
+  sharedExpert(layer: number, rows: number): void {
+    if (this.config.moe.sharedExperts > 0) this.#hashRows(KIND.shared, layer, this.at.sharedOut, this.at.normed, rows);
+  }
+
+  combine(layer: number, rows: number): void {
+    const hash = this.#hash;
+    const words = this.#words;
+    const { topK, sharedExperts } = this.config.moe;
+    const x = this.at.x >>> 2;
+    const shared = this.at.sharedOut >>> 2;
+    const replies = this.at.replies >>> 2;
+    const places = this.at.rowIndices >>> 2;
+    const weights = this.at.expertWeights >>> 2;
+    for (let row = 0, pair = 0; row < rows; row++) {
+      const at = x + 2 * row;
+      this.#begin(KIND.combine, layer, 0);
+      hash.absorb(words[at] as number, words[at + 1] as number);
+      for (let slot = 0; slot < topK; slot++, pair++) {
+        const reply = replies + 2 * (words[places + pair] as number);
+        hash.absorb(words[reply] as number, words[reply + 1] as number);
+        hash.absorb(words[weights + pair] as number, 0);
+      }
+      if (sharedExperts > 0) hash.absorb(words[shared + 2 * row] as number, words[shared + 2 * row + 1] as number);
+      hash.write(words, at);
+    }
+  }
+
+  head(rowOf: (index: number) => number, count: number): void {
+    for (let index = 0; index < count; index++) this.#hashRows(KIND.head, 0, this.at.headRows + 8 * index, this.at.x + 8 * rowOf(index), 1);
+  }
+
+  newSampler(space: AddressSpace): TokenSampler {
+    return new HashSampler(this, space);
+  }
+
+  /** y = H(kind, layer, W, x), row by row. */
+  #hashRows(kind: number, layer: number, y: number, x: number, rows: number): void {
+    const words = this.#words;
+    const target = y >>> 2;
+    const source = x >>> 2;
+    for (let row = 0; row < 2 * rows; row += 2) {
+      this.#begin(kind, layer, 0);
+      this.#hash.absorb(words[source + row] as number, words[source + row + 1] as number);
+      this.#hash.write(words, target + row);
+    }
+  }
+
+  /** With the replicated weights, which all but the experts use. */
+  #begin(kind: number, first: number, second: number): void {
+    this.#hash.begin(kind, first, second);
+    this.#hash.absorb(this.#words[this.#weights] as number, this.#words[this.#weights + 1] as number);
+  }
+}

@@ -1,0 +1,129 @@
+/**
+ * What lies where in the region of an NPU whose kernels are skipped: what a step needs, with rows and cells of one hash, 8 bytes, and weights of one hash each.
+ *
+ *   weights    | replicated | layer 0: own experts, ascending | layer 1: own experts | …        8 bytes each; 0 where nothing was loaded
+ *   KV block   | layer 0: a cell a position | layer 1 | …
+ * @module
+ */
+import { npuOfExpert } from '../../../actors/policies/placement.ts';
+import { offsetOf } from '../../fabric/address.ts';
+import type { AddressSpace } from '../../fabric/address-space.ts';
+import { Arena } from '../../fabric/arena.ts';
+import { assert, MinipodError } from '../../protocol/errors.ts';
+import { layoutAreas } from '../../xccl/areas.ts';
+import { LOGIT_ROWS_MAX } from '../npu-layout.ts';
+import { type PlanOptions, type PodPlanOf, planDies } from '../pod-plan.ts';
+import {
+  areaSizes,
+  dispatchPlaces,
+  type LayoutOptions,
+  layoutBlockTables,
+  layoutCounts,
+  layoutKv,
+  type ModelShape,
+  type StepLayout,
+  type StepScratch,
+} from '../step-layout.ts';
+import { Hash } from './hash.ts';
+
+/** Of a row of activations, a KV cell, an expert's weights. */
+export const HASH_BYTES = 8;
+
+/** The least that XCCL takes: each die has two for each other one, and bulk data between them is small as well. */
+const SLOT_BYTES = 64;
+
+export type HashScratch = StepScratch & { readonly x: number; readonly sharedOut: number; readonly headRows: number };
+
+export type HashLayout = StepLayout & {
+  readonly scratch: HashScratch;
+  readonly weights: number;
+  /** By expert id: which of a layer's own it is, −1 where another NPU owns it. */
+  readonly ownExperts: readonly number[];
+};
+
+export type HashPodPlan = PodPlanOf<ModelShape, HashLayout>;
+
+/**
+ * A pod whose NPUs compute the hash model of `model`'s shape: any checkpoint's config, or one written down.
+ * @throws `invalid_request`, `out_of_memory` as `planPod` does
+ */
+export function planHashPod(model: ModelShape, options: PlanOptions): HashPodPlan {
+  const { layers, vocabSize, maxPositions, moe } = model;
+  for (const [name, value] of Object.entries({ layers, vocabSize, maxPositions, topK: moe.topK, experts: moe.experts }))
+    if (!Number.isInteger(value) || value < 1) throw new MinipodError('invalid_request', `hash model: ${name} is ${value}, use a whole number from 1 on`);
+  if (moe.topK > moe.experts) throw new MinipodError('invalid_request', `hash model: topK ${moe.topK} of ${moe.experts} experts, use at most that many`);
+  return planDies(model, options, (layoutOptions, npu, base, bytes) => layoutHashNpu(model, layoutOptions, npu, base, bytes));
+}
+
+export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: number, base: number, bytes?: number): HashLayout {
+  const { moe, layers } = model;
+  const { max_batch_tokens: rows, npus } = options;
+  const arena = new Arena(base, bytes);
+  const areas = layoutAreas(areaSizes(model, HASH_BYTES, options, SLOT_BYTES), arena);
+  const areasEnd = arena.used;
+  const counts = layoutCounts(model, arena);
+  let owned = 0;
+  const ownExperts = Array.from({ length: moe.experts }, (_, expert) => (npuOfExpert(expert, npus) === npu ? owned++ : -1));
+  const weights = arena.allocate((1 + layers * owned) * HASH_BYTES);
+  const weightsEnd = arena.used;
+  const hashes = (count: number): number => arena.allocate(count * HASH_BYTES);
+  const words = (count: number): number => arena.allocate(count * 4);
+  const { normed, pairRows, segments } = dispatchPlaces(model, HASH_BYTES, options, areas.dispatch);
+  const scratch: HashScratch = {
+    tokenIds: words(rows),
+    positions: words(rows),
+    x: hashes(rows),
+    normed,
+    experts: words(rows * moe.topK),
+    expertWeights: words(rows * moe.topK),
+    rowIndices: words(rows * moe.topK),
+    pairRows,
+    segments,
+    replies: hashes(rows * moe.topK),
+    gathered: hashes(rows),
+    sharedOut: hashes(rows),
+    headRows: hashes(LOGIT_ROWS_MAX),
+  };
+  const scratchEnd = arena.used;
+  const kv = layoutKv(layers, HASH_BYTES * options.kv_block_size, options, arena);
+  const kvEnd = arena.used;
+  const blockTables = layoutBlockTables(model.maxPositions, options, arena);
+  const parts = {
+    weights: weightsEnd - areasEnd,
+    'KV blocks': kvEnd - scratchEnd,
+    activations: scratchEnd - weightsEnd + arena.used - kvEnd,
+    'XCCL areas': areasEnd,
+  };
+  return { npu, base, bytes: arena.used, parts, rows_max: rows, row_bytes: HASH_BYTES, areas, counts, scratch, kv, blockTables, weights, ownExperts };
+}
+
+/** The layout of an NPU that moves to another die. */
+export function hashLayoutOnDie(plan: HashPodPlan, npu: number, die: number): HashLayout {
+  const region = plan.dies[die];
+  assert(region, `there is no die ${die}`);
+  return layoutHashNpu(plan.config, plan.options, npu, region.base, region.bytes);
+}
+
+const KIND = { replicated: 1, expert: 2 } as const;
+
+/**
+ * "Loads" an NPU's weights: hashes of what they are and of `version`, a 32-bit number that stands for the checkpoint. Counts begin at 0.
+ * An NPU whose weights were not loaded, or are of another version, computes other tokens.
+ */
+export function loadHashWeights({ config }: HashPodPlan, { weights, ownExperts, counts }: HashLayout, space: AddressSpace, version: number): void {
+  const words = space.wordsOf(weights);
+  const hash = new Hash();
+  let at = offsetOf(weights) >>> 2;
+  hash.begin(KIND.replicated, version, 0);
+  hash.write(words, at);
+  for (let layer = 0; layer < config.layers; layer++) {
+    for (let expert = 0; expert < config.moe.experts; expert++) {
+      if (ownExperts[expert] === -1) continue;
+      hash.begin(KIND.expert, layer, expert);
+      hash.absorb(version, 0);
+      at += 2;
+      hash.write(words, at);
+    }
+  }
+  for (const address of counts) if (address !== null) space.bytesAt(address, config.moe.experts * 4).fill(0);
+}

@@ -1,0 +1,106 @@
+/**
+ * What a step finds in an NPU's HBM region whichever arithmetic computes it: areas, counts, KV blocks and their tables, and the rows that experts exchange.
+ * @module
+ */
+import { roundUp } from '../fabric/address.ts';
+import { Arena } from '../fabric/arena.ts';
+import { isMoeLayer, type ModelConfig, type MoeConfig } from '../model/config.ts';
+import type { AreaSizes, Areas } from '../xccl/areas.ts';
+
+/** What a step knows of a model: no width but that of its rows. Any model's config is one; tests and simulations may write one down. */
+export type ModelShape = Pick<ModelConfig, 'layers' | 'vocabSize' | 'maxPositions' | 'eosTokenIds'> & {
+  readonly moe: Pick<MoeConfig, 'experts' | 'topK' | 'sharedExperts' | 'denseLayers'>;
+};
+
+export type LayoutOptions = {
+  readonly npus: number;
+  /** NPUs, and spare dies for those that must move. */
+  readonly dies: number;
+  readonly kv_blocks: number;
+  readonly kv_block_size: number;
+  readonly max_batch_tokens: number;
+  readonly max_batch_requests: number;
+};
+
+/** `rows` = the step's tokens. */
+export type StepScratch = {
+  /** u32 [rows]. */
+  readonly tokenIds: number;
+  /** u32 [rows]. */
+  readonly positions: number;
+  /** Rows on their way to the experts; the dispatch area begins with them. */
+  readonly normed: number;
+  /** u32 [rows, topK]. */
+  readonly experts: number;
+  /** f32 [rows, topK]. */
+  readonly expertWeights: number;
+  /** u32 [rows, topK]: each pair's row in `replies`. */
+  readonly rowIndices: number;
+  /** u32 [rows × topK]: token of each pair, sorted by (NPU, expert, token). */
+  readonly pairRows: number;
+  /** u32 [experts][2]: (expert, pairs), in the order of `pairRows`. */
+  readonly segments: number;
+  readonly replies: number;
+  readonly gathered: number;
+};
+
+export type KvPlace = {
+  readonly address: number;
+  readonly block_bytes: number;
+  readonly layer_bytes: number;
+  readonly blocks: number;
+  readonly block_size: number;
+  /** u32 [blocks]: who holds each (block-pool.ts). */
+  readonly holders: number;
+};
+
+export type StepLayout = {
+  readonly npu: number;
+  readonly base: number;
+  readonly bytes: number;
+  /** What the bytes are for. */
+  readonly parts: Readonly<Record<string, number>>;
+  /** Tokens of a step at most. */
+  readonly rows_max: number;
+  /** Of one row of activations. */
+  readonly row_bytes: number;
+  /** Where XCCL finds what this die offers; at the same offset in every region. */
+  readonly areas: Areas;
+  /** By layer, null where it has no experts: u32 by expert id, tokens that this NPU routed to it. */
+  readonly counts: readonly (number | null)[];
+  readonly scratch: StepScratch;
+  readonly kv: KvPlace;
+  /** u32 [slots][blocks_max]: offsets of blocks. */
+  readonly blockTables: { readonly address: number; readonly blocks_max: number };
+};
+
+export const layoutCounts = (model: ModelShape, arena: Arena): (number | null)[] =>
+  Array.from({ length: model.layers }, (_, layer) => (isMoeLayer(model, layer) ? arena.allocate(model.moe.experts * 4) : null));
+
+export function layoutKv(layers: number, layer_bytes: number, { kv_blocks: blocks, kv_block_size: block_size }: LayoutOptions, arena: Arena): KvPlace {
+  const block_bytes = layer_bytes * layers;
+  return { address: arena.allocate(blocks * block_bytes), block_bytes, layer_bytes, blocks, block_size, holders: arena.allocate(blocks * 4) };
+}
+
+export function layoutBlockTables(maxPositions: number, options: LayoutOptions, arena: Arena): StepLayout['blockTables'] {
+  const blocks_max = Math.ceil(maxPositions / options.kv_block_size);
+  return { address: arena.allocate(options.max_batch_requests * blocks_max * 4), blocks_max };
+}
+
+/** A step's tokens by destination: the rows, then the lists that say which expert computes which. They are the dispatch area, so nothing is staged. */
+export function dispatchPlaces({ moe }: ModelShape, row_bytes: number, { max_batch_tokens: rows }: LayoutOptions, base: number) {
+  const arena = new Arena(base);
+  const normed = arena.allocate(rows * row_bytes);
+  const pairRows = arena.allocate(rows * moe.topK * 4);
+  const segments = arena.allocate(moe.experts * 8);
+  return { normed, pairRows, segments, bytes: arena.used };
+}
+
+/** `slot_bytes`: of the slots for bulk data between dies. */
+export const areaSizes = (model: ModelShape, row_bytes: number, options: LayoutOptions, slot_bytes: number): AreaSizes => ({
+  dies: options.dies,
+  slots: 2,
+  slot_bytes,
+  dispatch_bytes: roundUp(dispatchPlaces(model, row_bytes, options, 0).bytes, 64),
+  reply_bytes: roundUp(options.max_batch_tokens * model.moe.topK * row_bytes, 64),
+});

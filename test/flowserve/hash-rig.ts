@@ -1,0 +1,120 @@
+/** Pods of the hash model on one thread: real schedulers, step programs, blocks and exchange, polled in turn, with a place to interfere. */
+import { StepScheduler } from '../../actors/policies/step-scheduler.ts';
+import { offsetOf } from '../../src/fabric/address.ts';
+import { AddressSpace } from '../../src/fabric/address-space.ts';
+import { allocateSegments } from '../../src/fabric/memory-plan.ts';
+import { HashForward } from '../../src/flowserve/hash-model/hash-forward.ts';
+import { type HashPodPlan, loadHashWeights, planHashPod } from '../../src/flowserve/hash-model/hash-layout.ts';
+import { areasOfDie, type PlanOptions } from '../../src/flowserve/pod-plan.ts';
+import type { ModelShape } from '../../src/flowserve/step-layout.ts';
+import { StepProgram } from '../../src/flowserve/step-program.ts';
+import type { Address } from '../../src/protocol/address.ts';
+import type { ErrorRecord } from '../../src/protocol/errors.ts';
+import type { Sampling, Sequence } from '../../src/protocol/messages.ts';
+import type { Areas } from '../../src/xccl/areas.ts';
+import { Endpoint } from '../../src/xccl/endpoint.ts';
+import { Exchange } from '../../src/xccl/exchange.ts';
+import { GREEDY } from '../golden/one-npu.ts';
+
+/** Written down, not read: a dense layer, then experts, one of them shared. */
+export const SHAPE: ModelShape = {
+  layers: 4,
+  vocabSize: 50_000,
+  maxPositions: 512,
+  eosTokenIds: [2],
+  moe: { experts: 16, topK: 4, sharedExperts: 1, denseLayers: [0] },
+};
+
+export const VERSION = 1;
+
+export type HashPod = { readonly plan: HashPodPlan; readonly space: AddressSpace; readonly programs: readonly StepProgram<HashForward>[] };
+
+export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial<PlanOptions> & { model?: ModelShape } = {}): HashPod {
+  const plan = planHashPod(model, {
+    npus,
+    workers: 1,
+    spare_workers: 0,
+    kv_blocks: 64,
+    kv_block_size: 8,
+    max_batch_tokens: 64,
+    max_batch_requests: 8,
+    segment_bytes: 2 ** 32 - 65_536,
+    memory_bytes: undefined,
+    has_rings: false,
+    ...options,
+  });
+  const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
+  for (const layout of plan.layouts) loadHashWeights(plan, layout, space, VERSION);
+  const areas = plan.dies.map((_, die) => areasOfDie(plan, die));
+  const surroundings = { space, areasOf: (die: number) => areas[die] as Areas, arrive: () => {}, now_ms: () => 0 };
+  const programs = plan.layouts.map((layout) => {
+    const exchange = new Exchange(new Endpoint(layout.npu, surroundings), layout.row_bytes);
+    return new StepProgram(new HashForward(plan.config, layout, space), space, exchange, npus, (npu) => npu);
+  });
+  return { plan, space, programs };
+}
+
+export type Call = {
+  readonly npu: number;
+  readonly prompt: readonly number[];
+  readonly max_tokens: number;
+  readonly sampling?: Partial<Sampling>;
+  readonly choice?: number;
+};
+
+/** Where a test may reach into the pod; numbers of steps from 1, of layers from 0. */
+export type Interference = {
+  /** The step is planned, its tokens are embedded. */
+  readonly onStart?: (npu: number, step: number) => void;
+  /** The NPU has dispatched a layer, nobody has looked yet. */
+  readonly onAsked?: (npu: number, step: number, asked: number) => void;
+  /** Everybody has served what was asked, nobody has pulled yet. */
+  readonly onServed?: () => void;
+};
+
+export type Run = { readonly tokens: readonly (readonly number[])[]; readonly errors: readonly (ErrorRecord | null)[]; readonly preemptions: number };
+
+/** Generates all calls' tokens; `calls[i]` is request i. */
+export function generate({ plan, programs }: HashPod, calls: readonly Call[], interference: Interference = {}): Run {
+  const { kv_blocks, kv_block_size, max_batch_tokens: batch_tokens_max, max_batch_requests: batch_requests_max } = plan.options;
+  const schedulers = programs.map(() => new StepScheduler({ kv_blocks, kv_block_size, batch_tokens_max, batch_requests_max }));
+  const tokens: number[][] = calls.map(() => []);
+  const errors: (ErrorRecord | null)[] = calls.map(() => null);
+  const hear = (messages: ReturnType<StepScheduler['retire']>): void => {
+    for (const { to, message } of messages) {
+      if (message.type === 'TOKENS') for (const out of message.tokens) tokens[out.request]?.push(out.token);
+      if (message.type === 'GENERATION_FAILED') errors[Number(to.split('/')[1])] = message.error;
+    }
+  };
+  calls.forEach(({ npu, prompt, max_tokens, sampling, choice = 0 }, request) => {
+    const sequence: Sequence = { request, choice, prompt, max_tokens, sampling: { ...GREEDY, logprobs: -1, ...sampling } };
+    hear((schedulers[npu] as StepScheduler).enqueue(`task/${request}` as Address, sequence));
+  });
+  const asked = programs.map(() => 0);
+  let busy = true;
+  while (busy) {
+    busy = false;
+    for (const [npu, program] of programs.entries()) {
+      const scheduler = schedulers[npu] as StepScheduler;
+      if (!program.isRunning) {
+        if (!scheduler.hasWork) continue;
+        const { plan: step } = scheduler.plan();
+        program.start(step);
+        asked[npu] = 0;
+        interference.onStart?.(npu, step.step);
+      }
+      busy = true;
+      const poll = program.poll();
+      if (poll.state === 'asked') interference.onAsked?.(npu, scheduler.step, (asked[npu] as number)++);
+      if (poll.state === 'done') hear(scheduler.retire(poll.outcomes));
+    }
+    for (const program of programs) program.serve(64);
+    interference.onServed?.();
+  }
+  for (const [npu, program] of programs.entries()) program.release((schedulers[npu] as StepScheduler).takeDetached());
+  return { tokens, errors, preemptions: schedulers.reduce((sum, { preemptions }) => sum + preemptions, 0) };
+}
+
+/** The words of an address, which may be written. */
+export const wordsAt = ({ space }: HashPod, address: number, count: number): Int32Array =>
+  space.wordsOf(address).subarray(offsetOf(address) / 4, offsetOf(address) / 4 + count);
