@@ -31,6 +31,8 @@ export interface Arithmetic {
   gatherRows(to: number, from: number, indices: number, count: number): void;
   /** y = expert(x), `count` rows. Fails for an expert that this NPU does not own. */
   expert(layer: number, expert: number, y: number, x: number, count: number): void;
+  /** Where the weights of an expert of its own lie, a global address; null for all others. */
+  placeOfExpert(layer: number, expert: number): { readonly address: number; readonly bytes: number } | null;
   sharedExpert(layer: number, rows: number): void;
   /** Joins each row with its replies, in ascending expert id, the shared expert last. */
   combine(layer: number, rows: number): void;

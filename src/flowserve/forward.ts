@@ -104,6 +104,11 @@ export class Forward implements Arithmetic {
     this.mlp(weights, y, x, count);
   }
 
+  placeOfExpert(layer: number, expert: number): { readonly address: number; readonly bytes: number } | null {
+    const { gateUp, down } = this.layout.layers[layer]?.moe?.experts[expert] ?? {};
+    return gateUp && down ? { address: gateUp.address, bytes: gateUp.head_bytes + down.head_bytes } : null;
+  }
+
   /** sharedOut = shared expert(normed), if the model has one. */
   sharedExpert(layer: number, rows: number): void {
     const { shared } = this.moe(layer);

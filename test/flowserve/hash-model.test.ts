@@ -150,6 +150,20 @@ describe('the experts of the hash model', () => {
   });
 });
 
+describe.each([1, 3, 5])('on %i NPUs every expert', (npus) => {
+  it('lies in one place, of one NPU', () => {
+    const { programs } = makeHashPod(npus);
+    const places = new Set<number>();
+    for (let layer = 0; layer < SHAPE.layers; layer++)
+      for (let expert = 0; expert < SHAPE.moe.experts; expert++) {
+        const found = programs.flatMap(({ forward }) => forward.placeOfExpert(layer, expert) ?? []);
+        expect(found).toHaveLength(layer === 0 ? 0 : 1);
+        for (const { address } of found) places.add(address);
+      }
+    expect(places.size).toBe((SHAPE.layers - 1) * SHAPE.moe.experts);
+  });
+});
+
 describe('hashes', () => {
   it('change in half of their bits when one bit of what they hash changes', () => {
     const hash = new Hash();

@@ -21,7 +21,7 @@ import { assert } from '../../protocol/errors.ts';
 import type { Arithmetic, Span, TokenSampler } from '../arithmetic.ts';
 import type { ModelShape } from '../step-layout.ts';
 import { Hash, mix32 } from './hash.ts';
-import type { HashLayout, HashScratch } from './hash-layout.ts';
+import { HASH_BYTES, type HashLayout, type HashScratch } from './hash-layout.ts';
 import { HashSampler } from './hash-sampler.ts';
 
 const KIND = { embed: 11, cell: 12, attention: 13, norm: 14, dense: 15, gate: 16, expert: 17, shared: 18, combine: 19, head: 20 } as const;
@@ -185,9 +185,9 @@ export class HashForward implements Arithmetic {
 
   expert(layer: number, expert: number, y: number, x: number, count: number): void {
     const words = this.#words;
-    const own = this.#ownExperts[expert] ?? -1;
-    if (own < 0 || this.layout.counts[layer] == null) assert(false, `NPU ${this.layout.npu} was asked for expert ${layer}.${expert}, which it does not own`);
-    const weights = this.#weights + 2 * (1 + layer * this.#owned + own);
+    const own = this.#ownIndex(layer, expert);
+    if (own < 0) assert(false, `NPU ${this.layout.npu} was asked for expert ${layer}.${expert}, which it does not own`);
+    const weights = this.#weights + 2 * own;
     const target = y >>> 2;
     const source = x >>> 2;
     for (let row = 0; row < 2 * count; row += 2) {
@@ -196,6 +196,17 @@ export class HashForward implements Arithmetic {
       this.#hash.absorb(words[source + row] as number, words[source + row + 1] as number);
       this.#hash.write(words, target + row);
     }
+  }
+
+  placeOfExpert(layer: number, expert: number): { readonly address: number; readonly bytes: number } | null {
+    const own = this.#ownIndex(layer, expert);
+    return own < 0 ? null : { address: this.layout.weights + HASH_BYTES * own, bytes: HASH_BYTES };
+  }
+
+  /** Which of this NPU's weights are the expert's; −1 if none. */
+  #ownIndex(layer: number, expert: number): number {
+    const own = this.#ownExperts[expert] ?? -1;
+    return own < 0 || this.layout.counts[layer] == null ? -1 : 1 + layer * this.#owned + own;
   }
 
   sharedExpert(layer: number, rows: number): void {
@@ -226,7 +237,7 @@ export class HashForward implements Arithmetic {
   }
 
   head(rowOf: (index: number) => number, count: number): void {
-    for (let index = 0; index < count; index++) this.#hashRows(KIND.head, 0, this.at.headRows + 8 * index, this.at.x + 8 * rowOf(index), 1);
+    for (let index = 0; index < count; index++) this.#hashRows(KIND.head, 0, this.at.headRows + HASH_BYTES * index, this.at.x + HASH_BYTES * rowOf(index), 1);
   }
 
   newSampler(space: AddressSpace): TokenSampler {
