@@ -1,14 +1,16 @@
 /**
- * How messages become bytes: msgpackr with fixed structures, declared here and nowhere negotiated.
+ * How messages become bytes: msgpackr's records with fixed structures, declared here and nowhere negotiated. msgpackr reads them; what it would write is
+ * written by record-writer.ts, since its own packing took three quarters of a send.
  *
  * msgpackr learns a structure from the first object it meets and tells its peer; a peer that learnt another shape decodes rubbish
  * without an error. So both ends start from this one list, and an object whose keys (or their order) are not in it is an error at the sender.
  * @module
  */
-import { Packr, RESET_BUFFER_MODE, REUSE_BUFFER_MODE } from 'msgpackr';
+import { Unpackr } from 'msgpackr';
 import { ROLES } from './address.ts';
 import { MinipodError } from './errors.ts';
 import { CHOICES_MAX } from './messages.ts';
+import { RecordWriter } from './record-writer.ts';
 
 /** Every shape that crosses a ring, keys in the order in which the constructors give them. */
 const STRUCTURES: readonly (readonly string[])[] = [
@@ -102,39 +104,25 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'request', 'error', 'generated'], // ENDED
 ];
 
-/** Ids below belong to the structures above; msgpackr gives one from here on to a shape that it met and did not know. */
-const FIRST_OWN_ID = 0x40 + STRUCTURES.length;
-
-/** msgpackr hands out its buffer with start (on a word) and end, and begins the next message at the same place. */
-const ENCODE_IN_PLACE = REUSE_BUFFER_MODE | RESET_BUFFER_MODE;
-
 /** Identifies this protocol in the handshake of two threads: a worker built from other sources refuses to start. */
 export const PROTOCOL_HASH = [...JSON.stringify([STRUCTURES, ROLES, CHOICES_MAX])].reduce(
   (hash, letter) => Math.imul(hash ^ letter.charCodeAt(0), 0x01000193) >>> 0,
   0x811c9dc5,
 );
 
-/** An encoded message: `bytes` bytes of `words` from word `from` on, there until the next one is encoded. */
-export type Packed = { words: Int32Array; from: number; bytes: number };
+/** An encoded message: the first `bytes` bytes of `words`, there until the next one is encoded. */
+export type Packed = { words: Int32Array; bytes: number };
 
 export class Codec {
-  /** `nextId` is msgpackr's next id for a structure of its own making; a test holds that it still counts so. */
-  readonly #structures: string[][] & { nextId?: number };
-  readonly #packr: Packr;
-  readonly #packed: Packed = { words: new Int32Array(0), from: 0, bytes: 0 };
-  /** The encoder's buffer, of which `#packed.words` is a view. */
-  #buffer: Uint8Array | null = null;
+  readonly #writer = new RecordWriter(STRUCTURES);
+  readonly #unpackr: Unpackr;
+  readonly #packed: Packed = { words: this.#writer.words, bytes: 0 };
 
   constructor() {
-    this.#structures = STRUCTURES.map((keys) => [...keys]);
-    this.#packr = new Packr({
-      structures: this.#structures,
-      maxSharedStructures: STRUCTURES.length,
+    this.#unpackr = new Unpackr({
+      structures: STRUCTURES.map((keys) => [...keys]),
       // What is decoded must not point into memory that the next frame overwrites.
       copyBuffers: true,
-      saveStructures: () => {
-        throw new MinipodError('internal', 'msgpackr wants to negotiate structures; they are fixed in src/protocol/wire.ts');
-      },
     });
   }
 
@@ -143,28 +131,21 @@ export class Codec {
    * @throws `internal` when the message's shape, key order included, is not declared.
    */
   pack(message: unknown): Packed {
-    const buffer = this.#packr.pack(message, ENCODE_IN_PLACE) as Buffer & { start: number; end: number };
-    if ((this.#structures.nextId ?? 0) > FIRST_OWN_ID) {
-      this.#structures.nextId = FIRST_OWN_ID;
-      throw new MinipodError('internal', `src/protocol/wire.ts does not declare the shape of ${JSON.stringify(message)?.slice(0, 200)}`);
-    }
-    if (buffer !== this.#buffer) {
-      this.#buffer = buffer;
-      this.#packed.words = new Int32Array(buffer.buffer, buffer.byteOffset, buffer.byteLength >>> 2);
-    }
-    this.#packed.from = buffer.start >>> 2;
-    this.#packed.bytes = buffer.end - buffer.start;
-    return this.#packed;
+    const packed = this.#packed;
+    packed.bytes = this.#writer.write(message);
+    if (packed.bytes < 0) throw new MinipodError('internal', `src/protocol/wire.ts does not declare the shape of ${JSON.stringify(message)?.slice(0, 200)}`);
+    packed.words = this.#writer.words;
+    return packed;
   }
 
   /** The same as bytes of their own. @throws as `pack`. */
   encode(message: unknown): Uint8Array {
-    const { words, from, bytes } = this.pack(message);
-    return new Uint8Array(words.buffer, words.byteOffset + from * 4, bytes).slice();
+    const { words, bytes } = this.pack(message);
+    return new Uint8Array(words.buffer, 0, bytes).slice();
   }
 
   /** Decodes the first `length` bytes. */
   decode(bytes: Uint8Array, length = bytes.length): unknown {
-    return this.#packr.unpack(bytes, length);
+    return this.#unpackr.unpack(bytes, length);
   }
 }
