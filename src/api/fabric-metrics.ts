@@ -69,11 +69,12 @@ export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
   const served = counter('xccl_dispatches_served_total', "Peers' dispatches answered with rows.", ofNpu);
   const refused = counter('xccl_dispatches_refused_total', "Peers' dispatches refused, since their tables led out of the asker's area.", ofNpu);
   const pulled = counter('xccl_pulled_bytes_total', "Rows taken from peers' areas: of dispatches, to compute with, and of answers.", ofNpu);
+  const replies = gauge('xccl_reply_bytes', 'Bytes of answers that wait in the reply area to be taken.', ofNpu);
   const repliesMax = gauge('xccl_reply_bytes_max', 'The most bytes of answers that ever waited in the reply area to be taken.', ofNpu);
 
   const all: readonly { reset(): void }[] = [
     ...[regions, regionBytes, frames, bytes, received, receivedBytes, full, wakes, stale, waiting, stalled, ringFree, slabFree, latency],
-    ...[lost, blocksHeld, blocksHeldMax, fieldsWritten, fieldsStale, dispatched, served, refused, pulled, repliesMax],
+    ...[lost, blocksHeld, blocksHeldMax, fieldsWritten, fieldsStale, dispatched, served, refused, pulled, replies, repliesMax],
   ];
 
   return ({ memory, fabric, npus }) => {
@@ -116,6 +117,7 @@ export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
       served.inc(labels, npu.dispatches_served);
       refused.inc(labels, npu.dispatches_refused);
       pulled.inc(labels, npu.pulled_bytes);
+      replies.set(labels, npu.reply_bytes);
       repliesMax.set(labels, npu.reply_bytes_max);
     }
   };

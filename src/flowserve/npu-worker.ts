@@ -339,6 +339,7 @@ export class NpuWorker {
     return [...this.#programs].map(([npu, { blocks, exchange }]): NpuReport => {
       const { scheduler } = this.#host.contextOf(address('dp-group', npu)) as { scheduler: StepScheduler };
       const { endpoint, replies } = exchange;
+      exchange.sweepReplies();
       return {
         npu,
         state: this.#host.stateOf(address('npu', npu)) ?? 'gone',
@@ -359,6 +360,7 @@ export class NpuWorker {
         dispatches_served: exchange.served,
         dispatches_refused: exchange.refused,
         pulled_bytes: exchange.pulled_bytes,
+        reply_bytes: replies.used,
         reply_bytes_max: replies.high_water,
       };
     });

@@ -25,7 +25,8 @@ export type NpuReport = {
   readonly dispatches_refused: number;
   /** Rows that it took from its peers' areas, as an expert NPU those to compute with, as an asker those of its answers. */
   readonly pulled_bytes: number;
-  /** Of its reply area: the most that ever waited to be taken. */
+  /** Of its reply area: what waits to be taken now, and the most that ever did. */
+  readonly reply_bytes: number;
   readonly reply_bytes_max: number;
 };
 

@@ -68,6 +68,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'dispatches_served',
     'dispatches_refused',
     'pulled_bytes',
+    'reply_bytes',
     'reply_bytes_max',
   ],
   [

@@ -74,6 +74,11 @@ export class Exchange {
     return this.#replies;
   }
 
+  /** Frees the room of answers that were taken, as is done whenever an answer needs room: what is used then is what waits. */
+  sweepReplies(): void {
+    this.#replies.sweep(this.#isTaken);
+  }
+
   /** Asks a peer; tables and rows lie in this die's dispatch area. Returns the event that its answer will name. */
   dispatch(peer: number, { layer, segments, segmentsAddress, pairRowsAddress }: Dispatch): number {
     const { dispatch } = this.endpoint.areas;
@@ -162,7 +167,7 @@ export class Exchange {
       this.answer({ ...place, source, event, pairs: 0, replyOffset: 0 }, false);
       return null;
     }
-    this.#replies.sweep(this.#isTaken);
+    this.sweepReplies();
     const replyOffset = this.#replies.allocate(source, event, pairs * this.#rowBytes);
     if (replyOffset < 0) {
       this.#isStalled = true;

@@ -161,6 +161,7 @@ export class FakePod implements Pod {
           dispatches_served: 19,
           dispatches_refused: 4,
           pulled_bytes: 5_120,
+          reply_bytes: 256,
           reply_bytes_max: 768,
           hbm_bytes: 0,
         },

@@ -76,6 +76,7 @@ const crossing: readonly object[] = [
         dispatches_served: 12,
         dispatches_refused: 0,
         pulled_bytes: 2 ** 33,
+        reply_bytes: 256,
         reply_bytes_max: 768,
       },
     ],

@@ -7,16 +7,23 @@ const SETTLE_STEP_MS = 5;
 
 export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-const leftovers = ({ requests_running, requests_waiting, npus }: PodStats): string[] => [
+/** What is held although nobody asks for anything: requests, KV blocks, answers that nobody takes, payloads under way. */
+const leftovers = ({ requests_running, requests_waiting, npus, fabric }: PodStats): string[] => [
   ...(requests_running + requests_waiting > 0 ? [`${requests_running} requests run, ${requests_waiting} wait`] : []),
   ...npus.flatMap(({ npu, state, kv_blocks_used, kv_blocks_held }) =>
     kv_blocks_used + kv_blocks_held > 0 || state !== 'idle'
       ? [`NPU ${npu} is ${state}, ${kv_blocks_used} KV blocks are in use, ${kv_blocks_held} are held`]
       : [],
   ),
+  ...npus.flatMap(({ npu, reply_bytes }) => (reply_bytes > 0 ? [`NPU ${npu} holds ${reply_bytes} bytes of answers`] : [])),
+  ...fabric.links.flatMap(({ from, to, lane, waiting, waiting_bytes, slab_bytes }) =>
+    waiting + waiting_bytes + slab_bytes > 0
+      ? [`from ${from} to ${to}, ${lane}: ${waiting} payloads of ${waiting_bytes} bytes wait, ${slab_bytes} bytes of the slab are taken`]
+      : [],
+  ),
 ];
 
-/** The pod has forgotten all requests: no KV block is held, no NPU busy, and no actor was ever sent what it did not expect. */
+/** The pod has forgotten all requests: no KV block or answer is held, no NPU busy, nothing under way, and no actor was ever sent what it did not expect. */
 export async function expectNothingLeft(pod: Pod): Promise<void> {
   let stats = await pod.stats();
   for (let waited = 0; waited < SETTLE_MS_MAX && leftovers(stats).length > 0; waited += SETTLE_STEP_MS) {

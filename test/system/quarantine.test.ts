@@ -122,5 +122,6 @@ describe('a cooperative stop', () => {
     }
     expect(Math.min(...took_ms)).toBeLessThan(50);
     expect(await outcome(rig.pod.complete(PROMPTS[0], OPTIONS))).not.toBe('worker_failed');
+    await expectNothingLeft(rig.pod);
   });
 });

@@ -176,7 +176,11 @@ describe.each(SEGMENTS)('the exchange over %i segments', (segments) => {
         }
         expect(askers.map(({ isDone }) => isDone)).toEqual([true, true]);
         // Every answer was taken, so the room of all of them can be had again.
-        for (const { exchange } of experts.values()) expect(exchange.replies.high_water).toBeLessThanOrEqual(ASKERS.length * Math.max(...PEERS) * ROW_BYTES);
+        for (const { exchange } of experts.values()) {
+          exchange.sweepReplies();
+          expect(exchange.replies.used).toBe(0);
+          expect(exchange.replies.high_water).toBeLessThanOrEqual(ASKERS.length * Math.max(...PEERS) * ROW_BYTES);
+        }
       }),
       { numRuns: 300 },
     );
