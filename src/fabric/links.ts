@@ -12,7 +12,7 @@ import type { ControlPage } from './control-page.ts';
 import { type Lane, Latencies, type LinkCounters } from './link-counters.ts';
 import { Outgoing } from './outgoing.ts';
 import { type FrameAddress, RingConsumer, RingProducer } from './ring.ts';
-import { clearRing, type RingShape, ringBytes } from './ring-layout.ts';
+import { type RingShape, ringBytes } from './ring-layout.ts';
 import { Scratch } from './scratch.ts';
 
 export type { Lane, LinkCounters };
@@ -46,11 +46,6 @@ export function planRings(pairs: readonly RingPair[], offset: number): { rings: 
     }
   }
   return { rings, bytes: next - offset };
-}
-
-/** Readies a ring and its slab for a successor. Nobody may hold an end of it: peers have detached, and the old thread is proven gone. */
-export function resetRing(memory: WebAssembly.Memory, ring: RingPlace): void {
-  clearRing(memory, ring.offset);
 }
 
 export type LinksOptions = {

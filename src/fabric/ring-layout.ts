@@ -50,8 +50,10 @@ export const wholeBytesMax = (shape: RingShape): number =>
 export const partBytesMax = ({ capacity, slab_bytes }: RingShape): number =>
   (slab_bytes === 0 ? capacity : slab_bytes) / 4 - (slab_bytes === 0 ? EXTENDED_BYTES : 0);
 
-/** Zeroes a ring's indices, its slab's too; nobody may hold an end of it. */
-export function clearRing(memory: WebAssembly.Memory, offset: number): void {
+/**
+ * Readies a ring and its slab for a successor: zeroes their indices. Nobody may hold an end of it: peers have detached, and the old thread is proven gone.
+ */
+export function clearRing(memory: WebAssembly.Memory, { offset }: Pick<RingShape, 'offset'>): void {
   const words = new Int32Array(memory.buffer, offset, DATA_WORD);
   for (let word = 0; word < DATA_WORD; word++) Atomics.store(words, word, 0);
 }

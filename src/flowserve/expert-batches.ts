@@ -6,7 +6,7 @@ import { npuOfExpert } from '../../actors/policies/placement.ts';
 import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { assert } from '../protocol/errors.ts';
-import type { Dispatch } from '../xccl/exchange.ts';
+import type { TokenDispatch } from '../xccl/exchange.ts';
 import type { Arithmetic } from './arithmetic.ts';
 
 /** The part of a step's pairs that goes to one NPU. */
@@ -74,7 +74,7 @@ export class ExpertBatches {
   }
 
   /** The DISPATCH of a share: addresses in this NPU's dispatch area. */
-  describe(share: Share, layer: number): Dispatch {
+  describe(share: Share, layer: number): TokenDispatch {
     const { segments, pairRows, normed } = this.#forward.layout.scratch;
     return {
       layer,
@@ -91,7 +91,7 @@ export class ExpertBatches {
   }
 
   /** Pairs that a dispatch's table announces; infinity if it cannot be one of ours. */
-  readonly pairsOf = ({ segments, segmentsAddress }: Dispatch): number => {
+  readonly pairsOf = ({ segments, segmentsAddress }: TokenDispatch): number => {
     const table = this.#space.wordsOf(segmentsAddress);
     let pairs = 0;
     for (let segment = 0, word = offsetOf(segmentsAddress) >>> 2; segment < segments; segment++, word += 2) {
@@ -106,7 +106,7 @@ export class ExpertBatches {
    * Computes a dispatch with this NPU's experts: pulls the rows from where they lie, and writes one row per (token, expert) to `reply`, which is in this
    * NPU's own region and holds `pairs` of them.
    */
-  compute(dispatch: Dispatch, reply: number, pairs: number): void {
+  compute(dispatch: TokenDispatch, reply: number, pairs: number): void {
     const { at, layout } = this.#forward;
     const rowBytes = layout.row_bytes;
     const isNear = segmentOf(dispatch.rowsAddress) === segmentOf(layout.base);

@@ -12,7 +12,7 @@ import { isMoeLayer } from '../model/config.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import type { PositionLogprobs, StepEntry, StepOutcome, StepPlan } from '../protocol/messages.ts';
-import type { Exchange, Request } from '../xccl/exchange.ts';
+import type { ArrivedDispatch, Exchange } from '../xccl/exchange.ts';
 import { deadlineExceeded } from '../xccl/operation.ts';
 import type { Arithmetic, Span, TokenSampler } from './arithmetic.ts';
 import { ExpertBatches, type Share } from './expert-batches.ts';
@@ -194,17 +194,17 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   serve(limit: number): number {
     let served = 0;
     for (; served < limit; served++) {
-      const request = this.exchange.nextRequest(this.batches.pairsOf);
-      if (request === null) break;
-      this.exchange.answer(request, this.#computes(request));
+      const dispatch = this.exchange.nextDispatch(this.batches.pairsOf);
+      if (dispatch === null) break;
+      this.exchange.answer(dispatch, this.#computes(dispatch));
     }
     return served;
   }
 
   /** False: the experts failed at it. That is the asker's step to fail; this NPU and all others go on. */
-  #computes(request: Request): boolean {
+  #computes(dispatch: ArrivedDispatch): boolean {
     try {
-      this.batches.compute(request, this.forward.layout.areas.reply + request.replyOffset, request.pairs);
+      this.batches.compute(dispatch, this.forward.layout.areas.reply + dispatch.replyOffset, dispatch.pairs);
       return true;
     } catch {
       return false;

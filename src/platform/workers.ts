@@ -12,7 +12,8 @@
  */
 import { Worker } from 'node:worker_threads';
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { type Links, resetRing } from '../fabric/links.ts';
+import type { Links } from '../fabric/links.ts';
+import { clearRing } from '../fabric/ring-layout.ts';
 import type { NpuLayout } from '../flowserve/npu-layout.ts';
 import type { WorkerData } from '../flowserve/npu-worker.ts';
 import type { PodPlan } from '../flowserve/pod-plan.ts';
@@ -374,7 +375,7 @@ export class Workers {
     thread.cancelHandshake();
     const { seat } = thread;
     const first = this.#space.memories[0] as WebAssembly.Memory;
-    for (const ring of this.#plan.rings) if (ring.from === seat.thread || ring.to === seat.thread) resetRing(first, ring);
+    for (const ring of this.#plan.rings) if (ring.from === seat.thread || ring.to === seat.thread) clearRing(first, ring);
     this.#space.control.reset(seat.thread);
     this.#ports.directory.move(worker, seat);
     this.#regions.name(seat, this.#ports.directory.npusOfWorker(worker));

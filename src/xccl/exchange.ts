@@ -22,7 +22,7 @@ import type { Endpoint } from './endpoint.ts';
 import { ReplyArea } from './reply-area.ts';
 
 /** One NPU's part of a layer's tokens, as an expert NPU sees it. Addresses are global. */
-export type Dispatch = {
+export type TokenDispatch = {
   readonly layer: number;
   /** u32 (expert, pairs) × `segments`. */
   readonly segmentsAddress: number;
@@ -34,7 +34,7 @@ export type Dispatch = {
 };
 
 /** A dispatch that has come, and where its answer goes. */
-export type Request = Dispatch & { readonly source: number; readonly event: number; readonly replyOffset: number; readonly pairs: number };
+export type ArrivedDispatch = TokenDispatch & { readonly source: number; readonly event: number; readonly replyOffset: number; readonly pairs: number };
 
 export type Answer = 'pending' | 'failed' | 'pulled';
 
@@ -44,14 +44,14 @@ export class Exchange {
   readonly endpoint: Endpoint;
   readonly #rowBytes: number;
   readonly #replies: ReplyArea;
-  /** Where the next look for requests begins: nobody is served twice before the others had their turn. */
+  /** Where the next look for dispatches begins: nobody is served twice before the others had their turn. */
   #turn = 0;
   #isStalled = false;
-  /** Since this end was made: requests to peers; peers' requests answered with rows; those whose tables led out of their source's area. */
+  /** Since this end was made: dispatches to peers; peers' dispatches answered with rows; those whose tables led out of their source's area. */
   dispatches = 0;
   served = 0;
   refused = 0;
-  /** Rows taken from peers' areas: of requests, to compute with, and of answers. */
+  /** Rows taken from peers' areas: of dispatches, to compute with, and of answers. */
   #pulledRows = 0;
 
   /** `rowBytes`: of one activation row. Rows begin the dispatch area. */
@@ -61,7 +61,7 @@ export class Exchange {
     this.#replies = new ReplyArea(endpoint.areas.reply_bytes);
   }
 
-  /** A request waits for room that others' answers hold; they tell nobody when they take them. */
+  /** A dispatch waits for room that others' answers hold; they tell nobody when they take them. */
   get isStalled(): boolean {
     return this.#isStalled;
   }
@@ -80,7 +80,7 @@ export class Exchange {
   }
 
   /** Asks a peer; tables and rows lie in this die's dispatch area. Returns the event that its answer will name. */
-  dispatch(peer: number, { layer, segments, segmentsAddress, pairRowsAddress }: Dispatch): number {
+  dispatch(peer: number, { layer, segments, segmentsAddress, pairRowsAddress }: TokenDispatch): number {
     const { dispatch } = this.endpoint.areas;
     this.dispatches++;
     return this.endpoint.write(peer, CHANNEL.dispatch, layer, segments, segmentsAddress - dispatch, pairRowsAddress - dispatch, 0);
@@ -116,24 +116,24 @@ export class Exchange {
     this.endpoint.mark(peer, CHANNEL.dispatch, FIELD_WORD.e, event);
   }
 
-  /** The next request, with room for its answer; `pairsOf` counts them from its tables. Null: nobody asks, or there is no room now. */
-  nextRequest(pairsOf: (dispatch: Dispatch) => number): Request | null {
+  /** The next dispatch that has come, with room for its answer; `pairsOf` counts them from its tables. Null: nobody asks, or there is no room now. */
+  nextDispatch(pairsOf: (dispatch: TokenDispatch) => number): ArrivedDispatch | null {
     const { endpoint } = this;
     const { dies } = endpoint.areas;
     this.#isStalled = false;
     for (let look = 0; look < dies; look++) {
       const source = this.#turn;
       const event = endpoint.newEventFrom(source, CHANNEL.dispatch);
-      const request = event === 0 ? null : this.#read(source, event, pairsOf);
+      const arrived = event === 0 ? null : this.#read(source, event, pairsOf);
       if (this.#isStalled) return null;
       this.#turn = source + 1 === dies ? 0 : source + 1;
-      if (request !== null) return request;
+      if (arrived !== null) return arrived;
     }
     return null;
   }
 
   /** Tells the source that its answer lies ready, or that it failed. */
-  answer({ source, event, replyOffset, pairs }: Request, isComputed: boolean): void {
+  answer({ source, event, replyOffset, pairs }: ArrivedDispatch, isComputed: boolean): void {
     if (isComputed) {
       this.served++;
       this.#pulledRows += pairs;
@@ -149,7 +149,7 @@ export class Exchange {
     if (this.endpoint.refresh(peer)) this.#replies.sweep((source) => source === peer);
   }
 
-  #read(source: number, event: number, pairsOf: (dispatch: Dispatch) => number): Request | null {
+  #read(source: number, event: number, pairsOf: (dispatch: TokenDispatch) => number): ArrivedDispatch | null {
     const { endpoint } = this;
     const { dispatch, dispatch_bytes } = endpoint.surroundings.areasOf(source);
     const layer = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.a);
@@ -158,7 +158,13 @@ export class Exchange {
     const pairsOffset = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.d) >>> 0;
     // The source has asked for something else meanwhile: the next look sees that.
     if (!endpoint.isStill(source, CHANNEL.dispatch, event)) return null;
-    const place: Dispatch = { layer, segments, segmentsAddress: dispatch + segmentsOffset, pairRowsAddress: dispatch + pairsOffset, rowsAddress: dispatch };
+    const place: TokenDispatch = {
+      layer,
+      segments,
+      segmentsAddress: dispatch + segmentsOffset,
+      pairRowsAddress: dispatch + pairsOffset,
+      rowsAddress: dispatch,
+    };
     const pairs = segmentsOffset + segments * 8 <= dispatch_bytes ? pairsOf(place) : Number.POSITIVE_INFINITY;
     if (pairs * this.#rowBytes > this.#replies.bytes || pairsOffset + pairs * 4 > dispatch_bytes) {
       // Tables that lead out of the source's area, or were rewritten under this look: an answer that says so, and nothing else touched.

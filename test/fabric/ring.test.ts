@@ -148,7 +148,7 @@ describe('a ring', () => {
     const reader = new RingConsumer(memory, shape);
     reader.next();
     reader.release();
-    clearRing(memory, shape.offset);
+    clearRing(memory, shape);
     const [producer, consumer] = [new RingProducer(memory, shape, EPOCH + 1), new RingConsumer(memory, shape)];
     expect([consumer.isEmpty(), consumer.producerWaits(), producer.free_bytes, producer.slab?.bytes]).toEqual([true, false, shape.capacity, 0]);
     producer.write(header(5), wordsOf(5, 512), 2, 512, 0);

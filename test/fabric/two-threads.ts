@@ -1,7 +1,8 @@
 /** The links of two threads over small segments, driven by one thread of the test in any order that it likes. */
 import { ControlPage } from '../../src/fabric/control-page.ts';
-import { Links, type LinksOptions, planRings, resetRing } from '../../src/fabric/links.ts';
+import { Links, type LinksOptions, planRings } from '../../src/fabric/links.ts';
 import { FRAME_KIND, type FrameAddress } from '../../src/fabric/ring.ts';
+import { clearRing } from '../../src/fabric/ring-layout.ts';
 import { bareSegments } from './segments.ts';
 
 export const CONTROL_AT = 65_536;
@@ -22,7 +23,7 @@ export function twoThreads(capacity: number, { segments = 1, ...slab }: { readon
   const control = new ControlPage(memories, CONTROL_AT);
   const linksOf = (thread: number, options?: LinksOptions): Links => new Links(thread, memory, rings, control, options);
   const resetAll = (): void => {
-    for (const ring of rings) resetRing(memory, ring);
+    for (const ring of rings) clearRing(memory, ring);
   };
   return { memory, memories, rings, control, linksOf, resetAll };
 }

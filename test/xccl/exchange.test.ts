@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { offsetOf } from '../../src/fabric/address.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
-import { type Dispatch, Exchange } from '../../src/xccl/exchange.ts';
+import { Exchange, type TokenDispatch } from '../../src/xccl/exchange.ts';
 import { SEGMENTS } from '../fabric/segments.ts';
 import { type Dies, makeDies } from './rig.ts';
 
@@ -14,7 +14,7 @@ const LAYERS = 6;
 
 const pairsOf =
   ({ space }: Dies) =>
-  ({ segmentsAddress }: Dispatch): number =>
+  ({ segmentsAddress }: TokenDispatch): number =>
     space.wordsOf(segmentsAddress)[offsetOf(segmentsAddress) / 4 + 1] as number;
 
 /** What an honest expert answers for a pair: the row's word, stamped with the layer. */
@@ -91,18 +91,18 @@ class Asker {
   }
 }
 
-/** Serves one request as an expert die would; true if there was one. */
+/** Serves one dispatch as an expert die would; true if there was one. */
 function serve(dies: Dies, exchange: Exchange): boolean {
-  const request = exchange.nextRequest(pairsOf(dies));
-  if (request === null) return false;
-  const rows = dies.space.wordsOf(request.rowsAddress);
+  const dispatch = exchange.nextDispatch(pairsOf(dies));
+  if (dispatch === null) return false;
+  const rows = dies.space.wordsOf(dispatch.rowsAddress);
   const { reply } = exchange.endpoint.areas;
   const words = dies.space.wordsOf(reply);
-  for (let pair = 0; pair < request.pairs; pair++) {
-    const row = rows[offsetOf(request.pairRowsAddress) / 4 + pair] as number;
-    words[(offsetOf(reply) + request.replyOffset + pair * ROW_BYTES) / 4] = rows[(offsetOf(request.rowsAddress) + row * ROW_BYTES) / 4] as number;
+  for (let pair = 0; pair < dispatch.pairs; pair++) {
+    const row = rows[offsetOf(dispatch.pairRowsAddress) / 4 + pair] as number;
+    words[(offsetOf(reply) + dispatch.replyOffset + pair * ROW_BYTES) / 4] = rows[(offsetOf(dispatch.rowsAddress) + row * ROW_BYTES) / 4] as number;
   }
-  exchange.answer(request, true);
+  exchange.answer(dispatch, true);
   return true;
 }
 
@@ -198,14 +198,14 @@ describe('the exchange', () => {
     ] as const) {
       dies.space.wordsOf(dispatch)[offsetOf(dispatch) / 4 + 1] = 3;
       const event = asker.dispatch(1, { layer: 0, segments: 1, segmentsAddress, pairRowsAddress, rowsAddress: dispatch });
-      expect(expert.nextRequest(pairsOf(dies))).toBeNull();
+      expect(expert.nextDispatch(pairsOf(dies))).toBeNull();
       expect(asker.pull(1, event, dies.apps[0]?.address ?? 0, 3)).toBe('failed');
     }
     expect(expert.refused).toBe(2);
     expect(expert.replies.used).toBe(0);
   });
 
-  it('lets a request wait while others’ answers fill its room, in order of arrival, and serves it when they are taken', () => {
+  it('lets a dispatch wait while others’ answers fill its room, in order of arrival, and serves it when they are taken', () => {
     const dies = makeDies(4, { sizes: { reply_bytes: 4 * 64 } });
     const exchanges = dies.endpoints.map((endpoint) => new Exchange(endpoint, ROW_BYTES));
     const expert = exchanges[3] as Exchange;
