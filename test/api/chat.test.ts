@@ -3,7 +3,7 @@ import { createApp } from '../../src/api/index.ts';
 import type { Pod } from '../../src/pod.ts';
 import { type Answer, type App, ask, askEvents, refusal } from './ask.ts';
 import { FakePod } from './fake-pod.ts';
-import { makePod } from './make-pod.ts';
+import { closePod, makePod } from './make-pod.ts';
 
 const PATH = '/v1/chat/completions';
 const messages = [
@@ -29,7 +29,7 @@ describe('chat completions', () => {
     pod = await makePod();
     app = createApp(pod);
   });
-  afterAll(() => pod.close());
+  afterAll(() => closePod(pod));
 
   it('should answer a conversation as the pod does', async () => {
     const direct = await pod.complete(plain, { max_tokens: 20, temperature: 0, logprobs: 2 });

@@ -6,7 +6,7 @@ import { type ApiServer, serve } from '../../src/api/index.ts';
 import type { Pod } from '../../src/pod.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
 import { FakePod } from './fake-pod.ts';
-import { makePod } from './make-pod.ts';
+import { closePod, makePod } from './make-pod.ts';
 
 const KEY = 'secret';
 const messages = [{ role: 'user' as const, content: 'Once upon a time' }];
@@ -24,7 +24,7 @@ describe('clients', () => {
   });
   afterAll(async () => {
     await server.close();
-    await pod.close();
+    await closePod(pod);
   });
 
   it('should serve the openai client completions, whole and streamed', async () => {

@@ -3,7 +3,7 @@ import { createApp } from '../../src/api/index.ts';
 import type { Pod } from '../../src/pod.ts';
 import { type Answer, type App, ask, askEvents, refusal } from './ask.ts';
 import { FakePod } from './fake-pod.ts';
-import { makePod } from './make-pod.ts';
+import { closePod, makePod } from './make-pod.ts';
 
 const PATH = '/v1/completions';
 const IDS = [72, 101, 108, 108, 111];
@@ -15,7 +15,7 @@ describe('completions', () => {
     pod = await makePod();
     app = createApp(pod);
   });
-  afterAll(() => pod.close());
+  afterAll(() => closePod(pod));
 
   it('should answer a token-id prompt as the pod does, in full precision', async () => {
     const options = { max_tokens: 24, temperature: 0, ignore_eos: true, logprobs: 3 };

@@ -5,8 +5,15 @@
  */
 import { createPod } from '../../src/index.ts';
 import type { Pod } from '../../src/pod.ts';
+import { expectNothingLeft } from '../system/pods.ts';
 import { FakePod } from './fake-pod.ts';
 
 export const isReal: boolean = process.env['MINIPOD_TEST_POD'] !== 'fake';
 
 export const makePod = async (): Promise<Pod> => (isReal ? createPod() : new FakePod());
+
+/** Closes it, with nothing left behind. */
+export async function closePod(pod: Pod): Promise<void> {
+  if (isReal) await expectNothingLeft(pod);
+  await pod.close();
+}

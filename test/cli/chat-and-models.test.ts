@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { createPod } from '../../src/index.ts';
+import type { Prompt } from '../../src/index.ts';
+import { withPod } from '../system/pods.ts';
 import { jsonLines, minipod } from './command.ts';
 
 describe('minipod chat', () => {
@@ -13,13 +14,12 @@ describe('minipod chat', () => {
     expect(answers).toHaveLength(3);
     expect(answers[2]).toEqual(answers[0]);
 
-    await using pod = await createPod();
-    const messages = [
+    const messages: Prompt = [
       { role: 'user', content: 'Tell me a story.' },
       { role: 'assistant', content: answers[0]?.content ?? '' },
       { role: 'user', content: 'And then?' },
     ];
-    const { choices } = await pod.complete(messages, { seed: 5, max_tokens: 12, temperature: 0.7 });
+    const { choices } = await withPod({}, (pod) => pod.complete(messages, { seed: 5, max_tokens: 12, temperature: 0.7 }));
     expect(answers[1]?.content).toBe(choices[0]?.text);
   });
 });

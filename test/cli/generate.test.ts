@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { createPod } from '../../src/index.ts';
+import { withPod } from '../system/pods.ts';
 import { jsonLines, minipod, start } from './command.ts';
 
 describe('minipod generate', () => {
@@ -18,8 +18,8 @@ describe('minipod generate', () => {
       '--npus',
       '2',
     ]);
-    await using pod = await createPod();
-    const { choices } = await pod.complete('Once upon a time', { seed: 7, max_tokens: 40, min_tokens: 32, temperature: 0.9, top_k: 50 });
+    const options = { seed: 7, max_tokens: 40, min_tokens: 32, temperature: 0.9, top_k: 50 };
+    const { choices } = await withPod({}, (pod) => pod.complete('Once upon a time', options));
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toBe(`${choices[0]?.text}\n`);
   });
