@@ -15,12 +15,13 @@
 import { createLivePod } from './live-pod.ts';
 import type { PodOptions } from './options.ts';
 import type { Pod } from './pod.ts';
+import { createVirtualPod } from './virtual-pod.ts';
 
 /**
- * Starts a pod: threads, memory and model.
+ * Starts a pod: memory, model, and threads, unless its clock is virtual.
  * @throws MinipodError: `invalid_request` for options, `invalid_checkpoint` naming file and tensor, `out_of_memory` with the sum.
  */
-export const createPod = (options?: PodOptions): Promise<Pod> => createLivePod(options);
+export const createPod = (options: PodOptions = {}): Promise<Pod> => (options.clock === 'virtual' ? createVirtualPod(options) : createLivePod(options));
 
 export { listModels } from './model/registry.ts';
 export type { ChatMessage, GenerateOptions, LoadProgress, PodOptions, Prompt } from './options.ts';

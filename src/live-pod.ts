@@ -5,31 +5,21 @@
 import { Worker } from 'node:worker_threads';
 import * as Comlink from 'comlink';
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
-import { workerOfNpu } from '../actors/policies/placement.ts';
-import { generateCall, promptRecord } from './call.ts';
+import { promptRecord } from './call.ts';
+import { Calls } from './calls.ts';
 import { ControlPage } from './fabric/control-page.ts';
 import { Links } from './fabric/links.ts';
 import type { RingConsumer } from './fabric/ring.ts';
-import { collect, LiveGeneration } from './generation.ts';
+import { collect } from './generation.ts';
 import { resolveModel } from './model/registry.ts';
-import {
-  type ChatMessage,
-  type GenerateOptions,
-  generateOptionsSchema,
-  type PodOptions,
-  type Prompt,
-  parseOptions,
-  podOptionsSchema,
-  type ResolvedGenerateOptions,
-} from './options.ts';
-import type { ControlHandle, ControlStats } from './platform/control.ts';
+import { type ChatMessage, type GenerateOptions, generateOptionsSchema, type PodOptions, type Prompt, parseOptions, podOptionsSchema } from './options.ts';
+import type { ControlHandle } from './platform/control.ts';
 import type { ControlRemote, Outcome } from './platform/control-thread.ts';
 import type { ModelInfo, Pod } from './pod.ts';
+import { podStats } from './pod-stats.ts';
 import type { PodToCaller } from './protocol/caller.ts';
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
-import { REQUEST_IDS } from './protocol/messages.ts';
-import type { LinkRead } from './protocol/threads.ts';
-import type { Completion, Generation, LinkStats, PodStats } from './results.ts';
+import type { Completion, Generation, PodStats } from './results.ts';
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
 import { breathe, EventLoopSleeper } from './runtime/event-loop.ts';
@@ -50,7 +40,7 @@ export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
   const { onProgress, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
   const folder = resolveModel(resolved.model);
-  const { model: _model, topology: _topology, kv_blocks, memory_bytes, ...numbers } = resolved;
+  const { model: _model, topology: _topology, clock: _clock, kernels: _kernels, seed: _seed, kv_blocks, memory_bytes, ...numbers } = resolved;
   const origin_ms = epoch_ms();
   const thread = new Worker(entryPoint('../platform/control-thread'), threadOptions());
   const died = new Promise<never>((_, reject) => {
@@ -86,22 +76,6 @@ function unwrap<Value>(outcome: Outcome<Value>): Value {
   return outcome.value;
 }
 
-/** Of a reader that is lost. */
-const NOTHING_READ: LinkRead = { received_frames: 0, received_bytes: 0, stale: 0, latencies_us: [], latency_us_sum: 0 };
-
-/** Each link once, with what its writer and what its reader count. */
-function linkStats(views: ControlStats['links'], threads: ControlStats['threads']): LinkStats[] {
-  const nameOf = (thread: number): string => threads[thread]?.name ?? `${thread}`;
-  return views.flatMap(({ thread, reports }) =>
-    reports.map(({ peer, ...report }) => {
-      const reader = views.find((view) => view.thread === peer)?.reports.find((other) => other.peer === thread && other.lane === report.lane);
-      // What the writer's thread reads is the ring of the other direction.
-      const { received_frames, received_bytes, stale, latencies_us, latency_us_sum } = reader ?? NOTHING_READ;
-      return { from: nameOf(thread), to: nameOf(peer), ...report, received_frames, received_bytes, stale, latencies_us, latency_us_sum };
-    }),
-  );
-}
-
 export class LivePod implements Pod {
   readonly model: ModelInfo;
   readonly #handle: ControlHandle;
@@ -111,10 +85,9 @@ export class LivePod implements Pod {
   readonly #clock: Clock;
   readonly #port: MessagePort;
   readonly #sleeper: EventLoopSleeper;
-  readonly #generations = new Map<number, LiveGeneration>();
+  readonly #calls: Calls;
   /** What is asked of the control thread and not answered: fails with it. */
   readonly #questions = new Set<(error: unknown) => void>();
-  #next = 1;
   #closing: Promise<void> | null = null;
   #isClosed = false;
 
@@ -129,6 +102,7 @@ export class LivePod implements Pod {
     const first = memories[0] as WebAssembly.Memory;
     this.#port = new MessagePort(new Links(CALLER_THREAD, first, plan.rings, new ControlPage(memories), { now_us: () => clock.now_ms() * 1000 }));
     this.#sleeper = new EventLoopSleeper(this.#port.links.control, CALLER_THREAD);
+    this.#calls = new Calls({ clock, random: systemRandom, tell: (message) => this.#tell(message) });
     this.model = {
       name: plan.config.name,
       architecture: plan.config.architecture,
@@ -144,13 +118,13 @@ export class LivePod implements Pod {
 
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
     const { signal, ...rest } = options;
-    return this.#submit(prompt, parseOptions(generateOptionsSchema, rest, 'generate'), signal);
+    return this.#calls.submit(prompt, parseOptions(generateOptionsSchema, rest, 'generate'), signal);
   }
 
   async complete(prompt: Prompt, options: GenerateOptions = {}): Promise<Completion> {
     const { signal, ...rest } = options;
     const resolved = parseOptions(generateOptionsSchema, rest, 'complete');
-    return collect(this.#submit(prompt, resolved, signal), this.model.name, resolved.n);
+    return collect(this.#calls.submit(prompt, resolved, signal), this.model.name, resolved.n);
   }
 
   async tokenize(
@@ -166,23 +140,8 @@ export class LivePod implements Pod {
 
   async stats(): Promise<PodStats> {
     const report = await this.#ask(this.#remote.stats() as ReturnType<ControlRemote['stats']>);
-    const { memory, npus, workers, layouts } = this.#handle.plan;
-    const waiting = report.npus.reduce((sum, { requests_waiting }) => sum + requests_waiting, 0);
-    return {
-      model: this.model.name,
-      uptime_seconds: this.#clock.now_ms() / 1000,
-      requests_running: report.npus.reduce((sum, { requests_running }) => sum + requests_running, 0),
-      requests_waiting: waiting,
-      requests_finished: report.finished,
-      prompt_tokens: report.prompt_tokens,
-      generation_tokens: report.generation_tokens,
-      kv_block_size: this.#handle.plan.options.kv_block_size,
-      npus: report.npus.map((npu) => ({ ...npu, worker: workerOfNpu(npu.npu, npus, workers), hbm_bytes: layouts[npu.npu]?.bytes ?? 0 })),
-      expert_loads: report.expert_loads,
-      memory: { total_bytes: memory.bytes, regions: report.regions },
-      fabric: { links: linkStats([{ thread: CALLER_THREAD, reports: this.#port.links.counters() }, ...report.links], report.threads), threads: report.threads },
-      unexpected_messages: report.unexpected,
-    };
+    const links = [{ thread: CALLER_THREAD, reports: this.#port.links.counters() }, ...report.links];
+    return podStats(this.model.name, this.#clock, this.#handle.plan, { ...report, links });
   }
 
   close(): Promise<void> {
@@ -195,55 +154,11 @@ export class LivePod implements Pod {
   }
 
   async #close(): Promise<void> {
-    for (const generation of this.#generations.values()) generation.end(new MinipodError('closed', 'the pod was closed while the request ran'));
-    this.#generations.clear();
+    this.#calls.close(new MinipodError('closed', 'the pod was closed while the request ran'));
     if (!this.#isClosed) await Promise.race([this.#remote.close(), this.#died]).catch(() => {});
     this.#isClosed = true;
     this.#port.links.control.ring(CALLER_THREAD);
     await this.#thread.terminate();
-  }
-
-  #submit(prompt: Prompt, options: ResolvedGenerateOptions, signal: AbortSignal | undefined): Generation {
-    const record = promptRecord(prompt);
-    if (signal !== undefined && !(signal instanceof AbortSignal))
-      throw new MinipodError('invalid_request', 'signal: must be an AbortSignal', { param: 'signal' });
-    const seed = options.seed ?? systemRandom.drawSeed();
-    const request = this.#newRequest();
-    const generation = new LiveGeneration(`cmpl-${request.toString(16)}`, seed, options.prompt_logprobs !== undefined, {
-      clock: this.#clock,
-      cancel: () => this.#cancel(request),
-      ended: () => signal?.removeEventListener('abort', onAbort),
-    });
-    const onAbort = (): void => generation.cancel();
-    if (this.#closing !== null || this.#isClosed) {
-      generation.end(new MinipodError('closed', 'the pod is closed'));
-      return generation;
-    }
-    if (signal?.aborted === true) {
-      generation.end(new MinipodError('cancelled', 'the caller cancelled the request'));
-      return generation;
-    }
-    signal?.addEventListener('abort', onAbort, { once: true });
-    this.#generations.set(request, generation);
-    try {
-      this.#tell(generateCall(request, record, options, seed));
-    } catch (error) {
-      this.#generations.delete(request);
-      generation.end(error instanceof MinipodError ? error : new MinipodError('internal', `the call could not be sent: ${error}`, { cause: error }));
-    }
-    return generation;
-  }
-
-  #newRequest(): number {
-    for (;;) {
-      const request = this.#next;
-      this.#next = (this.#next + 1) % REQUEST_IDS;
-      if (!this.#generations.has(request)) return request;
-    }
-  }
-
-  #cancel(request: number): void {
-    if (this.#generations.has(request) && !this.#isClosed) this.#tell({ type: 'CANCEL_CALL', request });
   }
 
   #tell(message: object): void {
@@ -271,29 +186,19 @@ export class LivePod implements Pod {
     const { links } = this.#port;
     const sleeper = this.#sleeper;
     const hasWork = (): boolean => this.#isClosed || links.hasInbound();
-    const onFrame = (_peer: number, ring: RingConsumer): void => this.#receive(this.#port.read(ring).message as PodToCaller);
+    const onFrame = (_peer: number, ring: RingConsumer): void => this.#calls.receive(this.#port.read(ring).message as PodToCaller);
     while (!this.#isClosed) {
       const busy = links.receive(onFrame);
       const waits = links.flush();
       // Chunks wake their readers, who run before the next frame is looked for.
       if (busy) await breathe();
-      else await sleeper.sleep(waits ? 1 : this.#generations.size > 0 ? SLEEP_BUSY_MS : SLEEP_MS, hasWork);
+      else await sleeper.sleep(waits ? 1 : this.#calls.open > 0 ? SLEEP_BUSY_MS : SLEEP_MS, hasWork);
     }
-  }
-
-  #receive(message: PodToCaller): void {
-    if (message.type === 'CHUNKS') {
-      for (const chunk of message.chunks) this.#generations.get(chunk.request)?.push(chunk);
-      return;
-    }
-    this.#generations.get(message.request)?.receive(message);
-    if (message.type === 'ENDED') this.#generations.delete(message.request);
   }
 
   #fail(error: MinipodError): void {
     this.#isClosed = true;
-    for (const generation of this.#generations.values()) generation.end(error);
-    this.#generations.clear();
+    this.#calls.close(error);
     for (const reject of this.#questions) reject(error);
   }
 }

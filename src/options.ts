@@ -67,11 +67,23 @@ export type ChatMessage = { readonly role: string; readonly content: string };
 /** Text, token ids, or a conversation for the model's chat template. */
 export type Prompt = string | readonly number[] | readonly ChatMessage[];
 
-export const podOptionsSchema = z.strictObject({
+const podOptions = z.strictObject({
   /** A shipped model's name or the path of a folder in the Hugging Face layout. */
   model: z.string().min(1).default('tiny-deepseek-v3'),
   /** How work is laid out over NPUs. Every NPU holds attention and its share of the experts. */
   topology: z.literal('colocated').default('colocated'),
+  /**
+   * `live`: worker threads, real kernels, real time. `virtual`: all actors on the caller's thread and on a clock that moves from event to event;
+   * whoever has the same seed sees the same run.
+   */
+  clock: z.enum(['live', 'virtual']).default('live'),
+  /** What happens when, on a virtual clock: another seed is another interleaving of the same tokens. Default: 0. */
+  seed: z.int().optional(),
+  /**
+   * `real`, or `hash`, on a virtual clock only: activations are hashes, tokens are too, and weights take no memory. What is lost or mixed up still
+   * changes them.
+   */
+  kernels: z.enum(['real', 'hash']).default('real'),
   npus: z.int().min(1).max(LIMITS.npus_max).default(1),
   /** Threads that host the NPUs. Never more than NPUs. Default: 1. */
   workers: z.int().min(1).max(LIMITS.workers_max).default(1),
@@ -101,6 +113,16 @@ export const podOptionsSchema = z.strictObject({
     .int()
     .min(1 << 20)
     .optional(),
+});
+
+const LIVE_ONLY = 'is for pods of the live clock: on a virtual one no thread hangs';
+const VIRTUAL_ONLY = "needs clock: 'virtual'";
+
+export const podOptionsSchema = podOptions.superRefine(({ clock, seed, kernels, spare_workers }, context) => {
+  const refuse = (param: string, message: string): void => context.addIssue({ code: 'custom', path: [param], message });
+  if (clock === 'live' && seed !== undefined) refuse('seed', VIRTUAL_ONLY);
+  if (clock === 'live' && kernels === 'hash') refuse('kernels', `'hash' ${VIRTUAL_ONLY}`);
+  if (clock === 'virtual' && spare_workers > 0) refuse('spare_workers', LIVE_ONLY);
 });
 
 export type LoadProgress = { readonly loaded_bytes: number; readonly total_bytes: number; readonly tensor: string };

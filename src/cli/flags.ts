@@ -43,6 +43,9 @@ function bias(text: string, earlier: unknown): Record<string, number> {
   return { ...(earlier as Record<string, number> | undefined), [id]: number(value) };
 }
 
+/** A virtual clock stands still for whoever reads a real one: it is for programs that wait for nothing but the pod. */
+type ProgramOnly = 'clock' | 'kernels' | 'seed';
+
 export const POD_FLAGS = {
   model: { value: 'NAME_OR_DIR', help: 'a shipped model, or a folder in the Hugging Face layout' },
   topology: { value: 'NAME', help: 'how work is laid out over NPUs' },
@@ -56,7 +59,7 @@ export const POD_FLAGS = {
   spare_workers: { value: 'N', help: 'memory kept for successors of workers that cannot be stopped (on Deno)', read: number },
   segment_bytes: { value: 'BYTES', help: 'one segment of global memory, at most 4 GiB − 64 KiB, a multiple of 64 KiB', read: bytes },
   memory_bytes: { value: 'BYTES', help: "global memory in all, such as 8GiB (default: 3/4 of this machine's)", read: bytes },
-} as const satisfies Flags<typeof podOptionsSchema>;
+} as const satisfies Omit<Flags<typeof podOptionsSchema>, ProgramOnly>;
 
 export const SAMPLING_FLAGS = {
   max_tokens: { value: 'N', help: 'tokens to generate at most', read: number },

@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { listModels, MinipodError } from '../index.ts';
-import { openCheckpoint } from '../model/checkpoint.ts';
+import { openCheckpoint, parametersOf } from '../model/checkpoint.ts';
 import { resolveModel } from '../model/registry.ts';
 import { printJson, printLine } from './output.ts';
 
@@ -43,9 +43,8 @@ function modelsIn(name: string): readonly string[] {
 function describe(name: string): Row {
   const folder = resolveModel(name);
   using checkpoint = openCheckpoint(folder);
-  const { config, parts } = checkpoint;
-  const parameters = parts.reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0);
-  return { name: config.name, architecture: config.architecture, parameters, context_length: config.maxPositions, folder };
+  const { config } = checkpoint;
+  return { name: config.name, architecture: config.architecture, parameters: parametersOf(checkpoint), context_length: config.maxPositions, folder };
 }
 
 function table(rows: readonly Row[]): string[] {

@@ -35,4 +35,9 @@ export class ExpertLoads {
     }
     return sum;
   }
+
+  /** Tokens routed to each expert, `[MoE layer][expert id]`. */
+  table(): number[][] {
+    return this.layers.map((layer) => Array.from({ length: this.#plan.config.moe.experts }, (_, expert) => this.of(layer, expert)));
+  }
 }

@@ -4,35 +4,28 @@
  *   receive frames ─▶ deliver messages ─▶ serve dispatches, poll steps ─▶ publish ─▶ (nothing to do: spin, then sleep)
  * @module
  */
-import { dpGroup } from '../../actors/dp-group.ts';
-import { expert } from '../../actors/expert.ts';
-import { npu as npuMachine } from '../../actors/npu.ts';
-import { npuOfExpert } from '../../actors/policies/placement.ts';
-import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { segmentOf } from '../fabric/address.ts';
 import { AddressSpace } from '../fabric/address-space.ts';
 import type { ControlPage } from '../fabric/control-page.ts';
 import { Links } from '../fabric/links.ts';
 import type { RingConsumer } from '../fabric/ring.ts';
 import { instantiateKernels } from '../model/kernels/kernels.ts';
-import { type Address, address, expertAddress, idOf } from '../protocol/address.ts';
-import { launchDone, launchFailed, loaded, loadsCounted, npuReady, resetDone, started } from '../protocol/constructors.ts';
-import { assert, toErrorRecord } from '../protocol/errors.ts';
-import type { Message, Work } from '../protocol/messages.ts';
-import { type NpuReport, type ThreadMessage, threadInspected, threadPeerDetached, threadStarted } from '../protocol/threads.ts';
+import { type Address, address } from '../protocol/address.ts';
+import { assert } from '../protocol/errors.ts';
+import type { Message } from '../protocol/messages.ts';
+import { type ThreadMessage, threadInspected, threadPeerDetached, threadStarted } from '../protocol/threads.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
 import { monotonicClock } from '../runtime/clock.ts';
 import { CONTROL_THREAD, Directory, type Seating, threadsOf } from '../runtime/directory.ts';
 import { IdleLadder } from '../runtime/idle-ladder.ts';
 import { MessagePort } from '../runtime/message-port.ts';
-import { Endpoint } from '../xccl/endpoint.ts';
-import { Exchange } from '../xccl/exchange.ts';
-import { ExpertLoads } from './expert-loads.ts';
+import type { Arithmetic } from './arithmetic.ts';
 import { Forward } from './forward.ts';
 import type { NpuLayout } from './npu-layout.ts';
+import { Npus } from './npus.ts';
 import { areasOfDie, type PodPlan } from './pod-plan.ts';
-import { StepProgram } from './step-program.ts';
+import type { StepProgram } from './step-program.ts';
 
 export type WorkerData = {
   readonly plan: PodPlan;
@@ -58,10 +51,8 @@ const DISPATCHES_PER_TURN = 64;
 const TURNS_PER_DEADLINE_CHECK = 1_024;
 
 export class NpuWorker {
-  readonly #plan: PodPlan;
   readonly #worker: number;
   readonly #thread: number;
-  readonly #layouts: readonly NpuLayout[];
   readonly #directory: Directory;
   readonly #space: AddressSpace;
   readonly #control: ControlPage;
@@ -69,10 +60,9 @@ export class NpuWorker {
   readonly #port: MessagePort;
   readonly #host: ActorHost;
   readonly #ladder: IdleLadder;
-  readonly #loads: ExpertLoads;
-  readonly #programs = new Map<number, StepProgram>();
-  /** The same as a list: a loop over a map allocates. */
-  readonly #steps: readonly StepProgram[];
+  readonly #npus: Npus;
+  /** Their programs as a list: a loop over a map allocates. */
+  readonly #programs: readonly StepProgram<Arithmetic>[];
   /** The count of arrivals that was seen last, and what is still to be done about them. */
   #arrivals = 0;
   #mustServe = false;
@@ -82,14 +72,11 @@ export class NpuWorker {
 
   constructor({ plan, worker, seating, lost, epochs, die_epochs, layouts, memories, module, origin_ms, protocol }: WorkerData) {
     assert(protocol === PROTOCOL_HASH, 'this worker was built from other sources than the pod that started it');
-    this.#plan = plan;
     this.#worker = worker;
-    this.#layouts = layouts;
     this.#directory = new Directory(plan.topology, seating);
     this.#thread = this.#directory.threadOfWorker(worker);
     this.#space = new AddressSpace(memories, plan.memory.regions);
     this.#control = this.#space.control;
-    this.#loads = new ExpertLoads(plan, this.#space, this.#directory);
     const clock = monotonicClock(origin_ms);
     const now_us = (): number => clock.now_ms() * 1000;
     const memory = memories[0] as WebAssembly.Memory;
@@ -105,55 +92,41 @@ export class NpuWorker {
       transmit: (to, from, message) => this.#transmit(to, from, message),
       birthOf: () => null,
       hands: new Map(),
-      launch: (npu, work) => this.#launch(idOf(npu), work),
+      launch: (npu, work, cause) => this.#npus.launch(npu, work, cause),
       onUnexpected: () => {},
     });
     const kernels = memories.map((memory) => instantiateKernels(module, memory));
     for (const kernel of kernels) kernel.setStopWord(this.#control.stopWordOffset(this.#thread));
-    const dieOf = (npu: number): number => this.#directory.dieOfNpu(npu);
-    const surroundings = {
+    this.#npus = new Npus({
+      plan,
       space: this.#space,
-      areasOf: memoized((die) => areasOfDie(plan, die)),
-      arrive: (die: number) => this.#arrive(die),
-      now_ms: () => clock.now_ms(),
-    };
-    for (const [index, layout] of layouts.entries()) {
-      const kernelsOfSegment = kernels[segmentOf(layout.base)];
-      assert(kernelsOfSegment, `NPU ${layout.npu} lies in no segment`);
-      const exchange = new Exchange(new Endpoint(dieOf(layout.npu), surroundings, die_epochs[index]), plan.config.hiddenSize * 4);
-      this.#programs.set(layout.npu, new StepProgram(new Forward(plan.config, layout, kernelsOfSegment), this.#space, exchange, plan.npus, dieOf));
-    }
-    this.#steps = [...this.#programs.values()];
+      directory: this.#directory,
+      surroundings: {
+        space: this.#space,
+        areasOf: memoized((die) => areasOfDie(plan, die)),
+        arrive: (die) => this.#arrive(die),
+        now_ms: () => clock.now_ms(),
+      },
+      arithmetics: layouts.map((layout) => {
+        const kernelsOfSegment = kernels[segmentOf(layout.base)];
+        assert(kernelsOfSegment, `NPU ${layout.npu} lies in no segment`);
+        return new Forward(plan.config, layout, kernelsOfSegment);
+      }),
+      die_epochs,
+      host: {
+        spawn: (address, birth) => this.#host.spawn(address, birth),
+        send: (to, from, message) => this.#host.send(to, from, message),
+        complete: (npu, message, cause) => this.#host.send(npu, npu, message, cause),
+      },
+    });
+    this.#programs = [...this.#npus.programs.values()];
   }
 
   /** Brings the actors of this thread to life and says so. */
   start(): void {
-    const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests } = this.#plan.options;
-    const limits = { kv_blocks, kv_block_size, batch_tokens_max: max_batch_tokens, batch_requests_max: max_batch_requests };
-    for (const npu of this.#programs.keys()) {
-      const [self, group] = [address('npu', npu), address('dp-group', npu)];
-      this.#host.spawn(self, { machine: npuMachine, input: { self, dp_group: group } });
-      this.#host.spawn(group, { machine: dpGroup, input: { self: group, npu: self, limits } });
-      this.#host.send(self, self, started());
-      this.#startExperts(npu);
-      this.#host.send('task-executor/0', self, npuReady(npu));
-    }
-    // What was counted before is not news.
-    for (const layer of this.#loads.layers) for (const npu of this.#programs.keys()) this.#newLoads(npu, layer, () => {});
+    this.#npus.spawn();
     this.#host.turn();
     this.#tellControl(threadStarted(this.#worker));
-  }
-
-  #startExperts(npu: number): void {
-    const layout = this.#layouts.find((candidate) => candidate.npu === npu);
-    for (const [layer, { moe }] of (layout?.layers ?? []).entries()) {
-      for (const [id, weights] of (moe?.experts ?? []).entries()) {
-        if (weights === null || npuOfExpert(id, this.#plan.npus) !== npu) continue;
-        const self = expertAddress(layer, id);
-        this.#host.spawn(self, { machine: expert, input: { self } });
-        this.#host.send(self, address('npu', npu), loaded(npu, weights.gateUp.address, weights.gateUp.head_bytes + weights.down.head_bytes));
-      }
-    }
   }
 
   /** Until it is told to stop, or fails. Either way the last that it writes is the acknowledgement: from then on its memory may be given to another. */
@@ -207,7 +180,7 @@ export class NpuWorker {
     this.#mustServe = false;
     this.#isStalled = false;
     let any = false;
-    for (const program of this.#steps) {
+    for (const program of this.#programs) {
       const served = program.serve(DISPATCHES_PER_TURN);
       any ||= served > 0;
       this.#mustServe ||= served === DISPATCHES_PER_TURN;
@@ -223,74 +196,15 @@ export class NpuWorker {
     this.#mustPull = false;
     this.#isStepping = false;
     let ended = false;
-    for (const program of this.#steps) {
+    for (const program of this.#programs) {
       if (!program.isRunning) continue;
       this.#isStepping = true;
       if (program.isWaiting && !mayPull && !isDeadlineDue) continue;
-      const { step, self } = program;
-      try {
-        if (isDeadlineDue) program.checkDeadline();
-        const poll = program.poll();
-        this.#mustPull ||= poll.state === 'asked';
-        if (poll.state !== 'done') continue;
-        ended = true;
-        this.#host.send(self, self, launchDone(step, poll.outcomes));
-      } catch (error) {
-        ended = true;
-        this.#host.send(self, self, launchFailed(step, { ...toErrorRecord(error), code: 'worker_failed' }));
-      }
+      const state = this.#npus.poll(program, isDeadlineDue);
+      this.#mustPull ||= state === 'asked';
+      ended ||= state === 'done';
     }
     return ended;
-  }
-
-  #launch(npu: number, work: Work): void {
-    const program = this.#programs.get(npu);
-    assert(program, `NPU ${npu} does not live on worker ${this.#worker}`);
-    const self = address('npu', npu);
-    switch (work.kind) {
-      case 'step':
-        try {
-          program.start(work.plan);
-        } catch (error) {
-          this.#host.send(self, self, launchFailed(work.plan.step, { ...toErrorRecord(error), code: 'worker_failed' }));
-        }
-        break;
-      case 'release-slots':
-        program.release(work.slots);
-        break;
-      case 'reset':
-        program.reset();
-        this.#host.send(self, self, resetDone());
-        break;
-      case 'count-loads':
-        this.#countLoads(npu);
-        break;
-    }
-  }
-
-  readonly #reported = new Map<Address, number>();
-
-  /** Tokens that reached this NPU's own experts since the last report, over all NPUs' counters. */
-  #countLoads(npu: number): void {
-    const experts: Address[] = [];
-    const tokens: number[] = [];
-    for (const layer of this.#loads.layers)
-      this.#newLoads(npu, layer, (self, news) => {
-        experts.push(self);
-        tokens.push(news);
-      });
-    this.#host.send(address('npu', npu), address('npu', npu), loadsCounted(experts, tokens));
-  }
-
-  #newLoads(npu: number, layer: number, tell: (expert: Address, tokens: number) => void): void {
-    for (let id = npu; id < this.#plan.config.moe.experts; id += this.#plan.npus) {
-      const self = expertAddress(layer, id);
-      const total = this.#loads.of(layer, id);
-      // An NPU that moved to another die counts from 0 again.
-      const news = total - Math.min(total, this.#reported.get(self) ?? 0);
-      this.#reported.set(self, total);
-      if (news > 0) tell(self, news);
-    }
   }
 
   #transmit(to: Address, from: Address, message: Message): void {
@@ -321,10 +235,12 @@ export class NpuWorker {
         this.#links.attach(message.thread, message.epoch);
         // What this thread answered the successor before it knew where that one sits told nobody.
         this.#control.arrive(message.thread);
-        for (const npu of this.#directory.npusOfWorker(message.worker)) for (const program of this.#steps) program.askAgain(npu);
+        for (const npu of this.#directory.npusOfWorker(message.worker)) for (const program of this.#programs) program.askAgain(npu);
         break;
       case 'INSPECT':
-        this.#tellControl(threadInspected(message.query, this.#worker, this.#report(), this.#links.counters(), [...this.#host.unexpected.keys()]));
+        this.#tellControl(
+          threadInspected(message.query, this.#worker, this.#npus.report(this.#host.cast), this.#links.counters(), [...this.#host.cast.unexpected.keys()]),
+        );
         break;
       default:
         assert(false, `worker ${this.#worker} was sent ${message.type}`);
@@ -332,38 +248,7 @@ export class NpuWorker {
   }
 
   #refresh(worker: number): void {
-    for (const npu of this.#directory.npusOfWorker(worker)) for (const program of this.#steps) program.exchange.refresh(this.#directory.dieOfNpu(npu));
-  }
-
-  #report(): NpuReport[] {
-    return [...this.#programs].map(([npu, { blocks, exchange }]): NpuReport => {
-      const { scheduler } = this.#host.contextOf(address('dp-group', npu)) as { scheduler: StepScheduler };
-      const { endpoint, replies } = exchange;
-      exchange.sweepReplies();
-      return {
-        npu,
-        state: this.#host.stateOf(address('npu', npu)) ?? 'gone',
-        kv_blocks: scheduler.blocks.blocks,
-        kv_blocks_used: scheduler.blocks.used,
-        requests_running: scheduler.running,
-        requests_waiting: scheduler.waiting,
-        steps: scheduler.step,
-        tokens_prefilled: scheduler.tokens_prefilled,
-        tokens_decoded: scheduler.tokens_decoded,
-        preemptions: scheduler.preemptions,
-        die: endpoint.die,
-        kv_blocks_held: blocks.used,
-        kv_blocks_held_max: blocks.high_water,
-        fields_written: endpoint.counters.writes,
-        fields_stale: endpoint.counters.stale,
-        dispatches_written: exchange.dispatches,
-        dispatches_served: exchange.served,
-        dispatches_refused: exchange.refused,
-        pulled_bytes: exchange.pulled_bytes,
-        reply_bytes: replies.used,
-        reply_bytes_max: replies.high_water,
-      };
-    });
+    for (const npu of this.#directory.npusOfWorker(worker)) for (const program of this.#programs) program.exchange.refresh(this.#directory.dieOfNpu(npu));
   }
 }
 

@@ -87,3 +87,7 @@ function openShards(folder: string, openShard: (file: string) => Map<string, Sto
   for (const [name, shard] of weightMap) if (!tensors.has(name)) fail(`tensor ${name}: listed in ${shard}, found no such tensor there`);
   return tensors;
 }
+
+/** Weights of the model, each counted once. */
+export const parametersOf = ({ parts }: Pick<Checkpoint, 'parts'>): number =>
+  parts.reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0);

@@ -1,10 +1,14 @@
-/** Which messages bring actors of the control thread to life. @module */
+/** How the control plane's actors come to life. @module */
+
 import { job } from '../../actors/job.ts';
+import { jobExecutor } from '../../actors/job-executor.ts';
 import { request } from '../../actors/request.ts';
 import { task } from '../../actors/task.ts';
+import { taskExecutor } from '../../actors/task-executor.ts';
+import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { type Address, address, idOf } from '../protocol/address.ts';
 import type { Message } from '../protocol/messages.ts';
-import type { Birth } from '../runtime/actor-host.ts';
+import type { Birth } from '../runtime/cast.ts';
 
 /** Requests, jobs and tasks come to life with their first message. */
 export function birthOf(to: Address, message: Message): Birth | null {
@@ -18,4 +22,10 @@ export function birthOf(to: Address, message: Message): Birth | null {
     default:
       return null;
   }
+}
+
+/** The executors live as long as the pod. */
+export function spawnExecutors(spawn: (address: Address, birth: Birth) => void, { npus, workers, options }: AnyPodPlan, choices_max: number): void {
+  spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max } });
+  spawn('task-executor/0', { machine: taskExecutor, input: { self: 'task-executor/0', npus, workers, batch_max: options.max_batch_requests } });
 }

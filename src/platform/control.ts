@@ -3,9 +3,7 @@
  * calls, cancellations and tokens travel on the rings between caller and pod.
  * @module
  */
-import { jobExecutor } from '../../actors/job-executor.ts';
 import { workerOfNpu } from '../../actors/policies/placement.ts';
-import { taskExecutor } from '../../actors/task-executor.ts';
 import { AddressSpace } from '../fabric/address-space.ts';
 import { Links } from '../fabric/links.ts';
 import { allocateSegments } from '../fabric/memory-plan.ts';
@@ -13,16 +11,15 @@ import { LIMITS } from '../fabric/outgoing.ts';
 import type { RegionReport } from '../fabric/region-table.ts';
 import type { RingConsumer } from '../fabric/ring.ts';
 import { ExpertLoads } from '../flowserve/expert-loads.ts';
-import { checkLength, sequencesOf } from '../flowserve/frontend.ts';
-import { OutputProcess } from '../flowserve/output-process.ts';
+import { FRONTEND, FrontendProcess, type FrontendReport } from '../flowserve/frontend-process.ts';
 import { type PlanOptions, type PodPlan, planPod } from '../flowserve/pod-plan.ts';
-import { openCheckpoint } from '../model/checkpoint.ts';
+import { openCheckpoint, parametersOf } from '../model/checkpoint.ts';
 import { loadKernelModule } from '../model/kernels/kernels.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
-import type { CallerToPod, GenerateCall, PodToCaller, PromptRecord } from '../protocol/caller.ts';
-import { cancel, drain, npuLost, stopStringFound, submit, taskAddress } from '../protocol/constructors.ts';
-import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
+import type { CallerToPod, PromptRecord } from '../protocol/caller.ts';
+import { drain, npuLost } from '../protocol/constructors.ts';
+import { assert, type ErrorRecord, MinipodError } from '../protocol/errors.ts';
 import type { FrontendMessage, Message } from '../protocol/messages.ts';
 import { type LinkReport, type NpuReport, type ThreadMessage, type ThreadReport, threadInspect } from '../protocol/threads.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
@@ -31,7 +28,7 @@ import { CALLER_THREAD, CONTROL_THREAD, Directory, seatsOf, threadsOf } from '..
 import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/event-loop.ts';
 import { MessagePort } from '../runtime/message-port.ts';
 import { entryPoint } from '../runtime/thread-entry.ts';
-import { birthOf } from './births.ts';
+import { birthOf, spawnExecutors } from './births.ts';
 import { Inspections } from './inspection.ts';
 import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
 import { Workers } from './workers.ts';
@@ -54,16 +51,13 @@ export type ControlHandle = {
   readonly has_chat_template: boolean;
 };
 
-export type ControlStats = {
+/** What the pod knows of itself, whatever its clock. */
+export type ControlStats = FrontendReport & {
   readonly npus: readonly NpuReport[];
   readonly links: readonly { readonly thread: number; readonly reports: readonly LinkReport[] }[];
   readonly threads: readonly ThreadReport[];
   readonly regions: readonly RegionReport[];
   readonly expert_loads: readonly (readonly number[])[];
-  readonly requests_open: number;
-  readonly finished: Readonly<Record<string, number>>;
-  readonly prompt_tokens: number;
-  readonly generation_tokens: number;
   readonly unexpected: readonly string[];
   readonly actors: number;
 };
@@ -78,7 +72,6 @@ const SLEEP_BUSY_MS = 10;
 const NAP_MS = 1;
 /** Turns before the event loop has its turn. */
 const TURNS_PER_BREATH = 8;
-const FRONTEND: Address = 'frontend/0';
 const CALLER: Address = 'caller/0';
 const CONTROL: Address = 'control/0';
 /** A step takes milliseconds; what has not let go by then is stopped as it is. */
@@ -94,10 +87,9 @@ export class Control {
   readonly directory: Directory;
   readonly #loads: ExpertLoads;
   readonly #space: AddressSpace;
-  readonly #tokenizer: Tokenizer;
   readonly #port: MessagePort;
   readonly #host: ActorHost;
-  readonly #output: OutputProcess;
+  readonly #frontend: FrontendProcess;
   readonly #workers: Workers;
   readonly #clock: Clock;
   readonly #handle: ControlHandle;
@@ -117,7 +109,7 @@ export class Control {
     const memories = allocateSegments(plan.memory);
     const space = new AddressSpace(memories, plan.memory.regions);
     await loadWeights(checkpoint, plan, space, module, onProgress);
-    const parameters = checkpoint.parts.reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0);
+    const parameters = parametersOf(checkpoint);
     const control = new Control(options, plan, memories, space, tokenizer, module, parameters);
     await control.#start();
     return control;
@@ -136,16 +128,15 @@ export class Control {
     this.directory = new Directory(plan.topology);
     this.#space = space;
     this.#loads = new ExpertLoads(plan, space, this.directory);
-    this.#tokenizer = tokenizer;
     this.#clock = monotonicClock(options.origin_ms);
     this.#ready = Promise.withResolvers<void>();
     const first = memories[0] as WebAssembly.Memory;
     const links = new Links(CONTROL_THREAD, first, plan.rings, space.control, { now_us: () => this.#clock.now_ms() * 1000 });
     for (const { thread } of seatsOf(plan.topology).slice(plan.workers)) links.detach(thread);
     this.#port = new MessagePort(links);
-    this.#output = new OutputProcess(tokenizer, plan.config.eosTokenIds, {
-      tell: (message) => this.#tellCaller(message),
-      stopTask: (sequence) => this.#host.send(taskAddress(sequence), FRONTEND, stopStringFound()),
+    this.#frontend = new FrontendProcess(plan.config, tokenizer, {
+      send: (to, from, message) => this.#host.send(to, from, message),
+      tellCaller: (message) => this.#port.send(CALLER_THREAD, CALLER, FRONTEND, message),
     });
     this.#host = new ActorHost({
       clock: this.#clock,
@@ -155,7 +146,7 @@ export class Control {
         if (this.#port.links.isAttached(thread)) this.#port.send(thread, to, from, message);
       },
       birthOf,
-      hands: new Map([['frontend', (_to: Address, message: Message) => this.#receiveFrontend(message as FrontendMessage)]]),
+      hands: new Map([['frontend', (_to: Address, message: Message) => this.#frontend.receive(message as FrontendMessage)]]),
       launch: (npu) => assert(false, `${npu} does not live on the control thread`),
       onUnexpected: () => {},
     });
@@ -174,9 +165,7 @@ export class Control {
       onGivenUp: (error) => this.#giveUp(error),
     });
     this.#handle = { plan, memories, vocab_size: plan.config.vocabSize, parameters, has_chat_template: tokenizer.hasChatTemplate };
-    this.#host.spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max: options.max_queued } });
-    const topology = { npus: plan.npus, workers: plan.workers, batch_max: plan.options.max_batch_requests };
-    this.#host.spawn('task-executor/0', { machine: taskExecutor, input: { self: 'task-executor/0', ...topology } });
+    spawnExecutors((address, birth) => this.#host.spawn(address, birth), plan, options.max_queued);
   }
 
   get handle(): ControlHandle {
@@ -184,17 +173,11 @@ export class Control {
   }
 
   tokenize(prompt: PromptRecord, addSpecialTokens: boolean): { token_ids: number[]; tokens: string[] } {
-    const messages = prompt.roles.map((role, index) => ({ role, content: prompt.contents[index] ?? '' }));
-    checkLength(prompt, this.#plan.config, this.#tokenizer);
-    const token_ids =
-      prompt.kind === 'chat'
-        ? this.#tokenizer.applyChatTemplate(messages, { addGenerationPrompt: true })
-        : this.#tokenizer.encode(prompt.text, { addSpecialTokens });
-    return { token_ids, tokens: token_ids.map((id) => this.#tokenizer.tokenText(id)) };
+    return this.#frontend.tokenize(prompt, addSpecialTokens);
   }
 
   detokenize(ids: readonly number[]): string {
-    return this.#tokenizer.decode(ids, { skipSpecialTokens: true });
+    return this.#frontend.detokenize(ids);
   }
 
   async stats(): Promise<ControlStats> {
@@ -217,13 +200,10 @@ export class Control {
         wakes: control.wakes(thread),
       })),
       regions: this.#space.table.report(),
-      expert_loads: this.#expertLoads(),
-      requests_open: this.#output.open_requests,
-      finished: { ...this.#output.finished },
-      prompt_tokens: this.#output.prompt_tokens,
-      generation_tokens: this.#output.generation_tokens,
-      unexpected: [...this.#host.unexpected.keys(), ...reports.flatMap(({ unexpected }) => unexpected)],
-      actors: this.#host.actors,
+      expert_loads: this.#loads.table(),
+      ...this.#frontend.report(),
+      unexpected: [...this.#host.cast.unexpected.keys(), ...reports.flatMap(({ unexpected }) => unexpected)],
+      actors: this.#host.cast.actors,
     };
   }
 
@@ -242,7 +222,7 @@ export class Control {
     if (this.#isClosing) return;
     this.#isClosing = true;
     this.#host.send('job-executor/0', CONTROL, drain());
-    for (const id of this.#output.open_ids()) this.#host.send(address('request', id), FRONTEND, cancel());
+    this.#frontend.cancelAll();
     this.#port.links.control.ring(CONTROL_THREAD);
     await waitAtMost(this.#drained.promise, CLOSE_DEADLINE_MS);
     this.#host.send('task-executor/0', CONTROL, drain());
@@ -259,7 +239,7 @@ export class Control {
     this.#loop = this.#run();
     this.#loop.catch((error: unknown) => this.#giveUp(error));
     await waitAtMost(this.#ready.promise, START_DEADLINE_MS);
-    if (this.#host.stateOf('job-executor/0') !== 'serving') {
+    if (this.#host.cast.stateOf('job-executor/0') !== 'serving') {
       const missing = Array.from({ length: this.#plan.workers }, (_, worker) => worker).filter((worker) => !this.#workers.isRunning(worker));
       this.#workers.stopAll();
       throw new MinipodError('deadline_exceeded', `workers ${missing.join(', ')} did not report within ${START_DEADLINE_MS / 1000} s of their start`);
@@ -277,14 +257,14 @@ export class Control {
       let busy = links.receive(onFrame);
       busy = this.#host.turn() || busy;
       // All NPUs have reported: a call that came earlier would find nobody who admits it.
-      if (!this.#isReady && this.#host.stateOf('job-executor/0') === 'serving') this.#ready.resolve();
-      if (this.#isClosing && this.#host.stateOf('job-executor/0') === null) this.#drained.resolve();
-      this.#output.flush();
+      if (!this.#isReady && this.#host.cast.stateOf('job-executor/0') === 'serving') this.#ready.resolve();
+      if (this.#isClosing && this.#host.cast.stateOf('job-executor/0') === null) this.#drained.resolve();
+      this.#frontend.output.flush();
       const waits = links.flush();
       this.#giveUpStalled();
       if (turn % TURNS_PER_BREATH === 0) await breathe();
       if (busy || this.#host.hasMail) continue;
-      if (this.#output.open_requests > 0) links.control.nap(CONTROL_THREAD, NAP_MS);
+      if (this.#frontend.output.open_requests > 0) links.control.nap(CONTROL_THREAD, NAP_MS);
       else await sleeper.sleep(Math.min(waits ? 1 : this.#isReady ? SLEEP_MS : SLEEP_BUSY_MS, this.#host.untilNextTimer_ms()), hasWork);
     }
   }
@@ -303,38 +283,9 @@ export class Control {
 
   #receive(peer: number, mail: ReturnType<MessagePort['read']>): void {
     const { to, from, message } = mail;
-    if (peer === CALLER_THREAD) this.#receiveCaller(message as CallerToPod);
+    if (peer === CALLER_THREAD) this.#frontend.receiveCaller(message as CallerToPod);
     else if (roleOf(to) === 'control') this.#receiveThread(idOf(from), message as ThreadMessage);
     else this.#host.send(to, from, message as Message);
-  }
-
-  #receiveCaller(message: CallerToPod): void {
-    if (message.type === 'GENERATE') this.#open(message);
-    else if (this.#output.has(message.request)) this.#host.send(address('request', message.request), FRONTEND, cancel());
-  }
-
-  #open(call: GenerateCall): void {
-    try {
-      const sequences = sequencesOf(call, this.#plan.config, this.#tokenizer);
-      this.#output.open(call.request, sequences, call.stop);
-      this.#host.send(address('request', call.request), FRONTEND, submit(sequences));
-    } catch (error) {
-      this.#tellCaller({ type: 'ENDED', request: call.request, error: toErrorRecord(error), generated: 0 });
-    }
-  }
-
-  #receiveFrontend(message: FrontendMessage): void {
-    switch (message.type) {
-      case 'TOKENS':
-        this.#output.push(message.tokens);
-        break;
-      case 'REQUEST_RUNNING':
-        this.#output.running(idOf(message.request));
-        break;
-      case 'REQUEST_ENDED':
-        this.#output.end(idOf(message.request), message.error);
-        break;
-    }
   }
 
   #receiveThread(worker: number, message: ThreadMessage): void {
@@ -351,10 +302,6 @@ export class Control {
       default:
         assert(false, `the control thread was sent ${message.type}`);
     }
-  }
-
-  #tellCaller(message: PodToCaller): void {
-    this.#port.send(CALLER_THREAD, CALLER, FRONTEND, message);
   }
 
   #workerLost(worker: number, error: ErrorRecord): void {
@@ -375,12 +322,6 @@ export class Control {
       queueMicrotask(() => {
         throw error;
       });
-  }
-
-  /** Tokens routed to each expert, `[MoE layer][expert id]`. */
-  #expertLoads(): number[][] {
-    const { experts } = this.#plan.config.moe;
-    return this.#loads.layers.map((layer) => Array.from({ length: experts }, (_, expert) => this.#loads.of(layer, expert)));
   }
 
   /** Who has the thread's rings; null: a spare seat, or one in quarantine. */

@@ -66,7 +66,7 @@ export class Cast {
     const host = this.#hostOf(mail.to);
     host.send(mail.to, mail.from, mail.message);
     host.turn();
-    if (host.actors === 0) this.#hosts.delete(mail.to);
+    if (host.cast.actors === 0) this.#hosts.delete(mail.to);
     const state = this.stateOf(mail.to);
     if (state !== null) this.visited.add(`${roleOf(mail.to)} ${state}`);
     return true;
@@ -81,11 +81,11 @@ export class Cast {
   }
 
   stateOf(actor: Address): string | null {
-    return this.#hosts.get(actor)?.stateOf(actor) ?? null;
+    return this.#hosts.get(actor)?.cast.stateOf(actor) ?? null;
   }
 
   contextOf(actor: Address): unknown {
-    return this.#hosts.get(actor)?.contextOf(actor) ?? null;
+    return this.#hosts.get(actor)?.cast.contextOf(actor) ?? null;
   }
 
   #hostOf(actor: Address): ActorHost {

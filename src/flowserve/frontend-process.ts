@@ -1,0 +1,105 @@
+/**
+ * The frontend at work: calls come in and become requests, tokens go out as text. It is the hand of the address `frontend/0`, no actor: it decides nothing.
+ * @module
+ */
+import type { ModelConfig } from '../model/config.ts';
+import type { Tokenizer } from '../model/tokenizer.ts';
+import { type Address, address, idOf } from '../protocol/address.ts';
+import type { CallerToPod, GenerateCall, PodToCaller, PromptRecord } from '../protocol/caller.ts';
+import { cancel, stopStringFound, submit, taskAddress } from '../protocol/constructors.ts';
+import { toErrorRecord } from '../protocol/errors.ts';
+import type { FrontendMessage, Message, Sampling } from '../protocol/messages.ts';
+import { checkLength, sequencesOf } from './frontend.ts';
+import { OutputProcess } from './output-process.ts';
+
+export const FRONTEND: Address = 'frontend/0';
+
+export type FrontendPorts = {
+  readonly send: (to: Address, from: Address, message: Message) => void;
+  readonly tellCaller: (message: PodToCaller) => void;
+  /** Throws `invalid_request` for what the arithmetic at hand cannot do. */
+  readonly checkSampling?: (sampling: Sampling) => void;
+};
+
+/** What came and went so far. */
+export type FrontendReport = {
+  readonly requests_open: number;
+  /** What ended, by how. */
+  readonly finished: Readonly<Record<string, number>>;
+  readonly prompt_tokens: number;
+  readonly generation_tokens: number;
+};
+
+export class FrontendProcess {
+  readonly output: OutputProcess;
+  readonly #config: ModelConfig;
+  readonly #tokenizer: Tokenizer;
+  readonly #ports: FrontendPorts;
+
+  constructor(config: ModelConfig, tokenizer: Tokenizer, ports: FrontendPorts) {
+    this.#config = config;
+    this.#tokenizer = tokenizer;
+    this.#ports = ports;
+    this.output = new OutputProcess(tokenizer, config.eosTokenIds, {
+      tell: ports.tellCaller,
+      stopTask: (sequence) => ports.send(taskAddress(sequence), FRONTEND, stopStringFound()),
+    });
+  }
+
+  receiveCaller(message: CallerToPod): void {
+    if (message.type === 'GENERATE') this.#open(message);
+    else if (this.output.has(message.request)) this.#cancel(message.request);
+  }
+
+  receive(message: FrontendMessage): void {
+    switch (message.type) {
+      case 'TOKENS':
+        this.output.push(message.tokens);
+        break;
+      case 'REQUEST_RUNNING':
+        this.output.running(idOf(message.request));
+        break;
+      case 'REQUEST_ENDED':
+        this.output.end(idOf(message.request), message.error);
+        break;
+    }
+  }
+
+  report(): FrontendReport {
+    const { open_requests, finished, prompt_tokens, generation_tokens } = this.output;
+    return { requests_open: open_requests, finished: { ...finished }, prompt_tokens, generation_tokens };
+  }
+
+  cancelAll(): void {
+    for (const id of this.output.open_ids()) this.#cancel(id);
+  }
+
+  tokenize(prompt: PromptRecord, addSpecialTokens: boolean): { token_ids: number[]; tokens: string[] } {
+    const messages = prompt.roles.map((role, index) => ({ role, content: prompt.contents[index] ?? '' }));
+    checkLength(prompt, this.#config, this.#tokenizer);
+    const token_ids =
+      prompt.kind === 'chat'
+        ? this.#tokenizer.applyChatTemplate(messages, { addGenerationPrompt: true })
+        : this.#tokenizer.encode(prompt.text, { addSpecialTokens });
+    return { token_ids, tokens: token_ids.map((id) => this.#tokenizer.tokenText(id)) };
+  }
+
+  detokenize(ids: readonly number[]): string {
+    return this.#tokenizer.decode(ids, { skipSpecialTokens: true });
+  }
+
+  #open(call: GenerateCall): void {
+    try {
+      this.#ports.checkSampling?.(call.sampling);
+      const sequences = sequencesOf(call, this.#config, this.#tokenizer);
+      this.output.open(call.request, sequences, call.stop);
+      this.#ports.send(address('request', call.request), FRONTEND, submit(sequences));
+    } catch (error) {
+      this.#ports.tellCaller({ type: 'ENDED', request: call.request, error: toErrorRecord(error), generated: 0 });
+    }
+  }
+
+  #cancel(id: number): void {
+    this.#ports.send(address('request', id), FRONTEND, cancel());
+  }
+}

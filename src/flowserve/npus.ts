@@ -1,0 +1,206 @@
+/**
+ * The NPUs of one host, live or virtual: their step programs, their actors, and what those have launched.
+ * @module
+ */
+import { dpGroup } from '../../actors/dp-group.ts';
+import { expert } from '../../actors/expert.ts';
+import { npu as npuMachine } from '../../actors/npu.ts';
+import { npuOfExpert } from '../../actors/policies/placement.ts';
+import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
+import type { AddressSpace } from '../fabric/address-space.ts';
+import { type Address, address, expertAddress, idOf } from '../protocol/address.ts';
+import { launchDone, launchFailed, loaded, loadsCounted, npuReady, resetDone, started } from '../protocol/constructors.ts';
+import { assert, toErrorRecord } from '../protocol/errors.ts';
+import type { Message, Work } from '../protocol/messages.ts';
+import type { NpuReport } from '../protocol/threads.ts';
+import type { Birth, Cast } from '../runtime/cast.ts';
+import type { Directory } from '../runtime/directory.ts';
+import { Endpoint, type Surroundings } from '../xccl/endpoint.ts';
+import { Exchange } from '../xccl/exchange.ts';
+import type { Arithmetic } from './arithmetic.ts';
+import { ExpertLoads } from './expert-loads.ts';
+import type { AnyPodPlan } from './pod-plan.ts';
+import { StepProgram } from './step-program.ts';
+
+export type NpusOptions = {
+  readonly plan: AnyPodPlan;
+  readonly space: AddressSpace;
+  readonly directory: Directory;
+  readonly surroundings: Surroundings;
+  /** Of this host's NPUs, laid out on the dies that they have now. */
+  readonly arithmetics: readonly Arithmetic[];
+  /** In the same order; missing: those that the dies have now. */
+  readonly die_epochs?: readonly number[];
+  readonly host: NpusHost;
+};
+
+/** What the NPUs need of the host of their actors. */
+export type NpusHost = {
+  readonly spawn: (address: Address, birth: Birth) => void;
+  readonly send: (to: Address, from: Address, message: Message) => void;
+  /** An NPU has done what `cause` launched. */
+  readonly complete: (npu: Address, message: Message, cause: number) => void;
+};
+
+export class Npus {
+  /** By NPU, in their order. */
+  readonly programs: ReadonlyMap<number, StepProgram<Arithmetic>>;
+  readonly #plan: AnyPodPlan;
+  readonly #loads: ExpertLoads;
+  readonly #host: NpusHost;
+  /** By NPU: the act that launched the step at hand. */
+  readonly #causes = new Map<number, number>();
+  /** By expert: the tokens that were reported. */
+  readonly #reported = new Map<Address, number>();
+
+  constructor({ plan, space, directory, surroundings, arithmetics, die_epochs, host }: NpusOptions) {
+    this.#plan = plan;
+    this.#loads = new ExpertLoads(plan, space, directory);
+    this.#host = host;
+    const dieOf = (npu: number): number => directory.dieOfNpu(npu);
+    this.programs = new Map(
+      arithmetics.map((arithmetic, index) => {
+        const { npu, row_bytes } = arithmetic.layout;
+        const exchange = new Exchange(new Endpoint(dieOf(npu), surroundings, die_epochs?.[index]), row_bytes);
+        return [npu, new StepProgram(arithmetic, space, exchange, plan.npus, dieOf)];
+      }),
+    );
+  }
+
+  /** Brings NPUs, DP groups and experts to life. */
+  spawn(): void {
+    const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests } = this.#plan.options;
+    const limits = { kv_blocks, kv_block_size, batch_tokens_max: max_batch_tokens, batch_requests_max: max_batch_requests };
+    for (const [npu, { forward }] of this.programs) {
+      const [self, group] = [address('npu', npu), address('dp-group', npu)];
+      this.#host.spawn(self, { machine: npuMachine, input: { self, dp_group: group } });
+      this.#host.spawn(group, { machine: dpGroup, input: { self: group, npu: self, limits } });
+      this.#host.send(self, self, started());
+      for (const layer of this.#loads.layers) {
+        this.#spawnExperts(npu, layer, forward);
+        // What was counted before is not news.
+        this.#newLoads(npu, layer, () => {});
+      }
+      this.#host.send('task-executor/0', self, npuReady(npu));
+    }
+  }
+
+  #spawnExperts(npu: number, layer: number, forward: Arithmetic): void {
+    for (const id of this.#expertsOf(npu)) {
+      const self = expertAddress(layer, id);
+      const place = forward.placeOfExpert(layer, id);
+      assert(place, `NPU ${npu} has no weights of ${self}`);
+      this.#host.spawn(self, { machine: expert, input: { self } });
+      this.#host.send(self, address('npu', npu), loaded(npu, place.address, place.bytes));
+    }
+  }
+
+  #expertsOf(npu: number): number[] {
+    const { npus, config } = this.#plan;
+    return Array.from({ length: config.moe.experts }, (_, id) => id).filter((id) => npuOfExpert(id, npus) === npu);
+  }
+
+  /** Performs an NPU's work; a step is only begun, and goes on with `poll`. */
+  launch(self: Address, work: Work, cause: number): void {
+    const npu = idOf(self);
+    const program = this.programs.get(npu);
+    assert(program, `${self} does not live here`);
+    switch (work.kind) {
+      case 'step':
+        this.#causes.set(npu, cause);
+        try {
+          program.start(work.plan);
+        } catch (error) {
+          this.#fail(program, work.plan.step, error);
+        }
+        break;
+      case 'release-slots':
+        program.release(work.slots);
+        break;
+      case 'reset':
+        program.reset();
+        this.#host.complete(self, resetDone(), cause);
+        break;
+      case 'count-loads':
+        this.#host.complete(self, this.#countLoads(npu), cause);
+        break;
+    }
+  }
+
+  /** Lets a step go on until it waits for its peers, or is done or has failed: then its NPU is told. */
+  poll(program: StepProgram<Arithmetic>, isDeadlineDue: boolean): 'pending' | 'asked' | 'done' {
+    const { step, self, npu } = program;
+    try {
+      if (isDeadlineDue) program.checkDeadline();
+      const poll = program.poll();
+      if (poll.state === 'done') this.#host.complete(self, launchDone(step, poll.outcomes), this.#causeOf(npu));
+      return poll.state;
+    } catch (error) {
+      this.#fail(program, step, error);
+      return 'done';
+    }
+  }
+
+  #fail({ self, npu }: StepProgram<Arithmetic>, step: number, error: unknown): void {
+    this.#host.complete(self, launchFailed(step, { ...toErrorRecord(error), code: 'worker_failed' }), this.#causeOf(npu));
+  }
+
+  #causeOf(npu: number): number {
+    return this.#causes.get(npu) ?? 0;
+  }
+
+  /** Tokens that reached an NPU's own experts since the last report, over all NPUs' counters. */
+  #countLoads(npu: number): Message {
+    const experts: Address[] = [];
+    const tokens: number[] = [];
+    for (const layer of this.#loads.layers)
+      this.#newLoads(npu, layer, (self, news) => {
+        experts.push(self);
+        tokens.push(news);
+      });
+    return loadsCounted(experts, tokens);
+  }
+
+  #newLoads(npu: number, layer: number, tell: (expert: Address, tokens: number) => void): void {
+    for (const id of this.#expertsOf(npu)) {
+      const self = expertAddress(layer, id);
+      const total = this.#loads.of(layer, id);
+      // An NPU that moved to another die counts from 0 again.
+      const news = total - Math.min(total, this.#reported.get(self) ?? 0);
+      this.#reported.set(self, total);
+      if (news > 0) tell(self, news);
+    }
+  }
+
+  /** What there is to say of each NPU; `cast`: its actors. */
+  report(cast: Pick<Cast, 'stateOf' | 'contextOf'>): NpuReport[] {
+    return [...this.programs].map(([npu, { blocks, exchange }]): NpuReport => {
+      const { scheduler } = cast.contextOf(address('dp-group', npu)) as { scheduler: StepScheduler };
+      const { endpoint, replies } = exchange;
+      exchange.sweepReplies();
+      return {
+        npu,
+        state: cast.stateOf(address('npu', npu)) ?? 'gone',
+        kv_blocks: scheduler.blocks.blocks,
+        kv_blocks_used: scheduler.blocks.used,
+        requests_running: scheduler.running,
+        requests_waiting: scheduler.waiting,
+        steps: scheduler.step,
+        tokens_prefilled: scheduler.tokens_prefilled,
+        tokens_decoded: scheduler.tokens_decoded,
+        preemptions: scheduler.preemptions,
+        die: endpoint.die,
+        kv_blocks_held: blocks.used,
+        kv_blocks_held_max: blocks.high_water,
+        fields_written: endpoint.counters.writes,
+        fields_stale: endpoint.counters.stale,
+        dispatches_written: exchange.dispatches,
+        dispatches_served: exchange.served,
+        dispatches_refused: exchange.refused,
+        pulled_bytes: exchange.pulled_bytes,
+        reply_bytes: replies.used,
+        reply_bytes_max: replies.high_water,
+      };
+    });
+  }
+}

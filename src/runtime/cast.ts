@@ -1,0 +1,193 @@
+/**
+ * The actors of one host, live or virtual: delivers a message to a machine, shows what it did to the witness, then hands its commands to the host.
+ * Every actor is a flat root; who supervises whom is our data, not XState's. When a message is delivered is the host's affair.
+ * @module
+ */
+import type { AnyStateMachine } from 'xstate';
+import { type Address, type Role, roleOf } from '../protocol/address.ts';
+import { assert } from '../protocol/errors.ts';
+import { type Commands, MAY_COME_LATE, type Message, type Work } from '../protocol/messages.ts';
+import { isDone, MachineHost, type Snapshot, stateName } from './machine-host.ts';
+
+export type Birth = { readonly machine: AnyStateMachine; readonly input: unknown };
+
+/** A message on its way. `cause`: the delivery whose command sent it, 0 where it came from outside. */
+export type Mail = { readonly to: Address; readonly from: Address; readonly message: Message; readonly cause: number };
+
+/** What an actor asked for, several sends in one command taken apart. */
+export type Command =
+  | ({ readonly name: 'send' } & Commands['send'])
+  | ({ readonly name: 'after' } & Commands['after'])
+  | ({ readonly name: 'cancel' } & Commands['cancel'])
+  | ({ readonly name: 'launch' } & Commands['launch']);
+
+/** What became of one message, or of an actor's birth without one. */
+export type Act = {
+  /** Counts from the cast's first on; later acts name it as their cause. */
+  readonly number: number;
+  readonly to: Address;
+  readonly from: Address;
+  readonly message: Message | null;
+  readonly cause: number;
+  readonly birth: Birth | null;
+  readonly before: Snapshot | null;
+  /** Null: the receiver is no machine, or is gone. */
+  readonly after: Snapshot | null;
+  readonly isExpected: boolean;
+  readonly commands: readonly Command[];
+};
+
+/** What came to an actor: a message, or nothing, for one that the host brings to life itself. */
+type Arrival = Pick<Act, 'to' | 'from' | 'message' | 'cause'>;
+
+/** Told of each act before its commands are performed: when something fails in between, what it led to is not out yet, but its reason is known. */
+export type Witness = (act: Act) => void;
+
+export type CastPorts = {
+  /** An actor that this message brings to life, or null. */
+  readonly birthOf: (to: Address, message: Message) => Birth | null;
+  /** Receivers that are no machines: the frontend's output process. */
+  readonly hands: ReadonlyMap<Role, (to: Address, message: Message, cause: number) => void>;
+  readonly send: (mail: Mail) => void;
+  readonly startTimer: (owner: Address, command: Commands['after'], cause: number) => void;
+  readonly cancelTimer: (owner: Address, id: string) => void;
+  /** The owner is done: none of its timers may fire. */
+  readonly cancelTimers: (owner: Address) => void;
+  /** Performs kernel work; its result comes back as a message of that cause. */
+  readonly launch: (npu: Address, work: Work, cause: number) => void;
+  /** Told of a message that the state had no transition for, or whose actor is gone. Tests throw here. */
+  readonly onUnexpected: (to: Address, message: Message, state: string) => void;
+  readonly witness?: Witness | undefined;
+};
+
+type Actor = { readonly machine: AnyStateMachine; snapshot: Snapshot };
+
+export class Cast {
+  readonly #ports: CastPorts;
+  readonly #machines = new MachineHost();
+  readonly #actors = new Map<Address, Actor>();
+  readonly #first: number;
+  #count = 0;
+  #commands: Command[] = [];
+  /** Messages that no state expected, by `role TYPE state`. */
+  readonly unexpected = new Map<string, number>();
+
+  /** `first`: the number before its first act, where several casts' acts are told apart by it. */
+  constructor(ports: CastPorts, first = 0) {
+    this.#ports = ports;
+    this.#first = first;
+  }
+
+  /** Whether it is alive here. */
+  has(address: Address): boolean {
+    return this.#actors.has(address);
+  }
+
+  get actors(): number {
+    return this.#actors.size;
+  }
+
+  /** Acts so far. */
+  get acts(): number {
+    return this.#count;
+  }
+
+  stateOf(address: Address): string | null {
+    const actor = this.#actors.get(address);
+    return actor === undefined ? null : stateName(actor.snapshot);
+  }
+
+  contextOf(address: Address): unknown {
+    return this.#actors.get(address)?.snapshot.context ?? null;
+  }
+
+  spawn(address: Address, birth: Birth): void {
+    this.#bringToLife({ to: address, from: address, message: null, cause: 0 }, birth);
+  }
+
+  deliver(mail: Mail): void {
+    const actor = this.#actors.get(mail.to);
+    if (actor === undefined) {
+      this.#deliverElsewhere(mail);
+      return;
+    }
+    const before = actor.snapshot;
+    const { snapshot, isExpected } = this.#machines.deliver(actor.machine, before, mail.message, this.#note);
+    if (!isExpected) this.#noteUnexpected(mail, stateName(before));
+    actor.snapshot = snapshot;
+    this.#finish(mail, null, before, snapshot, isExpected);
+  }
+
+  #bringToLife(arrival: Arrival, birth: Birth): void {
+    const address = arrival.to;
+    assert(!this.#actors.has(address), `${address} is alive already`);
+    const snapshot = this.#machines.start(birth.machine, birth.input, this.#note);
+    this.#actors.set(address, { machine: birth.machine, snapshot });
+    this.#finish(arrival, birth, null, snapshot, true);
+  }
+
+  /** To a hand, or to an actor that this message brings to life. */
+  #deliverElsewhere(mail: Mail): void {
+    const { to, message } = mail;
+    const hand = this.#ports.hands.get(roleOf(to));
+    if (hand !== undefined) {
+      hand(to, message, this.#show(mail, null, null, null, true));
+      return;
+    }
+    const birth = this.#ports.birthOf(to, message);
+    if (birth !== null) this.#bringToLife(mail, birth);
+    else {
+      const isExpected = MAY_COME_LATE[roleOf(to)]?.has(message.type) ?? false;
+      if (!isExpected) this.#noteUnexpected(mail, 'gone');
+      this.#show(mail, null, null, null, isExpected);
+    }
+  }
+
+  #noteUnexpected({ to, message }: Mail, state: string): void {
+    const key = `${roleOf(to)} ${message.type} ${state}`;
+    this.unexpected.set(key, (this.unexpected.get(key) ?? 0) + 1);
+    this.#ports.onUnexpected(to, message, state);
+  }
+
+  #finish(arrival: Arrival, birth: Birth | null, before: Snapshot | null, after: Snapshot, isExpected: boolean): void {
+    const number = this.#show(arrival, birth, before, after, isExpected);
+    if (isDone(after)) {
+      this.#actors.delete(arrival.to);
+      this.#ports.cancelTimers(arrival.to);
+    }
+    this.#perform(arrival.to, number);
+  }
+
+  #show({ to, from, message, cause }: Arrival, birth: Birth | null, before: Snapshot | null, after: Snapshot | null, isExpected: boolean): number {
+    const number = this.#first + ++this.#count;
+    this.#ports.witness?.({ number, to, from, message, cause, birth, before, after, isExpected, commands: this.#commands });
+    return number;
+  }
+
+  readonly #note = (name: keyof Commands, params: unknown): void => {
+    if (name === 'sendEach') for (const command of params as Commands['sendEach']) this.#commands.push({ name: 'send', ...command });
+    else this.#commands.push({ name, ...(params as object) } as Command);
+  };
+
+  #perform(actor: Address, cause: number): void {
+    if (this.#commands.length === 0) return;
+    const commands = this.#commands;
+    this.#commands = [];
+    for (const command of commands) {
+      switch (command.name) {
+        case 'send':
+          this.#ports.send({ to: command.to, from: actor, message: command.message, cause });
+          break;
+        case 'after':
+          this.#ports.startTimer(actor, command, cause);
+          break;
+        case 'cancel':
+          this.#ports.cancelTimer(actor, command.id);
+          break;
+        case 'launch':
+          this.#ports.launch(actor, command.work, cause);
+          break;
+      }
+    }
+  }
+}

@@ -1,0 +1,155 @@
+/**
+ * Hosts all actors of a pod on one thread and a virtual clock: whatever is to happen waits in one queue, by the time at which it happens.
+ *
+ *   command ─▶ how long does it take? (costs, and chance within them) ─▶ queue ─▶ the clock moves to it ─▶ delivery ─▶ commands …
+ *
+ * It permutes what the live host permutes, no more: messages of one sender to one receiver arrive in their order, all others as their delays have it.
+ * Nothing here reads time or draws chance but from the seed, so one seed is one run.
+ * @module
+ */
+import type { Address } from '../protocol/address.ts';
+import { assert } from '../protocol/errors.ts';
+import type { Commands, Message, Work } from '../protocol/messages.ts';
+import { type Birth, Cast, type CastPorts, type Mail, type Witness } from './cast.ts';
+import type { Clock } from './clock.ts';
+import { EventQueue } from './event-queue.ts';
+import type { SeededRandom } from './seeded-random.ts';
+
+/** What takes how long, in nanoseconds: a model of the machine, behind a port. */
+export type Costs = {
+  /** From the command to the receiver's mailbox. */
+  message_ns(to: Address, from: Address, message: Message): number;
+  /** A message's delay is up to this share longer, by chance. */
+  readonly jitter: number;
+};
+
+export type VirtualPorts = Pick<CastPorts, 'birthOf' | 'hands' | 'onUnexpected'> & {
+  readonly costs: Costs;
+  readonly random: SeededRandom;
+  /** Performs kernel work; its result comes back by `complete`. */
+  readonly launch: (npu: Address, work: Work, cause: number) => void;
+  readonly witness?: Witness | undefined;
+};
+
+type Arrival = { readonly time_ns: number; readonly order: number; readonly mail: Mail };
+type Timer = Arrival & { readonly id: string; isCancelled: boolean };
+
+const NS_PER_MS = 1_000_000;
+
+export class VirtualHost {
+  readonly clock: Clock = { now_ms: () => this.#now_ns / NS_PER_MS };
+  readonly #ports: VirtualPorts;
+  readonly #cast: Cast;
+  readonly #queue = new EventQueue<Arrival | Timer>();
+  /** By `sender>receiver`: when the last message under way between them arrives. */
+  readonly #lastArrivals = new Map<string, number>();
+  readonly #timers = new Map<Address, Timer[]>();
+  #now_ns = 0;
+  #order = 0;
+
+  constructor(ports: VirtualPorts) {
+    this.#ports = ports;
+    this.#cast = new Cast({
+      birthOf: ports.birthOf,
+      hands: ports.hands,
+      onUnexpected: ports.onUnexpected,
+      witness: ports.witness,
+      launch: ports.launch,
+      send: (mail) => this.#transmit(mail),
+      startTimer: (owner, command, cause) => this.#startTimer(owner, command, cause),
+      cancelTimer: (owner, id) => this.#cancelTimer(owner, id),
+      cancelTimers: (owner) => this.#cancelTimers(owner),
+    });
+  }
+
+  get cast(): Cast {
+    return this.#cast;
+  }
+
+  get now_ns(): number {
+    return this.#now_ns;
+  }
+
+  /** Events that are still to happen, those of cancelled timers among them. */
+  get pending(): number {
+    return this.#queue.size;
+  }
+
+  spawn(address: Address, birth: Birth): void {
+    this.#cast.spawn(address, birth);
+  }
+
+  /** Sends from outside the cast, or from one of its hands. */
+  send(to: Address, from: Address, message: Message, cause = 0): void {
+    this.#transmit({ to, from, message, cause });
+  }
+
+  /** A result of kernel work that took `duration_ns`. */
+  complete(npu: Address, message: Message, cause: number, duration_ns: number): void {
+    this.#arrive({ to: npu, from: npu, message, cause }, this.#now_ns + duration_ns);
+  }
+
+  /** Moves the clock to what comes next and lets it happen. False: nothing will ever happen again unless somebody sends. */
+  step(): boolean {
+    for (;;) {
+      const event = this.#queue.pop();
+      if (event === undefined) return false;
+      if ('isCancelled' in event) {
+        if (event.isCancelled) continue;
+        this.#keepTimers(event.mail.to, (timer) => timer !== event);
+      }
+      assert(event.time_ns >= this.#now_ns, `an event of ${event.time_ns} ns at ${this.#now_ns} ns`);
+      this.#now_ns = event.time_ns;
+      this.#forgetArrival(event);
+      this.#cast.deliver(event.mail);
+      return true;
+    }
+  }
+
+  #transmit(mail: Mail): void {
+    const { costs, random } = this.#ports;
+    const delay_ns = costs.message_ns(mail.to, mail.from, mail.message);
+    this.#arrive(mail, this.#now_ns + delay_ns + random.below(Math.max(1, Math.floor(delay_ns * costs.jitter))));
+  }
+
+  #arrive(mail: Mail, time_ns: number): void {
+    const pair = `${mail.from}>${mail.to}`;
+    const last = this.#lastArrivals.get(pair) ?? 0;
+    const arrival_ns = Math.max(time_ns, last);
+    this.#lastArrivals.set(pair, arrival_ns);
+    this.#queue.push({ time_ns: arrival_ns, order: this.#order++, mail });
+  }
+
+  /** Pairs that nothing is under way between are not kept. */
+  #forgetArrival({ mail, time_ns }: Arrival): void {
+    const pair = `${mail.from}>${mail.to}`;
+    if (this.#lastArrivals.get(pair) === time_ns) this.#lastArrivals.delete(pair);
+  }
+
+  #startTimer(owner: Address, { id, delay_ms, message }: Commands['after'], cause: number): void {
+    const mail = { to: owner, from: owner, message, cause };
+    const timer: Timer = { time_ns: this.#now_ns + Math.round(delay_ms * NS_PER_MS), order: this.#order++, mail, id, isCancelled: false };
+    const timers = this.#timers.get(owner);
+    if (timers === undefined) this.#timers.set(owner, [timer]);
+    else timers.push(timer);
+    this.#queue.push(timer);
+  }
+
+  #cancelTimer(owner: Address, id: string): void {
+    this.#keepTimers(owner, (timer) => timer.id !== id);
+  }
+
+  #cancelTimers(owner: Address): void {
+    this.#keepTimers(owner, () => false);
+  }
+
+  /** Those that are not kept have fired or never will. */
+  #keepTimers(owner: Address, isKept: (timer: Timer) => boolean): void {
+    const timers = this.#timers.get(owner);
+    if (timers === undefined) return;
+    for (const timer of timers) timer.isCancelled ||= !isKept(timer);
+    const kept = timers.filter(({ isCancelled }) => !isCancelled);
+    if (kept.length === 0) this.#timers.delete(owner);
+    else this.#timers.set(owner, kept);
+  }
+}

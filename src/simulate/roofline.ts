@@ -1,0 +1,89 @@
+/**
+ * How long a device takes for a step: for each operation the larger of its arithmetic and its memory traffic, the roofline of Williams, Waterman and
+ * Patterson (CACM 52(4), 2009). It knows nothing of kernels' start-up, of overlap, or of uneven experts: enough to order events plausibly, not to predict a machine.
+ * @module
+ */
+import type { ModelConfig } from '../model/config.ts';
+import { isMoeLayer } from '../model/config.ts';
+import type { StepPlan } from '../protocol/messages.ts';
+
+export type Device = {
+  readonly flops_per_s: number;
+  readonly memory_bytes_per_s: number;
+  /** Between devices, one way. */
+  readonly link_bytes_per_s: number;
+  readonly link_latency_ns: number;
+  /** Bytes of a weight, of a KV cell's element and of an activation on the wire. */
+  readonly element_bytes: number;
+};
+
+/** One die of an Ascend 910C: 400 TFLOPS in 16 bits and half of the chip's 3.2 TB/s; the SuperPod's links carry about 200 GB/s one way (DeepServe §2). */
+export const ASCEND_910C_DIE: Device = {
+  flops_per_s: 400e12,
+  memory_bytes_per_s: 1.6e12,
+  link_bytes_per_s: 200e9,
+  link_latency_ns: 1_500,
+  element_bytes: 2,
+};
+
+const NS_PER_S = 1e9;
+
+/** Weights that one token passes in one layer's attention, and elements of one position's KV cell. */
+function attentionSizes({ attention, heads, hiddenSize }: ModelConfig): {
+  readonly weights: number;
+  readonly cell: number;
+  readonly flops_per_position: number;
+} {
+  if (attention.kind === 'gqa') {
+    const { kvHeads, headDim } = attention;
+    return { weights: hiddenSize * headDim * (2 * heads + 2 * kvHeads), cell: 2 * kvHeads * headDim, flops_per_position: 4 * heads * headDim };
+  }
+  const { qLoraRank, kvLoraRank, nopeDim, ropeDim, vDim } = attention;
+  const query = heads * (nopeDim + ropeDim);
+  const down = qLoraRank === null ? hiddenSize * query : qLoraRank * (hiddenSize + query);
+  // The absorbed form: keys' and values' up-projections act on queries and outputs.
+  const absorbed = heads * kvLoraRank * (nopeDim + vDim);
+  return {
+    weights: down + hiddenSize * (kvLoraRank + ropeDim) + absorbed + heads * vDim * hiddenSize,
+    cell: kvLoraRank + ropeDim,
+    flops_per_position: 2 * heads * (2 * kvLoraRank + ropeDim),
+  };
+}
+
+/** Nanoseconds of a step of one NPU of `npus`, among which the experts are spread evenly. */
+export function rooflineStep(config: ModelConfig, npus: number, device: Device): (plan: StepPlan) => number {
+  const { hiddenSize, vocabSize, moe, mlp, layers } = config;
+  const { weights: attentionWeights, cell, flops_per_position } = attentionSizes(config);
+  const expertWeights = 3 * hiddenSize * moe.intermediateSize;
+  const operation_ns = (flops: number, elements: number): number =>
+    Math.max(flops / device.flops_per_s, (elements * device.element_bytes) / device.memory_bytes_per_s) * NS_PER_S;
+  const transfer_ns = (elements: number): number => device.link_latency_ns + ((elements * device.element_bytes) / device.link_bytes_per_s) * NS_PER_S;
+  return ({ entries }) => {
+    let rows = 0;
+    let sampled = 0;
+    // Positions that are read once for each sequence, and those that each of its rows attends to.
+    let read = 0;
+    let attended = 0;
+    for (const { start, tokens, samples } of entries) {
+      rows += tokens.length;
+      sampled += samples ? 1 : 0;
+      read += start + tokens.length;
+      attended += tokens.length * start + (tokens.length * (tokens.length + 1)) / 2;
+    }
+    const pairs = rows * moe.topK;
+    const experts = Math.min(Math.ceil(moe.experts / npus), pairs);
+    let total_ns = operation_ns(2 * sampled * hiddenSize * vocabSize, hiddenSize * vocabSize);
+    for (let layer = 0; layer < layers; layer++) {
+      total_ns += operation_ns(2 * rows * attentionWeights + attended * flops_per_position, attentionWeights + read * cell);
+      if (moe.experts > 0 && isMoeLayer(config, layer)) {
+        const shared = moe.sharedExperts * expertWeights;
+        total_ns += operation_ns(2 * (pairs * expertWeights + rows * shared), experts * expertWeights + shared);
+        if (npus > 1) total_ns += 2 * transfer_ns(pairs * hiddenSize);
+      } else {
+        const dense = 3 * hiddenSize * mlp.intermediateSize;
+        total_ns += operation_ns(2 * rows * dense, dense);
+      }
+    }
+    return Math.ceil(total_ns);
+  };
+}

@@ -1,0 +1,142 @@
+/**
+ * A pod on a virtual clock, from its caller's side. Everything happens on the caller's own thread, in an order that the seed decides.
+ * @module
+ */
+import { promptRecord } from './call.ts';
+import { Calls } from './calls.ts';
+import { collect } from './generation.ts';
+import { resolveModel } from './model/registry.ts';
+import { type ChatMessage, type GenerateOptions, generateOptionsSchema, type PodOptions, type Prompt, parseOptions, podOptionsSchema } from './options.ts';
+import { VirtualControl, type VirtualOptions, type VirtualPorts } from './platform/virtual-control.ts';
+import type { ModelInfo, Pod } from './pod.ts';
+import { podStats } from './pod-stats.ts';
+import type { PodToCaller } from './protocol/caller.ts';
+import { MinipodError } from './protocol/errors.ts';
+import type { Completion, Generation, PodStats } from './results.ts';
+import { breathe } from './runtime/event-loop.ts';
+import { SeededRandom } from './runtime/seeded-random.ts';
+
+/** Seeds of requests that brought none are drawn from a stream of their own: how many there are changes no delay. */
+const REQUEST_SEEDS = 1;
+
+export async function createVirtualPod(options: PodOptions): Promise<Pod> {
+  const { onProgress, ...rest } = options;
+  const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
+  const { seed = 0, kv_blocks, memory_bytes, ...others } = resolved;
+  return VirtualPod.create({ ...others, seed, kv_blocks, memory_bytes, folder: resolveModel(resolved.model) }, async (report) => onProgress?.(report));
+}
+
+/**
+ * Its clock stands still while the caller's code runs, and moves while the caller waits: from event to event, until one tells the caller something. Whatever
+ * a caller does about it before it waits for anything but this pod happens at that same virtual time; so runs repeat as long as callers
+ * do not wait for the real world in between.
+ */
+class VirtualPod implements Pod {
+  readonly #calls: Calls;
+  readonly #control: VirtualControl;
+  readonly model: ModelInfo;
+  #isRunning = false;
+  #hasTold = false;
+  #isClosed = false;
+
+  static async create(options: VirtualOptions, onProgress: VirtualPorts['onProgress']): Promise<VirtualPod> {
+    const told: { receive: (message: PodToCaller) => void } = { receive: () => {} };
+    return new VirtualPod(await VirtualControl.create(options, { tell: (message) => told.receive(message), onProgress }), options.seed, told);
+  }
+
+  private constructor(control: VirtualControl, seed: number, told: { receive: (message: PodToCaller) => void }) {
+    this.#control = control;
+    const { config, tokenizer, parameters } = control;
+    this.#calls = new Calls({
+      clock: control.host.clock,
+      random: new SeededRandom(seed, REQUEST_SEEDS),
+      tell: (message) => {
+        control.frontend.receiveCaller(message);
+        this.#wake();
+      },
+    });
+    told.receive = (message) => {
+      this.#hasTold = true;
+      this.#calls.receive(message);
+    };
+    this.model = {
+      name: config.name,
+      architecture: config.architecture,
+      context_length: config.maxPositions,
+      vocab_size: config.vocabSize,
+      parameters,
+      // The virtual clock begins at 0.
+      created: 0,
+      has_chat_template: tokenizer.hasChatTemplate,
+    };
+    while (control.step()) {
+      // The cast comes to life.
+    }
+  }
+
+  generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
+    const { signal, ...rest } = options;
+    return this.#calls.submit(prompt, parseOptions(generateOptionsSchema, rest, 'generate'), signal);
+  }
+
+  async complete(prompt: Prompt, options: GenerateOptions = {}): Promise<Completion> {
+    const { signal, ...rest } = options;
+    const resolved = parseOptions(generateOptionsSchema, rest, 'complete');
+    return collect(this.#calls.submit(prompt, resolved, signal), this.model.name, resolved.n);
+  }
+
+  async tokenize(
+    prompt: string | readonly ChatMessage[],
+    { add_special_tokens = true }: { add_special_tokens?: boolean } = {},
+  ): Promise<{ token_ids: number[]; tokens: string[] }> {
+    this.#checkOpen();
+    return this.#control.frontend.tokenize(promptRecord(prompt), add_special_tokens);
+  }
+
+  async detokenize(tokenIds: readonly number[]): Promise<string> {
+    this.#checkOpen();
+    return this.#control.frontend.detokenize(tokenIds);
+  }
+
+  async stats(): Promise<PodStats> {
+    this.#checkOpen();
+    const { host, plan } = this.#control;
+    return podStats(this.model.name, host.clock, plan, this.#control.stats());
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#calls.close(new MinipodError('closed', 'the pod was closed while the request ran'));
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #checkOpen(): void {
+    if (this.#isClosed) throw new MinipodError('closed', 'the pod is closed');
+  }
+
+  #wake(): void {
+    if (this.#isRunning) return;
+    this.#isRunning = true;
+    this.#run().catch((error: unknown) => {
+      this.#isRunning = false;
+      this.#calls.close(error instanceof MinipodError ? error : new MinipodError('internal', `the pod failed: ${error}`, { cause: error }));
+    });
+  }
+
+  /** Until nothing is left to happen. */
+  async #run(): Promise<void> {
+    for (let isOver = false; !isOver && !this.#isClosed; ) {
+      // Whoever was told acts on it first; and all calls of one turn of the event loop come at one virtual time.
+      await breathe();
+      this.#hasTold = false;
+      while (!this.#hasTold && !isOver) isOver = !this.#control.step();
+    }
+    // A call that comes now begins a run of its own.
+    this.#isRunning = false;
+    if (this.#calls.open > 0 && !this.#isClosed)
+      throw new MinipodError('internal', `nothing is left to happen, and these wait: ${this.#control.waiting().join(', ')}`);
+  }
+}
