@@ -145,9 +145,9 @@ export class ControlPage {
     this.#storeInAll(this.#at(thread, WORD.stop), 0);
   }
 
-  /** The thread's epoch: 1 for the first that has its rings, raised when it is given up. */
+  /** The thread's epoch: 1 for the first that has its rings, raised when it is given up. A plain load, like `epochOfDie`: asked for each turn and frame. */
   epochOf(thread: number): number {
-    return Atomics.load(this.#words, this.#at(thread, WORD.epoch)) + 1;
+    return (this.#words[this.#at(thread, WORD.epoch)] as number) + 1;
   }
 
   /** From now on nothing that the thread wrote or will write counts. */

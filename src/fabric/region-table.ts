@@ -67,14 +67,15 @@ export class RegionTable {
     Atomics.add(words, at + ENTRY.epoch, 1);
   }
 
+  /** A plain load, and so is the epoch's: XCCL asks seven times a message, the last time after a read-modify-write (ControlPage.epochOfDie). */
   stateOf(region: number): RegionState {
     const { words, at } = this.#control.regionEntry(region);
-    return REGION_STATE[Atomics.load(words, at + ENTRY.state)] as RegionState;
+    return REGION_STATE[words[at + ENTRY.state] as number] as RegionState;
   }
 
   epochOf(region: number): number {
     const { words, at } = this.#control.regionEntry(region);
-    return Atomics.load(words, at + ENTRY.epoch) + 1;
+    return (words[at + ENTRY.epoch] as number) + 1;
   }
 
   /** By the owner that the plan names. */

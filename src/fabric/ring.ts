@@ -226,6 +226,12 @@ export class RingConsumer extends RingView {
   /** Takes the next frame: its words are in `header`; its payload, once `gather` says so, is valid until `release`. False: nothing there. */
   next(): boolean {
     if (this.#headSeen === this.#tail && !this.#hasNews()) return false;
+    this.#take();
+    return true;
+  }
+
+  /** Apart, so that a look that finds nothing is inlined into the loop that looks. */
+  #take(): void {
     if (this.#whole !== null && this.#gathered === this.#total) this.#whole = null;
     let word = (this.dataByte + (this.#tail & (this.capacity - 1))) >>> 2;
     if (this.words[word + FRAME.kind] === PAD) {
@@ -246,13 +252,12 @@ export class RingConsumer extends RingView {
     this.#sequence = (this.#sequence + 1) | 0;
     if ((kind & EXTENDED) !== 0) {
       this.#takeExtended(word);
-      return true;
+      return;
     }
     if (header.bytes < 0 || header.bytes > this.#inline_bytes_max) this.#corrupt(`a frame of ${header.bytes} bytes`);
     this.#payloadByte = word * 4 + HEADER_BYTES;
     this.#total = header.bytes;
     this.#tail = (this.#tail + HEADER_BYTES + roundUp8(header.bytes)) | 0;
-    return true;
   }
 
   #takeExtended(word: number): void {

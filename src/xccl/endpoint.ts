@@ -145,6 +145,9 @@ export class Endpoint {
     const own = this.#own;
     const index = this.#index(peer, channel);
     const at = this.#metadata + index * FIELD_WORDS;
+    // As in `newEventFrom`.
+    const seen = own[at + FIELD_WORD.event] as number;
+    if (seen === 0 || seen === this.#consumed[index]) return 0;
     const event = Atomics.load(own, at + FIELD_WORD.event);
     if (event === 0 || event === this.#consumed[index]) return 0;
     for (let word = 0; word < OWN_WORDS; word++) words[word] = own[at + FIELD_WORD.a + word] as number;

@@ -24,6 +24,13 @@ export type Operation = {
   readonly poll: () => Poll;
 };
 
+/** Of a line in which the first is nearly always the one, and alone: `shift` takes 40 ns for it. */
+export function removeFrom<Waiting extends Operation>(queue: Waiting[], operation: Waiting): void {
+  if (queue.length === 1 && queue[0] === operation) queue.pop();
+  else if (queue[0] === operation) queue.shift();
+  else if (queue.includes(operation)) queue.splice(queue.indexOf(operation), 1);
+}
+
 /** The error of an operation whose deadline has passed, which names the ranks missing. */
 export function deadlineExceeded(what: string, missing: readonly number[], waited_ms: number): MinipodError {
   return new MinipodError('deadline_exceeded', `${what} waited ${Math.round(waited_ms)} ms for rank${missing.length === 1 ? '' : 's'} ${missing.join(', ')}`);

@@ -7,6 +7,7 @@ import { offsetOf } from '../fabric/address.ts';
 import { CHANNEL } from './areas.ts';
 import { type Endpoint, OWN_WORDS } from './endpoint.ts';
 import { baseOf, CHUNK, DATA, isTagAlive, type PointToPointCounters, STATUS, type Status, withRelease } from './message.ts';
+import { removeFrom } from './operation.ts';
 import type { Receive } from './receive.ts';
 
 export class ReceiveQueue {
@@ -126,8 +127,7 @@ export class ReceiveQueue {
   }
 
   leave(receive: Receive): void {
-    if (this.receives[0] === receive) this.receives.shift();
-    else if (this.receives.includes(receive)) this.receives.splice(this.receives.indexOf(receive), 1);
+    removeFrom(this.receives, receive);
   }
 
   #write(): void {

@@ -7,7 +7,7 @@ import { globalAddress, offsetOf, segmentOf } from '../fabric/address.ts';
 import { CHANNEL } from './areas.ts';
 import { type Endpoint, OWN_WORDS } from './endpoint.ts';
 import { ACKNOWLEDGEMENT, DESCRIPTOR_WORD, generationIn, generationOf, LEASE_LANES, STATUS } from './message.ts';
-import type { Operation } from './operation.ts';
+import { type Operation, removeFrom } from './operation.ts';
 
 export class SendQueue {
   readonly peer: number;
@@ -113,8 +113,7 @@ export class SendQueue {
   }
 
   leave(operation: Operation): void {
-    if (this.sends[0] === operation) this.sends.shift();
-    else if (this.sends.includes(operation)) this.sends.splice(this.sends.indexOf(operation), 1);
+    removeFrom(this.sends, operation);
   }
 }
 

@@ -2,6 +2,7 @@
  * The terms of an operation with one peer: it ends with an error once its domain is destroyed, one of both dies is given up, or its deadline has passed.
  * @module
  */
+import type { ControlPage } from '../fabric/control-page.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { type Domain, domainDestroyed, isAlive } from './domain.ts';
 import type { Endpoint } from './endpoint.ts';
@@ -17,6 +18,7 @@ export class Terms {
   /** What an operation under these terms answers while it goes on. */
   readonly pending: Poll;
   readonly #endpoint: Endpoint;
+  readonly #control: ControlPage;
   readonly #verb: string;
   readonly #epoch: number;
   readonly #start_ms: number;
@@ -36,6 +38,7 @@ export class Terms {
     this.event = event;
     this.pending = pendingOn(rank);
     this.#endpoint = endpoint;
+    this.#control = endpoint.surroundings.space.control;
     this.#verb = verb;
     this.#epoch = endpoint.epochOf(die);
     this.#start_ms = endpoint.surroundings.now_ms();
@@ -49,7 +52,7 @@ export class Terms {
   /** Why the operation cannot go on, or null. Looked at once more after data was taken: what a die left before it was given up may be torn. */
   broken(): MinipodError | null {
     const { die, epoch } = this.#endpoint;
-    const { control } = this.#endpoint.surroundings.space;
+    const control = this.#control;
     if (control.epochOfDie(die) !== epoch) return this.#givenUp('its own die', die, epoch);
     if (!isAlive(control, this.domain)) return domainDestroyed(this.domain, this.what);
     if (control.epochOfDie(this.die) !== this.#epoch) return this.#givenUp(`rank ${this.rank}`, this.die, this.#epoch);
@@ -58,8 +61,8 @@ export class Terms {
 
   /** The peer may be told: this die has not been given up, nor has the one that the operation began with. */
   get mayWrite(): boolean {
-    const { die, epoch, surroundings } = this.#endpoint;
-    return surroundings.space.control.epochOfDie(die) === epoch && surroundings.space.control.epochOfDie(this.die) === this.#epoch;
+    const { die, epoch } = this.#endpoint;
+    return this.#control.epochOfDie(die) === epoch && this.#control.epochOfDie(this.die) === this.#epoch;
   }
 
   /** The error of a deadline that has passed, or null. */
@@ -69,7 +72,7 @@ export class Terms {
   }
 
   #givenUp(who: string, die: number, epoch: number): MinipodError {
-    const current = this.#endpoint.surroundings.space.control.epochOfDie(die);
+    const current = this.#control.epochOfDie(die);
     return new MinipodError('worker_failed', `${this.what} ended: ${who} was given up, the epoch of die ${die} rose from ${epoch} to ${current}`);
   }
 }
