@@ -40,7 +40,7 @@ export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
   const { onProgress, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
   const folder = resolveModel(resolved.model);
-  const { model: _model, topology: _topology, clock: _clock, kernels: _kernels, seed: _seed, kv_blocks, memory_bytes, ...numbers } = resolved;
+  const { model: _model, topology: _topology, clock: _clock, kernels: _kernels, seed: _seed, record: _record, kv_blocks, memory_bytes, ...numbers } = resolved;
   const origin_ms = epoch_ms();
   const thread = new Worker(entryPoint('../platform/control-thread'), threadOptions());
   const died = new Promise<never>((_, reject) => {

@@ -22,8 +22,8 @@ const REQUEST_SEEDS = 1;
 export async function createVirtualPod(options: PodOptions): Promise<Pod> {
   const { onProgress, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
-  const { seed = 0, kv_blocks, memory_bytes, ...others } = resolved;
-  return VirtualPod.create({ ...others, seed, kv_blocks, memory_bytes, folder: resolveModel(resolved.model) }, async (report) => onProgress?.(report));
+  const { seed = 0, kv_blocks, memory_bytes, record, ...others } = resolved;
+  return VirtualPod.create({ ...others, seed, kv_blocks, memory_bytes, record, folder: resolveModel(resolved.model) }, async (report) => onProgress?.(report));
 }
 
 /**
@@ -105,7 +105,9 @@ class VirtualPod implements Pod {
   }
 
   async close(): Promise<void> {
+    if (this.#isClosed) return;
     this.#isClosed = true;
+    this.#control.close();
     this.#calls.close(new MinipodError('closed', 'the pod was closed while the request ran'));
   }
 

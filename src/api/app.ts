@@ -10,6 +10,7 @@ import * as z from 'zod';
 import { parseOptions } from '../options.ts';
 import type { Pod } from '../pod.ts';
 import { MinipodError } from '../protocol/errors.ts';
+import { VERSION } from '../protocol/version.ts';
 import { Admission, type Lease } from './admission.ts';
 import { bearerAuth } from './auth.ts';
 import { type JsonObject, readJson } from './body.ts';
@@ -23,7 +24,6 @@ import { listModels, retrieveModel } from './models.ts';
 import type { Env, Service } from './service.ts';
 import { isEventStream } from './sse.ts';
 import { detokenize, tokenize } from './tokenize.ts';
-import { VERSION } from './version.ts';
 
 export const appOptionsSchema = z.strictObject({
   /** Asked as `Authorization: Bearer …` of every request but /health and /version. Default: none is asked. */

@@ -44,7 +44,7 @@ function bias(text: string, earlier: unknown): Record<string, number> {
 }
 
 /** A virtual clock stands still for whoever reads a real one: it is for programs that wait for nothing but the pod. */
-type ProgramOnly = 'clock' | 'kernels' | 'seed';
+type ProgramOnly = 'clock' | 'kernels' | 'record' | 'seed';
 
 export const POD_FLAGS = {
   model: { value: 'NAME_OR_DIR', help: 'a shipped model, or a folder in the Hugging Face layout' },

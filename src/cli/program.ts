@@ -4,10 +4,10 @@
  */
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { serveOptionsSchema } from '../api/serve.ts';
-import { VERSION } from '../api/version.ts';
 import { type GenerateOptions, MinipodError, type PodOptions } from '../index.ts';
 import { generateOptionsSchema, parseOptions, podOptionsSchema } from '../options.ts';
 import { toErrorRecord } from '../protocol/errors.ts';
+import { VERSION } from '../protocol/version.ts';
 import { CHAT_DEFAULTS, chat } from './chat.ts';
 import { FABRIC_POD_DEFAULTS, fabric, fabricOptionsSchema } from './fabric.ts';
 import { addFlags, FABRIC_FLAGS, givenFlags, POD_FLAGS, SAMPLING_FLAGS, SERVE_FLAGS } from './flags.ts';

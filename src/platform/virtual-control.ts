@@ -19,16 +19,19 @@ import type { StepProgram } from '../flowserve/step-program.ts';
 import { type Checkpoint, openCheckpoint, parametersOf } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../model/kernels/kernels.ts';
+import { modelDigest } from '../model/model-digest.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf } from '../protocol/address.ts';
 import type { PodToCaller } from '../protocol/caller.ts';
 import type { FrontendMessage, Message, StepPlan, Work } from '../protocol/messages.ts';
 import { Codec } from '../protocol/wire.ts';
-import type { Witness } from '../runtime/cast.ts';
+import type { Act } from '../runtime/cast.ts';
 import { Directory } from '../runtime/directory.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import { VirtualHost } from '../runtime/virtual-host.ts';
 import { ASCEND_910C_DIE, rooflineStep } from '../simulate/roofline.ts';
+import { Recorder } from '../trace/recorder.ts';
+import { type RunHeader, runHeader } from '../trace/run-header.ts';
 import type { Areas } from '../xccl/areas.ts';
 import { birthOf, spawnExecutors } from './births.ts';
 import type { ControlStats } from './control.ts';
@@ -39,6 +42,8 @@ export type VirtualOptions = PlanOptions & {
   readonly seed: number;
   readonly kernels: 'real' | 'hash';
   readonly max_queued: number;
+  /** The trace to write, if any. */
+  readonly record: string | undefined;
 };
 
 /** Within a thread a message only waits for its turn. */
@@ -47,6 +52,7 @@ const NEAR_MESSAGE_NS = 200;
 const SMALL_WORK_NS = 1_000;
 /** Delays are up to a half longer, by chance: so another seed is another interleaving. */
 const JITTER = 0.5;
+const NS_PER_US = 1_000;
 /** Dispatches that an NPU's experts serve before the next NPU's do. */
 const DISPATCHES_PER_TURN = 64;
 
@@ -77,8 +83,20 @@ type OnProgress = (report: ProgressReport) => Promise<void>;
 export type VirtualPorts = {
   readonly tell: (message: PodToCaller) => void;
   readonly onProgress: OnProgress;
-  readonly witness?: Witness | undefined;
 };
+
+function headerOf({ seed, kernels, max_queued }: VirtualOptions, checkpoint: Checkpoint, { npus, workers, options }: AnyPodPlan): RunHeader {
+  const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests } = options;
+  return runHeader({
+    clock: 'virtual',
+    seed,
+    kernels,
+    model: { name: checkpoint.config.name, digest: modelDigest(checkpoint) },
+    npus,
+    workers,
+    options: { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued },
+  });
+}
 
 export class VirtualControl {
   readonly config: ModelConfig;
@@ -95,6 +113,7 @@ export class VirtualControl {
   readonly #codec = new Codec();
   readonly #device = ASCEND_910C_DIE;
   readonly #step_ns: (plan: StepPlan) => number;
+  readonly #recorder: Recorder | null;
   /** What the work at hand takes. */
   #work_ns = SMALL_WORK_NS;
 
@@ -106,7 +125,8 @@ export class VirtualControl {
     return new VirtualControl(options, checkpoint, machine, tokenizer, ports);
   }
 
-  private constructor({ seed, max_queued, kernels }: VirtualOptions, checkpoint: Checkpoint, machine: Machine, tokenizer: Tokenizer, ports: VirtualPorts) {
+  private constructor(options: VirtualOptions, checkpoint: Checkpoint, machine: Machine, tokenizer: Tokenizer, ports: VirtualPorts) {
+    const { seed, max_queued, kernels } = options;
     const { plan, space, arithmetics } = machine;
     this.config = checkpoint.config;
     this.plan = plan;
@@ -116,6 +136,8 @@ export class VirtualControl {
     this.#directory = new Directory(plan.topology);
     this.#loads = new ExpertLoads(plan, space, this.#directory);
     this.#step_ns = rooflineStep(this.config, plan.npus, this.#device);
+    const recorder = options.record === undefined ? null : new Recorder(options.record, headerOf(options, checkpoint, plan));
+    this.#recorder = recorder;
     this.host = new VirtualHost({
       birthOf,
       hands: new Map([['frontend', (_to: Address, message: Message) => this.frontend.receive(message as FrontendMessage)]]),
@@ -123,7 +145,7 @@ export class VirtualControl {
       costs: { message_ns: (to, from, message) => this.#message_ns(to, from, message), jitter: JITTER },
       random: new SeededRandom(seed),
       launch: (npu, work, cause) => this.#launch(npu, work, cause),
-      witness: ports.witness,
+      ...(recorder && { witness: (act: Act) => recorder.record(act, Math.floor(this.host.now_ns / NS_PER_US)) }),
     });
     this.frontend = new FrontendProcess(this.config, tokenizer, {
       send: (to, from, message) => this.host.send(to, from, message),
@@ -161,6 +183,11 @@ export class VirtualControl {
       unexpected: [...this.host.cast.unexpected.keys()],
       actors: this.host.cast.actors,
     };
+  }
+
+  /** Nothing happens any more. */
+  close(): void {
+    this.#recorder?.close();
   }
 
   /** Requests that have not ended, and where they are. */

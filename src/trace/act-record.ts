@@ -1,0 +1,62 @@
+/**
+ * An act as the trace keeps it: what was delivered to whom and why, and a checksum of each command that came of it. A command's own words are not kept
+ * twice: they come back in the act that it caused.
+ * @module
+ */
+import { crc32 } from 'node:zlib';
+import type { Address } from '../protocol/address.ts';
+import type { Message } from '../protocol/messages.ts';
+import type { Act, Command } from '../runtime/cast.ts';
+import { stateName } from '../runtime/machine-host.ts';
+import { encodeRecord } from './trace-codec.ts';
+
+export type ActRecord = {
+  readonly kind: 'act';
+  /** The thread that the act happened on, and its number there. */
+  readonly thread: number;
+  readonly number: number;
+  /** Microseconds since the pod's start, of the pod's clock. */
+  readonly time_us: number;
+  readonly to: Address;
+  readonly from: Address;
+  /** The act whose command sent the message; 0: it came from outside. */
+  readonly cause_thread: number;
+  readonly cause: number;
+  /** The machine that came to life, by its id. */
+  readonly machine: string | null;
+  /** What it was given; null also where the message says it. */
+  readonly input: unknown;
+  readonly message: Message | null;
+  /** The receiver's state afterwards; null: it is no machine, or gone. */
+  readonly state: string | null;
+  readonly is_expected: boolean;
+  /** CRC-32 of each command, in order. */
+  readonly commands: readonly number[];
+};
+
+/** Acts of a thread: more than a pod does in years. */
+const ACTS_PER_THREAD = 2 ** 44;
+
+/** The number before a thread's first act: numbers of all threads differ. */
+export const firstAct = (thread: number): number => thread * ACTS_PER_THREAD;
+
+export const commandChecksum = (command: Command): number => crc32(encodeRecord(command));
+
+export function actRecord(act: Act, time_us: number): ActRecord {
+  return {
+    kind: 'act',
+    thread: Math.floor(act.number / ACTS_PER_THREAD),
+    number: act.number % ACTS_PER_THREAD,
+    time_us,
+    to: act.to,
+    from: act.from,
+    cause_thread: Math.floor(act.cause / ACTS_PER_THREAD),
+    cause: act.cause % ACTS_PER_THREAD,
+    machine: act.birth?.machine.id ?? null,
+    input: act.message === null ? (act.birth?.input ?? null) : null,
+    message: act.message,
+    state: act.after === null ? null : stateName(act.after),
+    is_expected: act.isExpected,
+    commands: act.commands.map(commandChecksum),
+  };
+}

@@ -1,0 +1,42 @@
+/**
+ * What a trace says of its run before the first record: all that is needed to run it again. No path, no host name, no wall time of a virtual run.
+ * @module
+ */
+import * as z from 'zod';
+import { MinipodError } from '../protocol/errors.ts';
+import { VERSION } from '../protocol/version.ts';
+import { PROTOCOL_HASH } from '../protocol/wire.ts';
+
+const count = z.int().min(0);
+
+const runHeaderSchema = z.object({
+  /** Of minipod, as package.json says it, and of the messages' shapes. */
+  code_version: z.string(),
+  protocol: count,
+  clock: z.enum(['live', 'virtual']),
+  /** Null: chance came from outside, and is recorded where it was drawn. */
+  seed: z.int().nullable(),
+  kernels: z.enum(['real', 'hash']),
+  model: z.object({ name: z.string(), digest: z.string() }),
+  npus: count,
+  workers: count,
+  options: z.object({
+    kv_blocks: count,
+    kv_block_size: count,
+    max_batch_tokens: count,
+    max_batch_requests: count,
+    max_queued: count,
+  }),
+});
+
+export type RunHeader = z.output<typeof runHeaderSchema>;
+
+export const runHeader = (run: Omit<RunHeader, 'code_version' | 'protocol'>): RunHeader => ({ code_version: VERSION, protocol: PROTOCOL_HASH, ...run });
+
+/** @throws `invalid_trace` naming the first field at fault */
+export function parseRunHeader(header: unknown, path: string): RunHeader {
+  const result = runHeaderSchema.safeParse(header);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0];
+  throw new MinipodError('invalid_trace', `${path}: is no run of a pod: header.${issue?.path.join('.')}: ${issue?.message}`);
+}
