@@ -58,6 +58,8 @@ const ANSWERS: Readonly<Record<ErrorCode, { status: ApiErrorStatus; headers?: Re
   not_finite: { status: 500, headers: NO_RETRY },
   out_of_memory: { status: 500, headers: NO_RETRY },
   invalid_checkpoint: { status: 500, headers: NO_RETRY },
+  invalid_trace: { status: 500, headers: NO_RETRY },
+  trace_not_written: { status: 500, headers: NO_RETRY },
   memory_fault: { status: 500 },
   internal: { status: 500 },
 };

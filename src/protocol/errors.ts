@@ -10,6 +10,10 @@ export type ErrorCode =
   | 'invalid_request'
   /** A checkpoint file is missing, malformed or does not fit its config. */
   | 'invalid_checkpoint'
+  /** A trace file is missing, no trace, of a format that is not known, or its header is damaged. */
+  | 'invalid_trace'
+  /** A trace cannot be written: the file exists, or the disk is full or failed. */
+  | 'trace_not_written'
   /** Options, model and memory do not fit together. */
   | 'out_of_memory'
   /** The prompt and the requested tokens exceed the context length. */
