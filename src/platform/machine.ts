@@ -1,0 +1,90 @@
+/**
+ * A model and all of its NPUs on one thread, whoever asks it to compute: a pod on a virtual clock, or a replay that computes kernels again.
+ * @module
+ */
+import { segmentOf } from '../fabric/address.ts';
+import { AddressSpace } from '../fabric/address-space.ts';
+import { allocateSegments } from '../fabric/memory-plan.ts';
+import type { Arithmetic } from '../flowserve/arithmetic.ts';
+import { Forward } from '../flowserve/forward.ts';
+import { HashForward } from '../flowserve/hash-model/hash-forward.ts';
+import { loadHashWeights, planHashPod } from '../flowserve/hash-model/hash-layout.ts';
+import { Npus, type NpusHost } from '../flowserve/npus.ts';
+import { type AnyPodPlan, areasOfDie, type PlanOptions, planPod } from '../flowserve/pod-plan.ts';
+import type { StepProgram } from '../flowserve/step-program.ts';
+import type { Checkpoint } from '../model/checkpoint.ts';
+import { instantiateKernels, type Kernels, loadKernelModule } from '../model/kernels/kernels.ts';
+import { type Address, idOf } from '../protocol/address.ts';
+import type { Work } from '../protocol/messages.ts';
+import type { Cast } from '../runtime/cast.ts';
+import type { Directory } from '../runtime/directory.ts';
+import type { Areas } from '../xccl/areas.ts';
+import { loadWeights, type ProgressReport } from './weights.ts';
+
+/** The model, however it is computed: a plan, its memory, and each NPU's arithmetic. */
+export type Machine = { readonly plan: AnyPodPlan; readonly space: AddressSpace; readonly arithmetics: readonly Arithmetic[] };
+
+export type OnProgress = (report: ProgressReport) => Promise<void>;
+
+/** Weights of the hash model have a version, of which there is one. */
+const WEIGHT_VERSION = 1;
+/** Dispatches that an NPU's experts serve before the next NPU's do. */
+const DISPATCHES_PER_TURN = 64;
+
+/** Without rings: nobody else computes. @throws as `planPod` does */
+export async function buildMachine(checkpoint: Checkpoint, kernels: 'real' | 'hash', options: PlanOptions, onProgress: OnProgress): Promise<Machine> {
+  const alone = { ...options, has_rings: false };
+  return kernels === 'hash' ? hashMachine(checkpoint, alone) : realMachine(checkpoint, alone, onProgress);
+}
+
+async function realMachine(checkpoint: Checkpoint, options: PlanOptions, onProgress: OnProgress): Promise<Machine> {
+  const module = await loadKernelModule();
+  const plan = planPod(checkpoint, options);
+  const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
+  await loadWeights(checkpoint, plan, space, module, onProgress);
+  const kernels = space.memories.map((memory) => instantiateKernels(module, memory));
+  return { plan, space, arithmetics: plan.layouts.map((layout) => new Forward(plan.config, layout, kernels[segmentOf(layout.base)] as Kernels)) };
+}
+
+function hashMachine({ config }: Checkpoint, options: PlanOptions): Machine {
+  const plan = planHashPod(config, options);
+  const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
+  for (const layout of plan.layouts) loadHashWeights(plan, layout, space, WEIGHT_VERSION);
+  return { plan, space, arithmetics: plan.layouts.map((layout) => new HashForward(plan.config, layout, space)) };
+}
+
+/** All NPUs of a machine. A step is computed whole when it is launched, with the other NPUs' experts serving it. */
+export class MachineNpus {
+  readonly #npus: Npus;
+  readonly #programs: readonly StepProgram<Arithmetic>[];
+
+  constructor({ plan, space, arithmetics }: Machine, directory: Directory, now_ms: () => number, host: NpusHost) {
+    const areas = plan.dies.map((_, die) => areasOfDie(plan, die));
+    this.#npus = new Npus({
+      plan,
+      space,
+      directory,
+      // Who waits for a peer is polled until it has its answers: nobody needs to be told.
+      surroundings: { space, areasOf: (die) => areas[die] as Areas, arrive: () => {}, now_ms },
+      arithmetics,
+      host,
+    });
+    this.#programs = [...this.#npus.programs.values()];
+  }
+
+  spawn(): void {
+    this.#npus.spawn();
+  }
+
+  report(cast: Pick<Cast, 'stateOf' | 'contextOf'>): ReturnType<Npus['report']> {
+    return this.#npus.report(cast);
+  }
+
+  /** Performs an NPU's work to its end; what comes of it goes to the host's `complete`. */
+  launch(npu: Address, work: Work, cause: number): void {
+    this.#npus.launch(npu, work, cause);
+    const program = this.#npus.programs.get(idOf(npu));
+    if (work.kind !== 'step' || program === undefined) return;
+    while (program.isRunning && this.#npus.poll(program, false) !== 'done') for (const peer of this.#programs) peer.serve(DISPATCHES_PER_TURN);
+  }
+}
