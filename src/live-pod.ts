@@ -40,7 +40,7 @@ export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
   const { onProgress, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
   const folder = resolveModel(resolved.model);
-  const { model: _model, topology: _topology, clock: _clock, kernels: _kernels, seed: _seed, record: _record, kv_blocks, memory_bytes, ...numbers } = resolved;
+  const { model: _model, topology: _topology, clock: _clock, kernels: _kernels, seed: _seed, kv_blocks, memory_bytes, ...numbers } = resolved;
   const origin_ms = epoch_ms();
   const thread = new Worker(entryPoint('../platform/control-thread'), threadOptions());
   const died = new Promise<never>((_, reject) => {
@@ -100,7 +100,10 @@ export class LivePod implements Pod {
     this.#died = died;
     this.#clock = clock;
     const first = memories[0] as WebAssembly.Memory;
-    this.#port = new MessagePort(new Links(CALLER_THREAD, first, plan.rings, new ControlPage(memories), { now_us: () => clock.now_ms() * 1000 }));
+    this.#port = new MessagePort(
+      new Links(CALLER_THREAD, first, plan.rings, new ControlPage(memories), { now_us: () => clock.now_ms() * 1000 }),
+      handle.isTraced,
+    );
     this.#sleeper = new EventLoopSleeper(this.#port.links.control, CALLER_THREAD);
     this.#calls = new Calls({ clock, random: systemRandom, tell: (message) => this.#tell(message) });
     this.model = {

@@ -84,8 +84,10 @@ const podOptions = z.strictObject({
    * changes them.
    */
   kernels: z.enum(['real', 'hash']).default('real'),
-  /** A file to record the run in, on a virtual clock only; one that is there already is not replaced. */
+  /** A file to record the run in; one that is there already is not replaced. */
   record: z.string().min(1).optional(),
+  /** Where the disk is slower than the run: the run waits for it, or goes on and the recording stops, with a warning. */
+  record_when_full: z.enum(['wait', 'stop']).default('wait'),
   npus: z.int().min(1).max(LIMITS.npus_max).default(1),
   /** Threads that host the NPUs. Never more than NPUs. Default: 1. */
   workers: z.int().min(1).max(LIMITS.workers_max).default(1),
@@ -120,10 +122,9 @@ const podOptions = z.strictObject({
 const LIVE_ONLY = 'is for pods of the live clock: on a virtual one no thread hangs';
 const VIRTUAL_ONLY = "needs clock: 'virtual'";
 
-export const podOptionsSchema = podOptions.superRefine(({ clock, seed, kernels, record, spare_workers }, context) => {
+export const podOptionsSchema = podOptions.superRefine(({ clock, seed, kernels, spare_workers }, context) => {
   const refuse = (param: string, message: string): void => context.addIssue({ code: 'custom', path: [param], message });
   if (clock === 'live' && seed !== undefined) refuse('seed', VIRTUAL_ONLY);
-  if (clock === 'live' && record !== undefined) refuse('record', VIRTUAL_ONLY);
   if (clock === 'live' && kernels === 'hash') refuse('kernels', `'hash' ${VIRTUAL_ONLY}`);
   if (clock === 'virtual' && spare_workers > 0) refuse('spare_workers', LIVE_ONLY);
 });

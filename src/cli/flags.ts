@@ -44,7 +44,7 @@ function bias(text: string, earlier: unknown): Record<string, number> {
 }
 
 /** A virtual clock stands still for whoever reads a real one: it is for programs that wait for nothing but the pod. */
-type ProgramOnly = 'clock' | 'kernels' | 'record' | 'seed';
+type ProgramOnly = 'clock' | 'kernels' | 'seed';
 
 export const POD_FLAGS = {
   model: { value: 'NAME_OR_DIR', help: 'a shipped model, or a folder in the Hugging Face layout' },
@@ -57,6 +57,8 @@ export const POD_FLAGS = {
   max_batch_requests: { value: 'N', help: 'requests that one step of an NPU serves at most', read: number },
   max_queued: { value: 'N', help: 'choices that may wait or run at once; more are refused', read: number },
   spare_workers: { value: 'N', help: 'memory kept for successors of workers that cannot be stopped (on Deno)', read: number },
+  record: { value: 'FILE', help: 'record the run, to replay it with `minipod replay`' },
+  record_when_full: { value: 'HOW', help: 'where the disk is too slow: wait for it, or stop recording' },
   segment_bytes: { value: 'BYTES', help: 'one segment of global memory, at most 4 GiB − 64 KiB, a multiple of 64 KiB', read: bytes },
   memory_bytes: { value: 'BYTES', help: "global memory in all, such as 8GiB (default: 3/4 of this machine's)", read: bytes },
 } as const satisfies Omit<Flags<typeof podOptionsSchema>, ProgramOnly>;

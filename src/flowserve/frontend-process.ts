@@ -14,8 +14,11 @@ import { OutputProcess } from './output-process.ts';
 
 export const FRONTEND: Address = 'frontend/0';
 
+/** The cause of what callers ask for. */
+const FROM_OUTSIDE = 0;
+
 export type FrontendPorts = {
-  readonly send: (to: Address, from: Address, message: Message) => void;
+  readonly send: (to: Address, from: Address, message: Message, cause: number) => void;
   readonly tellCaller: (message: PodToCaller) => void;
   /** Throws `invalid_request` for what the arithmetic at hand cannot do. */
   readonly checkSampling?: (sampling: Sampling) => void;
@@ -35,6 +38,7 @@ export class FrontendProcess {
   readonly #config: ModelConfig;
   readonly #tokenizer: Tokenizer;
   readonly #ports: FrontendPorts;
+  #cause = FROM_OUTSIDE;
 
   constructor(config: ModelConfig, tokenizer: Tokenizer, ports: FrontendPorts) {
     this.#config = config;
@@ -42,7 +46,7 @@ export class FrontendProcess {
     this.#ports = ports;
     this.output = new OutputProcess(tokenizer, config.eosTokenIds, {
       tell: ports.tellCaller,
-      stopTask: (sequence) => ports.send(taskAddress(sequence), FRONTEND, stopStringFound()),
+      stopTask: (sequence) => ports.send(taskAddress(sequence), FRONTEND, stopStringFound(), this.#cause),
     });
   }
 
@@ -51,7 +55,9 @@ export class FrontendProcess {
     else if (this.output.has(message.request)) this.#cancel(message.request);
   }
 
-  receive(message: FrontendMessage): void {
+  /** `cause`: the act that it came by. */
+  receive(message: FrontendMessage, cause: number): void {
+    this.#cause = cause;
     switch (message.type) {
       case 'TOKENS':
         this.output.push(message.tokens);
@@ -93,13 +99,13 @@ export class FrontendProcess {
       this.#ports.checkSampling?.(call.sampling);
       const sequences = sequencesOf(call, this.#config, this.#tokenizer);
       this.output.open(call.request, sequences, call.stop);
-      this.#ports.send(address('request', call.request), FRONTEND, submit(sequences));
+      this.#ports.send(address('request', call.request), FRONTEND, submit(sequences), FROM_OUTSIDE);
     } catch (error) {
       this.#ports.tellCaller({ type: 'ENDED', request: call.request, error: toErrorRecord(error), generated: 0 });
     }
   }
 
   #cancel(id: number): void {
-    this.#ports.send(address('request', id), FRONTEND, cancel());
+    this.#ports.send(address('request', id), FRONTEND, cancel(), FROM_OUTSIDE);
   }
 }

@@ -16,10 +16,11 @@ import type { Message } from '../protocol/messages.ts';
 import { type ThreadMessage, threadInspected, threadPeerDetached, threadStarted } from '../protocol/threads.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
-import { monotonicClock } from '../runtime/clock.ts';
+import { firstAct, type Witness } from '../runtime/cast.ts';
+import { type Clock, monotonicClock } from '../runtime/clock.ts';
 import { CONTROL_THREAD, Directory, type Seating, threadsOf } from '../runtime/directory.ts';
 import { IdleLadder } from '../runtime/idle-ladder.ts';
-import { MessagePort } from '../runtime/message-port.ts';
+import { MessagePort, type ReceivedMail } from '../runtime/message-port.ts';
 import type { Arithmetic } from './arithmetic.ts';
 import { Forward } from './forward.ts';
 import type { NpuLayout } from './npu-layout.ts';
@@ -43,6 +44,8 @@ export type WorkerData = {
   readonly module: WebAssembly.Module;
   readonly origin_ms: number;
   readonly protocol: number;
+  /** What it does is recorded. */
+  readonly isTraced: boolean;
 };
 
 /** Dispatches that one NPU's experts serve between two looks at the rings. */
@@ -70,7 +73,10 @@ export class NpuWorker {
   #isStalled = false;
   #isStepping = false;
 
-  constructor({ plan, worker, seating, lost, epochs, die_epochs, layouts, memories, module, origin_ms, protocol }: WorkerData) {
+  constructor(
+    { plan, worker, seating, lost, epochs, die_epochs, layouts, memories, module, origin_ms, protocol, isTraced }: WorkerData,
+    witnessOf?: (clock: Clock) => Witness,
+  ) {
     assert(protocol === PROTOCOL_HASH, 'this worker was built from other sources than the pod that started it');
     this.#worker = worker;
     this.#directory = new Directory(plan.topology, seating);
@@ -84,17 +90,21 @@ export class NpuWorker {
     // Spare seats and those in quarantine are nobody; the lost are told of again when they are back.
     for (let thread = CONTROL_THREAD + 1; thread < threadsOf(plan.topology); thread++)
       if (thread !== this.#thread && (lost.includes(thread) || !seating.threads.includes(thread))) this.#links.detach(thread);
-    this.#port = new MessagePort(this.#links);
+    this.#port = new MessagePort(this.#links, isTraced);
     this.#ladder = new IdleLadder(this.#control, this.#thread);
-    this.#host = new ActorHost({
-      clock,
-      isLocal: (to) => this.#directory.threadOf(to) === this.#thread,
-      transmit: (to, from, message) => this.#transmit(to, from, message),
-      birthOf: () => null,
-      hands: new Map(),
-      launch: (npu, work, cause) => this.#npus.launch(npu, work, cause),
-      onUnexpected: () => {},
-    });
+    this.#host = new ActorHost(
+      {
+        clock,
+        isLocal: (to) => this.#directory.threadOf(to) === this.#thread,
+        transmit: (to, from, message, cause) => this.#transmit(to, from, message, cause),
+        birthOf: () => null,
+        hands: new Map(),
+        launch: (npu, work, cause) => this.#npus.launch(npu, work, cause),
+        onUnexpected: () => {},
+        witness: witnessOf?.(clock),
+      },
+      firstAct(this.#thread, epochs[this.#thread] as number),
+    );
     const kernels = memories.map((memory) => instantiateKernels(module, memory));
     for (const kernel of kernels) kernel.setStopWord(this.#control.stopWordOffset(this.#thread));
     this.#npus = new Npus({
@@ -207,15 +217,14 @@ export class NpuWorker {
     return ended;
   }
 
-  #transmit(to: Address, from: Address, message: Message): void {
+  #transmit(to: Address, from: Address, message: Message, cause: number): void {
     const thread = this.#directory.threadOf(to);
-    if (this.#links.isAttached(thread)) this.#port.send(thread, to, from, message);
+    if (this.#links.isAttached(thread)) this.#port.send(thread, to, from, message, 'data', cause);
   }
 
-  #receiveMessage(mail: ReturnType<MessagePort['read']>): void {
-    const { to, from, message } = mail;
+  #receiveMessage({ to, from, message, cause }: ReceivedMail): void {
     if (to.startsWith('worker/')) this.#receiveThreadMessage(message as ThreadMessage);
-    else this.#host.send(to, from, message as Message);
+    else this.#host.send(to, from, message as Message, cause);
   }
 
   #tellControl(message: ThreadMessage): void {

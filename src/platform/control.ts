@@ -23,13 +23,17 @@ import { assert, type ErrorRecord, MinipodError } from '../protocol/errors.ts';
 import type { FrontendMessage, Message } from '../protocol/messages.ts';
 import { type LinkReport, type NpuReport, type ThreadMessage, type ThreadReport, threadInspect } from '../protocol/threads.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
+import { firstAct } from '../runtime/cast.ts';
 import { type Clock, eventLoopTimers, monotonicClock } from '../runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD, Directory, seatsOf, threadsOf } from '../runtime/directory.ts';
 import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/event-loop.ts';
-import { MessagePort } from '../runtime/message-port.ts';
+import { MessagePort, type ReceivedMail } from '../runtime/message-port.ts';
 import { entryPoint } from '../runtime/thread-entry.ts';
+import { ActLog, type WhenFull } from '../trace/act-log.ts';
+import type { LiveRecorder } from '../trace/live-recorder.ts';
 import { birthOf, spawnExecutors } from './births.ts';
 import { Inspections } from './inspection.ts';
+import { startRecorder } from './recording.ts';
 import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
 import { Workers } from './workers.ts';
 
@@ -38,6 +42,9 @@ export type ControlOptions = Omit<PlanOptions, 'npus'> & {
   readonly folder: string;
   readonly origin_ms: number;
   readonly max_queued: number;
+  /** The trace to write, and whether the run waits for a slow disk. */
+  readonly record?: string | undefined;
+  readonly record_when_full: WhenFull;
   /** What worker threads run instead of the shipped entry: a test's, that misbehaves. */
   readonly worker_entry?: URL;
 };
@@ -46,6 +53,8 @@ export type ControlOptions = Omit<PlanOptions, 'npus'> & {
 export type ControlHandle = {
   readonly plan: PodPlan;
   readonly memories: readonly WebAssembly.Memory[];
+  /** Messages carry their cause. */
+  readonly isTraced: boolean;
   readonly vocab_size: number;
   readonly parameters: number;
   readonly has_chat_template: boolean;
@@ -94,6 +103,7 @@ export class Control {
   readonly #clock: Clock;
   readonly #handle: ControlHandle;
   readonly #inspections: Inspections;
+  readonly #recorder: LiveRecorder | null;
   readonly #ready: { readonly promise: Promise<void>; readonly resolve: () => void; readonly reject: (error: unknown) => void };
   readonly #drained = Promise.withResolvers<void>();
   #lookedForStalls_ms = 0;
@@ -110,8 +120,14 @@ export class Control {
     const space = new AddressSpace(memories, plan.memory.regions);
     await loadWeights(checkpoint, plan, space, module, onProgress);
     const parameters = parametersOf(checkpoint);
-    const control = new Control(options, plan, memories, space, tokenizer, module, parameters);
-    await control.#start();
+    const recorder = options.record === undefined ? null : await startRecorder(options.record, options, checkpoint, plan);
+    const control = new Control(options, plan, memories, space, tokenizer, module, parameters, recorder);
+    try {
+      await control.#start();
+    } catch (error) {
+      await recorder?.close();
+      throw error;
+    }
     return control;
   }
 
@@ -123,8 +139,10 @@ export class Control {
     tokenizer: Tokenizer,
     module: WebAssembly.Module,
     parameters: number,
+    recorder: LiveRecorder | null,
   ) {
     this.#plan = plan;
+    this.#recorder = recorder;
     this.directory = new Directory(plan.topology);
     this.#space = space;
     this.#loads = new ExpertLoads(plan, space, this.directory);
@@ -133,38 +151,44 @@ export class Control {
     const first = memories[0] as WebAssembly.Memory;
     const links = new Links(CONTROL_THREAD, first, plan.rings, space.control, { now_us: () => this.#clock.now_ms() * 1000 });
     for (const { thread } of seatsOf(plan.topology).slice(plan.workers)) links.detach(thread);
-    this.#port = new MessagePort(links);
+    this.#port = new MessagePort(links, recorder !== null);
+    const acts = recorder === null ? null : new ActLog(recorder.newRing(CONTROL_THREAD), this.#clock);
     this.#frontend = new FrontendProcess(plan.config, tokenizer, {
-      send: (to, from, message) => this.#host.send(to, from, message),
+      send: (to, from, message, cause) => this.#host.send(to, from, message, cause),
       tellCaller: (message) => this.#port.send(CALLER_THREAD, CALLER, FRONTEND, message),
     });
-    this.#host = new ActorHost({
-      clock: this.#clock,
-      isLocal: (to) => this.directory.threadOf(to) === CONTROL_THREAD,
-      transmit: (to, from, message) => {
-        const thread = this.directory.threadOf(to);
-        if (this.#port.links.isAttached(thread)) this.#port.send(thread, to, from, message);
+    this.#host = new ActorHost(
+      {
+        clock: this.#clock,
+        isLocal: (to) => this.directory.threadOf(to) === CONTROL_THREAD,
+        transmit: (to, from, message, cause) => {
+          const thread = this.directory.threadOf(to);
+          if (this.#port.links.isAttached(thread)) this.#port.send(thread, to, from, message, 'data', cause);
+        },
+        birthOf,
+        hands: new Map([['frontend', (_to: Address, message: Message, cause: number) => this.#frontend.receive(message as FrontendMessage, cause)]]),
+        launch: (npu) => assert(false, `${npu} does not live on the control thread`),
+        onUnexpected: () => {},
+        witness: acts?.witness,
       },
-      birthOf,
-      hands: new Map([['frontend', (_to: Address, message: Message) => this.#frontend.receive(message as FrontendMessage)]]),
-      launch: (npu) => assert(false, `${npu} does not live on the control thread`),
-      onUnexpected: () => {},
-    });
+      firstAct(CONTROL_THREAD, links.epoch),
+    );
     this.#inspections = new Inspections(this.directory, plan.options.kv_blocks, (worker, query) => {
       this.#port.send(this.directory.threadOfWorker(worker), address('worker', worker), CONTROL, threadInspect(query), 'control');
       this.#port.links.flush();
     });
     this.#workers = new Workers(plan, space, module, options.origin_ms, {
       directory: this.directory,
-      entry: options.worker_entry ?? entryPoint('../flowserve/npu-worker-thread'),
+      entry: options.worker_entry ?? entryPoint('../platform/npu-worker-thread'),
       furnish: (worker, seat) => furnishDies(plan, options.folder, space, module, this.directory.npusOfWorker(worker), seat.dies),
       clock: this.#clock,
       timers: eventLoopTimers,
       port: this.#port,
+      newActRing: (thread) => recorder?.newRing(thread) ?? null,
       onLost: (worker, error) => this.#workerLost(worker, error),
       onGivenUp: (error) => this.#giveUp(error),
     });
-    this.#handle = { plan, memories, vocab_size: plan.config.vocabSize, parameters, has_chat_template: tokenizer.hasChatTemplate };
+    this.#handle = { plan, memories, isTraced: recorder !== null, vocab_size: plan.config.vocabSize, parameters, has_chat_template: tokenizer.hasChatTemplate };
     spawnExecutors((address, birth) => this.#host.spawn(address, birth), plan, options.max_queued);
   }
 
@@ -232,6 +256,7 @@ export class Control {
     this.#isClosed = true;
     this.#port.links.control.ring(CONTROL_THREAD);
     await this.#loop;
+    await this.#recorder?.close();
   }
 
   async #start(): Promise<void> {
@@ -281,11 +306,10 @@ export class Control {
     }
   }
 
-  #receive(peer: number, mail: ReturnType<MessagePort['read']>): void {
-    const { to, from, message } = mail;
+  #receive(peer: number, { to, from, message, cause }: ReceivedMail): void {
     if (peer === CALLER_THREAD) this.#frontend.receiveCaller(message as CallerToPod);
     else if (roleOf(to) === 'control') this.#receiveThread(idOf(from), message as ThreadMessage);
-    else this.#host.send(to, from, message as Message);
+    else this.#host.send(to, from, message as Message, cause);
   }
 
   #receiveThread(worker: number, message: ThreadMessage): void {

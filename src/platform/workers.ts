@@ -15,7 +15,6 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Links } from '../fabric/links.ts';
 import { clearRing } from '../fabric/ring-layout.ts';
 import type { NpuLayout } from '../flowserve/npu-layout.ts';
-import type { WorkerData } from '../flowserve/npu-worker.ts';
 import type { PodPlan } from '../flowserve/pod-plan.ts';
 import { address } from '../protocol/address.ts';
 import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
@@ -26,6 +25,8 @@ import { type Directory, type Seat, seatsOf, threadsOf } from '../runtime/direct
 import { waitAtMost } from '../runtime/event-loop.ts';
 import type { MessagePort } from '../runtime/message-port.ts';
 import { threadOptions } from '../runtime/thread-entry.ts';
+import type { ActRing } from '../trace/act-log.ts';
+import type { WorkerThreadData } from './npu-worker-thread.ts';
 import { RESTART_PERIOD_MS, RESTARTS_MAX, RestartIntensity } from './restart-intensity.ts';
 import { SeatRegions } from './seat-regions.ts';
 
@@ -49,6 +50,8 @@ export type WorkersPorts = {
   readonly clock: Clock;
   readonly timers: Timers;
   readonly port: MessagePort;
+  /** For a life that begins: where its acts are recorded, if they are. */
+  readonly newActRing: (thread: number) => ActRing | null;
   readonly directory: Directory;
   /** What a worker thread runs. */
   readonly entry: URL;
@@ -228,7 +231,8 @@ export class Workers {
 
   #spawn(worker: number, seat: Seat, layouts: readonly NpuLayout[]): Worker {
     const { control } = this.#space;
-    const workerData: WorkerData = {
+    const acts = this.#ports.newActRing(seat.thread);
+    const workerData: WorkerThreadData = {
       plan: this.#plan,
       worker,
       seating: this.#ports.directory.seating,
@@ -240,6 +244,8 @@ export class Workers {
       module: this.#module,
       origin_ms: this.#origin_ms,
       protocol: PROTOCOL_HASH,
+      isTraced: acts !== null,
+      acts,
     };
     // A step leaves some kilobytes of short-lived records; a larger nursery collects them seldom, and one worker's pause stalls its peers.
     const handle = new Worker(this.#ports.entry, {

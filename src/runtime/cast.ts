@@ -43,6 +43,17 @@ type Arrival = Pick<Act, 'to' | 'from' | 'message' | 'cause'>;
 /** Told of each act before its commands are performed: when something fails in between, what it led to is not out yet, but its reason is known. */
 export type Witness = (act: Act) => void;
 
+/** Numbers of a thread's lives are this far apart. */
+export const ACTS_PER_LIFE = 2 ** 34;
+const LIVES_MAX = 2 ** 10;
+export const ACTS_PER_THREAD = ACTS_PER_LIFE * LIVES_MAX;
+
+/** The number before the first act of a thread's life, `epoch` being that life's, from 1: numbers of all lives of all threads differ. */
+export function firstAct(thread: number, epoch: number): number {
+  assert(epoch > 0 && epoch <= LIVES_MAX, `thread ${thread} has epoch ${epoch}`);
+  return thread * ACTS_PER_THREAD + (epoch - 1) * ACTS_PER_LIFE;
+}
+
 export type CastPorts = {
   /** An actor that this message brings to life, or null. */
   readonly birthOf: (to: Address, message: Message) => Birth | null;

@@ -5,7 +5,7 @@
 import type { Lane } from '../fabric/link-counters.ts';
 import type { Links } from '../fabric/links.ts';
 import { FRAME_KIND, type FrameAddress, type RingConsumer } from '../fabric/ring.ts';
-import { Scratch } from '../fabric/scratch.ts';
+import { copyWords, Scratch, wordsOfBytes } from '../fabric/scratch.ts';
 import { type Address, idOf, ROLES, roleIndexOf, toAddress } from '../protocol/address.ts';
 import type { Message } from '../protocol/messages.ts';
 import { Codec } from '../protocol/wire.ts';
@@ -15,6 +15,12 @@ const SCRATCH_BYTES_MAX = 2 ** 20;
 /** Addresses kept as numbers and as text: reading one anew costs more than encoding a small message. */
 const ADDRESSES_MAX = 4_096;
 const ROLE_BITS = 8;
+const ID_SPAN = 2 ** 32;
+
+export type ReceivedMail = { readonly to: Address; readonly from: Address; readonly message: unknown /** 0: not traced. */; readonly cause: number };
+
+/** Behind a message, where acts are recorded: its cause, as two words, and its own bytes. */
+const TRAILER_WORDS = 3;
 
 /** What a frame's header says of an address. */
 type Parts = { readonly role: number; readonly id: number };
@@ -29,13 +35,17 @@ export class MessagePort {
   /** By role, then by id: both in one number would be no small one, which a map finds in a third of the time. */
   #addresses: Map<number, Address>[] = ROLES.map(() => new Map());
   #addressesKept = 0;
+  readonly #isTraced: boolean;
+  readonly #traced = new Scratch(1_024);
 
-  constructor(links: Links) {
+  /** `isTraced`: messages carry their cause with them; all threads of a pod agree on it. */
+  constructor(links: Links, isTraced = false) {
     this.links = links;
+    this.#isTraced = isTraced;
   }
 
   /** False: the message waits for room on the link. @throws `internal` when its shape is not declared. */
-  send(thread: number, to: Address, from: Address, message: Message | object, lane: Lane = 'data'): boolean {
+  send(thread: number, to: Address, from: Address, message: Message | object, lane: Lane = 'data', cause = 0): boolean {
     const source = this.#partsOf(from);
     const destination = this.#partsOf(to);
     const header = this.#header;
@@ -43,17 +53,36 @@ export class MessagePort {
     header.destination = destination.id;
     header.roles = (source.role << ROLE_BITS) | destination.role;
     const { words, bytes } = this.#codec.pack(message);
+    if (this.#isTraced) return this.#sendTraced(thread, lane, words, bytes, cause);
     return this.links.sendWords(thread, lane, header, words, 0, bytes);
   }
 
+  #sendTraced(thread: number, lane: Lane, words: Int32Array, bytes: number, cause: number): boolean {
+    const traced = this.#traced;
+    const length = wordsOfBytes(bytes);
+    traced.reserve((length + TRAILER_WORDS) * 4);
+    copyWords(traced.words, 0, words, 0, length);
+    traced.words[length] = (cause % ID_SPAN) | 0;
+    traced.words[length + 1] = Math.floor(cause / ID_SPAN);
+    traced.words[length + 2] = bytes;
+    return this.links.sendWords(thread, lane, this.#header, traced.words, 0, (length + TRAILER_WORDS) * 4);
+  }
+
   /** The message of the frame at hand. */
-  read(ring: RingConsumer): { readonly to: Address; readonly from: Address; readonly message: unknown } {
+  read(ring: RingConsumer): ReceivedMail {
     const { roles, source, destination, bytes } = ring.header;
     const to = this.#addressOf(roles & 0xff, destination);
     const from = this.#addressOf((roles >>> ROLE_BITS) & 0xff, source);
-    if (bytes > SCRATCH_BYTES_MAX) return { to, from, message: this.#codec.decode(ring.payload()) };
-    ring.copyPayload(this.#scratch);
-    return { to, from, message: this.#codec.decode(this.#scratch.bytes, bytes) };
+    let payload: Uint8Array;
+    if (bytes > SCRATCH_BYTES_MAX) payload = ring.payload();
+    else {
+      ring.copyPayload(this.#scratch);
+      payload = this.#scratch.bytes;
+    }
+    if (!this.#isTraced) return { to, from, message: this.#codec.decode(payload, bytes), cause: 0 };
+    const trailer = new DataView(payload.buffer, payload.byteOffset + bytes - TRAILER_WORDS * 4);
+    const cause = trailer.getInt32(4, true) * ID_SPAN + trailer.getUint32(0, true);
+    return { to, from, message: this.#codec.decode(payload, trailer.getInt32(8, true)), cause };
   }
 
   #partsOf(address: Address): Parts {

@@ -6,13 +6,13 @@
 import { crc32 } from 'node:zlib';
 import type { Address } from '../protocol/address.ts';
 import type { Message } from '../protocol/messages.ts';
-import type { Act, Command } from '../runtime/cast.ts';
+import { ACTS_PER_LIFE, ACTS_PER_THREAD, type Act, type Command } from '../runtime/cast.ts';
 import { stateName } from '../runtime/machine-host.ts';
 import { encodeRecord } from './trace-codec.ts';
 
 export type ActRecord = {
   readonly kind: 'act';
-  /** The thread that the act happened on, and its number there. */
+  /** The thread that the act happened on (0 on a virtual clock), and its number there. */
   readonly thread: number;
   readonly number: number;
   /** Microseconds since the pod's start, of the pod's clock. */
@@ -34,11 +34,8 @@ export type ActRecord = {
   readonly commands: readonly number[];
 };
 
-/** Acts of a thread: more than a pod does in years. */
-const ACTS_PER_THREAD = 2 ** 44;
-
-/** The number before a thread's first act: numbers of all threads differ. */
-export const firstAct = (thread: number): number => thread * ACTS_PER_THREAD;
+/** Which life of its thread an act is of. */
+export const lifeOf = ({ thread, number }: Pick<ActRecord, 'thread' | 'number'>): string => `${thread}/${Math.floor(number / ACTS_PER_LIFE)}`;
 
 export const commandChecksum = (command: Command): number => crc32(encodeRecord(command));
 

@@ -16,7 +16,7 @@ import { MinipodError } from '../protocol/errors.ts';
 import type { Message, Work } from '../protocol/messages.ts';
 import { type Act, type Birth, Cast, type Command } from '../runtime/cast.ts';
 import { stateName } from '../runtime/machine-host.ts';
-import { type ActRecord, commandChecksum } from './act-record.ts';
+import { type ActRecord, commandChecksum, lifeOf } from './act-record.ts';
 import { encodeRecord } from './trace-codec.ts';
 
 const MACHINES = new Map([request, job, task, jobExecutor, taskExecutor, dpGroup, npu, expert].map((machine) => [machine.id, machine]));
@@ -40,7 +40,8 @@ export type Divergence = {
 export type Recompute = (npu: Address, work: Work) => Message | null;
 
 export class Replay {
-  readonly #cast: Cast;
+  /** By life of a thread: a successor brings actors of the same names to life, and whoever was given up may act on for a while. */
+  readonly #casts = new Map<string, Cast>();
   readonly #recompute: Recompute | null;
   /** By NPU: what its launch computed now. */
   readonly #computed = new Map<Address, Message>();
@@ -49,7 +50,10 @@ export class Replay {
 
   constructor(recompute: Recompute | null = null) {
     this.#recompute = recompute;
-    this.#cast = new Cast({
+  }
+
+  #newCast(): Cast {
+    return new Cast({
       birthOf,
       hands: new Map([['frontend', () => {}]]),
       send: () => {},
@@ -64,8 +68,19 @@ export class Replay {
     });
   }
 
-  get cast(): Pick<Cast, 'stateOf' | 'contextOf'> {
-    return this.#cast;
+  /** The actors among whom the act happened. */
+  castOf(record: ActRecord): Pick<Cast, 'stateOf' | 'contextOf'> {
+    return this.#castOf(record);
+  }
+
+  #castOf(record: ActRecord): Cast {
+    const life = lifeOf(record);
+    let cast = this.#casts.get(life);
+    if (cast === undefined) {
+      cast = this.#newCast();
+      this.#casts.set(life, cast);
+    }
+    return cast;
   }
 
   /** Acts that were replayed. */
@@ -76,7 +91,7 @@ export class Replay {
   /** Replays one act; null: it is as it was. */
   feed(record: ActRecord, index: number): Divergence | null {
     const { to, message } = record;
-    const state = this.#cast.stateOf(to);
+    const state = this.#castOf(record).stateOf(to);
     const differs = (difference: string, command: number | null = null): Divergence => ({
       record: index,
       actor: to,
@@ -109,9 +124,11 @@ export class Replay {
     return null;
   }
 
-  #deliver({ to, from, message, machine, input }: ActRecord): void {
-    if (message !== null) this.#cast.deliver({ to, from, message, cause: 0 });
-    else this.#cast.spawn(to, birthFromTrace(machine, input));
+  #deliver(record: ActRecord): void {
+    const { to, from, message, machine, input } = record;
+    const cast = this.#castOf(record);
+    if (message !== null) cast.deliver({ to, from, message, cause: 0 });
+    else cast.spawn(to, birthFromTrace(machine, input));
   }
 
   #launch(actor: Address, work: Work): void {
