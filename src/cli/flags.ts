@@ -44,7 +44,7 @@ function bias(text: string, earlier: unknown): Record<string, number> {
 }
 
 /** A virtual clock stands still for whoever reads a real one: it is for programs that wait for nothing but the pod. */
-type ProgramOnly = 'clock' | 'kernels' | 'seed';
+export const PROGRAM_ONLY = ['clock', 'kernels', 'seed'] as const;
 
 export const POD_FLAGS = {
   model: { value: 'NAME_OR_DIR', help: 'a shipped model, or a folder in the Hugging Face layout' },
@@ -61,7 +61,7 @@ export const POD_FLAGS = {
   record_when_full: { value: 'HOW', help: 'where the disk is too slow: wait for it, or stop recording' },
   segment_bytes: { value: 'BYTES', help: 'one segment of global memory, at most 4 GiB − 64 KiB, a multiple of 64 KiB', read: bytes },
   memory_bytes: { value: 'BYTES', help: "global memory in all, such as 8GiB (default: 3/4 of this machine's)", read: bytes },
-} as const satisfies Omit<Flags<typeof podOptionsSchema>, ProgramOnly>;
+} as const satisfies Omit<Flags<typeof podOptionsSchema>, (typeof PROGRAM_ONLY)[number]>;
 
 export const SAMPLING_FLAGS = {
   max_tokens: { value: 'N', help: 'tokens to generate at most', read: number },
