@@ -70,7 +70,6 @@ export type LayerWeights = {
 
 /** Activations of one step, in floats unless said otherwise; `rows` = the step's tokens. */
 export type Scratch = StepScratch & {
-  readonly x: number;
   readonly qA: number;
   readonly qNope: number;
   readonly q: number;

@@ -133,7 +133,7 @@ export class Npus {
     try {
       if (isDeadlineDue) program.checkDeadline();
       const poll = program.poll();
-      if (poll.state === 'done') this.#host.complete(self, launchDone(step, poll.outcomes), this.#causeOf(npu));
+      if (poll.state === 'done') this.#host.complete(self, launchDone(step, poll.outcomes, poll.digest), this.#causeOf(npu));
       return poll.state;
     } catch (error) {
       this.#fail(program, step, error);

@@ -28,6 +28,8 @@ export type StepScratch = {
   readonly tokenIds: number;
   /** u32 [rows]. */
   readonly positions: number;
+  /** Rows of activations, as the layers so far left them. */
+  readonly x: number;
   /** Rows on their way to the experts; the dispatch area begins with them. */
   readonly normed: number;
   /** u32 [rows, topK]. */

@@ -24,7 +24,7 @@ import { NOT_FINITE } from './sampler.ts';
  * `asked`: peers have just been asked, and some may have answered already. Whoever polls serves first what peers ask of this NPU: a step that goes on
  * to its next layer at once keeps them waiting for that long, and the next layer waits for them in turn (2 NPUs on 2 workers: a fifth of the tokens).
  */
-export type Poll = { readonly state: 'pending' | 'asked' } | { readonly state: 'done'; readonly outcomes: readonly StepOutcome[] };
+export type Poll = { readonly state: 'pending' | 'asked' } | { readonly state: 'done'; readonly outcomes: readonly StepOutcome[]; readonly digest: number };
 
 const PENDING: Poll = { state: 'pending' };
 const ASKED: Poll = { state: 'asked' };
@@ -39,6 +39,9 @@ type Run = {
   asked_ms: number;
   failedPeer: number | null;
 };
+
+const FNV_OFFSET = 0x811c9dc5;
+const FNV_PRIME = 0x01000193;
 
 /** A peer that lives answers within milliseconds; one that died is replaced in less than this, and asked again. */
 const EXPERTS_DEADLINE_MS = 30_000;
@@ -135,7 +138,18 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     }
     const outcomes = this.#sample(run);
     this.#run = null;
-    return { state: 'done', outcomes };
+    return { state: 'done', outcomes, digest: this.#digest(run) };
+  }
+
+  /** FNV-1a over the words of each sequence's last row: a replay that computes otherwise is found out even where the tokens agree. */
+  #digest({ spans }: Run): number {
+    const { at, layout } = this.forward;
+    let hash = FNV_OFFSET;
+    for (const { row, rows } of spans) {
+      const first = (at.x + (row + rows - 1) * layout.row_bytes) >>> 2;
+      for (let word = first; word < first + layout.row_bytes / 4; word++) hash = Math.imul(hash ^ (this.#words[word] as number), FNV_PRIME);
+    }
+    return hash >>> 0;
   }
 
   #isDispatched = false;

@@ -84,7 +84,7 @@ export const stepFailed = (step: number, error: ErrorRecord): DpGroupMessage => 
 // to an NPU
 export const started = (): NpuMessage => ({ type: 'STARTED' });
 export const step = (plan: StepPlan): NpuMessage => ({ type: 'STEP', plan });
-export const launchDone = (step: number, outcomes: readonly StepOutcome[]): NpuMessage => ({ type: 'LAUNCH_DONE', step, outcomes });
+export const launchDone = (step: number, outcomes: readonly StepOutcome[], digest: number): NpuMessage => ({ type: 'LAUNCH_DONE', step, outcomes, digest });
 export const launchFailed = (step: number, error: ErrorRecord): NpuMessage => ({ type: 'LAUNCH_FAILED', step, error });
 export const releaseSlots = (slots: readonly number[]): NpuMessage => ({ type: 'RELEASE_SLOTS', slots });
 export const resetDone = (): NpuMessage => ({ type: 'RESET_DONE' });

@@ -132,7 +132,8 @@ export type NpuMessage =
   | { readonly type: 'STEP'; readonly plan: StepPlan }
   /** Their sequences are gone, and no step follows that would say so. */
   | { readonly type: 'RELEASE_SLOTS'; readonly slots: readonly number[] }
-  | { readonly type: 'LAUNCH_DONE'; readonly step: number; readonly outcomes: readonly StepOutcome[] }
+  /** `digest`: of the activations that the outcomes come from. */
+  | { readonly type: 'LAUNCH_DONE'; readonly step: number; readonly outcomes: readonly StepOutcome[]; readonly digest: number }
   | { readonly type: 'LAUNCH_FAILED'; readonly step: number; readonly error: ErrorRecord }
   | { readonly type: 'RESET_DONE' }
   | { readonly type: 'REPORT_LOADS' }

@@ -118,7 +118,7 @@ export class Cast {
     } else if (this.broken.delete(idOf(npu))) {
       this.send(npu, npu, launchFailed(work.plan.step, { code: 'worker_failed', message: 'broken', param: null }));
     } else {
-      this.send(npu, npu, launchDone(work.plan.step, fake.run(work.plan)));
+      this.send(npu, npu, launchDone(work.plan.step, fake.run(work.plan), 0));
     }
   }
 }

@@ -32,7 +32,7 @@ export const HASH_BYTES = 8;
 /** The least that XCCL takes: each die has two for each other one, and bulk data between them is small as well. */
 const SLOT_BYTES = 64;
 
-export type HashScratch = StepScratch & { readonly x: number; readonly sharedOut: number; readonly headRows: number };
+export type HashScratch = StepScratch & { readonly sharedOut: number; readonly headRows: number };
 
 export type HashLayout = StepLayout & {
   readonly scratch: HashScratch;
