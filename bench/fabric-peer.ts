@@ -2,8 +2,8 @@
 import { workerData } from 'node:worker_threads';
 import { serveJobs } from './fabric-duo.ts';
 import { sendToActor, sendToHost, takeFrames, takeIntoNpu } from './fabric-messages.ts';
-import { computeUntilStopped } from './fabric-rest.ts';
 import { readSlots } from './fabric-slots.ts';
+import { computeUntilStopped } from './fabric-stop.ts';
 import { takeMessages } from './fabric-streams.ts';
 import { answerAwake, answerTrips } from './fabric-trips.ts';
 

@@ -7,11 +7,12 @@
  * @module
  */
 import { Duo } from './fabric-duo.ts';
+import { measureIdle } from './fabric-idle.ts';
 import { measureMessages, measureNpu } from './fabric-messages.ts';
 import { measureOthers } from './fabric-others.ts';
 import { isAsked, isWhole, resultsPath } from './fabric-report.ts';
-import { measureIdle, measureStop } from './fabric-rest.ts';
 import { measureSlots } from './fabric-slots.ts';
+import { measureStop } from './fabric-stop.ts';
 import { closeBroadcast } from './fabric-streams.ts';
 import { measureTrips } from './fabric-trips.ts';
 import { writeResults } from './harness.ts';

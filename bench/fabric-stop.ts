@@ -1,9 +1,8 @@
 /**
- * Threads that are not to run: how soon one leaves a matrix when it is told to stop, and what a pod costs that has nothing to do.
+ * How soon a thread leaves a matrix when it is told to stop.
  * @module
  */
 import { setTimeout } from 'node:timers/promises';
-import { createPod, type Pod } from '../src/index.ts';
 import { instantiateKernels, type Kernels, loadKernelModule, packedBytes } from '../src/model/kernels/kernels.ts';
 import { type Duo, HEAP_AT, HERE, type Side, THERE } from './fabric-duo.ts';
 import { atMost, digits, ROUNDS } from './fabric-report.ts';
@@ -72,46 +71,4 @@ export async function measureStop(duo: Duo): Promise<unknown> {
     rows.map((row) => [row.name, digits(row.stop_ms), digits(row.stop_ms_max), atMost(row.goal_ms, row.stop_ms_max)]),
   );
   return rows;
-}
-
-// ---------------------------------------------------------------- an idle pod
-
-const IDLE_MS = Number(process.env['BENCH_IDLE_MS'] ?? 10_000);
-const SETTLE_MS = 2_000;
-const IDLE_GOAL_PERCENT = 1;
-const POD = { npus: 8, workers: 2 } as const;
-const PROMPT = [1, 86, 1461, 613, 265, 531, 460, 315];
-const AWAKE_REQUESTS = 9;
-
-async function firstToken_ms(pod: Pod): Promise<number> {
-  const start = performance.now();
-  let first = Number.NaN;
-  for await (const _ of pod.generate(PROMPT, { max_tokens: 2, temperature: 0, ignore_eos: true })) if (Number.isNaN(first)) first = performance.now() - start;
-  return first;
-}
-
-export async function measureIdle(): Promise<unknown> {
-  await using pod = await createPod(POD);
-  for (let request = 0; request < AWAKE_REQUESTS; request++) await firstToken_ms(pod);
-  const awake: number[] = [];
-  for (let request = 0; request < AWAKE_REQUESTS; request++) awake.push(await firstToken_ms(pod));
-  await setTimeout(SETTLE_MS);
-  const before = process.cpuUsage();
-  const start = performance.now();
-  await setTimeout(IDLE_MS);
-  const took_ms = performance.now() - start;
-  const { user, system } = process.cpuUsage(before);
-  const row = {
-    idle_ms: took_ms,
-    cpu_percent: (user + system) / 1000 / (took_ms / 100),
-    goal_percent: IDLE_GOAL_PERCENT,
-    first_token_after_ms: await firstToken_ms(pod),
-    first_token_awake_ms: median(awake),
-  };
-  printTable(
-    `A pod of ${POD.npus} NPUs on ${POD.workers} workers with nothing to do for ${(took_ms / 1000).toFixed(0)} s, and its first request then`,
-    ['CPU, % of a core', 'goal', 'first token, ms', 'first token while awake, ms'],
-    [[digits(row.cpu_percent), atMost(row.goal_percent, row.cpu_percent), digits(row.first_token_after_ms), digits(row.first_token_awake_ms)]],
-  );
-  return row;
 }
