@@ -14,7 +14,7 @@ export type LiveRecorderOptions = {
   readonly path: string;
   readonly header: RunHeader;
   readonly whenFull: WhenFull;
-  /** Recording has ended before the run has. */
+  /** Recording has ended before the run has. Not called where it never began: `create` throws then. */
   readonly onEnded: (error: MinipodError) => void;
 };
 
@@ -24,6 +24,7 @@ export class LiveRecorder {
   readonly #whenFull: WhenFull;
   readonly #ended = Promise.withResolvers<TraceIdentity | null>();
   #isClosing = false;
+  #isOpen = false;
 
   /** @throws `trace_not_written` when the file exists or cannot be written */
   static async create(options: LiveRecorderOptions): Promise<LiveRecorder> {
@@ -43,13 +44,15 @@ export class LiveRecorder {
       setOver(this.#state);
       this.#opened.reject(error);
       this.#ended.resolve(null);
-      if (!this.#isClosing) onEnded(error);
+      if (this.#isOpen && !this.#isClosing) onEnded(error);
     };
     this.#opened.promise.catch(() => {});
     void this.#ended.promise.then(() => this.#worker.terminate());
     this.#worker.on('message', (message: FromRecorder) => {
-      if (message.type === 'opened') this.#opened.resolve();
-      else if (message.error !== null) fail(fromErrorRecord(message.error));
+      if (message.type === 'opened') {
+        this.#isOpen = true;
+        this.#opened.resolve();
+      } else if (message.error !== null) fail(fromErrorRecord(message.error));
       else {
         if (!this.#isClosing) onEnded(new MinipodError('trace_not_written', `${path}: recording has stopped, since the disk is slower than the run`));
         this.#ended.resolve(message.identity);

@@ -246,7 +246,7 @@ describe.each(SEGMENTS)('links over %i segments', (segments) => {
       a.links.flush();
       b.links.receive((_, ring) => got.push(b.read(ring)));
     }
-    expect(got).toEqual(messages.map((message) => ({ to: 'frontend/0', from: 'caller/0', message })));
+    expect(got).toEqual(messages.map((message) => ({ to: 'frontend/0', from: 'caller/0', message, cause: 0 })));
   });
 
   it('decode texts from memory that the next frame overwrites, and keep them', () => {

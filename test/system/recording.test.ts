@@ -1,0 +1,92 @@
+/** Live runs, recorded: every trace replays without a difference, whatever happened to the pod, and recording changes no token. */
+import { readFileSync } from 'node:fs';
+import { afterAll, describe, expect, it } from 'vitest';
+import { createPod, type Pod } from '../../src/index.ts';
+import type { ActRecord } from '../../src/trace/act-record.ts';
+import { Replay } from '../../src/trace/replay.ts';
+import { decodeRecord } from '../../src/trace/trace-codec.ts';
+import { TraceReader } from '../../src/trace/trace-reader.ts';
+import { traceFolder } from '../trace/files.ts';
+import { sleep, withPod } from './pods.ts';
+import { openRig } from './rig.ts';
+import sameBits from './same-bits.json' with { type: 'json' };
+import { digest, run } from './workload.ts';
+
+const folder = traceFolder();
+afterAll(() => folder[Symbol.dispose]());
+
+function actsOf(path: string): ActRecord[] {
+  using reader = TraceReader.open(path);
+  expect(reader.totals).not.toBeNull();
+  return [...reader.records()].map(({ bytes }) => decodeRecord(bytes) as ActRecord).filter(({ kind }) => kind === 'act');
+}
+
+/** Replays it, and finds of every message between actors who sent it. */
+function expectWhole(path: string): ActRecord[] {
+  const acts = actsOf(path);
+  const replay = new Replay();
+  for (const [index, act] of acts.entries()) expect(replay.feed(act, index)).toBeNull();
+  const known = new Set(acts.map(({ thread, number }) => `${thread}/${number}`));
+  const FROM_OUTSIDE = /^(?:frontend|control|caller)\//;
+  const orphans = acts.filter(
+    (act) => act.cause === 0 && act.message !== null && !FROM_OUTSIDE.test(act.from) && !['STARTED', 'NPU_READY', 'LOADED'].includes(act.message.type),
+  );
+  expect(orphans.map(({ from, to, message }) => `${from} → ${to} ${message?.type}`)).toEqual([]);
+  expect(acts.filter((act) => act.cause !== 0 && !known.has(`${act.cause_thread}/${act.cause}`))).toEqual([]);
+  return acts;
+}
+
+const use = async (pod: Pod, calls: number): Promise<void> => {
+  await Promise.all(
+    Array.from({ length: calls }, async (_, index) => {
+      const abort = new AbortController();
+      if (index % 4 === 1) setTimeout(() => abort.abort(), 3 * index);
+      await pod
+        .complete([1, 86, 1461, 613 + index], { max_tokens: 8 + (index % 9) * 4, n: 1 + (index % 2), stop: index % 3 === 0 ? ['e'] : [], signal: abort.signal })
+        .catch((error: { code: string }) => {
+          if (!['cancelled', 'worker_failed', 'out_of_memory'].includes(error.code)) throw error;
+        });
+    }),
+  );
+};
+
+describe('a recorded run', () => {
+  it.each([{ npus: 1 }, { npus: 4, workers: 2 }, { npus: 3, workers: 3, kv_blocks: 6, max_batch_tokens: 32 }])(
+    'replays without a difference, and the cause of every message is known: %o',
+    async (options) => {
+      const path = folder.file(`${JSON.stringify(options).replaceAll(/\W/g, '')}.trace`);
+      await withPod({ ...options, record: path }, (pod) => use(pod, 14));
+      expect(expectWhole(path).length).toBeGreaterThan(200);
+    },
+  );
+
+  it('has the tokens of one that is not recorded', async () => {
+    const results = await withPod({ npus: 2, workers: 2, record: folder.file('bits.trace') }, (pod) => run(pod, 'all at once'));
+    expect(digest(results)).toEqual(sameBits['tiny-deepseek-v3']);
+    expectWhole(folder.file('bits.trace'));
+  });
+
+  it('in which workers died replays too: their last acts, and their successors’', async () => {
+    const path = folder.file('deaths.trace');
+    await using rig = await openRig({ npus: 4, workers: 2, record: path });
+    for (const worker of [0, 1, 0]) {
+      const running = use(rig.pod, 10);
+      await sleep(40);
+      rig.killWorker(worker);
+      await running;
+    }
+    await rig.pod.close();
+    const acts = expectWhole(path);
+    const births = acts.filter(({ machine, to }) => machine === 'npu' && to === 'npu/0');
+    expect(births.length).toBe(3);
+  });
+
+  it('is not begun where its file exists, or cannot be', async () => {
+    const path = folder.file('bits.trace');
+    const before = readFileSync(path);
+    await expect(createPod({ record: path })).rejects.toMatchObject({ code: 'trace_not_written' });
+    expect(readFileSync(path).equals(before)).toBe(true);
+    await expect(createPod({ record: folder.file('nowhere/x.trace') })).rejects.toMatchObject({ code: 'trace_not_written' });
+    await expect(createPod({ clock: 'virtual', record: path })).rejects.toMatchObject({ code: 'trace_not_written' });
+  });
+});
