@@ -20,6 +20,7 @@ import { type ActRecord, commandChecksum, lifeOf } from './act-record.ts';
 import { encodeRecord } from './trace-codec.ts';
 
 const MACHINES = new Map([request, job, task, jobExecutor, taskExecutor, dpGroup, npu, expert].map((machine) => [machine.id, machine]));
+const NPU = npu.id;
 
 /** The first thing that is not as it was. */
 export type Divergence = {
@@ -32,24 +33,103 @@ export type Divergence = {
   readonly difference: string;
   /** Which of the commands, from 0; null where something else differs. */
   readonly command: number | null;
-  /** All that the actor asked for now. */
+  /** All that the actor asks for now. */
   readonly commands: readonly Command[];
+  /** Its state afterwards, now; null: it is gone, or it failed. */
+  readonly state_after: string | null;
+  /** What its kernels find now, where that differs. */
+  readonly computed: Message | null;
 };
 
-/** Computes again what an NPU launched; null where nothing comes of it, or it depends on more than the NPU's own launches. */
-export type Recompute = (npu: Address, work: Work) => Message | null;
+/** Computes again what NPUs launch. */
+export type Recompute = {
+  /** The NPU comes to life, perhaps not for the first time. */
+  begin(npu: Address): void;
+  /** What comes of it; null where nothing does, or where it depends on more than the NPU's own launches. */
+  launch(npu: Address, work: Work): Message | null;
+};
+
+/** What of an act names the actor's host. */
+type Place = Pick<ActRecord, 'thread' | 'number'>;
 
 export class Replay {
-  /** By life of a thread: a successor brings actors of the same names to life, and whoever was given up may act on for a while. */
+  /** By a thread's life: an actor that was lost with its thread has a successor of the same name on another. */
   readonly #casts = new Map<string, Cast>();
   readonly #recompute: Recompute | null;
   /** By NPU: what its launch computed now. */
   readonly #computed = new Map<Address, Message>();
+  /** By NPU: the life of the thread that it came to life on last. */
+  readonly #lives = new Map<Address, string>();
+  #life = '';
   #act: Act | null = null;
   #acts = 0;
+  #launches = 0;
 
   constructor(recompute: Recompute | null = null) {
     this.#recompute = recompute;
+  }
+
+  /** The actors among which such an act happens. */
+  castOf(place: Place): Pick<Cast, 'stateOf' | 'contextOf'> {
+    return this.#castOf(place);
+  }
+
+  /** Acts that were replayed, and were as they had been. */
+  get acts(): number {
+    return this.#acts;
+  }
+
+  /** Launches whose results were computed again, and were the same. */
+  get launches(): number {
+    return this.#launches;
+  }
+
+  /** What the last act asked for. */
+  get commands(): readonly Command[] {
+    return this.#act?.commands ?? [];
+  }
+
+  /** Replays one act; null: it is as it was. */
+  feed(record: ActRecord, index: number): Divergence | null {
+    const { to, message } = record;
+    const cast = this.#castOf(record);
+    const state = cast.stateOf(to);
+    const differs = (difference: string, command: number | null = null, computed: Message | null = null): Divergence => ({
+      record: index,
+      actor: to,
+      state,
+      message,
+      difference,
+      command,
+      commands: this.commands,
+      state_after: this.#act?.after ? stateName(this.#act.after) : null,
+      computed,
+    });
+    this.#act = null;
+    const computed = this.#takeComputed(record);
+    if (computed !== null) return differs('its kernels find something else now', null, computed);
+    try {
+      this.#life = lifeOf(record);
+      if (record.machine === NPU) this.#begin(to);
+      this.#deliver(cast, record);
+    } catch (error) {
+      return differs(`it fails now: ${error instanceof Error ? error.message : error}`);
+    }
+    // The witness is called for every delivery.
+    const act = this.#act as Act | null;
+    const divergence = act === null ? differs('nothing was delivered') : compare(record, act, differs);
+    if (divergence === null) this.#acts++;
+    return divergence;
+  }
+
+  #castOf(place: Place): Cast {
+    const life = lifeOf(place);
+    let cast = this.#casts.get(life);
+    if (cast === undefined) {
+      cast = this.#newCast();
+      this.#casts.set(life, cast);
+    }
+    return cast;
   }
 
   #newCast(): Cast {
@@ -68,84 +148,51 @@ export class Replay {
     });
   }
 
-  /** The actors among whom the act happened. */
-  castOf(record: ActRecord): Pick<Cast, 'stateOf' | 'contextOf'> {
-    return this.#castOf(record);
-  }
-
-  #castOf(record: ActRecord): Cast {
-    const life = lifeOf(record);
-    let cast = this.#casts.get(life);
-    if (cast === undefined) {
-      cast = this.#newCast();
-      this.#casts.set(life, cast);
-    }
-    return cast;
-  }
-
-  /** Acts that were replayed. */
-  get acts(): number {
-    return this.#acts;
-  }
-
-  /** Replays one act; null: it is as it was. */
-  feed(record: ActRecord, index: number): Divergence | null {
-    const { to, message } = record;
-    const state = this.#castOf(record).stateOf(to);
-    const differs = (difference: string, command: number | null = null): Divergence => ({
-      record: index,
-      actor: to,
-      state,
-      message,
-      difference,
-      command,
-      commands: this.#act?.commands ?? [],
-    });
-    this.#act = null;
-    const recomputed = this.#compareComputed(record);
-    if (recomputed !== null) return differs(recomputed);
-    try {
-      this.#deliver(record);
-    } catch (error) {
-      return differs(`it failed: ${error instanceof Error ? error.message : error}`);
-    }
-    this.#acts++;
-    // The witness is called for every delivery.
-    const act = this.#act as Act | null;
-    if (act === null) return differs('nothing was delivered');
-    const after = act.after === null ? null : stateName(act.after);
-    const commands = act.commands.map(commandChecksum);
-    const command = commands.findIndex((checksum, at) => checksum !== record.commands[at]);
-    if (command >= 0 && command < record.commands.length) return differs(`command ${command + 1} of ${record.commands.length} is another`, command);
-    if (commands.length !== record.commands.length)
-      return differs(`it asks for ${commands.length} things, and asked for ${record.commands.length}`, Math.min(commands.length, record.commands.length));
-    if (after !== record.state) return differs(`it is ${after ?? 'gone'} now, and was ${record.state ?? 'gone'}`);
-    if (act.isExpected !== record.is_expected) return differs(`the message is ${act.isExpected ? 'expected now, and was not' : 'not expected now, and was'}`);
-    return null;
-  }
-
-  #deliver(record: ActRecord): void {
-    const { to, from, message, machine, input } = record;
-    const cast = this.#castOf(record);
+  #deliver(cast: Cast, { to, from, message, machine, input }: ActRecord): void {
     if (message !== null) cast.deliver({ to, from, message, cause: 0 });
     else cast.spawn(to, birthFromTrace(machine, input));
   }
 
+  #begin(actor: Address): void {
+    this.#lives.set(actor, this.#life);
+    this.#recompute?.begin(actor);
+  }
+
   #launch(actor: Address, work: Work): void {
-    const result = this.#recompute?.(actor, work) ?? null;
+    // A thread that was given up may still act for a while; its NPU's memory is its successor's by then.
+    if (this.#lives.get(actor) !== this.#life) return;
+    const result = this.#recompute?.launch(actor, work) ?? null;
     if (result !== null) this.#computed.set(actor, result);
   }
 
-  /** Holds what the kernels found then against what they find now. */
-  #compareComputed({ to, from, message }: ActRecord): string | null {
+  /** Holds what the kernels found then against what they find now; null: it is the same, or was not computed. */
+  #takeComputed({ to, from, message }: ActRecord): Message | null {
     if (message === null || to !== from || message.type !== 'LAUNCH_DONE') return null;
     const computed = this.#computed.get(to);
     if (computed === undefined) return null;
     this.#computed.delete(to);
-    const isSame = Buffer.compare(encodeRecord(computed), encodeRecord(message)) === 0;
-    return isSame ? null : `its kernels found ${JSON.stringify(computed)} now`;
+    if (Buffer.compare(encodeRecord(computed), encodeRecord(message)) !== 0) return computed;
+    this.#launches++;
+    return null;
   }
 }
+
+function compare(record: ActRecord, act: Act, differs: (difference: string, command?: number | null) => Divergence): Divergence | null {
+  const born = act.birth?.machine.id ?? null;
+  if (born !== record.machine) return differs(`${born === null ? 'nobody' : `a ${born}`} comes to life now, and ${record.machine ?? 'nobody'} did`);
+  const recorded = record.commands.length;
+  const commands = act.commands.map(commandChecksum);
+  const other = commands.findIndex((checksum, at) => at < recorded && checksum !== record.commands[at]);
+  if (other >= 0) return differs(`command ${other + 1} of ${recorded} is another`, other);
+  if (commands.length !== recorded)
+    return differs(`it asks for ${things(commands.length)} now, and asked for ${recorded}`, Math.min(commands.length, recorded));
+  const after = act.after === null ? null : stateName(act.after);
+  if (after !== record.state) return differs(`it is ${after ?? 'gone'} afterwards, and was ${record.state ?? 'gone'}`);
+  if (act.isExpected !== record.is_expected) return differs(`the message is ${act.isExpected ? 'expected now, and was not' : 'not expected now, and was'}`);
+  return null;
+}
+
+const things = (count: number): string => (count === 1 ? '1 thing' : `${count} things`);
 
 function birthFromTrace(machine: string | null, input: unknown): Birth {
   const found = MACHINES.get(machine ?? '');

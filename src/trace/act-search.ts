@@ -1,0 +1,83 @@
+/**
+ * Finds acts by what other acts say of them, without holding a trace in memory: a thread's acts lie in the order of their numbers, so a cause is found by
+ * halving. The acts of several threads are merged as they came to the recorder, so there a cause may lie behind what it led to.
+ * @module
+ */
+import { type ActRecord, commandChecksum } from './act-record.ts';
+import { actsOf, type Pause, type TracedAct } from './acts.ts';
+import type { TraceReader } from './trace-reader.ts';
+
+export type ActName = { readonly thread: number; readonly number: number };
+
+/** Fewer records than this are read one by one: about a block. */
+const READ_ON = 512;
+/** Entries of a causal chain. */
+const CHAIN_MAX = 20;
+
+/** The act of that name, sought first among the `records` first records; null: the trace does not hold it. */
+export function findAct(reader: TraceReader, name: ActName, records: number): TracedAct | null {
+  let [low, high] = [0, records];
+  while (high - low > READ_ON) {
+    const middle = Math.floor((low + high) / 2);
+    const found = firstOfThread(reader, name.thread, middle, high);
+    if (found === null || found.act.number > name.number) high = middle;
+    else if (found.act.number === name.number) return found;
+    else low = found.index + 1;
+  }
+  return scanFor(reader, name, low, high) ?? scanFor(reader, name, 0, Number.POSITIVE_INFINITY);
+}
+
+function firstOfThread(reader: TraceReader, thread: number, from: number, until: number): TracedAct | null {
+  for (const traced of actsOf(reader, from)) {
+    if (traced.index >= until) return null;
+    if (traced.act.thread === thread) return traced;
+  }
+  return null;
+}
+
+function scanFor(reader: TraceReader, { thread, number }: ActName, from: number, until: number): TracedAct | null {
+  for (const traced of actsOf(reader, from)) {
+    if (traced.index >= until) return null;
+    if (traced.act.thread === thread && traced.act.number === number) return traced;
+  }
+  return null;
+}
+
+/** What an act came of; null: it came from outside. */
+export const causeOf = ({ cause_thread, cause }: ActRecord): ActName | null => (cause === 0 ? null : { thread: cause_thread, number: cause });
+
+/** The acts that led to this one, the nearest first, itself not among them. `isWhole`: it ends at what came from outside. */
+export function causalChain(reader: TraceReader, { act, index }: TracedAct): { readonly acts: readonly TracedAct[]; readonly isWhole: boolean } {
+  const acts: TracedAct[] = [];
+  for (let [name, records] = [causeOf(act), index]; name !== null; ) {
+    const found = acts.length < CHAIN_MAX ? findAct(reader, name, records) : null;
+    if (found === null) return { acts, isWhole: false };
+    acts.push(found);
+    [name, records] = [causeOf(found.act), found.index];
+  }
+  return { acts, isWhole: true };
+}
+
+/**
+ * What came of an act. `limit`: how many there can be; then the search ends.
+ * On a virtual clock they lie behind it; the acts of several threads are gone through from the beginning.
+ */
+export async function consequencesOf(
+  reader: TraceReader,
+  { act: { thread, number }, index }: TracedAct,
+  { limit = Number.POSITIVE_INFINITY, pause }: { readonly limit?: number; readonly pause?: Pause } = {},
+): Promise<TracedAct[]> {
+  const found: TracedAct[] = [];
+  if (limit === 0) return found;
+  for (const traced of actsOf(reader, reader.header['clock'] === 'virtual' ? index + 1 : 0)) {
+    const waiting = pause?.(traced.offset);
+    if (waiting) await waiting;
+    if (traced.act.cause !== number || traced.act.cause_thread !== thread) continue;
+    found.push(traced);
+    if (found.length === limit) break;
+  }
+  return found;
+}
+
+/** The checksum that a send of this act's message has among its cause's commands. */
+export const sendChecksum = ({ to, message }: ActRecord): number => (message === null ? -1 : commandChecksum({ name: 'send', to, message }));

@@ -1,0 +1,111 @@
+/**
+ * Cuts a part out of a trace that still replays. What an actor does depends on all that it was ever given, so a part keeps whole lives: of each actor
+ * that acts within the window, every act from its birth to the window's end. Acts keep their numbers, so a cause that was cut away is known to be missing.
+ * @module
+ */
+import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
+import { MinipodError } from '../protocol/errors.ts';
+import { CHOICES_MAX } from '../protocol/messages.ts';
+import { type ActRecord, lifeOf } from './act-record.ts';
+import { actsOf, type Pause, type TracedAct } from './acts.ts';
+import type { TraceDamage } from './damage.ts';
+import type { TraceReader } from './trace-reader.ts';
+import { TraceWriter } from './trace-writer.ts';
+
+/** A place in a trace: a record's number, or a time of the pod's clock. */
+export type Moment = { readonly record: number } | { readonly time_us: number };
+
+export type Cut = {
+  /** Both are within; missing: the trace's beginning and end. */
+  readonly from: Moment | null;
+  readonly to: Moment | null;
+  /** Only these requests, what works for them and where; none: all that acts within the window. */
+  readonly requests: readonly Address[];
+};
+
+export type CutReport = {
+  readonly acts: number;
+  readonly acts_before: number;
+  readonly actors: number;
+  readonly hash: string;
+  /** Of the trace that was cut: what is behind it is not in the part. */
+  readonly damage: TraceDamage | null;
+};
+
+export const isBefore = ({ index, act }: TracedAct, moment: Moment): boolean => ('record' in moment ? index < moment.record : act.time_us < moment.time_us);
+export const isAfter = ({ index, act }: TracedAct, moment: Moment): boolean => ('record' in moment ? index > moment.record : act.time_us > moment.time_us);
+
+/**
+ * Reads the trace twice; holds the names of the actors that are kept.
+ * @throws `invalid_request` when nothing would be left, `trace_not_written` as `TraceWriter`
+ */
+export async function cutTrace(
+  reader: TraceReader,
+  path: string,
+  cut: Cut,
+  options: { readonly overwrite?: boolean; readonly pause?: Pause },
+): Promise<CutReport> {
+  const { pause, overwrite = false } = options;
+  const kept = await actorsIn(reader, cut, pause);
+  if (kept.size === 0) throw new MinipodError('invalid_request', `${reader.path}: nothing acts there, so there is nothing to cut out`, { param: 'from' });
+  const { from, to, requests } = cut;
+  const { hash = null } = reader.totals ?? {};
+  using writer = TraceWriter.create(path, { ...reader.header, cut: { of: hash, from, to, requests } }, { overwrite });
+  const acts = actsOf(reader);
+  let acts_before = 0;
+  for (const traced of acts) {
+    const waiting = pause?.(traced.offset);
+    if (waiting) await waiting;
+    acts_before++;
+    if (isKept(traced, cut, kept)) writer.append(traced.bytes);
+  }
+  const { records, hash: identity } = writer.close();
+  return { acts: records, acts_before, actors: kept.size, hash: identity, damage: acts.damage };
+}
+
+/** The frontend keeps nothing from one message to the next, so of its acts only those are kept that somebody who is kept led to. */
+function isKept(traced: TracedAct, { to: end }: Cut, kept: ReadonlySet<string>): boolean {
+  if (end !== null && isAfter(traced, end)) return false;
+  const { act } = traced;
+  return roleOf(act.to) === 'frontend' ? kept.has(nameOf(act, act.from)) || kept.has(act.from) : kept.has(nameOf(act, act.to));
+}
+
+const nameOf = (act: ActRecord, actor: Address): string => `${lifeOf(act)} ${actor}`;
+
+async function actorsIn(reader: TraceReader, cut: Cut, pause: Pause | undefined): Promise<Set<string>> {
+  const { from, to, requests } = cut;
+  const party = requests.length === 0 ? null : await partyOf(reader, cut, pause);
+  const kept = new Set<string>();
+  for (const traced of actsOf(reader)) {
+    const waiting = pause?.(traced.offset);
+    if (waiting) await waiting;
+    const { act } = traced;
+    if ((from !== null && isBefore(traced, from)) || (to !== null && isAfter(traced, to))) continue;
+    if (roleOf(act.to) === 'frontend' || (party !== null && !party.has(act.to))) continue;
+    kept.add(nameOf(act, act.to));
+    // Whoever tells the frontend something may live on another thread.
+    kept.add(act.to);
+  }
+  return kept;
+}
+
+/** The requests, their jobs and tasks, whoever these speak with, and the NPUs of the DP groups that they were placed on. */
+async function partyOf(reader: TraceReader, { requests, to }: Cut, pause: Pause | undefined): Promise<Set<Address>> {
+  const ids = new Set(requests.map(idOf));
+  const isOwn = (actor: Address): boolean => {
+    const role = roleOf(actor);
+    return role === 'task' ? ids.has(Math.floor(idOf(actor) / CHOICES_MAX)) : (role === 'request' || role === 'job') && ids.has(idOf(actor));
+  };
+  const party = new Set<Address>();
+  for (const traced of actsOf(reader)) {
+    const waiting = pause?.(traced.offset);
+    if (waiting) await waiting;
+    const { act } = traced;
+    if ((to !== null && isAfter(traced, to)) || !(isOwn(act.to) || isOwn(act.from))) continue;
+    for (const actor of [act.to, act.from]) {
+      party.add(actor);
+      if (roleOf(actor) === 'dp-group') party.add(address('npu', idOf(actor)));
+    }
+  }
+  return party;
+}

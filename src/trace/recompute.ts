@@ -1,0 +1,79 @@
+/**
+ * Computes the kernels of a recorded run again: all of its NPUs on one thread, whatever threads they had.
+ * What an NPU's own launches decide is compared (its tokens, their log-probabilities, its errors); loads of experts are counted over all NPUs at a moment
+ * that is not recorded, so they are taken as they were.
+ * @module
+ */
+import type { PlanOptions } from '../flowserve/pod-plan.ts';
+import { openCheckpoint } from '../model/checkpoint.ts';
+import { modelDigest } from '../model/model-digest.ts';
+import { listModels, resolveModel } from '../model/registry.ts';
+import { podOptionsSchema } from '../options.ts';
+import { buildMachine, type Machine, MachineNpus, type OnProgress } from '../platform/machine.ts';
+import type { Address } from '../protocol/address.ts';
+import { MinipodError } from '../protocol/errors.ts';
+import type { Message, Work } from '../protocol/messages.ts';
+import { Directory } from '../runtime/directory.ts';
+import type { Recompute } from './replay.ts';
+import type { RunHeader } from './run-header.ts';
+
+export class KernelRecomputation implements Recompute {
+  readonly #npus: MachineNpus;
+  /** NPUs that have lived before, on a thread that was lost. */
+  readonly #lived = new Set<Address>();
+  #result: Message | null = null;
+
+  /**
+   * `model`: a shipped model's name or a folder; missing: the name in the header.
+   * @throws `invalid_request` (param `model`) when there is no such model, or it is not the one of the run; `out_of_memory`
+   */
+  static async create(header: RunHeader, model: string | undefined, onProgress: OnProgress = async () => {}): Promise<KernelRecomputation> {
+    using checkpoint = openCheckpoint(folderOf(header, model));
+    const digest = modelDigest(checkpoint);
+    if (digest !== header.model.digest)
+      throw wrongModel(`${checkpoint.folder} is not the model of the run: its digest is ${short(digest)}, in the trace it is ${short(header.model.digest)}`);
+    const { max_queued: _, ...sizes } = header.options;
+    const options: PlanOptions = {
+      ...sizes,
+      npus: header.npus,
+      workers: header.workers,
+      spare_workers: 0,
+      segment_bytes: SEGMENT_BYTES,
+      memory_bytes: undefined,
+    };
+    return new KernelRecomputation(await buildMachine(checkpoint, header.kernels, options, onProgress));
+  }
+
+  private constructor(machine: Machine) {
+    this.#npus = new MachineNpus(machine, new Directory(machine.plan.topology), () => 0, {
+      spawn: () => {},
+      send: () => {},
+      complete: (_npu, message) => {
+        this.#result = message;
+      },
+    });
+  }
+
+  begin(npu: Address): void {
+    if (this.#lived.has(npu)) this.launch(npu, { kind: 'reset' });
+    this.#lived.add(npu);
+  }
+
+  launch(npu: Address, work: Work): Message | null {
+    this.#result = null;
+    if (work.kind !== 'count-loads') this.#npus.launch(npu, work, 0);
+    return work.kind === 'step' ? this.#result : null;
+  }
+}
+
+const SEGMENT_BYTES = podOptionsSchema.shape.segment_bytes.parse(undefined);
+
+function folderOf({ model: { name } }: RunHeader, model: string | undefined): string {
+  if (model !== undefined) return resolveModel(model);
+  if (listModels().includes(name)) return resolveModel(name);
+  throw wrongModel(`the run's model ${name} is not shipped with minipod: say where it is (--model DIR), or leave out its kernels (--no-compute)`);
+}
+
+const wrongModel = (message: string): MinipodError => new MinipodError('invalid_request', message, { param: 'model' });
+
+const short = (digest: string): string => `${digest.slice(0, 12)}…`;

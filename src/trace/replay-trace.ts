@@ -1,0 +1,72 @@
+/**
+ * Replays a trace from its beginning until it ends, is damaged, or something is not as it was.
+ * @module
+ */
+import { VERSION } from '../protocol/version.ts';
+import { PROTOCOL_HASH } from '../protocol/wire.ts';
+import { actsOf, type Pause } from './acts.ts';
+import type { TraceDamage } from './damage.ts';
+import { type DivergenceReport, reportDivergence } from './divergence-report.ts';
+import { type Recompute, Replay } from './replay.ts';
+import type { RunHeader } from './run-header.ts';
+import type { TraceReader } from './trace-reader.ts';
+
+export type ReplayReport = {
+  /** `incomplete`: all that can be read replays, and it is not the whole run. */
+  readonly outcome: 'reproduced' | 'diverged' | 'incomplete';
+  /** That were replayed and were as they had been. */
+  readonly acts: number;
+  /** Launches whose kernels were computed again and found the same; null: kernels were left out. */
+  readonly launches: number | null;
+  /** The time of the last act. */
+  readonly duration_us: number;
+  readonly divergence: DivergenceReport | null;
+  readonly damage: TraceDamage | null;
+  /** Why recording ended before the run. */
+  readonly stopped: string | null;
+  /** What is not as it was when the trace was recorded: a sentence each. */
+  readonly differences: readonly string[];
+};
+
+export type ReplayOptions = { readonly recompute?: Recompute | null; readonly pause?: Pause };
+
+/**
+ * Holds no more than a block of the trace and the actors that are alive.
+ * @throws `invalid_trace` for records of a shape that is not known
+ */
+export async function replayTrace(reader: TraceReader, header: RunHeader, { recompute = null, pause }: ReplayOptions = {}): Promise<ReplayReport> {
+  const replay = new Replay(recompute);
+  const acts = actsOf(reader);
+  let divergence: DivergenceReport | null = null;
+  let duration_us = 0;
+  for (const traced of acts) {
+    const waiting = pause?.(traced.offset);
+    if (waiting) await waiting;
+    const differs = replay.feed(traced.act, traced.index);
+    duration_us = Math.max(duration_us, traced.act.time_us);
+    if (differs === null) continue;
+    divergence = await reportDivergence(reader, traced, differs, pause);
+    break;
+  }
+  const isWhole = acts.damage === null && acts.stopped === null;
+  return {
+    outcome: divergence !== null ? 'diverged' : isWhole ? 'reproduced' : 'incomplete',
+    acts: replay.acts,
+    launches: recompute === null ? null : replay.launches,
+    duration_us,
+    divergence,
+    damage: acts.damage,
+    stopped: acts.stopped,
+    differences: versionDifferences(header),
+  };
+}
+
+/** What of minipod is not what the trace was recorded with. */
+export function versionDifferences({ code_version, protocol }: RunHeader): string[] {
+  const differences: string[] = [];
+  if (code_version !== VERSION) differences.push(`recorded by minipod ${code_version}, and this is ${VERSION}`);
+  if (protocol !== PROTOCOL_HASH) differences.push(`its messages have other shapes: protocol ${hex(protocol)}, and here it is ${hex(PROTOCOL_HASH)}`);
+  return differences;
+}
+
+const hex = (hash: number): string => hash.toString(16).padStart(8, '0');
