@@ -36,4 +36,10 @@ export class BlockManager {
     this.#free.push(...blocks);
     assert(this.#free.length <= this.blocks, 'a KV block was freed twice');
   }
+
+  /** All of its state: what a snapshot of its owner shows. */
+  toJSON(): object {
+    const { blocks, block_size, used } = this;
+    return { blocks, block_size, used, free: [...this.#free] };
+  }
 }

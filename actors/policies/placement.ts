@@ -77,6 +77,11 @@ export class TaskPlacement {
     return this.#npus.every(({ serving }) => serving);
   }
 
+  /** All of its state: what a snapshot of its owner shows. */
+  toJSON(): object {
+    return { batch_max: this.#batch_max, npus: this.#npus.map((load) => ({ ...load, tasks: [...load.tasks] })), waiting: [...this.#waiting] };
+  }
+
   #choose(): NpuLoad | null {
     const serving = this.#npus.filter((load) => load.serving);
     if (serving.length === 0) return null;

@@ -183,6 +183,14 @@ export class StepScheduler {
     });
   }
 
+  /** All of its state: what a snapshot of its owner shows. */
+  toJSON(): object {
+    const { step, tokens_prefilled, tokens_decoded, preemptions, blocks } = this;
+    const launched = this.#launched.map(({ running, ...entry }) => ({ task: running.task, ...entry }));
+    const lists = { running: this.#running, waiting: this.#waiting, launched, slots: this.#slots, detach: this.#detach };
+    return { step, tokens_prefilled, tokens_decoded, preemptions, ...structuredClone(lists), blocks: blocks.toJSON(), limits: this.#limits };
+  }
+
   #tokenOf(running: Running, { token, logprobs }: StepOutcome, messages: Commands['send'][]): TokenOut {
     const { sequence, task } = running;
     running.tokens.push(token);

@@ -4,13 +4,13 @@ import { describe, expect, it } from 'vitest';
 import { address } from '../../src/protocol/address.ts';
 import { cancel, stopStringFound, submit, taskAddress } from '../../src/protocol/constructors.ts';
 import type { Message, Sequence } from '../../src/protocol/messages.ts';
-import { Cast, type CastOptions, KV_BLOCK_SIZE } from './cast.ts';
 import { expectedOutput, GREEDY } from './fake-npu.ts';
+import { KV_BLOCK_SIZE, QueuedCast, type QueuedCastOptions } from './queued-cast.ts';
 
 type Call = { readonly choices: number; readonly prompt: number; readonly max_tokens: number };
 type Event = { readonly kind: 'submit' | 'cancel' | 'stop' | 'break'; readonly index: number; readonly after: number };
 
-const options: fc.Arbitrary<CastOptions> = fc.record({
+const options: fc.Arbitrary<QueuedCastOptions> = fc.record({
   npus: fc.integer({ min: 1, max: 3 }),
   kv_blocks: fc.integer({ min: 4, max: 10 }),
   choices_max: fc.integer({ min: 2, max: 12 }),
@@ -31,18 +31,18 @@ const sequencesOf = (request: number, { choices, prompt, max_tokens }: Call): Se
     sampling: GREEDY,
   }));
 
-const endsOf = (cast: Cast, request: number): Extract<Message, { type: 'REQUEST_ENDED' }>[] =>
+const endsOf = (cast: QueuedCast, request: number): Extract<Message, { type: 'REQUEST_ENDED' }>[] =>
   cast.frontend.filter(
     (message): message is Extract<Message, { type: 'REQUEST_ENDED' }> => message.type === 'REQUEST_ENDED' && message.request === address('request', request),
   );
 
-const tokensOf = (cast: Cast, { request, choice }: Sequence): number[] =>
+const tokensOf = (cast: QueuedCast, { request, choice }: Sequence): number[] =>
   cast.frontend
     .flatMap((message) => (message.type === 'TOKENS' ? message.tokens : []))
     .flatMap((out) => (out.request === request && out.choice === choice ? [out.token] : []));
 
 /** Nothing of any request is left anywhere. */
-function expectRest(cast: Cast, { npus }: CastOptions): void {
+function expectRest(cast: QueuedCast, { npus }: QueuedCastOptions): void {
   expect(cast.unexpected).toEqual([]);
   expect(cast.actors).toBe(2 + 2 * npus);
   expect(cast.contextOf('job-executor/0')).toMatchObject({ choices: 0 });
@@ -63,7 +63,7 @@ describe('in any order of delivery', () => {
         fc.array(event, { maxLength: 8 }),
         fc.array(fc.nat(50), { minLength: 50, maxLength: 200 }),
         (pod, calls, events, order) => {
-          const cast = new Cast(pod);
+          const cast = new QueuedCast(pod);
           const sequences = calls.map((one, request) => sequencesOf(request, one));
           const told = new Set<string>();
           let at = 0;
@@ -112,7 +112,7 @@ describe('in any order of delivery', () => {
     const visited = new Set<string>();
     for (let seed = 1; seed <= 60; seed++) {
       const pod = { npus: 2, kv_blocks: 7, choices_max: 9 };
-      const cast = new Cast(pod);
+      const cast = new QueuedCast(pod);
       let state = seed;
       let isStopped = false;
       const [stopped] = sequencesOf(2, { choices: 1, prompt: 5, max_tokens: 1 }) as [Sequence];

@@ -2,11 +2,11 @@
 import { expect, it } from 'vitest';
 import { address } from '../../src/protocol/address.ts';
 import { cancel, submit } from '../../src/protocol/constructors.ts';
-import { Cast } from './cast.ts';
 import { GREEDY } from './fake-npu.ts';
+import { QueuedCast } from './queued-cast.ts';
 
 function live(): unknown {
-  const cast = new Cast({ npus: 2, kv_blocks: 7, choices_max: 6 });
+  const cast = new QueuedCast({ npus: 2, kv_blocks: 7, choices_max: 6 });
   let state = 99;
   const choose = (): number => {
     state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;

@@ -12,15 +12,16 @@ import { type Address, address, idOf, roleOf } from '../../src/protocol/address.
 import { launchDone, launchFailed, npuReady, resetDone, started } from '../../src/protocol/constructors.ts';
 import type { Message, Work } from '../../src/protocol/messages.ts';
 import { ActorHost } from '../../src/runtime/actor-host.ts';
+import type { Witness } from '../../src/runtime/cast.ts';
 import { FakeNpu } from './fake-npu.ts';
 
 export const KV_BLOCK_SIZE = 4;
 const BATCH_TOKENS_MAX = 16;
 
-export type CastOptions = { readonly npus: number; readonly kv_blocks: number; readonly choices_max: number };
+export type QueuedCastOptions = { readonly npus: number; readonly kv_blocks: number; readonly choices_max: number; readonly witness?: Witness };
 type Mail = { readonly to: Address; readonly from: Address; readonly message: Message };
 
-export class Cast {
+export class QueuedCast {
   /** One host an actor: so nothing but the queues lies between two of them. */
   readonly #hosts = new Map<Address, ActorHost>();
   /** What reached the frontend. */
@@ -30,10 +31,12 @@ export class Cast {
   readonly unexpected: string[] = [];
   readonly #queues = new Map<string, Mail[]>();
   readonly #npus: readonly FakeNpu[];
+  readonly #witness: Witness | undefined;
   /** NPUs whose next step throws. */
   readonly broken = new Set<number>();
 
-  constructor({ npus, kv_blocks, choices_max }: CastOptions) {
+  constructor({ npus, kv_blocks, choices_max, witness }: QueuedCastOptions) {
+    this.#witness = witness;
     this.#npus = Array.from({ length: npus }, () => new FakeNpu(KV_BLOCK_SIZE, BATCH_TOKENS_MAX));
     this.#hostOf('job-executor/0').spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max } });
     this.#hostOf('task-executor/0').spawn('task-executor/0', { machine: taskExecutor, input: { self: 'task-executor/0', npus, workers: npus, batch_max: 4 } });
@@ -98,6 +101,7 @@ export class Cast {
       birthOf,
       hands: new Map([['frontend', (_to: Address, message: Message) => this.frontend.push(message)]]),
       launch: (npu, work) => this.#launch(npu, work),
+      witness: this.#witness,
       onUnexpected: (to, message, state) => this.unexpected.push(`${roleOf(to)} ${message.type} ${state}`),
     });
     this.#hosts.set(actor, host);
