@@ -31,8 +31,10 @@ export type VirtualPorts = Pick<CastPorts, 'birthOf' | 'hands' | 'onUnexpected'>
   readonly witness?: Witness | undefined;
 };
 
-type Arrival = { readonly time_ns: number; readonly order: number; readonly mail: Mail };
-type Timer = Arrival & { readonly id: string; isCancelled: boolean };
+/** From one sender to one receiver: how many messages are under way, and when the last of them arrives. */
+type Pair = { readonly key: string; underWay: number; last_ns: number };
+type Arrival = { readonly time_ns: number; readonly order: number; readonly mail: Mail; readonly pair: Pair };
+type Timer = Omit<Arrival, 'pair'> & { readonly id: string; isCancelled: boolean };
 
 const NS_PER_MS = 1_000_000;
 
@@ -41,8 +43,8 @@ export class VirtualHost {
   readonly #ports: VirtualPorts;
   readonly #cast: Cast;
   readonly #queue = new EventQueue<Arrival | Timer>();
-  /** By `sender>receiver`: when the last message under way between them arrives. */
-  readonly #lastArrivals = new Map<string, number>();
+  /** By `sender>receiver`, while anything is under way between them. */
+  readonly #pairs = new Map<string, Pair>();
   readonly #timers = new Map<Address, Timer[]>();
   #now_ns = 0;
   #order = 0;
@@ -97,10 +99,9 @@ export class VirtualHost {
       if ('isCancelled' in event) {
         if (event.isCancelled) continue;
         this.#keepTimers(event.mail.to, (timer) => timer !== event);
-      }
+      } else if (--event.pair.underWay === 0) this.#pairs.delete(event.pair.key);
       assert(event.time_ns >= this.#now_ns, `an event of ${event.time_ns} ns at ${this.#now_ns} ns`);
       this.#now_ns = event.time_ns;
-      this.#forgetArrival(event);
       this.#cast.deliver(event.mail);
       return true;
     }
@@ -113,17 +114,19 @@ export class VirtualHost {
   }
 
   #arrive(mail: Mail, time_ns: number): void {
-    const pair = `${mail.from}>${mail.to}`;
-    const last = this.#lastArrivals.get(pair) ?? 0;
-    const arrival_ns = Math.max(time_ns, last);
-    this.#lastArrivals.set(pair, arrival_ns);
-    this.#queue.push({ time_ns: arrival_ns, order: this.#order++, mail });
+    const pair = this.#pairOf(`${mail.from}>${mail.to}`);
+    pair.last_ns = Math.max(time_ns, pair.last_ns);
+    pair.underWay++;
+    this.#queue.push({ time_ns: pair.last_ns, order: this.#order++, mail, pair });
   }
 
-  /** Pairs that nothing is under way between are not kept. */
-  #forgetArrival({ mail, time_ns }: Arrival): void {
-    const pair = `${mail.from}>${mail.to}`;
-    if (this.#lastArrivals.get(pair) === time_ns) this.#lastArrivals.delete(pair);
+  #pairOf(key: string): Pair {
+    let pair = this.#pairs.get(key);
+    if (pair === undefined) {
+      pair = { key, underWay: 0, last_ns: 0 };
+      this.#pairs.set(key, pair);
+    }
+    return pair;
   }
 
   #startTimer(owner: Address, { id, delay_ms, message }: Commands['after'], cause: number): void {
