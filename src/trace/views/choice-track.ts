@@ -1,0 +1,251 @@
+/**
+ * One choice of an open request: in which phase it is, how long it was in each, and what lay between its tokens.
+ * @module
+ */
+import { address } from '../../protocol/address.ts';
+import { taskAddress } from '../../protocol/constructors.ts';
+import type { NpuStep, PartKind, StepPart } from './npu-steps.ts';
+import {
+  type Breakdown,
+  type ChoiceLife,
+  type Ending,
+  noTime,
+  type OthersSteps,
+  type PassedOver,
+  PHASES,
+  type Phase,
+  type StepShare,
+  type TokenGap,
+  tokenTimes,
+} from './request-life.ts';
+
+/** A stretch of one phase; `share` where it is a step. */
+export type PhaseSlice = {
+  readonly request: number;
+  readonly choice: number;
+  readonly phase: Phase;
+  readonly from_us: number;
+  readonly to_us: number;
+  readonly share: StepShare | null;
+};
+
+export type SequenceSize = { readonly request: number; readonly choice: number; readonly prompt_tokens: number };
+
+/** Gaps of each choice that are kept, the longest. */
+const GAPS_KEPT = 5;
+/** Other requests that are named where a choice waited for them. */
+const OTHERS_NAMED = 4;
+
+const noOthers = (): OthersSteps => ({ steps: 0, us: 0, prefill_tokens: 0, requests: [] });
+
+export class ChoiceTrack {
+  readonly size: SequenceSize;
+  readonly npus: number[] = [];
+  readonly gaps_us: number[] = [];
+  readonly slowest: TokenGap[] = [];
+  readonly steps: Record<PartKind, number> = { prefill: 0, decode: 0, recompute: 0 };
+  readonly #received_us: number;
+  readonly #onPhase: (slice: PhaseSlice) => void;
+  readonly #sums = noTime();
+  #phase: Phase = 'control';
+  #phaseBegan_us: number;
+  #now_us: number;
+  /** Of the current phase, what is in the sums already. */
+  #inPhase_us = 0;
+  #isEnding = false;
+  #isClosed = false;
+  #share: StepShare | null = null;
+  #tokens = 0;
+  #firstToken_us = -1;
+  #lastToken_us = -1;
+  #sumsAtToken: Breakdown = noTime();
+  #gapStep: StepShare | null = null;
+  #others = noOthers();
+  /** While it waits to be scheduled: since when, by which act, and why not yet. */
+  waiting_since_us = -1;
+  waiting_since_act = 0;
+  passed_over: Partial<Record<PassedOver, number>> = {};
+  /** PLACE as its task executor got it. */
+  place: { readonly time_us: number; readonly act: number } | null = null;
+  preemptions = 0;
+  ending: Ending = 'open';
+
+  constructor(size: SequenceSize, received_us: number, onPhase: (slice: PhaseSlice) => void) {
+    this.size = size;
+    this.#received_us = received_us;
+    this.#phaseBegan_us = received_us;
+    this.#now_us = received_us;
+    this.#onPhase = onPhase;
+  }
+
+  get phase(): Phase {
+    return this.#phase;
+  }
+  /** Threads' clocks may differ by a little: time never goes back here. */
+  get now_us(): number {
+    return this.#now_us;
+  }
+  get phaseBegan_us(): number {
+    return this.#phaseBegan_us;
+  }
+  get tokens(): number {
+    return this.#tokens;
+  }
+  /** Steps of its NPU without it since its last token, or since it is there. */
+  get others(): OthersSteps {
+    return { ...this.#others, requests: [...this.#others.requests] };
+  }
+
+  enter(phase: Phase, time_us: number): void {
+    if (this.#isClosed || phase === this.#phase) return;
+    this.#pass(time_us);
+    this.#endSlice();
+    this.#phase = phase;
+    this.#inPhase_us = 0;
+  }
+
+  /** It waited for an NPU that serves since `since_us`: that was no control plane. */
+  queuedSince(since_us: number, time_us: number): void {
+    if (this.#isClosed) return;
+    this.#pass(time_us);
+    const waited_us = this.#now_us - Math.max(since_us, this.#phaseBegan_us);
+    const end_us = this.#now_us;
+    this.#now_us -= waited_us;
+    this.#sums[this.#phase] -= waited_us;
+    this.enter('queued', this.#now_us);
+    this.enter('control', end_us);
+  }
+
+  /** What it was doing since it entered its phase is called otherwise. */
+  rename(phase: Phase): void {
+    this.#sums[this.#phase] -= this.#inPhase_us;
+    this.#sums[phase] += this.#inPhase_us;
+    this.#phase = phase;
+  }
+
+  /** Nothing is computed for it any more, but for a step that runs. `isPast`: not since its last step either. */
+  letGo(time_us: number, isPast: boolean): void {
+    this.#isEnding = true;
+    if (this.#share !== null || this.#isClosed) return;
+    if (isPast && this.#phase === 'waiting') this.rename('control');
+    else this.enter('control', time_us);
+  }
+
+  /** The thread of its NPU has died: a step that ran will not end. */
+  lose(time_us: number): void {
+    this.#share = null;
+    this.letGo(time_us, false);
+  }
+
+  beginStep(step: NpuStep, part: StepPart): void {
+    this.enter(part.kind, step.began_us);
+    const others = step.parts.filter((other) => other !== part && other.kind !== 'decode');
+    this.#share = {
+      npu: step.npu,
+      step: step.step,
+      kind: part.kind,
+      start: part.start,
+      tokens: part.tokens,
+      samples: part.samples,
+      duration_us: 0,
+      sequences: step.parts.length,
+      step_tokens: step.tokens,
+      others_prefill_tokens: others.reduce((sum, { tokens }) => sum + tokens, 0),
+      outcome: 'running',
+    };
+  }
+
+  /** Its part of the step; null where it was not known to be in it. */
+  endStep(step: NpuStep): StepShare | null {
+    if (this.#share === null || this.#share.step !== step.step || this.#isClosed) return null;
+    const share = { ...this.#share, duration_us: step.ended_us - step.began_us, outcome: step.outcome };
+    this.#share = share;
+    this.steps[share.kind]++;
+    if (this.#gapStep === null || share.duration_us > this.#gapStep.duration_us) this.#gapStep = share;
+    this.enter(this.#isEnding ? 'control' : 'waiting', step.ended_us);
+    this.#share = null;
+    return share;
+  }
+
+  /** A step of its NPU that it had no part in. */
+  noteOthers(step: NpuStep): void {
+    this.#others.steps++;
+    this.#others.us += step.ended_us - step.began_us;
+    for (const { request, kind, tokens } of step.parts) {
+      if (kind !== 'decode') this.#others.prefill_tokens += tokens;
+      if (this.#others.requests.length < OTHERS_NAMED && !this.#others.requests.includes(request)) this.#others.requests.push(request);
+    }
+  }
+
+  /** A token has come to the frontend. True: its first. */
+  token(time_us: number): boolean {
+    const isFirst = this.#tokens++ === 0;
+    // It crossed the task's end: of a stop string, or a cancellation.
+    if (this.#isClosed) return false;
+    this.#pass(time_us);
+    if (isFirst) this.#firstToken_us = this.#now_us;
+    else this.#keepGap();
+    this.#lastToken_us = this.#now_us;
+    this.#sumsAtToken = { ...this.#sums };
+    this.#gapStep = null;
+    this.#others = noOthers();
+    return isFirst;
+  }
+
+  close(time_us: number, ending: Ending): void {
+    if (this.#isClosed) return;
+    if (this.#phase === 'waiting' && ending !== 'open') this.rename('control');
+    this.#pass(time_us);
+    this.#endSlice();
+    this.ending = ending;
+    this.#isClosed = true;
+  }
+
+  life(): ChoiceLife {
+    return {
+      choice: this.size.choice,
+      task: taskAddress(this.size),
+      npus: this.npus,
+      ended_us: this.#now_us,
+      ending: this.ending,
+      tokens: this.#tokens,
+      preemptions: this.preemptions,
+      steps: this.steps,
+      ttft_us: this.#firstToken_us < 0 ? null : this.#firstToken_us - this.#received_us,
+      tpot_us: tokenTimes(this.gaps_us),
+      breakdown_us: this.#sums,
+    };
+  }
+
+  #pass(time_us: number): void {
+    const passed_us = Math.max(0, time_us - this.#now_us);
+    this.#now_us += passed_us;
+    this.#inPhase_us += passed_us;
+    this.#sums[this.#phase] += passed_us;
+  }
+
+  #endSlice(): void {
+    const { request, choice } = this.size;
+    this.#onPhase({ request, choice, phase: this.#phase, from_us: this.#phaseBegan_us, to_us: this.#now_us, share: this.#share });
+    this.#phaseBegan_us = this.#now_us;
+  }
+
+  #keepGap(): void {
+    const duration_us = this.#now_us - this.#lastToken_us;
+    this.gaps_us.push(duration_us);
+    if (this.slowest.length === GAPS_KEPT && duration_us <= (this.slowest.at(-1)?.duration_us ?? 0)) return;
+    const breakdown_us = noTime();
+    for (const phase of PHASES) breakdown_us[phase] = this.#sums[phase] - this.#sumsAtToken[phase];
+    const { choice } = this.size;
+    this.slowest.push({ choice, token: this.#tokens, from_us: this.#lastToken_us, duration_us, breakdown_us, step: this.#gapStep, others: this.#others });
+    keepLongest(this.slowest, GAPS_KEPT);
+  }
+}
+
+/** Longest first, and of equal ones the earlier. */
+export function keepLongest(gaps: TokenGap[], count: number): void {
+  gaps.sort((a, b) => b.duration_us - a.duration_us || a.from_us - b.from_us || a.choice - b.choice);
+  gaps.splice(count);
+}
+
+export const requestAddress = (request: number) => address('request', request);

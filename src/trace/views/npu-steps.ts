@@ -1,0 +1,118 @@
+/**
+ * The steps of each NPU, from STEP to LAUNCH_DONE, and whose sequences they computed. A STEP names slots; who holds one was said when it was taken.
+ * @module
+ */
+import { idOf, roleOf } from '../../protocol/address.ts';
+import { type StepEntry, type StepPlan, taskId } from '../../protocol/messages.ts';
+import type { ActRecord } from '../act-record.ts';
+
+/** `recompute`: positions that were computed before a preemption. */
+export type PartKind = 'prefill' | 'decode' | 'recompute';
+
+/** One sequence's part of a step. */
+export type StepPart = {
+  readonly request: number;
+  readonly choice: number;
+  readonly kind: PartKind;
+  /** Positions `start` … `start + tokens − 1`. */
+  readonly start: number;
+  readonly tokens: number;
+  /** Whether a token came of it. */
+  readonly samples: boolean;
+};
+
+export type NpuStep = {
+  readonly npu: number;
+  readonly step: number;
+  readonly began_us: number;
+  readonly parts: readonly StepPart[];
+  /** Of all parts. */
+  readonly tokens: number;
+  /** The act of the DP group that planned it. */
+  readonly cause: number;
+  ended_us: number;
+  /** `lost`: its NPU came to life anew before it ended. */
+  outcome: 'running' | 'done' | 'failed' | 'lost';
+};
+
+export type StepEvent = { readonly what: 'began' | 'ended'; readonly step: NpuStep };
+
+/** `boundary`: the position from which on its tokens are new. */
+type Holder = { readonly request: number; readonly choice: number; readonly isAgain: boolean; readonly boundary: number };
+type Npu = { readonly slots: Map<number, Holder>; open: NpuStep | null };
+
+export class NpuSteps {
+  readonly #npus = new Map<number, Npu>();
+  /** Tasks that have had a slot before. */
+  readonly #known = new Set<number>();
+
+  /** The step that runs there now. */
+  running(npu: number): NpuStep | null {
+    return this.#npus.get(npu)?.open ?? null;
+  }
+
+  feed({ to, message, machine, time_us, cause }: ActRecord): StepEvent | null {
+    if (roleOf(to) !== 'npu') return null;
+    const id = idOf(to);
+    if (message === null) return machine === null ? null : this.#restart(id, time_us);
+    switch (message.type) {
+      case 'STEP':
+        return { what: 'began', step: this.#begin(id, message.plan, time_us, cause) };
+      case 'LAUNCH_DONE':
+        return this.#end(id, time_us, 'done');
+      case 'LAUNCH_FAILED':
+        return this.#end(id, time_us, 'failed');
+      case 'RELEASE_SLOTS':
+        for (const slot of message.slots) this.#npus.get(id)?.slots.delete(slot);
+        return null;
+      default:
+        return null;
+    }
+  }
+
+  /** The request is over: its id may come again. */
+  forget(request: number, choices: number): void {
+    for (let choice = 0; choice < choices; choice++) this.#known.delete(taskId({ request, choice }));
+  }
+
+  #begin(id: number, plan: StepPlan, began_us: number, cause: number): NpuStep {
+    const npu = this.#npus.get(id) ?? { slots: new Map(), open: null };
+    this.#npus.set(id, npu);
+    for (const slot of plan.detach) npu.slots.delete(slot);
+    const parts = plan.entries.flatMap((entry) => this.#partOf(npu, entry));
+    const tokens = plan.entries.reduce((sum, entry) => sum + entry.tokens.length, 0);
+    npu.open = { npu: id, step: plan.step, began_us, ended_us: began_us, parts, tokens, cause, outcome: 'running' };
+    return npu.open;
+  }
+
+  /** None where the trace begins after the slot was taken. */
+  #partOf(npu: Npu, { slot, attach, output, start, tokens, samples }: StepEntry): StepPart[] {
+    if (attach !== null) {
+      const { request, choice, prompt } = attach;
+      const task = taskId(attach);
+      npu.slots.set(slot, { request, choice, isAgain: output.length > 0 || this.#known.has(task), boundary: prompt.length + output.length });
+      this.#known.add(task);
+    }
+    const holder = npu.slots.get(slot);
+    if (holder === undefined) return [];
+    const { request, choice, isAgain, boundary } = holder;
+    const kind = start >= boundary ? 'decode' : isAgain ? 'recompute' : 'prefill';
+    return [{ request, choice, kind, start, tokens: tokens.length, samples }];
+  }
+
+  #end(id: number, time_us: number, outcome: NpuStep['outcome']): StepEvent | null {
+    const npu = this.#npus.get(id);
+    const step = npu?.open ?? null;
+    if (npu === undefined || step === null) return null;
+    npu.open = null;
+    step.ended_us = Math.max(time_us, step.began_us);
+    step.outcome = outcome;
+    return { what: 'ended', step };
+  }
+
+  #restart(id: number, time_us: number): StepEvent | null {
+    const lost = this.#end(id, time_us, 'lost');
+    this.#npus.delete(id);
+    return lost;
+  }
+}

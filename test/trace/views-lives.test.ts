@@ -1,0 +1,149 @@
+/** The lives of requests as told from a trace, against what the trace's messages say by themselves. */
+import { copyFileSync, truncateSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { idOf } from '../../src/protocol/address.ts';
+import type { ActRecord } from '../../src/trace/act-record.ts';
+import { actsOf } from '../../src/trace/acts.ts';
+import { parseRunHeader } from '../../src/trace/run-header.ts';
+import { TraceReader } from '../../src/trace/trace-reader.ts';
+import { inCausalOrder } from '../../src/trace/views/causal-order.ts';
+import type { PhaseSlice } from '../../src/trace/views/choice-track.ts';
+import { lifeLines } from '../../src/trace/views/life-text.ts';
+import { PHASES, type RequestLife, sumOf } from '../../src/trace/views/request-life.ts';
+import { RequestLives } from '../../src/trace/views/request-lives.ts';
+import { traceFolder } from './files.ts';
+import { recordDeaths, recordLive, recordPreemptions, recordVirtual } from './recorded-runs.ts';
+
+const folder = traceFolder();
+afterAll(() => folder[Symbol.dispose]());
+
+type Told = { readonly acts: readonly ActRecord[]; readonly lives: readonly RequestLife[]; readonly slices: readonly PhaseSlice[] };
+
+function told(path: string): Told {
+  using reader = TraceReader.open(path);
+  const slices: PhaseSlice[] = [];
+  const lives = new RequestLives(parseRunHeader(reader.header, path).options, { keepsEvents: () => true, onPhase: (slice) => slices.push(slice) });
+  const acts = [...inCausalOrder(actsOf(reader))].map(({ act }) => act);
+  const ended = acts.flatMap((act) => lives.feed(act) ?? []);
+  const last_us = Math.max(...acts.map(({ time_us }) => time_us));
+  return { acts, lives: [...ended, ...lives.unfinished(last_us)], slices };
+}
+
+/** What the messages say of a request, without any of the views. */
+function saidOf(acts: readonly ActRecord[], id: number) {
+  const of = acts.filter(({ to }) => to === `request/${id}` || to === 'frontend/0');
+  const submit = of.find(({ to, message }) => to === `request/${id}` && message?.type === 'SUBMIT');
+  const ended = of.find(({ message }) => message?.type === 'REQUEST_ENDED' && idOf(message.request) === id);
+  const whileOpen = of.slice(0, ended === undefined ? of.length : of.indexOf(ended));
+  const tokens = whileOpen.flatMap(({ message }) =>
+    message?.type === 'TOKENS' ? message.tokens.filter(({ request, token }) => request === id && token >= 0) : [],
+  );
+  return { received_us: submit?.time_us, ended_us: ended?.time_us, tokens: tokens.length };
+}
+
+describe.each([
+  ['a virtual run', recordVirtual],
+  ['a virtual run with preemptions', recordPreemptions],
+  ['a live run', recordLive],
+  ['a live run whose workers die', recordDeaths],
+])('of %s', (name, record) => {
+  const path = folder.file(`${name.replaceAll(' ', '-')}.trace`);
+  let run: Told;
+  beforeAll(async () => {
+    await record(path);
+    run = told(path);
+  });
+
+  it('each request has one life, from its SUBMIT to its REQUEST_ENDED, with all of its tokens', () => {
+    const submitted = run.acts.flatMap(({ to, message }) => (message?.type === 'SUBMIT' ? [to] : []));
+    expect(run.lives.map(({ request }) => request).toSorted()).toEqual(submitted.toSorted());
+    expect(submitted.length).toBeGreaterThan(10);
+    for (const { request, received_us, ended_us, tokens } of run.lives) {
+      const said = saidOf(run.acts, idOf(request));
+      expect({ request, received_us, tokens }).toEqual({ request, received_us: said.received_us, tokens: said.tokens });
+      // Clocks of threads differ by a little, and time never goes back.
+      expect(ended_us).toBeGreaterThanOrEqual(said.ended_us ?? Number.NaN);
+      expect(ended_us - (said.ended_us ?? Number.NaN)).toBeLessThan(1_000);
+    }
+  });
+
+  it('the parts of each breakdown sum to the total exactly, and so do the slices', () => {
+    for (const { request, total_us, breakdown_us, choices, received_us } of run.lives) {
+      expect(sumOf(breakdown_us)).toBe(total_us);
+      expect(PHASES.every((phase) => breakdown_us[phase] >= 0)).toBe(true);
+      for (const { choice, ended_us, breakdown_us } of choices) {
+        expect(sumOf(breakdown_us)).toBe(ended_us - received_us);
+        const slices = run.slices.filter((slice) => slice.request === idOf(request) && slice.choice === choice);
+        expect(slices.reduce((sum, { from_us, to_us }) => sum + to_us - from_us, 0)).toBe(ended_us - received_us);
+        for (const [index, { from_us }] of slices.entries()) expect(from_us).toBe(slices[index - 1]?.to_us ?? received_us);
+      }
+    }
+  });
+
+  it('each gap between tokens is where its parts say', () => {
+    for (const { slowest_gaps } of run.lives) for (const { duration_us, breakdown_us } of slowest_gaps) expect(sumOf(breakdown_us)).toBe(duration_us);
+  });
+
+  it('each step that computed for a request is in its events once', () => {
+    const planned = run.acts.flatMap(({ to, message }) => (message?.type === 'STEP' ? message.plan.entries.map(() => to) : []));
+    const inEvents = run.lives.flatMap(({ events }) => events.filter(({ what }) => what === 'step'));
+    // Steps that die with their worker end nobody's wait, and a request may be over before its last step is.
+    const isSure = name !== 'a live run whose workers die';
+    if (isSure) expect(inEvents.length).toBeGreaterThan(0.9 * planned.length);
+    expect(inEvents.length).toBeLessThanOrEqual(planned.length);
+  });
+
+  it('the text of each life names its request, and its shares are all of it', () => {
+    for (const life of run.lives) {
+      const lines = lifeLines(life, true);
+      expect(lines[0]).toMatch(new RegExp(`^${life.request} `));
+      const shares = lines.flatMap((line) => /^ {2}[a-z ]+[\d.]+ ms +([\d.]+) % {2}█+$/.exec(line)?.[1] ?? []).map(Number);
+      expect(shares.reduce((sum, share) => sum + share, 0)).toBeCloseTo(100, 0);
+      expect(lines.join('\n')).not.toMatch(/undefined|NaN|null/);
+    }
+  });
+});
+
+describe('the runs of these tests', () => {
+  it('hold what they are for', () => {
+    const endings = (name: string) =>
+      new Set(told(folder.file(name)).lives.flatMap(({ ending, choices }) => [ending, ...choices.map((choice) => choice.ending)]));
+    expect(endings('a-virtual-run.trace')).toEqual(new Set(['length', 'stop', 'stop_string', 'cancelled', 'finished']));
+    expect(endings('a-live-run-whose-workers-die.trace')).toContain('failed');
+    const { lives } = told(folder.file('a-virtual-run-with-preemptions.trace'));
+    expect(lives.some(({ choices }) => choices.some(({ preemptions, breakdown_us }) => preemptions > 0 && breakdown_us.recompute > 0))).toBe(true);
+    expect(lives.some(({ events }) => events.some((event) => event.what === 'scheduled' && event.passed_over.kv_blocks))).toBe(true);
+  });
+});
+
+describe('a trace that ends too early', () => {
+  it('has lives that had not ended, whose parts sum to what is there', () => {
+    const path = folder.file('short.trace');
+    copyFileSync(folder.file('a-live-run.trace'), path);
+    truncateSync(path, 20_000);
+    const { lives } = told(path);
+    const open = lives.filter(({ ending }) => ending === 'open');
+    expect(open.length).toBeGreaterThan(0);
+    for (const { total_us, breakdown_us, ended_us, received_us } of open) {
+      expect(sumOf(breakdown_us)).toBe(total_us);
+      expect(total_us).toBe(ended_us - received_us);
+    }
+  });
+});
+
+describe('acts of several threads', () => {
+  const act = (thread: number, number: number, cause_thread = 0, cause = 0) => ({
+    act: { kind: 'act', thread, number, cause_thread, cause, time_us: number } as unknown as ActRecord,
+  });
+  const names = (acts: Iterable<{ act: ActRecord }>) => [...acts].map(({ act: { thread, number } }) => `${thread}/${number}`);
+
+  it('come after their causes, and those of a thread in their order', () => {
+    const merged = [act(1, 1), act(2, 1, 1, 2), act(2, 2), act(3, 1, 2, 1), act(1, 2), act(1, 3, 3, 1)];
+    expect(names(inCausalOrder(merged))).toEqual(['1/1', '1/2', '2/1', '2/2', '3/1', '1/3']);
+  });
+
+  it('come without a cause that the trace lacks, and nothing waits for it for ever', () => {
+    const merged = [act(1, 5, 9, 3), act(2, 1, 1, 4), ...Array.from({ length: 10_000 }, (_, index) => act(2, index + 2))];
+    expect(names(inCausalOrder(merged)).toSorted()).toEqual(names(merged).toSorted());
+  });
+});
