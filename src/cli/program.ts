@@ -1,5 +1,6 @@
 /**
- * The `minipod` command. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 ended by Ctrl-C and SIGTERM.
+ * The `minipod` command. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 ended by Ctrl-C and SIGTERM. Of those that compare, `replay` and `trace`:
+ * 1 it differs, 2 anything that kept them from telling, 3 the trace is damaged or unfinished.
  * @module
  */
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
@@ -14,11 +15,14 @@ import { addFlags, FABRIC_FLAGS, givenFlags, POD_FLAGS, SAMPLING_FLAGS, SERVE_FL
 import { GENERATE_DEFAULTS, generate } from './generate.ts';
 import { models } from './models.ts';
 import { endQuietlyWithReader, note, printJson } from './output.ts';
+import { addReplayCommand } from './replay.ts';
 import { serve } from './serve.ts';
+import { addTraceCommands } from './trace.ts';
 import { UsageError } from './usage-error.ts';
 
 const FAILED = 1;
 const USAGE_ERROR = 2;
+const COMPARING: ReadonlySet<string | undefined> = new Set(['replay', 'trace']);
 const DRAIN_MS = 5_000;
 /** One prompt: what these ask for has no place in a conversation. */
 const { n: _n, prompt_logprobs: _promptLogprobs, logprobs: _logprobs, add_special_tokens: _add, ...CHAT_FLAGS } = SAMPLING_FLAGS;
@@ -34,7 +38,8 @@ export async function run(args: readonly string[]): Promise<number> {
     await program.parseAsync([...args], { from: 'user' });
     return exit_code;
   } catch (error) {
-    return report(error, args.includes('--json'));
+    const code = await report(error, args.includes('--json'));
+    return code === FAILED && COMPARING.has(args[0]) ? USAGE_ERROR : code;
   }
 }
 
@@ -118,6 +123,9 @@ function createProgram(setExitCode: (code: number) => void): Command {
     const load = parseOptions(fabricOptionsSchema, givenFlags(fabricCommand, FABRIC_FLAGS), 'fabric');
     setExitCode(await fabric({ pod: podOptions(fabricCommand), load, json: json ?? false }));
   });
+
+  addReplayCommand(program, setExitCode);
+  addTraceCommands(program, setExitCode);
   return program;
 }
 
@@ -135,6 +143,7 @@ Examples:
   $ minipod generate "Once upon a time"
   $ minipod chat
   $ minipod serve --port 8000
+  $ minipod generate "Once" --record run.trace && minipod replay run.trace
   $ minipod generate --help
 
 Every option is also one of the embedded API, by the same name: --max-tokens is max_tokens.`;
