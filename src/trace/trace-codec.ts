@@ -3,10 +3,30 @@
  * Repeated names cost next to nothing once a block is compressed.
  * @module
  */
+import { crc32 } from 'node:zlib';
 import { Packr } from 'msgpackr';
+import { assert } from '../protocol/errors.ts';
+import { RecordWriter } from '../protocol/record-writer.ts';
 
 const packr = new Packr({ useRecords: false, copyBuffers: true });
+const writer = new RecordWriter([]);
 
-export const encodeRecord = (record: unknown): Uint8Array => packr.pack(record);
+/** A record as bytes: the first `bytes` of `words`, there until the next one is packed. Whoever acts waits for this, so nothing is copied. */
+export function packRecord(record: unknown): { readonly words: Int32Array; readonly bytes: number } {
+  const bytes = writer.write(record);
+  assert(bytes > 0, 'a record holds what is no value of msgpack');
+  return { words: writer.words, bytes };
+}
+
+export function encodeRecord(record: unknown): Uint8Array {
+  const { words, bytes } = packRecord(record);
+  return new Uint8Array(words.buffer, 0, bytes).slice();
+}
+
+/** CRC-32 of the record's bytes. */
+export function checksumOf(record: unknown): number {
+  const { words, bytes } = packRecord(record);
+  return crc32(new Uint8Array(words.buffer, 0, bytes));
+}
 
 export const decodeRecord = (bytes: Uint8Array): unknown => packr.unpack(bytes);

@@ -42,6 +42,19 @@ const { message } = fc.letrec<{ message: unknown; value: unknown }>((tie) => ({
 }));
 
 describe('the writer of records', () => {
+  it('writes any record as a map where none is declared, as msgpackr does without records', () => {
+    const mapWriter = new RecordWriter([]);
+    const mapPackr = new Packr({ useRecords: false });
+    fc.assert(
+      fc.property(message, fc.dictionary(text, number, { noNullPrototype: true }), (record, others) => {
+        const bytes = mapWriter.write([record, others]);
+        expect(Buffer.compare(new Uint8Array(mapWriter.words.buffer, 0, bytes), mapPackr.pack([record, others]))).toBe(0);
+      }),
+      { numRuns: 500 },
+    );
+    for (const unknown of [new Map(), { a: new Date() }, [1n], { a: new Uint8Array(2) }]) expect(mapWriter.write(unknown)).toBe(-1);
+  });
+
   it('writes any declared message as msgpackr does', () => {
     fc.assert(fc.property(message, expectSame), { numRuns: 500 });
   });
