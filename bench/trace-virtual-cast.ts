@@ -1,0 +1,107 @@
+/**
+ * The pod's whole cast on the virtual host, with kernels that answer at once: what host and machines take by themselves.
+ * @module
+ */
+import { openCheckpoint } from '../src/model/checkpoint.ts';
+import { resolveModel } from '../src/model/registry.ts';
+import { podOptionsSchema } from '../src/options.ts';
+import { birthOf, spawnExecutors } from '../src/platform/births.ts';
+import { buildMachine, MachineNpus } from '../src/platform/machine.ts';
+import { type Address, address } from '../src/protocol/address.ts';
+import { launchDone, submit } from '../src/protocol/constructors.ts';
+import type { Sequence, StepOutcome, Work } from '../src/protocol/messages.ts';
+import { Directory } from '../src/runtime/directory.ts';
+import { SeededRandom } from '../src/runtime/seeded-random.ts';
+import { VirtualHost } from '../src/runtime/virtual-host.ts';
+import { ASCEND_910C_DIE, rooflineStep } from '../src/simulate/roofline.ts';
+
+const GREEDY: Sequence['sampling'] = {
+  temperature: 0,
+  top_p: 1,
+  top_k: 0,
+  min_p: 0,
+  seed: 0,
+  min_tokens: 0,
+  stop_token_ids: [],
+  logprobs: -1,
+  prompt_logprobs: -1,
+  bias_ids: [],
+  bias_values: [],
+  presence_penalty: 0,
+  frequency_penalty: 0,
+  repetition_penalty: 1,
+};
+const PROMPT = Array.from({ length: 32 }, (_, index) => 3 + index);
+const SAMPLED: StepOutcome = { token: 7, logprobs: null, prompt_logprobs: null, error: null };
+const NONE: StepOutcome = { ...SAMPLED, token: -1 };
+const MESSAGE_NS = 1_500;
+
+export class VirtualCast {
+  readonly #host: VirtualHost;
+  #requests = 0;
+  #ended = 0;
+
+  static async create(npus: number): Promise<VirtualCast> {
+    using checkpoint = openCheckpoint(resolveModel('tiny-deepseek-v3'));
+    const { spare_workers, ...options } = podOptionsSchema.parse({ npus });
+    const machine = await buildMachine(
+      checkpoint,
+      'hash',
+      { ...options, kv_blocks: options.kv_blocks, memory_bytes: undefined, spare_workers },
+      async () => {},
+    );
+    const { plan } = machine;
+    const step_ns = rooflineStep(checkpoint.config, npus, ASCEND_910C_DIE);
+    const cast = new VirtualCast((npu, work, cause) => {
+      if (work.kind !== 'step') machineNpus.launch(npu, work, cause);
+      else {
+        const outcomes = work.plan.entries.map(({ samples }) => (samples ? SAMPLED : NONE));
+        cast.#host.complete(npu, launchDone(work.plan.step, outcomes, 0), cause, step_ns(work.plan));
+      }
+    });
+    const host = cast.#host;
+    const machineNpus = new MachineNpus(machine, new Directory(plan.topology), host.clock.now_ms, {
+      spawn: (actor, birth) => host.spawn(actor, birth),
+      send: (to, from, message) => host.send(to, from, message),
+      complete: (npu, message, cause) => host.complete(npu, message, cause, 0),
+    });
+    spawnExecutors((actor, birth) => host.spawn(actor, birth), plan, options.max_queued);
+    machineNpus.spawn();
+    cast.runOut();
+    return cast;
+  }
+
+  private constructor(launch: (npu: Address, work: Work, cause: number) => void) {
+    this.#host = new VirtualHost({
+      birthOf,
+      hands: new Map([['frontend', (_to, message) => void (this.#ended += message.type === 'REQUEST_ENDED' ? 1 : 0)]]),
+      onUnexpected: (to, message, state) => {
+        throw new Error(`${to} is ${state} and did not expect ${message.type}`);
+      },
+      costs: { message_ns: () => MESSAGE_NS, jitter: 0.5 },
+      random: new SeededRandom(1),
+      launch,
+    });
+  }
+
+  /** Deliveries so far. */
+  get deliveries(): number {
+    return this.#host.cast.acts;
+  }
+
+  submit(count: number, max_tokens: number): void {
+    for (let index = 0; index < count; index++) {
+      const request = ++this.#requests;
+      const sequence: Sequence = { request, choice: 0, prompt: PROMPT, max_tokens, sampling: GREEDY };
+      this.#host.send(address('request', request), 'frontend/0', submit([sequence]));
+    }
+  }
+
+  /** Until nothing is left to happen. */
+  runOut(): void {
+    while (this.#host.step()) {
+      // On to the next.
+    }
+    if (this.#ended !== this.#requests) throw new Error(`${this.#requests} requests, and ${this.#ended} have ended`);
+  }
+}
