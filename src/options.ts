@@ -88,6 +88,8 @@ const podOptions = z.strictObject({
   record: z.string().min(1).optional(),
   /** Where the disk is slower than the run: the run waits for it, or goes on and the recording stops, with a warning. */
   record_when_full: z.enum(['wait', 'stop']).default('wait'),
+  /** False: no prompt, nor what tells one, is in the trace, which still replays without its kernels. What was generated is in it. */
+  record_prompts: z.boolean().default(true),
   npus: z.int().min(1).max(LIMITS.npus_max).default(1),
   /** Threads that host the NPUs. Never more than NPUs. Default: 1. */
   workers: z.int().min(1).max(LIMITS.workers_max).default(1),

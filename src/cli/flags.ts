@@ -59,6 +59,7 @@ export const POD_FLAGS = {
   spare_workers: { value: 'N', help: 'memory kept for successors of workers that cannot be stopped (on Deno)', read: number },
   record: { value: 'FILE', help: 'record the run, to replay it with `minipod replay`' },
   record_when_full: { value: 'HOW', help: 'where the disk is too slow: wait for it, or stop recording' },
+  record_prompts: { help: 'leave prompts out of the trace: it replays all the same, without its kernels', negated: true },
   segment_bytes: { value: 'BYTES', help: 'one segment of global memory, at most 4 GiB − 64 KiB, a multiple of 64 KiB', read: bytes },
   memory_bytes: { value: 'BYTES', help: "global memory in all, such as 8GiB (default: 3/4 of this machine's)", read: bytes },
 } as const satisfies Omit<Flags<typeof podOptionsSchema>, (typeof PROGRAM_ONLY)[number]>;

@@ -45,6 +45,8 @@ export type ControlOptions = Omit<PlanOptions, 'npus'> & {
   /** The trace to write, and whether the run waits for a slow disk. */
   readonly record?: string | undefined;
   readonly record_when_full: WhenFull;
+  /** False: no prompt is in it. */
+  readonly record_prompts: boolean;
   /** What worker threads run instead of the shipped entry: a test's, that misbehaves. */
   readonly worker_entry?: URL;
 };

@@ -6,15 +6,16 @@ import type { WhenFull } from '../trace/act-log.ts';
 import { LiveRecorder } from '../trace/live-recorder.ts';
 import { type RunHeader, runHeader } from '../trace/run-header.ts';
 
-type Run = Pick<RunHeader, 'clock' | 'seed' | 'kernels'> & { readonly max_queued: number };
+type Run = Pick<RunHeader, 'clock' | 'seed' | 'kernels'> & { readonly max_queued: number; readonly record_prompts: boolean };
 
-export function headerOf({ clock, seed, kernels, max_queued }: Run, checkpoint: Checkpoint, { npus, workers, options }: AnyPodPlan): RunHeader {
+export function headerOf({ clock, seed, kernels, max_queued, record_prompts }: Run, checkpoint: Checkpoint, { npus, workers, options }: AnyPodPlan): RunHeader {
   const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests } = options;
   return runHeader({
     clock,
     seed,
     kernels,
     model: { name: checkpoint.config.name, digest: modelDigest(checkpoint) },
+    ...(!record_prompts && { prompts: 'redacted' as const }),
     npus,
     workers,
     options: { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued },
@@ -24,13 +25,13 @@ export function headerOf({ clock, seed, kernels, max_queued }: Run, checkpoint: 
 /** @throws `trace_not_written` */
 export const startRecorder = (
   path: string,
-  { max_queued, record_when_full }: { readonly max_queued: number; readonly record_when_full: WhenFull },
+  { max_queued, record_when_full, record_prompts }: { readonly max_queued: number; readonly record_when_full: WhenFull; readonly record_prompts: boolean },
   checkpoint: Checkpoint,
   plan: AnyPodPlan,
 ): Promise<LiveRecorder> =>
   LiveRecorder.create({
     path,
-    header: headerOf({ clock: 'live', seed: null, kernels: 'real', max_queued }, checkpoint, plan),
+    header: headerOf({ clock: 'live', seed: null, kernels: 'real', max_queued, record_prompts }, checkpoint, plan),
     whenFull: record_when_full,
     // The run goes on; whoever wanted its trace must hear at once that there will be none.
     onEnded: (error) => process.emitWarning(error.message, { type: 'RecordingEnded' }),

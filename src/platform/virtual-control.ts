@@ -33,6 +33,8 @@ export type VirtualOptions = PlanOptions & {
   readonly max_queued: number;
   /** The trace to write, if any. */
   readonly record: string | undefined;
+  /** False: no prompt is in it. */
+  readonly record_prompts: boolean;
 };
 
 /** Within a thread a message only waits for its turn. */

@@ -12,13 +12,17 @@ import { type RingShape, ringBytes } from '../fabric/ring-layout.ts';
 import type { Act, Witness } from '../runtime/cast.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { actRecord } from './act-record.ts';
+import type { Prompts } from './redaction.ts';
 import { encodeRecord } from './trace-codec.ts';
 
 /** What a full ring means for the run. */
 export type WhenFull = 'wait' | 'stop';
 
+/** What whoever acts must know of its reader. */
+export type ActLogOptions = { readonly whenFull: WhenFull; readonly prompts: Prompts };
+
 /** A ring for one life of a thread, as it travels to both its ends; `state` is one word for all of the pod's rings. */
-export type ActRing = { readonly memory: WebAssembly.Memory; readonly state: Int32Array; readonly thread: number; readonly whenFull: WhenFull };
+export type ActRing = { readonly memory: WebAssembly.Memory; readonly state: Int32Array; readonly thread: number; readonly options: ActLogOptions };
 
 /** Nobody reads the rings any more, or will: the run goes on unrecorded. */
 const IS_OVER = 1;
@@ -37,9 +41,9 @@ export const setOver = (state: Int32Array): void => {
   Atomics.notify(state, 0);
 };
 
-export function makeActRing(thread: number, state: Int32Array, whenFull: WhenFull): ActRing {
+export function makeActRing(thread: number, state: Int32Array, options: ActLogOptions): ActRing {
   const pages = Math.ceil((SHAPE.offset + ringBytes(SHAPE)) / PAGE_BYTES);
-  return { memory: new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }), state, thread, whenFull };
+  return { memory: new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }), state, thread, options };
 }
 
 export class ActLog {
@@ -57,7 +61,7 @@ export class ActLog {
 
   append(act: Act): void {
     if (isOver(this.#ring.state)) return;
-    const record = encodeRecord(actRecord(act, Math.floor(this.#clock.now_ms() * 1_000)));
+    const record = encodeRecord(actRecord(act, Math.floor(this.#clock.now_ms() * 1_000), this.#ring.options.prompts));
     const words = new Int32Array((record.length + 3) >>> 2);
     new Uint8Array(words.buffer).set(record);
     if (record.length <= this.#producer.whole_bytes_max) this.#until(() => this.#producer.write(ADDRESS, words, 0, record.length, 0));
@@ -79,7 +83,7 @@ export class ActLog {
   #until(attempt: () => boolean): void {
     while (!attempt()) {
       this.#producer.publish();
-      if (this.#ring.whenFull === 'stop') setOver(this.#ring.state);
+      if (this.#ring.options.whenFull === 'stop') setOver(this.#ring.state);
       if (isOver(this.#ring.state)) return;
       Atomics.wait(this.#ring.state, 0, 0, NAP_MS);
     }

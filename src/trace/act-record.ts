@@ -8,6 +8,7 @@ import type { Address } from '../protocol/address.ts';
 import type { Message } from '../protocol/messages.ts';
 import { ACTS_PER_LIFE, ACTS_PER_THREAD, type Act, type Command } from '../runtime/cast.ts';
 import { stateName } from '../runtime/machine-host.ts';
+import { type Prompts, redactCommand, redactMessage } from './redaction.ts';
 import { encodeRecord } from './trace-codec.ts';
 
 export type ActRecord = {
@@ -37,9 +38,12 @@ export type ActRecord = {
 /** Which life of its thread an act is of. */
 export const lifeOf = ({ thread, number }: Pick<ActRecord, 'thread' | 'number'>): string => `${thread}/${Math.floor(number / ACTS_PER_LIFE)}`;
 
-export const commandChecksum = (command: Command): number => crc32(encodeRecord(command));
+/** As the trace keeps it: of a redacted trace, of the redacted command. */
+export const commandChecksum = (command: Command, prompts: Prompts = 'recorded'): number =>
+  crc32(encodeRecord(prompts === 'redacted' ? redactCommand(command) : command));
 
-export function actRecord(act: Act, time_us: number): ActRecord {
+export function actRecord(act: Act, time_us: number, prompts: Prompts = 'recorded'): ActRecord {
+  const { message } = act;
   return {
     kind: 'act',
     thread: Math.floor(act.number / ACTS_PER_THREAD),
@@ -50,10 +54,11 @@ export function actRecord(act: Act, time_us: number): ActRecord {
     cause_thread: Math.floor(act.cause / ACTS_PER_THREAD),
     cause: act.cause % ACTS_PER_THREAD,
     machine: act.birth?.machine.id ?? null,
-    input: act.message === null ? (act.birth?.input ?? null) : null,
-    message: act.message,
+    // Who comes to life without a message serves all requests, and is given none.
+    input: message === null ? (act.birth?.input ?? null) : null,
+    message: message !== null && prompts === 'redacted' ? redactMessage(message) : message,
     state: act.after === null ? null : stateName(act.after),
     is_expected: act.isExpected,
-    commands: act.commands.map(commandChecksum),
+    commands: act.commands.map((command) => commandChecksum(command, prompts)),
   };
 }

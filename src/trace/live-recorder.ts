@@ -5,10 +5,10 @@
 import { Worker } from 'node:worker_threads';
 import { fromErrorRecord, MinipodError } from '../protocol/errors.ts';
 import { entryPoint, threadOptions } from '../runtime/thread-entry.ts';
-import { type ActRing, makeActRing, makeState, setOver, type WhenFull } from './act-log.ts';
+import { type ActLogOptions, type ActRing, makeActRing, makeState, setOver, type WhenFull } from './act-log.ts';
 import type { TraceIdentity } from './identity.ts';
 import type { FromRecorder, RecorderData, ToRecorder } from './recorder-thread.ts';
-import type { RunHeader } from './run-header.ts';
+import { promptsOf, type RunHeader } from './run-header.ts';
 
 export type LiveRecorderOptions = {
   readonly path: string;
@@ -21,7 +21,7 @@ export type LiveRecorderOptions = {
 export class LiveRecorder {
   readonly #worker: Worker;
   readonly #state: Int32Array;
-  readonly #whenFull: WhenFull;
+  readonly #options: ActLogOptions;
   readonly #ended = Promise.withResolvers<TraceIdentity | null>();
   #isClosing = false;
   #isOpen = false;
@@ -37,7 +37,7 @@ export class LiveRecorder {
 
   private constructor({ path, header, whenFull, onEnded }: LiveRecorderOptions) {
     this.#state = makeState();
-    this.#whenFull = whenFull;
+    this.#options = { whenFull, prompts: promptsOf(header) };
     const workerData: RecorderData = { path, header, state: this.#state };
     this.#worker = new Worker(entryPoint('../trace/recorder-thread'), { ...threadOptions(), workerData });
     const fail = (error: MinipodError): void => {
@@ -63,7 +63,7 @@ export class LiveRecorder {
 
   /** For one life of a thread. */
   newRing(thread: number): ActRing {
-    const ring = makeActRing(thread, this.#state, this.#whenFull);
+    const ring = makeActRing(thread, this.#state, this.#options);
     this.#worker.postMessage({ type: 'ring', ring } satisfies ToRecorder);
     return ring;
   }

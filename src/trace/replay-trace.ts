@@ -8,7 +8,7 @@ import { actsOf, type Pause } from './acts.ts';
 import type { TraceDamage } from './damage.ts';
 import { type DivergenceReport, reportDivergence } from './divergence-report.ts';
 import { type Recompute, Replay } from './replay.ts';
-import type { RunHeader } from './run-header.ts';
+import { promptsOf, type RunHeader } from './run-header.ts';
 import type { TraceReader } from './trace-reader.ts';
 
 export type ReplayReport = {
@@ -35,7 +35,7 @@ export type ReplayOptions = { readonly recompute?: Recompute | null; readonly pa
  * @throws `invalid_trace` for records of a shape that is not known
  */
 export async function replayTrace(reader: TraceReader, header: RunHeader, { recompute = null, pause }: ReplayOptions = {}): Promise<ReplayReport> {
-  const replay = new Replay(recompute);
+  const replay = new Replay(recompute, promptsOf(header));
   const acts = actsOf(reader);
   let divergence: DivergenceReport | null = null;
   let duration_us = 0;

@@ -17,6 +17,7 @@ import type { Message, Work } from '../protocol/messages.ts';
 import { type Act, type Birth, Cast, type Command } from '../runtime/cast.ts';
 import { stateName } from '../runtime/machine-host.ts';
 import { type ActRecord, commandChecksum, lifeOf } from './act-record.ts';
+import type { Prompts } from './redaction.ts';
 import { encodeRecord } from './trace-codec.ts';
 
 const MACHINES = new Map([request, job, task, jobExecutor, taskExecutor, dpGroup, npu, expert].map((machine) => [machine.id, machine]));
@@ -64,9 +65,12 @@ export class Replay {
   #act: Act | null = null;
   #acts = 0;
   #launches = 0;
+  readonly #prompts: Prompts;
 
-  constructor(recompute: Recompute | null = null) {
+  /** `prompts`: what the trace's header says of them. */
+  constructor(recompute: Recompute | null = null, prompts: Prompts = 'recorded') {
     this.#recompute = recompute;
+    this.#prompts = prompts;
   }
 
   /** The actors among which such an act happens. */
@@ -82,6 +86,11 @@ export class Replay {
   /** Launches whose results were computed again, and were the same. */
   get launches(): number {
     return this.#launches;
+  }
+
+  /** The last act, as it is now; null: there was none, or it failed. */
+  get act(): Act | null {
+    return this.#act;
   }
 
   /** What the last act asked for. */
@@ -117,7 +126,7 @@ export class Replay {
     }
     // The witness is called for every delivery.
     const act = this.#act as Act | null;
-    const divergence = act === null ? differs('nothing was delivered') : compare(record, act, differs);
+    const divergence = act === null ? differs('nothing was delivered') : compare(record, act, this.#prompts, differs);
     if (divergence === null) this.#acts++;
     return divergence;
   }
@@ -177,11 +186,11 @@ export class Replay {
   }
 }
 
-function compare(record: ActRecord, act: Act, differs: (difference: string, command?: number | null) => Divergence): Divergence | null {
+function compare(record: ActRecord, act: Act, prompts: Prompts, differs: (difference: string, command?: number | null) => Divergence): Divergence | null {
   const born = act.birth?.machine.id ?? null;
   if (born !== record.machine) return differs(`${born === null ? 'nobody' : `a ${born}`} comes to life now, and ${record.machine ?? 'nobody'} did`);
   const recorded = record.commands.length;
-  const commands = act.commands.map(commandChecksum);
+  const commands = act.commands.map((command) => commandChecksum(command, prompts));
   const other = commands.findIndex((checksum, at) => at < recorded && checksum !== record.commands[at]);
   if (other >= 0) return differs(`command ${other + 1} of ${recorded} is another`, other);
   if (commands.length !== recorded)

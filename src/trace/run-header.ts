@@ -6,6 +6,7 @@ import * as z from 'zod';
 import { MinipodError } from '../protocol/errors.ts';
 import { VERSION } from '../protocol/version.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
+import type { Prompts } from './redaction.ts';
 
 const count = z.int().min(0);
 
@@ -18,6 +19,8 @@ const runHeaderSchema = z.object({
   seed: z.int().nullable(),
   kernels: z.enum(['real', 'hash']),
   model: z.object({ name: z.string(), digest: z.string() }),
+  /** Prompts were left out (redaction.ts): kernels cannot be computed again. Missing: they are there. */
+  prompts: z.literal('redacted').optional(),
   npus: count,
   workers: count,
   options: z.object({
@@ -30,6 +33,8 @@ const runHeaderSchema = z.object({
 });
 
 export type RunHeader = z.output<typeof runHeaderSchema>;
+
+export const promptsOf = ({ prompts }: Pick<RunHeader, 'prompts'>): Prompts => prompts ?? 'recorded';
 
 export const runHeader = (run: Omit<RunHeader, 'code_version' | 'protocol'>): RunHeader => ({ code_version: VERSION, protocol: PROTOCOL_HASH, ...run });
 
