@@ -6,7 +6,7 @@ import type { Command } from 'commander';
 import { grouped } from '../trace/damage.ts';
 import { KernelRecomputation } from '../trace/recompute.ts';
 import { type ReplayReport, replayTrace } from '../trace/replay-trace.ts';
-import { parseRunHeader, type RunHeader } from '../trace/run-header.ts';
+import { parseRunHeader, promptsOf, type RunHeader } from '../trace/run-header.ts';
 import { TraceReader } from '../trace/trace-reader.ts';
 import { ms } from '../trace/views/life-text.ts';
 import { divergenceLines } from './divergence-text.ts';
@@ -35,9 +35,9 @@ export function addReplayCommand(program: Command, setExitCode: (code: number) =
 async function replay(file: string, { model, compute, json }: ReplayFlags): Promise<number> {
   using reader = TraceReader.open(file);
   const header = parseRunHeader(reader.header, file);
-  const recompute = compute ? await loadKernels(header, model) : null;
+  const recompute = compute && promptsOf(header) === 'recorded' ? await loadKernels(header, model) : null;
   const report = await withProgress(file, reader, header, recompute);
-  await (json ? printJson({ file, ...report }) : print(`${reportLines(file, report).join('\n')}\n`));
+  await (json ? printJson({ file, ...report }) : print(`${reportLines(file, header, report).join('\n')}\n`));
   return EXIT_CODES[report.outcome];
 }
 
@@ -51,11 +51,11 @@ async function withProgress(file: string, reader: TraceReader, header: RunHeader
   return await replayTrace(reader, header, { recompute, pause: progress.pause });
 }
 
-function reportLines(file: string, report: ReplayReport): string[] {
+function reportLines(file: string, header: RunHeader, report: ReplayReport): string[] {
   const { outcome, divergence, damage, stopped, differences } = report;
   const verdict = { reproduced: 'the same', diverged: 'diverged', incomplete: 'the same as far as it can be read' }[outcome];
   return [
-    `${file}: ${verdict}: ${countsText(report)}`,
+    `${file}: ${verdict}: ${countsText(header, report)}`,
     ...differences,
     ...(damage === null ? [] : [damage.message]),
     ...(stopped === null ? [] : [`recording ended before the run did: ${stopped}`]),
@@ -63,8 +63,11 @@ function reportLines(file: string, report: ReplayReport): string[] {
   ];
 }
 
-function countsText({ acts, launches, duration_us }: ReplayReport): string {
-  const kernels = launches === null ? 'kernels not computed' : `${grouped(launches)} launches computed again`;
+function countsText(header: RunHeader, { acts, launches, duration_us }: ReplayReport): string {
+  const kernels =
+    launches === null
+      ? `kernels not computed${promptsOf(header) === 'redacted' ? ', since its prompts were left out' : ''}`
+      : `${grouped(launches)} launches computed again`;
   return `${grouped(acts)} acts over ${ms(duration_us)}, ${kernels}`;
 }
 

@@ -3,11 +3,11 @@
  * @module
  */
 import type { Command } from 'commander';
-import { actsOf } from '../trace/acts.ts';
+import { type Acts, actsOf } from '../trace/acts.ts';
 import { type Change, changesBetween } from '../trace/context-changes.ts';
 import { grouped } from '../trace/damage.ts';
 import type { RecordedCommand } from '../trace/divergence-report.ts';
-import { parseRunHeader } from '../trace/run-header.ts';
+import { parseRunHeader, type RunHeader } from '../trace/run-header.ts';
 import { lookAtStep, type StepLook } from '../trace/step-look.ts';
 import { TraceReader } from '../trace/trace-reader.ts';
 import { ms } from '../trace/views/life-text.ts';
@@ -35,17 +35,17 @@ export function addShowCommand(trace: Command, setExitCode: (code: number) => vo
 
 async function show(file: string, index: number, json: boolean, setExitCode: (code: number) => void): Promise<void> {
   using reader = TraceReader.open(file);
-  parseRunHeader(reader.header, file);
+  const header = parseRunHeader(reader.header, file);
   const acts = actsOf(reader);
-  const look = await withProgress(file, reader, index, acts);
+  const look = await withProgress(file, reader, header, index, acts);
   if (look !== null) await (json ? printJson(look) : print(`${lookLines(look).join('\n')}\n`));
   else if (acts.damage === null) throw new UsageError(`${file} has no step ${grouped(index)}: it has ${grouped(acts.records)} records, numbered from 0`);
   else noteEnd(file, acts, `is ${grouped(acts.records)} records, so step ${grouped(index)} cannot be read`, setExitCode);
 }
 
-async function withProgress(file: string, reader: TraceReader, index: number, acts: ReturnType<typeof actsOf>): Promise<StepLook | null> {
+async function withProgress(file: string, reader: TraceReader, header: RunHeader, index: number, acts: Acts): Promise<StepLook | null> {
   using progress = new TraceProgress(`replaying ${file}`, reader.file_bytes);
-  return await lookAtStep(reader, acts, index, progress.pause);
+  return await lookAtStep(reader, header, acts, index, progress.pause);
 }
 
 function lookLines(look: StepLook): string[] {

@@ -8,6 +8,7 @@ import type { Command } from '../runtime/cast.ts';
 import { type ActRecord, commandChecksum } from './act-record.ts';
 import { causalChain, consequencesOf, sendChecksum } from './act-search.ts';
 import type { Pause, TracedAct } from './acts.ts';
+import type { Prompts } from './redaction.ts';
 import type { Divergence } from './replay.ts';
 import type { TraceReader } from './trace-reader.ts';
 
@@ -56,7 +57,13 @@ export const actLineOf = ({ index, act: { time_us, from, to, message, state } }:
 });
 
 /** Reads the trace again, to its end where it must. */
-export async function reportDivergence(reader: TraceReader, traced: TracedAct, divergence: Divergence, pause?: Pause): Promise<DivergenceReport> {
+export async function reportDivergence(
+  reader: TraceReader,
+  prompts: Prompts,
+  traced: TracedAct,
+  divergence: Divergence,
+  pause?: Pause,
+): Promise<DivergenceReport> {
   const { act } = traced;
   const consequences = await consequencesOf(reader, traced, { limit: act.commands.length, ...(pause && { pause }) });
   const { acts, isWhole } = causalChain(reader, traced);
@@ -65,7 +72,7 @@ export async function reportDivergence(reader: TraceReader, traced: TracedAct, d
     ...divergence,
     time_us: act.time_us,
     state_recorded: act.state,
-    expected: at === null || at >= act.commands.length ? null : (recordedCommands(act, consequences, divergence.commands)[at] ?? null),
+    expected: at === null || at >= act.commands.length ? null : (recordedCommands(act, consequences, divergence.commands, prompts)[at] ?? null),
     actual: at === null ? null : (divergence.commands[at] ?? null),
     led_to: consequences.filter(({ act: later }) => !act.commands.includes(sendChecksum(later))).map(actLineOf),
     chain: acts.map(actLineOf),
@@ -74,13 +81,13 @@ export async function reportDivergence(reader: TraceReader, traced: TracedAct, d
 }
 
 /** The commands of an act, as far as the trace tells what they were. `known`: commands that may be among them, such as those that it gives now. */
-export function recordedCommands(act: ActRecord, consequences: readonly TracedAct[], known: readonly Command[]): RecordedCommand[] {
+export function recordedCommands(act: ActRecord, consequences: readonly TracedAct[], known: readonly Command[], prompts: Prompts): RecordedCommand[] {
   const sends = new Map<number, TracedAct[]>();
   for (const traced of consequences) {
     const checksum = sendChecksum(traced.act);
     sends.set(checksum, [...(sends.get(checksum) ?? []), traced]);
   }
-  const byChecksum = new Map(known.map((command) => [commandChecksum(command), command]));
+  const byChecksum = new Map(known.map((command) => [commandChecksum(command, prompts), command]));
   return act.commands.map((checksum) => {
     // Equal commands led to equal messages, in their order.
     const led = sends.get(checksum)?.shift() ?? null;

@@ -45,7 +45,7 @@ export async function replayTrace(reader: TraceReader, header: RunHeader, { reco
     const differs = replay.feed(traced.act, traced.index);
     duration_us = Math.max(duration_us, traced.act.time_us);
     if (differs === null) continue;
-    divergence = await reportDivergence(reader, traced, differs, pause);
+    divergence = await reportDivergence(reader, promptsOf(header), traced, differs, pause);
     break;
   }
   const isWhole = acts.damage === null && acts.stopped === null;

@@ -7,6 +7,7 @@ import { causalChain, consequencesOf, sendChecksum } from './act-search.ts';
 import type { Acts, Pause, TracedAct } from './acts.ts';
 import { type ActLine, actLineOf, type RecordedCommand, recordedCommands } from './divergence-report.ts';
 import { type Divergence, Replay } from './replay.ts';
+import { promptsOf, type RunHeader } from './run-header.ts';
 import type { TraceReader } from './trace-reader.ts';
 
 export type StepLook = {
@@ -30,8 +31,8 @@ export type StepLook = {
  * Replays the trace up to the step, without its kernels. `acts`: a pass over it from its beginning.
  * Null: the trace has no such step, or none that can be read; then `acts` has been gone through, and says so.
  */
-export async function lookAtStep(reader: TraceReader, acts: Acts, step: number, pause?: Pause): Promise<StepLook | null> {
-  const replay = new Replay();
+export async function lookAtStep(reader: TraceReader, header: RunHeader, acts: Acts, step: number, pause?: Pause): Promise<StepLook | null> {
+  const replay = new Replay(null, promptsOf(header));
   let divergence: Divergence | null = null;
   for (const traced of acts) {
     const waiting = pause?.(traced.offset);
@@ -41,20 +42,21 @@ export async function lookAtStep(reader: TraceReader, acts: Acts, step: number, 
     const before = index === step ? { state_before: cast.stateOf(act.to), context_before: plain(cast.contextOf(act.to)) } : null;
     const differs = replay.feed(act, index);
     divergence ??= differs;
-    if (before !== null) return { ...before, context_after: plain(cast.contextOf(act.to)), divergence, ...(await surroundings(reader, traced, replay, pause)) };
+    if (before !== null)
+      return { ...before, context_after: plain(cast.contextOf(act.to)), divergence, ...(await surroundings(reader, header, traced, replay, pause)) };
     if (index > step) return null;
   }
   return null;
 }
 
-async function surroundings(reader: TraceReader, traced: TracedAct, replay: Replay, pause: Pause | undefined) {
+async function surroundings(reader: TraceReader, header: RunHeader, traced: TracedAct, replay: Replay, pause: Pause | undefined) {
   const { act, index } = traced;
   const consequences = await consequencesOf(reader, traced, { limit: act.commands.length, ...(pause && { pause }) });
   const { acts, isWhole } = causalChain(reader, traced);
   return {
     record: index,
     act,
-    commands: recordedCommands(act, consequences, replay.commands),
+    commands: recordedCommands(act, consequences, replay.commands, promptsOf(header)),
     led_to: consequences.filter(({ act: later }) => !act.commands.includes(sendChecksum(later))).map(actLineOf),
     chain: acts.map(actLineOf),
     is_chain_whole: isWhole,
