@@ -1,0 +1,115 @@
+/**
+ * One request as a Mermaid sequence diagram: the messages of its actors, and its steps, decode steps that are alike in one loop.
+ * @module
+ */
+import { type Address, address, idOf, roleOf } from '../../protocol/address.ts';
+import type { Message } from '../../protocol/messages.ts';
+import type { ActRecord } from '../act-record.ts';
+import { ms } from './life-text.ts';
+import type { LifeEvent, RequestLife } from './request-life.ts';
+import { trackOf } from './tracks.ts';
+
+/** Messages of a request that are kept; a request of 128 choices has about 2,500. */
+const MESSAGES_MAX = 4096;
+/** Alike steps in a row become a loop from this many on. */
+const FOLD_FROM = 3;
+
+type Sent = { readonly at_us: number; readonly from: Address; readonly to: Address; readonly text: string };
+type Step = Extract<LifeEvent, { what: 'step' }>;
+type Entry = ({ readonly what: 'message' } & Sent) | { readonly what: 'steps'; readonly at_us: number; readonly steps: readonly Step[] };
+
+/** Those that tell of a request by name, whoever sends them. */
+const NAMING = new Set<Message['type']>(['ADMIT', 'LEAVE', 'REQUEST_ENDED', 'REQUEST_RUNNING', 'PLACE', 'RELEASE', 'WITHDRAW', 'ENQUEUE', 'ABANDON']);
+
+/** The messages that a request's actors sent and got; its steps come from its life. */
+export class RequestMessages {
+  readonly #request: number;
+  readonly #sent: Sent[] = [];
+  left_out = 0;
+
+  constructor(request: number) {
+    this.#request = request;
+  }
+
+  /** Acts come in causal order. */
+  feed({ from, to, message, time_us }: ActRecord): void {
+    if (message === null || !(this.#isOf(to) || this.#isOf(from) || (NAMING.has(message.type) && this.#isOf(named(message))))) return;
+    if (this.#sent.length === MESSAGES_MAX) this.left_out++;
+    else this.#sent.push({ at_us: time_us, from, to, text: message.type });
+  }
+
+  get sent(): readonly Sent[] {
+    return this.#sent;
+  }
+
+  #isOf(actor: Address | null): boolean {
+    const track = actor === null ? null : trackOf(actor);
+    return track?.kind === 'choice' && track.request === this.#request;
+  }
+}
+
+const named = (message: Message): Address | null => ('task' in message ? message.task : 'request' in message ? message.request : null);
+
+/** The lines of the diagram. */
+export function mermaidLines(life: RequestLife, messages: RequestMessages): string[] {
+  const entries = inOrder(life, messages.sent);
+  const alias = new Map(participantsOf(entries).map((actor, index) => [actor, `p${index}`]));
+  const of = (actor: Address): string => alias.get(actor) ?? actor;
+  const body = entries.flatMap((entry) => (entry.what === 'message' ? [arrow(of(entry.from), of(entry.to), entry.text)] : stepLines(entry.steps, of, life)));
+  const last = participantsOf(entries).at(-1) ?? 'frontend/0';
+  return [
+    'sequenceDiagram',
+    '  autonumber',
+    ...[...alias].map(([actor, name]) => `  participant ${name} as ${plain(actor)}`),
+    ...body,
+    ...(messages.left_out > 0 ? [`  Note over ${of(last)}: ${messages.left_out} more messages are left out`] : []),
+    `  Note over ${of(address('request', idOf(life.request)))}: ${plain(`${life.ending} after ${ms(life.total_us)}`)}`,
+  ];
+}
+
+/** In columns as work flows: outside first, NPUs last. */
+function participantsOf(entries: readonly Entry[]): Address[] {
+  const ORDER = ['caller', 'control', 'frontend', 'request', 'job', 'job-executor', 'task', 'task-executor', 'dp-group', 'npu'];
+  const actors = new Set<Address>();
+  for (const entry of entries) {
+    if (entry.what === 'message') actors.add(entry.from).add(entry.to);
+    else for (const { npu } of entry.steps) actors.add('frontend/0').add(address('dp-group', npu)).add(address('npu', npu));
+  }
+  return [...actors].sort((a, b) => ORDER.indexOf(roleOf(a)) - ORDER.indexOf(roleOf(b)) || idOf(a) - idOf(b));
+}
+
+function inOrder({ events }: RequestLife, sent: readonly Sent[]): Entry[] {
+  const messages = sent.map((message): Entry => ({ what: 'message', ...message }));
+  const entries: Entry[] = [];
+  for (const event of events) {
+    if (event.what !== 'step') continue;
+    const last = entries.findLast((entry) => entry.what === 'steps' && entry.steps[0]?.choice === event.choice);
+    if (last?.what === 'steps' && isAlike(last.steps[0] as Step, event)) (last.steps as Step[]).push(event);
+    else entries.push({ what: 'steps', at_us: event.at_us, steps: [event] });
+  }
+  return [...messages, ...entries.flatMap(unfolded)].sort((a, b) => a.at_us - b.at_us);
+}
+
+const unfolded = (entry: Entry): Entry[] =>
+  entry.what === 'steps' && entry.steps.length < FOLD_FROM ? entry.steps.map((step) => ({ what: 'steps', at_us: step.at_us, steps: [step] })) : [entry];
+
+const isAlike = (a: Step, b: Step): boolean => a.kind === 'decode' && b.kind === 'decode' && a.npu === b.npu && a.outcome === b.outcome;
+
+function stepLines(steps: readonly Step[], of: (actor: Address) => string, { choices }: RequestLife): string[] {
+  const [first, last] = [steps[0] as Step, steps.at(-1) as Step];
+  const [npu, group] = [of(address('npu', first.npu)), of(address('dp-group', first.npu))];
+  const whose = choices.length === 1 || first.choice === null ? '' : ` of choice ${first.choice}`;
+  const others = first.sequences > 1 ? `, with ${first.sequences - 1} others` : '';
+  const token = first.samples && first.outcome === 'done' ? [arrow(group, of('frontend/0'), `TOKENS${whose}`)] : [];
+  const name = steps.length === 1 ? `STEP ${first.step}` : `STEP ${first.step} … ${last.step}`;
+  const [positions, end] = [`positions ${first.start}–${last.start + last.tokens - 1}`, first.outcome === 'done' ? 'STEP_DONE' : `step ${first.outcome}`];
+  const lines = [arrow(group, npu, `${name}: ${first.kind}${whose}, ${positions}${others}`), arrow(npu, group, end), ...token];
+  if (steps.length === 1) return [...lines, `  Note right of ${npu}: ${plain(`${first.kind} ${ms(first.duration_us)}`)}`];
+  const mean_us = steps.reduce((sum, { duration_us }) => sum + duration_us, 0) / steps.length;
+  return [`  loop ${plain(`${steps.length} decode steps${whose}, ${ms(mean_us)} each`)}`, ...lines.map((line) => `  ${line}`), '  end'];
+}
+
+const arrow = (from: string, to: string, text: string): string => `  ${from}->>${to}: ${plain(text)}`;
+
+/** `#` and `;` mean something to Mermaid. */
+const plain = (text: string): string => text.replaceAll(/[#;\n]/g, (mark) => (mark === '#' ? '#35;' : mark === ';' ? '#59;' : ' '));
