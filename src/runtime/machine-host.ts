@@ -7,7 +7,7 @@
  * @module
  */
 import type { ActorScope, AnyEventObject, AnyMachineSnapshot, AnyStateMachine } from 'xstate';
-import { MinipodError } from '../protocol/errors.ts';
+import { assert, MinipodError } from '../protocol/errors.ts';
 import type { Commands, Message } from '../protocol/messages.ts';
 
 export type CommandName = keyof Commands;
@@ -18,6 +18,9 @@ export type Snapshot = AnyMachineSnapshot;
 
 const COMMAND_NAMES: ReadonlySet<string> = new Set<CommandName>(['send', 'sendEach', 'after', 'cancel', 'launch']);
 
+/** On one message: far more than any machine has states. XState itself would go round for ever. */
+const TRANSITIONS_MAX = 1_000;
+
 export class MachineHost {
   readonly #scope: ActorScope<AnyMachineSnapshot, AnyEventObject>;
   #sink: CommandSink = () => {};
@@ -27,7 +30,9 @@ export class MachineHost {
     const system = {
       // The only trace of "no transition was taken" that costs nothing: the microstep of the received event carries its transitions.
       _sendInspectionEvent: (event: { type: string; _transitions?: readonly unknown[] }) => {
-        if (event.type === '@xstate.microstep') this.#transitions += event._transitions?.length ?? 0;
+        if (event.type !== '@xstate.microstep') return;
+        this.#transitions += event._transitions?.length ?? 0;
+        assert(this.#transitions <= TRANSITIONS_MAX, `a machine has taken ${TRANSITIONS_MAX} transitions on one message: its states lead in a circle`);
       },
     };
     const refuse = (what: string) => () => {
@@ -51,6 +56,7 @@ export class MachineHost {
 
   start(machine: AnyStateMachine, input: unknown, sink: CommandSink): Snapshot {
     this.#sink = sink;
+    this.#transitions = 0;
     const snapshot = machine.getInitialSnapshot(this.#scope as never, input as never) as Snapshot;
     return this.#checked(snapshot);
   }

@@ -1,10 +1,11 @@
 /** Runs the `minipod` command as a person would, on the runtime that runs the tests. @module */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const isDeno = 'Deno' in globalThis;
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const ENTRY = isDeno ? ['run', '-A', `${ROOT}src/cli/main.ts`] : [`${ROOT}bin/minipod.js`];
+const entryOf = (root: string): readonly string[] => (isDeno ? ['run', '-A', join(root, 'src/cli/main.ts')] : [join(root, 'bin/minipod.js')]);
 
 export type Ended = { readonly code: number | null; readonly stdout: string; readonly stderr: string };
 
@@ -14,8 +15,8 @@ export class Run {
   stdout = '';
   stderr = '';
 
-  constructor(args: readonly string[], stdin: string, env: NodeJS.ProcessEnv) {
-    this.process = spawn(process.execPath, [...ENTRY, ...args], { cwd: ROOT, stdio: 'pipe', env: { ...process.env, ...env } });
+  constructor(args: readonly string[], stdin: string, env: NodeJS.ProcessEnv, root: string) {
+    this.process = spawn(process.execPath, [...entryOf(root), ...args], { cwd: root, stdio: 'pipe', env: { ...process.env, ...env } });
     this.process.stdout?.setEncoding('utf8').on('data', (text: string) => {
       this.stdout += text;
     });
@@ -44,7 +45,8 @@ export class Run {
   }
 }
 
-export const start = (args: readonly string[], stdin = '', env: NodeJS.ProcessEnv = {}): Run => new Run(args, stdin, env);
+/** `root`: where the sources are. */
+export const start = (args: readonly string[], stdin = '', env: NodeJS.ProcessEnv = {}, root = ROOT): Run => new Run(args, stdin, env, root);
 
 export const minipod = (args: readonly string[], stdin = ''): Promise<Ended> => start(args, stdin).ended;
 
