@@ -6,6 +6,7 @@ import type { Command } from 'commander';
 import { addCutCommand } from './trace-cut.ts';
 import { addDiffCommand } from './trace-diff.ts';
 import { addExplainCommand } from './trace-explain.ts';
+import { addExportCommand } from './trace-export.ts';
 import { addInfoCommand } from './trace-info.ts';
 import { addLsCommand } from './trace-ls.ts';
 import { addShowCommand } from './trace-show.ts';
@@ -19,6 +20,7 @@ export function addTraceCommands(program: Command, setExitCode: (code: number) =
   addExplainCommand(trace, setExitCode);
   addDiffCommand(trace, setExitCode);
   addCutCommand(trace, setExitCode);
+  addExportCommand(trace, setExitCode);
 }
 
 const HELP = `

@@ -16,7 +16,11 @@ const FOLD_FROM = 3;
 
 type Sent = { readonly at_us: number; readonly from: Address; readonly to: Address; readonly text: string };
 type Step = Extract<LifeEvent, { what: 'step' }>;
-type Entry = ({ readonly what: 'message' } & Sent) | { readonly what: 'steps'; readonly at_us: number; readonly steps: readonly Step[] };
+type Wait = Extract<LifeEvent, { what: 'scheduled' }>;
+type Entry =
+  | ({ readonly what: 'message' } & Sent)
+  | { readonly what: 'wait'; readonly at_us: number; readonly wait: Wait }
+  | { readonly what: 'steps'; readonly at_us: number; readonly steps: readonly Step[] };
 
 /** Those that tell of a request by name, whoever sends them. */
 const NAMING = new Set<Message['type']>(['ADMIT', 'LEAVE', 'REQUEST_ENDED', 'REQUEST_RUNNING', 'PLACE', 'RELEASE', 'WITHDRAW', 'ENQUEUE', 'ABANDON']);
@@ -55,7 +59,10 @@ export function mermaidLines(life: RequestLife, messages: RequestMessages): stri
   const entries = inOrder(life, messages.sent);
   const alias = new Map(participantsOf(entries).map((actor, index) => [actor, `p${index}`]));
   const of = (actor: Address): string => alias.get(actor) ?? actor;
-  const body = entries.flatMap((entry) => (entry.what === 'message' ? [arrow(of(entry.from), of(entry.to), entry.text)] : stepLines(entry.steps, of, life)));
+  const body = entries.flatMap((entry) => {
+    if (entry.what === 'message') return [arrow(of(entry.from), of(entry.to), entry.text)];
+    return entry.what === 'wait' ? [waitLine(entry.wait, of, life)] : stepLines(entry.steps, of, life);
+  });
   const last = participantsOf(entries).at(-1) ?? 'frontend/0';
   return [
     'sequenceDiagram',
@@ -73,7 +80,7 @@ function participantsOf(entries: readonly Entry[]): Address[] {
   const actors = new Set<Address>();
   for (const entry of entries) {
     if (entry.what === 'message') actors.add(entry.from).add(entry.to);
-    else for (const { npu } of entry.steps) actors.add('frontend/0').add(address('dp-group', npu)).add(address('npu', npu));
+    else if (entry.what === 'steps') for (const { npu } of entry.steps) actors.add('frontend/0').add(address('dp-group', npu)).add(address('npu', npu));
   }
   return [...actors].sort((a, b) => ORDER.indexOf(roleOf(a)) - ORDER.indexOf(roleOf(b)) || idOf(a) - idOf(b));
 }
@@ -82,6 +89,7 @@ function inOrder({ events }: RequestLife, sent: readonly Sent[]): Entry[] {
   const messages = sent.map((message): Entry => ({ what: 'message', ...message }));
   const entries: Entry[] = [];
   for (const event of events) {
+    if (event.what === 'scheduled') entries.push({ what: 'wait', at_us: event.at_us, wait: event });
     if (event.what !== 'step') continue;
     const last = entries.findLast((entry) => entry.what === 'steps' && entry.steps[0]?.choice === event.choice);
     if (last?.what === 'steps' && isAlike(last.steps[0] as Step, event)) (last.steps as Step[]).push(event);
@@ -95,14 +103,21 @@ const unfolded = (entry: Entry): Entry[] =>
 
 const isAlike = (a: Step, b: Step): boolean => a.kind === 'decode' && b.kind === 'decode' && a.npu === b.npu && a.outcome === b.outcome;
 
+function waitLine({ npu, choice, waited_us, others }: Wait, of: (actor: Address) => string, { choices }: RequestLife): string {
+  const whose = choices.length === 1 || choice === null ? '' : `choice ${choice} `;
+  const meanwhile = others.steps === 0 ? '' : `, ${others.steps} ${others.steps === 1 ? 'step' : 'steps'} without it`;
+  return `  Note over ${of(address('dp-group', npu))}: ${plain(`${whose}waited ${ms(waited_us)}${meanwhile}`)}`;
+}
+
 function stepLines(steps: readonly Step[], of: (actor: Address) => string, { choices }: RequestLife): string[] {
   const [first, last] = [steps[0] as Step, steps.at(-1) as Step];
   const [npu, group] = [of(address('npu', first.npu)), of(address('dp-group', first.npu))];
   const whose = choices.length === 1 || first.choice === null ? '' : ` of choice ${first.choice}`;
-  const others = first.sequences > 1 ? `, with ${first.sequences - 1} others` : '';
+  const [fewest, most] = [Math.min(...steps.map(({ sequences }) => sequences)) - 1, Math.max(...steps.map(({ sequences }) => sequences)) - 1];
+  const others = most === 0 ? '' : `, with ${fewest === most ? most : `${fewest} to ${most}`} others`;
   const token = first.samples && first.outcome === 'done' ? [arrow(group, of('frontend/0'), `TOKENS${whose}`)] : [];
   const name = steps.length === 1 ? `STEP ${first.step}` : `STEP ${first.step} … ${last.step}`;
-  const [positions, end] = [`positions ${first.start}–${last.start + last.tokens - 1}`, first.outcome === 'done' ? 'STEP_DONE' : `step ${first.outcome}`];
+  const [positions, end] = [positionsText(first.start, last.start + last.tokens - 1), first.outcome === 'done' ? 'STEP_DONE' : `step ${first.outcome}`];
   const lines = [arrow(group, npu, `${name}: ${first.kind}${whose}, ${positions}${others}`), arrow(npu, group, end), ...token];
   if (steps.length === 1) return [...lines, `  Note right of ${npu}: ${plain(`${first.kind} ${ms(first.duration_us)}`)}`];
   const mean_us = steps.reduce((sum, { duration_us }) => sum + duration_us, 0) / steps.length;
@@ -113,3 +128,5 @@ const arrow = (from: string, to: string, text: string): string => `  ${from}->>$
 
 /** `#` and `;` mean something to Mermaid. */
 const plain = (text: string): string => text.replaceAll(/[#;\n]/g, (mark) => (mark === '#' ? '#35;' : mark === ';' ? '#59;' : ' '));
+
+const positionsText = (first: number, last: number): string => (first === last ? `position ${first}` : `positions ${first}–${last}`);

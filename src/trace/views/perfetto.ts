@@ -9,7 +9,7 @@ import { type Message, taskId } from '../../protocol/messages.ts';
 import type { TracedAct } from '../acts.ts';
 import type { RunHeader } from '../run-header.ts';
 import type { PhaseSlice } from './choice-track.ts';
-import type { NpuStep, StepEvent } from './npu-steps.ts';
+import type { NpuStep, StepEvent, StepPart } from './npu-steps.ts';
 import { RecentActs } from './recent-acts.ts';
 import { RequestLives } from './request-lives.ts';
 import { type Track, trackOf } from './tracks.ts';
@@ -51,7 +51,8 @@ export class PerfettoEvents {
     if (message !== null) {
       const sent_us = this.#times.ofCause(act);
       for (const place of this.#receivers(to, message, time_us)) {
-        const args = { from: act.from, to, state: act.state, step: index };
+        // Of tokens there are most by far.
+        const args = message.type === 'TOKENS' ? { step: index } : { from: act.from, to, state: act.state, step: index };
         this.#emit({ ph: 'i', s: 't', name: message.type, pid: place.pid, tid: place.tid, ts: time_us, args });
         if (sent_us !== null) this.#arrow(message.type, this.#placeOf(trackOf(act.from), sent_us), sent_us, place, time_us);
       }
@@ -123,8 +124,7 @@ export class PerfettoEvents {
       return;
     }
     this.#counter(PROCESSES.npus, `npu/${step.npu} batch`, step.ended_us, { sequences: 0, tokens: 0 });
-    const sequences = step.parts.map(({ request, choice, kind, start, tokens }) => ({ request: `request/${request}`, choice, kind, start, tokens }));
-    const args = { step: step.step, tokens: step.tokens, outcome: step.outcome, sequences };
+    const args = { step: step.step, tokens: step.tokens, outcome: step.outcome, sequences: step.parts.map(partText) };
     this.#slice(place, { name: `step ${step.step}: ${contentsOf(step)}`, cat: 'step', from_us: step.began_us, to_us: step.ended_us, args });
   }
 
@@ -212,3 +212,6 @@ export function contentsOf({ parts }: Pick<NpuStep, 'parts'>): string {
   for (const { kind } of parts) counts.set(kind, (counts.get(kind) ?? 0) + 1);
   return [...counts].map(([kind, count]) => `${count} ${kind}`).join(', ');
 }
+
+const partText = ({ request, choice, kind, start, tokens }: StepPart): string =>
+  `request/${request}${choice === 0 ? '' : ` choice ${choice}`} ${kind} ${tokens === 1 ? start : `${start}–${start + tokens - 1}`}`;

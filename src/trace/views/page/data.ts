@@ -33,9 +33,9 @@ export type PageData = {
   readonly parts: Columns<'request' | 'choice' | 'kind' | 'start' | 'tokens'>;
 };
 
-/** Of a list in a message, and of a message as text. */
+/** Of a list in a message, and of a field as text. */
 const ITEMS_MAX = 8;
-const CONTENT_CHARACTERS = 320;
+const LINE_CHARACTERS = 240;
 
 export class PageCollector {
   readonly #lives: RequestLives;
@@ -143,12 +143,23 @@ export class PageCollector {
   }
 }
 
-/** What it carries, long lists cut. */
+/** What it carries, a field a line, long ones cut. */
 function contentOf(message: Message): string {
   const { type: _, ...fields } = message;
-  const text = JSON.stringify(fields, (_key, value: unknown) =>
-    Array.isArray(value) && value.length > ITEMS_MAX ? [...value.slice(0, ITEMS_MAX), `… ${value.length} in all`] : value,
-  );
-  if (text === '{}') return '';
-  return text.length > CONTENT_CHARACTERS ? `${text.slice(0, CONTENT_CHARACTERS)}…` : text;
+  return Object.entries(fields)
+    .map(([name, value]) => {
+      const line = `${name}: ${plain(value)}`;
+      return line.length > LINE_CHARACTERS ? `${line.slice(0, LINE_CHARACTERS)} …` : line;
+    })
+    .join('\n');
+}
+
+function plain(value: unknown): string {
+  if (Array.isArray(value)) {
+    const rest = value.length > ITEMS_MAX ? ` … ${value.length} in all` : '';
+    return `[${value.slice(0, ITEMS_MAX).map(plain).join(', ')}${rest}]`;
+  }
+  if (typeof value !== 'object' || value === null) return String(value);
+  const fields = Object.entries(value).filter(([, field]) => field !== null);
+  return `{${fields.map(([name, field]) => `${name} ${plain(field)}`).join(', ')}}`;
 }

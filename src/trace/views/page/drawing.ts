@@ -45,7 +45,7 @@ export function makeDrawing(timeline: Timeline, format: typeof timeText) {
   const TICK = { top: 21, height: 6 };
   const STEP = 7;
   /** So many arrows at most are drawn without being asked for. */
-  const ARROWS_MAX = 240;
+  const ARROWS_MAX = 160;
   const TITLES = ['NPUs', 'Requests', 'Control plane'];
 
   const rows: { readonly y: number; readonly place: number; readonly title: string | null }[] = [];

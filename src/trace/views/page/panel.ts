@@ -27,16 +27,6 @@ export function makePanel(
   const nameOf = (kind: number): string => NAMES[kinds[kind] ?? ''] ?? kinds[kind] ?? '';
   const record = (row: number): string => String(acts.record(row)).replace(/\B(?=(\d{3})+$)/g, ',');
 
-  const indented = (content: string): string => {
-    try {
-      return JSON.stringify(JSON.parse(content), null, 1)
-        .replace(/\n\s*([\]}])/g, '$1')
-        .replace(/([[{])\n\s*/g, '$1');
-    } catch {
-      return content;
-    }
-  };
-
   const actItem = (row: number, isOn: boolean): HTMLElement => {
     const text = make('span', '', make('b', acts.type(row)), make('small', `${acts.from(row)} → ${acts.to(row)}`));
     const item = make('li', '', make('time', since(acts.time(row))), text);
@@ -57,7 +47,7 @@ export function makePanel(
   const describeAct = (row: number): HTMLElement[] => [
     make('h2', acts.type(row)),
     facts(['from', acts.from(row)], ['to', acts.to(row)], ['at', since(acts.time(row))], ['state after', acts.state(row)], ['step of trace', record(row)]),
-    ...(acts.content(row) === '' ? [] : [make('pre', indented(acts.content(row)))]),
+    ...(acts.content(row) === '' ? [] : [make('pre', acts.content(row))]),
     ...actList('Because of', timeline.causesOf(row)),
     ...actList('What came of it', timeline.consequencesOf(row)),
   ];
@@ -101,6 +91,7 @@ export function makePanel(
     const keys: readonly (readonly [string, string])[] = [
       ['w s', 'zoom; so does Ctrl and the wheel'],
       ['a d', 'to the left, to the right; so does dragging'],
+      ['f', 'down to the first request of what is shown'],
       ['0', 'the whole run'],
       ['/', 'search: an actor, a message, a state; all words must match'],
       ['n p', 'next and previous message found'],

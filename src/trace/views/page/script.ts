@@ -228,6 +228,8 @@ export async function runPage({ openTimeline, makeDrawing, makePanel, timeText, 
   });
   element('all').addEventListener('click', () => show(timeline.first_us - margin_us, timeline.last_us + margin_us));
 
+  const isWithin = (slice: number | undefined): boolean =>
+    slice !== undefined && timeline.slices.from(slice) < view.to_us && timeline.slices.to(slice) > view.from_us;
   const keys: { readonly [key: string]: () => void } = {
     w: () => zoom(0.7, (drawing.GUTTER + view.width) / 2),
     s: () => zoom(1.4, (drawing.GUTTER + view.width) / 2),
@@ -237,6 +239,15 @@ export async function runPage({ openTimeline, makeDrawing, makePanel, timeText, 
     ArrowRight: () => pan(0.2),
     n: () => next(1),
     p: () => next(-1),
+    f: () => {
+      const place = timeline.lanes.findIndex(({ group, slices }, at) => {
+        const first = timeline.slicesFrom(at, view.from_us);
+        return group === 1 && (isWithin(slices[first]) || isWithin(slices[first + 1]));
+      });
+      if (place < 0) return;
+      view.scroll = drawing.topOf(place);
+      redraw();
+    },
     '0': () => show(timeline.first_us - margin_us, timeline.last_us + margin_us),
     '/': () => search.focus(),
     Escape: () => pin(null),
@@ -272,6 +283,7 @@ export async function runPage({ openTimeline, makeDrawing, makePanel, timeText, 
   });
   search.value = decodeURIComponent(location.hash.slice(1));
   find(search.value);
+  paint();
   if (view.hits.length > 0) next(1);
   paint();
   document.body.dataset['ready'] = 'true';
