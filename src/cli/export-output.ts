@@ -2,30 +2,42 @@
  * Where an export goes: a file of its own, or standard output.
  * @module
  */
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, openSync, realpathSync, writeSync } from 'node:fs';
 import { MinipodError } from '../index.ts';
 import { print } from './output.ts';
+import { UsageError } from './usage-error.ts';
+
+export type ExportPlace = {
+  /** Null: standard output. */
+  readonly out: string | null;
+  readonly overwrite: boolean;
+  /** What is read: it is never written over. */
+  readonly source: string;
+};
 
 export class ExportOutput implements Disposable {
-  readonly #path: string | null;
-  #file: number | null;
+  readonly #place: ExportPlace;
+  #file: number | null = null;
 
-  /**
-   * @param path null: standard output
-   * @throws `trace_not_written` where the file exists and may not be replaced, or cannot be made
-   */
-  constructor(path: string | null, overwrite: boolean) {
-    this.#path = path;
-    this.#file = path === null ? null : open(path, overwrite);
+  /** Makes no file before there is something to write. @throws `trace_not_written` where it exists and may not be replaced */
+  constructor(place: ExportPlace) {
+    this.#place = place;
+    const { out, overwrite, source } = place;
+    if (out === null || !existsSync(out)) return;
+    if (realpathSync(out) === realpathSync(source)) throw new UsageError(`export: --out ${out} is the trace itself`);
+    if (!overwrite) throw new MinipodError('trace_not_written', `${out} exists; --overwrite replaces it`);
   }
 
+  /** @throws `trace_not_written` where the disk fails, or the file cannot be made */
   async write(text: string): Promise<void> {
-    if (this.#file === null) return await print(text);
-    const bytes = Buffer.from(text);
+    const { out } = this.#place;
+    if (out === null) return await print(text);
     try {
+      this.#file ??= openSync(out, this.#place.overwrite ? 'w' : 'wx');
+      const bytes = Buffer.from(text);
       for (let at = 0; at < bytes.length; ) at += writeSync(this.#file, bytes, at);
     } catch (error) {
-      throw notWritten(this.#path, error);
+      throw new MinipodError('trace_not_written', `${out}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
     }
   }
 
@@ -34,15 +46,3 @@ export class ExportOutput implements Disposable {
     this.#file = null;
   }
 }
-
-function open(path: string, overwrite: boolean): number {
-  try {
-    return openSync(path, overwrite ? 'w' : 'wx');
-  } catch (error) {
-    const isThere = (error as NodeJS.ErrnoException).code === 'EEXIST';
-    throw isThere ? new MinipodError('trace_not_written', `${path} exists; --overwrite replaces it`, { cause: error }) : notWritten(path, error);
-  }
-}
-
-const notWritten = (path: string | null, error: unknown): MinipodError =>
-  new MinipodError('trace_not_written', `${path}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });

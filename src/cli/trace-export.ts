@@ -49,7 +49,7 @@ async function exportTrace(file: string, flags: ExportFlags, setExitCode: (code:
   const header = parseRunHeader(reader.header, file);
   const acts = actsOf(reader);
   using progress = new TraceProgress(`exporting ${file}`, reader.file_bytes);
-  using output = new ExportOutput(flags.out ?? null, flags.overwrite ?? false);
+  using output = new ExportOutput({ out: flags.out ?? null, overwrite: flags.overwrite ?? false, source: file });
   await write({ file, reader, header, acts, progress }, output);
   noteEnd(file, acts, 'was exported', setExitCode);
 }
