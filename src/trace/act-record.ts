@@ -3,13 +3,12 @@
  * twice: they come back in the act that it caused.
  * @module
  */
-import { crc32 } from 'node:zlib';
 import type { Address } from '../protocol/address.ts';
 import type { Message } from '../protocol/messages.ts';
 import { ACTS_PER_LIFE, ACTS_PER_THREAD, type Act, type Command } from '../runtime/cast.ts';
 import { stateName } from '../runtime/machine-host.ts';
 import { type Prompts, redactCommand, redactMessage } from './redaction.ts';
-import { encodeRecord } from './trace-codec.ts';
+import { checksumOf } from './trace-codec.ts';
 
 export type ActRecord = {
   readonly kind: 'act';
@@ -40,7 +39,7 @@ export const lifeOf = ({ thread, number }: Pick<ActRecord, 'thread' | 'number'>)
 
 /** As the trace keeps it: of a redacted trace, of the redacted command. */
 export const commandChecksum = (command: Command, prompts: Prompts = 'recorded'): number =>
-  crc32(encodeRecord(prompts === 'redacted' ? redactCommand(command) : command));
+  checksumOf(prompts === 'redacted' ? redactCommand(command) : command);
 
 export function actRecord(act: Act, time_us: number, prompts: Prompts = 'recorded'): ActRecord {
   const { message } = act;
