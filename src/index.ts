@@ -43,3 +43,5 @@ export type {
   TokenLogprob,
   Usage,
 } from './results.ts';
+export { inspectTrace } from './trace/inspect-trace.ts';
+export type { InspectionEvent } from './trace/inspection-events.ts';

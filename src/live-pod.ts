@@ -25,6 +25,8 @@ import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
 import { breathe, EventLoopSleeper } from './runtime/event-loop.ts';
 import { MessagePort } from './runtime/message-port.ts';
 import { entryPoint, threadOptions } from './runtime/thread-entry.ts';
+import type { ActRing } from './trace/act-log.ts';
+import { LiveInspection } from './trace/live-inspection.ts';
 
 /** An idle caller looks up this often, one that waits for tokens more often; a bell wakes it earlier. */
 const SLEEP_MS = 1_000;
@@ -37,11 +39,12 @@ const SLEEP_BUSY_MS = 10;
 const WEIGHTS = new WeakMap<object, ArrayBuffer>();
 
 export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
-  const { onProgress, ...rest } = options;
+  const { onProgress, inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
   const folder = resolveModel(resolved.model);
   const { model: _model, topology: _topology, clock: _clock, kernels: _kernels, seed: _seed, kv_blocks, memory_bytes, ...numbers } = resolved;
   const origin_ms = epoch_ms();
+  const inspection = inspect === undefined ? null : new LiveInspection(inspect, origin_ms);
   const thread = new Worker(entryPoint('../platform/control-thread'), threadOptions());
   const died = new Promise<never>((_, reject) => {
     thread.once('error', (error) =>
@@ -59,11 +62,14 @@ export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
   const remote = Comlink.wrap<ControlRemote>(nodeEndpoint(thread));
   try {
     const progress = onProgress === undefined ? null : Comlink.proxy(onProgress);
-    const created = remote.create({ ...numbers, kv_blocks, memory_bytes, folder, origin_ms }, progress as never) as Promise<Outcome<ControlHandle>>;
+    const onInspected = inspection === null ? undefined : Comlink.proxy((ring: ActRing) => inspection.add(ring));
+    const control = { ...numbers, kv_blocks, memory_bytes, folder, origin_ms, inspected: inspection?.state };
+    const created = remote.create(control, progress as never, onInspected as never) as Promise<Outcome<ControlHandle>>;
     const handle = unwrap(await Promise.race([created, died]));
-    return new LivePod(handle, thread, remote, died, monotonicClock(origin_ms));
+    return new LivePod(handle, thread, remote, died, monotonicClock(origin_ms), inspection);
   } catch (error) {
     await thread.terminate();
+    await inspection?.close();
     throw error;
   }
 }
@@ -86,12 +92,20 @@ export class LivePod implements Pod {
   readonly #port: MessagePort;
   readonly #sleeper: EventLoopSleeper;
   readonly #calls: Calls;
+  readonly #inspection: LiveInspection | null;
   /** What is asked of the control thread and not answered: fails with it. */
   readonly #questions = new Set<(error: unknown) => void>();
   #closing: Promise<void> | null = null;
   #isClosed = false;
 
-  constructor(handle: ControlHandle, thread: Worker, remote: Comlink.Remote<ControlRemote>, died: Promise<never>, clock: Clock) {
+  constructor(
+    handle: ControlHandle,
+    thread: Worker,
+    remote: Comlink.Remote<ControlRemote>,
+    died: Promise<never>,
+    clock: Clock,
+    inspection: LiveInspection | null = null,
+  ) {
     const { plan, memories } = handle;
     this.#handle = handle;
     WEIGHTS.set(this, new ArrayBuffer(plan.memory.bytes));
@@ -99,6 +113,7 @@ export class LivePod implements Pod {
     this.#remote = remote;
     this.#died = died;
     this.#clock = clock;
+    this.#inspection = inspection;
     const first = memories[0] as WebAssembly.Memory;
     this.#port = new MessagePort(
       new Links(CALLER_THREAD, first, plan.rings, new ControlPage(memories), { now_us: () => clock.now_ms() * 1000 }),
@@ -162,6 +177,7 @@ export class LivePod implements Pod {
     this.#isClosed = true;
     this.#port.links.control.ring(CALLER_THREAD);
     await this.#thread.terminate();
+    await this.#inspection?.close();
   }
 
   #tell(message: object): void {
@@ -202,6 +218,7 @@ export class LivePod implements Pod {
   #fail(error: MinipodError): void {
     this.#isClosed = true;
     this.#calls.close(error);
+    void this.#inspection?.close();
     for (const reject of this.#questions) reject(error);
   }
 }

@@ -4,6 +4,7 @@
  */
 import * as z from 'zod';
 import { MinipodError } from './protocol/errors.ts';
+import type { InspectionEvent } from './trace/inspection-events.ts';
 
 /** Named limits of what one call may ask for. */
 export const LIMITS = {
@@ -134,6 +135,11 @@ export const podOptionsSchema = podOptions.superRefine(({ clock, seed, kernels, 
 export type LoadProgress = { readonly loaded_bytes: number; readonly total_bytes: number; readonly tensor: string };
 export type PodOptions = z.input<typeof podOptionsSchema> & {
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
+  /**
+   * Told of all that the pod's actors do, in the protocol of Stately's inspector: `inspect: (event) => inspector.adapter.send(event)`, with any inspector of
+   * `@statelyai/inspect`. It changes no token; a pod on worker threads waits where it is slow, so it is for looking on, not for production.
+   */
+  readonly inspect?: ((event: InspectionEvent) => void) | undefined;
 };
 export type ResolvedPodOptions = z.output<typeof podOptionsSchema>;
 

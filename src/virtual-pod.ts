@@ -20,10 +20,11 @@ import { SeededRandom } from './runtime/seeded-random.ts';
 const REQUEST_SEEDS = 1;
 
 export async function createVirtualPod(options: PodOptions): Promise<Pod> {
-  const { onProgress, ...rest } = options;
+  const { onProgress, inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
   const { seed = 0, kv_blocks, memory_bytes, record, ...others } = resolved;
-  return VirtualPod.create({ ...others, seed, kv_blocks, memory_bytes, record, folder: resolveModel(resolved.model) }, async (report) => onProgress?.(report));
+  const control = { ...others, seed, kv_blocks, memory_bytes, record, folder: resolveModel(resolved.model) };
+  return VirtualPod.create(control, { onProgress: async (report) => onProgress?.(report), inspect });
 }
 
 /**
@@ -39,9 +40,9 @@ class VirtualPod implements Pod {
   #hasTold = false;
   #isClosed = false;
 
-  static async create(options: VirtualOptions, onProgress: VirtualPorts['onProgress']): Promise<VirtualPod> {
+  static async create(options: VirtualOptions, ports: Omit<VirtualPorts, 'tell'>): Promise<VirtualPod> {
     const told: { receive: (message: PodToCaller) => void } = { receive: () => {} };
-    return new VirtualPod(await VirtualControl.create(options, { tell: (message) => told.receive(message), onProgress }), options.seed, told);
+    return new VirtualPod(await VirtualControl.create(options, { ...ports, tell: (message) => told.receive(message) }), options.seed, told);
   }
 
   private constructor(control: VirtualControl, seed: number, told: { receive: (message: PodToCaller) => void }) {

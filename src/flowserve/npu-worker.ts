@@ -75,7 +75,7 @@ export class NpuWorker {
 
   constructor(
     { plan, worker, seating, lost, epochs, die_epochs, layouts, memories, module, origin_ms, protocol, isTraced }: WorkerData,
-    witnessOf?: (clock: Clock) => Witness,
+    witnessOf?: (clock: Clock) => Witness | undefined,
   ) {
     assert(protocol === PROTOCOL_HASH, 'this worker was built from other sources than the pod that started it');
     this.#worker = worker;

@@ -4,7 +4,7 @@ import * as Comlink from 'comlink';
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
 import type { PromptRecord } from '../protocol/caller.ts';
 import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
-import { Control, type ControlHandle, type ControlOptions, type ControlStats } from './control.ts';
+import { Control, type ControlHandle, type ControlOptions, type ControlStats, type OnInspected } from './control.ts';
 import type { ProgressReport } from './weights.ts';
 
 /** Comlink keeps of an error its message only; so errors travel as values. */
@@ -22,9 +22,9 @@ async function attempt<Value>(work: (control: Control) => Value | Promise<Value>
 }
 
 const remote = {
-  async create(options: ControlOptions, onProgress: ((report: ProgressReport) => void) | null): Promise<Outcome<ControlHandle>> {
+  async create(options: ControlOptions, onProgress: ((report: ProgressReport) => void) | null, onInspected?: OnInspected): Promise<Outcome<ControlHandle>> {
     try {
-      control = await Control.create(options, async (report) => onProgress?.(report));
+      control = await Control.create(options, async (report) => onProgress?.(report), onInspected);
       return { value: control.handle };
     } catch (error) {
       return { error: toErrorRecord(error) };

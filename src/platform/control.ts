@@ -29,7 +29,7 @@ import { CALLER_THREAD, CONTROL_THREAD, Directory, seatsOf, threadsOf } from '..
 import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/event-loop.ts';
 import { MessagePort, type ReceivedMail } from '../runtime/message-port.ts';
 import { entryPoint } from '../runtime/thread-entry.ts';
-import { ActLog, type WhenFull } from '../trace/act-log.ts';
+import { type ActRing, makeActRing, type WhenFull, witnessOf } from '../trace/act-log.ts';
 import type { LiveRecorder } from '../trace/live-recorder.ts';
 import { birthOf, spawnExecutors } from './births.ts';
 import { Inspections } from './inspection.ts';
@@ -47,6 +47,8 @@ export type ControlOptions = Omit<PlanOptions, 'npus'> & {
   readonly record_when_full: WhenFull;
   /** False: no prompt is in it. */
   readonly record_prompts: boolean;
+  /** Of whoever looks on: one word for all rings that it reads. */
+  readonly inspected?: Int32Array | undefined;
   /** What worker threads run instead of the shipped entry: a test's, that misbehaves. */
   readonly worker_entry?: URL;
 };
@@ -72,6 +74,9 @@ export type ControlStats = FrontendReport & {
   readonly unexpected: readonly string[];
   readonly actors: number;
 };
+
+/** Given each ring that whoever looks on is to read. */
+export type OnInspected = (ring: ActRing) => void;
 
 /** An idle control plane looks up this often; while it waits for its workers to start, more often. */
 const SLEEP_MS = 250;
@@ -114,7 +119,7 @@ export class Control {
   #loop: Promise<void> | null = null;
   #isReady = false;
 
-  static async create(options: ControlOptions, onProgress: (report: ProgressReport) => Promise<void>): Promise<Control> {
+  static async create(options: ControlOptions, onProgress: (report: ProgressReport) => Promise<void>, onInspected: OnInspected = () => {}): Promise<Control> {
     const [module, tokenizer] = await Promise.all([loadKernelModule(), loadTokenizer(options.folder)]);
     using checkpoint = openCheckpoint(options.folder);
     const plan = planPod(checkpoint, options);
@@ -123,7 +128,11 @@ export class Control {
     await loadWeights(checkpoint, plan, space, module, onProgress);
     const parameters = parametersOf(checkpoint);
     const recorder = options.record === undefined ? null : await startRecorder(options.record, options, checkpoint, plan);
-    const control = new Control(options, plan, memories, space, tokenizer, module, parameters, recorder);
+    const newActRings = (thread: number): ActRing[] => [
+      ...(recorder === null ? [] : [recorder.newRing(thread)]),
+      ...inspectionRings(options, thread, onInspected),
+    ];
+    const control = new Control(options, plan, memories, space, tokenizer, module, parameters, recorder, newActRings);
     try {
       await control.#start();
     } catch (error) {
@@ -142,6 +151,7 @@ export class Control {
     module: WebAssembly.Module,
     parameters: number,
     recorder: LiveRecorder | null,
+    newActRings: (thread: number) => readonly ActRing[],
   ) {
     this.#plan = plan;
     this.#recorder = recorder;
@@ -153,8 +163,8 @@ export class Control {
     const first = memories[0] as WebAssembly.Memory;
     const links = new Links(CONTROL_THREAD, first, plan.rings, space.control, { now_us: () => this.#clock.now_ms() * 1000 });
     for (const { thread } of seatsOf(plan.topology).slice(plan.workers)) links.detach(thread);
-    this.#port = new MessagePort(links, recorder !== null);
-    const acts = recorder === null ? null : new ActLog(recorder.newRing(CONTROL_THREAD), this.#clock);
+    const acts = newActRings(CONTROL_THREAD);
+    this.#port = new MessagePort(links, acts.length > 0);
     this.#frontend = new FrontendProcess(plan.config, tokenizer, {
       send: (to, from, message, cause) => this.#host.send(to, from, message, cause),
       tellCaller: (message) => this.#port.send(CALLER_THREAD, CALLER, FRONTEND, message),
@@ -171,7 +181,7 @@ export class Control {
         hands: new Map([['frontend', (_to: Address, message: Message, cause: number) => this.#frontend.receive(message as FrontendMessage, cause)]]),
         launch: (npu) => assert(false, `${npu} does not live on the control thread`),
         onUnexpected: () => {},
-        witness: acts?.witness,
+        witness: witnessOf(acts, this.#clock),
       },
       firstAct(CONTROL_THREAD, links.epoch),
     );
@@ -186,11 +196,11 @@ export class Control {
       clock: this.#clock,
       timers: eventLoopTimers,
       port: this.#port,
-      newActRing: (thread) => recorder?.newRing(thread) ?? null,
+      newActRings,
       onLost: (worker, error) => this.#workerLost(worker, error),
       onGivenUp: (error) => this.#giveUp(error),
     });
-    this.#handle = { plan, memories, isTraced: recorder !== null, vocab_size: plan.config.vocabSize, parameters, has_chat_template: tokenizer.hasChatTemplate };
+    this.#handle = { plan, memories, isTraced: acts.length > 0, vocab_size: plan.config.vocabSize, parameters, has_chat_template: tokenizer.hasChatTemplate };
     spawnExecutors((address, birth) => this.#host.spawn(address, birth), plan, options.max_queued);
   }
 
@@ -357,4 +367,11 @@ export class Control {
     const worker = this.directory.seating.threads.indexOf(thread);
     return worker < 0 ? null : `worker/${worker}`;
   }
+}
+
+function inspectionRings({ inspected }: ControlOptions, thread: number, onInspected: OnInspected): ActRing[] {
+  if (inspected === undefined) return [];
+  const ring = makeActRing(thread, inspected, { whenFull: 'wait', prompts: 'recorded' });
+  onInspected(ring);
+  return [ring];
 }

@@ -1,12 +1,12 @@
 /** Entry of a worker thread. @module */
 import { workerData } from 'node:worker_threads';
 import { NpuWorker, type WorkerData } from '../flowserve/npu-worker.ts';
-import { ActLog, type ActRing } from '../trace/act-log.ts';
+import { type ActRing, witnessOf } from '../trace/act-log.ts';
 
-/** `acts`: where its acts are recorded, if they are. */
-export type WorkerThreadData = WorkerData & { readonly acts: ActRing | null };
+/** `acts`: to whom its acts are shown. */
+export type WorkerThreadData = WorkerData & { readonly acts: readonly ActRing[] };
 
 const { acts, ...data } = workerData as WorkerThreadData;
-const worker = new NpuWorker(data, acts === null ? undefined : (clock) => new ActLog(acts, clock).witness);
+const worker = new NpuWorker(data, (clock) => witnessOf(acts, clock));
 worker.start();
 worker.run();

@@ -20,6 +20,7 @@ import { Directory } from '../runtime/directory.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import { VirtualHost } from '../runtime/virtual-host.ts';
 import { ASCEND_910C_DIE, rooflineStep } from '../simulate/roofline.ts';
+import { endInspection, type Inspect, InspectionEvents } from '../trace/inspection-events.ts';
 import { Recorder } from '../trace/recorder.ts';
 import { birthOf, spawnExecutors } from './births.ts';
 import type { ControlStats } from './control.ts';
@@ -48,6 +49,8 @@ const NS_PER_US = 1_000;
 export type VirtualPorts = {
   readonly tell: (message: PodToCaller) => void;
   readonly onProgress: OnProgress;
+  /** Who looks on, if anybody does. */
+  readonly inspect?: Inspect | undefined;
 };
 
 export class VirtualControl {
@@ -65,6 +68,7 @@ export class VirtualControl {
   readonly #device = ASCEND_910C_DIE;
   readonly #step_ns: (plan: StepPlan) => number;
   readonly #recorder: Recorder | null;
+  #inspection: InspectionEvents | null;
   /** What the work at hand takes. */
   #work_ns = SMALL_WORK_NS;
 
@@ -88,6 +92,8 @@ export class VirtualControl {
     this.#step_ns = rooflineStep(this.config, plan.npus, this.#device);
     const recorder = options.record === undefined ? null : new Recorder(options.record, headerOf({ clock: 'virtual', ...options }, checkpoint, plan));
     this.#recorder = recorder;
+    const { inspect } = ports;
+    this.#inspection = inspect === undefined ? null : new InspectionEvents(inspect);
     this.host = new VirtualHost({
       birthOf,
       hands: new Map([['frontend', (_to: Address, message: Message, cause: number) => this.frontend.receive(message as FrontendMessage, cause)]]),
@@ -95,7 +101,7 @@ export class VirtualControl {
       costs: { message_ns: (to, from, message) => this.#message_ns(to, from, message), jitter: JITTER },
       random: new SeededRandom(seed),
       launch: (npu, work, cause) => this.#launch(npu, work, cause),
-      ...(recorder && { witness: (act: Act) => recorder.record(act, Math.floor(this.host.now_ns / NS_PER_US)) }),
+      ...((recorder || inspect) && { witness: (act: Act) => this.#show(act) }),
     });
     this.frontend = new FrontendProcess(this.config, tokenizer, {
       send: (to, from, message, cause) => this.host.send(to, from, message, cause),
@@ -143,6 +149,17 @@ export class VirtualControl {
     const happened = this.host.step();
     this.frontend.output.flush();
     return happened;
+  }
+
+  #show(act: Act): void {
+    const time_us = Math.floor(this.host.now_ns / NS_PER_US);
+    this.#recorder?.record(act, time_us);
+    try {
+      this.#inspection?.tell(act, `0/${act.number}`, time_us);
+    } catch (error) {
+      this.#inspection = null;
+      endInspection(error);
+    }
   }
 
   #launch(npu: Address, work: Work, cause: number): void {

@@ -50,8 +50,8 @@ export type WorkersPorts = {
   readonly clock: Clock;
   readonly timers: Timers;
   readonly port: MessagePort;
-  /** For a life that begins: where its acts are recorded, if they are. */
-  readonly newActRing: (thread: number) => ActRing | null;
+  /** For a life that begins: to whom its acts are shown. */
+  readonly newActRings: (thread: number) => readonly ActRing[];
   readonly directory: Directory;
   /** What a worker thread runs. */
   readonly entry: URL;
@@ -231,7 +231,7 @@ export class Workers {
 
   #spawn(worker: number, seat: Seat, layouts: readonly NpuLayout[]): Worker {
     const { control } = this.#space;
-    const acts = this.#ports.newActRing(seat.thread);
+    const acts = this.#ports.newActRings(seat.thread);
     const workerData: WorkerThreadData = {
       plan: this.#plan,
       worker,
@@ -244,7 +244,7 @@ export class Workers {
       module: this.#module,
       origin_ms: this.#origin_ms,
       protocol: PROTOCOL_HASH,
-      isTraced: acts !== null,
+      isTraced: acts.length > 0,
       acts,
     };
     // A step leaves some kilobytes of short-lived records; a larger nursery collects them seldom, and one worker's pause stalls its peers.

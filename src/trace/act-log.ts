@@ -13,7 +13,7 @@ import type { Act, Witness } from '../runtime/cast.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { actRecord } from './act-record.ts';
 import type { Prompts } from './redaction.ts';
-import { encodeRecord } from './trace-codec.ts';
+import { packRecord } from './trace-codec.ts';
 
 /** What a full ring means for the run. */
 export type WhenFull = 'wait' | 'stop';
@@ -61,11 +61,9 @@ export class ActLog {
 
   append(act: Act): void {
     if (isOver(this.#ring.state)) return;
-    const record = encodeRecord(actRecord(act, Math.floor(this.#clock.now_ms() * 1_000), this.#ring.options.prompts));
-    const words = new Int32Array((record.length + 3) >>> 2);
-    new Uint8Array(words.buffer).set(record);
-    if (record.length <= this.#producer.whole_bytes_max) this.#until(() => this.#producer.write(ADDRESS, words, 0, record.length, 0));
-    else this.#appendInParts(words, record.length);
+    const { words, bytes } = packRecord(actRecord(act, Math.floor(this.#clock.now_ms() * 1_000), this.#ring.options.prompts));
+    if (bytes <= this.#producer.whole_bytes_max) this.#until(() => this.#producer.write(ADDRESS, words, 0, bytes, 0));
+    else this.#appendInParts(words, bytes);
     this.#producer.publish();
   }
 
@@ -88,4 +86,13 @@ export class ActLog {
       Atomics.wait(this.#ring.state, 0, 0, NAP_MS);
     }
   }
+}
+
+/** Shows acts to all who look on: whoever records, whoever inspects. Undefined: nobody does. */
+export function witnessOf(rings: readonly ActRing[], clock: Clock): Witness | undefined {
+  const logs = rings.map((ring) => new ActLog(ring, clock));
+  if (logs.length < 2) return logs[0]?.witness;
+  return (act) => {
+    for (const log of logs) log.append(act);
+  };
 }

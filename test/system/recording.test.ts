@@ -75,6 +75,8 @@ describe('a recorded run', () => {
       rig.killWorker(worker);
       await running;
     }
+    // The last successor is alive too.
+    await expect.poll(async () => (await rig.pod.stats()).npus.every(({ state }) => state === 'idle'), { timeout: 20_000 }).toBe(true);
     await rig.pod.close();
     const acts = expectWhole(path);
     const births = acts.filter(({ machine, to }) => machine === 'npu' && to === 'npu/0');

@@ -9,6 +9,7 @@ import { type PodOptions, parseOptions, podOptionsSchema } from '../../src/optio
 import { Control } from '../../src/platform/control.ts';
 import { monotonicClock } from '../../src/runtime/clock.ts';
 import { CONTROL_THREAD } from '../../src/runtime/directory.ts';
+import { LiveInspection } from '../../src/trace/live-inspection.ts';
 import { RogueOrder } from './rogue-order.ts';
 
 export type Rig = AsyncDisposable & {
@@ -29,11 +30,14 @@ export type Rig = AsyncDisposable & {
 const FAR_OUTSIDE = 0x7fff_ff00;
 
 export async function openRig(options: PodOptions, worker_entry?: URL): Promise<Rig> {
-  const { model, topology: _, kv_blocks, memory_bytes, ...numbers } = parseOptions(podOptionsSchema, options, 'rig');
+  const { inspect, ...rest } = options;
+  const { model, topology: _, kv_blocks, memory_bytes, ...numbers } = parseOptions(podOptionsSchema, rest, 'rig');
   const origin_ms = performance.timeOrigin + performance.now();
+  const inspection = inspect === undefined ? null : new LiveInspection(inspect, origin_ms);
   const control = await Control.create(
-    { ...numbers, kv_blocks, memory_bytes, folder: resolveModel(model), origin_ms, ...(worker_entry && { worker_entry }) },
+    { ...numbers, kv_blocks, memory_bytes, folder: resolveModel(model), origin_ms, inspected: inspection?.state, ...(worker_entry && { worker_entry }) },
     async () => {},
+    (ring) => inspection?.add(ring),
   );
   const { plan, memories } = control.handle;
   const remote = {
@@ -41,7 +45,7 @@ export async function openRig(options: PodOptions, worker_entry?: URL): Promise<
     close: async () => ({ value: await control.close() }),
   };
   const thread = { terminate: async () => 0 };
-  const pod = new LivePod(control.handle, thread as unknown as Worker, remote as never, new Promise<never>(() => {}), monotonicClock(origin_ms));
+  const pod = new LivePod(control.handle, thread as unknown as Worker, remote as never, new Promise<never>(() => {}), monotonicClock(origin_ms), inspection);
   const space = new AddressSpace(memories, plan.memory.regions);
   const first = memories[0] as WebAssembly.Memory;
   const words = new Int32Array(first.buffer);

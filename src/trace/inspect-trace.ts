@@ -1,0 +1,49 @@
+/**
+ * Looks at a recorded run with XState's tools: replays it, and tells what its actors do as they would have told it themselves.
+ * @module
+ */
+import { MinipodError } from '../protocol/errors.ts';
+import type { ActRecord } from './act-record.ts';
+import { actsOf } from './acts.ts';
+import { inCausalOrder } from './causal-order.ts';
+import { type Inspect, type InspectionEvent, InspectionEvents } from './inspection-events.ts';
+import type { Prompts } from './redaction.ts';
+import { type Divergence, Replay } from './replay.ts';
+import { parseRunHeader, promptsOf } from './run-header.ts';
+import { TraceReader } from './trace-reader.ts';
+
+/** Turns recorded acts into what an inspector takes. Acts come in an order in which each comes after its cause. */
+export class ReplayedInspection {
+  readonly #replay: Replay;
+  readonly #events: InspectionEvents;
+
+  constructor(tell: Inspect, { origin_ms = 0, prompts = 'recorded' }: { readonly origin_ms?: number; readonly prompts?: Prompts } = {}) {
+    this.#replay = new Replay(null, prompts);
+    this.#events = new InspectionEvents(tell, origin_ms);
+  }
+
+  /** The first thing that is not as it was: nothing is told of that act, and of later ones nothing should be. */
+  feed(record: ActRecord, index: number): Divergence | null {
+    const divergence = this.#replay.feed(record, index);
+    const { act } = this.#replay;
+    if (divergence === null && act !== null) this.#events.tell(act, `${record.thread}/${record.number}`, record.time_us);
+    return divergence;
+  }
+}
+
+/**
+ * A recorded run's events, as they are asked for: a trace may be larger than memory.
+ * @throws `invalid_trace`: at once, when it is no trace of a run; where an actor does not do what it did; and at the end of what can be read, when that is not all
+ */
+export function* inspectTrace(path: string): Generator<InspectionEvent, void, undefined> {
+  using reader = TraceReader.open(path);
+  const events: InspectionEvent[] = [];
+  const inspection = new ReplayedInspection((event) => events.push(event), { prompts: promptsOf(parseRunHeader(reader.header, path)) });
+  const acts = actsOf(reader);
+  for (const { act, index } of inCausalOrder(acts)) {
+    const divergence = inspection.feed(act, index);
+    if (divergence !== null) throw new MinipodError('invalid_trace', `${path}: record ${index}: ${act.to} does not do what it did: ${divergence.difference}`);
+    yield* events.splice(0);
+  }
+  if (acts.damage !== null) throw new MinipodError('invalid_trace', `${path}: ${acts.damage.message}`);
+}
