@@ -74,7 +74,14 @@ export class VirtualCast {
   private constructor(launch: (npu: Address, work: Work, cause: number) => void) {
     this.#host = new VirtualHost({
       birthOf,
-      hands: new Map([['frontend', (_to, message) => void (this.#ended += message.type === 'REQUEST_ENDED' ? 1 : 0)]]),
+      hands: new Map([
+        [
+          'frontend',
+          (_to, message) => {
+            if (message.type === 'REQUEST_ENDED') this.#ended++;
+          },
+        ],
+      ]),
       onUnexpected: (to, message, state) => {
         throw new Error(`${to} is ${state} and did not expect ${message.type}`);
       },
