@@ -15,8 +15,10 @@ export class Run {
   stdout = '';
   stderr = '';
 
-  constructor(args: readonly string[], stdin: string, env: NodeJS.ProcessEnv, root: string) {
-    this.process = spawn(process.execPath, [...entryOf(root), ...args], { cwd: root, stdio: 'pipe', env: { ...process.env, ...env } });
+  constructor(args: readonly string[], stdin: string, env: NodeJS.ProcessEnv, root: string, shell?: string) {
+    const command = [process.execPath, ...entryOf(root), ...args];
+    const [file = '', ...rest] = shell === undefined ? command : ['bash', '-c', shell, 'bash', ...command];
+    this.process = spawn(file, rest, { cwd: root, stdio: 'pipe', env: { ...process.env, ...env } });
     this.process.stdout?.setEncoding('utf8').on('data', (text: string) => {
       this.stdout += text;
     });
@@ -32,7 +34,7 @@ export class Run {
   }
 
   /** Not by the handle's own kill: Deno then reports the signal instead of the exit code that the process gave. */
-  kill(signal: 'SIGINT' | 'SIGTERM'): void {
+  kill(signal: 'SIGINT' | 'SIGTERM' | 'SIGKILL'): void {
     if (this.process.pid !== undefined) process.kill(this.process.pid, signal);
   }
 
@@ -47,6 +49,9 @@ export class Run {
 
 /** `root`: where the sources are. */
 export const start = (args: readonly string[], stdin = '', env: NodeJS.ProcessEnv = {}, root = ROOT): Run => new Run(args, stdin, env, root);
+
+/** Under a line of bash that ends in `exec "$@"`: with limits, or with a signal ignored. */
+export const minipodUnder = (shell: string, args: readonly string[]): Promise<Ended> => new Run(args, '', {}, ROOT, shell).ended;
 
 export const minipod = (args: readonly string[], stdin = ''): Promise<Ended> => start(args, stdin).ended;
 
