@@ -13,7 +13,7 @@ import { instantiateKernels } from '../model/kernels/kernels.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
-import { type ThreadMessage, threadInspected, threadPeerDetached, threadStarted } from '../protocol/threads.ts';
+import { type ThreadMessage, threadPeerDetached, threadReported, threadStarted } from '../protocol/threads.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
 import { firstAct, type Witness } from '../runtime/cast.ts';
@@ -246,9 +246,9 @@ export class NpuWorker {
         this.#control.arrive(message.thread);
         for (const npu of this.#directory.npusOfWorker(message.worker)) for (const program of this.#programs) program.askAgain(npu);
         break;
-      case 'INSPECT':
+      case 'REPORT':
         this.#tellControl(
-          threadInspected(message.query, this.#worker, this.#npus.report(this.#host.cast), this.#links.counters(), [...this.#host.cast.unexpected.keys()]),
+          threadReported(message.query, this.#worker, this.#npus.report(this.#host.cast), this.#links.counters(), [...this.#host.cast.unexpected.keys()]),
         );
         break;
       default:

@@ -21,7 +21,7 @@ import type { CallerToPod, PromptRecord } from '../protocol/caller.ts';
 import { drain, npuLost } from '../protocol/constructors.ts';
 import { assert, type ErrorRecord, MinipodError } from '../protocol/errors.ts';
 import type { FrontendMessage, Message } from '../protocol/messages.ts';
-import { type LinkReport, type NpuReport, type ThreadMessage, type ThreadReport, threadInspect } from '../protocol/threads.ts';
+import { type LinkReport, type NpuReport, type ThreadMessage, type ThreadReport, threadReport } from '../protocol/threads.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
 import { firstAct } from '../runtime/cast.ts';
 import { type Clock, eventLoopTimers, monotonicClock } from '../runtime/clock.ts';
@@ -32,9 +32,9 @@ import { entryPoint } from '../runtime/thread-entry.ts';
 import { type ActRing, makeActRing, type WhenFull, witnessOf } from '../trace/act-log.ts';
 import type { LiveRecorder } from '../trace/live-recorder.ts';
 import { birthOf, spawnExecutors } from './births.ts';
-import { Inspections } from './inspection.ts';
 import { startRecorder } from './recording.ts';
 import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
+import { WorkerReports } from './worker-reports.ts';
 import { Workers } from './workers.ts';
 
 export type ControlOptions = Omit<PlanOptions, 'npus'> & {
@@ -109,7 +109,7 @@ export class Control {
   readonly #workers: Workers;
   readonly #clock: Clock;
   readonly #handle: ControlHandle;
-  readonly #inspections: Inspections;
+  readonly #reports: WorkerReports;
   readonly #recorder: LiveRecorder | null;
   readonly #ready: { readonly promise: Promise<void>; readonly resolve: () => void; readonly reject: (error: unknown) => void };
   readonly #drained = Promise.withResolvers<void>();
@@ -185,8 +185,8 @@ export class Control {
       },
       firstAct(CONTROL_THREAD, links.epoch),
     );
-    this.#inspections = new Inspections(this.directory, plan.options.kv_blocks, (worker, query) => {
-      this.#port.send(this.directory.threadOfWorker(worker), address('worker', worker), CONTROL, threadInspect(query), 'control');
+    this.#reports = new WorkerReports(this.directory, plan.options.kv_blocks, (worker, query) => {
+      this.#port.send(this.directory.threadOfWorker(worker), address('worker', worker), CONTROL, threadReport(query), 'control');
       this.#port.links.flush();
     });
     this.#workers = new Workers(plan, space, module, options.origin_ms, {
@@ -217,13 +217,13 @@ export class Control {
   }
 
   async stats(): Promise<ControlStats> {
-    const reports = await this.#inspections.inspect(
+    const reports = await this.#reports.ask(
       Array.from({ length: this.#plan.workers }, (_, worker) => worker).filter((worker) => this.#workers.isRunning(worker)),
     );
     const threads = threadsOf(this.#plan.topology);
     const control = this.#port.links.control;
     return {
-      npus: this.#inspections.npus(),
+      npus: this.#reports.npus(),
       links: [
         { thread: CONTROL_THREAD, reports: this.#port.links.counters() },
         ...reports.map(({ worker, links }) => ({ thread: this.directory.threadOfWorker(worker), reports: links })),
@@ -332,8 +332,8 @@ export class Control {
       case 'PEER_DETACHED':
         this.#workers.detached(worker, message.worker);
         break;
-      case 'INSPECTED':
-        this.#inspections.answered(message);
+      case 'REPORTED':
+        this.#reports.answered(message);
         break;
       default:
         assert(false, `the control thread was sent ${message.type}`);
@@ -341,7 +341,7 @@ export class Control {
   }
 
   #workerLost(worker: number, error: ErrorRecord): void {
-    this.#inspections.lost(worker);
+    this.#reports.lost(worker);
     for (let npu = 0; npu < this.#plan.npus; npu++) {
       if (workerOfNpu(npu, this.#plan.npus, this.#plan.workers) === worker) this.#host.send('task-executor/0', CONTROL, npuLost(npu, error));
     }

@@ -88,9 +88,9 @@ export type ThreadMessage =
   | { readonly type: 'PEER_DETACHED'; readonly worker: number }
   /** Its successor runs, on this thread's rings and these dies. `epoch`: the thread's as its successor, which may be raised before this is read. */
   | { readonly type: 'PEER_RESTARTED'; readonly worker: number; readonly thread: number; readonly epoch: number; readonly dies: readonly number[] }
-  | { readonly type: 'INSPECT'; readonly query: number }
+  | { readonly type: 'REPORT'; readonly query: number }
   | {
-      readonly type: 'INSPECTED';
+      readonly type: 'REPORTED';
       readonly query: number;
       readonly worker: number;
       readonly npus: readonly NpuReport[];
@@ -109,15 +109,15 @@ export const threadPeerRestarted = (worker: number, thread: number, epoch: numbe
   epoch,
   dies,
 });
-export const threadInspect = (query: number): ThreadMessage => ({ type: 'INSPECT', query });
-export const threadInspected = (
+export const threadReport = (query: number): ThreadMessage => ({ type: 'REPORT', query });
+export const threadReported = (
   query: number,
   worker: number,
   npus: readonly NpuReport[],
   links: readonly LinkReport[],
   unexpected: readonly string[],
 ): ThreadMessage => ({
-  type: 'INSPECTED',
+  type: 'REPORTED',
   query,
   worker,
   npus,

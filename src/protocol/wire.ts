@@ -46,8 +46,8 @@ const STRUCTURES: readonly (readonly string[])[] = [
   // threads
   ['type', 'worker'], // THREAD_STARTED, PEER_LOST, PEER_DETACHED
   ['type', 'worker', 'thread', 'epoch', 'dies'], // PEER_RESTARTED
-  ['type', 'query'], // INSPECT
-  ['type', 'query', 'worker', 'npus', 'links', 'unexpected'], // INSPECTED
+  ['type', 'query'], // REPORT
+  ['type', 'query', 'worker', 'npus', 'links', 'unexpected'], // REPORTED
   [
     'npu',
     'state',

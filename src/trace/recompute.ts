@@ -15,7 +15,7 @@ import { MinipodError } from '../protocol/errors.ts';
 import type { Message, Work } from '../protocol/messages.ts';
 import { Directory } from '../runtime/directory.ts';
 import type { Recompute } from './replay.ts';
-import type { RunHeader } from './run-header.ts';
+import { promptsOf, type RunHeader } from './run-header.ts';
 
 export class KernelRecomputation implements Recompute {
   readonly #npus: MachineNpus;
@@ -25,9 +25,11 @@ export class KernelRecomputation implements Recompute {
 
   /**
    * `model`: a shipped model's name or a folder; missing: the name in the header.
-   * @throws `invalid_request` (param `model`) when there is no such model, or it is not the one of the run; `out_of_memory`
+   * @throws `invalid_request` (param `model`) when there is no such model, or it is not the one of the run, (param `compute`) when the trace holds no prompts; `out_of_memory`
    */
   static async create(header: RunHeader, model: string | undefined, onProgress: OnProgress = async () => {}): Promise<KernelRecomputation> {
+    if (promptsOf(header) === 'redacted')
+      throw new MinipodError('invalid_request', 'the prompts were left out of the trace, so its kernels have nothing to compute from', { param: 'compute' });
     using checkpoint = openCheckpoint(folderOf(header, model));
     const digest = modelDigest(checkpoint);
     if (digest !== header.model.digest)

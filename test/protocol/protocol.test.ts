@@ -51,8 +51,8 @@ const crossing: readonly object[] = [
   threads.threadPeerLost(1),
   threads.threadPeerDetached(1),
   threads.threadPeerRestarted(1, 4, 3, [8, 9]),
-  threads.threadInspect(4),
-  threads.threadInspected(
+  threads.threadReport(4),
+  threads.threadReported(
     4,
     1,
     [

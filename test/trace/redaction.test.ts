@@ -3,6 +3,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { createPod, type PodOptions } from '../../src/index.ts';
 import { type ActRecord, commandChecksum } from '../../src/trace/act-record.ts';
 import { actsOf } from '../../src/trace/acts.ts';
+import { KernelRecomputation } from '../../src/trace/recompute.ts';
 import { redactMessage } from '../../src/trace/redaction.ts';
 import { replayTrace } from '../../src/trace/replay-trace.ts';
 import { parseRunHeader } from '../../src/trace/run-header.ts';
@@ -78,6 +79,9 @@ describe.each(CLOCKS)('a recorded run, %o', (options) => {
     expect(prompt_logprobs.length).toBe(asksLogprobs ? 4 * (SECRET.length - 1) : 0);
     for (const logprob of prompt_logprobs) expect(bytes.includes(encodedFloat(logprob))).toBe(false);
     expect(texts.every((text) => text === texts[0])).toBe(true);
+    using reader = TraceReader.open(folder.file(`${name}-redacted.trace`));
+    const header = parseRunHeader(reader.header, 'it');
+    await expect(KernelRecomputation.create(header, undefined)).rejects.toMatchObject({ code: 'invalid_request', param: 'compute' });
   });
 
   it('whose prompts are kept has them, so that the search finds what there is', async () => {

@@ -7,11 +7,11 @@ import type { NpuReport, ThreadMessage } from '../protocol/threads.ts';
 import type { Directory } from '../runtime/directory.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
 
-export type WorkerReport = Extract<ThreadMessage, { type: 'INSPECTED' }>;
+export type WorkerReport = Extract<ThreadMessage, { type: 'REPORTED' }>;
 
-const INSPECT_DEADLINE_MS = 5_000;
+const REPORT_DEADLINE_MS = 5_000;
 
-type Inspection = { readonly waitsFor: Set<number>; readonly reports: WorkerReport[]; readonly resolve: () => void };
+type Question = { readonly waitsFor: Set<number>; readonly reports: WorkerReport[]; readonly resolve: () => void };
 
 /** What a lost NPU held is free: its requests have failed, and its successor starts with nothing. */
 const HOLDS_NOTHING = { state: 'lost', kv_blocks_used: 0, requests_running: 0, requests_waiting: 0, kv_blocks_held: 0, reply_bytes: 0 } as const;
@@ -20,12 +20,12 @@ const COUNTED_NOTHING = {
   ...{ dispatches_written: 0, dispatches_served: 0, dispatches_refused: 0, pulled_bytes: 0, reply_bytes_max: 0 },
 } as const;
 
-export class Inspections {
+export class WorkerReports {
   readonly #directory: Directory;
   /** By NPU: what it said last. */
   readonly #npus: NpuReport[];
   readonly #ask: (worker: number, query: number) => void;
-  readonly #open = new Map<number, Inspection>();
+  readonly #open = new Map<number, Question>();
   #query = 0;
 
   constructor(directory: Directory, kv_blocks: number, ask: (worker: number, query: number) => void) {
@@ -35,29 +35,29 @@ export class Inspections {
   }
 
   /** @throws `deadline_exceeded` naming the workers that live and do not answer. */
-  async inspect(workers: readonly number[]): Promise<WorkerReport[]> {
+  async ask(workers: readonly number[]): Promise<WorkerReport[]> {
     const query = ++this.#query;
     const { promise, resolve } = Promise.withResolvers<void>();
-    const inspection: Inspection = { waitsFor: new Set(workers), reports: [], resolve };
-    this.#open.set(query, inspection);
+    const question: Question = { waitsFor: new Set(workers), reports: [], resolve };
+    this.#open.set(query, question);
     for (const worker of workers) this.#ask(worker, query);
-    if (workers.length > 0) await waitAtMost(promise, INSPECT_DEADLINE_MS);
+    if (workers.length > 0) await waitAtMost(promise, REPORT_DEADLINE_MS);
     this.#open.delete(query);
-    const silent = [...inspection.waitsFor];
+    const silent = [...question.waitsFor];
     if (silent.length > 0)
-      throw new MinipodError('deadline_exceeded', `workers ${silent.join(', ')} did not report within ${INSPECT_DEADLINE_MS / 1000} s: they hang`);
-    return inspection.reports;
+      throw new MinipodError('deadline_exceeded', `workers ${silent.join(', ')} did not report within ${REPORT_DEADLINE_MS / 1000} s: they hang`);
+    return question.reports;
   }
 
   answered(report: WorkerReport): void {
-    const inspection = this.#open.get(report.query);
+    const question = this.#open.get(report.query);
     for (const npu of report.npus) this.#npus[npu.npu] = npu;
-    if (inspection === undefined) return;
-    inspection.reports.push(report);
-    this.#settle(inspection, report.worker);
+    if (question === undefined) return;
+    question.reports.push(report);
+    this.#settle(question, report.worker);
   }
 
-  /** Of all NPUs, in order: as it was after the last inspection, `lost` where none has reported since its worker was lost. */
+  /** Of all NPUs, in order: as it was after the last report, `lost` where none has reported since its worker was lost. */
   npus(): NpuReport[] {
     return this.#npus.map((npu) => (npu.state === HOLDS_NOTHING.state ? { ...npu, die: this.#directory.dieOfNpu(npu.npu) } : npu));
   }
@@ -65,10 +65,10 @@ export class Inspections {
   /** A worker that died answers nothing any more. */
   lost(worker: number): void {
     for (const npu of this.#directory.npusOfWorker(worker)) this.#npus[npu] = { ...(this.#npus[npu] as NpuReport), ...HOLDS_NOTHING };
-    for (const inspection of this.#open.values()) this.#settle(inspection, worker);
+    for (const question of this.#open.values()) this.#settle(question, worker);
   }
 
-  #settle({ waitsFor, resolve }: Inspection, worker: number): void {
+  #settle({ waitsFor, resolve }: Question, worker: number): void {
     waitsFor.delete(worker);
     if (waitsFor.size === 0) resolve();
   }
