@@ -46,4 +46,5 @@ export function* inspectTrace(path: string): Generator<InspectionEvent, void, un
     yield* events.splice(0);
   }
   if (acts.damage !== null) throw new MinipodError('invalid_trace', `${path}: ${acts.damage.message}`);
+  if (acts.stopped !== null) throw new MinipodError('invalid_trace', `${path}: recording ended before the run did: ${acts.stopped}`);
 }

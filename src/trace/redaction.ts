@@ -6,7 +6,8 @@
  *
  * No actor looks at a prompt's tokens, only at how many there are: so it decides on the redacted message what it decided on the whole one, and its commands,
  * redacted, are the same. That is why the tokens of all steps go, generated ones too: a replay cannot tell them apart. Checksums are of redacted commands;
- * those of whole ones could be searched for a short prompt.
+ * those of whole ones could be searched for a short prompt. What was generated stays, and the digest of what it came from: whoever has the model can hold a
+ * guess of a whole prompt against them, as against the answer itself.
  * @module
  */
 import type { Message, Sequence, StepOutcome, StepPlan, TokenOut, Work } from '../protocol/messages.ts';

@@ -1,5 +1,6 @@
 /** Pods under XState's own tools: what `@statelyai/inspect` 0.7.2 takes, of live pods, virtual ones and recorded runs; and looking on changes nothing. */
 
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { afterAll, describe, expect, it } from 'vitest';
 import { createActor, createMachine } from 'xstate';
 import * as z from 'zod';
@@ -77,6 +78,21 @@ describe.each(PODS)('an inspected pod, %o', (options) => {
     expect([...again.keys()].toSorted()).toEqual([...told.keys()].toSorted());
     for (const [actor, life] of told) if (actor !== 'frontend/0') expect(again.get(actor)).toEqual(life);
     expect(tokens).toEqual(await withPod(options, use));
+  });
+});
+
+describe('an inspected trace', () => {
+  it('that does not hold its whole run tells what it holds, then that this is not all', async () => {
+    const path = folder.file('long.trace');
+    await withPod({ clock: 'virtual', kernels: 'hash', record: path }, (pod) => use(pod, 40));
+    const whole = [...inspectTrace(path)];
+    writeFileSync(folder.file('cut.trace'), readFileSync(path).subarray(0, statSync(path).size * 0.7));
+    const events: InspectionEvent[] = [];
+    expect(() => {
+      for (const event of inspectTrace(folder.file('cut.trace'))) events.push(event);
+    }).toThrow(expect.objectContaining({ code: 'invalid_trace', message: expect.stringContaining('cut.trace') }));
+    expect(events.length).toBeGreaterThan(1_000);
+    expect(events).toEqual(whole.slice(0, events.length));
   });
 });
 
