@@ -16,15 +16,20 @@ import { actors, addWindowFlags, endOf, positive, startOf, texts, type WindowFla
 import { noteEnd } from './trace-end.ts';
 import { carriedBy } from './trace-words.ts';
 
-type LsFlags = WindowFlags & {
+/** What a step must be like. */
+export type StepFilter = {
   readonly actor?: readonly string[];
   readonly sender?: readonly string[];
   readonly type?: readonly string[];
   readonly state?: readonly string[];
   readonly unexpected?: true;
-  readonly limit?: number;
-  readonly json?: true;
 };
+
+type LsFlags = WindowFlags &
+  StepFilter & {
+    readonly limit?: number;
+    readonly json?: true;
+  };
 
 export function addLsCommand(trace: Command, setExitCode: (code: number) => void): void {
   const summary = 'Lists steps: when, from whom, to whom, which message, and the receiver’s state afterwards.';
@@ -60,14 +65,14 @@ async function ls(file: string, flags: LsFlags, setExitCode: (code: number) => v
       note(`minipod: there are more than ${grouped(limit)} (--limit)`);
       return;
     }
-    if (shown++ === 0 && !json) await print(`${TITLES}\n`);
-    await (json ? printJson({ step: traced.index, ...traced.act }) : print(`${lineOf(traced)}\n`));
+    if (shown++ === 0 && !json) await print(`${STEP_TITLES}\n`);
+    await (json ? printJson({ step: traced.index, ...traced.act }) : print(`${stepLine(traced)}\n`));
   }
   if (shown === 0) note('minipod: no step is like that');
   noteEnd(file, acts, 'was listed', setExitCode);
 }
 
-function filterOf(flags: LsFlags): (traced: TracedAct) => boolean {
+export function filterOf(flags: WindowFlags & StepFilter): (traced: TracedAct) => boolean {
   const { actor, sender, type, state, unexpected } = flags;
   const types = type && new Set(type.map((name) => name.toUpperCase()));
   const [start, end] = [startOf(flags), endOf(flags)];
@@ -94,10 +99,10 @@ const rowOf = (step: string, time: string, from: string, to: string, type: strin
     `${type.padEnd(WIDTHS.type)} ${state.padEnd(WIDTHS.state)} ${carried}`.trimEnd(),
   ].join('  ');
 
-const TITLES = rowOf('STEP', 'TIME', 'FROM', 'TO', 'MESSAGE', 'STATE AFTER', 'CARRIES');
+export const STEP_TITLES = rowOf('STEP', 'TIME', 'FROM', 'TO', 'MESSAGE', 'STATE AFTER', 'CARRIES');
 
-function lineOf({ index, act: { time_us, from, to, message, state, machine, is_expected } }: TracedAct): string {
-  const type = message === null ? `(a ${machine} begins)` : message.type;
+export function stepLine({ index, act: { time_us, from, to, message, state, machine, is_expected } }: TracedAct): string {
+  const type = message === null ? `(${machine} begins)` : message.type;
   return rowOf(grouped(index), ms(time_us), from, to, type, `${is_expected ? '' : '!'}${state ?? 'gone'}`, carriedBy(message));
 }
 

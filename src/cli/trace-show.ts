@@ -3,12 +3,12 @@
  * @module
  */
 import type { Command } from 'commander';
-import { type Acts, actsOf } from '../trace/acts.ts';
 import { type Change, changesBetween } from '../trace/context-changes.ts';
 import { grouped } from '../trace/damage.ts';
 import type { RecordedCommand } from '../trace/divergence-report.ts';
 import { parseRunHeader, type RunHeader } from '../trace/run-header.ts';
-import { lookAtStep, type StepLook } from '../trace/step-look.ts';
+import { lookAround, type StepLook } from '../trace/step-look.ts';
+import { StepWalk } from '../trace/step-walk.ts';
 import { TraceReader } from '../trace/trace-reader.ts';
 import { ms } from '../trace/views/life-text.ts';
 import { print, printJson } from './output.ts';
@@ -36,19 +36,21 @@ export function addShowCommand(trace: Command, setExitCode: (code: number) => vo
 async function show(file: string, index: number, json: boolean, setExitCode: (code: number) => void): Promise<void> {
   using reader = TraceReader.open(file);
   const header = parseRunHeader(reader.header, file);
-  const acts = actsOf(reader);
-  const look = await withProgress(file, reader, header, index, acts);
+  const walk = new StepWalk(reader, header);
+  const look = await withProgress(file, reader, header, index, walk);
+  const { acts } = walk;
   if (look !== null) await (json ? printJson(look) : print(`${lookLines(look).join('\n')}\n`));
   else if (acts.damage === null) throw new UsageError(`${file} has no step ${grouped(index)}: it has ${grouped(acts.records)} records, numbered from 0`);
   else noteEnd(file, acts, `is ${grouped(acts.records)} records, so step ${grouped(index)} cannot be read`, setExitCode);
 }
 
-async function withProgress(file: string, reader: TraceReader, header: RunHeader, index: number, acts: Acts): Promise<StepLook | null> {
+async function withProgress(file: string, reader: TraceReader, header: RunHeader, index: number, walk: StepWalk): Promise<StepLook | null> {
   using progress = new TraceProgress(`replaying ${file}`, reader.file_bytes);
-  return await lookAtStep(reader, header, acts, index, progress.pause);
+  const stop = await walk.goTo(index, progress.pause);
+  return stop === null ? null : await lookAround(reader, header, stop, progress.pause);
 }
 
-function lookLines(look: StepLook): string[] {
+export function lookLines(look: StepLook): string[] {
   const { record, act, state_before, divergence, chain, is_chain_whole, led_to } = look;
   const { to, from, time_us, thread, number, message, state, is_expected, machine } = act;
   const birth = machine === null ? '' : `, a ${machine} that begins with it`;

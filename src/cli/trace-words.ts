@@ -14,7 +14,7 @@ const BRIEF_ITEMS = 6;
 /** Of a text, in a line. */
 const BRIEF_CHARACTERS = 60;
 /** What is no longer than this stands on one line of an outline. */
-const OUTLINE_LINE = 160;
+const OUTLINE_LINE = 240;
 const OUTLINE_ITEMS = 24;
 
 type Fields = { readonly [name: string]: unknown };

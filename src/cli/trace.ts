@@ -9,6 +9,7 @@ import { addExplainCommand } from './trace-explain.ts';
 import { addExportCommand } from './trace-export.ts';
 import { addInfoCommand } from './trace-info.ts';
 import { addLsCommand } from './trace-ls.ts';
+import { addOpenCommand } from './trace-open.ts';
 import { addShowCommand } from './trace-show.ts';
 
 export function addTraceCommands(program: Command, setExitCode: (code: number) => void): void {
@@ -17,6 +18,7 @@ export function addTraceCommands(program: Command, setExitCode: (code: number) =
   addInfoCommand(trace, setExitCode);
   addLsCommand(trace, setExitCode);
   addShowCommand(trace, setExitCode);
+  addOpenCommand(trace, setExitCode);
   addExplainCommand(trace, setExitCode);
   addDiffCommand(trace, setExitCode);
   addCutCommand(trace, setExitCode);

@@ -78,6 +78,11 @@ export class Replay {
     return this.#castOf(place);
   }
 
+  /** The actors among which one of this name is alive now; of several lives of a thread, in the last. */
+  castWith(actor: Address): Pick<Cast, 'stateOf' | 'contextOf'> | null {
+    return [...this.#casts.values()].findLast((cast) => cast.has(actor)) ?? null;
+  }
+
   /** Acts that were replayed, and were as they had been. */
   get acts(): number {
     return this.#acts;

@@ -98,6 +98,37 @@ describe('minipod trace show', () => {
   });
 });
 
+describe('minipod trace open', () => {
+  it('steps forth and back, stops at breaks either way, and looks at any actor there', async () => {
+    const cancels = acts.flatMap(({ message, to }, index) => (message?.type === 'CANCEL' && to.startsWith('request/') ? [index] : []));
+    const [first = 0, second = 0] = cancels;
+    const orders = [
+      'n 2',
+      '',
+      'b',
+      'break actor request type CANCEL',
+      'c',
+      'c',
+      'r',
+      'g 1',
+      'actor task-executor/0',
+      'nonsense',
+      'clear',
+      'g 99999999',
+      's',
+      'q',
+      'n',
+    ];
+    const { code, stdout, stderr } = await minipod(['trace', 'open', run], `${orders.join('\n')}\n`);
+    expect(code).toBe(0);
+    const visited = [...stdout.matchAll(/^ +([\d,]+) +[\d.]+ ms /gm)].map((match) => Number(match[1]?.replaceAll(',', '')));
+    expect(visited).toEqual([0, 1, 2, 3, 2, first, second, first, 1]);
+    expect(stdout).toMatch(/\ntask-executor\/0 is loading\n {2}self: task-executor\/0\n {2}placement:\n/);
+    expect(stdout).toContain('STEP 1, ');
+    expect(stderr).toBe('nonsense is no command; help says which there are.\nthe trace ends before step 99,999,999\n');
+  });
+});
+
 describe('minipod trace diff', () => {
   it('says that a trace is the same as itself, and where two runs part', async () => {
     const [same, different] = await Promise.all([minipod(['trace', 'diff', run, run]), minipod(['trace', 'diff', run, other])]);
