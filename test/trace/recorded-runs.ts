@@ -1,12 +1,11 @@
 /** Runs of every sort, recorded for the tests of what is made of traces: aborts, several choices, preemptions, refusals, dead workers. */
 import { createPod, type Pod, type PodOptions } from '../../src/index.ts';
-import { sleep } from '../system/pods.ts';
 import { openRig } from '../system/rig.ts';
 
 const HARMLESS = new Set(['cancelled', 'worker_failed', 'out_of_memory', 'rate_limit_exceeded', 'overloaded']);
 
 /** So many calls at once: of `n` 1 to 3, some aborted after their fifth token, some with a stop string. */
-export async function useRecorded(pod: Pod, calls: number): Promise<void> {
+export async function useRecorded(pod: Pod, calls: number, onToken: () => void = () => {}): Promise<void> {
   await Promise.all(
     Array.from({ length: calls }, async (_, index) => {
       const abort = new AbortController();
@@ -20,7 +19,10 @@ export async function useRecorded(pod: Pod, calls: number): Promise<void> {
         signal: abort.signal,
       };
       try {
-        for await (const _chunk of pod.generate([1, 86, 1461, 613 + index], options)) if (++chunks === 5 && index % 5 === 1) abort.abort();
+        for await (const _chunk of pod.generate([1, 86, 1461, 613 + index], options)) {
+          onToken();
+          if (++chunks === 5 && index % 5 === 1) abort.abort();
+        }
       } catch (error) {
         if (!HARMLESS.has((error as { code: string }).code)) throw error;
       }
@@ -46,8 +48,9 @@ export async function recordLive(path: string): Promise<void> {
 export async function recordDeaths(path: string): Promise<void> {
   await using rig = await openRig({ npus: 4, workers: 2, record: path });
   for (const worker of [0, 1]) {
-    const running = useRecorded(rig.pod, 10);
-    await sleep(40);
+    const { promise: hasBegun, resolve } = Promise.withResolvers<void>();
+    const running = useRecorded(rig.pod, 10, resolve);
+    await hasBegun;
     rig.killWorker(worker);
     await running;
   }

@@ -11,7 +11,7 @@ import { PerfettoEvents } from '../../src/trace/views/perfetto.ts';
 import type { RequestLife } from '../../src/trace/views/request-life.ts';
 import { RequestLives } from '../../src/trace/views/request-lives.ts';
 import { traceFolder } from './files.ts';
-import { recordDeaths, recordLive, recordPreemptions, recordVirtual } from './recorded-runs.ts';
+import { recordDeaths, recordLive, recordPreemptions } from './recorded-runs.ts';
 
 const folder = traceFolder();
 afterAll(() => folder[Symbol.dispose]());
@@ -65,7 +65,6 @@ function slicesOf(events: readonly Event[]): Map<string, Slice[]> {
 }
 
 const RUNS = [
-  ['a virtual run', recordVirtual],
   ['a virtual run with preemptions', recordPreemptions],
   ['a live run', recordLive],
   ['a live run whose workers die', recordDeaths],

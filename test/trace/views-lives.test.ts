@@ -80,6 +80,12 @@ describe.each([
     }
   });
 
+  it('a step lasts for each of its sequences as long as for its NPU', () => {
+    const steps = run.slices.flatMap(({ share, from_us, to_us }) => (share?.outcome === 'done' ? [to_us - from_us - share.duration_us] : []));
+    expect(steps.length).toBeGreaterThan(10);
+    expect(steps.filter((difference_us) => difference_us !== 0)).toEqual([]);
+  });
+
   it('each gap between tokens is where its parts say', () => {
     for (const { slowest_gaps } of run.lives) for (const { duration_us, breakdown_us } of slowest_gaps) expect(sumOf(breakdown_us)).toBe(duration_us);
   });
@@ -137,9 +143,9 @@ describe('acts of several threads', () => {
   });
   const names = (acts: Iterable<{ act: ActRecord }>) => [...acts].map(({ act: { thread, number } }) => `${thread}/${number}`);
 
-  it('come after their causes, and those of a thread in their order', () => {
+  it('come after their causes, those of a thread in their order, and else by time', () => {
     const merged = [act(1, 1), act(2, 1, 1, 2), act(2, 2), act(3, 1, 2, 1), act(1, 2), act(1, 3, 3, 1)];
-    expect(names(inCausalOrder(merged))).toEqual(['1/1', '1/2', '2/1', '2/2', '3/1', '1/3']);
+    expect(names(inCausalOrder(merged))).toEqual(['1/1', '1/2', '2/1', '3/1', '2/2', '1/3']);
   });
 
   it('come without a cause that the trace lacks, and nothing waits for it for ever', () => {

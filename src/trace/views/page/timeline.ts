@@ -75,28 +75,26 @@ export function openTimeline({ texts, lanes, acts, slices, parts, run }: PageDat
     return best;
   };
 
-  const haystacks = new Map<number, string>();
-  const haystackOf = (row: number): string => {
-    let words = haystacks.get(row);
-    if (words === undefined) {
-      words = `${text(acts.from[row])} ${text(acts.to[row])} ${text(acts.type[row])} ${text(acts.state[row])} ${text(acts.content[row])}`.toLowerCase();
-      haystacks.set(row, words);
-    }
-    return words;
+  /** Texts are matched once each, not once a message. */
+  let lowered: string[] | null = null;
+  const textsWith = (word: string): Uint8Array => {
+    lowered ??= texts.map((text) => text.toLowerCase());
+    return Uint8Array.from(lowered, (text) => (text.includes(word) ? 1 : 0));
   };
 
   /** Rows that hold all words, in order of time. A word like request/7 is an actor's whole name; all others match anywhere. */
   const search = (query: string): number[] => {
     const words = query.toLowerCase().split(/\s+/).filter(Boolean);
     if (words.length === 0) return [];
-    const actors = words.filter((word) => /^[a-z-]+\/[\d.]+$/.test(word));
-    const others = words.filter((word) => !actors.includes(word));
+    const isActor = (word: string): boolean => /^[a-z-]+\/[\d.]+$/.test(word);
+    const actors = words.filter(isActor).map((word) => texts.indexOf(word));
+    const others = words.filter((word) => !isActor(word)).map(textsWith);
     const found: number[] = [];
     for (let row = 0; row < acts.time.length; row++) {
-      const [from, to] = [text(acts.from[row]), text(acts.to[row])];
+      const [from, to] = [at(acts.from, row), at(acts.to, row)];
       if (!actors.every((actor) => from === actor || to === actor)) continue;
-      if (others.length > 0 && !others.every((word) => haystackOf(row).includes(word))) continue;
-      found.push(row);
+      const [type, state, content] = [at(acts.type, row), at(acts.state, row), at(acts.content, row)];
+      if (others.every((has) => has[from] || has[to] || has[type] || has[state] || has[content])) found.push(row);
     }
     return found.sort((a, b) => at(acts.time, a) - at(acts.time, b) || a - b);
   };
