@@ -126,8 +126,10 @@ async function writePage({ file, header, acts, progress }: Source, output: Expor
     `${grouped(collector.acts)} messages`,
   ];
   if (left_out) note(`minipod: ${file}: ${TOO_LONG}`);
-  await output.write(pageHtml(collector.end({ title: basename(file), facts, damage: left_out ? TOO_LONG : (acts.damage?.message ?? null) })));
+  await output.write(pageHtml(collector.end({ title: basename(file), facts, damage: left_out ? TOO_LONG : missingOf(acts) })));
 }
+
+const missingOf = ({ damage, stopped }: Acts): string | null => damage?.message ?? (stopped === null ? null : `recording ended before the run did: ${stopped}`);
 
 const TOO_LONG = `a page holds ${grouped(PAGE_ACTS_MAX)} acts, and this is the beginning; \`minipod trace cut\` makes a part of the rest, such as --since and --until`;
 

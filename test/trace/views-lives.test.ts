@@ -115,7 +115,9 @@ describe('the runs of these tests', () => {
     const endings = (name: string) =>
       new Set(told(folder.file(name)).lives.flatMap(({ ending, choices }) => [ending, ...choices.map((choice) => choice.ending)]));
     expect(endings('a-virtual-run.trace')).toEqual(new Set(['length', 'stop', 'stop_string', 'cancelled', 'finished']));
-    expect(endings('a-live-run-whose-workers-die.trace')).toContain('failed');
+    const deaths = 'a-live-run-whose-workers-die.trace';
+    expect(endings(deaths)).toContain('failed');
+    expect(told(folder.file(deaths)).lives.some(({ events }) => events.some((event) => event.what === 'step' && event.outcome === 'lost'))).toBe(true);
     const { lives } = told(folder.file('a-virtual-run-with-preemptions.trace'));
     expect(lives.some(({ choices }) => choices.some(({ preemptions, breakdown_us }) => preemptions > 0 && breakdown_us.recompute > 0))).toBe(true);
     expect(lives.some(({ events }) => events.some((event) => event.what === 'scheduled' && event.passed_over.kv_blocks))).toBe(true);

@@ -131,10 +131,19 @@ export class ChoiceTrack {
     else this.enter('control', time_us);
   }
 
-  /** The thread of its NPU has died: a step that ran will not end. */
-  lose(time_us: number): void {
+  /** The thread of its NPU has died: a step that ran will not end. Gives that step, and when it began. */
+  lose(time_us: number): { readonly at_us: number; readonly share: StepShare } | null {
+    if (this.#share === null || this.#isClosed) {
+      this.letGo(time_us, false);
+      return null;
+    }
+    const at_us = this.#phaseBegan_us;
+    const share: StepShare = { ...this.#share, duration_us: Math.max(0, time_us - at_us), outcome: 'lost' };
+    this.#share = share;
+    this.#isEnding = true;
+    this.enter('control', time_us);
     this.#share = null;
-    this.letGo(time_us, false);
+    return { at_us, share };
   }
 
   beginStep(step: NpuStep, part: StepPart): void {

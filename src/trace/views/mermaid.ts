@@ -117,9 +117,11 @@ function stepLines(steps: readonly Step[], of: (actor: Address) => string, { cho
   const others = most === 0 ? '' : `, with ${fewest === most ? most : `${fewest} to ${most}`} others`;
   const token = first.samples && first.outcome === 'done' ? [arrow(group, of('frontend/0'), `TOKENS${whose}`)] : [];
   const name = steps.length === 1 ? `STEP ${first.step}` : `STEP ${first.step} … ${last.step}`;
-  const [positions, end] = [positionsText(first.start, last.start + last.tokens - 1), first.outcome === 'done' ? 'STEP_DONE' : `step ${first.outcome}`];
-  const lines = [arrow(group, npu, `${name}: ${first.kind}${whose}, ${positions}${others}`), arrow(npu, group, end), ...token];
-  if (steps.length === 1) return [...lines, `  Note right of ${npu}: ${plain(`${first.kind} ${ms(first.duration_us)}`)}`];
+  const positions = positionsText(first.start, last.start + last.tokens - 1);
+  const answer = { done: ['STEP_DONE'], failed: ['STEP_FAILED'], lost: [], running: [] }[first.outcome];
+  const lines = [arrow(group, npu, `${name}: ${first.kind}${whose}, ${positions}${others}`), ...answer.map((type) => arrow(npu, group, type)), ...token];
+  const end = answer.length === 0 ? `, ${first.outcome}` : '';
+  if (steps.length === 1) return [...lines, `  Note right of ${npu}: ${plain(`${first.kind} ${ms(first.duration_us)}${end}`)}`];
   const mean_us = steps.reduce((sum, { duration_us }) => sum + duration_us, 0) / steps.length;
   return [`  loop ${plain(`${steps.length} decode steps${whose}, ${ms(mean_us)} each`)}`, ...lines.map((line) => `  ${line}`), '  end'];
 }

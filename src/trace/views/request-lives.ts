@@ -147,8 +147,10 @@ export class RequestLives {
           break;
         case 'GENERATION_FAILED':
         case 'EXECUTOR_LOST':
-          if (message.type === 'EXECUTOR_LOST') choice.lose(time_us);
-          else choice.letGo(time_us, true);
+          if (message.type === 'EXECUTOR_LOST') {
+            const lost = choice.lose(time_us);
+            if (lost !== null) track.events?.push({ at_us: lost.at_us, choice: choice.size.choice, what: 'step', ...lost.share });
+          } else choice.letGo(time_us, true);
           this.#leave(choice);
           note({ what: 'failed', error: message.error });
           break;
