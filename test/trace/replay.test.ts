@@ -1,0 +1,135 @@
+/** What replays, whatever was done to it: parts, spoilt files, walks forth and back; and where each act came from. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { ActRecord } from '../../src/trace/act-record.ts';
+import { causalChain, consequencesOf, findAct } from '../../src/trace/act-search.ts';
+import { actsOf, type TracedAct } from '../../src/trace/acts.ts';
+import { type Cut, cutTrace } from '../../src/trace/cut-trace.ts';
+import { type ReplayReport, replayTrace } from '../../src/trace/replay-trace.ts';
+import { parseRunHeader } from '../../src/trace/run-header.ts';
+import { StepWalk } from '../../src/trace/step-walk.ts';
+import { TraceReader } from '../../src/trace/trace-reader.ts';
+import { draws, traceFolder } from './files.ts';
+import { recordDeaths, recordPreemptions } from './recorded-runs.ts';
+import { allActs, rewrite } from './rewritten.ts';
+
+const folder = traceFolder();
+afterAll(() => folder[Symbol.dispose]());
+const [virtual, live] = [folder.file('virtual.trace'), folder.file('live.trace')];
+
+beforeAll(async () => {
+  await recordPreemptions(virtual);
+  await recordDeaths(live);
+});
+
+async function replayed(path: string): Promise<ReplayReport> {
+  using reader = TraceReader.open(path);
+  return await replayTrace(reader, parseRunHeader(reader.header, path));
+}
+
+describe('a replay', () => {
+  it('of a part of a trace diverges nowhere, whichever part it is', async () => {
+    const below = draws(5);
+    for (const path of [virtual, live]) {
+      using reader = TraceReader.open(path);
+      const acts = allActs(path);
+      const requests = [...new Set(acts.map(({ to }) => to).filter((to) => to.startsWith('request/')))];
+      for (let round = 0; round < 12; round++) {
+        const [from, to] = [below(acts.length), below(acts.length)].sort((a, b) => a - b);
+        const window = round % 3 === 0 ? { from: null, to: null } : { from: { record: from ?? 0 }, to: round % 3 === 1 ? { record: to ?? 0 } : null };
+        const cut: Cut = { ...window, requests: round % 2 === 0 ? [requests[below(requests.length)] ?? 'request/1'] : [] };
+        const part = folder.file('part.trace');
+        const report = await cutTrace(reader, part, cut, { overwrite: true }).catch((error: Error) => error);
+        // Where the request does not act within the window.
+        if (report instanceof Error) expect(report.message).toContain('nothing acts there');
+        else expect(await replayed(part), JSON.stringify(cut)).toMatchObject({ outcome: 'reproduced', acts: report.acts });
+      }
+    }
+  });
+
+  it('of a spoilt or cut-off file ends where the damage is, and all before it is the same', async () => {
+    const whole = readFileSync(virtual);
+    const below = draws(9);
+    using reader = TraceReader.open(virtual);
+    const { header } = reader;
+    const headerBytes = 20 + Buffer.byteLength(JSON.stringify(header));
+    for (let round = 0; round < 40; round++) {
+      const at = headerBytes + below(whole.length - headerBytes);
+      const spoilt = Buffer.from(round % 2 === 0 ? whole.subarray(0, at) : whole);
+      if (round % 2 === 1) spoilt[at] = (spoilt[at] ?? 0) ^ (1 << below(8));
+      const path = folder.file('spoilt.trace');
+      writeFileSync(path, spoilt);
+      const report = await replayed(path);
+      expect(report, `byte ${at}`).toMatchObject({ outcome: 'incomplete', divergence: null, damage: { message: expect.stringMatching(/byte|ends without/) } });
+    }
+  });
+
+  it('names the act that is not as it was, whatever of it is another', async () => {
+    const acts = allActs(virtual);
+    const at = acts.findIndex(({ to, message }) => to.startsWith('task/') && message?.type === 'DECODING');
+    const changes: readonly [string, Partial<ActRecord>][] = [
+      ['it is decoding afterwards, and was asleep', { state: 'asleep' }],
+      ['the message is expected now, and was not', { is_expected: false }],
+      ['command 1 of 1 is another', { commands: [1] }],
+      ['it asks for 1 thing now, and asked for 0', { commands: [] }],
+      ['it asks for 1 thing now, and asked for 3', { commands: [...(acts[at]?.commands ?? []), 2, 3] }],
+    ];
+    for (const [difference, change] of changes) {
+      const path = rewrite(virtual, folder.file(`${difference}.trace`), { act: (act, index) => (index === at ? { ...act, ...change } : act) });
+      const { outcome, divergence } = await replayed(path);
+      expect(outcome).toBe('diverged');
+      expect(divergence).toMatchObject({
+        record: at,
+        actor: acts[at]?.to,
+        state: 'prefilling',
+        message: { type: 'DECODING' },
+        difference,
+        chain: expect.arrayContaining([expect.objectContaining({ to: 'dp-group/0', type: 'STEP_DONE' })]),
+      });
+      // An expected command whose words the trace has by what it led to.
+      if (change.commands?.length === 0) expect(divergence).toMatchObject({ expected: null, actual: { name: 'send', message: { type: 'TASK_STREAMING' } } });
+    }
+  });
+});
+
+describe('a walk', () => {
+  it('sees at a step what it saw there before, whichever way it came', async () => {
+    using reader = TraceReader.open(live);
+    const walk = new StepWalk(reader, parseRunHeader(reader.header, live));
+    const seen = new Map<number, string>();
+    const below = draws(3);
+    for (let round = 0; round < 30; round++) {
+      const step = round < 10 ? 30 * round : 30 * below(10);
+      const { traced: _, ...stop } = (await walk.goTo(step)) ?? { traced: null };
+      const look = JSON.stringify([stop, walk.look('task-executor/0')]);
+      expect(look, `step ${step}`).toBe(seen.get(step) ?? look);
+      seen.set(step, look);
+    }
+    expect(seen.size).toBe(10);
+  });
+});
+
+describe('causes and consequences', () => {
+  it('of every act are found, also where the trace has them the other way round', async () => {
+    for (const path of [virtual, live]) {
+      using reader = TraceReader.open(path);
+      const all = [...actsOf(reader)];
+      const below = draws(4);
+      for (let round = 0; round < 25; round++) {
+        const traced = all[below(all.length)] as TracedAct;
+        const { thread, number } = traced.act;
+        expect(findAct(reader, { thread, number }, all.length)?.index).toBe(traced.index);
+        const { acts } = causalChain(reader, traced);
+        let later = traced.act;
+        for (const { act } of acts) {
+          expect([act.thread, act.number]).toEqual([later.cause_thread, later.cause]);
+          later = act;
+        }
+        const consequences = await consequencesOf(reader, traced);
+        expect(consequences.map(({ index }) => index)).toEqual(
+          all.filter(({ act }) => act.cause !== 0 && act.cause_thread === thread && act.cause === number).map(({ index }) => index),
+        );
+      }
+    }
+  });
+});
