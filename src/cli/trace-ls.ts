@@ -103,7 +103,13 @@ export const STEP_TITLES = rowOf('STEP', 'TIME', 'FROM', 'TO', 'MESSAGE', 'STATE
 
 export function stepLine({ index, act: { time_us, from, to, message, state, machine, is_expected } }: TracedAct): string {
   const type = message === null ? `(${machine} begins)` : message.type;
-  return rowOf(grouped(index), ms(time_us), from, to, type, `${is_expected ? '' : '!'}${state ?? 'gone'}`, carriedBy(message));
+  return fitted(rowOf(grouped(index), ms(time_us), from, to, type, `${is_expected ? '' : '!'}${state ?? 'gone'}`, carriedBy(message)));
+}
+
+/** On a terminal a step has one line; a pipe gets all of it. */
+function fitted(line: string): string {
+  const { isTTY, columns } = process.stdout;
+  return isTTY && columns > 0 && line.length > columns ? `${line.slice(0, columns - 1)}…` : line;
 }
 
 const EXAMPLES = `
