@@ -24,6 +24,12 @@ export const dpGroup = setup({
     abandon: assign({
       outbox: ({ context, event }) => (event.type === 'ABANDON' ? context.scheduler.abandon(event.task) : []),
     }),
+    dropCache: assign({
+      outbox: ({ context }) => {
+        context.scheduler.cache.drop();
+        return [];
+      },
+    }),
     retireStep: assign({
       outbox: ({ context, event }) => (event.type === 'STEP_DONE' ? context.scheduler.retire(event.outcomes) : []),
     }),
@@ -49,6 +55,7 @@ export const dpGroup = setup({
   id: 'dp-group',
   context: ({ input }) => ({ self: input.self, npu: input.npu, scheduler: new StepScheduler(input.limits), outbox: [] }),
   initial: 'idle',
+  on: { DROP_CACHE: { actions: 'dropCache' } },
   states: {
     idle: {
       on: {

@@ -36,6 +36,7 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
     max_batch_requests: 64,
     segment_bytes: 2 ** 32 - 65_536,
     memory_bytes: undefined,
+    prefix_caching: true,
   });
   const { config } = plan;
   const [layout] = plan.layouts;

@@ -28,14 +28,14 @@ const sampling = {
   ...{ bias_ids: [], bias_values: [], presence_penalty: 0, frequency_penalty: 0, repetition_penalty: 1 },
 };
 const tokenOf = (request: number): TokenOut => ({
-  ...{ request, choice: 0, token: 1_234, finish: null, stops: false, logprobs: null, prompt_start: 0, prompt_logprobs: null },
+  ...{ request, choice: 0, token: 1_234, finish: null, stops: false, logprobs: null, cached: 0, prompt_start: 0, prompt_logprobs: null },
 });
 const MESSAGES: Readonly<Record<string, object>> = {
   ABANDON: abandon('task/1234567'),
   NPU_LOST: npuLost(3, { code: 'worker_failed', message: 'worker 1 was lost', param: null }),
   'PROMPT of 14 tokens': { type: 'PROMPT', request: 70_000, token_ids: Array.from({ length: 14 }, (_, index) => 900 + index) },
   'TOKENS of 3 requests': tokens([70_001, 70_002, 70_003].map(tokenOf)),
-  'ENQUEUE of 3 tokens': enqueueSequence('task/1234567', { request: 9_646, choice: 0, prompt: [1, 86, 1461], max_tokens: 128, sampling }),
+  'ENQUEUE of 3 tokens': enqueueSequence('task/1234567', { request: 9_646, choice: 0, prompt: [1, 86, 1461], max_tokens: 128, sampling, cache_salt: '' }),
 };
 /** Payloads that the goals speak of. */
 const GOAL_BYTES = { min: 40, max: 60 } as const;

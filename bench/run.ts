@@ -11,6 +11,7 @@ const BENCHMARKS: Readonly<Record<string, string>> = {
   pod: 'the pod against its bare kernels',
   fabric: 'the fabric against what machine and platform offer',
   xccl: 'XCCL against memory.copy of the same bytes',
+  'prefix-cache': 'matching, keeping and giving up KV blocks in large trees',
   trace: 'what recording costs, and how fast replays and virtual time are',
   'first-token': 'from createPod to the first token',
   'decode-profile': 'where a decode step goes',

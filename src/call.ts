@@ -50,5 +50,6 @@ export function generateCall(request: number, prompt: PromptRecord, options: Res
     ignore_eos: options.ignore_eos,
     stop: options.stop,
     sampling,
+    cache_salt: options.cache_salt,
   };
 }

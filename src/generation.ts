@@ -35,6 +35,7 @@ export class LiveGeneration implements Generation {
   #hasEnded = false;
   #isIterated = false;
   #generated = 0;
+  #cached = 0;
   readonly #times: { received: number; scheduled: number | null; first_token: number | null; finished: number };
 
   constructor(id: string, seed: number, wantsPromptLogprobs: boolean, ports: GenerationPorts) {
@@ -50,7 +51,7 @@ export class LiveGeneration implements Generation {
 
   usage(): Usage {
     const prompt_tokens = this.#tokenIds?.length ?? 0;
-    return { prompt_tokens, completion_tokens: this.#generated, total_tokens: prompt_tokens + this.#generated };
+    return { prompt_tokens, completion_tokens: this.#generated, total_tokens: prompt_tokens + this.#generated, cached_tokens: this.#cached };
   }
 
   times(): RequestTimes {
@@ -69,6 +70,9 @@ export class LiveGeneration implements Generation {
         break;
       case 'SCHEDULED_CALL':
         this.#times.scheduled ??= this.#ports.clock.now_ms();
+        break;
+      case 'PROMPT_CACHED':
+        this.#cached = message.tokens;
         break;
       case 'ENDED':
         this.end(message.error === null ? null : fromErrorRecord(message.error));

@@ -156,6 +156,10 @@ export class LivePod implements Pod {
     return this.#ask(this.#remote.detokenize(tokenIds) as Promise<Outcome<string>>);
   }
 
+  async resetPrefixCache(): Promise<void> {
+    await this.#ask(this.#remote.resetPrefixCache() as Promise<Outcome<void>>);
+  }
+
   async stats(): Promise<PodStats> {
     const report = await this.#ask(this.#remote.stats() as ReturnType<ControlRemote['stats']>);
     const links = [{ thread: CALLER_THREAD, reports: this.#port.links.counters() }, ...report.links];

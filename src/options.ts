@@ -15,6 +15,7 @@ export const LIMITS = {
   npus_max: 512,
   workers_max: 64,
   spare_workers_max: 8,
+  cache_salt_length_max: 256,
 } as const;
 
 const tokenId = z.int().min(0).max(0xffff_ffff);
@@ -54,6 +55,8 @@ export const generateOptionsSchema = z.strictObject({
   repetition_penalty: z.number().gt(0).max(10).default(1),
   /** Choices to generate from one prompt. */
   n: z.int().min(1).max(LIMITS.choices_max).default(1),
+  /** Prefixes are cached for requests of the same salt only: requests of two tenants never share. */
+  cache_salt: z.string().max(LIMITS.cache_salt_length_max).default(''),
   /** Put bos before a text prompt, if the model has one. */
   add_special_tokens: z.boolean().default(true),
 });
@@ -89,7 +92,7 @@ const podOptions = z.strictObject({
   record: z.string().min(1).optional(),
   /** Where the disk is slower than the run: the run waits for it, or goes on and the recording stops, with a warning. */
   record_when_full: z.enum(['wait', 'stop']).default('wait'),
-  /** False: no prompt, nor what tells one, is in the trace, which still replays without its kernels. What was generated is in it. */
+  /** False: no prompt, nor what tells one, is in the trace, which still replays without its kernels. What was generated is in it. Needs `prefix_caching: false`. */
   record_prompts: z.boolean().default(true),
   npus: z.int().min(1).max(LIMITS.npus_max).default(1),
   /** Threads that host the NPUs. Never more than NPUs. Default: 1. */
@@ -106,6 +109,8 @@ const podOptions = z.strictObject({
   max_batch_tokens: z.int().min(1).max(4096).default(256),
   /** Requests that one step of an NPU serves at most. */
   max_batch_requests: z.int().min(1).max(1024).default(64),
+  /** Keep the KV of what was computed, for requests that begin alike. No token depends on it. */
+  prefix_caching: z.boolean().default(true),
   /** Choices that may wait or run in the pod at once; more are refused as overloaded. */
   max_queued: z.int().min(1).default(4096),
   /** Bytes of one segment of global memory, at most 4 GiB less 64 KiB. */
@@ -123,13 +128,15 @@ const podOptions = z.strictObject({
 });
 
 const LIVE_ONLY = 'is for pods of the live clock: on a virtual one no thread hangs';
+const NOT_REPLAYED = 'must be false where record_prompts is: which prompts begin alike decides what is computed, and a trace without them does not tell';
 const VIRTUAL_ONLY = "needs clock: 'virtual'";
 
-export const podOptionsSchema = podOptions.superRefine(({ clock, seed, kernels, spare_workers }, context) => {
+export const podOptionsSchema = podOptions.superRefine(({ clock, seed, kernels, spare_workers, record_prompts, prefix_caching }, context) => {
   const refuse = (param: string, message: string): void => context.addIssue({ code: 'custom', path: [param], message });
   if (clock === 'live' && seed !== undefined) refuse('seed', VIRTUAL_ONLY);
   if (clock === 'live' && kernels === 'hash') refuse('kernels', `'hash' ${VIRTUAL_ONLY}`);
   if (clock === 'virtual' && spare_workers > 0) refuse('spare_workers', LIVE_ONLY);
+  if (!record_prompts && prefix_caching) refuse('prefix_caching', NOT_REPLAYED);
 });
 
 export type LoadProgress = { readonly loaded_bytes: number; readonly total_bytes: number; readonly tensor: string };

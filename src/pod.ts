@@ -24,6 +24,8 @@ export interface Pod extends AsyncDisposable {
   /** Token ids of a prompt: text (with bos if asked), or a conversation through the chat template. */
   tokenize(prompt: string | readonly ChatMessage[], options?: { add_special_tokens?: boolean }): Promise<{ token_ids: number[]; tokens: string[] }>;
   detokenize(tokenIds: readonly number[]): Promise<string>;
+  /** Forgets what the prefix cache keeps: the next requests compute their prompts anew. Requests that run keep what they hold. */
+  resetPrefixCache(): Promise<void>;
   stats(): Promise<PodStats>;
   /** Fails what still runs with `closed`, stops all threads and frees the memory. Safe to call twice. */
   close(): Promise<void>;

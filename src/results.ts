@@ -14,7 +14,13 @@ export type TokenLogprob = {
 
 export type FinishReason = 'stop' | 'length';
 
-export type Usage = { readonly prompt_tokens: number; readonly completion_tokens: number; readonly total_tokens: number };
+export type Usage = {
+  readonly prompt_tokens: number;
+  readonly completion_tokens: number;
+  readonly total_tokens: number;
+  /** Of the prompt's tokens, those that were not computed anew: an earlier request began alike. */
+  readonly cached_tokens: number;
+};
 
 /** A piece of one choice. Text of several tokens may come in one chunk; text held back for a stop string or an unfinished character comes in a later one. */
 export type Chunk = {

@@ -99,6 +99,12 @@ class VirtualPod implements Pod {
     return this.#control.frontend.detokenize(tokenIds);
   }
 
+  async resetPrefixCache(): Promise<void> {
+    this.#checkOpen();
+    this.#control.frontend.resetPrefixCache(this.#control.plan.layouts.keys());
+    this.#wake();
+  }
+
   async stats(): Promise<PodStats> {
     this.#checkOpen();
     const { host, plan } = this.#control;

@@ -2,21 +2,23 @@
  * Which tokens an NPU computes next: continuous batching with chunked prefill under a token budget.
  *
  * Running sequences decode first, one token each; what is left of the budget goes to prefill, in order of arrival. When KV blocks run out, the
- * sequence that came last gives its blocks back and is recomputed later (never the oldest, so that one always gets to its end). Since kernels
- * are batch-invariant, none of these choices changes a token.
+ * sequence that came last gives its blocks back and is recomputed later (never the oldest, so that one always gets to its end). What others have
+ * computed of the same prefix is not computed again. Since kernels are batch-invariant, none of these choices changes a token.
  * @module
  */
 import type { Address } from '../../src/protocol/address.ts';
 import { abandoned, decoding, generated, generationFailed, preempted, scheduled, tokens as tokensMessage } from '../../src/protocol/constructors.ts';
 import { assert, type ErrorRecord } from '../../src/protocol/errors.ts';
 import type { Commands, FinishReason, Sequence, StepEntry, StepOutcome, StepPlan, TokenOut } from '../../src/protocol/messages.ts';
-import { BlockManager } from './block-manager.ts';
+import { type Holding, RelationalTensorCache } from './relational-tensor-cache.ts';
 
 export type SchedulerLimits = {
   readonly kv_blocks: number;
   readonly kv_block_size: number;
   readonly batch_tokens_max: number;
   readonly batch_requests_max: number;
+  /** Whether a sequence begins with the KV of others that began alike. */
+  readonly has_prefix_cache: boolean;
 };
 
 const FRONTEND: Address = 'frontend/0';
@@ -29,17 +31,23 @@ type Running = {
   readonly sequence: Sequence;
   readonly tokens: number[];
   computed: number;
-  blocks: number[];
+  holding: Holding;
   slot: number;
+  /** Prompt tokens whose KV was there when it was scheduled first; −1: it was not. */
+  cached: number;
   isDecoding: boolean;
+  /** Its KV can be trusted. */
+  isSound: boolean;
   isAbandoned: boolean;
 };
 type Launched = { readonly running: Running; readonly count: number; readonly samples: boolean };
 
+const NOTHING: readonly number[] = [];
+const noHolding = ({ cache_salt }: Sequence): Holding => ({ space: cache_salt, blocks: [], path: [] });
 const outputOf = ({ tokens, sequence }: Running): number => tokens.length - sequence.prompt.length;
 
 export class StepScheduler {
-  readonly blocks: BlockManager;
+  readonly cache: RelationalTensorCache;
   readonly #limits: SchedulerLimits;
   readonly #slots: number[];
   readonly #waiting: Running[] = [];
@@ -54,7 +62,7 @@ export class StepScheduler {
 
   constructor(limits: SchedulerLimits) {
     this.#limits = limits;
-    this.blocks = new BlockManager(limits.kv_blocks, limits.kv_block_size);
+    this.cache = new RelationalTensorCache({ blocks: limits.kv_blocks, block_size: limits.kv_block_size });
     this.#slots = Array.from({ length: limits.batch_requests_max }, (_, index) => limits.batch_requests_max - 1 - index);
   }
 
@@ -77,16 +85,27 @@ export class StepScheduler {
 
   /** Takes a sequence in; refuses one that could never run here. */
   enqueue(task: Address, sequence: Sequence): readonly Commands['send'][] {
-    const needed = this.blocks.blocksFor(sequence.prompt.length + sequence.max_tokens);
-    if (needed > this.blocks.blocks) {
+    const needed = this.cache.blocksFor(sequence.prompt.length + sequence.max_tokens);
+    if (needed > this.cache.blocks) {
       const error: ErrorRecord = {
         code: 'out_of_memory',
-        message: `prompt and max_tokens need ${needed} KV blocks of ${this.blocks.block_size} positions, the NPU has ${this.blocks.blocks}`,
+        message: `prompt and max_tokens need ${needed} KV blocks of ${this.cache.block_size} positions, the NPU has ${this.cache.blocks}`,
         param: 'max_tokens',
       };
       return [{ to: task, message: generationFailed(error) }];
     }
-    this.#waiting.push({ task, sequence, tokens: [...sequence.prompt], computed: 0, blocks: [], slot: -1, isDecoding: false, isAbandoned: false });
+    this.#waiting.push({
+      task,
+      sequence,
+      tokens: [...sequence.prompt],
+      computed: 0,
+      holding: noHolding(sequence),
+      slot: -1,
+      cached: -1,
+      isDecoding: false,
+      isSound: true,
+      isAbandoned: false,
+    });
     return [];
   }
 
@@ -123,11 +142,8 @@ export class StepScheduler {
     while (budget > 0 && !isShort && this.#slots.length > 0) {
       const next = this.#waiting[0];
       if (next === undefined) break;
-      const count = Math.min(next.tokens.length, budget);
-      if (!this.blocks.canAllocate(this.blocks.blocksFor(count))) break;
-      this.#waiting.shift();
-      this.#running.push(next);
-      next.slot = this.#slots.pop() as number;
+      const count = this.#admit(next, budget);
+      if (count === 0) break;
       messages.push({ to: next.task, message: scheduled() });
       entries.push(this.#launch(next, count, next.sequence));
       budget -= count;
@@ -157,6 +173,8 @@ export class StepScheduler {
       const outcome = outcomes[index] as StepOutcome;
       const start = running.computed;
       running.computed += count;
+      if (outcome.error === null) this.cache.publish(running.holding, running.tokens, running.computed);
+      else running.isSound = false;
       this.tokens_prefilled += Math.max(0, Math.min(count, running.sequence.prompt.length - start));
       if (running.isAbandoned) {
         this.#remove(running.task);
@@ -177,18 +195,22 @@ export class StepScheduler {
   /** The NPU failed under the step: all that it held fails with it. */
   failAll(error: ErrorRecord): readonly Commands['send'][] {
     this.#launched = [];
-    return this.#running.slice().map((running) => {
+    const messages = this.#running.slice().map((running) => {
       this.#remove(running.task);
       return { to: running.task, message: running.isAbandoned ? abandoned() : generationFailed(error) };
     });
+    // What it kept lay in the memory that it failed in.
+    this.cache.drop();
+    return messages;
   }
 
   /** All of its state: what a snapshot of its owner shows. */
   toJSON(): object {
-    const { step, tokens_prefilled, tokens_decoded, preemptions, blocks } = this;
+    const { step, tokens_prefilled, tokens_decoded, preemptions, cache } = this;
     const launched = this.#launched.map(({ running, ...entry }) => ({ task: running.task, ...entry }));
-    const lists = { running: this.#running, waiting: this.#waiting, launched, slots: this.#slots, detach: this.#detach };
-    return { step, tokens_prefilled, tokens_decoded, preemptions, ...structuredClone(lists), blocks: blocks.toJSON(), limits: this.#limits };
+    const tableOf = ({ holding, ...running }: Running): object => ({ ...running, blocks: holding.blocks, shared: holding.path.length });
+    const lists = { running: this.#running.map(tableOf), waiting: this.#waiting.map(tableOf), launched, slots: this.#slots, detach: this.#detach };
+    return { step, tokens_prefilled, tokens_decoded, preemptions, ...structuredClone(lists), cache: cache.toJSON(), limits: this.#limits };
   }
 
   #tokenOf(running: Running, { token, logprobs }: StepOutcome, messages: Commands['send'][]): TokenOut {
@@ -203,26 +225,55 @@ export class StepScheduler {
       this.#remove(task);
       messages.push({ to: task, message: generated() });
     }
-    return { request: sequence.request, choice: sequence.choice, token, finish, stops, logprobs, prompt_start: 0, prompt_logprobs: null };
+    const cached = outputOf(running) === 1 ? running.cached : 0;
+    return { request: sequence.request, choice: sequence.choice, token, finish, stops, logprobs, cached, prompt_start: 0, prompt_logprobs: null };
+  }
+
+  /** Lets the first who waits run, with what is known of its prefix. Gives how many of its tokens there is room for; 0: none, it waits on. */
+  #admit(next: Running, budget: number): number {
+    const { tokens, sequence } = next;
+    // At least one token is computed: what it yields is not kept. Whoever asks for the log-probabilities of its prompt needs all of it computed.
+    const isAllComputed = !this.#limits.has_prefix_cache || sequence.sampling.prompt_logprobs >= 0;
+    const holding = isAllComputed ? noHolding(sequence) : this.cache.matchByPrefixToken(sequence.cache_salt, tokens, tokens.length - 1);
+    const known = holding.blocks.length * this.cache.block_size;
+    const count = Math.min(tokens.length - known, budget);
+    if (!this.cache.canAllocate(this.cache.blocksFor(known + count) - holding.blocks.length)) {
+      this.cache.free(holding);
+      return 0;
+    }
+    this.#waiting.shift();
+    this.#running.push(next);
+    next.slot = this.#slots.pop() as number;
+    next.holding = holding;
+    next.computed = known;
+    if (next.cached < 0) {
+      next.cached = known;
+      this.cache.positions_queried += sequence.prompt.length;
+      this.cache.positions_hit += known;
+    }
+    return count;
   }
 
   #launch(running: Running, count: number, attach: Sequence | null): StepEntry {
-    const first_block = running.blocks.length;
-    const missing = Math.max(0, this.blocks.blocksFor(running.computed + count) - first_block);
-    const blocks = missing === 0 ? NO_BLOCKS : this.blocks.allocate(missing);
-    if (missing > 0) running.blocks.push(...blocks);
-    const samples = running.computed + count === running.tokens.length;
+    const { holding, tokens, computed } = running;
+    // A sequence that is attached is told of its whole table, what it shares included.
+    const shared = attach === null ? 0 : holding.blocks.length;
+    const first_block = holding.blocks.length - shared;
+    const missing = Math.max(0, this.cache.blocksFor(computed + count) - holding.blocks.length);
+    if (missing > 0) this.cache.allocBlocks(holding, missing);
+    const samples = computed + count === tokens.length;
     this.#launched.push({ running, count, samples });
     return {
       slot: running.slot,
-      start: running.computed,
-      tokens: count === 1 ? [running.tokens[running.computed] as number] : running.tokens.slice(running.computed, running.computed + count),
+      start: computed,
+      tokens: count === 1 ? [tokens[computed] as number] : tokens.slice(computed, computed + count),
       first_block,
-      blocks,
+      blocks: shared + missing === 0 ? NOTHING : holding.blocks.slice(first_block),
+      shared,
       generated: outputOf(running),
       samples,
       attach,
-      output: attach === null ? NO_BLOCKS : running.tokens.slice(running.sequence.prompt.length),
+      output: attach === null ? NOTHING : tokens.slice(running.sequence.prompt.length),
     };
   }
 
@@ -231,8 +282,8 @@ export class StepScheduler {
    * False: none is left, so it sits this step out. The oldest always gets room, since `enqueue` takes in nothing larger than the NPU.
    */
   #makeRoom(running: Running, count: number, messages: Commands['send'][]): boolean {
-    const missing = this.blocks.blocksFor(running.computed + count) - running.blocks.length;
-    while (missing > 0 && !this.blocks.canAllocate(missing)) {
+    const missing = this.cache.blocksFor(running.computed + count) - running.holding.blocks.length;
+    while (missing > 0 && !this.cache.canAllocate(missing)) {
       const victim = this.#running.findLast((candidate) => !this.#launched.some((launched) => launched.running === candidate));
       if (victim === undefined || victim === running) return false;
       this.#preempt(victim, messages);
@@ -258,15 +309,12 @@ export class StepScheduler {
 
   #letGo(running: Running): void {
     this.#running.splice(this.#running.indexOf(running), 1);
-    this.blocks.free(running.blocks);
+    this.cache.free(running.holding, running.tokens, running.isSound ? running.computed : 0);
     this.#slots.push(running.slot);
     this.#detach.push(running.slot);
-    running.blocks = [];
     running.slot = -1;
   }
 }
-
-const NO_BLOCKS: readonly number[] = [];
 
 const promptOnly = ({ sequence }: Running, prompt_start: number, { prompt_logprobs }: StepOutcome): TokenOut => ({
   request: sequence.request,
@@ -275,6 +323,7 @@ const promptOnly = ({ sequence }: Running, prompt_start: number, { prompt_logpro
   finish: null,
   stops: false,
   logprobs: null,
+  cached: 0,
   prompt_start,
   prompt_logprobs,
 });

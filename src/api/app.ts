@@ -81,6 +81,11 @@ export function createApp(pod: Pod, { onError, clock = systemClock, ...rest }: A
   route(app, 'GET', '/v1/models/:model{.+}', (c) => retrieveModel(service, c.req.param('model') ?? ''));
   route(app, 'POST', '/tokenize', async (c) => tokenize(service, await json(c)));
   route(app, 'POST', '/detokenize', async (c) => detokenize(service, await json(c)));
+  // As vLLM: no body either way.
+  route(app, 'POST', '/reset_prefix_cache', async () => {
+    await pod.resetPrefixCache();
+    return new Response(null, { status: 200 });
+  });
   route(app, 'POST', '/v1/completions', generateRoute(service, completions));
   route(app, 'POST', '/v1/chat/completions', generateRoute(service, chatCompletions));
 

@@ -87,6 +87,6 @@ const ending = (request: ChatRequest, chunk: Chunk) => ({
 });
 
 const finalUsage = (generations: Generations) => {
-  const { prompt_tokens, completion_tokens } = generations.usage();
-  return usageOf(prompt_tokens, completion_tokens);
+  const { prompt_tokens, completion_tokens, cached_tokens } = generations.usage();
+  return usageOf(prompt_tokens, completion_tokens, cached_tokens);
 };

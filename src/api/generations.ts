@@ -16,7 +16,7 @@ export type Generations = {
   /** Complete before the first piece of that prompt. */
   prompt(index: number): Promise<PromptInfo>;
   /** Summed over all prompts. */
-  usage(): { prompt_tokens: number; completion_tokens: number };
+  usage(): { prompt_tokens: number; completion_tokens: number; cached_tokens: number };
 };
 
 export function startGenerations(service: Service, lease: Lease, prompts: readonly Prompt[], options: GenerateOptions): Generations {
@@ -40,6 +40,7 @@ export function startGenerations(service: Service, lease: Lease, prompts: readon
       return {
         prompt_tokens: all.reduce((sum, one) => sum + one.prompt_tokens, 0),
         completion_tokens: all.reduce((sum, one) => sum + one.completion_tokens, 0),
+        cached_tokens: all.reduce((sum, one) => sum + one.cached_tokens, 0),
       };
     },
   };

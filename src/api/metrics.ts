@@ -48,9 +48,8 @@ export function createMetrics(model_name: string, context_length: number): Metri
   const promptTokens = counter('prompt_tokens_total', 'Prompt tokens processed.');
   const generationTokens = counter('generation_tokens_total', 'Tokens generated.');
   const preemptions = counter('num_preemptions_total', 'Requests preempted.');
-  // The pod has no prefix cache yet: true zeros, which dashboards expect to find.
-  counter('prefix_cache_queries_total', 'Tokens looked up in the prefix cache.');
-  counter('prefix_cache_hits_total', 'Tokens found in the prefix cache.');
+  const prefixQueries = counter('prefix_cache_queries_total', 'Tokens looked up in the prefix cache.');
+  const prefixHits = counter('prefix_cache_hits_total', 'Tokens found in the prefix cache.');
   const success = new Counter({ name: 'vllm:request_success_total', help: 'Requests by how they ended.', labelNames: ['finished_reason'], registers });
   const cache = new Gauge({ name: 'vllm:cache_config_info', help: 'The KV cache of the pod.', labelNames: ['block_size', 'num_gpu_blocks'], registers });
 
@@ -110,17 +109,17 @@ export function createMetrics(model_name: string, context_length: number): Metri
 
   const takeOver = (stats: PodStats): void => {
     takeOverFabric(stats);
-    const blocks = stats.npus.reduce((sum, npu) => sum + npu.kv_blocks, 0);
-    const used = stats.npus.reduce((sum, npu) => sum + npu.kv_blocks_used, 0);
+    const sum = (figure: 'kv_blocks' | 'kv_blocks_used' | 'preemptions' | 'prefix_queries' | 'prefix_hits'): number =>
+      stats.npus.reduce((total, npu) => total + npu[figure], 0);
+    const [blocks, used] = [sum('kv_blocks'), sum('kv_blocks_used')];
     running.set(stats.requests_running);
     waiting.set(stats.requests_waiting);
     kvUsage.set(blocks === 0 ? 0 : used / blocks);
     set(promptTokens, stats.prompt_tokens);
     set(generationTokens, stats.generation_tokens);
-    set(
-      preemptions,
-      stats.npus.reduce((sum, npu) => sum + npu.preemptions, 0),
-    );
+    set(preemptions, sum('preemptions'));
+    set(prefixQueries, sum('prefix_queries'));
+    set(prefixHits, sum('prefix_hits'));
     success.reset();
     for (const finished_reason of Object.values(FINISHED_REASONS)) success.inc({ finished_reason }, 0);
     for (const [reason, count] of Object.entries(stats.requests_finished)) success.inc({ finished_reason: FINISHED_REASONS[reason] ?? reason }, count);

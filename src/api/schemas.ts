@@ -32,6 +32,7 @@ const sampling = generateOptionsSchema.pick({
   frequency_penalty: true,
   repetition_penalty: true,
   n: true,
+  cache_salt: true,
   add_special_tokens: true,
 }).shape;
 
@@ -131,10 +132,10 @@ function deepest(issues: readonly z.core.$ZodIssue[]): Issue {
 /** The sampling options of a request, in the pod's terms: what both routes pass on unchanged. */
 export function generateOptions(request: CompletionRequest | ChatRequest): GenerateOptions {
   const { min_tokens, temperature, top_p, top_k, min_p, seed, stop, stop_token_ids, ignore_eos, prompt_logprobs } = request;
-  const { logit_bias, presence_penalty, frequency_penalty, repetition_penalty, n, add_special_tokens } = request;
+  const { logit_bias, presence_penalty, frequency_penalty, repetition_penalty, n, cache_salt, add_special_tokens } = request;
   return {
     ...{ min_tokens, temperature, top_p, top_k, min_p, seed, stop, stop_token_ids, ignore_eos, prompt_logprobs },
-    ...{ logit_bias, presence_penalty, frequency_penalty, repetition_penalty, n, add_special_tokens },
+    ...{ logit_bias, presence_penalty, frequency_penalty, repetition_penalty, n, cache_salt, add_special_tokens },
   };
 }
 

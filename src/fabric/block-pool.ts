@@ -1,9 +1,10 @@
 /**
- * Blocks of one size in a region, such as KV blocks: who holds which, seen by every thread.
+ * Blocks of one size in a region, such as KV blocks: how many hold each, seen by every thread.
  *
- *   table, u32 a block:  0 free, else its holder + 1
+ *   table, u32 a block:  0 free or kept for later, else how many hold it
  *
- * The owner of the region alone holds and frees; who frees what it does not hold, or holds what another holds, is told at once.
+ * The owner of the region alone holds and frees. A block is written by the one who held it first; who is given one that others hold, or frees what nobody
+ * holds, is told at once.
  * @module
  */
 import { assert, MinipodError } from '../protocol/errors.ts';
@@ -43,46 +44,51 @@ export class BlockPool {
     return this.#highWater;
   }
 
-  hold(block: number, holder: number): void {
-    const before = this.#holder(block);
-    assert(before === null, `block ${block} of ${this.place.name} is held by ${before}, and ${holder} was given it`);
-    Atomics.store(this.#words, this.#at + block, holder + 1);
+  /** To be written: nobody else holds it. */
+  hold(block: number): void {
+    const holders = this.#holders(block);
+    assert(holders === 0, `block ${block} of ${this.place.name} is held by ${holders}, and was given out to be written`);
+    this.#set(block, 1);
     this.#used++;
     this.#highWater = Math.max(this.#highWater, this.#used);
   }
 
-  free(block: number, holder: number): void {
-    const before = this.#holder(block);
-    assert(before === holder, `block ${block} of ${this.place.name} is held by ${before ?? 'nobody'}, and ${holder} frees it`);
-    Atomics.store(this.#words, this.#at + block, 0);
-    this.#used--;
+  /** To be read only, beside whoever holds it. */
+  share(block: number): void {
+    const holders = this.#holders(block);
+    this.#set(block, holders + 1);
+    if (holders === 0) this.#used++;
+    this.#highWater = Math.max(this.#highWater, this.#used);
   }
 
-  /** Where a held block lies. @throws `memory_fault` for one that is free, another's or none. */
-  addressOf(block: number, holder: number): number {
-    const { name, base, block_bytes, blocks } = this.place;
-    if (block < 0 || block >= blocks) throw new MinipodError('memory_fault', `${name} has ${blocks} blocks, ${holder} asked for block ${block}`);
-    const before = this.#holder(block);
-    if (before !== holder)
-      throw new MinipodError('memory_fault', `block ${block} of ${name} is ${before === null ? 'free' : `held by ${before}`}, and ${holder} asked for it`);
+  free(block: number): void {
+    const holders = this.#holders(block);
+    assert(holders > 0, `block ${block} of ${this.place.name} is freed, and nobody holds it`);
+    this.#set(block, holders - 1);
+    if (holders === 1) this.#used--;
+  }
+
+  /** Where a held block lies. @throws `memory_fault` for one that nobody holds, or none. */
+  addressOf(block: number): number {
+    const { name, base, block_bytes } = this.place;
+    if (this.#holders(block) === 0) throw new MinipodError('memory_fault', `block ${block} of ${name} is asked for, and nobody holds it`);
     return base + block * block_bytes;
   }
 
-  /** Who holds what: blocks by holder. */
-  holders(): Map<number, number[]> {
-    const held = new Map<number, number[]>();
-    for (let block = 0; block < this.place.blocks; block++) {
-      const holder = this.#holder(block);
-      if (holder === null) continue;
-      const blocks = held.get(holder);
-      if (blocks === undefined) held.set(holder, [block]);
-      else blocks.push(block);
-    }
+  /** Who holds what: holders by block, of those that are held. */
+  holders(): Map<number, number> {
+    const held = new Map<number, number>();
+    for (let block = 0; block < this.place.blocks; block++) if (this.#holders(block) > 0) held.set(block, this.#holders(block));
     return held;
   }
 
-  #holder(block: number): number | null {
-    const word = Atomics.load(this.#words, this.#at + block);
-    return word === 0 ? null : word - 1;
+  #holders(block: number): number {
+    const { name, blocks } = this.place;
+    if (block < 0 || block >= blocks) throw new MinipodError('memory_fault', `${name} has ${blocks} blocks, and block ${block} was asked for`);
+    return Atomics.load(this.#words, this.#at + block);
+  }
+
+  #set(block: number, holders: number): void {
+    Atomics.store(this.#words, this.#at + block, holders);
   }
 }

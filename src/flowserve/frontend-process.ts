@@ -6,7 +6,7 @@ import type { ModelConfig } from '../model/config.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf } from '../protocol/address.ts';
 import type { CallerToPod, GenerateCall, PodToCaller, PromptRecord } from '../protocol/caller.ts';
-import { cancel, stopStringFound, submit, taskAddress } from '../protocol/constructors.ts';
+import { cancel, dropCache, stopStringFound, submit, taskAddress } from '../protocol/constructors.ts';
 import { toErrorRecord } from '../protocol/errors.ts';
 import type { FrontendMessage, Message, Sampling } from '../protocol/messages.ts';
 import { checkLength, sequencesOf } from './frontend.ts';
@@ -78,6 +78,11 @@ export class FrontendProcess {
 
   cancelAll(): void {
     for (const id of this.output.open_ids()) this.#cancel(id);
+  }
+
+  /** Requests that come after this find nothing that was computed before. */
+  resetPrefixCache(npus: Iterable<number>): void {
+    for (const npu of npus) this.#ports.send(address('dp-group', npu), FRONTEND, dropCache(), FROM_OUTSIDE);
   }
 
   tokenize(prompt: PromptRecord, addSpecialTokens: boolean): { token_ids: number[]; tokens: string[] } {

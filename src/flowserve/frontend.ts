@@ -35,6 +35,7 @@ export function sequencesOf(call: GenerateCall, config: ModelConfig, tokenizer: 
     max_tokens,
     // The prompt is scored once, with the first choice.
     sampling: { ...sampling, stop_token_ids, prompt_logprobs: choice === 0 ? sampling.prompt_logprobs : -1 },
+    cache_salt: call.cache_salt,
   }));
 }
 

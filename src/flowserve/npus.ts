@@ -69,8 +69,8 @@ export class Npus {
 
   /** Brings NPUs, DP groups and experts to life. */
   spawn(): void {
-    const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests } = this.#plan.options;
-    const limits = { kv_blocks, kv_block_size, batch_tokens_max: max_batch_tokens, batch_requests_max: max_batch_requests };
+    const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, prefix_caching } = this.#plan.options;
+    const limits = { kv_blocks, kv_block_size, batch_tokens_max: max_batch_tokens, batch_requests_max: max_batch_requests, has_prefix_cache: prefix_caching };
     for (const [npu, { forward }] of this.programs) {
       const [self, group] = [address('npu', npu), address('dp-group', npu)];
       this.#host.spawn(self, { machine: npuMachine, input: { self, dp_group: group } });
@@ -181,14 +181,17 @@ export class Npus {
       return {
         npu,
         state: cast.stateOf(address('npu', npu)) ?? 'gone',
-        kv_blocks: scheduler.blocks.blocks,
-        kv_blocks_used: scheduler.blocks.used,
+        kv_blocks: scheduler.cache.blocks,
+        kv_blocks_used: scheduler.cache.used,
+        kv_blocks_cached: scheduler.cache.cached,
         requests_running: scheduler.running,
         requests_waiting: scheduler.waiting,
         steps: scheduler.step,
         tokens_prefilled: scheduler.tokens_prefilled,
         tokens_decoded: scheduler.tokens_decoded,
         preemptions: scheduler.preemptions,
+        prefix_queries: scheduler.cache.positions_queried,
+        prefix_hits: scheduler.cache.positions_hit,
         die: endpoint.die,
         kv_blocks_held: blocks.used,
         kv_blocks_held_max: blocks.high_water,

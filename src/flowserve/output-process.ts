@@ -82,6 +82,8 @@ export class OutputProcess {
       const choice = request?.choices[out.choice];
       if (request === undefined || choice === undefined || choice.isFinished) continue;
       if (out.prompt_logprobs !== null) this.#keepPromptLogprobs(request, out.prompt_start, out.prompt_logprobs);
+      // The prompt is one, however many choices continue it: the first tells.
+      if (out.cached > 0 && out.choice === 0) this.#ports.tell({ type: 'PROMPT_CACHED', request: request.id, tokens: out.cached });
       if (out.token >= 0) this.#pushToken(choice, out);
     }
   }

@@ -20,6 +20,8 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies'> & {
   readonly kv_blocks: number | undefined;
   readonly segment_bytes: number;
   readonly memory_bytes: number | undefined;
+  /** Whether sequences begin with the KV of others that began alike. */
+  readonly prefix_caching: boolean;
   /** False: all actors live on one thread, as on a virtual clock, which needs no rings. Else it has them. */
   readonly has_rings?: boolean;
 };
@@ -36,7 +38,7 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout> = {
   readonly layouts: readonly Layout[];
   /** By die, spares included. */
   readonly dies: readonly Region[];
-  readonly options: LayoutOptions;
+  readonly options: LayoutOptions & Pick<PlanOptions, 'prefix_caching'>;
 };
 export type PodPlan = PodPlanOf<ModelConfig, NpuLayout>;
 export type AnyPodPlan = PodPlanOf<ModelShape, StepLayout>;
@@ -107,7 +109,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
     topology,
     layouts: dies.slice(0, npus).map(({ base, bytes }, npu) => layOut(layoutOptions, npu, base, bytes)),
     dies,
-    options: layoutOptions,
+    options: { ...layoutOptions, prefix_caching: options.prefix_caching },
   };
 }
 

@@ -243,12 +243,15 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   }
 
   #freeBlocks(slot: number): void {
-    for (const block of this.#held.get(slot) ?? []) this.#blocks.free(block, slot);
+    for (const block of this.#held.get(slot) ?? []) this.#blocks.free(block);
     this.#held.delete(slot);
   }
 
-  #holdBlocks(slot: number, blocks: readonly number[]): void {
-    for (const block of blocks) this.#blocks.hold(block, slot);
+  #holdBlocks({ slot, blocks, shared }: StepEntry): void {
+    blocks.forEach((block, index) => {
+      if (index < shared) this.#blocks.share(block);
+      else this.#blocks.hold(block);
+    });
     const held = this.#held.get(slot);
     if (held === undefined) this.#held.set(slot, [...blocks]);
     else held.push(...blocks);
@@ -259,8 +262,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     if (entry.attach !== null) this.#sampler.attach(entry.slot, entry.attach, entry.output);
     const { address, blocks_max } = layout.blockTables;
     let table = (offsetOf(address) >>> 2) + entry.slot * blocks_max + entry.first_block;
-    if (entry.blocks.length > 0) this.#holdBlocks(entry.slot, entry.blocks);
-    for (const block of entry.blocks) this.#words[table++] = offsetOf(this.#blocks.addressOf(block, entry.slot));
+    if (entry.blocks.length > 0) this.#holdBlocks(entry);
+    for (const block of entry.blocks) this.#words[table++] = offsetOf(this.#blocks.addressOf(block));
     entry.tokens.forEach((token, index) => {
       this.#words[(at.tokenIds >>> 2) + row + index] = token;
       this.#words[(at.positions >>> 2) + row + index] = entry.start + index;

@@ -32,6 +32,7 @@ const remote = {
   },
   tokenize: (prompt: PromptRecord, addSpecialTokens: boolean) => attempt((pod) => pod.tokenize(prompt, addSpecialTokens)),
   detokenize: (ids: readonly number[]) => attempt((pod) => pod.detokenize(ids)),
+  resetPrefixCache: (): Promise<Outcome<void>> => attempt((pod) => pod.resetPrefixCache()),
   stats: (): Promise<Outcome<ControlStats>> => attempt((pod) => pod.stats()),
   close: (): Promise<Outcome<void>> => attempt((pod) => pod.close()),
 };

@@ -208,6 +208,12 @@ export class Control {
     return this.#handle;
   }
 
+  resetPrefixCache(): void {
+    // Those of lost workers begin with nothing.
+    const npus = Array.from({ length: this.#plan.npus }, (_, npu) => npu);
+    this.#frontend.resetPrefixCache(npus.filter((npu) => this.#workers.isRunning(this.directory.workerOfNpu(npu))));
+  }
+
   tokenize(prompt: PromptRecord, addSpecialTokens: boolean): { token_ids: number[]; tokens: string[] } {
     return this.#frontend.tokenize(prompt, addSpecialTokens);
   }

@@ -14,9 +14,27 @@ const REPORT_DEADLINE_MS = 5_000;
 type Question = { readonly waitsFor: Set<number>; readonly reports: WorkerReport[]; readonly resolve: () => void };
 
 /** What a lost NPU held is free: its requests have failed, and its successor starts with nothing. */
-const HOLDS_NOTHING = { state: 'lost', kv_blocks_used: 0, requests_running: 0, requests_waiting: 0, kv_blocks_held: 0, reply_bytes: 0 } as const;
+const HOLDS_NOTHING = {
+  state: 'lost',
+  kv_blocks_used: 0,
+  kv_blocks_cached: 0,
+  requests_running: 0,
+  requests_waiting: 0,
+  kv_blocks_held: 0,
+  reply_bytes: 0,
+} as const;
 const COUNTED_NOTHING = {
-  ...{ steps: 0, tokens_prefilled: 0, tokens_decoded: 0, preemptions: 0, kv_blocks_held_max: 0, fields_written: 0, fields_stale: 0 },
+  ...{
+    steps: 0,
+    tokens_prefilled: 0,
+    tokens_decoded: 0,
+    preemptions: 0,
+    prefix_queries: 0,
+    prefix_hits: 0,
+    kv_blocks_held_max: 0,
+    fields_written: 0,
+    fields_stale: 0,
+  },
   ...{ dispatches_written: 0, dispatches_served: 0, dispatches_refused: 0, pulled_bytes: 0, reply_bytes_max: 0 },
 } as const;
 

@@ -22,6 +22,7 @@ export type GenerateCall = {
   readonly ignore_eos: boolean;
   readonly stop: readonly string[];
   readonly sampling: Sampling;
+  readonly cache_salt: string;
 };
 
 export type CallerToPod = GenerateCall | { readonly type: 'CANCEL_CALL'; readonly request: number };
@@ -44,6 +45,8 @@ export type PodToCaller =
   | { readonly type: 'PROMPT'; readonly request: number; readonly token_ids: readonly number[] }
   | { readonly type: 'PROMPT_LOGPROBS'; readonly request: number; readonly logprobs: readonly PositionRecord[] }
   | { readonly type: 'SCHEDULED_CALL'; readonly request: number }
+  /** The KV of so many of its prompt's tokens was there already. */
+  | { readonly type: 'PROMPT_CACHED'; readonly request: number; readonly tokens: number }
   | { readonly type: 'CHUNKS'; readonly chunks: readonly ChunkRecord[] }
   | { readonly type: 'ENDED'; readonly request: number; readonly error: ErrorRecord | null; readonly generated: number };
 

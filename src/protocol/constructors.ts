@@ -78,6 +78,7 @@ export const drain = (): { readonly type: 'DRAIN' } => ({ type: 'DRAIN' });
 // to a DP group
 export const enqueueSequence = (task: Address, sequence: Sequence): DpGroupMessage => ({ type: 'ENQUEUE', task, sequence });
 export const abandon = (task: Address): DpGroupMessage => ({ type: 'ABANDON', task });
+export const dropCache = (): DpGroupMessage => ({ type: 'DROP_CACHE' });
 export const stepDone = (step: number, outcomes: readonly StepOutcome[]): DpGroupMessage => ({ type: 'STEP_DONE', step, outcomes });
 export const stepFailed = (step: number, error: ErrorRecord): DpGroupMessage => ({ type: 'STEP_FAILED', step, error });
 

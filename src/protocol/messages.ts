@@ -33,6 +33,8 @@ export type Sequence = {
   readonly prompt: readonly number[];
   readonly max_tokens: number;
   readonly sampling: Sampling;
+  /** Prefixes are shared among sequences of one salt only, such as those of one tenant. */
+  readonly cache_salt: string;
 };
 
 /** Log-probabilities at one position: of the token itself, then of the best ones. */
@@ -49,6 +51,8 @@ export type StepEntry = {
   readonly tokens: readonly number[];
   readonly first_block: number;
   readonly blocks: readonly number[];
+  /** So many of `blocks`, the first ones, are read only: others use them too. */
+  readonly shared: number;
   /** Output tokens before this step: what min_tokens counts. */
   readonly generated: number;
   /** Whether this step's last token yields a new one (a prefill that goes on does not). */
@@ -124,6 +128,8 @@ export type TaskExecutorMessage =
 export type DpGroupMessage =
   | { readonly type: 'ENQUEUE'; readonly task: Address; readonly sequence: Sequence }
   | { readonly type: 'ABANDON'; readonly task: Address }
+  /** Forget what is kept for later: each prompt is computed anew. */
+  | { readonly type: 'DROP_CACHE' }
   | { readonly type: 'STEP_DONE'; readonly step: number; readonly outcomes: readonly StepOutcome[] }
   | { readonly type: 'STEP_FAILED'; readonly step: number; readonly error: ErrorRecord };
 
@@ -158,6 +164,8 @@ export type TokenOut = {
   /** The token ended it by itself (end of sequence, stop_token_ids) and is not part of the text. */
   readonly stops: boolean;
   readonly logprobs: PositionLogprobs | null;
+  /** Of a choice's first token: tokens of its prompt whose KV was there already. */
+  readonly cached: number;
   /** Of prompt tokens `prompt_start`…, as their chunk was computed; `token` is −1 if it yielded none. */
   readonly prompt_start: number;
   readonly prompt_logprobs: readonly PositionLogprobs[] | null;

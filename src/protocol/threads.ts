@@ -5,12 +5,17 @@ export type NpuReport = {
   readonly state: string;
   readonly kv_blocks: number;
   readonly kv_blocks_used: number;
+  /** Kept for requests that begin alike, until their room is needed. */
+  readonly kv_blocks_cached: number;
   readonly requests_running: number;
   readonly requests_waiting: number;
   readonly steps: number;
   readonly tokens_prefilled: number;
   readonly tokens_decoded: number;
   readonly preemptions: number;
+  /** Prompt tokens that were looked up in the prefix cache, and found. */
+  readonly prefix_queries: number;
+  readonly prefix_hits: number;
   /** The die whose memory it has. */
   readonly die: number;
   /** KV blocks as its memory knows them: held now, and the most that ever were. */

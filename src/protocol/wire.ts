@@ -31,14 +31,14 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'frequency_penalty',
     'repetition_penalty',
   ],
-  ['request', 'choice', 'prompt', 'max_tokens', 'sampling'],
+  ['request', 'choice', 'prompt', 'max_tokens', 'sampling', 'cache_salt'],
   ['logprob', 'top_ids', 'top_logprobs'],
   ['code', 'message', 'param'],
-  ['request', 'choice', 'token', 'finish', 'stops', 'logprobs', 'prompt_start', 'prompt_logprobs'],
+  ['request', 'choice', 'token', 'finish', 'stops', 'logprobs', 'cached', 'prompt_start', 'prompt_logprobs'],
   // control → workers
   ['type', 'task', 'sequence'], // ENQUEUE
   ['type', 'task'], // ABANDON
-  ['type'], // SCHEDULED, DECODING, PREEMPTED, GENERATED, ABANDONED, DRAIN
+  ['type'], // SCHEDULED, DECODING, PREEMPTED, GENERATED, ABANDONED, DRAIN, DROP_CACHE
   ['type', 'error'], // GENERATION_FAILED
   ['type', 'npu', 'error'], // NPU_LOST
   // workers → control
@@ -53,12 +53,15 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'state',
     'kv_blocks',
     'kv_blocks_used',
+    'kv_blocks_cached',
     'requests_running',
     'requests_waiting',
     'steps',
     'tokens_prefilled',
     'tokens_decoded',
     'preemptions',
+    'prefix_queries',
+    'prefix_hits',
     'die',
     'kv_blocks_held',
     'kv_blocks_held_max',
@@ -94,12 +97,13 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'tokens'], // TOKENS
   // caller ↔ pod
   ['kind', 'text', 'tokens', 'roles', 'contents'],
-  ['type', 'request', 'prompt', 'add_special_tokens', 'n', 'max_tokens', 'ignore_eos', 'stop', 'sampling'], // GENERATE
+  ['type', 'request', 'prompt', 'add_special_tokens', 'n', 'max_tokens', 'ignore_eos', 'stop', 'sampling', 'cache_salt'], // GENERATE
   ['type', 'request'], // CANCEL_CALL, SCHEDULED_CALL
   ['token_id', 'token', 'bytes', 'logprob'],
   ['chosen', 'top'],
   ['request', 'choice', 'text', 'token_ids', 'logprobs', 'finish', 'stop_string', 'stop_token'],
   ['type', 'request', 'token_ids'], // PROMPT
+  ['type', 'request', 'tokens'], // PROMPT_CACHED
   ['type', 'request', 'logprobs'], // PROMPT_LOGPROBS
   ['type', 'chunks'], // CHUNKS
   ['type', 'request', 'error', 'generated'], // ENDED

@@ -42,6 +42,8 @@ export class KernelRecomputation implements Recompute {
       spare_workers: 0,
       segment_bytes: SEGMENT_BYTES,
       memory_bytes: undefined,
+      // Which blocks are shared is in the steps that the trace holds.
+      prefix_caching: true,
     };
     return new KernelRecomputation(await buildMachine(checkpoint, header.kernels, options, onProgress));
   }

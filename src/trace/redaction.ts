@@ -4,7 +4,7 @@
  *   as it was:   prompt [1, 86, 1461]   tokens of a step [1, 86, 1461], then [912]   prompt_logprobs [{…}, {…}]
  *   redacted:    prompt [0, 0, 0]       tokens of a step [0, 0, 0], then [0]         prompt_logprobs []
  *
- * No actor looks at a prompt's tokens, only at how many there are: so it decides on the redacted message what it decided on the whole one, and its commands,
+ * Without prefix caching, which such a run goes without, no actor looks at a prompt's tokens, only at how many there are: so it decides on the redacted message what it decided on the whole one, and its commands,
  * redacted, are the same. That is why the tokens of all steps go, generated ones too: a replay cannot tell them apart. Checksums are of redacted commands;
  * those of whole ones could be searched for a short prompt. What was generated stays, and the digest of what it came from: whoever has the model can hold a
  * guess of a whole prompt against them, as against the answer itself.
@@ -17,7 +17,7 @@ export type Prompts = 'recorded' | 'redacted';
 
 const zeros = (tokens: readonly number[]): number[] => tokens.map(() => 0);
 
-const sequenceOf = (sequence: Sequence): Sequence => ({ ...sequence, prompt: zeros(sequence.prompt) });
+const sequenceOf = (sequence: Sequence): Sequence => ({ ...sequence, prompt: zeros(sequence.prompt), cache_salt: '' });
 
 const planOf = (plan: StepPlan): StepPlan => ({
   ...plan,

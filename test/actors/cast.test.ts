@@ -29,6 +29,7 @@ const sequencesOf = (request: number, { choices, prompt, max_tokens }: Call): Se
     prompt: Array.from({ length: prompt }, (_, index) => 100 * request + 10 * choice + index),
     max_tokens,
     sampling: GREEDY,
+    cache_salt: '',
   }));
 
 const endsOf = (cast: QueuedCast, request: number): Extract<Message, { type: 'REQUEST_ENDED' }>[] =>
@@ -48,7 +49,7 @@ function expectRest(cast: QueuedCast, { npus }: QueuedCastOptions): void {
   expect(cast.contextOf('job-executor/0')).toMatchObject({ choices: 0 });
   for (let npu = 0; npu < npus; npu++) {
     expect(cast.schedulerOf(npu).hasWork).toBe(false);
-    expect(cast.schedulerOf(npu).blocks.used).toBe(0);
+    expect(cast.schedulerOf(npu).cache.used).toBe(0);
     expect(cast.stateOf(address('npu', npu))).toBe('idle');
     expect(cast.stateOf(address('dp-group', npu))).toBe('idle');
   }

@@ -1,5 +1,5 @@
 /** An NPU without kernels: checks each step against what it knows of its sequences, and draws tokens that tell a wrong position or a wrong sequence. */
-import type { Sequence, StepOutcome, StepPlan } from '../../src/protocol/messages.ts';
+import type { Sequence, StepEntry, StepOutcome, StepPlan } from '../../src/protocol/messages.ts';
 
 export const GREEDY: Sequence['sampling'] = {
   temperature: 0,
@@ -28,15 +28,20 @@ export function expectedOutput({ prompt, max_tokens }: Sequence): number[] {
   return tokens.slice(prompt.length);
 }
 
-type Slot = { readonly sequence: Sequence; readonly table: number[] };
-/** A KV cell: the token written and its position; stale or foreign ones are seen. */
-type Cell = { readonly position: number; readonly token: number; readonly owner: Sequence };
+type Slot = { readonly sequence: Sequence; readonly table: number[]; shared: number };
+/** A KV cell: its position, the token written, and a hash of the prefix that it ends, as real KV depends on all tokens before. */
+type Cell = { readonly position: number; readonly token: number; readonly prefix: number };
+
+const EMPTY_PREFIX = 17;
+const extended = (prefix: number, token: number): number => Math.imul(prefix ^ token, 0x01000193) >>> 0;
 
 export class FakeNpu {
   readonly #slots = new Map<number, Slot>();
   readonly #cells = new Map<number, Cell>();
   readonly #block_size: number;
   readonly #tokens_max: number;
+  /** Tokens that it was given to compute. */
+  tokens = 0;
 
   constructor(block_size: number, tokens_max: number) {
     this.#block_size = block_size;
@@ -48,15 +53,12 @@ export class FakeNpu {
     const total = plan.entries.reduce((sum, { tokens }) => sum + tokens.length, 0);
     if (total > this.#tokens_max || total === 0) throw new Error(`a step of ${total} tokens, the budget is ${this.#tokens_max}`);
     if (new Set(plan.entries.map(({ slot }) => slot)).size < plan.entries.length) throw new Error('a slot twice in one step');
+    this.tokens += total;
+    for (const entry of plan.entries) this.#attach(entry);
     return plan.entries.map((entry) => {
-      if (entry.attach !== null) this.#slots.set(entry.slot, { sequence: entry.attach, table: [] });
-      const slot = this.#slots.get(entry.slot);
-      if (slot === undefined) throw new Error(`slot ${entry.slot} holds no sequence`);
-      entry.blocks.forEach((block, index) => {
-        slot.table[entry.first_block + index] = block;
-      });
+      const slot = this.#slotOf(entry);
       entry.tokens.forEach((token, index) => {
-        this.#cells.set(this.#cellOf(slot, entry.start + index), { position: entry.start + index, token, owner: slot.sequence });
+        this.#write(slot, entry.start + index, token);
       });
       return {
         token: entry.samples ? tokenAfter(this.#read(slot, entry.start + entry.tokens.length)) : -1,
@@ -73,13 +75,40 @@ export class FakeNpu {
 
   reset(): void {
     this.#slots.clear();
+    this.#cells.clear();
   }
 
-  /** What attention would see: each cell must be the sequence's own and of its position. */
+  #attach({ slot, attach, first_block, blocks, shared }: StepEntry): void {
+    if (attach !== null) this.#slots.set(slot, { sequence: attach, table: [], shared });
+    const { table } = this.#slotOf({ slot });
+    blocks.forEach((block, index) => {
+      const isShared = index < shared;
+      if (!isShared && [...this.#slots.values()].some((other) => other.table.includes(block)))
+        throw new Error(`block ${block} is given to slot ${slot} to write, and another reads it`);
+      table[first_block + index] = block;
+    });
+  }
+
+  #slotOf({ slot }: { readonly slot: number }): Slot {
+    const found = this.#slots.get(slot);
+    if (found === undefined) throw new Error(`slot ${slot} holds no sequence`);
+    return found;
+  }
+
+  #write(slot: Slot, position: number, token: number): void {
+    if (position < slot.shared * this.#block_size) throw new Error(`position ${position} is written, and its block is shared`);
+    const before = position === 0 ? EMPTY_PREFIX : (this.#cells.get(this.#cellOf(slot, position - 1))?.prefix ?? -1);
+    this.#cells.set(this.#cellOf(slot, position), { position, token, prefix: extended(before, token) });
+  }
+
+  /** What attention would see: each cell must be of its position, of the sequence's own tokens, and computed after the very same ones. */
   #read(slot: Slot, positions: number): number[] {
+    const { prompt } = slot.sequence;
+    let prefix = EMPTY_PREFIX;
     return Array.from({ length: positions }, (_, position) => {
       const cell = this.#cells.get(this.#cellOf(slot, position));
-      if (cell === undefined || cell.position !== position || cell.owner !== slot.sequence)
+      prefix = extended(prefix, cell?.token ?? -1);
+      if (cell === undefined || cell.position !== position || cell.prefix !== prefix || (position < prompt.length && cell.token !== prompt[position]))
         throw new Error(`position ${position} reads a cell that is stale or another's`);
       return cell.token;
     });

@@ -13,7 +13,7 @@ function live(): unknown {
     return state >>> 8;
   };
   for (let request = 0; request < 4; request++) {
-    const sequences = [0, 1].map((choice) => ({ request, choice, prompt: [request, choice, 3], max_tokens: 9, sampling: GREEDY }));
+    const sequences = [0, 1].map((choice) => ({ request, choice, prompt: [request, choice, 3], max_tokens: 9, sampling: GREEDY, cache_salt: '' }));
     cast.send(address('request', request), 'frontend/0', submit(sequences));
   }
   for (let count = 0; cast.step(choose); count++) {

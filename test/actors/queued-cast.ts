@@ -40,7 +40,7 @@ export class QueuedCast {
     this.#npus = Array.from({ length: npus }, () => new FakeNpu(KV_BLOCK_SIZE, BATCH_TOKENS_MAX));
     this.#hostOf('job-executor/0').spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max } });
     this.#hostOf('task-executor/0').spawn('task-executor/0', { machine: taskExecutor, input: { self: 'task-executor/0', npus, workers: npus, batch_max: 4 } });
-    const limits = { kv_blocks, kv_block_size: KV_BLOCK_SIZE, batch_tokens_max: BATCH_TOKENS_MAX, batch_requests_max: 3 };
+    const limits = { kv_blocks, kv_block_size: KV_BLOCK_SIZE, batch_tokens_max: BATCH_TOKENS_MAX, batch_requests_max: 3, has_prefix_cache: true };
     for (let npu = 0; npu < npus; npu++) {
       const [self, group] = [address('npu', npu), address('dp-group', npu)];
       this.#hostOf(self).spawn(self, { machine: npuMachine, input: { self, dp_group: group } });

@@ -1,7 +1,6 @@
 /** The step scheduler under random load, with an NPU that sees a wrong block, position, slot or order. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { BlockManager } from '../../actors/policies/block-manager.ts';
 import { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { type Address, address } from '../../src/protocol/address.ts';
 import type { Commands, Sequence } from '../../src/protocol/messages.ts';
@@ -9,11 +8,21 @@ import { expectedOutput, FakeNpu, GREEDY } from './fake-npu.ts';
 
 const BLOCK = 4;
 
-type Arrival = { readonly at: number; readonly prompt: number; readonly max_tokens: number; readonly abandoned_after: number | null };
+type Arrival = {
+  readonly at: number;
+  readonly family: number;
+  readonly salt: string;
+  readonly prompt: number;
+  readonly max_tokens: number;
+  readonly abandoned_after: number | null;
+};
 const arrival = (blocks: number): fc.Arbitrary<Arrival> =>
   fc
     .record({
       at: fc.integer({ min: 0, max: 40 }),
+      /** Prompts of a family begin alike. */
+      family: fc.integer({ min: 0, max: 2 }),
+      salt: fc.constantFrom('', '', 'other'),
       prompt: fc.integer({ min: 1, max: blocks * BLOCK - 1 }),
       max_tokens: fc.integer({ min: 1, max: 20 }),
       abandoned_after: fc.option(fc.integer({ min: 0, max: 60 }), { freq: 4 }),
@@ -33,15 +42,16 @@ describe('the step scheduler', () => {
   it('gives every sequence exactly its tokens in order, whoever arrives, is abandoned or preempted, and all of it comes to an end', () => {
     fc.assert(
       fc.property(scenario, ({ arrivals, ...limits }) => {
-        const scheduler = new StepScheduler({ ...limits, kv_block_size: BLOCK });
+        const scheduler = new StepScheduler({ ...limits, kv_block_size: BLOCK, has_prefix_cache: true });
         const npu = new FakeNpu(BLOCK, limits.batch_tokens_max);
         const sequences = arrivals.map(
-          ({ prompt, max_tokens }, request): Sequence => ({
+          ({ family, salt, prompt, max_tokens }, request): Sequence => ({
             request,
             choice: 0,
-            prompt: Array.from({ length: prompt }, (_, index) => 1_000 * request + index),
+            prompt: Array.from({ length: prompt }, (_, index) => 1_000 * family + index),
             max_tokens,
             sampling: GREEDY,
+            cache_salt: salt,
           }),
         );
         const taskOf = (request: number): Address => address('task', request);
@@ -82,7 +92,7 @@ describe('the step scheduler', () => {
           expect(scheduler.running).toBeLessThanOrEqual(limits.batch_requests_max);
         }
         expect(clock).toBeLessThan(steps_max);
-        expect(scheduler.blocks.used).toBe(0);
+        expect(scheduler.cache.used).toBe(0);
         for (const [request, sequence] of sequences.entries()) {
           const types = told.get(taskOf(request)) ?? [];
           const expected = expectedOutput(sequence);
@@ -100,18 +110,18 @@ describe('the step scheduler', () => {
   });
 
   it('refuses at once what could never run, and says what it needs', () => {
-    const scheduler = new StepScheduler({ kv_blocks: 2, kv_block_size: BLOCK, batch_tokens_max: 8, batch_requests_max: 2 });
-    const [refusal] = scheduler.enqueue('task/1', { request: 1, choice: 0, prompt: [1, 2, 3, 4, 5], max_tokens: 4, sampling: GREEDY });
+    const scheduler = new StepScheduler({ kv_blocks: 2, kv_block_size: BLOCK, batch_tokens_max: 8, batch_requests_max: 2, has_prefix_cache: true });
+    const [refusal] = scheduler.enqueue('task/1', { request: 1, choice: 0, prompt: [1, 2, 3, 4, 5], max_tokens: 4, sampling: GREEDY, cache_salt: '' });
     expect(refusal).toMatchObject({ to: 'task/1', message: { type: 'GENERATION_FAILED', error: { code: 'out_of_memory', param: 'max_tokens' } } });
     expect(scheduler.hasWork).toBe(false);
   });
 
   it('never makes the oldest give way', () => {
-    const scheduler = new StepScheduler({ kv_blocks: 6, kv_block_size: BLOCK, batch_tokens_max: 32, batch_requests_max: 8 });
+    const scheduler = new StepScheduler({ kv_blocks: 6, kv_block_size: BLOCK, batch_tokens_max: 32, batch_requests_max: 8, has_prefix_cache: true });
     const npu = new FakeNpu(BLOCK, 32);
     const preempted: Address[] = [];
     for (let request = 0; request < 5; request++)
-      scheduler.enqueue(address('task', request), { request, choice: 0, prompt: [request, 1, 2], max_tokens: 18, sampling: GREEDY });
+      scheduler.enqueue(address('task', request), { request, choice: 0, prompt: [request, 1, 2], max_tokens: 18, sampling: GREEDY, cache_salt: '' });
     const ended: Address[] = [];
     while (scheduler.hasWork) {
       const { plan, messages } = scheduler.plan();
@@ -126,38 +136,16 @@ describe('the step scheduler', () => {
   });
 
   it('fails what a broken step held, keeps what waited, and goes on', () => {
-    const scheduler = new StepScheduler({ kv_blocks: 8, kv_block_size: BLOCK, batch_tokens_max: 32, batch_requests_max: 1 });
+    const scheduler = new StepScheduler({ kv_blocks: 8, kv_block_size: BLOCK, batch_tokens_max: 32, batch_requests_max: 1, has_prefix_cache: true });
     const npu = new FakeNpu(BLOCK, 32);
-    for (const request of [0, 1]) scheduler.enqueue(address('task', request), { request, choice: 0, prompt: [1, 2], max_tokens: 2, sampling: GREEDY });
+    for (const request of [0, 1])
+      scheduler.enqueue(address('task', request), { request, choice: 0, prompt: [1, 2], max_tokens: 2, sampling: GREEDY, cache_salt: '' });
     scheduler.plan();
     expect(scheduler.failAll({ code: 'worker_failed', message: 'x', param: null })).toMatchObject([{ to: 'task/0', message: { type: 'GENERATION_FAILED' } }]);
     npu.reset();
     const types: string[] = [];
     while (scheduler.hasWork) for (const { message } of scheduler.retire(npu.run(scheduler.plan().plan))) types.push(message.type);
     expect(types).toContain('GENERATED');
-    expect(scheduler.blocks.used).toBe(0);
-  });
-});
-
-describe('the block manager', () => {
-  it('gives each block to one owner at a time, and notices one freed twice', () => {
-    fc.assert(
-      fc.property(fc.array(fc.integer({ min: -3, max: 6 }), { maxLength: 60 }), (steps) => {
-        const blocks = new BlockManager(16, BLOCK);
-        const held: number[][] = [];
-        for (const count of steps) {
-          if (count > 0 && blocks.canAllocate(count)) held.push(blocks.allocate(count));
-          else if (count <= 0) blocks.free(held.shift() ?? []);
-          const all = held.flat();
-          expect(new Set(all).size).toBe(all.length);
-          expect(blocks.used).toBe(all.length);
-        }
-      }),
-    );
-    const blocks = new BlockManager(2, BLOCK);
-    expect(() => blocks.allocate(3)).toThrow(/3 KV blocks asked for, 2 are free/);
-    const [one] = blocks.allocate(1);
-    blocks.free([one as number]);
-    expect(() => blocks.free([one as number])).toThrow(/freed twice/);
+    expect(scheduler.cache.used).toBe(0);
   });
 });

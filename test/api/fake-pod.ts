@@ -129,6 +129,8 @@ export class FakePod implements Pod {
     return { token_ids, tokens: token_ids.map((id) => new TextDecoder().decode(Uint8Array.from(bytesOf(id)))) };
   }
 
+  async resetPrefixCache(): Promise<void> {}
+
   async detokenize(tokenIds: readonly number[]): Promise<string> {
     return new TextDecoder().decode(Uint8Array.from(tokenIds.filter((id) => id < 256)));
   }
@@ -152,6 +154,9 @@ export class FakePod implements Pod {
           tokens_prefilled: 0,
           tokens_decoded: 0,
           preemptions: 0,
+          kv_blocks_cached: 1,
+          prefix_queries: 40,
+          prefix_hits: 16,
           die: 0,
           kv_blocks_held: 2,
           kv_blocks_held_max: 3,
@@ -216,7 +221,12 @@ class FakeGeneration implements Generation {
   }
 
   usage(): Usage {
-    return { prompt_tokens: this.#ids.length, completion_tokens: this.#completionTokens, total_tokens: this.#ids.length + this.#completionTokens };
+    return {
+      prompt_tokens: this.#ids.length,
+      completion_tokens: this.#completionTokens,
+      total_tokens: this.#ids.length + this.#completionTokens,
+      cached_tokens: 0,
+    };
   }
 
   times(): RequestTimes {

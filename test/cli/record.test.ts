@@ -40,7 +40,7 @@ function tokensOf(stdout: string): number[][] {
 describe('minipod serve --record', () => {
   it('should end the trace whole when it is told to stop, with what still ran; and without prompts where they are to be left out', async () => {
     const path = folder.file('served.trace');
-    const running = await serving('--record', path, '--no-record-prompts', '--npus', '2');
+    const running = await serving('--record', path, '--no-record-prompts', '--no-prefix-caching', '--npus', '2');
     await (await running.ask({ prompt: 'Once upon a time', max_tokens: 8 })).json();
     const response = await running.ask({ prompt: 'The wolf', max_tokens: 200, ignore_eos: true, stream: true });
     running.kill('SIGTERM');

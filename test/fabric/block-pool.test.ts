@@ -17,38 +17,36 @@ function makePool(segments: number): { readonly space: AddressSpace; readonly po
   return { space, base, pool: new BlockPool(space, { name: 'KV of npu/1', table: base, base: base + 4_096, block_bytes: BLOCK_BYTES, blocks: BLOCKS }) };
 }
 
-const step = fc.record({
-  act: fc.constantFrom('hold', 'free', 'find'),
-  block: fc.integer({ min: 0, max: BLOCKS - 1 }),
-  holder: fc.integer({ min: 0, max: 3 }),
-});
+const step = fc.record({ act: fc.constantFrom('hold', 'share', 'free', 'find'), block: fc.integer({ min: 0, max: BLOCKS - 1 }) });
 
 describe.each(SEGMENTS)('a pool of blocks over %i segments', (segments) => {
-  it('knows exactly who holds what, the most that ever was, and refuses everything else', () => {
+  it('knows exactly how many hold what, the most that ever were, and gives nobody to write what others hold', () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 80 }), (steps) => {
         const { pool, base } = makePool(segments);
         const held = new Map<number, number>();
         let most = 0;
-        for (const { act, block, holder } of steps) {
-          const owner = held.get(block);
-          if (act === 'hold' && owner === undefined) {
-            pool.hold(block, holder);
-            held.set(block, holder);
+        for (const { act, block } of steps) {
+          const holders = held.get(block) ?? 0;
+          if (act === 'share') {
+            pool.share(block);
+            held.set(block, holders + 1);
+          } else if (act === 'hold' && holders === 0) {
+            pool.hold(block);
+            held.set(block, 1);
           } else if (act === 'hold')
-            expect(() => pool.hold(block, holder)).toThrow(`block ${block} of KV of npu/1 is held by ${owner}, and ${holder} was given it`);
-          else if (act === 'free' && owner === holder) {
-            pool.free(block, holder);
-            held.delete(block);
-          } else if (act === 'free') expect(() => pool.free(block, holder)).toThrow(`held by ${owner ?? 'nobody'}, and ${holder} frees it`);
-          else if (owner === holder) expect(pool.addressOf(block, holder)).toBe(base + 4_096 + block * BLOCK_BYTES);
-          else expect(() => pool.addressOf(block, holder)).toThrow(owner === undefined ? /is free, and/ : /is held by \d, and/);
+            expect(() => pool.hold(block)).toThrow(`block ${block} of KV of npu/1 is held by ${holders}, and was given out to be written`);
+          else if (act === 'free' && holders === 0) expect(() => pool.free(block)).toThrow(`block ${block} of KV of npu/1 is freed, and nobody holds it`);
+          else if (act === 'free') {
+            pool.free(block);
+            if (holders === 1) held.delete(block);
+            else held.set(block, holders - 1);
+          } else if (holders > 0) expect(pool.addressOf(block)).toBe(base + 4_096 + block * BLOCK_BYTES);
+          else expect(() => pool.addressOf(block)).toThrow(/is asked for, and nobody holds it/);
           most = Math.max(most, held.size);
           expect([pool.used, pool.high_water]).toEqual([held.size, most]);
         }
-        const expected = new Map<number, number[]>();
-        for (const [block, holder] of [...held].sort(([a], [b]) => a - b)) expected.set(holder, [...(expected.get(holder) ?? []), block]);
-        expect(new Map([...pool.holders()].sort())).toEqual(new Map([...expected].sort()));
+        expect(new Map([...pool.holders()].sort())).toEqual(new Map([...held].sort()));
       }),
       { numRuns: 100 },
     );
@@ -56,7 +54,7 @@ describe.each(SEGMENTS)('a pool of blocks over %i segments', (segments) => {
 
   it('has no blocks beyond its last', () => {
     const { pool } = makePool(segments);
-    expect(() => pool.addressOf(BLOCKS, 0)).toThrow('KV of npu/1 has 12 blocks, 0 asked for block 12');
-    expect(() => pool.addressOf(-1, 0)).toThrow('asked for block -1');
+    expect(() => pool.addressOf(BLOCKS)).toThrow('KV of npu/1 has 12 blocks, and block 12 was asked for');
+    expect(() => pool.hold(-1)).toThrow('and block -1 was asked for');
   });
 });

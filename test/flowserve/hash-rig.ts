@@ -40,6 +40,7 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
     max_batch_requests: 8,
     segment_bytes: 2 ** 32 - 65_536,
     memory_bytes: undefined,
+    prefix_caching: true,
     has_rings: false,
     ...options,
   });
@@ -77,7 +78,7 @@ export type Run = { readonly tokens: readonly (readonly number[])[]; readonly er
 /** Generates all calls' tokens; `calls[i]` is request i. */
 export function generate({ plan, programs }: HashPod, calls: readonly Call[], interference: Interference = {}): Run {
   const { kv_blocks, kv_block_size, max_batch_tokens: batch_tokens_max, max_batch_requests: batch_requests_max } = plan.options;
-  const schedulers = programs.map(() => new StepScheduler({ kv_blocks, kv_block_size, batch_tokens_max, batch_requests_max }));
+  const schedulers = programs.map(() => new StepScheduler({ kv_blocks, kv_block_size, batch_tokens_max, batch_requests_max, has_prefix_cache: true }));
   const tokens: number[][] = calls.map(() => []);
   const errors: (ErrorRecord | null)[] = calls.map(() => null);
   const hear = (messages: ReturnType<StepScheduler['retire']>): void => {
@@ -87,7 +88,7 @@ export function generate({ plan, programs }: HashPod, calls: readonly Call[], in
     }
   };
   calls.forEach(({ npu, prompt, max_tokens, sampling, choice = 0 }, request) => {
-    const sequence: Sequence = { request, choice, prompt, max_tokens, sampling: { ...GREEDY, logprobs: -1, ...sampling } };
+    const sequence: Sequence = { request, choice, prompt, max_tokens, sampling: { ...GREEDY, logprobs: -1, ...sampling }, cache_salt: '' };
     hear((schedulers[npu] as StepScheduler).enqueue(`task/${request}` as Address, sequence));
   });
   const asked = programs.map(() => 0);

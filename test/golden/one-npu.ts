@@ -43,6 +43,7 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
     max_batch_requests: 64,
     segment_bytes: 2 ** 32 - 65_536,
     memory_bytes: undefined,
+    prefix_caching: true,
     ...options,
   });
   const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
@@ -67,7 +68,7 @@ export function generateGreedily(
   options: { npu?: number; chunk?: number; sampling?: Partial<Sampling>; onStep?: (start: number, rows: number) => void } = {},
 ): StepOutcome[] {
   const program = programs[options.npu ?? 0] as StepProgram;
-  const sequence: Sequence = { request: 1, choice: 0, prompt, max_tokens: count, sampling: { ...GREEDY, ...options.sampling } };
+  const sequence: Sequence = { request: 1, choice: 0, prompt, max_tokens: count, sampling: { ...GREEDY, ...options.sampling }, cache_salt: '' };
   const tokens = [...prompt];
   const outcomes: StepOutcome[] = [];
   let computed = 0;
@@ -86,6 +87,7 @@ export function generateGreedily(
           tokens: tokens.slice(computed, computed + rows),
           first_block: blocks,
           blocks: Array.from({ length: needed - blocks }, (_, index) => blocks + index),
+          shared: 0,
           generated: outcomes.length,
           samples,
           attach: step === 1 ? sequence : null,

@@ -29,10 +29,11 @@ const sequence: Sequence = {
     frequency_penalty: -0.2,
     repetition_penalty: 1.1,
   },
+  cache_salt: 'tenant',
 };
 const error = { code: 'worker_failed', message: 'it failed', param: null } as const;
 const logprobs = { logprob: -1.5, top_ids: [3], top_logprobs: [-0.1] };
-const token: TokenOut = { request: 7, choice: 0, token: 5, finish: 'stop', stops: true, logprobs, prompt_start: 1, prompt_logprobs: null };
+const token: TokenOut = { request: 7, choice: 0, token: 5, finish: 'stop', stops: true, logprobs, cached: 2, prompt_start: 1, prompt_logprobs: null };
 
 /** Messages that cross a ring between control and workers. */
 const crossing: readonly object[] = [
@@ -61,12 +62,15 @@ const crossing: readonly object[] = [
         state: 'idle',
         kv_blocks: 9,
         kv_blocks_used: 0,
+        kv_blocks_cached: 2,
         requests_running: 0,
         requests_waiting: 0,
         steps: 1,
         tokens_prefilled: 2,
         tokens_decoded: 3,
         preemptions: 4,
+        prefix_queries: 40,
+        prefix_hits: 16,
         die: 0,
         kv_blocks_held: 1,
         kv_blocks_held_max: 5,

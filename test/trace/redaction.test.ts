@@ -72,7 +72,11 @@ describe.each(CLOCKS)('a recorded run, %o', (options) => {
   const asksLogprobs = options.kernels === 'real';
 
   it('whose prompts are left out replays, and nothing in its trace tells them', async () => {
-    const { acts, bytes, prompt_logprobs, texts } = await record(`${name}-redacted.trace`, { ...options, record_prompts: false }, asksLogprobs);
+    const { acts, bytes, prompt_logprobs, texts } = await record(
+      `${name}-redacted.trace`,
+      { ...options, record_prompts: false, prefix_caching: false },
+      asksLogprobs,
+    );
     expect(acts.some(({ message }) => message?.type === 'PREEMPTED')).toBe(true);
     expect(told(acts)).toBe(0);
     for (const [index, token] of SECRET.slice(1).entries()) expect(bytes.includes(encodedPair(SECRET[index] as number, token))).toBe(false);
@@ -103,7 +107,7 @@ describe('redaction', () => {
   });
 
   it('comes before checksums: the right guess of a prompt cannot be told from a wrong one', async () => {
-    const { acts } = await record('guess.trace', { clock: 'virtual', kernels: 'hash', record_prompts: false }, false);
+    const { acts } = await record('guess.trace', { clock: 'virtual', kernels: 'hash', record_prompts: false, prefix_caching: false }, false);
     const checksums = new Set(acts.flatMap(({ commands }) => commands));
     const sent = acts.filter(({ message }) => message !== null && ['PLAN', 'ASSIGN', 'ENQUEUE'].includes(message.type));
     expect(sent.length).toBeGreaterThan(8);
