@@ -50,6 +50,7 @@ function planOf(seed: number): Plan {
     // Few: sequences are preempted, and some ask for more than there is.
     ...(isTight && { kv_blocks: 3 + below(6) }),
     ...(oneIn(4) && { max_queued: 4 + below(16) }),
+    ...(oneIn(4) && { prefix_caching: false }),
   };
   const calls = Array.from({ length: 1 + below(32) }, () => callOf(below, isTight));
   const count = oneIn(5) ? 1 + below(2) : 0;
@@ -61,7 +62,10 @@ function planOf(seed: number): Plan {
 }
 
 function callOf(below: (limit: number) => number, isTight: boolean): Call {
-  const prompt = Array.from({ length: below(12) === 0 ? 600 : 1 + below(isTight ? 40 : 90) }, () => 3 + below(1_500));
+  const own = Array.from({ length: below(12) === 0 ? 600 : 1 + below(isTight ? 40 : 90) }, () => 3 + below(1_500));
+  // Some begin alike, so that what one has computed is used for another.
+  const stem = below(2) === 0 ? Array.from({ length: 16 * (1 + below(2)) }, (_, at) => 3 + at) : [];
+  const prompt = [...stem, ...own];
   const options: GenerateOptions = {
     max_tokens: 1 + below(40),
     n: below(4) === 0 ? 1 + below(4) : 1,

@@ -23,6 +23,8 @@ export const RUNS = {
   /** Callers that come when others have gone. */
   rounds: recordRounds,
   preemptions: recordPreemptions,
+  /** Prompts that begin alike, in rounds, and more of them than can be kept. */
+  prefixes: recordPrefixes,
   refusals: recordRefusals,
   deaths: recordDeaths,
   traps: recordTraps,
@@ -32,6 +34,13 @@ export type RunName = keyof typeof RUNS;
 async function recordRounds(path: string): Promise<void> {
   await using pod = await createPod({ clock: 'virtual', kernels: 'hash', npus: 3, workers: 3, record: path });
   for (let round = 0; round < 2; round++) await useRecorded(pod, 4);
+}
+
+async function recordPrefixes(path: string): Promise<void> {
+  await using pod = await createPod({ clock: 'virtual', kernels: 'hash', kv_blocks: 8, max_batch_tokens: 32, record: path });
+  const stem = (family: number): number[] => Array.from({ length: 50 }, (_, at) => 3 + ((family * 37 + at * 11) % 500));
+  for (let round = 0; round < 8; round++)
+    await Promise.all([0, 1].map((call) => pod.complete([...stem(round % 3), 7 + call], { max_tokens: 12, seed: round, ignore_eos: true })));
 }
 
 /** One more than there is room for, one after the other; and requests that need all KV blocks, and more. */
@@ -117,14 +126,14 @@ export const MUTATIONS: readonly Mutation[] = [
   ),
   of(
     'policies/step-scheduler.ts',
-    'preemptions',
+    'prefixes',
     'dp-group',
-    'STEP_DONE',
+    'ENQUEUE',
     'let budget = this.#limits.batch_tokens_max',
     'let budget = this.#limits.batch_tokens_max - 1',
   ),
   of('policies/step-scheduler.ts', 'mixed', 'dp-group', 'STEP_DONE', 'outputOf(running) >= sequence.max_tokens', 'outputOf(running) > sequence.max_tokens'),
-  of('policies/step-scheduler.ts', 'refusals', 'dp-group', 'ENQUEUE', 'needed > this.blocks.blocks', 'needed >= this.blocks.blocks'),
+  of('policies/step-scheduler.ts', 'refusals', 'dp-group', 'ENQUEUE', 'needed > this.cache.blocks', 'needed >= this.cache.blocks'),
   of('policies/step-scheduler.ts', 'preemptions', 'dp-group', 'STEP_DONE', 'this.#running.findLast((candidate)', 'this.#running.find((candidate)'),
   of('policies/step-scheduler.ts', 'preemptions', 'dp-group', 'STEP_DONE', 'this.#waiting.unshift(victim)', 'this.#waiting.push(victim)'),
   of(
@@ -137,8 +146,18 @@ export const MUTATIONS: readonly Mutation[] = [
   ),
   of('policies/step-scheduler.ts', 'mixed', 'dp-group', 'STEP_DONE', 'if (!running.isDecoding) messages', 'if (running.isDecoding) messages'),
   of('policies/step-scheduler.ts', 'mixed', 'dp-group', 'ENQUEUE', '(this.#step % STEPS) + 1', '(this.#step % STEPS) + 2'),
-  of('policies/block-manager.ts', 'mixed', 'dp-group', 'ENQUEUE', 'blocks - 1 - index', 'index'),
-  of('policies/block-manager.ts', 'preemptions', 'dp-group', 'STEP_DONE', 'count <= this.#free.length', 'count < this.#free.length'),
+  of('policies/relational-tensor-cache.ts', 'mixed', 'dp-group', 'ENQUEUE', 'blocks - 1 - index', 'index'),
+  of('policies/relational-tensor-cache.ts', 'preemptions', 'dp-group', 'STEP_DONE', 'count <= this.#free.length + ', 'count < this.#free.length + '),
+  of(
+    'policies/relational-tensor-cache.ts',
+    'prefixes',
+    'dp-group',
+    'STEP_DONE',
+    '(path.length + 1) * this.block_size <= computed',
+    '(path.length + 1) * this.block_size < computed - 16',
+  ),
+  of('policies/step-scheduler.ts', 'prefixes', 'dp-group', 'STEP_DONE', 'const known = holding.blocks.length * this.cache.block_size', 'const known = 0'),
+  of('policies/prefix-tree.ts', 'prefixes', 'dp-group', 'STEP_DONE', 'const node = this.#oldest;', 'const node = this.#newest;'),
   of('npu.ts', 'mixed', 'npu', 'STEP', 'LOAD_REPORT_PERIOD_MS = 1_000', 'LOAD_REPORT_PERIOD_MS = 2_000'),
   of('npu.ts', 'mixed', 'npu', 'STEP', '!context.isReportDue', 'context.isReportDue'),
   of('npu.ts', 'traps', 'npu', 'LAUNCH_FAILED', "LAUNCH_FAILED: { target: 'lost'", "LAUNCH_FAILED: { target: 'idle'"),
