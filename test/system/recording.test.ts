@@ -69,14 +69,16 @@ describe('a recorded run', () => {
   it('in which workers died replays too: their last acts, and their successors’', async () => {
     const path = folder.file('deaths.trace');
     await using rig = await openRig({ npus: 4, workers: 2, record: path });
-    for (const worker of [0, 1, 0]) {
+    for (const [deaths, worker] of [0, 1, 0].entries()) {
       const running = use(rig.pod, 10);
       await sleep(40);
       rig.killWorker(worker);
       await running;
+      // A successor that is killed must be alive.
+      const successors = async (): Promise<number> => (await rig.pod.stats()).fabric.threads.reduce((sum, { epoch }) => sum + epoch - 1, 0);
+      await expect.poll(successors, { timeout: 20_000 }).toBe(deaths + 1);
+      await expect.poll(async () => (await rig.pod.stats()).npus.every(({ state }) => state === 'idle'), { timeout: 20_000 }).toBe(true);
     }
-    // The last successor is alive too.
-    await expect.poll(async () => (await rig.pod.stats()).npus.every(({ state }) => state === 'idle'), { timeout: 20_000 }).toBe(true);
     await rig.pod.close();
     const acts = expectWhole(path);
     const births = acts.filter(({ machine, to }) => machine === 'npu' && to === 'npu/0');
