@@ -12,6 +12,7 @@ const BENCHMARKS: Readonly<Record<string, string>> = {
   fabric: 'the fabric against what machine and platform offer',
   xccl: 'XCCL against memory.copy of the same bytes',
   'prefix-cache': 'matching, keeping and giving up KV blocks in large trees',
+  scheduler: 'what a step costs its scheduler, by how many run and wait',
   trace: 'what recording costs, and how fast replays and virtual time are',
   'first-token': 'from createPod to the first token',
   'decode-profile': 'where a decode step goes',

@@ -14,23 +14,8 @@ import { Directory } from '../src/runtime/directory.ts';
 import { SeededRandom } from '../src/runtime/seeded-random.ts';
 import { VirtualHost } from '../src/runtime/virtual-host.ts';
 import { ASCEND_910C_DIE, rooflineStep } from '../src/simulate/roofline.ts';
+import { GREEDY } from './greedy.ts';
 
-const GREEDY: Sequence['sampling'] = {
-  temperature: 0,
-  top_p: 1,
-  top_k: 0,
-  min_p: 0,
-  seed: 0,
-  min_tokens: 0,
-  stop_token_ids: [],
-  logprobs: -1,
-  prompt_logprobs: -1,
-  bias_ids: [],
-  bias_values: [],
-  presence_penalty: 0,
-  frequency_penalty: 0,
-  repetition_penalty: 1,
-};
 const PROMPT = Array.from({ length: 32 }, (_, index) => 3 + index);
 const SAMPLED: StepOutcome = { token: 7, logprobs: null, prompt_logprobs: null, error: null };
 const NONE: StepOutcome = { ...SAMPLED, token: -1 };

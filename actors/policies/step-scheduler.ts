@@ -11,6 +11,7 @@ import { abandoned, decoding, generated, generationFailed, preempted, scheduled,
 import { assert, type ErrorRecord } from '../../src/protocol/errors.ts';
 import type { Commands, FinishReason, Sequence, StepEntry, StepOutcome, StepPlan, TokenOut } from '../../src/protocol/messages.ts';
 import { type Holding, RelationalTensorCache } from './relational-tensor-cache.ts';
+import { WaitingLine } from './waiting-line.ts';
 
 export type SchedulerLimits = {
   readonly kv_blocks: number;
@@ -35,6 +36,8 @@ type Running = {
   slot: number;
   /** Prompt tokens whose KV was there when it was scheduled first; −1: it was not. */
   cached: number;
+  /** The step that runs computes it. */
+  isLaunched: boolean;
   isDecoding: boolean;
   /** Its KV can be trusted. */
   isSound: boolean;
@@ -50,7 +53,9 @@ export class StepScheduler {
   readonly cache: RelationalTensorCache;
   readonly #limits: SchedulerLimits;
   readonly #slots: number[];
-  readonly #waiting: Running[] = [];
+  /** All who run or wait. */
+  readonly #byTask = new Map<Address, Running>();
+  readonly #waiting = new WaitingLine<Running>();
   /** Oldest first. */
   readonly #running: Running[] = [];
   #launched: Launched[] = [];
@@ -94,7 +99,7 @@ export class StepScheduler {
       };
       return [{ to: task, message: generationFailed(error) }];
     }
-    this.#waiting.push({
+    const running: Running = {
       task,
       sequence,
       tokens: [...sequence.prompt],
@@ -102,18 +107,21 @@ export class StepScheduler {
       holding: noHolding(sequence),
       slot: -1,
       cached: -1,
+      isLaunched: false,
       isDecoding: false,
       isSound: true,
       isAbandoned: false,
-    });
+    };
+    this.#byTask.set(task, running);
+    this.#waiting.push(running);
     return [];
   }
 
   /** Lets a sequence go: at once, or when the step that computes it has retired, since its blocks are still written until then. */
   abandon(task: Address): readonly Commands['send'][] {
-    const launched = this.#launched.find(({ running }) => running.task === task);
-    if (launched !== undefined) {
-      launched.running.isAbandoned = true;
+    const running = this.#byTask.get(task);
+    if (running?.isLaunched) {
+      running.isAbandoned = true;
       return [];
     }
     this.#remove(task);
@@ -140,7 +148,7 @@ export class StepScheduler {
       budget -= count;
     }
     while (budget > 0 && !isShort && this.#slots.length > 0) {
-      const next = this.#waiting[0];
+      const next = this.#waiting.first;
       if (next === undefined) break;
       const count = this.#admit(next, budget);
       if (count === 0) break;
@@ -172,6 +180,7 @@ export class StepScheduler {
     launched.forEach(({ running, count, samples }, index) => {
       const outcome = outcomes[index] as StepOutcome;
       const start = running.computed;
+      running.isLaunched = false;
       running.computed += count;
       if (outcome.error === null) this.cache.publish(running.holding, running.tokens, running.computed);
       else running.isSound = false;
@@ -194,6 +203,7 @@ export class StepScheduler {
 
   /** The NPU failed under the step: all that it held fails with it. */
   failAll(error: ErrorRecord): readonly Commands['send'][] {
+    for (const { running } of this.#launched) running.isLaunched = false;
     this.#launched = [];
     const messages = this.#running.slice().map((running) => {
       this.#remove(running.task);
@@ -209,7 +219,7 @@ export class StepScheduler {
     const { step, tokens_prefilled, tokens_decoded, preemptions, cache } = this;
     const launched = this.#launched.map(({ running, ...entry }) => ({ task: running.task, ...entry }));
     const tableOf = ({ holding, ...running }: Running): object => ({ ...running, blocks: holding.blocks, shared: holding.path.length });
-    const lists = { running: this.#running.map(tableOf), waiting: this.#waiting.map(tableOf), launched, slots: this.#slots, detach: this.#detach };
+    const lists = { running: this.#running.map(tableOf), waiting: [...this.#waiting].map(tableOf), launched, slots: this.#slots, detach: this.#detach };
     return { step, tokens_prefilled, tokens_decoded, preemptions, ...structuredClone(lists), cache: cache.toJSON(), limits: this.#limits };
   }
 
@@ -262,6 +272,7 @@ export class StepScheduler {
     const missing = Math.max(0, this.cache.blocksFor(computed + count) - holding.blocks.length);
     if (missing > 0) this.cache.allocBlocks(holding, missing);
     const samples = computed + count === tokens.length;
+    running.isLaunched = true;
     this.#launched.push({ running, count, samples });
     return {
       slot: running.slot,
@@ -284,7 +295,7 @@ export class StepScheduler {
   #makeRoom(running: Running, count: number, messages: Commands['send'][]): boolean {
     const missing = this.cache.blocksFor(running.computed + count) - running.holding.blocks.length;
     while (missing > 0 && !this.cache.canAllocate(missing)) {
-      const victim = this.#running.findLast((candidate) => !this.#launched.some((launched) => launched.running === candidate));
+      const victim = this.#running.findLast((candidate) => !candidate.isLaunched);
       if (victim === undefined || victim === running) return false;
       this.#preempt(victim, messages);
     }
@@ -301,10 +312,11 @@ export class StepScheduler {
   }
 
   #remove(task: Address): void {
-    const running = this.#running.find((candidate) => candidate.task === task);
-    if (running !== undefined) this.#letGo(running);
-    const waiting = this.#waiting.findIndex((candidate) => candidate.task === task);
-    if (waiting >= 0) this.#waiting.splice(waiting, 1);
+    const running = this.#byTask.get(task);
+    if (running === undefined) return;
+    this.#byTask.delete(task);
+    if (running.slot < 0) this.#waiting.remove(running);
+    else this.#letGo(running);
   }
 
   #letGo(running: Running): void {
