@@ -1,12 +1,14 @@
 /**
- * The prefix tree and cache by themselves: matching, keeping and giving up blocks, in trees of a thousand and of a hundred thousand of them.
+ * The prefix cache: how soon a first token comes where most of the prompt is known, and the cache by itself in trees of a thousand to a hundred thousand blocks.
  *
  * @example
- * node bench/prefix-cache.ts          # writes bench/results/prefix-cache.json
+ * node bench/prefix-cache.ts                       # everything, writes bench/results/prefix-cache.json
+ * BENCH_ONLY=ttft node bench/prefix-cache.ts
  * @module
  */
 import { RelationalTensorCache } from '../actors/policies/relational-tensor-cache.ts';
-import { atLeast, digits, ROUNDS, resultsPath } from './fabric-report.ts';
+import { createPod, type Pod } from '../src/index.ts';
+import { atLeast, atMost, digits, isAsked, isWhole, ROUNDS, resultsPath, takeTurns } from './fabric-report.ts';
 import { median, printTable, writeResults } from './harness.ts';
 
 const BLOCK = 16;
@@ -64,23 +66,79 @@ function measure(nodes: number): { readonly match: number; readonly insert: numb
   return { match, insert, evict };
 }
 
-const rows = [1_000, 10_000, 100_000].map((nodes) => {
-  measure(nodes);
-  const rounds = Array.from({ length: ROUNDS }, () => measure(nodes));
-  const of = (what: 'match' | 'insert' | 'evict'): number => median(rounds.map((round) => round[what]));
-  return { nodes, match_k_per_s: of('match'), insert_k_per_s: of('insert'), evict_k_per_s: of('evict'), goal: GOAL_K };
-});
-printTable(
-  `The prefix cache: prompts of ${PROMPT_BLOCKS} blocks of ${BLOCK} tokens matched and let go, blocks inserted, blocks given up; thousand a second, one core`,
-  ['blocks in the tree', 'matches', 'goal', 'inserts', 'goal', 'evictions', 'goal'],
-  rows.map(({ nodes, match_k_per_s, insert_k_per_s, evict_k_per_s, goal }) => [
-    String(nodes),
-    digits(match_k_per_s),
-    atLeast(goal, match_k_per_s),
-    digits(insert_k_per_s),
-    atLeast(goal, insert_k_per_s),
-    digits(evict_k_per_s),
-    atLeast(goal, evict_k_per_s),
-  ]),
-);
-writeResults(resultsPath('prefix-cache'), rows);
+function measureTree(): unknown {
+  const rows = [1_000, 10_000, 100_000].map((nodes) => {
+    measure(nodes);
+    const rounds = Array.from({ length: ROUNDS }, () => measure(nodes));
+    const of = (what: 'match' | 'insert' | 'evict'): number => median(rounds.map((round) => round[what]));
+    return { nodes, match_k_per_s: of('match'), insert_k_per_s: of('insert'), evict_k_per_s: of('evict'), goal: GOAL_K };
+  });
+  printTable(
+    `The prefix cache: prompts of ${PROMPT_BLOCKS} blocks of ${BLOCK} tokens matched and let go, blocks inserted, blocks given up; thousand a second, one core`,
+    ['blocks in the tree', 'matches', 'goal', 'inserts', 'goal', 'evictions', 'goal'],
+    rows.map(({ nodes, match_k_per_s, insert_k_per_s, evict_k_per_s, goal }) => [
+      String(nodes),
+      digits(match_k_per_s),
+      atLeast(goal, match_k_per_s),
+      digits(insert_k_per_s),
+      atLeast(goal, insert_k_per_s),
+      digits(evict_k_per_s),
+      atLeast(goal, evict_k_per_s),
+    ]),
+  );
+  return rows;
+}
+
+// ---------------------------------------------------------------- the first token of a prompt that is known but for its end
+
+const PREFIX_TOKENS = 1_504;
+const SUFFIXES = [4, 16, 64] as const;
+const WARM_ROUNDS = 6;
+/** Of a prompt that is the suffix alone, and so much more. */
+const TTFT_GOAL = { times: 1.15, more_ms: 2 } as const;
+
+async function firstToken_ms(pod: Pod, prompt: readonly number[]): Promise<number> {
+  const start = performance.now();
+  for await (const _ of pod.generate(prompt, { max_tokens: 2, temperature: 0, ignore_eos: true })) return performance.now() - start;
+  return Number.NaN;
+}
+
+async function measureTtft(): Promise<unknown> {
+  await using pod = await createPod();
+  let fresh = 3;
+  // Never the same suffix twice, so that it is always computed.
+  const suffix = (length: number): number[] => Array.from({ length }, (_, at) => 3 + ((fresh++ * 7 + at * 13) % 1_900));
+  const prefix = Array.from({ length: PREFIX_TOKENS }, (_, at) => 3 + ((at * 31) % 1_900));
+  const rows = [];
+  for (const length of SUFFIXES) {
+    await firstToken_ms(pod, [...prefix, ...suffix(length)]);
+    const came = await takeTurns(
+      {
+        hot: () => firstToken_ms(pod, [...prefix, ...suffix(length)]),
+        alone: () => firstToken_ms(pod, suffix(length)),
+        cold: () => firstToken_ms(pod, [...suffix(1), ...prefix.slice(1), ...suffix(length)]),
+      },
+      WARM_ROUNDS,
+    );
+    const [known_ms, alone_ms, unknown_ms] = [median(came.hot), median(came.alone), median(came.cold)];
+    rows.push({ suffix: length, alone_ms, known_ms, unknown_ms, goal_ms: TTFT_GOAL.times * alone_ms + TTFT_GOAL.more_ms });
+  }
+  printTable(
+    `The first token of a prompt of ${PREFIX_TOKENS} tokens that are known and a suffix that is not: ms`,
+    ['suffix, tokens', 'the suffix alone', 'known', 'goal', 'nothing known'],
+    rows.map((row) => [
+      String(row.suffix),
+      digits(row.alone_ms),
+      digits(row.known_ms),
+      atMost(Number(row.goal_ms.toFixed(1)), row.known_ms),
+      digits(row.unknown_ms),
+    ]),
+  );
+  return rows;
+}
+
+const PARTS: Readonly<Record<string, () => unknown>> = { ttft: measureTtft, tree: measureTree };
+
+const results: Record<string, unknown> = {};
+for (const [part, run] of Object.entries(PARTS)) if (isAsked(part)) results[part] = await run();
+if (isWhole) writeResults(resultsPath('prefix-cache'), results);
