@@ -247,7 +247,8 @@ export class StepScheduler {
     const holding = isAllComputed ? noHolding(sequence) : this.cache.matchByPrefixToken(sequence.cache_salt, tokens, tokens.length - 1);
     const known = holding.blocks.length * this.cache.block_size;
     const count = Math.min(tokens.length - known, budget);
-    if (!this.cache.canAllocate(this.cache.blocksFor(known + count) - holding.blocks.length)) {
+    const hasRoom = this.cache.canAllocate(this.cache.blocksFor(known + count) - holding.blocks.length);
+    if (!hasRoom || (!isAllComputed && this.#isUnderWay(next, known))) {
       this.cache.free(holding);
       return 0;
     }
@@ -262,6 +263,20 @@ export class StepScheduler {
       this.cache.positions_hit += known;
     }
     return count;
+  }
+
+  /**
+   * Whether a sequence before this one computes more of the same prefix right now: choices of one prompt, or a burst of requests that begin alike. Waiting for
+   * it costs a step at most, since who computes a prompt takes all of the budget until its last chunk.
+   */
+  #isUnderWay({ tokens, sequence }: Running, known: number): boolean {
+    const wanted = known + this.cache.block_size;
+    if (wanted >= tokens.length) return false;
+    return this.#running.some((other) => {
+      if (other.computed >= other.tokens.length - 1 || other.tokens.length < wanted || other.sequence.cache_salt !== sequence.cache_salt) return false;
+      for (let at = wanted - 1; at >= 0; at--) if (other.tokens[at] !== tokens[at]) return false;
+      return true;
+    });
   }
 
   #launch(running: Running, count: number, attach: Sequence | null): StepEntry {

@@ -116,6 +116,19 @@ describe('the step scheduler', () => {
     expect(scheduler.hasWork).toBe(false);
   });
 
+  it('computes what choices of one prompt, or requests that begin alike, have in common once', () => {
+    const scheduler = new StepScheduler({ kv_blocks: 60, kv_block_size: BLOCK, batch_tokens_max: 8, batch_requests_max: 8, has_prefix_cache: true });
+    const npu = new FakeNpu(BLOCK, 8);
+    const common = Array.from({ length: 5 * BLOCK }, (_, index) => index);
+    for (let request = 0; request < 6; request++)
+      scheduler.enqueue(address('task', request), { request, choice: 0, prompt: [...common, request], max_tokens: 2, sampling: GREEDY, cache_salt: '' });
+    let generated = 0;
+    while (scheduler.hasWork) for (const { message } of scheduler.retire(npu.run(scheduler.plan().plan))) generated += message.type === 'GENERATED' ? 1 : 0;
+    expect(generated).toBe(6);
+    // Each its own last token of the prompt, and one more that it is given.
+    expect(npu.tokens).toBe(common.length + 6 * 2);
+  });
+
   it('never makes the oldest give way', () => {
     const scheduler = new StepScheduler({ kv_blocks: 6, kv_block_size: BLOCK, batch_tokens_max: 32, batch_requests_max: 8, has_prefix_cache: true });
     const npu = new FakeNpu(BLOCK, 32);
