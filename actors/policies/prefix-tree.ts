@@ -9,6 +9,7 @@
 import { assert } from '../../src/protocol/errors.ts';
 
 export type PrefixNode = {
+  readonly space: string;
   readonly parent: PrefixNode | null;
   /** Of this block alone. */
   readonly tokens: readonly number[];
@@ -51,6 +52,11 @@ export class PrefixTree {
     return this.#unpinned;
   }
 
+  /** Spaces that have any. */
+  get spaces(): number {
+    return this.#roots.size;
+  }
+
   /** The nodes of the longest prefix of whole blocks within the first `positions` tokens. */
   match(space: string, tokens: readonly number[], positions: number): PrefixNode[] {
     const path: PrefixNode[] = [];
@@ -86,6 +92,7 @@ export class PrefixTree {
     const parent = path.at(-1) ?? this.#rootOf(space);
     const hash = this.#hash(tokens, at);
     const node: PrefixNode = {
+      space,
       parent,
       tokens: tokens.slice(at, at + this.#block_size),
       hash,
@@ -150,12 +157,13 @@ export class PrefixTree {
       before.twin = twin;
     }
     this.#size--;
+    if (parent.parent === null && parent.children.size === 0) this.#roots.delete(node.space);
   }
 
   #rootOf(space: string): PrefixNode {
     let root = this.#roots.get(space);
     if (root === undefined) {
-      root = { parent: null, tokens: [], hash: 0, block: NO_BLOCK, children: new Map(), twin: null, pins: 0, older: null, newer: null };
+      root = { space, parent: null, tokens: [], hash: 0, block: NO_BLOCK, children: new Map(), twin: null, pins: 0, older: null, newer: null };
       this.#roots.set(space, root);
     }
     return root;

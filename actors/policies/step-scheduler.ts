@@ -243,12 +243,12 @@ export class StepScheduler {
   #admit(next: Running, budget: number): number {
     const { tokens, sequence } = next;
     // At least one token is computed: what it yields is not kept. Whoever asks for the log-probabilities of its prompt needs all of it computed.
-    const isAllComputed = !this.#limits.has_prefix_cache || sequence.sampling.prompt_logprobs >= 0;
-    const holding = isAllComputed ? noHolding(sequence) : this.cache.matchByPrefixToken(sequence.cache_salt, tokens, tokens.length - 1);
+    const readsCache = this.#limits.has_prefix_cache && sequence.sampling.prompt_logprobs < 0;
+    const holding = readsCache ? this.cache.matchByPrefixToken(sequence.cache_salt, tokens, tokens.length - 1) : noHolding(sequence);
     const known = holding.blocks.length * this.cache.block_size;
     const count = Math.min(tokens.length - known, budget);
     const hasRoom = this.cache.canAllocate(this.cache.blocksFor(known + count) - holding.blocks.length);
-    if (!hasRoom || (!isAllComputed && this.#isUnderWay(next, known))) {
+    if (!hasRoom || (readsCache && this.#isUnderWay(next, known))) {
       this.cache.free(holding);
       return 0;
     }
@@ -259,7 +259,7 @@ export class StepScheduler {
     next.computed = known;
     if (next.cached < 0) {
       next.cached = known;
-      this.cache.positions_queried += sequence.prompt.length;
+      if (readsCache) this.cache.positions_queried += sequence.prompt.length;
       this.cache.positions_hit += known;
     }
     return count;

@@ -5,7 +5,7 @@
 
 export class WaitingLine<Waiter> {
   /** The first is at its end. */
-  readonly #front: Waiter[] = [];
+  #front: Waiter[] = [];
   #back: Waiter[] = [];
   /** Of `#back`, those who are no longer in it. */
   #taken = 0;
@@ -14,6 +14,11 @@ export class WaitingLine<Waiter> {
 
   get length(): number {
     return this.#front.length + this.#back.length - this.#taken - this.#gone.size;
+  }
+
+  /** Those who wait, and those who left and are not let go of yet. */
+  get kept(): number {
+    return this.#front.length + this.#back.length;
   }
 
   get first(): Waiter | undefined {
@@ -37,11 +42,21 @@ export class WaitingLine<Waiter> {
   /** `waiter` is in the line. */
   remove(waiter: Waiter): void {
     this.#gone.add(waiter);
+    // Those who left are let go of before they are more than those who wait.
+    if (this.#gone.size > this.length) this.#compact();
   }
 
   *[Symbol.iterator](): Generator<Waiter, void, undefined> {
     for (const waiter of this.#front.toReversed()) if (!this.#gone.has(waiter)) yield waiter;
     for (let at = this.#taken; at < this.#back.length; at++) if (!this.#gone.has(this.#back[at] as Waiter)) yield this.#back[at] as Waiter;
+  }
+
+  #compact(): void {
+    const there = (waiter: Waiter): boolean => !this.#gone.has(waiter);
+    this.#back = this.#back.slice(this.#taken).filter(there);
+    this.#taken = 0;
+    this.#front = this.#front.filter(there);
+    this.#gone.clear();
   }
 
   #passOverGone(): void {

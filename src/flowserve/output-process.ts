@@ -17,6 +17,8 @@ type Request = {
   readonly choices: readonly Choice[];
   readonly promptLogprobs: (PositionRecord | undefined)[] | null;
   promptMissing: number;
+  /** Prompt tokens whose KV was there; null: no choice has told yet. */
+  cached: number | null;
 };
 
 export type OutputPorts = {
@@ -59,6 +61,7 @@ export class OutputProcess {
       })),
       promptLogprobs: first.sampling.prompt_logprobs >= 0 ? new Array(positions).fill(undefined) : null,
       promptMissing: positions,
+      cached: null,
     });
     this.#ports.tell({ type: 'PROMPT', request: id, token_ids: first.prompt });
     if (first.sampling.prompt_logprobs >= 0 && positions === 0) this.#ports.tell({ type: 'PROMPT_LOGPROBS', request: id, logprobs: [] });
@@ -82,8 +85,7 @@ export class OutputProcess {
       const choice = request?.choices[out.choice];
       if (request === undefined || choice === undefined || choice.isFinished) continue;
       if (out.prompt_logprobs !== null) this.#keepPromptLogprobs(request, out.prompt_start, out.prompt_logprobs);
-      // The prompt is one, however many choices continue it: the first tells.
-      if (out.cached > 0 && out.choice === 0) this.#ports.tell({ type: 'PROMPT_CACHED', request: request.id, tokens: out.cached });
+      if (out.token >= 0 && choice.generated === 0) this.#keepCached(request, out.cached);
       if (out.token >= 0) this.#pushToken(choice, out);
     }
   }
@@ -113,6 +115,14 @@ export class OutputProcess {
     const chunks = this.#chunks;
     this.#chunks = [];
     this.#ports.tell({ type: 'CHUNKS', chunks });
+  }
+
+  /** The prompt is one, however many choices continue it: what the first of them found counts, since the others find what it computed too. */
+  #keepCached(request: Request, cached: number): void {
+    const known = request.cached;
+    if (known !== null && cached >= known) return;
+    request.cached = cached;
+    if (cached > 0 || known !== null) this.#ports.tell({ type: 'PROMPT_CACHED', request: request.id, tokens: cached });
   }
 
   #pushToken(choice: Choice, out: TokenOut): void {

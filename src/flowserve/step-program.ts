@@ -248,13 +248,14 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   }
 
   #holdBlocks({ slot, blocks, shared }: StepEntry): void {
+    const held = this.#held.get(slot) ?? [];
+    this.#held.set(slot, held);
     blocks.forEach((block, index) => {
       if (index < shared) this.#blocks.share(block);
       else this.#blocks.hold(block);
+      // One by one: where one fails, a reset frees those before it.
+      held.push(block);
     });
-    const held = this.#held.get(slot);
-    if (held === undefined) this.#held.set(slot, [...blocks]);
-    else held.push(...blocks);
   }
 
   #writeInputs(entry: StepEntry, row: number): void {

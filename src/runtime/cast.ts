@@ -45,13 +45,14 @@ export type Witness = (act: Act) => void;
 
 /** Numbers of a thread's lives are this far apart. */
 export const ACTS_PER_LIFE = 2 ** 34;
+/** After so many lives of a thread the numbers of the first come again. */
 const LIVES_MAX = 2 ** 10;
 export const ACTS_PER_THREAD = ACTS_PER_LIFE * LIVES_MAX;
 
 /** The number before the first act of a thread's life, `epoch` being that life's, from 1: numbers of all lives of all threads differ. */
 export function firstAct(thread: number, epoch: number): number {
-  assert(epoch > 0 && epoch <= LIVES_MAX, `thread ${thread} has epoch ${epoch}`);
-  return thread * ACTS_PER_THREAD + (epoch - 1) * ACTS_PER_LIFE;
+  assert(epoch > 0, `thread ${thread} has epoch ${epoch}`);
+  return thread * ACTS_PER_THREAD + ((epoch - 1) % LIVES_MAX) * ACTS_PER_LIFE;
 }
 
 export type CastPorts = {
@@ -123,6 +124,7 @@ export class Cast {
       return;
     }
     const before = actor.snapshot;
+    this.#commands = [];
     const { snapshot, isExpected } = this.#machines.deliver(actor.machine, before, mail.message, this.#note);
     if (!isExpected) this.#noteUnexpected(mail, stateName(before));
     actor.snapshot = snapshot;
@@ -132,6 +134,7 @@ export class Cast {
   #bringToLife(arrival: Arrival, birth: Birth): void {
     const address = arrival.to;
     assert(!this.#actors.has(address), `${address} is alive already`);
+    this.#commands = [];
     const snapshot = this.#machines.start(birth.machine, birth.input, this.#note);
     this.#actors.set(address, { machine: birth.machine, snapshot });
     this.#finish(arrival, birth, null, snapshot, true);

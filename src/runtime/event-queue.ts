@@ -15,10 +15,6 @@ export class EventQueue<Event extends Scheduled> {
     return this.#heap.length;
   }
 
-  get next(): Event | undefined {
-    return this.#heap[0];
-  }
-
   push(event: Event): void {
     const heap = this.#heap;
     let at = heap.length;

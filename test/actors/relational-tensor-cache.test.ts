@@ -1,6 +1,7 @@
 /** The relational tensor cache against a memory that knows what lies in each block: nothing is lost, doubled, or taken for what it is not. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { PrefixTree } from '../../actors/policies/prefix-tree.ts';
 import { type Holding, RelationalTensorCache } from '../../actors/policies/relational-tensor-cache.ts';
 
 const BLOCK = 4;
@@ -135,6 +136,17 @@ describe('the relational tensor cache', () => {
     expect(memory.cache.evictions).toBe(1);
     expect(run([...tokensOf(4, 5), 0])).toBe(2);
     expect(memory.cache.evictions).toBe(1);
+  });
+
+  it('keeps nothing of a space whose blocks are gone', () => {
+    const tree = new PrefixTree(BLOCK);
+    for (let space = 0; space < 100; space++) {
+      const tokens = [1, 2, 3, space];
+      tree.unpin([tree.add(`tenant ${space}`, [], tokens, 0, 7)]);
+      expect(tree.spaces).toBe(1);
+      expect(tree.evict()).toBe(7);
+    }
+    expect([tree.spaces, tree.size]).toEqual([0, 0]);
   });
 
   it('is told when a block is freed twice, or asked for that is not there', () => {

@@ -3,6 +3,19 @@ import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { WaitingLine } from '../../actors/policies/waiting-line.ts';
 
+it('who leaves a line is let go of, also behind one that waits on', () => {
+  const line = new WaitingLine<{ id: number }>();
+  line.push({ id: 0 });
+  for (let id = 1; id < 1_000; id++) {
+    const waiter = { id };
+    line.push(waiter);
+    line.remove(waiter);
+  }
+  expect(line.length).toBe(1);
+  expect([...line]).toEqual([{ id: 0 }]);
+  expect(line.kept).toBeLessThanOrEqual(3);
+});
+
 it('a line of waiters is in the order of a plain list, whoever comes, gives way or leaves', () => {
   const step = fc.tuple(fc.constantFrom('push', 'push', 'unshift', 'shift', 'remove'), fc.nat(30));
   fc.assert(

@@ -36,6 +36,14 @@ describe.each(CLOCKS)('the prefix cache of a pod: %o', (clock) => {
     });
   });
 
+  it('counts what was there before the request, not what its own choices shared', async () => {
+    for (const seed of clock.clock === 'virtual' ? [0, 1, 2, 3, 4, 5] : [undefined])
+      await withPod({ ...clock, ...(seed !== undefined && { seed }) }, async (pod) => {
+        const results = [await pod.complete(promptOf(0), { ...OPTIONS, n: 3 }), await pod.complete(promptOf(0), { ...OPTIONS, n: 3 })];
+        expect(results.map(cachedOf)).toEqual([0, 48]);
+      });
+  });
+
   it('shows no request the prefixes of another salt', async () => {
     await withPod(clock, async (pod) => {
       const salted = (cache_salt: string): Promise<Completion> => pod.complete(promptOf(0), { ...OPTIONS, cache_salt });

@@ -67,7 +67,7 @@ describe('ends', () => {
       const { choices, usage } = await pod().complete(PROMPT, { ...GREEDY, max_tokens });
       expect(choices[0]).toMatchObject({ finish_reason: 'length', stop_reason: null });
       expect(choices[0]?.token_ids.length).toBe(max_tokens);
-      expect(usage).toEqual({ prompt_tokens: 12, completion_tokens: max_tokens, total_tokens: 12 + max_tokens });
+      expect(usage).toEqual({ prompt_tokens: 12, completion_tokens: max_tokens, total_tokens: 12 + max_tokens, cached_tokens: 0 });
     }
   });
 
@@ -163,7 +163,7 @@ describe('seeds', () => {
     expect(eight.choices.map(({ index }) => index)).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
     expect(new Set(eight.choices.map(({ token_ids }) => token_ids.join())).size).toBe(8);
     expect(three.choices.map(({ token_ids }) => token_ids)).toEqual(eight.choices.slice(0, 3).map(({ token_ids }) => token_ids));
-    expect(eight.usage).toEqual({ prompt_tokens: 12, completion_tokens: 8 * 24, total_tokens: 12 + 8 * 24 });
+    expect(eight.usage).toEqual({ prompt_tokens: 12, completion_tokens: 8 * 24, total_tokens: 12 + 8 * 24, cached_tokens: 0 });
   });
 });
 
@@ -244,6 +244,6 @@ describe('text', () => {
     expect(texts).toEqual(choices.map(({ text }) => text));
     for (const { text, token_ids } of choices) expect(text).toBe(await pod().detokenize(token_ids));
     expect(finished.sort()).toEqual([0, 1, 2, 3]);
-    expect(generation.usage()).toEqual({ prompt_tokens: 2, completion_tokens: 240, total_tokens: 242 });
+    expect(generation.usage()).toEqual({ prompt_tokens: 2, completion_tokens: 240, total_tokens: 242, cached_tokens: 0 });
   });
 });
