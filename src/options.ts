@@ -16,6 +16,8 @@ export const LIMITS = {
   workers_max: 64,
   spare_workers_max: 8,
   cache_salt_length_max: 256,
+  /** Each may have a few messages under way to one actor, whose mailbox holds 65,536. */
+  queued_max: 16_384,
 } as const;
 
 const tokenId = z.int().min(0).max(0xffff_ffff);
@@ -112,7 +114,7 @@ const podOptions = z.strictObject({
   /** Keep the KV of what was computed, for requests that begin alike. No token depends on it. */
   prefix_caching: z.boolean().default(true),
   /** Choices that may wait or run in the pod at once; more are refused as overloaded. */
-  max_queued: z.int().min(1).default(4096),
+  max_queued: z.int().min(1).max(LIMITS.queued_max).default(4096),
   /** Bytes of one segment of global memory, at most 4 GiB less 64 KiB. */
   segment_bytes: z
     .int()
