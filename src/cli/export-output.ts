@@ -2,8 +2,9 @@
  * Where an export goes: a file of its own, or standard output.
  * @module
  */
-import { closeSync, existsSync, openSync, realpathSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, openSync, writeSync } from 'node:fs';
 import { MinipodError } from '../index.ts';
+import { isSameFile } from '../trace/same-file.ts';
 import { print } from './output.ts';
 import { UsageError } from './usage-error.ts';
 
@@ -24,7 +25,7 @@ export class ExportOutput implements Disposable {
     this.#place = place;
     const { out, overwrite, source } = place;
     if (out === null || !existsSync(out)) return;
-    if (realpathSync(out) === realpathSync(source)) throw new UsageError(`export: --out ${out} is the trace itself`);
+    if (isSameFile(out, source)) throw new UsageError(`export: --out ${out} is the trace itself`);
     if (!overwrite) throw new MinipodError('trace_not_written', `${out} exists; --overwrite replaces it`);
   }
 

@@ -9,6 +9,7 @@ import { CHOICES_MAX } from '../protocol/messages.ts';
 import { type ActRecord, lifeOf } from './act-record.ts';
 import { actsOf, type Pause, type TracedAct } from './acts.ts';
 import type { TraceDamage } from './damage.ts';
+import { isSameFile } from './same-file.ts';
 import type { TraceReader } from './trace-reader.ts';
 import { TraceWriter } from './trace-writer.ts';
 
@@ -37,7 +38,7 @@ export const isAfter = ({ index, act }: TracedAct, moment: Moment): boolean => (
 
 /**
  * Reads the trace twice; holds the names of the actors that are kept.
- * @throws `invalid_request` when nothing would be left, `trace_not_written` as `TraceWriter`
+ * @throws `invalid_request` when nothing would be left, or `path` is the trace itself; `trace_not_written` as `TraceWriter`
  */
 export async function cutTrace(
   reader: TraceReader,
@@ -46,6 +47,8 @@ export async function cutTrace(
   options: { readonly overwrite?: boolean; readonly pause?: Pause },
 ): Promise<CutReport> {
   const { pause, overwrite = false } = options;
+  // Replacing a file empties it, and the reader is not done with it.
+  if (isSameFile(path, reader.path)) throw new MinipodError('invalid_request', `${path} is the trace itself; name another file`, { param: 'out' });
   const kept = await actorsIn(reader, cut, pause);
   if (kept.size === 0) throw new MinipodError('invalid_request', `${reader.path}: nothing acts there, so there is nothing to cut out`, { param: 'from' });
   const { from, to, requests } = cut;

@@ -1,5 +1,6 @@
 /** `minipod trace`: questions to a recorded run. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, linkSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { basename, dirname } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ActRecord } from '../../src/trace/act-record.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
@@ -155,6 +156,17 @@ describe('minipod trace cut', () => {
     const again = await Promise.all([minipod(['replay', ofRequest]), minipod(['replay', ofTime]), minipod(['trace', 'cut', run, ofTime, '--until', '0.2'])]);
     expect(again.map(({ code }) => code)).toEqual([0, 0, 2]);
     expect(again[2]?.stderr).toContain('time.trace');
+  });
+
+  it('never writes over the trace that it reads, by whatever name it is called', async () => {
+    const [own, link, twin] = [folder.file('own.trace'), folder.file('link.trace'), folder.file('twin.trace')];
+    copyFileSync(run, own);
+    symlinkSync(own, link);
+    linkSync(own, twin);
+    const names = [own, `${dirname(own)}/./own.trace`, `${dirname(own)}/../${basename(dirname(own))}/own.trace`, link, twin];
+    const runs = await Promise.all(names.map((out) => minipod(['trace', 'cut', own, out, '--since', '0.1', '--overwrite'])));
+    for (const { code, stderr } of runs) expect({ code, stderr }).toEqual({ code: 2, stderr: expect.stringContaining('is the trace itself') });
+    expect(readFileSync(own)).toEqual(readFileSync(run));
   });
 });
 
