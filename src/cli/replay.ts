@@ -52,13 +52,14 @@ async function withProgress(file: string, reader: TraceReader, header: RunHeader
 }
 
 function reportLines(file: string, header: RunHeader, report: ReplayReport): string[] {
-  const { outcome, divergence, damage, stopped, differences } = report;
-  const verdict = { reproduced: 'the same', diverged: 'diverged', incomplete: 'the same as far as it can be read' }[outcome];
+  const { outcome, divergence, damage, stopped, missing, differences } = report;
+  const verdict = { reproduced: 'the same', diverged: 'diverged', incomplete: 'the same as far as it can be replayed' }[outcome];
   return [
     `${file}: ${verdict}: ${countsText(header, report)}`,
     ...differences,
     ...(damage === null ? [] : [damage.message]),
     ...(stopped === null ? [] : [`recording ended before the run did: ${stopped}`]),
+    ...(missing === null ? [] : [missing]),
     ...(divergence === null ? [] : ['', ...divergenceLines(divergence)]),
   ];
 }
@@ -72,7 +73,7 @@ function countsText(header: RunHeader, { acts, launches, duration_us }: ReplayRe
 }
 
 const HELP = `
-Exit codes: 0 the same, 1 diverged, 2 wrong usage or not a trace, 3 damaged or unfinished (what can be read is the same).
+Exit codes: 0 the same, 1 diverged, 2 wrong usage or not a trace, 3 damaged or unfinished, or acts are missing (what can be replayed is the same).
 
 Examples:
   $ minipod serve --record run.trace

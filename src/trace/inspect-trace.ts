@@ -3,6 +3,7 @@
  * @module
  */
 import { MinipodError } from '../protocol/errors.ts';
+import { ActNumbers, isWholeRun } from './act-numbers.ts';
 import type { ActRecord } from './act-record.ts';
 import { actsOf } from './acts.ts';
 import { inCausalOrder } from './causal-order.ts';
@@ -33,18 +34,24 @@ export class ReplayedInspection {
 
 /**
  * A recorded run's events, as they are asked for: a trace may be larger than memory.
- * @throws `invalid_trace`: at once, when it is no trace of a run; where an actor does not do what it did; and at the end of what can be read, when that is not all
+ * @throws `invalid_trace`: at once, when it is no trace of a run; where an actor does not do what it did, or an act is missing; and at the end of what can be
+ * read, when that is not all
  */
 export function* inspectTrace(path: string): Generator<InspectionEvent, void, undefined> {
   using reader = TraceReader.open(path);
   const events: InspectionEvent[] = [];
   const inspection = new ReplayedInspection((event) => events.push(event), { prompts: promptsOf(parseRunHeader(reader.header, path)) });
   const acts = actsOf(reader);
+  const numbers = isWholeRun(reader.header) ? new ActNumbers() : null;
   for (const { act, index } of inCausalOrder(acts)) {
+    const gap = numbers?.next(act) ?? null;
+    if (gap !== null) throw new MinipodError('invalid_trace', `${path}: record ${index}: ${gap}`);
     const divergence = inspection.feed(act, index);
     if (divergence !== null) throw new MinipodError('invalid_trace', `${path}: record ${index}: ${act.to} does not do what it did: ${divergence.difference}`);
     yield* events.splice(0);
   }
   if (acts.damage !== null) throw new MinipodError('invalid_trace', `${path}: ${acts.damage.message}`);
   if (acts.stopped !== null) throw new MinipodError('invalid_trace', `${path}: recording ended before the run did: ${acts.stopped}`);
+  const missing = numbers?.end() ?? null;
+  if (missing !== null) throw new MinipodError('invalid_trace', `${path}: ${missing}`);
 }

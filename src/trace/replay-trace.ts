@@ -1,18 +1,19 @@
 /**
- * Replays a trace from its beginning until it ends, is damaged, or something is not as it was.
+ * Replays a trace from its beginning until it ends, is damaged, lacks an act, or something is not as it was.
  * @module
  */
 import { VERSION } from '../protocol/version.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
+import { ActNumbers, isWholeRun } from './act-numbers.ts';
 import { actsOf, type Pause } from './acts.ts';
-import type { TraceDamage } from './damage.ts';
+import { grouped, type TraceDamage } from './damage.ts';
 import { type DivergenceReport, reportDivergence } from './divergence-report.ts';
 import { type Recompute, Replay } from './replay.ts';
 import { promptsOf, type RunHeader } from './run-header.ts';
 import type { TraceReader } from './trace-reader.ts';
 
 export type ReplayReport = {
-  /** `incomplete`: all that can be read replays, and it is not the whole run. */
+  /** `incomplete`: all that can be replayed is as it was, and it is not the whole run. */
   readonly outcome: 'reproduced' | 'diverged' | 'incomplete';
   /** That were replayed and were as they had been. */
   readonly acts: number;
@@ -24,6 +25,8 @@ export type ReplayReport = {
   readonly damage: TraceDamage | null;
   /** Why recording ended before the run. */
   readonly stopped: string | null;
+  /** Which acts of the run are not in the trace: what comes behind a gap is not replayed, since nobody knows what would be right there. */
+  readonly missing: string | null;
   /** What is not as it was when the trace was recorded: a sentence each. */
   readonly differences: readonly string[];
 };
@@ -37,26 +40,35 @@ export type ReplayOptions = { readonly recompute?: Recompute | null; readonly pa
 export async function replayTrace(reader: TraceReader, header: RunHeader, { recompute = null, pause }: ReplayOptions = {}): Promise<ReplayReport> {
   const replay = new Replay(recompute, promptsOf(header));
   const acts = actsOf(reader);
+  const numbers = isWholeRun(reader.header) ? new ActNumbers() : null;
   let divergence: DivergenceReport | null = null;
+  let missing: string | null = null;
   let duration_us = 0;
   for (const traced of acts) {
     const waiting = pause?.(traced.offset);
     if (waiting) await waiting;
+    const gap = numbers?.next(traced.act) ?? null;
+    if (gap !== null) {
+      missing = `step ${grouped(traced.index)}: ${gap}`;
+      break;
+    }
     const differs = replay.feed(traced.act, traced.index);
     duration_us = Math.max(duration_us, traced.act.time_us);
     if (differs === null) continue;
     divergence = await reportDivergence(reader, promptsOf(header), traced, differs, pause);
     break;
   }
-  const isWhole = acts.damage === null && acts.stopped === null;
+  const isRead = acts.damage === null && acts.stopped === null;
+  if (isRead && divergence === null) missing ??= numbers?.end() ?? null;
   return {
-    outcome: divergence !== null ? 'diverged' : isWhole ? 'reproduced' : 'incomplete',
+    outcome: divergence !== null ? 'diverged' : isRead && missing === null ? 'reproduced' : 'incomplete',
     acts: replay.acts,
     launches: recompute === null ? null : replay.launches,
     duration_us,
     divergence,
     damage: acts.damage,
     stopped: acts.stopped,
+    missing,
     differences: versionDifferences(header),
   };
 }

@@ -57,8 +57,8 @@ export class Replay {
   /** By a thread's life: an actor that was lost with its thread has a successor of the same name on another. */
   readonly #casts = new Map<string, Cast>();
   readonly #recompute: Recompute | null;
-  /** By NPU: what its launch computed now. */
-  readonly #computed = new Map<Address, Message>();
+  /** By NPU and its thread's life: what its launch computed now. */
+  readonly #computed = new Map<string, Message>();
   /** By NPU: the life of the thread that it came to life on last. */
   readonly #lives = new Map<Address, string>();
   #life = '';
@@ -168,6 +168,9 @@ export class Replay {
   }
 
   #begin(actor: Address): void {
+    // What a launch of its earlier life found is not known: that thread was given up within it.
+    const earlier = this.#lives.get(actor);
+    if (earlier !== undefined) this.#computed.delete(launchOf(earlier, actor));
     this.#lives.set(actor, this.#life);
     this.#recompute?.begin(actor);
   }
@@ -176,20 +179,24 @@ export class Replay {
     // A thread that was given up may still act for a while; its NPU's memory is its successor's by then.
     if (this.#lives.get(actor) !== this.#life) return;
     const result = this.#recompute?.launch(actor, work) ?? null;
-    if (result !== null) this.#computed.set(actor, result);
+    if (result !== null) this.#computed.set(launchOf(this.#life, actor), result);
   }
 
   /** Holds what the kernels found then against what they find now; null: it is the same, or was not computed. */
-  #takeComputed({ to, from, message }: ActRecord): Message | null {
+  #takeComputed(record: ActRecord): Message | null {
+    const { to, from, message } = record;
     if (message === null || to !== from || message.type !== 'LAUNCH_DONE') return null;
-    const computed = this.#computed.get(to);
+    const launch = launchOf(lifeOf(record), to);
+    const computed = this.#computed.get(launch);
     if (computed === undefined) return null;
-    this.#computed.delete(to);
+    this.#computed.delete(launch);
     if (Buffer.compare(encodeRecord(computed), encodeRecord(message)) !== 0) return computed;
     this.#launches++;
     return null;
   }
 }
+
+const launchOf = (life: string, npu: Address): string => `${life} ${npu}`;
 
 function compare(record: ActRecord, act: Act, prompts: Prompts, differs: (difference: string, command?: number | null) => Divergence): Divergence | null {
   const born = act.birth?.machine.id ?? null;

@@ -83,7 +83,7 @@ describe('minipod replay', () => {
     const [ofShort, ofSpoilt] = await Promise.all([minipod(['replay', short, '--no-compute']), minipod(['replay', spoilt, '--no-compute', '--json'])]);
     expect(ofShort.code).toBe(3);
     expect(ofShort.stdout).toMatch(
-      /: the same as far as it can be read: [\d,]+ acts [\s\S]*\nthe trace ends inside [\s\S]*: the run was killed, or still runs\n$/,
+      /: the same as far as it can be replayed: [\d,]+ acts [\s\S]*\nthe trace ends inside [\s\S]*: the run was killed, or still runs\n$/,
     );
     expect(ofSpoilt.code).toBe(3);
     expect(JSON.parse(ofSpoilt.stdout)).toMatchObject({ outcome: 'incomplete', damage: { kind: 'damaged', message: expect.stringMatching(/byte [\d,]+/) } });

@@ -1,10 +1,18 @@
 /** What replays, whatever was done to it: parts, spoilt files, walks forth and back; and where each act came from. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { ActRecord } from '../../src/trace/act-record.ts';
+import { npu } from '../../actors/npu.ts';
+import type { Address } from '../../src/protocol/address.ts';
+import { launchDone, started, step } from '../../src/protocol/constructors.ts';
+import type { Message } from '../../src/protocol/messages.ts';
+import { Cast, type CastPorts, firstAct, type Witness } from '../../src/runtime/cast.ts';
+import { type ActRecord, actRecord, lifeOf } from '../../src/trace/act-record.ts';
 import { causalChain, consequencesOf, findAct } from '../../src/trace/act-search.ts';
 import { actsOf, type TracedAct } from '../../src/trace/acts.ts';
 import { type Cut, cutTrace } from '../../src/trace/cut-trace.ts';
+import { grouped } from '../../src/trace/damage.ts';
+import { inspectTrace } from '../../src/trace/inspect-trace.ts';
+import { Replay } from '../../src/trace/replay.ts';
 import { type ReplayReport, replayTrace } from '../../src/trace/replay-trace.ts';
 import { parseRunHeader } from '../../src/trace/run-header.ts';
 import { StepWalk } from '../../src/trace/step-walk.ts';
@@ -89,6 +97,93 @@ describe('a replay', () => {
       // An expected command whose words the trace has by what it led to.
       if (change.commands?.length === 0) expect(divergence).toMatchObject({ expected: null, actual: { name: 'send', message: { type: 'TASK_STREAMING' } } });
     }
+  });
+});
+
+describe('a replay that computes', () => {
+  it('takes the result of a thread that was given up for no other’s, however late it wakes', () => {
+    const records: ActRecord[] = [];
+    const living = (thread: number): ((message: Message, from: Address) => void) => {
+      const cast = new Cast(
+        silent((act) => records.push(actRecord(act, 1))),
+        firstAct(thread, 1),
+      );
+      cast.spawn('npu/0', { machine: npu, input: { self: 'npu/0', dp_group: 'dp-group/0' } });
+      cast.deliver({ to: 'npu/0', from: 'npu/0', message: started(), cause: 0 });
+      return (message, from) => cast.deliver({ to: 'npu/0', from, message, cause: 0 });
+    };
+    const found = (token: number): Message => launchDone(1, [{ token, logprobs: null, prompt_logprobs: null, error: null }], token);
+    const hung = living(2);
+    hung(step({ step: 1, entries: [], detach: [] }), 'dp-group/0');
+    const successor = living(3);
+    successor(step({ step: 1, entries: [], detach: [] }), 'dp-group/0');
+    hung(found(7), 'npu/0');
+    successor(found(9), 'npu/0');
+    let launches = 0;
+    const replay = new Replay({ begin: () => {}, launch: (_, work) => (work.kind === 'step' ? found(++launches === 1 ? 7 : 9) : null) });
+    expect(records.map((record, index) => replay.feed(record, index))).toEqual(records.map(() => null));
+    expect(replay.launches).toBe(1);
+  });
+});
+
+const silent = (witness: Witness): CastPorts => ({
+  birthOf: () => null,
+  hands: new Map(),
+  ...{ send: () => {}, startTimer: () => {}, cancelTimer: () => {}, cancelTimers: () => {}, launch: () => {}, onUnexpected: () => {} },
+  witness,
+});
+
+describe('a trace that lacks an act', () => {
+  const lacking = (path: string, isLost: (act: ActRecord, index: number) => boolean): string =>
+    rewrite(path, folder.file('lacking.trace'), { act: (act, index) => (isLost(act, index) ? null : act) });
+  const inspected = (path: string): void => {
+    for (const _event of inspectTrace(path));
+  };
+
+  it('is never the same: the replay names the thread and the number, wherever it was', async () => {
+    const below = draws(6);
+    for (const path of [virtual, live]) {
+      const acts = allActs(path);
+      for (let round = 0; round < 12; round++) {
+        const lost = below(acts.length);
+        const { thread, number } = acts[lost] as ActRecord;
+        // Of the last act of a thread nobody knows, but by what it led to.
+        const isKnown = acts.some(
+          (act) => (lifeOf(act) === lifeOf(acts[lost] as ActRecord) && act.number > number) || (act.cause === number && act.cause_thread === thread),
+        );
+        const lacks = lacking(path, (_, index) => index === lost);
+        const report = await replayed(lacks);
+        if (!isKnown) continue;
+        const name = grouped(number);
+        expect(report, `record ${lost}`).toMatchObject({
+          outcome: 'incomplete',
+          divergence: null,
+          missing: expect.stringMatching(`\\bact ${name} of thread ${thread} is missing`),
+        });
+        expect(() => inspected(lacks)).toThrow(`act ${name} of thread ${thread} is missing`);
+      }
+    }
+  });
+
+  it('is noticed where it lacks all of a thread, or has two acts the other way round', async () => {
+    const acts = allActs(live);
+    const thread = Math.max(...acts.map((act) => act.thread));
+    expect(await replayed(lacking(live, (act) => act.thread === thread))).toMatchObject({
+      outcome: 'incomplete',
+      missing: expect.stringMatching(new RegExp(`^acts 1 to [\\d,]+ of thread ${thread} are missing: what they led to is there$`)),
+    });
+    const inOrder = allActs(virtual);
+    const swapped = new Map([inOrder[101], inOrder[100]].map((act, at) => [100 + at, act]));
+    const path = rewrite(virtual, folder.file('swapped.trace'), { act: (act, index) => swapped.get(index) ?? act });
+    expect(await replayed(path)).toMatchObject({ outcome: 'incomplete', missing: 'step 100: act 101 of thread 0 is missing before act 102' });
+  });
+
+  it('is right to lack it where it is a part of a run', async () => {
+    const part = rewrite(virtual, folder.file('part-of.trace'), {
+      header: (header) => ({ ...header, cut: {} }),
+      act: (act) => (act.message?.type === 'TOKENS' ? null : act),
+    });
+    expect(await replayed(part)).toMatchObject({ outcome: 'reproduced', missing: null });
   });
 });
 

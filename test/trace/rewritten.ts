@@ -7,13 +7,17 @@ import { TraceWriter } from '../../src/trace/trace-writer.ts';
 
 type Changes = {
   readonly header?: (header: Readonly<Record<string, unknown>>) => object;
-  readonly act?: (act: ActRecord, index: number) => ActRecord;
+  /** Null: it is left out. */
+  readonly act?: (act: ActRecord, index: number) => ActRecord | null;
 };
 
 export function rewrite(path: string, out: string, { header = (same) => same, act = (same) => same }: Changes): string {
   using reader = TraceReader.open(path);
-  using writer = TraceWriter.create(out, header(reader.header));
-  for (const traced of actsOf(reader)) writer.append(encodeRecord(act(traced.act, traced.index)));
+  using writer = TraceWriter.create(out, header(reader.header), { overwrite: true });
+  for (const traced of actsOf(reader)) {
+    const kept = act(traced.act, traced.index);
+    if (kept !== null) writer.append(encodeRecord(kept));
+  }
   writer.close();
   return out;
 }
