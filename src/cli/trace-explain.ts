@@ -5,9 +5,9 @@
 import type { Command } from 'commander';
 import { MinipodError } from '../index.ts';
 import { actsOf } from '../trace/acts.ts';
+import { inCausalOrder } from '../trace/causal-order.ts';
 import { parseRunHeader } from '../trace/run-header.ts';
 import { TraceReader } from '../trace/trace-reader.ts';
-import { inCausalOrder } from '../trace/views/causal-order.ts';
 import { lifeLines, slowestLines } from '../trace/views/life-text.ts';
 import type { RequestLife } from '../trace/views/request-life.ts';
 import { RequestLives } from '../trace/views/request-lives.ts';

@@ -1,16 +1,17 @@
 /**
- * Acts of several threads, each after its cause. A thread's acts come in their order; whose ring was looked at first decides between threads, so an effect
- * may come before its cause.
+ * Acts of several threads as they happened: each after the one that caused it, and else by time.
+ *
+ * A trace has the acts of each thread in their order, but those of one may stand far before earlier ones of another: whoever reads the threads' rings hears of
+ * them in turn. Views would see tokens of a step that has not begun, and an inspector the words of an actor that does not live.
  * @module
  */
 import { type Address, type Role, roleOf } from '../protocol/address.ts';
 import { type ActRecord, lifeOf } from './act-record.ts';
 
-/** A cause that is further behind was lost, or cut away. */
-const WAITING_MAX = 4_096;
 /** Their host speaks in their name once they are alive, and no act is the cause of that. */
 const HOSTED: ReadonlySet<Role> = new Set(['npu', 'dp-group', 'expert']);
 
+/** What has come, so far as it decides what may come next. */
 export class CausalOrder {
   /** By a thread's life: the number of its last act that came. */
   readonly #last = new Map<string, number>();
@@ -28,47 +29,69 @@ export class CausalOrder {
   }
 }
 
-/** All of them; where a cause does not come, its effect comes late. */
-export function* inCausalOrder<Item extends { readonly act: ActRecord; readonly index: number }>(items: Iterable<Item>): Generator<Item, void, undefined> {
-  const order = new CausalOrder();
-  /** By a thread's life. */
-  const waiting = new Map<string, Item[]>();
-  let waits = 0;
-  const take = (isForced: boolean): Item | null => {
-    let first: Item | null = null;
-    for (const [head] of waiting.values()) {
-      if (head === undefined) continue;
-      if (!isForced && order.isDue(head.act)) return head;
-      if (isForced && (first === null || head.index < first.index)) first = head;
-    }
-    return first;
-  };
-  const remove = (item: Item): void => {
-    const life = lifeOf(item.act);
-    const queue = waiting.get(life) ?? [];
-    queue.shift();
-    if (queue.length === 0) waiting.delete(life);
-    waits--;
-    order.came(item.act);
-  };
-  for (const item of items) {
-    const life = lifeOf(item.act);
-    const queue = waiting.get(life);
-    if (queue === undefined && order.isDue(item.act)) {
-      order.came(item.act);
-      yield item;
-    } else {
-      waits++;
-      if (queue === undefined) waiting.set(life, [item]);
-      else queue.push(item);
-    }
-    for (let next = waits > 0 ? take(waits > WAITING_MAX) : null; next !== null; next = take(waits > WAITING_MAX)) {
-      remove(next);
-      yield next;
-    }
+/** An act, and what else the caller knows of it. */
+type OfAct = { readonly act: ActRecord };
+
+/** Acts that are held back until it is certain that none comes that was before them: far more than threads are ahead of each other in a file. */
+const HELD_MAX = 4_096;
+
+/** The same acts. Where a trace lacks a cause (a part of a run, a killed one), what it led to comes without it. */
+export function* inCausalOrder<Traced extends OfAct>(acts: Iterable<Traced>): Generator<Traced, void, undefined> {
+  const held = new HeldActs<Traced>();
+  for (const traced of acts) {
+    held.add(traced);
+    if (held.size <= HELD_MAX) continue;
+    const next = held.take();
+    if (next !== null) yield next;
   }
-  for (let next = take(false) ?? take(true); next !== null; next = take(false) ?? take(true)) {
-    remove(next);
-    yield next;
+  for (let next = held.take(); next !== null; next = held.take()) yield next;
+}
+
+class HeldActs<Traced extends OfAct> {
+  readonly #order = new CausalOrder();
+  /** By a thread's life: its acts that are held back. */
+  readonly #queues = new Map<string, Traced[]>();
+  /** By a thread's life: where the trace has its first act; and whose birth the trace has. */
+  readonly #first = new Map<string, number>();
+  readonly #born = new Set<Address>();
+  size = 0;
+
+  add(traced: Traced): void {
+    const { act } = traced;
+    const life = lifeOf(act);
+    const queue = this.#queues.get(life);
+    if (queue === undefined) this.#queues.set(life, [traced]);
+    else queue.push(traced);
+    if (!this.#first.has(life)) this.#first.set(life, act.number);
+    if (act.message === null) this.#born.add(act.to);
+    this.size++;
+  }
+
+  /** The earliest whose cause is out; where there is none, causes are missing, and it is the earliest. Null: none is held. */
+  take(): Traced | null {
+    const life = this.#earliest((act) => this.#order.isDue(act) || this.#isCauseMissing(act)) ?? this.#earliest(() => true);
+    const queue = this.#queues.get(life ?? '');
+    const traced = queue?.shift();
+    if (life === null || traced === undefined) return null;
+    if (queue?.length === 0) this.#queues.delete(life);
+    this.#order.came(traced.act);
+    this.size--;
+    return traced;
+  }
+
+  #earliest(isReady: (act: ActRecord) => boolean): string | null {
+    let [earliest, time_us]: [string | null, number] = [null, Number.POSITIVE_INFINITY];
+    for (const [life, [head]] of this.#queues) {
+      if (head === undefined || head.act.time_us >= time_us || !isReady(head.act)) continue;
+      [earliest, time_us] = [life, head.act.time_us];
+    }
+    return earliest;
+  }
+
+  /** Of whoever the trace does not hold nothing was seen although so many acts were read. */
+  #isCauseMissing({ cause, cause_thread, from }: ActRecord): boolean {
+    if (cause === 0) return !this.#born.has(from);
+    const first = this.#first.get(lifeOf({ thread: cause_thread, number: cause }));
+    return first === undefined || cause < first;
   }
 }

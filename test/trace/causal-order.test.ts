@@ -1,14 +1,15 @@
 /** Acts of several threads that come in any order between threads: told each after its cause. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { ACTS_PER_LIFE } from '../../src/runtime/cast.ts';
 import type { ActRecord } from '../../src/trace/act-record.ts';
 import { inCausalOrder } from '../../src/trace/causal-order.ts';
 
 type Item = { readonly act: ActRecord; readonly index: number };
 
-const act = (thread: number, number: number, cause_thread = 0, cause = 0): ActRecord => ({
+const act = (thread: number, number: number, cause_thread = 0, cause = 0, time_us = 0): ActRecord => ({
   kind: 'act',
-  ...{ thread, number, cause_thread, cause, time_us: 0, to: 'task/1', from: 'job/1', machine: null, input: null },
+  ...{ thread, number, cause_thread, cause, time_us, to: 'task/1', from: 'job/1', machine: null, input: null },
   ...{ message: { type: 'CANCEL' }, state: null, is_expected: true, commands: [] },
 });
 
@@ -68,5 +69,25 @@ describe('acts of several threads', () => {
     expect(order.next().value).toMatchObject({ index: 0 });
     expect(read).toBeLessThan(5_000);
     expect([...order].map(({ index }) => index)).toEqual(items.slice(1).map(({ index }) => index));
+  });
+
+  it('come else by time, whichever was read first', () => {
+    const acts = [act(1, 1, 0, 0, 10), act(1, 2, 0, 0, 40), act(2, 1, 1, 1, 20), act(2, 2, 0, 0, 50), act(3, 1, 2, 1, 30)];
+    expect([...inCausalOrder(numbered(acts))].map((item) => item.act.time_us)).toEqual([10, 20, 30, 40, 50]);
+  });
+
+  it('come after the earlier life of their thread only where that caused them', () => {
+    const second = ACTS_PER_LIFE + 1;
+    const acts = [act(1, second, 0, 0, 5), act(2, 1, 1, 2, 6), act(1, 1, 0, 0, 7), act(1, 2, 0, 0, 8)];
+    expect([...inCausalOrder(numbered(acts))].map((item) => nameOf(item.act))).toEqual([`1/${second}`, '1/1', '1/2', '2/1']);
+  });
+
+  it('come after the birth of whoever the host lets speak, and without it where the trace does not hold it', () => {
+    const says: ActRecord = { ...act(1, 1), from: 'npu/0', time_us: 1 };
+    const born: ActRecord = { ...act(2, 1), to: 'npu/0', from: 'npu/0', message: null, machine: 'npu', time_us: 2 };
+    const later = act(1, 2, 0, 0, 3);
+    const orderOf = (acts: readonly ActRecord[]): string[] => [...inCausalOrder(numbered(acts))].map((item) => nameOf(item.act));
+    expect(orderOf([says, later, born])).toEqual(['2/1', '1/1', '1/2']);
+    expect(orderOf([says, act(2, 1, 0, 0, 2), later])).toEqual(['1/1', '2/1', '1/2']);
   });
 });

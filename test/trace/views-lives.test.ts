@@ -4,9 +4,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { idOf } from '../../src/protocol/address.ts';
 import type { ActRecord } from '../../src/trace/act-record.ts';
 import { actsOf } from '../../src/trace/acts.ts';
+import { inCausalOrder } from '../../src/trace/causal-order.ts';
 import { parseRunHeader } from '../../src/trace/run-header.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
-import { inCausalOrder } from '../../src/trace/views/causal-order.ts';
 import type { PhaseSlice } from '../../src/trace/views/choice-track.ts';
 import { lifeLines } from '../../src/trace/views/life-text.ts';
 import { PHASES, type RequestLife, sumOf } from '../../src/trace/views/request-life.ts';
@@ -136,22 +136,5 @@ describe('a trace that ends too early', () => {
       expect(sumOf(breakdown_us)).toBe(total_us);
       expect(total_us).toBe(ended_us - received_us);
     }
-  });
-});
-
-describe('acts of several threads', () => {
-  const act = (thread: number, number: number, cause_thread = 0, cause = 0) => ({
-    act: { kind: 'act', thread, number, cause_thread, cause, time_us: number } as unknown as ActRecord,
-  });
-  const names = (acts: Iterable<{ act: ActRecord }>) => [...acts].map(({ act: { thread, number } }) => `${thread}/${number}`);
-
-  it('come after their causes, those of a thread in their order, and else by time', () => {
-    const merged = [act(1, 1), act(2, 1, 1, 2), act(2, 2), act(3, 1, 2, 1), act(1, 2), act(1, 3, 3, 1)];
-    expect(names(inCausalOrder(merged))).toEqual(['1/1', '1/2', '2/1', '3/1', '2/2', '1/3']);
-  });
-
-  it('come without a cause that the trace lacks, and nothing waits for it for ever', () => {
-    const merged = [act(1, 5, 9, 3), act(2, 1, 1, 4), ...Array.from({ length: 10_000 }, (_, index) => act(2, index + 2))];
-    expect(names(inCausalOrder(merged)).toSorted()).toEqual(names(merged).toSorted());
   });
 });
