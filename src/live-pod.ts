@@ -26,6 +26,7 @@ import { breathe, EventLoopSleeper } from './runtime/event-loop.ts';
 import { MessagePort } from './runtime/message-port.ts';
 import { entryPoint, threadOptions } from './runtime/thread-entry.ts';
 import type { ActRing } from './trace/act-log.ts';
+import { asInspect } from './trace/inspection-events.ts';
 import { LiveInspection } from './trace/live-inspection.ts';
 
 /** An idle caller looks up this often, one that waits for tokens more often; a bell wakes it earlier. */
@@ -44,7 +45,7 @@ export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
   const folder = resolveModel(resolved.model);
   const { model: _model, topology: _topology, clock: _clock, kernels: _kernels, seed: _seed, kv_blocks, memory_bytes, ...numbers } = resolved;
   const origin_ms = epoch_ms();
-  const inspection = inspect === undefined ? null : new LiveInspection(inspect, origin_ms);
+  const inspection = inspect === undefined ? null : new LiveInspection(asInspect(inspect), origin_ms);
   const thread = new Worker(entryPoint('../platform/control-thread'), threadOptions());
   const died = new Promise<never>((_, reject) => {
     thread.once('error', (error) =>

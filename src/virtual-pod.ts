@@ -15,6 +15,7 @@ import { MinipodError } from './protocol/errors.ts';
 import type { Completion, Generation, PodStats } from './results.ts';
 import { breathe } from './runtime/event-loop.ts';
 import { SeededRandom } from './runtime/seeded-random.ts';
+import { asInspect } from './trace/inspection-events.ts';
 
 /** Seeds of requests that brought none are drawn from a stream of their own: how many there are changes no delay. */
 const REQUEST_SEEDS = 1;
@@ -24,7 +25,7 @@ export async function createVirtualPod(options: PodOptions): Promise<Pod> {
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
   const { seed = 0, kv_blocks, memory_bytes, record, ...others } = resolved;
   const control = { ...others, seed, kv_blocks, memory_bytes, record, folder: resolveModel(resolved.model) };
-  return VirtualPod.create(control, { onProgress: async (report) => onProgress?.(report), inspect });
+  return VirtualPod.create(control, { onProgress: async (report) => onProgress?.(report), inspect: inspect && asInspect(inspect) });
 }
 
 /**

@@ -182,8 +182,8 @@ export class StepScheduler {
       const start = running.computed;
       running.isLaunched = false;
       running.computed += count;
-      if (outcome.error === null) this.cache.publish(running.holding, running.tokens, running.computed);
-      else running.isSound = false;
+      if (outcome.error !== null) running.isSound = false;
+      else if (this.#limits.has_prefix_cache) this.cache.publish(running.holding, running.tokens, running.computed);
       this.tokens_prefilled += Math.max(0, Math.min(count, running.sequence.prompt.length - start));
       if (running.isAbandoned) {
         this.#remove(running.task);
@@ -336,7 +336,8 @@ export class StepScheduler {
 
   #letGo(running: Running): void {
     this.#running.splice(this.#running.indexOf(running), 1);
-    this.cache.free(running.holding, running.tokens, running.isSound ? running.computed : 0);
+    const keeps = this.#limits.has_prefix_cache && running.isSound;
+    this.cache.free(running.holding, running.tokens, keeps ? running.computed : 0);
     this.#slots.push(running.slot);
     this.#detach.push(running.slot);
     running.slot = -1;

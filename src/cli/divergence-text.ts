@@ -2,10 +2,16 @@
  * A divergence for a person: what the actor was asked, what it did then and does now, and how it came to be asked.
  * @module
  */
+import type { Command } from '../runtime/cast.ts';
+import { changesBetween } from '../trace/context-changes.ts';
 import { grouped } from '../trace/damage.ts';
 import type { DivergenceReport, RecordedCommand } from '../trace/divergence-report.ts';
 import { ms } from '../trace/views/life-text.ts';
-import { actLineText, commandText, messageText, outline } from './trace-words.ts';
+import { actLineText, brief, commandText, messageText, outline } from './trace-words.ts';
+
+const DIFFERENCES_MAX = 12;
+/** Of a list. */
+const LEAF_ITEMS = 24;
 
 export function divergenceLines(report: DivergenceReport): string[] {
   const { record, time_us, actor, state, message, difference, led_to, chain } = report;
@@ -30,10 +36,21 @@ function expectationLines({ command, expected, actual, computed, message, state_
   return [
     `  expected       ${expectedText(expected)}`,
     `  actual         ${actual === null ? 'nothing' : commandText(actual)}`,
+    ...differenceLines(expected, actual),
     ...(others.length === 0 ? [] : ['  its other commands, now', ...others]),
     ...(state_after === state_recorded ? [] : [`  state after    ${state_recorded ?? 'gone'} then, ${state_after ?? 'gone'} now`]),
   ];
 }
+
+/** Leaf by leaf, since two commands that differ may look alike in a line. */
+function differenceLines(expected: RecordedCommand | null, actual: Command | null): string[] {
+  if (expected?.command == null || actual === null) return [];
+  const changes = changesBetween(expected.command, actual);
+  const lines = changes.slice(0, DIFFERENCES_MAX).map(({ path, before, after }) => `    ${path}: ${leaf(before)} → ${leaf(after)}`);
+  return ['  what differs', ...lines, ...(changes.length > DIFFERENCES_MAX ? [`    … ${changes.length} in all`] : [])];
+}
+
+const leaf = (value: unknown): string => (value === undefined ? 'nothing' : brief(value, LEAF_ITEMS));
 
 function expectedText(expected: RecordedCommand | null): string {
   if (expected === null) return 'nothing';

@@ -24,6 +24,7 @@ export function note(text: string): void {
 export function endQuietlyWithReader(): void {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit(0);
-    throw error;
+    note(`minipod: standard output cannot be written: ${error.message}`);
+    process.exit(1);
   });
 }

@@ -9,6 +9,7 @@ import { type ActRecord, commandChecksum } from './act-record.ts';
 import { causalChain, consequencesOf, sendChecksum } from './act-search.ts';
 import type { Pause, TracedAct } from './acts.ts';
 import type { Prompts } from './redaction.ts';
+import { redactCommand } from './redaction.ts';
 import type { Divergence } from './replay.ts';
 import type { TraceReader } from './trace-reader.ts';
 
@@ -68,12 +69,15 @@ export async function reportDivergence(
   const consequences = await consequencesOf(reader, traced, { limit: act.commands.length, ...(pause && { pause }) });
   const { acts, isWhole } = causalChain(reader, traced);
   const at = divergence.command;
+  // What a redacted trace expects is held against what it would keep of what comes now.
+  const commands = reader.header['prompts'] === 'redacted' ? divergence.commands.map(redactCommand) : divergence.commands;
   return {
     ...divergence,
+    commands,
     time_us: act.time_us,
     state_recorded: act.state,
     expected: at === null || at >= act.commands.length ? null : (recordedCommands(act, consequences, divergence.commands, prompts)[at] ?? null),
-    actual: at === null ? null : (divergence.commands[at] ?? null),
+    actual: at === null ? null : (commands[at] ?? null),
     led_to: consequences.filter(({ act: later }) => !act.commands.includes(sendChecksum(later))).map(actLineOf),
     chain: acts.map(actLineOf),
     is_chain_whole: isWhole,

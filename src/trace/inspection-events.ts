@@ -9,6 +9,7 @@
  * @module
  */
 import { type Address, type Role, roleOf } from '../protocol/address.ts';
+import { MinipodError } from '../protocol/errors.ts';
 import type { Act, Birth } from '../runtime/cast.ts';
 import type { Snapshot } from '../runtime/machine-host.ts';
 
@@ -111,6 +112,22 @@ export class InspectionEvents {
 /** The run goes on; whoever looks on must hear that there is nothing more to see. */
 export const endInspection = (error: unknown): void =>
   process.emitWarning(`nothing more of the pod is inspected: ${error instanceof Error ? error.message : error}`, { type: 'InspectionEnded' });
+
+/** What a caller gave as `inspect`, which may answer with a promise: one that is rejected ends the inspection, as a throw does. @throws `invalid_request` */
+export function asInspect(inspect: unknown): Inspect {
+  if (typeof inspect !== 'function')
+    throw new MinipodError('invalid_request', `createPod: inspect: is a ${typeof inspect}; it must be a function that takes an event`, { param: 'inspect' });
+  let hasEnded = false;
+  return (event) => {
+    if (hasEnded) return;
+    const answer: unknown = inspect(event);
+    if (!(answer instanceof Promise)) return;
+    answer.catch((error: unknown) => {
+      if (!hasEnded) endInspection(error);
+      hasEnded = true;
+    });
+  };
+}
 
 /** Detached from the actor, whose stores go on changing. */
 const plain = (snapshot: Snapshot): InspectedSnapshot => ({ ...(JSON.parse(JSON.stringify(snapshot)) as InspectedSnapshot), ...NOT_ENDED });

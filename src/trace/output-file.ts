@@ -20,7 +20,7 @@ export class OutputFile implements Disposable {
       this.#descriptor = openSync(path, overwrite ? 'w' : 'wx');
     } catch (error) {
       const exists = (error as { code?: unknown } | null)?.code === 'EEXIST';
-      throw this.#notWritten(exists ? 'exists already; name another file, or set overwrite' : 'cannot be made', exists ? undefined : error);
+      throw this.#notWritten(exists ? 'exists already; name another file, or remove it' : 'cannot be made', exists ? undefined : error);
     }
   }
 

@@ -168,19 +168,30 @@ describe('an inspected pod', () => {
     for (const event of events) statelyEvent.parse(event);
   });
 
-  it.each(['live', 'virtual'] as const)('goes on where whoever looks on fails, and says so: %s', async (clock) => {
+  it('refuses what cannot be told', async () => {
+    for (const inspect of [5, {}, null])
+      await expect(createPod({ inspect: inspect as never })).rejects.toMatchObject({ code: 'invalid_request', param: 'inspect' });
+  });
+
+  it.each([
+    ['live', 'at once'],
+    ['virtual', 'at once'],
+    ['live', 'later'],
+    ['virtual', 'later'],
+  ] as const)('goes on where whoever looks on fails, and says so: %s, %s', async (clock, when) => {
     const warnings: Error[] = [];
     const hear = (warning: Error): void => void warnings.push(warning);
     process.on('warning', hear);
     let calls = 0;
-    const inspect = (): void => {
+    const fail = (): void => {
       if (++calls === 100) throw new Error('the inspector broke');
     };
+    const inspect = when === 'at once' ? fail : async (): Promise<void> => fail();
     const tokens = await withPod({ clock, inspect }, (pod) => use(pod, 2));
     await sleep(20);
     process.off('warning', hear);
     expect(tokens.map(({ length }) => length)).toEqual([6, 7, 7]);
-    expect(calls).toBe(100);
+    if (when === 'at once') expect(calls).toBe(100);
     expect(warnings.filter(({ name }) => name === 'InspectionEnded').map(String)).toEqual([expect.stringContaining('the inspector broke')]);
   });
 });

@@ -214,7 +214,7 @@ describe('a file', () => {
     writeTrace(path, recordsLikeARuns(3, 5));
     expect(errorOf(() => TraceWriter.create(path, {}))).toMatchObject({
       code: 'trace_not_written',
-      message: `${path}: exists already; name another file, or set overwrite`,
+      message: `${path}: exists already; name another file, or remove it`,
     });
     expect(readTrace(path).indices).toEqual([0, 1, 2]);
     writeTrace(path, [], { overwrite: true });
