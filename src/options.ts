@@ -130,7 +130,7 @@ const podOptions = z.strictObject({
 });
 
 const LIVE_ONLY = 'is for pods of the live clock: on a virtual one no thread hangs';
-const NOT_REPLAYED = 'must be false where record_prompts is false (--no-prefix-caching with --no-record-prompts): which prompts begin alike decides what is computed, and a trace without them does not tell';
+const NOT_REPLAYED = 'must be false where prompts are left out (--no-prefix-caching): which of them begin alike would decide what is computed';
 const VIRTUAL_ONLY = "needs clock: 'virtual'";
 
 export const podOptionsSchema = podOptions.superRefine(({ clock, seed, kernels, spare_workers, record_prompts, prefix_caching }, context) => {
