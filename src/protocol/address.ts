@@ -33,6 +33,9 @@ export function expertAddress(layer: number, expert: number): Address {
   return `expert/${layer}.${expert}`;
 }
 
+/** 12 of `expert/4.12`. */
+export const expertOf = (expert: Address): number => idOf(expert) & 0xffff;
+
 export function roleOf(target: Address): Role {
   return target.slice(0, target.indexOf('/')) as Role;
 }

@@ -8,7 +8,7 @@
  * @module
  */
 import { npuOfExpert, workerOfNpu } from '../../actors/policies/placement.ts';
-import { type Address, idOf, roleOf } from '../protocol/address.ts';
+import { type Address, expertOf, idOf, roleOf } from '../protocol/address.ts';
 
 export const CALLER_THREAD = 0;
 export const CONTROL_THREAD = 1;
@@ -102,7 +102,7 @@ export class Directory {
       case 'npu':
         return this.threadOfWorker(this.workerOfNpu(idOf(to)));
       case 'expert':
-        return this.threadOfWorker(this.workerOfNpu(npuOfExpert(idOf(to) & 0xffff, this.topology.npus)));
+        return this.threadOfWorker(this.workerOfNpu(npuOfExpert(expertOf(to), this.topology.npus)));
       case 'worker':
         return this.threadOfWorker(idOf(to));
       default:

@@ -38,7 +38,7 @@ export type ReplayOptions = { readonly recompute?: Recompute | null; readonly pa
  * @throws `invalid_trace` for records of a shape that is not known
  */
 export async function replayTrace(reader: TraceReader, header: RunHeader, { recompute = null, pause }: ReplayOptions = {}): Promise<ReplayReport> {
-  const replay = new Replay(recompute, promptsOf(header));
+  const replay = new Replay(recompute, promptsOf(header), header.npus);
   const acts = actsOf(reader);
   const numbers = isWholeRun(reader.header) ? new ActNumbers() : null;
   let divergence: DivergenceReport | null = null;

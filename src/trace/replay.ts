@@ -7,11 +7,12 @@ import { expert } from '../../actors/expert.ts';
 import { job } from '../../actors/job.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
 import { npu } from '../../actors/npu.ts';
+import { npuOfExpert } from '../../actors/policies/placement.ts';
 import { request } from '../../actors/request.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import { birthOf } from '../platform/births.ts';
-import type { Address } from '../protocol/address.ts';
+import { type Address, expertOf } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Message, Work } from '../protocol/messages.ts';
 import { type Act, type Birth, Cast, type Command } from '../runtime/cast.ts';
@@ -66,11 +67,13 @@ export class Replay {
   #acts = 0;
   #launches = 0;
   readonly #prompts: Prompts;
+  readonly #npus: number | null;
 
-  /** `prompts`: what the trace's header says of them. */
-  constructor(recompute: Recompute | null = null, prompts: Prompts = 'recorded') {
+  /** `prompts`, `npus`: what the trace's header says of them; null: nobody checks where experts lie, which the host decides and no actor. */
+  constructor(recompute: Recompute | null = null, prompts: Prompts = 'recorded', npus: number | null = null) {
     this.#recompute = recompute;
     this.#prompts = prompts;
+    this.#npus = npus;
   }
 
   /** The actors among which such an act happens. */
@@ -122,6 +125,8 @@ export class Replay {
     this.#act = null;
     const computed = this.#takeComputed(record);
     if (computed !== null) return differs('its kernels find something else now', null, computed);
+    const home = message?.type === 'LOADED' && this.#npus !== null ? npuOfExpert(expertOf(to), this.#npus) : null;
+    if (home !== null && message?.type === 'LOADED' && message.npu !== home) return differs(`it lies on npu/${home} now, and lay on npu/${message.npu}`);
     try {
       this.#life = lifeOf(record);
       if (record.machine === NPU) this.#begin(to);

@@ -151,6 +151,7 @@ export const MUTATIONS: readonly Mutation[] = [
   ),
   of('policies/step-scheduler.ts', 'prefixes', 'dp-group', 'STEP_DONE', 'const known = holding.blocks.length * this.cache.block_size', 'const known = 0'),
   of('policies/prefix-tree.ts', 'prefixes', 'dp-group', 'STEP_DONE', 'const node = this.#oldest;', 'const node = this.#newest;'),
+  of('policies/placement.ts', 'mixed', 'expert', 'LOADED', 'expert % npus', '(expert + 1) % npus'),
   of('npu.ts', 'mixed', 'npu', 'STEP', 'LOAD_REPORT_PERIOD_MS = 1_000', 'LOAD_REPORT_PERIOD_MS = 2_000'),
   of('npu.ts', 'mixed', 'npu', 'STEP', '!context.isReportDue', 'context.isReportDue'),
   of('npu.ts', 'traps', 'npu', 'LAUNCH_FAILED', "LAUNCH_FAILED: { target: 'lost'", "LAUNCH_FAILED: { target: 'idle'"),
