@@ -1,6 +1,7 @@
 /** The lives of requests as told from a trace, against what the trace's messages say by themselves. */
 import { copyFileSync, truncateSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createPod, type PodOptions } from '../../src/index.ts';
 import { idOf } from '../../src/protocol/address.ts';
 import type { ActRecord } from '../../src/trace/act-record.ts';
 import { actsOf } from '../../src/trace/acts.ts';
@@ -13,6 +14,7 @@ import { PHASES, type RequestLife, sumOf } from '../../src/trace/views/request-l
 import { RequestLives } from '../../src/trace/views/request-lives.ts';
 import { traceFolder } from './files.ts';
 import { recordDeaths, recordLive, recordPreemptions, recordVirtual } from './recorded-runs.ts';
+import { rewrite } from './rewritten.ts';
 
 const folder = traceFolder();
 afterAll(() => folder[Symbol.dispose]());
@@ -135,6 +137,62 @@ describe('a trace that ends too early', () => {
     for (const { total_us, breakdown_us, ended_us, received_us } of open) {
       expect(sumOf(breakdown_us)).toBe(total_us);
       expect(total_us).toBe(ended_us - received_us);
+    }
+  });
+});
+
+describe('of a run whose prompts begin alike, a life', () => {
+  const prompt = Array.from({ length: 100 }, (_, index) => index + 1);
+
+  /** Three choices of one prompt come while a step runs: the first is computed, then the others. */
+  async function toldChoices(name: string, options: PodOptions): Promise<{ readonly told: Told; readonly life: RequestLife }> {
+    const path = folder.file(name);
+    {
+      await using pod = await createPod({ clock: 'virtual', kernels: 'hash', seed: 3, npus: 1, ...options, record: path });
+      const other = pod.complete([1, 2, 3], { max_tokens: 60, ignore_eos: true });
+      let more: Promise<unknown> | null = null;
+      for await (const _ of pod.generate([9, 9], { max_tokens: 12, ignore_eos: true }))
+        more ??= pod.complete(prompt, { n: 3, max_tokens: 6, ignore_eos: true });
+      await Promise.all([other, more]);
+    }
+    const all = told(path);
+    return { told: all, life: all.lives.find(({ prompt_tokens }) => prompt_tokens === prompt.length) as RequestLife };
+  }
+
+  const scheduledOf = ({ events }: RequestLife) => events.filter((event) => event.what === 'scheduled');
+
+  it('says that a choice waited for another to compute its prompt, and how much of it was cached', async () => {
+    const { life } = await toldChoices('alike.trace', {});
+    expect(scheduledOf(life).map(({ passed_over, cached_tokens }) => [passed_over, cached_tokens])).toEqual([
+      [{}, 0],
+      [{ prefix: 1 }, 96],
+      [{ prefix: 1 }, 96],
+    ]);
+    const lines = lifeLines(life, true).filter((line) => line.includes('scheduled'));
+    expect(lines[0]).not.toContain('cached');
+    expect(lines[1]).toMatch(/; left out of 1 step: another computed its prefix at the time; 96 tokens of its prompt were cached$/);
+  });
+
+  it('names KV blocks where they are why, also where another computes the same', async () => {
+    const { life } = await toldChoices('apart.trace', { prefix_caching: false, kv_blocks: 12 });
+    const [first, second, ...others] = scheduledOf(life).map(({ passed_over, cached_tokens }) => [...Object.keys(passed_over), cached_tokens]);
+    expect([first, second]).toEqual([[0], ['kv_blocks', 0]]);
+    expect(others.flat()).not.toContain('prefix');
+  });
+
+  it('says each time that it is scheduled, also after a preemption that its task has not heard of, with its prefix still there', async () => {
+    const path = folder.file('long-prefixes.trace');
+    {
+      await using pod = await createPod({ clock: 'virtual', kernels: 'hash', seed: 3, npus: 1, kv_blocks: 9, record: path });
+      const prompts = [1, 2, 3].map((first) => Array.from({ length: 40 }, (_, index) => first + index));
+      await Promise.all(prompts.map((prompt) => pod.complete(prompt, { max_tokens: 60, ignore_eos: true })));
+    }
+    const unheard = rewrite(path, folder.file('unheard.trace'), { act: (act) => (act.message?.type === 'PREEMPTED' ? null : act) });
+    for (const { acts, lives } of [told(path), told(unheard)]) {
+      const attached = acts.flatMap(({ message }) => (message?.type === 'STEP' ? message.plan.entries.filter(({ attach }) => attach !== null) : []));
+      expect(attached.some(({ start, output }) => start > 0 && output.length > 0)).toBe(true);
+      const said = lives.flatMap(scheduledOf).toSorted((a, b) => a.at_us - b.at_us);
+      expect(said.map(({ cached_tokens }) => cached_tokens)).toEqual(attached.map(({ start, attach }) => Math.min(start, attach?.prompt.length ?? 0)));
     }
   });
 });

@@ -32,6 +32,7 @@ const PHASE_NAMES: Readonly<Record<Phase, string>> = {
 const PASSED_OVER: Readonly<Record<PassedOver, string>> = {
   batch_tokens: 'their tokens filled max_batch_tokens',
   batch_requests: 'their requests filled max_batch_requests',
+  prefix: 'another computed its prefix at the time',
   kv_blocks: 'KV blocks were short, or others were before it',
 };
 
@@ -131,7 +132,9 @@ function eventText(event: LifeEvent): readonly [string, string] {
     case 'scheduled': {
       const passed = Object.entries(event.passed_over).map(([why, steps]) => `left out of ${count(steps, 'step')}: ${PASSED_OVER[why as PassedOver]}`);
       const others = event.others.steps === 0 ? [] : [othersText(event.others)];
-      return ['scheduled', [`after ${ms(event.waited_us)}`, ...others, ...passed].join('; ')];
+      const cached =
+        event.cached_tokens === 0 ? [] : [`${count(event.cached_tokens, 'token')} of its prompt ${event.cached_tokens === 1 ? 'was' : 'were'} cached`];
+      return ['scheduled', [`after ${ms(event.waited_us)}`, ...others, ...passed, ...cached].join('; ')];
     }
     case 'step':
       return [event.kind, stepText(event)];

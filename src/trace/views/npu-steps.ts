@@ -19,6 +19,8 @@ export type StepPart = {
   readonly tokens: number;
   /** Whether a token came of it. */
   readonly samples: boolean;
+  /** It gets its slot with it: for the first time, or after a preemption. Positions before `start` were cached then. */
+  readonly attaches: boolean;
 };
 
 export type NpuStep = {
@@ -97,7 +99,7 @@ export class NpuSteps {
     if (holder === undefined) return [];
     const { request, choice, isAgain, boundary } = holder;
     const kind = start >= boundary ? 'decode' : isAgain ? 'recompute' : 'prefill';
-    return [{ request, choice, kind, start, tokens: tokens.length, samples }];
+    return [{ request, choice, kind, start, tokens: tokens.length, samples, attaches: attach !== null }];
   }
 
   #end(id: number, time_us: number, outcome: NpuStep['outcome']): StepEvent | null {

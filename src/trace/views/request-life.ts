@@ -22,7 +22,7 @@ export const sumOf = (breakdown: Readonly<Breakdown>): number => PHASES.reduce((
 export type Ending = 'stop' | 'length' | 'stop_string' | 'finished' | 'cancelled' | 'failed' | 'open';
 
 /** Why it was left out of a step that was planned while it waited. */
-export type PassedOver = 'batch_tokens' | 'batch_requests' | 'kv_blocks';
+export type PassedOver = 'batch_tokens' | 'batch_requests' | 'prefix' | 'kv_blocks';
 
 /** Steps of an NPU in which a sequence that it held had no part. */
 export type OthersSteps = { steps: number; us: number; prefill_tokens: number; requests: number[] };
@@ -51,11 +51,12 @@ export type LifeEvent = { readonly at_us: number; readonly choice: number | null
   | { readonly what: 'placed'; readonly npu: number; readonly waited_for_npu_us: number }
   /** `ahead`: sequences that the DP group held before it. */
   | { readonly what: 'queued'; readonly npu: number; readonly ahead: number; readonly running_step: number | null }
-  /** `others`: steps that ended while it waited. */
+  /** `others`: steps that ended while it waited; `cached_tokens`: of its prompt, whose KV was there. */
   | {
       readonly what: 'scheduled';
       readonly npu: number;
       readonly waited_us: number;
+      readonly cached_tokens: number;
       readonly others: OthersSteps;
       readonly passed_over: Partial<Record<PassedOver, number>>;
     }

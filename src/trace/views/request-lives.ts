@@ -2,6 +2,7 @@
  * Follows every request of a trace from its arrival to its end, act by act. What it holds is bounded by the requests that are open.
  * @module
  */
+import type { SchedulerLimits } from '../../../actors/policies/step-scheduler.ts';
 import { type Address, idOf, roleOf } from '../../protocol/address.ts';
 import type { ErrorRecord } from '../../protocol/errors.ts';
 import {
@@ -16,7 +17,7 @@ import {
 import type { ActRecord } from '../act-record.ts';
 import type { RunHeader } from '../run-header.ts';
 import { ChoiceTrack, keepLongest, type PhaseSlice, requestAddress } from './choice-track.ts';
-import { type NpuStep, NpuSteps, type StepEvent } from './npu-steps.ts';
+import { type NpuStep, NpuSteps, type StepEvent, type StepPart } from './npu-steps.ts';
 import { type Ending, type LifeEvent, noTime, type PassedOver, type RequestLife, tokenTimes } from './request-life.ts';
 
 export type LivesOptions = {
@@ -31,6 +32,7 @@ type Track = {
   readonly received_us: number;
   readonly prompt_tokens: number;
   readonly max_tokens: number;
+  readonly sequences: readonly Sequence[];
   readonly choices: readonly ChoiceTrack[];
   readonly events: LifeEvent[] | null;
 };
@@ -47,6 +49,8 @@ export class RequestLives {
   readonly #open = new Map<number, Track>();
   /** By NPU: what its DP group holds, in order of arrival. */
   readonly #held = new Map<number, Set<ChoiceTrack>>();
+  /** By NPU: what its DP group goes by. */
+  readonly #schedulers = new Map<number, SchedulerLimits>();
 
   constructor(limits: Limits, options: LivesOptions = {}) {
     this.#limits = limits;
@@ -62,6 +66,7 @@ export class RequestLives {
     const event = this.#steps.feed(act);
     if (event !== null) this.#step(event);
     const { to, message, time_us } = act;
+    if (act.machine === 'dp-group') this.#schedulers.set(idOf(to), (act.input as { readonly limits: SchedulerLimits }).limits);
     if (message === null) return null;
     switch (roleOf(to)) {
       case 'request':
@@ -113,7 +118,7 @@ export class RequestLives {
     const [prompt_tokens, max_tokens] = [sequences[0]?.prompt.length ?? 0, sequences[0]?.max_tokens ?? 0];
     const events: LifeEvent[] | null = this.#options.keepsEvents?.(id) ? [] : null;
     events?.push({ at_us: received_us, choice: null, what: 'received', prompt_tokens, max_tokens, choices: choices.length });
-    this.#open.set(id, { id, received_us, prompt_tokens, max_tokens, choices, events });
+    this.#open.set(id, { id, received_us, prompt_tokens, max_tokens, sequences, choices, events });
   }
 
   #toJob(message: JobMessage, time_us: number): void {
@@ -221,24 +226,23 @@ export class RequestLives {
         if (share !== null) track.events?.push({ at_us: step.began_us, choice: part.choice, what: 'step', ...share });
         continue;
       }
-      this.#scheduled(choice, track, step);
+      this.#scheduled(choice, track, step, part);
       choice.beginStep(step, part);
     }
     for (const choice of this.#held.get(step.npu) ?? []) {
       if (inStep.has(choice)) continue;
       if (what === 'ended') choice.noteOthers(step);
       else if (isWaiting(choice) && step.cause >= choice.waiting_since_act) {
-        const why = this.#whyNot(step);
+        const why = this.#whyNot(step, choice);
         choice.passed_over[why] = (choice.passed_over[why] ?? 0) + 1;
       }
     }
   }
 
-  #scheduled(choice: ChoiceTrack, track: Track, step: NpuStep): void {
+  #scheduled(choice: ChoiceTrack, track: Track, step: NpuStep, { attaches, start }: StepPart): void {
     const { phase } = choice;
-    const isAgain = phase === 'waiting' && step.parts.some((part) => part.request === track.id && part.choice === choice.size.choice && part.start === 0);
     // Its PREEMPTED is still on the way to its task.
-    if (isAgain) choice.rename('preempted');
+    if (phase === 'waiting' && attaches) choice.rename('preempted');
     if (phase !== 'queued' && choice.phase !== 'preempted') return;
     const at_us = step.began_us;
     const since_us = phase === 'queued' ? choice.waiting_since_us : choice.phaseBegan_us;
@@ -248,15 +252,32 @@ export class RequestLives {
       what: 'scheduled',
       npu: step.npu,
       waited_us: Math.max(0, at_us - since_us),
+      cached_tokens: attaches ? Math.min(start, track.prompt_tokens) : 0,
       others: choice.others,
       passed_over: choice.passed_over,
     });
     choice.passed_over = {};
   }
 
-  #whyNot({ tokens, parts }: NpuStep): PassedOver {
-    if (tokens >= this.#limits.max_batch_tokens) return 'batch_tokens';
-    return parts.length >= this.#limits.max_batch_requests ? 'batch_requests' : 'kv_blocks';
+  #whyNot(step: NpuStep, { size }: ChoiceTrack): PassedOver {
+    if (step.tokens >= this.#limits.max_batch_tokens) return 'batch_tokens';
+    if (step.parts.length >= this.#limits.max_batch_requests) return 'batch_requests';
+    const sequence = this.#open.get(size.request)?.sequences[size.choice];
+    return sequence !== undefined && this.#isPrefixUnderWay(step, sequence) ? 'prefix' : 'kv_blocks';
+  }
+
+  /** Whether another computes more of the same prefix in this step, as the scheduler asks it (actors/policies/step-scheduler.ts, `#isUnderWay`). */
+  #isPrefixUnderWay({ npu, parts }: NpuStep, { prompt, cache_salt, sampling }: Sequence): boolean {
+    const scheduler = this.#schedulers.get(npu);
+    if (!scheduler?.has_prefix_cache || sampling.prompt_logprobs >= 0) return false;
+    const block = scheduler.kv_block_size;
+    return parts.some(({ request, choice, kind, start }) => {
+      const other = this.#open.get(request)?.sequences[choice];
+      if (kind === 'decode' || other === undefined || other.cache_salt !== cache_salt) return false;
+      const wanted = (Math.floor(start / block) + 1) * block;
+      const isLong = wanted < prompt.length && wanted <= other.prompt.length && start < other.prompt.length - 1;
+      return isLong && prompt.slice(0, wanted).every((token, at) => token === other.prompt[at]);
+    });
   }
 
   // ── Ends ────────────────────────────────────────────────────────────────────────────────────────────────────────────
