@@ -14,31 +14,27 @@ const READ_ON = 512;
 /** Entries of a causal chain. */
 const CHAIN_MAX = 20;
 
-/** The act of that name, sought first among the `records` first records; null: the trace does not hold it. */
-export function findAct(reader: TraceReader, name: ActName, records: number): TracedAct | null {
+/** The act of that name, sought first among the `records` first records; null: the trace does not hold it, and all of it was read. */
+export async function findAct(reader: TraceReader, name: ActName, records: number, pause?: Pause): Promise<TracedAct | null> {
+  const isIt = ({ thread, number }: ActRecord): boolean => thread === name.thread && number === name.number;
+  const isOfThread = ({ thread }: ActRecord): boolean => thread === name.thread;
   let [low, high] = [0, records];
   while (high - low > READ_ON) {
     const middle = Math.floor((low + high) / 2);
-    const found = firstOfThread(reader, name.thread, middle, high);
+    const found = await firstWhere(reader, isOfThread, middle, high, pause);
     if (found === null || found.act.number > name.number) high = middle;
     else if (found.act.number === name.number) return found;
     else low = found.index + 1;
   }
-  return scanFor(reader, name, low, high) ?? scanFor(reader, name, 0, Number.POSITIVE_INFINITY);
+  return (await firstWhere(reader, isIt, low, high, pause)) ?? (await firstWhere(reader, isIt, 0, Number.POSITIVE_INFINITY, pause));
 }
 
-function firstOfThread(reader: TraceReader, thread: number, from: number, until: number): TracedAct | null {
+async function firstWhere(reader: TraceReader, isIt: (act: ActRecord) => boolean, from: number, until: number, pause?: Pause): Promise<TracedAct | null> {
   for (const traced of actsOf(reader, from)) {
     if (traced.index >= until) return null;
-    if (traced.act.thread === thread) return traced;
-  }
-  return null;
-}
-
-function scanFor(reader: TraceReader, { thread, number }: ActName, from: number, until: number): TracedAct | null {
-  for (const traced of actsOf(reader, from)) {
-    if (traced.index >= until) return null;
-    if (traced.act.thread === thread && traced.act.number === number) return traced;
+    const waiting = pause?.(traced.offset);
+    if (waiting) await waiting;
+    if (isIt(traced.act)) return traced;
   }
   return null;
 }
@@ -47,10 +43,14 @@ function scanFor(reader: TraceReader, { thread, number }: ActName, from: number,
 export const causeOf = ({ cause_thread, cause }: ActRecord): ActName | null => (cause === 0 ? null : { thread: cause_thread, number: cause });
 
 /** The acts that led to this one, the nearest first, itself not among them. `isWhole`: it ends at what came from outside. */
-export function causalChain(reader: TraceReader, { act, index }: TracedAct): { readonly acts: readonly TracedAct[]; readonly isWhole: boolean } {
+export async function causalChain(
+  reader: TraceReader,
+  { act, index }: TracedAct,
+  pause?: Pause,
+): Promise<{ readonly acts: readonly TracedAct[]; readonly isWhole: boolean }> {
   const acts: TracedAct[] = [];
   for (let [name, records] = [causeOf(act), index]; name !== null; ) {
-    const found = acts.length < CHAIN_MAX ? findAct(reader, name, records) : null;
+    const found = acts.length < CHAIN_MAX ? await findAct(reader, name, records, pause) : null;
     if (found === null) return { acts, isWhole: false };
     acts.push(found);
     [name, records] = [causeOf(found.act), found.index];

@@ -67,7 +67,7 @@ export async function reportDivergence(
 ): Promise<DivergenceReport> {
   const { act } = traced;
   const consequences = await consequencesOf(reader, traced, { limit: act.commands.length, ...(pause && { pause }) });
-  const { acts, isWhole } = causalChain(reader, traced);
+  const { acts, isWhole } = await causalChain(reader, traced, pause);
   const at = divergence.command;
   // What a redacted trace expects is held against what it would keep of what comes now.
   const commands = reader.header['prompts'] === 'redacted' ? divergence.commands.map(redactCommand) : divergence.commands;

@@ -25,7 +25,7 @@ export type StepLook = Omit<Stop, 'traced' | 'commands'> & {
 export async function lookAround(reader: TraceReader, header: RunHeader, { traced, commands, ...stop }: Stop, pause?: Pause): Promise<StepLook> {
   const { act, index } = traced;
   const consequences = await consequencesOf(reader, traced, { limit: act.commands.length, ...(pause && { pause }) });
-  const { acts, isWhole } = causalChain(reader, traced);
+  const { acts, isWhole } = await causalChain(reader, traced, pause);
   return {
     ...stop,
     record: index,

@@ -8,7 +8,7 @@ import type { Message } from '../../src/protocol/messages.ts';
 import { Cast, type CastPorts, firstAct, type Witness } from '../../src/runtime/cast.ts';
 import { type ActRecord, actRecord, lifeOf } from '../../src/trace/act-record.ts';
 import { causalChain, consequencesOf, findAct } from '../../src/trace/act-search.ts';
-import { actsOf, type TracedAct } from '../../src/trace/acts.ts';
+import { actsOf, type Pause, type TracedAct } from '../../src/trace/acts.ts';
 import { type Cut, cutTrace } from '../../src/trace/cut-trace.ts';
 import { grouped } from '../../src/trace/damage.ts';
 import { inspectTrace } from '../../src/trace/inspect-trace.ts';
@@ -213,8 +213,8 @@ describe('causes and consequences', () => {
       for (let round = 0; round < 25; round++) {
         const traced = all[below(all.length)] as TracedAct;
         const { thread, number } = traced.act;
-        expect(findAct(reader, { thread, number }, all.length)?.index).toBe(traced.index);
-        const { acts } = causalChain(reader, traced);
+        expect((await findAct(reader, { thread, number }, all.length))?.index).toBe(traced.index);
+        const { acts } = await causalChain(reader, traced);
         let later = traced.act;
         for (const { act } of acts) {
           expect([act.thread, act.number]).toEqual([later.cause_thread, later.cause]);
@@ -226,5 +226,21 @@ describe('causes and consequences', () => {
         );
       }
     }
+  });
+
+  it('are sought with a pause now and then, however far back, so that a signal is heard meanwhile', async () => {
+    using reader = TraceReader.open(virtual);
+    const all = [...actsOf(reader)];
+    const traced = all.at(-1) as TracedAct;
+    const absent = { ...traced, act: { ...traced.act, cause: 2 ** 33 } };
+    let pauses = 0;
+    const pause: Pause = () => {
+      pauses++;
+      return undefined;
+    };
+    expect(await causalChain(reader, absent, pause)).toEqual({ acts: [], isWhole: false });
+    expect(pauses).toBeGreaterThanOrEqual(all.length);
+    const stop: Pause = () => Promise.reject(new Error('interrupted'));
+    await expect(causalChain(reader, traced, stop)).rejects.toThrow('interrupted');
   });
 });
