@@ -8,7 +8,7 @@ import type { Address } from '../protocol/address.ts';
 import { actsOf, type TracedAct } from '../trace/acts.ts';
 import { grouped } from '../trace/damage.ts';
 import { parseRunHeader, type RunHeader } from '../trace/run-header.ts';
-import { lookAround } from '../trace/step-look.ts';
+import { lookAround, type StepLook } from '../trace/step-look.ts';
 import { StepWalk, type Stop } from '../trace/step-walk.ts';
 import { TraceReader } from '../trace/trace-reader.ts';
 import { note, printLine } from './output.ts';
@@ -200,7 +200,12 @@ class Session {
 
   async #show(): Promise<void> {
     if (this.#stop === null) throw new InvalidArgumentError('Nothing has happened yet: next goes on.');
-    for (const line of lookLines(await lookAround(this.#reader, this.#header, this.#stop))) await printLine(line);
+    for (const line of lookLines(await this.#lookAround(this.#stop))) await printLine(line);
+  }
+
+  async #lookAround(stop: Stop): Promise<StepLook> {
+    using progress = new TraceProgress(`searching ${this.#file}`, this.#reader.file_bytes);
+    return await lookAround(this.#reader, this.#header, stop, progress.pause);
   }
 
   async #look(actor: string): Promise<void> {
