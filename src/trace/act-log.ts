@@ -7,39 +7,41 @@
  * Each life of a thread has a ring of its own, so that a successor and a late writer never meet.
  * @module
  */
+import { writeSync } from 'node:fs';
 import { type FrameAddress, RingProducer } from '../fabric/ring.ts';
 import { type RingShape, ringBytes } from '../fabric/ring-layout.ts';
 import type { Act, Witness } from '../runtime/cast.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { actRecord } from './act-record.ts';
+import { isFirstToWait, isOver, ringBell, setOver, waitUnlessOver } from './recording-state.ts';
 import type { Prompts } from './redaction.ts';
 import { packRecord } from './trace-codec.ts';
 
-/** What a full ring means for the run. */
+/** What a ring that stays full means for the run. */
 export type WhenFull = 'wait' | 'stop';
 
 /** What whoever acts must know of its reader. */
-export type ActLogOptions = { readonly whenFull: WhenFull; readonly prompts: Prompts };
+export type ActLogOptions = {
+  readonly whenFull: WhenFull;
+  readonly prompts: Prompts;
+  /** The trace, where a thread that waits for long is to say so. */
+  readonly path?: string;
+  /** How long a thread finds no room before it says so, or ends the recording. */
+  readonly patience_ms?: number;
+};
 
 /** A ring for one life of a thread, as it travels to both its ends; `state` is one word for all of the pod's rings. */
 export type ActRing = { readonly memory: WebAssembly.Memory; readonly state: Int32Array; readonly thread: number; readonly options: ActLogOptions };
 
-/** Nobody reads the rings any more, or will: the run goes on unrecorded. */
-const IS_OVER = 1;
 const SHAPE: RingShape = { offset: 0, capacity: 2 ** 20, slab_bytes: 2 ** 20 };
 const PAGE_BYTES = 65_536;
 const ADDRESS: FrameAddress = { kind: 1, source: 0, destination: 0, roles: 0 };
-/** The recorder looks up more often than this. */
+/** The bell has called the reader, which needs about as long for a part of a ring. */
 const NAP_MS = 1;
+/** A disk that writes behind a cache pauses for some hundred milliseconds now and then. Less than what a pod that is closed waits for its threads. */
+const PATIENCE_MS = 2_000;
 
 export const actRingShape = SHAPE;
-
-export const makeState = (): Int32Array => new Int32Array(new SharedArrayBuffer(4));
-export const isOver = (state: Int32Array): boolean => Atomics.load(state, 0) === IS_OVER;
-export const setOver = (state: Int32Array): void => {
-  Atomics.store(state, 0, IS_OVER);
-  Atomics.notify(state, 0);
-};
 
 export function makeActRing(thread: number, state: Int32Array, options: ActLogOptions): ActRing {
   const pages = Math.ceil((SHAPE.offset + ringBytes(SHAPE)) / PAGE_BYTES);
@@ -77,14 +79,32 @@ export class ActLog {
     }
   }
 
-  /** Tries until it succeeds: waits for the disk, or ends the recording. */
+  /** Tries until it succeeds: wakes the reader and waits for it, up to where the recording ends. */
   #until(attempt: () => boolean): void {
-    while (!attempt()) {
+    if (attempt()) return;
+    const { state, options } = this.#ring;
+    const { patience_ms = PATIENCE_MS } = options;
+    const patientUntil_ms = this.#clock.now_ms() + patience_ms;
+    do {
       this.#producer.publish();
-      if (this.#ring.options.whenFull === 'stop') setOver(this.#ring.state);
-      if (isOver(this.#ring.state)) return;
-      Atomics.wait(this.#ring.state, 0, 0, NAP_MS);
-    }
+      if (this.#clock.now_ms() > patientUntil_ms) {
+        if (options.whenFull === 'stop') setOver(state);
+        else if (options.path !== undefined && isFirstToWait(state)) sayWaits(options.path, this.#ring.thread, patience_ms);
+      }
+      if (isOver(state)) return;
+      ringBell(state);
+      waitUnlessOver(state, NAP_MS);
+    } while (!attempt());
+  }
+}
+
+/** Not as a warning of the process: a thread that waits has no turn of its event loop in which one could be told. */
+function sayWaits(path: string, thread: number, patience_ms: number): void {
+  const told = `RecordingWaits: ${path}: thread ${thread} has waited ${patience_ms / 1000} s for its acts to be written, and the run waits with it`;
+  try {
+    writeSync(2, `(minipod) ${told} (record_when_full: 'stop' gives the recording up instead)\n`);
+  } catch {
+    // Standard error is closed or full: nobody listens.
   }
 }
 

@@ -8,13 +8,13 @@
  * @module
  */
 import { RingConsumer } from '../fabric/ring.ts';
-import { eventLoopTimers } from '../runtime/clock.ts';
 import { breathe } from '../runtime/event-loop.ts';
-import { type ActRing, actRingShape, isOver, makeState, setOver } from './act-log.ts';
+import { type ActRing, actRingShape } from './act-log.ts';
 import type { ActRecord } from './act-record.ts';
 import { CausalOrder } from './causal-order.ts';
 import { ReplayedInspection } from './inspect-trace.ts';
 import { endInspection, type Inspect } from './inspection-events.ts';
+import { isOver, makeState, ReaderBell, setOver } from './recording-state.ts';
 import { decodeRecord } from './trace-codec.ts';
 
 /** `next`: read from the ring, and waiting for its cause. */
@@ -29,6 +29,7 @@ const ACTS_PER_TURN = 64;
 export class LiveInspection {
   /** The rings' word: set over, nobody writes into them any more. */
   readonly state = makeState();
+  readonly #bell = new ReaderBell(this.state);
   readonly #replayed: ReplayedInspection;
   #sources: Source[] = [];
   readonly #order = new CausalOrder();
@@ -60,7 +61,7 @@ export class LiveInspection {
         if (told === 0 && mustEnd) break;
         pause_ms = told > 0 ? LOOK_MS_MIN : Math.min(pause_ms * 2, LOOK_MS_MAX);
         if (told > 0 || mustEnd) await breathe();
-        else await new Promise<void>((resolve) => eventLoopTimers.after(pause_ms, resolve));
+        else await this.#bell.sleep(pause_ms);
       }
     } catch (error) {
       endInspection(error);

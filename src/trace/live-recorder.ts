@@ -4,27 +4,38 @@
  */
 import { Worker } from 'node:worker_threads';
 import { fromErrorRecord, MinipodError } from '../protocol/errors.ts';
+import { waitAtMost } from '../runtime/event-loop.ts';
 import { entryPoint, threadOptions } from '../runtime/thread-entry.ts';
-import { type ActLogOptions, type ActRing, makeActRing, makeState, setOver, type WhenFull } from './act-log.ts';
+import { type ActLogOptions, type ActRing, makeActRing, type WhenFull } from './act-log.ts';
 import type { TraceIdentity } from './identity.ts';
 import type { FromRecorder, RecorderData, ToRecorder } from './recorder-thread.ts';
+import { makeState, setOver } from './recording-state.ts';
 import { promptsOf, type RunHeader } from './run-header.ts';
 
 export type LiveRecorderOptions = {
   readonly path: string;
   readonly header: RunHeader;
   readonly whenFull: WhenFull;
-  /** Recording has ended before the run has. Not called where it never began: `create` throws then. */
+  /** There is no whole trace of the run, whether it still runs or is being closed. Not called where recording never began: `create` throws then. */
   readonly onEnded: (error: MinipodError) => void;
+  /** Other than the shipped ones: a test's. */
+  readonly entry?: URL;
+  readonly patience_ms?: number;
 };
 
+/** The rings' last megabytes and the disk's own cache: seconds, unless it hangs. */
+const CLOSE_MS_MAX = 30_000;
+
 export class LiveRecorder {
+  readonly #path: string;
   readonly #worker: Worker;
-  readonly #state: Int32Array;
+  readonly #state = makeState();
   readonly #options: ActLogOptions;
+  readonly #onEnded: (error: MinipodError) => void;
+  readonly #opened = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<TraceIdentity | null>();
-  #isClosing = false;
   #isOpen = false;
+  #hasEnded = false;
 
   /** @throws `trace_not_written` when the file exists or cannot be written */
   static async create(options: LiveRecorderOptions): Promise<LiveRecorder> {
@@ -33,32 +44,22 @@ export class LiveRecorder {
     return recorder;
   }
 
-  readonly #opened = Promise.withResolvers<void>();
-
-  private constructor({ path, header, whenFull, onEnded }: LiveRecorderOptions) {
-    this.#state = makeState();
-    this.#options = { whenFull, prompts: promptsOf(header) };
+  private constructor({ path, header, whenFull, onEnded, entry, patience_ms }: LiveRecorderOptions) {
+    this.#path = path;
+    this.#options = { whenFull, prompts: promptsOf(header), path, ...(patience_ms !== undefined && { patience_ms }) };
+    this.#onEnded = onEnded;
     const workerData: RecorderData = { path, header, state: this.#state };
-    this.#worker = new Worker(entryPoint('../trace/recorder-thread'), { ...threadOptions(), workerData });
-    const fail = (error: MinipodError): void => {
-      setOver(this.#state);
-      this.#opened.reject(error);
-      this.#ended.resolve(null);
-      if (this.#isOpen && !this.#isClosing) onEnded(error);
-    };
+    this.#worker = new Worker(entry ?? entryPoint('../trace/recorder-thread'), { ...threadOptions(), workerData });
     this.#opened.promise.catch(() => {});
-    void this.#ended.promise.then(() => this.#worker.terminate());
     this.#worker.on('message', (message: FromRecorder) => {
       if (message.type === 'opened') {
         this.#isOpen = true;
         this.#opened.resolve();
-      } else if (message.error !== null) fail(fromErrorRecord(message.error));
-      else {
-        if (!this.#isClosing) onEnded(new MinipodError('trace_not_written', `${path}: recording has stopped, since the disk is slower than the run`));
-        this.#ended.resolve(message.identity);
-      }
+      } else this.#end(message.identity, message.error === null ? null : fromErrorRecord(message.error));
     });
-    this.#worker.on('error', (error) => fail(new MinipodError('internal', `the recorder's thread failed: ${error instanceof Error ? error.message : error}`)));
+    this.#worker.on('error', (error) =>
+      this.#end(null, new MinipodError('internal', `${path}: the recorder's thread failed: ${error instanceof Error ? error.message : error}`)),
+    );
   }
 
   /** For one life of a thread. */
@@ -68,10 +69,23 @@ export class LiveRecorder {
     return ring;
   }
 
-  /** Writes what the rings still hold and ends the file; null: recording had ended by failure. */
-  async close(): Promise<TraceIdentity | null> {
-    this.#isClosing = true;
+  /** Writes what the rings still hold and ends the file; null: it is not whole, and `onEnded` has been told why. */
+  async close(limit_ms = CLOSE_MS_MAX): Promise<TraceIdentity | null> {
     this.#worker.postMessage({ type: 'close' } satisfies ToRecorder);
+    await waitAtMost(this.#ended.promise, limit_ms);
+    this.#end(null, new MinipodError('trace_not_written', `${this.#path}: what was left could not be written within ${limit_ms / 1000} s; its end is missing`));
     return this.#ended.promise;
+  }
+
+  /** Once. */
+  #end(identity: TraceIdentity | null, error: MinipodError | null): void {
+    if (this.#hasEnded) return;
+    this.#hasEnded = true;
+    // Whoever waits for room waits for nothing.
+    setOver(this.#state);
+    if (error !== null) this.#opened.reject(error);
+    if (error !== null && this.#isOpen) this.#onEnded(error);
+    this.#ended.resolve(identity);
+    void this.#worker.terminate();
   }
 }

@@ -1,13 +1,15 @@
 /**
- * Entry of the recorder's thread: reads the rings of all threads and writes the trace. It looks up by itself, so that recording wakes nobody.
+ * Entry of the recorder's thread: reads the rings of all threads and writes the trace. It looks up by itself; a thread wakes it only
+ * when its ring is full.
  * @module
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { RingConsumer } from '../fabric/ring.ts';
-import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
-import { eventLoopTimers } from '../runtime/clock.ts';
-import { type ActRing, actRingShape, isOver, setOver } from './act-log.ts';
+import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
+import { breathe, keepAwake } from '../runtime/event-loop.ts';
+import { type ActRing, actRingShape } from './act-log.ts';
 import type { TraceIdentity } from './identity.ts';
+import { isOver, ReaderBell, setOver } from './recording-state.ts';
 import type { RunHeader } from './run-header.ts';
 import { encodeRecord } from './trace-codec.ts';
 import { TraceWriter } from './trace-writer.ts';
@@ -16,27 +18,35 @@ export type RecorderData = { readonly path: string; readonly header: RunHeader; 
 export type ToRecorder = { readonly type: 'ring'; readonly ring: ActRing } | { readonly type: 'close' };
 export type FromRecorder =
   | { readonly type: 'opened' }
-  /** Recording has ended: as it should, since a ring was full, or since the disk failed. */
+  /** Recording has ended: as it should, or with an error since a ring stayed full (what came before is whole then) or the disk failed. */
   | { readonly type: 'ended'; readonly identity: TraceIdentity | null; readonly error: ErrorRecord | null };
 
 /**
- * Between two looks while there is much to write, and at most. A ring holds more than this long's acts. Each look takes a core from somebody: every 2 ms
+ * Between two looks while there is much to write, and at most. A ring holds about this long's acts; one that is full ends the pause. Each look takes a core from somebody: every 2 ms
  * cost a pod on as many workers as cores 0.09 to 0.13 of its tokens, every 25 ms 0.03.
  */
 const LOOK_MS_MIN = 25;
 const LOOK_MS_MAX = 50;
 /** A crash of the process loses at most this long, or one block. */
 const FLUSH_MS = 250;
+/** Read from one ring before the next one has its turn: a few milliseconds' work, so that no ring keeps the others waiting. */
+const TURN_BYTES = 2 ** 18;
+/** What a frame costs beside its payload, about. */
+const FRAME_BYTES = 64;
+
+const STOPPED = 'a thread found no room for its acts for too long: recorder or disk are slower than the run, which was not to wait';
 
 class RecorderThread {
   readonly #state: Int32Array;
   readonly #writer: TraceWriter;
   #rings: { readonly thread: number; readonly ring: RingConsumer; isOld: boolean }[] = [];
+  readonly #bell: ReaderBell;
   #isClosing = false;
-  #sinceFlush_ms = 0;
+  #flushed_ms = performance.now();
 
   constructor({ path, header, state }: RecorderData) {
     this.#state = state;
+    this.#bell = new ReaderBell(state);
     this.#writer = TraceWriter.create(path, header);
   }
 
@@ -48,43 +58,49 @@ class RecorderThread {
 
   close(): void {
     this.#isClosing = true;
+    this.#bell.wake();
   }
 
-  /** Until it is closed and all is written, or a ring was full where that ends it. */
-  async run(): Promise<TraceIdentity> {
+  /** Until it is closed and all is written, or a ring stayed full where that ends it. */
+  async run(): Promise<{ readonly identity: TraceIdentity; readonly isStopped: boolean }> {
+    using _awake = keepAwake();
     for (let pause_ms = LOOK_MS_MIN; ; ) {
       const mustEnd = this.#isClosing || isOver(this.#state);
-      const any = this.#drain();
-      if (mustEnd && !any) break;
-      if (any) pause_ms = LOOK_MS_MIN;
-      else pause_ms = Math.min(pause_ms * 2, LOOK_MS_MAX);
-      if (!mustEnd) await this.#pause(pause_ms);
+      const read = this.#turn();
+      if (mustEnd && read === 0) break;
+      this.#flushNowAndThen();
+      pause_ms = read > 0 ? LOOK_MS_MIN : Math.min(pause_ms * 2, LOOK_MS_MAX);
+      if (mustEnd || read >= TURN_BYTES) await breathe();
+      else await this.#bell.sleep(pause_ms);
     }
-    if (isOver(this.#state))
-      this.#writer.append(encodeRecord({ kind: 'stopped', reason: 'a thread acted faster than the disk could take, and the run was not to wait' }));
-    return this.#writer.close();
+    const isStopped = isOver(this.#state);
+    if (isStopped) this.#writer.append(encodeRecord({ kind: 'stopped', reason: STOPPED }));
+    return { identity: this.#writer.close(), isStopped };
   }
 
-  #drain(): boolean {
-    let any = false;
-    for (const { ring } of this.#rings) {
-      while (ring.next()) {
-        any = true;
-        if (ring.gather()) this.#writer.append(ring.payload());
-        ring.release();
-      }
-    }
+  /** Reads each ring up to a bound. Returns the bytes of the one that had most. */
+  #turn(): number {
+    let most = 0;
+    for (const { ring } of this.#rings) most = Math.max(most, this.#read(ring));
     if (this.#rings.some(({ isOld }) => isOld)) this.#rings = this.#rings.filter(({ isOld, ring }) => !isOld || !ring.isEmpty());
-    return any;
+    return most;
   }
 
-  async #pause(pause_ms: number): Promise<void> {
-    this.#sinceFlush_ms += pause_ms;
-    if (this.#sinceFlush_ms >= FLUSH_MS) {
-      this.#writer.flush();
-      this.#sinceFlush_ms = 0;
+  #read(ring: RingConsumer): number {
+    let read = 0;
+    while (read < TURN_BYTES && ring.next()) {
+      read += ring.header.bytes + FRAME_BYTES;
+      if (ring.gather()) this.#writer.append(ring.payload());
+      ring.release();
     }
-    await new Promise<void>((resolve) => eventLoopTimers.after(pause_ms, resolve));
+    return read;
+  }
+
+  #flushNowAndThen(): void {
+    const now_ms = performance.now();
+    if (now_ms - this.#flushed_ms < FLUSH_MS) return;
+    this.#writer.flush();
+    this.#flushed_ms = now_ms;
   }
 }
 
@@ -96,8 +112,12 @@ try {
   const recorder = new RecorderThread(data);
   port.on('message', (message: ToRecorder) => (message.type === 'ring' ? recorder.add(message.ring) : recorder.close()));
   tell({ type: 'opened' });
-  const identity = await recorder.run();
-  tell({ type: 'ended', identity, error: null });
+  const { identity, isStopped } = await recorder.run();
+  tell({
+    type: 'ended',
+    identity,
+    error: isStopped ? toErrorRecord(new MinipodError('trace_not_written', `${data.path}: recording has stopped: ${STOPPED}`)) : null,
+  });
 } catch (error) {
   // Whoever waits for room waits for nothing.
   setOver(data.state);
