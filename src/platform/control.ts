@@ -42,9 +42,9 @@ export type ControlOptions = Omit<PlanOptions, 'npus'> & {
   readonly folder: string;
   readonly origin_ms: number;
   readonly max_queued: number;
-  /** The trace to write, and whether the run waits for a slow disk. */
+  /** The trace to write, and whether the run waits (the default) where it is written too slowly. */
   readonly record?: string | undefined;
-  readonly record_when_full: WhenFull;
+  readonly record_when_full?: WhenFull | undefined;
   /** False: no prompt is in it. */
   readonly record_prompts: boolean;
   /** Of whoever looks on: one word for all rings that it reads. */
@@ -92,6 +92,8 @@ const CALLER: Address = 'caller/0';
 const CONTROL: Address = 'control/0';
 /** A step takes milliseconds; what has not let go by then is stopped as it is. */
 const CLOSE_DEADLINE_MS = 2_000;
+/** Of a pod that fails, whose callers wait to hear of it. */
+const LAST_RECORDS_MS_MAX = 2_000;
 /** Longer than any step: half of what a link bears (fabric/outgoing.ts). */
 const STALL_MS_MAX = LIMITS.stall_ms_max / 2;
 const STALL_LOOK_MS = 1_000;
@@ -118,6 +120,7 @@ export class Control {
   #isClosed = false;
   #loop: Promise<void> | null = null;
   #isReady = false;
+  #hasFailed = false;
 
   static async create(options: ControlOptions, onProgress: (report: ProgressReport) => Promise<void>, onInspected: OnInspected = () => {}): Promise<Control> {
     const [module, tokenizer] = await Promise.all([loadKernelModule(), loadTokenizer(options.folder)]);
@@ -360,10 +363,17 @@ export class Control {
   #giveUp(error: unknown): void {
     this.#ready.reject(error);
     this.#workers.stopAll();
-    if (this.#isReady)
-      queueMicrotask(() => {
-        throw error;
-      });
+    if (!this.#isReady || this.#hasFailed) return;
+    this.#hasFailed = true;
+    void this.#failAsRecorded(error);
+  }
+
+  /** What led to the failure is what its trace is wanted for; the recorder would end with this thread. */
+  async #failAsRecorded(error: unknown): Promise<void> {
+    await this.#recorder?.close(LAST_RECORDS_MS_MAX);
+    queueMicrotask(() => {
+      throw error;
+    });
   }
 
   /** Who has the thread's rings; null: a spare seat, or one in quarantine. */

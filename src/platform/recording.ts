@@ -2,6 +2,7 @@
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import { modelDigest } from '../model/model-digest.ts';
+import type { MinipodError } from '../protocol/errors.ts';
 import type { WhenFull } from '../trace/act-log.ts';
 import { LiveRecorder } from '../trace/live-recorder.ts';
 import { type RunHeader, runHeader } from '../trace/run-header.ts';
@@ -22,10 +23,15 @@ export function headerOf({ clock, seed, kernels, max_queued, record_prompts }: R
   });
 }
 
+/** The run goes on, or has ended well; whoever wanted its trace must hear that there is no whole one. */
+export const warnRecordingEnded = (error: MinipodError): void => process.emitWarning(error.message, { type: 'RecordingEnded' });
+
+type Wishes = { readonly max_queued: number; readonly record_when_full?: WhenFull | undefined; readonly record_prompts: boolean };
+
 /** @throws `trace_not_written` */
 export const startRecorder = (
   path: string,
-  { max_queued, record_when_full, record_prompts }: { readonly max_queued: number; readonly record_when_full: WhenFull; readonly record_prompts: boolean },
+  { max_queued, record_when_full = 'wait', record_prompts }: Wishes,
   checkpoint: Checkpoint,
   plan: AnyPodPlan,
 ): Promise<LiveRecorder> =>
@@ -33,6 +39,5 @@ export const startRecorder = (
     path,
     header: headerOf({ clock: 'live', seed: null, kernels: 'real', max_queued, record_prompts }, checkpoint, plan),
     whenFull: record_when_full,
-    // The run goes on; whoever wanted its trace must hear at once that there will be none.
-    onEnded: (error) => process.emitWarning(error.message, { type: 'RecordingEnded' }),
+    onEnded: warnRecordingEnded,
   });

@@ -1,5 +1,6 @@
 /** Live runs, recorded: every trace replays without a difference, whatever happened to the pod, and recording changes no token. */
 import { readFileSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
 import { afterAll, describe, expect, it } from 'vitest';
 import { createPod, type Pod } from '../../src/index.ts';
 import type { ActRecord } from '../../src/trace/act-record.ts';
@@ -86,6 +87,15 @@ describe('a recorded run', () => {
     const acts = expectWhole(path);
     const births = acts.filter(({ machine, to }) => machine === 'npu' && to === 'npu/0');
     expect(births.length).toBe(3);
+  });
+
+  it('of a pod that fails is whole: it ends with what the pod failed of', async () => {
+    const path = folder.file('failed.trace');
+    const thread = new Worker(new URL('./failing-pod.ts', import.meta.url), { workerData: path });
+    const error = await new Promise<Error>((resolve) => thread.once('error', resolve));
+    expect(error.message).toMatch(/workers died 6 times within 10 s/);
+    const losses = expectWhole(path).filter(({ message }) => message?.type === 'NPU_LOST');
+    expect(losses.length).toBeGreaterThanOrEqual(6);
   });
 
   it('is not begun where its file exists, or cannot be', async () => {

@@ -1,0 +1,15 @@
+/** A pod on this thread that fails, since one of its workers dies again and again, and the thread with it. Its datum: the trace. @module */
+import { workerData } from 'node:worker_threads';
+import { sleep } from './pods.ts';
+import { openRig } from './rig.ts';
+
+const rig = await openRig({ npus: 2, workers: 2, record: workerData as string });
+/** A successor that is killed must be alive. */
+const hasSucceeded = async (deaths: number): Promise<boolean> => {
+  const { fabric, npus } = await rig.pod.stats();
+  return fabric.threads.reduce((sum, { epoch }) => sum + epoch - 1, 0) === deaths && npus.every(({ state }) => state === 'idle');
+};
+for (let deaths = 0; ; deaths++) {
+  while (!(await hasSucceeded(deaths))) await sleep(20);
+  rig.killWorker(0);
+}
