@@ -7,7 +7,7 @@ import { changesBetween } from '../trace/context-changes.ts';
 import { grouped } from '../trace/damage.ts';
 import type { DivergenceReport, RecordedCommand } from '../trace/divergence-report.ts';
 import { ms } from '../trace/views/life-text.ts';
-import { actLineText, brief, commandText, messageText, outline } from './trace-words.ts';
+import { actLineText, brief, chainLines, commandText, messageText, outline } from './trace-words.ts';
 
 const DIFFERENCES_MAX = 12;
 /** Of a list. */
@@ -24,8 +24,9 @@ export function divergenceLines(report: DivergenceReport): string[] {
     ...(led_to.length === 0 ? [] : ['', 'WHAT ITS TIMERS AND LAUNCHES LED TO, THEN', ...led_to.map(actLineText)]),
     '',
     'WHAT LED TO IT, THE NEAREST FIRST',
-    ...(chain.length === 0 ? [`  ${message === null ? 'nobody: the host brought it to life' : 'the message came from outside'}`] : chain.map(actLineText)),
-    ...(report.is_chain_whole || chain.length === 0 ? [] : ['  … (it goes on)']),
+    ...(chain.length === 0
+      ? [`  ${message === null ? 'nobody: the host brought it to life' : 'the message came from outside'}`]
+      : chainLines(chain, report.is_chain_whole)),
   ];
 }
 

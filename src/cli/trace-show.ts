@@ -15,7 +15,7 @@ import { print, printJson } from './output.ts';
 import { step } from './trace-arguments.ts';
 import { noteEnd } from './trace-end.ts';
 import { TraceProgress } from './trace-progress.ts';
-import { actLineText, brief, commandText, outline } from './trace-words.ts';
+import { actLineText, brief, chainLines, commandText, outline } from './trace-words.ts';
 import { UsageError } from './usage-error.ts';
 
 const CHANGES_MAX = 40;
@@ -69,8 +69,7 @@ export function lookLines(look: StepLook): string[] {
     ...(led_to.length === 0 ? [] : ['', 'WHAT ITS TIMERS AND LAUNCHES LED TO', ...led_to.map(actLineText)]),
     '',
     'WHAT LED TO IT, THE NEAREST FIRST',
-    ...(chain.length === 0 ? ['  it came from outside'] : chain.map(actLineText)),
-    ...(is_chain_whole || chain.length === 0 ? [] : ['  … (it goes on)']),
+    ...(chain.length === 0 ? ['  it came from outside'] : chainLines(chain, is_chain_whole)),
     ...contextLines(look),
   ];
 }

@@ -96,3 +96,33 @@ function oneLine(value: unknown): string | null {
 /** `1,234  12.345 ms  npu/0 → dp-group/0  STEP_DONE  → idle`. */
 export const actLineText = ({ record, time_us, from, to, type, state }: ActLine): string =>
   `${grouped(record).padStart(9)}  ${ms(time_us).padStart(14)}  ${`${from} → ${to}`.padEnd(36)}  ${(type ?? '(birth)').padEnd(18)} ${state ?? 'gone'}`;
+
+/** Acts of a longest round: a step that waits for another NPU. */
+const ROUND_MAX = 6;
+
+/** What led to an act, the nearest first. Where it goes round, as step after step does, the first round is shown and the rest counted. */
+export function chainLines(chain: readonly ActLine[], isWhole: boolean): string[] {
+  const lines: string[] = [];
+  for (let at = 0; at < chain.length; ) {
+    const [round, times] = roundAt(chain, at);
+    lines.push(...chain.slice(at, at + round).map(actLineText));
+    at += round * times;
+    if (times > 1)
+      lines.push(`  … and ${round === 1 ? 'that' : `those ${round}`} ${grouped(times - 1)} times more, back to step ${grouped(chain[at - 1]?.record ?? 0)}`);
+  }
+  return isWhole || chain.length === 0 ? lines : [...lines, '  … (it goes on)'];
+}
+
+/** How many acts from there on come again, and how often they are there: at least three times, or it is one act, once. */
+function roundAt(chain: readonly ActLine[], at: number): readonly [number, number] {
+  for (let round = 1; round <= ROUND_MAX; round++) {
+    let end = at + round;
+    while (end < chain.length && isAlike(chain[end], chain[end - round])) end++;
+    const times = Math.floor((end - at) / round);
+    if (times >= 3) return [round, times];
+  }
+  return [1, 1];
+}
+
+const isAlike = (a: ActLine | undefined, b: ActLine | undefined): boolean =>
+  a !== undefined && b !== undefined && a.from === b.from && a.to === b.to && a.type === b.type && a.state === b.state;

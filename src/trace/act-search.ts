@@ -11,13 +11,17 @@ export type ActName = { readonly thread: number; readonly number: number };
 
 /** Fewer records than this are read one by one: about a block. */
 const READ_ON = 512;
-/** Entries of a causal chain. */
-const CHAIN_MAX = 20;
+/** Behind most causes there are fewer records before what came of them. */
+const NEAR = 128;
+/** Entries of a causal chain: about 40 steps of decoding. */
+const CHAIN_MAX = 120;
 
-/** The act of that name, sought first among the `records` first records; null: the trace does not hold it, and all of it was read. */
+/** The act of that name, sought backwards from record `records` on; null: the trace does not hold it, and all of it was read. */
 export async function findAct(reader: TraceReader, name: ActName, records: number, pause?: Pause): Promise<TracedAct | null> {
   const isIt = ({ thread, number }: ActRecord): boolean => thread === name.thread && number === name.number;
   const isOfThread = ({ thread }: ActRecord): boolean => thread === name.thread;
+  const near = await firstWhere(reader, isIt, Math.max(0, records - NEAR), records, pause);
+  if (near !== null) return near;
   let [low, high] = [0, records];
   while (high - low > READ_ON) {
     const middle = Math.floor((low + high) / 2);

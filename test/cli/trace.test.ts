@@ -2,6 +2,7 @@
 import { copyFileSync, linkSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createPod } from '../../src/index.ts';
 import type { ActRecord } from '../../src/trace/act-record.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
 import { draws, traceFolder } from '../trace/files.ts';
@@ -96,6 +97,24 @@ describe('minipod trace show', () => {
     expect(look.context_after.scheduler.step).toBe(look.context_before.scheduler.step + 1);
     expect(look.commands.every(({ command }: { command: unknown }) => command !== null)).toBe(true);
     for (const { command, record } of look.commands) if (record !== null) expect(acts[record]).toMatchObject({ to: command.to, message: command.message });
+  });
+});
+
+describe('what led to a step', () => {
+  it('is told back to the request that came, and what went round is counted', async () => {
+    const path = folder.file('long.trace');
+    {
+      await using pod = await createPod({ clock: 'virtual', kernels: 'hash', seed: 1, npus: 1, workers: 1, record: path });
+      await pod.complete([1, 2, 3], { max_tokens: 30, ignore_eos: true });
+    }
+    const last = allActs(path).findLastIndex(({ message }) => message?.type === 'STEP_DONE');
+    const [text, json] = await Promise.all([minipod(['trace', 'show', path, String(last)]), minipod(['trace', 'show', path, String(last), '--json'])]);
+    const { chain, is_chain_whole } = JSON.parse(json.stdout);
+    expect(is_chain_whole).toBe(true);
+    expect(chain.at(-1)).toMatchObject({ from: 'frontend/0', type: 'SUBMIT' });
+    const [, led = ''] = /WHAT LED TO IT, THE NEAREST FIRST\n([\s\S]*?)\n\n/.exec(text.stdout) ?? [];
+    expect(led).toMatch(/^.* LAUNCH_DONE .*\n.* STEP .*\n.* STEP_DONE .*\n {2}… and those 3 28 times more, back to step \d+\n[\s\S]* SUBMIT +received$/);
+    expect(led).not.toContain('it goes on');
   });
 });
 
