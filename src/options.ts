@@ -92,8 +92,11 @@ const podOptions = z.strictObject({
   kernels: z.enum(['real', 'hash']).default('real'),
   /** A file to record the run in; one that is there already is not replaced. */
   record: z.string().min(1).optional(),
-  /** Where the disk is slower than the run: the run waits for it, or goes on and the recording stops, with a warning. */
-  record_when_full: z.enum(['wait', 'stop']).default('wait'),
+  /**
+   * On the live clock, where recorder or disk are slower than the run: the run waits for them, and says so after 2 s; or, after 2 s, it goes on and the
+   * recording stops, with a warning. Default: `wait`.
+   */
+  record_when_full: z.enum(['wait', 'stop']).optional(),
   /** False: no prompt, nor what tells one, is in the trace, which still replays without its kernels. What was generated is in it. Needs `prefix_caching: false`. */
   record_prompts: z.boolean().default(true),
   npus: z.int().min(1).max(LIMITS.npus_max).default(1),
@@ -130,14 +133,16 @@ const podOptions = z.strictObject({
 });
 
 const LIVE_ONLY = 'is for pods of the live clock: on a virtual one no thread hangs';
+const NEVER_FULL = "is for pods of the live clock: a virtual one's recorder is a part of its run";
 const NOT_REPLAYED = 'must be false where prompts are left out (--no-prefix-caching): which of them begin alike would decide what is computed';
 const VIRTUAL_ONLY = "needs clock: 'virtual'";
 
-export const podOptionsSchema = podOptions.superRefine(({ clock, seed, kernels, spare_workers, record_prompts, prefix_caching }, context) => {
+export const podOptionsSchema = podOptions.superRefine(({ clock, seed, kernels, spare_workers, record_when_full, record_prompts, prefix_caching }, context) => {
   const refuse = (param: string, message: string): void => context.addIssue({ code: 'custom', path: [param], message });
   if (clock === 'live' && seed !== undefined) refuse('seed', VIRTUAL_ONLY);
   if (clock === 'live' && kernels === 'hash') refuse('kernels', `'hash' ${VIRTUAL_ONLY}`);
   if (clock === 'virtual' && spare_workers > 0) refuse('spare_workers', LIVE_ONLY);
+  if (clock === 'virtual' && record_when_full !== undefined) refuse('record_when_full', NEVER_FULL);
   if (!record_prompts && prefix_caching) refuse('prefix_caching', NOT_REPLAYED);
 });
 

@@ -115,8 +115,8 @@ class VirtualPod implements Pod {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    this.#control.close();
     this.#calls.close(new MinipodError('closed', 'the pod was closed while the request ran'));
+    this.#control.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

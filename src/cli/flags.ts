@@ -59,7 +59,7 @@ export const POD_FLAGS = {
   max_queued: { value: 'N', help: 'choices that may wait or run at once; more are refused', read: number },
   spare_workers: { value: 'N', help: 'memory kept for successors of workers that cannot be stopped (on Deno)', read: number },
   record: { value: 'FILE', help: 'record the run, to replay it with `minipod replay`' },
-  record_when_full: { value: 'HOW', help: 'where the disk is too slow: wait for it, or stop recording' },
+  record_when_full: { value: 'HOW', help: 'where recorder or disk are too slow: wait for them, or stop recording (default: wait)' },
   record_prompts: { help: 'leave prompts out of the trace, which replays without its kernels; needs --no-prefix-caching', negated: true },
   segment_bytes: { value: 'BYTES', help: 'one segment of global memory, at most 4 GiB − 64 KiB, a multiple of 64 KiB', read: bytes },
   memory_bytes: { value: 'BYTES', help: "global memory in all, such as 8GiB (default: 3/4 of this machine's)", read: bytes },

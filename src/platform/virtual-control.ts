@@ -25,7 +25,7 @@ import { Recorder } from '../trace/recorder.ts';
 import { birthOf, spawnExecutors } from './births.ts';
 import type { ControlStats } from './control.ts';
 import { buildMachine, type Machine, MachineNpus, type OnProgress } from './machine.ts';
-import { headerOf } from './recording.ts';
+import { headerOf, warnRecordingEnded } from './recording.ts';
 
 export type VirtualOptions = PlanOptions & {
   readonly folder: string;
@@ -90,7 +90,8 @@ export class VirtualControl {
     this.#directory = new Directory(plan.topology);
     this.#loads = new ExpertLoads(plan, space, this.#directory);
     this.#step_ns = rooflineStep(this.config, plan.npus, this.#device);
-    const recorder = options.record === undefined ? null : new Recorder(options.record, headerOf({ clock: 'virtual', ...options }, checkpoint, plan));
+    const recorder =
+      options.record === undefined ? null : new Recorder(options.record, headerOf({ clock: 'virtual', ...options }, checkpoint, plan), warnRecordingEnded);
     this.#recorder = recorder;
     const { inspect } = ports;
     this.#inspection = inspect === undefined ? null : new InspectionEvents(inspect);

@@ -1,7 +1,8 @@
 /**
- * Writes what happens in a pod into a trace.
+ * Writes what happens in a pod into a trace. What comes of the disk costs the recording, not the run.
  * @module
  */
+import { MinipodError } from '../protocol/errors.ts';
 import type { Act } from '../runtime/cast.ts';
 import { actRecord } from './act-record.ts';
 import type { TraceIdentity } from './identity.ts';
@@ -11,21 +12,46 @@ import { encodeRecord } from './trace-codec.ts';
 import { TraceWriter } from './trace-writer.ts';
 
 export class Recorder {
-  readonly #writer: TraceWriter;
   readonly #prompts: Prompts;
+  readonly #onEnded: (error: MinipodError) => void;
+  /** Null: recording has ended. */
+  #writer: TraceWriter | null;
 
-  /** @throws as `TraceWriter.create` */
-  constructor(path: string, header: RunHeader) {
+  /** `onEnded`: there is no whole trace of the run; called once at most. @throws as `TraceWriter.create` */
+  constructor(path: string, header: RunHeader, onEnded: (error: MinipodError) => void) {
     this.#writer = TraceWriter.create(path, header);
     this.#prompts = promptsOf(header);
+    this.#onEnded = onEnded;
   }
 
   record(act: Act, time_us: number): void {
-    this.#writer.append(encodeRecord(actRecord(act, time_us, this.#prompts)));
+    if (this.#writer === null) return;
+    const record = encodeRecord(actRecord(act, time_us, this.#prompts));
+    try {
+      this.#writer.append(record);
+    } catch (error) {
+      this.#end(error);
+    }
   }
 
-  /** May be called once. */
-  close(): TraceIdentity {
-    return this.#writer.close();
+  /** Null: recording has ended before. */
+  close(): TraceIdentity | null {
+    if (this.#writer === null) return null;
+    try {
+      const identity = this.#writer.close();
+      this.#writer = null;
+      return identity;
+    } catch (error) {
+      this.#end(error);
+      return null;
+    }
+  }
+
+  /** Where not the disk but a record was at fault, what came before it is written. */
+  #end(error: unknown): void {
+    using _writer = this.#writer;
+    this.#writer = null;
+    if (!(error instanceof MinipodError)) throw error;
+    this.#onEnded(error);
   }
 }

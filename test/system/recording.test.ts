@@ -1,5 +1,8 @@
 /** Live runs, recorded: every trace replays without a difference, whatever happened to the pod, and recording changes no token. */
+import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { afterAll, describe, expect, it } from 'vitest';
 import { createPod, type Pod } from '../../src/index.ts';
@@ -11,6 +14,7 @@ import { traceFolder } from '../trace/files.ts';
 import { sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
 import sameBits from './same-bits.json' with { type: 'json' };
+import { virtualCalls } from './virtual-calls.ts';
 import { digest, run } from './workload.ts';
 
 const folder = traceFolder();
@@ -96,6 +100,22 @@ describe('a recorded run', () => {
     expect(error.message).toMatch(/workers died 6 times within 10 s/);
     const losses = expectWhole(path).filter(({ message }) => message?.type === 'NPU_LOST');
     expect(losses.length).toBeGreaterThanOrEqual(6);
+  });
+
+  it('on a virtual clock loses its trace where the disk is full, and no token: a warning says so, once', async () => {
+    const path = folder.file('full.trace');
+    const run = [process.execPath, ...('Deno' in globalThis ? ['run', '-A'] : []), fileURLToPath(new URL('./virtual-run.ts', import.meta.url)), path];
+    // Ignored, the signal of a file that grows too large leaves the error of the write.
+    const { stdout, stderr } = await promisify(execFile)('bash', ['-c', 'trap "" XFSZ; ulimit -f 4; exec "$@"', 'bash', ...run]);
+    expect(stderr.match(/RecordingEnded: \S*full\.trace: cannot be written at byte/g)?.length).toBe(1);
+    await using pod = await createPod({ clock: 'virtual' });
+    expect(JSON.parse(stdout)).toEqual(await virtualCalls(pod));
+    using reader = TraceReader.open(path);
+    expect(reader.totals).toBeNull();
+  });
+
+  it('on a virtual clock is never too slow: what to do then is refused', async () => {
+    await expect(createPod({ clock: 'virtual', record_when_full: 'stop' })).rejects.toMatchObject({ code: 'invalid_request', param: 'record_when_full' });
   });
 
   it('is not begun where its file exists, or cannot be', async () => {
