@@ -30,11 +30,15 @@ const SHORT_LETTERS = 0x20;
 const STRING_HEAD_BYTES_MAX = 5;
 const UTF8_BYTES_MAX = 3;
 
+/** What is kept from one record to the next; a larger one's memory is let go of, since many threads write records. */
+const WORDS_MIN = 1_024;
+const WORDS_KEPT_MAX = 2 ** 18;
+
 const utf8 = new TextEncoder();
 
 export class RecordWriter {
   /** Both of one memory, replaced when it grows. */
-  words = new Int32Array(1_024);
+  words = new Int32Array(WORDS_MIN);
   #bytes = new Uint8Array(this.words.buffer);
   #view = new DataView(this.words.buffer);
   #end = this.#bytes.length - SCALAR_BYTES;
@@ -56,6 +60,7 @@ export class RecordWriter {
 
   /** Bytes of `words`, from its start, there until the next one is written; −1: it has a part that is not declared. */
   write(message: unknown): number {
+    if (this.words.length > WORDS_KEPT_MAX) this.#use(new Int32Array(WORDS_MIN));
     return this.#write(message, 0);
   }
 
@@ -228,10 +233,14 @@ export class RecordWriter {
 
   #grow(bytes: number): void {
     const words = new Int32Array(2 * Math.ceil((bytes + SCALAR_BYTES) / 4));
+    words.set(this.words);
+    this.#use(words);
+  }
+
+  #use(words: Int32Array<ArrayBuffer>): void {
     this.#bytes = new Uint8Array(words.buffer);
     this.#view = new DataView(words.buffer);
     this.#end = this.#bytes.length - SCALAR_BYTES;
-    words.set(this.words);
     this.words = words;
   }
 }

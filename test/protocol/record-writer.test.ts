@@ -85,4 +85,16 @@ describe('the writer of records', () => {
       expectSame({ b: 2, a: 1 });
     }
   });
+
+  it('keeps the memory of no huge record for the rest of the run', () => {
+    const huge = writer.write({ a: 'x'.repeat(2 ** 20), b: 1 });
+    expect(writer.words.byteLength).toBeGreaterThan(huge);
+    expectSame({ b: 2, a: 1 });
+    expect(writer.words.byteLength).toBeLessThan(2 ** 16);
+    // What is not so large is not made anew each time.
+    writer.write({ a: 'x'.repeat(2 ** 16), b: 1 });
+    const { words } = writer;
+    writer.write({ b: 2, a: 1 });
+    expect(writer.words).toBe(words);
+  });
 });
