@@ -7,7 +7,8 @@ import { ACTS_PER_LIFE } from '../runtime/cast.ts';
 import { type ActRecord, lifeOf } from './act-record.ts';
 import { grouped } from './damage.ts';
 
-type Life = { readonly thread: number /** The number before its first. */; readonly base: number; last: number; named: number };
+/** `named`: the highest number that somebody gives as a cause. Before any act both are the number before the first. */
+type Life = { readonly thread: number; last: number; named: number };
 
 export class ActNumbers {
   readonly #lives = new Map<string, Life>();
@@ -39,8 +40,8 @@ export class ActNumbers {
     const name = lifeOf({ thread, number });
     const known = this.#lives.get(name);
     if (known !== undefined) return known;
-    const base = number - (number % ACTS_PER_LIFE);
-    const life = { thread, base, last: base, named: base };
+    const before = number - (number % ACTS_PER_LIFE);
+    const life = { thread, last: before, named: before };
     this.#lives.set(name, life);
     return life;
   }
