@@ -42,6 +42,10 @@ export class ChoiceTrack {
   readonly size: SequenceSize;
   readonly npus: number[] = [];
   readonly gaps_us: number[] = [];
+  /** Of each token: from the end of its step to the frontend. */
+  readonly deliveries_us: number[] = [];
+  /** When the steps ended whose tokens have not come yet. */
+  readonly #sampled_us: number[] = [];
   readonly slowest: TokenGap[] = [];
   readonly steps: Record<PartKind, number> = { prefill: 0, decode: 0, recompute: 0 };
   readonly #received_us: number;
@@ -171,6 +175,7 @@ export class ChoiceTrack {
     this.#share = share;
     this.steps[share.kind]++;
     if (this.#gapStep === null || share.duration_us > this.#gapStep.duration_us) this.#gapStep = share;
+    if (share.samples && share.outcome === 'done') this.#sampled_us.push(step.ended_us);
     this.enter(this.#isEnding ? 'control' : 'waiting', step.ended_us);
     this.#share = null;
     return share;
@@ -186,11 +191,14 @@ export class ChoiceTrack {
     }
   }
 
-  /** A token has come to the frontend. True: its first. */
-  token(time_us: number): boolean {
+  /** A token has come to the frontend. If it is the first: how long it was on its way, else null. */
+  token(time_us: number): number | null {
     const isFirst = this.#tokens++ === 0;
+    const sampled_us = this.#sampled_us.shift();
     // It crossed the task's end: of a stop string, or a cancellation.
-    if (this.#isClosed) return false;
+    if (this.#isClosed) return null;
+    const delivery_us = Math.max(0, time_us - (sampled_us ?? time_us));
+    this.deliveries_us.push(delivery_us);
     this.#pass(time_us);
     if (isFirst) this.#firstToken_us = this.#now_us;
     else this.#keepGap();
@@ -198,7 +206,7 @@ export class ChoiceTrack {
     this.#sumsAtToken = { ...this.#sums };
     this.#gapStep = null;
     this.#others = noOthers();
-    return isFirst;
+    return isFirst ? delivery_us : null;
   }
 
   close(time_us: number, ending: Ending): void {
@@ -222,6 +230,7 @@ export class ChoiceTrack {
       steps: this.steps,
       ttft_us: this.#firstToken_us < 0 ? null : this.#firstToken_us - this.#received_us,
       tpot_us: tokenTimes(this.gaps_us),
+      delivery_us: tokenTimes(this.deliveries_us),
       breakdown_us: this.#sums,
     };
   }

@@ -18,6 +18,8 @@ import {
 const FOLD_FROM = 4;
 const BAR_WIDTH = 30;
 const WHAT_WIDTH = 14;
+/** A frontend that has nothing else to do takes less. */
+const DELIVERY_WORTH_SAYING_US = 1_000;
 
 const PHASE_NAMES: Readonly<Record<Phase, string>> = {
   control: 'control plane',
@@ -139,7 +141,7 @@ function eventText(event: LifeEvent): readonly [string, string] {
     case 'step':
       return [event.kind, stepText(event)];
     case 'first_token':
-      return ['first token', ''];
+      return ['first token', `${ms(event.delivery_us)} after its step`];
     case 'cancel_asked':
       return ['cancel', 'asked for by the caller'];
     case 'stop_string_found':
@@ -172,7 +174,8 @@ function company({ sequences, others_prefill_tokens }: StepShare): string {
 
 // ── Where it went ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-function breakdownLines({ total_us, breakdown_us, choices, critical_choice }: RequestLife): string[] {
+function breakdownLines(life: RequestLife): string[] {
+  const { total_us, breakdown_us, choices, critical_choice } = life;
   const along = choices.length === 1 ? '' : ` (along choice ${critical_choice}, which ended last)`;
   const parts = PHASES.filter((phase) => breakdown_us[phase] > 0);
   const bar = (us: number): string => '█'.repeat(Math.max(1, Math.round((BAR_WIDTH * us) / total_us)));
@@ -182,7 +185,15 @@ function breakdownLines({ total_us, breakdown_us, choices, critical_choice }: Re
       const us = breakdown_us[phase];
       return `  ${PHASE_NAMES[phase].padEnd(WHAT_WIDTH)}${ms(us).padStart(12)}  ${share(us, total_us).padStart(7)}  ${bar(us)}`;
     }),
+    ...deliveryLines(life),
   ];
+}
+
+/** Beside the parts, since the next step is computed meanwhile. */
+function deliveryLines({ delivery_us }: RequestLife): string[] {
+  if (delivery_us === null || delivery_us.max < DELIVERY_WORTH_SAYING_US) return [];
+  const { mean, p50, max } = delivery_us;
+  return [`  beside that, tokens were on their way to the frontend, or waited for its thread, ${ms(mean)} each (p50 ${ms(p50)}, max ${ms(max)})`];
 }
 
 function gapLines({ slowest_gaps, tpot_us, choices }: RequestLife): string[] {

@@ -61,7 +61,7 @@ export type LifeEvent = { readonly at_us: number; readonly choice: number | null
       readonly passed_over: Partial<Record<PassedOver, number>>;
     }
   | ({ readonly what: 'step' } & StepShare)
-  | { readonly what: 'first_token' }
+  | { readonly what: 'first_token'; readonly delivery_us: number }
   | { readonly what: 'preempted' }
   | { readonly what: 'cancel_asked' }
   | { readonly what: 'stop_string_found' }
@@ -100,6 +100,8 @@ export type ChoiceLife = {
   readonly ttft_us: number | null;
   /** Of the times between its tokens; null with less than two. */
   readonly tpot_us: TokenTimes | null;
+  /** From the end of a token's step to the frontend: what its thread did meanwhile, beside the next step. Null without a token. */
+  readonly delivery_us: TokenTimes | null;
   /** Sums to `ended_us` − the request's `received_us`. */
   readonly breakdown_us: Breakdown;
 };
@@ -116,6 +118,7 @@ export type RequestLife = {
   readonly tokens: number;
   readonly ttft_us: number | null;
   readonly tpot_us: TokenTimes | null;
+  readonly delivery_us: TokenTimes | null;
   /** Along the choice that ended last; sums to `total_us`. */
   readonly critical_choice: number;
   readonly breakdown_us: Breakdown;

@@ -206,7 +206,8 @@ export class RequestLives {
     const track = this.#open.get(request);
     const of = track?.choices[choice];
     if (of === undefined) return;
-    if (of.token(time_us)) track?.events?.push({ at_us: time_us, choice, what: 'first_token' });
+    const delivery_us = of.token(time_us);
+    if (delivery_us !== null) track?.events?.push({ at_us: time_us, choice, what: 'first_token', delivery_us });
     if (finish !== null && of.ending === 'open') of.ending = finish;
   }
 
@@ -322,6 +323,7 @@ export class RequestLives {
       tokens: choices.reduce((sum, { tokens }) => sum + tokens, 0),
       ttft_us: first.length === 0 ? null : Math.min(...first),
       tpot_us: tokenTimes(track.choices.flatMap(({ gaps_us }) => gaps_us)),
+      delivery_us: tokenTimes(track.choices.flatMap(({ deliveries_us }) => deliveries_us)),
       critical_choice: critical.choice,
       breakdown_us,
       choices,
