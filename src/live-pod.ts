@@ -22,7 +22,7 @@ import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
 import type { Completion, Generation, PodStats } from './results.ts';
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
-import { breathe, EventLoopSleeper } from './runtime/event-loop.ts';
+import { breathe, EventLoopSleeper, waitAtMost } from './runtime/event-loop.ts';
 import { MessagePort } from './runtime/message-port.ts';
 import { entryPoint, threadOptions } from './runtime/thread-entry.ts';
 import type { ActRing } from './trace/act-log.ts';
@@ -32,6 +32,10 @@ import { LiveInspection } from './trace/live-inspection.ts';
 /** An idle caller looks up this often, one that waits for tokens more often; a bell wakes it earlier. */
 const SLEEP_MS = 1_000;
 const SLEEP_BUSY_MS = 10;
+/** More than all that the control thread waits for in turn while it closes: past it, it is stuck itself, in a full ring of a recorder whose disk hangs. */
+const CLOSE_MS_MAX = 60_000;
+/** By then the thread has said all that there is to say. */
+const TERMINATE_MS_MAX = 2_000;
 
 /**
  * V8 does not count shared memory, so closed pods would pile up uncollected (39 MB each were seen). A buffer as large as a pod's memory, never touched and so
@@ -178,10 +182,11 @@ export class LivePod implements Pod {
 
   async #close(): Promise<void> {
     this.#calls.close(new MinipodError('closed', 'the pod was closed while the request ran'));
-    if (!this.#isClosed) await Promise.race([this.#remote.close(), this.#died]).catch(() => {});
+    if (!this.#isClosed) await waitAtMost(Promise.race([this.#remote.close(), this.#died]), CLOSE_MS_MAX).catch(() => {});
     this.#isClosed = true;
     this.#port.links.control.ring(CALLER_THREAD);
-    await this.#thread.terminate();
+    // A recorder whose disk hangs cannot be stopped, nor then the thread that started it.
+    await waitAtMost(this.#thread.terminate(), TERMINATE_MS_MAX);
     await this.#inspection?.close();
   }
 

@@ -6,6 +6,11 @@ import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { afterAll, describe, expect, it } from 'vitest';
 import { createPod, type Pod } from '../../src/index.ts';
+import { LivePod } from '../../src/live-pod.ts';
+import { resolveModel } from '../../src/model/registry.ts';
+import { parseOptions, podOptionsSchema } from '../../src/options.ts';
+import { Control } from '../../src/platform/control.ts';
+import { monotonicClock } from '../../src/runtime/clock.ts';
 import type { ActRecord } from '../../src/trace/act-record.ts';
 import { Replay } from '../../src/trace/replay.ts';
 import { decodeRecord } from '../../src/trace/trace-codec.ts';
@@ -100,6 +105,16 @@ describe('a recorded run', () => {
     expect(error.message).toMatch(/workers died 6 times within 10 s/);
     const losses = expectWhole(path).filter(({ message }) => message?.type === 'NPU_LOST');
     expect(losses.length).toBeGreaterThanOrEqual(6);
+  });
+
+  it('is closed even where its recorder’s disk hangs, so that its thread cannot be stopped', async () => {
+    const { model, topology: _, kv_blocks, memory_bytes, ...numbers } = parseOptions(podOptionsSchema, {}, 'test');
+    const origin_ms = performance.timeOrigin + performance.now();
+    const control = await Control.create({ ...numbers, kv_blocks, memory_bytes, folder: resolveModel(model), origin_ms }, async () => {});
+    const remote = { close: async () => ({ value: await control.close() }) };
+    const thread = { terminate: () => new Promise(() => {}) };
+    const pod = new LivePod(control.handle, thread as never, remote as never, new Promise<never>(() => {}), monotonicClock(origin_ms));
+    await pod.close();
   });
 
   it('on a virtual clock loses its trace where the disk is full, and no token: a warning says so, once', async () => {
