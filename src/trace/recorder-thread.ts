@@ -6,6 +6,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { RingConsumer } from '../fabric/ring.ts';
 import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
+import { epoch_ms, monotonicClock } from '../runtime/clock.ts';
 import { breathe, keepAwake } from '../runtime/event-loop.ts';
 import { type ActRing, actRingShape } from './act-log.ts';
 import type { TraceIdentity } from './identity.ts';
@@ -22,8 +23,8 @@ export type FromRecorder =
   | { readonly type: 'ended'; readonly identity: TraceIdentity | null; readonly error: ErrorRecord | null };
 
 /**
- * Between two looks while there is much to write, and at most. A ring holds about this long's acts; one that is full ends the pause. Each look takes a core from somebody: every 2 ms
- * cost a pod on as many workers as cores 0.09 to 0.13 of its tokens, every 25 ms 0.03.
+ * Between two looks while there is much to write, and at most. A ring holds about this long's acts; one that is full ends the pause. Each look takes a
+ * core from somebody: every 2 ms cost a pod on as many workers as cores 0.09 to 0.13 of its tokens, every 25 ms 0.03.
  */
 const LOOK_MS_MIN = 25;
 const LOOK_MS_MAX = 50;
@@ -39,10 +40,11 @@ const STOPPED = 'a thread found no room for its acts for too long: recorder or d
 class RecorderThread {
   readonly #state: Int32Array;
   readonly #writer: TraceWriter;
-  #rings: { readonly thread: number; readonly ring: RingConsumer; isOld: boolean }[] = [];
   readonly #bell: ReaderBell;
+  readonly #clock = monotonicClock(epoch_ms());
+  #rings: { readonly thread: number; readonly ring: RingConsumer; isOld: boolean }[] = [];
   #isClosing = false;
-  #flushed_ms = performance.now();
+  #flushed_ms = 0;
 
   constructor({ path, header, state }: RecorderData) {
     this.#state = state;
@@ -97,7 +99,7 @@ class RecorderThread {
   }
 
   #flushNowAndThen(): void {
-    const now_ms = performance.now();
+    const now_ms = this.#clock.now_ms();
     if (now_ms - this.#flushed_ms < FLUSH_MS) return;
     this.#writer.flush();
     this.#flushed_ms = now_ms;

@@ -6,6 +6,8 @@
  *   word 2  waits   1: a thread has said that it waits for long
  * @module
  */
+import { eventLoopTimers } from '../runtime/clock.ts';
+
 const WORD = { over: 0, bell: 1, waits: 2 } as const;
 const WORDS = 3;
 
@@ -58,9 +60,9 @@ export class ReaderBell {
     // The promise may be late, so it is not all that tells.
     if (this.#isListening && Atomics.load(this.#state, WORD.bell) === 0) {
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, limit_ms);
+        const cancel = eventLoopTimers.after(limit_ms, resolve);
         this.#wake = () => {
-          clearTimeout(timer);
+          cancel();
           resolve();
         };
       });
