@@ -45,9 +45,16 @@ export class RecordWriter {
   readonly #first: Step = { key: '', id: NO_RECORD, child: null, sibling: null };
   readonly #asMaps: boolean;
   readonly #oneByteEnd: number;
+  readonly #keptKeys: readonly string[];
+  /** What values under those keys became. */
+  readonly #kept = new WeakMap<object, Uint8Array>();
 
-  /** `structures`: the records that are declared; none: any record, as a map with its keys (msgpackr's `useRecords: false`). */
-  constructor(structures: readonly (readonly string[])[]) {
+  /**
+   * `structures`: the records that are declared; none: any record, as a map with its keys (msgpackr's `useRecords: false`).
+   * `keptKeys`, for maps: objects under these keys come again and again and never change, so what they became is kept for as long as they live.
+   */
+  constructor(structures: readonly (readonly string[])[], keptKeys: readonly string[] = []) {
+    this.#keptKeys = keptKeys;
     this.#asMaps = structures.length === 0;
     this.#oneByteEnd = this.#asMaps ? FIRST_MAP_ID : FIRST_RECORD_ID;
     assert(structures.length <= RECORDS_MAX, `${structures.length} structures, ${RECORDS_MAX} have an id`);
@@ -95,7 +102,9 @@ export class RecordWriter {
     let keys = 0;
     let at = from + MAP_HEAD_BYTES;
     for (const key in record) {
-      at = this.#write(record[key], this.#string(key, at));
+      const field = record[key];
+      at = this.#string(key, at);
+      at = typeof field === 'object' && field !== null && this.#keptKeys.includes(key) ? this.#writeKept(field, at) : this.#write(field, at);
       if (at < 0) return UNKNOWN;
       keys++;
     }
@@ -121,6 +130,18 @@ export class RecordWriter {
     if (step.id === NO_RECORD) return UNKNOWN;
     this.#bytes[from] = step.id;
     return at;
+  }
+
+  #writeKept(value: object, at: number): number {
+    const known = this.#kept.get(value);
+    if (known === undefined) {
+      const end = this.#write(value, at);
+      if (end > 0) this.#kept.set(value, this.#bytes.slice(at, end));
+      return end;
+    }
+    if (at + known.length > this.#end) this.#grow(at + known.length);
+    this.#bytes.set(known, at);
+    return at + known.length;
   }
 
   #array(values: readonly unknown[], from: number): number {

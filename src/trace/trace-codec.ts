@@ -9,7 +9,12 @@ import { assert } from '../protocol/errors.ts';
 import { RecordWriter } from '../protocol/record-writer.ts';
 
 const packr = new Packr({ useRecords: false, copyBuffers: true });
-const writer = new RecordWriter([]);
+/**
+ * A step's plan is in the command that sends it, in the message that it becomes and in what is launched; its outcomes go the same way back; a sequence is
+ * handed on by each actor. On the thread of an NPU that is most of what records and checksums are made of.
+ */
+const COME_AGAIN = ['plan', 'outcomes', 'sequence', 'attach'];
+const writer = new RecordWriter([], COME_AGAIN);
 
 /** A record as bytes: the first `bytes` of `words`, there until the next one is packed. Whoever acts waits for this, so nothing is copied. */
 export function packRecord(record: unknown): { readonly words: Int32Array; readonly bytes: number } {

@@ -59,6 +59,20 @@ describe('the writer of records', () => {
     fc.assert(fc.property(message, expectSame), { numRuns: 500 });
   });
 
+  it('writes the same where objects under some keys come again, in other places and after it has grown', () => {
+    const keeping = new RecordWriter([], ['a', 'nested']);
+    const mapPackr = new Packr({ useRecords: false });
+    fc.assert(
+      fc.property(fc.array(message, { minLength: 1, maxLength: 4 }), fc.nat(3_000), (messages, length) => {
+        for (const record of [messages, { list: messages, a: messages[0] }, { b: 'x'.repeat(length), nested: messages[0], c: messages }, messages]) {
+          const bytes = keeping.write(record);
+          expect(Buffer.compare(new Uint8Array(keeping.words.buffer, 0, bytes), mapPackr.pack(record))).toBe(0);
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+
   it('takes strings and arrays of any length', () => {
     for (const length of [0, 15, 16, 31, 32, 63, 64, 255, 256, 65_535, 65_536, 3_000_000]) {
       for (const letter of ['x', 'é', '🙂']) expectSame({ a: letter.repeat(length / letter.length) });
