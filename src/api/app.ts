@@ -65,6 +65,8 @@ export function createApp(pod: Pod, { onError, clock = systemClock, ...rest }: A
     c.set('request_id', requestId(c.req.header('x-request-id'), clock));
     await next();
     c.res.headers.set('x-request-id', c.get('request_id'));
+    // Whoever keeps connections in a pool goes elsewhere with its next request.
+    if (service.admission.stopped) c.res.headers.set('connection', 'close');
   });
   if (options.api_key !== undefined) app.use(bearerAuth(options.api_key));
 

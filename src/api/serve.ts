@@ -29,11 +29,14 @@ export type ServeOptions = z.input<typeof serveOptionsSchema> & Pick<AppOptions,
 export type ApiServer = {
   readonly url: string;
   readonly port: number;
+  /** Completions and chats under way. */
+  readonly active: number;
   /**
-   * Takes no new requests, gives those under way `drain_ms` (default 0) to finish, ends the rest: a stream with an error event, others with 503.
+   * Drains the server and ends it. At once /health says 503 and new requests are refused with 503; those under way have `drain_ms` (default 0) to finish,
+   * while health and metrics are still answered; then the rest is ended, a stream with an error event, others with 503. Tells how many those were.
    * The pod stays open. Safe to call twice.
    */
-  close(options?: { drain_ms?: number }): Promise<void>;
+  close(options?: { drain_ms?: number }): Promise<{ readonly cut: number }>;
 };
 
 /** For clients that do not read on to get the last event before their connection is cut. */
@@ -49,10 +52,13 @@ export async function serve({ pod, onError, clock = systemClock, ...rest }: Serv
   } catch (error) {
     throw listenError(error, host, port);
   }
-  let closing: Promise<void> | undefined;
+  let closing: Promise<{ readonly cut: number }> | undefined;
   return {
     url: `http://${host.includes(':') ? `[${host}]` : host}:${listener.port}`,
     port: listener.port,
+    get active() {
+      return admission.active;
+    },
     close({ drain_ms = 0 } = {}) {
       closing ??= close(listener, admission, clock, drain_ms);
       return closing;
@@ -60,10 +66,12 @@ export async function serve({ pod, onError, clock = systemClock, ...rest }: Serv
   };
 }
 
-async function close(listener: Listener, admission: Admission, clock: Clock, drain_ms: number): Promise<void> {
-  const closed = listener.close();
+async function close(listener: Listener, admission: Admission, clock: Clock, drain_ms: number): Promise<{ readonly cut: number }> {
   const idle = admission.stop();
+  // It listens on meanwhile: a load balancer that is refused a connection cannot tell a server that drains from one that has died.
   await atMost(drain_ms, idle, clock);
+  const cut = admission.active;
+  const closed = listener.close();
   admission.end();
   await atMost(FAREWELL_MS, idle, clock);
   // What was last written may still be on its way: idle connections go at once, the others when they have had the time to become idle.
@@ -77,6 +85,7 @@ async function close(listener: Listener, admission: Admission, clock: Clock, dra
   }
   if (!isClosed) listener.destroy();
   await closed;
+  return { cut };
 }
 
 async function atMost(ms: number, done: Promise<void>, clock: Clock): Promise<void> {

@@ -30,6 +30,11 @@ export class Interrupt implements Disposable {
     return this.#happened.promise;
   }
 
+  /** The signal that asked first. */
+  get by(): Signal | null {
+    return this.#first?.signal ?? null;
+  }
+
   /** Of a command that ended because of it; 0 if there was none. */
   get exit_code(): number {
     return this.#first === null ? 0 : EXIT_CODES[this.#first.signal];

@@ -1,5 +1,5 @@
 /**
- * The `minipod` command. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 ended by Ctrl-C and SIGTERM. Of those that compare, `replay` and `trace`:
+ * The `minipod` command. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 ended by Ctrl-C and SIGTERM (`serve`, drained by SIGTERM: 0). Of those that compare, `replay` and `trace`:
  * 1 it differs, 2 anything that kept them from telling, 3 the trace is damaged or unfinished.
  * @module
  */
@@ -23,7 +23,8 @@ import { UsageError } from './usage-error.ts';
 const FAILED = 1;
 const USAGE_ERROR = 2;
 const COMPARING: ReadonlySet<string | undefined> = new Set(['replay', 'trace']);
-const DRAIN_MS = 5_000;
+/** Less than the 30 s after which Kubernetes, by default, kills what it has sent SIGTERM. */
+const DRAIN_MS = 25_000;
 /** One prompt: what these ask for has no place in a conversation. */
 const { n: _n, prompt_logprobs: _promptLogprobs, logprobs: _logprobs, add_special_tokens: _add, ...CHAT_FLAGS } = SAMPLING_FLAGS;
 
@@ -73,7 +74,11 @@ function createProgram(setExitCode: (code: number) => void): Command {
 
   const serveCommand = add('serve', 'Serves the OpenAI-compatible API over HTTP until Ctrl-C.');
   addFlags(serveCommand, 'HTTP:', SERVE_FLAGS, serveOptionsSchema.shape);
-  serveCommand.option('--drain-ms <N>', `what running requests have to finish once it stops (default: ${DRAIN_MS})`, milliseconds);
+  serveCommand.option(
+    '--drain-ms <N>',
+    `what running requests have to finish once SIGTERM or Ctrl-C drains it (default: ${DRAIN_MS}); a second signal ends it at once`,
+    milliseconds,
+  );
   addPodFlags(serveCommand);
   serveCommand.option('--json', 'print one JSON object when it listens: url, port, model, pid');
   serveCommand.addHelpText('after', SERVE_EXAMPLES).action(async ({ drainMs, json }: { drainMs?: number; json?: true }) => {

@@ -22,14 +22,13 @@ export async function serve({ pod: podOptions, api, drain_ms, json }: ServeComma
     note(`minipod: ${api.host} can be reached from other machines and no --api-key is set: whoever reaches it may use it`);
 
   await interrupt.happened;
-  try {
-    const running = (await pod.stats()).requests_running;
-    if (!json) note(running === 0 ? 'stopping' : `stopping: ${running} running have ${drain_ms / 1000} s to finish; Ctrl-C again ends at once`);
-  } finally {
-    // A pod that is lost has no figures; its server must end all the same.
-    await server.close({ drain_ms });
-  }
-  return interrupt.exit_code;
+  const running = server.active;
+  const closed = server.close({ drain_ms });
+  if (!json) note(running === 0 ? 'stopping' : `stopping: ${running} running have ${drain_ms / 1000} s to finish; Ctrl-C again ends at once`);
+  const { cut } = await closed;
+  if (cut > 0) note(`minipod: ${cut} of ${running} had not finished after ${drain_ms / 1000} s and were ended with an error`);
+  // SIGTERM is how a server is meant to be stopped: having obeyed it is no failure. Who pressed Ctrl-C may be in a script that is to stop as well.
+  return interrupt.by === 'SIGTERM' ? 0 : interrupt.exit_code;
 }
 
 const isLoopback = (host = '127.0.0.1'): boolean => host === 'localhost' || host === '::1' || host.startsWith('127.');

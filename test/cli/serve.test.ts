@@ -1,9 +1,22 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
-import { jsonLines, minipod, start } from './command.ts';
+import { jsonLines, minipod, type Run, start } from './command.ts';
 
 const sh = async (line: string): Promise<string> => (await promisify(execFile)('sh', ['-c', line])).stdout;
+
+async function listening(flags: readonly string[] = []): Promise<{ running: Run; url: string; model: { name: string } }> {
+  const running = start(['serve', '--port', '0', '--json', ...flags]);
+  await running.until((stdout) => stdout.includes('\n'));
+  return { running, ...(jsonLines(running.stdout)[0] as { url: string; model: { name: string } }) };
+}
+
+const tale = (url: string, max_tokens: number): Promise<Response> =>
+  fetch(`${url}/v1/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ prompt: 'Once', max_tokens, ignore_eos: true, stream: true, stream_options: { include_usage: true } }),
+  });
 
 describe('minipod serve', () => {
   it('should print a curl line that works as it stands, key and quotes included', async () => {
@@ -16,21 +29,42 @@ describe('minipod serve', () => {
     expect((await running.ended).code).toBe(130);
   });
 
-  it('should let a stream finish when it is told to stop', async () => {
-    const running = start(['serve', '--port', '0', '--json']);
-    await running.until((stdout) => stdout.includes('\n'));
-    const { url, model } = jsonLines(running.stdout)[0] as { url: string; model: { name: string } };
-    expect(model.name).toBe('tiny-deepseek-v3');
-    const response = await fetch(`${url}/v1/completions`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ prompt: 'Once', max_tokens: 300, ignore_eos: true, stream: true, stream_options: { include_usage: true } }),
-    });
+  it('should drain at SIGTERM: not ready, nothing new, and what streams may finish', async () => {
+    const { running, url } = await listening();
+    const response = await tale(url, 300);
     running.kill('SIGTERM');
+    await expect.poll(async () => (await fetch(`${url}/health`)).status).toBe(503);
+    const refused = await tale(url, 1);
+    expect(refused.status).toBe(503);
+    expect(refused.headers.get('connection')).toBe('close');
+    expect(await refused.json()).toMatchObject({ error: { code: 'closed', message: expect.stringContaining('takes no new requests') } });
+    expect((await fetch(`${url}/metrics`)).status).toBe(200);
     const text = await response.text();
     expect(text).toMatch(/"completion_tokens":300/);
     expect(text).toMatch(/data: \[DONE\]\n\n$/);
+    expect(await running.ended).toMatchObject({ code: 0, stderr: '' });
+  });
+
+  it('should end what has not finished when the time to drain is over', async () => {
+    const { running, url } = await listening(['--drain-ms', '50']);
+    const response = await tale(url, 1_500);
+    running.kill('SIGTERM');
+    expect(await response.text()).toMatch(/"code":"closed"/);
+    const { code, stderr } = await running.ended;
+    expect(code).toBe(0);
+    expect(stderr).toBe('minipod: 1 of 1 had not finished after 0.05 s and were ended with an error\n');
+  });
+
+  it('should end at once at a second signal', async () => {
+    const { running, url } = await listening();
+    const response = await tale(url, 1_500);
+    running.kill('SIGTERM');
+    await expect.poll(async () => (await fetch(`${url}/health`)).status).toBe(503);
+    // Signals of one keystroke count as one.
+    await new Promise((resolve) => setTimeout(resolve, 350));
+    running.kill('SIGTERM');
     expect((await running.ended).code).toBe(143);
+    await expect(response.text()).rejects.toThrow();
   });
 
   it('should take an empty MINIPOD_API_KEY for none', async () => {
