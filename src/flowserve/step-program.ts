@@ -2,13 +2,12 @@
  * A step as a record that can be resumed: `start`, then `poll` until it is done. It never waits inside, since many NPUs share a worker:
  * where experts of other NPUs are still computing, `poll` says pending and returns.
  *
- *   embed ─▶ [attention ─▶ dense | gate ─▶ dispatch ─▶ own experts, shared expert ─▶ (pending) ─▶ combine] × layers ─▶ head ─▶ sample
+ *   part ─▶ part ─▶ … (step-parts.ts; after one of kind `experts`: pending until all answers are here) ─▶ head ─▶ sample
  * @module
  */
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { BlockPool } from '../fabric/block-pool.ts';
-import { isMoeLayer } from '../model/config.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import type { PositionLogprobs, StepEntry, StepOutcome, StepPlan } from '../protocol/messages.ts';
@@ -19,6 +18,7 @@ import { ExpertBatches, type Share } from './expert-batches.ts';
 import type { Forward } from './forward.ts';
 import { LOGIT_ROWS_MAX } from './npu-layout.ts';
 import { NOT_FINITE } from './sampler.ts';
+import { type Experts, type Part, partsInTurn } from './step-parts.ts';
 
 /**
  * `asked`: peers have just been asked, and some may have answered already. Whoever polls serves first what peers ask of this NPU: a step that goes on
@@ -33,6 +33,10 @@ type Run = {
   readonly plan: StepPlan;
   readonly spans: readonly Span[];
   readonly rows: number;
+  readonly parts: readonly Part[];
+  /** The part that comes next. */
+  part: number;
+  /** The last that peers were asked for. */
   layer: number;
   /** By expert NPU that has not answered: what it was asked, and under which event. */
   readonly missing: Map<number, { readonly share: Share; event: number }>;
@@ -58,12 +62,14 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   readonly #now_ms: () => number;
   readonly #words: Int32Array;
   readonly #self: Address;
+  readonly #inTurn: readonly Part[];
   #run: Run | null = null;
 
   constructor(forward: Model, space: AddressSpace, exchange: Exchange, npus: number, dieOf: (npu: number) => number) {
     const { npu, kv } = forward.layout;
     this.forward = forward;
     this.batches = new ExpertBatches(forward, space, npus);
+    this.#inTurn = partsInTurn(forward, this.batches);
     this.exchange = exchange;
     this.#blocks = new BlockPool(space, { name: `KV of npu/${npu}`, table: kv.holders, base: kv.address, block_bytes: kv.block_bytes, blocks: kv.blocks });
     this.#sampler = forward.newSampler(space);
@@ -110,31 +116,22 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       spans.push({ slot: entry.slot, row, rows: entry.tokens.length });
       row += entry.tokens.length;
     }
-    this.#run = { plan, spans, rows: row, layer: 0, missing: new Map(), asked_ms: 0, failedPeer: null };
-    this.forward.embed(row);
+    this.#run = { plan, spans, rows: row, parts: this.#inTurn, part: 0, layer: 0, missing: new Map(), asked_ms: 0, failedPeer: null };
   }
 
   /** Goes on until peers are missing or the step is done. */
   poll(): Poll {
     const run = this.#run;
     assert(run, `NPU ${this.npu} runs no step`);
-    const { forward } = this;
-    while (run.layer < forward.config.layers) {
+    while (run.part < run.parts.length) {
       if (run.missing.size > 0 && !this.#pull(run)) return PENDING;
       if (run.failedPeer !== null) throw new MinipodError('worker_failed', `the experts of NPU ${run.failedPeer} failed at layer ${run.layer}`);
-      if (forward.config.moe.experts > 0 && isMoeLayer(forward.config, run.layer)) {
-        if (!this.#isDispatched) {
-          this.#dispatch(run);
-          if (run.missing.size > 0) return ASKED;
-        }
-        forward.combine(run.layer, run.rows);
-        this.#isDispatched = false;
-      } else {
-        forward.attention(run.layer, run.rows, run.spans);
-        forward.postNorm(run.layer, run.rows);
-        forward.dense(run.layer, run.rows);
+      const part = run.parts[run.part++] as Part;
+      if (part.kind === 'compute') part.compute(run.rows, run.spans);
+      else {
+        this.#dispatch(run, part);
+        if (run.missing.size > 0) return ASKED;
       }
-      run.layer++;
     }
     const outcomes = this.#sample(run);
     this.#run = null;
@@ -152,21 +149,16 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     return hash >>> 0;
   }
 
-  #isDispatched = false;
-
-  /** Attention and gate, then to the experts: other NPUs' first, so that they compute while this one does its own share. */
-  #dispatch(run: Run): void {
-    const { forward } = this;
-    forward.attention(run.layer, run.rows, run.spans);
-    forward.postNorm(run.layer, run.rows);
-    forward.gate(run.layer, run.rows);
-    const shares = this.batches.sort(run.rows);
+  /** To the experts: other NPUs' first, so that they compute while this one does its own share. */
+  #dispatch(run: Run, part: Experts): void {
+    run.layer = part.layer;
+    const shares = part.route(run.rows);
     for (const share of shares) if (share.npu !== this.npu) run.missing.set(share.npu, { share, event: this.#ask(share, run.layer) });
     if (run.missing.size > 0) run.asked_ms = this.#now_ms();
-    const own = shares.find(({ npu }) => npu === this.npu);
-    if (own !== undefined) this.batches.compute(this.batches.describe(own, run.layer), this.batches.replyAddress(own), own.pairs);
-    forward.sharedExpert(run.layer, run.rows);
-    this.#isDispatched = true;
+    part.own(
+      run.rows,
+      shares.find(({ npu }) => npu === this.npu),
+    );
   }
 
   #ask(share: Share, layer: number): number {
@@ -229,7 +221,6 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   reset(): void {
     for (const [npu, { event }] of this.#run?.missing ?? []) this.exchange.abandon(this.#dieOf(npu), event);
     this.#run = null;
-    this.#isDispatched = false;
     for (const slot of [...this.#held.keys()]) this.#freeBlocks(slot);
     this.#sampler.reset();
   }
