@@ -22,9 +22,9 @@ export function promptRecord(prompt: Prompt): PromptRecord {
   return { kind: 'chat', text: '', tokens: [], roles: messages.map(({ role }) => role), contents: messages.map(({ content }) => content) };
 }
 
-export function generateCall(request: number, prompt: PromptRecord, options: ResolvedGenerateOptions, seed: number): GenerateCall {
+export function samplingRecord(options: ResolvedGenerateOptions, seed: number): Sampling {
   const bias = Object.entries(options.logit_bias).map(([id, value]) => [Number(id), value] as const);
-  const sampling: Sampling = {
+  return {
     temperature: options.temperature,
     top_p: options.top_p,
     top_k: options.top_k,
@@ -40,6 +40,9 @@ export function generateCall(request: number, prompt: PromptRecord, options: Res
     frequency_penalty: options.frequency_penalty,
     repetition_penalty: options.repetition_penalty,
   };
+}
+
+export function generateCall(request: number, prompt: PromptRecord, options: ResolvedGenerateOptions, seed: number): GenerateCall {
   return {
     type: 'GENERATE',
     request,
@@ -49,7 +52,7 @@ export function generateCall(request: number, prompt: PromptRecord, options: Res
     max_tokens: options.max_tokens ?? NOT_ASKED,
     ignore_eos: options.ignore_eos,
     stop: options.stop,
-    sampling,
+    sampling: samplingRecord(options, seed),
     cache_salt: options.cache_salt,
   };
 }

@@ -5,8 +5,14 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { ROLES } from '../protocol/address.ts';
 import type { Moment } from '../trace/cut-trace.ts';
+import { MESSAGE_TYPES, STATE_NAMES } from '../trace/vocabulary.ts';
+import { UsageError } from './usage-error.ts';
 
 export type WindowFlags = { readonly from?: number; readonly to?: number; readonly since?: number; readonly until?: number };
+
+/** A command `minipod trace NAME FILE`. */
+export const traceCommand = (trace: Command, name: string, summary: string): Command =>
+  trace.command(name).summary(summary).description(summary).argument('<file>', 'a trace');
 
 /** `--from`, `--to` in steps, `--since`, `--until` in time; all are within. */
 export function addWindowFlags(command: Command): void {
@@ -17,8 +23,15 @@ export function addWindowFlags(command: Command): void {
     .addOption(new Option('--until <MS>', 'up to this time').argParser(time).conflicts('to'));
 }
 
-export const startOf = ({ from, since }: WindowFlags): Moment | null => momentOf(from, since);
-export const endOf = ({ to, until }: WindowFlags): Moment | null => momentOf(to, until);
+/** Null: no border on that side. */
+export type Window = { readonly from: Moment | null; readonly to: Moment | null };
+
+export function windowOf({ from, to, since, until }: WindowFlags): Window {
+  if (from !== undefined && to !== undefined && from > to) throw new UsageError(`no step is from ${from} on and up to ${to}: give the first step as --from`);
+  if (since !== undefined && until !== undefined && since > until)
+    throw new UsageError(`no step is from ${since} ms on and up to ${until} ms: give the earlier time as --since`);
+  return { from: momentOf(from, since), to: momentOf(to, until) };
+}
 
 function momentOf(record: number | undefined, time_ms: number | undefined): Moment | null {
   if (record !== undefined) return { record };
@@ -49,4 +62,18 @@ export function actors(text: string, earlier: readonly string[] = []): readonly 
   return [...earlier, id === '*' || id === '' ? role : `${role}/${id}`];
 }
 
-export const texts = (text: string, earlier: readonly string[] = []): readonly string[] => [...earlier, ...text.split(',')];
+/** `STEP_DONE,tokens`: messages, in capitals. */
+export const messageTypes = (text: string, earlier: readonly string[] = []): readonly string[] => [
+  ...earlier,
+  ...text.split(',').map((name) => known(name.toUpperCase(), MESSAGE_TYPES, 'message')),
+];
+
+export const states = (text: string, earlier: readonly string[] = []): readonly string[] => [
+  ...earlier,
+  ...text.split(',').map((name) => known(name, STATE_NAMES, 'state')),
+];
+
+function known(name: string, names: ReadonlySet<string>, what: string): string {
+  if (!names.has(name)) throw new InvalidArgumentError(`There is no ${what} called ${name}, only: ${[...names].join(', ')}.`);
+  return name;
+}

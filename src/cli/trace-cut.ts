@@ -9,7 +9,7 @@ import { grouped } from '../trace/damage.ts';
 import { parseRunHeader } from '../trace/run-header.ts';
 import { TraceReader } from '../trace/trace-reader.ts';
 import { note, print, printJson } from './output.ts';
-import { addWindowFlags, endOf, startOf, type WindowFlags } from './trace-arguments.ts';
+import { addWindowFlags, traceCommand, type WindowFlags, windowOf } from './trace-arguments.ts';
 import { INCOMPLETE } from './trace-end.ts';
 import { requestId } from './trace-explain.ts';
 import { TraceProgress } from './trace-progress.ts';
@@ -19,11 +19,7 @@ type CutFlags = WindowFlags & { readonly request?: readonly Address[]; readonly 
 
 export function addCutCommand(trace: Command, setExitCode: (code: number) => void): void {
   const summary = 'Cuts out a part that still replays: the actors that act within it, each from its beginning.';
-  const command = trace
-    .command('cut')
-    .summary(summary)
-    .description(summary)
-    .argument('<file>', 'a trace')
+  const command = traceCommand(trace, 'cut', summary)
     .argument('<out>', 'the part, a trace too')
     .option('--request <REQUEST>', 'only this request, what works for it and where, such as request/7; may be given more than once', requests);
   addWindowFlags(command);
@@ -37,7 +33,7 @@ export function addCutCommand(trace: Command, setExitCode: (code: number) => voi
 const requests = (text: string, earlier: readonly Address[] = []): readonly Address[] => [...earlier, address('request', requestId(text))];
 
 async function cut(file: string, out: string, flags: CutFlags): Promise<number> {
-  const window = { from: startOf(flags), to: endOf(flags), requests: flags.request ?? [] };
+  const window = { ...windowOf(flags), requests: flags.request ?? [] };
   if (window.from === null && window.to === null && window.requests.length === 0)
     throw new UsageError('cut: say which part: --from and --to (steps), --since and --until (milliseconds), or --request');
   using reader = TraceReader.open(file);

@@ -12,7 +12,7 @@ import { lifeLines, slowestLines } from '../trace/views/life-text.ts';
 import type { RequestLife } from '../trace/views/request-life.ts';
 import { RequestLives } from '../trace/views/request-lives.ts';
 import { print, printJson } from './output.ts';
-import { positive } from './trace-arguments.ts';
+import { positive, traceCommand } from './trace-arguments.ts';
 import { noteEnd } from './trace-end.ts';
 import { TraceProgress } from './trace-progress.ts';
 import { UsageError } from './usage-error.ts';
@@ -25,11 +25,7 @@ type SetExitCode = (code: number) => void;
 
 export function addExplainCommand(trace: Command, setExitCode: SetExitCode): void {
   const summary = 'Tells the life of a request and where its time went, or lists the slowest requests.';
-  trace
-    .command('explain')
-    .summary(summary)
-    .description(summary)
-    .argument('<file>', 'a trace')
+  traceCommand(trace, 'explain', summary)
     .argument('[request]', 'such as request/7')
     .option('--slowest [N]', `list the N slowest requests, slowest first (default: ${SLOWEST_DEFAULT})`, positive)
     .option('--steps', 'each decode step in a line of its own, also those that are alike')

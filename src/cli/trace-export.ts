@@ -18,6 +18,7 @@ import type { RequestLife } from '../trace/views/request-life.ts';
 import { RequestLives } from '../trace/views/request-lives.ts';
 import { ExportOutput } from './export-output.ts';
 import { note } from './output.ts';
+import { traceCommand } from './trace-arguments.ts';
 import { noteEnd } from './trace-end.ts';
 import { requestId } from './trace-explain.ts';
 import { TraceProgress } from './trace-progress.ts';
@@ -28,11 +29,7 @@ type Source = { readonly file: string; readonly reader: TraceReader; readonly he
 
 export function addExportCommand(trace: Command, setExitCode: (code: number) => void): void {
   const summary = 'Writes a trace as Perfetto opens it, as a page for a browser, or a request as a sequence diagram.';
-  trace
-    .command('export')
-    .summary(summary)
-    .description(summary)
-    .argument('<file>', 'a trace')
+  traceCommand(trace, 'export', summary)
     .addOption(new Option('--perfetto', 'trace events, for ui.perfetto.dev or chrome://tracing').conflicts(['html', 'mermaid']))
     .addOption(new Option('--html', 'a page that needs nothing else: lanes of NPUs and requests, messages, search').conflicts('mermaid'))
     .addOption(new Option('--mermaid <REQUEST>', 'a sequence diagram of one request, such as request/7').argParser(requestId))

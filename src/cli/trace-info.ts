@@ -14,17 +14,14 @@ import { TraceReader } from '../trace/trace-reader.ts';
 import { TraceTally } from '../trace/trace-tally.ts';
 import { ms } from '../trace/views/life-text.ts';
 import { print, printJson } from './output.ts';
+import { traceCommand } from './trace-arguments.ts';
 import { noteEnd } from './trace-end.ts';
 import { TraceProgress } from './trace-progress.ts';
 import { brief } from './trace-words.ts';
 
 export function addInfoCommand(trace: Command, setExitCode: (code: number) => void): void {
   const summary = 'Says which run a trace is of, whether it is whole, who acted in it and how often.';
-  trace
-    .command('info')
-    .summary(summary)
-    .description(summary)
-    .argument('<file>', 'a trace')
+  traceCommand(trace, 'info', summary)
     .option('--json', 'print one JSON object')
     .addHelpText('after', EXAMPLES)
     .action((file: string, { json }: { readonly json?: true }) => info(file, json ?? false, setExitCode));

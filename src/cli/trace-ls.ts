@@ -11,8 +11,9 @@ import { grouped } from '../trace/damage.ts';
 import { parseRunHeader } from '../trace/run-header.ts';
 import { TraceReader } from '../trace/trace-reader.ts';
 import { ms } from '../trace/views/life-text.ts';
+import { BIRTH, GONE } from '../trace/vocabulary.ts';
 import { note, print, printJson } from './output.ts';
-import { actors, addWindowFlags, endOf, positive, startOf, texts, type WindowFlags } from './trace-arguments.ts';
+import { actors, addWindowFlags, messageTypes, positive, states, traceCommand, type WindowFlags, windowOf } from './trace-arguments.ts';
 import { noteEnd } from './trace-end.ts';
 import { carriedBy } from './trace-words.ts';
 
@@ -33,15 +34,11 @@ type LsFlags = WindowFlags &
 
 export function addLsCommand(trace: Command, setExitCode: (code: number) => void): void {
   const summary = 'Lists steps: when, from whom, to whom, which message, and the receiver’s state afterwards.';
-  const command = trace
-    .command('ls')
-    .summary(summary)
-    .description(summary)
-    .argument('<file>', 'a trace')
+  const command = traceCommand(trace, 'ls', summary)
     .option('--actor <ADDRESS>', 'steps of this actor, such as request/7 or npu; may be given more than once', actors)
     .option('--sender <ADDRESS>', 'messages from this actor; may be given more than once', actors)
-    .option('--type <TYPES>', 'messages of these types, such as STEP_DONE,TOKENS', texts)
-    .option('--state <STATES>', 'steps after which the receiver is in one of these states; gone: it is no more', texts)
+    .option('--type <TYPES>', 'messages of these types, such as STEP_DONE,TOKENS', messageTypes)
+    .option('--state <STATES>', 'steps after which the receiver is in one of these states; gone: it is no more', states)
     .option('--unexpected', 'messages that the receiver’s state did not expect');
   addWindowFlags(command);
   command
@@ -74,8 +71,8 @@ async function ls(file: string, flags: LsFlags, setExitCode: (code: number) => v
 
 export function filterOf(flags: WindowFlags & StepFilter): (traced: TracedAct) => boolean {
   const { actor, sender, type, state, unexpected } = flags;
-  const types = type && new Set(type.map((name) => name.toUpperCase()));
-  const [start, end] = [startOf(flags), endOf(flags)];
+  const types = type && new Set(type);
+  const { from: start, to: end } = windowOf(flags);
   const isOne = (names: readonly string[] | undefined, name: ActRecord['to']): boolean =>
     names === undefined || names.includes(name) || names.includes(roleOf(name));
   return (traced) => {
@@ -83,8 +80,8 @@ export function filterOf(flags: WindowFlags & StepFilter): (traced: TracedAct) =
     return (
       isOne(actor, act.to) &&
       isOne(sender, act.from) &&
-      (types === undefined || types.has(act.message?.type ?? 'BIRTH')) &&
-      (state === undefined || state.includes(act.state ?? 'gone')) &&
+      (types === undefined || types.has(act.message?.type ?? BIRTH)) &&
+      (state === undefined || state.includes(act.state ?? GONE)) &&
       (unexpected === undefined || !act.is_expected) &&
       (start === null || !isBefore(traced, start)) &&
       (end === null || !isAfter(traced, end))
@@ -103,7 +100,7 @@ export const STEP_TITLES = rowOf('STEP', 'TIME', 'FROM', 'TO', 'MESSAGE', 'STATE
 
 export function stepLine({ index, act: { time_us, from, to, message, state, machine, is_expected } }: TracedAct): string {
   const type = message === null ? `(${machine} begins)` : message.type;
-  return fitted(rowOf(grouped(index), ms(time_us), from, to, type, `${is_expected ? '' : '!'}${state ?? 'gone'}`, carriedBy(message)));
+  return fitted(rowOf(grouped(index), ms(time_us), from, to, type, `${is_expected ? '' : '!'}${state ?? GONE}`, carriedBy(message)));
 }
 
 /** On a terminal a step has one line; a pipe gets all of it. */

@@ -12,7 +12,7 @@ import { lookAround, type StepLook } from '../trace/step-look.ts';
 import { StepWalk, type Stop } from '../trace/step-walk.ts';
 import { TraceReader } from '../trace/trace-reader.ts';
 import { note, printLine } from './output.ts';
-import { actors, positive, step, texts } from './trace-arguments.ts';
+import { actors, messageTypes, positive, states, step, traceCommand } from './trace-arguments.ts';
 import { noteEnd } from './trace-end.ts';
 import { filterOf, STEP_TITLES, type StepFilter, stepLine } from './trace-ls.ts';
 import { TraceProgress } from './trace-progress.ts';
@@ -23,11 +23,7 @@ const LIST_STEPS = 10;
 
 export function addOpenCommand(trace: Command, setExitCode: (code: number) => void): void {
   const summary = 'Goes through a run step by step, forth and back, from the keyboard or a pipe; stops where it is told to.';
-  trace
-    .command('open')
-    .summary(summary)
-    .description(summary)
-    .argument('<file>', 'a trace')
+  traceCommand(trace, 'open', summary)
     .addHelpText('after', `\n${COMMANDS}\n${EXAMPLES}`)
     .action((file: string) => open(file, setExitCode));
 }
@@ -237,7 +233,8 @@ function breakFilter(words: readonly string[]): StepFilter {
     }
     if (value === undefined) throw new InvalidArgumentError(`break ${what} of what?`);
     if (what === 'actor' || what === 'sender') filter[what] = actors(value, filter[what]);
-    else if (what === 'type' || what === 'state') filter[what] = texts(value, filter[what]);
+    else if (what === 'type') filter.type = messageTypes(value, filter.type);
+    else if (what === 'state') filter.state = states(value, filter.state);
     else throw new InvalidArgumentError(`A break is on actor, sender, type, state or unexpected, not on ${what}.`);
   }
   return filter;

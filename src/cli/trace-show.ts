@@ -12,7 +12,7 @@ import { StepWalk } from '../trace/step-walk.ts';
 import { TraceReader } from '../trace/trace-reader.ts';
 import { ms } from '../trace/views/life-text.ts';
 import { print, printJson } from './output.ts';
-import { step } from './trace-arguments.ts';
+import { step, traceCommand } from './trace-arguments.ts';
 import { noteEnd } from './trace-end.ts';
 import { TraceProgress } from './trace-progress.ts';
 import { actLineText, brief, chainLines, commandText, outline } from './trace-words.ts';
@@ -22,11 +22,7 @@ const CHANGES_MAX = 40;
 
 export function addShowCommand(trace: Command, setExitCode: (code: number) => void): void {
   const summary = 'Shows one step: why it came, state and context before and after, the message, the commands and what they led to.';
-  trace
-    .command('show')
-    .summary(summary)
-    .description(summary)
-    .argument('<file>', 'a trace')
+  traceCommand(trace, 'show', summary)
     .argument('<step>', 'its number, as `minipod trace ls` gives it', step)
     .option('--json', 'print one JSON object, nothing left out')
     .addHelpText('after', EXAMPLES)

@@ -84,3 +84,12 @@ export function stateName(snapshot: Snapshot): string {
   while (typeof value === 'object' && value !== null) value = Object.values(value)[0];
   return String(value);
 }
+
+/** All that `stateName` may say of a machine's snapshots. */
+export function stateNames({ root }: AnyStateMachine): string[] {
+  const leavesOf = (node: typeof root): string[] => {
+    const children = Object.values(node.states) as (typeof root)[];
+    return children.length === 0 ? [node.key] : children.flatMap(leavesOf);
+  };
+  return leavesOf(root);
+}

@@ -21,7 +21,8 @@ import { type ActRecord, commandChecksum, lifeOf } from './act-record.ts';
 import type { Prompts } from './redaction.ts';
 import { encodeRecord } from './trace-codec.ts';
 
-const MACHINES = new Map([request, job, task, jobExecutor, taskExecutor, dpGroup, npu, expert].map((machine) => [machine.id, machine]));
+/** By id. */
+export const MACHINES = new Map([request, job, task, jobExecutor, taskExecutor, dpGroup, npu, expert].map((machine) => [machine.id, machine]));
 const NPU = npu.id;
 
 /** The first thing that is not as it was. */

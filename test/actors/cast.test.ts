@@ -4,7 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { address } from '../../src/protocol/address.ts';
 import { cancel, stopStringFound, submit, taskAddress } from '../../src/protocol/constructors.ts';
 import type { Message, Sequence } from '../../src/protocol/messages.ts';
-import { expectedOutput, GREEDY } from './fake-npu.ts';
+import { GREEDY } from '../golden/greedy.ts';
+import { expectedOutput } from './fake-npu.ts';
 import { KV_BLOCK_SIZE, QueuedCast, type QueuedCastOptions } from './queued-cast.ts';
 
 type Call = { readonly choices: number; readonly prompt: number; readonly max_tokens: number };

@@ -1,23 +1,6 @@
 /** An NPU without kernels: checks each step against what it knows of its sequences, and draws tokens that tell a wrong position or a wrong sequence. */
 import type { Sequence, StepEntry, StepOutcome, StepPlan } from '../../src/protocol/messages.ts';
 
-export const GREEDY: Sequence['sampling'] = {
-  temperature: 0,
-  top_p: 1,
-  top_k: 0,
-  min_p: 0,
-  seed: 0,
-  min_tokens: 0,
-  stop_token_ids: [],
-  logprobs: -1,
-  prompt_logprobs: -1,
-  bias_ids: [],
-  bias_values: [],
-  presence_penalty: 0,
-  frequency_penalty: 0,
-  repetition_penalty: 1,
-};
-
 /** The token that follows `position` tokens of a sequence: it depends on all of them. */
 export const tokenAfter = (tokens: readonly number[]): number =>
   tokens.reduce((hash, token) => (Math.imul(hash ^ token, 0x01000193) >>> 0) % 50_021, 17 + tokens.length);

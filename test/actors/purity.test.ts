@@ -2,7 +2,7 @@
 import { expect, it } from 'vitest';
 import { address } from '../../src/protocol/address.ts';
 import { cancel, submit } from '../../src/protocol/constructors.ts';
-import { GREEDY } from './fake-npu.ts';
+import { GREEDY } from '../golden/greedy.ts';
 import { QueuedCast } from './queued-cast.ts';
 
 function live(): unknown {

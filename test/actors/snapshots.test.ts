@@ -15,7 +15,7 @@ import { cancel, drain, load, loaded, npuLost, stopStringFound, submit, taskAddr
 import type { Sequence } from '../../src/protocol/messages.ts';
 import { Cast } from '../../src/runtime/cast.ts';
 import { type Snapshot, stateName } from '../../src/runtime/machine-host.ts';
-import { GREEDY } from './fake-npu.ts';
+import { GREEDY } from '../golden/greedy.ts';
 import { KV_BLOCK_SIZE, QueuedCast } from './queued-cast.ts';
 
 const MACHINES: readonly AnyStateMachine[] = [request, job, task, jobExecutor, taskExecutor, dpGroup, npu, expert];

@@ -4,7 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { type Address, address } from '../../src/protocol/address.ts';
 import type { Commands, Sequence } from '../../src/protocol/messages.ts';
-import { expectedOutput, FakeNpu, GREEDY } from './fake-npu.ts';
+import { GREEDY } from '../golden/greedy.ts';
+import { expectedOutput, FakeNpu } from './fake-npu.ts';
 
 const BLOCK = 4;
 

@@ -73,8 +73,14 @@ describe('minipod trace ls', () => {
       minipod(['trace', 'ls', run, '--actor', 'reqest/7']),
       minipod(['trace', 'ls', run, '--from', '3', '--since', '4']),
       minipod(['trace', 'show', run, '1,000,000']),
+      minipod(['trace', 'ls', run, '--from', '10', '--to', '5']),
+      minipod(['trace', 'ls', run, '--type', 'TOKENS,TOKEN']),
+      minipod(['trace', 'ls', run, '--state', 'preempted,premted']),
     ]);
-    expect(runs.map(({ code }) => code)).toEqual([2, 2, 2]);
+    expect(runs.map(({ code }) => code)).toEqual([2, 2, 2, 2, 2, 2]);
+    expect(runs[3]?.stderr).toContain('no step is from 10 on and up to 5: give the first step as --from');
+    expect(runs[4]?.stderr).toMatch(/There is no message called TOKEN, only: .*\bSTEP_DONE\b.*\bTOKENS\b/);
+    expect(runs[5]?.stderr).toMatch(/There is no state called premted, only: .*\bgone\b.*\bpreempted\b/);
     expect(runs[2]?.stderr).toMatch(/has no step 1,000,000: it has [\d,]+ records/);
     expect(runs[0]?.stderr).toContain('It names no role of: caller, frontend, request');
   });

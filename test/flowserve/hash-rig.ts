@@ -14,7 +14,7 @@ import type { Sampling, Sequence } from '../../src/protocol/messages.ts';
 import type { Areas } from '../../src/xccl/areas.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { Exchange } from '../../src/xccl/exchange.ts';
-import { GREEDY } from '../golden/one-npu.ts';
+import { GREEDY } from '../golden/greedy.ts';
 
 /** Written down, not read: a dense layer, then experts, one of them shared. */
 export const SHAPE: ModelShape = {
@@ -88,7 +88,7 @@ export function generate({ plan, programs }: HashPod, calls: readonly Call[], in
     }
   };
   calls.forEach(({ npu, prompt, max_tokens, sampling, choice = 0 }, request) => {
-    const sequence: Sequence = { request, choice, prompt, max_tokens, sampling: { ...GREEDY, logprobs: -1, ...sampling }, cache_salt: '' };
+    const sequence: Sequence = { request, choice, prompt, max_tokens, sampling: { ...GREEDY, ...sampling }, cache_salt: '' };
     hear((schedulers[npu] as StepScheduler).enqueue(`task/${request}` as Address, sequence));
   });
   const asked = programs.map(() => 0);

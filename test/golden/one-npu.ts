@@ -11,23 +11,7 @@ import { instantiateKernels, type Kernels, loadKernelModule } from '../../src/mo
 import type { Sampling, Sequence, StepOutcome } from '../../src/protocol/messages.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { Exchange } from '../../src/xccl/exchange.ts';
-
-export const GREEDY: Sampling = {
-  temperature: 0,
-  top_p: 1,
-  top_k: 0,
-  min_p: 0,
-  seed: 0,
-  min_tokens: 0,
-  stop_token_ids: [],
-  logprobs: 0,
-  prompt_logprobs: -1,
-  bias_ids: [],
-  bias_values: [],
-  presence_penalty: 0,
-  frequency_penalty: 0,
-  repetition_penalty: 1,
-};
+import { GREEDY } from './greedy.ts';
 
 export type BareModel = { readonly plan: PodPlan; readonly space: AddressSpace; readonly programs: readonly StepProgram[]; readonly kernels: Kernels };
 
@@ -68,7 +52,7 @@ export function generateGreedily(
   options: { npu?: number; chunk?: number; sampling?: Partial<Sampling>; onStep?: (start: number, rows: number) => void } = {},
 ): StepOutcome[] {
   const program = programs[options.npu ?? 0] as StepProgram;
-  const sequence: Sequence = { request: 1, choice: 0, prompt, max_tokens: count, sampling: { ...GREEDY, ...options.sampling }, cache_salt: '' };
+  const sequence: Sequence = { request: 1, choice: 0, prompt, max_tokens: count, sampling: { ...GREEDY, logprobs: 0, ...options.sampling }, cache_salt: '' };
   const tokens = [...prompt];
   const outcomes: StepOutcome[] = [];
   let computed = 0;

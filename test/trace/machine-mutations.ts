@@ -1,7 +1,4 @@
-/**
- * Small changes to machines and policies, such as slip into an edit: one guard or one constant each. A trace of the unchanged code must tell each of them.
- * Not among them is what no command, state or token ever shows (a counter that nobody reads), or what the trace itself says (where an actor was born).
- */
+/** The small changes of machine-mutations.txt, made to a copy of the sources, and the runs that must tell them. */
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -78,86 +75,23 @@ export type Mutation = {
 /** The actor's birth, which has no message. */
 const BIRTH = '(birth)';
 
-const of = (file: string, run: RunName, role: string, type: string, from: string, to: string): Mutation => ({ file, from, to, run, role, type });
+const HEAD = /^(?<file>\S+), (?<run>\w+): (?<role>\S+) (?<type>\S+)$/;
 
-export const MUTATIONS: readonly Mutation[] = [
-  of('request.ts', 'mixed', 'request', 'ADMITTED', "ADMITTED: 'held'", "ADMITTED: 'withdrawing'"),
-  of('request.ts', 'mixed', 'request', 'JOB_PLACED', "JOB_PLACED: 'queued'", "JOB_PLACED: 'running'"),
-  of('request.ts', 'mixed', 'request', 'JOB_CANCELLED', "code: 'cancelled'", "code: 'closed'"),
-  of('request.ts', 'mixed', 'request', 'CANCEL', "CANCEL: '.cancelling'", 'CANCEL: {}'),
-  of(
-    'request.ts',
-    'refusals',
-    'request',
-    'REFUSED',
-    "REFUSED: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) }",
-    "REFUSED: 'failed'",
-  ),
-  of('job.ts', 'mixed', 'job', 'TASK_DONE', 'without(context.open, event).length === 0', 'without(context.open, event).length <= 1'),
-  of('job.ts', 'mixed', 'job', 'TASK_STREAMING', 'isFirstToken: ({ context }) => !context.streaming', 'isFirstToken: ({ context }) => context.streaming'),
-  of('job.ts', 'deaths', 'job', 'TASK_FAILED', "event.type === 'TASK_FAILED' ? event.error : context.error", 'context.error'),
-  of('job.ts', 'mixed', 'job', 'TASK_PLACED', "on: { TASK_PLACED: 'placed' }", "on: { TASK_PLACED: 'running' }"),
-  of(
-    'task.ts',
-    'preemptions',
-    'task',
-    'SCHEDULED',
-    "preempted: {\n          on: { SCHEDULED: 'prefilling' }",
-    "preempted: {\n          on: { SCHEDULED: 'decoding' }",
-  ),
-  of('task.ts', 'mixed', 'task', 'STOP_STRING_FOUND', "STOP_STRING_FOUND: '.stopping'", "STOP_STRING_FOUND: '.cancelling'"),
-  of('task.ts', 'deaths', 'task', 'EXECUTOR_LOST', "EXECUTOR_LOST: { target: 'failed'", "EXECUTOR_LOST: { target: 'cancelled'"),
-  of('task.ts', 'traps', 'task', 'GENERATION_FAILED', "GENERATION_FAILED: { target: 'failed'", "GENERATION_FAILED: { target: 'done'"),
-  of('job-executor.ts', 'refusals', 'job-executor', 'ADMIT', 'event.choices <= context.choices_max', 'event.choices < context.choices_max'),
-  of('job-executor.ts', 'refusals', 'job-executor', 'ADMIT', 'context.choices - event.choices', 'context.choices'),
-  of('task-executor.ts', 'mixed', 'task-executor', BIRTH, 'context.placement.allServe', '!context.placement.allServe'),
-  of('policies/placement.ts', 'mixed', 'task-executor', 'PLACE', 'isFull ? load.tasks.size : -load.tasks.size', 'load.tasks.size'),
-  of('policies/placement.ts', 'mixed', 'task-executor', 'PLACE', '(a[at] as number) < (b[at] as number)', '(a[at] as number) > (b[at] as number)'),
-  of('policies/placement.ts', 'rounds', 'task-executor', 'PLACE', 'tasks.delete(task)', 'tasks.has(task)'),
-  of('policies/placement.ts', 'mixed', 'task-executor', 'NPU_READY', 'every(({ serving })', 'some(({ serving })'),
-  of('policies/placement.ts', 'deaths', 'task-executor', 'NPU_LOST', 'return [...load.tasks];', 'return [...load.tasks].reverse();'),
-  of(
-    'dp-group.ts',
-    'mixed',
-    'dp-group',
-    BIRTH,
-    'isStepping: ({ context }) => context.scheduler.isStepping',
-    'isStepping: ({ context }) => !context.scheduler.isStepping',
-  ),
-  of(
-    'policies/step-scheduler.ts',
-    'prefixes',
-    'dp-group',
-    'ENQUEUE',
-    'let budget = this.#limits.batch_tokens_max',
-    'let budget = this.#limits.batch_tokens_max - 1',
-  ),
-  of('policies/step-scheduler.ts', 'mixed', 'dp-group', 'STEP_DONE', 'outputOf(running) >= sequence.max_tokens', 'outputOf(running) > sequence.max_tokens'),
-  of('policies/step-scheduler.ts', 'refusals', 'dp-group', 'ENQUEUE', 'needed > this.cache.blocks', 'needed >= this.cache.blocks'),
-  of('policies/step-scheduler.ts', 'preemptions', 'dp-group', 'STEP_DONE', 'this.#running.findLast((candidate)', 'this.#running.find((candidate)'),
-  of('policies/step-scheduler.ts', 'preemptions', 'dp-group', 'STEP_DONE', 'this.#waiting.unshift(victim)', 'this.#waiting.push(victim)'),
-  of('policies/step-scheduler.ts', 'mixed', 'dp-group', 'ABANDON', 'running.isAbandoned = true;\n      return [];', 'running.isAbandoned = true;'),
-  of('policies/step-scheduler.ts', 'mixed', 'dp-group', 'STEP_DONE', 'if (!running.isDecoding) messages', 'if (running.isDecoding) messages'),
-  of('policies/step-scheduler.ts', 'mixed', 'dp-group', 'ENQUEUE', '(this.#step % STEPS) + 1', '(this.#step % STEPS) + 2'),
-  of('policies/relational-tensor-cache.ts', 'mixed', 'dp-group', 'ENQUEUE', 'blocks - 1 - index', 'index'),
-  of('policies/relational-tensor-cache.ts', 'preemptions', 'dp-group', 'STEP_DONE', 'count <= this.#free.length + ', 'count < this.#free.length + '),
-  of(
-    'policies/relational-tensor-cache.ts',
-    'prefixes',
-    'dp-group',
-    'STEP_DONE',
-    '(path.length + 1) * this.block_size <= computed',
-    '(path.length + 1) * this.block_size < computed - 16',
-  ),
-  of('policies/step-scheduler.ts', 'prefixes', 'dp-group', 'STEP_DONE', 'const known = holding.blocks.length * this.cache.block_size', 'const known = 0'),
-  of('policies/prefix-tree.ts', 'prefixes', 'dp-group', 'STEP_DONE', 'const node = this.#oldest;', 'const node = this.#newest;'),
-  of('policies/placement.ts', 'mixed', 'expert', 'LOADED', 'expert % npus', '(expert + 1) % npus'),
-  of('npu.ts', 'mixed', 'npu', 'STEP', 'LOAD_REPORT_PERIOD_MS = 1_000', 'LOAD_REPORT_PERIOD_MS = 2_000'),
-  of('npu.ts', 'mixed', 'npu', 'STEP', '!context.isReportDue', 'context.isReportDue'),
-  of('npu.ts', 'traps', 'npu', 'LAUNCH_FAILED', "LAUNCH_FAILED: { target: 'lost'", "LAUNCH_FAILED: { target: 'idle'"),
-  of('npu.ts', 'mixed', 'npu', 'LAUNCH_DONE', 'stepDone(event.step, event.outcomes)', 'stepDone(event.step + 1, event.outcomes)'),
-  of('expert.ts', 'mixed', 'expert', 'LOADED', "target: 'serving'", "target: 'loading'"),
-];
+function parseMutation(block: string): Mutation {
+  const [head = '', ...lines] = block.split('\n');
+  const { file = '', run = '', role = '', type = '' } = HEAD.exec(head)?.groups ?? {};
+  const marked = (mark: string): string => lines.flatMap((line) => (line.startsWith(`${mark} `) ? [line.slice(2)] : [])).join('\n');
+  const [from, to] = [marked('-'), marked('+')];
+  if (!(run in RUNS) || from === '' || to === '' || from === to || lines.some((line) => !/^[-+] /.test(line)))
+    throw new Error(`machine-mutations.txt: a block is "file, run: role MESSAGE", then lines after "- " and lines after "+ ", not:\n${block}`);
+  return { file, from, to, run: run as RunName, role, type };
+}
+
+export const MUTATIONS: readonly Mutation[] = readFileSync(new URL('machine-mutations.txt', import.meta.url), 'utf8')
+  .replaceAll(/^#.*\n/gm, '')
+  .trim()
+  .split(/\n{2,}/)
+  .map(parseMutation);
 
 // ── Sources ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,20 +1,10 @@
-/**
- * The page of a trace: its own script, as it stands in the page, without a browser; then the page in Chromium, where that is installed
- * (Debian's package `chromium`).
- */
-import { writeFileSync } from 'node:fs';
-import { pathToFileURL } from 'node:url';
+/** The page of a trace: its own script, as it stands in the page, without a browser. In a real one scripts/check-page.ts looks at it. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { actsOf } from '../../src/trace/acts.ts';
-import { inCausalOrder } from '../../src/trace/causal-order.ts';
-import { parseRunHeader } from '../../src/trace/run-header.ts';
-import { TraceReader } from '../../src/trace/trace-reader.ts';
-import { PageCollector, type PageData } from '../../src/trace/views/page/data.ts';
+import type { PageData } from '../../src/trace/views/page/data.ts';
 import { pageHtml } from '../../src/trace/views/page/html.ts';
 import { openTimeline } from '../../src/trace/views/page/timeline.ts';
-import { Browser, type BrowserPage, findChromium } from './browser.ts';
 import { traceFolder } from './files.ts';
-import { recordVirtual } from './recorded-runs.ts';
+import { pageOfVirtualRun } from './page-of-run.ts';
 import { runScript } from './stub-document.ts';
 
 const folder = traceFolder();
@@ -23,12 +13,7 @@ afterAll(() => folder[Symbol.dispose]());
 let data: PageData;
 let html: string;
 beforeAll(async () => {
-  const path = folder.file('page.trace');
-  await recordVirtual(path);
-  using reader = TraceReader.open(path);
-  const collector = new PageCollector(parseRunHeader(reader.header, path));
-  for (const traced of inCausalOrder(actsOf(reader))) collector.feed(traced);
-  data = collector.end({ title: 'page.trace <b>', facts: ['virtual clock', 'seed 7'], damage: null });
+  data = await pageOfVirtualRun(folder.file('page.trace'));
   html = pageHtml(data);
 });
 
@@ -126,61 +111,5 @@ describe('the page’s own script, without a browser', () => {
     expect(html).toContain("default-src 'none'");
     expect(html.match(/<\/script>/g)).toHaveLength(2);
     expect(html).not.toContain('page.trace <b>');
-  });
-});
-
-const chromium = findChromium();
-
-describe.skipIf(chromium === null)('the page in Chromium (skipped where it is not installed)', () => {
-  let browser: Browser;
-  let page: BrowserPage;
-  beforeAll(async () => {
-    const file = folder.file('page.html');
-    writeFileSync(file, html);
-    browser = await Browser.start(chromium ?? '');
-    page = await browser.open(`${pathToFileURL(file)}#${encodeURIComponent('request/1 SUBMIT')}`);
-  });
-  afterAll(() => browser?.[Symbol.asyncDispose]());
-
-  /** The colours at a lane's bar, as they are on the screen. */
-  const colours = (y: number): Promise<number> =>
-    page.ask(
-      `(() => { const c = document.getElementById('lanes'), r = devicePixelRatio, line = c.getContext('2d').getImageData(180 * r, ${y} * r, c.width - 180 * r, 1).data; return new Set(Array.from({ length: line.length / 4 }, (_, i) => line.slice(4 * i, 4 * i + 3).join())).size; })()`,
-    );
-  const text = (id: string): Promise<string> => page.ask(`document.getElementById('${id}').innerText`);
-  const frame = (): Promise<unknown> => page.ask('new Promise(requestAnimationFrame)');
-
-  it('asks nothing of the network and throws nothing', async () => {
-    expect(page.requests.filter((url) => !url.startsWith('file:'))).toEqual([]);
-    expect(page.failures).toEqual([]);
-    expect(await page.ask('document.title')).toBe('page.trace <b> · minipod');
-  });
-
-  it('paints lanes in the colours of phases', async () => {
-    expect(Number(await page.ask('document.getElementById("lanes").dataset.slices'))).toBeGreaterThan(30);
-    expect(await colours(26 + 34 + 12)).toBeGreaterThan(2);
-    expect(await colours(26 + 34 + 3)).toBeLessThanOrEqual(3);
-  });
-
-  it('shows the message that its address names, and what came of it', async () => {
-    expect(await text('found')).toBe('1 of 1');
-    const shown = await text('panel');
-    for (const part of ['SUBMIT', 'frontend/0', 'request/1', 'WHAT CAME OF IT', 'ADMIT']) expect(shown).toContain(part);
-  });
-
-  it('shows a step beside the mouse, keeps it in the panel at a click, and zooms with the wheel', async () => {
-    const top: number = await page.ask('document.getElementById("lanes").getBoundingClientRect().top');
-    const y = top + 26 + 34 + 12;
-    await page.mouse('mouseMoved', 600, y);
-    expect(await page.ask('document.getElementById("tip").hidden')).toBe(false);
-    expect(await text('tip')).toMatch(/^step \d+: /);
-    await page.click(600, y);
-    expect(await text('panel')).toMatch(/^step \d+: [\s\S]*COMPUTED[\s\S]*MESSAGES MEANWHILE/);
-    const before = Number(await page.ask('document.getElementById("lanes").dataset.slices'));
-    for (let turn = 0; turn < 6; turn++) await page.mouse('mouseWheel', 600, y, { deltaX: 0, deltaY: -400, modifiers: 2 });
-    await frame();
-    await frame();
-    expect(Number(await page.ask('document.getElementById("lanes").dataset.slices'))).toBeLessThan(before);
-    expect(page.failures).toEqual([]);
   });
 });

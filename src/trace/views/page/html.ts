@@ -22,7 +22,7 @@ export function pageHtml(data: PageData): string {
 <body>
 <header>
 <div><h1 id="title"></h1><p id="facts"></p><p id="damage"></p></div>
-<form id="form"><span id="found"></span><input id="search" type="search" placeholder="request/7 STEP decoding" aria-label="Search" autocomplete="off" spellcheck="false"><button type="button" id="all">Whole run</button></form>
+<form id="form"><span id="found"></span><label>Search <input id="search" type="search" title="such as request/7 STEP decoding" autocomplete="off" spellcheck="false"></label><button type="button" id="all">Whole run</button></form>
 </header>
 <div id="strip"><p>Messages over<br>the whole run</p><canvas id="overview"></canvas></div>
 <aside id="panel"></aside>

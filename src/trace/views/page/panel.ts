@@ -93,7 +93,7 @@ export function makePanel(
       ['a d', 'to the left, to the right; so does dragging'],
       ['f', 'down to the first request of what is shown'],
       ['0', 'the whole run'],
-      ['/', 'search: an actor, a message, a state; all words must match'],
+      ['/', 'search: an actor, a message, a state, such as request/7 STEP decoding; all words must match'],
       ['n p', 'next and previous message found'],
     ];
     return [

@@ -24,7 +24,8 @@ h1 { margin: 0; font: 500 25px/1.1 var(--serif); letter-spacing: -0.01em; }
 #damage { margin: 4px 0 0; color: var(--accent); font-size: 12px; }
 form { margin-left: auto; display: flex; align-items: center; gap: 8px; }
 #found { color: var(--soft); font: 12px var(--mono); min-width: 110px; text-align: right; white-space: nowrap; }
-input { width: 300px; padding: 7px 11px; border: 1px solid var(--line); border-radius: 6px; background: var(--card); color: inherit; font: 13px var(--mono); }
+label { display: flex; align-items: center; gap: 8px; color: var(--soft); }
+input { width: 300px; padding: 7px 11px; border: 1px solid var(--line); border-radius: 6px; background: var(--card); color: var(--ink); font: 13px var(--mono); }
 input:focus { outline: 2px solid color-mix(in srgb, var(--accent) 45%, transparent); border-color: transparent; }
 button { padding: 5px 10px; border: 1px solid var(--line); border-radius: 6px; background: none; color: inherit; font: inherit; cursor: pointer; }
 button:hover { background: var(--card); }
