@@ -62,7 +62,7 @@ export class VirtualCast {
       hands: new Map([
         [
           'frontend',
-          (_to, message) => {
+          ({ message }) => {
             if (message.type === 'REQUEST_ENDED') this.#ended++;
           },
         ],

@@ -39,7 +39,8 @@ export class Calls {
       throw new MinipodError('invalid_request', 'signal: must be an AbortSignal', { param: 'signal' });
     const seed = options.seed ?? this.#ports.random.drawSeed();
     const request = this.#newRequest();
-    const generation = new LiveGeneration(`cmpl-${request.toString(16)}`, seed, options.prompt_logprobs !== undefined, {
+    const terms = { id: `cmpl-${request.toString(16)}`, seed, choices: options.n, wantsPromptLogprobs: options.prompt_logprobs !== undefined };
+    const generation = new LiveGeneration(terms, {
       clock: this.#ports.clock,
       cancel: () => this.#cancel(request),
       ended: () => signal?.removeEventListener('abort', onAbort),

@@ -5,7 +5,7 @@
 
 import type { ChunkRecord, PodToCaller, PositionRecord } from './protocol/caller.ts';
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
-import type { Chunk, Completion, CompletionChoice, FinishReason, Generation, PromptInfo, RequestTimes, TokenLogprob, Usage } from './results.ts';
+import type { ChoiceTimes, Chunk, Completion, CompletionChoice, FinishReason, Generation, PromptInfo, RequestTimes, TokenLogprob, Usage } from './results.ts';
 import type { Clock } from './runtime/clock.ts';
 
 const describe = ({ chosen, top }: PositionRecord): TokenLogprob => ({ ...chosen, top_logprobs: top });
@@ -20,6 +20,13 @@ const toChunk = ({ choice, text, token_ids, logprobs, finish, stop_string, stop_
 });
 
 export type GenerationPorts = { readonly clock: Clock; readonly cancel: () => void; readonly ended: () => void };
+
+type Writable<Record> = { -readonly [Field in keyof Record]: Record[Field] };
+
+const notComputed = (choice: number): ChoiceTimes => ({ choice, prefill_group: null, decode_group: null, first_token: null, moved: null, finished: null });
+
+/** What its caller asked for. */
+export type GenerationTerms = { readonly id: string; readonly seed: number; readonly choices: number; readonly wantsPromptLogprobs: boolean };
 
 export class LiveGeneration implements Generation {
   readonly id: string;
@@ -36,9 +43,10 @@ export class LiveGeneration implements Generation {
   #isIterated = false;
   #generated = 0;
   #cached = 0;
-  readonly #times: { received: number; scheduled: number | null; first_token: number | null; finished: number };
+  readonly #times: Writable<RequestTimes>;
+  readonly #choices: Writable<ChoiceTimes>[];
 
-  constructor(id: string, seed: number, wantsPromptLogprobs: boolean, ports: GenerationPorts) {
+  constructor({ id, seed, choices, wantsPromptLogprobs }: GenerationTerms, ports: GenerationPorts) {
     this.id = id;
     this.seed = seed;
     this.#wantsPromptLogprobs = wantsPromptLogprobs;
@@ -47,6 +55,7 @@ export class LiveGeneration implements Generation {
     // Whoever does not ask for the prompt need not handle its failure: iteration reports it.
     this.prompt.catch(() => {});
     this.#times = { received: ports.clock.now_ms(), scheduled: null, first_token: null, finished: 0 };
+    this.#choices = Array.from({ length: choices }, (_, choice) => notComputed(choice));
   }
 
   usage(): Usage {
@@ -56,6 +65,10 @@ export class LiveGeneration implements Generation {
 
   times(): RequestTimes {
     return { ...this.#times };
+  }
+
+  choices(): readonly ChoiceTimes[] {
+    return this.#choices;
   }
 
   /** Takes what the pod says about this request. */
@@ -74,6 +87,9 @@ export class LiveGeneration implements Generation {
       case 'PROMPT_CACHED':
         this.#cached = message.tokens;
         break;
+      case 'CHOICE_MOVED':
+        this.#move(message.choice, message.dp_group);
+        break;
       case 'ENDED':
         this.end(message.error === null ? null : fromErrorRecord(message.error));
         break;
@@ -81,7 +97,13 @@ export class LiveGeneration implements Generation {
   }
 
   push(record: ChunkRecord): void {
-    this.#times.first_token ??= this.#ports.clock.now_ms();
+    const now_ms = this.#ports.clock.now_ms();
+    this.#times.first_token ??= now_ms;
+    const choice = this.#choices[record.choice];
+    if (choice !== undefined) {
+      choice.first_token ??= now_ms;
+      if (record.finish !== null) choice.finished = now_ms;
+    }
     this.#generated += record.token_ids.length;
     this.#chunks.push(toChunk(record));
     this.#wakeUp();
@@ -119,6 +141,14 @@ export class LiveGeneration implements Generation {
     } finally {
       this.cancel();
     }
+  }
+
+  #move(index: number, group: number): void {
+    const choice = this.#choices[index];
+    if (choice === undefined) return;
+    if (choice.prefill_group === null) choice.prefill_group = group;
+    else choice.moved = this.#ports.clock.now_ms();
+    choice.decode_group = group;
   }
 
   #wakeUp(): void {

@@ -28,6 +28,7 @@ export type { ChatMessage, GenerateOptions, LoadProgress, PodOptions, Prompt } f
 export type { ModelInfo, Pod } from './pod.ts';
 export { type ErrorCode, MinipodError } from './protocol/errors.ts';
 export type {
+  ChoiceTimes,
   Chunk,
   Completion,
   CompletionChoice,

@@ -69,6 +69,8 @@ export type Generation = AsyncIterable<Chunk> & {
   /** Complete when iteration has ended. */
   usage(): Usage;
   times(): RequestTimes;
+  /** Where its choices were computed, and when, so far. */
+  choices(): readonly ChoiceTimes[];
 };
 
 /**
@@ -113,6 +115,22 @@ export type PodStats = {
   readonly fabric: { readonly links: readonly LinkStats[]; readonly threads: readonly ThreadStats[] };
   /** Messages that an actor's state did not expect, as `role TYPE state`: a defect, counted and never dropped in silence. */
   readonly unexpected_messages: readonly string[];
+};
+
+/**
+ * Where a choice was computed, and when: milliseconds since the pod's start, as its caller saw it; null where it did not get so far. DP groups are numbered
+ * through the pod, as `engine` in /metrics.
+ */
+export type ChoiceTimes = {
+  readonly choice: number;
+  /** The DP group that its first token came from: the one that computed its prompt. */
+  readonly prefill_group: number | null;
+  /** The one that its last token came from: another one where prefill and decode are apart, or where it has moved. */
+  readonly decode_group: number | null;
+  readonly first_token: number | null;
+  /** The first token of `decode_group`, where that is another group. */
+  readonly moved: number | null;
+  readonly finished: number | null;
 };
 
 /** Times of one request, milliseconds since the pod's start; null where it did not get so far. */

@@ -10,7 +10,7 @@ import { cancel, dropCache, stopStringFound, submit, taskAddress } from '../prot
 import { toErrorRecord } from '../protocol/errors.ts';
 import type { FrontendMessage, Message, Sampling } from '../protocol/messages.ts';
 import { checkLength, sequencesOf } from './frontend.ts';
-import { OutputProcess } from './output-process.ts';
+import { type Counts, OutputProcess } from './output-process.ts';
 
 export const FRONTEND: Address = 'frontend/0';
 
@@ -25,12 +25,10 @@ export type FrontendPorts = {
 };
 
 /** What came and went so far. */
-export type FrontendReport = {
+export type FrontendReport = Counts & {
   readonly requests_open: number;
-  /** What ended, by how. */
-  readonly finished: Readonly<Record<string, number>>;
-  readonly prompt_tokens: number;
-  readonly generation_tokens: number;
+  /** By DP group, of those that have answered. */
+  readonly groups: ReadonlyMap<number, Counts>;
 };
 
 export class FrontendProcess {
@@ -55,12 +53,12 @@ export class FrontendProcess {
     else if (this.output.has(message.request)) this.#cancel(message.request);
   }
 
-  /** `cause`: the act that it came by. */
-  receive(message: FrontendMessage, cause: number): void {
-    this.#cause = cause;
+  /** `act`: the delivery, the cause of what follows. */
+  receive(message: FrontendMessage, from: Address, act: number): void {
+    this.#cause = act;
     switch (message.type) {
       case 'TOKENS':
-        this.output.push(message.tokens);
+        this.output.push(message.tokens, idOf(from));
         break;
       case 'REQUEST_RUNNING':
         this.output.running(idOf(message.request));
@@ -72,8 +70,8 @@ export class FrontendProcess {
   }
 
   report(): FrontendReport {
-    const { open_requests, finished, prompt_tokens, generation_tokens } = this.output;
-    return { requests_open: open_requests, finished: { ...finished }, prompt_tokens, generation_tokens };
+    const { open_requests, counts, groups } = this.output;
+    return { ...structuredClone(counts), requests_open: open_requests, groups: structuredClone(groups) };
   }
 
   cancelAll(): void {

@@ -10,7 +10,15 @@ import type { ErrorRecord } from '../protocol/errors.ts';
 import type { PositionLogprobs, Sequence, TokenOut } from '../protocol/messages.ts';
 import { StopStrings } from './stop-strings.ts';
 
-type Choice = { readonly sequence: Sequence; readonly detokenizer: Detokenizer; readonly stops: StopStrings; generated: number; isFinished: boolean };
+type Choice = {
+  readonly sequence: Sequence;
+  readonly detokenizer: Detokenizer;
+  readonly stops: StopStrings;
+  generated: number;
+  isFinished: boolean;
+  /** The DP group that its last token came from. */
+  group: number | null;
+};
 type Request = {
   readonly id: number;
   readonly prompt: readonly number[];
@@ -20,6 +28,17 @@ type Request = {
   /** Prompt tokens whose KV was there; null: no choice has told yet. */
   cached: number | null;
 };
+
+/** What came and went. */
+export type Counts = {
+  /** Choices that finished, by how; requests that were cancelled or failed. */
+  readonly finished: Record<string, number>;
+  /** Of prompts that have been computed: their first token is there. */
+  prompt_tokens: number;
+  generation_tokens: number;
+};
+
+const nothingCounted = (): Counts => ({ finished: { stop: 0, length: 0, cancelled: 0, failed: 0 }, prompt_tokens: 0, generation_tokens: 0 });
 
 export type OutputPorts = {
   readonly tell: (message: PodToCaller) => void;
@@ -34,10 +53,9 @@ export class OutputProcess {
   readonly #endOfSequence: ReadonlySet<number>;
   readonly #requests = new Map<number, Request>();
   #chunks: ChunkRecord[] = [];
-  /** What ended, by how: choices that finished, requests that were cancelled or failed. */
-  readonly finished: Record<string, number> = { stop: 0, length: 0, cancelled: 0, failed: 0 };
-  prompt_tokens = 0;
-  generation_tokens = 0;
+  /** Of the whole pod: what ended before any DP group had answered is in none of theirs. */
+  readonly counts: Counts = nothingCounted();
+  readonly groups = new Map<number, Counts>();
 
   constructor(tokenizer: Tokenizer, eosTokenIds: readonly number[], ports: OutputPorts) {
     this.#tokenizer = tokenizer;
@@ -58,6 +76,7 @@ export class OutputProcess {
         stops: new StopStrings(stop),
         generated: 0,
         isFinished: false,
+        group: null,
       })),
       promptLogprobs: first.sampling.prompt_logprobs >= 0 ? new Array(positions).fill(undefined) : null,
       promptMissing: positions,
@@ -79,20 +98,30 @@ export class OutputProcess {
     return this.#requests.size;
   }
 
-  push(tokens: readonly TokenOut[]): void {
+  /** `group`: the DP group that they come from. */
+  push(tokens: readonly TokenOut[], group: number): void {
+    const ofGroup = this.#countsOf(group);
     for (const out of tokens) {
       const request = this.#requests.get(out.request);
       const choice = request?.choices[out.choice];
       if (request === undefined || choice === undefined || choice.isFinished) continue;
       if (out.prompt_logprobs !== null) this.#keepPromptLogprobs(request, out.prompt_start, out.prompt_logprobs);
-      if (out.token >= 0 && choice.generated === 0) this.#keepCached(request, out.cached);
-      if (out.token >= 0) this.#pushToken(choice, out);
+      if (out.token < 0) continue;
+      if (request.cached === null) {
+        this.counts.prompt_tokens += request.prompt.length;
+        ofGroup.prompt_tokens += request.prompt.length;
+      }
+      if (choice.generated === 0) this.#keepCached(request, out.cached);
+      if (choice.group !== group) {
+        choice.group = group;
+        this.#ports.tell({ type: 'CHOICE_MOVED', request: request.id, choice: out.choice, dp_group: group });
+      }
+      this.#pushToken(choice, out, ofGroup);
     }
   }
 
-  /** The request's first task is computed: from here on its prompt counts. */
+  /** The request's first task is computed. */
   running(id: number): void {
-    this.prompt_tokens += this.#requests.get(id)?.prompt.length ?? 0;
     this.#ports.tell({ type: 'SCHEDULED_CALL', request: id });
   }
 
@@ -103,7 +132,8 @@ export class OutputProcess {
     this.flush();
     if (error !== null) {
       const how = error.code === 'cancelled' ? 'cancelled' : 'failed';
-      this.finished[how] = (this.finished[how] ?? 0) + 1;
+      const group = request.choices.find((choice) => choice.group !== null)?.group ?? null;
+      this.#noteEnd(how, group === null ? null : this.#countsOf(group));
     }
     const generated = request.choices.reduce((sum, choice) => sum + choice.generated, 0);
     this.#ports.tell({ type: 'ENDED', request: id, error, generated });
@@ -117,6 +147,19 @@ export class OutputProcess {
     this.#ports.tell({ type: 'CHUNKS', chunks });
   }
 
+  #countsOf(group: number): Counts {
+    const known = this.groups.get(group);
+    if (known !== undefined) return known;
+    const counts = nothingCounted();
+    this.groups.set(group, counts);
+    return counts;
+  }
+
+  #noteEnd(how: string, ofGroup: Counts | null): void {
+    this.counts.finished[how] = (this.counts.finished[how] ?? 0) + 1;
+    if (ofGroup !== null) ofGroup.finished[how] = (ofGroup.finished[how] ?? 0) + 1;
+  }
+
   /** The prompt is one, however many choices continue it: what the first of them found counts, since the others find what it computed too. */
   #keepCached(request: Request, cached: number): void {
     const known = request.cached;
@@ -125,10 +168,11 @@ export class OutputProcess {
     if (cached > 0 || known !== null) this.#ports.tell({ type: 'PROMPT_CACHED', request: request.id, tokens: cached });
   }
 
-  #pushToken(choice: Choice, out: TokenOut): void {
+  #pushToken(choice: Choice, out: TokenOut, ofGroup: Counts): void {
     const { sequence } = choice;
     choice.generated++;
-    this.generation_tokens++;
+    this.counts.generation_tokens++;
+    ofGroup.generation_tokens++;
     // The token that ends a sequence by itself is no part of its text; stop strings count from min_tokens on.
     let { text, stop } = out.stops ? { text: '', stop: null } : this.#shown(choice, choice.detokenizer.push(out.token));
     let finish = stop === null ? out.finish : 'stop';
@@ -141,7 +185,7 @@ export class OutputProcess {
     if (stop !== null && out.finish === null) this.#ports.stopTask(sequence);
     if (finish !== null) {
       choice.isFinished = true;
-      this.finished[finish] = (this.finished[finish] ?? 0) + 1;
+      this.#noteEnd(finish, ofGroup);
     }
     this.#chunks.push({
       request: out.request,

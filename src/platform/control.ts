@@ -23,7 +23,7 @@ import { assert, type ErrorRecord, MinipodError } from '../protocol/errors.ts';
 import type { FrontendMessage, Message } from '../protocol/messages.ts';
 import { type LinkReport, type NpuReport, type ThreadMessage, type ThreadReport, threadReport } from '../protocol/threads.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
-import { firstAct } from '../runtime/cast.ts';
+import { firstAct, type Mail } from '../runtime/cast.ts';
 import { type Clock, eventLoopTimers, monotonicClock } from '../runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD, Directory, seatsOf, threadsOf } from '../runtime/directory.ts';
 import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/event-loop.ts';
@@ -181,7 +181,7 @@ export class Control {
           if (this.#port.links.isAttached(thread)) this.#port.send(thread, to, from, message, 'data', cause);
         },
         birthOf,
-        hands: new Map([['frontend', (_to: Address, message: Message, cause: number) => this.#frontend.receive(message as FrontendMessage, cause)]]),
+        hands: new Map([['frontend', ({ message, from }: Mail, act: number) => this.#frontend.receive(message as FrontendMessage, from, act)]]),
         launch: (npu) => assert(false, `${npu} does not live on the control thread`),
         onUnexpected: () => {},
         witness: witnessOf(acts, this.#clock),

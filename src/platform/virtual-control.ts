@@ -15,7 +15,7 @@ import { type Address, address } from '../protocol/address.ts';
 import type { PodToCaller } from '../protocol/caller.ts';
 import type { FrontendMessage, Message, StepPlan, Work } from '../protocol/messages.ts';
 import { Codec } from '../protocol/wire.ts';
-import type { Act } from '../runtime/cast.ts';
+import type { Act, Mail } from '../runtime/cast.ts';
 import { Directory } from '../runtime/directory.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import { VirtualHost } from '../runtime/virtual-host.ts';
@@ -97,7 +97,7 @@ export class VirtualControl {
     this.#inspection = inspect === undefined ? null : new InspectionEvents(inspect);
     this.host = new VirtualHost({
       birthOf,
-      hands: new Map([['frontend', (_to: Address, message: Message, cause: number) => this.frontend.receive(message as FrontendMessage, cause)]]),
+      hands: new Map([['frontend', ({ message, from }: Mail, act: number) => this.frontend.receive(message as FrontendMessage, from, act)]]),
       onUnexpected: () => {},
       costs: { message_ns: (to, from, message) => this.#message_ns(to, from, message), jitter: JITTER },
       random: new SeededRandom(seed),

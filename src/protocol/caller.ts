@@ -47,6 +47,8 @@ export type PodToCaller =
   | { readonly type: 'SCHEDULED_CALL'; readonly request: number }
   /** The KV of so many of its prompt's tokens was there already. */
   | { readonly type: 'PROMPT_CACHED'; readonly request: number; readonly tokens: number }
+  /** A choice's next tokens are of this DP group: its first ones, or, as it has moved, all from here on. */
+  | { readonly type: 'CHOICE_MOVED'; readonly request: number; readonly choice: number; readonly dp_group: number }
   | { readonly type: 'CHUNKS'; readonly chunks: readonly ChunkRecord[] }
   | { readonly type: 'ENDED'; readonly request: number; readonly error: ErrorRecord | null; readonly generated: number };
 

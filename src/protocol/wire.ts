@@ -105,6 +105,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'request', 'token_ids'], // PROMPT
   ['type', 'request', 'tokens'], // PROMPT_CACHED
   ['type', 'request', 'logprobs'], // PROMPT_LOGPROBS
+  ['type', 'request', 'choice', 'dp_group'], // CHOICE_MOVED
   ['type', 'chunks'], // CHUNKS
   ['type', 'request', 'error', 'generated'], // ENDED
 ];

@@ -58,8 +58,8 @@ export function firstAct(thread: number, epoch: number): number {
 export type CastPorts = {
   /** An actor that this message brings to life, or null. */
   readonly birthOf: (to: Address, message: Message) => Birth | null;
-  /** Receivers that are no machines: the frontend's output process. */
-  readonly hands: ReadonlyMap<Role, (to: Address, message: Message, cause: number) => void>;
+  /** Receivers that are no machines: the frontend's output process. Given the act that the delivery is, the cause of what follows from it. */
+  readonly hands: ReadonlyMap<Role, (mail: Mail, act: number) => void>;
   readonly send: (mail: Mail) => void;
   readonly startTimer: (owner: Address, command: Commands['after'], cause: number) => void;
   readonly cancelTimer: (owner: Address, id: string) => void;
@@ -145,7 +145,7 @@ export class Cast {
     const { to, message } = mail;
     const hand = this.#ports.hands.get(roleOf(to));
     if (hand !== undefined) {
-      hand(to, message, this.#show(mail, null, null, null, true));
+      hand(mail, this.#show(mail, null, null, null, true));
       return;
     }
     const birth = this.#ports.birthOf(to, message);

@@ -99,7 +99,7 @@ export class QueuedCast {
       isLocal: (to) => to === actor,
       transmit: (to, from, message) => this.send(to, from, message),
       birthOf,
-      hands: new Map([['frontend', (_to: Address, message: Message) => this.frontend.push(message)]]),
+      hands: new Map([['frontend', ({ message }: Mail) => this.frontend.push(message)]]),
       launch: (npu, work) => this.#launch(npu, work),
       witness: this.#witness,
       onUnexpected: (to, message, state) => this.unexpected.push(`${roleOf(to)} ${message.type} ${state}`),

@@ -7,6 +7,7 @@ import { type GenerateOptions, generateOptionsSchema, type Prompt, parseOptions,
 import type { ModelInfo, Pod } from '../../src/pod.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
 import type {
+  ChoiceTimes,
   Chunk,
   Completion,
   CompletionChoice,
@@ -27,6 +28,8 @@ export type Faults = {
   /** Rejects after this many chunks. */
   fail_after?: { chunks: number; error: Error };
   delay_ms?: number;
+  /** Each choice's first token is of DP group 0, all others of DP group 1. */
+  disaggregated?: boolean;
   /** Never gives a token and never minds its signal. */
   hang?: boolean;
 };
@@ -202,6 +205,7 @@ class FakeGeneration implements Generation {
   readonly #options: ResolvedGenerateOptions & { max_tokens: number };
   readonly #signal: AbortSignal | undefined;
   readonly #times: { -readonly [K in keyof RequestTimes]: RequestTimes[K] };
+  readonly #choices: { -readonly [K in keyof ChoiceTimes]: ChoiceTimes[K] }[];
   #completionTokens = 0;
 
   constructor(pod: FakePod, ids: readonly number[], options: ResolvedGenerateOptions & { max_tokens: number }, signal: AbortSignal | undefined) {
@@ -213,6 +217,8 @@ class FakeGeneration implements Generation {
     this.seed = options.seed ?? 1;
     this.id = `fake-${hash(...ids)}`;
     this.#times = { received: performance.now(), scheduled: null, first_token: null, finished: 0 };
+    const nothing = { prefill_group: null, decode_group: null, first_token: null, moved: null, finished: null };
+    this.#choices = Array.from({ length: options.n }, (_, choice) => ({ choice, ...nothing }));
     const { prompt_logprobs: best } = options;
     const logprobs =
       best === undefined ? null : ids.map((id, position) => (position === 0 ? null : logprobOf(id, hash(position, ...ids.slice(0, position)), best)));
@@ -231,6 +237,21 @@ class FakeGeneration implements Generation {
 
   times(): RequestTimes {
     return this.#times;
+  }
+
+  choices(): readonly ChoiceTimes[] {
+    return this.#choices;
+  }
+
+  #note({ choice: index, finish_reason }: Chunk): void {
+    const choice = this.#choices[index];
+    if (choice === undefined) return;
+    const now = performance.now();
+    if (choice.prefill_group !== null && this.#faults.disaggregated) choice.moved ??= now;
+    choice.prefill_group ??= 0;
+    choice.decode_group = choice.moved === null ? 0 : 1;
+    choice.first_token ??= now;
+    if (finish_reason !== null) choice.finished = now;
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Chunk> {
@@ -270,6 +291,7 @@ class FakeGeneration implements Generation {
         this.#pod.generation_tokens += chunk.token_ids.length;
         this.#pod.chunks_given++;
         this.#times.first_token ??= performance.now();
+        this.#note(chunk);
         given++;
         yield chunk;
       }
