@@ -1,7 +1,9 @@
 /**
- * Blocks of one size in a region, such as KV blocks: how many hold each, seen by every thread.
+ * Blocks of one size in a region, such as KV blocks: how many hold each, and the how manieth content it has, seen by every thread.
  *
- *   table, u32 a block:  0 free or kept for later, else how many hold it
+ *   table, u32 a block:        0 free or kept for later, else how many hold it
+ *   generations, u32 a block:  raised whenever it is held to be written, and by a new owner of the region: who copied it from elsewhere and finds it
+ *                              unchanged afterwards has the content that it was told of
  *
  * The owner of the region alone holds and frees. A block is written by the one who held it first; who is given one that others hold, or frees what nobody
  * holds, is told at once.
@@ -16,6 +18,8 @@ export type BlockPoolPlace = {
   readonly name: string;
   /** u32 [blocks]. */
   readonly table: number;
+  /** u32 [blocks]. */
+  readonly generations: number;
   readonly base: number;
   readonly block_bytes: number;
   readonly blocks: number;
@@ -25,6 +29,7 @@ export class BlockPool {
   readonly place: BlockPoolPlace;
   readonly #words: Int32Array;
   readonly #at: number;
+  readonly #generationsAt: number;
   #used = 0;
   #highWater = 0;
 
@@ -32,7 +37,11 @@ export class BlockPool {
     this.place = place;
     this.#words = space.wordsOf(place.table);
     this.#at = offsetOf(place.table) / 4;
-    for (let block = 0; block < place.blocks; block++) Atomics.store(this.#words, this.#at + block, 0);
+    this.#generationsAt = offsetOf(place.generations) / 4;
+    for (let block = 0; block < place.blocks; block++) {
+      Atomics.store(this.#words, this.#at + block, 0);
+      Atomics.add(this.#words, this.#generationsAt + block, 1);
+    }
   }
 
   /** Blocks held now. */
@@ -48,6 +57,8 @@ export class BlockPool {
   hold(block: number): void {
     const holders = this.#holders(block);
     assert(holders === 0, `block ${block} of ${this.place.name} is held by ${holders}, and was given out to be written`);
+    // Before anything is written: who copies it meanwhile looks at the generation after the copy.
+    Atomics.add(this.#words, this.#generationsAt + block, 1);
     this.#set(block, 1);
     this.#used++;
     this.#highWater = Math.max(this.#highWater, this.#used);
@@ -73,6 +84,12 @@ export class BlockPool {
     const { name, base, block_bytes } = this.place;
     if (this.#holders(block) === 0) throw new MinipodError('memory_fault', `block ${block} of ${name} is asked for, and nobody holds it`);
     return base + block * block_bytes;
+  }
+
+  /** Of its content, as u32. */
+  generationOf(block: number): number {
+    this.#holders(block);
+    return Atomics.load(this.#words, this.#generationsAt + block) >>> 0;
   }
 
   /** Who holds what: holders by block, of those that are held. */

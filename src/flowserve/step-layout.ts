@@ -4,6 +4,7 @@
  */
 import { roundUp } from '../fabric/address.ts';
 import { Arena } from '../fabric/arena.ts';
+import type { BlockPoolPlace } from '../fabric/block-pool.ts';
 import { isMoeLayer, type ModelConfig, type MoeConfig } from '../model/config.ts';
 import type { AreaSizes, Areas } from '../xccl/areas.ts';
 
@@ -54,6 +55,8 @@ export type KvPlace = {
   readonly block_size: number;
   /** u32 [blocks]: who holds each (block-pool.ts). */
   readonly holders: number;
+  /** u32 [blocks]: the how manieth content each has (block-pool.ts). */
+  readonly generations: number;
 };
 
 export type StepLayout = {
@@ -81,7 +84,8 @@ export const layoutCounts = (model: ModelShape, arena: Arena): (number | null)[]
 
 export function layoutKv(layers: number, layer_bytes: number, { kv_blocks: blocks, kv_block_size: block_size }: LayoutOptions, arena: Arena): KvPlace {
   const block_bytes = layer_bytes * layers;
-  return { address: arena.allocate(blocks * block_bytes), block_bytes, layer_bytes, blocks, block_size, holders: arena.allocate(blocks * 4) };
+  const tables = (): number => arena.allocate(blocks * 4);
+  return { address: arena.allocate(blocks * block_bytes), block_bytes, layer_bytes, blocks, block_size, holders: tables(), generations: tables() };
 }
 
 export function layoutBlockTables(maxPositions: number, options: LayoutOptions, arena: Arena): StepLayout['blockTables'] {
@@ -105,4 +109,9 @@ export const areaSizes = (model: ModelShape, row_bytes: number, options: LayoutO
   slot_bytes,
   dispatch_bytes: roundUp(dispatchPlaces(model, row_bytes, options, 0).bytes, 64),
   reply_bytes: roundUp(options.max_batch_tokens * model.moe.topK * row_bytes, 64),
+});
+
+/** KV blocks as their owner holds and frees them. */
+export const kvPool = (npu: number, { holders: table, generations, address: base, block_bytes, blocks }: KvPlace): BlockPoolPlace => ({
+  ...{ name: `KV of npu/${npu}`, table, generations, base, block_bytes, blocks },
 });

@@ -18,6 +18,7 @@ import { ExpertBatches, type Share } from './expert-batches.ts';
 import type { Forward } from './forward.ts';
 import { LOGIT_ROWS_MAX } from './npu-layout.ts';
 import { NOT_FINITE } from './sampler.ts';
+import { kvPool } from './step-layout.ts';
 import { type Experts, type Part, partsInTurn } from './step-parts.ts';
 
 /**
@@ -71,7 +72,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.batches = new ExpertBatches(forward, space, npus);
     this.#inTurn = partsInTurn(forward, this.batches);
     this.exchange = exchange;
-    this.#blocks = new BlockPool(space, { name: `KV of npu/${npu}`, table: kv.holders, base: kv.address, block_bytes: kv.block_bytes, blocks: kv.blocks });
+    this.#blocks = new BlockPool(space, kvPool(npu, kv));
     this.#sampler = forward.newSampler(space);
     this.#dieOf = dieOf;
     this.#now_ms = exchange.endpoint.surroundings.now_ms;

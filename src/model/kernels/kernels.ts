@@ -235,6 +235,12 @@ type Wire = {
   unpackRowsBf16(y: Address, yStride: number, x: Address, rows: number, dim: number): void;
 };
 
+/** For blocks that travel (xDeepServe §5.1, DistFlow). */
+type Proof = {
+  /** 32 bits over `bytes` (a multiple of 4) from `address` (the same), beginning with `seed`. The result is signed; checksum.ts in flowserve/distflow/ is the same in JavaScript. */
+  checksum(seed: number, address: Address, bytes: number): number;
+};
+
 type Stopping = {
   /**
    * Where the stop word of this instance's thread lies: a multiple of 4 in the segment that the kernels are instantiated over (the control page, which
@@ -249,7 +255,7 @@ type Stopping = {
 };
 
 /** All exports of the kernel module. */
-export type Kernels = Attention & Linear & Elementwise & Experts & Sampling & Wire & Stopping;
+export type Kernels = Attention & Linear & Elementwise & Experts & Sampling & Wire & Proof & Stopping;
 
 /** Names of the exports, which scripts/build-kernels.ts holds against the binary. */
 export const KERNEL_NAMES = [
@@ -260,6 +266,7 @@ export const KERNEL_NAMES = [
   ...['gateSigmoid', 'gateSoftmax', 'gatherRows', 'combineRows', 'combineRowsAt', 'countExperts'],
   ...['argmaxRow', 'allFinite', 'logSumExp', 'topLogits', 'sampleRow', 'philoxWords'],
   ...['quantizeInt8', 'dequantizeInt8', 'packRowsBf16', 'unpackRowsBf16'],
+  ...['checksum'],
   ...['setStopWord'],
 ] as const satisfies readonly (keyof Kernels)[];
 

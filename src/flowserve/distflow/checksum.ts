@@ -1,0 +1,46 @@
+/**
+ * What proves that a copy is whole: 32 bits over a block, chained chunk by chunk, so that each chunk is summed while it is still in the cache.
+ *
+ *   block   | layer 0 | layer 1 | …        sum of a block = … checksum(checksum(0, chunk 0), chunk 1) …
+ *   layer   | chunk | chunk | rest         chunks never reach over a layer's end, so that a layer can be summed before the next is there
+ * @module
+ */
+import { offsetOf, segmentOf } from '../../fabric/address.ts';
+import type { AddressSpace } from '../../fabric/address-space.ts';
+import type { Kernels } from '../../model/kernels/kernels.ts';
+
+/** What is summed in one go: small enough for the second-level cache. Both ends must cut alike, so it is no option. */
+export const CHUNK_BYTES = 262_144;
+
+/** `seed`: the sum of what came before, 0 at the start. Address and bytes are multiples of 4. The result is an i32. */
+export type Checksum = (seed: number, address: number, bytes: number) => number;
+
+/** By the kernel, `kernels` by segment: 15–23 GB/s on a core from 16 KiB on, 0.1 µs a call (Node 24, Deno 2.9). */
+export function kernelChecksum(kernels: readonly Pick<Kernels, 'checksum'>[]): Checksum {
+  const sums = kernels.map(({ checksum }) => checksum);
+  return (seed, address, bytes) => (sums[segmentOf(address)] as (typeof sums)[0])(seed, offsetOf(address), bytes);
+}
+
+const P = 0x9e37_79b1;
+const LANES = 32;
+const mix = (h: number, word: number): number => {
+  const x = h ^ word;
+  return Math.imul((x << 13) | (x >>> 19), P);
+};
+
+/** The same sums where no kernels are, as on a virtual clock with the hash model: about 1 GB/s. The formula stands in kernels/assembly/checksum.ts. */
+export function plainChecksum(space: AddressSpace): Checksum {
+  const lanes = new Int32Array(LANES);
+  return (seed, address, bytes) => {
+    const words = space.wordsOf(address);
+    let at = offsetOf(address) / 4;
+    const end = at + bytes / 4;
+    const whole = end - ((bytes / 4) % LANES);
+    lanes.fill(seed);
+    for (; at < whole; at += LANES) for (let lane = 0; lane < LANES; lane++) lanes[lane] = mix(lanes[lane] as number, words[at + lane] as number);
+    let h = seed ^ bytes;
+    for (let lane = 0; lane < LANES; lane++) h = mix(h, lanes[lane] as number);
+    for (; at < end; at++) h = mix(h, words[at] as number);
+    return Math.imul(h ^ (h >>> 15), P);
+  };
+}

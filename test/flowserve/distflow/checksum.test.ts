@@ -1,0 +1,60 @@
+/** Sums of blocks: the kernel and its JavaScript agree on every bit, and what differs shows. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { globalAddress } from '../../../src/fabric/address.ts';
+import { AddressSpace } from '../../../src/fabric/address-space.ts';
+import { kernelChecksum, plainChecksum } from '../../../src/flowserve/distflow/checksum.ts';
+import { instantiateKernels, loadKernelModule } from '../../../src/model/kernels/kernels.ts';
+
+const AT = globalAddress(1, 131_072);
+const WORDS = 40_000;
+const memories = [2, 8].map((pages) => new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }));
+const space = new AddressSpace(memories, []);
+const module = await loadKernelModule();
+const kernel = kernelChecksum(memories.map((memory) => instantiateKernels(module, memory)));
+const plain = plainChecksum(space);
+const words = space.wordsOf(AT);
+const first = 131_072 / 4;
+
+const range = fc.record({ skip: fc.nat({ max: 40 }), count: fc.oneof(fc.nat({ max: 200 }), fc.nat({ max: WORDS - 40 })), seed: fc.integer() });
+
+describe('a checksum', () => {
+  it('is the same by the kernel and by JavaScript, whatever the length, the alignment and the seed', () => {
+    fc.assert(
+      fc.property(range, fc.integer(), ({ skip, count, seed }, salt) => {
+        for (let at = 0; at < skip + count; at++) words[first + at] = Math.imul(at ^ salt, 0x915f_77f5);
+        expect(kernel(seed, AT + 4 * skip, 4 * count)).toBe(plain(seed, AT + 4 * skip, 4 * count));
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  it('shows every bit that differs, two words that changed places, and another length of the same zeros', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 2, max: 300 }), fc.nat(), fc.nat(), fc.nat({ max: 31 }), (count, one, other, bit) => {
+        for (let at = 0; at < count; at++) words[first + at] = at * 3 + 1;
+        const sum = kernel(0, AT, 4 * count);
+        const [i, j] = [first + (one % count), first + (other % count)];
+        words[i] = (words[i] as number) ^ (1 << bit);
+        expect(kernel(0, AT, 4 * count)).not.toBe(sum);
+        words[i] = (words[i] as number) ^ (1 << bit);
+        [words[i], words[j]] = [words[j] as number, words[i] as number];
+        if (i !== j) expect(kernel(0, AT, 4 * count)).not.toBe(sum);
+        words.fill(0, first, first + count);
+        expect(kernel(0, AT, 4 * count)).not.toBe(kernel(0, AT, 4 * (count - 1)));
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  // What sums of words modulo 2³² miss: signs of floats that flip in pairs.
+  it('shows signs that flip in pairs', () => {
+    for (let at = 0; at < 256; at++) words[first + at] = at;
+    const sum = kernel(0, AT, 1_024);
+    for (let other = 1; other < 256; other++) {
+      for (const at of [0, other]) words[first + at] = (words[first + at] as number) ^ (1 << 31);
+      expect(kernel(0, AT, 1_024)).not.toBe(sum);
+      for (const at of [0, other]) words[first + at] = (words[first + at] as number) ^ (1 << 31);
+    }
+  });
+});
