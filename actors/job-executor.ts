@@ -4,41 +4,59 @@
  *   starting ─▶ serving ─▶ draining ─▶ stopped
  *
  * Admission is a bounded count of choices: what exceeds it is refused with an error that says so, and nothing waits unseen.
- * No state has a deadline: starting ends when a task executor is ready, serving when the pod closes.
+ * No state has a deadline: starting ends when all task executors are ready, serving when the pod closes.
  */
 import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';
 import { admitted, refused } from '../src/protocol/constructors.ts';
 import type { Commands, JobExecutorMessage } from '../src/protocol/messages.ts';
+import { ExecutorChoice, type ExecutorSeat } from './policies/executor-choice.ts';
 
-type JobExecutor = { self: Address; choices: number; choices_max: number };
+type JobExecutor = { self: Address; choices_max: number; executors: ExecutorChoice };
 
 export const jobExecutor = setup({
-  types: {} as { input: Pick<JobExecutor, 'self' | 'choices_max'>; context: JobExecutor; events: JobExecutorMessage },
+  types: {} as {
+    input: Pick<JobExecutor, 'self' | 'choices_max'> & { readonly executors: readonly ExecutorSeat[] };
+    context: JobExecutor;
+    events: JobExecutorMessage;
+  },
   actions: {
     send: (_, _command: Commands['send']) => {},
+    markReady: assign({
+      executors: ({ context, event }) => {
+        if (event.type === 'EXECUTOR_READY') context.executors.ready(event.task_executor);
+        return context.executors;
+      },
+    }),
+    letGo: assign({
+      executors: ({ context, event }) => {
+        if (event.type === 'LEAVE') context.executors.leave(event.request);
+        return context.executors;
+      },
+    }),
   },
   guards: {
-    hasRoom: ({ context, event }) => event.type === 'ADMIT' && context.choices + event.choices <= context.choices_max,
+    hasRoom: ({ context, event }) => event.type === 'ADMIT' && context.executors.choices + event.choices <= context.choices_max,
+    allExecutorsServe: ({ context }) => context.executors.allReady,
   },
 }).createMachine({
   id: 'job-executor',
-  context: ({ input }) => ({ ...input, choices: 0 }),
+  context: ({ input }) => ({ ...input, executors: new ExecutorChoice(input.executors) }),
   initial: 'starting',
   states: {
     starting: {
-      on: { EXECUTOR_READY: 'serving' },
+      on: { EXECUTOR_READY: { actions: 'markReady' } },
+      always: { guard: 'allExecutorsServe', target: 'serving' },
     },
     serving: {
       on: {
-        EXECUTOR_READY: {},
         ADMIT: [
           {
             guard: 'hasRoom',
-            actions: [
-              assign({ choices: ({ context, event }) => context.choices + event.choices }),
-              { type: 'send', params: ({ event }) => ({ to: event.request, message: admitted() }) },
-            ],
+            actions: {
+              type: 'send',
+              params: ({ context, event }) => ({ to: event.request, message: admitted(context.executors.take(event.request, event.choices)) }),
+            },
           },
           {
             actions: {
@@ -47,14 +65,14 @@ export const jobExecutor = setup({
                 to: event.request,
                 message: refused({
                   code: 'overloaded',
-                  message: `the pod holds ${context.choices} of at most ${context.choices_max} choices (max_queued); this request asks for ${event.choices} more`,
+                  message: `the pod holds ${context.executors.choices} of at most ${context.choices_max} choices (max_queued); this request asks for ${event.choices} more`,
                   param: null,
                 }),
               }),
             },
           },
         ],
-        LEAVE: { actions: assign({ choices: ({ context, event }) => context.choices - event.choices }) },
+        LEAVE: { actions: 'letGo' },
         DRAIN: 'draining',
       },
     },
@@ -66,9 +84,9 @@ export const jobExecutor = setup({
             params: ({ event }) => ({ to: event.request, message: refused({ code: 'closed', message: 'the pod is closing', param: null }) }),
           },
         },
-        LEAVE: { actions: assign({ choices: ({ context, event }) => context.choices - event.choices }) },
+        LEAVE: { actions: 'letGo' },
       },
-      always: { guard: ({ context }) => context.choices === 0, target: 'stopped' },
+      always: { guard: ({ context }) => context.executors.choices === 0, target: 'stopped' },
     },
     stopped: { type: 'final' },
   },

@@ -13,14 +13,23 @@ import { assignTask, cancel, jobCancelled, jobDone, jobFailed, jobPlaced, jobRun
 import type { ErrorRecord } from '../src/protocol/errors.ts';
 import type { Commands, JobMessage, RequestMessage, Sequence } from '../src/protocol/messages.ts';
 
-type Job = { self: Address; request: Address; sequences: readonly Sequence[]; open: readonly Address[]; streaming: boolean; error: ErrorRecord | null };
+type Job = {
+  self: Address;
+  request: Address;
+  sequences: readonly Sequence[];
+  /** By sequence. */
+  executors: readonly Address[];
+  open: readonly Address[];
+  streaming: boolean;
+  error: ErrorRecord | null;
+};
 
 const without = (tasks: readonly Address[], event: JobMessage): readonly Address[] => ('task' in event ? tasks.filter((task) => task !== event.task) : tasks);
 
 const tellRequest = (message: RequestMessage) => ({ type: 'send' as const, params: ({ context }: { context: Job }) => ({ to: context.request, message }) });
 
 export const job = setup({
-  types: {} as { input: Pick<Job, 'self' | 'request' | 'sequences'>; context: Job; events: JobMessage },
+  types: {} as { input: Pick<Job, 'self' | 'request' | 'sequences' | 'executors'>; context: Job; events: JobMessage },
   actions: {
     send: (_, _command: Commands['send']) => {},
     sendEach: (_, _commands: Commands['sendEach']) => {},
@@ -53,7 +62,11 @@ export const job = setup({
         planned: {
           entry: {
             type: 'sendEach',
-            params: ({ context }) => context.sequences.map((sequence) => ({ to: taskAddress(sequence), message: assignTask(context.self, sequence) })),
+            params: ({ context }) =>
+              context.sequences.map((sequence, index) => ({
+                to: taskAddress(sequence),
+                message: assignTask(context.self, sequence, context.executors[index] as Address),
+              })),
           },
           on: { TASK_PLACED: 'placed' },
         },

@@ -12,7 +12,14 @@ import { admit, cancel, leave, plan, requestEnded, requestRunning } from '../src
 import type { ErrorRecord } from '../src/protocol/errors.ts';
 import type { Commands, RequestMessage, Sequence } from '../src/protocol/messages.ts';
 
-type Request = { self: Address; job: Address; sequences: readonly Sequence[]; error: ErrorRecord | null };
+type Request = {
+  self: Address;
+  job: Address;
+  sequences: readonly Sequence[];
+  /** By sequence: the task executor that it goes to. */
+  executors: readonly Address[];
+  error: ErrorRecord | null;
+};
 
 const JOB_EXECUTOR: Address = 'job-executor/0';
 const FRONTEND: Address = 'frontend/0';
@@ -24,13 +31,13 @@ export const request = setup({
   },
 }).createMachine({
   id: 'request',
-  context: ({ input }) => ({ ...input, error: null }),
+  context: ({ input }) => ({ ...input, executors: [], error: null }),
   initial: 'received',
   states: {
     received: {
       entry: { type: 'send', params: ({ context }) => ({ to: JOB_EXECUTOR, message: admit(context.self, context.sequences.length) }) },
       on: {
-        ADMITTED: 'held',
+        ADMITTED: { target: 'held', actions: assign({ executors: ({ event }) => event.executors }) },
         REFUSED: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
         CANCEL: 'withdrawing',
       },
@@ -47,7 +54,7 @@ export const request = setup({
     },
     held: {
       initial: 'admitted',
-      entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: plan(context.self, context.sequences) }) },
+      entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: plan(context.self, context.sequences, context.executors) }) },
       exit: { type: 'send', params: ({ context }) => ({ to: JOB_EXECUTOR, message: leave(context.self, context.sequences.length) }) },
       on: {
         JOB_DONE: 'finished',

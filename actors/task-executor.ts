@@ -4,29 +4,32 @@
  *
  *   loading ─▶ announced ─▶ serving ─▶ draining
  *
- * A task that finds no serving NPU waits here until one is back. No state has a deadline: the host that
+ * A task that finds no serving DP group waits here until one is back. No state has a deadline: the host that
  * starts the workers bounds loading, and reports a thread that dies as NPU_LOST.
  */
 import { assign, setup } from 'xstate';
 import { type Address, address } from '../src/protocol/address.ts';
 import { drain, executorLost, executorReady, placed, withdrawn } from '../src/protocol/constructors.ts';
 import type { Commands, TaskExecutorMessage } from '../src/protocol/messages.ts';
-import { TaskPlacement } from './policies/placement.ts';
+import { type GroupSeat, TaskPlacement } from './policies/placement.ts';
 
-type Topology = { readonly npus: number; readonly workers: number; readonly batch_max: number };
 type TaskExecutor = { self: Address; placement: TaskPlacement; outbox: readonly Commands['send'][] };
 
 const JOB_EXECUTOR: Address = 'job-executor/0';
 
-const placedOn = (task: Address, npu: number): Commands['send'] => ({ to: task, message: placed(address('dp-group', npu)) });
+const placedOn = (task: Address, group: number): Commands['send'] => ({ to: task, message: placed(address('dp-group', group)) });
 
 export const taskExecutor = setup({
-  types: {} as { input: { self: Address } & Topology; context: TaskExecutor; events: TaskExecutorMessage },
+  types: {} as {
+    input: { readonly self: Address; readonly groups: readonly GroupSeat[]; readonly batch_max: number };
+    context: TaskExecutor;
+    events: TaskExecutorMessage;
+  },
   actions: {
     send: (_, _command: Commands['send']) => {},
     sendEach: (_, _commands: Commands['sendEach']) => {},
     markReady: assign({
-      outbox: ({ context, event }) => (event.type === 'NPU_READY' ? context.placement.ready(event.npu).map(({ task, npu }) => placedOn(task, npu)) : []),
+      outbox: ({ context, event }) => (event.type === 'NPU_READY' ? context.placement.ready(event.npu).map(({ task, group }) => placedOn(task, group)) : []),
     }),
     markLost: assign({
       outbox: ({ context, event }) =>
@@ -35,8 +38,8 @@ export const taskExecutor = setup({
     placeTask: assign({
       outbox: ({ context, event }) => {
         if (event.type !== 'PLACE') return [];
-        const npu = context.placement.place(event.task);
-        return npu === null ? [] : [placedOn(event.task, npu)];
+        const group = context.placement.place(event.task);
+        return group === null ? [] : [placedOn(event.task, group)];
       },
     }),
     releaseTask: assign({
@@ -51,7 +54,7 @@ export const taskExecutor = setup({
   },
 }).createMachine({
   id: 'task-executor',
-  context: ({ input }) => ({ self: input.self, placement: new TaskPlacement(input.npus, input.workers, input.batch_max), outbox: [] }),
+  context: ({ input }) => ({ self: input.self, placement: new TaskPlacement(input.groups, input.batch_max), outbox: [] }),
   initial: 'loading',
   on: {
     NPU_READY: { actions: ['markReady', { type: 'sendEach', params: ({ context }) => context.outbox }] },
@@ -74,7 +77,7 @@ export const taskExecutor = setup({
     draining: {
       entry: {
         type: 'sendEach',
-        params: ({ context }) => Array.from({ length: context.placement.npus }, (_, npu) => ({ to: address('npu', npu), message: drain() })),
+        params: ({ context }) => context.placement.npus.map((npu) => ({ to: address('npu', npu), message: drain() })),
       },
     },
   },

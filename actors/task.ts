@@ -25,9 +25,7 @@ import {
 import type { ErrorRecord } from '../src/protocol/errors.ts';
 import type { Commands, Sequence, TaskMessage } from '../src/protocol/messages.ts';
 
-type Task = { self: Address; job: Address; sequence: Sequence; dp_group: Address | null; error: ErrorRecord | null };
-
-const TASK_EXECUTOR: Address = 'task-executor/0';
+type Task = { self: Address; job: Address; sequence: Sequence; executor: Address; dp_group: Address | null; error: ErrorRecord | null };
 
 function dpGroupOf(task: Task): Address {
   if (task.dp_group === null) throw new Error(`${task.self} is held but was never placed`);
@@ -35,7 +33,7 @@ function dpGroupOf(task: Task): Address {
 }
 
 export const task = setup({
-  types: {} as { input: Pick<Task, 'self' | 'job' | 'sequence'>; context: Task; events: TaskMessage },
+  types: {} as { input: Pick<Task, 'self' | 'job' | 'sequence' | 'executor'>; context: Task; events: TaskMessage },
   actions: {
     send: (_, _command: Commands['send']) => {},
   },
@@ -45,19 +43,19 @@ export const task = setup({
   initial: 'waiting',
   states: {
     waiting: {
-      entry: { type: 'send', params: ({ context }) => ({ to: TASK_EXECUTOR, message: place(context.self) }) },
+      entry: { type: 'send', params: ({ context }) => ({ to: context.executor, message: place(context.self) }) },
       on: {
         PLACED: { target: 'held', actions: assign({ dp_group: ({ event }) => event.dp_group }) },
         CANCEL: 'withdrawing',
       },
     },
     withdrawing: {
-      entry: { type: 'send', params: ({ context }) => ({ to: TASK_EXECUTOR, message: withdraw(context.self) }) },
+      entry: { type: 'send', params: ({ context }) => ({ to: context.executor, message: withdraw(context.self) }) },
       on: { PLACED: {}, EXECUTOR_LOST: {}, WITHDRAWN: 'cancelled' },
     },
     held: {
       initial: 'placed',
-      exit: { type: 'send', params: ({ context }) => ({ to: TASK_EXECUTOR, message: release(context.self) }) },
+      exit: { type: 'send', params: ({ context }) => ({ to: context.executor, message: release(context.self) }) },
       on: {
         GENERATED: 'done',
         GENERATION_FAILED: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },

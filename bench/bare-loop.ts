@@ -15,6 +15,7 @@ import { openCheckpoint } from '../src/model/checkpoint.ts';
 import { isMoeLayer } from '../src/model/config.ts';
 import { instantiateKernels, loadKernelModule } from '../src/model/kernels/kernels.ts';
 import { resolveModel } from '../src/model/registry.ts';
+import { colocated, expertGroupOf } from '../src/protocol/topology.ts';
 
 export type BareLoop = {
   /** Generates `count` tokens for each prompt; returns the ids, `[sequence][token]`. */
@@ -27,7 +28,7 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
   using checkpoint = openCheckpoint(resolveModel(model));
   const block_size = 16;
   const plan = planPod(checkpoint, {
-    npus: 1,
+    topology: colocated(1),
     workers: 1,
     spare_workers: 0,
     kv_blocks: undefined,
@@ -43,10 +44,10 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
   if (layout === undefined) throw new Error('no NPU');
   const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
   const kernels = instantiateKernels(await loadKernelModule(), space.memories[0] as WebAssembly.Memory);
-  for (const _ of new WeightLoader(checkpoint, space, () => kernels).load(plan.layouts, plan.npus)) {
+  for (const _ of new WeightLoader(checkpoint, space, () => kernels).load(plan.layouts)) {
   }
   const forward = new Forward(config, layout, kernels);
-  const batches = new ExpertBatches(forward, space, 1);
+  const batches = new ExpertBatches(forward, space, expertGroupOf(plan.hosting.deployment, 0));
   const words = space.wordsOf(layout.base);
   const { at } = forward;
 

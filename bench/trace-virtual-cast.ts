@@ -10,6 +10,7 @@ import { buildMachine, MachineNpus } from '../src/platform/machine.ts';
 import { type Address, address } from '../src/protocol/address.ts';
 import { launchDone, submit } from '../src/protocol/constructors.ts';
 import type { Sequence, StepOutcome, Work } from '../src/protocol/messages.ts';
+import { colocated } from '../src/protocol/topology.ts';
 import { Directory } from '../src/runtime/directory.ts';
 import { SeededRandom } from '../src/runtime/seeded-random.ts';
 import { VirtualHost } from '../src/runtime/virtual-host.ts';
@@ -28,11 +29,11 @@ export class VirtualCast {
 
   static async create(npus: number): Promise<VirtualCast> {
     using checkpoint = openCheckpoint(resolveModel('tiny-deepseek-v3'));
-    const { spare_workers, ...options } = podOptionsSchema.parse({ npus });
+    const { spare_workers, ...options } = podOptionsSchema.parse({});
     const machine = await buildMachine(
       checkpoint,
       'hash',
-      { ...options, kv_blocks: options.kv_blocks, memory_bytes: undefined, spare_workers },
+      { ...options, topology: colocated(npus), kv_blocks: options.kv_blocks, memory_bytes: undefined, spare_workers },
       async () => {},
     );
     const { plan } = machine;
@@ -45,7 +46,7 @@ export class VirtualCast {
       }
     });
     const host = cast.#host;
-    const machineNpus = new MachineNpus(machine, new Directory(plan.topology), host.clock.now_ms, {
+    const machineNpus = new MachineNpus(machine, new Directory(plan.hosting), host.clock.now_ms, {
       spawn: (actor, birth) => host.spawn(actor, birth),
       send: (to, from, message) => host.send(to, from, message),
       complete: (npu, message, cause) => host.complete(npu, message, cause, 0),

@@ -12,7 +12,16 @@ import { Links } from './fabric/links.ts';
 import type { RingConsumer } from './fabric/ring.ts';
 import { collect } from './generation.ts';
 import { resolveModel } from './model/registry.ts';
-import { type ChatMessage, type GenerateOptions, generateOptionsSchema, type PodOptions, type Prompt, parseOptions, podOptionsSchema } from './options.ts';
+import {
+  type ChatMessage,
+  type GenerateOptions,
+  generateOptionsSchema,
+  type PodOptions,
+  type Prompt,
+  parseOptions,
+  podOptionsSchema,
+  topologyOf,
+} from './options.ts';
 import type { ControlHandle } from './platform/control.ts';
 import type { ControlRemote, Outcome } from './platform/control-thread.ts';
 import type { ModelInfo, Pod } from './pod.ts';
@@ -47,7 +56,7 @@ export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
   const { onProgress, inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
   const folder = resolveModel(resolved.model);
-  const { model: _model, topology: _topology, clock: _clock, kernels: _kernels, seed: _seed, kv_blocks, memory_bytes, ...numbers } = resolved;
+  const { model: _model, npus: _npus, clock: _clock, kernels: _kernels, seed: _seed, kv_blocks, memory_bytes, ...numbers } = resolved;
   const origin_ms = epoch_ms();
   const inspection = inspect === undefined ? null : new LiveInspection(asInspect(inspect), origin_ms);
   const thread = new Worker(entryPoint('../platform/control-thread'), threadOptions());
@@ -68,7 +77,7 @@ export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
   try {
     const progress = onProgress === undefined ? null : Comlink.proxy(onProgress);
     const onInspected = inspection === null ? undefined : Comlink.proxy((ring: ActRing) => inspection.add(ring));
-    const control = { ...numbers, kv_blocks, memory_bytes, folder, origin_ms, inspected: inspection?.state };
+    const control = { ...numbers, topology: topologyOf(resolved), kv_blocks, memory_bytes, folder, origin_ms, inspected: inspection?.state };
     const created = remote.create(control, progress as never, onInspected as never) as Promise<Outcome<ControlHandle>>;
     const handle = unwrap(await Promise.race([created, died]));
     return new LivePod(handle, thread, remote, died, monotonicClock(origin_ms), inspection);

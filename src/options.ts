@@ -4,6 +4,7 @@
  */
 import * as z from 'zod';
 import { MinipodError } from './protocol/errors.ts';
+import { checkTopology, colocated, EXECUTOR_ROLES, formatTopology, parseTopology, type Topology } from './protocol/topology.ts';
 import type { InspectionEvent } from './trace/inspection-events.ts';
 
 /** Named limits of what one call may ask for. */
@@ -73,11 +74,16 @@ export type ChatMessage = { readonly role: string; readonly content: string };
 /** Text, token ids, or a conversation for the model's chat template. */
 export type Prompt = string | readonly number[] | readonly ChatMessage[];
 
+const executorShape = z.strictObject({ role: z.enum(EXECUTOR_ROLES), dp: z.int().min(1), tp: z.int().min(1).default(1) });
+
 const podOptions = z.strictObject({
   /** A shipped model's name or the path of a folder in the Hugging Face layout. */
   model: z.string().min(1).default('tiny-deepseek-v3'),
-  /** How work is laid out over NPUs. Every NPU holds attention and its share of the experts. */
-  topology: z.literal('colocated').default('colocated'),
+  /**
+   * How work is laid out over NPUs: `colocated:dp=2`, `pd:prefill=2xdp1tp2,decode=1xdp4`, `mixed:colocated=1xdp1,prefill=1xdp1,decode=1xdp2`, or the same as
+   * a list of task executors. Default: one colocated task executor with `npus` DP groups.
+   */
+  topology: z.union([z.string(), z.array(executorShape).min(1)]).optional(),
   /**
    * `live`: worker threads, real kernels, real time. `virtual`: all actors on the caller's thread and on a clock that moves from event to event;
    * whoever has the same seed sees the same run.
@@ -99,9 +105,12 @@ const podOptions = z.strictObject({
   record_when_full: z.enum(['wait', 'stop']).optional(),
   /** False: no prompt, nor what tells one, is in the trace, which still replays without its kernels. What was generated is in it. Needs `prefix_caching: false`. */
   record_prompts: z.boolean().default(true),
-  npus: z.int().min(1).max(LIMITS.npus_max).default(1),
+  /** Short for `colocated:dp=N`. Default: 1. */
+  npus: z.int().min(1).max(LIMITS.npus_max).optional(),
   /** Threads that host the NPUs. Never more than NPUs. Default: 1. */
   workers: z.int().min(1).max(LIMITS.workers_max).default(1),
+  /** The worker of each NPU, in order. Default: contiguous runs of nearly equal length. */
+  npu_workers: z.array(z.int().min(0)).optional(),
   /**
    * Memory kept for successors of workers that hang and cannot be stopped, one worker's NPUs each. Node stops any thread; Deno does not stop one that runs.
    */
@@ -145,6 +154,22 @@ export const podOptionsSchema = podOptions.superRefine(({ clock, seed, kernels, 
   if (clock === 'virtual' && record_when_full !== undefined) refuse('record_when_full', NEVER_FULL);
   if (!record_prompts && prefix_caching) refuse('prefix_caching', NOT_REPLAYED);
 });
+
+/**
+ * How the options lay work out.
+ * @throws `invalid_request` for a topology that cannot be read, is too large, or contradicts `npus`
+ */
+export function topologyOf({ topology, npus }: Pick<ResolvedPodOptions, 'topology' | 'npus'>): Topology {
+  if (topology === undefined) return colocated(npus ?? 1);
+  const executors = typeof topology === 'string' ? parseTopology(topology) : topology;
+  checkTopology(executors);
+  const count = executors.reduce((sum, { dp, tp }) => sum + dp * tp, 0);
+  const wrong = (why: string): MinipodError =>
+    new MinipodError('invalid_request', `topology: '${formatTopology(executors)}' has ${count} NPUs, ${why}`, { param: 'topology' });
+  if (npus !== undefined && npus !== count) throw wrong(`npus says ${npus}: leave it out`);
+  if (count > LIMITS.npus_max) throw wrong(`at most ${LIMITS.npus_max} are possible`);
+  return executors;
+}
 
 export type LoadProgress = { readonly loaded_bytes: number; readonly total_bytes: number; readonly tensor: string };
 export type PodOptions = z.input<typeof podOptionsSchema> & {

@@ -1,5 +1,4 @@
 /** What a pod tells its caller about itself, live or virtual. @module */
-import { workerOfNpu } from '../actors/policies/placement.ts';
 import type { AnyPodPlan } from './flowserve/pod-plan.ts';
 import type { ControlStats } from './platform/control.ts';
 import type { LinkRead } from './protocol/threads.ts';
@@ -23,7 +22,7 @@ function linkStats(views: ControlStats['links'], threads: ControlStats['threads'
 }
 
 export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: ControlStats): PodStats {
-  const { memory, npus, workers, layouts, options } = plan;
+  const { memory, hosting, layouts, options } = plan;
   return {
     model,
     uptime_seconds: clock.now_ms() / 1000,
@@ -33,7 +32,7 @@ export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: 
     prompt_tokens: report.prompt_tokens,
     generation_tokens: report.generation_tokens,
     kv_block_size: options.kv_block_size,
-    npus: report.npus.map((npu) => ({ ...npu, worker: workerOfNpu(npu.npu, npus, workers), hbm_bytes: layouts[npu.npu]?.bytes ?? 0 })),
+    npus: report.npus.map((npu) => ({ ...npu, worker: hosting.worker_of_npu[npu.npu] as number, hbm_bytes: layouts[npu.npu]?.bytes ?? 0 })),
     expert_loads: report.expert_loads,
     memory: { total_bytes: memory.bytes, regions: report.regions },
     fabric: { links: linkStats(report.links, report.threads), threads: report.threads },

@@ -6,7 +6,16 @@ import { promptRecord } from './call.ts';
 import { Calls } from './calls.ts';
 import { collect } from './generation.ts';
 import { resolveModel } from './model/registry.ts';
-import { type ChatMessage, type GenerateOptions, generateOptionsSchema, type PodOptions, type Prompt, parseOptions, podOptionsSchema } from './options.ts';
+import {
+  type ChatMessage,
+  type GenerateOptions,
+  generateOptionsSchema,
+  type PodOptions,
+  type Prompt,
+  parseOptions,
+  podOptionsSchema,
+  topologyOf,
+} from './options.ts';
 import { VirtualControl, type VirtualOptions, type VirtualPorts } from './platform/virtual-control.ts';
 import type { ModelInfo, Pod } from './pod.ts';
 import { podStats } from './pod-stats.ts';
@@ -24,7 +33,7 @@ export async function createVirtualPod(options: PodOptions): Promise<Pod> {
   const { onProgress, inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
   const { seed = 0, kv_blocks, memory_bytes, record, ...others } = resolved;
-  const control = { ...others, seed, kv_blocks, memory_bytes, record, folder: resolveModel(resolved.model) };
+  const control = { ...others, topology: topologyOf(resolved), seed, kv_blocks, memory_bytes, record, folder: resolveModel(resolved.model) };
   return VirtualPod.create(control, { onProgress: async (report) => onProgress?.(report), inspect: inspect && asInspect(inspect) });
 }
 
@@ -102,7 +111,7 @@ class VirtualPod implements Pod {
 
   async resetPrefixCache(): Promise<void> {
     this.#checkOpen();
-    this.#control.frontend.resetPrefixCache(this.#control.plan.layouts.keys());
+    this.#control.frontend.resetPrefixCache(this.#control.plan.hosting.deployment.groups.keys());
     this.#wake();
   }
 

@@ -38,6 +38,8 @@ const list = (text: string, earlier: unknown): string[] => [...((earlier as stri
 
 const tokenIds = (text: string, earlier: unknown): number[] => [...((earlier as number[] | undefined) ?? []), ...text.split(',').map(number)];
 
+const workerList = (text: string): number[] => text.split(',').map(number);
+
 function bias(text: string, earlier: unknown): Record<string, number> {
   const [id = '', value = ''] = text.split('=');
   return { ...(earlier as Record<string, number> | undefined), [id]: number(value) };
@@ -48,9 +50,10 @@ export const PROGRAM_ONLY = ['clock', 'kernels', 'seed'] as const;
 
 export const POD_FLAGS = {
   model: { value: 'NAME_OR_DIR', help: 'a shipped model, or a folder in the Hugging Face layout' },
-  topology: { value: 'NAME', help: 'how work is laid out over NPUs' },
-  npus: { value: 'N', help: 'NPUs to emulate; the experts are spread over them', read: number },
+  topology: { value: 'TEXT', help: 'how work is laid out, as colocated:dp=2 or pd:prefill=2xdp1tp2,decode=1xdp4' },
+  npus: { value: 'N', help: 'NPUs to emulate, short for --topology colocated:dp=N (default: 1)', read: number },
   workers: { value: 'N', help: 'threads that host the NPUs', read: number },
+  npu_workers: { value: 'LIST', help: 'the worker of each NPU, as 0,0,1 (default: equal runs)', read: workerList },
   kv_block_size: { value: 'N', help: 'positions that a KV block holds, a multiple of 16', read: number },
   kv_blocks: { value: 'N', help: 'KV blocks of each NPU (default: room for 8 requests of full length)', read: number },
   max_batch_tokens: { value: 'N', help: 'tokens that one step of an NPU computes at most', read: number },

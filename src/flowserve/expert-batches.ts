@@ -2,10 +2,10 @@
  * Which expert computes which token: the gate's choice, sorted by (NPU, expert, token), and the experts' side of a dispatch.
  * @module
  */
-import { npuOfExpert } from '../../actors/policies/placement.ts';
 import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { assert } from '../protocol/errors.ts';
+import { type ExpertGroup, npuOfExpert } from '../protocol/topology.ts';
 import type { TokenDispatch } from '../xccl/exchange.ts';
 import type { Arithmetic } from './arithmetic.ts';
 
@@ -15,19 +15,19 @@ export type Share = { readonly npu: number; readonly firstSegment: number; reado
 export class ExpertBatches {
   readonly #forward: Arithmetic;
   readonly #space: AddressSpace;
-  readonly #npus: number;
+  readonly #group: ExpertGroup;
   readonly #words: Int32Array;
   /** Expert ids by (NPU, id). */
   readonly #order: readonly number[];
   readonly #start: Int32Array;
 
-  constructor(forward: Arithmetic, space: AddressSpace, npus: number) {
+  constructor(forward: Arithmetic, space: AddressSpace, group: ExpertGroup) {
     this.#forward = forward;
     this.#space = space;
-    this.#npus = npus;
+    this.#group = group;
     this.#words = space.wordsOf(forward.layout.base);
     const experts = forward.config.moe.experts;
-    this.#order = Array.from({ length: experts }, (_, expert) => expert).sort((a, b) => npuOfExpert(a, npus) - npuOfExpert(b, npus) || a - b);
+    this.#order = Array.from({ length: experts }, (_, expert) => expert).sort((a, b) => npuOfExpert(a, group) - npuOfExpert(b, group) || a - b);
     this.#start = new Int32Array(experts + 1);
   }
 
@@ -49,7 +49,7 @@ export class ExpertBatches {
       const count = start[expert] as number;
       start[expert] = next;
       if (count === 0) continue;
-      const npu = npuOfExpert(expert, this.#npus);
+      const npu = npuOfExpert(expert, this.#group);
       if (share === null || share.npu !== npu) {
         share = { npu, firstSegment: segment, segments: 0, firstPair: next, pairs: 0 };
         shares.push(share);

@@ -4,6 +4,7 @@
  */
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
+import type { Executor } from '../protocol/topology.ts';
 import type { Directory } from '../runtime/directory.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
 
@@ -23,21 +24,23 @@ export class ExpertLoads {
     return (this.#plan.layouts[0]?.counts ?? []).flatMap((counts, layer) => (counts === null ? [] : [layer]));
   }
 
-  /** Counters lie at the same offset in each die's region. */
-  of(layer: number, expert: number): number {
+  /** In one task executor. Counters lie at the same offset in each die's region. */
+  of(executor: Executor, layer: number, expert: number): number {
     const [first] = this.#plan.layouts;
     const counts = first?.counts[layer] ?? null;
     if (first === undefined || counts === null) return 0;
     let sum = 0;
-    for (let npu = 0; npu < this.#plan.npus; npu++) {
+    for (let npu = executor.experts.first; npu < executor.experts.first + executor.experts.npus; npu++) {
       const address = (this.#plan.dies[this.#directory.dieOfNpu(npu)]?.base ?? 0) + counts - first.base;
       sum += (this.#space.wordsOf(address)[(offsetOf(address) >>> 2) + expert] as number) >>> 0;
     }
     return sum;
   }
 
-  /** Tokens routed to each expert, `[MoE layer][expert id]`. */
+  /** Tokens routed to each expert, `[MoE layer][expert id]`, in all task executors together. */
   table(): number[][] {
-    return this.layers.map((layer) => Array.from({ length: this.#plan.config.moe.experts }, (_, expert) => this.of(layer, expert)));
+    const { executors } = this.#plan.hosting.deployment;
+    const sumOf = (layer: number, expert: number): number => executors.reduce((sum, executor) => sum + this.of(executor, layer, expert), 0);
+    return this.layers.map((layer) => Array.from({ length: this.#plan.config.moe.experts }, (_, expert) => sumOf(layer, expert)));
   }
 }

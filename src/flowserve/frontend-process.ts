@@ -79,8 +79,8 @@ export class FrontendProcess {
   }
 
   /** Requests that come after this find nothing that was computed before. */
-  resetPrefixCache(npus: Iterable<number>): void {
-    for (const npu of npus) this.#ports.send(address('dp-group', npu), FRONTEND, dropCache(), FROM_OUTSIDE);
+  resetPrefixCache(groups: Iterable<number>): void {
+    for (const group of groups) this.#ports.send(address('dp-group', group), FRONTEND, dropCache(), FROM_OUTSIDE);
   }
 
   tokenize(prompt: PromptRecord, addSpecialTokens: boolean): { token_ids: number[]; tokens: string[] } {

@@ -3,7 +3,6 @@
  * What every NPU holds is read and packed once and then copied from HBM to HBM, as a fork from a running NPU would be (DeepServe §6).
  * @module
  */
-import { npuOfExpert } from '../../actors/policies/placement.ts';
 import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
@@ -30,14 +29,14 @@ export class WeightLoader {
     this.#parts = new Map(checkpoint.parts.map((part) => [part.name, part]));
   }
 
-  /** Loads these of the pod's `npus` NPUs: the first one's own copy of what is replicated, the others' by copying. Yields between layers so that a caller can report progress. */
-  *load(layouts: readonly NpuLayout[], npus: number): Generator<{ readonly tensor: string; readonly bytes: number }> {
+  /** Loads these NPUs: the first one's own copy of what is replicated, the others' by copying. Yields between layers so that a caller can report progress. */
+  *load(layouts: readonly NpuLayout[]): Generator<{ readonly tensor: string; readonly bytes: number }> {
     const [first] = layouts;
     assert(first, 'a pod has at least one NPU');
     yield this.#loadEmbedding(first);
     for (let layer = 0; layer < first.layers.length; layer++) {
       yield* this.#loadReplicated(first, layer);
-      for (const layout of layouts) yield* this.#loadExperts(layout, layer, npus);
+      for (const layout of layouts) yield* this.#loadExperts(layout, layer);
     }
     yield this.#loadVector(first, first.finalNorm, 'model.norm.weight');
     const head = this.#checkpoint.config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight';
@@ -98,11 +97,10 @@ export class WeightLoader {
     if (moe.shared !== null) yield* this.#loadMlp(layout, moe.shared, `${prefix}.mlp.shared_experts`);
   }
 
-  *#loadExperts(layout: NpuLayout, layer: number, npus: number) {
+  *#loadExperts(layout: NpuLayout, layer: number) {
     const experts = layout.layers[layer]?.moe?.experts ?? [];
     for (const [expert, weights] of experts.entries()) {
       if (weights === null) continue;
-      assert(npuOfExpert(expert, npus) === layout.npu, `expert ${layer}.${expert} is laid out on NPU ${layout.npu}, which does not own it`);
       yield* this.#loadMlp(layout, weights, `model.layers.${layer}.mlp.experts.${expert}`);
     }
   }

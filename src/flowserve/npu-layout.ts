@@ -3,13 +3,13 @@
  * Laid out once on base 0 to learn the size, once for real; both from the same few numbers, so that every thread agrees without asking.
  * @module
  */
-import { npuOfExpert } from '../../actors/policies/placement.ts';
 import { Arena } from '../fabric/arena.ts';
 import { isMoeLayer, type ModelConfig } from '../model/config.ts';
 import { attentionScratchBytes, gateScratchBytes, gqaLayerBytes, mlaLayerBytes, packedBytes, sampleScratchBytes } from '../model/kernels/kernels.ts';
 import { ropeTableLength } from '../model/kernels/rope-table.ts';
 import { SAMPLING_WORDS } from '../model/kernels/sampling-params.ts';
 import type { Dtype } from '../model/safetensors.ts';
+import { expertGroupOf, npuOfExpert } from '../protocol/topology.ts';
 import { layoutAreas } from '../xccl/areas.ts';
 import { areaSizes, dispatchPlaces, type LayoutOptions, layoutBlockTables, layoutCounts, layoutKv, type StepLayout, type StepScratch } from './step-layout.ts';
 
@@ -129,6 +129,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   };
   const vector = (length: number): Vector => ({ address: arena.allocate(length * 4), length });
   const { hiddenSize, vocabSize, moe } = config;
+  const group = expertGroupOf(options.deployment, npu);
 
   const embeddingFormat = weightFormat(dtypeOf('model.embed_tokens.weight'));
   const embedding = { address: arena.allocate(vocabSize * hiddenSize * (embeddingFormat === 'bf16' ? 2 : 4)), format: embeddingFormat };
@@ -148,7 +149,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
             router: linear(`${prefix}.mlp.gate.weight`, moe.experts, hiddenSize),
             bias: moe.gating.kind === 'sigmoid' ? vector(moe.experts) : null,
             experts: Array.from({ length: moe.experts }, (_, expert) =>
-              npuOfExpert(expert, options.npus) === npu ? mlp(`${prefix}.mlp.experts.${expert}`, moe.intermediateSize) : null,
+              npuOfExpert(expert, group) === npu ? mlp(`${prefix}.mlp.experts.${expert}`, moe.intermediateSize) : null,
             ),
             shared: moe.sharedExperts > 0 ? mlp(`${prefix}.mlp.shared_experts`, moe.sharedExperts * moe.intermediateSize) : null,
           }

@@ -79,7 +79,7 @@ export class NpuWorker {
   ) {
     assert(protocol === PROTOCOL_HASH, 'this worker was built from other sources than the pod that started it');
     this.#worker = worker;
-    this.#directory = new Directory(plan.topology, seating);
+    this.#directory = new Directory(plan.hosting, seating);
     this.#thread = this.#directory.threadOfWorker(worker);
     this.#space = new AddressSpace(memories, plan.memory.regions);
     this.#control = this.#space.control;
@@ -88,7 +88,7 @@ export class NpuWorker {
     const memory = memories[0] as WebAssembly.Memory;
     this.#links = new Links(this.#thread, memory, plan.rings, this.#control, { now_us, epoch: epochs[this.#thread] as number, peer_epochs: epochs });
     // Spare seats and those in quarantine are nobody; the lost are told of again when they are back.
-    for (let thread = CONTROL_THREAD + 1; thread < threadsOf(plan.topology); thread++)
+    for (let thread = CONTROL_THREAD + 1; thread < threadsOf(plan.hosting); thread++)
       if (thread !== this.#thread && (lost.includes(thread) || !seating.threads.includes(thread))) this.#links.detach(thread);
     this.#port = new MessagePort(this.#links, isTraced);
     this.#ladder = new IdleLadder(this.#control, this.#thread);

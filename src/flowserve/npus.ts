@@ -5,7 +5,6 @@
 import { dpGroup } from '../../actors/dp-group.ts';
 import { expert } from '../../actors/expert.ts';
 import { npu as npuMachine } from '../../actors/npu.ts';
-import { npuOfExpert } from '../../actors/policies/placement.ts';
 import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { type Address, address, expertAddress, idOf } from '../protocol/address.ts';
@@ -13,6 +12,7 @@ import { launchDone, launchFailed, loaded, loadsCounted, npuReady, resetDone, st
 import { assert, toErrorRecord } from '../protocol/errors.ts';
 import type { Message, Work } from '../protocol/messages.ts';
 import type { NpuReport } from '../protocol/threads.ts';
+import { type Executor, expertGroupOf, type NpuPlace, npuOfExpert } from '../protocol/topology.ts';
 import type { Birth, Cast } from '../runtime/cast.ts';
 import type { Directory } from '../runtime/directory.ts';
 import { Endpoint, type Surroundings } from '../xccl/endpoint.ts';
@@ -62,7 +62,7 @@ export class Npus {
       arithmetics.map((arithmetic, index) => {
         const { npu, row_bytes } = arithmetic.layout;
         const exchange = new Exchange(new Endpoint(dieOf(npu), surroundings, die_epochs?.[index]), row_bytes);
-        return [npu, new StepProgram(arithmetic, space, exchange, plan.npus, dieOf)];
+        return [npu, new StepProgram(arithmetic, space, exchange, expertGroupOf(plan.hosting.deployment, npu), dieOf)];
       }),
     );
   }
@@ -72,7 +72,8 @@ export class Npus {
     const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, prefix_caching } = this.#plan.options;
     const limits = { kv_blocks, kv_block_size, batch_tokens_max: max_batch_tokens, batch_requests_max: max_batch_requests, has_prefix_cache: prefix_caching };
     for (const [npu, { forward }] of this.programs) {
-      const [self, group] = [address('npu', npu), address('dp-group', npu)];
+      const { group: id, executor } = this.#placeOf(npu);
+      const [self, group] = [address('npu', npu), address('dp-group', id)];
       this.#host.spawn(self, { machine: npuMachine, input: { self, dp_group: group } });
       this.#host.spawn(group, { machine: dpGroup, input: { self: group, npu: self, limits } });
       this.#host.send(self, self, started());
@@ -81,13 +82,13 @@ export class Npus {
         // What was counted before is not news.
         this.#newLoads(npu, layer, () => {});
       }
-      this.#host.send('task-executor/0', self, npuReady(npu));
+      this.#host.send(address('task-executor', executor), self, npuReady(npu));
     }
   }
 
   #spawnExperts(npu: number, layer: number, forward: Arithmetic): void {
     for (const id of this.#expertsOf(npu)) {
-      const self = expertAddress(layer, id);
+      const self = expertAddress(this.#placeOf(npu).executor, layer, id);
       const place = forward.placeOfExpert(layer, id);
       assert(place, `NPU ${npu} has no weights of ${self}`);
       this.#host.spawn(self, { machine: expert, input: { self } });
@@ -96,8 +97,17 @@ export class Npus {
   }
 
   #expertsOf(npu: number): number[] {
-    const { npus, config } = this.#plan;
-    return Array.from({ length: config.moe.experts }, (_, id) => id).filter((id) => npuOfExpert(id, npus) === npu);
+    const { hosting, config } = this.#plan;
+    const group = expertGroupOf(hosting.deployment, npu);
+    return Array.from({ length: config.moe.experts }, (_, id) => id).filter((id) => npuOfExpert(id, group) === npu);
+  }
+
+  #executorOf(npu: number): Executor {
+    return this.#plan.hosting.deployment.executors[this.#placeOf(npu).executor] as Executor;
+  }
+
+  #placeOf(npu: number): NpuPlace {
+    return this.#plan.hosting.deployment.npus[npu] as NpuPlace;
   }
 
   /** Performs an NPU's work; a step is only begun, and goes on with `poll`. */
@@ -163,8 +173,8 @@ export class Npus {
 
   #newLoads(npu: number, layer: number, tell: (expert: Address, tokens: number) => void): void {
     for (const id of this.#expertsOf(npu)) {
-      const self = expertAddress(layer, id);
-      const total = this.#loads.of(layer, id);
+      const self = expertAddress(this.#placeOf(npu).executor, layer, id);
+      const total = this.#loads.of(this.#executorOf(npu), layer, id);
       // An NPU that moved to another die counts from 0 again.
       const news = total - Math.min(total, this.#reported.get(self) ?? 0);
       this.#reported.set(self, total);
@@ -175,7 +185,7 @@ export class Npus {
   /** What there is to say of each NPU; `cast`: its actors. */
   report(cast: Pick<Cast, 'stateOf' | 'contextOf'>): NpuReport[] {
     return [...this.programs].map(([npu, { blocks, exchange }]): NpuReport => {
-      const { scheduler } = cast.contextOf(address('dp-group', npu)) as { scheduler: StepScheduler };
+      const { scheduler } = cast.contextOf(address('dp-group', this.#placeOf(npu).group)) as { scheduler: StepScheduler };
       const { endpoint, replies } = exchange;
       exchange.sweepReplies();
       return {

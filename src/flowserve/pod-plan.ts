@@ -9,12 +9,16 @@ import { type MemoryPlan, planMemory, type Region } from '../fabric/memory-plan.
 import type { Checkpoint } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
-import { CALLER_THREAD, CONTROL_THREAD, diesOf, seatsOf, type Topology } from '../runtime/directory.ts';
+import { deploy, type Topology } from '../protocol/topology.ts';
+import { CALLER_THREAD, CONTROL_THREAD, dealtOut, diesOf, type Hosting, seatsOf } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
 import { type Dtypes, layoutNpu, type NpuLayout } from './npu-layout.ts';
 import type { LayoutOptions, ModelShape, StepLayout } from './step-layout.ts';
 
-export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies'> & {
+export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment'> & {
+  readonly topology: Topology;
+  /** By NPU: the worker that hosts it. Default: contiguous runs of nearly equal length. */
+  readonly npu_workers?: readonly number[] | undefined;
   readonly workers: number;
   readonly spare_workers: number;
   readonly kv_blocks: number | undefined;
@@ -31,7 +35,7 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout> = {
   readonly config: Model;
   readonly npus: number;
   readonly workers: number;
-  readonly topology: Topology;
+  readonly hosting: Hosting;
   readonly memory: MemoryPlan;
   readonly rings: readonly RingPlace[];
   /** By NPU, on the die that it has at first. */
@@ -66,25 +70,41 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
   options: PlanOptions,
   layOut: LayOut<Layout>,
 ): PodPlanOf<Model, Layout> {
-  const { npus, workers, spare_workers } = options;
-  const topology: Topology = { npus, workers, spare_workers };
+  const { workers, spare_workers } = options;
+  const deployment = deploy(options.topology);
+  const npus = deployment.npus.length;
+  const ahead = deployment.executors.find(({ role, tp }) => role !== 'colocated' || tp > 1);
+  if (ahead !== undefined)
+    throw new MinipodError(
+      'invalid_request',
+      `topology: task executor ${ahead.id} is ${ahead.role} with tp ${ahead.tp}; colocated ones with tp 1 can be served`,
+      {
+        param: 'topology',
+      },
+    );
   if (workers > npus)
     throw new MinipodError('invalid_request', `workers: ${workers} threads for ${npus} NPUs; an NPU lives on one worker, so use at most ${npus}`, {
       param: 'workers',
     });
-  if (npus > config.moe.experts)
-    throw new MinipodError('invalid_request', `npus: ${npus} NPUs for ${config.moe.experts} experts a layer; each NPU owns at least one`, { param: 'npus' });
+  for (const { id, role, dp, tp, experts } of deployment.executors)
+    if (experts.npus > config.moe.experts)
+      throw new MinipodError(
+        'invalid_request',
+        `topology: task executor ${id} (${role}) has dp ${dp} × tp ${tp} = ${experts.npus} NPUs for ${config.moe.experts} experts a layer; each NPU owns at least one`,
+        { param: options.topology.length === 1 ? 'npus' : 'topology' },
+      );
+  const hosting: Hosting = { deployment, workers, spare_workers, worker_of_npu: workersOf(npus, workers, options.npu_workers) };
   const blocksOfRequest = Math.ceil(config.maxPositions / options.kv_block_size);
   const layoutOptions: LayoutOptions = {
-    npus,
-    dies: diesOf(topology),
+    deployment,
+    dies: diesOf(hosting),
     kv_blocks: options.kv_blocks ?? FULL_REQUESTS * blocksOfRequest,
     kv_block_size: options.kv_block_size,
     max_batch_tokens: options.max_batch_tokens,
     max_batch_requests: options.max_batch_requests,
   };
   const wide = powerOfTwo(Math.max(CALLER_RING_BYTES_MIN, 2 * BYTES_PER_PROMPT_TOKEN * config.maxPositions));
-  const planned = planRings(options.has_rings === false ? [] : ringPairs(topology, wide), 0);
+  const planned = planRings(options.has_rings === false ? [] : ringPairs(hosting, wide), 0);
   const sizes = Array.from({ length: npus }, (_, npu) => layOut(layoutOptions, npu, 0));
   const spare_bytes = Math.max(...sizes.map(({ bytes }) => bytes));
   const spareDie = { bytes: spare_bytes, parts: { 'spare dies': spare_bytes } };
@@ -106,16 +126,31 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
     workers,
     memory,
     rings: planned.rings.map((ring) => ({ ...ring, offset: ring.offset + ringsAt })),
-    topology,
+    hosting,
     layouts: dies.slice(0, npus).map(({ base, bytes }, npu) => layOut(layoutOptions, npu, base, bytes)),
     dies,
     options: { ...layoutOptions, prefix_caching: options.prefix_caching },
   };
 }
 
+/** @throws `invalid_request` for a mapping that leaves an NPU or a worker out */
+function workersOf(npus: number, workers: number, given: readonly number[] | undefined): readonly number[] {
+  if (given === undefined) return dealtOut(npus, workers);
+  const wrong = (why: string): MinipodError =>
+    new MinipodError('invalid_request', `npu_workers: ${why}; it names the worker, from 0 to ${workers - 1}, of each of the ${npus} NPUs in order`, {
+      param: 'npu_workers',
+    });
+  if (given.length !== npus) throw wrong(`it names ${given.length} workers`);
+  const foreign = given.find((worker) => worker >= workers);
+  if (foreign !== undefined) throw wrong(`there is no worker ${foreign}`);
+  const idle = Array.from({ length: workers }, (_, worker) => worker).find((worker) => !given.includes(worker));
+  if (idle !== undefined) throw wrong(`worker ${idle} hosts no NPU`);
+  return given;
+}
+
 /** Caller and control; control and each worker; each worker and each other; the spare seats too. */
-function ringPairs(topology: Topology, wide: number): { from: number; to: number; capacity: number }[] {
-  const threads = seatsOf(topology).map(({ thread }) => thread);
+function ringPairs(hosting: Hosting, wide: number): { from: number; to: number; capacity: number }[] {
+  const threads = seatsOf(hosting).map(({ thread }) => thread);
   const both = (a: number, b: number, capacity: number) => [
     { from: a, to: b, capacity },
     { from: b, to: a, capacity },

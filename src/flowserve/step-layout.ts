@@ -6,6 +6,7 @@ import { roundUp } from '../fabric/address.ts';
 import { Arena } from '../fabric/arena.ts';
 import type { BlockPoolPlace } from '../fabric/block-pool.ts';
 import { isMoeLayer, type ModelConfig, type MoeConfig } from '../model/config.ts';
+import type { Deployment } from '../protocol/topology.ts';
 import type { AreaSizes, Areas } from '../xccl/areas.ts';
 
 /** What a step knows of a model: no width but that of its rows. Any model's config is one; tests and simulations may write one down. */
@@ -14,7 +15,7 @@ export type ModelShape = Pick<ModelConfig, 'layers' | 'vocabSize' | 'maxPosition
 };
 
 export type LayoutOptions = {
-  readonly npus: number;
+  readonly deployment: Deployment;
   /** NPUs, and spare dies for those that must move. */
   readonly dies: number;
   readonly kv_blocks: number;

@@ -11,6 +11,7 @@ import { BlockPool } from '../fabric/block-pool.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import type { PositionLogprobs, StepEntry, StepOutcome, StepPlan } from '../protocol/messages.ts';
+import type { ExpertGroup } from '../protocol/topology.ts';
 import type { ArrivedDispatch, Exchange } from '../xccl/exchange.ts';
 import { deadlineExceeded } from '../xccl/operation.ts';
 import type { Arithmetic, Span, TokenSampler } from './arithmetic.ts';
@@ -66,10 +67,10 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   readonly #inTurn: readonly Part[];
   #run: Run | null = null;
 
-  constructor(forward: Model, space: AddressSpace, exchange: Exchange, npus: number, dieOf: (npu: number) => number) {
+  constructor(forward: Model, space: AddressSpace, exchange: Exchange, group: ExpertGroup, dieOf: (npu: number) => number) {
     const { npu, kv } = forward.layout;
     this.forward = forward;
-    this.batches = new ExpertBatches(forward, space, npus);
+    this.batches = new ExpertBatches(forward, space, group);
     this.#inTurn = partsInTurn(forward, this.batches);
     this.exchange = exchange;
     this.#blocks = new BlockPool(space, kvPool(npu, kv));

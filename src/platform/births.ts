@@ -2,12 +2,14 @@
 
 import { job } from '../../actors/job.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
+import type { GroupSeat } from '../../actors/policies/placement.ts';
 import { request } from '../../actors/request.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { type Address, address, idOf } from '../protocol/address.ts';
 import type { Message } from '../protocol/messages.ts';
+import type { DpGroupPlace } from '../protocol/topology.ts';
 import type { Birth } from '../runtime/cast.ts';
 
 /** Requests, jobs and tasks come to life with their first message. */
@@ -16,16 +18,25 @@ export function birthOf(to: Address, message: Message): Birth | null {
     case 'SUBMIT':
       return { machine: request, input: { self: to, job: address('job', idOf(to)), sequences: message.sequences } };
     case 'PLAN':
-      return { machine: job, input: { self: to, request: message.request, sequences: message.sequences } };
+      return { machine: job, input: { self: to, request: message.request, sequences: message.sequences, executors: message.executors } };
     case 'ASSIGN':
-      return { machine: task, input: { self: to, job: message.job, sequence: message.sequence } };
+      return { machine: task, input: { self: to, job: message.job, sequence: message.sequence, executor: message.executor } };
     default:
       return null;
   }
 }
 
 /** The executors live as long as the pod. */
-export function spawnExecutors(spawn: (address: Address, birth: Birth) => void, { npus, workers, options }: AnyPodPlan, choices_max: number): void {
-  spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max } });
-  spawn('task-executor/0', { machine: taskExecutor, input: { self: 'task-executor/0', npus, workers, batch_max: options.max_batch_requests } });
+export function spawnExecutors(spawn: (address: Address, birth: Birth) => void, { hosting, options }: AnyPodPlan, choices_max: number): void {
+  const { executors, groups } = hosting.deployment;
+  const firsts = executors.filter(({ role }) => role !== 'decode').map(({ id, experts }) => ({ address: address('task-executor', id), npus: experts.npus }));
+  spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max, executors: firsts } });
+  for (const { id, groups: own } of executors) {
+    const self = address('task-executor', id);
+    const seats = own.map((group): GroupSeat => {
+      const { npus } = groups[group] as DpGroupPlace;
+      return { group, npus, worker: hosting.worker_of_npu[npus[0] as number] as number };
+    });
+    spawn(self, { machine: taskExecutor, input: { self, groups: seats, batch_max: options.max_batch_requests } });
+  }
 }

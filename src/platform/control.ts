@@ -3,7 +3,6 @@
  * calls, cancellations and tokens travel on the rings between caller and pod.
  * @module
  */
-import { workerOfNpu } from '../../actors/policies/placement.ts';
 import { AddressSpace } from '../fabric/address-space.ts';
 import { Links } from '../fabric/links.ts';
 import { allocateSegments } from '../fabric/memory-plan.ts';
@@ -22,6 +21,7 @@ import { drain, npuLost } from '../protocol/constructors.ts';
 import { assert, type ErrorRecord, MinipodError } from '../protocol/errors.ts';
 import type { FrontendMessage, Message } from '../protocol/messages.ts';
 import { type LinkReport, type NpuReport, type ThreadMessage, type ThreadReport, threadReport } from '../protocol/threads.ts';
+import type { NpuPlace } from '../protocol/topology.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
 import { firstAct, type Mail } from '../runtime/cast.ts';
 import { type Clock, eventLoopTimers, monotonicClock } from '../runtime/clock.ts';
@@ -37,8 +37,7 @@ import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
 import { WorkerReports } from './worker-reports.ts';
 import { Workers } from './workers.ts';
 
-export type ControlOptions = Omit<PlanOptions, 'npus'> & {
-  readonly npus: number;
+export type ControlOptions = PlanOptions & {
   readonly folder: string;
   readonly origin_ms: number;
   readonly max_queued: number;
@@ -158,14 +157,14 @@ export class Control {
   ) {
     this.#plan = plan;
     this.#recorder = recorder;
-    this.directory = new Directory(plan.topology);
+    this.directory = new Directory(plan.hosting);
     this.#space = space;
     this.#loads = new ExpertLoads(plan, space, this.directory);
     this.#clock = monotonicClock(options.origin_ms);
     this.#ready = Promise.withResolvers<void>();
     const first = memories[0] as WebAssembly.Memory;
     const links = new Links(CONTROL_THREAD, first, plan.rings, space.control, { now_us: () => this.#clock.now_ms() * 1000 });
-    for (const { thread } of seatsOf(plan.topology).slice(plan.workers)) links.detach(thread);
+    for (const { thread } of seatsOf(plan.hosting).slice(plan.workers)) links.detach(thread);
     const acts = newActRings(CONTROL_THREAD);
     this.#port = new MessagePort(links, acts.length > 0);
     this.#frontend = new FrontendProcess(plan.config, tokenizer, {
@@ -213,8 +212,8 @@ export class Control {
 
   resetPrefixCache(): void {
     // Those of lost workers begin with nothing.
-    const npus = Array.from({ length: this.#plan.npus }, (_, npu) => npu);
-    this.#frontend.resetPrefixCache(npus.filter((npu) => this.#workers.isRunning(this.directory.workerOfNpu(npu))));
+    const lives = (npu: number): boolean => this.#workers.isRunning(this.directory.workerOfNpu(npu));
+    this.#frontend.resetPrefixCache(this.#plan.hosting.deployment.groups.filter(({ npus }) => npus.every(lives)).map(({ id }) => id));
   }
 
   tokenize(prompt: PromptRecord, addSpecialTokens: boolean): { token_ids: number[]; tokens: string[] } {
@@ -229,7 +228,7 @@ export class Control {
     const reports = await this.#reports.ask(
       Array.from({ length: this.#plan.workers }, (_, worker) => worker).filter((worker) => this.#workers.isRunning(worker)),
     );
-    const threads = threadsOf(this.#plan.topology);
+    const threads = threadsOf(this.#plan.hosting);
     const control = this.#port.links.control;
     return {
       npus: this.#reports.npus(),
@@ -270,7 +269,7 @@ export class Control {
     this.#frontend.cancelAll();
     this.#port.links.control.ring(CONTROL_THREAD);
     await waitAtMost(this.#drained.promise, CLOSE_DEADLINE_MS);
-    this.#host.send('task-executor/0', CONTROL, drain());
+    for (const { id } of this.#plan.hosting.deployment.executors) this.#host.send(address('task-executor', id), CONTROL, drain());
     this.#host.turn();
     this.#port.links.flush();
     await this.#workers.close();
@@ -351,8 +350,9 @@ export class Control {
 
   #workerLost(worker: number, error: ErrorRecord): void {
     this.#reports.lost(worker);
-    for (let npu = 0; npu < this.#plan.npus; npu++) {
-      if (workerOfNpu(npu, this.#plan.npus, this.#plan.workers) === worker) this.#host.send('task-executor/0', CONTROL, npuLost(npu, error));
+    for (const npu of this.directory.npusOfWorker(worker)) {
+      const { executor } = this.#plan.hosting.deployment.npus[npu] as NpuPlace;
+      this.#host.send(address('task-executor', executor), CONTROL, npuLost(npu, error));
     }
     // Now, while its rings are detached: nothing that was on its way to the lost worker may reach its successor.
     while (this.#host.hasMail) this.#host.turn();

@@ -3,13 +3,18 @@ import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import { modelDigest } from '../model/model-digest.ts';
 import type { MinipodError } from '../protocol/errors.ts';
+import { formatTopology } from '../protocol/topology.ts';
 import type { WhenFull } from '../trace/act-log.ts';
 import { LiveRecorder } from '../trace/live-recorder.ts';
 import { type RunHeader, runHeader } from '../trace/run-header.ts';
 
 type Run = Pick<RunHeader, 'clock' | 'seed' | 'kernels'> & { readonly max_queued: number; readonly record_prompts: boolean };
 
-export function headerOf({ clock, seed, kernels, max_queued, record_prompts }: Run, checkpoint: Checkpoint, { npus, workers, options }: AnyPodPlan): RunHeader {
+export function headerOf(
+  { clock, seed, kernels, max_queued, record_prompts }: Run,
+  checkpoint: Checkpoint,
+  { hosting, npus, workers, options }: AnyPodPlan,
+): RunHeader {
   const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests } = options;
   return runHeader({
     clock,
@@ -17,6 +22,7 @@ export function headerOf({ clock, seed, kernels, max_queued, record_prompts }: R
     kernels,
     model: { name: checkpoint.config.name, digest: modelDigest(checkpoint) },
     ...(!record_prompts && { prompts: 'redacted' as const }),
+    topology: formatTopology(hosting.deployment.topology),
     npus,
     workers,
     options: { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued },

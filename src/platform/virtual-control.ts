@@ -11,9 +11,10 @@ import type { AnyPodPlan, PlanOptions } from '../flowserve/pod-plan.ts';
 import { type Checkpoint, openCheckpoint, parametersOf } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
-import { type Address, address } from '../protocol/address.ts';
+import { type Address, address, idOf } from '../protocol/address.ts';
 import type { PodToCaller } from '../protocol/caller.ts';
 import type { FrontendMessage, Message, StepPlan, Work } from '../protocol/messages.ts';
+import type { NpuPlace } from '../protocol/topology.ts';
 import { Codec } from '../protocol/wire.ts';
 import type { Act, Mail } from '../runtime/cast.ts';
 import { Directory } from '../runtime/directory.ts';
@@ -66,7 +67,8 @@ export class VirtualControl {
   readonly #directory: Directory;
   readonly #codec = new Codec();
   readonly #device = ASCEND_910C_DIE;
-  readonly #step_ns: (plan: StepPlan) => number;
+  /** By task executor. */
+  readonly #step_ns: readonly ((plan: StepPlan) => number)[];
   readonly #recorder: Recorder | null;
   #inspection: InspectionEvents | null;
   /** What the work at hand takes. */
@@ -87,9 +89,9 @@ export class VirtualControl {
     this.tokenizer = tokenizer;
     this.parameters = parametersOf(checkpoint);
     this.#space = space;
-    this.#directory = new Directory(plan.topology);
+    this.#directory = new Directory(plan.hosting);
     this.#loads = new ExpertLoads(plan, space, this.#directory);
-    this.#step_ns = rooflineStep(this.config, plan.npus, this.#device);
+    this.#step_ns = plan.hosting.deployment.executors.map(({ experts }) => rooflineStep(this.config, experts.npus, this.#device));
     const recorder =
       options.record === undefined ? null : new Recorder(options.record, headerOf({ clock: 'virtual', ...options }, checkpoint, plan), warnRecordingEnded);
     this.#recorder = recorder;
@@ -164,8 +166,13 @@ export class VirtualControl {
   }
 
   #launch(npu: Address, work: Work, cause: number): void {
-    this.#work_ns = work.kind === 'step' ? this.#step_ns(work.plan) : SMALL_WORK_NS;
+    this.#work_ns = work.kind === 'step' ? this.#stepOf(npu)(work.plan) : SMALL_WORK_NS;
     this.#npus.launch(npu, work, cause);
+  }
+
+  #stepOf(npu: Address): (plan: StepPlan) => number {
+    const { executor } = this.plan.hosting.deployment.npus[idOf(npu)] as NpuPlace;
+    return this.#step_ns[executor] as (plan: StepPlan) => number;
   }
 
   #message_ns(to: Address, from: Address, message: Message): number {

@@ -26,7 +26,7 @@ export function furnishDies(
 ): readonly NpuLayout[] {
   using checkpoint = openCheckpoint(folder);
   const layouts = npus.map((npu, index) => layoutOnDie(plan, checkpoint, npu, dies[index] as number));
-  for (const _ of weightLoader(checkpoint, space, module).load(layouts, plan.npus)) {
+  for (const _ of weightLoader(checkpoint, space, module).load(layouts)) {
     // Nobody waits for its progress.
   }
   for (const { counts } of layouts) for (const address of counts) if (address !== null) space.bytesAt(address, plan.config.moe.experts * 4).fill(0);
@@ -54,7 +54,7 @@ export async function loadWeights(
   const total_bytes = checkpoint.parts.reduce((sum, { loaded, tensor }) => sum + (loaded ? tensor.bytes : 0), 0);
   let loaded_bytes = 0;
   let reported = 0;
-  for (const { tensor, bytes } of loader.load(plan.layouts, plan.npus)) {
+  for (const { tensor, bytes } of loader.load(plan.layouts)) {
     loaded_bytes += bytes;
     if (loaded_bytes - reported < total_bytes / PROGRESS_STEPS && loaded_bytes < total_bytes) continue;
     reported = loaded_bytes;

@@ -48,7 +48,7 @@ export class WorkerReports {
 
   constructor(directory: Directory, kv_blocks: number, ask: (worker: number, query: number) => void) {
     this.#directory = directory;
-    this.#npus = Array.from({ length: directory.topology.npus }, (_, npu) => ({ npu, kv_blocks, die: npu, ...HOLDS_NOTHING, ...COUNTED_NOTHING }));
+    this.#npus = directory.hosting.deployment.npus.map(({ id: npu }) => ({ npu, kv_blocks, die: npu, ...HOLDS_NOTHING, ...COUNTED_NOTHING }));
     this.#ask = ask;
   }
 

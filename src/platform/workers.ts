@@ -101,12 +101,12 @@ export class Workers {
     this.#origin_ms = origin_ms;
     this.#ports = ports;
     this.#regions = new SeatRegions(plan, space);
-    this.#spares = seatsOf(plan.topology).slice(plan.workers);
+    this.#spares = seatsOf(plan.hosting).slice(plan.workers);
     for (const seat of this.#spares) this.#regions.mark(seat, 'free');
   }
 
   start(): void {
-    for (const [worker, seat] of seatsOf(this.#plan.topology).slice(0, this.#plan.workers).entries()) {
+    for (const [worker, seat] of seatsOf(this.#plan.hosting).slice(0, this.#plan.workers).entries()) {
       const layouts = this.#ports.directory.npusOfWorker(worker).map((npu) => this.#plan.layouts[npu] as NpuLayout);
       this.#regions.name(seat, this.#ports.directory.npusOfWorker(worker));
       const handle = this.#spawn(worker, seat, layouts);
@@ -237,7 +237,7 @@ export class Workers {
       worker,
       seating: this.#ports.directory.seating,
       lost: this.#threads.flatMap(({ state, seat: { thread } }) => (state === 'lost' ? [thread] : [])),
-      epochs: Array.from({ length: threadsOf(this.#plan.topology) }, (_, thread) => control.epochOf(thread)),
+      epochs: Array.from({ length: threadsOf(this.#plan.hosting) }, (_, thread) => control.epochOf(thread)),
       die_epochs: seat.dies.map((die) => control.epochOfDie(die)),
       layouts,
       memories: this.#space.memories,
@@ -340,7 +340,7 @@ export class Workers {
     }
     const spare = this.#spares.shift();
     if (spare === undefined) {
-      const { spare_workers } = this.#plan.topology;
+      const { spare_workers } = this.#plan.hosting;
       const held = `${spare_workers} spare_workers, ${this.quarantined} in quarantine before`;
       this.#giveUpPod(`worker ${worker} does not stop, so its memory stays in quarantine, and no spare is left: ${held}`);
       return;

@@ -1,9 +1,10 @@
 /**
- * Addresses name roles, not threads: `npu/3`, `expert/4.12` (layer, id), `request/7`.
+ * Addresses name roles, not threads: `npu/3`, `expert/4.12` (layer, id; of task executor 2: `expert/2:4.12`), `request/7`.
  * On the wire an address is a role and a 32-bit id, so that a frame's header needs no text.
  * @module
  */
 import { assert } from './errors.ts';
+import { EXECUTORS_MAX } from './topology.ts';
 
 /** Order is part of the protocol: a role's index travels in frames. */
 export const ROLES = [
@@ -23,29 +24,39 @@ export const ROLES = [
 export type Role = (typeof ROLES)[number];
 export type Address = `${Role}/${string}`;
 
-/** Experts of one layer that an address can name. */
+/** What an address of an expert can name: 6 bits of task executor, 10 of layer, 16 of expert. */
 const EXPERTS_PER_LAYER_MAX = 1 << 16;
+const LAYERS_MAX = 1 << 10;
+const LAYER_SHIFT = 16;
+const EXECUTOR_SHIFT = 26;
 
 export const address = (role: Role, id: number): Address => `${role}/${id}`;
 
-export function expertAddress(layer: number, expert: number): Address {
-  assert(expert < EXPERTS_PER_LAYER_MAX, `expert ${expert} is out of an address's range`);
-  return `expert/${layer}.${expert}`;
+export function expertAddress(executor: number, layer: number, expert: number): Address {
+  assert(
+    expert < EXPERTS_PER_LAYER_MAX && layer < LAYERS_MAX && executor < EXECUTORS_MAX,
+    `expert ${executor}:${layer}.${expert} is out of an address's range`,
+  );
+  return executor === 0 ? `expert/${layer}.${expert}` : `expert/${executor}:${layer}.${expert}`;
 }
 
 /** 12 of `expert/4.12`. */
-export const expertOf = (expert: Address): number => idOf(expert) & 0xffff;
+export const expertOf = (expert: Address): number => idOf(expert) & (EXPERTS_PER_LAYER_MAX - 1);
+/** 2 of `expert/2:4.12`, 0 of `expert/4.12`. */
+export const executorOf = (expert: Address): number => idOf(expert) >>> EXECUTOR_SHIFT;
 
 export function roleOf(target: Address): Role {
   return target.slice(0, target.indexOf('/')) as Role;
 }
 
-/** The 32-bit id: a plain number, or layer × 2¹⁶ + expert. */
+/** The 32-bit id: a plain number, or an expert's executor, layer and id side by side. */
 export function idOf(target: Address): number {
   const text = target.slice(target.indexOf('/') + 1);
   const dot = text.indexOf('.');
   if (dot < 0) return Number(text);
-  return Number(text.slice(0, dot)) * EXPERTS_PER_LAYER_MAX + Number(text.slice(dot + 1));
+  const colon = text.indexOf(':');
+  const executor = colon < 0 ? 0 : Number(text.slice(0, colon));
+  return executor * 2 ** EXECUTOR_SHIFT + Number(text.slice(colon + 1, dot)) * EXPERTS_PER_LAYER_MAX + Number(text.slice(dot + 1));
 }
 
 const roleIndex = new Map<string, number>(ROLES.map((role, index) => [role, index]));
@@ -59,5 +70,7 @@ export function roleIndexOf(target: Address): number {
 export function toAddress(role: number, id: number): Address {
   const name = ROLES[role];
   assert(name !== undefined, `role ${role} is not in the protocol`);
-  return name === 'expert' ? expertAddress(id >>> 16, id & 0xffff) : address(name, id);
+  return name === 'expert'
+    ? expertAddress(id >>> EXECUTOR_SHIFT, (id >>> LAYER_SHIFT) & (LAYERS_MAX - 1), id & (EXPERTS_PER_LAYER_MAX - 1))
+    : address(name, id);
 }

@@ -27,7 +27,7 @@ const unexplained: ErrorRecord = { code: 'internal', message: 'failed without a 
 
 // to a request
 export const submit = (sequences: readonly Sequence[]): RequestMessage => ({ type: 'SUBMIT', sequences });
-export const admitted = (): RequestMessage => ({ type: 'ADMITTED' });
+export const admitted = (executors: readonly Address[]): RequestMessage => ({ type: 'ADMITTED', executors });
 export const refused = (error: ErrorRecord): RequestMessage => ({ type: 'REFUSED', error });
 export const jobPlaced = (): RequestMessage => ({ type: 'JOB_PLACED' });
 export const jobRunning = (): RequestMessage => ({ type: 'JOB_RUNNING' });
@@ -39,7 +39,12 @@ export const jobCancelled = (): RequestMessage => ({ type: 'JOB_CANCELLED' });
 export const cancel = (): { readonly type: 'CANCEL' } => ({ type: 'CANCEL' });
 
 // to a job
-export const plan = (request: Address, sequences: readonly Sequence[]): JobMessage => ({ type: 'PLAN', request, sequences });
+export const plan = (request: Address, sequences: readonly Sequence[], executors: readonly Address[]): JobMessage => ({
+  type: 'PLAN',
+  request,
+  sequences,
+  executors,
+});
 export const taskPlaced = (task: Address): JobMessage => ({ type: 'TASK_PLACED', task });
 export const taskRunning = (task: Address): JobMessage => ({ type: 'TASK_RUNNING', task });
 export const taskStreaming = (task: Address): JobMessage => ({ type: 'TASK_STREAMING', task });
@@ -48,7 +53,7 @@ export const taskFailed = (task: Address, error: ErrorRecord | null): JobMessage
 export const taskCancelled = (task: Address): JobMessage => ({ type: 'TASK_CANCELLED', task });
 
 // to a task
-export const assignTask = (job: Address, sequence: Sequence): TaskMessage => ({ type: 'ASSIGN', job, sequence });
+export const assignTask = (job: Address, sequence: Sequence, executor: Address): TaskMessage => ({ type: 'ASSIGN', job, sequence, executor });
 export const placed = (dp_group: Address): TaskMessage => ({ type: 'PLACED', dp_group });
 export const withdrawn = (): TaskMessage => ({ type: 'WITHDRAWN' });
 export const scheduled = (): TaskMessage => ({ type: 'SCHEDULED' });

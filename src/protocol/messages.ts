@@ -77,7 +77,8 @@ export type StepOutcome = {
 
 export type RequestMessage =
   | { readonly type: 'SUBMIT'; readonly sequences: readonly Sequence[] }
-  | { readonly type: 'ADMITTED' }
+  /** By choice: the task executor that it goes to. */
+  | { readonly type: 'ADMITTED'; readonly executors: readonly Address[] }
   | { readonly type: 'REFUSED'; readonly error: ErrorRecord }
   | { readonly type: 'JOB_PLACED' }
   | { readonly type: 'JOB_RUNNING' }
@@ -88,7 +89,7 @@ export type RequestMessage =
   | { readonly type: 'CANCEL' };
 
 export type JobMessage =
-  | { readonly type: 'PLAN'; readonly request: Address; readonly sequences: readonly Sequence[] }
+  | { readonly type: 'PLAN'; readonly request: Address; readonly sequences: readonly Sequence[]; readonly executors: readonly Address[] }
   | { readonly type: 'TASK_PLACED'; readonly task: Address }
   | { readonly type: 'TASK_RUNNING'; readonly task: Address }
   | { readonly type: 'TASK_STREAMING'; readonly task: Address }
@@ -98,7 +99,7 @@ export type JobMessage =
   | { readonly type: 'CANCEL' };
 
 export type TaskMessage =
-  | { readonly type: 'ASSIGN'; readonly job: Address; readonly sequence: Sequence }
+  | { readonly type: 'ASSIGN'; readonly job: Address; readonly sequence: Sequence; readonly executor: Address }
   | { readonly type: 'PLACED'; readonly dp_group: Address }
   | { readonly type: 'SCHEDULED' }
   | { readonly type: 'DECODING' }

@@ -7,54 +7,63 @@
  * A worker that was given up without proof that it stopped leaves its thread's rings and its dies to quarantine; its successor takes spare ones.
  * @module
  */
-import { npuOfExpert, workerOfNpu } from '../../actors/policies/placement.ts';
-import { type Address, expertOf, idOf, roleOf } from '../protocol/address.ts';
+import { type Address, executorOf, expertOf, idOf, roleOf } from '../protocol/address.ts';
+import { type Deployment, type Executor, npuOfExpert } from '../protocol/topology.ts';
 
 export const CALLER_THREAD = 0;
 export const CONTROL_THREAD = 1;
 const FIRST_WORKER_THREAD = 2;
 
-export type Topology = { readonly npus: number; readonly workers: number; readonly spare_workers: number };
+/** Which NPUs there are, and which worker hosts each. */
+export type Hosting = {
+  readonly deployment: Deployment;
+  readonly workers: number;
+  readonly spare_workers: number;
+  /** By NPU. */
+  readonly worker_of_npu: readonly number[];
+};
+
+/** NPUs dealt out to workers in contiguous runs of nearly equal length. */
+export const dealtOut = (npus: number, workers: number): number[] => Array.from({ length: npus }, (_, npu) => Math.floor((npu * workers) / npus));
 
 /** Who sits where: a plain value, as it travels to threads. */
 export type Seating = { /** By worker. */ readonly threads: readonly number[] /** By NPU. */; readonly dies: readonly number[] };
 /** A place for one worker: a thread's rings, and dies for its NPUs. */
 export type Seat = { readonly thread: number; readonly dies: readonly number[] };
 
-const npusOf = (worker: number, { npus, workers }: Topology): number[] =>
-  Array.from({ length: npus }, (_, npu) => npu).filter((npu) => workerOfNpu(npu, npus, workers) === worker);
+const npusOf = (worker: number, { worker_of_npu }: Hosting): number[] => [...worker_of_npu.keys()].filter((npu) => worker_of_npu[npu] === worker);
 
 /**
  * All seats, the workers' first ones before the spares. With spares each has room for any worker, since a seat that comes back from quarantine may be
  * taken by another worker than it left.
  */
-export function seatsOf(topology: Topology): Seat[] {
-  const { npus, workers, spare_workers } = topology;
-  const npus_max = Math.ceil(npus / workers);
-  let next = npus;
+export function seatsOf(hosting: Hosting): Seat[] {
+  const { workers, spare_workers, worker_of_npu } = hosting;
+  const npus_max = Math.max(...Array.from({ length: workers }, (_, worker) => npusOf(worker, hosting).length));
+  let next = worker_of_npu.length;
   return Array.from({ length: workers + spare_workers }, (_, seat) => {
-    const dies = seat < workers ? npusOf(seat, topology) : [];
+    const dies = seat < workers ? npusOf(seat, hosting) : [];
     while (spare_workers > 0 && dies.length < npus_max) dies.push(next++);
     return { thread: FIRST_WORKER_THREAD + seat, dies };
   });
 }
 
-export const diesOf = (topology: Topology): number => seatsOf(topology).reduce((sum, { dies }) => sum + dies.length, 0);
-export const threadsOf = ({ workers, spare_workers }: Topology): number => FIRST_WORKER_THREAD + workers + spare_workers;
+export const diesOf = (hosting: Hosting): number => seatsOf(hosting).reduce((sum, { dies }) => sum + dies.length, 0);
+export const threadsOf = ({ workers, spare_workers }: Hosting): number => FIRST_WORKER_THREAD + workers + spare_workers;
 
 /** One thread's knowledge of the seating. */
 export class Directory {
-  readonly topology: Topology;
+  readonly hosting: Hosting;
   readonly #threads: number[];
   readonly #dies: number[];
   /** By die; −1: nobody's, a spare or in quarantine. */
   readonly #threadOfDie: Int32Array;
 
-  constructor(topology: Topology, seating?: Seating) {
-    this.topology = topology;
-    this.#threads = [...(seating?.threads ?? Array.from({ length: topology.workers }, (_, worker) => FIRST_WORKER_THREAD + worker))];
-    this.#dies = [...(seating?.dies ?? Array.from({ length: topology.npus }, (_, npu) => npu))];
-    this.#threadOfDie = new Int32Array(diesOf(topology)).fill(-1);
+  constructor(hosting: Hosting, seating?: Seating) {
+    this.hosting = hosting;
+    this.#threads = [...(seating?.threads ?? Array.from({ length: hosting.workers }, (_, worker) => FIRST_WORKER_THREAD + worker))];
+    this.#dies = [...(seating?.dies ?? hosting.worker_of_npu.keys())];
+    this.#threadOfDie = new Int32Array(diesOf(hosting)).fill(-1);
     this.#listDies();
   }
 
@@ -63,11 +72,11 @@ export class Directory {
   }
 
   npusOfWorker(worker: number): number[] {
-    return npusOf(worker, this.topology);
+    return npusOf(worker, this.hosting);
   }
 
   workerOfNpu(npu: number): number {
-    return workerOfNpu(npu, this.topology.npus, this.topology.workers);
+    return this.hosting.worker_of_npu[npu] as number;
   }
 
   threadOfWorker(worker: number): number {
@@ -99,10 +108,13 @@ export class Directory {
       case 'caller':
         return CALLER_THREAD;
       case 'dp-group':
+        return this.threadOfWorker(this.workerOfNpu(this.hosting.deployment.groups[idOf(to)]?.npus[0] as number));
       case 'npu':
         return this.threadOfWorker(this.workerOfNpu(idOf(to)));
-      case 'expert':
-        return this.threadOfWorker(this.workerOfNpu(npuOfExpert(expertOf(to), this.topology.npus)));
+      case 'expert': {
+        const { experts } = this.hosting.deployment.executors[executorOf(to)] as Executor;
+        return this.threadOfWorker(this.workerOfNpu(npuOfExpert(expertOf(to), experts)));
+      }
       case 'worker':
         return this.threadOfWorker(idOf(to));
       default:

@@ -13,6 +13,7 @@ import { buildMachine, type Machine, MachineNpus, type OnProgress } from '../pla
 import type { Address } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Message, Work } from '../protocol/messages.ts';
+import { parseTopology } from '../protocol/topology.ts';
 import { Directory } from '../runtime/directory.ts';
 import type { Recompute } from './replay.ts';
 import { promptsOf, type RunHeader } from './run-header.ts';
@@ -37,7 +38,7 @@ export class KernelRecomputation implements Recompute {
     const { max_queued: _, ...sizes } = header.options;
     const options: PlanOptions = {
       ...sizes,
-      npus: header.npus,
+      topology: parseTopology(header.topology),
       workers: header.workers,
       spare_workers: 0,
       segment_bytes: SEGMENT_BYTES,
@@ -49,7 +50,7 @@ export class KernelRecomputation implements Recompute {
   }
 
   private constructor(machine: Machine) {
-    this.#npus = new MachineNpus(machine, new Directory(machine.plan.topology), () => 0, {
+    this.#npus = new MachineNpus(machine, new Directory(machine.plan.hosting), () => 0, {
       spawn: () => {},
       send: () => {},
       complete: (_npu, message) => {

@@ -2,6 +2,7 @@
  * Replays a trace from its beginning until it ends, is damaged, lacks an act, or something is not as it was.
  * @module
  */
+import { deploy, parseTopology } from '../protocol/topology.ts';
 import { VERSION } from '../protocol/version.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import { ActNumbers, isWholeRun } from './act-numbers.ts';
@@ -38,7 +39,7 @@ export type ReplayOptions = { readonly recompute?: Recompute | null; readonly pa
  * @throws `invalid_trace` for records of a shape that is not known
  */
 export async function replayTrace(reader: TraceReader, header: RunHeader, { recompute = null, pause }: ReplayOptions = {}): Promise<ReplayReport> {
-  const replay = new Replay(recompute, promptsOf(header), header.npus);
+  const replay = new Replay(recompute, promptsOf(header), deploy(parseTopology(header.topology)));
   const acts = actsOf(reader);
   const numbers = isWholeRun(reader.header) ? new ActNumbers() : null;
   let divergence: DivergenceReport | null = null;

@@ -7,14 +7,14 @@ import { expert } from '../../actors/expert.ts';
 import { job } from '../../actors/job.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
 import { npu } from '../../actors/npu.ts';
-import { npuOfExpert } from '../../actors/policies/placement.ts';
 import { request } from '../../actors/request.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import { birthOf } from '../platform/births.ts';
-import { type Address, expertOf } from '../protocol/address.ts';
+import { type Address, executorOf, expertOf } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Message, Work } from '../protocol/messages.ts';
+import { type Deployment, npuOfExpert } from '../protocol/topology.ts';
 import { type Act, type Birth, Cast, type Command } from '../runtime/cast.ts';
 import { stateName } from '../runtime/machine-host.ts';
 import { type ActRecord, commandChecksum, lifeOf } from './act-record.ts';
@@ -68,13 +68,13 @@ export class Replay {
   #acts = 0;
   #launches = 0;
   readonly #prompts: Prompts;
-  readonly #npus: number | null;
+  readonly #deployment: Deployment | null;
 
-  /** `prompts`, `npus`: what the trace's header says of them; null: nobody checks where experts lie, which the host decides and no actor. */
-  constructor(recompute: Recompute | null = null, prompts: Prompts = 'recorded', npus: number | null = null) {
+  /** `prompts`, `deployment`: what the trace's header says of them; null: nobody checks where experts lie, which the host decides and no actor. */
+  constructor(recompute: Recompute | null = null, prompts: Prompts = 'recorded', deployment: Deployment | null = null) {
     this.#recompute = recompute;
     this.#prompts = prompts;
-    this.#npus = npus;
+    this.#deployment = deployment;
   }
 
   /** The actors among which such an act happens. */
@@ -107,6 +107,12 @@ export class Replay {
     return this.#act?.commands ?? [];
   }
 
+  /** The NPU that an expert belongs on; null: nobody checks. */
+  #homeOf(expert: Address): number | null {
+    const executor = this.#deployment?.executors[executorOf(expert)];
+    return executor === undefined ? null : npuOfExpert(expertOf(expert), executor.experts);
+  }
+
   /** Replays one act; null: it is as it was. */
   feed(record: ActRecord, index: number): Divergence | null {
     const { to, message } = record;
@@ -126,7 +132,7 @@ export class Replay {
     this.#act = null;
     const computed = this.#takeComputed(record);
     if (computed !== null) return differs('its kernels find something else now', null, computed);
-    const home = message?.type === 'LOADED' && this.#npus !== null ? npuOfExpert(expertOf(to), this.#npus) : null;
+    const home = message?.type === 'LOADED' ? this.#homeOf(to) : null;
     if (home !== null && message?.type === 'LOADED' && message.npu !== home) return differs(`it lies on npu/${home} now, and lay on npu/${message.npu}`);
     try {
       this.#life = lifeOf(record);

@@ -21,6 +21,7 @@ const runHeaderSchema = z.object({
   model: z.object({ name: z.string(), digest: z.string() }),
   /** Prompts were left out (redaction.ts): kernels cannot be computed again. Missing: they are there. */
   prompts: z.literal('redacted').optional(),
+  topology: z.string(),
   npus: count,
   workers: count,
   options: z.object({

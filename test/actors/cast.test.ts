@@ -47,7 +47,7 @@ const tokensOf = (cast: QueuedCast, { request, choice }: Sequence): number[] =>
 function expectRest(cast: QueuedCast, { npus }: QueuedCastOptions): void {
   expect(cast.unexpected).toEqual([]);
   expect(cast.actors).toBe(2 + 2 * npus);
-  expect(cast.contextOf('job-executor/0')).toMatchObject({ choices: 0 });
+  expect(cast.contextOf('job-executor/0')).toMatchObject({ executors: { choices: 0 } });
   for (let npu = 0; npu < npus; npu++) {
     expect(cast.schedulerOf(npu).hasWork).toBe(false);
     expect(cast.schedulerOf(npu).cache.used).toBe(0);

@@ -38,8 +38,10 @@ export class QueuedCast {
   constructor({ npus, kv_blocks, choices_max, witness }: QueuedCastOptions) {
     this.#witness = witness;
     this.#npus = Array.from({ length: npus }, () => new FakeNpu(KV_BLOCK_SIZE, BATCH_TOKENS_MAX));
-    this.#hostOf('job-executor/0').spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max } });
-    this.#hostOf('task-executor/0').spawn('task-executor/0', { machine: taskExecutor, input: { self: 'task-executor/0', npus, workers: npus, batch_max: 4 } });
+    const executors = [{ address: 'task-executor/0', npus }];
+    this.#hostOf('job-executor/0').spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max, executors } });
+    const groups = Array.from({ length: npus }, (_, group) => ({ group, worker: group, npus: [group] }));
+    this.#hostOf('task-executor/0').spawn('task-executor/0', { machine: taskExecutor, input: { self: 'task-executor/0', groups, batch_max: 4 } });
     const limits = { kv_blocks, kv_block_size: KV_BLOCK_SIZE, batch_tokens_max: BATCH_TOKENS_MAX, batch_requests_max: 3, has_prefix_cache: true };
     for (let npu = 0; npu < npus; npu++) {
       const [self, group] = [address('npu', npu), address('dp-group', npu)];

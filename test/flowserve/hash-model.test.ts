@@ -6,6 +6,7 @@ import { checkHashSampling } from '../../src/flowserve/hash-model/hash-sampler.t
 import { readModelConfig } from '../../src/model/config.ts';
 import { resolveModel } from '../../src/model/registry.ts';
 import type { Sampling } from '../../src/protocol/messages.ts';
+import { colocated } from '../../src/protocol/topology.ts';
 import { numbers } from '../xccl/rig.ts';
 import { type Call, generate, type HashPod, type Interference, makeHashPod, SHAPE, VERSION, wordsAt } from './hash-rig.ts';
 
@@ -119,7 +120,14 @@ describe('a pod of the hash model', () => {
   });
 });
 
-const makeHashPodOptions = { ...makeHashPod(1).plan.options, workers: 1, spare_workers: 0, segment_bytes: 2 ** 30, memory_bytes: undefined };
+const makeHashPodOptions = {
+  ...makeHashPod(1).plan.options,
+  topology: colocated(1),
+  workers: 1,
+  spare_workers: 0,
+  segment_bytes: 2 ** 30,
+  memory_bytes: undefined,
+};
 
 describe('the experts of the hash model', () => {
   it('are each chosen about as often as the others, distinct and in order', () => {

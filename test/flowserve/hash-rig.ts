@@ -11,6 +11,7 @@ import { StepProgram } from '../../src/flowserve/step-program.ts';
 import type { Address } from '../../src/protocol/address.ts';
 import type { ErrorRecord } from '../../src/protocol/errors.ts';
 import type { Sampling, Sequence } from '../../src/protocol/messages.ts';
+import { colocated, expertGroupOf } from '../../src/protocol/topology.ts';
 import type { Areas } from '../../src/xccl/areas.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { Exchange } from '../../src/xccl/exchange.ts';
@@ -31,7 +32,7 @@ export type HashPod = { readonly plan: HashPodPlan; readonly space: AddressSpace
 
 export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial<PlanOptions> & { model?: ModelShape } = {}): HashPod {
   const plan = planHashPod(model, {
-    npus,
+    topology: colocated(npus),
     workers: 1,
     spare_workers: 0,
     kv_blocks: 64,
@@ -50,7 +51,7 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
   const surroundings = { space, areasOf: (die: number) => areas[die] as Areas, arrive: () => {}, now_ms: () => 0 };
   const programs = plan.layouts.map((layout) => {
     const exchange = new Exchange(new Endpoint(layout.npu, surroundings), layout.row_bytes);
-    return new StepProgram(new HashForward(plan.config, layout, space), space, exchange, npus, (npu) => npu);
+    return new StepProgram(new HashForward(plan.config, layout, space), space, exchange, expertGroupOf(plan.hosting.deployment, layout.npu), (npu) => npu);
   });
   return { plan, space, programs };
 }

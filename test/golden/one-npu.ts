@@ -9,6 +9,7 @@ import { StepProgram } from '../../src/flowserve/step-program.ts';
 import { openCheckpoint } from '../../src/model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../../src/model/kernels/kernels.ts';
 import type { Sampling, Sequence, StepOutcome } from '../../src/protocol/messages.ts';
+import { colocated, expertGroupOf } from '../../src/protocol/topology.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { Exchange } from '../../src/xccl/exchange.ts';
 import { GREEDY } from './greedy.ts';
@@ -18,7 +19,7 @@ export type BareModel = { readonly plan: PodPlan; readonly space: AddressSpace; 
 export async function loadBareModel(folder: string, options: Partial<PlanOptions> = {}): Promise<BareModel> {
   using checkpoint = openCheckpoint(folder);
   const plan = planPod(checkpoint, {
-    npus: 1,
+    topology: colocated(1),
     workers: 1,
     spare_workers: 0,
     kv_blocks: 256,
@@ -34,12 +35,18 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
   const module = await loadKernelModule();
   const kernels = space.memories.map((memory) => instantiateKernels(module, memory));
   const kernelsOf = (segment: number): Kernels => kernels[segment] as Kernels;
-  for (const _ of new WeightLoader(checkpoint, space, kernelsOf).load(plan.layouts, plan.npus)) {
+  for (const _ of new WeightLoader(checkpoint, space, kernelsOf).load(plan.layouts)) {
   }
   const surroundings = { space, areasOf: (die: number) => areasOfDie(plan, die), arrive: () => {}, now_ms: () => 0 };
   const programs = plan.layouts.map((layout) => {
     const exchange = new Exchange(new Endpoint(layout.npu, surroundings), plan.config.hiddenSize * 4);
-    return new StepProgram(new Forward(plan.config, layout, kernelsOf(segmentOf(layout.base))), space, exchange, plan.npus, (npu) => npu);
+    return new StepProgram(
+      new Forward(plan.config, layout, kernelsOf(segmentOf(layout.base))),
+      space,
+      exchange,
+      expertGroupOf(plan.hosting.deployment, layout.npu),
+      (npu) => npu,
+    );
   });
   return { plan, space, programs, kernels: kernelsOf(0) };
 }

@@ -155,7 +155,9 @@ describe('addresses', () => {
     const plain = fc
       .tuple(fc.constantFrom(...ROLES.filter((role) => role !== 'expert')), fc.integer({ min: 0, max: 2 ** 32 - 1 }))
       .map(([role, id]) => address(role, id));
-    const expert = fc.tuple(fc.integer({ min: 0, max: 65_535 }), fc.integer({ min: 0, max: 65_535 })).map(([layer, id]) => expertAddress(layer, id));
+    const expert = fc
+      .tuple(fc.integer({ min: 0, max: 63 }), fc.integer({ min: 0, max: 1_023 }), fc.integer({ min: 0, max: 65_535 }))
+      .map(([executor, layer, id]) => expertAddress(executor, layer, id));
     fc.assert(
       fc.property(fc.oneof(plain, expert), (to) => {
         const id = idOf(to);
@@ -166,7 +168,10 @@ describe('addresses', () => {
     expect(roleOf('expert/4.12')).toBe('expert');
     expect(() => roleIndexOf('nobody/1' as Address)).toThrow(/no role/);
     expect(() => toAddress(99, 0)).toThrow(/not in the protocol/);
-    expect(() => expertAddress(0, 65_536)).toThrow(/range/);
+    expect(expertAddress(0, 4, 12)).toBe('expert/4.12');
+    expect(() => expertAddress(0, 0, 65_536)).toThrow(/range/);
+    expect(() => expertAddress(0, 1_024, 0)).toThrow(/range/);
+    expect(() => expertAddress(64, 0, 0)).toThrow(/range/);
   });
 
   it('of tasks tell request and choice, and fit 32 bits', () => {

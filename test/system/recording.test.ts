@@ -10,6 +10,7 @@ import { LivePod } from '../../src/live-pod.ts';
 import { resolveModel } from '../../src/model/registry.ts';
 import { parseOptions, podOptionsSchema } from '../../src/options.ts';
 import { Control } from '../../src/platform/control.ts';
+import { colocated } from '../../src/protocol/topology.ts';
 import { monotonicClock } from '../../src/runtime/clock.ts';
 import type { ActRecord } from '../../src/trace/act-record.ts';
 import { Replay } from '../../src/trace/replay.ts';
@@ -108,9 +109,12 @@ describe('a recorded run', () => {
   });
 
   it('is closed even where its recorder’s disk hangs, so that its thread cannot be stopped', async () => {
-    const { model, topology: _, kv_blocks, memory_bytes, ...numbers } = parseOptions(podOptionsSchema, {}, 'test');
+    const { model, npus: _, kv_blocks, memory_bytes, ...numbers } = parseOptions(podOptionsSchema, {}, 'test');
     const origin_ms = performance.timeOrigin + performance.now();
-    const control = await Control.create({ ...numbers, kv_blocks, memory_bytes, folder: resolveModel(model), origin_ms }, async () => {});
+    const control = await Control.create(
+      { ...numbers, topology: colocated(1), kv_blocks, memory_bytes, folder: resolveModel(model), origin_ms },
+      async () => {},
+    );
     const remote = { close: async () => ({ value: await control.close() }) };
     const thread = { terminate: () => new Promise(() => {}) };
     const pod = new LivePod(control.handle, thread as never, remote as never, new Promise<never>(() => {}), monotonicClock(origin_ms));

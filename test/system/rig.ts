@@ -5,7 +5,7 @@ import { AddressSpace } from '../../src/fabric/address-space.ts';
 import type { PodPlan } from '../../src/flowserve/pod-plan.ts';
 import { LivePod } from '../../src/live-pod.ts';
 import { resolveModel } from '../../src/model/registry.ts';
-import { type PodOptions, parseOptions, podOptionsSchema } from '../../src/options.ts';
+import { type PodOptions, parseOptions, podOptionsSchema, topologyOf } from '../../src/options.ts';
 import { Control } from '../../src/platform/control.ts';
 import { monotonicClock } from '../../src/runtime/clock.ts';
 import { CONTROL_THREAD } from '../../src/runtime/directory.ts';
@@ -31,11 +31,21 @@ const FAR_OUTSIDE = 0x7fff_ff00;
 
 export async function openRig(options: PodOptions, worker_entry?: URL): Promise<Rig> {
   const { inspect, ...rest } = options;
-  const { model, topology: _, kv_blocks, memory_bytes, ...numbers } = parseOptions(podOptionsSchema, rest, 'rig');
+  const resolved = parseOptions(podOptionsSchema, rest, 'rig');
+  const { model, npus: _, kv_blocks, memory_bytes, ...numbers } = resolved;
   const origin_ms = performance.timeOrigin + performance.now();
   const inspection = inspect === undefined ? null : new LiveInspection(inspect, origin_ms);
   const control = await Control.create(
-    { ...numbers, kv_blocks, memory_bytes, folder: resolveModel(model), origin_ms, inspected: inspection?.state, ...(worker_entry && { worker_entry }) },
+    {
+      ...numbers,
+      topology: topologyOf(resolved),
+      kv_blocks,
+      memory_bytes,
+      folder: resolveModel(model),
+      origin_ms,
+      inspected: inspection?.state,
+      ...(worker_entry && { worker_entry }),
+    },
     async () => {},
     (ring) => inspection?.add(ring),
   );

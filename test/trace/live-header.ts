@@ -6,6 +6,7 @@ export const liveHeader = runHeader({
   seed: null,
   kernels: 'real',
   model: { name: 'tiny', digest: '5f' },
+  topology: 'colocated:dp=1',
   npus: 1,
   workers: 1,
   options: { kv_blocks: 1, kv_block_size: 16, max_batch_tokens: 1, max_batch_requests: 1, max_queued: 1 },

@@ -5,11 +5,11 @@
  *   KV block   | layer 0: a cell a position | layer 1 | …
  * @module
  */
-import { npuOfExpert } from '../../../actors/policies/placement.ts';
 import { offsetOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import { Arena } from '../../fabric/arena.ts';
 import { assert, MinipodError } from '../../protocol/errors.ts';
+import { expertGroupOf, npuOfExpert } from '../../protocol/topology.ts';
 import { layoutAreas } from '../../xccl/areas.ts';
 import { LOGIT_ROWS_MAX } from '../npu-layout.ts';
 import { type PlanOptions, type PodPlanOf, planDies } from '../pod-plan.ts';
@@ -57,13 +57,14 @@ export function planHashPod(model: ModelShape, options: PlanOptions): HashPodPla
 
 export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: number, base: number, bytes?: number): HashLayout {
   const { moe, layers } = model;
-  const { max_batch_tokens: rows, npus } = options;
+  const { max_batch_tokens: rows, deployment } = options;
   const arena = new Arena(base, bytes);
   const areas = layoutAreas(areaSizes(model, HASH_BYTES, options, SLOT_BYTES), arena);
   const areasEnd = arena.used;
   const counts = layoutCounts(model, arena);
+  const group = expertGroupOf(deployment, npu);
   let owned = 0;
-  const ownExperts = Array.from({ length: moe.experts }, (_, expert) => (npuOfExpert(expert, npus) === npu ? owned++ : -1));
+  const ownExperts = Array.from({ length: moe.experts }, (_, expert) => (npuOfExpert(expert, group) === npu ? owned++ : -1));
   const weights = arena.allocate((1 + layers * owned) * HASH_BYTES);
   const weightsEnd = arena.used;
   const hashes = (count: number): number => arena.allocate(count * HASH_BYTES);

@@ -1,0 +1,138 @@
+/**
+ * How work is laid out over NPUs: a pod is a list of task executors, each with its DP groups of so many ranks.
+ *
+ *   colocated:dp=2                                   one task executor, two DP groups, each does prefill and decode
+ *   pd:prefill=2xdp1tp2,decode=1xdp4                 two prefill executors of one group on two NPUs each, one decode executor of four groups
+ *   mixed:colocated=1xdp2,prefill=1xdp1,decode=1xdp1
+ *
+ * NPUs are numbered through: executor by executor, group by group, rank by rank; so are DP groups. Each executor is an EP group of its own,
+ * with all of the model's experts (xDeepServe §5.1: prefill and decode engines are whole ones).
+ * @module
+ */
+import { assert, MinipodError } from './errors.ts';
+
+export const EXECUTOR_ROLES = ['colocated', 'prefill', 'decode'] as const;
+export type ExecutorRole = (typeof EXECUTOR_ROLES)[number];
+/** One task executor: `dp` groups of `tp` NPUs. */
+export type ExecutorShape = { readonly role: ExecutorRole; readonly dp: number; readonly tp: number };
+export type Topology = readonly ExecutorShape[];
+
+/** The NPUs over which an executor's experts are spread. */
+export type ExpertGroup = { readonly first: number; readonly npus: number };
+export type Executor = ExecutorShape & { readonly id: number; readonly groups: readonly number[]; readonly experts: ExpertGroup };
+export type DpGroupPlace = { readonly id: number; readonly executor: number /** By rank. */; readonly npus: readonly number[] };
+export type NpuPlace = { readonly id: number; readonly executor: number; readonly group: number; readonly rank: number };
+
+/** A topology with everything numbered: a plain value, as it travels to threads. */
+export type Deployment = {
+  readonly topology: Topology;
+  readonly executors: readonly Executor[];
+  readonly groups: readonly DpGroupPlace[];
+  readonly npus: readonly NpuPlace[];
+};
+
+/** What an address of an expert can name (address.ts). */
+export const EXECUTORS_MAX = 64;
+
+/** Experts spread evenly, neighbours apart: expert e of each layer lives on NPU e mod n of its executor's. Never replicated here. */
+export const npuOfExpert = (expert: number, { first, npus }: ExpertGroup): number => first + (expert % npus);
+
+export const colocated = (dp: number): Topology => [{ role: 'colocated', dp, tp: 1 }];
+
+export function deploy(topology: Topology): Deployment {
+  const executors: Executor[] = [];
+  const groups: DpGroupPlace[] = [];
+  const npus: NpuPlace[] = [];
+  for (const [executor, shape] of topology.entries()) {
+    const [firstGroup, first] = [groups.length, npus.length];
+    for (let index = 0; index < shape.dp; index++) {
+      const group = groups.length;
+      const ranks = Array.from({ length: shape.tp }, (_, rank): NpuPlace => ({ id: npus.length + rank, executor, group, rank }));
+      npus.push(...ranks);
+      groups.push({ id: group, executor, npus: ranks.map(({ id }) => id) });
+    }
+    const own = Array.from({ length: shape.dp }, (_, index) => firstGroup + index);
+    executors.push({ ...shape, id: executor, groups: own, experts: { first, npus: npus.length - first } });
+  }
+  return { topology, executors, groups, npus };
+}
+
+/** The EP group that an NPU is in. */
+export function expertGroupOf({ npus, executors }: Deployment, npu: number): ExpertGroup {
+  const executor = executors[npus[npu]?.executor ?? -1];
+  assert(executor, `there is no NPU ${npu}`);
+  return executor.experts;
+}
+
+const GRAMMAR = "'colocated:dp=2', 'pd:prefill=2xdp1tp2,decode=1xdp4', or 'mixed:colocated=1xdp2,prefill=1xdp1,decode=1xdp1'";
+
+const refuse = (text: string, why: string): MinipodError =>
+  new MinipodError('invalid_request', `topology: '${text}': ${why}; a topology is written like ${GRAMMAR}`, { param: 'topology' });
+
+/** The one-line text of a topology; what `parseTopology` reads. */
+export function formatTopology(topology: Topology): string {
+  const [first] = topology;
+  if (first !== undefined && topology.length === 1 && first.role === 'colocated') return `colocated:dp=${first.dp}${first.tp > 1 ? `,tp=${first.tp}` : ''}`;
+  const parts: string[] = [];
+  for (let from = 0; from < topology.length; ) {
+    const { role, dp, tp } = topology[from] as ExecutorShape;
+    let to = from;
+    while (topology[to]?.role === role && topology[to]?.dp === dp && topology[to]?.tp === tp) to++;
+    parts.push(`${role}=${to - from}xdp${dp}${tp > 1 ? `tp${tp}` : ''}`);
+    from = to;
+  }
+  return `${topology.some(({ role }) => role === 'colocated') ? 'mixed' : 'pd'}:${parts.join(',')}`;
+}
+
+/** @throws `invalid_request` that says what is wrong and how a topology is written */
+export function parseTopology(text: string): Topology {
+  const [name = '', rest] = split(text, ':');
+  const parts = rest === undefined || rest === '' ? [] : rest.split(',').map((part) => part.trim());
+  const topology = name === 'colocated' ? [colocatedOf(text, parts)] : name === 'pd' || name === 'mixed' ? executorsOf(text, name, parts) : null;
+  if (topology === null) throw refuse(text, `'${name}' is no kind of topology`);
+  checkTopology(topology, text);
+  return topology;
+}
+
+/** @throws `invalid_request` for a list of executors that could serve no request */
+export function checkTopology(topology: Topology, text = formatTopology(topology)): void {
+  const has = (role: ExecutorRole): boolean => topology.some((executor) => executor.role === role);
+  if (topology.length === 0) throw refuse(text, 'it has no task executor');
+  if (topology.length > EXECUTORS_MAX) throw refuse(text, `it has ${topology.length} task executors, at most ${EXECUTORS_MAX} are possible`);
+  if (has('decode') && !has('prefill')) throw refuse(text, 'its decode executors get nothing to decode: it needs a prefill executor');
+  if (has('prefill') && !has('decode')) throw refuse(text, 'what its prefill executors compute goes nowhere: it needs a decode executor');
+}
+
+function colocatedOf(text: string, parts: readonly string[]): ExecutorShape {
+  const sizes = { dp: 1, tp: 1 };
+  for (const part of parts) {
+    const found = /^(dp|tp)=(\d+)$/.exec(part);
+    if (found === null) throw refuse(text, `'${part}' is neither dp=N nor tp=N`);
+    sizes[found[1] as 'dp' | 'tp'] = sizeOf(text, part, found[2]);
+  }
+  return { role: 'colocated', ...sizes };
+}
+
+function executorsOf(text: string, name: string, parts: readonly string[]): ExecutorShape[] {
+  if (parts.length === 0 && name === 'pd') return (['prefill', 'decode'] as const).map((role) => ({ role, dp: 1, tp: 1 }));
+  return parts.flatMap((part) => {
+    const found = /^(colocated|prefill|decode)=(?:(\d+)x?)?(?:dp(\d+))?(?:tp(\d+))?$/.exec(part);
+    if (found === null) throw refuse(text, `'${part}' is not like prefill=2xdp1tp2`);
+    const role = found[1] as ExecutorRole;
+    if (name === 'pd' && role === 'colocated') throw refuse(text, "a pd topology has no colocated executors; one with both begins with 'mixed:'");
+    const [count, dp, tp] = [sizeOf(text, part, found[2]), sizeOf(text, part, found[3]), sizeOf(text, part, found[4])];
+    if (count > EXECUTORS_MAX) throw refuse(text, `${count} task executors are more than the ${EXECUTORS_MAX} that are possible`);
+    return Array.from({ length: count }, (): ExecutorShape => ({ role, dp, tp }));
+  });
+}
+
+function sizeOf(text: string, part: string, digits: string | undefined): number {
+  const size = digits === undefined ? 1 : Number(digits);
+  if (size < 1 || size > 4096) throw refuse(text, `'${part}' has ${digits} of something; each number is from 1 to 4096`);
+  return size;
+}
+
+function split(text: string, at: string): [string, string | undefined] {
+  const index = text.indexOf(at);
+  return index < 0 ? [text.trim(), undefined] : [text.slice(0, index).trim(), text.slice(index + 1).trim()];
+}
