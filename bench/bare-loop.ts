@@ -12,8 +12,8 @@ import { Forward } from '../src/flowserve/forward.ts';
 import { WeightLoader } from '../src/flowserve/load-weights.ts';
 import { planPod } from '../src/flowserve/pod-plan.ts';
 import { openCheckpoint } from '../src/model/checkpoint.ts';
-import { isMoeLayer } from '../src/model/config.ts';
 import { instantiateKernels, loadKernelModule } from '../src/model/kernels/kernels.ts';
+import { isMoeLayer } from '../src/model/moe-layers.ts';
 import { resolveModel } from '../src/model/registry.ts';
 import { colocated, expertGroupOf } from '../src/protocol/topology.ts';
 

@@ -19,6 +19,14 @@ const importsOf = (file: string): string[] =>
     return path.startsWith('.') ? relative(ROOT, join(ROOT, dirname(file), path)) : path;
   });
 
+/** What running it loads: types vanish. */
+const loadedBy = (file: string): string[] => {
+  const isOfTypes = (clause: string): boolean => /^type\b/.test(clause) || /^\{(?:\s*type [^,}]*,?)+\s*\}$/.test(clause);
+  const clauses = [...read(file).matchAll(/^(?:import|export)\s+([^;']*?)\s*from\s+'([^']+)'/gm)];
+  const paths = new Set(clauses.filter(([, clause = '']) => !isOfTypes(clause)).map(([, , path = '']) => path));
+  return [...paths].map((path) => (path.startsWith('.') ? relative(ROOT, join(ROOT, dirname(file), path)) : path));
+};
+
 const sources = filesOf('src');
 const actors = filesOf('actors');
 
@@ -76,6 +84,13 @@ describe('imports', () => {
     expect(sources.filter((file) => importsOf(file).includes('xstate'))).toEqual(
       ['src/runtime/cast.ts', 'src/runtime/machine-host.ts'].filter((file) => sources.includes(file)),
     );
+  });
+
+  it('of an NPU’s worker are few: it starts in the time that a dead one’s requests wait', () => {
+    const loaded = new Set(['src/flowserve/npu-worker.ts']);
+    for (const file of loaded) if (file.endsWith('.ts')) for (const path of loadedBy(file)) loaded.add(path);
+    const packages = [...loaded].filter((path) => !path.endsWith('.ts') && !path.startsWith('node:'));
+    expect(packages.sort()).toEqual(['msgpackr', 'xstate']);
   });
 
   it('of the protocol stay on its floor', () => {

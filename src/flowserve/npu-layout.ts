@@ -4,10 +4,11 @@
  * @module
  */
 import { Arena } from '../fabric/arena.ts';
-import { isMoeLayer, type ModelConfig } from '../model/config.ts';
+import type { ModelConfig } from '../model/config.ts';
 import { attentionScratchBytes, gateScratchBytes, gqaLayerBytes, mlaLayerBytes, packedBytes, sampleScratchBytes } from '../model/kernels/kernels.ts';
 import { ropeTableLength } from '../model/kernels/rope-table.ts';
 import { SAMPLING_WORDS } from '../model/kernels/sampling-params.ts';
+import { isMoeLayer } from '../model/moe-layers.ts';
 import type { Dtype } from '../model/safetensors.ts';
 import { expertGroupOf, npuOfExpert } from '../protocol/topology.ts';
 import { layoutAreas } from '../xccl/areas.ts';

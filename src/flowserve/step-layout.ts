@@ -5,7 +5,8 @@
 import { roundUp } from '../fabric/address.ts';
 import { Arena } from '../fabric/arena.ts';
 import type { BlockPoolPlace } from '../fabric/block-pool.ts';
-import { isMoeLayer, type ModelConfig, type MoeConfig } from '../model/config.ts';
+import type { ModelConfig, MoeConfig } from '../model/config.ts';
+import { isMoeLayer } from '../model/moe-layers.ts';
 import type { Deployment } from '../protocol/topology.ts';
 import type { AreaSizes, Areas } from '../xccl/areas.ts';
 

@@ -5,7 +5,7 @@
  *   embed ─▶ [attention ─▶ dense | gate ─▶ ( dispatch ─▶ own experts, shared expert ─▶ wait ) ─▶ combine] × layers
  * @module
  */
-import { isMoeLayer } from '../model/config.ts';
+import { isMoeLayer } from '../model/moe-layers.ts';
 import type { Arithmetic, Span } from './arithmetic.ts';
 import type { ExpertBatches, Share } from './expert-batches.ts';
 

@@ -158,6 +158,3 @@ export function parseModelConfig(
     if (id >= model.vocabSize) fields.fail('bos_token_id / eos_token_id', `below vocab_size ${model.vocabSize}`, String(id));
   return model;
 }
-
-/** Whether a layer's feedforward is a mixture of experts (else the dense MLP). MTP layers are numbered on from `config.layers`. */
-export const isMoeLayer = ({ moe }: { readonly moe: Pick<MoeConfig, 'denseLayers'> }, layer: number): boolean => !moe.denseLayers.includes(layer);

@@ -3,7 +3,8 @@
  * @module
  */
 import { MinipodError } from '../protocol/errors.ts';
-import { isMoeLayer, type ModelConfig } from './config.ts';
+import type { ModelConfig } from './config.ts';
+import { isMoeLayer } from './moe-layers.ts';
 import type { StoredTensor } from './safetensors.ts';
 
 export type MlpWeight = 'gate_proj' | 'up_proj' | 'down_proj';

@@ -4,7 +4,7 @@
  * @module
  */
 import type { ModelConfig } from '../model/config.ts';
-import { isMoeLayer } from '../model/config.ts';
+import { isMoeLayer } from '../model/moe-layers.ts';
 import type { StepPlan } from '../protocol/messages.ts';
 
 export type Device = {

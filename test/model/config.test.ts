@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { isMoeLayer, parseModelConfig, readModelConfig } from '../../src/model/config.ts';
+import { parseModelConfig, readModelConfig } from '../../src/model/config.ts';
+import { isMoeLayer } from '../../src/model/moe-layers.ts';
 import { copyWithoutWeights, errorOf, readJson, TINY, TINY_NAMES, type TinyName, writeJson } from './checkpoint-folder.ts';
 
 const changed = (name: TinyName, changes: Record<string, unknown>) => () => parseModelConfig({ ...readJson(TINY[name], 'config.json'), ...changes });

@@ -1,0 +1,5 @@
+/** Which layers are mixtures of experts. Apart from config.ts: every thread asks this, and need not load what checks a checkpoint's fields. @module */
+import type { MoeConfig } from './config.ts';
+
+/** Whether a layer's feedforward is a mixture of experts (else the dense MLP). MTP layers are numbered on from `config.layers`. */
+export const isMoeLayer = ({ moe }: { readonly moe: Pick<MoeConfig, 'denseLayers'> }, layer: number): boolean => !moe.denseLayers.includes(layer);
