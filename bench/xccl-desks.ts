@@ -85,7 +85,7 @@ export function sizesOf(shape: Shape): { sizes: Omit<AreaSizes, 'dies'>; data_by
   layoutDesk(shape, measure);
   const dispatch_bytes = roundUp64(packageBytesMax('f32', tokens_max, TOP_K, destinations, HIDDEN));
   const reply_bytes = roundUp64(repliesBytesMax('f32', pairsMax(shape), sources, HIDDEN) + bundleBytesMax('f32', tokens_max * TOP_K, destinations, HIDDEN));
-  return { sizes: { slots: 2, slot_bytes: 64, dispatch_bytes, reply_bytes }, data_bytes: measure.used };
+  return { sizes: { slots: 2, slot_bytes: 64, dispatch_bytes, reply_bytes, gather_bytes: 0 }, data_bytes: measure.used };
 }
 
 export const deskAt = (shape: Shape, base: number): Desk => layoutDesk(shape, new Arena(base));

@@ -25,7 +25,7 @@ const BYTES_MAX = 16 << 20;
 const WARM_ROUNDS = 2;
 const GOAL = { ratio: 0.7, from_bytes: 64 * KIB } as const;
 
-const areasWith = (slot_bytes: number): Omit<AreaSizes, 'dies'> => ({ slots: 2, slot_bytes, dispatch_bytes: 64, reply_bytes: 64 });
+const areasWith = (slot_bytes: number): Omit<AreaSizes, 'dies'> => ({ slots: 2, slot_bytes, dispatch_bytes: 64, reply_bytes: 64, gather_bytes: 0 });
 const pair = (threads: 1 | 2, segments: number, slot_bytes: number): DiesOptions => ({
   ...{ dies: 2, threads, segments, sizes: areasWith(slot_bytes), data_bytes: BYTES_MAX },
 });

@@ -5,7 +5,7 @@
 import { assert } from '../protocol/errors.ts';
 import { addressText, GUARD_BYTES, offsetOf, segmentOf } from './address.ts';
 import { ControlPage } from './control-page.ts';
-import { type Copy, makeCopy } from './copy.ts';
+import { type Copies, makeCopies } from './copy.ts';
 import type { Region, RegionKind } from './memory-plan.ts';
 import { RegionTable } from './region-table.ts';
 
@@ -19,7 +19,7 @@ export class AddressSpace {
   readonly #words: readonly Int32Array[];
   readonly #floats: readonly Float32Array[];
   /** By segment to × segments + segment from. */
-  readonly #copies: (Copy | undefined)[] = [];
+  readonly #copies: (Copies | undefined)[] = [];
 
   constructor(memories: readonly WebAssembly.Memory[], regions: readonly Region[]) {
     this.memories = memories;
@@ -59,13 +59,22 @@ export class AddressSpace {
 
   /** The DMA engine: bytes from anywhere to anywhere by `memory.copy`. Checks nothing but the segments' ends. */
   copy(to: number, from: number, bytes: number): void {
+    this.#copiesOf(to, from).copy(offsetOf(to), offsetOf(from), bytes);
+  }
+
+  /** The same for each of `rows` rows, which lie `stride` bytes apart on both sides. */
+  copyRows(to: number, from: number, bytes: number, rows: number, stride: number): void {
+    this.#copiesOf(to, from).copyRows(offsetOf(to), offsetOf(from), bytes, rows, stride);
+  }
+
+  #copiesOf(to: number, from: number): Copies {
     const key = segmentOf(to) * this.memories.length + segmentOf(from);
-    let copy = this.#copies[key];
-    if (copy === undefined) {
-      copy = makeCopy(this.memory(to), this.memory(from));
-      this.#copies[key] = copy;
+    let copies = this.#copies[key];
+    if (copies === undefined) {
+      copies = makeCopies(this.memory(to), this.memory(from));
+      this.#copies[key] = copies;
     }
-    copy(offsetOf(to), offsetOf(from), bytes);
+    return copies;
   }
 
   #of<View>(views: readonly View[], address: number): View {

@@ -111,6 +111,7 @@ export const areaSizes = (model: ModelShape, row_bytes: number, options: LayoutO
   slot_bytes,
   dispatch_bytes: roundUp(dispatchPlaces(model, row_bytes, options, 0).bytes, 64),
   reply_bytes: roundUp(options.max_batch_tokens * model.moe.topK * row_bytes, 64),
+  gather_bytes: 0,
 });
 
 /** KV blocks as their owner holds and frees them. */

@@ -2,9 +2,9 @@
  * The areas of a die that XCCL uses (xDeepServe §3.1): metadata, one set of 32-byte fields for each peer, and managed data.
  * The app data area is everything else in the die's region: what a caller sends from or receives into.
  *
- *   metadata   peer 0 | peer 1 | …       a peer's set is 128 bytes: four fields, one a channel; the peer alone writes them, so nobody waits for a lock
+ *   metadata   peer 0 | peer 1 | …       a peer's set is 192 bytes: six fields, one a channel; the peer alone writes them, so nobody waits for a lock
  *   field      | event | source epoch | target epoch | a | b | c | d | e |       32-bit words; `event` is stored last and shows the others
- *   managed    | slots of peer 0 | slots of peer 1 | … | dispatch area | reply area |
+ *   managed    | slots of peer 0 | slots of peer 1 | … | dispatch area | reply area | gather area |
  *
  * A die writes into its own areas, into its fields in its peers' metadata, and into its slots in their managed areas; nothing else. So what a die that
  * was given up can still change is known: exactly that. Its successor starts on another die, or after the first is proven gone.
@@ -14,7 +14,7 @@ import type { Arena } from '../fabric/arena.ts';
 import { assert } from '../protocol/errors.ts';
 
 /** Fields of one peer, by what they carry. */
-export const CHANNEL = { data: 0, acknowledgement: 1, dispatch: 2, combine: 3 } as const;
+export const CHANNEL = { data: 0, acknowledgement: 1, dispatch: 2, combine: 3, gatherEven: 4, gatherOdd: 5 } as const;
 export type Channel = (typeof CHANNEL)[keyof typeof CHANNEL];
 export const FIELD_WORD = { event: 0, source_epoch: 1, target_epoch: 2, a: 3, b: 4, c: 5, d: 6, e: 7 } as const;
 export const FIELD_BYTES = 32;
@@ -31,20 +31,29 @@ export type AreaSizes = {
   /** Where a die leaves what its peers pull: tokens for experts, and the experts' answers. */
   readonly dispatch_bytes: number;
   readonly reply_bytes: number;
+  /** Where it computes its part of what the ranks of its DP group gather from one another. */
+  readonly gather_bytes: number;
 };
 
 /** Global addresses of one die's areas. */
-export type Areas = AreaSizes & { readonly metadata: number; readonly managed: number; readonly dispatch: number; readonly reply: number };
+export type Areas = AreaSizes & {
+  readonly metadata: number;
+  readonly managed: number;
+  readonly dispatch: number;
+  readonly reply: number;
+  readonly gather: number;
+};
 
 export function layoutAreas(sizes: AreaSizes, arena: Arena): Areas {
-  const { dies, slots, slot_bytes, dispatch_bytes, reply_bytes } = sizes;
+  const { dies, slots, slot_bytes, dispatch_bytes, reply_bytes, gather_bytes } = sizes;
   assert((slots & (slots - 1)) === 0 && slots >= 2, `${slots} slots: a power of two from 2 on`);
-  assert(slot_bytes % 64 === 0 && dispatch_bytes % 64 === 0 && reply_bytes % 64 === 0, 'areas are multiples of 64 bytes');
+  for (const bytes of [slot_bytes, dispatch_bytes, reply_bytes, gather_bytes]) assert(bytes % 64 === 0, `an area of ${bytes} bytes: areas are multiples of 64`);
   return {
     ...sizes,
     metadata: arena.allocate(dies * PEER_BYTES, 128),
     managed: arena.allocate(dies * slots * slot_bytes, 128),
     dispatch: arena.allocate(dispatch_bytes, 128),
     reply: arena.allocate(reply_bytes, 128),
+    gather: arena.allocate(gather_bytes, 128),
   };
 }

@@ -76,6 +76,18 @@ describe.each(SEGMENTS)('an address space of %i segments', (segments) => {
     expect(() => space.copy(bases[0] as number, globalAddress(segments - 1, SEGMENT_BYTES - 10), 100)).toThrow();
   });
 
+  it('copies rows that lie a stride apart, and nothing between them', () => {
+    const [first, last] = [bases[0] as number, bases.at(-1) as number];
+    const source = space.bytesAt(first, 5 * 40);
+    source.set(payloadOf(7, source.length));
+    const target = space.bytesAt(last + 30_000, 5 * 40).fill(0);
+    space.copyRows(last + 30_000, first, 24, 4, 40);
+    expect([...target]).toEqual([...source].map((byte, at) => (at < 4 * 40 && at % 40 < 24 ? byte : 0)));
+    target.fill(0);
+    space.copyRows(last + 30_000, first, 24, 0, 40);
+    expect(target.every((byte) => byte === 0)).toBe(true);
+  });
+
   it('knows what no region is', () => {
     expect(() => space.bytesAt(12, 4)).toThrow(/outside of their segment/);
     expect(() => space.bytesAt(globalAddress(9, 70_000), 4)).toThrow(`segment 9 of ${segments}`);

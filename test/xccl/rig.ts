@@ -20,7 +20,7 @@ export type App = { readonly address: number; readonly bytes: number };
 /** What lies where: a plain value, so that it travels to other threads. */
 export type DiesPlan = { readonly memory: MemoryPlan; readonly areas: readonly Areas[]; readonly apps: readonly App[] };
 
-const SIZES: Omit<AreaSizes, 'dies'> = { slots: 2, slot_bytes: 1_024, dispatch_bytes: 8_192, reply_bytes: 8_192 };
+const SIZES: Omit<AreaSizes, 'dies'> = { slots: 2, slot_bytes: 1_024, dispatch_bytes: 8_192, reply_bytes: 8_192, gather_bytes: 8_192 };
 const APP_BYTES = 16_384;
 export const WORLD = 0;
 
