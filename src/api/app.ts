@@ -21,9 +21,11 @@ import { ApiError, errorResponse, toApiError } from './errors.ts';
 import { HiddenTokens } from './hidden-tokens.ts';
 import { createMetrics } from './metrics.ts';
 import { listModels, retrieveModel } from './models.ts';
-import type { Env, Service } from './service.ts';
+import type { SpanExporter } from './otlp.ts';
+import type { Call, Env, Service } from './service.ts';
 import { isEventStream } from './sse.ts';
 import { detokenize, tokenize } from './tokenize.ts';
+import { parseTraceParent, Traces } from './traces.ts';
 
 export const appOptionsSchema = z.strictObject({
   /** Asked as `Authorization: Bearer …` of every request but /health and /version. Default: none is asked. */
@@ -38,21 +40,30 @@ export const appOptionsSchema = z.strictObject({
 });
 
 export type AppOptions = z.input<typeof appOptionsSchema> & {
-  /** Hears of every failure that is not the caller's fault. Default: standard error. */
-  readonly onError?: ((error: unknown, request_id: string) => void) | undefined;
+  /** Hears of every failure that is not the caller's fault; `request_id` is null for one that is no request's. Default: standard error. */
+  readonly onError?: ((error: unknown, request_id: string | null) => void) | undefined;
   readonly clock?: Clock | undefined;
 };
 
-type Generate = (service: Service, body: JsonObject, lease: Lease, request_id: string) => Promise<Response>;
+export const reportOnConsole = (error: unknown, request_id: string | null): void =>
+  request_id === null
+    ? console.error(`minipod: ${error instanceof Error ? error.message : error}`)
+    : console.error(`minipod: request ${request_id} failed:`, error);
 
-/** `admission` is passed by a server that wants to drain. */
-export function createApp(pod: Pod, { onError, clock = systemClock, ...rest }: AppOptions = {}, admission?: Admission): Hono<Env> {
+type Generate = (service: Service, body: JsonObject, lease: Lease, call: Call) => Promise<Response>;
+
+/** What a server shares with its app. */
+export type AppParts = { readonly admission?: Admission; readonly exporter?: SpanExporter | null };
+
+/** `parts` are passed by a server that wants to drain and to send spans. */
+export function createApp(pod: Pod, { onError, clock = systemClock, ...rest }: AppOptions = {}, { admission, exporter = null }: AppParts = {}): Hono<Env> {
   const options = parseOptions(appOptionsSchema, rest, 'API options');
-  const report = onError ?? ((error, request_id) => console.error(`minipod: request ${request_id} failed:`, error));
+  const report = onError ?? reportOnConsole;
   const service: Service = {
     pod,
     clock,
     metrics: createMetrics(pod.model.name, pod.model.context_length),
+    traces: exporter === null ? null : new Traces(exporter, clock, pod.model.name),
     admission: admission ?? new Admission(options.concurrency),
     hidden: new HiddenTokens(pod),
     body_limit_bytes: options.body_limit_bytes,
@@ -113,13 +124,15 @@ function generateRoute(service: Service, generate: Generate): Handler<Env> {
     const lease = service.admission.enter(c.req.raw.signal);
     let response: Response | undefined;
     try {
-      response = await generate(service, await readJson(c.req.raw, service.body_limit_bytes), lease, c.get('request_id'));
+      response = await generate(service, await readJson(c.req.raw, service.body_limit_bytes), lease, callOf(c));
       return response;
     } finally {
       if (response === undefined || !isEventStream(response)) lease.release();
     }
   };
 }
+
+const callOf = (c: Context<Env>): Call => ({ request_id: c.get('request_id'), parent: parseTraceParent(c.req.header('traceparent')) });
 
 async function health(service: Service): Promise<Response> {
   if (service.admission.stopped) throw new MinipodError('closed', 'the server is closing');

@@ -9,7 +9,7 @@ import { invalid } from './errors.ts';
 import { collect, type Generations, startGenerations } from './generations.ts';
 import { chatLogprobs, promptLogprobs, tokenNames } from './logprobs.ts';
 import { type ChatRequest, chatSchema, checkTogether, generateOptions, parseRequest } from './schemas.ts';
-import { checkModel, type Service } from './service.ts';
+import { type Call, checkModel, type Service } from './service.ts';
 import { respondWithEvents } from './sse.ts';
 import { refuseUnsupportedInChat } from './unsupported.ts';
 import { usageOf } from './usage.ts';
@@ -17,14 +17,16 @@ import { FINGERPRINT } from './version.ts';
 
 type Head = { readonly id: string; readonly created: number; readonly model: string; readonly system_fingerprint: string };
 
-export async function chatCompletions(service: Service, body: JsonObject, lease: Lease, request_id: string): Promise<Response> {
+export async function chatCompletions(service: Service, body: JsonObject, lease: Lease, call: Call): Promise<Response> {
   const request = parseChat(service, body);
   const max_tokens = request.max_completion_tokens ?? request.max_tokens;
   const logprobs = request.logprobs ? (request.top_logprobs ?? 0) : undefined;
-  const generations = startGenerations(service, lease, [request.messages], { ...generateOptions(request), max_tokens, logprobs });
-  const head: Head = { id: `chatcmpl-${request_id}`, created: service.clock.unix_seconds(), model: service.pod.model.name, system_fingerprint: FINGERPRINT };
+  const id = `chatcmpl-${call.request_id}`;
+  const head: Head = { id, created: Math.floor(service.clock.unix_ms() / 1000), model: service.pod.model.name, system_fingerprint: FINGERPRINT };
+  const options = { ...generateOptions(request), max_tokens, logprobs };
+  const generations = startGenerations(service, lease, [request.messages], options, { ...call, id, operation: 'chat' });
   if (!request.stream) return Response.json(await wholeChat(request, head, generations));
-  return respondWithEvents(chatEvents(request, head, generations), lease, (error) => service.onError(error, request_id));
+  return respondWithEvents(chatEvents(request, head, generations), lease, (error) => service.onError(error, call.request_id));
 }
 
 function parseChat(service: Service, body: JsonObject): ChatRequest {

@@ -6,8 +6,8 @@
 export type Clock = {
   /** Monotonic milliseconds, for differences. */
   now_ms(): number;
-  /** Seconds since 1970, for `created`. */
-  unix_seconds(): number;
+  /** Milliseconds since 1970, with fractions, as steady as `now_ms`. */
+  unix_ms(): number;
   /** Ends early where `signal` aborts, and then leaves no timer behind that would keep the process. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
   /** An id that nobody else makes. */
@@ -16,7 +16,7 @@ export type Clock = {
 
 export const systemClock: Clock = {
   now_ms: () => performance.now(),
-  unix_seconds: () => Math.floor(Date.now() / 1000),
+  unix_ms: () => performance.timeOrigin + performance.now(),
   sleep: (ms, signal) =>
     new Promise((resolve) => {
       const timer = setTimeout(resolve, ms);

@@ -11,7 +11,7 @@ import { collect, type Generations, type Piece, startGenerations } from './gener
 import { CompletionLogprobWriter, joinLogprobs, promptLogprobs, tokenNames } from './logprobs.ts';
 import { defaultMaxTokens, parsePrompts, type TextOrIds } from './prompts.ts';
 import { API_LIMITS, type CompletionRequest, checkTogether, completionSchema, generateOptions, parseRequest } from './schemas.ts';
-import { checkModel, type Service } from './service.ts';
+import { type Call, checkModel, type Service } from './service.ts';
 import { respondWithEvents } from './sse.ts';
 import { refuseUnsupportedInCompletions } from './unsupported.ts';
 import { usageOf } from './usage.ts';
@@ -32,14 +32,14 @@ type Plan = {
   };
 };
 
-export async function completions(service: Service, body: JsonObject, lease: Lease, request_id: string): Promise<Response> {
-  const plan = await planCompletion(service, body, request_id);
-  const generations = startGenerations(service, lease, plan.prompts, plan.options);
+export async function completions(service: Service, body: JsonObject, lease: Lease, call: Call): Promise<Response> {
+  const plan = await planCompletion(service, body, call);
+  const generations = startGenerations(service, lease, plan.prompts, plan.options, { ...call, id: plan.head.id, operation: 'text_completion' });
   if (!plan.request.stream) return Response.json(await wholeCompletion(service, plan, generations));
-  return respondWithEvents(completionEvents(service, plan, generations), lease, (error) => service.onError(error, request_id));
+  return respondWithEvents(completionEvents(service, plan, generations), lease, (error) => service.onError(error, call.request_id));
 }
 
-async function planCompletion(service: Service, body: JsonObject, request_id: string): Promise<Plan> {
+async function planCompletion(service: Service, body: JsonObject, { request_id }: Call): Promise<Plan> {
   const { pod } = service;
   const request = parseRequest(completionSchema, body);
   refuseUnsupportedInCompletions(body);
@@ -65,7 +65,7 @@ async function planCompletion(service: Service, body: JsonObject, request_id: st
   const head = {
     id: `cmpl-${request_id}`,
     object: 'text_completion',
-    created: service.clock.unix_seconds(),
+    created: Math.floor(service.clock.unix_ms() / 1000),
     model: pod.model.name,
     system_fingerprint: FINGERPRINT,
   } as const;

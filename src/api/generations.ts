@@ -7,6 +7,7 @@ import { MinipodError } from '../protocol/errors.ts';
 import type { Chunk, Generation, PromptInfo } from '../results.ts';
 import type { Lease } from './admission.ts';
 import type { Service } from './service.ts';
+import type { SpanObserver, TracedCall } from './traces.ts';
 
 /** One chunk; `choice` counts over the whole request: prompt × n + the prompt's own choice. */
 export type Piece = { readonly prompt: number; readonly choice: number; readonly chunk: Chunk };
@@ -19,21 +20,23 @@ export type Generations = {
   usage(): { prompt_tokens: number; completion_tokens: number; cached_tokens: number };
 };
 
-export function startGenerations(service: Service, lease: Lease, prompts: readonly Prompt[], options: GenerateOptions): Generations {
+export function startGenerations(service: Service, lease: Lease, prompts: readonly Prompt[], options: GenerateOptions, call: TracedCall): Generations {
   const generations: Generation[] = [];
+  const spans: (SpanObserver | null)[] = [];
   try {
     for (const prompt of prompts) {
       const generation = service.pod.generate(prompt, { ...options, signal: lease.signal });
       // Who needs the prompt awaits it again; unasked for, its failure is the iteration's as well.
       generation.prompt.catch(() => {});
       generations.push(generation);
+      spans.push(service.traces?.observe(generation, options, call) ?? null);
     }
   } catch (error) {
     for (const generation of generations) leave(generation[Symbol.asyncIterator]());
     throw error;
   }
   return {
-    pieces: merge(service, lease, generations, options),
+    pieces: merge(service, lease, generations, spans, options),
     prompt: (index) => generations[index]?.prompt ?? Promise.reject(new RangeError(`prompt ${index} of ${generations.length}`)),
     usage() {
       const all = generations.map((generation) => generation.usage());
@@ -49,13 +52,24 @@ export function startGenerations(service: Service, lease: Lease, prompts: readon
 type Arrival = { readonly prompt: number; readonly result: IteratorResult<Chunk> } | { readonly error: unknown };
 
 /** Chunks in the order in which they arrive. At most one is asked of each generation ahead of the reader; the first failure ends them all. */
-async function* merge(service: Service, lease: Lease, generations: readonly Generation[], options: GenerateOptions): AsyncGenerator<Piece> {
+async function* merge(
+  service: Service,
+  lease: Lease,
+  generations: readonly Generation[],
+  spans: (SpanObserver | null)[],
+  options: GenerateOptions,
+): AsyncGenerator<Piece> {
   const { signal } = lease;
   const n = options.n ?? 1;
   let open = generations.length;
   const iterators = generations.map((generation) => generation[Symbol.asyncIterator]());
   const observers = generations.map((generation) => service.metrics.observe(generation, options));
   const arrivals: Arrival[] = [];
+  const endSpan = (prompt: number, error: unknown): void => {
+    spans[prompt]?.end(error);
+    spans[prompt] = null;
+  };
+  let failure: unknown = new MinipodError('cancelled', 'the client went away');
   let wake = (): void => {};
   const arrive = (arrival: Arrival): void => {
     arrivals.push(arrival);
@@ -87,6 +101,7 @@ async function* merge(service: Service, lease: Lease, generations: readonly Gene
       const { prompt, result } = arrival;
       if (result.done) {
         observers[prompt]?.finish();
+        endSpan(prompt, null);
         open--;
         continue;
       }
@@ -94,11 +109,15 @@ async function* merge(service: Service, lease: Lease, generations: readonly Gene
       yield { prompt, choice: prompt * n + result.value.choice, chunk: result.value };
       ask(prompt);
     }
+  } catch (error) {
+    failure = error;
+    throw error;
   } finally {
     signal.removeEventListener('abort', onAbort);
     // return() of a generation waits for its pending next(), so the signal goes first.
     if (open > 0) lease.cancel(new MinipodError('cancelled', 'the rest of the same HTTP request ended'));
     for (const iterator of iterators) leave(iterator);
+    for (let prompt = 0; prompt < spans.length; prompt++) endSpan(prompt, failure);
   }
 }
 

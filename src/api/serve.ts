@@ -14,14 +14,17 @@ import { MinipodError } from '../protocol/errors.ts';
 import type { Listener } from './adapter/listener.ts';
 import { listenOnNodeHttp } from './adapter/node-http.ts';
 import { Admission } from './admission.ts';
-import { type AppOptions, appOptionsSchema, createApp } from './app.ts';
+import { type AppOptions, appOptionsSchema, createApp, reportOnConsole } from './app.ts';
 import { type Clock, systemClock } from './clock.ts';
+import { SpanExporter } from './otlp.ts';
 
 export const serveOptionsSchema = appOptionsSchema.extend({
   /** Address to bind. Loopback unless said otherwise: who opens it to a network decides so, and should set `api_key`. */
   host: z.string().min(1).default('127.0.0.1'),
   /** 0: any free one. */
   port: z.int().min(0).max(65_535).default(8000),
+  /** Spans of each request go there: OTLP over HTTP in JSON, such as http://localhost:4318/v1/traces. Default: none are made. */
+  otlp_traces_endpoint: z.url({ protocol: /^https?$/, error: 'must be an http or https URL, such as http://localhost:4318/v1/traces' }).optional(),
 });
 
 export type ServeOptions = z.input<typeof serveOptionsSchema> & Pick<AppOptions, 'onError' | 'clock'> & { readonly pod: Pod };
@@ -43,9 +46,10 @@ export type ApiServer = {
 const FAREWELL_MS = 500;
 
 export async function serve({ pod, onError, clock = systemClock, ...rest }: ServeOptions): Promise<ApiServer> {
-  const { host, port, ...options } = parseOptions(serveOptionsSchema, rest, 'serve options');
+  const { host, port, otlp_traces_endpoint, ...options } = parseOptions(serveOptionsSchema, rest, 'serve options');
   const admission = new Admission(options.concurrency);
-  const app = createApp(pod, { ...options, onError, clock }, admission);
+  const exporter = otlp_traces_endpoint === undefined ? null : new SpanExporter(otlp_traces_endpoint, clock, onError ?? reportOnConsole);
+  const app = createApp(pod, { ...options, onError, clock }, { admission, exporter });
   let listener: Listener;
   try {
     listener = await listenOnNodeHttp({ host, port, fetch: (request) => app.fetch(request) });
@@ -60,13 +64,19 @@ export async function serve({ pod, onError, clock = systemClock, ...rest }: Serv
       return admission.active;
     },
     close({ drain_ms = 0 } = {}) {
-      closing ??= close(listener, admission, clock, drain_ms);
+      closing ??= close(listener, admission, exporter, clock, drain_ms);
       return closing;
     },
   };
 }
 
-async function close(listener: Listener, admission: Admission, clock: Clock, drain_ms: number): Promise<{ readonly cut: number }> {
+async function close(
+  listener: Listener,
+  admission: Admission,
+  exporter: SpanExporter | null,
+  clock: Clock,
+  drain_ms: number,
+): Promise<{ readonly cut: number }> {
   const idle = admission.stop();
   // It listens on meanwhile: a load balancer that is refused a connection cannot tell a server that drains from one that has died.
   await atMost(drain_ms, idle, clock);
@@ -85,6 +95,7 @@ async function close(listener: Listener, admission: Admission, clock: Clock, dra
   }
   if (!isClosed) listener.destroy();
   await closed;
+  await exporter?.close();
   return { cut };
 }
 

@@ -5,13 +5,19 @@ import type { Clock } from './clock.ts';
 import { ApiError } from './errors.ts';
 import type { HiddenTokens } from './hidden-tokens.ts';
 import type { Metrics } from './metrics.ts';
+import type { TraceParent, Traces } from './traces.ts';
 
 export type Env = { Variables: { request_id: string } };
+
+/** One HTTP request that generates. */
+export type Call = { readonly request_id: string; readonly parent: TraceParent | null };
 
 export type Service = {
   readonly pod: Pod;
   readonly clock: Clock;
   readonly metrics: Metrics;
+  /** Null: no spans are wanted. */
+  readonly traces: Traces | null;
   readonly admission: Admission;
   readonly hidden: HiddenTokens;
   readonly body_limit_bytes: number;

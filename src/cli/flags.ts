@@ -95,6 +95,11 @@ export const SERVE_FLAGS = {
   port: { value: 'N', help: '0: any free one', read: number },
   api_key: { value: 'KEY', help: 'ask clients for it, as "Authorization: Bearer KEY"', env: 'MINIPOD_API_KEY' },
   body_limit_bytes: { value: 'BYTES', help: 'larger request bodies are refused', read: bytes },
+  otlp_traces_endpoint: {
+    value: 'URL',
+    help: 'send spans of each request there, as OTLP over HTTP in JSON',
+    env: 'OTEL_EXPORTER_OTLP_TRACES_ENDPOINT',
+  },
   concurrency: { value: 'N', help: 'completions under way at once; more are refused with 429', read: number },
 } as const satisfies Flags<typeof serveOptionsSchema>;
 
