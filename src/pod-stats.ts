@@ -2,7 +2,8 @@
 import type { AnyPodPlan } from './flowserve/pod-plan.ts';
 import type { ControlStats } from './platform/control.ts';
 import type { LinkRead } from './protocol/threads.ts';
-import type { LinkStats, PodStats } from './results.ts';
+import type { Deployment } from './protocol/topology.ts';
+import type { DpGroupStats, LinkStats, PodStats, ServingStats, TaskExecutorStats } from './results.ts';
 import type { Clock } from './runtime/clock.ts';
 
 /** Of a reader that is lost. */
@@ -21,8 +22,56 @@ function linkStats(views: ControlStats['links'], threads: ControlStats['threads'
   );
 }
 
+type Figures = Omit<ServingStats, 'role'>;
+
+const NO_FIGURES: Figures = {
+  ...{ requests_running: 0, requests_waiting: 0, requests_finished: {}, prompt_tokens: 0, generation_tokens: 0 },
+  ...{ kv_blocks: 0, kv_blocks_used: 0, kv_blocks_cached: 0, prefix_queries: 0, prefix_hits: 0, preemptions: 0 },
+};
+
+/** A group's scheduler and KV blocks are its first rank's to tell of: the others hold shares of the same. */
+function groupStats({ groups, executors }: Deployment, report: ControlStats): DpGroupStats[] {
+  return groups.map(({ id, executor, npus }) => {
+    const leader = report.npus.find(({ npu }) => npu === npus[0]);
+    const counts = report.groups.get(id);
+    const { requests_running, requests_waiting, kv_blocks, kv_blocks_used, kv_blocks_cached, prefix_queries, prefix_hits, preemptions } = leader ?? NO_FIGURES;
+    return {
+      ...{ dp_group: id, task_executor: executor, role: executors[executor]?.role ?? 'colocated', npus, requests_running, requests_waiting },
+      requests_finished: counts?.finished ?? {},
+      prompt_tokens: counts?.prompt_tokens ?? 0,
+      generation_tokens: counts?.generation_tokens ?? 0,
+      ...{ kv_blocks, kv_blocks_used, kv_blocks_cached, prefix_queries, prefix_hits, preemptions },
+    };
+  });
+}
+
+function addFigures(a: Figures, b: Figures): Figures {
+  const finished = [...new Set([...Object.keys(a.requests_finished), ...Object.keys(b.requests_finished)])];
+  const sum = (figure: Exclude<keyof Figures, 'requests_finished'>): number => a[figure] + b[figure];
+  return {
+    requests_running: sum('requests_running'),
+    requests_waiting: sum('requests_waiting'),
+    requests_finished: Object.fromEntries(finished.map((how) => [how, (a.requests_finished[how] ?? 0) + (b.requests_finished[how] ?? 0)])),
+    prompt_tokens: sum('prompt_tokens'),
+    generation_tokens: sum('generation_tokens'),
+    kv_blocks: sum('kv_blocks'),
+    kv_blocks_used: sum('kv_blocks_used'),
+    kv_blocks_cached: sum('kv_blocks_cached'),
+    prefix_queries: sum('prefix_queries'),
+    prefix_hits: sum('prefix_hits'),
+    preemptions: sum('preemptions'),
+  };
+}
+
+const executorStats = ({ executors }: Deployment, groups: readonly DpGroupStats[]): TaskExecutorStats[] =>
+  executors.map(({ id, role, groups: own }) => {
+    const figures = own.map((group): Figures => groups[group] ?? NO_FIGURES).reduce(addFigures, NO_FIGURES);
+    return { task_executor: id, role, dp_groups: own, ...figures };
+  });
+
 export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: ControlStats): PodStats {
   const { memory, hosting, layouts, options } = plan;
+  const dp_groups = groupStats(hosting.deployment, report);
   return {
     model,
     uptime_seconds: clock.now_ms() / 1000,
@@ -32,6 +81,8 @@ export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: 
     prompt_tokens: report.prompt_tokens,
     generation_tokens: report.generation_tokens,
     kv_block_size: options.kv_block_size,
+    task_executors: executorStats(hosting.deployment, dp_groups),
+    dp_groups,
     npus: report.npus.map((npu) => ({ ...npu, worker: hosting.worker_of_npu[npu.npu] as number, hbm_bytes: layouts[npu.npu]?.bytes ?? 0 })),
     expert_loads: report.expert_loads,
     memory: { total_bytes: memory.bytes, regions: report.regions },

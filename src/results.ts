@@ -1,5 +1,7 @@
 /** What a caller gets back. @module */
+
 import type { Lane, LinkRead, LinkWritten, NpuReport, ThreadReport } from './protocol/threads.ts';
+import type { ExecutorRole } from './protocol/topology.ts';
 
 /** One token with its log-probability under the model, before any sampling option. */
 export type TokenLogprob = {
@@ -79,6 +81,27 @@ export type Generation = AsyncIterable<Chunk> & {
  */
 export type NpuStats = NpuReport & { readonly worker: number; readonly hbm_bytes: number };
 
+/** What a DP group does and has done, or all groups of a task executor together. Counters of its NPUs begin at 0 again with a worker's successor. */
+export type ServingStats = {
+  readonly role: ExecutorRole;
+  readonly requests_running: number;
+  readonly requests_waiting: number;
+  /** By how: choices that finished here, requests that were cancelled or failed after a token from here. */
+  readonly requests_finished: Readonly<Record<string, number>>;
+  /** Of prompts whose first token came from here, and of all tokens that did. */
+  readonly prompt_tokens: number;
+  readonly generation_tokens: number;
+  readonly kv_blocks: number;
+  readonly kv_blocks_used: number;
+  readonly kv_blocks_cached: number;
+  readonly prefix_queries: number;
+  readonly prefix_hits: number;
+  readonly preemptions: number;
+};
+/** `npus`: by rank. Those of one group hold shares of the same KV blocks. */
+export type DpGroupStats = ServingStats & { readonly dp_group: number; readonly task_executor: number; readonly npus: readonly number[] };
+export type TaskExecutorStats = ServingStats & { readonly task_executor: number; readonly dp_groups: readonly number[] };
+
 /**
  * A region of global memory: one owner's, in one segment. `base` is a global address, segment × 2³² + offset; `owner`: `pod`, `npu/0`, or `die/4` for memory
  * that no NPU has.
@@ -108,6 +131,9 @@ export type PodStats = {
   readonly generation_tokens: number;
   /** Positions a KV block holds. */
   readonly kv_block_size: number;
+  /** DP groups are numbered through the pod, as `engine` in /metrics. */
+  readonly task_executors: readonly TaskExecutorStats[];
+  readonly dp_groups: readonly DpGroupStats[];
   readonly npus: readonly NpuStats[];
   /** Tokens routed to each expert: `[MoE layer][expert id]`. */
   readonly expert_loads: readonly (readonly number[])[];

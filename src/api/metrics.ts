@@ -1,11 +1,12 @@
 /**
  * Prometheus metrics under vLLM's names, labels and buckets, so that what scrapes vLLM scrapes minipod: gauges and counters are the pod's own figures at the
- * moment of the scrape, histograms are filled as requests of this API end. What vLLM does not have is `minipod:…`: memory, links and XCCL.
+ * moment of the scrape, histograms are filled as requests of this API end. `engine` is the DP group, as in vLLM; which task executor it belongs to, and what
+ * for, says `minipod:dp_group_info`. What vLLM does not have is `minipod:…`: memory, links and XCCL.
  * @module
  */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { GenerateOptions } from '../options.ts';
-import type { Chunk, Generation, PodStats } from '../results.ts';
+import type { Chunk, DpGroupStats, Generation, PodStats } from '../results.ts';
 import { fabricMetrics } from './fabric-metrics.ts';
 
 /** Seconds; vLLM's. */
@@ -38,9 +39,15 @@ export function createMetrics(model_name: string, context_length: number): Metri
   const registry = new Registry();
   registry.setDefaultLabels({ model_name });
   const registers = [registry];
-  const gauge = (name: string, help: string) => new Gauge({ name: `vllm:${name}`, help, registers });
-  const counter = (name: string, help: string) => new Counter({ name: `vllm:${name}`, help, registers });
-  const histogram = (name: string, help: string, buckets: number[]) => new Histogram({ name: `vllm:${name}`, help, buckets, registers });
+  const labelNames = ['engine'] as const;
+  const gauge = (name: string, help: string) => new Gauge({ name: `vllm:${name}`, help, labelNames, registers });
+  const counter = (name: string, help: string) => new Counter({ name: `vllm:${name}`, help, labelNames, registers });
+  const histograms: Histogram<'engine'>[] = [];
+  const histogram = (name: string, help: string, buckets: number[]) => {
+    const made = new Histogram({ name: `vllm:${name}`, help, labelNames, buckets, registers });
+    histograms.push(made);
+    return made;
+  };
 
   const running = gauge('num_requests_running', 'Requests that steps of the engine work on.');
   const waiting = gauge('num_requests_waiting', 'Requests that wait to be scheduled.');
@@ -50,8 +57,24 @@ export function createMetrics(model_name: string, context_length: number): Metri
   const preemptions = counter('num_preemptions_total', 'Requests preempted.');
   const prefixQueries = counter('prefix_cache_queries_total', 'Tokens looked up in the prefix cache.');
   const prefixHits = counter('prefix_cache_hits_total', 'Tokens found in the prefix cache.');
-  const success = new Counter({ name: 'vllm:request_success_total', help: 'Requests by how they ended.', labelNames: ['finished_reason'], registers });
-  const cache = new Gauge({ name: 'vllm:cache_config_info', help: 'The KV cache of the pod.', labelNames: ['block_size', 'num_gpu_blocks'], registers });
+  const success = new Counter({
+    name: 'vllm:request_success_total',
+    help: 'Requests by how they ended; without `engine` those that ended before any had answered.',
+    labelNames: ['engine', 'finished_reason'],
+    registers,
+  });
+  const cache = new Gauge({
+    name: 'vllm:cache_config_info',
+    help: 'The KV cache of an engine.',
+    labelNames: ['engine', 'block_size', 'num_gpu_blocks'],
+    registers,
+  });
+  const groupInfo = new Gauge({
+    name: 'minipod:dp_group_info',
+    help: 'Which task executor an engine belongs to, what that is for, and on which NPUs the engine runs.',
+    labelNames: ['engine', 'task_executor', 'role', 'npus'],
+    registers,
+  });
 
   const tokens = tokenBuckets(context_length);
   const ttft = histogram('time_to_first_token_seconds', 'From a request received to its first token.', TTFT_BUCKETS);
@@ -64,9 +87,25 @@ export function createMetrics(model_name: string, context_length: number): Metri
   const prefill = histogram('request_prefill_time_seconds', 'From scheduled to the first token.', PHASE_BUCKETS);
   const decode = histogram('request_decode_time_seconds', 'From the first token to the end.', PHASE_BUCKETS);
   const requestPrompt = histogram('request_prompt_tokens', 'Prompt tokens of a request.', tokens);
+  const prefillComputed = histogram('request_prefill_kv_computed_tokens', 'Prompt tokens of a request whose KV was computed anew.', tokens);
   const requestGeneration = histogram('request_generation_tokens', 'Tokens generated for a choice.', tokens);
+  const maxGeneration = histogram('request_max_num_generation_tokens', 'Tokens generated for the longest choice of a request.', tokens);
   const paramsMaxTokens = histogram('request_params_max_tokens', 'max_tokens of a request.', tokens);
   const paramsN = histogram('request_params_n', 'n of a request.', N_BUCKETS);
+
+  const known = new Set<string>();
+  /** Each histogram of an engine is there before its first observation, which zeroing would undo. */
+  const begin = (engine: string): void => {
+    if (known.has(engine)) return;
+    known.add(engine);
+    for (const one of histograms) one.zero({ engine });
+  };
+  /** No label for what no DP group is known of. */
+  const engineOf = (group: number | null | undefined): { engine?: string } => {
+    if (group === null || group === undefined) return {};
+    begin(String(group));
+    return { engine: String(group) };
+  };
 
   const observe = (generation: Generation, options: GenerateOptions): Observer => {
     const arrived = new Map<number, { at_ms: number; tokens: number }>();
@@ -77,54 +116,74 @@ export function createMetrics(model_name: string, context_length: number): Metri
         arrived.set(choice, { at_ms: now_ms, tokens: (before?.tokens ?? 0) + token_ids.length });
         if (before === undefined) return;
         const seconds = (now_ms - before.at_ms) / 1000 / token_ids.length;
+        const engine = engineOf(generation.choices()[choice]?.decode_group);
         for (let i = 0; i < token_ids.length; i++) {
-          itl.observe(seconds);
-          tpotOldName.observe(seconds);
+          itl.observe(engine, seconds);
+          tpotOldName.observe(engine, seconds);
         }
       },
       finish() {
         const { received, scheduled, first_token, finished } = generation.times();
-        e2e.observe((finished - received) / 1000);
+        const { prompt_tokens, cached_tokens } = generation.usage();
+        const [first] = generation.choices();
+        // What prefill is answerable for, and what decode is.
+        const [prefiller, decoder] = [engineOf(first?.prefill_group), engineOf(first?.decode_group)];
+        e2e.observe(decoder, (finished - received) / 1000);
         if (scheduled !== null) {
-          queue.observe((scheduled - received) / 1000);
-          inference.observe((finished - scheduled) / 1000);
-          if (first_token !== null) prefill.observe((first_token - scheduled) / 1000);
+          queue.observe(prefiller, (scheduled - received) / 1000);
+          inference.observe(decoder, (finished - scheduled) / 1000);
+          if (first_token !== null) prefill.observe(prefiller, (first_token - scheduled) / 1000);
+        }
+        let longest = 0;
+        for (const [choice, { tokens: count }] of arrived) {
+          longest = Math.max(longest, count);
+          requestGeneration.observe(engineOf(generation.choices()[choice]?.decode_group), count);
         }
         if (first_token !== null) {
-          ttft.observe((first_token - received) / 1000);
-          decode.observe((finished - first_token) / 1000);
-          let longest = 0;
-          for (const { tokens: count } of arrived.values()) longest = Math.max(longest, count);
-          if (longest > 1) tpot.observe((finished - first_token) / 1000 / (longest - 1));
+          ttft.observe(prefiller, (first_token - received) / 1000);
+          decode.observe(decoder, (finished - first_token) / 1000);
+          if (longest > 1) tpot.observe(decoder, (finished - first_token) / 1000 / (longest - 1));
         }
-        requestPrompt.observe(generation.usage().prompt_tokens);
-        for (const { tokens: count } of arrived.values()) requestGeneration.observe(count);
-        if (options.max_tokens !== undefined) paramsMaxTokens.observe(options.max_tokens);
-        paramsN.observe(options.n ?? 1);
+        requestPrompt.observe(prefiller, prompt_tokens);
+        prefillComputed.observe(prefiller, prompt_tokens - cached_tokens);
+        maxGeneration.observe(decoder, longest);
+        if (options.max_tokens !== undefined) paramsMaxTokens.observe(prefiller, options.max_tokens);
+        paramsN.observe(prefiller, options.n ?? 1);
       },
     };
   };
 
   const takeOverFabric = fabricMetrics(registry);
+  const counters = new Map<Counter<'engine'>, 'prompt_tokens' | 'generation_tokens' | 'preemptions' | 'prefix_queries' | 'prefix_hits'>([
+    [promptTokens, 'prompt_tokens'],
+    [generationTokens, 'generation_tokens'],
+    [preemptions, 'preemptions'],
+    [prefixQueries, 'prefix_queries'],
+    [prefixHits, 'prefix_hits'],
+  ]);
 
   const takeOver = (stats: PodStats): void => {
     takeOverFabric(stats);
-    const sum = (figure: 'kv_blocks' | 'kv_blocks_used' | 'preemptions' | 'prefix_queries' | 'prefix_hits'): number =>
-      stats.npus.reduce((total, npu) => total + npu[figure], 0);
-    const [blocks, used] = [sum('kv_blocks'), sum('kv_blocks_used')];
-    running.set(stats.requests_running);
-    waiting.set(stats.requests_waiting);
-    kvUsage.set(blocks === 0 ? 0 : used / blocks);
-    set(promptTokens, stats.prompt_tokens);
-    set(generationTokens, stats.generation_tokens);
-    set(preemptions, sum('preemptions'));
-    set(prefixQueries, sum('prefix_queries'));
-    set(prefixHits, sum('prefix_hits'));
-    success.reset();
+    for (const metric of [...counters.keys(), success, cache, groupInfo]) metric.reset();
+    for (const group of stats.dp_groups) takeOverGroup(group, stats.kv_block_size);
     for (const finished_reason of Object.values(FINISHED_REASONS)) success.inc({ finished_reason }, 0);
-    for (const [reason, count] of Object.entries(stats.requests_finished)) success.inc({ finished_reason: FINISHED_REASONS[reason] ?? reason }, count);
-    cache.reset();
-    cache.set({ num_gpu_blocks: String(blocks), block_size: String(stats.kv_block_size) }, 1);
+    for (const [reason, count] of Object.entries(stats.requests_finished)) {
+      const answered = stats.dp_groups.reduce((sum, { requests_finished }) => sum + (requests_finished[reason] ?? 0), 0);
+      success.inc({ finished_reason: FINISHED_REASONS[reason] ?? reason }, Math.max(0, count - answered));
+    }
+  };
+
+  const takeOverGroup = (group: DpGroupStats, block_size: number): void => {
+    const engine = String(group.dp_group);
+    begin(engine);
+    running.set({ engine }, group.requests_running);
+    waiting.set({ engine }, group.requests_waiting);
+    kvUsage.set({ engine }, group.kv_blocks === 0 ? 0 : group.kv_blocks_used / group.kv_blocks);
+    for (const [metric, figure] of counters) metric.inc({ engine }, group[figure]);
+    for (const finished_reason of Object.values(FINISHED_REASONS)) success.inc({ engine, finished_reason }, 0);
+    for (const [reason, count] of Object.entries(group.requests_finished)) success.inc({ engine, finished_reason: FINISHED_REASONS[reason] ?? reason }, count);
+    cache.set({ engine, num_gpu_blocks: String(group.kv_blocks), block_size: String(block_size) }, 1);
+    groupInfo.set({ engine, task_executor: String(group.task_executor), role: group.role, npus: group.npus.join(',') }, 1);
   };
 
   return {
@@ -136,9 +195,4 @@ export function createMetrics(model_name: string, context_length: number): Metri
       return registry.metrics();
     },
   };
-}
-
-function set(target: Counter, value: number): void {
-  target.reset();
-  target.inc(value);
 }

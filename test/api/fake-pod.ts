@@ -141,6 +141,11 @@ export class FakePod implements Pod {
   async stats(): Promise<PodStats> {
     if (this.closed) throw new MinipodError('closed', 'the pod is closed');
     const npu = { npu: 0, worker: 0, state: 'idle', kv_blocks: 100, kv_blocks_used: this.running, requests_running: this.running, requests_waiting: 0 };
+    const figures = {
+      ...{ role: 'colocated' as const, requests_running: this.running, requests_waiting: 0, requests_finished: this.finished },
+      ...{ prompt_tokens: this.prompt_tokens, generation_tokens: this.generation_tokens, kv_blocks: 100, kv_blocks_used: this.running },
+      ...{ kv_blocks_cached: 1, prefix_queries: 40, prefix_hits: 16, preemptions: 0 },
+    };
     return {
       model: this.model.name,
       uptime_seconds: 1,
@@ -150,6 +155,11 @@ export class FakePod implements Pod {
       prompt_tokens: this.prompt_tokens,
       generation_tokens: this.generation_tokens,
       kv_block_size: 16,
+      task_executors: [{ ...figures, task_executor: 0, dp_groups: [0] }],
+      dp_groups: [
+        { ...figures, dp_group: 0, task_executor: 0, npus: [0] },
+        ...(this.faults.disaggregated ? [{ ...figures, dp_group: 1, task_executor: 1, npus: [1] }] : []),
+      ],
       npus: [
         {
           ...npu,

@@ -16,7 +16,8 @@ function parseMetrics(text: string): { series: Map<string, number>; types: Map<s
     }
     const sample = /^([a-zA-Z_:][\w:]*(?:\{(?:\w+="(?:[^"\\]|\\.)*",?)*\})?) (\S+)$/.exec(line);
     if (sample === null) throw new Error(`not a sample: ${line}`);
-    series.set(sample[1] ?? '', Number(sample[2]));
+    // prom-client puts its default label first or last, as the metric has it.
+    series.set((sample[1] ?? '').replace(/(model_name="[^"]*"),(.+)\}/, '$2,$1}'), Number(sample[2]));
   }
   return { series, types };
 }
@@ -37,7 +38,14 @@ const HISTOGRAMS = [
     'request_prefill_time_seconds',
     'request_decode_time_seconds',
   ],
-  ...['request_prompt_tokens', 'request_generation_tokens', 'request_params_max_tokens', 'request_params_n'],
+  ...[
+    'request_prompt_tokens',
+    'request_prefill_kv_computed_tokens',
+    'request_generation_tokens',
+    'request_max_num_generation_tokens',
+    'request_params_max_tokens',
+    'request_params_n',
+  ],
 ];
 const GAUGES = ['num_requests_running', 'num_requests_waiting', 'kv_cache_usage_perc', 'cache_config_info'];
 const COUNTERS = [
@@ -59,11 +67,13 @@ describe('metrics', () => {
     ] as const)
       for (const name of names) expect([name, types.get(`vllm:${name}`)]).toEqual([name, type]);
     expect([...series.keys()].every((key) => key.includes('model_name="fake"'))).toBe(true);
-    expect(series.get('vllm:num_requests_running{model_name="fake"}')).toBe(0);
+    expect(series.get('vllm:num_requests_running{engine="0",model_name="fake"}')).toBe(0);
+    expect(series.get('vllm:request_success_total{engine="0",finished_reason="abort",model_name="fake"}')).toBe(0);
+    // What ended before any engine had answered has none.
     expect(series.get('vllm:request_success_total{finished_reason="abort",model_name="fake"}')).toBe(0);
-    expect(series.get('vllm:cache_config_info{num_gpu_blocks="100",block_size="16",model_name="fake"}')).toBe(1);
-    expect(series.get('vllm:time_to_first_token_seconds_bucket{le="0.001",model_name="fake"}')).toBe(0);
-    expect(series.get('vllm:e2e_request_latency_seconds_bucket{le="480",model_name="fake"}')).toBe(0);
+    expect(series.get('vllm:cache_config_info{engine="0",num_gpu_blocks="100",block_size="16",model_name="fake"}')).toBe(1);
+    expect(series.get('vllm:time_to_first_token_seconds_bucket{le="0.001",engine="0",model_name="fake"}')).toBe(0);
+    expect(series.get('vllm:e2e_request_latency_seconds_bucket{le="480",engine="0",model_name="fake"}')).toBe(0);
   });
 
   it('should count what was served', async () => {
@@ -72,7 +82,7 @@ describe('metrics', () => {
     await ask(app, '/v1/completions', { prompt: [65, 66, 67], max_tokens: 8, n: 2, ignore_eos: true });
     await (await post(app, '/v1/completions', { prompt: [65, 66, 67], max_tokens: 8, ignore_eos: true, stream: true })).text();
     const { series } = await scrape(app);
-    const value = (name: string, labels = '') => series.get(`vllm:${name}{${labels}model_name="fake"}`);
+    const value = (name: string, labels = '') => series.get(`vllm:${name}{engine="0",${labels}model_name="fake"}`);
     expect(value('prompt_tokens_total')).toBe(6);
     expect(value('generation_tokens_total')).toBe(24);
     expect(value('request_success_total', 'finished_reason="length",')).toBe(2);
@@ -85,6 +95,18 @@ describe('metrics', () => {
     expect(value('e2e_request_latency_seconds_sum')).toBeGreaterThanOrEqual(value('time_to_first_token_seconds_sum') ?? 1);
   });
 
+  it('should count for prefill and for decode what each is answerable for', async () => {
+    const app = createApp(new FakePod({ disaggregated: true }));
+    await ask(app, '/v1/completions', { prompt: [65, 66, 67], max_tokens: 8, ignore_eos: true });
+    const { series } = await scrape(app);
+    const count = (name: string, engine: number) => series.get(`vllm:${name}_count{engine="${engine}",model_name="fake"}`);
+    for (const name of ['time_to_first_token_seconds', 'request_queue_time_seconds', 'request_prefill_time_seconds', 'request_prompt_tokens'])
+      expect([name, count(name, 0), count(name, 1)]).toEqual([name, 1, 0]);
+    for (const name of ['request_decode_time_seconds', 'e2e_request_latency_seconds', 'request_generation_tokens'])
+      expect([name, count(name, 0), count(name, 1)]).toEqual([name, 0, 1]);
+    expect([count('inter_token_latency_seconds', 0), count('inter_token_latency_seconds', 1)]).toEqual([0, 7]);
+  });
+
   it('should show what runs at the moment of the scrape, and count no twice', async () => {
     const pod = new FakePod({ delay_ms: 20 });
     const app = createApp(pod);
@@ -92,9 +114,9 @@ describe('metrics', () => {
     await expect.poll(() => pod.running).toBe(1);
     const scrapes = await Promise.all([scrape(app), scrape(app)]);
     for (const { series } of scrapes) {
-      expect(series.get('vllm:num_requests_running{model_name="fake"}')).toBe(1);
-      expect(series.get('vllm:kv_cache_usage_perc{model_name="fake"}')).toBe(0.01);
-      expect(series.get('vllm:prompt_tokens_total{model_name="fake"}')).toBe(2);
+      expect(series.get('vllm:num_requests_running{engine="0",model_name="fake"}')).toBe(1);
+      expect(series.get('vllm:kv_cache_usage_perc{engine="0",model_name="fake"}')).toBe(0.01);
+      expect(series.get('vllm:prompt_tokens_total{engine="0",model_name="fake"}')).toBe(2);
     }
     await running;
   });
@@ -104,6 +126,7 @@ describe('metrics', () => {
     const own = [...series].filter(([key]) => key.startsWith('minipod:')).map(([key, value]) => `${key.replace('model_name="fake"', '…')} ${value}`);
     const link = 'from="caller",to="control",lane="data"';
     expect(own).toEqual([
+      'minipod:dp_group_info{engine="0",task_executor="0",role="colocated",npus="0",…} 1',
       'minipod:memory_regions{state="held",…} 2',
       'minipod:memory_regions{state="free",…} 0',
       'minipod:memory_regions{state="quarantined",…} 1',

@@ -22,5 +22,18 @@ describe('a pod of several DP groups', () => {
       }
       const used = new Set(calls.flatMap((generation) => generation.choices().map(({ decode_group }) => decode_group)));
       expect([...used].sort()).toEqual([0, 1]);
+      const { dp_groups, task_executors, npus, ...whole } = await pod.stats();
+      expect(dp_groups.map(({ dp_group, task_executor, role }) => [dp_group, task_executor, role])).toEqual([
+        [0, 0, 'colocated'],
+        [1, 0, 'colocated'],
+      ]);
+      for (const { dp_group, generation_tokens, prompt_tokens, requests_finished, kv_blocks } of dp_groups) {
+        const here = calls.flatMap((generation) => generation.choices().filter(({ decode_group }) => decode_group === dp_group));
+        expect([generation_tokens, requests_finished['length']]).toEqual([5 * here.length, here.length]);
+        expect([prompt_tokens > 0, kv_blocks]).toEqual([true, npus[dp_group]?.kv_blocks]);
+      }
+      const sum = (figure: 'prompt_tokens' | 'generation_tokens'): number => dp_groups.reduce((total, group) => total + group[figure], 0);
+      expect([sum('prompt_tokens'), sum('generation_tokens')]).toEqual([whole.prompt_tokens, whole.generation_tokens]);
+      expect(task_executors).toMatchObject([{ dp_groups: [0, 1], prompt_tokens: 18, generation_tokens: 60, requests_finished: { length: 12 } }]);
     }));
 });
