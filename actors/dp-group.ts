@@ -4,6 +4,8 @@
  *   idle ⇄ stepping
  *
  * Each turn of `stepping` is one step of the NPU: plan, launch, retire. Its tokens go straight to the frontend, one message a step (the output shortcut).
+ * While it steps, the NPU has the next step before the one that runs has ended (asynchronous scheduling, DeepServe §4.2). The first step after idling has
+ * none ahead of it: what comes in the same moment, as bursts do, is not kept waiting by a step for the first of them alone.
  * A step has no deadline of its own: the NPU reports its failure, and the host the death of their thread.
  */
 import { assign, setup } from 'xstate';
@@ -13,6 +15,18 @@ import type { Commands, DpGroupMessage } from '../src/protocol/messages.ts';
 import { type SchedulerLimits, StepScheduler } from './policies/step-scheduler.ts';
 
 type DpGroup = { self: Address; npu: Address; scheduler: StepScheduler; outbox: readonly Commands['send'][] };
+
+/** The next steps, up to `count`; where there is nothing to do, what the NPU may free meanwhile. */
+function stepsOf({ scheduler, npu }: DpGroup, count: number): Commands['send'][] {
+  const sends: Commands['send'][] = [];
+  for (let planned = 0; planned < count; planned++) {
+    const next = scheduler.plan();
+    if (next !== null) sends.push(...next.messages, { to: npu, message: step(next.plan) });
+  }
+  if (scheduler.isStepping) return sends;
+  const slots = scheduler.takeDetached();
+  return slots.length === 0 ? sends : [...sends, { to: npu, message: releaseSlots(slots) }];
+}
 
 export const dpGroup = setup({
   types: {} as { input: { self: Address; npu: Address; limits: SchedulerLimits }; context: DpGroup; events: DpGroupMessage },
@@ -36,16 +50,8 @@ export const dpGroup = setup({
     failStep: assign({
       outbox: ({ context, event }) => (event.type === 'STEP_FAILED' ? context.scheduler.failAll(event.error) : []),
     }),
-    planStep: assign({
-      outbox: ({ context }) => {
-        if (!context.scheduler.hasWork) {
-          const slots = context.scheduler.takeDetached();
-          return slots.length === 0 ? context.outbox : [...context.outbox, { to: context.npu, message: releaseSlots(slots) }];
-        }
-        const { plan, messages } = context.scheduler.plan();
-        return [...context.outbox, ...messages, { to: context.npu, message: step(plan) }];
-      },
-    }),
+    planStep: assign({ outbox: ({ context }) => [...context.outbox, ...stepsOf(context, 1)] }),
+    planAhead: assign({ outbox: ({ context }) => [...context.outbox, ...stepsOf(context, 2)] }),
   },
   guards: {
     isStepping: ({ context }) => context.scheduler.isStepping,
@@ -69,7 +75,7 @@ export const dpGroup = setup({
         ENQUEUE: { actions: ['enqueue', { type: 'sendEach', params: ({ context }) => context.outbox }] },
         ABANDON: { actions: ['abandon', { type: 'sendEach', params: ({ context }) => context.outbox }] },
         // One transition a step, without leaving the state: this is the hottest message of all.
-        STEP_DONE: { actions: ['retireStep', 'planStep', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+        STEP_DONE: { actions: ['retireStep', 'planAhead', { type: 'sendEach', params: ({ context }) => context.outbox }] },
         STEP_FAILED: { actions: ['failStep', 'planStep', { type: 'sendEach', params: ({ context }) => context.outbox }] },
       },
       always: { guard: 'hasNoStep', target: 'idle' },

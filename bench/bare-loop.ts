@@ -38,6 +38,7 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
     segment_bytes: 2 ** 32 - 65_536,
     memory_bytes: undefined,
     prefix_caching: true,
+    async_scheduling: false,
   });
   const { config } = plan;
   const [layout] = plan.layouts;

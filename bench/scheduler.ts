@@ -21,7 +21,14 @@ const SAMPLED: StepOutcome = { token: 7, logprobs: null, prompt_logprobs: null, 
 const NONE: StepOutcome = { ...SAMPLED, token: -1 };
 
 function measure(running: number, waiting: number, kv_blocks: number): { readonly step_ms: number; readonly preemptions: number } {
-  const scheduler = new StepScheduler({ kv_blocks, kv_block_size: 16, batch_tokens_max: 4_096, batch_requests_max: running, has_prefix_cache: true });
+  const scheduler = new StepScheduler({
+    kv_blocks,
+    kv_block_size: 16,
+    batch_tokens_max: 4_096,
+    batch_requests_max: running,
+    has_prefix_cache: true,
+    is_asynchronous: false,
+  });
   let request = 0;
   const arrive = (): void => {
     request++;
@@ -38,8 +45,9 @@ function measure(running: number, waiting: number, kv_blocks: number): { readonl
   for (let step = -WARM_STEPS; step < STEPS; step++) {
     while (scheduler.running + scheduler.waiting < running + waiting) arrive();
     const start = performance.now();
-    const { plan } = scheduler.plan();
-    scheduler.retire(plan.entries.map(({ samples }) => (samples ? SAMPLED : NONE)));
+    const planned = scheduler.plan();
+    if (planned === null) throw new Error('nothing can run');
+    scheduler.retire(planned.plan.entries.map(({ samples }) => (samples ? SAMPLED : NONE)));
     if (step >= 0) took.push(performance.now() - start);
   }
   return { step_ms: median(took), preemptions: scheduler.preemptions };

@@ -125,6 +125,8 @@ const podOptions = z.strictObject({
   max_batch_requests: z.int().min(1).max(1024).default(64),
   /** Keep the KV of what was computed, for requests that begin alike. No token depends on it. */
   prefix_caching: z.boolean().default(true),
+  /** Plan each step of an NPU while the one before it runs. False, to compare with: the NPU waits for its scheduler between two steps. No token depends on it. */
+  async_scheduling: z.boolean().default(true),
   /** Choices that may wait or run in the pod at once; more are refused as overloaded. */
   max_queued: z.int().min(1).max(LIMITS.queued_max).default(4096),
   /** Bytes of one segment of global memory, at most 4 GiB less 64 KiB. */

@@ -4,13 +4,24 @@
  * Running sequences decode first, one token each; what is left of the budget goes to prefill, in order of arrival. When KV blocks run out, the
  * sequence that came last gives its blocks back and is recomputed later (never the oldest, so that one always gets to its end). What others have
  * computed of the same prefix is not computed again. Since kernels are batch-invariant, none of these choices changes a token.
+ *
+ * A step may be planned while the one before it runs (asynchronous scheduling, DeepServe §4.2):
+ *
+ *   NPU         │ step n             │ step n + 1         │ step n + 2
+ *   scheduler     plan n + 1 ────────▶ retire n, plan n + 2 ─▶ …
+ *
+ * How many tokens each sequence computes does not depend on which they are. What n turns out to end, n + 1 computes in vain, and nobody hears of it. What
+ * would make others give way waits until n has come back, since nobody's blocks can be taken while they are written.
  * @module
  */
 import type { Address } from '../../src/protocol/address.ts';
 import { abandoned, decoding, generated, generationFailed, preempted, scheduled, tokens as tokensMessage } from '../../src/protocol/constructors.ts';
 import { assert, type ErrorRecord } from '../../src/protocol/errors.ts';
 import type { Commands, FinishReason, Sequence, StepEntry, StepOutcome, StepPlan, TokenOut } from '../../src/protocol/messages.ts';
-import { type Holding, RelationalTensorCache } from './relational-tensor-cache.ts';
+import { BatchSlots } from './batch-slots.ts';
+import { RelationalTensorCache } from './relational-tensor-cache.ts';
+import { newRunningSequence, noHolding, outputOf, type RunningSequence, tokenOut, tokensToLaunch } from './running-sequence.ts';
+import { stepEntry } from './step-entry.ts';
 import { WaitingLine } from './waiting-line.ts';
 
 export type SchedulerLimits = {
@@ -20,46 +31,32 @@ export type SchedulerLimits = {
   readonly batch_requests_max: number;
   /** Whether a sequence begins with the KV of others that began alike. */
   readonly has_prefix_cache: boolean;
+  /** Whether a step is planned while the one before it runs. */
+  readonly is_asynchronous: boolean;
 };
+
+/** A step and what to tell the tasks when it is sent. */
+export type Planned = { readonly plan: StepPlan; readonly messages: readonly Commands['send'][] };
 
 const FRONTEND: Address = 'frontend/0';
 /** After the last step number comes 1 again. */
 const STEPS = 2 ** 31 - 1;
+/** The one that runs, and the one that begins when it ends. */
+const STEPS_LAUNCHED_MAX = 2;
 
-/** A sequence on its way: `tokens` are prompt and output so far, the first `computed` of them have their KV. */
-type Running = {
-  readonly task: Address;
-  readonly sequence: Sequence;
-  readonly tokens: number[];
-  computed: number;
-  holding: Holding;
-  slot: number;
-  /** Prompt tokens whose KV was there when it was scheduled first; −1: it was not. */
-  cached: number;
-  /** The step that runs computes it. */
-  isLaunched: boolean;
-  isDecoding: boolean;
-  /** Its KV can be trusted. */
-  isSound: boolean;
-  isAbandoned: boolean;
-};
-type Launched = { readonly running: Running; readonly count: number; readonly samples: boolean };
-
-const NOTHING: readonly number[] = [];
-const noHolding = ({ cache_salt }: Sequence): Holding => ({ space: cache_salt, blocks: [], path: [] });
-const outputOf = ({ tokens, sequence }: Running): number => tokens.length - sequence.prompt.length;
+type Launched = { readonly running: RunningSequence; readonly count: number; readonly samples: boolean };
 
 export class StepScheduler {
   readonly cache: RelationalTensorCache;
   readonly #limits: SchedulerLimits;
-  readonly #slots: number[];
+  readonly #slots: BatchSlots;
   /** All who run or wait. */
-  readonly #byTask = new Map<Address, Running>();
-  readonly #waiting = new WaitingLine<Running>();
-  /** Oldest first. */
-  readonly #running: Running[] = [];
-  #launched: Launched[] = [];
-  #detach: number[] = [];
+  readonly #byTask = new Map<Address, RunningSequence>();
+  readonly #waiting = new WaitingLine<RunningSequence>();
+  /** Oldest first; who is over is in none of these lists, only in steps that have not come back. */
+  readonly #running: RunningSequence[] = [];
+  /** The one that runs first. */
+  #steps: (readonly Launched[])[] = [];
   #step = 0;
   tokens_prefilled = 0;
   tokens_decoded = 0;
@@ -68,9 +65,10 @@ export class StepScheduler {
   constructor(limits: SchedulerLimits) {
     this.#limits = limits;
     this.cache = new RelationalTensorCache({ blocks: limits.kv_blocks, block_size: limits.kv_block_size });
-    this.#slots = Array.from({ length: limits.batch_requests_max }, (_, index) => limits.batch_requests_max - 1 - index);
+    this.#slots = new BatchSlots(limits.batch_requests_max);
   }
 
+  /** The last that was planned. */
   get step(): number {
     return this.#step;
   }
@@ -82,8 +80,9 @@ export class StepScheduler {
   }
   /** A step is planned and has not come back. */
   get isStepping(): boolean {
-    return this.#launched.length > 0;
+    return this.#steps.length > 0;
   }
+  /** Somebody waits for a token. */
   get hasWork(): boolean {
     return this.#running.length + this.#waiting.length > 0;
   }
@@ -99,116 +98,105 @@ export class StepScheduler {
       };
       return [{ to: task, message: generationFailed(error) }];
     }
-    const running: Running = {
-      task,
-      sequence,
-      tokens: [...sequence.prompt],
-      computed: 0,
-      holding: noHolding(sequence),
-      slot: -1,
-      cached: -1,
-      isLaunched: false,
-      isDecoding: false,
-      isSound: true,
-      isAbandoned: false,
-    };
+    const running = newRunningSequence(task, sequence);
     this.#byTask.set(task, running);
     this.#waiting.push(running);
     return [];
   }
 
-  /** Lets a sequence go: at once, or when the step that computes it has retired, since its blocks are still written until then. */
+  /** Lets a sequence go: at once, or when the last step that computes it has come back, since its blocks are still written until then. */
   abandon(task: Address): readonly Commands['send'][] {
     const running = this.#byTask.get(task);
-    if (running?.isLaunched) {
-      running.isAbandoned = true;
-      return [];
-    }
-    this.#remove(task);
-    return [{ to: task, message: abandoned() }];
+    if (running !== undefined) this.#end(running, 'abandoned');
+    return running !== undefined && running.flights > 0 ? [] : [{ to: task, message: abandoned() }];
   }
 
-  /** The next step and what to tell the tasks; the plan is empty when nothing can run. */
-  plan(): { readonly plan: StepPlan; readonly messages: readonly Commands['send'][] } {
-    assert(this.#launched.length === 0, 'a step is still running');
+  /** The next step, or one ahead of the step that runs; null when there is none to plan now. */
+  plan(): Planned | null {
+    const isAhead = this.isStepping;
+    if (isAhead && (!this.#limits.is_asynchronous || this.#steps.length >= STEPS_LAUNCHED_MAX)) return null;
+    const inOrder = this.#inOrder();
+    if (isAhead && !this.#hasRoomFor(inOrder)) return null;
     const messages: Commands['send'][] = [];
     const entries: StepEntry[] = [];
+    const launched: Launched[] = [];
     let budget = this.#limits.batch_tokens_max;
     let isShort = false; // of KV blocks: then nobody new is let in
-    const isDecode = (running: Running): boolean => running.tokens.length - running.computed === 1;
-    const inOrder = [...this.#running.filter(isDecode), ...this.#running.filter((running) => !isDecode(running))];
     for (const running of inOrder) {
       if (budget === 0) break;
       if (running.slot < 0) continue; // has just given way to an older one
-      const count = Math.min(running.tokens.length - running.computed, budget);
+      const count = Math.min(tokensToLaunch(running), budget);
       const hasRoom = this.#makeRoom(running, count, messages);
       isShort ||= !hasRoom || messages.length > 0;
       if (!hasRoom) continue;
-      entries.push(this.#launch(running, count, null));
+      entries.push(this.#launch(running, count, null, launched));
       budget -= count;
     }
-    while (budget > 0 && !isShort && this.#slots.length > 0) {
+    while (budget > 0 && !isShort && this.#slots.hasFree) {
       const next = this.#waiting.first;
       if (next === undefined) break;
       const count = this.#admit(next, budget);
       if (count === 0) break;
       messages.push({ to: next.task, message: scheduled() });
-      entries.push(this.#launch(next, count, next.sequence));
+      entries.push(this.#launch(next, count, next.sequence, launched));
       budget -= count;
     }
-    assert(entries.length > 0, 'a step was planned and nothing can run');
-    const detach = this.takeDetached();
+    assert(entries.length > 0 || isAhead || !this.hasWork, 'sequences wait for a step, and nothing can run');
+    if (entries.length === 0) return null;
+    const after = isAhead ? this.#step : 0;
     // Step numbers travel as int32, and 0 means none.
     this.#step = (this.#step % STEPS) + 1;
-    return { plan: { step: this.#step, entries, detach }, messages };
+    this.#steps.push(launched);
+    return { plan: { step: this.#step, after, entries, detach: this.takeDetached() }, messages };
   }
 
   /** Slots whose sequences are gone since this was asked last: the NPU frees what it holds for them. */
   takeDetached(): readonly number[] {
-    const detached = this.#detach;
-    this.#detach = [];
-    return detached;
+    return this.#slots.takeDetached();
   }
 
-  /** What came of the step: tokens go to the frontend in one message, ends and failures to the tasks. */
+  /** What came of the step that ran: tokens go to the frontend in one message, ends and failures to the tasks. */
   retire(outcomes: readonly StepOutcome[]): readonly Commands['send'][] {
-    const launched = this.#launched;
-    this.#launched = [];
+    const launched = this.#steps.shift() ?? [];
     assert(outcomes.length === launched.length, `${outcomes.length} outcomes of ${launched.length} entries`);
     const out: TokenOut[] = [];
     const messages: Commands['send'][] = [];
     launched.forEach(({ running, count, samples }, index) => {
       const outcome = outcomes[index] as StepOutcome;
       const start = running.computed;
-      running.isLaunched = false;
-      running.computed += count;
-      if (outcome.error !== null) running.isSound = false;
-      else if (this.#limits.has_prefix_cache) this.cache.publish(running.holding, running.tokens, running.computed);
+      running.flights--;
+      if (samples) running.sampling--;
+      // Of one that is over, the token that it went on with is not known.
+      running.computed = Math.min(start + count, running.tokens.length);
       this.tokens_prefilled += Math.max(0, Math.min(count, running.sequence.prompt.length - start));
-      if (running.isAbandoned) {
-        this.#remove(running.task);
-        messages.push({ to: running.task, message: abandoned() });
-      } else if (outcome.error !== null) {
-        this.#remove(running.task);
+      if (outcome.error !== null) running.isSound = false;
+      if (running.end !== 'none') this.#dropFlight(running, messages);
+      else if (outcome.error !== null) {
+        this.#end(running, 'told');
         messages.push({ to: running.task, message: generationFailed(outcome.error) });
       } else {
-        const token = samples ? this.#tokenOf(running, outcome, messages) : null;
-        if (token !== null) out.push({ ...token, prompt_start: start + 1, prompt_logprobs: outcome.prompt_logprobs });
-        else if (outcome.prompt_logprobs !== null) out.push(promptOnly(running, start + 1, outcome));
+        if (this.#limits.has_prefix_cache) this.cache.publish(running.holding, running.tokens, running.computed);
+        if (samples) out.push(this.#tokenOf(running, start + 1, outcome, messages));
+        else if (outcome.prompt_logprobs !== null) out.push(tokenOut(running, start + 1, outcome, null, false));
       }
     });
     // Tokens first: a task that hears of its end has had its last token sent before.
     return out.length === 0 ? messages : [{ to: FRONTEND, message: tokensMessage(out) }, ...messages];
   }
 
-  /** The NPU failed under the step: all that it held fails with it. */
+  /** The NPU failed under a step: all that it held fails with it, and so does the step that was to follow. */
   failAll(error: ErrorRecord): readonly Commands['send'][] {
-    for (const { running } of this.#launched) running.isLaunched = false;
-    this.#launched = [];
-    const messages = this.#running.slice().map((running) => {
-      this.#remove(running.task);
-      return { to: running.task, message: running.isAbandoned ? abandoned() : generationFailed(error) };
-    });
+    const messages: Commands['send'][] = [];
+    for (const { running, samples } of this.#steps.flat()) {
+      running.flights--;
+      if (samples) running.sampling--;
+      if (running.end !== 'none') this.#dropFlight(running, messages);
+    }
+    this.#steps = [];
+    for (const running of this.#running.slice()) {
+      this.#end(running, 'told');
+      messages.push({ to: running.task, message: generationFailed(error) });
+    }
     // What it kept lay in the memory that it failed in.
     this.cache.drop();
     return messages;
@@ -217,14 +205,44 @@ export class StepScheduler {
   /** All of its state: what a snapshot of its owner shows. */
   toJSON(): object {
     const { step, tokens_prefilled, tokens_decoded, preemptions, cache } = this;
-    const launched = this.#launched.map(({ running, ...entry }) => ({ task: running.task, ...entry }));
-    const tableOf = ({ holding, ...running }: Running): object => ({ ...running, blocks: holding.blocks, shared: holding.path.length });
-    const lists = { running: this.#running.map(tableOf), waiting: [...this.#waiting].map(tableOf), launched, slots: this.#slots, detach: this.#detach };
+    const launched = this.#steps.map((entries) => entries.map(({ running, ...entry }) => ({ task: running.task, ...entry })));
+    const tableOf = ({ holding, ...running }: RunningSequence): object => ({ ...running, blocks: holding.blocks, shared: holding.path.length });
+    const lists = { running: this.#running.map(tableOf), waiting: [...this.#waiting].map(tableOf), launched, ...this.#slots.toJSON() };
     return { step, tokens_prefilled, tokens_decoded, preemptions, ...structuredClone(lists), cache: cache.toJSON(), limits: this.#limits };
   }
 
-  #tokenOf(running: Running, { token, logprobs }: StepOutcome, messages: Commands['send'][]): TokenOut {
+  /** Those who have something to compute: who decodes, then who prefills, each in order of arrival. */
+  #inOrder(): readonly RunningSequence[] {
+    const decodes: RunningSequence[] = [];
+    const prefills: RunningSequence[] = [];
+    for (const running of this.#running) {
+      const count = tokensToLaunch(running);
+      if (count === 1) decodes.push(running);
+      else if (count > 1) prefills.push(running);
+    }
+    return decodes.length === 0 ? prefills : prefills.length === 0 ? decodes : [...decodes, ...prefills];
+  }
+
+  /** Whether nobody would have to give way for a step of these. */
+  #hasRoomFor(inOrder: readonly RunningSequence[]): boolean {
+    let budget = this.#limits.batch_tokens_max;
+    let missing = 0;
+    for (const running of inOrder) {
+      if (budget === 0) break;
+      const count = Math.min(tokensToLaunch(running), budget);
+      missing += this.#missingBlocks(running, count);
+      budget -= count;
+    }
+    return this.cache.canAllocate(missing);
+  }
+
+  #missingBlocks({ launched, holding }: RunningSequence, count: number): number {
+    return Math.max(0, this.cache.blocksFor(launched + count) - holding.blocks.length);
+  }
+
+  #tokenOf(running: RunningSequence, prompt_start: number, outcome: StepOutcome, messages: Commands['send'][]): TokenOut {
     const { sequence, task } = running;
+    const { token } = outcome;
     running.tokens.push(token);
     this.tokens_decoded++;
     if (!running.isDecoding) messages.push({ to: task, message: decoding() });
@@ -232,15 +250,14 @@ export class StepScheduler {
     const stops = outputOf(running) > sequence.sampling.min_tokens && sequence.sampling.stop_token_ids.includes(token);
     const finish: FinishReason | null = stops ? 'stop' : outputOf(running) >= sequence.max_tokens ? 'length' : null;
     if (finish !== null) {
-      this.#remove(task);
+      this.#end(running, 'told');
       messages.push({ to: task, message: generated() });
     }
-    const cached = outputOf(running) === 1 ? running.cached : 0;
-    return { request: sequence.request, choice: sequence.choice, token, finish, stops, logprobs, cached, prompt_start: 0, prompt_logprobs: null };
+    return tokenOut(running, prompt_start, outcome, finish, stops);
   }
 
   /** Lets the first who waits run, with what is known of its prefix. Gives how many of its tokens there is room for; 0: none, it waits on. */
-  #admit(next: Running, budget: number): number {
+  #admit(next: RunningSequence, budget: number): number {
     const { tokens, sequence } = next;
     // At least one token is computed: what it yields is not kept. Whoever asks for the log-probabilities of its prompt needs all of it computed.
     const readsCache = this.#limits.has_prefix_cache && sequence.sampling.prompt_logprobs < 0;
@@ -254,9 +271,10 @@ export class StepScheduler {
     }
     this.#waiting.shift();
     this.#running.push(next);
-    next.slot = this.#slots.pop() as number;
+    next.slot = this.#slots.take();
     next.holding = holding;
     next.computed = known;
+    next.launched = known;
     if (next.cached < 0) {
       next.cached = known;
       if (readsCache) this.cache.positions_queried += sequence.prompt.length;
@@ -267,9 +285,9 @@ export class StepScheduler {
 
   /**
    * Whether a sequence before this one computes more of the same prefix right now: choices of one prompt, or a burst of requests that begin alike. Waiting for
-   * it costs a step at most, since who computes a prompt takes all of the budget until its last chunk.
+   * it costs two steps at most, since who computes a prompt takes all of the budget until its last chunk.
    */
-  #isUnderWay({ tokens, sequence }: Running, known: number): boolean {
+  #isUnderWay({ tokens, sequence }: RunningSequence, known: number): boolean {
     const wanted = known + this.cache.block_size;
     if (wanted >= tokens.length) return false;
     return this.#running.some((other) => {
@@ -279,79 +297,64 @@ export class StepScheduler {
     });
   }
 
-  #launch(running: Running, count: number, attach: Sequence | null): StepEntry {
-    const { holding, tokens, computed } = running;
-    // A sequence that is attached is told of its whole table, what it shares included.
-    const shared = attach === null ? 0 : holding.blocks.length;
-    const first_block = holding.blocks.length - shared;
-    const missing = Math.max(0, this.cache.blocksFor(computed + count) - holding.blocks.length);
-    if (missing > 0) this.cache.allocBlocks(holding, missing);
-    const samples = computed + count === tokens.length;
-    running.isLaunched = true;
-    this.#launched.push({ running, count, samples });
-    return {
-      slot: running.slot,
-      start: computed,
-      tokens: count === 1 ? [tokens[computed] as number] : tokens.slice(computed, computed + count),
-      first_block,
-      blocks: shared + missing === 0 ? NOTHING : holding.blocks.slice(first_block),
-      shared,
-      generated: outputOf(running),
-      samples,
-      attach,
-      output: attach === null ? NOTHING : tokens.slice(running.sequence.prompt.length),
-    };
+  #launch(running: RunningSequence, count: number, attach: Sequence | null, launched: Launched[]): StepEntry {
+    const granted = this.#missingBlocks(running, count);
+    if (granted > 0) this.cache.allocBlocks(running.holding, granted);
+    const entry = stepEntry(running, count, granted, attach);
+    running.flights++;
+    running.launched += count;
+    if (entry.samples) running.sampling++;
+    launched.push({ running, count, samples: entry.samples });
+    return entry;
   }
 
   /**
    * Makes room for `count` more tokens of a running sequence, at the cost of those that came after it and are not in this step yet.
    * False: none is left, so it sits this step out. The oldest always gets room, since `enqueue` takes in nothing larger than the NPU.
    */
-  #makeRoom(running: Running, count: number, messages: Commands['send'][]): boolean {
-    const missing = this.cache.blocksFor(running.computed + count) - running.holding.blocks.length;
+  #makeRoom(running: RunningSequence, count: number, messages: Commands['send'][]): boolean {
+    const missing = this.#missingBlocks(running, count);
     while (missing > 0 && !this.cache.canAllocate(missing)) {
-      const victim = this.#running.findLast((candidate) => !candidate.isLaunched);
+      const victim = this.#running.findLast(({ flights }) => flights === 0);
       if (victim === undefined || victim === running) return false;
       this.#preempt(victim, messages);
     }
     return true;
   }
 
-  #preempt(victim: Running, messages: Commands['send'][]): void {
+  #preempt(victim: RunningSequence, messages: Commands['send'][]): void {
+    this.#running.splice(this.#running.indexOf(victim), 1);
     this.#letGo(victim);
     this.preemptions++;
     victim.computed = 0;
+    victim.launched = 0;
     victim.isDecoding = false;
     this.#waiting.unshift(victim);
     messages.push({ to: victim.task, message: preempted() });
   }
 
-  #remove(task: Address): void {
-    const running = this.#byTask.get(task);
-    if (running === undefined) return;
-    this.#byTask.delete(task);
+  /** It runs or waits no more; what it holds is let go of when no step computes it any longer. */
+  #end(running: RunningSequence, end: 'told' | 'abandoned'): void {
+    running.end = end;
+    this.#byTask.delete(running.task);
     if (running.slot < 0) this.#waiting.remove(running);
-    else this.#letGo(running);
+    else {
+      this.#running.splice(this.#running.indexOf(running), 1);
+      if (running.flights === 0) this.#letGo(running);
+    }
   }
 
-  #letGo(running: Running): void {
-    this.#running.splice(this.#running.indexOf(running), 1);
+  /** A step of one that is over has come back. */
+  #dropFlight(running: RunningSequence, messages: Commands['send'][]): void {
+    if (running.flights > 0) return;
+    this.#letGo(running);
+    if (running.end === 'abandoned') messages.push({ to: running.task, message: abandoned() });
+  }
+
+  #letGo(running: RunningSequence): void {
     const keeps = this.#limits.has_prefix_cache && running.isSound;
     this.cache.free(running.holding, running.tokens, keeps ? running.computed : 0);
-    this.#slots.push(running.slot);
-    this.#detach.push(running.slot);
+    this.#slots.give(running.slot);
     running.slot = -1;
   }
 }
-
-const promptOnly = ({ sequence }: Running, prompt_start: number, { prompt_logprobs }: StepOutcome): TokenOut => ({
-  request: sequence.request,
-  choice: sequence.choice,
-  token: -1,
-  finish: null,
-  stops: false,
-  logprobs: null,
-  cached: 0,
-  prompt_start,
-  prompt_logprobs,
-});

@@ -59,6 +59,7 @@ export const POD_FLAGS = {
   max_batch_tokens: { value: 'N', help: 'tokens that one step of an NPU computes at most', read: number },
   max_batch_requests: { value: 'N', help: 'requests that one step of an NPU serves at most', read: number },
   prefix_caching: { help: 'compute each prompt anew, also where an earlier one began alike', negated: true },
+  async_scheduling: { help: 'plan a step only when the one before it has come back', negated: true },
   max_queued: { value: 'N', help: 'choices that may wait or run at once; more are refused', read: number },
   spare_workers: { value: 'N', help: 'memory kept for successors of workers that cannot be stopped (on Deno)', read: number },
   record: { value: 'FILE', help: 'record the run, to replay it with `minipod replay`' },

@@ -10,7 +10,7 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import { type Address, address, expertAddress, idOf } from '../protocol/address.ts';
 import { launchDone, launchFailed, loaded, loadsCounted, npuReady, resetDone, started } from '../protocol/constructors.ts';
 import { assert, toErrorRecord } from '../protocol/errors.ts';
-import type { Message, Work } from '../protocol/messages.ts';
+import type { Message, StepPlan, Work } from '../protocol/messages.ts';
 import type { NpuReport } from '../protocol/threads.ts';
 import { type Executor, expertGroupOf, type NpuPlace, npuOfExpert } from '../protocol/topology.ts';
 import type { Birth, Cast } from '../runtime/cast.ts';
@@ -48,8 +48,10 @@ export class Npus {
   readonly #plan: AnyPodPlan;
   readonly #loads: ExpertLoads;
   readonly #host: NpusHost;
-  /** By NPU: the act that launched the step at hand. */
-  readonly #causes = new Map<number, number>();
+  /** By NPU: the acts that launched the step at hand and the one to come. */
+  readonly #causes = new Map<number, number[]>();
+  /** NPUs with a step that failed: until they are reset, nothing else begins there. */
+  readonly #failed = new Set<number>();
   /** By expert: the tokens that were reported. */
   readonly #reported = new Map<Address, number>();
 
@@ -69,8 +71,15 @@ export class Npus {
 
   /** Brings NPUs, DP groups and experts to life. */
   spawn(): void {
-    const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, prefix_caching } = this.#plan.options;
-    const limits = { kv_blocks, kv_block_size, batch_tokens_max: max_batch_tokens, batch_requests_max: max_batch_requests, has_prefix_cache: prefix_caching };
+    const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, prefix_caching, async_scheduling } = this.#plan.options;
+    const limits = {
+      kv_blocks,
+      kv_block_size,
+      batch_tokens_max: max_batch_tokens,
+      batch_requests_max: max_batch_requests,
+      has_prefix_cache: prefix_caching,
+      is_asynchronous: async_scheduling,
+    };
     for (const [npu, { forward }] of this.programs) {
       const { group: id, executor } = this.#placeOf(npu);
       const [self, group] = [address('npu', npu), address('dp-group', id)];
@@ -117,18 +126,15 @@ export class Npus {
     assert(program, `${self} does not live here`);
     switch (work.kind) {
       case 'step':
-        this.#causes.set(npu, cause);
-        try {
-          program.start(work.plan);
-        } catch (error) {
-          this.#fail(program, work.plan.step, error);
-        }
+        this.#launchStep(program, work.plan, cause);
         break;
       case 'release-slots':
         program.release(work.slots);
         break;
       case 'reset':
         program.reset();
+        this.#failed.delete(npu);
+        this.#causes.delete(npu);
         this.#host.complete(self, resetDone(), cause);
         break;
       case 'count-loads':
@@ -137,26 +143,52 @@ export class Npus {
     }
   }
 
-  /** Lets a step go on until it waits for its peers, or is done or has failed: then its NPU is told. */
+  #launchStep(program: StepProgram<Arithmetic>, plan: StepPlan, cause: number): void {
+    const { npu } = program;
+    if (this.#failed.has(npu)) return;
+    const causes = this.#causes.get(npu);
+    if (causes === undefined) this.#causes.set(npu, [cause]);
+    else causes.push(cause);
+    if (program.isRunning) program.queue(plan);
+    else this.#begin(program, plan.step, () => program.start(plan));
+  }
+
+  #begin(program: StepProgram<Arithmetic>, step: number, start: () => void): void {
+    try {
+      start();
+    } catch (error) {
+      this.#fail(program, step, error);
+    }
+  }
+
+  /**
+   * Lets a step go on until it waits for its peers, or is done or has failed: then its NPU is told. A step that was launched ahead begins at once, and where
+   * other NPUs compute for it they are asked before anything else is done: so what is told, and planned next, is done while they compute.
+   */
   poll(program: StepProgram<Arithmetic>, isDeadlineDue: boolean): 'pending' | 'asked' | 'done' {
     const { step, self, npu } = program;
+    if (this.#failed.has(npu)) return 'done';
     try {
       if (isDeadlineDue) program.checkDeadline();
       const poll = program.poll();
-      if (poll.state === 'done') this.#host.complete(self, launchDone(step, poll.outcomes, poll.digest), this.#causeOf(npu));
-      return poll.state;
+      if (poll.state !== 'done') return poll.state;
+      this.#host.complete(self, launchDone(step, poll.outcomes, poll.digest), this.#takeCause(npu));
     } catch (error) {
       this.#fail(program, step, error);
       return 'done';
     }
+    if (program.next === 0) return 'done';
+    this.#begin(program, program.next, () => program.startNext());
+    return program.isRunning && this.#plan.npus > 1 ? this.poll(program, false) : 'done';
   }
 
   #fail({ self, npu }: StepProgram<Arithmetic>, step: number, error: unknown): void {
-    this.#host.complete(self, launchFailed(step, { ...toErrorRecord(error), code: 'worker_failed' }), this.#causeOf(npu));
+    this.#failed.add(npu);
+    this.#host.complete(self, launchFailed(step, { ...toErrorRecord(error), code: 'worker_failed' }), this.#takeCause(npu));
   }
 
-  #causeOf(npu: number): number {
-    return this.#causes.get(npu) ?? 0;
+  #takeCause(npu: number): number {
+    return this.#causes.get(npu)?.shift() ?? 0;
   }
 
   /** Tokens that reached an NPU's own experts since the last report, over all NPUs' counters. */

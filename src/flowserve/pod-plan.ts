@@ -26,6 +26,8 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly memory_bytes: number | undefined;
   /** Whether sequences begin with the KV of others that began alike. */
   readonly prefix_caching: boolean;
+  /** Whether steps are planned while their predecessors run. */
+  readonly async_scheduling: boolean;
   /** False: all actors live on one thread, as on a virtual clock, which needs no rings. Else it has them. */
   readonly has_rings?: boolean;
 };
@@ -42,7 +44,7 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout> = {
   readonly layouts: readonly Layout[];
   /** By die, spares included. */
   readonly dies: readonly Region[];
-  readonly options: LayoutOptions & Pick<PlanOptions, 'prefix_caching'>;
+  readonly options: LayoutOptions & Pick<PlanOptions, 'prefix_caching' | 'async_scheduling'>;
 };
 export type PodPlan = PodPlanOf<ModelConfig, NpuLayout>;
 export type AnyPodPlan = PodPlanOf<ModelShape, StepLayout>;
@@ -129,7 +131,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
     hosting,
     layouts: dies.slice(0, npus).map(({ base, bytes }, npu) => layOut(layoutOptions, npu, base, bytes)),
     dies,
-    options: { ...layoutOptions, prefix_caching: options.prefix_caching },
+    options: { ...layoutOptions, prefix_caching: options.prefix_caching, async_scheduling: options.async_scheduling },
   };
 }
 

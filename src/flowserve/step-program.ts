@@ -10,7 +10,7 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import { BlockPool } from '../fabric/block-pool.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
-import type { PositionLogprobs, StepEntry, StepOutcome, StepPlan } from '../protocol/messages.ts';
+import { LAST_SAMPLED, type PositionLogprobs, type StepEntry, type StepOutcome, type StepPlan } from '../protocol/messages.ts';
 import type { ExpertGroup } from '../protocol/topology.ts';
 import type { ArrivedDispatch, Exchange } from '../xccl/exchange.ts';
 import { deadlineExceeded } from '../xccl/operation.ts';
@@ -66,6 +66,10 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   readonly #self: Address;
   readonly #inTurn: readonly Part[];
   #run: Run | null = null;
+  /** Begins when `#run` is done. */
+  #next: StepPlan | null = null;
+  /** By slot: the token that its last step sampled. */
+  readonly #sampled: number[] = [];
 
   constructor(forward: Model, space: AddressSpace, exchange: Exchange, group: ExpertGroup, dieOf: (npu: number) => number) {
     const { npu, kv } = forward.layout;
@@ -98,6 +102,11 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     return this.#run !== null;
   }
 
+  /** The step that was launched and has not begun, or 0. */
+  get next(): number {
+    return this.#next?.step ?? 0;
+  }
+
   /** Nothing to do before a peer answers. */
   get isWaiting(): boolean {
     return this.#run !== null && this.#run.missing.size > 0;
@@ -119,6 +128,19 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       row += entry.tokens.length;
     }
     this.#run = { plan, spans, rows: row, parts: this.#inTurn, part: 0, layer: 0, missing: new Map(), asked_ms: 0, failedPeer: null };
+  }
+
+  /** One more step, which `startNext` begins once the one at hand is done: what that one samples, it may go on with. */
+  queue(plan: StepPlan): void {
+    assert(this.#run !== null && this.#next === null, `NPU ${this.npu} was given step ${plan.step}, and has ${this.#next?.step ?? 'none'} to come`);
+    this.#next = plan;
+  }
+
+  startNext(): void {
+    const plan = this.#next;
+    assert(plan, `NPU ${this.npu} has no step to come`);
+    this.#next = null;
+    this.start(plan);
   }
 
   /** Goes on until peers are missing or the step is done. */
@@ -223,6 +245,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   reset(): void {
     for (const [npu, { event }] of this.#run?.missing ?? []) this.exchange.abandon(this.#dieOf(npu), event);
     this.#run = null;
+    this.#next = null;
     for (const slot of [...this.#held.keys()]) this.#freeBlocks(slot);
     this.#sampler.reset();
   }
@@ -259,7 +282,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     if (entry.blocks.length > 0) this.#holdBlocks(entry);
     for (const block of entry.blocks) this.#words[table++] = offsetOf(this.#blocks.addressOf(block));
     entry.tokens.forEach((token, index) => {
-      this.#words[(at.tokenIds >>> 2) + row + index] = token;
+      this.#words[(at.tokenIds >>> 2) + row + index] = token === LAST_SAMPLED ? (this.#sampled[entry.slot] as number) : token;
       this.#words[(at.positions >>> 2) + row + index] = entry.start + index;
     });
   }
@@ -281,6 +304,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
         const entry = run.plan.entries[index] as StepEntry;
         const { sampling } = this.#sampler.sequenceOf(entry.slot);
         const { token, error } = this.#sampler.sample(entry.slot, row, entry.start + entry.tokens.length, entry.generated);
+        // Where none could be sampled, a step that goes on with it computes for nobody, but it computes something.
+        this.#sampled[entry.slot] = Math.max(0, token);
         const logprobs = error === null && sampling.logprobs >= 0 ? this.#sampler.logprobs(row, token, sampling.logprobs) : null;
         outcomes[index] = { token, logprobs, prompt_logprobs: prompts[index] ?? null, error: outcomes[index]?.error ?? error };
       });

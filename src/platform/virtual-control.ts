@@ -71,8 +71,10 @@ export class VirtualControl {
   readonly #step_ns: readonly ((plan: StepPlan) => number)[];
   readonly #recorder: Recorder | null;
   #inspection: InspectionEvents | null;
-  /** What the work at hand takes. */
-  #work_ns = SMALL_WORK_NS;
+  /** When what the work at hand finds is there. */
+  #done_ns = 0;
+  /** By NPU: when its last step is done. */
+  readonly #steps_done_ns = new Map<Address, number>();
 
   static async create(options: VirtualOptions, ports: VirtualPorts): Promise<VirtualControl> {
     const tokenizer = await loadTokenizer(options.folder);
@@ -114,7 +116,7 @@ export class VirtualControl {
     this.#npus = new MachineNpus(machine, this.#directory, this.host.clock.now_ms, {
       spawn: (address, birth) => this.host.spawn(address, birth),
       send: (to, from, message) => this.host.send(to, from, message),
-      complete: (npu, message, cause) => this.host.complete(npu, message, cause, this.#work_ns),
+      complete: (npu, message, cause) => this.host.complete(npu, message, cause, this.#done_ns - this.host.now_ns),
     });
     spawnExecutors((address, birth) => this.host.spawn(address, birth), plan, max_queued);
     this.#npus.spawn();
@@ -166,7 +168,12 @@ export class VirtualControl {
   }
 
   #launch(npu: Address, work: Work, cause: number): void {
-    this.#work_ns = work.kind === 'step' ? this.#stepOf(npu)(work.plan) : SMALL_WORK_NS;
+    if (work.kind === 'step') {
+      // One that was launched ahead begins when the step before it has ended.
+      this.#done_ns = Math.max(this.host.now_ns, this.#steps_done_ns.get(npu) ?? 0) + this.#stepOf(npu)(work.plan);
+      this.#steps_done_ns.set(npu, this.#done_ns);
+    } else this.#done_ns = this.host.now_ns + SMALL_WORK_NS;
+    if (work.kind === 'reset') this.#steps_done_ns.delete(npu);
     this.#npus.launch(npu, work, cause);
   }
 

@@ -44,10 +44,14 @@ export type FinishReason = 'stop' | 'length';
 
 // ── Steps of an NPU ─────────────────────────────────────────────────────────────────────────────────────────────────
 
+/** In a step that was planned before its predecessor had come back: the token that the slot's last step sampled, whichever it is. */
+export const LAST_SAMPLED = -1;
+
 /** One sequence's part of a step: `tokens` enter at positions `start`…; `blocks` are KV blocks newly granted, from index `first_block` of its table. */
 export type StepEntry = {
   readonly slot: number;
   readonly start: number;
+  /** Or LAST_SAMPLED, alone. */
   readonly tokens: readonly number[];
   readonly first_block: number;
   readonly blocks: readonly number[];
@@ -63,7 +67,14 @@ export type StepEntry = {
   readonly output: readonly number[];
 };
 
-export type StepPlan = { readonly step: number; readonly entries: readonly StepEntry[]; readonly detach: readonly number[] };
+export type StepPlan = {
+  readonly step: number;
+  /** The step that it was planned ahead of, and fails with; 0: none. */
+  readonly after: number;
+  readonly entries: readonly StepEntry[];
+  /** Slots whose sequences are gone. */
+  readonly detach: readonly number[];
+};
 
 /** What came of one entry, in the plan's order: `token` is −1 where none was sampled; `error` where its logits were not finite. */
 export type StepOutcome = {

@@ -45,6 +45,8 @@ export class KernelRecomputation implements Recompute {
       memory_bytes: undefined,
       // Which blocks are shared is in the steps that the trace holds.
       prefix_caching: true,
+      // Nobody plans here.
+      async_scheduling: false,
     };
     return new KernelRecomputation(await buildMachine(checkpoint, header.kernels, options, onProgress));
   }

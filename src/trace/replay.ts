@@ -59,8 +59,8 @@ export class Replay {
   /** By a thread's life: an actor that was lost with its thread has a successor of the same name on another. */
   readonly #casts = new Map<string, Cast>();
   readonly #recompute: Recompute | null;
-  /** By NPU and its thread's life: what its launch computed now. */
-  readonly #computed = new Map<string, Message>();
+  /** By NPU and its thread's life: what its launches computed now, the earliest first. */
+  readonly #computed = new Map<string, Message[]>();
   /** By NPU: the life of the thread that it came to life on last. */
   readonly #lives = new Map<Address, string>();
   #life = '';
@@ -191,17 +191,21 @@ export class Replay {
     // A thread that was given up may still act for a while; its NPU's memory is its successor's by then.
     if (this.#lives.get(actor) !== this.#life) return;
     const result = this.#recompute?.launch(actor, work) ?? null;
-    if (result !== null) this.#computed.set(launchOf(this.#life, actor), result);
+    const launch = launchOf(this.#life, actor);
+    // A step that failed then, or was lost with one that did, may be done now.
+    if (work.kind === 'reset') this.#computed.delete(launch);
+    if (result === null) return;
+    const computed = this.#computed.get(launch);
+    if (computed === undefined) this.#computed.set(launch, [result]);
+    else computed.push(result);
   }
 
   /** Holds what the kernels found then against what they find now; null: it is the same, or was not computed. */
   #takeComputed(record: ActRecord): Message | null {
     const { to, from, message } = record;
     if (message === null || to !== from || message.type !== 'LAUNCH_DONE') return null;
-    const launch = launchOf(lifeOf(record), to);
-    const computed = this.#computed.get(launch);
+    const computed = this.#computed.get(launchOf(lifeOf(record), to))?.shift();
     if (computed === undefined) return null;
-    this.#computed.delete(launch);
     if (Buffer.compare(encodeRecord(computed), encodeRecord(message)) !== 0) return computed;
     this.#launches++;
     return null;

@@ -1,5 +1,5 @@
 /** An NPU without kernels: checks each step against what it knows of its sequences, and draws tokens that tell a wrong position or a wrong sequence. */
-import type { Sequence, StepEntry, StepOutcome, StepPlan } from '../../src/protocol/messages.ts';
+import { LAST_SAMPLED, type Sequence, type StepEntry, type StepOutcome, type StepPlan } from '../../src/protocol/messages.ts';
 
 /** The token that follows `position` tokens of a sequence: it depends on all of them. */
 export const tokenAfter = (tokens: readonly number[]): number =>
@@ -11,7 +11,7 @@ export function expectedOutput({ prompt, max_tokens }: Sequence): number[] {
   return tokens.slice(prompt.length);
 }
 
-type Slot = { readonly sequence: Sequence; readonly table: number[]; shared: number };
+type Slot = { readonly sequence: Sequence; readonly table: number[]; shared: number; sampled: number };
 /** A KV cell: its position, the token written, and a hash of the prefix that it ends, as real KV depends on all tokens before. */
 type Cell = { readonly position: number; readonly token: number; readonly prefix: number };
 
@@ -41,10 +41,13 @@ export class FakeNpu {
     return plan.entries.map((entry) => {
       const slot = this.#slotOf(entry);
       entry.tokens.forEach((token, index) => {
-        this.#write(slot, entry.start + index, token);
+        this.#write(slot, entry.start + index, token === LAST_SAMPLED ? slot.sampled : token);
       });
+      const output = entry.start + entry.tokens.length - slot.sequence.prompt.length;
+      if (entry.samples && entry.generated !== output) throw new Error(`${entry.generated} tokens are said to be generated, ${output} are`);
+      slot.sampled = entry.samples ? tokenAfter(this.#read(slot, entry.start + entry.tokens.length)) : -1;
       return {
-        token: entry.samples ? tokenAfter(this.#read(slot, entry.start + entry.tokens.length)) : -1,
+        token: slot.sampled,
         logprobs: null,
         prompt_logprobs: null,
         error: null,
@@ -62,7 +65,7 @@ export class FakeNpu {
   }
 
   #attach({ slot, attach, first_block, blocks, shared }: StepEntry): void {
-    if (attach !== null) this.#slots.set(slot, { sequence: attach, table: [], shared });
+    if (attach !== null) this.#slots.set(slot, { sequence: attach, table: [], shared, sampled: -1 });
     const { table } = this.#slotOf({ slot });
     blocks.forEach((block, index) => {
       const isShared = index < shared;

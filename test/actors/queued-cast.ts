@@ -34,6 +34,8 @@ export class QueuedCast {
   readonly #witness: Witness | undefined;
   /** NPUs whose next step throws. */
   readonly broken = new Set<number>();
+  /** Those where one has thrown, until they are reset. */
+  readonly #failed = new Set<number>();
 
   constructor({ npus, kv_blocks, choices_max, witness }: QueuedCastOptions) {
     this.#witness = witness;
@@ -42,7 +44,14 @@ export class QueuedCast {
     this.#hostOf('job-executor/0').spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max, executors } });
     const groups = Array.from({ length: npus }, (_, group) => ({ group, worker: group, npus: [group] }));
     this.#hostOf('task-executor/0').spawn('task-executor/0', { machine: taskExecutor, input: { self: 'task-executor/0', groups, batch_max: 4 } });
-    const limits = { kv_blocks, kv_block_size: KV_BLOCK_SIZE, batch_tokens_max: BATCH_TOKENS_MAX, batch_requests_max: 3, has_prefix_cache: true };
+    const limits = {
+      kv_blocks,
+      kv_block_size: KV_BLOCK_SIZE,
+      batch_tokens_max: BATCH_TOKENS_MAX,
+      batch_requests_max: 3,
+      has_prefix_cache: true,
+      is_asynchronous: true,
+    };
     for (let npu = 0; npu < npus; npu++) {
       const [self, group] = [address('npu', npu), address('dp-group', npu)];
       this.#hostOf(self).spawn(self, { machine: npuMachine, input: { self, dp_group: group } });
@@ -120,8 +129,12 @@ export class QueuedCast {
     if (work.kind === 'release-slots') fake.release(work.slots);
     else if (work.kind === 'reset') {
       fake.reset();
+      this.#failed.delete(idOf(npu));
       this.send(npu, npu, resetDone());
+    } else if (this.#failed.has(idOf(npu))) {
+      // It was launched behind the step that failed.
     } else if (this.broken.delete(idOf(npu))) {
+      this.#failed.add(idOf(npu));
       this.send(npu, npu, launchFailed(work.plan.step, { code: 'worker_failed', message: 'broken', param: null }));
     } else {
       this.send(npu, npu, launchDone(work.plan.step, fake.run(work.plan), 0));

@@ -107,7 +107,7 @@ describe('a snapshot', () => {
             blocks: expect.arrayContaining([expect.any(Number)]),
           }),
         ]),
-        launched: expect.arrayContaining([expect.objectContaining({ task: expect.stringMatching(/^task\//), count: expect.any(Number) })]),
+        launched: [expect.arrayContaining([expect.objectContaining({ task: expect.stringMatching(/^task\//), count: expect.any(Number) })])],
         cache: expect.objectContaining({ blocks: 7, free: expect.any(Array) }),
       }),
     );

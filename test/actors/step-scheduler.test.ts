@@ -1,13 +1,14 @@
 /** The step scheduler under random load, with an NPU that sees a wrong block, position, slot or order. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { StepScheduler } from '../../actors/policies/step-scheduler.ts';
+import { type Planned, StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { type Address, address } from '../../src/protocol/address.ts';
-import type { Commands, Sequence } from '../../src/protocol/messages.ts';
+import type { Commands, Sequence, StepPlan } from '../../src/protocol/messages.ts';
 import { GREEDY } from '../golden/greedy.ts';
 import { expectedOutput, FakeNpu } from './fake-npu.ts';
 
 const BLOCK = 4;
+const planOf = (scheduler: StepScheduler): StepPlan => (scheduler.plan() as Planned).plan;
 
 type Arrival = {
   readonly at: number;
@@ -16,6 +17,7 @@ type Arrival = {
   readonly prompt: number;
   readonly max_tokens: number;
   readonly abandoned_after: number | null;
+  readonly stops_at: number | null;
 };
 const arrival = (blocks: number): fc.Arbitrary<Arrival> =>
   fc
@@ -27,12 +29,15 @@ const arrival = (blocks: number): fc.Arbitrary<Arrival> =>
       prompt: fc.integer({ min: 1, max: blocks * BLOCK - 1 }),
       max_tokens: fc.integer({ min: 1, max: 20 }),
       abandoned_after: fc.option(fc.integer({ min: 0, max: 60 }), { freq: 4 }),
+      /** Of what it generates, the token that ends it, if its end comes before. */
+      stops_at: fc.option(fc.integer({ min: 1, max: 20 })),
     })
     .map((one) => ({ ...one, max_tokens: Math.min(one.max_tokens, blocks * BLOCK - one.prompt) }));
 
 const scenario = fc.integer({ min: 2, max: 12 }).chain((kv_blocks) =>
   fc.record({
     kv_blocks: fc.constant(kv_blocks),
+    is_asynchronous: fc.boolean(),
     batch_tokens_max: fc.integer({ min: 1, max: 30 }),
     batch_requests_max: fc.integer({ min: 1, max: 6 }),
     arrivals: fc.array(arrival(kv_blocks), { minLength: 1, maxLength: 12 }),
@@ -41,20 +46,23 @@ const scenario = fc.integer({ min: 2, max: 12 }).chain((kv_blocks) =>
 
 describe('the step scheduler', () => {
   it('gives every sequence exactly its tokens in order, whoever arrives, is abandoned or preempted, and all of it comes to an end', () => {
+    let ahead = 0;
     fc.assert(
       fc.property(scenario, ({ arrivals, ...limits }) => {
         const scheduler = new StepScheduler({ ...limits, kv_block_size: BLOCK, has_prefix_cache: true });
         const npu = new FakeNpu(BLOCK, limits.batch_tokens_max);
-        const sequences = arrivals.map(
-          ({ family, salt, prompt, max_tokens }, request): Sequence => ({
+        const sequences = arrivals.map(({ family, salt, prompt, max_tokens, stops_at }, request): Sequence => {
+          const sequence = {
             request,
             choice: 0,
             prompt: Array.from({ length: prompt }, (_, index) => 1_000 * family + index),
             max_tokens,
             sampling: GREEDY,
             cache_salt: salt,
-          }),
-        );
+          };
+          const stop = stops_at === null ? undefined : expectedOutput(sequence)[stops_at - 1];
+          return stop === undefined ? sequence : { ...sequence, sampling: { ...GREEDY, min_tokens: 1, stop_token_ids: [stop] } };
+        });
         const taskOf = (request: number): Address => address('task', request);
         const output = sequences.map(() => [] as number[]);
         const told = new Map<Address, string[]>(sequences.map(({ request }) => [taskOf(request), []]));
@@ -67,6 +75,7 @@ describe('the step scheduler', () => {
         const work = sequences.reduce((sum, { prompt, max_tokens }) => sum + prompt.length + max_tokens, 0);
         // Recomputing what was preempted costs at most each sequence's whole length once a token of an older one.
         const steps_max = 100 + 60 * work;
+        const plans: StepPlan[] = [];
         let clock = 0;
         for (; clock < steps_max; clock++) {
           for (const [request, { at, abandoned_after }] of arrivals.entries()) {
@@ -74,13 +83,14 @@ describe('the step scheduler', () => {
             if (abandoned_after !== null && at + abandoned_after === clock && !told.get(taskOf(request))?.includes('GENERATED'))
               hear(scheduler.abandon(taskOf(request)));
           }
-          if (!scheduler.hasWork) {
-            if (clock > 100) break;
-            continue;
+          for (let steps = 0; steps < 2; steps++) {
+            const planned = scheduler.plan();
+            if (planned === null) break;
+            hear(planned.messages);
+            plans.push(planned.plan);
+            expect(planned.plan.after).toBe(plans.length === 2 ? plans[0]?.step : 0);
           }
-          const { plan, messages } = scheduler.plan();
-          hear(messages);
-          // Abandoned while the step runs: its blocks are still written.
+          // Abandoned while a step runs: its blocks are still written.
           for (const [request, { at, abandoned_after }] of arrivals.entries())
             if (
               abandoned_after !== null &&
@@ -89,6 +99,12 @@ describe('the step scheduler', () => {
               !told.get(taskOf(request))?.some((type) => type === 'GENERATED' || type === 'ABANDONED')
             )
               hear(scheduler.abandon(taskOf(request)));
+          const plan = plans.shift();
+          if (plan === undefined) {
+            if (clock > 100) break;
+            continue;
+          }
+          if (plans.length > 0) ahead++;
           hear(scheduler.retire(npu.run(plan)));
           expect(scheduler.running).toBeLessThanOrEqual(limits.batch_requests_max);
         }
@@ -96,7 +112,10 @@ describe('the step scheduler', () => {
         expect(scheduler.cache.used).toBe(0);
         for (const [request, sequence] of sequences.entries()) {
           const types = told.get(taskOf(request)) ?? [];
-          const expected = expectedOutput(sequence);
+          const whole = expectedOutput(sequence);
+          const [stop] = sequence.sampling.stop_token_ids;
+          const end = stop === undefined ? -1 : whole.indexOf(stop, 1);
+          const expected = end < 0 ? whole : whole.slice(0, end + 1);
           if (types.includes('ABANDONED')) expect(expected.slice(0, output[request]?.length)).toEqual(output[request]);
           else {
             expect(output[request]).toEqual(expected);
@@ -108,37 +127,59 @@ describe('the step scheduler', () => {
       }),
       { numRuns: 400 },
     );
+    expect(ahead).toBeGreaterThan(400);
   });
 
   it('refuses at once what could never run, and says what it needs', () => {
-    const scheduler = new StepScheduler({ kv_blocks: 2, kv_block_size: BLOCK, batch_tokens_max: 8, batch_requests_max: 2, has_prefix_cache: true });
+    const scheduler = new StepScheduler({
+      kv_blocks: 2,
+      kv_block_size: BLOCK,
+      batch_tokens_max: 8,
+      batch_requests_max: 2,
+      has_prefix_cache: true,
+      is_asynchronous: false,
+    });
     const [refusal] = scheduler.enqueue('task/1', { request: 1, choice: 0, prompt: [1, 2, 3, 4, 5], max_tokens: 4, sampling: GREEDY, cache_salt: '' });
     expect(refusal).toMatchObject({ to: 'task/1', message: { type: 'GENERATION_FAILED', error: { code: 'out_of_memory', param: 'max_tokens' } } });
     expect(scheduler.hasWork).toBe(false);
   });
 
   it('computes what choices of one prompt, or requests that begin alike, have in common once', () => {
-    const scheduler = new StepScheduler({ kv_blocks: 60, kv_block_size: BLOCK, batch_tokens_max: 8, batch_requests_max: 8, has_prefix_cache: true });
+    const scheduler = new StepScheduler({
+      kv_blocks: 60,
+      kv_block_size: BLOCK,
+      batch_tokens_max: 8,
+      batch_requests_max: 8,
+      has_prefix_cache: true,
+      is_asynchronous: false,
+    });
     const npu = new FakeNpu(BLOCK, 8);
     const common = Array.from({ length: 5 * BLOCK }, (_, index) => index);
     for (let request = 0; request < 6; request++)
       scheduler.enqueue(address('task', request), { request, choice: 0, prompt: [...common, request], max_tokens: 2, sampling: GREEDY, cache_salt: '' });
     let generated = 0;
-    while (scheduler.hasWork) for (const { message } of scheduler.retire(npu.run(scheduler.plan().plan))) generated += message.type === 'GENERATED' ? 1 : 0;
+    while (scheduler.hasWork) for (const { message } of scheduler.retire(npu.run(planOf(scheduler)))) generated += message.type === 'GENERATED' ? 1 : 0;
     expect(generated).toBe(6);
     // Each its own last token of the prompt, and one more that it is given.
     expect(npu.tokens).toBe(common.length + 6 * 2);
   });
 
   it('never makes the oldest give way', () => {
-    const scheduler = new StepScheduler({ kv_blocks: 6, kv_block_size: BLOCK, batch_tokens_max: 32, batch_requests_max: 8, has_prefix_cache: true });
+    const scheduler = new StepScheduler({
+      kv_blocks: 6,
+      kv_block_size: BLOCK,
+      batch_tokens_max: 32,
+      batch_requests_max: 8,
+      has_prefix_cache: true,
+      is_asynchronous: false,
+    });
     const npu = new FakeNpu(BLOCK, 32);
     const preempted: Address[] = [];
     for (let request = 0; request < 5; request++)
       scheduler.enqueue(address('task', request), { request, choice: 0, prompt: [request, 1, 2], max_tokens: 18, sampling: GREEDY, cache_salt: '' });
     const ended: Address[] = [];
     while (scheduler.hasWork) {
-      const { plan, messages } = scheduler.plan();
+      const { plan, messages } = scheduler.plan() as Planned;
       for (const { to, message } of [...messages, ...scheduler.retire(npu.run(plan))]) {
         if (message.type === 'PREEMPTED') preempted.push(to);
         if (message.type === 'GENERATED') ended.push(to);
@@ -150,7 +191,14 @@ describe('the step scheduler', () => {
   });
 
   it('fails what a broken step held, keeps what waited, and goes on', () => {
-    const scheduler = new StepScheduler({ kv_blocks: 8, kv_block_size: BLOCK, batch_tokens_max: 32, batch_requests_max: 1, has_prefix_cache: true });
+    const scheduler = new StepScheduler({
+      kv_blocks: 8,
+      kv_block_size: BLOCK,
+      batch_tokens_max: 32,
+      batch_requests_max: 1,
+      has_prefix_cache: true,
+      is_asynchronous: false,
+    });
     const npu = new FakeNpu(BLOCK, 32);
     for (const request of [0, 1])
       scheduler.enqueue(address('task', request), { request, choice: 0, prompt: [1, 2], max_tokens: 2, sampling: GREEDY, cache_salt: '' });
@@ -158,7 +206,7 @@ describe('the step scheduler', () => {
     expect(scheduler.failAll({ code: 'worker_failed', message: 'x', param: null })).toMatchObject([{ to: 'task/0', message: { type: 'GENERATION_FAILED' } }]);
     npu.reset();
     const types: string[] = [];
-    while (scheduler.hasWork) for (const { message } of scheduler.retire(npu.run(scheduler.plan().plan))) types.push(message.type);
+    while (scheduler.hasWork) for (const { message } of scheduler.retire(npu.run(planOf(scheduler)))) types.push(message.type);
     expect(types).toContain('GENERATED');
     expect(scheduler.cache.used).toBe(0);
   });

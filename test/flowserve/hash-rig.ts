@@ -42,6 +42,7 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
     segment_bytes: 2 ** 32 - 65_536,
     memory_bytes: undefined,
     prefix_caching: true,
+    async_scheduling: false,
     has_rings: false,
     ...options,
   });
@@ -79,7 +80,9 @@ export type Run = { readonly tokens: readonly (readonly number[])[]; readonly er
 /** Generates all calls' tokens; `calls[i]` is request i. */
 export function generate({ plan, programs }: HashPod, calls: readonly Call[], interference: Interference = {}): Run {
   const { kv_blocks, kv_block_size, max_batch_tokens: batch_tokens_max, max_batch_requests: batch_requests_max } = plan.options;
-  const schedulers = programs.map(() => new StepScheduler({ kv_blocks, kv_block_size, batch_tokens_max, batch_requests_max, has_prefix_cache: true }));
+  const schedulers = programs.map(
+    () => new StepScheduler({ kv_blocks, kv_block_size, batch_tokens_max, batch_requests_max, has_prefix_cache: true, is_asynchronous: false }),
+  );
   const tokens: number[][] = calls.map(() => []);
   const errors: (ErrorRecord | null)[] = calls.map(() => null);
   const hear = (messages: ReturnType<StepScheduler['retire']>): void => {
@@ -99,8 +102,8 @@ export function generate({ plan, programs }: HashPod, calls: readonly Call[], in
     for (const [npu, program] of programs.entries()) {
       const scheduler = schedulers[npu] as StepScheduler;
       if (!program.isRunning) {
-        if (!scheduler.hasWork) continue;
-        const { plan: step } = scheduler.plan();
+        const step = scheduler.plan()?.plan;
+        if (step === undefined) continue;
         program.start(step);
         asked[npu] = 0;
         interference.onStart?.(npu, step.step);

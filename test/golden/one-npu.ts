@@ -29,6 +29,7 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
     segment_bytes: 2 ** 32 - 65_536,
     memory_bytes: undefined,
     prefix_caching: true,
+    async_scheduling: false,
     ...options,
   });
   const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
@@ -70,6 +71,7 @@ export function generateGreedily(
     const samples = computed + rows === tokens.length;
     program.start({
       step,
+      after: 0,
       detach: step === 1 ? [0] : [],
       entries: [
         {

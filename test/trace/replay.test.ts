@@ -114,9 +114,9 @@ describe('a replay that computes', () => {
     };
     const found = (token: number): Message => launchDone(1, [{ token, logprobs: null, prompt_logprobs: null, error: null }], token);
     const hung = living(2);
-    hung(step({ step: 1, entries: [], detach: [] }), 'dp-group/0');
+    hung(step({ step: 1, after: 0, entries: [], detach: [] }), 'dp-group/0');
     const successor = living(3);
-    successor(step({ step: 1, entries: [], detach: [] }), 'dp-group/0');
+    successor(step({ step: 1, after: 0, entries: [], detach: [] }), 'dp-group/0');
     hung(found(7), 'npu/0');
     successor(found(9), 'npu/0');
     let launches = 0;

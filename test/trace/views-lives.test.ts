@@ -144,7 +144,7 @@ describe('a trace that ends too early', () => {
 describe('of a run whose prompts begin alike, a life', () => {
   const prompt = Array.from({ length: 100 }, (_, index) => index + 1);
 
-  /** Three choices of one prompt come while a step runs: the first is computed, then the others. */
+  /** Three choices of one prompt come while a step runs: the first is computed, then the others, which were left out of the step planned meanwhile too. */
   async function toldChoices(name: string, options: PodOptions): Promise<{ readonly told: Told; readonly life: RequestLife }> {
     const path = folder.file(name);
     {
@@ -165,12 +165,12 @@ describe('of a run whose prompts begin alike, a life', () => {
     const { life } = await toldChoices('alike.trace', {});
     expect(scheduledOf(life).map(({ passed_over, cached_tokens }) => [passed_over, cached_tokens])).toEqual([
       [{}, 0],
-      [{ prefix: 1 }, 96],
-      [{ prefix: 1 }, 96],
+      [{ prefix: 2 }, 96],
+      [{ prefix: 2 }, 96],
     ]);
     const lines = lifeLines(life, true).filter((line) => line.includes('scheduled'));
     expect(lines[0]).not.toContain('cached');
-    expect(lines[1]).toMatch(/; left out of 1 step: another computed its prefix at the time; 96 tokens of its prompt were cached$/);
+    expect(lines[1]).toMatch(/; left out of 2 steps: another computed its prefix at the time; 96 tokens of its prompt were cached$/);
   });
 
   it('names KV blocks where they are why, also where another computes the same', async () => {

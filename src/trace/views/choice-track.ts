@@ -135,14 +135,14 @@ export class ChoiceTrack {
     else this.enter('control', time_us);
   }
 
-  /** The thread of its NPU has died: a step that ran will not end. Gives that step, and when it began. */
-  lose(time_us: number): { readonly at_us: number; readonly share: StepShare } | null {
+  /** Nothing comes of a step that runs: the thread of its NPU has died, or the sequence had ended with the step before. Gives that step, and when it began. */
+  lose(time_us: number, outcome: 'lost' | 'dropped'): { readonly at_us: number; readonly share: StepShare } | null {
     if (this.#share === null || this.#isClosed) {
-      this.letGo(time_us, false);
+      this.letGo(time_us, outcome === 'dropped');
       return null;
     }
     const at_us = this.#phaseBegan_us;
-    const share: StepShare = { ...this.#share, duration_us: Math.max(0, time_us - at_us), outcome: 'lost' };
+    const share: StepShare = { ...this.#share, duration_us: Math.max(0, time_us - at_us), outcome };
     this.#share = share;
     this.#isEnding = true;
     this.enter('control', time_us);

@@ -118,7 +118,7 @@ function stepLines(steps: readonly Step[], of: (actor: Address) => string, { cho
   const token = first.samples && first.outcome === 'done' ? [arrow(group, of('frontend/0'), `TOKENS${whose}`)] : [];
   const name = steps.length === 1 ? `STEP ${first.step}` : `STEP ${first.step} … ${last.step}`;
   const positions = positionsText(first.start, last.start + last.tokens - 1);
-  const answer = { done: ['STEP_DONE'], failed: ['STEP_FAILED'], lost: [], running: [] }[first.outcome];
+  const answer = { done: ['STEP_DONE'], failed: ['STEP_FAILED'], lost: [], dropped: [], running: [] }[first.outcome];
   const lines = [arrow(group, npu, `${name}: ${first.kind}${whose}, ${positions}${others}`), ...answer.map((type) => arrow(npu, group, type)), ...token];
   const end = answer.length === 0 ? `, ${first.outcome}` : '';
   if (steps.length === 1) return [...lines, `  Note right of ${npu}: ${plain(`${first.kind} ${ms(first.duration_us)}${end}`)}`];

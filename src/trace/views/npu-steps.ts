@@ -1,5 +1,6 @@
 /**
  * The steps of each NPU, from STEP to LAUNCH_DONE, and whose sequences they computed. A STEP names slots; who holds one was said when it was taken.
+ * One that was launched while another ran begins when that one ends.
  * @module
  */
 import { idOf, roleOf } from '../../protocol/address.ts';
@@ -26,8 +27,10 @@ export type StepPart = {
 export type NpuStep = {
   readonly npu: number;
   readonly step: number;
-  readonly began_us: number;
+  began_us: number;
   readonly parts: readonly StepPart[];
+  /** Of the step that it was planned ahead of: when it was planned, they had not been computed. */
+  readonly parts_before: readonly StepPart[];
   /** Of all parts. */
   readonly tokens: number;
   /** The act of the DP group that planned it. */
@@ -37,11 +40,14 @@ export type NpuStep = {
   outcome: 'running' | 'done' | 'failed' | 'lost';
 };
 
+const NOTHING: readonly StepEvent[] = [];
+
 export type StepEvent = { readonly what: 'began' | 'ended'; readonly step: NpuStep };
 
 /** `boundary`: the position from which on its tokens are new. */
 type Holder = { readonly request: number; readonly choice: number; readonly isAgain: boolean; readonly boundary: number };
-type Npu = { readonly slots: Map<number, Holder>; open: NpuStep | null };
+/** `next`: launched, and not begun; `failed`: the number of the last step that failed, or 0. */
+type Npu = { readonly slots: Map<number, Holder>; open: NpuStep | null; next: NpuStep | null; last: NpuStep | null; failed: number };
 
 export class NpuSteps {
   readonly #npus = new Map<number, Npu>();
@@ -53,22 +59,22 @@ export class NpuSteps {
     return this.#npus.get(npu)?.open ?? null;
   }
 
-  feed({ to, message, machine, time_us, cause }: ActRecord): StepEvent | null {
-    if (roleOf(to) !== 'npu') return null;
+  feed({ to, message, machine, time_us, cause }: ActRecord): readonly StepEvent[] {
+    if (roleOf(to) !== 'npu') return NOTHING;
     const id = idOf(to);
-    if (message === null) return machine === null ? null : this.#restart(id, time_us);
+    if (message === null) return machine === null ? NOTHING : this.#restart(id, time_us);
     switch (message.type) {
       case 'STEP':
-        return { what: 'began', step: this.#begin(id, message.plan, time_us, cause) };
+        return this.#launch(id, message.plan, time_us, cause);
       case 'LAUNCH_DONE':
         return this.#end(id, time_us, 'done');
       case 'LAUNCH_FAILED':
         return this.#end(id, time_us, 'failed');
       case 'RELEASE_SLOTS':
         for (const slot of message.slots) this.#npus.get(id)?.slots.delete(slot);
-        return null;
+        return NOTHING;
       default:
-        return null;
+        return NOTHING;
     }
   }
 
@@ -77,14 +83,31 @@ export class NpuSteps {
     for (let choice = 0; choice < choices; choice++) this.#known.delete(taskId({ request, choice }));
   }
 
-  #begin(id: number, plan: StepPlan, began_us: number, cause: number): NpuStep {
-    const npu = this.#npus.get(id) ?? { slots: new Map(), open: null };
+  #launch(id: number, plan: StepPlan, time_us: number, cause: number): readonly StepEvent[] {
+    const npu = this.#npus.get(id) ?? { slots: new Map(), open: null, next: null, last: null, failed: 0 };
     this.#npus.set(id, npu);
+    // Its group had not heard yet.
+    if (plan.after !== 0 && plan.after === npu.failed) return NOTHING;
+    const step = this.#stepOf(id, npu, plan, time_us, cause);
+    if (npu.open === null) return [this.#begin(npu, step, time_us)];
+    npu.next = step;
+    return NOTHING;
+  }
+
+  #begin(npu: Npu, step: NpuStep, began_us: number): StepEvent {
+    step.began_us = began_us;
+    step.ended_us = began_us;
+    npu.open = step;
+    return { what: 'began', step };
+  }
+
+  #stepOf(id: number, npu: Npu, plan: StepPlan, began_us: number, cause: number): NpuStep {
     for (const slot of plan.detach) npu.slots.delete(slot);
     const parts = plan.entries.flatMap((entry) => this.#partOf(npu, entry));
     const tokens = plan.entries.reduce((sum, entry) => sum + entry.tokens.length, 0);
-    npu.open = { npu: id, step: plan.step, began_us, ended_us: began_us, parts, tokens, cause, outcome: 'running' };
-    return npu.open;
+    const before = plan.after === 0 ? null : (npu.open ?? npu.last);
+    const parts_before = before !== null && before.step === plan.after ? before.parts : [];
+    return { npu: id, step: plan.step, began_us, ended_us: began_us, parts, parts_before, tokens, cause, outcome: 'running' };
   }
 
   /** None where the trace begins after the slot was taken. */
@@ -102,17 +125,22 @@ export class NpuSteps {
     return [{ request, choice, kind, start, tokens: tokens.length, samples, attaches: attach !== null }];
   }
 
-  #end(id: number, time_us: number, outcome: NpuStep['outcome']): StepEvent | null {
+  #end(id: number, time_us: number, outcome: NpuStep['outcome']): readonly StepEvent[] {
     const npu = this.#npus.get(id);
     const step = npu?.open ?? null;
-    if (npu === undefined || step === null) return null;
+    if (npu === undefined || step === null) return NOTHING;
+    const { next } = npu;
     npu.open = null;
+    npu.next = null;
+    npu.last = step;
     step.ended_us = Math.max(time_us, step.began_us);
     step.outcome = outcome;
-    return { what: 'ended', step };
+    if (outcome === 'failed') npu.failed = step.step;
+    const ended: StepEvent = { what: 'ended', step };
+    return next === null || outcome !== 'done' ? [ended] : [ended, this.#begin(npu, next, step.ended_us)];
   }
 
-  #restart(id: number, time_us: number): StepEvent | null {
+  #restart(id: number, time_us: number): readonly StepEvent[] {
     const lost = this.#end(id, time_us, 'lost');
     this.#npus.delete(id);
     return lost;

@@ -41,7 +41,8 @@ export type StepShare = {
   readonly step_tokens: number;
   /** Prompt tokens of others that the step computed. */
   readonly others_prefill_tokens: number;
-  readonly outcome: NpuStep['outcome'];
+  /** `dropped`: what it computed turned out to be past the sequence's end. */
+  readonly outcome: NpuStep['outcome'] | 'dropped';
 };
 
 export type LifeEvent = { readonly at_us: number; readonly choice: number | null } & (

@@ -63,8 +63,7 @@ export class RequestLives {
 
   /** The life that ended with this act, if one did. */
   feed(act: ActRecord): RequestLife | null {
-    const event = this.#steps.feed(act);
-    if (event !== null) this.#step(event);
+    for (const event of this.#steps.feed(act)) this.#step(event);
     const { to, message, time_us } = act;
     if (act.machine === 'dp-group') this.#schedulers.set(idOf(to), (act.input as { readonly limits: SchedulerLimits }).limits);
     if (message === null) return null;
@@ -147,15 +146,13 @@ export class RequestLives {
           note({ what: 'preempted' });
           break;
         case 'GENERATED':
-          choice.letGo(time_us, true);
+          // The step that runs goes on with what has just turned out to be its end.
+          this.#drop(choice, track, time_us, 'dropped');
           this.#leave(choice);
           break;
         case 'GENERATION_FAILED':
         case 'EXECUTOR_LOST':
-          if (message.type === 'EXECUTOR_LOST') {
-            const lost = choice.lose(time_us);
-            if (lost !== null) track.events?.push({ at_us: lost.at_us, choice: choice.size.choice, what: 'step', ...lost.share });
-          } else choice.letGo(time_us, true);
+          this.#drop(choice, track, time_us, message.type === 'EXECUTOR_LOST' ? 'lost' : 'dropped');
           this.#leave(choice);
           note({ what: 'failed', error: message.error });
           break;
@@ -173,6 +170,11 @@ export class RequestLives {
           break;
       }
     });
+  }
+
+  #drop(choice: ChoiceTrack, track: Track, time_us: number, outcome: 'lost' | 'dropped'): void {
+    const dropped = choice.lose(time_us, outcome);
+    if (dropped !== null) track.events?.push({ at_us: dropped.at_us, choice: choice.size.choice, what: 'step', ...dropped.share });
   }
 
   #placed(choice: ChoiceTrack, dp_group: Address, cause: number, time_us: number, note: (event: DistributedOmit<LifeEvent, 'at_us' | 'choice'>) => void): void {
@@ -267,12 +269,12 @@ export class RequestLives {
     return sequence !== undefined && this.#isPrefixUnderWay(step, sequence) ? 'prefix' : 'kv_blocks';
   }
 
-  /** Whether another computes more of the same prefix in this step, as the scheduler asks it (actors/policies/step-scheduler.ts, `#isUnderWay`). */
-  #isPrefixUnderWay({ npu, parts }: NpuStep, { prompt, cache_salt, sampling }: Sequence): boolean {
+  /** Whether another computes more of the same prefix in this step, or in the one that ran when it was planned, as the scheduler asks it (actors/policies/step-scheduler.ts, `#isUnderWay`). */
+  #isPrefixUnderWay({ npu, parts, parts_before }: NpuStep, { prompt, cache_salt, sampling }: Sequence): boolean {
     const scheduler = this.#schedulers.get(npu);
     if (!scheduler?.has_prefix_cache || sampling.prompt_logprobs >= 0) return false;
     const block = scheduler.kv_block_size;
-    return parts.some(({ request, choice, kind, start }) => {
+    return [...parts, ...parts_before].some(({ request, choice, kind, start }) => {
       const other = this.#open.get(request)?.sequences[choice];
       if (kind === 'decode' || other === undefined || other.cache_salt !== cache_salt) return false;
       const wanted = (Math.floor(start / block) + 1) * block;

@@ -1,0 +1,79 @@
+/**
+ * A sequence on its way through the steps of one NPU. What is asked of it is asked in numbers of tokens, never in tokens, so a step can be planned
+ * while the one before it still computes (DeepServe §4.2):
+ *
+ *   position   0 ─────────── computed ─────────── launched ─────── length
+ *              KV is there    in steps that run    to be launched
+ *
+ * `length` counts the token that a running step samples, though nobody knows it yet.
+ * @module
+ */
+import type { Address } from '../../src/protocol/address.ts';
+import type { Sequence, StepOutcome, TokenOut } from '../../src/protocol/messages.ts';
+import type { Holding } from './relational-tensor-cache.ts';
+
+export type RunningSequence = {
+  readonly task: Address;
+  readonly sequence: Sequence;
+  /** Prompt and output, as far as it is known. */
+  readonly tokens: number[];
+  computed: number;
+  launched: number;
+  /** Tokens that launched steps sample. */
+  sampling: number;
+  /** Launched steps that compute it and have not come back. */
+  flights: number;
+  holding: Holding;
+  slot: number;
+  /** Prompt tokens whose KV was there when it was scheduled first; −1: it was not. */
+  cached: number;
+  isDecoding: boolean;
+  /** Its KV can be trusted. */
+  isSound: boolean;
+  /** It is over, and what still flies of it is dropped. `abandoned`: its task waits to hear that nothing is left of it. */
+  end: 'none' | 'told' | 'abandoned';
+};
+
+export const noHolding = ({ cache_salt }: Sequence): Holding => ({ space: cache_salt, blocks: [], path: [] });
+
+export const newRunningSequence = (task: Address, sequence: Sequence): RunningSequence => ({
+  task,
+  sequence,
+  tokens: [...sequence.prompt],
+  computed: 0,
+  launched: 0,
+  sampling: 0,
+  flights: 0,
+  holding: noHolding(sequence),
+  slot: -1,
+  cached: -1,
+  isDecoding: false,
+  isSound: true,
+  end: 'none',
+});
+
+/** Output tokens that are known. */
+export const outputOf = ({ tokens, sequence }: RunningSequence): number => tokens.length - sequence.prompt.length;
+
+/** Tokens that the next step could compute: none where the last of its output is being sampled already. */
+export const tokensToLaunch = (running: RunningSequence): number =>
+  outputOf(running) + running.sampling >= running.sequence.max_tokens ? 0 : running.tokens.length + running.sampling - running.launched;
+
+/** A token as the frontend gets it, or, with `token` −1, the log-probabilities of a chunk of the prompt alone. `prompt_start`: the position that they begin with. */
+export const tokenOut = (
+  running: RunningSequence,
+  prompt_start: number,
+  { token, logprobs, prompt_logprobs }: StepOutcome,
+  finish: TokenOut['finish'],
+  stops: boolean,
+): TokenOut => ({
+  request: running.sequence.request,
+  choice: running.sequence.choice,
+  token,
+  finish,
+  stops,
+  logprobs,
+  cached: token >= 0 && outputOf(running) === 1 ? running.cached : 0,
+  prompt_start,
+  prompt_logprobs,
+});
