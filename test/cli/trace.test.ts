@@ -119,7 +119,9 @@ describe('what led to a step', () => {
     expect(is_chain_whole).toBe(true);
     expect(chain.at(-1)).toMatchObject({ from: 'frontend/0', type: 'SUBMIT' });
     const [, led = ''] = /WHAT LED TO IT, THE NEAREST FIRST\n([\s\S]*?)\n\n/.exec(text.stdout) ?? [];
-    expect(led).toMatch(/^.* LAUNCH_DONE .*\n.* STEP .*\n.* STEP_DONE .*\n.* LAUNCH_DONE .*\n {2}… and those 3 13 times more, back to step \d+\n[\s\S]* SUBMIT +received$/);
+    expect(led).toMatch(
+      /^.* LAUNCH_DONE .*\n.* STEP .*\n.* STEP_DONE .*\n.* LAUNCH_DONE .*\n {2}… and those 3 13 times more, back to step \d+\n[\s\S]* SUBMIT +received$/,
+    );
     expect(led).not.toContain('it goes on');
   });
 });
