@@ -1,0 +1,134 @@
+/**
+ * `LinkCluster(peers)`: which executors may move tensors to which, and by what (DeepServe §4.4): M:N between all of them, one isolated instance a pair, within an
+ * executor too (between its tiers). One a thread; instances are made when they are first asked for.
+ *
+ *   same fabric        one global memory: memory.copy          (memory-backend.ts)
+ *   different fabrics  whatever `network` gives                (socket-backend.ts)
+ * @module
+ */
+import type { AddressSpace } from '../../fabric/address-space.ts';
+import { MinipodError } from '../../protocol/errors.ts';
+import type { Backend } from './backend.ts';
+import type { Checksum } from './checksum.ts';
+import { type Ended, Instance } from './instance.ts';
+import { MemoryBackend } from './memory-backend.ts';
+import { addCounters, noTransfers, type TransferCounters } from './outcome.ts';
+
+/** `fabric`: executors that name the same one share a memory. */
+export type Peer = { readonly executor: number; readonly fabric: string };
+
+export type LinkClusterOptions = {
+  readonly space: AddressSpace;
+  readonly checksum: Checksum;
+  /** A link between fabrics, as seen by the thread that pulls. Null: there is none. */
+  readonly network: ((source: Peer, target: Peer) => Backend) | null;
+};
+
+export type LinkReport = {
+  readonly source: number;
+  readonly target: number;
+  readonly backend: 'memory' | 'network';
+  /** Why it carries nothing any more. */
+  readonly broken: string | null;
+  readonly pending: number;
+  readonly counters: TransferCounters;
+};
+
+export class LinkCluster<Token> {
+  readonly #options: LinkClusterOptions;
+  readonly #peers = new Map<number, Peer>();
+  /** Those that are broken and were replaced are last, until nothing of them is left. */
+  readonly #instances: Instance<Token>[] = [];
+  readonly #gone = noTransfers();
+
+  constructor(peers: readonly Peer[], options: LinkClusterOptions) {
+    this.#options = options;
+    this.link(peers);
+  }
+
+  /** More of them, such as an executor that was scaled up. */
+  link(peers: readonly Peer[]): void {
+    for (const peer of peers) this.#peers.set(peer.executor, peer);
+  }
+
+  /** An executor leaves: all links with it end, and what is under way on them fails. */
+  unlink(executor: number, why: string): void {
+    this.#peers.delete(executor);
+    for (const instance of this.#instances) if (instance.source === executor || instance.target === executor) instance.break(why);
+  }
+
+  /**
+   * The instance by which `target` takes from `source`; a new one where the last one broke.
+   * @throws `invalid_request` for an executor that is none of the peers, or a pair that no fabric joins.
+   */
+  between(source: number, target: number): Instance<Token> {
+    const living = this.#instances.find((instance) => instance.source === source && instance.target === target && instance.backend.broken === null);
+    if (living !== undefined) return living;
+    const { space, checksum } = this.#options;
+    const instance = new Instance<Token>(source, target, space, this.#backend(this.#peer(source), this.#peer(target)), checksum);
+    this.#instances.push(instance);
+    return instance;
+  }
+
+  /** Under way on all links. */
+  get pending(): number {
+    let pending = 0;
+    for (let index = 0; index < this.#instances.length; index++) pending += (this.#instances[index] as Instance<Token>).pending;
+    return pending;
+  }
+
+  /** Lets every instance go on by its own bound. How many transfers ended. */
+  poll(): number {
+    let ended = 0;
+    for (let index = 0; index < this.#instances.length; index++) ended += (this.#instances[index] as Instance<Token>).poll();
+    return ended;
+  }
+
+  /** Takes what has ended; and forgets the links that are broken once nothing of them is left. */
+  drain(): readonly Ended<Token>[] {
+    const ended = this.#instances.flatMap((instance) => instance.drain());
+    for (const instance of this.#instances.filter(({ backend, pending }) => backend.isClosed && pending === 0)) {
+      addCounters(this.#gone, instance.counters);
+      this.#instances.splice(this.#instances.indexOf(instance), 1);
+    }
+    return ended;
+  }
+
+  /** All links end. Poll and drain until nothing is pending. */
+  close(why: string): void {
+    for (const executor of [...this.#peers.keys()]) this.unlink(executor, why);
+  }
+
+  /** Of all links that ever were. */
+  counters(): TransferCounters {
+    const sum = noTransfers();
+    addCounters(sum, this.#gone);
+    for (const { counters } of this.#instances) addCounters(sum, counters);
+    return sum;
+  }
+
+  /** Links that there are now. */
+  report(): LinkReport[] {
+    return this.#instances.map(({ source, target, backend, pending, counters }) => ({
+      ...{ source, target, pending, counters },
+      backend: backend instanceof MemoryBackend ? 'memory' : 'network',
+      broken: backend.broken?.message ?? null,
+    }));
+  }
+
+  #backend(source: Peer, target: Peer): Backend {
+    if (source.fabric === target.fabric) return new MemoryBackend(this.#options.space);
+    const { network } = this.#options;
+    if (network !== null) return network(source, target);
+    throw new MinipodError(
+      'invalid_request',
+      `executor ${source.executor} is on ${source.fabric}, ${target.executor} on ${target.fabric}: a network between them would be right`,
+    );
+  }
+
+  #peer(executor: number): Peer {
+    const peer = this.#peers.get(executor);
+    if (peer !== undefined) return peer;
+    throw new MinipodError('invalid_request', `executor ${executor} is not linked; ${[...this.#peers.keys()].join(', ') || 'none'} are`);
+  }
+}
