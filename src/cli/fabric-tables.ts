@@ -1,5 +1,5 @@
 /**
- * A pod's links, NPUs, threads and regions as tables: Markdown, so that what is copied from a terminal is a table in an issue too.
+ * A pod's links, NPUs, threads and regions as tables.
  * Rates are what two looks at the pod's counters differ by.
  * @module
  */
@@ -7,6 +7,7 @@ import { markdownTable } from 'markdown-table';
 import prettyBytes from 'pretty-bytes';
 import { addressText, segmentOf } from '../fabric/address.ts';
 import type { LinkStats, NpuStats, PodStats, ThreadStats } from '../index.ts';
+import { type Column, NONE, roundRate, table } from './columns.ts';
 
 export type Look = {
   readonly earlier: PodStats;
@@ -15,10 +16,6 @@ export type Look = {
   readonly memory_bytes: number | undefined;
 };
 
-type Cell = string | number;
-type Column<Row> = readonly [title: string, cell: (row: Row) => Cell];
-
-const NONE = '–';
 const bytesText = (bytes: number): string => prettyBytes(bytes, { binary: true });
 
 /** All of it, a line an entry. What moves comes first: a terminal that is too low loses the map. */
@@ -32,8 +29,6 @@ function rate(earlier: number | undefined, now: number, { earlier: { uptime_seco
   return (growth < 0 ? now : growth) / Math.max(until - since, 1e-3);
 }
 
-const roundRate = (perSecond: number): Cell => (perSecond > 0 && perSecond < 10 ? perSecond.toFixed(1) : Math.round(perSecond));
-
 /** The bound under which so large a share of the samples lies, as the buckets have it: powers of two. */
 export function latencyBound(counts: readonly number[], share: number): string {
   const total = counts.reduce((sum, count) => sum + count, 0);
@@ -44,13 +39,6 @@ export function latencyBound(counts: readonly number[], share: number): string {
   });
   if (bucket < 0) return NONE;
   return bucket === counts.length - 1 ? `≥ ${2 ** (bucket - 1)}` : `< ${2 ** bucket}`;
-}
-
-/** Columns whose cells are all numbers, with or without a unit, stand to the right. */
-function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[], right: number): string[] {
-  const cells = rows.map((row) => columns.map(([, cell]) => String(cell(row))));
-  const align = columns.map((_, index) => (index < columns.length - right ? '' : 'r'));
-  return markdownTable([columns.map(([title]) => title), ...cells], { align }).split('\n');
 }
 
 function summary(look: Look): string {

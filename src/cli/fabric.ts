@@ -2,7 +2,6 @@
  * `minipod fabric`: a pod under some load, and what its fabric does meanwhile. On a terminal once a second until Ctrl-C, in a pipe once at the end.
  * @module
  */
-import { clearScreenDown, moveCursor } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import * as z from 'zod';
 import { MinipodError, type Pod, type PodOptions, type PodStats } from '../index.ts';
@@ -10,6 +9,7 @@ import { fabricLines, type Look } from './fabric-tables.ts';
 import { Interrupt } from './interrupt.ts';
 import { openPod } from './open-pod.ts';
 import { print, printJson } from './output.ts';
+import { Screen } from './screen.ts';
 
 /** The smallest pod that has links and exchanges of every kind. */
 export const FABRIC_POD_DEFAULTS = { npus: 2, workers: 2 } as const;
@@ -50,7 +50,7 @@ export async function fabric({ pod: given, load: { requests, seconds }, json }: 
     await delay(Math.max(0, screen === null ? left_ms : Math.min(left_ms, REFRESH_MS)), undefined, { signal: ended }).catch(() => {});
     load.failed.throwIfAborted();
     if (ended.aborted || performance.now() >= end_ms) break;
-    earlier = (await screen?.show(pod, earlier, given.memory_bytes)) ?? earlier;
+    if (screen !== null) earlier = (await show(screen, pod, earlier, given.memory_bytes)) ?? earlier;
   }
   const now = await pod.stats();
   if (json) await printJson(now);
@@ -97,39 +97,15 @@ class Load implements AsyncDisposable {
   }
 }
 
-/** The same lines of the terminal, painted over and over. */
-class Screen {
-  #lines = 0;
-
-  /** Paints what the pod says now and gives that; or says that some worker is silent, and gives null. */
-  async show(pod: Pod, earlier: PodStats, memory_bytes: number | undefined): Promise<PodStats | null> {
-    try {
-      const now = await pod.stats();
-      await this.#paint(fabricLines({ earlier, now, memory_bytes } satisfies Look));
-      return now;
-    } catch (error) {
-      if (!(error instanceof MinipodError) || error.code !== 'deadline_exceeded') throw error;
-      await this.#paint([error.message]);
-      return null;
-    }
-  }
-
-  clear(): void {
-    moveCursor(process.stdout, -1000, -this.#lines);
-    clearScreenDown(process.stdout);
-    this.#lines = 0;
-  }
-
-  /** No more than the terminal shows: lines that have scrolled away cannot be painted over. */
-  async #paint(lines: readonly string[]): Promise<void> {
-    // A terminal that does not know its size says 0.
-    const { rows, columns } = process.stdout;
-    const high = (rows || 24) - 1;
-    const wide = columns || 200;
-    const more = lines.length - high;
-    const shown = more <= 0 ? lines : [...lines.slice(0, high - 1), `… ${more + 1} more lines, shown at the end or on a higher terminal`];
-    this.clear();
-    this.#lines = shown.length;
-    await print(shown.map((line) => `${line.length > wide ? `${line.slice(0, wide - 1)}…` : line}\n`).join(''));
+/** Paints what the pod says now and gives that; or says that some worker is silent, and gives null. */
+async function show(screen: Screen, pod: Pod, earlier: PodStats, memory_bytes: number | undefined): Promise<PodStats | null> {
+  try {
+    const now = await pod.stats();
+    await screen.paint(fabricLines({ earlier, now, memory_bytes } satisfies Look));
+    return now;
+  } catch (error) {
+    if (!(error instanceof MinipodError) || error.code !== 'deadline_exceeded') throw error;
+    await screen.paint([error.message]);
+    return null;
   }
 }

@@ -7,6 +7,7 @@ import type * as z from 'zod';
 import type { serveOptionsSchema } from '../api/serve.ts';
 import type { generateOptionsSchema, podOptionsSchema } from '../options.ts';
 import type { fabricOptionsSchema } from './fabric.ts';
+import type { topOptionsSchema } from './top.ts';
 
 type Flag = {
   /** What stands for its value in the help; none for a switch. */
@@ -108,6 +109,12 @@ export const FABRIC_FLAGS = {
   requests: { value: 'N', help: 'generations kept under way meanwhile; 0 shows an idle pod', read: number },
   seconds: { value: 'S', help: 'end after so long (default: 2, or Ctrl-C on a terminal)', read: number },
 } as const satisfies Flags<typeof fabricOptionsSchema>;
+
+export const TOP_FLAGS = {
+  url: { value: 'URL', help: 'the server' },
+  api_key: { value: 'KEY', help: 'where the server asks for one', env: 'MINIPOD_API_KEY' },
+  interval_seconds: { value: 'S', help: 'look so often; with --once the time between its two looks', read: number },
+} as const satisfies Flags<typeof topOptionsSchema>;
 
 type FlagTable = { readonly [name: string]: Flag };
 type Fields = { readonly [name: string]: z.ZodType };

@@ -11,12 +11,13 @@ import { toErrorRecord } from '../protocol/errors.ts';
 import { VERSION } from '../protocol/version.ts';
 import { CHAT_DEFAULTS, chat } from './chat.ts';
 import { FABRIC_POD_DEFAULTS, fabric, fabricOptionsSchema } from './fabric.ts';
-import { addFlags, FABRIC_FLAGS, givenFlags, POD_FLAGS, SAMPLING_FLAGS, SERVE_FLAGS } from './flags.ts';
+import { addFlags, FABRIC_FLAGS, givenFlags, POD_FLAGS, SAMPLING_FLAGS, SERVE_FLAGS, TOP_FLAGS } from './flags.ts';
 import { GENERATE_DEFAULTS, generate } from './generate.ts';
 import { models } from './models.ts';
 import { endQuietlyWithReader, note, printJson } from './output.ts';
 import { addReplayCommand } from './replay.ts';
 import { serve } from './serve.ts';
+import { top, topOptionsSchema } from './top.ts';
 import { addTraceCommands } from './trace.ts';
 import { UsageError } from './usage-error.ts';
 
@@ -129,6 +130,15 @@ function createProgram(setExitCode: (code: number) => void): Command {
     setExitCode(await fabric({ pod: podOptions(fabricCommand), load, json: json ?? false }));
   });
 
+  const topCommand = add('top', 'Shows what the engines of a running server do: queues, KV use, hit rate, tokens a second, latencies.');
+  addFlags(topCommand, 'Server:', TOP_FLAGS, topOptionsSchema.shape);
+  topCommand.option('--once', 'print once and leave, as where there is no terminal');
+  topCommand.option('--json', 'print one JSON object: {url, model, seconds, engines: [{engine, requests_running, …}]}');
+  topCommand.addHelpText('after', TOP_EXAMPLES).action(async ({ once, json }: { once?: true; json?: true }) => {
+    const options = parseOptions(topOptionsSchema, givenFlags(topCommand, TOP_FLAGS), 'top');
+    setExitCode(await top({ options, once: once ?? false, json: json ?? false }));
+  });
+
   addReplayCommand(program, setExitCode);
   addTraceCommands(program, setExitCode);
   return program;
@@ -180,3 +190,9 @@ Examples:
   $ minipod fabric --npus 8 --workers 2 --requests 32
   $ minipod fabric --seconds 5 > fabric.md
   $ minipod fabric --requests 0 --json`;
+
+const TOP_EXAMPLES = `
+Examples:
+  $ minipod top
+  $ minipod top --url http://127.0.0.1:9000
+  $ minipod top --json --interval-seconds 10 | jq '.engines[].generation_tokens_per_second'`;
