@@ -8,11 +8,11 @@
  */
 import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';
-import { admitted, refused } from '../src/protocol/constructors.ts';
+import { admitted, decodeChosen, refused } from '../src/protocol/constructors.ts';
 import type { Commands, JobExecutorMessage } from '../src/protocol/messages.ts';
 import { ExecutorChoice, type ExecutorSeat } from './policies/executor-choice.ts';
 
-type JobExecutor = { self: Address; choices_max: number; executors: ExecutorChoice };
+type JobExecutor = { self: Address; choices_max: number; executors: ExecutorChoice; outbox: readonly Commands['send'][] };
 
 export const jobExecutor = setup({
   types: {} as {
@@ -22,10 +22,19 @@ export const jobExecutor = setup({
   },
   actions: {
     send: (_, _command: Commands['send']) => {},
+    sendEach: (_, _commands: Commands['sendEach']) => {},
     markReady: assign({
       executors: ({ context, event }) => {
         if (event.type === 'EXECUTOR_READY') context.executors.ready(event.task_executor);
         return context.executors;
+      },
+    }),
+    chooseDecode: assign({
+      outbox: ({ context, event }) => {
+        if (event.type !== 'CHOOSE_DECODE') return [];
+        const executor = context.executors.moveToDecode(event.request, event.from);
+        // Its request has left: the job that asks is on its way out.
+        return executor === null ? [] : [{ to: event.job, message: decodeChosen(event.task, executor) }];
       },
     }),
     letGo: assign({
@@ -41,7 +50,7 @@ export const jobExecutor = setup({
   },
 }).createMachine({
   id: 'job-executor',
-  context: ({ input }) => ({ ...input, executors: new ExecutorChoice(input.executors) }),
+  context: ({ input }) => ({ ...input, executors: new ExecutorChoice(input.executors), outbox: [] }),
   initial: 'starting',
   states: {
     starting: {
@@ -72,6 +81,7 @@ export const jobExecutor = setup({
             },
           },
         ],
+        CHOOSE_DECODE: { actions: ['chooseDecode', { type: 'sendEach', params: ({ context }) => context.outbox }] },
         LEAVE: { actions: 'letGo' },
         DRAIN: 'draining',
       },
@@ -84,6 +94,7 @@ export const jobExecutor = setup({
             params: ({ event }) => ({ to: event.request, message: refused({ code: 'closed', message: 'the pod is closing', param: null }) }),
           },
         },
+        CHOOSE_DECODE: { actions: ['chooseDecode', { type: 'sendEach', params: ({ context }) => context.outbox }] },
         LEAVE: { actions: 'letGo' },
       },
       always: { guard: ({ context }) => context.executors.choices === 0, target: 'stopped' },

@@ -1,48 +1,103 @@
 /**
- * A serving job: the kind of work that a request needs, cut into tasks, one for each choice (DeepServe §3).
+ * A serving job: the kind of work that a request needs, cut into tasks: one for each choice, or, where prefill and decode have executors of their own, two
+ * (DeepServe §3).
  *
  *   planned ─▶ placed ─▶ running ─▶ done
  *        any of these ─▶ failing ─▶ failed      ─▶ cancelling ─▶ cancelled
  *
+ * A prefill task that has computed its prompt hands over to a decode task; a choice that ends at its first token has none (xDeepServe §5.1, step 4).
  * One task's failure fails the job: the others are cancelled first, so that nothing of it is left when it says so.
  * No state has a deadline: the job lasts as long as its tasks, and each of those answers for its own waits.
  */
 import { assign, setup } from 'xstate';
-import type { Address } from '../src/protocol/address.ts';
-import { assignTask, cancel, jobCancelled, jobDone, jobFailed, jobPlaced, jobRunning, jobStreaming, taskAddress } from '../src/protocol/constructors.ts';
+import { type Address, idOf } from '../src/protocol/address.ts';
+import {
+  assignTask,
+  cancel,
+  chooseDecode,
+  decodeTaskAddress,
+  jobCancelled,
+  jobDone,
+  jobFailed,
+  jobPlaced,
+  jobRunning,
+  jobStreaming,
+  stopStringFound,
+  taskAddress,
+} from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
-import type { Commands, JobMessage, RequestMessage, Sequence } from '../src/protocol/messages.ts';
+import { type Commands, choiceOfTask, type Handoff, type JobMessage, type Placement, type RequestMessage, type Sequence } from '../src/protocol/messages.ts';
 
 type Job = {
   self: Address;
   request: Address;
   sequences: readonly Sequence[];
   /** By sequence. */
-  executors: readonly Address[];
+  placements: readonly Placement[];
+  /** Tasks at work. */
   open: readonly Address[];
+  /** Decode tasks that wait for the choice of their executor. */
+  choosing: readonly { readonly task: Address; readonly sequence: Sequence; readonly handoff: Handoff }[];
+  /** Choices that stop strings have ended. */
+  stopped: readonly number[];
   streaming: boolean;
   error: ErrorRecord | null;
 };
 
+const JOB_EXECUTOR: Address = 'job-executor/0';
+
 const without = (tasks: readonly Address[], event: JobMessage): readonly Address[] => ('task' in event ? tasks.filter((task) => task !== event.task) : tasks);
+
+function sequenceOf({ sequences }: Job, task: Address): Sequence {
+  const { choice } = choiceOfTask(idOf(task));
+  const sequence = sequences.find((candidate) => candidate.choice === choice);
+  if (sequence === undefined) throw new Error(`${task} is of no choice of this job`);
+  return sequence;
+}
 
 const tellRequest = (message: RequestMessage) => ({ type: 'send' as const, params: ({ context }: { context: Job }) => ({ to: context.request, message }) });
 
+/** Both kinds of end wait for each task to let go; who waits for an executor has not begun. */
+const cancelTasks = {
+  entry: [
+    'forgetWhoWaits' as const,
+    { type: 'sendEach' as const, params: ({ context }: { context: Job }) => context.open.map((task) => ({ to: task, message: cancel() })) },
+  ],
+};
+
 export const job = setup({
-  types: {} as { input: Pick<Job, 'self' | 'request' | 'sequences' | 'executors'>; context: Job; events: JobMessage },
+  types: {} as { input: Pick<Job, 'self' | 'request' | 'sequences' | 'placements'>; context: Job; events: JobMessage },
   actions: {
     send: (_, _command: Commands['send']) => {},
     sendEach: (_, _commands: Commands['sendEach']) => {},
     closeTask: assign({ open: ({ context, event }) => without(context.open, event) }),
     keepError: assign({ error: ({ context, event }) => (event.type === 'TASK_FAILED' ? event.error : context.error) }),
+    awaitExecutor: assign({
+      choosing: ({ context, event }) => {
+        if (event.type !== 'TASK_PREFILLED') return context.choosing;
+        const sequence = sequenceOf(context, event.task);
+        return [...context.choosing, { task: decodeTaskAddress(sequence), sequence, handoff: event.handoff }];
+      },
+    }),
+    openDecodeTask: assign({
+      open: ({ context, event }) => (event.type === 'DECODE_CHOSEN' ? [...context.open, event.task] : context.open),
+      choosing: ({ context, event }) => context.choosing.filter(({ task }) => event.type !== 'DECODE_CHOSEN' || task !== event.task),
+    }),
+    forgetWhoWaits: assign({ choosing: [] }),
+    noteStopped: assign({
+      stopped: ({ context, event }) => (event.type === 'CHOICE_STOPPED' ? [...context.stopped, event.choice] : context.stopped),
+      choosing: ({ context, event }) => context.choosing.filter(({ sequence }) => event.type !== 'CHOICE_STOPPED' || sequence.choice !== event.choice),
+    }),
   },
   guards: {
-    isLastTask: ({ context, event }) => without(context.open, event).length === 0,
+    nothingIsLeft: ({ context }) => context.open.length === 0 && context.choosing.length === 0,
     isFirstToken: ({ context }) => !context.streaming,
+    choiceIsStopped: ({ context, event }) => event.type === 'TASK_PREFILLED' && context.stopped.includes(choiceOfTask(idOf(event.task)).choice),
+    waitsForExecutor: ({ context, event }) => event.type === 'DECODE_CHOSEN' && context.choosing.some(({ task }) => task === event.task),
   },
 }).createMachine({
   id: 'job',
-  context: ({ input }) => ({ ...input, open: input.sequences.map(taskAddress), streaming: false, error: null }),
+  context: ({ input }) => ({ ...input, open: input.sequences.map(taskAddress), choosing: [], stopped: [], streaming: false, error: null }),
   initial: 'held',
   states: {
     held: {
@@ -51,13 +106,57 @@ export const job = setup({
         TASK_PLACED: {},
         TASK_RUNNING: {},
         TASK_STREAMING: {},
-        TASK_DONE: [{ guard: 'isLastTask', target: 'done', actions: 'closeTask' }, { actions: 'closeTask' }],
-        TASK_FAILED: [
-          { guard: 'isLastTask', target: 'failed', actions: ['keepError', 'closeTask'] },
-          { target: 'failing', actions: ['keepError', 'closeTask'] },
+        TASK_PREFILLED: [
+          { guard: 'choiceIsStopped' },
+          {
+            actions: [
+              'awaitExecutor',
+              {
+                type: 'send',
+                params: ({ context, event }) => {
+                  const sequence = sequenceOf(context, event.task);
+                  const from = context.placements[context.sequences.indexOf(sequence)] as Placement;
+                  return { to: JOB_EXECUTOR, message: chooseDecode(context.self, context.request, decodeTaskAddress(sequence), from.executor) };
+                },
+              },
+            ],
+          },
         ],
+        DECODE_CHOSEN: [
+          {
+            guard: 'waitsForExecutor',
+            actions: [
+              {
+                type: 'sendEach',
+                params: ({ context, event }) =>
+                  context.choosing
+                    .filter(({ task }) => task === event.task)
+                    .map(({ task, sequence, handoff }) => ({
+                      to: task,
+                      message: assignTask(context.self, sequence, { executor: event.executor, stage: 'decode' }, handoff),
+                    })),
+              },
+              'openDecodeTask',
+            ],
+          },
+          // A stop string came first.
+          {},
+        ],
+        CHOICE_STOPPED: {
+          actions: [
+            'noteStopped',
+            {
+              type: 'sendEach',
+              params: ({ context, event }) =>
+                context.open.filter((task) => choiceOfTask(idOf(task)).choice === event.choice).map((task) => ({ to: task, message: stopStringFound() })),
+            },
+          ],
+        },
+        TASK_DONE: { actions: 'closeTask' },
+        TASK_FAILED: { target: 'failing', actions: ['keepError', 'closeTask'] },
         CANCEL: 'cancelling',
       },
+      always: { guard: 'nothingIsLeft', target: 'done' },
       states: {
         planned: {
           entry: {
@@ -65,7 +164,7 @@ export const job = setup({
             params: ({ context }) =>
               context.sequences.map((sequence, index) => ({
                 to: taskAddress(sequence),
-                message: assignTask(context.self, sequence, context.executors[index] as Address),
+                message: assignTask(context.self, sequence, context.placements[index] as Placement, null),
               })),
           },
           on: { TASK_PLACED: 'placed' },
@@ -83,20 +182,22 @@ export const job = setup({
       },
     },
     failing: {
-      entry: { type: 'sendEach', params: ({ context }) => context.open.map((task) => ({ to: task, message: cancel() })) },
+      ...cancelTasks,
+      always: { guard: 'nothingIsLeft', target: 'failed' },
       on: {
-        TASK_DONE: [{ guard: 'isLastTask', target: 'failed', actions: 'closeTask' }, { actions: 'closeTask' }],
-        TASK_FAILED: [{ guard: 'isLastTask', target: 'failed', actions: 'closeTask' }, { actions: 'closeTask' }],
-        TASK_CANCELLED: [{ guard: 'isLastTask', target: 'failed', actions: 'closeTask' }, { actions: 'closeTask' }],
+        TASK_DONE: { actions: 'closeTask' },
+        TASK_FAILED: { actions: 'closeTask' },
+        TASK_CANCELLED: { actions: 'closeTask' },
         '*': {},
       },
     },
     cancelling: {
-      entry: { type: 'sendEach', params: ({ context }) => context.open.map((task) => ({ to: task, message: cancel() })) },
+      ...cancelTasks,
+      always: { guard: 'nothingIsLeft', target: 'cancelled' },
       on: {
-        TASK_DONE: [{ guard: 'isLastTask', target: 'cancelled', actions: 'closeTask' }, { actions: 'closeTask' }],
-        TASK_FAILED: [{ guard: 'isLastTask', target: 'cancelled', actions: 'closeTask' }, { actions: 'closeTask' }],
-        TASK_CANCELLED: [{ guard: 'isLastTask', target: 'cancelled', actions: 'closeTask' }, { actions: 'closeTask' }],
+        TASK_DONE: { actions: 'closeTask' },
+        TASK_FAILED: { actions: 'closeTask' },
+        TASK_CANCELLED: { actions: 'closeTask' },
         '*': {},
       },
     },

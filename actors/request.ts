@@ -10,14 +10,14 @@ import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';
 import { admit, cancel, leave, plan, requestEnded, requestRunning } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
-import type { Commands, RequestMessage, Sequence } from '../src/protocol/messages.ts';
+import type { Commands, Placement, RequestMessage, Sequence } from '../src/protocol/messages.ts';
 
 type Request = {
   self: Address;
   job: Address;
   sequences: readonly Sequence[];
-  /** By sequence: the task executor that it goes to. */
-  executors: readonly Address[];
+  /** By sequence: where it begins. */
+  placements: readonly Placement[];
   error: ErrorRecord | null;
 };
 
@@ -31,13 +31,13 @@ export const request = setup({
   },
 }).createMachine({
   id: 'request',
-  context: ({ input }) => ({ ...input, executors: [], error: null }),
+  context: ({ input }) => ({ ...input, placements: [], error: null }),
   initial: 'received',
   states: {
     received: {
       entry: { type: 'send', params: ({ context }) => ({ to: JOB_EXECUTOR, message: admit(context.self, context.sequences.length) }) },
       on: {
-        ADMITTED: { target: 'held', actions: assign({ executors: ({ event }) => event.executors }) },
+        ADMITTED: { target: 'held', actions: assign({ placements: ({ event }) => event.placements }) },
         REFUSED: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
         CANCEL: 'withdrawing',
       },
@@ -54,7 +54,7 @@ export const request = setup({
     },
     held: {
       initial: 'admitted',
-      entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: plan(context.self, context.sequences, context.executors) }) },
+      entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: plan(context.self, context.sequences, context.placements) }) },
       exit: { type: 'send', params: ({ context }) => ({ to: JOB_EXECUTOR, message: leave(context.self, context.sequences.length) }) },
       on: {
         JOB_DONE: 'finished',

@@ -1,8 +1,10 @@
 /**
- * A task: one choice of a serving job, placed whole on one DP group (colocated: prefill and decode together, DeepServe §3).
+ * A task: one choice of a serving job, or one of its two stages, placed on one DP group (DeepServe §3, xDeepServe §5.1).
  *
- *   waiting ─▶ placed ─▶ prefilling ─▶ decoding ─▶ done · failed · cancelled
- *                            ▲   preempted ◀─┘
+ *   whole     waiting ─▶ placed ─▶ prefilling ─▶ decoding ─▶ done · failed · cancelled
+ *                                      ▲   preempted ◀─┘
+ *   prefill   waiting ─▶ placed ─▶ prefilling ─▶ transferring ─▶ done          its first token is out, its KV is lent
+ *   decode    waiting ─▶ placed ─▶ receiving ─▶ decoding ─▶ done               what cannot be received is computed again: prefilling
  *
  * It ends only when its DP group has let go of it: an abandoned task waits for ABANDONED, so that nothing of it arrives late.
  * Waits have no deadline of their own: they end by the caller's CANCEL, or by EXECUTOR_LOST from the task executor, when the DP group's thread has died.
@@ -18,14 +20,24 @@ import {
   taskDone,
   taskFailed,
   taskPlaced,
+  taskPrefilled,
   taskRunning,
   taskStreaming,
   withdraw,
 } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
-import type { Commands, Sequence, TaskMessage } from '../src/protocol/messages.ts';
+import type { Commands, Handoff, Placement, Sequence, TaskMessage } from '../src/protocol/messages.ts';
 
-type Task = { self: Address; job: Address; sequence: Sequence; executor: Address; dp_group: Address | null; error: ErrorRecord | null };
+type Task = {
+  self: Address;
+  job: Address;
+  sequence: Sequence;
+  placement: Placement;
+  /** Of a decode task: what it begins with. */
+  handoff: Handoff | null;
+  dp_group: Address | null;
+  error: ErrorRecord | null;
+};
 
 function dpGroupOf(task: Task): Address {
   if (task.dp_group === null) throw new Error(`${task.self} is held but was never placed`);
@@ -33,7 +45,7 @@ function dpGroupOf(task: Task): Address {
 }
 
 export const task = setup({
-  types: {} as { input: Pick<Task, 'self' | 'job' | 'sequence' | 'executor'>; context: Task; events: TaskMessage },
+  types: {} as { input: Pick<Task, 'self' | 'job' | 'sequence' | 'placement' | 'handoff'>; context: Task; events: TaskMessage },
   actions: {
     send: (_, _command: Commands['send']) => {},
   },
@@ -43,19 +55,19 @@ export const task = setup({
   initial: 'waiting',
   states: {
     waiting: {
-      entry: { type: 'send', params: ({ context }) => ({ to: context.executor, message: place(context.self) }) },
+      entry: { type: 'send', params: ({ context }) => ({ to: context.placement.executor, message: place(context.self) }) },
       on: {
         PLACED: { target: 'held', actions: assign({ dp_group: ({ event }) => event.dp_group }) },
         CANCEL: 'withdrawing',
       },
     },
     withdrawing: {
-      entry: { type: 'send', params: ({ context }) => ({ to: context.executor, message: withdraw(context.self) }) },
+      entry: { type: 'send', params: ({ context }) => ({ to: context.placement.executor, message: withdraw(context.self) }) },
       on: { PLACED: {}, EXECUTOR_LOST: {}, WITHDRAWN: 'cancelled' },
     },
     held: {
       initial: 'placed',
-      exit: { type: 'send', params: ({ context }) => ({ to: context.executor, message: release(context.self) }) },
+      exit: { type: 'send', params: ({ context }) => ({ to: context.placement.executor, message: release(context.self) }) },
       on: {
         GENERATED: 'done',
         GENERATION_FAILED: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
@@ -66,14 +78,37 @@ export const task = setup({
       states: {
         placed: {
           entry: [
-            { type: 'send', params: ({ context }) => ({ to: dpGroupOf(context), message: enqueueSequence(context.self, context.sequence) }) },
+            {
+              type: 'send',
+              params: ({ context }) => ({
+                to: dpGroupOf(context),
+                message: enqueueSequence(context.self, context.sequence, context.placement.stage, context.handoff),
+              }),
+            },
             { type: 'send', params: ({ context }) => ({ to: context.job, message: taskPlaced(context.self) }) },
           ],
-          on: { SCHEDULED: 'prefilling' },
+          on: { SCHEDULED: 'prefilling', RECEIVING: 'receiving' },
+        },
+        receiving: {
+          on: { DECODING: 'decoding', SCHEDULED: 'prefilling', PREEMPTED: 'preempted' },
         },
         prefilling: {
           entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: taskRunning(context.self) }) },
-          on: { DECODING: 'decoding', PREEMPTED: 'preempted' },
+          on: { DECODING: 'decoding', PREEMPTED: 'preempted', PREFILLED: 'transferring' },
+        },
+        transferring: {
+          entry: [
+            { type: 'send', params: ({ context }) => ({ to: context.job, message: taskStreaming(context.self) }) },
+            {
+              type: 'send',
+              params: ({ context, event }) => {
+                if (event.type !== 'PREFILLED') throw new Error(`${context.self} hands nothing over`);
+                return { to: context.job, message: taskPrefilled(context.self, event.handoff) };
+              },
+            },
+          ],
+          // Its work is done and handed over: what cannot be pulled any more is computed again by whoever goes on.
+          on: { TRANSFERRED: '#task.done', EXECUTOR_LOST: '#task.done' },
         },
         decoding: {
           entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: taskStreaming(context.self) }) },
@@ -93,8 +128,11 @@ export const task = setup({
             CANCEL: {},
             STOP_STRING_FOUND: {},
             SCHEDULED: {},
+            RECEIVING: {},
             DECODING: {},
             PREEMPTED: {},
+            PREFILLED: {},
+            TRANSFERRED: {},
           },
         },
         cancelling: {
@@ -106,8 +144,11 @@ export const task = setup({
             CANCEL: {},
             STOP_STRING_FOUND: {},
             SCHEDULED: {},
+            RECEIVING: {},
             DECODING: {},
             PREEMPTED: {},
+            PREFILLED: {},
+            TRANSFERRED: {},
           },
         },
       },

@@ -28,7 +28,7 @@ const sampling = {
   ...{ bias_ids: [], bias_values: [], presence_penalty: 0, frequency_penalty: 0, repetition_penalty: 1 },
 };
 const tokenOf = (request: number): TokenOut => ({
-  ...{ request, choice: 0, token: 1_234, finish: null, stops: false, logprobs: null, cached: 0, prompt_start: 0, prompt_logprobs: null },
+  ...{ request, choice: 0, index: 0, token: 1_234, finish: null, stops: false, logprobs: null, cached: 0, prompt_start: 0, prompt_logprobs: null },
 });
 const MESSAGES: Readonly<Record<string, object>> = {
   ABANDON: abandon('task/1234567'),
@@ -87,6 +87,7 @@ function npuHost(): { host: ActorHost; launches: () => number } {
     transmit: () => {},
     birthOf: () => null,
     hands: new Map(),
+    transfer: () => {},
     launch: () => {
       launches++;
     },

@@ -73,6 +73,7 @@ export class VirtualCast {
       },
       costs: { message_ns: () => MESSAGE_NS, jitter: 0.5 },
       random: new SeededRandom(1),
+      transfer: () => {},
       launch,
     });
   }

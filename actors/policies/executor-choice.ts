@@ -3,16 +3,18 @@
  * @module
  */
 import type { Address } from '../../src/protocol/address.ts';
+import type { Placement } from '../../src/protocol/messages.ts';
+import type { ExecutorRole } from '../../src/protocol/topology.ts';
 
 /** `npus`: how much of the load it can take. */
-export type ExecutorSeat = { readonly address: Address; readonly npus: number };
+export type ExecutorSeat = { readonly address: Address; readonly role: ExecutorRole; readonly npus: number };
 type ExecutorLoad = ExecutorSeat & { isReady: boolean; choices: number };
 
-/** The executor with the fewest choices in hand for each of its NPUs, the first of those alike. */
+/** Of those that do what is to be done, the executor with the fewest choices in hand for each of its NPUs, the first of those alike. */
 export class ExecutorChoice {
   readonly #executors: readonly ExecutorLoad[];
   /** By request: where its choices are. */
-  readonly #requests = new Map<Address, readonly ExecutorLoad[]>();
+  readonly #requests = new Map<Address, ExecutorLoad[]>();
   #choices = 0;
 
   constructor(executors: readonly ExecutorSeat[]) {
@@ -32,16 +34,24 @@ export class ExecutorChoice {
     if (load !== undefined) load.isReady = true;
   }
 
-  /** By choice of the request: the executor that it goes to. */
-  take(request: Address, choices: number): readonly Address[] {
-    const chosen = Array.from({ length: choices }, () => {
-      const load = this.#executors.reduce((best, other) => (other.choices * best.npus < best.choices * other.npus ? other : best));
-      load.choices++;
-      return load;
-    });
+  /** By choice of the request: where it begins. */
+  take(request: Address, choices: number): readonly Placement[] {
+    const chosen = Array.from({ length: choices }, () => this.#choose(({ role }) => role !== 'decode'));
     this.#requests.set(request, chosen);
     this.#choices += choices;
-    return chosen.map(({ address }) => address);
+    return chosen.map(({ address, role }) => ({ executor: address, stage: role === 'prefill' ? 'prefill' : 'whole' }));
+  }
+
+  /** A choice goes on from its prefill to a decode executor, by the load of this moment (xDeepServe §5.1, step 4). Null: its request has left. */
+  moveToDecode(request: Address, from: Address): Address | null {
+    const held = this.#requests.get(request);
+    const index = held?.findIndex(({ address }) => address === from) ?? -1;
+    const left = held?.[index];
+    if (held === undefined || left === undefined) return null;
+    left.choices--;
+    const next = this.#choose(({ role }) => role === 'decode');
+    held[index] = next;
+    return next.address;
   }
 
   leave(request: Address): void {
@@ -49,6 +59,12 @@ export class ExecutorChoice {
     this.#requests.delete(request);
     for (const load of chosen) load.choices--;
     this.#choices -= chosen.length;
+  }
+
+  #choose(fits: (executor: ExecutorLoad) => boolean): ExecutorLoad {
+    const load = this.#executors.filter(fits).reduce((best, other) => (other.choices * best.npus < best.choices * other.npus ? other : best));
+    load.choices++;
+    return load;
   }
 
   /** All of its state: what a snapshot of its owner shows. */

@@ -69,6 +69,7 @@ export const tokenOut = (
 ): TokenOut => ({
   request: running.sequence.request,
   choice: running.sequence.choice,
+  index: token >= 0 ? outputOf(running) - 1 : -1,
   token,
   finish,
   stops,

@@ -63,6 +63,8 @@ export function commandText(command: Command): string {
       return `cancel ${command.id}`;
     case 'launch':
       return `launch ${brief(command.work)}`;
+    case 'transfer':
+      return `transfer ${brief(command.work)}`;
   }
 }
 

@@ -6,7 +6,7 @@ import type { ModelConfig } from '../model/config.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf } from '../protocol/address.ts';
 import type { CallerToPod, GenerateCall, PodToCaller, PromptRecord } from '../protocol/caller.ts';
-import { cancel, dropCache, stopStringFound, submit, taskAddress } from '../protocol/constructors.ts';
+import { cancel, choiceStopped, dropCache, submit } from '../protocol/constructors.ts';
 import { toErrorRecord } from '../protocol/errors.ts';
 import type { FrontendMessage, Message, Sampling } from '../protocol/messages.ts';
 import { checkLength, sequencesOf } from './frontend.ts';
@@ -44,7 +44,7 @@ export class FrontendProcess {
     this.#ports = ports;
     this.output = new OutputProcess(tokenizer, config.eosTokenIds, {
       tell: ports.tellCaller,
-      stopTask: (sequence) => ports.send(taskAddress(sequence), FRONTEND, stopStringFound(), this.#cause),
+      stopChoice: ({ request, choice }) => ports.send(address('job', request), FRONTEND, choiceStopped(choice), this.#cause),
     });
   }
 

@@ -100,6 +100,7 @@ export class NpuWorker {
         birthOf: () => null,
         hands: new Map(),
         launch: (npu, work, cause) => this.#npus.launch(npu, work, cause),
+        transfer: (group, work, cause) => this.#npus.transfer(group, work, cause),
         onUnexpected: () => {},
         witness: witnessOf?.(clock),
       },

@@ -10,7 +10,7 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import { type Address, address, expertAddress, idOf } from '../protocol/address.ts';
 import { launchDone, launchFailed, loaded, loadsCounted, npuReady, resetDone, started } from '../protocol/constructors.ts';
 import { assert, toErrorRecord } from '../protocol/errors.ts';
-import type { Message, StepPlan, Work } from '../protocol/messages.ts';
+import type { Message, StepPlan, Transfer, Work } from '../protocol/messages.ts';
 import type { NpuReport } from '../protocol/threads.ts';
 import { type Executor, expertGroupOf, type NpuPlace, npuOfExpert } from '../protocol/topology.ts';
 import type { Birth, Cast } from '../runtime/cast.ts';
@@ -141,6 +141,10 @@ export class Npus {
         this.#host.complete(self, this.#countLoads(npu), cause);
         break;
     }
+  }
+
+  transfer(group: Address, work: Transfer, _cause: number): void {
+    assert(false, `${group} asks for ${work.kind}`);
   }
 
   #launchStep(program: StepProgram<Arithmetic>, plan: StepPlan, cause: number): void {

@@ -15,6 +15,8 @@ type Choice = {
   readonly detokenizer: Detokenizer;
   readonly stops: StopStrings;
   generated: number;
+  /** Tokens that overtook those before them, as from another DP group, by their index. */
+  readonly early: Map<number, { readonly out: TokenOut; readonly group: number }>;
   isFinished: boolean;
   /** The DP group that its last token came from. */
   group: number | null;
@@ -42,8 +44,8 @@ const nothingCounted = (): Counts => ({ finished: { stop: 0, length: 0, cancelle
 
 export type OutputPorts = {
   readonly tell: (message: PodToCaller) => void;
-  /** A stop string ended the choice: its task may let go. */
-  readonly stopTask: (sequence: Sequence) => void;
+  /** A stop string ended the choice: its tasks may let go. */
+  readonly stopChoice: (sequence: Sequence) => void;
 };
 
 export class OutputProcess {
@@ -75,6 +77,7 @@ export class OutputProcess {
         detokenizer: new Detokenizer(this.#tokenizer),
         stops: new StopStrings(stop),
         generated: 0,
+        early: new Map(),
         isFinished: false,
         group: null,
       })),
@@ -100,24 +103,38 @@ export class OutputProcess {
 
   /** `group`: the DP group that they come from. */
   push(tokens: readonly TokenOut[], group: number): void {
-    const ofGroup = this.#countsOf(group);
     for (const out of tokens) {
       const request = this.#requests.get(out.request);
       const choice = request?.choices[out.choice];
       if (request === undefined || choice === undefined || choice.isFinished) continue;
       if (out.prompt_logprobs !== null) this.#keepPromptLogprobs(request, out.prompt_start, out.prompt_logprobs);
-      if (out.token < 0) continue;
-      if (request.cached === null) {
-        this.counts.prompt_tokens += request.prompt.length;
-        ofGroup.prompt_tokens += request.prompt.length;
-      }
-      if (choice.generated === 0) this.#keepCached(request, out.cached);
-      if (choice.group !== group) {
-        choice.group = group;
-        this.#ports.tell({ type: 'CHOICE_MOVED', request: request.id, choice: out.choice, dp_group: group });
-      }
-      this.#pushToken(choice, out, ofGroup);
+      if (out.token >= 0) this.#inOrder(request, choice, out, group);
     }
+  }
+
+  /** Each index is delivered once and in order, whichever groups they come from. */
+  #inOrder(request: Request, choice: Choice, out: TokenOut, group: number): void {
+    if (out.index > choice.generated) choice.early.set(out.index, { out, group });
+    if (out.index !== choice.generated) return;
+    this.#deliver(request, choice, out, group);
+    for (let next = choice.early.get(choice.generated); next !== undefined && !choice.isFinished; next = choice.early.get(choice.generated)) {
+      choice.early.delete(choice.generated);
+      this.#deliver(request, choice, next.out, next.group);
+    }
+  }
+
+  #deliver(request: Request, choice: Choice, out: TokenOut, group: number): void {
+    const ofGroup = this.#countsOf(group);
+    if (request.cached === null) {
+      this.counts.prompt_tokens += request.prompt.length;
+      ofGroup.prompt_tokens += request.prompt.length;
+    }
+    if (choice.generated === 0) this.#keepCached(request, out.cached);
+    if (choice.group !== group) {
+      choice.group = group;
+      this.#ports.tell({ type: 'CHOICE_MOVED', request: request.id, choice: out.choice, dp_group: group });
+    }
+    this.#pushToken(choice, out, ofGroup);
   }
 
   /** The request's first task is computed. */
@@ -182,7 +199,7 @@ export class OutputProcess {
       text += rest.text + (stop === null ? choice.stops.flush() : '');
       if (stop !== null) finish = 'stop';
     }
-    if (stop !== null && out.finish === null) this.#ports.stopTask(sequence);
+    if (stop !== null && out.finish === null) this.#ports.stopChoice(sequence);
     if (finish !== null) {
       choice.isFinished = true;
       this.#noteEnd(finish, ofGroup);

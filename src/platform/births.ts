@@ -2,6 +2,7 @@
 
 import { job } from '../../actors/job.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
+import type { ExecutorSeat } from '../../actors/policies/executor-choice.ts';
 import type { GroupSeat } from '../../actors/policies/placement.ts';
 import { request } from '../../actors/request.ts';
 import { task } from '../../actors/task.ts';
@@ -18,9 +19,9 @@ export function birthOf(to: Address, message: Message): Birth | null {
     case 'SUBMIT':
       return { machine: request, input: { self: to, job: address('job', idOf(to)), sequences: message.sequences } };
     case 'PLAN':
-      return { machine: job, input: { self: to, request: message.request, sequences: message.sequences, executors: message.executors } };
+      return { machine: job, input: { self: to, request: message.request, sequences: message.sequences, placements: message.placements } };
     case 'ASSIGN':
-      return { machine: task, input: { self: to, job: message.job, sequence: message.sequence, executor: message.executor } };
+      return { machine: task, input: { self: to, job: message.job, sequence: message.sequence, placement: message.placement, handoff: message.handoff } };
     default:
       return null;
   }
@@ -29,14 +30,14 @@ export function birthOf(to: Address, message: Message): Birth | null {
 /** The executors live as long as the pod. */
 export function spawnExecutors(spawn: (address: Address, birth: Birth) => void, { hosting, options }: AnyPodPlan, choices_max: number): void {
   const { executors, groups } = hosting.deployment;
-  const firsts = executors.filter(({ role }) => role !== 'decode').map(({ id, experts }) => ({ address: address('task-executor', id), npus: experts.npus }));
-  spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max, executors: firsts } });
+  const seats = executors.map(({ id, role, experts }): ExecutorSeat => ({ address: address('task-executor', id), role, npus: experts.npus }));
+  spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max, executors: seats } });
   for (const { id, groups: own } of executors) {
     const self = address('task-executor', id);
-    const seats = own.map((group): GroupSeat => {
+    const groupSeats = own.map((group): GroupSeat => {
       const { npus } = groups[group] as DpGroupPlace;
       return { group, npus, worker: hosting.worker_of_npu[npus[0] as number] as number };
     });
-    spawn(self, { machine: taskExecutor, input: { self, groups: seats, batch_max: options.max_batch_requests } });
+    spawn(self, { machine: taskExecutor, input: { self, groups: groupSeats, batch_max: options.max_batch_requests } });
   }
 }

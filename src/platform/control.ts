@@ -182,6 +182,7 @@ export class Control {
         birthOf,
         hands: new Map([['frontend', ({ message, from }: Mail, act: number) => this.#frontend.receive(message as FrontendMessage, from, act)]]),
         launch: (npu) => assert(false, `${npu} does not live on the control thread`),
+        transfer: (group) => assert(false, `${group} does not live on the control thread`),
         onUnexpected: () => {},
         witness: witnessOf(acts, this.#clock),
       },

@@ -15,7 +15,7 @@ import type { StepProgram } from '../flowserve/step-program.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../model/kernels/kernels.ts';
 import { type Address, idOf } from '../protocol/address.ts';
-import type { Work } from '../protocol/messages.ts';
+import type { Transfer, Work } from '../protocol/messages.ts';
 import type { Cast } from '../runtime/cast.ts';
 import type { Directory } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
@@ -78,6 +78,10 @@ export class MachineNpus {
 
   report(cast: Pick<Cast, 'stateOf' | 'contextOf'>): ReturnType<Npus['report']> {
     return this.#npus.report(cast);
+  }
+
+  transfer(group: Address, work: Transfer, cause: number): void {
+    this.#npus.transfer(group, work, cause);
   }
 
   /** Performs an NPU's work to its end; what comes of it goes to the host's `complete`. */

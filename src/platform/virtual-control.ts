@@ -106,6 +106,7 @@ export class VirtualControl {
       costs: { message_ns: (to, from, message) => this.#message_ns(to, from, message), jitter: JITTER },
       random: new SeededRandom(seed),
       launch: (npu, work, cause) => this.#launch(npu, work, cause),
+      transfer: (group, work, cause) => this.#npus.transfer(group, work, cause),
       ...((recorder || inspect) && { witness: (act: Act) => this.#show(act) }),
     });
     this.frontend = new FrontendProcess(this.config, tokenizer, {

@@ -6,13 +6,18 @@ import { type Address, address } from './address.ts';
 import type { ErrorRecord } from './errors.ts';
 import {
   type DpGroupMessage,
+  decodeTaskId,
   type ExpertMessage,
   type FrontendMessage,
+  type Handoff,
   type JobExecutorMessage,
   type JobMessage,
+  type KvOffer,
   type NpuMessage,
+  type Placement,
   type RequestMessage,
   type Sequence,
+  type Stage,
   type StepOutcome,
   type StepPlan,
   type TaskExecutorMessage,
@@ -22,12 +27,13 @@ import {
 } from './messages.ts';
 
 export const taskAddress = (sequence: { readonly request: number; readonly choice: number }): Address => address('task', taskId(sequence));
+export const decodeTaskAddress = (sequence: { readonly request: number; readonly choice: number }): Address => address('task', decodeTaskId(sequence));
 
 const unexplained: ErrorRecord = { code: 'internal', message: 'failed without a reason', param: null };
 
 // to a request
 export const submit = (sequences: readonly Sequence[]): RequestMessage => ({ type: 'SUBMIT', sequences });
-export const admitted = (executors: readonly Address[]): RequestMessage => ({ type: 'ADMITTED', executors });
+export const admitted = (placements: readonly Placement[]): RequestMessage => ({ type: 'ADMITTED', placements });
 export const refused = (error: ErrorRecord): RequestMessage => ({ type: 'REFUSED', error });
 export const jobPlaced = (): RequestMessage => ({ type: 'JOB_PLACED' });
 export const jobRunning = (): RequestMessage => ({ type: 'JOB_RUNNING' });
@@ -39,25 +45,37 @@ export const jobCancelled = (): RequestMessage => ({ type: 'JOB_CANCELLED' });
 export const cancel = (): { readonly type: 'CANCEL' } => ({ type: 'CANCEL' });
 
 // to a job
-export const plan = (request: Address, sequences: readonly Sequence[], executors: readonly Address[]): JobMessage => ({
+export const plan = (request: Address, sequences: readonly Sequence[], placements: readonly Placement[]): JobMessage => ({
   type: 'PLAN',
   request,
   sequences,
-  executors,
+  placements,
 });
 export const taskPlaced = (task: Address): JobMessage => ({ type: 'TASK_PLACED', task });
 export const taskRunning = (task: Address): JobMessage => ({ type: 'TASK_RUNNING', task });
 export const taskStreaming = (task: Address): JobMessage => ({ type: 'TASK_STREAMING', task });
+export const taskPrefilled = (task: Address, handoff: Handoff): JobMessage => ({ type: 'TASK_PREFILLED', task, handoff });
+export const decodeChosen = (task: Address, executor: Address): JobMessage => ({ type: 'DECODE_CHOSEN', task, executor });
+export const choiceStopped = (choice: number): JobMessage => ({ type: 'CHOICE_STOPPED', choice });
 export const taskDone = (task: Address): JobMessage => ({ type: 'TASK_DONE', task });
 export const taskFailed = (task: Address, error: ErrorRecord | null): JobMessage => ({ type: 'TASK_FAILED', task, error: error ?? unexplained });
 export const taskCancelled = (task: Address): JobMessage => ({ type: 'TASK_CANCELLED', task });
 
 // to a task
-export const assignTask = (job: Address, sequence: Sequence, executor: Address): TaskMessage => ({ type: 'ASSIGN', job, sequence, executor });
+export const assignTask = (job: Address, sequence: Sequence, placement: Placement, handoff: Handoff | null): TaskMessage => ({
+  type: 'ASSIGN',
+  job,
+  sequence,
+  placement,
+  handoff,
+});
 export const placed = (dp_group: Address): TaskMessage => ({ type: 'PLACED', dp_group });
 export const withdrawn = (): TaskMessage => ({ type: 'WITHDRAWN' });
 export const scheduled = (): TaskMessage => ({ type: 'SCHEDULED' });
+export const receiving = (): TaskMessage => ({ type: 'RECEIVING' });
 export const decoding = (): TaskMessage => ({ type: 'DECODING' });
+export const prefilled = (handoff: Handoff): TaskMessage => ({ type: 'PREFILLED', handoff });
+export const transferred = (): TaskMessage => ({ type: 'TRANSFERRED' });
 export const preempted = (): TaskMessage => ({ type: 'PREEMPTED' });
 export const generated = (): TaskMessage => ({ type: 'GENERATED' });
 export const generationFailed = (error: ErrorRecord): TaskMessage => ({ type: 'GENERATION_FAILED', error });
@@ -68,6 +86,13 @@ export const stopStringFound = (): TaskMessage => ({ type: 'STOP_STRING_FOUND' }
 // to a job executor
 export const executorReady = (task_executor: Address): JobExecutorMessage => ({ type: 'EXECUTOR_READY', task_executor });
 export const admit = (request: Address, choices: number): JobExecutorMessage => ({ type: 'ADMIT', request, choices });
+export const chooseDecode = (job: Address, request: Address, task: Address, from: Address): JobExecutorMessage => ({
+  type: 'CHOOSE_DECODE',
+  job,
+  request,
+  task,
+  from,
+});
 export const leave = (request: Address, choices: number): JobExecutorMessage => ({ type: 'LEAVE', request, choices });
 
 // to a task executor
@@ -81,11 +106,21 @@ export const npuLost = (npu: number, error: ErrorRecord): TaskExecutorMessage =>
 export const drain = (): { readonly type: 'DRAIN' } => ({ type: 'DRAIN' });
 
 // to a DP group
-export const enqueueSequence = (task: Address, sequence: Sequence): DpGroupMessage => ({ type: 'ENQUEUE', task, sequence });
+export const enqueueSequence = (task: Address, sequence: Sequence, stage: Stage = 'whole', handoff: Handoff | null = null): DpGroupMessage => ({
+  type: 'ENQUEUE',
+  task,
+  sequence,
+  stage,
+  handoff,
+});
 export const abandon = (task: Address): DpGroupMessage => ({ type: 'ABANDON', task });
 export const dropCache = (): DpGroupMessage => ({ type: 'DROP_CACHE' });
 export const stepDone = (step: number, outcomes: readonly StepOutcome[]): DpGroupMessage => ({ type: 'STEP_DONE', step, outcomes });
 export const stepFailed = (step: number, error: ErrorRecord): DpGroupMessage => ({ type: 'STEP_FAILED', step, error });
+
+export const offered = (id: number, offer: KvOffer): DpGroupMessage => ({ type: 'OFFERED', id, offer });
+export const transferDone = (id: number): DpGroupMessage => ({ type: 'TRANSFER_DONE', id });
+export const transferFailed = (id: number, error: ErrorRecord): DpGroupMessage => ({ type: 'TRANSFER_FAILED', id, error });
 
 // to an NPU
 export const started = (): NpuMessage => ({ type: 'STARTED' });

@@ -37,6 +37,18 @@ export type Sequence = {
   readonly cache_salt: string;
 };
 
+/** Which part of a choice's generation a task is: all of it on one task executor, or its prefill and its decode on two (DeepServe §3). */
+export type Stage = 'whole' | 'prefill' | 'decode';
+
+/** Where a job executor puts a choice first. */
+export type Placement = { readonly executor: Address; readonly stage: Stage };
+
+/** KV blocks that a prefill NPU lends: which of its offers, and the how manieth of that place. No data and no deadline travel with it (xDeepServe §5.1, step 3). */
+export type KvOffer = { readonly npu: number; readonly slot: number; readonly serial: number; readonly blocks: readonly number[] };
+
+/** What decode begins with: the tokens that prefill generated, and where the KV of all but the last of them is. */
+export type Handoff = { readonly output: readonly number[]; readonly offer: KvOffer };
+
 /** Log-probabilities at one position: of the token itself, then of the best ones. */
 export type PositionLogprobs = { readonly logprob: number; readonly top_ids: readonly number[]; readonly top_logprobs: readonly number[] };
 
@@ -88,8 +100,8 @@ export type StepOutcome = {
 
 export type RequestMessage =
   | { readonly type: 'SUBMIT'; readonly sequences: readonly Sequence[] }
-  /** By choice: the task executor that it goes to. */
-  | { readonly type: 'ADMITTED'; readonly executors: readonly Address[] }
+  /** By choice. */
+  | { readonly type: 'ADMITTED'; readonly placements: readonly Placement[] }
   | { readonly type: 'REFUSED'; readonly error: ErrorRecord }
   | { readonly type: 'JOB_PLACED' }
   | { readonly type: 'JOB_RUNNING' }
@@ -100,20 +112,37 @@ export type RequestMessage =
   | { readonly type: 'CANCEL' };
 
 export type JobMessage =
-  | { readonly type: 'PLAN'; readonly request: Address; readonly sequences: readonly Sequence[]; readonly executors: readonly Address[] }
+  | { readonly type: 'PLAN'; readonly request: Address; readonly sequences: readonly Sequence[]; readonly placements: readonly Placement[] }
   | { readonly type: 'TASK_PLACED'; readonly task: Address }
   | { readonly type: 'TASK_RUNNING'; readonly task: Address }
   | { readonly type: 'TASK_STREAMING'; readonly task: Address }
+  | { readonly type: 'TASK_PREFILLED'; readonly task: Address; readonly handoff: Handoff }
+  | { readonly type: 'DECODE_CHOSEN'; readonly task: Address; readonly executor: Address }
+  /** A stop string has ended it: whatever its tasks still do is for nobody. */
+  | { readonly type: 'CHOICE_STOPPED'; readonly choice: number }
   | { readonly type: 'TASK_DONE'; readonly task: Address }
   | { readonly type: 'TASK_FAILED'; readonly task: Address; readonly error: ErrorRecord }
   | { readonly type: 'TASK_CANCELLED'; readonly task: Address }
   | { readonly type: 'CANCEL' };
 
 export type TaskMessage =
-  | { readonly type: 'ASSIGN'; readonly job: Address; readonly sequence: Sequence; readonly executor: Address }
+  | {
+      readonly type: 'ASSIGN';
+      readonly job: Address;
+      readonly sequence: Sequence;
+      readonly placement: Placement;
+      /** Of a decode task. */
+      readonly handoff: Handoff | null;
+    }
   | { readonly type: 'PLACED'; readonly dp_group: Address }
   | { readonly type: 'SCHEDULED' }
+  /** Decode: its KV is on its way. */
+  | { readonly type: 'RECEIVING' }
   | { readonly type: 'DECODING' }
+  /** Prefill: the first token is out, and the KV is lent to whoever goes on. */
+  | { readonly type: 'PREFILLED'; readonly handoff: Handoff }
+  /** Prefill: nobody needs its KV any more. */
+  | { readonly type: 'TRANSFERRED' }
   | { readonly type: 'PREEMPTED' }
   | { readonly type: 'GENERATED' }
   | { readonly type: 'GENERATION_FAILED'; readonly error: ErrorRecord }
@@ -126,6 +155,8 @@ export type TaskMessage =
 export type JobExecutorMessage =
   | { readonly type: 'EXECUTOR_READY'; readonly task_executor: Address }
   | { readonly type: 'ADMIT'; readonly request: Address; readonly choices: number }
+  /** A choice of the request has left `from`'s prefill: which task executor decodes it? */
+  | { readonly type: 'CHOOSE_DECODE'; readonly job: Address; readonly request: Address; readonly task: Address; readonly from: Address }
   | { readonly type: 'LEAVE'; readonly request: Address; readonly choices: number }
   | { readonly type: 'DRAIN' };
 
@@ -138,12 +169,17 @@ export type TaskExecutorMessage =
   | { readonly type: 'DRAIN' };
 
 export type DpGroupMessage =
-  | { readonly type: 'ENQUEUE'; readonly task: Address; readonly sequence: Sequence }
+  | { readonly type: 'ENQUEUE'; readonly task: Address; readonly sequence: Sequence; readonly stage: Stage; readonly handoff: Handoff | null }
   | { readonly type: 'ABANDON'; readonly task: Address }
   /** Forget what is kept for later: each prompt is computed anew. */
   | { readonly type: 'DROP_CACHE' }
   | { readonly type: 'STEP_DONE'; readonly step: number; readonly outcomes: readonly StepOutcome[] }
-  | { readonly type: 'STEP_FAILED'; readonly step: number; readonly error: ErrorRecord };
+  | { readonly type: 'STEP_FAILED'; readonly step: number; readonly error: ErrorRecord }
+  /** Its blocks are lent. */
+  | { readonly type: 'OFFERED'; readonly id: number; readonly offer: KvOffer }
+  /** Each transfer ends once. An offer's end: its blocks were pulled, or nobody will. */
+  | { readonly type: 'TRANSFER_DONE'; readonly id: number }
+  | { readonly type: 'TRANSFER_FAILED'; readonly id: number; readonly error: ErrorRecord };
 
 export type NpuMessage =
   | { readonly type: 'STARTED' }
@@ -171,6 +207,8 @@ export type FrontendMessage =
 export type TokenOut = {
   readonly request: number;
   readonly choice: number;
+  /** Of the token in the choice's output, from 0 on. */
+  readonly index: number;
   readonly token: number;
   readonly finish: FinishReason | null;
   /** The token ended it by itself (end of sequence, stop_token_ids) and is not part of the text. */
@@ -202,6 +240,9 @@ export type Commands = {
   after: { readonly id: string; readonly delay_ms: number; readonly message: Message };
   cancel: { readonly id: string };
   launch: { readonly work: Work };
+  transfer: { readonly work: Transfer };
+  /** Several transfers in this order. */
+  transferEach: readonly Transfer[];
 };
 
 /** Kernel work: its result comes back as a delivered message. */
@@ -211,13 +252,24 @@ export type Work =
   | { readonly kind: 'count-loads' }
   | { readonly kind: 'reset' };
 
+/** Work of DistFlow for a DP group, `id` being the group's own name for it. Blocks are by index in the pool of the group's NPU. */
+export type Transfer =
+  /** Lends blocks, which nobody writes any more, for so long at most. */
+  | { readonly kind: 'offer'; readonly id: number; readonly blocks: readonly number[]; readonly lease_ms: number }
+  /** The offer ends, at once or when its puller has let go of it. */
+  | { readonly kind: 'withdraw'; readonly id: number }
+  /** Copies what is lent into own blocks. */
+  | { readonly kind: 'pull'; readonly id: number; readonly offer: KvOffer; readonly blocks: readonly number[] }
+  /** The pull ends, when nothing is written any more. */
+  | { readonly kind: 'stop'; readonly id: number };
+
 /**
  * What may cross its receiver's end on the way and then finds nobody, which is harmless: the sender could not know.
  * Anything else that comes for an actor that is gone is a defect.
  */
 export const MAY_COME_LATE: Readonly<Partial<Record<Role, ReadonlySet<Message['type']>>>> = {
   request: new Set(['CANCEL']),
-  job: new Set(['CANCEL']),
+  job: new Set(['CANCEL', 'CHOICE_STOPPED', 'DECODE_CHOSEN']),
   task: new Set(['CANCEL', 'STOP_STRING_FOUND', 'EXECUTOR_LOST']),
   npu: new Set(['RELEASE_SLOTS']),
 };
@@ -227,5 +279,13 @@ export const MAY_COME_LATE: Readonly<Partial<Record<Role, ReadonlySet<Message['t
 /** Choices of one request; a task's id is request × this + choice. */
 export const CHOICES_MAX = 128;
 /** Request ids wrap here, so that task ids stay below 2³². */
-export const REQUEST_IDS = 2 ** 25;
+export const REQUEST_IDS = 2 ** 24;
+const DECODE_TASKS = REQUEST_IDS * CHOICES_MAX;
+/** A choice's only or first task; its decode task, where it has one of its own. */
 export const taskId = (sequence: { readonly request: number; readonly choice: number }): number => sequence.request * CHOICES_MAX + sequence.choice;
+export const decodeTaskId = (sequence: { readonly request: number; readonly choice: number }): number => DECODE_TASKS + taskId(sequence);
+/** The request and the choice that a task is for. */
+export const choiceOfTask = (id: number): { readonly request: number; readonly choice: number } => ({
+  request: Math.floor((id % DECODE_TASKS) / CHOICES_MAX),
+  choice: id % CHOICES_MAX,
+});

@@ -34,11 +34,11 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['request', 'choice', 'prompt', 'max_tokens', 'sampling', 'cache_salt'],
   ['logprob', 'top_ids', 'top_logprobs'],
   ['code', 'message', 'param'],
-  ['request', 'choice', 'token', 'finish', 'stops', 'logprobs', 'cached', 'prompt_start', 'prompt_logprobs'],
+  ['request', 'choice', 'index', 'token', 'finish', 'stops', 'logprobs', 'cached', 'prompt_start', 'prompt_logprobs'],
   // control → workers
-  ['type', 'task', 'sequence'], // ENQUEUE
+  ['type', 'task', 'sequence', 'stage', 'handoff'], // ENQUEUE
   ['type', 'task'], // ABANDON
-  ['type'], // SCHEDULED, DECODING, PREEMPTED, GENERATED, ABANDONED, DRAIN, DROP_CACHE
+  ['type'], // SCHEDULED, RECEIVING, DECODING, TRANSFERRED, PREEMPTED, GENERATED, ABANDONED, DRAIN, DROP_CACHE
   ['type', 'error'], // GENERATION_FAILED
   ['type', 'npu', 'error'], // NPU_LOST
   // workers → control
@@ -108,6 +108,10 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'request', 'choice', 'dp_group'], // CHOICE_MOVED
   ['type', 'chunks'], // CHUNKS
   ['type', 'request', 'error', 'generated'], // ENDED
+  // prefill → decode
+  ['type', 'handoff'], // PREFILLED
+  ['output', 'offer'],
+  ['npu', 'slot', 'serial', 'blocks'],
 ];
 
 /** Identifies this protocol in the handshake of two threads: a worker built from other sources refuses to start. */
@@ -126,7 +130,8 @@ export class Codec {
 
   constructor() {
     this.#unpackr = new Unpackr({
-      structures: STRUCTURES.map((keys) => [...keys]),
+      // Not as `structures`: of those it would not know which have ids of two bytes.
+      getStructures: () => STRUCTURES.map((keys) => [...keys]),
       // What is decoded must not point into memory that the next frame overwrites.
       copyBuffers: true,
     });

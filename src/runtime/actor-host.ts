@@ -9,7 +9,7 @@ import { type Birth, Cast, type CastPorts, type Mail } from './cast.ts';
 import type { Clock } from './clock.ts';
 
 /** What a thread's host needs from the world around it. */
-export type HostPorts = Pick<CastPorts, 'birthOf' | 'hands' | 'launch' | 'onUnexpected' | 'witness'> & {
+export type HostPorts = Pick<CastPorts, 'birthOf' | 'hands' | 'launch' | 'transfer' | 'onUnexpected' | 'witness'> & {
   readonly clock: Clock;
   /** Sends a message to an actor of another thread. */
   readonly transmit: (to: Address, from: Address, message: Message, cause: number) => void;
@@ -49,6 +49,7 @@ export class ActorHost {
         birthOf: ports.birthOf,
         hands: ports.hands,
         launch: ports.launch,
+        transfer: ports.transfer,
         onUnexpected: ports.onUnexpected,
         witness: ports.witness,
         send: (mail) => this.#send(mail),

@@ -6,7 +6,7 @@
 import type { AnyStateMachine } from 'xstate';
 import { type Address, type Role, roleOf } from '../protocol/address.ts';
 import { assert } from '../protocol/errors.ts';
-import { type Commands, MAY_COME_LATE, type Message, type Work } from '../protocol/messages.ts';
+import { type Commands, MAY_COME_LATE, type Message, type Transfer, type Work } from '../protocol/messages.ts';
 import { isDone, MachineHost, type Snapshot, stateName } from './machine-host.ts';
 
 export type Birth = { readonly machine: AnyStateMachine; readonly input: unknown };
@@ -14,12 +14,13 @@ export type Birth = { readonly machine: AnyStateMachine; readonly input: unknown
 /** A message on its way. `cause`: the delivery whose command sent it, 0 where it came from outside. */
 export type Mail = { readonly to: Address; readonly from: Address; readonly message: Message; readonly cause: number };
 
-/** What an actor asked for, several sends in one command taken apart. */
+/** What an actor asked for, several sends or transfers in one command taken apart. */
 export type Command =
   | ({ readonly name: 'send' } & Commands['send'])
   | ({ readonly name: 'after' } & Commands['after'])
   | ({ readonly name: 'cancel' } & Commands['cancel'])
-  | ({ readonly name: 'launch' } & Commands['launch']);
+  | ({ readonly name: 'launch' } & Commands['launch'])
+  | ({ readonly name: 'transfer' } & Commands['transfer']);
 
 /** What became of one message, or of an actor's birth without one. */
 export type Act = {
@@ -67,6 +68,8 @@ export type CastPorts = {
   readonly cancelTimers: (owner: Address) => void;
   /** Performs kernel work; its result comes back as a message of that cause. */
   readonly launch: (npu: Address, work: Work, cause: number) => void;
+  /** Moves KV blocks for a DP group; what comes of it is a message of that cause. */
+  readonly transfer: (group: Address, work: Transfer, cause: number) => void;
   /** Told of a message that the state had no transition for, or whose actor is gone. Tests throw here. */
   readonly onUnexpected: (to: Address, message: Message, state: string) => void;
   readonly witness?: Witness | undefined;
@@ -180,6 +183,7 @@ export class Cast {
 
   readonly #note = (name: keyof Commands, params: unknown): void => {
     if (name === 'sendEach') for (const command of params as Commands['sendEach']) this.#commands.push({ name: 'send', ...command });
+    else if (name === 'transferEach') for (const work of params as Commands['transferEach']) this.#commands.push({ name: 'transfer', work });
     else this.#commands.push({ name, ...(params as object) } as Command);
   };
 
@@ -200,6 +204,9 @@ export class Cast {
           break;
         case 'launch':
           this.#ports.launch(actor, command.work, cause);
+          break;
+        case 'transfer':
+          this.#ports.transfer(actor, command.work, cause);
           break;
       }
     }

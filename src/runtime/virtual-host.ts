@@ -23,7 +23,7 @@ export type Costs = {
   readonly jitter: number;
 };
 
-export type VirtualPorts = Pick<CastPorts, 'birthOf' | 'hands' | 'onUnexpected'> & {
+export type VirtualPorts = Pick<CastPorts, 'birthOf' | 'hands' | 'transfer' | 'onUnexpected'> & {
   readonly costs: Costs;
   readonly random: SeededRandom;
   /** Performs kernel work; its result comes back by `complete`. */
@@ -57,6 +57,7 @@ export class VirtualHost {
       onUnexpected: ports.onUnexpected,
       witness: ports.witness,
       launch: ports.launch,
+      transfer: ports.transfer,
       send: (mail) => this.#transmit(mail),
       startTimer: (owner, command, cause) => this.#startTimer(owner, command, cause),
       cancelTimer: (owner, id) => this.#cancelTimer(owner, id),
@@ -86,7 +87,7 @@ export class VirtualHost {
     this.#transmit({ to, from, message, cause });
   }
 
-  /** A result of kernel work that took `duration_ns`. */
+  /** A result of kernel work or of a transfer that took `duration_ns`. */
   complete(npu: Address, message: Message, cause: number, duration_ns: number): void {
     this.#arrive({ to: npu, from: npu, message, cause }, this.#now_ns + duration_ns);
   }

@@ -12,7 +12,7 @@ import { podOptionsSchema } from '../options.ts';
 import { buildMachine, type Machine, MachineNpus, type OnProgress } from '../platform/machine.ts';
 import type { Address } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
-import type { Message, Work } from '../protocol/messages.ts';
+import type { Message, Transfer, Work } from '../protocol/messages.ts';
 import { parseTopology } from '../protocol/topology.ts';
 import { Directory } from '../runtime/directory.ts';
 import type { Recompute } from './replay.ts';
@@ -70,6 +70,10 @@ export class KernelRecomputation implements Recompute {
     this.#result = null;
     if (work.kind !== 'count-loads') this.#npus.launch(npu, work, 0);
     return work.kind === 'step' ? this.#result : null;
+  }
+
+  transfer(group: Address, work: Transfer): void {
+    this.#npus.transfer(group, work, 0);
   }
 }
 

@@ -13,7 +13,7 @@ import { taskExecutor } from '../../actors/task-executor.ts';
 import { birthOf } from '../platform/births.ts';
 import { type Address, executorOf, expertOf } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
-import type { Message, Work } from '../protocol/messages.ts';
+import type { Message, Transfer, Work } from '../protocol/messages.ts';
 import { type Deployment, npuOfExpert } from '../protocol/topology.ts';
 import { type Act, type Birth, Cast, type Command } from '../runtime/cast.ts';
 import { stateName } from '../runtime/machine-host.ts';
@@ -50,6 +50,8 @@ export type Recompute = {
   begin(npu: Address): void;
   /** What comes of it; null where nothing does, or where it depends on more than the NPU's own launches. */
   launch(npu: Address, work: Work): Message | null;
+  /** Copies what the transfer copied. */
+  transfer(group: Address, work: Transfer): void;
 };
 
 /** What of an act names the actor's host. */
@@ -167,6 +169,7 @@ export class Replay {
       cancelTimer: () => {},
       cancelTimers: () => {},
       launch: (actor, work) => this.#launch(actor, work),
+      transfer: (group, work) => this.#transfer(group, work),
       onUnexpected: () => {},
       witness: (act) => {
         this.#act = act;
@@ -198,6 +201,10 @@ export class Replay {
     const computed = this.#computed.get(launch);
     if (computed === undefined) this.#computed.set(launch, [result]);
     else computed.push(result);
+  }
+
+  #transfer(group: Address, work: Transfer): void {
+    this.#recompute?.transfer(group, work);
   }
 
   /** Holds what the kernels found then against what they find now; null: it is the same, or was not computed. */

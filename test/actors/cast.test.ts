@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { address } from '../../src/protocol/address.ts';
-import { cancel, stopStringFound, submit, taskAddress } from '../../src/protocol/constructors.ts';
+import { cancel, choiceStopped, submit } from '../../src/protocol/constructors.ts';
 import type { Message, Sequence } from '../../src/protocol/messages.ts';
 import { GREEDY } from '../golden/greedy.ts';
 import { expectedOutput } from './fake-npu.ts';
@@ -77,13 +77,13 @@ describe('in any order of delivery', () => {
               const { kind, index } = queue.shift() as Event;
               const request = index % calls.length;
               if (kind === 'break') cast.broken.add(index % pod.npus);
-              // As the frontend does: only to requests that it has not heard the end of, and never twice to a task.
+              // As the frontend does: only to requests that it has not heard the end of, and never twice about a choice.
               else if (endsOf(cast, request).length === 0 && kind === 'cancel') {
                 told.add(`cancel ${request}`);
                 cast.send(address('request', request), 'frontend/0', cancel());
               } else if (kind === 'stop' && tokensOf(cast, sequences[request]?.[0] as Sequence).length > 0) {
                 told.add(`stop ${request}`);
-                cast.send(taskAddress(sequences[request]?.[0] as Sequence), 'frontend/0', stopStringFound());
+                cast.send(address('job', request), 'frontend/0', choiceStopped(0));
               }
             }
             if (!cast.step(choose) && queue.length === 0) break;
@@ -128,7 +128,7 @@ describe('in any order of delivery', () => {
         if (count === seed * 3) cast.send(address('request', 0), 'frontend/0', cancel());
         if (!isStopped && tokensOf(cast, stopped).length > seed % 4) {
           isStopped = true;
-          cast.send(taskAddress(stopped), 'frontend/0', stopStringFound());
+          cast.send(address('job', stopped.request), 'frontend/0', choiceStopped(stopped.choice));
         }
         if (count === seed * 4) cast.broken.add(1);
       }

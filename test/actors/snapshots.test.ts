@@ -67,7 +67,16 @@ function runOf(seed: number, see: (role: string, snapshot: Snapshot) => void): v
 function livesOfAnExpert(see: (role: string, snapshot: Snapshot) => void): void {
   const nothing = (): void => {};
   const cast = new Cast({
-    ...{ birthOf: () => null, hands: new Map(), send: nothing, startTimer: nothing, cancelTimer: nothing, cancelTimers: nothing, launch: nothing },
+    ...{
+      birthOf: () => null,
+      hands: new Map(),
+      send: nothing,
+      startTimer: nothing,
+      cancelTimer: nothing,
+      cancelTimers: nothing,
+      launch: nothing,
+      transfer: nothing,
+    },
     onUnexpected: nothing,
     witness: ({ after }) => after !== null && see('expert', after),
   });
@@ -90,7 +99,7 @@ describe('a snapshot', () => {
     expect([...lost]).toEqual([]);
     const all = MACHINES.flatMap(({ id, config }) => innermost(config.states as States).map((name) => `${id} ${name}`));
     // A task executor announces itself and serves within one message: no snapshot lies between.
-    expect(all.filter((name) => !seen.has(name))).toEqual(['task-executor announced']);
+    expect(all.filter((name) => !seen.has(name))).toEqual(['task receiving', 'task transferring', 'task-executor announced']);
   });
 
   it('of a DP group shows what its scheduler holds: sequences, their tokens and blocks, and what is launched', () => {

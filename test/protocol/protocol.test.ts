@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { type Address, address, expertAddress, idOf, ROLES, roleIndexOf, roleOf, toAddress } from '../../src/protocol/address.ts';
 import * as constructors from '../../src/protocol/constructors.ts';
 import { fromErrorRecord, MinipodError, toErrorRecord } from '../../src/protocol/errors.ts';
-import { CHOICES_MAX, REQUEST_IDS, type Sequence, type TokenOut, taskId } from '../../src/protocol/messages.ts';
+import { CHOICES_MAX, choiceOfTask, decodeTaskId, REQUEST_IDS, type Sequence, type TokenOut, taskId } from '../../src/protocol/messages.ts';
 import * as threads from '../../src/protocol/threads.ts';
 import { Codec, PROTOCOL_HASH } from '../../src/protocol/wire.ts';
 
@@ -33,11 +33,15 @@ const sequence: Sequence = {
 };
 const error = { code: 'worker_failed', message: 'it failed', param: null } as const;
 const logprobs = { logprob: -1.5, top_ids: [3], top_logprobs: [-0.1] };
-const token: TokenOut = { request: 7, choice: 0, token: 5, finish: 'stop', stops: true, logprobs, cached: 2, prompt_start: 1, prompt_logprobs: null };
+const token: TokenOut = { request: 7, choice: 0, index: 0, token: 5, finish: 'stop', stops: true, logprobs, cached: 2, prompt_start: 1, prompt_logprobs: null };
 
 /** Messages that cross a ring between control and workers. */
 const crossing: readonly object[] = [
   constructors.enqueueSequence('task/1', sequence),
+  constructors.enqueueSequence('task/2147483649', sequence, 'decode', { output: [5], offer: { npu: 1, slot: 2, serial: 3, blocks: [4, 0] } }),
+  constructors.prefilled({ output: [5], offer: { npu: 1, slot: 2, serial: 3, blocks: [4, 0] } }),
+  constructors.transferred(),
+  constructors.receiving(),
   constructors.abandon('task/1'),
   constructors.scheduled(),
   constructors.decoding(),
@@ -175,7 +179,9 @@ describe('addresses', () => {
   });
 
   it('of tasks tell request and choice, and fit 32 bits', () => {
-    expect(taskId({ request: REQUEST_IDS - 1, choice: CHOICES_MAX - 1 })).toBe(2 ** 32 - 1);
+    expect(taskId({ request: REQUEST_IDS - 1, choice: CHOICES_MAX - 1 })).toBe(2 ** 31 - 1);
+    expect(decodeTaskId({ request: REQUEST_IDS - 1, choice: CHOICES_MAX - 1 })).toBe(2 ** 32 - 1);
+    for (const id of [taskId, decodeTaskId]) expect(choiceOfTask(id({ request: 77, choice: 5 }))).toEqual({ request: 77, choice: 5 });
     expect(taskId({ request: 1, choice: 0 })).not.toBe(taskId({ request: 0, choice: CHOICES_MAX - 1 }));
   });
 });

@@ -4,11 +4,13 @@ import { Packr, Unpackr } from 'msgpackr';
 import { describe, expect, it } from 'vitest';
 import { RecordWriter } from '../../src/protocol/record-writer.ts';
 
-const STRUCTURES = [['a', 'b'], ['a'], ['b', 'a'], ['a', 'b', 'c'], ['z', 'nested', 'list', 'text']] as const;
+/** As many as one byte names stand between those that are written here. */
+const OTHERS = Array.from({ length: 29 }, (_, index) => [`other_${index}`]);
+const STRUCTURES = [['a', 'b'], ['a'], ['b', 'a'], ...OTHERS, ['a', 'b', 'c'], ['z', 'nested', 'list', 'text']];
 const structures = (): string[][] => STRUCTURES.map((keys) => [...keys]);
 const writer = new RecordWriter(STRUCTURES);
 const packr = new Packr({ structures: structures(), maxSharedStructures: STRUCTURES.length });
-const unpackr = new Unpackr({ structures: structures() });
+const unpackr = new Unpackr({ getStructures: structures });
 
 const written = (message: unknown): Uint8Array => {
   const bytes = writer.write(message);

@@ -40,6 +40,7 @@ const ports: HostPorts = {
   isLocal: () => true,
   birthOf: () => null,
   hands: new Map(),
+  transfer: () => {},
   launch: () => {},
   onUnexpected: (to, { type }) => {
     throw new Error(`${to} did not expect ${type}`);

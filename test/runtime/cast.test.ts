@@ -29,7 +29,7 @@ it('forgets what an actor asked for that then failed', () => {
   const sent: Mail[] = [];
   const nothing = (): void => {};
   const cast = new Cast({
-    ...{ birthOf: () => null, hands: new Map(), send: (mail) => sent.push(mail), launch: nothing, onUnexpected: nothing },
+    ...{ birthOf: () => null, hands: new Map(), send: (mail) => sent.push(mail), launch: nothing, transfer: nothing, onUnexpected: nothing },
     ...{ startTimer: nothing, cancelTimer: nothing, cancelTimers: nothing },
   });
   for (const actor of ['npu/1', 'npu/2'] as const) cast.spawn(actor, { machine, input: {} });

@@ -48,6 +48,7 @@ function makeHost(seed: number, acts: Act[] = []): VirtualHost {
     onUnexpected: () => {},
     costs: { message_ns: (_to, _from, message) => (message.type === 'LOAD' ? 100 * (1 + (message.tokens % 7)) : 1), jitter: 0.5 },
     random: new SeededRandom(seed),
+    transfer: () => {},
     launch: () => {},
     witness: (act) => acts.push(act),
   });

@@ -120,7 +120,7 @@ describe('a replay that computes', () => {
     hung(found(7), 'npu/0');
     successor(found(9), 'npu/0');
     let launches = 0;
-    const replay = new Replay({ begin: () => {}, launch: (_, work) => (work.kind === 'step' ? found(++launches === 1 ? 7 : 9) : null) });
+    const replay = new Replay({ begin: () => {}, transfer: () => {}, launch: (_, work) => (work.kind === 'step' ? found(++launches === 1 ? 7 : 9) : null) });
     expect(records.map((record, index) => replay.feed(record, index))).toEqual(records.map(() => null));
     expect(replay.launches).toBe(1);
   });
@@ -129,7 +129,7 @@ describe('a replay that computes', () => {
 const silent = (witness: Witness): CastPorts => ({
   birthOf: () => null,
   hands: new Map(),
-  ...{ send: () => {}, startTimer: () => {}, cancelTimer: () => {}, cancelTimers: () => {}, launch: () => {}, onUnexpected: () => {} },
+  ...{ send: () => {}, startTimer: () => {}, cancelTimer: () => {}, cancelTimers: () => {}, launch: () => {}, transfer: () => {}, onUnexpected: () => {} },
   witness,
 });
 
