@@ -32,7 +32,7 @@ function countedHistogram(registry: Registry, name: string, help: string) {
 }
 
 /**
- * Series: 37 for each lane of a link that has carried anything (of w workers 2 + 2w are in daily use, and w² − w lie ready between workers), 10 for each NPU,
+ * Series: 37 for each lane of a link that has carried anything (of w workers 2 + 2w are in daily use, and w² − w lie ready between workers), 58 for each NPU,
  * 6 for memory. A counter of a thread that was started anew begins at 0 again, as Prometheus expects of counters.
  */
 export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
@@ -72,9 +72,16 @@ export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
   const replies = gauge('xccl_reply_bytes', 'Bytes of answers that wait in the reply area to be taken.', ofNpu);
   const repliesMax = gauge('xccl_reply_bytes_max', 'The most bytes of answers that ever waited in the reply area to be taken.', ofNpu);
 
+  const decodeSteps = countedHistogram(registry, 'minipod:npu_decode_step_seconds', 'Of steps that only decode.');
+  const gaps = countedHistogram(
+    registry,
+    'minipod:npu_step_gap_seconds',
+    'Between two steps of an NPU, where the second goes on with a sequence of the first.',
+  );
+
   const all: readonly { reset(): void }[] = [
     ...[regions, regionBytes, frames, bytes, received, receivedBytes, full, wakes, stale, waiting, stalled, ringFree, slabFree, latency],
-    ...[lost, blocksHeld, blocksHeldMax, fieldsWritten, fieldsStale, dispatched, served, refused, pulled, replies, repliesMax],
+    ...[lost, blocksHeld, blocksHeldMax, fieldsWritten, fieldsStale, dispatched, served, refused, pulled, replies, repliesMax, decodeSteps, gaps],
   ];
 
   return ({ memory, fabric, npus }) => {
@@ -97,7 +104,7 @@ export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
       received.inc(labels, link.received_frames);
       receivedBytes.inc(labels, link.received_bytes);
       // Empty: nobody reads it now, the reader is lost.
-      if (link.latencies_us.length > 0) latency.set(labels, latencyBounds(link.latencies_us), link.latencies_us, link.latency_us_sum / 1e6);
+      if (link.latencies_us.length > 0) latency.set(labels, powerBounds(link.latencies_us), link.latencies_us, link.latency_us_sum / 1e6);
       full.inc(labels, link.full);
       wakes.inc(labels, link.wakes);
       stale.inc(labels, link.stale);
@@ -119,9 +126,11 @@ export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
       pulled.inc(labels, npu.pulled_bytes);
       replies.set(labels, npu.reply_bytes);
       repliesMax.set(labels, npu.reply_bytes_max);
+      if (npu.decode_steps_us.length > 0) decodeSteps.set(labels, powerBounds(npu.decode_steps_us), npu.decode_steps_us, npu.decode_steps_us_sum / 1e6);
+      if (npu.step_gaps_us.length > 0) gaps.set(labels, powerBounds(npu.step_gaps_us), npu.step_gaps_us, npu.step_gaps_us_sum / 1e6);
     }
   };
 }
 
 /** Seconds: entry n of the counts is of those under 2ⁿ µs, the last one of all others. */
-const latencyBounds = (counts: readonly number[]): number[] => counts.slice(0, -1).map((_, power) => 2 ** power / 1e6);
+const powerBounds = (counts: readonly number[]): number[] => counts.slice(0, -1).map((_, power) => 2 ** power / 1e6);

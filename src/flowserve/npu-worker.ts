@@ -124,6 +124,7 @@ export class NpuWorker {
         return new Forward(plan.config, layout, kernelsOfSegment);
       }),
       die_epochs,
+      measuresSteps: true,
       host: {
         spawn: (address, birth) => this.#host.spawn(address, birth),
         send: (to, from, message) => this.#host.send(to, from, message),

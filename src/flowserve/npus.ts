@@ -21,6 +21,7 @@ import type { Arithmetic } from './arithmetic.ts';
 import { ExpertLoads } from './expert-loads.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
 import { StepProgram } from './step-program.ts';
+import { StepTimes } from './step-times.ts';
 
 export type NpusOptions = {
   readonly plan: AnyPodPlan;
@@ -32,6 +33,8 @@ export type NpusOptions = {
   /** In the same order; missing: those that the dies have now. */
   readonly die_epochs?: readonly number[];
   readonly host: NpusHost;
+  /** False: how long a step takes is not how long it is computed here. Then whoever knows enters it in `timesOf`. */
+  readonly measuresSteps: boolean;
 };
 
 /** What the NPUs need of the host of their actors. */
@@ -50,12 +53,18 @@ export class Npus {
   readonly #host: NpusHost;
   /** By NPU: the acts that launched the step at hand and the one to come. */
   readonly #causes = new Map<number, number[]>();
+  /** By NPU. */
+  readonly #times = new Map<number, StepTimes>();
+  /** By NPU: when its step began. */
+  readonly #began_us = new Map<number, number>();
+  readonly #now_us: (() => number) | null;
   /** NPUs with a step that failed: until they are reset, nothing else begins there. */
   readonly #failed = new Set<number>();
   /** By expert: the tokens that were reported. */
   readonly #reported = new Map<Address, number>();
 
-  constructor({ plan, space, directory, surroundings, arithmetics, die_epochs, host }: NpusOptions) {
+  constructor({ plan, space, directory, surroundings, arithmetics, die_epochs, host, measuresSteps }: NpusOptions) {
+    this.#now_us = measuresSteps ? () => surroundings.now_ms() * 1000 : null;
     this.#plan = plan;
     this.#loads = new ExpertLoads(plan, space, directory);
     this.#host = host;
@@ -157,7 +166,18 @@ export class Npus {
     else this.#begin(program, plan.step, () => program.start(plan));
   }
 
+  /** What its steps took so far. */
+  timesOf(npu: number): StepTimes {
+    let times = this.#times.get(npu);
+    if (times === undefined) {
+      times = new StepTimes();
+      this.#times.set(npu, times);
+    }
+    return times;
+  }
+
   #begin(program: StepProgram<Arithmetic>, step: number, start: () => void): void {
+    if (this.#now_us !== null) this.#began_us.set(program.npu, this.#now_us());
     try {
       start();
     } catch (error) {
@@ -176,6 +196,7 @@ export class Npus {
       if (isDeadlineDue) program.checkDeadline();
       const poll = program.poll();
       if (poll.state !== 'done') return poll.state;
+      if (this.#now_us !== null) this.timesOf(npu).add(poll.plan, this.#began_us.get(npu) ?? 0, this.#now_us());
       this.#host.complete(self, launchDone(step, poll.outcomes, poll.digest), this.#takeCause(npu));
     } catch (error) {
       this.#fail(program, step, error);
@@ -223,6 +244,7 @@ export class Npus {
     return [...this.programs].map(([npu, { blocks, exchange }]): NpuReport => {
       const { scheduler } = cast.contextOf(address('dp-group', this.#placeOf(npu).group)) as { scheduler: StepScheduler };
       const { endpoint, replies } = exchange;
+      const { decodes, gaps } = this.timesOf(npu);
       exchange.sweepReplies();
       return {
         npu,
@@ -249,6 +271,10 @@ export class Npus {
         pulled_bytes: exchange.pulled_bytes,
         reply_bytes: replies.used,
         reply_bytes_max: replies.high_water,
+        decode_steps_us: decodes.counts,
+        decode_steps_us_sum: decodes.sum_us,
+        step_gaps_us: gaps.counts,
+        step_gaps_us_sum: gaps.sum_us,
       };
     });
   }

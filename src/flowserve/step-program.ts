@@ -22,11 +22,13 @@ import { NOT_FINITE } from './sampler.ts';
 import { kvPool } from './step-layout.ts';
 import { type Experts, type Part, partsInTurn } from './step-parts.ts';
 
+export type Done = { readonly state: 'done'; readonly plan: StepPlan; readonly outcomes: readonly StepOutcome[]; readonly digest: number };
+
 /**
  * `asked`: peers have just been asked, and some may have answered already. Whoever polls serves first what peers ask of this NPU: a step that goes on
  * to its next layer at once keeps them waiting for that long, and the next layer waits for them in turn (2 NPUs on 2 workers: a fifth of the tokens).
  */
-export type Poll = { readonly state: 'pending' | 'asked' } | { readonly state: 'done'; readonly outcomes: readonly StepOutcome[]; readonly digest: number };
+export type Poll = { readonly state: 'pending' | 'asked' } | Done;
 
 const PENDING: Poll = { state: 'pending' };
 const ASKED: Poll = { state: 'asked' };
@@ -159,7 +161,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     }
     const outcomes = this.#sample(run);
     this.#run = null;
-    return { state: 'done', outcomes, digest: this.#digest(run) };
+    return { state: 'done', plan: run.plan, outcomes, digest: this.#digest(run) };
   }
 
   /** FNV-1a over the words of each sequence's last row: a replay that computes otherwise is found out even where the tokens agree. */

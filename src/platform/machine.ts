@@ -12,6 +12,7 @@ import { loadHashWeights, planHashPod } from '../flowserve/hash-model/hash-layou
 import { Npus, type NpusHost } from '../flowserve/npus.ts';
 import { type AnyPodPlan, areasOfDie, type PlanOptions, planPod } from '../flowserve/pod-plan.ts';
 import type { StepProgram } from '../flowserve/step-program.ts';
+import type { StepTimes } from '../flowserve/step-times.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../model/kernels/kernels.ts';
 import { type Address, idOf } from '../protocol/address.ts';
@@ -68,6 +69,7 @@ export class MachineNpus {
       surroundings: { space, areasOf: (die) => areas[die] as Areas, arrive: () => {}, now_ms },
       arithmetics,
       host,
+      measuresSteps: false,
     });
     this.#programs = [...this.#npus.programs.values()];
   }
@@ -82,6 +84,10 @@ export class MachineNpus {
 
   transfer(group: Address, work: Transfer, cause: number): void {
     this.#npus.transfer(group, work, cause);
+  }
+
+  timesOf(npu: Address): StepTimes {
+    return this.#npus.timesOf(idOf(npu));
   }
 
   /** Performs an NPU's work to its end; what comes of it goes to the host's `complete`. */

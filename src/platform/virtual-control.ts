@@ -171,7 +171,9 @@ export class VirtualControl {
   #launch(npu: Address, work: Work, cause: number): void {
     if (work.kind === 'step') {
       // One that was launched ahead begins when the step before it has ended.
-      this.#done_ns = Math.max(this.host.now_ns, this.#steps_done_ns.get(npu) ?? 0) + this.#stepOf(npu)(work.plan);
+      const began_ns = Math.max(this.host.now_ns, this.#steps_done_ns.get(npu) ?? 0);
+      this.#done_ns = began_ns + this.#stepOf(npu)(work.plan);
+      this.#npus.timesOf(npu).add(work.plan, began_ns / NS_PER_US, this.#done_ns / NS_PER_US);
       this.#steps_done_ns.set(npu, this.#done_ns);
     } else this.#done_ns = this.host.now_ns + SMALL_WORK_NS;
     if (work.kind === 'reset') this.#steps_done_ns.delete(npu);

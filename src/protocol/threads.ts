@@ -33,6 +33,12 @@ export type NpuReport = {
   /** Of its reply area: what waits to be taken now, and the most that ever did. */
   readonly reply_bytes: number;
   readonly reply_bytes_max: number;
+  /** Its steps that only decode, by how long they took: entry n counts those under 2ⁿ µs, the last one all others. And the sum of the same times. */
+  readonly decode_steps_us: readonly number[];
+  readonly decode_steps_us_sum: number;
+  /** The same of the time between two steps, where the second goes on with a sequence of the first: the NPU stood still although it had work. */
+  readonly step_gaps_us: readonly number[];
+  readonly step_gaps_us_sum: number;
 };
 
 export type Lane = 'control' | 'data';

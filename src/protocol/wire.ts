@@ -73,6 +73,10 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'pulled_bytes',
     'reply_bytes',
     'reply_bytes_max',
+    'decode_steps_us',
+    'decode_steps_us_sum',
+    'step_gaps_us',
+    'step_gaps_us_sum',
   ],
   [
     'peer',

@@ -162,6 +162,16 @@ describe('metrics', () => {
       'minipod:xccl_pulled_bytes_total{npu="0",…} 5120',
       'minipod:xccl_reply_bytes{npu="0",…} 256',
       'minipod:xccl_reply_bytes_max{npu="0",…} 768',
+      'minipod:npu_decode_step_seconds_bucket{le="0.000001",npu="0",…} 0',
+      'minipod:npu_decode_step_seconds_bucket{le="0.000002",npu="0",…} 0',
+      'minipod:npu_decode_step_seconds_bucket{le="0.000004",npu="0",…} 3',
+      'minipod:npu_decode_step_seconds_bucket{le="+Inf",npu="0",…} 4',
+      'minipod:npu_decode_step_seconds_sum{npu="0",…} 0.000017',
+      'minipod:npu_decode_step_seconds_count{npu="0",…} 4',
+      'minipod:npu_step_gap_seconds_bucket{le="0.000001",npu="0",…} 2',
+      'minipod:npu_step_gap_seconds_bucket{le="+Inf",npu="0",…} 3',
+      'minipod:npu_step_gap_seconds_sum{npu="0",…} 0.0000025',
+      'minipod:npu_step_gap_seconds_count{npu="0",…} 3',
     ]);
     expect(types.get('minipod:link_latency_seconds')).toBe('histogram');
     for (const [name, type] of types) expect([name, type === 'counter']).toEqual([name, name.endsWith('_total')]);

@@ -86,6 +86,10 @@ const crossing: readonly object[] = [
         pulled_bytes: 2 ** 33,
         reply_bytes: 256,
         reply_bytes_max: 768,
+        decode_steps_us: [0, 0, 3, 1],
+        decode_steps_us_sum: 17,
+        step_gaps_us: [2, 1],
+        step_gaps_us_sum: 2.5,
       },
     ],
     [
