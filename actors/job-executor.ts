@@ -64,7 +64,10 @@ export const jobExecutor = setup({
             guard: 'hasRoom',
             actions: {
               type: 'send',
-              params: ({ context, event }) => ({ to: event.request, message: admitted(context.executors.take(event.request, event.choices)) }),
+              params: ({ context, event }) => ({
+                to: event.request,
+                message: admitted(context.executors.take(event.request, event.choices, event.data_parallel_rank)),
+              }),
             },
           },
           {

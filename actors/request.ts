@@ -24,6 +24,9 @@ type Request = {
 const JOB_EXECUTOR: Address = 'job-executor/0';
 const FRONTEND: Address = 'frontend/0';
 
+/** The same for all of them: they are choices of one call. */
+const rankOf = ({ sequences }: Request): number => sequences[0]?.data_parallel_rank ?? -1;
+
 export const request = setup({
   types: {} as { input: Pick<Request, 'self' | 'job' | 'sequences'>; context: Request; events: RequestMessage },
   actions: {
@@ -35,7 +38,7 @@ export const request = setup({
   initial: 'received',
   states: {
     received: {
-      entry: { type: 'send', params: ({ context }) => ({ to: JOB_EXECUTOR, message: admit(context.self, context.sequences.length) }) },
+      entry: { type: 'send', params: ({ context }) => ({ to: JOB_EXECUTOR, message: admit(context.self, context.sequences.length, rankOf(context)) }) },
       on: {
         ADMITTED: { target: 'held', actions: assign({ placements: ({ event }) => event.placements }) },
         REFUSED: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },

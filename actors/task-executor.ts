@@ -38,7 +38,7 @@ export const taskExecutor = setup({
     placeTask: assign({
       outbox: ({ context, event }) => {
         if (event.type !== 'PLACE') return [];
-        const group = context.placement.place(event.task);
+        const group = context.placement.place(event.task, event.data_parallel_rank);
         return group === null ? [] : [placedOn(event.task, group)];
       },
     }),

@@ -35,7 +35,15 @@ const MESSAGES: Readonly<Record<string, object>> = {
   NPU_LOST: npuLost(3, { code: 'worker_failed', message: 'worker 1 was lost', param: null }),
   'PROMPT of 14 tokens': { type: 'PROMPT', request: 70_000, token_ids: Array.from({ length: 14 }, (_, index) => 900 + index) },
   'TOKENS of 3 requests': tokens([70_001, 70_002, 70_003].map(tokenOf)),
-  'ENQUEUE of 3 tokens': enqueueSequence('task/1234567', { request: 9_646, choice: 0, prompt: [1, 86, 1461], max_tokens: 128, sampling, cache_salt: '' }),
+  'ENQUEUE of 3 tokens': enqueueSequence('task/1234567', {
+    request: 9_646,
+    choice: 0,
+    prompt: [1, 86, 1461],
+    max_tokens: 128,
+    sampling,
+    cache_salt: '',
+    data_parallel_rank: -1,
+  }),
 };
 /** Payloads that the goals speak of. */
 const GOAL_BYTES = { min: 40, max: 60 } as const;

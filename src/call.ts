@@ -54,5 +54,6 @@ export function generateCall(request: number, prompt: PromptRecord, options: Res
     stop: options.stop,
     sampling: samplingRecord(options, seed),
     cache_salt: options.cache_salt,
+    data_parallel_rank: options.data_parallel_rank ?? NOT_ASKED,
   };
 }

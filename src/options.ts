@@ -60,6 +60,11 @@ export const generateOptionsSchema = z.strictObject({
   n: z.int().min(1).max(LIMITS.choices_max).default(1),
   /** Prefixes are cached for requests of the same salt only: requests of two tenants never share. */
   cache_salt: z.string().max(LIMITS.cache_salt_length_max).default(''),
+  /**
+   * The DP group that is to generate, by its number in the pod (`engine` in /metrics), in place of whichever is least loaded; where prefill and decode are
+   * apart, the prefill group. It waits where that group is lost. vLLM's name.
+   */
+  data_parallel_rank: z.int().min(0).optional(),
   /** Put bos before a text prompt, if the model has one. */
   add_special_tokens: z.boolean().default(true),
 });

@@ -7,10 +7,13 @@ import type { Placement } from '../../src/protocol/messages.ts';
 import type { ExecutorRole } from '../../src/protocol/topology.ts';
 
 /** `npus`: how much of the load it can take. */
-export type ExecutorSeat = { readonly address: Address; readonly role: ExecutorRole; readonly npus: number };
+export type ExecutorSeat = { readonly address: Address; readonly role: ExecutorRole; readonly npus: number; readonly groups: readonly number[] };
 type ExecutorLoad = ExecutorSeat & { isReady: boolean; choices: number };
 
-/** Of those that do what is to be done, the executor with the fewest choices in hand for each of its NPUs, the first of those alike. */
+/**
+ * Of those that do what is to be done, the executor with the fewest choices in hand for each of its NPUs, the first of those alike; that of the DP group
+ * which was asked for, if one was.
+ */
 export class ExecutorChoice {
   readonly #executors: readonly ExecutorLoad[];
   /** By request: where its choices are. */
@@ -35,8 +38,9 @@ export class ExecutorChoice {
   }
 
   /** By choice of the request: where it begins. */
-  take(request: Address, choices: number): readonly Placement[] {
-    const chosen = Array.from({ length: choices }, () => this.#choose(({ role }) => role !== 'decode'));
+  take(request: Address, choices: number, data_parallel_rank: number): readonly Placement[] {
+    const begins = ({ role, groups }: ExecutorSeat): boolean => role !== 'decode' && (data_parallel_rank < 0 || groups.includes(data_parallel_rank));
+    const chosen = Array.from({ length: choices }, () => this.#choose(begins));
     this.#requests.set(request, chosen);
     this.#choices += choices;
     return chosen.map(({ address, role }) => ({ executor: address, stage: role === 'prefill' ? 'prefill' : 'whole' }));

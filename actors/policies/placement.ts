@@ -18,18 +18,19 @@ export class TaskPlacement {
   readonly #groups: readonly GroupLoad[];
   readonly #batch_max: number;
   readonly #placed = new Map<Address, GroupLoad>();
-  readonly #waiting = new Set<Address>();
+  /** By task: the group that it asks for, or −1. */
+  readonly #waiting = new Map<Address, number>();
 
   constructor(seats: readonly GroupSeat[], batch_max: number) {
     this.#groups = seats.map((seat) => ({ ...seat, serving: new Set(), tasks: new Set() }));
     this.#batch_max = batch_max;
   }
 
-  /** The group, or null: the task waits until one serves. */
-  place(task: Address): number | null {
-    const chosen = this.#choose();
+  /** The group, or null: the task waits until one serves. `data_parallel_rank`: the only one that will do, if it is of this executor. */
+  place(task: Address, data_parallel_rank: number): number | null {
+    const chosen = this.#choose(data_parallel_rank);
     if (chosen === null) {
-      this.#waiting.add(task);
+      this.#waiting.set(task, data_parallel_rank);
       return null;
     }
     chosen.tasks.add(task);
@@ -48,8 +49,8 @@ export class TaskPlacement {
     this.#groupOf(npu)?.serving.add(npu);
     const waiting = [...this.#waiting];
     this.#waiting.clear();
-    return waiting.flatMap((task) => {
-      const group = this.place(task);
+    return waiting.flatMap(([task, data_parallel_rank]) => {
+      const group = this.place(task, data_parallel_rank);
       return group === null ? [] : [{ task, group }];
     });
   }
@@ -80,7 +81,9 @@ export class TaskPlacement {
     return this.#groups.find(({ npus }) => npus.includes(npu));
   }
 
-  #choose(): GroupLoad | null {
+  #choose(data_parallel_rank: number): GroupLoad | null {
+    const asked = this.#groups.find(({ group }) => group === data_parallel_rank);
+    if (asked !== undefined) return serves(asked) ? asked : null;
     const serving = this.#groups.filter(serves);
     if (serving.length === 0) return null;
     const tasksOfWorker = new Map<number, number>();

@@ -17,7 +17,7 @@ import { type JsonObject, readJson } from './body.ts';
 import { chatCompletions } from './chat.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { completions } from './completions.ts';
-import { ApiError, errorResponse, toApiError } from './errors.ts';
+import { ApiError, errorResponse, invalid, toApiError } from './errors.ts';
 import { HiddenTokens } from './hidden-tokens.ts';
 import { createMetrics } from './metrics.ts';
 import { listModels, retrieveModel } from './models.ts';
@@ -132,7 +132,17 @@ function generateRoute(service: Service, generate: Generate): Handler<Env> {
   };
 }
 
-const callOf = (c: Context<Env>): Call => ({ request_id: c.get('request_id'), parent: parseTraceParent(c.req.header('traceparent')) });
+const callOf = (c: Context<Env>): Call => ({
+  request_id: c.get('request_id'),
+  parent: parseTraceParent(c.req.header('traceparent')),
+  data_parallel_rank: rankOf(c.req.header('x-data-parallel-rank')),
+});
+
+function rankOf(header: string | undefined): number | undefined {
+  if (header === undefined) return undefined;
+  if (!/^\d{1,9}$/.test(header)) throw invalid('x-data-parallel-rank', 'must be the number of a DP group');
+  return Number(header);
+}
 
 async function health(service: Service): Promise<Response> {
   if (service.admission.stopped) throw new MinipodError('closed', 'the server is closing');

@@ -7,6 +7,7 @@ import type { Lease } from './admission.ts';
 import type { JsonObject } from './body.ts';
 import { invalid } from './errors.ts';
 import { collect, type Generations, startGenerations } from './generations.ts';
+import { kvTransferOf } from './kv-transfer.ts';
 import { chatLogprobs, promptLogprobs, tokenNames } from './logprobs.ts';
 import { type ChatRequest, chatSchema, checkTogether, generateOptions, parseRequest } from './schemas.ts';
 import { type Call, checkModel, type Service } from './service.ts';
@@ -52,6 +53,7 @@ async function wholeChat(request: ChatRequest, head: Head, generations: Generati
       ...ending(request, chunk),
     })),
     usage: finalUsage(generations),
+    ...kvTransferOf(request.kv_transfer_params, generations),
     ...(request.return_token_ids && { prompt_token_ids: prompt.token_ids }),
     ...(request.prompt_logprobs !== undefined && { prompt_logprobs: promptLogprobs(prompt, request.prompt_logprobs) }),
   };

@@ -8,6 +8,7 @@ import type { Lease } from './admission.ts';
 import type { JsonObject } from './body.ts';
 import { invalid } from './errors.ts';
 import { collect, type Generations, type Piece, startGenerations } from './generations.ts';
+import { kvTransferOf } from './kv-transfer.ts';
 import { CompletionLogprobWriter, joinLogprobs, promptLogprobs, tokenNames } from './logprobs.ts';
 import { defaultMaxTokens, parsePrompts, type TextOrIds } from './prompts.ts';
 import { API_LIMITS, type CompletionRequest, checkTogether, completionSchema, generateOptions, parseRequest } from './schemas.ts';
@@ -81,7 +82,13 @@ async function wholeCompletion(service: Service, plan: Plan, generations: Genera
     const prompt = await generations.prompt(piece.prompt);
     choices.push({ ...choice, ...(request.prompt_logprobs !== undefined && { prompt_logprobs: promptLogprobs(prompt, request.prompt_logprobs) }) });
   }
-  return { ...head, choices, usage: finalUsage(plan, generations), ...(await soloPromptIds(plan, generations)) };
+  return {
+    ...head,
+    choices,
+    usage: finalUsage(plan, generations),
+    ...kvTransferOf(request.kv_transfer_params, generations),
+    ...(await soloPromptIds(plan, generations)),
+  };
 }
 
 async function* completionEvents(service: Service, plan: Plan, generations: Generations): AsyncGenerator<object> {

@@ -4,9 +4,9 @@
  */
 import type { GenerateOptions, Prompt } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
-import type { Chunk, Generation, PromptInfo } from '../results.ts';
+import type { ChoiceTimes, Chunk, Generation, PromptInfo } from '../results.ts';
 import type { Lease } from './admission.ts';
-import type { Service } from './service.ts';
+import type { Call, Service } from './service.ts';
 import type { SpanObserver, TracedCall } from './traces.ts';
 
 /** One chunk; `choice` counts over the whole request: prompt × n + the prompt's own choice. */
@@ -16,16 +16,18 @@ export type Generations = {
   readonly pieces: AsyncGenerator<Piece>;
   /** Complete before the first piece of that prompt. */
   prompt(index: number): Promise<PromptInfo>;
+  /** Of all prompts, in the order of the answer's choices. */
+  choices(): readonly ChoiceTimes[];
   /** Summed over all prompts. */
   usage(): { prompt_tokens: number; completion_tokens: number; cached_tokens: number };
 };
 
-export function startGenerations(service: Service, lease: Lease, prompts: readonly Prompt[], options: GenerateOptions, call: TracedCall): Generations {
+export function startGenerations(service: Service, lease: Lease, prompts: readonly Prompt[], options: GenerateOptions, call: Call & TracedCall): Generations {
   const generations: Generation[] = [];
   const spans: (SpanObserver | null)[] = [];
   try {
     for (const prompt of prompts) {
-      const generation = service.pod.generate(prompt, { ...options, signal: lease.signal });
+      const generation = service.pod.generate(prompt, { ...options, data_parallel_rank: call.data_parallel_rank, signal: lease.signal });
       // Who needs the prompt awaits it again; unasked for, its failure is the iteration's as well.
       generation.prompt.catch(() => {});
       generations.push(generation);
@@ -38,6 +40,7 @@ export function startGenerations(service: Service, lease: Lease, prompts: readon
   return {
     pieces: merge(service, lease, generations, spans, options),
     prompt: (index) => generations[index]?.prompt ?? Promise.reject(new RangeError(`prompt ${index} of ${generations.length}`)),
+    choices: () => generations.flatMap((generation) => generation.choices()),
     usage() {
       const all = generations.map((generation) => generation.usage());
       return {

@@ -6,6 +6,7 @@ import * as z from 'zod';
 import { type GenerateOptions, generateOptionsSchema, LIMITS } from '../options.ts';
 import type { JsonObject } from './body.ts';
 import { ApiError, invalid } from './errors.ts';
+import { refuseHalves } from './kv-transfer.ts';
 
 /** Named limits of one HTTP request, beside those of the options. */
 export const API_LIMITS = {
@@ -43,6 +44,7 @@ const common = {
   stream: z.boolean().default(false),
   stream_options: z.object({ include_usage: z.boolean().nullish() }).optional(),
   return_token_ids: z.boolean().default(false),
+  kv_transfer_params: z.record(z.string(), z.unknown()).optional(),
   return_tokens_as_token_ids: z.boolean().default(false),
 };
 
@@ -141,6 +143,7 @@ export function generateOptions(request: CompletionRequest | ChatRequest): Gener
 
 /** Rules of both routes that no single field's type can say. */
 export function checkTogether(request: CompletionRequest | ChatRequest, vocabSize: number): void {
+  refuseHalves(request.kv_transfer_params);
   if (request.stream_options !== undefined && !request.stream) throw invalid('stream_options', 'only together with stream: true');
   if (request.stream && request.prompt_logprobs !== undefined) throw invalid('prompt_logprobs', 'not available in a stream');
   const max_tokens = 'max_completion_tokens' in request ? (request.max_completion_tokens ?? request.max_tokens) : request.max_tokens;

@@ -10,7 +10,12 @@ import type { TraceParent, Traces } from './traces.ts';
 export type Env = { Variables: { request_id: string } };
 
 /** One HTTP request that generates. */
-export type Call = { readonly request_id: string; readonly parent: TraceParent | null };
+export type Call = {
+  readonly request_id: string;
+  readonly parent: TraceParent | null;
+  /** vLLM's X-data-parallel-rank header: the DP group that is to generate. */
+  readonly data_parallel_rank: number | undefined;
+};
 
 export type Service = {
   readonly pod: Pod;

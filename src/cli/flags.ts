@@ -86,6 +86,7 @@ export const SAMPLING_FLAGS = {
   repetition_penalty: { value: 'X', help: '1: off', read: number },
   logit_bias: { value: 'ID=X', help: 'added to a token’s logit; may be given more than once', read: bias },
   cache_salt: { value: 'TEXT', help: 'share cached prefixes with requests of the same salt only' },
+  data_parallel_rank: { value: 'N', help: 'the DP group that is to generate (default: the least loaded one)', read: number },
   n: { value: 'N', help: 'choices from one prompt', read: number },
   logprobs: { value: 'N', help: 'log-probability of each token and of N alternatives; with --json', read: number },
   prompt_logprobs: { value: 'N', help: 'the same for the prompt; with --json', read: number },

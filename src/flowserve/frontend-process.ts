@@ -9,7 +9,7 @@ import type { CallerToPod, GenerateCall, PodToCaller, PromptRecord } from '../pr
 import { cancel, choiceStopped, dropCache, submit } from '../protocol/constructors.ts';
 import { toErrorRecord } from '../protocol/errors.ts';
 import type { FrontendMessage, Message, Sampling } from '../protocol/messages.ts';
-import { checkLength, sequencesOf } from './frontend.ts';
+import { checkLength, checkRank, sequencesOf } from './frontend.ts';
 import { type Counts, OutputProcess } from './output-process.ts';
 
 export const FRONTEND: Address = 'frontend/0';
@@ -20,6 +20,8 @@ const FROM_OUTSIDE = 0;
 export type FrontendPorts = {
   readonly send: (to: Address, from: Address, message: Message, cause: number) => void;
   readonly tellCaller: (message: PodToCaller) => void;
+  /** DP groups in which requests begin. */
+  readonly firstGroups: readonly number[];
   /** Throws `invalid_request` for what the arithmetic at hand cannot do. */
   readonly checkSampling?: (sampling: Sampling) => void;
 };
@@ -100,6 +102,7 @@ export class FrontendProcess {
   #open(call: GenerateCall): void {
     try {
       this.#ports.checkSampling?.(call.sampling);
+      checkRank(call.data_parallel_rank, this.#ports.firstGroups);
       const sequences = sequencesOf(call, this.#config, this.#tokenizer);
       this.output.open(call.request, sequences, call.stop);
       this.#ports.send(address('request', call.request), FRONTEND, submit(sequences), FROM_OUTSIDE);

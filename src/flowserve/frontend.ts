@@ -36,6 +36,7 @@ export function sequencesOf(call: GenerateCall, config: ModelConfig, tokenizer: 
     // The prompt is scored once, with the first choice.
     sampling: { ...sampling, stop_token_ids, prompt_logprobs: choice === 0 ? sampling.prompt_logprobs : -1 },
     cache_salt: call.cache_salt,
+    data_parallel_rank: call.data_parallel_rank,
   }));
 }
 
@@ -81,6 +82,13 @@ export function checkLength({ text, contents }: PromptRecord, { maxPositions }: 
         param: 'prompt',
       },
     );
+}
+
+/** @throws `invalid_request` for a DP group in which no request can begin */
+export function checkRank(rank: number, groups: readonly number[]): void {
+  if (rank < 0 || groups.includes(rank)) return;
+  const which = groups.length === 1 ? `only in ${groups[0]}` : `in ${groups.join(', ')}`;
+  throw new MinipodError('invalid_request', `data_parallel_rank: no request begins in DP group ${rank}, ${which}`, { param: 'data_parallel_rank' });
 }
 
 function checkPrompt(prompt: readonly number[], config: ModelConfig): void {

@@ -30,7 +30,9 @@ export function birthOf(to: Address, message: Message): Birth | null {
 /** The executors live as long as the pod. */
 export function spawnExecutors(spawn: (address: Address, birth: Birth) => void, { hosting, options }: AnyPodPlan, choices_max: number): void {
   const { executors, groups } = hosting.deployment;
-  const seats = executors.map(({ id, role, experts }): ExecutorSeat => ({ address: address('task-executor', id), role, npus: experts.npus }));
+  const seats = executors.map(
+    ({ id, role, experts, groups: own }): ExecutorSeat => ({ address: address('task-executor', id), role, npus: experts.npus, groups: own }),
+  );
   spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max, executors: seats } });
   for (const { id, groups: own } of executors) {
     const self = address('task-executor', id);

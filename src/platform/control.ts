@@ -21,7 +21,7 @@ import { drain, npuLost } from '../protocol/constructors.ts';
 import { assert, type ErrorRecord, MinipodError } from '../protocol/errors.ts';
 import type { FrontendMessage, Message } from '../protocol/messages.ts';
 import { type LinkReport, type NpuReport, type ThreadMessage, type ThreadReport, threadReport } from '../protocol/threads.ts';
-import type { NpuPlace } from '../protocol/topology.ts';
+import { firstGroups, type NpuPlace } from '../protocol/topology.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
 import { firstAct, type Mail } from '../runtime/cast.ts';
 import { type Clock, eventLoopTimers, monotonicClock } from '../runtime/clock.ts';
@@ -170,6 +170,7 @@ export class Control {
     this.#frontend = new FrontendProcess(plan.config, tokenizer, {
       send: (to, from, message, cause) => this.#host.send(to, from, message, cause),
       tellCaller: (message) => this.#port.send(CALLER_THREAD, CALLER, FRONTEND, message),
+      firstGroups: firstGroups(plan.hosting.deployment),
     });
     this.#host = new ActorHost(
       {

@@ -14,7 +14,7 @@ import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf } from '../protocol/address.ts';
 import type { PodToCaller } from '../protocol/caller.ts';
 import type { FrontendMessage, Message, StepPlan, Work } from '../protocol/messages.ts';
-import type { NpuPlace } from '../protocol/topology.ts';
+import { firstGroups, type NpuPlace } from '../protocol/topology.ts';
 import { Codec } from '../protocol/wire.ts';
 import type { Act, Mail } from '../runtime/cast.ts';
 import { Directory } from '../runtime/directory.ts';
@@ -112,6 +112,7 @@ export class VirtualControl {
     this.frontend = new FrontendProcess(this.config, tokenizer, {
       send: (to, from, message, cause) => this.host.send(to, from, message, cause),
       tellCaller: ports.tell,
+      firstGroups: firstGroups(plan.hosting.deployment),
       ...(kernels === 'hash' && { checkSampling: checkHashSampling }),
     });
     this.#npus = new MachineNpus(machine, this.#directory, this.host.clock.now_ms, {

@@ -23,6 +23,8 @@ export type GenerateCall = {
   readonly stop: readonly string[];
   readonly sampling: Sampling;
   readonly cache_salt: string;
+  /** −1: any. */
+  readonly data_parallel_rank: number;
 };
 
 export type CallerToPod = GenerateCall | { readonly type: 'CANCEL_CALL'; readonly request: number };

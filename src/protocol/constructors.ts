@@ -85,7 +85,12 @@ export const stopStringFound = (): TaskMessage => ({ type: 'STOP_STRING_FOUND' }
 
 // to a job executor
 export const executorReady = (task_executor: Address): JobExecutorMessage => ({ type: 'EXECUTOR_READY', task_executor });
-export const admit = (request: Address, choices: number): JobExecutorMessage => ({ type: 'ADMIT', request, choices });
+export const admit = (request: Address, choices: number, data_parallel_rank: number): JobExecutorMessage => ({
+  type: 'ADMIT',
+  request,
+  choices,
+  data_parallel_rank,
+});
 export const chooseDecode = (job: Address, request: Address, task: Address, from: Address): JobExecutorMessage => ({
   type: 'CHOOSE_DECODE',
   job,
@@ -96,7 +101,7 @@ export const chooseDecode = (job: Address, request: Address, task: Address, from
 export const leave = (request: Address, choices: number): JobExecutorMessage => ({ type: 'LEAVE', request, choices });
 
 // to a task executor
-export const place = (task: Address): TaskExecutorMessage => ({ type: 'PLACE', task });
+export const place = (task: Address, data_parallel_rank: number): TaskExecutorMessage => ({ type: 'PLACE', task, data_parallel_rank });
 export const withdraw = (task: Address): TaskExecutorMessage => ({ type: 'WITHDRAW', task });
 export const release = (task: Address): TaskExecutorMessage => ({ type: 'RELEASE', task });
 export const npuReady = (npu: number): TaskExecutorMessage => ({ type: 'NPU_READY', npu });

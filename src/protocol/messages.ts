@@ -35,6 +35,8 @@ export type Sequence = {
   readonly sampling: Sampling;
   /** Prefixes are shared among sequences of one salt only, such as those of one tenant. */
   readonly cache_salt: string;
+  /** The DP group that is to compute it, of those where requests begin; −1: any. */
+  readonly data_parallel_rank: number;
 };
 
 /** Which part of a choice's generation a task is: all of it on one task executor, or its prefill and its decode on two (DeepServe §3). */
@@ -154,7 +156,7 @@ export type TaskMessage =
 
 export type JobExecutorMessage =
   | { readonly type: 'EXECUTOR_READY'; readonly task_executor: Address }
-  | { readonly type: 'ADMIT'; readonly request: Address; readonly choices: number }
+  | { readonly type: 'ADMIT'; readonly request: Address; readonly choices: number; readonly data_parallel_rank: number }
   /** A choice of the request has left `from`'s prefill: which task executor decodes it? */
   | { readonly type: 'CHOOSE_DECODE'; readonly job: Address; readonly request: Address; readonly task: Address; readonly from: Address }
   | { readonly type: 'LEAVE'; readonly request: Address; readonly choices: number }
@@ -163,7 +165,7 @@ export type JobExecutorMessage =
 export type TaskExecutorMessage =
   | { readonly type: 'NPU_READY'; readonly npu: number }
   | { readonly type: 'NPU_LOST'; readonly npu: number; readonly error: ErrorRecord }
-  | { readonly type: 'PLACE'; readonly task: Address }
+  | { readonly type: 'PLACE'; readonly task: Address; readonly data_parallel_rank: number }
   | { readonly type: 'WITHDRAW'; readonly task: Address }
   | { readonly type: 'RELEASE'; readonly task: Address }
   | { readonly type: 'DRAIN' };

@@ -57,6 +57,9 @@ export function deploy(topology: Topology): Deployment {
   return { topology, executors, groups, npus };
 }
 
+/** The DP groups in which requests begin. */
+export const firstGroups = ({ executors }: Deployment): number[] => executors.flatMap(({ role, groups }) => (role === 'decode' ? [] : groups));
+
 /** The EP group that an NPU is in. */
 export function expertGroupOf({ npus, executors }: Deployment, npu: number): ExpertGroup {
   const executor = executors[npus[npu]?.executor ?? -1];

@@ -31,7 +31,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'frequency_penalty',
     'repetition_penalty',
   ],
-  ['request', 'choice', 'prompt', 'max_tokens', 'sampling', 'cache_salt'],
+  ['request', 'choice', 'prompt', 'max_tokens', 'sampling', 'cache_salt', 'data_parallel_rank'],
   ['logprob', 'top_ids', 'top_logprobs'],
   ['code', 'message', 'param'],
   ['request', 'choice', 'index', 'token', 'finish', 'stops', 'logprobs', 'cached', 'prompt_start', 'prompt_logprobs'],
@@ -101,7 +101,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'tokens'], // TOKENS
   // caller ↔ pod
   ['kind', 'text', 'tokens', 'roles', 'contents'],
-  ['type', 'request', 'prompt', 'add_special_tokens', 'n', 'max_tokens', 'ignore_eos', 'stop', 'sampling', 'cache_salt'], // GENERATE
+  ['type', 'request', 'prompt', 'add_special_tokens', 'n', 'max_tokens', 'ignore_eos', 'stop', 'sampling', 'cache_salt', 'data_parallel_rank'], // GENERATE
   ['type', 'request'], // CANCEL_CALL, SCHEDULED_CALL
   ['token_id', 'token', 'bytes', 'logprob'],
   ['chosen', 'top'],

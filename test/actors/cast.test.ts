@@ -31,6 +31,7 @@ const sequencesOf = (request: number, { choices, prompt, max_tokens }: Call): Se
     max_tokens,
     sampling: GREEDY,
     cache_salt: '',
+    data_parallel_rank: -1,
   }));
 
 const endsOf = (cast: QueuedCast, request: number): Extract<Message, { type: 'REQUEST_ENDED' }>[] =>

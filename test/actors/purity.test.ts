@@ -13,7 +13,15 @@ function live(): unknown {
     return state >>> 8;
   };
   for (let request = 0; request < 4; request++) {
-    const sequences = [0, 1].map((choice) => ({ request, choice, prompt: [request, choice, 3], max_tokens: 9, sampling: GREEDY, cache_salt: '' }));
+    const sequences = [0, 1].map((choice) => ({
+      request,
+      choice,
+      prompt: [request, choice, 3],
+      max_tokens: 9,
+      sampling: GREEDY,
+      cache_salt: '',
+      data_parallel_rank: -1,
+    }));
     cast.send(address('request', request), 'frontend/0', submit(sequences));
   }
   for (let count = 0; cast.step(choose); count++) {

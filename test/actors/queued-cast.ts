@@ -40,7 +40,7 @@ export class QueuedCast {
   constructor({ npus, kv_blocks, choices_max, witness }: QueuedCastOptions) {
     this.#witness = witness;
     this.#npus = Array.from({ length: npus }, () => new FakeNpu(KV_BLOCK_SIZE, BATCH_TOKENS_MAX));
-    const executors = [{ address: 'task-executor/0', role: 'colocated', npus }];
+    const executors = [{ address: 'task-executor/0', role: 'colocated', npus, groups: Array.from({ length: npus }, (_, group) => group) }];
     this.#hostOf('job-executor/0').spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max, executors } });
     const groups = Array.from({ length: npus }, (_, group) => ({ group, worker: group, npus: [group] }));
     this.#hostOf('task-executor/0').spawn('task-executor/0', { machine: taskExecutor, input: { self: 'task-executor/0', groups, batch_max: 4 } });

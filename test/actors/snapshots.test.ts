@@ -37,7 +37,15 @@ function lostIn(value: unknown, path: string): string[] {
 const isAbsent = (path: string): boolean => ['.output: undefined', '.error: undefined'].includes(path);
 
 const sequenceOf = (request: number, choice: number): Sequence => ({
-  ...{ request, choice, prompt: [11, 12, 13, 14, 15], max_tokens: KV_BLOCK_SIZE * 2, sampling: GREEDY, cache_salt: `${request}/${choice}` },
+  ...{
+    request,
+    choice,
+    prompt: [11, 12, 13, 14, 15],
+    max_tokens: KV_BLOCK_SIZE * 2,
+    sampling: GREEDY,
+    cache_salt: `${request}/${choice}`,
+    data_parallel_rank: -1,
+  },
 });
 
 /** Requests that are cancelled, stopped, preempted, refused, broken and lost, in an order that the seed says. */

@@ -59,6 +59,7 @@ describe('the step scheduler', () => {
             max_tokens,
             sampling: GREEDY,
             cache_salt: salt,
+            data_parallel_rank: -1,
           };
           const stop = stops_at === null ? undefined : expectedOutput(sequence)[stops_at - 1];
           return stop === undefined ? sequence : { ...sequence, sampling: { ...GREEDY, min_tokens: 1, stop_token_ids: [stop] } };
@@ -139,7 +140,15 @@ describe('the step scheduler', () => {
       has_prefix_cache: true,
       is_asynchronous: false,
     });
-    const [refusal] = scheduler.enqueue('task/1', { request: 1, choice: 0, prompt: [1, 2, 3, 4, 5], max_tokens: 4, sampling: GREEDY, cache_salt: '' });
+    const [refusal] = scheduler.enqueue('task/1', {
+      request: 1,
+      choice: 0,
+      prompt: [1, 2, 3, 4, 5],
+      max_tokens: 4,
+      sampling: GREEDY,
+      cache_salt: '',
+      data_parallel_rank: -1,
+    });
     expect(refusal).toMatchObject({ to: 'task/1', message: { type: 'GENERATION_FAILED', error: { code: 'out_of_memory', param: 'max_tokens' } } });
     expect(scheduler.hasWork).toBe(false);
   });
@@ -156,7 +165,15 @@ describe('the step scheduler', () => {
     const npu = new FakeNpu(BLOCK, 8);
     const common = Array.from({ length: 5 * BLOCK }, (_, index) => index);
     for (let request = 0; request < 6; request++)
-      scheduler.enqueue(address('task', request), { request, choice: 0, prompt: [...common, request], max_tokens: 2, sampling: GREEDY, cache_salt: '' });
+      scheduler.enqueue(address('task', request), {
+        request,
+        choice: 0,
+        prompt: [...common, request],
+        max_tokens: 2,
+        sampling: GREEDY,
+        cache_salt: '',
+        data_parallel_rank: -1,
+      });
     let generated = 0;
     while (scheduler.hasWork) for (const { message } of scheduler.retire(npu.run(planOf(scheduler)))) generated += message.type === 'GENERATED' ? 1 : 0;
     expect(generated).toBe(6);
@@ -176,7 +193,15 @@ describe('the step scheduler', () => {
     const npu = new FakeNpu(BLOCK, 32);
     const preempted: Address[] = [];
     for (let request = 0; request < 5; request++)
-      scheduler.enqueue(address('task', request), { request, choice: 0, prompt: [request, 1, 2], max_tokens: 18, sampling: GREEDY, cache_salt: '' });
+      scheduler.enqueue(address('task', request), {
+        request,
+        choice: 0,
+        prompt: [request, 1, 2],
+        max_tokens: 18,
+        sampling: GREEDY,
+        cache_salt: '',
+        data_parallel_rank: -1,
+      });
     const ended: Address[] = [];
     while (scheduler.hasWork) {
       const { plan, messages } = scheduler.plan() as Planned;
@@ -201,7 +226,15 @@ describe('the step scheduler', () => {
     });
     const npu = new FakeNpu(BLOCK, 32);
     for (const request of [0, 1])
-      scheduler.enqueue(address('task', request), { request, choice: 0, prompt: [1, 2], max_tokens: 2, sampling: GREEDY, cache_salt: '' });
+      scheduler.enqueue(address('task', request), {
+        request,
+        choice: 0,
+        prompt: [1, 2],
+        max_tokens: 2,
+        sampling: GREEDY,
+        cache_salt: '',
+        data_parallel_rank: -1,
+      });
     scheduler.plan();
     expect(scheduler.failAll({ code: 'worker_failed', message: 'x', param: null })).toMatchObject([{ to: 'task/0', message: { type: 'GENERATION_FAILED' } }]);
     npu.reset();

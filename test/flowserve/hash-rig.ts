@@ -92,7 +92,7 @@ export function generate({ plan, programs }: HashPod, calls: readonly Call[], in
     }
   };
   calls.forEach(({ npu, prompt, max_tokens, sampling, choice = 0 }, request) => {
-    const sequence: Sequence = { request, choice, prompt, max_tokens, sampling: { ...GREEDY, ...sampling }, cache_salt: '' };
+    const sequence: Sequence = { request, choice, prompt, max_tokens, sampling: { ...GREEDY, ...sampling }, cache_salt: '', data_parallel_rank: -1 };
     hear((schedulers[npu] as StepScheduler).enqueue(`task/${request}` as Address, sequence));
   });
   const asked = programs.map(() => 0);

@@ -60,7 +60,15 @@ export function generateGreedily(
   options: { npu?: number; chunk?: number; sampling?: Partial<Sampling>; onStep?: (start: number, rows: number) => void } = {},
 ): StepOutcome[] {
   const program = programs[options.npu ?? 0] as StepProgram;
-  const sequence: Sequence = { request: 1, choice: 0, prompt, max_tokens: count, sampling: { ...GREEDY, logprobs: 0, ...options.sampling }, cache_salt: '' };
+  const sequence: Sequence = {
+    request: 1,
+    choice: 0,
+    prompt,
+    max_tokens: count,
+    sampling: { ...GREEDY, logprobs: 0, ...options.sampling },
+    cache_salt: '',
+    data_parallel_rank: -1,
+  };
   const tokens = [...prompt];
   const outcomes: StepOutcome[] = [];
   let computed = 0;

@@ -30,6 +30,7 @@ const sequence: Sequence = {
     repetition_penalty: 1.1,
   },
   cache_salt: 'tenant',
+  data_parallel_rank: -1,
 };
 const error = { code: 'worker_failed', message: 'it failed', param: null } as const;
 const logprobs = { logprob: -1.5, top_ids: [3], top_logprobs: [-0.1] };
