@@ -7,6 +7,7 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import type { ErrorRecord } from '../protocol/errors.ts';
 import type { PositionLogprobs, Sequence } from '../protocol/messages.ts';
 import type { ModelShape, StepLayout, StepScratch } from './step-layout.ts';
+import type { GatherTables } from './tensor-share.ts';
 
 /** Rows of one sequence in a step. */
 export type Span = { readonly slot: number; readonly row: number; readonly rows: number };
@@ -21,23 +22,38 @@ export interface Arithmetic {
   embed(rows: number): void;
   /** Writes the rows' KV cells, then attends to all cells of each row's sequence up to its position. */
   attention(layer: number, rows: number, spans: readonly Span[]): void;
-  /** Leaves in `normed` what MLP, gate and experts read. */
-  postNorm(layer: number, rows: number): void;
+  /** Leaves in `normed` what MLP, gate and experts read, for rows from `first` on. */
+  postNorm(layer: number, rows: number, first?: number): void;
   /** The MLP of a dense layer. */
   dense(layer: number, rows: number): void;
-  /** Leaves `experts`, ascending by id, and `expertWeights`; counts what is routed where. */
-  gate(layer: number, rows: number): void;
+  /** Leaves `experts`, ascending by id, and `expertWeights`, both from the first of the rows from `first` on; counts what is routed where. */
+  gate(layer: number, rows: number, first?: number): void;
   /** `count` rows, row i from row `indices[i]` (u32) of `from`. */
   gatherRows(to: number, from: number, indices: number, count: number): void;
   /** y = expert(x), `count` rows. Fails for an expert that this NPU does not own. */
   expert(layer: number, expert: number, y: number, x: number, count: number): void;
   /** Where the weights of an expert of its own lie, a global address; null for all others. */
   placeOfExpert(layer: number, expert: number): { readonly address: number; readonly bytes: number } | null;
-  sharedExpert(layer: number, rows: number): void;
+  sharedExpert(layer: number, rows: number, first?: number): void;
   /** Joins each row with its replies, in ascending expert id, the shared expert last. */
-  combine(layer: number, rows: number): void;
-  /** Prepares `count` rows, row i being `rowOf(i)`, for the sampler. */
-  head(rowOf: (index: number) => number, count: number): void;
+  combine(layer: number, rows: number, first?: number): void;
+  /** Prepares `count` rows, row i being `rowOf(i)`, for the sampler, which finds them from row `first` on. */
+  head(rowOf: (index: number) => number, count: number, first?: number): void;
+
+  // ── Split over ranks: each computes its part of a table, which is whole when it was gathered (tensor-share.ts) ────────────────────────────────────
+
+  readonly tables: GatherTables;
+  /** `attention` in three, with its tables `attended` and `projected` to be gathered between them. */
+  attend(layer: number, rows: number, spans: readonly Span[]): void;
+  project(layer: number, rows: number): void;
+  addProjected(rows: number): void;
+  /** `dense` in three, the last of which is `addProjected`: `activated` is gathered, then `projected`. */
+  activate(layer: number, rows: number): void;
+  down(layer: number, rows: number): void;
+  /** Rows of this rank's own, from `first` on, into the table `rows`; and all rows back, when it was gathered. */
+  keepRows(rows: number, first: number): void;
+  takeRows(rows: number): void;
+
   newSampler(space: AddressSpace): TokenSampler;
 }
 

@@ -31,8 +31,8 @@ export class ExpertBatches {
     this.#start = new Int32Array(experts + 1);
   }
 
-  /** Sorts the pairs of `rows` tokens (a counting sort), writes the tables and returns each NPU's share. */
-  sort(rows: number): Share[] {
+  /** Sorts the pairs of `rows` tokens from `first` on (a counting sort), writes the tables and returns each NPU's share. */
+  sort(rows: number, first = 0): Share[] {
     const { at, config } = this.#forward;
     const { topK } = config.moe;
     const words = this.#words;
@@ -66,7 +66,7 @@ export class ExpertBatches {
     for (let row = 0, pair = 0; row < rows; row++) {
       for (let slot = 0; slot < topK; slot++, pair++) {
         const place = (start[words[chosen + pair] as number] as number)++;
-        words[pairRows + place] = row;
+        words[pairRows + place] = first + row;
         words[rowIndices + pair] = place;
       }
     }

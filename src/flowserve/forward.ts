@@ -10,7 +10,9 @@ import type { Kernels } from '../model/kernels/kernels.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Arithmetic, Span, TokenSampler } from './arithmetic.ts';
 import type { GqaWeights, LayerWeights, Linear, MlaWeights, MlpWeights, MoeWeights, NpuLayout, Scratch } from './npu-layout.ts';
+import { type HeadRun, headRuns, tablesOf } from './rank-split.ts';
 import { Sampler } from './sampler.ts';
+import type { GatherTables } from './tensor-share.ts';
 
 export class Forward implements Arithmetic {
   readonly config: ModelConfig;
@@ -18,8 +20,10 @@ export class Forward implements Arithmetic {
   readonly kernels: Kernels;
   /** Offsets within the NPU's segment. */
   readonly at: Scratch;
+  readonly tables: GatherTables;
   readonly #hidden: number;
   readonly #ropeTable: number;
+  readonly #headRuns: readonly HeadRun[];
 
   constructor(config: ModelConfig, layout: NpuLayout, kernels: Kernels) {
     const segment = segmentOf(layout.base);
@@ -30,6 +34,8 @@ export class Forward implements Arithmetic {
     this.at = Object.fromEntries(Object.entries(layout.scratch).map(([name, address]) => [name, offsetOf(address)])) as Scratch;
     this.#hidden = config.hiddenSize;
     this.#ropeTable = offsetOf(layout.ropeTable);
+    this.#headRuns = config.attention.kind === 'gqa' ? headRuns(layout.split.heads, config.heads / config.attention.kvHeads) : [];
+    this.tables = tablesOf(config, layout);
   }
 
   /** x = embedding rows of `tokenIds`. */
@@ -42,30 +48,59 @@ export class Forward implements Arithmetic {
 
   /** x += attention(norm(x)) */
   attention(layer: number, rows: number, spans: readonly Span[]): void {
-    const { x, normed, projected } = this.at;
+    this.attend(layer, rows, spans);
+    this.project(layer, rows);
+    this.addProjected(rows);
+  }
+
+  /** attended = what the heads put out of norm(x). */
+  attend(layer: number, rows: number, spans: readonly Span[]): void {
     const weights = this.#layer(layer);
-    this.#norm(normed, x, rows, weights.inputNorm.address);
+    this.#norm(this.at.normed, this.at.x, rows, weights.inputNorm.address);
     if (weights.attention.kind === 'mla') this.#mla(layer, weights.attention, rows, spans);
     else this.#gqa(layer, weights.attention, rows, spans);
-    this.kernels.addInPlace(x, projected, rows * this.#hidden);
+  }
+
+  /** projected = o(attended) */
+  project(layer: number, rows: number): void {
+    const { o, kind } = this.#layer(layer).attention;
+    this.#projectFrom(kind === 'mla' ? this.at.values : this.at.attention, o, rows);
+  }
+
+  /** x += projected */
+  addProjected(rows: number): void {
+    this.kernels.addInPlace(this.at.x, this.at.projected, rows * this.#hidden);
   }
 
   /** normed = norm(x), the input of MLP and experts. */
-  postNorm(layer: number, rows: number): void {
-    this.#norm(this.at.normed, this.at.x, rows, this.#layer(layer).postNorm.address);
+  postNorm(layer: number, rows: number, first = 0): void {
+    const skip = first * this.#hidden * 4;
+    this.#norm(this.at.normed + skip, this.at.x + skip, rows, this.#layer(layer).postNorm.address);
   }
 
   /** x += mlp(normed), for a dense layer. */
   dense(layer: number, rows: number): void {
-    const { mlp } = this.#layer(layer);
-    assert(mlp, `layer ${layer} is no dense layer`);
-    this.mlp(mlp, this.at.projected, this.at.normed, rows);
-    this.kernels.addInPlace(this.at.x, this.at.projected, rows * this.#hidden);
+    this.mlp(this.#dense(layer), this.at.projected, this.at.normed, rows);
+    this.addProjected(rows);
+  }
+
+  /** inner = silu(gate(normed)) · up(normed) */
+  activate(layer: number, rows: number): void {
+    const { gateUp } = this.#dense(layer);
+    const { first, count } = this.layout.split.inner;
+    this.#linear(this.at.gateUp, 2 * count, this.at.normed, this.#hidden, rows, gateUp);
+    this.kernels.siluMul(this.at.inner + first * 4, this.config.mlp.intermediateSize, this.at.gateUp, 2 * count, rows, count);
+  }
+
+  /** projected = down(inner) */
+  down(layer: number, rows: number): void {
+    this.#projectFrom(this.at.inner, this.#dense(layer).down, rows);
   }
 
   /** experts, expertWeights = gate(normed); counts what is routed where. */
-  gate(layer: number, rows: number): void {
-    const { normed, routerLogits, experts, expertWeights, gateScratch } = this.at;
+  gate(layer: number, rows: number, first = 0): void {
+    const { routerLogits, experts, expertWeights, gateScratch } = this.at;
+    const normed = this.at.normed + first * this.#hidden * 4;
     const { moe } = this.config;
     const { router, bias } = this.moe(layer);
     const counts = this.layout.counts[layer];
@@ -110,14 +145,15 @@ export class Forward implements Arithmetic {
   }
 
   /** sharedOut = shared expert(normed), if the model has one. */
-  sharedExpert(layer: number, rows: number): void {
+  sharedExpert(layer: number, rows: number, first = 0): void {
     const { shared } = this.moe(layer);
-    if (shared !== null) this.mlp(shared, this.at.sharedOut, this.at.normed, rows);
+    if (shared !== null) this.mlp(shared, this.at.sharedOut, this.at.normed + first * this.#hidden * 4, rows);
   }
 
   /** x += Σ weight · reply by expert id, then the shared expert's row. */
-  combine(layer: number, rows: number): void {
-    const { x, replies, rowIndices, expertWeights, sharedOut } = this.at;
+  combine(layer: number, rows: number, first = 0): void {
+    const { replies, rowIndices, expertWeights, sharedOut } = this.at;
+    const x = this.at.x + first * this.#hidden * 4;
     const shared = this.moe(layer).shared === null ? 0 : sharedOut;
     this.kernels.combineRows(x, this.#hidden, replies, rowIndices, expertWeights, this.config.moe.topK, shared, this.#hidden, rows, this.#hidden);
   }
@@ -131,12 +167,22 @@ export class Forward implements Arithmetic {
     this.#linear(y, this.#hidden, activated, inter, rows, down);
   }
 
-  /** logits row i = head(norm(x[rowsOf(i)])), `count` of them. */
-  head(rowOf: (index: number) => number, count: number): void {
+  keepRows(rows: number, first: number): void {
+    const rowBytes = this.#hidden * 4;
+    this.kernels.copyBytes(this.at.ownRows + first * rowBytes, this.at.x + first * rowBytes, rows * rowBytes);
+  }
+
+  takeRows(rows: number): void {
+    this.kernels.copyBytes(this.at.x, this.at.ownRows, rows * this.#hidden * 4);
+  }
+
+  /** logits row first + i = head(norm(x[rowsOf(i)])), `count` of them. */
+  head(rowOf: (index: number) => number, count: number, first = 0): void {
     const { x, headRows, logits } = this.at;
     const rowBytes = this.#hidden * 4;
+    const { vocabSize } = this.config;
     for (let index = 0; index < count; index++) this.#norm(headRows + index * rowBytes, x + rowOf(index) * rowBytes, 1, this.layout.finalNorm.address);
-    this.#linear(logits, this.config.vocabSize, headRows, this.#hidden, count, this.layout.head);
+    this.#linear(logits + (first * vocabSize + this.layout.split.vocab.first) * 4, vocabSize, headRows, this.#hidden, count, this.layout.head);
   }
 
   newSampler(space: AddressSpace): TokenSampler {
@@ -152,7 +198,8 @@ export class Forward implements Arithmetic {
   /** Absorbed MLA for every position: the cache holds the latent and the rope key, nothing else. */
   #mla(layer: number, w: MlaWeights, rows: number, spans: readonly Span[]): void {
     const { kernels, at } = this;
-    const { attention, heads, rmsNormEps } = this.config;
+    const { attention, rmsNormEps } = this.config;
+    const { first, count: heads } = this.layout.split.heads;
     assert(attention.kind === 'mla', 'MLA weights of a model without MLA');
     const { kvLoraRank: latent, ropeDim, nopeDim, vDim, softmaxScale } = attention;
     const wide = latent + ropeDim;
@@ -199,16 +246,16 @@ export class Forward implements Arithmetic {
         at.attentionScratch,
       );
     }
-    this.#heads(at.values, heads * vDim, vDim, at.attention, heads * latent, latent, rows, w.expand);
-    this.#linear(at.projected, this.#hidden, at.values, heads * vDim, rows, w.o);
+    this.#heads(at.values + first * vDim * 4, this.config.heads * vDim, vDim, at.attention, heads * latent, latent, rows, w.expand);
   }
 
   #gqa(layer: number, w: GqaWeights, rows: number, spans: readonly Span[]): void {
     const { kernels, at } = this;
-    const { attention, heads, rmsNormEps } = this.config;
+    const { attention, rmsNormEps } = this.config;
+    const { first, count: heads } = this.layout.split.heads;
     assert(attention.kind === 'gqa', 'GQA weights of a model without GQA');
     const { kvHeads, headDim, softmaxScale } = attention;
-    const [qWidth, kvWidth] = [heads * headDim, kvHeads * headDim];
+    const [qWidth, kvWidth, outWidth] = [heads * headDim, kvHeads * headDim, this.config.heads * headDim];
     this.#linear(at.q, qWidth, at.normed, this.#hidden, rows, w.q);
     this.#linear(at.kv, kvWidth, at.normed, this.#hidden, rows, w.k);
     this.#linear(at.v, kvWidth, at.normed, this.#hidden, rows, w.v);
@@ -236,25 +283,27 @@ export class Forward implements Arithmetic {
         positions,
       );
       const q = at.q + row * qWidth * 4;
-      const out = at.attention + row * qWidth * 4;
-      kernels.gqaAttention(
-        out,
-        qWidth,
-        q,
-        qWidth,
-        count,
-        heads,
-        kvHeads,
-        headDim,
-        table,
-        block_size,
-        layerOffset,
-        positions,
-        softmaxScale,
-        at.attentionScratch,
-      );
+      const out = at.attention + (row * outWidth + first * headDim) * 4;
+      for (const run of this.#headRuns) {
+        const skip = run.first * headDim * 4;
+        kernels.gqaAttention(
+          out + skip,
+          outWidth,
+          q + skip,
+          qWidth,
+          count,
+          run.heads,
+          run.kvHeads,
+          headDim,
+          table,
+          block_size,
+          layerOffset + run.firstKvHead * block_size * headDim * 8,
+          positions,
+          softmaxScale,
+          at.attentionScratch,
+        );
+      }
     }
-    this.#linear(at.projected, this.#hidden, at.attention, qWidth, rows, w.o);
   }
 
   blockTable(slot: number): number {
@@ -265,6 +314,17 @@ export class Forward implements Arithmetic {
     const weights = this.layout.layers[layer];
     assert(weights, `the model has no layer ${layer}`);
     return weights;
+  }
+
+  #dense(layer: number): MlpWeights {
+    const { mlp } = this.#layer(layer);
+    assert(mlp, `layer ${layer} is no dense layer`);
+    return mlp;
+  }
+
+  /** projected, this rank's columns of it. */
+  #projectFrom(x: number, weights: Linear, rows: number): void {
+    this.#linear(this.at.projected + this.layout.split.hidden.first * 4, this.#hidden, x, weights.inDim, rows, weights);
   }
 
   #norm(y: number, x: number, rows: number, weight: number): void {

@@ -1,6 +1,7 @@
 /**
  * Brings a checkpoint's weights straight into global memory, each part into the HBM region of the NPU that owns it.
- * What every NPU holds is read and packed once and then copied from HBM to HBM, as a fork from a running NPU would be (DeepServe §6).
+ * What NPUs hold alike is read and packed once for each rank of tensor parallelism, and then copied from HBM to HBM, as a fork from a running NPU would be
+ * (DeepServe §6).
  * @module
  */
 import { offsetOf, segmentOf } from '../fabric/address.ts';
@@ -12,9 +13,12 @@ import { ropeTable, ropeTableLength } from '../model/kernels/rope-table.ts';
 import { DTYPE_BYTES } from '../model/safetensors.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Linear, MlpWeights, NpuLayout, Vector } from './npu-layout.ts';
+import type { Range } from './tensor-share.ts';
 
-/** Rows `from`…`from + count` of a stored matrix. */
+/** Rows `from`…`from + count` of a stored matrix: of its outputs. */
 type Rows = { readonly part: PlacedTensor; readonly from: number; readonly count: number };
+/** Bytes of a tensor, or of two of one shape, that were read, `of` so many that they have. */
+type Loaded = { readonly tensor: string; readonly bytes: number; readonly of: number };
 
 export class WeightLoader {
   readonly #checkpoint: Checkpoint;
@@ -29,20 +33,35 @@ export class WeightLoader {
     this.#parts = new Map(checkpoint.parts.map((part) => [part.name, part]));
   }
 
-  /** Loads these NPUs: the first one's own copy of what is replicated, the others' by copying. Yields between layers so that a caller can report progress. */
+  /** Loads these NPUs. Yields between tensors so that a caller can report progress; each tensor's bytes once, though more than one NPU has them. */
   *load(layouts: readonly NpuLayout[]): Generator<{ readonly tensor: string; readonly bytes: number }> {
-    const [first] = layouts;
-    assert(first, 'a pod has at least one NPU');
-    yield this.#loadEmbedding(first);
-    for (let layer = 0; layer < first.layers.length; layer++) {
-      yield* this.#loadReplicated(first, layer);
-      for (const layout of layouts) yield* this.#loadExperts(layout, layer);
+    assert(layouts.length > 0, 'a pod has at least one NPU');
+    const told = new Map<string, number>();
+    for (const { tensor, bytes, of } of this.#loadAll(layouts)) {
+      const before = told.get(tensor) ?? 0;
+      const news = Math.min(bytes, of - before);
+      told.set(tensor, before + news);
+      yield { tensor, bytes: news };
     }
-    yield this.#loadVector(first, first.finalNorm, 'model.norm.weight');
+  }
+
+  *#loadAll(layouts: readonly NpuLayout[]): Generator<Loaded> {
+    for (const layout of layouts) {
+      const alike = layouts.find(({ share }) => share.rank === layout.share.rank && share.tp === layout.share.tp) as NpuLayout;
+      if (alike === layout) yield* this.#loadShare(layout);
+      else this.#copyReplicated(alike, layout);
+      for (let layer = 0; layer < layout.layers.length; layer++) yield* this.#loadExperts(layout, layer);
+    }
+  }
+
+  /** All but experts. */
+  *#loadShare(layout: NpuLayout): Generator<Loaded> {
+    yield this.#loadEmbedding(layout);
+    for (let layer = 0; layer < layout.layers.length; layer++) yield* this.#loadLayer(layout, layer);
+    yield this.#loadVector(layout, layout.finalNorm, 'model.norm.weight');
     const head = this.#checkpoint.config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight';
-    yield this.#loadLinear(first, first.head, [this.#whole(head)]);
-    this.#writeRopeTable(first);
-    for (const layout of layouts.slice(1)) this.#copyReplicated(first, layout);
+    yield this.#loadLinear(layout, layout.head, [this.#rows(head, layout.split.vocab)]);
+    this.#writeRopeTable(layout);
   }
 
   #part(name: string): PlacedTensor {
@@ -56,20 +75,23 @@ export class WeightLoader {
     return { part, from: 0, count: part.shape[0] ?? 0 };
   }
 
-  *#loadReplicated(layout: NpuLayout, layer: number) {
+  /** Of as many rows as are laid out, from those of a share on. */
+  #rows(name: string, { first, count }: Range): Rows {
+    return { part: this.#part(name), from: first, count };
+  }
+
+  *#loadLayer(layout: NpuLayout, layer: number): Generator<Loaded> {
     const { inputNorm, attention, postNorm, mlp, moe } = layout.layers[layer] as NpuLayout['layers'][number];
+    const { heads, hidden, inner } = layout.split;
     const prefix = `model.layers.${layer}`;
     const name = (weight: string): string => `${prefix}.self_attn.${weight}.weight`;
     yield this.#loadVector(layout, inputNorm, `${prefix}.input_layernorm.weight`);
     yield this.#loadVector(layout, postNorm, `${prefix}.post_attention_layernorm.weight`);
     if (attention.kind === 'gqa') {
-      for (const [weight, linear] of [
-        ['q_proj', attention.q],
-        ['k_proj', attention.k],
-        ['v_proj', attention.v],
-        ['o_proj', attention.o],
-      ] as const)
-        yield this.#loadLinear(layout, linear, [this.#whole(name(weight))]);
+      yield this.#loadLinear(layout, attention.q, [this.#rows(name('q_proj'), { first: heads.first * attention.qNorm.length, count: attention.q.outDim })]);
+      yield this.#loadLinear(layout, attention.k, [this.#whole(name('k_proj'))]);
+      yield this.#loadLinear(layout, attention.v, [this.#whole(name('v_proj'))]);
+      yield this.#loadLinear(layout, attention.o, [this.#rows(name('o_proj'), hidden)]);
       yield this.#loadVector(layout, attention.qNorm, name('q_norm'));
       yield this.#loadVector(layout, attention.kNorm, name('k_norm'));
     } else {
@@ -88,16 +110,16 @@ export class WeightLoader {
         { linear: absorb, transposed: true },
         { linear: expand, transposed: false },
       ]);
-      yield this.#loadLinear(layout, o, [this.#whole(name('o_proj'))]);
+      yield this.#loadLinear(layout, o, [this.#rows(name('o_proj'), hidden)]);
     }
-    if (mlp !== null) yield* this.#loadMlp(layout, mlp, `${prefix}.mlp`);
+    if (mlp !== null) yield* this.#loadMlp(layout, mlp, `${prefix}.mlp`, inner, hidden);
     if (moe === null) return;
     yield this.#loadLinear(layout, moe.router, [this.#whole(`${prefix}.mlp.gate.weight`)]);
     if (moe.bias !== null) yield this.#loadVector(layout, moe.bias, `${prefix}.mlp.gate.e_score_correction_bias`);
     if (moe.shared !== null) yield* this.#loadMlp(layout, moe.shared, `${prefix}.mlp.shared_experts`);
   }
 
-  *#loadExperts(layout: NpuLayout, layer: number) {
+  *#loadExperts(layout: NpuLayout, layer: number): Generator<Loaded> {
     const experts = layout.layers[layer]?.moe?.experts ?? [];
     for (const [expert, weights] of experts.entries()) {
       if (weights === null) continue;
@@ -105,12 +127,18 @@ export class WeightLoader {
     }
   }
 
-  *#loadMlp(layout: NpuLayout, { gateUp, down }: MlpWeights, prefix: string) {
-    yield this.#loadLinear(layout, gateUp, [this.#whole(`${prefix}.gate_proj.weight`), this.#whole(`${prefix}.up_proj.weight`)]);
-    yield this.#loadLinear(layout, down, [this.#whole(`${prefix}.down_proj.weight`)]);
+  *#loadMlp(
+    layout: NpuLayout,
+    { gateUp, down }: MlpWeights,
+    prefix: string,
+    inner: Range = { first: 0, count: gateUp.outDim / 2 },
+    columns: Range = { first: 0, count: down.outDim },
+  ): Generator<Loaded> {
+    yield this.#loadLinear(layout, gateUp, [this.#rows(`${prefix}.gate_proj.weight`, inner), this.#rows(`${prefix}.up_proj.weight`, inner)]);
+    yield this.#loadLinear(layout, down, [this.#rows(`${prefix}.down_proj.weight`, columns)]);
   }
 
-  #loadEmbedding(layout: NpuLayout) {
+  #loadEmbedding(layout: NpuLayout): Loaded {
     const { part } = this.#whole('model.embed_tokens.weight');
     const { address, format } = layout.embedding;
     if (part.tensor.dtype !== 'F16') this.#checkpoint.readInto(part.tensor, this.#space.bytesAt(address, part.tensor.bytes));
@@ -123,19 +151,19 @@ export class WeightLoader {
         part.shape.reduce((product, size) => product * size, 1),
       );
     assert(format === 'bf16' || part.tensor.dtype !== 'BF16', 'an embedding in BF16 is kept so');
-    return { tensor: part.name, bytes: part.tensor.bytes };
+    return { tensor: part.name, bytes: part.tensor.bytes, of: part.tensor.bytes };
   }
 
   /** A vector is kept as F32. */
-  #loadVector(layout: NpuLayout, vector: Vector, name: string) {
+  #loadVector(layout: NpuLayout, vector: Vector, name: string): Loaded {
     const part = this.#part(name);
     assert(part.shape[0] === vector.length, `${name} has ${part.shape[0]} elements, laid out for ${vector.length}`);
     this.#widenInto(layout, vector.address, part, 0, vector.length);
-    return { tensor: name, bytes: part.tensor.bytes };
+    return { tensor: name, bytes: part.tensor.bytes, of: part.tensor.bytes };
   }
 
   /** Packs matrices below one another as one, a few panels at a time through the staging area. */
-  #loadLinear(layout: NpuLayout, linear: Linear, sources: readonly Rows[]) {
+  #loadLinear(layout: NpuLayout, linear: Linear, sources: readonly Rows[]): Loaded {
     const kernels = this.#kernels(linear.address);
     const pack = linear.format === 'bf16' ? kernels.packBf16 : kernels.packF32;
     const rowBytes = linear.inDim * 4; // room for F32 whatever is stored
@@ -147,14 +175,19 @@ export class WeightLoader {
       this.#stage(layout, sources, row, count, linear);
       pack(offsetOf(linear.address) + row * panelRowBytes, offsetOf(layout.staging.address), count, linear.inDim, linear.inDim);
     }
-    return { tensor: sources[0]?.part.name ?? '', bytes: sources.reduce((sum, { part }) => sum + part.tensor.bytes, 0) };
+    const sum = (bytesOf: (rows: Rows) => number): number => sources.reduce((total, rows) => total + bytesOf(rows), 0);
+    const bytes = sum(({ part, count }) => count * linear.inDim * DTYPE_BYTES[part.tensor.dtype]);
+    return { tensor: sources[0]?.part.name ?? '', bytes, of: sum(({ part }) => part.tensor.bytes) };
   }
 
-  /** A stored [heads × (a + b), in] matrix, cut by head into `a` and `b` rows, each packed apart. */
-  #loadHeads(layout: NpuLayout, name: string, cuts: readonly { readonly linear: Linear; readonly transposed: boolean }[]) {
+  /** This rank's heads of a stored [heads × (a + b), in] matrix, cut by head into `a` and `b` rows, each packed apart. */
+  #loadHeads(layout: NpuLayout, name: string, cuts: readonly { readonly linear: Linear; readonly transposed: boolean }[]): Loaded {
     const part = this.#part(name);
-    let row = 0;
-    for (let head = 0; head < (cuts[0]?.linear.heads ?? 0); head++) {
+    const { first, count } = layout.split.heads;
+    const rowsOfHead = cuts.reduce((sum, { linear, transposed }) => sum + (transposed ? linear.inDim : linear.outDim), 0);
+    assert(rowsOfHead * this.#checkpoint.config.heads === part.shape[0], `${name} has ${part.shape[0]} rows, each of its heads takes ${rowsOfHead}`);
+    let row = first * rowsOfHead;
+    for (let head = 0; head < count; head++) {
       for (const { linear, transposed } of cuts) {
         const kernels = this.#kernels(linear.address);
         const [rows, columns] = transposed ? [linear.inDim, linear.outDim] : [linear.outDim, linear.inDim];
@@ -166,8 +199,7 @@ export class WeightLoader {
         row += rows;
       }
     }
-    assert(row === part.shape[0], `${name} has ${part.shape[0]} rows, its heads take ${row}`);
-    return { tensor: name, bytes: part.tensor.bytes };
+    return { tensor: name, bytes: (part.tensor.bytes / this.#checkpoint.config.heads) * count, of: part.tensor.bytes };
   }
 
   /** Puts rows `row`…`row + count` of the stacked sources into the staging area, in the linear's format. */

@@ -11,8 +11,10 @@ import { SAMPLING_WORDS } from '../model/kernels/sampling-params.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
 import type { Dtype } from '../model/safetensors.ts';
 import { expertGroupOf, npuOfExpert } from '../protocol/topology.ts';
-import { layoutAreas } from '../xccl/areas.ts';
+import { type Areas, layoutAreas } from '../xccl/areas.ts';
+import { gatherPlaces, type RankSplit, splitOf } from './rank-split.ts';
 import { areaSizes, dispatchPlaces, type LayoutOptions, layoutBlockTables, layoutCounts, layoutKv, type StepLayout, type StepScratch } from './step-layout.ts';
+import { isTensorParallel, tensorShareOf } from './tensor-share.ts';
 
 /** Matrix weights are kept as BF16 where the checkpoint has BF16, else as F32 (F16 widens exactly). */
 export type WeightFormat = 'bf16' | 'f32';
@@ -85,6 +87,9 @@ export type Scratch = StepScratch & {
   readonly routerLogits: number;
   readonly gateScratch: number;
   readonly sharedOut: number;
+  /** A dense layer's activations and rows after a layer of experts, where ranks gather them. */
+  readonly inner: number;
+  readonly ownRows: number;
   readonly headRows: number;
   readonly logits: number;
   readonly sampleScratch: number;
@@ -94,6 +99,7 @@ export type Scratch = StepScratch & {
 };
 
 export type NpuLayout = StepLayout & {
+  readonly split: RankSplit;
   readonly embedding: { readonly address: number; readonly format: WeightFormat };
   readonly layers: readonly LayerWeights[];
   readonly finalNorm: Vector;
@@ -119,7 +125,10 @@ export type Dtypes = (name: string) => Dtype;
 export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutOptions, npu: number, base: number, bytes?: number): NpuLayout {
   const arena = new Arena(base, bytes);
   const row_bytes = config.hiddenSize * 4;
-  const areas = layoutAreas(areaSizes(config, row_bytes, options, SLOT_BYTES), arena);
+  const share = tensorShareOf(options.deployment, npu);
+  const split = splitOf(config, share);
+  const tables = isTensorParallel(options.deployment) ? gatherPlaces(config, options, LOGIT_ROWS_MAX, 0) : null;
+  const areas = layoutAreas(areaSizes(config, row_bytes, options, SLOT_BYTES, tables?.bytes ?? 0), arena);
   const areasEnd = arena.used;
   const counts = layoutCounts(config, arena);
   const linear = (tensor: string | readonly string[], outDim: number, inDim: number, heads = 1): Linear => {
@@ -134,17 +143,17 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
 
   const embeddingFormat = weightFormat(dtypeOf('model.embed_tokens.weight'));
   const embedding = { address: arena.allocate(vocabSize * hiddenSize * (embeddingFormat === 'bf16' ? 2 : 4)), format: embeddingFormat };
-  const mlp = (prefix: string, inter: number): MlpWeights => ({
-    gateUp: linear([`${prefix}.gate_proj.weight`, `${prefix}.up_proj.weight`], 2 * inter, hiddenSize),
-    down: linear(`${prefix}.down_proj.weight`, hiddenSize, inter),
+  const mlp = (prefix: string, inter: number, own = inter, columns = hiddenSize): MlpWeights => ({
+    gateUp: linear([`${prefix}.gate_proj.weight`, `${prefix}.up_proj.weight`], 2 * own, hiddenSize),
+    down: linear(`${prefix}.down_proj.weight`, columns, inter),
   });
   const layers = Array.from({ length: config.layers }, (_, layer): LayerWeights => {
     const prefix = `model.layers.${layer}`;
     return {
       inputNorm: vector(hiddenSize),
-      attention: layoutAttention(config, `${prefix}.self_attn`, linear, vector),
+      attention: layoutAttention(config, split, `${prefix}.self_attn`, linear, vector),
       postNorm: vector(hiddenSize),
-      mlp: isMoeLayer(config, layer) ? null : mlp(`${prefix}.mlp`, config.mlp.intermediateSize),
+      mlp: isMoeLayer(config, layer) ? null : mlp(`${prefix}.mlp`, config.mlp.intermediateSize, split.inner.count, split.hidden.count),
       moe: isMoeLayer(config, layer)
         ? {
             router: linear(`${prefix}.mlp.gate.weight`, moe.experts, hiddenSize),
@@ -158,10 +167,10 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     };
   });
   const finalNorm = vector(hiddenSize);
-  const head = linear(config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight', vocabSize, hiddenSize);
+  const head = linear(config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight', split.vocab.count, hiddenSize);
   const ropeTable = arena.allocate(ropeTableLength(config.maxPositions, config.rope.dim) * 4);
   const weightsEnd = arena.used;
-  const scratch = layoutScratch(config, options, arena, areas.dispatch);
+  const scratch = layoutScratch(config, options, split, arena, areas);
   const widest = Math.max(hiddenSize, config.mlp.intermediateSize, moe.intermediateSize * Math.max(1, moe.sharedExperts), config.heads * 512);
   const staging_bytes = Math.max(STAGING_BYTES, 16 * widest * 8);
   const staging = { address: arena.allocate(staging_bytes), bytes: staging_bytes };
@@ -180,6 +189,8 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   };
   return {
     npu,
+    share,
+    split,
     base,
     bytes: arena.used,
     parts,
@@ -208,19 +219,27 @@ export function kvLayerBytes({ attention }: ModelConfig, blockSize: number): num
 
 type MakeLinear = (tensor: string | readonly string[], outDim: number, inDim: number, heads?: number) => Linear;
 
-function layoutAttention(config: ModelConfig, prefix: string, linear: MakeLinear, vector: (length: number) => Vector): MlaWeights | GqaWeights {
+function layoutAttention(
+  config: ModelConfig,
+  split: RankSplit,
+  prefix: string,
+  linear: MakeLinear,
+  vector: (length: number) => Vector,
+): MlaWeights | GqaWeights {
   const { attention, heads, hiddenSize } = config;
+  const own = split.heads.count;
+  const columns = split.hidden.count;
   const name = (weight: string): string => `${prefix}.${weight}.weight`;
   if (attention.kind === 'gqa') {
     const { headDim, kvHeads } = attention;
     return {
       kind: 'gqa',
-      q: linear(name('q_proj'), heads * headDim, hiddenSize),
+      q: linear(name('q_proj'), own * headDim, hiddenSize),
       k: linear(name('k_proj'), kvHeads * headDim, hiddenSize),
       v: linear(name('v_proj'), kvHeads * headDim, hiddenSize),
       qNorm: vector(headDim),
       kNorm: vector(headDim),
-      o: linear(name('o_proj'), hiddenSize, heads * headDim),
+      o: linear(name('o_proj'), columns, heads * headDim),
     };
   }
   const { qLoraRank, kvLoraRank, nopeDim, ropeDim, vDim } = attention;
@@ -230,21 +249,23 @@ function layoutAttention(config: ModelConfig, prefix: string, linear: MakeLinear
     kind: 'mla',
     qA: qLoraRank === null ? null : linear(name('q_a_proj'), qLoraRank, hiddenSize),
     qANorm: qLoraRank === null ? null : vector(qLoraRank),
-    qNope: linear(query, nopeDim, queryIn, heads),
-    qRope: linear(query, ropeDim, queryIn, heads),
+    qNope: linear(query, nopeDim, queryIn, own),
+    qRope: linear(query, ropeDim, queryIn, own),
     kvA: linear(name('kv_a_proj_with_mqa'), kvLoraRank + ropeDim, hiddenSize),
     kvANorm: vector(kvLoraRank),
-    absorb: linear(name('kv_b_proj'), kvLoraRank, nopeDim, heads),
-    expand: linear(name('kv_b_proj'), vDim, kvLoraRank, heads),
-    o: linear(name('o_proj'), hiddenSize, heads * vDim),
+    absorb: linear(name('kv_b_proj'), kvLoraRank, nopeDim, own),
+    expand: linear(name('kv_b_proj'), vDim, kvLoraRank, own),
+    o: linear(name('o_proj'), columns, heads * vDim),
   };
 }
 
 /** Slots for bulk data between dies are few and small while all NPUs hold attention and experts: no KV moves between them. */
 const SLOT_BYTES = 4_096;
 
-function layoutScratch(config: ModelConfig, options: LayoutOptions, arena: Arena, dispatchArea: number): Scratch {
-  const { attention, heads, hiddenSize, vocabSize, moe } = config;
+function layoutScratch(config: ModelConfig, options: LayoutOptions, split: RankSplit, arena: Arena, areas: Areas): Scratch {
+  const { attention, hiddenSize, vocabSize, moe } = config;
+  const heads = split.heads.count;
+  const tables = areas.gather_bytes > 0 ? gatherPlaces(config, options, LOGIT_ROWS_MAX, areas.gather) : null;
   const rows = options.max_batch_tokens;
   const words = (count: number): number => arena.allocate(count * 4);
   const mla = attention.kind === 'mla' ? attention : null;
@@ -252,7 +273,7 @@ function layoutScratch(config: ModelConfig, options: LayoutOptions, arena: Arena
   const qWidth = mla ? mla.kvLoraRank + mla.ropeDim : (gqa?.headDim ?? 0);
   const outWidth = mla ? mla.kvLoraRank : (gqa?.headDim ?? 0);
   const inter = Math.max(config.mlp.intermediateSize, moe.intermediateSize * Math.max(1, moe.sharedExperts));
-  const { normed, pairRows, segments } = dispatchPlaces(config, hiddenSize * 4, options, dispatchArea);
+  const { normed, pairRows, segments } = dispatchPlaces(config, hiddenSize * 4, options, areas.dispatch);
   return {
     tokenIds: words(rows),
     positions: words(rows),
@@ -263,9 +284,9 @@ function layoutScratch(config: ModelConfig, options: LayoutOptions, arena: Arena
     q: words(rows * heads * qWidth),
     kv: words(rows * (mla ? mla.kvLoraRank + mla.ropeDim : (gqa?.kvHeads ?? 0) * (gqa?.headDim ?? 0))),
     v: words(rows * (gqa?.kvHeads ?? 0) * (gqa?.headDim ?? 0)),
-    attention: words(rows * heads * outWidth),
-    values: words(rows * heads * (mla?.vDim ?? 0)),
-    projected: words(rows * hiddenSize),
+    attention: gqa && tables ? tables.attended : words(rows * heads * outWidth),
+    values: mla && tables ? tables.attended : words(rows * heads * (mla?.vDim ?? 0)),
+    projected: tables?.projected ?? words(rows * hiddenSize),
     attentionScratch: arena.allocate(attentionScratchBytes(rows, heads)),
     gateUp: words(rows * 2 * inter),
     activated: words(rows * inter),
@@ -279,8 +300,10 @@ function layoutScratch(config: ModelConfig, options: LayoutOptions, arena: Arena
     replies: words(rows * moe.topK * hiddenSize),
     gathered: words(rows * hiddenSize),
     sharedOut: words(rows * hiddenSize),
+    inner: tables?.activated ?? 0,
+    ownRows: tables?.rows ?? 0,
     headRows: words(LOGIT_ROWS_MAX * hiddenSize),
-    logits: words(LOGIT_ROWS_MAX * vocabSize),
+    logits: tables?.logits ?? words(LOGIT_ROWS_MAX * vocabSize),
     sampleScratch: arena.allocate(sampleScratchBytes(vocabSize)),
     topIds: words(LOGPROBS_MAX),
     topValues: words(LOGPROBS_MAX),

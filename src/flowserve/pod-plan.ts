@@ -75,15 +75,9 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
   const { workers, spare_workers } = options;
   const deployment = deploy(options.topology);
   const npus = deployment.npus.length;
-  const ahead = deployment.executors.find(({ role, tp }) => role !== 'colocated' || tp > 1);
+  const ahead = deployment.executors.find(({ role }) => role !== 'colocated');
   if (ahead !== undefined)
-    throw new MinipodError(
-      'invalid_request',
-      `topology: task executor ${ahead.id} is ${ahead.role} with tp ${ahead.tp}; colocated ones with tp 1 can be served`,
-      {
-        param: 'topology',
-      },
-    );
+    throw new MinipodError('invalid_request', `topology: task executor ${ahead.id} is ${ahead.role}; colocated ones can be served`, { param: 'topology' });
   if (workers > npus)
     throw new MinipodError('invalid_request', `workers: ${workers} threads for ${npus} NPUs; an NPU lives on one worker, so use at most ${npus}`, {
       param: 'workers',
@@ -183,7 +177,11 @@ export const areasOfDie = (plan: AnyPodPlan, die: number): Areas => {
   const [first] = plan.layouts;
   const region = plan.dies[die];
   assert(first && region, `there is no die ${die}`);
-  const { metadata, managed, dispatch, reply, ...sizes } = first.areas;
+  const { metadata, managed, dispatch, reply, gather, ...sizes } = first.areas;
   const moved = (address: number): number => address - first.base + region.base;
-  return { ...sizes, metadata: moved(metadata), managed: moved(managed), dispatch: moved(dispatch), reply: moved(reply) };
+  const [data, tokens] = [
+    { metadata: moved(metadata), managed: moved(managed) },
+    { dispatch: moved(dispatch), reply: moved(reply) },
+  ];
+  return { ...sizes, ...data, ...tokens, gather: moved(gather) };
 };

@@ -9,6 +9,7 @@ import type { ModelConfig, MoeConfig } from '../model/config.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
 import type { Deployment } from '../protocol/topology.ts';
 import type { AreaSizes, Areas } from '../xccl/areas.ts';
+import type { TensorShare } from './tensor-share.ts';
 
 /** What a step knows of a model: no width but that of its rows. Any model's config is one; tests and simulations may write one down. */
 export type ModelShape = Pick<ModelConfig, 'layers' | 'vocabSize' | 'maxPositions' | 'eosTokenIds'> & {
@@ -63,6 +64,8 @@ export type KvPlace = {
 
 export type StepLayout = {
   readonly npu: number;
+  /** Its rank in its DP group. */
+  readonly share: TensorShare;
   readonly base: number;
   readonly bytes: number;
   /** What the bytes are for. */
@@ -104,14 +107,14 @@ export function dispatchPlaces({ moe }: ModelShape, row_bytes: number, { max_bat
   return { normed, pairRows, segments, bytes: arena.used };
 }
 
-/** `slot_bytes`: of the slots for bulk data between dies. */
-export const areaSizes = (model: ModelShape, row_bytes: number, options: LayoutOptions, slot_bytes: number): AreaSizes => ({
+/** `slot_bytes`: of the slots for bulk data between dies. `gather_bytes`: of the tables that ranks gather, in pods that have tensor parallelism. */
+export const areaSizes = (model: ModelShape, row_bytes: number, options: LayoutOptions, slot_bytes: number, gather_bytes: number): AreaSizes => ({
   dies: options.dies,
   slots: 2,
   slot_bytes,
   dispatch_bytes: roundUp(dispatchPlaces(model, row_bytes, options, 0).bytes, 64),
   reply_bytes: roundUp(options.max_batch_tokens * model.moe.topK * row_bytes, 64),
-  gather_bytes: 0,
+  gather_bytes: roundUp(gather_bytes, 64),
 });
 
 /** KV blocks as their owner holds and frees them. */

@@ -3,11 +3,16 @@
  * The step program goes through the list, whoever made it: here it is made of a model's own methods, one after the other, as prefill runs.
  *
  *   embed ─▶ [attention ─▶ dense | gate ─▶ ( dispatch ─▶ own experts, shared expert ─▶ wait ) ─▶ combine] × layers
+ *
+ * Split over ranks (tensor-share.ts), with G where a table is gathered:
+ *
+ *   embed ─▶ [heads ─ G ─▶ projection ─ G ─▶ gate and up ─ G ─▶ down ─ G | own rows: gate ─▶ ( dispatch … wait ) ─▶ combine ─ G] × layers
  * @module
  */
 import { isMoeLayer } from '../model/moe-layers.ts';
 import type { Arithmetic, Span } from './arithmetic.ts';
 import type { ExpertBatches, Share } from './expert-batches.ts';
+import { firstRowOf, type Gathered } from './tensor-share.ts';
 
 /** Kernel calls on a step's rows, none of which waits. */
 export type Compute = { readonly kind: 'compute'; readonly compute: (rows: number, spans: readonly Span[]) => void };
@@ -22,44 +27,109 @@ export type Experts = {
   readonly own: (rows: number, share: Share | undefined) => void;
 };
 
-export type Part = Compute | Experts;
+/** The ranks' parts of a table: the next part finds it whole. */
+export type Gather = {
+  readonly kind: 'gather';
+  readonly table: Gathered;
+  /** In errors. */
+  readonly what: string;
+  /** Its first row, and how many it has in a step of so many rows. */
+  readonly first: number;
+  readonly rows: (rows: number) => number;
+};
+
+export type Part = Compute | Experts | Gather;
+
+const all = (rows: number): number => rows;
 
 /** Each kernel called in its turn, for steps of any shape. */
 export function partsInTurn(model: Arithmetic, batches: ExpertBatches): readonly Part[] {
   const { layers, moe } = model.config;
-  const parts: Part[] = [{ kind: 'compute', compute: (rows) => model.embed(rows) }];
+  const isSplit = model.layout.share.tp > 1;
+  const parts: Part[] = [compute((rows) => model.embed(rows))];
   for (let layer = 0; layer < layers; layer++) {
-    if (moe.experts === 0 || !isMoeLayer(model.config, layer)) {
-      parts.push({
-        kind: 'compute',
-        compute: (rows, spans) => {
-          model.attention(layer, rows, spans);
-          model.postNorm(layer, rows);
-          model.dense(layer, rows);
-        },
-      });
-      continue;
-    }
-    parts.push(
-      {
-        kind: 'compute',
-        compute: (rows, spans) => {
-          model.attention(layer, rows, spans);
-          model.postNorm(layer, rows);
-          model.gate(layer, rows);
-        },
-      },
-      {
-        kind: 'experts',
-        layer,
-        route: (rows) => batches.sort(rows),
-        own: (rows, share) => {
-          if (share !== undefined) batches.compute(batches.describe(share, layer), batches.replyAddress(share), share.pairs);
-          model.sharedExpert(layer, rows);
-        },
-      },
-      { kind: 'compute', compute: (rows) => model.combine(layer, rows) },
-    );
+    const hasExperts = moe.experts > 0 && isMoeLayer(model.config, layer);
+    if (isSplit) parts.push(...attentionOfRank(model, layer), ...(hasExperts ? expertsOfRank(model, layer, batches) : denseOfRank(model, layer)));
+    else if (hasExperts) parts.push(...expertLayer(model, layer, batches));
+    else parts.push(denseLayer(model, layer));
   }
   return parts;
+}
+
+const compute = (call: Compute['compute']): Compute => ({ kind: 'compute', compute: call });
+
+const denseLayer = (model: Arithmetic, layer: number): Part =>
+  compute((rows, spans) => {
+    model.attention(layer, rows, spans);
+    model.postNorm(layer, rows);
+    model.dense(layer, rows);
+  });
+
+const expertLayer = (model: Arithmetic, layer: number, batches: ExpertBatches): Part[] => [
+  compute((rows, spans) => {
+    model.attention(layer, rows, spans);
+    model.postNorm(layer, rows);
+    model.gate(layer, rows);
+  }),
+  {
+    kind: 'experts',
+    layer,
+    route: (rows) => batches.sort(rows),
+    own: (rows, share) => {
+      if (share !== undefined) batches.compute(batches.describe(share, layer), batches.replyAddress(share), share.pairs);
+      model.sharedExpert(layer, rows);
+    },
+  },
+  compute((rows) => model.combine(layer, rows)),
+];
+
+// ── Of one rank among several ───────────────────────────────────────────────────────────────────────────────────────
+
+const gather = (table: Gathered, layer: number): Gather => ({ kind: 'gather', table, what: `'${table}' of layer ${layer}`, first: 0, rows: all });
+
+const attentionOfRank = (model: Arithmetic, layer: number): Part[] => [
+  compute((rows, spans) => model.attend(layer, rows, spans)),
+  gather('attended', layer),
+  compute((rows) => model.project(layer, rows)),
+  gather('projected', layer),
+  compute((rows) => model.addProjected(rows)),
+];
+
+const denseOfRank = (model: Arithmetic, layer: number): Part[] => [
+  compute((rows) => {
+    model.postNorm(layer, rows);
+    model.activate(layer, rows);
+  }),
+  gather('activated', layer),
+  compute((rows) => model.down(layer, rows)),
+  gather('projected', layer),
+  compute((rows) => model.addProjected(rows)),
+];
+
+/** The rows are dealt out: each rank is the one that asks the experts for its own. */
+function expertsOfRank(model: Arithmetic, layer: number, batches: ExpertBatches): Part[] {
+  const { rank, tp } = model.layout.share;
+  const firstOf = (rows: number): number => firstRowOf(rows, rank, tp);
+  const ownOf = (rows: number): number => firstRowOf(rows, rank + 1, tp) - firstOf(rows);
+  return [
+    compute((rows) => {
+      model.postNorm(layer, ownOf(rows), firstOf(rows));
+      model.gate(layer, ownOf(rows), firstOf(rows));
+    }),
+    {
+      kind: 'experts',
+      layer,
+      route: (rows) => batches.sort(ownOf(rows), firstOf(rows)),
+      own: (rows, share) => {
+        if (share !== undefined) batches.compute(batches.describe(share, layer), batches.replyAddress(share), share.pairs);
+        model.sharedExpert(layer, ownOf(rows), firstOf(rows));
+      },
+    },
+    compute((rows) => {
+      model.combine(layer, ownOf(rows), firstOf(rows));
+      model.keepRows(ownOf(rows), firstOf(rows));
+    }),
+    gather('rows', layer),
+    compute((rows) => model.takeRows(rows)),
+  ];
 }

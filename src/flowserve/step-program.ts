@@ -1,8 +1,8 @@
 /**
  * A step as a record that can be resumed: `start`, then `poll` until it is done. It never waits inside, since many NPUs share a worker:
- * where experts of other NPUs are still computing, `poll` says pending and returns.
+ * where other NPUs are still computing, `poll` says pending and returns.
  *
- *   part ─▶ part ─▶ … (step-parts.ts; after one of kind `experts`: pending until all answers are here) ─▶ head ─▶ sample
+ *   part ─▶ part ─▶ … (step-parts.ts; after one of kind `experts` or `gather`: pending until all peers' are here) ─▶ read (readout.ts)
  * @module
  */
 import { offsetOf } from '../fabric/address.ts';
@@ -10,15 +10,15 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import { BlockPool } from '../fabric/block-pool.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
-import { LAST_SAMPLED, type PositionLogprobs, type StepEntry, type StepOutcome, type StepPlan } from '../protocol/messages.ts';
+import { LAST_SAMPLED, type StepEntry, type StepOutcome, type StepPlan } from '../protocol/messages.ts';
 import type { ExpertGroup } from '../protocol/topology.ts';
+import { AllGather } from '../xccl/all-gather.ts';
 import type { ArrivedDispatch, Exchange } from '../xccl/exchange.ts';
 import { deadlineExceeded } from '../xccl/operation.ts';
 import type { Arithmetic, Span, TokenSampler } from './arithmetic.ts';
 import { ExpertBatches, type Share } from './expert-batches.ts';
 import type { Forward } from './forward.ts';
-import { LOGIT_ROWS_MAX } from './npu-layout.ts';
-import { NOT_FINITE } from './sampler.ts';
+import { Readout } from './readout.ts';
 import { kvPool } from './step-layout.ts';
 import { type Experts, type Part, partsInTurn } from './step-parts.ts';
 
@@ -38,6 +38,8 @@ type Run = {
   readonly spans: readonly Span[];
   readonly rows: number;
   readonly parts: readonly Part[];
+  /** What its rows are read for: its last parts. */
+  readonly readout: Readout;
   /** The part that comes next. */
   part: number;
   /** The last that peers were asked for. */
@@ -52,12 +54,14 @@ const FNV_OFFSET = 0x811c9dc5;
 const FNV_PRIME = 0x01000193;
 
 /** A peer that lives answers within milliseconds; one that died is replaced in less than this, and asked again. */
-const EXPERTS_DEADLINE_MS = 30_000;
+const PEERS_DEADLINE_MS = 30_000;
 
 export class StepProgram<Model extends Arithmetic = Forward> {
   readonly forward: Model;
   readonly batches: ExpertBatches;
   readonly exchange: Exchange;
+  /** With the other ranks of the DP group. */
+  readonly gather: AllGather;
   readonly #blocks: BlockPool;
   /** By slot: its KV blocks. */
   readonly #held = new Map<number, number[]>();
@@ -74,11 +78,13 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   readonly #sampled: number[] = [];
 
   constructor(forward: Model, space: AddressSpace, exchange: Exchange, group: ExpertGroup, dieOf: (npu: number) => number) {
-    const { npu, kv } = forward.layout;
+    const { npu, kv, share } = forward.layout;
     this.forward = forward;
     this.batches = new ExpertBatches(forward, space, group);
     this.#inTurn = partsInTurn(forward, this.batches);
     this.exchange = exchange;
+    // Ranks of a group have consecutive numbers.
+    this.gather = new AllGather(exchange.endpoint, share.rank, share.tp, (rank) => dieOf(npu - share.rank + rank));
     this.#blocks = new BlockPool(space, kvPool(npu, kv));
     this.#sampler = forward.newSampler(space);
     this.#dieOf = dieOf;
@@ -111,7 +117,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
 
   /** Nothing to do before a peer answers. */
   get isWaiting(): boolean {
-    return this.#run !== null && this.#run.missing.size > 0;
+    return this.#run !== null && (this.#run.missing.size > 0 || this.gather.isWaiting);
   }
 
   /** KV blocks as the memory knows them. */
@@ -129,7 +135,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       spans.push({ slot: entry.slot, row, rows: entry.tokens.length });
       row += entry.tokens.length;
     }
-    this.#run = { plan, spans, rows: row, parts: this.#inTurn, part: 0, layer: 0, missing: new Map(), asked_ms: 0, failedPeer: null };
+    const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#sampled, false);
+    this.#run = { plan, spans, rows: row, parts: this.#inTurn, readout, part: 0, layer: 0, missing: new Map(), asked_ms: 0, failedPeer: null };
   }
 
   /** One more step, which `startNext` begins once the one at hand is done: what that one samples, it may go on with. */
@@ -149,19 +156,32 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   poll(): Poll {
     const run = this.#run;
     assert(run, `NPU ${this.npu} runs no step`);
-    while (run.part < run.parts.length) {
+    for (;;) {
       if (run.missing.size > 0 && !this.#pull(run)) return PENDING;
       if (run.failedPeer !== null) throw new MinipodError('worker_failed', `the experts of NPU ${run.failedPeer} failed at layer ${run.layer}`);
-      const part = run.parts[run.part++] as Part;
+      if (this.gather.isWaiting && !this.#gathers()) return PENDING;
+      const at = run.part++ - run.parts.length;
+      const part = at < 0 ? run.parts[at + run.parts.length] : run.readout.parts[at];
+      if (part === undefined) break;
       if (part.kind === 'compute') part.compute(run.rows, run.spans);
-      else {
+      else if (part.kind === 'experts') {
         this.#dispatch(run, part);
         if (run.missing.size > 0) return ASKED;
+      } else {
+        const table = this.forward.tables.of(part.table, part.first, part.rows(run.rows));
+        this.gather.start(run.plan.step, part.what, table, PEERS_DEADLINE_MS);
+        return ASKED;
       }
     }
-    const outcomes = this.#sample(run);
     this.#run = null;
-    return { state: 'done', plan: run.plan, outcomes, digest: this.#digest(run) };
+    return { state: 'done', plan: run.plan, outcomes: run.readout.outcomes, digest: this.#digest(run) };
+  }
+
+  /** True: the table is whole. */
+  #gathers(): boolean {
+    const poll = this.gather.poll();
+    if (poll.state === 'failed') throw poll.error;
+    return poll.state === 'done';
   }
 
   /** FNV-1a over the words of each sequence's last row: a replay that computes otherwise is found out even where the tokens agree. */
@@ -202,9 +222,10 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     return run.missing.size === 0;
   }
 
-  /** NPUs whose answers are missing. */
+  /** NPUs whose answers or parts are missing. */
   get missing(): number[] {
-    return [...(this.#run?.missing.keys() ?? [])];
+    const first = this.npu - this.gather.rank;
+    return [...(this.#run?.missing.keys() ?? []), ...this.gather.missing.map((rank) => first + rank)];
   }
 
   /** @throws `deadline_exceeded` naming the NPUs that have not answered for too long. */
@@ -212,7 +233,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     const run = this.#run;
     if (run === null || run.missing.size === 0) return;
     const waited_ms = this.#now_ms() - run.asked_ms;
-    if (waited_ms > EXPERTS_DEADLINE_MS) throw deadlineExceeded(`layer ${run.layer} of NPU ${this.npu}`, this.missing, waited_ms);
+    if (waited_ms > PEERS_DEADLINE_MS) throw deadlineExceeded(`layer ${run.layer} of NPU ${this.npu}`, this.missing, waited_ms);
   }
 
   /** Asks a peer once more for what it has not answered: it was restarted. Experts keep no state, so asking twice is harmless. */
@@ -248,6 +269,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     for (const [npu, { event }] of this.#run?.missing ?? []) this.exchange.abandon(this.#dieOf(npu), event);
     this.#run = null;
     this.#next = null;
+    this.gather.reset();
     for (const slot of [...this.#held.keys()]) this.#freeBlocks(slot);
     this.#sampler.reset();
   }
@@ -286,50 +308,6 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     entry.tokens.forEach((token, index) => {
       this.#words[(at.tokenIds >>> 2) + row + index] = token === LAST_SAMPLED ? (this.#sampled[entry.slot] as number) : token;
       this.#words[(at.positions >>> 2) + row + index] = entry.start + index;
-    });
-  }
-
-  #sample(run: Run): StepOutcome[] {
-    const wanted = run.plan.entries.flatMap((entry, index) =>
-      entry.samples ? [{ index, row: (run.spans[index] as Span).row + entry.tokens.length - 1 }] : [],
-    );
-    const prompts = this.#promptLogprobs(run);
-    const outcomes = run.plan.entries.map((_, index): StepOutcome => {
-      const prompt_logprobs = prompts[index] ?? null;
-      const isSound = prompt_logprobs?.every(({ logprob }) => Number.isFinite(logprob)) ?? true;
-      return { token: -1, logprobs: null, prompt_logprobs, error: isSound ? null : NOT_FINITE };
-    });
-    for (let from = 0; from < wanted.length; from += LOGIT_ROWS_MAX) {
-      const batch = wanted.slice(from, from + LOGIT_ROWS_MAX);
-      this.forward.head((row) => batch[row]?.row ?? 0, batch.length);
-      batch.forEach(({ index }, row) => {
-        const entry = run.plan.entries[index] as StepEntry;
-        const { sampling } = this.#sampler.sequenceOf(entry.slot);
-        const { token, error } = this.#sampler.sample(entry.slot, row, entry.start + entry.tokens.length, entry.generated);
-        // Where none could be sampled, a step that goes on with it computes for nobody, but it computes something.
-        this.#sampled[entry.slot] = Math.max(0, token);
-        const logprobs = error === null && sampling.logprobs >= 0 ? this.#sampler.logprobs(row, token, sampling.logprobs) : null;
-        outcomes[index] = { token, logprobs, prompt_logprobs: prompts[index] ?? null, error: outcomes[index]?.error ?? error };
-      });
-    }
-    return outcomes;
-  }
-
-  /** Log-probabilities of the prompt tokens that follow each of the step's rows, where a sequence asked for them. */
-  #promptLogprobs(run: Run): (readonly PositionLogprobs[] | null)[] {
-    return run.plan.entries.map((entry, index) => {
-      const { prompt, sampling } = this.#sampler.sequenceOf(entry.slot);
-      if (sampling.prompt_logprobs < 0 || entry.start >= prompt.length - 1) return null;
-      const rows = Math.min(entry.tokens.length, prompt.length - 1 - entry.start);
-      const first = (run.spans[index] as Span).row;
-      const logprobs: PositionLogprobs[] = [];
-      for (let from = 0; from < rows; from += LOGIT_ROWS_MAX) {
-        const count = Math.min(LOGIT_ROWS_MAX, rows - from);
-        this.forward.head((row) => first + from + row, count);
-        for (let row = 0; row < count; row++)
-          logprobs.push(this.#sampler.logprobs(row, prompt[entry.start + from + row + 1] as number, sampling.prompt_logprobs));
-      }
-      return logprobs;
     });
   }
 }

@@ -33,15 +33,6 @@ export type Table = {
   readonly bounds: readonly number[];
 };
 
-export type Gathering = {
-  /** Numbers of steps do not come again in a group's life. */
-  readonly step: number;
-  readonly table: Table;
-  /** False: this rank needs its peers to have come so far, not what they computed. */
-  readonly pulls: boolean;
-  readonly timeout_ms: number;
-};
-
 export class AllGather implements Operation {
   readonly rank: number;
   readonly ranks: number;
@@ -51,7 +42,11 @@ export class AllGather implements Operation {
   /** By rank, as they were when the gather at hand began. */
   readonly #dies: Int32Array;
   readonly #epochs: Int32Array;
-  #gathering: Gathering | null = null;
+  /** Null: none is under way. */
+  #table: Table | null = null;
+  #step = 0;
+  #what = '';
+  #timeout_ms = 0;
   #number = 0;
   #life = 0;
   #start_ms = 0;
@@ -77,15 +72,25 @@ export class AllGather implements Operation {
     return this.#missing;
   }
 
-  /** This rank's part is computed: tells all peers where it lies. Then `poll` until the table is whole. */
-  start(gathering: Gathering): void {
-    const { step, table } = gathering;
-    assert(this.#missing.length === 0, `gather ${this.#number} is under way`);
+  /** Whether a peer's part is missing. */
+  get isWaiting(): boolean {
+    return this.#missing.length > 0;
+  }
+
+  /**
+   * This rank's part is computed: tells all peers where it lies. Then `poll` until the table is whole. Numbers of steps do not come again in a group's life;
+   * `what`: the table's name in errors.
+   */
+  start(step: number, what: string, table: Table, timeout_ms: number): void {
+    assert(this.#table === null, `${this.#name} is under way`);
     assert(table.bounds.length === this.ranks + 1, `${this.ranks} ranks, and bounds of ${table.bounds.length - 1}`);
     assert(table.address !== this.#tableBefore, 'two gathers in a row are of different tables: peers may still read the first');
     const endpoint = this.#endpoint;
     const { control } = endpoint.space;
-    this.#gathering = gathering;
+    this.#step = step;
+    this.#what = what;
+    this.#table = table;
+    this.#timeout_ms = timeout_ms;
     this.#number = (this.#number + 1) | 0;
     this.#tableBefore = table.address;
     this.#start_ms = endpoint.surroundings.now_ms();
@@ -105,15 +110,15 @@ export class AllGather implements Operation {
 
   /** Pulls what has come. After `done` or `failed` there is nothing to poll before the next start. */
   poll(): Poll {
-    const gathering = this.#gathering;
-    assert(gathering, 'no gather is under way');
+    const table = this.#table;
+    assert(table, 'no gather is under way');
     const broken = this.#broken();
     if (broken !== null) return this.#fail(broken);
     let kept = 0;
     for (let index = 0; index < this.#missing.length; index++) {
       const rank = this.#missing[index] as number;
       try {
-        if (!this.#pull(gathering, rank)) this.#missing[kept++] = rank;
+        if (!this.#pull(table, rank)) this.#missing[kept++] = rank;
       } catch (error) {
         return this.#fail(error as MinipodError);
       }
@@ -121,15 +126,15 @@ export class AllGather implements Operation {
     this.#missing.length = kept;
     if (kept > 0) {
       const waited_ms = this.#endpoint.surroundings.now_ms() - this.#start_ms;
-      return waited_ms < gathering.timeout_ms ? this.#pending : this.#fail(deadlineExceeded(this.#what(gathering), this.#missing, waited_ms));
+      return waited_ms < this.#timeout_ms ? this.#pending : this.#fail(deadlineExceeded(this.#name, this.#missing, waited_ms));
     }
-    this.#gathering = null;
+    this.#table = null;
     return DONE;
   }
 
   /** Gives up what is under way. All ranks of the group do before any of them starts another gather, and that one is of a later step. */
   reset(): void {
-    this.#gathering = null;
+    this.#table = null;
     this.#missing.length = 0;
     this.#number = 0;
     this.#tableBefore = -1;
@@ -140,21 +145,19 @@ export class AllGather implements Operation {
   }
 
   /** True if the peer's part has come, and is whole. */
-  #pull(gathering: Gathering, rank: number): boolean {
-    const { step, table, pulls } = gathering;
+  #pull(table: Table, rank: number): boolean {
     const endpoint = this.#endpoint;
     const channel = this.#channel;
     const die = this.#dies[rank] as number;
     const event = endpoint.newEventFrom(die, channel);
     if (event === 0) return false;
     // Left from before the ranks began anew, or from another life of the group.
-    if (endpoint.wordFrom(die, channel, FIELD_WORD.a) !== step || endpoint.wordFrom(die, channel, FIELD_WORD.c) !== this.#life) return false;
+    if (endpoint.wordFrom(die, channel, FIELD_WORD.a) !== this.#step || endpoint.wordFrom(die, channel, FIELD_WORD.c) !== this.#life) return false;
     const number = endpoint.wordFrom(die, channel, FIELD_WORD.b);
     const offset = endpoint.wordFrom(die, channel, FIELD_WORD.d) >>> 0;
     const rows = endpoint.wordFrom(die, channel, FIELD_WORD.e);
-    if (number !== this.#number || rows !== table.rows)
-      assert(false, `rank ${rank} gathers ${rows} rows as number ${number}, ${this.#what(gathering)} has ${table.rows}`);
-    if (pulls) this.#copyPart(table, rank, die, offset);
+    if (number !== this.#number || rows !== table.rows) assert(false, `rank ${rank} gathers ${rows} rows as number ${number}, ${this.#name} has ${table.rows}`);
+    this.#copyPart(table, rank, die, offset);
     // Given up while the copy ran: what it left may be torn, and the next look says so.
     if (!endpoint.isStill(die, channel, event)) return false;
     endpoint.consume(die, channel, event);
@@ -177,20 +180,17 @@ export class AllGather implements Operation {
     for (let rank = 0; rank < this.ranks; rank++) {
       const die = this.#dies[rank] as number;
       if (control.epochOfDie(die) === this.#epochs[rank]) continue;
-      return new MinipodError(
-        'worker_failed',
-        `${this.#what(this.#gathering as Gathering)} ended: rank ${rank} (die ${die}) was given up while it was under way`,
-      );
+      return new MinipodError('worker_failed', `${this.#name} ended: rank ${rank} (die ${die}) was given up while it was under way`);
     }
     return null;
   }
 
-  #what({ step }: Gathering): string {
-    return `gather ${this.#number} of step ${step} at rank ${this.rank}`;
+  get #name(): string {
+    return `gather ${this.#number} (${this.#what} of step ${this.#step}) at rank ${this.rank}`;
   }
 
   #fail(error: MinipodError): Poll {
-    this.#gathering = null;
+    this.#table = null;
     this.#missing.length = 0;
     return failed(error);
   }

@@ -7,11 +7,11 @@ import { HashForward } from '../../src/flowserve/hash-model/hash-forward.ts';
 import { type HashPodPlan, loadHashWeights, planHashPod } from '../../src/flowserve/hash-model/hash-layout.ts';
 import { areasOfDie, type PlanOptions } from '../../src/flowserve/pod-plan.ts';
 import type { ModelShape } from '../../src/flowserve/step-layout.ts';
-import { StepProgram } from '../../src/flowserve/step-program.ts';
+import { type Poll, StepProgram } from '../../src/flowserve/step-program.ts';
 import type { Address } from '../../src/protocol/address.ts';
 import type { ErrorRecord } from '../../src/protocol/errors.ts';
 import type { Sampling, Sequence } from '../../src/protocol/messages.ts';
-import { colocated, expertGroupOf } from '../../src/protocol/topology.ts';
+import { colocated, expertGroupOf, type NpuPlace } from '../../src/protocol/topology.ts';
 import type { Areas } from '../../src/xccl/areas.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { Exchange } from '../../src/xccl/exchange.ts';
@@ -58,6 +58,7 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
 }
 
 export type Call = {
+  /** Its DP group generates, on all of its ranks. */
   readonly npu: number;
   readonly prompt: readonly number[];
   readonly max_tokens: number;
@@ -75,14 +76,19 @@ export type Interference = {
   readonly onServed?: () => void;
 };
 
-export type Run = { readonly tokens: readonly (readonly number[])[]; readonly errors: readonly (ErrorRecord | null)[]; readonly preemptions: number };
+export type Run = {
+  readonly tokens: readonly (readonly number[])[];
+  readonly errors: readonly (ErrorRecord | null)[];
+  readonly preemptions: number /** Steps that ranks of a group ended with different activations or tokens. */;
+  readonly diverged: number;
+};
 
 /** Generates all calls' tokens; `calls[i]` is request i. */
 export function generate({ plan, programs }: HashPod, calls: readonly Call[], interference: Interference = {}): Run {
   const { kv_blocks, kv_block_size, max_batch_tokens: batch_tokens_max, max_batch_requests: batch_requests_max } = plan.options;
-  const schedulers = programs.map(
-    () => new StepScheduler({ kv_blocks, kv_block_size, batch_tokens_max, batch_requests_max, has_prefix_cache: true, is_asynchronous: false }),
-  );
+  const { groups, npus } = plan.hosting.deployment;
+  const limits = { kv_blocks, kv_block_size, batch_tokens_max, batch_requests_max, has_prefix_cache: true, is_asynchronous: false };
+  const schedulers = groups.map(() => new StepScheduler(limits));
   const tokens: number[][] = calls.map(() => []);
   const errors: (ErrorRecord | null)[] = calls.map(() => null);
   const hear = (messages: ReturnType<StepScheduler['retire']>): void => {
@@ -93,31 +99,50 @@ export function generate({ plan, programs }: HashPod, calls: readonly Call[], in
   };
   calls.forEach(({ npu, prompt, max_tokens, sampling, choice = 0 }, request) => {
     const sequence: Sequence = { request, choice, prompt, max_tokens, sampling: { ...GREEDY, ...sampling }, cache_salt: '', data_parallel_rank: -1 };
-    hear((schedulers[npu] as StepScheduler).enqueue(`task/${request}` as Address, sequence));
+    const { group } = npus[npu] as NpuPlace;
+    hear((schedulers[group] as StepScheduler).enqueue(`task/${request}` as Address, sequence));
   });
   const asked = programs.map(() => 0);
+  /** By NPU: how its step ended, while other ranks still run it. */
+  const ends = programs.map((): Extract<Poll, { state: 'done' }> | null => null);
+  let diverged = 0;
   let busy = true;
   while (busy) {
     busy = false;
-    for (const [npu, program] of programs.entries()) {
-      const scheduler = schedulers[npu] as StepScheduler;
-      if (!program.isRunning) {
+    for (const { id, npus: ranks } of groups) {
+      const scheduler = schedulers[id] as StepScheduler;
+      if (!scheduler.isStepping) {
         const step = scheduler.plan()?.plan;
         if (step === undefined) continue;
-        program.start(step);
-        asked[npu] = 0;
-        interference.onStart?.(npu, step.step);
+        for (const npu of ranks) {
+          programs[npu]?.start(step);
+          asked[npu] = 0;
+          interference.onStart?.(npu, step.step);
+        }
       }
       busy = true;
-      const poll = program.poll();
-      if (poll.state === 'asked') interference.onAsked?.(npu, scheduler.step, (asked[npu] as number)++);
-      if (poll.state === 'done') hear(scheduler.retire(poll.outcomes));
+      for (const npu of ranks) {
+        if (ends[npu] !== null) continue;
+        const poll = (programs[npu] as StepProgram<HashForward>).poll();
+        if (poll.state === 'asked') interference.onAsked?.(npu, scheduler.step, (asked[npu] as number)++);
+        if (poll.state === 'done') ends[npu] = poll;
+      }
+      const done = ranks.flatMap((npu) => ends[npu] ?? []);
+      const [first] = done;
+      if (first === undefined || done.length < ranks.length) continue;
+      const tokensOf = ({ outcomes }: typeof first): string => outcomes.map(({ token }) => token).join();
+      if (done.some((end) => end.digest !== first.digest || tokensOf(end) !== tokensOf(first))) diverged++;
+      for (const npu of ranks) ends[npu] = null;
+      hear(scheduler.retire(first.outcomes));
     }
     for (const program of programs) program.serve(64);
     interference.onServed?.();
   }
-  for (const [npu, program] of programs.entries()) program.release((schedulers[npu] as StepScheduler).takeDetached());
-  return { tokens, errors, preemptions: schedulers.reduce((sum, { preemptions }) => sum + preemptions, 0) };
+  for (const { id, npus: ranks } of groups) {
+    const slots = (schedulers[id] as StepScheduler).takeDetached();
+    for (const npu of ranks) programs[npu]?.release(slots);
+  }
+  return { tokens, errors, preemptions: schedulers.reduce((sum, { preemptions }) => sum + preemptions, 0), diverged };
 }
 
 /** The words of an address, which may be written. */

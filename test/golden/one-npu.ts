@@ -5,11 +5,11 @@ import { allocateSegments } from '../../src/fabric/memory-plan.ts';
 import { Forward } from '../../src/flowserve/forward.ts';
 import { WeightLoader } from '../../src/flowserve/load-weights.ts';
 import { areasOfDie, type PlanOptions, type PodPlan, planPod } from '../../src/flowserve/pod-plan.ts';
-import { StepProgram } from '../../src/flowserve/step-program.ts';
+import { type Poll, StepProgram } from '../../src/flowserve/step-program.ts';
 import { openCheckpoint } from '../../src/model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../../src/model/kernels/kernels.ts';
-import type { Sampling, Sequence, StepOutcome } from '../../src/protocol/messages.ts';
-import { colocated, expertGroupOf } from '../../src/protocol/topology.ts';
+import type { Sampling, Sequence, StepOutcome, StepPlan } from '../../src/protocol/messages.ts';
+import { colocated, type DpGroupPlace, expertGroupOf, type NpuPlace } from '../../src/protocol/topology.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { Exchange } from '../../src/xccl/exchange.ts';
 import { GREEDY } from './greedy.ts';
@@ -59,7 +59,9 @@ export function generateGreedily(
   count: number,
   options: { npu?: number; chunk?: number; sampling?: Partial<Sampling>; onStep?: (start: number, rows: number) => void } = {},
 ): StepOutcome[] {
-  const program = programs[options.npu ?? 0] as StepProgram;
+  // All ranks of the NPU's group run the step, as one program.
+  const { group } = plan.hosting.deployment.npus[options.npu ?? 0] as NpuPlace;
+  const ranks = (plan.hosting.deployment.groups[group] as DpGroupPlace).npus.map((npu) => programs[npu] as StepProgram);
   const sequence: Sequence = {
     request: 1,
     choice: 0,
@@ -77,7 +79,7 @@ export function generateGreedily(
     const rows = Math.min(options.chunk ?? 256, tokens.length - computed);
     const needed = Math.ceil((computed + rows) / plan.options.kv_block_size);
     const samples = computed + rows === tokens.length;
-    program.start({
+    const stepPlan: StepPlan = {
       step,
       after: 0,
       detach: step === 1 ? [0] : [],
@@ -95,10 +97,22 @@ export function generateGreedily(
           output: [],
         },
       ],
-    });
-    let poll = program.poll();
-    while (poll.state === 'pending' && programs.some((peer) => peer.serve(64) > 0)) poll = program.poll();
-    if (poll.state !== 'done') throw new Error(`step ${step} waits for NPUs ${program.missing}`);
+    };
+    for (const rank of ranks) rank.start(stepPlan);
+    const ends = ranks.map((): Extract<Poll, { state: 'done' }> | null => null);
+    for (let isMoving = true; isMoving; ) {
+      isMoving = false;
+      for (const [index, rank] of ranks.entries()) {
+        if (ends[index] !== null) continue;
+        const poll = rank.poll();
+        if (poll.state === 'done') ends[index] = poll;
+        isMoving ||= poll.state !== 'pending';
+      }
+      for (const peer of programs) isMoving = peer.serve(64) > 0 || isMoving;
+    }
+    const [poll] = ends;
+    if (poll == null || ends.includes(null)) throw new Error(`step ${step} waits for NPUs ${ranks.flatMap((rank) => rank.missing)}`);
+    if (ends.some((end) => end?.digest !== poll.digest)) throw new Error(`ranks end step ${step} with different activations`);
     options.onStep?.(computed, rows);
     blocks = needed;
     computed += rows;

@@ -126,7 +126,7 @@ class Group {
     const round = this.#rounds[rank] as number;
     const table = this.#tableOf(rank);
     computePart(this.#dies.space, table, this.#splits[round] as Split, rank, this.#attempt, round);
-    (this.#gathers[rank] as AllGather).start({ step: this.#step, table, pulls: true, timeout_ms: 1_000 });
+    (this.#gathers[rank] as AllGather).start(this.#step, 'a table', table, 1_000);
   }
 
   #poll(polls: number): void {
@@ -152,7 +152,7 @@ describe('all-gather', () => {
     for (const rank of ranks) {
       const table = tableOf(SPLIT, (dies.endpoints[rank] as Endpoint).areas.gather, round);
       computePart(dies.space, table, SPLIT, rank, 1, round);
-      (gathers[rank] as AllGather).start({ step: 1, table: { ...table, ...change }, pulls: true, timeout_ms: 100 });
+      (gathers[rank] as AllGather).start(1, 'heads', { ...table, ...change }, 100);
     }
   };
 
@@ -162,7 +162,7 @@ describe('all-gather', () => {
     begin(dies, gathers, [0, 1]);
     expect(gathers[0]?.poll()).toEqual({ state: 'pending', missing: [2] });
     dies.clock.advance(101);
-    expect(errorOf(gathers[0]?.poll())).toBe('deadline_exceeded: gather 1 of step 1 at rank 0 waited 101 ms for rank 2');
+    expect(errorOf(gathers[0]?.poll())).toBe('deadline_exceeded: gather 1 (heads of step 1) at rank 0 waited 101 ms for rank 2');
   });
 
   it('names the rank that was given up, at the next poll', () => {
@@ -170,8 +170,8 @@ describe('all-gather', () => {
     const gathers = gathersOf(dies);
     begin(dies, gathers, [0, 1, 2]);
     dies.space.control.raiseEpochOfDie(1);
-    expect(errorOf(gathers[2]?.poll())).toBe('worker_failed: gather 1 of step 1 at rank 2 ended: rank 1 (die 1) was given up while it was under way');
-    expect(errorOf(gathers[1]?.poll())).toBe('worker_failed: gather 1 of step 1 at rank 1 ended: rank 1 (die 1) was given up while it was under way');
+    expect(errorOf(gathers[2]?.poll())).toBe('worker_failed: gather 1 (heads of step 1) at rank 2 ended: rank 1 (die 1) was given up while it was under way');
+    expect(errorOf(gathers[1]?.poll())).toBe('worker_failed: gather 1 (heads of step 1) at rank 1 ended: rank 1 (die 1) was given up while it was under way');
   });
 
   it('tells ranks that compute different steps apart, and tables that lead out of the area', () => {
@@ -179,7 +179,7 @@ describe('all-gather', () => {
     const gathers = gathersOf(dies);
     begin(dies, gathers, [0]);
     begin(dies, gathers, [1], 0, { rows: 1 });
-    expect(errorOf(gathers[0]?.poll())).toMatch(/rank 1 gathers 1 rows as number 1, gather 1 of step 1 at rank 0 has 2$/);
+    expect(errorOf(gathers[0]?.poll())).toMatch(/rank 1 gathers 1 rows as number 1, gather 1 \(heads of step 1\) at rank 0 has 2$/);
     const far = makeDies(3);
     const away = gathersOf(far);
     begin(far, away, [0]);
@@ -195,19 +195,6 @@ describe('all-gather', () => {
     for (const gather of gathers) expect(gather.poll().state).toBe('done');
     expect(() => begin(dies, gathers, [0])).toThrow(/two gathers in a row are of different tables/);
     begin(dies, gathers, [0], 1);
-  });
-
-  it('lets a rank that needs nothing wait for its peers all the same, and pull no byte', () => {
-    const dies = makeDies(2);
-    const [a, b] = gathersOf(dies) as [AllGather, AllGather];
-    const split: Split = { rows: 3, words: 4, bounds: [0, 8, 16] };
-    const start = (gather: AllGather, pulls: boolean): void =>
-      gather.start({ step: 1, table: tableOf(split, (dies.endpoints[gather.rank] as Endpoint).areas.gather, 0), pulls, timeout_ms: 100 });
-    start(b, false);
-    expect(b.poll().state).toBe('pending');
-    start(a, true);
-    expect([a.poll().state, b.poll().state]).toEqual(['done', 'done']);
-    expect([a.pulled_bytes, b.pulled_bytes]).toEqual([24, 0]);
   });
 });
 

@@ -52,7 +52,7 @@ export function gatherRounds(gather: AllGather, endpoint: Endpoint, splits: read
     const split = splits[round] as Split;
     const table = tableOf(split, endpoint.areas.gather, round);
     computePart(endpoint.space, table, split, gather.rank, seed, round);
-    gather.start({ step: 1 + Math.floor(round / 3), table, pulls: true, timeout_ms });
+    gather.start(1 + Math.floor(round / 3), 'a table', table, timeout_ms);
     return null;
   };
   let end = next();

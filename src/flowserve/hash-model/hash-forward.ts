@@ -13,6 +13,9 @@
  *   token   = H(H(W, x), position, seed and choice where it samples) mod vocabulary           hash-sampler.ts
  *
  * Experts are chosen evenly: no groups, no skew. Nothing here allocates.
+ *
+ * Split over ranks, each computes a row's hash from what it has and offers it in a column of its own; the row is the join of what all of them offer, which
+ * is what any of them offers, so long as all agree. After a layer of experts each rank has rows of its own, as the real ones do.
  * @module
  */
 import { offsetOf, segmentOf } from '../../fabric/address.ts';
@@ -20,6 +23,7 @@ import type { AddressSpace } from '../../fabric/address-space.ts';
 import { assert } from '../../protocol/errors.ts';
 import type { Arithmetic, Span, TokenSampler } from '../arithmetic.ts';
 import type { ModelShape } from '../step-layout.ts';
+import { GatherTables, type TablePlace } from '../tensor-share.ts';
 import { Hash, mix32 } from './hash.ts';
 import { HASH_BYTES, type HashLayout, type HashScratch } from './hash-layout.ts';
 import { HashSampler } from './hash-sampler.ts';
@@ -41,6 +45,10 @@ export class HashForward implements Arithmetic {
   readonly #weights: number;
   readonly #owned: number;
   readonly #ownExperts: Int32Array;
+  readonly tables: GatherTables;
+  readonly #rank: number;
+  /** Words of a row of a table that ranks gather. */
+  readonly #stride: number;
 
   constructor(config: ModelShape, layout: HashLayout, space: AddressSpace) {
     assert(segmentOf(layout.base + layout.bytes - 1) === segmentOf(layout.base), `the region of NPU ${layout.npu} spans segments`);
@@ -51,6 +59,13 @@ export class HashForward implements Arithmetic {
     this.#floats = space.floatsOf(layout.base);
     this.#weights = offsetOf(layout.weights) >>> 2;
     this.#ownExperts = Int32Array.from(layout.ownExperts);
+    const { rank, tp } = layout.share;
+    this.#rank = rank;
+    this.#stride = 2 * tp;
+    const columns = (address: number): TablePlace => ({ address, width: tp, unit: 1, column_bytes: HASH_BYTES });
+    const { attended, projected, activated, rows, logits } = layout.scratch;
+    const perRow = { attended: columns(attended), projected: columns(projected), activated: columns(activated), logits: columns(logits) };
+    this.tables = new GatherTables(tp, { ...perRow, rows: { ...columns(rows), width: 1 } });
     this.#owned = this.#ownExperts.reduce((count, own) => count + (own < 0 ? 0 : 1), 0);
   }
 
@@ -67,9 +82,62 @@ export class HashForward implements Arithmetic {
 
   /** Each span's cells are read once a layer, in every step, for all of its rows: a row's hash goes on where the row before it ended. */
   attention(layer: number, _rows: number, spans: readonly Span[]): void {
+    this.#attendInto(this.at.x >>> 2, 2, layer, spans);
+  }
+
+  attend(layer: number, _rows: number, spans: readonly Span[]): void {
+    this.#attendInto(this.#offer(this.at.attended), this.#stride, layer, spans);
+  }
+
+  project(_layer: number, rows: number): void {
+    this.#join(this.#offer(this.at.projected), this.#stride, this.at.attended, rows);
+  }
+
+  addProjected(rows: number): void {
+    this.#join(this.at.x >>> 2, 2, this.at.projected, rows);
+  }
+
+  activate(layer: number, rows: number): void {
+    this.#denseInto(this.#offer(this.at.activated), this.#stride, layer, rows);
+  }
+
+  down(_layer: number, rows: number): void {
+    this.#join(this.#offer(this.at.projected), this.#stride, this.at.activated, rows);
+  }
+
+  keepRows(rows: number, first: number): void {
+    this.#words.copyWithin((this.at.rows >>> 2) + 2 * first, (this.at.x >>> 2) + 2 * first, (this.at.x >>> 2) + 2 * (first + rows));
+  }
+
+  takeRows(rows: number): void {
+    this.#words.copyWithin(this.at.x >>> 2, this.at.rows >>> 2, (this.at.rows >>> 2) + 2 * rows);
+  }
+
+  /** Index of this rank's column in a table's first row. */
+  #offer(table: number): number {
+    return (table >>> 2) + 2 * this.#rank;
+  }
+
+  /** Rows at `target`, `stride` words apart, from a table: what this rank offers there, changed by whatever another one offers that is not the same. */
+  #join(target: number, stride: number, table: number, rows: number): void {
+    const words = this.#words;
+    for (let row = 0, from = table >>> 2, to = target; row < rows; row++, from += this.#stride, to += stride) {
+      const [own, ownHigh] = [from + 2 * this.#rank, from + 2 * this.#rank + 1];
+      let low = words[own] as number;
+      let high = words[ownHigh] as number;
+      for (let other = from; other < from + this.#stride; other += 2) {
+        low = (low + mix32((words[other] as number) ^ (words[own] as number))) | 0;
+        high = (high + mix32((words[other + 1] as number) ^ (words[ownHigh] as number))) | 0;
+      }
+      words[to] = low;
+      words[to + 1] = high;
+    }
+  }
+
+  #attendInto(target: number, stride: number, layer: number, spans: readonly Span[]): void {
     for (let index = 0; index < spans.length; index++) {
       this.#store(layer, spans[index] as Span);
-      this.#attend(layer, spans[index] as Span);
+      this.#attend(target, stride, layer, spans[index] as Span);
     }
   }
 
@@ -85,7 +153,7 @@ export class HashForward implements Arithmetic {
     }
   }
 
-  #attend(layer: number, { slot, row: first, rows }: Span): void {
+  #attend(target: number, stride: number, layer: number, { slot, row: first, rows }: Span): void {
     const hash = this.#hash;
     const words = this.#words;
     const { block_size } = this.layout.kv;
@@ -101,7 +169,7 @@ export class HashForward implements Arithmetic {
         read += count;
       }
       const at = x + 2 * row;
-      hash.writeWith(words[at] as number, words[at + 1] as number, words, at);
+      hash.writeWith(words[at] as number, words[at + 1] as number, words, target + stride * row);
     }
   }
 
@@ -114,31 +182,35 @@ export class HashForward implements Arithmetic {
     return (offset >>> 2) + ((layer * kv.layer_bytes) >>> 2) + 2 * (position - block * kv.block_size);
   }
 
-  postNorm(layer: number, rows: number): void {
-    this.#hashRows(KIND.norm, layer, this.at.normed, this.at.x, rows);
+  postNorm(layer: number, rows: number, first = 0): void {
+    this.#hashRows(KIND.norm, layer, this.at.normed + HASH_BYTES * first, this.at.x + HASH_BYTES * first, rows);
   }
 
   dense(layer: number, rows: number): void {
+    this.#denseInto(this.at.x >>> 2, 2, layer, rows);
+  }
+
+  #denseInto(target: number, stride: number, layer: number, rows: number): void {
     const words = this.#words;
     const x = this.at.x >>> 2;
     const normed = this.at.normed >>> 2;
-    for (let row = 0; row < 2 * rows; row += 2) {
+    for (let row = 0; row < rows; row++) {
       this.#begin(KIND.dense, layer, 0);
-      this.#hash.absorb(words[normed + row] as number, words[normed + row + 1] as number);
-      this.#hash.absorb(words[x + row] as number, words[x + row + 1] as number);
-      this.#hash.write(words, x + row);
+      this.#hash.absorb(words[normed + 2 * row] as number, words[normed + 2 * row + 1] as number);
+      this.#hash.absorb(words[x + 2 * row] as number, words[x + 2 * row + 1] as number);
+      this.#hash.write(words, target + stride * row);
     }
   }
 
   /** Each row's experts: a sample without replacement (R. Floyd, in J. Bentley, "A sample of brilliance", CACM 30 (9), 1987), kept in order by insertion. */
-  gate(layer: number, rows: number): void {
+  gate(layer: number, rows: number, first = 0): void {
     const words = this.#words;
     const { experts, topK } = this.config.moe;
     const counts = this.layout.counts[layer];
     assert(counts, `layer ${layer} has no experts`);
     const count = offsetOf(counts) >>> 2;
     const weights = this.at.expertWeights >>> 2;
-    const normed = this.at.normed >>> 2;
+    const normed = (this.at.normed >>> 2) + 2 * first;
     for (let row = 0, chosen = this.at.experts >>> 2; row < rows; row++, chosen += topK) {
       this.#begin(KIND.gate, layer, 0);
       this.#hash.absorb(words[normed + 2 * row] as number, words[normed + 2 * row + 1] as number);
@@ -209,15 +281,15 @@ export class HashForward implements Arithmetic {
     return own < 0 || this.layout.counts[layer] == null ? -1 : 1 + layer * this.#owned + own;
   }
 
-  sharedExpert(layer: number, rows: number): void {
-    if (this.config.moe.sharedExperts > 0) this.#hashRows(KIND.shared, layer, this.at.sharedOut, this.at.normed, rows);
+  sharedExpert(layer: number, rows: number, first = 0): void {
+    if (this.config.moe.sharedExperts > 0) this.#hashRows(KIND.shared, layer, this.at.sharedOut, this.at.normed + HASH_BYTES * first, rows);
   }
 
-  combine(layer: number, rows: number): void {
+  combine(layer: number, rows: number, first = 0): void {
     const hash = this.#hash;
     const words = this.#words;
     const { topK, sharedExperts } = this.config.moe;
-    const x = this.at.x >>> 2;
+    const x = (this.at.x >>> 2) + 2 * first;
     const shared = this.at.sharedOut >>> 2;
     const replies = this.at.replies >>> 2;
     const places = this.at.rowIndices >>> 2;
@@ -236,8 +308,17 @@ export class HashForward implements Arithmetic {
     }
   }
 
-  head(rowOf: (index: number) => number, count: number): void {
-    for (let index = 0; index < count; index++) this.#hashRows(KIND.head, 0, this.at.headRows + HASH_BYTES * index, this.at.x + HASH_BYTES * rowOf(index), 1);
+  head(rowOf: (index: number) => number, count: number, first = 0): void {
+    const isSplit = this.layout.share.tp > 1;
+    const [to, stride] = isSplit ? [4 * this.#offer(this.at.logits), 4 * this.#stride] : [this.at.headRows, HASH_BYTES];
+    for (let index = 0; index < count; index++) this.#hashRows(KIND.head, 0, to + stride * (first + index), this.at.x + HASH_BYTES * rowOf(index), 1);
+  }
+
+  /** Index of a row that `head` has prepared, when all ranks have. */
+  headRow(row: number): number {
+    const at = (this.at.headRows >>> 2) + 2 * row;
+    if (this.layout.share.tp > 1) this.#join(at, 2, this.at.logits + 4 * this.#stride * row, 1);
+    return at;
   }
 
   newSampler(space: AddressSpace): TokenSampler {

@@ -3,6 +3,7 @@
  *
  *   weights    | replicated | layer 0: own experts, ascending | layer 1: own experts | …        8 bytes each; 0 where nothing was loaded
  *   KV block   | layer 0: a cell a position | layer 1 | …
+ *   tables     that ranks gather: of each row a hash by each rank; after a layer of experts, rows of the ranks' own
  * @module
  */
 import { offsetOf } from '../../fabric/address.ts';
@@ -24,6 +25,7 @@ import {
   type StepLayout,
   type StepScratch,
 } from '../step-layout.ts';
+import { type Gathered, tensorShareOf } from '../tensor-share.ts';
 import { Hash } from './hash.ts';
 
 /** Of a row of activations, a KV cell, an expert's weights. */
@@ -32,7 +34,7 @@ export const HASH_BYTES = 8;
 /** The least that XCCL takes: each die has two for each other one, and bulk data between them is small as well. */
 const SLOT_BYTES = 64;
 
-export type HashScratch = StepScratch & { readonly sharedOut: number; readonly headRows: number };
+export type HashScratch = StepScratch & { readonly sharedOut: number; readonly headRows: number } & Readonly<Record<Gathered, number>>;
 
 export type HashLayout = StepLayout & {
   readonly scratch: HashScratch;
@@ -59,7 +61,8 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
   const { moe, layers } = model;
   const { max_batch_tokens: rows, deployment } = options;
   const arena = new Arena(base, bytes);
-  const areas = layoutAreas(areaSizes(model, HASH_BYTES, options, SLOT_BYTES), arena);
+  const tables = hashTables(options, 0);
+  const areas = layoutAreas(areaSizes(model, HASH_BYTES, options, SLOT_BYTES, tables.bytes), arena);
   const areasEnd = arena.used;
   const counts = layoutCounts(model, arena);
   const group = expertGroupOf(deployment, npu);
@@ -84,6 +87,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
     gathered: hashes(rows),
     sharedOut: hashes(rows),
     headRows: hashes(LOGIT_ROWS_MAX),
+    ...hashTables(options, areas.gather).places,
   };
   const scratchEnd = arena.used;
   const kv = layoutKv(layers, HASH_BYTES * options.kv_block_size, options, arena);
@@ -95,7 +99,20 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
     activations: scratchEnd - weightsEnd + arena.used - kvEnd,
     'XCCL areas': areasEnd,
   };
-  return { npu, base, bytes: arena.used, parts, rows_max: rows, row_bytes: HASH_BYTES, areas, counts, scratch, kv, blockTables, weights, ownExperts };
+  const share = tensorShareOf(deployment, npu);
+  return { npu, share, base, bytes: arena.used, parts, rows_max: rows, row_bytes: HASH_BYTES, areas, counts, scratch, kv, blockTables, weights, ownExperts };
+}
+
+/** The tables fill the gather area; without tensor parallelism there are none. */
+function hashTables(
+  { deployment, max_batch_tokens: rows }: LayoutOptions,
+  base: number,
+): { readonly places: Record<Gathered, number>; readonly bytes: number } {
+  const arena = new Arena(base);
+  const tp = Math.max(...deployment.executors.map((executor) => executor.tp));
+  const table = (count: number): number => arena.allocate(tp > 1 ? count * HASH_BYTES : 0);
+  const [attended, projected, activated] = [table(rows * tp), table(rows * tp), table(rows * tp)];
+  return { places: { attended, projected, activated, rows: table(rows), logits: table(LOGIT_ROWS_MAX * tp) }, bytes: arena.used };
 }
 
 /** The layout of an NPU that moves to another die. */

@@ -9,9 +9,9 @@
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import { type ErrorRecord, MinipodError, toErrorRecord } from '../../protocol/errors.ts';
 import type { PositionLogprobs, Sampling, Sequence } from '../../protocol/messages.ts';
-import type { Arithmetic, Sampled, TokenSampler } from '../arithmetic.ts';
+import type { Sampled, TokenSampler } from '../arithmetic.ts';
 import { Hash } from './hash.ts';
-import type { HashScratch } from './hash-layout.ts';
+import type { HashForward } from './hash-forward.ts';
 
 /** Before the hash model is given a request: @throws `invalid_request` for what it cannot answer. */
 export function checkHashSampling({ logprobs, prompt_logprobs }: Pick<Sampling, 'logprobs' | 'prompt_logprobs'>): void {
@@ -26,15 +26,15 @@ const KIND = { greedy: 31, sampled: 32 } as const;
 
 export class HashSampler implements TokenSampler {
   readonly #words: Int32Array;
-  readonly #rows: number;
+  readonly #forward: HashForward;
   readonly #vocabSize: number;
   readonly #hash = new Hash();
   readonly #token = new Int32Array(2);
   readonly #slots: (Slot | null)[] = [];
 
-  constructor(forward: Arithmetic & { readonly at: HashScratch }, space: AddressSpace) {
+  constructor(forward: HashForward, space: AddressSpace) {
     this.#words = space.wordsOf(forward.layout.base);
-    this.#rows = forward.at.headRows >>> 2;
+    this.#forward = forward;
     this.#vocabSize = forward.config.vocabSize;
   }
 
@@ -65,7 +65,7 @@ export class HashSampler implements TokenSampler {
     const { sequence, seedLow, seedHigh, refusal } = this.#slotOf(slot);
     if (refusal !== null) return { token: -1, error: refusal };
     const isGreedy = sequence.sampling.temperature === 0;
-    const at = this.#rows + 2 * row;
+    const at = this.#forward.headRow(row);
     this.#hash.begin(isGreedy ? KIND.greedy : KIND.sampled, position, isGreedy ? 0 : sequence.choice);
     if (!isGreedy) this.#hash.absorb(seedLow, seedHigh);
     this.#hash.absorb(this.#words[at] as number, this.#words[at + 1] as number);

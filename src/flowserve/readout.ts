@@ -1,0 +1,112 @@
+/**
+ * What a step's rows are read for when all layers are computed: log-probabilities of prompt tokens, and the tokens that follow.
+ * Rows are prepared in batches, as many as the logits have room for: the step's last parts.
+ *
+ *   [ head ─ (G) ─▶ read ] × batches
+ *
+ * Split over ranks, each computes its columns of the logits, and all of them sample: the next step may already have been launched, and its tokens must be
+ * known wherever it begins. Log-probabilities are the first rank's to tell.
+ * @module
+ */
+import { assert } from '../protocol/errors.ts';
+import type { PositionLogprobs, StepEntry, StepOutcome, StepPlan } from '../protocol/messages.ts';
+import type { Arithmetic, Span, TokenSampler } from './arithmetic.ts';
+import { LOGIT_ROWS_MAX } from './npu-layout.ts';
+import { NOT_FINITE } from './sampler.ts';
+import type { Part } from './step-parts.ts';
+
+/** `token`: of the prompt, whose log-probability is wanted; −1: the row yields the next one. */
+type Reading = { readonly entry: number; readonly row: number; readonly token: number };
+type Result = { token: number; logprobs: PositionLogprobs | null; prompt_logprobs: PositionLogprobs[] | null; error: StepOutcome['error'] };
+
+export class Readout {
+  readonly parts: readonly Part[];
+  readonly #forward: Arithmetic;
+  readonly #sampler: TokenSampler;
+  readonly #entries: readonly StepEntry[];
+  /** By slot: the token that its last step sampled. */
+  readonly #sampled: number[];
+  readonly #readings: readonly Reading[];
+  readonly #results: Result[];
+
+  /** `hasLogits`: all rows are prepared already, in their order. */
+  constructor(forward: Arithmetic, sampler: TokenSampler, { entries }: StepPlan, spans: readonly Span[], sampled: number[], hasLogits: boolean) {
+    this.#forward = forward;
+    this.#sampler = sampler;
+    this.#entries = entries;
+    this.#sampled = sampled;
+    this.#results = entries.map(() => ({ token: -1, logprobs: null, prompt_logprobs: null, error: null }));
+    this.#readings = [...this.#promptReadings(spans), ...nextReadings(entries, spans)];
+    const rows = this.#readings.length;
+    assert(!hasLogits || rows <= LOGIT_ROWS_MAX, `${rows} rows are prepared at once`);
+    this.parts = this.#partsOf(rows, hasLogits);
+  }
+
+  /** What came of the step's entries, in their order, once all parts are done. */
+  get outcomes(): readonly StepOutcome[] {
+    return this.#results;
+  }
+
+  #partsOf(rows: number, hasLogits: boolean): Part[] {
+    const isSplit = this.#forward.layout.share.tp > 1;
+    // Peers may still read a batch's logits while the next one is computed: two batches take turns.
+    const batch_max = isSplit ? LOGIT_ROWS_MAX / 2 : LOGIT_ROWS_MAX;
+    const parts: Part[] = [];
+    for (let from = 0, turn = 0; from < rows; from += batch_max, turn ^= 1) {
+      const count = Math.min(batch_max, rows - from);
+      const first = isSplit ? turn * batch_max : 0;
+      if (!hasLogits) parts.push({ kind: 'compute', compute: () => this.#forward.head((index) => this.#readings[from + index]?.row ?? 0, count, first) });
+      if (isSplit) parts.push({ kind: 'gather', table: 'logits', what: `'logits' of rows ${from} to ${from + count - 1}`, first, rows: () => count });
+      parts.push({ kind: 'compute', compute: () => this.#read(from, count, first) });
+    }
+    return parts;
+  }
+
+  #read(from: number, count: number, first: number): void {
+    for (let index = 0; index < count; index++) {
+      const reading = this.#readings[from + index] as Reading;
+      if (reading.token >= 0) this.#readPrompt(reading, first + index);
+      else this.#sample(reading, first + index);
+    }
+  }
+
+  #readPrompt({ entry, token }: Reading, row: number): void {
+    if (this.#forward.layout.share.rank > 0) return;
+    const result = this.#results[entry] as Result;
+    const { slot } = this.#entries[entry] as StepEntry;
+    const logprobs = this.#sampler.logprobs(row, token, this.#sampler.sequenceOf(slot).sampling.prompt_logprobs);
+    result.prompt_logprobs ??= [];
+    result.prompt_logprobs.push(logprobs);
+    if (!Number.isFinite(logprobs.logprob)) result.error = NOT_FINITE;
+  }
+
+  #sample({ entry }: Reading, row: number): void {
+    const result = this.#results[entry] as Result;
+    const { slot, start, tokens, generated } = this.#entries[entry] as StepEntry;
+    const { sampling } = this.#sampler.sequenceOf(slot);
+    const { token, error } = this.#sampler.sample(slot, row, start + tokens.length, generated);
+    // Where none could be sampled, a step that goes on with it computes for nobody, but it computes something.
+    this.#sampled[slot] = Math.max(0, token);
+    result.token = token;
+    result.error ??= error;
+    if (error === null && sampling.logprobs >= 0 && this.#forward.layout.share.rank === 0)
+      result.logprobs = this.#sampler.logprobs(row, token, sampling.logprobs);
+  }
+
+  /** The prompt tokens that follow each of the step's rows, where a sequence asked for their log-probabilities. */
+  #promptReadings(spans: readonly Span[]): Reading[] {
+    return this.#entries.flatMap(({ slot, start, tokens }, entry) => {
+      const { prompt, sampling } = this.#sampler.sequenceOf(slot);
+      if (sampling.prompt_logprobs < 0 || start >= prompt.length - 1) return [];
+      const { row } = spans[entry] as Span;
+      return Array.from({ length: Math.min(tokens.length, prompt.length - 1 - start) }, (_, index) => ({
+        entry,
+        row: row + index,
+        token: prompt[start + index + 1] as number,
+      }));
+    });
+  }
+}
+
+const nextReadings = (entries: readonly StepEntry[], spans: readonly Span[]): Reading[] =>
+  entries.flatMap(({ samples, tokens }, entry) => (samples ? [{ entry, row: (spans[entry] as Span).row + tokens.length - 1, token: -1 }] : []));
