@@ -32,6 +32,9 @@ export const failed = (reason: FailureReason, what: string): Poll => ({
   ...{ state: 'failed', reason, error: new MinipodError(CODES[reason] ?? 'worker_failed', what) },
 });
 
+/** Why work failed: its memory is not there, or the link to it. */
+export const reasonOf = (error: MinipodError | null): FailureReason => (error?.code === 'memory_fault' ? 'fault' : 'link_broken');
+
 /** Of a link or of all. */
 export type TransferCounters = {
   started: number;

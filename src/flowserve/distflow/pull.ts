@@ -6,7 +6,8 @@
  *     ▼ refused              ▼ fenced, stale, corrupt, cancelled, …: what is under way lands, then stop ─▶ failed
  *
  * Meanwhile it looks at the header, over and over: at the progress, where layers come one by one, and whether the holder has fenced it.
- * It is done if and only if its release was the lease's next word after its claim: then the holder knows it too.
+ * It is done only if its release was the lease's next word after its claim: then the holder knows it too. Where link or puller are lost while the release is on
+ * its way, the holder may know of a pull that counts for nothing; that is the decode's to compute anew, as after any loss of its own.
  * @module
  */
 import { MinipodError } from '../../protocol/errors.ts';
@@ -15,7 +16,7 @@ import { POLL_BYTES } from './copying.ts';
 import type { End } from './end.ts';
 import { isSerialOf, LEASE, leaseWord, pullerOf, stateName } from './lease-word.ts';
 import { isProgressOf, isSealed, layersThere, OFFER_HEADER_WORDS, OFFER_WORD, type OfferPlace, offerPlace } from './offer-layout.ts';
-import { DONE, type FailureReason, failed, PENDING, type Poll } from './outcome.ts';
+import { DONE, type FailureReason, failed, PENDING, type Poll, reasonOf } from './outcome.ts';
 import type { OfferSource, Registration } from './registration.ts';
 import { Transfer } from './transfer.ts';
 
@@ -85,7 +86,7 @@ export class Pull {
         if (!mayCopy) return PENDING;
         mayCopy = false;
         if (this.#lookAtHeader() && this.#phase === PHASE.transfer) this.#pollTransfer(budget_bytes);
-      } else if (work.state === 'failed') this.#failOver(work.error?.message ?? '');
+      } else if (work.state === 'failed') this.#failBy(work);
       else if (work.state === 'done') this.#take();
       else if (work.state === 'posted') return PENDING;
       else {
@@ -203,7 +204,7 @@ export class Pull {
   #lookAtHeader(): boolean {
     const look = this.#look;
     if (look.isIdle) this.#end.backend.readWords(look, this.#place.header, null, OFFER_HEADER_WORDS, this.#header);
-    if (look.state === 'failed') this.#failOver(look.error?.message ?? '');
+    if (look.state === 'failed') this.#failBy(look);
     if (look.state !== 'done') return this.#phase < PHASE.settle;
     look.state = 'idle';
     const lease = this.#header[OFFER_WORD.lease] as number;
@@ -236,9 +237,9 @@ export class Pull {
     this.#fail('expired', `the holder has ended the lease, which is ${this.#leaseText(lease)}`);
   }
 
-  #failOver(what: string): void {
+  #failBy({ error }: WorkRequest): void {
     if (this.#phase >= PHASE.settle) this.#phase = PHASE.over;
-    else this.#fail('link_broken', what);
+    else this.#fail(reasonOf(error), error?.message ?? 'its work failed');
   }
 
   /** Once nothing is under way: says so to the holder, but for one that has no claim or no link any more. */

@@ -10,7 +10,7 @@ import { WorkRequest } from './backend.ts';
 import type { WalkOrder } from './block-walk.ts';
 import { Copying, POLL_BYTES } from './copying.ts';
 import type { End } from './end.ts';
-import { DONE, type FailureReason, failed, PENDING, type Poll } from './outcome.ts';
+import { DONE, type FailureReason, failed, PENDING, type Poll, reasonOf } from './outcome.ts';
 import { type LayerRange, mustBeHeld, type Scatter, type Span, shapeOf, spanOf } from './scatter.ts';
 
 /** The generation that the block of each range must have after the copy: u32 by block at the source, `table` + 4 × block. */
@@ -82,7 +82,7 @@ export class Transfer {
         if (!mayCopy) return PENDING;
         mayCopy = false;
         this.#copy(budget_bytes);
-      } else if (work.state === 'failed') this.#fail('link_broken', work.error?.message ?? '');
+      } else if (work.state === 'failed') this.#failBy(work);
       else if (work.state === 'done') this.#take();
       else if (work.state === 'posted') return PENDING;
       else {
@@ -128,7 +128,7 @@ export class Transfer {
   #copy(budget_bytes: number): void {
     const copying = this.#copying;
     copying.poll(this.layers_there, budget_bytes);
-    if (copying.work.state === 'failed') this.#fail('link_broken', copying.work.error?.message ?? '');
+    if (copying.work.state === 'failed') this.#failBy(copying.work);
     else if (copying.isDone) this.#phase = this.#terms.generations === null ? PHASE.regionAgain : PHASE.generations;
   }
 
@@ -154,6 +154,10 @@ export class Transfer {
   #isSettled(): boolean {
     this.#copying.settle();
     return (!this.#work.isUnderWay && !this.#copying.work.isUnderWay) || this.#end.backend.isClosed;
+  }
+
+  #failBy({ error }: WorkRequest): void {
+    this.#fail(reasonOf(error), error?.message ?? 'its work failed');
   }
 
   #fail(reason: FailureReason, what: string): void {

@@ -69,8 +69,8 @@ export class Rig {
   /** Pullers whose link was cut at the holder's end. */
   readonly cut = new Set<number>();
 
-  constructor(sizes: Sizes = SMALL, options: Partial<LinkClusterOptions> = {}, fabrics: readonly string[] = []) {
-    this.sharing = allocate(sizes);
+  constructor(sizes: Sizes = SMALL, options: Partial<LinkClusterOptions> = {}, fabrics: readonly string[] = [], sharing = allocate(sizes)) {
+    this.sharing = sharing;
     this.memory = openMemory(this.sharing);
     const { space, places } = this.memory;
     const checksum = plainChecksum(space);

@@ -1,0 +1,154 @@
+/**
+ * The network card of a source: does what cards of other fabrics ask of its memory, as RDMA does; no thread of the source takes part.
+ * @module
+ */
+import { globalAddress } from '../../../fabric/address.ts';
+import type { AddressSpace } from '../../../fabric/address-space.ts';
+import { WorkRequest } from '../backend.ts';
+import { MemoryBackend } from '../memory-backend.ts';
+import { epochOfRegion } from '../region-epoch.ts';
+import { ANSWER, ANSWER_WORDS, HELLO_WORDS, MAGIC, REQUEST, REQUEST_WORDS, WordsIn } from './frames.ts';
+import { OP, STAGING_WORDS, STATUS } from './queue-pair.ts';
+import type { Listening, Network, Stream } from './stream.ts';
+
+/** More than a chunked copy ever asks for at once: who asks for more is no card of ours. */
+const READ_BYTES_MAX = 1 << 26;
+
+type Link = { readonly stream: Stream; source: number; target: number };
+
+export class CardServer {
+  readonly counters = { requests: 0, bytes: 0, faults: 0, refused: 0 };
+  readonly #space: AddressSpace;
+  readonly #links = new Set<Link>();
+  #listening: Listening | null = null;
+
+  constructor(space: AddressSpace) {
+    this.#space = space;
+  }
+
+  /** Returns the port. */
+  async listen(network: Network, port = 0): Promise<number> {
+    this.#listening = await network.listen(port, (stream) => this.#accept(stream));
+    return this.#listening.port;
+  }
+
+  /** Links that are open, as the pairs of executors that they join. */
+  links(): { readonly source: number; readonly target: number }[] {
+    return [...this.#links].map(({ source, target }) => ({ source, target }));
+  }
+
+  /** From now on the target reads nothing here: the fence of a puller that cannot be heard. */
+  cut(source: number, target: number): void {
+    for (const link of this.#links) if (link.source === source && link.target === target) link.stream.destroy();
+  }
+
+  async close(): Promise<void> {
+    const closed = this.#listening?.close();
+    for (const { stream } of this.#links) stream.destroy();
+    await closed;
+  }
+
+  #accept(stream: Stream): void {
+    const link: Link = { stream, source: -1, target: -1 };
+    const requests = new Requests(this.#space, stream, this.counters);
+    const hello = new WordsIn(HELLO_WORDS);
+    this.#links.add(link);
+    stream.onClose(() => void this.#links.delete(link));
+    stream.onData((bytes) => {
+      let at = 0;
+      if (!hello.isFull()) {
+        at = hello.take(bytes, 0);
+        if (!hello.isFull()) return;
+        [, link.source, link.target] = hello.words as unknown as [number, number, number];
+      }
+      if (hello.words[0] !== MAGIC || !requests.receive(bytes, at)) this.#refuse(stream);
+    });
+  }
+
+  #refuse(stream: Stream): void {
+    this.counters.refused++;
+    stream.destroy();
+  }
+}
+
+/** The requests of one connection, answered in their order. */
+class Requests {
+  readonly #space: AddressSpace;
+  readonly #stream: Stream;
+  readonly #counters: CardServer['counters'];
+  readonly #memory: MemoryBackend;
+  readonly #work = new WorkRequest();
+  readonly #request = new WordsIn(REQUEST_WORDS);
+  readonly #indices = new WordsIn(STAGING_WORDS);
+
+  constructor(space: AddressSpace, stream: Stream, counters: CardServer['counters']) {
+    this.#space = space;
+    this.#stream = stream;
+    this.#counters = counters;
+    this.#memory = new MemoryBackend(space);
+    stream.onDrain(() => stream.resume());
+  }
+
+  /** False: this is no card of ours. */
+  receive(bytes: Uint8Array, from: number): boolean {
+    for (let at = from; at < bytes.length; ) {
+      at += this.#request.take(bytes, at);
+      if (!this.#request.isFull()) return true;
+      const { words } = this.#request;
+      const asked = words[REQUEST.bytes] as number;
+      if (asked < 0 || asked > READ_BYTES_MAX || (words[REQUEST.op] !== OP.read && asked > STAGING_WORDS * 4)) return false;
+      const wanted = words[REQUEST.op] === OP.gather ? asked : 0;
+      at += this.#indices.take(bytes, at, wanted);
+      if (!this.#indices.isFull(wanted)) return true;
+      this.#counters.requests++;
+      this.#answer();
+      this.#request.clear();
+      this.#indices.clear();
+    }
+    return true;
+  }
+
+  #answer(): void {
+    const { words } = this.#request;
+    const op = words[REQUEST.op] as number;
+    const payload = op === OP.read || op === OP.words || op === OP.gather ? (words[REQUEST.bytes] as number) : 0;
+    const frame = new Uint8Array(ANSWER_WORDS * 4 + payload);
+    const isDone = this.#performs(op, frame);
+    const head = new Int32Array(frame.buffer, 0, ANSWER_WORDS);
+    head[ANSWER.status] = isDone ? STATUS.done : STATUS.fault;
+    head[ANSWER.value] = this.#work.value;
+    head[ANSWER.bytes] = isDone ? payload : 0;
+    if (isDone) this.#counters.bytes += payload;
+    else this.#counters.faults++;
+    if (!this.#stream.write(isDone ? frame : frame.subarray(0, ANSWER_WORDS * 4))) this.#stream.pause();
+  }
+
+  /** False: no such memory, or it is not held. */
+  #performs(op: number, frame: Uint8Array): boolean {
+    const [, bytes, segment, offset, a, b] = this.#request.words as unknown as [number, number, number, number, number, number];
+    const address = globalAddress(segment, offset >>> 0);
+    const memory = this.#memory;
+    const work = this.#work;
+    if (op === OP.epoch) {
+      memory.regionEpoch(work, address, a * 2 ** 32 + (b >>> 0));
+      return true;
+    }
+    const epoch = epochOfRegion(this.#space, address, op === OP.read || op === OP.words ? bytes : 4);
+    if (epoch < 0) return false;
+    if (op === OP.swap) memory.compareSwap(work, address, a, b);
+    else if (op === OP.read) frame.set(this.#space.bytesAt(address, bytes), ANSWER_WORDS * 4);
+    else return this.#readsWords(op, address, new Int32Array(frame.buffer, ANSWER_WORDS * 4, bytes / 4));
+    // What was read is of an owner who still was it afterwards.
+    return epochOfRegion(this.#space, address, 4) === epoch;
+  }
+
+  #readsWords(op: number, address: number, into: Int32Array): boolean {
+    try {
+      this.#memory.readWords(this.#work, address, op === OP.gather ? this.#indices.words : null, into.length, into);
+      return true;
+    } catch {
+      // An index beyond the segment.
+      return false;
+    }
+  }
+}

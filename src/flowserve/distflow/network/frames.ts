@@ -1,0 +1,47 @@
+/**
+ * What travels between two network cards: requests one way, answers the other, in the same order, so an answer needs no name.
+ *
+ *   hello     magic | source | target                                              who pulls from whom: executors
+ *   request   op | bytes | segment | offset | a | b     then, of a gather, bytes / 4 indices
+ *   answer    status | value | bytes                    then the bytes
+ *
+ * All are words of the machine's own order; both ends are this machine.
+ * @module
+ */
+
+export const MAGIC = 0x6d70_6466;
+export const HELLO_WORDS = 3;
+export const REQUEST_WORDS = 6;
+export const REQUEST = { op: 0, bytes: 1, segment: 2, offset: 3, a: 4, b: 5 } as const;
+export const ANSWER_WORDS = 3;
+export const ANSWER = { status: 0, value: 1, bytes: 2 } as const;
+
+export const bytesOf = (words: Int32Array): Uint8Array => new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
+
+/** Gathers words from bytes that come in any pieces. */
+export class WordsIn {
+  readonly words: Int32Array;
+  readonly #bytes: Uint8Array;
+  #filled = 0;
+
+  constructor(count: number) {
+    this.words = new Int32Array(count);
+    this.#bytes = new Uint8Array(this.words.buffer);
+  }
+
+  /** Takes what it needs from `at` on; how much it took. */
+  take(bytes: Uint8Array, at: number, wanted = this.#bytes.length): number {
+    const taken = Math.min(wanted - this.#filled, bytes.length - at);
+    this.#bytes.set(bytes.subarray(at, at + taken), this.#filled);
+    this.#filled += taken;
+    return taken;
+  }
+
+  isFull(wanted = this.#bytes.length): boolean {
+    return this.#filled >= wanted;
+  }
+
+  clear(): void {
+    this.#filled = 0;
+  }
+}

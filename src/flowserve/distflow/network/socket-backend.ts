@@ -1,0 +1,163 @@
+/**
+ * The scale-out fabric as the thread that pulls sees it: verbs become entries of a queue pair, and are done when the network card has completed them.
+ * Nothing here knows of sockets.
+ * @module
+ */
+import { offsetOf, segmentOf } from '../../../fabric/address.ts';
+import { assert, MinipodError } from '../../../protocol/errors.ts';
+import type { Backend, Pieces, WorkRequest } from '../backend.ts';
+import { ENTRIES, ENTRY, OP, type Op, type QueuePair, STAGING_WORDS, STATUS } from './queue-pair.ts';
+
+/** What a request of several entries waits for: reused in turn, as nothing may be allocated by a poll. */
+type Waiting = { work: WorkRequest | null; last: number; into: Int32Array | null; count: number; staged: number; staged_end: number };
+
+export class SocketBackend implements Backend {
+  broken: MinipodError | null = null;
+  readonly #queue: QueuePair;
+  /** Tells the card that there is something to do. */
+  readonly #ring: () => void;
+  readonly #waiting: readonly Waiting[];
+  #first = 0;
+  #next = 0;
+  /** The ring of staged words, by counts that only grow. */
+  #staged = 0;
+  #unstaged = 0;
+  #posted = 0;
+  #completed = 0;
+
+  constructor(queue: QueuePair, ring: () => void) {
+    this.#queue = queue;
+    this.#ring = ring;
+    this.#waiting = Array.from({ length: ENTRIES }, () => ({ work: null, last: 0, into: null, count: 0, staged: 0, staged_end: 0 }));
+  }
+
+  read(work: WorkRequest, { to, from, bytes, count }: Pieces): void {
+    if (!this.#begin(work, count, 0)) return;
+    for (let piece = 0; piece < count; piece++) {
+      const target = to[piece] as number;
+      this.#put(OP.read, bytes[piece] as number, from[piece] as number, segmentOf(target), offsetOf(target), 0, 0);
+    }
+    this.#post(work, null, 0, 0);
+  }
+
+  readWords(work: WorkRequest, base: number, indices: Int32Array | null, count: number, into: Int32Array): void {
+    assert(count <= STAGING_WORDS / 2, `${count} words are asked for at once, ${STAGING_WORDS / 2} may be`);
+    if (!this.#begin(work, 1, count)) return;
+    const staged = this.#stage(count);
+    if (indices !== null) this.#queue.staging.set(indices.subarray(0, count), staged);
+    this.#put(indices === null ? OP.words : OP.gather, count * 4, base, 0, staged, 0, 0);
+    this.#post(work, into, count, staged);
+  }
+
+  compareSwap(work: WorkRequest, address: number, expected: number, next: number): void {
+    if (!this.#begin(work, 1, 0)) return;
+    this.#put(OP.swap, 0, address, 0, 0, expected, next);
+    this.#post(work, null, 0, 0);
+  }
+
+  regionEpoch(work: WorkRequest, address: number, bytes: number): void {
+    if (!this.#begin(work, 1, 0)) return;
+    // A span may be longer than what 32 bits hold.
+    this.#put(OP.epoch, 0, address, 0, 0, Math.floor(bytes / 2 ** 32), bytes | 0);
+    this.#post(work, null, 0, 0);
+  }
+
+  poll(): void {
+    const queue = this.#queue;
+    const isClosed = queue.isClosed;
+    this.#completed = queue.completed;
+    while (this.#first !== this.#next) {
+      const waiting = this.#waiting[this.#first & (ENTRIES - 1)] as Waiting;
+      if (((this.#completed - waiting.last) | 0) < 0) break;
+      this.#finish(waiting);
+      this.#first++;
+    }
+    if (!isClosed) return;
+    this.broken ??= new MinipodError('worker_failed', 'the connection ended');
+    for (; this.#first !== this.#next; this.#first++) this.#fail(this.#waiting[this.#first & (ENTRIES - 1)] as Waiting, this.broken);
+  }
+
+  close(reason: MinipodError): void {
+    this.broken ??= reason;
+    this.#queue.askToClose();
+    this.#ring();
+  }
+
+  get isClosed(): boolean {
+    return this.#queue.isClosed;
+  }
+
+  /** False: it has failed, or there is no room yet. */
+  #begin(work: WorkRequest, entries: number, words: number): boolean {
+    if (this.broken !== null) {
+      work.state = 'failed';
+      work.error = this.broken;
+      return false;
+    }
+    const hasEntries = ENTRIES - (this.#posted - this.#completed) >= entries;
+    // What does not fit before the end of the staging begins at its start: the rest is wasted until it comes round.
+    const skipped = this.#staged % STAGING_WORDS > STAGING_WORDS - words ? STAGING_WORDS - (this.#staged % STAGING_WORDS) : 0;
+    return hasEntries && this.#staged + skipped + words - this.#unstaged <= STAGING_WORDS;
+  }
+
+  /** Index of the first word. */
+  #stage(count: number): number {
+    const at = this.#staged % STAGING_WORDS;
+    if (at > STAGING_WORDS - count) this.#staged += STAGING_WORDS - at;
+    const first = this.#staged % STAGING_WORDS;
+    this.#staged += count;
+    return first;
+  }
+
+  #put(op: Op, bytes: number, address: number, target_segment: number, target_offset: number, a: number, b: number): void {
+    const { words } = this.#queue;
+    const at = this.#queue.entryAt(this.#posted);
+    words[at + ENTRY.op] = op;
+    words[at + ENTRY.bytes] = bytes;
+    words[at + ENTRY.segment] = segmentOf(address);
+    words[at + ENTRY.offset] = offsetOf(address);
+    words[at + ENTRY.target_segment] = target_segment;
+    words[at + ENTRY.target_offset] = target_offset;
+    words[at + ENTRY.a] = a;
+    words[at + ENTRY.b] = b;
+    this.#posted = (this.#posted + 1) | 0;
+  }
+
+  #post(work: WorkRequest, into: Int32Array | null, count: number, staged: number): void {
+    const waiting = this.#waiting[this.#next & (ENTRIES - 1)] as Waiting;
+    waiting.work = work;
+    waiting.last = this.#posted;
+    waiting.into = into;
+    waiting.count = count;
+    waiting.staged = staged;
+    waiting.staged_end = this.#staged;
+    this.#next++;
+    work.state = 'posted';
+    this.#queue.posted = this.#posted;
+    this.#ring();
+  }
+
+  #finish(waiting: Waiting): void {
+    const { words, staging } = this.#queue;
+    const work = waiting.work as WorkRequest;
+    const at = this.#queue.entryAt(waiting.last - 1);
+    if (words[at + ENTRY.status] !== STATUS.done) {
+      this.#fail(waiting, new MinipodError('memory_fault', 'the source has no such memory, or it is not held'));
+      return;
+    }
+    work.value = words[at + ENTRY.value] as number;
+    const { into, staged } = waiting;
+    if (into !== null) for (let index = 0; index < waiting.count; index++) into[index] = staging[staged + index] as number;
+    this.#unstaged = waiting.staged_end;
+    work.state = 'done';
+    waiting.work = null;
+  }
+
+  #fail(waiting: Waiting, error: MinipodError): void {
+    const work = waiting.work as WorkRequest;
+    work.state = 'failed';
+    work.error = error;
+    this.#unstaged = waiting.staged_end;
+    waiting.work = null;
+  }
+}

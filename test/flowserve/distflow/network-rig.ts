@@ -1,0 +1,68 @@
+/** Two machines in one process: memories that share nothing, and a connection between their cards. Machine 0 offers, machine 1 pulls. */
+
+import { nodeNet } from '../../../src/flowserve/distflow/network/adapter/node-net.ts';
+import { CardClient } from '../../../src/flowserve/distflow/network/card-client.ts';
+import { CardServer } from '../../../src/flowserve/distflow/network/card-server.ts';
+import { QueuePair } from '../../../src/flowserve/distflow/network/queue-pair.ts';
+import { SocketBackend } from '../../../src/flowserve/distflow/network/socket-backend.ts';
+import { breathe } from '../../../src/runtime/event-loop.ts';
+import { Rig, type Sizes, SMALL } from './rig.ts';
+
+export class TwoMachines {
+  readonly source: Rig;
+  readonly target: Rig;
+  readonly server: CardServer;
+  readonly client: CardClient;
+  readonly queues: QueuePair[] = [];
+  #now_ms = 0;
+
+  constructor(port: number, server: CardServer, source: Rig, sizes: Sizes) {
+    this.source = source;
+    this.server = server;
+    const network = (): SocketBackend => {
+      const queue = new QueuePair();
+      this.queues.push(queue);
+      this.client.attach({ queue, source: 0, target: 1, port, wake: () => {} });
+      return new SocketBackend(queue, () => {});
+    };
+    this.target = new Rig(sizes, { network }, ['a', 'b']);
+    this.client = new CardClient(this.target.memory.space, nodeNet);
+  }
+
+  static async open(sizes = SMALL, port?: number): Promise<TwoMachines> {
+    const source = new Rig(sizes);
+    const server = new CardServer(source.memory.space);
+    const listening = await server.listen(nodeNet);
+    return new TwoMachines(port ?? listening, server, source, sizes);
+  }
+
+  pass(duration_ms: number): void {
+    this.#now_ms += duration_ms;
+  }
+
+  /** By the holder, who knows from then on that nobody reads there. */
+  cut(): void {
+    this.server.cut(0, 1);
+    this.source.cut.add(1);
+  }
+
+  turn(): void {
+    this.source.of(0).poll(this.#now_ms);
+    this.client.pump();
+    this.target.cluster.poll();
+  }
+
+  async turnUntil(isTrue: () => boolean): Promise<void> {
+    for (let turn = 0; turn < 20_000; turn++) {
+      this.turn();
+      if (isTrue()) return;
+      await breathe();
+    }
+    throw new Error('it never comes');
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.client.close();
+    await this.server.close();
+  }
+}
