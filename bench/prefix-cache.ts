@@ -49,7 +49,15 @@ function rate(operations: number, work: (index: number) => void): number {
 function measure(nodes: number): { readonly match: number; readonly insert: number; readonly evict: number } {
   const prompts = promptsOf(nodes, 0);
   const fresh = promptsOf(nodes, 1).slice(0, Math.floor(OPERATIONS / PROMPT_BLOCKS));
-  const cache = new RelationalTensorCache({ blocks: nodes + OPERATIONS, block_size: BLOCK });
+  const cache = new RelationalTensorCache({
+    blocks: nodes + OPERATIONS,
+    block_size: BLOCK,
+    dram_blocks: 0,
+    swap_low: 0,
+    swap_high: 0,
+    swap_blocks_max: 0,
+    kv_event_batches: 0,
+  });
   for (const prompt of prompts) keep(cache, prompt);
   const match = rate(OPERATIONS, (index) => {
     const prompt = prompts[(index * 7_919) % prompts.length] as readonly number[];

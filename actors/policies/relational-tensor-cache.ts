@@ -1,51 +1,76 @@
 /**
  * The relational tensor cache (RTC) of one DP group: which KV block holds what, who uses it, and what can be used again (DeepServe §4.3).
- * Block table, prefix tree and reference counts are one module, so that a block is given out, shared, kept and given away under one account:
+ * Block table, prefix tree, id index and reference counts are one module, so that a block is given out, shared, kept, moved and given away under one account:
  *
  *   free ─▶ held by one sequence, which writes it ─▶ whole: in the prefix tree, used by any number ─▶ by none: kept, until its room is needed ─▶ free
+ *                                                                   ▲                                   │ Copy
+ *                                                                   └──────── Populate ──── a copy in host DRAM, at another task executor
  *
- * What it keeps is soft: dropping all of it changes no token, only how often they are computed.
+ * Its eight calls are those of the paper's Table 1. It moves nothing itself: Populate and Copy give a transfer, which its owner has performed, and tells it
+ * of the end. What it keeps is soft: dropping all of it changes no token, only how often they are computed.
  * @module
  */
 import { assert } from '../../src/protocol/errors.ts';
-import { type PrefixNode, PrefixTree } from './prefix-tree.ts';
+import { emptyHolding, type Holding } from './cache-holding.ts';
+import { type CacheTransfer, CacheTransfers, type RemoteBlocks, type SwapLimits } from './cache-transfers.ts';
+import { ContextIndex } from './context-index.ts';
+import { KvEventLog } from './kv-events.ts';
+import { KvTiers, type TierSizes } from './kv-tiers.ts';
+import { NO_BLOCK, type PrefixNode, PrefixTree } from './prefix-tree.ts';
+import { PromptTails } from './prompt-tails.ts';
 
-/** What a sequence holds: its block table, and of it what the prefix tree names. */
-export type Holding = {
-  readonly space: string;
-  /** In the order of positions. */
-  readonly blocks: number[];
-  /** The tree's nodes of its first blocks, pinned. Those behind are its own alone. */
-  readonly path: PrefixNode[];
-};
-
-export type CacheSizes = { readonly blocks: number; readonly block_size: number };
+export type CacheLimits = TierSizes &
+  SwapLimits & {
+    readonly block_size: number;
+    /** Batches of KV events that can be asked for again; 0: none are made. */
+    readonly kv_event_batches: number;
+  };
 
 export class RelationalTensorCache {
   readonly blocks: number;
   readonly block_size: number;
+  readonly events: KvEventLog;
+  readonly contexts: ContextIndex;
+  readonly #limits: CacheLimits;
   readonly #tree: PrefixTree;
-  readonly #free: number[];
+  readonly #tiers: KvTiers;
+  readonly #tails = new PromptTails();
+  readonly transfers: CacheTransfers;
   /** Prompt positions that were looked up, and found. */
   positions_queried = 0;
   positions_hit = 0;
-  evictions = 0;
 
-  constructor({ blocks, block_size }: CacheSizes) {
-    this.blocks = blocks;
-    this.block_size = block_size;
-    this.#tree = new PrefixTree(block_size);
-    this.#free = Array.from({ length: blocks }, (_, index) => blocks - 1 - index);
+  constructor(limits: CacheLimits) {
+    this.blocks = limits.blocks;
+    this.block_size = limits.block_size;
+    this.events = new KvEventLog(limits.block_size, limits.kv_event_batches);
+    this.#limits = limits;
+    this.#tree = new PrefixTree(limits.block_size);
+    this.#tiers = new KvTiers(limits, this.#tree, this.events);
+    this.transfers = new CacheTransfers(limits, this.#tree, this.#tiers, this.#tails);
+    this.contexts = new ContextIndex(this.#tiers, limits.block_size);
   }
 
   /** Blocks that sequences hold. */
   get used(): number {
-    return this.blocks - this.#free.length - this.#tree.unpinned;
+    return this.blocks - this.#tiers.available - this.transfers.blocks;
   }
 
   /** Blocks that are kept for whoever may come. */
   get cached(): number {
-    return this.#tree.unpinned;
+    return this.#tiers.evictable;
+  }
+
+  get dram_blocks(): number {
+    return this.#limits.dram_blocks;
+  }
+
+  get dram_blocks_used(): number {
+    return this.#limits.dram_blocks - this.#tiers.free_dram.length;
+  }
+
+  get evictions(): number {
+    return this.#tiers.evictions;
   }
 
   blocksFor(positions: number): number {
@@ -53,85 +78,204 @@ export class RelationalTensorCache {
   }
 
   canAllocate(count: number): boolean {
-    return count <= this.#free.length + this.#tree.unpinned;
+    return count <= this.#tiers.available;
+  }
+
+  // ---------------------------------------------------------------- its eight calls
+
+  /**
+   * Holds the blocks of the longest known prefix within the first `positions` tokens, as far as they lie in HBM, and says what lies behind.
+   * `request`: choices of that request share the tail of their prompt too; −1: not asked for.
+   */
+  matchByPrefixToken(space: string, tokens: readonly number[], positions: number, request = -1): Holding {
+    return this.#hold(space, this.#tree.match(space, tokens, positions), positions, request);
+  }
+
+  /** The same, the first blocks being those of a context, which are found without looking for their tokens. Null: no such context is known here. */
+  matchByID(id: string, space: string, tokens: readonly number[], positions: number, request = -1): Holding | null {
+    const context = this.contexts.get(id);
+    if (context === undefined || context.space !== space) return null;
+    const path: PrefixNode[] = [];
+    for (const node of context.path) {
+      const at = path.length * this.block_size;
+      const follows = path.length === 0 || node.parent === path.at(-1);
+      if (node.isGone || !follows || at + this.block_size > positions || !this.#tree.holds(node, tokens, at)) break;
+      path.push(node);
+    }
+    const holding = this.#hold(space, this.#tree.match(space, tokens, positions, path), positions, request);
+    holding.context = context;
+    this.contexts.keep(context, holding.path);
+    return holding;
   }
 
   /**
-   * RTC's MatchByPrefixToken: holds the blocks of the longest known prefix within the first `positions` tokens. `space`: prefixes of others are not seen.
+   * Brings the blocks behind a holding into HBM: those that DRAM has, or those of another task executor. The holding has them at once, and may be used when
+   * the transfer has ended. Null: there is nothing to bring, or no room for it.
    */
-  matchByPrefixToken(space: string, tokens: readonly number[], positions: number): Holding {
-    const path = this.#tree.match(space, tokens, positions);
-    this.#tree.pin(path);
-    return { space, path, blocks: path.map(({ block }) => block) };
+  populate(holding: Holding, source: RemoteBlocks | null = null): CacheTransfer | null {
+    assert(
+      holding.populating !== 'copying' && holding.blocks.length === holding.path.length,
+      'a holding is populated before it is written, and once at a time',
+    );
+    return source === null ? this.transfers.swapIn(holding) : this.transfers.bring(holding, source);
   }
 
-  /** RTC's AllocBlocks: `count` more blocks at a holding's end, to be written. */
+  queryPopulate(holding: Holding): Holding['populating'] {
+    return holding.populating;
+  }
+
+  /** `count` more blocks at a holding's end, to be written by prefill. */
   allocBlocks(holding: Holding, count: number): readonly number[] {
-    assert(this.canAllocate(count), `${count} KV blocks asked for, ${this.#free.length} are free and ${this.#tree.unpinned} kept`);
-    const blocks = Array.from({ length: count }, () => this.#allocate());
+    const { available, evictable } = this.#tiers;
+    assert(count <= available, `${count} KV blocks asked for, ${available - evictable} are free and ${evictable} kept`);
+    const blocks = Array.from({ length: count }, () => this.#tiers.takeHbm());
     holding.blocks.push(...blocks);
     return blocks;
   }
 
+  /** One more block, for decode. */
+  appendBlock(holding: Holding): number {
+    return this.allocBlocks(holding, 1)[0] as number;
+  }
+
+  /**
+   * HBM → DRAM: the coldest blocks, when the marks say so, or those of `what` that have no copy yet. HBM → HBM: the tail that a holding shares, before it
+   * writes there (copy-on-write). Null: nothing is to be copied now.
+   */
+  copy(what: 'cold' | readonly PrefixNode[] | Holding): CacheTransfer | null {
+    if (what === 'cold') return this.transfers.copyCold();
+    return 'blocks' in what ? this.transfers.copyTail(what) : this.transfers.copyOut(what);
+  }
+
+  /** What others may use is kept, the rest is free. `computed`: so many of the tokens have their KV, none where it cannot be trusted. */
+  free(holding: Holding, tokens: readonly number[] = [], computed = 0): void {
+    const { space, blocks, path, context } = holding;
+    const own = this.#letGoOfTail(holding, this.transfers.letGoOf(holding));
+    for (let block = own.shift(); block !== undefined; block = own.shift()) {
+      const at = path.length * this.block_size;
+      const known = at + this.block_size <= computed ? this.#tree.find(space, path, tokens, at) : null;
+      if (at + this.block_size > computed || (known !== null && known.moving !== 0)) {
+        this.#tiers.giveBackHbm(block);
+        break;
+      }
+      const node = known ?? this.#tree.add(space, path, tokens, at);
+      if (known !== null) this.#tiers.pin(known);
+      if (node.hbm === NO_BLOCK) this.#tiers.enterHbm(node, block);
+      else this.#tiers.giveBackHbm(block);
+      path.push(node);
+    }
+    for (const block of own) this.#tiers.giveBackHbm(block);
+    if (context !== null) this.contexts.keep(context, path);
+    for (let depth = path.length - 1; depth >= 0; depth--) this.#tiers.unpin(path[depth] as PrefixNode);
+    blocks.length = 0;
+    path.length = 0;
+    holding.swapped = [];
+    holding.known = 0;
+  }
+
+  // ---------------------------------------------------------------- what it is told, beside the end of transfers
+
   /** The first `computed` positions of a holding have their KV: whole blocks of them can be used by others from now on. */
-  publish({ space, blocks, path }: Holding, tokens: readonly number[], computed: number): void {
+  publish(holding: Holding, tokens: readonly number[], computed: number): void {
+    const { space, blocks, path, context } = holding;
+    const before = path.length;
     while ((path.length + 1) * this.block_size <= computed) {
       const [at, own] = [path.length * this.block_size, blocks[path.length] as number];
       const known = this.#tree.find(space, path, tokens, at);
       // Another sequence computed the same at the same time and uses its block still. Pinning that one too would take room that nobody needs.
-      if (known !== null && known.pins > 0) return;
-      path.push(known === null ? this.#tree.add(space, path, tokens, at, own) : this.#replace(known, own));
+      if (known !== null && (known.pins > 0 || known.moving !== 0)) break;
+      if (holding.tail?.start === at && !this.#retireTail(holding)) break;
+      const node = known ?? this.#tree.add(space, path, tokens, at);
+      // A node that nobody uses takes a sequence's own block, and gives up its own.
+      if (known !== null) this.#tiers.pin(known);
+      this.#tiers.enterHbm(node, own);
+      path.push(node);
     }
+    if (context !== null && path.length > before) this.contexts.keep(context, path);
   }
 
-  /**
-   * RTC's Free: what others may use is kept, the rest is free. `computed`: so many of the tokens have their KV, none where it cannot be trusted.
-   */
-  free({ space, blocks, path }: Holding, tokens: readonly number[] = [], computed = 0): void {
-    const own = blocks.slice(path.length);
-    for (let block = own.shift(); block !== undefined; block = own.shift()) {
-      const at = path.length * this.block_size;
-      const known = at + this.block_size <= computed ? this.#tree.find(space, path, tokens, at) : null;
-      if (at + this.block_size <= computed && known === null) path.push(this.#tree.add(space, path, tokens, at, block));
-      else {
-        this.#free.push(block);
-        if (known === null) break;
-        this.#tree.pin([known]);
-        path.push(known);
-      }
-    }
-    this.#free.push(...own);
-    this.#tree.unpin(path);
-    blocks.length = 0;
-    path.length = 0;
-    assert(this.#free.length <= this.blocks, 'a KV block was freed twice');
+  /** The prompt of a request's choice has its KV up to `positions`: other choices of it may share its last block, which is not whole. */
+  shareTail(holding: Holding, request: number, positions: number): void {
+    const start = Math.floor(positions / this.block_size) * this.block_size;
+    // Where a twin of a block before it is used, others do not come to this one.
+    if (holding.tail !== null || start === positions || holding.path.length * this.block_size !== start) return;
+    holding.tail = this.#tails.offer(request, start, positions - start, holding.blocks[start / this.block_size] as number);
+    holding.ownsTail = holding.tail !== null;
   }
 
-  /** Forgets all that no sequence holds. How many blocks that were. */
+  /** Keeps a prompt under an id until `deleteContext`; what of it was not computed yet is kept once a sequence with that id has. */
+  createContext(id: string, space: string, tokens: readonly number[]): void {
+    const path = this.#tree.match(space, tokens, tokens.length);
+    const absent = path.findIndex(({ moving }) => moving !== 0);
+    this.contexts.create(id, space, tokens, absent < 0 ? path : path.slice(0, absent));
+  }
+
+  /** False: there was none. */
+  deleteContext(id: string): boolean {
+    return this.contexts.delete(id);
+  }
+
+  /** Forgets all that no sequence holds. How many blocks of HBM that were. */
   drop(): number {
-    const dropped = this.#tree.drop();
-    this.#free.push(...dropped);
-    return dropped.length;
+    return this.#tiers.drop();
   }
 
   /** All of its state but the tree's words: what a snapshot of its owner shows. */
   toJSON(): object {
-    const { blocks, block_size, used, cached, positions_queried, positions_hit, evictions } = this;
-    return { blocks, block_size, used, cached, positions_queried, positions_hit, evictions, free: [...this.#free] };
+    const { blocks, block_size, used, cached, positions_queried, positions_hit, evictions, dram_blocks, dram_blocks_used } = this;
+    const counts = { positions_queried, positions_hit, evictions, dram_blocks, dram_blocks_used };
+    const rest = { transfers: this.transfers.toJSON(), contexts: this.contexts.toJSON(), free: [...this.#tiers.free_hbm] };
+    return { blocks, block_size, used, cached, ...counts, ...rest };
   }
 
-  /** A node that nobody uses takes a sequence's own block, and gives up its own. */
-  #replace(node: PrefixNode, block: number): PrefixNode {
-    this.#free.push(node.block);
-    node.block = block;
-    this.#tree.pin([node]);
-    return node;
+  // ---------------------------------------------------------------- matching
+
+  #hold(space: string, nodes: PrefixNode[], positions: number, request: number): Holding {
+    let depth = 0;
+    for (; depth < nodes.length; depth++) {
+      const node = nodes[depth] as PrefixNode;
+      if (node.moving !== 0 || node.hbm === NO_BLOCK) break;
+      this.#tiers.pin(node);
+    }
+    const path = depth === nodes.length ? nodes : nodes.slice(0, depth);
+    const holding: Holding = { ...emptyHolding(space), path, blocks: path.map(({ hbm }) => hbm) };
+    holding.known = depth * this.block_size;
+    if (depth < nodes.length) {
+      holding.awaited = (nodes[depth] as PrefixNode).moving;
+      const still = nodes.findIndex((node, at) => at >= depth && node.moving !== 0);
+      holding.swapped = nodes.slice(depth, still < 0 ? nodes.length : still);
+    } else if (request >= 0 && positions > holding.known) this.#shareTail(holding, positions, request);
+    return holding;
   }
 
-  #allocate(): number {
-    const block = this.#free.pop();
-    if (block !== undefined) return block;
-    this.evictions++;
-    return this.#tree.evict();
+  #shareTail(holding: Holding, positions: number, request: number): void {
+    const tail = this.#tails.share(request, holding.known);
+    if (tail === null) return;
+    holding.tail = tail;
+    holding.blocks.push(tail.block);
+    holding.known += Math.min(tail.positions, positions - tail.start);
+  }
+
+  /** True: nobody else reads it, and it is an ordinary block of its owner from now on. */
+  #retireTail(holding: Holding): boolean {
+    if (holding.tail === null || !holding.ownsTail || !this.#tails.retire(holding.tail)) return false;
+    holding.tail = null;
+    holding.ownsTail = false;
+    return true;
+  }
+
+  // ---------------------------------------------------------------- Free
+
+  /** The blocks that are a holding's own, without the last `moving` and without a tail that others read. */
+  #letGoOfTail(holding: Holding, moving: number): number[] {
+    const { blocks, path, tail } = holding;
+    const own = blocks.slice(path.length, blocks.length - moving);
+    if (tail === null || this.#retireTail(holding)) return own;
+    const isFree = this.#tails.release(tail, holding.ownsTail);
+    holding.tail = null;
+    holding.ownsTail = false;
+    if (isFree) return own;
+    own.splice(tail.start / this.block_size - path.length, 1);
+    return own;
   }
 }

@@ -10,7 +10,7 @@
  */
 import type { Address } from '../../src/protocol/address.ts';
 import type { Sequence, StepOutcome, TokenOut } from '../../src/protocol/messages.ts';
-import type { Holding } from './relational-tensor-cache.ts';
+import { emptyHolding, type Holding } from './cache-holding.ts';
 
 export type RunningSequence = {
   readonly task: Address;
@@ -34,7 +34,7 @@ export type RunningSequence = {
   end: 'none' | 'told' | 'abandoned';
 };
 
-export const noHolding = ({ cache_salt }: Sequence): Holding => ({ space: cache_salt, blocks: [], path: [] });
+export const noHolding = ({ cache_salt }: Sequence): Holding => emptyHolding(cache_salt);
 
 export const newRunningSequence = (task: Address, sequence: Sequence): RunningSequence => ({
   task,

@@ -44,6 +44,8 @@ const STEPS = 2 ** 31 - 1;
 /** The one that runs, and the one that begins when it ends. */
 const STEPS_LAUNCHED_MAX = 2;
 
+const HBM_ALONE = { dram_blocks: 0, swap_low: 0, swap_high: 0, swap_blocks_max: 0, kv_event_batches: 0 };
+
 type Launched = { readonly running: RunningSequence; readonly count: number; readonly samples: boolean };
 
 export class StepScheduler {
@@ -64,7 +66,7 @@ export class StepScheduler {
 
   constructor(limits: SchedulerLimits) {
     this.#limits = limits;
-    this.cache = new RelationalTensorCache({ blocks: limits.kv_blocks, block_size: limits.kv_block_size });
+    this.cache = new RelationalTensorCache({ blocks: limits.kv_blocks, block_size: limits.kv_block_size, ...HBM_ALONE });
     this.#slots = new BatchSlots(limits.batch_requests_max);
   }
 

@@ -98,6 +98,18 @@ export type StepOutcome = {
   readonly error: ErrorRecord | null;
 };
 
+// ── Transfers of KV blocks ──────────────────────────────────────────────────────────────────────────────────────────
+
+/** Why blocks are copied: out of HBM to DRAM and back, from another task executor, or before one of several readers writes. */
+export type TransferKind = 'swap-out' | 'swap-in' | 'populate' | 'copy';
+
+/**
+ * Where blocks lie: in a tier of the DP group's own, by number; or anywhere, by global address, each with the generation that it was lent under.
+ */
+export type BlockPlaces =
+  | { readonly tier: 'hbm' | 'dram'; readonly blocks: readonly number[] }
+  | { readonly tier: 'remote'; readonly addresses: readonly number[]; readonly generations: readonly number[] };
+
 // ── Messages, by receiver ───────────────────────────────────────────────────────────────────────────────────────────
 
 export type RequestMessage =

@@ -1,131 +1,103 @@
-/** The relational tensor cache against a memory that knows what lies in each block: nothing is lost, doubled, or taken for what it is not. */
+/** The relational tensor cache against a memory that knows what lies at each position of each block: nothing is lost, doubled, or taken for what it is not. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { PrefixTree } from '../../actors/policies/prefix-tree.ts';
-import { type Holding, RelationalTensorCache } from '../../actors/policies/relational-tensor-cache.ts';
+import type { Holding } from '../../actors/policies/cache-holding.ts';
+import type { CacheTransfer } from '../../actors/policies/cache-transfers.ts';
+import { type CacheLimits, RelationalTensorCache } from '../../actors/policies/relational-tensor-cache.ts';
+import { BLOCK, CacheMemory, HBM_ALONE } from './cache-memory.ts';
 
-const BLOCK = 4;
-
-type Sequence = { readonly holding: Holding; readonly tokens: readonly number[]; computed: number };
-
-/** The cache, and what its blocks hold: all tokens up to the end of the block, as KV depends on them. */
-class Memory {
-  readonly cache: RelationalTensorCache;
-  readonly running: Sequence[] = [];
-  readonly #contents = new Map<number, string>();
-
-  constructor(blocks: number) {
-    this.cache = new RelationalTensorCache({ blocks, block_size: BLOCK });
-  }
-
-  /** How many blocks it found, or null where there is no room for one more. */
-  begin(space: string, tokens: readonly number[]): number | null {
-    const holding = this.cache.matchByPrefixToken(space, tokens, tokens.length - 1);
-    const found = holding.blocks.length;
-    holding.blocks.forEach((block, index) => {
-      expect(this.#contents.get(block)).toBe(contentOf(space, tokens, index));
-    });
-    if (!this.cache.canAllocate(1)) {
-      this.cache.free(holding);
-      return null;
-    }
-    this.running.push({ holding, tokens, computed: found * BLOCK });
-    return found;
-  }
-
-  /** Computes up to `count` more tokens, as far as there is room. */
-  compute(sequence: Sequence, count: number): void {
-    const { holding, tokens } = sequence;
-    const to = Math.min(sequence.computed + count, tokens.length);
-    const missing = this.cache.blocksFor(to) - holding.blocks.length;
-    if (missing > 0) {
-      if (!this.cache.canAllocate(missing)) return;
-      const others = new Set(this.running.filter((other) => other !== sequence).flatMap((other) => other.holding.blocks));
-      for (const block of this.cache.allocBlocks(holding, missing)) {
-        expect(others.has(block)).toBe(false);
-        this.#contents.delete(block);
-      }
-    }
-    for (let index = Math.floor(sequence.computed / BLOCK); (index + 1) * BLOCK <= to; index++)
-      this.#contents.set(holding.blocks[index] as number, contentOf(holding.space, tokens, index));
-    sequence.computed = to;
-    this.cache.publish(holding, tokens, to);
-  }
-
-  end(sequence: Sequence): void {
-    this.running.splice(this.running.indexOf(sequence), 1);
-    this.cache.free(sequence.holding, sequence.tokens, sequence.computed);
-  }
-
-  check(): void {
-    const held = new Set(this.running.flatMap(({ holding }) => holding.blocks));
-    expect(this.cache.used).toBe(held.size);
-    expect(this.cache.canAllocate(this.cache.blocks - held.size)).toBe(true);
-    expect(this.cache.canAllocate(this.cache.blocks - held.size + 1)).toBe(false);
-  }
-}
-
-const contentOf = (space: string, tokens: readonly number[], index: number): string => `${space}:${tokens.slice(0, (index + 1) * BLOCK).join()}`;
-
-/** Few tokens and few lengths, so that prefixes meet. */
-const prompt = fc.array(fc.integer({ min: 0, max: 1 }), { minLength: 1, maxLength: 24 });
-const step = fc.record({
-  act: fc.constantFrom('begin', 'compute', 'compute', 'end', 'drop'),
-  space: fc.constantFrom('', 'tenant'),
-  prompt,
-  at: fc.nat(20),
-  count: fc.nat(12),
-});
+/** Few blocks to choose from, so that prefixes meet; the last is not always whole. */
+const prompt = fc
+  .tuple(fc.array(fc.constantFrom(0, 0, 1), { maxLength: 5, size: 'max' }), fc.integer({ min: 1, max: BLOCK }))
+  .map(([blocks, more]) => [...blocks.flatMap((block) => Array.from({ length: BLOCK }, () => block)), ...Array.from({ length: more }, (_, at) => at % 2)]);
+const ACTS = [
+  ...[
+    'begin',
+    'run',
+    'run',
+    'run',
+    'run',
+    'run',
+    'choice',
+    'choice',
+    'choice',
+    'by id',
+    'compute',
+    'compute',
+    'compute',
+    'decode',
+    'end',
+    'end',
+    'end',
+    'give way',
+  ],
+  ...['swap out', 'swap out', 'perform', 'arrive', 'arrive', 'arrive', 'arrive', 'arrive', 'fetch', 'rare'],
+] as const;
+const step = fc.record({ act: fc.constantFrom(...ACTS), space: fc.constantFrom('', 'tenant'), prompt, at: fc.nat(20), count: fc.nat(12) });
+const limits = fc
+  .record({
+    blocks: fc.integer({ min: 1, max: 16 }),
+    dram_blocks: fc.constantFrom(0, 1, 3, 8, 40),
+    low: fc.nat(6),
+    more: fc.nat(8),
+    swap_blocks_max: fc.integer({ min: 1, max: 5 }),
+  })
+  .map(({ low, more, ...rest }): CacheLimits => ({ ...rest, block_size: BLOCK, swap_low: low, swap_high: low + more, kv_event_batches: 1_000 }));
 
 describe('the relational tensor cache', () => {
-  it('finds only what was computed of the very same tokens, gives nobody a block that another uses, and keeps exact accounts', () => {
+  it('finds only what was computed of the very same tokens, gives nobody a block that another or a transfer uses, and keeps exact accounts', () => {
     fc.assert(
-      fc.property(fc.integer({ min: 1, max: 14 }), fc.array(step, { maxLength: 120 }), (blocks, steps) => {
-        const memory = new Memory(blocks);
-        for (const { act, space, prompt: tokens, at, count } of steps) {
-          const sequence = memory.running[at % Math.max(1, memory.running.length)];
-          if (act === 'begin') memory.begin(space, tokens);
-          else if (act === 'drop') memory.cache.drop();
-          else if (sequence !== undefined && act === 'compute') memory.compute(sequence, count);
-          else if (sequence !== undefined) memory.end(sequence);
+      fc.property(limits, fc.array(prompt, { minLength: 3, maxLength: 3 }), fc.array(step, { maxLength: 400, size: 'max' }), (sizes, prompts, steps) => {
+        const memory = new CacheMemory(sizes, prompts);
+        for (const one of steps) {
+          memory.act(one);
           memory.check();
         }
-        while (memory.running[0] !== undefined) memory.end(memory.running[0]);
-        expect(memory.cache.used).toBe(0);
-        memory.cache.drop();
-        expect(memory.cache.cached).toBe(0);
-        memory.check();
+        memory.end();
       }),
-      { numRuns: 500 },
+      { numRuns: 50 },
     );
   });
 
   it('finds the longest prefix of whole blocks that anybody computed, of its own space, and leaves a token to compute', () => {
     fc.assert(
-      fc.property(fc.array(fc.tuple(fc.constantFrom('', 'tenant'), prompt), { minLength: 1, maxLength: 20 }), ([...prompts]) => {
-        const memory = new Memory(1_000);
+      fc.property(fc.array(fc.tuple(fc.constantFrom('', 'tenant'), prompt), { minLength: 1, maxLength: 20 }), fc.boolean(), ([...prompts], swaps) => {
+        // With a low mark that is never met, all that is let go of is copied to DRAM, and found there or in HBM.
+        const memory = new CacheMemory(
+          { ...HBM_ALONE, blocks: 1_000, ...(swaps && { dram_blocks: 1_000, swap_low: 1_000, swap_high: 1_000, swap_blocks_max: 99 }) },
+          [],
+        );
         const known = new Set<string>();
         for (const [space, tokens] of prompts) {
           let expected = 0;
-          while ((expected + 1) * BLOCK < tokens.length && known.has(contentOf(space, tokens, expected))) expected++;
-          expect(memory.begin(space, tokens)).toBe(expected);
-          const sequence = memory.running.at(-1) as Sequence;
+          const prefix = (blocks: number): string => `${space}:${tokens.slice(0, blocks * BLOCK).join()}`;
+          while ((expected + 1) * BLOCK < tokens.length && known.has(prefix(expected + 1))) expected++;
+          expect(memory.begin(space, [...tokens])).toBe(expected * BLOCK);
+          const sequence = memory.running.at(-1);
+          if (sequence === undefined) throw new Error('no room');
           memory.compute(sequence, tokens.length);
-          for (let index = 0; (index + 1) * BLOCK <= tokens.length; index++) known.add(contentOf(space, tokens, index));
-          if (tokens.length % 2 === 0) memory.end(sequence);
+          for (let blocks = 1; blocks * BLOCK <= tokens.length; blocks++) known.add(prefix(blocks));
+          if (tokens.length % 2 === 0) memory.finish(sequence);
+          for (let swap = memory.cache.copy('cold'); swap !== null; swap = memory.cache.copy('cold')) {
+            memory.start(swap);
+            memory.arrive(0);
+          }
         }
       }),
+      { numRuns: 100 },
     );
   });
 
   it('gives up first what was unused the longest, ends of prefixes before their beginnings', () => {
-    const memory = new Memory(6);
-    const run = (tokens: readonly number[]): number | null => {
+    const memory = new CacheMemory({ ...HBM_ALONE, blocks: 6 }, []);
+    const run = (tokens: number[]): number | null => {
       const found = memory.begin('', tokens);
-      const sequence = memory.running.at(-1) as Sequence;
-      memory.compute(sequence, tokens.length);
-      memory.end(sequence);
-      return found;
+      const sequence = memory.running.at(-1);
+      if (sequence !== undefined) {
+        memory.compute(sequence, tokens.length);
+        memory.finish(sequence);
+      }
+      return found === null ? null : found / BLOCK;
     };
     const tokensOf = (...firsts: number[]): number[] => firsts.flatMap((first) => [first, first, first, first]);
     run(tokensOf(1, 2, 3));
@@ -138,24 +110,114 @@ describe('the relational tensor cache', () => {
     expect(memory.cache.evictions).toBe(1);
   });
 
-  it('keeps nothing of a space whose blocks are gone', () => {
-    const tree = new PrefixTree(BLOCK);
-    for (let space = 0; space < 100; space++) {
-      const tokens = [1, 2, 3, space];
-      tree.unpin([tree.add(`tenant ${space}`, [], tokens, 0, 7)]);
-      expect(tree.spaces).toBe(1);
-      expect(tree.evict()).toBe(7);
-    }
-    expect([tree.spaces, tree.size]).toEqual([0, 0]);
-  });
-
   it('is told when a block is freed twice, or asked for that is not there', () => {
-    const cache = new RelationalTensorCache({ blocks: 2, block_size: BLOCK });
+    const cache = new RelationalTensorCache({ ...HBM_ALONE, blocks: 2 });
     const holding = cache.matchByPrefixToken('', [1], 0);
     expect(() => cache.allocBlocks(holding, 3)).toThrow(/3 KV blocks asked for, 2 are free and 0 kept/);
     cache.allocBlocks(holding, 1);
-    const copy = { ...holding, blocks: [...holding.blocks] };
+    const copy: Holding = { ...holding, blocks: [...holding.blocks] };
     cache.free(holding);
     expect(() => cache.free(copy)).toThrow(/freed twice/);
+  });
+});
+
+describe('the tiers of the cache', () => {
+  const sizes: CacheLimits = { ...HBM_ALONE, blocks: 4, dram_blocks: 4, swap_low: 4, swap_high: 4, swap_blocks_max: 8 };
+  const tokens = (first: number, blocks: number): number[] => Array.from({ length: blocks * BLOCK }, (_, at) => first * 100 + at);
+  const keep = (cache: RelationalTensorCache, prompt: readonly number[]): void => {
+    const holding = cache.matchByPrefixToken('', prompt, prompt.length);
+    cache.allocBlocks(holding, prompt.length / BLOCK - holding.blocks.length);
+    cache.free(holding, prompt, prompt.length);
+  };
+  const peek = (cache: RelationalTensorCache, prompt: readonly number[]) => {
+    const holding = cache.matchByPrefixToken('', prompt, prompt.length);
+    const seen = { hbm: holding.blocks.length, dram: holding.swapped.length, awaited: holding.awaited };
+    cache.free(holding);
+    return seen;
+  };
+
+  it('should copy what is cold before its room is needed, match it only when that is over, and bring it back', () => {
+    const cache = new RelationalTensorCache(sizes);
+    keep(cache, tokens(1, 3));
+    const out = cache.copy('cold') as CacheTransfer;
+    expect(out).toMatchObject({ kind: 'swap-out', from: { tier: 'hbm' }, to: { tier: 'dram' } });
+    expect(peek(cache, tokens(1, 3))).toEqual({ hbm: 0, dram: 0, awaited: out.id });
+    cache.transfers.done(out.id);
+    expect(peek(cache, tokens(1, 3))).toEqual({ hbm: 3, dram: 0, awaited: 0 });
+    keep(cache, tokens(2, 4));
+    expect(peek(cache, tokens(1, 3))).toEqual({ hbm: 0, dram: 3, awaited: 0 });
+
+    const holding = cache.matchByPrefixToken('', tokens(1, 3), 3 * BLOCK);
+    const back = cache.populate(holding) as CacheTransfer;
+    expect(back).toMatchObject({ kind: 'swap-in', from: { tier: 'dram' }, to: { tier: 'hbm', blocks: holding.blocks } });
+    expect([cache.queryPopulate(holding), holding.known]).toEqual(['copying', 0]);
+    expect(peek(cache, tokens(1, 3)).awaited).toBe(back.id);
+    cache.transfers.done(back.id);
+    expect([cache.queryPopulate(holding), holding.known]).toEqual(['done', 3 * BLOCK]);
+    expect(peek(cache, tokens(1, 3)).hbm).toBe(3);
+  });
+
+  it('should go on without what could not be brought, and not try it again', () => {
+    const cache = new RelationalTensorCache(sizes);
+    keep(cache, tokens(1, 3));
+    cache.transfers.done((cache.copy('cold') as CacheTransfer).id);
+    keep(cache, tokens(2, 4));
+    const holding = cache.matchByPrefixToken('', tokens(1, 3), 3 * BLOCK);
+    cache.transfers.fail((cache.populate(holding) as CacheTransfer).id);
+    expect([cache.queryPopulate(holding), holding.known, holding.blocks]).toEqual(['failed', 0, []]);
+    expect(peek(cache, tokens(1, 3))).toEqual({ hbm: 0, dram: 0, awaited: 0 });
+  });
+
+  it('should keep what a context asks for until nothing else may go, and find it by its id, until that is deleted', () => {
+    const cache = new RelationalTensorCache({ ...HBM_ALONE, blocks: 6 });
+    keep(cache, tokens(1, 2));
+    cache.createContext('book', '', tokens(1, 2));
+    keep(cache, tokens(2, 4));
+    keep(cache, tokens(3, 4));
+    expect(peek(cache, tokens(1, 2)).hbm).toBe(2);
+    const found = cache.matchByID('book', '', [...tokens(1, 2), 7], 2 * BLOCK) as Holding;
+    expect([found.blocks.length, found.known]).toEqual([2, 2 * BLOCK]);
+    cache.free(found);
+    expect(cache.matchByID('other', '', [1], 1)).toBeNull();
+    expect(cache.matchByID('book', 'tenant', tokens(1, 2), 2 * BLOCK)).toBeNull();
+    // The same id, and tokens that are not the context's: nothing is taken for what it is not.
+    const wrong = cache.matchByID('book', '', tokens(9, 2), 2 * BLOCK) as Holding;
+    expect(wrong.known).toBe(0);
+    cache.free(wrong);
+
+    keep(cache, tokens(4, 6));
+    expect(peek(cache, tokens(1, 2)).hbm).toBe(0);
+    const again = cache.matchByID('book', '', tokens(1, 2), 2 * BLOCK) as Holding;
+    cache.allocBlocks(again, 2);
+    cache.free(again, tokens(1, 2), 2 * BLOCK);
+    keep(cache, tokens(5, 4));
+    expect(peek(cache, tokens(1, 2)).hbm).toBe(2);
+    expect([cache.deleteContext('book'), cache.deleteContext('book')]).toEqual([true, false]);
+    keep(cache, tokens(6, 6));
+    expect(peek(cache, tokens(1, 2)).hbm).toBe(0);
+  });
+
+  it('should share the tail of a prompt among choices, copied by whoever writes and does not own it', () => {
+    const cache = new RelationalTensorCache({ ...HBM_ALONE, blocks: 8 });
+    const prompt = [...tokens(1, 1), 5, 6];
+    const owner = cache.matchByPrefixToken('', prompt, prompt.length - 1, 1);
+    cache.allocBlocks(owner, 2);
+    cache.publish(owner, prompt, prompt.length);
+    cache.shareTail(owner, 1, prompt.length);
+    expect(cache.copy(owner)).toBeNull();
+    expect(cache.matchByPrefixToken('', prompt, prompt.length - 1, 2).known).toBe(BLOCK);
+    const [second, third] = [1, 2].map(() => cache.matchByPrefixToken('', prompt, prompt.length - 1, 1)) as [Holding, Holding];
+    expect([second.known, second.blocks]).toEqual([BLOCK + 1, owner.blocks]);
+    cache.free(owner);
+    // Its owner is gone, and two read it.
+    const copy = cache.copy(second) as CacheTransfer;
+    expect(copy).toMatchObject({ kind: 'copy', from: { tier: 'hbm', blocks: [third.blocks[1]] }, to: { tier: 'hbm', blocks: [second.blocks[1]] } });
+    cache.transfers.done(copy.id);
+    // Alone with it: it need not be copied.
+    expect(cache.copy(third)).toBeNull();
+    expect(new Set([...second.blocks, ...third.blocks]).size).toBe(3);
+    cache.free(second);
+    cache.free(third);
+    expect(cache.used).toBe(1);
   });
 });

@@ -1,0 +1,41 @@
+/**
+ * What a sequence holds of the relational tensor cache: its block table, and what the cache knows of it.
+ * @module
+ */
+import type { Context } from './context-index.ts';
+import type { PrefixNode } from './prefix-tree.ts';
+import type { Tail } from './prompt-tails.ts';
+
+export type Holding = {
+  readonly space: string;
+  /** In the order of positions. */
+  readonly blocks: number[];
+  /** The tree's nodes of its first blocks, pinned. Those behind are its own alone, but for a tail. */
+  readonly path: PrefixNode[];
+  /** So many of the first positions have their KV in HBM, as far as the cache knows. */
+  known: number;
+  /** Nodes behind them whose blocks lie in DRAM: Populate brings them. */
+  swapped: readonly PrefixNode[];
+  /** What comes next is being moved by this transfer, and is not matched until its end; 0: it is not. */
+  awaited: number;
+  populating: 'none' | 'copying' | 'done' | 'failed';
+  tail: Tail | null;
+  ownsTail: boolean;
+  context: Context | null;
+};
+
+export const emptyHolding = (space: string): Holding => ({
+  space,
+  blocks: [],
+  path: [],
+  known: 0,
+  swapped: [],
+  awaited: 0,
+  populating: 'none',
+  tail: null,
+  ownsTail: false,
+  context: null,
+});
+
+/** Prefixes meet only within one space: computed alike, for the same tenant (`cache_salt`) or adapter. */
+export const cacheSpace = (numerics: string, owner: string): string => `${numerics}/${owner}`;

@@ -1,0 +1,325 @@
+/**
+ * Blocks of the relational tensor cache on their way: between HBM and DRAM, from another task executor, or copied before they are written.
+ * A transfer is planned here, performed elsewhere, and its end is told; whatever happens meanwhile, its blocks are nobody else's until then:
+ *
+ *   swap-out   a cold node is not matched while it is copied, and stays in HBM behind it
+ *   swap-in    a holding pins nodes that are not matched until they have come; let go of, they come all the same, for whoever may want them
+ *   populate   the same, from global addresses
+ *   copy       a tail that several read (prompt-tails.ts)
+ *
+ * @module
+ */
+import { assert } from '../../src/protocol/errors.ts';
+import type { BlockPlaces, TransferKind } from '../../src/protocol/messages.ts';
+import type { Holding } from './cache-holding.ts';
+import type { KvTiers } from './kv-tiers.ts';
+import { NO_BLOCK, type PrefixNode, type PrefixTree } from './prefix-tree.ts';
+import type { PromptTails, Tail } from './prompt-tails.ts';
+
+/** Blocks at another task executor that hold the tokens behind a holding's; a generation tells a block from what was written there since. */
+export type RemoteBlocks = { readonly tokens: readonly number[]; readonly addresses: readonly number[]; readonly generations: readonly number[] };
+
+export type CacheTransfer = { readonly id: number; readonly kind: TransferKind; readonly from: BlockPlaces; readonly to: BlockPlaces };
+
+/** A transfer under way: `targets` are the blocks that it writes, which are nobody's until its end. */
+type Move = {
+  readonly kind: TransferKind;
+  readonly nodes: readonly PrefixNode[];
+  readonly targets: readonly number[];
+  readonly tail: Tail | null;
+  holding: Holding | null;
+};
+
+/** Ids travel as int32, and 0 means none. A DP group gives its other transfers smaller ones. */
+export const FIRST_CACHE_TRANSFER = 2 ** 30;
+const CACHE_TRANSFERS = 2 ** 30 - 1;
+
+export type SwapLimits = {
+  /** Cold blocks are copied to DRAM once fewer blocks than the low mark could be given out and nothing be lost, until it is the high mark. */
+  readonly swap_low: number;
+  readonly swap_high: number;
+  /** Of one transfer. */
+  readonly swap_blocks_max: number;
+};
+
+export class CacheTransfers {
+  readonly #limits: SwapLimits & { readonly dram_blocks: number; readonly block_size: number };
+  readonly #tree: PrefixTree;
+  readonly #tiers: KvTiers;
+  readonly #tails: PromptTails;
+  readonly #moves = new Map<number, Move>();
+  #last = 0;
+  #isSwappingOut = false;
+  blocks_swapped_out = 0;
+  blocks_swapped_in = 0;
+  blocks_populated = 0;
+  failed = 0;
+
+  constructor(limits: SwapLimits & { readonly dram_blocks: number; readonly block_size: number }, tree: PrefixTree, tiers: KvTiers, tails: PromptTails) {
+    this.#limits = limits;
+    this.#tree = tree;
+    this.#tiers = tiers;
+    this.#tails = tails;
+  }
+
+  /** Under way. */
+  get size(): number {
+    return this.#moves.size;
+  }
+
+  /** Blocks of HBM that transfers read or write and no sequence holds. */
+  get blocks(): number {
+    let blocks = 0;
+    const tails = new Set<Tail>();
+    for (const { nodes, tail, holding } of this.#moves.values()) {
+      for (const { pins } of nodes) blocks += pins === 0 ? 1 : 0;
+      if (tail === null) continue;
+      blocks += holding === null ? 1 : 0;
+      if (tail.holders === tail.copies) tails.add(tail);
+    }
+    return blocks + tails.size;
+  }
+
+  /** RTC's Populate from DRAM. */
+  swapIn(holding: Holding): CacheTransfer | null {
+    const { swapped } = holding;
+    holding.swapped = [];
+    const ends = swapped.findIndex(({ isGone, moving }) => isGone || moving !== 0);
+    const nodes = ends < 0 ? swapped : swapped.slice(0, ends);
+    const missing = nodes.filter(({ hbm }) => hbm === NO_BLOCK);
+    const unpinned = nodes.filter(({ hbm, pins }) => hbm !== NO_BLOCK && pins === 0);
+    if (missing.length + unpinned.length > this.#tiers.available) return null;
+    const id = missing.length > 0 ? this.#newId() : 0;
+    // Pinned, all of them, before any room is made: else it might be made of them.
+    for (const node of missing) node.moving = id;
+    for (const node of nodes) this.#tiers.pin(node);
+    const targets = new Map(missing.map((node) => [node, this.#tiers.takeHbm()]));
+    for (const node of nodes) {
+      holding.path.push(node);
+      holding.blocks.push(targets.get(node) ?? node.hbm);
+    }
+    if (missing.length === 0) {
+      holding.known = holding.path.length * this.#limits.block_size;
+      return null;
+    }
+    const from: BlockPlaces = { tier: 'dram', blocks: missing.map(({ dram }) => dram) };
+    return this.#startPopulate(id, 'swap-in', missing, from, [...targets.values()], holding);
+  }
+
+  /** RTC's Populate from another task executor. */
+  bring(holding: Holding, { tokens, addresses, generations }: RemoteBlocks): CacheTransfer | null {
+    holding.swapped = [];
+    if (addresses.length > this.#tiers.available) return null;
+    const id = this.#newId();
+    const { space, path } = holding;
+    const nodes: PrefixNode[] = [];
+    const taken: number[] = [];
+    for (let index = 0; index < addresses.length; index++) {
+      const at = path.length * this.#limits.block_size;
+      if (at + this.#limits.block_size > tokens.length) break;
+      const known = this.#tree.find(space, path, tokens, at);
+      // What is here by now need not be fetched; what is on its way here is waited for another time.
+      if (known !== null && (known.moving !== 0 || known.hbm === NO_BLOCK)) break;
+      const node = known ?? this.#tree.add(space, path, tokens, at);
+      if (known !== null) this.#tiers.pin(known);
+      else {
+        node.moving = id;
+        nodes.push(node);
+        taken.push(index);
+      }
+      path.push(node);
+    }
+    const targets = nodes.map(() => this.#tiers.takeHbm());
+    let next = 0;
+    for (const node of path.slice(holding.blocks.length)) holding.blocks.push(node.moving === id ? (targets[next++] as number) : node.hbm);
+    if (nodes.length === 0) {
+      holding.known = path.length * this.#limits.block_size;
+      return null;
+    }
+    const from: BlockPlaces = {
+      tier: 'remote',
+      addresses: taken.map((at) => addresses[at] as number),
+      generations: taken.map((at) => generations[at] as number),
+    };
+    return this.#startPopulate(id, 'populate', nodes, from, targets, holding);
+  }
+
+  #startPopulate(id: number, kind: TransferKind, nodes: readonly PrefixNode[], from: BlockPlaces, targets: readonly number[], holding: Holding): CacheTransfer {
+    holding.populating = 'copying';
+    this.#moves.set(id, { kind, nodes, targets, tail: null, holding });
+    return { id, kind, from, to: { tier: 'hbm', blocks: targets } };
+  }
+
+  #endPopulate(nodes: readonly PrefixNode[], targets: readonly number[], holding: Holding | null): void {
+    nodes.forEach((node, index) => {
+      node.moving = 0;
+      const block = targets[index] as number;
+      if (node.isGone) {
+        this.#tiers.giveBackAll(node);
+        this.#tiers.giveBackHbm(block);
+      } else {
+        this.#tiers.enterHbm(node, block);
+      }
+    });
+    if (holding === null) return;
+    holding.populating = 'done';
+    holding.known = holding.path.length * this.#limits.block_size;
+  }
+
+  #failPopulate(id: number, nodes: readonly PrefixNode[], targets: readonly number[], holding: Holding | null): void {
+    if (holding !== null) {
+      const first = holding.path.indexOf(nodes[0] as PrefixNode);
+      holding.blocks.length = first;
+      for (const node of holding.path.splice(first).reverse()) this.#tiers.unpin(node);
+      holding.populating = 'failed';
+      holding.known = first * this.#limits.block_size;
+    }
+    for (const block of targets) this.#tiers.giveBackHbm(block);
+    assert(
+      nodes.every(({ moving }) => moving === id),
+      'what a transfer moves, no other does',
+    );
+    for (const node of nodes) node.moving = 0;
+    for (const node of nodes) {
+      if (!node.isGone) this.#tiers.forget(node);
+      else this.#tiers.giveBackAll(node);
+    }
+  }
+
+  /** RTC's Copy of what is cold, when the marks say so. */
+  copyCold(): CacheTransfer | null {
+    const { swap_low, swap_high, swap_blocks_max, dram_blocks } = this.#limits;
+    if (dram_blocks === 0) return null;
+    const { reserve } = this.#tiers;
+    if (reserve >= (this.#isSwappingOut ? swap_high : swap_low)) {
+      this.#isSwappingOut = false;
+      return null;
+    }
+    this.#isSwappingOut = true;
+    // One at a time: what is being copied counts for neither mark.
+    for (const { kind } of this.#moves.values()) if (kind === 'swap-out') return null;
+    return this.#startCopyOut(Math.min(swap_blocks_max, swap_high - reserve), () => this.#tiers.coldest);
+  }
+
+  /** RTC's Copy of certain nodes, such as those of a sequence that gave way. */
+  copyOut(path: readonly PrefixNode[]): CacheTransfer | null {
+    const mayMove = ({ isGone, moving, hbm, dram, pins }: PrefixNode): boolean =>
+      !isGone && moving === 0 && pins === 0 && hbm !== NO_BLOCK && dram === NO_BLOCK;
+    return this.#startCopyOut(path.length, () => path.find(mayMove) ?? null);
+  }
+
+  #startCopyOut(count: number, next: () => PrefixNode | null): CacheTransfer | null {
+    if (this.#limits.dram_blocks === 0 || next() === null) return null;
+    const id = this.#newId();
+    const nodes: PrefixNode[] = [];
+    const targets: number[] = [];
+    while (nodes.length < count) {
+      // Room first: what makes it may be forgotten with whom it leads to.
+      const block = this.#tiers.takeDram();
+      if (block === null) break;
+      const node = next();
+      if (node === null) {
+        this.#tiers.giveBackDram(block);
+        break;
+      }
+      node.moving = id;
+      this.#tiers.settle(node);
+      nodes.push(node);
+      targets.push(block);
+    }
+    if (nodes.length === 0) return null;
+    this.#moves.set(id, { kind: 'swap-out', nodes, targets, tail: null, holding: null });
+    return { id, kind: 'swap-out', from: { tier: 'hbm', blocks: nodes.map(({ hbm }) => hbm) }, to: { tier: 'dram', blocks: targets } };
+  }
+
+  #endCopyOut(nodes: readonly PrefixNode[], targets: readonly number[], isDone: boolean): void {
+    // Backwards, so that the coldest comes to stand first again.
+    for (let index = nodes.length - 1; index >= 0; index--) {
+      const [node, block] = [nodes[index] as PrefixNode, targets[index] as number];
+      node.moving = 0;
+      if (node.isGone) this.#tiers.giveBackAll(node);
+      if (node.isGone || !isDone) this.#tiers.giveBackDram(block);
+      else this.#tiers.enterDram(node, block);
+      this.#tiers.settle(node, true);
+    }
+    if (isDone) this.blocks_swapped_out += nodes.length;
+  }
+
+  /** RTC's Copy before a write; there is room for a block. */
+  copyTail(holding: Holding): CacheTransfer | null {
+    const { tail, ownsTail } = holding;
+    if (tail === null || ownsTail) return null;
+    if (this.#tails.takeOver(tail)) {
+      holding.ownsTail = true;
+      return null;
+    }
+    const block = this.#tiers.takeHbm();
+    holding.blocks[holding.blocks.length - 1] = block;
+    holding.tail = null;
+    tail.copies++;
+    const id = this.#newId();
+    holding.populating = 'copying';
+    // The transfer holds the tail in the holding's place until it has read it.
+    this.#moves.set(id, { kind: 'copy', nodes: [], targets: [block], tail, holding });
+    return { id, kind: 'copy', from: { tier: 'hbm', blocks: [tail.block] }, to: { tier: 'hbm', blocks: [block] } };
+  }
+
+  #endTailCopy(tail: Tail, targets: readonly number[], holding: Holding | null, isDone: boolean): void {
+    tail.copies--;
+    if (this.#tails.release(tail, false)) this.#tiers.giveBackHbm(tail.block);
+    if (holding === null) for (const block of targets) this.#tiers.giveBackHbm(block);
+    else {
+      holding.populating = isDone ? 'done' : 'failed';
+      if (!isDone) holding.known = holding.path.length * this.#limits.block_size;
+    }
+  }
+
+  /** It was performed. */
+  done(id: number): void {
+    const { kind, nodes, targets, tail, holding } = this.#take(id);
+    if (tail !== null) this.#endTailCopy(tail, targets, holding, true);
+    else if (kind === 'swap-out') this.#endCopyOut(nodes, targets, true);
+    else this.#endPopulate(nodes, targets, holding);
+    if (kind === 'swap-in') this.blocks_swapped_in += nodes.length;
+    if (kind === 'populate') this.blocks_populated += nodes.length;
+  }
+
+  /** What it should have written is not there. What could not be read is not tried again. */
+  fail(id: number): void {
+    const { kind, nodes, targets, tail, holding } = this.#take(id);
+    this.failed++;
+    if (tail !== null) this.#endTailCopy(tail, targets, holding, false);
+    else if (kind === 'swap-out') this.#endCopyOut(nodes, targets, false);
+    else this.#failPopulate(id, nodes, targets, holding);
+  }
+
+  /** A transfer that still writes a holding's blocks keeps them until its end. How many of its last blocks those are. */
+  letGoOf(holding: Holding): number {
+    if (holding.populating !== 'copying') return 0;
+    for (const move of this.#moves.values()) {
+      if (move.holding !== holding) continue;
+      move.holding = null;
+      return move.tail === null ? 0 : 1;
+    }
+    return 0;
+  }
+
+  toJSON(): object {
+    const { blocks_swapped_out, blocks_swapped_in, blocks_populated, failed } = this;
+    const underWay = [...this.#moves].map(([id, { kind, targets }]) => ({ id, kind, targets: [...targets] }));
+    return { under_way: underWay, blocks_swapped_out, blocks_swapped_in, blocks_populated, failed };
+  }
+
+  #newId(): number {
+    do this.#last = (this.#last + 1) % CACHE_TRANSFERS;
+    while (this.#moves.has(FIRST_CACHE_TRANSFER + this.#last));
+    return FIRST_CACHE_TRANSFER + this.#last;
+  }
+
+  #take(id: number): Move {
+    const move = this.#moves.get(id);
+    assert(move, `transfer ${id} has ended, and was never begun`);
+    this.#moves.delete(id);
+    return move;
+  }
+}

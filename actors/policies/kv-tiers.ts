@@ -1,0 +1,205 @@
+/**
+ * Where the prefix tree's blocks lie: the NPU's HBM, and host DRAM below it (DeepServe §4.3). Which block is free, and which one goes when room is needed.
+ *
+ *   HBM:   free ◀── cold, the one unused the longest first ◀── kept for a context, only when nothing else may go
+ *   DRAM:  free ◀── copies of what HBM has in use again ◀── what lies in DRAM alone, the longest there first
+ *
+ * A block that leaves HBM lives on in its copy, if it has one; else it is forgotten with all below it, since no prefix leads there any more. A copy of
+ * what is cold in HBM is never taken back: copying on would run in circles where DRAM is small. A block that is being copied goes nowhere.
+ * @module
+ */
+import { assert } from '../../src/protocol/errors.ts';
+import type { KvEventLog } from './kv-events.ts';
+import { NO_BLOCK, type PrefixNode, type PrefixTree } from './prefix-tree.ts';
+import { type Standing, standingOf, UsageOrder } from './usage-order.ts';
+
+export type TierSizes = { readonly blocks: number; readonly dram_blocks: number };
+
+const freeBlocks = (blocks: number): number[] => Array.from({ length: blocks }, (_, index) => blocks - 1 - index);
+
+export class KvTiers {
+  readonly #tree: PrefixTree;
+  readonly #events: KvEventLog;
+  readonly #sizes: TierSizes;
+  readonly #freeHbm: number[];
+  readonly #freeDram: number[];
+  readonly #cold = new UsageOrder<PrefixNode>();
+  readonly #kept = new UsageOrder<PrefixNode>();
+  /** Of both, those without a copy. */
+  readonly #uncopied = new UsageOrder<PrefixNode>();
+  readonly #spareCopies = new UsageOrder<PrefixNode>();
+  readonly #inDramAlone = new UsageOrder<PrefixNode>();
+  evictions = 0;
+
+  constructor(sizes: TierSizes, tree: PrefixTree, events: KvEventLog) {
+    this.#sizes = sizes;
+    this.#tree = tree;
+    this.#events = events;
+    this.#freeHbm = freeBlocks(sizes.blocks);
+    this.#freeDram = freeBlocks(sizes.dram_blocks);
+  }
+
+  /** Blocks of HBM that nobody uses, and that hold what somebody may use. */
+  get evictable(): number {
+    return this.#cold.length + this.#kept.length;
+  }
+
+  /** Blocks of HBM that can be given out. */
+  get available(): number {
+    return this.#freeHbm.length + this.evictable;
+  }
+
+  /** Of them, those that can be given out and nothing is forgotten. */
+  get reserve(): number {
+    return this.available - this.#uncopied.length;
+  }
+
+  get free_hbm(): readonly number[] {
+    return this.#freeHbm;
+  }
+
+  get free_dram(): readonly number[] {
+    return this.#freeDram;
+  }
+
+  /** Who is copied to DRAM next, if anybody may. */
+  get coldest(): PrefixNode | null {
+    return this.#uncopied.oldest;
+  }
+
+  /** A block of HBM to be written; `available` > 0. */
+  takeHbm(): number {
+    const free = this.#freeHbm.pop();
+    if (free !== undefined) return free;
+    const node = this.#cold.oldest ?? this.#kept.oldest;
+    assert(node !== null, 'no block of HBM may go');
+    this.evictions++;
+    if (node.dram !== NO_BLOCK) return this.leaveHbm(node);
+    this.forget(node);
+    return this.#freeHbm.pop() as number;
+  }
+
+  /** A block of DRAM to be written; null: none may go. */
+  takeDram(): number | null {
+    const free = this.#freeDram.pop();
+    if (free !== undefined) return free;
+    const copied = this.#spareCopies.oldest;
+    if (copied !== null) return this.#leaveDram(copied);
+    const node = this.#inDramAlone.oldest;
+    if (node === null) return null;
+    this.forget(node);
+    return this.#freeDram.pop() as number;
+  }
+
+  giveBackHbm(block: number): void {
+    this.#freeHbm.push(block);
+    assert(this.#freeHbm.length <= this.#sizes.blocks, 'a KV block was freed twice');
+  }
+
+  giveBackDram(block: number): void {
+    this.#freeDram.push(block);
+    assert(this.#freeDram.length <= this.#sizes.dram_blocks, 'a block of DRAM was freed twice');
+  }
+
+  /** The block of HBM holds what the node names. The one that it had is given back. */
+  enterHbm(node: PrefixNode, block: number): void {
+    if (node.hbm !== NO_BLOCK) this.giveBackHbm(node.hbm);
+    else this.#events.stored(node, 'GPU');
+    node.hbm = block;
+    node.isUsedAgain = true;
+    this.settle(node);
+  }
+
+  enterDram(node: PrefixNode, block: number): void {
+    node.dram = block;
+    node.isUsedAgain = node.pins > 0;
+    this.#events.stored(node, 'CPU');
+  }
+
+  /** The node lives on in DRAM. The block that it had. */
+  leaveHbm(node: PrefixNode): number {
+    const { hbm } = node;
+    node.hbm = NO_BLOCK;
+    this.#events.removed(node, 'GPU');
+    this.settle(node);
+    return hbm;
+  }
+
+  #leaveDram(node: PrefixNode): number {
+    const { dram } = node;
+    node.dram = NO_BLOCK;
+    this.#events.removed(node, 'CPU');
+    this.settle(node);
+    return dram;
+  }
+
+  /** Puts a node where it belongs, after anything about it changed. `isCold`: as the one unused the longest, else as the one used last. */
+  settle(node: PrefixNode, isCold = false): void {
+    const isStill = node.moving === 0 && !node.isGone;
+    const mayGo = isStill && node.pins === 0 && node.hbm !== NO_BLOCK;
+    place(node, mayGo ? (node.keeps > 0 ? this.#kept : this.#cold) : null, isCold);
+    if (this.#sizes.dram_blocks === 0) return;
+    node.uncopied ??= standingOf(node);
+    node.inDram ??= standingOf(node);
+    place(node.uncopied, mayGo && node.dram === NO_BLOCK ? this.#uncopied : null, isCold);
+    const mayLeaveDram = isStill && node.keeps === 0 && node.dram !== NO_BLOCK;
+    place(node.inDram, !mayLeaveDram ? null : node.hbm === NO_BLOCK ? this.#inDramAlone : node.isUsedAgain ? this.#spareCopies : null, isCold);
+  }
+
+  pin(node: PrefixNode): void {
+    if (node.pins++ > 0) return;
+    node.isUsedAgain = true;
+    this.settle(node);
+  }
+
+  unpin(node: PrefixNode): void {
+    assert(node.pins > 0, 'a cached block is let go of more often than it was used');
+    if (--node.pins === 0) this.settle(node);
+  }
+
+  /** Forgets a node that nobody uses, and all below it. What is being copied keeps its blocks until the copy has ended. */
+  forget(node: PrefixNode): void {
+    if (node.children.size === 0) {
+      this.#remove(node);
+      return;
+    }
+    const doomed = this.#tree.below(node);
+    for (let at = doomed.length - 1; at >= 0; at--) this.#remove(doomed[at] as PrefixNode);
+  }
+
+  /** Forgets all that nobody uses, copies of what is used among it. How many blocks of HBM that were. */
+  drop(): number {
+    const before = this.#freeHbm.length;
+    for (const node of this.#tree.all()) {
+      if (node.isGone) continue;
+      if (node.pins === 0) this.forget(node);
+      else if (node.moving === 0 && node.dram !== NO_BLOCK) this.giveBackDram(this.#leaveDram(node));
+    }
+    if (this.#tree.size === 0) this.#events.cleared();
+    return this.#freeHbm.length - before;
+  }
+
+  #remove(node: PrefixNode): void {
+    assert(node.pins === 0, 'a cached block that is used is forgotten');
+    this.#tree.remove(node);
+    this.settle(node);
+    if (node.hbm !== NO_BLOCK) this.#events.removed(node, 'GPU');
+    if (node.dram !== NO_BLOCK) this.#events.removed(node, 'CPU');
+    if (node.moving === 0) this.giveBackAll(node);
+  }
+
+  /** The blocks of a node that is gone. */
+  giveBackAll(node: PrefixNode): void {
+    if (node.hbm !== NO_BLOCK) this.giveBackHbm(node.hbm);
+    if (node.dram !== NO_BLOCK) this.giveBackDram(node.dram);
+    node.hbm = NO_BLOCK;
+    node.dram = NO_BLOCK;
+  }
+}
+
+function place(standing: Standing<PrefixNode>, order: UsageOrder<PrefixNode> | null, isCold: boolean): void {
+  if (standing.order === order) return;
+  standing.order?.leave(standing);
+  if (isCold) order?.joinFirst(standing);
+  else order?.join(standing);
+}

@@ -1,0 +1,297 @@
+/** What a cache's blocks hold, in all tiers, position by position, and the sequences that read and write them: the oracle of the cache's tests. */
+import { expect } from 'vitest';
+import type { Holding } from '../../actors/policies/cache-holding.ts';
+import type { CacheTransfer } from '../../actors/policies/cache-transfers.ts';
+import type { KvEvent } from '../../actors/policies/kv-events.ts';
+import { type CacheLimits, RelationalTensorCache } from '../../actors/policies/relational-tensor-cache.ts';
+import type { BlockPlaces } from '../../src/protocol/messages.ts';
+
+export const BLOCK = 4;
+export const HBM_ALONE = { block_size: BLOCK, dram_blocks: 0, swap_low: 0, swap_high: 0, swap_blocks_max: 0, kv_event_batches: 0 };
+
+type Sequence = { readonly holding: Holding; readonly tokens: number[]; readonly prompt: number; readonly request: number; computed: number };
+type Block = (number | undefined)[];
+type Step = { readonly act: string; readonly space: string; readonly prompt: readonly number[]; readonly at: number; readonly count: number };
+type UnderWay = { readonly transfer: CacheTransfer; isPerformed: boolean };
+
+/** KV depends on all tokens before it: each sequence of tokens that there ever was has a number. */
+class Cells {
+  readonly #known = new Map<string, number>();
+
+  /** Of the first `positions` tokens. */
+  of(space: string, tokens: readonly number[], positions: number): number[] {
+    let cell = this.#numberOf(space);
+    return Array.from({ length: positions }, (_, at) => {
+      cell = this.#numberOf(`${cell} ${tokens[at]}`);
+      return cell;
+    });
+  }
+
+  #numberOf(key: string): number {
+    const number = this.#known.get(key) ?? this.#known.size;
+    this.#known.set(key, number);
+    return number;
+  }
+}
+
+const GENERATION = 7;
+/** So that a cache fills up. */
+const RUNNING_MAX = 5;
+const BEGIN: ReadonlySet<string> = new Set(['begin', 'choice', 'by id', 'run']);
+const RARE = ['drop', 'fail', 'fail', 'context', 'context', 'expire'];
+
+export class CacheMemory {
+  readonly cache: RelationalTensorCache;
+  readonly running: Sequence[] = [];
+  readonly #limits: CacheLimits;
+  /** Of requests with several choices. */
+  readonly #prompts: readonly (readonly number[])[];
+  readonly #hbm = new Map<number, Block>();
+  readonly #dram = new Map<number, Block>();
+  readonly #remote = new Map<number, Block>();
+  readonly #cells = new Cells();
+  readonly #underWay: UnderWay[] = [];
+  readonly #stored = { GPU: new Set<number>(), CPU: new Set<number>() };
+  #next = 0;
+  #seq = 0;
+
+  constructor(limits: CacheLimits, prompts: readonly (readonly number[])[]) {
+    this.#limits = limits;
+    this.#prompts = prompts;
+    this.cache = new RelationalTensorCache(limits);
+  }
+
+  act({ act: asked, space, prompt, at, count }: Step): void {
+    const act = asked === 'rare' ? (RARE[at % RARE.length] as string) : asked;
+    const { cache, running } = this;
+    const sequence = running[at % Math.max(1, running.length)];
+    if (BEGIN.has(act) && running.length === RUNNING_MAX) return;
+    if (act === 'begin') this.begin(space, [...prompt]);
+    else if (act === 'choice') this.begin('', [...(this.#prompts[at % this.#prompts.length] as number[])], at % this.#prompts.length);
+    else if (act === 'context') cache.createContext(`context ${at % 3}`, space, prompt);
+    else if (act === 'expire') cache.deleteContext(`context ${at % 3}`);
+    else if (act === 'by id') this.begin(space, [...prompt], -1, `context ${at % 3}`);
+    else if (act === 'run') this.#runWhole(space, [...prompt]);
+    else if (act === 'drop') cache.drop();
+    else if (act === 'swap out') this.#startIf(cache.copy('cold'));
+    else if (act === 'perform') this.#perform(at);
+    else if (act === 'arrive') this.arrive(at);
+    else if (act === 'fail') this.#fail(at);
+    else if (sequence === undefined) return;
+    else if (act === 'compute') this.compute(sequence, count);
+    else if (act === 'decode' && sequence.computed === sequence.tokens.length) {
+      sequence.tokens.push(count % 2);
+      this.compute(sequence, 1);
+    } else if (act === 'end') this.finish(sequence);
+    else if (act === 'give way') this.#giveWay(sequence);
+    else if (act === 'fetch' && sequence.computed === 0) this.#fetch(sequence, count);
+  }
+
+  /** How many positions it found, or null where there is no room for one more block. */
+  begin(space: string, tokens: number[], request = -1, context: string | null = null): number | null {
+    const { cache } = this;
+    const byId = context === null ? null : cache.matchByID(context, space, tokens, tokens.length - 1, request);
+    const holding = byId ?? cache.matchByPrefixToken(space, tokens, tokens.length - 1, request);
+    expect(holding.known).toBeLessThan(tokens.length);
+    this.#checkRead(holding, tokens, holding.known);
+    const found = holding.known + holding.swapped.length * BLOCK;
+    if (!cache.canAllocate(1)) {
+      cache.free(holding);
+      return null;
+    }
+    this.running.push({ holding, tokens, prompt: tokens.length, request, computed: 0 });
+    return found;
+  }
+
+  /** Computes up to `count` more tokens, as far as there is room and nothing is on its way; brings what lies in DRAM before. */
+  compute(sequence: Sequence, count: number): void {
+    const { cache } = this;
+    const { holding, tokens } = sequence;
+    if (sequence.computed === 0 && cache.queryPopulate(holding) === 'none' && holding.swapped.length > 0 && count % 4 > 0)
+      this.#startIf(cache.populate(holding));
+    if (cache.queryPopulate(holding) === 'copying') return;
+    if (holding.tail !== null && !holding.ownsTail) {
+      if (!cache.canAllocate(1)) return;
+      const copy = cache.copy(holding);
+      this.#startIf(copy);
+      if (copy !== null) return;
+    }
+    const from = Math.max(sequence.computed, holding.known);
+    const to = Math.min(from + count, tokens.length);
+    const missing = cache.blocksFor(to) - holding.blocks.length;
+    if (missing > 0) {
+      if (!cache.canAllocate(missing)) return;
+      const taken = this.#taken(sequence);
+      for (const block of missing === 1 ? [cache.appendBlock(holding)] : cache.allocBlocks(holding, missing)) {
+        expect(taken.has(block)).toBe(false);
+        this.#hbm.delete(block);
+      }
+    }
+    this.#checkRead(holding, tokens, from);
+    const cells = this.#cells.of(holding.space, tokens, to);
+    for (let position = from; position < to; position++) {
+      const block = holding.blocks[Math.floor(position / BLOCK)] as number;
+      const written = this.#hbm.get(block) ?? [];
+      written[position % BLOCK] = cells[position];
+      this.#hbm.set(block, written);
+    }
+    if (to === from) return;
+    sequence.computed = to;
+    cache.publish(holding, tokens, to);
+    if (sequence.request >= 0 && to === sequence.prompt) cache.shareTail(holding, sequence.request, to);
+    // Nobody's memory was written over.
+    for (const other of this.running)
+      if (cache.queryPopulate(other.holding) !== 'copying') this.#checkRead(other.holding, other.tokens, Math.max(other.computed, other.holding.known));
+  }
+
+  finish(sequence: Sequence): void {
+    this.running.splice(this.running.indexOf(sequence), 1);
+    this.cache.free(sequence.holding, sequence.tokens, sequence.computed);
+  }
+
+  start(transfer: CacheTransfer): void {
+    const targets = blocksOf(transfer.to);
+    if (transfer.to.tier === 'hbm') {
+      const taken = new Set(
+        [...this.running.filter(({ holding }) => !targets.every((block) => holding.blocks.includes(block))), ...this.#underWay].flatMap(usedBy),
+      );
+      for (const block of targets) expect(taken.has(block)).toBe(false);
+      for (const block of targets) this.#hbm.delete(block);
+    } else for (const block of targets) this.#dram.delete(block);
+    this.#underWay.push({ transfer, isPerformed: false });
+  }
+
+  arrive(at: number): void {
+    const one = this.#underWay[at % Math.max(1, this.#underWay.length)];
+    if (one === undefined) return;
+    if (!one.isPerformed) this.#perform(this.#underWay.indexOf(one));
+    this.#underWay.splice(this.#underWay.indexOf(one), 1);
+    this.cache.transfers.done(one.transfer.id);
+    for (const { holding, tokens } of this.running) if (this.cache.queryPopulate(holding) === 'done') this.#checkRead(holding, tokens, holding.known);
+  }
+
+  check(): void {
+    const { cache } = this;
+    const held = new Set(this.running.flatMap(({ holding }) => holding.blocks)).size;
+    expect(cache.used).toBe(held);
+    const free = cache.blocks - held - cache.transfers.blocks;
+    expect(cache.canAllocate(free)).toBe(true);
+    expect(cache.canAllocate(free + 1)).toBe(false);
+    expect(cache.dram_blocks_used).toBeLessThanOrEqual(this.#limits.dram_blocks);
+    this.#hearEvents();
+  }
+
+  /** Everybody leaves, and everything is dropped: nothing is left. */
+  end(): void {
+    const { cache } = this;
+    while (this.running[0] !== undefined) this.finish(this.running[0]);
+    while (this.#underWay.length > 0) this.arrive(0);
+    this.check();
+    // Whoever was told of the cache's blocks knows exactly those.
+    expect(this.#stored.GPU.size).toBe(cache.cached);
+    cache.drop();
+    this.check();
+    expect([cache.used, cache.cached, cache.dram_blocks_used, cache.transfers.size]).toEqual([0, 0, 0, 0]);
+    expect([this.#stored.GPU.size, this.#stored.CPU.size]).toEqual([0, 0]);
+  }
+
+  /** Read by position, each must hold what its own tokens say. */
+  #checkRead({ space, blocks }: Holding, tokens: readonly number[], positions: number): void {
+    const read = Array.from({ length: positions }, (_, at) => this.#hbm.get(blocks[Math.floor(at / BLOCK)] as number)?.[at % BLOCK]);
+    expect(read).toEqual(this.#cells.of(space, tokens, positions));
+  }
+
+  #taken(sequence: Sequence): Set<number> {
+    return new Set([...this.running.filter((other) => other !== sequence), ...this.#underWay].flatMap(usedBy));
+  }
+
+  #startIf(transfer: CacheTransfer | null): void {
+    if (transfer !== null) this.start(transfer);
+  }
+
+  #runWhole(space: string, tokens: number[]): void {
+    const before = this.running.length;
+    this.begin(space, tokens);
+    const sequence = this.running[before];
+    if (sequence === undefined) return;
+    this.compute(sequence, tokens.length);
+    if (sequence.computed === tokens.length) this.finish(sequence);
+  }
+
+  #fetch({ holding, tokens }: Sequence, count: number): void {
+    if (this.cache.queryPopulate(holding) !== 'none' || holding.blocks.length > holding.path.length) return;
+    const first = holding.path.length;
+    const blocks = Math.min(count, Math.floor((tokens.length - 1) / BLOCK) - first);
+    if (blocks <= 0) return;
+    const addresses = Array.from({ length: blocks }, (_, index) => {
+      const address = this.#next++;
+      this.#remote.set(address, this.#cells.of(holding.space, tokens, (first + index + 1) * BLOCK).slice(-BLOCK));
+      return address;
+    });
+    this.#startIf(this.cache.populate(holding, { tokens, addresses, generations: addresses.map(() => GENERATION) }));
+  }
+
+  /** As a preempted sequence does: its blocks are copied out at once. */
+  #giveWay(sequence: Sequence): void {
+    const path = [...sequence.holding.path];
+    this.finish(sequence);
+    this.#startIf(this.cache.copy(path));
+  }
+
+  #perform(at: number): void {
+    const one = this.#underWay[at % Math.max(1, this.#underWay.length)];
+    if (one === undefined || one.isPerformed) return;
+    one.isPerformed = true;
+    const { from, to } = one.transfer;
+    const source = from.tier === 'hbm' ? this.#hbm : from.tier === 'dram' ? this.#dram : this.#remote;
+    const target = to.tier === 'hbm' ? this.#hbm : this.#dram;
+    if (from.tier === 'remote') for (const generation of from.generations) expect(generation).toBe(GENERATION);
+    blocksOf(from).forEach((block, index) => {
+      target.set(blocksOf(to)[index] as number, [...(source.get(block) ?? [])]);
+    });
+  }
+
+  #fail(at: number): void {
+    const one = this.#underWay[at % Math.max(1, this.#underWay.length)];
+    if (one === undefined) return;
+    this.#underWay.splice(this.#underWay.indexOf(one), 1);
+    this.cache.transfers.fail(one.transfer.id);
+  }
+
+  #hearEvents(): void {
+    this.cache.events.endBatch();
+    for (const { seq, events } of this.cache.events.since(this.#seq)) {
+      expect(seq).toBe(this.#seq++);
+      for (const event of events) this.#hear(event);
+    }
+  }
+
+  #hear(event: KvEvent): void {
+    if (event.type === 'AllBlocksCleared') {
+      this.#stored.GPU.clear();
+      this.#stored.CPU.clear();
+      return;
+    }
+    const stored = this.#stored[event.medium];
+    if (event.type === 'BlockRemoved') {
+      for (const hash of event.block_hashes) expect(stored.delete(hash)).toBe(true);
+      return;
+    }
+    const { parent_block_hash: parent, block_hashes, token_ids } = event;
+    expect(token_ids.length).toBe(block_hashes.length * BLOCK);
+    if (parent !== null) expect(this.#stored.GPU.has(parent) || this.#stored.CPU.has(parent)).toBe(true);
+    for (const hash of block_hashes) {
+      expect(stored.has(hash)).toBe(false);
+      stored.add(hash);
+    }
+  }
+}
+
+const blocksOf = (places: BlockPlaces): readonly number[] => (places.tier === 'remote' ? places.addresses : places.blocks);
+
+/** Blocks of HBM that a sequence or a transfer reads or writes. */
+function usedBy(one: Sequence | UnderWay): readonly number[] {
+  if ('holding' in one) return one.holding.blocks;
+  const { from, to } = one.transfer;
+  return [...(from.tier === 'hbm' ? from.blocks : []), ...(to.tier === 'hbm' ? to.blocks : [])];
+}
