@@ -11,6 +11,7 @@ import { ExpertBatches } from '../src/flowserve/expert-batches.ts';
 import { Forward } from '../src/flowserve/forward.ts';
 import { WeightLoader } from '../src/flowserve/load-weights.ts';
 import { planPod } from '../src/flowserve/pod-plan.ts';
+import { SPAN, SPAN_WORDS } from '../src/flowserve/step-layout.ts';
 import { openCheckpoint } from '../src/model/checkpoint.ts';
 import { instantiateKernels, loadKernelModule } from '../src/model/kernels/kernels.ts';
 import { isMoeLayer } from '../src/model/moe-layers.ts';
@@ -39,6 +40,7 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
     memory_bytes: undefined,
     prefix_caching: true,
     async_scheduling: false,
+    enforce_eager: false,
   });
   const { config } = plan;
   const [layout] = plan.layouts;
@@ -52,10 +54,16 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
   const words = space.wordsOf(layout.base);
   const { at } = forward;
 
+  const tableOf = (slot: number): number => offsetOf(layout.blockTables.address) + slot * layout.blockTables.blocks_max * 4;
+
   /** One forward pass over the spans' tokens; the token that follows each span's last row. */
   function step(spans: readonly Span[], tokens: readonly (readonly number[])[], starts: readonly number[]): number[] {
     let rows = 0;
-    spans.forEach(({ row }, index) => {
+    spans.forEach(({ slot, row, rows: count }, index) => {
+      const span = (at.spans >>> 2) + index * SPAN_WORDS;
+      words[span + SPAN.row] = row;
+      words[span + SPAN.rows] = count;
+      words[span + SPAN.table] = tableOf(slot);
       tokens[index]?.forEach((token, offset) => {
         words[(at.tokenIds >>> 2) + row + offset] = token;
         words[(at.positions >>> 2) + row + offset] = (starts[index] as number) + offset;
@@ -83,7 +91,7 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
   function generate(prompts: readonly (readonly number[])[], count: number): number[][] {
     const blocksOfEach = Math.ceil((Math.max(...prompts.map(({ length }) => length)) + count) / block_size);
     prompts.forEach((_, slot) => {
-      const table = (offsetOf(layout?.blockTables.address ?? 0) >>> 2) + slot * (layout?.blockTables.blocks_max ?? 0);
+      const table = tableOf(slot) >>> 2;
       for (let block = 0; block < blocksOfEach; block++)
         words[table + block] = offsetOf(layout?.kv.address ?? 0) + (slot * blocksOfEach + block) * (layout?.kv.block_bytes ?? 0);
     });

@@ -132,6 +132,8 @@ const podOptions = z.strictObject({
   prefix_caching: z.boolean().default(true),
   /** Plan each step of an NPU while the one before it runs. False, to compare with: the NPU waits for its scheduler between two steps. No token depends on it. */
   async_scheduling: z.boolean().default(true),
+  /** Decode runs op by op, as prefill does, instead of as captured programs of kernel calls. No token depends on it. */
+  enforce_eager: z.boolean().default(false),
   /** Choices that may wait or run in the pod at once; more are refused as overloaded. */
   max_queued: z.int().min(1).max(LIMITS.queued_max).default(4096),
   /** Bytes of one segment of global memory, at most 4 GiB less 64 KiB. */
@@ -151,14 +153,17 @@ const podOptions = z.strictObject({
 const LIVE_ONLY = 'is for pods of the live clock: on a virtual one no thread hangs';
 const NEVER_FULL = "is for pods of the live clock: a virtual one's recorder is a part of its run";
 const NOT_REPLAYED = 'must be false where prompts are left out (--no-prefix-caching): which of them begin alike would decide what is computed';
+const REAL_ONLY = "is for real kernels: the hash model's are never captured";
 const VIRTUAL_ONLY = "needs clock: 'virtual'";
 
-export const podOptionsSchema = podOptions.superRefine(({ clock, seed, kernels, spare_workers, record_when_full, record_prompts, prefix_caching }, context) => {
+export const podOptionsSchema = podOptions.superRefine((options, context) => {
+  const { clock, seed, kernels, spare_workers, record_when_full, record_prompts, prefix_caching, enforce_eager } = options;
   const refuse = (param: string, message: string): void => context.addIssue({ code: 'custom', path: [param], message });
   if (clock === 'live' && seed !== undefined) refuse('seed', VIRTUAL_ONLY);
   if (clock === 'live' && kernels === 'hash') refuse('kernels', `'hash' ${VIRTUAL_ONLY}`);
   if (clock === 'virtual' && spare_workers > 0) refuse('spare_workers', LIVE_ONLY);
   if (clock === 'virtual' && record_when_full !== undefined) refuse('record_when_full', NEVER_FULL);
+  if (kernels === 'hash' && enforce_eager) refuse('enforce_eager', REAL_ONLY);
   if (!record_prompts && prefix_caching) refuse('prefix_caching', NOT_REPLAYED);
 });
 

@@ -61,6 +61,7 @@ export const POD_FLAGS = {
   max_batch_requests: { value: 'N', help: 'requests that one step of an NPU serves at most', read: number },
   prefix_caching: { help: 'compute each prompt anew, also where an earlier one began alike', negated: true },
   async_scheduling: { help: 'plan a step only when the one before it has come back', negated: true },
+  enforce_eager: { help: 'run decode op by op, not as captured programs of kernel calls' },
   max_queued: { value: 'N', help: 'choices that may wait or run at once; more are refused', read: number },
   spare_workers: { value: 'N', help: 'memory kept for successors of workers that cannot be stopped (on Deno)', read: number },
   record: { value: 'FILE', help: 'record the run, to replay it with `minipod replay`' },

@@ -6,7 +6,10 @@
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { ErrorRecord } from '../protocol/errors.ts';
 import type { PositionLogprobs, Sequence } from '../protocol/messages.ts';
+import type { ExpertGroup } from '../protocol/topology.ts';
+import type { ExpertBatches } from './expert-batches.ts';
 import type { ModelShape, StepLayout, StepScratch } from './step-layout.ts';
+import type { Part } from './step-parts.ts';
 import type { GatherTables } from './tensor-share.ts';
 
 /** Rows of one sequence in a step. */
@@ -55,6 +58,14 @@ export interface Arithmetic {
   takeRows(rows: number): void;
 
   newSampler(space: AddressSpace): TokenSampler;
+  /** Null: every step is computed part by part. */
+  newGraphs(batches: ExpertBatches, space: AddressSpace, group: ExpertGroup): StepGraphs | null;
+}
+
+/** Steps of one row for each sequence, captured. */
+export interface StepGraphs {
+  /** The parts of such a step, after which all rows are prepared for the sampler; null where so many rows are not captured. */
+  partsOf(rows: number): readonly Part[] | null;
 }
 
 /** The token of a row, or the reason why there is none. */

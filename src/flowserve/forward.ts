@@ -7,8 +7,12 @@ import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { ModelConfig } from '../model/config.ts';
 import type { Kernels } from '../model/kernels/kernels.ts';
+import { KernelRecorder } from '../model/kernels/program.ts';
 import { assert } from '../protocol/errors.ts';
+import type { ExpertGroup } from '../protocol/topology.ts';
 import type { Arithmetic, Span, TokenSampler } from './arithmetic.ts';
+import { DecodeGraphs } from './decode-graphs.ts';
+import type { ExpertBatches } from './expert-batches.ts';
 import type { GqaWeights, LayerWeights, Linear, MlaWeights, MlpWeights, MoeWeights, NpuLayout, Scratch } from './npu-layout.ts';
 import { type HeadRun, headRuns, tablesOf } from './rank-split.ts';
 import { Sampler } from './sampler.ts';
@@ -181,12 +185,26 @@ export class Forward implements Arithmetic {
     const { x, headRows, logits } = this.at;
     const rowBytes = this.#hidden * 4;
     const { vocabSize } = this.config;
-    for (let index = 0; index < count; index++) this.#norm(headRows + index * rowBytes, x + rowOf(index) * rowBytes, 1, this.layout.finalNorm.address);
+    // Rows that lie side by side, as in every decode step, are one call.
+    for (let index = 0; index < count; ) {
+      const row = rowOf(index);
+      let next = index + 1;
+      while (next < count && rowOf(next) === row + next - index) next++;
+      this.#norm(headRows + index * rowBytes, x + row * rowBytes, next - index, this.layout.finalNorm.address);
+      index = next;
+    }
     this.#linear(logits + (first * vocabSize + this.layout.split.vocab.first) * 4, vocabSize, headRows, this.#hidden, count, this.layout.head);
   }
 
   newSampler(space: AddressSpace): TokenSampler {
     return new Sampler(this, space);
+  }
+
+  newGraphs(batches: ExpertBatches, space: AddressSpace, group: ExpertGroup): DecodeGraphs | null {
+    const { config, layout } = this;
+    if (layout.graphs === null) return null;
+    const recorder = new KernelRecorder(space.wordsOf(layout.base));
+    return new DecodeGraphs(this, new Forward(config, layout, recorder.kernels), recorder, layout.graphs, batches, space, group);
   }
 
   moe(layer: number): MoeWeights {
@@ -222,30 +240,23 @@ export class Forward implements Arithmetic {
 
     const { block_size, layer_bytes } = this.layout.kv;
     const layerOffset = layer * layer_bytes;
-    for (const { slot, row, rows: count } of spans) {
-      const table = this.blockTable(slot);
-      const positions = at.positions + row * 4;
-      const kv = at.kv + row * wide * 4;
-      kernels.mlaStore(kv, wide, kv + latent * 4, wide, count, latent, ropeDim, table, block_size, layerOffset, positions);
-      const q = at.q + row * heads * wide * 4;
-      const out = at.attention + row * heads * latent * 4;
-      kernels.mlaAttention(
-        out,
-        heads * latent,
-        q,
-        heads * wide,
-        count,
-        heads,
-        latent,
-        ropeDim,
-        table,
-        block_size,
-        layerOffset,
-        positions,
-        softmaxScale,
-        at.attentionScratch,
-      );
-    }
+    kernels.mlaStoreSpans(at.kv, wide, at.kv + latent * 4, wide, at.spans, spans.length, latent, ropeDim, block_size, layerOffset, at.positions);
+    kernels.mlaAttentionSpans(
+      at.attention,
+      heads * latent,
+      at.q,
+      heads * wide,
+      at.spans,
+      spans.length,
+      heads,
+      latent,
+      ropeDim,
+      block_size,
+      layerOffset,
+      at.positions,
+      softmaxScale,
+      at.attentionScratch,
+    );
     this.#heads(at.values + first * vDim * 4, this.config.heads * vDim, vDim, at.attention, heads * latent, latent, rows, w.expand);
   }
 
@@ -266,48 +277,26 @@ export class Forward implements Arithmetic {
 
     const { block_size, layer_bytes } = this.layout.kv;
     const layerOffset = layer * layer_bytes;
-    for (const { slot, row, rows: count } of spans) {
-      const table = this.blockTable(slot);
-      const positions = at.positions + row * 4;
-      kernels.gqaStore(
-        at.kv + row * kvWidth * 4,
-        kvWidth,
-        at.v + row * kvWidth * 4,
-        kvWidth,
-        count,
-        kvHeads,
+    kernels.gqaStoreSpans(at.kv, kvWidth, at.v, kvWidth, at.spans, spans.length, kvHeads, headDim, block_size, layerOffset, at.positions);
+    for (const run of this.#headRuns) {
+      const skip = run.first * headDim * 4;
+      kernels.gqaAttentionSpans(
+        at.attention + first * headDim * 4 + skip,
+        outWidth,
+        at.q + skip,
+        qWidth,
+        at.spans,
+        spans.length,
+        run.heads,
+        run.kvHeads,
         headDim,
-        table,
         block_size,
-        layerOffset,
-        positions,
+        layerOffset + run.firstKvHead * block_size * headDim * 8,
+        at.positions,
+        softmaxScale,
+        at.attentionScratch,
       );
-      const q = at.q + row * qWidth * 4;
-      const out = at.attention + (row * outWidth + first * headDim) * 4;
-      for (const run of this.#headRuns) {
-        const skip = run.first * headDim * 4;
-        kernels.gqaAttention(
-          out + skip,
-          outWidth,
-          q + skip,
-          qWidth,
-          count,
-          run.heads,
-          run.kvHeads,
-          headDim,
-          table,
-          block_size,
-          layerOffset + run.firstKvHead * block_size * headDim * 8,
-          positions,
-          softmaxScale,
-          at.attentionScratch,
-        );
-      }
     }
-  }
-
-  blockTable(slot: number): number {
-    return offsetOf(this.layout.blockTables.address) + slot * this.layout.blockTables.blocks_max * 4;
   }
 
   #layer(layer: number): LayerWeights {

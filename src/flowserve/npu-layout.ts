@@ -12,8 +12,19 @@ import { isMoeLayer } from '../model/moe-layers.ts';
 import type { Dtype } from '../model/safetensors.ts';
 import { expertGroupOf, npuOfExpert } from '../protocol/topology.ts';
 import { type Areas, layoutAreas } from '../xccl/areas.ts';
+import { type GraphPlace, layoutGraphs } from './graph-layout.ts';
 import { gatherPlaces, type RankSplit, splitOf } from './rank-split.ts';
-import { areaSizes, dispatchPlaces, type LayoutOptions, layoutBlockTables, layoutCounts, layoutKv, type StepLayout, type StepScratch } from './step-layout.ts';
+import {
+  areaSizes,
+  dispatchPlaces,
+  type LayoutOptions,
+  layoutBlockTables,
+  layoutCounts,
+  layoutKv,
+  SPAN_WORDS,
+  type StepLayout,
+  type StepScratch,
+} from './step-layout.ts';
 import { isTensorParallel, tensorShareOf } from './tensor-share.ts';
 
 /** Matrix weights are kept as BF16 where the checkpoint has BF16, else as F32 (F16 widens exactly). */
@@ -110,6 +121,8 @@ export type NpuLayout = StepLayout & {
   readonly staging: { readonly address: number; readonly bytes: number };
   /** Per slot: the sampler's record, then its bias pairs and banned ids. */
   readonly samplers: { readonly address: number; readonly slot_bytes: number };
+  /** Null where decode is not captured. */
+  readonly graphs: GraphPlace | null;
 };
 
 export const BIAS_MAX = 1_024;
@@ -181,10 +194,13 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const blockTables = layoutBlockTables(config.maxPositions, options, arena);
   const slot_bytes = SAMPLING_WORDS * 4 + BIAS_MAX * 8 + BANNED_MAX * 4;
   const samplers = { address: arena.allocate(options.max_batch_requests * slot_bytes), slot_bytes };
+  const graphsFrom = arena.used;
+  const graphs = options.enforce_eager ? null : layoutGraphs(config, options, npu, LOGIT_ROWS_MAX, arena);
   const parts = {
     weights: weightsEnd - areasEnd,
     'KV blocks': kvEnd - scratchEnd,
-    activations: scratchEnd - weightsEnd + arena.used - kvEnd,
+    activations: scratchEnd - weightsEnd + graphsFrom - kvEnd,
+    'captured programs': arena.used - graphsFrom,
     'XCCL areas': areasEnd,
   };
   return {
@@ -208,6 +224,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     kv,
     blockTables,
     samplers,
+    graphs,
   };
 }
 
@@ -277,6 +294,7 @@ function layoutScratch(config: ModelConfig, options: LayoutOptions, split: RankS
   return {
     tokenIds: words(rows),
     positions: words(rows),
+    spans: words(rows * SPAN_WORDS),
     x: words(rows * hiddenSize),
     normed,
     qA: words(rows * (mla?.qLoraRank ?? 0)),

@@ -98,6 +98,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
     kv_block_size: options.kv_block_size,
     max_batch_tokens: options.max_batch_tokens,
     max_batch_requests: options.max_batch_requests,
+    enforce_eager: options.enforce_eager,
   };
   const wide = powerOfTwo(Math.max(CALLER_RING_BYTES_MIN, 2 * BYTES_PER_PROMPT_TOKEN * config.maxPositions));
   const planned = planRings(options.has_rings === false ? [] : ringPairs(hosting, wide), 0);

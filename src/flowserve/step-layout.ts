@@ -24,6 +24,8 @@ export type LayoutOptions = {
   readonly kv_block_size: number;
   readonly max_batch_tokens: number;
   readonly max_batch_requests: number;
+  /** Decode runs op by op too: nothing is captured, and no room kept for it. */
+  readonly enforce_eager: boolean;
 };
 
 /** `rows` = the step's tokens. */
@@ -32,6 +34,8 @@ export type StepScratch = {
   readonly tokenIds: number;
   /** u32 [rows]. */
   readonly positions: number;
+  /** u32 [sequences][3]: first row, rows, offset of the block table (SPAN). */
+  readonly spans: number;
   /** Rows of activations, as the layers so far left them. */
   readonly x: number;
   /** Rows on their way to the experts; the dispatch area begins with them. */
@@ -49,6 +53,10 @@ export type StepScratch = {
   readonly replies: number;
   readonly gathered: number;
 };
+
+/** Words of a sequence's rows in a step, as kernels find them. */
+export const SPAN = { row: 0, rows: 1, table: 2 } as const;
+export const SPAN_WORDS = 3;
 
 export type KvPlace = {
   readonly address: number;

@@ -12,7 +12,7 @@
 import { isMoeLayer } from '../model/moe-layers.ts';
 import type { Arithmetic, Span } from './arithmetic.ts';
 import type { ExpertBatches, Share } from './expert-batches.ts';
-import { firstRowOf, type Gathered } from './tensor-share.ts';
+import { firstRowOf, type Gathered, type Range } from './tensor-share.ts';
 
 /** Kernel calls on a step's rows, none of which waits. */
 export type Compute = { readonly kind: 'compute'; readonly compute: (rows: number, spans: readonly Span[]) => void };
@@ -21,6 +21,8 @@ export type Compute = { readonly kind: 'compute'; readonly compute: (rows: numbe
 export type Experts = {
   readonly kind: 'experts';
   readonly layer: number;
+  /** Of a step of so many rows, those that this NPU asks the experts for. */
+  readonly range: (rows: number) => Range;
   /** Sorts the gate's choice, and returns each NPU's share. */
   readonly route: (rows: number) => readonly Share[];
   /** This NPU's share, if it has one, and the shared expert: what is done while peers compute theirs. */
@@ -74,6 +76,7 @@ const expertLayer = (model: Arithmetic, layer: number, batches: ExpertBatches): 
   {
     kind: 'experts',
     layer,
+    range: (rows) => ({ first: 0, count: rows }),
     route: (rows) => batches.sort(rows),
     own: (rows, share) => {
       if (share !== undefined) batches.compute(batches.describe(share, layer), batches.replyAddress(share), share.pairs);
@@ -119,6 +122,7 @@ function expertsOfRank(model: Arithmetic, layer: number, batches: ExpertBatches)
     {
       kind: 'experts',
       layer,
+      range: (rows) => ({ first: firstOf(rows), count: ownOf(rows) }),
       route: (rows) => batches.sort(ownOf(rows), firstOf(rows)),
       own: (rows, share) => {
         if (share !== undefined) batches.compute(batches.describe(share, layer), batches.replyAddress(share), share.pairs);

@@ -15,11 +15,11 @@ import type { ExpertGroup } from '../protocol/topology.ts';
 import { AllGather } from '../xccl/all-gather.ts';
 import type { ArrivedDispatch, Exchange } from '../xccl/exchange.ts';
 import { deadlineExceeded } from '../xccl/operation.ts';
-import type { Arithmetic, Span, TokenSampler } from './arithmetic.ts';
+import type { Arithmetic, Span, StepGraphs, TokenSampler } from './arithmetic.ts';
 import { ExpertBatches, type Share } from './expert-batches.ts';
 import type { Forward } from './forward.ts';
 import { Readout } from './readout.ts';
-import { kvPool } from './step-layout.ts';
+import { kvPool, SPAN, SPAN_WORDS } from './step-layout.ts';
 import { type Experts, type Part, partsInTurn } from './step-parts.ts';
 
 export type Done = { readonly state: 'done'; readonly plan: StepPlan; readonly outcomes: readonly StepOutcome[]; readonly digest: number };
@@ -71,6 +71,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   readonly #words: Int32Array;
   readonly #self: Address;
   readonly #inTurn: readonly Part[];
+  readonly #graphs: StepGraphs | null;
   #run: Run | null = null;
   /** Begins when `#run` is done. */
   #next: StepPlan | null = null;
@@ -82,6 +83,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.forward = forward;
     this.batches = new ExpertBatches(forward, space, group);
     this.#inTurn = partsInTurn(forward, this.batches);
+    this.#graphs = forward.newGraphs(this.batches, space, group);
     this.exchange = exchange;
     // Ranks of a group have consecutive numbers.
     this.gather = new AllGather(exchange.endpoint, share.rank, share.tp, (rank) => dieOf(npu - share.rank + rank));
@@ -132,11 +134,15 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     let row = 0;
     for (const entry of plan.entries) {
       this.#writeInputs(entry, row);
+      this.#writeSpan(spans.length, entry, row);
       spans.push({ slot: entry.slot, row, rows: entry.tokens.length });
       row += entry.tokens.length;
     }
-    const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#sampled, false);
-    this.#run = { plan, spans, rows: row, parts: this.#inTurn, readout, part: 0, layer: 0, missing: new Map(), asked_ms: 0, failedPeer: null };
+    // Decode runs in graph mode, prefill and what is mixed with it part by part.
+    const captured = isDecode(plan) ? (this.#graphs?.partsOf(row) ?? null) : null;
+    const parts = captured ?? this.#inTurn;
+    const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#sampled, captured !== null);
+    this.#run = { plan, spans, rows: row, parts, readout, part: 0, layer: 0, missing: new Map(), asked_ms: 0, failedPeer: null };
   }
 
   /** One more step, which `startNext` begins once the one at hand is done: what that one samples, it may go on with. */
@@ -298,6 +304,14 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     });
   }
 
+  #writeSpan(index: number, { slot, tokens }: StepEntry, row: number): void {
+    const { address, blocks_max } = this.forward.layout.blockTables;
+    const span = (this.forward.at.spans >>> 2) + index * SPAN_WORDS;
+    this.#words[span + SPAN.row] = row;
+    this.#words[span + SPAN.rows] = tokens.length;
+    this.#words[span + SPAN.table] = offsetOf(address) + slot * blocks_max * 4;
+  }
+
   #writeInputs(entry: StepEntry, row: number): void {
     const { at, layout } = this.forward;
     if (entry.attach !== null) this.#sampler.attach(entry.slot, entry.attach, entry.output);
@@ -311,3 +325,6 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     });
   }
 }
+
+/** One token of each sequence, and each is followed by another. */
+const isDecode = ({ entries }: StepPlan): boolean => entries.every(({ tokens, samples }) => tokens.length === 1 && samples);

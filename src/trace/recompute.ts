@@ -47,6 +47,7 @@ export class KernelRecomputation implements Recompute {
       prefix_caching: true,
       // Nobody plans here.
       async_scheduling: false,
+      enforce_eager: false,
     };
     return new KernelRecomputation(await buildMachine(checkpoint, header.kernels, options, onProgress));
   }

@@ -3,9 +3,10 @@ import { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { offsetOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { allocateSegments } from '../../src/fabric/memory-plan.ts';
+import type { Arithmetic } from '../../src/flowserve/arithmetic.ts';
 import { HashForward } from '../../src/flowserve/hash-model/hash-forward.ts';
 import { type HashPodPlan, loadHashWeights, planHashPod } from '../../src/flowserve/hash-model/hash-layout.ts';
-import { areasOfDie, type PlanOptions } from '../../src/flowserve/pod-plan.ts';
+import { type AnyPodPlan, areasOfDie, type PlanOptions } from '../../src/flowserve/pod-plan.ts';
 import type { ModelShape } from '../../src/flowserve/step-layout.ts';
 import { type Poll, StepProgram } from '../../src/flowserve/step-program.ts';
 import type { Address } from '../../src/protocol/address.ts';
@@ -43,6 +44,7 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
     memory_bytes: undefined,
     prefix_caching: true,
     async_scheduling: false,
+    enforce_eager: false,
     has_rings: false,
     ...options,
   });
@@ -56,6 +58,9 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
   });
   return { plan, space, programs };
 }
+
+/** What generates: programs of any arithmetic. */
+export type Rig = { readonly plan: AnyPodPlan; readonly programs: readonly StepProgram<Arithmetic>[] };
 
 export type Call = {
   /** Its DP group generates, on all of its ranks. */
@@ -81,16 +86,19 @@ export type Run = {
   readonly errors: readonly (ErrorRecord | null)[];
   readonly preemptions: number /** Steps that ranks of a group ended with different activations or tokens. */;
   readonly diverged: number;
+  /** Of the steps, as they ended. */
+  readonly digests: readonly number[];
 };
 
 /** Generates all calls' tokens; `calls[i]` is request i. */
-export function generate({ plan, programs }: HashPod, calls: readonly Call[], interference: Interference = {}): Run {
+export function generate({ plan, programs }: Rig, calls: readonly Call[], interference: Interference = {}): Run {
   const { kv_blocks, kv_block_size, max_batch_tokens: batch_tokens_max, max_batch_requests: batch_requests_max } = plan.options;
   const { groups, npus } = plan.hosting.deployment;
   const limits = { kv_blocks, kv_block_size, batch_tokens_max, batch_requests_max, has_prefix_cache: true, is_asynchronous: false };
   const schedulers = groups.map(() => new StepScheduler(limits));
   const tokens: number[][] = calls.map(() => []);
   const errors: (ErrorRecord | null)[] = calls.map(() => null);
+  const digests: number[] = [];
   const hear = (messages: ReturnType<StepScheduler['retire']>): void => {
     for (const { to, message } of messages) {
       if (message.type === 'TOKENS') for (const out of message.tokens) tokens[out.request]?.push(out.token);
@@ -123,7 +131,7 @@ export function generate({ plan, programs }: HashPod, calls: readonly Call[], in
       busy = true;
       for (const npu of ranks) {
         if (ends[npu] !== null) continue;
-        const poll = (programs[npu] as StepProgram<HashForward>).poll();
+        const poll = (programs[npu] as StepProgram<Arithmetic>).poll();
         if (poll.state === 'asked') interference.onAsked?.(npu, scheduler.step, (asked[npu] as number)++);
         if (poll.state === 'done') ends[npu] = poll;
       }
@@ -133,6 +141,7 @@ export function generate({ plan, programs }: HashPod, calls: readonly Call[], in
       const tokensOf = ({ outcomes }: typeof first): string => outcomes.map(({ token }) => token).join();
       if (done.some((end) => end.digest !== first.digest || tokensOf(end) !== tokensOf(first))) diverged++;
       for (const npu of ranks) ends[npu] = null;
+      digests.push(first.digest);
       hear(scheduler.retire(first.outcomes));
     }
     for (const program of programs) program.serve(64);
@@ -142,7 +151,7 @@ export function generate({ plan, programs }: HashPod, calls: readonly Call[], in
     const slots = (schedulers[id] as StepScheduler).takeDetached();
     for (const npu of ranks) programs[npu]?.release(slots);
   }
-  return { tokens, errors, preemptions: schedulers.reduce((sum, { preemptions }) => sum + preemptions, 0), diverged };
+  return { tokens, errors, preemptions: schedulers.reduce((sum, { preemptions }) => sum + preemptions, 0), diverged, digests };
 }
 
 /** The words of an address, which may be written. */

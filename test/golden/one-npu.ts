@@ -30,6 +30,7 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
     memory_bytes: undefined,
     prefix_caching: true,
     async_scheduling: false,
+    enforce_eager: false,
     ...options,
   });
   const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);

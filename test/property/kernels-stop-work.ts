@@ -3,6 +3,7 @@
  * @module
  */
 import { attentionScratchBytes, gqaLayerBytes, type Kernels, mlaLayerBytes, packedBytes } from '../../src/model/kernels/kernels.ts';
+import { KernelRecorder } from '../../src/model/kernels/program.ts';
 
 export const PAGES = 1024;
 
@@ -29,6 +30,7 @@ export const LONG_WORK = [
   'RMSNorm',
   'SiLU',
   'combine',
+  'a program of two matrices of many rows',
   'the best four million of four million logits, sorted',
 ] as const;
 
@@ -104,6 +106,15 @@ export function longWork(kernels: Kernels, memory: WebAssembly.Memory): readonly
         rows,
         dim,
       );
+    },
+    () => {
+      top = FIRST;
+      const [w, x, y, program] = [room(packedBytes(outDim, inDim, 'f32')), room(inDim * 4), room(outDim * 4), room(128)];
+      const recorder = new KernelRecorder(new Int32Array(memory.buffer));
+      const { bytes } = recorder.capture(program, 128, () => {
+        for (const rows of [1, MANY]) recorder.kernels.matmulF32(y, 0, x, 0, rows, w, inDim, outDim);
+      });
+      kernels.runProgram(program, bytes);
     },
     () => {
       top = FIRST;

@@ -1,6 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
 import { attentionScratchBytes, gateScratchBytes, KERNEL_NAMES, type Kernels, sampleScratchBytes } from '../../src/model/kernels/kernels.ts';
+import { KernelRecorder } from '../../src/model/kernels/program.ts';
 import { SAMPLING_WORDS, writeSamplingParams } from '../../src/model/kernels/sampling-params.ts';
 import { createArena, expectSameBits, noise } from './kernels-arena.ts';
 import { CONTROL_AT, ENDED, LEAVE, LONG_WORK, PAGES, WORD } from './kernels-stop-work.ts';
@@ -67,7 +68,18 @@ function calls(k: Kernels): Partial<Record<keyof Kernels, () => void>> {
   const draw = { seedLow: 1, seedHigh: 2, choice: 0, position: 3, temperature: 1, topK: 8, topP: 1, minP: 0 };
   writeSamplingParams(memory, params, { ...draw, ...lists, repetitionPenalty: 1, frequencyPenalty: 0, presencePenalty: 0 });
   const scratch = arena.room(Math.max(attentionScratchBytes(1, 2), gateScratchBytes(16), sampleScratchBytes(64)));
+  const spans = arena.words([0, 1, table]);
+  const recorder = new KernelRecorder(new Int32Array(memory.buffer));
+  const program = recorder.capture(arena.room(16), 16, () => recorder.kernels.addInPlace(a, b, dim));
+  const [share, segments, programs] = [arena.words([0, 1, 0, 1]), arena.words([0, 1]), arena.words([program.address, program.bytes])];
+  const variables = arena.words([0, 0, 0]);
   return {
+    mlaAttentionSpans: () => k.mlaAttentionSpans(a, 32, b, 40, spans, 1, 2, 16, 4, 16, 0, zeros, 1, scratch),
+    gqaAttentionSpans: () => k.gqaAttentionSpans(a, 32, b, 32, spans, 1, 2, 1, 16, 16, 0, zeros, 1, scratch),
+    mlaStoreSpans: () => k.mlaStoreSpans(a, 16, b, 4, spans, 1, 16, 4, 16, 0, zeros),
+    gqaStoreSpans: () => k.gqaStoreSpans(a, 16, b, 16, spans, 1, 1, 16, 16, 0, zeros),
+    runProgram: () => k.runProgram(program.address, program.bytes),
+    runExperts: () => k.runExperts(share, segments, zeros, c, 64, d, a, programs, variables),
     mlaAttention: () => k.mlaAttention(a, 32, b, 40, 1, 2, 16, 4, table, 16, 0, zeros, 1, scratch),
     gqaAttention: () => k.gqaAttention(a, 32, b, 32, 1, 2, 1, 16, table, 16, 0, zeros, 1, scratch),
     mlaStore: () => k.mlaStore(a, 16, b, 4, 1, 16, 4, table, 16, 0, zeros),
@@ -105,11 +117,12 @@ function calls(k: Kernels): Partial<Record<keyof Kernels, () => void>> {
     dequantizeInt8: () => k.dequantizeInt8(a, dim, b, c, rows, dim),
     packRowsBf16: () => k.packRowsBf16(a, b, dim, rows, dim),
     unpackRowsBf16: () => k.unpackRowsBf16(a, dim, b, rows, dim),
+    checksum: () => void k.checksum(1, a, 1024),
   };
 }
 
 /** One pass over one row, or a few words: under a millisecond whatever the model. */
-const UNPOLLED = ['countExperts', 'argmaxRow', 'allFinite', 'logSumExp', 'philoxWords', 'setStopWord'];
+const UNPOLLED = ['countExperts', 'sortPairs', 'argmaxRow', 'allFinite', 'logSumExp', 'philoxWords', 'setStopWord'];
 
 describe('the stop word', () => {
   beforeEach(() => {

@@ -321,6 +321,10 @@ export class HashForward implements Arithmetic {
     return at;
   }
 
+  newGraphs(): null {
+    return null;
+  }
+
   newSampler(space: AddressSpace): TokenSampler {
     return new HashSampler(this, space);
   }

@@ -22,6 +22,7 @@ import {
   layoutCounts,
   layoutKv,
   type ModelShape,
+  SPAN_WORDS,
   type StepLayout,
   type StepScratch,
 } from '../step-layout.ts';
@@ -76,6 +77,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
   const scratch: HashScratch = {
     tokenIds: words(rows),
     positions: words(rows),
+    spans: words(rows * SPAN_WORDS),
     x: hashes(rows),
     normed,
     experts: words(rows * moe.topK),

@@ -7,81 +7,10 @@
  * @module
  */
 import { readFile } from 'node:fs/promises';
+import type { Attention, AttentionOfSpans } from './attention-kernels.ts';
 
 /** A byte offset into the segment. */
 export type Address = number;
-
-type Attention = {
-  /**
-   * Multi-head latent attention in absorbed form, rows of one sequence. q row: per head [q_latent | q_rope]; out row: per head `latent` floats.
-   * Row r sees positions 0..positions[r]. `latent` and `rope` are multiples of 4, blockSize of 16. scratch: attentionScratchBytes(rows, heads).
-   */
-  mlaAttention(
-    out: Address,
-    outStride: number,
-    q: Address,
-    qStride: number,
-    rows: number,
-    heads: number,
-    latent: number,
-    rope: number,
-    blockTable: Address,
-    blockSize: number,
-    layerOffset: number,
-    positions: Address,
-    scale: number,
-    scratch: Address,
-  ): void;
-  /** Grouped-query attention: head h reads KV head h / (heads / kvHeads). q and out rows: heads × headDim (a multiple of 4). scratch as for MLA. */
-  gqaAttention(
-    out: Address,
-    outStride: number,
-    q: Address,
-    qStride: number,
-    rows: number,
-    heads: number,
-    kvHeads: number,
-    headDim: number,
-    blockTable: Address,
-    blockSize: number,
-    layerOffset: number,
-    positions: Address,
-    scale: number,
-    scratch: Address,
-  ): void;
-  /** Writes rows into the layer's part of their blocks: [position in block][latent | roped key]. */
-  mlaStore(
-    latent: Address,
-    latentStride: number,
-    ropeKey: Address,
-    ropeStride: number,
-    rows: number,
-    latentDim: number,
-    ropeDim: number,
-    blockTable: Address,
-    blockSize: number,
-    layerOffset: number,
-    positions: Address,
-  ): void;
-  /** Writes rows of k and v ([kvHeads][headDim]) into the layer's part of their blocks: [kv head][position in block][key | value]. */
-  gqaStore(
-    k: Address,
-    kStride: number,
-    v: Address,
-    vStride: number,
-    rows: number,
-    kvHeads: number,
-    headDim: number,
-    blockTable: Address,
-    blockSize: number,
-    layerOffset: number,
-    positions: Address,
-  ): void;
-  /** Rotates pairs (2i, 2i + 1) in place. Head h of row r at x + r * rowStride + h * headStride; table by rope-table.ts. */
-  ropeInterleaved(x: Address, rowStride: number, headStride: number, heads: number, rows: number, ropeDim: number, positions: Address, table: Address): void;
-  /** Rotates pairs (i, i + ropeDim / 2) in place. */
-  ropeHalves(x: Address, rowStride: number, headStride: number, heads: number, rows: number, ropeDim: number, positions: Address, table: Address): void;
-};
 
 type Linear = {
   /** y[r, o] = Σₖ x[r, k] W[o, k]; w holds packed BF16 panels. Writes exactly outDim floats a row. */
@@ -202,6 +131,46 @@ type Experts = {
   ): void;
   /** counts[experts[i]] += 1 for n assignments. */
   countExperts(counts: Address, experts: Address, n: number): void;
+  /**
+   * Sorts what the gate chose for the rows from `first` on by (NPU, expert, token), as ExpertBatches does. order: u32 [nExperts][2], (expert, NPU) in that order; starts: scratch u32
+   * [nExperts]. Writes segments u32 [experts that have any][2], (expert, pairs); pairRows u32 [pairs], each pair's token; rowIndices u32 [rows, topK], each
+   * pair's place; shares u32 [npus][4], (first segment, segments, first pair, pairs).
+   */
+  sortPairs(
+    experts: Address,
+    first: number,
+    rows: number,
+    topK: number,
+    order: Address,
+    nExperts: number,
+    npus: number,
+    starts: Address,
+    segments: Address,
+    pairRows: Address,
+    rowIndices: Address,
+    shares: Address,
+  ): void;
+};
+
+/** Calls that were captured and are launched by one (program.ts). */
+type Programs = {
+  /** Runs `bytes` of instructions. Traps at an opcode that is none. */
+  runProgram(program: Address, bytes: number): void;
+  /**
+   * Each expert's program on its rows of one share: y, x and the number of rows are put into the three words at `variables` for it.
+   * programs: u32 [experts][2], address and bytes; traps where the address is 0.
+   */
+  runExperts(
+    share: Address,
+    segments: Address,
+    pairRows: Address,
+    rows: Address,
+    rowBytes: number,
+    gathered: Address,
+    replies: Address,
+    programs: Address,
+    variables: Address,
+  ): void;
 };
 
 type Sampling = {
@@ -249,21 +218,23 @@ type Stopping = {
    * "Workers poll a stop word in every loop, kernels between tiles" (DESIGN): a thread cannot be ended from outside, so a worker that is told to stop
    * must leave a kernel by itself, within 50 ms however large the matrix. Once the word is 1, a kernel ends between two tiles with a RuntimeError
    * ("unreachable"), what it wrote half done: the caller looks at the stop word, and gives the step up. The instance can be called again.
-   * Not polled, as they take under a millisecond: argmaxRow, allFinite, logSumExp, countExperts, philoxWords.
+   * Not polled, as they take under a millisecond: argmaxRow, allFinite, logSumExp, countExperts, sortPairs, philoxWords.
    */
   setStopWord(address: Address): void;
 };
 
 /** All exports of the kernel module. */
-export type Kernels = Attention & Linear & Elementwise & Experts & Sampling & Wire & Proof & Stopping;
+export type Kernels = Attention & AttentionOfSpans & Linear & Elementwise & Experts & Programs & Sampling & Wire & Proof & Stopping;
 
 /** Names of the exports, which scripts/build-kernels.ts holds against the binary. */
 export const KERNEL_NAMES = [
   ...['mlaAttention', 'gqaAttention', 'mlaStore', 'gqaStore', 'ropeInterleaved', 'ropeHalves'],
+  ...['mlaAttentionSpans', 'gqaAttentionSpans', 'mlaStoreSpans', 'gqaStoreSpans'],
   ...['matmulBf16', 'matmulF32', 'matmulHeadsBf16', 'matmulHeadsF32'],
   ...['packBf16', 'packF32', 'packBf16Transposed', 'packF32Transposed', 'widenBf16', 'widenF16'],
   ...['rmsNorm', 'rmsNormHeads', 'siluMul', 'addInPlace', 'embedBf16', 'embedF32', 'expRow', 'logRow', 'copyBytes', 'fillBytes'],
-  ...['gateSigmoid', 'gateSoftmax', 'gatherRows', 'combineRows', 'combineRowsAt', 'countExperts'],
+  ...['gateSigmoid', 'gateSoftmax', 'gatherRows', 'combineRows', 'combineRowsAt', 'countExperts', 'sortPairs'],
+  ...['runProgram', 'runExperts'],
   ...['argmaxRow', 'allFinite', 'logSumExp', 'topLogits', 'sampleRow', 'philoxWords'],
   ...['quantizeInt8', 'dequantizeInt8', 'packRowsBf16', 'unpackRowsBf16'],
   ...['checksum'],

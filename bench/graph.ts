@@ -1,0 +1,118 @@
+/**
+ * What graph mode saves: decode steps of one NPU, the kernel calls made one by one (`enforce_eager`) and launched as a captured program, in turns.
+ * Kernels, rows and positions are the same; sampling is in both.
+ * @module
+ */
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { areasOfDie } from '../src/flowserve/pod-plan.ts';
+import { StepProgram } from '../src/flowserve/step-program.ts';
+import { openCheckpoint } from '../src/model/checkpoint.ts';
+import { listModels, resolveModel } from '../src/model/registry.ts';
+import { podOptionsSchema } from '../src/options.ts';
+import { buildMachine } from '../src/platform/machine.ts';
+import type { StepEntry, StepPlan } from '../src/protocol/messages.ts';
+import { colocated } from '../src/protocol/topology.ts';
+import { Endpoint } from '../src/xccl/endpoint.ts';
+import { Exchange } from '../src/xccl/exchange.ts';
+import { machine, median, printTable, writeResults } from './harness.ts';
+
+const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 15);
+const SLICE_MS = Number(process.env['BENCH_SLICE_MS'] ?? 40);
+/** V8 has compiled all of a step after some hundred. */
+const WARM_CALLS = 300;
+const BATCHES = [1, 4, 16, 32];
+/** Tokens that each sequence has when it is decoded. */
+const CONTEXT = 128;
+
+const SAMPLING = {
+  ...{ temperature: 0, top_p: 1, top_k: 0, min_p: 0, seed: 0, min_tokens: 0, stop_token_ids: [], logprobs: -1, prompt_logprobs: -1 },
+  ...{ bias_ids: [], bias_values: [], presence_penalty: 0, frequency_penalty: 0, repetition_penalty: 1 },
+};
+
+/** Runs decode steps of `rows` sequences, always the same ones. */
+type Decoder = (rows: number) => void;
+
+async function loadDecoder(model: string, enforce_eager: boolean): Promise<Decoder> {
+  using checkpoint = openCheckpoint(resolveModel(model));
+  const { kv_block_size, ...options } = podOptionsSchema.parse({ enforce_eager });
+  const rows_max = Math.max(...BATCHES);
+  const blocksOfEach = Math.ceil((CONTEXT + 1) / kv_block_size);
+  const built = await buildMachine(
+    checkpoint,
+    'real',
+    { ...options, topology: colocated(1), kv_block_size, kv_blocks: rows_max * blocksOfEach, memory_bytes: undefined },
+    async () => {},
+  );
+  const { plan, space, arithmetics } = built;
+  const [forward] = arithmetics;
+  if (forward === undefined) throw new Error('no NPU');
+  const surroundings = { space, areasOf: (die: number) => areasOfDie(plan, die), arrive: () => {}, now_ms: () => 0 };
+  const program = new StepProgram(forward, space, new Exchange(new Endpoint(0, surroundings), forward.layout.row_bytes), { first: 0, npus: 1 }, () => 0);
+  const run = (step: StepPlan): void => {
+    program.start(step);
+    if (program.poll().state !== 'done') throw new Error('a step of one NPU waits for nobody');
+  };
+  const token = (slot: number, position: number): number => (slot * 7_919 + position * 104_729) % plan.config.vocabSize;
+  for (let slot = 0; slot < rows_max; slot++) {
+    const prompt = Array.from({ length: CONTEXT }, (_, position) => token(slot, position));
+    const blocks = Array.from({ length: blocksOfEach }, (_, block) => slot * blocksOfEach + block);
+    const attach = { request: slot, choice: 0, prompt, max_tokens: 1, sampling: SAMPLING, cache_salt: '', data_parallel_rank: -1 };
+    const entry = { slot, start: 0, tokens: prompt, first_block: 0, blocks, shared: 0, generated: 0, samples: true, attach, output: [] };
+    run({ step: 1, after: 0, detach: [], entries: [entry] });
+  }
+  const none = { first_block: 0, blocks: [], shared: 0, generated: 1, samples: true, attach: null, output: [] };
+  const plans = new Map(
+    BATCHES.map((rows) => {
+      const entries = Array.from({ length: rows }, (_, slot): StepEntry => ({ slot, start: CONTEXT, tokens: [token(slot, CONTEXT)], ...none }));
+      return [rows, { step: 2, after: 1, detach: [], entries }];
+    }),
+  );
+  return (rows) => run(plans.get(rows) as StepPlan);
+}
+
+/** A step waits for nobody, so the thread's own time is the step's: a busy machine disturbs it less than the clock. */
+function thread_us(): number {
+  const { user, system } = process.threadCpuUsage();
+  return user + system;
+}
+
+/** Microseconds of a call, by contestant and round. */
+function takeTurns(...runs: readonly (() => void)[]): number[][] {
+  const timed = (run: () => void, calls: number): number => {
+    const start = thread_us();
+    for (let call = 0; call < calls; call++) run();
+    return (thread_us() - start) / calls;
+  };
+  // Warms up, too.
+  const calls = runs.map((run) => Math.ceil((SLICE_MS * 1000) / timed(run, WARM_CALLS)));
+  const times: number[][] = runs.map(() => []);
+  for (let round = 0; round < ROUNDS; round++) for (const [index, run] of runs.entries()) times[index]?.push(timed(run, calls[index] as number));
+  return times;
+}
+
+const saving = (before: readonly number[], after: readonly number[]): number => median(before.map((time, round) => 1 - (after[round] ?? Number.NaN) / time));
+
+const tests = fileURLToPath(new URL('../test/models', import.meta.url));
+const models = [...listModels(), ...(existsSync(tests) ? readdirSync(tests).map((name) => join(tests, name)) : [])];
+
+const rows: { model: string; rows: number; eager_us: number; graph_us: number; saved: number }[] = [];
+for (const model of models) {
+  const [eager, graph] = [await loadDecoder(model, true), await loadDecoder(model, false)];
+  for (const batch of BATCHES) {
+    const [before = [], after = []] = takeTurns(
+      () => eager(batch),
+      () => graph(batch),
+    );
+    const name = model.split('/').at(-1) ?? model;
+    rows.push({ model: name, rows: batch, eager_us: Math.min(...before), graph_us: Math.min(...after), saved: saving(before, after) });
+  }
+}
+
+printTable(
+  `A decode step of one NPU, µs (CPU time, best of ${ROUNDS} paired rounds; saved: median over the rounds; ${machine()['cpu']})`,
+  ['model', 'rows', 'eager', 'graph', 'saved'],
+  rows.map(({ model, rows, eager_us, graph_us, saved }) => [model, String(rows), eager_us.toFixed(1), graph_us.toFixed(1), `${(100 * saved).toFixed(1)} %`]),
+);
+writeResults('bench/results/graph.json', rows);

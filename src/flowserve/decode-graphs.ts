@@ -1,0 +1,182 @@
+/**
+ * Decode in graph mode (xDeepServe §2): the kernel calls of a step are captured once for each number of rows, and launched by one call into WASM from then
+ * on. What calls a step makes is written in Forward and step-parts.ts alone: they are captured by making them on a Forward whose kernels write down.
+ *
+ *   1 NPU     one program: embed … (sort, experts, shared expert, combine) … head
+ *   more      programs from one point where peers are asked to the next:
+ *             embed … gate, sort ─▶ ask ─▶ own experts, shared expert ─▶ wait ─▶ combine … gate, sort ─▶ ask ─▶ …
+ *
+ * What differs between steps of one shape is read from memory: tokens, positions, spans and the gate's choice.
+ * @module
+ */
+import { offsetOf } from '../fabric/address.ts';
+import type { AddressSpace } from '../fabric/address-space.ts';
+import type { KernelRecorder, Program } from '../model/kernels/program.ts';
+import { isMoeLayer } from '../model/moe-layers.ts';
+import { type ExpertGroup, npuOfExpert } from '../protocol/topology.ts';
+import type { Span } from './arithmetic.ts';
+import type { ExpertBatches, Share } from './expert-batches.ts';
+import type { Forward } from './forward.ts';
+import { type GraphPlace, SHARE, SHARE_WORDS } from './graph-layout.ts';
+import { type Compute, type Part, partsInTurn } from './step-parts.ts';
+
+export class DecodeGraphs {
+  readonly #forward: Forward;
+  readonly #recording: Forward;
+  readonly #recorder: KernelRecorder;
+  readonly #inTurn: readonly Part[];
+  readonly #group: ExpertGroup;
+  readonly #words: Int32Array;
+  readonly #place: GraphPlace;
+  /** By rows. */
+  readonly #captured: (readonly Part[] | undefined)[] = [];
+
+  /** `recording`: a Forward of the same layout on the recorder's kernels. */
+  constructor(
+    forward: Forward,
+    recording: Forward,
+    recorder: KernelRecorder,
+    place: GraphPlace,
+    batches: ExpertBatches,
+    space: AddressSpace,
+    group: ExpertGroup,
+  ) {
+    this.#forward = forward;
+    this.#recording = recording;
+    this.#recorder = recorder;
+    this.#inTurn = partsInTurn(recording, batches);
+    this.#group = group;
+    this.#words = space.wordsOf(forward.layout.base);
+    this.#place = place;
+  }
+
+  /** The parts of a step of one row for each of `rows` sequences, the head among them; null where so many are not captured. */
+  partsOf(rows: number): readonly Part[] | null {
+    if (rows < 1 || rows > this.#place.rows_max) return null;
+    if (this.#captured.length === 0) this.#writeTables();
+    this.#captured[rows] ??= this.#capture(rows);
+    return this.#captured[rows];
+  }
+
+  #capture(rows: number): readonly Part[] {
+    const { stepPrograms, step_bytes } = this.#place;
+    const spans = Array.from({ length: rows }, (_, row): Span => ({ slot: row, row, rows: 1 }));
+    const parts: Part[] = [];
+    let at = offsetOf(stepPrograms) + (rows - 1) * step_bytes;
+    const room = at + step_bytes;
+    const program = (make: () => void): Compute => {
+      const captured = this.#recorder.capture(at, room - at, make);
+      at += captured.bytes;
+      return this.#launch(captured);
+    };
+    let calls: (() => void)[] = [];
+    const end = (): Compute => {
+      const before = calls;
+      calls = [];
+      return program(() => {
+        for (const call of before) call();
+      });
+    };
+    for (const part of this.#inTurn) {
+      if (part.kind === 'compute') calls.push(() => part.compute(rows, spans));
+      else if (part.kind === 'gather') parts.push(end(), part);
+      else {
+        const { layer } = part;
+        const { first, count } = part.range(rows);
+        const own = (): void => {
+          this.#runExperts(layer);
+          this.#recording.sharedExpert(layer, count, first);
+        };
+        calls.push(() => this.#sortPairs(first, count));
+        if (this.#group.npus === 1) calls.push(own);
+        else {
+          parts.push(end());
+          const { compute } = program(own);
+          parts.push({ ...part, route: () => this.#shares(), own: () => compute(rows, spans) });
+        }
+      }
+    }
+    calls.push(() => this.#recording.head((row) => row, rows));
+    parts.push(end());
+    return parts;
+  }
+
+  #launch({ address, bytes }: Program): Compute {
+    const { kernels } = this.#forward;
+    return { kind: 'compute', compute: () => kernels.runProgram(address, bytes) };
+  }
+
+  #sortPairs(first: number, rows: number): void {
+    const { at, config } = this.#recording;
+    const { order, starts, shares } = this.#place;
+    this.#recorder.kernels.sortPairs(
+      at.experts,
+      first,
+      rows,
+      config.moe.topK,
+      offsetOf(order),
+      config.moe.experts,
+      this.#group.npus,
+      offsetOf(starts),
+      at.segments,
+      at.pairRows,
+      at.rowIndices,
+      offsetOf(shares),
+    );
+  }
+
+  #runExperts(layer: number): void {
+    const { at, layout, config } = this.#recording;
+    const { shares, expertTable, variables } = this.#place;
+    this.#recorder.kernels.runExperts(
+      offsetOf(shares) + (layout.npu - this.#group.first) * SHARE_WORDS * 4,
+      at.segments,
+      at.pairRows,
+      at.normed,
+      layout.row_bytes,
+      at.gathered,
+      at.replies,
+      offsetOf(expertTable) + layer * config.moe.experts * 8,
+      offsetOf(variables),
+    );
+  }
+
+  #shares(): Share[] {
+    const shares: Share[] = [];
+    const words = this.#words;
+    const { first, npus } = this.#group;
+    for (let npu = first, at = offsetOf(this.#place.shares) >>> 2; npu < first + npus; npu++, at += SHARE_WORDS) {
+      const pairs = words[at + SHARE.pairs] as number;
+      if (pairs === 0) continue;
+      const [firstSegment, segments] = [words[at + SHARE.firstSegment] as number, words[at + SHARE.segments] as number];
+      shares.push({ npu, firstSegment, segments, firstPair: words[at + SHARE.firstPair] as number, pairs });
+    }
+    return shares;
+  }
+
+  /** The order of experts, and each own expert's program: what all steps share. */
+  #writeTables(): void {
+    const { config, layout } = this.#recording;
+    const { order, variables, expertTable, expertPrograms, expert_bytes } = this.#place;
+    const words = this.#words;
+    const group = this.#group;
+    const experts = Array.from({ length: config.moe.experts }, (_, expert) => expert);
+    let at = offsetOf(order) >>> 2;
+    for (const expert of experts.toSorted((a, b) => npuOfExpert(a, group) - npuOfExpert(b, group) || a - b)) {
+      words[at++] = expert;
+      words[at++] = npuOfExpert(expert, group) - group.first;
+    }
+    const [y, x, rows] = [0, 4, 8].map((word) => this.#recorder.variable(offsetOf(variables) + word)) as [number, number, number];
+    let room = offsetOf(expertPrograms);
+    for (let layer = 0; layer < config.layers; layer++) {
+      for (const expert of experts) {
+        const entry = (offsetOf(expertTable) >>> 2) + 2 * (layer * config.moe.experts + expert);
+        const isOwn = isMoeLayer(config, layer) && layout.layers[layer]?.moe?.experts[expert] != null;
+        const program = isOwn ? this.#recorder.capture(room, expert_bytes, () => this.#recording.expert(layer, expert, y, x, rows)) : null;
+        words[entry] = program?.address ?? 0;
+        words[entry + 1] = program?.bytes ?? 0;
+        if (program !== null) room += expert_bytes;
+      }
+    }
+  }
+}

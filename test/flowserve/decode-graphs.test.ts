@@ -1,0 +1,183 @@
+/** Graph mode against eager mode: the same bits whatever the batch, and how often what is launched and captured. */
+import fc from 'fast-check';
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { offsetOf } from '../../src/fabric/address.ts';
+import { instantiateKernels, KERNEL_NAMES, type Kernels, loadKernelModule } from '../../src/model/kernels/kernels.ts';
+import { KernelRecorder } from '../../src/model/kernels/program.ts';
+import { colocated, npuOfExpert, parseTopology } from '../../src/protocol/topology.ts';
+import { folderOf, MODELS } from '../golden/goldens.ts';
+import { type BareModel, loadBareModel } from '../golden/one-npu.ts';
+import { type Call, generate, makeHashPod, SHAPE } from './hash-rig.ts';
+
+const VOCABULARY = 2_048;
+
+const calls = (npus: number): fc.Arbitrary<Call[]> =>
+  fc.array(
+    fc.record({
+      npu: fc.nat(npus - 1),
+      prompt: fc.array(fc.nat(VOCABULARY - 1), { minLength: 1, maxLength: 40 }),
+      max_tokens: fc.integer({ min: 1, max: 9 }),
+      sampling: fc.record({ temperature: fc.constantFrom(0, 1), seed: fc.nat(), presence_penalty: fc.constantFrom(0, 0.5) }),
+    }),
+    { minLength: 1, maxLength: 7 },
+  );
+
+/** All KV cells, and the logits of the last steps. */
+function results({ plan, space }: BareModel): Buffer[] {
+  return plan.layouts.flatMap(({ kv, scratch }) => [
+    Buffer.from(space.bytesAt(kv.address, kv.blocks * kv.block_bytes)),
+    Buffer.from(space.bytesAt(scratch.logits, VOCABULARY * 4)),
+  ]);
+}
+
+describe('decode in graph mode', () => {
+  it.each([
+    ...MODELS.map((name) => ({ name, text: 'colocated:dp=1' })),
+    ...MODELS.map((name) => ({ name, text: 'colocated:dp=3' })),
+    { name: 'tiny-deepseek-v3' as const, text: 'colocated:dp=2,tp=2' },
+    { name: 'tiny-qwen3-moe' as const, text: 'colocated:dp=1,tp=4' },
+  ])('should compute the bits of eager mode: $name, $text', async ({ name, text }) => {
+    const options = { topology: parseTopology(text), kv_blocks: 64, max_batch_tokens: 48 };
+    const [eager, graph] = [await loadBareModel(folderOf(name), { ...options, enforce_eager: true }), await loadBareModel(folderOf(name), options)];
+    fc.assert(
+      fc.property(calls(eager.programs.length), (asked) => {
+        const [expected, got] = [generate(eager, asked), generate(graph, asked)];
+        expect(got).toEqual(expected);
+        expect(got.digests.length).toBeGreaterThan(0);
+        for (const [index, bytes] of results(eager).entries()) expect(Buffer.compare(bytes, results(graph)[index] as Buffer)).toBe(0);
+      }),
+      { numRuns: 5 },
+    );
+  });
+});
+
+describe('launches', () => {
+  afterEach(() => vi.restoreAllMocks());
+
+  /** Counts what a model's forward pass calls, by kernel. */
+  function counted({ programs }: BareModel): Map<string, number> {
+    const counts = new Map<string, number>();
+    for (const { forward } of programs) {
+      const { kernels } = forward;
+      const counting = Object.fromEntries(
+        KERNEL_NAMES.map((name) => [
+          name,
+          (...operands: number[]) => {
+            counts.set(name, (counts.get(name) ?? 0) + 1);
+            return (kernels[name] as (...operands: number[]) => unknown)(...operands);
+          },
+        ]),
+      );
+      Object.defineProperty(forward, 'kernels', { value: counting as unknown as Kernels });
+    }
+    return counts;
+  }
+
+  const alike = (count: number, max_tokens: number): Call[] => Array.from({ length: count }, (_, index) => ({ npu: 0, prompt: [1, 2, 3, index], max_tokens }));
+
+  it('should be one for a decode step of one NPU, and none for prefill', async () => {
+    const model = await loadBareModel(folderOf('tiny-deepseek-v3'));
+    const counts = counted(model);
+    generate(model, alike(5, 1));
+    expect(counts.has('runProgram')).toBe(false);
+    expect(counts.get('matmulBf16')).toBeGreaterThan(20);
+    counts.clear();
+    generate(model, alike(5, 8));
+    const { runProgram, ...others } = Object.fromEntries(counts);
+    expect(runProgram).toBe(7);
+    counts.clear();
+    generate(model, alike(5, 1));
+    expect(Object.fromEntries(counts)).toEqual(others);
+  });
+
+  it('should go from one point to the next where peers are asked', async () => {
+    const model = await loadBareModel(folderOf('tiny-deepseek-v3'), { topology: colocated(2) });
+    const counts = counted(model);
+    generate(model, alike(3, 6));
+    const { layers, moe } = model.plan.config;
+    expect(counts.get('runProgram')).toBe(5 * (2 * (layers - moe.denseLayers.length) + 1));
+  });
+
+  it('should be none where eager mode is enforced, and for more rows than are captured', async () => {
+    const model = await loadBareModel(folderOf('tiny-qwen3-moe'), { enforce_eager: true });
+    const counts = counted(model);
+    generate(model, alike(3, 4));
+    expect(counts.has('runProgram')).toBe(false);
+    expect(model.plan.layouts[0]?.graphs).toBeNull();
+    const wide = await loadBareModel(folderOf('tiny-kimi-k2'), { max_batch_requests: 70, max_batch_tokens: 280, kv_blocks: 80 });
+    const wideCounts = counted(wide);
+    generate(wide, alike(65, 3));
+    expect(wideCounts.has('runProgram')).toBe(false);
+    generate(wide, alike(64, 3));
+    expect(wideCounts.get('runProgram')).toBe(2);
+  });
+
+  it('should be captured once for each number of rows', async () => {
+    const model = await loadBareModel(folderOf('tiny-kimi-k2'));
+    const capture = vi.spyOn(KernelRecorder.prototype, 'capture');
+    generate(model, alike(4, 6));
+    const { layers, moe } = model.plan.config;
+    expect(capture).toHaveBeenCalledTimes((layers - moe.denseLayers.length) * moe.experts + 1);
+    capture.mockClear();
+    generate(model, alike(4, 9));
+    expect(capture).not.toHaveBeenCalled();
+    generate(model, alike(3, 9));
+    generate(model, alike(2, 9));
+    expect(capture).toHaveBeenCalledTimes(2);
+  });
+});
+
+describe('the sort of (token, expert) pairs in WASM', async () => {
+  const module = await loadKernelModule();
+
+  it('should write the tables that ExpertBatches writes', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 12 }),
+        fc.integer({ min: 1, max: 5 }),
+        fc.integer({ min: 5, max: 24 }),
+        fc.integer({ min: 1, max: 5 }),
+        fc.nat(3),
+        fc.infiniteStream(fc.nat()),
+        (rows, topK, experts, npus, first, draws) => {
+          const pod = makeHashPod(npus, { model: { ...SHAPE, moe: { ...SHAPE.moe, experts, topK } } });
+          const [program] = pod.programs;
+          if (program === undefined) throw new Error('no NPU');
+          const { at, layout } = program.forward;
+          const words = pod.space.wordsOf(layout.base);
+          for (let pair = 0; pair < rows * topK; pair++) words[at.experts / 4 + pair] = (draws.next().value as number) % experts;
+          const tables = (): number[][] =>
+            [
+              [at.segments, experts * 2],
+              [at.pairRows, rows * topK],
+              [at.rowIndices, rows * topK],
+            ].map(([from = 0, count = 0]) => [...words.subarray(from / 4, from / 4 + count)]);
+          const clear = (): void => void words.fill(0, at.segments / 4, at.segments / 4 + experts * 2);
+          clear();
+          const shares = program.batches.sort(rows, first);
+          const expected = tables();
+
+          clear();
+          const order = offsetOf(layout.kv.address);
+          const starts = order + experts * 8;
+          const found = starts + experts * 4;
+          const group = { first: 0, npus };
+          const ids = Array.from({ length: experts }, (_, expert) => expert).sort((a, b) => npuOfExpert(a, group) - npuOfExpert(b, group) || a - b);
+          words.set(
+            ids.flatMap((expert) => [expert, npuOfExpert(expert, group)]),
+            order / 4,
+          );
+          const kernels = instantiateKernels(module, pod.space.memory(layout.base));
+          kernels.sortPairs(at.experts, first, rows, topK, order, experts, npus, starts, at.segments, at.pairRows, at.rowIndices, found);
+          expect(tables()).toEqual(expected);
+          const inWasm = Array.from({ length: npus }, (_, npu) => {
+            const [firstSegment, segments, firstPair, pairs] = words.subarray(found / 4 + npu * 4, found / 4 + npu * 4 + 4);
+            return { npu, firstSegment, segments, firstPair, pairs };
+          });
+          expect(inWasm.filter(({ pairs }) => pairs !== 0)).toEqual(shares);
+        },
+      ),
+      { numRuns: 60 },
+    );
+  });
+});
