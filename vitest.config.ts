@@ -1,4 +1,9 @@
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
+
+// What V8 made of the sources last time, for Node's forks, the threads of their pods and the commands that they run: a third of a pod's start.
+process.env['NODE_COMPILE_CACHE'] ??= join(tmpdir(), 'minipod-compiled');
 
 export default defineConfig({
   test: {

@@ -21,5 +21,7 @@ if (!existsSync(entry)) {
 }
 // Compiling the sources takes a third of a start; what V8 made of them last time is kept in the machine's temporary folder. Named, since an old Node lacks it.
 const { enableCompileCache } = await import('node:module');
-enableCompileCache?.();
+const { directory } = enableCompileCache?.() ?? {};
+// The threads of a pod look for it here.
+if (directory !== undefined) process.env.NODE_COMPILE_CACHE ??= directory;
 await import(entry.href);

@@ -1,15 +1,11 @@
 /** Runs the `minipod` command as a person would, on the runtime that runs the tests. @module */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const isDeno = 'Deno' in globalThis;
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const entryOf = (root: string): readonly string[] => (isDeno ? ['run', '-A', join(root, 'src/cli/main.ts')] : [join(root, 'bin/minipod.js')]);
-
-/** Node strips and compiles the sources once for all runs, a third of what a short one takes. */
-const COMPILED = { NODE_COMPILE_CACHE: join(tmpdir(), 'minipod-compiled') };
 
 export type Ended = { readonly code: number | null; readonly stdout: string; readonly stderr: string };
 
@@ -22,7 +18,7 @@ export class Run {
   constructor(args: readonly string[], stdin: string, env: NodeJS.ProcessEnv, root: string, shell?: string) {
     const command = [process.execPath, ...entryOf(root), ...args];
     const [file = '', ...rest] = shell === undefined ? command : ['bash', '-c', shell, 'bash', ...command];
-    this.process = spawn(file, rest, { cwd: root, stdio: 'pipe', env: { ...process.env, ...COMPILED, ...env } });
+    this.process = spawn(file, rest, { cwd: root, stdio: 'pipe', env: { ...process.env, ...env } });
     this.process.stdout?.setEncoding('utf8').on('data', (text: string) => {
       this.stdout += text;
     });

@@ -93,13 +93,15 @@ describe('logits that are not finite', () => {
 });
 
 describe('a worker thread that dies', () => {
-  it.each([0, 1])('alone of 2 (worker %i): its requests fail, the other worker waits for its experts and ends with the same bits', async (worker) => {
+  it('alone of 2, three times: its requests fail, the other worker waits for its experts and ends with the same bits', async () => {
     await using rig = await openRig({ npus: 4, workers: 2 });
-    const calls = await startAll(rig.pod);
-    rig.killWorker(worker);
-    const outcomes = await Promise.all(calls);
-    expect(outcomes.filter(({ completion }) => completion !== null).length).toBe(2);
-    await expectRecovery(rig, outcomes, 'worker_failed', new RegExp(`worker ${worker} failed while it held the request: .*ring is corrupt`));
+    for (const worker of [1, 0, 0]) {
+      const calls = await startAll(rig.pod);
+      rig.killWorker(worker);
+      const outcomes = await Promise.all(calls);
+      expect(outcomes.filter(({ completion }) => completion !== null).length).toBe(2);
+      await expectRecovery(rig, outcomes, 'worker_failed', new RegExp(`worker ${worker} failed while it held the request: .*ring is corrupt`));
+    }
   });
 
   it('the only one: all fail, and its successor serves', async () => {
@@ -126,14 +128,5 @@ describe('a worker thread that dies', () => {
     const right = await answers();
     expect(fingerprint(await rig.pod.complete(PROMPTS[0], OPTIONS))).toEqual(right[0]);
     await expectNothingLeft(rig.pod);
-  });
-
-  it('one after the other, three times', async () => {
-    await using rig = await openRig({ npus: 4, workers: 2 });
-    for (const worker of [1, 0, 0]) {
-      const calls = await startAll(rig.pod);
-      rig.killWorker(worker);
-      await expectRecovery(rig, await Promise.all(calls), 'worker_failed', /ring is corrupt/);
-    }
   });
 });

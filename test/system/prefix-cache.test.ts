@@ -1,7 +1,7 @@
 /** What was computed of a prefix is not computed again, and no token or log-probability tells. */
-import { describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import type { Completion, GenerateOptions, PodOptions } from '../../src/index.ts';
-import { withPod } from './pods.ts';
+import { sharedPod, withPod } from './pods.ts';
 
 const STORY = [1, 86, 1461, 613, 265, 531, 460, 315];
 /** Three blocks of 16 that all begin with, then a few tokens of its own. */
@@ -44,31 +44,30 @@ describe.each(CLOCKS)('the prefix cache of a pod: %o', (clock) => {
       });
   });
 
-  it('shows no request the prefixes of another salt', async () => {
-    await withPod(clock, async (pod) => {
-      const salted = (cache_salt: string): Promise<Completion> => pod.complete(promptOf(0), { ...OPTIONS, cache_salt });
+  describe('dropped before each', () => {
+    const pod = sharedPod(clock);
+    beforeEach(() => pod().resetPrefixCache());
+
+    it('shows no request the prefixes of another salt', async () => {
+      const salted = (cache_salt: string): Promise<Completion> => pod().complete(promptOf(0), { ...OPTIONS, cache_salt });
       const results = [await salted(''), await salted('tenant'), await salted('tenant'), await salted('')];
       expect(results.map(cachedOf)).toEqual([0, 0, 48, 48]);
       expect(new Set(results.map((result) => JSON.stringify(bits(result)))).size).toBe(1);
     });
-  });
 
-  it('forgets all when it is told to', async () => {
-    await withPod(clock, async (pod) => {
+    it('forgets all when it is told to', async () => {
       const results: Completion[] = [];
       for (const resets of [false, false, true]) {
-        if (resets) await pod.resetPrefixCache();
-        results.push(await pod.complete(promptOf(0), OPTIONS));
+        if (resets) await pod().resetPrefixCache();
+        results.push(await pod().complete(promptOf(0), OPTIONS));
       }
       expect(results.map(cachedOf)).toEqual([0, 48, 0]);
       expect(new Set(results.map((result) => JSON.stringify(bits(result)))).size).toBe(1);
     });
-  });
 
-  it('computes all of a prompt whose log-probabilities are asked for', async () => {
-    await withPod(clock, async (pod) => {
+    it('computes all of a prompt whose log-probabilities are asked for', async () => {
       const runs = [0, 1].map(() => async () => {
-        const generation = pod.generate(promptOf(0), { ...OPTIONS, prompt_logprobs: 1 });
+        const generation = pod().generate(promptOf(0), { ...OPTIONS, prompt_logprobs: 1 });
         for await (const _ of generation);
         return { logprobs: (await generation.prompt).logprobs, cached: generation.usage().cached_tokens };
       });

@@ -1,5 +1,5 @@
 /** A worker that hangs is given up; what it writes late changes nothing that anyone reads, and its successor serves the same bits. */
-import { describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import type { Completion, GenerateOptions } from '../../src/index.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig, type Rig } from './rig.ts';
@@ -11,6 +11,11 @@ const ROGUE = new URL('rogue-worker.ts', import.meta.url);
 const TERMINATION_IS_PROOF = !('Deno' in globalThis);
 
 const outcome = (call: Promise<Completion>) => call.then(fingerprint, (error) => String(error.code));
+/** What a pod that nothing happens to gives. */
+let right: string[][];
+beforeAll(async () => {
+  right = await withPod({}, (pod) => Promise.all(PROMPTS.map(async (prompt) => fingerprint(await pod.complete(prompt, OPTIONS)))));
+});
 const until = async (isTrue: () => boolean): Promise<void> => {
   for (let wait = 0; !isTrue() && wait < 1_500; wait++) await sleep(10);
   expect(isTrue()).toBe(true);
@@ -24,11 +29,10 @@ describe('a worker that hangs, is given up and writes on', () => {
     { npus: 4, workers: 2, spare_workers: 1 },
     { npus: 4, workers: 2, spare_workers: 1, kv_blocks: 128, max_batch_tokens: 64, segment_bytes: 24 * 2 ** 20 },
   ])('fails what it held with worker_failed, others end with the same bits, and its successor serves: %o', async (options) => {
-    const right = await withPod({}, (pod) => Promise.all(PROMPTS.map(async (prompt) => fingerprint(await pod.complete(prompt, OPTIONS)))));
     await using rig = await openRig(options, ROGUE);
     const calls = PROMPTS.map((prompt) => outcome(rig.pod.complete(prompt, OPTIONS)));
     while ((await rig.pod.stats()).generation_tokens < 12) await sleep(1);
-    rig.goRogue(0, 1_500);
+    rig.goRogue(0, 1_000);
     await sleep(20);
     rig.control.giveUp(0, 'the test says that it hangs');
     const outcomes = await Promise.all(calls);
@@ -57,12 +61,11 @@ describe('a worker that hangs, is given up and writes on', () => {
 
 describe('two workers that hang', () => {
   it('at once, and write on: both are replaced, and the pod serves the same bits', async () => {
-    const right = await withPod({}, (pod) => Promise.all(PROMPTS.map(async (prompt) => fingerprint(await pod.complete(prompt, OPTIONS)))));
     await using rig = await openRig({ npus: 3, workers: 2, spare_workers: 2 }, ROGUE);
     const calls = PROMPTS.map((prompt) => outcome(rig.pod.complete(prompt, OPTIONS)));
     while ((await rig.pod.stats()).generation_tokens < 12) await sleep(1);
     for (const worker of [0, 1]) {
-      rig.goRogue(worker, 1_000);
+      rig.goRogue(worker, 700);
       await sleep(20);
     }
     for (const worker of [0, 1]) rig.control.giveUp(worker, 'the test says that it hangs');
@@ -70,7 +73,7 @@ describe('two workers that hang', () => {
     expect(await Promise.all(PROMPTS.map((prompt) => outcome(rig.pod.complete(prompt, OPTIONS))))).toEqual(right);
     await until(() => rig.control.quarantined === 0);
     // A seat that came back from quarantine fits any worker.
-    rig.goRogue(0, 1_000);
+    rig.goRogue(0, 700);
     await sleep(20);
     rig.control.giveUp(0, 'the test says that it hangs again');
     expect(await Promise.all(PROMPTS.map((prompt) => outcome(rig.pod.complete(prompt, OPTIONS))))).toEqual(right);
@@ -78,7 +81,6 @@ describe('two workers that hang', () => {
   });
 
   it('and another that dies meanwhile: its successor reads nothing of a thread that writes on', async () => {
-    const right = await withPod({}, async (pod) => fingerprint(await pod.complete(PROMPTS[0], OPTIONS)));
     await using rig = await openRig({ npus: 4, workers: 2, spare_workers: 1 }, ROGUE);
     rig.goRogue(0, 1_000);
     await sleep(20);
@@ -86,7 +88,7 @@ describe('two workers that hang', () => {
     const thread = rig.control.directory.threadOfWorker(1);
     rig.killWorker(1);
     await until(() => rig.space.control.epochOf(thread) === 2);
-    expect(await outcome(rig.pod.complete(PROMPTS[0], OPTIONS))).toEqual(right);
+    expect(await outcome(rig.pod.complete(PROMPTS[0], OPTIONS))).toEqual(right[0]);
     const { fabric } = await rig.pod.stats();
     expect(fabric.threads.filter(({ epoch }) => epoch > 1).map(({ epoch }) => epoch)).toEqual([2, 2]);
     await expectNothingLeft(rig.pod);
@@ -94,11 +96,11 @@ describe('two workers that hang', () => {
 
   it('one, while the pod closes: nothing is given up any more', async () => {
     const rig = await openRig({ npus: 2, workers: 2 }, ROGUE);
-    rig.goRogue(0, 600);
+    rig.goRogue(0, 300);
     await sleep(20);
     rig.control.giveUp(0, 'the test says that it hangs');
     await rig.pod.close();
-    await sleep(700);
+    await sleep(400);
     expect(await outcome(rig.pod.complete(PROMPTS[0], OPTIONS))).toBe('closed');
   });
 });

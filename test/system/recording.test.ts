@@ -87,7 +87,7 @@ describe('a recorded run', () => {
       // What the control thread sends meanwhile may overwrite the rubbish before it is read.
       for (let tries = 0; tries < 20 && (await deaths()) === before; tries++) {
         rig.killWorker(worker);
-        await sleep(250);
+        for (let waited = 0; waited < 250 && (await deaths()) === before; waited += 10) await sleep(10);
       }
       await running;
       await expect.poll(async () => (await rig.pod.stats()).npus.every(({ state }) => state === 'idle'), { timeout: 20_000 }).toBe(true);

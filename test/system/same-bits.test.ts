@@ -22,19 +22,19 @@ const topologies: PodOptions[] = [
   { npus: 8, workers: 4 },
 ];
 const layouts: PodOptions[] = [
-  { npus: 4, workers: 2, kv_blocks: 64, max_batch_tokens: 64, segment_bytes: 24 * MIB },
-  { kv_block_size: 32 },
-  { kv_block_size: 64 },
   { max_batch_tokens: 1 },
-  { max_batch_tokens: 7 },
-  { max_batch_tokens: 64 },
-  { max_batch_requests: 2 },
+  { max_batch_tokens: 7, kv_block_size: 32 },
+  { max_batch_tokens: 64, kv_block_size: 64 },
   // KV blocks end beyond 2 GiB of their segment, where an int32 turns negative; pages that are not touched cost nothing.
-  { kv_blocks: 100_000 },
+  { max_batch_requests: 2, kv_blocks: 100_000 },
 ];
 
 describe('same ids and same logprob bits as one request at a time on one NPU', () => {
-  it.each([{}, ...topologies, ...layouts])('all at once with %o', async (options) => {
+  it('which are the committed ones', () => {
+    expect(digest(alone)).toEqual(committed['tiny-deepseek-v3']);
+  });
+
+  it.each([...topologies, ...layouts])('all at once with %o', async (options) => {
     expect(await withPod(options, (pod) => run(pod, 'all at once'))).toEqual(alone);
   });
 
@@ -42,6 +42,7 @@ describe('same ids and same logprob bits as one request at a time on one NPU', (
     await withPod({ npus: 4, workers: 2, kv_blocks: 64, max_batch_tokens: 64, segment_bytes: 24 * MIB }, async (pod) => {
       const { memory } = await pod.stats();
       expect(new Set(memory.regions.map(({ base }) => Math.floor(base / 2 ** 32))).size).toBeGreaterThan(2);
+      expect(await run(pod, 'all at once')).toEqual(alone);
     });
   });
 
@@ -49,7 +50,7 @@ describe('same ids and same logprob bits as one request at a time on one NPU', (
     const others: Work[] = Array.from({ length: 31 }, (_, index) => ({
       name: `other ${index}`,
       prompt: `Number ${index} said to the fox: `.repeat((index % 5) + 1),
-      options: { seed: index, temperature: 1 + (index % 3) / 4, max_tokens: 20 + index, ignore_eos: true },
+      options: { seed: index, temperature: 1 + (index % 3) / 4, max_tokens: 24 + (index % 8), ignore_eos: true },
     }));
     for (const options of [{}, { npus: 2, workers: 2 }]) {
       const crowded = await withPod(options, (pod) => run(pod, 'all at once', [...others.slice(0, 16), ...WORKLOAD, ...others.slice(16)]));

@@ -132,7 +132,8 @@ export class MutatedSources implements Disposable {
     if (!source.includes(from)) throw new Error(`actors/${file} does not hold ${from}: mend the mutation`);
     writeFileSync(path, source.replace(from, to));
     try {
-      const ended = await start(['replay', this.traceOf(run), '--no-compute', '--json'], '', {}, this.root).ended;
+      const ended = await start(['replay', this.traceOf(run), '--no-compute', '--json'], '', { NODE_COMPILE_CACHE: join(this.root, 'compiled') }, this.root)
+        .ended;
       return { ended, verdict: JSON.parse(ended.stdout) as Verdict };
     } finally {
       writeFileSync(path, source);

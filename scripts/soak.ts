@@ -1,7 +1,14 @@
-/** The long soak: `node test/system/soak.ts [seconds]`, or the same with `deno run -A`. 64 clients each, embedded and over HTTP. */
-import { serve } from '../../src/api/index.ts';
-import { createPod } from '../../src/index.ts';
-import { askPod, askServer, growth, soak } from './clients.ts';
+/**
+ * The long soak: 64 streaming clients, embedded and then over HTTP, for so many seconds each (30). Exits with 1 if texts were mixed up or memory grows.
+ *
+ * @example
+ * node scripts/soak.ts 600
+ * deno run -A scripts/soak.ts
+ * @module
+ */
+import { serve } from '../src/api/index.ts';
+import { createPod } from '../src/index.ts';
+import { askPod, askServer, growth, soak } from '../test/system/clients.ts';
 
 const CLIENTS = 64;
 /** After the first third memory has levelled off: what still grows is a leak. */
