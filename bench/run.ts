@@ -11,6 +11,7 @@ const BENCHMARKS: Readonly<Record<string, string>> = {
   pod: 'the pod against its bare kernels',
   fabric: 'the fabric against what machine and platform offer',
   xccl: 'XCCL against memory.copy of the same bytes',
+  distflow: 'KV blocks between NPUs against memory.copy of the same blocks',
   'prefix-cache': 'matching, keeping and giving up KV blocks in large trees',
   scheduler: 'what a step costs its scheduler, by how many run and wait',
   trace: 'what recording costs, and how fast replays and virtual time are',

@@ -14,6 +14,11 @@ export class WorkRequest {
   value = 0;
   error: MinipodError | null = null;
 
+  fail(error: MinipodError): void {
+    this.state = 'failed';
+    this.error = error;
+  }
+
   get isUnderWay(): boolean {
     return this.state === 'posted';
   }
@@ -53,6 +58,8 @@ export class Pieces {
 
 /** Towards one source. Addresses of a verb are the source's, but for where bytes go to. */
 export type Backend = {
+  /** The source's memory is this memory: bytes may be copied, and summed on the way, by whoever has the backend. */
+  readonly isMemory: boolean;
   /** Bytes of the source come here. */
   read(work: WorkRequest, pieces: Pieces): void;
   /** into[i] = the u32 at base + 4 × (indices?.[i] ?? i), as it is after everything that was read before. */

@@ -46,8 +46,24 @@ export class Copying {
       const landed = this.#land();
       if (landed > 0 || this.#posted_bytes > 0) return landed;
     }
+    if (this.#checksum !== null && this.#backend.isMemory) return this.#copySummed(this.#checksum, layers_there, budget_bytes);
     this.#fill(layers_there, budget_bytes);
     return this.#post();
+  }
+
+  /** Copy and sum in one pass over the memory: a third faster than a sum of what was copied. */
+  #copySummed(checksum: Checksum, layers_there: number, budget_bytes: number): number {
+    const { walk, sums } = this;
+    let bytes = 0;
+    while (!walk.isDone && walk.layer < layers_there && (bytes === 0 || bytes + walk.bytes <= budget_bytes) && this.#backend.broken === null) {
+      const { block, at, bytes: size } = walk;
+      sums[block] = checksum.copy(sums[block] as number, (this.#targets[block] as number) + at, (this.#sources[block] as number) + at, size);
+      bytes += size;
+      walk.advance();
+    }
+    this.copied_bytes += bytes;
+    if (this.#backend.broken !== null) this.work.fail(this.#backend.broken);
+    return bytes;
   }
 
   /** Takes what has landed, and goes on no further. */
@@ -96,7 +112,7 @@ export class Copying {
     const summed = this.#summed;
     while (!summed.isAt(this.walk)) {
       const { block } = summed;
-      this.sums[block] = checksum(this.sums[block] as number, (this.#targets[block] as number) + summed.at, summed.bytes);
+      this.sums[block] = checksum.sum(this.sums[block] as number, (this.#targets[block] as number) + summed.at, summed.bytes);
       summed.advance();
     }
   }

@@ -111,7 +111,7 @@ export class LinkCluster<Token> {
   report(): LinkReport[] {
     return this.#instances.map(({ source, target, backend, pending, counters }) => ({
       ...{ source, target, pending, counters },
-      backend: backend instanceof MemoryBackend ? 'memory' : 'network',
+      backend: backend.isMemory ? 'memory' : 'network',
       broken: backend.broken?.message ?? null,
     }));
   }

@@ -9,6 +9,7 @@ import type { Backend, Pieces, WorkRequest } from './backend.ts';
 import { epochOfRegion } from './region-epoch.ts';
 
 export class MemoryBackend implements Backend {
+  readonly isMemory = true;
   readonly #space: AddressSpace;
   broken: MinipodError | null = null;
 
@@ -56,8 +57,7 @@ export class MemoryBackend implements Backend {
 
   #begin(work: WorkRequest): boolean {
     if (this.broken === null) return true;
-    work.state = 'failed';
-    work.error = this.broken;
+    work.fail(this.broken);
     return false;
   }
 }

@@ -244,7 +244,7 @@ export class Offers<Token> {
     let bytes = 0;
     while (!summed.isDone && summed.layer < offer.layers_there && bytes < budget_bytes) {
       const { block, at, bytes: size } = summed;
-      sums[block] = checksum(sums[block] as number, kv.address + (blocks[block] as number) * kv.block_bytes + at, size);
+      sums[block] = checksum.sum(sums[block] as number, kv.address + (blocks[block] as number) * kv.block_bytes + at, size);
       bytes += size;
       summed.advance();
     }

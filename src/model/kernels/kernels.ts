@@ -208,6 +208,8 @@ type Wire = {
 type Proof = {
   /** 32 bits over `bytes` (a multiple of 4) from `address` (the same), beginning with `seed`. The result is signed; checksum.ts in flowserve/distflow/ is the same in JavaScript. */
   checksum(seed: number, address: Address, bytes: number): number;
+  /** Copies, and sums what it has copied: each word is loaded once for both. The two do not overlap. */
+  copyChecksum(seed: number, dst: Address, src: Address, bytes: number): number;
 };
 
 type Stopping = {
@@ -237,7 +239,7 @@ export const KERNEL_NAMES = [
   ...['runProgram', 'runExperts'],
   ...['argmaxRow', 'allFinite', 'logSumExp', 'topLogits', 'sampleRow', 'philoxWords'],
   ...['quantizeInt8', 'dequantizeInt8', 'packRowsBf16', 'unpackRowsBf16'],
-  ...['checksum'],
+  ...['checksum', 'copyChecksum'],
   ...['setStopWord'],
 ] as const satisfies readonly (keyof Kernels)[];
 

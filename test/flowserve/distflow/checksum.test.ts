@@ -11,7 +11,10 @@ const WORDS = 40_000;
 const memories = [2, 8].map((pages) => new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }));
 const space = new AddressSpace(memories, []);
 const module = await loadKernelModule();
-const kernel = kernelChecksum(memories.map((memory) => instantiateKernels(module, memory)));
+const kernel = kernelChecksum(
+  space,
+  memories.map((memory) => instantiateKernels(module, memory)),
+);
 const plain = plainChecksum(space);
 const words = space.wordsOf(AT);
 const first = 131_072 / 4;
@@ -23,9 +26,25 @@ describe('a checksum', () => {
     fc.assert(
       fc.property(range, fc.integer(), ({ skip, count, seed }, salt) => {
         for (let at = 0; at < skip + count; at++) words[first + at] = Math.imul(at ^ salt, 0x915f_77f5);
-        expect(kernel(seed, AT + 4 * skip, 4 * count)).toBe(plain(seed, AT + 4 * skip, 4 * count));
+        expect(kernel.sum(seed, AT + 4 * skip, 4 * count)).toBe(plain.sum(seed, AT + 4 * skip, 4 * count));
       }),
       { numRuns: 60 },
+    );
+  });
+
+  it('is the same of what is copied, within a segment and between two, and the copy is whole', () => {
+    fc.assert(
+      fc.property(range, ({ skip, count: many, seed }) => {
+        const count = Math.min(many, 8_000);
+        const to = [AT + 4 * (WORDS + skip), globalAddress(0, 98_304)] as const;
+        for (let at = 0; at < skip + count; at++) words[first + at] = Math.imul(at ^ seed, 0x915f_77f5);
+        for (const target of to) {
+          const { length } = space.bytesAt(target, 4 * count).fill(0);
+          expect(kernel.copy(seed, target, AT + 4 * skip, length)).toBe(kernel.sum(seed, AT + 4 * skip, length));
+          expect(Buffer.compare(space.bytesAt(target, length), space.bytesAt(AT + 4 * skip, length))).toBe(0);
+        }
+      }),
+      { numRuns: 40 },
     );
   });
 
@@ -33,15 +52,15 @@ describe('a checksum', () => {
     fc.assert(
       fc.property(fc.integer({ min: 2, max: 300 }), fc.nat(), fc.nat(), fc.nat({ max: 31 }), (count, one, other, bit) => {
         for (let at = 0; at < count; at++) words[first + at] = at * 3 + 1;
-        const sum = kernel(0, AT, 4 * count);
+        const sum = kernel.sum(0, AT, 4 * count);
         const [i, j] = [first + (one % count), first + (other % count)];
         words[i] = (words[i] as number) ^ (1 << bit);
-        expect(kernel(0, AT, 4 * count)).not.toBe(sum);
+        expect(kernel.sum(0, AT, 4 * count)).not.toBe(sum);
         words[i] = (words[i] as number) ^ (1 << bit);
         [words[i], words[j]] = [words[j] as number, words[i] as number];
-        if (i !== j) expect(kernel(0, AT, 4 * count)).not.toBe(sum);
+        if (i !== j) expect(kernel.sum(0, AT, 4 * count)).not.toBe(sum);
         words.fill(0, first, first + count);
-        expect(kernel(0, AT, 4 * count)).not.toBe(kernel(0, AT, 4 * (count - 1)));
+        expect(kernel.sum(0, AT, 4 * count)).not.toBe(kernel.sum(0, AT, 4 * (count - 1)));
       }),
       { numRuns: 200 },
     );
@@ -50,10 +69,10 @@ describe('a checksum', () => {
   // What sums of words modulo 2³² miss: signs of floats that flip in pairs.
   it('shows signs that flip in pairs', () => {
     for (let at = 0; at < 256; at++) words[first + at] = at;
-    const sum = kernel(0, AT, 1_024);
+    const sum = kernel.sum(0, AT, 1_024);
     for (let other = 1; other < 256; other++) {
       for (const at of [0, other]) words[first + at] = (words[first + at] as number) ^ (1 << 31);
-      expect(kernel(0, AT, 1_024)).not.toBe(sum);
+      expect(kernel.sum(0, AT, 1_024)).not.toBe(sum);
       for (const at of [0, other]) words[first + at] = (words[first + at] as number) ^ (1 << 31);
     }
   });

@@ -30,7 +30,7 @@ function start({ rig, from, to }: Sides, terms: Terms): Transfer {
 function proven({ rig, from }: Sides, checksums: boolean): Terms {
   const { kv } = rig.place(0);
   const values = from.map((block) => rig.pool(0).generationOf(block));
-  const sum = (address: number): number => rig.checksum(0, address, kv.block_bytes);
+  const sum = (address: number): number => rig.checksum.sum(0, address, kv.block_bytes);
   return {
     layers: null,
     generations: { table: kv.generations, blocks: Int32Array.from(from), values },

@@ -12,6 +12,7 @@ import { ENTRIES, ENTRY, OP, type Op, type QueuePair, STAGING_WORDS, STATUS } fr
 type Waiting = { work: WorkRequest | null; last: number; into: Int32Array | null; count: number; staged: number; staged_end: number };
 
 export class SocketBackend implements Backend {
+  readonly isMemory = false;
   broken: MinipodError | null = null;
   readonly #queue: QueuePair;
   /** Tells the card that there is something to do. */
@@ -90,8 +91,7 @@ export class SocketBackend implements Backend {
   /** False: it has failed, or there is no room yet. */
   #begin(work: WorkRequest, entries: number, words: number): boolean {
     if (this.broken !== null) {
-      work.state = 'failed';
-      work.error = this.broken;
+      work.fail(this.broken);
       return false;
     }
     const hasEntries = ENTRIES - (this.#posted - this.#completed) >= entries;
@@ -154,9 +154,7 @@ export class SocketBackend implements Backend {
   }
 
   #fail(waiting: Waiting, error: MinipodError): void {
-    const work = waiting.work as WorkRequest;
-    work.state = 'failed';
-    work.error = error;
+    (waiting.work as WorkRequest).fail(error);
     this.#unstaged = waiting.staged_end;
     waiting.work = null;
   }

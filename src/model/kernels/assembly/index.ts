@@ -1,7 +1,7 @@
 // Every kernel, by idea. src/model/kernels/kernels.ts types them for the host; scripts/build-kernels.ts holds the two lists against each other.
 export { mlaAttention, gqaAttention } from './attention';
 export { copyBytes, fillBytes } from './bytes';
-export { checksum } from './checksum';
+export { checksum, copyChecksum } from './checksum';
 export { expRow, logRow } from './elementary';
 export { siluMul, addInPlace, embedBf16, embedF32 } from './elementwise';
 export { gateSigmoid, gateSoftmax } from './gating';
