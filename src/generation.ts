@@ -7,6 +7,7 @@ import type { ChunkRecord, PodToCaller, PositionRecord } from './protocol/caller
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
 import type { ChoiceTimes, Chunk, Completion, CompletionChoice, FinishReason, Generation, PromptInfo, RequestTimes, TokenLogprob, Usage } from './results.ts';
 import type { Clock } from './runtime/clock.ts';
+import { UnreadChunks } from './unread-chunks.ts';
 
 const describe = ({ chosen, top }: PositionRecord): TokenLogprob => ({ ...chosen, top_logprobs: top });
 
@@ -36,7 +37,7 @@ export class LiveGeneration implements Generation {
   readonly #wantsPromptLogprobs: boolean;
   readonly #prompt = Promise.withResolvers<PromptInfo>();
   #tokenIds: readonly number[] | null = null;
-  #chunks: Chunk[] = [];
+  readonly #unread = new UnreadChunks();
   #wake: (() => void) | null = null;
   #error: MinipodError | null = null;
   #hasEnded = false;
@@ -105,7 +106,7 @@ export class LiveGeneration implements Generation {
       if (record.finish !== null) choice.finished = now_ms;
     }
     this.#generated += record.token_ids.length;
-    this.#chunks.push(toChunk(record));
+    this.#unread.push(record);
     this.#wakeUp();
   }
 
@@ -128,10 +129,8 @@ export class LiveGeneration implements Generation {
     this.#isIterated = true;
     try {
       for (;;) {
-        const chunks = this.#chunks;
-        this.#chunks = [];
-        yield* chunks;
-        if (this.#chunks.length > 0) continue;
+        for (const record of this.#unread.take()) yield toChunk(record);
+        if (!this.#unread.isEmpty) continue;
         if (this.#error !== null) throw this.#error;
         if (this.#hasEnded) return;
         await new Promise<void>((resolve) => {
