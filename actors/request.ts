@@ -4,11 +4,12 @@
  *   received ─▶ admitted ─▶ queued ─▶ running ─▶ streaming ─▶ finished · failed · cancelled
  *
  * Supervised by the frontend. It makes one serving job (DeepServe §3: a chat request is one job). Tokens do not pass here: the DP group's
- * output goes straight to the frontend. No state has a deadline of its own: a request waits as long as its caller does, whose CANCEL ends any of them.
+ * output goes straight to the frontend. No state has a deadline of its own: a request waits as long as its caller does, whose CANCEL ends any of them, or
+ * as long as its caller has said that it may take (`deadline_ms`): then it fails, wherever it is.
  */
 import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';
-import { admit, cancel, leave, plan, requestEnded, requestRunning } from '../src/protocol/constructors.ts';
+import { admit, cancel, deadlinePassed, leave, plan, requestEnded, requestRunning } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
 import type { Commands, Placement, RequestMessage, Sequence } from '../src/protocol/messages.ts';
 
@@ -16,6 +17,8 @@ type Request = {
   self: Address;
   job: Address;
   sequences: readonly Sequence[];
+  /** From SUBMIT to the last token; −1: as long as it takes. */
+  deadline_ms: number;
   /** By sequence: where it begins. */
   placements: readonly Placement[];
   error: ErrorRecord | null;
@@ -26,11 +29,27 @@ const FRONTEND: Address = 'frontend/0';
 
 /** The same for all of them: they are choices of one call. */
 const rankOf = ({ sequences }: Request): number => sequences[0]?.data_parallel_rank ?? -1;
+/** Its tasks are let go of first, as if its caller had cancelled it. */
+const lateWhile = (what: string) => ({
+  target: 'cancelling' as const,
+  actions: assign<Request, RequestMessage, undefined, RequestMessage, never>({
+    error: ({ context }) => ({
+      code: 'deadline_exceeded',
+      message: `the request was to take ${context.deadline_ms} ms at most (deadline_ms); they were over while ${what}`,
+      param: 'deadline_ms',
+    }),
+  }),
+});
 
 export const request = setup({
-  types: {} as { input: Pick<Request, 'self' | 'job' | 'sequences'>; context: Request; events: RequestMessage },
+  types: {} as { input: Pick<Request, 'self' | 'job' | 'sequences' | 'deadline_ms'>; context: Request; events: RequestMessage },
   actions: {
     send: (_, _command: Commands['send']) => {},
+    after: (_, _command: Commands['after']) => {},
+  },
+  guards: {
+    hasDeadline: ({ context }) => context.deadline_ms >= 0,
+    isLate: ({ context }) => context.error !== null,
   },
 }).createMachine({
   id: 'request',
@@ -40,7 +59,18 @@ export const request = setup({
     received: {
       entry: { type: 'send', params: ({ context }) => ({ to: JOB_EXECUTOR, message: admit(context.self, context.sequences.length, rankOf(context)) }) },
       on: {
-        ADMITTED: { target: 'held', actions: assign({ placements: ({ event }) => event.placements }) },
+        // Whether it is let in is said at once, so its time begins here.
+        ADMITTED: [
+          {
+            guard: 'hasDeadline',
+            target: 'held',
+            actions: [
+              assign({ placements: ({ event }) => event.placements }),
+              { type: 'after', params: ({ context }) => ({ id: 'deadline', delay_ms: context.deadline_ms, message: deadlinePassed() }) },
+            ],
+          },
+          { target: 'held', actions: assign({ placements: ({ event }) => event.placements }) },
+        ],
         REFUSED: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
         CANCEL: 'withdrawing',
       },
@@ -62,24 +92,26 @@ export const request = setup({
       on: {
         JOB_DONE: 'finished',
         JOB_FAILED: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
-        JOB_CANCELLED: 'cancelled',
+        JOB_CANCELLED: [{ guard: 'isLate', target: 'failed' }, { target: 'cancelled' }],
         CANCEL: '.cancelling',
       },
       states: {
         admitted: {
-          on: { JOB_PLACED: 'queued' },
+          on: { JOB_PLACED: 'queued', DEADLINE_PASSED: lateWhile('it waited for an NPU') },
         },
         queued: {
-          on: { JOB_RUNNING: 'running' },
+          on: { JOB_RUNNING: 'running', DEADLINE_PASSED: lateWhile('it waited for its turn') },
         },
         running: {
           entry: { type: 'send', params: ({ context }) => ({ to: FRONTEND, message: requestRunning(context.self) }) },
-          on: { JOB_STREAMING: 'streaming' },
+          on: { JOB_STREAMING: 'streaming', DEADLINE_PASSED: lateWhile('its prompt was computed') },
         },
-        streaming: {},
+        streaming: {
+          on: { DEADLINE_PASSED: lateWhile('it generated') },
+        },
         cancelling: {
           entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: cancel() }) },
-          on: { JOB_PLACED: {}, JOB_RUNNING: {}, JOB_STREAMING: {}, CANCEL: {} },
+          on: { JOB_PLACED: {}, JOB_RUNNING: {}, JOB_STREAMING: {}, CANCEL: {}, DEADLINE_PASSED: {} },
         },
       },
     },

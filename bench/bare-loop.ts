@@ -40,6 +40,7 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
     memory_bytes: undefined,
     prefix_caching: true,
     async_scheduling: false,
+    scheduling_policy: 'fcfs',
     enforce_eager: false,
   });
   const { config } = plan;

@@ -43,6 +43,7 @@ const MESSAGES: Readonly<Record<string, object>> = {
     sampling,
     cache_salt: '',
     data_parallel_rank: -1,
+    priority: 0,
   }),
 };
 /** Payloads that the goals speak of. */

@@ -55,5 +55,7 @@ export function generateCall(request: number, prompt: PromptRecord, options: Res
     sampling: samplingRecord(options, seed),
     cache_salt: options.cache_salt,
     data_parallel_rank: options.data_parallel_rank ?? NOT_ASKED,
+    priority: options.priority,
+    deadline_ms: options.deadline_ms ?? NOT_ASKED,
   };
 }

@@ -17,6 +17,9 @@ export const LIMITS = {
   workers_max: 64,
   spare_workers_max: 8,
   cache_salt_length_max: 256,
+  /** Either way from 0: a request waits for what comes within 64 steps of its NPU for each 1 that those are better, so at most for 12,800 steps. */
+  priority_max: 100,
+  deadline_ms_max: 2 ** 31 - 1,
   /** Each may have a few messages under way to one actor, whose mailbox holds 65,536. */
   queued_max: 16_384,
 } as const;
@@ -65,6 +68,10 @@ export const generateOptionsSchema = z.strictObject({
    * apart, the prefill group. It waits where that group is lost. vLLM's name.
    */
   data_parallel_rank: z.int().min(0).optional(),
+  /** Whose turn is sooner: the lower the sooner, as in vLLM. Who waits is overtaken for a while only, so each turn comes. */
+  priority: z.int().min(-LIMITS.priority_max).max(LIMITS.priority_max).default(0),
+  /** Milliseconds that it may take in all, waiting included; then it fails as `deadline_exceeded`, with what came until then. Default: as long as it takes. */
+  deadline_ms: z.number().positive().max(LIMITS.deadline_ms_max).optional(),
   /** Put bos before a text prompt, if the model has one. */
   add_special_tokens: z.boolean().default(true),
 });
@@ -134,6 +141,8 @@ const podOptions = z.strictObject({
   async_scheduling: z.boolean().default(true),
   /** Decode runs op by op, as prefill does, instead of as captured programs of kernel calls. No token depends on it. */
   enforce_eager: z.boolean().default(false),
+  /** Whose turn it is where requests wait: by `priority`, those alike by arrival; or `fcfs`, first come, first served, whatever their priorities. */
+  scheduling_policy: z.enum(['priority', 'fcfs']).default('priority'),
   /** Choices that may wait or run in the pod at once; more are refused as overloaded. */
   max_queued: z.int().min(1).max(LIMITS.queued_max).default(4096),
   /** Bytes of one segment of global memory, at most 4 GiB less 64 KiB. */

@@ -11,10 +11,14 @@
 import type { Address } from '../../src/protocol/address.ts';
 import type { Sequence, StepOutcome, TokenOut } from '../../src/protocol/messages.ts';
 import { emptyHolding, type Holding } from './cache-holding.ts';
+import type { Turn } from './waiting-line.ts';
 
 export type RunningSequence = {
   readonly task: Address;
   readonly sequence: Sequence;
+  /** Its turn among those who wait and those who run: the lower one goes first. */
+  readonly rank: number;
+  readonly arrival: number;
   /** Prompt and output, as far as it is known. */
   readonly tokens: number[];
   computed: number;
@@ -36,9 +40,11 @@ export type RunningSequence = {
 
 export const noHolding = ({ cache_salt }: Sequence): Holding => emptyHolding(cache_salt);
 
-export const newRunningSequence = (task: Address, sequence: Sequence): RunningSequence => ({
+export const newRunningSequence = (task: Address, sequence: Sequence, { rank, arrival }: Turn): RunningSequence => ({
   task,
   sequence,
+  rank,
+  arrival,
   tokens: [...sequence.prompt],
   computed: 0,
   launched: 0,

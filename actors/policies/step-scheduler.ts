@@ -1,9 +1,10 @@
 /**
  * Which tokens an NPU computes next: continuous batching with chunked prefill under a token budget.
  *
- * Running sequences decode first, one token each; what is left of the budget goes to prefill, in order of arrival. When KV blocks run out, the
- * sequence that came last gives its blocks back and is recomputed later (never the oldest, so that one always gets to its end). What others have
- * computed of the same prefix is not computed again. Since kernels are batch-invariant, none of these choices changes a token.
+ * Running sequences decode first, one token each; what is left of the budget goes to prefill. Among each, and among those who wait, whose turn it is depends
+ * on priority and arrival: one of a priority that is lower by 1 is overtaken only by what comes within the next PATIENCE_STEPS steps. So each turn comes,
+ * whoever else arrives. When KV blocks run out, the last in turn gives its blocks back and is recomputed later; never the oldest, so that one always gets to
+ * its end. What others have computed of the same prefix is not computed again. Since kernels are batch-invariant, none of these choices changes a token.
  *
  * A step may be planned while the one before it runs (asynchronous scheduling, DeepServe §4.2):
  *
@@ -22,7 +23,7 @@ import { BatchSlots } from './batch-slots.ts';
 import { RelationalTensorCache } from './relational-tensor-cache.ts';
 import { newRunningSequence, noHolding, outputOf, type RunningSequence, tokenOut, tokensToLaunch } from './running-sequence.ts';
 import { stepEntry } from './step-entry.ts';
-import { WaitingLine } from './waiting-line.ts';
+import { isBefore, WaitingLine } from './waiting-line.ts';
 
 export type SchedulerLimits = {
   readonly kv_blocks: number;
@@ -33,6 +34,8 @@ export type SchedulerLimits = {
   readonly has_prefix_cache: boolean;
   /** Whether a step is planned while the one before it runs. */
   readonly is_asynchronous: boolean;
+  /** False: first come, first served, whatever the priorities (the baseline). */
+  readonly has_priorities: boolean;
 };
 
 /** A step and what to tell the tasks when it is sent. */
@@ -41,6 +44,8 @@ export type Planned = { readonly plan: StepPlan; readonly messages: readonly Com
 const FRONTEND: Address = 'frontend/0';
 /** After the last step number comes 1 again. */
 const STEPS = 2 ** 31 - 1;
+/** For so many steps a sequence can be overtaken by later ones of a priority that is better by 1: at 10 to 50 ms a step about a second. */
+export const PATIENCE_STEPS = 64;
 /** The one that runs, and the one that begins when it ends. */
 const STEPS_LAUNCHED_MAX = 2;
 
@@ -55,11 +60,14 @@ export class StepScheduler {
   /** All who run or wait. */
   readonly #byTask = new Map<Address, RunningSequence>();
   readonly #waiting = new WaitingLine<RunningSequence>();
-  /** Oldest first; who is over is in none of these lists, only in steps that have not come back. */
+  /** In order of their turns; who is over is in none of these lists, only in steps that have not come back. */
   readonly #running: RunningSequence[] = [];
   /** The one that runs first. */
   #steps: (readonly Launched[])[] = [];
   #step = 0;
+  /** Steps planned and sequences taken in so far. */
+  #steps_planned = 0;
+  #arrivals = 0;
   tokens_prefilled = 0;
   tokens_decoded = 0;
   preemptions = 0;
@@ -100,7 +108,10 @@ export class StepScheduler {
       };
       return [{ to: task, message: generationFailed(error) }];
     }
-    const running = newRunningSequence(task, sequence);
+    const running = newRunningSequence(task, sequence, {
+      rank: this.#limits.has_priorities ? this.#steps_planned + PATIENCE_STEPS * sequence.priority : 0,
+      arrival: this.#arrivals++,
+    });
     this.#byTask.set(task, running);
     this.#waiting.push(running);
     return [];
@@ -148,6 +159,7 @@ export class StepScheduler {
     const after = isAhead ? this.#step : 0;
     // Step numbers travel as int32, and 0 means none.
     this.#step = (this.#step % STEPS) + 1;
+    this.#steps_planned++;
     this.#steps.push(launched);
     return { plan: { step: this.#step, after, entries, detach: this.takeDetached() }, messages };
   }
@@ -213,7 +225,7 @@ export class StepScheduler {
     return { step, tokens_prefilled, tokens_decoded, preemptions, ...structuredClone(lists), cache: cache.toJSON(), limits: this.#limits };
   }
 
-  /** Those who have something to compute: who decodes, then who prefills, each in order of arrival. */
+  /** Those who have something to compute: who decodes, then who prefills, each in order of their turns. */
   #inOrder(): readonly RunningSequence[] {
     const decodes: RunningSequence[] = [];
     const prefills: RunningSequence[] = [];
@@ -272,7 +284,7 @@ export class StepScheduler {
       return 0;
     }
     this.#waiting.shift();
-    this.#running.push(next);
+    this.#run(next);
     next.slot = this.#slots.take();
     next.holding = holding;
     next.computed = known;
@@ -311,17 +323,26 @@ export class StepScheduler {
   }
 
   /**
-   * Makes room for `count` more tokens of a running sequence, at the cost of those that came after it and are not in this step yet.
-   * False: none is left, so it sits this step out. The oldest always gets room, since `enqueue` takes in nothing larger than the NPU.
+   * Makes room for `count` more tokens of a running sequence, at the cost of those behind it that are not in this step yet; for the oldest at the cost of any.
+   * False: none is left, so it sits this step out. The oldest gets room in the end, since `enqueue` takes in nothing larger than the NPU.
    */
   #makeRoom(running: RunningSequence, count: number, messages: Commands['send'][]): boolean {
     const missing = this.#missingBlocks(running, count);
+    let oldest: RunningSequence | null = null;
     while (missing > 0 && !this.cache.canAllocate(missing)) {
-      const victim = this.#running.findLast(({ flights }) => flights === 0);
+      oldest ??= this.#running.reduce((first, other) => (other.arrival < first.arrival ? other : first));
+      const victim = this.#running.findLast((other) => other.flights === 0 && other !== oldest);
       if (victim === undefined || victim === running) return false;
       this.#preempt(victim, messages);
     }
     return true;
+  }
+
+  /** Nearly always at the end: who waits has come later than who runs. */
+  #run(next: RunningSequence): void {
+    let at = this.#running.length;
+    while (at > 0 && isBefore(next, this.#running[at - 1] as RunningSequence)) at--;
+    this.#running.splice(at, 0, next);
   }
 
   #preempt(victim: RunningSequence, messages: Commands['send'][]): void {
@@ -331,7 +352,7 @@ export class StepScheduler {
     victim.computed = 0;
     victim.launched = 0;
     victim.isDecoding = false;
-    this.#waiting.unshift(victim);
+    this.#waiting.push(victim);
     messages.push({ to: victim.task, message: preempted() });
   }
 

@@ -5,7 +5,7 @@
 import { type ErrorCode, MinipodError } from '../protocol/errors.ts';
 
 export type ApiErrorType = 'invalid_request_error' | 'authentication_error' | 'rate_limit_error' | 'server_error';
-export type ApiErrorStatus = 400 | 401 | 404 | 405 | 413 | 415 | 429 | 499 | 500 | 503;
+export type ApiErrorStatus = 400 | 401 | 404 | 405 | 413 | 415 | 429 | 499 | 500 | 503 | 504;
 export type ApiErrorBody = {
   readonly error: { readonly message: string; readonly type: ApiErrorType; readonly param: string | null; readonly code: string | null };
 };
@@ -47,7 +47,7 @@ export const retryAfter = (ms: number): Record<string, string> => ({
 const NO_RETRY = { 'x-should-retry': 'false' };
 
 /** How each of minipod's errors looks from outside. Whether to retry: yes where another attempt can end differently, no where it cannot. */
-const ANSWERS: Readonly<Record<ErrorCode, { status: ApiErrorStatus; headers?: Record<string, string> }>> = {
+const ANSWERS: Readonly<Record<ErrorCode, Answer>> = {
   invalid_request: { status: 400 },
   context_length_exceeded: { status: 400 },
   overloaded: { status: 429, headers: retryAfter(500) },
@@ -64,12 +64,21 @@ const ANSWERS: Readonly<Record<ErrorCode, { status: ApiErrorStatus; headers?: Re
   internal: { status: 500 },
 };
 
+type Answer = { readonly status: ApiErrorStatus; readonly headers?: Record<string, string> };
+
+/** A deadline that the client has set itself passes the next time too. */
+function answerTo(error: MinipodError): Answer {
+  if (error.code === 'deadline_exceeded' && error.param !== null) return { status: 504, headers: NO_RETRY };
+  if (error.retry_after_ms !== null) return { ...ANSWERS[error.code], headers: retryAfter(error.retry_after_ms) };
+  return ANSWERS[error.code];
+}
+
 /** What anything thrown looks like from outside. A stranger's message may hold what is nobody's business, so it is for the log only. */
 export function toApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
   if (!(error instanceof MinipodError))
     return new ApiError(500, 'The server failed on this request; its log says why, under the x-request-id of this answer.', { cause: error });
-  const { status, headers } = ANSWERS[error.code];
+  const { status, headers } = answerTo(error);
   const code = error.code === 'invalid_request' ? null : error.code;
   return new ApiError(status, error.message, { param: error.param, code, cause: error, ...(headers && { headers }) });
 }

@@ -34,6 +34,8 @@ const sampling = generateOptionsSchema.pick({
   repetition_penalty: true,
   n: true,
   cache_salt: true,
+  priority: true,
+  deadline_ms: true,
   add_special_tokens: true,
 }).shape;
 
@@ -134,10 +136,10 @@ function deepest(issues: readonly z.core.$ZodIssue[]): Issue {
 /** The sampling options of a request, in the pod's terms: what both routes pass on unchanged. */
 export function generateOptions(request: CompletionRequest | ChatRequest): GenerateOptions {
   const { min_tokens, temperature, top_p, top_k, min_p, seed, stop, stop_token_ids, ignore_eos, prompt_logprobs } = request;
-  const { logit_bias, presence_penalty, frequency_penalty, repetition_penalty, n, cache_salt, add_special_tokens } = request;
+  const { logit_bias, presence_penalty, frequency_penalty, repetition_penalty, n, cache_salt, priority, deadline_ms, add_special_tokens } = request;
   return {
     ...{ min_tokens, temperature, top_p, top_k, min_p, seed, stop, stop_token_ids, ignore_eos, prompt_logprobs },
-    ...{ logit_bias, presence_penalty, frequency_penalty, repetition_penalty, n, cache_salt, add_special_tokens },
+    ...{ logit_bias, presence_penalty, frequency_penalty, repetition_penalty, n, cache_salt, priority, deadline_ms, add_special_tokens },
   };
 }
 

@@ -105,7 +105,7 @@ export class FrontendProcess {
       checkRank(call.data_parallel_rank, this.#ports.firstGroups);
       const sequences = sequencesOf(call, this.#config, this.#tokenizer);
       this.output.open(call.request, sequences, call.stop);
-      this.#ports.send(address('request', call.request), FRONTEND, submit(sequences), FROM_OUTSIDE);
+      this.#ports.send(address('request', call.request), FRONTEND, submit(sequences, call.deadline_ms), FROM_OUTSIDE);
     } catch (error) {
       this.#ports.tellCaller({ type: 'ENDED', request: call.request, error: toErrorRecord(error), generated: 0 });
     }

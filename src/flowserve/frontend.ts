@@ -37,6 +37,7 @@ export function sequencesOf(call: GenerateCall, config: ModelConfig, tokenizer: 
     sampling: { ...sampling, stop_token_ids, prompt_logprobs: choice === 0 ? sampling.prompt_logprobs : -1 },
     cache_salt: call.cache_salt,
     data_parallel_rank: call.data_parallel_rank,
+    priority: call.priority,
   }));
 }
 

@@ -80,7 +80,7 @@ export class Npus {
 
   /** Brings NPUs, DP groups and experts to life. */
   spawn(): void {
-    const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, prefix_caching, async_scheduling } = this.#plan.options;
+    const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, prefix_caching, async_scheduling, scheduling_policy } = this.#plan.options;
     const limits = {
       kv_blocks,
       kv_block_size,
@@ -88,6 +88,7 @@ export class Npus {
       batch_requests_max: max_batch_requests,
       has_prefix_cache: prefix_caching,
       is_asynchronous: async_scheduling,
+      has_priorities: scheduling_policy === 'priority',
     };
     for (const [npu, { forward }] of this.programs) {
       const { group: id, executor } = this.#placeOf(npu);

@@ -28,6 +28,7 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly prefix_caching: boolean;
   /** Whether steps are planned while their predecessors run. */
   readonly async_scheduling: boolean;
+  readonly scheduling_policy: 'priority' | 'fcfs';
   /** False: all actors live on one thread, as on a virtual clock, which needs no rings. Else it has them. */
   readonly has_rings?: boolean;
 };
@@ -44,7 +45,7 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout> = {
   readonly layouts: readonly Layout[];
   /** By die, spares included. */
   readonly dies: readonly Region[];
-  readonly options: LayoutOptions & Pick<PlanOptions, 'prefix_caching' | 'async_scheduling'>;
+  readonly options: LayoutOptions & Pick<PlanOptions, 'prefix_caching' | 'async_scheduling' | 'scheduling_policy'>;
 };
 export type PodPlan = PodPlanOf<ModelConfig, NpuLayout>;
 export type AnyPodPlan = PodPlanOf<ModelShape, StepLayout>;
@@ -126,7 +127,12 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
     hosting,
     layouts: dies.slice(0, npus).map(({ base, bytes }, npu) => layOut(layoutOptions, npu, base, bytes)),
     dies,
-    options: { ...layoutOptions, prefix_caching: options.prefix_caching, async_scheduling: options.async_scheduling },
+    options: {
+      ...layoutOptions,
+      prefix_caching: options.prefix_caching,
+      scheduling_policy: options.scheduling_policy,
+      async_scheduling: options.async_scheduling,
+    },
   };
 }
 

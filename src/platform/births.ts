@@ -17,7 +17,7 @@ import type { Birth } from '../runtime/cast.ts';
 export function birthOf(to: Address, message: Message): Birth | null {
   switch (message.type) {
     case 'SUBMIT':
-      return { machine: request, input: { self: to, job: address('job', idOf(to)), sequences: message.sequences } };
+      return { machine: request, input: { self: to, job: address('job', idOf(to)), sequences: message.sequences, deadline_ms: message.deadline_ms } };
     case 'PLAN':
       return { machine: job, input: { self: to, request: message.request, sequences: message.sequences, placements: message.placements } };
     case 'ASSIGN':

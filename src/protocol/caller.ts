@@ -25,6 +25,9 @@ export type GenerateCall = {
   readonly cache_salt: string;
   /** −1: any. */
   readonly data_parallel_rank: number;
+  readonly priority: number;
+  /** −1: none. */
+  readonly deadline_ms: number;
 };
 
 export type CallerToPod = GenerateCall | { readonly type: 'CANCEL_CALL'; readonly request: number };

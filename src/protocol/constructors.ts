@@ -32,7 +32,7 @@ export const decodeTaskAddress = (sequence: { readonly request: number; readonly
 const unexplained: ErrorRecord = { code: 'internal', message: 'failed without a reason', param: null };
 
 // to a request
-export const submit = (sequences: readonly Sequence[]): RequestMessage => ({ type: 'SUBMIT', sequences });
+export const submit = (sequences: readonly Sequence[], deadline_ms = -1): RequestMessage => ({ type: 'SUBMIT', sequences, deadline_ms });
 export const admitted = (placements: readonly Placement[]): RequestMessage => ({ type: 'ADMITTED', placements });
 export const refused = (error: ErrorRecord): RequestMessage => ({ type: 'REFUSED', error });
 export const jobPlaced = (): RequestMessage => ({ type: 'JOB_PLACED' });
@@ -41,6 +41,7 @@ export const jobStreaming = (): RequestMessage => ({ type: 'JOB_STREAMING' });
 export const jobDone = (): RequestMessage => ({ type: 'JOB_DONE' });
 export const jobFailed = (error: ErrorRecord | null): RequestMessage => ({ type: 'JOB_FAILED', error: error ?? unexplained });
 export const jobCancelled = (): RequestMessage => ({ type: 'JOB_CANCELLED' });
+export const deadlinePassed = (): RequestMessage => ({ type: 'DEADLINE_PASSED' });
 /** To a request, a job or a task. */
 export const cancel = (): { readonly type: 'CANCEL' } => ({ type: 'CANCEL' });
 
@@ -99,6 +100,7 @@ export const chooseDecode = (job: Address, request: Address, task: Address, from
   from,
 });
 export const leave = (request: Address, choices: number): JobExecutorMessage => ({ type: 'LEAVE', request, choices });
+export const measureThroughput = (): JobExecutorMessage => ({ type: 'MEASURE_THROUGHPUT' });
 
 // to a task executor
 export const place = (task: Address, data_parallel_rank: number): TaskExecutorMessage => ({ type: 'PLACE', task, data_parallel_rank });

@@ -39,24 +39,31 @@ export class MinipodError extends Error {
   readonly code: ErrorCode;
   /** The option or parameter at fault, where there is one: `temperature`, `prompt`. */
   readonly param: string | null;
+  /** With `overloaded`: when there is probably room, in milliseconds from now; null: not known. */
+  readonly retry_after_ms: number | null;
 
-  constructor(code: ErrorCode, message: string, options: { param?: string | null; cause?: unknown } = {}) {
+  constructor(code: ErrorCode, message: string, options: { param?: string | null; retry_after_ms?: number | undefined; cause?: unknown } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'MinipodError';
     this.code = code;
     this.param = options.param ?? null;
+    this.retry_after_ms = options.retry_after_ms ?? null;
   }
 }
 
 /** The plain form in which an error crosses a thread. */
-export type ErrorRecord = { readonly code: ErrorCode; readonly message: string; readonly param: string | null };
+export type ErrorRecord = { readonly code: ErrorCode; readonly message: string; readonly param: string | null; readonly retry_after_ms?: number };
 
 export function toErrorRecord(error: unknown): ErrorRecord {
-  if (error instanceof MinipodError) return { code: error.code, message: error.message, param: error.param };
+  if (error instanceof MinipodError) {
+    const { code, message, param, retry_after_ms } = error;
+    return retry_after_ms === null ? { code, message, param } : { code, message, param, retry_after_ms };
+  }
   return { code: 'internal', message: error instanceof Error ? error.message : String(error), param: null };
 }
 
-export const fromErrorRecord = (record: ErrorRecord): MinipodError => new MinipodError(record.code, record.message, { param: record.param });
+export const fromErrorRecord = (record: ErrorRecord): MinipodError =>
+  new MinipodError(record.code, record.message, { param: record.param, retry_after_ms: record.retry_after_ms });
 
 /** Fails loudly at once when an invariant of minipod's own does not hold. */
 export function assert(condition: unknown, message: string): asserts condition {

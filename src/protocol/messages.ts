@@ -37,6 +37,8 @@ export type Sequence = {
   readonly cache_salt: string;
   /** The DP group that is to compute it, of those where requests begin; −1: any. */
   readonly data_parallel_rank: number;
+  /** The lower the sooner, as in vLLM; 0 if nothing else is asked for. */
+  readonly priority: number;
 };
 
 /** Which part of a choice's generation a task is: all of it on one task executor, or its prefill and its decode on two (DeepServe §3). */
@@ -113,7 +115,8 @@ export type BlockPlaces =
 // ── Messages, by receiver ───────────────────────────────────────────────────────────────────────────────────────────
 
 export type RequestMessage =
-  | { readonly type: 'SUBMIT'; readonly sequences: readonly Sequence[] }
+  /** `deadline_ms`: from now on it may take so long; −1: as long as it takes. */
+  | { readonly type: 'SUBMIT'; readonly sequences: readonly Sequence[]; readonly deadline_ms: number }
   /** By choice. */
   | { readonly type: 'ADMITTED'; readonly placements: readonly Placement[] }
   | { readonly type: 'REFUSED'; readonly error: ErrorRecord }
@@ -123,6 +126,7 @@ export type RequestMessage =
   | { readonly type: 'JOB_DONE' }
   | { readonly type: 'JOB_FAILED'; readonly error: ErrorRecord }
   | { readonly type: 'JOB_CANCELLED' }
+  | { readonly type: 'DEADLINE_PASSED' }
   | { readonly type: 'CANCEL' };
 
 export type JobMessage =
@@ -172,6 +176,8 @@ export type JobExecutorMessage =
   /** A choice of the request has left `from`'s prefill: which task executor decodes it? */
   | { readonly type: 'CHOOSE_DECODE'; readonly job: Address; readonly request: Address; readonly task: Address; readonly from: Address }
   | { readonly type: 'LEAVE'; readonly request: Address; readonly choices: number }
+  /** Another period of admission's measure of throughput is over. */
+  | { readonly type: 'MEASURE_THROUGHPUT' }
   | { readonly type: 'DRAIN' };
 
 export type TaskExecutorMessage =

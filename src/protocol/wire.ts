@@ -31,9 +31,10 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'frequency_penalty',
     'repetition_penalty',
   ],
-  ['request', 'choice', 'prompt', 'max_tokens', 'sampling', 'cache_salt', 'data_parallel_rank'],
+  ['request', 'choice', 'prompt', 'max_tokens', 'sampling', 'cache_salt', 'data_parallel_rank', 'priority'],
   ['logprob', 'top_ids', 'top_logprobs'],
   ['code', 'message', 'param'],
+  ['code', 'message', 'param', 'retry_after_ms'],
   ['request', 'choice', 'index', 'token', 'finish', 'stops', 'logprobs', 'cached', 'prompt_start', 'prompt_logprobs'],
   // control → workers
   ['type', 'task', 'sequence', 'stage', 'handoff'], // ENQUEUE
@@ -101,7 +102,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'tokens'], // TOKENS
   // caller ↔ pod
   ['kind', 'text', 'tokens', 'roles', 'contents'],
-  ['type', 'request', 'prompt', 'add_special_tokens', 'n', 'max_tokens', 'ignore_eos', 'stop', 'sampling', 'cache_salt', 'data_parallel_rank'], // GENERATE
+  ['type', 'request', 'prompt', 'add_special_tokens', 'n', 'max_tokens', 'ignore_eos', 'stop', 'sampling', 'cache_salt', 'data_parallel_rank', 'priority'], // GENERATE
   ['type', 'request'], // CANCEL_CALL, SCHEDULED_CALL
   ['token_id', 'token', 'bytes', 'logprob'],
   ['chosen', 'top'],

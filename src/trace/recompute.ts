@@ -48,6 +48,7 @@ export class KernelRecomputation implements Recompute {
       // Nobody plans here.
       async_scheduling: false,
       enforce_eager: false,
+      scheduling_policy: 'fcfs',
     };
     return new KernelRecomputation(await buildMachine(checkpoint, header.kernels, options, onProgress));
   }

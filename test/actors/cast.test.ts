@@ -32,6 +32,7 @@ const sequencesOf = (request: number, { choices, prompt, max_tokens }: Call): Se
     sampling: GREEDY,
     cache_salt: '',
     data_parallel_rank: -1,
+    priority: 0,
   }));
 
 const endsOf = (cast: QueuedCast, request: number): Extract<Message, { type: 'REQUEST_ENDED' }>[] =>
@@ -103,7 +104,7 @@ describe('in any order of delivery', () => {
                 if (!(choice === 0 && told.has(`stop ${request}`))) expect(got.length).toBe(expected.length);
               }
             } else if (error.code === 'cancelled') expect(told.has(`cancel ${request}`)).toBe(true);
-            else expect(['worker_failed', 'overloaded', 'out_of_memory']).toContain(error.code);
+            else expect(['worker_failed', 'overloaded', 'invalid_request', 'out_of_memory']).toContain(error.code);
           });
         },
       ),

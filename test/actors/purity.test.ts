@@ -21,6 +21,7 @@ function live(): unknown {
       sampling: GREEDY,
       cache_salt: '',
       data_parallel_rank: -1,
+      priority: 0,
     }));
     cast.send(address('request', request), 'frontend/0', submit(sequences));
   }

@@ -51,6 +51,7 @@ export class QueuedCast {
       batch_requests_max: 3,
       has_prefix_cache: true,
       is_asynchronous: true,
+      has_priorities: true,
     };
     for (let npu = 0; npu < npus; npu++) {
       const [self, group] = [address('npu', npu), address('dp-group', npu)];

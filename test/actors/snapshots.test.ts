@@ -45,6 +45,7 @@ const sequenceOf = (request: number, choice: number): Sequence => ({
     sampling: GREEDY,
     cache_salt: `${request}/${choice}`,
     data_parallel_rank: -1,
+    priority: 0,
   },
 });
 

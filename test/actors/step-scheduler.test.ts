@@ -49,7 +49,7 @@ describe('the step scheduler', () => {
     let ahead = 0;
     fc.assert(
       fc.property(scenario, ({ arrivals, ...limits }) => {
-        const scheduler = new StepScheduler({ ...limits, kv_block_size: BLOCK, has_prefix_cache: true });
+        const scheduler = new StepScheduler({ ...limits, kv_block_size: BLOCK, has_prefix_cache: true, has_priorities: true });
         const npu = new FakeNpu(BLOCK, limits.batch_tokens_max);
         const sequences = arrivals.map(({ family, salt, prompt, max_tokens, stops_at }, request): Sequence => {
           const sequence = {
@@ -60,6 +60,7 @@ describe('the step scheduler', () => {
             sampling: GREEDY,
             cache_salt: salt,
             data_parallel_rank: -1,
+            priority: 0,
           };
           const stop = stops_at === null ? undefined : expectedOutput(sequence)[stops_at - 1];
           return stop === undefined ? sequence : { ...sequence, sampling: { ...GREEDY, min_tokens: 1, stop_token_ids: [stop] } };
@@ -139,6 +140,7 @@ describe('the step scheduler', () => {
       batch_requests_max: 2,
       has_prefix_cache: true,
       is_asynchronous: false,
+      has_priorities: true,
     });
     const [refusal] = scheduler.enqueue('task/1', {
       request: 1,
@@ -148,6 +150,7 @@ describe('the step scheduler', () => {
       sampling: GREEDY,
       cache_salt: '',
       data_parallel_rank: -1,
+      priority: 0,
     });
     expect(refusal).toMatchObject({ to: 'task/1', message: { type: 'GENERATION_FAILED', error: { code: 'out_of_memory', param: 'max_tokens' } } });
     expect(scheduler.hasWork).toBe(false);
@@ -161,6 +164,7 @@ describe('the step scheduler', () => {
       batch_requests_max: 8,
       has_prefix_cache: true,
       is_asynchronous: false,
+      has_priorities: true,
     });
     const npu = new FakeNpu(BLOCK, 8);
     const common = Array.from({ length: 5 * BLOCK }, (_, index) => index);
@@ -173,6 +177,7 @@ describe('the step scheduler', () => {
         sampling: GREEDY,
         cache_salt: '',
         data_parallel_rank: -1,
+        priority: 0,
       });
     let generated = 0;
     while (scheduler.hasWork) for (const { message } of scheduler.retire(npu.run(planOf(scheduler)))) generated += message.type === 'GENERATED' ? 1 : 0;
@@ -189,6 +194,7 @@ describe('the step scheduler', () => {
       batch_requests_max: 8,
       has_prefix_cache: true,
       is_asynchronous: false,
+      has_priorities: true,
     });
     const npu = new FakeNpu(BLOCK, 32);
     const preempted: Address[] = [];
@@ -201,6 +207,7 @@ describe('the step scheduler', () => {
         sampling: GREEDY,
         cache_salt: '',
         data_parallel_rank: -1,
+        priority: 0,
       });
     const ended: Address[] = [];
     while (scheduler.hasWork) {
@@ -223,6 +230,7 @@ describe('the step scheduler', () => {
       batch_requests_max: 1,
       has_prefix_cache: true,
       is_asynchronous: false,
+      has_priorities: true,
     });
     const npu = new FakeNpu(BLOCK, 32);
     for (const request of [0, 1])
@@ -234,6 +242,7 @@ describe('the step scheduler', () => {
         sampling: GREEDY,
         cache_salt: '',
         data_parallel_rank: -1,
+        priority: 0,
       });
     scheduler.plan();
     expect(scheduler.failAll({ code: 'worker_failed', message: 'x', param: null })).toMatchObject([{ to: 'task/0', message: { type: 'GENERATION_FAILED' } }]);

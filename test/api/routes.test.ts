@@ -106,6 +106,15 @@ describe('routes', () => {
     expect((await post(slow, '/v1/completions', { prompt: 'x', max_tokens: 1 })).status).toBe(200);
   });
 
+  it('should pass on when the pod will have room, and that a deadline of the client itself is no matter of trying again', async () => {
+    const answer = (error: MinipodError): Promise<Response> =>
+      post(createApp(new FakePod({ fail_at_start: error }), { onError: () => {} }), '/v1/completions', { prompt: 'x' });
+    const full = await answer(new MinipodError('overloaded', 'full', { retry_after_ms: 3_400 }));
+    expect([full.status, full.headers.get('retry-after'), full.headers.get('retry-after-ms')]).toEqual([429, '4', '3400']);
+    const late = await answer(new MinipodError('deadline_exceeded', 'late', { param: 'deadline_ms' }));
+    expect([late.status, late.headers.get('x-should-retry')]).toEqual([504, 'false']);
+  });
+
   it("should give each of the pod's errors its status and retry advice", async () => {
     const cases = [
       ['invalid_request', 400, 'invalid_request_error', null, null],

@@ -44,6 +44,7 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
     memory_bytes: undefined,
     prefix_caching: true,
     async_scheduling: false,
+    scheduling_policy: 'fcfs',
     enforce_eager: false,
     has_rings: false,
     ...options,
@@ -94,7 +95,7 @@ export type Run = {
 export function generate({ plan, programs }: Rig, calls: readonly Call[], interference: Interference = {}): Run {
   const { kv_blocks, kv_block_size, max_batch_tokens: batch_tokens_max, max_batch_requests: batch_requests_max } = plan.options;
   const { groups, npus } = plan.hosting.deployment;
-  const limits = { kv_blocks, kv_block_size, batch_tokens_max, batch_requests_max, has_prefix_cache: true, is_asynchronous: false };
+  const limits = { kv_blocks, kv_block_size, batch_tokens_max, batch_requests_max, has_prefix_cache: true, is_asynchronous: false, has_priorities: true };
   const schedulers = groups.map(() => new StepScheduler(limits));
   const tokens: number[][] = calls.map(() => []);
   const errors: (ErrorRecord | null)[] = calls.map(() => null);
@@ -106,7 +107,16 @@ export function generate({ plan, programs }: Rig, calls: readonly Call[], interf
     }
   };
   calls.forEach(({ npu, prompt, max_tokens, sampling, choice = 0 }, request) => {
-    const sequence: Sequence = { request, choice, prompt, max_tokens, sampling: { ...GREEDY, ...sampling }, cache_salt: '', data_parallel_rank: -1 };
+    const sequence: Sequence = {
+      request,
+      choice,
+      prompt,
+      max_tokens,
+      sampling: { ...GREEDY, ...sampling },
+      cache_salt: '',
+      data_parallel_rank: -1,
+      priority: 0,
+    };
     const { group } = npus[npu] as NpuPlace;
     hear((schedulers[group] as StepScheduler).enqueue(`task/${request}` as Address, sequence));
   });

@@ -30,6 +30,7 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
     memory_bytes: undefined,
     prefix_caching: true,
     async_scheduling: false,
+    scheduling_policy: 'fcfs',
     enforce_eager: false,
     ...options,
   });
@@ -71,6 +72,7 @@ export function generateGreedily(
     sampling: { ...GREEDY, logprobs: 0, ...options.sampling },
     cache_salt: '',
     data_parallel_rank: -1,
+    priority: 0,
   };
   const tokens = [...prompt];
   const outcomes: StepOutcome[] = [];

@@ -31,6 +31,7 @@ const sequence: Sequence = {
   },
   cache_salt: 'tenant',
   data_parallel_rank: -1,
+  priority: 0,
 };
 const error = { code: 'worker_failed', message: 'it failed', param: null } as const;
 const logprobs = { logprob: -1.5, top_ids: [3], top_logprobs: [-0.1] };
@@ -49,6 +50,7 @@ const crossing: readonly object[] = [
   constructors.preempted(),
   constructors.generated(),
   constructors.generationFailed(error),
+  constructors.generationFailed({ ...error, code: 'overloaded', retry_after_ms: 700 }),
   constructors.abandoned(),
   constructors.npuReady(3),
   constructors.npuLost(3, error),
