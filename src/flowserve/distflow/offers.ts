@@ -205,7 +205,9 @@ export class Offers<Token> {
     while (this.#open.includes(offer)) {
       const word = this.#lease(offer);
       const state = stateOf(word);
-      assert(state !== LEASE.free && isSerialOf(word, offer.registration.serial), `offer ${offer.registration.serial} is open, and its lease is ${word}`);
+      const { serial } = offer.registration;
+      // Words of an error that is not needed would be allocated at every look.
+      if (state === LEASE.free || !isSerialOf(word, serial)) assert(false, `offer ${serial} is open, and its lease is ${word}`);
       if (state === LEASE.released) this.#collect(offer, 'pulled');
       else if (state === LEASE.stopped) this.#collect(offer, offer.ending ?? 'stopped');
       else if (state !== LEASE.held && this.#options.isGone(claimantOf(word))) this.#collect(offer, 'puller_lost');
