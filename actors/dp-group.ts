@@ -44,6 +44,18 @@ export const dpGroup = setup({
         return [];
       },
     }),
+    keepContext: assign({
+      outbox: ({ context, event }) => {
+        if (event.type === 'KEEP_CONTEXT') context.scheduler.keepContext(event.context, event.cache_salt, event.tokens);
+        return [];
+      },
+    }),
+    forgetContext: assign({
+      outbox: ({ context, event }) => {
+        if (event.type === 'FORGET_CONTEXT') context.scheduler.cache.deleteContext(event.context);
+        return [];
+      },
+    }),
     retireStep: assign({
       outbox: ({ context, event }) => (event.type === 'STEP_DONE' ? context.scheduler.retire(event.outcomes) : []),
     }),
@@ -61,7 +73,7 @@ export const dpGroup = setup({
   id: 'dp-group',
   context: ({ input }) => ({ self: input.self, npu: input.npu, scheduler: new StepScheduler(input.limits), outbox: [] }),
   initial: 'idle',
-  on: { DROP_CACHE: { actions: 'dropCache' } },
+  on: { DROP_CACHE: { actions: 'dropCache' }, KEEP_CONTEXT: { actions: 'keepContext' }, FORGET_CONTEXT: { actions: 'forgetContext' } },
   states: {
     idle: {
       on: {

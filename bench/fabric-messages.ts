@@ -44,6 +44,7 @@ const MESSAGES: Readonly<Record<string, object>> = {
     cache_salt: '',
     data_parallel_rank: -1,
     priority: 0,
+    context: '',
   }),
 };
 /** Payloads that the goals speak of. */

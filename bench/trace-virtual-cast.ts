@@ -86,7 +86,17 @@ export class VirtualCast {
   submit(count: number, max_tokens: number): void {
     for (let index = 0; index < count; index++) {
       const request = ++this.#requests;
-      const sequence: Sequence = { request, choice: 0, prompt: PROMPT, max_tokens, sampling: GREEDY, cache_salt: '', data_parallel_rank: -1, priority: 0 };
+      const sequence: Sequence = {
+        request,
+        choice: 0,
+        prompt: PROMPT,
+        max_tokens,
+        sampling: GREEDY,
+        cache_salt: '',
+        data_parallel_rank: -1,
+        priority: 0,
+        context: '',
+      };
       this.#host.send(address('request', request), 'frontend/0', submit([sequence]));
     }
   }

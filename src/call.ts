@@ -57,5 +57,6 @@ export function generateCall(request: number, prompt: PromptRecord, options: Res
     data_parallel_rank: options.data_parallel_rank ?? NOT_ASKED,
     priority: options.priority,
     deadline_ms: options.deadline_ms ?? NOT_ASKED,
+    context_id: options.context_id,
   };
 }

@@ -24,7 +24,7 @@ import { createVirtualPod } from './virtual-pod.ts';
 export const createPod = (options: PodOptions = {}): Promise<Pod> => (options.clock === 'virtual' ? createVirtualPod(options) : createLivePod(options));
 
 export { listModels } from './model/registry.ts';
-export type { ChatMessage, GenerateOptions, LoadProgress, PodOptions, Prompt } from './options.ts';
+export type { ChatMessage, ContextOptions, GenerateOptions, LoadProgress, PodOptions, Prompt } from './options.ts';
 export type { ModelInfo, Pod } from './pod.ts';
 export { type ErrorCode, MinipodError } from './protocol/errors.ts';
 export type {
@@ -32,6 +32,7 @@ export type {
   Chunk,
   Completion,
   CompletionChoice,
+  ContextInfo,
   DpGroupStats,
   FinishReason,
   Generation,

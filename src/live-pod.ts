@@ -7,6 +7,7 @@ import * as Comlink from 'comlink';
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
 import { promptRecord } from './call.ts';
 import { Calls } from './calls.ts';
+import { contextInfo, createContext } from './contexts.ts';
 import { ControlPage } from './fabric/control-page.ts';
 import { Links } from './fabric/links.ts';
 import type { RingConsumer } from './fabric/ring.ts';
@@ -14,6 +15,7 @@ import { collect } from './generation.ts';
 import { resolveModel } from './model/registry.ts';
 import {
   type ChatMessage,
+  type ContextOptions,
   type GenerateOptions,
   generateOptionsSchema,
   type PodOptions,
@@ -26,9 +28,9 @@ import type { ControlHandle } from './platform/control.ts';
 import type { ControlRemote, Outcome } from './platform/control-thread.ts';
 import type { ModelInfo, Pod } from './pod.ts';
 import { podStats } from './pod-stats.ts';
-import type { PodToCaller } from './protocol/caller.ts';
+import type { ContextRecord, PodToCaller } from './protocol/caller.ts';
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
-import type { Completion, Generation, PodStats } from './results.ts';
+import type { Completion, ContextInfo, Generation, PodStats } from './results.ts';
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
 import { breathe, EventLoopSleeper, waitAtMost } from './runtime/event-loop.ts';
@@ -102,6 +104,8 @@ export class LivePod implements Pod {
   readonly #thread: Worker;
   readonly #remote: Comlink.Remote<ControlRemote>;
   readonly #died: Promise<never>;
+  /** Unix time at which the pod's clock began. */
+  readonly #origin_ms: number;
   readonly #clock: Clock;
   readonly #port: MessagePort;
   readonly #sleeper: EventLoopSleeper;
@@ -127,6 +131,7 @@ export class LivePod implements Pod {
     this.#remote = remote;
     this.#died = died;
     this.#clock = clock;
+    this.#origin_ms = epoch_ms() - clock.now_ms();
     this.#inspection = inspection;
     const first = memories[0] as WebAssembly.Memory;
     this.#port = new MessagePort(
@@ -168,6 +173,23 @@ export class LivePod implements Pod {
 
   async detokenize(tokenIds: readonly number[]): Promise<string> {
     return this.#ask(this.#remote.detokenize(tokenIds) as Promise<Outcome<string>>);
+  }
+
+  async createContext(prompt: Prompt, options: ContextOptions = {}): Promise<ContextInfo> {
+    const record = await createContext(prompt, options, this.#calls, this.#handle.plan.hosting.deployment, {
+      create: (call) => this.#ask(this.#remote.createContext(call) as Promise<Outcome<ContextRecord>>),
+      delete: (id) => this.deleteContext(id),
+    });
+    return contextInfo(record, this.#origin_ms);
+  }
+
+  async listContexts(): Promise<readonly ContextInfo[]> {
+    const records = await this.#ask(this.#remote.listContexts() as Promise<Outcome<ContextRecord[]>>);
+    return records.map((record) => contextInfo(record, this.#origin_ms));
+  }
+
+  async deleteContext(id: string): Promise<boolean> {
+    return this.#ask(this.#remote.deleteContext(id) as Promise<Outcome<boolean>>);
   }
 
   async resetPrefixCache(): Promise<void> {

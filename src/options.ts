@@ -20,6 +20,7 @@ export const LIMITS = {
   /** Either way from 0: a request waits for what comes within 64 steps of its NPU for each 1 that those are better, so at most for 12,800 steps. */
   priority_max: 100,
   deadline_ms_max: 2 ** 31 - 1,
+  context_id_length_max: 128,
   /** Each may have a few messages under way to one actor, whose mailbox holds 65,536. */
   queued_max: 16_384,
 } as const;
@@ -72,6 +73,11 @@ export const generateOptionsSchema = z.strictObject({
   priority: z.int().min(-LIMITS.priority_max).max(LIMITS.priority_max).default(0),
   /** Milliseconds that it may take in all, waiting included; then it fails as `deadline_exceeded`, with what came until then. Default: as long as it takes. */
   deadline_ms: z.number().positive().max(LIMITS.deadline_ms_max).optional(),
+  /**
+   * A context that was created before (`createContext`), of the same `cache_salt`: the prompt goes on where it ends, a conversation after its messages.
+   * The prompt may be empty then.
+   */
+  context_id: z.string().max(LIMITS.context_id_length_max).default(''),
   /** Put bos before a text prompt, if the model has one. */
   add_special_tokens: z.boolean().default(true),
 });
@@ -81,6 +87,23 @@ export type GenerateOptions = z.input<typeof generateOptionsSchema> & {
   readonly signal?: AbortSignal | undefined;
 };
 export type ResolvedGenerateOptions = z.output<typeof generateOptionsSchema>;
+
+/** How to keep a prompt under an id (`createContext`). */
+export const contextOptionsSchema = z.strictObject({
+  /** Default: drawn. */
+  id: z
+    .string()
+    .regex(/^[A-Za-z0-9_.:-]+$/, 'is made of letters, digits, and _ . : -')
+    .max(LIMITS.context_id_length_max)
+    .optional(),
+  /** It is forgotten so many seconds after its creation. Default: never. */
+  expires_s: z.number().positive().optional(),
+  /** Only requests of the same salt find it. */
+  cache_salt: z.string().max(LIMITS.cache_salt_length_max).default(''),
+  /** Put bos before a text prompt, if the model has one. */
+  add_special_tokens: z.boolean().default(true),
+});
+export type ContextOptions = z.input<typeof contextOptionsSchema>;
 
 export type ChatMessage = { readonly role: string; readonly content: string };
 /** Text, token ids, or a conversation for the model's chat template. */

@@ -2,8 +2,8 @@
  * The pod as its caller sees it.
  * @module
  */
-import type { ChatMessage, GenerateOptions, Prompt } from './options.ts';
-import type { Completion, Generation, PodStats } from './results.ts';
+import type { ChatMessage, ContextOptions, GenerateOptions, Prompt } from './options.ts';
+import type { Completion, ContextInfo, Generation, PodStats } from './results.ts';
 
 export type ModelInfo = {
   readonly name: string;
@@ -26,6 +26,15 @@ export interface Pod extends AsyncDisposable {
   detokenize(tokenIds: readonly number[]): Promise<string>;
   /** Forgets what the prefix cache keeps: the next requests compute their prompts anew. Requests that run keep what they hold. */
   resetPrefixCache(): Promise<void>;
+  /**
+   * Computes a prompt and keeps its KV under an id: requests with that `context_id` go on from it. It is kept before anything that is not; no token depends
+   * on that. @throws `invalid_request` for an id that is taken, and as `generate` does for a prompt that cannot be served.
+   */
+  createContext(prompt: Prompt, options?: ContextOptions): Promise<ContextInfo>;
+  /** Those that are neither deleted nor over, the oldest first. */
+  listContexts(): Promise<readonly ContextInfo[]>;
+  /** False: there was none. Requests that go on from it and run already keep what they hold. */
+  deleteContext(id: string): Promise<boolean>;
   stats(): Promise<PodStats>;
   /** Fails what still runs with `closed`, stops all threads and frees the memory. Safe to call twice. */
   close(): Promise<void>;

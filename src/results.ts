@@ -62,6 +62,16 @@ export type Completion = {
   readonly seed: number;
 };
 
+/** A prompt that is kept under an id, for requests that go on from it. */
+export type ContextInfo = {
+  readonly id: string;
+  readonly tokens: number;
+  /** Unix seconds; on a virtual clock, seconds since the pod began. */
+  readonly created: number;
+  /** The same; null: never. */
+  readonly expires: number | null;
+};
+
 /** A running generation: iterate it for its chunks. Leaving the loop early cancels the request. */
 export type Generation = AsyncIterable<Chunk> & {
   readonly id: string;

@@ -4,10 +4,12 @@
  */
 import { promptRecord } from './call.ts';
 import { Calls } from './calls.ts';
+import { contextInfo, createContext } from './contexts.ts';
 import { collect } from './generation.ts';
 import { resolveModel } from './model/registry.ts';
 import {
   type ChatMessage,
+  type ContextOptions,
   type GenerateOptions,
   generateOptionsSchema,
   type PodOptions,
@@ -21,7 +23,7 @@ import type { ModelInfo, Pod } from './pod.ts';
 import { podStats } from './pod-stats.ts';
 import type { PodToCaller } from './protocol/caller.ts';
 import { MinipodError } from './protocol/errors.ts';
-import type { Completion, Generation, PodStats } from './results.ts';
+import type { Completion, ContextInfo, Generation, PodStats } from './results.ts';
 import { breathe } from './runtime/event-loop.ts';
 import { SeededRandom } from './runtime/seeded-random.ts';
 import { asInspect } from './trace/inspection-events.ts';
@@ -107,6 +109,28 @@ class VirtualPod implements Pod {
   async detokenize(tokenIds: readonly number[]): Promise<string> {
     this.#checkOpen();
     return this.#control.frontend.detokenize(tokenIds);
+  }
+
+  async createContext(prompt: Prompt, options: ContextOptions = {}): Promise<ContextInfo> {
+    this.#checkOpen();
+    const { frontend, plan } = this.#control;
+    const record = await createContext(prompt, options, this.#calls, plan.hosting.deployment, {
+      create: async (call) => frontend.contexts.create(call),
+      delete: (id) => this.deleteContext(id),
+    });
+    return contextInfo(record, 0);
+  }
+
+  async listContexts(): Promise<readonly ContextInfo[]> {
+    this.#checkOpen();
+    return this.#control.frontend.contexts.list().map((record) => contextInfo(record, 0));
+  }
+
+  async deleteContext(id: string): Promise<boolean> {
+    this.#checkOpen();
+    const wasThere = this.#control.frontend.contexts.delete(id);
+    this.#wake();
+    return wasThere;
   }
 
   async resetPrefixCache(): Promise<void> {

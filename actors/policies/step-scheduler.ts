@@ -20,6 +20,7 @@ import { abandoned, decoding, generated, generationFailed, preempted, scheduled,
 import { assert, type ErrorRecord } from '../../src/protocol/errors.ts';
 import type { Commands, FinishReason, Sequence, StepEntry, StepOutcome, StepPlan, TokenOut } from '../../src/protocol/messages.ts';
 import { BatchSlots } from './batch-slots.ts';
+import type { Holding } from './cache-holding.ts';
 import { RelationalTensorCache } from './relational-tensor-cache.ts';
 import { newRunningSequence, noHolding, outputOf, type RunningSequence, tokenOut, tokensToLaunch } from './running-sequence.ts';
 import { stepEntry } from './step-entry.ts';
@@ -115,6 +116,11 @@ export class StepScheduler {
     this.#byTask.set(task, running);
     this.#waiting.push(running);
     return [];
+  }
+
+  /** Keeps a prompt's prefix for those who will name the context. */
+  keepContext(context: string, cache_salt: string, tokens: readonly number[]): void {
+    if (this.#limits.has_prefix_cache) this.cache.createContext(context, cache_salt, tokens);
   }
 
   /** Lets a sequence go: at once, or when the last step that computes it has come back, since its blocks are still written until then. */
@@ -275,7 +281,7 @@ export class StepScheduler {
     const { tokens, sequence } = next;
     // At least one token is computed: what it yields is not kept. Whoever asks for the log-probabilities of its prompt needs all of it computed.
     const readsCache = this.#limits.has_prefix_cache && sequence.sampling.prompt_logprobs < 0;
-    const holding = readsCache ? this.cache.matchByPrefixToken(sequence.cache_salt, tokens, tokens.length - 1) : noHolding(sequence);
+    const holding = readsCache ? this.#match(next) : noHolding(sequence);
     const known = holding.blocks.length * this.cache.block_size;
     const count = Math.min(tokens.length - known, budget);
     const hasRoom = this.cache.canAllocate(this.cache.blocksFor(known + count) - holding.blocks.length);
@@ -295,6 +301,11 @@ export class StepScheduler {
       this.cache.positions_hit += known;
     }
     return count;
+  }
+
+  #match({ tokens, sequence: { context, cache_salt } }: RunningSequence): Holding {
+    const named = context === '' ? null : this.cache.matchByID(context, cache_salt, tokens, tokens.length - 1);
+    return named ?? this.cache.matchByPrefixToken(cache_salt, tokens, tokens.length - 1);
   }
 
   /**

@@ -95,7 +95,8 @@ export const SAMPLING_FLAGS = {
   logprobs: { value: 'N', help: 'log-probability of each token and of N alternatives; with --json', read: number },
   prompt_logprobs: { value: 'N', help: 'the same for the prompt; with --json', read: number },
   add_special_tokens: { help: 'do not put the beginning-of-sequence token before the prompt', negated: true },
-} as const satisfies Flags<typeof generateOptionsSchema>;
+  // A command's pod has no contexts but those that it makes itself.
+} as const satisfies Omit<Flags<typeof generateOptionsSchema>, 'context_id'>;
 
 export const SERVE_FLAGS = {
   host: { value: 'ADDRESS', help: 'address to bind; 0.0.0.0 opens it to the network' },

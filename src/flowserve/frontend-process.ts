@@ -9,7 +9,8 @@ import type { CallerToPod, GenerateCall, PodToCaller, PromptRecord } from '../pr
 import { cancel, choiceStopped, dropCache, submit } from '../protocol/constructors.ts';
 import { toErrorRecord } from '../protocol/errors.ts';
 import type { FrontendMessage, Message, Sampling } from '../protocol/messages.ts';
-import { checkLength, checkRank, sequencesOf } from './frontend.ts';
+import { Contexts } from './contexts.ts';
+import { checkLength, checkRank, contextTokens, sequencesOf } from './frontend.ts';
 import { type Counts, OutputProcess } from './output-process.ts';
 
 export const FRONTEND: Address = 'frontend/0';
@@ -20,6 +21,7 @@ const FROM_OUTSIDE = 0;
 export type FrontendPorts = {
   readonly send: (to: Address, from: Address, message: Message, cause: number) => void;
   readonly tellCaller: (message: PodToCaller) => void;
+  readonly now_ms: () => number;
   /** DP groups in which requests begin. */
   readonly firstGroups: readonly number[];
   /** Throws `invalid_request` for what the arithmetic at hand cannot do. */
@@ -35,6 +37,7 @@ export type FrontendReport = Counts & {
 
 export class FrontendProcess {
   readonly output: OutputProcess;
+  readonly contexts: Contexts;
   readonly #config: ModelConfig;
   readonly #tokenizer: Tokenizer;
   readonly #ports: FrontendPorts;
@@ -44,6 +47,13 @@ export class FrontendProcess {
     this.#config = config;
     this.#tokenizer = tokenizer;
     this.#ports = ports;
+    this.contexts = new Contexts({
+      tokensOf: ({ prompt, add_special_tokens }) => contextTokens(prompt, add_special_tokens, config, tokenizer),
+      now_ms: ports.now_ms,
+      tellGroups: (message) => {
+        for (const group of ports.firstGroups) ports.send(address('dp-group', group), FRONTEND, message, FROM_OUTSIDE);
+      },
+    });
     this.output = new OutputProcess(tokenizer, config.eosTokenIds, {
       tell: ports.tellCaller,
       stopChoice: ({ request, choice }) => ports.send(address('job', request), FRONTEND, choiceStopped(choice), this.#cause),
@@ -103,7 +113,8 @@ export class FrontendProcess {
     try {
       this.#ports.checkSampling?.(call.sampling);
       checkRank(call.data_parallel_rank, this.#ports.firstGroups);
-      const sequences = sequencesOf(call, this.#config, this.#tokenizer);
+      const context = call.context_id === '' ? null : this.contexts.get(call.context_id, call.cache_salt);
+      const sequences = sequencesOf(call, context, this.#config, this.#tokenizer);
       this.output.open(call.request, sequences, call.stop);
       this.#ports.send(address('request', call.request), FRONTEND, submit(sequences, call.deadline_ms), FROM_OUTSIDE);
     } catch (error) {

@@ -7,12 +7,13 @@ import type { Tokenizer } from '../model/tokenizer.ts';
 import type { GenerateCall, PromptRecord } from '../protocol/caller.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Sequence } from '../protocol/messages.ts';
+import type { KeptContext } from './contexts.ts';
 import { BANNED_MAX, BIAS_MAX } from './npu-layout.ts';
 
 /** @throws `invalid_request`, `context_length_exceeded` */
-export function sequencesOf(call: GenerateCall, config: ModelConfig, tokenizer: Tokenizer): Sequence[] {
+export function sequencesOf(call: GenerateCall, context: KeptContext | null, config: ModelConfig, tokenizer: Tokenizer): Sequence[] {
   checkLength(call.prompt, config, tokenizer);
-  const prompt = tokenize(call.prompt, call.add_special_tokens, tokenizer);
+  const prompt = context === null ? tokenize(call.prompt, call.add_special_tokens, tokenizer) : goOnFrom(context, call.prompt, tokenizer);
   checkPrompt(prompt, config);
   const { sampling } = call;
   const room = config.maxPositions - prompt.length;
@@ -38,7 +39,34 @@ export function sequencesOf(call: GenerateCall, config: ModelConfig, tokenizer: 
     cache_salt: call.cache_salt,
     data_parallel_rank: call.data_parallel_rank,
     priority: call.priority,
+    context: call.context_id,
   }));
+}
+
+/** The tokens of a prompt that is to be kept. @throws `invalid_request`, `context_length_exceeded` */
+export function contextTokens(prompt: PromptRecord, addSpecialTokens: boolean, config: ModelConfig, tokenizer: Tokenizer): readonly number[] {
+  checkLength(prompt, config, tokenizer);
+  const tokens = prompt.kind === 'chat' ? chatTokens(prompt, false, tokenizer) : tokenize(prompt, addSpecialTokens, tokenizer);
+  checkPrompt(tokens, config);
+  if (tokens.length >= config.maxPositions)
+    throw new MinipodError('context_length_exceeded', `the model's context length is ${config.maxPositions} tokens; the prompt has ${tokens.length}`, {
+      param: 'prompt',
+    });
+  return tokens;
+}
+
+/** A conversation goes on after the context's messages, by the template; anything else follows the context's tokens. */
+function goOnFrom(context: KeptContext, prompt: PromptRecord, tokenizer: Tokenizer): readonly number[] {
+  if (prompt.kind === 'chat' && context.prompt.kind === 'chat') {
+    const { roles, contents } = context.prompt;
+    return chatTokens({ ...prompt, roles: [...roles, ...prompt.roles], contents: [...contents, ...prompt.contents] }, true, tokenizer);
+  }
+  return [...context.tokens, ...tokenize(prompt, false, tokenizer)];
+}
+
+function chatTokens({ roles, contents }: PromptRecord, addGenerationPrompt: boolean, tokenizer: Tokenizer): readonly number[] {
+  const messages = roles.map((role, index) => ({ role, content: contents[index] ?? '' }));
+  return tokenizer.applyChatTemplate(messages, { addGenerationPrompt });
 }
 
 function tokenize(prompt: PromptRecord, addSpecialTokens: boolean, tokenizer: Tokenizer): readonly number[] {
@@ -47,10 +75,8 @@ function tokenize(prompt: PromptRecord, addSpecialTokens: boolean, tokenizer: To
       return prompt.tokens;
     case 'text':
       return tokenizer.encode(prompt.text, { addSpecialTokens });
-    case 'chat': {
-      const messages = prompt.roles.map((role, index) => ({ role, content: prompt.contents[index] ?? '' }));
-      return tokenizer.applyChatTemplate(messages, { addGenerationPrompt: true });
-    }
+    case 'chat':
+      return chatTokens(prompt, true, tokenizer);
   }
 }
 

@@ -2,7 +2,7 @@
 import { parentPort } from 'node:worker_threads';
 import * as Comlink from 'comlink';
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
-import type { PromptRecord } from '../protocol/caller.ts';
+import type { ContextRecord, CreateContextCall, PromptRecord } from '../protocol/caller.ts';
 import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
 import { Control, type ControlHandle, type ControlOptions, type ControlStats, type OnInspected } from './control.ts';
 import type { ProgressReport } from './weights.ts';
@@ -32,6 +32,9 @@ const remote = {
   },
   tokenize: (prompt: PromptRecord, addSpecialTokens: boolean) => attempt((pod) => pod.tokenize(prompt, addSpecialTokens)),
   detokenize: (ids: readonly number[]) => attempt((pod) => pod.detokenize(ids)),
+  createContext: (call: CreateContextCall): Promise<Outcome<ContextRecord>> => attempt((pod) => pod.contexts.create(call)),
+  listContexts: (): Promise<Outcome<ContextRecord[]>> => attempt((pod) => pod.contexts.list()),
+  deleteContext: (id: string): Promise<Outcome<boolean>> => attempt((pod) => pod.contexts.delete(id)),
   resetPrefixCache: (): Promise<Outcome<void>> => attempt((pod) => pod.resetPrefixCache()),
   stats: (): Promise<Outcome<ControlStats>> => attempt((pod) => pod.stats()),
   close: (): Promise<Outcome<void>> => attempt((pod) => pod.close()),

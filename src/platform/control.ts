@@ -170,6 +170,7 @@ export class Control {
     this.#frontend = new FrontendProcess(plan.config, tokenizer, {
       send: (to, from, message, cause) => this.#host.send(to, from, message, cause),
       tellCaller: (message) => this.#port.send(CALLER_THREAD, CALLER, FRONTEND, message),
+      now_ms: () => this.#clock.now_ms(),
       firstGroups: firstGroups(plan.hosting.deployment),
     });
     this.#host = new ActorHost(
@@ -206,6 +207,10 @@ export class Control {
     });
     this.#handle = { plan, memories, isTraced: acts.length > 0, vocab_size: plan.config.vocabSize, parameters, has_chat_template: tokenizer.hasChatTemplate };
     spawnExecutors((address, birth) => this.#host.spawn(address, birth), plan, options.max_queued);
+  }
+
+  get contexts(): FrontendProcess['contexts'] {
+    return this.#frontend.contexts;
   }
 
   get handle(): ControlHandle {

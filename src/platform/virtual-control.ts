@@ -112,6 +112,7 @@ export class VirtualControl {
     this.frontend = new FrontendProcess(this.config, tokenizer, {
       send: (to, from, message, cause) => this.host.send(to, from, message, cause),
       tellCaller: ports.tell,
+      now_ms: () => this.host.clock.now_ms(),
       firstGroups: firstGroups(plan.hosting.deployment),
       ...(kernels === 'hash' && { checkSampling: checkHashSampling }),
     });

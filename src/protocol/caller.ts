@@ -28,7 +28,23 @@ export type GenerateCall = {
   readonly priority: number;
   /** −1: none. */
   readonly deadline_ms: number;
+  /** The context that the prompt goes on from; empty: none. */
+  readonly context_id: string;
 };
+
+/** A prompt to keep under an id. */
+export type CreateContextCall = {
+  /** Empty: drawn. */
+  readonly id: string;
+  readonly prompt: PromptRecord;
+  readonly add_special_tokens: boolean;
+  readonly cache_salt: string;
+  /** −1: until it is deleted. */
+  readonly expires_ms: number;
+};
+
+/** Times are the pod's own; `over_ms` −1: it has no end. */
+export type ContextRecord = { readonly id: string; readonly token_count: number; readonly created_ms: number; readonly over_ms: number };
 
 export type CallerToPod = GenerateCall | { readonly type: 'CANCEL_CALL'; readonly request: number };
 

@@ -122,6 +122,13 @@ export const enqueueSequence = (task: Address, sequence: Sequence, stage: Stage 
 });
 export const abandon = (task: Address): DpGroupMessage => ({ type: 'ABANDON', task });
 export const dropCache = (): DpGroupMessage => ({ type: 'DROP_CACHE' });
+export const keepContext = (context: string, cache_salt: string, tokens: readonly number[]): DpGroupMessage => ({
+  type: 'KEEP_CONTEXT',
+  context,
+  cache_salt,
+  tokens,
+});
+export const forgetContext = (context: string): DpGroupMessage => ({ type: 'FORGET_CONTEXT', context });
 export const stepDone = (step: number, outcomes: readonly StepOutcome[]): DpGroupMessage => ({ type: 'STEP_DONE', step, outcomes });
 export const stepFailed = (step: number, error: ErrorRecord): DpGroupMessage => ({ type: 'STEP_FAILED', step, error });
 

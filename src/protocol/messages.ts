@@ -39,6 +39,8 @@ export type Sequence = {
   readonly data_parallel_rank: number;
   /** The lower the sooner, as in vLLM; 0 if nothing else is asked for. */
   readonly priority: number;
+  /** The context whose tokens the prompt begins with, which is kept wherever it is computed; empty: none. */
+  readonly context: string;
 };
 
 /** Which part of a choice's generation a task is: all of it on one task executor, or its prefill and its decode on two (DeepServe §3). */
@@ -193,6 +195,9 @@ export type DpGroupMessage =
   | { readonly type: 'ABANDON'; readonly task: Address }
   /** Forget what is kept for later: each prompt is computed anew. */
   | { readonly type: 'DROP_CACHE' }
+  /** Keep what begins with these tokens, known now or computed later, until the context is forgotten. */
+  | { readonly type: 'KEEP_CONTEXT'; readonly context: string; readonly cache_salt: string; readonly tokens: readonly number[] }
+  | { readonly type: 'FORGET_CONTEXT'; readonly context: string }
   | { readonly type: 'STEP_DONE'; readonly step: number; readonly outcomes: readonly StepOutcome[] }
   | { readonly type: 'STEP_FAILED'; readonly step: number; readonly error: ErrorRecord }
   /** Its blocks are lent. */

@@ -31,7 +31,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'frequency_penalty',
     'repetition_penalty',
   ],
-  ['request', 'choice', 'prompt', 'max_tokens', 'sampling', 'cache_salt', 'data_parallel_rank', 'priority'],
+  ['request', 'choice', 'prompt', 'max_tokens', 'sampling', 'cache_salt', 'data_parallel_rank', 'priority', 'context'],
   ['logprob', 'top_ids', 'top_logprobs'],
   ['code', 'message', 'param'],
   ['code', 'message', 'param', 'retry_after_ms'],
@@ -41,6 +41,8 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'task'], // ABANDON
   ['type'], // SCHEDULED, RECEIVING, DECODING, TRANSFERRED, PREEMPTED, GENERATED, ABANDONED, DRAIN, DROP_CACHE
   ['type', 'error'], // GENERATION_FAILED
+  ['type', 'context', 'cache_salt', 'tokens'], // KEEP_CONTEXT
+  ['type', 'context'], // FORGET_CONTEXT
   ['type', 'npu', 'error'], // NPU_LOST
   // workers → control
   ['type', 'npu'], // NPU_READY
@@ -102,7 +104,22 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'tokens'], // TOKENS
   // caller ↔ pod
   ['kind', 'text', 'tokens', 'roles', 'contents'],
-  ['type', 'request', 'prompt', 'add_special_tokens', 'n', 'max_tokens', 'ignore_eos', 'stop', 'sampling', 'cache_salt', 'data_parallel_rank', 'priority'], // GENERATE
+  [
+    'type',
+    'request',
+    'prompt',
+    'add_special_tokens',
+    'n',
+    'max_tokens',
+    'ignore_eos',
+    'stop',
+    'sampling',
+    'cache_salt',
+    'data_parallel_rank',
+    'priority',
+    'deadline_ms',
+    'context_id',
+  ], // GENERATE
   ['type', 'request'], // CANCEL_CALL, SCHEDULED_CALL
   ['token_id', 'token', 'bytes', 'logprob'],
   ['chosen', 'top'],

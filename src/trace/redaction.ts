@@ -17,7 +17,7 @@ export type Prompts = 'recorded' | 'redacted';
 
 const zeros = (tokens: readonly number[]): number[] => tokens.map(() => 0);
 
-const sequenceOf = (sequence: Sequence): Sequence => ({ ...sequence, prompt: zeros(sequence.prompt), cache_salt: '' });
+const sequenceOf = (sequence: Sequence): Sequence => ({ ...sequence, prompt: zeros(sequence.prompt), cache_salt: '', context: '' });
 
 const planOf = (plan: StepPlan): StepPlan => ({
   ...plan,
@@ -39,6 +39,10 @@ export function redactMessage(message: Message): Message {
     case 'ASSIGN':
     case 'ENQUEUE':
       return { ...message, sequence: sequenceOf(message.sequence) };
+    case 'KEEP_CONTEXT':
+      return { ...message, context: '', cache_salt: '', tokens: zeros(message.tokens) };
+    case 'FORGET_CONTEXT':
+      return { ...message, context: '' };
     case 'STEP':
       return { ...message, plan: planOf(message.plan) };
     case 'LAUNCH_DONE':

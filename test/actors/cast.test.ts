@@ -33,6 +33,7 @@ const sequencesOf = (request: number, { choices, prompt, max_tokens }: Call): Se
     cache_salt: '',
     data_parallel_rank: -1,
     priority: 0,
+    context: '',
   }));
 
 const endsOf = (cast: QueuedCast, request: number): Extract<Message, { type: 'REQUEST_ENDED' }>[] =>

@@ -22,6 +22,7 @@ function live(): unknown {
       cache_salt: '',
       data_parallel_rank: -1,
       priority: 0,
+      context: '',
     }));
     cast.send(address('request', request), 'frontend/0', submit(sequences));
   }

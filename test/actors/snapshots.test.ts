@@ -46,6 +46,7 @@ const sequenceOf = (request: number, choice: number): Sequence => ({
     cache_salt: `${request}/${choice}`,
     data_parallel_rank: -1,
     priority: 0,
+    context: '',
   },
 });
 

@@ -61,6 +61,7 @@ describe('the step scheduler', () => {
             cache_salt: salt,
             data_parallel_rank: -1,
             priority: 0,
+            context: '',
           };
           const stop = stops_at === null ? undefined : expectedOutput(sequence)[stops_at - 1];
           return stop === undefined ? sequence : { ...sequence, sampling: { ...GREEDY, min_tokens: 1, stop_token_ids: [stop] } };
@@ -151,6 +152,7 @@ describe('the step scheduler', () => {
       cache_salt: '',
       data_parallel_rank: -1,
       priority: 0,
+      context: '',
     });
     expect(refusal).toMatchObject({ to: 'task/1', message: { type: 'GENERATION_FAILED', error: { code: 'out_of_memory', param: 'max_tokens' } } });
     expect(scheduler.hasWork).toBe(false);
@@ -178,6 +180,7 @@ describe('the step scheduler', () => {
         cache_salt: '',
         data_parallel_rank: -1,
         priority: 0,
+        context: '',
       });
     let generated = 0;
     while (scheduler.hasWork) for (const { message } of scheduler.retire(npu.run(planOf(scheduler)))) generated += message.type === 'GENERATED' ? 1 : 0;
@@ -208,6 +211,7 @@ describe('the step scheduler', () => {
         cache_salt: '',
         data_parallel_rank: -1,
         priority: 0,
+        context: '',
       });
     const ended: Address[] = [];
     while (scheduler.hasWork) {
@@ -243,6 +247,7 @@ describe('the step scheduler', () => {
         cache_salt: '',
         data_parallel_rank: -1,
         priority: 0,
+        context: '',
       });
     scheduler.plan();
     expect(scheduler.failAll({ code: 'worker_failed', message: 'x', param: null })).toMatchObject([{ to: 'task/0', message: { type: 'GENERATION_FAILED' } }]);

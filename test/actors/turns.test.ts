@@ -44,6 +44,7 @@ class Rig {
       cache_salt: '',
       data_parallel_rank: -1,
       priority,
+      context: '',
     };
     this.arrivals.push(this.step);
     this.scheduler.enqueue(address('task', request), sequence);

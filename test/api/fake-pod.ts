@@ -3,7 +3,14 @@
  * Tokens 0–255 are bytes, 256 is bos, 257 is the end of a sequence; some generated characters take two tokens.
  * @module
  */
-import { type GenerateOptions, generateOptionsSchema, type Prompt, parseOptions, type ResolvedGenerateOptions } from '../../src/options.ts';
+import {
+  type ContextOptions,
+  type GenerateOptions,
+  generateOptionsSchema,
+  type Prompt,
+  parseOptions,
+  type ResolvedGenerateOptions,
+} from '../../src/options.ts';
 import type { ModelInfo, Pod } from '../../src/pod.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
 import type {
@@ -11,6 +18,7 @@ import type {
   Chunk,
   Completion,
   CompletionChoice,
+  ContextInfo,
   Generation,
   LinkStats,
   PodStats,
@@ -75,6 +83,7 @@ export class FakePod implements Pod {
   chunks_given = 0;
   running = 0;
   closed = false;
+  readonly contexts: ContextInfo[] = [];
   readonly finished: Record<string, number> = { stop: 0, length: 0, cancelled: 0, failed: 0 };
   prompt_tokens = 0;
   generation_tokens = 0;
@@ -133,6 +142,22 @@ export class FakePod implements Pod {
   }
 
   async resetPrefixCache(): Promise<void> {}
+
+  async createContext(prompt: Prompt, { id = `ctx-${this.contexts.length}`, expires_s }: ContextOptions = {}): Promise<ContextInfo> {
+    const context = { id, tokens: this.#encode(prompt, true).length, created: 100, expires: expires_s === undefined ? null : 100 + expires_s };
+    this.contexts.push(context);
+    return context;
+  }
+
+  async listContexts(): Promise<readonly ContextInfo[]> {
+    return this.contexts;
+  }
+
+  async deleteContext(id: string): Promise<boolean> {
+    const at = this.contexts.findIndex((context) => context.id === id);
+    if (at >= 0) this.contexts.splice(at, 1);
+    return at >= 0;
+  }
 
   async detokenize(tokenIds: readonly number[]): Promise<string> {
     return new TextDecoder().decode(Uint8Array.from(tokenIds.filter((id) => id < 256)));

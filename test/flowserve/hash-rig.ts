@@ -116,6 +116,7 @@ export function generate({ plan, programs }: Rig, calls: readonly Call[], interf
       cache_salt: '',
       data_parallel_rank: -1,
       priority: 0,
+      context: '',
     };
     const { group } = npus[npu] as NpuPlace;
     hear((schedulers[group] as StepScheduler).enqueue(`task/${request}` as Address, sequence));

@@ -73,6 +73,7 @@ export function generateGreedily(
     cache_salt: '',
     data_parallel_rank: -1,
     priority: 0,
+    context: '',
   };
   const tokens = [...prompt];
   const outcomes: StepOutcome[] = [];

@@ -32,6 +32,7 @@ const sequence: Sequence = {
   cache_salt: 'tenant',
   data_parallel_rank: -1,
   priority: 0,
+  context: '',
 };
 const error = { code: 'worker_failed', message: 'it failed', param: null } as const;
 const logprobs = { logprob: -1.5, top_ids: [3], top_logprobs: [-0.1] };

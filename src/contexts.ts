@@ -1,0 +1,50 @@
+/**
+ * Contexts from the caller's side, whatever the pod's clock: asked for, computed once in each DP group in which requests begin, and described.
+ * @module
+ */
+import { promptRecord } from './call.ts';
+import type { Calls } from './calls.ts';
+import { collect } from './generation.ts';
+import { type ContextOptions, contextOptionsSchema, generateOptionsSchema, type Prompt, parseOptions } from './options.ts';
+import type { ContextRecord, CreateContextCall } from './protocol/caller.ts';
+import { type Deployment, firstGroups } from './protocol/topology.ts';
+import type { ContextInfo } from './results.ts';
+
+const MS_PER_S = 1_000;
+
+export type ContextsRemote = {
+  readonly create: (call: CreateContextCall) => Promise<ContextRecord>;
+  readonly delete: (id: string) => Promise<boolean>;
+};
+
+/** `origin_ms`: Unix time at which the pod's clock began. */
+export const contextInfo = ({ id, token_count, created_ms, over_ms }: ContextRecord, origin_ms: number): ContextInfo => ({
+  id,
+  tokens: token_count,
+  created: (origin_ms + created_ms) / MS_PER_S,
+  expires: over_ms < 0 ? null : (origin_ms + over_ms) / MS_PER_S,
+});
+
+/** @throws as `Pod.createContext` does; then nothing is kept */
+export async function createContext(
+  prompt: Prompt,
+  options: ContextOptions,
+  calls: Calls,
+  deployment: Deployment,
+  remote: ContextsRemote,
+): Promise<ContextRecord> {
+  const { id = '', expires_s, cache_salt, add_special_tokens } = parseOptions(contextOptionsSchema, options, 'createContext');
+  const expires_ms = expires_s === undefined ? -1 : expires_s * MS_PER_S;
+  const context = await remote.create({ id, prompt: promptRecord(prompt), add_special_tokens, cache_salt, expires_ms });
+  const compute = async (data_parallel_rank: number): Promise<void> => {
+    const once = { max_tokens: 1, temperature: 0, ignore_eos: true, context_id: context.id, cache_salt, data_parallel_rank };
+    await collect(calls.submit([], parseOptions(generateOptionsSchema, once, 'createContext'), undefined), '', 1);
+  };
+  try {
+    await Promise.all(firstGroups(deployment).map(compute));
+  } catch (error) {
+    await remote.delete(context.id);
+    throw error;
+  }
+  return context;
+}
