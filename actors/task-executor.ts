@@ -11,7 +11,8 @@ import { assign, setup } from 'xstate';
 import { type Address, address } from '../src/protocol/address.ts';
 import { drain, executorLost, executorReady, placed, withdrawn } from '../src/protocol/constructors.ts';
 import type { Commands, TaskExecutorMessage } from '../src/protocol/messages.ts';
-import { type GroupSeat, TaskPlacement } from './policies/placement.ts';
+import type { GroupChoice, GroupSeat } from './policies/group-choice.ts';
+import { TaskPlacement } from './policies/placement.ts';
 
 type TaskExecutor = { self: Address; placement: TaskPlacement; outbox: readonly Commands['send'][] };
 
@@ -21,7 +22,7 @@ const placedOn = (task: Address, group: number): Commands['send'] => ({ to: task
 
 export const taskExecutor = setup({
   types: {} as {
-    input: { readonly self: Address; readonly groups: readonly GroupSeat[]; readonly batch_max: number };
+    input: { readonly self: Address; readonly groups: readonly GroupSeat[]; readonly batch_max: number; readonly choice: GroupChoice };
     context: TaskExecutor;
     events: TaskExecutorMessage;
   },
@@ -38,7 +39,7 @@ export const taskExecutor = setup({
     placeTask: assign({
       outbox: ({ context, event }) => {
         if (event.type !== 'PLACE') return [];
-        const group = context.placement.place(event.task, event.data_parallel_rank);
+        const group = context.placement.place(event);
         return group === null ? [] : [placedOn(event.task, group)];
       },
     }),
@@ -54,7 +55,7 @@ export const taskExecutor = setup({
   },
 }).createMachine({
   id: 'task-executor',
-  context: ({ input }) => ({ self: input.self, placement: new TaskPlacement(input.groups, input.batch_max), outbox: [] }),
+  context: ({ input }) => ({ self: input.self, placement: new TaskPlacement(input.groups, input.batch_max, input.choice), outbox: [] }),
   initial: 'loading',
   on: {
     NPU_READY: { actions: ['markReady', { type: 'sendEach', params: ({ context }) => context.outbox }] },

@@ -55,7 +55,7 @@ export const task = setup({
   initial: 'waiting',
   states: {
     waiting: {
-      entry: { type: 'send', params: ({ context }) => ({ to: context.placement.executor, message: place(context.self, context.sequence.data_parallel_rank) }) },
+      entry: { type: 'send', params: ({ context }) => ({ to: context.placement.executor, message: place(context.self, context.sequence) }) },
       on: {
         PLACED: { target: 'held', actions: assign({ dp_group: ({ event }) => event.dp_group }) },
         CANCEL: 'withdrawing',

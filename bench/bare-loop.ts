@@ -41,6 +41,7 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
     prefix_caching: true,
     async_scheduling: false,
     scheduling_policy: 'fcfs',
+    load_balancing: 'auto',
     enforce_eager: false,
   });
   const { config } = plan;

@@ -3,6 +3,7 @@
  * @module
  */
 import * as z from 'zod';
+import { GROUP_CHOICES } from '../actors/policies/group-choice.ts';
 import { MinipodError } from './protocol/errors.ts';
 import { checkTopology, colocated, EXECUTOR_ROLES, formatTopology, parseTopology, type Topology } from './protocol/topology.ts';
 import type { InspectionEvent } from './trace/inspection-events.ts';
@@ -166,6 +167,11 @@ const podOptions = z.strictObject({
   enforce_eager: z.boolean().default(false),
   /** Whose turn it is where requests wait: by `priority`, those alike by arrival; or `fcfs`, first come, first served, whatever their priorities. */
   scheduling_policy: z.enum(['priority', 'fcfs']).default('priority'),
+  /**
+   * How a task executor chooses the DP group of a request. `packed`: full batches on few groups of each worker; `least_kv`: the lowest KV use, counting what is
+   * reserved; `round_robin`: each in turn, the baseline; `auto`: `least_kv` where it decodes only, else `packed`.
+   */
+  load_balancing: z.enum(['auto', ...GROUP_CHOICES]).default('auto'),
   /** Choices that may wait or run in the pod at once; more are refused as overloaded. */
   max_queued: z.int().min(1).max(LIMITS.queued_max).default(4096),
   /** Bytes of one segment of global memory, at most 4 GiB less 64 KiB. */

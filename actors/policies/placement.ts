@@ -1,57 +1,58 @@
 /**
- * Which DP group of a task executor a task goes to.
+ * Which task of a task executor is on which of its DP groups, and which wait: the executor's account, from which a policy chooses (group-choice.ts).
  * @module
  */
 import type { Address } from '../../src/protocol/address.ts';
+import { CHOOSE, type GroupChoice, type GroupLoad, type GroupSeat } from './group-choice.ts';
 
-/** `worker`: who hosts its first NPU. */
-export type GroupSeat = { readonly group: number; readonly worker: number; readonly npus: readonly number[] };
-type GroupLoad = GroupSeat & { readonly serving: Set<number>; readonly tasks: Set<Address> };
+/** `data_parallel_rank`: the only group that will do, if it is of this executor; −1: any. `kv_positions`: what it may come to hold. */
+export type Placeable = { readonly task: Address; readonly data_parallel_rank: number; readonly kv_positions: number };
+type Group = { readonly seat: GroupSeat; readonly serving: Set<number>; readonly tasks: Map<Address, Placeable>; kv_positions: number };
 
-/**
- * Chooses a DP group for a task: first the worker with the fewest tasks, then, among its groups, the fullest one below its batch limit.
- *
- * Groups of one worker take turns on one core, so there one large batch costs less than several small ones: each step reads the weights once
- * for all of its rows. Workers run side by side, so across them load is spread. With every batch at its limit, the least loaded group gets it.
- */
 export class TaskPlacement {
-  readonly #groups: readonly GroupLoad[];
+  readonly #groups: readonly Group[];
   readonly #batch_max: number;
-  readonly #placed = new Map<Address, GroupLoad>();
-  /** By task: the group that it asks for, or −1. */
-  readonly #waiting = new Map<Address, number>();
+  readonly #choice: GroupChoice;
+  readonly #placed = new Map<Address, Group>();
+  readonly #waiting = new Map<Address, Placeable>();
+  #turn = 0;
 
-  constructor(seats: readonly GroupSeat[], batch_max: number) {
-    this.#groups = seats.map((seat) => ({ ...seat, serving: new Set(), tasks: new Set() }));
+  constructor(seats: readonly GroupSeat[], batch_max: number, choice: GroupChoice) {
+    this.#groups = seats.map((seat) => ({ seat, serving: new Set(), tasks: new Map(), kv_positions: 0 }));
     this.#batch_max = batch_max;
+    this.#choice = choice;
   }
 
-  /** The group, or null: the task waits until one serves. `data_parallel_rank`: the only one that will do, if it is of this executor. */
-  place(task: Address, data_parallel_rank: number): number | null {
-    const chosen = this.#choose(data_parallel_rank);
+  /** The group, or null: the task waits until one serves. */
+  place(placeable: Placeable): number | null {
+    const chosen = this.#choose(placeable);
     if (chosen === null) {
-      this.#waiting.set(task, data_parallel_rank);
+      this.#waiting.set(placeable.task, placeable);
       return null;
     }
-    chosen.tasks.add(task);
-    this.#placed.set(task, chosen);
-    return chosen.group;
+    chosen.tasks.set(placeable.task, placeable);
+    chosen.kv_positions += placeable.kv_positions;
+    this.#placed.set(placeable.task, chosen);
+    return chosen.seat.group;
   }
 
   release(task: Address): void {
     this.#waiting.delete(task);
-    this.#placed.get(task)?.tasks.delete(task);
+    const group = this.#placed.get(task);
+    if (group === undefined) return;
+    group.kv_positions -= group.tasks.get(task)?.kv_positions ?? 0;
+    group.tasks.delete(task);
     this.#placed.delete(task);
   }
 
   /** Marks the NPU serving; returns those that waited and where they go now. */
   ready(npu: number): readonly { readonly task: Address; readonly group: number }[] {
     this.#groupOf(npu)?.serving.add(npu);
-    const waiting = [...this.#waiting];
+    const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
-    return waiting.flatMap(([task, data_parallel_rank]) => {
-      const group = this.place(task, data_parallel_rank);
-      return group === null ? [] : [{ task, group }];
+    return waiting.flatMap((placeable) => {
+      const group = this.place(placeable);
+      return group === null ? [] : [{ task: placeable.task, group }];
     });
   }
 
@@ -60,11 +61,11 @@ export class TaskPlacement {
     const group = this.#groupOf(npu);
     if (group === undefined) return [];
     group.serving.delete(npu);
-    return [...group.tasks];
+    return [...group.tasks.keys()];
   }
 
   get npus(): readonly number[] {
-    return this.#groups.flatMap(({ npus }) => npus);
+    return this.#groups.flatMap(({ seat }) => seat.npus);
   }
 
   get allServe(): boolean {
@@ -73,32 +74,22 @@ export class TaskPlacement {
 
   /** All of its state: what a snapshot of its owner shows. */
   toJSON(): object {
-    const groups = this.#groups.map((group) => ({ ...group, serving: [...group.serving], tasks: [...group.tasks] }));
-    return { batch_max: this.#batch_max, groups, waiting: [...this.#waiting] };
+    const groups = this.#groups.map(({ seat, serving, tasks, kv_positions }) => ({ ...seat, serving: [...serving], tasks: [...tasks.keys()], kv_positions }));
+    return { batch_max: this.#batch_max, choice: this.#choice, groups, waiting: [...this.#waiting.keys()] };
   }
 
-  #groupOf(npu: number): GroupLoad | undefined {
-    return this.#groups.find(({ npus }) => npus.includes(npu));
+  #groupOf(npu: number): Group | undefined {
+    return this.#groups.find(({ seat }) => seat.npus.includes(npu));
   }
 
-  #choose(data_parallel_rank: number): GroupLoad | null {
-    const asked = this.#groups.find(({ group }) => group === data_parallel_rank);
+  #choose({ data_parallel_rank }: Placeable): Group | null {
+    const asked = this.#groups.find(({ seat }) => seat.group === data_parallel_rank);
     if (asked !== undefined) return serves(asked) ? asked : null;
-    const serving = this.#groups.filter(serves);
-    if (serving.length === 0) return null;
-    const tasksOfWorker = new Map<number, number>();
-    for (const { worker, tasks } of serving) tasksOfWorker.set(worker, (tasksOfWorker.get(worker) ?? 0) + tasks.size);
-    const rank = (load: GroupLoad): readonly number[] => {
-      const isFull = load.tasks.size >= this.#batch_max;
-      return [tasksOfWorker.get(load.worker) ?? 0, isFull ? 1 : 0, isFull ? load.tasks.size : -load.tasks.size, load.group];
-    };
-    return serving.reduce((best, load) => (isBefore(rank(load), rank(best)) ? load : best));
+    const loads = this.#groups.filter(serves).map(({ seat, tasks, kv_positions }): GroupLoad => ({ ...seat, tasks: tasks.size, kv_positions }));
+    if (loads.length === 0) return null;
+    const { group } = CHOOSE[this.#choice](loads, this.#batch_max, this.#turn++);
+    return this.#groups.find(({ seat }) => seat.group === group) ?? null;
   }
 }
 
-const serves = ({ serving, npus }: GroupLoad): boolean => serving.size === npus.length;
-
-function isBefore(a: readonly number[], b: readonly number[]): boolean {
-  const at = a.findIndex((value, index) => value !== b[index]);
-  return at >= 0 && (a[at] as number) < (b[at] as number);
-}
+const serves = ({ serving, seat }: Group): boolean => serving.size === seat.npus.length;

@@ -63,6 +63,7 @@ export const POD_FLAGS = {
   async_scheduling: { help: 'plan a step only when the one before it has come back', negated: true },
   enforce_eager: { help: 'run decode op by op, not as captured programs of kernel calls' },
   scheduling_policy: { value: 'NAME', help: "whose turn it is where requests wait: 'priority', or 'fcfs' whatever their priorities" },
+  load_balancing: { value: 'NAME', help: "how a DP group is chosen: 'packed', 'least_kv' or 'round_robin' (default: by role)" },
   max_queued: { value: 'N', help: 'choices that may wait or run at once; more are refused', read: number },
   spare_workers: { value: 'N', help: 'memory kept for successors of workers that cannot be stopped (on Deno)', read: number },
   record: { value: 'FILE', help: 'record the run, to replay it with `minipod replay`' },

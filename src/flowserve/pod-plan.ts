@@ -3,6 +3,7 @@
  * @module
  */
 import { totalmem } from 'node:os';
+import type { GroupChoice } from '../../actors/policies/group-choice.ts';
 import { offsetOf } from '../fabric/address.ts';
 import { planRings, type RingPlace } from '../fabric/links.ts';
 import { type MemoryPlan, planMemory, type Region } from '../fabric/memory-plan.ts';
@@ -29,6 +30,8 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   /** Whether steps are planned while their predecessors run. */
   readonly async_scheduling: boolean;
   readonly scheduling_policy: 'priority' | 'fcfs';
+  /** How a task executor chooses among its DP groups; `auto`: as suits its role. */
+  readonly load_balancing: 'auto' | GroupChoice;
   /** False: all actors live on one thread, as on a virtual clock, which needs no rings. Else it has them. */
   readonly has_rings?: boolean;
 };
@@ -45,7 +48,7 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout> = {
   readonly layouts: readonly Layout[];
   /** By die, spares included. */
   readonly dies: readonly Region[];
-  readonly options: LayoutOptions & Pick<PlanOptions, 'prefix_caching' | 'async_scheduling' | 'scheduling_policy'>;
+  readonly options: LayoutOptions & Pick<PlanOptions, 'prefix_caching' | 'async_scheduling' | 'scheduling_policy' | 'load_balancing'>;
 };
 export type PodPlan = PodPlanOf<ModelConfig, NpuLayout>;
 export type AnyPodPlan = PodPlanOf<ModelShape, StepLayout>;
@@ -131,6 +134,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
       ...layoutOptions,
       prefix_caching: options.prefix_caching,
       scheduling_policy: options.scheduling_policy,
+      load_balancing: options.load_balancing,
       async_scheduling: options.async_scheduling,
     },
   };

@@ -3,14 +3,14 @@
 import { job } from '../../actors/job.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
 import type { ExecutorSeat } from '../../actors/policies/executor-choice.ts';
-import type { GroupSeat } from '../../actors/policies/placement.ts';
+import type { GroupChoice, GroupSeat } from '../../actors/policies/group-choice.ts';
 import { request } from '../../actors/request.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { type Address, address, idOf } from '../protocol/address.ts';
 import type { Message } from '../protocol/messages.ts';
-import type { DpGroupPlace } from '../protocol/topology.ts';
+import type { DpGroupPlace, ExecutorRole } from '../protocol/topology.ts';
 import type { Birth } from '../runtime/cast.ts';
 
 /** Requests, jobs and tasks come to life with their first message. */
@@ -34,12 +34,19 @@ export function spawnExecutors(spawn: (address: Address, birth: Birth) => void, 
     ({ id, role, experts, groups: own }): ExecutorSeat => ({ address: address('task-executor', id), role, npus: experts.npus, groups: own }),
   );
   spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max, executors: seats } });
-  for (const { id, groups: own } of executors) {
+  for (const { id, role, groups: own } of executors) {
     const self = address('task-executor', id);
     const groupSeats = own.map((group): GroupSeat => {
       const { npus } = groups[group] as DpGroupPlace;
       return { group, npus, worker: hosting.worker_of_npu[npus[0] as number] as number };
     });
-    spawn(self, { machine: taskExecutor, input: { self, groups: groupSeats, batch_max: options.max_batch_requests } });
+    spawn(self, {
+      machine: taskExecutor,
+      input: { self, groups: groupSeats, batch_max: options.max_batch_requests, choice: choiceOf(role, options.load_balancing) },
+    });
   }
 }
+
+/** What suits a role, unless the pod's options name one for all. */
+const choiceOf = (role: ExecutorRole, asked: AnyPodPlan['options']['load_balancing']): GroupChoice =>
+  asked !== 'auto' ? asked : role === 'decode' ? 'least_kv' : 'packed';

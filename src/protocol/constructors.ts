@@ -103,7 +103,12 @@ export const leave = (request: Address, choices: number): JobExecutorMessage => 
 export const measureThroughput = (): JobExecutorMessage => ({ type: 'MEASURE_THROUGHPUT' });
 
 // to a task executor
-export const place = (task: Address, data_parallel_rank: number): TaskExecutorMessage => ({ type: 'PLACE', task, data_parallel_rank });
+export const place = (task: Address, { data_parallel_rank, prompt, max_tokens }: Sequence): TaskExecutorMessage => ({
+  type: 'PLACE',
+  task,
+  data_parallel_rank,
+  kv_positions: prompt.length + max_tokens,
+});
 export const withdraw = (task: Address): TaskExecutorMessage => ({ type: 'WITHDRAW', task });
 export const release = (task: Address): TaskExecutorMessage => ({ type: 'RELEASE', task });
 export const npuReady = (npu: number): TaskExecutorMessage => ({ type: 'NPU_READY', npu });

@@ -185,7 +185,13 @@ export type JobExecutorMessage =
 export type TaskExecutorMessage =
   | { readonly type: 'NPU_READY'; readonly npu: number }
   | { readonly type: 'NPU_LOST'; readonly npu: number; readonly error: ErrorRecord }
-  | { readonly type: 'PLACE'; readonly task: Address; readonly data_parallel_rank: number }
+  | {
+      readonly type: 'PLACE';
+      readonly task: Address;
+      readonly data_parallel_rank: number;
+      /** Its prompt and the longest that its output may become. */
+      readonly kv_positions: number;
+    }
   | { readonly type: 'WITHDRAW'; readonly task: Address }
   | { readonly type: 'RELEASE'; readonly task: Address }
   | { readonly type: 'DRAIN' };

@@ -49,6 +49,7 @@ export class KernelRecomputation implements Recompute {
       async_scheduling: false,
       enforce_eager: false,
       scheduling_policy: 'fcfs',
+      load_balancing: 'auto',
     };
     return new KernelRecomputation(await buildMachine(checkpoint, header.kernels, options, onProgress));
   }

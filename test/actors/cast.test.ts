@@ -1,9 +1,11 @@
 /** Lives of requests over all orders of delivery that the design allows: cancelled, stopped, refused, preempted, failed, in any mixture. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { GROUP_CHOICES } from '../../actors/policies/group-choice.ts';
 import { address } from '../../src/protocol/address.ts';
 import { cancel, choiceStopped, submit } from '../../src/protocol/constructors.ts';
 import type { Message, Sequence } from '../../src/protocol/messages.ts';
+import type { Act } from '../../src/runtime/cast.ts';
 import { GREEDY } from '../golden/greedy.ts';
 import { expectedOutput } from './fake-npu.ts';
 import { KV_BLOCK_SIZE, QueuedCast, type QueuedCastOptions } from './queued-cast.ts';
@@ -15,6 +17,7 @@ const options: fc.Arbitrary<QueuedCastOptions> = fc.record({
   npus: fc.integer({ min: 1, max: 3 }),
   kv_blocks: fc.integer({ min: 4, max: 10 }),
   choices_max: fc.integer({ min: 2, max: 12 }),
+  choice: fc.constantFrom(...GROUP_CHOICES),
 });
 const call: fc.Arbitrary<Call> = fc.record({
   choices: fc.integer({ min: 1, max: 3 }),
@@ -111,6 +114,22 @@ describe('in any order of delivery', () => {
       ),
       { numRuns: 400 },
     );
+  });
+
+  it('the task executor hears of a task when it comes and when it goes, however many tokens it has', () => {
+    const heardOf = (max_tokens: number): number => {
+      let heard = 0;
+      const witness = ({ to, message }: Act): void => {
+        if (to === 'task-executor/0' && message !== null && 'task' in message) heard++;
+      };
+      const cast = new QueuedCast({ npus: 2, kv_blocks: 60, choices_max: 12, witness });
+      const sequences = [0, 1, 2].map((request) => sequencesOf(request, { choices: 2, prompt: 5, max_tokens }));
+      for (const [request, of] of sequences.entries()) cast.send(address('request', request), 'frontend/0', submit(of));
+      cast.run(() => 0);
+      expect(sequences.flat().map((sequence) => tokensOf(cast, sequence).length)).toEqual(Array(6).fill(max_tokens));
+      return heard;
+    };
+    expect([heardOf(1), heardOf(30)]).toEqual([12, 12]);
   });
 
   it('every state of request, job, task, DP group and NPU is reached', () => {

@@ -5,6 +5,7 @@
 import { dpGroup } from '../../actors/dp-group.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
 import { npu as npuMachine } from '../../actors/npu.ts';
+import type { GroupChoice } from '../../actors/policies/group-choice.ts';
 import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import { birthOf } from '../../src/platform/births.ts';
@@ -18,7 +19,13 @@ import { FakeNpu } from './fake-npu.ts';
 export const KV_BLOCK_SIZE = 4;
 const BATCH_TOKENS_MAX = 16;
 
-export type QueuedCastOptions = { readonly npus: number; readonly kv_blocks: number; readonly choices_max: number; readonly witness?: Witness };
+export type QueuedCastOptions = {
+  readonly npus: number;
+  readonly kv_blocks: number;
+  readonly choices_max: number;
+  readonly choice?: GroupChoice;
+  readonly witness?: Witness;
+};
 type Mail = { readonly to: Address; readonly from: Address; readonly message: Message };
 
 export class QueuedCast {
@@ -37,13 +44,13 @@ export class QueuedCast {
   /** Those where one has thrown, until they are reset. */
   readonly #failed = new Set<number>();
 
-  constructor({ npus, kv_blocks, choices_max, witness }: QueuedCastOptions) {
+  constructor({ npus, kv_blocks, choices_max, choice = 'packed', witness }: QueuedCastOptions) {
     this.#witness = witness;
     this.#npus = Array.from({ length: npus }, () => new FakeNpu(KV_BLOCK_SIZE, BATCH_TOKENS_MAX));
     const executors = [{ address: 'task-executor/0', role: 'colocated', npus, groups: Array.from({ length: npus }, (_, group) => group) }];
     this.#hostOf('job-executor/0').spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max, executors } });
     const groups = Array.from({ length: npus }, (_, group) => ({ group, worker: group, npus: [group] }));
-    this.#hostOf('task-executor/0').spawn('task-executor/0', { machine: taskExecutor, input: { self: 'task-executor/0', groups, batch_max: 4 } });
+    this.#hostOf('task-executor/0').spawn('task-executor/0', { machine: taskExecutor, input: { self: 'task-executor/0', groups, batch_max: 4, choice } });
     const limits = {
       kv_blocks,
       kv_block_size: KV_BLOCK_SIZE,

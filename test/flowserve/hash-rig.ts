@@ -45,6 +45,7 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
     prefix_caching: true,
     async_scheduling: false,
     scheduling_policy: 'fcfs',
+    load_balancing: 'auto',
     enforce_eager: false,
     has_rings: false,
     ...options,

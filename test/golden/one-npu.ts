@@ -31,6 +31,7 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
     prefix_caching: true,
     async_scheduling: false,
     scheduling_policy: 'fcfs',
+    load_balancing: 'auto',
     enforce_eager: false,
     ...options,
   });
