@@ -1,5 +1,5 @@
 /**
- * Builds src/model/kernels/kernels.wasm from AssemblyScript, and refuses a module that could disturb shared memory when it is instantiated.
+ * Builds src/model/kernels/kernels.wasm from AssemblyScript, and the one kernel that sees two memories (copy-checksum.ts beside it); refuses a module that could disturb shared memory when it is instantiated.
  *
  * @example
  * node scripts/build-kernels.ts           # build
@@ -10,10 +10,13 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KERNEL_NAMES } from '../src/model/kernels/kernels.ts';
+import { copyChecksumFile } from './split-memories.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const SOURCE = 'src/model/kernels/assembly/index.ts';
 const OUTPUT = 'src/model/kernels/kernels.wasm';
+const CHECKSUM = 'src/model/kernels/assembly/checksum.ts';
+const TWO_MEMORIES = 'src/model/kernels/copy-checksum.ts';
 
 /** 65,536 pages: the import then accepts a shared memory of any maximum. */
 const FLAGS = [
@@ -79,15 +82,18 @@ async function main(): Promise<void> {
   const faults = kernelModuleFaults(wasm, KERNEL_NAMES);
   if (faults.length > 0) throw new Error(`The kernel module\n  ${faults.join('\n  ')}`);
 
-  const output = join(ROOT, OUTPUT);
-  if (process.argv.includes('--check')) {
-    const committed = await readFile(output).catch(() => undefined);
-    if (!committed || Buffer.compare(committed, wasm) !== 0) throw new Error(`${OUTPUT} is not what ${SOURCE} builds; run node scripts/build-kernels.ts`);
-    console.log(`${OUTPUT} is up to date: ${wasm.length} bytes`);
-    return;
+  const outputs: readonly (readonly [string, Uint8Array])[] = [
+    [OUTPUT, wasm],
+    [TWO_MEMORIES, new TextEncoder().encode(copyChecksumFile(await compileAssembly(CHECKSUM)))],
+  ];
+  for (const [path, bytes] of outputs) {
+    const output = join(ROOT, path);
+    if (process.argv.includes('--check')) {
+      const committed = await readFile(output).catch(() => undefined);
+      if (!committed || Buffer.compare(committed, bytes) !== 0) throw new Error(`${path} is not what its source builds; run node scripts/build-kernels.ts`);
+    } else await writeFile(output, bytes);
+    console.log(`${path}: ${bytes.length} bytes${process.argv.includes('--check') ? ', up to date' : ''}`);
   }
-  await writeFile(output, wasm);
-  console.log(`${OUTPUT}: ${wasm.length} bytes, ${KERNEL_NAMES.length} kernels`);
 }
 
 if (import.meta.main) await main();

@@ -134,8 +134,8 @@ export class Transfer {
 
   #compareGenerations(): void {
     const { values } = this.#terms.generations as Generations;
-    for (let index = 0; index < this.#found.length; index++)
-      if (this.#found[index] !== ((values[index] as number) | 0)) this.#fail('stale', `${this.#range(index)} got new content before it was copied`);
+    const stale = this.#found.findIndex((generation, index) => generation !== ((values[index] as number) | 0));
+    if (stale >= 0) this.#fail('stale', `${this.#range(stale)} got new content before it was copied`);
   }
 
   #compareSums(): void {
@@ -143,8 +143,8 @@ export class Transfer {
     this.#phase = PHASE.over;
     this.#result = DONE;
     if (checksums === null || checksums === 'later') return;
-    for (let index = 0; index < this.sums.length; index++)
-      if (this.sums[index] !== ((checksums[index] as number) | 0)) this.#fail('corrupt', `${this.#range(index)} arrived with another sum`);
+    const corrupt = this.sums.findIndex((sum, index) => sum !== ((checksums[index] as number) | 0));
+    if (corrupt >= 0) this.#fail('corrupt', `${this.#range(corrupt)} arrived with another sum`);
   }
 
   #range(index: number): string {

@@ -206,7 +206,7 @@ type Wire = {
 
 /** For blocks that travel (xDeepServe §5.1, DistFlow). */
 type Proof = {
-  /** 32 bits over `bytes` (a multiple of 4) from `address` (the same), beginning with `seed`. The result is signed; checksum.ts in flowserve/distflow/ is the same in JavaScript. */
+  /** 32 bits over `bytes` (a multiple of 4, a few hundred Ki at most) from `address` (the same), beginning with `seed`. The result is signed; checksum.ts in flowserve/distflow/ is the same in JavaScript. */
   checksum(seed: number, address: Address, bytes: number): number;
   /** Copies, and sums what it has copied: each word is loaded once for both. The two do not overlap. */
   copyChecksum(seed: number, dst: Address, src: Address, bytes: number): number;
@@ -220,7 +220,8 @@ type Stopping = {
    * "Workers poll a stop word in every loop, kernels between tiles" (DESIGN): a thread cannot be ended from outside, so a worker that is told to stop
    * must leave a kernel by itself, within 50 ms however large the matrix. Once the word is 1, a kernel ends between two tiles with a RuntimeError
    * ("unreachable"), what it wrote half done: the caller looks at the stop word, and gives the step up. The instance can be called again.
-   * Not polled, as they take under a millisecond: argmaxRow, allFinite, logSumExp, countExperts, sortPairs, philoxWords.
+   * Not polled, as they take under a millisecond: argmaxRow, allFinite, logSumExp, countExperts, sortPairs, philoxWords, checksum,
+   * copyChecksum.
    */
   setStopWord(address: Address): void;
 };

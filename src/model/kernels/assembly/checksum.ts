@@ -3,8 +3,10 @@
 //   lane[i mod 32] = rotl(lane[i mod 32] ^ word[i], 13) * P        over whole stretches of 32 words, each lane begins with the seed
 //   h = rotl(h ^ lane[j], 13) * P                                  over the lanes, then over the words that are left
 //
+// Who sums cuts into chunks of a few hundred KiB, so the stop word is not polled.
+//
 // Each step maps the lane one to one, whatever the word: one word that differs always shows, more of them but for one case in 2^32.
-import { pollStop, STRETCH_BYTES } from './stop';
+import { opaque } from './lanes';
 
 const P: u32 = 0x9e3779b1; // 2^32 divided by the golden ratio, made odd
 const LANES_BYTES: usize = 128;
@@ -43,22 +45,18 @@ function take4(lane: v128, from: usize, to: usize, copies: bool, p: v128): v128 
 // @ts-ignore: decorator
 @inline
 function run(seed: u32, from: usize, to: usize, bytes: u32, copies: bool): u32 {
-  const p = i32x4.splat(P);
+  const p = i32x4.splat(opaque(P, bytes));
   let a = i32x4.splat(seed), b = a, c = a, d = a, e = a, f = a, g = a, k = a;
   const end = from + <usize>bytes, whole = from + (<usize>bytes & ~(LANES_BYTES - 1)), shift = to - from;
-  while (from < whole) {
-    pollStop();
-    const stretch = min(whole, from + STRETCH_BYTES);
-    for (; from < stretch; from += LANES_BYTES) {
-      a = take4(a, from, from + shift, copies, p);
-      b = take4(b, from + 16, from + shift + 16, copies, p);
-      c = take4(c, from + 32, from + shift + 32, copies, p);
-      d = take4(d, from + 48, from + shift + 48, copies, p);
-      e = take4(e, from + 64, from + shift + 64, copies, p);
-      f = take4(f, from + 80, from + shift + 80, copies, p);
-      g = take4(g, from + 96, from + shift + 96, copies, p);
-      k = take4(k, from + 112, from + shift + 112, copies, p);
-    }
+  for (; from < whole; from += LANES_BYTES) {
+    a = take4(a, from, from + shift, copies, p);
+    b = take4(b, from + 16, from + shift + 16, copies, p);
+    c = take4(c, from + 32, from + shift + 32, copies, p);
+    d = take4(d, from + 48, from + shift + 48, copies, p);
+    e = take4(e, from + 64, from + shift + 64, copies, p);
+    f = take4(f, from + 80, from + shift + 80, copies, p);
+    g = take4(g, from + 96, from + shift + 96, copies, p);
+    k = take4(k, from + 112, from + shift + 112, copies, p);
   }
   let h = fold(fold(fold(fold(seed ^ bytes, a), b), c), d);
   h = fold(fold(fold(fold(h, e), f), g), k);
