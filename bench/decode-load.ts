@@ -1,8 +1,9 @@
-/** Steady decoding, to be looked at by the profiler: `node --cpu-prof bench/decode-load.ts NPUS WORKERS REQUESTS TOKENS`. @module */
+/** Steady decoding, to be looked at by the profiler: `node --cpu-prof bench/decode-load.ts NPUS WORKERS REQUESTS TOKENS [eager]`. @module */
 import { createPod } from '../src/index.ts';
 
-const [npus = 1, workers = 1, requests = 1, tokens = 512] = process.argv.slice(2).map(Number);
-await using pod = await createPod({ npus, workers });
+const [npus = 1, workers = 1, requests = 1, tokens = 512] = process.argv.slice(2, 6).map(Number);
+const enforce_eager = process.argv[6] === 'eager';
+await using pod = await createPod({ npus, workers, enforce_eager });
 const prompt = [1, 86, 1461, 613, 265];
 const run = (): Promise<unknown> =>
   Promise.all(Array.from({ length: requests }, () => pod.complete(prompt, { max_tokens: tokens, temperature: 0, ignore_eos: true })));

@@ -1,6 +1,6 @@
 /**
  * Where every microsecond of a decode step goes: V8's profiler on the worker thread, samples given to the room of the house that spent them.
- * WASM frames count for the forward-pass method that called them.
+ * WASM frames count for the forward-pass method that called them: so decode runs in eager mode here, where there is one.
  * @module
  */
 import { execFileSync } from 'node:child_process';
@@ -21,8 +21,8 @@ const ROOMS: readonly { readonly room: string; readonly file: RegExp; readonly m
   { room: 'kernels: gate, norm, combine', file: /flowserve\/forward/, method: /^(gate|postNorm|combine|embed)$/ },
   { room: 'kernels: head', file: /flowserve\/forward/, method: /^head$/ },
   { room: 'expert batches', file: /flowserve\/expert-batches/ },
-  { room: 'sampling', file: /flowserve\/sampler/ },
-  { room: 'step program', file: /flowserve\/step-program/ },
+  { room: 'sampling', file: /flowserve\/(sampler|readout)/ },
+  { room: 'step program', file: /flowserve\/(step-program|step-parts)/ },
   { room: 'actors: policies', file: /actors\/policies/ },
   { room: 'actors: machines', file: /(runtime\/(machine-host|actor-host)|actors\/|xstate)/ },
   { room: 'messages: encoding', file: /(runtime\/message-port|protocol\/|msgpackr)/ },
@@ -64,7 +64,7 @@ const results = configurations.map(({ npus, workers, requests }) => {
   const load = fileURLToPath(new URL('./decode-load.ts', import.meta.url));
   const printed = execFileSync(
     process.execPath,
-    ['--cpu-prof', '--cpu-prof-interval=100', `--cpu-prof-dir=${folder}`, load, `${npus}`, `${workers}`, `${requests}`],
+    ['--cpu-prof', '--cpu-prof-interval=100', `--cpu-prof-dir=${folder}`, load, `${npus}`, `${workers}`, `${requests}`, '512', 'eager'],
     { encoding: 'utf8' },
   );
   const { milliseconds, steps, allSteps } = JSON.parse(printed) as { milliseconds: number; steps: number; allSteps: number };

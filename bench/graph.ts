@@ -1,6 +1,6 @@
 /**
  * What graph mode saves: decode steps of one NPU, the kernel calls made one by one (`enforce_eager`) and launched as a captured program, in turns.
- * Kernels, rows and positions are the same; sampling is in both.
+ * Kernels, rows and positions are the same; sampling is in both. Then whole pods.
  * @module
  */
 import { existsSync, readdirSync } from 'node:fs';
@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { areasOfDie } from '../src/flowserve/pod-plan.ts';
 import { StepProgram } from '../src/flowserve/step-program.ts';
+import { createPod, type Pod } from '../src/index.ts';
 import { openCheckpoint } from '../src/model/checkpoint.ts';
 import { listModels, resolveModel } from '../src/model/registry.ts';
 import { podOptionsSchema } from '../src/options.ts';
@@ -18,11 +19,18 @@ import { Endpoint } from '../src/xccl/endpoint.ts';
 import { Exchange } from '../src/xccl/exchange.ts';
 import { machine, median, printTable, writeResults } from './harness.ts';
 
-const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 15);
-const SLICE_MS = Number(process.env['BENCH_SLICE_MS'] ?? 40);
-/** V8 has compiled all of a step after some hundred. */
-const WARM_CALLS = 300;
+/** Slices are short and many, so that some are disturbed by nobody. */
+const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 300);
+const SLICE_MS = Number(process.env['BENCH_SLICE_MS'] ?? 1);
+/** V8 has compiled all of a step after some hundred, which come first, with one row; then after some tens of each shape. */
+const [WARM_CALLS, SHAPE_CALLS] = [400, 20];
 const BATCHES = [1, 4, 16, 32];
+const PODS = [
+  { npus: 1, requests: 1 },
+  { npus: 1, requests: 16 },
+  { npus: 8, requests: 16 },
+];
+const [POD_TOKENS, POD_ROUNDS, POD_WARM_MS] = [64, Number(process.env['BENCH_POD_ROUNDS'] ?? 15), Number(process.env['BENCH_WARM_MS'] ?? 6_000)];
 /** Tokens that each sequence has when it is decoded. */
 const CONTEXT = 128;
 
@@ -72,47 +80,69 @@ async function loadDecoder(model: string, enforce_eager: boolean): Promise<Decod
   return (rows) => run(plans.get(rows) as StepPlan);
 }
 
-/** A step waits for nobody, so the thread's own time is the step's: a busy machine disturbs it less than the clock. */
-function thread_us(): number {
-  const { user, system } = process.threadCpuUsage();
-  return user + system;
-}
-
 /** Microseconds of a call, by contestant and round. */
 function takeTurns(...runs: readonly (() => void)[]): number[][] {
   const timed = (run: () => void, calls: number): number => {
-    const start = thread_us();
+    const start = performance.now();
     for (let call = 0; call < calls; call++) run();
-    return (thread_us() - start) / calls;
+    return ((performance.now() - start) * 1000) / calls;
   };
-  // Warms up, too.
-  const calls = runs.map((run) => Math.ceil((SLICE_MS * 1000) / timed(run, WARM_CALLS)));
+  const calls = runs.map((run) => Math.ceil((SLICE_MS * 1000) / timed(run, SHAPE_CALLS)));
   const times: number[][] = runs.map(() => []);
   for (let round = 0; round < ROUNDS; round++) for (const [index, run] of runs.entries()) times[index]?.push(timed(run, calls[index] as number));
   return times;
 }
 
-const saving = (before: readonly number[], after: readonly number[]): number => median(before.map((time, round) => 1 - (after[round] ?? Number.NaN) / time));
-
 const tests = fileURLToPath(new URL('../test/models', import.meta.url));
 const models = [...listModels(), ...(existsSync(tests) ? readdirSync(tests).map((name) => join(tests, name)) : [])];
 
-const rows: { model: string; rows: number; eager_us: number; graph_us: number; saved: number }[] = [];
+const rows: { model: string; rows: number; eager_us: number; graph_us: number }[] = [];
 for (const model of models) {
   const [eager, graph] = [await loadDecoder(model, true), await loadDecoder(model, false)];
+  for (let call = 0; call < WARM_CALLS; call++) for (const decode of [eager, graph]) decode(1);
   for (const batch of BATCHES) {
     const [before = [], after = []] = takeTurns(
       () => eager(batch),
       () => graph(batch),
     );
     const name = model.split('/').at(-1) ?? model;
-    rows.push({ model: name, rows: batch, eager_us: Math.min(...before), graph_us: Math.min(...after), saved: saving(before, after) });
+    rows.push({ model: name, rows: batch, eager_us: Math.min(...before), graph_us: Math.min(...after) });
   }
 }
 
+/** Tokens a second of a pod, all requests at once. */
+async function rate(pod: Pod, requests: number): Promise<number> {
+  const start = performance.now();
+  const prompts = Array.from({ length: requests }, (_, index) => [1, 86, 1461, 613, 265, index]);
+  await Promise.all(prompts.map((prompt) => pod.complete(prompt, { max_tokens: POD_TOKENS, temperature: 0, ignore_eos: true })));
+  return (requests * POD_TOKENS * 1000) / (performance.now() - start);
+}
+
+const pods: { npus: number; requests: number; eager: number; graph: number; ratio: number }[] = [];
+for (const { npus, requests } of PODS) {
+  await using eager = await createPod({ npus, enforce_eager: true });
+  await using graph = await createPod({ npus });
+  const rates: { eager: number; graph: number }[] = [];
+  for (const warm = performance.now(); performance.now() - warm < POD_WARM_MS; ) for (const pod of [eager, graph]) await rate(pod, requests);
+  for (let round = 0; round < POD_ROUNDS; round++) rates.push({ eager: await rate(eager, requests), graph: await rate(graph, requests) });
+  const middle = (of: (rates: { eager: number; graph: number }) => number): number => median(rates.map(of));
+  pods.push({ npus, requests, eager: middle(({ eager }) => eager), graph: middle(({ graph }) => graph), ratio: middle(({ eager, graph }) => graph / eager) });
+}
+
 printTable(
-  `A decode step of one NPU, µs (CPU time, best of ${ROUNDS} paired rounds; saved: median over the rounds; ${machine()['cpu']})`,
+  `A decode step of one NPU, µs (best of ${ROUNDS} slices of ${SLICE_MS} ms, in turns; ${machine()['cpu']})`,
   ['model', 'rows', 'eager', 'graph', 'saved'],
-  rows.map(({ model, rows, eager_us, graph_us, saved }) => [model, String(rows), eager_us.toFixed(1), graph_us.toFixed(1), `${(100 * saved).toFixed(1)} %`]),
+  rows.map(({ model, rows, eager_us, graph_us }) => [
+    model,
+    String(rows),
+    eager_us.toFixed(1),
+    graph_us.toFixed(1),
+    `${(100 * (1 - graph_us / eager_us)).toFixed(1)} %`,
+  ]),
 );
-writeResults('bench/results/graph.json', rows);
+printTable(
+  `A pod on one worker, tokens/s (medians of ${POD_ROUNDS} paired rounds)`,
+  ['NPUs', 'requests', 'eager', 'graph', 'ratio'],
+  pods.map(({ npus, requests, eager, graph, ratio }) => [String(npus), String(requests), eager.toFixed(0), graph.toFixed(0), ratio.toFixed(3)]),
+);
+writeResults('bench/results/graph.json', { steps: rows, pods });
