@@ -17,6 +17,7 @@ import { type JsonObject, readJson } from './body.ts';
 import { chatCompletions } from './chat.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { completions } from './completions.ts';
+import { createContext, deleteContext, listContexts, retrieveContext } from './contexts.ts';
 import { ApiError, errorResponse, invalid, toApiError } from './errors.ts';
 import { HiddenTokens } from './hidden-tokens.ts';
 import { createMetrics } from './metrics.ts';
@@ -82,25 +83,29 @@ export function createApp(pod: Pod, { onError, clock = systemClock, ...rest }: A
   if (options.api_key !== undefined) app.use(bearerAuth(options.api_key));
 
   const json = async (c: Context<Env>): Promise<JsonObject> => readJson(c.req.raw, options.body_limit_bytes);
-  route(app, 'GET', '/health', () => health(service));
-  route(app, 'GET', '/version', () => Response.json({ version: VERSION }));
-  route(
-    app,
-    'GET',
-    '/metrics',
-    async () => new Response(await service.metrics.render(await pod.stats()), { headers: { 'content-type': service.metrics.content_type } }),
-  );
-  route(app, 'GET', '/v1/models', () => listModels(service));
-  route(app, 'GET', '/v1/models/:model{.+}', (c) => retrieveModel(service, c.req.param('model') ?? ''));
-  route(app, 'POST', '/tokenize', async (c) => tokenize(service, await json(c)));
-  route(app, 'POST', '/detokenize', async (c) => detokenize(service, await json(c)));
-  // As vLLM: no body either way.
-  route(app, 'POST', '/reset_prefix_cache', async () => {
-    await pod.resetPrefixCache();
-    return new Response(null, { status: 200 });
+  route(app, '/health', { GET: () => health(service) });
+  route(app, '/version', { GET: () => Response.json({ version: VERSION }) });
+  route(app, '/metrics', {
+    GET: async () => new Response(await service.metrics.render(await pod.stats()), { headers: { 'content-type': service.metrics.content_type } }),
   });
-  route(app, 'POST', '/v1/completions', generateRoute(service, completions));
-  route(app, 'POST', '/v1/chat/completions', generateRoute(service, chatCompletions));
+  route(app, '/v1/models', { GET: () => listModels(service) });
+  route(app, '/v1/models/:model{.+}', { GET: (c) => retrieveModel(service, c.req.param('model') ?? '') });
+  route(app, '/tokenize', { POST: async (c) => tokenize(service, await json(c)) });
+  route(app, '/detokenize', { POST: async (c) => detokenize(service, await json(c)) });
+  // As vLLM: no body either way.
+  route(app, '/reset_prefix_cache', {
+    POST: async () => {
+      await pod.resetPrefixCache();
+      return new Response(null, { status: 200 });
+    },
+  });
+  route(app, '/v1/completions', { POST: generateRoute(service, completions) });
+  route(app, '/v1/chat/completions', { POST: generateRoute(service, chatCompletions) });
+  route(app, '/v1/contexts', { GET: () => listContexts(service), POST: generateRoute(service, createContext) });
+  route(app, '/v1/contexts/:id', {
+    GET: (c) => retrieveContext(service, c.req.param('id') ?? ''),
+    DELETE: (c) => deleteContext(service, c.req.param('id') ?? ''),
+  });
 
   app.notFound((c) => errorResponse(new ApiError(404, `There is no ${c.req.path} here.`, { code: 'unknown_url' })));
   app.onError((error, c) => {
@@ -111,10 +116,14 @@ export function createApp(pod: Pod, { onError, clock = systemClock, ...rest }: A
 }
 
 /** A known path asked with another method is 405, not 404. */
-function route(app: Hono<Env>, method: 'GET' | 'POST', path: string, handler: Handler<Env>): void {
-  app.on(method, path, handler);
+function route(app: Hono<Env>, path: string, handlers: Partial<Record<'GET' | 'POST' | 'DELETE', Handler<Env>>>): void {
+  for (const [method, handler] of Object.entries(handlers)) app.on(method, path, handler);
+  const methods = Object.keys(handlers);
   app.all(path, (c) => {
-    throw new ApiError(405, `${c.req.method} is not possible on ${c.req.path}; use ${method}.`, { code: 'method_not_allowed', headers: { allow: method } });
+    throw new ApiError(405, `${c.req.method} is not possible on ${c.req.path}; use ${methods.join(' or ')}.`, {
+      code: 'method_not_allowed',
+      headers: { allow: methods.join(', ') },
+    });
   });
 }
 

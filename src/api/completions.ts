@@ -6,6 +6,7 @@ import type { GenerateOptions } from '../options.ts';
 import type { Chunk, PromptInfo } from '../results.ts';
 import type { Lease } from './admission.ts';
 import type { JsonObject } from './body.ts';
+import { tokensOfContext } from './contexts.ts';
 import { invalid } from './errors.ts';
 import { collect, type Generations, type Piece, startGenerations } from './generations.ts';
 import { kvTransferOf } from './kv-transfer.ts';
@@ -46,14 +47,18 @@ async function planCompletion(service: Service, body: JsonObject, { request_id }
   refuseUnsupportedInCompletions(body);
   checkModel(service, request.model);
   checkTogether(request, pod.model.vocab_size);
-  const { n, best_of = n, echo, logprobs } = request;
+  const { n, best_of = n, echo, logprobs, context_id } = request;
+  if (echo && context_id !== '') throw invalid('echo', 'not together with context_id: the text that was kept is not');
   if (best_of < n) throw invalid('best_of', `must be at least n (${n})`);
   if (best_of > n && request.stream) throw invalid('best_of', 'must equal n in a stream: the best are known only when all are done');
-  const prompts = parsePrompts(request.prompt, pod.model.vocab_size);
+  // Whoever goes on from a context may have nothing to add.
+  const prompts = context_id !== '' && request.prompt === undefined ? [''] : parsePrompts(request.prompt, pod.model.vocab_size);
   if (prompts.length * best_of > API_LIMITS.choices_max) throw invalid('n', `prompts × choices must be at most ${API_LIMITS.choices_max}`);
   const promptOnly = request.max_tokens === 0;
   if (promptOnly && !echo) throw invalid('max_tokens', 'must be at least 1 (0 only together with echo)');
-  const max_tokens = promptOnly ? 1 : (request.max_tokens ?? (await defaultMaxTokens(pod, prompts, request.add_special_tokens)));
+  const max_tokens = promptOnly
+    ? 1
+    : (request.max_tokens ?? (await defaultMaxTokens(pod, prompts, await tokensOfContext(service, context_id), request.add_special_tokens)));
   const options: GenerateOptions = {
     ...generateOptions(request),
     n: best_of,

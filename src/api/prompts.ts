@@ -38,15 +38,16 @@ function tokenIds(value: unknown, param: string, vocabSize: number): number[] {
 const MAX_TOKENS_DEFAULT = 16;
 
 /** 16, or what the context leaves where that is less: a default must not be what makes a prompt too long. */
-export async function defaultMaxTokens(pod: Pod, prompts: readonly TextOrIds[], add_special_tokens: boolean): Promise<number> {
-  let left = MAX_TOKENS_DEFAULT;
-  for (const prompt of prompts) left = Math.min(left, pod.model.context_length - (await promptLengthIfLong(pod, prompt, add_special_tokens)));
+export async function defaultMaxTokens(pod: Pod, prompts: readonly TextOrIds[], context_tokens: number, add_special_tokens: boolean): Promise<number> {
+  const room = pod.model.context_length - context_tokens;
+  let left = Math.min(MAX_TOKENS_DEFAULT, room);
+  for (const prompt of prompts) left = Math.min(left, room - (await promptLengthIfLong(pod, prompt, context_tokens, add_special_tokens)));
   return Math.max(left, 1);
 }
 
-async function promptLengthIfLong(pod: Pod, prompt: TextOrIds, add_special_tokens: boolean): Promise<number> {
+async function promptLengthIfLong(pod: Pod, prompt: TextOrIds, context_tokens: number, add_special_tokens: boolean): Promise<number> {
   if (typeof prompt !== 'string') return prompt.length;
   // A token is a byte at least, and a UTF-16 unit three bytes at most: most prompts are too short to matter and need no counting.
-  if (3 * prompt.length + MAX_TOKENS_DEFAULT < pod.model.context_length) return 0;
+  if (context_tokens + 3 * prompt.length + MAX_TOKENS_DEFAULT < pod.model.context_length) return 0;
   return (await pod.tokenize(prompt, { add_special_tokens })).token_ids.length;
 }

@@ -3,7 +3,7 @@
  * @module
  */
 import * as z from 'zod';
-import { type GenerateOptions, generateOptionsSchema, LIMITS } from '../options.ts';
+import { contextOptionsSchema, type GenerateOptions, generateOptionsSchema, LIMITS } from '../options.ts';
 import type { JsonObject } from './body.ts';
 import { ApiError, invalid } from './errors.ts';
 import { refuseHalves } from './kv-transfer.ts';
@@ -34,6 +34,7 @@ const sampling = generateOptionsSchema.pick({
   repetition_penalty: true,
   n: true,
   cache_salt: true,
+  context_id: true,
   priority: true,
   deadline_ms: true,
   add_special_tokens: true,
@@ -52,7 +53,7 @@ const common = {
 
 export const completionSchema = z.object({
   ...common,
-  prompt: z.unknown(),
+  prompt: z.unknown().optional(),
   max_tokens: z.int().min(0).optional(),
   logprobs: z.int().min(0).max(LIMITS.logprobs_max).optional(),
   echo: z.boolean().default(false),
@@ -89,6 +90,22 @@ export const chatSchema = z.object({
   top_logprobs: z.int().min(0).max(LIMITS.logprobs_max).optional(),
 });
 export type ChatRequest = z.output<typeof chatSchema>;
+
+const context = contextOptionsSchema.shape;
+export const contextSchema = z
+  .object({
+    model: z.string().optional(),
+    prompt: z.unknown().optional(),
+    messages: messages.optional(),
+    id: context.id,
+    ttl_seconds: context.expires_s,
+    cache_salt: context.cache_salt,
+    add_special_tokens: context.add_special_tokens,
+  })
+  .refine(({ prompt, messages: chat }) => (prompt === undefined) !== (chat === undefined), {
+    error: 'either prompt or messages must be given, and not both',
+    path: ['prompt'],
+  });
 
 export const tokenizeSchema = z
   .object({
@@ -136,10 +153,10 @@ function deepest(issues: readonly z.core.$ZodIssue[]): Issue {
 /** The sampling options of a request, in the pod's terms: what both routes pass on unchanged. */
 export function generateOptions(request: CompletionRequest | ChatRequest): GenerateOptions {
   const { min_tokens, temperature, top_p, top_k, min_p, seed, stop, stop_token_ids, ignore_eos, prompt_logprobs } = request;
-  const { logit_bias, presence_penalty, frequency_penalty, repetition_penalty, n, cache_salt, priority, deadline_ms, add_special_tokens } = request;
+  const { logit_bias, presence_penalty, frequency_penalty, repetition_penalty, n, cache_salt, context_id, priority, deadline_ms, add_special_tokens } = request;
   return {
     ...{ min_tokens, temperature, top_p, top_k, min_p, seed, stop, stop_token_ids, ignore_eos, prompt_logprobs },
-    ...{ logit_bias, presence_penalty, frequency_penalty, repetition_penalty, n, cache_salt, priority, deadline_ms, add_special_tokens },
+    ...{ logit_bias, presence_penalty, frequency_penalty, repetition_penalty, n, cache_salt, context_id, priority, deadline_ms, add_special_tokens },
   };
 }
 

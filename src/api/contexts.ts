@@ -1,0 +1,67 @@
+/**
+ * /v1/contexts: prompts that are kept under an id, for requests that go on from them by `context_id` (explicit context caching, DeepServe §4.3).
+ * @module
+ */
+import type { Prompt } from '../options.ts';
+import type { ContextInfo } from '../results.ts';
+import type { JsonObject } from './body.ts';
+import { ApiError, invalid } from './errors.ts';
+import { parsePrompts } from './prompts.ts';
+import { contextSchema, parseRequest } from './schemas.ts';
+import { checkModel, type Service } from './service.ts';
+
+const objectOf = ({ pod }: Service, { id, tokens, created, expires }: ContextInfo) => ({
+  id,
+  object: 'context' as const,
+  created: Math.floor(created),
+  /** When it is forgotten, in Unix seconds; null: never. */
+  expires_at: expires === null ? null : Math.ceil(expires),
+  model: pod.model.name,
+  tokens,
+});
+
+/** Answers when its prompt is computed: whoever asks for it from then on finds it. */
+export async function createContext(service: Service, body: JsonObject): Promise<Response> {
+  const { model, prompt, messages, id, ttl_seconds, cache_salt, add_special_tokens } = parseRequest(contextSchema, body);
+  checkModel(service, model);
+  const context = await service.pod.createContext(messages === undefined ? soloPrompt(service, prompt) : conversation(service, messages), {
+    ...{ id, expires_s: ttl_seconds, cache_salt, add_special_tokens },
+  });
+  return Response.json(objectOf(service, context));
+}
+
+export const listContexts = async (service: Service): Promise<Response> =>
+  Response.json({ object: 'list', data: (await service.pod.listContexts()).map((context) => objectOf(service, context)) });
+
+export async function retrieveContext(service: Service, id: string): Promise<Response> {
+  const context = (await service.pod.listContexts()).find((one) => one.id === id);
+  if (context === undefined) throw notFound(id);
+  return Response.json(objectOf(service, context));
+}
+
+export async function deleteContext(service: Service, id: string): Promise<Response> {
+  if (!(await service.pod.deleteContext(id))) throw notFound(id);
+  return Response.json({ id, object: 'context', deleted: true });
+}
+
+/** What a request's own prompt comes on top of. 0 where there is no such context: that is the pod's to say. */
+export async function tokensOfContext({ pod }: Service, context_id: string): Promise<number> {
+  return context_id === '' ? 0 : ((await pod.listContexts()).find(({ id }) => id === context_id)?.tokens ?? 0);
+}
+
+const notFound = (id: string): ApiError =>
+  new ApiError(404, `There is no context ${JSON.stringify(id.slice(0, 200))}: it was never created, or is deleted or over.`, {
+    param: 'context_id',
+    code: 'context_not_found',
+  });
+
+function soloPrompt({ pod }: Service, value: unknown): Prompt {
+  const [prompt, ...more] = parsePrompts(value, pod.model.vocab_size);
+  if (prompt === undefined || more.length > 0) throw invalid('prompt', 'must be one prompt: a string, or an array of token ids');
+  return prompt;
+}
+
+function conversation({ pod }: Service, messages: readonly { role: string; content: string }[]): Prompt {
+  if (!pod.model.has_chat_template) throw invalid('messages', `the model ${pod.model.name} has no chat template; pass prompt`);
+  return messages;
+}
