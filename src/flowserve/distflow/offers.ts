@@ -57,6 +57,8 @@ export class Offer<Token> {
   isSealed = false;
   /** Why it is to end, once it is. */
   ending: 'expired' | 'withdrawn' | null = null;
+  /** How it ended: its slot may be another's. */
+  end: OfferEnd | null = null;
 
   constructor(token: Token, registration: Registration, expires_ms: number, blocks: readonly number[], place: OfferPlace, progress: Progress, walk: BlockWalk) {
     this.token = token;
@@ -157,8 +159,9 @@ export class Offers<Token> {
     return offer;
   }
 
-  /** Layers 0 … `layers` − 1 of all its blocks are there, and will not change. */
+  /** Layers 0 … `layers` − 1 of all its blocks are there, and will not change. Of an offer that has ended meanwhile, such as by expiry, nobody is told. */
   reach(offer: Offer<Token>, layers: number): void {
+    if (offer.end !== null) return;
     assert(layers >= offer.layers_there && layers <= this.#layers, `layer ${layers} of ${this.#layers} after ${offer.layers_there}`);
     offer.layers_there = layers;
     if (!offer.isSealed) offer.progress.reach(layers);
@@ -231,6 +234,7 @@ export class Offers<Token> {
     for (const block of blocks) this.#options.pool.free(block);
     this.#open.splice(this.#open.indexOf(offer), 1);
     this.#free.push(registration.slot);
+    offer.end = end;
     this.counters.ended[end]++;
     this.#ended.push({ token, registration, end });
   }
