@@ -15,7 +15,7 @@ beforeAll(async () => {
 });
 
 const topologies: PodOptions[] = [
-  { npus: 2, workers: 1 },
+  { npus: 2, workers: 1, enforce_eager: true },
   { npus: 8, workers: 1 },
   { npus: 2, workers: 2 },
   { npus: 4, workers: 4 },

@@ -103,6 +103,10 @@ describe('a virtual pod', () => {
   it('refuses what only the other clock has', async () => {
     await expect(createPod({ clock: 'live', seed: 1 })).rejects.toMatchObject({ code: 'invalid_request', param: 'seed' });
     await expect(createPod({ kernels: 'hash' })).rejects.toMatchObject({ code: 'invalid_request', param: 'kernels' });
+    await expect(createPod({ clock: 'virtual', kernels: 'hash', enforce_eager: true })).rejects.toMatchObject({
+      code: 'invalid_request',
+      param: 'enforce_eager',
+    });
     await expect(createPod({ clock: 'virtual', spare_workers: 1 })).rejects.toMatchObject({ code: 'invalid_request', param: 'spare_workers' });
     await using pod = await createPod({ clock: 'virtual', kernels: 'hash' });
     await expect(pod.complete('x', { logprobs: 1 })).rejects.toMatchObject({ code: 'invalid_request', param: 'logprobs' });
