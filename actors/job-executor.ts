@@ -1,37 +1,79 @@
 /**
- * A job executor: takes requests in and answers for how many the pod holds at once.
+ * A job executor: takes requests in and answers for how many the pod holds at once. There are several, each on a thread of its own (xDeepServe §5.1: the frontend
+ * picks one at random); each schedules by itself, by what it knows of its own requests.
  *
  *   starting ─▶ serving ─▶ draining ─▶ stopped
  *
- * Admission is a bounded count of choices: what exceeds it is refused with an error that says so, and when to come again, by how fast choices leave;
- * and nothing waits unseen.
+ * Admission is a bounded count of choices, one for all job executors, in shared memory: what exceeds it is refused with an error that says so, and when to
+ * come again, by how fast this one's choices leave; and nothing waits unseen. A job executor that takes a lost one's requests over reads them from their records;
+ * they were admitted before.
  * No state has a deadline: starting ends when all task executors are ready, serving when the pod closes.
  */
 import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';
-import { admitted, decodeChosen, measureThroughput, refused } from '../src/protocol/constructors.ts';
+import { admitted, decodeChosen, join, measureThroughput, memberReady, refused, requestEnded, resume, takenOver } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
 import type { Commands, JobExecutorMessage } from '../src/protocol/messages.ts';
 import { ExecutorChoice, type ExecutorSeat } from './policies/executor-choice.ts';
 import { PERIOD_MS, Throughput } from './policies/throughput.ts';
 
-type JobExecutor = { self: Address; choices_max: number; executors: ExecutorChoice; throughput: Throughput; outbox: readonly Commands['send'][] };
+type JobExecutor = {
+  self: Address;
+  /** Of its worker: this is its successor's name, too. */
+  life: number;
+  choices_max: number;
+  managers: readonly Address[];
+  executors: ExecutorChoice;
+  throughput: Throughput;
+  /** Claims whose answer is under way. */
+  claims: number;
+  outbox: readonly Commands['send'][];
+};
 
-function overloaded({ executors, choices_max, throughput }: JobExecutor, choices: number): ErrorRecord {
+const FRONTEND: Address = 'frontend/0';
+const CLOSED: ErrorRecord = { code: 'closed', message: 'the pod is closing', param: null };
+
+type Refusal = { readonly request: Address; readonly choices: number /** By the pod. */; readonly held: number };
+
+const tooMany = (context: JobExecutor, refusal: Refusal): Commands['send'] => ({ to: refusal.request, message: refused(overloaded(context, refusal)) });
+
+function overloaded({ choices_max, throughput }: JobExecutor, { choices, held }: Refusal): ErrorRecord {
   if (choices > choices_max)
     return { code: 'invalid_request', message: `n: ${choices} choices are more than the pod takes in at once, ${choices_max} (max_queued)`, param: 'n' };
-  const retry_after_ms = throughput.timeFor_ms(executors.choices + choices - choices_max);
+  const retry_after_ms = throughput.timeFor_ms(held + choices - choices_max);
   return {
     code: 'overloaded',
-    message: `the pod holds ${executors.choices} of at most ${choices_max} choices (max_queued); this request asks for ${choices} more, for which there is probably room in ${retry_after_ms} ms`,
+    message: `the pod holds ${held} of at most ${choices_max} choices (max_queued); this request asks for ${choices} more, for which there is probably room in ${retry_after_ms} ms`,
     param: null,
     retry_after_ms,
   };
 }
 
+const giveBack = {
+  type: 'claim' as const,
+  params: ({ event }: { event: { readonly choices: number } }): Commands['claim'] => ({ claim: { kind: 'release-choices', choices: event.choices } }),
+};
+const giveBackSequences = {
+  type: 'claim' as const,
+  params: ({ event }: { event: { readonly sequences: readonly unknown[] } }): Commands['claim'] => ({
+    claim: { kind: 'release-choices', choices: event.sequences.length },
+  }),
+};
+const takeRecords = {
+  type: 'claim' as const,
+  params: ({ event: { lost, life } }: { event: { readonly lost: Address; readonly life: number } }): Commands['claim'] => ({
+    claim: { kind: 'records', lost, life },
+  }),
+};
+const tellManagers = {
+  type: 'sendEach' as const,
+  params: ({ context, event: { lost, life } }: { context: JobExecutor; event: { readonly lost: Address; readonly life: number } }): Commands['sendEach'] =>
+    context.managers.map((manager) => ({ to: manager, message: takenOver(lost, life) })),
+};
+
 export const jobExecutor = setup({
   types: {} as {
-    input: Pick<JobExecutor, 'self' | 'choices_max'> & { readonly executors: readonly ExecutorSeat[] };
+    input: Omit<JobExecutor, 'executors' | 'throughput' | 'claims' | 'outbox'> & { readonly executors: readonly ExecutorSeat[] };
     context: JobExecutor;
     events: JobExecutorMessage;
   },
@@ -39,6 +81,9 @@ export const jobExecutor = setup({
     send: (_, _command: Commands['send']) => {},
     sendEach: (_, _commands: Commands['sendEach']) => {},
     after: (_, _command: Commands['after']) => {},
+    claim: (_, _command: Commands['claim']) => {},
+    expectAnswer: assign({ claims: ({ context }) => context.claims + 1 }),
+    noteAnswer: assign({ claims: ({ context }) => context.claims - 1 }),
     markReady: assign({
       executors: ({ context, event }) => {
         if (event.type === 'EXECUTOR_READY') context.executors.ready(event.task_executor);
@@ -78,49 +123,76 @@ export const jobExecutor = setup({
   },
   guards: {
     isNotMeasuring: ({ context }) => !context.throughput.isMeasuring,
-    hasRoom: ({ context, event }) => event.type === 'ADMIT' && context.executors.choices + event.choices <= context.choices_max,
+    canGoOn: ({ event }) => event.type === 'RECORD_TAKEN' && event.error === null && event.sequences.length > 0,
     allExecutorsServe: ({ context }) => context.executors.allReady,
   },
 }).createMachine({
   id: 'job-executor',
-  context: ({ input }) => ({ ...input, executors: new ExecutorChoice(input.executors), throughput: new Throughput(), outbox: [] }),
+  context: ({ input }) => ({ ...input, executors: new ExecutorChoice(input.executors), throughput: new Throughput(), claims: 0, outbox: [] }),
   initial: 'starting',
   states: {
     starting: {
+      entry: {
+        type: 'sendEach',
+        params: ({ context }) => context.executors.addresses.map((executor) => ({ to: executor, message: join(context.self, context.life) })),
+      },
       on: { EXECUTOR_READY: { actions: 'markReady' } },
       always: { guard: 'allExecutorsServe', target: 'serving' },
     },
     serving: {
+      entry: {
+        type: 'sendEach',
+        params: ({ context }) => context.managers.map((manager) => ({ to: manager, message: memberReady(context.self, context.life) })),
+      },
       on: {
-        ADMIT: [
-          {
-            guard: 'hasRoom',
-            actions: {
+        ADMIT: {
+          actions: [
+            'expectAnswer',
+            {
+              type: 'claim',
+              params: ({ context: { choices_max }, event: { request, choices, data_parallel_rank } }) => ({
+                claim: { kind: 'choices', request, choices, data_parallel_rank, choices_max },
+              }),
+            },
+          ],
+        },
+        CHOICES_GRANTED: {
+          actions: [
+            'noteAnswer',
+            {
               type: 'send',
               params: ({ context, event }) => ({
                 to: event.request,
                 message: admitted(context.executors.take(event.request, event.choices, event.data_parallel_rank)),
               }),
             },
-          },
+          ],
+        },
+        CHOICES_REFUSED: { actions: ['noteAnswer', { type: 'send', params: ({ context, event }) => tooMany(context, event) }] },
+        TAKE_OVER: { actions: ['expectAnswer', takeRecords] },
+        RECORD_TAKEN: [
           {
+            guard: 'canGoOn',
             actions: {
               type: 'send',
-              params: ({ context, event }) => ({
-                to: event.request,
-                message: refused(overloaded(context, event.choices)),
+              params: ({ context, event: { request, sequences, deadline_ms } }) => ({
+                to: request,
+                message: resume(sequences, context.executors.take(request, sequences.length, sequences[0]?.data_parallel_rank ?? -1), deadline_ms),
               }),
             },
           },
+          // All of its choices are finished, or it was moved too often.
+          { actions: { type: 'send', params: ({ event }) => ({ to: FRONTEND, message: requestEnded(event.request, event.error) }) } },
         ],
+        RECORDS_TAKEN: { actions: ['noteAnswer', tellManagers] },
         CHOOSE_DECODE: { actions: ['chooseDecode', { type: 'sendEach', params: ({ context }) => context.outbox }] },
         // The timer runs only while requests leave, so that an idle pod sleeps.
         LEAVE: [
           {
             guard: 'isNotMeasuring',
-            actions: ['beginPeriod', 'letGo', { type: 'after', params: { id: 'throughput', delay_ms: PERIOD_MS, message: measureThroughput() } }],
+            actions: ['beginPeriod', 'letGo', giveBack, { type: 'after', params: { id: 'throughput', delay_ms: PERIOD_MS, message: measureThroughput() } }],
           },
-          { actions: 'letGo' },
+          { actions: ['letGo', giveBack] },
         ],
         MEASURE_THROUGHPUT: { actions: 'endPeriod' },
         DRAIN: 'draining',
@@ -128,17 +200,22 @@ export const jobExecutor = setup({
     },
     draining: {
       on: {
-        ADMIT: {
-          actions: {
-            type: 'send',
-            params: ({ event }) => ({ to: event.request, message: refused({ code: 'closed', message: 'the pod is closing', param: null }) }),
-          },
+        ADMIT: { actions: { type: 'send', params: ({ event }) => ({ to: event.request, message: refused(CLOSED) }) } },
+        // They were asked for before.
+        CHOICES_GRANTED: {
+          actions: ['noteAnswer', giveBack, { type: 'send', params: ({ event }) => ({ to: event.request, message: refused(CLOSED) }) }],
         },
+        CHOICES_REFUSED: { actions: ['noteAnswer', { type: 'send', params: ({ context, event }) => tooMany(context, event) }] },
         CHOOSE_DECODE: { actions: ['chooseDecode', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-        LEAVE: { actions: 'letGo' },
         MEASURE_THROUGHPUT: {},
+        LEAVE: { actions: ['letGo', giveBack] },
+        TAKE_OVER: { actions: ['expectAnswer', takeRecords] },
+        RECORD_TAKEN: {
+          actions: [giveBackSequences, { type: 'send', params: ({ event }) => ({ to: FRONTEND, message: requestEnded(event.request, CLOSED) }) }],
+        },
+        RECORDS_TAKEN: { actions: ['noteAnswer', tellManagers] },
       },
-      always: { guard: ({ context }) => context.executors.choices === 0, target: 'stopped' },
+      always: { guard: ({ context }) => context.executors.choices === 0 && context.claims === 0, target: 'stopped' },
     },
     stopped: { type: 'final' },
   },

@@ -30,6 +30,7 @@ import { type Commands, choiceOfTask, type Handoff, type JobMessage, type Placem
 
 type Job = {
   self: Address;
+  job_executor: Address;
   request: Address;
   sequences: readonly Sequence[];
   /** By sequence. */
@@ -43,8 +44,6 @@ type Job = {
   streaming: boolean;
   error: ErrorRecord | null;
 };
-
-const JOB_EXECUTOR: Address = 'job-executor/0';
 
 const without = (tasks: readonly Address[], event: JobMessage): readonly Address[] => ('task' in event ? tasks.filter((task) => task !== event.task) : tasks);
 
@@ -66,7 +65,7 @@ const cancelTasks = {
 };
 
 export const job = setup({
-  types: {} as { input: Pick<Job, 'self' | 'request' | 'sequences' | 'placements'>; context: Job; events: JobMessage },
+  types: {} as { input: Pick<Job, 'self' | 'job_executor' | 'request' | 'sequences' | 'placements'>; context: Job; events: JobMessage },
   actions: {
     send: (_, _command: Commands['send']) => {},
     sendEach: (_, _commands: Commands['sendEach']) => {},
@@ -116,7 +115,7 @@ export const job = setup({
                 params: ({ context, event }) => {
                   const sequence = sequenceOf(context, event.task);
                   const from = context.placements[context.sequences.indexOf(sequence)] as Placement;
-                  return { to: JOB_EXECUTOR, message: chooseDecode(context.self, context.request, decodeTaskAddress(sequence), from.executor) };
+                  return { to: context.job_executor, message: chooseDecode(context.self, context.request, decodeTaskAddress(sequence), from.executor) };
                 },
               },
             ],

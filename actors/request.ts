@@ -2,6 +2,8 @@
  * A request: one call from outside, with all that is needed to move it.
  *
  *   received ─▶ admitted ─▶ queued ─▶ running ─▶ streaming ─▶ finished · failed · cancelled
+ *                  ▲
+ *      (resumed) ──┘   its job executor was lost, and this is the next one's: what its caller has of it already, it does not get again
  *
  * Supervised by the frontend. It makes one serving job (DeepServe §3: a chat request is one job). Tokens do not pass here: the DP group's
  * output goes straight to the frontend. No state has a deadline of its own: a request waits as long as its caller does, whose CANCEL ends any of them, or
@@ -9,22 +11,22 @@
  */
 import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';
-import { admit, cancel, deadlinePassed, leave, plan, requestEnded, requestRunning } from '../src/protocol/constructors.ts';
+import { admit, cancel, deadlinePassed, leave, plan, requestEnded, requestMoved, requestRunning } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
 import type { Commands, Placement, RequestMessage, Sequence } from '../src/protocol/messages.ts';
 
 type Request = {
   self: Address;
+  job_executor: Address;
   job: Address;
   sequences: readonly Sequence[];
   /** From SUBMIT to the last token; −1: as long as it takes. */
   deadline_ms: number;
-  /** By sequence: where it begins. */
+  /** By sequence: where it begins. None: it is not admitted yet. */
   placements: readonly Placement[];
   error: ErrorRecord | null;
 };
 
-const JOB_EXECUTOR: Address = 'job-executor/0';
 const FRONTEND: Address = 'frontend/0';
 
 /** The same for all of them: they are choices of one call. */
@@ -41,8 +43,14 @@ const lateWhile = (what: string) => ({
   }),
 });
 
+const startDeadline = {
+  type: 'after' as const,
+  params: ({ context }: { context: Request }) => ({ id: 'deadline', delay_ms: context.deadline_ms, message: deadlinePassed() }),
+};
+const tellFrontend = { type: 'send' as const, params: ({ context }: { context: Request }) => ({ to: FRONTEND, message: requestMoved(context.self) }) };
+
 export const request = setup({
-  types: {} as { input: Pick<Request, 'self' | 'job' | 'sequences' | 'deadline_ms'>; context: Request; events: RequestMessage },
+  types: {} as { input: Omit<Request, 'error'>; context: Request; events: RequestMessage },
   actions: {
     send: (_, _command: Commands['send']) => {},
     after: (_, _command: Commands['after']) => {},
@@ -50,24 +58,30 @@ export const request = setup({
   guards: {
     hasDeadline: ({ context }) => context.deadline_ms >= 0,
     isLate: ({ context }) => context.error !== null,
+    isResumed: ({ context }) => context.placements.length > 0,
+    isResumedWithDeadline: ({ context }) => context.placements.length > 0 && context.deadline_ms >= 0,
   },
 }).createMachine({
   id: 'request',
-  context: ({ input }) => ({ ...input, placements: [], error: null }),
-  initial: 'received',
+  context: ({ input }) => ({ ...input, error: null }),
+  initial: 'born',
   states: {
+    born: {
+      always: [
+        { guard: 'isResumedWithDeadline', target: 'held', actions: [tellFrontend, startDeadline] },
+        { guard: 'isResumed', target: 'held', actions: tellFrontend },
+        'received',
+      ],
+    },
     received: {
-      entry: { type: 'send', params: ({ context }) => ({ to: JOB_EXECUTOR, message: admit(context.self, context.sequences.length, rankOf(context)) }) },
+      entry: { type: 'send', params: ({ context }) => ({ to: context.job_executor, message: admit(context.self, context.sequences.length, rankOf(context)) }) },
       on: {
         // Whether it is let in is said at once, so its time begins here.
         ADMITTED: [
           {
             guard: 'hasDeadline',
             target: 'held',
-            actions: [
-              assign({ placements: ({ event }) => event.placements }),
-              { type: 'after', params: ({ context }) => ({ id: 'deadline', delay_ms: context.deadline_ms, message: deadlinePassed() }) },
-            ],
+            actions: [assign({ placements: ({ event }) => event.placements }), startDeadline],
           },
           { target: 'held', actions: assign({ placements: ({ event }) => event.placements }) },
         ],
@@ -79,7 +93,7 @@ export const request = setup({
       on: {
         ADMITTED: {
           target: 'cancelled',
-          actions: { type: 'send', params: ({ context }) => ({ to: JOB_EXECUTOR, message: leave(context.self, context.sequences.length) }) },
+          actions: { type: 'send', params: ({ context }) => ({ to: context.job_executor, message: leave(context.self, context.sequences.length) }) },
         },
         REFUSED: 'cancelled',
         CANCEL: {},
@@ -88,7 +102,7 @@ export const request = setup({
     held: {
       initial: 'admitted',
       entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: plan(context.self, context.sequences, context.placements) }) },
-      exit: { type: 'send', params: ({ context }) => ({ to: JOB_EXECUTOR, message: leave(context.self, context.sequences.length) }) },
+      exit: { type: 'send', params: ({ context }) => ({ to: context.job_executor, message: leave(context.self, context.sequences.length) }) },
       on: {
         JOB_DONE: 'finished',
         JOB_FAILED: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },

@@ -9,20 +9,35 @@
  */
 import { assign, setup } from 'xstate';
 import { type Address, address } from '../src/protocol/address.ts';
-import { drain, executorLost, executorReady, placed, withdrawn } from '../src/protocol/constructors.ts';
-import type { Commands, TaskExecutorMessage } from '../src/protocol/messages.ts';
+import { abandon, drain, executorLost, executorReady, memberLife, memberReady, placed, withdrawn } from '../src/protocol/constructors.ts';
+import type { Commands, MemberLife, TaskExecutorMessage } from '../src/protocol/messages.ts';
 import type { GroupChoice, GroupSeat } from './policies/group-choice.ts';
 import { TaskPlacement } from './policies/placement.ts';
 
-type TaskExecutor = { self: Address; placement: TaskPlacement; outbox: readonly Commands['send'][] };
+type TaskExecutor = {
+  self: Address;
+  managers: readonly Address[];
+  placement: TaskPlacement;
+  /** Job executors that want to hear when this one serves, and in which of their lives they asked. */
+  job_executors: readonly MemberLife[];
+  outbox: readonly Commands['send'][];
+};
 
-const JOB_EXECUTOR: Address = 'job-executor/0';
+/** They run on in their DP groups, which are told to let them go; their answer finds nobody. */
+const letGoOfTasks = ({ placement }: TaskExecutor, job_executor: Address): Commands['send'][] =>
+  placement.releaseAll(job_executor).map(({ task, group }) => ({ to: address('dp-group', group), message: abandon(task) }));
 
 const placedOn = (task: Address, group: number): Commands['send'] => ({ to: task, message: placed(address('dp-group', group)) });
 
 export const taskExecutor = setup({
   types: {} as {
-    input: { readonly self: Address; readonly groups: readonly GroupSeat[]; readonly batch_max: number; readonly choice: GroupChoice };
+    input: {
+      readonly self: Address;
+      readonly managers: readonly Address[];
+      readonly groups: readonly GroupSeat[];
+      readonly batch_max: number;
+      readonly choice: GroupChoice;
+    };
     context: TaskExecutor;
     events: TaskExecutorMessage;
   },
@@ -43,6 +58,21 @@ export const taskExecutor = setup({
         return group === null ? [] : [placedOn(event.task, group)];
       },
     }),
+    letIn: assign({
+      // What one of its earlier lives has left nobody asks for any more.
+      outbox: ({ context, event }) => (event.type === 'JOIN' ? letGoOfTasks(context, event.member) : []),
+      job_executors: ({ context, event }) =>
+        event.type === 'JOIN'
+          ? [...context.job_executors.filter(({ member }) => member !== event.member), memberLife(event.member, event.life)]
+          : context.job_executors,
+    }),
+    disownTasks: assign({
+      outbox: ({ context, event }) => {
+        if (event.type !== 'DISOWN') return [];
+        const known = context.job_executors.find(({ member }) => member === event.lost);
+        return known !== undefined && known.life > event.life ? [] : letGoOfTasks(context, event.lost);
+      },
+    }),
     releaseTask: assign({
       placement: ({ context, event }) => {
         if (event.type === 'RELEASE' || event.type === 'WITHDRAW') context.placement.release(event.task);
@@ -55,7 +85,13 @@ export const taskExecutor = setup({
   },
 }).createMachine({
   id: 'task-executor',
-  context: ({ input }) => ({ self: input.self, placement: new TaskPlacement(input.groups, input.batch_max, input.choice), outbox: [] }),
+  context: ({ input }) => ({
+    self: input.self,
+    managers: input.managers,
+    placement: new TaskPlacement(input.groups, input.batch_max, input.choice),
+    job_executors: [],
+    outbox: [],
+  }),
   initial: 'loading',
   on: {
     NPU_READY: { actions: ['markReady', { type: 'sendEach', params: ({ context }) => context.outbox }] },
@@ -63,17 +99,34 @@ export const taskExecutor = setup({
     PLACE: { actions: ['placeTask', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     WITHDRAW: { actions: ['releaseTask', { type: 'send', params: ({ event }) => ({ to: event.task, message: withdrawn() }) }] },
     RELEASE: { actions: 'releaseTask' },
+    JOIN: { actions: ['letIn', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    DISOWN: { actions: ['disownTasks', { type: 'sendEach', params: ({ context }) => context.outbox }] },
   },
   states: {
     loading: {
       always: { guard: 'allNpusServe', target: 'announced' },
     },
     announced: {
-      entry: { type: 'send', params: ({ context }) => ({ to: JOB_EXECUTOR, message: executorReady(context.self) }) },
+      entry: {
+        type: 'sendEach',
+        params: ({ context: { self, managers, job_executors } }) => [
+          ...job_executors.map(({ member }) => ({ to: member, message: executorReady(self) })),
+          // It lives as long as the pod: it has one life.
+          ...managers.map((manager) => ({ to: manager, message: memberReady(self, 1) })),
+        ],
+      },
       always: 'serving',
     },
     serving: {
-      on: { DRAIN: 'draining' },
+      on: {
+        JOIN: {
+          actions: [
+            'letIn',
+            { type: 'sendEach', params: ({ context, event }) => [...context.outbox, { to: event.member, message: executorReady(context.self) }] },
+          ],
+        },
+        DRAIN: 'draining',
+      },
     },
     draining: {
       entry: {

@@ -32,6 +32,8 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
     topology: colocated(1),
     workers: 1,
     spare_workers: 0,
+    job_executors: 1,
+    max_queued: 16,
     kv_blocks: undefined,
     kv_block_size: block_size,
     max_batch_tokens: BATCH_TOKENS,

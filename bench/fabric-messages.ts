@@ -45,6 +45,7 @@ const MESSAGES: Readonly<Record<string, object>> = {
     data_parallel_rank: -1,
     priority: 0,
     context: '',
+    output: [],
   }),
 };
 /** Payloads that the goals speak of. */

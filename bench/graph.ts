@@ -50,7 +50,7 @@ async function loadDecoder(model: string, enforce_eager: boolean): Promise<Decod
   const built = await buildMachine(
     checkpoint,
     'real',
-    { ...options, topology: colocated(1), kv_block_size, kv_blocks: rows_max * blocksOfEach, memory_bytes: undefined },
+    { ...options, topology: colocated(1), job_executors: 1, kv_block_size, kv_blocks: rows_max * blocksOfEach, memory_bytes: undefined },
     async () => {},
   );
   const { plan, space, arithmetics } = built;
@@ -66,7 +66,18 @@ async function loadDecoder(model: string, enforce_eager: boolean): Promise<Decod
   for (let slot = 0; slot < rows_max; slot++) {
     const prompt = Array.from({ length: CONTEXT }, (_, position) => token(slot, position));
     const blocks = Array.from({ length: blocksOfEach }, (_, block) => slot * blocksOfEach + block);
-    const attach = { request: slot, choice: 0, prompt, max_tokens: 1, sampling: SAMPLING, cache_salt: '', data_parallel_rank: -1, priority: 0, context: '' };
+    const attach = {
+      request: slot,
+      choice: 0,
+      prompt,
+      max_tokens: 1,
+      sampling: SAMPLING,
+      cache_salt: '',
+      data_parallel_rank: -1,
+      priority: 0,
+      context: '',
+      output: [],
+    };
     const entry = { slot, start: 0, tokens: prompt, first_block: 0, blocks, shared: 0, generated: 0, samples: true, attach, output: [] };
     run({ step: 1, after: 0, detach: [], entries: [entry] });
   }

@@ -40,7 +40,15 @@ function measure(running: number, waiting: number, kv_blocks: number): { readonl
       prompt: Array.from({ length: PROMPT }, (_, at) => (request * 31 + at) % 50_021),
       max_tokens: 1 + ((request * 97) % MAX_TOKENS),
     };
-    scheduler.enqueue(address('task', request), { ...sequence, sampling: GREEDY, cache_salt: '', data_parallel_rank: -1, priority: 0, context: '' });
+    scheduler.enqueue(address('task', request), {
+      ...sequence,
+      sampling: GREEDY,
+      cache_salt: '',
+      data_parallel_rank: -1,
+      priority: 0,
+      context: '',
+      output: [],
+    });
   };
   const took: number[] = [];
   for (let step = -WARM_STEPS; step < STEPS; step++) {

@@ -2,16 +2,19 @@
  * The pod's whole cast on the virtual host, with kernels that answer at once: what host and machines take by themselves.
  * @module
  */
+
+import { Claims } from '../src/flowserve/claims.ts';
+import { recordTableOf } from '../src/flowserve/pod-plan.ts';
 import { openCheckpoint } from '../src/model/checkpoint.ts';
 import { resolveModel } from '../src/model/registry.ts';
 import { podOptionsSchema } from '../src/options.ts';
-import { birthOf, spawnExecutors } from '../src/platform/births.ts';
+import { birthOf, birthOfController } from '../src/platform/births.ts';
 import { buildMachine, MachineNpus } from '../src/platform/machine.ts';
 import { type Address, address } from '../src/protocol/address.ts';
 import { launchDone, submit } from '../src/protocol/constructors.ts';
-import type { Sequence, StepOutcome, Work } from '../src/protocol/messages.ts';
+import type { Claim, Sequence, StepOutcome, Work } from '../src/protocol/messages.ts';
 import { colocated } from '../src/protocol/topology.ts';
-import { Directory } from '../src/runtime/directory.ts';
+import { Directory, ON_CONTROL } from '../src/runtime/directory.ts';
 import { SeededRandom } from '../src/runtime/seeded-random.ts';
 import { VirtualHost } from '../src/runtime/virtual-host.ts';
 import { ASCEND_910C_DIE, rooflineStep } from '../src/simulate/roofline.ts';
@@ -25,6 +28,7 @@ const MESSAGE_NS = 1_500;
 export class VirtualCast {
   readonly #host: VirtualHost;
   #requests = 0;
+  #claim: (actor: Address, claim: Claim, cause: number) => void = () => {};
   #ended = 0;
 
   static async create(npus: number): Promise<VirtualCast> {
@@ -33,7 +37,7 @@ export class VirtualCast {
     const machine = await buildMachine(
       checkpoint,
       'hash',
-      { ...options, topology: colocated(npus), kv_blocks: options.kv_blocks, memory_bytes: undefined, spare_workers },
+      { ...options, topology: colocated(npus), kv_blocks: options.kv_blocks, memory_bytes: undefined, spare_workers, job_executors: 1 },
       async () => {},
     );
     const { plan } = machine;
@@ -46,12 +50,17 @@ export class VirtualCast {
       }
     });
     const host = cast.#host;
-    const machineNpus = new MachineNpus(machine, new Directory(plan.hosting), host.clock.now_ms, {
+    const directory = new Directory(plan.hosting);
+    const claims = new Claims({ control: machine.space.control, records: recordTableOf(plan, machine.space), directory, now_ms: host.clock.now_ms });
+    cast.#claim = (actor, claim, cause) => {
+      for (const message of claims.perform(actor, claim)) host.complete(actor, message, cause, 0);
+    };
+    const machineNpus = new MachineNpus(machine, directory, host.clock.now_ms, {
       spawn: (actor, birth) => host.spawn(actor, birth),
       send: (to, from, message) => host.send(to, from, message),
       complete: (npu, message, cause) => host.complete(npu, message, cause, 0),
     });
-    spawnExecutors((actor, birth) => host.spawn(actor, birth), plan, options.max_queued);
+    for (const self of directory.controllersOn(ON_CONTROL)) host.spawn(self, birthOfController(self, plan, 1));
     machineNpus.spawn();
     cast.runOut();
     return cast;
@@ -68,6 +77,8 @@ export class VirtualCast {
           },
         ],
       ]),
+      claim: (actor, claim, cause) => this.#claim(actor, claim, cause),
+      background: new Set(['cluster-manager'] as const),
       onUnexpected: (to, message, state) => {
         throw new Error(`${to} is ${state} and did not expect ${message.type}`);
       },
@@ -96,6 +107,7 @@ export class VirtualCast {
         data_parallel_rank: -1,
         priority: 0,
         context: '',
+        output: [],
       };
       this.#host.send(address('request', request), 'frontend/0', submit([sequence]));
     }

@@ -7,7 +7,7 @@ import { LiveGeneration } from './generation.ts';
 import type { Prompt, ResolvedGenerateOptions } from './options.ts';
 import type { CallerToPod, PodToCaller } from './protocol/caller.ts';
 import { MinipodError } from './protocol/errors.ts';
-import { REQUEST_IDS } from './protocol/messages.ts';
+import { CALL_IDS } from './protocol/request-ids.ts';
 import type { Generation } from './results.ts';
 import type { Clock, Random } from './runtime/clock.ts';
 
@@ -84,7 +84,7 @@ export class Calls {
   #newRequest(): number {
     for (;;) {
       const request = this.#next;
-      this.#next = (this.#next + 1) % REQUEST_IDS;
+      this.#next = (this.#next + 1) % CALL_IDS;
       if (!this.#generations.has(request)) return request;
     }
   }

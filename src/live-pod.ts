@@ -18,13 +18,14 @@ import {
   type ContextOptions,
   type GenerateOptions,
   generateOptionsSchema,
+  jobExecutorsOf,
   type PodOptions,
   type Prompt,
   parseOptions,
   podOptionsSchema,
   topologyOf,
 } from './options.ts';
-import type { ControlHandle } from './platform/control.ts';
+import type { ControlHandle } from './platform/control-handle.ts';
 import type { ControlRemote, Outcome } from './platform/control-thread.ts';
 import type { ModelInfo, Pod } from './pod.ts';
 import { podStats } from './pod-stats.ts';
@@ -79,7 +80,16 @@ export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
   try {
     const progress = onProgress === undefined ? null : Comlink.proxy(onProgress);
     const onInspected = inspection === null ? undefined : Comlink.proxy((ring: ActRing) => inspection.add(ring));
-    const control = { ...numbers, topology: topologyOf(resolved), kv_blocks, memory_bytes, folder, origin_ms, inspected: inspection?.state };
+    const control = {
+      ...numbers,
+      topology: topologyOf(resolved),
+      job_executors: jobExecutorsOf(resolved),
+      kv_blocks,
+      memory_bytes,
+      folder,
+      origin_ms,
+      inspected: inspection?.state,
+    };
     const created = remote.create(control, progress as never, onInspected as never) as Promise<Outcome<ControlHandle>>;
     const handle = unwrap(await Promise.race([created, died]));
     return new LivePod(handle, thread, remote, died, monotonicClock(origin_ms), inspection);

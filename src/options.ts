@@ -5,6 +5,7 @@
 import * as z from 'zod';
 import { GROUP_CHOICES } from '../actors/policies/group-choice.ts';
 import { MinipodError } from './protocol/errors.ts';
+import { JOB_EXECUTORS_MAX } from './protocol/request-ids.ts';
 import { checkTopology, colocated, EXECUTOR_ROLES, formatTopology, parseTopology, type Topology } from './protocol/topology.ts';
 import type { InspectionEvent } from './trace/inspection-events.ts';
 
@@ -151,6 +152,11 @@ const podOptions = z.strictObject({
    * Memory kept for successors of workers that hang and cannot be stopped, one worker's NPUs each. Node stops any thread; Deno does not stop one that runs.
    */
   spare_workers: z.int().min(0).max(LIMITS.spare_workers_max).default(0),
+  /**
+   * Job executors, each on a thread of its own: the first on the control thread, the others on workers, so at most one more than those. Each new request goes to
+   * one at random. Default: 2, or 1 where there is one worker: with that all NPUs die, and nothing is left that could go on.
+   */
+  job_executors: z.int().min(1).max(JOB_EXECUTORS_MAX).optional(),
   /** Positions a KV block holds; a multiple of 16. */
   kv_block_size: z.int().min(16).max(1024).multipleOf(16).default(16),
   /** KV blocks of each NPU. Default: room for 8 requests of full length. */
@@ -221,6 +227,10 @@ export function topologyOf({ topology, npus }: Pick<ResolvedPodOptions, 'topolog
   if (executors.some(({ tp }) => tp > 1)) throw wrong('some of them in groups of more than one rank (tp), which no scheduler drives yet');
   return executors;
 }
+
+/** How many job executors there are if nothing is said of it. */
+export const jobExecutorsOf = ({ job_executors, workers }: Pick<ResolvedPodOptions, 'job_executors' | 'workers'>): number =>
+  job_executors ?? Math.min(2, workers);
 
 export type LoadProgress = { readonly loaded_bytes: number; readonly total_bytes: number; readonly tensor: string };
 export type PodOptions = z.input<typeof podOptionsSchema> & {

@@ -1,6 +1,6 @@
 /** What a pod tells its caller about itself, live or virtual. @module */
 import type { AnyPodPlan } from './flowserve/pod-plan.ts';
-import type { ControlStats } from './platform/control.ts';
+import type { ControlStats } from './platform/control-handle.ts';
 import type { LinkRead } from './protocol/threads.ts';
 import type { Deployment } from './protocol/topology.ts';
 import type { DpGroupStats, LinkStats, PodStats, ServingStats, TaskExecutorStats } from './results.ts';

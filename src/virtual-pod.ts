@@ -12,6 +12,7 @@ import {
   type ContextOptions,
   type GenerateOptions,
   generateOptionsSchema,
+  jobExecutorsOf,
   type PodOptions,
   type Prompt,
   parseOptions,
@@ -35,7 +36,16 @@ export async function createVirtualPod(options: PodOptions): Promise<Pod> {
   const { onProgress, inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
   const { seed = 0, kv_blocks, memory_bytes, record, ...others } = resolved;
-  const control = { ...others, topology: topologyOf(resolved), seed, kv_blocks, memory_bytes, record, folder: resolveModel(resolved.model) };
+  const control = {
+    ...others,
+    topology: topologyOf(resolved),
+    job_executors: jobExecutorsOf(resolved),
+    seed,
+    kv_blocks,
+    memory_bytes,
+    record,
+    folder: resolveModel(resolved.model),
+  };
   return VirtualPod.create(control, { onProgress: async (report) => onProgress?.(report), inspect: inspect && asInspect(inspect) });
 }
 

@@ -28,6 +28,10 @@ export class ExecutorChoice {
     return this.#choices;
   }
 
+  get addresses(): readonly Address[] {
+    return this.#executors.map(({ address }) => address);
+  }
+
   get allReady(): boolean {
     return this.#executors.every(({ isReady }) => isReady);
   }

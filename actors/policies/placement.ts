@@ -2,7 +2,8 @@
  * Which task of a task executor is on which of its DP groups, and which wait: the executor's account, from which a policy chooses (group-choice.ts).
  * @module
  */
-import type { Address } from '../../src/protocol/address.ts';
+import { type Address, idOf } from '../../src/protocol/address.ts';
+import { jobExecutorOf, requestOfTask } from '../../src/protocol/request-ids.ts';
 import { CHOOSE, type GroupChoice, type GroupLoad, type GroupSeat } from './group-choice.ts';
 
 /** `data_parallel_rank`: the only group that will do, if it is of this executor; −1: any. `kv_positions`: what it may come to hold. */
@@ -43,6 +44,15 @@ export class TaskPlacement {
     group.kv_positions -= group.tasks.get(task)?.kv_positions ?? 0;
     group.tasks.delete(task);
     this.#placed.delete(task);
+  }
+
+  /** Lets go of all that a job executor's requests have placed; returns where it runs. Who waits is forgotten. */
+  releaseAll(job_executor: Address): readonly { readonly task: Address; readonly group: number }[] {
+    const isIts = (task: Address): boolean => jobExecutorOf(requestOfTask(task)) === idOf(job_executor);
+    const placed = [...this.#placed].flatMap(([task, { seat }]) => (isIts(task) ? [{ task, group: seat.group }] : []));
+    for (const { task } of placed) this.release(task);
+    for (const task of [...this.#waiting.keys()]) if (isIts(task)) this.#waiting.delete(task);
+    return placed;
   }
 
   /** Marks the NPU serving; returns those that waited and where they go now. */

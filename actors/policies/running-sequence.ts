@@ -45,7 +45,7 @@ export const newRunningSequence = (task: Address, sequence: Sequence, { rank, ar
   sequence,
   rank,
   arrival,
-  tokens: [...sequence.prompt],
+  tokens: [...sequence.prompt, ...sequence.output],
   computed: 0,
   launched: 0,
   sampling: 0,

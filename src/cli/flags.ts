@@ -65,6 +65,7 @@ export const POD_FLAGS = {
   scheduling_policy: { value: 'NAME', help: "whose turn it is where requests wait: 'priority', or 'fcfs' whatever their priorities" },
   load_balancing: { value: 'NAME', help: "how a DP group is chosen: 'packed', 'least_kv' or 'round_robin' (default: by role)" },
   max_queued: { value: 'N', help: 'choices that may wait or run at once; more are refused', read: number },
+  job_executors: { value: 'N', help: 'job executors, each on a thread of its own (default: 2, with one worker 1)', read: number },
   spare_workers: { value: 'N', help: 'memory kept for successors of workers that cannot be stopped (on Deno)', read: number },
   record: { value: 'FILE', help: 'record the run, to replay it with `minipod replay`' },
   record_when_full: { value: 'HOW', help: 'where recorder or disk are too slow: wait for them, or stop recording (default: wait)' },

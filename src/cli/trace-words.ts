@@ -65,6 +65,8 @@ export function commandText(command: Command): string {
       return `launch ${brief(command.work)}`;
     case 'transfer':
       return `transfer ${brief(command.work)}`;
+    case 'claim':
+      return `claim ${brief(command.claim)}`;
   }
 }
 

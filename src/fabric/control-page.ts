@@ -5,9 +5,13 @@
  *   byte 0       threads, 128 bytes each   | bell | stop | wakes | arrivals | epoch | stopped | …
  *   byte 16,384  epochs of the dies        u32 each
  *   byte 20,480  domains                   u32 generation each: odd while the domain lives
+ *   byte 21,504  lease                     u64: who leads, and until when (leader-lease.ts)
+ *   byte 21,568  admission                 i32 each: choices in the pod | of them by job executor (admission.ts)
+ *   byte 21,632  lives                     u32 each: how many are over, of the control thread and of each worker, wherever it sits
  *   byte 24,576  region table, 32 bytes a region (region-table.ts)
  *
- * Who writes: stop words, epochs, domains and regions the control thread alone; bell, wakes and arrivals whoever wakes; `stopped` its own thread.
+ * Who writes: stop words, epochs, domains, lives and regions the control thread alone; bell, wakes and arrivals whoever wakes; `stopped` its own thread; lease and
+ * admission whoever hosts a cluster manager or a job executor, by compare-and-swap and add. Lease, admission and lives are in segment 0 alone.
  * @module
  */
 import { assert } from '../protocol/errors.ts';
@@ -21,9 +25,14 @@ export const DOMAINS_MAX = 256;
 export const REGIONS_MAX = 1_024;
 const DIES_AT = THREADS_MAX * THREAD_BYTES;
 const DOMAINS_AT = DIES_AT + DIES_MAX * 4;
+const LEASE_AT = DOMAINS_AT + DOMAINS_MAX * 4;
+const ADMISSION_AT = LEASE_AT + 64;
+const LIVES_AT = ADMISSION_AT + 64;
+/** The control thread and the workers. */
+const LIVES_MAX = THREADS_MAX + 1;
 export const REGION_TABLE_AT = 24_576;
 export const REGION_WORDS = 8;
-assert(DOMAINS_AT + DOMAINS_MAX * 4 <= REGION_TABLE_AT, 'the tables of the control page overlap');
+assert(LIVES_AT + LIVES_MAX * 4 <= REGION_TABLE_AT, 'the tables of the control page overlap');
 assert(REGION_TABLE_AT + REGIONS_MAX * REGION_WORDS * 4 <= CONTROL_PAGE_BYTES, 'the region table outgrows the control page');
 
 const WORD = { bell: 0, stop: 1, wakes: 2, arrivals: 3, epoch: 4, stopped: 5 } as const;
@@ -180,6 +189,25 @@ export class ControlPage {
   regionEntry(region: number): { readonly words: Int32Array; readonly at: number } {
     if (region >= REGIONS_MAX) assert(false, `region ${region} of at most ${REGIONS_MAX}`);
     return { words: this.#words, at: this.#base + REGION_TABLE_AT / 4 + region * REGION_WORDS };
+  }
+
+  /** The lease's word, as its index among the 64-bit words of segment 0. */
+  get lease(): { readonly words: BigInt64Array; readonly at: number } {
+    return { words: new BigInt64Array(this.#words.buffer), at: (this.#offset + LEASE_AT) / 8 };
+  }
+
+  /** The words of admission, from its first. */
+  get admission(): { readonly words: Int32Array; readonly at: number } {
+    return { words: this.#words, at: this.#base + ADMISSION_AT / 4 };
+  }
+
+  /** Which life a worker is in, from 1 (−1: the control thread, which has one). Its successor may sit on another thread, so this is no thread's epoch. */
+  lifeOf(worker: number): number {
+    return Atomics.load(this.#words, this.#base + LIVES_AT / 4 + 1 + worker) + 1;
+  }
+
+  endLife(worker: number): void {
+    Atomics.add(this.#words, this.#base + LIVES_AT / 4 + 1 + worker, 1);
   }
 
   #dieAt(die: number): number {

@@ -13,11 +13,16 @@ import { CONTROL_PAGE_BYTES, REGIONS_MAX } from './control-page.ts';
 /** What every segment begins with. */
 export const SEGMENT_HEAD_BYTES = GUARD_BYTES + CONTROL_PAGE_BYTES;
 /** What makes a region smaller. */
-const REMEDIES: Readonly<Record<RegionKind, string>> = { control: 'fewer regions', rings: 'fewer workers or spare_workers', hbm: 'more NPUs, fewer kv_blocks' };
+const REMEDIES: Readonly<Record<RegionKind, string>> = {
+  control: 'fewer regions',
+  rings: 'fewer workers or spare_workers',
+  records: 'fewer max_queued',
+  hbm: 'more NPUs, fewer kv_blocks',
+};
 /** Regions start on their own cache line pair, so that neighbours never share one. */
 const REGION_ALIGNMENT = 128;
 
-export type RegionKind = 'control' | 'rings' | 'hbm';
+export type RegionKind = 'control' | 'rings' | 'hbm' | 'records';
 /** `parts`: what the bytes are for, by name, where a refusal can say more than the kind. */
 export type RegionRequest = { readonly owner: string; readonly kind: RegionKind; readonly bytes: number; readonly parts?: Readonly<Record<string, number>> };
 export type Region = Omit<RegionRequest, 'parts'> & { readonly base: number };

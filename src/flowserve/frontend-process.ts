@@ -7,11 +7,14 @@ import type { Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf } from '../protocol/address.ts';
 import type { CallerToPod, GenerateCall, PodToCaller, PromptRecord } from '../protocol/caller.ts';
 import { cancel, choiceStopped, dropCache, submit } from '../protocol/constructors.ts';
-import { toErrorRecord } from '../protocol/errors.ts';
-import type { FrontendMessage, Message, Sampling } from '../protocol/messages.ts';
+import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
+import type { FrontendMessage, MemberLife, Message, Sampling } from '../protocol/messages.ts';
+import { attemptOf, callOf, requestId } from '../protocol/request-ids.ts';
+import type { Random } from '../runtime/clock.ts';
 import { Contexts } from './contexts.ts';
 import { checkLength, checkRank, contextTokens, sequencesOf } from './frontend.ts';
 import { type Counts, OutputProcess } from './output-process.ts';
+import type { RequestRecords } from './request-records.ts';
 
 export const FRONTEND: Address = 'frontend/0';
 
@@ -19,6 +22,10 @@ export const FRONTEND: Address = 'frontend/0';
 const FROM_OUTSIDE = 0;
 
 export type FrontendPorts = {
+  readonly random: Random;
+  readonly records: RequestRecords;
+  /** Whether a job executor is in that life still. What is sent to one that is not finds nobody. */
+  readonly isAlive: (jobExecutor: Address, life: number) => boolean;
   readonly send: (to: Address, from: Address, message: Message, cause: number) => void;
   readonly tellCaller: (message: PodToCaller) => void;
   readonly now_ms: () => number;
@@ -42,6 +49,11 @@ export class FrontendProcess {
   readonly #tokenizer: Tokenizer;
   readonly #ports: FrontendPorts;
   #cause = FROM_OUTSIDE;
+  /** Who takes requests, as the leading cluster manager says. */
+  #serving: readonly MemberLife[] = [];
+  #term = 0;
+  /** By call: the id under which it goes on, and whether its caller wants no more of it. */
+  readonly #requests = new Map<number, { id: number; isCancelled: boolean }>();
 
   constructor(config: ModelConfig, tokenizer: Tokenizer, ports: FrontendPorts) {
     this.#config = config;
@@ -56,7 +68,13 @@ export class FrontendProcess {
     });
     this.output = new OutputProcess(tokenizer, config.eosTokenIds, {
       tell: ports.tellCaller,
-      stopChoice: ({ request, choice }) => ports.send(address('job', request), FRONTEND, choiceStopped(choice), this.#cause),
+      keep: (call, choice, token) => ports.records.append(call, choice, token),
+      finish: (call, choice) => ports.records.finish(call, choice),
+      ended: (call) => {
+        this.#requests.delete(call);
+        ports.records.close(call);
+      },
+      stopChoice: (call, choice) => this.#stopChoice(call, choice),
     });
   }
 
@@ -73,12 +91,26 @@ export class FrontendProcess {
         this.output.push(message.tokens, idOf(from));
         break;
       case 'REQUEST_RUNNING':
-        this.output.running(idOf(message.request));
+        this.output.running(callOf(idOf(message.request)));
+        break;
+      case 'REQUEST_MOVED':
+        this.#move(idOf(message.request));
         break;
       case 'REQUEST_ENDED':
-        this.output.end(idOf(message.request), message.error);
+        this.#end(idOf(message.request), message.error);
+        break;
+      case 'JOB_EXECUTORS':
+        // One who led before, and does not know that it no longer does, is not listened to.
+        if (message.term < this.#term) break;
+        this.#term = message.term;
+        this.#serving = message.serving;
         break;
     }
+  }
+
+  /** Job executors that take requests. */
+  get jobExecutors(): readonly MemberLife[] {
+    return this.#serving;
   }
 
   report(): FrontendReport {
@@ -114,15 +146,55 @@ export class FrontendProcess {
       this.#ports.checkSampling?.(call.sampling);
       checkRank(call.data_parallel_rank, this.#ports.firstGroups);
       const context = call.context_id === '' ? null : this.contexts.get(call.context_id, call.cache_salt);
-      const sequences = sequencesOf(call, context, this.#config, this.#tokenizer);
+      const unowned = sequencesOf(call, context, this.#config, this.#tokenizer);
+      const { member, life } = this.#pick();
+      const id = requestId(idOf(member), 0, call.request);
+      const sequences = unowned.map((sequence) => ({ ...sequence, request: id }));
       this.output.open(call.request, sequences, call.stop);
-      this.#ports.send(address('request', call.request), FRONTEND, submit(sequences, call.deadline_ms), FROM_OUTSIDE);
+      this.#requests.set(call.request, { id, isCancelled: false });
+      // Without room for its record it is served all the same, as long as its job executor lives.
+      this.#ports.records.open(sequences, life, call.deadline_ms < 0 ? call.deadline_ms : this.#ports.now_ms() + call.deadline_ms);
+      this.#ports.send(address('request', id), FRONTEND, submit(sequences, call.deadline_ms), FROM_OUTSIDE);
     } catch (error) {
       this.#ports.tellCaller({ type: 'ENDED', request: call.request, error: toErrorRecord(error), generated: 0 });
     }
   }
 
-  #cancel(id: number): void {
-    this.#ports.send(address('request', id), FRONTEND, cancel(), FROM_OUTSIDE);
+  /** Any that serves (xDeepServe §5.1, step 1). One whose thread is gone already may not be known to be lost yet. */
+  #pick(): MemberLife {
+    const { random, isAlive } = this.#ports;
+    const serving = this.#serving.filter(({ member, life }) => isAlive(member, life));
+    const picked = serving[serving.length < 2 ? 0 : random.below(serving.length)];
+    assert(picked, 'no job executor serves');
+    return picked;
+  }
+
+  #cancel(call: number): void {
+    const request = this.#requests.get(call);
+    if (request === undefined) return;
+    request.isCancelled = true;
+    this.#ports.send(address('request', request.id), FRONTEND, cancel(), FROM_OUTSIDE);
+  }
+
+  #stopChoice(call: number, choice: number): void {
+    const request = this.#requests.get(call);
+    if (request !== undefined) this.#ports.send(address('job', request.id), FRONTEND, choiceStopped(choice), this.#cause);
+  }
+
+  /** Its job executor was lost, and another goes on with it. What was sent to the lost one may have found nobody. */
+  #move(id: number): void {
+    const request = this.#requests.get(callOf(id));
+    if (request === undefined) return;
+    request.id = id;
+    if (request.isCancelled) this.#cancel(callOf(id));
+    else this.output.stopFinished(callOf(id));
+  }
+
+  #end(id: number, error: ErrorRecord | null): void {
+    const call = callOf(id);
+    const request = this.#requests.get(call);
+    // What became of an attempt that another has taken over is no news.
+    if (request === undefined || attemptOf(id) < attemptOf(request.id)) return;
+    this.output.end(call, error);
   }
 }

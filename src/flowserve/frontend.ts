@@ -40,6 +40,7 @@ export function sequencesOf(call: GenerateCall, context: KeptContext | null, con
     data_parallel_rank: call.data_parallel_rank,
     priority: call.priority,
     context: call.context_id,
+    output: [],
   }));
 }
 

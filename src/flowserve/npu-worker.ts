@@ -16,21 +16,24 @@ import type { Message } from '../protocol/messages.ts';
 import { type ThreadMessage, threadPeerDetached, threadReported, threadStarted } from '../protocol/threads.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
-import { firstAct, type Witness } from '../runtime/cast.ts';
+import { type Birth, firstAct, isLaterLife, type Witness } from '../runtime/cast.ts';
 import { type Clock, monotonicClock } from '../runtime/clock.ts';
 import { CONTROL_THREAD, Directory, type Seating, threadsOf } from '../runtime/directory.ts';
 import { IdleLadder } from '../runtime/idle-ladder.ts';
 import { MessagePort, type ReceivedMail } from '../runtime/message-port.ts';
 import type { Arithmetic } from './arithmetic.ts';
+import { Claims } from './claims.ts';
 import { Forward } from './forward.ts';
 import type { NpuLayout } from './npu-layout.ts';
 import { Npus } from './npus.ts';
-import { areasOfDie, type PodPlan } from './pod-plan.ts';
+import { areasOfDie, type PodPlan, recordTableOf } from './pod-plan.ts';
 import type { StepProgram } from './step-program.ts';
 
 export type WorkerData = {
   readonly plan: PodPlan;
   readonly worker: number;
+  /** Of the worker, from 1. */
+  readonly life: number;
   readonly seating: Seating;
   /** Threads whose rings nobody may touch now. */
   readonly lost: readonly number[];
@@ -46,6 +49,12 @@ export type WorkerData = {
   readonly protocol: number;
   /** What it does is recorded. */
   readonly isTraced: boolean;
+};
+
+/** What lives on workers but is not of the engine: how it comes to life. */
+export type Controllers = {
+  readonly birthOf: (to: Address, message: Message) => Birth | null;
+  readonly birthOfController: (self: Address, plan: PodPlan, life: number) => Birth;
 };
 
 /** Dispatches that one NPU's experts serve between two looks at the rings. */
@@ -64,6 +73,7 @@ export class NpuWorker {
   readonly #host: ActorHost;
   readonly #ladder: IdleLadder;
   readonly #npus: Npus;
+  readonly #spawnControllers: () => void;
   /** Their programs as a list: a loop over a map allocates. */
   readonly #programs: readonly StepProgram<Arithmetic>[];
   /** The count of arrivals that was seen last, and what is still to be done about them. */
@@ -74,7 +84,8 @@ export class NpuWorker {
   #isStepping = false;
 
   constructor(
-    { plan, worker, seating, lost, epochs, die_epochs, layouts, memories, module, origin_ms, protocol, isTraced }: WorkerData,
+    { plan, worker, life, seating, lost, epochs, die_epochs, layouts, memories, module, origin_ms, protocol, isTraced }: WorkerData,
+    controllers: Controllers,
     witnessOf?: (clock: Clock) => Witness | undefined,
   ) {
     assert(protocol === PROTOCOL_HASH, 'this worker was built from other sources than the pod that started it');
@@ -91,17 +102,22 @@ export class NpuWorker {
     for (let thread = CONTROL_THREAD + 1; thread < threadsOf(plan.hosting); thread++)
       if (thread !== this.#thread && (lost.includes(thread) || !seating.threads.includes(thread))) this.#links.detach(thread);
     this.#port = new MessagePort(this.#links, isTraced);
+    const claims = new Claims({ control: this.#control, records: recordTableOf(plan, this.#space), directory: this.#directory, now_ms: clock.now_ms, life });
     this.#ladder = new IdleLadder(this.#control, this.#thread);
     this.#host = new ActorHost(
       {
         clock,
         isLocal: (to) => this.#directory.threadOf(to) === this.#thread,
         transmit: (to, from, message, cause) => this.#transmit(to, from, message, cause),
-        birthOf: () => null,
+        birthOf: controllers.birthOf,
         hands: new Map(),
         launch: (npu, work, cause) => this.#npus.launch(npu, work, cause),
         transfer: (group, work, cause) => this.#npus.transfer(group, work, cause),
+        claim: (actor, claim, cause) => {
+          for (const message of claims.perform(actor, claim)) this.#host.send(actor, actor, message, cause);
+        },
         onUnexpected: () => {},
+        isLaterLife: isLaterLife(epochs[this.#thread] as number),
         witness: witnessOf?.(clock),
       },
       firstAct(this.#thread, epochs[this.#thread] as number),
@@ -132,11 +148,15 @@ export class NpuWorker {
       },
     });
     this.#programs = [...this.#npus.programs.values()];
+    this.#spawnControllers = () => {
+      for (const self of this.#directory.controllersOn(worker)) this.#host.spawn(self, controllers.birthOfController(self, plan, life));
+    };
   }
 
   /** Brings the actors of this thread to life and says so. */
   start(): void {
     this.#npus.spawn();
+    this.#spawnControllers();
     this.#host.turn();
     this.#tellControl(threadStarted(this.#worker));
   }

@@ -8,6 +8,7 @@ import type { Tokenizer } from '../model/tokenizer.ts';
 import type { ChunkRecord, PodToCaller, PositionRecord, TokenLogprobRecord } from '../protocol/caller.ts';
 import type { ErrorRecord } from '../protocol/errors.ts';
 import type { PositionLogprobs, Sequence, TokenOut } from '../protocol/messages.ts';
+import { callOf } from '../protocol/request-ids.ts';
 import { StopStrings } from './stop-strings.ts';
 
 type Choice = {
@@ -18,6 +19,8 @@ type Choice = {
   /** Tokens that overtook those before them, as from another DP group, by their index. */
   readonly early: Map<number, { readonly out: TokenOut; readonly group: number }>;
   isFinished: boolean;
+  /** By a stop string: its task has to be told. */
+  isStopped: boolean;
   /** The DP group that its last token came from. */
   group: number | null;
 };
@@ -29,6 +32,8 @@ type Request = {
   promptMissing: number;
   /** Prompt tokens whose KV was there; null: no choice has told yet. */
   cached: number | null;
+  /** That it is done was heard before its last tokens: they come another way. How many looks have found it so. */
+  awaited: number | null;
 };
 
 /** What came and went. */
@@ -44,8 +49,13 @@ const nothingCounted = (): Counts => ({ finished: { stop: 0, length: 0, cancelle
 
 export type OutputPorts = {
   readonly tell: (message: PodToCaller) => void;
+  /** The caller gets this token of the call's choice; that was its last. */
+  readonly keep: (call: number, choice: number, token: number) => void;
+  readonly finish: (call: number, choice: number) => void;
+  /** The caller hears no more of the call. */
+  readonly ended: (call: number) => void;
   /** A stop string ended the choice: its tasks may let go. */
-  readonly stopChoice: (sequence: Sequence) => void;
+  readonly stopChoice: (call: number, choice: number) => void;
 };
 
 export class OutputProcess {
@@ -79,11 +89,13 @@ export class OutputProcess {
         generated: 0,
         early: new Map(),
         isFinished: false,
+        isStopped: false,
         group: null,
       })),
       promptLogprobs: first.sampling.prompt_logprobs >= 0 ? new Array(positions).fill(undefined) : null,
       promptMissing: positions,
       cached: null,
+      awaited: null,
     });
     this.#ports.tell({ type: 'PROMPT', request: id, token_ids: first.prompt });
     if (first.sampling.prompt_logprobs >= 0 && positions === 0) this.#ports.tell({ type: 'PROMPT_LOGPROBS', request: id, logprobs: [] });
@@ -104,7 +116,7 @@ export class OutputProcess {
   /** `group`: the DP group that they come from. */
   push(tokens: readonly TokenOut[], group: number): void {
     for (const out of tokens) {
-      const request = this.#requests.get(out.request);
+      const request = this.#requests.get(callOf(out.request));
       const choice = request?.choices[out.choice];
       if (request === undefined || choice === undefined || choice.isFinished) continue;
       if (out.prompt_logprobs !== null) this.#keepPromptLogprobs(request, out.prompt_start, out.prompt_logprobs);
@@ -134,7 +146,14 @@ export class OutputProcess {
       choice.group = group;
       this.#ports.tell({ type: 'CHOICE_MOVED', request: request.id, choice: out.choice, dp_group: group });
     }
-    this.#pushToken(choice, out, ofGroup);
+    this.#pushToken(request.id, choice, out, ofGroup);
+    if (request.awaited !== null && choice.isFinished) this.end(request.id, null);
+  }
+
+  /** The call goes on with another job, which may not have heard which choices have ended. */
+  stopFinished(id: number): void {
+    const choices = this.#requests.get(id)?.choices ?? [];
+    for (const [choice, { isStopped }] of choices.entries()) if (isStopped) this.#ports.stopChoice(id, choice);
   }
 
   /** The request's first task is computed. */
@@ -142,10 +161,16 @@ export class OutputProcess {
     this.#ports.tell({ type: 'SCHEDULED_CALL', request: id });
   }
 
+  /** It has ended, or ends with its last token. */
   end(id: number, error: ErrorRecord | null): void {
     const request = this.#requests.get(id);
     if (request === undefined) return;
+    if (error === null && request.choices.some(({ isFinished }) => !isFinished)) {
+      request.awaited = 0;
+      return;
+    }
     this.#requests.delete(id);
+    this.#ports.ended(id);
     this.flush();
     if (error !== null) {
       const how = error.code === 'cancelled' ? 'cancelled' : 'failed';
@@ -154,6 +179,11 @@ export class OutputProcess {
     }
     const generated = request.choices.reduce((sum, choice) => sum + choice.generated, 0);
     this.#ports.tell({ type: 'ENDED', request: id, error, generated });
+  }
+
+  /** Fails requests that two of these looks find waiting for tokens of a group that said they were sent: its thread died before they were read. */
+  failStranded(error: ErrorRecord): void {
+    for (const request of this.#requests.values()) if (request.awaited !== null && request.awaited++ > 0) this.end(request.id, error);
   }
 
   /** Sends the turn's chunks, all in one frame. */
@@ -185,9 +215,9 @@ export class OutputProcess {
     if (cached > 0 || known !== null) this.#ports.tell({ type: 'PROMPT_CACHED', request: request.id, tokens: cached });
   }
 
-  #pushToken(choice: Choice, out: TokenOut, ofGroup: Counts): void {
-    const { sequence } = choice;
+  #pushToken(call: number, choice: Choice, out: TokenOut, ofGroup: Counts): void {
     choice.generated++;
+    this.#ports.keep(call, out.choice, out.token);
     this.counts.generation_tokens++;
     ofGroup.generation_tokens++;
     // The token that ends a sequence by itself is no part of its text; stop strings count from min_tokens on.
@@ -199,13 +229,17 @@ export class OutputProcess {
       text += rest.text + (stop === null ? choice.stops.flush() : '');
       if (stop !== null) finish = 'stop';
     }
-    if (stop !== null && out.finish === null) this.#ports.stopChoice(sequence);
     if (finish !== null) {
       choice.isFinished = true;
+      this.#ports.finish(call, out.choice);
       this.#noteEnd(finish, ofGroup);
     }
+    if (stop !== null && out.finish === null) {
+      choice.isStopped = true;
+      this.#ports.stopChoice(call, out.choice);
+    }
     this.#chunks.push({
-      request: out.request,
+      request: call,
       choice: out.choice,
       text,
       token_ids: [out.token],

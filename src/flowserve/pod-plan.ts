@@ -5,15 +5,18 @@
 import { totalmem } from 'node:os';
 import type { GroupChoice } from '../../actors/policies/group-choice.ts';
 import { offsetOf } from '../fabric/address.ts';
+import type { AddressSpace } from '../fabric/address-space.ts';
 import { planRings, type RingPlace } from '../fabric/links.ts';
 import { type MemoryPlan, planMemory, type Region } from '../fabric/memory-plan.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
+import { JOB_EXECUTORS_MAX } from '../protocol/request-ids.ts';
 import { deploy, type Topology } from '../protocol/topology.ts';
 import { CALLER_THREAD, CONTROL_THREAD, dealtOut, diesOf, type Hosting, seatsOf } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
 import { type Dtypes, layoutNpu, type NpuLayout } from './npu-layout.ts';
+import { RecordTable, recordsBytes } from './request-records.ts';
 import type { LayoutOptions, ModelShape, StepLayout } from './step-layout.ts';
 
 export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment'> & {
@@ -22,6 +25,9 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly npu_workers?: readonly number[] | undefined;
   readonly workers: number;
   readonly spare_workers: number;
+  readonly job_executors: number;
+  /** Choices that the pod holds at most. */
+  readonly max_queued: number;
   readonly kv_blocks: number | undefined;
   readonly segment_bytes: number;
   readonly memory_bytes: number | undefined;
@@ -48,7 +54,7 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout> = {
   readonly layouts: readonly Layout[];
   /** By die, spares included. */
   readonly dies: readonly Region[];
-  readonly options: LayoutOptions & Pick<PlanOptions, 'prefix_caching' | 'async_scheduling' | 'scheduling_policy' | 'load_balancing'>;
+  readonly options: LayoutOptions & Pick<PlanOptions, 'prefix_caching' | 'async_scheduling' | 'scheduling_policy' | 'load_balancing' | 'max_queued'>;
 };
 export type PodPlan = PodPlanOf<ModelConfig, NpuLayout>;
 export type AnyPodPlan = PodPlanOf<ModelShape, StepLayout>;
@@ -62,6 +68,7 @@ const FULL_REQUESTS = 8;
 const BYTES_PER_PROMPT_TOKEN = 16;
 const CALLER_RING_BYTES_MIN = 1 << 20;
 const PEER_RING_BYTES = 1 << 16;
+const TOKENS_PER_WAITING = 128;
 
 /** @throws `invalid_request` for options that contradict one another, `out_of_memory` with the sum shown. */
 export function planPod(checkpoint: Checkpoint, options: PlanOptions): PodPlan {
@@ -76,7 +83,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
   options: PlanOptions,
   layOut: LayOut<Layout>,
 ): PodPlanOf<Model, Layout> {
-  const { workers, spare_workers } = options;
+  const { workers, spare_workers, job_executors, max_queued } = options;
   const deployment = deploy(options.topology);
   const npus = deployment.npus.length;
   const ahead = deployment.executors.find(({ role }) => role !== 'colocated');
@@ -86,6 +93,12 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
     throw new MinipodError('invalid_request', `workers: ${workers} threads for ${npus} NPUs; an NPU lives on one worker, so use at most ${npus}`, {
       param: 'workers',
     });
+  if (job_executors > Math.min(JOB_EXECUTORS_MAX, 1 + workers))
+    throw new MinipodError(
+      'invalid_request',
+      `job_executors: ${job_executors} of at most ${Math.min(JOB_EXECUTORS_MAX, 1 + workers)}; each lives on a thread of its own, which are the control thread and ${workers} workers`,
+      { param: 'job_executors' },
+    );
   for (const { id, role, dp, tp, experts } of deployment.executors)
     if (experts.npus > config.moe.experts)
       throw new MinipodError(
@@ -93,7 +106,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
         `topology: task executor ${id} (${role}) has dp ${dp} × tp ${tp} = ${experts.npus} NPUs for ${config.moe.experts} experts a layer; each NPU owns at least one`,
         { param: options.topology.length === 1 ? 'npus' : 'topology' },
       );
-  const hosting: Hosting = { deployment, workers, spare_workers, worker_of_npu: workersOf(npus, workers, options.npu_workers) };
+  const hosting: Hosting = { deployment, workers, spare_workers, job_executors, worker_of_npu: workersOf(npus, workers, options.npu_workers) };
   const blocksOfRequest = Math.ceil(config.maxPositions / options.kv_block_size);
   const layoutOptions: LayoutOptions = {
     deployment,
@@ -115,12 +128,13 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
       // With spares, any NPU may come to lie on any die.
       ...sizes.map(({ bytes, parts }, npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes: spare_workers > 0 ? spare_bytes : bytes, parts })),
       ...Array.from({ length: layoutOptions.dies - npus }, (_, spare) => ({ owner: `die/${npus + spare}`, kind: 'hbm' as const, ...spareDie })),
+      { owner: 'pod', kind: 'records', bytes: recordsBytes(max_queued, recordedTokens(layoutOptions, npus, max_queued)) },
     ],
     options.segment_bytes,
     options.memory_bytes ?? Math.floor(totalmem() * 0.75),
   );
-  const [rings, ...dies] = memory.regions.filter(({ kind }) => kind !== 'control');
-  const ringsAt = offsetOf(rings?.base ?? 0);
+  const dies = memory.regions.filter(({ kind }) => kind === 'hbm');
+  const ringsAt = offsetOf(memory.regions.find(({ kind }) => kind === 'rings')?.base ?? 0);
   return {
     config,
     npus,
@@ -136,9 +150,17 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
       scheduling_policy: options.scheduling_policy,
       load_balancing: options.load_balancing,
       async_scheduling: options.async_scheduling,
+      max_queued,
     },
   };
 }
+
+/**
+ * Tokens that request records hold: all that can have KV in the pod, twice over since prefixes are shared, and a short prompt for each choice that waits. 4 bytes
+ * each: about 2 MiB of the shipped model's pod.
+ */
+const recordedTokens = ({ kv_blocks, kv_block_size }: LayoutOptions, npus: number, max_queued: number): number =>
+  2 * npus * kv_blocks * kv_block_size + TOKENS_PER_WAITING * max_queued;
 
 /** @throws `invalid_request` for a mapping that leaves an NPU or a worker out */
 function workersOf(npus: number, workers: number, given: readonly number[] | undefined): readonly number[] {
@@ -175,6 +197,10 @@ const dtypeIn =
   (checkpoint: Checkpoint): Dtypes =>
   (name) =>
     checkpoint.tensors.get(name)?.dtype ?? 'BF16';
+
+/** The request records of a pod, as any of its threads sees them. */
+export const recordTableOf = ({ options }: AnyPodPlan, space: AddressSpace): RecordTable =>
+  new RecordTable(space, space.region('pod', 'records'), options.max_queued);
 
 /** The layout of an NPU that moves to another die. */
 export function layoutOnDie(plan: PodPlan, checkpoint: Checkpoint, npu: number, die: number): NpuLayout {

@@ -1,5 +1,6 @@
 /** How the control plane's actors come to life. @module */
 
+import { clusterManager } from '../../actors/cluster-manager.ts';
 import { job } from '../../actors/job.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
 import type { ExecutorSeat } from '../../actors/policies/executor-choice.ts';
@@ -8,18 +9,26 @@ import { request } from '../../actors/request.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
-import { type Address, address, idOf } from '../protocol/address.ts';
+import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
+import { assert } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
+import { supervisorOf } from '../protocol/request-ids.ts';
 import type { DpGroupPlace, ExecutorRole } from '../protocol/topology.ts';
 import type { Birth } from '../runtime/cast.ts';
+import { CLUSTER_MANAGERS } from '../runtime/directory.ts';
 
 /** Requests, jobs and tasks come to life with their first message. */
 export function birthOf(to: Address, message: Message): Birth | null {
   switch (message.type) {
     case 'SUBMIT':
-      return { machine: request, input: { self: to, job: address('job', idOf(to)), sequences: message.sequences, deadline_ms: message.deadline_ms } };
+      return requestWith(to, { sequences: message.sequences, placements: [], deadline_ms: message.deadline_ms });
+    case 'RESUME':
+      return requestWith(to, { sequences: message.sequences, placements: message.placements, deadline_ms: message.deadline_ms });
     case 'PLAN':
-      return { machine: job, input: { self: to, request: message.request, sequences: message.sequences, placements: message.placements } };
+      return {
+        machine: job,
+        input: { self: to, job_executor: supervisorOf(to), request: message.request, sequences: message.sequences, placements: message.placements },
+      };
     case 'ASSIGN':
       return { machine: task, input: { self: to, job: message.job, sequence: message.sequence, placement: message.placement, handoff: message.handoff } };
     default:
@@ -27,23 +36,35 @@ export function birthOf(to: Address, message: Message): Birth | null {
   }
 }
 
-/** The executors live as long as the pod. */
-export function spawnExecutors(spawn: (address: Address, birth: Birth) => void, { hosting, options }: AnyPodPlan, choices_max: number): void {
+const requestWith = (self: Address, what: object): Birth => ({
+  machine: request,
+  input: { self, job_executor: supervisorOf(self), job: address('job', idOf(self)), ...what },
+});
+
+/** Those who live as long as their thread: cluster managers, job executors and task executors. `life`: the thread's epoch. */
+export function birthOfController(self: Address, { hosting, options }: AnyPodPlan, life: number): Birth {
   const { executors, groups } = hosting.deployment;
-  const seats = executors.map(
-    ({ id, role, experts, groups: own }): ExecutorSeat => ({ address: address('task-executor', id), role, npus: experts.npus, groups: own }),
-  );
-  spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max, executors: seats } });
-  for (const { id, role, groups: own } of executors) {
-    const self = address('task-executor', id);
-    const groupSeats = own.map((group): GroupSeat => {
-      const { npus } = groups[group] as DpGroupPlace;
-      return { group, npus, worker: hosting.worker_of_npu[npus[0] as number] as number };
-    });
-    spawn(self, {
-      machine: taskExecutor,
-      input: { self, groups: groupSeats, batch_max: options.max_batch_requests, choice: choiceOf(role, options.load_balancing) },
-    });
+  switch (roleOf(self)) {
+    case 'cluster-manager':
+      return { machine: clusterManager, input: { self, life, peers: CLUSTER_MANAGERS.filter((other) => other !== self) } };
+    case 'job-executor': {
+      const seats = executors.map(
+        ({ id, role, experts, groups: own }): ExecutorSeat => ({ address: address('task-executor', id), role, npus: experts.npus, groups: own }),
+      );
+      return { machine: jobExecutor, input: { self, life, choices_max: options.max_queued, managers: CLUSTER_MANAGERS, executors: seats } };
+    }
+    case 'task-executor': {
+      const executor = executors[idOf(self)];
+      assert(executor, `there is no ${self}`);
+      const seats = executor.groups.map((group): GroupSeat => {
+        const { npus } = groups[group] as DpGroupPlace;
+        return { group, npus, worker: hosting.worker_of_npu[npus[0] as number] as number };
+      });
+      const others = { batch_max: options.max_batch_requests, choice: choiceOf(executor.role, options.load_balancing) };
+      return { machine: taskExecutor, input: { self, managers: CLUSTER_MANAGERS, groups: seats, ...others } };
+    }
+    default:
+      return assert(false, `${self} is no part of the control plane`) as never;
   }
 }
 

@@ -4,7 +4,8 @@ import * as Comlink from 'comlink';
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
 import type { ContextRecord, CreateContextCall, PromptRecord } from '../protocol/caller.ts';
 import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
-import { Control, type ControlHandle, type ControlOptions, type ControlStats, type OnInspected } from './control.ts';
+import { Control } from './control.ts';
+import type { ControlHandle, ControlOptions, ControlStats, OnInspected } from './control-handle.ts';
 import type { ProgressReport } from './weights.ts';
 
 /** Comlink keeps of an error its message only; so errors travel as values. */

@@ -7,75 +7,37 @@ import { AddressSpace } from '../fabric/address-space.ts';
 import { Links } from '../fabric/links.ts';
 import { allocateSegments } from '../fabric/memory-plan.ts';
 import { LIMITS } from '../fabric/outgoing.ts';
-import type { RegionReport } from '../fabric/region-table.ts';
 import type { RingConsumer } from '../fabric/ring.ts';
+import { Claims } from '../flowserve/claims.ts';
 import { ExpertLoads } from '../flowserve/expert-loads.ts';
-import { FRONTEND, FrontendProcess, type FrontendReport } from '../flowserve/frontend-process.ts';
-import { type PlanOptions, type PodPlan, planPod } from '../flowserve/pod-plan.ts';
+import { FRONTEND, FrontendProcess } from '../flowserve/frontend-process.ts';
+import { type PodPlan, planPod, recordTableOf } from '../flowserve/pod-plan.ts';
+import { RequestRecords } from '../flowserve/request-records.ts';
 import { openCheckpoint, parametersOf } from '../model/checkpoint.ts';
 import { loadKernelModule } from '../model/kernels/kernels.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
 import type { CallerToPod, PromptRecord } from '../protocol/caller.ts';
-import { drain, npuLost } from '../protocol/constructors.ts';
+import { drain, memberLost, npuLost } from '../protocol/constructors.ts';
 import { assert, type ErrorRecord, MinipodError } from '../protocol/errors.ts';
 import type { FrontendMessage, Message } from '../protocol/messages.ts';
-import { type LinkReport, type NpuReport, type ThreadMessage, type ThreadReport, threadReport } from '../protocol/threads.ts';
+import { type ThreadMessage, threadReport } from '../protocol/threads.ts';
 import { firstGroups, type NpuPlace } from '../protocol/topology.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
 import { firstAct, type Mail } from '../runtime/cast.ts';
-import { type Clock, eventLoopTimers, monotonicClock } from '../runtime/clock.ts';
-import { CALLER_THREAD, CONTROL_THREAD, Directory, seatsOf, threadsOf } from '../runtime/directory.ts';
+import { type Clock, eventLoopTimers, monotonicClock, systemRandom } from '../runtime/clock.ts';
+import { CALLER_THREAD, CLUSTER_MANAGERS, CONTROL_THREAD, Directory, jobExecutorsOf, ON_CONTROL, seatsOf, threadsOf } from '../runtime/directory.ts';
 import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/event-loop.ts';
 import { MessagePort, type ReceivedMail } from '../runtime/message-port.ts';
 import { entryPoint } from '../runtime/thread-entry.ts';
-import { type ActRing, makeActRing, type WhenFull, witnessOf } from '../trace/act-log.ts';
+import { type ActRing, makeActRing, witnessOf } from '../trace/act-log.ts';
 import type { LiveRecorder } from '../trace/live-recorder.ts';
-import { birthOf, spawnExecutors } from './births.ts';
+import { birthOf, birthOfController } from './births.ts';
+import type { ControlHandle, ControlOptions, ControlStats, OnInspected } from './control-handle.ts';
 import { startRecorder } from './recording.ts';
 import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
 import { WorkerReports } from './worker-reports.ts';
 import { Workers } from './workers.ts';
-
-export type ControlOptions = PlanOptions & {
-  readonly folder: string;
-  readonly origin_ms: number;
-  readonly max_queued: number;
-  /** The trace to write, and whether the run waits (the default) where it is written too slowly. */
-  readonly record?: string | undefined;
-  readonly record_when_full?: WhenFull | undefined;
-  /** False: no prompt is in it. */
-  readonly record_prompts: boolean;
-  /** Of whoever looks on: one word for all rings that it reads. */
-  readonly inspected?: Int32Array | undefined;
-  /** What worker threads run instead of the shipped entry: a test's, that misbehaves. */
-  readonly worker_entry?: URL;
-};
-
-/** What the caller's thread needs to talk to the pod. */
-export type ControlHandle = {
-  readonly plan: PodPlan;
-  readonly memories: readonly WebAssembly.Memory[];
-  /** Messages carry their cause. */
-  readonly isTraced: boolean;
-  readonly vocab_size: number;
-  readonly parameters: number;
-  readonly has_chat_template: boolean;
-};
-
-/** What the pod knows of itself, whatever its clock. */
-export type ControlStats = FrontendReport & {
-  readonly npus: readonly NpuReport[];
-  readonly links: readonly { readonly thread: number; readonly reports: readonly LinkReport[] }[];
-  readonly threads: readonly ThreadReport[];
-  readonly regions: readonly RegionReport[];
-  readonly expert_loads: readonly (readonly number[])[];
-  readonly unexpected: readonly string[];
-  readonly actors: number;
-};
-
-/** Given each ring that whoever looks on is to read. */
-export type OnInspected = (ring: ActRing) => void;
 
 /** An idle control plane looks up this often; while it waits for its workers to start, more often. */
 const SLEEP_MS = 250;
@@ -96,6 +58,11 @@ const LAST_RECORDS_MS_MAX = 2_000;
 /** Longer than any step: half of what a link bears (fabric/outgoing.ts). */
 const STALL_MS_MAX = LIMITS.stall_ms_max / 2;
 const STALL_LOOK_MS = 1_000;
+const STRANDED: ErrorRecord = {
+  code: 'worker_failed',
+  message: 'the worker died that computed the last tokens, before they were delivered; the request may be sent again',
+  param: null,
+};
 /** Workers start in a fraction of a second, on a crowded machine in a few. */
 const START_DEADLINE_MS = 60_000;
 
@@ -164,10 +131,19 @@ export class Control {
     this.#ready = Promise.withResolvers<void>();
     const first = memories[0] as WebAssembly.Memory;
     const links = new Links(CONTROL_THREAD, first, plan.rings, space.control, { now_us: () => this.#clock.now_ms() * 1000 });
-    for (const { thread } of seatsOf(plan.hosting).slice(plan.workers)) links.detach(thread);
+    for (const { thread } of seatsOf(plan.hosting).slice(plan.workers)) {
+      links.detach(thread);
+      // Whoever sits on a spare seat is somebody's successor, and his acts are numbered so.
+      space.control.raiseEpoch(thread);
+    }
     const acts = newActRings(CONTROL_THREAD);
     this.#port = new MessagePort(links, acts.length > 0);
+    const table = recordTableOf(plan, space);
+    const claims = new Claims({ control: space.control, records: table, directory: this.directory, now_ms: this.#clock.now_ms });
     this.#frontend = new FrontendProcess(plan.config, tokenizer, {
+      random: systemRandom,
+      records: new RequestRecords(table),
+      isAlive: (executor, life) => space.control.lifeOf(this.directory.hostOf(executor)) === life,
       send: (to, from, message, cause) => this.#host.send(to, from, message, cause),
       tellCaller: (message) => this.#port.send(CALLER_THREAD, CALLER, FRONTEND, message),
       now_ms: () => this.#clock.now_ms(),
@@ -185,6 +161,9 @@ export class Control {
         hands: new Map([['frontend', ({ message, from }: Mail, act: number) => this.#frontend.receive(message as FrontendMessage, from, act)]]),
         launch: (npu) => assert(false, `${npu} does not live on the control thread`),
         transfer: (group) => assert(false, `${group} does not live on the control thread`),
+        claim: (actor, claim, cause) => {
+          for (const message of claims.perform(actor, claim)) this.#host.send(actor, actor, message, cause);
+        },
         onUnexpected: () => {},
         witness: witnessOf(acts, this.#clock),
       },
@@ -206,7 +185,7 @@ export class Control {
       onGivenUp: (error) => this.#giveUp(error),
     });
     this.#handle = { plan, memories, isTraced: acts.length > 0, vocab_size: plan.config.vocabSize, parameters, has_chat_template: tokenizer.hasChatTemplate };
-    spawnExecutors((address, birth) => this.#host.spawn(address, birth), plan, options.max_queued);
+    for (const self of this.directory.controllersOn(ON_CONTROL)) this.#host.spawn(self, birthOfController(self, plan, space.control.lifeOf(ON_CONTROL)));
   }
 
   get contexts(): FrontendProcess['contexts'] {
@@ -272,7 +251,7 @@ export class Control {
   async close(): Promise<void> {
     if (this.#isClosing) return;
     this.#isClosing = true;
-    this.#host.send('job-executor/0', CONTROL, drain());
+    for (const { member } of this.#frontend.jobExecutors) this.#host.send(member, CONTROL, drain());
     this.#frontend.cancelAll();
     this.#port.links.control.ring(CONTROL_THREAD);
     await waitAtMost(this.#drained.promise, CLOSE_DEADLINE_MS);
@@ -291,7 +270,7 @@ export class Control {
     this.#loop = this.#run();
     this.#loop.catch((error: unknown) => this.#giveUp(error));
     await waitAtMost(this.#ready.promise, START_DEADLINE_MS);
-    if (this.#host.cast.stateOf('job-executor/0') !== 'serving') {
+    if (!this.#allServe()) {
       const missing = Array.from({ length: this.#plan.workers }, (_, worker) => worker).filter((worker) => !this.#workers.isRunning(worker));
       this.#workers.stopAll();
       throw new MinipodError('deadline_exceeded', `workers ${missing.join(', ')} did not report within ${START_DEADLINE_MS / 1000} s of their start`);
@@ -309,8 +288,8 @@ export class Control {
       let busy = links.receive(onFrame);
       busy = this.#host.turn() || busy;
       // All NPUs have reported: a call that came earlier would find nobody who admits it.
-      if (!this.#isReady && this.#host.cast.stateOf('job-executor/0') === 'serving') this.#ready.resolve();
-      if (this.#isClosing && this.#host.cast.stateOf('job-executor/0') === null) this.#drained.resolve();
+      if (!this.#isReady && this.#allServe()) this.#ready.resolve();
+      if (this.#isClosing && this.#frontend.output.open_requests === 0 && this.#host.cast.stateOf('job-executor/0') === null) this.#drained.resolve();
       this.#frontend.output.flush();
       const waits = links.flush();
       this.#giveUpStalled();
@@ -321,11 +300,16 @@ export class Control {
     }
   }
 
+  #allServe(): boolean {
+    return this.#frontend.jobExecutors.length === jobExecutorsOf(this.#plan.hosting).length;
+  }
+
   /** A worker that reads nothing while frames wait for it hangs: a successor takes its place before this thread is stuck. */
   #giveUpStalled(): void {
     const now_ms = this.#clock.now_ms();
     if (now_ms - this.#lookedForStalls_ms < STALL_LOOK_MS) return;
     this.#lookedForStalls_ms = now_ms;
+    this.#frontend.output.failStranded(STRANDED);
     for (const { peer, lane, waiting, stalled_ms } of this.#port.links.counters()) {
       const worker = this.directory.seating.threads.indexOf(peer);
       if (stalled_ms < STALL_MS_MAX || worker < 0) continue;
@@ -356,11 +340,15 @@ export class Control {
   }
 
   #workerLost(worker: number, error: ErrorRecord): void {
+    const life = this.#space.control.lifeOf(worker);
+    this.#space.control.endLife(worker);
     this.#reports.lost(worker);
     for (const npu of this.directory.npusOfWorker(worker)) {
       const { executor } = this.#plan.hosting.deployment.npus[npu] as NpuPlace;
       this.#host.send(address('task-executor', executor), CONTROL, npuLost(npu, error));
     }
+    for (const member of this.directory.controllersOn(worker))
+      for (const manager of CLUSTER_MANAGERS) this.#host.send(manager, CONTROL, memberLost(member, life));
     // Now, while its rings are detached: nothing that was on its way to the lost worker may reach its successor.
     while (this.#host.hasMail) this.#host.turn();
     this.#port.links.control.ring(CONTROL_THREAD);

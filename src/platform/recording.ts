@@ -8,14 +8,10 @@ import type { WhenFull } from '../trace/act-log.ts';
 import { LiveRecorder } from '../trace/live-recorder.ts';
 import { type RunHeader, runHeader } from '../trace/run-header.ts';
 
-type Run = Pick<RunHeader, 'clock' | 'seed' | 'kernels'> & { readonly max_queued: number; readonly record_prompts: boolean };
+type Run = Pick<RunHeader, 'clock' | 'seed' | 'kernels'> & { readonly record_prompts: boolean };
 
-export function headerOf(
-  { clock, seed, kernels, max_queued, record_prompts }: Run,
-  checkpoint: Checkpoint,
-  { hosting, npus, workers, options }: AnyPodPlan,
-): RunHeader {
-  const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests } = options;
+export function headerOf({ clock, seed, kernels, record_prompts }: Run, checkpoint: Checkpoint, { hosting, npus, workers, options }: AnyPodPlan): RunHeader {
+  const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued } = options;
   return runHeader({
     clock,
     seed,
@@ -25,25 +21,25 @@ export function headerOf(
     topology: formatTopology(hosting.deployment.topology),
     npus,
     workers,
-    options: { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued },
+    options: { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued, job_executors: hosting.job_executors },
   });
 }
 
 /** The run goes on, or has ended well; whoever wanted its trace must hear that there is no whole one. */
 export const warnRecordingEnded = (error: MinipodError): void => process.emitWarning(error.message, { type: 'RecordingEnded' });
 
-type Wishes = { readonly max_queued: number; readonly record_when_full?: WhenFull | undefined; readonly record_prompts: boolean };
+type Wishes = { readonly record_when_full?: WhenFull | undefined; readonly record_prompts: boolean };
 
 /** @throws `trace_not_written` */
 export const startRecorder = (
   path: string,
-  { max_queued, record_when_full = 'wait', record_prompts }: Wishes,
+  { record_when_full = 'wait', record_prompts }: Wishes,
   checkpoint: Checkpoint,
   plan: AnyPodPlan,
 ): Promise<LiveRecorder> =>
   LiveRecorder.create({
     path,
-    header: headerOf({ clock: 'live', seed: null, kernels: 'real', max_queued, record_prompts }, checkpoint, plan),
+    header: headerOf({ clock: 'live', seed: null, kernels: 'real', record_prompts }, checkpoint, plan),
     whenFull: record_when_full,
     onEnded: warnRecordingEnded,
   });

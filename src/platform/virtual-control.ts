@@ -4,10 +4,12 @@
  * @module
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
+import { Claims } from '../flowserve/claims.ts';
 import { ExpertLoads } from '../flowserve/expert-loads.ts';
 import { FrontendProcess } from '../flowserve/frontend-process.ts';
 import { checkHashSampling } from '../flowserve/hash-model/hash-sampler.ts';
-import type { AnyPodPlan, PlanOptions } from '../flowserve/pod-plan.ts';
+import { type AnyPodPlan, type PlanOptions, recordTableOf } from '../flowserve/pod-plan.ts';
+import { RequestRecords } from '../flowserve/request-records.ts';
 import { type Checkpoint, openCheckpoint, parametersOf } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
@@ -17,14 +19,14 @@ import type { FrontendMessage, Message, StepPlan, Work } from '../protocol/messa
 import { firstGroups, type NpuPlace } from '../protocol/topology.ts';
 import { Codec } from '../protocol/wire.ts';
 import type { Act, Mail } from '../runtime/cast.ts';
-import { Directory } from '../runtime/directory.ts';
+import { Directory, ON_CONTROL } from '../runtime/directory.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import { VirtualHost } from '../runtime/virtual-host.ts';
 import { ASCEND_910C_DIE, rooflineStep } from '../simulate/roofline.ts';
 import { endInspection, type Inspect, InspectionEvents } from '../trace/inspection-events.ts';
 import { Recorder } from '../trace/recorder.ts';
-import { birthOf, spawnExecutors } from './births.ts';
-import type { ControlStats } from './control.ts';
+import { birthOf, birthOfController } from './births.ts';
+import type { ControlStats } from './control-handle.ts';
 import { buildMachine, type Machine, MachineNpus, type OnProgress } from './machine.ts';
 import { headerOf, warnRecordingEnded } from './recording.ts';
 
@@ -32,7 +34,6 @@ export type VirtualOptions = PlanOptions & {
   readonly folder: string;
   readonly seed: number;
   readonly kernels: 'real' | 'hash';
-  readonly max_queued: number;
   /** The trace to write, if any. */
   readonly record: string | undefined;
   /** False: no prompt is in it. */
@@ -46,6 +47,8 @@ const SMALL_WORK_NS = 1_000;
 /** Delays are up to a half longer, by chance: so another seed is another interleaving. */
 const JITTER = 0.5;
 const NS_PER_US = 1_000;
+/** Which job executor takes a request is drawn from a stream of its own. */
+const JOB_EXECUTORS = 2;
 
 export type VirtualPorts = {
   readonly tell: (message: PodToCaller) => void;
@@ -84,7 +87,7 @@ export class VirtualControl {
   }
 
   private constructor(options: VirtualOptions, checkpoint: Checkpoint, machine: Machine, tokenizer: Tokenizer, ports: VirtualPorts) {
-    const { seed, max_queued, kernels } = options;
+    const { seed, kernels } = options;
     const { plan, space } = machine;
     this.config = checkpoint.config;
     this.plan = plan;
@@ -107,9 +110,18 @@ export class VirtualControl {
       random: new SeededRandom(seed),
       launch: (npu, work, cause) => this.#launch(npu, work, cause),
       transfer: (group, work, cause) => this.#npus.transfer(group, work, cause),
+      claim: (actor, claim, cause) => {
+        for (const message of claims.perform(actor, claim)) this.host.complete(actor, message, cause, NEAR_MESSAGE_NS);
+      },
+      background: new Set(['cluster-manager'] as const),
       ...((recorder || inspect) && { witness: (act: Act) => this.#show(act) }),
     });
+    const table = recordTableOf(plan, space);
+    const claims = new Claims({ control: space.control, records: table, directory: this.#directory, now_ms: this.host.clock.now_ms });
     this.frontend = new FrontendProcess(this.config, tokenizer, {
+      random: new SeededRandom(seed, JOB_EXECUTORS),
+      records: new RequestRecords(table),
+      isAlive: (executor, life) => space.control.lifeOf(this.#directory.hostOf(executor)) === life,
       send: (to, from, message, cause) => this.host.send(to, from, message, cause),
       tellCaller: ports.tell,
       now_ms: () => this.host.clock.now_ms(),
@@ -121,8 +133,13 @@ export class VirtualControl {
       send: (to, from, message) => this.host.send(to, from, message),
       complete: (npu, message, cause) => this.host.complete(npu, message, cause, this.#done_ns - this.host.now_ns),
     });
-    spawnExecutors((address, birth) => this.host.spawn(address, birth), plan, max_queued);
+    for (const worker of [ON_CONTROL, ...Array.from({ length: plan.workers }, (_, worker) => worker)]) this.#spawnControllers(worker);
     this.#npus.spawn();
+  }
+
+  #spawnControllers(worker: number): void {
+    const life = this.#space.control.lifeOf(worker);
+    for (const self of this.#directory.controllersOn(worker)) this.host.spawn(self, birthOfController(self, this.plan, life));
   }
 
   stats(): ControlStats {

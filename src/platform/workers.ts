@@ -234,7 +234,7 @@ export class Workers {
     const acts = this.#ports.newActRings(seat.thread);
     const workerData: WorkerThreadData = {
       plan: this.#plan,
-      worker,
+      ...{ worker, life: control.lifeOf(worker) },
       seating: this.#ports.directory.seating,
       lost: this.#threads.flatMap(({ state, seat: { thread } }) => (state === 'lost' ? [thread] : [])),
       epochs: Array.from({ length: threadsOf(this.#plan.hosting) }, (_, thread) => control.epochOf(thread)),

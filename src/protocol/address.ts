@@ -20,6 +20,7 @@ export const ROLES = [
   'expert',
   'worker',
   'control',
+  'cluster-manager',
 ] as const;
 export type Role = (typeof ROLES)[number];
 export type Address = `${Role}/${string}`;

@@ -5,6 +5,7 @@
 import { type Address, address } from './address.ts';
 import type { ErrorRecord } from './errors.ts';
 import {
+  type ClusterManagerMessage,
   type DpGroupMessage,
   decodeTaskId,
   type ExpertMessage,
@@ -13,6 +14,7 @@ import {
   type JobExecutorMessage,
   type JobMessage,
   type KvOffer,
+  type MemberLife,
   type NpuMessage,
   type Placement,
   type RequestMessage,
@@ -33,6 +35,12 @@ const unexplained: ErrorRecord = { code: 'internal', message: 'failed without a 
 
 // to a request
 export const submit = (sequences: readonly Sequence[], deadline_ms = -1): RequestMessage => ({ type: 'SUBMIT', sequences, deadline_ms });
+export const resume = (sequences: readonly Sequence[], placements: readonly Placement[], deadline_ms: number): RequestMessage => ({
+  type: 'RESUME',
+  sequences,
+  placements,
+  deadline_ms,
+});
 export const admitted = (placements: readonly Placement[]): RequestMessage => ({ type: 'ADMITTED', placements });
 export const refused = (error: ErrorRecord): RequestMessage => ({ type: 'REFUSED', error });
 export const jobPlaced = (): RequestMessage => ({ type: 'JOB_PLACED' });
@@ -102,7 +110,42 @@ export const chooseDecode = (job: Address, request: Address, task: Address, from
 export const leave = (request: Address, choices: number): JobExecutorMessage => ({ type: 'LEAVE', request, choices });
 export const measureThroughput = (): JobExecutorMessage => ({ type: 'MEASURE_THROUGHPUT' });
 
+export const choicesGranted = (request: Address, choices: number, data_parallel_rank: number): JobExecutorMessage => ({
+  type: 'CHOICES_GRANTED',
+  request,
+  choices,
+  data_parallel_rank,
+});
+export const choicesRefused = (request: Address, choices: number, held: number): JobExecutorMessage => ({ type: 'CHOICES_REFUSED', request, choices, held });
+export const takeOver = (lost: Address, life: number): JobExecutorMessage => ({ type: 'TAKE_OVER', lost, life });
+export const recordTaken = (request: Address, sequences: readonly Sequence[], deadline_ms: number, error: ErrorRecord | null): JobExecutorMessage => ({
+  type: 'RECORD_TAKEN',
+  request,
+  sequences,
+  deadline_ms,
+  error,
+});
+export const recordsTaken = (lost: Address, life: number): JobExecutorMessage => ({ type: 'RECORDS_TAKEN', lost, life });
+
+// to a cluster manager
+export const memberLife = (member: Address, life: number): MemberLife => ({ member, life });
+export const members = (serving: readonly MemberLife[], lost: readonly MemberLife[]): ClusterManagerMessage => ({ type: 'MEMBERS', serving, lost });
+export const memberReady = (member: Address, life: number): ClusterManagerMessage => ({ type: 'MEMBER_READY', member, life });
+export const memberLost = (member: Address, life: number): ClusterManagerMessage => ({ type: 'MEMBER_LOST', member, life });
+export const takenOver = (lost: Address, life: number): ClusterManagerMessage => ({ type: 'TAKEN_OVER', lost, life });
+export const leaseDue = (): ClusterManagerMessage => ({ type: 'LEASE_DUE' });
+export const leaseTaken = (term: number): ClusterManagerMessage => ({ type: 'LEASE_TAKEN', term });
+export const leaseRefused = (holder: Address, term: number): ClusterManagerMessage => ({ type: 'LEASE_REFUSED', holder, term });
+export const leaseLost = (holder: Address, term: number): ClusterManagerMessage => ({ type: 'LEASE_LOST', holder, term });
+/** To a task executor or a cluster manager. */
+export const join = (member: Address, life: number): { readonly type: 'JOIN'; readonly member: Address; readonly life: number } => ({
+  type: 'JOIN',
+  member,
+  life,
+});
+
 // to a task executor
+export const disown = (lost: Address, life: number): TaskExecutorMessage => ({ type: 'DISOWN', lost, life });
 export const place = (task: Address, { data_parallel_rank, prompt, max_tokens }: Sequence): TaskExecutorMessage => ({
   type: 'PLACE',
   task,
@@ -159,3 +202,5 @@ export const load = (tokens: number): ExpertMessage => ({ type: 'LOAD', tokens }
 export const tokens = (tokens: readonly TokenOut[]): FrontendMessage => ({ type: 'TOKENS', tokens });
 export const requestRunning = (request: Address): FrontendMessage => ({ type: 'REQUEST_RUNNING', request });
 export const requestEnded = (request: Address, error: ErrorRecord | null): FrontendMessage => ({ type: 'REQUEST_ENDED', request, error });
+export const requestMoved = (request: Address): FrontendMessage => ({ type: 'REQUEST_MOVED', request });
+export const jobExecutors = (term: number, serving: readonly MemberLife[]): FrontendMessage => ({ type: 'JOB_EXECUTORS', term, serving });

@@ -41,6 +41,8 @@ export type Sequence = {
   readonly priority: number;
   /** The context whose tokens the prompt begins with, which is kept wherever it is computed; empty: none. */
   readonly context: string;
+  /** Tokens that its caller has already: of one that is taken over. It goes on behind them. */
+  readonly output: readonly number[];
 };
 
 /** Which part of a choice's generation a task is: all of it on one task executor, or its prefill and its decode on two (DeepServe §3). */
@@ -119,6 +121,8 @@ export type BlockPlaces =
 export type RequestMessage =
   /** `deadline_ms`: from now on it may take so long; −1: as long as it takes. */
   | { readonly type: 'SUBMIT'; readonly sequences: readonly Sequence[]; readonly deadline_ms: number }
+  /** It was another job executor's, which is lost: admitted long ago, it goes on with what is left of it. */
+  | { readonly type: 'RESUME'; readonly sequences: readonly Sequence[]; readonly placements: readonly Placement[]; readonly deadline_ms: number }
   /** By choice. */
   | { readonly type: 'ADMITTED'; readonly placements: readonly Placement[] }
   | { readonly type: 'REFUSED'; readonly error: ErrorRecord }
@@ -180,9 +184,29 @@ export type JobExecutorMessage =
   | { readonly type: 'LEAVE'; readonly request: Address; readonly choices: number }
   /** Another period of admission's measure of throughput is over. */
   | { readonly type: 'MEASURE_THROUGHPUT' }
+  /** Of `claim`: the pod has room for its choices, or holds so many of them already. */
+  | { readonly type: 'CHOICES_GRANTED'; readonly request: Address; readonly choices: number; readonly data_parallel_rank: number }
+  | { readonly type: 'CHOICES_REFUSED'; readonly request: Address; readonly choices: number; readonly held: number }
+  /** By the cluster manager that leads: take over what a job executor supervised, that is lost. */
+  | { readonly type: 'TAKE_OVER'; readonly lost: Address; readonly life: number }
+  /** Of `claim`: one of its requests, by its new address, with the choices that are not finished; `error`: why it cannot go on. */
+  | {
+      readonly type: 'RECORD_TAKEN';
+      readonly request: Address;
+      readonly sequences: readonly Sequence[];
+      /** What is left of it, as in SUBMIT. */
+      readonly deadline_ms: number;
+      readonly error: ErrorRecord | null;
+    }
+  /** That was the last. */
+  | { readonly type: 'RECORDS_TAKEN'; readonly lost: Address; readonly life: number }
   | { readonly type: 'DRAIN' };
 
 export type TaskExecutorMessage =
+  /** A job executor that has come to life, or whose name a new one has: it wants to hear when this one serves. */
+  | { readonly type: 'JOIN'; readonly member: Address; readonly life: number }
+  /** The job executor is lost: let go of its tasks. */
+  | { readonly type: 'DISOWN'; readonly lost: Address; readonly life: number }
   | { readonly type: 'NPU_READY'; readonly npu: number }
   | { readonly type: 'NPU_LOST'; readonly npu: number; readonly error: ErrorRecord }
   | {
@@ -212,6 +236,23 @@ export type DpGroupMessage =
   | { readonly type: 'TRANSFER_DONE'; readonly id: number }
   | { readonly type: 'TRANSFER_FAILED'; readonly id: number; readonly error: ErrorRecord };
 
+/** A member of the pod's control plane, in the life that its thread's epoch counts, from 1: its name may have had, and may yet have, others. */
+export type MemberLife = { readonly member: Address; readonly life: number };
+
+export type ClusterManagerMessage =
+  /** Another cluster manager has come to life: it is told of all members. */
+  | { readonly type: 'JOIN'; readonly member: Address; readonly life: number }
+  | { readonly type: 'MEMBERS'; readonly serving: readonly MemberLife[]; readonly lost: readonly MemberLife[] }
+  | { readonly type: 'MEMBER_READY'; readonly member: Address; readonly life: number }
+  | { readonly type: 'MEMBER_LOST'; readonly member: Address; readonly life: number }
+  /** Its requests are another's now. */
+  | { readonly type: 'TAKEN_OVER'; readonly lost: Address; readonly life: number }
+  | { readonly type: 'LEASE_DUE' }
+  /** Of `claim`: it leads, or goes on leading; another does; it did until now. */
+  | { readonly type: 'LEASE_TAKEN'; readonly term: number }
+  | { readonly type: 'LEASE_REFUSED'; readonly holder: Address; readonly term: number }
+  | { readonly type: 'LEASE_LOST'; readonly holder: Address; readonly term: number };
+
 export type NpuMessage =
   | { readonly type: 'STARTED' }
   | { readonly type: 'STEP'; readonly plan: StepPlan }
@@ -233,6 +274,10 @@ export type ExpertMessage =
 export type FrontendMessage =
   | { readonly type: 'TOKENS'; readonly tokens: readonly TokenOut[] }
   | { readonly type: 'REQUEST_RUNNING'; readonly request: Address }
+  /** The call goes on under this address. */
+  | { readonly type: 'REQUEST_MOVED'; readonly request: Address }
+  /** Those that take requests, by the cluster manager of that term. */
+  | { readonly type: 'JOB_EXECUTORS'; readonly term: number; readonly serving: readonly MemberLife[] }
   | { readonly type: 'REQUEST_ENDED'; readonly request: Address; readonly error: ErrorRecord | null };
 
 export type TokenOut = {
@@ -258,6 +303,7 @@ export type Message =
   | TaskMessage
   | JobExecutorMessage
   | TaskExecutorMessage
+  | ClusterManagerMessage
   | DpGroupMessage
   | NpuMessage
   | ExpertMessage
@@ -274,7 +320,18 @@ export type Commands = {
   transfer: { readonly work: Transfer };
   /** Several transfers in this order. */
   transferEach: readonly Transfer[];
+  claim: { readonly claim: Claim };
 };
+
+/** Something in shared memory that all threads compete for: what became of it comes back as a delivered message. */
+export type Claim =
+  /** Room for more choices in the pod. */
+  | { readonly kind: 'choices'; readonly request: Address; readonly choices: number; readonly data_parallel_rank: number; readonly choices_max: number }
+  | { readonly kind: 'release-choices'; readonly choices: number }
+  /** To lead, or (a term above 0) to go on leading. */
+  | { readonly kind: 'lease'; readonly term: number; readonly length_ms: number }
+  /** The open requests of a job executor that is lost. */
+  | { readonly kind: 'records'; readonly lost: Address; readonly life: number };
 
 /** Kernel work: its result comes back as a delivered message. */
 export type Work =

@@ -31,7 +31,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'frequency_penalty',
     'repetition_penalty',
   ],
-  ['request', 'choice', 'prompt', 'max_tokens', 'sampling', 'cache_salt', 'data_parallel_rank', 'priority', 'context'],
+  ['request', 'choice', 'prompt', 'max_tokens', 'sampling', 'cache_salt', 'data_parallel_rank', 'priority', 'context', 'output'],
   ['logprob', 'top_ids', 'top_logprobs'],
   ['code', 'message', 'param'],
   ['code', 'message', 'param', 'retry_after_ms'],
@@ -46,6 +46,18 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'npu', 'error'], // NPU_LOST
   // workers → control
   ['type', 'npu'], // NPU_READY
+  // controllers, wherever they live
+  ['type', 'sequences', 'deadline_ms'], // SUBMIT
+  ['type', 'choice'], // CHOICE_STOPPED
+  ['type', 'task', 'data_parallel_rank', 'kv_positions'], // PLACE
+  ['type', 'dp_group'], // PLACED
+  ['type', 'task_executor'], // EXECUTOR_READY
+  ['type', 'request', 'error'], // REQUEST_ENDED
+  ['type', 'term', 'serving'], // JOB_EXECUTORS
+  ['type', 'serving', 'lost'], // MEMBERS
+  ['type', 'member', 'life'], // JOIN, MEMBER_READY, MEMBER_LOST
+  ['type', 'lost', 'life'], // DISOWN, TAKE_OVER, TAKEN_OVER
+  ['member', 'life'],
   // threads
   ['type', 'worker'], // THREAD_STARTED, PEER_LOST, PEER_DETACHED
   ['type', 'worker', 'thread', 'epoch', 'dies'], // PEER_RESTARTED

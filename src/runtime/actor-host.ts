@@ -9,7 +9,7 @@ import { type Birth, Cast, type CastPorts, type Mail } from './cast.ts';
 import type { Clock } from './clock.ts';
 
 /** What a thread's host needs from the world around it. */
-export type HostPorts = Pick<CastPorts, 'birthOf' | 'hands' | 'launch' | 'transfer' | 'onUnexpected' | 'witness'> & {
+export type HostPorts = Pick<CastPorts, 'birthOf' | 'hands' | 'launch' | 'transfer' | 'claim' | 'onUnexpected' | 'isLaterLife' | 'witness'> & {
   readonly clock: Clock;
   /** Sends a message to an actor of another thread. */
   readonly transmit: (to: Address, from: Address, message: Message, cause: number) => void;
@@ -50,7 +50,9 @@ export class ActorHost {
         hands: ports.hands,
         launch: ports.launch,
         transfer: ports.transfer,
+        claim: ports.claim,
         onUnexpected: ports.onUnexpected,
+        isLaterLife: ports.isLaterLife,
         witness: ports.witness,
         send: (mail) => this.#send(mail),
         startTimer: (owner, command, cause) => this.#startTimer(owner, command, cause),

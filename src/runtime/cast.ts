@@ -6,7 +6,7 @@
 import type { AnyStateMachine } from 'xstate';
 import { type Address, type Role, roleOf } from '../protocol/address.ts';
 import { assert } from '../protocol/errors.ts';
-import { type Commands, MAY_COME_LATE, type Message, type Transfer, type Work } from '../protocol/messages.ts';
+import { type Claim, type Commands, MAY_COME_LATE, type Message, type Transfer, type Work } from '../protocol/messages.ts';
 import { isDone, MachineHost, type Snapshot, stateName } from './machine-host.ts';
 
 export type Birth = { readonly machine: AnyStateMachine; readonly input: unknown };
@@ -20,7 +20,8 @@ export type Command =
   | ({ readonly name: 'after' } & Commands['after'])
   | ({ readonly name: 'cancel' } & Commands['cancel'])
   | ({ readonly name: 'launch' } & Commands['launch'])
-  | ({ readonly name: 'transfer' } & Commands['transfer']);
+  | ({ readonly name: 'transfer' } & Commands['transfer'])
+  | ({ readonly name: 'claim' } & Commands['claim']);
 
 /** What became of one message, or of an actor's birth without one. */
 export type Act = {
@@ -56,6 +57,9 @@ export function firstAct(thread: number, epoch: number): number {
   return thread * ACTS_PER_THREAD + ((epoch - 1) % LIVES_MAX) * ACTS_PER_LIFE;
 }
 
+/** Not the first to host what lives on the thread. (Spare ones begin with epoch 2.) */
+export const isLaterLife = (epoch: number): boolean => epoch > 1;
+
 export type CastPorts = {
   /** An actor that this message brings to life, or null. */
   readonly birthOf: (to: Address, message: Message) => Birth | null;
@@ -70,10 +74,17 @@ export type CastPorts = {
   readonly launch: (npu: Address, work: Work, cause: number) => void;
   /** Moves KV blocks for a DP group; what comes of it is a message of that cause. */
   readonly transfer: (group: Address, work: Transfer, cause: number) => void;
+  /** Asks shared memory; what became of it comes back as a message of that cause. Missing: nobody here claims anything. */
+  readonly claim?: ((actor: Address, claim: Claim, cause: number) => void) | undefined;
   /** Told of a message that the state had no transition for, or whose actor is gone. Tests throw here. */
   readonly onUnexpected: (to: Address, message: Message, state: string) => void;
+  /** Not its thread's first life: what comes for those who died with an earlier one finds nobody, which is harmless. */
+  readonly isLaterLife?: boolean | undefined;
   readonly witness?: Witness | undefined;
 };
+
+/** Those who are lost with their thread, and whose names no successor takes. */
+const MORTALS: ReadonlySet<Role> = new Set<Role>(['request', 'job', 'task']);
 
 type Actor = { readonly machine: AnyStateMachine; snapshot: Snapshot };
 
@@ -154,7 +165,8 @@ export class Cast {
     const birth = this.#ports.birthOf(to, message);
     if (birth !== null) this.#bringToLife(mail, birth);
     else {
-      const isExpected = MAY_COME_LATE[roleOf(to)]?.has(message.type) ?? false;
+      const mayHaveDied = this.#ports.isLaterLife === true && MORTALS.has(roleOf(to));
+      const isExpected = mayHaveDied || (MAY_COME_LATE[roleOf(to)]?.has(message.type) ?? false);
       if (!isExpected) this.#noteUnexpected(mail, 'gone');
       this.#show(mail, null, null, null, isExpected);
     }
@@ -207,6 +219,10 @@ export class Cast {
           break;
         case 'transfer':
           this.#ports.transfer(actor, command.work, cause);
+          break;
+        case 'claim':
+          assert(this.#ports.claim, `${actor} claims ${command.claim.kind} where nobody can`);
+          this.#ports.claim(actor, command.claim, cause);
           break;
       }
     }

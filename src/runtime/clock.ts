@@ -15,6 +15,8 @@ export interface Timers {
 export interface Random {
   /** A seed for a request that brought none: 48 bits, so that a JavaScript number holds it exactly. */
   drawSeed(): number;
+  /** A whole number from 0 up to, without, `limit`, which is small. */
+  below(limit: number): number;
 }
 
 /** Milliseconds of the machine's epoch, as precise as the monotonic clock. */
@@ -39,4 +41,5 @@ export const systemRandom: Random = {
     const [high = 0, low = 0] = crypto.getRandomValues(new Uint32Array(2));
     return (high & 0xffff) * 2 ** 32 + low;
   },
+  below: (limit) => Math.floor(((crypto.getRandomValues(new Uint32Array(1))[0] as number) / 2 ** 32) * limit),
 };

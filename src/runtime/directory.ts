@@ -1,18 +1,25 @@
 /**
  * Where everybody is: which thread hosts which role, and which die's memory an NPU has. Addresses name roles; this alone knows about threads and dies.
  *
- *   thread 0: the caller    1: control (frontend, request, job, task, executors)    2…: workers (dp-group, npu, expert), then spares
+ *   thread 0: the caller    1: control (frontend, task executors)    2…: workers (dp-group, npu, expert), then spares
+ *
+ * Job executors are spread over the control thread and the workers, each with its requests, jobs and tasks; so are the two cluster managers. The first of both
+ * live on the control thread, which cannot be lost alone.
+ *
  *   die n: NPU n's, then spares
  *
  * A worker that was given up without proof that it stopped leaves its thread's rings and its dies to quarantine; its successor takes spare ones.
  * @module
  */
-import { type Address, executorOf, expertOf, idOf, roleOf } from '../protocol/address.ts';
+import { type Address, address, executorOf, expertOf, idOf, roleOf } from '../protocol/address.ts';
+import { jobExecutorOf, requestOfTask } from '../protocol/request-ids.ts';
 import { type Deployment, type Executor, npuOfExpert } from '../protocol/topology.ts';
 
 export const CALLER_THREAD = 0;
 export const CONTROL_THREAD = 1;
 const FIRST_WORKER_THREAD = 2;
+/** In place of a worker. */
+export const ON_CONTROL = -1;
 
 /** Which NPUs there are, and which worker hosts each. */
 export type Hosting = {
@@ -21,7 +28,13 @@ export type Hosting = {
   readonly spare_workers: number;
   /** By NPU. */
   readonly worker_of_npu: readonly number[];
+  readonly job_executors: number;
 };
+
+/** One leads, the other stands by. */
+export const CLUSTER_MANAGERS: readonly Address[] = [0, 1].map((id) => address('cluster-manager', id));
+export const jobExecutorsOf = ({ job_executors }: Hosting): Address[] => Array.from({ length: job_executors }, (_, id) => address('job-executor', id));
+export const taskExecutorsOf = ({ deployment }: Hosting): Address[] => deployment.executors.map(({ id }) => address('task-executor', id));
 
 /** NPUs dealt out to workers in contiguous runs of nearly equal length. */
 export const dealtOut = (npus: number, workers: number): number[] => Array.from({ length: npus }, (_, npu) => Math.floor((npu * workers) / npus));
@@ -103,8 +116,41 @@ export class Directory {
     for (const [npu, die] of this.#dies.entries()) this.#threadOfDie[die] = this.threadOfWorker(this.workerOfNpu(npu));
   }
 
+  /** The worker that hosts a part of the control plane; −1: the control thread does. */
+  hostOf(controller: Address): number {
+    switch (roleOf(controller)) {
+      case 'job-executor':
+        return this.#hostOfJobExecutor(idOf(controller));
+      case 'cluster-manager':
+        return idOf(controller) === 0 ? ON_CONTROL : this.hosting.workers - 1;
+      default:
+        return ON_CONTROL;
+    }
+  }
+
+  #hostOfJobExecutor(id: number): number {
+    return id === 0 ? ON_CONTROL : (id - 1) % this.hosting.workers;
+  }
+
+  #threadOfHost(worker: number): number {
+    return worker === ON_CONTROL ? CONTROL_THREAD : this.threadOfWorker(worker);
+  }
+
+  /** Of the control plane, what the worker hosts; −1: what the control thread does. */
+  controllersOn(worker: number): Address[] {
+    return [...CLUSTER_MANAGERS, ...jobExecutorsOf(this.hosting), ...taskExecutorsOf(this.hosting)].filter((address) => this.hostOf(address) === worker);
+  }
+
   threadOf(to: Address): number {
     switch (roleOf(to)) {
+      case 'job-executor':
+      case 'cluster-manager':
+        return this.#threadOfHost(this.hostOf(to));
+      case 'request':
+      case 'job':
+        return this.#threadOfHost(this.#hostOfJobExecutor(jobExecutorOf(idOf(to))));
+      case 'task':
+        return this.#threadOfHost(this.#hostOfJobExecutor(jobExecutorOf(requestOfTask(to))));
       case 'caller':
         return CALLER_THREAD;
       case 'dp-group':

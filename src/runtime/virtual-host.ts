@@ -7,7 +7,7 @@
  * Nothing here reads time or draws chance but from the seed, so one seed is one run.
  * @module
  */
-import type { Address } from '../protocol/address.ts';
+import { type Address, type Role, roleOf } from '../protocol/address.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Commands, Message, Work } from '../protocol/messages.ts';
 import { type Birth, Cast, type CastPorts, type Mail, type Witness } from './cast.ts';
@@ -23,18 +23,20 @@ export type Costs = {
   readonly jitter: number;
 };
 
-export type VirtualPorts = Pick<CastPorts, 'birthOf' | 'hands' | 'transfer' | 'onUnexpected'> & {
+export type VirtualPorts = Pick<CastPorts, 'birthOf' | 'hands' | 'transfer' | 'claim' | 'onUnexpected'> & {
   readonly costs: Costs;
   readonly random: SeededRandom;
   /** Performs kernel work; its result comes back by `complete`. */
   readonly launch: (npu: Address, work: Work, cause: number) => void;
   readonly witness?: Witness | undefined;
+  /** Those whose timers go on for ever: where nothing else is left to happen, the pod is at rest. */
+  readonly background?: ReadonlySet<Role>;
 };
 
 /** From one sender to one receiver: how many messages are under way, and when the last of them arrives. */
 type Pair = { readonly key: string; underWay: number; last_ns: number };
 type Arrival = { readonly time_ns: number; readonly order: number; readonly mail: Mail; readonly pair: Pair };
-type Timer = Omit<Arrival, 'pair'> & { readonly id: string; isCancelled: boolean };
+type Timer = Omit<Arrival, 'pair'> & { readonly id: string; readonly isBackground: boolean; isCancelled: boolean };
 
 const NS_PER_MS = 1_000_000;
 
@@ -48,6 +50,8 @@ export class VirtualHost {
   readonly #timers = new Map<Address, Timer[]>();
   #now_ns = 0;
   #order = 0;
+  /** Timers of the background in the queue. */
+  #background = 0;
 
   constructor(ports: VirtualPorts) {
     this.#ports = ports;
@@ -58,6 +62,7 @@ export class VirtualHost {
       witness: ports.witness,
       launch: ports.launch,
       transfer: ports.transfer,
+      claim: ports.claim,
       send: (mail) => this.#transmit(mail),
       startTimer: (owner, command, cause) => this.#startTimer(owner, command, cause),
       cancelTimer: (owner, id) => this.#cancelTimer(owner, id),
@@ -73,9 +78,9 @@ export class VirtualHost {
     return this.#now_ns;
   }
 
-  /** Events that are still to happen, those of cancelled timers among them. */
+  /** Events that are still to happen, those of cancelled timers among them; without the background's. */
   get pending(): number {
-    return this.#queue.size;
+    return this.#queue.size - this.#background;
   }
 
   spawn(address: Address, birth: Birth): void {
@@ -94,10 +99,10 @@ export class VirtualHost {
 
   /** Moves the clock to what comes next and lets it happen. False: nothing will ever happen again unless somebody sends. */
   step(): boolean {
-    for (;;) {
-      const event = this.#queue.pop();
-      if (event === undefined) return false;
+    while (this.pending > 0) {
+      const event = this.#queue.pop() as Arrival | Timer;
       if ('isCancelled' in event) {
+        if (event.isBackground) this.#background--;
         if (event.isCancelled) continue;
         this.#keepTimers(event.mail.to, (timer) => timer !== event);
       } else if (--event.pair.underWay === 0) this.#pairs.delete(event.pair.key);
@@ -106,6 +111,7 @@ export class VirtualHost {
       this.#cast.deliver(event.mail);
       return true;
     }
+    return false;
   }
 
   #transmit(mail: Mail): void {
@@ -132,7 +138,9 @@ export class VirtualHost {
 
   #startTimer(owner: Address, { id, delay_ms, message }: Commands['after'], cause: number): void {
     const mail = { to: owner, from: owner, message, cause };
-    const timer: Timer = { time_ns: this.#now_ns + Math.round(delay_ms * NS_PER_MS), order: this.#order++, mail, id, isCancelled: false };
+    const isBackground = this.#ports.background?.has(roleOf(owner)) ?? false;
+    const timer: Timer = { time_ns: this.#now_ns + Math.round(delay_ms * NS_PER_MS), order: this.#order++, mail, id, isBackground, isCancelled: false };
+    if (isBackground) this.#background++;
     const timers = this.#timers.get(owner);
     if (timers === undefined) this.#timers.set(owner, [timer]);
     else timers.push(timer);

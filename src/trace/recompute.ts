@@ -35,9 +35,8 @@ export class KernelRecomputation implements Recompute {
     const digest = modelDigest(checkpoint);
     if (digest !== header.model.digest)
       throw wrongModel(`${checkpoint.folder} is not the model of the run: its digest is ${short(digest)}, in the trace it is ${short(header.model.digest)}`);
-    const { max_queued: _, ...sizes } = header.options;
     const options: PlanOptions = {
-      ...sizes,
+      ...header.options,
       topology: parseTopology(header.topology),
       workers: header.workers,
       spare_workers: 0,

@@ -34,6 +34,8 @@ const workOf = (work: Work): Work => (work.kind === 'step' ? { ...work, plan: pl
 export function redactMessage(message: Message): Message {
   switch (message.type) {
     case 'SUBMIT':
+    case 'RESUME':
+    case 'RECORD_TAKEN':
     case 'PLAN':
       return { ...message, sequences: message.sequences.map(sequenceOf) };
     case 'ASSIGN':

@@ -2,6 +2,7 @@
  * Replays a trace: gives each actor what it was given, and holds what it does against what it did. Nothing here waits, sends or tells time: the trace says it all.
  * @module
  */
+import { clusterManager } from '../../actors/cluster-manager.ts';
 import { dpGroup } from '../../actors/dp-group.ts';
 import { expert } from '../../actors/expert.ts';
 import { job } from '../../actors/job.ts';
@@ -15,14 +16,14 @@ import { type Address, executorOf, expertOf } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Message, Transfer, Work } from '../protocol/messages.ts';
 import { type Deployment, npuOfExpert } from '../protocol/topology.ts';
-import { type Act, type Birth, Cast, type Command } from '../runtime/cast.ts';
+import { ACTS_PER_LIFE, type Act, type Birth, Cast, type Command, isLaterLife } from '../runtime/cast.ts';
 import { stateName } from '../runtime/machine-host.ts';
 import { type ActRecord, commandChecksum, lifeOf } from './act-record.ts';
 import type { Prompts } from './redaction.ts';
 import { encodeRecord } from './trace-codec.ts';
 
 /** By id. */
-export const MACHINES = new Map([request, job, task, jobExecutor, taskExecutor, dpGroup, npu, expert].map((machine) => [machine.id, machine]));
+export const MACHINES = new Map([request, job, task, jobExecutor, taskExecutor, clusterManager, dpGroup, npu, expert].map((machine) => [machine.id, machine]));
 const NPU = npu.id;
 
 /** The first thing that is not as it was. */
@@ -154,13 +155,13 @@ export class Replay {
     const life = lifeOf(place);
     let cast = this.#casts.get(life);
     if (cast === undefined) {
-      cast = this.#newCast();
+      cast = this.#newCast(isLaterLife(1 + Math.floor(place.number / ACTS_PER_LIFE)));
       this.#casts.set(life, cast);
     }
     return cast;
   }
 
-  #newCast(): Cast {
+  #newCast(isLaterLife: boolean): Cast {
     return new Cast({
       birthOf,
       hands: new Map([['frontend', () => {}]]),
@@ -170,7 +171,9 @@ export class Replay {
       cancelTimers: () => {},
       launch: (actor, work) => this.#launch(actor, work),
       transfer: (group, work) => this.#transfer(group, work),
+      claim: () => {},
       onUnexpected: () => {},
+      isLaterLife,
       witness: (act) => {
         this.#act = act;
       },

@@ -30,6 +30,7 @@ const runHeaderSchema = z.object({
     max_batch_tokens: count,
     max_batch_requests: count,
     max_queued: count,
+    job_executors: count,
   }),
 });
 

@@ -12,7 +12,13 @@ export const BIRTH = 'BIRTH';
 export const GONE = 'gone';
 
 /** The frontend is no machine. */
-const TO_FRONTEND: { readonly [Type in FrontendMessage['type']]: true } = { TOKENS: true, REQUEST_RUNNING: true, REQUEST_ENDED: true };
+const TO_FRONTEND: { readonly [Type in FrontendMessage['type']]: true } = {
+  TOKENS: true,
+  REQUEST_RUNNING: true,
+  REQUEST_MOVED: true,
+  REQUEST_ENDED: true,
+  JOB_EXECUTORS: true,
+};
 
 const machines = [...MACHINES.values()];
 

@@ -6,6 +6,7 @@ import { address } from '../../src/protocol/address.ts';
 import { admit, executorReady, leave, measureThroughput } from '../../src/protocol/constructors.ts';
 import type { Commands, Message } from '../../src/protocol/messages.ts';
 import { Cast } from '../../src/runtime/cast.ts';
+import { ChoicesInPod } from './choices-in-pod.ts';
 
 const SELF = 'job-executor/0';
 const CHOICES_MAX = 10;
@@ -13,16 +14,21 @@ const CHOICES_MAX = 10;
 it('a refusal says when there is probably room, by how fast choices leave, and nothing is measured while nobody leaves', () => {
   const sent: Message[] = [];
   const timers: Commands['after'][] = [];
+  const pod = new ChoicesInPod();
   const cast = new Cast({
     birthOf: () => null,
     hands: new Map(),
     send: ({ message }) => sent.push(message),
     startTimer: (_owner, timer) => timers.push(timer),
     ...{ cancelTimer: () => {}, cancelTimers: () => {}, launch: () => {}, transfer: () => {} },
+    claim: (to, claim) => {
+      const message = pod.claim(claim);
+      if (message !== null) cast.deliver({ to, from: to, message, cause: 0 });
+    },
     onUnexpected: (to, message) => expect([to, message]).toBeNull(),
   });
   const executors = [{ address: address('task-executor', 0), role: 'colocated', npus: 1 }] as const;
-  cast.spawn(SELF, { machine: jobExecutor, input: { self: SELF, choices_max: CHOICES_MAX, executors } });
+  cast.spawn(SELF, { machine: jobExecutor, input: { self: SELF, life: 1, managers: [], choices_max: CHOICES_MAX, executors } });
   const deliver = (message: Message): Message | undefined => {
     cast.deliver({ to: SELF, from: 'request/1', message, cause: 0 });
     return sent.pop();

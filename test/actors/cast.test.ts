@@ -37,6 +37,7 @@ const sequencesOf = (request: number, { choices, prompt, max_tokens }: Call): Se
     data_parallel_rank: -1,
     priority: 0,
     context: '',
+    output: [],
   }));
 
 const endsOf = (cast: QueuedCast, request: number): Extract<Message, { type: 'REQUEST_ENDED' }>[] =>

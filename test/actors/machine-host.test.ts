@@ -1,6 +1,7 @@
 /** The one file that knows XState's insides: what it says about a delivery, and what it does not let a machine do. */
 import { describe, expect, it } from 'vitest';
 import { type AnyStateMachine, assign, fromCallback, raise, sendTo, setup, spawnChild } from 'xstate';
+import { clusterManager } from '../../actors/cluster-manager.ts';
 import { dpGroup } from '../../actors/dp-group.ts';
 import { expert } from '../../actors/expert.ts';
 import { job } from '../../actors/job.ts';
@@ -31,7 +32,9 @@ describe('the machine host', () => {
   it('hands commands out in order and performs none', () => {
     const commands: Commands['send'][] = [];
     const host = new MachineHost();
-    const snapshot = host.start(request, { self: 'request/1', job: 'job/1', sequences: [] }, (_, params) => commands.push(params as Commands['send']));
+    const snapshot = host.start(request, { self: 'request/1', job_executor: 'job-executor/0', job: 'job/1', sequences: [], placements: [] }, (_, params) =>
+      commands.push(params as Commands['send']),
+    );
     expect(commands.map(({ to, message: { type } }) => [to, type])).toEqual([['job-executor/0', 'ADMIT']]);
     const next = host.deliver(request, snapshot, cancel(), (_, params) => commands.push(params as Commands['send']));
     expect([stateName(next.snapshot), isDone(next.snapshot), commands.length]).toEqual(['withdrawing', false, 1]);
@@ -73,6 +76,6 @@ function tableOf(machine: AnyStateMachine): string[] {
 }
 
 it('what each state of each machine takes is as listed', async () => {
-  const machines = [request, job, task, jobExecutor, taskExecutor, dpGroup, npu, expert] as unknown as AnyStateMachine[];
+  const machines = [request, job, task, jobExecutor, taskExecutor, clusterManager, dpGroup, npu, expert] as unknown as AnyStateMachine[];
   await expect(`${machines.flatMap(tableOf).join('\n')}\n`).toMatchFileSnapshot('messages-in-states.txt');
 });

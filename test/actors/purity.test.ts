@@ -23,6 +23,7 @@ function live(): unknown {
       data_parallel_rank: -1,
       priority: 0,
       context: '',
+      output: [],
     }));
     cast.send(address('request', request), 'frontend/0', submit(sequences));
   }

@@ -11,9 +11,10 @@ import { taskExecutor } from '../../actors/task-executor.ts';
 import { birthOf } from '../../src/platform/births.ts';
 import { type Address, address, idOf, roleOf } from '../../src/protocol/address.ts';
 import { launchDone, launchFailed, npuReady, resetDone, started } from '../../src/protocol/constructors.ts';
-import type { Message, Work } from '../../src/protocol/messages.ts';
+import type { Claim, Message, Work } from '../../src/protocol/messages.ts';
 import { ActorHost } from '../../src/runtime/actor-host.ts';
 import type { Witness } from '../../src/runtime/cast.ts';
+import { ChoicesInPod } from './choices-in-pod.ts';
 import { FakeNpu } from './fake-npu.ts';
 
 export const KV_BLOCK_SIZE = 4;
@@ -38,6 +39,7 @@ export class QueuedCast {
   readonly unexpected: string[] = [];
   readonly #queues = new Map<string, Mail[]>();
   readonly #npus: readonly FakeNpu[];
+  readonly #choices = new ChoicesInPod();
   readonly #witness: Witness | undefined;
   /** NPUs whose next step throws. */
   readonly broken = new Set<number>();
@@ -48,9 +50,15 @@ export class QueuedCast {
     this.#witness = witness;
     this.#npus = Array.from({ length: npus }, () => new FakeNpu(KV_BLOCK_SIZE, BATCH_TOKENS_MAX));
     const executors = [{ address: 'task-executor/0', role: 'colocated', npus, groups: Array.from({ length: npus }, (_, group) => group) }];
-    this.#hostOf('job-executor/0').spawn('job-executor/0', { machine: jobExecutor, input: { self: 'job-executor/0', choices_max, executors } });
+    this.#hostOf('job-executor/0').spawn('job-executor/0', {
+      machine: jobExecutor,
+      input: { self: 'job-executor/0', life: 1, choices_max, managers: [], executors },
+    });
     const groups = Array.from({ length: npus }, (_, group) => ({ group, worker: group, npus: [group] }));
-    this.#hostOf('task-executor/0').spawn('task-executor/0', { machine: taskExecutor, input: { self: 'task-executor/0', groups, batch_max: 4, choice } });
+    this.#hostOf('task-executor/0').spawn('task-executor/0', {
+      machine: taskExecutor,
+      input: { self: 'task-executor/0', managers: [], groups, batch_max: 4, choice },
+    });
     const limits = {
       kv_blocks,
       kv_block_size: KV_BLOCK_SIZE,
@@ -121,6 +129,7 @@ export class QueuedCast {
       hands: new Map([['frontend', ({ message }: Mail) => this.frontend.push(message)]]),
       launch: (npu, work) => this.#launch(npu, work),
       transfer: () => {},
+      claim: (executor, claim) => this.#claim(executor, claim),
       witness: this.#witness,
       onUnexpected: (to, message, state) => this.unexpected.push(`${roleOf(to)} ${message.type} ${state}`),
     });
@@ -130,6 +139,11 @@ export class QueuedCast {
 
   schedulerOf(npu: number): StepScheduler {
     return (this.contextOf(address('dp-group', npu)) as { scheduler: StepScheduler }).scheduler;
+  }
+
+  #claim(executor: Address, claim: Claim): void {
+    const answer = this.#choices.claim(claim);
+    if (answer !== null) this.send(executor, executor, answer);
   }
 
   #launch(npu: Address, work: Work): void {

@@ -47,6 +47,7 @@ const sequenceOf = (request: number, choice: number): Sequence => ({
     data_parallel_rank: -1,
     priority: 0,
     context: '',
+    output: [],
   },
 });
 
@@ -109,7 +110,7 @@ describe('a snapshot', () => {
     expect([...lost]).toEqual([]);
     const all = MACHINES.flatMap(({ id, config }) => innermost(config.states as States).map((name) => `${id} ${name}`));
     // A task executor announces itself and serves within one message: no snapshot lies between.
-    expect(all.filter((name) => !seen.has(name))).toEqual(['task receiving', 'task transferring', 'task-executor announced']);
+    expect(all.filter((name) => !seen.has(name))).toEqual(['request born', 'task receiving', 'task transferring', 'task-executor announced']);
   });
 
   it('of a DP group shows what its scheduler holds: sequences, their tokens and blocks, and what is launched', () => {

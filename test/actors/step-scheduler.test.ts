@@ -62,6 +62,7 @@ describe('the step scheduler', () => {
             data_parallel_rank: -1,
             priority: 0,
             context: '',
+            output: [],
           };
           const stop = stops_at === null ? undefined : expectedOutput(sequence)[stops_at - 1];
           return stop === undefined ? sequence : { ...sequence, sampling: { ...GREEDY, min_tokens: 1, stop_token_ids: [stop] } };
@@ -153,6 +154,7 @@ describe('the step scheduler', () => {
       data_parallel_rank: -1,
       priority: 0,
       context: '',
+      output: [],
     });
     expect(refusal).toMatchObject({ to: 'task/1', message: { type: 'GENERATION_FAILED', error: { code: 'out_of_memory', param: 'max_tokens' } } });
     expect(scheduler.hasWork).toBe(false);
@@ -181,6 +183,7 @@ describe('the step scheduler', () => {
         data_parallel_rank: -1,
         priority: 0,
         context: '',
+        output: [],
       });
     let generated = 0;
     while (scheduler.hasWork) for (const { message } of scheduler.retire(npu.run(planOf(scheduler)))) generated += message.type === 'GENERATED' ? 1 : 0;
@@ -212,6 +215,7 @@ describe('the step scheduler', () => {
         data_parallel_rank: -1,
         priority: 0,
         context: '',
+        output: [],
       });
     const ended: Address[] = [];
     while (scheduler.hasWork) {
@@ -248,6 +252,7 @@ describe('the step scheduler', () => {
         data_parallel_rank: -1,
         priority: 0,
         context: '',
+        output: [],
       });
     scheduler.plan();
     expect(scheduler.failAll({ code: 'worker_failed', message: 'x', param: null })).toMatchObject([{ to: 'task/0', message: { type: 'GENERATION_FAILED' } }]);

@@ -45,6 +45,7 @@ class Rig {
       data_parallel_rank: -1,
       priority,
       context: '',
+      output: [],
     };
     this.arrivals.push(this.step);
     this.scheduler.enqueue(address('task', request), sequence);

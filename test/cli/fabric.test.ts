@@ -51,7 +51,7 @@ describe('minipod fabric', () => {
     );
 
     const regions = tableOf(stdout, 'REGION');
-    expect(regions.map(({ REGION, KIND }) => `${REGION} ${KIND}`.trim())).toEqual(['pod control', 'pod rings', 'npu/0 hbm', 'npu/1 hbm', 'sum']);
+    expect(regions.map(({ REGION, KIND }) => `${REGION} ${KIND}`.trim())).toEqual(['pod control', 'pod rings', 'npu/0 hbm', 'npu/1 hbm', 'pod records', 'sum']);
     expect(regions[0]).toMatchObject({ AT: '0:0x10000', STATE: 'held', EPOCH: '1', BYTES: '64 KiB' });
     expect(stdout).toMatch(/\nRegions: held [\d.]+ MiB\. Segments: 1, [\d.]+ MiB in all\. Free: [\d.]+ MiB of 1 GiB granted\.\n$/);
   });
@@ -63,7 +63,7 @@ describe('minipod fabric', () => {
     expect(more).toEqual([]);
     expect(stats.generation_tokens).toBeGreaterThan(0);
     expect(stats.npus.map(({ worker, die }) => [worker, die])).toEqual([[0, 0]]);
-    expect(stats.memory.regions.map(({ kind, state }) => [kind, state])).toEqual(['control', 'rings', 'hbm'].map((kind) => [kind, 'held']));
+    expect(stats.memory.regions.map(({ kind, state }) => [kind, state])).toEqual(['control', 'rings', 'hbm', 'records'].map((kind) => [kind, 'held']));
     const written = stats.fabric.links.filter(({ frames }) => frames > 0).map(({ from, to }) => `${from} → ${to}`);
     expect(written).toEqual(expect.arrayContaining(['caller → control', 'control → caller', 'control → worker/0', 'worker/0 → control']));
   });

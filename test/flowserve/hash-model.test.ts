@@ -125,6 +125,7 @@ const makeHashPodOptions = {
   topology: colocated(1),
   workers: 1,
   spare_workers: 0,
+  job_executors: 1,
   segment_bytes: 2 ** 30,
   memory_bytes: undefined,
 };

@@ -36,6 +36,8 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
     topology: colocated(npus),
     workers: 1,
     spare_workers: 0,
+    job_executors: 1,
+    max_queued: 16,
     kv_blocks: 64,
     kv_block_size: 8,
     max_batch_tokens: 64,
@@ -118,6 +120,7 @@ export function generate({ plan, programs }: Rig, calls: readonly Call[], interf
       data_parallel_rank: -1,
       priority: 0,
       context: '',
+      output: [],
     };
     const { group } = npus[npu] as NpuPlace;
     hear((schedulers[group] as StepScheduler).enqueue(`task/${request}` as Address, sequence));

@@ -22,6 +22,8 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
     topology: colocated(1),
     workers: 1,
     spare_workers: 0,
+    job_executors: 1,
+    max_queued: 16,
     kv_blocks: 256,
     kv_block_size: 16,
     max_batch_tokens: 256,
@@ -75,6 +77,7 @@ export function generateGreedily(
     data_parallel_rank: -1,
     priority: 0,
     context: '',
+    output: [],
   };
   const tokens = [...prompt];
   const outcomes: StepOutcome[] = [];

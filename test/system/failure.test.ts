@@ -7,8 +7,8 @@ import { openRig, type Rig } from './rig.ts';
 
 const OPTIONS: GenerateOptions = { temperature: 0, ignore_eos: true, max_tokens: 60, logprobs: 1 };
 const PROMPTS = ['Once upon a time', 'The wolf', 'In the forest', 'The king'] as const;
-/** The control thread's own: a job executor and a task executor. */
-const ACTORS_AT_REST = 2;
+/** The control thread's own: a cluster manager, a job executor and a task executor. */
+const ACTORS_AT_REST = 3;
 
 type Outcome = { readonly completion: Completion | null; readonly code: string | null; readonly message: string };
 const settle = (call: Promise<Completion>): Promise<Outcome> =>
@@ -94,7 +94,7 @@ describe('logits that are not finite', () => {
 
 describe('a worker thread that dies', () => {
   it('alone of 2, three times: its requests fail, the other worker waits for its experts and ends with the same bits', async () => {
-    await using rig = await openRig({ npus: 4, workers: 2 });
+    await using rig = await openRig({ npus: 4, workers: 2, job_executors: 1 });
     for (const worker of [1, 0, 0]) {
       const calls = await startAll(rig.pod);
       rig.killWorker(worker);
@@ -112,7 +112,7 @@ describe('a worker thread that dies', () => {
   });
 
   it('two of three at the same time', async () => {
-    await using rig = await openRig({ npus: 6, workers: 3 });
+    await using rig = await openRig({ npus: 6, workers: 3, job_executors: 1 });
     const calls = await startAll(rig.pod);
     rig.killWorker(0);
     rig.killWorker(2);

@@ -112,7 +112,7 @@ describe('a recorded run', () => {
     const { model, npus: _, kv_blocks, memory_bytes, ...numbers } = parseOptions(podOptionsSchema, {}, 'test');
     const origin_ms = performance.timeOrigin + performance.now();
     const control = await Control.create(
-      { ...numbers, topology: colocated(1), kv_blocks, memory_bytes, folder: resolveModel(model), origin_ms },
+      { ...numbers, topology: colocated(1), job_executors: 1, kv_blocks, memory_bytes, folder: resolveModel(model), origin_ms },
       async () => {},
     );
     const remote = { close: async () => ({ value: await control.close() }) };

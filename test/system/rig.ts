@@ -5,7 +5,7 @@ import { AddressSpace } from '../../src/fabric/address-space.ts';
 import type { PodPlan } from '../../src/flowserve/pod-plan.ts';
 import { LivePod } from '../../src/live-pod.ts';
 import { resolveModel } from '../../src/model/registry.ts';
-import { type PodOptions, parseOptions, podOptionsSchema, topologyOf } from '../../src/options.ts';
+import { jobExecutorsOf, type PodOptions, parseOptions, podOptionsSchema, topologyOf } from '../../src/options.ts';
 import { Control } from '../../src/platform/control.ts';
 import { monotonicClock } from '../../src/runtime/clock.ts';
 import { CONTROL_THREAD } from '../../src/runtime/directory.ts';
@@ -39,6 +39,7 @@ export async function openRig(options: PodOptions, worker_entry?: URL): Promise<
     {
       ...numbers,
       topology: topologyOf(resolved),
+      job_executors: jobExecutorsOf(resolved),
       kv_blocks,
       memory_bytes,
       folder: resolveModel(model),

@@ -8,6 +8,7 @@ import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { ControlPage } from '../../src/fabric/control-page.ts';
 import { NpuWorker, type WorkerData } from '../../src/flowserve/npu-worker.ts';
 import { areasOfDie } from '../../src/flowserve/pod-plan.ts';
+import { birthOf, birthOfController } from '../../src/platform/births.ts';
 import { PEER_BYTES } from '../../src/xccl/areas.ts';
 import { RogueOrder } from './rogue-order.ts';
 
@@ -42,6 +43,6 @@ ControlPage.prototype.isStopped = function (of: number): boolean {
   return isStopped.call(this, of);
 };
 
-const rogue = new NpuWorker(workerData as WorkerData);
+const rogue = new NpuWorker(workerData as WorkerData, { birthOf, birthOfController });
 rogue.start();
 rogue.run();

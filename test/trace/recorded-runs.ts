@@ -46,7 +46,7 @@ export async function recordLive(path: string): Promise<void> {
 
 /** Each worker dies once while it has work. */
 export async function recordDeaths(path: string): Promise<void> {
-  await using rig = await openRig({ npus: 4, workers: 2, record: path });
+  await using rig = await openRig({ npus: 4, workers: 2, job_executors: 1, record: path });
   for (const worker of [0, 1]) {
     const { promise: hasBegun, resolve } = Promise.withResolvers<void>();
     const running = useRecorded(rig.pod, 10, resolve);

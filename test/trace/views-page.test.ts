@@ -51,7 +51,7 @@ describe('what the page knows', () => {
     const { search, acts, causesOf, consequencesOf } = openTimeline(data);
     const [step] = search('request/1 REQUEST_RUNNING');
     const chain = causesOf(step ?? -1);
-    expect(chain.map(acts.type).slice(-4)).toEqual(['PLAN', 'ADMITTED', 'ADMIT', 'SUBMIT']);
+    expect(chain.map(acts.type).slice(-5)).toEqual(['PLAN', 'ADMITTED', 'CHOICES_GRANTED', 'ADMIT', 'SUBMIT']);
     expect(consequencesOf(chain[0] ?? -1)).toContain(step);
   });
 

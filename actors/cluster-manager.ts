@@ -1,0 +1,121 @@
+/**
+ * A cluster manager: knows who serves, tells the frontend, and has the requests of a job executor that is lost taken over. There are several, of which one leads
+ * (xDeepServe §5: no single controller).
+ *
+ *   standby ⇄ leading
+ *
+ * Who leads holds a lease in shared memory, by a term that counts up, and renews it; whoever finds it run out, or its holder dead, takes it. All of them hear
+ * the same news, so a new leader begins with what the old one knew; only the leader acts on it. Orders of an old leader that wakes up late are harmless:
+ * the frontend goes by the higher term, and what was taken over once is not there a second time. Nothing here waits but for LEASE_DUE.
+ */
+import { assign, setup } from 'xstate';
+import type { Address } from '../src/protocol/address.ts';
+import { disown, jobExecutors, join, leaseDue, memberLife, members, takeOver } from '../src/protocol/constructors.ts';
+import type { ClusterManagerMessage, Commands, MemberLife } from '../src/protocol/messages.ts';
+import { ClusterMembers } from './policies/cluster-members.ts';
+
+/** Longer than any pause of a thread that is well; who leads renews it three times as often. */
+export const LEASE_MS = 3_000;
+const RENEWAL_MS = LEASE_MS / 3;
+
+const FRONTEND: Address = 'frontend/0';
+
+type ClusterManager = { self: Address; life: number; peers: readonly Address[]; members: ClusterMembers; term: number; outbox: readonly Commands['send'][] };
+
+const takeOvers = (losses: ReturnType<ClusterMembers['assign']>): Commands['send'][] =>
+  losses.map(({ member, life, taker }) => ({ to: taker, message: takeOver(member, life) }));
+
+const news = ({ term, members }: ClusterManager): Commands['send'] => ({ to: FRONTEND, message: jobExecutors(term, members.jobExecutors) });
+
+/** Task executors go on with nothing that nobody asks for any more. */
+const disowned = ({ members }: ClusterManager, losses: readonly MemberLife[]): Commands['send'][] =>
+  members.taskExecutors.flatMap(({ member: to }) => losses.map(({ member, life }) => ({ to, message: disown(member, life) })));
+
+const take = { type: 'claim' as const, params: { claim: { kind: 'lease' as const, term: 0, length_ms: LEASE_MS } } };
+/** Once, however often it was asked in between. */
+const lookAgainIn = (delay_ms: number) => [
+  { type: 'cancel' as const, params: { id: 'lease' } },
+  { type: 'after' as const, params: { id: 'lease', delay_ms, message: leaseDue() } },
+];
+
+export const clusterManager = setup({
+  types: {} as { input: Pick<ClusterManager, 'self' | 'life' | 'peers'>; context: ClusterManager; events: ClusterManagerMessage },
+  actions: {
+    sendEach: (_, _commands: Commands['sendEach']) => {},
+    after: (_, _command: Commands['after']) => {},
+    cancel: (_, _command: Commands['cancel']) => {},
+    claim: (_, _command: Commands['claim']) => {},
+    keepTerm: assign({ term: ({ context, event }) => (event.type === 'LEASE_TAKEN' ? event.term : context.term) }),
+    noteMembers: assign({
+      members: ({ context, event }) => {
+        switch (event.type) {
+          case 'MEMBERS':
+            for (const member of event.lost) context.members.lost(member);
+            for (const member of event.serving) context.members.ready(member);
+            break;
+          case 'MEMBER_READY':
+            context.members.ready(memberLife(event.member, event.life));
+            break;
+          case 'MEMBER_LOST':
+            context.members.lost(memberLife(event.member, event.life));
+            break;
+          case 'TAKEN_OVER':
+            context.members.takenOver(memberLife(event.lost, event.life));
+            break;
+        }
+        return context.members;
+      },
+    }),
+    actOnNews: assign({
+      outbox: ({ context }) => {
+        const losses = context.members.assign();
+        return [news(context), ...disowned(context, losses), ...takeOvers(losses)];
+      },
+    }),
+    beginToLead: assign({
+      outbox: ({ context }) => {
+        const losses = context.members.assignAnew();
+        return [news(context), ...disowned(context, losses), ...takeOvers(losses)];
+      },
+    }),
+  },
+}).createMachine({
+  id: 'cluster-manager',
+  context: ({ input }) => ({ ...input, members: new ClusterMembers(), term: 0, outbox: [] }),
+  initial: 'standby',
+  entry: { type: 'sendEach', params: ({ context }) => context.peers.map((peer) => ({ to: peer, message: join(context.self, context.life) })) },
+  on: {
+    JOIN: {
+      actions: {
+        type: 'sendEach',
+        params: ({ context, event }) => [{ to: event.member, message: members(context.members.serving, context.members.losses) }],
+      },
+    },
+    TAKEN_OVER: { actions: 'noteMembers' },
+  },
+  states: {
+    standby: {
+      entry: take,
+      on: {
+        MEMBERS: { actions: 'noteMembers' },
+        MEMBER_READY: { actions: 'noteMembers' },
+        // Perhaps it was the leader's thread: then its lease counts no more.
+        MEMBER_LOST: { actions: ['noteMembers', take] },
+        LEASE_DUE: { actions: take },
+        LEASE_REFUSED: { actions: lookAgainIn(LEASE_MS) },
+        LEASE_TAKEN: { target: 'leading', actions: 'keepTerm' },
+      },
+    },
+    leading: {
+      entry: ['beginToLead', { type: 'sendEach', params: ({ context }) => context.outbox }, ...lookAgainIn(RENEWAL_MS)],
+      on: {
+        MEMBERS: { actions: ['noteMembers', 'actOnNews', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+        MEMBER_READY: { actions: ['noteMembers', 'actOnNews', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+        MEMBER_LOST: { actions: ['noteMembers', 'actOnNews', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+        LEASE_DUE: { actions: { type: 'claim', params: ({ context }) => ({ claim: { kind: 'lease', term: context.term, length_ms: LEASE_MS } }) } },
+        LEASE_TAKEN: { actions: lookAgainIn(RENEWAL_MS) },
+        LEASE_LOST: 'standby',
+      },
+    },
+  },
+});

@@ -1,0 +1,88 @@
+/**
+ * Performs on shared memory what controllers claim there, at once, and answers each with a message that carries all they decide on.
+ * @module
+ */
+import { Admission } from '../fabric/admission.ts';
+import type { ControlPage } from '../fabric/control-page.ts';
+import { type Holding, LeaderLease } from '../fabric/leader-lease.ts';
+import { type Address, address, idOf } from '../protocol/address.ts';
+import { choicesGranted, choicesRefused, leaseLost, leaseRefused, leaseTaken, recordsTaken, recordTaken } from '../protocol/constructors.ts';
+import type { Claim, Message } from '../protocol/messages.ts';
+import type { Directory } from '../runtime/directory.ts';
+import { RecordTaking } from './record-taking.ts';
+import type { RecordTable } from './request-records.ts';
+
+export type ClaimsPorts = {
+  readonly control: ControlPage;
+  readonly records: RecordTable;
+  readonly directory: Directory;
+  readonly now_ms: () => number;
+  /** Of this thread: that of its worker, or the control thread's. Missing: all of them live here, and are asked for when they claim. */
+  readonly life?: number;
+};
+
+export class Claims {
+  readonly #ports: ClaimsPorts;
+  readonly #admission: Admission;
+  readonly #lease: LeaderLease;
+  readonly #records: RecordTaking;
+
+  constructor(ports: ClaimsPorts) {
+    this.#ports = ports;
+    this.#admission = new Admission(ports.control);
+    this.#lease = new LeaderLease(ports.control);
+    this.#records = new RecordTaking(ports.records);
+  }
+
+  /** What the claimant is told, in order. */
+  perform(actor: Address, claim: Claim): readonly Message[] {
+    switch (claim.kind) {
+      case 'choices': {
+        const { request, choices, data_parallel_rank, choices_max } = claim;
+        const isTaken = this.#admission.take(idOf(actor), choices, choices_max);
+        return [isTaken ? choicesGranted(request, choices, data_parallel_rank) : choicesRefused(request, choices, this.#admission.held)];
+      }
+      case 'release-choices':
+        this.#admission.release(idOf(actor), claim.choices);
+        return [];
+      case 'lease':
+        return [this.#takeLease(actor, claim)];
+      case 'records':
+        return this.#takeRecords(actor, claim);
+    }
+  }
+
+  #takeLease(actor: Address, { term, length_ms }: Extract<Claim, { kind: 'lease' }>): Message {
+    const life = this.#lifeOf(actor);
+    const isOver = (holding: Holding): boolean => this.#lifeNow(address('cluster-manager', holding.holder)) % 256 !== holding.life;
+    const held = this.#lease.take(idOf(actor), life, this.#ports.now_ms(), length_ms, isOver);
+    const holder = address('cluster-manager', held.holder);
+    if (holder === actor && (term === 0 || held.term === term)) return leaseTaken(held.term);
+    return term === 0 ? leaseRefused(holder, held.term) : leaseLost(holder, held.term);
+  }
+
+  /** A request that is not to go on holds nothing of the pod any more. */
+  #takeRecords(actor: Address, { lost, life }: Extract<Claim, { kind: 'records' }>): readonly Message[] {
+    const taken = this.#records.take(idOf(lost), life, { job_executor: idOf(actor), life: this.#lifeOf(actor) });
+    const choices = taken.reduce((sum, { sequences }) => sum + sequences.length, 0);
+    this.#admission.takeOver(idOf(actor), choices);
+    return [
+      ...taken.map(({ request, sequences, deadline_at_ms, error }) =>
+        recordTaken(address('request', request), sequences, this.#left_ms(deadline_at_ms), error),
+      ),
+      recordsTaken(lost, life),
+    ];
+  }
+
+  #left_ms(deadline_at_ms: number): number {
+    return deadline_at_ms < 0 ? deadline_at_ms : Math.max(0, deadline_at_ms - Math.floor(this.#ports.now_ms()));
+  }
+
+  #lifeNow(actor: Address): number {
+    return this.#ports.control.lifeOf(this.#ports.directory.hostOf(actor));
+  }
+
+  #lifeOf(claimant: Address): number {
+    return this.#ports.life ?? this.#lifeNow(claimant);
+  }
+}

@@ -1,0 +1,48 @@
+/**
+ * What a control thread is given and what it says of itself.
+ * @module
+ */
+import type { RegionReport } from '../fabric/region-table.ts';
+import type { FrontendReport } from '../flowserve/frontend-process.ts';
+import type { PlanOptions, PodPlan } from '../flowserve/pod-plan.ts';
+import type { LinkReport, NpuReport, ThreadReport } from '../protocol/threads.ts';
+import type { ActRing, WhenFull } from '../trace/act-log.ts';
+
+export type ControlOptions = PlanOptions & {
+  readonly folder: string;
+  readonly origin_ms: number;
+  /** The trace to write, and whether the run waits (the default) where it is written too slowly. */
+  readonly record?: string | undefined;
+  readonly record_when_full?: WhenFull | undefined;
+  /** False: no prompt is in it. */
+  readonly record_prompts: boolean;
+  /** Of whoever looks on: one word for all rings that it reads. */
+  readonly inspected?: Int32Array | undefined;
+  /** What worker threads run instead of the shipped entry: a test's, that misbehaves. */
+  readonly worker_entry?: URL;
+};
+
+/** What the caller's thread needs to talk to the pod. */
+export type ControlHandle = {
+  readonly plan: PodPlan;
+  readonly memories: readonly WebAssembly.Memory[];
+  /** Messages carry their cause. */
+  readonly isTraced: boolean;
+  readonly vocab_size: number;
+  readonly parameters: number;
+  readonly has_chat_template: boolean;
+};
+
+/** What the pod knows of itself, whatever its clock. */
+export type ControlStats = FrontendReport & {
+  readonly npus: readonly NpuReport[];
+  readonly links: readonly { readonly thread: number; readonly reports: readonly LinkReport[] }[];
+  readonly threads: readonly ThreadReport[];
+  readonly regions: readonly RegionReport[];
+  readonly expert_loads: readonly (readonly number[])[];
+  readonly unexpected: readonly string[];
+  readonly actors: number;
+};
+
+/** Given each ring that whoever looks on is to read. */
+export type OnInspected = (ring: ActRing) => void;

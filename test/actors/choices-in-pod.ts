@@ -1,0 +1,16 @@
+/** Room for choices, as shared memory counts it: what a job executor is answered. */
+import { choicesGranted, choicesRefused } from '../../src/protocol/constructors.ts';
+import type { Claim, Message } from '../../src/protocol/messages.ts';
+
+export class ChoicesInPod {
+  #held = 0;
+
+  claim(claim: Claim): Message | null {
+    if (claim.kind === 'release-choices') this.#held -= claim.choices;
+    if (claim.kind !== 'choices') return null;
+    const { request, choices, data_parallel_rank, choices_max } = claim;
+    if (this.#held + choices > choices_max) return choicesRefused(request, choices, this.#held);
+    this.#held += choices;
+    return choicesGranted(request, choices, data_parallel_rank);
+  }
+}
