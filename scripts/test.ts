@@ -18,8 +18,6 @@ const VITEST = join(ROOT, 'node_modules/vitest/vitest.mjs');
 
 const DENO = join(ROOT, 'node_modules/.bin/deno');
 const DENO_FLAGS = ['run', '-A', '--node-modules-dir=manual'];
-/** About npm, what it packs and the tools around it: on Node only. */
-const NODE_ONLY = ['test/packaging'];
 
 type Tally = { readonly passed: number; readonly failures: readonly string[] };
 type Report = {
@@ -70,7 +68,7 @@ const tallies = [
   check('lint', ['node_modules/@biomejs/biome/bin/biome', 'check', '.']),
   check('kernels: what their source builds', ['scripts/build-kernels.ts', '--check']),
   suites('node', process.execPath, [VITEST, ...chosen], folder),
-  suites('deno', DENO, [...DENO_FLAGS, VITEST, ...chosen, ...NODE_ONLY.flatMap((path) => ['--exclude', `${path}/**`])], folder),
+  suites('deno', DENO, [...DENO_FLAGS, VITEST, ...chosen], folder),
 ];
 rmSync(folder, { recursive: true });
 
