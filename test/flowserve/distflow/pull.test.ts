@@ -260,9 +260,9 @@ describe('a table of offers', () => {
     scene.rig.of(0).poll(0);
     const next = scene.rig.of(0).open('next', [], TTL_MS) as Offer<string>;
     expect(next.registration.slot).toBe(scene.offer.registration.slot);
+    scene.rig.of(0).poll(0);
     scene.rig.of(0).reach(scene.offer, SMALL.layers);
     const pull = scene.rig.cluster.between(0, 1).pull('p', scene.rig.owner(1), next.registration, scene.rig.place(0), []);
-    scene.rig.of(0).poll(0);
     pull.poll();
     expect(pull.poll()).toEqual({ state: 'done' });
   });
