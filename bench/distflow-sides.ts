@@ -7,6 +7,7 @@ import { AddressSpace } from '../src/fabric/address-space.ts';
 import { Arena } from '../src/fabric/arena.ts';
 import { BlockPool } from '../src/fabric/block-pool.ts';
 import { allocateSegments, type MemoryPlan, planMemory, SEGMENT_HEAD_BYTES } from '../src/fabric/memory-plan.ts';
+import { BlockWalk } from '../src/flowserve/distflow/block-walk.ts';
 import { type Checksum, kernelChecksum } from '../src/flowserve/distflow/checksum.ts';
 import { layoutOffers, type OffersPlace } from '../src/flowserve/distflow/offer-layout.ts';
 import { Offers } from '../src/flowserve/distflow/offers.ts';
@@ -61,6 +62,15 @@ export class Sides {
 
   get block_bytes(): number {
     return this.places[0].kv.block_bytes;
+  }
+
+  /** Of the block there, as a holder sums it. */
+  sumOf(address: number): number {
+    const { layer_bytes, block_bytes } = this.places[0].kv;
+    const walk = new BlockWalk({ blocks: 1, layer_bytes, first_layer: 0, end_layer: block_bytes / layer_bytes }, 'by request');
+    let sum = 0;
+    for (; !walk.isDone; walk.advance()) sum = this.checksum.sum(sum, address + walk.at, walk.bytes);
+    return sum;
   }
 
   addresses(npu: 0 | 1, blocks: readonly number[]): number[] {
