@@ -152,6 +152,7 @@ export const job = setup({
           ],
         },
         TASK_DONE: { actions: 'closeTask' },
+        TASK_CANCELLED: { actions: 'closeTask' },
         TASK_FAILED: { target: 'failing', actions: ['keepError', 'closeTask'] },
         CANCEL: 'cancelling',
       },

@@ -59,11 +59,13 @@ export const task = setup({
       on: {
         PLACED: { target: 'held', actions: assign({ dp_group: ({ event }) => event.dp_group }) },
         CANCEL: 'withdrawing',
+        // Of a decode task: nobody needs it any more.
+        STOP_STRING_FOUND: 'withdrawing',
       },
     },
     withdrawing: {
       entry: { type: 'send', params: ({ context }) => ({ to: context.placement.executor, message: withdraw(context.self) }) },
-      on: { PLACED: {}, EXECUTOR_LOST: {}, WITHDRAWN: 'cancelled' },
+      on: { PLACED: {}, EXECUTOR_LOST: {}, CANCEL: {}, STOP_STRING_FOUND: {}, WITHDRAWN: 'cancelled' },
     },
     held: {
       initial: 'placed',

@@ -29,6 +29,7 @@ function measure(running: number, waiting: number, kv_blocks: number): { readonl
     has_prefix_cache: true,
     is_asynchronous: false,
     has_priorities: true,
+    offers_max: 8,
   });
   let request = 0;
   const arrive = (): void => {

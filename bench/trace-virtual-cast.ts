@@ -58,6 +58,7 @@ export class VirtualCast {
     const machineNpus = new MachineNpus(machine, directory, host.clock.now_ms, {
       spawn: (actor, birth) => host.spawn(actor, birth),
       send: (to, from, message) => host.send(to, from, message),
+      tellTransfer: () => {},
       complete: (npu, message, cause) => host.complete(npu, message, cause, 0),
     });
     for (const self of directory.controllersOn(ON_CONTROL)) host.spawn(self, birthOfController(self, plan, 1));

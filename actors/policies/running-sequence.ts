@@ -9,7 +9,8 @@
  * @module
  */
 import type { Address } from '../../src/protocol/address.ts';
-import type { Sequence, StepOutcome, TokenOut } from '../../src/protocol/messages.ts';
+import type { ErrorRecord } from '../../src/protocol/errors.ts';
+import type { Sequence, Stage, StepOutcome, TokenOut } from '../../src/protocol/messages.ts';
 import { emptyHolding, type Holding } from './cache-holding.ts';
 import type { Turn } from './waiting-line.ts';
 
@@ -19,6 +20,7 @@ export type RunningSequence = {
   /** Its turn among those who wait and those who run: the lower one goes first. */
   readonly rank: number;
   readonly arrival: number;
+  readonly stage: Stage;
   /** Prompt and output, as far as it is known. */
   readonly tokens: number[];
   computed: number;
@@ -40,12 +42,14 @@ export type RunningSequence = {
 
 export const noHolding = ({ cache_salt }: Sequence): Holding => emptyHolding(cache_salt);
 
-export const newRunningSequence = (task: Address, sequence: Sequence, { rank, arrival }: Turn): RunningSequence => ({
+/** `output`: what another DP group has generated of it. */
+export const newRunningSequence = (task: Address, sequence: Sequence, stage: Stage, output: readonly number[], { rank, arrival }: Turn): RunningSequence => ({
   task,
   sequence,
   rank,
   arrival,
-  tokens: [...sequence.prompt, ...sequence.output],
+  stage,
+  tokens: [...sequence.prompt, ...output],
   computed: 0,
   launched: 0,
   sampling: 0,
@@ -61,9 +65,12 @@ export const newRunningSequence = (task: Address, sequence: Sequence, { rank, ar
 /** Output tokens that are known. */
 export const outputOf = ({ tokens, sequence }: RunningSequence): number => tokens.length - sequence.prompt.length;
 
+/** Tokens that it generates here at most: prefill ends with the first. */
+const lastOutputOf = ({ stage, sequence }: RunningSequence): number => (stage === 'prefill' ? sequence.output.length + 1 : sequence.max_tokens);
+
 /** Tokens that the next step could compute: none where the last of its output is being sampled already. */
 export const tokensToLaunch = (running: RunningSequence): number =>
-  outputOf(running) + running.sampling >= running.sequence.max_tokens ? 0 : running.tokens.length + running.sampling - running.launched;
+  outputOf(running) + running.sampling >= lastOutputOf(running) ? 0 : running.tokens.length + running.sampling - running.launched;
 
 /** A token as the frontend gets it, or, with `token` −1, the log-probabilities of a chunk of the prompt alone. `prompt_start`: the position that they begin with. */
 export const tokenOut = (
@@ -83,4 +90,11 @@ export const tokenOut = (
   cached: token >= 0 && outputOf(running) === 1 ? running.cached : 0,
   prompt_start,
   prompt_logprobs,
+});
+
+/** It needs more blocks than there are. */
+export const neverFits = (needed: number, { blocks, block_size }: { readonly blocks: number; readonly block_size: number }): ErrorRecord => ({
+  code: 'out_of_memory',
+  message: `prompt and max_tokens need ${needed} KV blocks of ${block_size} positions, the NPU has ${blocks}`,
+  param: 'max_tokens',
 });

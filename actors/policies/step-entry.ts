@@ -8,18 +8,18 @@ import { outputOf, type RunningSequence } from './running-sequence.ts';
 const NOTHING: readonly number[] = [];
 const ONE_SAMPLED: readonly number[] = [LAST_SAMPLED];
 
-/** The next `count` tokens; `granted`: so many KV blocks at the end of its table are new. A sequence that is attached is told of its whole table, what it shares included. */
+/** The next `count` tokens; `granted`: so many KV blocks at the end of its table are new. A sequence that is attached is told of its whole table: what it shares, and what came from elsewhere. */
 export function stepEntry(running: RunningSequence, count: number, granted: number, attach: Sequence | null): StepEntry {
   const { holding, tokens, launched, sampling, sequence, slot } = running;
   const table = holding.blocks;
-  const shared = attach === null ? 0 : table.length - granted;
-  const first_block = table.length - granted - shared;
+  const shared = attach === null ? 0 : holding.path.length;
+  const first_block = attach === null ? table.length - granted : 0;
   return {
     slot,
     start: launched,
     tokens: launched === tokens.length ? ONE_SAMPLED : count === 1 ? [tokens[launched] as number] : tokens.slice(launched, launched + count),
     first_block,
-    blocks: shared + granted === 0 ? NOTHING : table.slice(first_block),
+    blocks: first_block === table.length ? NOTHING : table.slice(first_block),
     shared,
     generated: outputOf(running) + sampling,
     samples: launched + count === tokens.length + sampling,

@@ -18,26 +18,15 @@
 import type { Address } from '../../src/protocol/address.ts';
 import { abandoned, decoding, generated, generationFailed, preempted, scheduled, tokens as tokensMessage } from '../../src/protocol/constructors.ts';
 import { assert, type ErrorRecord } from '../../src/protocol/errors.ts';
-import type { Commands, FinishReason, Sequence, StepEntry, StepOutcome, StepPlan, TokenOut } from '../../src/protocol/messages.ts';
-import { BatchSlots } from './batch-slots.ts';
+import type { Commands, Handoff, Sequence, Stage, StepEntry, StepOutcome, StepPlan, TokenOut } from '../../src/protocol/messages.ts';
 import type { Holding } from './cache-holding.ts';
+import { KvHandoffs } from './kv-handoffs.ts';
 import { RelationalTensorCache } from './relational-tensor-cache.ts';
-import { newRunningSequence, noHolding, outputOf, type RunningSequence, tokenOut, tokensToLaunch } from './running-sequence.ts';
+import { finishOf, RunningBatch } from './running-batch.ts';
+import { neverFits, newRunningSequence, noHolding, type RunningSequence, tokenOut, tokensToLaunch } from './running-sequence.ts';
+import type { SchedulerLimits } from './scheduler-limits.ts';
 import { stepEntry } from './step-entry.ts';
-import { isBefore, WaitingLine } from './waiting-line.ts';
-
-export type SchedulerLimits = {
-  readonly kv_blocks: number;
-  readonly kv_block_size: number;
-  readonly batch_tokens_max: number;
-  readonly batch_requests_max: number;
-  /** Whether a sequence begins with the KV of others that began alike. */
-  readonly has_prefix_cache: boolean;
-  /** Whether a step is planned while the one before it runs. */
-  readonly is_asynchronous: boolean;
-  /** False: first come, first served, whatever the priorities (the baseline). */
-  readonly has_priorities: boolean;
-};
+import { WaitingLine } from './waiting-line.ts';
 
 /** A step and what to tell the tasks when it is sent. */
 export type Planned = { readonly plan: StepPlan; readonly messages: readonly Commands['send'][] };
@@ -56,19 +45,20 @@ type Launched = { readonly running: RunningSequence; readonly count: number; rea
 
 export class StepScheduler {
   readonly cache: RelationalTensorCache;
+  readonly handoffs: KvHandoffs;
   readonly #limits: SchedulerLimits;
-  readonly #slots: BatchSlots;
   /** All who run or wait. */
   readonly #byTask = new Map<Address, RunningSequence>();
   readonly #waiting = new WaitingLine<RunningSequence>();
-  /** In order of their turns; who is over is in none of these lists, only in steps that have not come back. */
-  readonly #running: RunningSequence[] = [];
+  /** Who is over is in none of these, only in steps that have not come back. */
+  readonly #running: RunningBatch;
   /** The one that runs first. */
   #steps: (readonly Launched[])[] = [];
   #step = 0;
   /** Steps planned and sequences taken in so far. */
   #steps_planned = 0;
   #arrivals = 0;
+  #untold: readonly Commands['send'][] = [];
   tokens_prefilled = 0;
   tokens_decoded = 0;
   preemptions = 0;
@@ -76,7 +66,8 @@ export class StepScheduler {
   constructor(limits: SchedulerLimits) {
     this.#limits = limits;
     this.cache = new RelationalTensorCache({ blocks: limits.kv_blocks, block_size: limits.kv_block_size, ...HBM_ALONE });
-    this.#slots = new BatchSlots(limits.batch_requests_max);
+    this.#running = new RunningBatch(limits.batch_requests_max);
+    this.handoffs = new KvHandoffs(this.cache, this.#waiting);
   }
 
   /** The last that was planned. */
@@ -84,10 +75,10 @@ export class StepScheduler {
     return this.#step;
   }
   get running(): number {
-    return this.#running.length;
+    return this.#running.size;
   }
   get waiting(): number {
-    return this.#waiting.length;
+    return this.#waiting.length + this.handoffs.arrived;
   }
   /** A step is planned and has not come back. */
   get isStepping(): boolean {
@@ -95,26 +86,20 @@ export class StepScheduler {
   }
   /** Somebody waits for a token. */
   get hasWork(): boolean {
-    return this.#running.length + this.#waiting.length > 0;
+    return this.#running.size + this.waiting > 0;
   }
 
   /** Takes a sequence in; refuses one that could never run here. */
-  enqueue(task: Address, sequence: Sequence): readonly Commands['send'][] {
+  enqueue(task: Address, sequence: Sequence, stage: Stage = 'whole', handoff: Handoff | null = null): readonly Commands['send'][] {
     const needed = this.cache.blocksFor(sequence.prompt.length + sequence.max_tokens);
-    if (needed > this.cache.blocks) {
-      const error: ErrorRecord = {
-        code: 'out_of_memory',
-        message: `prompt and max_tokens need ${needed} KV blocks of ${this.cache.block_size} positions, the NPU has ${this.cache.blocks}`,
-        param: 'max_tokens',
-      };
-      return [{ to: task, message: generationFailed(error) }];
-    }
-    const running = newRunningSequence(task, sequence, {
+    if (needed > this.cache.blocks) return [{ to: task, message: generationFailed(neverFits(needed, this.cache)) }];
+    const running = newRunningSequence(task, sequence, stage, handoff?.output ?? sequence.output, {
       rank: this.#limits.has_priorities ? this.#steps_planned + PATIENCE_STEPS * sequence.priority : 0,
       arrival: this.#arrivals++,
     });
     this.#byTask.set(task, running);
-    this.#waiting.push(running);
+    if (handoff === null) this.#waiting.push(running);
+    else this.handoffs.expect(running, handoff.offer);
     return [];
   }
 
@@ -123,18 +108,17 @@ export class StepScheduler {
     if (this.#limits.has_prefix_cache) this.cache.createContext(context, cache_salt, tokens);
   }
 
-  /** Lets a sequence go: at once, or when the last step that computes it has come back, since its blocks are still written until then. */
+  /** Lets a sequence go: at once, or when the last step or transfer of its blocks has ended, since they are still written or read until then. */
   abandon(task: Address): readonly Commands['send'][] {
     const running = this.#byTask.get(task);
-    if (running !== undefined) this.#end(running, 'abandoned');
-    return running !== undefined && running.flights > 0 ? [] : [{ to: task, message: abandoned() }];
+    return running === undefined || this.#end(running, 'abandoned') ? [{ to: task, message: abandoned() }] : [];
   }
 
   /** The next step, or one ahead of the step that runs; null when there is none to plan now. */
   plan(): Planned | null {
     const isAhead = this.isStepping;
     if (isAhead && (!this.#limits.is_asynchronous || this.#steps.length >= STEPS_LAUNCHED_MAX)) return null;
-    const inOrder = this.#inOrder();
+    const inOrder = this.#running.inOrder();
     if (isAhead && !this.#hasRoomFor(inOrder)) return null;
     const messages: Commands['send'][] = [];
     const entries: StepEntry[] = [];
@@ -151,17 +135,21 @@ export class StepScheduler {
       entries.push(this.#launch(running, count, null, launched));
       budget -= count;
     }
-    while (budget > 0 && !isShort && this.#slots.hasFree) {
-      const next = this.#waiting.first;
+    while (budget > 0 && !isShort && this.#running.hasFreeSlot) {
+      const arrived = this.handoffs.firstArrived;
+      const next = arrived ?? this.#waiting.first;
       if (next === undefined) break;
-      const count = this.#admit(next, budget);
+      const count = arrived === null ? this.#admit(next, budget) : this.#attach(next);
       if (count === 0) break;
-      messages.push({ to: next.task, message: scheduled() });
+      messages.push({ to: next.task, message: arrived === null ? scheduled() : decoding() });
       entries.push(this.#launch(next, count, next.sequence, launched));
       budget -= count;
     }
-    assert(entries.length > 0 || isAhead || !this.hasWork, 'sequences wait for a step, and nothing can run');
-    if (entries.length === 0) return null;
+    assert(entries.length > 0 || isAhead || !this.hasWork || this.handoffs.isUnderWay, 'sequences wait for a step, and nothing can run');
+    if (entries.length === 0) {
+      this.#untold = messages;
+      return null;
+    }
     const after = isAhead ? this.#step : 0;
     // Step numbers travel as int32, and 0 means none.
     this.#step = (this.#step % STEPS) + 1;
@@ -170,9 +158,28 @@ export class StepScheduler {
     return { plan: { step: this.#step, after, entries, detach: this.takeDetached() }, messages };
   }
 
+  /** What to tell tasks though there was no step to plan: who had to give way, and it was not enough. */
+  takeUntold(): readonly Commands['send'][] {
+    const untold = this.#untold;
+    this.#untold = [];
+    return untold;
+  }
+
+  /** Asks for KV that lies elsewhere, as far as there is room for it. */
+  receive(): readonly Commands['send'][] {
+    return this.handoffs.receive(this.#running.size);
+  }
+
+  /** Nobody reads what was lent any more, or what was asked for is here, or will not come. */
+  transferEnded(id: number, isThere: boolean): readonly Commands['send'][] {
+    const { over, messages } = this.handoffs.end(id, isThere, this.#limits.has_prefix_cache);
+    if (over !== null) this.#byTask.delete(over.task);
+    return over?.end === 'abandoned' ? [{ to: over.task, message: abandoned() }] : messages;
+  }
+
   /** Slots whose sequences are gone since this was asked last: the NPU frees what it holds for them. */
   takeDetached(): readonly number[] {
-    return this.#slots.takeDetached();
+    return this.#running.takeDetached();
   }
 
   /** What came of the step that ran: tokens go to the frontend in one message, ends and failures to the tasks. */
@@ -213,10 +220,11 @@ export class StepScheduler {
       if (running.end !== 'none') this.#dropFlight(running, messages);
     }
     this.#steps = [];
-    for (const running of this.#running.slice()) {
+    for (const running of [...this.#running]) {
       this.#end(running, 'told');
       messages.push({ to: running.task, message: generationFailed(error) });
     }
+    this.handoffs.distrust();
     // What it kept lay in the memory that it failed in.
     this.cache.drop();
     return messages;
@@ -227,20 +235,10 @@ export class StepScheduler {
     const { step, tokens_prefilled, tokens_decoded, preemptions, cache } = this;
     const launched = this.#steps.map((entries) => entries.map(({ running, ...entry }) => ({ task: running.task, ...entry })));
     const tableOf = ({ holding, ...running }: RunningSequence): object => ({ ...running, blocks: holding.blocks, shared: holding.path.length });
-    const lists = { running: this.#running.map(tableOf), waiting: [...this.#waiting].map(tableOf), launched, ...this.#slots.toJSON() };
-    return { step, tokens_prefilled, tokens_decoded, preemptions, ...structuredClone(lists), cache: cache.toJSON(), limits: this.#limits };
-  }
-
-  /** Those who have something to compute: who decodes, then who prefills, each in order of their turns. */
-  #inOrder(): readonly RunningSequence[] {
-    const decodes: RunningSequence[] = [];
-    const prefills: RunningSequence[] = [];
-    for (const running of this.#running) {
-      const count = tokensToLaunch(running);
-      if (count === 1) decodes.push(running);
-      else if (count > 1) prefills.push(running);
-    }
-    return decodes.length === 0 ? prefills : prefills.length === 0 ? decodes : [...decodes, ...prefills];
+    const { running, ...slots } = this.#running.toJSON();
+    const lists = { running: running.map(tableOf), waiting: [...this.#waiting].map(tableOf), launched, ...slots };
+    const handoffs = this.handoffs.toJSON();
+    return { step, tokens_prefilled, tokens_decoded, preemptions, ...structuredClone(lists), handoffs, cache: cache.toJSON(), limits: this.#limits };
   }
 
   /** Whether nobody would have to give way for a step of these. */
@@ -261,23 +259,32 @@ export class StepScheduler {
   }
 
   #tokenOf(running: RunningSequence, prompt_start: number, outcome: StepOutcome, messages: Commands['send'][]): TokenOut {
-    const { sequence, task } = running;
+    const { task } = running;
     const { token } = outcome;
     running.tokens.push(token);
     this.tokens_decoded++;
-    if (!running.isDecoding) messages.push({ to: task, message: decoding() });
-    running.isDecoding = true;
-    const stops = outputOf(running) > sequence.sampling.min_tokens && sequence.sampling.stop_token_ids.includes(token);
-    const finish: FinishReason | null = stops ? 'stop' : outputOf(running) >= sequence.max_tokens ? 'length' : null;
+    const { finish, stops } = finishOf(running, token);
     if (finish !== null) {
       this.#end(running, 'told');
       messages.push({ to: task, message: generated() });
+    } else if (running.stage === 'prefill') this.#handOver(running);
+    else if (!running.isDecoding) {
+      running.isDecoding = true;
+      messages.push({ to: task, message: decoding() });
     }
     return tokenOut(running, prompt_start, outcome, finish, stops);
   }
 
+  /** Its first token is out: the rest is for a decode executor. */
+  #handOver(running: RunningSequence): void {
+    this.#running.leave(running);
+    this.#running.giveSlot(running);
+    this.handoffs.lend(running);
+  }
+
   /** Lets the first who waits run, with what is known of its prefix. Gives how many of its tokens there is room for; 0: none, it waits on. */
   #admit(next: RunningSequence, budget: number): number {
+    if (next.stage === 'prefill' && this.handoffs.lent + this.#running.size >= this.#limits.offers_max) return 0;
     const { tokens, sequence } = next;
     // At least one token is computed: what it yields is not kept. Whoever asks for the log-probabilities of its prompt needs all of it computed.
     const readsCache = this.#limits.has_prefix_cache && sequence.sampling.prompt_logprobs < 0;
@@ -290,8 +297,7 @@ export class StepScheduler {
       return 0;
     }
     this.#waiting.shift();
-    this.#run(next);
-    next.slot = this.#slots.take();
+    this.#running.add(next);
     next.holding = holding;
     next.computed = known;
     next.launched = known;
@@ -308,18 +314,20 @@ export class StepScheduler {
     return named ?? this.cache.matchByPrefixToken(cache_salt, tokens, tokens.length - 1);
   }
 
+  /** Its blocks are there, its next token's too. */
+  #attach(next: RunningSequence): number {
+    this.handoffs.start();
+    this.#running.add(next);
+    next.isDecoding = true;
+    return 1;
+  }
+
   /**
    * Whether a sequence before this one computes more of the same prefix right now: choices of one prompt, or a burst of requests that begin alike. Waiting for
    * it costs two steps at most, since who computes a prompt takes all of the budget until its last chunk.
    */
-  #isUnderWay({ tokens, sequence }: RunningSequence, known: number): boolean {
-    const wanted = known + this.cache.block_size;
-    if (wanted >= tokens.length) return false;
-    return this.#running.some((other) => {
-      if (other.computed >= other.tokens.length - 1 || other.tokens.length < wanted || other.sequence.cache_salt !== sequence.cache_salt) return false;
-      for (let at = wanted - 1; at >= 0; at--) if (other.tokens[at] !== tokens[at]) return false;
-      return true;
-    });
+  #isUnderWay(next: RunningSequence, known: number): boolean {
+    return this.#running.computesPrefixOf(next, known + this.cache.block_size);
   }
 
   #launch(running: RunningSequence, count: number, attach: Sequence | null, launched: Launched[]): StepEntry {
@@ -341,23 +349,17 @@ export class StepScheduler {
     const missing = this.#missingBlocks(running, count);
     let oldest: RunningSequence | null = null;
     while (missing > 0 && !this.cache.canAllocate(missing)) {
-      oldest ??= this.#running.reduce((first, other) => (other.arrival < first.arrival ? other : first));
-      const victim = this.#running.findLast((other) => other.flights === 0 && other !== oldest);
-      if (victim === undefined || victim === running) return false;
-      this.#preempt(victim, messages);
+      oldest ??= this.#running.oldest();
+      const victim = this.#running.victimFor(running, oldest);
+      if (victim !== null) this.#preempt(victim, messages);
+      else if (this.handoffs.preemptArrived(messages)) this.preemptions++;
+      else return false;
     }
     return true;
   }
 
-  /** Nearly always at the end: who waits has come later than who runs. */
-  #run(next: RunningSequence): void {
-    let at = this.#running.length;
-    while (at > 0 && isBefore(next, this.#running[at - 1] as RunningSequence)) at--;
-    this.#running.splice(at, 0, next);
-  }
-
   #preempt(victim: RunningSequence, messages: Commands['send'][]): void {
-    this.#running.splice(this.#running.indexOf(victim), 1);
+    this.#running.leave(victim);
     this.#letGo(victim);
     this.preemptions++;
     victim.computed = 0;
@@ -367,15 +369,20 @@ export class StepScheduler {
     messages.push({ to: victim.task, message: preempted() });
   }
 
-  /** It runs or waits no more; what it holds is let go of when no step computes it any longer. */
-  #end(running: RunningSequence, end: 'told' | 'abandoned'): void {
+  /** It runs or waits no more. True: nothing of it is left; false: what it holds is let go of when its last step or transfer has ended. */
+  #end(running: RunningSequence, end: 'told' | 'abandoned'): boolean {
     running.end = end;
     this.#byTask.delete(running.task);
-    if (running.slot < 0) this.#waiting.remove(running);
-    else {
-      this.#running.splice(this.#running.indexOf(running), 1);
-      if (running.flights === 0) this.#letGo(running);
+    const isGone = this.handoffs.giveUp(running);
+    if (isGone !== null) return isGone;
+    if (running.slot < 0) {
+      this.#waiting.remove(running);
+      return true;
     }
+    this.#running.leave(running);
+    if (running.flights > 0) return false;
+    this.#letGo(running);
+    return true;
   }
 
   /** A step of one that is over has come back. */
@@ -388,7 +395,6 @@ export class StepScheduler {
   #letGo(running: RunningSequence): void {
     const keeps = this.#limits.has_prefix_cache && running.isSound;
     this.cache.free(running.holding, running.tokens, keeps ? running.computed : 0);
-    this.#slots.give(running.slot);
-    running.slot = -1;
+    this.#running.giveSlot(running);
   }
 }

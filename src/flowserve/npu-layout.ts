@@ -21,6 +21,7 @@ import {
   layoutBlockTables,
   layoutCounts,
   layoutKv,
+  layoutOffersOf,
   SPAN_WORDS,
   type StepLayout,
   type StepScratch,
@@ -192,6 +193,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const kv = layoutKv(config.layers, kvLayerBytes(config, options.kv_block_size), options, arena);
   const kvEnd = arena.used;
   const blockTables = layoutBlockTables(config.maxPositions, options, arena);
+  const offers = layoutOffersOf(options, npu, blockTables.blocks_max, arena);
   const slot_bytes = SAMPLING_WORDS * 4 + BIAS_MAX * 8 + BANNED_MAX * 4;
   const samplers = { address: arena.allocate(options.max_batch_requests * slot_bytes), slot_bytes };
   const graphsFrom = arena.used;
@@ -223,6 +225,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     staging,
     kv,
     blockTables,
+    offers,
     samplers,
     graphs,
   };

@@ -23,6 +23,7 @@ import { IdleLadder } from '../runtime/idle-ladder.ts';
 import { MessagePort, type ReceivedMail } from '../runtime/message-port.ts';
 import type { Arithmetic } from './arithmetic.ts';
 import { Claims } from './claims.ts';
+import { kernelChecksum } from './distflow/checksum.ts';
 import { Forward } from './forward.ts';
 import type { NpuLayout } from './npu-layout.ts';
 import { Npus } from './npus.ts';
@@ -112,7 +113,7 @@ export class NpuWorker {
         birthOf: controllers.birthOf,
         hands: new Map(),
         launch: (npu, work, cause) => this.#npus.launch(npu, work, cause),
-        transfer: (group, work, cause) => this.#npus.transfer(group, work, cause),
+        transfer: (group, work, cause) => this.#npus.transfers.perform(group, work, cause),
         claim: (actor, claim, cause) => {
           for (const message of claims.perform(actor, claim)) this.#host.send(actor, actor, message, cause);
         },
@@ -140,11 +141,13 @@ export class NpuWorker {
         return new Forward(plan.config, layout, kernelsOfSegment);
       }),
       die_epochs,
+      checksum: kernelChecksum(this.#space, kernels),
       measuresSteps: true,
       host: {
         spawn: (address, birth) => this.#host.spawn(address, birth),
         send: (to, from, message) => this.#host.send(to, from, message),
         complete: (npu, message, cause) => this.#host.send(npu, npu, message, cause),
+        tellTransfer: (group, message, cause) => this.#host.send(group, group, message, cause),
       },
     });
     this.#programs = [...this.#npus.programs.values()];
@@ -182,6 +185,7 @@ export class NpuWorker {
       busy = this.#host.turn() || busy;
       busy = this.#serveDispatches() || busy;
       busy = this.#pollSteps(turn % TURNS_PER_DEADLINE_CHECK === 0) || busy;
+      busy = this.#npus.transfers.poll() || busy;
       const waits = this.#links.flush();
       if (!busy && !isStopped && !this.#host.hasMail) this.#ladder.idle(hasWork, this.#isStepping || this.#isStalled || waits, this.#host.untilNextTimer_ms());
     }

@@ -10,7 +10,7 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import { type Address, address, expertAddress, idOf } from '../protocol/address.ts';
 import { launchDone, launchFailed, loaded, loadsCounted, npuReady, resetDone, started } from '../protocol/constructors.ts';
 import { assert, toErrorRecord } from '../protocol/errors.ts';
-import type { Message, StepPlan, Transfer, Work } from '../protocol/messages.ts';
+import type { Message, StepPlan, Work } from '../protocol/messages.ts';
 import type { NpuReport } from '../protocol/threads.ts';
 import { type Executor, expertGroupOf, type NpuPlace, npuOfExpert } from '../protocol/topology.ts';
 import type { Birth, Cast } from '../runtime/cast.ts';
@@ -18,8 +18,11 @@ import type { Directory } from '../runtime/directory.ts';
 import { Endpoint, type Surroundings } from '../xccl/endpoint.ts';
 import { Exchange } from '../xccl/exchange.ts';
 import type { Arithmetic } from './arithmetic.ts';
+import type { Checksum } from './distflow/checksum.ts';
 import { ExpertLoads } from './expert-loads.ts';
+import { KvTransfers } from './kv-transfers.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
+import { offersOf } from './step-layout.ts';
 import { StepProgram } from './step-program.ts';
 import { StepTimes } from './step-times.ts';
 
@@ -32,6 +35,8 @@ export type NpusOptions = {
   readonly arithmetics: readonly Arithmetic[];
   /** In the same order; missing: those that the dies have now. */
   readonly die_epochs?: readonly number[];
+  /** What proves that KV arrived whole. */
+  readonly checksum: Checksum;
   readonly host: NpusHost;
   /** False: how long a step takes is not how long it is computed here. Then whoever knows enters it in `timesOf`. */
   readonly measuresSteps: boolean;
@@ -43,11 +48,14 @@ export type NpusHost = {
   readonly send: (to: Address, from: Address, message: Message) => void;
   /** An NPU has done what `cause` launched. */
   readonly complete: (npu: Address, message: Message, cause: number) => void;
+  /** A group's transfer came to something; `bytes` were moved for it. */
+  readonly tellTransfer: (group: Address, message: Message, cause: number, bytes: number) => void;
 };
 
 export class Npus {
   /** By NPU, in their order. */
   readonly programs: ReadonlyMap<number, StepProgram<Arithmetic>>;
+  readonly transfers: KvTransfers;
   readonly #plan: AnyPodPlan;
   readonly #loads: ExpertLoads;
   readonly #host: NpusHost;
@@ -63,7 +71,7 @@ export class Npus {
   /** By expert: the tokens that were reported. */
   readonly #reported = new Map<Address, number>();
 
-  constructor({ plan, space, directory, surroundings, arithmetics, die_epochs, host, measuresSteps }: NpusOptions) {
+  constructor({ plan, space, directory, surroundings, arithmetics, die_epochs, checksum, host, measuresSteps }: NpusOptions) {
     this.#now_us = measuresSteps ? () => surroundings.now_ms() * 1000 : null;
     this.#plan = plan;
     this.#loads = new ExpertLoads(plan, space, directory);
@@ -76,6 +84,8 @@ export class Npus {
         return [npu, new StepProgram(arithmetic, space, exchange, expertGroupOf(plan.hosting.deployment, npu), dieOf)];
       }),
     );
+    const owners = [...this.programs].map(([npu, { exchange, blocks }]) => ({ npu, die: exchange.endpoint.die, epoch: exchange.endpoint.epoch, blocks }));
+    this.transfers = new KvTransfers({ plan, space, directory, checksum, now_ms: surroundings.now_ms, tell: host.tellTransfer }, owners);
   }
 
   /** Brings NPUs, DP groups and experts to life. */
@@ -89,6 +99,7 @@ export class Npus {
       has_prefix_cache: prefix_caching,
       is_asynchronous: async_scheduling,
       has_priorities: scheduling_policy === 'priority',
+      offers_max: offersOf({ max_batch_requests }),
     };
     for (const [npu, { forward }] of this.programs) {
       const { group: id, executor } = this.#placeOf(npu);
@@ -151,10 +162,6 @@ export class Npus {
         this.#host.complete(self, this.#countLoads(npu), cause);
         break;
     }
-  }
-
-  transfer(group: Address, work: Transfer, _cause: number): void {
-    assert(false, `${group} asks for ${work.kind}`);
   }
 
   #launchStep(program: StepProgram<Arithmetic>, plan: StepPlan, cause: number): void {

@@ -36,6 +36,9 @@ type Request = {
   awaited: number | null;
 };
 
+/** All that there is of it has come. */
+const isWhole = ({ choices, promptMissing }: Request): boolean => promptMissing === 0 && choices.every(({ isFinished }) => isFinished);
+
 /** What came and went. */
 export type Counts = {
   /** Choices that finished, by how; requests that were cancelled or failed. */
@@ -121,6 +124,7 @@ export class OutputProcess {
       if (request === undefined || choice === undefined || choice.isFinished) continue;
       if (out.prompt_logprobs !== null) this.#keepPromptLogprobs(request, out.prompt_start, out.prompt_logprobs);
       if (out.token >= 0) this.#inOrder(request, choice, out, group);
+      if (request.awaited !== null && isWhole(request)) this.end(request.id, null);
     }
   }
 
@@ -147,7 +151,6 @@ export class OutputProcess {
       this.#ports.tell({ type: 'CHOICE_MOVED', request: request.id, choice: out.choice, dp_group: group });
     }
     this.#pushToken(request.id, choice, out, ofGroup);
-    if (request.awaited !== null && choice.isFinished) this.end(request.id, null);
   }
 
   /** The call goes on with another job, which may not have heard which choices have ended. */
@@ -165,7 +168,7 @@ export class OutputProcess {
   end(id: number, error: ErrorRecord | null): void {
     const request = this.#requests.get(id);
     if (request === undefined) return;
-    if (error === null && request.choices.some(({ isFinished }) => !isFinished)) {
+    if (error === null && !isWhole(request)) {
       request.awaited = 0;
       return;
     }

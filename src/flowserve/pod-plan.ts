@@ -15,6 +15,7 @@ import { JOB_EXECUTORS_MAX } from '../protocol/request-ids.ts';
 import { deploy, type Topology } from '../protocol/topology.ts';
 import { CALLER_THREAD, CONTROL_THREAD, dealtOut, diesOf, type Hosting, seatsOf } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
+import type { OfferSource } from './distflow/registration.ts';
 import { type Dtypes, layoutNpu, type NpuLayout } from './npu-layout.ts';
 import { RecordTable, recordsBytes } from './request-records.ts';
 import type { LayoutOptions, ModelShape, StepLayout } from './step-layout.ts';
@@ -86,9 +87,6 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
   const { workers, spare_workers, job_executors, max_queued } = options;
   const deployment = deploy(options.topology);
   const npus = deployment.npus.length;
-  const ahead = deployment.executors.find(({ role }) => role !== 'colocated');
-  if (ahead !== undefined)
-    throw new MinipodError('invalid_request', `topology: task executor ${ahead.id} is ${ahead.role}; colocated ones can be served`, { param: 'topology' });
   if (workers > npus)
     throw new MinipodError('invalid_request', `workers: ${workers} threads for ${npus} NPUs; an NPU lives on one worker, so use at most ${npus}`, {
       param: 'workers',
@@ -207,6 +205,19 @@ export function layoutOnDie(plan: PodPlan, checkpoint: Checkpoint, npu: number, 
   const region = plan.dies[die];
   assert(region, `there is no die ${die}`);
   return layoutNpu(plan.config, dtypeIn(checkpoint), plan.options, npu, region.base, region.bytes);
+}
+
+/** Where an NPU's KV blocks and offers lie on a die that it has. */
+export function onDie(plan: AnyPodPlan, npu: number, die: number): OfferSource {
+  const layout = plan.layouts[npu];
+  const region = plan.dies[die];
+  assert(layout && region, `there is no NPU ${npu}, or no die ${die}`);
+  const { offers, kv } = layout;
+  const moved = (address: number): number => address - layout.base + region.base;
+  return {
+    offers: { ...offers, address: moved(offers.address) },
+    kv: { ...kv, address: moved(kv.address), holders: moved(kv.holders), generations: moved(kv.generations) },
+  };
 }
 
 /** Where a die's areas lie: at its region's beginning, whichever NPU has it. */

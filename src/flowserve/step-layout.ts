@@ -9,6 +9,7 @@ import type { ModelConfig, MoeConfig } from '../model/config.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
 import type { Deployment } from '../protocol/topology.ts';
 import type { AreaSizes, Areas } from '../xccl/areas.ts';
+import { layoutOffers, type OffersPlace } from './distflow/offer-layout.ts';
 import type { TensorShare } from './tensor-share.ts';
 
 /** What a step knows of a model: no width but that of its rows. Any model's config is one; tests and simulations may write one down. */
@@ -90,6 +91,8 @@ export type StepLayout = {
   readonly kv: KvPlace;
   /** u32 [slots][blocks_max]: offsets of blocks. */
   readonly blockTables: { readonly address: number; readonly blocks_max: number };
+  /** Of an NPU that prefills for others: what it lends. */
+  readonly offers: OffersPlace;
 };
 
 export const layoutCounts = (model: ModelShape, arena: Arena): (number | null)[] =>
@@ -104,6 +107,17 @@ export function layoutKv(layers: number, layer_bytes: number, { kv_blocks: block
 export function layoutBlockTables(maxPositions: number, options: LayoutOptions, arena: Arena): StepLayout['blockTables'] {
   const blocks_max = Math.ceil(maxPositions / options.kv_block_size);
   return { address: arena.allocate(options.max_batch_requests * blocks_max * 4), blocks_max };
+}
+
+/** A sequence whose KV is lent computes nothing: more of them than run at once keep a decode side at work. */
+const OFFERS_PER_REQUEST = 2;
+export const offersOf = ({ max_batch_requests }: Pick<LayoutOptions, 'max_batch_requests'>): number => OFFERS_PER_REQUEST * max_batch_requests;
+
+/** Where an NPU says what it lends: room for none but in prefill executors. */
+export function layoutOffersOf(options: LayoutOptions, npu: number, blocks_max: number, arena: Arena): OffersPlace {
+  const { executors, npus } = options.deployment;
+  const lends = executors[npus[npu]?.executor ?? -1]?.role === 'prefill';
+  return layoutOffers(arena, lends ? offersOf(options) : 0, blocks_max);
 }
 
 /** A step's tokens by destination: the rows, then the lists that say which expert computes which. They are the dispatch area, so nothing is staged. */

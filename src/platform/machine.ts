@@ -6,6 +6,7 @@ import { segmentOf } from '../fabric/address.ts';
 import { AddressSpace } from '../fabric/address-space.ts';
 import { allocateSegments } from '../fabric/memory-plan.ts';
 import type { Arithmetic } from '../flowserve/arithmetic.ts';
+import { plainChecksum } from '../flowserve/distflow/checksum.ts';
 import { Forward } from '../flowserve/forward.ts';
 import { HashForward } from '../flowserve/hash-model/hash-forward.ts';
 import { loadHashWeights, planHashPod } from '../flowserve/hash-model/hash-layout.ts';
@@ -68,6 +69,7 @@ export class MachineNpus {
       // Who waits for a peer is polled until it has its answers: nobody needs to be told.
       surroundings: { space, areasOf: (die) => areas[die] as Areas, arrive: () => {}, now_ms },
       arithmetics,
+      checksum: plainChecksum(space),
       host,
       measuresSteps: false,
     });
@@ -82,8 +84,17 @@ export class MachineNpus {
     return this.#npus.report(cast);
   }
 
+  /** Performs a transfer to its end, as far as that is in one hand: an offer stands until somebody pulls it. */
   transfer(group: Address, work: Transfer, cause: number): void {
-    this.#npus.transfer(group, work, cause);
+    const { transfers } = this.#npus;
+    transfers.perform(group, work, cause);
+    do transfers.poll();
+    while (transfers.isBusy);
+  }
+
+  /** Copies what was copied in the run that is replayed. */
+  transferAgain(group: Address, work: Transfer): void {
+    if (work.kind === 'pull') this.#npus.transfers.copyAgain(group, work.offer, work.blocks);
   }
 
   timesOf(npu: Address): StepTimes {

@@ -132,6 +132,7 @@ export class VirtualControl {
       spawn: (address, birth) => this.host.spawn(address, birth),
       send: (to, from, message) => this.host.send(to, from, message),
       complete: (npu, message, cause) => this.host.complete(npu, message, cause, this.#done_ns - this.host.now_ns),
+      tellTransfer: (group, message, cause, bytes) => this.host.complete(group, message, cause, this.#transfer_ns(bytes)),
     });
     for (const worker of [ON_CONTROL, ...Array.from({ length: plan.workers }, (_, worker) => worker)]) this.#spawnControllers(worker);
     this.#npus.spawn();
@@ -204,9 +205,13 @@ export class VirtualControl {
     return this.#step_ns[executor] as (plan: StepPlan) => number;
   }
 
+  #transfer_ns(bytes: number): number {
+    const { link_latency_ns, link_bytes_per_s } = this.#device;
+    return link_latency_ns + Math.ceil((bytes * 1e9) / link_bytes_per_s);
+  }
+
   #message_ns(to: Address, from: Address, message: Message): number {
     if (this.#directory.threadOf(to) === this.#directory.threadOf(from)) return NEAR_MESSAGE_NS;
-    const { link_latency_ns, link_bytes_per_s } = this.#device;
-    return link_latency_ns + Math.ceil((this.#codec.pack(message).bytes * 1e9) / link_bytes_per_s);
+    return this.#transfer_ns(this.#codec.pack(message).bytes);
   }
 }

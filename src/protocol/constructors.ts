@@ -182,6 +182,7 @@ export const stepFailed = (step: number, error: ErrorRecord): DpGroupMessage => 
 
 export const offered = (id: number, offer: KvOffer): DpGroupMessage => ({ type: 'OFFERED', id, offer });
 export const transferDone = (id: number): DpGroupMessage => ({ type: 'TRANSFER_DONE', id });
+export const leaseExpired = (id: number): DpGroupMessage => ({ type: 'LEASE_EXPIRED', id });
 export const transferFailed = (id: number, error: ErrorRecord): DpGroupMessage => ({ type: 'TRANSFER_FAILED', id, error });
 
 // to an NPU

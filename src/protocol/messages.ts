@@ -234,7 +234,8 @@ export type DpGroupMessage =
   | { readonly type: 'OFFERED'; readonly id: number; readonly offer: KvOffer }
   /** Each transfer ends once. An offer's end: its blocks were pulled, or nobody will. */
   | { readonly type: 'TRANSFER_DONE'; readonly id: number }
-  | { readonly type: 'TRANSFER_FAILED'; readonly id: number; readonly error: ErrorRecord };
+  | { readonly type: 'TRANSFER_FAILED'; readonly id: number; readonly error: ErrorRecord }
+  | { readonly type: 'LEASE_EXPIRED'; readonly id: number };
 
 /** A member of the pod's control plane, in the life that its thread's epoch counts, from 1: its name may have had, and may yet have, others. */
 export type MemberLife = { readonly member: Address; readonly life: number };
@@ -342,8 +343,8 @@ export type Work =
 
 /** Work of DistFlow for a DP group, `id` being the group's own name for it. Blocks are by index in the pool of the group's NPU. */
 export type Transfer =
-  /** Lends blocks, which nobody writes any more, for so long at most. */
-  | { readonly kind: 'offer'; readonly id: number; readonly blocks: readonly number[]; readonly lease_ms: number }
+  /** Lends blocks, which nobody writes any more. */
+  | { readonly kind: 'offer'; readonly id: number; readonly blocks: readonly number[] }
   /** The offer ends, at once or when its puller has let go of it. */
   | { readonly kind: 'withdraw'; readonly id: number }
   /** Copies what is lent into own blocks. */

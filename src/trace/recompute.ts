@@ -57,6 +57,7 @@ export class KernelRecomputation implements Recompute {
     this.#npus = new MachineNpus(machine, new Directory(machine.plan.hosting), () => 0, {
       spawn: () => {},
       send: () => {},
+      tellTransfer: () => {},
       complete: (_npu, message) => {
         this.#result = message;
       },
@@ -75,7 +76,7 @@ export class KernelRecomputation implements Recompute {
   }
 
   transfer(group: Address, work: Transfer): void {
-    this.#npus.transfer(group, work, 0);
+    this.#npus.transferAgain(group, work);
   }
 }
 

@@ -5,16 +5,25 @@ import { GROUP_CHOICES } from '../../actors/policies/group-choice.ts';
 import { address } from '../../src/protocol/address.ts';
 import { cancel, choiceStopped, submit } from '../../src/protocol/constructors.ts';
 import type { Message, Sequence } from '../../src/protocol/messages.ts';
+import { deploy, parseTopology } from '../../src/protocol/topology.ts';
 import type { Act } from '../../src/runtime/cast.ts';
 import { GREEDY } from '../golden/greedy.ts';
 import { expectedOutput } from './fake-npu.ts';
 import { KV_BLOCK_SIZE, QueuedCast, type QueuedCastOptions } from './queued-cast.ts';
 
 type Call = { readonly choices: number; readonly prompt: number; readonly max_tokens: number };
-type Event = { readonly kind: 'submit' | 'cancel' | 'stop' | 'break'; readonly index: number; readonly after: number };
+type Event = { readonly kind: 'submit' | 'cancel' | 'stop' | 'break' | 'expire'; readonly index: number; readonly after: number };
+
+const DISAGGREGATED = [
+  'pd',
+  'pd:prefill=2xdp1,decode=1xdp1',
+  'pd:prefill=1xdp1,decode=2xdp1',
+  'pd:prefill=1xdp2,decode=1xdp2',
+  'mixed:colocated=1,prefill=1,decode=1',
+];
 
 const options: fc.Arbitrary<QueuedCastOptions> = fc.record({
-  npus: fc.integer({ min: 1, max: 3 }),
+  topology: fc.constantFrom(...['colocated', 'colocated:dp=2', 'colocated:dp=3', ...DISAGGREGATED].map(parseTopology)),
   kv_blocks: fc.integer({ min: 4, max: 10 }),
   choices_max: fc.integer({ min: 2, max: 12 }),
   choice: fc.constantFrom(...GROUP_CHOICES),
@@ -24,7 +33,11 @@ const call: fc.Arbitrary<Call> = fc.record({
   prompt: fc.integer({ min: 1, max: 12 }),
   max_tokens: fc.integer({ min: 1, max: 12 }),
 });
-const event: fc.Arbitrary<Event> = fc.record({ kind: fc.constantFrom('cancel', 'cancel', 'stop', 'stop', 'break'), index: fc.nat(5), after: fc.nat(120) });
+const event: fc.Arbitrary<Event> = fc.record({
+  kind: fc.constantFrom('cancel', 'cancel', 'stop', 'stop', 'break', 'expire'),
+  index: fc.nat(5),
+  after: fc.nat(120),
+});
 
 const sequencesOf = (request: number, { choices, prompt, max_tokens }: Call): Sequence[] =>
   Array.from({ length: choices }, (_, choice) => ({
@@ -51,13 +64,16 @@ const tokensOf = (cast: QueuedCast, { request, choice }: Sequence): number[] =>
     .flatMap((out) => (out.request === request && out.choice === choice ? [out.token] : []));
 
 /** Nothing of any request is left anywhere. */
-function expectRest(cast: QueuedCast, { npus }: QueuedCastOptions): void {
+function expectRest(cast: QueuedCast, { topology }: QueuedCastOptions): void {
+  const { npus, executors } = deploy(topology);
   expect(cast.unexpected).toEqual([]);
-  expect(cast.actors).toBe(2 + 2 * npus);
+  expect(cast.actors).toBe(1 + executors.length + 2 * npus.length);
+  expect([cast.transfers.open, cast.transfers.pulls]).toEqual([0, []]);
   expect(cast.contextOf('job-executor/0')).toMatchObject({ executors: { choices: 0 } });
-  for (let npu = 0; npu < npus; npu++) {
+  for (const { id: npu } of npus) {
     expect(cast.schedulerOf(npu).hasWork).toBe(false);
     expect(cast.schedulerOf(npu).cache.used).toBe(0);
+    expect(cast.schedulerOf(npu).handoffs).toMatchObject({ lent: 0, expected: 0 });
     expect(cast.stateOf(address('npu', npu))).toBe('idle');
     expect(cast.stateOf(address('dp-group', npu))).toBe('idle');
   }
@@ -83,7 +99,8 @@ describe('in any order of delivery', () => {
             while (queue[0] !== undefined && queue[0].after <= count) {
               const { kind, index } = queue.shift() as Event;
               const request = index % calls.length;
-              if (kind === 'break') cast.broken.add(index % pod.npus);
+              if (kind === 'break') cast.broken.add(index % deploy(pod.topology).npus.length);
+              else if (kind === 'expire') cast.transfers.expireOne();
               // As the frontend does: only to requests that it has not heard the end of, and never twice about a choice.
               else if (endsOf(cast, request).length === 0 && kind === 'cancel') {
                 told.add(`cancel ${request}`);
@@ -123,7 +140,7 @@ describe('in any order of delivery', () => {
       const witness = ({ to, message }: Act): void => {
         if (to === 'task-executor/0' && message !== null && 'task' in message) heard++;
       };
-      const cast = new QueuedCast({ npus: 2, kv_blocks: 60, choices_max: 12, witness });
+      const cast = new QueuedCast({ topology: parseTopology('colocated:dp=2'), kv_blocks: 60, choices_max: 12, witness });
       const sequences = [0, 1, 2].map((request) => sequencesOf(request, { choices: 2, prompt: 5, max_tokens }));
       for (const [request, of] of sequences.entries()) cast.send(address('request', request), 'frontend/0', submit(of));
       cast.run(() => 0);
@@ -136,7 +153,7 @@ describe('in any order of delivery', () => {
   it('every state of request, job, task, DP group and NPU is reached', () => {
     const visited = new Set<string>();
     for (let seed = 1; seed <= 60; seed++) {
-      const pod = { npus: 2, kv_blocks: 7, choices_max: 9 };
+      const pod = { topology: parseTopology(seed % 3 === 0 ? 'pd' : 'colocated:dp=2'), kv_blocks: 7, choices_max: 9 };
       const cast = new QueuedCast(pod);
       let state = seed;
       let isStopped = false;
@@ -163,7 +180,9 @@ describe('in any order of delivery', () => {
       expect.arrayContaining([
         ...['received', 'admitted', 'queued', 'running', 'streaming', 'cancelling', 'withdrawing'].map((name) => `request ${name}`),
         ...['planned', 'placed', 'running', 'failing', 'cancelling'].map((name) => `job ${name}`),
-        ...['waiting', 'placed', 'prefilling', 'decoding', 'preempted', 'stopping', 'cancelling', 'withdrawing'].map((name) => `task ${name}`),
+        ...['waiting', 'placed', 'prefilling', 'transferring', 'receiving', 'decoding', 'preempted', 'stopping', 'cancelling', 'withdrawing'].map(
+          (name) => `task ${name}`,
+        ),
         ...['idle', 'stepping'].map((name) => `dp-group ${name}`),
         ...['idle', 'busy', 'lost'].map((name) => `npu ${name}`),
       ]),

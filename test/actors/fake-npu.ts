@@ -59,6 +59,24 @@ export class FakeNpu {
     for (const slot of slots) this.#slots.delete(slot);
   }
 
+  /** Tells any change of what those blocks hold. */
+  sum(blocks: readonly number[]): string {
+    const cells = blocks.flatMap((block) => Array.from({ length: this.#block_size }, (_, at) => this.#cells.get(block * this.#block_size + at)));
+    return JSON.stringify(cells.map((cell) => cell ?? null));
+  }
+
+  /** Takes over what another has in those blocks. */
+  pull(source: FakeNpu, from: readonly number[], to: readonly number[]): void {
+    from.forEach((block, index) => {
+      for (let at = 0; at < this.#block_size; at++) {
+        const cell = source.#cells.get(block * this.#block_size + at);
+        const target = (to[index] as number) * this.#block_size + at;
+        if (cell === undefined) this.#cells.delete(target);
+        else this.#cells.set(target, cell);
+      }
+    });
+  }
+
   reset(): void {
     this.#slots.clear();
     this.#cells.clear();

@@ -2,11 +2,12 @@
 import { expect, it } from 'vitest';
 import { address } from '../../src/protocol/address.ts';
 import { cancel, submit } from '../../src/protocol/constructors.ts';
+import { colocated } from '../../src/protocol/topology.ts';
 import { GREEDY } from '../golden/greedy.ts';
 import { QueuedCast } from './queued-cast.ts';
 
 function live(): unknown {
-  const cast = new QueuedCast({ npus: 2, kv_blocks: 7, choices_max: 6 });
+  const cast = new QueuedCast({ topology: colocated(2), kv_blocks: 7, choices_max: 6 });
   let state = 99;
   const choose = (): number => {
     state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;

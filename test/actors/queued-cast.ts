@@ -12,16 +12,18 @@ import { birthOf } from '../../src/platform/births.ts';
 import { type Address, address, idOf, roleOf } from '../../src/protocol/address.ts';
 import { launchDone, launchFailed, npuReady, resetDone, started } from '../../src/protocol/constructors.ts';
 import type { Claim, Message, Work } from '../../src/protocol/messages.ts';
+import { deploy, type Topology } from '../../src/protocol/topology.ts';
 import { ActorHost } from '../../src/runtime/actor-host.ts';
 import type { Witness } from '../../src/runtime/cast.ts';
 import { ChoicesInPod } from './choices-in-pod.ts';
 import { FakeNpu } from './fake-npu.ts';
+import { FakeTransfers } from './fake-transfers.ts';
 
 export const KV_BLOCK_SIZE = 4;
 const BATCH_TOKENS_MAX = 16;
 
 export type QueuedCastOptions = {
-  readonly npus: number;
+  readonly topology: Topology;
   readonly kv_blocks: number;
   readonly choices_max: number;
   readonly choice?: GroupChoice;
@@ -37,6 +39,7 @@ export class QueuedCast {
   /** `role state` of each actor after each of its messages. */
   readonly visited = new Set<string>();
   readonly unexpected: string[] = [];
+  readonly transfers: FakeTransfers;
   readonly #queues = new Map<string, Mail[]>();
   readonly #npus: readonly FakeNpu[];
   readonly #choices = new ChoicesInPod();
@@ -46,19 +49,22 @@ export class QueuedCast {
   /** Those where one has thrown, until they are reset. */
   readonly #failed = new Set<number>();
 
-  constructor({ npus, kv_blocks, choices_max, choice = 'packed', witness }: QueuedCastOptions) {
+  constructor({ topology, kv_blocks, choices_max, choice = 'packed', witness }: QueuedCastOptions) {
+    const { executors, groups } = deploy(topology);
+    const npus = groups.length;
     this.#witness = witness;
     this.#npus = Array.from({ length: npus }, () => new FakeNpu(KV_BLOCK_SIZE, BATCH_TOKENS_MAX));
-    const executors = [{ address: 'task-executor/0', role: 'colocated', npus, groups: Array.from({ length: npus }, (_, group) => group) }];
+    this.transfers = new FakeTransfers(this.#npus, (group, message) => this.send(group, group, message));
+    const seats = executors.map(({ id, role, experts, groups }) => ({ address: address('task-executor', id), role, npus: experts.npus, groups }));
     this.#hostOf('job-executor/0').spawn('job-executor/0', {
       machine: jobExecutor,
-      input: { self: 'job-executor/0', life: 1, choices_max, managers: [], executors },
+      input: { self: 'job-executor/0', life: 1, choices_max, managers: [], executors: seats },
     });
-    const groups = Array.from({ length: npus }, (_, group) => ({ group, worker: group, npus: [group] }));
-    this.#hostOf('task-executor/0').spawn('task-executor/0', {
-      machine: taskExecutor,
-      input: { self: 'task-executor/0', managers: [], groups, batch_max: 4, choice },
-    });
+    for (const { id, groups: own } of executors) {
+      const self = address('task-executor', id);
+      const groupSeats = own.map((group) => ({ group, worker: group, npus: [group] }));
+      this.#hostOf(self).spawn(self, { machine: taskExecutor, input: { self, managers: [], groups: groupSeats, batch_max: 4, choice } });
+    }
     const limits = {
       kv_blocks,
       kv_block_size: KV_BLOCK_SIZE,
@@ -67,13 +73,14 @@ export class QueuedCast {
       has_prefix_cache: true,
       is_asynchronous: true,
       has_priorities: true,
+      offers_max: 2,
     };
-    for (let npu = 0; npu < npus; npu++) {
+    for (const { id: npu, executor } of groups) {
       const [self, group] = [address('npu', npu), address('dp-group', npu)];
       this.#hostOf(self).spawn(self, { machine: npuMachine, input: { self, dp_group: group } });
       this.#hostOf(group).spawn(group, { machine: dpGroup, input: { self: group, npu: self, limits } });
       this.send(self, self, started());
-      this.send('task-executor/0', self, npuReady(npu));
+      this.send(address('task-executor', executor), self, npuReady(npu));
     }
     this.run(() => 0);
   }
@@ -88,7 +95,14 @@ export class QueuedCast {
   /** Delivers one message of the queue that `choose` picks; false if there is none. */
   step(choose: (queues: number) => number): boolean {
     const keys = [...this.#queues.keys()];
-    const key = keys[choose(keys.length) % keys.length];
+    const { pulls } = this.transfers;
+    const chosen = choose(keys.length + pulls.length) % (keys.length + pulls.length);
+    const pull = pulls[chosen - keys.length];
+    if (pull !== undefined) {
+      this.transfers.end(pull, true);
+      return true;
+    }
+    const key = keys[chosen];
     const queue = key === undefined ? undefined : this.#queues.get(key);
     const mail = queue?.shift();
     if (key === undefined || queue === undefined || mail === undefined) return false;
@@ -128,7 +142,7 @@ export class QueuedCast {
       birthOf,
       hands: new Map([['frontend', ({ message }: Mail) => this.frontend.push(message)]]),
       launch: (npu, work) => this.#launch(npu, work),
-      transfer: () => {},
+      transfer: (group, work) => this.transfers.perform(group, work),
       claim: (executor, claim) => this.#claim(executor, claim),
       witness: this.#witness,
       onUnexpected: (to, message, state) => this.unexpected.push(`${roleOf(to)} ${message.type} ${state}`),

@@ -38,6 +38,7 @@ const scenario = fc.integer({ min: 2, max: 12 }).chain((kv_blocks) =>
   fc.record({
     kv_blocks: fc.constant(kv_blocks),
     is_asynchronous: fc.boolean(),
+    offers_max: fc.constant(8),
     batch_tokens_max: fc.integer({ min: 1, max: 30 }),
     batch_requests_max: fc.integer({ min: 1, max: 6 }),
     arrivals: fc.array(arrival(kv_blocks), { minLength: 1, maxLength: 12 }),
@@ -143,6 +144,7 @@ describe('the step scheduler', () => {
       has_prefix_cache: true,
       is_asynchronous: false,
       has_priorities: true,
+      offers_max: 8,
     });
     const [refusal] = scheduler.enqueue('task/1', {
       request: 1,
@@ -169,6 +171,7 @@ describe('the step scheduler', () => {
       has_prefix_cache: true,
       is_asynchronous: false,
       has_priorities: true,
+      offers_max: 8,
     });
     const npu = new FakeNpu(BLOCK, 8);
     const common = Array.from({ length: 5 * BLOCK }, (_, index) => index);
@@ -201,6 +204,7 @@ describe('the step scheduler', () => {
       has_prefix_cache: true,
       is_asynchronous: false,
       has_priorities: true,
+      offers_max: 8,
     });
     const npu = new FakeNpu(BLOCK, 32);
     const preempted: Address[] = [];
@@ -239,6 +243,7 @@ describe('the step scheduler', () => {
       has_prefix_cache: true,
       is_asynchronous: false,
       has_priorities: true,
+      offers_max: 8,
     });
     const npu = new FakeNpu(BLOCK, 32);
     for (const request of [0, 1])

@@ -1,7 +1,8 @@
 /** Whose turn it is at an NPU: better priorities go first, and nobody waits for ever. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { PATIENCE_STEPS, type SchedulerLimits, StepScheduler } from '../../actors/policies/step-scheduler.ts';
+import type { SchedulerLimits } from '../../actors/policies/scheduler-limits.ts';
+import { PATIENCE_STEPS, StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { type Address, address, idOf } from '../../src/protocol/address.ts';
 import type { Sequence } from '../../src/protocol/messages.ts';
 import { GREEDY } from '../golden/greedy.ts';
@@ -16,6 +17,7 @@ const LIMITS: SchedulerLimits = {
   has_prefix_cache: true,
   is_asynchronous: true,
   has_priorities: true,
+  offers_max: 8,
 };
 
 class Rig {

@@ -98,7 +98,16 @@ export type Run = {
 export function generate({ plan, programs }: Rig, calls: readonly Call[], interference: Interference = {}): Run {
   const { kv_blocks, kv_block_size, max_batch_tokens: batch_tokens_max, max_batch_requests: batch_requests_max } = plan.options;
   const { groups, npus } = plan.hosting.deployment;
-  const limits = { kv_blocks, kv_block_size, batch_tokens_max, batch_requests_max, has_prefix_cache: true, is_asynchronous: false, has_priorities: true };
+  const limits = {
+    kv_blocks,
+    kv_block_size,
+    batch_tokens_max,
+    batch_requests_max,
+    has_prefix_cache: true,
+    is_asynchronous: false,
+    has_priorities: true,
+    offers_max: 8,
+  };
   const schedulers = groups.map(() => new StepScheduler(limits));
   const tokens: number[][] = calls.map(() => []);
   const errors: (ErrorRecord | null)[] = calls.map(() => null);

@@ -21,6 +21,7 @@ import {
   layoutBlockTables,
   layoutCounts,
   layoutKv,
+  layoutOffersOf,
   type ModelShape,
   SPAN_WORDS,
   type StepLayout,
@@ -95,6 +96,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
   const kv = layoutKv(layers, HASH_BYTES * options.kv_block_size, options, arena);
   const kvEnd = arena.used;
   const blockTables = layoutBlockTables(model.maxPositions, options, arena);
+  const offers = layoutOffersOf(options, npu, blockTables.blocks_max, arena);
   const parts = {
     weights: weightsEnd - areasEnd,
     'KV blocks': kvEnd - scratchEnd,
@@ -102,7 +104,23 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
     'XCCL areas': areasEnd,
   };
   const share = tensorShareOf(deployment, npu);
-  return { npu, share, base, bytes: arena.used, parts, rows_max: rows, row_bytes: HASH_BYTES, areas, counts, scratch, kv, blockTables, weights, ownExperts };
+  return {
+    npu,
+    share,
+    base,
+    bytes: arena.used,
+    parts,
+    rows_max: rows,
+    row_bytes: HASH_BYTES,
+    areas,
+    counts,
+    scratch,
+    kv,
+    blockTables,
+    offers,
+    weights,
+    ownExperts,
+  };
 }
 
 /** The tables fill the gather area; without tensor parallelism there are none. */

@@ -2,7 +2,7 @@
  * Follows every request of a trace from its arrival to its end, act by act. What it holds is bounded by the requests that are open.
  * @module
  */
-import type { SchedulerLimits } from '../../../actors/policies/step-scheduler.ts';
+import type { SchedulerLimits } from '../../../actors/policies/scheduler-limits.ts';
 import { type Address, idOf, roleOf } from '../../protocol/address.ts';
 import type { ErrorRecord } from '../../protocol/errors.ts';
 import {

@@ -1,0 +1,213 @@
+/**
+ * KV on its way between DP groups, for the groups of one host: performs what they ask of DistFlow and tells them how each transfer ended
+ * (xDeepServe §5.1, steps 3 and 6 to 8).
+ *
+ *   offer ─▶ OFFERED … (another group pulls it, or nobody will) ─▶ TRANSFER_DONE · TRANSFER_FAILED
+ *   pull  ─▶ … (claimed, copied, proved, let go of) ─▶ TRANSFER_DONE · TRANSFER_FAILED
+ *
+ * Nothing here waits: `poll` lets all go on by a bounded number of bytes. Every rank of a group holds the whole KV (each computes all of it), so the first
+ * rank lends, and what the first rank of the other side has pulled is copied to that side's other ranks.
+ * @module
+ */
+import type { AddressSpace } from '../fabric/address-space.ts';
+import type { BlockPool } from '../fabric/block-pool.ts';
+import { type Address, idOf } from '../protocol/address.ts';
+import { offered, transferDone, transferFailed } from '../protocol/constructors.ts';
+import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
+import type { KvOffer, Message, Transfer } from '../protocol/messages.ts';
+import type { DpGroupPlace } from '../protocol/topology.ts';
+import type { Directory } from '../runtime/directory.ts';
+import type { Checksum } from './distflow/checksum.ts';
+import { dieOfPuller, isOver } from './distflow/lease-word.ts';
+import { LinkCluster } from './distflow/link-cluster.ts';
+import { type Offer, type OfferEnd, Offers } from './distflow/offers.ts';
+import type { TransferCounters } from './distflow/outcome.ts';
+import type { Pull } from './distflow/pull.ts';
+import type { OfferSource } from './distflow/registration.ts';
+import { type AnyPodPlan, onDie } from './pod-plan.ts';
+
+export type KvTransfersOptions = {
+  readonly plan: AnyPodPlan;
+  readonly space: AddressSpace;
+  readonly directory: Directory;
+  readonly checksum: Checksum;
+  readonly now_ms: () => number;
+  /** What came of a transfer, `bytes` of which were moved for it. */
+  readonly tell: (group: Address, message: Message, cause: number, bytes: number) => void;
+};
+
+/** A host's NPU, as the life that its thread knows of. */
+export type KvOwner = { readonly npu: number; readonly die: number; readonly epoch: number; readonly blocks: BlockPool };
+
+type Token = { readonly group: Address; readonly id: number; readonly cause: number };
+type PullUnderWay = { readonly pull: Pull; readonly owner: KvOwner; readonly blocks: readonly number[] };
+
+/** Its lease is a matter of the group that lends: machines have their clock, and tell when it is over. */
+const NO_LIMIT = Number.POSITIVE_INFINITY;
+
+const keyOf = ({ group, id }: Pick<Token, 'group' | 'id'>): string => `${group} ${id}`;
+
+export class KvTransfers {
+  readonly #options: KvTransfersOptions;
+  readonly #owners: ReadonlyMap<number, KvOwner>;
+  readonly #cluster: LinkCluster<Token>;
+  /** By NPU that lends. */
+  readonly #offers = new Map<number, Offers<Token>>();
+  readonly #lent = new Map<string, Offer<Token>>();
+  readonly #pulls = new Map<string, PullUnderWay>();
+
+  constructor(options: KvTransfersOptions, owners: readonly KvOwner[]) {
+    const { plan, space, checksum } = options;
+    this.#options = options;
+    this.#owners = new Map(owners.map((owner) => [owner.npu, owner]));
+    this.#cluster = new LinkCluster(
+      plan.hosting.deployment.executors.map(({ id }) => ({ executor: id, fabric: 'ub' })),
+      { space, checksum, network: null },
+    );
+    for (const { npu, die, blocks } of owners) {
+      const { offers: place, kv } = this.#sourceOf(npu, die);
+      if (place.slots > 0)
+        this.#offers.set(npu, new Offers<Token>({ npu, space, place, kv, pool: blocks, checksum, isGone: (puller) => this.#isGone(puller) }));
+    }
+  }
+
+  /** Offers that are open, and pulls under way. */
+  get pending(): number {
+    return this.#lent.size + this.#pulls.size;
+  }
+
+  /** There is something to copy or to sum: `poll` again at once. */
+  get isBusy(): boolean {
+    if (this.#pulls.size > 0) return true;
+    for (const offers of this.#offers.values()) if (offers.isSumming) return true;
+    return false;
+  }
+
+  counters(): TransferCounters {
+    return this.#cluster.counters();
+  }
+
+  perform(group: Address, work: Transfer, cause: number): void {
+    const token: Token = { group, id: work.id, cause };
+    switch (work.kind) {
+      case 'offer':
+        this.#offer(token, work.blocks);
+        break;
+      case 'withdraw': {
+        const offer = this.#lent.get(keyOf(token));
+        if (offer !== undefined) this.#offersOf(group).withdraw(offer);
+        break;
+      }
+      case 'pull':
+        this.#pull(token, work.offer, work.blocks);
+        break;
+      case 'stop':
+        this.#pulls.get(keyOf(token))?.pull.cancel();
+        break;
+    }
+  }
+
+  /** Lets all go on. True if a transfer ended. */
+  poll(): boolean {
+    if (this.#lent.size === 0 && this.#pulls.size === 0) return false;
+    const now_ms = this.#options.now_ms();
+    let ended = this.#cluster.poll() > 0;
+    for (const offers of this.#offers.values()) ended = offers.poll(now_ms) || ended;
+    if (ended) this.#drain();
+    return ended;
+  }
+
+  /** Copies what a pull copied, and nothing else: in a replay, whose leases are those of the run. */
+  copyAgain(group: Address, { npu, blocks: sources }: KvOffer, targets: readonly number[]): void {
+    const { space, directory } = this.#options;
+    const first = this.#npusOf(group)[0] as number;
+    const { kv: source } = this.#sourceOf(npu, directory.dieOfNpu(npu));
+    const { kv: target } = this.#sourceOf(first, directory.dieOfNpu(first));
+    for (const [index, block] of targets.entries())
+      space.copy(target.address + block * target.block_bytes, source.address + (sources[index] as number) * source.block_bytes, source.block_bytes);
+    this.#copyToRanks(group, targets);
+  }
+
+  #drain(): void {
+    for (const { token, end } of this.#cluster.drain()) {
+      const { owner, blocks, pull } = this.#pulls.get(keyOf(token)) as PullUnderWay;
+      this.#pulls.delete(keyOf(token));
+      if (end.state === 'done') this.#copyToRanks(token.group, blocks);
+      for (const block of blocks) owner.blocks.free(block);
+      const message = end.state === 'failed' ? transferFailed(token.id, toErrorRecord(end.error)) : transferDone(token.id);
+      this.#tell(token, message, pull.copied_bytes);
+    }
+    for (const offers of this.#offers.values())
+      for (const { token, end } of offers.drain()) {
+        this.#lent.delete(keyOf(token));
+        this.#tell(token, end === 'pulled' ? transferDone(token.id) : transferFailed(token.id, notPulled(end)), 0);
+      }
+  }
+
+  #offer(token: Token, blocks: readonly number[]): void {
+    const { group, id } = token;
+    const offer = this.#offersOf(group).open(token, blocks, NO_LIMIT);
+    assert(offer, `${group} lends to more than its table of offers has room for`);
+    this.#lent.set(keyOf(token), offer);
+    const { npu, slot, serial } = offer.registration;
+    this.#tell(token, offered(id, { npu, slot, serial, blocks }), 0);
+  }
+
+  #pull(token: Token, offer: KvOffer, blocks: readonly number[]): void {
+    const { plan, directory } = this.#options;
+    const owner = this.#ownerOf(token.group);
+    for (const block of blocks) owner.blocks.rewrite(block);
+    try {
+      const { npu, slot, serial } = offer;
+      const executorOf = (of: number): number => plan.hosting.deployment.npus[of]?.executor as number;
+      const registration = { npu, slot, serial, blocks: offer.blocks.length };
+      const targets = blocks.map((block) => owner.blocks.addressOf(block));
+      const link = this.#cluster.between(executorOf(npu), executorOf(owner.npu));
+      const pull = link.pull(token, owner, registration, this.#sourceOf(npu, directory.dieOfNpu(npu)), targets);
+      this.#pulls.set(keyOf(token), { pull, owner, blocks });
+    } catch (error) {
+      for (const block of blocks) owner.blocks.free(block);
+      this.#tell(token, transferFailed(token.id, toErrorRecord(error)), 0);
+    }
+  }
+
+  #copyToRanks(group: Address, blocks: readonly number[]): void {
+    const { space, directory } = this.#options;
+    const [first, ...others] = this.#npusOf(group);
+    const { kv } = this.#sourceOf(first as number, directory.dieOfNpu(first as number));
+    for (const npu of others) {
+      const { kv: target } = this.#sourceOf(npu, directory.dieOfNpu(npu));
+      for (const block of blocks) space.copy(target.address + block * kv.block_bytes, kv.address + block * kv.block_bytes, kv.block_bytes);
+    }
+  }
+
+  #tell({ group, cause }: Token, message: Message, bytes: number): void {
+    this.#options.tell(group, message, cause, bytes);
+  }
+
+  #npusOf(group: Address): readonly number[] {
+    return (this.#options.plan.hosting.deployment.groups[idOf(group)] as DpGroupPlace).npus;
+  }
+
+  #ownerOf(group: Address): KvOwner {
+    const owner = this.#owners.get(this.#npusOf(group)[0] as number);
+    assert(owner, `${group} does not live here`);
+    return owner;
+  }
+
+  #offersOf(group: Address): Offers<Token> {
+    const offers = this.#offers.get(this.#npusOf(group)[0] as number);
+    assert(offers, `${group} lends nothing: it is of no prefill executor that lives here`);
+    return offers;
+  }
+
+  #sourceOf(npu: number, die: number): OfferSource {
+    return onDie(this.#options.plan, npu, die);
+  }
+
+  #isGone(puller: number): boolean {
+    return isOver(puller, this.#options.space.control.epochOfDie(dieOfPuller(puller)));
+  }
+}
+
+const notPulled = (end: Exclude<OfferEnd, 'pulled'>): ErrorRecord => ({ code: 'worker_failed', message: `what was lent was not pulled: ${end}`, param: null });
