@@ -15,13 +15,17 @@
 import { createLivePod } from './live-pod.ts';
 import type { PodOptions } from './options.ts';
 import type { Pod } from './pod.ts';
-import { createVirtualPod } from './virtual-pod.ts';
 
 /**
  * Starts a pod: memory, model, and threads, unless its clock is virtual.
  * @throws MinipodError: `invalid_request` for options, `invalid_checkpoint` naming file and tensor, `out_of_memory` with the sum.
  */
-export const createPod = (options: PodOptions = {}): Promise<Pod> => (options.clock === 'virtual' ? createVirtualPod(options) : createLivePod(options));
+export async function createPod(options: PodOptions = {}): Promise<Pod> {
+  if (options.clock !== 'virtual') return createLivePod(options);
+  // It brings a whole pod onto this thread, which is not loaded for those that have threads of their own.
+  const { createVirtualPod } = await import('./virtual-pod.ts');
+  return createVirtualPod(options);
+}
 
 export { listModels } from './model/registry.ts';
 export type { ChatMessage, ContextOptions, GenerateOptions, LoadProgress, PodOptions, Prompt } from './options.ts';

@@ -130,6 +130,7 @@ describe('minipod trace open', () => {
   it('steps forth and back, stops at breaks either way, and looks at any actor there', async () => {
     const cancels = acts.flatMap(({ message, to }, index) => (message?.type === 'CANCEL' && to.startsWith('request/') ? [index] : []));
     const [first = 0, second = 0] = cancels;
+    const born = acts.findIndex(({ to }) => to === 'task-executor/0');
     const orders = [
       'n 2',
       '',
@@ -138,7 +139,7 @@ describe('minipod trace open', () => {
       'c',
       'c',
       'r',
-      'g 1',
+      `g ${born}`,
       'actor task-executor/0',
       'nonsense',
       'clear',
@@ -150,9 +151,9 @@ describe('minipod trace open', () => {
     const { code, stdout, stderr } = await minipod(['trace', 'open', run], `${orders.join('\n')}\n`);
     expect(code).toBe(0);
     const visited = [...stdout.matchAll(/^ +([\d,]+) +[\d.]+ ms /gm)].map((match) => Number(match[1]?.replaceAll(',', '')));
-    expect(visited).toEqual([0, 1, 2, 3, 2, first, second, first, 1]);
-    expect(stdout).toMatch(/\ntask-executor\/0 is loading\n {2}self: task-executor\/0\n {2}placement:\n/);
-    expect(stdout).toContain('STEP 1, ');
+    expect(visited).toEqual([0, 1, 2, 3, 2, first, second, first, born]);
+    expect(stdout).toMatch(/\ntask-executor\/0 is loading\n {2}self: task-executor\/0\n {2}managers: .*\n {2}placement:\n/);
+    expect(stdout).toContain(`STEP ${born}, `);
     expect(stderr).toBe('nonsense is no command; help says which there are.\nthe trace ends before step 99,999,999\n');
   });
 });
