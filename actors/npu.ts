@@ -2,23 +2,31 @@
  * An NPU: runs one step at a time for its DP group, and may be given the next one meanwhile: that begins the moment the first has ended.
  *
  *   starting ─▶ idle ⇄ busy ─▶ draining ─▶ stopped
- *                 ▲     └─▶ lost ─▶ (restarting) ─┘
+ *                 ▲     ├─▶ lost ─▶ (restarting) ─┤
+ *                 └─────┴─▶ resetting ────────────┘
  *
+ * As one rank of several of a DP group it runs the steps that all of them run, and is told to reset when another one has failed.
  * What its experts compute for other NPUs does not pass here: that is a persistent kernel, rescheduled without a controller's message (xDeepServe §5.2).
  * A launch that throws loses the NPU's working state: it is reset before its DP group hears of it. The step that was to follow is lost with it, also one that
  * its group sent before it had heard. A busy NPU has no deadline: a thread that dies is reported by the host, one that hangs is not noticed yet (heartbeats come with failure detection).
  */
 import { assign, setup } from 'xstate';
-import type { Address } from '../src/protocol/address.ts';
-import { load, reportLoads, stepDone, stepFailed } from '../src/protocol/constructors.ts';
+import { type Address, idOf } from '../src/protocol/address.ts';
+import { load, rankReset, reportLoads, stepDone, stepFailed } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
 import type { Commands, NpuMessage } from '../src/protocol/messages.ts';
 
 /** Long enough that reports cost nothing, short enough that a person sees experts warm up. The paper reports about once a minute (§4.5). */
 const LOAD_REPORT_PERIOD_MS = 1_000;
 
-/** `hasNext`: a second step is launched; `failed`: the step that failed last, or 0. */
-type Npu = { self: Address; dp_group: Address; isReportDue: boolean; hasNext: boolean; failed: number; error: ErrorRecord | null };
+/** `hasNext`: a second step is launched; `failed`: the step that failed last, or 0; `reset`: the call to reset that is to be answered, or 0. */
+type Npu = { self: Address; dp_group: Address; isReportDue: boolean; hasNext: boolean; failed: number; error: ErrorRecord | null; reset: number };
+
+const UNEXPLAINED: ErrorRecord = { code: 'internal', message: 'the launch failed', param: null };
+const doneOf = ({ self, dp_group }: Npu, event: NpuMessage & { type: 'LAUNCH_DONE' }): Commands['send'] => ({
+  to: dp_group,
+  message: stepDone(idOf(self), event.step, event.outcomes, event.digest),
+});
 
 export const npu = setup({
   types: {} as { input: Pick<Npu, 'self' | 'dp_group'>; context: Npu; events: NpuMessage },
@@ -27,6 +35,7 @@ export const npu = setup({
     sendEach: (_, _commands: Commands['sendEach']) => {},
     after: (_, _command: Commands['after']) => {},
     launch: (_, _command: Commands['launch']) => {},
+    noteReset: assign({ hasNext: false, reset: ({ event }) => (event.type === 'RESET' ? event.reset : 0) }),
   },
   guards: {
     reportIsNotDue: ({ context }) => !context.isReportDue,
@@ -35,7 +44,7 @@ export const npu = setup({
   },
 }).createMachine({
   id: 'npu',
-  context: ({ input }) => ({ ...input, isReportDue: false, hasNext: false, failed: 0, error: null }),
+  context: ({ input }) => ({ ...input, isReportDue: false, hasNext: false, failed: 0, error: null, reset: 0 }),
   initial: 'starting',
   on: {
     RELEASE_SLOTS: { actions: { type: 'launch', params: ({ event }) => ({ work: { kind: 'release-slots', slots: event.slots } }) } },
@@ -46,7 +55,7 @@ export const npu = setup({
   },
   states: {
     starting: {
-      on: { STARTED: 'idle' },
+      on: { STARTED: 'idle', RESET: { target: 'resetting', actions: 'noteReset' } },
     },
     idle: {
       on: {
@@ -64,6 +73,7 @@ export const npu = setup({
           },
           { target: 'busy', actions: { type: 'launch', params: ({ event }) => ({ work: { kind: 'step', plan: event.plan } }) } },
         ],
+        RESET: { target: 'resetting', actions: 'noteReset' },
         DRAIN: 'stopped',
       },
     },
@@ -73,17 +83,15 @@ export const npu = setup({
         LAUNCH_DONE: [
           {
             guard: 'anotherIsLaunched',
-            actions: [
-              assign({ hasNext: false }),
-              { type: 'send', params: ({ context, event }) => ({ to: context.dp_group, message: stepDone(event.step, event.outcomes) }) },
-            ],
+            actions: [assign({ hasNext: false }), { type: 'send', params: ({ context, event }) => doneOf(context, event) }],
           },
           {
             target: 'idle',
-            actions: { type: 'send', params: ({ context, event }) => ({ to: context.dp_group, message: stepDone(event.step, event.outcomes) }) },
+            actions: { type: 'send', params: ({ context, event }) => doneOf(context, event) },
           },
         ],
         LAUNCH_FAILED: { target: 'lost', actions: assign({ hasNext: false, failed: ({ event }) => event.step, error: ({ event }) => event.error }) },
+        RESET: { target: 'resetting', actions: 'noteReset' },
         DRAIN: 'draining',
       },
     },
@@ -91,21 +99,45 @@ export const npu = setup({
       entry: { type: 'launch', params: { work: { kind: 'reset' } } },
       on: {
         STEP: {},
+        // It is being reset already.
+        RESET: { actions: 'noteReset' },
         RESET_DONE: {
           target: 'idle',
-          actions: {
-            type: 'send',
-            params: ({ context }) => ({
-              to: context.dp_group,
-              message: stepFailed(context.failed, context.error ?? { code: 'internal', message: 'the launch failed', param: null }),
-            }),
-          },
+          actions: [
+            {
+              type: 'sendEach',
+              params: ({ context: { self, dp_group, failed, error, reset } }) => [
+                { to: dp_group, message: stepFailed(idOf(self), failed, error ?? UNEXPLAINED) },
+                ...(reset > 0 ? [{ to: dp_group, message: rankReset(idOf(self), reset) }] : []),
+              ],
+            },
+            assign({ reset: 0 }),
+          ],
         },
+      },
+    },
+    resetting: {
+      entry: { type: 'launch', params: { work: { kind: 'reset' } } },
+      on: {
+        STARTED: {},
+        // What was under way: nobody looks for it any more.
+        LAUNCH_DONE: {},
+        LAUNCH_FAILED: {},
+        RESET: { actions: 'noteReset' },
+        RESET_DONE: {
+          target: 'idle',
+          actions: [
+            { type: 'send', params: ({ context: { self, dp_group, reset } }) => ({ to: dp_group, message: rankReset(idOf(self), reset) }) },
+            assign({ reset: 0 }),
+          ],
+        },
+        DRAIN: 'stopped',
       },
     },
     draining: {
       on: {
         STEP: {},
+        RESET: 'stopped',
         LAUNCH_DONE: [{ guard: 'anotherIsLaunched', actions: assign({ hasNext: false }) }, { target: 'stopped' }],
         LAUNCH_FAILED: 'stopped',
       },

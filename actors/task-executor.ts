@@ -9,7 +9,7 @@
  */
 import { assign, setup } from 'xstate';
 import { type Address, address } from '../src/protocol/address.ts';
-import { abandon, drain, executorLost, executorReady, memberLife, memberReady, placed, withdrawn } from '../src/protocol/constructors.ts';
+import { abandon, drain, executorLost, executorReady, memberLife, memberReady, placed, rankBack, rankLost, withdrawn } from '../src/protocol/constructors.ts';
 import type { Commands, MemberLife, TaskExecutorMessage } from '../src/protocol/messages.ts';
 import type { GroupChoice, GroupSeat } from './policies/group-choice.ts';
 import { TaskPlacement } from './policies/placement.ts';
@@ -45,11 +45,20 @@ export const taskExecutor = setup({
     send: (_, _command: Commands['send']) => {},
     sendEach: (_, _commands: Commands['sendEach']) => {},
     markReady: assign({
-      outbox: ({ context, event }) => (event.type === 'NPU_READY' ? context.placement.ready(event.npu).map(({ task, group }) => placedOn(task, group)) : []),
+      outbox: ({ context: { placement }, event }) => {
+        if (event.type !== 'NPU_READY') return [];
+        const group = placement.returned(event.npu);
+        const tellGroup = group === null ? [] : [{ to: address('dp-group', group), message: rankBack(event.npu) }];
+        return [...tellGroup, ...placement.ready(event.npu).map(({ task, group }) => placedOn(task, group))];
+      },
     }),
     markLost: assign({
-      outbox: ({ context, event }) =>
-        event.type === 'NPU_LOST' ? context.placement.lost(event.npu).map((task) => ({ to: task, message: executorLost(event.error) })) : [],
+      outbox: ({ context, event }) => {
+        if (event.type !== 'NPU_LOST') return [];
+        const { group, tasks } = context.placement.lost(event.npu);
+        if (group !== null) return [{ to: address('dp-group', group), message: rankLost(event.npu, event.error) }];
+        return tasks.map((task) => ({ to: task, message: executorLost(event.error) }));
+      },
     }),
     placeTask: assign({
       outbox: ({ context, event }) => {

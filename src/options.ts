@@ -224,7 +224,6 @@ export function topologyOf({ topology, npus }: Pick<ResolvedPodOptions, 'topolog
     new MinipodError('invalid_request', `topology: '${formatTopology(executors)}' has ${count} NPUs, ${why}`, { param: 'topology' });
   if (npus !== undefined && npus !== count) throw wrong(`npus says ${npus}: leave it out`);
   if (count > LIMITS.npus_max) throw wrong(`at most ${LIMITS.npus_max} are possible`);
-  if (executors.some(({ tp }) => tp > 1)) throw wrong('some of them in groups of more than one rank (tp), which no scheduler drives yet');
   return executors;
 }
 

@@ -17,6 +17,8 @@ export class TaskPlacement {
   readonly #placed = new Map<Address, Group>();
   readonly #waiting = new Map<Address, Placeable>();
   #turn = 0;
+  /** NPUs that are lost, but for first ones of their groups. */
+  readonly #lostRanks = new Set<number>();
 
   constructor(seats: readonly GroupSeat[], batch_max: number, choice: GroupChoice) {
     this.#groups = seats.map((seat) => ({ seat, serving: new Set(), tasks: new Map(), kv_positions: 0 }));
@@ -66,12 +68,18 @@ export class TaskPlacement {
     });
   }
 
-  /** Marks the NPU lost; returns the tasks that its group held. */
-  lost(npu: number): readonly Address[] {
+  /** Marks the NPU lost. `tasks`: those that its group held, which is lost with its first NPU; another rank's loss the group answers for itself. */
+  lost(npu: number): { readonly group: number | null; readonly tasks: readonly Address[] } {
     const group = this.#groupOf(npu);
-    if (group === undefined) return [];
-    group.serving.delete(npu);
-    return [...group.tasks.keys()];
+    group?.serving.delete(npu);
+    if (group === undefined || group.seat.npus[0] === npu) return { group: null, tasks: [...(group?.tasks.keys() ?? [])] };
+    this.#lostRanks.add(npu);
+    return { group: group.seat.group, tasks: [] };
+  }
+
+  /** The group that must hear that the NPU is back: one that has lost it. Null: none. */
+  returned(npu: number): number | null {
+    return this.#lostRanks.delete(npu) ? (this.#groupOf(npu)?.seat.group ?? null) : null;
   }
 
   get npus(): readonly number[] {
@@ -85,7 +93,7 @@ export class TaskPlacement {
   /** All of its state: what a snapshot of its owner shows. */
   toJSON(): object {
     const groups = this.#groups.map(({ seat, serving, tasks, kv_positions }) => ({ ...seat, serving: [...serving], tasks: [...tasks.keys()], kv_positions }));
-    return { batch_max: this.#batch_max, choice: this.#choice, groups, waiting: [...this.#waiting.keys()] };
+    return { batch_max: this.#batch_max, choice: this.#choice, groups, waiting: [...this.#waiting.keys()], lost_ranks: [...this.#lostRanks] };
   }
 
   #groupOf(npu: number): Group | undefined {

@@ -12,7 +12,7 @@ import { launchDone, launchFailed, loaded, loadsCounted, npuReady, resetDone, st
 import { assert, toErrorRecord } from '../protocol/errors.ts';
 import type { Message, StepPlan, Work } from '../protocol/messages.ts';
 import type { NpuReport } from '../protocol/threads.ts';
-import { type Executor, expertGroupOf, type NpuPlace, npuOfExpert } from '../protocol/topology.ts';
+import { type DpGroupPlace, type Executor, expertGroupOf, type NpuPlace, npuOfExpert } from '../protocol/topology.ts';
 import type { Birth, Cast } from '../runtime/cast.ts';
 import type { Directory } from '../runtime/directory.ts';
 import { Endpoint, type Surroundings } from '../xccl/endpoint.ts';
@@ -51,6 +51,14 @@ export type NpusHost = {
   /** A group's transfer came to something; `bytes` were moved for it. */
   readonly tellTransfer: (group: Address, message: Message, cause: number, bytes: number) => void;
 };
+
+/** Of what a group's first rank tells for all. */
+const NO_SCHEDULER = {
+  scheduler: {
+    ...{ cache: { blocks: 0, used: 0, cached: 0, positions_queried: 0, positions_hit: 0 }, running: 0, waiting: 0, step: 0 },
+    ...{ tokens_prefilled: 0, tokens_decoded: 0, preemptions: 0 },
+  },
+} as const;
 
 export class Npus {
   /** By NPU, in their order. */
@@ -102,10 +110,10 @@ export class Npus {
       offers_max: offersOf({ max_batch_requests }),
     };
     for (const [npu, { forward }] of this.programs) {
-      const { group: id, executor } = this.#placeOf(npu);
+      const { group: id, executor, rank } = this.#placeOf(npu);
       const [self, group] = [address('npu', npu), address('dp-group', id)];
       this.#host.spawn(self, { machine: npuMachine, input: { self, dp_group: group } });
-      this.#host.spawn(group, { machine: dpGroup, input: { self: group, npu: self, limits } });
+      if (rank === 0) this.#host.spawn(group, { machine: dpGroup, input: { self: group, npus: this.#ranksOf(id), limits } });
       this.#host.send(self, self, started());
       for (const layer of this.#loads.layers) {
         this.#spawnExperts(npu, layer, forward);
@@ -134,6 +142,10 @@ export class Npus {
 
   #executorOf(npu: number): Executor {
     return this.#plan.hosting.deployment.executors[this.#placeOf(npu).executor] as Executor;
+  }
+
+  #ranksOf(group: number): readonly Address[] {
+    return (this.#plan.hosting.deployment.groups[group] as DpGroupPlace).npus.map((npu) => address('npu', npu));
   }
 
   #placeOf(npu: number): NpuPlace {
@@ -172,6 +184,11 @@ export class Npus {
     else causes.push(cause);
     if (program.isRunning) program.queue(plan);
     else this.#begin(program, plan.step, () => program.start(plan));
+  }
+
+  /** A step of it failed, and it was not reset yet. */
+  hasFailed(npu: number): boolean {
+    return this.#failed.has(npu);
   }
 
   /** What its steps took so far. */
@@ -250,7 +267,9 @@ export class Npus {
   /** What there is to say of each NPU; `cast`: its actors. */
   report(cast: Pick<Cast, 'stateOf' | 'contextOf'>): NpuReport[] {
     return [...this.programs].map(([npu, { blocks, exchange }]): NpuReport => {
-      const { scheduler } = cast.contextOf(address('dp-group', this.#placeOf(npu).group)) as { scheduler: StepScheduler };
+      // A group's scheduler is its first rank's to tell of.
+      const { group, rank } = this.#placeOf(npu);
+      const { scheduler } = rank === 0 ? (cast.contextOf(address('dp-group', group)) as { scheduler: StepScheduler }) : NO_SCHEDULER;
       const { endpoint, replies } = exchange;
       const { decodes, gaps } = this.timesOf(npu);
       exchange.sweepReplies();

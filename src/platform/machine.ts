@@ -18,6 +18,7 @@ import type { Checkpoint } from '../model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../model/kernels/kernels.ts';
 import { type Address, idOf } from '../protocol/address.ts';
 import type { Transfer, Work } from '../protocol/messages.ts';
+import type { Deployment } from '../protocol/topology.ts';
 import type { Cast } from '../runtime/cast.ts';
 import type { Directory } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
@@ -55,12 +56,14 @@ function hashMachine({ config }: Checkpoint, options: PlanOptions): Machine {
   return { plan, space, arithmetics: plan.layouts.map((layout) => new HashForward(plan.config, layout, space)) };
 }
 
-/** All NPUs of a machine. A step is computed whole when it is launched, with the other NPUs' experts serving it. */
+/** All NPUs of a machine. A step is computed whole when it is launched, at all ranks that run it, with the other NPUs' experts serving it. */
 export class MachineNpus {
   readonly #npus: Npus;
   readonly #programs: readonly StepProgram<Arithmetic>[];
+  readonly #deployment: Deployment;
 
   constructor({ plan, space, arithmetics }: Machine, directory: Directory, now_ms: () => number, host: NpusHost) {
+    this.#deployment = plan.hosting.deployment;
     const areas = plan.dies.map((_, die) => areasOfDie(plan, die));
     this.#npus = new Npus({
       plan,
@@ -101,11 +104,23 @@ export class MachineNpus {
     return this.#npus.timesOf(idOf(npu));
   }
 
-  /** Performs an NPU's work to its end; what comes of it goes to the host's `complete`. */
+  /** Performs an NPU's work, to its end unless it waits for other ranks; what comes of it goes to the host's `complete`. */
   launch(npu: Address, work: Work, cause: number): void {
     this.#npus.launch(npu, work, cause);
-    const program = this.#npus.programs.get(idOf(npu));
-    if (work.kind !== 'step' || program === undefined) return;
-    while (program.isRunning && this.#npus.poll(program, false) !== 'done') for (const peer of this.#programs) peer.serve(DISPATCHES_PER_TURN);
+    if (work.kind !== 'step') return;
+    const ranks = this.#ranksOf(idOf(npu));
+    const isAtWork = (program: StepProgram<Arithmetic>): boolean => program.isRunning && !this.#npus.hasFailed(program.npu);
+    // Where other ranks of the NPU's group have yet to be given the step, it goes on when they are.
+    for (let isMoving = true; isMoving; ) {
+      isMoving = false;
+      for (const program of ranks) isMoving = (isAtWork(program) && this.#npus.poll(program, false) !== 'pending') || isMoving;
+      if (!ranks.some(isAtWork)) return;
+      for (const peer of this.#programs) isMoving = peer.serve(DISPATCHES_PER_TURN) > 0 || isMoving;
+    }
+  }
+
+  #ranksOf(npu: number): readonly StepProgram<Arithmetic>[] {
+    const { npus, groups } = this.#deployment;
+    return (groups[npus[npu]?.group ?? -1]?.npus ?? []).map((rank) => this.#programs[rank] as StepProgram<Arithmetic>);
   }
 }

@@ -177,8 +177,17 @@ export const keepContext = (context: string, cache_salt: string, tokens: readonl
   tokens,
 });
 export const forgetContext = (context: string): DpGroupMessage => ({ type: 'FORGET_CONTEXT', context });
-export const stepDone = (step: number, outcomes: readonly StepOutcome[]): DpGroupMessage => ({ type: 'STEP_DONE', step, outcomes });
-export const stepFailed = (step: number, error: ErrorRecord): DpGroupMessage => ({ type: 'STEP_FAILED', step, error });
+export const stepDone = (npu: number, step: number, outcomes: readonly StepOutcome[], digest: number): DpGroupMessage => ({
+  type: 'STEP_DONE',
+  npu,
+  step,
+  outcomes,
+  digest,
+});
+export const stepFailed = (npu: number, step: number, error: ErrorRecord): DpGroupMessage => ({ type: 'STEP_FAILED', npu, step, error });
+export const rankReset = (npu: number, reset: number): DpGroupMessage => ({ type: 'RANK_RESET', npu, reset });
+export const rankLost = (npu: number, error: ErrorRecord): DpGroupMessage => ({ type: 'RANK_LOST', npu, error });
+export const rankBack = (npu: number): DpGroupMessage => ({ type: 'RANK_BACK', npu });
 
 export const offered = (id: number, offer: KvOffer): DpGroupMessage => ({ type: 'OFFERED', id, offer });
 export const transferDone = (id: number): DpGroupMessage => ({ type: 'TRANSFER_DONE', id });
@@ -191,6 +200,7 @@ export const step = (plan: StepPlan): NpuMessage => ({ type: 'STEP', plan });
 export const launchDone = (step: number, outcomes: readonly StepOutcome[], digest: number): NpuMessage => ({ type: 'LAUNCH_DONE', step, outcomes, digest });
 export const launchFailed = (step: number, error: ErrorRecord): NpuMessage => ({ type: 'LAUNCH_FAILED', step, error });
 export const releaseSlots = (slots: readonly number[]): NpuMessage => ({ type: 'RELEASE_SLOTS', slots });
+export const reset = (reset: number): NpuMessage => ({ type: 'RESET', reset });
 export const resetDone = (): NpuMessage => ({ type: 'RESET_DONE' });
 export const reportLoads = (): NpuMessage => ({ type: 'REPORT_LOADS' });
 export const loadsCounted = (experts: readonly Address[], tokens: readonly number[]): NpuMessage => ({ type: 'LOADS_COUNTED', experts, tokens });

@@ -228,8 +228,14 @@ export type DpGroupMessage =
   /** Keep what begins with these tokens, known now or computed later, until the context is forgotten. */
   | { readonly type: 'KEEP_CONTEXT'; readonly context: string; readonly cache_salt: string; readonly tokens: readonly number[] }
   | { readonly type: 'FORGET_CONTEXT'; readonly context: string }
-  | { readonly type: 'STEP_DONE'; readonly step: number; readonly outcomes: readonly StepOutcome[] }
-  | { readonly type: 'STEP_FAILED'; readonly step: number; readonly error: ErrorRecord }
+  /** From each rank; log-probabilities are in the first one's outcomes. */
+  | { readonly type: 'STEP_DONE'; readonly npu: number; readonly step: number; readonly outcomes: readonly StepOutcome[]; readonly digest: number }
+  | { readonly type: 'STEP_FAILED'; readonly npu: number; readonly step: number; readonly error: ErrorRecord }
+  /** The rank has forgotten all slots, as it was told by the call of this number. */
+  | { readonly type: 'RANK_RESET'; readonly npu: number; readonly reset: number }
+  /** A rank but the first is gone, with all that it held; and has a successor that holds nothing. */
+  | { readonly type: 'RANK_LOST'; readonly npu: number; readonly error: ErrorRecord }
+  | { readonly type: 'RANK_BACK'; readonly npu: number }
   /** Its blocks are lent. */
   | { readonly type: 'OFFERED'; readonly id: number; readonly offer: KvOffer }
   /** Each transfer ends once. An offer's end: its blocks were pulled, or nobody will. */
@@ -262,6 +268,8 @@ export type NpuMessage =
   /** `digest`: of the activations that the outcomes come from. */
   | { readonly type: 'LAUNCH_DONE'; readonly step: number; readonly outcomes: readonly StepOutcome[]; readonly digest: number }
   | { readonly type: 'LAUNCH_FAILED'; readonly step: number; readonly error: ErrorRecord }
+  /** Give up what runs and forget all slots: a rank of the group has failed, or the group is a new one. */
+  | { readonly type: 'RESET'; readonly reset: number }
   | { readonly type: 'RESET_DONE' }
   | { readonly type: 'REPORT_LOADS' }
   | { readonly type: 'LOADS_COUNTED'; readonly experts: readonly Address[]; readonly tokens: readonly number[] }

@@ -58,6 +58,16 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'member', 'life'], // JOIN, MEMBER_READY, MEMBER_LOST
   ['type', 'lost', 'life'], // DISOWN, TAKE_OVER, TAKEN_OVER
   ['member', 'life'],
+  // between the ranks of a DP group, and their task executor (RANK_LOST is as NPU_LOST, RANK_BACK as NPU_READY)
+  ['type', 'plan'], // STEP
+  ['step', 'after', 'entries', 'detach'],
+  ['slot', 'start', 'tokens', 'first_block', 'blocks', 'shared', 'generated', 'samples', 'attach', 'output'],
+  ['type', 'slots'], // RELEASE_SLOTS
+  ['type', 'reset'], // RESET
+  ['type', 'npu', 'reset'], // RANK_RESET
+  ['type', 'npu', 'step', 'outcomes', 'digest'], // STEP_DONE
+  ['token', 'logprobs', 'prompt_logprobs', 'error'],
+  ['type', 'npu', 'step', 'error'], // STEP_FAILED
   // threads
   ['type', 'worker'], // THREAD_STARTED, PEER_LOST, PEER_DETACHED
   ['type', 'worker', 'thread', 'epoch', 'dies'], // PEER_RESTARTED

@@ -138,6 +138,12 @@ export class AllGather implements Operation {
     this.#missing.length = 0;
     this.#number = 0;
     this.#tableBefore = -1;
+    // What lies here now is of before: peers publish again when all have begun anew.
+    for (let rank = 0; rank < this.ranks; rank++) {
+      if (rank === this.rank) continue;
+      const die = this.#dieOf(rank);
+      for (const channel of [CHANNEL.gatherEven, CHANNEL.gatherOdd]) this.#endpoint.consume(die, channel, this.#endpoint.eventFrom(die, channel));
+    }
   }
 
   get #channel(): Channel {

@@ -12,7 +12,7 @@ import { expectedOutput } from './fake-npu.ts';
 import { KV_BLOCK_SIZE, QueuedCast, type QueuedCastOptions } from './queued-cast.ts';
 
 type Call = { readonly choices: number; readonly prompt: number; readonly max_tokens: number };
-type Event = { readonly kind: 'submit' | 'cancel' | 'stop' | 'break' | 'expire'; readonly index: number; readonly after: number };
+type Event = { readonly kind: 'submit' | 'cancel' | 'stop' | 'break' | 'expire' | 'lose' | 'restore'; readonly index: number; readonly after: number };
 
 const DISAGGREGATED = [
   'pd',
@@ -22,8 +22,10 @@ const DISAGGREGATED = [
   'mixed:colocated=1,prefill=1,decode=1',
 ];
 
+const SPLIT = ['colocated:dp=1,tp=2', 'colocated:dp=2,tp=3'];
+
 const options: fc.Arbitrary<QueuedCastOptions> = fc.record({
-  topology: fc.constantFrom(...['colocated', 'colocated:dp=2', 'colocated:dp=3', ...DISAGGREGATED].map(parseTopology)),
+  topology: fc.constantFrom(...['colocated', 'colocated:dp=2', 'colocated:dp=3', ...SPLIT, ...DISAGGREGATED].map(parseTopology)),
   kv_blocks: fc.integer({ min: 4, max: 10 }),
   choices_max: fc.integer({ min: 2, max: 12 }),
   choice: fc.constantFrom(...GROUP_CHOICES),
@@ -34,7 +36,7 @@ const call: fc.Arbitrary<Call> = fc.record({
   max_tokens: fc.integer({ min: 1, max: 12 }),
 });
 const event: fc.Arbitrary<Event> = fc.record({
-  kind: fc.constantFrom('cancel', 'cancel', 'stop', 'stop', 'break', 'expire'),
+  kind: fc.constantFrom('cancel', 'cancel', 'stop', 'stop', 'break', 'expire', 'lose', 'restore'),
   index: fc.nat(5),
   after: fc.nat(120),
 });
@@ -65,17 +67,17 @@ const tokensOf = (cast: QueuedCast, { request, choice }: Sequence): number[] =>
 
 /** Nothing of any request is left anywhere. */
 function expectRest(cast: QueuedCast, { topology }: QueuedCastOptions): void {
-  const { npus, executors } = deploy(topology);
+  const { npus, groups, executors } = deploy(topology);
   expect(cast.unexpected).toEqual([]);
-  expect(cast.actors).toBe(1 + executors.length + 2 * npus.length);
+  expect(cast.actors).toBe(1 + executors.length + groups.length + npus.length);
   expect([cast.transfers.open, cast.transfers.pulls]).toEqual([0, []]);
   expect(cast.contextOf('job-executor/0')).toMatchObject({ executors: { choices: 0 } });
-  for (const { id: npu } of npus) {
-    expect(cast.schedulerOf(npu).hasWork).toBe(false);
-    expect(cast.schedulerOf(npu).cache.used).toBe(0);
-    expect(cast.schedulerOf(npu).handoffs).toMatchObject({ lent: 0, expected: 0 });
-    expect(cast.stateOf(address('npu', npu))).toBe('idle');
-    expect(cast.stateOf(address('dp-group', npu))).toBe('idle');
+  for (const { id } of npus) expect(cast.stateOf(address('npu', id))).toBe('idle');
+  for (const { id } of groups) {
+    expect(cast.schedulerOf(id).hasWork).toBe(false);
+    expect(cast.schedulerOf(id).cache.used).toBe(0);
+    expect(cast.schedulerOf(id).handoffs).toMatchObject({ lent: 0, expected: 0 });
+    expect(cast.stateOf(address('dp-group', id))).toBe('idle');
   }
 }
 
@@ -99,7 +101,10 @@ describe('in any order of delivery', () => {
             while (queue[0] !== undefined && queue[0].after <= count) {
               const { kind, index } = queue.shift() as Event;
               const request = index % calls.length;
-              if (kind === 'break') cast.broken.add(index % deploy(pod.topology).npus.length);
+              const npu = index % deploy(pod.topology).npus.length;
+              if (kind === 'break') cast.broken.add(npu);
+              else if (kind === 'lose') cast.lose(npu);
+              else if (kind === 'restore') cast.restore(npu);
               else if (kind === 'expire') cast.transfers.expireOne();
               // As the frontend does: only to requests that it has not heard the end of, and never twice about a choice.
               else if (endsOf(cast, request).length === 0 && kind === 'cancel') {
@@ -110,7 +115,10 @@ describe('in any order of delivery', () => {
                 cast.send(address('job', request), 'frontend/0', choiceStopped(0));
               }
             }
-            if (!cast.step(choose) && queue.length === 0) break;
+            if (!cast.step(choose) && queue.length === 0) {
+              cast.restoreAll();
+              if (!cast.step(choose)) break;
+            }
             expect(count).toBeLessThan(100_000);
           }
           expectRest(cast, pod);
@@ -153,7 +161,7 @@ describe('in any order of delivery', () => {
   it('every state of request, job, task, DP group and NPU is reached', () => {
     const visited = new Set<string>();
     for (let seed = 1; seed <= 60; seed++) {
-      const pod = { topology: parseTopology(seed % 3 === 0 ? 'pd' : 'colocated:dp=2'), kv_blocks: 7, choices_max: 9 };
+      const pod = { topology: parseTopology(['pd', 'colocated:dp=2', 'colocated:dp=2,tp=2'][seed % 3] as string), kv_blocks: 7, choices_max: 9 };
       const cast = new QueuedCast(pod);
       let state = seed;
       let isStopped = false;
@@ -183,8 +191,8 @@ describe('in any order of delivery', () => {
         ...['waiting', 'placed', 'prefilling', 'transferring', 'receiving', 'decoding', 'preempted', 'stopping', 'cancelling', 'withdrawing'].map(
           (name) => `task ${name}`,
         ),
-        ...['idle', 'stepping'].map((name) => `dp-group ${name}`),
-        ...['idle', 'busy', 'lost'].map((name) => `npu ${name}`),
+        ...['idle', 'stepping', 'rolling-back'].map((name) => `dp-group ${name}`),
+        ...['idle', 'busy', 'lost', 'resetting'].map((name) => `npu ${name}`),
       ]),
     );
   });

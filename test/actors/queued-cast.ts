@@ -10,9 +10,9 @@ import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import { birthOf } from '../../src/platform/births.ts';
 import { type Address, address, idOf, roleOf } from '../../src/protocol/address.ts';
-import { launchDone, launchFailed, npuReady, resetDone, started } from '../../src/protocol/constructors.ts';
+import { launchDone, launchFailed, npuLost, npuReady, resetDone, started } from '../../src/protocol/constructors.ts';
 import type { Claim, Message, Work } from '../../src/protocol/messages.ts';
-import { deploy, type Topology } from '../../src/protocol/topology.ts';
+import { type Deployment, type DpGroupPlace, deploy, type NpuPlace, type Topology } from '../../src/protocol/topology.ts';
 import { ActorHost } from '../../src/runtime/actor-host.ts';
 import type { Witness } from '../../src/runtime/cast.ts';
 import { ChoicesInPod } from './choices-in-pod.ts';
@@ -49,12 +49,17 @@ export class QueuedCast {
   /** Those where one has thrown, until they are reset. */
   readonly #failed = new Set<number>();
 
+  /** Ranks that are lost. */
+  readonly #lost = new Set<number>();
+  readonly #deployment: Deployment;
+
   constructor({ topology, kv_blocks, choices_max, choice = 'packed', witness }: QueuedCastOptions) {
-    const { executors, groups } = deploy(topology);
-    const npus = groups.length;
+    this.#deployment = deploy(topology);
+    const { executors, groups, npus } = this.#deployment;
     this.#witness = witness;
-    this.#npus = Array.from({ length: npus }, () => new FakeNpu(KV_BLOCK_SIZE, BATCH_TOKENS_MAX));
-    this.transfers = new FakeTransfers(this.#npus, (group, message) => this.send(group, group, message));
+    this.#npus = npus.map(() => new FakeNpu(KV_BLOCK_SIZE, BATCH_TOKENS_MAX));
+    const firsts = groups.map(({ npus: [first] }) => this.#npus[first as number] as FakeNpu);
+    this.transfers = new FakeTransfers(firsts, (group, message) => this.send(group, group, message));
     const seats = executors.map(({ id, role, experts, groups }) => ({ address: address('task-executor', id), role, npus: experts.npus, groups }));
     this.#hostOf('job-executor/0').spawn('job-executor/0', {
       machine: jobExecutor,
@@ -62,7 +67,7 @@ export class QueuedCast {
     });
     for (const { id, groups: own } of executors) {
       const self = address('task-executor', id);
-      const groupSeats = own.map((group) => ({ group, worker: group, npus: [group] }));
+      const groupSeats = own.map((group) => ({ group, worker: group, npus: (groups[group] as DpGroupPlace).npus }));
       this.#hostOf(self).spawn(self, { machine: taskExecutor, input: { self, managers: [], groups: groupSeats, batch_max: 4, choice } });
     }
     const limits = {
@@ -75,17 +80,54 @@ export class QueuedCast {
       has_priorities: true,
       offers_max: 2,
     };
-    for (const { id: npu, executor } of groups) {
-      const [self, group] = [address('npu', npu), address('dp-group', npu)];
-      this.#hostOf(self).spawn(self, { machine: npuMachine, input: { self, dp_group: group } });
-      this.#hostOf(group).spawn(group, { machine: dpGroup, input: { self: group, npu: self, limits } });
-      this.send(self, self, started());
-      this.send(address('task-executor', executor), self, npuReady(npu));
+    for (const { id, npus: ranks } of groups) {
+      for (const npu of ranks) this.#bringUp(npu);
+      const self = address('dp-group', id);
+      this.#hostOf(self).spawn(self, { machine: dpGroup, input: { self, npus: ranks.map((npu) => address('npu', npu)), limits } });
     }
     this.run(() => 0);
   }
 
+  #placeOf(npu: number): NpuPlace {
+    return this.#deployment.npus[npu] as NpuPlace;
+  }
+
+  #bringUp(npu: number): void {
+    const self = address('npu', npu);
+    const { group, executor } = this.#placeOf(npu);
+    this.#hostOf(self).spawn(self, { machine: npuMachine, input: { self, dp_group: address('dp-group', group) } });
+    this.send(self, self, started());
+    this.send(address('task-executor', executor), self, npuReady(npu));
+  }
+
+  /** A rank but the first is lost with its thread: what was on its way to it, and what it had said to itself. What it said to others may still arrive. */
+  lose(npu: number): void {
+    const self = address('npu', npu);
+    if (this.#lost.has(npu) || this.#placeOf(npu).rank === 0) return;
+    const executor = address('task-executor', this.#placeOf(npu).executor);
+    this.#lost.add(npu);
+    this.#hosts.delete(self);
+    for (const key of [...this.#queues.keys()]) if (key.endsWith(`>${self}`) || key === `${self}>${executor}`) this.#queues.delete(key);
+    this.#npus[npu]?.reset();
+    this.#failed.delete(npu);
+    // The host tells of it before anything else happens.
+    const host = this.#hostOf(executor);
+    host.send(executor, 'control/0', npuLost(npu, { code: 'worker_failed', message: 'lost', param: null }));
+    host.turn();
+  }
+
+  /** Its successor comes to life. */
+  restore(npu: number): void {
+    if (this.#lost.delete(npu)) this.#bringUp(npu);
+  }
+
+  /** All of them do. */
+  restoreAll(): void {
+    for (const npu of [...this.#lost]) this.restore(npu);
+  }
+
   send(to: Address, from: Address, message: Message): void {
+    if (roleOf(to) === 'npu' && this.#lost.has(idOf(to))) return;
     const key = `${from}>${to}`;
     const queue = this.#queues.get(key) ?? [];
     queue.push({ to, from, message });
@@ -151,8 +193,8 @@ export class QueuedCast {
     return host;
   }
 
-  schedulerOf(npu: number): StepScheduler {
-    return (this.contextOf(address('dp-group', npu)) as { scheduler: StepScheduler }).scheduler;
+  schedulerOf(group: number): StepScheduler {
+    return (this.contextOf(address('dp-group', group)) as { scheduler: StepScheduler }).scheduler;
   }
 
   #claim(executor: Address, claim: Claim): void {

@@ -60,7 +60,7 @@ function runOf(seed: number, see: (role: string, snapshot: Snapshot) => void): v
     return state >>> 8;
   };
   const cast = new QueuedCast({
-    topology: parseTopology(seed % 2 === 0 ? 'pd' : 'colocated:dp=2'),
+    topology: parseTopology(['pd', 'colocated:dp=2', 'colocated:dp=2,tp=2', 'colocated:dp=2'][seed % 4] as string),
     kv_blocks: 7,
     choices_max: 9,
     witness: ({ to, after }) => after !== null && see(roleOf(to), after),

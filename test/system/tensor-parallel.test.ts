@@ -1,0 +1,75 @@
+/** Pods whose DP groups have several ranks: the same bits, and when one rank breaks, all of its group begin anew. */
+import { describe, expect, it } from 'vitest';
+import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
+import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
+import { openRig } from './rig.ts';
+
+const OPTIONS: GenerateOptions = { ignore_eos: true, max_tokens: 16, logprobs: 1 };
+const PROMPTS = ['Once upon a time', 'The wolf', 'In the forest there was a little house', 'The king'] as const;
+
+const ask = (pod: Pod, options: GenerateOptions = OPTIONS): Promise<string[][]> =>
+  Promise.all(PROMPTS.map(async (prompt, seed) => fingerprint(await pod.complete(prompt, { ...options, seed, temperature: seed % 2 }))));
+
+let known: Promise<string[][]> | null = null;
+/** What one NPU answers. */
+const answers = (): Promise<string[][]> => {
+  known ??= withPod({}, ask);
+  return known;
+};
+
+describe('ids and log-probabilities are those of one NPU', () => {
+  it.each([
+    { topology: 'colocated:dp=1,tp=2', workers: 1 },
+    { topology: 'colocated:dp=1,tp=2', workers: 2, max_batch_tokens: 5 },
+    { topology: 'colocated:dp=2,tp=3', workers: 2, npu_workers: [0, 1, 0, 1, 1, 0], kv_blocks: 128 },
+    { topology: 'mixed:colocated=1xdp1tp4,colocated=1xdp2', workers: 2, kv_blocks: 128, async_scheduling: false },
+  ] satisfies PodOptions[])('on worker threads: %o', async (options) => {
+    expect(await withPod(options, ask)).toEqual(await answers());
+  });
+
+  it('on a virtual clock', async () => {
+    expect(await withPod({ clock: 'virtual', topology: 'colocated:dp=1,tp=4' }, ask)).toEqual(await answers());
+  });
+});
+
+it('tokens of the hash model are those of one NPU, over groups of any ranks, with KV blocks that run out', async () => {
+  const tokensOn = async (options: PodOptions): Promise<(readonly number[])[]> => {
+    await using pod = await createPod({ clock: 'virtual', kernels: 'hash', kv_blocks: 12, max_batch_tokens: 24, ...options });
+    const calls = Array.from({ length: 12 }, (_, call) =>
+      pod.complete([1, 7, 300 + call, ...Array.from({ length: 3 * call }, (_, at) => 5 + at)], { max_tokens: 24, ignore_eos: true, seed: call }),
+    );
+    const completions = await Promise.all(calls);
+    await expectNothingLeft(pod);
+    return completions.map(({ choices }) => choices[0]?.token_ids ?? []);
+  };
+  const expected = await tokensOn({ seed: 1 });
+  for (const [seed, topology] of ['colocated:dp=1,tp=2', 'colocated:dp=3,tp=2', 'colocated:dp=1,tp=7', 'mixed:colocated=1xdp1tp3,colocated=1xdp2tp1'].entries())
+    expect(await tokensOn({ topology, seed }), topology).toEqual(expected);
+});
+
+describe('a rank that breaks', () => {
+  const LONG: GenerateOptions = { ...OPTIONS, max_tokens: 60 };
+  const topology = 'colocated:dp=1,tp=2';
+
+  /** Those that run fail as they must, and then all is as it was before. */
+  async function expectRecovery(rig: Awaited<ReturnType<typeof openRig>>, breakIt: () => void, message: RegExp): Promise<void> {
+    const start = (await rig.pod.stats()).generation_tokens;
+    const calls = Promise.allSettled(PROMPTS.map((prompt) => rig.pod.complete(prompt, LONG)));
+    while ((await rig.pod.stats()).generation_tokens < start + 8) await sleep(1);
+    breakIt();
+    for (const end of await calls)
+      expect(end).toMatchObject({ status: 'rejected', reason: { code: 'worker_failed', message: expect.stringMatching(message) } });
+    expect(await ask(rig.pod)).toEqual(await answers());
+    await expectNothingLeft(rig.pod);
+  }
+
+  it.each([0, 1])('with its worker (rank %i): what its group held fails, all ranks forget it, and the next requests are served', async (worker) => {
+    await using rig = await openRig({ topology, workers: 2 });
+    await expectRecovery(rig, () => rig.killWorker(worker), /worker \d failed|was given up while it was under way/);
+  });
+
+  it.each([0, 1])('in a step (rank %i), with the other one in the midst of it', async (npu) => {
+    await using rig = await openRig({ topology, workers: 2 });
+    for (let round = 0; round < 2; round++) await expectRecovery(rig, () => rig.poisonBlockTables(npu), /memory access out of bounds/);
+  });
+});
