@@ -48,7 +48,8 @@ it('tokens of the hash model are those of one NPU, over groups of any ranks, wit
 });
 
 describe('a rank that breaks', () => {
-  const LONG: GenerateOptions = { ...OPTIONS, max_tokens: 60 };
+  /** They would run for seconds. */
+  const LONG: GenerateOptions = { ...OPTIONS, max_tokens: 1_500 };
   const topology = 'colocated:dp=1,tp=2';
 
   /** Those that run fail as they must, and then all is as it was before. */
