@@ -65,12 +65,12 @@ describe('a rank that breaks', () => {
   }
 
   it.each([0, 1])('with its worker (rank %i): what its group held fails, all ranks forget it, and the next requests are served', async (worker) => {
-    await using rig = await openRig({ topology, workers: 2 });
+    await using rig = await openRig({ topology, workers: 2, job_executors: 1 });
     await expectRecovery(rig, () => rig.killWorker(worker), /worker \d failed|was given up while it was under way/);
   });
 
   it.each([0, 1])('in a step (rank %i), with the other one in the midst of it', async (npu) => {
-    await using rig = await openRig({ topology, workers: 2 });
+    await using rig = await openRig({ topology, workers: 2, job_executors: 1 });
     for (let round = 0; round < 2; round++) await expectRecovery(rig, () => rig.poisonBlockTables(npu), /memory access out of bounds/);
   });
 });
