@@ -25,9 +25,21 @@ function takeTurn(links: Links): number[] {
   return got;
 }
 
+/** The thread's rings begin anew, and its successor's first frame comes. */
+function expectSuccessor(a: Links, { linksOf, resetAll }: ReturnType<typeof twoThreadsOver>): void {
+  a.detach(1);
+  resetAll();
+  const successor = linksOf(1);
+  a.attach(1);
+  successor.send(0, 'data', frame(9), null);
+  successor.flush();
+  expect(takeTurn(a)).toEqual([9]);
+}
+
 describe.each([2, 5])('over %i segments, a thread whose epoch was raised', (segments) => {
   it('is not heard any more, neither what it published before nor what it goes on sending; its successor is', () => {
-    const { linksOf, control, resetAll } = twoThreadsOver(segments, 1_024);
+    const pair = twoThreadsOver(segments, 1_024);
+    const { linksOf, control } = pair;
     const a = linksOf(0);
     const zombie = linksOf(1);
     // It does not look at its own epoch: the check at the reader is what counts.
@@ -41,13 +53,7 @@ describe.each([2, 5])('over %i segments, a thread whose epoch was raised', (segm
     // One of each lane says that the writer was given up; what follows it is not even looked at.
     expect(a.counters().map(({ stale }) => stale)).toEqual([1, 1]);
     expect(dataOf(a)?.received_frames).toBe(0);
-    a.detach(1);
-    resetAll();
-    const successor = linksOf(1);
-    a.attach(1);
-    successor.send(0, 'data', frame(9), null);
-    successor.flush();
-    expect(takeTurn(a)).toEqual([9]);
+    expectSuccessor(a, pair);
   });
 
   it('neither sends nor takes any more as soon as it looks, and a payload of which parts had come is gone', () => {
@@ -76,7 +82,8 @@ describe.each([2, 5])('over %i segments, a thread whose epoch was raised', (segm
   });
 
   it('is a stranger to its peer: whatever it stores in its ring, the peer goes on, sleeps, and hears its successor', () => {
-    const { linksOf, control, rings, memory, resetAll } = twoThreadsOver(segments, 1_024);
+    const pair = twoThreadsOver(segments, 1_024);
+    const { linksOf, control, rings, memory, resetAll } = pair;
     const rubbish = fc.record({ head: fc.integer(), word: fc.integer({ min: 0, max: 15 }), value: fc.integer(), heard: fc.integer({ min: 0, max: 3 }) });
     fc.assert(
       fc.property(rubbish, ({ head, word, value, heard }) => {
@@ -98,13 +105,7 @@ describe.each([2, 5])('over %i segments, a thread whose epoch was raised', (segm
         const before = tails();
         takeTurn(a);
         expect(tails()).toEqual(before);
-        a.detach(1);
-        resetAll();
-        const successor = linksOf(1);
-        a.attach(1);
-        successor.send(0, 'data', frame(9), null);
-        successor.flush();
-        expect(takeTurn(a)).toEqual([9]);
+        expectSuccessor(a, pair);
       }),
       { numRuns: 100 },
     );
