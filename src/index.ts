@@ -31,6 +31,7 @@ export { listModels } from './model/registry.ts';
 export type { ChatMessage, ContextOptions, GenerateOptions, LoadProgress, PodOptions, Prompt } from './options.ts';
 export type { ModelInfo, Pod } from './pod.ts';
 export { type ErrorCode, MinipodError } from './protocol/errors.ts';
+export type { KvEvent, KvEventBatch, KvEventPage } from './protocol/kv-events.ts';
 export type {
   ChoiceTimes,
   Chunk,

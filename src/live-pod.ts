@@ -31,6 +31,7 @@ import type { ModelInfo, Pod } from './pod.ts';
 import { podStats } from './pod-stats.ts';
 import type { ContextRecord, PodToCaller } from './protocol/caller.ts';
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
+import type { KvEventPage } from './protocol/kv-events.ts';
 import type { Completion, ContextInfo, Generation, PodStats } from './results.ts';
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
@@ -200,6 +201,10 @@ export class LivePod implements Pod {
 
   async deleteContext(id: string): Promise<boolean> {
     return this.#ask(this.#remote.deleteContext(id) as Promise<Outcome<boolean>>);
+  }
+
+  async kvEvents(dp_group: number, from = 0): Promise<KvEventPage> {
+    return this.#ask(this.#remote.kvEvents(dp_group, from) as Promise<Outcome<KvEventPage>>);
   }
 
   async resetPrefixCache(): Promise<void> {

@@ -3,6 +3,7 @@
  * @module
  */
 import type { ChatMessage, ContextOptions, GenerateOptions, Prompt } from './options.ts';
+import type { KvEventPage } from './protocol/kv-events.ts';
 import type { Completion, ContextInfo, Generation, PodStats } from './results.ts';
 
 export type ModelInfo = {
@@ -35,6 +36,11 @@ export interface Pod extends AsyncDisposable {
   listContexts(): Promise<readonly ContextInfo[]>;
   /** False: there was none. Requests that go on from it and run already keep what they hold. */
   deleteContext(id: string): Promise<boolean>;
+  /**
+   * What happened to a DP group's KV blocks, in vLLM's words: batches from number `from` (default 0) on, some hundred at most, as far back as
+   * `kv_event_batches` says. @throws `invalid_request` where there is no such group, `worker_failed` while its worker is lost
+   */
+  kvEvents(dp_group: number, from?: number): Promise<KvEventPage>;
   stats(): Promise<PodStats>;
   /** Fails what still runs with `closed`, stops all threads and frees the memory. Safe to call twice. */
   close(): Promise<void>;

@@ -24,6 +24,7 @@ import type { ModelInfo, Pod } from './pod.ts';
 import { podStats } from './pod-stats.ts';
 import type { PodToCaller } from './protocol/caller.ts';
 import { MinipodError } from './protocol/errors.ts';
+import type { KvEventPage } from './protocol/kv-events.ts';
 import type { Completion, ContextInfo, Generation, PodStats } from './results.ts';
 import { breathe } from './runtime/event-loop.ts';
 import { SeededRandom } from './runtime/seeded-random.ts';
@@ -141,6 +142,11 @@ class VirtualPod implements Pod {
     const wasThere = this.#control.frontend.contexts.delete(id);
     this.#wake();
     return wasThere;
+  }
+
+  async kvEvents(dp_group: number, from = 0): Promise<KvEventPage> {
+    this.#checkOpen();
+    return this.#control.kvEvents(dp_group, from);
   }
 
   async resetPrefixCache(): Promise<void> {

@@ -5,27 +5,8 @@
  * A batch has no time here, since nothing here reads a clock: who sends it on stamps it.
  * @module
  */
+import type { KvEvent, KvEventBatch, KvEventPage, Medium } from '../../src/protocol/kv-events.ts';
 import type { PrefixNode } from './prefix-tree.ts';
-
-/** Tiers by vLLM's names: HBM, and host DRAM. */
-export type Medium = 'GPU' | 'CPU';
-
-/** Fields as in `vllm.distributed.kv_events`; `type` is their tag. */
-export type KvEvent =
-  | {
-      readonly type: 'BlockStored';
-      readonly block_hashes: readonly number[];
-      readonly parent_block_hash: number | null;
-      /** Of all the blocks, in order. */
-      readonly token_ids: readonly number[];
-      readonly block_size: number;
-      readonly lora_id: number | null;
-      readonly medium: Medium;
-    }
-  | { readonly type: 'BlockRemoved'; readonly block_hashes: readonly number[]; readonly medium: Medium }
-  | { readonly type: 'AllBlocksCleared' };
-
-export type KvEventBatch = { readonly seq: number; readonly events: readonly KvEvent[] };
 
 /** Blocks that follow each other under one parent, stored or removed together, are one event. */
 type Run = { readonly type: 'BlockStored' | 'BlockRemoved'; readonly medium: Medium; readonly nodes: PrefixNode[] };
@@ -44,11 +25,6 @@ export class KvEventLog {
   constructor(block_size: number, batches_max: number) {
     this.#block_size = block_size;
     this.#batches_max = batches_max;
-  }
-
-  /** The number that the next batch will have. */
-  get next(): number {
-    return this.#first + this.#batches.length;
   }
 
   stored(node: PrefixNode, medium: Medium): void {
@@ -80,13 +56,16 @@ export class KvEventLog {
     this.#first++;
   }
 
-  /** Batches from number `seq` on, as far back as they are kept: the first's own number says whether some are lost. */
-  since(seq: number): KvEventBatch[] {
+  /** Batches from number `seq` on, so many at most. */
+  since(seq: number, batches_max = Number.POSITIVE_INFINITY): KvEventPage {
     const skipped = Math.max(0, seq - this.#first);
-    return this.#batches.slice(skipped).map((happened, index) => ({
-      seq: this.#first + skipped + index,
-      events: happened.map((one) => this.#eventOf(one)),
-    }));
+    const batches = this.#batches.slice(skipped, skipped + batches_max).map(
+      (happened, index): KvEventBatch => ({
+        seq: this.#first + skipped + index,
+        events: happened.map((one) => this.#eventOf(one)),
+      }),
+    );
+    return { batches, next: this.#first + this.#batches.length };
   }
 
   #eventOf(happened: Happened): KvEvent {

@@ -13,7 +13,7 @@ import { instantiateKernels } from '../model/kernels/kernels.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
-import { type ThreadMessage, threadPeerDetached, threadReported, threadStarted } from '../protocol/threads.ts';
+import { kvEventsRead, type ThreadMessage, threadPeerDetached, threadReported, threadStarted } from '../protocol/threads.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
 import { type Birth, firstAct, isLaterLife, type Witness } from '../runtime/cast.ts';
@@ -276,6 +276,9 @@ export class NpuWorker {
         this.#tellControl(
           threadReported(message.query, this.#worker, this.#npus.report(this.#host.cast), this.#links.counters(), [...this.#host.cast.unexpected.keys()]),
         );
+        break;
+      case 'READ_KV_EVENTS':
+        this.#tellControl(kvEventsRead(message.query, this.#npus.kvEvents(this.#host.cast, message.dp_group, message.from)));
         break;
       default:
         assert(false, `worker ${this.#worker} was sent ${message.type}`);

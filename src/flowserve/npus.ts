@@ -10,6 +10,7 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import { type Address, address, expertAddress, idOf } from '../protocol/address.ts';
 import { launchDone, launchFailed, loaded, loadsCounted, npuReady, resetDone, started } from '../protocol/constructors.ts';
 import { assert, toErrorRecord } from '../protocol/errors.ts';
+import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Message, StepPlan, Work } from '../protocol/messages.ts';
 import type { NpuReport } from '../protocol/threads.ts';
 import { type DpGroupPlace, type Executor, expertGroupOf, type NpuPlace, npuOfExpert } from '../protocol/topology.ts';
@@ -25,6 +26,9 @@ import type { AnyPodPlan } from './pod-plan.ts';
 import { offersOf } from './step-layout.ts';
 import { StepProgram } from './step-program.ts';
 import { StepTimes } from './step-times.ts';
+
+/** Of one answer: some hundred kilobytes at most. */
+const KV_EVENT_BATCHES_READ_MAX = 128;
 
 export type NpusOptions = {
   readonly plan: AnyPodPlan;
@@ -265,6 +269,12 @@ export class Npus {
   }
 
   /** What there is to say of each NPU; `cast`: its actors. */
+  /** What has happened to a DP group's KV blocks. */
+  kvEvents(cast: Pick<Cast, 'contextOf'>, dp_group: number, from: number): KvEventPage {
+    const { scheduler } = cast.contextOf(address('dp-group', dp_group)) as { scheduler: StepScheduler };
+    return scheduler.cache.events.since(from, KV_EVENT_BATCHES_READ_MAX);
+  }
+
   report(cast: Pick<Cast, 'stateOf' | 'contextOf'>): NpuReport[] {
     return [...this.programs].map(([npu, { blocks, exchange }]): NpuReport => {
       // A group's scheduler is its first rank's to tell of.

@@ -4,6 +4,7 @@ import * as Comlink from 'comlink';
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
 import type { ContextRecord, CreateContextCall, PromptRecord } from '../protocol/caller.ts';
 import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
+import type { KvEventPage } from '../protocol/kv-events.ts';
 import { Control } from './control.ts';
 import type { ControlHandle, ControlOptions, ControlStats, OnInspected } from './control-handle.ts';
 import type { ProgressReport } from './weights.ts';
@@ -36,6 +37,7 @@ const remote = {
   createContext: (call: CreateContextCall): Promise<Outcome<ContextRecord>> => attempt((pod) => pod.contexts.create(call)),
   listContexts: (): Promise<Outcome<ContextRecord[]>> => attempt((pod) => pod.contexts.list()),
   deleteContext: (id: string): Promise<Outcome<boolean>> => attempt((pod) => pod.contexts.delete(id)),
+  kvEvents: (dp_group: number, from: number): Promise<Outcome<KvEventPage>> => attempt((pod) => pod.kvEvents.read(dp_group, from)),
   resetPrefixCache: (): Promise<Outcome<void>> => attempt((pod) => pod.resetPrefixCache()),
   stats: (): Promise<Outcome<ControlStats>> => attempt((pod) => pod.stats()),
   close: (): Promise<Outcome<void>> => attempt((pod) => pod.close()),

@@ -26,7 +26,7 @@ import { firstGroups, type NpuPlace } from '../protocol/topology.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
 import { firstAct, type Mail } from '../runtime/cast.ts';
 import { type Clock, eventLoopTimers, monotonicClock, systemRandom } from '../runtime/clock.ts';
-import { CALLER_THREAD, CLUSTER_MANAGERS, CONTROL_THREAD, Directory, jobExecutorsOf, ON_CONTROL, seatsOf, threadsOf } from '../runtime/directory.ts';
+import { CALLER_THREAD, CLUSTER_MANAGERS, CONTROL_THREAD, Directory, jobExecutorsOf, ON_CONTROL, seatsOf } from '../runtime/directory.ts';
 import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/event-loop.ts';
 import { MessagePort, type ReceivedMail } from '../runtime/message-port.ts';
 import { entryPoint } from '../runtime/thread-entry.ts';
@@ -34,7 +34,9 @@ import { type ActRing, makeActRing, witnessOf } from '../trace/act-log.ts';
 import type { LiveRecorder } from '../trace/live-recorder.ts';
 import { birthOf, birthOfController } from './births.ts';
 import type { ControlHandle, ControlOptions, ControlStats, OnInspected } from './control-handle.ts';
+import { KvEventReader } from './kv-event-reader.ts';
 import { startRecorder } from './recording.ts';
+import { threadReports } from './thread-reports.ts';
 import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
 import { WorkerReports } from './worker-reports.ts';
 import { Workers } from './workers.ts';
@@ -78,6 +80,7 @@ export class Control {
   readonly #clock: Clock;
   readonly #handle: ControlHandle;
   readonly #reports: WorkerReports;
+  readonly kvEvents: KvEventReader;
   readonly #recorder: LiveRecorder | null;
   readonly #ready: { readonly promise: Promise<void>; readonly resolve: () => void; readonly reject: (error: unknown) => void };
   readonly #drained = Promise.withResolvers<void>();
@@ -169,10 +172,12 @@ export class Control {
       },
       firstAct(CONTROL_THREAD, links.epoch),
     );
-    this.#reports = new WorkerReports(this.directory, plan.options.kv_blocks, (worker, query) => {
-      this.#port.send(this.directory.threadOfWorker(worker), address('worker', worker), CONTROL, threadReport(query), 'control');
+    const tellWorker = (worker: number, message: ThreadMessage): void => {
+      this.#port.send(this.directory.threadOfWorker(worker), address('worker', worker), CONTROL, message, 'control');
       this.#port.links.flush();
-    });
+    };
+    this.#reports = new WorkerReports(this.directory, plan.options.kv_blocks, (worker, query) => tellWorker(worker, threadReport(query)));
+    this.kvEvents = new KvEventReader(this.directory, { isRunning: (worker) => this.#workers.isRunning(worker), tell: tellWorker });
     this.#workers = new Workers(plan, space, module, options.origin_ms, {
       directory: this.directory,
       entry: options.worker_entry ?? entryPoint('../platform/npu-worker-thread'),
@@ -214,21 +219,13 @@ export class Control {
     const reports = await this.#reports.ask(
       Array.from({ length: this.#plan.workers }, (_, worker) => worker).filter((worker) => this.#workers.isRunning(worker)),
     );
-    const threads = threadsOf(this.#plan.hosting);
-    const control = this.#port.links.control;
     return {
       npus: this.#reports.npus(),
       links: [
         { thread: CONTROL_THREAD, reports: this.#port.links.counters() },
         ...reports.map(({ worker, links }) => ({ thread: this.directory.threadOfWorker(worker), reports: links })),
       ],
-      threads: Array.from({ length: threads }, (_, thread) => ({
-        thread,
-        name: this.#nameOf(thread) ?? `thread/${thread}`,
-        state: this.#workers.isQuarantined(thread) ? 'quarantined' : this.#nameOf(thread) === null ? 'free' : 'held',
-        epoch: control.epochOf(thread),
-        wakes: control.wakes(thread),
-      })),
+      threads: threadReports(this.directory, this.#port.links.control, (thread) => this.#workers.isQuarantined(thread)),
       regions: this.#space.table.report(),
       expert_loads: this.#loads.table(),
       ...this.#frontend.report(),
@@ -334,6 +331,9 @@ export class Control {
       case 'REPORTED':
         this.#reports.answered(message);
         break;
+      case 'KV_EVENTS_READ':
+        this.kvEvents.answered(message);
+        break;
       default:
         assert(false, `the control thread was sent ${message.type}`);
     }
@@ -343,6 +343,7 @@ export class Control {
     const life = this.#space.control.lifeOf(worker);
     this.#space.control.endLife(worker);
     this.#reports.lost(worker);
+    this.kvEvents.lost(worker);
     for (const npu of this.directory.npusOfWorker(worker)) {
       const { executor } = this.#plan.hosting.deployment.npus[npu] as NpuPlace;
       this.#host.send(address('task-executor', executor), CONTROL, npuLost(npu, error));
@@ -369,14 +370,6 @@ export class Control {
     queueMicrotask(() => {
       throw error;
     });
-  }
-
-  /** Who has the thread's rings; null: a spare seat, or one in quarantine. */
-  #nameOf(thread: number): string | null {
-    if (thread === CALLER_THREAD) return 'caller';
-    if (thread === CONTROL_THREAD) return 'control';
-    const worker = this.directory.seating.threads.indexOf(thread);
-    return worker < 0 ? null : `worker/${worker}`;
   }
 }
 

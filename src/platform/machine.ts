@@ -17,6 +17,7 @@ import type { StepTimes } from '../flowserve/step-times.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../model/kernels/kernels.ts';
 import { type Address, idOf } from '../protocol/address.ts';
+import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Transfer, Work } from '../protocol/messages.ts';
 import type { Deployment } from '../protocol/topology.ts';
 import type { Cast } from '../runtime/cast.ts';
@@ -85,6 +86,10 @@ export class MachineNpus {
 
   report(cast: Pick<Cast, 'stateOf' | 'contextOf'>): ReturnType<Npus['report']> {
     return this.#npus.report(cast);
+  }
+
+  kvEvents(...args: Parameters<Npus['kvEvents']>): KvEventPage {
+    return this.#npus.kvEvents(...args);
   }
 
   /** Performs a transfer to its end, as far as that is in one hand: an offer stands until somebody pulls it. */

@@ -15,8 +15,9 @@ import type { ModelConfig } from '../model/config.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf } from '../protocol/address.ts';
 import type { PodToCaller } from '../protocol/caller.ts';
+import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { FrontendMessage, Message, StepPlan, Work } from '../protocol/messages.ts';
-import { firstGroups, type NpuPlace } from '../protocol/topology.ts';
+import { firstGroups, leaderOf, type NpuPlace } from '../protocol/topology.ts';
 import { Codec } from '../protocol/wire.ts';
 import type { Act, Mail } from '../runtime/cast.ts';
 import { Directory, ON_CONTROL } from '../runtime/directory.ts';
@@ -141,6 +142,12 @@ export class VirtualControl {
   #spawnControllers(worker: number): void {
     const life = this.#space.control.lifeOf(worker);
     for (const self of this.#directory.controllersOn(worker)) this.host.spawn(self, birthOfController(self, this.plan, life));
+  }
+
+  /** @throws `invalid_request` for a group that there is not */
+  kvEvents(dp_group: number, from: number): KvEventPage {
+    leaderOf(this.plan.hosting.deployment, dp_group);
+    return this.#npus.kvEvents(this.host.cast, dp_group, from);
   }
 
   stats(): ControlStats {

@@ -1,4 +1,5 @@
 /** What threads tell one another about themselves: role `worker`, control lane. @module */
+import type { KvEventPage } from './kv-events.ts';
 
 export type NpuReport = {
   readonly npu: number;
@@ -108,7 +109,9 @@ export type ThreadMessage =
       readonly links: readonly LinkReport[];
       /** Messages that no state expected: `role TYPE state`. */
       readonly unexpected: readonly string[];
-    };
+    }
+  | { readonly type: 'READ_KV_EVENTS'; readonly query: number; readonly dp_group: number; readonly from: number }
+  | ({ readonly type: 'KV_EVENTS_READ'; readonly query: number } & KvEventPage);
 
 export const threadStarted = (worker: number): ThreadMessage => ({ type: 'THREAD_STARTED', worker });
 export const threadPeerLost = (worker: number): ThreadMessage => ({ type: 'PEER_LOST', worker });
@@ -121,6 +124,8 @@ export const threadPeerRestarted = (worker: number, thread: number, epoch: numbe
   dies,
 });
 export const threadReport = (query: number): ThreadMessage => ({ type: 'REPORT', query });
+export const readKvEvents = (query: number, dp_group: number, from: number): ThreadMessage => ({ type: 'READ_KV_EVENTS', query, dp_group, from });
+export const kvEventsRead = (query: number, { batches, next }: KvEventPage): ThreadMessage => ({ type: 'KV_EVENTS_READ', query, batches, next });
 export const threadReported = (
   query: number,
   worker: number,

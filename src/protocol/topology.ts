@@ -57,6 +57,13 @@ export function deploy(topology: Topology): Deployment {
   return { topology, executors, groups, npus };
 }
 
+/** The NPU whose scheduler is the DP group's. @throws `invalid_request` for a group that there is not */
+export function leaderOf({ groups }: Deployment, dp_group: number): number {
+  const leader = groups[dp_group]?.npus[0];
+  if (leader !== undefined) return leader;
+  throw new MinipodError('invalid_request', `dp_group: there is no DP group ${dp_group}, only 0 to ${groups.length - 1}`, { param: 'dp_group' });
+}
+
 /** The DP groups in which requests begin. */
 export const firstGroups = ({ executors }: Deployment): number[] => executors.flatMap(({ role, groups }) => (role === 'decode' ? [] : groups));
 

@@ -73,6 +73,11 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'worker', 'thread', 'epoch', 'dies'], // PEER_RESTARTED
   ['type', 'query'], // REPORT
   ['type', 'query', 'worker', 'npus', 'links', 'unexpected'], // REPORTED
+  ['type', 'query', 'dp_group', 'from'], // READ_KV_EVENTS
+  ['type', 'query', 'batches', 'next'], // KV_EVENTS_READ
+  ['seq', 'events'],
+  ['type', 'block_hashes', 'parent_block_hash', 'token_ids', 'block_size', 'lora_id', 'medium'], // BlockStored
+  ['type', 'block_hashes', 'medium'], // BlockRemoved
   [
     'npu',
     'state',

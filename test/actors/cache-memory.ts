@@ -2,8 +2,8 @@
 import { expect } from 'vitest';
 import type { Holding } from '../../actors/policies/cache-holding.ts';
 import type { CacheTransfer } from '../../actors/policies/cache-transfers.ts';
-import type { KvEvent } from '../../actors/policies/kv-events.ts';
 import { type CacheLimits, RelationalTensorCache } from '../../actors/policies/relational-tensor-cache.ts';
+import type { KvEvent } from '../../src/protocol/kv-events.ts';
 import type { BlockPlaces } from '../../src/protocol/messages.ts';
 
 export const BLOCK = 4;
@@ -260,7 +260,7 @@ export class CacheMemory {
 
   #hearEvents(): void {
     this.cache.events.endBatch();
-    for (const { seq, events } of this.cache.events.since(this.#seq)) {
+    for (const { seq, events } of this.cache.events.since(this.#seq).batches) {
       expect(seq).toBe(this.#seq++);
       for (const event of events) this.#hear(event);
     }

@@ -13,6 +13,7 @@ import {
 } from '../../src/options.ts';
 import type { ModelInfo, Pod } from '../../src/pod.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
+import type { KvEvent, KvEventPage } from '../../src/protocol/kv-events.ts';
 import type {
   ChoiceTimes,
   Chunk,
@@ -84,6 +85,7 @@ export class FakePod implements Pod {
   running = 0;
   closed = false;
   readonly contexts: ContextInfo[] = [];
+  kv_events: { first: number; batches: (readonly KvEvent[])[] } = { first: 0, batches: [] };
   readonly finished: Record<string, number> = { stop: 0, length: 0, cancelled: 0, failed: 0 };
   prompt_tokens = 0;
   generation_tokens = 0;
@@ -142,6 +144,13 @@ export class FakePod implements Pod {
   }
 
   async resetPrefixCache(): Promise<void> {}
+
+  async kvEvents(dp_group: number, from = 0): Promise<KvEventPage> {
+    if (dp_group > 0) throw new MinipodError('invalid_request', `dp_group: there is no DP group ${dp_group}`, { param: 'dp_group' });
+    const { first, batches } = this.kv_events;
+    const skipped = Math.max(0, from - first);
+    return { batches: batches.slice(skipped, skipped + 2).map((events, index) => ({ seq: first + skipped + index, events })), next: first + batches.length };
+  }
 
   async createContext(prompt: Prompt, { id = `ctx-${this.contexts.length}`, expires_s }: ContextOptions = {}): Promise<ContextInfo> {
     const context = { id, tokens: this.#encode(prompt, true).length, created: 100, expires: expires_s === undefined ? null : 100 + expires_s };
