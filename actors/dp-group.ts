@@ -61,7 +61,11 @@ const cancelLease = { type: 'cancel' as const, params: ({ event }: { event: { re
 
 /** What an event led to: what to tell whom, and which blocks to move. */
 type Asked = Pick<DpGroup, 'outbox' | 'transfers'>;
-const asked = ({ scheduler }: DpGroup, outbox: readonly Commands['send'][]): Asked => ({ outbox, transfers: scheduler.handoffs.takeTransfers() });
+function asked({ scheduler }: DpGroup, outbox: readonly Commands['send'][]): Asked {
+  // What it did to blocks that are kept is told as one.
+  scheduler.cache.events.endBatch();
+  return { outbox, transfers: scheduler.handoffs.takeTransfers() };
+}
 
 /** Blocks first: what is lent must be held before their slots are given up. */
 const perform = [

@@ -26,6 +26,11 @@ export type CacheLimits = TierSizes &
     readonly kv_event_batches: number;
   };
 
+/** Of KV events, a batch a step: 10 to 50 s of steps, for who looks on to catch up with. */
+const KV_EVENT_BATCHES = 1_024;
+/** What a cache of one tier leaves out. */
+export const HBM_ALONE = { dram_blocks: 0, swap_low: 0, swap_high: 0, swap_blocks_max: 0, kv_event_batches: KV_EVENT_BATCHES };
+
 export class RelationalTensorCache {
   readonly blocks: number;
   readonly block_size: number;
@@ -217,7 +222,9 @@ export class RelationalTensorCache {
 
   /** Forgets all that no sequence holds. How many blocks of HBM that were. */
   drop(): number {
-    return this.#tiers.drop();
+    const dropped = this.#tiers.drop();
+    this.events.endBatch();
+    return dropped;
   }
 
   /** All of its state but the tree's words: what a snapshot of its owner shows. */

@@ -21,7 +21,7 @@ import { assert, type ErrorRecord } from '../../src/protocol/errors.ts';
 import type { Commands, Handoff, Sequence, Stage, StepEntry, StepOutcome, StepPlan, TokenOut } from '../../src/protocol/messages.ts';
 import type { Holding } from './cache-holding.ts';
 import { KvHandoffs } from './kv-handoffs.ts';
-import { RelationalTensorCache } from './relational-tensor-cache.ts';
+import { HBM_ALONE, RelationalTensorCache } from './relational-tensor-cache.ts';
 import { finishOf, RunningBatch } from './running-batch.ts';
 import { neverFits, newRunningSequence, noHolding, type RunningSequence, tokenOut, tokensToLaunch } from './running-sequence.ts';
 import type { SchedulerLimits } from './scheduler-limits.ts';
@@ -38,8 +38,6 @@ const STEPS = 2 ** 31 - 1;
 export const PATIENCE_STEPS = 64;
 /** The one that runs, and the one that begins when it ends. */
 const STEPS_LAUNCHED_MAX = 2;
-
-const HBM_ALONE = { dram_blocks: 0, swap_low: 0, swap_high: 0, swap_blocks_max: 0, kv_event_batches: 0 };
 
 type Launched = { readonly running: RunningSequence; readonly count: number; readonly samples: boolean };
 

@@ -20,6 +20,7 @@ import { completions } from './completions.ts';
 import { createContext, deleteContext, listContexts, retrieveContext } from './contexts.ts';
 import { ApiError, errorResponse, invalid, toApiError } from './errors.ts';
 import { HiddenTokens } from './hidden-tokens.ts';
+import { kvEvents } from './kv-events.ts';
 import { createMetrics } from './metrics.ts';
 import { listModels, retrieveModel } from './models.ts';
 import type { SpanExporter } from './otlp.ts';
@@ -99,6 +100,7 @@ export function createApp(pod: Pod, { onError, clock = systemClock, ...rest }: A
       return new Response(null, { status: 200 });
     },
   });
+  route(app, '/kv_events', { GET: (c) => kvEvents(service, c.req.query(), c.req.header('last-event-id'), c.req.raw.signal) });
   route(app, '/v1/completions', { POST: generateRoute(service, completions) });
   route(app, '/v1/chat/completions', { POST: generateRoute(service, chatCompletions) });
   route(app, '/v1/contexts', { GET: () => listContexts(service), POST: generateRoute(service, createContext) });
