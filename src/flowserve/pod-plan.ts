@@ -167,7 +167,7 @@ function workersOf(npus: number, workers: number, given: readonly number[] | und
     new MinipodError('invalid_request', `npu_workers: ${why}; it names the worker, from 0 to ${workers - 1}, of each of the ${npus} NPUs in order`, {
       param: 'npu_workers',
     });
-  if (given.length !== npus) throw wrong(`it names ${given.length} workers`);
+  if (given.length !== npus) throw wrong(`it names workers of ${given.length} NPUs`);
   const foreign = given.find((worker) => worker >= workers);
   if (foreign !== undefined) throw wrong(`there is no worker ${foreign}`);
   const idle = Array.from({ length: workers }, (_, worker) => worker).find((worker) => !given.includes(worker));

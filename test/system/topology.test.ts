@@ -1,0 +1,51 @@
+/** What a topology asks for is checked against the model, the workers and the memory before anything starts, and says what would be right. */
+import { describe, expect, it } from 'vitest';
+import { createPod, type PodOptions } from '../../src/index.ts';
+import { withPod } from './pods.ts';
+
+const PD = { topology: 'pd', workers: 2 } as const;
+
+describe('a topology', () => {
+  it.each<[PodOptions, RegExp, string]>([
+    [{ topology: 'colocated:dp=60' }, /task executor 0 \(colocated\) has dp 60 × tp 1 = 60 NPUs for 32 experts a layer; each NPU owns at least one/, 'npus'],
+    [{ topology: 'pd:prefill=1xdp9,decode=1xdp33' }, /task executor 1 \(decode\) has dp 33 × tp 1 = 33 NPUs for 32 experts a layer/, 'topology'],
+    [{ topology: 'pd', npus: 3 }, /'pd:prefill=1xdp1,decode=1xdp1' has 2 NPUs, npus says 3: leave it out/, 'topology'],
+    [{ topology: 'pd:prefill=32xdp8,decode=32xdp9' }, /has 544 NPUs, at most 512 are possible/, 'topology'],
+    [{ topology: 'pd', workers: 4 }, /workers: 4 threads for 2 NPUs/, 'workers'],
+    [{ ...PD, npu_workers: [1] }, /npu_workers: it names workers of 1 NPUs; it names the worker, from 0 to 1, of each of the 2 NPUs in order/, 'npu_workers'],
+    [{ ...PD, npu_workers: [1, 2] }, /npu_workers: there is no worker 2; it names/, 'npu_workers'],
+    [{ ...PD, npu_workers: [1, 1] }, /npu_workers: worker 0 hosts no NPU; it names/, 'npu_workers'],
+    [{ topology: [{ role: 'prefill', dp: 1 }] }, /what its prefill executors compute goes nowhere: it needs a decode executor/, 'topology'],
+    [
+      { topology: 'pd:prefill=9xdp3,decode=9xdp4', memory_bytes: 2 ** 30 },
+      /the pod needs [\d.]+ MiB, memory_bytes grants 1024\.0 MiB: rings .+ \+ weights .+ \+ KV blocks/,
+      'null',
+    ],
+  ])('should be refused with the reason: %o', async (options, why, param) => {
+    const error = await createPod(options).then(
+      () => null,
+      (refusal: unknown) => refusal as { readonly message: string; readonly param: string | null },
+    );
+    expect(error?.message).toMatch(why);
+    expect(String(error?.param)).toBe(param);
+  });
+
+  it('should put NPUs on the workers that it is told to', () =>
+    withPod(
+      {
+        ...PD,
+        npu_workers: [1, 0],
+        topology: [
+          { role: 'prefill', dp: 1 },
+          { role: 'decode', dp: 1 },
+        ],
+      },
+      async (pod) => {
+        expect((await pod.stats()).npus.map(({ worker }) => worker)).toEqual([1, 0]);
+        const { choices } = await pod.complete('Once', { max_tokens: 4, ignore_eos: true });
+        expect(choices[0]?.token_ids.length).toBe(4);
+        // The first token comes from prefill, the rest from decode.
+        expect((await pod.stats()).npus.map(({ tokens_decoded }) => tokens_decoded)).toEqual([1, 3]);
+      },
+    ));
+});
