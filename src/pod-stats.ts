@@ -1,9 +1,9 @@
 /** What a pod tells its caller about itself, live or virtual. @module */
 import type { AnyPodPlan } from './flowserve/pod-plan.ts';
 import type { ControlStats } from './platform/control-handle.ts';
-import type { LinkRead } from './protocol/threads.ts';
+import type { KvLinkReport, LinkRead } from './protocol/threads.ts';
 import type { Deployment } from './protocol/topology.ts';
-import type { DpGroupStats, LinkStats, PodStats, ServingStats, TaskExecutorStats } from './results.ts';
+import type { DpGroupStats, KvLinkStats, LinkStats, PodStats, ServingStats, TaskExecutorStats } from './results.ts';
 import type { Clock } from './runtime/clock.ts';
 
 /** Of a reader that is lost. */
@@ -27,6 +27,7 @@ type Figures = Omit<ServingStats, 'role'>;
 const NO_FIGURES: Figures = {
   ...{ requests_running: 0, requests_waiting: 0, requests_finished: {}, prompt_tokens: 0, generation_tokens: 0 },
   ...{ kv_blocks: 0, kv_blocks_used: 0, kv_blocks_cached: 0, prefix_queries: 0, prefix_hits: 0, preemptions: 0 },
+  ...{ kv_lent: 0, kv_expected: 0, kv_leases_expired: 0 },
 };
 
 /** A group's scheduler and KV blocks are its first rank's to tell of: the others hold shares of the same. */
@@ -35,12 +36,14 @@ function groupStats({ groups, executors }: Deployment, report: ControlStats): Dp
     const leader = report.npus.find(({ npu }) => npu === npus[0]);
     const counts = report.groups.get(id);
     const { requests_running, requests_waiting, kv_blocks, kv_blocks_used, kv_blocks_cached, prefix_queries, prefix_hits, preemptions } = leader ?? NO_FIGURES;
+    const { kv_lent, kv_expected, kv_leases_expired } = leader ?? NO_FIGURES;
     return {
       ...{ dp_group: id, task_executor: executor, role: executors[executor]?.role ?? 'colocated', npus, requests_running, requests_waiting },
       requests_finished: counts?.finished ?? {},
       prompt_tokens: counts?.prompt_tokens ?? 0,
       generation_tokens: counts?.generation_tokens ?? 0,
       ...{ kv_blocks, kv_blocks_used, kv_blocks_cached, prefix_queries, prefix_hits, preemptions },
+      ...{ kv_lent, kv_expected, kv_leases_expired },
     };
   });
 }
@@ -60,6 +63,9 @@ function addFigures(a: Figures, b: Figures): Figures {
     prefix_queries: sum('prefix_queries'),
     prefix_hits: sum('prefix_hits'),
     preemptions: sum('preemptions'),
+    kv_lent: sum('kv_lent'),
+    kv_expected: sum('kv_expected'),
+    kv_leases_expired: sum('kv_leases_expired'),
   };
 }
 
@@ -68,6 +74,23 @@ const executorStats = ({ executors }: Deployment, groups: readonly DpGroupStats[
     const figures = own.map((group): Figures => groups[group] ?? NO_FIGURES).reduce(addFigures, NO_FIGURES);
     return { task_executor: id, role, dp_groups: own, ...figures };
   });
+
+/** Each worker has links of its own between the same executors. */
+function kvLinkStats(reports: readonly KvLinkReport[]): KvLinkStats[] {
+  const sums = new Map<string, KvLinkStats>();
+  for (const report of reports) {
+    const pair = `${report.source} ${report.target}`;
+    const known = sums.get(pair);
+    sums.set(pair, known === undefined ? report : addLinks(known, report));
+  }
+  return [...sums.values()].toSorted((a, b) => a.source - b.source || a.target - b.target);
+}
+
+const addLinks = (a: KvLinkReport, b: KvLinkReport): KvLinkReport => ({
+  ...{ source: a.source, target: a.target, started: a.started + b.started, done: a.done + b.done },
+  ...{ bytes: a.bytes + b.bytes, wasted_bytes: a.wasted_bytes + b.wasted_bytes },
+  failed: Object.fromEntries(Object.entries(a.failed).map(([reason, count]) => [reason, count + (b.failed[reason] ?? 0)])),
+});
 
 export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: ControlStats): PodStats {
   const { memory, hosting, layouts, options } = plan;
@@ -84,6 +107,7 @@ export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: 
     task_executors: executorStats(hosting.deployment, dp_groups),
     dp_groups,
     npus: report.npus.map((npu) => ({ ...npu, worker: hosting.worker_of_npu[npu.npu] as number, hbm_bytes: layouts[npu.npu]?.bytes ?? 0 })),
+    kv_links: kvLinkStats(report.kv_links),
     expert_loads: report.expert_loads,
     memory: { total_bytes: memory.bytes, regions: report.regions },
     fabric: { links: linkStats(report.links, report.threads), threads: report.threads },

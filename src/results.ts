@@ -1,6 +1,6 @@
 /** What a caller gets back. @module */
 
-import type { Lane, LinkRead, LinkWritten, NpuReport, ThreadReport } from './protocol/threads.ts';
+import type { KvLinkReport, Lane, LinkRead, LinkWritten, NpuReport, ThreadReport } from './protocol/threads.ts';
 import type { ExecutorRole } from './protocol/topology.ts';
 
 /** One token with its log-probability under the model, before any sampling option. */
@@ -107,6 +107,10 @@ export type ServingStats = {
   readonly prefix_queries: number;
   readonly prefix_hits: number;
   readonly preemptions: number;
+  /** Sequences whose KV is lent to a decode side, and whose KV is awaited or received; leases that ended before anybody had pulled. */
+  readonly kv_lent: number;
+  readonly kv_expected: number;
+  readonly kv_leases_expired: number;
 };
 /** `npus`: by rank. Those of one group hold shares of the same KV blocks. */
 export type DpGroupStats = ServingStats & { readonly dp_group: number; readonly task_executor: number; readonly npus: readonly number[] };
@@ -128,6 +132,9 @@ export type RegionStats = {
 
 export type ThreadStats = ThreadReport;
 
+/** KV that went from a task executor to another, as all workers that live count it. */
+export type KvLinkStats = KvLinkReport;
+
 /** A ring between two threads: what its writer and what its reader count. */
 export type LinkStats = { readonly from: string; readonly to: string; readonly lane: Lane } & LinkWritten & LinkRead;
 
@@ -145,6 +152,8 @@ export type PodStats = {
   readonly task_executors: readonly TaskExecutorStats[];
   readonly dp_groups: readonly DpGroupStats[];
   readonly npus: readonly NpuStats[];
+  /** By task executors that it went from and to; those between which nothing ever went are left out. */
+  readonly kv_links: readonly KvLinkStats[];
   /** Tokens routed to each expert: `[MoE layer][expert id]`. */
   readonly expert_loads: readonly (readonly number[])[];
   readonly memory: { readonly total_bytes: number; readonly regions: readonly RegionStats[] };

@@ -33,6 +33,9 @@ export class KvHandoffs {
   readonly #arrived = new WaitingLine<RunningSequence>();
   readonly #isThere = new Set<RunningSequence>();
   #transfers: Transfer[] = [];
+  readonly #expiring = new Set<number>();
+  /** Leases that ended before their blocks were pulled. */
+  leases_expired = 0;
   #last = 0;
 
   constructor(cache: RelationalTensorCache, waiting: WaitingLine<RunningSequence>) {
@@ -71,7 +74,9 @@ export class KvHandoffs {
 
   /** The time is over for which it was lent. */
   expire(id: number): void {
-    if (this.#lent.has(id)) this.#transfers.push({ kind: 'withdraw', id });
+    if (!this.#lent.has(id)) return;
+    this.#expiring.add(id);
+    this.#transfers.push({ kind: 'withdraw', id });
   }
 
   /** It comes with KV that lies elsewhere, and is received in turn. */
@@ -168,6 +173,7 @@ export class KvHandoffs {
     const lent = this.#lent.get(id);
     const running = lent ?? this.#receiving.get(id);
     assert(running, `transfer ${id} ended, and is none of this group's`);
+    if (this.#expiring.delete(id) && !isThere) this.leases_expired++;
     this.#ids.delete(running);
     this.#lent.delete(id);
     this.#receiving.delete(id);
@@ -217,7 +223,8 @@ export class KvHandoffs {
     const ids = (held: Map<number, RunningSequence>): object => Object.fromEntries([...held].map(([id, { task }]) => [id, task]));
     const expected = [...this.#expected].map(({ running, offer }) => ({ task: running.task, offer }));
     const arrived = [...this.#arrived].map(({ task }) => task);
-    return { lent: ids(this.#lent), receiving: ids(this.#receiving), expected, arrived, last: this.#last };
+    const counts = { last: this.#last, leases_expired: this.leases_expired };
+    return { lent: ids(this.#lent), expiring: [...this.#expiring], receiving: ids(this.#receiving), expected, arrived, ...counts };
   }
 
   #begin(running: RunningSequence): number {

@@ -7,6 +7,7 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { GenerateOptions } from '../options.ts';
 import type { Chunk, DpGroupStats, Generation, PodStats } from '../results.ts';
+import { distflowMetrics } from './distflow-metrics.ts';
 import { fabricMetrics } from './fabric-metrics.ts';
 
 /** Seconds; vLLM's. */
@@ -154,6 +155,7 @@ export function createMetrics(model_name: string, context_length: number): Metri
   };
 
   const takeOverFabric = fabricMetrics(registry);
+  const takeOverDistflow = distflowMetrics(registry);
   const counters = new Map<Counter<'engine'>, 'prompt_tokens' | 'generation_tokens' | 'preemptions' | 'prefix_queries' | 'prefix_hits'>([
     [promptTokens, 'prompt_tokens'],
     [generationTokens, 'generation_tokens'],
@@ -164,6 +166,7 @@ export function createMetrics(model_name: string, context_length: number): Metri
 
   const takeOver = (stats: PodStats): void => {
     takeOverFabric(stats);
+    takeOverDistflow(stats);
     for (const metric of [...counters.keys(), success, cache, groupInfo]) metric.reset();
     for (const group of stats.dp_groups) takeOverGroup(group, stats.kv_block_size);
     for (const finished_reason of Object.values(FINISHED_REASONS)) success.inc({ finished_reason }, 0);

@@ -15,13 +15,13 @@ import { type Address, idOf } from '../protocol/address.ts';
 import { offered, transferDone, transferFailed } from '../protocol/constructors.ts';
 import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
 import type { KvOffer, Message, Transfer } from '../protocol/messages.ts';
+import type { KvLinkReport } from '../protocol/threads.ts';
 import type { DpGroupPlace } from '../protocol/topology.ts';
 import type { Directory } from '../runtime/directory.ts';
 import type { Checksum } from './distflow/checksum.ts';
 import { dieOfPuller, isOver } from './distflow/lease-word.ts';
 import { LinkCluster } from './distflow/link-cluster.ts';
 import { type Offer, type OfferEnd, Offers } from './distflow/offers.ts';
-import type { TransferCounters } from './distflow/outcome.ts';
 import type { Pull } from './distflow/pull.ts';
 import type { OfferSource } from './distflow/registration.ts';
 import { type AnyPodPlan, onDie } from './pod-plan.ts';
@@ -83,8 +83,18 @@ export class KvTransfers {
     return false;
   }
 
-  counters(): TransferCounters {
-    return this.#cluster.counters();
+  /** Of those, an NPU's. */
+  openOf(npu: number): number {
+    let open = this.#offers.get(npu)?.open_count ?? 0;
+    for (const { owner } of this.#pulls.values()) if (owner.npu === npu) open++;
+    return open;
+  }
+
+  /** What was pulled, by executors: all that this thread has pulled while it lives. */
+  report(): KvLinkReport[] {
+    return this.#cluster.report().map(({ source, target, counters: { started, done, bytes, wasted_bytes, failed } }) => ({
+      ...{ source, target, started, done, bytes, wasted_bytes, failed },
+    }));
   }
 
   perform(group: Address, work: Transfer, cause: number): void {

@@ -274,7 +274,9 @@ export class NpuWorker {
         break;
       case 'REPORT':
         this.#tellControl(
-          threadReported(message.query, this.#worker, this.#npus.report(this.#host.cast), this.#links.counters(), [...this.#host.cast.unexpected.keys()]),
+          threadReported(message.query, this.#worker, this.#npus.report(this.#host.cast), this.#links.counters(), this.#npus.transfers.report(), [
+            ...this.#host.cast.unexpected.keys(),
+          ]),
         );
         break;
       case 'READ_KV_EVENTS':

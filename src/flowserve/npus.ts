@@ -60,6 +60,7 @@ export type NpusHost = {
 const NO_SCHEDULER = {
   scheduler: {
     ...{ cache: { blocks: 0, used: 0, cached: 0, positions_queried: 0, positions_hit: 0 }, running: 0, waiting: 0, step: 0 },
+    handoffs: { lent: 0, expected: 0, leases_expired: 0 },
     ...{ tokens_prefilled: 0, tokens_decoded: 0, preemptions: 0 },
   },
 } as const;
@@ -297,6 +298,10 @@ export class Npus {
         preemptions: scheduler.preemptions,
         prefix_queries: scheduler.cache.positions_queried,
         prefix_hits: scheduler.cache.positions_hit,
+        kv_lent: scheduler.handoffs.lent,
+        kv_expected: scheduler.handoffs.expected,
+        kv_leases_expired: scheduler.handoffs.leases_expired,
+        kv_transfers_open: this.transfers.openOf(npu),
         die: endpoint.die,
         kv_blocks_held: blocks.used,
         kv_blocks_held_max: blocks.high_water,

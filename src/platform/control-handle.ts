@@ -5,7 +5,7 @@
 import type { RegionReport } from '../fabric/region-table.ts';
 import type { FrontendReport } from '../flowserve/frontend-process.ts';
 import type { PlanOptions, PodPlan } from '../flowserve/pod-plan.ts';
-import type { LinkReport, NpuReport, ThreadReport } from '../protocol/threads.ts';
+import type { KvLinkReport, LinkReport, NpuReport, ThreadReport } from '../protocol/threads.ts';
 import type { ActRing, WhenFull } from '../trace/act-log.ts';
 
 export type ControlOptions = PlanOptions & {
@@ -37,6 +37,7 @@ export type ControlHandle = {
 export type ControlStats = FrontendReport & {
   readonly npus: readonly NpuReport[];
   readonly links: readonly { readonly thread: number; readonly reports: readonly LinkReport[] }[];
+  readonly kv_links: readonly KvLinkReport[];
   readonly threads: readonly ThreadReport[];
   readonly regions: readonly RegionReport[];
   readonly expert_loads: readonly (readonly number[])[];

@@ -10,6 +10,7 @@ import { plainChecksum } from '../flowserve/distflow/checksum.ts';
 import { Forward } from '../flowserve/forward.ts';
 import { HashForward } from '../flowserve/hash-model/hash-forward.ts';
 import { loadHashWeights, planHashPod } from '../flowserve/hash-model/hash-layout.ts';
+import type { KvTransfers } from '../flowserve/kv-transfers.ts';
 import { Npus, type NpusHost } from '../flowserve/npus.ts';
 import { type AnyPodPlan, areasOfDie, type PlanOptions, planPod } from '../flowserve/pod-plan.ts';
 import type { StepProgram } from '../flowserve/step-program.ts';
@@ -90,6 +91,10 @@ export class MachineNpus {
 
   kvEvents(...args: Parameters<Npus['kvEvents']>): KvEventPage {
     return this.#npus.kvEvents(...args);
+  }
+
+  transfersReport(): ReturnType<KvTransfers['report']> {
+    return this.#npus.transfers.report();
   }
 
   /** Performs a transfer to its end, as far as that is in one hand: an offer stands until somebody pulls it. */

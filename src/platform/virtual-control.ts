@@ -155,6 +155,7 @@ export class VirtualControl {
       npus: this.#npus.report(this.host.cast),
       // No threads, so no rings.
       links: [],
+      kv_links: this.#npus.transfersReport(),
       threads: [],
       regions: this.#space.table.report(),
       expert_loads: this.#loads.table(),

@@ -20,6 +20,9 @@ const HOLDS_NOTHING = {
   kv_blocks_cached: 0,
   requests_running: 0,
   requests_waiting: 0,
+  kv_lent: 0,
+  kv_expected: 0,
+  kv_transfers_open: 0,
   kv_blocks_held: 0,
   reply_bytes: 0,
 } as const;
@@ -31,6 +34,7 @@ const COUNTED_NOTHING = {
     preemptions: 0,
     prefix_queries: 0,
     prefix_hits: 0,
+    kv_leases_expired: 0,
     kv_blocks_held_max: 0,
     fields_written: 0,
     fields_stale: 0,

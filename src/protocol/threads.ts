@@ -17,6 +17,12 @@ export type NpuReport = {
   /** Prompt tokens that were looked up in the prefix cache, and found. */
   readonly prefix_queries: number;
   readonly prefix_hits: number;
+  /** Sequences whose KV its group lends to a decode side; whose KV it awaits or receives; and leases that ended before anybody had pulled. */
+  readonly kv_lent: number;
+  readonly kv_expected: number;
+  readonly kv_leases_expired: number;
+  /** Offers and pulls of its memory that DistFlow has not ended. */
+  readonly kv_transfers_open: number;
   /** The die whose memory it has. */
   readonly die: number;
   /** KV blocks as its memory knows them: held now, and the most that ever were. */
@@ -40,6 +46,20 @@ export type NpuReport = {
   /** The same of the time between two steps, where the second goes on with a sequence of the first: the NPU stood still although it had work. */
   readonly step_gaps_us: readonly number[];
   readonly step_gaps_us_sum: number;
+};
+
+/** What a thread's DP groups have pulled from one task executor for another (DistFlow). */
+export type KvLinkReport = {
+  /** Task executors. */
+  readonly source: number;
+  readonly target: number;
+  readonly started: number;
+  readonly done: number;
+  /** Of transfers that are done, and of those that failed underway. */
+  readonly bytes: number;
+  readonly wasted_bytes: number;
+  /** By reason (docs/distflow.md). */
+  readonly failed: Readonly<Record<string, number>>;
 };
 
 export type Lane = 'control' | 'data';
@@ -107,6 +127,7 @@ export type ThreadMessage =
       readonly worker: number;
       readonly npus: readonly NpuReport[];
       readonly links: readonly LinkReport[];
+      readonly kv_links: readonly KvLinkReport[];
       /** Messages that no state expected: `role TYPE state`. */
       readonly unexpected: readonly string[];
     }
@@ -131,6 +152,7 @@ export const threadReported = (
   worker: number,
   npus: readonly NpuReport[],
   links: readonly LinkReport[],
+  kv_links: readonly KvLinkReport[],
   unexpected: readonly string[],
 ): ThreadMessage => ({
   type: 'REPORTED',
@@ -138,5 +160,6 @@ export const threadReported = (
   worker,
   npus,
   links,
+  kv_links,
   unexpected,
 });

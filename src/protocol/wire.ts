@@ -72,7 +72,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'worker'], // THREAD_STARTED, PEER_LOST, PEER_DETACHED
   ['type', 'worker', 'thread', 'epoch', 'dies'], // PEER_RESTARTED
   ['type', 'query'], // REPORT
-  ['type', 'query', 'worker', 'npus', 'links', 'unexpected'], // REPORTED
+  ['type', 'query', 'worker', 'npus', 'links', 'kv_links', 'unexpected'], // REPORTED
   ['type', 'query', 'dp_group', 'from'], // READ_KV_EVENTS
   ['type', 'query', 'batches', 'next'], // KV_EVENTS_READ
   ['seq', 'events'],
@@ -92,6 +92,10 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'preemptions',
     'prefix_queries',
     'prefix_hits',
+    'kv_lent',
+    'kv_expected',
+    'kv_leases_expired',
+    'kv_transfers_open',
     'die',
     'kv_blocks_held',
     'kv_blocks_held_max',
@@ -128,6 +132,8 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'latencies_us',
     'latency_us_sum',
   ],
+  ['source', 'target', 'started', 'done', 'bytes', 'wasted_bytes', 'failed'],
+  ['cancelled', 'refused', 'expired', 'stale', 'corrupt', 'source_lost', 'fault', 'link_broken', 'given_up'],
   ['type', 'tokens'], // TOKENS
   // caller ↔ pod
   ['kind', 'text', 'tokens', 'roles', 'contents'],

@@ -179,6 +179,7 @@ export class FakePod implements Pod {
       ...{ role: 'colocated' as const, requests_running: this.running, requests_waiting: 0, requests_finished: this.finished },
       ...{ prompt_tokens: this.prompt_tokens, generation_tokens: this.generation_tokens, kv_blocks: 100, kv_blocks_used: this.running },
       ...{ kv_blocks_cached: 1, prefix_queries: 40, prefix_hits: 16, preemptions: 0 },
+      ...{ kv_lent: 2, kv_expected: 1, kv_leases_expired: 3 },
     };
     return {
       model: this.model.name,
@@ -204,6 +205,10 @@ export class FakePod implements Pod {
           kv_blocks_cached: 1,
           prefix_queries: 40,
           prefix_hits: 16,
+          kv_lent: 2,
+          kv_expected: 1,
+          kv_leases_expired: 3,
+          kv_transfers_open: 2,
           die: 0,
           kv_blocks_held: 2,
           kv_blocks_held_max: 3,
@@ -222,6 +227,7 @@ export class FakePod implements Pod {
           hbm_bytes: 0,
         },
       ],
+      kv_links: [{ source: 0, target: 1, started: 9, done: 6, bytes: 4_096, wasted_bytes: 512, failed: { refused: 2, stale: 0 } }],
       expert_loads: [],
       memory: { total_bytes: 1_000, regions: REGIONS },
       fabric: { links: LINKS, threads: THREADS },

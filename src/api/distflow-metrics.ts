@@ -1,0 +1,46 @@
+/**
+ * KV on its way between task executors as Prometheus metrics, `minipod:…`: named as those of vLLM's NIXL connector are, where they count the same.
+ * @module
+ */
+import { Counter, Gauge, type Registry } from 'prom-client';
+import type { PodStats } from '../results.ts';
+
+/** Series: 3 for each DP group, and 12 for each pair of task executors between which KV has gone. */
+export function distflowMetrics(registry: Registry): (stats: PodStats) => void {
+  const registers = [registry];
+  const counter = <Label extends string>(name: string, help: string, labelNames: readonly Label[]) =>
+    new Counter({ name: `minipod:${name}`, help, labelNames, registers });
+  const gauge = <Label extends string>(name: string, help: string, labelNames: readonly Label[]) =>
+    new Gauge({ name: `minipod:${name}`, help, labelNames, registers });
+
+  const ofGroup = ['engine'] as const;
+  const lent = gauge('kv_lent', 'Sequences whose KV is lent to a decode side that has not pulled it yet.', ofGroup);
+  const expected = gauge('kv_expected', 'Sequences whose KV is awaited from a prefill side, for want of room or on its way.', ofGroup);
+  const expired = counter('distflow_num_kv_expired_reqs_total', 'Leases of KV that ended before anybody had pulled it.', ofGroup);
+
+  const ofPair = ['source', 'target'] as const;
+  const transfers = counter('distflow_num_transfers_total', 'Transfers of KV from a task executor to another that are done.', ofPair);
+  const bytes = counter('distflow_bytes_transferred_total', 'Bytes of transfers that are done.', ofPair);
+  const wasted = counter('distflow_wasted_bytes_total', 'Bytes that were moved for transfers which failed.', ofPair);
+  const failed = counter('distflow_num_failed_transfers_total', 'Transfers that failed or were cancelled; KV that is still wanted is computed anew.', [
+    ...ofPair,
+    'reason',
+  ]);
+
+  return ({ dp_groups, kv_links }) => {
+    for (const metric of [lent, expected, expired, transfers, bytes, wasted, failed]) metric.reset();
+    for (const { dp_group, kv_lent, kv_expected, kv_leases_expired } of dp_groups) {
+      const engine = String(dp_group);
+      lent.set({ engine }, kv_lent);
+      expected.set({ engine }, kv_expected);
+      expired.inc({ engine }, kv_leases_expired);
+    }
+    for (const { source, target, done, bytes: moved, wasted_bytes, failed: failures } of kv_links) {
+      const pair = { source: String(source), target: String(target) };
+      transfers.inc(pair, done);
+      bytes.inc(pair, moved);
+      wasted.inc(pair, wasted_bytes);
+      for (const [reason, count] of Object.entries(failures)) failed.inc({ ...pair, reason }, count);
+    }
+  };
+}
