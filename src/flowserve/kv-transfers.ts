@@ -32,6 +32,8 @@ export type KvTransfersOptions = {
   readonly directory: Directory;
   readonly checksum: Checksum;
   readonly now_ms: () => number;
+  /** Something came for a die: whoever has it is to look. */
+  readonly arrive: (die: number) => void;
   /** What came of a transfer, `bytes` of which were moved for it. */
   readonly tell: (group: Address, message: Message, cause: number, bytes: number) => void;
 };
@@ -40,7 +42,7 @@ export type KvTransfersOptions = {
 export type KvOwner = { readonly npu: number; readonly die: number; readonly epoch: number; readonly blocks: BlockPool };
 
 type Token = { readonly group: Address; readonly id: number; readonly cause: number };
-type PullUnderWay = { readonly pull: Pull; readonly owner: KvOwner; readonly blocks: readonly number[] };
+type PullUnderWay = { readonly pull: Pull; readonly owner: KvOwner; readonly blocks: readonly number[]; readonly lender: number };
 
 /** Its lease is a matter of the group that lends: machines have their clock, and tell when it is over. */
 const NO_LIMIT = Number.POSITIVE_INFINITY;
@@ -140,12 +142,14 @@ export class KvTransfers {
 
   #drain(): void {
     for (const { token, end } of this.#cluster.drain()) {
-      const { owner, blocks, pull } = this.#pulls.get(keyOf(token)) as PullUnderWay;
+      const { owner, blocks, pull, lender } = this.#pulls.get(keyOf(token)) as PullUnderWay;
       this.#pulls.delete(keyOf(token));
       if (end.state === 'done') this.#copyToRanks(token.group, blocks);
       for (const block of blocks) owner.blocks.free(block);
       const message = end.state === 'failed' ? transferFailed(token.id, toErrorRecord(end.error)) : transferDone(token.id);
       this.#tell(token, message, pull.copied_bytes);
+      // Its lease has been let go of by a word in memory: a lender that sleeps sees none, and its task, and the whole request, would end with its next look.
+      this.#options.arrive(this.#options.directory.dieOfNpu(lender));
     }
     for (const offers of this.#offers.values())
       for (const { token, end } of offers.drain()) {
@@ -174,7 +178,7 @@ export class KvTransfers {
       const targets = blocks.map((block) => owner.blocks.addressOf(block));
       const link = this.#cluster.between(executorOf(npu), executorOf(owner.npu));
       const pull = link.pull(token, owner, registration, this.#sourceOf(npu, directory.dieOfNpu(npu)), targets);
-      this.#pulls.set(keyOf(token), { pull, owner, blocks });
+      this.#pulls.set(keyOf(token), { pull, owner, blocks, lender: npu });
     } catch (error) {
       for (const block of blocks) owner.blocks.free(block);
       this.#tell(token, transferFailed(token.id, toErrorRecord(error)), 0);

@@ -185,7 +185,7 @@ export class NpuWorker {
       busy = this.#host.turn() || busy;
       busy = this.#serveDispatches() || busy;
       busy = this.#pollSteps(turn % TURNS_PER_DEADLINE_CHECK === 0) || busy;
-      busy = this.#npus.transfers.poll() || busy;
+      busy = this.#npus.transfers.poll() || this.#npus.transfers.isBusy || busy;
       const waits = this.#links.flush();
       if (!busy && !isStopped && !this.#host.hasMail) this.#ladder.idle(hasWork, this.#isStepping || this.#isStalled || waits, this.#host.untilNextTimer_ms());
     }

@@ -98,7 +98,10 @@ export class Npus {
       }),
     );
     const owners = [...this.programs].map(([npu, { exchange, blocks }]) => ({ npu, die: exchange.endpoint.die, epoch: exchange.endpoint.epoch, blocks }));
-    this.transfers = new KvTransfers({ plan, space, directory, checksum, now_ms: surroundings.now_ms, tell: host.tellTransfer }, owners);
+    this.transfers = new KvTransfers(
+      { plan, space, directory, checksum, now_ms: surroundings.now_ms, arrive: surroundings.arrive, tell: host.tellTransfer },
+      owners,
+    );
   }
 
   /** Brings NPUs, DP groups and experts to life. */

@@ -36,4 +36,26 @@ describe('a pod of several DP groups', () => {
       expect([sum('prompt_tokens'), sum('generation_tokens')]).toEqual([whole.prompt_tokens, whole.generation_tokens]);
       expect(task_executors).toMatchObject([{ dp_groups: [0, 1], prompt_tokens: 18, generation_tokens: 60, requests_finished: { length: 12 } }]);
     }));
+
+  it('should tell where prefill and decode are apart, and end a request when its last token is there', () =>
+    withPod({ topology: 'pd:prefill=1xdp1,decode=1xdp1', workers: 2 }, async (pod) => {
+      const late_ms: number[] = [];
+      for (let seed = 0; seed < 9; seed++) {
+        const generation = pod.generate([1, 86, 1461], { max_tokens: 4, seed, ignore_eos: true });
+        for await (const _ of generation) {
+          // To its end.
+        }
+        const [choice] = generation.choices();
+        expect(choice).toMatchObject({ prefill_group: 0, decode_group: 1 });
+        expect(choice?.moved).toBeGreaterThan(choice?.first_token ?? Number.POSITIVE_INFINITY);
+        late_ms.push(generation.times().finished - (choice?.finished ?? Number.NaN));
+      }
+      // A prefill worker that nobody wakes finds within a second that its blocks were pulled.
+      expect(late_ms.sort((a, b) => a - b)[4]).toBeLessThan(100);
+      const { dp_groups } = await pod.stats();
+      expect(dp_groups.map(({ role, prompt_tokens, generation_tokens }) => [role, prompt_tokens, generation_tokens])).toEqual([
+        ['prefill', 27, 9],
+        ['decode', 0, 27],
+      ]);
+    }));
 });
