@@ -11,7 +11,8 @@
 import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';
 import { disown, jobExecutors, join, leaseDue, memberLife, members, takeOver } from '../src/protocol/constructors.ts';
-import type { ClusterManagerMessage, Commands, MemberLife } from '../src/protocol/messages.ts';
+import type { ClusterManagerMessage, MemberLife } from '../src/protocol/controllers.ts';
+import type { Commands } from '../src/protocol/messages.ts';
 import { ClusterMembers } from './policies/cluster-members.ts';
 
 /** Longer than any pause of a thread that is well; who leads renews it three times as often. */
@@ -20,6 +21,7 @@ const RENEWAL_MS = LEASE_MS / 3;
 
 const FRONTEND: Address = 'frontend/0';
 
+/** `peers`: managers that began before it, and know what it has to hear. */
 type ClusterManager = { self: Address; life: number; peers: readonly Address[]; members: ClusterMembers; term: number; outbox: readonly Commands['send'][] };
 
 const takeOvers = (losses: ReturnType<ClusterMembers['assign']>): Commands['send'][] =>

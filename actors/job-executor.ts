@@ -11,9 +11,20 @@
  */
 import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';
-import { admitted, decodeChosen, join, measureThroughput, memberReady, refused, requestEnded, resume, takenOver } from '../src/protocol/constructors.ts';
+import {
+  admitted,
+  decodeChosen,
+  join,
+  measureThroughput,
+  memberReady,
+  refused,
+  replaced,
+  requestEnded,
+  resume,
+  takenOver,
+} from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
-import type { Commands, JobExecutorMessage } from '../src/protocol/messages.ts';
+import type { Commands, JobExecutorMessage, Sequence } from '../src/protocol/messages.ts';
 import { ExecutorChoice, type ExecutorSeat } from './policies/executor-choice.ts';
 import { PERIOD_MS, Throughput } from './policies/throughput.ts';
 
@@ -32,6 +43,9 @@ type JobExecutor = {
 
 const FRONTEND: Address = 'frontend/0';
 const CLOSED: ErrorRecord = { code: 'closed', message: 'the pod is closing', param: null };
+
+/** Of a call's choices, which have the same. */
+const rankOf = ([first]: readonly Sequence[]): number => first?.data_parallel_rank ?? -1;
 
 type Refusal = { readonly request: Address; readonly choices: number /** By the pod. */; readonly held: number };
 
@@ -58,6 +72,10 @@ const giveBackSequences = {
   params: ({ event }: { event: { readonly sequences: readonly unknown[] } }): Commands['claim'] => ({
     claim: { kind: 'release-choices', choices: event.sequences.length },
   }),
+};
+const readRecord = {
+  type: 'claim' as const,
+  params: ({ event: { request } }: { event: { readonly request: Address } }): Commands['claim'] => ({ claim: { kind: 'record', request } }),
 };
 const takeRecords = {
   type: 'claim' as const,
@@ -106,6 +124,13 @@ export const jobExecutor = setup({
       throughput: ({ context, event }) => {
         if (event.type === 'LEAVE') context.throughput.leave(event.choices);
         return context.throughput;
+      },
+    }),
+    // Where it was is lost, or has let go of it; it takes its places anew.
+    forgetPlaces: assign({
+      executors: ({ context, event }) => {
+        if (event.type === 'RECORD_READ') context.executors.leave(event.request);
+        return context.executors;
       },
     }),
     beginPeriod: assign({
@@ -169,6 +194,20 @@ export const jobExecutor = setup({
           ],
         },
         CHOICES_REFUSED: { actions: ['noteAnswer', { type: 'send', params: ({ context, event }) => tooMany(context, event) }] },
+        REPLACE: { actions: ['expectAnswer', readRecord] },
+        RECORD_READ: {
+          actions: [
+            'noteAnswer',
+            'forgetPlaces',
+            {
+              type: 'send',
+              params: ({ context, event: { request, sequences, error } }) => ({
+                to: request,
+                message: replaced(sequences, context.executors.take(request, sequences.length, rankOf(sequences)), error),
+              }),
+            },
+          ],
+        },
         TAKE_OVER: { actions: ['expectAnswer', takeRecords] },
         RECORD_TAKEN: [
           {
@@ -177,7 +216,7 @@ export const jobExecutor = setup({
               type: 'send',
               params: ({ context, event: { request, sequences, deadline_ms } }) => ({
                 to: request,
-                message: resume(sequences, context.executors.take(request, sequences.length, sequences[0]?.data_parallel_rank ?? -1), deadline_ms),
+                message: resume(sequences, context.executors.take(request, sequences.length, rankOf(sequences)), deadline_ms),
               }),
             },
           },
@@ -208,6 +247,8 @@ export const jobExecutor = setup({
         CHOICES_REFUSED: { actions: ['noteAnswer', { type: 'send', params: ({ context, event }) => tooMany(context, event) }] },
         CHOOSE_DECODE: { actions: ['chooseDecode', { type: 'sendEach', params: ({ context }) => context.outbox }] },
         MEASURE_THROUGHPUT: {},
+        REPLACE: { actions: { type: 'send', params: ({ event }) => ({ to: event.request, message: replaced([], [], CLOSED) }) } },
+        RECORD_READ: { actions: ['noteAnswer', { type: 'send', params: ({ event }) => ({ to: event.request, message: replaced([], [], CLOSED) }) }] },
         LEAVE: { actions: ['letGo', giveBack] },
         TAKE_OVER: { actions: ['expectAnswer', takeRecords] },
         RECORD_TAKEN: {

@@ -4,6 +4,8 @@
  *   received ─▶ admitted ─▶ queued ─▶ running ─▶ streaming ─▶ finished · failed · cancelled
  *                  ▲
  *      (resumed) ──┘   its job executor was lost, and this is the next one's: what its caller has of it already, it does not get again
+ *                  ▲
+ *      replacing ◀─┘   what computed it is lost: what is left of it is computed elsewhere
  *
  * Supervised by the frontend. It makes one serving job (DeepServe §3: a chat request is one job). Tokens do not pass here: the DP group's
  * output goes straight to the frontend. No state has a deadline of its own: a request waits as long as its caller does, whose CANCEL ends any of them, or
@@ -11,7 +13,7 @@
  */
 import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';
-import { admit, cancel, deadlinePassed, leave, plan, requestEnded, requestMoved, requestRunning } from '../src/protocol/constructors.ts';
+import { admit, cancel, deadlinePassed, leave, plan, replace, requestEnded, requestMoved, requestRunning } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
 import type { Commands, Placement, RequestMessage, Sequence } from '../src/protocol/messages.ts';
 
@@ -19,15 +21,22 @@ type Request = {
   self: Address;
   job_executor: Address;
   job: Address;
+  /** Those that are not finished. */
   sequences: readonly Sequence[];
+  /** Of the pod's bound, until it ends. */
+  choices: number;
   /** From SUBMIT to the last token; −1: as long as it takes. */
   deadline_ms: number;
   /** By sequence: where it begins. None: it is not admitted yet. */
   placements: readonly Placement[];
+  /** How often what computed it was lost. */
+  losses: number;
   error: ErrorRecord | null;
 };
 
 const FRONTEND: Address = 'frontend/0';
+/** A request that kills what computes it must not kill more than this: fewer deaths than end the pod (restart-intensity.ts). */
+const LOSSES_MAX = 2;
 
 /** The same for all of them: they are choices of one call. */
 const rankOf = ({ sequences }: Request): number => sequences[0]?.data_parallel_rank ?? -1;
@@ -47,15 +56,28 @@ const startDeadline = {
   type: 'after' as const,
   params: ({ context }: { context: Request }) => ({ id: 'deadline', delay_ms: context.deadline_ms, message: deadlinePassed() }),
 };
+const planJob = {
+  type: 'send' as const,
+  params: ({ context }: { context: Request }) => ({ to: context.job, message: plan(context.self, context.sequences, context.placements) }),
+};
+/** Outside of the pod there is one word for it. */
+const forCaller = (error: ErrorRecord): ErrorRecord => (error.code === 'worker_lost' ? { ...error, code: 'worker_failed' } : error);
 const tellFrontend = { type: 'send' as const, params: ({ context }: { context: Request }) => ({ to: FRONTEND, message: requestMoved(context.self) }) };
 
 export const request = setup({
-  types: {} as { input: Omit<Request, 'error'>; context: Request; events: RequestMessage },
+  types: {} as { input: Omit<Request, 'choices' | 'error' | 'losses'>; context: Request; events: RequestMessage },
   actions: {
     send: (_, _command: Commands['send']) => {},
     after: (_, _command: Commands['after']) => {},
+    takePlaces: assign({
+      sequences: ({ context, event }) => (event.type === 'REPLACED' ? event.sequences : context.sequences),
+      placements: ({ context, event }) => (event.type === 'REPLACED' ? event.placements : context.placements),
+    }),
   },
   guards: {
+    mayGoOn: ({ context, event }) => event.type === 'JOB_FAILED' && event.error.code === 'worker_lost' && context.losses < LOSSES_MAX,
+    cannotGoOn: ({ event }) => event.type === 'REPLACED' && event.error !== null,
+    nothingIsLeft: ({ event }) => event.type === 'REPLACED' && event.sequences.length === 0,
     hasDeadline: ({ context }) => context.deadline_ms >= 0,
     isLate: ({ context }) => context.error !== null,
     isResumed: ({ context }) => context.placements.length > 0,
@@ -63,7 +85,7 @@ export const request = setup({
   },
 }).createMachine({
   id: 'request',
-  context: ({ input }) => ({ ...input, error: null }),
+  context: ({ input }) => ({ ...input, choices: input.sequences.length, losses: 0, error: null }),
   initial: 'born',
   states: {
     born: {
@@ -93,7 +115,7 @@ export const request = setup({
       on: {
         ADMITTED: {
           target: 'cancelled',
-          actions: { type: 'send', params: ({ context }) => ({ to: context.job_executor, message: leave(context.self, context.sequences.length) }) },
+          actions: { type: 'send', params: ({ context }) => ({ to: context.job_executor, message: leave(context.self, context.choices) }) },
         },
         REFUSED: 'cancelled',
         CANCEL: {},
@@ -101,11 +123,14 @@ export const request = setup({
     },
     held: {
       initial: 'admitted',
-      entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: plan(context.self, context.sequences, context.placements) }) },
-      exit: { type: 'send', params: ({ context }) => ({ to: context.job_executor, message: leave(context.self, context.sequences.length) }) },
+      entry: planJob,
+      exit: { type: 'send', params: ({ context }) => ({ to: context.job_executor, message: leave(context.self, context.choices) }) },
       on: {
         JOB_DONE: 'finished',
-        JOB_FAILED: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
+        JOB_FAILED: [
+          { guard: 'mayGoOn', target: '.replacing' },
+          { target: 'failed', actions: assign({ error: ({ event }) => forCaller(event.error) }) },
+        ],
         JOB_CANCELLED: [{ guard: 'isLate', target: 'failed' }, { target: 'cancelled' }],
         CANCEL: '.cancelling',
       },
@@ -122,6 +147,32 @@ export const request = setup({
         },
         streaming: {
           on: { DEADLINE_PASSED: lateWhile('it generated') },
+        },
+        replacing: {
+          entry: [
+            assign({ losses: ({ context }) => context.losses + 1 }),
+            { type: 'send', params: ({ context }) => ({ to: context.job_executor, message: replace(context.self) }) },
+          ],
+          on: {
+            REPLACED: [
+              { guard: 'cannotGoOn', target: '#request.failed', actions: ['takePlaces', assign({ error: ({ event }) => event.error })] },
+              // All that was lost was the news that it is done.
+              { guard: 'nothingIsLeft', target: '#request.finished', actions: 'takePlaces' },
+              { target: 'admitted', actions: ['takePlaces', planJob, tellFrontend] },
+            ],
+            CANCEL: 'withdrawing',
+            DEADLINE_PASSED: { ...lateWhile('it was to be computed elsewhere'), target: 'withdrawing' },
+          },
+        },
+        withdrawing: {
+          on: {
+            REPLACED: [
+              { guard: 'isLate', target: '#request.failed', actions: 'takePlaces' },
+              { target: '#request.cancelled', actions: 'takePlaces' },
+            ],
+            CANCEL: {},
+            DEADLINE_PASSED: {},
+          },
         },
         cancelling: {
           entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: cancel() }) },

@@ -10,7 +10,8 @@
 import { assign, setup } from 'xstate';
 import { type Address, address } from '../src/protocol/address.ts';
 import { abandon, drain, executorLost, executorReady, memberLife, memberReady, placed, rankBack, rankLost, withdrawn } from '../src/protocol/constructors.ts';
-import type { Commands, MemberLife, TaskExecutorMessage } from '../src/protocol/messages.ts';
+import type { MemberLife } from '../src/protocol/controllers.ts';
+import type { Commands, TaskExecutorMessage } from '../src/protocol/messages.ts';
 import type { GroupChoice, GroupSeat } from './policies/group-choice.ts';
 import { TaskPlacement } from './policies/placement.ts';
 
@@ -96,8 +97,8 @@ export const taskExecutor = setup({
   id: 'task-executor',
   context: ({ input }) => ({
     self: input.self,
-    managers: input.managers,
     placement: new TaskPlacement(input.groups, input.batch_max, input.choice),
+    managers: input.managers,
     job_executors: [],
     outbox: [],
   }),

@@ -4,7 +4,7 @@
  */
 import { type Address, idOf, roleOf } from '../../src/protocol/address.ts';
 import { memberLife } from '../../src/protocol/constructors.ts';
-import type { MemberLife } from '../../src/protocol/messages.ts';
+import type { MemberLife } from '../../src/protocol/controllers.ts';
 
 type Loss = MemberLife & { /** Null: nobody was asked yet. */ taker: Address | null };
 type Assigned = MemberLife & { readonly taker: Address };

@@ -6,10 +6,11 @@ import { Admission } from '../fabric/admission.ts';
 import type { ControlPage } from '../fabric/control-page.ts';
 import { type Holding, LeaderLease } from '../fabric/leader-lease.ts';
 import { type Address, address, idOf } from '../protocol/address.ts';
-import { choicesGranted, choicesRefused, leaseLost, leaseRefused, leaseTaken, recordsTaken, recordTaken } from '../protocol/constructors.ts';
-import type { Claim, Message } from '../protocol/messages.ts';
+import { choicesGranted, choicesRefused, leaseLost, leaseRefused, leaseTaken, recordRead, recordsTaken, recordTaken } from '../protocol/constructors.ts';
+import type { Claim } from '../protocol/controllers.ts';
+import type { Message } from '../protocol/messages.ts';
 import type { Directory } from '../runtime/directory.ts';
-import { RecordTaking } from './record-taking.ts';
+import { notKept, RecordTaking } from './record-taking.ts';
 import type { RecordTable } from './request-records.ts';
 
 export type ClaimsPorts = {
@@ -47,6 +48,10 @@ export class Claims {
         return [];
       case 'lease':
         return [this.#takeLease(actor, claim)];
+      case 'record': {
+        const { sequences, error } = this.#records.read(idOf(claim.request)) ?? { sequences: [], error: notKept('DP group') };
+        return [recordRead(claim.request, sequences, error)];
+      }
       case 'records':
         return this.#takeRecords(actor, claim);
     }

@@ -4,7 +4,7 @@
  */
 import { type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
 import type { Sequence } from '../protocol/messages.ts';
-import { ATTEMPTS_MAX, requestId } from '../protocol/request-ids.ts';
+import { ATTEMPTS_MAX, attemptOf, callOf, jobExecutorOf, requestId } from '../protocol/request-ids.ts';
 import { Codec } from '../protocol/wire.ts';
 import { type Owner, packOwner, RECORD, RECORD_STATE, type RecordTable, readChain, unpackOwner } from './request-records.ts';
 
@@ -33,6 +33,24 @@ export class RecordTaking {
     return [...taken.values()].sort((a, b) => a.request - b.request);
   }
 
+  /** What is left of a request that its job executor still holds. Null: it is not recorded, or its caller hears no more of it. */
+  read(id: number): Omit<TakenRequest, 'request' | 'deadline_at_ms'> | null {
+    const sequences: Sequence[] = [];
+    let isKnown = false;
+    for (let record = 0; record < this.#table.records; record++) {
+      const version = this.#load(record, RECORD.version);
+      const { job_executor, attempt } = unpackOwner(this.#load(record, RECORD.owner));
+      if (version % 2 !== 0 || job_executor !== jobExecutorOf(id) || attempt !== attemptOf(id) || this.#load(record, RECORD.call) !== callOf(id)) continue;
+      const state = this.#load(record, RECORD.state);
+      if (state === RECORD_STATE.cut) return { sequences: [], error: notKept('DP group') };
+      const sequence = state === RECORD_STATE.open ? this.#read(record) : null;
+      if (this.#load(record, RECORD.version) !== version) continue;
+      isKnown = true;
+      if (sequence !== null) sequences.push({ ...sequence, request: id });
+    }
+    return isKnown ? { sequences, error: null } : null;
+  }
+
   #takeOne(record: number, lost: number, life: number, taker: Pick<Owner, 'job_executor' | 'life'>, taken: Map<number, Taken>): void {
     const version = this.#load(record, RECORD.version);
     const word = this.#load(record, RECORD.owner);
@@ -53,7 +71,7 @@ export class RecordTaking {
     const known = taken.get(call) ?? { request, sequences: [], deadline_at_ms, error: null };
     taken.set(call, known);
     if (owner.attempt === attempt) known.error = movedTooOften();
-    else if (state === RECORD_STATE.cut) known.error = notKept();
+    else if (state === RECORD_STATE.cut) known.error = notKept('job executor');
     else if (sequence !== null) known.sequences.push({ ...sequence, request });
     if (known.error !== null) known.sequences.length = 0;
   }
@@ -81,7 +99,5 @@ export class RecordTaking {
 
 const movedTooOften = (): ErrorRecord =>
   toErrorRecord(new MinipodError('worker_failed', `the job executors of the request died ${ATTEMPTS_MAX - 1} times; the request may be sent again`));
-const notKept = (): ErrorRecord =>
-  toErrorRecord(
-    new MinipodError('worker_failed', 'the job executor of the request died, and there was no room to record all of it; the request may be sent again'),
-  );
+export const notKept = (who: string): ErrorRecord =>
+  toErrorRecord(new MinipodError('worker_failed', `the ${who} of the request died, and there was no room to record all of it; the request may be sent again`));

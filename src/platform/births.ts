@@ -46,7 +46,7 @@ export function birthOfController(self: Address, { hosting, options }: AnyPodPla
   const { executors, groups } = hosting.deployment;
   switch (roleOf(self)) {
     case 'cluster-manager':
-      return { machine: clusterManager, input: { self, life, peers: CLUSTER_MANAGERS.filter((other) => other !== self) } };
+      return { machine: clusterManager, input: { self, life, peers: CLUSTER_MANAGERS.filter((other) => idOf(other) < idOf(self)) } };
     case 'job-executor': {
       const seats = executors.map(
         ({ id, role, experts, groups: own }): ExecutorSeat => ({ address: address('task-executor', id), role, npus: experts.npus, groups: own }),

@@ -298,7 +298,7 @@ export class Workers {
   #lose(worker: number, reason: string): void {
     const thread = this.#thread(worker);
     const error: ErrorRecord = {
-      code: 'worker_failed',
+      code: 'worker_lost',
       message: `worker ${worker} failed while it held the request: ${reason}; the request may be sent again`,
       param: null,
     };

@@ -3,9 +3,9 @@
  * @module
  */
 import { type Address, address } from './address.ts';
+import type { ClusterManagerMessage, MemberLife } from './controllers.ts';
 import type { ErrorRecord } from './errors.ts';
 import {
-  type ClusterManagerMessage,
   type DpGroupMessage,
   decodeTaskId,
   type ExpertMessage,
@@ -14,7 +14,6 @@ import {
   type JobExecutorMessage,
   type JobMessage,
   type KvOffer,
-  type MemberLife,
   type NpuMessage,
   type Placement,
   type RequestMessage,
@@ -40,6 +39,12 @@ export const resume = (sequences: readonly Sequence[], placements: readonly Plac
   sequences,
   placements,
   deadline_ms,
+});
+export const replaced = (sequences: readonly Sequence[], placements: readonly Placement[], error: ErrorRecord | null): RequestMessage => ({
+  type: 'REPLACED',
+  sequences,
+  placements,
+  error,
 });
 export const admitted = (placements: readonly Placement[]): RequestMessage => ({ type: 'ADMITTED', placements });
 export const refused = (error: ErrorRecord): RequestMessage => ({ type: 'REFUSED', error });
@@ -110,6 +115,13 @@ export const chooseDecode = (job: Address, request: Address, task: Address, from
 export const leave = (request: Address, choices: number): JobExecutorMessage => ({ type: 'LEAVE', request, choices });
 export const measureThroughput = (): JobExecutorMessage => ({ type: 'MEASURE_THROUGHPUT' });
 
+export const replace = (request: Address): JobExecutorMessage => ({ type: 'REPLACE', request });
+export const recordRead = (request: Address, sequences: readonly Sequence[], error: ErrorRecord | null): JobExecutorMessage => ({
+  type: 'RECORD_READ',
+  request,
+  sequences,
+  error,
+});
 export const choicesGranted = (request: Address, choices: number, data_parallel_rank: number): JobExecutorMessage => ({
   type: 'CHOICES_GRANTED',
   request,

@@ -24,6 +24,8 @@ export type ErrorCode =
   | 'cancelled'
   /** A worker failed while it held the request; the request may be sent again. */
   | 'worker_failed'
+  /** The same inside the pod, of a thread that is gone: what it computed may be computed again elsewhere. No caller hears it. */
+  | 'worker_lost'
   /** Memory was touched that is not there, not one's own, freed, or of an epoch that is over: a defect, or a thread that was given up and still runs. */
   | 'memory_fault'
   /** The model computed NaN or infinity. */

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Address, Role } from './address.ts';
+import type { Claim, ClusterManagerMessage, MemberLife } from './controllers.ts';
 import type { ErrorRecord } from './errors.ts';
 
 // ── What a request carries ──────────────────────────────────────────────────────────────────────────────────────────
@@ -126,6 +127,13 @@ export type RequestMessage =
   /** By choice. */
   | { readonly type: 'ADMITTED'; readonly placements: readonly Placement[] }
   | { readonly type: 'REFUSED'; readonly error: ErrorRecord }
+  /** What is left of it, and where it goes on. */
+  | {
+      readonly type: 'REPLACED';
+      readonly sequences: readonly Sequence[];
+      readonly placements: readonly Placement[];
+      readonly error: ErrorRecord | null;
+    }
   | { readonly type: 'JOB_PLACED' }
   | { readonly type: 'JOB_RUNNING' }
   | { readonly type: 'JOB_STREAMING' }
@@ -184,6 +192,10 @@ export type JobExecutorMessage =
   | { readonly type: 'LEAVE'; readonly request: Address; readonly choices: number }
   /** Another period of admission's measure of throughput is over. */
   | { readonly type: 'MEASURE_THROUGHPUT' }
+  /** What computed the request, or a part of it, is lost. */
+  | { readonly type: 'REPLACE'; readonly request: Address }
+  /** Of `claim`: what its record says. */
+  | { readonly type: 'RECORD_READ'; readonly request: Address; readonly sequences: readonly Sequence[]; readonly error: ErrorRecord | null }
   /** Of `claim`: the pod has room for its choices, or holds so many of them already. */
   | { readonly type: 'CHOICES_GRANTED'; readonly request: Address; readonly choices: number; readonly data_parallel_rank: number }
   | { readonly type: 'CHOICES_REFUSED'; readonly request: Address; readonly choices: number; readonly held: number }
@@ -242,23 +254,6 @@ export type DpGroupMessage =
   | { readonly type: 'TRANSFER_DONE'; readonly id: number }
   | { readonly type: 'TRANSFER_FAILED'; readonly id: number; readonly error: ErrorRecord }
   | { readonly type: 'LEASE_EXPIRED'; readonly id: number };
-
-/** A member of the pod's control plane, in the life that its thread's epoch counts, from 1: its name may have had, and may yet have, others. */
-export type MemberLife = { readonly member: Address; readonly life: number };
-
-export type ClusterManagerMessage =
-  /** Another cluster manager has come to life: it is told of all members. */
-  | { readonly type: 'JOIN'; readonly member: Address; readonly life: number }
-  | { readonly type: 'MEMBERS'; readonly serving: readonly MemberLife[]; readonly lost: readonly MemberLife[] }
-  | { readonly type: 'MEMBER_READY'; readonly member: Address; readonly life: number }
-  | { readonly type: 'MEMBER_LOST'; readonly member: Address; readonly life: number }
-  /** Its requests are another's now. */
-  | { readonly type: 'TAKEN_OVER'; readonly lost: Address; readonly life: number }
-  | { readonly type: 'LEASE_DUE' }
-  /** Of `claim`: it leads, or goes on leading; another does; it did until now. */
-  | { readonly type: 'LEASE_TAKEN'; readonly term: number }
-  | { readonly type: 'LEASE_REFUSED'; readonly holder: Address; readonly term: number }
-  | { readonly type: 'LEASE_LOST'; readonly holder: Address; readonly term: number };
 
 export type NpuMessage =
   | { readonly type: 'STARTED' }
@@ -331,16 +326,6 @@ export type Commands = {
   transferEach: readonly Transfer[];
   claim: { readonly claim: Claim };
 };
-
-/** Something in shared memory that all threads compete for: what became of it comes back as a delivered message. */
-export type Claim =
-  /** Room for more choices in the pod. */
-  | { readonly kind: 'choices'; readonly request: Address; readonly choices: number; readonly data_parallel_rank: number; readonly choices_max: number }
-  | { readonly kind: 'release-choices'; readonly choices: number }
-  /** To lead, or (a term above 0) to go on leading. */
-  | { readonly kind: 'lease'; readonly term: number; readonly length_ms: number }
-  /** The open requests of a job executor that is lost. */
-  | { readonly kind: 'records'; readonly lost: Address; readonly life: number };
 
 /** Kernel work: its result comes back as a delivered message. */
 export type Work =

@@ -36,6 +36,8 @@ export function redactMessage(message: Message): Message {
     case 'SUBMIT':
     case 'RESUME':
     case 'RECORD_TAKEN':
+    case 'RECORD_READ':
+    case 'REPLACED':
     case 'PLAN':
       return { ...message, sequences: message.sequences.map(sequenceOf) };
     case 'ASSIGN':

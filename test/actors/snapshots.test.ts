@@ -76,7 +76,7 @@ function runOf(seed: number, see: (role: string, snapshot: Snapshot) => void): v
     if (count === seed * 4) cast.broken.add(1);
     if (count === 100 && seed % 3 === 0) drainAll();
   }
-  cast.send('task-executor/0', 'control/0', npuLost(1, { code: 'worker_failed', message: 'gone', param: null }));
+  cast.send('task-executor/0', 'control/0', npuLost(1, { code: 'worker_lost', message: 'gone', param: null }));
   if (seed % 3 !== 0) drainAll();
   cast.run(choose);
 }

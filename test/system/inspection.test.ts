@@ -126,8 +126,8 @@ describe('an inspected pod', () => {
       expect(machine.resolveState({ value, context }).value).toEqual(value);
     }
     const drawn = new Set([...machines].map(([actor, { id, states }]) => `${actor.split('/')[0]} ${id} ${Object.keys(states).join(' ')}`));
-    expect(drawn).toContain('request request received withdrawing held finished failed cancelled');
-    expect(drawn.size).toBe(9);
+    expect(drawn).toContain('request request born received withdrawing held finished failed cancelled');
+    expect(drawn.size).toBe(10);
   });
 
   it('is the same run as one that is not, on a virtual clock', async () => {
