@@ -24,8 +24,10 @@ function linkStats(views: ControlStats['links'], threads: ControlStats['threads'
 
 type Figures = Omit<ServingStats, 'role'>;
 
+const NOTHING_FINISHED = { stop: 0, length: 0, cancelled: 0, failed: 0 };
+
 const NO_FIGURES: Figures = {
-  ...{ requests_running: 0, requests_waiting: 0, requests_finished: {}, prompt_tokens: 0, generation_tokens: 0 },
+  ...{ requests_running: 0, requests_waiting: 0, requests_finished: NOTHING_FINISHED, prompt_tokens: 0, generation_tokens: 0 },
   ...{ kv_blocks: 0, kv_blocks_used: 0, kv_blocks_cached: 0, prefix_queries: 0, prefix_hits: 0, preemptions: 0 },
   ...{ kv_lent: 0, kv_expected: 0, kv_leases_expired: 0 },
 };
@@ -39,7 +41,7 @@ function groupStats({ groups, executors }: Deployment, report: ControlStats): Dp
     const { kv_lent, kv_expected, kv_leases_expired } = leader ?? NO_FIGURES;
     return {
       ...{ dp_group: id, task_executor: executor, role: executors[executor]?.role ?? 'colocated', npus, requests_running, requests_waiting },
-      requests_finished: counts?.finished ?? {},
+      requests_finished: counts?.finished ?? NOTHING_FINISHED,
       prompt_tokens: counts?.prompt_tokens ?? 0,
       generation_tokens: counts?.generation_tokens ?? 0,
       ...{ kv_blocks, kv_blocks_used, kv_blocks_cached, prefix_queries, prefix_hits, preemptions },
