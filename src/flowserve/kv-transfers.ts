@@ -129,17 +129,6 @@ export class KvTransfers {
     return ended;
   }
 
-  /** Copies what a pull copied, and nothing else: in a replay, whose leases are those of the run. */
-  copyAgain(group: Address, { npu, blocks: sources }: KvOffer, targets: readonly number[]): void {
-    const { space, directory } = this.#options;
-    const first = this.#npusOf(group)[0] as number;
-    const { kv: source } = this.#sourceOf(npu, directory.dieOfNpu(npu));
-    const { kv: target } = this.#sourceOf(first, directory.dieOfNpu(first));
-    for (const [index, block] of targets.entries())
-      space.copy(target.address + block * target.block_bytes, source.address + (sources[index] as number) * source.block_bytes, source.block_bytes);
-    this.#copyToRanks(group, targets);
-  }
-
   #drain(): void {
     for (const { token, end } of this.#cluster.drain()) {
       const { owner, blocks, pull, lender } = this.#pulls.get(keyOf(token)) as PullUnderWay;

@@ -105,11 +105,6 @@ export class MachineNpus {
     while (transfers.isBusy);
   }
 
-  /** Copies what was copied in the run that is replayed. */
-  transferAgain(group: Address, work: Transfer): void {
-    if (work.kind === 'pull') this.#npus.transfers.copyAgain(group, work.offer, work.blocks);
-  }
-
   timesOf(npu: Address): StepTimes {
     return this.#npus.timesOf(idOf(npu));
   }

@@ -5,7 +5,8 @@
  */
 import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
-import { CHOICES_MAX } from '../protocol/messages.ts';
+import { requestOfTask } from '../protocol/request-ids.ts';
+import { type Deployment, deploy, parseTopology } from '../protocol/topology.ts';
 import { type ActRecord, lifeOf } from './act-record.ts';
 import { actsOf, type Pause, type TracedAct } from './acts.ts';
 import type { TraceDamage } from './damage.ts';
@@ -77,27 +78,62 @@ const nameOf = (act: ActRecord, actor: Address): string => `${lifeOf(act)} ${act
 
 async function actorsIn(reader: TraceReader, cut: Cut, pause: Pause | undefined): Promise<Set<string>> {
   const { from, to, requests } = cut;
-  const party = requests.length === 0 ? null : await partyOf(reader, cut, pause);
+  const deployment = deploy(parseTopology(String(reader.header['topology'])));
+  const party = requests.length === 0 ? null : await partyOf(reader, cut, deployment, pause);
   const kept = new Set<string>();
+  const received = new ReceivedKv(deployment);
   for (const traced of actsOf(reader)) {
     const waiting = pause?.(traced.offset);
     if (waiting) await waiting;
     const { act } = traced;
+    if (to === null || !isAfter(traced, to)) received.note(act);
     if ((from !== null && isBefore(traced, from)) || (to !== null && isAfter(traced, to))) continue;
     if (roleOf(act.to) === 'frontend' || (party !== null && !party.has(act.to))) continue;
     kept.add(nameOf(act, act.to));
     // Whoever tells the frontend something may live on another thread.
     kept.add(act.to);
   }
-  return kept;
+  return received.withSources(kept);
 }
 
+/** What a DP group goes on with may have been computed by another: without that one nothing could be computed again. */
+class ReceivedKv {
+  readonly #deployment: Deployment;
+  /** By DP group, each of its lives apart: the groups that lent it something. */
+  readonly #sources = new Map<string, Set<number>>();
+  /** By actor: its lives. */
+  readonly #lives = new Map<Address, string[]>();
+
+  constructor(deployment: Deployment) {
+    this.#deployment = deployment;
+  }
+
+  note(act: ActRecord): void {
+    const { to, machine, message } = act;
+    const name = nameOf(act, to);
+    if (machine === 'dp-group' || machine === 'npu') this.#lives.set(to, [...(this.#lives.get(to) ?? []), name]);
+    if (message?.type !== 'ENQUEUE' || message.handoff === null) return;
+    const source = this.#deployment.npus[message.handoff.offer.npu]?.group;
+    if (source !== undefined) this.#sources.set(name, (this.#sources.get(name) ?? new Set()).add(source));
+  }
+
+  withSources(kept: Set<string>): Set<string> {
+    for (const name of [...kept])
+      for (const source of this.#sources.get(name) ?? [])
+        for (const actor of withNpus(address('dp-group', source), this.#deployment))
+          for (const life of [actor, ...(this.#lives.get(actor) ?? [])]) kept.add(life);
+    return kept;
+  }
+}
+
+const withNpus = (group: Address, { groups }: Deployment): Address[] => [group, ...(groups[idOf(group)]?.npus ?? []).map((npu) => address('npu', npu))];
+
 /** The requests, their jobs and tasks, whoever these speak with, and the NPUs of the DP groups that they were placed on. */
-async function partyOf(reader: TraceReader, { requests, to }: Cut, pause: Pause | undefined): Promise<Set<Address>> {
+async function partyOf(reader: TraceReader, { requests, to }: Cut, deployment: Deployment, pause: Pause | undefined): Promise<Set<Address>> {
   const ids = new Set(requests.map(idOf));
   const isOwn = (actor: Address): boolean => {
     const role = roleOf(actor);
-    return role === 'task' ? ids.has(Math.floor(idOf(actor) / CHOICES_MAX)) : (role === 'request' || role === 'job') && ids.has(idOf(actor));
+    return role === 'task' ? ids.has(requestOfTask(actor)) : (role === 'request' || role === 'job') && ids.has(idOf(actor));
   };
   const party = new Set<Address>();
   for (const traced of actsOf(reader)) {
@@ -107,7 +143,7 @@ async function partyOf(reader: TraceReader, { requests, to }: Cut, pause: Pause 
     if ((to !== null && isAfter(traced, to)) || !(isOwn(act.to) || isOwn(act.from))) continue;
     for (const actor of [act.to, act.from]) {
       party.add(actor);
-      if (roleOf(actor) === 'dp-group') party.add(address('npu', idOf(actor)));
+      if (roleOf(actor) === 'dp-group') for (const other of withNpus(actor, deployment)) party.add(other);
     }
   }
   return party;

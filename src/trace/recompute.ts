@@ -10,16 +10,20 @@ import { modelDigest } from '../model/model-digest.ts';
 import { listModels, resolveModel } from '../model/registry.ts';
 import { podOptionsSchema } from '../options.ts';
 import { buildMachine, type Machine, MachineNpus, type OnProgress } from '../platform/machine.ts';
-import type { Address } from '../protocol/address.ts';
+import { type Address, address } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Message, Transfer, Work } from '../protocol/messages.ts';
 import { parseTopology } from '../protocol/topology.ts';
 import { Directory } from '../runtime/directory.ts';
-import type { Recompute } from './replay.ts';
+import { KvAgain } from './kv-again.ts';
+import type { Recompute, TransferMessage } from './replay.ts';
 import { promptsOf, type RunHeader } from './run-header.ts';
 
 export class KernelRecomputation implements Recompute {
   readonly #npus: MachineNpus;
+  readonly #kv: KvAgain;
+  /** NPUs with blocks that nobody knows: the trace has not what was lent to them. */
+  readonly #unknown = new Set<Address>();
   /** NPUs that have lived before, on a thread that was lost. */
   readonly #lived = new Set<Address>();
   #result: Message | null = null;
@@ -54,7 +58,9 @@ export class KernelRecomputation implements Recompute {
   }
 
   private constructor(machine: Machine) {
-    this.#npus = new MachineNpus(machine, new Directory(machine.plan.hosting), () => 0, {
+    const directory = new Directory(machine.plan.hosting);
+    this.#kv = new KvAgain(machine, directory);
+    this.#npus = new MachineNpus(machine, directory, () => 0, {
       spawn: () => {},
       send: () => {},
       tellTransfer: () => {},
@@ -66,17 +72,23 @@ export class KernelRecomputation implements Recompute {
 
   begin(npu: Address): void {
     if (this.#lived.has(npu)) this.launch(npu, { kind: 'reset' });
+    this.#unknown.delete(npu);
     this.#lived.add(npu);
   }
 
   launch(npu: Address, work: Work): Message | null {
     this.#result = null;
     if (work.kind !== 'count-loads') this.#npus.launch(npu, work, 0);
-    return work.kind === 'step' ? this.#result : null;
+    return work.kind === 'step' && !this.#unknown.has(npu) ? this.#result : null;
   }
 
   transfer(group: Address, work: Transfer): void {
-    this.#npus.transferAgain(group, work);
+    if (work.kind === 'pull') this.#kv.pull(group, work);
+  }
+
+  heard(group: Address, message: TransferMessage): void {
+    if (this.#kv.hear(group, message)) return;
+    for (const npu of this.#kv.npusOf(group)) this.#unknown.add(address('npu', npu));
   }
 }
 

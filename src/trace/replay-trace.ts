@@ -7,6 +7,7 @@ import { VERSION } from '../protocol/version.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import { ActNumbers, isWholeRun } from './act-numbers.ts';
 import { actsOf, type Pause } from './acts.ts';
+import { inCausalOrder } from './causal-order.ts';
 import { grouped, type TraceDamage } from './damage.ts';
 import { type DivergenceReport, reportDivergence } from './divergence-report.ts';
 import { type Recompute, Replay } from './replay.ts';
@@ -35,7 +36,7 @@ export type ReplayReport = {
 export type ReplayOptions = { readonly recompute?: Recompute | null; readonly pause?: Pause };
 
 /**
- * Holds no more than a block of the trace and the actors that are alive.
+ * Holds the actors that are alive, and acts that stand in the trace before one that led to them.
  * @throws `invalid_trace` for records of a shape that is not known
  */
 export async function replayTrace(reader: TraceReader, header: RunHeader, { recompute = null, pause }: ReplayOptions = {}): Promise<ReplayReport> {
@@ -45,7 +46,8 @@ export async function replayTrace(reader: TraceReader, header: RunHeader, { reco
   let divergence: DivergenceReport | null = null;
   let missing: string | null = null;
   let duration_us = 0;
-  for (const traced of acts) {
+  // Kernels may find what another thread's have left.
+  for (const traced of inCausalOrder(acts)) {
     const waiting = pause?.(traced.offset);
     if (waiting) await waiting;
     const gap = numbers?.next(traced.act) ?? null;

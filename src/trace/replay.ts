@@ -12,9 +12,9 @@ import { request } from '../../actors/request.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import { birthOf } from '../platform/births.ts';
-import { type Address, executorOf, expertOf } from '../protocol/address.ts';
+import { type Address, executorOf, expertOf, roleOf } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
-import type { Message, Transfer, Work } from '../protocol/messages.ts';
+import type { DpGroupMessage, Message, Transfer, Work } from '../protocol/messages.ts';
 import { type Deployment, npuOfExpert } from '../protocol/topology.ts';
 import { ACTS_PER_LIFE, type Act, type Birth, Cast, type Command, isLaterLife } from '../runtime/cast.ts';
 import { stateName } from '../runtime/machine-host.ts';
@@ -24,7 +24,8 @@ import { encodeRecord } from './trace-codec.ts';
 
 /** By id. */
 export const MACHINES = new Map([request, job, task, jobExecutor, taskExecutor, clusterManager, dpGroup, npu, expert].map((machine) => [machine.id, machine]));
-const NPU = npu.id;
+/** They come to life with their thread, and what they do changes an NPU's memory. */
+const ON_NPU: ReadonlySet<string | null> = new Set([npu.id, dpGroup.id]);
 
 /** The first thing that is not as it was. */
 export type Divergence = {
@@ -45,6 +46,10 @@ export type Divergence = {
   readonly computed: Message | null;
 };
 
+export type TransferMessage = Extract<DpGroupMessage, { readonly type: 'OFFERED' | 'TRANSFER_DONE' | 'TRANSFER_FAILED' }>;
+const isOfTransfer = (message: Message | null): message is TransferMessage =>
+  message?.type === 'OFFERED' || message?.type === 'TRANSFER_DONE' || message?.type === 'TRANSFER_FAILED';
+
 /** Computes again what NPUs launch. */
 export type Recompute = {
   /** The NPU comes to life, perhaps not for the first time. */
@@ -53,6 +58,8 @@ export type Recompute = {
   launch(npu: Address, work: Work): Message | null;
   /** Copies what the transfer copied. */
   transfer(group: Address, work: Transfer): void;
+  /** How far the group's transfers have come. */
+  heard(group: Address, message: TransferMessage): void;
 };
 
 /** What of an act names the actor's host. */
@@ -64,7 +71,7 @@ export class Replay {
   readonly #recompute: Recompute | null;
   /** By NPU and its thread's life: what its launches computed now, the earliest first. */
   readonly #computed = new Map<string, Message[]>();
-  /** By NPU: the life of the thread that it came to life on last. */
+  /** By NPU and DP group: the life of the thread that it came to life on last. */
   readonly #lives = new Map<Address, string>();
   #life = '';
   #act: Act | null = null;
@@ -139,7 +146,8 @@ export class Replay {
     if (home !== null && message?.type === 'LOADED' && message.npu !== home) return differs(`it lies on npu/${home} now, and lay on npu/${message.npu}`);
     try {
       this.#life = lifeOf(record);
-      if (record.machine === NPU) this.#begin(to);
+      if (ON_NPU.has(record.machine)) this.#begin(to);
+      if (isOfTransfer(message) && this.#isLast(to)) this.#recompute?.heard(to, message);
       this.#deliver(cast, record);
     } catch (error) {
       return differs(`it fails now: ${error instanceof Error ? error.message : error}`);
@@ -190,12 +198,16 @@ export class Replay {
     const earlier = this.#lives.get(actor);
     if (earlier !== undefined) this.#computed.delete(launchOf(earlier, actor));
     this.#lives.set(actor, this.#life);
-    this.#recompute?.begin(actor);
+    if (roleOf(actor) === 'npu') this.#recompute?.begin(actor);
+  }
+
+  /** A thread that was given up may still act for a while; its NPU's memory is its successor's by then. */
+  #isLast(actor: Address): boolean {
+    return this.#lives.get(actor) === this.#life;
   }
 
   #launch(actor: Address, work: Work): void {
-    // A thread that was given up may still act for a while; its NPU's memory is its successor's by then.
-    if (this.#lives.get(actor) !== this.#life) return;
+    if (!this.#isLast(actor)) return;
     const result = this.#recompute?.launch(actor, work) ?? null;
     const launch = launchOf(this.#life, actor);
     // A step that failed then, or was lost with one that did, may be done now.
@@ -207,7 +219,7 @@ export class Replay {
   }
 
   #transfer(group: Address, work: Transfer): void {
-    this.#recompute?.transfer(group, work);
+    if (this.#isLast(group)) this.#recompute?.transfer(group, work);
   }
 
   /** Holds what the kernels found then against what they find now; null: it is the same, or was not computed. */

@@ -39,6 +39,15 @@ export async function recordVirtual(path: string, options: PodOptions = {}, call
 /** KV blocks for less than what is asked for: sequences are preempted and computed again. */
 export const recordPreemptions = (path: string): Promise<void> => recordVirtual(path, { npus: 1, workers: 1, kv_blocks: 4, max_batch_tokens: 32 }, 14);
 
+/** Prefill and decode on task executors of their own, with KV blocks for few. */
+export const recordHandoffs = (path: string): Promise<void> =>
+  recordVirtual(path, { topology: 'pd:prefill=2,decode=2', npus: undefined, kv_blocks: 5, max_batch_tokens: 32, max_batch_requests: 3 }, 14);
+
+export async function recordLiveHandoffs(path: string): Promise<void> {
+  await using pod = await createPod({ topology: 'pd:prefill=2,decode=1', workers: 2, kv_blocks: 6, record: path });
+  for (let round = 0; round < 2; round++) await useRecorded(pod, 12);
+}
+
 export async function recordLive(path: string): Promise<void> {
   await using pod = await createPod({ npus: 4, workers: 2, record: path });
   for (let round = 0; round < 2; round++) await useRecorded(pod, 12);

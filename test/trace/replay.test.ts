@@ -120,7 +120,12 @@ describe('a replay that computes', () => {
     hung(found(7), 'npu/0');
     successor(found(9), 'npu/0');
     let launches = 0;
-    const replay = new Replay({ begin: () => {}, transfer: () => {}, launch: (_, work) => (work.kind === 'step' ? found(++launches === 1 ? 7 : 9) : null) });
+    const replay = new Replay({
+      begin: () => {},
+      heard: () => {},
+      transfer: () => {},
+      launch: (_, work) => (work.kind === 'step' ? found(++launches === 1 ? 7 : 9) : null),
+    });
     expect(records.map((record, index) => replay.feed(record, index))).toEqual(records.map(() => null));
     expect(replay.launches).toBe(1);
   });
