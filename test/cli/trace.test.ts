@@ -152,7 +152,8 @@ describe('minipod trace open', () => {
     expect(code).toBe(0);
     const visited = [...stdout.matchAll(/^ +([\d,]+) +[\d.]+ ms /gm)].map((match) => Number(match[1]?.replaceAll(',', '')));
     expect(visited).toEqual([0, 1, 2, 3, 2, first, second, first, born]);
-    expect(stdout).toMatch(/\ntask-executor\/0 is loading\n {2}self: task-executor\/0\n {2}managers: .*\n {2}placement:\n/);
+    expect(stdout).toContain('\ntask-executor/0 is loading\n  self: task-executor/0\n');
+    expect(stdout).toContain('\n  placement:\n');
     expect(stdout).toContain(`STEP ${born}, `);
     expect(stderr).toBe('nonsense is no command; help says which there are.\nthe trace ends before step 99,999,999\n');
   });
