@@ -70,8 +70,11 @@ export class Traces {
       'gen_ai.request.temperature': options.temperature,
       'gen_ai.request.top_p': options.top_p,
       'gen_ai.usage.num_sequences': choices.length,
+      // vLLM's two names, and the conventions'.
       'gen_ai.usage.prompt_tokens': prompt_tokens,
+      'gen_ai.usage.input_tokens': prompt_tokens,
       'gen_ai.usage.completion_tokens': completion_tokens,
+      'gen_ai.usage.output_tokens': completion_tokens,
       'gen_ai.usage.cached_tokens': cached_tokens,
       'gen_ai.latency.time_in_queue': since(received, scheduled),
       'gen_ai.latency.time_to_first_token': since(received, first_token),
