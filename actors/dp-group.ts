@@ -9,13 +9,17 @@
  * Each turn of `stepping` is one step of the NPU, or the same step of all ranks: plan, launch, retire. Its tokens go straight to the frontend, one message a step (the output shortcut).
  * While it steps, the NPU has the next step before the one that runs has ended (asynchronous scheduling, DeepServe §4.2). The first step after idling has
  * none ahead of it: what comes in the same moment, as bursts do, is not kept waiting by a step for the first of them alone.
+ *
+ * Where tasks wait for a group in one queue, one group leads (prefill-leader.ts): it asks the others, and tells the task executor which it has chosen. Every
+ * group answers whoever leads: when it is asked, when it has got a task, and, if it had no room, when it has again.
  * A step has no deadline of its own: the NPU reports its failure, and the host the death of their thread.
  */
 import { assign, setup } from 'xstate';
 import { type Address, address, idOf } from '../src/protocol/address.ts';
-import { leaseExpired, releaseSlots, reset, step } from '../src/protocol/constructors.ts';
+import { groupChosen, groupStatus, leaseExpired, releaseSlots, reset, statusWanted, step } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
 import type { Commands, DpGroupMessage } from '../src/protocol/messages.ts';
+import { isClosed, type Orders, PrefillLeader } from './policies/prefill-leader.ts';
 import { RankReports } from './policies/rank-reports.ts';
 import type { SchedulerLimits } from './policies/scheduler-limits.ts';
 import { StepScheduler } from './policies/step-scheduler.ts';
@@ -24,11 +28,38 @@ type DpGroup = {
   self: Address;
   /** By rank. */
   npus: readonly Address[];
+  limits: SchedulerLimits;
   scheduler: StepScheduler;
   ranks: RankReports;
+  /** If it leads. */
+  leading: PrefillLeader | null;
+  /** For whom it leads. */
+  task_executor: Address;
+  /** Who leads, as far as it was asked. */
+  leader: Address | null;
+  /** It had no room when it was asked last. */
+  owesStatus: boolean;
   outbox: readonly Commands['send'][];
   transfers: Commands['transferEach'];
 };
+
+/** Tells its leader how it is; `task`: what it has just got. */
+function statusOf(
+  { self, scheduler, leader, limits }: DpGroup,
+  task: Address | null,
+): { readonly owesStatus: boolean; readonly sends: readonly Commands['send'][] } {
+  if (leader === null) return { owesStatus: false, sends: [] };
+  const { load } = scheduler;
+  return {
+    owesStatus: isClosed(load.backlog_tokens, limits.batch_tokens_max),
+    sends: [{ to: leader, message: groupStatus({ group: idOf(self), ...load }, task) }],
+  };
+}
+
+const sendsOf = ({ self, task_executor }: DpGroup, { ask, assignments }: Orders): Commands['send'][] => [
+  ...ask.map((group) => ({ to: address('dp-group', group), message: statusWanted(self) })),
+  ...assignments.map(({ task, group }) => ({ to: task_executor, message: groupChosen(task, group) })),
+];
 
 /** The next steps, up to `count`; where there is nothing to do, what the NPUs may free meanwhile. */
 function stepsOf({ scheduler, npus }: DpGroup, count: number): Commands['send'][] {
@@ -72,6 +103,10 @@ const perform = [
   { type: 'transferEach' as const, params: ({ context }: { context: DpGroup }) => context.transfers },
   { type: 'sendEach' as const, params: ({ context }: { context: DpGroup }) => context.outbox },
 ] as const;
+const NO_LEADER = { leading: null, task_executor: 'task-executor/0', leader: null, owesStatus: false } as const;
+
+/** Where nothing is moved. */
+const tellAll = { type: 'sendEach' as const, params: ({ context }: { context: DpGroup }) => context.outbox };
 
 export const dpGroup = setup({
   types: {} as { input: { self: Address; npus: readonly Address[]; limits: SchedulerLimits }; context: DpGroup; events: DpGroupMessage },
@@ -82,6 +117,41 @@ export const dpGroup = setup({
     transferEach: (_, _transfers: Commands['transferEach']) => {},
     enqueue: assign({
       outbox: ({ context, event }) => (event.type === 'ENQUEUE' ? context.scheduler.enqueue(event.task, event.sequence, event.stage, event.handoff) : []),
+    }),
+    tellLeader: assign(({ context, event }) => {
+      const { owesStatus, sends } = statusOf(context, event.type === 'ENQUEUE' ? event.task : null);
+      return { owesStatus, outbox: [...context.outbox, ...sends] };
+    }),
+    tellLeaderOfRoom: assign(({ context }) => {
+      if (!context.owesStatus || isClosed(context.scheduler.load.backlog_tokens, context.limits.batch_tokens_max)) return {};
+      return { owesStatus: false, outbox: [...context.outbox, ...statusOf(context, null).sends] };
+    }),
+    noteLeader: assign({
+      leader: ({ context, event }) => (event.type === 'STATUS_WANTED' ? event.leader : context.leader),
+      outbox: [],
+    }),
+    lead: assign(({ context, event }) => {
+      if (event.type !== 'LEAD') return {};
+      const { batch_tokens_max, has_prefix_cache, has_priorities } = context.limits;
+      const limits = { batch_tokens_max, has_prefix_cache, has_priorities, long_tokens: event.long.tokens, long_groups: event.long.groups };
+      const leading = context.leading ?? new PrefillLeader(limits, event.cost);
+      const next = { ...context, leading, task_executor: event.task_executor };
+      return { leading, task_executor: event.task_executor, outbox: sendsOf(next, leading.lead(event.groups, event.cost)) };
+    }),
+    assignGroups: assign({
+      outbox: ({ context, event }) => {
+        if (context.leading === null) return [];
+        switch (event.type) {
+          case 'GROUP_WANTED':
+            return sendsOf(context, context.leading.want(event.wanted));
+          case 'GROUP_UNWANTED':
+            return sendsOf(context, context.leading.unwant(event.task));
+          case 'GROUP_STATUS':
+            return sendsOf(context, context.leading.hear(event.state, event.task));
+          default:
+            return [];
+        }
+      },
     }),
     abandon: assign(({ context, event }) => asked(context, event.type === 'ABANDON' ? context.scheduler.abandon(event.task) : [])),
     dropCache: assign(({ context }) => {
@@ -144,8 +214,9 @@ export const dpGroup = setup({
   },
 }).createMachine({
   id: 'dp-group',
-  context: ({ input: { self, npus, limits } }) => ({
-    ...{ self, npus, scheduler: new StepScheduler(limits), ranks: new RankReports(npus.map(idOf)), outbox: [], transfers: [] },
+  context: ({ input }) => ({
+    ...{ ...input, scheduler: new StepScheduler(input.limits), ranks: new RankReports(input.npus.map(idOf)) },
+    ...{ ...NO_LEADER, outbox: [], transfers: [] },
   }),
   initial: 'rolling-back',
   on: {
@@ -161,11 +232,16 @@ export const dpGroup = setup({
       ],
     },
     LEASE_EXPIRED: { actions: ['endLease', ...perform] },
+    LEAD: { actions: ['lead', tellAll] },
+    GROUP_WANTED: { actions: ['assignGroups', tellAll] },
+    GROUP_UNWANTED: { actions: ['assignGroups', tellAll] },
+    GROUP_STATUS: { actions: ['assignGroups', tellAll] },
+    STATUS_WANTED: { actions: ['noteLeader', 'tellLeader', tellAll] },
   },
   states: {
     idle: {
       on: {
-        ENQUEUE: { actions: ['enqueue', 'planStep', ...perform] },
+        ENQUEUE: { actions: ['enqueue', 'planStep', 'tellLeader', ...perform] },
         TRANSFER_DONE: { actions: [cancelLease, 'endTransfer', 'planStep', ...perform] },
         TRANSFER_FAILED: { actions: [cancelLease, 'endTransfer', 'planStep', ...perform] },
         RANK_LOST: { target: 'rolling-back', actions: 'failStep' },
@@ -176,17 +252,17 @@ export const dpGroup = setup({
     },
     stepping: {
       on: {
-        ENQUEUE: { actions: ['enqueue', 'receive', ...perform] },
+        ENQUEUE: { actions: ['enqueue', 'receive', 'tellLeader', ...perform] },
         TRANSFER_DONE: { actions: [cancelLease, 'endTransfer', 'receive', ...perform] },
         TRANSFER_FAILED: { actions: [cancelLease, 'endTransfer', 'receive', ...perform] },
         // One transition a step, without leaving the state: this is the hottest message of all.
         STEP_DONE: [
           { guard: 'othersAreAtTheStep', actions: 'noteReport' },
           { guard: 'ranksDiffer', target: 'rolling-back', actions: 'failStep' },
-          { actions: ['retireStep', 'planAhead', ...perform] },
+          { actions: ['retireStep', 'planAhead', 'tellLeaderOfRoom', ...perform] },
         ],
         STEP_FAILED: [
-          { guard: 'isAlone', actions: ['failStep', 'planStep', ...perform] },
+          { guard: 'isAlone', actions: ['failStep', 'planStep', 'tellLeaderOfRoom', ...perform] },
           { target: 'rolling-back', actions: 'failStep' },
         ],
         RANK_LOST: { target: 'rolling-back', actions: 'failStep' },
@@ -198,7 +274,7 @@ export const dpGroup = setup({
     'rolling-back': {
       entry: ['resetRanks', ...perform],
       on: {
-        ENQUEUE: { actions: ['enqueue', 'settle', ...perform] },
+        ENQUEUE: { actions: ['enqueue', 'settle', 'tellLeader', ...perform] },
         TRANSFER_DONE: { actions: [cancelLease, 'endTransfer', 'settle', ...perform] },
         TRANSFER_FAILED: { actions: [cancelLease, 'endTransfer', 'settle', ...perform] },
         // Of what was launched before.
@@ -208,7 +284,7 @@ export const dpGroup = setup({
         RANK_LOST: { actions: ['failStep', 'settle', ...perform] },
         RANK_BACK: { actions: ['resetRank', ...perform] },
       },
-      always: { guard: 'ranksAreClean', target: 'idle', actions: ['begin', ...perform] },
+      always: { guard: 'ranksAreClean', target: 'idle', actions: ['begin', 'tellLeaderOfRoom', ...perform] },
     },
   },
 });

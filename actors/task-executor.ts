@@ -4,48 +4,95 @@
  *
  *   loading ─▶ announced ─▶ serving ─▶ draining
  *
+ * Where groups are chosen by what steps cost, one of them leads: it is told of each task that has no group, and tells the group that it has chosen. When it is
+ * lost the next one leads, and is told of those who still wait: nothing else of it was known to the leader alone.
+ *
  * A task that finds no serving DP group waits here until one is back. No state has a deadline: the host that
  * starts the workers bounds loading, and reports a thread that dies as NPU_LOST.
  */
 import { assign, setup } from 'xstate';
 import { type Address, address } from '../src/protocol/address.ts';
-import { abandon, drain, executorLost, executorReady, memberLife, memberReady, placed, rankBack, rankLost, withdrawn } from '../src/protocol/constructors.ts';
+import type { LongPrompts, StepSample } from '../src/protocol/balancing.ts';
+import {
+  abandon,
+  drain,
+  executorLost,
+  executorReady,
+  groupUnwanted,
+  groupWanted,
+  lead,
+  memberLife,
+  memberReady,
+  placed,
+  rankBack,
+  rankLost,
+  withdrawn,
+} from '../src/protocol/constructors.ts';
 import type { MemberLife } from '../src/protocol/controllers.ts';
-import type { Commands, TaskExecutorMessage } from '../src/protocol/messages.ts';
-import type { GroupChoice, GroupSeat } from './policies/group-choice.ts';
-import { TaskPlacement } from './policies/placement.ts';
+import type { Commands, DpGroupMessage, TaskExecutorMessage } from '../src/protocol/messages.ts';
+import type { GroupSeat } from './policies/group-choice.ts';
+import { type Balancing, TaskPlacement } from './policies/placement.ts';
+import { fitStepCost } from './policies/step-cost.ts';
 
-type TaskExecutor = {
-  self: Address;
-  managers: readonly Address[];
+type Input = {
+  readonly self: Address;
+  readonly managers: readonly Address[];
+  readonly groups: readonly GroupSeat[];
+  readonly batch_max: number;
+  readonly choice: Balancing;
+  readonly long: LongPrompts;
+};
+type TaskExecutor = Pick<Input, 'self' | 'managers' | 'long'> & {
   placement: TaskPlacement;
   /** Job executors that want to hear when this one serves, and in which of their lives they asked. */
   job_executors: readonly MemberLife[];
+  hasLeader: boolean;
+  /** The group that leads; −1: none. */
+  leader: number;
+  /** Of all its NPUs, as they warmed up. */
+  samples: readonly StepSample[];
   outbox: readonly Commands['send'][];
 };
 
-/** They run on in their DP groups, which are told to let them go; their answer finds nobody. */
-const letGoOfTasks = ({ placement }: TaskExecutor, job_executor: Address): Commands['send'][] =>
-  placement.releaseAll(job_executor).map(({ task, group }) => ({ to: address('dp-group', group), message: abandon(task) }));
+const groupAddress = (group: number): Address => address('dp-group', group);
+const placedOn = (task: Address, group: number): Commands['send'] => ({ to: task, message: placed(groupAddress(group)) });
 
-const placedOn = (task: Address, group: number): Commands['send'] => ({ to: task, message: placed(address('dp-group', group)) });
+const tellLeader = ({ leader }: TaskExecutor, messages: readonly DpGroupMessage[]): Commands['send'][] =>
+  leader < 0 ? [] : messages.map((message) => ({ to: groupAddress(leader), message }));
+
+/** They run on in their DP groups, which are told to let them go; their answer finds nobody. */
+const letGoOfTasks = (executor: TaskExecutor, job_executor: Address): Commands['send'][] =>
+  executor.placement
+    .releaseAll(job_executor)
+    .flatMap(({ task, group }) => [
+      ...(group === null ? [] : [{ to: groupAddress(group), message: abandon(task) }]),
+      ...tellLeader(executor, [groupUnwanted(task)]),
+    ]);
+
+/** Tells whoever leads which groups serve now; who has just come to lead, also which tasks wait. */
+function leading({ self, placement, hasLeader, leader, samples, long }: TaskExecutor): {
+  readonly leader: number;
+  readonly sends: readonly Commands['send'][];
+} {
+  const { serving, unchosen } = placement;
+  if (!hasLeader) return { leader: -1, sends: [] };
+  const next = serving.includes(leader) ? leader : (serving[0] ?? -1);
+  const cost = fitStepCost(samples);
+  // If it lives still.
+  const resign = leader < 0 || next === leader ? [] : [{ to: groupAddress(leader), message: lead(self, [], cost, long) }];
+  if (next < 0) return { leader: -1, sends: resign };
+  const to = groupAddress(next);
+  const wanted = next === leader ? [] : unchosen.map((one) => ({ to, message: groupWanted(one) }));
+  return { leader: next, sends: [...resign, { to, message: lead(self, serving, cost, long) }, ...wanted] };
+}
 
 export const taskExecutor = setup({
-  types: {} as {
-    input: {
-      readonly self: Address;
-      readonly managers: readonly Address[];
-      readonly groups: readonly GroupSeat[];
-      readonly batch_max: number;
-      readonly choice: GroupChoice;
-    };
-    context: TaskExecutor;
-    events: TaskExecutorMessage;
-  },
+  types: {} as { input: Input; context: TaskExecutor; events: TaskExecutorMessage },
   actions: {
     send: (_, _command: Commands['send']) => {},
     sendEach: (_, _commands: Commands['sendEach']) => {},
     markReady: assign({
+      samples: ({ context, event }) => (event.type === 'NPU_READY' && context.hasLeader ? [...context.samples, ...event.samples] : context.samples),
       outbox: ({ context: { placement }, event }) => {
         if (event.type !== 'NPU_READY') return [];
         const group = placement.returned(event.npu);
@@ -61,11 +108,26 @@ export const taskExecutor = setup({
         return tasks.map((task) => ({ to: task, message: executorLost(event.error) }));
       },
     }),
+    elect: assign({
+      leader: ({ context }) => leading(context).leader,
+      outbox: ({ context }) => [...context.outbox, ...leading(context).sends],
+    }),
     placeTask: assign({
       outbox: ({ context, event }) => {
         if (event.type !== 'PLACE') return [];
         const group = context.placement.place(event);
-        return group === null ? [] : [placedOn(event.task, group)];
+        if (group !== null) return [placedOn(event.task, group)];
+        const unchosen = context.placement.unchosenOf(event.task);
+        return unchosen === null ? [] : tellLeader(context, [groupWanted(unchosen)]);
+      },
+    }),
+    takeChosen: assign({
+      outbox: ({ context, event }) => {
+        if (event.type !== 'GROUP_CHOSEN') return [];
+        if (context.placement.choose(event.task, event.group)) return [placedOn(event.task, event.group)];
+        // It is gone, or the group is: whoever leads reckons with it no more, and begins anew if it waits still.
+        const again = context.placement.unchosenOf(event.task);
+        return tellLeader(context, [groupUnwanted(event.task), ...(again === null ? [] : [groupWanted(again)])]);
       },
     }),
     letIn: assign({
@@ -89,6 +151,12 @@ export const taskExecutor = setup({
         return context.placement;
       },
     }),
+    answerWithdrawal: assign({
+      outbox: ({ context, event }) => {
+        if (event.type !== 'WITHDRAW') return [];
+        return [{ to: event.task, message: withdrawn() }, ...tellLeader(context, [groupUnwanted(event.task)])];
+      },
+    }),
   },
   guards: {
     allNpusServe: ({ context }) => context.placement.allServe,
@@ -97,17 +165,22 @@ export const taskExecutor = setup({
   id: 'task-executor',
   context: ({ input }) => ({
     self: input.self,
-    placement: new TaskPlacement(input.groups, input.batch_max, input.choice),
     managers: input.managers,
+    long: input.long,
+    placement: new TaskPlacement(input.groups, input.batch_max, input.choice),
+    hasLeader: input.choice === 'cost_model',
+    leader: -1,
+    samples: [],
     job_executors: [],
     outbox: [],
   }),
   initial: 'loading',
   on: {
-    NPU_READY: { actions: ['markReady', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    NPU_LOST: { actions: ['markLost', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    NPU_READY: { actions: ['markReady', 'elect', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    NPU_LOST: { actions: ['markLost', 'elect', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     PLACE: { actions: ['placeTask', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    WITHDRAW: { actions: ['releaseTask', { type: 'send', params: ({ event }) => ({ to: event.task, message: withdrawn() }) }] },
+    GROUP_CHOSEN: { actions: ['takeChosen', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    WITHDRAW: { actions: ['releaseTask', 'answerWithdrawal', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     RELEASE: { actions: 'releaseTask' },
     JOIN: { actions: ['letIn', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     DISOWN: { actions: ['disownTasks', { type: 'sendEach', params: ({ context }) => context.outbox }] },

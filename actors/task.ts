@@ -27,6 +27,7 @@ import {
 } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
 import type { Commands, Handoff, Placement, Sequence, TaskMessage } from '../src/protocol/messages.ts';
+import { prefixMarks } from './policies/prefix-marks.ts';
 
 type Task = {
   self: Address;
@@ -55,7 +56,13 @@ export const task = setup({
   initial: 'waiting',
   states: {
     waiting: {
-      entry: { type: 'send', params: ({ context }) => ({ to: context.placement.executor, message: place(context.self, context.sequence) }) },
+      entry: {
+        type: 'send',
+        params: ({ context }) => ({
+          to: context.placement.executor,
+          message: place(context.self, context.sequence, prefixMarks(context.sequence.cache_salt, context.sequence.prompt)),
+        }),
+      },
       on: {
         PLACED: { target: 'held', actions: assign({ dp_group: ({ event }) => event.dp_group }) },
         CANCEL: 'withdrawing',

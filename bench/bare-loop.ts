@@ -44,6 +44,8 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
     async_scheduling: false,
     scheduling_policy: 'fcfs',
     load_balancing: 'auto',
+    long_prompt_groups: 0,
+    long_prompt_tokens: 1,
     enforce_eager: false,
   });
   const { config } = plan;

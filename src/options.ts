@@ -175,9 +175,13 @@ const podOptions = z.strictObject({
   scheduling_policy: z.enum(['priority', 'fcfs']).default('priority'),
   /**
    * How a task executor chooses the DP group of a request. `packed`: full batches on few groups of each worker; `least_kv`: the lowest KV use, counting what is
-   * reserved; `round_robin`: each in turn, the baseline; `auto`: `least_kv` where it decodes only, else `packed`.
+   * reserved; `cost_model`: a leader among them gives each to where it is probably prefilled soonest; `round_robin`: each in turn, the baseline. `auto`:
+   * `least_kv` where it decodes only, `cost_model` where it prefills only, else `packed`.
    */
-  load_balancing: z.enum(['auto', ...GROUP_CHOICES]).default('auto'),
+  load_balancing: z.enum(['auto', 'cost_model', ...GROUP_CHOICES]).default('auto'),
+  /** With `cost_model`: so many DP groups of each task executor, the last ones, take prompts of `long_prompt_tokens` tokens or more, and no others do. */
+  long_prompt_groups: z.int().min(0).max(LIMITS.npus_max).default(0),
+  long_prompt_tokens: z.int().min(1).default(8192),
   /** Choices that may wait or run in the pod at once; more are refused as overloaded. */
   max_queued: z.int().min(1).max(LIMITS.queued_max).default(4096),
   /** Bytes of one segment of global memory, at most 4 GiB less 64 KiB. */

@@ -3,36 +3,69 @@
  * @module
  */
 import { type Address, idOf } from '../../src/protocol/address.ts';
+import type { Wanted } from '../../src/protocol/balancing.ts';
 import { jobExecutorOf, requestOfTask } from '../../src/protocol/request-ids.ts';
 import { CHOOSE, type GroupChoice, type GroupLoad, type GroupSeat } from './group-choice.ts';
 
 /** `data_parallel_rank`: the only group that will do, if it is of this executor; −1: any. `kv_positions`: what it may come to hold. */
-export type Placeable = { readonly task: Address; readonly data_parallel_rank: number; readonly kv_positions: number };
+export type Placeable = { readonly task: Address; readonly data_parallel_rank: number; readonly kv_positions: number; readonly wanted: Wanted };
+/** `cost_model`: a leader among the groups chooses (prefill-leader.ts). */
+export type Balancing = GroupChoice | 'cost_model';
 type Group = { readonly seat: GroupSeat; readonly serving: Set<number>; readonly tasks: Map<Address, Placeable>; kv_positions: number };
 
 export class TaskPlacement {
   readonly #groups: readonly Group[];
   readonly #batch_max: number;
-  readonly #choice: GroupChoice;
+  readonly #choice: Balancing;
   readonly #placed = new Map<Address, Group>();
   readonly #waiting = new Map<Address, Placeable>();
   #turn = 0;
   /** NPUs that are lost, but for first ones of their groups. */
   readonly #lostRanks = new Set<number>();
 
-  constructor(seats: readonly GroupSeat[], batch_max: number, choice: GroupChoice) {
+  constructor(seats: readonly GroupSeat[], batch_max: number, choice: Balancing) {
     this.#groups = seats.map((seat) => ({ seat, serving: new Set(), tasks: new Map(), kv_positions: 0 }));
     this.#batch_max = batch_max;
     this.#choice = choice;
   }
 
-  /** The group, or null: the task waits until one serves. */
+  /** The group, or null: the task waits until one serves, or is chosen. */
   place(placeable: Placeable): number | null {
     const chosen = this.#choose(placeable);
     if (chosen === null) {
       this.#waiting.set(placeable.task, placeable);
       return null;
     }
+    return this.#put(placeable, chosen);
+  }
+
+  /** The leader has chosen for a task that waits. False: it does not any more, or the group serves no more. */
+  choose(task: Address, group: number): boolean {
+    const placeable = this.#waiting.get(task);
+    const chosen = this.#groups.find(({ seat }) => seat.group === group);
+    if (placeable === undefined || chosen === undefined || !serves(chosen)) return false;
+    this.#waiting.delete(task);
+    this.#put(placeable, chosen);
+    return true;
+  }
+
+  /** Of the groups, those that serve. */
+  get serving(): readonly number[] {
+    return this.#groups.filter(serves).map(({ seat }) => seat.group);
+  }
+
+  /** Those for whom a leader is to choose. */
+  get unchosen(): readonly Wanted[] {
+    return [...this.#waiting.keys()].flatMap((task) => this.unchosenOf(task) ?? []);
+  }
+
+  /** The task, if a leader is to choose for it; else null. */
+  unchosenOf(task: Address): Wanted | null {
+    const placeable = this.#waiting.get(task);
+    return placeable === undefined || this.#choice !== 'cost_model' || this.#ownGroup(placeable) !== undefined ? null : placeable.wanted;
+  }
+
+  #put(placeable: Placeable, chosen: Group): number {
     chosen.tasks.set(placeable.task, placeable);
     chosen.kv_positions += placeable.kv_positions;
     this.#placed.set(placeable.task, chosen);
@@ -49,12 +82,13 @@ export class TaskPlacement {
   }
 
   /** Lets go of all that a job executor's requests have placed; returns where it runs. Who waits is forgotten. */
-  releaseAll(job_executor: Address): readonly { readonly task: Address; readonly group: number }[] {
+  releaseAll(job_executor: Address): readonly { readonly task: Address; readonly group: number | null }[] {
     const isIts = (task: Address): boolean => jobExecutorOf(requestOfTask(task)) === idOf(job_executor);
     const placed = [...this.#placed].flatMap(([task, { seat }]) => (isIts(task) ? [{ task, group: seat.group }] : []));
     for (const { task } of placed) this.release(task);
-    for (const task of [...this.#waiting.keys()]) if (isIts(task)) this.#waiting.delete(task);
-    return placed;
+    const waiting = [...this.#waiting.keys()].filter(isIts);
+    for (const task of waiting) this.#waiting.delete(task);
+    return [...placed, ...waiting.map((task) => ({ task, group: null }))];
   }
 
   /** Marks the NPU serving; returns those that waited and where they go now. */
@@ -96,13 +130,18 @@ export class TaskPlacement {
     return { batch_max: this.#batch_max, choice: this.#choice, groups, waiting: [...this.#waiting.keys()], lost_ranks: [...this.#lostRanks] };
   }
 
+  #ownGroup({ data_parallel_rank }: Placeable): Group | undefined {
+    return this.#groups.find(({ seat }) => seat.group === data_parallel_rank);
+  }
+
   #groupOf(npu: number): Group | undefined {
     return this.#groups.find(({ seat }) => seat.npus.includes(npu));
   }
 
-  #choose({ data_parallel_rank }: Placeable): Group | null {
-    const asked = this.#groups.find(({ seat }) => seat.group === data_parallel_rank);
+  #choose(placeable: Placeable): Group | null {
+    const asked = this.#ownGroup(placeable);
     if (asked !== undefined) return serves(asked) ? asked : null;
+    if (this.#choice === 'cost_model') return null;
     const loads = this.#groups.filter(serves).map(({ seat, tasks, kv_positions }): GroupLoad => ({ ...seat, tasks: tasks.size, kv_positions }));
     if (loads.length === 0) return null;
     const { group } = CHOOSE[this.#choice](loads, this.#batch_max, this.#turn++);

@@ -74,7 +74,10 @@ export class RunningBatch implements Iterable<RunningSequence> {
     return victim === undefined || victim === running ? null : victim;
   }
 
-  /** Whether one of them computes, right now, a prompt that begins with the same `positions` tokens. */
+  /**
+   * Whether one of them computes, right now, a prompt that begins with the same `positions` tokens: choices of one prompt, or a burst of requests that begin
+   * alike. Waiting for it costs two steps at most, since who computes a prompt takes all of the budget until its last chunk.
+   */
   computesPrefixOf({ tokens, sequence }: RunningSequence, positions: number): boolean {
     if (positions >= tokens.length) return false;
     return this.#running.some((other) => {

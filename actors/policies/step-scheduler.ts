@@ -20,6 +20,7 @@ import { abandoned, decoding, generated, generationFailed, preempted, scheduled,
 import { assert, type ErrorRecord } from '../../src/protocol/errors.ts';
 import type { Commands, Handoff, Sequence, Stage, StepEntry, StepOutcome, StepPlan, TokenOut } from '../../src/protocol/messages.ts';
 import type { Holding } from './cache-holding.ts';
+import { type GroupLoad, groupLoad } from './group-load.ts';
 import { KvHandoffs } from './kv-handoffs.ts';
 import { HBM_ALONE, RelationalTensorCache } from './relational-tensor-cache.ts';
 import { finishOf, RunningBatch } from './running-batch.ts';
@@ -85,6 +86,11 @@ export class StepScheduler {
   /** Somebody waits for a token. */
   get hasWork(): boolean {
     return this.#running.size + this.waiting > 0;
+  }
+
+  /** What is still to be prefilled here, and beside how many who decode. */
+  get load(): GroupLoad {
+    return groupLoad(this.#running, this.#waiting);
   }
 
   /** Takes a sequence in; refuses one that could never run here. */
@@ -290,7 +296,7 @@ export class StepScheduler {
     const known = holding.blocks.length * this.cache.block_size;
     const count = Math.min(tokens.length - known, budget);
     const hasRoom = this.cache.canAllocate(this.cache.blocksFor(known + count) - holding.blocks.length);
-    if (!hasRoom || (readsCache && this.#isUnderWay(next, known))) {
+    if (!hasRoom || (readsCache && this.#running.computesPrefixOf(next, known + this.cache.block_size))) {
       this.cache.free(holding);
       return 0;
     }
@@ -318,14 +324,6 @@ export class StepScheduler {
     this.#running.add(next);
     next.isDecoding = true;
     return 1;
-  }
-
-  /**
-   * Whether a sequence before this one computes more of the same prefix right now: choices of one prompt, or a burst of requests that begin alike. Waiting for
-   * it costs two steps at most, since who computes a prompt takes all of the budget until its last chunk.
-   */
-  #isUnderWay(next: RunningSequence, known: number): boolean {
-    return this.#running.computesPrefixOf(next, known + this.cache.block_size);
   }
 
   #launch(running: RunningSequence, count: number, attach: Sequence | null, launched: Launched[]): StepEntry {

@@ -11,6 +11,7 @@ import { Links } from '../fabric/links.ts';
 import type { RingConsumer } from '../fabric/ring.ts';
 import { instantiateKernels } from '../model/kernels/kernels.ts';
 import { type Address, address } from '../protocol/address.ts';
+import type { StepSample } from '../protocol/balancing.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
 import { kvEventsRead, type ThreadMessage, threadPeerDetached, threadReported, threadStarted } from '../protocol/threads.ts';
@@ -29,6 +30,7 @@ import type { NpuLayout } from './npu-layout.ts';
 import { Npus } from './npus.ts';
 import { areasOfDie, type PodPlan, recordTableOf } from './pod-plan.ts';
 import type { StepProgram } from './step-program.ts';
+import { warmUp } from './warm-up.ts';
 
 export type WorkerData = {
   readonly plan: PodPlan;
@@ -79,6 +81,7 @@ export class NpuWorker {
   readonly #programs: readonly StepProgram<Arithmetic>[];
   /** The count of arrivals that was seen last, and what is still to be done about them. */
   #arrivals = 0;
+  #samples: readonly StepSample[] | null = null;
   #mustServe = false;
   #mustPull = false;
   #isStalled = false;
@@ -143,6 +146,8 @@ export class NpuWorker {
       die_epochs,
       checksum: kernelChecksum(this.#space, kernels),
       measuresSteps: true,
+      // One NPU warms up the thread for all, and they are alike.
+      samplesOf: (program) => (this.#samples ??= warmUp(program, now_us)),
       host: {
         spawn: (address, birth) => this.#host.spawn(address, birth),
         send: (to, from, message) => this.#host.send(to, from, message),

@@ -8,6 +8,7 @@ import { npu as npuMachine } from '../../actors/npu.ts';
 import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { type Address, address, expertAddress, idOf } from '../protocol/address.ts';
+import type { StepSample } from '../protocol/balancing.ts';
 import { launchDone, launchFailed, loaded, loadsCounted, npuReady, resetDone, started } from '../protocol/constructors.ts';
 import { assert, toErrorRecord } from '../protocol/errors.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
@@ -44,6 +45,8 @@ export type NpusOptions = {
   readonly host: NpusHost;
   /** False: how long a step takes is not how long it is computed here. Then whoever knows enters it in `timesOf`. */
   readonly measuresSteps: boolean;
+  /** What steps take, measured before the first of them. */
+  readonly samplesOf: (program: StepProgram<Arithmetic>) => readonly StepSample[];
 };
 
 /** What the NPUs need of the host of their actors. */
@@ -79,12 +82,14 @@ export class Npus {
   /** By NPU: when its step began. */
   readonly #began_us = new Map<number, number>();
   readonly #now_us: (() => number) | null;
+  readonly #samplesOf: NpusOptions['samplesOf'];
   /** NPUs with a step that failed: until they are reset, nothing else begins there. */
   readonly #failed = new Set<number>();
   /** By expert: the tokens that were reported. */
   readonly #reported = new Map<Address, number>();
 
-  constructor({ plan, space, directory, surroundings, arithmetics, die_epochs, checksum, host, measuresSteps }: NpusOptions) {
+  constructor({ plan, space, directory, surroundings, arithmetics, die_epochs, checksum, host, measuresSteps, samplesOf }: NpusOptions) {
+    this.#samplesOf = samplesOf;
     this.#now_us = measuresSteps ? () => surroundings.now_ms() * 1000 : null;
     this.#plan = plan;
     this.#loads = new ExpertLoads(plan, space, directory);
@@ -117,7 +122,8 @@ export class Npus {
       has_priorities: scheduling_policy === 'priority',
       offers_max: offersOf({ max_batch_requests }),
     };
-    for (const [npu, { forward }] of this.programs) {
+    for (const [npu, program] of this.programs) {
+      const { forward } = program;
       const { group: id, executor, rank } = this.#placeOf(npu);
       const [self, group] = [address('npu', npu), address('dp-group', id)];
       this.#host.spawn(self, { machine: npuMachine, input: { self, dp_group: group } });
@@ -128,7 +134,7 @@ export class Npus {
         // What was counted before is not news.
         this.#newLoads(npu, layer, () => {});
       }
-      this.#host.send(address('task-executor', executor), self, npuReady(npu));
+      this.#host.send(address('task-executor', executor), self, npuReady(npu, this.#samplesOf(program)));
     }
   }
 

@@ -3,7 +3,7 @@
  * @module
  */
 import { totalmem } from 'node:os';
-import type { GroupChoice } from '../../actors/policies/group-choice.ts';
+import type { Balancing } from '../../actors/policies/placement.ts';
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { planRings, type RingPlace } from '../fabric/links.ts';
@@ -38,7 +38,10 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly async_scheduling: boolean;
   readonly scheduling_policy: 'priority' | 'fcfs';
   /** How a task executor chooses among its DP groups; `auto`: as suits its role. */
-  readonly load_balancing: 'auto' | GroupChoice;
+  readonly load_balancing: 'auto' | Balancing;
+  /** So many DP groups of an executor are for prompts of so many tokens or more. */
+  readonly long_prompt_groups: number;
+  readonly long_prompt_tokens: number;
   /** False: all actors live on one thread, as on a virtual clock, which needs no rings. Else it has them. */
   readonly has_rings?: boolean;
 };
@@ -55,7 +58,11 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout> = {
   readonly layouts: readonly Layout[];
   /** By die, spares included. */
   readonly dies: readonly Region[];
-  readonly options: LayoutOptions & Pick<PlanOptions, 'prefix_caching' | 'async_scheduling' | 'scheduling_policy' | 'load_balancing' | 'max_queued'>;
+  readonly options: LayoutOptions &
+    Pick<
+      PlanOptions,
+      'prefix_caching' | 'async_scheduling' | 'scheduling_policy' | 'load_balancing' | 'long_prompt_groups' | 'long_prompt_tokens' | 'max_queued'
+    >;
 };
 export type PodPlan = PodPlanOf<ModelConfig, NpuLayout>;
 export type AnyPodPlan = PodPlanOf<ModelShape, StepLayout>;
@@ -147,6 +154,8 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
       prefix_caching: options.prefix_caching,
       scheduling_policy: options.scheduling_policy,
       load_balancing: options.load_balancing,
+      long_prompt_groups: options.long_prompt_groups,
+      long_prompt_tokens: options.long_prompt_tokens,
       async_scheduling: options.async_scheduling,
       max_queued,
     },

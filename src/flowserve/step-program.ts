@@ -21,6 +21,7 @@ import type { Forward } from './forward.ts';
 import { Readout } from './readout.ts';
 import { kvPool, SPAN, SPAN_WORDS } from './step-layout.ts';
 import { type Experts, type Part, partsInTurn } from './step-parts.ts';
+import type { WarmShape } from './warm-up.ts';
 
 export type Done = { readonly state: 'done'; readonly plan: StepPlan; readonly outcomes: readonly StepOutcome[]; readonly digest: number };
 
@@ -134,7 +135,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     let row = 0;
     for (const entry of plan.entries) {
       this.#writeInputs(entry, row);
-      this.#writeSpan(spans.length, entry, row);
+      this.#writeSpan(spans.length, entry.slot, entry.tokens.length, row);
       spans.push({ slot: entry.slot, row, rows: entry.tokens.length });
       row += entry.tokens.length;
     }
@@ -143,6 +144,32 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     const parts = captured ?? this.#inTurn;
     const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#sampled, captured !== null);
     this.#run = { plan, spans, rows: row, parts, readout, part: 0, layer: 0, missing: new Map(), asked_ms: 0, failedPeer: null };
+  }
+
+  /**
+   * Computes a step of one sequence by itself: `tokens` that follow `from` others, whichever they are. What its peers would compute is missing, so its rows mean
+   * nothing; neither is anything counted, nor any block held. Only before the first step.
+   */
+  rehearse({ from, tokens }: WarmShape): void {
+    const { at, layout, config } = this.forward;
+    const table = offsetOf(layout.blockTables.address) >>> 2;
+    const blocks = Math.ceil((from + tokens) / layout.kv.block_size);
+    for (let block = 0; block < blocks; block++) this.#words[table + block] = offsetOf(layout.kv.address) + block * layout.kv.block_bytes;
+    for (let row = 0; row < tokens; row++) {
+      this.#words[(at.tokenIds >>> 2) + row] = row;
+      this.#words[(at.positions >>> 2) + row] = from + row;
+    }
+    this.#writeSpan(0, 0, tokens, 0);
+    const spans = [{ slot: 0, row: 0, rows: tokens }];
+    for (const part of this.#inTurn) {
+      if (part.kind === 'compute') part.compute(tokens, spans);
+      else if (part.kind === 'experts')
+        part.own(
+          tokens,
+          part.route(tokens).find(({ npu }) => npu === this.npu),
+        );
+    }
+    for (const counts of layout.counts) if (counts !== null) this.#words.fill(0, offsetOf(counts) >>> 2, (offsetOf(counts) >>> 2) + config.moe.experts);
   }
 
   /** One more step, which `startNext` begins once the one at hand is done: what that one samples, it may go on with. */
@@ -304,11 +331,11 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     });
   }
 
-  #writeSpan(index: number, { slot, tokens }: StepEntry, row: number): void {
+  #writeSpan(index: number, slot: number, rows: number, row: number): void {
     const { address, blocks_max } = this.forward.layout.blockTables;
     const span = (this.forward.at.spans >>> 2) + index * SPAN_WORDS;
     this.#words[span + SPAN.row] = row;
-    this.#words[span + SPAN.rows] = tokens.length;
+    this.#words[span + SPAN.rows] = rows;
     this.#words[span + SPAN.table] = offsetOf(address) + slot * blocks_max * 4;
   }
 

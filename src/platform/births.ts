@@ -4,7 +4,8 @@ import { clusterManager } from '../../actors/cluster-manager.ts';
 import { job } from '../../actors/job.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
 import type { ExecutorSeat } from '../../actors/policies/executor-choice.ts';
-import type { GroupChoice, GroupSeat } from '../../actors/policies/group-choice.ts';
+import type { GroupSeat } from '../../actors/policies/group-choice.ts';
+import type { Balancing } from '../../actors/policies/placement.ts';
 import { request } from '../../actors/request.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
@@ -60,8 +61,9 @@ export function birthOfController(self: Address, { hosting, options }: AnyPodPla
         const { npus } = groups[group] as DpGroupPlace;
         return { group, npus, worker: hosting.worker_of_npu[npus[0] as number] as number };
       });
-      const others = { batch_max: options.max_batch_requests, choice: choiceOf(executor.role, options.load_balancing) };
-      return { machine: taskExecutor, input: { self, managers: CLUSTER_MANAGERS, groups: seats, ...others } };
+      const others = { batch_max: options.max_batch_requests, choice: choiceOf(executor.role, executor.groups.length, options.load_balancing) };
+      const long = { tokens: options.long_prompt_tokens, groups: options.long_prompt_groups };
+      return { machine: taskExecutor, input: { self, managers: CLUSTER_MANAGERS, groups: seats, long, ...others } };
     }
     default:
       return assert(false, `${self} is no part of the control plane`) as never;
@@ -69,5 +71,5 @@ export function birthOfController(self: Address, { hosting, options }: AnyPodPla
 }
 
 /** What suits a role, unless the pod's options name one for all. */
-const choiceOf = (role: ExecutorRole, asked: AnyPodPlan['options']['load_balancing']): GroupChoice =>
-  asked !== 'auto' ? asked : role === 'decode' ? 'least_kv' : 'packed';
+const choiceOf = (role: ExecutorRole, groups: number, asked: AnyPodPlan['options']['load_balancing']): Balancing =>
+  asked !== 'auto' ? asked : role === 'decode' ? 'least_kv' : role === 'prefill' && groups > 1 ? 'cost_model' : 'packed';

@@ -18,6 +18,7 @@ import type { StepTimes } from '../flowserve/step-times.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../model/kernels/kernels.ts';
 import { type Address, idOf } from '../protocol/address.ts';
+import type { StepSample } from '../protocol/balancing.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Transfer, Work } from '../protocol/messages.ts';
 import type { Deployment } from '../protocol/topology.ts';
@@ -64,7 +65,13 @@ export class MachineNpus {
   readonly #programs: readonly StepProgram<Arithmetic>[];
   readonly #deployment: Deployment;
 
-  constructor({ plan, space, arithmetics }: Machine, directory: Directory, now_ms: () => number, host: NpusHost) {
+  constructor(
+    { plan, space, arithmetics }: Machine,
+    directory: Directory,
+    now_ms: () => number,
+    host: NpusHost,
+    samplesOf: (npu: Address) => readonly StepSample[] = () => [],
+  ) {
     this.#deployment = plan.hosting.deployment;
     const areas = plan.dies.map((_, die) => areasOfDie(plan, die));
     this.#npus = new Npus({
@@ -77,6 +84,7 @@ export class MachineNpus {
       checksum: plainChecksum(space),
       host,
       measuresSteps: false,
+      samplesOf: ({ self }) => samplesOf(self),
     });
     this.#programs = [...this.#npus.programs.values()];
   }

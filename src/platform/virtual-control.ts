@@ -10,10 +10,12 @@ import { FrontendProcess } from '../flowserve/frontend-process.ts';
 import { checkHashSampling } from '../flowserve/hash-model/hash-sampler.ts';
 import { type AnyPodPlan, type PlanOptions, recordTableOf } from '../flowserve/pod-plan.ts';
 import { RequestRecords } from '../flowserve/request-records.ts';
+import { attendedBy, WARM_SHAPES, type WarmShape } from '../flowserve/warm-up.ts';
 import { type Checkpoint, openCheckpoint, parametersOf } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf } from '../protocol/address.ts';
+import type { StepSample } from '../protocol/balancing.ts';
 import type { PodToCaller } from '../protocol/caller.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { FrontendMessage, Message, StepPlan, Work } from '../protocol/messages.ts';
@@ -50,6 +52,9 @@ const JITTER = 0.5;
 const NS_PER_US = 1_000;
 /** Which job executor takes a request is drawn from a stream of its own. */
 const JOB_EXECUTORS = 2;
+
+/** A sequence's part of a step, beside what it computes. */
+const ALONE = { first_block: 0, blocks: [], shared: 0, generated: 0, samples: false, attach: null, output: [] } as const;
 
 export type VirtualPorts = {
   readonly tell: (message: PodToCaller) => void;
@@ -129,12 +134,18 @@ export class VirtualControl {
       firstGroups: firstGroups(plan.hosting.deployment),
       ...(kernels === 'hash' && { checkSampling: checkHashSampling }),
     });
-    this.#npus = new MachineNpus(machine, this.#directory, this.host.clock.now_ms, {
-      spawn: (address, birth) => this.host.spawn(address, birth),
-      send: (to, from, message) => this.host.send(to, from, message),
-      complete: (npu, message, cause) => this.host.complete(npu, message, cause, this.#done_ns - this.host.now_ns),
-      tellTransfer: (group, message, cause, bytes) => this.host.complete(group, message, cause, this.#transfer_ns(bytes)),
-    });
+    this.#npus = new MachineNpus(
+      machine,
+      this.#directory,
+      this.host.clock.now_ms,
+      {
+        spawn: (address, birth) => this.host.spawn(address, birth),
+        send: (to, from, message) => this.host.send(to, from, message),
+        complete: (npu, message, cause) => this.host.complete(npu, message, cause, this.#done_ns - this.host.now_ns),
+        tellTransfer: (group, message, cause, bytes) => this.host.complete(group, message, cause, this.#transfer_ns(bytes)),
+      },
+      (npu) => WARM_SHAPES.map((shape) => this.#sampleOf(npu, shape)),
+    );
     for (const worker of [ON_CONTROL, ...Array.from({ length: plan.workers }, (_, worker) => worker)]) this.#spawnControllers(worker);
     this.#npus.spawn();
   }
@@ -206,6 +217,13 @@ export class VirtualControl {
     } else this.#done_ns = this.host.now_ns + SMALL_WORK_NS;
     if (work.kind === 'reset') this.#steps_done_ns.delete(npu);
     this.#npus.launch(npu, work, cause);
+  }
+
+  /** What the cost model says of a step that a live NPU would measure. */
+  #sampleOf(npu: Address, shape: WarmShape): StepSample {
+    const entry = { slot: 0, start: shape.from, tokens: new Array<number>(shape.tokens).fill(0), ...ALONE };
+    const us = this.#stepOf(npu)({ step: 1, after: 0, entries: [entry], detach: [] }) / NS_PER_US;
+    return { tokens: shape.tokens, attended: attendedBy(shape), us };
   }
 
   #stepOf(npu: Address): (plan: StepPlan) => number {

@@ -3,6 +3,7 @@
  * @module
  */
 import { type Address, address } from './address.ts';
+import type { GroupState, LongPrompts, StepCost, StepSample, Wanted } from './balancing.ts';
 import type { ClusterManagerMessage, MemberLife } from './controllers.ts';
 import type { ErrorRecord } from './errors.ts';
 import {
@@ -158,15 +159,17 @@ export const join = (member: Address, life: number): { readonly type: 'JOIN'; re
 
 // to a task executor
 export const disown = (lost: Address, life: number): TaskExecutorMessage => ({ type: 'DISOWN', lost, life });
-export const place = (task: Address, { data_parallel_rank, prompt, max_tokens }: Sequence): TaskExecutorMessage => ({
+export const place = (task: Address, { data_parallel_rank, prompt, max_tokens, priority }: Sequence, marks: readonly number[]): TaskExecutorMessage => ({
   type: 'PLACE',
   task,
   data_parallel_rank,
   kv_positions: prompt.length + max_tokens,
+  wanted: { task, prompt_tokens: prompt.length, marks, priority },
 });
+export const groupChosen = (task: Address, group: number): TaskExecutorMessage => ({ type: 'GROUP_CHOSEN', task, group });
 export const withdraw = (task: Address): TaskExecutorMessage => ({ type: 'WITHDRAW', task });
 export const release = (task: Address): TaskExecutorMessage => ({ type: 'RELEASE', task });
-export const npuReady = (npu: number): TaskExecutorMessage => ({ type: 'NPU_READY', npu });
+export const npuReady = (npu: number, samples: readonly StepSample[]): TaskExecutorMessage => ({ type: 'NPU_READY', npu, samples });
 export const npuLost = (npu: number, error: ErrorRecord): TaskExecutorMessage => ({ type: 'NPU_LOST', npu, error });
 
 /** To an executor or an NPU: no new work; stop when what runs is done. */
@@ -181,6 +184,17 @@ export const enqueueSequence = (task: Address, sequence: Sequence, stage: Stage 
   handoff,
 });
 export const abandon = (task: Address): DpGroupMessage => ({ type: 'ABANDON', task });
+export const lead = (task_executor: Address, groups: readonly number[], cost: StepCost, long: LongPrompts): DpGroupMessage => ({
+  type: 'LEAD',
+  task_executor,
+  groups,
+  cost,
+  long,
+});
+export const groupWanted = (wanted: Wanted): DpGroupMessage => ({ type: 'GROUP_WANTED', wanted });
+export const groupUnwanted = (task: Address): DpGroupMessage => ({ type: 'GROUP_UNWANTED', task });
+export const statusWanted = (leader: Address): DpGroupMessage => ({ type: 'STATUS_WANTED', leader });
+export const groupStatus = (state: GroupState, task: Address | null): DpGroupMessage => ({ type: 'GROUP_STATUS', state, task });
 export const dropCache = (): DpGroupMessage => ({ type: 'DROP_CACHE' });
 export const keepContext = (context: string, cache_salt: string, tokens: readonly number[]): DpGroupMessage => ({
   type: 'KEEP_CONTEXT',

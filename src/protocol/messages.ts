@@ -4,6 +4,7 @@
  * @module
  */
 import type { Address, Role } from './address.ts';
+import type { GroupState, LongPrompts, StepCost, StepSample, Wanted } from './balancing.ts';
 import type { Claim, ClusterManagerMessage, MemberLife } from './controllers.ts';
 import type { ErrorRecord } from './errors.ts';
 
@@ -219,7 +220,8 @@ export type TaskExecutorMessage =
   | { readonly type: 'JOIN'; readonly member: Address; readonly life: number }
   /** The job executor is lost: let go of its tasks. */
   | { readonly type: 'DISOWN'; readonly lost: Address; readonly life: number }
-  | { readonly type: 'NPU_READY'; readonly npu: number }
+  /** `samples`: what its steps took as it warmed up. */
+  | { readonly type: 'NPU_READY'; readonly npu: number; readonly samples: readonly StepSample[] }
   | { readonly type: 'NPU_LOST'; readonly npu: number; readonly error: ErrorRecord }
   | {
       readonly type: 'PLACE';
@@ -227,7 +229,10 @@ export type TaskExecutorMessage =
       readonly data_parallel_rank: number;
       /** Its prompt and the longest that its output may become. */
       readonly kv_positions: number;
+      readonly wanted: Wanted;
     }
+  /** Its leader has found a group for it. */
+  | { readonly type: 'GROUP_CHOSEN'; readonly task: Address; readonly group: number }
   | { readonly type: 'WITHDRAW'; readonly task: Address }
   | { readonly type: 'RELEASE'; readonly task: Address }
   | { readonly type: 'DRAIN' };
@@ -235,6 +240,15 @@ export type TaskExecutorMessage =
 export type DpGroupMessage =
   | { readonly type: 'ENQUEUE'; readonly task: Address; readonly sequence: Sequence; readonly stage: Stage; readonly handoff: Handoff | null }
   | { readonly type: 'ABANDON'; readonly task: Address }
+  /** Be the leader of these groups, or go on as it: those that serve now. */
+  | { readonly type: 'LEAD'; readonly task_executor: Address; readonly groups: readonly number[]; readonly cost: StepCost; readonly long: LongPrompts }
+  /** To the leader: a task has no group; needs none any more. */
+  | { readonly type: 'GROUP_WANTED'; readonly wanted: Wanted }
+  | { readonly type: 'GROUP_UNWANTED'; readonly task: Address }
+  /** From the leader, while tasks wait. */
+  | { readonly type: 'STATUS_WANTED'; readonly leader: Address }
+  /** To the leader: since it has asked, since the group has room again, or since it has got `task`. */
+  | { readonly type: 'GROUP_STATUS'; readonly state: GroupState; readonly task: Address | null }
   /** Forget what is kept for later: each prompt is computed anew. */
   | { readonly type: 'DROP_CACHE' }
   /** Keep what begins with these tokens, known now or computed later, until the context is forgotten. */

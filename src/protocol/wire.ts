@@ -38,18 +38,29 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['request', 'choice', 'index', 'token', 'finish', 'stops', 'logprobs', 'cached', 'prompt_start', 'prompt_logprobs'],
   // control → workers
   ['type', 'task', 'sequence', 'stage', 'handoff'], // ENQUEUE
-  ['type', 'task'], // ABANDON
+  ['type', 'task'], // ABANDON, GROUP_UNWANTED
+  ['type', 'task_executor', 'groups', 'cost', 'long'], // LEAD
+  ['base_us', 'token_us', 'attended_us'],
+  ['tokens', 'groups'],
+  ['type', 'wanted'], // GROUP_WANTED
+  ['task', 'prompt_tokens', 'marks', 'priority'],
+  // between workers
+  ['type', 'leader'], // STATUS_WANTED
+  ['type', 'state', 'task'], // GROUP_STATUS
+  ['group', 'backlog_tokens', 'longest_tokens', 'decodes'],
   ['type'], // SCHEDULED, RECEIVING, DECODING, TRANSFERRED, PREEMPTED, GENERATED, ABANDONED, DRAIN, DROP_CACHE
   ['type', 'error'], // GENERATION_FAILED
   ['type', 'context', 'cache_salt', 'tokens'], // KEEP_CONTEXT
   ['type', 'context'], // FORGET_CONTEXT
   ['type', 'npu', 'error'], // NPU_LOST
   // workers → control
-  ['type', 'npu'], // NPU_READY
+  ['type', 'npu', 'samples'], // NPU_READY
+  ['tokens', 'attended', 'us'],
+  ['type', 'task', 'group'], // GROUP_CHOSEN
   // controllers, wherever they live
   ['type', 'sequences', 'deadline_ms'], // SUBMIT
   ['type', 'choice'], // CHOICE_STOPPED
-  ['type', 'task', 'data_parallel_rank', 'kv_positions'], // PLACE
+  ['type', 'task', 'data_parallel_rank', 'kv_positions', 'wanted'], // PLACE
   ['type', 'dp_group'], // PLACED
   ['type', 'task_executor'], // EXECUTOR_READY
   ['type', 'request', 'error'], // REQUEST_ENDED

@@ -53,6 +53,8 @@ export class KernelRecomputation implements Recompute {
       enforce_eager: false,
       scheduling_policy: 'fcfs',
       load_balancing: 'auto',
+      long_prompt_groups: 0,
+      long_prompt_tokens: 1,
     };
     return new KernelRecomputation(await buildMachine(checkpoint, header.kernels, options, onProgress));
   }

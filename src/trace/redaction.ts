@@ -47,6 +47,10 @@ export function redactMessage(message: Message): Message {
       return { ...message, context: '', cache_salt: '', tokens: zeros(message.tokens) };
     case 'FORGET_CONTEXT':
       return { ...message, context: '' };
+    // Marks of a short prompt can be searched; where prompts are left out nobody looks at them (prefill-leader.ts).
+    case 'PLACE':
+    case 'GROUP_WANTED':
+      return { ...message, wanted: { ...message.wanted, marks: zeros(message.wanted.marks) } };
     case 'STEP':
       return { ...message, plan: planOf(message.plan) };
     case 'LAUNCH_DONE':

@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { GROUP_CHOICES } from '../../actors/policies/group-choice.ts';
+import type { Balancing } from '../../actors/policies/placement.ts';
 import { address } from '../../src/protocol/address.ts';
 import { cancel, choiceStopped, submit } from '../../src/protocol/constructors.ts';
 import type { Message, Sequence } from '../../src/protocol/messages.ts';
@@ -28,7 +29,7 @@ const options: fc.Arbitrary<QueuedCastOptions> = fc.record({
   topology: fc.constantFrom(...['colocated', 'colocated:dp=2', 'colocated:dp=3', ...SPLIT, ...DISAGGREGATED].map(parseTopology)),
   kv_blocks: fc.integer({ min: 4, max: 10 }),
   choices_max: fc.integer({ min: 2, max: 12 }),
-  choice: fc.constantFrom(...GROUP_CHOICES),
+  choice: fc.constantFrom(...GROUP_CHOICES, 'cost_model' as const, 'cost_model' as const),
 });
 const call: fc.Arbitrary<Call> = fc.record({
   choices: fc.integer({ min: 1, max: 3 }),
@@ -143,19 +144,20 @@ describe('in any order of delivery', () => {
   });
 
   it('the task executor hears of a task when it comes and when it goes, however many tokens it has', () => {
-    const heardOf = (max_tokens: number): number => {
+    const heardOf = (choice: Balancing, max_tokens: number): number => {
       let heard = 0;
       const witness = ({ to, message }: Act): void => {
         if (to === 'task-executor/0' && message !== null && 'task' in message) heard++;
       };
-      const cast = new QueuedCast({ topology: parseTopology('colocated:dp=2'), kv_blocks: 60, choices_max: 12, witness });
+      const cast = new QueuedCast({ topology: parseTopology('colocated:dp=2'), kv_blocks: 60, choices_max: 12, choice, witness });
       const sequences = [0, 1, 2].map((request) => sequencesOf(request, { choices: 2, prompt: 5, max_tokens }));
       for (const [request, of] of sequences.entries()) cast.send(address('request', request), 'frontend/0', submit(of));
       cast.run(() => 0);
       expect(sequences.flat().map((sequence) => tokensOf(cast, sequence).length)).toEqual(Array(6).fill(max_tokens));
       return heard;
     };
-    expect([heardOf(1), heardOf(30)]).toEqual([12, 12]);
+    // PLACE and RELEASE; where a leader chooses, its GROUP_CHOSEN too.
+    expect([heardOf('packed', 1), heardOf('packed', 30), heardOf('cost_model', 1), heardOf('cost_model', 30)]).toEqual([12, 12, 18, 18]);
   });
 
   it('every state of request, job, task, DP group and NPU is reached', () => {

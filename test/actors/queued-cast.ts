@@ -5,7 +5,7 @@
 import { dpGroup } from '../../actors/dp-group.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
 import { npu as npuMachine } from '../../actors/npu.ts';
-import type { GroupChoice } from '../../actors/policies/group-choice.ts';
+import type { Balancing } from '../../actors/policies/placement.ts';
 import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import { birthOf } from '../../src/platform/births.ts';
@@ -27,7 +27,7 @@ export type QueuedCastOptions = {
   readonly topology: Topology;
   readonly kv_blocks: number;
   readonly choices_max: number;
-  readonly choice?: GroupChoice;
+  readonly choice?: Balancing;
   readonly witness?: Witness;
 };
 type Mail = { readonly to: Address; readonly from: Address; readonly message: Message };
@@ -69,7 +69,10 @@ export class QueuedCast {
     for (const { id, groups: own } of executors) {
       const self = address('task-executor', id);
       const groupSeats = own.map((group) => ({ group, worker: group, npus: (groups[group] as DpGroupPlace).npus }));
-      this.#hostOf(self).spawn(self, { machine: taskExecutor, input: { self, managers: [], groups: groupSeats, batch_max: 4, choice } });
+      this.#hostOf(self).spawn(self, {
+        machine: taskExecutor,
+        input: { self, managers: [], groups: groupSeats, batch_max: 4, choice, long: { tokens: 9, groups: 1 } },
+      });
     }
     const limits = {
       kv_blocks,
@@ -98,7 +101,7 @@ export class QueuedCast {
     const { group, executor } = this.#placeOf(npu);
     this.#hostOf(self).spawn(self, { machine: npuMachine, input: { self, dp_group: address('dp-group', group) } });
     this.send(self, self, started());
-    this.send(address('task-executor', executor), self, npuReady(npu));
+    this.send(address('task-executor', executor), self, npuReady(npu, []));
   }
 
   /** A rank but the first is lost with its thread: what was on its way to it, and what it had said to itself. What it said to others may still arrive. */

@@ -48,6 +48,8 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
     async_scheduling: false,
     scheduling_policy: 'fcfs',
     load_balancing: 'auto',
+    long_prompt_groups: 0,
+    long_prompt_tokens: 1,
     enforce_eager: false,
     has_rings: false,
     ...options,

@@ -34,6 +34,8 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
     async_scheduling: false,
     scheduling_policy: 'fcfs',
     load_balancing: 'auto',
+    long_prompt_groups: 0,
+    long_prompt_tokens: 1,
     enforce_eager: false,
     ...options,
   });

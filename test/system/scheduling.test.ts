@@ -1,7 +1,8 @@
 /** When things are computed, and for how long anybody waits: no token depends on it, and whoever cannot be served hears why and when to come again. */
 import { describe, expect, it } from 'vitest';
-import type { Completion, GenerateOptions, MinipodError, Pod } from '../../src/index.ts';
-import { withPod } from './pods.ts';
+import type { Completion, GenerateOptions, MinipodError, Pod, PodOptions } from '../../src/index.ts';
+import { expectNothingLeft, withPod } from './pods.ts';
+import { openRig } from './rig.ts';
 import sameBits from './same-bits.json' with { type: 'json' };
 import { digest, run } from './workload.ts';
 
@@ -139,5 +140,60 @@ describe('priorities', () => {
     ]);
     expect(mixed.tokens).toEqual(alike.tokens);
     expect(baseline.tokens).toEqual(alike.tokens);
+  });
+});
+
+describe('DP groups that are chosen by a leader', () => {
+  const MODEL = { ...HASH, npus: 4, load_balancing: 'cost_model', max_batch_tokens: 64 } as const;
+  /** Long prompts and short ones, some of which begin alike, each when its time has come. */
+  const workload = Array.from({ length: 40 }, (_, index) => ({
+    prompt:
+      index % 5 === 0 ? Array.from({ length: 700 }, (_, at) => 3 + ((index + at) % 900)) : [...PROMPT, ...Array.from({ length: 40 }, (_, at) => 9 + at), index],
+    max_tokens: 3 + (index % 4),
+  }));
+  const serve = (options: PodOptions): Promise<{ tokens: unknown[]; ttft_ms: number[] }> =>
+    withPod(options, async (pod) => {
+      const calls: Promise<{ tokens: unknown; ttft_ms: number }>[] = [];
+      // A clock for arrivals: one sequence decodes all the time.
+      let chunks = 0;
+      for await (const _ of pod.generate([7], { ...ENDLESS, max_tokens: 200 })) {
+        const work = workload[chunks++ >> 1];
+        if (work === undefined || chunks % 2 === 0) continue;
+        const generation = pod.generate(work.prompt, { ...ENDLESS, max_tokens: work.max_tokens });
+        const ended = async (): Promise<{ tokens: unknown; ttft_ms: number }> => {
+          const tokens: number[] = [];
+          for await (const { token_ids } of generation) tokens.push(...token_ids);
+          const { received, first_token } = generation.times();
+          return { tokens, ttft_ms: (first_token ?? 0) - received };
+        };
+        calls.push(ended());
+      }
+      const all = await Promise.all(calls);
+      expect(all.length).toBe(workload.length);
+      return { tokens: all.map(({ tokens }) => tokens), ttft_ms: all.map(({ ttft_ms }) => ttft_ms) };
+    });
+
+  it('give the same tokens, and short prompts wait less behind long ones than where each group has its turn', async () => {
+    const [led, inTurn] = [await serve(MODEL), await serve({ ...MODEL, load_balancing: 'round_robin' })];
+    expect(led.tokens).toEqual(inTurn.tokens);
+    const short = ({ ttft_ms }: { ttft_ms: number[] }): number => ttft_ms.filter((_, index) => index % 5 !== 0).toSorted((a, b) => b - a)[3] ?? 0;
+    expect(short(led)).toBeLessThan(short(inTurn));
+  });
+
+  it('keep very long prompts on their own', async () => {
+    const { tokens } = await serve({ ...MODEL, long_prompt_groups: 1, long_prompt_tokens: 500 });
+    expect(tokens).toEqual((await serve({ ...MODEL, npus: 1 })).tokens);
+  });
+
+  it('go on when the leader’s worker dies: the next one leads, and nobody waits for ever', async () => {
+    await using rig = await openRig({ npus: 2, workers: 2, load_balancing: 'cost_model' });
+    for (const worker of [0, 1, 0]) {
+      const calls = [1, 2, 3, 4].map((seed) => rig.pod.complete(PROMPT, { ...ENDLESS, max_tokens: 200, seed }).catch((error) => error));
+      rig.killWorker(worker);
+      for (const outcome of await Promise.all(calls)) if (outcome instanceof Error) expect(outcome).toMatchObject({ code: 'worker_failed' });
+      const after = await Promise.all([5, 6].map((seed) => rig.pod.complete(PROMPT, { ...ENDLESS, max_tokens: 8, seed })));
+      expect(after.map(({ choices }) => choices[0]?.token_ids.length)).toEqual([8, 8]);
+    }
+    await expectNothingLeft(rig.pod);
   });
 });

@@ -269,7 +269,7 @@ export class RequestLives {
     return sequence !== undefined && this.#isPrefixUnderWay(step, sequence) ? 'prefix' : 'kv_blocks';
   }
 
-  /** Whether another computes more of the same prefix in this step, or in the one that ran when it was planned, as the scheduler asks it (actors/policies/step-scheduler.ts, `#isUnderWay`). */
+  /** Whether another computes more of the same prefix in this step, or in the one that ran when it was planned, as the scheduler asks it (actors/policies/running-batch.ts). */
   #isPrefixUnderWay({ npu, parts, parts_before }: NpuStep, { prompt, cache_salt, sampling }: Sequence): boolean {
     const scheduler = this.#schedulers.get(npu);
     if (!scheduler?.has_prefix_cache || sampling.prompt_logprobs >= 0) return false;
