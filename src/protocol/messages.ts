@@ -4,8 +4,10 @@
  * @module
  */
 import type { Address, Role } from './address.ts';
-import type { GroupState, LongPrompts, StepCost, StepSample, Wanted } from './balancing.ts';
+
+import type { LeaderMessage, StepSample, Wanted } from './balancing.ts';
 import type { Claim, ClusterManagerMessage, MemberLife } from './controllers.ts';
+
 import type { ErrorRecord } from './errors.ts';
 
 // ── What a request carries ──────────────────────────────────────────────────────────────────────────────────────────
@@ -240,15 +242,7 @@ export type TaskExecutorMessage =
 export type DpGroupMessage =
   | { readonly type: 'ENQUEUE'; readonly task: Address; readonly sequence: Sequence; readonly stage: Stage; readonly handoff: Handoff | null }
   | { readonly type: 'ABANDON'; readonly task: Address }
-  /** Be the leader of these groups, or go on as it: those that serve now. */
-  | { readonly type: 'LEAD'; readonly task_executor: Address; readonly groups: readonly number[]; readonly cost: StepCost; readonly long: LongPrompts }
-  /** To the leader: a task has no group; needs none any more. */
-  | { readonly type: 'GROUP_WANTED'; readonly wanted: Wanted }
-  | { readonly type: 'GROUP_UNWANTED'; readonly task: Address }
-  /** From the leader, while tasks wait. */
-  | { readonly type: 'STATUS_WANTED'; readonly leader: Address }
-  /** To the leader: since it has asked, since the group has room again, or since it has got `task`. */
-  | { readonly type: 'GROUP_STATUS'; readonly state: GroupState; readonly task: Address | null }
+  | LeaderMessage
   /** Forget what is kept for later: each prompt is computed anew. */
   | { readonly type: 'DROP_CACHE' }
   /** Keep what begins with these tokens, known now or computed later, until the context is forgotten. */
