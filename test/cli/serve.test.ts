@@ -31,15 +31,16 @@ describe('minipod serve', () => {
 
   it('should drain at SIGTERM: not ready, nothing new, and what streams may finish', async () => {
     const { running, url } = await listening();
-    const response = await tale(url, 300);
+    // All is read, and as it comes: Node's fetch fails an assertion of its own where a connection ends that it has stopped reading.
+    const whole = (await tale(url, 300)).text();
     running.kill('SIGTERM');
     await expect.poll(async () => (await fetch(`${url}/health`)).status).toBe(503);
     const refused = await tale(url, 1);
     expect(refused.status).toBe(503);
     expect(refused.headers.get('connection')).toBe('close');
     expect(await refused.json()).toMatchObject({ error: { code: 'closed', message: expect.stringContaining('takes no new requests') } });
-    expect((await fetch(`${url}/metrics`)).status).toBe(200);
-    const text = await response.text();
+    expect(await (await fetch(`${url}/metrics`)).text()).toContain('vllm:num_requests_running');
+    const text = await whole;
     expect(text).toMatch(/"completion_tokens":300/);
     expect(text).toMatch(/data: \[DONE\]\n\n$/);
     expect(await running.ended).toMatchObject({ code: 0, stderr: '' });
@@ -57,14 +58,15 @@ describe('minipod serve', () => {
 
   it('should end at once at a second signal', async () => {
     const { running, url } = await listening();
-    const response = await tale(url, 1_500);
+    const cut = (await tale(url, 1_500)).text();
+    cut.catch(() => {});
     running.kill('SIGTERM');
     await expect.poll(async () => (await fetch(`${url}/health`)).status).toBe(503);
     // Signals of one keystroke count as one.
     await new Promise((resolve) => setTimeout(resolve, 350));
     running.kill('SIGTERM');
     expect((await running.ended).code).toBe(143);
-    await expect(response.text()).rejects.toThrow();
+    await expect(cut).rejects.toThrow();
   });
 
   it('should take an empty MINIPOD_API_KEY for none', async () => {
