@@ -42,7 +42,7 @@ export class VirtualCast {
       async () => {},
     );
     const { plan } = machine;
-    const step_ns = rooflineStep(checkpoint.config, npus, ASCEND_910C_DIE);
+    const step_ns = rooflineStep(checkpoint.config, { npus, tp: 1 }, ASCEND_910C_DIE);
     const cast = new VirtualCast((npu, work, cause) => {
       if (work.kind !== 'step') machineNpus.launch(npu, work, cause);
       else {

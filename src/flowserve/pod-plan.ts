@@ -82,6 +82,11 @@ const TOKENS_PER_WAITING = 128;
 export function planPod(checkpoint: Checkpoint, options: PlanOptions): PodPlan {
   const { config } = checkpoint;
   const dtypeOf = dtypeIn(checkpoint);
+  const tp = Math.max(...options.topology.map((executor) => executor.tp));
+  if (tp > config.heads)
+    throw new MinipodError('invalid_request', `topology: tp ${tp} for ${config.heads} attention heads; each rank of a DP group has at least one`, {
+      param: 'topology',
+    });
   return planDies(config, options, (layoutOptions, npu, base, bytes) => layoutNpu(config, dtypeOf, layoutOptions, npu, base, bytes));
 }
 

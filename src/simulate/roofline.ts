@@ -28,15 +28,21 @@ export const ASCEND_910C_DIE: Device = {
 
 const NS_PER_S = 1e9;
 
-/** Weights that one token passes in one layer's attention, and elements of one position's KV cell. */
-function attentionSizes({ attention, heads, hiddenSize }: ModelConfig): {
+/** Weights that one token passes in one layer's attention, those of `heads` heads of it, and elements of one position's KV cell. */
+function attentionSizes(
+  { attention, hiddenSize }: ModelConfig,
+  heads: number,
+): {
   readonly weights: number;
   readonly cell: number;
   readonly flops_per_position: number;
+  /** Columns of a head's output. */
+  readonly head: number;
 } {
   if (attention.kind === 'gqa') {
     const { kvHeads, headDim } = attention;
-    return { weights: hiddenSize * headDim * (2 * heads + 2 * kvHeads), cell: 2 * kvHeads * headDim, flops_per_position: 4 * heads * headDim };
+    const weights = hiddenSize * headDim * (2 * heads + 2 * kvHeads);
+    return { weights, cell: 2 * kvHeads * headDim, flops_per_position: 4 * heads * headDim, head: headDim };
   }
   const { qLoraRank, kvLoraRank, nopeDim, ropeDim, vDim } = attention;
   const query = heads * (nopeDim + ropeDim);
@@ -47,13 +53,18 @@ function attentionSizes({ attention, heads, hiddenSize }: ModelConfig): {
     weights: down + hiddenSize * (kvLoraRank + ropeDim) + absorbed + heads * vDim * hiddenSize,
     cell: kvLoraRank + ropeDim,
     flops_per_position: 2 * heads * (2 * kvLoraRank + ropeDim),
+    head: vDim,
   };
 }
 
-/** Nanoseconds of a step of one NPU of `npus`, among which the experts are spread evenly. */
-export function rooflineStep(config: ModelConfig, npus: number, device: Device): (plan: StepPlan) => number {
+/** `npus`: those over which a task executor's experts are spread evenly, `tp` of which are a DP group. */
+export type Parallelism = { readonly npus: number; readonly tp: number };
+
+/** Nanoseconds of a step of one NPU; of the ranks of a group the first, which has most to do: all of them wait for it. */
+export function rooflineStep(config: ModelConfig, { npus, tp }: Parallelism, device: Device): (plan: StepPlan) => number {
   const { hiddenSize, vocabSize, moe, mlp, layers } = config;
-  const { weights: attentionWeights, cell, flops_per_position } = attentionSizes(config);
+  const share = (total: number): number => Math.ceil(total / tp);
+  const { weights: attentionWeights, cell, flops_per_position, head } = attentionSizes(config, share(config.heads));
   const expertWeights = 3 * hiddenSize * moe.intermediateSize;
   const operation_ns = (flops: number, elements: number): number =>
     Math.max(flops / device.flops_per_s, (elements * device.element_bytes) / device.memory_bytes_per_s) * NS_PER_S;
@@ -70,18 +81,23 @@ export function rooflineStep(config: ModelConfig, npus: number, device: Device):
       read += start + tokens.length;
       attended += tokens.length * start + (tokens.length * (tokens.length + 1)) / 2;
     }
-    const pairs = rows * moe.topK;
+    /** What the other ranks have computed of each of a table's rows. */
+    const gather_ns = (width: number, of = rows): number => (tp > 1 ? transfer_ns(of * (width - share(width))) : 0);
+    const own = share(rows);
+    const pairs = own * moe.topK;
     const experts = Math.min(Math.ceil(moe.experts / npus), pairs);
-    let total_ns = operation_ns(2 * sampled * hiddenSize * vocabSize, hiddenSize * vocabSize);
+    let total_ns = operation_ns(2 * sampled * hiddenSize * share(vocabSize), hiddenSize * share(vocabSize)) + gather_ns(vocabSize, sampled);
     for (let layer = 0; layer < layers; layer++) {
       total_ns += operation_ns(2 * rows * attentionWeights + attended * flops_per_position, attentionWeights + read * cell);
+      total_ns += gather_ns(config.heads * head) + gather_ns(hiddenSize);
       if (moe.experts > 0 && isMoeLayer(config, layer)) {
         const shared = moe.sharedExperts * expertWeights;
-        total_ns += operation_ns(2 * (pairs * expertWeights + rows * shared), experts * expertWeights + shared);
+        total_ns += operation_ns(2 * (pairs * expertWeights + own * shared), experts * expertWeights + shared);
         if (npus > 1) total_ns += 2 * transfer_ns(pairs * hiddenSize);
+        total_ns += gather_ns(hiddenSize);
       } else {
-        const dense = 3 * hiddenSize * mlp.intermediateSize;
-        total_ns += operation_ns(2 * rows * dense, dense);
+        const dense = 3 * hiddenSize * share(mlp.intermediateSize);
+        total_ns += operation_ns(2 * rows * dense, dense) + gather_ns(mlp.intermediateSize) + gather_ns(hiddenSize);
       }
     }
     return Math.ceil(total_ns);

@@ -12,11 +12,11 @@ import { podOptionsSchema } from '../options.ts';
 import { buildMachine, type Machine, MachineNpus, type OnProgress } from '../platform/machine.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
-import type { Message, Transfer, Work } from '../protocol/messages.ts';
+import type { Transfer, Work } from '../protocol/messages.ts';
 import { parseTopology } from '../protocol/topology.ts';
 import { Directory } from '../runtime/directory.ts';
 import { KvAgain } from './kv-again.ts';
-import type { Recompute, TransferMessage } from './replay.ts';
+import type { Computed, Recompute, TransferMessage } from './replay.ts';
 import { promptsOf, type RunHeader } from './run-header.ts';
 
 export class KernelRecomputation implements Recompute {
@@ -26,7 +26,7 @@ export class KernelRecomputation implements Recompute {
   readonly #unknown = new Set<Address>();
   /** NPUs that have lived before, on a thread that was lost. */
   readonly #lived = new Set<Address>();
-  #result: Message | null = null;
+  #computed: Computed[] = [];
 
   /**
    * `model`: a shipped model's name or a folder; missing: the name in the header.
@@ -66,8 +66,8 @@ export class KernelRecomputation implements Recompute {
       spawn: () => {},
       send: () => {},
       tellTransfer: () => {},
-      complete: (_npu, message) => {
-        this.#result = message;
+      complete: (npu, message) => {
+        this.#computed.push({ npu, message });
       },
     });
   }
@@ -78,10 +78,10 @@ export class KernelRecomputation implements Recompute {
     this.#lived.add(npu);
   }
 
-  launch(npu: Address, work: Work): Message | null {
-    this.#result = null;
+  launch(npu: Address, work: Work): readonly Computed[] {
+    this.#computed = [];
     if (work.kind !== 'count-loads') this.#npus.launch(npu, work, 0);
-    return work.kind === 'step' && !this.#unknown.has(npu) ? this.#result : null;
+    return work.kind === 'step' ? this.#computed.filter((computed) => !this.#unknown.has(computed.npu)) : [];
   }
 
   transfer(group: Address, work: Transfer): void {

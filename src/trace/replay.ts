@@ -50,12 +50,14 @@ export type TransferMessage = Extract<DpGroupMessage, { readonly type: 'OFFERED'
 const isOfTransfer = (message: Message | null): message is TransferMessage =>
   message?.type === 'OFFERED' || message?.type === 'TRANSFER_DONE' || message?.type === 'TRANSFER_FAILED';
 
+export type Computed = { readonly npu: Address; readonly message: Message };
+
 /** Computes again what NPUs launch. */
 export type Recompute = {
   /** The NPU comes to life, perhaps not for the first time. */
   begin(npu: Address): void;
-  /** What comes of it; null where nothing does, or where it depends on more than the NPU's own launches. */
-  launch(npu: Address, work: Work): Message | null;
+  /** What comes of it, and of other ranks' launches that have waited for it; nothing where that depends on more than launches. */
+  launch(npu: Address, work: Work): readonly Computed[];
   /** Copies what the transfer copied. */
   transfer(group: Address, work: Transfer): void;
   /** How far the group's transfers have come. */
@@ -208,14 +210,14 @@ export class Replay {
 
   #launch(actor: Address, work: Work): void {
     if (!this.#isLast(actor)) return;
-    const result = this.#recompute?.launch(actor, work) ?? null;
-    const launch = launchOf(this.#life, actor);
     // A step that failed then, or was lost with one that did, may be done now.
-    if (work.kind === 'reset') this.#computed.delete(launch);
-    if (result === null) return;
-    const computed = this.#computed.get(launch);
-    if (computed === undefined) this.#computed.set(launch, [result]);
-    else computed.push(result);
+    if (work.kind === 'reset') this.#computed.delete(launchOf(this.#life, actor));
+    for (const { npu, message } of this.#recompute?.launch(actor, work) ?? []) {
+      const launch = launchOf(this.#lives.get(npu) ?? this.#life, npu);
+      const computed = this.#computed.get(launch);
+      if (computed === undefined) this.#computed.set(launch, [message]);
+      else computed.push(message);
+    }
   }
 
   #transfer(group: Address, work: Transfer): void {

@@ -1,6 +1,11 @@
 /** Pods whose DP groups have several ranks: the same bits, and when one rank breaks, all of its group begin anew. */
 import { describe, expect, it } from 'vitest';
 import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
+import { KernelRecomputation } from '../../src/trace/recompute.ts';
+import { replayTrace } from '../../src/trace/replay-trace.ts';
+import { parseRunHeader } from '../../src/trace/run-header.ts';
+import { TraceReader } from '../../src/trace/trace-reader.ts';
+import { traceFolder } from '../trace/files.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
 
@@ -45,6 +50,25 @@ it('tokens of the hash model are those of one NPU, over groups of any ranks, wit
   const expected = await tokensOn({ seed: 1 });
   for (const [seed, topology] of ['colocated:dp=1,tp=2', 'colocated:dp=3,tp=2', 'colocated:dp=1,tp=7', 'mixed:colocated=1xdp1tp3,colocated=1xdp2tp1'].entries())
     expect(await tokensOn({ topology, seed }), topology).toEqual(expected);
+});
+
+it('a recorded run is replayed with its kernels, whose ranks wait for one another there too', async () => {
+  using folder = traceFolder();
+  const path = folder.file('ranks.trace');
+  await withPod({ topology: 'pd:prefill=1xdp1tp2,decode=1xdp1tp3', workers: 2, kv_blocks: 128, record: path }, ask);
+  using reader = TraceReader.open(path);
+  const header = parseRunHeader(reader.header, path);
+  const report = await replayTrace(reader, header, { recompute: await KernelRecomputation.create(header, undefined) });
+  expect(report).toMatchObject({ outcome: 'reproduced', divergence: null });
+  expect(report.launches).toBeGreaterThan(30);
+});
+
+it('more ranks than heads are refused', async () => {
+  await expect(createPod({ topology: 'colocated:dp=1,tp=7' })).rejects.toMatchObject({
+    code: 'invalid_request',
+    param: 'topology',
+    message: /tp 7 for 6 attention heads/,
+  });
 });
 
 describe('a rank that breaks', () => {

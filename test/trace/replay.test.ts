@@ -124,7 +124,7 @@ describe('a replay that computes', () => {
       begin: () => {},
       heard: () => {},
       transfer: () => {},
-      launch: (_, work) => (work.kind === 'step' ? found(++launches === 1 ? 7 : 9) : null),
+      launch: (npu, work) => (work.kind === 'step' ? [{ npu, message: found(++launches === 1 ? 7 : 9) }] : []),
     });
     expect(records.map((record, index) => replay.feed(record, index))).toEqual(records.map(() => null));
     expect(replay.launches).toBe(1);

@@ -51,6 +51,9 @@ export class RequestLives {
   readonly #held = new Map<number, Set<ChoiceTrack>>();
   /** By NPU: what its DP group goes by. */
   readonly #schedulers = new Map<number, SchedulerLimits>();
+  /** By DP group: its first rank, which speaks for all of them; and the others. */
+  readonly #firsts = new Map<number, number>();
+  readonly #others = new Set<number>();
 
   constructor(limits: Limits, options: LivesOptions = {}) {
     this.#limits = limits;
@@ -65,7 +68,7 @@ export class RequestLives {
   feed(act: ActRecord): RequestLife | null {
     for (const event of this.#steps.feed(act)) this.#step(event);
     const { to, message, time_us } = act;
-    if (act.machine === 'dp-group') this.#schedulers.set(idOf(to), (act.input as { readonly limits: SchedulerLimits }).limits);
+    if (act.machine === 'dp-group') this.#noteGroup(idOf(to), act.input as { readonly npus: readonly Address[]; readonly limits: SchedulerLimits });
     if (message === null) return null;
     switch (roleOf(to)) {
       case 'request':
@@ -89,6 +92,17 @@ export class RequestLives {
         break;
     }
     return null;
+  }
+
+  #noteGroup(group: number, { npus, limits }: { readonly npus: readonly Address[]; readonly limits: SchedulerLimits }): void {
+    const [first = 0, ...others] = npus.map(idOf);
+    this.#firsts.set(group, first);
+    this.#schedulers.set(first, limits);
+    for (const npu of others) this.#others.add(npu);
+  }
+
+  #npuOf(group: Address): number {
+    return this.#firsts.get(idOf(group)) ?? idOf(group);
   }
 
   /** Those that had not ended when the trace did, as of `time_us`. */
@@ -178,7 +192,7 @@ export class RequestLives {
   }
 
   #placed(choice: ChoiceTrack, dp_group: Address, cause: number, time_us: number, note: (event: DistributedOmit<LifeEvent, 'at_us' | 'choice'>) => void): void {
-    const npu = idOf(dp_group);
+    const npu = this.#npuOf(dp_group);
     choice.npus.push(npu);
     // Placed by another message than its own PLACE: no NPU served, and it waited for one.
     const { place } = choice;
@@ -190,7 +204,7 @@ export class RequestLives {
   #toDpGroup({ to, number, time_us }: ActRecord, message: DpGroupMessage): void {
     if (message.type !== 'ENQUEUE') return;
     this.#ofTask(message.task, (choice, track) => {
-      const npu = idOf(to);
+      const npu = this.#npuOf(to);
       const held = this.#held.get(npu) ?? new Set();
       this.#held.set(npu, held);
       const running_step = this.#steps.running(npu)?.step ?? null;
@@ -218,6 +232,8 @@ export class RequestLives {
   #step(event: StepEvent): void {
     const { step, what } = event;
     this.#options.onStep?.(event);
+    // Ranks of a group run the same step.
+    if (this.#others.has(step.npu)) return;
     const inStep = new Set<ChoiceTrack>();
     for (const part of step.parts) {
       const track = this.#open.get(part.request);

@@ -1,0 +1,31 @@
+/** What a step takes on a virtual clock. */
+import { expect, it } from 'vitest';
+import { readModelConfig } from '../../src/model/config.ts';
+import { resolveModel } from '../../src/model/registry.ts';
+import type { StepPlan } from '../../src/protocol/messages.ts';
+import { ASCEND_910C_DIE, rooflineStep } from '../../src/simulate/roofline.ts';
+
+const stepOf = (sequences: number, tokens: number): StepPlan => ({
+  step: 1,
+  after: 0,
+  entries: Array.from({ length: sequences }, (_, slot) => ({
+    ...{ slot, start: 1_000, tokens: Array.from({ length: tokens }, () => 1), first_block: 0, blocks: [], shared: 0 },
+    ...{ generated: 0, samples: true, attach: null, output: [] },
+  })),
+  detach: [],
+});
+
+it('more ranks take less for a long prefill, and never less than their share; a decode step of a small model only pays for its gathers', () => {
+  const tiny = readModelConfig(resolveModel('tiny-deepseek-v3'));
+  // Widths of a large model, for which a prefill is arithmetic.
+  const large = { ...tiny, hiddenSize: 4_096, heads: 64, mlp: { intermediateSize: 16_384 }, moe: { ...tiny.moe, intermediateSize: 2_048 } };
+  const timesOf = (config: typeof tiny, step: StepPlan): number[] => [1, 2, 4, 8].map((tp) => rooflineStep(config, { npus: 8, tp }, ASCEND_910C_DIE)(step));
+  const prefill = timesOf(large, stepOf(1, 2_048));
+  for (const [index, time] of prefill.slice(1).entries()) {
+    expect(time).toBeLessThan(prefill[index] as number);
+    expect(time).toBeGreaterThan((prefill[0] as number) / 2 ** (index + 1));
+  }
+  const decode = timesOf(tiny, stepOf(4, 1));
+  const gathers = tiny.layers * 2 + 1;
+  expect(decode[1]).toBeGreaterThan((decode[0] as number) + gathers * ASCEND_910C_DIE.link_latency_ns * 0.9);
+});
