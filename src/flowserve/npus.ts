@@ -248,7 +248,10 @@ export class Npus {
 
   #fail({ self, npu }: StepProgram<Arithmetic>, step: number, error: unknown): void {
     this.#failed.add(npu);
-    this.#host.complete(self, launchFailed(step, { ...toErrorRecord(error), code: 'worker_failed' }), this.#takeCause(npu));
+    const record = toErrorRecord(error);
+    // A rank that was lost in the midst of it: then the step can be computed elsewhere.
+    const code = record.code === 'worker_lost' ? 'worker_lost' : 'worker_failed';
+    this.#host.complete(self, launchFailed(step, { ...record, code }), this.#takeCause(npu));
   }
 
   #takeCause(npu: number): number {

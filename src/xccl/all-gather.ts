@@ -186,7 +186,7 @@ export class AllGather implements Operation {
     for (let rank = 0; rank < this.ranks; rank++) {
       const die = this.#dies[rank] as number;
       if (control.epochOfDie(die) === this.#epochs[rank]) continue;
-      return new MinipodError('worker_failed', `${this.#name} ended: rank ${rank} (die ${die}) was given up while it was under way`);
+      return new MinipodError('worker_lost', `${this.#name} ended: rank ${rank} (die ${die}) was given up while it was under way`);
     }
     return null;
   }

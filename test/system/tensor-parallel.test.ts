@@ -1,6 +1,6 @@
 /** Pods whose DP groups have several ranks: the same bits, and when one rank breaks, all of its group begin anew. */
 import { describe, expect, it } from 'vitest';
-import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
+import { type Completion, createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
 import { KernelRecomputation } from '../../src/trace/recompute.ts';
 import { replayTrace } from '../../src/trace/replay-trace.ts';
 import { parseRunHeader } from '../../src/trace/run-header.ts';
@@ -24,7 +24,6 @@ const answers = (): Promise<string[][]> => {
 
 describe('ids and log-probabilities are those of one NPU', () => {
   it.each([
-    { topology: 'colocated:dp=1,tp=2', workers: 1 },
     { topology: 'colocated:dp=1,tp=2', workers: 2, max_batch_tokens: 5 },
     { topology: 'colocated:dp=2,tp=3', workers: 2, npu_workers: [0, 1, 0, 1, 1, 0], kv_blocks: 128 },
     { topology: 'mixed:colocated=1xdp1tp4,colocated=1xdp2', workers: 2, kv_blocks: 128, async_scheduling: false },
@@ -72,29 +71,36 @@ it('more ranks than heads are refused', async () => {
 });
 
 describe('a rank that breaks', () => {
-  /** They would run for seconds. */
-  const LONG: GenerateOptions = { ...OPTIONS, max_tokens: 1_500 };
+  const LONG: GenerateOptions = { temperature: 0, ignore_eos: true, max_tokens: 100 };
   const topology = 'colocated:dp=1,tp=2';
+  type Rig = Awaited<ReturnType<typeof openRig>>;
 
-  /** Those that run fail as they must, and then all is as it was before. */
-  async function expectRecovery(rig: Awaited<ReturnType<typeof openRig>>, breakIt: () => void, message: RegExp): Promise<void> {
+  /** How the calls ended that ran when it broke; and then all is as it was before. */
+  async function endsOf(rig: Rig, breakIt: () => void): Promise<string[]> {
     const start = (await rig.pod.stats()).generation_tokens;
     const calls = Promise.allSettled(PROMPTS.map((prompt) => rig.pod.complete(prompt, LONG)));
     while ((await rig.pod.stats()).generation_tokens < start + 8) await sleep(1);
     breakIt();
-    for (const end of await calls)
-      expect(end).toMatchObject({ status: 'rejected', reason: { code: 'worker_failed', message: expect.stringMatching(message) } });
-    expect(await ask(rig.pod)).toEqual(await answers());
+    const ends = await calls;
+    const again = await Promise.all(PROMPTS.map((prompt) => rig.pod.complete(prompt, LONG)));
     await expectNothingLeft(rig.pod);
+    return ends.map((end, index) => {
+      if (end.status === 'rejected') return `${end.reason.code}: ${end.reason.message}`;
+      return JSON.stringify(fingerprint(end.value)) === JSON.stringify(fingerprint(again[index] as Completion)) ? 'the same' : 'another';
+    });
   }
 
-  it.each([0, 1])('with its worker (rank %i): what its group held fails, all ranks forget it, and the next requests are served', async (worker) => {
-    await using rig = await openRig({ topology, workers: 2, job_executors: 1 });
-    await expectRecovery(rig, () => rig.killWorker(worker), /worker \d failed|was given up while it was under way/);
+  it('with its worker, whichever rank: all ranks forget what the group held, it is computed again, and the tokens are the same', async () => {
+    await using rig = await openRig({ topology, workers: 2 });
+    for (const worker of [1, 0]) expect(await endsOf(rig, () => rig.killWorker(worker))).toEqual(PROMPTS.map(() => 'the same'));
   });
 
-  it.each([0, 1])('in a step (rank %i), with the other one in the midst of it', async (npu) => {
-    await using rig = await openRig({ topology, workers: 2, job_executors: 1 });
-    for (let round = 0; round < 2; round++) await expectRecovery(rig, () => rig.poisonBlockTables(npu), /memory access out of bounds/);
+  it('in a step, whichever rank, with the other one in the midst of it: what its group held fails, and what comes next is served', async () => {
+    await using rig = await openRig({ topology, workers: 2 });
+    for (const npu of [1, 0]) {
+      const ends = await endsOf(rig, () => rig.poisonBlockTables(npu));
+      expect(ends.filter((end) => end !== 'the same')).not.toEqual([]);
+      for (const end of ends) expect(end).toMatch(/^the same$|^worker_failed: memory access out of bounds/);
+    }
   });
 });

@@ -170,8 +170,8 @@ describe('all-gather', () => {
     const gathers = gathersOf(dies);
     begin(dies, gathers, [0, 1, 2]);
     dies.space.control.raiseEpochOfDie(1);
-    expect(errorOf(gathers[2]?.poll())).toBe('worker_failed: gather 1 (heads of step 1) at rank 2 ended: rank 1 (die 1) was given up while it was under way');
-    expect(errorOf(gathers[1]?.poll())).toBe('worker_failed: gather 1 (heads of step 1) at rank 1 ended: rank 1 (die 1) was given up while it was under way');
+    expect(errorOf(gathers[2]?.poll())).toBe('worker_lost: gather 1 (heads of step 1) at rank 2 ended: rank 1 (die 1) was given up while it was under way');
+    expect(errorOf(gathers[1]?.poll())).toBe('worker_lost: gather 1 (heads of step 1) at rank 1 ended: rank 1 (die 1) was given up while it was under way');
   });
 
   it('tells ranks that compute different steps apart, and tables that lead out of the area', () => {
