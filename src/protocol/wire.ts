@@ -69,7 +69,8 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'member', 'life'], // JOIN, MEMBER_READY, MEMBER_LOST
   ['type', 'lost', 'life'], // DISOWN, TAKE_OVER, TAKEN_OVER
   ['member', 'life'],
-  // between the ranks of a DP group, and their task executor (RANK_LOST is as NPU_LOST, RANK_BACK as NPU_READY)
+  // between the ranks of a DP group, and their task executor (RANK_LOST is as NPU_LOST)
+  ['type', 'npu'], // RANK_BACK
   ['type', 'plan'], // STEP
   ['step', 'after', 'entries', 'detach'],
   ['slot', 'start', 'tokens', 'first_block', 'blocks', 'shared', 'generated', 'samples', 'attach', 'output'],
