@@ -47,6 +47,9 @@ type PullUnderWay = { readonly pull: Pull; readonly owner: KvOwner; readonly blo
 /** Its lease is a matter of the group that lends: machines have their clock, and tell when it is over. */
 const NO_LIMIT = Number.POSITIVE_INFINITY;
 
+/** In one turn: a prefill step takes tens of milliseconds, to sum so much takes one or two, and nobody has what is lent before all of it is summed. */
+const SUM_BYTES = 16 * 2 ** 20;
+
 const keyOf = ({ group, id }: Pick<Token, 'group' | 'id'>): string => `${group} ${id}`;
 
 export class KvTransfers {
@@ -124,7 +127,7 @@ export class KvTransfers {
     if (this.#lent.size === 0 && this.#pulls.size === 0) return false;
     const now_ms = this.#options.now_ms();
     let ended = this.#cluster.poll() > 0;
-    for (const offers of this.#offers.values()) ended = offers.poll(now_ms) || ended;
+    for (const offers of this.#offers.values()) ended = offers.poll(now_ms, SUM_BYTES) || ended;
     if (ended) this.#drain();
     return ended;
   }

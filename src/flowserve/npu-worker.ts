@@ -188,9 +188,11 @@ export class NpuWorker {
       isStopped = control.isStopped(this.#thread);
       let busy = this.#links.receive(onFrame);
       busy = this.#host.turn() || busy;
+      busy = this.#npus.transfers.poll() || this.#npus.transfers.isBusy || busy;
+      // A step may take long: what it does not change is on its way before.
+      if (busy) this.#links.flush();
       busy = this.#serveDispatches() || busy;
       busy = this.#pollSteps(turn % TURNS_PER_DEADLINE_CHECK === 0) || busy;
-      busy = this.#npus.transfers.poll() || this.#npus.transfers.isBusy || busy;
       const waits = this.#links.flush();
       if (!busy && !isStopped && !this.#host.hasMail) this.#ladder.idle(hasWork, this.#isStepping || this.#isStalled || waits, this.#host.untilNextTimer_ms());
     }

@@ -243,7 +243,7 @@ export class Npus {
     }
     if (program.next === 0) return 'done';
     this.#begin(program, program.next, () => program.startNext());
-    return program.isRunning && this.#plan.npus > 1 ? this.poll(program, false) : 'done';
+    return program.isRunning && this.#executorOf(npu).experts.npus > 1 ? this.poll(program, false) : 'done';
   }
 
   #fail({ self, npu }: StepProgram<Arithmetic>, step: number, error: unknown): void {

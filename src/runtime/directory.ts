@@ -64,11 +64,19 @@ export function seatsOf(hosting: Hosting): Seat[] {
 export const diesOf = (hosting: Hosting): number => seatsOf(hosting).reduce((sum, { dies }) => sum + dies.length, 0);
 export const threadsOf = ({ workers, spare_workers }: Hosting): number => FIRST_WORKER_THREAD + workers + spare_workers;
 
+/** Workers, those that do prefill alone last: each of their steps takes tens of milliseconds, for which whatever else lives there is not heard. */
+function hostsOfJobExecutors({ workers, worker_of_npu, deployment: { npus, executors } }: Hosting): number[] {
+  const isBusy = (worker: number): boolean => npus.some(({ id, executor }) => worker_of_npu[id] === worker && executors[executor]?.role === 'prefill');
+  return Array.from({ length: workers }, (_, worker) => worker).toSorted((a, b) => Number(isBusy(a)) - Number(isBusy(b)) || a - b);
+}
+
 /** One thread's knowledge of the seating. */
 export class Directory {
   readonly hosting: Hosting;
   readonly #threads: number[];
   readonly #dies: number[];
+  /** In the order in which they are given job executors. */
+  readonly #hosts: readonly number[];
   /** By die; −1: nobody's, a spare or in quarantine. */
   readonly #threadOfDie: Int32Array;
 
@@ -76,6 +84,7 @@ export class Directory {
     this.hosting = hosting;
     this.#threads = [...(seating?.threads ?? Array.from({ length: hosting.workers }, (_, worker) => FIRST_WORKER_THREAD + worker))];
     this.#dies = [...(seating?.dies ?? hosting.worker_of_npu.keys())];
+    this.#hosts = hostsOfJobExecutors(hosting);
     this.#threadOfDie = new Int32Array(diesOf(hosting)).fill(-1);
     this.#listDies();
   }
@@ -129,7 +138,7 @@ export class Directory {
   }
 
   #hostOfJobExecutor(id: number): number {
-    return id === 0 ? ON_CONTROL : (id - 1) % this.hosting.workers;
+    return id === 0 ? ON_CONTROL : (this.#hosts[(id - 1) % this.#hosts.length] as number);
   }
 
   #threadOfHost(worker: number): number {
