@@ -13,7 +13,7 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import type { BlockPool } from '../fabric/block-pool.ts';
 import { type Address, idOf } from '../protocol/address.ts';
 import { offered, transferDone, transferFailed } from '../protocol/constructors.ts';
-import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
+import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
 import type { KvOffer, Message, Transfer } from '../protocol/messages.ts';
 import type { KvLinkReport } from '../protocol/threads.ts';
 import type { DpGroupPlace } from '../protocol/topology.ts';
@@ -42,7 +42,7 @@ export type KvTransfersOptions = {
 export type KvOwner = { readonly npu: number; readonly die: number; readonly epoch: number; readonly blocks: BlockPool };
 
 type Token = { readonly group: Address; readonly id: number; readonly cause: number };
-type PullUnderWay = { readonly pull: Pull; readonly owner: KvOwner; readonly blocks: readonly number[]; readonly lender: number };
+type PullUnderWay = { readonly pull: Pull; readonly owner: KvOwner; readonly blocks: readonly number[]; readonly offer: KvOffer };
 
 /** Its lease is a matter of the group that lends: machines have their clock, and tell when it is over. */
 const NO_LIMIT = Number.POSITIVE_INFINITY;
@@ -125,6 +125,7 @@ export class KvTransfers {
   /** Lets all go on. True if a transfer ended. */
   poll(): boolean {
     if (this.#lent.size === 0 && this.#pulls.size === 0) return false;
+    this.#losePullsOfTheLost();
     const now_ms = this.#options.now_ms();
     let ended = this.#cluster.poll() > 0;
     for (const offers of this.#offers.values()) ended = offers.poll(now_ms, SUM_BYTES) || ended;
@@ -132,21 +133,31 @@ export class KvTransfers {
     return ended;
   }
 
+  /** A lender that was given up makes no sums any more, and its successor may sit elsewhere: whoever waits for them would wait for ever. */
+  #losePullsOfTheLost(): void {
+    for (const { pull, offer } of this.#pulls.values()) if (this.#isLost(offer)) pull.loseSource();
+  }
+
+  #isLost({ die, epoch }: KvOffer): boolean {
+    return this.#options.space.control.epochOfDie(die) !== epoch;
+  }
+
   #drain(): void {
     for (const { token, end } of this.#cluster.drain()) {
-      const { owner, blocks, pull, lender } = this.#pulls.get(keyOf(token)) as PullUnderWay;
+      const { owner, blocks, pull, offer } = this.#pulls.get(keyOf(token)) as PullUnderWay;
       this.#pulls.delete(keyOf(token));
       if (end.state === 'done') this.#copyToRanks(token.group, blocks);
       for (const block of blocks) owner.blocks.free(block);
       const message = end.state === 'failed' ? transferFailed(token.id, toErrorRecord(end.error)) : transferDone(token.id);
       this.#tell(token, message, pull.copied_bytes);
       // Its lease has been let go of by a word in memory: a lender that sleeps sees none, and its task, and the whole request, would end with its next look.
-      this.#options.arrive(this.#options.directory.dieOfNpu(lender));
+      this.#options.arrive(offer.die);
     }
     for (const offers of this.#offers.values())
-      for (const { token, end } of offers.drain()) {
+      for (const { token, end, registration } of offers.drain()) {
         this.#lent.delete(keyOf(token));
-        this.#tell(token, end === 'pulled' ? transferDone(token.id) : transferFailed(token.id, notPulled(end)), 0);
+        if (end === 'pulled') this.#tell(token, transferDone(token.id), registration.blocks * this.#blockBytesOf(token.group));
+        else this.#tell(token, transferFailed(token.id, notPulled(end)), 0);
       }
   }
 
@@ -156,21 +167,23 @@ export class KvTransfers {
     assert(offer, `${group} lends to more than its table of offers has room for`);
     this.#lent.set(keyOf(token), offer);
     const { npu, slot, serial } = offer.registration;
-    this.#tell(token, offered(id, { npu, slot, serial, blocks }), 0);
+    const { die, epoch } = this.#ownerOf(group);
+    this.#tell(token, offered(id, { npu, die, epoch, slot, serial, blocks }), 0);
   }
 
   #pull(token: Token, offer: KvOffer, blocks: readonly number[]): void {
-    const { plan, directory } = this.#options;
+    const { plan } = this.#options;
     const owner = this.#ownerOf(token.group);
     for (const block of blocks) owner.blocks.rewrite(block);
     try {
-      const { npu, slot, serial } = offer;
+      const { npu, die, slot, serial } = offer;
+      if (this.#isLost(offer)) throw new MinipodError('worker_failed', `NPU ${npu}, which lends, was given up`);
       const executorOf = (of: number): number => plan.hosting.deployment.npus[of]?.executor as number;
       const registration = { npu, slot, serial, blocks: offer.blocks.length };
       const targets = blocks.map((block) => owner.blocks.addressOf(block));
       const link = this.#cluster.between(executorOf(npu), executorOf(owner.npu));
-      const pull = link.pull(token, owner, registration, this.#sourceOf(npu, directory.dieOfNpu(npu)), targets);
-      this.#pulls.set(keyOf(token), { pull, owner, blocks, lender: npu });
+      const pull = link.pull(token, owner, registration, this.#sourceOf(npu, die), targets);
+      this.#pulls.set(keyOf(token), { pull, owner, blocks, offer });
     } catch (error) {
       for (const block of blocks) owner.blocks.free(block);
       this.#tell(token, transferFailed(token.id, toErrorRecord(error)), 0);
@@ -205,6 +218,11 @@ export class KvTransfers {
     const offers = this.#offers.get(this.#npusOf(group)[0] as number);
     assert(offers, `${group} lends nothing: it is of no prefill executor that lives here`);
     return offers;
+  }
+
+  #blockBytesOf(group: Address): number {
+    const { npu, die } = this.#ownerOf(group);
+    return this.#sourceOf(npu, die).kv.block_bytes;
   }
 
   #sourceOf(npu: number, die: number): OfferSource {

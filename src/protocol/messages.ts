@@ -55,8 +55,18 @@ export type Stage = 'whole' | 'prefill' | 'decode';
 /** Where a job executor puts a choice first. */
 export type Placement = { readonly executor: Address; readonly stage: Stage };
 
-/** KV blocks that a prefill NPU lends: which of its offers, and the how manieth of that place. No data and no deadline travel with it (xDeepServe §5.1, step 3). */
-export type KvOffer = { readonly npu: number; readonly slot: number; readonly serial: number; readonly blocks: readonly number[] };
+/**
+ * KV blocks that a prefill NPU lends: on which die and in which life of it, which of its offers, and the how manieth of that place. No data and no deadline
+ * travel with it (xDeepServe §5.1, step 3). The blocks are named for a replay, which has no table of offers to look them up in.
+ */
+export type KvOffer = {
+  readonly npu: number;
+  readonly die: number;
+  readonly epoch: number;
+  readonly slot: number;
+  readonly serial: number;
+  readonly blocks: readonly number[];
+};
 
 /** What decode begins with: the tokens that prefill generated, and where the KV of all but the last of them is. */
 export type Handoff = { readonly output: readonly number[]; readonly offer: KvOffer };

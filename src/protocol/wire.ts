@@ -178,7 +178,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   // prefill → decode
   ['type', 'handoff'], // PREFILLED
   ['output', 'offer'],
-  ['npu', 'slot', 'serial', 'blocks'],
+  ['npu', 'die', 'epoch', 'slot', 'serial', 'blocks'],
 ];
 
 /** Identifies this protocol in the handshake of two threads: a worker built from other sources refuses to start. */

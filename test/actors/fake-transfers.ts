@@ -36,7 +36,7 @@ export class FakeTransfers {
   perform(group: Address, work: Transfer): void {
     switch (work.kind) {
       case 'offer': {
-        const offer: KvOffer = { npu: idOf(group), slot: 0, serial: ++this.#serial, blocks: work.blocks };
+        const offer: KvOffer = { npu: idOf(group), die: idOf(group), epoch: 1, slot: 0, serial: ++this.#serial, blocks: work.blocks };
         this.#lent.set(offer.serial, { group, id: work.id, offer, sum: this.#sumOf(offer), puller: null, isWithdrawn: false });
         this.#tell(group, offered(work.id, offer));
         break;

@@ -42,8 +42,8 @@ const token: TokenOut = { request: 7, choice: 0, index: 0, token: 5, finish: 'st
 /** Messages that cross a ring between control and workers. */
 const crossing: readonly object[] = [
   constructors.enqueueSequence('task/1', sequence),
-  constructors.enqueueSequence('task/2147483649', sequence, 'decode', { output: [5], offer: { npu: 1, slot: 2, serial: 3, blocks: [4, 0] } }),
-  constructors.prefilled({ output: [5], offer: { npu: 1, slot: 2, serial: 3, blocks: [4, 0] } }),
+  constructors.enqueueSequence('task/2147483649', sequence, 'decode', { output: [5], offer: { npu: 1, die: 1, epoch: 1, slot: 2, serial: 3, blocks: [4, 0] } }),
+  constructors.prefilled({ output: [5], offer: { npu: 1, die: 1, epoch: 1, slot: 2, serial: 3, blocks: [4, 0] } }),
   constructors.transferred(),
   constructors.receiving(),
   constructors.abandon('task/1'),

@@ -99,9 +99,18 @@ export class Pull {
 
   /** What is under way lands first: the blocks are the caller's again once `poll` has said so. */
   cancel(): void {
+    this.#giveUp('cancelled', 'it was cancelled');
+  }
+
+  /** The holder was given up: it makes no sums any more, and what it offered is over. */
+  loseSource(): void {
+    this.#giveUp('source_lost', 'who offered it was given up');
+  }
+
+  #giveUp(reason: FailureReason, why: string): void {
     // A release that is on its way decides it.
     const isReleasing = this.#phase === PHASE.release && this.#work.isUnderWay;
-    if (this.#phase < PHASE.settle && !isReleasing) this.#fail('cancelled', 'it was cancelled');
+    if (this.#phase < PHASE.settle && !isReleasing) this.#fail(reason, why);
   }
 
   #post(): void {
