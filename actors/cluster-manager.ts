@@ -15,6 +15,8 @@ import type { ClusterManagerMessage, MemberLife } from '../src/protocol/controll
 import type { Commands } from '../src/protocol/messages.ts';
 import { ClusterMembers } from './policies/cluster-members.ts';
 
+/** What was on its way to a manager that died, nobody else may have heard yet: its successor asks so often more, whenever its lease is due. */
+const QUESTIONS = 2;
 /** Longer than any pause of a thread that is well; who leads renews it three times as often. */
 export const LEASE_MS = 3_000;
 const RENEWAL_MS = LEASE_MS / 3;
@@ -22,7 +24,15 @@ const RENEWAL_MS = LEASE_MS / 3;
 const FRONTEND: Address = 'frontend/0';
 
 /** `peers`: managers that began before it, and know what it has to hear. */
-type ClusterManager = { self: Address; life: number; peers: readonly Address[]; members: ClusterMembers; term: number; outbox: readonly Commands['send'][] };
+type ClusterManager = {
+  self: Address;
+  life: number;
+  peers: readonly Address[];
+  members: ClusterMembers;
+  term: number;
+  questions: number;
+  outbox: readonly Commands['send'][];
+};
 
 const takeOvers = (losses: ReturnType<ClusterMembers['assign']>): Commands['send'][] =>
   losses.map(({ member, life, taker }) => ({ to: taker, message: takeOver(member, life) }));
@@ -74,6 +84,10 @@ export const clusterManager = setup({
         return [news(context), ...disowned(context, losses), ...takeOvers(losses)];
       },
     }),
+    askPeers: assign({
+      questions: ({ context }) => Math.max(0, context.questions - 1),
+      outbox: ({ context: { self, life, peers, questions } }) => (questions === 0 ? [] : peers.map((to) => ({ to, message: join(self, life) }))),
+    }),
     beginToLead: assign({
       outbox: ({ context }) => {
         const losses = context.members.assignAnew();
@@ -83,7 +97,7 @@ export const clusterManager = setup({
   },
 }).createMachine({
   id: 'cluster-manager',
-  context: ({ input }) => ({ ...input, members: new ClusterMembers(), term: 0, outbox: [] }),
+  context: ({ input }) => ({ ...input, members: new ClusterMembers(), term: 0, questions: QUESTIONS, outbox: [] }),
   initial: 'standby',
   entry: { type: 'sendEach', params: ({ context }) => context.peers.map((peer) => ({ to: peer, message: join(context.self, context.life) })) },
   on: {
@@ -104,7 +118,7 @@ export const clusterManager = setup({
         // Perhaps it was the leader's thread: then its lease counts no more.
         MEMBER_LOST: { actions: ['noteMembers', take] },
         LEASE_DUE: { actions: take },
-        LEASE_REFUSED: { actions: lookAgainIn(LEASE_MS) },
+        LEASE_REFUSED: { actions: ['askPeers', { type: 'sendEach', params: ({ context }) => context.outbox }, ...lookAgainIn(LEASE_MS)] },
         LEASE_TAKEN: { target: 'leading', actions: 'keepTerm' },
       },
     },
@@ -115,7 +129,9 @@ export const clusterManager = setup({
         MEMBER_READY: { actions: ['noteMembers', 'actOnNews', { type: 'sendEach', params: ({ context }) => context.outbox }] },
         MEMBER_LOST: { actions: ['noteMembers', 'actOnNews', { type: 'sendEach', params: ({ context }) => context.outbox }] },
         LEASE_DUE: { actions: { type: 'claim', params: ({ context }) => ({ claim: { kind: 'lease', term: context.term, length_ms: LEASE_MS } }) } },
-        LEASE_TAKEN: { actions: lookAgainIn(RENEWAL_MS) },
+        LEASE_TAKEN: { actions: ['askPeers', { type: 'sendEach', params: ({ context }) => context.outbox }, ...lookAgainIn(RENEWAL_MS)] },
+        // It asked twice before it led, and in between somebody else was given it.
+        LEASE_REFUSED: 'standby',
         LEASE_LOST: 'standby',
       },
     },

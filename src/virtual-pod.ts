@@ -55,9 +55,9 @@ export async function createVirtualPod(options: PodOptions): Promise<Pod> {
  * a caller does about it before it waits for anything but this pod happens at that same virtual time; so runs repeat as long as callers
  * do not wait for the real world in between.
  */
-class VirtualPod implements Pod {
+export class VirtualPod implements Pod {
   readonly #calls: Calls;
-  readonly #control: VirtualControl;
+  readonly control: VirtualControl;
   readonly model: ModelInfo;
   #isRunning = false;
   #hasTold = false;
@@ -69,7 +69,7 @@ class VirtualPod implements Pod {
   }
 
   private constructor(control: VirtualControl, seed: number, told: { receive: (message: PodToCaller) => void }) {
-    this.#control = control;
+    this.control = control;
     const { config, tokenizer, parameters } = control;
     this.#calls = new Calls({
       clock: control.host.clock,
@@ -114,17 +114,17 @@ class VirtualPod implements Pod {
     { add_special_tokens = true }: { add_special_tokens?: boolean } = {},
   ): Promise<{ token_ids: number[]; tokens: string[] }> {
     this.#checkOpen();
-    return this.#control.frontend.tokenize(promptRecord(prompt), add_special_tokens);
+    return this.control.frontend.tokenize(promptRecord(prompt), add_special_tokens);
   }
 
   async detokenize(tokenIds: readonly number[]): Promise<string> {
     this.#checkOpen();
-    return this.#control.frontend.detokenize(tokenIds);
+    return this.control.frontend.detokenize(tokenIds);
   }
 
   async createContext(prompt: Prompt, options: ContextOptions = {}): Promise<ContextInfo> {
     this.#checkOpen();
-    const { frontend, plan } = this.#control;
+    const { frontend, plan } = this.control;
     const record = await createContext(prompt, options, this.#calls, plan.hosting.deployment, {
       create: async (call) => frontend.contexts.create(call),
       delete: (id) => this.deleteContext(id),
@@ -134,38 +134,38 @@ class VirtualPod implements Pod {
 
   async listContexts(): Promise<readonly ContextInfo[]> {
     this.#checkOpen();
-    return this.#control.frontend.contexts.list().map((record) => contextInfo(record, 0));
+    return this.control.frontend.contexts.list().map((record) => contextInfo(record, 0));
   }
 
   async deleteContext(id: string): Promise<boolean> {
     this.#checkOpen();
-    const wasThere = this.#control.frontend.contexts.delete(id);
+    const wasThere = this.control.frontend.contexts.delete(id);
     this.#wake();
     return wasThere;
   }
 
   async kvEvents(dp_group: number, from = 0): Promise<KvEventPage> {
     this.#checkOpen();
-    return this.#control.kvEvents(dp_group, from);
+    return this.control.kvEvents(dp_group, from);
   }
 
   async resetPrefixCache(): Promise<void> {
     this.#checkOpen();
-    this.#control.frontend.resetPrefixCache(this.#control.plan.hosting.deployment.groups.keys());
+    this.control.frontend.resetPrefixCache(this.control.plan.hosting.deployment.groups.keys());
     this.#wake();
   }
 
   async stats(): Promise<PodStats> {
     this.#checkOpen();
-    const { host, plan } = this.#control;
-    return podStats(this.model.name, host.clock, plan, this.#control.stats());
+    const { host, plan } = this.control;
+    return podStats(this.model.name, host.clock, plan, this.control.stats());
   }
 
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#calls.close(new MinipodError('closed', 'the pod was closed while the request ran'));
-    this.#control.close();
+    this.control.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -191,11 +191,11 @@ class VirtualPod implements Pod {
       // Whoever was told acts on it first; and all calls of one turn of the event loop come at one virtual time.
       await breathe();
       this.#hasTold = false;
-      while (!this.#hasTold && !isOver) isOver = !this.#control.step();
+      while (!this.#hasTold && !isOver) isOver = !this.control.step();
     }
     // A call that comes now begins a run of its own.
     this.#isRunning = false;
     if (this.#calls.open > 0 && !this.#isClosed)
-      throw new MinipodError('internal', `nothing is left to happen, and these wait: ${this.#control.waiting().join(', ')}`);
+      throw new MinipodError('internal', `nothing is left to happen, and these wait: ${this.control.waiting().join(', ')}`);
   }
 }

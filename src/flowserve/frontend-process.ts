@@ -109,6 +109,11 @@ export class FrontendProcess {
     }
   }
 
+  /** What request records hold. */
+  get recordsUsed(): RequestRecords['used'] {
+    return this.#ports.records.used;
+  }
+
   /** Job executors that take requests. */
   get jobExecutors(): readonly MemberLife[] {
     return this.#serving;

@@ -121,7 +121,7 @@ export class NpuWorker {
           for (const message of claims.perform(actor, claim)) this.#host.send(actor, actor, message, cause);
         },
         onUnexpected: () => {},
-        isLaterLife: isLaterLife(epochs[this.#thread] as number),
+        isLaterLife: () => isLaterLife(epochs[this.#thread] as number),
         witness: witnessOf?.(clock),
       },
       firstAct(this.#thread, epochs[this.#thread] as number),

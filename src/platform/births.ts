@@ -42,12 +42,15 @@ const requestWith = (self: Address, what: object): Birth => ({
   input: { self, job_executor: supervisorOf(self), job: address('job', idOf(self)), ...what },
 });
 
+/** Managers that know what a new one has to hear: in its first life those that began before it. */
+export const peersOf = (self: Address, life: number): Address[] => CLUSTER_MANAGERS.filter((other) => (life === 1 ? idOf(other) < idOf(self) : other !== self));
+
 /** Those who live as long as their thread: cluster managers, job executors and task executors. `life`: the thread's epoch. */
 export function birthOfController(self: Address, { hosting, options }: AnyPodPlan, life: number): Birth {
   const { executors, groups } = hosting.deployment;
   switch (roleOf(self)) {
     case 'cluster-manager':
-      return { machine: clusterManager, input: { self, life, peers: CLUSTER_MANAGERS.filter((other) => idOf(other) < idOf(self)) } };
+      return { machine: clusterManager, input: { self, life, peers: peersOf(self, life) } };
     case 'job-executor': {
       const seats = executors.map(
         ({ id, role, experts, groups: own }): ExecutorSeat => ({ address: address('task-executor', id), role, npus: experts.npus, groups: own }),

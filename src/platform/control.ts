@@ -4,6 +4,7 @@
  * @module
  */
 import { AddressSpace } from '../fabric/address-space.ts';
+import { Admission } from '../fabric/admission.ts';
 import { Links } from '../fabric/links.ts';
 import { allocateSegments } from '../fabric/memory-plan.ts';
 import { LIMITS } from '../fabric/outgoing.ts';
@@ -235,6 +236,11 @@ export class Control {
     };
   }
 
+  /** Of the cluster manager that lives here. */
+  get managerState(): string | null {
+    return this.#host.cast.stateOf('cluster-manager/0');
+  }
+
   /** Gives a worker up that hangs: what it held fails, and a successor takes its place. */
   giveUp(worker: number, reason: string): void {
     this.#workers.giveUp(worker, reason);
@@ -349,8 +355,10 @@ export class Control {
       const { executor } = this.#plan.hosting.deployment.npus[npu] as NpuPlace;
       this.#host.send(address('task-executor', executor), CONTROL, npuLost(npu, error));
     }
-    for (const member of this.directory.controllersOn(worker))
+    for (const member of this.directory.controllersOn(worker)) {
+      if (roleOf(member) === 'job-executor') new Admission(this.#space.control).forget(idOf(member));
       for (const manager of CLUSTER_MANAGERS) this.#host.send(manager, CONTROL, memberLost(member, life));
+    }
     // Now, while its rings are detached: nothing that was on its way to the lost worker may reach its successor.
     while (this.#host.hasMail) this.#host.turn();
     this.#port.links.control.ring(CONTROL_THREAD);

@@ -4,6 +4,7 @@
  * @module
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
+import { Admission } from '../fabric/admission.ts';
 import { Claims } from '../flowserve/claims.ts';
 import { ExpertLoads } from '../flowserve/expert-loads.ts';
 import { FrontendProcess } from '../flowserve/frontend-process.ts';
@@ -14,15 +15,17 @@ import { attendedBy, WARM_SHAPES, type WarmShape } from '../flowserve/warm-up.ts
 import { type Checkpoint, openCheckpoint, parametersOf } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
-import { type Address, address, idOf } from '../protocol/address.ts';
+import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
 import type { PodToCaller } from '../protocol/caller.ts';
+import { memberLost } from '../protocol/constructors.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { FrontendMessage, Message, StepPlan, Work } from '../protocol/messages.ts';
+import { jobExecutorOf, requestOfTask } from '../protocol/request-ids.ts';
 import { firstGroups, leaderOf, type NpuPlace } from '../protocol/topology.ts';
 import { Codec } from '../protocol/wire.ts';
 import type { Act, Mail } from '../runtime/cast.ts';
-import { Directory, ON_CONTROL } from '../runtime/directory.ts';
+import { CLUSTER_MANAGERS, Directory, ON_CONTROL } from '../runtime/directory.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import { VirtualHost } from '../runtime/virtual-host.ts';
 import { ASCEND_910C_DIE, rooflineStep } from '../simulate/roofline.ts';
@@ -148,6 +151,29 @@ export class VirtualControl {
     );
     for (const worker of [ON_CONTROL, ...Array.from({ length: plan.workers }, (_, worker) => worker)]) this.#spawnControllers(worker);
     this.#npus.spawn();
+  }
+
+  /** Choices that admission counts. */
+  get choicesHeld(): number {
+    return new Admission(this.#space.control).held;
+  }
+
+  /** The controllers that a worker hosts die, with their requests, and begin anew. */
+  loseControllers(worker: number): void {
+    const { control } = this.#space;
+    const lost = this.#directory.controllersOn(worker);
+    const life = control.lifeOf(worker);
+    control.endLife(worker);
+    const executors = new Set(lost.filter((member) => roleOf(member) === 'job-executor').map(idOf));
+    for (const executor of executors) new Admission(control).forget(executor);
+    this.host.lose((actor) => {
+      const role = roleOf(actor);
+      if (role === 'request' || role === 'job') return executors.has(jobExecutorOf(idOf(actor)));
+      return role === 'task' ? executors.has(jobExecutorOf(requestOfTask(actor))) : lost.includes(actor);
+    });
+    for (const member of lost)
+      for (const manager of CLUSTER_MANAGERS) if (!lost.includes(manager)) this.host.send(manager, 'control/0', memberLost(member, life));
+    this.#spawnControllers(worker);
   }
 
   #spawnControllers(worker: number): void {

@@ -80,7 +80,7 @@ export type CastPorts = {
   /** Told of a message that the state had no transition for, or whose actor is gone. Tests throw here. */
   readonly onUnexpected: (to: Address, message: Message, state: string) => void;
   /** Not its thread's first life: what comes for those who died with an earlier one finds nobody, which is harmless. */
-  readonly isLaterLife?: boolean | undefined;
+  readonly isLaterLife?: (() => boolean) | undefined;
   readonly witness?: Witness | undefined;
 };
 
@@ -132,6 +132,15 @@ export class Cast {
     this.#bringToLife({ to: address, from: address, message: null, cause: 0 }, birth);
   }
 
+  /** They die without a word, as with their thread. */
+  lose(isLost: (actor: Address) => boolean): void {
+    for (const actor of [...this.#actors.keys()]) {
+      if (!isLost(actor)) continue;
+      this.#actors.delete(actor);
+      this.#ports.cancelTimers(actor);
+    }
+  }
+
   deliver(mail: Mail): void {
     const actor = this.#actors.get(mail.to);
     if (actor === undefined) {
@@ -166,7 +175,7 @@ export class Cast {
     const birth = this.#ports.birthOf(to, message);
     if (birth !== null) this.#bringToLife(mail, birth);
     else {
-      const mayHaveDied = this.#ports.isLaterLife === true && MORTALS.has(roleOf(to));
+      const mayHaveDied = this.#ports.isLaterLife?.() === true && MORTALS.has(roleOf(to));
       const isExpected = mayHaveDied || (MAY_COME_LATE[roleOf(to)]?.has(message.type) ?? false);
       if (!isExpected) this.#noteUnexpected(mail, 'gone');
       this.#show(mail, null, null, null, isExpected);

@@ -50,6 +50,8 @@ export class VirtualHost {
   readonly #timers = new Map<Address, Timer[]>();
   #now_ns = 0;
   #order = 0;
+  /** Those who died, and what was sent until then. */
+  readonly #losses: { readonly order: number; readonly isLost: (actor: Address) => boolean }[] = [];
   /** Timers of the background in the queue. */
   #background = 0;
 
@@ -60,6 +62,7 @@ export class VirtualHost {
       hands: ports.hands,
       onUnexpected: ports.onUnexpected,
       witness: ports.witness,
+      isLaterLife: () => this.#losses.length > 0,
       launch: ports.launch,
       transfer: ports.transfer,
       claim: ports.claim,
@@ -97,6 +100,12 @@ export class VirtualHost {
     this.#arrive({ to: npu, from: npu, message, cause }, this.#now_ns + duration_ns);
   }
 
+  /** Actors die as if their thread had, and so does what is on its way from and to them. */
+  lose(isLost: (actor: Address) => boolean): void {
+    this.#cast.lose(isLost);
+    this.#losses.push({ order: this.#order, isLost });
+  }
+
   /** Moves the clock to what comes next and lets it happen. False: nothing will ever happen again unless somebody sends. */
   step(): boolean {
     while (this.pending > 0) {
@@ -106,12 +115,17 @@ export class VirtualHost {
         if (event.isCancelled) continue;
         this.#keepTimers(event.mail.to, (timer) => timer !== event);
       } else if (--event.pair.underWay === 0) this.#pairs.delete(event.pair.key);
+      if (this.#isLost(event)) continue;
       assert(event.time_ns >= this.#now_ns, `an event of ${event.time_ns} ns at ${this.#now_ns} ns`);
       this.#now_ns = event.time_ns;
       this.#cast.deliver(event.mail);
       return true;
     }
     return false;
+  }
+
+  #isLost({ order, mail: { to, from } }: Arrival | Timer): boolean {
+    return this.#losses.some((loss) => order < loss.order && (loss.isLost(to) || loss.isLost(from)));
   }
 
   #transmit(mail: Mail): void {

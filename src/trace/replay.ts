@@ -171,7 +171,7 @@ export class Replay {
     return cast;
   }
 
-  #newCast(isLaterLife: boolean): Cast {
+  #newCast(isLater: boolean): Cast {
     return new Cast({
       birthOf,
       hands: new Map([['frontend', () => {}]]),
@@ -183,7 +183,7 @@ export class Replay {
       transfer: (group, work) => this.#transfer(group, work),
       claim: () => {},
       onUnexpected: () => {},
-      isLaterLife,
+      isLaterLife: () => isLater,
       witness: (act) => {
         this.#act = act;
       },

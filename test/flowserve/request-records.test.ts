@@ -1,0 +1,174 @@
+/** Request records: whoever takes requests over reads of each what its caller has, whatever the frontend does meanwhile. */
+import { Worker } from 'node:worker_threads';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { AddressSpace } from '../../src/fabric/address-space.ts';
+import { allocateSegments, planMemory } from '../../src/fabric/memory-plan.ts';
+import { RecordTaking } from '../../src/flowserve/record-taking.ts';
+import { RecordTable, RequestRecords, recordsBytes } from '../../src/flowserve/request-records.ts';
+import type { Sequence } from '../../src/protocol/messages.ts';
+import { ATTEMPTS_MAX, attemptOf, callOf, jobExecutorOf, requestId } from '../../src/protocol/request-ids.ts';
+import { GREEDY } from '../golden/greedy.ts';
+import type { TakerArgs, TakerResult } from './record-taker.ts';
+
+const RECORDS = 12;
+
+function makeTable(records: number, tokens: number): { table: RecordTable; memory: WebAssembly.Memory } {
+  const plan = planMemory([{ owner: 'pod', kind: 'records', bytes: recordsBytes(records, tokens) }], 2 ** 28, 2 ** 28);
+  const memories = allocateSegments(plan);
+  const space = new AddressSpace(memories, plan.regions);
+  return { table: new RecordTable(space, space.region('pod', 'records'), records), memory: memories[0] as WebAssembly.Memory };
+}
+
+const promptOf = (call: number, length: number): number[] => Array.from({ length }, (_, index) => call * 1_000 + index);
+const tokenOf = (call: number, choice: number, index: number): number => ((call * 131 + choice) * 65_537 + index * 7) & 0xffff;
+
+/** Counts one on; gives what it was. */
+function next(counts: number[], at: number): number {
+  const count = counts[at] as number;
+  counts[at] = count + 1;
+  return count;
+}
+
+const sequencesOf = (request: number, choices: number, prompt: number): Sequence[] =>
+  Array.from({ length: choices }, (_, choice) => ({
+    request,
+    choice,
+    prompt: promptOf(callOf(request), prompt),
+    max_tokens: 900,
+    sampling: { ...GREEDY, temperature: 0.7, seed: 2 ** 40 + callOf(request), stop_token_ids: [5, 9], prompt_logprobs: choice === 0 ? 2 : -1 },
+    cache_salt: 'tenant é',
+    data_parallel_rank: -1,
+    priority: 3,
+    context: '',
+    output: [],
+  }));
+
+type Open = { id: number; readonly life: number; readonly prompt: number; readonly deadline: number; readonly outputs: number[]; readonly finished: boolean[] };
+type Op = { readonly kind: 'open' | 'append' | 'finish' | 'close' | 'take'; readonly call: number; readonly choice: number; readonly count: number };
+
+const op: fc.Arbitrary<Op> = fc.record({
+  kind: fc.constantFrom('open', 'open', 'append', 'append', 'append', 'finish', 'close', 'take'),
+  call: fc.nat(7),
+  choice: fc.nat(2),
+  count: fc.integer({ min: 1, max: 150 }),
+});
+
+describe('request records', () => {
+  it('give whoever takes a request over what its caller has of it, each request to one taker; and nothing is left of what is closed', () => {
+    fc.assert(
+      fc.property(fc.array(op, { maxLength: 80 }), (ops) => {
+        const { table } = makeTable(RECORDS, 4_000);
+        const [records, taking] = [new RequestRecords(table), new RecordTaking(table)];
+        const open = new Map<number, Open>();
+        const lives = [1, 1, 1];
+        for (const { kind, call, choice, count } of ops) {
+          const known = open.get(call);
+          if (kind === 'open' && known === undefined) {
+            const owner = count % 3;
+            const id = requestId(owner, 0, call);
+            const isOpen = records.open(sequencesOf(id, choice + 1, count), lives[owner] as number, count * 10);
+            const used = [...open.values()].reduce((sum, { outputs }) => sum + outputs.length, 0);
+            expect(isOpen).toBe(used + choice + 1 <= RECORDS);
+            if (isOpen)
+              open.set(call, {
+                ...{ id, life: lives[owner] as number, prompt: count, deadline: count * 10 },
+                ...{ outputs: Array(choice + 1).fill(0), finished: Array(choice + 1).fill(false) },
+              });
+          } else if (kind === 'append' && known !== undefined && known.finished[choice] === false) {
+            for (let left = count; left > 0; left--) records.append(call, choice, tokenOf(call, choice, next(known.outputs, choice)));
+          } else if (kind === 'finish' && known?.finished[choice] === false) {
+            records.finish(call, choice);
+            known.finished[choice] = true;
+          } else if (kind === 'close' && known !== undefined) {
+            records.close(call);
+            open.delete(call);
+          } else if (kind === 'take') {
+            const [lost, taker] = [count % 3, (count + 1 + (choice % 2)) % 3];
+            const life = lives[lost] as number;
+            lives[lost] = life + 1;
+            const expected = [...open.entries()].filter(([, { id, life: of }]) => jobExecutorOf(id) === lost && of <= life);
+            const taken = taking.take(lost, life, { job_executor: taker, life: lives[taker] as number });
+            expect(taken.map(({ request }) => callOf(request)).sort()).toEqual(expected.map(([number]) => number).sort());
+            for (const { request, sequences, deadline_at_ms, error } of taken) {
+              const of = open.get(callOf(request)) as Open;
+              const attempt = attemptOf(of.id) + 1;
+              expect(error === null).toBe(attempt < ATTEMPTS_MAX);
+              expect(request).toBe(requestId(taker, Math.min(attempt, ATTEMPTS_MAX - 1), callOf(request)));
+              expect(deadline_at_ms).toBe(of.deadline);
+              const unfinished = sequencesOf(request, of.outputs.length, of.prompt).flatMap((sequence) => {
+                const output = Array.from({ length: of.outputs[sequence.choice] as number }, (_, index) => tokenOf(callOf(request), sequence.choice, index));
+                return of.finished[sequence.choice] ? [] : [{ ...sequence, output }];
+              });
+              expect(sequences).toEqual(error === null ? unfinished : []);
+              if (error === null) expect(taking.read(request)).toEqual({ sequences: unfinished, error: null });
+              open.set(callOf(request), { ...of, id: request, life: lives[taker] as number });
+            }
+            expect(taking.take(lost, life, { job_executor: taker, life: lives[taker] as number })).toEqual([]);
+          }
+        }
+        for (const call of open.keys()) records.close(call);
+        expect(records.used).toEqual({ calls: 0, records: 0, pages: 0 });
+      }),
+      { numRuns: 150 },
+    );
+  });
+
+  it('say of a request that did not fit that it cannot go on, and take nothing from others', () => {
+    const { table } = makeTable(4, 300);
+    const [records, taking] = [new RequestRecords(table), new RecordTaking(table)];
+    expect(records.open(sequencesOf(requestId(1, 0, 1), 1, 40), 1, -1)).toBe(true);
+    expect(records.open(sequencesOf(requestId(1, 0, 2), 1, 10), 1, -1)).toBe(true);
+    expect(records.open(sequencesOf(requestId(1, 0, 3), 1, 5_000), 1, -1)).toBe(false);
+    for (let index = 0; index < 400; index++) records.append(1, 0, tokenOf(1, 0, index));
+    expect(taking.take(1, 1, { job_executor: 0, life: 1 })).toMatchObject([
+      { request: requestId(0, 1, 1), sequences: [], error: { code: 'worker_failed', message: expect.stringContaining('no room to record') } },
+      { request: requestId(0, 1, 2), sequences: [{ output: [] }], error: null },
+    ]);
+    records.close(1);
+    expect(records.open(sequencesOf(requestId(1, 0, 4), 1, 40), 2, -1)).toBe(true);
+  });
+
+  it('are whole to a thread that takes them while another writes: no token out of place, none doubled', async () => {
+    const calls = 60;
+    const { table, memory } = makeTable(calls, 60 * 600);
+    const records = new RequestRecords(table);
+    const flag = new Int32Array(new SharedArrayBuffer(4));
+    const args: TakerArgs = { memory, records: calls, base: 0, bytes: 0, flag, calls };
+    const plan = planMemory([{ owner: 'pod', kind: 'records', bytes: recordsBytes(calls, 60 * 600) }], 2 ** 28, 2 ** 28);
+    const region = plan.regions.find(({ kind }) => kind === 'records');
+    const worker = new Worker(new URL('./record-taker.ts', import.meta.url), { workerData: { ...args, base: region?.base, bytes: region?.bytes } });
+    const heard = (): Promise<TakerResult> =>
+      new Promise((resolve, reject) => {
+        worker.once('message', resolve);
+        worker.once('error', reject);
+      });
+    await heard();
+    const result = heard();
+    const written = Array<number>(calls).fill(0);
+    let taken = 0;
+    for (let turn = 0; taken < 8; turn++) {
+      const call = turn % calls;
+      // Each life of job executor 1 has all calls once, some of them closed and opened anew.
+      if (written[call] === 0 || turn % 7 === 0) {
+        records.close(call);
+        written[call] = 0;
+        records.open(sequencesOf(requestId(1, 0, call), 1, 50 + (turn % 40)), Atomics.load(flag, 0) + 1, -1);
+      }
+      if ((written[call] as number) < 150) records.append(call, 0, tokenOf(call, 0, next(written, call)));
+      if (turn % 500 === 499) {
+        // The life is over before it is taken over: what is opened from now on is of the next.
+        taken = Atomics.add(flag, 0, 1) + 1;
+        const until = performance.now() + 5;
+        while (performance.now() < until) {
+          const busy = Math.floor(Math.random() * calls);
+          if ((written[busy] as number) > 0 && (written[busy] as number) < 150) records.append(busy, 0, tokenOf(busy, 0, next(written, busy)));
+        }
+      }
+    }
+    Atomics.store(flag, 0, -1);
+    const { errors, requests } = await result;
+    expect(errors).toEqual([]);
+    expect(requests).toBeGreaterThan(0);
+  });
+});
