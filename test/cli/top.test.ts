@@ -35,7 +35,7 @@ describe('minipod top', () => {
     const flags = ['--url', server.url, '--api-key', KEY, '--interval-seconds', '0.3'];
     const [text, json] = await Promise.all([minipod(['top', ...flags]), minipod(['top', '--json', ...flags])]);
     expect([text.code, text.stderr, json.code, json.stderr]).toEqual([0, '', 0, '']);
-    expect(text.stdout).toMatch(/^tiny-deepseek-v3 on http:\S+; \d running, 0 waiting; [\d.]+ tokens\/s; rates over 0\.\d s\n\n\| ENGINE \| TE \| ROLE /);
+    expect(text.stdout).toMatch(/^tiny-deepseek-v3 on http:\S+; \d running, \d waiting; [\d.]+ tokens\/s; rates over \d+\.\d s\n\n\| ENGINE \| TE \| ROLE /);
     const [whole] = jsonLines(json.stdout) as [{ model: string; engines: ReturnType<typeof enginesOf> }];
     expect(whole.model).toBe('tiny-deepseek-v3');
     expect(whole.engines.map(({ engine, task_executor, role }) => [engine, task_executor, role])).toEqual([
