@@ -95,7 +95,7 @@ type Asked = Pick<DpGroup, 'outbox' | 'transfers'>;
 function asked({ scheduler }: DpGroup, outbox: readonly Commands['send'][]): Asked {
   // What it did to blocks that are kept is told as one.
   scheduler.cache.events.endBatch();
-  return { outbox, transfers: scheduler.handoffs.takeTransfers() };
+  return { outbox, transfers: scheduler.takeTransfers() };
 }
 
 /** Blocks first: what is lent must be held before their slots are given up. */

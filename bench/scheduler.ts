@@ -29,6 +29,8 @@ function measure(running: number, waiting: number, kv_blocks: number): { readonl
     has_prefix_cache: true,
     is_asynchronous: false,
     has_priorities: true,
+    dram_blocks: 0,
+    cache_costs: null,
     offers_max: 8,
   });
   let request = 0;

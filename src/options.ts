@@ -161,6 +161,17 @@ const podOptions = z.strictObject({
   kv_block_size: z.int().min(16).max(1024).multipleOf(16).default(16),
   /** KV blocks of each NPU. Default: room for 8 requests of full length. */
   kv_blocks: z.int().min(1).optional(),
+  /**
+   * KV blocks that host DRAM holds below each NPU: what HBM has no room for is kept there, and brought back when that is sooner than computing it anew. Default: none,
+   * since on one machine both lie in the same memory; more `kv_blocks` serve better then.
+   */
+  dram_blocks: z
+    .int()
+    .min(0)
+    .max(2 ** 24)
+    .default(0),
+  /** Bytes a second that blocks move between HBM and DRAM: by this a hit there is weighed; on a virtual clock they also move so fast. Default: the machine's. */
+  dram_bytes_per_s: z.number().positive().optional(),
   /** Tokens that one step of an NPU computes at most, prefill and decode together. */
   max_batch_tokens: z.int().min(1).max(4096).default(256),
   /** Requests that one step of an NPU serves at most. */

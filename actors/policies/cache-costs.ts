@@ -25,6 +25,10 @@ export const fetchTime_us = (costs: CacheCosts, source: CacheSource, blocks: num
 export const computeTime_us = (costs: CacheCosts, start: number, count: number): number =>
   count * costs.compute_us_per_token + count * (start + (count - 1) / 2) * costs.attention_us_per_position;
 
+/** Whether `blocks` are better copied out and back than computed again from the first position on. */
+export const isWorthSwapping = (costs: CacheCosts, blocks: number, block_size: number): boolean =>
+  blocks > 0 && 2 * fetchTime_us(costs, 'dram', blocks) <= computeTime_us(costs, 0, blocks * block_size);
+
 /** Of `blocks` that follow `start` known positions. */
 export const isWorthFetching = (costs: CacheCosts, source: CacheSource, blocks: number, block_size: number, start: number): boolean =>
   blocks > 0 && fetchTime_us(costs, source, blocks) <= computeTime_us(costs, start, blocks * block_size);

@@ -10,7 +10,7 @@
  * @module
  */
 import { assert } from '../../src/protocol/errors.ts';
-import type { BlockPlaces, TransferKind } from '../../src/protocol/messages.ts';
+import type { TierCopy } from '../../src/protocol/messages.ts';
 import type { Holding } from './cache-holding.ts';
 import type { KvTiers } from './kv-tiers.ts';
 import { NO_BLOCK, type PrefixNode, type PrefixTree } from './prefix-tree.ts';
@@ -19,11 +19,12 @@ import type { PromptTails, Tail } from './prompt-tails.ts';
 /** Blocks at another task executor that hold the tokens behind a holding's; a generation tells a block from what was written there since. */
 export type RemoteBlocks = { readonly tokens: readonly number[]; readonly addresses: readonly number[]; readonly generations: readonly number[] };
 
-export type CacheTransfer = { readonly id: number; readonly kind: TransferKind; readonly from: BlockPlaces; readonly to: BlockPlaces };
+/** Blocks of HBM to be filled from another task executor: `from` in the order of `to`. */
+export type RemoteCopy = { readonly kind: 'populate'; readonly id: number; readonly from: Omit<RemoteBlocks, 'tokens'>; readonly to: TierCopy['to'] };
 
 /** A transfer under way: `targets` are the blocks that it writes, which are nobody's until its end. */
 type Move = {
-  readonly kind: TransferKind;
+  readonly kind: TierCopy['kind'] | 'populate';
   readonly nodes: readonly PrefixNode[];
   readonly targets: readonly number[];
   readonly tail: Tail | null;
@@ -81,14 +82,14 @@ export class CacheTransfers {
   }
 
   /** RTC's Populate from DRAM. */
-  swapIn(holding: Holding): CacheTransfer | null {
+  swapIn(holding: Holding): TierCopy | null {
     const { swapped } = holding;
-    holding.swapped = [];
     const ends = swapped.findIndex(({ isGone, moving }) => isGone || moving !== 0);
     const nodes = ends < 0 ? swapped : swapped.slice(0, ends);
     const missing = nodes.filter(({ hbm }) => hbm === NO_BLOCK);
     const unpinned = nodes.filter(({ hbm, pins }) => hbm !== NO_BLOCK && pins === 0);
     if (missing.length + unpinned.length > this.#tiers.available) return null;
+    holding.swapped = [];
     const id = missing.length > 0 ? this.#newId() : 0;
     // Pinned, all of them, before any room is made: else it might be made of them.
     for (const node of missing) node.moving = id;
@@ -102,12 +103,12 @@ export class CacheTransfers {
       holding.known = holding.path.length * this.#limits.block_size;
       return null;
     }
-    const from: BlockPlaces = { tier: 'dram', blocks: missing.map(({ dram }) => dram) };
-    return this.#startPopulate(id, 'swap-in', missing, from, [...targets.values()], holding);
+    this.#startPopulate(id, 'swap-in', missing, [...targets.values()], holding);
+    return { kind: 'swap-in', id, from: { tier: 'dram', blocks: missing.map(({ dram }) => dram) }, to: { tier: 'hbm', blocks: [...targets.values()] } };
   }
 
   /** RTC's Populate from another task executor. */
-  bring(holding: Holding, { tokens, addresses, generations }: RemoteBlocks): CacheTransfer | null {
+  bring(holding: Holding, { tokens, addresses, generations }: RemoteBlocks): RemoteCopy | null {
     holding.swapped = [];
     if (addresses.length > this.#tiers.available) return null;
     const id = this.#newId();
@@ -136,18 +137,14 @@ export class CacheTransfers {
       holding.known = path.length * this.#limits.block_size;
       return null;
     }
-    const from: BlockPlaces = {
-      tier: 'remote',
-      addresses: taken.map((at) => addresses[at] as number),
-      generations: taken.map((at) => generations[at] as number),
-    };
-    return this.#startPopulate(id, 'populate', nodes, from, targets, holding);
+    this.#startPopulate(id, 'populate', nodes, targets, holding);
+    const from = { addresses: taken.map((at) => addresses[at] as number), generations: taken.map((at) => generations[at] as number) };
+    return { kind: 'populate', id, from, to: { tier: 'hbm', blocks: targets } };
   }
 
-  #startPopulate(id: number, kind: TransferKind, nodes: readonly PrefixNode[], from: BlockPlaces, targets: readonly number[], holding: Holding): CacheTransfer {
+  #startPopulate(id: number, kind: Move['kind'], nodes: readonly PrefixNode[], targets: readonly number[], holding: Holding): void {
     holding.populating = 'copying';
     this.#moves.set(id, { kind, nodes, targets, tail: null, holding });
-    return { id, kind, from, to: { tier: 'hbm', blocks: targets } };
   }
 
   #endPopulate(nodes: readonly PrefixNode[], targets: readonly number[], holding: Holding | null): void {
@@ -187,7 +184,7 @@ export class CacheTransfers {
   }
 
   /** RTC's Copy of what is cold, when the marks say so. */
-  copyCold(): CacheTransfer | null {
+  copyCold(): TierCopy | null {
     const { swap_low, swap_high, swap_blocks_max, dram_blocks } = this.#limits;
     if (dram_blocks === 0) return null;
     const { reserve } = this.#tiers;
@@ -202,13 +199,13 @@ export class CacheTransfers {
   }
 
   /** RTC's Copy of certain nodes, such as those of a sequence that gave way. */
-  copyOut(path: readonly PrefixNode[]): CacheTransfer | null {
+  copyOut(path: readonly PrefixNode[]): TierCopy | null {
     const mayMove = ({ isGone, moving, hbm, dram, pins }: PrefixNode): boolean =>
       !isGone && moving === 0 && pins === 0 && hbm !== NO_BLOCK && dram === NO_BLOCK;
     return this.#startCopyOut(path.length, () => path.find(mayMove) ?? null);
   }
 
-  #startCopyOut(count: number, next: () => PrefixNode | null): CacheTransfer | null {
+  #startCopyOut(count: number, next: () => PrefixNode | null): TierCopy | null {
     if (this.#limits.dram_blocks === 0 || next() === null) return null;
     const id = this.#newId();
     const nodes: PrefixNode[] = [];
@@ -246,7 +243,7 @@ export class CacheTransfers {
   }
 
   /** RTC's Copy before a write; there is room for a block. */
-  copyTail(holding: Holding): CacheTransfer | null {
+  copyTail(holding: Holding): TierCopy | null {
     const { tail, ownsTail } = holding;
     if (tail === null || ownsTail) return null;
     if (this.#tails.takeOver(tail)) {

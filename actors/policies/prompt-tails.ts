@@ -15,8 +15,8 @@ export type Tail = {
   readonly request: number;
   /** Position of its block's first token. */
   readonly start: number;
-  /** Positions of it that have their KV. */
-  readonly positions: number;
+  /** Of its positions that have their KV. */
+  readonly tokens: readonly number[];
   readonly block: number;
   /** Who reads it or owns it, transfers that copy it among them. */
   holders: number;
@@ -32,17 +32,18 @@ export class PromptTails {
   }
 
   /** Null: there is none, or the request has one already. */
-  offer(request: number, start: number, positions: number, block: number): Tail | null {
+  offer(request: number, start: number, tokens: readonly number[], block: number): Tail | null {
     if (this.#byRequest.has(request)) return null;
-    const tail = { request, start, positions, block, holders: 1, copies: 0, hasOwner: true };
+    const tail = { request, start, tokens, block, holders: 1, copies: 0, hasOwner: true };
     this.#byRequest.set(request, tail);
     return tail;
   }
 
-  /** The tail that begins at a position, to be read; null: there is none. */
-  share(request: number, start: number): Tail | null {
+  /** The tail that begins at a position and holds a sequence's tokens up to `end`, as far as it goes; null: there is none. */
+  share(request: number, tokens: readonly number[], start: number, end: number): Tail | null {
     const tail = this.#byRequest.get(request);
     if (tail === undefined || tail.start !== start) return null;
+    for (let at = start; at < Math.min(end, start + tail.tokens.length); at++) if (tail.tokens[at - start] !== tokens[at]) return null;
     tail.holders++;
     return tail;
   }

@@ -11,8 +11,9 @@
  * @module
  */
 import { assert } from '../../src/protocol/errors.ts';
+import type { TierCopy } from '../../src/protocol/messages.ts';
 import { emptyHolding, type Holding } from './cache-holding.ts';
-import { type CacheTransfer, CacheTransfers, type RemoteBlocks, type SwapLimits } from './cache-transfers.ts';
+import { CacheTransfers, type RemoteBlocks, type RemoteCopy, type SwapLimits } from './cache-transfers.ts';
 import { ContextIndex } from './context-index.ts';
 import { KvEventLog } from './kv-events.ts';
 import { KvTiers, type TierSizes } from './kv-tiers.ts';
@@ -27,9 +28,7 @@ export type CacheLimits = TierSizes &
   };
 
 /** Of KV events, a batch a step: 10 to 50 s of steps, for who looks on to catch up with. */
-const KV_EVENT_BATCHES = 1_024;
-/** What a cache of one tier leaves out. */
-export const HBM_ALONE = { dram_blocks: 0, swap_low: 0, swap_high: 0, swap_blocks_max: 0, kv_event_batches: KV_EVENT_BATCHES };
+export const KV_EVENT_BATCHES = 1_024;
 
 export class RelationalTensorCache {
   readonly blocks: number;
@@ -93,7 +92,7 @@ export class RelationalTensorCache {
    * `request`: choices of that request share the tail of their prompt too; −1: not asked for.
    */
   matchByPrefixToken(space: string, tokens: readonly number[], positions: number, request = -1): Holding {
-    return this.#hold(space, this.#tree.match(space, tokens, positions), positions, request);
+    return this.#hold(space, this.#tree.match(space, tokens, positions), tokens, positions, request);
   }
 
   /** The same, the first blocks being those of a context, which are found without looking for their tokens. Null: no such context is known here. */
@@ -107,7 +106,7 @@ export class RelationalTensorCache {
       if (node.isGone || !follows || at + this.block_size > positions || !this.#tree.holds(node, tokens, at)) break;
       path.push(node);
     }
-    const holding = this.#hold(space, this.#tree.match(space, tokens, positions, path), positions, request);
+    const holding = this.#hold(space, this.#tree.match(space, tokens, positions, path), tokens, positions, request);
     holding.context = context;
     this.contexts.keep(context, holding.path);
     return holding;
@@ -115,14 +114,16 @@ export class RelationalTensorCache {
 
   /**
    * Brings the blocks behind a holding into HBM: those that DRAM has, or those of another task executor. The holding has them at once, and may be used when
-   * the transfer has ended. Null: there is nothing to bring, or no room for it.
+   * the transfer has ended. Null: there is nothing to bring, or no room for it; then `swapped` says so still.
    */
-  populate(holding: Holding, source: RemoteBlocks | null = null): CacheTransfer | null {
+  populate(holding: Holding): TierCopy | null;
+  populate(holding: Holding, source: RemoteBlocks): RemoteCopy | null;
+  populate(holding: Holding, source?: RemoteBlocks): TierCopy | RemoteCopy | null {
     assert(
       holding.populating !== 'copying' && holding.blocks.length === holding.path.length,
       'a holding is populated before it is written, and once at a time',
     );
-    return source === null ? this.transfers.swapIn(holding) : this.transfers.bring(holding, source);
+    return source === undefined ? this.transfers.swapIn(holding) : this.transfers.bring(holding, source);
   }
 
   queryPopulate(holding: Holding): Holding['populating'] {
@@ -147,7 +148,7 @@ export class RelationalTensorCache {
    * HBM → DRAM: the coldest blocks, when the marks say so, or those of `what` that have no copy yet. HBM → HBM: the tail that a holding shares, before it
    * writes there (copy-on-write). Null: nothing is to be copied now.
    */
-  copy(what: 'cold' | readonly PrefixNode[] | Holding): CacheTransfer | null {
+  copy(what: 'cold' | readonly PrefixNode[] | Holding): TierCopy | null {
     if (what === 'cold') return this.transfers.copyCold();
     return 'blocks' in what ? this.transfers.copyTail(what) : this.transfers.copyOut(what);
   }
@@ -200,11 +201,11 @@ export class RelationalTensorCache {
   }
 
   /** The prompt of a request's choice has its KV up to `positions`: other choices of it may share its last block, which is not whole. */
-  shareTail(holding: Holding, request: number, positions: number): void {
+  shareTail(holding: Holding, tokens: readonly number[], request: number, positions: number): void {
     const start = Math.floor(positions / this.block_size) * this.block_size;
     // Where a twin of a block before it is used, others do not come to this one.
     if (holding.tail !== null || start === positions || holding.path.length * this.block_size !== start) return;
-    holding.tail = this.#tails.offer(request, start, positions - start, holding.blocks[start / this.block_size] as number);
+    holding.tail = this.#tails.offer(request, start, tokens.slice(start, positions), holding.blocks[start / this.block_size] as number);
     holding.ownsTail = holding.tail !== null;
   }
 
@@ -235,9 +236,18 @@ export class RelationalTensorCache {
     return { blocks, block_size, used, cached, ...counts, ...rest };
   }
 
+  /** A holding that was matched does without the tail that it shares. */
+  letGoOfTail(holding: Holding): void {
+    if (holding.tail === null || holding.ownsTail) return;
+    if (this.#tails.release(holding.tail, false)) this.#tiers.giveBackHbm(holding.tail.block);
+    holding.tail = null;
+    holding.blocks.pop();
+    holding.known = holding.path.length * this.block_size;
+  }
+
   // ---------------------------------------------------------------- matching
 
-  #hold(space: string, nodes: PrefixNode[], positions: number, request: number): Holding {
+  #hold(space: string, nodes: PrefixNode[], tokens: readonly number[], positions: number, request: number): Holding {
     let depth = 0;
     for (; depth < nodes.length; depth++) {
       const node = nodes[depth] as PrefixNode;
@@ -251,16 +261,16 @@ export class RelationalTensorCache {
       holding.awaited = (nodes[depth] as PrefixNode).moving;
       const still = nodes.findIndex((node, at) => at >= depth && node.moving !== 0);
       holding.swapped = nodes.slice(depth, still < 0 ? nodes.length : still);
-    } else if (request >= 0 && positions > holding.known) this.#shareTail(holding, positions, request);
+    } else if (request >= 0 && positions > holding.known) this.#shareTail(holding, tokens, positions, request);
     return holding;
   }
 
-  #shareTail(holding: Holding, positions: number, request: number): void {
-    const tail = this.#tails.share(request, holding.known);
+  #shareTail(holding: Holding, tokens: readonly number[], positions: number, request: number): void {
+    const tail = this.#tails.share(request, tokens, holding.known, positions);
     if (tail === null) return;
     holding.tail = tail;
     holding.blocks.push(tail.block);
-    holding.known += Math.min(tail.positions, positions - tail.start);
+    holding.known += Math.min(tail.tokens.length, positions - tail.start);
   }
 
   /** True: nobody else reads it, and it is an ordinary block of its owner from now on. */

@@ -11,7 +11,7 @@
 import type { Address } from '../../src/protocol/address.ts';
 import type { ErrorRecord } from '../../src/protocol/errors.ts';
 import type { Sequence, Stage, StepOutcome, TokenOut } from '../../src/protocol/messages.ts';
-import { emptyHolding, type Holding } from './cache-holding.ts';
+import { cacheSpace, emptyHolding, type Holding } from './cache-holding.ts';
 import type { Turn } from './waiting-line.ts';
 
 export type RunningSequence = {
@@ -33,6 +33,9 @@ export type RunningSequence = {
   slot: number;
   /** Prompt tokens whose KV was there when it was scheduled first; −1: it was not. */
   cached: number;
+  /** It waits until blocks have come for it; such were once fetched for it. */
+  isAside: boolean;
+  wasFetched: boolean;
   isDecoding: boolean;
   /** Its KV can be trusted. */
   isSound: boolean;
@@ -40,7 +43,7 @@ export type RunningSequence = {
   end: 'none' | 'told' | 'abandoned';
 };
 
-export const noHolding = ({ cache_salt }: Sequence): Holding => emptyHolding(cache_salt);
+export const noHolding = ({ cache_salt }: Sequence): Holding => emptyHolding(cacheSpace(cache_salt));
 
 /** `output`: what another DP group has generated of it. */
 export const newRunningSequence = (task: Address, sequence: Sequence, stage: Stage, output: readonly number[], { rank, arrival }: Turn): RunningSequence => ({
@@ -57,6 +60,8 @@ export const newRunningSequence = (task: Address, sequence: Sequence, stage: Sta
   holding: noHolding(sequence),
   slot: -1,
   cached: -1,
+  isAside: false,
+  wasFetched: false,
   isDecoding: false,
   isSound: true,
   end: 'none',

@@ -1,4 +1,6 @@
-/** What bounds a DP group's scheduler, and how it goes about. @module */
+/** What bounds a DP group's scheduler, and how it goes about; and what follows of it for its cache. @module */
+import type { CacheCosts } from './cache-costs.ts';
+import { type CacheLimits, KV_EVENT_BATCHES } from './relational-tensor-cache.ts';
 
 export type SchedulerLimits = {
   readonly kv_blocks: number;
@@ -7,6 +9,9 @@ export type SchedulerLimits = {
   readonly batch_requests_max: number;
   /** Whether a sequence begins with the KV of others that began alike. */
   readonly has_prefix_cache: boolean;
+  /** Blocks of host DRAM below the NPU's HBM, and what moving them costs; 0 and null: none. */
+  readonly dram_blocks: number;
+  readonly cache_costs: CacheCosts | null;
   /** Whether a step is planned while the one before it runs. */
   readonly is_asynchronous: boolean;
   /** False: first come, first served, whatever the priorities (the baseline). */
@@ -14,3 +19,25 @@ export type SchedulerLimits = {
   /** Sequences whose KV may be lent at once. */
   readonly offers_max: number;
 };
+
+/**
+ * Cold blocks are copied to DRAM while less than the one share of HBM could be given out and nothing be lost, until it is the other. Early, since a prompt takes
+ * all of its blocks at once, and copies cost an NPU nothing.
+ */
+const SWAP_LOW = 3 / 4;
+const SWAP_HIGH = 1;
+/** Of one transfer. */
+const SWAP_BLOCKS_MAX = 32;
+
+export function cacheLimits({ kv_blocks: blocks, kv_block_size: block_size, dram_blocks }: SchedulerLimits): CacheLimits {
+  const swap_low = Math.ceil(blocks * SWAP_LOW);
+  return {
+    blocks,
+    block_size,
+    dram_blocks,
+    kv_event_batches: KV_EVENT_BATCHES,
+    swap_low,
+    swap_high: Math.ceil(blocks * SWAP_HIGH),
+    swap_blocks_max: SWAP_BLOCKS_MAX,
+  };
+}

@@ -18,14 +18,16 @@
 import type { Address } from '../../src/protocol/address.ts';
 import { abandoned, decoding, generated, generationFailed, preempted, scheduled, tokens as tokensMessage } from '../../src/protocol/constructors.ts';
 import { assert, type ErrorRecord } from '../../src/protocol/errors.ts';
-import type { Commands, Handoff, Sequence, Stage, StepEntry, StepOutcome, StepPlan, TokenOut } from '../../src/protocol/messages.ts';
-import type { Holding } from './cache-holding.ts';
+import type { Commands, Handoff, Sequence, Stage, StepEntry, StepOutcome, StepPlan, TokenOut, Transfer } from '../../src/protocol/messages.ts';
+import { CacheArrivals } from './cache-arrivals.ts';
+import { cacheSpace } from './cache-holding.ts';
+import { FIRST_CACHE_TRANSFER } from './cache-transfers.ts';
 import { type GroupLoad, groupLoad } from './group-load.ts';
 import { KvHandoffs } from './kv-handoffs.ts';
-import { HBM_ALONE, RelationalTensorCache } from './relational-tensor-cache.ts';
+import { RelationalTensorCache } from './relational-tensor-cache.ts';
 import { finishOf, RunningBatch } from './running-batch.ts';
-import { neverFits, newRunningSequence, noHolding, type RunningSequence, tokenOut, tokensToLaunch } from './running-sequence.ts';
-import type { SchedulerLimits } from './scheduler-limits.ts';
+import { neverFits, newRunningSequence, type RunningSequence, tokenOut, tokensToLaunch } from './running-sequence.ts';
+import { cacheLimits, type SchedulerLimits } from './scheduler-limits.ts';
 import { stepEntry } from './step-entry.ts';
 import { WaitingLine } from './waiting-line.ts';
 
@@ -45,6 +47,7 @@ type Launched = { readonly running: RunningSequence; readonly count: number; rea
 export class StepScheduler {
   readonly cache: RelationalTensorCache;
   readonly handoffs: KvHandoffs;
+  readonly #coming: CacheArrivals;
   readonly #limits: SchedulerLimits;
   /** All who run or wait. */
   readonly #byTask = new Map<Address, RunningSequence>();
@@ -64,7 +67,8 @@ export class StepScheduler {
 
   constructor(limits: SchedulerLimits) {
     this.#limits = limits;
-    this.cache = new RelationalTensorCache({ blocks: limits.kv_blocks, block_size: limits.kv_block_size, ...HBM_ALONE });
+    this.cache = new RelationalTensorCache(cacheLimits(limits));
+    this.#coming = new CacheArrivals(this.cache, limits);
     this.#running = new RunningBatch(limits.batch_requests_max);
     this.handoffs = new KvHandoffs(this.cache, this.#waiting);
   }
@@ -77,7 +81,10 @@ export class StepScheduler {
     return this.#running.size;
   }
   get waiting(): number {
-    return this.#waiting.length + this.handoffs.arrived;
+    return this.#waiting.length + this.#coming.length + this.handoffs.arrived;
+  }
+  get hits_refused(): number {
+    return this.#coming.hits_refused;
   }
   /** A step is planned and has not come back. */
   get isStepping(): boolean {
@@ -109,7 +116,7 @@ export class StepScheduler {
 
   /** Keeps a prompt's prefix for those who will name the context. */
   keepContext(context: string, cache_salt: string, tokens: readonly number[]): void {
-    if (this.#limits.has_prefix_cache) this.cache.createContext(context, cache_salt, tokens);
+    if (this.#limits.has_prefix_cache) this.cache.createContext(context, cacheSpace(cache_salt), tokens);
   }
 
   /** Lets a sequence go: at once, or when the last step or transfer of its blocks has ended, since they are still written or read until then. */
@@ -124,6 +131,7 @@ export class StepScheduler {
     if (isAhead && (!this.#limits.is_asynchronous || this.#steps.length >= STEPS_LAUNCHED_MAX)) return null;
     const inOrder = this.#running.inOrder();
     if (isAhead && !this.#hasRoomFor(inOrder)) return null;
+    this.#coming.swapOut();
     const messages: Commands['send'][] = [];
     const entries: StepEntry[] = [];
     const launched: Launched[] = [];
@@ -144,12 +152,14 @@ export class StepScheduler {
       const next = arrived ?? this.#waiting.first;
       if (next === undefined) break;
       const count = arrived === null ? this.#admit(next, budget) : this.#attach(next);
+      if (count === 'aside') continue;
       if (count === 0) break;
       messages.push({ to: next.task, message: arrived === null ? scheduled() : decoding() });
       entries.push(this.#launch(next, count, next.sequence, launched));
       budget -= count;
     }
-    assert(entries.length > 0 || isAhead || !this.hasWork || this.handoffs.isUnderWay, 'sequences wait for a step, and nothing can run');
+    const mayWait = isAhead || !this.hasWork || this.handoffs.isUnderWay || this.cache.transfers.size > 0;
+    assert(entries.length > 0 || mayWait, 'sequences wait for a step, and nothing can run');
     if (entries.length === 0) {
       this.#untold = messages;
       return null;
@@ -176,9 +186,19 @@ export class StepScheduler {
 
   /** Nobody reads what was lent any more, or what was asked for is here, or will not come. */
   transferEnded(id: number, isThere: boolean): readonly Commands['send'][] {
+    if (id >= FIRST_CACHE_TRANSFER) {
+      for (const running of this.#coming.ended(id, isThere)) this.#waiting.push(running);
+      return [];
+    }
     const { over, messages } = this.handoffs.end(id, isThere, this.#limits.has_prefix_cache);
     if (over !== null) this.#byTask.delete(over.task);
     return over?.end === 'abandoned' ? [{ to: over.task, message: abandoned() }] : messages;
+  }
+
+  /** What is to be moved since this was asked last. */
+  takeTransfers(): readonly Transfer[] {
+    const [ours, theirs] = [this.#coming.takeTransfers(), this.handoffs.takeTransfers()];
+    return ours.length === 0 ? theirs : [...ours, ...theirs];
   }
 
   /** Slots whose sequences are gone since this was asked last: the NPU frees what it holds for them. */
@@ -206,7 +226,7 @@ export class StepScheduler {
         this.#end(running, 'told');
         messages.push({ to: running.task, message: generationFailed(outcome.error) });
       } else {
-        if (this.#limits.has_prefix_cache) this.cache.publish(running.holding, running.tokens, running.computed);
+        this.#coming.publish(running, start);
         if (samples) out.push(this.#tokenOf(running, start + 1, outcome, messages));
         else if (outcome.prompt_logprobs !== null) out.push(tokenOut(running, start + 1, outcome, null, false));
       }
@@ -230,6 +250,7 @@ export class StepScheduler {
     }
     this.handoffs.distrust();
     // What it kept lay in the memory that it failed in.
+    this.#coming.drop();
     this.cache.drop();
     return messages;
   }
@@ -287,35 +308,13 @@ export class StepScheduler {
   }
 
   /** Lets the first who waits run, with what is known of its prefix. Gives how many of its tokens there is room for; 0: none, it waits on. */
-  #admit(next: RunningSequence, budget: number): number {
+  #admit(next: RunningSequence, budget: number): number | 'aside' {
     if (next.stage === 'prefill' && this.handoffs.lent + this.#running.size >= this.#limits.offers_max) return 0;
-    const { tokens, sequence } = next;
-    // At least one token is computed: what it yields is not kept. Whoever asks for the log-probabilities of its prompt needs all of it computed.
-    const readsCache = this.#limits.has_prefix_cache && sequence.sampling.prompt_logprobs < 0;
-    const holding = readsCache ? this.#match(next) : noHolding(sequence);
-    const known = holding.blocks.length * this.cache.block_size;
-    const count = Math.min(tokens.length - known, budget);
-    const hasRoom = this.cache.canAllocate(this.cache.blocksFor(known + count) - holding.blocks.length);
-    if (!hasRoom || (readsCache && this.#running.computesPrefixOf(next, known + this.cache.block_size))) {
-      this.cache.free(holding);
-      return 0;
-    }
+    const count = this.#coming.begin(next, budget, this.#running);
+    if (count === 0) return 0;
     this.#waiting.shift();
-    this.#running.add(next);
-    next.holding = holding;
-    next.computed = known;
-    next.launched = known;
-    if (next.cached < 0) {
-      next.cached = known;
-      if (readsCache) this.cache.positions_queried += sequence.prompt.length;
-      this.cache.positions_hit += known;
-    }
+    if (count !== 'aside') this.#running.add(next);
     return count;
-  }
-
-  #match({ tokens, sequence: { context, cache_salt } }: RunningSequence): Holding {
-    const named = context === '' ? null : this.cache.matchByID(context, cache_salt, tokens, tokens.length - 1);
-    return named ?? this.cache.matchByPrefixToken(cache_salt, tokens, tokens.length - 1);
   }
 
   /** Its blocks are there, its next token's too. */
@@ -345,6 +344,9 @@ export class StepScheduler {
     const missing = this.#missingBlocks(running, count);
     let oldest: RunningSequence | null = null;
     while (missing > 0 && !this.cache.canAllocate(missing)) {
+      if (this.#coming.revoke()) continue;
+      // What is being copied out can be given out as soon as that is over.
+      if (this.cache.canAllocate(missing - this.cache.transfers.blocks)) return false;
       oldest ??= this.#running.oldest();
       const victim = this.#running.victimFor(running, oldest);
       if (victim !== null) this.#preempt(victim, messages);
@@ -356,7 +358,9 @@ export class StepScheduler {
 
   #preempt(victim: RunningSequence, messages: Commands['send'][]): void {
     this.#running.leave(victim);
+    const path = [...victim.holding.path];
     this.#letGo(victim);
+    this.#coming.giveWay(victim, path);
     this.preemptions++;
     victim.computed = 0;
     victim.launched = 0;
@@ -372,7 +376,7 @@ export class StepScheduler {
     const isGone = this.handoffs.giveUp(running);
     if (isGone !== null) return isGone;
     if (running.slot < 0) {
-      this.#waiting.remove(running);
+      if (!this.#coming.leave(running)) this.#waiting.remove(running);
       return true;
     }
     this.#running.leave(running);

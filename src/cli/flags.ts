@@ -57,6 +57,8 @@ export const POD_FLAGS = {
   npu_workers: { value: 'LIST', help: 'the worker of each NPU, as 0,0,1 (default: equal runs)', read: workerList },
   kv_block_size: { value: 'N', help: 'positions that a KV block holds, a multiple of 16', read: number },
   kv_blocks: { value: 'N', help: 'KV blocks of each NPU (default: room for 8 requests of full length)', read: number },
+  dram_blocks: { value: 'N', help: 'KV blocks of host DRAM below each NPU (default: none)', read: number },
+  dram_bytes_per_s: { value: 'BYTES', help: 'how fast blocks move between the two; decides what is fetched and what computed anew', read: number },
   max_batch_tokens: { value: 'N', help: 'tokens that one step of an NPU computes at most', read: number },
   max_batch_requests: { value: 'N', help: 'requests that one step of an NPU serves at most', read: number },
   prefix_caching: { help: 'compute each prompt anew, also where an earlier one began alike', negated: true },

@@ -64,6 +64,12 @@ export class BlockPool {
     this.#highWater = Math.max(this.#highWater, this.#used);
   }
 
+  /** It is filled by a copy, before anybody holds it. */
+  renew(block: number): void {
+    this.#holders(block);
+    Atomics.add(this.#words, this.#generationsAt + block, 1);
+  }
+
   /** To be written by a transfer: who held it before writes it no more, though the release of its slot may still be on its way. */
   rewrite(block: number): void {
     Atomics.add(this.#words, this.#generationsAt + block, 1);

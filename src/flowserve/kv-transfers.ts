@@ -14,7 +14,7 @@ import type { BlockPool } from '../fabric/block-pool.ts';
 import { type Address, idOf } from '../protocol/address.ts';
 import { offered, transferDone, transferFailed } from '../protocol/constructors.ts';
 import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
-import type { KvOffer, Message, Transfer } from '../protocol/messages.ts';
+import type { KvOffer, Message, TierCopy, Transfer } from '../protocol/messages.ts';
 import type { KvLinkReport } from '../protocol/threads.ts';
 import type { DpGroupPlace } from '../protocol/topology.ts';
 import type { Directory } from '../runtime/directory.ts';
@@ -24,6 +24,7 @@ import { LinkCluster } from './distflow/link-cluster.ts';
 import { type Offer, type OfferEnd, Offers } from './distflow/offers.ts';
 import type { Pull } from './distflow/pull.ts';
 import type { OfferSource } from './distflow/registration.ts';
+import { KvCopies } from './kv-copies.ts';
 import { type AnyPodPlan, onDie } from './pod-plan.ts';
 
 export type KvTransfersOptions = {
@@ -56,6 +57,7 @@ export class KvTransfers {
   readonly #options: KvTransfersOptions;
   readonly #owners: ReadonlyMap<number, KvOwner>;
   readonly #cluster: LinkCluster<Token>;
+  readonly #copies: KvCopies;
   /** By NPU that lends. */
   readonly #offers = new Map<number, Offers<Token>>();
   readonly #lent = new Map<string, Offer<Token>>();
@@ -65,6 +67,7 @@ export class KvTransfers {
     const { plan, space, checksum } = options;
     this.#options = options;
     this.#owners = new Map(owners.map((owner) => [owner.npu, owner]));
+    this.#copies = new KvCopies(options, new Map(owners.map(({ npu, blocks }) => [npu, blocks])));
     this.#cluster = new LinkCluster(
       plan.hosting.deployment.executors.map(({ id }) => ({ executor: id, fabric: 'ub' })),
       { space, checksum, network: null },
@@ -116,6 +119,11 @@ export class KvTransfers {
       case 'pull':
         this.#pull(token, work.offer, work.blocks);
         break;
+      case 'swap-out':
+      case 'swap-in':
+      case 'copy':
+        this.#copyTiers(token, work);
+        break;
       case 'stop':
         this.#pulls.get(keyOf(token))?.pull.cancel();
         break;
@@ -140,6 +148,14 @@ export class KvTransfers {
 
   #isLost({ die, epoch }: KvOffer): boolean {
     return this.#options.space.control.epochOfDie(die) !== epoch;
+  }
+
+  #copyTiers(token: Token, work: TierCopy): void {
+    try {
+      this.#tell(token, transferDone(token.id), this.#copies.perform(this.#npusOf(token.group), work));
+    } catch (error) {
+      this.#tell(token, transferFailed(token.id, toErrorRecord(error)), 0);
+    }
   }
 
   #drain(): void {

@@ -62,9 +62,22 @@ export type NpusHost = {
 /** Of what a group's first rank tells for all. */
 const NO_SCHEDULER = {
   scheduler: {
-    ...{ cache: { blocks: 0, used: 0, cached: 0, positions_queried: 0, positions_hit: 0 }, running: 0, waiting: 0, step: 0 },
+    ...{
+      cache: {
+        blocks: 0,
+        used: 0,
+        cached: 0,
+        positions_queried: 0,
+        positions_hit: 0,
+        dram_blocks_used: 0,
+        transfers: { blocks_swapped_out: 0, blocks_swapped_in: 0 },
+      },
+      running: 0,
+      waiting: 0,
+      step: 0,
+    },
     handoffs: { lent: 0, expected: 0, leases_expired: 0 },
-    ...{ tokens_prefilled: 0, tokens_decoded: 0, preemptions: 0 },
+    ...{ hits_refused: 0, tokens_prefilled: 0, tokens_decoded: 0, preemptions: 0 },
   },
 } as const;
 
@@ -111,13 +124,16 @@ export class Npus {
 
   /** Brings NPUs, DP groups and experts to life. */
   spawn(): void {
-    const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, prefix_caching, async_scheduling, scheduling_policy } = this.#plan.options;
+    const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, dram_blocks, cache_costs } = this.#plan.options;
+    const { prefix_caching, async_scheduling, scheduling_policy } = this.#plan.options;
     const limits = {
       kv_blocks,
       kv_block_size,
       batch_tokens_max: max_batch_tokens,
       batch_requests_max: max_batch_requests,
       has_prefix_cache: prefix_caching,
+      dram_blocks: prefix_caching ? dram_blocks : 0,
+      cache_costs,
       is_asynchronous: async_scheduling,
       has_priorities: scheduling_policy === 'priority',
       offers_max: offersOf({ max_batch_requests }),
@@ -314,6 +330,10 @@ export class Npus {
         kv_expected: scheduler.handoffs.expected,
         kv_leases_expired: scheduler.handoffs.leases_expired,
         kv_transfers_open: this.transfers.openOf(npu),
+        dram_blocks_used: scheduler.cache.dram_blocks_used,
+        blocks_swapped_out: scheduler.cache.transfers.blocks_swapped_out,
+        blocks_swapped_in: scheduler.cache.transfers.blocks_swapped_in,
+        hits_refused: scheduler.hits_refused,
         die: endpoint.die,
         kv_blocks_held: blocks.used,
         kv_blocks_held_max: blocks.high_water,

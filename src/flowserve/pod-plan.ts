@@ -3,11 +3,12 @@
  * @module
  */
 import { totalmem } from 'node:os';
+import type { CacheCosts } from '../../actors/policies/cache-costs.ts';
 import type { Balancing } from '../../actors/policies/placement.ts';
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { planRings, type RingPlace } from '../fabric/links.ts';
-import { type MemoryPlan, planMemory, type Region } from '../fabric/memory-plan.ts';
+import { type MemoryPlan, planMemory, type Region, type RegionRequest } from '../fabric/memory-plan.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
@@ -32,6 +33,10 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly kv_blocks: number | undefined;
   readonly segment_bytes: number;
   readonly memory_bytes: number | undefined;
+  /** Blocks of host DRAM below each NPU's HBM, missing: none; what moving them costs against computing anew, and how fast they move. */
+  readonly dram_blocks?: number;
+  readonly cache_costs?: CacheCosts | null;
+  readonly dram_bytes_per_s?: number | undefined;
   /** Whether sequences begin with the KV of others that began alike. */
   readonly prefix_caching: boolean;
   /** Whether steps are planned while their predecessors run. */
@@ -58,8 +63,9 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout> = {
   readonly layouts: readonly Layout[];
   /** By die, spares included. */
   readonly dies: readonly Region[];
-  readonly options: LayoutOptions &
-    Pick<
+  /** By die: its host DRAM, where there is such a tier. */
+  readonly drams: readonly Region[];
+  readonly options: LayoutOptions & { readonly dram_blocks: number; readonly cache_costs: CacheCosts | null } & Pick<
       PlanOptions,
       'prefix_caching' | 'async_scheduling' | 'scheduling_policy' | 'load_balancing' | 'long_prompt_groups' | 'long_prompt_tokens' | 'max_queued'
     >;
@@ -127,6 +133,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
     max_batch_requests: options.max_batch_requests,
     enforce_eager: options.enforce_eager,
   };
+  const { dram_blocks = 0, cache_costs = null } = options;
   const wide = powerOfTwo(Math.max(CALLER_RING_BYTES_MIN, 2 * BYTES_PER_PROMPT_TOKEN * config.maxPositions));
   const planned = planRings(options.has_rings === false ? [] : ringPairs(hosting, wide), 0);
   const sizes = Array.from({ length: npus }, (_, npu) => layOut(layoutOptions, npu, 0));
@@ -138,6 +145,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
       // With spares, any NPU may come to lie on any die.
       ...sizes.map(({ bytes, parts }, npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes: spare_workers > 0 ? spare_bytes : bytes, parts })),
       ...Array.from({ length: layoutOptions.dies - npus }, (_, spare) => ({ owner: `die/${npus + spare}`, kind: 'hbm' as const, ...spareDie })),
+      ...(dram_blocks === 0 ? [] : dramRequests(sizes, dram_blocks, layoutOptions.dies)),
       { owner: 'pod', kind: 'records', bytes: recordsBytes(max_queued, recordedTokens(layoutOptions, npus, max_queued)) },
     ],
     options.segment_bytes,
@@ -154,8 +162,11 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
     hosting,
     layouts: dies.slice(0, npus).map(({ base, bytes }, npu) => layOut(layoutOptions, npu, base, bytes)),
     dies,
+    drams: memory.regions.filter(({ kind }) => kind === 'dram'),
     options: {
       ...layoutOptions,
+      dram_blocks,
+      cache_costs,
       prefix_caching: options.prefix_caching,
       scheduling_policy: options.scheduling_policy,
       load_balancing: options.load_balancing,
@@ -173,6 +184,13 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
  */
 const recordedTokens = ({ kv_blocks, kv_block_size }: LayoutOptions, npus: number, max_queued: number): number =>
   2 * npus * kv_blocks * kv_block_size + TOKENS_PER_WAITING * max_queued;
+
+/** Every die's has room for any NPU, as the dies have. */
+function dramRequests(sizes: readonly StepLayout[], dram_blocks: number, dies: number): RegionRequest[] {
+  const bytes = dram_blocks * Math.max(...sizes.map(({ kv }) => kv.block_bytes));
+  const parts = { 'KV blocks in DRAM': bytes };
+  return Array.from({ length: dies }, (_, die) => ({ owner: die < sizes.length ? `npu/${die}` : `die/${die}`, kind: 'dram', bytes, parts }));
+}
 
 /** @throws `invalid_request` for a mapping that leaves an NPU or a worker out */
 function workersOf(npus: number, workers: number, given: readonly number[] | undefined): readonly number[] {

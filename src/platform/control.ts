@@ -34,6 +34,7 @@ import { entryPoint } from '../runtime/thread-entry.ts';
 import { type ActRing, makeActRing, witnessOf } from '../trace/act-log.ts';
 import type { LiveRecorder } from '../trace/live-recorder.ts';
 import { birthOf, birthOfController } from './births.ts';
+import { withCacheCosts } from './cache-costs.ts';
 import type { ControlHandle, ControlOptions, ControlStats, OnInspected } from './control-handle.ts';
 import { KvEventReader } from './kv-event-reader.ts';
 import { startRecorder } from './recording.ts';
@@ -95,7 +96,7 @@ export class Control {
   static async create(options: ControlOptions, onProgress: (report: ProgressReport) => Promise<void>, onInspected: OnInspected = () => {}): Promise<Control> {
     const [module, tokenizer] = await Promise.all([loadKernelModule(), loadTokenizer(options.folder)]);
     using checkpoint = openCheckpoint(options.folder);
-    const plan = planPod(checkpoint, options);
+    const plan = planPod(checkpoint, withCacheCosts(options, checkpoint.config));
     const memories = allocateSegments(plan.memory);
     const space = new AddressSpace(memories, plan.memory.regions);
     await loadWeights(checkpoint, plan, space, module, onProgress);

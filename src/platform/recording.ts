@@ -11,7 +11,7 @@ import { type RunHeader, runHeader } from '../trace/run-header.ts';
 type Run = Pick<RunHeader, 'clock' | 'seed' | 'kernels'> & { readonly record_prompts: boolean };
 
 export function headerOf({ clock, seed, kernels, record_prompts }: Run, checkpoint: Checkpoint, { hosting, npus, workers, options }: AnyPodPlan): RunHeader {
-  const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued } = options;
+  const { kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued } = options;
   return runHeader({
     clock,
     seed,
@@ -21,7 +21,7 @@ export function headerOf({ clock, seed, kernels, record_prompts }: Run, checkpoi
     topology: formatTopology(hosting.deployment.topology),
     npus,
     workers,
-    options: { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued, job_executors: hosting.job_executors },
+    options: { kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued, job_executors: hosting.job_executors },
   });
 }
 

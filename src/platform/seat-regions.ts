@@ -15,11 +15,11 @@ export class SeatRegions {
 
   /** NPUs come to lie on the seat's dies, in order. */
   name(seat: Seat, npus: readonly number[]): void {
-    for (const [index, region] of this.#of(seat).entries()) if (npus[index] !== undefined) this.#space.table.setNpu(region, npus[index]);
+    for (const { region, index } of this.#of(seat)) if (npus[index] !== undefined) this.#space.table.setNpu(region, npus[index]);
   }
 
   mark(seat: Seat, state: RegionState): void {
-    for (const [index, region] of this.#of(seat).entries()) {
+    for (const { region, index } of this.#of(seat)) {
       this.#space.table.setState(region, state);
       if (state !== 'held') this.#space.table.setDie(region, seat.dies[index] as number);
     }
@@ -28,13 +28,14 @@ export class SeatRegions {
   /** From now on nothing counts that was written or is meant for them, nor what their dies say. */
   raiseEpochs(seat: Seat): void {
     for (const die of seat.dies) this.#space.control.raiseEpochOfDie(die);
-    for (const region of this.#of(seat)) this.#space.table.raiseEpoch(region);
+    for (const { region } of this.#of(seat)) this.#space.table.raiseEpoch(region);
   }
 
-  #of({ dies }: Seat): number[] {
-    return dies.map((die) => {
-      const { owner, kind } = this.#plan.dies[die] as PodPlan['dies'][number];
-      return this.#space.table.indexOf(owner, kind);
-    });
+  /** Of the seat's `index`th die: its HBM, and its DRAM where there is any. */
+  #of({ dies }: Seat): { readonly region: number; readonly index: number }[] {
+    const { dies: hbm, drams } = this.#plan;
+    return dies.flatMap((die, index) =>
+      [hbm[die], drams[die]].flatMap((region) => (region === undefined ? [] : [{ region: this.#space.table.indexOf(region.owner, region.kind), index }])),
+    );
   }
 }

@@ -3,6 +3,7 @@
  * Kernels compute when they are launched; what they found arrives when the device would have been done.
  * @module
  */
+import { fetchTime_us } from '../../actors/policies/cache-costs.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { Admission } from '../fabric/admission.ts';
 import { Claims } from '../flowserve/claims.ts';
@@ -20,7 +21,7 @@ import type { StepSample } from '../protocol/balancing.ts';
 import type { PodToCaller } from '../protocol/caller.ts';
 import { memberLost } from '../protocol/constructors.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
-import type { FrontendMessage, Message, StepPlan, Work } from '../protocol/messages.ts';
+import type { FrontendMessage, Message, StepPlan, Transfer, Work } from '../protocol/messages.ts';
 import { jobExecutorOf, requestOfTask } from '../protocol/request-ids.ts';
 import { firstGroups, leaderOf, type NpuPlace } from '../protocol/topology.ts';
 import { Codec } from '../protocol/wire.ts';
@@ -32,6 +33,7 @@ import { ASCEND_910C_DIE, rooflineStep } from '../simulate/roofline.ts';
 import { endInspection, type Inspect, InspectionEvents } from '../trace/inspection-events.ts';
 import { Recorder } from '../trace/recorder.ts';
 import { birthOf, birthOfController } from './births.ts';
+import { withCacheCosts } from './cache-costs.ts';
 import type { ControlStats } from './control-handle.ts';
 import { buildMachine, type Machine, MachineNpus, type OnProgress } from './machine.ts';
 import { headerOf, warnRecordingEnded } from './recording.ts';
@@ -87,11 +89,14 @@ export class VirtualControl {
   #done_ns = 0;
   /** By NPU: when its last step is done. */
   readonly #steps_done_ns = new Map<Address, number>();
+  /** By DP group: when the copies between its tiers end that it has asked for; and how long the one at hand takes. */
+  readonly #swaps_done_ns = new Map<Address, number>();
+  #swap_ns: number | null = null;
 
   static async create(options: VirtualOptions, ports: VirtualPorts): Promise<VirtualControl> {
     const tokenizer = await loadTokenizer(options.folder);
     using checkpoint = openCheckpoint(options.folder);
-    const machine = await buildMachine(checkpoint, options.kernels, options, ports.onProgress);
+    const machine = await buildMachine(checkpoint, options.kernels, withCacheCosts(options, checkpoint.config, ASCEND_910C_DIE), ports.onProgress);
     return new VirtualControl(options, checkpoint, machine, tokenizer, ports);
   }
 
@@ -118,7 +123,7 @@ export class VirtualControl {
       costs: { message_ns: (to, from, message) => this.#message_ns(to, from, message), jitter: JITTER },
       random: new SeededRandom(seed),
       launch: (npu, work, cause) => this.#launch(npu, work, cause),
-      transfer: (group, work, cause) => this.#npus.transfer(group, work, cause),
+      transfer: (group, work, cause) => this.#transfer(group, work, cause),
       claim: (actor, claim, cause) => {
         for (const message of claims.perform(actor, claim)) this.host.complete(actor, message, cause, NEAR_MESSAGE_NS);
       },
@@ -145,7 +150,7 @@ export class VirtualControl {
         spawn: (address, birth) => this.host.spawn(address, birth),
         send: (to, from, message) => this.host.send(to, from, message),
         complete: (npu, message, cause) => this.host.complete(npu, message, cause, this.#done_ns - this.host.now_ns),
-        tellTransfer: (group, message, cause, bytes) => this.host.complete(group, message, cause, this.#transfer_ns(bytes)),
+        tellTransfer: (group, message, cause, bytes) => this.host.complete(group, message, cause, this.#swap_ns ?? this.#transfer_ns(bytes)),
       },
       (npu) => WARM_SHAPES.map((shape) => this.#sampleOf(npu, shape)),
     );
@@ -250,6 +255,19 @@ export class VirtualControl {
     const entry = { slot: 0, start: shape.from, tokens: new Array<number>(shape.tokens).fill(0), ...ALONE };
     const us = this.#stepOf(npu)({ step: 1, after: 0, entries: [entry], detach: [] }) / NS_PER_US;
     return { tokens: shape.tokens, attended: attendedBy(shape), us };
+  }
+
+  /** Blocks of a group move between its tiers one copy after the other. */
+  #transfer(group: Address, work: Transfer, cause: number): void {
+    const costs = this.plan.options.cache_costs;
+    if (costs !== null && (work.kind === 'swap-out' || work.kind === 'swap-in')) {
+      const began_ns = Math.max(this.host.now_ns, this.#swaps_done_ns.get(group) ?? 0);
+      const done_ns = began_ns + Math.ceil(fetchTime_us(costs, 'dram', work.to.blocks.length) * NS_PER_US);
+      this.#swaps_done_ns.set(group, done_ns);
+      this.#swap_ns = done_ns - this.host.now_ns;
+    }
+    this.#npus.transfer(group, work, cause);
+    this.#swap_ns = null;
   }
 
   #stepOf(npu: Address): (plan: StepPlan) => number {

@@ -118,17 +118,13 @@ export type StepOutcome = {
   readonly error: ErrorRecord | null;
 };
 
-// ── Transfers of KV blocks ──────────────────────────────────────────────────────────────────────────────────────────
+// ── Copies of KV blocks ─────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Why blocks are copied: out of HBM to DRAM and back, from another task executor, or before one of several readers writes. */
-export type TransferKind = 'swap-out' | 'swap-in' | 'populate' | 'copy';
+/** Blocks in a tier of the DP group's own, by number. */
+export type TierBlocks = { readonly tier: 'hbm' | 'dram'; readonly blocks: readonly number[] };
 
-/**
- * Where blocks lie: in a tier of the DP group's own, by number; or anywhere, by global address, each with the generation that it was lent under.
- */
-export type BlockPlaces =
-  | { readonly tier: 'hbm' | 'dram'; readonly blocks: readonly number[] }
-  | { readonly tier: 'remote'; readonly addresses: readonly number[]; readonly generations: readonly number[] };
+/** Each block to the one at its place: out of HBM to DRAM and back, or before one of several readers writes (relational tensor cache). */
+export type TierCopy = { readonly kind: 'swap-out' | 'swap-in' | 'copy'; readonly id: number; readonly from: TierBlocks; readonly to: TierBlocks };
 
 // ── Messages, by receiver ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -361,7 +357,8 @@ export type Transfer =
   /** Copies what is lent into own blocks. */
   | { readonly kind: 'pull'; readonly id: number; readonly offer: KvOffer; readonly blocks: readonly number[] }
   /** The pull ends, when nothing is written any more. */
-  | { readonly kind: 'stop'; readonly id: number };
+  | { readonly kind: 'stop'; readonly id: number }
+  | TierCopy;
 
 /**
  * What may cross its receiver's end on the way and then finds nobody, which is harmless: the sender could not know.

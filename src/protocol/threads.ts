@@ -23,6 +23,12 @@ export type NpuReport = {
   readonly kv_leases_expired: number;
   /** Offers and pulls of its memory that DistFlow has not ended. */
   readonly kv_transfers_open: number;
+  /** KV blocks in host DRAM, and those copied there and back so far. */
+  readonly dram_blocks_used: number;
+  readonly blocks_swapped_out: number;
+  readonly blocks_swapped_in: number;
+  /** Hits in DRAM that would have taken longer to fetch than to compute. */
+  readonly hits_refused: number;
   /** The die whose memory it has. */
   readonly die: number;
   /** KV blocks as its memory knows them: held now, and the most that ever were. */

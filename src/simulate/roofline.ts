@@ -26,7 +26,20 @@ export const ASCEND_910C_DIE: Device = {
   element_bytes: 2,
 };
 
+/**
+ * A core of a laptop or a server under the shipped kernels, roughly: many rows at 40 GFLOPS, `memory.copy` at 10 GB/s, 20 µs until a copy that was asked for is
+ * told of (measured on 2 cores, DESIGN.md).
+ */
+export const HOST_CORE: Device = { flops_per_s: 40e9, memory_bytes_per_s: 10e9, link_bytes_per_s: 10e9, link_latency_ns: 20_000, element_bytes: 4 };
+
 const NS_PER_S = 1e9;
+
+/** What a step's time depends on. */
+type StepShape = { readonly entries: readonly Pick<StepPlan['entries'][number], 'start' | 'tokens' | 'samples'>[] };
+
+/** Of all layers. */
+export const kvBlockBytes = (config: ModelConfig, block_size: number, { element_bytes }: Device): number =>
+  config.layers * block_size * attentionSizes(config, config.heads).cell * element_bytes;
 
 /** Weights that one token passes in one layer's attention, those of `heads` heads of it, and elements of one position's KV cell. */
 function attentionSizes(
@@ -61,7 +74,7 @@ function attentionSizes(
 export type Parallelism = { readonly npus: number; readonly tp: number };
 
 /** Nanoseconds of a step of one NPU; of the ranks of a group the first, which has most to do: all of them wait for it. */
-export function rooflineStep(config: ModelConfig, { npus, tp }: Parallelism, device: Device): (plan: StepPlan) => number {
+export function rooflineStep(config: ModelConfig, { npus, tp }: Parallelism, device: Device): (plan: StepShape) => number {
   const { hiddenSize, vocabSize, moe, mlp, layers } = config;
   const share = (total: number): number => Math.ceil(total / tp);
   const { weights: attentionWeights, cell, flops_per_position, head } = attentionSizes(config, share(config.heads));

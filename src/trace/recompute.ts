@@ -4,6 +4,7 @@
  * that is not recorded, so they are taken as they were.
  * @module
  */
+import { KvCopies } from '../flowserve/kv-copies.ts';
 import type { PlanOptions } from '../flowserve/pod-plan.ts';
 import { openCheckpoint } from '../model/checkpoint.ts';
 import { modelDigest } from '../model/model-digest.ts';
@@ -22,6 +23,7 @@ import { promptsOf, type RunHeader } from './run-header.ts';
 export class KernelRecomputation implements Recompute {
   readonly #npus: MachineNpus;
   readonly #kv: KvAgain;
+  readonly #copies: KvCopies;
   /** NPUs with blocks that nobody knows: the trace has not what was lent to them. */
   readonly #unknown = new Set<Address>();
   /** NPUs that have lived before, on a thread that was lost. */
@@ -62,6 +64,7 @@ export class KernelRecomputation implements Recompute {
   private constructor(machine: Machine) {
     const directory = new Directory(machine.plan.hosting);
     this.#kv = new KvAgain(machine, directory);
+    this.#copies = new KvCopies({ ...machine, directory }, new Map());
     this.#npus = new MachineNpus(machine, directory, () => 0, {
       spawn: () => {},
       send: () => {},
@@ -86,6 +89,7 @@ export class KernelRecomputation implements Recompute {
 
   transfer(group: Address, work: Transfer): void {
     if (work.kind === 'pull') this.#kv.pull(group, work);
+    else if ('from' in work) this.#copies.perform(this.#kv.npusOf(group), work);
   }
 
   heard(group: Address, message: TransferMessage): void {

@@ -26,6 +26,8 @@ const runHeaderSchema = z.object({
   workers: count,
   options: z.object({
     kv_blocks: count,
+    /** Missing: none. */
+    dram_blocks: count.default(0),
     kv_block_size: count,
     max_batch_tokens: count,
     max_batch_requests: count,

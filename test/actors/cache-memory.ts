@@ -1,10 +1,10 @@
 /** What a cache's blocks hold, in all tiers, position by position, and the sequences that read and write them: the oracle of the cache's tests. */
 import { expect } from 'vitest';
 import type { Holding } from '../../actors/policies/cache-holding.ts';
-import type { CacheTransfer } from '../../actors/policies/cache-transfers.ts';
+import type { RemoteCopy } from '../../actors/policies/cache-transfers.ts';
 import { type CacheLimits, RelationalTensorCache } from '../../actors/policies/relational-tensor-cache.ts';
 import type { KvEvent } from '../../src/protocol/kv-events.ts';
-import type { BlockPlaces } from '../../src/protocol/messages.ts';
+import type { TierCopy } from '../../src/protocol/messages.ts';
 
 export const BLOCK = 4;
 export const HBM_ALONE = { block_size: BLOCK, dram_blocks: 0, swap_low: 0, swap_high: 0, swap_blocks_max: 0, kv_event_batches: 0 };
@@ -12,7 +12,8 @@ export const HBM_ALONE = { block_size: BLOCK, dram_blocks: 0, swap_low: 0, swap_
 type Sequence = { readonly holding: Holding; readonly tokens: number[]; readonly prompt: number; readonly request: number; computed: number };
 type Block = (number | undefined)[];
 type Step = { readonly act: string; readonly space: string; readonly prompt: readonly number[]; readonly at: number; readonly count: number };
-type UnderWay = { readonly transfer: CacheTransfer; isPerformed: boolean };
+type CacheCopy = TierCopy | RemoteCopy;
+type UnderWay = { readonly transfer: CacheCopy; isPerformed: boolean };
 
 /** KV depends on all tokens before it: each sequence of tokens that there ever was has a number. */
 class Cells {
@@ -138,7 +139,7 @@ export class CacheMemory {
     if (to === from) return;
     sequence.computed = to;
     cache.publish(holding, tokens, to);
-    if (sequence.request >= 0 && to === sequence.prompt) cache.shareTail(holding, sequence.request, to);
+    if (sequence.request >= 0 && to === sequence.prompt) cache.shareTail(holding, tokens, sequence.request, to);
     // Nobody's memory was written over.
     for (const other of this.running)
       if (cache.queryPopulate(other.holding) !== 'copying') this.#checkRead(other.holding, other.tokens, Math.max(other.computed, other.holding.known));
@@ -149,7 +150,7 @@ export class CacheMemory {
     this.cache.free(sequence.holding, sequence.tokens, sequence.computed);
   }
 
-  start(transfer: CacheTransfer): void {
+  start(transfer: CacheCopy): void {
     const targets = blocksOf(transfer.to);
     if (transfer.to.tier === 'hbm') {
       const taken = new Set(
@@ -205,7 +206,7 @@ export class CacheMemory {
     return new Set([...this.running.filter((other) => other !== sequence), ...this.#underWay].flatMap(usedBy));
   }
 
-  #startIf(transfer: CacheTransfer | null): void {
+  #startIf(transfer: CacheCopy | null): void {
     if (transfer !== null) this.start(transfer);
   }
 
@@ -243,9 +244,9 @@ export class CacheMemory {
     if (one === undefined || one.isPerformed) return;
     one.isPerformed = true;
     const { from, to } = one.transfer;
-    const source = from.tier === 'hbm' ? this.#hbm : from.tier === 'dram' ? this.#dram : this.#remote;
+    const source = 'addresses' in from ? this.#remote : from.tier === 'hbm' ? this.#hbm : this.#dram;
     const target = to.tier === 'hbm' ? this.#hbm : this.#dram;
-    if (from.tier === 'remote') for (const generation of from.generations) expect(generation).toBe(GENERATION);
+    if ('addresses' in from) for (const generation of from.generations) expect(generation).toBe(GENERATION);
     blocksOf(from).forEach((block, index) => {
       target.set(blocksOf(to)[index] as number, [...(source.get(block) ?? [])]);
     });
@@ -287,11 +288,11 @@ export class CacheMemory {
   }
 }
 
-const blocksOf = (places: BlockPlaces): readonly number[] => (places.tier === 'remote' ? places.addresses : places.blocks);
+const blocksOf = (places: CacheCopy['from'] | CacheCopy['to']): readonly number[] => ('addresses' in places ? places.addresses : places.blocks);
 
 /** Blocks of HBM that a sequence or a transfer reads or writes. */
 function usedBy(one: Sequence | UnderWay): readonly number[] {
   if ('holding' in one) return one.holding.blocks;
   const { from, to } = one.transfer;
-  return [...(from.tier === 'hbm' ? from.blocks : []), ...(to.tier === 'hbm' ? to.blocks : [])];
+  return [...('tier' in from && from.tier === 'hbm' ? from.blocks : []), ...(to.tier === 'hbm' ? to.blocks : [])];
 }

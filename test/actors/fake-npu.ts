@@ -1,5 +1,5 @@
 /** An NPU without kernels: checks each step against what it knows of its sequences, and draws tokens that tell a wrong position or a wrong sequence. */
-import { LAST_SAMPLED, type Sequence, type StepEntry, type StepOutcome, type StepPlan } from '../../src/protocol/messages.ts';
+import { LAST_SAMPLED, type Sequence, type StepEntry, type StepOutcome, type StepPlan, type TierBlocks, type TierCopy } from '../../src/protocol/messages.ts';
 
 /** The token that follows `position` tokens of a sequence: it depends on all of them. */
 export const tokenAfter = (tokens: readonly number[]): number =>
@@ -21,6 +21,7 @@ const extended = (prefix: number, token: number): number => Math.imul(prefix ^ t
 export class FakeNpu {
   readonly #slots = new Map<number, Slot>();
   readonly #cells = new Map<number, Cell>();
+  readonly #dram = new Map<number, Cell>();
   readonly #block_size: number;
   readonly #tokens_max: number;
   /** Tokens that it was given to compute. */
@@ -53,6 +54,21 @@ export class FakeNpu {
         error: null,
       };
     });
+  }
+
+  /** Copies blocks between its HBM and its DRAM. */
+  copy({ from, to }: TierCopy): void {
+    to.blocks.forEach((block, index) => {
+      for (let at = 0; at < this.#block_size; at++) {
+        const cell = this.#tier(from).get((from.blocks[index] as number) * this.#block_size + at);
+        if (cell === undefined) this.#tier(to).delete(block * this.#block_size + at);
+        else this.#tier(to).set(block * this.#block_size + at, cell);
+      }
+    });
+  }
+
+  #tier({ tier }: TierBlocks): Map<number, Cell> {
+    return tier === 'hbm' ? this.#cells : this.#dram;
   }
 
   release(slots: readonly number[]): void {

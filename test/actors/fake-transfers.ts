@@ -12,14 +12,18 @@ const ended = (message: string): ErrorRecord => ({ code: 'worker_failed', messag
 
 export class FakeTransfers {
   readonly #npus: readonly FakeNpu[];
+  /** By group. */
+  readonly #ranks: readonly (readonly FakeNpu[])[];
   readonly #tell: (group: Address, message: Message) => void;
   /** By serial. */
   readonly #lent = new Map<number, Lent>();
   readonly #pulls = new Map<string, Pull>();
   #serial = 0;
 
-  constructor(npus: readonly FakeNpu[], tell: (group: Address, message: Message) => void) {
-    this.#npus = npus;
+  /** `ranks`: of each group. */
+  constructor(ranks: readonly (readonly FakeNpu[])[], tell: (group: Address, message: Message) => void) {
+    this.#npus = ranks.map(([first]) => first as FakeNpu);
+    this.#ranks = ranks;
     this.#tell = tell;
   }
 
@@ -56,6 +60,12 @@ export class FakeTransfers {
         }
         break;
       }
+      case 'copy':
+      case 'swap-in':
+      case 'swap-out':
+        for (const rank of this.#ranks[idOf(group)] ?? []) rank.copy(work);
+        this.#tell(group, transferDone(work.id));
+        break;
       case 'stop':
         this.end(`${group} ${work.id}`, false);
         break;

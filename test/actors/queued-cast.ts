@@ -5,6 +5,7 @@
 import { dpGroup } from '../../actors/dp-group.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
 import { npu as npuMachine } from '../../actors/npu.ts';
+import type { CacheCosts } from '../../actors/policies/cache-costs.ts';
 import type { Balancing } from '../../actors/policies/placement.ts';
 import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
@@ -22,6 +23,16 @@ import { FakeTransfers } from './fake-transfers.ts';
 
 export const KV_BLOCK_SIZE = 4;
 const BATCH_TOKENS_MAX = 16;
+/** Any hit in DRAM is worth its fetching. */
+const FREE: CacheCosts = {
+  dram_fixed_us: 0,
+  dram_us_per_block: 0,
+  remote_fixed_us: 0,
+  remote_us_per_block: 0,
+  compute_us_per_token: 1,
+  attention_us_per_position: 0,
+};
+const TIERS = { dram_blocks: 6, cache_costs: FREE };
 
 export type QueuedCastOptions = {
   readonly topology: Topology;
@@ -59,8 +70,8 @@ export class QueuedCast {
     const { executors, groups, npus } = this.#deployment;
     this.#witness = witness;
     this.#npus = npus.map(() => new FakeNpu(KV_BLOCK_SIZE, BATCH_TOKENS_MAX));
-    const firsts = groups.map(({ npus: [first] }) => this.#npus[first as number] as FakeNpu);
-    this.transfers = new FakeTransfers(firsts, (group, message) => this.send(group, group, message));
+    const ranks = groups.map((group) => group.npus.map((npu) => this.#npus[npu] as FakeNpu));
+    this.transfers = new FakeTransfers(ranks, (group, message) => this.send(group, group, message));
     const seats = executors.map(({ id, role, experts, groups }) => ({ address: address('task-executor', id), role, npus: experts.npus, groups }));
     this.#hostOf('job-executor/0').spawn('job-executor/0', {
       machine: jobExecutor,
@@ -83,6 +94,7 @@ export class QueuedCast {
       is_asynchronous: true,
       has_priorities: true,
       offers_max: 2,
+      ...TIERS,
     };
     for (const { id, npus: ranks } of groups) {
       for (const npu of ranks) this.#bringUp(npu);

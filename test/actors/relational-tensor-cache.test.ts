@@ -2,8 +2,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Holding } from '../../actors/policies/cache-holding.ts';
-import type { CacheTransfer } from '../../actors/policies/cache-transfers.ts';
 import { type CacheLimits, RelationalTensorCache } from '../../actors/policies/relational-tensor-cache.ts';
+import type { TierCopy } from '../../src/protocol/messages.ts';
 import { BLOCK, CacheMemory, HBM_ALONE } from './cache-memory.ts';
 
 /** Few blocks to choose from, so that prefixes meet; the last is not always whole. */
@@ -139,7 +139,7 @@ describe('the tiers of the cache', () => {
   it('should copy what is cold before its room is needed, match it only when that is over, and bring it back', () => {
     const cache = new RelationalTensorCache(sizes);
     keep(cache, tokens(1, 3));
-    const out = cache.copy('cold') as CacheTransfer;
+    const out = cache.copy('cold') as TierCopy;
     expect(out).toMatchObject({ kind: 'swap-out', from: { tier: 'hbm' }, to: { tier: 'dram' } });
     expect(peek(cache, tokens(1, 3))).toEqual({ hbm: 0, dram: 0, awaited: out.id });
     cache.transfers.done(out.id);
@@ -148,7 +148,7 @@ describe('the tiers of the cache', () => {
     expect(peek(cache, tokens(1, 3))).toEqual({ hbm: 0, dram: 3, awaited: 0 });
 
     const holding = cache.matchByPrefixToken('', tokens(1, 3), 3 * BLOCK);
-    const back = cache.populate(holding) as CacheTransfer;
+    const back = cache.populate(holding) as TierCopy;
     expect(back).toMatchObject({ kind: 'swap-in', from: { tier: 'dram' }, to: { tier: 'hbm', blocks: holding.blocks } });
     expect([cache.queryPopulate(holding), holding.known]).toEqual(['copying', 0]);
     expect(peek(cache, tokens(1, 3)).awaited).toBe(back.id);
@@ -160,10 +160,10 @@ describe('the tiers of the cache', () => {
   it('should go on without what could not be brought, and not try it again', () => {
     const cache = new RelationalTensorCache(sizes);
     keep(cache, tokens(1, 3));
-    cache.transfers.done((cache.copy('cold') as CacheTransfer).id);
+    cache.transfers.done((cache.copy('cold') as TierCopy).id);
     keep(cache, tokens(2, 4));
     const holding = cache.matchByPrefixToken('', tokens(1, 3), 3 * BLOCK);
-    cache.transfers.fail((cache.populate(holding) as CacheTransfer).id);
+    cache.transfers.fail((cache.populate(holding) as TierCopy).id);
     expect([cache.queryPopulate(holding), holding.known, holding.blocks]).toEqual(['failed', 0, []]);
     expect(peek(cache, tokens(1, 3))).toEqual({ hbm: 0, dram: 0, awaited: 0 });
   });
@@ -203,14 +203,14 @@ describe('the tiers of the cache', () => {
     const owner = cache.matchByPrefixToken('', prompt, prompt.length - 1, 1);
     cache.allocBlocks(owner, 2);
     cache.publish(owner, prompt, prompt.length);
-    cache.shareTail(owner, 1, prompt.length);
+    cache.shareTail(owner, prompt, 1, prompt.length);
     expect(cache.copy(owner)).toBeNull();
     expect(cache.matchByPrefixToken('', prompt, prompt.length - 1, 2).known).toBe(BLOCK);
     const [second, third] = [1, 2].map(() => cache.matchByPrefixToken('', prompt, prompt.length - 1, 1)) as [Holding, Holding];
     expect([second.known, second.blocks]).toEqual([BLOCK + 1, owner.blocks]);
     cache.free(owner);
     // Its owner is gone, and two read it.
-    const copy = cache.copy(second) as CacheTransfer;
+    const copy = cache.copy(second) as TierCopy;
     expect(copy).toMatchObject({ kind: 'copy', from: { tier: 'hbm', blocks: [third.blocks[1]] }, to: { tier: 'hbm', blocks: [second.blocks[1]] } });
     cache.transfers.done(copy.id);
     // Alone with it: it need not be copied.

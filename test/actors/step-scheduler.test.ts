@@ -50,7 +50,14 @@ describe('the step scheduler', () => {
     let ahead = 0;
     fc.assert(
       fc.property(scenario, ({ arrivals, ...limits }) => {
-        const scheduler = new StepScheduler({ ...limits, kv_block_size: BLOCK, has_prefix_cache: true, has_priorities: true });
+        const scheduler = new StepScheduler({
+          ...limits,
+          kv_block_size: BLOCK,
+          has_prefix_cache: true,
+          has_priorities: true,
+          dram_blocks: 0,
+          cache_costs: null,
+        });
         const npu = new FakeNpu(BLOCK, limits.batch_tokens_max);
         const sequences = arrivals.map(({ family, salt, prompt, max_tokens, stops_at }, request): Sequence => {
           const sequence = {
@@ -144,6 +151,8 @@ describe('the step scheduler', () => {
       has_prefix_cache: true,
       is_asynchronous: false,
       has_priorities: true,
+      dram_blocks: 0,
+      cache_costs: null,
       offers_max: 8,
     });
     const [refusal] = scheduler.enqueue('task/1', {
@@ -171,6 +180,8 @@ describe('the step scheduler', () => {
       has_prefix_cache: true,
       is_asynchronous: false,
       has_priorities: true,
+      dram_blocks: 0,
+      cache_costs: null,
       offers_max: 8,
     });
     const npu = new FakeNpu(BLOCK, 8);
@@ -204,6 +215,8 @@ describe('the step scheduler', () => {
       has_prefix_cache: true,
       is_asynchronous: false,
       has_priorities: true,
+      dram_blocks: 0,
+      cache_costs: null,
       offers_max: 8,
     });
     const npu = new FakeNpu(BLOCK, 32);
@@ -243,6 +256,8 @@ describe('the step scheduler', () => {
       has_prefix_cache: true,
       is_asynchronous: false,
       has_priorities: true,
+      dram_blocks: 0,
+      cache_costs: null,
       offers_max: 8,
     });
     const npu = new FakeNpu(BLOCK, 32);

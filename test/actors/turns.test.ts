@@ -17,6 +17,8 @@ const LIMITS: SchedulerLimits = {
   has_prefix_cache: true,
   is_asynchronous: true,
   has_priorities: true,
+  dram_blocks: 0,
+  cache_costs: null,
   offers_max: 8,
 };
 

@@ -108,6 +108,8 @@ export function generate({ plan, programs }: Rig, calls: readonly Call[], interf
     has_prefix_cache: true,
     is_asynchronous: false,
     has_priorities: true,
+    dram_blocks: 0,
+    cache_costs: null,
     offers_max: 8,
   };
   const schedulers = groups.map(() => new StepScheduler(limits));

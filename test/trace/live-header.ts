@@ -9,5 +9,5 @@ export const liveHeader = runHeader({
   topology: 'colocated:dp=1',
   npus: 1,
   workers: 1,
-  options: { kv_blocks: 1, kv_block_size: 16, max_batch_tokens: 1, max_batch_requests: 1, max_queued: 1, job_executors: 1 },
+  options: { dram_blocks: 0, kv_blocks: 1, kv_block_size: 16, max_batch_tokens: 1, max_batch_requests: 1, max_queued: 1, job_executors: 1 },
 });

@@ -35,7 +35,7 @@ const PASSED_OVER: Readonly<Record<PassedOver, string>> = {
   batch_tokens: 'their tokens filled max_batch_tokens',
   batch_requests: 'their requests filled max_batch_requests',
   prefix: 'another computed its prefix at the time',
-  kv_blocks: 'KV blocks were short, or others were before it',
+  kv_blocks: 'KV blocks were short, its own were on their way, or others were before it',
 };
 
 export const ms = (us: number): string => `${(us / 1000).toFixed(3)} ms`;

@@ -224,7 +224,8 @@ export class RequestLives {
     if (of === undefined) return;
     const delivery_us = of.token(time_us);
     if (delivery_us !== null) track?.events?.push({ at_us: time_us, choice, what: 'first_token', delivery_us });
-    if (finish !== null && of.ending === 'open') of.ending = finish;
+    // Its task may have heard of its end before the frontend had its last token.
+    if (finish !== null && (of.ending === 'open' || of.ending === 'finished')) of.ending = finish;
   }
 
   // ── Steps ───────────────────────────────────────────────────────────────────────────────────────────────────────────

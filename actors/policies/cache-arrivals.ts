@@ -1,0 +1,244 @@
+/**
+ * Sequences whose cached prefix is on its way to them (sched-enqueue of DeepServe §4.2): matched, weighed, fetched in the background, ready.
+ *
+ *   waits ─▶ matched ─▶ in HBM, or not worth fetching ───────────────────────────▶ may run
+ *                 └─▶ in DRAM, or a tail to copy ─▶ set aside while it comes ─▶ waits, with its blocks ─▶ may run
+ *
+ * Whoever is set aside keeps its turn and keeps nobody waiting. It is fetched for once: should its blocks be taken from it before it runs, it takes what it
+ * then finds, so that it is not overtaken again and again.
+ * @module
+ */
+
+import type { TierCopy } from '../../src/protocol/messages.ts';
+import { type CacheCosts, isWorthFetching, isWorthSwapping } from './cache-costs.ts';
+import { cacheSpace, type Holding } from './cache-holding.ts';
+import type { PrefixNode } from './prefix-tree.ts';
+import type { RelationalTensorCache } from './relational-tensor-cache.ts';
+import type { RunningBatch } from './running-batch.ts';
+import { noHolding, type RunningSequence } from './running-sequence.ts';
+
+/** So many fetch at once; more wait in line. */
+const ASIDE_MAX = 64;
+
+export type ArrivalLimits = { readonly has_prefix_cache: boolean; readonly dram_blocks: number; readonly cache_costs: CacheCosts | null };
+
+export class CacheArrivals {
+  readonly #cache: RelationalTensorCache;
+  readonly #hasPrefixCache: boolean;
+  /** Null: there is no tier to fetch from. */
+  readonly #costs: CacheCosts | null;
+  /** By the transfer that they wait for. */
+  readonly #aside = new Map<number, RunningSequence[]>();
+  /** Who waits with blocks that were brought for it. */
+  readonly #ready = new Set<RunningSequence>();
+  #length = 0;
+  #transfers: TierCopy[] = [];
+  /** Hits that would have taken longer to fetch than to compute. */
+  hits_refused = 0;
+
+  constructor(cache: RelationalTensorCache, { has_prefix_cache, dram_blocks, cache_costs }: ArrivalLimits) {
+    this.#cache = cache;
+    this.#hasPrefixCache = has_prefix_cache;
+    this.#costs = dram_blocks === 0 ? null : cache_costs;
+  }
+
+  /** Sequences that are set aside. */
+  get length(): number {
+    return this.#length;
+  }
+
+  /** What is to be copied since this was asked last. */
+  takeTransfers(): readonly TierCopy[] {
+    if (this.#transfers.length === 0) return this.#transfers;
+    const transfers = this.#transfers;
+    this.#transfers = [];
+    return transfers;
+  }
+
+  /**
+   * Gives the first who waits what is known of its prefix, and says how many more of its tokens there is room for. 0: none, it waits on; `aside`: it has been
+   * set aside until more has come.
+   */
+  begin(next: RunningSequence, budget: number, running: RunningBatch): number | 'aside' {
+    const readsCache = this.#readsCache(next);
+    const holding = readsCache ? this.#holdingFor(next) : noHolding(next.sequence);
+    if (holding === 'aside') return 'aside';
+    if (holding === 'full') return 0;
+    const { known } = holding;
+    // At least one token is computed: what it yields is not kept.
+    const count = Math.min(next.tokens.length - known, budget);
+    const missing = this.#cache.blocksFor(known + count) - holding.blocks.length;
+    while (!this.#cache.canAllocate(missing) && this.revoke()) {
+      // Who comes later waits without blocks.
+    }
+    if (!this.#cache.canAllocate(missing) || (readsCache && this.#isUnderWay(next, known, running))) {
+      this.#cache.free(holding);
+      return 0;
+    }
+    next.holding = holding;
+    next.computed = known;
+    next.launched = known;
+    if (next.cached < 0) {
+      next.cached = known;
+      if (readsCache) this.#cache.positions_queried += next.sequence.prompt.length;
+      this.#cache.positions_hit += known;
+    }
+    return count;
+  }
+
+  /** Whoever asks for the log-probabilities of its prompt needs all of it computed. */
+  #readsCache({ sequence }: RunningSequence): boolean {
+    return this.#hasPrefixCache && sequence.sampling.prompt_logprobs < 0;
+  }
+
+  /**
+   * Whether a sequence before this one computes more of the same prefix right now: choices of one prompt, or a burst of requests that begin alike. Waiting for
+   * it costs two steps at most, since who computes a prompt takes all of the budget until its last chunk.
+   */
+  #isUnderWay(next: RunningSequence, known: number, running: RunningBatch): boolean {
+    const { block_size } = this.#cache;
+    return running.computesPrefixOf(next, (Math.floor(known / block_size) + 1) * block_size);
+  }
+
+  /** `full`: there is no room to bring what it could begin with, or too much is being brought. */
+  #holdingFor(next: RunningSequence): Holding | 'aside' | 'full' {
+    let holding = this.#seek(next);
+    while (holding === 'full' && this.revoke()) holding = this.#seek(next);
+    return holding;
+  }
+
+  /** What a step has computed of a sequence, from position `start` on, can be used by others. */
+  publish({ holding, tokens, computed, sequence }: RunningSequence, start: number): void {
+    if (!this.#hasPrefixCache) return;
+    this.#cache.publish(holding, tokens, computed);
+    const { length } = sequence.prompt;
+    if (start < length && computed >= length) this.#cache.shareTail(holding, tokens, sequence.request, length);
+  }
+
+  /** A transfer is over. Who waited for it, and waits in line again. */
+  ended(id: number, isDone: boolean): readonly RunningSequence[] {
+    if (isDone) this.#cache.transfers.done(id);
+    else this.#cache.transfers.fail(id);
+    const waiters = this.#aside.get(id) ?? [];
+    this.#aside.delete(id);
+    this.#length -= waiters.length;
+    for (const waiter of waiters) {
+      waiter.isAside = false;
+      if (waiter.holding.blocks.length > 0) this.#ready.add(waiter);
+    }
+    return waiters;
+  }
+
+  /** It waits no more, aside or with blocks that came for it. True: it was set aside. */
+  leave(running: RunningSequence): boolean {
+    this.#letGo(running);
+    if (!running.isAside) return false;
+    running.isAside = false;
+    this.#length--;
+    for (const [id, waiters] of this.#aside) {
+      const at = waiters.indexOf(running);
+      if (at < 0) continue;
+      waiters.splice(at, 1);
+      if (waiters.length === 0) this.#aside.delete(id);
+    }
+    return true;
+  }
+
+  /** Takes blocks from one who only waits with them. False: nobody does. */
+  revoke(): boolean {
+    for (const running of this.#ready) {
+      this.#letGo(running);
+      return true;
+    }
+    return false;
+  }
+
+  /** All of it was lost: who waits has nothing, and who is set aside waits until its transfer has ended, which brings nothing. */
+  drop(): void {
+    while (this.revoke()) {
+      // One after the other.
+    }
+    for (const waiters of this.#aside.values()) for (const waiter of waiters) this.#letGo(waiter);
+  }
+
+  /** Copies to DRAM what will soon have to go. */
+  swapOut(): void {
+    const transfer = this.#cache.copy('cold');
+    if (transfer !== null) this.#transfers.push(transfer);
+  }
+
+  /** The same with what a sequence leaves that gives way, if fetching it again takes less time than computing it again. */
+  giveWay(victim: RunningSequence, path: readonly PrefixNode[]): void {
+    victim.wasFetched = false;
+    if (this.#costs === null || !isWorthSwapping(this.#costs, path.length, this.#cache.block_size)) return;
+    const transfer = this.#cache.copy(path);
+    if (transfer !== null) this.#transfers.push(transfer);
+  }
+
+  #seek(next: RunningSequence): Holding | 'aside' | 'full' {
+    if (this.#ready.delete(next)) {
+      const { holding } = next;
+      next.holding = noHolding(next.sequence);
+      return holding;
+    }
+    const holding = this.#match(next);
+    if (next.wasFetched) return this.#withoutTail(holding);
+    const { awaited, swapped, known, tail } = holding;
+    if (awaited === 0 && swapped.length === 0 && tail === null) return holding;
+    if (this.#length >= ASIDE_MAX) return this.#refuse(holding);
+    if (awaited !== 0) {
+      this.#cache.free(holding);
+      return this.#setAside(next, awaited);
+    }
+    if (swapped.length > 0 && this.#isWorthIt(swapped.length, known)) return this.#bring(next, holding, this.#cache.populate(holding));
+    if (tail === null) return holding;
+    return this.#cache.canAllocate(1) ? this.#bring(next, holding, this.#cache.copy(holding)) : this.#refuse(holding);
+  }
+
+  #match({ tokens, sequence: { request, context, cache_salt } }: RunningSequence): Holding {
+    const space = cacheSpace(cache_salt);
+    const named = context === '' ? null : this.#cache.matchByID(context, space, tokens, tokens.length - 1, request);
+    return named ?? this.#cache.matchByPrefixToken(space, tokens, tokens.length - 1, request);
+  }
+
+  #isWorthIt(blocks: number, known: number): boolean {
+    const isWorthIt = this.#costs !== null && isWorthFetching(this.#costs, 'dram', blocks, this.#cache.block_size, known);
+    if (!isWorthIt) this.hits_refused++;
+    return isWorthIt;
+  }
+
+  #bring(next: RunningSequence, holding: Holding, transfer: TierCopy | null): Holding | 'aside' | 'full' {
+    // Nothing had to be copied, or there was no room for it.
+    if (transfer === null) return holding.swapped.length > 0 ? this.#refuse(holding) : holding;
+    this.#transfers.push(transfer);
+    next.holding = holding;
+    next.wasFetched = true;
+    return this.#setAside(next, transfer.id);
+  }
+
+  #setAside(next: RunningSequence, id: number): 'aside' {
+    const waiters = this.#aside.get(id);
+    if (waiters === undefined) this.#aside.set(id, [next]);
+    else waiters.push(next);
+    next.isAside = true;
+    this.#length++;
+    return 'aside';
+  }
+
+  #refuse(holding: Holding): 'full' {
+    this.#cache.free(holding);
+    return 'full';
+  }
+
+  /** One that shares a tail cannot write there. */
+  #withoutTail(holding: Holding): Holding {
+    this.#cache.letGoOfTail(holding);
+    return holding;
+  }
+
+  #letGo(running: RunningSequence): void {
+    this.#ready.delete(running);
+    this.#cache.free(running.holding);
+    running.holding = noHolding(running.sequence);
+  }
+}

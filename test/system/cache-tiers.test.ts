@@ -1,0 +1,79 @@
+/** KV so small that sequences give way and blocks move between HBM and DRAM all the time: no token tells. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import type { Completion, Pod, PodOptions } from '../../src/index.ts';
+import { withPod } from './pods.ts';
+
+const HASH = { clock: 'virtual', kernels: 'hash' } as const;
+const bits = ({ choices }: Completion): unknown => choices.map(({ token_ids, logprobs }) => ({ token_ids, logprobs }));
+
+type Call = { readonly family: number; readonly prompt: number; readonly max_tokens: number; readonly n: number };
+const call: fc.Arbitrary<Call> = fc.record({
+  family: fc.nat(2),
+  prompt: fc.integer({ min: 1, max: 90 }),
+  max_tokens: fc.integer({ min: 1, max: 40 }),
+  n: fc.constantFrom(1, 1, 1, 3),
+});
+/** Prompts of a family begin alike. */
+const promptOf = ({ family, prompt }: Call): number[] => Array.from({ length: prompt }, (_, at) => 3 + ((family * 397 + at * 31) % 500));
+
+async function run(pod: Pod, calls: readonly Call[], resets: boolean): Promise<unknown[]> {
+  const half = Math.ceil(calls.length / 2);
+  const complete = (one: Call): Promise<Completion> =>
+    pod.complete(promptOf(one), { max_tokens: one.max_tokens, n: one.n, seed: one.family, ignore_eos: true });
+  const first = calls.slice(0, half).map(complete);
+  if (resets) await pod.resetPrefixCache();
+  return (await Promise.all([...first, ...calls.slice(half).map(complete)])).map(bits);
+}
+
+describe('the tiers of a pod’s cache', () => {
+  it('should change no token: cold, hot, dropped mid-run, with preemption and swap all the time', async () => {
+    const seen = { out: 0, in: 0, preemptions: 0 };
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(call, { minLength: 2, maxLength: 12, size: 'max' }),
+        fc.integer({ min: 9, max: 16 }),
+        fc.constantFrom(4, 20, 200),
+        fc.constantFrom(7, 64, 256),
+        fc.boolean(),
+        fc.nat(1_000),
+        async (calls, kv_blocks, dram_blocks, max_batch_tokens, resets, seed) => {
+          const expected = await withPod({ ...HASH, prefix_caching: false }, (pod) => run(pod, calls, false));
+          await withPod({ ...HASH, kv_blocks, dram_blocks, max_batch_tokens, seed }, async (pod) => {
+            expect(await run(pod, calls, resets)).toEqual(expected);
+            expect(await run(pod, calls, false)).toEqual(expected);
+            const [npu] = (await pod.stats()).npus;
+            expect(npu?.kv_blocks_used).toBe(0);
+            seen.out += npu?.blocks_swapped_out ?? 0;
+            seen.in += npu?.blocks_swapped_in ?? 0;
+            seen.preemptions += npu?.preemptions ?? 0;
+          });
+        },
+      ),
+      { numRuns: 10 },
+    );
+    expect(seen.out).toBeGreaterThan(0);
+    expect(seen.in).toBeGreaterThan(0);
+    expect(seen.preemptions).toBeGreaterThan(0);
+  });
+
+  const prompts = Array.from({ length: 6 }, (_, index) => Array.from({ length: 64 }, (_token, at) => 3 + ((index * 97 + at * 7) % 500)));
+  const around = async (options: PodOptions): Promise<{ readonly cached: number; readonly swapped_in: number; readonly refused: number }> =>
+    withPod({ ...HASH, kv_blocks: 8, dram_blocks: 64, ...options }, async (pod) => {
+      let cached = 0;
+      for (let round = 0; round < 3; round++)
+        for (const prompt of prompts) cached += (await pod.complete([...prompt, 3 + round], { max_tokens: 2, ignore_eos: true })).usage.cached_tokens;
+      const [npu] = (await pod.stats()).npus;
+      return { cached, swapped_in: npu?.blocks_swapped_in ?? 0, refused: npu?.hits_refused ?? 0 };
+    });
+
+  it('should find in DRAM what HBM had no room for, and refuse it where the link is slower than the NPU', async () => {
+    const fast = await around({});
+    // All but a block now and then that is on its way the other way when it is looked for.
+    expect(fast.cached).toBeGreaterThan(0.9 * 2 * 6 * 64);
+    expect(fast.swapped_in).toBeGreaterThan(2 * 6 * 2);
+    const slow = await around({ dram_bytes_per_s: 1e3 });
+    expect([slow.swapped_in, slow.refused > 0]).toEqual([0, true]);
+    expect((await around({ dram_blocks: 0 })).cached).toBe(0);
+  });
+});
