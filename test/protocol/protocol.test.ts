@@ -77,6 +77,8 @@ const crossing: readonly object[] = [
   constructors.groupStatus({ group: 2, backlog_tokens: 9, longest_tokens: 7, decodes: 3 }, null),
   constructors.groupChosen('task/1', 2),
   constructors.npuLost(3, error),
+  constructors.rankBack(3),
+  constructors.rankLost(3, error),
   constructors.tokens([token, { ...token, finish: null, logprobs: null, prompt_logprobs: [logprobs] }]),
   constructors.submit([sequence]),
   constructors.choiceStopped(1),
