@@ -15,6 +15,8 @@ export default defineConfig({
     // Deno runs vitest's forks only.
     pool: 'forks',
     testTimeout: 60_000,
+    // Some record a live run.
+    hookTimeout: 60_000,
     // Two cores: a pod has threads of its own.
     maxWorkers: 2,
     projects: [

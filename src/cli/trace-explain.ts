@@ -4,12 +4,14 @@
  */
 import type { Command } from 'commander';
 import { MinipodError } from '../index.ts';
+import { address } from '../protocol/address.ts';
+import { callOf } from '../protocol/request-ids.ts';
 import { actsOf } from '../trace/acts.ts';
 import { inCausalOrder } from '../trace/causal-order.ts';
 import { parseRunHeader } from '../trace/run-header.ts';
 import { TraceReader } from '../trace/trace-reader.ts';
 import { lifeLines, slowestLines } from '../trace/views/life-text.ts';
-import type { RequestLife } from '../trace/views/request-life.ts';
+import { isCalled, type RequestLife } from '../trace/views/request-life.ts';
 import { RequestLives } from '../trace/views/request-lives.ts';
 import { print, printJson } from './output.ts';
 import { positive, traceCommand } from './trace-arguments.ts';
@@ -56,11 +58,11 @@ export function requestId(text: string): number {
 async function lifeOf(file: string, id: number, setExitCode: SetExitCode): Promise<RequestLife> {
   let [first, last] = [Number.POSITIVE_INFINITY, 0];
   let found: RequestLife | undefined;
-  for await (const life of livesOf(file, (request) => request === id, setExitCode)) {
+  for await (const life of livesOf(file, (request) => callOf(request) === callOf(id), setExitCode)) {
     const request = Number(life.request.slice('request/'.length));
     first = Math.min(first, request);
     last = Math.max(last, request);
-    if (request !== id) continue;
+    if (!isCalled(life, address('request', id))) continue;
     found = life;
     break;
   }

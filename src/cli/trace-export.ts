@@ -5,6 +5,8 @@
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
 import { MinipodError } from '../index.ts';
+import { address } from '../protocol/address.ts';
+import { callOf } from '../protocol/request-ids.ts';
 import { type Acts, actsOf } from '../trace/acts.ts';
 import { inCausalOrder } from '../trace/causal-order.ts';
 import { grouped } from '../trace/damage.ts';
@@ -14,7 +16,7 @@ import { mermaidLines, RequestMessages } from '../trace/views/mermaid.ts';
 import { PAGE_ACTS_MAX, PageCollector } from '../trace/views/page/data.ts';
 import { pageHtml } from '../trace/views/page/html.ts';
 import { PerfettoEvents } from '../trace/views/perfetto.ts';
-import type { RequestLife } from '../trace/views/request-life.ts';
+import { isCalled, type RequestLife } from '../trace/views/request-life.ts';
 import { RequestLives } from '../trace/views/request-lives.ts';
 import { ExportOutput } from './export-output.ts';
 import { note } from './output.ts';
@@ -85,8 +87,8 @@ const LINES_PER_WRITE = 512;
 
 async function writeMermaid({ file, header, acts, progress }: Source, output: ExportOutput, request: number): Promise<void> {
   const messages = new RequestMessages(request);
-  const name = `request/${request}`;
-  const lives = new RequestLives(header.options, { keepsEvents: (id) => id === request });
+  const name = address('request', request);
+  const lives = new RequestLives(header.options, { keepsEvents: (id) => callOf(id) === callOf(request) });
   let life: RequestLife | null = null;
   let last_us = 0;
   for (const { act, offset } of inCausalOrder(acts)) {
@@ -95,11 +97,11 @@ async function writeMermaid({ file, header, acts, progress }: Source, output: Ex
     last_us = Math.max(last_us, act.time_us);
     messages.feed(act);
     const ended = lives.feed(act);
-    if (ended?.request !== name) continue;
+    if (ended === null || !isCalled(ended, name)) continue;
     life = ended;
     break;
   }
-  life ??= lives.unfinished(last_us).find((open) => open.request === name) ?? null;
+  life ??= lives.unfinished(last_us).find((open) => isCalled(open, name)) ?? null;
   if (life === null) throw new MinipodError('invalid_request', `${name} is not in ${file}`, { param: 'mermaid' });
   await output.write(`${mermaidLines(life, messages).join('\n')}\n`);
 }

@@ -381,6 +381,7 @@ const DECODE_TASKS = REQUEST_IDS * CHOICES_MAX;
 /** A choice's only or first task; its decode task, where it has one of its own. */
 export const taskId = (sequence: { readonly request: number; readonly choice: number }): number => sequence.request * CHOICES_MAX + sequence.choice;
 export const decodeTaskId = (sequence: { readonly request: number; readonly choice: number }): number => DECODE_TASKS + taskId(sequence);
+export const isDecodeTask = (id: number): boolean => id >= DECODE_TASKS;
 /** The request and the choice that a task is for. */
 export const choiceOfTask = (id: number): { readonly request: number; readonly choice: number } => ({
   request: Math.floor((id % DECODE_TASKS) / CHOICES_MAX),

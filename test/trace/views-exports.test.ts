@@ -11,7 +11,7 @@ import { PerfettoEvents } from '../../src/trace/views/perfetto.ts';
 import type { RequestLife } from '../../src/trace/views/request-life.ts';
 import { RequestLives } from '../../src/trace/views/request-lives.ts';
 import { traceFolder } from './files.ts';
-import { recordDeaths, recordLive, recordPreemptions } from './recorded-runs.ts';
+import { recordDeaths, recordHandoffs, recordLive, recordPreemptions } from './recorded-runs.ts';
 
 const folder = traceFolder();
 afterAll(() => folder[Symbol.dispose]());
@@ -66,6 +66,7 @@ function slicesOf(events: readonly Event[]): Map<string, Slice[]> {
 
 const RUNS = [
   ['a virtual run with preemptions', recordPreemptions],
+  ['a virtual run of prefill and decode apart', recordHandoffs],
   ['a live run', recordLive],
   ['a live run whose workers die', recordDeaths],
 ] as const;
@@ -158,7 +159,8 @@ function diagramOf({ header, acts }: ReturnType<typeof read>, request: number): 
 /** What Mermaid takes of a sequence diagram, as far as these use it. */
 const LINES: readonly RegExp[] = [
   /^ {2}autonumber$/,
-  /^ {2}participant p\d+ as [\w./-]+$/,
+  /^ {2}participant p\d+ as [\w./-]+(?: \((?:prefill|decode)\))?$/,
+  /^ +(p\d+)-->>(p\d+): KV[^;#]+$/,
   /^ +(p\d+)->>(p\d+): [^;#]+$/,
   /^ {2}Note (?:over|right of) (p\d+): [^;#]+$/,
   /^ {2}loop [^;#]+$/,

@@ -12,8 +12,9 @@ import type { PhaseSlice } from '../../src/trace/views/choice-track.ts';
 import { lifeLines } from '../../src/trace/views/life-text.ts';
 import { PHASES, type RequestLife, sumOf } from '../../src/trace/views/request-life.ts';
 import { RequestLives } from '../../src/trace/views/request-lives.ts';
+import { openRig } from '../system/rig.ts';
 import { traceFolder } from './files.ts';
-import { recordDeaths, recordLive, recordPreemptions, recordVirtual } from './recorded-runs.ts';
+import { recordDeaths, recordHandoffs, recordLive, recordLiveHandoffs, recordPreemptions, recordVirtual, useRecorded } from './recorded-runs.ts';
 import { rewrite } from './rewritten.ts';
 
 const folder = traceFolder();
@@ -46,6 +47,8 @@ function saidOf(acts: readonly ActRecord[], id: number) {
 describe.each([
   ['a virtual run', recordVirtual],
   ['a virtual run with preemptions', recordPreemptions],
+  ['a virtual run of prefill and decode apart', recordHandoffs],
+  ['a live run of prefill and decode apart', recordLiveHandoffs],
   ['a live run', recordLive],
   ['a live run whose workers die', recordDeaths],
 ])('of %s', (name, record) => {
@@ -105,7 +108,7 @@ describe.each([
     for (const life of run.lives) {
       const lines = lifeLines(life, true);
       expect(lines[0]).toMatch(new RegExp(`^${life.request} `));
-      const shares = lines.flatMap((line) => /^ {2}[a-z ]+[\d.]+ ms +([\d.]+) % {2}█+$/.exec(line)?.[1] ?? []).map(Number);
+      const shares = lines.flatMap((line) => /^ {2}[a-zKV ]+[\d.]+ ms +([\d.]+) % {2}█+$/.exec(line)?.[1] ?? []).map(Number);
       expect(shares.reduce((sum, share) => sum + share, 0)).toBeCloseTo(100, 0);
       expect(lines.join('\n')).not.toMatch(/undefined|NaN|null/);
     }
@@ -118,11 +121,88 @@ describe('the runs of these tests', () => {
       new Set(told(folder.file(name)).lives.flatMap(({ ending, choices }) => [ending, ...choices.map((choice) => choice.ending)]));
     expect(endings('a-virtual-run.trace')).toEqual(new Set(['length', 'stop', 'stop_string', 'cancelled', 'finished']));
     const deaths = 'a-live-run-whose-workers-die.trace';
-    expect(endings(deaths)).toContain('failed');
+    // What was lost with a worker is computed elsewhere.
+    expect(endings(deaths)).not.toContain('failed');
+    expect(told(folder.file(deaths)).lives.some(({ events }) => events.some((event) => event.what === 'goes_on' && event.tokens > 0))).toBe(true);
     expect(told(folder.file(deaths)).lives.some(({ events }) => events.some((event) => event.what === 'step' && event.outcome === 'lost'))).toBe(true);
+    for (const apart of ['a-virtual-run-of-prefill-and-decode-apart.trace', 'a-live-run-of-prefill-and-decode-apart.trace']) {
+      const lives = told(folder.file(apart)).lives;
+      for (const phase of ['transferring', 'deferred', 'receiving'] as const) expect(lives.some(({ breakdown_us }) => breakdown_us[phase] > 0)).toBe(true);
+    }
     const { lives } = told(folder.file('a-virtual-run-with-preemptions.trace'));
     expect(lives.some(({ choices }) => choices.some(({ preemptions, breakdown_us }) => preemptions > 0 && breakdown_us.recompute > 0))).toBe(true);
     expect(lives.some(({ events }) => events.some((event) => event.what === 'scheduled' && event.passed_over.kv_blocks))).toBe(true);
+  });
+});
+
+describe('of a run of prefill and decode apart, a life', () => {
+  const lives = (): readonly RequestLife[] => told(folder.file('a-virtual-run-of-prefill-and-decode-apart.trace')).lives;
+  const alone = (): RequestLife => lives().find(({ choices, ending }) => choices.length === 1 && ending === 'length') as RequestLife;
+
+  it('goes through the handover in order, each part of it once, and ends when decode does', () => {
+    const HANDOVER = ['prefilled', 'decode_chosen', 'deferred', 'receiving', 'kv_received', 'choice_ended', 'ended'];
+    expect(alone().events.flatMap(({ what }) => (HANDOVER.includes(what) ? [what] : []))).toEqual(HANDOVER);
+    const { choices, events } = alone();
+    const [prefill, decode] = events.flatMap((event) => (event.what === 'placed' ? [event.group] : []));
+    expect(choices[0]?.npus).toEqual([prefill, decode]);
+    expect(events.find(({ what }) => what === 'receiving')).toMatchObject({ from: prefill, group: decode });
+    const steps = events.filter((event) => event.what === 'step');
+    expect(new Set(steps.map(({ kind, group }) => `${kind} ${group}`))).toEqual(new Set([`prefill ${prefill}`, `decode ${decode}`]));
+  });
+
+  it('says in words who gave its KV to whom, and how long that took', () => {
+    const text = lifeLines(alone(), true).join('\n');
+    expect(text).toMatch(/prefilled {6}its first token is out; dp-group\/[01] lends 1 KV block to whoever goes on/);
+    expect(text).toMatch(/decode chosen {2}task-executor\/[23]/);
+    expect(text).toMatch(/handed over {4}to npu\/[23], where (?:no step|step \d+) runs/);
+    expect(text).toMatch(/receiving {6}1 KV block from dp-group\/[01] to dp-group\/[23], for which there was room after [\d.]+ ms/);
+    expect(text).toMatch(/received {7}after [\d.]+ ms; it decodes at npu\/[23]/);
+    expect(text).toMatch(/^ {2}transferring +[\d.]+ ms/m);
+  });
+
+  it('of one whose first token is its last has no handover', () => {
+    const short = told(folder.file('a-live-run-of-prefill-and-decode-apart.trace')).lives.concat(lives());
+    for (const { events, choices } of short)
+      for (const { choice, tokens, ending } of choices)
+        if (tokens === 1 && ending === 'stop') expect(events.some((event) => event.choice === choice && event.what === 'decode_chosen')).toBe(false);
+  });
+});
+
+describe('of a DP group of several ranks, a life', () => {
+  it('has each step once, named by the group, which is said to be on its NPUs', async () => {
+    const path = folder.file('ranks.trace');
+    await recordVirtual(path, { topology: 'pd:prefill=1xdp1tp2,decode=1xdp2', npus: undefined, workers: 2 }, 4);
+    const { lives, acts } = told(path);
+    const planned = acts.flatMap(({ to, message }) => (message?.type === 'STEP' && to !== 'npu/1' ? message.plan.entries : []));
+    const steps = lives.flatMap(({ events }) => events.filter((event) => event.what === 'step'));
+    expect(steps.length).toBeGreaterThan(0.8 * planned.length);
+    expect(steps.length).toBeLessThanOrEqual(planned.length);
+    expect(new Set(steps.map(({ kind, site, npu }) => `${kind} at ${site}, npu/${npu}`))).toEqual(
+      new Set(['prefill at dp-group/0, npu/0', 'decode at npu/2, npu/2', 'decode at npu/3, npu/3']),
+    );
+    expect(lifeLines(lives[0] as RequestLife, true).join('\n')).toContain('on dp-group/0: npu/0 and npu/1');
+  });
+});
+
+describe('a request that another job executor takes over', () => {
+  it('has one life under its first name, which goes on behind the tokens that it had', async () => {
+    const path = folder.file('moved.trace');
+    {
+      await using rig = await openRig({ npus: 2, workers: 2, job_executors: 3, record: path });
+      const { promise: hasBegun, resolve } = Promise.withResolvers<void>();
+      const running = useRecorded(rig.pod, 12, resolve);
+      await hasBegun;
+      rig.killWorker(1);
+      await running;
+    }
+    const { lives, acts } = told(path);
+    expect(lives).toHaveLength(12);
+    expect(lives.every(({ ending }) => ending !== 'open' && ending !== 'failed')).toBe(true);
+    const resumed = acts.flatMap(({ to, message }) => (message?.type === 'RESUME' ? [to] : []));
+    expect(resumed.length).toBeGreaterThan(0);
+    expect(lives.flatMap(({ moved_to }) => moved_to).toSorted()).toEqual(resumed.toSorted());
+    const moved = lives.find(({ request, moved_to }) => moved_to.length > 0 && !resumed.includes(request)) as RequestLife;
+    expect(lifeLines(moved, true).join('\n')).toMatch(/goes on +(?:choice \d: )?as request\/\d+, behind \d+ tokens?: its job executor was lost/);
   });
 });
 

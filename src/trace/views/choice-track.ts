@@ -2,7 +2,7 @@
  * One choice of an open request: in which phase it is, how long it was in each, and what lay between its tokens.
  * @module
  */
-import { address } from '../../protocol/address.ts';
+import { type Address, address } from '../../protocol/address.ts';
 import { taskAddress } from '../../protocol/constructors.ts';
 import type { NpuStep, PartKind, StepPart } from './npu-steps.ts';
 import {
@@ -41,6 +41,12 @@ const noOthers = (): OthersSteps => ({ steps: 0, us: 0, prefill_tokens: 0, reque
 export class ChoiceTrack {
   readonly size: SequenceSize;
   readonly npus: number[] = [];
+  /** DP groups that have it, by task. */
+  readonly groups = new Map<Address, number>();
+  /** Tasks at work. */
+  readonly tasks = new Set<Address>();
+  /** Its prefill is done, and no decode task has begun. */
+  isBetweenTasks = false;
   readonly gaps_us: number[] = [];
   /** Of each token: from the end of its step to the frontend. */
   readonly deliveries_us: number[] = [];
@@ -69,6 +75,8 @@ export class ChoiceTrack {
   waiting_since_us = -1;
   waiting_since_act = 0;
   passed_over: Partial<Record<PassedOver, number>> = {};
+  /** Of the KV that its decode DP group is given: from which group, how many blocks. */
+  handoff: { readonly from: number; readonly group: number; readonly blocks: number } | null = null;
   /** PLACE as its task executor got it. */
   place: { readonly time_us: number; readonly act: number } | null = null;
   preemptions = 0;
@@ -150,11 +158,13 @@ export class ChoiceTrack {
     return { at_us, share };
   }
 
-  beginStep(step: NpuStep, part: StepPart): void {
+  beginStep(step: NpuStep, part: StepPart, { group, site }: Pick<StepShare, 'group' | 'site'>): void {
     this.enter(part.kind, step.began_us);
     const others = step.parts.filter((other) => other !== part && other.kind !== 'decode');
     this.#share = {
       npu: step.npu,
+      group,
+      site,
       step: step.step,
       kind: part.kind,
       start: part.start,
@@ -170,7 +180,7 @@ export class ChoiceTrack {
 
   /** Its part of the step; null where it was not known to be in it. */
   endStep(step: NpuStep): StepShare | null {
-    if (this.#share === null || this.#share.step !== step.step || this.#isClosed) return null;
+    if (this.#share === null || this.#share.npu !== step.npu || this.#share.step !== step.step || this.#isClosed) return null;
     const share = { ...this.#share, duration_us: step.ended_us - step.began_us, outcome: step.outcome };
     this.#share = share;
     this.steps[share.kind]++;
@@ -209,13 +219,31 @@ export class ChoiceTrack {
     return isFirst ? delivery_us : null;
   }
 
-  close(time_us: number, ending: Ending): void {
-    if (this.#isClosed) return;
+  /** False: it was closed before. */
+  close(time_us: number, ending: Ending): boolean {
+    if (this.#isClosed) return false;
     if (this.#phase === 'waiting' && ending !== 'open') this.rename('control');
     this.#pass(time_us);
     this.#endSlice();
     this.ending = ending;
     this.#isClosed = true;
+    return true;
+  }
+
+  /** It goes on after all, elsewhere: what was under way of it comes no more. */
+  reopen(time_us: number): void {
+    if (this.#isClosed) {
+      this.#isClosed = false;
+      this.#phase = 'control';
+      this.#inPhase_us = 0;
+      this.#pass(time_us);
+    } else this.enter('control', time_us);
+    this.#isEnding = false;
+    this.#sampled_us.length = 0;
+    this.ending = 'open';
+    this.tasks.clear();
+    this.groups.clear();
+    this.isBetweenTasks = false;
   }
 
   life(): ChoiceLife {

@@ -17,7 +17,7 @@ import {
 /** Decode steps in a row that are alike become one line from this many on. */
 const FOLD_FROM = 4;
 const BAR_WIDTH = 30;
-const WHAT_WIDTH = 14;
+const WHAT_WIDTH = 15;
 /** A frontend that has nothing else to do takes less. */
 const DELIVERY_WORTH_SAYING_US = 1_000;
 
@@ -25,6 +25,9 @@ const PHASE_NAMES: Readonly<Record<Phase, string>> = {
   control: 'control plane',
   queued: 'queued',
   prefill: 'prefill',
+  transferring: 'transferring',
+  deferred: 'no room for KV',
+  receiving: 'receiving KV',
   decode: 'decode',
   recompute: 'recompute',
   waiting: 'between steps',
@@ -48,11 +51,11 @@ export function lifeLines(life: RequestLife, folds: boolean): string[] {
 }
 
 function headLines(life: RequestLife): string[] {
-  const { request, ending, error, total_us, ttft_us, tpot_us, prompt_tokens, max_tokens, choices, tokens } = life;
+  const { request, moved_to, ending, error, total_us, ttft_us, tpot_us, prompt_tokens, max_tokens, choices, tokens } = life;
   const how = ending === 'open' ? `had not ended when the trace did, ${ms(total_us)} after it came` : `${endingText(ending)} after ${ms(total_us)}`;
   const tpot = tpot_us === null ? '' : `, TPOT ${ms(tpot_us.mean)} (p50 ${ms(tpot_us.p50)}, p99 ${ms(tpot_us.p99)}, max ${ms(tpot_us.max)})`;
   return [
-    `${request} ${how}${error === null ? '' : `: ${error.message}`}`,
+    `${[request, ...moved_to].join(', then ')} ${how}${error === null ? '' : `: ${error.message}`}`,
     `${count(prompt_tokens, 'prompt token')}, ${count(choices.length, 'choice')} of at most ${count(max_tokens, 'token')}; ${count(tokens, 'token')} came`,
     `${ttft_us === null ? 'no token came' : `TTFT ${ms(ttft_us)}`}${tpot}`,
   ];
@@ -108,7 +111,7 @@ function folded(events: readonly LifeEvent[]): readonly Line[] {
 const isAlike = (a: StepEvent, b: StepEvent): boolean =>
   a.kind === b.kind &&
   a.outcome === b.outcome &&
-  a.npu === b.npu &&
+  a.site === b.site &&
   a.sequences === b.sequences &&
   a.others_prefill_tokens === 0 &&
   b.others_prefill_tokens === 0;
@@ -118,7 +121,7 @@ function stepsText(steps: readonly StepEvent[]): readonly [string, string] {
   const times = steps.map(({ duration_us }) => duration_us);
   const mean = times.reduce((sum, us) => sum + us, 0) / times.length;
   const range = `${(Math.min(...times) / 1000).toFixed(3)}–${ms(Math.max(...times))}`;
-  return [`decode ×${steps.length}`, `steps ${first.step}–${last.step} of npu/${first.npu}${company(first)}: ${ms(mean)} each (${range})`];
+  return [`decode ×${steps.length}`, `steps ${first.step}–${last.step} of ${first.site}${company(first)}: ${ms(mean)} each (${range})`];
 }
 
 function eventText(event: LifeEvent): readonly [string, string] {
@@ -126,11 +129,31 @@ function eventText(event: LifeEvent): readonly [string, string] {
     case 'received':
       return ['received', `${count(event.prompt_tokens, 'prompt token')}, max_tokens ${event.max_tokens}`];
     case 'placed':
-      return ['placed', `on npu/${event.npu}${event.waited_for_npu_us > 0 ? ` after ${ms(event.waited_for_npu_us)} in which no NPU served` : ''}`];
-    case 'queued': {
+      return ['placed', `on ${placeText(event)}${event.waited_for_npu_us > 0 ? ` after ${ms(event.waited_for_npu_us)} in which no NPU served` : ''}`];
+    case 'queued':
+    case 'deferred': {
       const running = event.running_step === null ? 'where no step runs' : `where step ${event.running_step} runs`;
-      return ['queued', `at npu/${event.npu}, ${running}; it holds ${event.ahead === 0 ? 'no other' : count(event.ahead, 'other')}`];
+      const holds = `it holds ${event.ahead === 0 ? 'no other' : count(event.ahead, 'other')}`;
+      return event.what === 'queued' ? ['queued', `at ${event.site}, ${running}; ${holds}`] : ['handed over', `to ${event.site}, ${running}; ${holds}`];
     }
+    case 'prefilled':
+      return ['prefilled', `its first token is out; dp-group/${event.group} lends ${count(event.blocks, 'KV block')} to whoever goes on`];
+    case 'decode_chosen':
+      return ['decode chosen', event.executor];
+    case 'receiving':
+      return [
+        'receiving',
+        `${count(event.blocks, 'KV block')} from dp-group/${event.from} to dp-group/${event.group}, for which there was room after ${ms(event.waited_us)}`,
+      ];
+    case 'kv_received':
+      return ['received', `after ${ms(event.waited_us)}; it decodes at ${event.site}`];
+    case 'transferred':
+      return ['transferred', `dp-group/${event.group} has its KV blocks back`];
+    case 'goes_on':
+      return [
+        'goes on',
+        `as ${event.request}, behind ${count(event.tokens, 'token')}: its ${event.lost === 'executor' ? 'executor' : 'job executor'} was lost`,
+      ];
     case 'scheduled': {
       const passed = Object.entries(event.passed_over).map(([why, steps]) => `left out of ${count(steps, 'step')}: ${PASSED_OVER[why as PassedOver]}`);
       const others = event.others.steps === 0 ? [] : [othersText(event.others)];
@@ -160,10 +183,16 @@ function eventText(event: LifeEvent): readonly [string, string] {
   }
 }
 
+/** `npu/3`, or `dp-group/1, npu/2 and npu/3`. */
+function placeText({ group, npus }: Extract<LifeEvent, { what: 'placed' }>): string {
+  const names = npus.map((npu) => `npu/${npu}`);
+  return names.length === 1 ? (names[0] as string) : `dp-group/${group}: ${names.slice(0, -1).join(', ')} and ${names.at(-1)}`;
+}
+
 function stepText(step: StepShare): string {
   const positions = step.kind === 'decode' ? '' : ` positions ${step.start}–${step.start + step.tokens - 1}${step.samples ? '' : ', more to come'}`;
   const outcome = step.outcome === 'done' ? '' : ` (${step.outcome})`;
-  return `step ${step.step} of npu/${step.npu}${positions}${company(step)}: ${ms(step.duration_us)}${outcome}`;
+  return `step ${step.step} of ${step.site}${positions}${company(step)}: ${ms(step.duration_us)}${outcome}`;
 }
 
 function company({ sequences, others_prefill_tokens }: StepShare): string {

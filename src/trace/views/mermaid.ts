@@ -3,11 +3,11 @@
  * @module
  */
 import { type Address, address, idOf, roleOf } from '../../protocol/address.ts';
-import type { Message } from '../../protocol/messages.ts';
+import { isDecodeTask, type KvOffer, type Message } from '../../protocol/messages.ts';
+import { callOf, requestOfTask } from '../../protocol/request-ids.ts';
 import type { ActRecord } from '../act-record.ts';
 import { ms } from './life-text.ts';
 import type { LifeEvent, RequestLife } from './request-life.ts';
-import { trackOf } from './tracks.ts';
 
 /** Messages of a request that are kept; a request of 128 choices has about 2,500. */
 const MESSAGES_MAX = 4096;
@@ -17,9 +17,11 @@ const FOLD_FROM = 3;
 type Sent = { readonly at_us: number; readonly from: Address; readonly to: Address; readonly text: string };
 type Step = Extract<LifeEvent, { what: 'step' }>;
 type Wait = Extract<LifeEvent, { what: 'scheduled' }>;
+type Receiving = Extract<LifeEvent, { what: 'receiving' }>;
 type Entry =
   | ({ readonly what: 'message' } & Sent)
   | { readonly what: 'wait'; readonly at_us: number; readonly wait: Wait }
+  | { readonly what: 'kv'; readonly at_us: number; readonly kv: Receiving; readonly took_us: number }
   | { readonly what: 'steps'; readonly at_us: number; readonly steps: readonly Step[] };
 
 /** Those that tell of a request by name, whoever sends them. */
@@ -29,6 +31,8 @@ const NAMING = new Set<Message['type']>(['ADMIT', 'LEAVE', 'REQUEST_ENDED', 'REQ
 export class RequestMessages {
   readonly #request: number;
   readonly #sent: Sent[] = [];
+  /** The last of each place for an offer, whoever's it is. */
+  readonly #offered = new Map<string, Sent & { readonly serial: number }>();
   left_out = 0;
 
   constructor(request: number) {
@@ -37,9 +41,20 @@ export class RequestMessages {
 
   /** Acts come in causal order. */
   feed({ from, to, message, time_us }: ActRecord): void {
+    if (message?.type === 'OFFERED') this.#offered.set(placeOf(message.offer), { at_us: time_us, from, to, text: message.type, serial: message.offer.serial });
     if (message === null || !(this.#isOf(to) || this.#isOf(from) || (NAMING.has(message.type) && this.#isOf(named(message))))) return;
+    if (message.type === 'PREFILLED') this.#addOffered(message.handoff.offer);
+    this.#add({ at_us: time_us, from, to, text: message.type });
+  }
+
+  #addOffered(offer: KvOffer): void {
+    const sent = this.#offered.get(placeOf(offer));
+    if (sent?.serial === offer.serial) this.#add(sent);
+  }
+
+  #add({ at_us, from, to, text }: Sent): void {
     if (this.#sent.length === MESSAGES_MAX) this.left_out++;
-    else this.#sent.push({ at_us: time_us, from, to, text: message.type });
+    else this.#sent.push({ at_us, from, to, text });
   }
 
   get sent(): readonly Sent[] {
@@ -47,9 +62,17 @@ export class RequestMessages {
   }
 
   #isOf(actor: Address | null): boolean {
-    const track = actor === null ? null : trackOf(actor);
-    return track?.kind === 'choice' && track.request === this.#request;
+    const request = actor === null ? null : requestOf(actor);
+    return request !== null && callOf(request) === callOf(this.#request);
   }
+}
+
+const placeOf = ({ npu, slot }: KvOffer): string => `${npu} ${slot}`;
+
+function requestOf(actor: Address): number | null {
+  const role = roleOf(actor);
+  if (role === 'task') return requestOfTask(actor);
+  return role === 'request' || role === 'job' ? idOf(actor) : null;
 }
 
 const named = (message: Message): Address | null => ('task' in message ? message.task : 'request' in message ? message.request : null);
@@ -61,17 +84,24 @@ export function mermaidLines(life: RequestLife, messages: RequestMessages): stri
   const of = (actor: Address): string => alias.get(actor) ?? actor;
   const body = entries.flatMap((entry) => {
     if (entry.what === 'message') return [arrow(of(entry.from), of(entry.to), entry.text)];
+    if (entry.what === 'kv') return [kvLine(entry, of, life)];
     return entry.what === 'wait' ? [waitLine(entry.wait, of, life)] : stepLines(entry.steps, of, life);
   });
   const last = participantsOf(entries).at(-1) ?? 'frontend/0';
   return [
     'sequenceDiagram',
     '  autonumber',
-    ...[...alias].map(([actor, name]) => `  participant ${name} as ${plain(actor)}`),
+    ...[...alias].map(([actor, name]) => `  participant ${name} as ${plain(actor)}${stageText(actor, life)}`),
     ...body,
     ...(messages.left_out > 0 ? [`  Note over ${of(last)}: ${messages.left_out} more messages are left out`] : []),
     `  Note over ${of(address('request', idOf(life.request)))}: ${plain(`${life.ending} after ${ms(life.total_us)}`)}`,
   ];
+}
+
+/** Where prefill and decode are apart. */
+function stageText(actor: Address, { events }: RequestLife): string {
+  if (roleOf(actor) !== 'task' || !events.some(({ what }) => what === 'prefilled')) return '';
+  return isDecodeTask(idOf(actor)) ? ' (decode)' : ' (prefill)';
 }
 
 /** In columns as work flows: outside first, NPUs last. */
@@ -80,7 +110,10 @@ function participantsOf(entries: readonly Entry[]): Address[] {
   const actors = new Set<Address>();
   for (const entry of entries) {
     if (entry.what === 'message') actors.add(entry.from).add(entry.to);
-    else if (entry.what === 'steps') for (const { npu } of entry.steps) actors.add('frontend/0').add(address('dp-group', npu)).add(address('npu', npu));
+    else if (entry.what === 'steps')
+      for (const { npu, group } of entry.steps) actors.add('frontend/0').add(address('dp-group', group)).add(address('npu', npu));
+    else if (entry.what === 'kv') actors.add(address('dp-group', entry.kv.from)).add(address('dp-group', entry.kv.group));
+    else actors.add(address('dp-group', entry.wait.group));
   }
   return [...actors].sort((a, b) => ORDER.indexOf(roleOf(a)) - ORDER.indexOf(roleOf(b)) || idOf(a) - idOf(b));
 }
@@ -90,6 +123,8 @@ function inOrder({ events }: RequestLife, sent: readonly Sent[]): Entry[] {
   const entries: Entry[] = [];
   for (const event of events) {
     if (event.what === 'scheduled') entries.push({ what: 'wait', at_us: event.at_us, wait: event });
+    const kv = event.what === 'kv_received' ? events.findLast((other) => other.what === 'receiving' && other.choice === event.choice) : undefined;
+    if (event.what === 'kv_received' && kv?.what === 'receiving') entries.push({ what: 'kv', at_us: event.at_us, kv, took_us: event.waited_us });
     if (event.what !== 'step') continue;
     const last = entries.findLast((entry) => entry.what === 'steps' && entry.steps[0]?.choice === event.choice);
     if (last?.what === 'steps' && isAlike(last.steps[0] as Step, event)) (last.steps as Step[]).push(event);
@@ -103,23 +138,34 @@ const unfolded = (entry: Entry): Entry[] =>
 
 const isAlike = (a: Step, b: Step): boolean => a.kind === 'decode' && b.kind === 'decode' && a.npu === b.npu && a.outcome === b.outcome;
 
-function waitLine({ npu, choice, waited_us, others }: Wait, of: (actor: Address) => string, { choices }: RequestLife): string {
+function waitLine({ group, choice, waited_us, others }: Wait, of: (actor: Address) => string, { choices }: RequestLife): string {
   const whose = choices.length === 1 || choice === null ? '' : `choice ${choice} `;
   const meanwhile = others.steps === 0 ? '' : `, ${others.steps} ${others.steps === 1 ? 'step' : 'steps'} without it`;
-  return `  Note over ${of(address('dp-group', npu))}: ${plain(`${whose}waited ${ms(waited_us)}${meanwhile}`)}`;
+  return `  Note over ${of(address('dp-group', group))}: ${plain(`${whose}waited ${ms(waited_us)}${meanwhile}`)}`;
+}
+
+function kvLine({ kv, took_us }: Extract<Entry, { what: 'kv' }>, of: (actor: Address) => string, { choices }: RequestLife): string {
+  const whose = choices.length === 1 || kv.choice === null ? '' : ` of choice ${kv.choice}`;
+  const text = `KV${whose}: ${kv.blocks} ${kv.blocks === 1 ? 'block' : 'blocks'} pulled${took_us === 0 ? '' : `, ${ms(took_us)}`}`;
+  return `  ${of(address('dp-group', kv.from))}-->>${of(address('dp-group', kv.group))}: ${plain(text)}`;
 }
 
 function stepLines(steps: readonly Step[], of: (actor: Address) => string, { choices }: RequestLife): string[] {
   const [first, last] = [steps[0] as Step, steps.at(-1) as Step];
-  const [npu, group] = [of(address('npu', first.npu)), of(address('dp-group', first.npu))];
+  const [npu, group] = [of(address('npu', first.npu)), of(address('dp-group', first.group))];
   const whose = choices.length === 1 || first.choice === null ? '' : ` of choice ${first.choice}`;
   const [fewest, most] = [Math.min(...steps.map(({ sequences }) => sequences)) - 1, Math.max(...steps.map(({ sequences }) => sequences)) - 1];
   const others = most === 0 ? '' : `, with ${fewest === most ? most : `${fewest} to ${most}`} others`;
   const token = first.samples && first.outcome === 'done' ? [arrow(group, of('frontend/0'), `TOKENS${whose}`)] : [];
   const name = steps.length === 1 ? `STEP ${first.step}` : `STEP ${first.step} … ${last.step}`;
+  const ranks = first.site.startsWith('npu/') ? '' : ', on each of its ranks';
   const positions = positionsText(first.start, last.start + last.tokens - 1);
   const answer = { done: ['STEP_DONE'], failed: ['STEP_FAILED'], lost: [], dropped: [], running: [] }[first.outcome];
-  const lines = [arrow(group, npu, `${name}: ${first.kind}${whose}, ${positions}${others}`), ...answer.map((type) => arrow(npu, group, type)), ...token];
+  const lines = [
+    arrow(group, npu, `${name}: ${first.kind}${whose}, ${positions}${others}${ranks}`),
+    ...answer.map((type) => arrow(npu, group, type)),
+    ...token,
+  ];
   const end = answer.length === 0 ? `, ${first.outcome}` : '';
   if (steps.length === 1) return [...lines, `  Note right of ${npu}: ${plain(`${first.kind} ${ms(first.duration_us)}${end}`)}`];
   const mean_us = steps.reduce((sum, { duration_us }) => sum + duration_us, 0) / steps.length;

@@ -51,8 +51,8 @@ type Npu = { readonly slots: Map<number, Holder>; open: NpuStep | null; next: Np
 
 export class NpuSteps {
   readonly #npus = new Map<number, Npu>();
-  /** Tasks that have had a slot before. */
-  readonly #known = new Set<number>();
+  /** By task: the NPUs on which it has had a slot before. */
+  readonly #known = new Map<number, Set<number>>();
 
   /** The step that runs there now. */
   running(npu: number): NpuStep | null {
@@ -103,7 +103,7 @@ export class NpuSteps {
 
   #stepOf(id: number, npu: Npu, plan: StepPlan, began_us: number, cause: number): NpuStep {
     for (const slot of plan.detach) npu.slots.delete(slot);
-    const parts = plan.entries.flatMap((entry) => this.#partOf(npu, entry));
+    const parts = plan.entries.flatMap((entry) => this.#partOf(id, npu, entry));
     const tokens = plan.entries.reduce((sum, entry) => sum + entry.tokens.length, 0);
     const before = plan.after === 0 ? null : (npu.open ?? npu.last);
     const parts_before = before !== null && before.step === plan.after ? before.parts : [];
@@ -111,17 +111,20 @@ export class NpuSteps {
   }
 
   /** None where the trace begins after the slot was taken. */
-  #partOf(npu: Npu, { slot, attach, output, start, tokens, samples }: StepEntry): StepPart[] {
+  #partOf(id: number, npu: Npu, { slot, attach, output, start, tokens, samples }: StepEntry): StepPart[] {
     if (attach !== null) {
       const { request, choice, prompt } = attach;
       const task = taskId(attach);
-      npu.slots.set(slot, { request, choice, isAgain: output.length > 0 || this.#known.has(task), boundary: prompt.length + output.length });
-      this.#known.add(task);
+      const known = this.#known.get(task) ?? new Set();
+      npu.slots.set(slot, { request, choice, isAgain: output.length > 0 || known.has(id), boundary: prompt.length + output.length });
+      this.#known.set(task, known.add(id));
     }
     const holder = npu.slots.get(slot);
     if (holder === undefined) return [];
     const { request, choice, isAgain, boundary } = holder;
-    const kind = start >= boundary ? 'decode' : isAgain ? 'recompute' : 'prefill';
+    // Its KV has come from another task executor, or was kept: but for the last token all is there.
+    const isGivenAll = attach !== null && output.length > 0 && start === boundary - 1;
+    const kind = start >= boundary || isGivenAll ? 'decode' : isAgain ? 'recompute' : 'prefill';
     return [{ request, choice, kind, start, tokens: tokens.length, samples, attaches: attach !== null }];
   }
 

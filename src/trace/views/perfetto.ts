@@ -6,9 +6,11 @@
  */
 import { type Address, address, idOf } from '../../protocol/address.ts';
 import { type Message, taskId } from '../../protocol/messages.ts';
+import { callOf } from '../../protocol/request-ids.ts';
 import type { TracedAct } from '../acts.ts';
 import type { RunHeader } from '../run-header.ts';
 import type { PhaseSlice } from './choice-track.ts';
+import { DpGroups } from './dp-groups.ts';
 import type { NpuStep, StepEvent, StepPart } from './npu-steps.ts';
 import { RecentActs } from './recent-acts.ts';
 import { RequestLives } from './request-lives.ts';
@@ -26,7 +28,8 @@ export class PerfettoEvents {
   readonly #lives: RequestLives;
   readonly #times = new RecentActs();
   readonly #npus = new Map<number, Place>();
-  /** By request: its choices. */
+  readonly #groups = new DpGroups();
+  /** By call, which a request's id keeps whoever takes it over: its choices. */
   readonly #choices = new Map<number, Place[]>();
   readonly #control = new Map<string, Place>();
   #lines: string[] = [];
@@ -46,6 +49,7 @@ export class PerfettoEvents {
     const { to, time_us, message, machine } = act;
     this.#last_us = Math.max(this.#last_us, time_us);
     this.#times.note(act, time_us);
+    this.#groups.note(act);
     if (machine === 'npu') this.#bearNpu(idOf(to), time_us);
     if (message?.type === 'SUBMIT') this.#bearRequest(idOf(to), message.sequences.length, time_us);
     if (message !== null) {
@@ -54,7 +58,7 @@ export class PerfettoEvents {
         // Of tokens there are most by far.
         const args = message.type === 'TOKENS' ? { step: index } : { from: act.from, to, state: act.state, step: index };
         this.#emit({ ph: 'i', s: 't', name: message.type, pid: place.pid, tid: place.tid, ts: time_us, args });
-        if (sent_us !== null) this.#arrow(message.type, this.#placeOf(trackOf(act.from), sent_us), sent_us, place, time_us);
+        if (sent_us !== null) this.#arrow(message.type, this.#placeOf(trackOf(act.from, this.#groups), sent_us), sent_us, place, time_us);
       }
     }
     this.#lives.feed(act);
@@ -97,22 +101,22 @@ export class PerfettoEvents {
       this.#nameThread(PROCESSES.requests, tid, name, tid);
       return this.#open(PROCESSES.requests, tid, name, time_us);
     });
-    this.#choices.set(id, places);
+    this.#choices.set(callOf(id), places);
     this.#countRequests(1, time_us);
   }
 
   #endRequest(id: number, time_us: number): void {
-    const places = this.#choices.get(id);
+    const places = this.#choices.get(callOf(id));
     if (places === undefined) return;
     for (const place of places) this.#close(place, time_us);
-    this.#choices.delete(id);
+    this.#choices.delete(callOf(id));
     this.#countRequests(-1, time_us);
   }
 
   #phase({ request, choice, phase, from_us, to_us, share }: PhaseSlice): void {
-    const place = this.#choices.get(request)?.[choice];
+    const place = this.#choices.get(callOf(request))?.[choice];
     if (place === undefined || to_us === from_us) return;
-    const name = share === null ? phase : `${phase} · npu/${share.npu} step ${share.step}`;
+    const name = share === null ? phase : `${phase} · ${share.site} step ${share.step}`;
     this.#slice(place, { name, cat: phase, from_us, to_us, args: share ?? {} });
   }
 
@@ -154,14 +158,14 @@ export class PerfettoEvents {
   #receivers(to: Address, message: Message, time_us: number): readonly Place[] {
     const tracks: Track[] = [];
     if (message.type === 'TOKENS') tracks.push(...message.tokens.map(({ request, choice }): Track => ({ kind: 'choice', request, choice })));
-    else if (message.type === 'REQUEST_ENDED' || message.type === 'REQUEST_RUNNING') tracks.push(trackOf(message.request));
-    else tracks.push(trackOf(to));
+    else if (message.type === 'REQUEST_ENDED' || message.type === 'REQUEST_RUNNING') tracks.push(trackOf(message.request, this.#groups));
+    else tracks.push(trackOf(to, this.#groups));
     return tracks.flatMap((track) => this.#placeOf(track, time_us) ?? []);
   }
 
   #placeOf(track: Track, time_us: number): Place | null {
     if (track.kind === 'npu') return this.#npus.get(track.npu) ?? null;
-    if (track.kind === 'choice') return this.#choices.get(track.request)?.[track.choice] ?? null;
+    if (track.kind === 'choice') return this.#choices.get(callOf(track.request))?.[track.choice] ?? null;
     let place = this.#control.get(track.name);
     if (place === undefined) {
       const tid = this.#control.size + 1;

@@ -10,12 +10,17 @@ import type { NpuStep, PartKind } from './npu-steps.ts';
  * What a sequence does at any time, always exactly one of these:
  * `control` messages between actors on its behalf; `queued` before its first step, in its DP group or for an NPU that serves; `prefill`, `decode`, `recompute`
  * in a step, from STEP to LAUNCH_DONE; `waiting` between two steps; `preempted` from the end of its last step until it is computed again.
+ * Where another task executor decodes: `transferring` from its first token until a decode DP group has it; `deferred` there, until it has room for its KV;
+ * `receiving` from then until its next token is computed.
  */
-export const PHASES = ['control', 'queued', 'prefill', 'decode', 'recompute', 'waiting', 'preempted'] as const;
+export const PHASES = ['control', 'queued', 'prefill', 'transferring', 'deferred', 'receiving', 'decode', 'recompute', 'waiting', 'preempted'] as const;
 export type Phase = (typeof PHASES)[number];
 export type Breakdown = Record<Phase, number>;
 
-export const noTime = (): Breakdown => ({ control: 0, queued: 0, prefill: 0, decode: 0, recompute: 0, waiting: 0, preempted: 0 });
+export const noTime = (): Breakdown => ({
+  ...{ control: 0, queued: 0, prefill: 0, transferring: 0, deferred: 0, receiving: 0 },
+  ...{ decode: 0, recompute: 0, waiting: 0, preempted: 0 },
+});
 export const sumOf = (breakdown: Readonly<Breakdown>): number => PHASES.reduce((sum, phase) => sum + breakdown[phase], 0);
 
 /** How a choice or a request ended. `open`: the trace ends first. */
@@ -29,7 +34,11 @@ export type OthersSteps = { steps: number; us: number; prefill_tokens: number; r
 
 /** A sequence's part of one step. */
 export type StepShare = {
+  /** Of several ranks the first. */
   readonly npu: number;
+  readonly group: number;
+  /** Where it is said to be: `npu/3`, or `dp-group/1` of several NPUs. */
+  readonly site: Address;
   readonly step: number;
   readonly kind: PartKind;
   readonly start: number;
@@ -49,13 +58,24 @@ export type LifeEvent = { readonly at_us: number; readonly choice: number | null
   | { readonly what: 'received'; readonly prompt_tokens: number; readonly max_tokens: number; readonly choices: number }
   | { readonly what: 'admitted' }
   | { readonly what: 'refused'; readonly error: ErrorRecord }
-  | { readonly what: 'placed'; readonly npu: number; readonly waited_for_npu_us: number }
+  /** `npus`: of its DP group, by rank. */
+  | { readonly what: 'placed'; readonly group: number; readonly npus: readonly number[]; readonly waited_for_npu_us: number }
   /** `ahead`: sequences that the DP group held before it. */
-  | { readonly what: 'queued'; readonly npu: number; readonly ahead: number; readonly running_step: number | null }
+  | { readonly what: 'queued'; readonly site: Address; readonly ahead: number; readonly running_step: number | null }
+  /** Its first token is out, and its KV is lent to whoever goes on. */
+  | { readonly what: 'prefilled'; readonly group: number; readonly blocks: number }
+  | { readonly what: 'decode_chosen'; readonly executor: Address }
+  /** Its decode DP group has it, and asks for its KV as soon as there is room. */
+  | { readonly what: 'deferred'; readonly site: Address; readonly ahead: number; readonly running_step: number | null }
+  | { readonly what: 'receiving'; readonly from: number; readonly group: number; readonly blocks: number; readonly waited_us: number }
+  /** It has its KV, and decodes; `waited_us`: since it was asked for. */
+  | { readonly what: 'kv_received'; readonly group: number; readonly site: Address; readonly waited_us: number }
+  /** Nobody needs what was lent any more. */
+  | { readonly what: 'transferred'; readonly group: number }
   /** `others`: steps that ended while it waited; `cached_tokens`: of its prompt, whose KV was there. */
   | {
       readonly what: 'scheduled';
-      readonly npu: number;
+      readonly group: number;
       readonly waited_us: number;
       readonly cached_tokens: number;
       readonly others: OthersSteps;
@@ -69,6 +89,8 @@ export type LifeEvent = { readonly at_us: number; readonly choice: number | null
   | { readonly what: 'let_go' }
   | { readonly what: 'failed'; readonly error: ErrorRecord }
   | { readonly what: 'choice_ended'; readonly ending: Ending }
+  /** What computed it was lost, or its job executor was: it goes on behind the tokens that it has. */
+  | { readonly what: 'goes_on'; readonly request: Address; readonly tokens: number; readonly lost: 'executor' | 'job-executor' }
   | { readonly what: 'ended'; readonly error: ErrorRecord | null }
 );
 
@@ -90,7 +112,7 @@ export type TokenTimes = { readonly mean: number; readonly p50: number; readonly
 export type ChoiceLife = {
   readonly choice: number;
   readonly task: Address;
-  /** In order of placement. */
+  /** In order of placement; of several ranks the first. */
   readonly npus: readonly number[];
   readonly ended_us: number;
   readonly ending: Ending;
@@ -108,7 +130,10 @@ export type ChoiceLife = {
 };
 
 export type RequestLife = {
+  /** As it came. */
   readonly request: Address;
+  /** Later ones, of those who took it over. */
+  readonly moved_to: readonly Address[];
   readonly received_us: number;
   readonly ended_us: number;
   readonly total_us: number;
@@ -129,6 +154,9 @@ export type RequestLife = {
   /** In order of time; empty unless asked for. */
   readonly events: readonly LifeEvent[];
 };
+
+/** Whether the life is that of this request, by any of its names. */
+export const isCalled = ({ request, moved_to }: RequestLife, name: Address): boolean => request === name || moved_to.includes(name);
 
 /** Nearest rank: the smallest of them that at least this share does not exceed. */
 export function tokenTimes(gaps_us: readonly number[]): TokenTimes | null {

@@ -3,22 +3,27 @@
  * @module
  */
 import type { SchedulerLimits } from '../../../actors/policies/scheduler-limits.ts';
-import { type Address, idOf, roleOf } from '../../protocol/address.ts';
+import { type Address, address, idOf, roleOf } from '../../protocol/address.ts';
 import type { ErrorRecord } from '../../protocol/errors.ts';
 import {
-  CHOICES_MAX,
+  choiceOfTask,
   type DpGroupMessage,
+  isDecodeTask,
   type JobMessage,
   type RequestMessage,
   type Sequence,
   type TaskMessage,
   type TokenOut,
 } from '../../protocol/messages.ts';
+import { callOf } from '../../protocol/request-ids.ts';
 import type { ActRecord } from '../act-record.ts';
 import type { RunHeader } from '../run-header.ts';
-import { ChoiceTrack, keepLongest, type PhaseSlice, requestAddress } from './choice-track.ts';
+import { ChoiceTrack, type PhaseSlice, type SequenceSize } from './choice-track.ts';
+import { DpGroups } from './dp-groups.ts';
 import { type NpuStep, NpuSteps, type StepEvent, type StepPart } from './npu-steps.ts';
-import { type Ending, type LifeEvent, noTime, type PassedOver, type RequestLife, tokenTimes } from './request-life.ts';
+import { whyPassedOver } from './passed-over.ts';
+import type { Ending, LifeEvent, PassedOver, RequestLife, StepShare } from './request-life.ts';
+import { lifeOfTrack, type RequestTrack } from './request-track.ts';
 
 export type LivesOptions = {
   /** Whose events are kept, by request id. Default: nobody's. */
@@ -27,33 +32,19 @@ export type LivesOptions = {
   readonly onStep?: (event: StepEvent) => void;
 };
 
-type Track = {
-  readonly id: number;
-  readonly received_us: number;
-  readonly prompt_tokens: number;
-  readonly max_tokens: number;
-  readonly sequences: readonly Sequence[];
-  readonly choices: readonly ChoiceTrack[];
-  readonly events: LifeEvent[] | null;
-};
-
-/** Gaps of a request that are kept. */
-const GAPS_SHOWN = 5;
-
 type Limits = Pick<RunHeader['options'], 'max_batch_tokens' | 'max_batch_requests'>;
 
 export class RequestLives {
   readonly #limits: Limits;
   readonly #options: LivesOptions;
   readonly #steps = new NpuSteps();
-  readonly #open = new Map<number, Track>();
-  /** By NPU: what its DP group holds, in order of arrival. */
+  readonly #groups = new DpGroups();
+  /** By call, which an id keeps whoever takes the request over. */
+  readonly #open = new Map<number, RequestTrack>();
+  /** By DP group: what it holds, in order of arrival. */
   readonly #held = new Map<number, Set<ChoiceTrack>>();
-  /** By NPU: what its DP group goes by. */
+  /** By DP group: what it goes by. */
   readonly #schedulers = new Map<number, SchedulerLimits>();
-  /** By DP group: its first rank, which speaks for all of them; and the others. */
-  readonly #firsts = new Map<number, number>();
-  readonly #others = new Set<number>();
 
   constructor(limits: Limits, options: LivesOptions = {}) {
     this.#limits = limits;
@@ -66,9 +57,10 @@ export class RequestLives {
 
   /** The life that ended with this act, if one did. */
   feed(act: ActRecord): RequestLife | null {
+    this.#groups.note(act);
     for (const event of this.#steps.feed(act)) this.#step(event);
     const { to, message, time_us } = act;
-    if (act.machine === 'dp-group') this.#noteGroup(idOf(to), act.input as { readonly npus: readonly Address[]; readonly limits: SchedulerLimits });
+    if (act.machine === 'dp-group') this.#schedulers.set(idOf(to), (act.input as { readonly limits: SchedulerLimits }).limits);
     if (message === null) return null;
     switch (roleOf(to)) {
       case 'request':
@@ -94,22 +86,11 @@ export class RequestLives {
     return null;
   }
 
-  #noteGroup(group: number, { npus, limits }: { readonly npus: readonly Address[]; readonly limits: SchedulerLimits }): void {
-    const [first = 0, ...others] = npus.map(idOf);
-    this.#firsts.set(group, first);
-    this.#schedulers.set(first, limits);
-    for (const npu of others) this.#others.add(npu);
-  }
-
-  #npuOf(group: Address): number {
-    return this.#firsts.get(idOf(group)) ?? idOf(group);
-  }
-
   /** Those that had not ended when the trace did, as of `time_us`. */
   unfinished(time_us: number): RequestLife[] {
     return [...this.#open.values()].map((track) => {
       for (const choice of track.choices) choice.close(time_us, 'open');
-      return this.#life(track, Math.max(time_us, ...track.choices.map(({ now_us }) => now_us)), 'open', null);
+      return lifeOfTrack(track, Math.max(time_us, ...track.choices.map(({ now_us }) => now_us)), 'open', null);
     });
   }
 
@@ -118,8 +99,10 @@ export class RequestLives {
   #toRequest({ to, time_us }: ActRecord, message: RequestMessage): void {
     const id = idOf(to);
     if (message.type === 'SUBMIT') this.#receive(id, message.sequences, time_us);
-    const track = this.#open.get(id);
+    if (message.type === 'RESUME') this.#resume(id, message.sequences, time_us);
+    const track = this.#find(id);
     if (track === undefined) return;
+    if (message.type === 'REPLACED' && message.error === null) this.#goOn(track, message.sequences, 'executor', time_us);
     if (message.type === 'ADMITTED') track.events?.push({ at_us: time_us, choice: null, what: 'admitted' });
     if (message.type === 'REFUSED') track.events?.push({ at_us: time_us, choice: null, what: 'refused', error: message.error });
     if (message.type === 'CANCEL') track.events?.push({ at_us: time_us, choice: null, what: 'cancel_asked' });
@@ -131,28 +114,84 @@ export class RequestLives {
     const [prompt_tokens, max_tokens] = [sequences[0]?.prompt.length ?? 0, sequences[0]?.max_tokens ?? 0];
     const events: LifeEvent[] | null = this.#options.keepsEvents?.(id) ? [] : null;
     events?.push({ at_us: received_us, choice: null, what: 'received', prompt_tokens, max_tokens, choices: choices.length });
-    this.#open.set(id, { id, received_us, prompt_tokens, max_tokens, sequences, choices, events });
+    this.#open.set(callOf(id), { first_id: id, id, moved_to: [], received_us, prompt_tokens, max_tokens, sequences, choices, events });
+  }
+
+  /** Its job executor was lost, and this is the next one's. */
+  #resume(id: number, sequences: readonly Sequence[], time_us: number): void {
+    const track = this.#open.get(callOf(id));
+    // The trace does not have its beginning.
+    if (track === undefined) return;
+    track.id = id;
+    track.moved_to.push(id);
+    this.#goOn(track, sequences, 'job-executor', time_us);
+  }
+
+  /** Those of its choices that are not finished begin anew, behind what their caller has of them. */
+  #goOn(track: RequestTrack, sequences: readonly Sequence[], lost: 'executor' | 'job-executor', time_us: number): void {
+    for (const choice of track.choices) {
+      const sequence = sequences.find((candidate) => candidate.choice === choice.size.choice);
+      this.#drop(choice, track, time_us, 'lost');
+      this.#leave(choice);
+      if (sequence === undefined) {
+        choice.close(time_us, finishOf(choice));
+        continue;
+      }
+      choice.reopen(time_us);
+      const request = address('request', track.id);
+      track.events?.push({ at_us: time_us, choice: choice.size.choice, what: 'goes_on', request, tokens: sequence.output.length, lost });
+    }
   }
 
   #toJob(message: JobMessage, time_us: number): void {
     if (!('task' in message)) return;
     this.#ofTask(message.task, (choice, track) => {
-      if (message.type !== 'TASK_DONE' && message.type !== 'TASK_FAILED' && message.type !== 'TASK_CANCELLED') return;
-      const ending = message.type === 'TASK_DONE' ? finishOf(choice) : message.type === 'TASK_FAILED' ? 'failed' : 'cancelled';
-      this.#leave(choice);
-      choice.close(time_us, ending);
-      track.events?.push({ at_us: time_us, choice: choice.size.choice, what: 'choice_ended', ending });
+      const { choice: number } = choice.size;
+      switch (message.type) {
+        case 'TASK_PREFILLED':
+          choice.isBetweenTasks = choice.ending === 'open';
+          return;
+        case 'DECODE_CHOSEN':
+          track.events?.push({ at_us: time_us, choice: number, what: 'decode_chosen', executor: message.executor });
+          return;
+        case 'TASK_DONE':
+        case 'TASK_FAILED':
+        case 'TASK_CANCELLED': {
+          choice.tasks.delete(message.task);
+          // It has another task, or will have.
+          if (message.type === 'TASK_DONE' && (choice.tasks.size > 0 || choice.isBetweenTasks)) return;
+          const ending = endOf(message.type, choice);
+          this.#leave(choice);
+          if (choice.close(time_us, ending)) track.events?.push({ at_us: time_us, choice: number, what: 'choice_ended', ending });
+        }
+      }
     });
   }
 
   #toTask({ to, time_us, cause }: ActRecord, message: TaskMessage): void {
     this.#ofTask(to, (choice, track) => {
-      const note = (event: DistributedOmit<LifeEvent, 'at_us' | 'choice'>): void => {
+      const note: Note = (event) => {
         track.events?.push({ at_us: time_us, choice: choice.size.choice, ...event } as LifeEvent);
       };
       switch (message.type) {
+        case 'ASSIGN':
+          choice.tasks.add(to);
+          choice.isBetweenTasks = false;
+          break;
         case 'PLACED':
-          this.#placed(choice, message.dp_group, cause, time_us, note);
+          this.#placed(choice, to, message.dp_group, cause, time_us, note);
+          break;
+        case 'PREFILLED':
+          // Since its step ended; the tokens of that step may still be under way.
+          if (choice.phase === 'waiting') choice.rename('transferring');
+          this.#leave(choice, to);
+          note({ what: 'prefilled', group: this.#groups.groupOf(message.handoff.offer.npu), blocks: message.handoff.offer.blocks.length });
+          break;
+        case 'RECEIVING':
+          this.#receiving(choice, time_us, note);
+          break;
+        case 'TRANSFERRED':
+          note({ what: 'transferred', group: choice.groups.get(to) ?? 0 });
           break;
         case 'PREEMPTED':
           choice.preemptions++;
@@ -166,11 +205,14 @@ export class RequestLives {
           break;
         case 'GENERATION_FAILED':
         case 'EXECUTOR_LOST':
+          // Its prefill is done already.
+          if (!isDecodeTask(idOf(to)) && (choice.tasks.size > 1 || choice.isBetweenTasks)) break;
           this.#drop(choice, track, time_us, message.type === 'EXECUTOR_LOST' ? 'lost' : 'dropped');
           this.#leave(choice);
           note({ what: 'failed', error: message.error });
           break;
         case 'STOP_STRING_FOUND':
+          choice.isBetweenTasks = false;
           choice.letGo(time_us, false);
           if (choice.ending === 'open') choice.ending = 'stop_string';
           note({ what: 'stop_string_found' });
@@ -186,42 +228,54 @@ export class RequestLives {
     });
   }
 
-  #drop(choice: ChoiceTrack, track: Track, time_us: number, outcome: 'lost' | 'dropped'): void {
+  #drop(choice: ChoiceTrack, track: RequestTrack, time_us: number, outcome: 'lost' | 'dropped'): void {
     const dropped = choice.lose(time_us, outcome);
     if (dropped !== null) track.events?.push({ at_us: dropped.at_us, choice: choice.size.choice, what: 'step', ...dropped.share });
   }
 
-  #placed(choice: ChoiceTrack, dp_group: Address, cause: number, time_us: number, note: (event: DistributedOmit<LifeEvent, 'at_us' | 'choice'>) => void): void {
-    const npu = this.#npuOf(dp_group);
-    choice.npus.push(npu);
+  #placed(choice: ChoiceTrack, task: Address, dp_group: Address, cause: number, time_us: number, note: Note): void {
+    const group = idOf(dp_group);
+    const npus = this.#groups.npusOf(group);
+    choice.npus.push(npus[0] as number);
+    choice.groups.set(task, group);
     // Placed by another message than its own PLACE: no NPU served, and it waited for one.
     const { place } = choice;
     const waited = place !== null && place.act !== cause;
     if (waited) choice.queuedSince(place.time_us, time_us);
-    note({ what: 'placed', npu, waited_for_npu_us: waited ? time_us - place.time_us : 0 });
+    note({ what: 'placed', group, npus, waited_for_npu_us: waited ? time_us - place.time_us : 0 });
   }
 
   #toDpGroup({ to, number, time_us }: ActRecord, message: DpGroupMessage): void {
     if (message.type !== 'ENQUEUE') return;
     this.#ofTask(message.task, (choice, track) => {
-      const npu = this.#npuOf(to);
-      const held = this.#held.get(npu) ?? new Set();
-      this.#held.set(npu, held);
-      const running_step = this.#steps.running(npu)?.step ?? null;
-      track.events?.push({ at_us: time_us, choice: choice.size.choice, what: 'queued', npu, ahead: held.size, running_step });
+      const group = idOf(to);
+      const held = this.#held.get(group) ?? new Set();
+      this.#held.set(group, held);
+      const running_step = this.#steps.running(this.#groups.firstNpuOf(group))?.step ?? null;
+      const { handoff } = message;
+      const at = { at_us: time_us, choice: choice.size.choice, site: this.#groups.siteOf(group), ahead: held.size, running_step };
+      track.events?.push({ ...at, what: handoff === null ? 'queued' : 'deferred' });
       held.add(choice);
-      choice.enter('queued', time_us);
+      choice.enter(handoff === null ? 'queued' : 'deferred', time_us);
+      choice.handoff = handoff === null ? null : { from: this.#groups.groupOf(handoff.offer.npu), group, blocks: handoff.offer.blocks.length };
       choice.waiting_since_us = time_us;
       choice.waiting_since_act = number;
       choice.passed_over = {};
     });
   }
 
-  #token({ request, choice, token, finish }: TokenOut, time_us: number): void {
+  #receiving(choice: ChoiceTrack, time_us: number, note: Note): void {
+    // Its first step may be there before the word that its KV was asked for.
+    if (choice.phase === 'deferred') choice.enter('receiving', time_us);
+    if (choice.handoff !== null) note({ what: 'receiving', ...choice.handoff, waited_us: Math.max(0, time_us - choice.waiting_since_us) });
+  }
+
+  #token({ request, choice, index, token, finish }: TokenOut, time_us: number): void {
     if (token < 0) return;
-    const track = this.#open.get(request);
+    const track = this.#find(request);
     const of = track?.choices[choice];
-    if (of === undefined) return;
+    // Of what goes on elsewhere the frontend may have it already.
+    if (of === undefined || index < of.tokens) return;
     const delivery_us = of.token(time_us);
     if (delivery_us !== null) track?.events?.push({ at_us: time_us, choice, what: 'first_token', delivery_us });
     // Its task may have heard of its end before the frontend had its last token.
@@ -233,11 +287,12 @@ export class RequestLives {
   #step(event: StepEvent): void {
     const { step, what } = event;
     this.#options.onStep?.(event);
-    // Ranks of a group run the same step.
-    if (this.#others.has(step.npu)) return;
+    if (!this.#groups.isFirstRank(step.npu)) return;
+    const group = this.#groups.groupOf(step.npu);
+    const site = this.#groups.siteOf(group);
     const inStep = new Set<ChoiceTrack>();
     for (const part of step.parts) {
-      const track = this.#open.get(part.request);
+      const track = this.#find(part.request);
       const choice = track?.choices[part.choice];
       if (track === undefined || choice === undefined) continue;
       inStep.add(choice);
@@ -246,31 +301,38 @@ export class RequestLives {
         if (share !== null) track.events?.push({ at_us: step.began_us, choice: part.choice, what: 'step', ...share });
         continue;
       }
-      this.#scheduled(choice, track, step, part);
-      choice.beginStep(step, part);
+      this.#scheduled(choice, track, step, part, { group, site });
+      choice.beginStep(step, part, { group, site });
     }
-    for (const choice of this.#held.get(step.npu) ?? []) {
+    for (const choice of this.#held.get(group) ?? []) {
       if (inStep.has(choice)) continue;
       if (what === 'ended') choice.noteOthers(step);
-      else if (isWaiting(choice) && step.cause >= choice.waiting_since_act) {
-        const why = this.#whyNot(step, choice);
+      else if (waitsForStep(choice) && step.cause >= choice.waiting_since_act) {
+        const why = this.#whyNot(step, group, choice.size);
         choice.passed_over[why] = (choice.passed_over[why] ?? 0) + 1;
       }
     }
   }
 
-  #scheduled(choice: ChoiceTrack, track: Track, step: NpuStep, { attaches, start }: StepPart): void {
+  #scheduled(choice: ChoiceTrack, track: RequestTrack, step: NpuStep, { attaches, start, kind }: StepPart, { group, site }: Site): void {
     const { phase } = choice;
+    if ((phase === 'deferred' || phase === 'receiving') && kind === 'decode') {
+      // The word that its KV was asked for is still on the way to its task.
+      if (phase === 'deferred') choice.enter('receiving', step.began_us);
+      const waited_us = Math.max(0, step.began_us - choice.phaseBegan_us);
+      track.events?.push({ at_us: step.began_us, choice: choice.size.choice, what: 'kv_received', group, site, waited_us });
+      return;
+    }
     // Its PREEMPTED is still on the way to its task.
     if (phase === 'waiting' && attaches) choice.rename('preempted');
-    if (phase !== 'queued' && choice.phase !== 'preempted') return;
+    if (!isWaiting(choice)) return;
     const at_us = step.began_us;
-    const since_us = phase === 'queued' ? choice.waiting_since_us : choice.phaseBegan_us;
+    const since_us = choice.phase === 'preempted' ? choice.phaseBegan_us : choice.waiting_since_us;
     track.events?.push({
       at_us,
       choice: choice.size.choice,
       what: 'scheduled',
-      npu: step.npu,
+      group,
       waited_us: Math.max(0, at_us - since_us),
       cached_tokens: attaches ? Math.min(start, track.prompt_tokens) : 0,
       others: choice.others,
@@ -279,88 +341,59 @@ export class RequestLives {
     choice.passed_over = {};
   }
 
-  #whyNot(step: NpuStep, { size }: ChoiceTrack): PassedOver {
-    if (step.tokens >= this.#limits.max_batch_tokens) return 'batch_tokens';
-    if (step.parts.length >= this.#limits.max_batch_requests) return 'batch_requests';
-    const sequence = this.#open.get(size.request)?.sequences[size.choice];
-    return sequence !== undefined && this.#isPrefixUnderWay(step, sequence) ? 'prefix' : 'kv_blocks';
-  }
-
-  /** Whether another computes more of the same prefix in this step, or in the one that ran when it was planned, as the scheduler asks it (actors/policies/running-batch.ts). */
-  #isPrefixUnderWay({ npu, parts, parts_before }: NpuStep, { prompt, cache_salt, sampling }: Sequence): boolean {
-    const scheduler = this.#schedulers.get(npu);
-    if (!scheduler?.has_prefix_cache || sampling.prompt_logprobs >= 0) return false;
-    const block = scheduler.kv_block_size;
-    return [...parts, ...parts_before].some(({ request, choice, kind, start }) => {
-      const other = this.#open.get(request)?.sequences[choice];
-      if (kind === 'decode' || other === undefined || other.cache_salt !== cache_salt) return false;
-      const wanted = (Math.floor(start / block) + 1) * block;
-      const isLong = wanted < prompt.length && wanted <= other.prompt.length && start < other.prompt.length - 1;
-      return isLong && prompt.slice(0, wanted).every((token, at) => token === other.prompt[at]);
-    });
+  #whyNot(step: NpuStep, group: number, { request, choice }: SequenceSize): PassedOver {
+    const sequence = this.#open.get(callOf(request))?.sequences[choice];
+    return whyPassedOver(step, sequence, { ...this.#limits, scheduler: this.#schedulers.get(group) }, (id, choice) => this.#find(id)?.sequences[choice]);
   }
 
   // ── Ends ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #leave(choice: ChoiceTrack): void {
-    for (const npu of choice.npus) this.#held.get(npu)?.delete(choice);
+  /** Its DP groups do not hold it any more; `task`: only that one's. */
+  #leave(choice: ChoiceTrack, task?: Address): void {
+    for (const [of, group] of choice.groups) if (task === undefined || of === task) this.#held.get(group)?.delete(choice);
   }
 
   #end(id: number, time_us: number, error: ErrorRecord | null): RequestLife | null {
-    const track = this.#open.get(id);
+    const track = this.#find(id);
     if (track === undefined) return null;
-    this.#open.delete(id);
+    this.#open.delete(callOf(id));
     const ended_us = Math.max(time_us, ...track.choices.map(({ now_us }) => now_us));
     const ending = error === null ? 'finished' : error.code === 'cancelled' ? 'cancelled' : 'failed';
     for (const choice of track.choices) {
       this.#leave(choice);
       choice.close(ended_us, ending === 'finished' ? finishOf(choice) : ending);
     }
-    this.#steps.forget(id, track.choices.length);
+    for (const known of [track.first_id, ...track.moved_to]) this.#steps.forget(known, track.choices.length);
     track.events?.push({ at_us: ended_us, choice: null, what: 'ended', error });
-    return this.#life(track, ended_us, ending, error);
+    return lifeOfTrack(track, ended_us, ending, error);
   }
 
-  #life(track: Track, ended_us: number, ending: Ending, error: ErrorRecord | null): RequestLife {
-    const choices = track.choices.map((choice) => choice.life());
-    const critical = choices.reduce((last, choice) => (choice.ended_us > last.ended_us ? choice : last), choices[0] as (typeof choices)[number]);
-    const breakdown_us = { ...noTime(), ...critical.breakdown_us };
-    breakdown_us.control += ended_us - critical.ended_us;
-    const slowest_gaps = track.choices.flatMap(({ slowest }) => slowest);
-    keepLongest(slowest_gaps, GAPS_SHOWN);
-    const first = choices.flatMap(({ ttft_us }) => ttft_us ?? []);
-    const endings = new Set(choices.map((choice) => choice.ending));
-    return {
-      request: requestAddress(track.id),
-      received_us: track.received_us,
-      ended_us,
-      total_us: ended_us - track.received_us,
-      ending: ending === 'finished' && endings.size === 1 ? critical.ending : ending,
-      error,
-      prompt_tokens: track.prompt_tokens,
-      max_tokens: track.max_tokens,
-      tokens: choices.reduce((sum, { tokens }) => sum + tokens, 0),
-      ttft_us: first.length === 0 ? null : Math.min(...first),
-      tpot_us: tokenTimes(track.choices.flatMap(({ gaps_us }) => gaps_us)),
-      delivery_us: tokenTimes(track.choices.flatMap(({ deliveries_us }) => deliveries_us)),
-      critical_choice: critical.choice,
-      breakdown_us,
-      choices,
-      slowest_gaps,
-      events: (track.events ?? []).toSorted((a, b) => a.at_us - b.at_us),
-    };
-  }
-
-  #ofTask(task: Address, use: (choice: ChoiceTrack, track: Track) => void): void {
-    const id = idOf(task);
-    const track = this.#open.get(Math.floor(id / CHOICES_MAX));
-    const choice = track?.choices[id % CHOICES_MAX];
+  #ofTask(task: Address, use: (choice: ChoiceTrack, track: RequestTrack) => void): void {
+    const { request, choice: number } = choiceOfTask(idOf(task));
+    const track = this.#find(request);
+    const choice = track?.choices[number];
     if (track !== undefined && choice !== undefined) use(choice, track);
+  }
+
+  /** Under the name that it has now: what comes of an earlier one is for nobody. */
+  #find(id: number): RequestTrack | undefined {
+    const track = this.#open.get(callOf(id));
+    return track?.id === id ? track : undefined;
   }
 }
 
+type Site = Pick<StepShare, 'group' | 'site'>;
+type Note = (event: DistributedOmit<LifeEvent, 'at_us' | 'choice'>) => void;
 type DistributedOmit<Union, Key extends PropertyKey> = Union extends unknown ? Omit<Union, Key> : never;
 
-const isWaiting = ({ phase }: ChoiceTrack): boolean => phase === 'queued' || phase === 'preempted';
+const waitsForStep = ({ phase }: ChoiceTrack): boolean => phase === 'queued' || phase === 'preempted';
+/** Also for KV that did not come, and is computed here now. */
+const isWaiting = (choice: ChoiceTrack): boolean => waitsForStep(choice) || choice.phase === 'deferred' || choice.phase === 'receiving';
+
+function endOf(type: 'TASK_DONE' | 'TASK_FAILED' | 'TASK_CANCELLED', choice: ChoiceTrack): Ending {
+  if (type === 'TASK_FAILED') return 'failed';
+  // A stop string may find a decode task that has not begun.
+  return type === 'TASK_DONE' || choice.ending === 'stop_string' ? finishOf(choice) : 'cancelled';
+}
 
 const finishOf = ({ ending }: ChoiceTrack): Ending => (ending === 'open' ? 'finished' : ending);

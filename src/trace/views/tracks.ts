@@ -1,9 +1,10 @@
 /**
- * Where an act is shown: an NPU and its DP group share a track, a choice has one with its task, and its request and job stand on that of choice 0.
+ * Where an act is shown: an NPU and its DP group share a track, a choice has one with its tasks, and its request and job stand on that of choice 0.
  * @module
  */
 import { type Address, idOf, roleOf } from '../../protocol/address.ts';
-import { CHOICES_MAX } from '../../protocol/messages.ts';
+import { choiceOfTask } from '../../protocol/messages.ts';
+import type { DpGroups } from './dp-groups.ts';
 
 export type Track =
   | { readonly kind: 'npu'; readonly npu: number }
@@ -11,16 +12,18 @@ export type Track =
   /** An actor of the control plane, or all experts: `task-executor/0`, `experts`. */
   | { readonly kind: 'control'; readonly name: string };
 
-export function trackOf(actor: Address): Track {
+/** A DP group of several NPUs is shown with the first. */
+export function trackOf(actor: Address, groups: DpGroups): Track {
   switch (roleOf(actor)) {
     case 'npu':
-    case 'dp-group':
       return { kind: 'npu', npu: idOf(actor) };
+    case 'dp-group':
+      return { kind: 'npu', npu: groups.firstNpuOf(idOf(actor)) };
     case 'request':
     case 'job':
       return { kind: 'choice', request: idOf(actor), choice: 0 };
     case 'task':
-      return { kind: 'choice', request: Math.floor(idOf(actor) / CHOICES_MAX), choice: idOf(actor) % CHOICES_MAX };
+      return { kind: 'choice', ...choiceOfTask(idOf(actor)) };
     case 'expert':
       return { kind: 'control', name: 'experts' };
     default:

@@ -2,11 +2,13 @@
  * What the page shows, gathered act by act: columns of numbers, and each text once.
  * @module
  */
-import type { Address } from '../../../protocol/address.ts';
+import { type Address, idOf } from '../../../protocol/address.ts';
 import { type Message, taskId } from '../../../protocol/messages.ts';
+import { callOf } from '../../../protocol/request-ids.ts';
 import type { TracedAct } from '../../acts.ts';
 import type { RunHeader } from '../../run-header.ts';
 import type { PhaseSlice } from '../choice-track.ts';
+import { DpGroups } from '../dp-groups.ts';
 import type { StepEvent } from '../npu-steps.ts';
 import { contentsOf } from '../perfetto.ts';
 import { RecentActs } from '../recent-acts.ts';
@@ -18,7 +20,19 @@ export const PAGE_ACTS_MAX = 200_000;
 
 export const LANE_GROUPS = ['npu', 'request', 'control'] as const;
 /** A slice's `kind` is an index: phases of a choice, then a step of an NPU. */
-export const SLICE_KINDS = ['control', 'queued', 'prefill', 'decode', 'recompute', 'waiting', 'preempted', 'step'] as const;
+export const SLICE_KINDS = [
+  'control',
+  'queued',
+  'prefill',
+  'decode',
+  'recompute',
+  'waiting',
+  'preempted',
+  'transferring',
+  'deferred',
+  'receiving',
+  'step',
+] as const;
 type Columns<Name extends string> = { readonly [Column in Name]: number[] };
 
 export type PageData = {
@@ -42,7 +56,9 @@ export class PageCollector {
   readonly #recent = new RecentActs();
   readonly #texts = new Map<string, number>();
   readonly #lanes = new Map<string, number>();
-  readonly #choices = new Map<number, number>();
+  readonly #groups = new DpGroups();
+  /** By call, which a request's id keeps whoever takes it over: its first name, and its choices. */
+  readonly #calls = new Map<number, { readonly request: number; readonly choices: number }>();
   readonly #lane: PageData['lanes'] = { group: [], name: [], order: [] };
   readonly #acts: PageData['acts'] = { time: [], lane: [], from: [], to: [], type: [], state: [], content: [], cause: [], record: [] };
   readonly #slices: PageData['slices'] = { lane: [], kind: [], from: [], to: [], text: [], part: [], parts: [] };
@@ -62,12 +78,13 @@ export class PageCollector {
   feed({ act, index }: TracedAct): void {
     const { to, from, time_us, message, state, machine } = act;
     this.#last_us = Math.max(this.#last_us, time_us);
-    if (message?.type === 'SUBMIT') this.#choices.set(message.sequences[0]?.request ?? 0, message.sequences.length);
+    this.#groups.note(act);
+    if (message?.type === 'SUBMIT') this.#calls.set(callOf(idOf(to)), { request: idOf(to), choices: message.sequences.length });
     this.#lives.feed(act);
     const cause = this.#recent.ofCause(act);
     this.#recent.note(act, this.acts);
     this.#acts.time.push(time_us);
-    this.#acts.lane.push(this.#laneOf(trackOf(to)));
+    this.#acts.lane.push(this.#laneOf(trackOf(to, this.#groups)));
     this.#acts.from.push(this.#text(from));
     this.#acts.to.push(this.#text(to));
     this.#acts.type.push(this.#text(message?.type ?? '(birth)'));
@@ -85,7 +102,7 @@ export class PageCollector {
 
   #phase({ request, choice, phase, from_us, to_us, share }: PhaseSlice): void {
     if (from_us === to_us) return;
-    const text = share === null ? '' : `step ${share.step} of npu/${share.npu}, ${share.sequences - 1} others in it`;
+    const text = share === null ? '' : `step ${share.step} of ${share.site}, ${share.sequences - 1} others in it`;
     this.#slice(this.#laneOf({ kind: 'choice', request, choice }), SLICE_KINDS.indexOf(phase), from_us, to_us, text);
   }
 
@@ -129,8 +146,8 @@ export class PageCollector {
   #nameOf(track: Track): string {
     if (track.kind === 'npu') return `npu/${track.npu}`;
     if (track.kind === 'control') return track.name;
-    const hasOthers = (this.#choices.get(track.request) ?? 1) > 1;
-    return hasOthers ? `request/${track.request} choice ${track.choice}` : `request/${track.request}`;
+    const { request, choices } = this.#calls.get(callOf(track.request)) ?? { request: track.request, choices: 1 };
+    return choices > 1 ? `request/${request} choice ${track.choice}` : `request/${request}`;
   }
 
   #text(text: Address | string): number {

@@ -14,7 +14,9 @@ export function makePanel(
   hitsOf: () => readonly number[],
 ) {
   const LISTED_MAX = 300;
-  const NAMES: { readonly [kind: string]: string } = { control: 'control plane', waiting: 'between steps', step: 'step' };
+  const NAMES: { readonly [kind: string]: string } = {
+    ...{ control: 'control plane', waiting: 'between steps', step: 'step', deferred: 'no room for KV', receiving: 'receiving KV' },
+  };
   const { acts, slices } = timeline;
 
   const make = (tag: string, text: string, ...children: readonly Node[]): HTMLElement => {

@@ -10,7 +10,8 @@ export const PAGE_STYLE = `
   --accent: light-dark(#b3352b, #ff8f7d); --hit: light-dark(#d1007a, #ff6fbd);
   --control: light-dark(#cfcac0, #4a4e57); --queued: light-dark(#e9bf4f, #c99a2c); --prefill: light-dark(#3f74c9, #6b9bea);
   --decode: light-dark(#3d9a7c, #58b898); --recompute: light-dark(#d5792f, #e5924d); --waiting: light-dark(#e6e2d9, #33363d);
-  --preempted: light-dark(#cf5c66, #d96b76); --step: light-dark(#3d9a7c, #58b898);
+  --preempted: light-dark(#cf5c66, #d96b76); --transferring: light-dark(#a58ad0, #8f78bd); --deferred: light-dark(#d9a3c4, #a8708f);
+  --receiving: light-dark(#7a5bb8, #b198e6); --step: light-dark(#3d9a7c, #58b898);
   --text: "Inter", "Helvetica Neue", "Segoe UI", system-ui, sans-serif; --mono: ui-monospace, "SF Mono", "JetBrains Mono", "DejaVu Sans Mono", monospace;
   --serif: "Iowan Old Style", "Palatino Linotype", Palatino, Georgia, "DejaVu Serif", serif;
 }
