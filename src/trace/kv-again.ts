@@ -78,5 +78,5 @@ export class KvAgain {
   }
 }
 
-const offerName = ({ npu, slot, serial }: KvOffer): string => `${npu} ${slot} ${serial}`;
+const offerName = ({ die, epoch, slot, serial }: KvOffer): string => `${die} ${epoch} ${slot} ${serial}`;
 const transferName = (group: Address, id: number): string => `${group} ${id}`;

@@ -77,8 +77,8 @@ export class ChoiceTrack {
   passed_over: Partial<Record<PassedOver, number>> = {};
   /** Of the KV that its decode DP group is given: from which group, how many blocks. */
   handoff: { readonly from: number; readonly group: number; readonly blocks: number } | null = null;
-  /** PLACE as its task executor got it. */
-  place: { readonly time_us: number; readonly act: number } | null = null;
+  /** PLACE as its task executor got it; the DP group that has chosen for all. */
+  place: { readonly time_us: number; readonly act: number; leader: Address | null } | null = null;
   preemptions = 0;
   ending: Ending = 'open';
 
@@ -106,6 +106,10 @@ export class ChoiceTrack {
   /** Steps of its NPU without it since its last token, or since it is there. */
   get others(): OthersSteps {
     return { ...this.#others, requests: [...this.#others.requests] };
+  }
+
+  chosenBy(leader: Address): void {
+    if (this.place !== null) this.place.leader = leader;
   }
 
   enter(phase: Phase, time_us: number): void {

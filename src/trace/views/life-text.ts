@@ -128,8 +128,11 @@ function eventText(event: LifeEvent): readonly [string, string] {
   switch (event.what) {
     case 'received':
       return ['received', `${count(event.prompt_tokens, 'prompt token')}, max_tokens ${event.max_tokens}`];
-    case 'placed':
-      return ['placed', `on ${placeText(event)}${event.waited_for_npu_us > 0 ? ` after ${ms(event.waited_for_npu_us)} in which no NPU served` : ''}`];
+    case 'placed': {
+      const { waited_us, leader } = event;
+      const why = leader === null ? 'in which no NPU served' : `in the queue of all, from which ${leader} chose`;
+      return ['placed', `on ${placeText(event)}${waited_us > 0 ? ` after ${ms(waited_us)} ${why}` : ''}`];
+    }
     case 'queued':
     case 'deferred': {
       const running = event.running_step === null ? 'where no step runs' : `where step ${event.running_step} runs`;

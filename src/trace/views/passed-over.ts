@@ -25,7 +25,7 @@ export function whyPassedOver(
   return sequence !== undefined && isPrefixUnderWay(step, sequence, limits.scheduler, sequenceOf) ? 'prefix' : 'kv_blocks';
 }
 
-/** Whether another computes more of the same prefix in this step, or in the one that ran when it was planned, as the scheduler asks it (actors/policies/step-scheduler.ts, `#isUnderWay`). */
+/** Whether another computes more of the same prefix in this step, or in the one that ran when it was planned, as the scheduler asks it (actors/policies/running-batch.ts). */
 function isPrefixUnderWay(
   { parts, parts_before }: NpuStep,
   { prompt, cache_salt, sampling }: Sequence,

@@ -58,8 +58,8 @@ export type LifeEvent = { readonly at_us: number; readonly choice: number | null
   | { readonly what: 'received'; readonly prompt_tokens: number; readonly max_tokens: number; readonly choices: number }
   | { readonly what: 'admitted' }
   | { readonly what: 'refused'; readonly error: ErrorRecord }
-  /** `npus`: of its DP group, by rank. */
-  | { readonly what: 'placed'; readonly group: number; readonly npus: readonly number[]; readonly waited_for_npu_us: number }
+  /** `npus`: of its DP group, by rank; it waited for the choice of the leader among groups, or, without one, for an NPU that serves. */
+  | { readonly what: 'placed'; readonly group: number; readonly npus: readonly number[]; readonly waited_us: number; readonly leader: Address | null }
   /** `ahead`: sequences that the DP group held before it. */
   | { readonly what: 'queued'; readonly site: Address; readonly ahead: number; readonly running_step: number | null }
   /** Its first token is out, and its KV is lent to whoever goes on. */

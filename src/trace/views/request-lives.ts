@@ -73,7 +73,8 @@ export class RequestLives {
         this.#toTask(act, message as TaskMessage);
         break;
       case 'task-executor':
-        if (message.type === 'PLACE') this.#ofTask(message.task, (choice) => (choice.place = { time_us, act: act.number }));
+        if (message.type === 'PLACE') this.#ofTask(message.task, (choice) => (choice.place = { time_us, act: act.number, leader: null }));
+        if (message.type === 'GROUP_CHOSEN') this.#ofTask(message.task, (choice) => choice.chosenBy(act.from));
         break;
       case 'dp-group':
         this.#toDpGroup(act, message as DpGroupMessage);
@@ -238,11 +239,11 @@ export class RequestLives {
     const npus = this.#groups.npusOf(group);
     choice.npus.push(npus[0] as number);
     choice.groups.set(task, group);
-    // Placed by another message than its own PLACE: no NPU served, and it waited for one.
+    // Placed by another message than its own PLACE: it waited for a leader's choice, or no NPU served.
     const { place } = choice;
     const waited = place !== null && place.act !== cause;
     if (waited) choice.queuedSince(place.time_us, time_us);
-    note({ what: 'placed', group, npus, waited_for_npu_us: waited ? time_us - place.time_us : 0 });
+    note({ what: 'placed', group, npus, waited_us: waited ? time_us - place.time_us : 0, leader: place?.leader ?? null });
   }
 
   #toDpGroup({ to, number, time_us }: ActRecord, message: DpGroupMessage): void {
