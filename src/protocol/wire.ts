@@ -54,7 +54,6 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'context'], // FORGET_CONTEXT
   ['type', 'npu', 'error'], // NPU_LOST
   // workers → control
-  ['type', 'npu'], // RANK_BACK, RANK_RESET
   ['type', 'npu', 'samples'], // NPU_READY
   ['tokens', 'attended', 'us'],
   ['type', 'task', 'group'], // GROUP_CHOSEN
