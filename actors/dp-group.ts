@@ -29,6 +29,8 @@ type DpGroup = {
   /** By rank. */
   npus: readonly Address[];
   limits: SchedulerLimits;
+  /** How long KV is lent: a decode side that is silent loses it. Only this group's own clock counts. */
+  lease_ms: number;
   scheduler: StepScheduler;
   ranks: RankReports;
   /** If it leads. */
@@ -85,8 +87,6 @@ const DIVERGED: ErrorRecord = {
   param: null,
 };
 
-/** Longer than a decode side that lives makes anybody wait; a silent one loses what it was lent. Only this group's own clock counts. */
-const LEASE_MS = 30_000;
 const leaseOf = (transfer: number): string => `lease-${transfer}`;
 const cancelLease = { type: 'cancel' as const, params: ({ event }: { event: { readonly id: number } }) => ({ id: leaseOf(event.id) }) };
 
@@ -109,7 +109,7 @@ const NO_LEADER = { leading: null, task_executor: 'task-executor/0', leader: nul
 const tellAll = { type: 'sendEach' as const, params: ({ context }: { context: DpGroup }) => context.outbox };
 
 export const dpGroup = setup({
-  types: {} as { input: { self: Address; npus: readonly Address[]; limits: SchedulerLimits }; context: DpGroup; events: DpGroupMessage },
+  types: {} as { input: { self: Address; npus: readonly Address[]; limits: SchedulerLimits; lease_ms: number }; context: DpGroup; events: DpGroupMessage },
   actions: {
     sendEach: (_, _commands: Commands['sendEach']) => {},
     after: (_, _command: Commands['after']) => {},
@@ -232,7 +232,7 @@ export const dpGroup = setup({
       actions: [
         'offer',
         ...perform,
-        { type: 'after', params: ({ event }) => ({ id: leaseOf(event.id), delay_ms: LEASE_MS, message: leaseExpired(event.id) }) },
+        { type: 'after', params: ({ context, event }) => ({ id: leaseOf(event.id), delay_ms: context.lease_ms, message: leaseExpired(event.id) }) },
       ],
     },
     LEASE_EXPIRED: { actions: ['endLease', ...perform] },

@@ -46,6 +46,7 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
     load_balancing: 'auto',
     long_prompt_groups: 0,
     long_prompt_tokens: 1,
+    kv_lease_ms: 1,
     enforce_eager: false,
   });
   const { config } = plan;

@@ -125,7 +125,7 @@ export class Npus {
   /** Brings NPUs, DP groups and experts to life. */
   spawn(): void {
     const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, dram_blocks, cache_costs } = this.#plan.options;
-    const { prefix_caching, async_scheduling, scheduling_policy } = this.#plan.options;
+    const { prefix_caching, async_scheduling, scheduling_policy, kv_lease_ms: lease_ms } = this.#plan.options;
     const limits = {
       kv_blocks,
       kv_block_size,
@@ -143,7 +143,7 @@ export class Npus {
       const { group: id, executor, rank } = this.#placeOf(npu);
       const [self, group] = [address('npu', npu), address('dp-group', id)];
       this.#host.spawn(self, { machine: npuMachine, input: { self, dp_group: group } });
-      if (rank === 0) this.#host.spawn(group, { machine: dpGroup, input: { self: group, npus: this.#ranksOf(id), limits } });
+      if (rank === 0) this.#host.spawn(group, { machine: dpGroup, input: { self: group, npus: this.#ranksOf(id), limits, lease_ms } });
       this.#host.send(self, self, started());
       for (const layer of this.#loads.layers) {
         this.#spawnExperts(npu, layer, forward);

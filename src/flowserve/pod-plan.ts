@@ -47,6 +47,8 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   /** So many DP groups of an executor are for prompts of so many tokens or more. */
   readonly long_prompt_groups: number;
   readonly long_prompt_tokens: number;
+  /** How long KV is lent. */
+  readonly kv_lease_ms: number;
   /** False: all actors live on one thread, as on a virtual clock, which needs no rings. Else it has them. */
   readonly has_rings?: boolean;
 };
@@ -67,7 +69,14 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout> = {
   readonly drams: readonly Region[];
   readonly options: LayoutOptions & { readonly dram_blocks: number; readonly cache_costs: CacheCosts | null } & Pick<
       PlanOptions,
-      'prefix_caching' | 'async_scheduling' | 'scheduling_policy' | 'load_balancing' | 'long_prompt_groups' | 'long_prompt_tokens' | 'max_queued'
+      | 'prefix_caching'
+      | 'async_scheduling'
+      | 'scheduling_policy'
+      | 'load_balancing'
+      | 'long_prompt_groups'
+      | 'long_prompt_tokens'
+      | 'kv_lease_ms'
+      | 'max_queued'
     >;
 };
 export type PodPlan = PodPlanOf<ModelConfig, NpuLayout>;
@@ -172,6 +181,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
       load_balancing: options.load_balancing,
       long_prompt_groups: options.long_prompt_groups,
       long_prompt_tokens: options.long_prompt_tokens,
+      kv_lease_ms: options.kv_lease_ms,
       async_scheduling: options.async_scheduling,
       max_queued,
     },

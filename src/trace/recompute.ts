@@ -57,6 +57,7 @@ export class KernelRecomputation implements Recompute {
       load_balancing: 'auto',
       long_prompt_groups: 0,
       long_prompt_tokens: 1,
+      kv_lease_ms: 1,
     };
     return new KernelRecomputation(await buildMachine(checkpoint, header.kernels, options, onProgress));
   }

@@ -99,7 +99,7 @@ export class QueuedCast {
     for (const { id, npus: ranks } of groups) {
       for (const npu of ranks) this.#bringUp(npu);
       const self = address('dp-group', id);
-      this.#hostOf(self).spawn(self, { machine: dpGroup, input: { self, npus: ranks.map((npu) => address('npu', npu)), limits } });
+      this.#hostOf(self).spawn(self, { machine: dpGroup, input: { self, npus: ranks.map((npu) => address('npu', npu)), limits, lease_ms: 30_000 } });
     }
     this.run(() => 0);
   }

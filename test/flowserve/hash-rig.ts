@@ -50,6 +50,7 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
     load_balancing: 'auto',
     long_prompt_groups: 0,
     long_prompt_tokens: 1,
+    kv_lease_ms: 1,
     enforce_eager: false,
     has_rings: false,
     ...options,

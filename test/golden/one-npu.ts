@@ -36,6 +36,7 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
     load_balancing: 'auto',
     long_prompt_groups: 0,
     long_prompt_tokens: 1,
+    kv_lease_ms: 1,
     enforce_eager: false,
     ...options,
   });
