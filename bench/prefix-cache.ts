@@ -1,12 +1,14 @@
 /**
- * The prefix cache: how soon a first token comes where most of the prompt is known, and the cache by itself in trees of a thousand to a hundred thousand blocks.
+ * The prefix cache: how soon a first token comes where most of the prompt is known, in HBM or in host DRAM, and the cache by itself in trees of a thousand to a hundred thousand blocks.
  *
  * @example
  * node bench/prefix-cache.ts                       # everything, writes bench/results/prefix-cache.json
  * BENCH_ONLY=ttft node bench/prefix-cache.ts
+ * BENCH_ONLY=dram node bench/prefix-cache.ts
  * @module
  */
 import { RelationalTensorCache } from '../actors/policies/relational-tensor-cache.ts';
+import { makeCopies } from '../src/fabric/copy.ts';
 import { createPod, type Pod } from '../src/index.ts';
 import { atLeast, atMost, digits, isAsked, isWhole, ROUNDS, resultsPath, takeTurns } from './fabric-report.ts';
 import { median, printTable, writeResults } from './harness.ts';
@@ -145,7 +147,74 @@ async function measureTtft(): Promise<unknown> {
   return rows;
 }
 
-const PARTS: Readonly<Record<string, () => unknown>> = { ttft: measureTtft, tree: measureTree };
+// ---------------------------------------------------------------- the same prefix in host DRAM
+
+/** Room for the prompt at hand, and in DRAM for it and the one that drives it out. */
+const DRAM_POD = { kv_blocks: 132, dram_blocks: 264 } as const;
+/** Until what is cold has been copied. */
+const SETTLE_MS = 50;
+const COPIES = 50;
+
+/** ms of `memory.copy` for as many blocks, one by one, scattered as a cache's are. */
+function copyTime_ms(blocks: number, block_bytes: number): number {
+  const memory = new WebAssembly.Memory({ initial: 1 + Math.ceil((4 * blocks * block_bytes) / 65_536), maximum: 65_536, shared: true });
+  const { copy } = makeCopies(memory, memory);
+  const took = Array.from({ length: COPIES }, () => {
+    const start = performance.now();
+    for (let block = 0; block < blocks; block++) copy((2 * blocks + ((block * 37) % blocks)) * block_bytes, ((block * 53) % blocks) * block_bytes, block_bytes);
+    return performance.now() - start;
+  });
+  return median(took);
+}
+
+async function measureDram(): Promise<unknown> {
+  await using pod = await createPod(DRAM_POD);
+  let fresh = 3;
+  const suffix = (length: number): number[] => Array.from({ length }, (_, at) => 3 + ((fresh++ * 7 + at * 13) % 1_900));
+  const prefix = Array.from({ length: PREFIX_TOKENS }, (_, at) => 3 + ((at * 31) % 1_900));
+  const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+  const swappedIn = async (): Promise<number> => (await pod.stats()).npus[0]?.blocks_swapped_in ?? 0;
+  const dram = (await pod.stats()).memory.regions.find(({ kind }) => kind === 'dram');
+  const blocks = PREFIX_TOKENS / BLOCK;
+  const copy_ms = copyTime_ms(blocks, (dram?.bytes ?? 0) / DRAM_POD.dram_blocks);
+  const rows = [];
+  for (const length of SUFFIXES) {
+    await firstToken_ms(pod, [...prefix, ...suffix(length)]);
+    let brought = 0;
+    const came = await takeTurns(
+      {
+        dram: async () => {
+          await settle();
+          await firstToken_ms(pod, [...suffix(1), ...prefix.slice(1), ...suffix(length)]);
+          await settle();
+          const before = await swappedIn();
+          const took = await firstToken_ms(pod, [...prefix, ...suffix(length)]);
+          brought += (await swappedIn()) - before;
+          return took;
+        },
+        alone: () => firstToken_ms(pod, suffix(length)),
+      },
+      WARM_ROUNDS,
+    );
+    const [dram_ms, alone_ms] = [median(came.dram), median(came.alone)];
+    const goal_ms = TTFT_GOAL.times * alone_ms + TTFT_GOAL.more_ms + 2 * copy_ms;
+    rows.push({ suffix: length, alone_ms, dram_ms, copy_ms, goal_ms, blocks_brought: brought / came.dram.length });
+  }
+  printTable(
+    `The same where the prefix is in host DRAM (${blocks} blocks, ${digits(copy_ms)} ms by memory.copy): ms`,
+    ['suffix, tokens', 'the suffix alone', 'from DRAM', 'goal', 'blocks brought'],
+    rows.map((row) => [
+      String(row.suffix),
+      digits(row.alone_ms),
+      digits(row.dram_ms),
+      atMost(Number(row.goal_ms.toFixed(1)), row.dram_ms),
+      digits(row.blocks_brought),
+    ]),
+  );
+  return rows;
+}
+
+const PARTS: Readonly<Record<string, () => unknown>> = { ttft: measureTtft, dram: measureDram, tree: measureTree };
 
 const results: Record<string, unknown> = {};
 for (const [part, run] of Object.entries(PARTS)) if (isAsked(part)) results[part] = await run();

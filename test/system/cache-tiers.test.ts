@@ -57,6 +57,21 @@ describe('the tiers of a pod’s cache', () => {
     expect(seen.preemptions).toBeGreaterThan(0);
   });
 
+  it('should change no token of the shipped model on threads either', async () => {
+    const calls: Call[] = Array.from({ length: 6 }, (_, index) => ({
+      family: index % 2,
+      prompt: 40 + 9 * index,
+      max_tokens: 8 + index,
+      n: index === 3 ? 3 : 1,
+    }));
+    const expected = await withPod({ prefix_caching: false }, (pod) => run(pod, calls, false));
+    await withPod({ kv_blocks: 9, dram_blocks: 20 }, async (pod) => {
+      for (const resets of [false, true, false]) expect(await run(pod, calls, resets)).toEqual(expected);
+      const [npu] = (await pod.stats()).npus;
+      expect([npu?.kv_blocks_used, (npu?.blocks_swapped_out ?? 0) > 0, (npu?.blocks_swapped_in ?? 0) > 0]).toEqual([0, true, true]);
+    });
+  });
+
   const prompts = Array.from({ length: 6 }, (_, index) => Array.from({ length: 64 }, (_token, at) => 3 + ((index * 97 + at * 7) % 500)));
   const around = async (options: PodOptions): Promise<{ readonly cached: number; readonly swapped_in: number; readonly refused: number }> =>
     withPod({ ...HASH, kv_blocks: 8, dram_blocks: 64, ...options }, async (pod) => {
