@@ -106,7 +106,7 @@ describe('in any order of delivery', () => {
               if (kind === 'break') cast.broken.add(npu);
               else if (kind === 'lose') cast.lose(npu);
               else if (kind === 'restore') cast.restore(npu);
-              else if (kind === 'expire') cast.transfers.expireOne();
+              else if (kind === 'expire') cast.expireOne();
               // As the frontend does: only to requests that it has not heard the end of, and never twice about a choice.
               else if (endsOf(cast, request).length === 0 && kind === 'cancel') {
                 told.add(`cancel ${request}`);

@@ -32,6 +32,12 @@ export class FakeTransfers {
     return [...this.#pulls.keys()];
   }
 
+  /** The first offer that has not ended, as its group knows it. */
+  get first(): { readonly group: Address; readonly id: number } | null {
+    const [lent] = this.#lent.values();
+    return lent ?? null;
+  }
+
   /** Offers that have not ended. */
   get open(): number {
     return this.#lent.size;
@@ -88,12 +94,6 @@ export class FakeTransfers {
 
   #sumOf({ npu, blocks }: KvOffer): string {
     return (this.#npus[npu] as FakeNpu).sum(blocks);
-  }
-
-  /** A lease is over. */
-  expireOne(): void {
-    const [lent] = this.#lent.values();
-    if (lent !== undefined) this.#withdraw(lent);
   }
 
   /** Nobody begins to pull it; who pulls it is fenced, and says when it has stopped. */

@@ -11,7 +11,7 @@ import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import { birthOf } from '../../src/platform/births.ts';
 import { type Address, address, idOf, roleOf } from '../../src/protocol/address.ts';
-import { launchDone, launchFailed, npuLost, npuReady, resetDone, started } from '../../src/protocol/constructors.ts';
+import { launchDone, launchFailed, leaseExpired, npuLost, npuReady, resetDone, started } from '../../src/protocol/constructors.ts';
 import type { Claim } from '../../src/protocol/controllers.ts';
 import type { Message, Work } from '../../src/protocol/messages.ts';
 import { type Deployment, type DpGroupPlace, deploy, type NpuPlace, type Topology } from '../../src/protocol/topology.ts';
@@ -135,6 +135,12 @@ export class QueuedCast {
   /** Its successor comes to life. */
   restore(npu: number): void {
     if (this.#lost.delete(npu)) this.#bringUp(npu);
+  }
+
+  /** The time is over for which the first KV was lent: the clock of its group says so. */
+  expireOne(): void {
+    const lent = this.transfers.first;
+    if (lent !== null) this.send(lent.group, lent.group, leaseExpired(lent.id));
   }
 
   /** All of them do. */
