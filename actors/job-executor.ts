@@ -104,7 +104,8 @@ export const jobExecutor = setup({
     noteAnswer: assign({ claims: ({ context }) => context.claims - 1 }),
     markReady: assign({
       executors: ({ context, event }) => {
-        if (event.type === 'EXECUTOR_READY') context.executors.ready(event.task_executor);
+        if (event.type === 'EXECUTOR_READY') context.executors.ready(event.task_executor, true);
+        if (event.type === 'EXECUTOR_UNREADY') context.executors.ready(event.task_executor, false);
         return context.executors;
       },
     }),
@@ -161,7 +162,7 @@ export const jobExecutor = setup({
         type: 'sendEach',
         params: ({ context }) => context.executors.addresses.map((executor) => ({ to: executor, message: join(context.self, context.life) })),
       },
-      on: { EXECUTOR_READY: { actions: 'markReady' } },
+      on: { EXECUTOR_READY: { actions: 'markReady' }, EXECUTOR_UNREADY: { actions: 'markReady' } },
       always: { guard: 'allExecutorsServe', target: 'serving' },
     },
     serving: {
@@ -170,6 +171,8 @@ export const jobExecutor = setup({
         params: ({ context }) => context.managers.map((manager) => ({ to: manager, message: memberReady(context.self, context.life) })),
       },
       on: {
+        EXECUTOR_READY: { actions: 'markReady' },
+        EXECUTOR_UNREADY: { actions: 'markReady' },
         ADMIT: {
           actions: [
             'expectAnswer',
@@ -239,6 +242,8 @@ export const jobExecutor = setup({
     },
     draining: {
       on: {
+        EXECUTOR_READY: { actions: 'markReady' },
+        EXECUTOR_UNREADY: { actions: 'markReady' },
         ADMIT: { actions: { type: 'send', params: ({ event }) => ({ to: event.request, message: refused(CLOSED) }) } },
         // They were asked for before.
         CHOICES_GRANTED: {

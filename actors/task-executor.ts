@@ -18,6 +18,7 @@ import {
   drain,
   executorLost,
   executorReady,
+  executorUnready,
   groupUnwanted,
   groupWanted,
   lead,
@@ -46,6 +47,8 @@ type TaskExecutor = Pick<Input, 'self' | 'managers' | 'long'> & {
   placement: TaskPlacement;
   /** Job executors that want to hear when this one serves, and in which of their lives they asked. */
   job_executors: readonly MemberLife[];
+  /** Whether any group serves; null: its job executors have not heard of it yet. */
+  serves: boolean | null;
   hasLeader: boolean;
   /** The group that leads; −1: none. */
   leader: number;
@@ -112,6 +115,14 @@ export const taskExecutor = setup({
       leader: ({ context }) => leading(context).leader,
       outbox: ({ context }) => [...context.outbox, ...leading(context).sends],
     }),
+    noteService: assign({
+      serves: ({ context: { serves, placement } }) => (serves === null ? null : placement.serving.length > 0),
+      outbox: ({ context: { self, serves, placement, job_executors, outbox } }) => {
+        const now = placement.serving.length > 0;
+        if (serves === null || now === serves) return outbox;
+        return [...outbox, ...job_executors.map(({ member }) => ({ to: member, message: now ? executorReady(self) : executorUnready(self) }))];
+      },
+    }),
     placeTask: assign({
       outbox: ({ context, event }) => {
         if (event.type !== 'PLACE') return [];
@@ -171,13 +182,14 @@ export const taskExecutor = setup({
     hasLeader: input.choice === 'cost_model',
     leader: -1,
     samples: [],
+    serves: null,
     job_executors: [],
     outbox: [],
   }),
   initial: 'loading',
   on: {
-    NPU_READY: { actions: ['markReady', 'elect', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    NPU_LOST: { actions: ['markLost', 'elect', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    NPU_READY: { actions: ['markReady', 'elect', 'noteService', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    NPU_LOST: { actions: ['markLost', 'elect', 'noteService', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     PLACE: { actions: ['placeTask', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     GROUP_CHOSEN: { actions: ['takeChosen', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     WITHDRAW: { actions: ['releaseTask', 'answerWithdrawal', { type: 'sendEach', params: ({ context }) => context.outbox }] },
@@ -190,14 +202,17 @@ export const taskExecutor = setup({
       always: { guard: 'allNpusServe', target: 'announced' },
     },
     announced: {
-      entry: {
-        type: 'sendEach',
-        params: ({ context: { self, managers, job_executors } }) => [
-          ...job_executors.map(({ member }) => ({ to: member, message: executorReady(self) })),
-          // It lives as long as the pod: it has one life.
-          ...managers.map((manager) => ({ to: manager, message: memberReady(self, 1) })),
-        ],
-      },
+      entry: [
+        assign({ serves: true }),
+        {
+          type: 'sendEach',
+          params: ({ context: { self, managers, job_executors } }) => [
+            ...job_executors.map(({ member }) => ({ to: member, message: executorReady(self) })),
+            // It lives as long as the pod: it has one life.
+            ...managers.map((manager) => ({ to: manager, message: memberReady(self, 1) })),
+          ],
+        },
+      ],
       always: 'serving',
     },
     serving: {
@@ -205,7 +220,14 @@ export const taskExecutor = setup({
         JOIN: {
           actions: [
             'letIn',
-            { type: 'sendEach', params: ({ context, event }) => [...context.outbox, { to: event.member, message: executorReady(context.self) }] },
+            {
+              type: 'sendEach',
+              params: ({ context, event }) => [
+                ...context.outbox,
+                { to: event.member, message: executorReady(context.self) },
+                ...(context.serves === false ? [{ to: event.member, message: executorUnready(context.self) }] : []),
+              ],
+            },
           ],
         },
         DRAIN: 'draining',

@@ -197,7 +197,7 @@ const podOptions = z.strictObject({
    * How long a prefill side keeps the KV that it has computed for a decode side which does not come for it, for want of room or since it is silent; then that
    * one computes it anew.
    */
-  kv_lease_ms: z.int().min(1).max(LIMITS.deadline_ms_max).default(30_000),
+  kv_lease_ms: z.int().min(1).max(LIMITS.deadline_ms_max).default(600_000),
   /** Choices that may wait or run in the pod at once; more are refused as overloaded. */
   max_queued: z.int().min(1).max(LIMITS.queued_max).default(4096),
   /** Bytes of one segment of global memory, at most 4 GiB less 64 KiB. */

@@ -56,14 +56,13 @@ export class CacheArrivals {
   }
 
   /**
-   * Gives the first who waits what is known of its prefix, and says how many more of its tokens there is room for. 0: none, it waits on; `aside`: it has been
-   * set aside until more has come.
+   * Gives the first who waits what is known of its prefix, and says how many more of its tokens there is room for. `full`: for none; 0: others compute what it
+   * needs; `aside`: it has been set aside until more has come.
    */
-  begin(next: RunningSequence, budget: number, running: RunningBatch): number | 'aside' {
+  begin(next: RunningSequence, budget: number, running: RunningBatch): number | 'aside' | 'full' {
     const readsCache = this.#readsCache(next);
     const holding = readsCache ? this.#holdingFor(next) : noHolding(next.sequence);
-    if (holding === 'aside') return 'aside';
-    if (holding === 'full') return 0;
+    if (holding === 'aside' || holding === 'full') return holding;
     const { known } = holding;
     // At least one token is computed: what it yields is not kept.
     const count = Math.min(next.tokens.length - known, budget);
@@ -71,9 +70,10 @@ export class CacheArrivals {
     while (!this.#cache.canAllocate(missing) && this.revoke()) {
       // Who comes later waits without blocks.
     }
-    if (!this.#cache.canAllocate(missing) || (readsCache && this.#isUnderWay(next, known, running))) {
+    const hasRoom = this.#cache.canAllocate(missing);
+    if (!hasRoom || (readsCache && this.#isUnderWay(next, known, running))) {
       this.#cache.free(holding);
-      return 0;
+      return hasRoom ? 0 : 'full';
     }
     next.holding = holding;
     next.computed = known;

@@ -36,9 +36,10 @@ export class ExecutorChoice {
     return this.#executors.every(({ isReady }) => isReady);
   }
 
-  ready(executor: Address): void {
+  /** Whether any of its groups serves. */
+  ready(executor: Address, isReady: boolean): void {
     const load = this.#executors.find(({ address }) => address === executor);
-    if (load !== undefined) load.isReady = true;
+    if (load !== undefined) load.isReady = isReady;
   }
 
   /** By choice of the request: where it begins. */
@@ -70,7 +71,10 @@ export class ExecutorChoice {
   }
 
   #choose(fits: (executor: ExecutorLoad) => boolean): ExecutorLoad {
-    const load = this.#executors.filter(fits).reduce((best, other) => (other.choices * best.npus < best.choices * other.npus ? other : best));
+    const fitting = this.#executors.filter(fits);
+    const serving = fitting.filter(({ isReady }) => isReady);
+    // Where none serves they wait at the least loaded.
+    const load = (serving.length > 0 ? serving : fitting).reduce((best, other) => (other.choices * best.npus < best.choices * other.npus ? other : best));
     load.choices++;
     return load;
   }

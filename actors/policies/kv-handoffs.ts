@@ -14,7 +14,10 @@ import { assert } from '../../src/protocol/errors.ts';
 import type { Commands, KvOffer, Transfer } from '../../src/protocol/messages.ts';
 import type { RelationalTensorCache } from './relational-tensor-cache.ts';
 import type { RunningSequence } from './running-sequence.ts';
-import { type Turn, WaitingLine } from './waiting-line.ts';
+import { isBefore, type Turn, WaitingLine } from './waiting-line.ts';
+
+/** Beyond the slots that are free: whose KV is there when the next slot is. More would take room from those that run. */
+const RECEIVED_AHEAD = 2;
 
 type Expected = Turn & { readonly running: RunningSequence; readonly offer: KvOffer };
 type Messages = readonly Commands['send'][];
@@ -29,7 +32,7 @@ export class KvHandoffs {
   /** By sequence: what of this module it is in. */
   readonly #ids = new Map<RunningSequence, number>();
   readonly #offers = new Map<RunningSequence, Expected>();
-  /** They have their KV, and wait for a slot alone: before all others, who might wait for the very blocks that these hold. */
+  /** They have their KV, and wait for a slot alone. */
   readonly #arrived = new WaitingLine<RunningSequence>();
   readonly #isThere = new Set<RunningSequence>();
   #transfers: Transfer[] = [];
@@ -86,10 +89,15 @@ export class KvHandoffs {
     this.#expected.push(expected);
   }
 
-  /** Asks for those for whom there is room, beside a block for each of the `running` who may soon need one. */
-  receive(running: number): Messages {
+  /**
+   * Asks for those for whom there is room, beside a block for each of the `running` who may soon need one, and soon a slot; not before anybody whose turn it is,
+   * who waits to be computed here.
+   */
+  receive(running: number, free_slots: number): Messages {
     const messages: Commands['send'][] = [];
     for (let next = this.#expected.first; next !== undefined; next = this.#expected.first) {
+      const ahead = this.#waiting.first;
+      if (this.#receiving.size + this.arrived >= free_slots + RECEIVED_AHEAD || (ahead !== undefined && isBefore(ahead, next))) break;
       const blocks = this.#cache.blocksFor(next.running.tokens.length);
       // A sequence that takes nearly all blocks would never be received if it had to leave some.
       if (!this.#cache.canAllocate(Math.min(blocks + running, this.#cache.blocks))) break;
@@ -127,14 +135,18 @@ export class KvHandoffs {
     this.#isThere.delete(first);
   }
 
-  /** Whoever came last with its KV and does not run yet gives it back. False: nobody has any. */
-  preemptArrived(messages: Commands['send'][]): boolean {
-    const victim = [...this.#arrived].at(-1);
-    if (victim === undefined) return false;
+  /** Whose turn of them is the last. */
+  get lastArrived(): RunningSequence | null {
+    let last: RunningSequence | null = null;
+    for (const running of this.#isThere) if (last === null || isBefore(last, running)) last = running;
+    return last;
+  }
+
+  /** It gives its KV back before it has run, and is computed here. */
+  preempt(victim: RunningSequence, messages: Commands['send'][]): void {
     this.#leaveArrived(victim);
     this.#waiting.push(victim);
     messages.push({ to: victim.task, message: preempted() });
-    return true;
   }
 
   /** Nobody wants it any more. Null: it is none of these; true: nothing of it is left; false: it is let go of when its transfer has ended. */

@@ -103,3 +103,23 @@ export const neverFits = (needed: number, { blocks, block_size }: { readonly blo
   message: `prompt and max_tokens need ${needed} KV blocks of ${block_size} positions, the NPU has ${blocks}`,
   param: 'max_tokens',
 });
+
+/** How a cache is cut into blocks. */
+type BlockSizes = { readonly blocksFor: (positions: number) => number };
+
+/** Blocks that a sequence lacks for its next `count` tokens. */
+export const missingBlocks = ({ launched, holding }: RunningSequence, count: number, cache: BlockSizes): number =>
+  Math.max(0, cache.blocksFor(launched + count) - holding.blocks.length);
+
+/** Blocks that a step of these lacks, with so many tokens at most. */
+export function blocksForStep(inOrder: readonly RunningSequence[], batch_tokens_max: number, cache: BlockSizes): number {
+  let budget = batch_tokens_max;
+  let missing = 0;
+  for (const running of inOrder) {
+    if (budget === 0) break;
+    const count = Math.min(tokensToLaunch(running), budget);
+    missing += missingBlocks(running, count, cache);
+    budget -= count;
+  }
+  return missing;
+}

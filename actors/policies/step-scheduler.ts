@@ -26,10 +26,10 @@ import { type GroupLoad, groupLoad } from './group-load.ts';
 import { KvHandoffs } from './kv-handoffs.ts';
 import { RelationalTensorCache } from './relational-tensor-cache.ts';
 import { finishOf, RunningBatch } from './running-batch.ts';
-import { neverFits, newRunningSequence, type RunningSequence, tokenOut, tokensToLaunch } from './running-sequence.ts';
+import { blocksForStep, missingBlocks, neverFits, newRunningSequence, type RunningSequence, tokenOut, tokensToLaunch } from './running-sequence.ts';
 import { cacheLimits, type SchedulerLimits } from './scheduler-limits.ts';
 import { stepEntry } from './step-entry.ts';
-import { WaitingLine } from './waiting-line.ts';
+import { isBefore, WaitingLine } from './waiting-line.ts';
 
 /** A step and what to tell the tasks when it is sent. */
 export type Planned = { readonly plan: StepPlan; readonly messages: readonly Commands['send'][] };
@@ -130,7 +130,7 @@ export class StepScheduler {
     const isAhead = this.isStepping;
     if (isAhead && (!this.#limits.is_asynchronous || this.#steps.length >= STEPS_LAUNCHED_MAX)) return null;
     const inOrder = this.#running.inOrder();
-    if (isAhead && !this.#hasRoomFor(inOrder)) return null;
+    if (isAhead && !this.cache.canAllocate(blocksForStep(inOrder, this.#limits.batch_tokens_max, this.cache))) return null;
     this.#coming.swapOut();
     const messages: Commands['send'][] = [];
     const entries: StepEntry[] = [];
@@ -148,15 +148,23 @@ export class StepScheduler {
       budget -= count;
     }
     while (budget > 0 && !isShort && this.#running.hasFreeSlot) {
+      const waiter = this.#waiting.first;
       const arrived = this.handoffs.firstArrived;
-      const next = arrived ?? this.#waiting.first;
-      if (next === undefined) break;
-      const count = arrived === null ? this.#admit(next, budget) : this.#attach(next);
+      const isWaitersTurn = waiter !== undefined && (arrived === null || isBefore(waiter, arrived));
+      const count = isWaitersTurn ? this.#admit(waiter, budget) : 0;
       if (count === 'aside') continue;
-      if (count === 0) break;
-      messages.push({ to: next.task, message: arrived === null ? scheduled() : decoding() });
-      entries.push(this.#launch(next, count, next.sequence, launched));
-      budget -= count;
+      const last = this.handoffs.lastArrived;
+      if (isWaitersTurn && count !== 'full' && count > 0) {
+        messages.push({ to: waiter.task, message: scheduled() });
+        entries.push(this.#launch(waiter, count, waiter.sequence, launched));
+        budget -= count;
+      } else if (count === 'full' && last !== null) this.#preemptArrived(last, messages);
+      else if (arrived !== null) {
+        this.#attach(arrived);
+        messages.push({ to: arrived.task, message: decoding() });
+        entries.push(this.#launch(arrived, 1, arrived.sequence, launched));
+        budget--;
+      } else break;
     }
     const mayWait = isAhead || !this.hasWork || this.handoffs.isUnderWay || this.cache.transfers.size > 0;
     assert(entries.length > 0 || mayWait, 'sequences wait for a step, and nothing can run');
@@ -181,7 +189,7 @@ export class StepScheduler {
 
   /** Asks for KV that lies elsewhere, as far as there is room for it. */
   receive(): readonly Commands['send'][] {
-    return this.handoffs.receive(this.#running.size);
+    return this.handoffs.receive(this.#running.size, this.#limits.batch_requests_max - this.#running.size);
   }
 
   /** Nobody reads what was lent any more, or what was asked for is here, or will not come. */
@@ -266,23 +274,6 @@ export class StepScheduler {
     return { step, tokens_prefilled, tokens_decoded, preemptions, ...structuredClone(lists), handoffs, cache: cache.toJSON(), limits: this.#limits };
   }
 
-  /** Whether nobody would have to give way for a step of these. */
-  #hasRoomFor(inOrder: readonly RunningSequence[]): boolean {
-    let budget = this.#limits.batch_tokens_max;
-    let missing = 0;
-    for (const running of inOrder) {
-      if (budget === 0) break;
-      const count = Math.min(tokensToLaunch(running), budget);
-      missing += this.#missingBlocks(running, count);
-      budget -= count;
-    }
-    return this.cache.canAllocate(missing);
-  }
-
-  #missingBlocks({ launched, holding }: RunningSequence, count: number): number {
-    return Math.max(0, this.cache.blocksFor(launched + count) - holding.blocks.length);
-  }
-
   #tokenOf(running: RunningSequence, prompt_start: number, outcome: StepOutcome, messages: Commands['send'][]): TokenOut {
     const { task } = running;
     const { token } = outcome;
@@ -307,26 +298,30 @@ export class StepScheduler {
     this.handoffs.lend(running);
   }
 
-  /** Lets the first who waits run, with what is known of its prefix. Gives how many of its tokens there is room for; 0: none, it waits on. */
-  #admit(next: RunningSequence, budget: number): number | 'aside' {
+  /** Lets the first who waits run, with what is known of its prefix. Gives how many of its tokens there is room for; 0 or `full`: it waits on. */
+  #admit(next: RunningSequence, budget: number): number | 'aside' | 'full' {
     if (next.stage === 'prefill' && this.handoffs.lent + this.#running.size >= this.#limits.offers_max) return 0;
     const count = this.#coming.begin(next, budget, this.#running);
-    if (count === 0) return 0;
+    if (count === 0 || count === 'full') return count;
     this.#waiting.shift();
     if (count !== 'aside') this.#running.add(next);
     return count;
   }
 
   /** Its blocks are there, its next token's too. */
-  #attach(next: RunningSequence): number {
+  #attach(next: RunningSequence): void {
     this.handoffs.start();
     this.#running.add(next);
     next.isDecoding = true;
-    return 1;
+  }
+
+  #preemptArrived(victim: RunningSequence, messages: Commands['send'][]): void {
+    this.handoffs.preempt(victim, messages);
+    this.preemptions++;
   }
 
   #launch(running: RunningSequence, count: number, attach: Sequence | null, launched: Launched[]): StepEntry {
-    const granted = this.#missingBlocks(running, count);
+    const granted = missingBlocks(running, count, this.cache);
     if (granted > 0) this.cache.allocBlocks(running.holding, granted);
     const entry = stepEntry(running, count, granted, attach);
     running.flights++;
@@ -341,7 +336,7 @@ export class StepScheduler {
    * False: none is left, so it sits this step out. The oldest gets room in the end, since `enqueue` takes in nothing larger than the NPU.
    */
   #makeRoom(running: RunningSequence, count: number, messages: Commands['send'][]): boolean {
-    const missing = this.#missingBlocks(running, count);
+    const missing = missingBlocks(running, count, this.cache);
     let oldest: RunningSequence | null = null;
     while (missing > 0 && !this.cache.canAllocate(missing)) {
       if (this.#coming.revoke()) continue;
@@ -349,8 +344,10 @@ export class StepScheduler {
       if (this.cache.canAllocate(missing - this.cache.transfers.blocks)) return false;
       oldest ??= this.#running.oldest();
       const victim = this.#running.victimFor(running, oldest);
-      if (victim !== null) this.#preempt(victim, messages);
-      else if (this.handoffs.preemptArrived(messages)) this.preemptions++;
+      const last = this.handoffs.lastArrived;
+      if (last !== null && isBefore(victim ?? running, last)) this.#preemptArrived(last, messages);
+      else if (victim !== null) this.#preempt(victim, messages);
+      else if (last !== null && running === oldest) this.#preemptArrived(last, messages);
       else return false;
     }
     return true;

@@ -100,6 +100,7 @@ export const stopStringFound = (): TaskMessage => ({ type: 'STOP_STRING_FOUND' }
 
 // to a job executor
 export const executorReady = (task_executor: Address): JobExecutorMessage => ({ type: 'EXECUTOR_READY', task_executor });
+export const executorUnready = (task_executor: Address): JobExecutorMessage => ({ type: 'EXECUTOR_UNREADY', task_executor });
 export const admit = (request: Address, choices: number, data_parallel_rank: number): JobExecutorMessage => ({
   type: 'ADMIT',
   request,

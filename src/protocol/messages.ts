@@ -195,6 +195,8 @@ export type TaskMessage =
 
 export type JobExecutorMessage =
   | { readonly type: 'EXECUTOR_READY'; readonly task_executor: Address }
+  /** None of its groups serves now. */
+  | { readonly type: 'EXECUTOR_UNREADY'; readonly task_executor: Address }
   | { readonly type: 'ADMIT'; readonly request: Address; readonly choices: number; readonly data_parallel_rank: number }
   /** A choice of the request has left `from`'s prefill: which task executor decodes it? */
   | { readonly type: 'CHOOSE_DECODE'; readonly job: Address; readonly request: Address; readonly task: Address; readonly from: Address }

@@ -62,7 +62,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'choice'], // CHOICE_STOPPED
   ['type', 'task', 'data_parallel_rank', 'kv_positions', 'wanted'], // PLACE
   ['type', 'dp_group'], // PLACED
-  ['type', 'task_executor'], // EXECUTOR_READY
+  ['type', 'task_executor'], // EXECUTOR_READY, EXECUTOR_UNREADY
   ['type', 'request', 'error'], // REQUEST_ENDED
   ['type', 'term', 'serving'], // JOB_EXECUTORS
   ['type', 'serving', 'lost'], // MEMBERS

@@ -106,4 +106,32 @@ describe('prefill-decode', () => {
     );
     await one.close();
   });
+
+  it('should let a sequence that had to give way go on before all that come later, however many come', async () => {
+    await using pod = await createPod(hashed({ topology: 'pd:prefill=3,decode=1', seed: 1, kv_blocks: 16, max_batch_requests: 3, prefix_caching: false }));
+    const long = [0, 1];
+    let [begun, ended, later] = [0, 0, 0];
+    let overtaken_max = 0;
+    const lives = long.map(async (index) => {
+      let before = later;
+      let tokens = 0;
+      for await (const _ of pod.generate(words(index, 40), { max_tokens: 160, ignore_eos: true })) {
+        if (tokens++ === 0) begun++;
+        else overtaken_max = Math.max(overtaken_max, later - before);
+        before = later;
+      }
+      ended++;
+    });
+    const stream = async (caller: number): Promise<void> => {
+      while (begun < long.length) await new Promise((resolve) => setImmediate(resolve));
+      while (ended < long.length) {
+        await pod.complete(words(100 + later + 1_000 * caller, 20), { max_tokens: 30, ignore_eos: true });
+        later++;
+      }
+    };
+    await Promise.all([...lives, ...Array.from({ length: 14 }, (_, caller) => stream(caller))]);
+    expect((await pod.stats()).npus.reduce((sum, { preemptions }) => sum + preemptions, 0)).toBeGreaterThan(0);
+    // Those that ran with it may end meanwhile.
+    expect(overtaken_max).toBeLessThan(8);
+  });
 });
