@@ -154,7 +154,9 @@ export class KvTiers {
 
   unpin(node: PrefixNode): void {
     assert(node.pins > 0, 'a cached block is let go of more often than it was used');
-    if (--node.pins === 0) this.settle(node);
+    if (--node.pins > 0) return;
+    if (node.isGone && node.moving === 0) this.giveBackAll(node);
+    else this.settle(node);
   }
 
   /** Forgets a node that nobody uses, and all below it. What is being copied keeps its blocks until the copy has ended. */
@@ -177,6 +179,17 @@ export class KvTiers {
     }
     if (this.#tree.size === 0) this.#events.cleared();
     return this.#freeHbm.length - before;
+  }
+
+  /** The memory failed: nobody begins with what is there, though whoever uses it still keeps its blocks until it lets go. */
+  distrust(): number {
+    const dropped = this.drop();
+    for (const node of [...this.#tree.all()].reverse()) {
+      if (node.isGone || node.moving !== 0 || node.children.size > 0) continue;
+      this.#tree.remove(node);
+      this.#events.removed(node, 'GPU');
+    }
+    return dropped;
   }
 
   #remove(node: PrefixNode): void {

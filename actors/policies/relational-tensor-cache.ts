@@ -228,6 +228,13 @@ export class RelationalTensorCache {
     return dropped;
   }
 
+  /** The memory failed that all of it lies in: forgets it, also what sequences hold still. How many blocks of HBM are free by that. */
+  distrust(): number {
+    const dropped = this.#tiers.distrust();
+    this.events.endBatch();
+    return dropped;
+  }
+
   /** All of its state but the tree's words: what a snapshot of its owner shows. */
   toJSON(): object {
     const { blocks, block_size, used, cached, positions_queried, positions_hit, evictions, dram_blocks, dram_blocks_used } = this;

@@ -259,7 +259,7 @@ export class StepScheduler {
     this.handoffs.distrust();
     // What it kept lay in the memory that it failed in.
     this.#coming.drop();
-    this.cache.drop();
+    this.cache.distrust();
     return messages;
   }
 

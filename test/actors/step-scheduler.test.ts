@@ -282,4 +282,54 @@ describe('the step scheduler', () => {
     expect(types).toContain('GENERATED');
     expect(scheduler.cache.used).toBe(0);
   });
+
+  it('begins nothing with KV of a memory that failed, also where that was lent at the time', () => {
+    const scheduler = new StepScheduler({
+      kv_blocks: 12,
+      kv_block_size: BLOCK,
+      batch_tokens_max: 64,
+      batch_requests_max: 3,
+      has_prefix_cache: true,
+      is_asynchronous: false,
+      has_priorities: true,
+      dram_blocks: 0,
+      cache_costs: null,
+      offers_max: 6,
+    });
+    const prefill = (request: number): readonly Commands['send'][] =>
+      scheduler.enqueue(
+        address('task', request),
+        {
+          request,
+          choice: 0,
+          prompt: Array.from({ length: 17 }, (_, index) => index),
+          max_tokens: 5,
+          sampling: GREEDY,
+          cache_salt: '',
+          data_parallel_rank: -1,
+          priority: 0,
+          context: '',
+          output: [],
+        },
+        'prefill',
+      );
+    prefill(1);
+    const npu = new FakeNpu(BLOCK, 64);
+    scheduler.retire(npu.run(planOf(scheduler)));
+    const [offer] = scheduler.handoffs.takeTransfers();
+    expect(offer?.kind).toBe('offer');
+    prefill(2);
+    scheduler.plan();
+    scheduler.failAll({ code: 'worker_failed', message: 'x', param: null });
+    npu.reset();
+    for (const before of [true, false]) {
+      prefill(before ? 3 : 4);
+      const plan = planOf(scheduler);
+      expect(plan.entries[0]?.start).toBe(before ? 0 : 16);
+      scheduler.retire(npu.run(plan));
+      if (before) scheduler.transferEnded(offer?.id ?? 0, false);
+    }
+    for (const { id, kind } of scheduler.handoffs.takeTransfers()) if (kind === 'offer') scheduler.transferEnded(id, true);
+    expect(scheduler.cache.used).toBe(0);
+  });
 });
