@@ -7,7 +7,7 @@ import { createPod } from '../../src/index.ts';
 import { type Ended, start } from '../cli/command.ts';
 import { sleep } from '../system/pods.ts';
 import { openRig } from '../system/rig.ts';
-import { recordDeaths, recordPreemptions, recordVirtual, useRecorded } from './recorded-runs.ts';
+import { recordDeaths, recordHandoffs, recordPreemptions, recordVirtual, useRecorded } from './recorded-runs.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -23,6 +23,8 @@ export const RUNS = {
   /** Prompts that begin alike, in rounds, and more of them than can be kept. */
   prefixes: recordPrefixes,
   refusals: recordRefusals,
+  /** Prefill and decode apart, with KV blocks for few. */
+  handoffs: recordHandoffs,
   deaths: recordDeaths,
   traps: recordTraps,
 } as const satisfies { readonly [name: string]: (path: string) => Promise<void> };

@@ -124,7 +124,7 @@ function inOrder({ events }: RequestLife, sent: readonly Sent[]): Entry[] {
   for (const event of events) {
     if (event.what === 'scheduled') entries.push({ what: 'wait', at_us: event.at_us, wait: event });
     const kv = event.what === 'kv_received' ? events.findLast((other) => other.what === 'receiving' && other.choice === event.choice) : undefined;
-    if (event.what === 'kv_received' && kv?.what === 'receiving') entries.push({ what: 'kv', at_us: event.at_us, kv, took_us: event.waited_us });
+    if (event.what === 'kv_received' && kv?.what === 'receiving') entries.push({ what: 'kv', at_us: kv.at_us, kv, took_us: event.waited_us });
     if (event.what !== 'step') continue;
     const last = entries.findLast((entry) => entry.what === 'steps' && entry.steps[0]?.choice === event.choice);
     if (last?.what === 'steps' && isAlike(last.steps[0] as Step, event)) (last.steps as Step[]).push(event);

@@ -1,0 +1,59 @@
+/** The pages: what they link to is there, each is found from the README, and what they draw from traces speaks the protocol. */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const PAGES = ['README.md', ...readdirSync(join(ROOT, 'docs')).flatMap((name) => (name.endsWith('.md') ? [join('docs', name)] : []))];
+const read = (page: string): string => readFileSync(join(ROOT, page), 'utf8');
+
+type Link = { readonly page: string; readonly target: string; readonly anchor: string };
+
+/** Those to files of the repository; what stands in code is none. */
+function linksOf(page: string): Link[] {
+  const text = read(page)
+    .replaceAll(/```[\s\S]*?```/g, '')
+    .replaceAll(/`[^`\n]*`/g, 'code');
+  return [...text.matchAll(/\]\(([^)\s]+)\)/g)].flatMap(([, to = '']) => {
+    if (/^[a-z]+:/.test(to)) return [];
+    const [path = '', anchor = ''] = to.split('#');
+    return [{ page, target: path === '' ? page : relative(ROOT, join(ROOT, dirname(page), path)), anchor }];
+  });
+}
+
+/** As GitHub makes it. */
+const anchorOf = (heading: string): string =>
+  heading
+    .toLowerCase()
+    .replaceAll(/[^\p{L}\p{N} _-]/gu, '')
+    .replaceAll(' ', '-');
+
+describe('the pages', () => {
+  const links = PAGES.flatMap(linksOf);
+
+  it('should link to files and headings that are there', () => {
+    expect(links.length).toBeGreaterThan(40);
+    expect(links.filter(({ target }) => !existsSync(join(ROOT, target)))).toEqual([]);
+    const headings = (page: string): string[] => [...read(page).matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) => anchorOf(heading));
+    expect(links.filter(({ target, anchor }) => anchor !== '' && target.endsWith('.md') && !headings(target).includes(anchor))).toEqual([]);
+  });
+
+  it('should each be found from the README', () => {
+    const found = new Set(['README.md']);
+    for (const page of found) for (const { target } of linksOf(page)) if (target.endsWith('.md')) found.add(target);
+    expect(PAGES.filter((page) => !found.has(page))).toEqual([]);
+  });
+
+  it('should draw messages that there are, and say them by these names', () => {
+    const protocol = ['messages', 'balancing', 'controllers'].map((name) => read(`src/protocol/${name}.ts`)).join('\n');
+    const types = new Set([...protocol.matchAll(/readonly type: '([A-Z_]+)'/g)].map(([, type]) => type));
+    const travels = read('docs/how-a-request-travels.md');
+    const drawn = [...travels.matchAll(/^ +p\d+->>p\d+: ([A-Z_]+)/gm)].map(([, type]) => type);
+    const told = [...travels.matchAll(/\b([A-Z]+_[A-Z_]+|SUBMIT|ADMIT|ADMITTED|PLAN|ASSIGN|PLACED?|ENQUEUE|RESUME|REPLACED?|CANCEL|ABANDON)\b/g)].map(
+      ([, type]) => type,
+    );
+    expect(drawn.length).toBeGreaterThan(50);
+    expect([...drawn, ...told].filter((type) => !types.has(type))).toEqual([]);
+  });
+});
