@@ -146,7 +146,7 @@ function eventText(event: LifeEvent): readonly [string, string] {
     case 'receiving':
       return [
         'receiving',
-        `${count(event.blocks, 'KV block')} from dp-group/${event.from} to dp-group/${event.group}, for which there was room after ${ms(event.waited_us)}`,
+        `${count(event.blocks, 'KV block')} from dp-group/${event.from} to dp-group/${event.group}, for which there was room ${event.waited_us === 0 ? 'at once' : `after ${ms(event.waited_us)}`}`,
       ];
     case 'kv_received':
       return ['received', `after ${ms(event.waited_us)}; it decodes at ${event.site}`];

@@ -22,8 +22,9 @@ import { ChoiceTrack, type PhaseSlice, type SequenceSize } from './choice-track.
 import { DpGroups } from './dp-groups.ts';
 import { type NpuStep, NpuSteps, type StepEvent, type StepPart } from './npu-steps.ts';
 import { whyPassedOver } from './passed-over.ts';
-import type { Ending, LifeEvent, PassedOver, RequestLife, StepShare } from './request-life.ts';
-import { lifeOfTrack, type RequestTrack } from './request-track.ts';
+import { RecentActs } from './recent-acts.ts';
+import type { LifeEvent, PassedOver, RequestLife, StepShare } from './request-life.ts';
+import { endOf, finishOf, lifeOfTrack, type RequestTrack } from './request-track.ts';
 
 export type LivesOptions = {
   /** Whose events are kept, by request id. Default: nobody's. */
@@ -39,6 +40,8 @@ export class RequestLives {
   readonly #options: LivesOptions;
   readonly #steps = new NpuSteps();
   readonly #groups = new DpGroups();
+  /** When DP groups acted. */
+  readonly #acts = new RecentActs();
   /** By call, which an id keeps whoever takes the request over. */
   readonly #open = new Map<number, RequestTrack>();
   /** By DP group: what it holds, in order of arrival. */
@@ -77,6 +80,7 @@ export class RequestLives {
         if (message.type === 'GROUP_CHOSEN') this.#ofTask(message.task, (choice) => choice.chosenBy(act.from));
         break;
       case 'dp-group':
+        this.#acts.note(act, time_us);
         this.#toDpGroup(act, message as DpGroupMessage);
         break;
       case 'frontend':
@@ -169,7 +173,8 @@ export class RequestLives {
     });
   }
 
-  #toTask({ to, time_us, cause }: ActRecord, message: TaskMessage): void {
+  #toTask(act: ActRecord, message: TaskMessage): void {
+    const { to, time_us, cause } = act;
     this.#ofTask(to, (choice, track) => {
       const note: Note = (event) => {
         track.events?.push({ at_us: time_us, choice: choice.size.choice, ...event } as LifeEvent);
@@ -189,7 +194,7 @@ export class RequestLives {
           note({ what: 'prefilled', group: this.#groups.groupOf(message.handoff.offer.npu), blocks: message.handoff.offer.blocks.length });
           break;
         case 'RECEIVING':
-          this.#receiving(choice, time_us, note);
+          this.#receiving(choice, track, act);
           break;
         case 'TRANSFERRED':
           note({ what: 'transferred', group: choice.groups.get(to) ?? 0 });
@@ -265,10 +270,13 @@ export class RequestLives {
     });
   }
 
-  #receiving(choice: ChoiceTrack, time_us: number, note: Note): void {
-    // Its first step may be there before the word that its KV was asked for.
-    if (choice.phase === 'deferred') choice.enter('receiving', time_us);
-    if (choice.handoff !== null) note({ what: 'receiving', ...choice.handoff, waited_us: Math.max(0, time_us - choice.waiting_since_us) });
+  /** The group's word that it has asked for KV may come late; since when it had is known. */
+  #receiving(choice: ChoiceTrack, { events }: RequestTrack, act: ActRecord): void {
+    const at_us = this.#acts.ofCause(act) ?? act.time_us;
+    if (choice.phase === 'deferred') choice.enter('receiving', at_us);
+    if (choice.handoff === null) return;
+    const waited_us = Math.max(0, at_us - choice.waiting_since_us);
+    events?.push({ at_us, choice: choice.size.choice, what: 'receiving', ...choice.handoff, waited_us });
   }
 
   #token({ request, choice, index, token, finish }: TokenOut, time_us: number): void {
@@ -319,7 +327,7 @@ export class RequestLives {
     const { phase } = choice;
     if ((phase === 'deferred' || phase === 'receiving') && kind === 'decode') {
       // The word that its KV was asked for is still on the way to its task.
-      if (phase === 'deferred') choice.enter('receiving', step.began_us);
+      if (phase === 'deferred') choice.rename('receiving');
       const waited_us = Math.max(0, step.began_us - choice.phaseBegan_us);
       track.events?.push({ at_us: step.began_us, choice: choice.size.choice, what: 'kv_received', group, site, waited_us });
       return;
@@ -390,11 +398,3 @@ type DistributedOmit<Union, Key extends PropertyKey> = Union extends unknown ? O
 const waitsForStep = ({ phase }: ChoiceTrack): boolean => phase === 'queued' || phase === 'preempted';
 /** Also for KV that did not come, and is computed here now. */
 const isWaiting = (choice: ChoiceTrack): boolean => waitsForStep(choice) || choice.phase === 'deferred' || choice.phase === 'receiving';
-
-function endOf(type: 'TASK_DONE' | 'TASK_FAILED' | 'TASK_CANCELLED', choice: ChoiceTrack): Ending {
-  if (type === 'TASK_FAILED') return 'failed';
-  // A stop string may find a decode task that has not begun.
-  return type === 'TASK_DONE' || choice.ending === 'stop_string' ? finishOf(choice) : 'cancelled';
-}
-
-const finishOf = ({ ending }: ChoiceTrack): Ending => (ending === 'open' ? 'finished' : ending);
