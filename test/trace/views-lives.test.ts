@@ -14,7 +14,7 @@ import { PHASES, type RequestLife, sumOf } from '../../src/trace/views/request-l
 import { RequestLives } from '../../src/trace/views/request-lives.ts';
 import { openRig } from '../system/rig.ts';
 import { traceFolder } from './files.ts';
-import { recordDeaths, recordHandoffs, recordLive, recordLiveHandoffs, recordPreemptions, recordVirtual, useRecorded } from './recorded-runs.ts';
+import { recordDeaths, recordHandoffs, recordLive, recordLiveHandoffs, recordPreemptions, recordVirtual } from './recorded-runs.ts';
 import { rewrite } from './rewritten.ts';
 
 const folder = traceFolder();
@@ -188,12 +188,14 @@ describe('a request that another job executor takes over', () => {
   it('has one life under its first name, which goes on behind the tokens that it had', async () => {
     const path = folder.file('moved.trace');
     {
-      await using rig = await openRig({ npus: 2, workers: 2, job_executors: 3, record: path });
+      await using rig = await openRig({ npus: 2, workers: 2, job_executors: 2, record: path });
       const { promise: hasBegun, resolve } = Promise.withResolvers<void>();
-      const running = useRecorded(rig.pod, 12, resolve);
+      const calls = Array.from({ length: 12 }, async (_, seed) => {
+        for await (const _chunk of rig.pod.generate([1, 86, 1461, 613 + seed], { max_tokens: 40, seed, ignore_eos: true })) resolve();
+      });
       await hasBegun;
-      rig.killWorker(1);
-      await running;
+      rig.killWorker(rig.control.directory.hostOf('job-executor/1'));
+      await Promise.all(calls);
     }
     const { lives, acts } = told(path);
     expect(lives).toHaveLength(12);
