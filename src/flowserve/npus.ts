@@ -297,13 +297,13 @@ export class Npus {
     }
   }
 
-  /** What there is to say of each NPU; `cast`: its actors. */
   /** What has happened to a DP group's KV blocks. */
   kvEvents(cast: Pick<Cast, 'contextOf'>, dp_group: number, from: number): KvEventPage {
     const { scheduler } = cast.contextOf(address('dp-group', dp_group)) as { scheduler: StepScheduler };
     return scheduler.cache.events.since(from, KV_EVENT_BATCHES_READ_MAX);
   }
 
+  /** What there is to say of each NPU; `cast`: its actors. */
   report(cast: Pick<Cast, 'stateOf' | 'contextOf'>): NpuReport[] {
     return [...this.programs].map(([npu, { blocks, exchange }]): NpuReport => {
       // A group's scheduler is its first rank's to tell of.

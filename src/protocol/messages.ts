@@ -370,6 +370,8 @@ export const MAY_COME_LATE: Readonly<Partial<Record<Role, ReadonlySet<Message['t
   request: new Set(['CANCEL']),
   job: new Set(['CANCEL', 'CHOICE_STOPPED', 'DECODE_CHOSEN']),
   task: new Set(['CANCEL', 'STOP_STRING_FOUND', 'EXECUTOR_LOST']),
+  // Its request has left already, and its job is on its way out.
+  'job-executor': new Set(['CHOOSE_DECODE']),
   npu: new Set(['RELEASE_SLOTS']),
 };
 

@@ -115,10 +115,14 @@ export function checkTopology(topology: Topology, text = formatTopology(topology
 
 function colocatedOf(text: string, parts: readonly string[]): ExecutorShape {
   const sizes = { dp: 1, tp: 1 };
+  const given = new Set<string>();
   for (const part of parts) {
     const found = /^(dp|tp)=(\d+)$/.exec(part);
     if (found === null) throw refuse(text, `'${part}' is neither dp=N nor tp=N`);
-    sizes[found[1] as 'dp' | 'tp'] = sizeOf(text, part, found[2]);
+    const name = found[1] as 'dp' | 'tp';
+    if (given.has(name)) throw refuse(text, `it says ${name} twice`);
+    given.add(name);
+    sizes[name] = sizeOf(text, part, found[2]);
   }
   return { role: 'colocated', ...sizes };
 }
@@ -126,11 +130,11 @@ function colocatedOf(text: string, parts: readonly string[]): ExecutorShape {
 function executorsOf(text: string, name: string, parts: readonly string[]): ExecutorShape[] {
   if (parts.length === 0 && name === 'pd') return (['prefill', 'decode'] as const).map((role) => ({ role, dp: 1, tp: 1 }));
   return parts.flatMap((part) => {
-    const found = /^(colocated|prefill|decode)=(?:(\d+)x?)?(?:dp(\d+))?(?:tp(\d+))?$/.exec(part);
+    const found = /^(colocated|prefill|decode)=(?=.)(?:(\d+)x?|(?:(\d+)x)?(?:dp(\d+))?(?:tp(\d+))?)$/.exec(part);
     if (found === null) throw refuse(text, `'${part}' is not like prefill=2xdp1tp2`);
     const role = found[1] as ExecutorRole;
     if (name === 'pd' && role === 'colocated') throw refuse(text, "a pd topology has no colocated executors; one with both begins with 'mixed:'");
-    const [count, dp, tp] = [sizeOf(text, part, found[2]), sizeOf(text, part, found[3]), sizeOf(text, part, found[4])];
+    const [count, dp, tp] = [sizeOf(text, part, found[2] ?? found[3]), sizeOf(text, part, found[4]), sizeOf(text, part, found[5])];
     if (count > EXECUTORS_MAX) throw refuse(text, `${count} task executors are more than the ${EXECUTORS_MAX} that are possible`);
     return Array.from({ length: count }, (): ExecutorShape => ({ role, dp, tp }));
   });

@@ -69,6 +69,9 @@ describe('the text of a topology', () => {
     ['pd:colocated=1xdp1', /begins with 'mixed:'/],
     ['pd:prefill=65xdp1,decode=1xdp1', /65 task executors are more than the 64/],
     ['mixed:', /it has no task executor/],
+    ['colocated:dp=2,dp=3', /it says dp twice/],
+    ['pd:prefill=,decode=1', /'prefill=' is not like/],
+    ['pd:prefill=2dp3,decode=1', /'prefill=2dp3' is not like/],
     ['pd:prefil=1xdp1', /'prefil=1xdp1' is not like prefill=2xdp1tp2/],
   ])('should refuse %s and say why', (text, why) => {
     expect(() => parseTopology(text)).toThrow(why);
