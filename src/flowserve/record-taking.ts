@@ -16,6 +16,9 @@ export type TakenRequest = {
   readonly error: ErrorRecord | null;
 };
 
+/** Records are given out in no order. */
+const byChoice = (a: Sequence, b: Sequence): number => a.choice - b.choice;
+
 type Taken = { readonly request: number; readonly sequences: Sequence[]; readonly deadline_at_ms: number; error: ErrorRecord | null };
 
 export class RecordTaking {
@@ -30,6 +33,7 @@ export class RecordTaking {
   take(lost: number, life: number, taker: Pick<Owner, 'job_executor' | 'life'>): readonly TakenRequest[] {
     const taken = new Map<number, Taken>();
     for (let record = 0; record < this.#table.records; record++) this.#takeOne(record, lost, life, taker, taken);
+    for (const { sequences } of taken.values()) sequences.sort(byChoice);
     return [...taken.values()].sort((a, b) => a.request - b.request);
   }
 
@@ -48,7 +52,7 @@ export class RecordTaking {
       isKnown = true;
       if (sequence !== null) sequences.push({ ...sequence, request: id });
     }
-    return isKnown ? { sequences, error: null } : null;
+    return isKnown ? { sequences: sequences.sort(byChoice), error: null } : null;
   }
 
   #takeOne(record: number, lost: number, life: number, taker: Pick<Owner, 'job_executor' | 'life'>, taken: Map<number, Taken>): void {

@@ -29,29 +29,29 @@ async function run(pod: Pod, calls: readonly Call[], resets: boolean): Promise<u
 describe('the tiers of a pod’s cache', () => {
   it('should change no token: cold, hot, dropped mid-run, with preemption and swap all the time', async () => {
     const seen = { out: 0, in: 0, preemptions: 0 };
-    await fc.assert(
-      fc.asyncProperty(
-        fc.array(call, { minLength: 2, maxLength: 12, size: 'max' }),
-        fc.integer({ min: 9, max: 16 }),
-        fc.constantFrom(4, 20, 200),
-        fc.constantFrom(7, 64, 256),
-        fc.boolean(),
-        fc.nat(1_000),
-        async (calls, kv_blocks, dram_blocks, max_batch_tokens, resets, seed) => {
-          const expected = await withPod({ ...HASH, prefix_caching: false }, (pod) => run(pod, calls, false));
-          await withPod({ ...HASH, kv_blocks, dram_blocks, max_batch_tokens, seed }, async (pod) => {
-            expect(await run(pod, calls, resets)).toEqual(expected);
-            expect(await run(pod, calls, false)).toEqual(expected);
-            const [npu] = (await pod.stats()).npus;
-            expect(npu?.kv_blocks_used).toBe(0);
-            seen.out += npu?.blocks_swapped_out ?? 0;
-            seen.in += npu?.blocks_swapped_in ?? 0;
-            seen.preemptions += npu?.preemptions ?? 0;
-          });
-        },
-      ),
-      { numRuns: 10 },
+    const property = fc.asyncProperty(
+      fc.array(call, { minLength: 2, maxLength: 12, size: 'max' }),
+      fc.integer({ min: 9, max: 16 }),
+      fc.constantFrom(4, 20, 200),
+      fc.constantFrom(7, 64, 256),
+      fc.boolean(),
+      fc.nat(1_000),
+      async (calls, kv_blocks, dram_blocks, max_batch_tokens, resets, seed) => {
+        const expected = await withPod({ ...HASH, prefix_caching: false }, (pod) => run(pod, calls, false));
+        await withPod({ ...HASH, kv_blocks, dram_blocks, max_batch_tokens, seed }, async (pod) => {
+          expect(await run(pod, calls, resets)).toEqual(expected);
+          expect(await run(pod, calls, false)).toEqual(expected);
+          const [npu] = (await pod.stats()).npus;
+          expect(npu?.kv_blocks_used).toBe(0);
+          seen.out += npu?.blocks_swapped_out ?? 0;
+          seen.in += npu?.blocks_swapped_in ?? 0;
+          seen.preemptions += npu?.preemptions ?? 0;
+        });
+      },
     );
+    // A seed that is known to swap both ways, then others.
+    await fc.assert(property, { numRuns: 4, seed: 4 });
+    await fc.assert(property, { numRuns: 6 });
     expect(seen.out).toBeGreaterThan(0);
     expect(seen.in).toBeGreaterThan(0);
     expect(seen.preemptions).toBeGreaterThan(0);
