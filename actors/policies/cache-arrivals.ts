@@ -186,7 +186,8 @@ export class CacheArrivals {
     const { awaited, swapped, known, tail } = holding;
     if (awaited === 0 && swapped.length === 0 && tail === null) return holding;
     if (this.#length >= ASIDE_MAX) return this.#refuse(holding);
-    if (awaited !== 0) {
+    // What is being moved is not matched, and worth waiting for only where it is there sooner than computed.
+    if (awaited !== 0 && (this.#costs === null || this.#isWorthIt(this.#cache.transfers.nodesOf(awaited), known))) {
       this.#cache.free(holding);
       return this.#setAside(next, awaited);
     }

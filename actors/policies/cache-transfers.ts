@@ -68,6 +68,11 @@ export class CacheTransfers {
     return this.#moves.size;
   }
 
+  /** Nodes whose blocks a transfer moves. */
+  nodesOf(id: number): number {
+    return this.#moves.get(id)?.nodes.length ?? 0;
+  }
+
   /** Blocks of HBM that transfers read or write and no sequence holds. */
   get blocks(): number {
     let blocks = 0;

@@ -71,13 +71,13 @@ const infoObject = (file: string, { file_bytes, version, header }: TraceReader, 
 });
 
 function infoLines(file: string, reader: TraceReader, header: RunHeader, acts: Acts, { tally, ends }: Figures): string[] {
-  const { clock, seed, kernels, model, npus, workers, options, code_version } = header;
+  const { clock, seed, kernels, model, topology, npus, workers, options, code_version } = header;
   const { cut } = reader.header;
   const perAct = tally.acts === 0 ? '' : `, ${(reader.file_bytes / tally.acts).toFixed(1)} B an act`;
   const lines: readonly (readonly [string, string])[] = [
     ['run', `${clock} clock${seed === null ? '' : `, seed ${seed}`}, ${kernels} kernels, by minipod ${code_version}`],
     ['model', `${model.name}, digest ${model.digest.slice(0, 16)}…`],
-    ['pod', `${npus} NPUs on ${workers} workers, ${brief(options).slice(1, -1)}`],
+    ['pod', `${topology}, ${npus} NPUs on ${workers} workers, ${brief(options).slice(1, -1)}`],
     ...(cut === undefined ? [] : [['cut', brief(cut)] as const]),
     ['trace', `${grouped(acts.records)} records, ${prettyBytes(reader.file_bytes, { binary: true })}${perAct}`],
     ['hash', acts.identity === null ? 'none: it is damaged' : acts.identity.hash],

@@ -23,6 +23,8 @@ export const FRONTEND: Address = 'frontend/0';
 const FROM_OUTSIDE = 0;
 
 export type FrontendPorts = {
+  /** Positions that the KV blocks of an NPU hold. */
+  readonly kv_positions: number;
   readonly random: Random;
   readonly records: RequestRecords;
   /** Whether a job executor is in that life still. What is sent to one that is not finds nobody. */
@@ -152,7 +154,7 @@ export class FrontendProcess {
       this.#ports.checkSampling?.(call.sampling);
       checkRank(call.data_parallel_rank, this.#ports.firstGroups);
       const context = call.context_id === '' ? null : this.contexts.get(call.context_id, call.cache_salt);
-      const unowned = sequencesOf(call, context, this.#config, this.#tokenizer);
+      const unowned = sequencesOf(call, context, this.#config, this.#tokenizer, this.#ports.kv_positions);
       const { member, life } = this.#pick();
       const id = requestId(idOf(member), 0, call.request);
       const sequences = unowned.map((sequence) => ({ ...sequence, request: id }));

@@ -10,14 +10,15 @@ import type { Sequence } from '../protocol/messages.ts';
 import type { KeptContext } from './contexts.ts';
 import { BANNED_MAX, BIAS_MAX } from './npu-layout.ts';
 
-/** @throws `invalid_request`, `context_length_exceeded` */
-export function sequencesOf(call: GenerateCall, context: KeptContext | null, config: ModelConfig, tokenizer: Tokenizer): Sequence[] {
+/** `kv_positions`: what the KV blocks of an NPU hold. @throws `invalid_request`, `context_length_exceeded` */
+export function sequencesOf(call: GenerateCall, context: KeptContext | null, config: ModelConfig, tokenizer: Tokenizer, kv_positions: number): Sequence[] {
   checkLength(call.prompt, config, tokenizer);
   const prompt = context === null ? tokenize(call.prompt, call.add_special_tokens, tokenizer) : goOnFrom(context, call.prompt, tokenizer);
   checkPrompt(prompt, config);
   const { sampling } = call;
   const room = config.maxPositions - prompt.length;
-  const max_tokens = call.max_tokens < 0 ? room : call.max_tokens;
+  // Who names no number gets what there is room for; a prompt alone that is too large is refused where its blocks are.
+  const max_tokens = call.max_tokens < 0 ? Math.max(Math.min(room, kv_positions - prompt.length), Math.min(room, 1)) : call.max_tokens;
   if (room < 1 || max_tokens > room)
     throw new MinipodError(
       'context_length_exceeded',

@@ -140,6 +140,7 @@ export class VirtualControl {
       tellCaller: ports.tell,
       now_ms: () => this.host.clock.now_ms(),
       firstGroups: firstGroups(plan.hosting.deployment),
+      kv_positions: plan.options.kv_blocks * plan.options.kv_block_size,
       ...(kernels === 'hash' && { checkSampling: checkHashSampling }),
     });
     this.#npus = new MachineNpus(

@@ -29,6 +29,8 @@ const layouts: PodOptions[] = [
   { max_batch_requests: 2, kv_blocks: 100_000 },
 ];
 
+const ROUNDS_MAX = 8;
+
 describe('same ids and same logprob bits as one request at a time on one NPU', () => {
   it('which are the committed ones', () => {
     expect(digest(alone)).toEqual(committed['tiny-deepseek-v3']);
@@ -58,12 +60,17 @@ describe('same ids and same logprob bits as one request at a time on one NPU', (
     }
   });
 
-  it.each([{ kv_blocks: 20 }, { kv_blocks: 18, max_batch_tokens: 40 }, { npus: 2, workers: 2, kv_blocks: 20 }])(
+  it.each([{ kv_blocks: 20 }, { kv_blocks: 18, max_batch_tokens: 40 }, { npus: 2, workers: 2, kv_blocks: 14 }])(
     'while KV blocks run out and sequences are recomputed: %o',
     async (options) => {
       await withPod(options, async (pod) => {
-        expect(await run(pod, 'all at once')).toEqual(alone);
-        expect((await pod.stats()).npus.reduce((sum, { preemptions }) => sum + preemptions, 0)).toBeGreaterThan(0);
+        let preemptions = 0;
+        // On two workers chance has it who needs blocks when: some rounds are without.
+        for (let round = 0; round < ROUNDS_MAX && preemptions === 0; round++) {
+          expect(await run(pod, 'all at once')).toEqual(alone);
+          preemptions = (await pod.stats()).npus.reduce((sum, npu) => sum + npu.preemptions, 0);
+        }
+        expect(preemptions).toBeGreaterThan(0);
       });
     },
   );
