@@ -6,6 +6,7 @@
  * @module
  */
 import { type Address, type Role, roleOf } from '../protocol/address.ts';
+import type { KvOffer } from '../protocol/messages.ts';
 import { type ActRecord, lifeOf } from './act-record.ts';
 
 /** Their host speaks in their name once they are alive, and no act is the cause of that. */
@@ -28,6 +29,8 @@ export class CausalOrder {
     if (act.message === null) this.#hosted.add(act.to);
   }
 }
+
+const offerName = ({ die, epoch, slot, serial }: KvOffer): string => `${die} ${epoch} ${slot} ${serial}`;
 
 /** An act, and what else the caller knows of it. */
 type OfAct = { readonly act: ActRecord };
@@ -54,6 +57,8 @@ class HeldActs<Traced extends OfAct> {
   /** By a thread's life: where the trace has its first act; and whose birth the trace has. */
   readonly #first = new Map<string, number>();
   readonly #born = new Set<Address>();
+  /** What was lent, as far as acts have come here: of a part of a run nothing else may say that it was lent before it was asked for. */
+  readonly #offers = new Map<string, 'held' | 'out'>();
   size = 0;
 
   add(traced: Traced): void {
@@ -64,19 +69,26 @@ class HeldActs<Traced extends OfAct> {
     else queue.push(traced);
     if (!this.#first.has(life)) this.#first.set(life, act.number);
     if (act.message === null) this.#born.add(act.to);
+    if (act.message?.type === 'OFFERED') this.#offers.set(offerName(act.message.offer), 'held');
     this.size++;
   }
 
   /** The earliest whose cause is out; where there is none, causes are missing, and it is the earliest. Null: none is held. */
   take(): Traced | null {
-    const life = this.#earliest((act) => this.#order.isDue(act) || this.#isCauseMissing(act)) ?? this.#earliest(() => true);
+    const isDue = (act: ActRecord): boolean => (this.#order.isDue(act) || this.#isCauseMissing(act)) && !this.#awaitsOffer(act);
+    const life = this.#earliest(isDue) ?? this.#earliest((act) => !this.#awaitsOffer(act)) ?? this.#earliest(() => true);
     const queue = this.#queues.get(life ?? '');
     const traced = queue?.shift();
     if (life === null || traced === undefined) return null;
     if (queue?.length === 0) this.#queues.delete(life);
     this.#order.came(traced.act);
+    if (traced.act.message?.type === 'OFFERED') this.#offers.set(offerName(traced.act.message.offer), 'out');
     this.size--;
     return traced;
+  }
+
+  #awaitsOffer({ message }: ActRecord): boolean {
+    return message?.type === 'ENQUEUE' && message.handoff !== null && this.#offers.get(offerName(message.handoff.offer)) === 'held';
   }
 
   #earliest(isReady: (act: ActRecord) => boolean): string | null {
