@@ -5,7 +5,7 @@
 import { createActor } from 'xstate';
 import { npu } from '../actors/npu.ts';
 import type { RingConsumer } from '../src/fabric/ring.ts';
-import { abandon, enqueueSequence, npuLost, reportLoads, started, tokens } from '../src/protocol/constructors.ts';
+import { abandon, enqueueSequence, NO_TERMS, npuLost, reportLoads, started, tokens } from '../src/protocol/constructors.ts';
 import type { Message, NpuMessage, TokenOut } from '../src/protocol/messages.ts';
 import { Codec } from '../src/protocol/wire.ts';
 import { ActorHost } from '../src/runtime/actor-host.ts';
@@ -41,11 +41,7 @@ const MESSAGES: Readonly<Record<string, object>> = {
     prompt: [1, 86, 1461],
     max_tokens: 128,
     sampling,
-    cache_salt: '',
-    data_parallel_rank: -1,
-    priority: 0,
-    context: '',
-    output: [],
+    ...NO_TERMS,
   }),
 };
 /** Payloads that the goals speak of. */

@@ -3,6 +3,7 @@
  * Kernels, rows and positions are the same; sampling is in both. Then whole pods.
  * @module
  */
+
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -13,6 +14,7 @@ import { openCheckpoint } from '../src/model/checkpoint.ts';
 import { listModels, resolveModel } from '../src/model/registry.ts';
 import { podOptionsSchema } from '../src/options.ts';
 import { buildMachine } from '../src/platform/machine.ts';
+import { NO_TERMS } from '../src/protocol/constructors.ts';
 import type { StepEntry, StepPlan } from '../src/protocol/messages.ts';
 import { colocated } from '../src/protocol/topology.ts';
 import { Endpoint } from '../src/xccl/endpoint.ts';
@@ -72,11 +74,7 @@ async function loadDecoder(model: string, enforce_eager: boolean): Promise<Decod
       prompt,
       max_tokens: 1,
       sampling: SAMPLING,
-      cache_salt: '',
-      data_parallel_rank: -1,
-      priority: 0,
-      context: '',
-      output: [],
+      ...NO_TERMS,
     };
     const entry = { slot, start: 0, tokens: prompt, first_block: 0, blocks, shared: 0, generated: 0, samples: true, attach, output: [] };
     run({ step: 1, after: 0, detach: [], entries: [entry] });

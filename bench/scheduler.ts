@@ -5,8 +5,10 @@
  * node bench/scheduler.ts          # writes bench/results/scheduler.json
  * @module
  */
+
 import { StepScheduler } from '../actors/policies/step-scheduler.ts';
 import { address } from '../src/protocol/address.ts';
+import { NO_TERMS } from '../src/protocol/constructors.ts';
 import type { StepOutcome } from '../src/protocol/messages.ts';
 import { atMost, digits, resultsPath } from './fabric-report.ts';
 import { GREEDY } from './greedy.ts';
@@ -46,11 +48,7 @@ function measure(running: number, waiting: number, kv_blocks: number): { readonl
     scheduler.enqueue(address('task', request), {
       ...sequence,
       sampling: GREEDY,
-      cache_salt: '',
-      data_parallel_rank: -1,
-      priority: 0,
-      context: '',
-      output: [],
+      ...NO_TERMS,
     });
   };
   const took: number[] = [];

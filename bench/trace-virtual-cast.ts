@@ -11,7 +11,7 @@ import { podOptionsSchema } from '../src/options.ts';
 import { birthOf, birthOfController } from '../src/platform/births.ts';
 import { buildMachine, MachineNpus } from '../src/platform/machine.ts';
 import { type Address, address } from '../src/protocol/address.ts';
-import { launchDone, submit } from '../src/protocol/constructors.ts';
+import { launchDone, NO_TERMS, submit } from '../src/protocol/constructors.ts';
 import type { Claim } from '../src/protocol/controllers.ts';
 import type { Sequence, StepOutcome, Work } from '../src/protocol/messages.ts';
 import { colocated } from '../src/protocol/topology.ts';
@@ -105,11 +105,7 @@ export class VirtualCast {
         prompt: PROMPT,
         max_tokens,
         sampling: GREEDY,
-        cache_salt: '',
-        data_parallel_rank: -1,
-        priority: 0,
-        context: '',
-        output: [],
+        ...NO_TERMS,
       };
       this.#host.send(address('request', request), 'frontend/0', submit([sequence]));
     }

@@ -31,6 +31,15 @@ import {
 export const taskAddress = (sequence: { readonly request: number; readonly choice: number }): Address => address('task', taskId(sequence));
 export const decodeTaskAddress = (sequence: { readonly request: number; readonly choice: number }): Address => address('task', decodeTaskId(sequence));
 
+/** What a sequence says that asks for no more than to be generated; behind `sampling`, in the order of its keys. */
+export const NO_TERMS: Pick<Sequence, 'cache_salt' | 'data_parallel_rank' | 'priority' | 'context' | 'output'> = {
+  cache_salt: '',
+  data_parallel_rank: -1,
+  priority: 0,
+  context: '',
+  output: [],
+};
+
 const unexplained: ErrorRecord = { code: 'internal', message: 'failed without a reason', param: null };
 
 // to a request

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { GROUP_CHOICES } from '../../actors/policies/group-choice.ts';
 import type { Balancing } from '../../actors/policies/placement.ts';
 import { address } from '../../src/protocol/address.ts';
-import { cancel, choiceStopped, submit } from '../../src/protocol/constructors.ts';
+import { cancel, choiceStopped, NO_TERMS, submit } from '../../src/protocol/constructors.ts';
 import type { Message, Sequence } from '../../src/protocol/messages.ts';
 import { deploy, parseTopology } from '../../src/protocol/topology.ts';
 import type { Act } from '../../src/runtime/cast.ts';
@@ -49,11 +49,7 @@ const sequencesOf = (request: number, { choices, prompt, max_tokens }: Call): Se
     prompt: Array.from({ length: prompt }, (_, index) => 100 * request + 10 * choice + index),
     max_tokens,
     sampling: GREEDY,
-    cache_salt: '',
-    data_parallel_rank: -1,
-    priority: 0,
-    context: '',
-    output: [],
+    ...NO_TERMS,
   }));
 
 const endsOf = (cast: QueuedCast, request: number): Extract<Message, { type: 'REQUEST_ENDED' }>[] =>

@@ -1,7 +1,7 @@
 /** Actors know no time, no chance and no world: with all of it poisoned they run, and run the same. */
 import { expect, it } from 'vitest';
 import { address } from '../../src/protocol/address.ts';
-import { cancel, submit } from '../../src/protocol/constructors.ts';
+import { cancel, NO_TERMS, submit } from '../../src/protocol/constructors.ts';
 import { colocated } from '../../src/protocol/topology.ts';
 import { GREEDY } from '../golden/greedy.ts';
 import { QueuedCast } from './queued-cast.ts';
@@ -20,11 +20,7 @@ function live(): unknown {
       prompt: [request, choice, 3],
       max_tokens: 9,
       sampling: GREEDY,
-      cache_salt: '',
-      data_parallel_rank: -1,
-      priority: 0,
-      context: '',
-      output: [],
+      ...NO_TERMS,
     }));
     cast.send(address('request', request), 'frontend/0', submit(sequences));
   }

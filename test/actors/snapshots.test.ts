@@ -11,7 +11,7 @@ import { request } from '../../actors/request.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import { address, roleOf } from '../../src/protocol/address.ts';
-import { cancel, drain, load, loaded, npuLost, stopStringFound, submit, taskAddress } from '../../src/protocol/constructors.ts';
+import { cancel, drain, load, loaded, NO_TERMS, npuLost, stopStringFound, submit, taskAddress } from '../../src/protocol/constructors.ts';
 import type { Sequence } from '../../src/protocol/messages.ts';
 import { parseTopology } from '../../src/protocol/topology.ts';
 import { Cast } from '../../src/runtime/cast.ts';
@@ -44,11 +44,8 @@ const sequenceOf = (request: number, choice: number): Sequence => ({
     prompt: [11, 12, 13, 14, 15],
     max_tokens: KV_BLOCK_SIZE * 2,
     sampling: GREEDY,
+    ...NO_TERMS,
     cache_salt: `${request}/${choice}`,
-    data_parallel_rank: -1,
-    priority: 0,
-    context: '',
-    output: [],
   },
 });
 

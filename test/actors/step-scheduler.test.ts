@@ -1,13 +1,24 @@
 /** The step scheduler under random load, with an NPU that sees a wrong block, position, slot or order. */
+
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type Planned, StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { type Address, address } from '../../src/protocol/address.ts';
+import { NO_TERMS } from '../../src/protocol/constructors.ts';
 import type { Commands, Sequence, StepPlan } from '../../src/protocol/messages.ts';
 import { GREEDY } from '../golden/greedy.ts';
 import { expectedOutput, FakeNpu } from './fake-npu.ts';
 
 const BLOCK = 4;
+const LIMITS = {
+  kv_block_size: BLOCK,
+  has_prefix_cache: true,
+  is_asynchronous: false,
+  has_priorities: true,
+  dram_blocks: 0,
+  cache_costs: null,
+  offers_max: 8,
+} as const;
 const planOf = (scheduler: StepScheduler): StepPlan => (scheduler.plan() as Planned).plan;
 
 type Arrival = {
@@ -66,11 +77,8 @@ describe('the step scheduler', () => {
             prompt: Array.from({ length: prompt }, (_, index) => 1_000 * family + index),
             max_tokens,
             sampling: GREEDY,
+            ...NO_TERMS,
             cache_salt: salt,
-            data_parallel_rank: -1,
-            priority: 0,
-            context: '',
-            output: [],
           };
           const stop = stops_at === null ? undefined : expectedOutput(sequence)[stops_at - 1];
           return stop === undefined ? sequence : { ...sequence, sampling: { ...GREEDY, min_tokens: 1, stop_token_ids: [stop] } };
@@ -143,47 +151,21 @@ describe('the step scheduler', () => {
   });
 
   it('refuses at once what could never run, and says what it needs', () => {
-    const scheduler = new StepScheduler({
-      kv_blocks: 2,
-      kv_block_size: BLOCK,
-      batch_tokens_max: 8,
-      batch_requests_max: 2,
-      has_prefix_cache: true,
-      is_asynchronous: false,
-      has_priorities: true,
-      dram_blocks: 0,
-      cache_costs: null,
-      offers_max: 8,
-    });
+    const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 2, batch_tokens_max: 8, batch_requests_max: 2 });
     const [refusal] = scheduler.enqueue('task/1', {
       request: 1,
       choice: 0,
       prompt: [1, 2, 3, 4, 5],
       max_tokens: 4,
       sampling: GREEDY,
-      cache_salt: '',
-      data_parallel_rank: -1,
-      priority: 0,
-      context: '',
-      output: [],
+      ...NO_TERMS,
     });
     expect(refusal).toMatchObject({ to: 'task/1', message: { type: 'GENERATION_FAILED', error: { code: 'out_of_memory', param: 'max_tokens' } } });
     expect(scheduler.hasWork).toBe(false);
   });
 
   it('computes what choices of one prompt, or requests that begin alike, have in common once', () => {
-    const scheduler = new StepScheduler({
-      kv_blocks: 60,
-      kv_block_size: BLOCK,
-      batch_tokens_max: 8,
-      batch_requests_max: 8,
-      has_prefix_cache: true,
-      is_asynchronous: false,
-      has_priorities: true,
-      dram_blocks: 0,
-      cache_costs: null,
-      offers_max: 8,
-    });
+    const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 60, batch_tokens_max: 8, batch_requests_max: 8 });
     const npu = new FakeNpu(BLOCK, 8);
     const common = Array.from({ length: 5 * BLOCK }, (_, index) => index);
     for (let request = 0; request < 6; request++)
@@ -193,11 +175,7 @@ describe('the step scheduler', () => {
         prompt: [...common, request],
         max_tokens: 2,
         sampling: GREEDY,
-        cache_salt: '',
-        data_parallel_rank: -1,
-        priority: 0,
-        context: '',
-        output: [],
+        ...NO_TERMS,
       });
     let generated = 0;
     while (scheduler.hasWork) for (const { message } of scheduler.retire(npu.run(planOf(scheduler)))) generated += message.type === 'GENERATED' ? 1 : 0;
@@ -207,18 +185,7 @@ describe('the step scheduler', () => {
   });
 
   it('never makes the oldest give way', () => {
-    const scheduler = new StepScheduler({
-      kv_blocks: 6,
-      kv_block_size: BLOCK,
-      batch_tokens_max: 32,
-      batch_requests_max: 8,
-      has_prefix_cache: true,
-      is_asynchronous: false,
-      has_priorities: true,
-      dram_blocks: 0,
-      cache_costs: null,
-      offers_max: 8,
-    });
+    const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 6, batch_tokens_max: 32, batch_requests_max: 8 });
     const npu = new FakeNpu(BLOCK, 32);
     const preempted: Address[] = [];
     for (let request = 0; request < 5; request++)
@@ -228,11 +195,7 @@ describe('the step scheduler', () => {
         prompt: [request, 1, 2],
         max_tokens: 18,
         sampling: GREEDY,
-        cache_salt: '',
-        data_parallel_rank: -1,
-        priority: 0,
-        context: '',
-        output: [],
+        ...NO_TERMS,
       });
     const ended: Address[] = [];
     while (scheduler.hasWork) {
@@ -248,18 +211,7 @@ describe('the step scheduler', () => {
   });
 
   it('fails what a broken step held, keeps what waited, and goes on', () => {
-    const scheduler = new StepScheduler({
-      kv_blocks: 8,
-      kv_block_size: BLOCK,
-      batch_tokens_max: 32,
-      batch_requests_max: 1,
-      has_prefix_cache: true,
-      is_asynchronous: false,
-      has_priorities: true,
-      dram_blocks: 0,
-      cache_costs: null,
-      offers_max: 8,
-    });
+    const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 8, batch_tokens_max: 32, batch_requests_max: 1 });
     const npu = new FakeNpu(BLOCK, 32);
     for (const request of [0, 1])
       scheduler.enqueue(address('task', request), {
@@ -268,11 +220,7 @@ describe('the step scheduler', () => {
         prompt: [1, 2],
         max_tokens: 2,
         sampling: GREEDY,
-        cache_salt: '',
-        data_parallel_rank: -1,
-        priority: 0,
-        context: '',
-        output: [],
+        ...NO_TERMS,
       });
     scheduler.plan();
     expect(scheduler.failAll({ code: 'worker_failed', message: 'x', param: null })).toMatchObject([{ to: 'task/0', message: { type: 'GENERATION_FAILED' } }]);
@@ -284,18 +232,7 @@ describe('the step scheduler', () => {
   });
 
   it('begins nothing with KV of a memory that failed, also where that was lent at the time', () => {
-    const scheduler = new StepScheduler({
-      kv_blocks: 12,
-      kv_block_size: BLOCK,
-      batch_tokens_max: 64,
-      batch_requests_max: 3,
-      has_prefix_cache: true,
-      is_asynchronous: false,
-      has_priorities: true,
-      dram_blocks: 0,
-      cache_costs: null,
-      offers_max: 6,
-    });
+    const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 12, batch_tokens_max: 64, batch_requests_max: 3 });
     const prefill = (request: number): readonly Commands['send'][] =>
       scheduler.enqueue(
         address('task', request),
@@ -305,11 +242,7 @@ describe('the step scheduler', () => {
           prompt: Array.from({ length: 17 }, (_, index) => index),
           max_tokens: 5,
           sampling: GREEDY,
-          cache_salt: '',
-          data_parallel_rank: -1,
-          priority: 0,
-          context: '',
-          output: [],
+          ...NO_TERMS,
         },
         'prefill',
       );

@@ -1,4 +1,5 @@
 /** Pods of the hash model on one thread: real schedulers, step programs, blocks and exchange, polled in turn, with a place to interfere. */
+
 import { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { offsetOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
@@ -10,6 +11,7 @@ import { type AnyPodPlan, areasOfDie, type PlanOptions } from '../../src/flowser
 import type { ModelShape } from '../../src/flowserve/step-layout.ts';
 import { type Poll, StepProgram } from '../../src/flowserve/step-program.ts';
 import type { Address } from '../../src/protocol/address.ts';
+import { NO_TERMS } from '../../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../../src/protocol/errors.ts';
 import type { Sampling, Sequence } from '../../src/protocol/messages.ts';
 import { colocated, expertGroupOf, type NpuPlace } from '../../src/protocol/topology.ts';
@@ -130,11 +132,7 @@ export function generate({ plan, programs }: Rig, calls: readonly Call[], interf
       prompt,
       max_tokens,
       sampling: { ...GREEDY, ...sampling },
-      cache_salt: '',
-      data_parallel_rank: -1,
-      priority: 0,
-      context: '',
-      output: [],
+      ...NO_TERMS,
     };
     const { group } = npus[npu] as NpuPlace;
     hear((schedulers[group] as StepScheduler).enqueue(`task/${request}` as Address, sequence));

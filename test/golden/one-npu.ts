@@ -1,4 +1,5 @@
 /** A model on one thread, without actors: what the goldens are held against first, and what the bench calls the bare loop. */
+
 import { segmentOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { allocateSegments } from '../../src/fabric/memory-plan.ts';
@@ -8,6 +9,7 @@ import { areasOfDie, type PlanOptions, type PodPlan, planPod } from '../../src/f
 import { type Poll, StepProgram } from '../../src/flowserve/step-program.ts';
 import { openCheckpoint } from '../../src/model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../../src/model/kernels/kernels.ts';
+import { NO_TERMS } from '../../src/protocol/constructors.ts';
 import type { Sampling, Sequence, StepOutcome, StepPlan } from '../../src/protocol/messages.ts';
 import { colocated, type DpGroupPlace, expertGroupOf, type NpuPlace } from '../../src/protocol/topology.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
@@ -76,11 +78,7 @@ export function generateGreedily(
     prompt,
     max_tokens: count,
     sampling: { ...GREEDY, logprobs: 0, ...options.sampling },
-    cache_salt: '',
-    data_parallel_rank: -1,
-    priority: 0,
-    context: '',
-    output: [],
+    ...NO_TERMS,
   };
   const tokens = [...prompt];
   const outcomes: StepOutcome[] = [];

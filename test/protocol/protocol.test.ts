@@ -29,11 +29,8 @@ const sequence: Sequence = {
     frequency_penalty: -0.2,
     repetition_penalty: 1.1,
   },
+  ...constructors.NO_TERMS,
   cache_salt: 'tenant',
-  data_parallel_rank: -1,
-  priority: 0,
-  context: '',
-  output: [],
 };
 const error = { code: 'worker_failed', message: 'it failed', param: null } as const;
 const logprobs = { logprob: -1.5, top_ids: [3], top_logprobs: [-0.1] };
