@@ -3,12 +3,12 @@
  * @module
  */
 import { generateCall, promptRecord } from './call.ts';
-import { LiveGeneration } from './generation.ts';
-import type { Prompt, ResolvedGenerateOptions } from './options.ts';
+import { collect, LiveGeneration } from './generation.ts';
+import { type GenerateOptions, generateOptionsSchema, type Prompt, parseOptions, type ResolvedGenerateOptions } from './options.ts';
 import type { CallerToPod, PodToCaller } from './protocol/caller.ts';
 import { MinipodError } from './protocol/errors.ts';
 import { CALL_IDS } from './protocol/request-ids.ts';
-import type { Generation } from './results.ts';
+import type { Completion, Generation } from './results.ts';
 import type { Clock, Random } from './runtime/clock.ts';
 
 export type CallsPorts = {
@@ -31,6 +31,18 @@ export class Calls {
   /** Generations that have not ended. */
   get open(): number {
     return this.#generations.size;
+  }
+
+  generate(prompt: Prompt, options: GenerateOptions): Generation {
+    const { signal, ...rest } = options;
+    return this.submit(prompt, parseOptions(generateOptionsSchema, rest, 'generate'), signal);
+  }
+
+  /** `model` is the name that the completion bears. */
+  async complete(prompt: Prompt, options: GenerateOptions, model: string): Promise<Completion> {
+    const { signal, ...rest } = options;
+    const resolved = parseOptions(generateOptionsSchema, rest, 'complete');
+    return collect(this.submit(prompt, resolved, signal), model, resolved.n);
   }
 
   submit(prompt: Prompt, options: ResolvedGenerateOptions, signal: AbortSignal | undefined): Generation {

@@ -11,13 +11,11 @@ import { contextInfo, createContext } from './contexts.ts';
 import { ControlPage } from './fabric/control-page.ts';
 import { Links } from './fabric/links.ts';
 import type { RingConsumer } from './fabric/ring.ts';
-import { collect } from './generation.ts';
 import { resolveModel } from './model/registry.ts';
 import {
   type ChatMessage,
   type ContextOptions,
   type GenerateOptions,
-  generateOptionsSchema,
   jobExecutorsOf,
   type PodOptions,
   type Prompt,
@@ -165,14 +163,11 @@ export class LivePod implements Pod {
   }
 
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
-    const { signal, ...rest } = options;
-    return this.#calls.submit(prompt, parseOptions(generateOptionsSchema, rest, 'generate'), signal);
+    return this.#calls.generate(prompt, options);
   }
 
-  async complete(prompt: Prompt, options: GenerateOptions = {}): Promise<Completion> {
-    const { signal, ...rest } = options;
-    const resolved = parseOptions(generateOptionsSchema, rest, 'complete');
-    return collect(this.#calls.submit(prompt, resolved, signal), this.model.name, resolved.n);
+  complete(prompt: Prompt, options: GenerateOptions = {}): Promise<Completion> {
+    return this.#calls.complete(prompt, options, this.model.name);
   }
 
   async tokenize(

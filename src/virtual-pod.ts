@@ -5,13 +5,11 @@
 import { promptRecord } from './call.ts';
 import { Calls } from './calls.ts';
 import { contextInfo, createContext } from './contexts.ts';
-import { collect } from './generation.ts';
 import { resolveModel } from './model/registry.ts';
 import {
   type ChatMessage,
   type ContextOptions,
   type GenerateOptions,
-  generateOptionsSchema,
   jobExecutorsOf,
   type PodOptions,
   type Prompt,
@@ -99,14 +97,11 @@ export class VirtualPod implements Pod {
   }
 
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
-    const { signal, ...rest } = options;
-    return this.#calls.submit(prompt, parseOptions(generateOptionsSchema, rest, 'generate'), signal);
+    return this.#calls.generate(prompt, options);
   }
 
-  async complete(prompt: Prompt, options: GenerateOptions = {}): Promise<Completion> {
-    const { signal, ...rest } = options;
-    const resolved = parseOptions(generateOptionsSchema, rest, 'complete');
-    return collect(this.#calls.submit(prompt, resolved, signal), this.model.name, resolved.n);
+  complete(prompt: Prompt, options: GenerateOptions = {}): Promise<Completion> {
+    return this.#calls.complete(prompt, options, this.model.name);
   }
 
   async tokenize(
