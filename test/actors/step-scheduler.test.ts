@@ -19,6 +19,7 @@ const LIMITS = {
   cache_costs: null,
   offers_max: 8,
 } as const;
+const greedy = (request: number, prompt: number[], max_tokens: number): Sequence => ({ request, choice: 0, prompt, max_tokens, sampling: GREEDY, ...NO_TERMS });
 const planOf = (scheduler: StepScheduler): StepPlan => (scheduler.plan() as Planned).plan;
 
 type Arrival = {
@@ -152,14 +153,7 @@ describe('the step scheduler', () => {
 
   it('refuses at once what could never run, and says what it needs', () => {
     const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 2, batch_tokens_max: 8, batch_requests_max: 2 });
-    const [refusal] = scheduler.enqueue('task/1', {
-      request: 1,
-      choice: 0,
-      prompt: [1, 2, 3, 4, 5],
-      max_tokens: 4,
-      sampling: GREEDY,
-      ...NO_TERMS,
-    });
+    const [refusal] = scheduler.enqueue('task/1', greedy(1, [1, 2, 3, 4, 5], 4));
     expect(refusal).toMatchObject({ to: 'task/1', message: { type: 'GENERATION_FAILED', error: { code: 'out_of_memory', param: 'max_tokens' } } });
     expect(scheduler.hasWork).toBe(false);
   });
@@ -168,15 +162,7 @@ describe('the step scheduler', () => {
     const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 60, batch_tokens_max: 8, batch_requests_max: 8 });
     const npu = new FakeNpu(BLOCK, 8);
     const common = Array.from({ length: 5 * BLOCK }, (_, index) => index);
-    for (let request = 0; request < 6; request++)
-      scheduler.enqueue(address('task', request), {
-        request,
-        choice: 0,
-        prompt: [...common, request],
-        max_tokens: 2,
-        sampling: GREEDY,
-        ...NO_TERMS,
-      });
+    for (let request = 0; request < 6; request++) scheduler.enqueue(address('task', request), greedy(request, [...common, request], 2));
     let generated = 0;
     while (scheduler.hasWork) for (const { message } of scheduler.retire(npu.run(planOf(scheduler)))) generated += message.type === 'GENERATED' ? 1 : 0;
     expect(generated).toBe(6);
@@ -188,15 +174,7 @@ describe('the step scheduler', () => {
     const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 6, batch_tokens_max: 32, batch_requests_max: 8 });
     const npu = new FakeNpu(BLOCK, 32);
     const preempted: Address[] = [];
-    for (let request = 0; request < 5; request++)
-      scheduler.enqueue(address('task', request), {
-        request,
-        choice: 0,
-        prompt: [request, 1, 2],
-        max_tokens: 18,
-        sampling: GREEDY,
-        ...NO_TERMS,
-      });
+    for (let request = 0; request < 5; request++) scheduler.enqueue(address('task', request), greedy(request, [request, 1, 2], 18));
     const ended: Address[] = [];
     while (scheduler.hasWork) {
       const { plan, messages } = scheduler.plan() as Planned;
@@ -213,15 +191,7 @@ describe('the step scheduler', () => {
   it('fails what a broken step held, keeps what waited, and goes on', () => {
     const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 8, batch_tokens_max: 32, batch_requests_max: 1 });
     const npu = new FakeNpu(BLOCK, 32);
-    for (const request of [0, 1])
-      scheduler.enqueue(address('task', request), {
-        request,
-        choice: 0,
-        prompt: [1, 2],
-        max_tokens: 2,
-        sampling: GREEDY,
-        ...NO_TERMS,
-      });
+    for (const request of [0, 1]) scheduler.enqueue(address('task', request), greedy(request, [1, 2], 2));
     scheduler.plan();
     expect(scheduler.failAll({ code: 'worker_failed', message: 'x', param: null })).toMatchObject([{ to: 'task/0', message: { type: 'GENERATION_FAILED' } }]);
     npu.reset();
@@ -236,14 +206,11 @@ describe('the step scheduler', () => {
     const prefill = (request: number): readonly Commands['send'][] =>
       scheduler.enqueue(
         address('task', request),
-        {
+        greedy(
           request,
-          choice: 0,
-          prompt: Array.from({ length: 17 }, (_, index) => index),
-          max_tokens: 5,
-          sampling: GREEDY,
-          ...NO_TERMS,
-        },
+          Array.from({ length: 17 }, (_, index) => index),
+          5,
+        ),
         'prefill',
       );
     prefill(1);
