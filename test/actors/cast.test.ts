@@ -4,11 +4,11 @@ import { describe, expect, it } from 'vitest';
 import { GROUP_CHOICES } from '../../actors/policies/group-choice.ts';
 import type { Balancing } from '../../actors/policies/placement.ts';
 import { address } from '../../src/protocol/address.ts';
-import { cancel, choiceStopped, NO_TERMS, submit } from '../../src/protocol/constructors.ts';
+import { cancel, choiceStopped, submit } from '../../src/protocol/constructors.ts';
 import type { Message, Sequence } from '../../src/protocol/messages.ts';
 import { deploy, parseTopology } from '../../src/protocol/topology.ts';
 import type { Act } from '../../src/runtime/cast.ts';
-import { GREEDY } from '../golden/greedy.ts';
+import { greedySequence } from '../golden/greedy.ts';
 import { expectedOutput } from './fake-npu.ts';
 import { KV_BLOCK_SIZE, QueuedCast, type QueuedCastOptions } from './queued-cast.ts';
 
@@ -43,14 +43,10 @@ const event: fc.Arbitrary<Event> = fc.record({
 });
 
 const sequencesOf = (request: number, { choices, prompt, max_tokens }: Call): Sequence[] =>
-  Array.from({ length: choices }, (_, choice) => ({
-    request,
-    choice,
-    prompt: Array.from({ length: prompt }, (_, index) => 100 * request + 10 * choice + index),
-    max_tokens,
-    sampling: GREEDY,
-    ...NO_TERMS,
-  }));
+  Array.from({ length: choices }, (_, choice) => {
+    const own = Array.from({ length: prompt }, (_, index) => 100 * request + 10 * choice + index);
+    return greedySequence(request, own, max_tokens, choice);
+  });
 
 const endsOf = (cast: QueuedCast, request: number): Extract<Message, { type: 'REQUEST_ENDED' }>[] =>
   cast.frontend.filter(

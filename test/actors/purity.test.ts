@@ -1,9 +1,9 @@
 /** Actors know no time, no chance and no world: with all of it poisoned they run, and run the same. */
 import { expect, it } from 'vitest';
 import { address } from '../../src/protocol/address.ts';
-import { cancel, NO_TERMS, submit } from '../../src/protocol/constructors.ts';
+import { cancel, submit } from '../../src/protocol/constructors.ts';
 import { colocated } from '../../src/protocol/topology.ts';
-import { GREEDY } from '../golden/greedy.ts';
+import { greedySequence } from '../golden/greedy.ts';
 import { QueuedCast } from './queued-cast.ts';
 
 function live(): unknown {
@@ -14,14 +14,7 @@ function live(): unknown {
     return state >>> 8;
   };
   for (let request = 0; request < 4; request++) {
-    const sequences = [0, 1].map((choice) => ({
-      request,
-      choice,
-      prompt: [request, choice, 3],
-      max_tokens: 9,
-      sampling: GREEDY,
-      ...NO_TERMS,
-    }));
+    const sequences = [0, 1].map((choice) => greedySequence(request, [request, choice, 3], 9, choice));
     cast.send(address('request', request), 'frontend/0', submit(sequences));
   }
   for (let count = 0; cast.step(choose); count++) {

@@ -11,12 +11,12 @@ import { request } from '../../actors/request.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import { address, roleOf } from '../../src/protocol/address.ts';
-import { cancel, drain, load, loaded, NO_TERMS, npuLost, stopStringFound, submit, taskAddress } from '../../src/protocol/constructors.ts';
+import { cancel, drain, load, loaded, npuLost, stopStringFound, submit, taskAddress } from '../../src/protocol/constructors.ts';
 import type { Sequence } from '../../src/protocol/messages.ts';
 import { parseTopology } from '../../src/protocol/topology.ts';
 import { Cast } from '../../src/runtime/cast.ts';
 import { type Snapshot, stateName } from '../../src/runtime/machine-host.ts';
-import { GREEDY } from '../golden/greedy.ts';
+import { greedySequence } from '../golden/greedy.ts';
 import { KV_BLOCK_SIZE, QueuedCast } from './queued-cast.ts';
 
 const MACHINES: readonly AnyStateMachine[] = [request, job, task, jobExecutor, taskExecutor, dpGroup, npu, expert];
@@ -38,15 +38,8 @@ function lostIn(value: unknown, path: string): string[] {
 const isAbsent = (path: string): boolean => ['.output: undefined', '.error: undefined'].includes(path);
 
 const sequenceOf = (request: number, choice: number): Sequence => ({
-  ...{
-    request,
-    choice,
-    prompt: [11, 12, 13, 14, 15],
-    max_tokens: KV_BLOCK_SIZE * 2,
-    sampling: GREEDY,
-    ...NO_TERMS,
-    cache_salt: `${request}/${choice}`,
-  },
+  ...greedySequence(request, [11, 12, 13, 14, 15], KV_BLOCK_SIZE * 2, choice),
+  cache_salt: `${request}/${choice}`,
 });
 
 /** Requests that are cancelled, stopped, preempted, refused, broken and lost, in an order that the seed says. */

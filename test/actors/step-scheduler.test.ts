@@ -4,9 +4,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type Planned, StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { type Address, address } from '../../src/protocol/address.ts';
-import { NO_TERMS } from '../../src/protocol/constructors.ts';
 import type { Commands, Sequence, StepPlan } from '../../src/protocol/messages.ts';
-import { GREEDY } from '../golden/greedy.ts';
+import { GREEDY, greedySequence } from '../golden/greedy.ts';
 import { expectedOutput, FakeNpu } from './fake-npu.ts';
 
 const BLOCK = 4;
@@ -19,7 +18,6 @@ const LIMITS = {
   cache_costs: null,
   offers_max: 8,
 } as const;
-const greedy = (request: number, prompt: number[], max_tokens: number): Sequence => ({ request, choice: 0, prompt, max_tokens, sampling: GREEDY, ...NO_TERMS });
 const planOf = (scheduler: StepScheduler): StepPlan => (scheduler.plan() as Planned).plan;
 
 type Arrival = {
@@ -62,25 +60,11 @@ describe('the step scheduler', () => {
     let ahead = 0;
     fc.assert(
       fc.property(scenario, ({ arrivals, ...limits }) => {
-        const scheduler = new StepScheduler({
-          ...limits,
-          kv_block_size: BLOCK,
-          has_prefix_cache: true,
-          has_priorities: true,
-          dram_blocks: 0,
-          cache_costs: null,
-        });
+        const scheduler = new StepScheduler({ ...LIMITS, ...limits });
         const npu = new FakeNpu(BLOCK, limits.batch_tokens_max);
         const sequences = arrivals.map(({ family, salt, prompt, max_tokens, stops_at }, request): Sequence => {
-          const sequence = {
-            request,
-            choice: 0,
-            prompt: Array.from({ length: prompt }, (_, index) => 1_000 * family + index),
-            max_tokens,
-            sampling: GREEDY,
-            ...NO_TERMS,
-            cache_salt: salt,
-          };
+          const begun = Array.from({ length: prompt }, (_, index) => 1_000 * family + index);
+          const sequence = { ...greedySequence(request, begun, max_tokens), cache_salt: salt };
           const stop = stops_at === null ? undefined : expectedOutput(sequence)[stops_at - 1];
           return stop === undefined ? sequence : { ...sequence, sampling: { ...GREEDY, min_tokens: 1, stop_token_ids: [stop] } };
         });
@@ -153,7 +137,7 @@ describe('the step scheduler', () => {
 
   it('refuses at once what could never run, and says what it needs', () => {
     const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 2, batch_tokens_max: 8, batch_requests_max: 2 });
-    const [refusal] = scheduler.enqueue('task/1', greedy(1, [1, 2, 3, 4, 5], 4));
+    const [refusal] = scheduler.enqueue('task/1', greedySequence(1, [1, 2, 3, 4, 5], 4));
     expect(refusal).toMatchObject({ to: 'task/1', message: { type: 'GENERATION_FAILED', error: { code: 'out_of_memory', param: 'max_tokens' } } });
     expect(scheduler.hasWork).toBe(false);
   });
@@ -162,7 +146,7 @@ describe('the step scheduler', () => {
     const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 60, batch_tokens_max: 8, batch_requests_max: 8 });
     const npu = new FakeNpu(BLOCK, 8);
     const common = Array.from({ length: 5 * BLOCK }, (_, index) => index);
-    for (let request = 0; request < 6; request++) scheduler.enqueue(address('task', request), greedy(request, [...common, request], 2));
+    for (let request = 0; request < 6; request++) scheduler.enqueue(address('task', request), greedySequence(request, [...common, request], 2));
     let generated = 0;
     while (scheduler.hasWork) for (const { message } of scheduler.retire(npu.run(planOf(scheduler)))) generated += message.type === 'GENERATED' ? 1 : 0;
     expect(generated).toBe(6);
@@ -174,7 +158,7 @@ describe('the step scheduler', () => {
     const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 6, batch_tokens_max: 32, batch_requests_max: 8 });
     const npu = new FakeNpu(BLOCK, 32);
     const preempted: Address[] = [];
-    for (let request = 0; request < 5; request++) scheduler.enqueue(address('task', request), greedy(request, [request, 1, 2], 18));
+    for (let request = 0; request < 5; request++) scheduler.enqueue(address('task', request), greedySequence(request, [request, 1, 2], 18));
     const ended: Address[] = [];
     while (scheduler.hasWork) {
       const { plan, messages } = scheduler.plan() as Planned;
@@ -191,7 +175,7 @@ describe('the step scheduler', () => {
   it('fails what a broken step held, keeps what waited, and goes on', () => {
     const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 8, batch_tokens_max: 32, batch_requests_max: 1 });
     const npu = new FakeNpu(BLOCK, 32);
-    for (const request of [0, 1]) scheduler.enqueue(address('task', request), greedy(request, [1, 2], 2));
+    for (const request of [0, 1]) scheduler.enqueue(address('task', request), greedySequence(request, [1, 2], 2));
     scheduler.plan();
     expect(scheduler.failAll({ code: 'worker_failed', message: 'x', param: null })).toMatchObject([{ to: 'task/0', message: { type: 'GENERATION_FAILED' } }]);
     npu.reset();
@@ -206,7 +190,7 @@ describe('the step scheduler', () => {
     const prefill = (request: number): readonly Commands['send'][] =>
       scheduler.enqueue(
         address('task', request),
-        greedy(
+        greedySequence(
           request,
           Array.from({ length: 17 }, (_, index) => index),
           5,
