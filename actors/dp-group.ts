@@ -37,8 +37,9 @@ type DpGroup = {
   leading: PrefillLeader | null;
   /** For whom it leads. */
   task_executor: Address;
-  /** Who leads, as far as it was asked. */
+  /** Who leads, as far as it was asked, and in which term. */
   leader: Address | null;
+  term: number;
   /** It had no room when it was asked last. */
   owesStatus: boolean;
   outbox: readonly Commands['send'][];
@@ -58,8 +59,8 @@ function statusOf(
   };
 }
 
-const sendsOf = ({ self, task_executor }: DpGroup, { ask, assignments }: Orders): Commands['send'][] => [
-  ...ask.map((group) => ({ to: address('dp-group', group), message: statusWanted(self) })),
+const sendsOf = ({ self, task_executor, term }: DpGroup, { ask, assignments }: Orders): Commands['send'][] => [
+  ...ask.map((group) => ({ to: address('dp-group', group), message: statusWanted(self, term) })),
   ...assignments.map(({ task, group }) => ({ to: task_executor, message: groupChosen(task, group) })),
 ];
 
@@ -103,7 +104,7 @@ const perform = [
   { type: 'transferEach' as const, params: ({ context }: { context: DpGroup }) => context.transfers },
   { type: 'sendEach' as const, params: ({ context }: { context: DpGroup }) => context.outbox },
 ] as const;
-const NO_LEADER = { leading: null, task_executor: 'task-executor/0', leader: null, owesStatus: false } as const;
+const NO_LEADER = { leading: null, task_executor: 'task-executor/0', leader: null, term: 0, owesStatus: false } as const;
 
 /** Where nothing is moved. */
 const tellAll = { type: 'sendEach' as const, params: ({ context }: { context: DpGroup }) => context.outbox };
@@ -126,17 +127,15 @@ export const dpGroup = setup({
       if (!context.owesStatus || isClosed(context.scheduler.load.backlog_tokens, context.limits.batch_tokens_max)) return {};
       return { owesStatus: false, outbox: [...context.outbox, ...statusOf(context, null).sends] };
     }),
-    noteLeader: assign({
-      leader: ({ context, event }) => (event.type === 'STATUS_WANTED' ? event.leader : context.leader),
-      outbox: [],
-    }),
+    noteLeader: assign(({ event }) => (event.type === 'STATUS_WANTED' ? { leader: event.leader, term: event.term, outbox: [] } : {})),
     lead: assign(({ context, event }) => {
       if (event.type !== 'LEAD') return {};
       const { batch_tokens_max, has_prefix_cache, has_priorities } = context.limits;
       const limits = { batch_tokens_max, has_prefix_cache, has_priorities, long_tokens: event.long.tokens, long_groups: event.long.groups };
       const leading = context.leading ?? new PrefillLeader(limits, event.cost);
-      const next = { ...context, leading, task_executor: event.task_executor };
-      return { leading, task_executor: event.task_executor, outbox: sendsOf(next, leading.lead(event.groups, event.cost)) };
+      const { task_executor, term } = event;
+      const next = { ...context, leading, task_executor, term };
+      return { leading, task_executor, term, outbox: sendsOf(next, leading.lead(event.groups, event.cost)) };
     }),
     assignGroups: assign({
       outbox: ({ context, event }) => {
@@ -211,6 +210,7 @@ export const dpGroup = setup({
   guards: {
     isStepping: ({ context }) => context.scheduler.isStepping,
     hasNoStep: ({ context }) => !context.scheduler.isStepping,
+    isOfThisTerm: ({ context, event }) => event.type === 'STATUS_WANTED' && event.term >= context.term,
     isAlone: ({ context }) => context.ranks.isAlone,
     ranksAreClean: ({ context }) => context.ranks.areClean,
     othersAreAtTheStep: ({ context, event }) => event.type === 'STEP_DONE' && context.ranks.othersAreAt(event),
@@ -240,7 +240,8 @@ export const dpGroup = setup({
     GROUP_WANTED: { actions: ['assignGroups', tellAll] },
     GROUP_UNWANTED: { actions: ['assignGroups', tellAll] },
     GROUP_STATUS: { actions: ['assignGroups', tellAll] },
-    STATUS_WANTED: { actions: ['noteLeader', 'tellLeader', tellAll] },
+    // Who led before may ask still, and has been told that it does no more.
+    STATUS_WANTED: { guard: 'isOfThisTerm', actions: ['noteLeader', 'tellLeader', tellAll] },
   },
   states: {
     idle: {

@@ -52,6 +52,8 @@ type TaskExecutor = Pick<Input, 'self' | 'managers' | 'long'> & {
   hasLeader: boolean;
   /** The group that leads; −1: none. */
   leader: number;
+  /** How often another has come to lead: groups go by the last that they have heard of. */
+  term: number;
   /** Of all its NPUs, as they warmed up. */
   samples: readonly StepSample[];
   outbox: readonly Commands['send'][];
@@ -73,20 +75,22 @@ const letGoOfTasks = (executor: TaskExecutor, job_executor: Address): Commands['
     ]);
 
 /** Tells whoever leads which groups serve now; who has just come to lead, also which tasks wait. */
-function leading({ self, placement, hasLeader, leader, samples, long }: TaskExecutor): {
+function leading({ self, placement, hasLeader, leader, term: last, samples, long }: TaskExecutor): {
   readonly leader: number;
+  readonly term: number;
   readonly sends: readonly Commands['send'][];
 } {
   const { serving, unchosen } = placement;
-  if (!hasLeader) return { leader: -1, sends: [] };
+  if (!hasLeader) return { leader: -1, term: last, sends: [] };
   const next = serving.includes(leader) ? leader : (serving[0] ?? -1);
+  const term = next === leader ? last : last + 1;
   const cost = fitStepCost(samples);
   // If it lives still.
-  const resign = leader < 0 || next === leader ? [] : [{ to: groupAddress(leader), message: lead(self, [], cost, long) }];
-  if (next < 0) return { leader: -1, sends: resign };
+  const resign = leader < 0 || next === leader ? [] : [{ to: groupAddress(leader), message: lead(self, term, [], cost, long) }];
+  if (next < 0) return { leader: -1, term, sends: resign };
   const to = groupAddress(next);
   const wanted = next === leader ? [] : unchosen.map((one) => ({ to, message: groupWanted(one) }));
-  return { leader: next, sends: [...resign, { to, message: lead(self, serving, cost, long) }, ...wanted] };
+  return { leader: next, term, sends: [...resign, { to, message: lead(self, term, serving, cost, long) }, ...wanted] };
 }
 
 export const taskExecutor = setup({
@@ -111,9 +115,9 @@ export const taskExecutor = setup({
         return tasks.map((task) => ({ to: task, message: executorLost(event.error) }));
       },
     }),
-    elect: assign({
-      leader: ({ context }) => leading(context).leader,
-      outbox: ({ context }) => [...context.outbox, ...leading(context).sends],
+    elect: assign(({ context }) => {
+      const { leader, term, sends } = leading(context);
+      return { leader, term, outbox: [...context.outbox, ...sends] };
     }),
     noteService: assign({
       serves: ({ context: { serves, placement } }) => (serves === null ? null : placement.serving.length > 0),
@@ -181,6 +185,7 @@ export const taskExecutor = setup({
     placement: new TaskPlacement(input.groups, input.batch_max, input.choice),
     hasLeader: input.choice === 'cost_model',
     leader: -1,
+    term: 0,
     samples: [],
     serves: null,
     job_executors: [],

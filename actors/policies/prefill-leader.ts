@@ -72,7 +72,7 @@ export class PrefillLeader {
   lead(groups: readonly number[], cost: StepCost): Orders {
     this.#cost = cost;
     for (const gone of this.#groups) if (!groups.includes(gone)) this.#lose(gone);
-    this.#groups = groups;
+    this.#groups = [...groups].sort((a, b) => a - b);
     // Another leads now, and is told of those who wait.
     if (groups.length === 0) this.#queue = [];
     return this.#goOn();
@@ -120,7 +120,7 @@ export class PrefillLeader {
     if (this.#queue.length === 0) this.#states.clear();
     if (this.#queue.length === 0 || this.#asked.size > 0) return NO_ORDERS;
     const assignments = this.#assign();
-    const ask = this.#queue.length === 0 ? [] : this.#groups.filter((group) => !this.#owing.has(group) && !this.#isWaitedFor(group));
+    const ask = this.#suiting().filter((group) => !this.#owing.has(group) && !this.#isWaitedFor(group));
     for (const group of ask) this.#asked.add(group);
     // What was known is used up.
     this.#states.clear();
@@ -139,7 +139,7 @@ export class PrefillLeader {
     for (const { group, tokens } of this.#given.values()) backlogs.set(group, (backlogs.get(group) ?? 0) + tokens);
     const isOpen = (group: number): boolean => this.#states.has(group) && !isClosed(backlogs.get(group) ?? 0, this.#limits.batch_tokens_max);
     this.#queue = this.#queue.filter((wanted) => {
-      const open = this.#fitting(wanted).filter(isOpen);
+      const open = this.#suitingFor(this.#isVeryLong(wanted)).filter(isOpen);
       if (open.length === 0) return true;
       const costs = open.map((group) => ({ group, us: this.#cost_us(group, backlogs.get(group) ?? 0, wanted) }));
       const { group } = lowest(costs, ({ us }) => [us]);
@@ -153,13 +153,22 @@ export class PrefillLeader {
     return assignments;
   }
 
+  /** The groups that somebody who waits could be given: asked of another, nobody would be given anything, and it would be asked again at once. */
+  #suiting(): readonly number[] {
+    const suiting = new Set([...new Set(this.#queue.map((wanted) => this.#isVeryLong(wanted)))].flatMap((isVeryLong) => this.#suitingFor(isVeryLong)));
+    return this.#groups.filter((group) => suiting.has(group));
+  }
+
   /** Very long prompts have groups of their own, where any of those serve; and the other prompts the others. */
-  #fitting({ prompt_tokens }: Wanted): readonly number[] {
-    const { long_groups, long_tokens } = this.#limits;
+  #suitingFor(isVeryLong: boolean): readonly number[] {
+    const { long_groups } = this.#limits;
     if (long_groups === 0) return this.#groups;
-    const sorted = [...this.#groups].sort((a, b) => a - b);
-    const own = prompt_tokens >= long_tokens ? sorted.slice(-long_groups) : sorted.slice(0, -long_groups);
-    return own.length > 0 ? own : sorted;
+    const own = isVeryLong ? this.#groups.slice(-long_groups) : this.#groups.slice(0, -long_groups);
+    return own.length > 0 ? own : this.#groups;
+  }
+
+  #isVeryLong({ prompt_tokens }: Wanted): boolean {
+    return prompt_tokens >= this.#limits.long_tokens;
   }
 
   /** Of its prompt, what the group has probably computed already; at least one token is computed in any case. */

@@ -20,12 +20,19 @@ export type LongPrompts = { readonly tokens: number; readonly groups: number };
 
 /** To a DP group, where one of them chooses for all. */
 export type LeaderMessage =
-  /** Be the leader of these groups, or go on as it: those that serve now. */
-  | { readonly type: 'LEAD'; readonly task_executor: Address; readonly groups: readonly number[]; readonly cost: StepCost; readonly long: LongPrompts }
+  /** Be the leader of these groups, or go on as it: those that serve now. `term`: how often another has come to lead. */
+  | {
+      readonly type: 'LEAD';
+      readonly task_executor: Address;
+      readonly term: number;
+      readonly groups: readonly number[];
+      readonly cost: StepCost;
+      readonly long: LongPrompts;
+    }
   /** To the leader: a task has no group; needs none any more. */
   | { readonly type: 'GROUP_WANTED'; readonly wanted: Wanted }
   | { readonly type: 'GROUP_UNWANTED'; readonly task: Address }
   /** From the leader, while tasks wait. */
-  | { readonly type: 'STATUS_WANTED'; readonly leader: Address }
+  | { readonly type: 'STATUS_WANTED'; readonly leader: Address; readonly term: number }
   /** To the leader: since it has asked, since the group has room again, or since it has got `task`. */
   | { readonly type: 'GROUP_STATUS'; readonly state: GroupState; readonly task: Address | null };

@@ -194,16 +194,17 @@ export const enqueueSequence = (task: Address, sequence: Sequence, stage: Stage 
   handoff,
 });
 export const abandon = (task: Address): DpGroupMessage => ({ type: 'ABANDON', task });
-export const lead = (task_executor: Address, groups: readonly number[], cost: StepCost, long: LongPrompts): DpGroupMessage => ({
+export const lead = (task_executor: Address, term: number, groups: readonly number[], cost: StepCost, long: LongPrompts): DpGroupMessage => ({
   type: 'LEAD',
   task_executor,
+  term,
   groups,
   cost,
   long,
 });
 export const groupWanted = (wanted: Wanted): DpGroupMessage => ({ type: 'GROUP_WANTED', wanted });
 export const groupUnwanted = (task: Address): DpGroupMessage => ({ type: 'GROUP_UNWANTED', task });
-export const statusWanted = (leader: Address): DpGroupMessage => ({ type: 'STATUS_WANTED', leader });
+export const statusWanted = (leader: Address, term: number): DpGroupMessage => ({ type: 'STATUS_WANTED', leader, term });
 export const groupStatus = (state: GroupState, task: Address | null): DpGroupMessage => ({ type: 'GROUP_STATUS', state, task });
 export const dropCache = (): DpGroupMessage => ({ type: 'DROP_CACHE' });
 export const keepContext = (context: string, cache_salt: string, tokens: readonly number[]): DpGroupMessage => ({

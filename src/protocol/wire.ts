@@ -39,13 +39,13 @@ const STRUCTURES: readonly (readonly string[])[] = [
   // control → workers
   ['type', 'task', 'sequence', 'stage', 'handoff'], // ENQUEUE
   ['type', 'task'], // ABANDON, GROUP_UNWANTED
-  ['type', 'task_executor', 'groups', 'cost', 'long'], // LEAD
+  ['type', 'task_executor', 'term', 'groups', 'cost', 'long'], // LEAD
   ['base_us', 'token_us', 'attended_us'],
   ['tokens', 'groups'],
   ['type', 'wanted'], // GROUP_WANTED
   ['task', 'prompt_tokens', 'marks', 'priority'],
   // between workers
-  ['type', 'leader'], // STATUS_WANTED
+  ['type', 'leader', 'term'], // STATUS_WANTED
   ['type', 'state', 'task'], // GROUP_STATUS
   ['group', 'backlog_tokens', 'longest_tokens', 'decodes'],
   ['type'], // SCHEDULED, RECEIVING, DECODING, TRANSFERRED, PREEMPTED, GENERATED, ABANDONED, DRAIN, DROP_CACHE

@@ -42,6 +42,24 @@ const event: fc.Arbitrary<Event> = fc.record({
   after: fc.nat(120),
 });
 
+/**
+ * Two who lead one after the other, the second while the first still asks: the group must answer the second. What a search over 219 runs found once, it is
+ * not to find again by luck.
+ */
+const LEADERS_IN_TURN: [QueuedCastOptions, Call[], Event[], number[]] = [
+  { topology: parseTopology('colocated:dp=2,tp=3'), kv_blocks: 4, choices_max: 2, choice: 'cost_model' },
+  [
+    { choices: 1, prompt: 9, max_tokens: 1 },
+    { choices: 1, prompt: 1, max_tokens: 1 },
+  ],
+  [
+    { kind: 'restore', index: 5, after: 2 },
+    { kind: 'lose', index: 5, after: 1 },
+    { kind: 'lose', index: 1, after: 21 },
+  ],
+  [1, 0, 0, 0, 0, 0, 2, 23, 0, 0, 0, 0, 10, 15, 6, 0, 0, 0, 27, 6, 9, 0, 0, 0, 0, 0, 0, 5, ...Array.from({ length: 23 }, () => 0)],
+];
+
 const sequencesOf = (request: number, { choices, prompt, max_tokens }: Call): Sequence[] =>
   Array.from({ length: choices }, (_, choice) => {
     const own = Array.from({ length: prompt }, (_, index) => 100 * request + 10 * choice + index);
@@ -112,7 +130,7 @@ describe('in any order of delivery', () => {
               cast.restoreAll();
               if (!cast.step(choose)) break;
             }
-            expect(count).toBeLessThan(100_000);
+            expect(count).toBeLessThan(20_000);
           }
           expectRest(cast, pod);
           sequences.forEach((of, request) => {
@@ -131,7 +149,7 @@ describe('in any order of delivery', () => {
           });
         },
       ),
-      { numRuns: 400 },
+      { numRuns: 400, examples: [LEADERS_IN_TURN] },
     );
   });
 

@@ -67,9 +67,10 @@ describe('a leader', () => {
       fc.property(
         fc.integer({ min: 1, max: 4 }),
         fc.array(fc.tuple(fc.integer({ min: 1, max: 400 }), fc.nat(3)), { minLength: 1, maxLength: 40 }),
-        (count, calls) => {
+        fc.nat(2),
+        (count, calls, long_groups) => {
           const groups = Array.from({ length: count }, (_, group) => group);
-          const leader = new PrefillLeader(LIMITS, COST);
+          const leader = new PrefillLeader({ ...LIMITS, long_tokens: 200, long_groups }, COST);
           const sizes = new Map(calls.map(([tokens], id) => [address('task', id), tokens] as const));
           const them = new Groups(leader, groups, sizes);
           them.follow(leader.lead(groups, COST));
@@ -109,12 +110,12 @@ describe('a leader', () => {
   it('keeps long and short apart, and very long ones on groups of their own', () => {
     const leader = new PrefillLeader({ ...LIMITS, long_groups: 1 }, COST);
     leader.lead([4, 5, 6], COST);
-    leader.want(wanted(1, 1_000));
+    expect(leader.want(wanted(1, 1_000)).ask).toEqual([6]);
     leader.want(wanted(2, 999));
     leader.want(wanted(3, 10));
     leader.hear(idle(4), null);
-    leader.hear(idle(6), null);
-    const { assignments } = leader.hear(idle(5), null);
+    leader.hear(idle(5), null);
+    const { assignments } = leader.hear(idle(6), null);
     const groupOf = (id: number): number | undefined => assignments.find(({ task }) => task === address('task', id))?.group;
     expect(groupOf(1)).toBe(6);
     expect([groupOf(2), groupOf(3)].toSorted()).toEqual([4, 5]);

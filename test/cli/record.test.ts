@@ -18,6 +18,13 @@ async function replay(path: string): Promise<ReplayReport & { readonly read: rea
   return { ...report, read: [...actsOf(reader)].map(({ act }) => act) };
 }
 
+const isStepDone = ({ message }: ActRecord): boolean => message?.type === 'STEP_DONE';
+
+function hasStep(path: string): boolean {
+  using reader = TraceReader.open(path);
+  return [...actsOf(reader)].some(({ act }) => isStepDone(act));
+}
+
 async function serving(...args: string[]): Promise<Run & { readonly ask: (body: object) => Promise<Response> }> {
   const running = start(['serve', '--port', '0', '--json', ...args]);
   await running.until((stdout) => stdout.includes('\n'));
@@ -59,16 +66,19 @@ describe('minipod serve --record', () => {
     const running = await serving('--record', path);
     const response = await running.ask({ prompt: 'The wolf', max_tokens: 900, ignore_eos: true, stream: true });
     const stream = response.body?.getReader();
-    // Until a block is on the disk that holds some of the run.
-    const before = statSync(path).size;
-    for (let chunk = await stream?.read(); chunk?.done === false && statSync(path).size < before + 2_000; ) chunk = await stream?.read();
+    // Until a step is on the disk: every chunk is a token, and the blocks come behind.
+    for (let chunk = await stream?.read(), size = 0; chunk?.done === false; chunk = await stream?.read()) {
+      const last = size;
+      size = statSync(path).size;
+      if (size > last && hasStep(path)) break;
+    }
     running.kill('SIGKILL');
     await stream?.cancel().catch(() => {});
     await running.ended;
     const { outcome, damage, acts, read } = await replay(path);
     expect({ outcome, acts }).toEqual({ outcome: 'incomplete', acts: read.length });
     expect(damage).toMatchObject({ kind: 'unfinished', byte: statSync(path).size });
-    expect(read.some(({ message }) => message?.type === 'STEP_DONE')).toBe(true);
+    expect(read.some(isStepDone)).toBe(true);
     const told = await minipod(['replay', path, '--no-compute']);
     expect(told.code).toBe(3);
     expect(told.stdout + told.stderr).toMatch(/without its end mark: the run was killed/);
