@@ -113,6 +113,11 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     return this.#run !== null;
   }
 
+  /** Some of the step at hand is computed. */
+  get hasBegun(): boolean {
+    return this.#run !== null && this.#run.part > 0;
+  }
+
   /** The step that was launched and has not begun, or 0. */
   get next(): number {
     return this.#next?.step ?? 0;
