@@ -194,9 +194,9 @@ export const dpGroup = setup({
     }),
     settle: assign(({ context }) => asked(context, context.outbox)),
     begin: assign(({ context }) => asked(context, stepsOf(context, 1))),
-    offer: assign(({ context, event }) => asked(context, event.type === 'OFFERED' ? context.scheduler.handoffs.offered(event.id, event.offer) : [])),
+    offer: assign(({ context, event }) => asked(context, event.type === 'OFFERED' ? context.scheduler.handoffs.lending.offered(event.id, event.offer) : [])),
     endLease: assign(({ context, event }) => {
-      if (event.type === 'LEASE_EXPIRED') context.scheduler.handoffs.expire(event.id);
+      if (event.type === 'LEASE_EXPIRED') context.scheduler.handoffs.lending.expire(event.id);
       return asked(context, []);
     }),
     endTransfer: assign({

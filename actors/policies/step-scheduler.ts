@@ -81,7 +81,7 @@ export class StepScheduler {
     return this.#running.size;
   }
   get waiting(): number {
-    return this.#waiting.length + this.#coming.length + this.handoffs.arrived;
+    return this.#waiting.length + this.#coming.length + this.handoffs.receiving.arrived;
   }
   get hits_refused(): number {
     return this.#coming.hits_refused;
@@ -110,7 +110,7 @@ export class StepScheduler {
     });
     this.#byTask.set(task, running);
     if (handoff === null) this.#waiting.push(running);
-    else this.handoffs.expect(running, handoff.offer);
+    else this.handoffs.receiving.expect(running, handoff.offer);
     return [];
   }
 
@@ -149,11 +149,11 @@ export class StepScheduler {
     }
     while (budget > 0 && !isShort && this.#running.hasFreeSlot) {
       const waiter = this.#waiting.first;
-      const arrived = this.handoffs.firstArrived;
+      const arrived = this.handoffs.receiving.firstArrived;
       const isWaitersTurn = waiter !== undefined && (arrived === null || isBefore(waiter, arrived));
       const count = isWaitersTurn ? this.#admit(waiter, budget) : 0;
       if (count === 'aside') continue;
-      const last = this.handoffs.lastArrived;
+      const last = this.handoffs.receiving.lastArrived;
       if (isWaitersTurn && count !== 'full' && count > 0) {
         messages.push({ to: waiter.task, message: scheduled() });
         entries.push(this.#launch(waiter, count, waiter.sequence, launched));
@@ -189,7 +189,7 @@ export class StepScheduler {
 
   /** Asks for KV that lies elsewhere, as far as there is room for it. */
   receive(): readonly Commands['send'][] {
-    return this.handoffs.receive(this.#running.size, this.#limits.batch_requests_max - this.#running.size);
+    return this.handoffs.receiving.receive(this.#running.size, this.#limits.batch_requests_max - this.#running.size);
   }
 
   /** Nobody reads what was lent any more, or what was asked for is here, or will not come. */
@@ -295,7 +295,7 @@ export class StepScheduler {
   #handOver(running: RunningSequence): void {
     this.#running.leave(running);
     this.#running.giveSlot(running);
-    this.handoffs.lend(running);
+    this.handoffs.lending.lend(running);
   }
 
   /** Lets the first who waits run, with what is known of its prefix. Gives how many of its tokens there is room for; 0 or `full`: it waits on. */
@@ -310,13 +310,13 @@ export class StepScheduler {
 
   /** Its blocks are there, its next token's too. */
   #attach(next: RunningSequence): void {
-    this.handoffs.start();
+    this.handoffs.receiving.start();
     this.#running.add(next);
     next.isDecoding = true;
   }
 
   #preemptArrived(victim: RunningSequence, messages: Commands['send'][]): void {
-    this.handoffs.preempt(victim, messages);
+    this.handoffs.receiving.preempt(victim, messages);
     this.preemptions++;
   }
 
@@ -344,7 +344,7 @@ export class StepScheduler {
       if (this.cache.canAllocate(missing - this.cache.transfers.blocks)) return false;
       oldest ??= this.#running.oldest();
       const victim = this.#running.victimFor(running, oldest);
-      const last = this.handoffs.lastArrived;
+      const last = this.handoffs.receiving.lastArrived;
       if (last !== null && isBefore(victim ?? running, last)) this.#preemptArrived(last, messages);
       else if (victim !== null) this.#preempt(victim, messages);
       else if (last !== null && running === oldest) this.#preemptArrived(last, messages);
