@@ -2,7 +2,7 @@
  * Blocks of the relational tensor cache on their way: between HBM and DRAM, from another task executor, or copied before they are written.
  * A transfer is planned here, performed elsewhere, and its end is told; whatever happens meanwhile, its blocks are nobody else's until then:
  *
- *   swap-out   a cold node is not matched while it is copied, and stays in HBM behind it
+ *   swap-out   a cold node is not matched while it is copied, and stays in HBM behind it; if its block is needed meanwhile, it is forgotten with its copy
  *   swap-in    a holding pins nodes that are not matched until they have come; let go of, they come all the same, for whoever may want them
  *   populate   the same, from global addresses
  *   copy       a tail that several read (prompt-tails.ts)
@@ -73,12 +73,13 @@ export class CacheTransfers {
     return this.#moves.get(id)?.nodes.length ?? 0;
   }
 
-  /** Blocks of HBM that transfers read or write and no sequence holds. */
+  /** Blocks of HBM that are nobody's until a transfer has ended, and no sequence holds. */
   get blocks(): number {
     let blocks = 0;
     const tails = new Set<Tail>();
-    for (const { nodes, tail, holding } of this.#moves.values()) {
-      for (const { pins } of nodes) blocks += pins === 0 ? 1 : 0;
+    for (const { kind, nodes, tail, holding } of this.#moves.values()) {
+      // What is copied out can be given out.
+      if (kind !== 'swap-out') for (const { pins } of nodes) blocks += pins === 0 ? 1 : 0;
       if (tail === null) continue;
       blocks += holding === null ? 1 : 0;
       if (tail.holders === tail.copies) tails.add(tail);
@@ -214,6 +215,7 @@ export class CacheTransfers {
     if (this.#limits.dram_blocks === 0 || next() === null) return null;
     const id = this.#newId();
     const nodes: PrefixNode[] = [];
+    const sources: number[] = [];
     const targets: number[] = [];
     while (nodes.length < count) {
       // Room first: what makes it may be forgotten with whom it leads to.
@@ -227,11 +229,13 @@ export class CacheTransfers {
       node.moving = id;
       this.#tiers.settle(node);
       nodes.push(node);
+      // By now: it may be forgotten before this is begun.
+      sources.push(node.hbm);
       targets.push(block);
     }
     if (nodes.length === 0) return null;
     this.#moves.set(id, { kind: 'swap-out', nodes, targets, tail: null, holding: null });
-    return { id, kind: 'swap-out', from: { tier: 'hbm', blocks: nodes.map(({ hbm }) => hbm) }, to: { tier: 'dram', blocks: targets } };
+    return { id, kind: 'swap-out', from: { tier: 'hbm', blocks: sources }, to: { tier: 'dram', blocks: targets } };
   }
 
   #endCopyOut(nodes: readonly PrefixNode[], targets: readonly number[], isDone: boolean): void {

@@ -1,11 +1,12 @@
 /**
  * Where the prefix tree's blocks lie: the NPU's HBM, and host DRAM below it (DeepServe §4.3). Which block is free, and which one goes when room is needed.
  *
- *   HBM:   free ◀── cold, the one unused the longest first ◀── kept for a context, only when nothing else may go
+ *   HBM:   free ◀── cold, the one unused the longest first ◀── being copied out ◀── kept for a context, only when nothing else may go
  *   DRAM:  free ◀── copies of what HBM has in use again ◀── what lies in DRAM alone, the longest there first
  *
  * A block that leaves HBM lives on in its copy, if it has one; else it is forgotten with all below it, since no prefix leads there any more. A copy of
- * what is cold in HBM is never taken back: copying on would run in circles where DRAM is small. A block that is being copied goes nowhere.
+ * what is cold in HBM is never taken back: copying on would run in circles where DRAM is small. A block that comes goes nowhere. One that is being copied out goes
+ * after what is cold: its copy is given up, and what was to hold it stays nobody's until the copy has ended, so that nobody waits for a slow link.
  * @module
  */
 import { assert } from '../../src/protocol/errors.ts';
@@ -24,8 +25,9 @@ export class KvTiers {
   readonly #freeHbm: number[];
   readonly #freeDram: number[];
   readonly #cold = new UsageOrder<PrefixNode>();
+  readonly #leaving = new UsageOrder<PrefixNode>();
   readonly #kept = new UsageOrder<PrefixNode>();
-  /** Of both, those without a copy. */
+  /** Of cold and kept, those without a copy. */
   readonly #uncopied = new UsageOrder<PrefixNode>();
   readonly #spareCopies = new UsageOrder<PrefixNode>();
   readonly #inDramAlone = new UsageOrder<PrefixNode>();
@@ -41,7 +43,7 @@ export class KvTiers {
 
   /** Blocks of HBM that nobody uses, and that hold what somebody may use. */
   get evictable(): number {
-    return this.#cold.length + this.#kept.length;
+    return this.#cold.length + this.#leaving.length + this.#kept.length;
   }
 
   /** Blocks of HBM that can be given out. */
@@ -51,7 +53,7 @@ export class KvTiers {
 
   /** Of them, those that can be given out and nothing is forgotten. */
   get reserve(): number {
-    return this.available - this.#uncopied.length;
+    return this.available - this.#uncopied.length - this.#leaving.length;
   }
 
   get free_hbm(): readonly number[] {
@@ -71,7 +73,7 @@ export class KvTiers {
   takeHbm(): number {
     const free = this.#freeHbm.pop();
     if (free !== undefined) return free;
-    const node = this.#cold.oldest ?? this.#kept.oldest;
+    const node = this.#cold.oldest ?? this.#leaving.oldest ?? this.#kept.oldest;
     assert(node !== null, 'no block of HBM may go');
     this.evictions++;
     if (node.dram !== NO_BLOCK) return this.leaveHbm(node);
@@ -136,8 +138,10 @@ export class KvTiers {
   /** Puts a node where it belongs, after anything about it changed. `isCold`: as the one unused the longest, else as the one used last. */
   settle(node: PrefixNode, isCold = false): void {
     const isStill = node.moving === 0 && !node.isGone;
-    const mayGo = isStill && node.pins === 0 && node.hbm !== NO_BLOCK;
-    place(node, mayGo ? (node.keeps > 0 ? this.#kept : this.#cold) : null, isCold);
+    const isUnused = !node.isGone && node.pins === 0 && node.hbm !== NO_BLOCK;
+    const mayGo = isStill && isUnused;
+    // What comes has no block of HBM yet: what moves and has one is being copied out.
+    place(node, !isUnused ? null : node.moving !== 0 ? this.#leaving : node.keeps > 0 ? this.#kept : this.#cold, isCold);
     if (this.#sizes.dram_blocks === 0) return;
     node.uncopied ??= standingOf(node);
     node.inDram ??= standingOf(node);
@@ -159,7 +163,10 @@ export class KvTiers {
     else this.settle(node);
   }
 
-  /** Forgets a node that nobody uses, and all below it. What is being copied keeps its blocks until the copy has ended. */
+  /**
+   * Forgets a node that nobody uses, and all below it. What a copy writes stays nobody's until its end; what it only reads, in HBM, can be given out at once,
+   * since nobody will look at what it has written. A copy out of DRAM is read on: there its block stays too.
+   */
   forget(node: PrefixNode): void {
     if (node.children.size === 0) {
       this.#remove(node);
@@ -199,6 +206,10 @@ export class KvTiers {
     if (node.hbm !== NO_BLOCK) this.#events.removed(node, 'GPU');
     if (node.dram !== NO_BLOCK) this.#events.removed(node, 'CPU');
     if (node.moving === 0) this.giveBackAll(node);
+    else if (node.hbm !== NO_BLOCK) {
+      this.giveBackHbm(node.hbm);
+      node.hbm = NO_BLOCK;
+    }
   }
 
   /** The blocks of a node that is gone. */

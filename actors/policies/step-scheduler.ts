@@ -340,7 +340,7 @@ export class StepScheduler {
     let oldest: RunningSequence | null = null;
     while (missing > 0 && !this.cache.canAllocate(missing)) {
       if (this.#coming.revoke()) continue;
-      // What is being copied out can be given out as soon as that is over.
+      // What comes for nobody can be given out as soon as it has come.
       if (this.cache.canAllocate(missing - this.cache.transfers.blocks)) return false;
       oldest ??= this.#running.oldest();
       const victim = this.#running.victimFor(running, oldest);

@@ -173,13 +173,21 @@ export class CacheMemory {
 
   check(): void {
     const { cache } = this;
+    this.#hearEvents();
     const held = new Set(this.running.flatMap(({ holding }) => holding.blocks)).size;
     expect(cache.used).toBe(held);
     const free = cache.blocks - held - cache.transfers.blocks;
     expect(cache.canAllocate(free)).toBe(true);
     expect(cache.canAllocate(free + 1)).toBe(false);
+    // What a copy to DRAM writes is nobody else's, even if it was given up.
+    const written = this.#underWay.flatMap(({ transfer: { to } }) => (to.tier === 'dram' ? to.blocks : []));
+    expect(new Set(written).size).toBe(written.length);
+    // And what is read from there stays until it has been, though it was forgotten.
+    const read = this.#underWay.flatMap(({ transfer: { kind, from } }) => (kind === 'swap-in' ? from.blocks : []));
+    const known = written.length + this.#stored.CPU.size;
+    expect(cache.dram_blocks_used).toBeGreaterThanOrEqual(known);
+    expect(cache.dram_blocks_used).toBeLessThanOrEqual(known + read.length);
     expect(cache.dram_blocks_used).toBeLessThanOrEqual(this.#limits.dram_blocks);
-    this.#hearEvents();
   }
 
   /** Everybody leaves, and everything is dropped: nothing is left. */
@@ -290,9 +298,12 @@ export class CacheMemory {
 
 const blocksOf = (places: CacheCopy['from'] | CacheCopy['to']): readonly number[] => ('addresses' in places ? places.addresses : places.blocks);
 
-/** Blocks of HBM that a sequence or a transfer reads or writes. */
+/**
+ * Blocks of HBM that a sequence or a transfer reads or writes, and that nobody else may write meanwhile. What is copied out to DRAM may be written before the
+ * copy is performed: then nobody looks at what that has written.
+ */
 function usedBy(one: Sequence | UnderWay): readonly number[] {
   if ('holding' in one) return one.holding.blocks;
-  const { from, to } = one.transfer;
-  return [...('tier' in from && from.tier === 'hbm' ? from.blocks : []), ...(to.tier === 'hbm' ? to.blocks : [])];
+  const { kind, from, to } = one.transfer;
+  return [...('tier' in from && kind === 'copy' ? from.blocks : []), ...(to.tier === 'hbm' ? to.blocks : [])];
 }

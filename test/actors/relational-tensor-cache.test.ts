@@ -157,6 +157,25 @@ describe('the tiers of the cache', () => {
     expect(peek(cache, tokens(1, 3)).hbm).toBe(3);
   });
 
+  it('should give out at once what is being copied out, and nothing that comes of the copy, when nothing else may go', () => {
+    const cache = new RelationalTensorCache(sizes);
+    keep(cache, tokens(1, 4));
+    const out = cache.copy('cold') as TierCopy;
+    expect(out.from).toMatchObject({ blocks: { length: 4 } });
+    // In HBM since before: two of the four are needed, then all.
+    const [first, second] = [cache.matchByPrefixToken('', tokens(2, 2), 0), cache.matchByPrefixToken('', tokens(3, 2), 0)];
+    cache.allocBlocks(first, 2);
+    expect([cache.used, cache.cached, cache.dram_blocks_used, cache.canAllocate(3)]).toEqual([2, 2, 4, false]);
+    cache.allocBlocks(second, 2);
+    expect([cache.used, cache.cached, cache.dram_blocks_used, cache.canAllocate(1)]).toEqual([4, 0, 4, false]);
+    cache.transfers.done(out.id);
+    expect([cache.used, cache.dram_blocks_used]).toEqual([4, 0]);
+    cache.free(first);
+    cache.free(second);
+    expect(peek(cache, tokens(1, 4))).toEqual({ hbm: 0, dram: 0, awaited: 0 });
+    expect([cache.used, cache.cached, cache.canAllocate(4)]).toEqual([0, 0, true]);
+  });
+
   it('should go on without what could not be brought, and not try it again', () => {
     const cache = new RelationalTensorCache(sizes);
     keep(cache, tokens(1, 3));

@@ -91,4 +91,18 @@ describe('the tiers of a pod’s cache', () => {
     expect([slow.swapped_in, slow.refused > 0]).toEqual([0, true]);
     expect((await around({ dram_blocks: 0 })).cached).toBe(0);
   });
+
+  it('should keep nobody waiting for a slow link who needs nothing that comes over it', async () => {
+    const prompts = ['The king said to the old fox '.repeat(30), ...Array.from({ length: 6 }, (_, index) => `Number ${index} wolf and goat `.repeat(50))];
+    await withPod({ ...HASH, kv_blocks: 40, dram_blocks: 60, dram_bytes_per_s: 1e3 }, async (pod) => {
+      for (const prompt of [...prompts, ...prompts]) {
+        const generation = pod.generate(prompt, { max_tokens: 4, ignore_eos: true });
+        for await (const _chunk of generation);
+        const { received, first_token } = generation.times();
+        expect((first_token ?? Number.NaN) - received).toBeLessThan(1);
+      }
+      const [npu] = (await pod.stats()).npus;
+      expect([npu?.kv_blocks_used, npu?.blocks_swapped_in, npu?.preemptions]).toEqual([0, 0, 0]);
+    });
+  });
 });
