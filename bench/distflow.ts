@@ -182,7 +182,7 @@ async function measureNetwork(): Promise<unknown> {
   const queue = new QueuePair();
   const pulling = await startCard({ start: target.start, line: { queue: queue.buffer, port: served.port } });
   const { control } = target.space;
-  const backend = new SocketBackend(queue, () => void control.ring(CARD_THREAD));
+  const backend = new SocketBackend({ queue, owner: 1, ring: () => void control.ring(CARD_THREAD), now_ms: () => performance.now() });
   const instance = new Instance<string>(0, 1, target.space, backend, target.checksum);
   const [from, to] = [scattered(count, 1), scattered(count, 2)];
   for (const block of from) source.pool.hold(block);

@@ -70,6 +70,8 @@ export type Backend = {
   regionEpoch(work: WorkRequest, address: number, bytes: number): void;
   /** Moves on what is under way. */
   poll(): void;
+  /** All that goes on here waits for the source, and nothing has come of it since the last `poll`: another one would change nothing. */
+  readonly isWaiting: boolean;
   /** Why nothing can be posted any more; null: it can. */
   readonly broken: MinipodError | null;
   /** Ends the link: what is under way has failed, and nothing is written here any more once `isClosed`. */

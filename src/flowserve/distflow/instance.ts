@@ -11,6 +11,7 @@ import type { Backend } from './backend.ts';
 import type { Checksum } from './checksum.ts';
 import { POLL_BYTES } from './copying.ts';
 import { End } from './end.ts';
+import { LeaseReturn, type UnreturnedLease } from './lease-return.ts';
 import { noTransfers, type Poll, type TransferCounters } from './outcome.ts';
 import { Pull } from './pull.ts';
 import type { OfferSource, Registration } from './registration.ts';
@@ -34,6 +35,8 @@ export class Instance<Token> {
   readonly #checksum: Checksum;
   #underWay: UnderWay<Token>[] = [];
   #ended: Ended<Token>[] = [];
+  #returns: LeaseReturn[] = [];
+  #unreturned: UnreturnedLease[] = [];
   /** Whose turn it is first, so that none starves behind a line of long ones. */
   #first = 0;
 
@@ -48,7 +51,12 @@ export class Instance<Token> {
 
   /** Under way, so far as the last poll knows. */
   get pending(): number {
-    return this.#underWay.length;
+    return this.#underWay.length + this.#returns.length;
+  }
+
+  /** What is under way waits for the source alone: there is nothing to do before that answers. */
+  get isIdle(): boolean {
+    return this.pending === 0 || this.backend.isWaiting;
   }
 
   /** Ended and not drained. */
@@ -66,7 +74,19 @@ export class Instance<Token> {
     return this.#watch(token, new Pull(this.#end(owner), registration, source, targets));
   }
 
-  /** Lets all go on by about so many bytes together. How many ended. */
+  /** Lets go of a lease that another instance's pull left behind. */
+  return(lease: UnreturnedLease): void {
+    this.#returns.push(new LeaseReturn(this.backend, lease));
+  }
+
+  /** Leases that cannot be let go of here any more: another instance is to. */
+  takeUnreturned(): readonly UnreturnedLease[] {
+    const unreturned = this.#unreturned;
+    this.#unreturned = [];
+    return unreturned;
+  }
+
+  /** Lets all go on by about so many bytes together. How many ended, leases that were returned among them. */
   poll(budget_bytes = TURN_BYTES): number {
     this.backend.poll();
     const before = this.#ended.length;
@@ -75,7 +95,7 @@ export class Instance<Token> {
     for (let turn = 0; turn < count && left > 0; turn++) left -= this.#pollOne((this.#first + turn) % count, left);
     if (this.#ended.length > before) this.#underWay = this.#underWay.filter(({ isOver }) => !isOver);
     this.#first = this.#underWay.length === 0 ? 0 : (this.#first + 1) % this.#underWay.length;
-    return this.#ended.length - before;
+    return this.#ended.length - before + (this.#returns.length > 0 ? this.#pollReturns() : 0);
   }
 
   /** Takes what has ended, in the order in which it was seen to. */
@@ -101,6 +121,16 @@ export class Instance<Token> {
     return moving;
   }
 
+  #pollReturns(): number {
+    const before = this.#returns.length;
+    this.#returns = this.#returns.filter((giving) => {
+      const state = giving.poll();
+      if (state === 'failed') this.#unreturned.push(giving.lease);
+      return state === 'pending';
+    });
+    return before - this.#returns.length;
+  }
+
   /** Bytes that it moved. */
   #pollOne(index: number, budget_bytes: number): number {
     const underWay = this.#underWay[index] as UnderWay<Token>;
@@ -117,6 +147,7 @@ export class Instance<Token> {
     } else {
       this.counters.failed[end.reason]++;
       this.counters.wasted_bytes += moving.copied_bytes;
+      if (moving instanceof Pull && moving.unreturned !== null) this.#unreturned.push(moving.unreturned);
     }
     return moved;
   }

@@ -77,6 +77,12 @@ export class LinkCluster<Token> {
     return pending;
   }
 
+  /** What is under way waits for its sources alone: there is nothing to do before one answers. */
+  get isIdle(): boolean {
+    for (let index = 0; index < this.#instances.length; index++) if (!(this.#instances[index] as Instance<Token>).isIdle) return false;
+    return true;
+  }
+
   /** Lets every instance go on by its own bound. How many transfers ended. */
   poll(): number {
     let ended = 0;
@@ -90,6 +96,9 @@ export class LinkCluster<Token> {
     for (const instance of this.#instances.filter(({ backend, pending }) => backend.isClosed && pending === 0)) {
       addCounters(this.#gone, instance.counters);
       this.#instances.splice(this.#instances.indexOf(instance), 1);
+      const { source, target } = instance;
+      // Who has left cannot be told; its holders know of that.
+      if (this.#peers.has(source) && this.#peers.has(target)) for (const lease of instance.takeUnreturned()) this.between(source, target).return(lease);
     }
     return ended;
   }

@@ -10,6 +10,7 @@ import { epochOfRegion } from './region-epoch.ts';
 
 export class MemoryBackend implements Backend {
   readonly isMemory = true;
+  readonly isWaiting = false;
   readonly #space: AddressSpace;
   broken: MinipodError | null = null;
 

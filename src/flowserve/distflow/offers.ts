@@ -172,12 +172,6 @@ export class Offers<Token> {
     offer.ending ??= 'withdrawn';
   }
 
-  /** The puller has said by another way (its link is broken) that it reads here no more. */
-  acknowledge({ slot, serial }: Registration): void {
-    const offer = this.#open.find(({ registration }) => registration.slot === slot && registration.serial === serial);
-    if (offer !== undefined && stateOf(this.#lease(offer)) !== LEASE.held) this.#collect(offer, offer.ending ?? 'stopped');
-  }
-
   /** Looks at every lease, and sums what is there by about so many bytes at most. True if something ended. */
   poll(now_ms: number, budget_bytes = POLL_BYTES): boolean {
     const before = this.#ended.length;

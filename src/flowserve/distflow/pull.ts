@@ -14,6 +14,7 @@ import { MinipodError } from '../../protocol/errors.ts';
 import { WorkRequest } from './backend.ts';
 import { POLL_BYTES } from './copying.ts';
 import type { End } from './end.ts';
+import type { UnreturnedLease } from './lease-return.ts';
 import { isSerialOf, LEASE, leaseWord, pullerOf, stateName } from './lease-word.ts';
 import { isProgressOf, isSealed, layersThere, OFFER_HEADER_WORDS, OFFER_WORD, type OfferPlace, offerPlace } from './offer-layout.ts';
 import { DONE, type FailureReason, failed, PENDING, type Poll, reasonOf } from './outcome.ts';
@@ -45,6 +46,7 @@ export class Pull {
   #lease: number;
   /** When it failed: whether it has a claim is still on its way. */
   #wasClaiming = false;
+  #isUnreturned = false;
   #transfer: Transfer | null = null;
   #result: Poll = PENDING;
 
@@ -72,6 +74,12 @@ export class Pull {
 
   get copied_bytes(): number {
     return this.#transfer?.copied_bytes ?? 0;
+  }
+
+  /** Of one that has failed: the lease, where its link broke before it could let go of it for certain. */
+  get unreturned(): UnreturnedLease | null {
+    const lease = { address: this.#place.header + 4 * OFFER_WORD.lease, pulling: this.#pulling, fenced: this.#fenced, stopped: this.#stopped };
+    return this.#isUnreturned ? lease : null;
   }
 
   /** Goes on by about so many bytes at most. After `done` or `failed` it answers the same again and touches nothing. */
@@ -247,8 +255,11 @@ export class Pull {
   }
 
   #failBy({ error }: WorkRequest): void {
-    if (this.#phase >= PHASE.settle) this.#phase = PHASE.over;
-    else this.#fail(reasonOf(error), error?.message ?? 'its work failed');
+    if (this.#phase < PHASE.settle) this.#fail(reasonOf(error), error?.message ?? 'its work failed');
+    else {
+      this.#isUnreturned = true;
+      this.#phase = PHASE.over;
+    }
   }
 
   /** Once nothing is under way: says so to the holder, but for one that has no claim or no link any more. */
@@ -260,6 +271,8 @@ export class Pull {
     const isQuiet = (transfer?.isOver ?? true) && !this.#look.isUnderWay && !this.#work.isUnderWay;
     if (!isQuiet && !backend.isClosed) return false;
     const hasClaim = !this.#wasClaiming || (this.#work.state === 'done' && this.#work.value === this.#held);
+    // Of a claim that broke with its link nobody knows whether it came.
+    this.#isUnreturned = backend.broken !== null && !isGivenUp && (hasClaim || this.#work.state !== 'done');
     this.#phase = hasClaim && backend.broken === null && !isGivenUp ? PHASE.stop : PHASE.over;
     this.#work.state = 'idle';
     return true;

@@ -22,8 +22,8 @@ export class TwoMachines {
     const network = (): SocketBackend => {
       const queue = new QueuePair();
       this.queues.push(queue);
-      this.client.attach({ queue, source: 0, target: 1, port, wake: () => {} });
-      return new SocketBackend(queue, () => {});
+      this.client.attach({ queue, thread: 1, source: 0, target: 1, port, wake: () => {} });
+      return new SocketBackend({ queue, owner: 1, ring: () => {}, now_ms: () => this.#now_ms });
     };
     this.target = new Rig(sizes, { network }, ['a', 'b']);
     this.client = new CardClient(this.target.memory.space, nodeNet);

@@ -23,7 +23,8 @@ describe('two network cards as threads', () => {
     const queue = new QueuePair();
     const sharing = allocate(SIZES);
     const pulling = await startCard({ sharing, line: { queue: queue.buffer, port: served.port } });
-    const network = (): SocketBackend => new SocketBackend(queue, () => void target.memory.space.control.ring(CARD_THREAD));
+    const network = (): SocketBackend =>
+      new SocketBackend({ queue, owner: 1, ring: () => void target.memory.space.control.ring(CARD_THREAD), now_ms: () => performance.now() });
     const target: Rig = new Rig(SIZES, { network }, ['a', 'b'], sharing);
     const { control } = target.memory.space;
 

@@ -235,15 +235,18 @@ describe.each([
       expect([...seen].sort()).toEqual(['corrupt', 'done']);
     });
 
-  it('a link that breaks fails the pull alone; its blocks wait until the holder is told', () => {
+  it('a link that breaks fails the pull alone; its blocks wait until the holder is told, by a new link', () => {
     atEveryTurn(
       (scene) => scene.rig.cluster.between(0, 1).break('a test cut it'),
       (scene, { pulled, offered }, turn) => {
         expect(pulled).toBe(turn < turns ? 'link_broken' : 'done');
         if (turn === turns) return;
         expect(offered).toBe('open');
-        if (turn % 2 === 0) scene.rig.of(0).acknowledge(scene.offer.registration);
-        else scene.rig.cut.add(1);
+        if (turn % 2 === 0) {
+          scene.rig.cluster.poll();
+          scene.rig.cluster.drain();
+          scene.rig.cluster.poll();
+        } else scene.rig.cut.add(1);
         scene.now_ms = TTL_MS;
         scene.rig.of(0).poll(scene.now_ms);
         scene.expectNothingHeld();

@@ -9,27 +9,36 @@ import { ANSWER, ANSWER_WORDS, bytesOf, MAGIC, REQUEST_WORDS, WordsIn } from './
 import { ENTRY, OP, type QueuePair, STATUS } from './queue-pair.ts';
 import type { Network, Stream } from './stream.ts';
 
-/** `port`: of the source's card. `wake`: tells the thread that pulls that something was completed, or that there is no more to come. */
-export type Line = { readonly queue: QueuePair; readonly source: number; readonly target: number; readonly port: number; readonly wake: () => void };
+/**
+ * `thread`: that pulls by it. `port`: of the source's card. `wake`: tells that thread that something was completed, or that there is no more to come.
+ */
+export type Line = {
+  readonly queue: QueuePair;
+  readonly thread: number;
+  readonly source: number;
+  readonly target: number;
+  readonly port: number;
+  readonly wake: () => void;
+};
 
 export class CardClient {
   readonly #space: AddressSpace;
   readonly #network: Network;
-  readonly #lines: Connection[] = [];
+  readonly #lines: WatchedLine[] = [];
 
   constructor(space: AddressSpace, network: Network) {
     this.#space = space;
     this.#network = network;
   }
 
-  /** From now on what is posted there is worked off; a card that does not answer closes the queue pair. */
+  /** From now on what is posted there is worked off, whenever it is opened; a card that does not answer closes the queue pair. */
   attach(line: Line): void {
-    this.#lines.push(new Connection(this.#space, this.#network, line));
+    this.#lines.push(new WatchedLine(this.#space, this.#network, line));
   }
 
-  /** Queue pairs that are not closed. */
+  /** Queue pairs that are open. */
   get open_count(): number {
-    return this.#lines.length;
+    return this.#lines.filter(({ isOpen }) => isOpen).length;
   }
 
   /** There is work that `pump` has not seen. */
@@ -41,7 +50,6 @@ export class CardClient {
   pump(): boolean {
     let any = false;
     for (const line of this.#lines) any = line.pump() || any;
-    if (this.#lines.some(({ isClosed }) => isClosed)) this.#lines.splice(0, this.#lines.length, ...this.#lines.filter(({ isClosed }) => !isClosed));
     return any;
   }
 
@@ -50,9 +58,65 @@ export class CardClient {
   }
 }
 
+/** A queue pair, as it is opened and closed again and again: a connection of its own each time. */
+class WatchedLine {
+  readonly #space: AddressSpace;
+  readonly #network: Network;
+  readonly #line: Line;
+  #connection: Connection | null = null;
+  #openings: number;
+
+  constructor(space: AddressSpace, network: Network, line: Line) {
+    this.#space = space;
+    this.#network = network;
+    this.#line = line;
+    const { isClosed, openings } = line.queue;
+    // One that is open was opened while there was no card.
+    this.#openings = isClosed || openings === 0 ? openings : openings - 1;
+  }
+
+  get isOpen(): boolean {
+    return this.#connection !== null && !this.#connection.isClosed;
+  }
+
+  get hasWork(): boolean {
+    const { queue } = this.#line;
+    if (queue.openings !== this.#openings) return true;
+    return this.#connection === null ? queue.isClosing && !queue.isClosed : this.#connection.hasWork;
+  }
+
+  pump(): boolean {
+    const { queue } = this.#line;
+    const { openings } = queue;
+    if (openings !== this.#openings) {
+      this.#openings = openings;
+      this.#connection?.close();
+      this.#connection = queue.isClosed ? null : new Connection(this.#space, this.#network, this.#line);
+      return true;
+    }
+    if (this.#connection === null) {
+      if (!queue.isClosing || queue.isClosed) return false;
+      queue.close();
+      return true;
+    }
+    const any = this.#connection.pump();
+    if (this.#connection.isClosed) this.#connection = null;
+    return any;
+  }
+
+  close(): void {
+    this.#connection?.close();
+    this.#line.queue.close();
+    this.#line.wake();
+  }
+}
+
 class Connection {
   readonly #space: AddressSpace;
   readonly #queue: QueuePair;
+  readonly #thread: number;
+  /** The life of the thread that opened it. */
+  readonly #owner: number;
   readonly #wake: () => void;
   readonly #head = new WordsIn(ANSWER_WORDS);
   #stream: Stream | null = null;
@@ -61,10 +125,13 @@ class Connection {
   #answered = 0;
   /** Bytes of the answer at hand that have arrived. */
   #arrived = 0;
+  #isOver = false;
 
-  constructor(space: AddressSpace, network: Network, { queue, source, target, port, wake }: Line) {
+  constructor(space: AddressSpace, network: Network, { queue, thread, source, target, port, wake }: Line) {
     this.#space = space;
     this.#queue = queue;
+    this.#thread = thread;
+    this.#owner = queue.owner;
     this.#wake = wake;
     network.connect(port).then(
       (stream) => this.#open(stream, source, target),
@@ -73,15 +140,22 @@ class Connection {
   }
 
   get isClosed(): boolean {
-    return this.#queue.isClosed;
+    return this.#isOver;
+  }
+
+  /** Whoever opened it was given up: its entries may be rubbish, and its memory another's soon. */
+  get #isGivenUp(): boolean {
+    return this.#space.control.epochOf(this.#thread) !== this.#owner;
   }
 
   get hasWork(): boolean {
-    return this.#queue.isClosing || (this.#stream !== null && this.#queue.posted !== this.#sent);
+    return this.#isOver || this.#queue.isClosing || this.#isGivenUp || (this.#stream !== null && this.#queue.posted !== this.#sent);
   }
 
   /** Ends it: what arrives from now on is not looked at. */
   close(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
     if (this.#stream !== null) this.#stream.destroy();
     this.#queue.askToClose();
     this.#queue.close();
@@ -89,8 +163,8 @@ class Connection {
   }
 
   pump(): boolean {
-    if (this.isClosed) return false;
-    if (this.#queue.isClosing) {
+    if (this.#isOver) return false;
+    if (this.#queue.isClosing || this.#isGivenUp) {
       this.close();
       return true;
     }
@@ -105,16 +179,16 @@ class Connection {
   }
 
   #open(stream: Stream, source: number, target: number): void {
-    if (this.isClosed) {
+    if (this.#isOver) {
       stream.destroy();
       return;
     }
     this.#stream = stream;
     stream.onClose(() => this.close());
     stream.onData((bytes) => {
-      if (!this.isClosed) this.#receive(bytes);
+      if (!this.#isOver) this.#receive(bytes);
     });
-    stream.write(bytesOf(Int32Array.of(MAGIC, source, target)));
+    stream.write(bytesOf(Int32Array.of(MAGIC, source, target, this.#thread)));
     this.pump();
   }
 
@@ -129,6 +203,10 @@ class Connection {
   }
 
   #receive(bytes: Uint8Array): void {
+    if (this.#isGivenUp) {
+      this.close();
+      return;
+    }
     for (let at = 0; at < bytes.length; ) {
       at += this.#head.take(bytes, at);
       if (!this.#head.isFull()) break;

@@ -14,7 +14,7 @@ import type { Listening, Network, Stream } from './stream.ts';
 /** More than a chunked copy ever asks for at once: who asks for more is no card of ours. */
 const READ_BYTES_MAX = 1 << 26;
 
-type Link = { readonly stream: Stream; source: number; target: number };
+type Link = { readonly stream: Stream; source: number; target: number; puller: number };
 
 export class CardServer {
   readonly counters = { requests: 0, bytes: 0, faults: 0, refused: 0 };
@@ -49,7 +49,7 @@ export class CardServer {
   }
 
   #accept(stream: Stream): void {
-    const link: Link = { stream, source: -1, target: -1 };
+    const link: Link = { stream, source: -1, target: -1, puller: -1 };
     const requests = new Requests(this.#space, stream, this.counters);
     const hello = new WordsIn(HELLO_WORDS);
     this.#links.add(link);
@@ -59,10 +59,21 @@ export class CardServer {
       if (!hello.isFull()) {
         at = hello.take(bytes, 0);
         if (!hello.isFull()) return;
-        [, link.source, link.target] = hello.words as unknown as [number, number, number];
+        [, link.source, link.target, link.puller] = hello.words as unknown as [number, number, number, number];
+        this.#replaceBy(link);
       }
+      if (!this.#links.has(link)) return;
       if (hello.words[0] !== MAGIC || !requests.receive(bytes, at)) this.#refuse(stream);
     });
+  }
+
+  /** What the same puller had before is over: a request that still comes by it, such as a claim, must do nothing that the new link was told of otherwise. */
+  #replaceBy({ stream, source, target, puller }: Link): void {
+    for (const other of this.#links) {
+      if (other.stream === stream || other.source !== source || other.target !== target || other.puller !== puller) continue;
+      this.#links.delete(other);
+      other.stream.destroy();
+    }
   }
 
   #refuse(stream: Stream): void {

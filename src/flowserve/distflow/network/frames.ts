@@ -1,7 +1,7 @@
 /**
  * What travels between two network cards: requests one way, answers the other, in the same order, so an answer needs no name.
  *
- *   hello     magic | source | target                                              who pulls from whom: executors
+ *   hello     magic | source | target | puller                                     who pulls from whom: executors, and the puller's thread
  *   request   op | bytes | segment | offset | a | b     then, of a gather, bytes / 4 indices
  *   answer    status | value | bytes                    then the bytes
  *
@@ -10,7 +10,7 @@
  */
 
 export const MAGIC = 0x6d70_6466;
-export const HELLO_WORDS = 3;
+export const HELLO_WORDS = 4;
 export const REQUEST_WORDS = 6;
 export const REQUEST = { op: 0, bytes: 1, segment: 2, offset: 3, a: 4, b: 5 } as const;
 export const ANSWER_WORDS = 3;

@@ -6,6 +6,8 @@
  *        1     completed    counts entries, by the card
  *        2     closing      1: nothing more is wanted
  *        3     closed       1: the card writes nothing any more, neither here nor to where bytes were to go; its last store
+ *        4     owner        the epoch of the thread that pulls, as it knows it: of one that was given up the card serves nothing
+ *        5     openings     counts how often it was opened; stored last by whoever opens it, who has all of it while it is closed
  *       16     entries      [ENTRIES] 12 words each
  *        …     staging      words that are read, and before that which ones: [STAGING_WORDS], as a ring
  *
@@ -24,7 +26,7 @@ const ENTRY_WORDS = 12;
 /** More than a scatter list has pieces. */
 export const ENTRIES = 512;
 export const STAGING_WORDS = 65_536;
-const WORD = { posted: 0, completed: 1, closing: 2, closed: 3 } as const;
+const WORD = { posted: 0, completed: 1, closing: 2, closed: 3, owner: 4, openings: 5 } as const;
 const ENTRIES_AT = 16;
 const STAGING_AT = ENTRIES_AT + ENTRIES * ENTRY_WORDS;
 const QUEUE_WORDS = STAGING_AT + STAGING_WORDS;
@@ -68,6 +70,23 @@ export class QueuePair {
 
   get isClosed(): boolean {
     return Atomics.load(this.words, WORD.closed) === 1;
+  }
+
+  /** By the thread that pulls, in its life `owner`: it was never opened, or the card has closed it and whoever opened it before has seen that. */
+  open(owner: number): void {
+    const { words } = this;
+    for (const word of [WORD.posted, WORD.completed, WORD.closing, WORD.closed]) Atomics.store(words, word, 0);
+    Atomics.store(words, WORD.owner, owner);
+    Atomics.add(words, WORD.openings, 1);
+  }
+
+  get owner(): number {
+    return Atomics.load(this.words, WORD.owner);
+  }
+
+  /** Modulo 2³²; 0: never. */
+  get openings(): number {
+    return Atomics.load(this.words, WORD.openings);
   }
 
   askToClose(): void {

@@ -11,12 +11,32 @@ import { ENTRIES, ENTRY, OP, type Op, type QueuePair, STAGING_WORDS, STATUS } fr
 /** What a request of several entries waits for: reused in turn, as nothing may be allocated by a poll. */
 type Waiting = { work: WorkRequest | null; last: number; into: Int32Array | null; count: number; staged: number; staged_end: number };
 
+/** What a card answers in microseconds, and on a crowded machine in milliseconds: one that has answered nothing for so long hangs. */
+const ANSWER_DEADLINE_MS = 5_000;
+const OP_NAMES: Readonly<Record<number, string>> = Object.fromEntries(Object.entries(OP).map(([name, op]) => [op, name]));
+
+export type SocketBackendOptions = {
+  readonly queue: QueuePair;
+  /** The epoch of the thread that pulls, as it knows it. */
+  readonly owner: number;
+  /** Tells the card that there is something to do. */
+  readonly ring: () => void;
+  readonly now_ms: () => number;
+  /** Who had the queue pair before, on this thread. */
+  readonly before?: SocketBackend | undefined;
+};
+
 export class SocketBackend implements Backend {
   readonly isMemory = false;
   broken: MinipodError | null = null;
   readonly #queue: QueuePair;
-  /** Tells the card that there is something to do. */
-  readonly #ring: () => void;
+  readonly #options: SocketBackendOptions;
+  #isOpen = false;
+  #before: SocketBackend | undefined;
+  /** As far as was seen: then the queue pair may be another's. */
+  #isClosed = false;
+  /** When something was answered last, or asked while nothing was awaited. */
+  #answered_ms = 0;
   readonly #waiting: readonly Waiting[];
   #first = 0;
   #next = 0;
@@ -26,9 +46,10 @@ export class SocketBackend implements Backend {
   #posted = 0;
   #completed = 0;
 
-  constructor(queue: QueuePair, ring: () => void) {
-    this.#queue = queue;
-    this.#ring = ring;
+  constructor(options: SocketBackendOptions) {
+    this.#queue = options.queue;
+    this.#options = options;
+    this.#before = options.before;
     this.#waiting = Array.from({ length: ENTRIES }, () => ({ work: null, last: 0, into: null, count: 0, staged: 0, staged_end: 0 }));
   }
 
@@ -64,28 +85,66 @@ export class SocketBackend implements Backend {
   }
 
   poll(): void {
-    const queue = this.#queue;
-    const isClosed = queue.isClosed;
-    this.#completed = queue.completed;
+    if (!this.#isOpen) return;
+    const before = this.#first;
+    const isClosed = this.#isClosed || this.#queue.isClosed;
+    if (!this.#isClosed) this.#completed = this.#queue.completed;
     while (this.#first !== this.#next) {
       const waiting = this.#waiting[this.#first & (ENTRIES - 1)] as Waiting;
       if (((this.#completed - waiting.last) | 0) < 0) break;
       this.#finish(waiting);
       this.#first++;
     }
-    if (!isClosed) return;
+    if (!isClosed) {
+      if (this.#first !== before) this.#answered_ms = this.#options.now_ms();
+      else if (this.#isAwaiting && this.broken === null && this.#options.now_ms() - this.#answered_ms > ANSWER_DEADLINE_MS) this.#closeLate();
+      return;
+    }
+    this.#isClosed = true;
     this.broken ??= new MinipodError('worker_failed', 'the connection ended');
     for (; this.#first !== this.#next; this.#first++) this.#fail(this.#waiting[this.#first & (ENTRIES - 1)] as Waiting, this.broken);
   }
 
   close(reason: MinipodError): void {
     this.broken ??= reason;
+    if (!this.#isOpen || this.#isClosed) return;
     this.#queue.askToClose();
-    this.#ring();
+    this.#options.ring();
   }
 
   get isClosed(): boolean {
-    return this.#queue.isClosed;
+    this.#isClosed ||= this.#isOpen ? this.#queue.isClosed : this.broken !== null;
+    return this.#isClosed;
+  }
+
+  get isWaiting(): boolean {
+    return this.#isAwaiting && !this.#queue.isClosed && this.#queue.completed === this.#completed;
+  }
+
+  get #isAwaiting(): boolean {
+    return this.#first !== this.#next;
+  }
+
+  /** The card has closed the queue pair, and whoever had it before knows it. */
+  get #isFree(): boolean {
+    if (this.#isOpen) return this.isClosed;
+    return this.#before === undefined ? this.#queue.openings === 0 || this.#queue.isClosed : this.#before.#isFree;
+  }
+
+  #closeLate(): void {
+    const { last } = this.#waiting[this.#first & (ENTRIES - 1)] as Waiting;
+    const op = OP_NAMES[this.#queue.words[this.#queue.entryAt(last - 1) + ENTRY.op] as number];
+    this.close(new MinipodError('deadline_exceeded', `the network card has answered nothing for ${ANSWER_DEADLINE_MS / 1000} s; '${op}' is awaited`));
+  }
+
+  /** False: the card has yet to let go of the queue pair. */
+  #mayPost(): boolean {
+    if (this.#isOpen) return true;
+    if (!this.#isFree) return false;
+    this.#before = undefined;
+    this.#queue.open(this.#options.owner);
+    this.#isOpen = true;
+    return true;
   }
 
   /** False: it has failed, or there is no room yet. */
@@ -94,6 +153,7 @@ export class SocketBackend implements Backend {
       work.fail(this.broken);
       return false;
     }
+    if (!this.#mayPost()) return false;
     const hasEntries = ENTRIES - (this.#posted - this.#completed) >= entries;
     // What does not fit before the end of the staging begins at its start: the rest is wasted until it comes round.
     const skipped = this.#staged % STAGING_WORDS > STAGING_WORDS - words ? STAGING_WORDS - (this.#staged % STAGING_WORDS) : 0;
@@ -131,10 +191,11 @@ export class SocketBackend implements Backend {
     waiting.count = count;
     waiting.staged = staged;
     waiting.staged_end = this.#staged;
+    if (!this.#isAwaiting) this.#answered_ms = this.#options.now_ms();
     this.#next++;
     work.state = 'posted';
     this.#queue.posted = this.#posted;
-    this.#ring();
+    this.#options.ring();
   }
 
   #finish(waiting: Waiting): void {
