@@ -17,6 +17,7 @@ export default defineConfig({
     testTimeout: 60_000,
     // Some record a live run.
     hookTimeout: 60_000,
+    setupFiles: ['test/property-limits.ts'],
     // Two cores: a pod has threads of its own.
     maxWorkers: 2,
     projects: [

@@ -241,7 +241,7 @@ export const dpGroup = setup({
     GROUP_UNWANTED: { actions: ['assignGroups', tellAll] },
     GROUP_STATUS: { actions: ['assignGroups', tellAll] },
     // Who led before may ask still, and has been told that it does no more.
-    STATUS_WANTED: { guard: 'isOfThisTerm', actions: ['noteLeader', 'tellLeader', tellAll] },
+    STATUS_WANTED: [{ guard: 'isOfThisTerm', actions: ['noteLeader', 'tellLeader', tellAll] }, {}],
   },
   states: {
     idle: {

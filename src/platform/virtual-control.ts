@@ -52,6 +52,8 @@ export type VirtualOptions = PlanOptions & {
 const NEAR_MESSAGE_NS = 200;
 /** A launch that computes nothing for a sequence: freeing slots, reading counters. */
 const SMALL_WORK_NS = 1_000;
+/** From a thread's loss to the first act of the next one: what starting one takes (DESIGN.md). */
+const RESTART_NS = 30_000_000;
 /** Delays are up to a half longer, by chance: so another seed is another interleaving. */
 const JITTER = 0.5;
 const NS_PER_US = 1_000;
@@ -92,6 +94,8 @@ export class VirtualControl {
   /** By DP group: when the copies between its tiers end that it has asked for; and how long the one at hand takes. */
   readonly #swaps_done_ns = new Map<Address, number>();
   #swap_ns: number | null = null;
+  /** Workers whose controllers are lost. */
+  readonly #restarting = new Set<number>();
 
   static async create(options: VirtualOptions, ports: VirtualPorts): Promise<VirtualControl> {
     const tokenizer = await loadTokenizer(options.folder);
@@ -164,22 +168,28 @@ export class VirtualControl {
     return new Admission(this.#space.control).held;
   }
 
-  /** The controllers that a worker hosts die, with their requests, and begin anew. */
+  /** The controllers that a worker hosts die, with their requests, and begin anew as soon as a thread can. Where they have not begun yet nothing happens. */
   loseControllers(worker: number): void {
+    if (this.#restarting.has(worker)) return;
+    this.#restarting.add(worker);
     const { control } = this.#space;
     const lost = this.#directory.controllersOn(worker);
     const life = control.lifeOf(worker);
     control.endLife(worker);
     const executors = new Set(lost.filter((member) => roleOf(member) === 'job-executor').map(idOf));
     for (const executor of executors) new Admission(control).forget(executor);
-    this.host.lose((actor) => {
+    const beginAnew = this.host.lose((actor) => {
       const role = roleOf(actor);
       if (role === 'request' || role === 'job') return executors.has(jobExecutorOf(idOf(actor)));
       return role === 'task' ? executors.has(jobExecutorOf(requestOfTask(actor))) : lost.includes(actor);
     });
     for (const member of lost)
       for (const manager of CLUSTER_MANAGERS) if (!lost.includes(manager)) this.host.send(manager, 'control/0', memberLost(member, life));
-    this.#spawnControllers(worker);
+    this.host.later(RESTART_NS, () => {
+      this.#restarting.delete(worker);
+      beginAnew();
+      this.#spawnControllers(worker);
+    });
   }
 
   #spawnControllers(worker: number): void {

@@ -36,6 +36,7 @@ export type VirtualPorts = Pick<CastPorts, 'birthOf' | 'hands' | 'transfer' | 'c
 /** From one sender to one receiver: how many messages are under way, and when the last of them arrives. */
 type Pair = { readonly key: string; underWay: number; last_ns: number };
 type Arrival = { readonly time_ns: number; readonly order: number; readonly mail: Mail; readonly pair: Pair };
+type Moment = { readonly time_ns: number; readonly order: number; readonly act: () => void };
 type Timer = Omit<Arrival, 'pair'> & { readonly id: string; readonly isBackground: boolean; isCancelled: boolean };
 
 const NS_PER_MS = 1_000_000;
@@ -44,14 +45,14 @@ export class VirtualHost {
   readonly clock: Clock = { now_ms: () => this.#now_ns / NS_PER_MS };
   readonly #ports: VirtualPorts;
   readonly #cast: Cast;
-  readonly #queue = new EventQueue<Arrival | Timer>();
+  readonly #queue = new EventQueue<Arrival | Timer | Moment>();
   /** By `sender>receiver`, while anything is under way between them. */
   readonly #pairs = new Map<string, Pair>();
   readonly #timers = new Map<Address, Timer[]>();
   #now_ns = 0;
   #order = 0;
-  /** Those who died, and what was sent until then. */
-  readonly #losses: { readonly order: number; readonly isLost: (actor: Address) => boolean }[] = [];
+  /** Those who died, and before which event's entry what concerns them is lost; infinity: they have no successors yet. */
+  readonly #losses: { before: number; readonly isLost: (actor: Address) => boolean }[] = [];
   /** Timers of the background in the queue. */
   #background = 0;
 
@@ -100,16 +101,33 @@ export class VirtualHost {
     this.#arrive({ to: npu, from: npu, message, cause }, this.#now_ns + duration_ns);
   }
 
-  /** Actors die as if their thread had, and so does what is on its way from and to them. */
-  lose(isLost: (actor: Address) => boolean): void {
+  /**
+   * Actors die as if their thread had, and so does what is on its way from and to them, and what is sent to them until their successors begin: links carry
+   * epochs, and those who have not heard of the loss send to the dead. The function that it returns says that the successors begin now.
+   */
+  lose(isLost: (actor: Address) => boolean): () => void {
     this.#cast.lose(isLost);
-    this.#losses.push({ order: this.#order, isLost });
+    const loss = { before: Number.POSITIVE_INFINITY, isLost };
+    this.#losses.push(loss);
+    return () => {
+      loss.before = this.#order;
+    };
+  }
+
+  /** Something that happens outside the cast, such as a thread that starts. */
+  later(delay_ns: number, act: () => void): void {
+    this.#queue.push({ time_ns: this.#now_ns + delay_ns, order: this.#order++, act });
   }
 
   /** Moves the clock to what comes next and lets it happen. False: nothing will ever happen again unless somebody sends. */
   step(): boolean {
     while (this.pending > 0) {
-      const event = this.#queue.pop() as Arrival | Timer;
+      const event = this.#queue.pop() as Arrival | Timer | Moment;
+      if ('act' in event) {
+        this.#now_ns = event.time_ns;
+        event.act();
+        return true;
+      }
       if ('isCancelled' in event) {
         if (event.isBackground) this.#background--;
         if (event.isCancelled) continue;
@@ -125,7 +143,7 @@ export class VirtualHost {
   }
 
   #isLost({ order, mail: { to, from } }: Arrival | Timer): boolean {
-    return this.#losses.some((loss) => order < loss.order && (loss.isLost(to) || loss.isLost(from)));
+    return this.#losses.some((loss) => order < loss.before && (loss.isLost(to) || loss.isLost(from)));
   }
 
   #transmit(mail: Mail): void {

@@ -8,6 +8,7 @@ import { leaseLost, leaseRefused, leaseTaken, memberLost, memberReady, takenOver
 import type { Claim } from '../../src/protocol/controllers.ts';
 import type { Message } from '../../src/protocol/messages.ts';
 import { Cast } from '../../src/runtime/cast.ts';
+import { runs } from '../property-runs.ts';
 
 const MANAGERS = [0, 1].map((id) => address('cluster-manager', id));
 const EXECUTORS = [0, 1, 2].map((id) => address('job-executor', id));
@@ -161,6 +162,6 @@ it('one leads; what serves is known, and each loss is taken over by somebody who
       // Whoever takes over from a life takes what earlier ones have left, too.
       for (const { member, life } of lost) expect([member, life, plane.livesTaken(member).some((of) => of >= life)]).toEqual([member, life, true]);
     }),
-    { numRuns: 200 },
+    { numRuns: runs(200) },
   );
 });

@@ -6,6 +6,7 @@ import { MARK_TOKENS, prefixMarks } from '../../actors/policies/prefix-marks.ts'
 import { fitStepCost, prefill_us, UNMEASURED } from '../../actors/policies/step-cost.ts';
 import { type Address, address } from '../../src/protocol/address.ts';
 import type { GroupState, StepCost, Wanted } from '../../src/protocol/balancing.ts';
+import { runs } from '../property-runs.ts';
 
 const COST: StepCost = { base_us: 100, token_us: 10, attended_us: 0.01 };
 const LIMITS: LeaderLimits = { batch_tokens_max: 64, long_tokens: 1_000, long_groups: 0, has_prefix_cache: true, has_priorities: true };
@@ -85,7 +86,7 @@ describe('a leader', () => {
           expect(them.asked).toBeLessThanOrEqual(2 * count * calls.length);
         },
       ),
-      { numRuns: 200 },
+      { numRuns: runs(200) },
     );
   });
 
@@ -171,7 +172,7 @@ describe('the cost of a step', () => {
         expect(fitted.token_us).toBeCloseTo(token_us, 3);
         expect(fitted.attended_us).toBeCloseTo(attended_us, 3);
       }),
-      { numRuns: 100 },
+      { numRuns: runs(100) },
     );
   });
 

@@ -149,11 +149,17 @@ export class QueuedCast {
   }
 
   send(to: Address, from: Address, message: Message): void {
-    if (roleOf(to) === 'npu' && this.#lost.has(idOf(to))) return;
+    if (roleOf(to) === 'npu' && (this.#lost.has(idOf(to)) || this.#isUntold(from, idOf(to)))) return;
     const key = `${from}>${to}`;
     const queue = this.#queues.get(key) ?? [];
     queue.push({ to, from, message });
     this.#queues.set(key, queue);
+  }
+
+  /** What tells `sender` of the NPU's loss is still under way: until then it sends to the one that is dead (links carry epochs), though the next one lives. */
+  #isUntold(sender: Address, npu: number): boolean {
+    const news = this.#queues.get(`${address('task-executor', this.#placeOf(npu).executor)}>${sender}`) ?? [];
+    return news.some(({ message }) => message.type === 'RANK_LOST' && message.npu === npu);
   }
 
   /** Delivers one message of the queue that `choose` picks; false if there is none. */

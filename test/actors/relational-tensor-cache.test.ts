@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import type { Holding } from '../../actors/policies/cache-holding.ts';
 import { type CacheLimits, RelationalTensorCache } from '../../actors/policies/relational-tensor-cache.ts';
 import type { TierCopy } from '../../src/protocol/messages.ts';
+import { runs } from '../property-runs.ts';
 import { BLOCK, CacheMemory, HBM_ALONE } from './cache-memory.ts';
 
 /** Few blocks to choose from, so that prefixes meet; the last is not always whole. */
@@ -55,7 +56,7 @@ describe('the relational tensor cache', () => {
         }
         memory.end();
       }),
-      { numRuns: 50 },
+      { numRuns: runs(50) },
     );
   });
 
@@ -84,7 +85,7 @@ describe('the relational tensor cache', () => {
           }
         }
       }),
-      { numRuns: 100 },
+      { numRuns: runs(100) },
     );
   });
 

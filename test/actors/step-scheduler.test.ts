@@ -6,6 +6,7 @@ import { type Planned, StepScheduler } from '../../actors/policies/step-schedule
 import { type Address, address } from '../../src/protocol/address.ts';
 import type { Commands, Sequence, StepPlan } from '../../src/protocol/messages.ts';
 import { GREEDY, greedySequence } from '../golden/greedy.ts';
+import { runs } from '../property-runs.ts';
 import { expectedOutput, FakeNpu } from './fake-npu.ts';
 
 const BLOCK = 4;
@@ -130,7 +131,7 @@ describe('the step scheduler', () => {
           expect(types.filter((type) => type === 'SCHEDULED').length).toBeLessThanOrEqual(types.filter((type) => type === 'PREEMPTED').length + 1);
         }
       }),
-      { numRuns: 400 },
+      { numRuns: runs(400) },
     );
     expect(ahead).toBeGreaterThan(400);
   });

@@ -6,6 +6,7 @@ import { PATIENCE_STEPS, StepScheduler } from '../../actors/policies/step-schedu
 import { type Address, address, idOf } from '../../src/protocol/address.ts';
 import type { Sequence } from '../../src/protocol/messages.ts';
 import { GREEDY } from '../golden/greedy.ts';
+import { runs } from '../property-runs.ts';
 import { FakeNpu } from './fake-npu.ts';
 
 const BLOCK = 4;
@@ -120,7 +121,7 @@ describe('the turns of an NPU', () => {
           expect(latest).toBeGreaterThan(came + PATIENCE_STEPS * worse - 8);
         },
       ),
-      { numRuns: 12 },
+      { numRuns: runs(12) },
     );
   });
 
@@ -140,7 +141,7 @@ describe('the turns of an NPU', () => {
         expect(rig.ended.size).toBe(calls.length);
         preempted += rig.preempted.length;
       }),
-      { numRuns: 60 },
+      { numRuns: runs(60) },
     );
     expect(preempted).toBeGreaterThan(50);
   });

@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { isBefore, type Turn, WaitingLine } from '../../actors/policies/waiting-line.ts';
+import { runs } from '../property-runs.ts';
 
 it('who leaves a line is let go of, also behind one that waits on', () => {
   const line = new WaitingLine<Turn>();
@@ -45,6 +46,6 @@ it('a line of waiters is in the order of their turns, whoever comes, gives way, 
         expect([...line]).toEqual(list);
       }
     }),
-    { numRuns: 300 },
+    { numRuns: runs(300) },
   );
 });

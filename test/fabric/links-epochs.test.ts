@@ -6,6 +6,7 @@ import { Links, type LinksOptions } from '../../src/fabric/links.ts';
 import { EXTENT } from '../../src/fabric/ring-layout.ts';
 import { type ThreadMessage, threadPeerRestarted } from '../../src/protocol/threads.ts';
 import { Codec } from '../../src/protocol/wire.ts';
+import { runs } from '../property-runs.ts';
 import { CONTROL_AT, frame, payloadOf, twoThreads } from './two-threads.ts';
 
 /** The rings lie in the first segment, epochs and stop words in all of them. */
@@ -107,7 +108,7 @@ describe.each([2, 5])('over %i segments, a thread whose epoch was raised', (segm
         expect(tails()).toEqual(before);
         expectSuccessor(a, pair);
       }),
-      { numRuns: 100 },
+      { numRuns: runs(100) },
     );
   });
 

@@ -9,6 +9,7 @@ import { afterEach, expect, it, vi } from 'vitest';
 import type { Lane } from '../../src/fabric/link-counters.ts';
 import type { Links } from '../../src/fabric/links.ts';
 import { RingProducer } from '../../src/fabric/ring.ts';
+import { runs } from '../property-runs.ts';
 import { SEGMENTS } from './segments.ts';
 import { frame, payloadOf, twoThreads } from './two-threads.ts';
 
@@ -158,7 +159,7 @@ it('whatever boundary a thread dies at, over one segment or several, its peer an
       for (const { who, act } of again) perform(who === 0 ? survivor : successor, act, ledger, true);
       drain(survivor, successor, ledger);
     }),
-    { numRuns: 400 },
+    { numRuns: runs(400) },
   );
   // The test did what it says.
   expect(kills).toBeGreaterThan(100);

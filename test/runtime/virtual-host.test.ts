@@ -106,6 +106,29 @@ describe('messages', () => {
   });
 });
 
+describe('an actor that is lost', () => {
+  it('and its successor hear nothing that was sent before the successor began, though it arrives later', () => {
+    const host = makeHost(0);
+    const birth = { machine: collector, input: undefined };
+    host.spawn('npu/0', birth);
+    host.spawn('npu/1', birth);
+    const tellAll = (tokens: number): void => {
+      for (const npu of ['npu/0', 'npu/1'] as const) host.send(npu, 'dp-group/0', load(tokens));
+    };
+    tellAll(1);
+    const beginAnew = host.lose((actor) => actor === 'npu/0');
+    tellAll(2);
+    host.later(10_000, () => {
+      tellAll(3);
+      beginAnew();
+      host.spawn('npu/0', birth);
+      tellAll(4);
+    });
+    runOut(host);
+    expect([gotBy(host, 'npu/0'), gotBy(host, 'npu/1')]).toEqual([[4], [1, 2, 3, 4]]);
+  });
+});
+
 describe('timers', () => {
   it('bring their messages when they are due, and none that was cancelled', () => {
     const host = makeHost(0);

@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
+import { runs } from '../property-runs.ts';
 import { expectNothingLeft } from './pods.ts';
 
 type Call = {
@@ -102,7 +103,7 @@ describe('prefill-decode', () => {
             if (leaves < 0) expect(got[index]).toEqual(chosenOf(await one.complete(prompt, how)));
         },
       ),
-      { numRuns: 40 },
+      { numRuns: runs(40) },
     );
     await one.close();
   });

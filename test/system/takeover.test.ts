@@ -5,6 +5,7 @@ import { Admission } from '../../src/fabric/admission.ts';
 import { LeaderLease } from '../../src/fabric/leader-lease.ts';
 import { type Completion, createPod, type GenerateOptions, type InspectionEvent, type Pod, type PodOptions } from '../../src/index.ts';
 import type { VirtualPod } from '../../src/virtual-pod.ts';
+import { runs } from '../property-runs.ts';
 import { expectNothingLeft, fingerprint, sleep } from './pods.ts';
 import { openRig } from './rig.ts';
 
@@ -12,8 +13,7 @@ const CALLS: readonly { readonly prompt: readonly number[]; readonly options: Ge
   prompt: Array.from({ length: 3 + index * 7 }, (_, at) => 5 + ((index * 31 + at * 17) % 900)),
   options: { max_tokens: 5 + index * 4, n: 1 + (index % 3), seed: index, ignore_eos: true },
 }));
-/** TAKEOVER_RUNS=1000 for a campaign. */
-const RUNS = Number(process.env['TAKEOVER_RUNS'] ?? 10);
+const RUNS = runs(10);
 const SHAPE: PodOptions = { clock: 'virtual', kernels: 'hash', npus: 3, workers: 3 };
 
 const generateAll = (pod: Pod): Promise<Completion[]> => Promise.all(CALLS.map(({ prompt, options }) => pod.complete(prompt, options)));

@@ -9,6 +9,7 @@ import { destroyDomain, isAlive } from '../../src/xccl/domain.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import type { Poll } from '../../src/xccl/operation.ts';
 import { PointToPoint } from '../../src/xccl/point-to-point.ts';
+import { runs } from '../property-runs.ts';
 import { makeDies, randomPick } from './rig.ts';
 import { expectGuards, isWhole, placeTransfers, startReceive, startSend, type Transfer, type Way } from './transfers.ts';
 
@@ -17,7 +18,7 @@ const SIZES = [0, 1, SLOT, SLOT + 1, 5 * SLOT, 1_000];
 const WAYS: readonly Way[] = ['slots', 'dma', 'lease'];
 const DIES = 3;
 const DEPTH_MAX = 2;
-const RUNS = Number(process.env['RUNS'] ?? 150);
+const RUNS = runs(150);
 const SCRIBBLE = 0xee;
 
 type Faults = { readonly timeouts: boolean; readonly zombies: boolean; readonly destruction: boolean };

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { FAILURES } from '../../../src/flowserve/distflow/outcome.ts';
 import { pullersOf, sourceRankOf, turnOf } from '../../../src/flowserve/distflow/pairing.ts';
 import { PLAIN } from '../../../src/flowserve/distflow/transfer.ts';
+import { runs } from '../../property-runs.ts';
 import { Rig, SMALL, shuffled } from './rig.ts';
 
 const ALL = shuffled(SMALL.blocks, 1);
@@ -150,7 +151,7 @@ describe('any number of pulls between any executors', () => {
         const { started, done, failed } = rig.cluster.counters();
         expect(done + FAILURES.reduce((sum, reason) => sum + failed[reason], 0)).toBe(started);
       }),
-      { numRuns: 60 },
+      { numRuns: runs(60) },
     );
   });
 });
