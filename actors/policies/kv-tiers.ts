@@ -11,7 +11,7 @@
  */
 import { assert } from '../../src/protocol/errors.ts';
 import type { KvEventLog } from './kv-events.ts';
-import { NO_BLOCK, type PrefixNode, type PrefixTree } from './prefix-tree.ts';
+import { isLeaf, NO_BLOCK, type PrefixNode, type PrefixTree } from './prefix-tree.ts';
 import { type Standing, standingOf, UsageOrder } from './usage-order.ts';
 
 export type TierSizes = { readonly blocks: number; readonly dram_blocks: number };
@@ -168,7 +168,7 @@ export class KvTiers {
    * since nobody will look at what it has written. A copy out of DRAM is read on: there its block stays too.
    */
   forget(node: PrefixNode): void {
-    if (node.children.size === 0) {
+    if (isLeaf(node)) {
       this.#remove(node);
       return;
     }
@@ -192,7 +192,7 @@ export class KvTiers {
   distrust(): number {
     const dropped = this.drop();
     for (const node of [...this.#tree.all()].reverse()) {
-      if (node.isGone || node.moving !== 0 || node.children.size > 0) continue;
+      if (node.isGone || node.moving !== 0 || !isLeaf(node)) continue;
       this.#tree.remove(node);
       this.#events.removed(node, 'GPU');
     }

@@ -7,46 +7,53 @@
  * @module
  */
 import { assert } from '../../src/protocol/errors.ts';
+import { BlockTokens } from './block-tokens.ts';
 import type { Standing, UsageOrder } from './usage-order.ts';
 
 export const NO_BLOCK = -1;
+const NO_PLACE = -1;
 
 export class PrefixNode implements Standing<PrefixNode> {
-  readonly space: string;
-  readonly parent: PrefixNode | null;
-  /** Of this block alone. */
-  readonly tokens: readonly number[];
+  // What a match looks at and changes stands first: it is next to each other in memory then.
   readonly hash: number;
-  /** What KV events call it: a hash of all tokens up to its end, and of its space; 53 bits. */
-  readonly name: number;
-  /** By hash of their tokens; those of equal hashes follow each other. */
-  readonly children = new Map<number, PrefixNode>();
+  /** Its child, or children by hash of their tokens: most have one at most, and a map of its own is more memory to look at than all the rest. */
+  children: PrefixNode | Map<number, PrefixNode> | null = null;
+  /** The next of its parent's children that has the same hash. */
   twin: PrefixNode | null = null;
+  /** Where its tokens are to be compared; a root has none. */
+  readonly place: number;
   /** Its block in each tier, or `NO_BLOCK`. */
   hbm = NO_BLOCK;
   dram = NO_BLOCK;
+  /** The transfer that copies its block right now; 0: none does. */
+  moving = 0;
   /** Sequences that use it, and contexts that ask for it to be kept. */
   pins = 0;
   keeps = 0;
-  /** The transfer that copies its block right now; 0: none does. */
-  moving = 0;
   /** It was used since it was copied to DRAM. */
   isUsedAgain = false;
   /** It is no longer in the tree. */
   isGone = false;
-  /** Its standing among those that may leave HBM: itself, since each block that is matched is looked at. */
-  readonly item: PrefixNode = this;
   order: UsageOrder<PrefixNode> | null = null;
   older: Standing<PrefixNode> | null = null;
   newer: Standing<PrefixNode> | null = null;
+  /** Its standing among those that may leave HBM: itself, since each block that is matched is looked at. */
+  readonly item: PrefixNode = this;
   /** Where there is DRAM: among those without a copy, and among those that may leave it. */
   uncopied: Standing<PrefixNode> | null = null;
   inDram: Standing<PrefixNode> | null = null;
+  readonly space: string;
+  readonly parent: PrefixNode | null;
+  /** Of this block alone. */
+  readonly tokens: readonly number[];
+  /** What KV events call it: a hash of all tokens up to its end, and of its space; 53 bits. */
+  readonly name: number;
 
-  constructor(space: string, parent: PrefixNode | null, tokens: readonly number[], hash: number, name: number) {
+  constructor(space: string, parent: PrefixNode | null, tokens: readonly number[], place: number, hash: number, name: number) {
     this.space = space;
     this.parent = parent;
     this.tokens = tokens;
+    this.place = place;
     this.hash = hash;
     this.name = name;
   }
@@ -61,10 +68,12 @@ export class PrefixTree {
   readonly #block_size: number;
   /** Prefixes that must not meet, such as those of different tenants. */
   readonly #roots = new Map<string, PrefixNode>();
+  readonly #tokens: BlockTokens;
   #size = 0;
 
   constructor(block_size: number) {
     this.#block_size = block_size;
+    this.#tokens = new BlockTokens(block_size);
   }
 
   /** Blocks that the tree names. */
@@ -98,37 +107,34 @@ export class PrefixTree {
     const parent = path.at(-1) ?? this.#rootOf(space);
     const own = tokens.slice(at, at + this.#block_size);
     const hash = this.#hash(tokens, at);
-    const node = new PrefixNode(space, parent, own, hash, nameOf(parent.name, hash, own));
-    node.twin = parent.children.get(hash) ?? null;
+    const node = new PrefixNode(space, parent, own, this.#tokens.add(tokens, at), hash, nameOf(parent.name, hash, own));
+    node.twin = firstOf(parent, hash);
     node.pins = 1;
-    parent.children.set(hash, node);
+    putFirst(parent, hash, node);
     this.#size++;
     return node;
   }
 
   /** Whether a node's tokens are those from position `at` on. */
   holds(node: PrefixNode, tokens: readonly number[], at: number): boolean {
-    for (let index = 0; index < this.#block_size; index++) if (node.tokens[index] !== tokens[at + index]) return false;
-    return true;
+    return this.#tokens.equal(node.place, tokens, at);
   }
 
   /** Forgets a node that has no children. */
   remove(node: PrefixNode): void {
     const { parent, hash, twin } = node;
-    assert(parent !== null && node.children.size === 0, 'what is taken from the tree is a leaf of it');
-    const first = parent.children.get(hash);
-    if (first === node) {
-      if (twin === null) parent.children.delete(hash);
-      else parent.children.set(hash, twin);
-    } else {
-      let before = first;
-      while (before !== undefined && before.twin !== node) before = before.twin ?? undefined;
+    assert(parent !== null && isLeaf(node), 'what is taken from the tree is a leaf of it');
+    let before = firstOf(parent, hash);
+    if (before === node) putFirst(parent, hash, twin);
+    else {
+      while (before !== null && before.twin !== node) before = before.twin;
       assert(before, 'a cached block is not under its parent');
       before.twin = twin;
     }
     node.isGone = true;
+    this.#tokens.remove(node.place);
     this.#size--;
-    if (parent.parent === null && parent.children.size === 0) this.#roots.delete(node.space);
+    if (parent.parent === null && isLeaf(parent)) this.#roots.delete(node.space);
   }
 
   /** A node and all below it, each before its children. */
@@ -153,6 +159,7 @@ export class PrefixTree {
         space,
         null,
         [],
+        NO_PLACE,
         0,
         nameOf(
           0,
@@ -166,7 +173,7 @@ export class PrefixTree {
   }
 
   #childOf(parent: PrefixNode, tokens: readonly number[], at: number, hash: number): PrefixNode | null {
-    let node = parent.children.get(hash) ?? null;
+    let node = firstOf(parent, hash);
     while (node !== null && !this.holds(node, tokens, at)) node = node.twin;
     return node;
   }
@@ -178,8 +185,29 @@ export class PrefixTree {
   }
 }
 
-function pushChildren(node: PrefixNode, found: PrefixNode[]): void {
-  for (const first of node.children.values()) for (let child: PrefixNode | null = first; child !== null; child = child.twin) found.push(child);
+export const isLeaf = ({ children }: PrefixNode): boolean => children === null;
+
+/** The first of the children with that hash. */
+function firstOf({ children }: PrefixNode, hash: number): PrefixNode | null {
+  if (children instanceof PrefixNode) return children.hash === hash ? children : null;
+  return children?.get(hash) ?? null;
+}
+
+/** Puts another one there; null: nobody is left with that hash. */
+function putFirst(parent: PrefixNode, hash: number, first: PrefixNode | null): void {
+  const { children } = parent;
+  if (children === null || (children instanceof PrefixNode && children.hash === hash)) parent.children = first;
+  else {
+    const map = children instanceof PrefixNode ? new Map([[children.hash, children]]) : children;
+    if (first !== null) map.set(hash, first);
+    else map.delete(hash);
+    parent.children = map.size === 0 ? null : map;
+  }
+}
+
+function pushChildren({ children }: PrefixNode, found: PrefixNode[]): void {
+  const firsts = children === null ? [] : children instanceof PrefixNode ? [children] : children.values();
+  for (const first of firsts) for (let child: PrefixNode | null = first; child !== null; child = child.twin) found.push(child);
 }
 
 /** Two 32-bit hashes of the tokens, each going on from the parent's. */
