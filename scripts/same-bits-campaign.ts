@@ -1,7 +1,8 @@
 /**
- * Runs pods of every sort, each from a seed, and holds what they generate against one NPU alone, bit for bit: topologies, tensor parallelism, chunks, batch
- * limits, tight KV, caches that are hot, off or dropped in the middle of a run, callers that go away. On virtual time with the hash model, where a stale block or a
- * lost gather changes the tokens, and live on worker threads with the shipped model, logprobs included. Exits with 1 if anything differs or is left behind.
+ * Runs pods of every sort, each from a seed, and holds what they generate against one NPU alone, bit for bit: topologies, tensor parallelism, split output
+ * projections, chunks, batch limits, tight KV, caches that are hot, off or dropped in the middle of a run, callers that go away. On virtual time with the hash
+ * model, where a stale block or a lost gather changes the tokens, and live on worker threads with the shipped model, logprobs included. Exits with 1 if anything
+ * differs or is left behind.
  *
  * @example
  * node scripts/same-bits-campaign.ts --virtual 1000 --live 100 --seed 1
@@ -22,7 +23,11 @@ type Plan = { readonly pod: PodOptions; readonly calls: readonly Call[] };
 const pick = <Value>(below: Below, ...values: readonly Value[]): Value => values[below(values.length)] as Value;
 
 function topologyOf(below: Below): Topology {
-  const shape = (role: Topology[number]['role'], dp_max: number): Topology[number] => ({ role, dp: 1 + below(dp_max), tp: below(3) === 0 ? 2 + below(2) : 1 });
+  const shape = (role: Topology[number]['role'], dp_max: number): Topology[number] => {
+    const [dp, split, parts] = [1 + below(dp_max), below(4), 2 + below(2)];
+    if (split === 0) return { role, dp: Math.ceil(dp / 2) * parts, tp: 1, oproj: parts };
+    return { role, dp, tp: split === 1 ? parts : 1 };
+  };
   const some = (role: Topology[number]['role'], most: number): Topology => Array.from({ length: 1 + below(most) }, () => shape(role, 2));
   const kind = below(4);
   if (kind === 0) return [shape('colocated', 4)];

@@ -111,14 +111,15 @@ export type ChatMessage = { readonly role: string; readonly content: string };
 /** Text, token ids, or a conversation for the model's chat template. */
 export type Prompt = string | readonly number[] | readonly ChatMessage[];
 
-const executorShape = z.strictObject({ role: z.enum(EXECUTOR_ROLES), dp: z.int().min(1), tp: z.int().min(1).default(1) });
+const executorShape = z.strictObject({ role: z.enum(EXECUTOR_ROLES), dp: z.int().min(1), tp: z.int().min(1).default(1), oproj: z.int().min(1).optional() });
 
 const podOptions = z.strictObject({
   /** A shipped model's name or the path of a folder in the Hugging Face layout. */
   model: z.string().min(1).default('tiny-deepseek-v3'),
   /**
    * How work is laid out over NPUs: `colocated:dp=2`, `pd:prefill=2xdp1tp2,decode=1xdp4`, `mixed:colocated=1xdp1,prefill=1xdp1,decode=1xdp2`, or the same as
-   * a list of task executors. Default: one colocated task executor with `npus` DP groups.
+   * a list of task executors. `colocated:dp=4,oproj=2`, `decode=1xdp4oproj2`: each two NPUs share the weights of their output projections.
+   * Default: one colocated task executor with `npus` DP groups.
    */
   topology: z.union([z.string(), z.array(executorShape).min(1)]).optional(),
   /**

@@ -57,6 +57,12 @@ export interface Arithmetic {
   keepRows(rows: number, first: number): void;
   takeRows(rows: number): void;
 
+  /**
+   * Of an NPU that splits its output projection with others: its columns of `rows` rows of what heads put out, from `x` on, into rows from `y` on. Its own rows
+   * are those of the layout's `projection`; `addProjected` adds up what all have projected.
+   */
+  projectColumns(layer: number, rows: number, y: number, x: number): void;
+
   newSampler(space: AddressSpace): TokenSampler;
   /** Null: every step is computed part by part. */
   newGraphs(batches: ExpertBatches, space: AddressSpace, group: ExpertGroup): StepGraphs | null;

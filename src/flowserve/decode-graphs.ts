@@ -6,6 +6,8 @@
  *   more      programs from one point where peers are asked to the next:
  *             embed … gate, sort ─▶ ask ─▶ own experts, shared expert ─▶ wait ─▶ combine … gate, sort ─▶ ask ─▶ …
  *
+ * Where NPUs split their output projection, they ask there as well: … heads ─▶ ask ─▶ own columns ─▶ wait ─▶ add, norm, gate … in each layer.
+ *
  * What differs between steps of one shape is read from memory: tokens, positions, spans and the gate's choice.
  * @module
  */
@@ -80,7 +82,11 @@ export class DecodeGraphs {
     for (const part of this.#inTurn) {
       if (part.kind === 'compute') calls.push(() => part.compute(rows, spans));
       else if (part.kind === 'gather') parts.push(end(), part);
-      else {
+      else if (part.kind === 'projection') {
+        parts.push(end());
+        const { compute } = program(() => part.own(rows));
+        parts.push({ ...part, own: () => compute(rows, spans) });
+      } else {
         const { layer } = part;
         const { first, count } = part.range(rows);
         const own = (): void => {

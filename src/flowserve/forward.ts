@@ -67,8 +67,13 @@ export class Forward implements Arithmetic {
 
   /** projected = o(attended) */
   project(layer: number, rows: number): void {
-    const { o, kind } = this.#layer(layer).attention;
-    this.#projectFrom(kind === 'mla' ? this.at.values : this.at.attention, o, rows);
+    const { kind } = this.#layer(layer).attention;
+    this.projectColumns(layer, rows, this.at.projected, kind === 'mla' ? this.at.values : this.at.attention);
+  }
+
+  projectColumns(layer: number, rows: number, y: number, x: number): void {
+    const { o } = this.#layer(layer).attention;
+    this.#linear(y + this.layout.split.projection.first * 4, this.#hidden, x, o.inDim, rows, o);
   }
 
   /** x += projected */
@@ -98,7 +103,8 @@ export class Forward implements Arithmetic {
 
   /** projected = down(inner) */
   down(layer: number, rows: number): void {
-    this.#projectFrom(this.at.inner, this.#dense(layer).down, rows);
+    const { down } = this.#dense(layer);
+    this.#linear(this.at.projected + this.layout.split.hidden.first * 4, this.#hidden, this.at.inner, down.inDim, rows, down);
   }
 
   /** experts, expertWeights = gate(normed); counts what is routed where. */
@@ -309,11 +315,6 @@ export class Forward implements Arithmetic {
     const { mlp } = this.#layer(layer);
     assert(mlp, `layer ${layer} is no dense layer`);
     return mlp;
-  }
-
-  /** projected, this rank's columns of it. */
-  #projectFrom(x: number, weights: Linear, rows: number): void {
-    this.#linear(this.at.projected + this.layout.split.hidden.first * 4, this.#hidden, x, weights.inDim, rows, weights);
   }
 
   #norm(y: number, x: number, rows: number, weight: number): void {

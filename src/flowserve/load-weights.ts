@@ -20,6 +20,13 @@ type Rows = { readonly part: PlacedTensor; readonly from: number; readonly count
 /** Bytes of a tensor, or of two of one shape, that were read, `of` so many that they have. */
 type Loaded = { readonly tensor: string; readonly bytes: number; readonly of: number };
 
+/** They have the same weights, but for experts. */
+const isAlike = (a: NpuLayout, b: NpuLayout): boolean =>
+  a.share.rank === b.share.rank &&
+  a.share.tp === b.share.tp &&
+  a.split.projection.first === b.split.projection.first &&
+  a.split.projection.count === b.split.projection.count;
+
 export class WeightLoader {
   readonly #checkpoint: Checkpoint;
   readonly #space: AddressSpace;
@@ -47,7 +54,7 @@ export class WeightLoader {
 
   *#loadAll(layouts: readonly NpuLayout[]): Generator<Loaded> {
     for (const layout of layouts) {
-      const alike = layouts.find(({ share }) => share.rank === layout.share.rank && share.tp === layout.share.tp) as NpuLayout;
+      const alike = layouts.find((other) => isAlike(other, layout)) as NpuLayout;
       if (alike === layout) yield* this.#loadShare(layout);
       else this.#copyReplicated(alike, layout);
       for (let layer = 0; layer < layout.layers.length; layer++) yield* this.#loadExperts(layout, layer);
@@ -82,7 +89,7 @@ export class WeightLoader {
 
   *#loadLayer(layout: NpuLayout, layer: number): Generator<Loaded> {
     const { inputNorm, attention, postNorm, mlp, moe } = layout.layers[layer] as NpuLayout['layers'][number];
-    const { heads, hidden, inner } = layout.split;
+    const { heads, hidden, projection, inner } = layout.split;
     const prefix = `model.layers.${layer}`;
     const name = (weight: string): string => `${prefix}.self_attn.${weight}.weight`;
     yield this.#loadVector(layout, inputNorm, `${prefix}.input_layernorm.weight`);
@@ -91,7 +98,7 @@ export class WeightLoader {
       yield this.#loadLinear(layout, attention.q, [this.#rows(name('q_proj'), { first: heads.first * attention.qNorm.length, count: attention.q.outDim })]);
       yield this.#loadLinear(layout, attention.k, [this.#whole(name('k_proj'))]);
       yield this.#loadLinear(layout, attention.v, [this.#whole(name('v_proj'))]);
-      yield this.#loadLinear(layout, attention.o, [this.#rows(name('o_proj'), hidden)]);
+      yield this.#loadLinear(layout, attention.o, [this.#rows(name('o_proj'), projection)]);
       yield this.#loadVector(layout, attention.qNorm, name('q_norm'));
       yield this.#loadVector(layout, attention.kNorm, name('k_norm'));
     } else {
@@ -110,7 +117,7 @@ export class WeightLoader {
         { linear: absorb, transposed: true },
         { linear: expand, transposed: false },
       ]);
-      yield this.#loadLinear(layout, o, [this.#rows(name('o_proj'), hidden)]);
+      yield this.#loadLinear(layout, o, [this.#rows(name('o_proj'), projection)]);
     }
     if (mlp !== null) yield* this.#loadMlp(layout, mlp, `${prefix}.mlp`, inner, hidden);
     if (moe === null) return;

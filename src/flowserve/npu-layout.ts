@@ -5,7 +5,7 @@
  */
 import { Arena } from '../fabric/arena.ts';
 import type { ModelConfig } from '../model/config.ts';
-import { attentionScratchBytes, gateScratchBytes, gqaLayerBytes, mlaLayerBytes, packedBytes, sampleScratchBytes } from '../model/kernels/kernels.ts';
+import { attentionScratchBytes, gateScratchBytes, gqaLayerBytes, mlaLayerBytes, PANEL, packedBytes, sampleScratchBytes } from '../model/kernels/kernels.ts';
 import { ropeTableLength } from '../model/kernels/rope-table.ts';
 import { SAMPLING_WORDS } from '../model/kernels/sampling-params.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
@@ -13,7 +13,7 @@ import type { Dtype } from '../model/safetensors.ts';
 import { expertGroupOf, npuOfExpert } from '../protocol/topology.ts';
 import { type Areas, layoutAreas } from '../xccl/areas.ts';
 import { type GraphPlace, layoutGraphs } from './graph-layout.ts';
-import { gatherPlaces, type RankSplit, splitOf } from './rank-split.ts';
+import { attendedWidth, gatherPlaces, type RankSplit, splitOf } from './rank-split.ts';
 import {
   areaSizes,
   dispatchPlaces,
@@ -22,11 +22,12 @@ import {
   layoutCounts,
   layoutKv,
   layoutOffersOf,
+  type ProjectionPlace,
   SPAN_WORDS,
   type StepLayout,
   type StepScratch,
 } from './step-layout.ts';
-import { isTensorParallel, tensorShareOf } from './tensor-share.ts';
+import { isTensorParallel, partOf, projectionShareOf, type TensorShare, tensorShareOf } from './tensor-share.ts';
 
 /** Matrix weights are kept as BF16 where the checkpoint has BF16, else as F32 (F16 widens exactly). */
 export type WeightFormat = 'bf16' | 'f32';
@@ -140,9 +141,10 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const arena = new Arena(base, bytes);
   const row_bytes = config.hiddenSize * 4;
   const share = tensorShareOf(options.deployment, npu);
-  const split = splitOf(config, share);
+  const projectionShare = projectionShareOf(options.deployment, npu);
+  const split = splitOf(config, share, projectionShare);
   const tables = isTensorParallel(options.deployment) ? gatherPlaces(config, options, LOGIT_ROWS_MAX, 0) : null;
-  const areas = layoutAreas(areaSizes(config, row_bytes, options, SLOT_BYTES, tables?.bytes ?? 0), arena);
+  const areas = layoutAreas(areaSizes(config, { row_bytes, attended_row_bytes: attendedWidth(config) * 4 }, options, SLOT_BYTES, tables?.bytes ?? 0), arena);
   const areasEnd = arena.used;
   const counts = layoutCounts(config, arena);
   const linear = (tensor: string | readonly string[], outDim: number, inDim: number, heads = 1): Linear => {
@@ -184,7 +186,8 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const head = linear(config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight', split.vocab.count, hiddenSize);
   const ropeTable = arena.allocate(ropeTableLength(config.maxPositions, config.rope.dim) * 4);
   const weightsEnd = arena.used;
-  const scratch = layoutScratch(config, options, split, arena, areas);
+  const scratch = layoutScratch(config, options, split, projectionShare, arena, areas);
+  const projection = projectionShare.tp > 1 ? layoutProjection(config, projectionShare, scratch) : null;
   const widest = Math.max(hiddenSize, config.mlp.intermediateSize, moe.intermediateSize * Math.max(1, moe.sharedExperts), config.heads * 512);
   const staging_bytes = Math.max(STAGING_BYTES, 16 * widest * 8);
   const staging = { address: arena.allocate(staging_bytes), bytes: staging_bytes };
@@ -209,6 +212,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     npu,
     share,
     split,
+    projection,
     base,
     bytes: arena.used,
     parts,
@@ -248,7 +252,7 @@ function layoutAttention(
 ): MlaWeights | GqaWeights {
   const { attention, heads, hiddenSize } = config;
   const own = split.heads.count;
-  const columns = split.hidden.count;
+  const columns = split.projection.count;
   const name = (weight: string): string => `${prefix}.${weight}.weight`;
   if (attention.kind === 'gqa') {
     const { headDim, kvHeads } = attention;
@@ -282,7 +286,7 @@ function layoutAttention(
 /** Slots for bulk data between dies are few and small while all NPUs hold attention and experts: no KV moves between them. */
 const SLOT_BYTES = 4_096;
 
-function layoutScratch(config: ModelConfig, options: LayoutOptions, split: RankSplit, arena: Arena, areas: Areas): Scratch {
+function layoutScratch(config: ModelConfig, options: LayoutOptions, split: RankSplit, projection: TensorShare, arena: Arena, areas: Areas): Scratch {
   const { attention, hiddenSize, vocabSize, moe } = config;
   const heads = split.heads.count;
   const tables = areas.gather_bytes > 0 ? gatherPlaces(config, options, LOGIT_ROWS_MAX, areas.gather) : null;
@@ -293,7 +297,8 @@ function layoutScratch(config: ModelConfig, options: LayoutOptions, split: RankS
   const qWidth = mla ? mla.kvLoraRank + mla.ropeDim : (gqa?.headDim ?? 0);
   const outWidth = mla ? mla.kvLoraRank : (gqa?.headDim ?? 0);
   const inter = Math.max(config.mlp.intermediateSize, moe.intermediateSize * Math.max(1, moe.sharedExperts));
-  const { normed, pairRows, segments } = dispatchPlaces(config, hiddenSize * 4, options, areas.dispatch);
+  const { normed, pairRows, segments, attended } = dispatchPlaces(config, hiddenSize * 4, options, areas.dispatch, attendedWidth(config) * 4);
+  const shared = projection.tp > 1 ? attended : tables?.attended;
   return {
     tokenIds: words(rows),
     positions: words(rows),
@@ -305,8 +310,8 @@ function layoutScratch(config: ModelConfig, options: LayoutOptions, split: RankS
     q: words(rows * heads * qWidth),
     kv: words(rows * (mla ? mla.kvLoraRank + mla.ropeDim : (gqa?.kvHeads ?? 0) * (gqa?.headDim ?? 0))),
     v: words(rows * (gqa?.kvHeads ?? 0) * (gqa?.headDim ?? 0)),
-    attention: gqa && tables ? tables.attended : words(rows * heads * outWidth),
-    values: mla && tables ? tables.attended : words(rows * heads * (mla?.vDim ?? 0)),
+    attention: gqa && shared !== undefined ? shared : words(rows * heads * outWidth),
+    values: mla && shared !== undefined ? shared : words(rows * heads * (mla?.vDim ?? 0)),
     projected: tables?.projected ?? words(rows * hiddenSize),
     attentionScratch: arena.allocate(attentionScratchBytes(rows, heads)),
     gateUp: words(rows * 2 * inter),
@@ -319,7 +324,7 @@ function layoutScratch(config: ModelConfig, options: LayoutOptions, split: RankS
     pairRows,
     segments,
     replies: words(rows * moe.topK * hiddenSize),
-    gathered: words(rows * hiddenSize),
+    gathered: words(rows * (projection.tp > 1 ? Math.max(hiddenSize, attendedWidth(config)) : hiddenSize)),
     sharedOut: words(rows * hiddenSize),
     inner: tables?.activated ?? 0,
     ownRows: tables?.rows ?? 0,
@@ -330,4 +335,14 @@ function layoutScratch(config: ModelConfig, options: LayoutOptions, split: RankS
     topValues: words(LOGPROBS_MAX),
     outputPairs: words(2 * Math.min(config.maxPositions, vocabSize)),
   };
+}
+
+function layoutProjection(config: ModelConfig, share: TensorShare, { attention, values, projected }: Scratch): ProjectionPlace {
+  const attended_row_bytes = attendedWidth(config) * 4;
+  const columns = Array.from({ length: share.tp }, (_, rank) => {
+    const { first, count } = partOf(config.hiddenSize, PANEL, { rank, tp: share.tp });
+    return { target: projected + first * 4, bytes: count * 4, skip: first * 4 };
+  });
+  const attended = config.attention.kind === 'mla' ? values : attention;
+  return { share, attended, attended_row_bytes, columns };
 }

@@ -11,6 +11,7 @@ import { planRings, type RingPlace } from '../fabric/links.ts';
 import { type MemoryPlan, planMemory, type Region, type RegionRequest } from '../fabric/memory-plan.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
+import { PANEL } from '../model/kernels/kernels.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import { JOB_EXECUTORS_MAX } from '../protocol/request-ids.ts';
 import { deploy, type Topology } from '../protocol/topology.ts';
@@ -102,6 +103,14 @@ export function planPod(checkpoint: Checkpoint, options: PlanOptions): PodPlan {
     throw new MinipodError('invalid_request', `topology: tp ${tp} for ${config.heads} attention heads; each rank of a DP group has at least one`, {
       param: 'topology',
     });
+  const panels = Math.ceil(config.hiddenSize / PANEL);
+  const oproj = Math.max(...options.topology.map((executor) => executor.oproj ?? 1));
+  if (oproj > panels)
+    throw new MinipodError(
+      'invalid_request',
+      `topology: oproj ${oproj} for an output projection of ${config.hiddenSize} columns = ${panels} panels of ${PANEL}; each NPU has at least one`,
+      { param: 'topology' },
+    );
   return planDies(config, options, (layoutOptions, npu, base, bytes) => layoutNpu(config, dtypeOf, layoutOptions, npu, base, bytes));
 }
 

@@ -14,18 +14,26 @@ export type RankSplit = {
   readonly heads: Range;
   /** Output columns: of projections to the hidden size, of dense layers' activations, of logits. */
   readonly hidden: Range;
+  /** Of the output projection. */
+  readonly projection: Range;
   readonly inner: Range;
   readonly vocab: Range;
 };
 
-/** Splits in panels leave no panel half filled. */
-export function splitOf({ heads, hiddenSize, mlp, vocabSize }: ModelConfig, share: TensorShare): RankSplit {
+/** Splits in panels leave no panel half filled. `projection`: the share of the output projection where it is not the ranks that split it. */
+export function splitOf({ heads, hiddenSize, mlp, vocabSize }: ModelConfig, share: TensorShare, projection: TensorShare): RankSplit {
   const columns = (width: number): Range => partOf(width, PANEL, share);
-  return { heads: partOf(heads, 1, share), hidden: columns(hiddenSize), inner: columns(mlp.intermediateSize), vocab: columns(vocabSize) };
+  return {
+    heads: partOf(heads, 1, share),
+    hidden: columns(hiddenSize),
+    projection: partOf(hiddenSize, PANEL, projection.tp > 1 ? projection : share),
+    inner: columns(mlp.intermediateSize),
+    vocab: columns(vocabSize),
+  };
 }
 
 /** Columns of heads' outputs. */
-const attendedWidth = ({ attention, heads }: ModelConfig): number => heads * (attention.kind === 'mla' ? attention.vDim : attention.headDim);
+export const attendedWidth = ({ attention, heads }: ModelConfig): number => heads * (attention.kind === 'mla' ? attention.vDim : attention.headDim);
 
 /** The tables that ranks gather fill the gather area, so that kernels write their part where peers pull it. */
 export function gatherPlaces(

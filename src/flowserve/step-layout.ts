@@ -10,7 +10,7 @@ import { isMoeLayer } from '../model/moe-layers.ts';
 import type { Deployment } from '../protocol/topology.ts';
 import type { AreaSizes, Areas } from '../xccl/areas.ts';
 import { layoutOffers, type OffersPlace } from './distflow/offer-layout.ts';
-import type { TensorShare } from './tensor-share.ts';
+import { hasSplitProjection, type TensorShare } from './tensor-share.ts';
 
 /** What a step knows of a model: no width but that of its rows. Any model's config is one; tests and simulations may write one down. */
 export type ModelShape = Pick<ModelConfig, 'layers' | 'vocabSize' | 'maxPositions' | 'eosTokenIds'> & {
@@ -71,10 +71,25 @@ export type KvPlace = {
   readonly generations: number;
 };
 
+/** The output projection as one of the NPUs that split it has it (output-projection.ts). */
+export type ProjectionPlace = {
+  readonly share: TensorShare;
+  /** Rows of what the heads put out, in the dispatch area, where peers pull them. A peer's are pulled to `gathered`, which has room for them. */
+  readonly attended: number;
+  readonly attended_row_bytes: number;
+  /** By rank. */
+  readonly columns: readonly ProjectedColumns[];
+};
+
+/** Columns that one NPU projects: where those of row 0 belong, `row_bytes` from row to row, bytes of a row, and where they begin in a row of the NPU's answer. */
+export type ProjectedColumns = { readonly target: number; readonly bytes: number; readonly skip: number };
+
 export type StepLayout = {
   readonly npu: number;
   /** Its rank in its DP group. */
   readonly share: TensorShare;
+  /** Null where the output projection is this NPU's alone, or is split by the ranks of its DP group. */
+  readonly projection: ProjectionPlace | null;
   readonly base: number;
   readonly bytes: number;
   /** What the bytes are for. */
@@ -120,21 +135,32 @@ export function layoutOffersOf(options: LayoutOptions, npu: number, blocks_max: 
   return layoutOffers(arena, lends ? offersOf(options) : 0, blocks_max);
 }
 
-/** A step's tokens by destination: the rows, then the lists that say which expert computes which. They are the dispatch area, so nothing is staged. */
-export function dispatchPlaces({ moe }: ModelShape, row_bytes: number, { max_batch_tokens: rows }: LayoutOptions, base: number) {
+/**
+ * A step's tokens by destination: the rows, then the lists that say which expert computes which, and what heads put out, for NPUs that split their output
+ * projection. They are the dispatch area, so nothing is staged. `attended_row_bytes`: of one of its rows.
+ */
+export function dispatchPlaces({ moe }: ModelShape, row_bytes: number, options: LayoutOptions, base: number, attended_row_bytes: number) {
+  const rows = options.max_batch_tokens;
   const arena = new Arena(base);
   const normed = arena.allocate(rows * row_bytes);
   const pairRows = arena.allocate(rows * moe.topK * 4);
   const segments = arena.allocate(moe.experts * 8);
-  return { normed, pairRows, segments, bytes: arena.used };
+  const attended = arena.allocate(hasSplitProjection(options.deployment) ? rows * attended_row_bytes : 0);
+  return { normed, pairRows, segments, attended, bytes: arena.used };
 }
 
 /** `slot_bytes`: of the slots for bulk data between dies. `gather_bytes`: of the tables that ranks gather, in pods that have tensor parallelism. */
-export const areaSizes = (model: ModelShape, row_bytes: number, options: LayoutOptions, slot_bytes: number, gather_bytes: number): AreaSizes => ({
+export const areaSizes = (
+  model: ModelShape,
+  { row_bytes, attended_row_bytes }: { readonly row_bytes: number; readonly attended_row_bytes: number },
+  options: LayoutOptions,
+  slot_bytes: number,
+  gather_bytes: number,
+): AreaSizes => ({
   dies: options.dies,
   slots: 2,
   slot_bytes,
-  dispatch_bytes: roundUp(dispatchPlaces(model, row_bytes, options, 0).bytes, 64),
+  dispatch_bytes: roundUp(dispatchPlaces(model, row_bytes, options, 0, attended_row_bytes).bytes, 64),
   reply_bytes: roundUp(options.max_batch_tokens * model.moe.topK * row_bytes, 64),
   gather_bytes: roundUp(gather_bytes, 64),
 });

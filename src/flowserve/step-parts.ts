@@ -7,11 +7,18 @@
  * Split over ranks (tensor-share.ts), with G where a table is gathered:
  *
  *   embed ─▶ [heads ─ G ─▶ projection ─ G ─▶ gate and up ─ G ─▶ down ─ G | own rows: gate ─▶ ( dispatch … wait ) ─▶ combine ─ G] × layers
+ *
+ * Where NPUs of several DP groups split their output projection (output-projection.ts):
+ *
+ *   embed ─▶ [heads ─▶ ( dispatch ─▶ own columns ─▶ wait ) ─▶ dense | gate ─▶ ( dispatch … wait ) ─▶ combine] × layers
  * @module
  */
+import { offsetOf } from '../fabric/address.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
+import { assert } from '../protocol/errors.ts';
 import type { Arithmetic, Span } from './arithmetic.ts';
 import type { ExpertBatches, Share } from './expert-batches.ts';
+import type { ProjectedColumns } from './step-layout.ts';
 import { firstRowOf, type Gathered, type Range } from './tensor-share.ts';
 
 /** Kernel calls on a step's rows, none of which waits. */
@@ -40,7 +47,15 @@ export type Gather = {
   readonly rows: (rows: number) => number;
 };
 
-export type Part = Compute | Experts | Gather;
+/** The output projection of a layer: the next part finds it whole. */
+export type Projection = {
+  readonly kind: 'projection';
+  readonly layer: number;
+  /** This NPU's columns: what is done while peers compute theirs. */
+  readonly own: (rows: number) => void;
+};
+
+export type Part = Compute | Experts | Gather | Projection;
 
 const all = (rows: number): number => rows;
 
@@ -51,7 +66,8 @@ export function partsInTurn(model: Arithmetic, batches: ExpertBatches): readonly
   const parts: Part[] = [compute((rows) => model.embed(rows))];
   for (let layer = 0; layer < layers; layer++) {
     const hasExperts = moe.experts > 0 && isMoeLayer(model.config, layer);
-    if (isSplit) parts.push(...attentionOfRank(model, layer), ...(hasExperts ? expertsOfRank(model, layer, batches) : denseOfRank(model, layer)));
+    if (model.layout.projection !== null) parts.push(...projectionLayer(model, layer, hasExperts ? moeParts(model, layer, batches) : null));
+    else if (isSplit) parts.push(...attentionOfRank(model, layer), ...(hasExperts ? expertsOfRank(model, layer, batches) : denseOfRank(model, layer)));
     else if (hasExperts) parts.push(...expertLayer(model, layer, batches));
     else parts.push(denseLayer(model, layer));
   }
@@ -73,6 +89,11 @@ const expertLayer = (model: Arithmetic, layer: number, batches: ExpertBatches): 
     model.postNorm(layer, rows);
     model.gate(layer, rows);
   }),
+  ...moeParts(model, layer, batches),
+];
+
+/** A layer's experts, for rows that the gate has seen. */
+const moeParts = (model: Arithmetic, layer: number, batches: ExpertBatches): Part[] => [
   {
     kind: 'experts',
     layer,
@@ -85,6 +106,25 @@ const expertLayer = (model: Arithmetic, layer: number, batches: ExpertBatches): 
   },
   compute((rows) => model.combine(layer, rows)),
 ];
+
+/** A layer of an NPU that projects with others; `experts`: null for a dense layer. */
+function projectionLayer(model: Arithmetic, layer: number, experts: Part[] | null): Part[] {
+  const { projection } = model.layout;
+  assert(projection, 'the output projection is not split');
+  const { share, columns, attended } = projection;
+  const { target, skip } = columns[share.rank] as ProjectedColumns;
+  return [
+    compute((rows, spans) => model.attend(layer, rows, spans)),
+    { kind: 'projection', layer, own: (rows) => model.projectColumns(layer, rows, offsetOf(target - skip), offsetOf(attended)) },
+    compute((rows) => {
+      model.addProjected(rows);
+      model.postNorm(layer, rows);
+      if (experts === null) model.dense(layer, rows);
+      else model.gate(layer, rows);
+    }),
+    ...(experts ?? []),
+  ];
+}
 
 // ── Of one rank among several ───────────────────────────────────────────────────────────────────────────────────────
 

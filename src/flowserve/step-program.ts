@@ -2,7 +2,7 @@
  * A step as a record that can be resumed: `start`, then `poll` until it is done. It never waits inside, since many NPUs share a worker:
  * where other NPUs are still computing, `poll` says pending and returns.
  *
- *   part ─▶ part ─▶ … (step-parts.ts; after one of kind `experts` or `gather`: pending until all peers' are here) ─▶ read (readout.ts)
+ *   part ─▶ part ─▶ … (step-parts.ts; after one that asks others: pending until all peers' are here) ─▶ read (readout.ts)
  * @module
  */
 import { offsetOf } from '../fabric/address.ts';
@@ -13,14 +13,15 @@ import { assert, MinipodError } from '../protocol/errors.ts';
 import { LAST_SAMPLED, type StepEntry, type StepOutcome, type StepPlan } from '../protocol/messages.ts';
 import type { ExpertGroup } from '../protocol/topology.ts';
 import { AllGather } from '../xccl/all-gather.ts';
-import type { ArrivedDispatch, Exchange } from '../xccl/exchange.ts';
+import type { Answer, ArrivedDispatch, DispatchChecks, Exchange } from '../xccl/exchange.ts';
 import { deadlineExceeded } from '../xccl/operation.ts';
 import type { Arithmetic, Span, StepGraphs, TokenSampler } from './arithmetic.ts';
 import { ExpertBatches, type Share } from './expert-batches.ts';
 import type { Forward } from './forward.ts';
+import { OutputProjection } from './output-projection.ts';
 import { Readout } from './readout.ts';
 import { kvPool, SPAN, SPAN_WORDS } from './step-layout.ts';
-import { type Experts, type Part, partsInTurn } from './step-parts.ts';
+import { type Experts, type Part, type Projection, partsInTurn } from './step-parts.ts';
 import type { WarmShape } from './warm-up.ts';
 
 export type Done = { readonly state: 'done'; readonly plan: StepPlan; readonly outcomes: readonly StepOutcome[]; readonly digest: number };
@@ -34,6 +35,9 @@ export type Poll = { readonly state: 'pending' | 'asked' } | Done;
 const PENDING: Poll = { state: 'pending' };
 const ASKED: Poll = { state: 'asked' };
 
+/** What a peer was asked, and under which event: an NPU's share of the pairs of tokens and experts, or its columns of the output projection. */
+type Asked = { readonly share: Share | null; event: number };
+
 type Run = {
   readonly plan: StepPlan;
   readonly spans: readonly Span[];
@@ -45,8 +49,8 @@ type Run = {
   part: number;
   /** The last that peers were asked for. */
   layer: number;
-  /** By expert NPU that has not answered: what it was asked, and under which event. */
-  readonly missing: Map<number, { readonly share: Share; event: number }>;
+  /** By NPU that has not answered. */
+  readonly missing: Map<number, Asked>;
   asked_ms: number;
   failedPeer: number | null;
 };
@@ -60,6 +64,8 @@ const PEERS_DEADLINE_MS = 30_000;
 export class StepProgram<Model extends Arithmetic = Forward> {
   readonly forward: Model;
   readonly batches: ExpertBatches;
+  readonly #projection: OutputProjection;
+  readonly #checks: DispatchChecks;
   readonly exchange: Exchange;
   /** With the other ranks of the DP group. */
   readonly gather: AllGather;
@@ -83,6 +89,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     const { npu, kv, share } = forward.layout;
     this.forward = forward;
     this.batches = new ExpertBatches(forward, space, group);
+    this.#projection = new OutputProjection(forward, space);
+    this.#checks = { pairsOf: this.batches.pairsOf, rowsOf: this.#projection.rowsOf };
     this.#inTurn = partsInTurn(forward, this.batches);
     this.#graphs = forward.newGraphs(this.batches, space, group);
     this.exchange = exchange;
@@ -168,6 +176,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     const spans = [{ slot: 0, row: 0, rows: tokens }];
     for (const part of this.#inTurn) {
       if (part.kind === 'compute') part.compute(tokens, spans);
+      else if (part.kind === 'projection') part.own(tokens);
       else if (part.kind === 'experts')
         part.own(
           tokens,
@@ -196,7 +205,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     assert(run, `NPU ${this.npu} runs no step`);
     for (;;) {
       if (run.missing.size > 0 && !this.#pull(run)) return PENDING;
-      if (run.failedPeer !== null) throw new MinipodError('worker_failed', `the experts of NPU ${run.failedPeer} failed at layer ${run.layer}`);
+      if (run.failedPeer !== null) throw new MinipodError('worker_failed', `NPU ${run.failedPeer} failed at its part of layer ${run.layer}`);
       if (this.gather.isWaiting && !this.#gathers()) return PENDING;
       const at = run.part++ - run.parts.length;
       const part = at < 0 ? run.parts[at + run.parts.length] : run.readout.parts[at];
@@ -205,6 +214,9 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       else if (part.kind === 'experts') {
         this.#dispatch(run, part);
         if (run.missing.size > 0) return ASKED;
+      } else if (part.kind === 'projection') {
+        this.#projectWithPeers(run, part);
+        return ASKED;
       } else {
         const table = this.forward.tables.of(part.table, part.first, part.rows(run.rows));
         this.gather.start(run.plan.step, part.what, table, PEERS_DEADLINE_MS);
@@ -237,7 +249,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   #dispatch(run: Run, part: Experts): void {
     run.layer = part.layer;
     const shares = part.route(run.rows);
-    for (const share of shares) if (share.npu !== this.npu) run.missing.set(share.npu, { share, event: this.#ask(share, run.layer) });
+    for (const share of shares) if (share.npu !== this.npu) run.missing.set(share.npu, { share, event: this.#ask(run, share.npu, share) });
     if (run.missing.size > 0) run.asked_ms = this.#now_ms();
     part.own(
       run.rows,
@@ -245,19 +257,35 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     );
   }
 
-  #ask(share: Share, layer: number): number {
-    return this.exchange.dispatch(this.#dieOf(share.npu), this.batches.describe(share, layer));
+  /** Peers compute their columns while this NPU computes its own. */
+  #projectWithPeers(run: Run, part: Projection): void {
+    run.layer = part.layer;
+    for (const npu of this.#projection.peers) run.missing.set(npu, { share: null, event: this.#ask(run, npu, null) });
+    run.asked_ms = this.#now_ms();
+    part.own(run.rows);
+  }
+
+  #ask({ layer, rows }: Run, npu: number, share: Share | null): number {
+    const die = this.#dieOf(npu);
+    if (share === null) return this.exchange.dispatchRows(die, this.#projection.describe(layer, rows));
+    return this.exchange.dispatch(die, this.batches.describe(share, layer));
   }
 
   /** Pulls the answers that have come. True: none is missing any more. */
   #pull(run: Run): boolean {
     for (const [npu, { share, event }] of run.missing) {
-      const answer = this.exchange.pull(this.#dieOf(npu), event, this.batches.replyAddress(share), share.pairs);
+      const die = this.#dieOf(npu);
+      const answer = share === null ? this.#pullColumns(run, npu, event) : this.exchange.pull(die, event, this.batches.replyAddress(share), share.pairs);
       if (answer === 'pending') continue;
       run.missing.delete(npu);
       if (answer === 'failed') run.failedPeer = npu;
     }
     return run.missing.size === 0;
+  }
+
+  #pullColumns({ rows }: Run, npu: number, event: number): Answer {
+    const { target, skip, bytes } = this.#projection.columnsOf(npu);
+    return this.exchange.pull(this.#dieOf(npu), event, target, rows, skip, bytes);
   }
 
   /** NPUs whose answers or parts are missing. */
@@ -274,28 +302,30 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     if (waited_ms > PEERS_DEADLINE_MS) throw deadlineExceeded(`layer ${run.layer} of NPU ${this.npu}`, this.missing, waited_ms);
   }
 
-  /** Asks a peer once more for what it has not answered: it was restarted. Experts keep no state, so asking twice is harmless. */
+  /** Asks a peer once more for what it has not answered: it was restarted. Who serves keeps no state, so asking twice is harmless. */
   askAgain(npu: number): void {
     const run = this.#run;
     const missing = run?.missing.get(npu);
-    if (run !== null && missing !== undefined) missing.event = this.#ask(missing.share, run.layer);
+    if (run !== null && missing !== undefined) missing.event = this.#ask(run, npu, missing.share);
   }
 
-  /** The persistent kernel of its experts: answers what peers have dispatched, in turn, up to a bound. How many there were. */
+  /** The persistent kernel of its experts and of its part of an output projection: answers what peers have dispatched, in turn, up to a bound. How many there were. */
   serve(limit: number): number {
     let served = 0;
     for (; served < limit; served++) {
-      const dispatch = this.exchange.nextDispatch(this.batches.pairsOf);
+      const dispatch = this.exchange.nextDispatch(this.#checks);
       if (dispatch === null) break;
       this.exchange.answer(dispatch, this.#computes(dispatch));
     }
     return served;
   }
 
-  /** False: the experts failed at it. That is the asker's step to fail; this NPU and all others go on. */
+  /** False: it failed at it. That is the asker's step to fail; this NPU and all others go on. */
   #computes(dispatch: ArrivedDispatch): boolean {
     try {
-      this.batches.compute(dispatch, this.forward.layout.areas.reply + dispatch.replyOffset, dispatch.pairs);
+      const reply = this.forward.layout.areas.reply + dispatch.replyOffset;
+      if (dispatch.kind === 'rows') this.#projection.compute(dispatch, reply);
+      else this.batches.compute(dispatch, reply, dispatch.pairs);
       return true;
     } catch {
       return false;

@@ -6,13 +6,14 @@
  *                     them, so each rank's KV cache is the whole one, whatever its tp: a decode rank pulls from any rank that prefilled.
  *   output projection,
  *   dense MLP, head   by output columns, in panels of the packed weights
+ *                     Where each NPU has attention of its own, neighbouring NPUs may split their output projection all the same (output-projection.ts).
  *   experts           not at all: they are spread over all NPUs of the task executor. A step's rows are dealt out to the ranks, each of which has the gate,
  *                     the experts and the shared expert compute for its own ones.
  *
  * What does not divide is dealt out unevenly: the first ranks get one head, panel or row more.
  * @module
  */
-import type { Deployment, DpGroupPlace, NpuPlace } from '../protocol/topology.ts';
+import { type Deployment, type DpGroupPlace, type NpuPlace, projectionGroupOf } from '../protocol/topology.ts';
 import type { Table } from '../xccl/all-gather.ts';
 
 /** One of `tp` ranks. */
@@ -27,6 +28,14 @@ export const isTensorParallel = ({ executors }: Deployment): boolean => executor
 export function tensorShareOf({ npus, groups }: Deployment, npu: number): TensorShare {
   const { group, rank } = npus[npu] as NpuPlace;
   return { rank, tp: (groups[group] as DpGroupPlace).npus.length };
+}
+
+export const hasSplitProjection = ({ executors }: Deployment): boolean => executors.some(({ oproj = 1 }) => oproj > 1);
+
+/** Of NPUs that split their output projection. */
+export function projectionShareOf(deployment: Deployment, npu: number): TensorShare {
+  const { first, npus } = projectionGroupOf(deployment, npu);
+  return { rank: npu - first, tp: npus };
 }
 
 /** Where each rank's part begins, and where the last one ends. */

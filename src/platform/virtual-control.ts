@@ -114,7 +114,7 @@ export class VirtualControl {
     this.#space = space;
     this.#directory = new Directory(plan.hosting);
     this.#loads = new ExpertLoads(plan, space, this.#directory);
-    this.#step_ns = plan.hosting.deployment.executors.map(({ experts: { npus }, tp }) => rooflineStep(this.config, { npus, tp }, this.#device));
+    this.#step_ns = plan.hosting.deployment.executors.map(({ experts: { npus }, tp, oproj }) => rooflineStep(this.config, { npus, tp, oproj }, this.#device));
     const recorder =
       options.record === undefined ? null : new Recorder(options.record, headerOf({ clock: 'virtual', ...options }, checkpoint, plan), warnRecordingEnded);
     this.#recorder = recorder;

@@ -4,6 +4,7 @@
  *   colocated:dp=2                                   one task executor, two DP groups, each does prefill and decode
  *   pd:prefill=2xdp1tp2,decode=1xdp4                 two prefill executors of one group on two NPUs each, one decode executor of four groups
  *   mixed:colocated=1xdp2,prefill=1xdp1,decode=1xdp1
+ *   colocated:dp=4,oproj=2                           four DP groups, each two neighbours of which have half of the output projections' columns each
  *
  * NPUs are numbered through: executor by executor, group by group, rank by rank; so are DP groups. Each executor is an EP group of its own,
  * with all of the model's experts (xDeepServe §5.1: prefill and decode engines are whole ones).
@@ -13,11 +14,14 @@ import { assert, MinipodError } from './errors.ts';
 
 export const EXECUTOR_ROLES = ['colocated', 'prefill', 'decode'] as const;
 export type ExecutorRole = (typeof EXECUTOR_ROLES)[number];
-/** One task executor: `dp` groups of `tp` NPUs. */
-export type ExecutorShape = { readonly role: ExecutorRole; readonly dp: number; readonly tp: number };
+/**
+ * One task executor: `dp` groups of `tp` NPUs. `oproj`, missing: 1: so many NPUs of neighbouring groups share the weights of their output projections, each
+ * with attention of its own (xDeepServe §4.7: attention with TP 1, O-projection with TP > 1).
+ */
+export type ExecutorShape = { readonly role: ExecutorRole; readonly dp: number; readonly tp: number; readonly oproj?: number | undefined };
 export type Topology = readonly ExecutorShape[];
 
-/** The NPUs over which an executor's experts are spread. */
+/** Neighbouring NPUs: those over which an executor's experts are spread. */
 export type ExpertGroup = { readonly first: number; readonly npus: number };
 export type Executor = ExecutorShape & { readonly id: number; readonly groups: readonly number[]; readonly experts: ExpertGroup };
 export type DpGroupPlace = { readonly id: number; readonly executor: number /** By rank. */; readonly npus: readonly number[] };
@@ -74,6 +78,14 @@ export function expertGroupOf({ npus, executors }: Deployment, npu: number): Exp
   return executor.experts;
 }
 
+/** The NPUs over which the output projection of an NPU is split: itself alone where it is not, or where ranks of its DP group split it. */
+export function projectionGroupOf({ npus, executors }: Deployment, npu: number): ExpertGroup {
+  const executor = executors[npus[npu]?.executor ?? -1];
+  assert(executor, `there is no NPU ${npu}`);
+  const { oproj = 1, experts } = executor;
+  return { first: npu - ((npu - experts.first) % oproj), npus: oproj };
+}
+
 const GRAMMAR = "'colocated:dp=2', 'pd:prefill=2xdp1tp2,decode=1xdp4', or 'mixed:colocated=1xdp2,prefill=1xdp1,decode=1xdp1'";
 
 const refuse = (text: string, why: string): MinipodError =>
@@ -82,16 +94,25 @@ const refuse = (text: string, why: string): MinipodError =>
 /** The one-line text of a topology; what `parseTopology` reads. */
 export function formatTopology(topology: Topology): string {
   const [first] = topology;
-  if (first !== undefined && topology.length === 1 && first.role === 'colocated') return `colocated:dp=${first.dp}${first.tp > 1 ? `,tp=${first.tp}` : ''}`;
+  if (first !== undefined && topology.length === 1 && first.role === 'colocated')
+    return `colocated:dp=${first.dp}${first.tp > 1 ? `,tp=${first.tp}` : ''}${oprojOf(first) > 1 ? `,oproj=${first.oproj}` : ''}`;
   const parts: string[] = [];
   for (let from = 0; from < topology.length; ) {
-    const { role, dp, tp } = topology[from] as ExecutorShape;
+    const [role, size] = roleAndSize(topology[from]);
     let to = from;
-    while (topology[to]?.role === role && topology[to]?.dp === dp && topology[to]?.tp === tp) to++;
-    parts.push(`${role}=${to - from}xdp${dp}${tp > 1 ? `tp${tp}` : ''}`);
+    while (roleAndSize(topology[to]).join() === `${role},${size}`) to++;
+    parts.push(`${role}=${to - from}x${size}`);
     from = to;
   }
   return `${topology.some(({ role }) => role === 'colocated') ? 'mixed' : 'pd'}:${parts.join(',')}`;
+}
+
+const oprojOf = ({ oproj = 1 }: ExecutorShape): number => oproj;
+
+function roleAndSize(shape: ExecutorShape | undefined): [string, string] {
+  if (shape === undefined) return ['', ''];
+  const { role, dp, tp } = shape;
+  return [role, `dp${dp}${tp > 1 ? `tp${tp}` : ''}${oprojOf(shape) > 1 ? `oproj${shape.oproj}` : ''}`];
 }
 
 /** @throws `invalid_request` that says what is wrong and how a topology is written */
@@ -111,34 +132,44 @@ export function checkTopology(topology: Topology, text = formatTopology(topology
   if (topology.length > EXECUTORS_MAX) throw refuse(text, `it has ${topology.length} task executors, at most ${EXECUTORS_MAX} are possible`);
   if (has('decode') && !has('prefill')) throw refuse(text, 'its decode executors get nothing to decode: it needs a prefill executor');
   if (has('prefill') && !has('decode')) throw refuse(text, 'what its prefill executors compute goes nowhere: it needs a decode executor');
+  for (const { role, dp, tp, oproj = 1 } of topology) {
+    if (oproj > 1 && tp > 1)
+      throw refuse(text, `a ${role} executor has tp ${tp} and oproj ${oproj}: ranks of a DP group split their output projection already`);
+    if (dp % oproj > 0)
+      throw refuse(text, `a ${role} executor has dp ${dp}, which oproj ${oproj} does not divide: each ${oproj} NPUs have one output projection`);
+  }
 }
 
 function colocatedOf(text: string, parts: readonly string[]): ExecutorShape {
-  const sizes = { dp: 1, tp: 1 };
+  const sizes = { dp: 1, tp: 1, oproj: 1 };
   const given = new Set<string>();
   for (const part of parts) {
-    const found = /^(dp|tp)=(\d+)$/.exec(part);
-    if (found === null) throw refuse(text, `'${part}' is neither dp=N nor tp=N`);
-    const name = found[1] as 'dp' | 'tp';
+    const found = /^(dp|tp|oproj)=(\d+)$/.exec(part);
+    if (found === null) throw refuse(text, `'${part}' is neither dp=N nor tp=N nor oproj=N`);
+    const name = found[1] as keyof typeof sizes;
     if (given.has(name)) throw refuse(text, `it says ${name} twice`);
     given.add(name);
     sizes[name] = sizeOf(text, part, found[2]);
   }
-  return { role: 'colocated', ...sizes };
+  return shapeOf('colocated', sizes.dp, sizes.tp, sizes.oproj);
 }
 
 function executorsOf(text: string, name: string, parts: readonly string[]): ExecutorShape[] {
-  if (parts.length === 0 && name === 'pd') return (['prefill', 'decode'] as const).map((role) => ({ role, dp: 1, tp: 1 }));
+  if (parts.length === 0 && name === 'pd') return (['prefill', 'decode'] as const).map((role) => shapeOf(role, 1, 1, 1));
   return parts.flatMap((part) => {
-    const found = /^(colocated|prefill|decode)=(?=.)(?:(\d+)x?|(?:(\d+)x)?(?:dp(\d+))?(?:tp(\d+))?)$/.exec(part);
+    const found = /^(colocated|prefill|decode)=(?=.)(?:(\d+)x?|(?:(\d+)x)?(?:dp(\d+))?(?:tp(\d+))?(?:oproj(\d+))?)$/.exec(part);
     if (found === null) throw refuse(text, `'${part}' is not like prefill=2xdp1tp2`);
     const role = found[1] as ExecutorRole;
     if (name === 'pd' && role === 'colocated') throw refuse(text, "a pd topology has no colocated executors; one with both begins with 'mixed:'");
     const [count, dp, tp] = [sizeOf(text, part, found[2] ?? found[3]), sizeOf(text, part, found[4]), sizeOf(text, part, found[5])];
+    const oproj = sizeOf(text, part, found[6]);
     if (count > EXECUTORS_MAX) throw refuse(text, `${count} task executors are more than the ${EXECUTORS_MAX} that are possible`);
-    return Array.from({ length: count }, (): ExecutorShape => ({ role, dp, tp }));
+    return Array.from({ length: count }, (): ExecutorShape => shapeOf(role, dp, tp, oproj));
   });
 }
+
+/** One way to write each: what is not split says nothing of it. */
+const shapeOf = (role: ExecutorRole, dp: number, tp: number, oproj: number): ExecutorShape => (oproj > 1 ? { role, dp, tp, oproj } : { role, dp, tp });
 
 function sizeOf(text: string, part: string, digits: string | undefined): number {
   const size = digits === undefined ? 1 : Number(digits);

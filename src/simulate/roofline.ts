@@ -70,11 +70,11 @@ function attentionSizes(
   };
 }
 
-/** `npus`: those over which a task executor's experts are spread evenly, `tp` of which are a DP group. */
-export type Parallelism = { readonly npus: number; readonly tp: number };
+/** `npus`: those over which a task executor's experts are spread evenly, `tp` of which are a DP group; `oproj` NPUs, missing: 1, split their output projection. */
+export type Parallelism = { readonly npus: number; readonly tp: number; readonly oproj?: number | undefined };
 
 /** Nanoseconds of a step of one NPU; of the ranks of a group the first, which has most to do: all of them wait for it. */
-export function rooflineStep(config: ModelConfig, { npus, tp }: Parallelism, device: Device): (plan: StepShape) => number {
+export function rooflineStep(config: ModelConfig, { npus, tp, oproj = 1 }: Parallelism, device: Device): (plan: StepShape) => number {
   const { hiddenSize, vocabSize, moe, mlp, layers } = config;
   const share = (total: number): number => Math.ceil(total / tp);
   const { weights: attentionWeights, cell, flops_per_position, head } = attentionSizes(config, share(config.heads));
@@ -103,6 +103,8 @@ export function rooflineStep(config: ModelConfig, { npus, tp }: Parallelism, dev
     for (let layer = 0; layer < layers; layer++) {
       total_ns += operation_ns(2 * rows * attentionWeights + attended * flops_per_position, attentionWeights + read * cell);
       total_ns += gather_ns(config.heads * head) + gather_ns(hiddenSize);
+      // Others are as busy: so an NPU projects its columns of its own rows, then of as many rows of each other one, and reads its part of the weights each time.
+      if (oproj > 1) total_ns += transfer_ns(rows * config.heads * head) + transfer_ns(rows * (hiddenSize - Math.floor(hiddenSize / oproj)));
       if (moe.experts > 0 && isMoeLayer(config, layer)) {
         const shared = moe.sharedExperts * expertWeights;
         total_ns += operation_ns(2 * (pairs * expertWeights + own * shared), experts * expertWeights + shared);

@@ -12,6 +12,11 @@
  *   DISPATCH  a layer | b segments | c offset of the segments | d offset of the pairs' rows | e taken: the event whose answer was pulled
  *   COMBINE   a event that is answered | b offset in the reply area | c pairs | d status
  *
+ * NPUs that split the weights of their output projections ask one another in the same way for the columns that the other one has: rows of what their heads put
+ * out, all alike, need no lists, and an answer has the width of a row, of which the peer's columns are pulled.
+ *
+ *   DISPATCH  a −1 − layer | b rows | c offset of the rows | d bytes of all rows | e taken
+ *
  * Everybody writes into its own areas and its own fields only. So an asker that gives a step up needs to wait for nobody: what peers still compute for it
  * is an answer to an event that it no longer looks for. Whoever is given up changes nothing that anyone reads: its fields carry an epoch that is over.
  * @module
@@ -33,8 +38,16 @@ export type TokenDispatch = {
   readonly rowsAddress: number;
 };
 
-/** A dispatch that has come, and where its answer goes. */
-export type ArrivedDispatch = TokenDispatch & { readonly source: number; readonly event: number; readonly replyOffset: number; readonly pairs: number };
+/** Rows that lie one after the other in the dispatch area, to be multiplied by the peer's part of a layer's weights. */
+export type RowsDispatch = { readonly layer: number; readonly rows: number; readonly rowsAddress: number; readonly bytes: number };
+
+/** `pairs`: rows of the answer, wherever it goes. */
+export type Arrived = { readonly source: number; readonly event: number; readonly replyOffset: number; readonly pairs: number };
+/** A dispatch that has come. */
+export type ArrivedDispatch = Arrived & (({ readonly kind: 'tokens' } & TokenDispatch) | ({ readonly kind: 'rows' } & RowsDispatch));
+
+/** What whoever serves makes of a dispatch: rows of its answer, infinity if it cannot be one of ours. */
+export type DispatchChecks = { readonly pairsOf: (dispatch: TokenDispatch) => number; readonly rowsOf: (dispatch: RowsDispatch) => number };
 
 export type Answer = 'pending' | 'failed' | 'pulled';
 
@@ -86,11 +99,17 @@ export class Exchange {
     return this.endpoint.write(peer, CHANNEL.dispatch, layer, segments, segmentsAddress - dispatch, pairRowsAddress - dispatch, 0);
   }
 
+  /** Asks a peer for its columns of rows that lie in this die's dispatch area. Returns the event that its answer will name. */
+  dispatchRows(peer: number, { layer, rows, rowsAddress, bytes }: RowsDispatch): number {
+    this.dispatches++;
+    return this.endpoint.write(peer, CHANNEL.dispatch, -1 - layer, rows, rowsAddress - this.endpoint.areas.dispatch, bytes, 0);
+  }
+
   /**
-   * Pulls the peer's answer to `event`, `pairs` rows, to `target`.
+   * Pulls the peer's answer to `event`, `pairs` rows, to `target`; of each row `width` bytes from byte `skip` on, to where a row as wide as the answer's has them.
    * @throws `memory_fault` when the answer does not lie in the peer's reply area.
    */
-  pull(peer: number, event: number, target: number, pairs: number): Answer {
+  pull(peer: number, event: number, target: number, pairs: number, skip = 0, width = this.#rowBytes): Answer {
     const { endpoint } = this;
     const combine = endpoint.newEventFrom(peer, CHANNEL.combine);
     if (combine === 0 || endpoint.wordFrom(peer, CHANNEL.combine, FIELD_WORD.a) !== event) return 'pending';
@@ -101,7 +120,8 @@ export class Exchange {
       const { reply, reply_bytes } = endpoint.surroundings.areasOf(peer);
       if (offset + bytes > reply_bytes)
         throw new MinipodError('memory_fault', `die ${peer} answered with ${bytes} bytes at ${offset} of its reply area of ${reply_bytes}`);
-      endpoint.space.copy(target, reply + offset, bytes);
+      if (width === this.#rowBytes) endpoint.space.copy(target, reply + offset, bytes);
+      else endpoint.space.copyRows(target, reply + offset + skip, width, pairs, this.#rowBytes);
       this.#pulledRows += pairs;
     }
     // Given up while the copy ran: its successor is asked again.
@@ -116,15 +136,15 @@ export class Exchange {
     this.endpoint.mark(peer, CHANNEL.dispatch, FIELD_WORD.e, event);
   }
 
-  /** The next dispatch that has come, with room for its answer; `pairsOf` counts them from its tables. Null: nobody asks, or there is no room now. */
-  nextDispatch(pairsOf: (dispatch: TokenDispatch) => number): ArrivedDispatch | null {
+  /** The next dispatch that has come, with room for its answer. Null: nobody asks, or there is no room now. */
+  nextDispatch(checks: DispatchChecks): ArrivedDispatch | null {
     const { endpoint } = this;
     const { dies } = endpoint.areas;
     this.#isStalled = false;
     for (let look = 0; look < dies; look++) {
       const source = this.#turn;
       const event = endpoint.newEventFrom(source, CHANNEL.dispatch);
-      const arrived = event === 0 ? null : this.#read(source, event, pairsOf);
+      const arrived = event === 0 ? null : this.#read(source, event, checks);
       if (this.#isStalled) return null;
       this.#turn = source + 1 === dies ? 0 : source + 1;
       if (arrived !== null) return arrived;
@@ -133,7 +153,7 @@ export class Exchange {
   }
 
   /** Tells the source that its answer lies ready, or that it failed. */
-  answer({ source, event, replyOffset, pairs }: ArrivedDispatch, isComputed: boolean): void {
+  answer({ source, event, replyOffset, pairs }: Arrived, isComputed: boolean): void {
     if (isComputed) {
       this.served++;
       this.#pulledRows += pairs;
@@ -149,38 +169,52 @@ export class Exchange {
     if (this.endpoint.refresh(peer)) this.#replies.sweep((source) => source === peer);
   }
 
-  #read(source: number, event: number, pairsOf: (dispatch: TokenDispatch) => number): ArrivedDispatch | null {
+  #read(source: number, event: number, checks: DispatchChecks): ArrivedDispatch | null {
     const { endpoint } = this;
     const { dispatch, dispatch_bytes } = endpoint.surroundings.areasOf(source);
-    const layer = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.a);
-    const segments = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.b);
-    const segmentsOffset = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.c) >>> 0;
-    const pairsOffset = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.d) >>> 0;
+    const what = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.a);
+    const count = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.b);
+    const first = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.c) >>> 0;
+    const second = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.d) >>> 0;
     // The source has asked for something else meanwhile: the next look sees that.
     if (!endpoint.isStill(source, CHANNEL.dispatch, event)) return null;
-    const place: TokenDispatch = {
-      layer,
-      segments,
-      segmentsAddress: dispatch + segmentsOffset,
-      pairRowsAddress: dispatch + pairsOffset,
+    if (what < 0) {
+      const asked: RowsDispatch = { layer: -1 - what, rows: count, rowsAddress: dispatch + first, bytes: second };
+      const rows = first + second <= dispatch_bytes ? checks.rowsOf(asked) : Number.POSITIVE_INFINITY;
+      const arrived = this.#arrive(source, event, rows);
+      return arrived === null ? null : { kind: 'rows', ...asked, ...arrived };
+    }
+    const asked: TokenDispatch = {
+      layer: what,
+      segments: count,
+      segmentsAddress: dispatch + first,
+      pairRowsAddress: dispatch + second,
       rowsAddress: dispatch,
     };
-    const pairs = segmentsOffset + segments * 8 <= dispatch_bytes ? pairsOf(place) : Number.POSITIVE_INFINITY;
-    if (pairs * this.#rowBytes > this.#replies.bytes || pairsOffset + pairs * 4 > dispatch_bytes) {
+    const pairs = first + count * 8 <= dispatch_bytes ? checks.pairsOf(asked) : Number.POSITIVE_INFINITY;
+    const arrived = this.#arrive(source, event, second + pairs * 4 <= dispatch_bytes ? pairs : Number.POSITIVE_INFINITY);
+    return arrived === null ? null : { kind: 'tokens', ...asked, ...arrived };
+  }
+
+  /** Takes a dispatch whose answer has `pairs` rows; null: refused, or there is no room for them now. */
+  #arrive(source: number, event: number, pairs: number): Arrived | null {
+    const { endpoint } = this;
+    const bytes = pairs * this.#rowBytes;
+    if (bytes > this.#replies.bytes) {
       // Tables that lead out of the source's area, or were rewritten under this look: an answer that says so, and nothing else touched.
       endpoint.consume(source, CHANNEL.dispatch, event);
       this.refused++;
-      this.answer({ ...place, source, event, pairs: 0, replyOffset: 0 }, false);
+      this.answer({ source, event, pairs: 0, replyOffset: 0 }, false);
       return null;
     }
     this.sweepReplies();
-    const replyOffset = this.#replies.allocate(source, event, pairs * this.#rowBytes);
+    const replyOffset = this.#replies.allocate(source, event, bytes);
     if (replyOffset < 0) {
       this.#isStalled = true;
       return null;
     }
     endpoint.consume(source, CHANNEL.dispatch, event);
-    return { ...place, source, event, pairs, replyOffset };
+    return { source, event, pairs, replyOffset };
   }
 
   /** Taken, or its source asks for something else since: then it does not look for it any more. */

@@ -36,6 +36,7 @@ describe('decode in graph mode', () => {
     ...MODELS.map((name) => ({ name, text: 'colocated:dp=3' })),
     { name: 'tiny-deepseek-v3' as const, text: 'colocated:dp=2,tp=2' },
     { name: 'tiny-qwen3-moe' as const, text: 'colocated:dp=1,tp=4' },
+    { name: 'tiny-kimi-k2' as const, text: 'colocated:dp=3,oproj=3' },
   ])('should compute the bits of eager mode: $name, $text', async ({ name, text }) => {
     const options = { topology: parseTopology(text), kv_blocks: 64, max_batch_tokens: 48 };
     const [eager, graph] = [await loadBareModel(folderOf(name), { ...options, enforce_eager: true }), await loadBareModel(folderOf(name), options)];

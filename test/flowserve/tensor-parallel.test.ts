@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { boundsOf, firstRowOf, partOf } from '../../src/flowserve/tensor-share.ts';
 import type { Topology } from '../../src/protocol/topology.ts';
 import { numbers } from '../xccl/rig.ts';
-import { type Call, generate, type HashPod, makeHashPod, SHAPE } from './hash-rig.ts';
+import { type Call, generate, type HashPod, makeHashPod, SHAPE, wordsAt } from './hash-rig.ts';
 
 const next = numbers(11);
 const PROMPTS = [13, 1, 30, 9, 17].map((length) => Array.from({ length }, () => Math.floor(next() * SHAPE.vocabSize)));
@@ -19,6 +19,13 @@ it.each([
   [
     { role: 'colocated', dp: 1, tp: 3 },
     { role: 'colocated', dp: 2, tp: 1 },
+  ],
+  [{ role: 'colocated', dp: 2, tp: 1, oproj: 2 }],
+  [{ role: 'colocated', dp: 6, tp: 1, oproj: 3 }],
+  [
+    { role: 'colocated', dp: 1, tp: 3 },
+    { role: 'colocated', dp: 4, tp: 1, oproj: 4 },
+    { role: 'colocated', dp: 1, tp: 1 },
   ],
 ] satisfies Topology[])('tokens do not depend on how many ranks compute them: %o', (...topology) => {
   const pod = podOf(topology as Topology);
@@ -44,6 +51,39 @@ it.each(Array.from({ length: 14 }, (_, at) => at))('a part that rank 0 does not 
   expect(tokens).not.toEqual(expected);
   // Rows after a layer of experts are one rank's alone: from there on both are wrong alike.
   expect(diverged > 0).toBe(at >= 12);
+});
+
+it.each(Array.from({ length: SHAPE.layers }, (_, layer) => layer))(
+  'columns that an NPU does not get from a peer change the tokens: layer %i of step 3',
+  (layer) => {
+    const pod = podOf([{ role: 'colocated', dp: 2, tp: 1, oproj: 2 }]);
+    const [program] = pod.programs as [HashPod['programs'][number]];
+    const peers = program.forward.layout.projection?.columns[1]?.target;
+    const copy = pod.space.copy.bind(pod.space);
+    let pulls = -1;
+    pod.space.copy = (to, from, bytes) => {
+      if (to === peers && program.step === 3 && ++pulls === layer) return;
+      copy(to, from, bytes);
+    };
+    const { tokens } = generate(pod, callsOn(2));
+    expect(pulls).toBe(SHAPE.layers - 1);
+    const before = (ids: readonly number[]): readonly number[] => ids.slice(0, 1);
+    expect(tokens.map(before)).toEqual(expected.map(before));
+    for (const [index, ids] of tokens.entries()) {
+      if (index % 2 === 0) expect(ids).not.toEqual(expected[index]);
+      else expect(ids).toEqual(expected[index]);
+    }
+  },
+);
+
+it('a peer whose weights were not loaded changes the tokens of those that ask it', () => {
+  const pod = podOf([{ role: 'colocated', dp: 4, tp: 1, oproj: 2 }]);
+  wordsAt(pod, (pod.programs[3] as HashPod['programs'][number]).forward.layout.weights, 2).fill(0);
+  const { tokens } = generate(pod, callsOn(3));
+  for (const [index, ids] of tokens.entries()) {
+    if (index % 3 === 2) expect(ids).not.toEqual(expected[index]);
+    else expect(ids).toEqual(expected[index]);
+  }
 });
 
 it('what does not divide is dealt out unevenly, and whole', () => {

@@ -1,6 +1,7 @@
 /** The forward pass split over the ranks of a DP group: whatever the split, the bits of one NPU. */
 import { describe, expect, it } from 'vitest';
 import type { StepOutcome } from '../../src/protocol/messages.ts';
+import type { Topology } from '../../src/protocol/topology.ts';
 import { casesOf, folderOf, MODELS } from './goldens.ts';
 import { type BareModel, generateGreedily, loadBareModel } from './one-npu.ts';
 
@@ -29,5 +30,20 @@ describe.each(MODELS)('%s', async (name) => {
   ])('over dp $dp × tp $tp: same ids, same log-probabilities', async ({ dp, tp }) => {
     const model = await loadBareModel(folderOf(name), { topology: [{ role: 'colocated', dp, tp }], kv_blocks: 64, max_batch_tokens: 64 });
     for (const [index, prompt] of prompts.entries()) expect(outcomesOf(model, prompt, (dp - 1) * tp)).toEqual(expected[index]);
+  });
+
+  // 8 and 12 panels of columns: 3 and 5 do not divide them.
+  it.each([
+    { dp: 3, oproj: 3, segment_bytes: 13 << 20 },
+    { dp: 4, oproj: 2 },
+    { dp: 5, oproj: 5 },
+  ])('over dp $dp, each $oproj NPUs with one output projection: same ids, same log-probabilities', async ({ dp, oproj, ...options }) => {
+    const topology: Topology = [{ role: 'colocated', dp, tp: 1, oproj }];
+    const model = await loadBareModel(folderOf(name), { topology, kv_blocks: 64, max_batch_tokens: 64, ...options });
+    for (const [index, prompt] of prompts.entries()) expect(outcomesOf(model, prompt, (dp - 1) * index)).toEqual(expected[index]);
+    // Of all bytes but these each NPU has its own, as before.
+    const bytesOf = ({ plan }: BareModel): number[] => plan.layouts.map(({ layers }) => layers.reduce((sum, { attention }) => sum + attention.o.head_bytes, 0));
+    const [whole = 0] = bytesOf(alone);
+    expect(bytesOf(model).reduce((sum, bytes) => sum + bytes, 0)).toBe((dp / oproj) * whole);
   });
 });

@@ -6,14 +6,23 @@ import {
   colocated,
   deploy,
   EXECUTOR_ROLES,
+  type ExecutorShape,
   expertGroupOf,
   formatTopology,
   npuOfExpert,
   parseTopology,
+  projectionGroupOf,
   type Topology,
 } from '../../src/protocol/topology.ts';
 
-const shape = fc.record({ role: fc.constantFrom(...EXECUTOR_ROLES), dp: fc.integer({ min: 1, max: 9 }), tp: fc.integer({ min: 1, max: 4 }) });
+const role = fc.constantFrom(...EXECUTOR_ROLES);
+const size = fc.integer({ min: 1, max: 9 });
+const shape: fc.Arbitrary<ExecutorShape> = fc.oneof(
+  fc.record({ role, dp: size, tp: fc.integer({ min: 1, max: 4 }) }),
+  fc
+    .record({ role, dp: fc.integer({ min: 1, max: 3 }), oproj: fc.integer({ min: 2, max: 4 }) })
+    .map(({ role, dp, oproj }) => ({ role, dp: dp * oproj, tp: 1, oproj })),
+);
 const serves = (topology: Topology): boolean => {
   const has = (role: string): boolean => topology.some((executor) => executor.role === role);
   return has('prefill') === has('decode');
@@ -33,6 +42,16 @@ describe('the text of a topology', () => {
     ['colocated', colocated(1)],
     ['colocated:dp=2', colocated(2)],
     ['colocated:dp=2,tp=3', [{ role: 'colocated', dp: 2, tp: 3 }]],
+    ['colocated:oproj=2,dp=4', [{ role: 'colocated', dp: 4, tp: 1, oproj: 2 }]],
+    ['colocated:dp=4,oproj=1', [{ role: 'colocated', dp: 4, tp: 1 }]],
+    [
+      'pd:prefill=1xdp1tp2,decode=2xdp4oproj2',
+      [
+        { role: 'prefill', dp: 1, tp: 2 },
+        { role: 'decode', dp: 4, tp: 1, oproj: 2 },
+        { role: 'decode', dp: 4, tp: 1, oproj: 2 },
+      ],
+    ],
     [
       'pd',
       [
@@ -62,13 +81,15 @@ describe('the text of a topology', () => {
 
   it.each([
     ['ring', /'ring' is no kind of topology; a topology is written like 'colocated:dp=2'/],
-    ['colocated:2', /'2' is neither dp=N nor tp=N/],
+    ['colocated:2', /'2' is neither dp=N nor tp=N nor oproj=N/],
     ['colocated:dp=0', /'dp=0' has 0 of something/],
     ['pd:prefill=1xdp1', /what its prefill executors compute goes nowhere/],
     ['mixed:colocated=1xdp1,decode=1xdp1', /its decode executors get nothing to decode/],
     ['pd:colocated=1xdp1', /begins with 'mixed:'/],
     ['pd:prefill=65xdp1,decode=1xdp1', /65 task executors are more than the 64/],
     ['mixed:', /it has no task executor/],
+    ['colocated:dp=2,tp=2,oproj=2', /a colocated executor has tp 2 and oproj 2: ranks of a DP group split their output projection already/],
+    ['pd:prefill=1xdp3oproj2,decode=1', /a prefill executor has dp 3, which oproj 2 does not divide: each 2 NPUs have one output projection/],
     ['colocated:dp=2,dp=3', /it says dp twice/],
     ['pd:prefill=,decode=1', /'prefill=' is not like/],
     ['pd:prefill=2dp3,decode=1', /'prefill=2dp3' is not like/],
@@ -83,19 +104,26 @@ describe('a deployment', () => {
     fc.assert(
       fc.property(topologies, fc.integer({ min: 1, max: 64 }), (topology, experts) => {
         checkTopology(topology);
-        const { executors, groups, npus } = deploy(topology);
-        expect(executors.map(({ role, dp, tp }) => ({ role, dp, tp }))).toEqual(topology);
+        const deployment = deploy(topology);
+        const { executors, groups, npus } = deployment;
+        expect(executors.map(({ role, dp, tp, oproj }) => ({ role, dp, tp, oproj }))).toEqual(topology);
         expect(groups.map(({ id }) => id)).toEqual([...groups.keys()]);
         expect(groups.flatMap((group) => group.npus)).toEqual([...npus.keys()]);
         for (const { id, executor, group, rank } of npus) {
           expect(groups[group]?.npus[rank]).toBe(id);
           expect(executors[executor]?.groups).toContain(group);
         }
+        for (const { id, executor } of npus) {
+          const { first, npus: count } = projectionGroupOf(deployment, id);
+          expect([count, id - first < count]).toEqual([executors[executor]?.oproj ?? 1, true]);
+          const last = first + count - 1;
+          expect([projectionGroupOf(deployment, last), npus[first]?.executor, npus[last]?.executor]).toEqual([{ first, npus: count }, executor, executor]);
+        }
         for (const { id, experts: own } of executors)
           for (let expert = 0; expert < experts; expert++) {
             const home = npuOfExpert(expert, own);
             expect(npus[home]?.executor).toBe(id);
-            expect(expertGroupOf(deploy(topology), home)).toEqual(own);
+            expect(expertGroupOf(deployment, home)).toEqual(own);
           }
       }),
     );

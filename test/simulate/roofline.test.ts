@@ -5,6 +5,14 @@ import { resolveModel } from '../../src/model/registry.ts';
 import type { StepPlan } from '../../src/protocol/messages.ts';
 import { ASCEND_910C_DIE, rooflineStep } from '../../src/simulate/roofline.ts';
 
+it('a split output projection costs what its rows take there and back, no arithmetic', () => {
+  const tiny = readModelConfig(resolveModel('tiny-deepseek-v3'));
+  const [whole = 0, halves = 0] = [1, 2].map((oproj) => rooflineStep(tiny, { npus: 4, tp: 1, oproj }, ASCEND_910C_DIE)(stepOf(4, 1)));
+  const { link_latency_ns, link_bytes_per_s } = ASCEND_910C_DIE;
+  const bytes = 4 * 2 * (tiny.heads * (tiny.attention.kind === 'mla' ? tiny.attention.vDim : 0) + tiny.hiddenSize / 2);
+  expect(halves - whole).toBeCloseTo(tiny.layers * (2 * link_latency_ns + (bytes / link_bytes_per_s) * 1e9), -1);
+});
+
 const stepOf = (sequences: number, tokens: number): StepPlan => ({
   step: 1,
   after: 0,

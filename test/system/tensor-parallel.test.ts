@@ -1,4 +1,5 @@
-/** Pods whose DP groups have several ranks: the same bits, and when one rank breaks, all of its group begin anew. */
+/** Pods whose DP groups have several ranks, or one output projection for several: the same bits, and when one rank breaks, all of its group begin anew. */
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type Completion, createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
 import { KernelRecomputation } from '../../src/trace/recompute.ts';
@@ -26,6 +27,8 @@ describe('ids and log-probabilities are those of one NPU', () => {
   it.each([
     { topology: 'colocated:dp=1,tp=2', workers: 2, max_batch_tokens: 5 },
     { topology: 'colocated:dp=2,tp=3', workers: 2, npu_workers: [0, 1, 0, 1, 1, 0], kv_blocks: 128 },
+    { topology: 'colocated:dp=4,oproj=2', workers: 2, npu_workers: [0, 1, 1, 0], kv_blocks: 128, max_batch_tokens: 7 },
+    { topology: 'pd:prefill=1xdp2oproj2,decode=1xdp3oproj3', workers: 2, kv_blocks: 128 },
     { topology: 'mixed:colocated=1xdp1tp4,colocated=1xdp2', workers: 2, kv_blocks: 128, async_scheduling: false },
   ] satisfies PodOptions[])('on worker threads: %o', async (options) => {
     expect(await withPod(options, ask)).toEqual(await answers());
@@ -51,10 +54,47 @@ it('tokens of the hash model are those of one NPU, over groups of any ranks, wit
     expect(await tokensOn({ topology, seed }), topology).toEqual(expected);
 });
 
+it('tokens of the hash model are those of one NPU, however output projections are split, whatever is asked', async () => {
+  await using one = await createPod({ clock: 'virtual', kernels: 'hash' });
+  const shape = fc.record({ oproj: fc.integer({ min: 1, max: 4 }), groups: fc.integer({ min: 1, max: 2 }) });
+  const textOf = ({ oproj, groups }: { readonly oproj: number; readonly groups: number }): string => `dp${oproj * groups}oproj${oproj}`;
+  await fc.assert(
+    fc.asyncProperty(
+      fc.record({
+        topology: fc.oneof(
+          shape.map((one) => `mixed:colocated=1x${textOf(one)}`),
+          fc.tuple(shape, shape).map(([prefill, decode]) => `pd:prefill=1x${textOf(prefill)},decode=1x${textOf(decode)}`),
+          fc.tuple(shape, fc.integer({ min: 1, max: 3 })).map(([prefill, tp]) => `pd:prefill=1x${textOf(prefill)},decode=1xdp1tp${tp}`),
+        ),
+        seed: fc.integer({ min: 0, max: 1e6 }),
+        kv_blocks: fc.integer({ min: 8, max: 40 }),
+        max_batch_tokens: fc.constantFrom(1, 7, 64),
+        async_scheduling: fc.boolean(),
+      }),
+      fc.array(fc.record({ start: fc.nat(3), length: fc.integer({ min: 1, max: 60 }), max_tokens: fc.integer({ min: 1, max: 24 }) }), {
+        minLength: 1,
+        maxLength: 10,
+      }),
+      async (options, wishes) => {
+        await using pod = await createPod({ clock: 'virtual', kernels: 'hash', ...options });
+        const calls = wishes.map(({ start, length, max_tokens }, seed): [number[], GenerateOptions] => [
+          Array.from({ length }, (_, at) => 3 + ((start * 7_919 + at * 104_729) % 1_900)),
+          { max_tokens, seed, ignore_eos: true, temperature: seed % 2 },
+        ]);
+        const got = await Promise.all(calls.map(([prompt, how]) => pod.complete(prompt, how)));
+        await expectNothingLeft(pod);
+        for (const [index, [prompt, how]] of calls.entries())
+          expect(got[index]?.choices[0]?.token_ids).toEqual((await one.complete(prompt, how)).choices[0]?.token_ids);
+      },
+    ),
+    { numRuns: 10 },
+  );
+});
+
 it('a recorded run is replayed with its kernels, whose ranks wait for one another there too', async () => {
   using folder = traceFolder();
   const path = folder.file('ranks.trace');
-  await withPod({ topology: 'pd:prefill=1xdp1tp2,decode=1xdp1tp3', workers: 2, kv_blocks: 128, record: path }, ask);
+  await withPod({ topology: 'pd:prefill=1xdp1tp2,decode=1xdp2oproj2', workers: 2, kv_blocks: 128, record: path }, ask);
   using reader = TraceReader.open(path);
   const header = parseRunHeader(reader.header, path);
   const report = await replayTrace(reader, header, { recompute: await KernelRecomputation.create(header, undefined) });
@@ -93,6 +133,11 @@ describe('a rank that breaks', () => {
   it('with its worker, whichever rank: all ranks forget what the group held, it is computed again, and the tokens are the same', async () => {
     await using rig = await openRig({ topology, workers: 2 });
     for (const worker of [1, 0]) expect(await endsOf(rig, () => rig.killWorker(worker))).toEqual(PROMPTS.map(() => 'the same'));
+  });
+
+  it('of another DP group, with its worker: who splits the output projection with it waits, asks again, and loses nothing', async () => {
+    await using rig = await openRig({ topology: 'colocated:dp=2,oproj=2', workers: 2 });
+    expect(await endsOf(rig, () => rig.killWorker(1))).toEqual(PROMPTS.map(() => 'the same'));
   });
 
   it('in a step, whichever rank, with the other one in the midst of it: what its group held fails, and what comes next is served', async () => {

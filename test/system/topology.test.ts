@@ -16,6 +16,12 @@ describe('a topology', () => {
     [{ ...PD, npu_workers: [1, 2] }, /npu_workers: there is no worker 2; it names/, 'npu_workers'],
     [{ ...PD, npu_workers: [1, 1] }, /npu_workers: worker 0 hosts no NPU; it names/, 'npu_workers'],
     [{ topology: [{ role: 'prefill', dp: 1 }] }, /what its prefill executors compute goes nowhere: it needs a decode executor/, 'topology'],
+    [{ topology: 'colocated:dp=16,oproj=16' }, /oproj 16 for an output projection of 192 columns = 12 panels of 16; each NPU has at least one/, 'topology'],
+    [
+      { topology: [{ role: 'colocated', dp: 5, oproj: 2 }] },
+      /'colocated:dp=5,oproj=2': a colocated executor has dp 5, which oproj 2 does not divide/,
+      'topology',
+    ],
     [
       { topology: 'pd:prefill=9xdp3,decode=9xdp4', memory_bytes: 2 ** 30 },
       /the pod needs [\d.]+ MiB, memory_bytes grants 1024\.0 MiB: rings .+ \+ weights .+ \+ KV blocks/,

@@ -3,24 +3,27 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { offsetOf } from '../../src/fabric/address.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
-import { Exchange, type TokenDispatch } from '../../src/xccl/exchange.ts';
+import { type Answer, type DispatchChecks, Exchange } from '../../src/xccl/exchange.ts';
 import { SEGMENTS } from '../fabric/segments.ts';
 import { type Dies, makeDies } from './rig.ts';
 
 const ROW_BYTES = 16;
 const SEGMENTS_AT = 4_096;
 const PAIR_ROWS_AT = 6_144;
+const ROWS_AT = 7_168;
 const LAYERS = 6;
+/** The bytes that are pulled of an answer to rows, as the columns of an output projection are. */
+const COLUMNS = { skip: 4, bytes: 8 };
 
-const pairsOf =
-  ({ space }: Dies) =>
-  ({ segmentsAddress }: TokenDispatch): number =>
-    space.wordsOf(segmentsAddress)[offsetOf(segmentsAddress) / 4 + 1] as number;
+const checksOf = ({ space }: Dies): DispatchChecks => ({
+  pairsOf: ({ segmentsAddress }) => space.wordsOf(segmentsAddress)[offsetOf(segmentsAddress) / 4 + 1] as number,
+  rowsOf: ({ rows, bytes }) => (bytes === rows * ROW_BYTES ? rows : Number.POSITIVE_INFINITY),
+});
 
 /** What an honest expert answers for a pair: the row's word, stamped with the layer. */
 const stamp = (layer: number, peer: number): number => layer * 1_000 + peer;
 
-/** An attention die that goes layer by layer, asking each of its peers for `peer` rows. */
+/** An attention die that goes layer by layer, asking each of its peers for `peer` rows: in odd layers for what experts make of them, in even ones for columns. */
 class Asker {
   readonly exchange: Exchange;
   readonly #dies: Dies;
@@ -49,14 +52,17 @@ class Asker {
       for (const peer of this.#peers) {
         words[at + (peer * ROW_BYTES) / 4] = stamp(this.layer, peer);
         words[at + (SEGMENTS_AT + peer * 8) / 4 + 1] = peer;
-        for (let pair = 0; pair < peer; pair++) words[at + (PAIR_ROWS_AT + (peer * 8 + pair) * 4) / 4] = peer;
+        for (let pair = 0; pair < peer; pair++) {
+          words[at + (PAIR_ROWS_AT + (peer * 8 + pair) * 4) / 4] = peer;
+          words[at + (ROWS_AT + (peer * 8 + pair) * ROW_BYTES + COLUMNS.skip) / 4] = stamp(this.layer, peer);
+        }
         this.#missing.set(peer, this.#ask(peer));
       }
       return;
     }
     for (const [peer, event] of this.#missing) {
       const target = this.#app(peer);
-      const answer = this.exchange.pull(peer, event, target, peer);
+      const answer = this.#pull(peer, event, target);
       if (answer === 'pending') continue;
       expect(answer).toBe('pulled');
       const words = space.wordsOf(target);
@@ -79,8 +85,23 @@ class Asker {
     return (this.#dies.apps[this.exchange.endpoint.die]?.address ?? 0) + peer * 256;
   }
 
+  get #asksForColumns(): boolean {
+    return this.layer % 2 === 0;
+  }
+
+  #pull(peer: number, event: number, target: number): Answer {
+    return this.#asksForColumns ? this.exchange.pull(peer, event, target, peer, COLUMNS.skip, COLUMNS.bytes) : this.exchange.pull(peer, event, target, peer);
+  }
+
   #ask(peer: number): number {
     const { dispatch } = this.exchange.endpoint.areas;
+    if (this.#asksForColumns)
+      return this.exchange.dispatchRows(peer, {
+        layer: this.layer,
+        rows: peer,
+        rowsAddress: dispatch + ROWS_AT + peer * 8 * ROW_BYTES,
+        bytes: peer * ROW_BYTES,
+      });
     return this.exchange.dispatch(peer, {
       layer: this.layer,
       segments: 1,
@@ -93,12 +114,16 @@ class Asker {
 
 /** Serves one dispatch as an expert die would; true if there was one. */
 function serve(dies: Dies, exchange: Exchange): boolean {
-  const dispatch = exchange.nextDispatch(pairsOf(dies));
+  const dispatch = exchange.nextDispatch(checksOf(dies));
   if (dispatch === null) return false;
   const rows = dies.space.wordsOf(dispatch.rowsAddress);
   const { reply } = exchange.endpoint.areas;
   const words = dies.space.wordsOf(reply);
   for (let pair = 0; pair < dispatch.pairs; pair++) {
+    if (dispatch.kind === 'rows') {
+      dies.space.copy(reply + dispatch.replyOffset + pair * ROW_BYTES, dispatch.rowsAddress + pair * ROW_BYTES, ROW_BYTES);
+      continue;
+    }
     const row = rows[offsetOf(dispatch.pairRowsAddress) / 4 + pair] as number;
     words[(offsetOf(reply) + dispatch.replyOffset + pair * ROW_BYTES) / 4] = rows[(offsetOf(dispatch.rowsAddress) + row * ROW_BYTES) / 4] as number;
   }
@@ -198,10 +223,15 @@ describe('the exchange', () => {
     ] as const) {
       dies.space.wordsOf(dispatch)[offsetOf(dispatch) / 4 + 1] = 3;
       const event = asker.dispatch(1, { layer: 0, segments: 1, segmentsAddress, pairRowsAddress, rowsAddress: dispatch });
-      expect(expert.nextDispatch(pairsOf(dies))).toBeNull();
+      expect(expert.nextDispatch(checksOf(dies))).toBeNull();
       expect(asker.pull(1, event, dies.apps[0]?.address ?? 0, 3)).toBe('failed');
     }
-    expect(expert.refused).toBe(2);
+    for (const bytes of [dispatch_bytes + ROW_BYTES, 2 * ROW_BYTES]) {
+      const event = asker.dispatchRows(1, { layer: 0, rows: bytes === 2 * ROW_BYTES ? 3 : bytes / ROW_BYTES, rowsAddress: dispatch, bytes });
+      expect(expert.nextDispatch(checksOf(dies))).toBeNull();
+      expect(asker.pull(1, event, dies.apps[0]?.address ?? 0, 3)).toBe('failed');
+    }
+    expect(expert.refused).toBe(4);
     expect(expert.replies.used).toBe(0);
   });
 

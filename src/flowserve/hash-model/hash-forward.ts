@@ -16,21 +16,26 @@
  *
  * Split over ranks, each computes a row's hash from what it has and offers it in a column of its own; the row is the join of what all of them offer, which
  * is what any of them offers, so long as all agree. After a layer of experts each rank has rows of its own, as the real ones do.
+ * NPUs that split their output projection offer each H(layer, W, row that attention has left) in the same way: while they agree, that row is the next x.
  * @module
  */
 import { offsetOf, segmentOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import { assert } from '../../protocol/errors.ts';
 import type { Arithmetic, Span, TokenSampler } from '../arithmetic.ts';
-import type { ModelShape } from '../step-layout.ts';
+import type { ModelShape, ProjectedColumns, ProjectionPlace } from '../step-layout.ts';
 import { GatherTables, type TablePlace } from '../tensor-share.ts';
 import { Hash, mix32 } from './hash.ts';
 import { HASH_BYTES, type HashLayout, type HashScratch } from './hash-layout.ts';
 import { HashSampler } from './hash-sampler.ts';
 
-const KIND = { embed: 11, cell: 12, attention: 13, norm: 14, dense: 15, gate: 16, expert: 17, shared: 18, combine: 19, head: 20 } as const;
+const KIND = { embed: 11, cell: 12, attention: 13, norm: 14, dense: 15, gate: 16, expert: 17, shared: 18, combine: 19, head: 20, projection: 21 } as const;
 /** 2³² divided by the golden ratio: steps of a Weyl sequence, as in SplitMix. */
 const GOLDEN = 0x9e3779b9;
+
+/** Indices of the rows that NPUs have projected, from the NPU's own on. */
+const projectedOf = ({ share, columns }: ProjectionPlace): number[] =>
+  columns.map((_, after) => offsetOf((columns[(share.rank + after) % columns.length] as ProjectedColumns).target) >>> 2);
 
 export class HashForward implements Arithmetic {
   readonly config: ModelShape;
@@ -49,6 +54,8 @@ export class HashForward implements Arithmetic {
   readonly #rank: number;
   /** Words of a row of a table that ranks gather. */
   readonly #stride: number;
+  /** Empty where the output projection is not split. */
+  readonly #projected: readonly number[];
 
   constructor(config: ModelShape, layout: HashLayout, space: AddressSpace) {
     assert(segmentOf(layout.base + layout.bytes - 1) === segmentOf(layout.base), `the region of NPU ${layout.npu} spans segments`);
@@ -66,6 +73,7 @@ export class HashForward implements Arithmetic {
     const { attended, projected, activated, rows, logits } = layout.scratch;
     const perRow = { attended: columns(attended), projected: columns(projected), activated: columns(activated), logits: columns(logits) };
     this.tables = new GatherTables(tp, { ...perRow, rows: { ...columns(rows), width: 1 } });
+    this.#projected = layout.projection === null ? [] : projectedOf(layout.projection);
     this.#owned = this.#ownExperts.reduce((count, own) => count + (own < 0 ? 0 : 1), 0);
   }
 
@@ -93,8 +101,13 @@ export class HashForward implements Arithmetic {
     this.#join(this.#offer(this.at.projected), this.#stride, this.at.attended, rows);
   }
 
+  projectColumns(layer: number, rows: number, y: number, x: number): void {
+    this.#hashRows(KIND.projection, layer, y, x, rows);
+  }
+
   addProjected(rows: number): void {
-    this.#join(this.at.x >>> 2, 2, this.at.projected, rows);
+    if (this.#projected.length > 0) this.#joinColumns(rows);
+    else this.#join(this.at.x >>> 2, 2, this.at.projected, rows);
   }
 
   activate(layer: number, rows: number): void {
@@ -131,6 +144,20 @@ export class HashForward implements Arithmetic {
       }
       words[to] = low;
       words[to + 1] = high;
+    }
+  }
+
+  /** x = attended, changed by whatever another NPU has projected that is not the same. */
+  #joinColumns(rows: number): void {
+    const words = this.#words;
+    const [own = 0] = this.#projected;
+    const x = this.at.x >>> 2;
+    const attended = this.at.attended >>> 2;
+    for (let word = 0; word < 2 * rows; word++) {
+      let joined = words[attended + word] as number;
+      for (let at = 1; at < this.#projected.length; at++)
+        joined = (joined + mix32((words[(this.#projected[at] as number) + word] as number) ^ (words[own + word] as number))) | 0;
+      words[x + word] = joined;
     }
   }
 

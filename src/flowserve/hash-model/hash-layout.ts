@@ -3,6 +3,7 @@
  *
  *   weights    | replicated | layer 0: own experts, ascending | layer 1: own experts | …        8 bytes each; 0 where nothing was loaded
  *   KV block   | layer 0: a cell a position | layer 1 | …
+ *   columns    of NPUs that split their output projection: of each row a hash by each of them
  *   tables     that ranks gather: of each row a hash by each rank; after a layer of experts, rows of the ranks' own
  * @module
  */
@@ -23,11 +24,12 @@ import {
   layoutKv,
   layoutOffersOf,
   type ModelShape,
+  type ProjectionPlace,
   SPAN_WORDS,
   type StepLayout,
   type StepScratch,
 } from '../step-layout.ts';
-import { type Gathered, tensorShareOf } from '../tensor-share.ts';
+import { type Gathered, projectionShareOf, type TensorShare, tensorShareOf } from '../tensor-share.ts';
 import { Hash } from './hash.ts';
 
 /** Of a row of activations, a KV cell, an expert's weights. */
@@ -64,7 +66,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
   const { max_batch_tokens: rows, deployment } = options;
   const arena = new Arena(base, bytes);
   const tables = hashTables(options, 0);
-  const areas = layoutAreas(areaSizes(model, HASH_BYTES, options, SLOT_BYTES, tables.bytes), arena);
+  const areas = layoutAreas(areaSizes(model, { row_bytes: HASH_BYTES, attended_row_bytes: HASH_BYTES }, options, SLOT_BYTES, tables.bytes), arena);
   const areasEnd = arena.used;
   const counts = layoutCounts(model, arena);
   const group = expertGroupOf(deployment, npu);
@@ -74,7 +76,8 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
   const weightsEnd = arena.used;
   const hashes = (count: number): number => arena.allocate(count * HASH_BYTES);
   const words = (count: number): number => arena.allocate(count * 4);
-  const { normed, pairRows, segments } = dispatchPlaces(model, HASH_BYTES, options, areas.dispatch);
+  const { normed, pairRows, segments, attended } = dispatchPlaces(model, HASH_BYTES, options, areas.dispatch, HASH_BYTES);
+  const projectionShare = projectionShareOf(deployment, npu);
   const scratch: HashScratch = {
     tokenIds: words(rows),
     positions: words(rows),
@@ -91,7 +94,9 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
     sharedOut: hashes(rows),
     headRows: hashes(LOGIT_ROWS_MAX),
     ...hashTables(options, areas.gather).places,
+    ...(projectionShare.tp > 1 ? { attended } : {}),
   };
+  const projection = projectionShare.tp > 1 ? layoutProjection(projectionShare, attended, () => hashes(rows)) : null;
   const scratchEnd = arena.used;
   const kv = layoutKv(layers, HASH_BYTES * options.kv_block_size, options, arena);
   const kvEnd = arena.used;
@@ -107,6 +112,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
   return {
     npu,
     share,
+    projection,
     base,
     bytes: arena.used,
     parts,
@@ -121,6 +127,12 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
     weights,
     ownExperts,
   };
+}
+
+/** Each NPU's answers are rows of a table of their own. */
+function layoutProjection(share: TensorShare, attended: number, table: () => number): ProjectionPlace {
+  const columns = Array.from({ length: share.tp }, () => ({ target: table(), bytes: HASH_BYTES, skip: 0 }));
+  return { share, attended, attended_row_bytes: HASH_BYTES, columns };
 }
 
 /** The tables fill the gather area; without tensor parallelism there are none. */
