@@ -93,10 +93,14 @@ function livesOfAnExpert(see: (role: string, snapshot: Snapshot) => void): void 
 
 describe('a snapshot', () => {
   it('survives JSON whole, of every machine and in every state', () => {
-    const seen = new Set<string>();
+    const seen = new Map<string, number>();
     const lost = new Set<string>();
     const see = (role: string, snapshot: Snapshot): void => {
-      seen.add(`${role} ${stateName(snapshot)}`);
+      const state = `${role} ${stateName(snapshot)}`;
+      const count = seen.get(state) ?? 0;
+      seen.set(state, count + 1);
+      // Its first ones, and then one in ten: all of them would be the same a thousand times.
+      if (count > 20 && count % 10 > 0) return;
       for (const path of lostIn(snapshot, '')) if (!isAbsent(path)) lost.add(`${role}${path}`);
       const once = JSON.stringify(snapshot);
       expect(JSON.stringify(JSON.parse(once))).toBe(once);

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { loadTokenizer, type Tokenizer } from '../../src/model/tokenizer.ts';
+import { runs } from '../property-runs.ts';
 import { copyWithoutWeights, errorOf, goldens, readJson, TINY, TINY_NAMES, writeJson } from './checkpoint-folder.ts';
 
 const tokenizer = await loadTokenizer(TINY['tiny-deepseek-v3']);
@@ -36,7 +37,7 @@ describe('encode', () => {
         const roundTrip = tokenizer.decode(tokenizer.encode(text, bos), { skipSpecialTokens: true });
         if (!specials) expect(roundTrip).toBe(text);
       }),
-      { numRuns: 1000 },
+      { numRuns: runs(300) },
     );
   });
 

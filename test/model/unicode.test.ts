@@ -6,6 +6,7 @@ import { nfc } from '../../src/model/nfc.ts';
 import { defineTokenizer } from '../../src/model/tokenizer-definition.ts';
 import { inversionListOf, pinUnicode } from '../../src/model/unicode-classes.ts';
 import { PROPERTIES, UNICODE_VERSION } from '../../src/model/unicode-tables.ts';
+import { runs } from '../property-runs.ts';
 import { readJson, TINY } from './checkpoint-folder.ts';
 import { BINARY_PROPERTIES, engineMembers, GENERAL_CATEGORIES, generate, inversionList, SCRIPTS } from './generate-unicode-tables.ts';
 
@@ -168,7 +169,7 @@ describe('nfc', () => {
           expect(nfc(text)).toBe(text.normalize('NFC'));
         },
       ),
-      { numRuns: 5000 },
+      { numRuns: runs(2_000) },
     );
   });
 });

@@ -5,8 +5,8 @@ import { type Ask, askPod, askServer, liveBytes, soak } from './clients.ts';
 import { expectNothingLeft, sharedPod } from './pods.ts';
 
 const CLIENTS = 64;
-const WARM_MS = 500;
-const DURATION_MS = 1_200;
+const WARM_MS = 300;
+const DURATION_MS = 800;
 /** A kilobyte for each of the several hundred streams that run in this time: one that stays behind weighs more. */
 const BYTES_PER_STREAM_MAX = 1_024;
 const BYTES_MAX = 2 ** 20;

@@ -111,7 +111,7 @@ it('more ranks than heads are refused', async () => {
 });
 
 describe('a rank that breaks', () => {
-  const LONG: GenerateOptions = { temperature: 0, ignore_eos: true, max_tokens: 100 };
+  const LONG: GenerateOptions = { temperature: 0, ignore_eos: true, max_tokens: 50 };
   const topology = 'colocated:dp=1,tp=2';
   type Rig = Awaited<ReturnType<typeof openRig>>;
 

@@ -8,10 +8,11 @@ import type { TraceDamage } from '../../src/trace/damage.ts';
 import { BLOCK, COMPRESSOR } from '../../src/trace/file-layout.ts';
 import { packHeader } from '../../src/trace/trace-header.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
+import { runs } from '../property-runs.ts';
 import { draws, HEADER, type ReadTrace, range, readTrace, recordsLikeARuns, traceFolder, writeTrace } from './files.ts';
 
 const RECORDS = 200;
-const TRIALS = 1000;
+const TRIALS = runs(300);
 
 type Block = { readonly offset: number; readonly first: number };
 /** A sound trace, its records, and where its parts lie; `end` is the offset of the end mark. */
