@@ -2,7 +2,7 @@
  * A call as it crosses to the pod: plain records, checked.
  * @module
  */
-import type { ChatMessage, Prompt, ResolvedGenerateOptions } from './options.ts';
+import type { ChatMessage, Conversation, Prompt, ResolvedGenerateOptions } from './options.ts';
 import type { GenerateCall, PromptRecord } from './protocol/caller.ts';
 import { MinipodError } from './protocol/errors.ts';
 import type { Sampling } from './protocol/messages.ts';
@@ -10,16 +10,31 @@ import type { Sampling } from './protocol/messages.ts';
 const NOT_ASKED = -1;
 
 export function promptRecord(prompt: Prompt): PromptRecord {
-  if (typeof prompt === 'string') return { kind: 'text', text: prompt, tokens: [], roles: [], contents: [] };
-  if (!Array.isArray(prompt))
-    throw new MinipodError('invalid_request', 'prompt: must be a text, an array of token ids or an array of messages', { param: 'prompt' });
-  if (prompt.every((item): item is number => typeof item === 'number')) return { kind: 'tokens', text: '', tokens: [...prompt], roles: [], contents: [] };
-  const messages = prompt as readonly ChatMessage[];
-  for (const [index, message] of messages.entries()) {
-    if (typeof message?.role !== 'string' || typeof message.content !== 'string')
-      throw new MinipodError('invalid_request', `messages.${index}: must have role and content, both strings`, { param: `messages.${index}` });
-  }
-  return { kind: 'chat', text: '', tokens: [], roles: messages.map(({ role }) => role), contents: messages.map(({ content }) => content) };
+  if (typeof prompt === 'string') return { kind: 'text', text: prompt, tokens: [], messages: [], variables: '' };
+  if (isArray(prompt) && prompt.every((item): item is number => typeof item === 'number'))
+    return { kind: 'tokens', text: '', tokens: [...prompt], messages: [], variables: '' };
+  const { messages, tools, chat_template_kwargs } = isArray(prompt) ? { messages: prompt as readonly ChatMessage[] } : (prompt as Conversation);
+  if (!isArray(messages))
+    throw new MinipodError('invalid_request', 'prompt: must be a text, an array of token ids, an array of messages, or an object with messages', {
+      param: 'prompt',
+    });
+  for (const [index, message] of messages.entries()) checkMessage(message, `messages.${index}`);
+  const variables = { ...chat_template_kwargs, ...(tools !== undefined && tools.length > 0 && { tools }) };
+  return { kind: 'chat', text: '', tokens: [], messages: messages.map((message) => JSON.stringify(message)), variables: JSON.stringify(variables) };
+}
+
+const isArray = (value: unknown): value is readonly unknown[] => Array.isArray(value);
+
+/** The template reads whatever else there is. */
+function checkMessage(message: ChatMessage, param: string): void {
+  const fail = (rule: string): never => {
+    throw new MinipodError('invalid_request', `${param}: ${rule}`, { param });
+  };
+  const calls = message?.tool_calls ?? [];
+  if (typeof message?.role !== 'string' || typeof (message.content ?? '') !== 'string') fail('must have role and content, both strings');
+  if (!isArray(calls) || calls.some((call) => typeof call?.function?.name !== 'string' || typeof call.function.arguments !== 'string'))
+    fail('tool_calls must be calls with function.name and function.arguments, both strings');
+  if (typeof message.content !== 'string' && calls.length === 0) fail('must have role and content, both strings');
 }
 
 export function samplingRecord(options: ResolvedGenerateOptions, seed: number): Sampling {
@@ -48,6 +63,7 @@ export function generateCall(request: number, prompt: PromptRecord, options: Res
     request,
     prompt,
     add_special_tokens: options.add_special_tokens,
+    skip_special_tokens: options.skip_special_tokens,
     n: options.n,
     max_tokens: options.max_tokens ?? NOT_ASKED,
     ignore_eos: options.ignore_eos,

@@ -27,8 +27,11 @@ export async function createPod(options: PodOptions = {}): Promise<Pod> {
   return createVirtualPod(options);
 }
 
+export type { ReasoningParserName, ToolCallParserName } from './flowserve/parsers/formats.ts';
+export { ReplyParser, type ReplyParserOptions } from './flowserve/parsers/reply-parser.ts';
+export type { ReplyPart } from './flowserve/parsers/reply-part.ts';
 export { listModels } from './model/registry.ts';
-export type { ChatMessage, ContextOptions, GenerateOptions, LoadProgress, PodOptions, Prompt } from './options.ts';
+export type { ChatMessage, ContextOptions, Conversation, GenerateOptions, LoadProgress, PodOptions, Prompt, ToolCall } from './options.ts';
 export type { ModelInfo, Pod } from './pod.ts';
 export { type ErrorCode, MinipodError } from './protocol/errors.ts';
 export type { KvEvent, KvEventBatch, KvEventPage } from './protocol/kv-events.ts';

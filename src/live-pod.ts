@@ -15,6 +15,7 @@ import { resolveModel } from './model/registry.ts';
 import {
   type ChatMessage,
   type ContextOptions,
+  type Conversation,
   type GenerateOptions,
   jobExecutorsOf,
   type PodOptions,
@@ -171,14 +172,14 @@ export class LivePod implements Pod {
   }
 
   async tokenize(
-    prompt: string | readonly ChatMessage[],
+    prompt: string | readonly ChatMessage[] | Conversation,
     { add_special_tokens = true }: { add_special_tokens?: boolean } = {},
   ): Promise<{ token_ids: number[]; tokens: string[] }> {
     return this.#ask(this.#remote.tokenize(promptRecord(prompt), add_special_tokens) as Promise<Outcome<{ token_ids: number[]; tokens: string[] }>>);
   }
 
-  async detokenize(tokenIds: readonly number[]): Promise<string> {
-    return this.#ask(this.#remote.detokenize(tokenIds) as Promise<Outcome<string>>);
+  async detokenize(tokenIds: readonly number[], { skip_special_tokens = true }: { skip_special_tokens?: boolean } = {}): Promise<string> {
+    return this.#ask(this.#remote.detokenize(tokenIds, skip_special_tokens) as Promise<Outcome<string>>);
   }
 
   async createContext(prompt: Prompt, options: ContextOptions = {}): Promise<ContextInfo> {

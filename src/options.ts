@@ -82,6 +82,8 @@ export const generateOptionsSchema = z.strictObject({
   context_id: z.string().max(LIMITS.context_id_length_max).default(''),
   /** Put bos before a text prompt, if the model has one. */
   add_special_tokens: z.boolean().default(true),
+  /** False: special tokens are part of the text. Parsers of replies need that where their marks are such. */
+  skip_special_tokens: z.boolean().default(true),
 });
 
 export type GenerateOptions = z.input<typeof generateOptionsSchema> & {
@@ -107,9 +109,29 @@ export const contextOptionsSchema = z.strictObject({
 });
 export type ContextOptions = z.input<typeof contextOptionsSchema>;
 
-export type ChatMessage = { readonly role: string; readonly content: string };
+/** A call that the model has made; `arguments` is JSON text. */
+export type ToolCall = {
+  readonly id: string;
+  readonly type: 'function';
+  readonly function: { readonly name: string; readonly arguments: string };
+};
+/** As in OpenAI's API. `content` may be null beside `tool_calls`; `reasoning` is what the model thought before it. */
+export type ChatMessage = {
+  readonly role: string;
+  readonly content: string | null;
+  readonly name?: string | undefined;
+  readonly reasoning?: string | undefined;
+  readonly tool_calls?: readonly ToolCall[] | undefined;
+  readonly tool_call_id?: string | undefined;
+};
+/** Messages with the tools that the model may call (OpenAI's objects), and further variables of the model's chat template. */
+export type Conversation = {
+  readonly messages: readonly ChatMessage[];
+  readonly tools?: readonly object[] | undefined;
+  readonly chat_template_kwargs?: Readonly<Record<string, unknown>> | undefined;
+};
 /** Text, token ids, or a conversation for the model's chat template. */
-export type Prompt = string | readonly number[] | readonly ChatMessage[];
+export type Prompt = string | readonly number[] | readonly ChatMessage[] | Conversation;
 
 const executorShape = z.strictObject({ role: z.enum(EXECUTOR_ROLES), dp: z.int().min(1), tp: z.int().min(1).default(1), oproj: z.int().min(1).optional() });
 

@@ -2,7 +2,7 @@
  * The pod as its caller sees it.
  * @module
  */
-import type { ChatMessage, ContextOptions, GenerateOptions, Prompt } from './options.ts';
+import type { ChatMessage, ContextOptions, Conversation, GenerateOptions, Prompt } from './options.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
 import type { Completion, ContextInfo, Generation, PodStats } from './results.ts';
 
@@ -23,8 +23,12 @@ export interface Pod extends AsyncDisposable {
   generate(prompt: Prompt, options?: GenerateOptions): Generation;
   complete(prompt: Prompt, options?: GenerateOptions): Promise<Completion>;
   /** Token ids of a prompt: text (with bos if asked), or a conversation through the chat template. */
-  tokenize(prompt: string | readonly ChatMessage[], options?: { add_special_tokens?: boolean }): Promise<{ token_ids: number[]; tokens: string[] }>;
-  detokenize(tokenIds: readonly number[]): Promise<string>;
+  tokenize(
+    prompt: string | readonly ChatMessage[] | Conversation,
+    options?: { add_special_tokens?: boolean },
+  ): Promise<{ token_ids: number[]; tokens: string[] }>;
+  /** Special tokens are left out unless asked for. */
+  detokenize(tokenIds: readonly number[], options?: { skip_special_tokens?: boolean }): Promise<string>;
   /** Forgets what the prefix cache keeps: the next requests compute their prompts anew. Requests that run keep what they hold. */
   resetPrefixCache(): Promise<void>;
   /**

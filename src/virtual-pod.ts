@@ -9,6 +9,7 @@ import { resolveModel } from './model/registry.ts';
 import {
   type ChatMessage,
   type ContextOptions,
+  type Conversation,
   type GenerateOptions,
   jobExecutorsOf,
   type PodOptions,
@@ -105,16 +106,16 @@ export class VirtualPod implements Pod {
   }
 
   async tokenize(
-    prompt: string | readonly ChatMessage[],
+    prompt: string | readonly ChatMessage[] | Conversation,
     { add_special_tokens = true }: { add_special_tokens?: boolean } = {},
   ): Promise<{ token_ids: number[]; tokens: string[] }> {
     this.#checkOpen();
     return this.control.frontend.tokenize(promptRecord(prompt), add_special_tokens);
   }
 
-  async detokenize(tokenIds: readonly number[]): Promise<string> {
+  async detokenize(tokenIds: readonly number[], { skip_special_tokens = true }: { skip_special_tokens?: boolean } = {}): Promise<string> {
     this.#checkOpen();
-    return this.control.frontend.detokenize(tokenIds);
+    return this.control.frontend.detokenize(tokenIds, skip_special_tokens);
   }
 
   async createContext(prompt: Prompt, options: ContextOptions = {}): Promise<ContextInfo> {

@@ -7,6 +7,7 @@
  */
 import { type Context, type Handler, Hono } from 'hono';
 import * as z from 'zod';
+import { REASONING_PARSERS, TOOL_CALL_PARSERS } from '../flowserve/parsers/formats.ts';
 import { parseOptions } from '../options.ts';
 import type { Pod } from '../pod.ts';
 import { MinipodError } from '../protocol/errors.ts';
@@ -39,6 +40,11 @@ export const appOptionsSchema = z.strictObject({
     .default(8 << 20),
   /** Completions and chats under way at once; more are refused with 429. */
   concurrency: z.int().min(1).default(4096),
+  /** Chats: what a model of this family thinks before it answers is given apart from the answer. Default: it is part of it. vLLM's names. */
+  reasoning_parser: z.enum(REASONING_PARSERS).optional(),
+  /** Chats: the model may call tools where it wants to, in the format that `tool_call_parser` reads; each needs the other. */
+  enable_auto_tool_choice: z.boolean().default(false),
+  tool_call_parser: z.enum(TOOL_CALL_PARSERS).optional(),
 });
 
 export type AppOptions = z.input<typeof appOptionsSchema> & {
@@ -60,6 +66,10 @@ export type AppParts = { readonly admission?: Admission; readonly exporter?: Spa
 /** `parts` are passed by a server that wants to drain and to send spans. */
 export function createApp(pod: Pod, { onError, clock = systemClock, ...rest }: AppOptions = {}, { admission, exporter = null }: AppParts = {}): Hono<Env> {
   const options = parseOptions(appOptionsSchema, rest, 'API options');
+  if (options.enable_auto_tool_choice !== (options.tool_call_parser !== undefined)) {
+    const param = options.enable_auto_tool_choice ? 'tool_call_parser' : 'enable_auto_tool_choice';
+    throw new MinipodError('invalid_request', `${param}: is missing: enable_auto_tool_choice and tool_call_parser go together`, { param });
+  }
   const report = onError ?? reportOnConsole;
   const service: Service = {
     pod,
@@ -69,6 +79,8 @@ export function createApp(pod: Pod, { onError, clock = systemClock, ...rest }: A
     admission: admission ?? new Admission(options.concurrency),
     hidden: new HiddenTokens(pod),
     body_limit_bytes: options.body_limit_bytes,
+    reasoning_parser: options.reasoning_parser ?? null,
+    tool_call_parser: options.tool_call_parser ?? null,
     // Wrong requests are the caller's, and who went away asked for the end.
     onError: (error, request_id) => void (isServersFault(error) && report(error, request_id)),
   };

@@ -2,7 +2,7 @@
  * /v1/contexts: prompts that are kept under an id, for requests that go on from them by `context_id` (explicit context caching, DeepServe §4.3).
  * @module
  */
-import type { Prompt } from '../options.ts';
+import type { ChatMessage, Prompt } from '../options.ts';
 import type { ContextInfo } from '../results.ts';
 import type { JsonObject } from './body.ts';
 import { ApiError, invalid } from './errors.ts';
@@ -61,7 +61,7 @@ function soloPrompt({ pod }: Service, value: unknown): Prompt {
   return prompt;
 }
 
-function conversation({ pod }: Service, messages: readonly { role: string; content: string }[]): Prompt {
+function conversation({ pod }: Service, messages: readonly ChatMessage[]): Prompt {
   if (!pod.model.has_chat_template) throw invalid('messages', `the model ${pod.model.name} has no chat template; pass prompt`);
   return messages;
 }

@@ -7,12 +7,12 @@ import { contextOptionsSchema, type GenerateOptions, generateOptionsSchema, LIMI
 import type { JsonObject } from './body.ts';
 import { ApiError, invalid } from './errors.ts';
 import { refuseHalves } from './kv-transfer.ts';
+import { conversationShape, messagesSchema, toolChoiceSchema } from './messages.ts';
 
 /** Named limits of one HTTP request, beside those of the options. */
 export const API_LIMITS = {
   /** Prompts × choices of one /v1/completions. */
   choices_max: 2048,
-  messages_max: 4096,
 } as const;
 
 const tokenId = z.int().min(0).max(0xffff_ffff);
@@ -38,6 +38,7 @@ const sampling = generateOptionsSchema.pick({
   priority: true,
   deadline_ms: true,
   add_special_tokens: true,
+  skip_special_tokens: true,
 }).shape;
 
 const common = {
@@ -61,29 +62,13 @@ export const completionSchema = z.object({
 });
 export type CompletionRequest = z.output<typeof completionSchema>;
 
-const text = z.object({ type: z.literal('text', { error: 'must be "text": this model reads nothing else' }), text: z.string() });
-// Several text parts are joined by line breaks, as in vLLM.
-const content = z.union([
-  z.string({ error: 'must be a string' }),
-  z.array(text, { error: 'an array of {"type": "text", "text": …}' }).transform((parts) => parts.map((part) => part.text).join('\n')),
-]);
-
-const message = z.object({
-  role: z
-    .enum(['system', 'developer', 'user', 'assistant'], { error: 'must be "system", "developer", "user" or "assistant"' })
-    .transform((role) => (role === 'developer' ? 'system' : role)),
-  content,
-  tool_calls: z.array(z.unknown()).max(0, { error: 'must be left out: tools are not supported by this server yet' }).nullish(),
-});
-const messages = z
-  .array(message)
-  .min(1, { error: 'must hold at least one message' })
-  .max(API_LIMITS.messages_max)
-  .transform((all) => all.map((one) => ({ role: one.role, content: one.content })));
-
 export const chatSchema = z.object({
   ...common,
-  messages,
+  ...conversationShape,
+  messages: messagesSchema,
+  tool_choice: toolChoiceSchema.optional(),
+  parallel_tool_calls: z.boolean().default(true),
+  include_reasoning: z.boolean().default(true),
   max_tokens: z.int().min(1).optional(),
   max_completion_tokens: z.int().min(1).optional(),
   logprobs: z.boolean().default(false),
@@ -96,7 +81,7 @@ export const contextSchema = z
   .object({
     model: z.string().optional(),
     prompt: z.unknown().optional(),
-    messages: messages.optional(),
+    messages: messagesSchema.optional(),
     id: context.id,
     ttl_seconds: context.expires_s,
     cache_salt: context.cache_salt,
@@ -111,7 +96,8 @@ export const tokenizeSchema = z
   .object({
     model: z.string().optional(),
     prompt: z.string().optional(),
-    messages: messages.optional(),
+    messages: messagesSchema.optional(),
+    ...conversationShape,
     add_special_tokens: z.boolean().default(true),
     return_token_strs: z.boolean().default(false),
   })
@@ -154,9 +140,11 @@ function deepest(issues: readonly z.core.$ZodIssue[]): Issue {
 export function generateOptions(request: CompletionRequest | ChatRequest): GenerateOptions {
   const { min_tokens, temperature, top_p, top_k, min_p, seed, stop, stop_token_ids, ignore_eos, prompt_logprobs } = request;
   const { logit_bias, presence_penalty, frequency_penalty, repetition_penalty, n, cache_salt, context_id, priority, deadline_ms, add_special_tokens } = request;
+  const { skip_special_tokens } = request;
   return {
     ...{ min_tokens, temperature, top_p, top_k, min_p, seed, stop, stop_token_ids, ignore_eos, prompt_logprobs },
     ...{ logit_bias, presence_penalty, frequency_penalty, repetition_penalty, n, cache_salt, context_id, priority, deadline_ms, add_special_tokens },
+    skip_special_tokens,
   };
 }
 

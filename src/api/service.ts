@@ -1,4 +1,5 @@
 /** What every route works with. @module */
+import type { ReasoningParserName, ToolCallParserName } from '../flowserve/parsers/formats.ts';
 import type { Pod } from '../pod.ts';
 import type { Admission } from './admission.ts';
 import type { Clock } from './clock.ts';
@@ -26,6 +27,9 @@ export type Service = {
   readonly admission: Admission;
   readonly hidden: HiddenTokens;
   readonly body_limit_bytes: number;
+  /** How replies of chats are parsed; null: they are not. */
+  readonly reasoning_parser: ReasoningParserName | null;
+  readonly tool_call_parser: ToolCallParserName | null;
   /** Hears of every failure that is not the caller's fault. */
   readonly onError: (error: unknown, request_id: string) => void;
 };

@@ -8,11 +8,13 @@ import { detokenizeSchema, parseRequest, tokenizeSchema } from './schemas.ts';
 import { checkModel, type Service } from './service.ts';
 
 export async function tokenize(service: Service, body: JsonObject): Promise<Response> {
-  const { model, prompt, messages, add_special_tokens, return_token_strs } = parseRequest(tokenizeSchema, body);
+  const { model, prompt, messages, tools, chat_template_kwargs, add_special_tokens, return_token_strs } = parseRequest(tokenizeSchema, body);
   checkModel(service, model);
   if (messages !== undefined && !service.pod.model.has_chat_template)
     throw invalid('messages', `the model ${service.pod.model.name} has no chat template; pass prompt`);
-  const { token_ids, tokens } = await service.pod.tokenize(prompt ?? messages ?? '', { add_special_tokens });
+  const { token_ids, tokens } = await service.pod.tokenize(messages === undefined ? (prompt ?? '') : { messages, tools, chat_template_kwargs }, {
+    add_special_tokens,
+  });
   return Response.json({
     count: token_ids.length,
     max_model_len: service.pod.model.context_length,

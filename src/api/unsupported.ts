@@ -39,7 +39,6 @@ const CHAT: Readonly<Record<string, AsksForNothing>> = {
   add_generation_prompt: is(true),
   audio: isEmpty,
   chat_template: isEmpty,
-  chat_template_kwargs: isEmpty,
   continue_final_message: is(false),
   documents: isEmpty,
   echo: is(false),
@@ -61,18 +60,4 @@ function refuse(body: JsonObject, fields: Readonly<Record<string, AsksForNothing
 
 export const refuseUnsupportedInCompletions = (body: JsonObject): void => refuse(body, COMPLETIONS);
 
-export function refuseUnsupportedInChat(body: JsonObject): void {
-  refuse(body, CHAT);
-  const { tools, tool_choice: choice } = body;
-  const hasTools = tools !== undefined && tools !== null && !isEmpty(tools);
-  if (hasTools && choice !== 'none')
-    throw new ApiError(400, 'tools: not supported by this server yet; leave them out or set tool_choice to "none".', {
-      param: 'tools',
-      code: 'unsupported_parameter',
-    });
-  if (choice !== undefined && choice !== null && choice !== 'none' && choice !== 'auto')
-    throw new ApiError(400, 'tool_choice: tools are not supported by this server yet; only "none" and, without tools, "auto" are.', {
-      param: 'tool_choice',
-      code: 'unsupported_parameter',
-    });
-}
+export const refuseUnsupportedInChat = (body: JsonObject): void => refuse(body, CHAT);

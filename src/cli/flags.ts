@@ -102,6 +102,7 @@ export const SAMPLING_FLAGS = {
   logprobs: { value: 'N', help: 'log-probability of each token and of N alternatives; with --json', read: number },
   prompt_logprobs: { value: 'N', help: 'the same for the prompt; with --json', read: number },
   add_special_tokens: { help: 'do not put the beginning-of-sequence token before the prompt', negated: true },
+  skip_special_tokens: { help: 'print special tokens as well', negated: true },
   // A command's pod has no contexts but those that it makes itself.
 } as const satisfies Omit<Flags<typeof generateOptionsSchema>, 'context_id'>;
 
@@ -116,6 +117,9 @@ export const SERVE_FLAGS = {
     env: 'OTEL_EXPORTER_OTLP_TRACES_ENDPOINT',
   },
   concurrency: { value: 'N', help: 'completions under way at once; more are refused with 429', read: number },
+  reasoning_parser: { value: 'NAME', help: "give a chat's reasoning apart: 'deepseek_r1', 'deepseek_v3', 'qwen3' or 'kimi_k2'" },
+  enable_auto_tool_choice: { help: 'let the model call the tools of a chat; with --tool-call-parser' },
+  tool_call_parser: { value: 'NAME', help: "how it writes calls: 'hermes' (Qwen), 'deepseek_v3', 'deepseek_v31' or 'kimi_k2'" },
 } as const satisfies Flags<typeof serveOptionsSchema>;
 
 export const FABRIC_FLAGS = {

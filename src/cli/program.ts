@@ -26,6 +26,9 @@ const USAGE_ERROR = 2;
 const COMPARING: ReadonlySet<string | undefined> = new Set(['replay', 'trace']);
 /** Less than the 30 s after which Kubernetes, by default, kills what it has sent SIGTERM. */
 const DRAIN_MS = 25_000;
+/** Those of `serve` that go together. */
+const { tool_call_parser, enable_auto_tool_choice } = SERVE_FLAGS;
+const PARSER_FLAGS = { tool_call_parser, enable_auto_tool_choice };
 /** One prompt: what these ask for has no place in a conversation. */
 const { n: _n, prompt_logprobs: _promptLogprobs, logprobs: _logprobs, add_special_tokens: _add, ...CHAT_FLAGS } = SAMPLING_FLAGS;
 
@@ -59,7 +62,7 @@ function isWrongUsage(error: unknown): boolean {
   if (error instanceof UsageError) return true;
   if (!(error instanceof MinipodError) || error.code !== 'invalid_request') return false;
   const [flag = ''] = error.param?.split('.') ?? [];
-  return flag !== 'model' && (Object.hasOwn(POD_FLAGS, flag) || Object.hasOwn(SAMPLING_FLAGS, flag));
+  return flag !== 'model' && [POD_FLAGS, SAMPLING_FLAGS, PARSER_FLAGS].some((flags) => Object.hasOwn(flags, flag));
 }
 
 function createProgram(setExitCode: (code: number) => void): Command {

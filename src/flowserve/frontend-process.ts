@@ -13,7 +13,7 @@ import type { FrontendMessage, Message, Sampling } from '../protocol/messages.ts
 import { attemptOf, callOf, requestId } from '../protocol/request-ids.ts';
 import type { Random } from '../runtime/clock.ts';
 import { Contexts } from './contexts.ts';
-import { checkLength, checkRank, contextTokens, sequencesOf } from './frontend.ts';
+import { checkRank, contextTokens, sequencesOf, tokenize } from './frontend.ts';
 import { type Counts, OutputProcess } from './output-process.ts';
 import type { RequestRecords } from './request-records.ts';
 
@@ -136,17 +136,12 @@ export class FrontendProcess {
   }
 
   tokenize(prompt: PromptRecord, addSpecialTokens: boolean): { token_ids: number[]; tokens: string[] } {
-    const messages = prompt.roles.map((role, index) => ({ role, content: prompt.contents[index] ?? '' }));
-    checkLength(prompt, this.#config, this.#tokenizer);
-    const token_ids =
-      prompt.kind === 'chat'
-        ? this.#tokenizer.applyChatTemplate(messages, { addGenerationPrompt: true })
-        : this.#tokenizer.encode(prompt.text, { addSpecialTokens });
+    const token_ids = [...tokenize(prompt, addSpecialTokens, this.#config, this.#tokenizer)];
     return { token_ids, tokens: token_ids.map((id) => this.#tokenizer.tokenText(id)) };
   }
 
-  detokenize(ids: readonly number[]): string {
-    return this.#tokenizer.decode(ids, { skipSpecialTokens: true });
+  detokenize(ids: readonly number[], skipSpecialTokens: boolean): string {
+    return this.#tokenizer.decode(ids, { skipSpecialTokens });
   }
 
   #open(call: GenerateCall): void {
@@ -158,7 +153,7 @@ export class FrontendProcess {
       const { member, life } = this.#pick();
       const id = requestId(idOf(member), 0, call.request);
       const sequences = unowned.map((sequence) => ({ ...sequence, request: id }));
-      this.output.open(call.request, sequences, call.stop);
+      this.output.open(call.request, sequences, call.stop, call.skip_special_tokens);
       this.#requests.set(call.request, { id, isCancelled: false });
       // Without room for its record it is served all the same, as long as its job executor lives.
       this.#ports.records.open(sequences, life, call.deadline_ms < 0 ? call.deadline_ms : this.#ports.now_ms() + call.deadline_ms);

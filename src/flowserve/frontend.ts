@@ -4,6 +4,7 @@
  */
 import type { ModelConfig } from '../model/config.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
+import type { ChatMessage } from '../options.ts';
 import type { GenerateCall, PromptRecord } from '../protocol/caller.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Sequence } from '../protocol/messages.ts';
@@ -12,8 +13,7 @@ import { BANNED_MAX, BIAS_MAX } from './npu-layout.ts';
 
 /** `kv_positions`: what the KV blocks of an NPU hold. @throws `invalid_request`, `context_length_exceeded` */
 export function sequencesOf(call: GenerateCall, context: KeptContext | null, config: ModelConfig, tokenizer: Tokenizer, kv_positions: number): Sequence[] {
-  checkLength(call.prompt, config, tokenizer);
-  const prompt = context === null ? tokenize(call.prompt, call.add_special_tokens, tokenizer) : goOnFrom(context, call.prompt, tokenizer);
+  const prompt = context === null ? tokenize(call.prompt, call.add_special_tokens, config, tokenizer) : goOnFrom(context, call.prompt, config, tokenizer);
   checkPrompt(prompt, config);
   const { sampling } = call;
   const room = config.maxPositions - prompt.length;
@@ -47,8 +47,7 @@ export function sequencesOf(call: GenerateCall, context: KeptContext | null, con
 
 /** The tokens of a prompt that is to be kept. @throws `invalid_request`, `context_length_exceeded` */
 export function contextTokens(prompt: PromptRecord, addSpecialTokens: boolean, config: ModelConfig, tokenizer: Tokenizer): readonly number[] {
-  checkLength(prompt, config, tokenizer);
-  const tokens = prompt.kind === 'chat' ? chatTokens(prompt, false, tokenizer) : tokenize(prompt, addSpecialTokens, tokenizer);
+  const tokens = prompt.kind === 'chat' ? chatTokens([prompt], false, config, tokenizer) : tokenize(prompt, addSpecialTokens, config, tokenizer);
   checkPrompt(tokens, config);
   if (tokens.length >= config.maxPositions)
     throw new MinipodError('context_length_exceeded', `the model's context length is ${config.maxPositions} tokens; the prompt has ${tokens.length}`, {
@@ -58,27 +57,31 @@ export function contextTokens(prompt: PromptRecord, addSpecialTokens: boolean, c
 }
 
 /** A conversation goes on after the context's messages, by the template; anything else follows the context's tokens. */
-function goOnFrom(context: KeptContext, prompt: PromptRecord, tokenizer: Tokenizer): readonly number[] {
-  if (prompt.kind === 'chat' && context.prompt.kind === 'chat') {
-    const { roles, contents } = context.prompt;
-    return chatTokens({ ...prompt, roles: [...roles, ...prompt.roles], contents: [...contents, ...prompt.contents] }, true, tokenizer);
-  }
-  return [...context.tokens, ...tokenize(prompt, false, tokenizer)];
+function goOnFrom(context: KeptContext, prompt: PromptRecord, config: ModelConfig, tokenizer: Tokenizer): readonly number[] {
+  if (prompt.kind === 'chat' && context.prompt.kind === 'chat') return chatTokens([context.prompt, prompt], true, config, tokenizer);
+  return [...context.tokens, ...tokenize(prompt, false, config, tokenizer)];
 }
 
-function chatTokens({ roles, contents }: PromptRecord, addGenerationPrompt: boolean, tokenizer: Tokenizer): readonly number[] {
-  const messages = roles.map((role, index) => ({ role, content: contents[index] ?? '' }));
-  return tokenizer.applyChatTemplate(messages, { addGenerationPrompt });
+/** One conversation, said in several parts; of a template's variables the last part's count. */
+function chatTokens(parts: readonly PromptRecord[], addGenerationPrompt: boolean, config: ModelConfig, tokenizer: Tokenizer): number[] {
+  const messages = parts.flatMap((part) => part.messages.map((message): ChatMessage => JSON.parse(message)));
+  const variables = Object.assign({}, ...parts.map((part) => JSON.parse(part.variables)));
+  const text = tokenizer.renderChatTemplate(messages, { addGenerationPrompt, variables });
+  checkLength(text, config, tokenizer);
+  // The template has written bos itself.
+  return tokenizer.encode(text, { addSpecialTokens: false });
 }
 
-function tokenize(prompt: PromptRecord, addSpecialTokens: boolean, tokenizer: Tokenizer): readonly number[] {
+/** The ids of a prompt. @throws `invalid_request`, `context_length_exceeded` */
+export function tokenize(prompt: PromptRecord, addSpecialTokens: boolean, config: ModelConfig, tokenizer: Tokenizer): readonly number[] {
   switch (prompt.kind) {
     case 'tokens':
       return prompt.tokens;
     case 'text':
+      checkLength(prompt.text, config, tokenizer);
       return tokenizer.encode(prompt.text, { addSpecialTokens });
     case 'chat':
-      return chatTokens(prompt, true, tokenizer);
+      return chatTokens([prompt], true, config, tokenizer);
   }
 }
 
@@ -99,8 +102,7 @@ function longestToken(tokenizer: Tokenizer): number {
 }
 
 /** Refuses a text that no tokenization fits into the context before the control thread spends seconds on tokenizing it. */
-export function checkLength({ text, contents }: PromptRecord, { maxPositions }: ModelConfig, tokenizer: Tokenizer): void {
-  const characters = contents.reduce((sum, content) => sum + content.length, text.length);
+function checkLength({ length: characters }: string, { maxPositions }: ModelConfig, tokenizer: Tokenizer): void {
   if (characters <= maxPositions) return;
   const fewest = Math.ceil(characters / NORMALISED_SHRINK_MAX / longestToken(tokenizer));
   if (fewest > maxPositions)

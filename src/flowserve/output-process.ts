@@ -78,7 +78,7 @@ export class OutputProcess {
     this.#ports = ports;
   }
 
-  open(id: number, sequences: readonly Sequence[], stop: readonly string[]): void {
+  open(id: number, sequences: readonly Sequence[], stop: readonly string[], skipSpecialTokens: boolean): void {
     const [first] = sequences;
     if (first === undefined) return;
     const positions = first.sampling.prompt_logprobs >= 0 ? first.prompt.length - 1 : 0;
@@ -87,7 +87,7 @@ export class OutputProcess {
       prompt: first.prompt,
       choices: sequences.map((sequence) => ({
         sequence,
-        detokenizer: new Detokenizer(this.#tokenizer),
+        detokenizer: new Detokenizer(this.#tokenizer, { skipSpecialTokens }),
         stops: new StopStrings(stop),
         generated: 0,
         early: new Map(),

@@ -5,7 +5,7 @@
 import { newUtf8Decoder, type Tokenizer } from './tokenizer.ts';
 
 /**
- * The pushed texts and the flushed one together are the decoded ids, special tokens skipped.
+ * The pushed texts and the flushed one together are the decoded ids, special tokens skipped unless asked for.
  * All state is what the ids determine: one made from a request's ids so far goes on where the lost one stopped.
  *
  * @example
@@ -19,15 +19,21 @@ export class Detokenizer {
   readonly #tokenizer: Pick<Tokenizer, 'tokenBytes' | 'specialTokenIds'>;
   readonly #decoder = newUtf8Decoder();
 
+  readonly #skipSpecialTokens: boolean;
+
   /** `idsSoFar` were pushed elsewhere; their text is not given again. */
-  constructor(tokenizer: Pick<Tokenizer, 'tokenBytes' | 'specialTokenIds'>, idsSoFar: readonly number[] = []) {
+  constructor(
+    tokenizer: Pick<Tokenizer, 'tokenBytes' | 'specialTokenIds'>,
+    { skipSpecialTokens = true, idsSoFar = [] }: { readonly skipSpecialTokens?: boolean; readonly idsSoFar?: readonly number[] } = {},
+  ) {
     this.#tokenizer = tokenizer;
+    this.#skipSpecialTokens = skipSpecialTokens;
     for (const id of idsSoFar) this.push(id);
   }
 
   /** The text that this token completes; empty while a character lacks bytes. Bytes that cannot become one are U+FFFD. */
   push(id: number): string {
-    if (this.#tokenizer.specialTokenIds.has(id)) return '';
+    if (this.#skipSpecialTokens && this.#tokenizer.specialTokenIds.has(id)) return '';
     return this.#decoder.decode(this.#tokenizer.tokenBytes(id), { stream: true });
   }
 

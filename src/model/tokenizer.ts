@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { Tokenizer as BpeTokenizer } from '@huggingface/tokenizers';
 import type { ChatMessage } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
-import { compileChatTemplate, findChatTemplate } from './chat-template.ts';
+import { type ChatTemplateOptions, compileChatTemplate, findChatTemplate } from './chat-template.ts';
 import { readJsonFile, readJsonFileIfPresent, reason } from './json-file.ts';
 import { BYTE_LETTERS, defineTokenizer } from './tokenizer-definition.ts';
 
@@ -20,10 +20,8 @@ export type Tokenizer = {
   tokenBytes(id: number): Uint8Array;
   /** The token alone as text, U+FFFD where it is part of a character. */
   tokenText(id: number): string;
-  /** The ids of a conversation in the model's own format; its template writes bos itself. Throws `invalid_request` if there is no template or it refuses. */
-  applyChatTemplate(messages: readonly ChatMessage[], options: { readonly addGenerationPrompt: boolean }): number[];
-  /** The same before encoding. */
-  renderChatTemplate(messages: readonly ChatMessage[], options: { readonly addGenerationPrompt: boolean }): string;
+  /** A conversation in the model's own format; its template writes bos itself. Throws `invalid_request` if there is no template or it refuses. */
+  renderChatTemplate(messages: readonly ChatMessage[], options: ChatTemplateOptions): string;
   readonly hasChatTemplate: boolean;
   /** The highest id with a token, plus 1. */
   readonly vocabSize: number;
@@ -87,7 +85,6 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
     tokenBytes,
     tokenText: (id) => newUtf8Decoder().decode(tokenBytes(id)),
     renderChatTemplate,
-    applyChatTemplate: (messages, options) => encode(renderChatTemplate(messages, options), { addSpecialTokens: false }),
     hasChatTemplate: template !== null,
     vocabSize: vocabulary.length,
     bosTokenId,

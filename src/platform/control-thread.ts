@@ -33,7 +33,7 @@ const remote = {
     }
   },
   tokenize: (prompt: PromptRecord, addSpecialTokens: boolean) => attempt((pod) => pod.tokenize(prompt, addSpecialTokens)),
-  detokenize: (ids: readonly number[]) => attempt((pod) => pod.detokenize(ids)),
+  detokenize: (ids: readonly number[], skipSpecialTokens: boolean) => attempt((pod) => pod.detokenize(ids, skipSpecialTokens)),
   createContext: (call: CreateContextCall): Promise<Outcome<ContextRecord>> => attempt((pod) => pod.contexts.create(call)),
   listContexts: (): Promise<Outcome<ContextRecord[]>> => attempt((pod) => pod.contexts.list()),
   deleteContext: (id: string): Promise<Outcome<boolean>> => attempt((pod) => pod.contexts.delete(id)),

@@ -214,8 +214,8 @@ export class Control {
     return this.#frontend.tokenize(prompt, addSpecialTokens);
   }
 
-  detokenize(ids: readonly number[]): string {
-    return this.#frontend.detokenize(ids);
+  detokenize(ids: readonly number[], skipSpecialTokens: boolean): string {
+    return this.#frontend.detokenize(ids, skipSpecialTokens);
   }
 
   async stats(): Promise<ControlStats> {

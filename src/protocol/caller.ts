@@ -7,8 +7,10 @@ export type PromptRecord = {
   readonly kind: 'text' | 'tokens' | 'chat';
   readonly text: string;
   readonly tokens: readonly number[];
-  readonly roles: readonly string[];
-  readonly contents: readonly string[];
+  /** Of a conversation, each as JSON. */
+  readonly messages: readonly string[];
+  /** Variables of the chat template besides the messages, as JSON. */
+  readonly variables: string;
 };
 
 export type GenerateCall = {
@@ -16,6 +18,7 @@ export type GenerateCall = {
   readonly request: number;
   readonly prompt: PromptRecord;
   readonly add_special_tokens: boolean;
+  readonly skip_special_tokens: boolean;
   readonly n: number;
   /** −1: as many as the context length leaves. */
   readonly max_tokens: number;

@@ -152,12 +152,13 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['cancelled', 'refused', 'expired', 'stale', 'corrupt', 'source_lost', 'fault', 'link_broken', 'given_up'],
   ['type', 'tokens'], // TOKENS
   // caller ↔ pod
-  ['kind', 'text', 'tokens', 'roles', 'contents'],
+  ['kind', 'text', 'tokens', 'messages', 'variables'],
   [
     'type',
     'request',
     'prompt',
     'add_special_tokens',
+    'skip_special_tokens',
     'n',
     'max_tokens',
     'ignore_eos',

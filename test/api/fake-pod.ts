@@ -249,7 +249,8 @@ export class FakePod implements Pod {
 
   #encode(prompt: Prompt, addBos: boolean): number[] {
     if (typeof prompt === 'string') return [...(addBos ? [BOS] : []), ...encoder.encode(prompt)];
-    return [...prompt].flatMap((item) => (typeof item === 'number' ? [item] : [...encoder.encode(`[${item.role}]${item.content}\n`)]));
+    const items = 'messages' in prompt ? prompt.messages : prompt;
+    return [...items].flatMap((item) => (typeof item === 'number' ? [item] : [...encoder.encode(`[${item.role}]${item.content}\n`)]));
   }
 }
 

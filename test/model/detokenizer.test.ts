@@ -27,7 +27,7 @@ describe('Detokenizer', () => {
       fc.property(broken, fc.nat(40), (ids, cut) => {
         const whole = new Detokenizer(tokenizer);
         const texts = ids.map((each) => whole.push(each));
-        const resumed = new Detokenizer(tokenizer, ids.slice(0, cut));
+        const resumed = new Detokenizer(tokenizer, { idsSoFar: ids.slice(0, cut) });
         expect(ids.slice(cut).map((each) => resumed.push(each))).toEqual(texts.slice(cut));
         expect(resumed.flush()).toBe(whole.flush());
       }),

@@ -23,7 +23,10 @@ describe.each(TINY_NAMES)('the tokenizer of %s', (name) => {
     const own = await loadTokenizer(TINY[name]);
     for (const { text, user, token_ids, greedy_ids, greedy_text } of goldens()[name].cases) {
       if (text !== undefined) expect(own.encode(text, bos)).toEqual(token_ids);
-      if (user !== undefined) expect(own.applyChatTemplate([{ role: 'user', content: user }], { addGenerationPrompt: true })).toEqual(token_ids);
+      if (user !== undefined)
+        expect(own.encode(own.renderChatTemplate([{ role: 'user', content: user }], { addGenerationPrompt: true }), { addSpecialTokens: false })).toEqual(
+          token_ids,
+        );
       expect(own.decode(greedy_ids, { skipSpecialTokens: true })).toBe(greedy_text);
     }
   });
@@ -96,7 +99,7 @@ describe('tokens', () => {
   });
 });
 
-describe('applyChatTemplate', () => {
+describe('renderChatTemplate', () => {
   const messages = [
     { role: 'system', content: 'S' },
     { role: 'user', content: 'U' },
@@ -104,7 +107,9 @@ describe('applyChatTemplate', () => {
   it('should write the conversation as trained, with or without the opening of an answer', () => {
     expect(tokenizer.renderChatTemplate(messages, { addGenerationPrompt: true })).toBe('<|bos|><|system|>S<|end|><|user|>U<|end|><|assistant|>');
     expect(tokenizer.renderChatTemplate(messages, { addGenerationPrompt: false })).toBe('<|bos|><|system|>S<|end|><|user|>U<|end|>');
-    expect(tokenizer.applyChatTemplate(messages, { addGenerationPrompt: true }).filter((id) => id === 1)).toEqual([1]);
+    expect(
+      tokenizer.encode(tokenizer.renderChatTemplate(messages, { addGenerationPrompt: true }), { addSpecialTokens: false }).filter((id) => id === 1),
+    ).toEqual([1]);
   });
 
   it('should find the template in a list and in a file of its own, with special tokens as variables', async () => {
@@ -119,6 +124,22 @@ describe('applyChatTemplate', () => {
     expect((await loadTokenizer(folder)).renderChatTemplate(messages, { addGenerationPrompt: true })).toBe('2');
   });
 
+  it('should give a call its arguments as the template reads them: as text where it joins them to text, else as the object that they are', async () => {
+    const of = async (template: string, written = '{"city":"Paris","n":[1]}') => {
+      const { renderChatTemplate } = await loadChanged({ config: { chat_template: template } });
+      const called = { id: 'a', type: 'function' as const, function: { name: 'f', arguments: written } };
+      return renderChatTemplate([{ role: 'assistant', content: null, tool_calls: [called] }], { addGenerationPrompt: false, variables: { tools: [] } });
+    };
+    // Of DeepSeek-V3, Qwen3 and Kimi K2, each its way to the arguments.
+    const deepseek = "{% for tool in messages[0]['tool_calls'] %}{{ tool['type'] + '\\n```json\\n' + tool['function']['arguments'] + '\\n```' }}{% endfor %}";
+    const qwen =
+      '{% for tool_call in messages[0].tool_calls %}{% if tool_call.function %}{% set tool_call = tool_call.function %}{% endif %}{% if tool_call.arguments is string %}{{ tool_call.arguments }}{% else %}{{ tool_call.arguments | tojson }}{% endif %}{% endfor %}';
+    expect(await of(deepseek)).toBe('function\n```json\n{"city":"Paris","n":[1]}\n```');
+    expect(await of(qwen)).toBe('{"city": "Paris", "n": [1]}');
+    expect(await of(qwen, 'no JSON')).toBe('no JSON');
+    expect(await of('{{ messages[0].tool_calls[0].function.arguments.city }}{{ messages[0].content is none }}{{ tools | length }}')).toBe('Paristrue0');
+  });
+
   it('should keep the clock out of prompts', async () => {
     const dated = await loadChanged({ config: { chat_template: "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}fixed{% endif %}" } });
     expect(dated.renderChatTemplate(messages, { addGenerationPrompt: true })).toBe('fixed');
@@ -126,13 +147,13 @@ describe('applyChatTemplate', () => {
 
   it("should pass on the template's own objection, and say where there is no template", async () => {
     const strict = await loadChanged({ config: { chat_template: "{{ raise_exception('roles must alternate') }}" } });
-    const refused = errorOf(() => strict.applyChatTemplate(messages, { addGenerationPrompt: true }));
+    const refused = errorOf(() => strict.renderChatTemplate(messages, { addGenerationPrompt: true }));
     expect(refused).toMatchObject({ code: 'invalid_request', param: 'messages', message: expect.stringContaining('roles must alternate') });
     const none = await loadChanged({ config: { chat_template: null } });
     expect(none.hasChatTemplate).toBe(false);
-    expect(errorOf(() => none.applyChatTemplate(messages, { addGenerationPrompt: true })).message).toMatch(/has no chat template/);
+    expect(errorOf(() => none.renderChatTemplate(messages, { addGenerationPrompt: true })).message).toMatch(/has no chat template/);
     const malformed = await loadChanged({ config: { chat_template: '{% if %}' } });
-    expect(errorOf(() => malformed.applyChatTemplate(messages, { addGenerationPrompt: true })).code).toBe('invalid_request');
+    expect(errorOf(() => malformed.renderChatTemplate(messages, { addGenerationPrompt: true })).code).toBe('invalid_request');
   });
 });
 

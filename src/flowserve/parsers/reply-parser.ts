@@ -1,0 +1,64 @@
+/**
+ * The text of one choice, parsed as it comes: reasoning first, then the answer with its tool calls. A part of the output shortcut (xDeepServe §4): it needs
+ * nothing but the text, which is a function of the choice's ids so far, and so is all that it has said.
+ * @module
+ */
+import { ContentGate } from './content-gate.ts';
+import { newToolCallParser, type ReasoningParserName, THINKING_FORMATS, type ToolCallParserName } from './formats.ts';
+import { type Parser, PartCollector, type ReplyPart } from './reply-part.ts';
+import { promptEnd, Thinking } from './thinking.ts';
+
+export type ReplyParserOptions = {
+  /** Default: none, a `<think>` is content. */
+  readonly reasoning_parser?: ReasoningParserName | undefined;
+  /** Default: none, calls are content. */
+  readonly tool_call_parser?: ToolCallParserName | undefined;
+  /** How the prompt ends: whether the chat template has opened or closed the thinking there. The last 100 characters will do. */
+  readonly prompt_tail?: string | undefined;
+};
+
+/**
+ * @example
+ * ```ts
+ * const parser = new ReplyParser({ reasoning_parser: 'qwen3', tool_call_parser: 'hermes' });
+ * for await (const chunk of pod.generate({ messages, tools }, { skip_special_tokens: false })) {
+ *   for (const part of parser.push(chunk.text)) console.log(part);
+ * }
+ * for (const part of parser.end()) console.log(part);
+ * ```
+ */
+export class ReplyParser {
+  readonly #collector = new PartCollector();
+  readonly #thinking: Thinking | null;
+  readonly #parser: Parser;
+
+  constructor({ reasoning_parser, tool_call_parser, prompt_tail = '' }: ReplyParserOptions) {
+    const { emit } = this.#collector;
+    const content = tool_call_parser === undefined ? new ContentGate(emit) : newToolCallParser(tool_call_parser, emit);
+    const format = reasoning_parser === undefined ? null : THINKING_FORMATS[reasoning_parser];
+    this.#thinking = format === null ? null : new Thinking(format, promptEnd(format, prompt_tail), content, emit);
+    this.#parser = this.#thinking ?? content;
+  }
+
+  /** The parts that this text completes; what may yet be a mark is held back. */
+  push(text: string): readonly ReplyPart[] {
+    for (let at = 0; at < text.length; at++) this.#parser.step(text[at] ?? '');
+    return this.#collector.take();
+  }
+
+  /** The choice has ended: what was held back. */
+  end(): readonly ReplyPart[] {
+    this.#parser.end();
+    return this.#collector.take();
+  }
+
+  /** Whether the text so far ends within the reasoning. */
+  get isReasoning(): boolean {
+    return this.#thinking?.isReasoning === true;
+  }
+
+  /** Whether the mark that opens the reasoning was met. */
+  get hasOpened(): boolean {
+    return this.#thinking?.hasOpened === true;
+  }
+}

@@ -1,0 +1,152 @@
+import { describe, expect, it } from 'vitest';
+import { TOOL_CALL_PARSERS } from '../../../src/flowserve/parsers/formats.ts';
+import { joined, parse } from './parse.ts';
+
+const PARIS = '{"city": "Paris", "days": [1, 2], "note": "a \\"b\\" }"}';
+const weather = (args = PARIS, id: string | null = null) => ({ name: 'get_weather', id, arguments: args });
+
+describe('reasoning parsers', () => {
+  const read = (reasoning_parser: 'deepseek_r1' | 'deepseek_v3' | 'qwen3' | 'kimi_k2', text: string, prompt_tail = '') => {
+    const { reasoning, content } = joined(parse({ reasoning_parser, prompt_tail }, text));
+    return [reasoning, content];
+  };
+
+  it('should read what DeepSeek R1 and Qwen3 write, whether they or their template open it', () => {
+    for (const name of ['deepseek_r1', 'qwen3', 'kimi_k2'] as const) {
+      expect(read(name, '<think>\nThey greet.\n</think>\n\nHello!')).toEqual(['\nThey greet.\n', '\n\nHello!']);
+      expect(read(name, '\n<think>They greet.</think>Hello!')).toEqual(['They greet.', 'Hello!']);
+      expect(read(name, 'They greet.</think>Hello!', '<|im_start|>assistant\n<think>\n')).toEqual(['They greet.', 'Hello!']);
+      expect(read(name, 'They greet.</think>Hello!')).toEqual(['They greet.', 'Hello!']);
+      expect(read(name, '<think></think>Hello!')).toEqual(['', 'Hello!']);
+    }
+  });
+
+  it('should take a reply that was cut off for reasoning', () => {
+    for (const name of ['deepseek_r1', 'qwen3'] as const) {
+      expect(read(name, '<think>They gre')).toEqual(['They gre', '']);
+      expect(read(name, 'They gre')).toEqual(['They gre', '']);
+      expect(read(name, 'They gre</thi')).toEqual(['They gre</thi', '']);
+    }
+  });
+
+  it('should take a reply for the answer where the prompt has closed the reasoning', () => {
+    for (const name of ['deepseek_r1', 'deepseek_v3', 'qwen3'] as const)
+      expect(read(name, 'Hello <think> you', '<|im_start|>assistant\n<think>\n\n</think>\n\n')).toEqual(['', 'Hello <think> you']);
+  });
+
+  it('should take a reply of DeepSeek V3 for the answer unless it or its prompt opens the reasoning', () => {
+    expect(read('deepseek_v3', 'Hello')).toEqual(['', 'Hello']);
+    expect(read('deepseek_v3', ' \nHello </think>')).toEqual(['', ' \nHello </think>']);
+    expect(read('deepseek_v3', 'Hm.</think>Hello', '<｜Assistant｜><think>')).toEqual(['Hm.', 'Hello']);
+    expect(read('deepseek_v3', '<think>Hm.</think>Hello')).toEqual(['Hm.', 'Hello']);
+    expect(read('deepseek_v3', '<thinly>')).toEqual(['', '<thinly>']);
+  });
+
+  it('should keep marks that mark nothing', () => {
+    expect(read('qwen3', '<think>a <think> b</think>c</think>d<think>')).toEqual(['a <think> b', 'c</think>d<think>']);
+    expect(read('qwen3', 'a < b </ c </think>1 < 2')).toEqual(['a < b </ c ', '1 < 2']);
+  });
+
+  it("should end Kimi's reasoning where a call begins", () => {
+    const parsed = joined(parse({ reasoning_parser: 'kimi_k2', tool_call_parser: 'kimi_k2' }, `<think>I look.${kimi(call('kimi_k2', PARIS))}`));
+    expect(parsed).toEqual({ reasoning: 'I look.', content: '', calls: [weather(PARIS, 'functions.get_weather:0')] });
+  });
+});
+
+const deepseek = (...calls: string[]): string => `<｜tool▁calls▁begin｜>${calls.join('\n')}<｜tool▁calls▁end｜>`;
+const kimi = (...calls: string[]): string => `<|tool_calls_section_begin|>${calls.join('')}<|tool_calls_section_end|>`;
+
+/** A call as a family writes it. */
+function call(parser: (typeof TOOL_CALL_PARSERS)[number], args: string, index = 0): string {
+  switch (parser) {
+    case 'hermes':
+      return `<tool_call>\n{"name": "get_weather", "arguments": ${args}}\n</tool_call>`;
+    case 'deepseek_v3':
+      return `<｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n\`\`\`json\n${args}\n\`\`\`<｜tool▁call▁end｜>`;
+    case 'deepseek_v31':
+      return `<｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>${args}<｜tool▁call▁end｜>`;
+    case 'kimi_k2':
+      return `<|tool_call_begin|>functions.get_weather:${index}<|tool_call_argument_begin|>${args}<|tool_call_end|>`;
+  }
+}
+const section = (parser: (typeof TOOL_CALL_PARSERS)[number], ...calls: string[]): string =>
+  parser === 'hermes' ? calls.join('\n') : parser === 'kimi_k2' ? kimi(...calls) : deepseek(...calls);
+
+describe('tool call parsers', () => {
+  for (const parser of TOOL_CALL_PARSERS) {
+    const read = (text: string) => joined(parse({ tool_call_parser: parser }, text));
+    const idOf = (index: number) => (parser === 'kimi_k2' ? `functions.get_weather:${index}` : null);
+
+    it(`should read calls and the text before them: ${parser}`, () => {
+      const calls = [weather(PARIS, idOf(0)), weather('{}', idOf(1))];
+      expect(read(section(parser, call(parser, PARIS), call(parser, '{}', 1)))).toEqual({ reasoning: '', content: '', calls });
+      expect(read(`\n\n${section(parser, call(parser, PARIS))}\n`)).toEqual({ reasoning: '', content: '', calls: [weather(PARIS, idOf(0))] });
+      const talked = read(`I look it up.\n${section(parser, call(parser, PARIS))} Then I tell.`);
+      expect(talked).toEqual({ reasoning: '', content: 'I look it up.\n Then I tell.', calls: [weather(PARIS, idOf(0))] });
+    });
+
+    it(`should read calls after the reasoning, and none within: ${parser}`, () => {
+      const thought = `Perhaps ${section(parser, call(parser, '{}'))}?`;
+      const options = { reasoning_parser: 'qwen3', tool_call_parser: parser } as const;
+      const parsed = joined(parse(options, `<think>${thought}</think>\n\n${section(parser, call(parser, PARIS))}`));
+      expect(parsed).toEqual({ reasoning: thought, content: '', calls: [weather(PARIS, idOf(0))] });
+    });
+
+    it(`should pass on arguments as they are, be they JSON or not, and those of a call that was cut off: ${parser}`, () => {
+      const broken = '{"city": "Pa"ris", days: 1';
+      expect(read(section(parser, call(parser, broken))).calls[0]?.arguments).toMatch(/^\{"city": "Pa"ris", days: 1\}?$/);
+      const whole = section(parser, call(parser, PARIS));
+      const cut = whole.slice(0, whole.indexOf('Paris') + 3);
+      expect(read(cut)).toEqual({ reasoning: '', content: '', calls: [weather('{"city": "Par', idOf(0))] });
+    });
+
+    it(`should take text without a call for text, marks and all: ${parser}`, () => {
+      const whole = section(parser, call(parser, PARIS));
+      const beforeName = whole.slice(0, whole.indexOf('get_weather') + 3);
+      for (const text of ['', 'Hello', ' \n', '<', '<tool_call', 'a <｜tool▁ b <|tool_ c', beforeName, beforeName.slice(0, -12)])
+        expect(read(text)).toEqual({ reasoning: '', content: text, calls: [] });
+    });
+  }
+
+  it('should read a call of Hermes whose members are in another order, or whose arguments are missing', () => {
+    const read = (block: string) => joined(parse({ tool_call_parser: 'hermes' }, `<tool_call>${block}</tool_call>`));
+    expect(read('{"arguments": {"id": 12345678901234567890, "s": "}"}, "name": "get_weather"}').calls).toEqual([
+      weather('{"id": 12345678901234567890, "s": "}"}'),
+    ]);
+    expect(read('{"name": "get_weather"}').calls).toEqual([weather('{}')]);
+    expect(read('{"name": "get_weather", "arguments": {"a": 1}, "id": "x"}').calls).toEqual([weather('{"a": 1}')]);
+    expect(read('{"name": "get_weather", "arguments": null}').calls).toEqual([weather('null')]);
+    expect(read('{"name": "get\\u005fweather", "arguments": {}}').calls).toEqual([weather('{}')]);
+  });
+
+  it('should take a block of Hermes that is no call for text', () => {
+    for (const block of [
+      '',
+      'get_weather(Paris)',
+      '{"name": 1, "arguments": {}}',
+      '[1]',
+      '{"name": "get_weather" "arguments": {}}',
+      '{"name": "", "arguments": {}}',
+    ]) {
+      const text = `<tool_call>${block}</tool_call>`;
+      expect(joined(parse({ tool_call_parser: 'hermes' }, text))).toEqual({ reasoning: '', content: text, calls: [] });
+    }
+  });
+
+  it('should read the calls of a section beside those that are none', () => {
+    const bad = '<｜tool▁call▁begin｜>function<｜tool▁call▁end｜>';
+    const parsed = joined(parse({ tool_call_parser: 'deepseek_v3' }, deepseek(bad, call('deepseek_v3', PARIS))));
+    expect(parsed).toEqual({ reasoning: '', content: `${bad}\n`, calls: [weather()] });
+    const unclosed = joined(parse({ tool_call_parser: 'kimi_k2' }, kimi(call('kimi_k2', PARIS).replace('<|tool_call_end|>', ''), call('kimi_k2', '{}', 1))));
+    expect(unclosed.calls).toEqual([weather(PARIS, 'functions.get_weather:0'), weather('{}', 'functions.get_weather:1')]);
+  });
+
+  it('should give a name as soon as arguments begin, and then each piece of them', () => {
+    for (const parser of TOOL_CALL_PARSERS) {
+      const text = section(parser, call(parser, PARIS));
+      const parts = parse({ tool_call_parser: parser }, ...text);
+      expect(parts.filter(({ kind }) => kind === 'call')).toHaveLength(1);
+      expect(parts.filter(({ kind }) => kind === 'arguments').length).toBeGreaterThan(PARIS.length / 2);
+    }
+  });
+});
