@@ -99,6 +99,13 @@ function asked({ scheduler }: DpGroup, outbox: readonly Commands['send'][]): Ask
   return { outbox, transfers: scheduler.takeTransfers() };
 }
 
+/** A group that had no room when its leader asked says when it has. */
+function withRoomTold(group: DpGroup, { outbox, transfers }: Asked): Asked & Pick<DpGroup, 'owesStatus'> {
+  const { owesStatus, scheduler, limits } = group;
+  if (!owesStatus || isClosed(scheduler.load.backlog_tokens, limits.batch_tokens_max)) return { owesStatus, outbox, transfers };
+  return { owesStatus: false, outbox: [...outbox, ...statusOf(group, null).sends], transfers };
+}
+
 /** Blocks first: what is lent must be held before their slots are given up. */
 const perform = [
   { type: 'transferEach' as const, params: ({ context }: { context: DpGroup }) => context.transfers },
@@ -123,10 +130,7 @@ export const dpGroup = setup({
       const { owesStatus, sends } = statusOf(context, event.type === 'ENQUEUE' ? event.task : null);
       return { owesStatus, outbox: [...context.outbox, ...sends] };
     }),
-    tellLeaderOfRoom: assign(({ context }) => {
-      if (!context.owesStatus || isClosed(context.scheduler.load.backlog_tokens, context.limits.batch_tokens_max)) return {};
-      return { owesStatus: false, outbox: [...context.outbox, ...statusOf(context, null).sends] };
-    }),
+    tellLeaderOfRoom: assign(({ context }) => withRoomTold(context, context)),
     noteLeader: assign(({ event }) => (event.type === 'STATUS_WANTED' ? { leader: event.leader, term: event.term, outbox: [] } : {})),
     lead: assign(({ context, event }) => {
       if (event.type !== 'LEAD') return {};
@@ -169,8 +173,10 @@ export const dpGroup = setup({
         return [];
       },
     }),
-    retireStep: assign({
-      outbox: ({ context, event }) => (event.type === 'STEP_DONE' ? context.scheduler.retire(context.ranks.take(event)) : []),
+    // All of a step's turn at once: each `assign` makes XState build the snapshot anew, which takes longer than to plan a step of a few sequences.
+    goOn: assign(({ context, event }) => {
+      const retired = event.type === 'STEP_DONE' ? context.scheduler.retire(context.ranks.take(event)) : [];
+      return withRoomTold(context, asked(context, [...retired, ...stepsOf(context, 2)]));
     }),
     noteReport: assign(({ context, event }) => {
       if (event.type === 'STEP_DONE') context.ranks.note(event);
@@ -205,7 +211,6 @@ export const dpGroup = setup({
     }),
     receive: assign(({ context }) => asked(context, [...context.outbox, ...context.scheduler.receive()])),
     planStep: assign(({ context }) => asked(context, [...context.outbox, ...stepsOf(context, 1)])),
-    planAhead: assign(({ context }) => asked(context, [...context.outbox, ...stepsOf(context, 2)])),
   },
   guards: {
     isStepping: ({ context }) => context.scheduler.isStepping,
@@ -264,7 +269,7 @@ export const dpGroup = setup({
         STEP_DONE: [
           { guard: 'othersAreAtTheStep', actions: 'noteReport' },
           { guard: 'ranksDiffer', target: 'rolling-back', actions: 'failStep' },
-          { actions: ['retireStep', 'planAhead', 'tellLeaderOfRoom', ...perform] },
+          { actions: ['goOn', ...perform] },
         ],
         STEP_FAILED: [
           { guard: 'isAlone', actions: ['failStep', 'planStep', 'tellLeaderOfRoom', ...perform] },

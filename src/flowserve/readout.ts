@@ -36,7 +36,7 @@ export class Readout {
     this.#entries = entries;
     this.#sampled = sampled;
     this.#results = entries.map(() => ({ token: -1, logprobs: null, prompt_logprobs: null, error: null }));
-    this.#readings = [...this.#promptReadings(spans), ...nextReadings(entries, spans)];
+    this.#readings = this.#readingsOf(spans);
     const rows = this.#readings.length;
     assert(!hasLogits || rows <= LOGIT_ROWS_MAX, `${rows} rows are prepared at once`);
     this.parts = this.#partsOf(rows, hasLogits);
@@ -93,20 +93,18 @@ export class Readout {
       result.logprobs = this.#sampler.logprobs(row, token, sampling.logprobs);
   }
 
-  /** The prompt tokens that follow each of the step's rows, where a sequence asked for their log-probabilities. */
-  #promptReadings(spans: readonly Span[]): Reading[] {
-    return this.#entries.flatMap(({ slot, start, tokens }, entry) => {
+  /** The prompt tokens that follow each of the step's rows, where a sequence asked for their log-probabilities; then what each row of a last token yields. */
+  #readingsOf(spans: readonly Span[]): Reading[] {
+    const readings: Reading[] = [];
+    for (const [entry, { slot, start, tokens }] of this.#entries.entries()) {
       const { prompt, sampling } = this.#sampler.sequenceOf(slot);
-      if (sampling.prompt_logprobs < 0 || start >= prompt.length - 1) return [];
+      if (sampling.prompt_logprobs < 0) continue;
       const { row } = spans[entry] as Span;
-      return Array.from({ length: Math.min(tokens.length, prompt.length - 1 - start) }, (_, index) => ({
-        entry,
-        row: row + index,
-        token: prompt[start + index + 1] as number,
-      }));
-    });
+      const known = Math.min(tokens.length, prompt.length - 1 - start);
+      for (let index = 0; index < known; index++) readings.push({ entry, row: row + index, token: prompt[start + index + 1] as number });
+    }
+    for (const [entry, { samples, tokens }] of this.#entries.entries())
+      if (samples) readings.push({ entry, row: (spans[entry] as Span).row + tokens.length - 1, token: -1 });
+    return readings;
   }
 }
-
-const nextReadings = (entries: readonly StepEntry[], spans: readonly Span[]): Reading[] =>
-  entries.flatMap(({ samples, tokens }, entry) => (samples ? [{ entry, row: (spans[entry] as Span).row + tokens.length - 1, token: -1 }] : []));

@@ -381,10 +381,12 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     let table = (offsetOf(address) >>> 2) + entry.slot * blocks_max + entry.first_block;
     if (entry.blocks.length > 0) this.#holdBlocks(entry);
     for (const block of entry.blocks) this.#words[table++] = offsetOf(this.#blocks.addressOf(block));
-    entry.tokens.forEach((token, index) => {
-      this.#words[(at.tokenIds >>> 2) + row + index] = token === LAST_SAMPLED ? (this.#sampled[entry.slot] as number) : token;
-      this.#words[(at.positions >>> 2) + row + index] = entry.start + index;
-    });
+    const { tokens, start, slot } = entry;
+    for (let index = 0; index < tokens.length; index++) {
+      const token = tokens[index] as number;
+      this.#words[(at.tokenIds >>> 2) + row + index] = token === LAST_SAMPLED ? (this.#sampled[slot] as number) : token;
+      this.#words[(at.positions >>> 2) + row + index] = start + index;
+    }
   }
 }
 
