@@ -7,7 +7,7 @@
  * @module
  */
 import { readFile } from 'node:fs/promises';
-import type { Attention, AttentionOfSpans } from './attention-kernels.ts';
+import type { Attention } from './attention-kernels.ts';
 
 /** A byte offset into the segment. */
 export type Address = number;
@@ -227,7 +227,7 @@ type Stopping = {
 };
 
 /** All exports of the kernel module. */
-export type Kernels = Attention & AttentionOfSpans & Linear & Elementwise & Experts & Programs & Sampling & Wire & Proof & Stopping;
+export type Kernels = Attention & Linear & Elementwise & Experts & Programs & Sampling & Wire & Proof & Stopping;
 
 /** Names of the exports, which scripts/build-kernels.ts holds against the binary. */
 export const KERNEL_NAMES = [
