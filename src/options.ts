@@ -213,7 +213,10 @@ const podOptions = z.strictObject({
    * `least_kv` where it decodes only, `cost_model` where it prefills only, else `packed`.
    */
   load_balancing: z.enum(['auto', 'cost_model', ...GROUP_CHOICES]).default('auto'),
-  /** With `cost_model`: so many DP groups of each task executor, the last ones, take prompts of `long_prompt_tokens` tokens or more, and no others do. */
+  /**
+   * With `cost_model`, in each task executor that has more: so many DP groups, the last ones, take prompts of `long_prompt_tokens` tokens or more, and no others do.
+   * Refused where no executor is such.
+   */
   long_prompt_groups: z.int().min(0).max(LIMITS.npus_max).default(0),
   long_prompt_tokens: z.int().min(1).default(8192),
   /**

@@ -5,12 +5,18 @@
 import { type Address, idOf } from '../../src/protocol/address.ts';
 import type { Wanted } from '../../src/protocol/balancing.ts';
 import { jobExecutorOf, requestOfTask } from '../../src/protocol/request-ids.ts';
+import type { ExecutorRole } from '../../src/protocol/topology.ts';
 import { CHOOSE, type GroupChoice, type GroupLoad, type GroupSeat } from './group-choice.ts';
 
 /** `data_parallel_rank`: the only group that will do, if it is of this executor; −1: any. `kv_positions`: what it may come to hold. */
 export type Placeable = { readonly task: Address; readonly data_parallel_rank: number; readonly kv_positions: number; readonly wanted: Wanted };
 /** `cost_model`: a leader among the groups chooses (prefill-leader.ts). */
 export type Balancing = GroupChoice | 'cost_model';
+
+/** What suits an executor of so many groups, unless the pod's options name one for all. */
+export const balancingOf = (role: ExecutorRole, groups: number, asked: 'auto' | Balancing): Balancing =>
+  asked !== 'auto' ? asked : role === 'decode' ? 'least_kv' : role === 'prefill' && groups > 1 ? 'cost_model' : 'packed';
+
 type Group = { readonly seat: GroupSeat; readonly serving: Set<number>; readonly tasks: Map<Address, Placeable>; kv_positions: number };
 
 export class TaskPlacement {

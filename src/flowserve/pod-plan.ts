@@ -4,7 +4,7 @@
  */
 import { totalmem } from 'node:os';
 import type { CacheCosts } from '../../actors/policies/cache-costs.ts';
-import type { Balancing } from '../../actors/policies/placement.ts';
+import { type Balancing, balancingOf } from '../../actors/policies/placement.ts';
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { planRings, type RingPlace } from '../fabric/links.ts';
@@ -14,7 +14,7 @@ import type { ModelConfig } from '../model/config.ts';
 import { PANEL } from '../model/kernels/kernels.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import { JOB_EXECUTORS_MAX } from '../protocol/request-ids.ts';
-import { deploy, type Topology } from '../protocol/topology.ts';
+import { deploy, formatTopology, type Topology } from '../protocol/topology.ts';
 import { CALLER_THREAD, CONTROL_THREAD, dealtOut, diesOf, type Hosting, seatsOf } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
 import type { OfferSource } from './distflow/registration.ts';
@@ -140,6 +140,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
         `topology: task executor ${id} (${role}) has dp ${dp} × tp ${tp} = ${experts.npus} NPUs for ${config.moe.experts} experts a layer; each NPU owns at least one`,
         { param: options.topology.length === 1 ? 'npus' : 'topology' },
       );
+  checkLongPrompts(options);
   const hosting: Hosting = { deployment, workers, spare_workers, job_executors, worker_of_npu: workersOf(npus, workers, options.npu_workers) };
   const blocksOfRequest = Math.ceil(config.maxPositions / options.kv_block_size);
   const layoutOptions: LayoutOptions = {
@@ -195,6 +196,18 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
       max_queued,
     },
   };
+}
+
+/** Groups for very long prompts alone are a leader's to keep, who has to have others too. @throws `invalid_request` where no executor would heed them */
+function checkLongPrompts({ topology, load_balancing, long_prompt_groups: own }: PlanOptions): void {
+  const heeds = topology.some(({ role, dp }) => balancingOf(role, dp, load_balancing) === 'cost_model' && dp > own);
+  if (own === 0 || heeds) return;
+  const choices = topology.map(({ role, dp }) => `${dp} in a ${role} executor, chosen by ${balancingOf(role, dp, load_balancing)}`);
+  throw new MinipodError(
+    'invalid_request',
+    `long_prompt_groups: ${own} for very long prompts alone needs an executor that has more DP groups and chooses among them by cost_model; '${formatTopology(topology)}' has ${[...new Set(choices)].join('; ')}: use load_balancing 'cost_model' or a prefill executor, with dp ${own + 1} or more`,
+    { param: 'long_prompt_groups' },
+  );
 }
 
 /**

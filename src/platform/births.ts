@@ -5,7 +5,7 @@ import { job } from '../../actors/job.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
 import type { ExecutorSeat } from '../../actors/policies/executor-choice.ts';
 import type { GroupSeat } from '../../actors/policies/group-choice.ts';
-import type { Balancing } from '../../actors/policies/placement.ts';
+import { balancingOf } from '../../actors/policies/placement.ts';
 import { request } from '../../actors/request.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
@@ -14,7 +14,7 @@ import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
 import { supervisorOf } from '../protocol/request-ids.ts';
-import type { DpGroupPlace, ExecutorRole } from '../protocol/topology.ts';
+import type { DpGroupPlace } from '../protocol/topology.ts';
 import type { Birth } from '../runtime/cast.ts';
 import { CLUSTER_MANAGERS } from '../runtime/directory.ts';
 
@@ -64,7 +64,7 @@ export function birthOfController(self: Address, { hosting, options }: AnyPodPla
         const { npus } = groups[group] as DpGroupPlace;
         return { group, npus, worker: hosting.worker_of_npu[npus[0] as number] as number };
       });
-      const others = { batch_max: options.max_batch_requests, choice: choiceOf(executor.role, executor.groups.length, options.load_balancing) };
+      const others = { batch_max: options.max_batch_requests, choice: balancingOf(executor.role, executor.groups.length, options.load_balancing) };
       const long = { tokens: options.long_prompt_tokens, groups: options.long_prompt_groups };
       return { machine: taskExecutor, input: { self, managers: CLUSTER_MANAGERS, groups: seats, long, ...others } };
     }
@@ -72,7 +72,3 @@ export function birthOfController(self: Address, { hosting, options }: AnyPodPla
       return assert(false, `${self} is no part of the control plane`) as never;
   }
 }
-
-/** What suits a role, unless the pod's options name one for all. */
-const choiceOf = (role: ExecutorRole, groups: number, asked: AnyPodPlan['options']['load_balancing']): Balancing =>
-  asked !== 'auto' ? asked : role === 'decode' ? 'least_kv' : role === 'prefill' && groups > 1 ? 'cost_model' : 'packed';

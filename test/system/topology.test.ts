@@ -16,7 +16,21 @@ describe('a topology', () => {
     [{ ...PD, npu_workers: [1, 2] }, /npu_workers: there is no worker 2; it names/, 'npu_workers'],
     [{ ...PD, npu_workers: [1, 1] }, /npu_workers: worker 0 hosts no NPU; it names/, 'npu_workers'],
     [{ topology: [{ role: 'prefill', dp: 1 }] }, /what its prefill executors compute goes nowhere: it needs a decode executor/, 'topology'],
-    [{ topology: 'colocated:dp=16,oproj=16' }, /oproj 16 for an output projection of 192 columns = 12 panels of 16; each NPU has at least one/, 'topology'],
+    [
+      { clock: 'virtual', npus: 2, long_prompt_groups: 1 },
+      /long_prompt_groups: 1 for very .+ 'colocated:dp=2' has 2 in a colocated executor, chosen by packed: use load_balancing 'cost_model' or/,
+      'long_prompt_groups',
+    ],
+    [
+      { clock: 'virtual', topology: 'pd:prefill=2xdp2,decode=1', long_prompt_groups: 2 },
+      /has 2 in a prefill executor, chosen by cost_model; 1 in a decode executor, chosen by least_kv: .+ with dp 3 or more/,
+      'long_prompt_groups',
+    ],
+    [
+      { clock: 'virtual', topology: 'colocated:dp=16,oproj=16' },
+      /oproj 16 for an output projection of 192 columns = 12 panels of 16; each NPU has at least one/,
+      'topology',
+    ],
     [
       { topology: [{ role: 'colocated', dp: 5, oproj: 2 }] },
       /'colocated:dp=5,oproj=2': a colocated executor has dp 5, which oproj 2 does not divide/,
