@@ -6,7 +6,7 @@ import * as z from 'zod';
 import { GROUP_CHOICES } from '../actors/policies/group-choice.ts';
 import { MinipodError } from './protocol/errors.ts';
 import { JOB_EXECUTORS_MAX } from './protocol/request-ids.ts';
-import { checkTopology, colocated, EXECUTOR_ROLES, formatTopology, parseTopology, type Topology } from './protocol/topology.ts';
+import { checkTopology, colocated, EXECUTOR_ROLES, formatTopology, KV_FABRICS, parseTopology, type Topology } from './protocol/topology.ts';
 import type { InspectionEvent } from './trace/inspection-events.ts';
 
 /** Named limits of what one call may ask for. */
@@ -224,6 +224,11 @@ const podOptions = z.strictObject({
    * one computes it anew.
    */
   kv_lease_ms: z.int().min(1).max(LIMITS.deadline_ms_max).default(600_000),
+  /**
+   * What KV travels by from one task executor to another: the memory that they share, or TCP on this machine, a stand-in for the RoCE network between machines.
+   * On a virtual clock `tcp` costs what such a network would. No token depends on it.
+   */
+  kv_fabric: z.enum(KV_FABRICS).default('memory'),
   /** Choices that may wait or run in the pod at once; more are refused as overloaded. */
   max_queued: z.int().min(1).max(LIMITS.queued_max).default(4096),
   /** Bytes of one segment of global memory, at most 4 GiB less 64 KiB. */

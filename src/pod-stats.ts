@@ -89,7 +89,7 @@ function kvLinkStats(reports: readonly KvLinkReport[]): KvLinkStats[] {
 }
 
 const addLinks = (a: KvLinkReport, b: KvLinkReport): KvLinkReport => ({
-  ...{ source: a.source, target: a.target, started: a.started + b.started, done: a.done + b.done },
+  ...{ source: a.source, target: a.target, fabric: a.fabric, started: a.started + b.started, done: a.done + b.done },
   ...{ bytes: a.bytes + b.bytes, wasted_bytes: a.wasted_bytes + b.wasted_bytes },
   failed: Object.fromEntries(Object.entries(a.failed).map(([reason, count]) => [reason, count + (b.failed[reason] ?? 0)])),
 });

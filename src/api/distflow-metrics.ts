@@ -18,7 +18,7 @@ export function distflowMetrics(registry: Registry): (stats: PodStats) => void {
   const expected = gauge('kv_expected', 'Sequences whose KV is awaited from a prefill side, for want of room or on its way.', ofGroup);
   const expired = counter('distflow_num_kv_expired_reqs_total', 'Leases of KV that ended before anybody had pulled it.', ofGroup);
 
-  const ofPair = ['source', 'target'] as const;
+  const ofPair = ['source', 'target', 'fabric'] as const;
   const transfers = counter('distflow_num_transfers_total', 'Transfers of KV from a task executor to another that are done.', ofPair);
   const bytes = counter('distflow_bytes_transferred_total', 'Bytes of transfers that are done.', ofPair);
   const wasted = counter('distflow_wasted_bytes_total', 'Bytes that were moved for transfers which failed.', ofPair);
@@ -35,8 +35,8 @@ export function distflowMetrics(registry: Registry): (stats: PodStats) => void {
       expected.set({ engine }, kv_expected);
       expired.inc({ engine }, kv_leases_expired);
     }
-    for (const { source, target, done, bytes: moved, wasted_bytes, failed: failures } of kv_links) {
-      const pair = { source: String(source), target: String(target) };
+    for (const { source, target, fabric, done, bytes: moved, wasted_bytes, failed: failures } of kv_links) {
+      const pair = { source: String(source), target: String(target), fabric };
       transfers.inc(pair, done);
       bytes.inc(pair, moved);
       wasted.inc(pair, wasted_bytes);

@@ -20,7 +20,7 @@ import type { DpGroupPlace } from '../protocol/topology.ts';
 import type { Directory } from '../runtime/directory.ts';
 import type { Checksum } from './distflow/checksum.ts';
 import { dieOfPuller, isOver } from './distflow/lease-word.ts';
-import { LinkCluster } from './distflow/link-cluster.ts';
+import { LinkCluster, type LinkClusterOptions } from './distflow/link-cluster.ts';
 import { type Offer, type OfferEnd, Offers } from './distflow/offers.ts';
 import type { Pull } from './distflow/pull.ts';
 import type { OfferSource } from './distflow/registration.ts';
@@ -32,6 +32,8 @@ export type KvTransfersOptions = {
   readonly space: AddressSpace;
   readonly directory: Directory;
   readonly checksum: Checksum;
+  /** What joins task executors; null: the memory that they share. */
+  readonly network: LinkClusterOptions['network'];
   readonly now_ms: () => number;
   /** Something came for a die: whoever has it is to look. */
   readonly arrive: (die: number) => void;
@@ -64,13 +66,13 @@ export class KvTransfers {
   readonly #pulls = new Map<string, PullUnderWay>();
 
   constructor(options: KvTransfersOptions, owners: readonly KvOwner[]) {
-    const { plan, space, checksum } = options;
+    const { plan, space, checksum, network } = options;
     this.#options = options;
     this.#owners = new Map(owners.map((owner) => [owner.npu, owner]));
     this.#copies = new KvCopies(options, new Map(owners.map(({ npu, blocks }) => [npu, blocks])));
     this.#cluster = new LinkCluster(
-      plan.hosting.deployment.executors.map(({ id }) => ({ executor: id, fabric: 'ub' })),
-      { space, checksum, network: null },
+      plan.hosting.deployment.executors.map(({ id }) => ({ executor: id, fabric: network === null ? 'ub' : `ub of ${id}` })),
+      { space, checksum, network },
     );
     for (const { npu, die, blocks } of owners) {
       const { offers: place, kv } = this.#sourceOf(npu, die);
@@ -86,9 +88,14 @@ export class KvTransfers {
 
   /** There is something to copy or to sum: `poll` again at once. */
   get isBusy(): boolean {
-    if (this.#pulls.size > 0) return true;
+    if (this.hasNews) return true;
     for (const offers of this.#offers.values()) if (offers.isSumming) return true;
     return false;
+  }
+
+  /** Of what was pulled something has come, or is to be asked for. Asked of a loop that spins, so it allocates nothing. */
+  get hasNews(): boolean {
+    return !this.#cluster.isIdle;
   }
 
   /** Of those, an NPU's. */
@@ -100,8 +107,9 @@ export class KvTransfers {
 
   /** What was pulled, by executors: all that this thread has pulled while it lives. */
   report(): KvLinkReport[] {
-    return this.#cluster.report().map(({ source, target, counters: { started, done, bytes, wasted_bytes, failed } }) => ({
-      ...{ source, target, started, done, bytes, wasted_bytes, failed },
+    const { kv_fabric } = this.#options.plan.options;
+    return this.#cluster.totals().map(({ source, target, counters: { started, done, bytes, wasted_bytes, failed } }) => ({
+      ...{ source, target, fabric: source === target ? 'memory' : kv_fabric, started, done, bytes, wasted_bytes, failed },
     }));
   }
 
@@ -132,7 +140,7 @@ export class KvTransfers {
 
   /** Lets all go on. True if a transfer ended. */
   poll(): boolean {
-    if (this.#lent.size === 0 && this.#pulls.size === 0) return false;
+    if (this.#lent.size === 0 && this.#cluster.pending === 0) return false;
     this.#losePullsOfTheLost();
     const now_ms = this.#options.now_ms();
     let ended = this.#cluster.poll() > 0;

@@ -26,6 +26,7 @@ import type { Arithmetic } from './arithmetic.ts';
 import { Claims } from './claims.ts';
 import { kernelChecksum } from './distflow/checksum.ts';
 import { Forward } from './forward.ts';
+import { type KvLine, kvNetworkOf } from './kv-network.ts';
 import type { NpuLayout } from './npu-layout.ts';
 import { Npus } from './npus.ts';
 import { areasOfDie, type PodPlan, recordTableOf } from './pod-plan.ts';
@@ -46,6 +47,8 @@ export type WorkerData = {
   readonly die_epochs: readonly number[];
   /** Of this worker's NPUs, in order, on the dies that they have now. */
   readonly layouts: readonly NpuLayout[];
+  /** Of this thread's seat: what its task executors pull by, where they share no memory. */
+  readonly kv_lines: readonly KvLine[];
   readonly memories: readonly WebAssembly.Memory[];
   readonly module: WebAssembly.Module;
   readonly origin_ms: number;
@@ -88,7 +91,7 @@ export class NpuWorker {
   #isStepping = false;
 
   constructor(
-    { plan, worker, life, seating, lost, epochs, die_epochs, layouts, memories, module, origin_ms, protocol, isTraced }: WorkerData,
+    { plan, worker, life, seating, lost, epochs, die_epochs, layouts, kv_lines, memories, module, origin_ms, protocol, isTraced }: WorkerData,
     controllers: Controllers,
     witnessOf?: (clock: Clock) => Witness | undefined,
   ) {
@@ -145,6 +148,7 @@ export class NpuWorker {
       }),
       die_epochs,
       checksum: kernelChecksum(this.#space, kernels),
+      network: kvNetworkOf(kv_lines, { hosting: plan.hosting, control: this.#control, owner: epochs[this.#thread] as number, now_ms: clock.now_ms }),
       measuresSteps: true,
       // One NPU warms up the thread for all, and they are alike.
       samplesOf: (program) => (this.#samples ??= warmUp(program, now_us)),
@@ -180,7 +184,9 @@ export class NpuWorker {
 
   #loop(): void {
     const control = this.#control;
-    const hasWork = (): boolean => this.#mustServe || this.#mustPull || control.arrivals(this.#thread) !== this.#arrivals || this.#links.hasInbound();
+    const { transfers } = this.#npus;
+    const hasWork = (): boolean =>
+      this.#mustServe || this.#mustPull || transfers.hasNews || control.arrivals(this.#thread) !== this.#arrivals || this.#links.hasInbound();
     const onFrame = (_peer: number, ring: RingConsumer): void => this.#receiveMessage(this.#port.read(ring));
     let isStopped = false;
     for (let turn = 0; !isStopped; turn = (turn + 1) | 0) {
@@ -188,7 +194,7 @@ export class NpuWorker {
       isStopped = control.isStopped(this.#thread);
       let busy = this.#links.receive(onFrame);
       busy = this.#host.turn() || busy;
-      busy = this.#npus.transfers.poll() || this.#npus.transfers.isBusy || busy;
+      busy = transfers.poll() || transfers.isBusy || busy;
       // A step may take long: what it does not change is on its way before.
       if (busy) this.#links.flush();
       busy = this.#serveDispatches() || busy;

@@ -21,6 +21,7 @@ import { Endpoint, type Surroundings } from '../xccl/endpoint.ts';
 import { Exchange } from '../xccl/exchange.ts';
 import type { Arithmetic } from './arithmetic.ts';
 import type { Checksum } from './distflow/checksum.ts';
+import type { LinkClusterOptions } from './distflow/link-cluster.ts';
 import { ExpertLoads } from './expert-loads.ts';
 import { KvTransfers } from './kv-transfers.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
@@ -42,6 +43,8 @@ export type NpusOptions = {
   readonly die_epochs?: readonly number[];
   /** What proves that KV arrived whole. */
   readonly checksum: Checksum;
+  /** What joins task executors. Missing: the memory that they share. */
+  readonly network?: LinkClusterOptions['network'];
   readonly host: NpusHost;
   /** False: how long a step takes is not how long it is computed here. Then whoever knows enters it in `timesOf`. */
   readonly measuresSteps: boolean;
@@ -101,7 +104,8 @@ export class Npus {
   /** By expert: the tokens that were reported. */
   readonly #reported = new Map<Address, number>();
 
-  constructor({ plan, space, directory, surroundings, arithmetics, die_epochs, checksum, host, measuresSteps, samplesOf }: NpusOptions) {
+  constructor(options: NpusOptions) {
+    const { plan, space, directory, surroundings, arithmetics, die_epochs, checksum, network = null, host, measuresSteps, samplesOf } = options;
     this.#samplesOf = samplesOf;
     this.#now_us = measuresSteps ? () => surroundings.now_ms() * 1000 : null;
     this.#plan = plan;
@@ -117,7 +121,7 @@ export class Npus {
     );
     const owners = [...this.programs].map(([npu, { exchange, blocks }]) => ({ npu, die: exchange.endpoint.die, epoch: exchange.endpoint.epoch, blocks }));
     this.transfers = new KvTransfers(
-      { plan, space, directory, checksum, now_ms: surroundings.now_ms, arrive: surroundings.arrive, tell: host.tellTransfer },
+      { plan, space, directory, checksum, network, now_ms: surroundings.now_ms, arrive: surroundings.arrive, tell: host.tellTransfer },
       owners,
     );
   }

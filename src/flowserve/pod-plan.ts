@@ -14,7 +14,7 @@ import type { ModelConfig } from '../model/config.ts';
 import { PANEL } from '../model/kernels/kernels.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import { JOB_EXECUTORS_MAX } from '../protocol/request-ids.ts';
-import { deploy, formatTopology, type Topology } from '../protocol/topology.ts';
+import { deploy, formatTopology, type KvFabric, type Topology } from '../protocol/topology.ts';
 import { CALLER_THREAD, CONTROL_THREAD, dealtOut, diesOf, type Hosting, seatsOf } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
 import type { OfferSource } from './distflow/registration.ts';
@@ -50,6 +50,8 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly long_prompt_tokens: number;
   /** How long KV is lent. */
   readonly kv_lease_ms: number;
+  /** What joins task executors. Missing: the memory that they share. */
+  readonly kv_fabric?: KvFabric;
   /** False: all actors live on one thread, as on a virtual clock, which needs no rings. Else it has them. */
   readonly has_rings?: boolean;
 };
@@ -68,7 +70,7 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout> = {
   readonly dies: readonly Region[];
   /** By die: its host DRAM, where there is such a tier. */
   readonly drams: readonly Region[];
-  readonly options: LayoutOptions & { readonly dram_blocks: number; readonly cache_costs: CacheCosts | null } & Pick<
+  readonly options: LayoutOptions & { readonly dram_blocks: number; readonly cache_costs: CacheCosts | null; readonly kv_fabric: KvFabric } & Pick<
       PlanOptions,
       | 'prefix_caching'
       | 'async_scheduling'
@@ -141,6 +143,13 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
         { param: options.topology.length === 1 ? 'npus' : 'topology' },
       );
   checkLongPrompts(options);
+  const { kv_fabric = 'memory' } = options;
+  if (kv_fabric !== 'memory' && deployment.executors.length === 1)
+    throw new MinipodError(
+      'invalid_request',
+      `kv_fabric: '${kv_fabric}' joins task executors, and topology '${formatTopology(options.topology)}' has one; with several, such as 'pd:prefill=1,decode=1', it would be right`,
+      { param: 'kv_fabric' },
+    );
   const hosting: Hosting = { deployment, workers, spare_workers, job_executors, worker_of_npu: workersOf(npus, workers, options.npu_workers) };
   const blocksOfRequest = Math.ceil(config.maxPositions / options.kv_block_size);
   const layoutOptions: LayoutOptions = {
@@ -192,6 +201,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
       long_prompt_groups: options.long_prompt_groups,
       long_prompt_tokens: options.long_prompt_tokens,
       kv_lease_ms: options.kv_lease_ms,
+      kv_fabric,
       async_scheduling: options.async_scheduling,
       max_queued,
     },

@@ -20,6 +20,8 @@ export type ControlOptions = PlanOptions & {
   readonly inspected?: Int32Array | undefined;
   /** What worker threads run instead of the shipped entry: a test's, that misbehaves. */
   readonly worker_entry?: URL;
+  /** The same of the network card's thread. */
+  readonly card_entry?: URL;
 };
 
 /** What the caller's thread needs to talk to the pod. */

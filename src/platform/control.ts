@@ -37,6 +37,7 @@ import { birthOf, birthOfController } from './births.ts';
 import { withCacheCosts } from './cache-costs.ts';
 import type { ControlHandle, ControlOptions, ControlStats, OnInspected } from './control-handle.ts';
 import { KvEventReader } from './kv-event-reader.ts';
+import { NetworkCardKeeper } from './network-card.ts';
 import { startRecorder } from './recording.ts';
 import { threadReports } from './thread-reports.ts';
 import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
@@ -79,6 +80,7 @@ export class Control {
   readonly #host: ActorHost;
   readonly #frontend: FrontendProcess;
   readonly #workers: Workers;
+  readonly #network: NetworkCardKeeper;
   readonly #clock: Clock;
   readonly #handle: ControlHandle;
   readonly #reports: WorkerReports;
@@ -181,16 +183,17 @@ export class Control {
     };
     this.#reports = new WorkerReports(this.directory, plan.options.kv_blocks, (worker, query) => tellWorker(worker, threadReport(query)));
     this.kvEvents = new KvEventReader(this.directory, { isRunning: (worker) => this.#workers.isRunning(worker), tell: tellWorker });
+    const supervision = { clock: this.#clock, timers: eventLoopTimers, onGivenUp: (error: MinipodError) => this.#giveUp(error) };
+    this.#network = new NetworkCardKeeper(plan, space, { ...supervision, entry: options.card_entry });
     this.#workers = new Workers(plan, space, module, options.origin_ms, {
+      ...supervision,
       directory: this.directory,
+      network: this.#network,
       entry: options.worker_entry ?? entryPoint('../platform/npu-worker-thread'),
       furnish: (worker, seat) => furnishDies(plan, options.folder, space, module, this.directory.npusOfWorker(worker), seat.dies),
-      clock: this.#clock,
-      timers: eventLoopTimers,
       port: this.#port,
       newActRings,
       onLost: (worker, error) => this.#workerLost(worker, error),
-      onGivenUp: (error) => this.#giveUp(error),
     });
     this.#handle = { plan, memories, isTraced: acts.length > 0, vocab_size: plan.config.vocabSize, parameters, has_chat_template: tokenizer.hasChatTemplate };
     for (const self of this.directory.controllersOn(ON_CONTROL)) this.#host.spawn(self, birthOfController(self, plan, space.control.lifeOf(ON_CONTROL)));
@@ -265,6 +268,7 @@ export class Control {
     this.#host.turn();
     this.#port.links.flush();
     await this.#workers.close();
+    await this.#network.close();
     this.#isClosed = true;
     this.#port.links.control.ring(CONTROL_THREAD);
     await this.#loop;
@@ -272,6 +276,7 @@ export class Control {
   }
 
   async #start(): Promise<void> {
+    this.#network.start();
     this.#workers.start();
     this.#loop = this.#run();
     this.#loop.catch((error: unknown) => this.#giveUp(error));
@@ -279,6 +284,7 @@ export class Control {
     if (!this.#allServe()) {
       const missing = Array.from({ length: this.#plan.workers }, (_, worker) => worker).filter((worker) => !this.#workers.isRunning(worker));
       this.#workers.stopAll();
+      this.#network.stop();
       throw new MinipodError('deadline_exceeded', `workers ${missing.join(', ')} did not report within ${START_DEADLINE_MS / 1000} s of their start`);
     }
     this.#isReady = true;
@@ -370,6 +376,7 @@ export class Control {
   #giveUp(error: unknown): void {
     this.#ready.reject(error);
     this.#workers.stopAll();
+    this.#network.stop();
     if (!this.#isReady || this.#hasFailed) return;
     this.#hasFailed = true;
     void this.#failAsRecorded(error);

@@ -29,7 +29,7 @@ import type { Act, Mail } from '../runtime/cast.ts';
 import { CLUSTER_MANAGERS, Directory, ON_CONTROL } from '../runtime/directory.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import { VirtualHost } from '../runtime/virtual-host.ts';
-import { ASCEND_910C_DIE, rooflineStep } from '../simulate/roofline.ts';
+import { ASCEND_910C_DIE, type Device, ROCE, rooflineStep } from '../simulate/roofline.ts';
 import { endInspection, type Inspect, InspectionEvents } from '../trace/inspection-events.ts';
 import { Recorder } from '../trace/recorder.ts';
 import { birthOf, birthOfController } from './births.ts';
@@ -94,6 +94,8 @@ export class VirtualControl {
   /** By DP group: when the copies between its tiers end that it has asked for; and how long the one at hand takes. */
   readonly #swaps_done_ns = new Map<Address, number>();
   #swap_ns: number | null = null;
+  /** What the transfer at hand goes by. */
+  #link: Pick<Device, 'link_bytes_per_s' | 'link_latency_ns'> = ASCEND_910C_DIE;
   /** Workers whose controllers are lost. */
   readonly #restarting = new Set<number>();
 
@@ -155,7 +157,7 @@ export class VirtualControl {
         spawn: (address, birth) => this.host.spawn(address, birth),
         send: (to, from, message) => this.host.send(to, from, message),
         complete: (npu, message, cause) => this.host.complete(npu, message, cause, this.#done_ns - this.host.now_ns),
-        tellTransfer: (group, message, cause, bytes) => this.host.complete(group, message, cause, this.#swap_ns ?? this.#transfer_ns(bytes)),
+        tellTransfer: (group, message, cause, bytes) => this.host.complete(group, message, cause, this.#swap_ns ?? this.#transfer_ns(bytes, this.#link)),
       },
       (npu) => WARM_SHAPES.map((shape) => this.#sampleOf(npu, shape)),
     );
@@ -277,6 +279,7 @@ export class VirtualControl {
       this.#swaps_done_ns.set(group, done_ns);
       this.#swap_ns = done_ns - this.host.now_ns;
     }
+    this.#link = work.kind === 'pull' && this.plan.options.kv_fabric === 'tcp' ? ROCE : this.#device;
     this.#npus.transfer(group, work, cause);
     this.#swap_ns = null;
   }
@@ -286,8 +289,7 @@ export class VirtualControl {
     return this.#step_ns[executor] as (plan: StepPlan) => number;
   }
 
-  #transfer_ns(bytes: number): number {
-    const { link_latency_ns, link_bytes_per_s } = this.#device;
+  #transfer_ns(bytes: number, { link_latency_ns, link_bytes_per_s }: typeof ROCE = this.#device): number {
     return link_latency_ns + Math.ceil((bytes * 1e9) / link_bytes_per_s);
   }
 

@@ -5,7 +5,7 @@
  *      └─▶ given up: epochs raised, then stop word set, then terminated ──────┴─▶ (Deno: no proof that it stopped) ─▶ seat in quarantine, starting on a spare one
  *
  * A restart is a handshake that no late writer can race: every survivor lets go of the rings and says so; only when the thread's end is proven too are the
- * rings zeroed and the successor started on them; and only when that one has attached do the survivors attach. Deno does not stop a terminated thread
+ * rings zeroed, its seat's queue pairs closed (network-card.ts) and the successor started on them; and only when that one has attached do the survivors attach. Deno does not stop a terminated thread
  * that runs: then all that it could write stays in quarantine, and its successor gets other memory, until it acknowledges its stop word after all.
  * Whoever is silent in this handshake is given up in its turn.
  * @module
@@ -26,6 +26,7 @@ import { waitAtMost } from '../runtime/event-loop.ts';
 import type { MessagePort } from '../runtime/message-port.ts';
 import { threadOptions } from '../runtime/thread-entry.ts';
 import type { ActRing } from '../trace/act-log.ts';
+import type { NetworkCardKeeper } from './network-card.ts';
 import type { WorkerThreadData } from './npu-worker-thread.ts';
 import { RESTART_PERIOD_MS, RESTARTS_MAX, RestartIntensity } from './restart-intensity.ts';
 import { SeatRegions } from './seat-regions.ts';
@@ -53,6 +54,7 @@ export type WorkersPorts = {
   /** For a life that begins: to whom its acts are shown. */
   readonly newActRings: (thread: number) => readonly ActRing[];
   readonly directory: Directory;
+  readonly network: Pick<NetworkCardKeeper, 'linesOf' | 'release'>;
   /** What a worker thread runs. */
   readonly entry: URL;
   readonly onLost: (worker: number, error: ErrorRecord) => void;
@@ -111,17 +113,8 @@ export class Workers {
       this.#regions.name(seat, this.#ports.directory.npusOfWorker(worker));
       const handle = this.#spawn(worker, seat, layouts);
       this.#threads.push({
-        handle,
-        seat,
-        layouts,
-        state: 'starting',
-        end: 'unknown',
-        isTerminated: false,
-        detached: new Set(),
-        error: null,
-        isRestart: false,
-        cancel: NOTHING,
-        cancelHandshake: NOTHING,
+        ...{ handle, seat, layouts, state: 'starting', end: 'unknown', isTerminated: false, detached: new Set(), error: null, isRestart: false },
+        ...{ cancel: NOTHING, cancelHandshake: NOTHING },
       });
     }
   }
@@ -240,6 +233,7 @@ export class Workers {
       epochs: Array.from({ length: threadsOf(this.#plan.hosting) }, (_, thread) => control.epochOf(thread)),
       die_epochs: seat.dies.map((die) => control.epochOfDie(die)),
       layouts,
+      kv_lines: this.#ports.network.linesOf(seat.thread),
       memories: this.#space.memories,
       module: this.#module,
       origin_ms: this.#origin_ms,
@@ -378,8 +372,9 @@ export class Workers {
     );
     // A successor started while the pod closes would never be told to stop.
     if (this.#isClosing || thread.state !== 'lost' || thread.end === 'unknown' || isHeld) return;
-    thread.cancelHandshake();
     const { seat } = thread;
+    if (!this.#ports.network.release(seat.thread, () => this.#restartIfFree(worker))) return;
+    thread.cancelHandshake();
     const first = this.#space.memories[0] as WebAssembly.Memory;
     for (const ring of this.#plan.rings) if (ring.from === seat.thread || ring.to === seat.thread) clearRing(first, ring);
     this.#space.control.reset(seat.thread);

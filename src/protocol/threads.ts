@@ -1,5 +1,6 @@
 /** What threads tell one another about themselves: role `worker`, control lane. @module */
 import type { KvEventPage } from './kv-events.ts';
+import type { KvFabric } from './topology.ts';
 
 export type NpuReport = {
   readonly npu: number;
@@ -59,6 +60,8 @@ export type KvLinkReport = {
   /** Task executors. */
   readonly source: number;
   readonly target: number;
+  /** By which it comes: the memory that both share, or TCP, the stand-in for RoCE (`kv_fabric`). */
+  readonly fabric: KvFabric;
   readonly started: number;
   readonly done: number;
   /** Of transfers that are done, and of those that failed underway. */

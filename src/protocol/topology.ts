@@ -14,6 +14,9 @@ import { assert, MinipodError } from './errors.ts';
 
 export const EXECUTOR_ROLES = ['colocated', 'prefill', 'decode'] as const;
 export type ExecutorRole = (typeof EXECUTOR_ROLES)[number];
+/** What joins task executors: the memory that all share, or TCP, a stand-in for the RoCE network between machines. */
+export const KV_FABRICS = ['memory', 'tcp'] as const;
+export type KvFabric = (typeof KV_FABRICS)[number];
 /**
  * One task executor: `dp` groups of `tp` NPUs. `oproj`, missing: 1: so many NPUs of neighbouring groups share the weights of their output projections, each
  * with attention of its own (xDeepServe §4.7: attention with TP 1, O-projection with TP > 1).

@@ -148,7 +148,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'latencies_us',
     'latency_us_sum',
   ],
-  ['source', 'target', 'started', 'done', 'bytes', 'wasted_bytes', 'failed'],
+  ['source', 'target', 'fabric', 'started', 'done', 'bytes', 'wasted_bytes', 'failed'],
   ['cancelled', 'refused', 'expired', 'stale', 'corrupt', 'source_lost', 'fault', 'link_broken', 'given_up'],
   ['type', 'tokens'], // TOKENS
   // caller ↔ pod

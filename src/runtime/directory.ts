@@ -1,7 +1,7 @@
 /**
  * Where everybody is: which thread hosts which role, and which die's memory an NPU has. Addresses name roles; this alone knows about threads and dies.
  *
- *   thread 0: the caller    1: control (frontend, task executors)    2…: workers (dp-group, npu, expert), then spares
+ *   thread 0: the caller    1: control (frontend, task executors)    2…: workers (dp-group, npu, expert), then spares, then the network card if there is one
  *
  * Job executors are spread over the control thread and the workers, each with its requests, jobs and tasks; so are the two cluster managers. The first of both
  * live on the control thread, which cannot be lost alone.
@@ -62,6 +62,8 @@ export function seatsOf(hosting: Hosting): Seat[] {
 }
 
 export const diesOf = (hosting: Hosting): number => seatsOf(hosting).reduce((sum, { dies }) => sum + dies.length, 0);
+/** Of the network card, where task executors are joined by a network: no actor lives there, and it has no rings. */
+export const networkThreadOf = (hosting: Hosting): number => threadsOf(hosting);
 export const threadsOf = ({ workers, spare_workers }: Hosting): number => FIRST_WORKER_THREAD + workers + spare_workers;
 
 /** Workers, those that do prefill alone last: each of their steps takes tens of milliseconds, for which whatever else lives there is not heard. */

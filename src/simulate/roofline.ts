@@ -32,6 +32,12 @@ export const ASCEND_910C_DIE: Device = {
  */
 export const HOST_CORE: Device = { flops_per_s: 40e9, memory_bytes_per_s: 10e9, link_bytes_per_s: 10e9, link_latency_ns: 20_000, element_bytes: 4 };
 
+/**
+ * The network between machines: RoCE of 200 Gbit/s (DeepServe §2, its Gen1; it loads weights at 20 to 23 GB/s over it). The papers do not say its latency: some
+ * microseconds, as RDMA cards have it.
+ */
+export const ROCE: Pick<Device, 'link_bytes_per_s' | 'link_latency_ns'> = { link_bytes_per_s: 25e9, link_latency_ns: 5_000 };
+
 const NS_PER_S = 1e9;
 
 /** What a step's time depends on. */

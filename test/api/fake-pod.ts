@@ -231,7 +231,7 @@ export class FakePod implements Pod {
           hbm_bytes: 0,
         },
       ],
-      kv_links: [{ source: 0, target: 1, started: 9, done: 6, bytes: 4_096, wasted_bytes: 512, failed: { refused: 2, stale: 0 } }],
+      kv_links: [{ source: 0, target: 1, fabric: 'tcp', started: 9, done: 6, bytes: 4_096, wasted_bytes: 512, failed: { refused: 2, stale: 0 } }],
       expert_loads: [],
       memory: { total_bytes: 1_000, regions: REGIONS },
       fabric: { links: LINKS, threads: THREADS },

@@ -175,11 +175,11 @@ describe('metrics', () => {
       'minipod:kv_lent{engine="0",…} 2',
       'minipod:kv_expected{engine="0",…} 1',
       'minipod:distflow_num_kv_expired_reqs_total{engine="0",…} 3',
-      'minipod:distflow_num_transfers_total{source="0",target="1",…} 6',
-      'minipod:distflow_bytes_transferred_total{source="0",target="1",…} 4096',
-      'minipod:distflow_wasted_bytes_total{source="0",target="1",…} 512',
-      'minipod:distflow_num_failed_transfers_total{source="0",target="1",reason="refused",…} 2',
-      'minipod:distflow_num_failed_transfers_total{source="0",target="1",reason="stale",…} 0',
+      'minipod:distflow_num_transfers_total{source="0",target="1",fabric="tcp",…} 6',
+      'minipod:distflow_bytes_transferred_total{source="0",target="1",fabric="tcp",…} 4096',
+      'minipod:distflow_wasted_bytes_total{source="0",target="1",fabric="tcp",…} 512',
+      'minipod:distflow_num_failed_transfers_total{source="0",target="1",fabric="tcp",reason="refused",…} 2',
+      'minipod:distflow_num_failed_transfers_total{source="0",target="1",fabric="tcp",reason="stale",…} 0',
     ]);
     expect(types.get('minipod:link_latency_seconds')).toBe('histogram');
     for (const [name, type] of types) expect([name, type === 'counter']).toEqual([name, name.endsWith('_total')]);

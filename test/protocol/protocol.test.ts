@@ -170,6 +170,7 @@ const crossing: readonly object[] = [
       {
         source: 0,
         target: 2,
+        fabric: 'memory',
         started: 9,
         done: 4,
         bytes: 2 ** 33,

@@ -29,7 +29,7 @@ export type Rig = AsyncDisposable & {
 
 const FAR_OUTSIDE = 0x7fff_ff00;
 
-export async function openRig(options: PodOptions, worker_entry?: URL): Promise<Rig> {
+export async function openRig(options: PodOptions, worker_entry?: URL, card_entry?: URL): Promise<Rig> {
   const { inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'rig');
   const { model, npus: _, kv_blocks, memory_bytes, ...numbers } = resolved;
@@ -46,6 +46,7 @@ export async function openRig(options: PodOptions, worker_entry?: URL): Promise<
       origin_ms,
       inspected: inspection?.state,
       ...(worker_entry && { worker_entry }),
+      ...(card_entry && { card_entry }),
     },
     async () => {},
     (ring) => inspection?.add(ring),

@@ -34,12 +34,16 @@ export type LinkReport = {
   readonly counters: TransferCounters;
 };
 
+/** All that ever went from an executor to another. */
+export type LinkTotals = Pick<LinkReport, 'source' | 'target' | 'counters'>;
+
 export class LinkCluster<Token> {
   readonly #options: LinkClusterOptions;
   readonly #peers = new Map<number, Peer>();
   /** Those that are broken and were replaced are last, until nothing of them is left. */
   readonly #instances: Instance<Token>[] = [];
-  readonly #gone = noTransfers();
+  /** By source and target, of those that are gone. */
+  readonly #gone = new Map<string, LinkTotals>();
 
   constructor(peers: readonly Peer[], options: LinkClusterOptions) {
     this.#options = options;
@@ -94,7 +98,7 @@ export class LinkCluster<Token> {
   drain(): readonly Ended<Token>[] {
     const ended = this.#instances.flatMap((instance) => instance.drain());
     for (const instance of this.#instances.filter(({ backend, pending }) => backend.isClosed && pending === 0)) {
-      addCounters(this.#gone, instance.counters);
+      addCounters(this.#goneOf(instance).counters, instance.counters);
       this.#instances.splice(this.#instances.indexOf(instance), 1);
       const { source, target } = instance;
       // Who has left cannot be told; its holders know of that.
@@ -111,9 +115,27 @@ export class LinkCluster<Token> {
   /** Of all links that ever were. */
   counters(): TransferCounters {
     const sum = noTransfers();
-    addCounters(sum, this.#gone);
-    for (const { counters } of this.#instances) addCounters(sum, counters);
+    for (const { counters } of this.totals()) addCounters(sum, counters);
     return sum;
+  }
+
+  /** The same by pair of executors. */
+  totals(): LinkTotals[] {
+    const totals = new Map<string, LinkTotals>();
+    for (const { source, target, counters } of [...this.#gone.values(), ...this.#instances]) {
+      const pair = `${source} ${target}`;
+      const sum = totals.get(pair) ?? { source, target, counters: noTransfers() };
+      addCounters(sum.counters, counters);
+      totals.set(pair, sum);
+    }
+    return [...totals.values()];
+  }
+
+  #goneOf({ source, target }: Pick<LinkTotals, 'source' | 'target'>): LinkTotals {
+    const pair = `${source} ${target}`;
+    const gone = this.#gone.get(pair) ?? { source, target, counters: noTransfers() };
+    this.#gone.set(pair, gone);
+    return gone;
   }
 
   /** Links that there are now. */
