@@ -64,6 +64,8 @@ export class KvTransfers {
   readonly #offers = new Map<number, Offers<Token>>();
   readonly #lent = new Map<string, Offer<Token>>();
   readonly #pulls = new Map<string, PullUnderWay>();
+  /** Dies whose leases are let go of by new links, since theirs broke: when that has come, they are to look. */
+  readonly #untold = new Set<number>();
 
   constructor(options: KvTransfersOptions, owners: readonly KvOwner[]) {
     const { plan, space, checksum, network } = options;
@@ -145,8 +147,11 @@ export class KvTransfers {
     const now_ms = this.#options.now_ms();
     let ended = this.#cluster.poll() > 0;
     for (const offers of this.#offers.values()) ended = offers.poll(now_ms, SUM_BYTES) || ended;
-    if (ended) this.#drain();
-    return ended;
+    if (!ended) return false;
+    this.#drain();
+    for (const die of this.#untold) this.#options.arrive(die);
+    if (this.#cluster.pending === 0) this.#untold.clear();
+    return true;
   }
 
   /** A lender that was given up makes no sums any more, and its successor may sit elsewhere: whoever waits for them would wait for ever. */
@@ -170,6 +175,7 @@ export class KvTransfers {
     for (const { token, end } of this.#cluster.drain()) {
       const { owner, blocks, pull, offer } = this.#pulls.get(keyOf(token)) as PullUnderWay;
       this.#pulls.delete(keyOf(token));
+      if (end.state === 'failed' && end.reason === 'link_broken') this.#untold.add(offer.die);
       if (end.state === 'done') this.#copyToRanks(token.group, blocks);
       for (const block of blocks) owner.blocks.free(block);
       const message = end.state === 'failed' ? transferFailed(token.id, toErrorRecord(end.error)) : transferDone(token.id);

@@ -5,8 +5,14 @@
  */
 import { type Backend, WorkRequest } from './backend.ts';
 
-/** Where the lease lies, and the words of it that its puller wrote or the holder may have made of them. */
-export type UnreturnedLease = { readonly address: number; readonly pulling: number; readonly fenced: number; readonly stopped: number };
+/** Where the lease lies, and its words: `held` where the claim never came, for nobody else is going to claim it. */
+export type UnreturnedLease = {
+  readonly address: number;
+  readonly held: number;
+  readonly pulling: number;
+  readonly fenced: number;
+  readonly stopped: number;
+};
 
 export class LeaseReturn {
   readonly lease: UnreturnedLease;
@@ -25,13 +31,19 @@ export class LeaseReturn {
     const { lease } = this;
     const work = this.#work;
     for (;;) {
-      if (work.state === 'failed') return work.error?.code === 'memory_fault' ? 'done' : 'failed';
+      if (work.state === 'failed') {
+        // Who lent it is gone, and its memory is nobody's.
+        if (work.error?.code === 'memory_fault') return 'done';
+        return this.#backend.isClosed ? 'failed' : 'pending';
+      }
       if (work.state === 'posted') return 'pending';
       if (work.state === 'done') {
         work.state = 'idle';
-        // Anything else than its fence: it was let go of, was never claimed, or is another's by now.
-        if (work.value !== lease.fenced || this.#expected === lease.fenced) return 'done';
-        this.#expected = lease.fenced;
+        const { value } = work;
+        const isOpen = value === lease.held || value === lease.pulling || value === lease.fenced;
+        // Else it was let go of, or is another's by now.
+        if (!isOpen || value === this.#expected) return 'done';
+        this.#expected = value;
       }
       this.#backend.compareSwap(work, lease.address, this.#expected, lease.stopped);
       if (work.isIdle) return 'pending';

@@ -78,7 +78,13 @@ export class Pull {
 
   /** Of one that has failed: the lease, where its link broke before it could let go of it for certain. */
   get unreturned(): UnreturnedLease | null {
-    const lease = { address: this.#place.header + 4 * OFFER_WORD.lease, pulling: this.#pulling, fenced: this.#fenced, stopped: this.#stopped };
+    const lease = {
+      address: this.#place.header + 4 * OFFER_WORD.lease,
+      held: this.#held,
+      pulling: this.#pulling,
+      fenced: this.#fenced,
+      stopped: this.#stopped,
+    };
     return this.#isUnreturned ? lease : null;
   }
 
