@@ -34,7 +34,7 @@ export async function chatCompletions(service: Service, body: JsonObject, lease:
   const prompt = { messages: request.messages, tools, chat_template_kwargs: request.chat_template_kwargs };
   const generations = startGenerations(service, lease, [prompt], options, { ...call, id, operation: 'chat' });
   const { include_reasoning, parallel_tool_calls } = request;
-  const replies = new Replies(service, generations, { reasoning_parser, tool_call_parser, include_reasoning, parallel_tool_calls });
+  const replies = new Replies(service, generations, { reasoning_parser, tool_call_parser, tools, include_reasoning, parallel_tool_calls });
   if (!request.stream) return Response.json(await wholeChat(request, head, generations, replies));
   return respondWithEvents(chatEvents(request, head, generations, replies), lease, (error) => service.onError(error, call.request_id));
 }

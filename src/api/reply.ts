@@ -11,6 +11,7 @@ import type { Chunk, FinishReason } from '../results.ts';
 export type ReplyFormat = {
   readonly reasoning_parser: ReasoningParserName | null;
   readonly tool_call_parser: ToolCallParserName | null;
+  readonly tools: readonly object[];
   /** How the prompt ends: it may have opened the reasoning. */
   readonly prompt_tail: string;
   /** False: reasoning is parsed and left out. */
@@ -47,9 +48,9 @@ export class Reply {
   #reasoningTokens = 0;
 
   constructor(format: ReplyFormat) {
-    const { reasoning_parser, tool_call_parser, prompt_tail } = format;
+    const { reasoning_parser, tool_call_parser, tools, prompt_tail } = format;
     this.#format = format;
-    this.#parser = new ReplyParser({ reasoning_parser: reasoning_parser ?? undefined, tool_call_parser: tool_call_parser ?? undefined, prompt_tail });
+    this.#parser = new ReplyParser({ reasoning_parser: reasoning_parser ?? undefined, tool_call_parser: tool_call_parser ?? undefined, tools, prompt_tail });
   }
 
   /** What the chunk adds; nothing, where all of its text is held back. */

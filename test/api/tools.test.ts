@@ -59,7 +59,10 @@ describe('reasoning and tool calls', () => {
   let deepseek: App;
   let bare: App;
   beforeAll(async () => {
-    spoken = await spokenPod(TEMPLATE, [THOUGHT, ...HERMES, HERMES_AGAIN, ...DEEPSEEK, TALK], [THOUGHT, DEEPSEEK[0]]);
+    // Each reply's first token comes from prefill, the others from decode.
+    spoken = await spokenPod(TEMPLATE, [THOUGHT, ...HERMES, HERMES_AGAIN, ...DEEPSEEK, TALK], [THOUGHT, DEEPSEEK[0]], {
+      topology: 'pd:prefill=1xdp1,decode=1xdp1',
+    });
     pod = spoken.pod;
     hermes = createApp(pod, { reasoning_parser: 'qwen3', enable_auto_tool_choice: true, tool_call_parser: 'hermes' });
     deepseek = createApp(pod, { enable_auto_tool_choice: true, tool_call_parser: 'deepseek_v3' });

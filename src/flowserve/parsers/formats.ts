@@ -4,6 +4,7 @@
  */
 import { HermesToolCalls } from './hermes.ts';
 import { type MarkedCallFormat, MarkedToolCalls } from './marked-calls.ts';
+import { QwenCoderToolCalls } from './qwen-coder.ts';
 import type { Emit, Parser } from './reply-part.ts';
 import type { ThinkingFormat } from './thinking.ts';
 
@@ -43,8 +44,18 @@ const MARKED: Readonly<Record<'deepseek_v3' | 'deepseek_v31' | 'kimi_k2', Marked
   },
 };
 
-export const TOOL_CALL_PARSERS = ['hermes', 'deepseek_v3', 'deepseek_v31', 'kimi_k2'] as const;
+export const TOOL_CALL_PARSERS = ['hermes', 'qwen3_coder', 'qwen3_xml', 'deepseek_v3', 'deepseek_v31', 'kimi_k2'] as const;
 export type ToolCallParserName = (typeof TOOL_CALL_PARSERS)[number];
 
-export const newToolCallParser = (name: ToolCallParserName, emit: Emit): Parser =>
-  name === 'hermes' ? new HermesToolCalls(emit) : new MarkedToolCalls(MARKED[name], emit);
+/** `tools`: OpenAI's objects; some formats say of what type an argument is only by its tool's schema. */
+export function newToolCallParser(name: ToolCallParserName, tools: readonly object[], emit: Emit): Parser {
+  switch (name) {
+    case 'hermes':
+      return new HermesToolCalls(emit);
+    case 'qwen3_coder':
+    case 'qwen3_xml':
+      return new QwenCoderToolCalls(tools, emit);
+    default:
+      return new MarkedToolCalls(MARKED[name], emit);
+  }
+}

@@ -13,6 +13,8 @@ export type ReplyParserOptions = {
   readonly reasoning_parser?: ReasoningParserName | undefined;
   /** Default: none, calls are content. */
   readonly tool_call_parser?: ToolCallParserName | undefined;
+  /** OpenAI's objects: `qwen3_coder` writes arguments as text, whose types are in the tools' schemas. */
+  readonly tools?: readonly object[] | undefined;
   /** How the prompt ends: whether the chat template has opened or closed the thinking there. The last 100 characters will do. */
   readonly prompt_tail?: string | undefined;
 };
@@ -32,9 +34,9 @@ export class ReplyParser {
   readonly #thinking: Thinking | null;
   readonly #parser: Parser;
 
-  constructor({ reasoning_parser, tool_call_parser, prompt_tail = '' }: ReplyParserOptions) {
+  constructor({ reasoning_parser, tool_call_parser, tools = [], prompt_tail = '' }: ReplyParserOptions) {
     const { emit } = this.#collector;
-    const content = tool_call_parser === undefined ? new ContentGate(emit) : newToolCallParser(tool_call_parser, emit);
+    const content = tool_call_parser === undefined ? new ContentGate(emit) : newToolCallParser(tool_call_parser, tools, emit);
     const format = reasoning_parser === undefined ? null : THINKING_FORMATS[reasoning_parser];
     this.#thinking = format === null ? null : new Thinking(format, promptEnd(format, prompt_tail), content, emit);
     this.#parser = this.#thinking ?? content;

@@ -10,6 +10,16 @@ import { inOrder, joined, parse } from './parse.ts';
 
 /** What replies are made of, well-formed and not: marks, their beginnings, JSON, and letters that need two UTF-16 units or three bytes. */
 const PIECES = [
+  ...[
+    '<function=',
+    '<function=f>',
+    '</function>',
+    '<parameter=',
+    '<parameter=a>',
+    '</parameter>',
+    '>',
+    '<function=f>\n<parameter=a>\n1\n</parameter>\n</function>',
+  ],
   ...['<think>', '</think>', '<', '</', '<tool_call>', '</tool_call>', '{"name": "f", "arguments": ', '{"arguments": {"a": 1}, "name": "g"}', '{"name": "h"}'],
   ...['{"a": "b}"}', '{', '}', '"', '\\', ', ', 'null', '12', ' ', '\n', '\n\n', 'Hello', '🙂', 'é', '`', '```', '```json', '\n```json\n', '\n```'],
   ...[
@@ -113,8 +123,8 @@ describe('ReplyParser', () => {
 
   it('should keep up with a model that repeats itself', () => {
     // Each would take minutes if a step looked at all that is held.
-    const endless = ['x', ' ', '`', '"', '\\', '<', '{', '<think>', '<tool_call>', '{"name": "', '<｜tool▁call▁begin｜>'];
-    for (const tool_call_parser of ['hermes', 'deepseek_v3'] as const) {
+    const endless = ['x', ' ', '`', '"', '\\', '<', '{', '<think>', '<tool_call>', '<function=f>', '{"name": "', '<｜tool▁call▁begin｜>'];
+    for (const tool_call_parser of ['hermes', 'deepseek_v3', 'qwen3_coder'] as const) {
       for (const unit of endless) {
         for (const begin of ['', '</think>', '</think><tool_call>', '</think><｜tool▁calls▁begin｜><｜tool▁call▁begin｜>']) {
           const parser = new ReplyParser({ reasoning_parser: 'qwen3', tool_call_parser });

@@ -1,6 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { TOOL_CALL_PARSERS } from '../../../src/flowserve/parsers/formats.ts';
 import { joined, parse } from './parse.ts';
+
+/** Those whose arguments are JSON already. */
+const JSON_PARSERS = ['hermes', 'deepseek_v3', 'deepseek_v31', 'kimi_k2'] as const;
+type JsonParser = (typeof JSON_PARSERS)[number];
 
 const PARIS = '{"city": "Paris", "days": [1, 2], "note": "a \\"b\\" }"}';
 const weather = (args = PARIS, id: string | null = null) => ({ name: 'get_weather', id, arguments: args });
@@ -57,7 +60,7 @@ const deepseek = (...calls: string[]): string => `<｜tool▁calls▁begin｜>${
 const kimi = (...calls: string[]): string => `<|tool_calls_section_begin|>${calls.join('')}<|tool_calls_section_end|>`;
 
 /** A call as a family writes it. */
-function call(parser: (typeof TOOL_CALL_PARSERS)[number], args: string, index = 0): string {
+function call(parser: JsonParser, args: string, index = 0): string {
   switch (parser) {
     case 'hermes':
       return `<tool_call>\n{"name": "get_weather", "arguments": ${args}}\n</tool_call>`;
@@ -69,11 +72,11 @@ function call(parser: (typeof TOOL_CALL_PARSERS)[number], args: string, index = 
       return `<|tool_call_begin|>functions.get_weather:${index}<|tool_call_argument_begin|>${args}<|tool_call_end|>`;
   }
 }
-const section = (parser: (typeof TOOL_CALL_PARSERS)[number], ...calls: string[]): string =>
+const section = (parser: JsonParser, ...calls: string[]): string =>
   parser === 'hermes' ? calls.join('\n') : parser === 'kimi_k2' ? kimi(...calls) : deepseek(...calls);
 
 describe('tool call parsers', () => {
-  for (const parser of TOOL_CALL_PARSERS) {
+  for (const parser of JSON_PARSERS) {
     const read = (text: string) => joined(parse({ tool_call_parser: parser }, text));
     const idOf = (index: number) => (parser === 'kimi_k2' ? `functions.get_weather:${index}` : null);
 
@@ -142,11 +145,67 @@ describe('tool call parsers', () => {
   });
 
   it('should give a name as soon as arguments begin, and then each piece of them', () => {
-    for (const parser of TOOL_CALL_PARSERS) {
+    for (const parser of JSON_PARSERS) {
       const text = section(parser, call(parser, PARIS));
       const parts = parse({ tool_call_parser: parser }, ...text);
       expect(parts.filter(({ kind }) => kind === 'call')).toHaveLength(1);
       expect(parts.filter(({ kind }) => kind === 'arguments').length).toBeGreaterThan(PARIS.length / 2);
     }
+  });
+});
+
+describe("Qwen3-Coder's tool calls", () => {
+  const properties = {
+    city: { type: 'string' },
+    days: { type: 'integer' },
+    size: { type: 'number' },
+    exact: { type: 'boolean' },
+    places: { anyOf: [{ type: 'array' }, { type: 'null' }] },
+    either: { type: ['string', 'integer'] },
+  };
+  const tools = [{ type: 'function', function: { name: 'get_weather', parameters: { type: 'object', properties } } }];
+  const read = (text: string) => joined(parse({ tool_call_parser: 'qwen3_coder', tools }, text));
+  const calling = (parameters: Record<string, string>) =>
+    `<tool_call>\n<function=get_weather>\n${Object.entries(parameters)
+      .map(([name, value]) => `<parameter=${name}>\n${value}\n</parameter>\n`)
+      .join('')}</function>\n</tool_call>`;
+  const argumentsOf = (parameters: Record<string, string>) => read(calling(parameters)).calls[0]?.arguments;
+
+  it('should have arguments of the types of their schema, and text for what is not', () => {
+    expect(argumentsOf({ city: 'Paris', days: '3', size: '1.50', exact: 'True', places: '["a", {"b": 1}]', either: '7', other: '7' })).toBe(
+      '{"city": "Paris", "days": 3, "size": 1.50, "exact": true, "places": ["a", {"b": 1}], "either": 7, "other": "7"}',
+    );
+    expect(argumentsOf({ city: '12', days: 'three', size: '12345678901234567890', exact: 'maybe', places: '[1', either: 'x' })).toBe(
+      '{"city": "12", "days": "three", "size": 12345678901234567890, "exact": "maybe", "places": "[1", "either": "x"}',
+    );
+    expect(argumentsOf({ city: 'null', constructor: '\n"a"\n\n<b>\n' })).toBe('{"city": null, "constructor": "\\n\\"a\\"\\n\\n<b>\\n"}');
+    expect(argumentsOf({})).toBe('{}');
+  });
+
+  it('should be read with the text beside them, several of them, and without what models leave out', () => {
+    const two = read(`I look.\n${calling({ city: 'Paris' })}\n${calling({ city: 'Rome' })}\n`);
+    expect(two).toEqual({ reasoning: '', content: 'I look.\n', calls: [weather('{"city": "Paris"}'), weather('{"city": "Rome"}')] });
+    const bare = '<function=get_weather>\n<parameter=city>\nParis\n<parameter=days>\n3\n</function>';
+    expect(read(bare)).toEqual({ reasoning: '', content: '', calls: [weather('{"city": "Paris", "days": 3}')] });
+    expect(read(`<tool_call>${bare}${bare}</tool_call>Done.`)).toMatchObject({ content: 'Done.', calls: [{}, {}] });
+    expect(read('<tool_call><function=get_weather></tool_call>').calls).toEqual([weather('{}')]);
+  });
+
+  it('should be half where they were cut off', () => {
+    const whole = calling({ days: '3', city: 'Paris' });
+    expect(read(whole.slice(0, whole.indexOf('Paris') + 3)).calls).toEqual([weather('{"days": 3, "city": "Par')]);
+    expect(read(whole.slice(0, whole.indexOf('<parameter=city') + 12))).toMatchObject({ calls: [weather('{"days": 3')] });
+  });
+
+  it('should be text where they name no function', () => {
+    for (const text of [
+      '<tool_call>\n{"name": "f"}\n</tool_call>',
+      '<tool_call>\n<function=',
+      '<tool_call><function=>x</tool_call>',
+      '<tool_call>',
+      'a <function',
+      '<function=get_we',
+    ])
+      expect(read(text)).toEqual({ reasoning: '', content: text, calls: [] });
   });
 });
