@@ -15,6 +15,7 @@ const BENCHMARKS: Readonly<Record<string, string>> = {
   xccl: 'XCCL against memory.copy of the same bytes',
   distflow: 'KV blocks between NPUs against memory.copy of the same blocks',
   'prefix-cache': 'matching, keeping and giving up KV blocks in large trees',
+  'expert-placement': 'how even expert placements are, and how long planning them takes',
   scheduler: 'what a step costs its scheduler, by how many run and wait',
   trace: 'what recording costs, and how fast replays and virtual time are',
   'first-token': 'from createPod to the first token',

@@ -10,6 +10,7 @@ import { generateOptionsSchema, parseOptions, podOptionsSchema } from '../option
 import { toErrorRecord } from '../protocol/errors.ts';
 import { VERSION } from '../protocol/version.ts';
 import { CHAT_DEFAULTS, chat } from './chat.ts';
+import { addExpertsCommands } from './experts.ts';
 import { FABRIC_POD_DEFAULTS, fabric, fabricOptionsSchema } from './fabric.ts';
 import { addFlags, FABRIC_FLAGS, givenFlags, POD_FLAGS, SAMPLING_FLAGS, SERVE_FLAGS, TOP_FLAGS } from './flags.ts';
 import { GENERATE_DEFAULTS, generate } from './generate.ts';
@@ -142,6 +143,7 @@ function createProgram(setExitCode: (code: number) => void): Command {
     setExitCode(await top({ options, once: once ?? false, json: json ?? false }));
   });
 
+  addExpertsCommands(program, setExitCode);
   addReplayCommand(program, setExitCode);
   addTraceCommands(program, setExitCode);
   return program;

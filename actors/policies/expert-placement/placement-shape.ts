@@ -20,9 +20,6 @@ export type PlacementShape = {
   readonly groups: number;
 };
 
-/** A slot's index lies in the low bits of a sort key (balanced-packing.ts). */
-export const SLOTS_MAX = 2 ** 20;
-
 export const slotsOfRank = ({ slots, ranks }: PlacementShape): number => slots / ranks;
 
 /** @throws `invalid_request` for a shape that cannot hold every expert of every layer */
@@ -31,7 +28,6 @@ export function checkShape(shape: PlacementShape): void {
   for (const [name, value] of Object.entries(shape))
     if (!Number.isInteger(value) || value < 1) throw refuse(name, `${name} must be a whole number from 1 on, not ${value}`);
   if (slots < experts) throw refuse('slots', `${slots} slots cannot hold ${experts} experts; there must be at least as many`);
-  if (slots > SLOTS_MAX) throw refuse('slots', `there are at most ${SLOTS_MAX} slots, not ${slots}`);
   if (slots % ranks !== 0) throw refuse('slots', `${slots} slots cannot be spread evenly over ${ranks} ranks; give a multiple of the ranks`);
   if (ranks % nodes !== 0) throw refuse('ranks', `${ranks} ranks cannot be spread evenly over ${nodes} nodes; give a multiple of the nodes`);
   if (experts % groups !== 0) throw refuse('groups', `${experts} experts cannot be cut evenly into ${groups} groups; give a divisor of the experts`);

@@ -1,0 +1,87 @@
+/**
+ * Files of expert loads and of expert maps, as JSON.
+ *
+ *   loads   {"logical_count": [layer][expert]} or [window][layer][expert]: SGLang's name (its recorder writes the same as a .pt file);
+ *           such arrays alone; or many under names, nested as one likes: {"model": {"domain": [layer][expert], …}, …}. What is no such array is passed over.
+ *   map     {"physical_to_logical_map": [layer][slot]}, −1 in an empty slot: what SGLang's --init-expert-location reads
+ * @module
+ */
+import { readFileSync } from 'node:fs';
+import * as z from 'zod';
+import { type ExpertLoads, expertLoads } from '../../actors/policies/expert-placement/expert-loads.ts';
+import { type ExpertMap, expertMap } from '../../actors/policies/expert-placement/expert-map.ts';
+import type { PlacementShape } from '../../actors/policies/expert-placement/placement-shape.ts';
+import { MinipodError } from '../index.ts';
+import { UsageError } from './usage-error.ts';
+
+const layersSchema = z.array(z.array(z.number()).min(1)).min(1);
+const windowsSchema = z.union([z.array(layersSchema).min(1), layersSchema.transform((layers) => [layers])]);
+const namedSchema = z.record(z.string(), z.unknown());
+const mapSchema = z.object({ physical_to_logical_map: z.array(z.array(z.int()).min(1)).min(1) });
+
+/** `name`: the keys that lead to it; of a file that is one table its own name. */
+export type LoadsTable = { readonly name: string; readonly windows: readonly (readonly (readonly number[])[])[] };
+
+/** @throws `invalid_request` for a file that cannot be read or holds no loads */
+export function readLoads(file: string): readonly LoadsTable[] {
+  const tables = tablesIn(readJson(file), []);
+  if (tables.length === 0)
+    throw refuse(file, 'there are no loads in it, which are numbers as [layer][expert] or [window][layer][expert], under any name or none');
+  return tables.map(({ name, windows }) => ({ name: name === '' ? file : name, windows }));
+}
+
+function tablesIn(value: unknown, path: readonly string[]): LoadsTable[] {
+  const windows = windowsSchema.safeParse(value);
+  if (windows.success) return [{ name: path.join('/'), windows: windows.data }];
+  const named = namedSchema.safeParse(value);
+  return named.success && !Array.isArray(value) ? Object.entries(named.data).flatMap(([key, inner]) => tablesIn(inner, [...path, key])) : [];
+}
+
+/** `olmoe/c4` and `c4` are `olmoe-1b-7b/c4`: keys from the last one on, each told by how it begins. Not needed where there is one only. */
+export function tableNamed(tables: readonly LoadsTable[], file: string, asked: string | undefined): LoadsTable {
+  const starts = asked?.split('/') ?? [];
+  const isAsked = ({ name }: LoadsTable): boolean => {
+    const keys = name.split('/').slice(-starts.length);
+    return keys.length === starts.length && starts.every((start, at) => keys[at]?.startsWith(start));
+  };
+  const exact = tables.filter(({ name }) => name === asked);
+  const found = asked === undefined ? tables : exact.length > 0 ? exact : tables.filter(isAsked);
+  const [table, other] = found;
+  if (table !== undefined && other === undefined) return table;
+  const which =
+    asked === undefined ? 'it has several tables, name one with --table' : `"${asked}" names ${found.length === 0 ? 'none' : 'several'} of its tables`;
+  throw new UsageError(`${file}: ${which}: ${(found.length === 0 ? tables : found).map(({ name }) => name).join(', ')}`);
+}
+
+/** @throws `invalid_request`, with the file's name, for counts that are none */
+export function loadsOf({ name, windows }: LoadsTable, file: string): ExpertLoads {
+  try {
+    return expertLoads(windows);
+  } catch (error) {
+    throw error instanceof MinipodError ? refuse(file, `${name}: ${error.message}`) : error;
+  }
+}
+
+/** @throws `invalid_request` for a file that cannot be read, or a map of another shape */
+export function readMap(file: string, shape: PlacementShape): ExpertMap {
+  const parsed = mapSchema.safeParse(readJson(file));
+  if (!parsed.success) throw refuse(file, 'it is no expert map, which is {"physical_to_logical_map": [layer][slot]}, −1 in an empty slot');
+  const layers = parsed.data.physical_to_logical_map;
+  const uneven = layers.findIndex((row) => row.length !== shape.slots);
+  if (uneven >= 0) throw refuse(file, `layer ${uneven} has ${layers[uneven]?.length} slots, not ${shape.slots} (--slots)`);
+  try {
+    return expertMap(shape, Int32Array.from(layers.flat()));
+  } catch (error) {
+    throw error instanceof MinipodError ? refuse(file, error.message) : error;
+  }
+}
+
+function readJson(file: string): unknown {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8'));
+  } catch (error) {
+    throw refuse(file, `it cannot be read as JSON: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+const refuse = (file: string, why: string): MinipodError => new MinipodError('invalid_request', `${file}: ${why}`, { param: 'file' });
