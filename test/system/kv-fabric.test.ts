@@ -67,10 +67,11 @@ describe('KV over sockets', () => {
       await sleep(15);
       rig.killWorker(worker);
       await expectAnswers(await calls);
+      await expectNothingLeft(rig.pod);
+      // Of what a decode side has pulled before it died nobody knows.
+      const { kv_links } = await rig.pod.stats();
+      if (worker === 0) expect(kv_links[0]?.failed['link_broken']).toBeGreaterThan(0);
     }
-    await expectNothingLeft(rig.pod);
-    const { kv_links } = await rig.pod.stats();
-    expect(kv_links[0]?.failed['link_broken']).toBeGreaterThan(0);
     await rig.pod.close();
     expect(rig.space.control.hasAcknowledged(networkThreadOf(rig.plan.hosting))).toBe(true);
     using reader = TraceReader.open(path);
