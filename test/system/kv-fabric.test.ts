@@ -61,7 +61,7 @@ describe('KV over sockets', () => {
 
   it('should be computed anew where a side dies with it on its way, or the card does; then its thread ends with the pod, and the run replays', async () => {
     const path = folder.file('deaths.trace');
-    const rig = await openRig({ ...PD, record: path }, undefined, new URL('dying-card.ts', import.meta.url));
+    await using rig = await openRig({ ...PD, record: path }, undefined, new URL('dying-card.ts', import.meta.url));
     for (const worker of [0, 1]) {
       const calls = askAll(rig.pod, null);
       await sleep(15);
