@@ -16,10 +16,11 @@
  */
 import { assign, setup } from 'xstate';
 import { type Address, address, idOf } from '../src/protocol/address.ts';
-import { groupChosen, groupStatus, leaseExpired, releaseSlots, reset, statusWanted, step } from '../src/protocol/constructors.ts';
+import { groupChosen, groupStatus, leaseExpired, prefixOverdue, releaseSlots, reset, statusWanted, step } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
-import type { Commands, DpGroupMessage } from '../src/protocol/messages.ts';
+import type { Commands, DpGroupMessage, KvOffer } from '../src/protocol/messages.ts';
 import { isClosed, type Orders, PrefillLeader } from './policies/prefill-leader.ts';
+import { PREFIX_ANSWER_MS } from './policies/prefix-wants.ts';
 import { RankReports } from './policies/rank-reports.ts';
 import type { SchedulerLimits } from './policies/scheduler-limits.ts';
 import { StepScheduler } from './policies/step-scheduler.ts';
@@ -89,6 +90,13 @@ const DIVERGED: ErrorRecord = {
 };
 
 const leaseOf = (transfer: number): string => `lease-${transfer}`;
+const answerOf = (task: Address): string => `prefix-${task}`;
+/** A sequence that may ask another group for its prefix waits so long for it, counted from its arrival. */
+const awaitPrefix = {
+  type: 'after' as const,
+  params: ({ event }: { event: { readonly task: Address } }) => ({ id: answerOf(event.task), delay_ms: PREFIX_ANSWER_MS, message: prefixOverdue(event.task) }),
+};
+const cancelPrefix = { type: 'cancel' as const, params: ({ event }: { event: { readonly task: Address } }) => ({ id: answerOf(event.task) }) };
 const cancelLease = { type: 'cancel' as const, params: ({ event }: { event: { readonly id: number } }) => ({ id: leaseOf(event.id) }) };
 
 /** What an event led to: what to tell whom, and which blocks to move. */
@@ -96,7 +104,18 @@ type Asked = Pick<DpGroup, 'outbox' | 'transfers'>;
 function asked({ scheduler }: DpGroup, outbox: readonly Commands['send'][]): Asked {
   // What it did to blocks that are kept is told as one.
   scheduler.cache.events.endBatch();
-  return { outbox, transfers: scheduler.takeTransfers() };
+  const wants = scheduler.coming.wants.takeSends();
+  return { outbox: wants.length === 0 ? outbox : [...outbox, ...wants], transfers: scheduler.takeTransfers() };
+}
+
+const offeredIn = ({ scheduler: { handoffs } }: DpGroup, id: number, offer: KvOffer): readonly Commands['send'][] =>
+  handoffs.loans.has(id) ? handoffs.loans.offered(id, offer) : handoffs.lending.offered(id, offer);
+
+/** The answer of a group that was asked for a prefix, or that there is none in time. */
+function answeredIn({ scheduler: { coming } }: DpGroup, event: DpGroupMessage, mayPull: boolean): readonly Commands['send'][] {
+  if (event.type === 'PREFIX_LENT') coming.lent(event.from, event.task, event.offer, mayPull);
+  if (event.type === 'PREFIX_OVERDUE') coming.overdue(event.task);
+  return [];
 }
 
 /** A group that had no room when its leader asked says when it has. */
@@ -200,11 +219,20 @@ export const dpGroup = setup({
     }),
     settle: assign(({ context }) => asked(context, context.outbox)),
     begin: assign(({ context }) => asked(context, stepsOf(context, 1))),
-    offer: assign(({ context, event }) => asked(context, event.type === 'OFFERED' ? context.scheduler.handoffs.lending.offered(event.id, event.offer) : [])),
+    offer: assign(({ context, event }) => asked(context, event.type === 'OFFERED' ? offeredIn(context, event.id, event.offer) : [])),
     endLease: assign(({ context, event }) => {
-      if (event.type === 'LEASE_EXPIRED') context.scheduler.handoffs.lending.expire(event.id);
+      if (event.type !== 'LEASE_EXPIRED') return {};
+      context.scheduler.handoffs.lending.expire(event.id);
+      context.scheduler.handoffs.loans.expire(event.id);
       return asked(context, []);
     }),
+    lendPrefix: assign(({ context, event }) => asked(context, event.type === 'PREFIX_WANTED' ? context.scheduler.handoffs.loans.lend(event) : [])),
+    takePrefixBack: assign(({ context, event }) => {
+      if (event.type === 'PREFIX_UNWANTED') context.scheduler.handoffs.loans.unwant(event.task);
+      return asked(context, []);
+    }),
+    takePrefix: assign({ outbox: ({ context, event }) => answeredIn(context, event, true) }),
+    declinePrefix: assign({ outbox: ({ context, event }) => answeredIn(context, event, false) }),
     endTransfer: assign({
       outbox: ({ context, event }) =>
         event.type === 'TRANSFER_DONE' || event.type === 'TRANSFER_FAILED' ? context.scheduler.transferEnded(event.id, event.type === 'TRANSFER_DONE') : [],
@@ -213,6 +241,7 @@ export const dpGroup = setup({
     planStep: assign(({ context }) => asked(context, [...context.outbox, ...stepsOf(context, 1)])),
   },
   guards: {
+    mayAskForPrefix: ({ context, event }) => event.type === 'ENQUEUE' && event.handoff === null && context.scheduler.coming.wants.mayAsk(event.sequence.held),
     isStepping: ({ context }) => context.scheduler.isStepping,
     hasNoStep: ({ context }) => !context.scheduler.isStepping,
     isOfThisTerm: ({ context, event }) => event.type === 'STATUS_WANTED' && event.term >= context.term,
@@ -224,7 +253,7 @@ export const dpGroup = setup({
 }).createMachine({
   id: 'dp-group',
   context: ({ input }) => ({
-    ...{ ...input, scheduler: new StepScheduler(input.limits), ranks: new RankReports(input.npus.map(idOf)) },
+    ...{ ...input, scheduler: new StepScheduler(input.limits, input.self), ranks: new RankReports(input.npus.map(idOf)) },
     ...{ ...NO_LEADER, outbox: [], transfers: [] },
   }),
   initial: 'rolling-back',
@@ -241,6 +270,8 @@ export const dpGroup = setup({
       ],
     },
     LEASE_EXPIRED: { actions: ['endLease', ...perform] },
+    PREFIX_WANTED: { actions: ['lendPrefix', ...perform] },
+    PREFIX_UNWANTED: { actions: ['takePrefixBack', ...perform] },
     LEAD: { actions: ['lead', tellAll] },
     GROUP_WANTED: { actions: ['assignGroups', tellAll] },
     GROUP_UNWANTED: { actions: ['assignGroups', tellAll] },
@@ -251,7 +282,12 @@ export const dpGroup = setup({
   states: {
     idle: {
       on: {
-        ENQUEUE: { actions: ['enqueue', 'planStep', 'tellLeader', ...perform] },
+        ENQUEUE: [
+          { guard: 'mayAskForPrefix', actions: [awaitPrefix, 'enqueue', 'planStep', 'tellLeader', ...perform] },
+          { actions: ['enqueue', 'planStep', 'tellLeader', ...perform] },
+        ],
+        PREFIX_LENT: { actions: [cancelPrefix, 'takePrefix', 'planStep', ...perform] },
+        PREFIX_OVERDUE: { actions: ['takePrefix', 'planStep', ...perform] },
         TRANSFER_DONE: { actions: [cancelLease, 'endTransfer', 'planStep', ...perform] },
         TRANSFER_FAILED: { actions: [cancelLease, 'endTransfer', 'planStep', ...perform] },
         RANK_LOST: { target: 'rolling-back', actions: 'failStep' },
@@ -262,7 +298,12 @@ export const dpGroup = setup({
     },
     stepping: {
       on: {
-        ENQUEUE: { actions: ['enqueue', 'receive', 'tellLeader', ...perform] },
+        ENQUEUE: [
+          { guard: 'mayAskForPrefix', actions: [awaitPrefix, 'enqueue', 'receive', 'tellLeader', ...perform] },
+          { actions: ['enqueue', 'receive', 'tellLeader', ...perform] },
+        ],
+        PREFIX_LENT: { actions: [cancelPrefix, 'takePrefix', 'receive', ...perform] },
+        PREFIX_OVERDUE: { actions: ['takePrefix', 'receive', ...perform] },
         TRANSFER_DONE: { actions: [cancelLease, 'endTransfer', 'receive', ...perform] },
         TRANSFER_FAILED: { actions: [cancelLease, 'endTransfer', 'receive', ...perform] },
         // One transition a step, without leaving the state: this is the hottest message of all.
@@ -284,7 +325,12 @@ export const dpGroup = setup({
     'rolling-back': {
       entry: ['resetRanks', ...perform],
       on: {
-        ENQUEUE: { actions: ['enqueue', 'settle', 'tellLeader', ...perform] },
+        ENQUEUE: [
+          { guard: 'mayAskForPrefix', actions: [awaitPrefix, 'enqueue', 'settle', 'tellLeader', ...perform] },
+          { actions: ['enqueue', 'settle', 'tellLeader', ...perform] },
+        ],
+        PREFIX_LENT: { actions: [cancelPrefix, 'declinePrefix', 'settle', ...perform] },
+        PREFIX_OVERDUE: { actions: ['declinePrefix', 'settle', ...perform] },
         TRANSFER_DONE: { actions: [cancelLease, 'endTransfer', 'settle', ...perform] },
         TRANSFER_FAILED: { actions: [cancelLease, 'endTransfer', 'settle', ...perform] },
         // Of what was launched before.

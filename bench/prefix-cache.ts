@@ -1,15 +1,19 @@
 /**
- * The prefix cache: how soon a first token comes where most of the prompt is known, in HBM or in host DRAM, and the cache by itself in trees of a thousand to a hundred thousand blocks.
+ * The prefix cache: how soon a first token comes where most of the prompt is known, in HBM, in host DRAM or at another DP group, and the cache by itself in trees of a thousand to a hundred thousand blocks.
  *
  * @example
  * node bench/prefix-cache.ts                       # everything, writes bench/results/prefix-cache.json
  * BENCH_ONLY=ttft node bench/prefix-cache.ts
  * BENCH_ONLY=dram node bench/prefix-cache.ts
+ * BENCH_ONLY=remote node bench/prefix-cache.ts
  * @module
  */
 import { RelationalTensorCache } from '../actors/policies/relational-tensor-cache.ts';
 import { makeCopies } from '../src/fabric/copy.ts';
 import { createPod, type Pod } from '../src/index.ts';
+import { openCheckpoint } from '../src/model/checkpoint.ts';
+import { resolveModel } from '../src/model/registry.ts';
+import { HOST_CORE, kvBlockBytes } from '../src/simulate/roofline.ts';
 import { atLeast, atMost, digits, isAsked, isWhole, ROUNDS, resultsPath, takeTurns } from './fabric-report.ts';
 import { median, printTable, writeResults } from './harness.ts';
 
@@ -107,9 +111,9 @@ const WARM_ROUNDS = 6;
 /** Of a prompt that is the suffix alone, and so much more. */
 const TTFT_GOAL = { times: 1.15, more_ms: 2 } as const;
 
-async function firstToken_ms(pod: Pod, prompt: readonly number[]): Promise<number> {
+async function firstToken_ms(pod: Pod, prompt: readonly number[], data_parallel_rank = 0): Promise<number> {
   const start = performance.now();
-  for await (const _ of pod.generate(prompt, { max_tokens: 2, temperature: 0, ignore_eos: true })) return performance.now() - start;
+  for await (const _ of pod.generate(prompt, { max_tokens: 2, temperature: 0, ignore_eos: true, data_parallel_rank })) return performance.now() - start;
   return Number.NaN;
 }
 
@@ -214,7 +218,57 @@ async function measureDram(): Promise<unknown> {
   return rows;
 }
 
-const PARTS: Readonly<Record<string, () => unknown>> = { ttft: measureTtft, dram: measureDram, tree: measureTree };
+// ---------------------------------------------------------------- the same prefix at another task executor
+
+const REMOTE_POD = { topology: 'mixed:colocated=2xdp1', workers: 2, prefix_sharing: true } as const;
+
+async function measureRemote(): Promise<unknown> {
+  await using pod = await createPod(REMOTE_POD);
+  let fresh = 3;
+  const suffix = (length: number): number[] => Array.from({ length }, (_, at) => 3 + ((fresh++ * 7 + at * 13) % 1_900));
+  // Another prefix each time: once fetched, it is here.
+  const prefix = (): number[] => [...suffix(8), ...Array.from({ length: PREFIX_TOKENS - 8 }, (_, at) => 3 + ((at * 31) % 1_900))];
+  const fetched = async (): Promise<number> => (await pod.stats()).npus[1]?.blocks_populated ?? 0;
+  using checkpoint = openCheckpoint(resolveModel(pod.model.name));
+  const blocks = PREFIX_TOKENS / BLOCK;
+  const copy_ms = copyTime_ms(blocks, kvBlockBytes(checkpoint.config, BLOCK, HOST_CORE));
+  const rows = [];
+  for (const length of SUFFIXES) {
+    const before = await fetched();
+    let rounds = 0;
+    const came = await takeTurns(
+      {
+        remote: async () => {
+          const known = prefix();
+          await firstToken_ms(pod, [...known, ...suffix(length)], 0);
+          rounds++;
+          return firstToken_ms(pod, [...known, ...suffix(length)], 1);
+        },
+        alone: () => firstToken_ms(pod, suffix(length), 1),
+        cold: () => firstToken_ms(pod, [...prefix(), ...suffix(length)], 1),
+      },
+      WARM_ROUNDS,
+    );
+    const [remote_ms, alone_ms, unknown_ms] = [median(came.remote), median(came.alone), median(came.cold)];
+    const goal_ms = TTFT_GOAL.times * alone_ms + TTFT_GOAL.more_ms + 2 * copy_ms;
+    rows.push({ suffix: length, alone_ms, remote_ms, unknown_ms, copy_ms, goal_ms, blocks_fetched: ((await fetched()) - before) / rounds });
+  }
+  printTable(
+    `The same where the prefix is at another task executor (${blocks} blocks, ${digits(copy_ms)} ms by memory.copy): ms`,
+    ['suffix, tokens', 'the suffix alone', 'fetched', 'goal', 'nothing known', 'blocks fetched'],
+    rows.map((row) => [
+      String(row.suffix),
+      digits(row.alone_ms),
+      digits(row.remote_ms),
+      atMost(Number(row.goal_ms.toFixed(1)), row.remote_ms),
+      digits(row.unknown_ms),
+      digits(row.blocks_fetched),
+    ]),
+  );
+  return rows;
+}
+
+const PARTS: Readonly<Record<string, () => unknown>> = { ttft: measureTtft, dram: measureDram, remote: measureRemote, tree: measureTree };
 
 const results: Record<string, unknown> = {};
 for (const [part, run] of Object.entries(PARTS)) if (isAsked(part)) results[part] = await run();

@@ -23,18 +23,22 @@ const SAMPLED: StepOutcome = { token: 7, logprobs: null, prompt_logprobs: null, 
 const NONE: StepOutcome = { ...SAMPLED, token: -1 };
 
 function measure(running: number, waiting: number, kv_blocks: number): { readonly step_ms: number; readonly preemptions: number } {
-  const scheduler = new StepScheduler({
-    kv_blocks,
-    kv_block_size: 16,
-    batch_tokens_max: 4_096,
-    batch_requests_max: running,
-    has_prefix_cache: true,
-    is_asynchronous: false,
-    has_priorities: true,
-    dram_blocks: 0,
-    cache_costs: null,
-    offers_max: 8,
-  });
+  const scheduler = new StepScheduler(
+    {
+      kv_blocks,
+      kv_block_size: 16,
+      batch_tokens_max: 4_096,
+      batch_requests_max: running,
+      has_prefix_cache: true,
+      is_asynchronous: false,
+      has_priorities: true,
+      dram_blocks: 0,
+      cache_costs: null,
+      offers_max: 8,
+      shares_prefixes: false,
+    },
+    'dp-group/0',
+  );
   let request = 0;
   const arrive = (): void => {
     request++;

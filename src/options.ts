@@ -201,6 +201,13 @@ const podOptions = z.strictObject({
   max_batch_requests: z.int().min(1).max(1024).default(64),
   /** Keep the KV of what was computed, for requests that begin alike. No token depends on it. */
   prefix_caching: z.boolean().default(true),
+  /**
+   * Take the KV of a prompt's beginning from the DP group that computed it, where that is sooner than computing it anew, instead of computing it in each group that
+   * comes by it. Needs `prefix_caching` and several groups. No token depends on it.
+   */
+  prefix_sharing: z.boolean().default(false),
+  /** Bytes a second that blocks move between DP groups: by this a hit there is weighed; on a virtual clock they also move so fast. Default: the machine's. */
+  link_bytes_per_s: z.number().positive().optional(),
   /** Plan each step of an NPU while the one before it runs. False, to compare with: the NPU waits for its scheduler between two steps. No token depends on it. */
   async_scheduling: z.boolean().default(true),
   /** Decode runs op by op, as prefill does, instead of as captured programs of kernel calls. No token depends on it. */

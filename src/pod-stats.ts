@@ -30,6 +30,7 @@ const NO_FIGURES: Figures = {
   ...{ requests_running: 0, requests_waiting: 0, requests_finished: NOTHING_FINISHED, prompt_tokens: 0, generation_tokens: 0 },
   ...{ kv_blocks: 0, kv_blocks_used: 0, kv_blocks_cached: 0, prefix_queries: 0, prefix_hits: 0, preemptions: 0 },
   ...{ kv_lent: 0, kv_expected: 0, kv_leases_expired: 0 },
+  ...{ remote_hits: 0, remote_hits_refused: 0, remote_hits_missed: 0 },
 };
 
 /** A group's scheduler and KV blocks are its first rank's to tell of: the others hold shares of the same. */
@@ -38,14 +39,14 @@ function groupStats({ groups, executors }: Deployment, report: ControlStats): Dp
     const leader = report.npus.find(({ npu }) => npu === npus[0]);
     const counts = report.groups.get(id);
     const { requests_running, requests_waiting, kv_blocks, kv_blocks_used, kv_blocks_cached, prefix_queries, prefix_hits, preemptions } = leader ?? NO_FIGURES;
-    const { kv_lent, kv_expected, kv_leases_expired } = leader ?? NO_FIGURES;
+    const { kv_lent, kv_expected, kv_leases_expired, remote_hits, remote_hits_refused, remote_hits_missed } = leader ?? NO_FIGURES;
     return {
       ...{ dp_group: id, task_executor: executor, role: executors[executor]?.role ?? 'colocated', npus, requests_running, requests_waiting },
       requests_finished: counts?.finished ?? NOTHING_FINISHED,
       prompt_tokens: counts?.prompt_tokens ?? 0,
       generation_tokens: counts?.generation_tokens ?? 0,
       ...{ kv_blocks, kv_blocks_used, kv_blocks_cached, prefix_queries, prefix_hits, preemptions },
-      ...{ kv_lent, kv_expected, kv_leases_expired },
+      ...{ kv_lent, kv_expected, kv_leases_expired, remote_hits, remote_hits_refused, remote_hits_missed },
     };
   });
 }
@@ -68,6 +69,9 @@ function addFigures(a: Figures, b: Figures): Figures {
     kv_lent: sum('kv_lent'),
     kv_expected: sum('kv_expected'),
     kv_leases_expired: sum('kv_leases_expired'),
+    remote_hits: sum('remote_hits'),
+    remote_hits_refused: sum('remote_hits_refused'),
+    remote_hits_missed: sum('remote_hits_missed'),
   };
 }
 

@@ -111,6 +111,10 @@ export type ServingStats = {
   readonly kv_lent: number;
   readonly kv_expected: number;
   readonly kv_leases_expired: number;
+  /** Prefixes that came from other groups, that would have taken longer to fetch than to compute, and that did not come though they were asked for. */
+  readonly remote_hits: number;
+  readonly remote_hits_refused: number;
+  readonly remote_hits_missed: number;
 };
 /** `npus`: by rank. Those of one group hold shares of the same KV blocks. */
 export type DpGroupStats = ServingStats & { readonly dp_group: number; readonly task_executor: number; readonly npus: readonly number[] };

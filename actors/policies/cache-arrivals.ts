@@ -2,28 +2,40 @@
  * Sequences whose cached prefix is on its way to them (sched-enqueue of DeepServe §4.2): matched, weighed, fetched in the background, ready.
  *
  *   waits ─▶ matched ─▶ in HBM, or not worth fetching ───────────────────────────▶ may run
- *                 └─▶ in DRAM, or a tail to copy ─▶ set aside while it comes ─▶ waits, with its blocks ─▶ may run
+ *                 ├─▶ in DRAM, or a tail to copy ─▶ set aside while it comes ─▶ waits, with its blocks ─▶ may run
+ *                 └─▶ at another DP group ─▶ set aside while that is asked, and while it comes (prefix-wants.ts)
  *
  * Whoever is set aside keeps its turn and keeps nobody waiting. It is fetched for once: should its blocks be taken from it before it runs, it takes what it
  * then finds, so that it is not overtaken again and again.
  * @module
  */
 
-import type { TierCopy } from '../../src/protocol/messages.ts';
+import type { Address } from '../../src/protocol/address.ts';
+import { assert } from '../../src/protocol/errors.ts';
+import type { KvOffer, Transfer } from '../../src/protocol/messages.ts';
 import { type CacheCosts, isWorthFetching, isWorthSwapping } from './cache-costs.ts';
 import { cacheSpace, type Holding } from './cache-holding.ts';
 import type { PrefixNode } from './prefix-tree.ts';
+import { PrefixWants } from './prefix-wants.ts';
 import type { RelationalTensorCache } from './relational-tensor-cache.ts';
 import type { RunningBatch } from './running-batch.ts';
 import { noHolding, type RunningSequence } from './running-sequence.ts';
+import type { WaitingLine } from './waiting-line.ts';
 
 /** So many fetch at once; more wait in line. */
 const ASIDE_MAX = 64;
 
-export type ArrivalLimits = { readonly has_prefix_cache: boolean; readonly dram_blocks: number; readonly cache_costs: CacheCosts | null };
+export type ArrivalLimits = {
+  readonly has_prefix_cache: boolean;
+  readonly dram_blocks: number;
+  readonly cache_costs: CacheCosts | null;
+  readonly shares_prefixes: boolean;
+};
 
 export class CacheArrivals {
+  readonly wants: PrefixWants;
   readonly #cache: RelationalTensorCache;
+  readonly #waiting: WaitingLine<RunningSequence>;
   readonly #hasPrefixCache: boolean;
   /** Null: there is no tier to fetch from. */
   readonly #costs: CacheCosts | null;
@@ -32,12 +44,20 @@ export class CacheArrivals {
   /** Who waits with blocks that were brought for it. */
   readonly #ready = new Set<RunningSequence>();
   #length = 0;
-  #transfers: TierCopy[] = [];
+  #transfers: Transfer[] = [];
   /** Hits that would have taken longer to fetch than to compute. */
   hits_refused = 0;
 
-  constructor(cache: RelationalTensorCache, { has_prefix_cache, dram_blocks, cache_costs }: ArrivalLimits) {
+  /** `waiting`: where those go who have been set aside. */
+  constructor(
+    cache: RelationalTensorCache,
+    { has_prefix_cache, dram_blocks, cache_costs, shares_prefixes }: ArrivalLimits,
+    waiting: WaitingLine<RunningSequence>,
+    self: Address,
+  ) {
     this.#cache = cache;
+    this.#waiting = waiting;
+    this.wants = new PrefixWants(self, cache.block_size, has_prefix_cache && shares_prefixes ? cache_costs : null);
     this.#hasPrefixCache = has_prefix_cache;
     this.#costs = dram_blocks === 0 ? null : cache_costs;
   }
@@ -47,8 +67,14 @@ export class CacheArrivals {
     return this.#length;
   }
 
+  /** It waits in line. */
+  arrive(running: RunningSequence): void {
+    this.wants.arrive(running);
+    this.#waiting.push(running);
+  }
+
   /** What is to be copied since this was asked last. */
-  takeTransfers(): readonly TierCopy[] {
+  takeTransfers(): readonly Transfer[] {
     if (this.#transfers.length === 0) return this.#transfers;
     const transfers = this.#transfers;
     this.#transfers = [];
@@ -115,22 +141,70 @@ export class CacheArrivals {
     if (start < length && computed >= length) this.#cache.shareTail(holding, tokens, sequence.request, length);
   }
 
-  /** A transfer is over. Who waited for it, and waits in line again. */
-  ended(id: number, isDone: boolean): readonly RunningSequence[] {
+  /** A transfer is over. Who waited for it waits in line again; nobody is told. */
+  ended(id: number, isDone: boolean): readonly never[] {
+    if (this.#cache.transfers.isPopulate(id)) {
+      if (isDone) this.wants.hits++;
+      else this.wants.missed++;
+    }
     if (isDone) this.#cache.transfers.done(id);
     else this.#cache.transfers.fail(id);
     const waiters = this.#aside.get(id) ?? [];
     this.#aside.delete(id);
-    this.#length -= waiters.length;
     for (const waiter of waiters) {
-      waiter.isAside = false;
       if (waiter.holding.blocks.length > 0) this.#ready.add(waiter);
+      this.#goBack(waiter);
     }
-    return waiters;
+    return [];
+  }
+
+  /** The answer of a group that was asked for a prefix. `mayPull`: else what it lends is declined. */
+  lent(holder: Address, task: Address, offer: KvOffer | null, mayPull: boolean): void {
+    const asked = this.wants.answered(task);
+    const pulls = asked !== null && offer !== null && mayPull && this.#pull(asked.running, asked.known, offer);
+    if (pulls) return;
+    if (offer !== null) this.wants.decline(holder, task);
+    if (asked === null) return;
+    this.wants.missed++;
+    this.#goBack(asked.running);
+  }
+
+  /** A sequence has waited long enough for an answer. */
+  overdue(task: Address): void {
+    const running = this.wants.overdue(task);
+    if (running === null) return;
+    this.wants.missed++;
+    this.#goBack(running);
+  }
+
+  /** Into the blocks behind those that it was asked for, if it is they that follow what is known now, and there is room. */
+  #pull(next: RunningSequence, known: number, offer: KvOffer): boolean {
+    const holding = this.#withoutTail(this.#match(next));
+    const follows = holding.known === known && holding.swapped.length === 0 && holding.awaited === 0;
+    const tokens = next.tokens.slice(0, known + offer.blocks.length * this.#cache.block_size);
+    // Its generations lie beside what is lent.
+    const transfer = follows ? this.#cache.populate(holding, { tokens, addresses: offer.blocks, generations: offer.blocks.map(() => 0) }) : null;
+    if (transfer === null) {
+      this.#cache.free(holding);
+      return false;
+    }
+    assert(transfer.to.blocks.length === offer.blocks.length, 'what follows a prefix that is the longest known is not known');
+    this.#transfers.push({ kind: 'pull', id: transfer.id, offer, blocks: transfer.to.blocks });
+    next.holding = holding;
+    next.wasFetched = true;
+    this.#aside.set(transfer.id, [next]);
+    return true;
+  }
+
+  #goBack(waiter: RunningSequence): void {
+    waiter.isAside = false;
+    this.#length--;
+    this.#waiting.push(waiter);
   }
 
   /** It waits no more, aside or with blocks that came for it. True: it was set aside. */
   leave(running: RunningSequence): boolean {
+    this.wants.leave(running);
     this.#letGo(running);
     if (!running.isAside) return false;
     running.isAside = false;
@@ -184,7 +258,13 @@ export class CacheArrivals {
     const holding = this.#match(next);
     if (next.wasFetched) return this.#withoutTail(holding);
     const { awaited, swapped, known, tail } = holding;
-    if (awaited === 0 && swapped.length === 0 && tail === null) return holding;
+    if (awaited === 0 && swapped.length === 0 && tail === null) {
+      if (this.#length >= ASIDE_MAX || !this.wants.ask(next, known)) return holding;
+      this.#cache.free(holding);
+      next.isAside = true;
+      this.#length++;
+      return 'aside';
+    }
     if (this.#length >= ASIDE_MAX) return this.#refuse(holding);
     // What is being moved is not matched, and worth waiting for only where it is there sooner than computed.
     if (awaited !== 0 && (this.#costs === null || this.#isWorthIt(this.#cache.transfers.nodesOf(awaited), known))) {
@@ -208,7 +288,7 @@ export class CacheArrivals {
     return isWorthIt;
   }
 
-  #bring(next: RunningSequence, holding: Holding, transfer: TierCopy | null): Holding | 'aside' | 'full' {
+  #bring(next: RunningSequence, holding: Holding, transfer: Transfer | null): Holding | 'aside' | 'full' {
     // Nothing had to be copied, or there was no room for it.
     if (transfer === null) return holding.swapped.length > 0 ? this.#refuse(holding) : holding;
     this.#transfers.push(transfer);

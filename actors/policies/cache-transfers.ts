@@ -68,6 +68,11 @@ export class CacheTransfers {
     return this.#moves.size;
   }
 
+  /** Whether a transfer brings blocks of another task executor. */
+  isPopulate(id: number): boolean {
+    return this.#moves.get(id)?.kind === 'populate';
+  }
+
   /** Nodes whose blocks a transfer moves. */
   nodesOf(id: number): number {
     return this.#moves.get(id)?.nodes.length ?? 0;

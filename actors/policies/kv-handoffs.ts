@@ -1,11 +1,14 @@
 /**
- * KV that changes hands between DP groups (xDeepServe §5.1): what this one lends, if it prefills, and what it receives, if it decodes.
+ * KV that changes hands between DP groups (xDeepServe §5.1): what this one lends, if it prefills, and what it receives, if it decodes; and the
+ * prefixes that it lends to other groups which prefill.
  * @module
  */
+import type { Address } from '../../src/protocol/address.ts';
 import type { Commands, Transfer } from '../../src/protocol/messages.ts';
 import { KvLending } from './kv-lending.ts';
 import { KvReceiving } from './kv-receiving.ts';
 import { KvRequests } from './kv-requests.ts';
+import { PrefixLoans } from './prefix-loans.ts';
 import type { RelationalTensorCache } from './relational-tensor-cache.ts';
 import type { RunningSequence } from './running-sequence.ts';
 import type { WaitingLine } from './waiting-line.ts';
@@ -13,10 +16,12 @@ import type { WaitingLine } from './waiting-line.ts';
 export class KvHandoffs {
   readonly lending: KvLending;
   readonly receiving: KvReceiving;
+  readonly loans: PrefixLoans;
   readonly #requests = new KvRequests();
 
   /** `waiting`: those whose KV has to be computed here. */
-  constructor(cache: RelationalTensorCache, waiting: WaitingLine<RunningSequence>) {
+  constructor(cache: RelationalTensorCache, waiting: WaitingLine<RunningSequence>, self: Address) {
+    this.loans = new PrefixLoans(cache, this.#requests, self);
     this.lending = new KvLending(cache, this.#requests);
     this.receiving = new KvReceiving(cache, waiting, this.#requests);
   }
@@ -35,7 +40,7 @@ export class KvHandoffs {
 
   /** Blocks are held that will be free, or lead on, without a step of this group. */
   get isUnderWay(): boolean {
-    return this.lending.size > 0 || this.receiving.isUnderWay;
+    return this.lending.size + this.loans.size > 0 || this.receiving.isUnderWay;
   }
 
   /** Nobody wants it any more. Null: it is none of these; true: nothing of it is left; false: it is let go of when its transfer has ended. */
@@ -47,10 +52,15 @@ export class KvHandoffs {
   distrust(): void {
     this.receiving.distrust();
     this.lending.distrust();
+    this.loans.distrust();
   }
 
   /** A transfer has ended: whose, if that one is over, and what to tell its task unless it was abandoned. */
   end(id: number, isThere: boolean, keepsPrefixes: boolean): { readonly over: RunningSequence | null; readonly messages: readonly Commands['send'][] } {
+    if (this.loans.has(id)) {
+      this.loans.end(id, isThere);
+      return { over: null, messages: [] };
+    }
     if (this.lending.has(id)) return this.lending.end(id, isThere, keepsPrefixes);
     return { over: this.receiving.end(id, isThere), messages: [] };
   }
@@ -62,6 +72,6 @@ export class KvHandoffs {
 
   /** All of its state: what a snapshot of its owner shows. */
   toJSON(): object {
-    return { ...this.lending.toJSON(), ...this.receiving.toJSON(), ...this.#requests.toJSON() };
+    return { ...this.lending.toJSON(), ...this.receiving.toJSON(), ...this.#requests.toJSON(), loans: this.loans.toJSON() };
   }
 }

@@ -4,6 +4,8 @@
  * @module
  */
 
+import type { HeldPrefix } from '../../src/protocol/prefix-sharing.ts';
+
 /** Tokens from one mark to the next. */
 export const MARK_TOKENS = 32;
 /** Beyond them prompts are told apart no more. */
@@ -44,6 +46,16 @@ export class PrefixMarks {
   tokensAt(group: number, marks: readonly number[]): number {
     const missing = marks.findIndex((mark) => !this.#groups.get(mark)?.has(group));
     return MARK_TOKENS * (missing < 0 ? marks.length : missing);
+  }
+
+  /** The group that probably holds the most of such a prompt, of those alike the last to compute it; null: none holds any. */
+  holderOf(marks: readonly number[]): HeldPrefix | null {
+    let held: HeldPrefix | null = null;
+    for (const group of this.#groups.get(marks[0] ?? -1) ?? []) {
+      const tokens = this.tokensAt(group, marks);
+      if (tokens >= (held?.tokens ?? 0)) held = { group, tokens };
+    }
+    return held;
   }
 
   /** The group has forgotten all. */

@@ -12,6 +12,8 @@ export type SchedulerLimits = {
   /** Blocks of host DRAM below the NPU's HBM, and what moving them costs; 0 and null: none. */
   readonly dram_blocks: number;
   readonly cache_costs: CacheCosts | null;
+  /** Whether it takes prefixes from other groups that have them, and lends to them; by `cache_costs`. */
+  readonly shares_prefixes: boolean;
   /** Whether a step is planned while the one before it runs. */
   readonly is_asynchronous: boolean;
   /** False: first come, first served, whatever the priorities (the baseline). */

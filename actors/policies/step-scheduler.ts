@@ -47,7 +47,8 @@ type Launched = { readonly running: RunningSequence; readonly count: number; rea
 export class StepScheduler {
   readonly cache: RelationalTensorCache;
   readonly handoffs: KvHandoffs;
-  readonly #coming: CacheArrivals;
+  /** Those whose prefix is on its way to them. */
+  readonly coming: CacheArrivals;
   readonly #limits: SchedulerLimits;
   /** All who run or wait. */
   readonly #byTask = new Map<Address, RunningSequence>();
@@ -65,12 +66,12 @@ export class StepScheduler {
   tokens_decoded = 0;
   preemptions = 0;
 
-  constructor(limits: SchedulerLimits) {
+  constructor(limits: SchedulerLimits, self: Address) {
     this.#limits = limits;
     this.cache = new RelationalTensorCache(cacheLimits(limits));
-    this.#coming = new CacheArrivals(this.cache, limits);
+    this.coming = new CacheArrivals(this.cache, limits, this.#waiting, self);
     this.#running = new RunningBatch(limits.batch_requests_max);
-    this.handoffs = new KvHandoffs(this.cache, this.#waiting);
+    this.handoffs = new KvHandoffs(this.cache, this.#waiting, self);
   }
 
   /** The last that was planned. */
@@ -81,10 +82,7 @@ export class StepScheduler {
     return this.#running.size;
   }
   get waiting(): number {
-    return this.#waiting.length + this.#coming.length + this.handoffs.receiving.arrived;
-  }
-  get hits_refused(): number {
-    return this.#coming.hits_refused;
+    return this.#waiting.length + this.coming.length + this.handoffs.receiving.arrived;
   }
   /** A step is planned and has not come back. */
   get isStepping(): boolean {
@@ -109,7 +107,7 @@ export class StepScheduler {
       arrival: this.#arrivals++,
     });
     this.#byTask.set(task, running);
-    if (handoff === null) this.#waiting.push(running);
+    if (handoff === null) this.coming.arrive(running);
     else this.handoffs.receiving.expect(running, handoff.offer);
     return [];
   }
@@ -131,7 +129,7 @@ export class StepScheduler {
     if (isAhead && (!this.#limits.is_asynchronous || this.#steps.length >= STEPS_LAUNCHED_MAX)) return null;
     const inOrder = this.#running.inOrder();
     if (isAhead && !this.cache.canAllocate(blocksForStep(inOrder, this.#limits.batch_tokens_max, this.cache))) return null;
-    this.#coming.swapOut();
+    this.coming.swapOut();
     const messages: Commands['send'][] = [];
     const entries: StepEntry[] = [];
     const launched: Launched[] = [];
@@ -166,7 +164,7 @@ export class StepScheduler {
         budget--;
       } else break;
     }
-    const mayWait = isAhead || !this.hasWork || this.handoffs.isUnderWay || this.cache.transfers.size > 0;
+    const mayWait = isAhead || !this.hasWork || this.handoffs.isUnderWay || this.cache.transfers.size + this.coming.wants.size > 0;
     assert(entries.length > 0 || mayWait, 'sequences wait for a step, and nothing can run');
     if (entries.length === 0) {
       this.#untold = messages;
@@ -194,10 +192,7 @@ export class StepScheduler {
 
   /** Nobody reads what was lent any more, or what was asked for is here, or will not come. */
   transferEnded(id: number, isThere: boolean): readonly Commands['send'][] {
-    if (id >= FIRST_CACHE_TRANSFER) {
-      for (const running of this.#coming.ended(id, isThere)) this.#waiting.push(running);
-      return [];
-    }
+    if (id >= FIRST_CACHE_TRANSFER) return this.coming.ended(id, isThere);
     const { over, messages } = this.handoffs.end(id, isThere, this.#limits.has_prefix_cache);
     if (over !== null) this.#byTask.delete(over.task);
     return over?.end === 'abandoned' ? [{ to: over.task, message: abandoned() }] : messages;
@@ -205,7 +200,7 @@ export class StepScheduler {
 
   /** What is to be moved since this was asked last. */
   takeTransfers(): readonly Transfer[] {
-    const [ours, theirs] = [this.#coming.takeTransfers(), this.handoffs.takeTransfers()];
+    const [ours, theirs] = [this.coming.takeTransfers(), this.handoffs.takeTransfers()];
     return ours.length === 0 ? theirs : [...ours, ...theirs];
   }
 
@@ -234,7 +229,7 @@ export class StepScheduler {
         this.#end(running, 'told');
         messages.push({ to: running.task, message: generationFailed(outcome.error) });
       } else {
-        this.#coming.publish(running, start);
+        this.coming.publish(running, start);
         if (samples) out.push(this.#tokenOf(running, start + 1, outcome, messages));
         else if (outcome.prompt_logprobs !== null) out.push(tokenOut(running, start + 1, outcome, null, false));
       }
@@ -258,7 +253,7 @@ export class StepScheduler {
     }
     this.handoffs.distrust();
     // What it kept lay in the memory that it failed in.
-    this.#coming.drop();
+    this.coming.drop();
     this.cache.distrust();
     return messages;
   }
@@ -270,8 +265,8 @@ export class StepScheduler {
     const tableOf = ({ holding, ...running }: RunningSequence): object => ({ ...running, blocks: holding.blocks, shared: holding.path.length });
     const { running, ...slots } = this.#running.toJSON();
     const lists = { running: running.map(tableOf), waiting: [...this.#waiting].map(tableOf), launched, ...slots };
-    const handoffs = this.handoffs.toJSON();
-    return { step, tokens_prefilled, tokens_decoded, preemptions, ...structuredClone(lists), handoffs, cache: cache.toJSON(), limits: this.#limits };
+    const rest = { handoffs: this.handoffs.toJSON(), cache: cache.toJSON(), wants: this.coming.wants.toJSON(), limits: this.#limits };
+    return { step, tokens_prefilled, tokens_decoded, preemptions, ...structuredClone(lists), ...rest };
   }
 
   #tokenOf(running: RunningSequence, prompt_start: number, outcome: StepOutcome, messages: Commands['send'][]): TokenOut {
@@ -301,7 +296,7 @@ export class StepScheduler {
   /** Lets the first who waits run, with what is known of its prefix. Gives how many of its tokens there is room for; 0 or `full`: it waits on. */
   #admit(next: RunningSequence, budget: number): number | 'aside' | 'full' {
     if (next.stage === 'prefill' && this.handoffs.lent + this.#running.size >= this.#limits.offers_max) return 0;
-    const count = this.#coming.begin(next, budget, this.#running);
+    const count = this.coming.begin(next, budget, this.#running);
     if (count === 0 || count === 'full') return count;
     this.#waiting.shift();
     if (count !== 'aside') this.#running.add(next);
@@ -339,7 +334,7 @@ export class StepScheduler {
     const missing = missingBlocks(running, count, this.cache);
     let oldest: RunningSequence | null = null;
     while (missing > 0 && !this.cache.canAllocate(missing)) {
-      if (this.#coming.revoke()) continue;
+      if (this.coming.revoke()) continue;
       // What comes for nobody can be given out as soon as it has come.
       if (this.cache.canAllocate(missing - this.cache.transfers.blocks)) return false;
       oldest ??= this.#running.oldest();
@@ -357,7 +352,7 @@ export class StepScheduler {
     this.#running.leave(victim);
     const path = [...victim.holding.path];
     this.#letGo(victim);
-    this.#coming.giveWay(victim, path);
+    this.coming.giveWay(victim, path);
     this.preemptions++;
     victim.computed = 0;
     victim.launched = 0;
@@ -373,7 +368,7 @@ export class StepScheduler {
     const isGone = this.handoffs.giveUp(running);
     if (isGone !== null) return isGone;
     if (running.slot < 0) {
-      if (!this.#coming.leave(running)) this.#waiting.remove(running);
+      if (!this.coming.leave(running)) this.#waiting.remove(running);
       return true;
     }
     this.#running.leave(running);

@@ -5,7 +5,7 @@
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { PodStats } from '../results.ts';
 
-/** Series: 3 for each DP group, and 12 for each pair of task executors between which KV has gone. */
+/** Series: 6 for each DP group, and 12 for each pair of task executors between which KV has gone. */
 export function distflowMetrics(registry: Registry): (stats: PodStats) => void {
   const registers = [registry];
   const counter = <Label extends string>(name: string, help: string, labelNames: readonly Label[]) =>
@@ -18,6 +18,10 @@ export function distflowMetrics(registry: Registry): (stats: PodStats) => void {
   const expected = gauge('kv_expected', 'Sequences whose KV is awaited from a prefill side, for want of room or on its way.', ofGroup);
   const expired = counter('distflow_num_kv_expired_reqs_total', 'Leases of KV that ended before anybody had pulled it.', ofGroup);
 
+  const fetched = counter('remote_prefix_hits_total', 'Prefixes that were taken from other DP groups instead of being computed.', ofGroup);
+  const refused = counter('remote_prefix_hits_refused_total', 'Prefixes of other DP groups that were sooner computed than fetched.', ofGroup);
+  const missed = counter('remote_prefix_misses_total', 'Prefixes that other DP groups were asked for, and that did not come.', ofGroup);
+
   const ofPair = ['source', 'target', 'fabric'] as const;
   const transfers = counter('distflow_num_transfers_total', 'Transfers of KV from a task executor to another that are done.', ofPair);
   const bytes = counter('distflow_bytes_transferred_total', 'Bytes of transfers that are done.', ofPair);
@@ -28,12 +32,15 @@ export function distflowMetrics(registry: Registry): (stats: PodStats) => void {
   ]);
 
   return ({ dp_groups, kv_links }) => {
-    for (const metric of [lent, expected, expired, transfers, bytes, wasted, failed]) metric.reset();
-    for (const { dp_group, kv_lent, kv_expected, kv_leases_expired } of dp_groups) {
+    for (const metric of [lent, expected, expired, fetched, refused, missed, transfers, bytes, wasted, failed]) metric.reset();
+    for (const { dp_group, kv_lent, kv_expected, kv_leases_expired, remote_hits, remote_hits_refused, remote_hits_missed } of dp_groups) {
       const engine = String(dp_group);
       lent.set({ engine }, kv_lent);
       expected.set({ engine }, kv_expected);
       expired.inc({ engine }, kv_leases_expired);
+      fetched.inc({ engine }, remote_hits);
+      refused.inc({ engine }, remote_hits_refused);
+      missed.inc({ engine }, remote_hits_missed);
     }
     for (const { source, target, fabric, done, bytes: moved, wasted_bytes, failed: failures } of kv_links) {
       const pair = { source: String(source), target: String(target), fabric };

@@ -2,6 +2,7 @@
  * The frontend at work: calls come in and become requests, tokens go out as text. It is the hand of the address `frontend/0`, no actor: it decides nothing.
  * @module
  */
+import { PrefixMarks, prefixMarks } from '../../actors/policies/prefix-marks.ts';
 import type { ModelConfig } from '../model/config.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf } from '../protocol/address.ts';
@@ -9,7 +10,8 @@ import type { CallerToPod, GenerateCall, PodToCaller, PromptRecord } from '../pr
 import { cancel, choiceStopped, dropCache, submit } from '../protocol/constructors.ts';
 import type { MemberLife } from '../protocol/controllers.ts';
 import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
-import type { FrontendMessage, Message, Sampling } from '../protocol/messages.ts';
+import type { FrontendMessage, Message, Sampling, Sequence } from '../protocol/messages.ts';
+import type { HeldPrefix } from '../protocol/prefix-sharing.ts';
 import { attemptOf, callOf, requestId } from '../protocol/request-ids.ts';
 import type { Random } from '../runtime/clock.ts';
 import { Contexts } from './contexts.ts';
@@ -18,6 +20,9 @@ import { type Counts, OutputProcess } from './output-process.ts';
 import type { RequestRecords } from './request-records.ts';
 
 export const FRONTEND: Address = 'frontend/0';
+
+/** Each stands for 32 tokens of a prompt: two million tokens. */
+const MARKS_MAX = 65_536;
 
 /** The cause of what callers ask for. */
 const FROM_OUTSIDE = 0;
@@ -34,6 +39,8 @@ export type FrontendPorts = {
   readonly now_ms: () => number;
   /** DP groups in which requests begin. */
   readonly firstGroups: readonly number[];
+  /** Whether they take prefixes from one another. */
+  readonly shares_prefixes: boolean;
   /** Throws `invalid_request` for what the arithmetic at hand cannot do. */
   readonly checkSampling?: (sampling: Sampling) => void;
 };
@@ -51,6 +58,8 @@ export class FrontendProcess {
   readonly #config: ModelConfig;
   readonly #tokenizer: Tokenizer;
   readonly #ports: FrontendPorts;
+  /** Which group has computed which prompts: all requests pass here, so a new one is told who probably has its beginning. A guess, that may be wrong. */
+  readonly #held = new PrefixMarks(MARKS_MAX);
   #cause = FROM_OUTSIDE;
   /** Who takes requests, as the leading cluster manager says. */
   #serving: readonly MemberLife[] = [];
@@ -76,6 +85,9 @@ export class FrontendProcess {
       ended: (call) => {
         this.#requests.delete(call);
         ports.records.close(call);
+      },
+      began: ({ cache_salt, prompt }, group) => {
+        if (ports.shares_prefixes) this.#held.add(group, prefixMarks(cache_salt, prompt));
       },
       stopChoice: (call, choice) => this.#stopChoice(call, choice),
     });
@@ -132,7 +144,10 @@ export class FrontendProcess {
 
   /** Requests that come after this find nothing that was computed before. */
   resetPrefixCache(groups: Iterable<number>): void {
-    for (const group of groups) this.#ports.send(address('dp-group', group), FRONTEND, dropCache(), FROM_OUTSIDE);
+    for (const group of groups) {
+      this.#held.forget(group);
+      this.#ports.send(address('dp-group', group), FRONTEND, dropCache(), FROM_OUTSIDE);
+    }
   }
 
   tokenize(prompt: PromptRecord, addSpecialTokens: boolean): { token_ids: number[]; tokens: string[] } {
@@ -152,7 +167,8 @@ export class FrontendProcess {
       const unowned = sequencesOf(call, context, this.#config, this.#tokenizer, this.#ports.kv_positions);
       const { member, life } = this.#pick();
       const id = requestId(idOf(member), 0, call.request);
-      const sequences = unowned.map((sequence) => ({ ...sequence, request: id }));
+      const held = this.#holderOf(unowned[0]);
+      const sequences = unowned.map((sequence) => ({ ...sequence, request: id, held }));
       this.output.open(call.request, sequences, call.stop, call.skip_special_tokens);
       this.#requests.set(call.request, { id, isCancelled: false });
       // Without room for its record it is served all the same, as long as its job executor lives.
@@ -161,6 +177,11 @@ export class FrontendProcess {
     } catch (error) {
       this.#ports.tellCaller({ type: 'ENDED', request: call.request, error: toErrorRecord(error), generated: 0 });
     }
+  }
+
+  #holderOf(first: Sequence | undefined): HeldPrefix | null {
+    if (!this.#ports.shares_prefixes || first === undefined) return null;
+    return this.#held.holderOf(prefixMarks(first.cache_salt, first.prompt));
   }
 
   /** Any that serves (xDeepServe §5.1, step 1). One whose thread is gone already may not be known to be lost yet. */

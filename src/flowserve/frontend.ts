@@ -42,6 +42,7 @@ export function sequencesOf(call: GenerateCall, context: KeptContext | null, con
     priority: call.priority,
     context: call.context_id,
     output: [],
+    held: null,
   }));
 }
 

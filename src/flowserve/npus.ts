@@ -73,14 +73,15 @@ const NO_SCHEDULER = {
         positions_queried: 0,
         positions_hit: 0,
         dram_blocks_used: 0,
-        transfers: { blocks_swapped_out: 0, blocks_swapped_in: 0 },
+        transfers: { blocks_swapped_out: 0, blocks_swapped_in: 0, blocks_populated: 0 },
       },
       running: 0,
       waiting: 0,
       step: 0,
     },
-    handoffs: { lent: 0, expected: 0, leases_expired: 0 },
-    ...{ hits_refused: 0, tokens_prefilled: 0, tokens_decoded: 0, preemptions: 0 },
+    handoffs: { lent: 0, expected: 0, leases_expired: 0, loans: { blocks_lent: 0 } },
+    coming: { hits_refused: 0, wants: { hits: 0, refused: 0, missed: 0 } },
+    ...{ tokens_prefilled: 0, tokens_decoded: 0, preemptions: 0 },
   },
 } as const;
 
@@ -129,7 +130,7 @@ export class Npus {
   /** Brings NPUs, DP groups and experts to life. */
   spawn(): void {
     const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, dram_blocks, cache_costs } = this.#plan.options;
-    const { prefix_caching, async_scheduling, scheduling_policy, kv_lease_ms: lease_ms } = this.#plan.options;
+    const { prefix_caching, prefix_sharing, async_scheduling, scheduling_policy, kv_lease_ms: lease_ms } = this.#plan.options;
     const limits = {
       kv_blocks,
       kv_block_size,
@@ -138,6 +139,7 @@ export class Npus {
       has_prefix_cache: prefix_caching,
       dram_blocks: prefix_caching ? dram_blocks : 0,
       cache_costs,
+      shares_prefixes: prefix_sharing,
       is_asynchronous: async_scheduling,
       has_priorities: scheduling_policy === 'priority',
       offers_max: offersOf({ max_batch_requests }),
@@ -337,7 +339,12 @@ export class Npus {
         dram_blocks_used: scheduler.cache.dram_blocks_used,
         blocks_swapped_out: scheduler.cache.transfers.blocks_swapped_out,
         blocks_swapped_in: scheduler.cache.transfers.blocks_swapped_in,
-        hits_refused: scheduler.hits_refused,
+        hits_refused: scheduler.coming.hits_refused,
+        blocks_populated: scheduler.cache.transfers.blocks_populated,
+        blocks_lent: scheduler.handoffs.loans.blocks_lent,
+        remote_hits: scheduler.coming.wants.hits,
+        remote_hits_refused: scheduler.coming.wants.refused,
+        remote_hits_missed: scheduler.coming.wants.missed,
         die: endpoint.die,
         kv_blocks_held: blocks.used,
         kv_blocks_held_max: blocks.high_water,

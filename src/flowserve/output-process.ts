@@ -57,6 +57,8 @@ export type OutputPorts = {
   readonly finish: (call: number, choice: number) => void;
   /** The caller hears no more of the call. */
   readonly ended: (call: number) => void;
+  /** A DP group has computed the choice's prompt: its first token is there. */
+  readonly began: (sequence: Sequence, group: number) => void;
   /** A stop string ended the choice: its tasks may let go. */
   readonly stopChoice: (call: number, choice: number) => void;
 };
@@ -145,7 +147,10 @@ export class OutputProcess {
       this.counts.prompt_tokens += request.prompt.length;
       ofGroup.prompt_tokens += request.prompt.length;
     }
-    if (choice.generated === 0) this.#keepCached(request, out.cached);
+    if (choice.generated === 0) {
+      this.#keepCached(request, out.cached);
+      this.#ports.began(choice.sequence, group);
+    }
     if (choice.group !== group) {
       choice.group = group;
       this.#ports.tell({ type: 'CHOICE_MOVED', request: request.id, choice: out.choice, dp_group: group });

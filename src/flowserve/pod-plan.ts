@@ -5,6 +5,7 @@
 import { totalmem } from 'node:os';
 import type { CacheCosts } from '../../actors/policies/cache-costs.ts';
 import { type Balancing, balancingOf } from '../../actors/policies/placement.ts';
+import { PREFIX_LOANS_MAX } from '../../actors/policies/prefix-loans.ts';
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { planRings, type RingPlace } from '../fabric/links.ts';
@@ -14,7 +15,7 @@ import type { ModelConfig } from '../model/config.ts';
 import { PANEL } from '../model/kernels/kernels.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import { JOB_EXECUTORS_MAX } from '../protocol/request-ids.ts';
-import { deploy, formatTopology, type KvFabric, type Topology } from '../protocol/topology.ts';
+import { deploy, firstGroups, formatTopology, type KvFabric, type Topology } from '../protocol/topology.ts';
 import { CALLER_THREAD, CONTROL_THREAD, dealtOut, diesOf, type Hosting, seatsOf } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
 import type { OfferSource } from './distflow/registration.ts';
@@ -40,6 +41,9 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly dram_bytes_per_s?: number | undefined;
   /** Whether sequences begin with the KV of others that began alike. */
   readonly prefix_caching: boolean;
+  /** Whether DP groups take the KV of prefixes from others; missing: they do not. And how fast it moves. */
+  readonly prefix_sharing?: boolean;
+  readonly link_bytes_per_s?: number | undefined;
   /** Whether steps are planned while their predecessors run. */
   readonly async_scheduling: boolean;
   readonly scheduling_policy: 'priority' | 'fcfs';
@@ -70,9 +74,15 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout> = {
   readonly dies: readonly Region[];
   /** By die: its host DRAM, where there is such a tier. */
   readonly drams: readonly Region[];
-  readonly options: LayoutOptions & { readonly dram_blocks: number; readonly cache_costs: CacheCosts | null; readonly kv_fabric: KvFabric } & Pick<
+  readonly options: LayoutOptions & {
+    readonly dram_blocks: number;
+    readonly cache_costs: CacheCosts | null;
+    readonly kv_fabric: KvFabric;
+    readonly prefix_sharing: boolean;
+  } & Pick<
       PlanOptions,
       | 'prefix_caching'
+      | 'link_bytes_per_s'
       | 'async_scheduling'
       | 'scheduling_policy'
       | 'load_balancing'
@@ -152,6 +162,8 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
     );
   const hosting: Hosting = { deployment, workers, spare_workers, job_executors, worker_of_npu: workersOf(npus, workers, options.npu_workers) };
   const blocksOfRequest = Math.ceil(config.maxPositions / options.kv_block_size);
+  // A group that is alone, or that keeps nothing, has nobody to share with.
+  const prefix_sharing = options.prefix_sharing === true && options.prefix_caching && firstGroups(deployment).length > 1;
   const layoutOptions: LayoutOptions = {
     deployment,
     dies: diesOf(hosting),
@@ -160,6 +172,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
     max_batch_tokens: options.max_batch_tokens,
     max_batch_requests: options.max_batch_requests,
     enforce_eager: options.enforce_eager,
+    ...(prefix_sharing && { loans_max: PREFIX_LOANS_MAX }),
   };
   const { dram_blocks = 0, cache_costs = null } = options;
   const wide = powerOfTwo(Math.max(CALLER_RING_BYTES_MIN, 2 * BYTES_PER_PROMPT_TOKEN * config.maxPositions));
@@ -202,6 +215,8 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
       long_prompt_tokens: options.long_prompt_tokens,
       kv_lease_ms: options.kv_lease_ms,
       kv_fabric,
+      prefix_sharing,
+      link_bytes_per_s: options.link_bytes_per_s,
       async_scheduling: options.async_scheduling,
       max_queued,
     },

@@ -27,6 +27,8 @@ export type LayoutOptions = {
   readonly max_batch_requests: number;
   /** Decode runs op by op too: nothing is captured, and no room kept for it. */
   readonly enforce_eager: boolean;
+  /** Prefixes that a group may lend to others at once; missing: none. */
+  readonly loans_max?: number;
 };
 
 /** `rows` = the step's tokens. */
@@ -128,11 +130,11 @@ export function layoutBlockTables(maxPositions: number, options: LayoutOptions, 
 const OFFERS_PER_REQUEST = 2;
 export const offersOf = ({ max_batch_requests }: Pick<LayoutOptions, 'max_batch_requests'>): number => OFFERS_PER_REQUEST * max_batch_requests;
 
-/** Where an NPU says what it lends: room for none but in prefill executors. */
+/** Where an NPU says what it lends: room for handoffs in prefill executors, and for prefixes wherever prompts are computed, if groups share them. */
 export function layoutOffersOf(options: LayoutOptions, npu: number, blocks_max: number, arena: Arena): OffersPlace {
   const { executors, npus } = options.deployment;
-  const lends = executors[npus[npu]?.executor ?? -1]?.role === 'prefill';
-  return layoutOffers(arena, lends ? offersOf(options) : 0, blocks_max);
+  const role = executors[npus[npu]?.executor ?? -1]?.role;
+  return layoutOffers(arena, (role === 'prefill' ? offersOf(options) : 0) + (role === 'decode' ? 0 : (options.loans_max ?? 0)), blocks_max);
 }
 
 /**

@@ -155,6 +155,7 @@ export class Control {
       tellCaller: (message) => this.#port.send(CALLER_THREAD, CALLER, FRONTEND, message),
       now_ms: () => this.#clock.now_ms(),
       firstGroups: firstGroups(plan.hosting.deployment),
+      shares_prefixes: plan.options.prefix_sharing,
       kv_positions: plan.options.kv_blocks * plan.options.kv_block_size,
     });
     this.#host = new ActorHost(

@@ -146,6 +146,7 @@ export class VirtualControl {
       tellCaller: ports.tell,
       now_ms: () => this.host.clock.now_ms(),
       firstGroups: firstGroups(plan.hosting.deployment),
+      shares_prefixes: plan.options.prefix_sharing,
       kv_positions: plan.options.kv_blocks * plan.options.kv_block_size,
       ...(kernels === 'hash' && { checkSampling: checkHashSampling }),
     });
@@ -279,7 +280,9 @@ export class VirtualControl {
       this.#swaps_done_ns.set(group, done_ns);
       this.#swap_ns = done_ns - this.host.now_ns;
     }
-    this.#link = work.kind === 'pull' && this.plan.options.kv_fabric === 'tcp' ? ROCE : this.#device;
+    const { kv_fabric, link_bytes_per_s } = this.plan.options;
+    const link = work.kind === 'pull' && kv_fabric === 'tcp' ? ROCE : this.#device;
+    this.#link = link_bytes_per_s === undefined ? link : { ...link, link_bytes_per_s };
     this.#npus.transfer(group, work, cause);
     this.#swap_ns = null;
   }

@@ -32,12 +32,13 @@ export const taskAddress = (sequence: { readonly request: number; readonly choic
 export const decodeTaskAddress = (sequence: { readonly request: number; readonly choice: number }): Address => address('task', decodeTaskId(sequence));
 
 /** What a sequence says that asks for no more than to be generated; behind `sampling`, in the order of its keys. */
-export const NO_TERMS: Pick<Sequence, 'cache_salt' | 'data_parallel_rank' | 'priority' | 'context' | 'output'> = {
+export const NO_TERMS: Pick<Sequence, 'cache_salt' | 'data_parallel_rank' | 'priority' | 'context' | 'output' | 'held'> = {
   cache_salt: '',
   data_parallel_rank: -1,
   priority: 0,
   context: '',
   output: [],
+  held: null,
 };
 
 const unexplained: ErrorRecord = { code: 'internal', message: 'failed without a reason', param: null };
@@ -204,6 +205,17 @@ export const lead = (task_executor: Address, term: number, groups: readonly numb
 });
 export const groupWanted = (wanted: Wanted): DpGroupMessage => ({ type: 'GROUP_WANTED', wanted });
 export const groupUnwanted = (task: Address): DpGroupMessage => ({ type: 'GROUP_UNWANTED', task });
+export const prefixWanted = (from: Address, task: Address, cache_salt: string, tokens: readonly number[], known: number): DpGroupMessage => ({
+  type: 'PREFIX_WANTED',
+  from,
+  task,
+  cache_salt,
+  tokens,
+  known,
+});
+export const prefixLent = (from: Address, task: Address, offer: KvOffer | null): DpGroupMessage => ({ type: 'PREFIX_LENT', from, task, offer });
+export const prefixUnwanted = (task: Address): DpGroupMessage => ({ type: 'PREFIX_UNWANTED', task });
+export const prefixOverdue = (task: Address): DpGroupMessage => ({ type: 'PREFIX_OVERDUE', task });
 export const statusWanted = (leader: Address, term: number): DpGroupMessage => ({ type: 'STATUS_WANTED', leader, term });
 export const groupStatus = (state: GroupState, task: Address | null): DpGroupMessage => ({ type: 'GROUP_STATUS', state, task });
 export const dropCache = (): DpGroupMessage => ({ type: 'DROP_CACHE' });

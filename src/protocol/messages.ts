@@ -9,6 +9,7 @@ import type { LeaderMessage, StepSample, Wanted } from './balancing.ts';
 import type { Claim, ClusterManagerMessage, MemberLife } from './controllers.ts';
 
 import type { ErrorRecord } from './errors.ts';
+import type { HeldPrefix, PrefixMessage } from './prefix-sharing.ts';
 
 // ── What a request carries ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -47,6 +48,8 @@ export type Sequence = {
   readonly context: string;
   /** Tokens that its caller has already: of one that is taken over. It goes on behind them. */
   readonly output: readonly number[];
+  /** Who probably has its beginning. */
+  readonly held: HeldPrefix | null;
 };
 
 /** Which part of a choice's generation a task is: all of it on one task executor, or its prefill and its decode on two (DeepServe §3). */
@@ -251,6 +254,7 @@ export type DpGroupMessage =
   | { readonly type: 'ENQUEUE'; readonly task: Address; readonly sequence: Sequence; readonly stage: Stage; readonly handoff: Handoff | null }
   | { readonly type: 'ABANDON'; readonly task: Address }
   | LeaderMessage
+  | PrefixMessage
   /** Forget what is kept for later: each prompt is computed anew. */
   | { readonly type: 'DROP_CACHE' }
   /** Keep what begins with these tokens, known now or computed later, until the context is forgotten. */

@@ -30,6 +30,12 @@ export type NpuReport = {
   readonly blocks_swapped_in: number;
   /** Hits in DRAM that would have taken longer to fetch than to compute. */
   readonly hits_refused: number;
+  /** Blocks that came from other DP groups, and went to others; prefixes that came, were not worth fetching, and did not come though they were asked for. */
+  readonly blocks_populated: number;
+  readonly blocks_lent: number;
+  readonly remote_hits: number;
+  readonly remote_hits_refused: number;
+  readonly remote_hits_missed: number;
   /** The die whose memory it has. */
   readonly die: number;
   /** KV blocks as its memory knows them: held now, and the most that ever were. */

@@ -31,14 +31,15 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'frequency_penalty',
     'repetition_penalty',
   ],
-  ['request', 'choice', 'prompt', 'max_tokens', 'sampling', 'cache_salt', 'data_parallel_rank', 'priority', 'context', 'output'],
+  ['request', 'choice', 'prompt', 'max_tokens', 'sampling', 'cache_salt', 'data_parallel_rank', 'priority', 'context', 'output', 'held'],
+  ['group', 'tokens'],
   ['logprob', 'top_ids', 'top_logprobs'],
   ['code', 'message', 'param'],
   ['code', 'message', 'param', 'retry_after_ms'],
   ['request', 'choice', 'index', 'token', 'finish', 'stops', 'logprobs', 'cached', 'prompt_start', 'prompt_logprobs'],
   // control → workers
   ['type', 'task', 'sequence', 'stage', 'handoff'], // ENQUEUE
-  ['type', 'task'], // ABANDON, GROUP_UNWANTED
+  ['type', 'task'], // ABANDON, GROUP_UNWANTED, PREFIX_UNWANTED
   ['type', 'task_executor', 'term', 'groups', 'cost', 'long'], // LEAD
   ['base_us', 'token_us', 'attended_us'],
   ['tokens', 'groups'],
@@ -48,6 +49,8 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'leader', 'term'], // STATUS_WANTED
   ['type', 'state', 'task'], // GROUP_STATUS
   ['group', 'backlog_tokens', 'longest_tokens', 'decodes'],
+  ['type', 'from', 'task', 'cache_salt', 'tokens', 'known'], // PREFIX_WANTED
+  ['type', 'from', 'task', 'offer'], // PREFIX_LENT
   ['type'], // SCHEDULED, RECEIVING, DECODING, TRANSFERRED, PREEMPTED, GENERATED, ABANDONED, DRAIN, DROP_CACHE
   ['type', 'error'], // GENERATION_FAILED
   ['type', 'context', 'cache_salt', 'tokens'], // KEEP_CONTEXT
@@ -112,6 +115,11 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'blocks_swapped_out',
     'blocks_swapped_in',
     'hits_refused',
+    'blocks_populated',
+    'blocks_lent',
+    'remote_hits',
+    'remote_hits_refused',
+    'remote_hits_missed',
     'die',
     'kv_blocks_held',
     'kv_blocks_held_max',

@@ -94,6 +94,7 @@ export class QueuedCast {
       is_asynchronous: true,
       has_priorities: true,
       offers_max: 2,
+      shares_prefixes: false,
       ...TIERS,
     };
     for (const { id, npus: ranks } of groups) {

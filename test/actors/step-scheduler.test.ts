@@ -18,6 +18,7 @@ const LIMITS = {
   dram_blocks: 0,
   cache_costs: null,
   offers_max: 8,
+  shares_prefixes: false,
 } as const;
 const planOf = (scheduler: StepScheduler): StepPlan => (scheduler.plan() as Planned).plan;
 
@@ -61,7 +62,7 @@ describe('the step scheduler', () => {
     let ahead = 0;
     fc.assert(
       fc.property(scenario, ({ arrivals, ...limits }) => {
-        const scheduler = new StepScheduler({ ...LIMITS, ...limits });
+        const scheduler = new StepScheduler({ ...LIMITS, ...limits }, 'dp-group/0');
         const npu = new FakeNpu(BLOCK, limits.batch_tokens_max);
         const sequences = arrivals.map(({ family, salt, prompt, max_tokens, stops_at }, request): Sequence => {
           const begun = Array.from({ length: prompt }, (_, index) => 1_000 * family + index);
@@ -137,14 +138,14 @@ describe('the step scheduler', () => {
   });
 
   it('refuses at once what could never run, and says what it needs', () => {
-    const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 2, batch_tokens_max: 8, batch_requests_max: 2 });
+    const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 2, batch_tokens_max: 8, batch_requests_max: 2 }, 'dp-group/0');
     const [refusal] = scheduler.enqueue('task/1', greedySequence(1, [1, 2, 3, 4, 5], 4));
     expect(refusal).toMatchObject({ to: 'task/1', message: { type: 'GENERATION_FAILED', error: { code: 'out_of_memory', param: 'max_tokens' } } });
     expect(scheduler.hasWork).toBe(false);
   });
 
   it('computes what choices of one prompt, or requests that begin alike, have in common once', () => {
-    const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 60, batch_tokens_max: 8, batch_requests_max: 8 });
+    const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 60, batch_tokens_max: 8, batch_requests_max: 8 }, 'dp-group/0');
     const npu = new FakeNpu(BLOCK, 8);
     const common = Array.from({ length: 5 * BLOCK }, (_, index) => index);
     for (let request = 0; request < 6; request++) scheduler.enqueue(address('task', request), greedySequence(request, [...common, request], 2));
@@ -156,7 +157,7 @@ describe('the step scheduler', () => {
   });
 
   it('never makes the oldest give way', () => {
-    const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 6, batch_tokens_max: 32, batch_requests_max: 8 });
+    const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 6, batch_tokens_max: 32, batch_requests_max: 8 }, 'dp-group/0');
     const npu = new FakeNpu(BLOCK, 32);
     const preempted: Address[] = [];
     for (let request = 0; request < 5; request++) scheduler.enqueue(address('task', request), greedySequence(request, [request, 1, 2], 18));
@@ -174,7 +175,7 @@ describe('the step scheduler', () => {
   });
 
   it('fails what a broken step held, keeps what waited, and goes on', () => {
-    const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 8, batch_tokens_max: 32, batch_requests_max: 1 });
+    const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 8, batch_tokens_max: 32, batch_requests_max: 1 }, 'dp-group/0');
     const npu = new FakeNpu(BLOCK, 32);
     for (const request of [0, 1]) scheduler.enqueue(address('task', request), greedySequence(request, [1, 2], 2));
     scheduler.plan();
@@ -187,7 +188,7 @@ describe('the step scheduler', () => {
   });
 
   it('begins nothing with KV of a memory that failed, also where that was lent at the time', () => {
-    const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 12, batch_tokens_max: 64, batch_requests_max: 3 });
+    const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 12, batch_tokens_max: 64, batch_requests_max: 3 }, 'dp-group/0');
     const prefill = (request: number): readonly Commands['send'][] =>
       scheduler.enqueue(
         address('task', request),

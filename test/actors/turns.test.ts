@@ -21,6 +21,7 @@ const LIMITS: SchedulerLimits = {
   dram_blocks: 0,
   cache_costs: null,
   offers_max: 8,
+  shares_prefixes: false,
 };
 
 class Rig {
@@ -35,7 +36,7 @@ class Rig {
   step = 0;
 
   constructor(limits: Partial<SchedulerLimits> = {}) {
-    this.scheduler = new StepScheduler({ ...LIMITS, ...limits });
+    this.scheduler = new StepScheduler({ ...LIMITS, ...limits }, 'dp-group/0');
   }
 
   arrive(priority: number, { prompt = 6, max_tokens = 4 } = {}): number {
@@ -51,6 +52,7 @@ class Rig {
       priority,
       context: '',
       output: [],
+      held: null,
     };
     this.arrivals.push(this.step);
     this.scheduler.enqueue(address('task', request), sequence);

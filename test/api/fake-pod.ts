@@ -180,6 +180,7 @@ export class FakePod implements Pod {
       ...{ prompt_tokens: this.prompt_tokens, generation_tokens: this.generation_tokens, kv_blocks: 100, kv_blocks_used: this.running },
       ...{ kv_blocks_cached: 1, prefix_queries: 40, prefix_hits: 16, preemptions: 0 },
       ...{ kv_lent: 2, kv_expected: 1, kv_leases_expired: 3 },
+      ...{ remote_hits: 4, remote_hits_refused: 5, remote_hits_missed: 6 },
     };
     return {
       model: this.model.name,
@@ -213,6 +214,11 @@ export class FakePod implements Pod {
           blocks_swapped_out: 0,
           blocks_swapped_in: 0,
           hits_refused: 0,
+          blocks_populated: 0,
+          blocks_lent: 0,
+          remote_hits: 0,
+          remote_hits_refused: 0,
+          remote_hits_missed: 0,
           die: 0,
           kv_blocks_held: 2,
           kv_blocks_held_max: 3,

@@ -114,8 +114,9 @@ export function generate({ plan, programs }: Rig, calls: readonly Call[], interf
     dram_blocks: 0,
     cache_costs: null,
     offers_max: 8,
+    shares_prefixes: false,
   };
-  const schedulers = groups.map(() => new StepScheduler(limits));
+  const schedulers = groups.map(() => new StepScheduler(limits, 'dp-group/0'));
   const tokens: number[][] = calls.map(() => []);
   const errors: (ErrorRecord | null)[] = calls.map(() => null);
   const digests: number[] = [];

@@ -42,6 +42,7 @@ const sequencesOf = (request: number, choices: number, prompt: number): Sequence
     priority: 3,
     context: '',
     output: [],
+    held: null,
   }));
 
 type Open = { id: number; readonly life: number; readonly prompt: number; readonly deadline: number; readonly outputs: number[]; readonly finished: boolean[] };
