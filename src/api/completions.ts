@@ -138,6 +138,9 @@ function bestChoices(pieces: readonly Piece[], n: number): Piece[] {
 const meanLogprob = ({ logprobs }: Chunk): number =>
   logprobs?.length ? logprobs.reduce((sum, one) => sum + one.logprob, 0) / logprobs.length : Number.NEGATIVE_INFINITY;
 
+/** Where special tokens are part of the text. */
+const NONE_HIDDEN = { has: () => false };
+
 /** Writes one choice, in one piece or in several; an echoed prompt goes before the first. */
 class ChoiceWriter {
   readonly #service: Service;
@@ -171,8 +174,9 @@ class ChoiceWriter {
   }
 
   #logprobWriter(echo: { text: string; prompt: PromptInfo } | null): CompletionLogprobWriter {
-    const { logprobs = 0, return_tokens_as_token_ids } = this.#plan.request;
-    return new CompletionLogprobWriter(tokenNames(return_tokens_as_token_ids), logprobs, this.#service.hidden, echo);
+    const { logprobs = 0, return_tokens_as_token_ids, skip_special_tokens } = this.#plan.request;
+    const hidden = skip_special_tokens ? this.#service.hidden : NONE_HIDDEN;
+    return new CompletionLogprobWriter(tokenNames(return_tokens_as_token_ids), logprobs, hidden, echo);
   }
 
   #promptText(index: number): string | Promise<string> {

@@ -46,10 +46,10 @@ const codePoints = (text: string): number => {
 /** Counts the characters that tokens complete, one choice's tokens in order. A token within a character starts where that character does. */
 class Offsets {
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
-  readonly #hidden: HiddenTokens;
+  readonly #hidden: Pick<HiddenTokens, 'has'>;
   #offset: number;
 
-  constructor(start: number, hidden: HiddenTokens) {
+  constructor(start: number, hidden: Pick<HiddenTokens, 'has'>) {
     this.#offset = start;
     this.#hidden = hidden;
   }
@@ -69,7 +69,7 @@ export class CompletionLogprobWriter {
   readonly #echo: { text: string; prompt: PromptInfo } | null;
 
   /** `best`: alternatives to write, of those that are there. */
-  constructor(name: TokenName, best: number, hidden: HiddenTokens, echo: { text: string; prompt: PromptInfo } | null) {
+  constructor(name: TokenName, best: number, hidden: Pick<HiddenTokens, 'has'>, echo: { text: string; prompt: PromptInfo } | null) {
     this.#name = name;
     this.#best = best;
     this.#echo = echo;

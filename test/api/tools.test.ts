@@ -215,6 +215,15 @@ describe('reasoning and tool calls', () => {
     }
   });
 
+  it('should leave special tokens out of a completion unless they are asked for', async () => {
+    const body = { prompt: 'Paris?', logprobs: 0, ...spoken.say(TALK, THOUGHT, HERMES[0]) };
+    const without = (await ask(bare, '/v1/completions', body)).choices[0];
+    const shown = (await ask(bare, '/v1/completions', { ...body, skip_special_tokens: false })).choices[0];
+    expect([without.text, shown.text]).toEqual([TALK + HERMES[0], TALK + THOUGHT + HERMES[0]]);
+    expect(without.logprobs.text_offset.slice(0, 3)).toEqual([0, TALK.length, TALK.length]);
+    expect(shown.logprobs.text_offset.slice(0, 3)).toEqual([0, TALK.length, TALK.length + THOUGHT.length]);
+  });
+
   it('should be set up with both options or none', () => {
     expect(() => createApp(pod, { enable_auto_tool_choice: true })).toThrow(expect.objectContaining({ param: 'tool_call_parser' }));
     expect(() => createApp(pod, { tool_call_parser: 'hermes' })).toThrow(expect.objectContaining({ param: 'enable_auto_tool_choice' }));
