@@ -71,6 +71,14 @@ describe('the way from one map to another', () => {
     );
   });
 
+  it('should see that two nodes have but changed places', () => {
+    const shape = { layers: 1, experts: 4, slots: 4, ranks: 4, nodes: 2, groups: 4 };
+    const [before, after] = [expertLoads([[[10, 1, 1, 10]]]), expertLoads([[[10, 1, 1, 11]]])];
+    const present = PLACE_EXPERTS.hierarchical(before, shape);
+    expect(movesBetween(present, PLACE_EXPERTS.hierarchical(after, shape)).weights).toBe(4);
+    expect(planFrom(present, 'hierarchical', after)).toEqual(present);
+  });
+
   it('should save a fourth of the weights and more on real loads', () => {
     const [before, after] = [olmoeLoads('c4'), olmoeLoads('book')];
     const present = PLACE_EXPERTS.global(before, OLMOE_SHAPE);

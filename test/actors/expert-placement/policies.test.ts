@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { expertLoads } from '../../../actors/policies/expert-placement/expert-loads.ts';
 import { NO_EXPERT } from '../../../actors/policies/expert-placement/expert-map.ts';
-import { PLACE_EXPERTS, PLACEMENT_POLICIES } from '../../../actors/policies/expert-placement/policies.ts';
+import { PLACE_EXPERTS, PLACEMENT_POLICIES, planFrom } from '../../../actors/policies/expert-placement/policies.ts';
 import { imbalance, imbalanceByLayer } from '../../../actors/policies/expert-placement/predicted-balance.ts';
 import { OLMOE_SHAPE, olmoeLoads, SMALL, WORKED_EXAMPLE } from './loads.ts';
 import { placeAsDeepSeek, placeAsPaper } from './reference-placement.ts';
@@ -42,6 +42,15 @@ describe('the placement policies', () => {
     );
   });
 
+  it('should take the lowest id of equals, whichever window they are hot in, and add up in single precision as DeepSeek does', () => {
+    const paper = PLACE_EXPERTS.fixed_primaries(expertLoads([[[0, 8]], [[8, 0]]]), { layers: 1, experts: 2, slots: 3, ranks: 1, nodes: 1, groups: 1 });
+    expect([...paper.expertOfSlot]).toEqual([0, 1, 0]);
+    // 2²⁴ + 1 is 2²⁴ there: the first rank is the lightest twice.
+    const row = [2 ** 24, 2 ** 24, 1, 1, 0, 0];
+    const packed = PLACE_EXPERTS.global(expertLoads([[row]]), { layers: 1, experts: 6, slots: 6, ranks: 2, nodes: 1, groups: 1 });
+    expect([...packed.expertOfSlot]).toEqual([0, 2, 3, 1, 4, 5]);
+  });
+
   it('should leave primaries where they are, where they are fixed', () => {
     const loads = olmoeLoads('github');
     const native = PLACE_EXPERTS.native(loads, OLMOE_SHAPE).expertOfSlot;
@@ -52,15 +61,17 @@ describe('the placement policies', () => {
     expect(expertOfSlot.includes(NO_EXPERT)).toBe(false);
   });
 
-  it('should keep the experts of a group on one node, hierarchically', () => {
+  it('should keep the experts of a group on one node, hierarchically, also where it keeps in place what it can', () => {
     const { layers, slots, nodes, experts, groups } = OLMOE_SHAPE;
-    const { expertOfSlot } = PLACE_EXPERTS.hierarchical(olmoeLoads('c4'), OLMOE_SHAPE);
-    const nodesOfGroup = Array.from({ length: layers * groups }, () => new Set<number>());
-    for (const [at, expert] of expertOfSlot.entries()) {
-      const [layer, slot] = [Math.floor(at / slots), at % slots];
-      nodesOfGroup[layer * groups + Math.floor(expert / (experts / groups))]?.add(Math.floor(slot / (slots / nodes)));
+    const present = PLACE_EXPERTS.hierarchical(olmoeLoads('c4'), OLMOE_SHAPE);
+    for (const { expertOfSlot } of [present, planFrom(present, 'hierarchical', olmoeLoads('github'))]) {
+      const nodesOfGroup = Array.from({ length: layers * groups }, () => new Set<number>());
+      for (const [at, expert] of expertOfSlot.entries()) {
+        const [layer, slot] = [Math.floor(at / slots), at % slots];
+        nodesOfGroup[layer * groups + Math.floor(expert / (experts / groups))]?.add(Math.floor(slot / (slots / nodes)));
+      }
+      expect(nodesOfGroup.map(({ size }) => size)).toEqual(nodesOfGroup.map(() => 1));
     }
-    expect(nodesOfGroup.map(({ size }) => size)).toEqual(nodesOfGroup.map(() => 1));
   });
 
   it.each([
