@@ -20,6 +20,7 @@ import { groupChosen, groupStatus, leaseExpired, prefixOverdue, releaseSlots, re
 import type { ErrorRecord } from '../src/protocol/errors.ts';
 import type { Commands, DpGroupMessage, KvOffer } from '../src/protocol/messages.ts';
 import { isClosed, type Orders, PrefillLeader } from './policies/prefill-leader.ts';
+import { PREFIX_LEASE_MS } from './policies/prefix-loans.ts';
 import { PREFIX_ANSWER_MS } from './policies/prefix-wants.ts';
 import { RankReports } from './policies/rank-reports.ts';
 import type { SchedulerLimits } from './policies/scheduler-limits.ts';
@@ -89,6 +90,8 @@ const DIVERGED: ErrorRecord = {
   param: null,
 };
 
+const leaseTime_ms = ({ scheduler, lease_ms }: DpGroup, id: number): number =>
+  scheduler.handoffs.loans.has(id) ? Math.min(lease_ms, PREFIX_LEASE_MS) : lease_ms;
 const leaseOf = (transfer: number): string => `lease-${transfer}`;
 const answerOf = (task: Address): string => `prefix-${task}`;
 /** A sequence that may ask another group for its prefix waits so long for it, counted from its arrival. */
@@ -266,7 +269,10 @@ export const dpGroup = setup({
       actions: [
         'offer',
         ...perform,
-        { type: 'after', params: ({ context, event }) => ({ id: leaseOf(event.id), delay_ms: context.lease_ms, message: leaseExpired(event.id) }) },
+        {
+          type: 'after',
+          params: ({ context, event }) => ({ id: leaseOf(event.id), delay_ms: leaseTime_ms(context, event.id), message: leaseExpired(event.id) }),
+        },
       ],
     },
     LEASE_EXPIRED: { actions: ['endLease', ...perform] },

@@ -17,8 +17,11 @@ import type { RelationalTensorCache } from './relational-tensor-cache.ts';
 /** Of one group at once: each pins blocks, and has a place in the table of offers. */
 export const PREFIX_LOANS_MAX = 8;
 
+/** Whoever asked pulls at once: one that does not is lost, and the blocks are not kept for it as long as those of a handoff. */
+export const PREFIX_LEASE_MS = 5_000;
+
 type Wanted = Extract<PrefixMessage, { readonly type: 'PREFIX_WANTED' }>;
-type Loan = { readonly to: Address; readonly task: Address; readonly holding: Holding; isEnding: boolean };
+type Loan = { readonly to: Address; readonly task: Address; readonly holding: Holding; readonly blocks: number; isEnding: boolean };
 
 export class PrefixLoans {
   readonly #cache: RelationalTensorCache;
@@ -52,8 +55,9 @@ export class PrefixLoans {
       return [this.#answer(from, task, null)];
     }
     const id = this.#requests.begin();
-    this.#loans.set(id, { to: from, task, holding, isEnding: false });
-    this.#requests.ask({ kind: 'offer', id, blocks: holding.blocks.slice(known / this.#cache.block_size) });
+    const blocks = holding.blocks.slice(known / this.#cache.block_size);
+    this.#loans.set(id, { to: from, task, holding, blocks: blocks.length, isEnding: false });
+    this.#requests.ask({ kind: 'offer', id, blocks });
     return [];
   }
 
@@ -80,9 +84,9 @@ export class PrefixLoans {
 
   /** Nobody reads it any more. */
   end(id: number, wasPulled: boolean): void {
-    const { holding } = this.#loans.get(id) as Loan;
+    const { holding, blocks } = this.#loans.get(id) as Loan;
     this.#loans.delete(id);
-    if (wasPulled) this.blocks_lent += holding.blocks.length;
+    if (wasPulled) this.blocks_lent += blocks;
     this.#cache.free(holding);
   }
 
@@ -98,6 +102,6 @@ export class PrefixLoans {
 
   /** All of its state: what a snapshot of its owner shows. */
   toJSON(): object {
-    return Object.fromEntries([...this.#loans].map(([id, { to, task, holding, isEnding }]) => [id, { to, task, blocks: holding.blocks.length, isEnding }]));
+    return Object.fromEntries([...this.#loans].map(([id, { to, task, blocks, isEnding }]) => [id, { to, task, blocks, isEnding }]));
   }
 }
