@@ -15,7 +15,10 @@ import type { ClusterManagerMessage, MemberLife } from '../src/protocol/controll
 import type { Commands } from '../src/protocol/messages.ts';
 import { ClusterMembers } from './policies/cluster-members.ts';
 
-/** What was on its way to a manager that died, nobody else may have heard yet: its successor asks so often more, whenever its lease is due. */
+/**
+ * What was on its way to a manager that died, nobody else may have heard yet: its successor asks so often more, whenever its lease is due; and as often again when
+ * it comes to lead, since then nobody else's knowledge counts any more.
+ */
 const QUESTIONS = 2;
 /** Longer than any pause of a thread that is well; who leads renews it three times as often. */
 export const LEASE_MS = 3_000;
@@ -37,12 +40,15 @@ type ClusterManager = {
 const takeOvers = (losses: ReturnType<ClusterMembers['assign']>): Commands['send'][] =>
   losses.map(({ member, life, taker }) => ({ to: taker, message: takeOver(member, life) }));
 
+const questionsOf = ({ self, life, peers }: ClusterManager): Commands['send'][] => peers.map((to) => ({ to, message: join(self, life) }));
+
 const news = ({ term, members }: ClusterManager): Commands['send'] => ({ to: FRONTEND, message: jobExecutors(term, members.jobExecutors) });
 
 /** Task executors go on with nothing that nobody asks for any more. */
 const disowned = ({ members }: ClusterManager, losses: readonly MemberLife[]): Commands['send'][] =>
   members.taskExecutors.flatMap(({ member: to }) => losses.map(({ member, life }) => ({ to, message: disown(member, life) })));
 
+const tell = { type: 'sendEach' as const, params: ({ context }: { context: ClusterManager }) => context.outbox };
 const take = { type: 'claim' as const, params: { claim: { kind: 'lease' as const, term: 0, length_ms: LEASE_MS } } };
 /** Once, however often it was asked in between. */
 const lookAgainIn = (delay_ms: number) => [
@@ -86,20 +92,22 @@ export const clusterManager = setup({
     }),
     askPeers: assign({
       questions: ({ context }) => Math.max(0, context.questions - 1),
-      outbox: ({ context: { self, life, peers, questions } }) => (questions === 0 ? [] : peers.map((to) => ({ to, message: join(self, life) }))),
+      outbox: ({ context }) => (context.questions === 0 ? [] : questionsOf(context)),
     }),
     beginToLead: assign({
+      questions: QUESTIONS,
       outbox: ({ context }) => {
         const losses = context.members.assignAnew();
-        return [news(context), ...disowned(context, losses), ...takeOvers(losses)];
+        return [...questionsOf(context), news(context), ...disowned(context, losses), ...takeOvers(losses)];
       },
     }),
   },
+  guards: { isOfLaterTerm: ({ context, event }) => event.type === 'LEASE_TAKEN' && event.term > context.term },
 }).createMachine({
   id: 'cluster-manager',
   context: ({ input }) => ({ ...input, members: new ClusterMembers(), term: 0, questions: QUESTIONS, outbox: [] }),
   initial: 'standby',
-  entry: { type: 'sendEach', params: ({ context }) => context.peers.map((peer) => ({ to: peer, message: join(context.self, context.life) })) },
+  entry: { type: 'sendEach', params: ({ context }) => questionsOf(context) },
   on: {
     JOIN: {
       actions: {
@@ -117,20 +125,22 @@ export const clusterManager = setup({
         MEMBER_READY: { actions: 'noteMembers' },
         // Perhaps it was the leader's thread: then its lease counts no more.
         MEMBER_LOST: { actions: ['noteMembers', take] },
-        LEASE_DUE: { actions: take },
-        LEASE_REFUSED: { actions: ['askPeers', { type: 'sendEach', params: ({ context }) => context.outbox }, ...lookAgainIn(LEASE_MS)] },
+        LEASE_DUE: { actions: ['askPeers', tell, take] },
+        LEASE_REFUSED: { actions: lookAgainIn(LEASE_MS) },
         LEASE_TAKEN: { target: 'leading', actions: 'keepTerm' },
       },
     },
     leading: {
-      entry: ['beginToLead', { type: 'sendEach', params: ({ context }) => context.outbox }, ...lookAgainIn(RENEWAL_MS)],
+      entry: ['beginToLead', tell, ...lookAgainIn(RENEWAL_MS)],
       on: {
-        MEMBERS: { actions: ['noteMembers', 'actOnNews', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-        MEMBER_READY: { actions: ['noteMembers', 'actOnNews', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-        MEMBER_LOST: { actions: ['noteMembers', 'actOnNews', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-        LEASE_DUE: { actions: { type: 'claim', params: ({ context }) => ({ claim: { kind: 'lease', term: context.term, length_ms: LEASE_MS } }) } },
-        LEASE_TAKEN: { actions: ['askPeers', { type: 'sendEach', params: ({ context }) => context.outbox }, ...lookAgainIn(RENEWAL_MS)] },
-        // It asked twice before it led, and in between somebody else was given it.
+        MEMBERS: { actions: ['noteMembers', 'actOnNews', tell] },
+        MEMBER_READY: { actions: ['noteMembers', 'actOnNews', tell] },
+        MEMBER_LOST: { actions: ['noteMembers', 'actOnNews', tell] },
+        LEASE_DUE: {
+          actions: ['askPeers', tell, { type: 'claim', params: ({ context }) => ({ claim: { kind: 'lease', term: context.term, length_ms: LEASE_MS } }) }],
+        },
+        // It asked twice before it led, and in between somebody else was given it: perhaps it has it again, perhaps not.
+        LEASE_TAKEN: [{ guard: 'isOfLaterTerm', target: 'leading', reenter: true, actions: 'keepTerm' }, { actions: lookAgainIn(RENEWAL_MS) }],
         LEASE_REFUSED: 'standby',
         LEASE_LOST: 'standby',
       },

@@ -131,8 +131,22 @@ class ControlPlane {
   }
 }
 
+type Event = { readonly member: Address | 'hang'; readonly after: number };
+
+/** The second manager's successor asks the first three times, before that one has heard of a job executor, and then comes to lead. Found after 8,000 runs. */
+const ASKED_TOO_EARLY: [Event[], number[]] = [
+  [
+    { member: 'cluster-manager/1', after: 1 },
+    { member: 'job-executor/2', after: 3 },
+    { member: 'hang', after: 39 },
+  ],
+  [43, 14, 35, 26, 50, 7, 36, 4, 33, 15, 40, 11, 19, 5, 23, 41, 46, 46, 27, 20, 43, 29, 6, 35, 36, 33, 48, 46, 31, 16, 10],
+];
+
 it('one leads; what serves is known, and each loss is taken over by somebody who lived then, whichever manager dies or hangs meanwhile', () => {
-  const losses = fc.array(fc.record({ member: fc.constantFrom(...EXECUTORS, ...MANAGERS, 'hang' as const), after: fc.nat(60) }), { maxLength: 7 });
+  const losses: fc.Arbitrary<Event[]> = fc.array(fc.record({ member: fc.constantFrom(...EXECUTORS, ...MANAGERS, 'hang' as const), after: fc.nat(60) }), {
+    maxLength: 7,
+  });
   fc.assert(
     fc.property(losses, fc.array(fc.nat(50), { minLength: 30, maxLength: 120 }), (events, order) => {
       const plane = new ControlPlane();
@@ -142,7 +156,7 @@ it('one leads; what serves is known, and each loss is taken over by somebody who
       const choose = (): number => order[at++ % order.length] as number;
       for (let count = 0; ; count++) {
         while (queue[0] !== undefined && queue[0].after <= count) {
-          const { member } = queue.shift() as (typeof events)[number];
+          const { member } = queue.shift() as Event;
           if (member === 'hang') {
             if (plane.holder !== null) plane.hanging.add(plane.holder.manager);
             continue;
@@ -162,6 +176,6 @@ it('one leads; what serves is known, and each loss is taken over by somebody who
       // Whoever takes over from a life takes what earlier ones have left, too.
       for (const { member, life } of lost) expect([member, life, plane.livesTaken(member).some((of) => of >= life)]).toEqual([member, life, true]);
     }),
-    { numRuns: runs(200) },
+    { numRuns: runs(200), examples: [ASKED_TOO_EARLY] },
   );
 });
