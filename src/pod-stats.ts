@@ -117,6 +117,7 @@ export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: 
     expert_loads: report.expert_loads,
     memory: { total_bytes: memory.bytes, regions: report.regions },
     fabric: { links: linkStats(report.links, report.threads), threads: report.threads },
+    garbage: report.garbage,
     unexpected_messages: report.unexpected,
   };
 }

@@ -1,6 +1,6 @@
 /** What a caller gets back. @module */
 
-import type { KvLinkReport, Lane, LinkRead, LinkWritten, NpuReport, ThreadReport } from './protocol/threads.ts';
+import type { CollectionReport, KvLinkReport, Lane, LinkRead, LinkWritten, NpuReport, ThreadReport } from './protocol/threads.ts';
 import type { ExecutorRole } from './protocol/topology.ts';
 
 /** One token with its log-probability under the model, before any sampling option. */
@@ -136,6 +136,9 @@ export type RegionStats = {
 
 export type ThreadStats = ThreadReport;
 
+/** How garbage collections hold a worker thread up. */
+export type CollectionStats = { readonly worker: number } & CollectionReport;
+
 /** KV that went from a task executor to another, as all workers that live count it. */
 export type KvLinkStats = KvLinkReport;
 
@@ -162,6 +165,8 @@ export type PodStats = {
   readonly expert_loads: readonly (readonly number[])[];
   readonly memory: { readonly total_bytes: number; readonly regions: readonly RegionStats[] };
   readonly fabric: { readonly links: readonly LinkStats[]; readonly threads: readonly ThreadStats[] };
+  /** By worker thread that lives; on a virtual clock there is none. */
+  readonly garbage: readonly CollectionStats[];
   /** Messages that an actor's state did not expect, as `role TYPE state`: a defect, counted and never dropped in silence. */
   readonly unexpected_messages: readonly string[];
 };

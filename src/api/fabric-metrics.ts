@@ -33,7 +33,7 @@ function countedHistogram(registry: Registry, name: string, help: string) {
 
 /**
  * Series: 37 for each lane of a link that has carried anything (of w workers 2 + 2w are in daily use, and w² − w lie ready between workers), 58 for each NPU,
- * 6 for memory. A counter of a thread that was started anew begins at 0 again, as Prometheus expects of counters.
+ * 6 for memory, 4 for each worker. A counter of a thread that was started anew begins at 0 again, as Prometheus expects of counters.
  */
 export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
   const registers = [registry];
@@ -72,6 +72,15 @@ export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
   const replies = gauge('xccl_reply_bytes', 'Bytes of answers that wait in the reply area to be taken.', ofNpu);
   const repliesMax = gauge('xccl_reply_bytes_max', 'The most bytes of answers that ever waited in the reply area to be taken.', ofNpu);
 
+  const ofWorker = ['worker', 'moment'] as const;
+  const collections = counter(
+    'collections_total',
+    'Garbage collections of worker threads: at chosen moments, in a rest or between two steps, or at any.',
+    ofWorker,
+  );
+  const collecting = counter('collection_seconds_total', 'For how long garbage collections held worker threads up.', ['worker']);
+  const collectingMax = gauge('collection_seconds_max', 'For how long the longest garbage collection held the worker thread up.', ['worker']);
+
   const decodeSteps = countedHistogram(registry, 'minipod:npu_decode_step_seconds', 'Of steps that only decode.');
   const gaps = countedHistogram(
     registry,
@@ -82,9 +91,10 @@ export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
   const all: readonly { reset(): void }[] = [
     ...[regions, regionBytes, frames, bytes, received, receivedBytes, full, wakes, stale, waiting, stalled, ringFree, slabFree, latency],
     ...[lost, blocksHeld, blocksHeldMax, fieldsWritten, fieldsStale, dispatched, served, refused, pulled, replies, repliesMax, decodeSteps, gaps],
+    ...[collections, collecting, collectingMax],
   ];
 
-  return ({ memory, fabric, npus }) => {
+  return ({ memory, fabric, npus, garbage }) => {
     // Links come and go with their threads.
     for (const metric of all) metric.reset();
     for (const state of REGION_STATE) {
@@ -112,6 +122,13 @@ export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
       stalled.set(labels, link.stalled_ms / 1000);
       ringFree.set(labels, link.ring_free_bytes);
       slabFree.set(labels, link.slab_free_bytes);
+    }
+    for (const { worker: number, ...counts } of garbage) {
+      const worker = String(number);
+      collections.inc({ worker, moment: 'chosen' }, counts.collections_chosen);
+      collections.inc({ worker, moment: 'any' }, counts.collections - counts.collections_chosen);
+      collecting.inc({ worker }, counts.collections_us_sum / 1e6);
+      collectingMax.set({ worker }, counts.collections_us_max / 1e6);
     }
     for (const { npu: number, ...npu } of npus) {
       const labels = { npu: String(number) };

@@ -19,6 +19,7 @@ import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
 import { type Birth, firstAct, isLaterLife, type Witness } from '../runtime/cast.ts';
 import { type Clock, monotonicClock } from '../runtime/clock.ts';
+import { Collections } from '../runtime/collections.ts';
 import { CONTROL_THREAD, Directory, type Seating, threadsOf } from '../runtime/directory.ts';
 import { IdleLadder } from '../runtime/idle-ladder.ts';
 import { MessagePort, type ReceivedMail } from '../runtime/message-port.ts';
@@ -68,6 +69,9 @@ const DISPATCHES_PER_TURN = 64;
 /** A step that waits looks at its deadline this often, in turns of the loop: a waiting worker turns once a millisecond or faster. */
 const TURNS_PER_DEADLINE_CHECK = 1_024;
 
+/** Of turns that had nothing to do, this one begins a rest: the thread has slept since the first for as long as nobody woke it, a second if it may. */
+const TURNS_TO_REST = 2;
+
 export class NpuWorker {
   readonly #worker: number;
   readonly #thread: number;
@@ -78,6 +82,7 @@ export class NpuWorker {
   readonly #port: MessagePort;
   readonly #host: ActorHost;
   readonly #ladder: IdleLadder;
+  readonly #garbage = new Collections();
   readonly #npus: Npus;
   readonly #spawnControllers: () => void;
   /** Their programs as a list: a loop over a map allocates. */
@@ -189,6 +194,7 @@ export class NpuWorker {
       this.#mustServe || this.#mustPull || transfers.hasNews || control.arrivals(this.#thread) !== this.#arrivals || this.#links.hasInbound();
     const onFrame = (_peer: number, ring: RingConsumer): void => this.#receiveMessage(this.#port.read(ring));
     let isStopped = false;
+    let idleTurns = 0;
     for (let turn = 0; !isStopped; turn = (turn + 1) | 0) {
       // Read first: what was sent before the stop is still delivered.
       isStopped = control.isStopped(this.#thread);
@@ -198,9 +204,19 @@ export class NpuWorker {
       // A step may take long: what it does not change is on its way before.
       if (busy) this.#links.flush();
       busy = this.#serveDispatches() || busy;
-      busy = this.#pollSteps(turn % TURNS_PER_DEADLINE_CHECK === 0) || busy;
+      const hasEnded = this.#pollSteps(turn % TURNS_PER_DEADLINE_CHECK === 0);
+      busy = hasEnded || busy;
       const waits = this.#links.flush();
-      if (!busy && !isStopped && !this.#host.hasMail) this.#ladder.idle(hasWork, this.#isStepping || this.#isStalled || waits, this.#host.untilNextTimer_ms());
+      // What the step has led to is on its way, and nobody waits for another one in its midst.
+      if (hasEnded && this.#programs.every(isBetweenSteps)) this.#garbage.betweenSteps();
+      if (busy || isStopped || this.#host.hasMail) {
+        idleTurns = 0;
+        continue;
+      }
+      const isAwaiting = this.#isStepping || this.#isStalled || waits;
+      // Not at once: who has just had its answer often asks again.
+      if (!isAwaiting && ++idleTurns === TURNS_TO_REST) this.#garbage.rest();
+      this.#ladder.idle(hasWork, isAwaiting, this.#host.untilNextTimer_ms());
     }
   }
 
@@ -287,9 +303,15 @@ export class NpuWorker {
         break;
       case 'REPORT':
         this.#tellControl(
-          threadReported(message.query, this.#worker, this.#npus.report(this.#host.cast), this.#links.counters(), this.#npus.transfers.report(), [
-            ...this.#host.cast.unexpected.keys(),
-          ]),
+          threadReported(
+            message.query,
+            this.#worker,
+            this.#npus.report(this.#host.cast),
+            this.#links.counters(),
+            this.#npus.transfers.report(),
+            this.#garbage.report(),
+            [...this.#host.cast.unexpected.keys()],
+          ),
         );
         break;
       case 'READ_KV_EVENTS':
@@ -304,6 +326,8 @@ export class NpuWorker {
     for (const npu of this.#directory.npusOfWorker(worker)) for (const program of this.#programs) program.exchange.refresh(this.#directory.dieOfNpu(npu));
   }
 }
+
+const isBetweenSteps = ({ hasBegun }: StepProgram<Arithmetic>): boolean => !hasBegun;
 
 function memoized<Value>(make: (die: number) => Value): (die: number) => Value {
   const made: Value[] = [];

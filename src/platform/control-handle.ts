@@ -5,7 +5,7 @@
 import type { RegionReport } from '../fabric/region-table.ts';
 import type { FrontendReport } from '../flowserve/frontend-process.ts';
 import type { PlanOptions, PodPlan } from '../flowserve/pod-plan.ts';
-import type { KvLinkReport, LinkReport, NpuReport, ThreadReport } from '../protocol/threads.ts';
+import type { CollectionReport, KvLinkReport, LinkReport, NpuReport, ThreadReport } from '../protocol/threads.ts';
 import type { ActRing, WhenFull } from '../trace/act-log.ts';
 
 export type ControlOptions = PlanOptions & {
@@ -41,6 +41,8 @@ export type ControlStats = FrontendReport & {
   readonly links: readonly { readonly thread: number; readonly reports: readonly LinkReport[] }[];
   readonly kv_links: readonly KvLinkReport[];
   readonly threads: readonly ThreadReport[];
+  /** Of worker threads that live. */
+  readonly garbage: readonly ({ readonly worker: number } & CollectionReport)[];
   readonly regions: readonly RegionReport[];
   readonly expert_loads: readonly (readonly number[])[];
   readonly unexpected: readonly string[];

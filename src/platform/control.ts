@@ -232,7 +232,7 @@ export class Control {
         { thread: CONTROL_THREAD, reports: this.#port.links.counters() },
         ...reports.map(({ worker, links }) => ({ thread: this.directory.threadOfWorker(worker), reports: links })),
       ],
-      kv_links: reports.flatMap(({ kv_links }) => kv_links),
+      ...{ kv_links: reports.flatMap(({ kv_links }) => kv_links), garbage: reports.map(({ worker, garbage }) => ({ worker, ...garbage })) },
       threads: threadReports(this.directory, this.#port.links.control, (thread) => this.#workers.isQuarantined(thread)),
       regions: this.#space.table.report(),
       expert_loads: this.#loads.table(),

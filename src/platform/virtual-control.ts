@@ -213,6 +213,7 @@ export class VirtualControl {
       links: [],
       kv_links: this.#npus.transfersReport(),
       threads: [],
+      garbage: [],
       regions: this.#space.table.report(),
       expert_loads: this.#loads.table(),
       ...this.frontend.report(),

@@ -61,6 +61,16 @@ export type NpuReport = {
   readonly step_gaps_us_sum: number;
 };
 
+/** Garbage collections of a worker thread. */
+export type CollectionReport = {
+  /** All, and those of them whose moment the worker chose: in a rest, or between two steps. */
+  readonly collections: number;
+  readonly collections_chosen: number;
+  /** For how long they held the thread up in all, and the longest one did. */
+  readonly collections_us_sum: number;
+  readonly collections_us_max: number;
+};
+
 /** What a thread's DP groups have pulled from one task executor for another (DistFlow). */
 export type KvLinkReport = {
   /** Task executors. */
@@ -143,6 +153,7 @@ export type ThreadMessage =
       readonly npus: readonly NpuReport[];
       readonly links: readonly LinkReport[];
       readonly kv_links: readonly KvLinkReport[];
+      readonly garbage: CollectionReport;
       /** Messages that no state expected: `role TYPE state`. */
       readonly unexpected: readonly string[];
     }
@@ -168,6 +179,7 @@ export const threadReported = (
   npus: readonly NpuReport[],
   links: readonly LinkReport[],
   kv_links: readonly KvLinkReport[],
+  garbage: CollectionReport,
   unexpected: readonly string[],
 ): ThreadMessage => ({
   type: 'REPORTED',
@@ -176,5 +188,6 @@ export const threadReported = (
   npus,
   links,
   kv_links,
+  garbage,
   unexpected,
 });

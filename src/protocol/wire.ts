@@ -87,7 +87,8 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'worker'], // THREAD_STARTED, PEER_LOST, PEER_DETACHED
   ['type', 'worker', 'thread', 'epoch', 'dies'], // PEER_RESTARTED
   ['type', 'query'], // REPORT
-  ['type', 'query', 'worker', 'npus', 'links', 'kv_links', 'unexpected'], // REPORTED
+  ['type', 'query', 'worker', 'npus', 'links', 'kv_links', 'garbage', 'unexpected'], // REPORTED
+  ['collections', 'collections_chosen', 'collections_us_sum', 'collections_us_max'],
   ['type', 'query', 'dp_group', 'from'], // READ_KV_EVENTS
   ['type', 'query', 'batches', 'next'], // KV_EVENTS_READ
   ['seq', 'events'],

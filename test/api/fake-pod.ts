@@ -241,6 +241,7 @@ export class FakePod implements Pod {
       expert_loads: [],
       memory: { total_bytes: 1_000, regions: REGIONS },
       fabric: { links: LINKS, threads: THREADS },
+      garbage: [{ worker: 0, collections: 5, collections_chosen: 3, collections_us_sum: 9_000, collections_us_max: 4_000 }],
       unexpected_messages: [],
     };
   }

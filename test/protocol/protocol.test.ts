@@ -183,6 +183,7 @@ const crossing: readonly object[] = [
         failed: { cancelled: 1, refused: 2, expired: 0, stale: 1, corrupt: 0, source_lost: 0, fault: 0, link_broken: 0, given_up: 1 },
       },
     ],
+    { collections: 7, collections_chosen: 5, collections_us_sum: 9_000.5, collections_us_max: 4_000.25 },
     ['task X gone'],
   ),
 ];
