@@ -27,7 +27,7 @@ describe('a worker that hangs, is given up and writes on', () => {
   it.each([
     { npus: 2, workers: 1, spare_workers: 1 },
     { npus: 4, workers: 2, spare_workers: 1 },
-    { npus: 4, workers: 2, spare_workers: 1, kv_blocks: 128, max_batch_tokens: 64, segment_bytes: 24 * 2 ** 20 },
+    { topology: 'colocated:dp=4,oproj=4', workers: 2, spare_workers: 1, kv_blocks: 128, max_batch_tokens: 64, segment_bytes: 24 * 2 ** 20 },
   ])('ends nothing that it held: all goes on elsewhere with the same bits, and its successor serves: %o', async (options) => {
     await using rig = await openRig(options, ROGUE);
     const calls = PROMPTS.map((prompt) => outcome(rig.pod.complete(prompt, OPTIONS)));
