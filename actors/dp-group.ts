@@ -223,6 +223,12 @@ export const dpGroup = setup({
     settle: assign(({ context }) => asked(context, context.outbox)),
     begin: assign(({ context }) => asked(context, stepsOf(context, 1))),
     offer: assign(({ context, event }) => asked(context, event.type === 'OFFERED' ? offeredIn(context, event.id, event.offer) : [])),
+    handOver: assign({
+      outbox: ({ context, event }) => {
+        if (event.type === 'HANDED_OVER') context.scheduler.handOver(event.task, event.output);
+        return [];
+      },
+    }),
     endLease: assign(({ context, event }) => {
       if (event.type !== 'LEASE_EXPIRED') return {};
       context.scheduler.handoffs.lending.expire(event.id);
@@ -296,6 +302,7 @@ export const dpGroup = setup({
         PREFIX_OVERDUE: { actions: ['takePrefix', 'planStep', ...perform] },
         TRANSFER_DONE: { actions: [cancelLease, 'endTransfer', 'planStep', ...perform] },
         TRANSFER_FAILED: { actions: [cancelLease, 'endTransfer', 'planStep', ...perform] },
+        HANDED_OVER: { actions: ['handOver', 'planStep', ...perform] },
         RANK_LOST: { target: 'rolling-back', actions: 'failStep' },
         // Its predecessor was lost before this group began, so it holds nothing that this group has not told it to forget.
         RANK_BACK: {},
@@ -312,6 +319,7 @@ export const dpGroup = setup({
         PREFIX_OVERDUE: { actions: ['takePrefix', 'receive', ...perform] },
         TRANSFER_DONE: { actions: [cancelLease, 'endTransfer', 'receive', ...perform] },
         TRANSFER_FAILED: { actions: [cancelLease, 'endTransfer', 'receive', ...perform] },
+        HANDED_OVER: { actions: 'handOver' },
         // One transition a step, without leaving the state: this is the hottest message of all.
         STEP_DONE: [
           { guard: 'othersAreAtTheStep', actions: 'noteReport' },
@@ -339,6 +347,7 @@ export const dpGroup = setup({
         PREFIX_OVERDUE: { actions: ['declinePrefix', 'settle', ...perform] },
         TRANSFER_DONE: { actions: [cancelLease, 'endTransfer', 'settle', ...perform] },
         TRANSFER_FAILED: { actions: [cancelLease, 'endTransfer', 'settle', ...perform] },
+        HANDED_OVER: { actions: 'handOver' },
         // Of what was launched before.
         STEP_DONE: {},
         STEP_FAILED: {},

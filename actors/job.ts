@@ -5,7 +5,8 @@
  *   planned ─▶ placed ─▶ running ─▶ done
  *        any of these ─▶ failing ─▶ failed      ─▶ cancelling ─▶ cancelled
  *
- * A prefill task that has computed its prompt hands over to a decode task; a choice that ends at its first token has none (xDeepServe §5.1, step 4).
+ * A prefill task that has computed its prompt hands over to a decode task; a choice that ends at its first token has none (xDeepServe §5.1, step 4). Where KV
+ * moves by layer, the decode task begins with the last step of the prompt, and is given the first token afterwards.
  * One task's failure fails the job: the others are cancelled first, so that nothing of it is left when it says so.
  * No state has a deadline: the job lasts as long as its tasks, and each of those answers for its own waits.
  */
@@ -16,17 +17,28 @@ import {
   cancel,
   chooseDecode,
   decodeTaskAddress,
+  handedOver,
   jobCancelled,
   jobDone,
   jobFailed,
   jobPlaced,
   jobRunning,
   jobStreaming,
+  nothingLeft,
   stopStringFound,
   taskAddress,
 } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
-import { type Commands, choiceOfTask, type Handoff, type JobMessage, type Placement, type RequestMessage, type Sequence } from '../src/protocol/messages.ts';
+import {
+  type Commands,
+  choiceOfTask,
+  type Handoff,
+  type JobMessage,
+  type Placement,
+  type RequestMessage,
+  type Sequence,
+  type TaskMessage,
+} from '../src/protocol/messages.ts';
 
 type Job = {
   self: Address;
@@ -39,6 +51,8 @@ type Job = {
   open: readonly Address[];
   /** Decode tasks that wait for the choice of their executor. */
   choosing: readonly { readonly task: Address; readonly sequence: Sequence; readonly handoff: Handoff }[];
+  /** Choices whose prefill lends what it still computes: their decode waits for the first token. */
+  ahead: readonly number[];
   /** Choices that stop strings have ended. */
   stopped: readonly number[];
   streaming: boolean;
@@ -46,6 +60,8 @@ type Job = {
 };
 
 const without = (tasks: readonly Address[], event: JobMessage): readonly Address[] => ('task' in event ? tasks.filter((task) => task !== event.task) : tasks);
+
+const choiceOf = (event: JobMessage): number => ('task' in event ? choiceOfTask(idOf(event.task)).choice : -1);
 
 function sequenceOf({ sequences }: Job, task: Address): Sequence {
   const { choice } = choiceOfTask(idOf(task));
@@ -55,6 +71,27 @@ function sequenceOf({ sequences }: Job, task: Address): Sequence {
 }
 
 const tellRequest = (message: RequestMessage) => ({ type: 'send' as const, params: ({ context }: { context: Job }) => ({ to: context.request, message }) });
+
+/** It waits for the choice of a decode executor. */
+const chooseExecutor = [
+  'awaitExecutor',
+  {
+    type: 'send',
+    params: ({ context, event }: { context: Job; event: JobMessage & { readonly task: Address } }) => {
+      const sequence = sequenceOf(context, event.task);
+      const from = context.placements[context.sequences.indexOf(sequence)] as Placement;
+      return { to: context.job_executor, message: chooseDecode(context.self, context.request, decodeTaskAddress(sequence), from.executor) };
+    },
+  },
+] as const;
+
+/** To the decode task of the choice whose prefill has told something, if it has begun. */
+const tellDecode =
+  (messageOf: (output: readonly number[]) => TaskMessage) =>
+  ({ context, event }: { context: Job; event: JobMessage & { readonly task: Address } }): Commands['sendEach'] => {
+    const decode = decodeTaskAddress(sequenceOf(context, event.task));
+    return context.open.includes(decode) ? [{ to: decode, message: messageOf('handoff' in event ? event.handoff.output : []) }] : [];
+  };
 
 /** Both kinds of end wait for each task to let go; who waits for an executor has not begun. */
 const cancelTasks = {
@@ -73,7 +110,7 @@ export const job = setup({
     keepError: assign({ error: ({ context, event }) => (event.type === 'TASK_FAILED' ? event.error : context.error) }),
     awaitExecutor: assign({
       choosing: ({ context, event }) => {
-        if (event.type !== 'TASK_PREFILLED') return context.choosing;
+        if (event.type !== 'TASK_PREFILLED' && event.type !== 'TASK_LENT') return context.choosing;
         const sequence = sequenceOf(context, event.task);
         return [...context.choosing, { task: decodeTaskAddress(sequence), sequence, handoff: event.handoff }];
       },
@@ -82,6 +119,14 @@ export const job = setup({
       open: ({ context, event }) => (event.type === 'DECODE_CHOSEN' ? [...context.open, event.task] : context.open),
       choosing: ({ context, event }) => context.choosing.filter(({ task }) => event.type !== 'DECODE_CHOSEN' || task !== event.task),
     }),
+    noteAhead: assign({ ahead: ({ context, event }) => [...context.ahead, choiceOf(event)] }),
+    noteCaughtUp: assign({ ahead: ({ context, event }) => context.ahead.filter((choice) => choice !== choiceOf(event)) }),
+    /** Who waits for an executor still begins with all of it. */
+    noteOutput: assign({
+      choosing: ({ context, event }) =>
+        context.choosing.map((one) => (event.type === 'TASK_PREFILLED' && one.sequence.choice === choiceOf(event) ? { ...one, handoff: event.handoff } : one)),
+    }),
+    dropDecode: assign({ choosing: ({ context, event }) => context.choosing.filter(({ sequence }) => sequence.choice !== choiceOf(event)) }),
     forgetWhoWaits: assign({ choosing: [] }),
     noteStopped: assign({
       stopped: ({ context, event }) => (event.type === 'CHOICE_STOPPED' ? [...context.stopped, event.choice] : context.stopped),
@@ -91,12 +136,13 @@ export const job = setup({
   guards: {
     nothingIsLeft: ({ context }) => context.open.length === 0 && context.choosing.length === 0,
     isFirstToken: ({ context }) => !context.streaming,
-    choiceIsStopped: ({ context, event }) => event.type === 'TASK_PREFILLED' && context.stopped.includes(choiceOfTask(idOf(event.task)).choice),
+    choiceIsStopped: ({ context, event }) => context.stopped.includes(choiceOf(event)),
+    decodeIsAhead: ({ context, event }) => context.ahead.includes(choiceOf(event)),
     waitsForExecutor: ({ context, event }) => event.type === 'DECODE_CHOSEN' && context.choosing.some(({ task }) => task === event.task),
   },
 }).createMachine({
   id: 'job',
-  context: ({ input }) => ({ ...input, open: input.sequences.map(taskAddress), choosing: [], stopped: [], streaming: false, error: null }),
+  context: ({ input }) => ({ ...input, open: input.sequences.map(taskAddress), choosing: [], ahead: [], stopped: [], streaming: false, error: null }),
   initial: 'held',
   states: {
     held: {
@@ -105,21 +151,11 @@ export const job = setup({
         TASK_PLACED: {},
         TASK_RUNNING: {},
         TASK_STREAMING: {},
+        TASK_LENT: [{ guard: 'choiceIsStopped' }, { actions: ['noteAhead', ...chooseExecutor] }],
         TASK_PREFILLED: [
           { guard: 'choiceIsStopped' },
-          {
-            actions: [
-              'awaitExecutor',
-              {
-                type: 'send',
-                params: ({ context, event }) => {
-                  const sequence = sequenceOf(context, event.task);
-                  const from = context.placements[context.sequences.indexOf(sequence)] as Placement;
-                  return { to: context.job_executor, message: chooseDecode(context.self, context.request, decodeTaskAddress(sequence), from.executor) };
-                },
-              },
-            ],
-          },
+          { guard: 'decodeIsAhead', actions: ['noteCaughtUp', 'noteOutput', { type: 'sendEach', params: tellDecode((output) => handedOver(output)) }] },
+          { actions: chooseExecutor },
         ],
         DECODE_CHOSEN: [
           {
@@ -151,7 +187,11 @@ export const job = setup({
             },
           ],
         },
-        TASK_DONE: { actions: 'closeTask' },
+        TASK_DONE: [
+          // All was said with the first token.
+          { guard: 'decodeIsAhead', actions: ['noteCaughtUp', 'dropDecode', 'closeTask', { type: 'sendEach', params: tellDecode(nothingLeft) }] },
+          { actions: 'closeTask' },
+        ],
         TASK_CANCELLED: { actions: 'closeTask' },
         TASK_FAILED: { target: 'failing', actions: ['keepError', 'closeTask'] },
         CANCEL: 'cancelling',

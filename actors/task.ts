@@ -14,11 +14,13 @@ import type { Address } from '../src/protocol/address.ts';
 import {
   abandon,
   enqueueSequence,
+  handOver,
   place,
   release,
   taskCancelled,
   taskDone,
   taskFailed,
+  taskLent,
   taskPlaced,
   taskPrefilled,
   taskRunning,
@@ -45,10 +47,28 @@ function dpGroupOf(task: Task): Address {
   return task.dp_group;
 }
 
+/** Of decode that began ahead of its prefill's first token. */
+const handedOver = {
+  HANDED_OVER: {
+    actions: {
+      type: 'send',
+      params: ({ context, event }: { context: Task; event: Extract<TaskMessage, { type: 'HANDED_OVER' }> }) => ({
+        to: dpGroupOf(context),
+        message: handOver(context.self, event.output),
+      }),
+    },
+  },
+  NOTHING_LEFT: 'stopping',
+} as const;
+
 export const task = setup({
   types: {} as { input: Pick<Task, 'self' | 'job' | 'sequence' | 'placement' | 'handoff'>; context: Task; events: TaskMessage },
   actions: {
     send: (_, _command: Commands['send']) => {},
+    noteOutput: assign({
+      handoff: ({ context: { handoff }, event }) =>
+        handoff !== null && event.type === 'HANDED_OVER' ? { output: event.output, offer: handoff.offer, ahead: false } : handoff,
+    }),
   },
 }).createMachine({
   id: 'task',
@@ -68,11 +88,14 @@ export const task = setup({
         CANCEL: 'withdrawing',
         // Of a decode task: nobody needs it any more.
         STOP_STRING_FOUND: 'withdrawing',
+        NOTHING_LEFT: 'withdrawing',
+        // It will be enqueued with all that it needs.
+        HANDED_OVER: { actions: 'noteOutput' },
       },
     },
     withdrawing: {
       entry: { type: 'send', params: ({ context }) => ({ to: context.placement.executor, message: withdraw(context.self) }) },
-      on: { PLACED: {}, EXECUTOR_LOST: {}, CANCEL: {}, STOP_STRING_FOUND: {}, WITHDRAWN: 'cancelled' },
+      on: { PLACED: {}, EXECUTOR_LOST: {}, CANCEL: {}, STOP_STRING_FOUND: {}, NOTHING_LEFT: {}, HANDED_OVER: {}, WITHDRAWN: 'cancelled' },
     },
     held: {
       initial: 'placed',
@@ -96,14 +119,19 @@ export const task = setup({
             },
             { type: 'send', params: ({ context }) => ({ to: context.job, message: taskPlaced(context.self) }) },
           ],
-          on: { SCHEDULED: 'prefilling', RECEIVING: 'receiving' },
+          on: { SCHEDULED: 'prefilling', RECEIVING: 'receiving', ...handedOver },
         },
         receiving: {
-          on: { DECODING: 'decoding', SCHEDULED: 'prefilling', PREEMPTED: 'preempted' },
+          on: { DECODING: 'decoding', SCHEDULED: 'prefilling', PREEMPTED: 'preempted', ...handedOver },
         },
         prefilling: {
           entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: taskRunning(context.self) }) },
-          on: { DECODING: 'decoding', PREEMPTED: 'preempted', PREFILLED: 'transferring' },
+          on: {
+            DECODING: 'decoding',
+            PREEMPTED: 'preempted',
+            LENT: { actions: { type: 'send', params: ({ context, event }) => ({ to: context.job, message: taskLent(context.self, event.handoff) }) } },
+            PREFILLED: 'transferring',
+          },
         },
         transferring: {
           entry: [
@@ -140,7 +168,10 @@ export const task = setup({
             RECEIVING: {},
             DECODING: {},
             PREEMPTED: {},
+            LENT: {},
             PREFILLED: {},
+            HANDED_OVER: {},
+            NOTHING_LEFT: {},
             TRANSFERRED: {},
           },
         },
@@ -156,7 +187,10 @@ export const task = setup({
             RECEIVING: {},
             DECODING: {},
             PREEMPTED: {},
+            LENT: {},
             PREFILLED: {},
+            HANDED_OVER: {},
+            NOTHING_LEFT: {},
             TRANSFERRED: {},
           },
         },

@@ -47,6 +47,7 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
     long_prompt_groups: 0,
     long_prompt_tokens: 1,
     kv_lease_ms: 1,
+    kv_transfer: 'request',
     enforce_eager: false,
   });
   const { config } = plan;

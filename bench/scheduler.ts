@@ -34,6 +34,7 @@ function measure(running: number, waiting: number, kv_blocks: number): { readonl
       has_priorities: true,
       dram_blocks: 0,
       cache_costs: null,
+      lends_by_layer: false,
       offers_max: 8,
       shares_prefixes: false,
     },

@@ -1,8 +1,8 @@
 /**
  * Runs pods of every sort, each from a seed, and holds what they generate against one NPU alone, bit for bit: topologies, tensor parallelism, split output
- * projections, chunks, batch limits, tight KV, caches that are hot, off or dropped in the middle of a run, callers that go away. On virtual time with the hash
- * model, where a stale block or a lost gather changes the tokens, and live on worker threads with the shipped model, logprobs included. Exits with 1 if anything
- * differs or is left behind.
+ * projections, chunks, batch limits, tight KV, KV by request and by layer, caches that are hot, off or dropped in the middle of a run, callers that go away. On
+ * virtual time with the hash model, where a stale block or a lost gather changes the tokens, and live on worker threads with the shipped model, logprobs included.
+ * Exits with 1 if anything differs or is left behind.
  *
  * @example
  * node scripts/same-bits-campaign.ts --virtual 1000 --live 100 --seed 1
@@ -49,6 +49,7 @@ function planOf(seed: number, isLive: boolean): Plan {
     ...(below(4) === 0 && { prefix_caching: false }),
     ...(below(3) === 0 && { async_scheduling: false }),
     load_balancing: pick(below, 'auto', 'packed', 'least_kv', 'round_robin'),
+    kv_transfer: pick(below, 'request', 'layer'),
     ...(isLive ? { workers: Math.min(npus, 1 + below(2)), enforce_eager: below(3) === 0 } : { clock: 'virtual', kernels: 'hash', seed }),
   };
   const stem = Array.from({ length: 40 }, (_, at) => 3 + ((seed * 31 + at * 7) % 1_500));

@@ -236,6 +236,11 @@ const podOptions = z.strictObject({
    * On a virtual clock `tcp` costs what such a network would. No token depends on it.
    */
   kv_fabric: z.enum(KV_FABRICS).default('memory'),
+  /**
+   * How prefill's KV gets to decode: by `request`, when all of it is computed; or by `layer`, while the last step of the prompt is: each layer may be copied
+   * once it is there. No token depends on it.
+   */
+  kv_transfer: z.enum(['request', 'layer']).default('request'),
   /** Choices that may wait or run in the pod at once; more are refused as overloaded. */
   max_queued: z.int().min(1).max(LIMITS.queued_max).default(4096),
   /** Bytes of one segment of global memory, at most 4 GiB less 64 KiB. */

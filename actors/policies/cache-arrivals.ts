@@ -12,7 +12,8 @@
 
 import type { Address } from '../../src/protocol/address.ts';
 import { assert } from '../../src/protocol/errors.ts';
-import type { KvOffer, Transfer } from '../../src/protocol/messages.ts';
+import type { KvOffer } from '../../src/protocol/messages.ts';
+import type { Transfer } from '../../src/protocol/transfers.ts';
 import { type CacheCosts, isWorthFetching, isWorthSwapping } from './cache-costs.ts';
 import { cacheSpace, type Holding } from './cache-holding.ts';
 import type { PrefixNode } from './prefix-tree.ts';

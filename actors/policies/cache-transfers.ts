@@ -10,7 +10,7 @@
  * @module
  */
 import { assert } from '../../src/protocol/errors.ts';
-import type { TierCopy } from '../../src/protocol/messages.ts';
+import type { TierCopy } from '../../src/protocol/transfers.ts';
 import type { Holding } from './cache-holding.ts';
 import type { KvTiers } from './kv-tiers.ts';
 import { NO_BLOCK, type PrefixNode, type PrefixTree } from './prefix-tree.ts';

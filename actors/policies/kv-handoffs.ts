@@ -4,7 +4,8 @@
  * @module
  */
 import type { Address } from '../../src/protocol/address.ts';
-import type { Commands, Transfer } from '../../src/protocol/messages.ts';
+import type { Commands } from '../../src/protocol/messages.ts';
+import type { Transfer } from '../../src/protocol/transfers.ts';
 import { KvLending } from './kv-lending.ts';
 import { KvReceiving } from './kv-receiving.ts';
 import { KvRequests } from './kv-requests.ts';
@@ -20,9 +21,9 @@ export class KvHandoffs {
   readonly #requests = new KvRequests();
 
   /** `waiting`: those whose KV has to be computed here. */
-  constructor(cache: RelationalTensorCache, waiting: WaitingLine<RunningSequence>, self: Address) {
+  constructor(cache: RelationalTensorCache, waiting: WaitingLine<RunningSequence>, self: Address, keepsPrefixes: boolean) {
     this.loans = new PrefixLoans(cache, this.#requests, self);
-    this.lending = new KvLending(cache, this.#requests);
+    this.lending = new KvLending(cache, this.#requests, keepsPrefixes);
     this.receiving = new KvReceiving(cache, waiting, this.#requests);
   }
 
@@ -40,7 +41,7 @@ export class KvHandoffs {
 
   /** Blocks are held that will be free, or lead on, without a step of this group. */
   get isUnderWay(): boolean {
-    return this.lending.size + this.loans.size > 0 || this.receiving.isUnderWay;
+    return this.lending.isUnderWay || this.loans.size > 0 || this.receiving.isUnderWay;
   }
 
   /** Nobody wants it any more. Null: it is none of these; true: nothing of it is left; false: it is let go of when its transfer has ended. */
@@ -56,12 +57,12 @@ export class KvHandoffs {
   }
 
   /** A transfer has ended: whose, if that one is over, and what to tell its task unless it was abandoned. */
-  end(id: number, isThere: boolean, keepsPrefixes: boolean): { readonly over: RunningSequence | null; readonly messages: readonly Commands['send'][] } {
+  end(id: number, isThere: boolean): { readonly over: RunningSequence | null; readonly messages: readonly Commands['send'][] } {
     if (this.loans.has(id)) {
       this.loans.end(id, isThere);
       return { over: null, messages: [] };
     }
-    if (this.lending.has(id)) return this.lending.end(id, isThere, keepsPrefixes);
+    if (this.lending.has(id)) return this.lending.end(id, isThere);
     return { over: this.receiving.end(id, isThere), messages: [] };
   }
 

@@ -1,32 +1,52 @@
 /**
  * KV that a prefill group has computed and lends to whoever goes on with the sequence (xDeepServe §5.1, steps 3 and 8).
  *
- *   computed ─▶ lent ─▶ offered ─▶ (pulled, or nobody will) ─▶ its blocks are free
+ *   by request   computed ─▶ lent ─▶ offered ─▶ (pulled, or nobody will) ─▶ its blocks are free
+ *   by layer     last step planned: lent ahead ─▶ it begins: offered ─▶ computed ─▶ (pulled, or nobody will) ─▶ its blocks are free
+ *
+ * What is lent ahead still has its slot and is computed; nobody can take its blocks away meanwhile but a step that fails.
  * @module
  */
-import { prefilled, transferred } from '../../src/protocol/constructors.ts';
+import { lent, prefilled, transferred } from '../../src/protocol/constructors.ts';
 import type { Commands, KvOffer } from '../../src/protocol/messages.ts';
 import type { KvRequests } from './kv-requests.ts';
 import type { RelationalTensorCache } from './relational-tensor-cache.ts';
-import type { RunningSequence } from './running-sequence.ts';
+import { goesOnElsewhere, type RunningSequence } from './running-sequence.ts';
 
 export class KvLending {
   readonly #cache: RelationalTensorCache;
   readonly #requests: KvRequests;
+  readonly #keepsPrefixes: boolean;
   readonly #lent = new Map<number, RunningSequence>();
   readonly #ids = new Map<RunningSequence, number>();
+  /** Where they lie, once that is known. */
+  readonly #offers = new Map<RunningSequence, KvOffer>();
+  /** Lent ahead, and wanted still. */
+  readonly #ahead = new Set<RunningSequence>();
+  /** Of those, whose offers are over already. */
+  readonly #early = new Set<RunningSequence>();
   readonly #expiring = new Set<number>();
   /** Leases that ended before their blocks were pulled. */
   leases_expired = 0;
 
-  constructor(cache: RelationalTensorCache, requests: KvRequests) {
+  constructor(cache: RelationalTensorCache, requests: KvRequests, keepsPrefixes: boolean) {
     this.#cache = cache;
     this.#requests = requests;
+    this.#keepsPrefixes = keepsPrefixes;
   }
 
-  /** Sequences whose blocks wait to be pulled. */
+  /** Sequences whose blocks wait to be pulled, and that are not computed any more. */
   get size(): number {
-    return this.#lent.size;
+    return this.#lent.size + this.#early.size - this.#ahead.size;
+  }
+
+  get isUnderWay(): boolean {
+    return this.#lent.size > 0;
+  }
+
+  /** Somebody may read its blocks. */
+  holds(running: RunningSequence): boolean {
+    return this.#ids.has(running);
   }
 
   /** The transfer is one of these. */
@@ -34,19 +54,40 @@ export class KvLending {
     return this.#lent.has(id);
   }
 
-  /** Lends what the sequence has computed. */
-  lend(running: RunningSequence): void {
+  /** Lends what `step` is to compute, the last of its prompt, if a decode group will go on with it. */
+  lendAhead(running: RunningSequence, step: number): void {
+    if (!goesOnElsewhere(running)) return;
+    this.#ahead.add(running);
+    this.#offer(running, step);
+  }
+
+  /** Lends what the sequence has computed, if it has not been lent ahead. True: it has been, and is over already. */
+  lend(running: RunningSequence, messages: Commands['send'][]): boolean {
+    if (!this.#ahead.delete(running)) {
+      this.#offer(running, 0);
+      return false;
+    }
+    const offer = this.#offers.get(running);
+    if (offer !== undefined) messages.push(prefilledOf(running, offer));
+    if (!this.#early.delete(running)) return false;
+    messages.push(this.#letGo(running));
+    return true;
+  }
+
+  #offer(running: RunningSequence, step: number): void {
     const id = this.#requests.begin();
     this.#lent.set(id, running);
     this.#ids.set(running, id);
-    this.#requests.ask({ kind: 'offer', id, blocks: [...running.holding.blocks] });
+    this.#requests.ask({ kind: 'offer', id, blocks: [...running.holding.blocks], step });
   }
 
   /** It is lent: who goes on with it is told where it lies. */
   offered(id: number, offer: KvOffer): readonly Commands['send'][] {
     const running = this.#lent.get(id);
     if (running === undefined || running.end !== 'none') return [];
-    return [{ to: running.task, message: prefilled({ output: running.tokens.slice(running.sequence.prompt.length), offer }) }];
+    this.#offers.set(running, offer);
+    if (!this.#ahead.has(running)) return [prefilledOf(running, offer)];
+    return [{ to: running.task, message: lent({ output: running.sequence.output, offer, ahead: true }) }];
   }
 
   /** The time is over for which it was lent. */
@@ -56,12 +97,12 @@ export class KvLending {
     this.#requests.ask({ kind: 'withdraw', id });
   }
 
-  /** Nobody wants it any more: it is let go of when its transfer has ended. False: it is none of these. */
+  /** Nobody wants it any more: it is let go of when its transfer has ended. False: its transfer is not all that it is in, or it is none of these. */
   giveUp(running: RunningSequence): boolean {
     const id = this.#ids.get(running);
-    if (id === undefined) return false;
-    this.#requests.ask({ kind: 'withdraw', id });
-    return true;
+    if (id !== undefined) this.#requests.ask({ kind: 'withdraw', id });
+    if (this.#early.delete(running)) this.#offers.delete(running);
+    return !this.#ahead.delete(running) && id !== undefined;
   }
 
   /** The memory failed in which it lies: all is called back. */
@@ -72,19 +113,39 @@ export class KvLending {
     }
   }
 
-  /** Nobody reads it any more: whose it was, and what to tell its task unless it was abandoned. */
-  end(id: number, wasPulled: boolean, keepsPrefixes: boolean): { readonly over: RunningSequence; readonly messages: readonly Commands['send'][] } {
+  /** Nobody reads it any more. Gives whose it was, unless it is computed still, and what to tell its task, unless nobody wants it. */
+  end(id: number, wasPulled: boolean): { readonly over: RunningSequence | null; readonly messages: readonly Commands['send'][] } {
     const running = this.#lent.get(id) as RunningSequence;
     if (this.#expiring.delete(id) && !wasPulled) this.leases_expired++;
     this.#ids.delete(running);
     this.#lent.delete(id);
-    this.#cache.free(running.holding, running.tokens, keepsPrefixes && running.isSound ? running.computed : 0);
-    return { over: running, messages: running.end === 'none' ? [{ to: running.task, message: transferred() }] : [] };
+    if (this.#ahead.has(running)) {
+      this.#early.add(running);
+      return { over: null, messages: [] };
+    }
+    // One that was given up under its last step has its slot still, and lets go of its blocks with that.
+    if (running.slot >= 0) this.#offers.delete(running);
+    const messages = running.slot >= 0 ? [] : [this.#letGo(running)];
+    return { over: running, messages: running.end === 'none' ? messages : [] };
+  }
+
+  #letGo(running: RunningSequence): Commands['send'] {
+    this.#offers.delete(running);
+    this.#cache.free(running.holding, running.tokens, this.#keepsPrefixes && running.isSound ? running.computed : 0);
+    return { to: running.task, message: transferred() };
   }
 
   /** All of its state: what a snapshot of its owner shows. */
-  toJSON(): { readonly lent: object; readonly expiring: readonly number[]; readonly leases_expired: number } {
-    const lent = Object.fromEntries([...this.#lent].map(([id, { task }]) => [id, task]));
-    return { lent, expiring: [...this.#expiring], leases_expired: this.leases_expired };
+  toJSON(): object {
+    const byId = Object.fromEntries([...this.#lent].map(([id, { task }]) => [id, task]));
+    const offers = [...this.#offers].map(([{ task }, offer]) => ({ task, offer }));
+    const ahead = [...this.#ahead].map(({ task }) => task);
+    const early = [...this.#early].map(({ task }) => task);
+    return { lent: byId, offers, ahead, early, expiring: [...this.#expiring], leases_expired: this.leases_expired };
   }
 }
+
+const prefilledOf = (running: RunningSequence, offer: KvOffer): Commands['send'] => ({
+  to: running.task,
+  message: prefilled({ output: running.tokens.slice(running.sequence.prompt.length), offer, ahead: false }),
+});

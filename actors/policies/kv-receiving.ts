@@ -4,15 +4,17 @@
  *   expected ─▶ room is there: receiving ─▶ arrived, waits for a slot ─▶ runs
  *                                    └─▶ not whole: waits to be computed here
  *
+ * One that comes ahead of its prefill's last token goes on, either way, when that has been handed over.
+ *
  * Who lacks room asks for nothing: the blocks stay where they are, and that side takes in less (back-pressure).
  * @module
  */
 import { preempted, receiving } from '../../src/protocol/constructors.ts';
 import { assert } from '../../src/protocol/errors.ts';
-import type { Commands, KvOffer } from '../../src/protocol/messages.ts';
+import type { Commands, Handoff, KvOffer } from '../../src/protocol/messages.ts';
 import type { KvRequests } from './kv-requests.ts';
 import type { RelationalTensorCache } from './relational-tensor-cache.ts';
-import type { RunningSequence } from './running-sequence.ts';
+import { outputOf, type RunningSequence } from './running-sequence.ts';
 import { isBefore, type Turn, WaitingLine } from './waiting-line.ts';
 
 /** Beyond the slots that are free: whose KV is there when the next slot is. More would take room from those that run. */
@@ -29,6 +31,10 @@ export class KvReceiving {
   readonly #offers = new Map<RunningSequence, Expected>();
   readonly #receiving = new Map<number, RunningSequence>();
   readonly #ids = new Map<RunningSequence, number>();
+  /** Their last token is not known yet. */
+  readonly #ahead = new Set<RunningSequence>();
+  /** They wait for that alone; whether their KV is there. */
+  readonly #tokenless = new Map<RunningSequence, boolean>();
   /** They have their KV, and wait for a slot alone. */
   readonly #arrived = new WaitingLine<RunningSequence>();
   readonly #isThere = new Set<RunningSequence>();
@@ -39,14 +45,14 @@ export class KvReceiving {
     this.#requests = requests;
   }
 
-  /** Sequences whose blocks are on their way, or wait for room. */
+  /** Sequences whose blocks are on their way, or wait for room; or whose token is on its way. */
   get expected(): number {
-    return this.#receiving.size + this.#expected.length;
+    return this.#receiving.size + this.#expected.length + this.#tokenless.size;
   }
 
   /** Blocks are held that will be free, or lead on, without a step of this group. */
   get isUnderWay(): boolean {
-    return this.#receiving.size > 0;
+    return this.#receiving.size + this.#tokenless.size > 0;
   }
 
   /** Who waits for a slot with their KV. */
@@ -67,7 +73,8 @@ export class KvReceiving {
   }
 
   /** It comes with KV that lies elsewhere, and is received in turn. */
-  expect(running: RunningSequence, offer: KvOffer): void {
+  expect(running: RunningSequence, { offer, ahead }: Handoff): void {
+    if (ahead) this.#ahead.add(running);
     const expected = { rank: running.rank, arrival: running.arrival, running, offer };
     this.#offers.set(running, expected);
     this.#expected.push(expected);
@@ -81,8 +88,8 @@ export class KvReceiving {
     const messages: Commands['send'][] = [];
     for (let next = this.#expected.first; next !== undefined; next = this.#expected.first) {
       const ahead = this.#waiting.first;
-      if (this.#receiving.size + this.arrived >= free_slots + RECEIVED_AHEAD || (ahead !== undefined && isBefore(ahead, next))) break;
-      const blocks = this.#cache.blocksFor(next.running.tokens.length);
+      if (this.#receiving.size + this.#tokenless.size + this.arrived >= free_slots + RECEIVED_AHEAD || (ahead !== undefined && isBefore(ahead, next))) break;
+      const blocks = this.#cache.blocksFor(next.running.tokens.length + (this.#ahead.has(next.running) ? 1 : 0));
       // A sequence that takes nearly all blocks would never be received if it had to leave some.
       if (!this.#cache.canAllocate(Math.min(blocks + running, this.#cache.blocks))) break;
       messages.push(this.#receive(next, blocks));
@@ -100,6 +107,16 @@ export class KvReceiving {
     this.#ids.set(running, id);
     this.#requests.ask({ kind: 'pull', id, offer, blocks: running.holding.blocks.slice(0, offer.blocks.length) });
     return { to: running.task, message: receiving() };
+  }
+
+  /** What its prefill has generated is known. */
+  handedOver(running: RunningSequence, output: readonly number[]): void {
+    if (!this.#ahead.delete(running)) return;
+    running.tokens.push(...output.slice(outputOf(running)));
+    const isThere = this.#tokenless.get(running);
+    if (isThere === undefined) return;
+    this.#tokenless.delete(running);
+    this.#settle(running, isThere);
   }
 
   /** The first that has arrived runs from now on. */
@@ -123,6 +140,11 @@ export class KvReceiving {
       this.#leaveArrived(running);
       return true;
     }
+    this.#ahead.delete(running);
+    if (this.#tokenless.delete(running)) {
+      this.#dropBlocks(running);
+      return true;
+    }
     const expected = this.#offers.get(running);
     if (expected !== undefined) {
       this.#offers.delete(running);
@@ -141,6 +163,10 @@ export class KvReceiving {
       this.#leaveArrived(running);
       this.#waiting.push(running);
     }
+    for (const [running] of this.#tokenless) {
+      this.#dropBlocks(running);
+      this.#tokenless.set(running, false);
+    }
     for (const running of this.#receiving.values()) running.isSound = false;
   }
 
@@ -150,11 +176,17 @@ export class KvReceiving {
     assert(running, `transfer ${id} ended, and is none of this group's`);
     this.#ids.delete(running);
     this.#receiving.delete(id);
-    if (running.end === 'none' && isThere && running.isSound) this.#arrive(running);
-    else this.#dropBlocks(running);
+    const isWhole = running.end === 'none' && isThere && running.isSound;
+    if (!isWhole) this.#dropBlocks(running);
     if (running.end !== 'none') return running;
-    if (!this.#isThere.has(running)) this.#waiting.push(running);
+    if (this.#ahead.has(running)) this.#tokenless.set(running, isWhole);
+    else this.#settle(running, isWhole);
     return null;
+  }
+
+  #settle(running: RunningSequence, isThere: boolean): void {
+    if (isThere) this.#arrive(running);
+    else this.#waiting.push(running);
   }
 
   /** Of all its tokens but the last, the KV is there. */
@@ -180,9 +212,11 @@ export class KvReceiving {
   }
 
   /** All of its state: what a snapshot of its owner shows. */
-  toJSON(): { readonly receiving: object; readonly expected: readonly object[]; readonly arrived: readonly string[] } {
+  toJSON(): object {
     const receiving = Object.fromEntries([...this.#receiving].map(([id, { task }]) => [id, task]));
     const expected = [...this.#expected].map(({ running, offer }) => ({ task: running.task, offer }));
-    return { receiving, expected, arrived: [...this.#arrived].map(({ task }) => task) };
+    const ahead = [...this.#ahead].map(({ task }) => task);
+    const tokenless = [...this.#tokenless].map(([{ task }, isThere]) => ({ task, isThere }));
+    return { receiving, expected, ahead_of_token: ahead, tokenless, arrived: [...this.#arrived].map(({ task }) => task) };
   }
 }

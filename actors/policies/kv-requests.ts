@@ -2,7 +2,7 @@
  * What a DP group asks of its host for KV that changes hands, each transfer under a number of its own.
  * @module
  */
-import type { Transfer } from '../../src/protocol/messages.ts';
+import type { Transfer } from '../../src/protocol/transfers.ts';
 
 export class KvRequests {
   #last = 0;

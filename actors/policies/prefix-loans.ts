@@ -57,7 +57,7 @@ export class PrefixLoans {
     const id = this.#requests.begin();
     const blocks = holding.blocks.slice(known / this.#cache.block_size);
     this.#loans.set(id, { to: from, task, holding, blocks: blocks.length, isEnding: false });
-    this.#requests.ask({ kind: 'offer', id, blocks });
+    this.#requests.ask({ kind: 'offer', id, blocks, step: 0 });
     return [];
   }
 

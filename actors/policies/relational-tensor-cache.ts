@@ -11,7 +11,7 @@
  * @module
  */
 import { assert } from '../../src/protocol/errors.ts';
-import type { TierCopy } from '../../src/protocol/messages.ts';
+import type { TierCopy } from '../../src/protocol/transfers.ts';
 import { emptyHolding, type Holding } from './cache-holding.ts';
 import { CacheTransfers, type RemoteBlocks, type RemoteCopy, type SwapLimits } from './cache-transfers.ts';
 import { ContextIndex } from './context-index.ts';

@@ -77,6 +77,9 @@ const lastOutputOf = ({ stage, sequence }: RunningSequence): number => (stage ==
 export const tokensToLaunch = (running: RunningSequence): number =>
   outputOf(running) + running.sampling >= lastOutputOf(running) ? 0 : running.tokens.length + running.sampling - running.launched;
 
+/** Once its prompt is computed, a decode group has more of it to generate. */
+export const goesOnElsewhere = ({ stage, sequence }: RunningSequence): boolean => stage === 'prefill' && sequence.output.length + 1 < sequence.max_tokens;
+
 /** A token as the frontend gets it, or, with `token` −1, the log-probabilities of a chunk of the prompt alone. `prompt_start`: the position that they begin with. */
 export const tokenOut = (
   running: RunningSequence,

@@ -18,6 +18,8 @@ export type SchedulerLimits = {
   readonly is_asynchronous: boolean;
   /** False: first come, first served, whatever the priorities (the baseline). */
   readonly has_priorities: boolean;
+  /** Whether prefill lends the KV of a prompt's last step while that is computed. */
+  readonly lends_by_layer: boolean;
   /** Sequences whose KV may be lent at once. */
   readonly offers_max: number;
 };

@@ -1,9 +1,13 @@
 /**
- * One sequence's part of a step, as the NPU is told of it.
+ * A step's number, and one sequence's part of it, as the NPU is told of it.
  * @module
  */
 import { LAST_SAMPLED, type Sequence, type StepEntry } from '../../src/protocol/messages.ts';
 import { outputOf, type RunningSequence } from './running-sequence.ts';
+
+/** Step numbers travel as int32, and 0 means none: after the last comes 1 again. */
+const STEPS = 2 ** 31 - 1;
+export const nextStep = (step: number): number => (step % STEPS) + 1;
 
 const NOTHING: readonly number[] = [];
 const ONE_SAMPLED: readonly number[] = [LAST_SAMPLED];

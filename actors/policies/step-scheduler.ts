@@ -18,7 +18,8 @@
 import type { Address } from '../../src/protocol/address.ts';
 import { abandoned, decoding, generated, generationFailed, preempted, scheduled, tokens as tokensMessage } from '../../src/protocol/constructors.ts';
 import { assert, type ErrorRecord } from '../../src/protocol/errors.ts';
-import type { Commands, Handoff, Sequence, Stage, StepEntry, StepOutcome, StepPlan, TokenOut, Transfer } from '../../src/protocol/messages.ts';
+import type { Commands, Handoff, Sequence, Stage, StepEntry, StepOutcome, StepPlan, TokenOut } from '../../src/protocol/messages.ts';
+import type { Transfer } from '../../src/protocol/transfers.ts';
 import { CacheArrivals } from './cache-arrivals.ts';
 import { cacheSpace } from './cache-holding.ts';
 import { FIRST_CACHE_TRANSFER } from './cache-transfers.ts';
@@ -28,15 +29,13 @@ import { RelationalTensorCache } from './relational-tensor-cache.ts';
 import { finishOf, RunningBatch } from './running-batch.ts';
 import { blocksForStep, missingBlocks, neverFits, newRunningSequence, type RunningSequence, tokenOut, tokensToLaunch } from './running-sequence.ts';
 import { cacheLimits, type SchedulerLimits } from './scheduler-limits.ts';
-import { stepEntry } from './step-entry.ts';
+import { nextStep, stepEntry } from './step-entry.ts';
 import { isBefore, WaitingLine } from './waiting-line.ts';
 
 /** A step and what to tell the tasks when it is sent. */
 export type Planned = { readonly plan: StepPlan; readonly messages: readonly Commands['send'][] };
 
 const FRONTEND: Address = 'frontend/0';
-/** After the last step number comes 1 again. */
-const STEPS = 2 ** 31 - 1;
 /** For so many steps a sequence can be overtaken by later ones of a priority that is better by 1: at 10 to 50 ms a step about a second. */
 export const PATIENCE_STEPS = 64;
 /** The one that runs, and the one that begins when it ends. */
@@ -71,7 +70,7 @@ export class StepScheduler {
     this.cache = new RelationalTensorCache(cacheLimits(limits));
     this.coming = new CacheArrivals(this.cache, limits, this.#waiting, self);
     this.#running = new RunningBatch(limits.batch_requests_max);
-    this.handoffs = new KvHandoffs(this.cache, this.#waiting, self);
+    this.handoffs = new KvHandoffs(this.cache, this.#waiting, self, limits.has_prefix_cache);
   }
 
   /** The last that was planned. */
@@ -108,8 +107,14 @@ export class StepScheduler {
     });
     this.#byTask.set(task, running);
     if (handoff === null) this.coming.arrive(running);
-    else this.handoffs.receiving.expect(running, handoff.offer);
+    else this.handoffs.receiving.expect(running, handoff);
     return [];
+  }
+
+  /** What its prefill has generated, of one that came ahead of that; nothing where it is gone. */
+  handOver(task: Address, output: readonly number[]): void {
+    const running = this.#byTask.get(task);
+    if (running !== undefined) this.handoffs.receiving.handedOver(running, output);
   }
 
   /** Keeps a prompt's prefix for those who will name the context. */
@@ -171,8 +176,7 @@ export class StepScheduler {
       return null;
     }
     const after = isAhead ? this.#step : 0;
-    // Step numbers travel as int32, and 0 means none.
-    this.#step = (this.#step % STEPS) + 1;
+    this.#step = nextStep(this.#step);
     this.#steps_planned++;
     this.#steps.push(launched);
     return { plan: { step: this.#step, after, entries, detach: this.takeDetached() }, messages };
@@ -193,7 +197,8 @@ export class StepScheduler {
   /** Nobody reads what was lent any more, or what was asked for is here, or will not come. */
   transferEnded(id: number, isThere: boolean): readonly Commands['send'][] {
     if (id >= FIRST_CACHE_TRANSFER) return this.coming.ended(id, isThere);
-    const { over, messages } = this.handoffs.end(id, isThere, this.#limits.has_prefix_cache);
+    const { over, messages } = this.handoffs.end(id, isThere);
+    if (over !== null && over.slot >= 0) return this.#dropFlight(over);
     if (over !== null) this.#byTask.delete(over.task);
     return over?.end === 'abandoned' ? [{ to: over.task, message: abandoned() }] : messages;
   }
@@ -224,7 +229,7 @@ export class StepScheduler {
       running.computed = Math.min(start + count, running.tokens.length);
       this.tokens_prefilled += Math.max(0, Math.min(count, running.sequence.prompt.length - start));
       if (outcome.error !== null) running.isSound = false;
-      if (running.end !== 'none') this.#dropFlight(running, messages);
+      if (running.end !== 'none') messages.push(...this.#dropFlight(running));
       else if (outcome.error !== null) {
         this.#end(running, 'told');
         messages.push({ to: running.task, message: generationFailed(outcome.error) });
@@ -244,7 +249,7 @@ export class StepScheduler {
     for (const { running, samples } of this.#steps.flat()) {
       running.flights--;
       if (samples) running.sampling--;
-      if (running.end !== 'none') this.#dropFlight(running, messages);
+      if (running.end !== 'none') messages.push(...this.#dropFlight(running));
     }
     this.#steps = [];
     for (const running of [...this.#running]) {
@@ -270,27 +275,25 @@ export class StepScheduler {
   }
 
   #tokenOf(running: RunningSequence, prompt_start: number, outcome: StepOutcome, messages: Commands['send'][]): TokenOut {
-    const { task } = running;
-    const { token } = outcome;
-    running.tokens.push(token);
+    running.tokens.push(outcome.token);
     this.tokens_decoded++;
-    const { finish, stops } = finishOf(running, token);
+    const { finish, stops } = finishOf(running, outcome.token);
     if (finish !== null) {
       this.#end(running, 'told');
-      messages.push({ to: task, message: generated() });
-    } else if (running.stage === 'prefill') this.#handOver(running);
+      messages.push({ to: running.task, message: generated() });
+    } else if (running.stage === 'prefill') this.#lend(running, messages);
     else if (!running.isDecoding) {
       running.isDecoding = true;
-      messages.push({ to: task, message: decoding() });
+      messages.push({ to: running.task, message: decoding() });
     }
     return tokenOut(running, prompt_start, outcome, finish, stops);
   }
 
   /** Its first token is out: the rest is for a decode executor. */
-  #handOver(running: RunningSequence): void {
+  #lend(running: RunningSequence, messages: Commands['send'][]): void {
     this.#running.leave(running);
     this.#running.giveSlot(running);
-    this.handoffs.lending.lend(running);
+    if (this.handoffs.lending.lend(running, messages)) this.#byTask.delete(running.task);
   }
 
   /** Lets the first who waits run, with what is known of its prefix. Gives how many of its tokens there is room for; 0 or `full`: it waits on. */
@@ -322,6 +325,7 @@ export class StepScheduler {
     running.flights++;
     running.launched += count;
     if (entry.samples) running.sampling++;
+    if (entry.samples && this.#limits.lends_by_layer) this.handoffs.lending.lendAhead(running, nextStep(this.#step));
     launched.push({ running, count, samples: entry.samples });
     return entry;
   }
@@ -372,16 +376,16 @@ export class StepScheduler {
       return true;
     }
     this.#running.leave(running);
-    if (running.flights > 0) return false;
+    if (running.flights > 0 || this.handoffs.lending.holds(running)) return false;
     this.#letGo(running);
     return true;
   }
 
-  /** A step of one that is over has come back. */
-  #dropFlight(running: RunningSequence, messages: Commands['send'][]): void {
-    if (running.flights > 0) return;
+  /** A step of one that is over has come back, or what was lent of it. */
+  #dropFlight(running: RunningSequence): readonly Commands['send'][] {
+    if (running.flights > 0 || this.handoffs.lending.holds(running)) return [];
     this.#letGo(running);
-    if (running.end === 'abandoned') messages.push({ to: running.task, message: abandoned() });
+    return running.end === 'abandoned' ? [{ to: running.task, message: abandoned() }] : [];
   }
 
   #letGo(running: RunningSequence): void {

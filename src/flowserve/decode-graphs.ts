@@ -66,10 +66,11 @@ export class DecodeGraphs {
     const parts: Part[] = [];
     let at = offsetOf(stepPrograms) + (rows - 1) * step_bytes;
     const room = at + step_bytes;
+    let kv_layers = 0;
     const program = (make: () => void): Compute => {
       const captured = this.#recorder.capture(at, room - at, make);
       at += captured.bytes;
-      return this.#launch(captured);
+      return this.#launch(captured, kv_layers);
     };
     let calls: (() => void)[] = [];
     const end = (): Compute => {
@@ -80,8 +81,10 @@ export class DecodeGraphs {
       });
     };
     for (const part of this.#inTurn) {
-      if (part.kind === 'compute') calls.push(() => part.compute(rows, spans));
-      else if (part.kind === 'gather') parts.push(end(), part);
+      if (part.kind === 'compute') {
+        calls.push(() => part.compute(rows, spans));
+        kv_layers = Math.max(kv_layers, part.kv_layers);
+      } else if (part.kind === 'gather') parts.push(end(), part);
       else if (part.kind === 'projection') {
         parts.push(end());
         const { compute } = program(() => part.own(rows));
@@ -107,9 +110,9 @@ export class DecodeGraphs {
     return parts;
   }
 
-  #launch({ address, bytes }: Program): Compute {
+  #launch({ address, bytes }: Program, kv_layers: number): Compute {
     const { kernels } = this.#forward;
-    return { kind: 'compute', compute: () => kernels.runProgram(address, bytes) };
+    return { kind: 'compute', compute: () => kernels.runProgram(address, bytes), kv_layers };
   }
 
   #sortPairs(first: number, rows: number): void {

@@ -6,7 +6,7 @@
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { BlockPool } from '../fabric/block-pool.ts';
 import { assert } from '../protocol/errors.ts';
-import type { TierBlocks, TierCopy } from '../protocol/messages.ts';
+import type { TierBlocks, TierCopy } from '../protocol/transfers.ts';
 import type { Directory } from '../runtime/directory.ts';
 import { type AnyPodPlan, onDie } from './pod-plan.ts';
 

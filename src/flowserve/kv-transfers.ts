@@ -14,9 +14,10 @@ import type { BlockPool } from '../fabric/block-pool.ts';
 import { type Address, idOf } from '../protocol/address.ts';
 import { offered, transferDone, transferFailed } from '../protocol/constructors.ts';
 import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
-import type { KvOffer, Message, TierCopy, Transfer } from '../protocol/messages.ts';
+import type { KvOffer } from '../protocol/messages.ts';
 import type { KvLinkReport } from '../protocol/threads.ts';
 import type { DpGroupPlace } from '../protocol/topology.ts';
+import type { TierCopy, Transfer, TransferMessage } from '../protocol/transfers.ts';
 import type { Directory } from '../runtime/directory.ts';
 import type { Checksum } from './distflow/checksum.ts';
 import { dieOfPuller, isOver } from './distflow/lease-word.ts';
@@ -25,6 +26,7 @@ import { type Offer, type OfferEnd, Offers } from './distflow/offers.ts';
 import type { Pull } from './distflow/pull.ts';
 import type { OfferSource } from './distflow/registration.ts';
 import { KvCopies } from './kv-copies.ts';
+import { LayersAhead } from './layers-ahead.ts';
 import { type AnyPodPlan, onDie } from './pod-plan.ts';
 
 export type KvTransfersOptions = {
@@ -38,7 +40,7 @@ export type KvTransfersOptions = {
   /** Something came for a die: whoever has it is to look. */
   readonly arrive: (die: number) => void;
   /** What came of a transfer, `bytes` of which were moved for it. */
-  readonly tell: (group: Address, message: Message, cause: number, bytes: number) => void;
+  readonly tell: (group: Address, message: TransferMessage, cause: number, bytes: number) => void;
 };
 
 /** A host's NPU, as the life that its thread knows of. */
@@ -66,6 +68,7 @@ export class KvTransfers {
   readonly #pulls = new Map<string, PullUnderWay>();
   /** Dies whose leases are let go of by new links, since theirs broke: when that has come, they are to look. */
   readonly #untold = new Set<number>();
+  readonly #ahead = new LayersAhead<Token>();
 
   constructor(options: KvTransfersOptions, owners: readonly KvOwner[]) {
     const { plan, space, checksum, network } = options;
@@ -79,7 +82,10 @@ export class KvTransfers {
     for (const { npu, die, blocks } of owners) {
       const { offers: place, kv } = this.#sourceOf(npu, die);
       if (place.slots > 0)
-        this.#offers.set(npu, new Offers<Token>({ npu, space, place, kv, pool: blocks, checksum, isGone: (puller) => this.#isGone(puller) }));
+        this.#offers.set(
+          npu,
+          new Offers<Token>({ npu, space, place, kv, pool: blocks, checksum, isGone: (puller) => this.#isGone(puller), arrive: options.arrive }),
+        );
     }
   }
 
@@ -119,11 +125,13 @@ export class KvTransfers {
     const token: Token = { group, id: work.id, cause };
     switch (work.kind) {
       case 'offer':
-        this.#offer(token, work.blocks);
+        if (work.step > 0) this.#ahead.ask(this.#ownerOf(group).npu, work.step, token, work.blocks);
+        else this.#offer(token, work.blocks);
         break;
       case 'withdraw': {
         const offer = this.#lent.get(keyOf(token));
         if (offer !== undefined) this.#offersOf(group).withdraw(offer);
+        else if (this.#ahead.withdraw((asked) => keyOf(asked) === keyOf(token))) this.#tell(token, transferFailed(token.id, notPulled('withdrawn')), 0);
         break;
       }
       case 'pull':
@@ -138,6 +146,21 @@ export class KvTransfers {
         this.#pulls.get(keyOf(token))?.pull.cancel();
         break;
     }
+  }
+
+  /** A step of the NPU has begun, and holds its blocks: what is lent of it is open. */
+  begin(npu: number, step: number): void {
+    for (const { token, blocks } of this.#ahead.begin(npu, step)) this.#ahead.opened(npu, step, this.#offer(token, blocks, 0), this.#offersOf(token.group));
+  }
+
+  /** Of that step, something is lent. */
+  lends(npu: number, step: number): boolean {
+    return this.#ahead.lends(npu, step);
+  }
+
+  /** In that step, the KV of the first `layers` layers is there. */
+  reach(npu: number, step: number, layers: number): void {
+    this.#ahead.reach(npu, step, layers);
   }
 
   /** Lets all go on. True if a transfer ended. */
@@ -185,20 +208,22 @@ export class KvTransfers {
     }
     for (const offers of this.#offers.values())
       for (const { token, end, registration } of offers.drain()) {
+        this.#ahead.forget(this.#lent.get(keyOf(token)) as Offer<Token>);
         this.#lent.delete(keyOf(token));
         if (end === 'pulled') this.#tell(token, transferDone(token.id), registration.blocks * this.#blockBytesOf(token.group));
         else this.#tell(token, transferFailed(token.id, notPulled(end)), 0);
       }
   }
 
-  #offer(token: Token, blocks: readonly number[]): void {
+  #offer(token: Token, blocks: readonly number[], layers_there?: number): Offer<Token> {
     const { group, id } = token;
-    const offer = this.#offersOf(group).open(token, blocks, NO_LIMIT);
+    const offer = this.#offersOf(group).open(token, blocks, NO_LIMIT, layers_there);
     assert(offer, `${group} lends to more than its table of offers has room for`);
     this.#lent.set(keyOf(token), offer);
     const { npu, slot, serial } = offer.registration;
     const { die, epoch } = this.#ownerOf(group);
     this.#tell(token, offered(id, { npu, die, epoch, slot, serial, blocks }), 0);
+    return offer;
   }
 
   #pull(token: Token, offer: KvOffer, blocks: readonly number[]): void {
@@ -230,7 +255,7 @@ export class KvTransfers {
     }
   }
 
-  #tell({ group, cause }: Token, message: Message, bytes: number): void {
+  #tell({ group, cause }: Token, message: TransferMessage, bytes: number): void {
     this.#options.tell(group, message, cause, bytes);
   }
 

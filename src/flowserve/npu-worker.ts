@@ -92,6 +92,7 @@ export class NpuWorker {
   #samples: readonly StepSample[] | null = null;
   #mustServe = false;
   #mustPull = false;
+  #mustMove = false;
   #isStalled = false;
   #isStepping = false;
 
@@ -191,7 +192,7 @@ export class NpuWorker {
     const control = this.#control;
     const { transfers } = this.#npus;
     const hasWork = (): boolean =>
-      this.#mustServe || this.#mustPull || transfers.hasNews || control.arrivals(this.#thread) !== this.#arrivals || this.#links.hasInbound();
+      this.#mustServe || this.#mustPull || this.#mustMove || transfers.hasNews || control.arrivals(this.#thread) !== this.#arrivals || this.#links.hasInbound();
     const onFrame = (_peer: number, ring: RingConsumer): void => this.#receiveMessage(this.#port.read(ring));
     let isStopped = false;
     let idleTurns = 0;
@@ -200,6 +201,7 @@ export class NpuWorker {
       isStopped = control.isStopped(this.#thread);
       let busy = this.#links.receive(onFrame);
       busy = this.#host.turn() || busy;
+      this.#mustMove = false;
       busy = transfers.poll() || transfers.isBusy || busy;
       // A step may take long: what it does not change is on its way before.
       if (busy) this.#links.flush();
@@ -226,6 +228,7 @@ export class NpuWorker {
     if (thread === this.#thread) {
       this.#mustServe = true;
       this.#mustPull = true;
+      this.#mustMove = true;
     } else if (thread >= 0) this.#control.arrive(thread);
   }
 
@@ -235,6 +238,7 @@ export class NpuWorker {
     this.#arrivals = arrivals;
     this.#mustServe = true;
     this.#mustPull = true;
+    this.#mustMove = true;
   }
 
   /** The persistent kernel of the experts: takes what has arrived, in turn, whoever sent it. */

@@ -15,6 +15,7 @@ import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Message, StepPlan, Work } from '../protocol/messages.ts';
 import type { NpuReport } from '../protocol/threads.ts';
 import { type DpGroupPlace, type Executor, expertGroupOf, type NpuPlace, npuOfExpert } from '../protocol/topology.ts';
+import type { TransferMessage } from '../protocol/transfers.ts';
 import type { Birth, Cast } from '../runtime/cast.ts';
 import type { Directory } from '../runtime/directory.ts';
 import { Endpoint, type Surroundings } from '../xccl/endpoint.ts';
@@ -50,6 +51,8 @@ export type NpusOptions = {
   readonly measuresSteps: boolean;
   /** What steps take, measured before the first of them. */
   readonly samplesOf: (program: StepProgram<Arithmetic>) => readonly StepSample[];
+  /** Told as a step's layers are computed, in place of who waits for their KV: then that is for whoever knows when they are there. */
+  readonly onLayers?: ((npu: number, step: number, layers: number) => void) | undefined;
 };
 
 /** What the NPUs need of the host of their actors. */
@@ -59,7 +62,7 @@ export type NpusHost = {
   /** An NPU has done what `cause` launched. */
   readonly complete: (npu: Address, message: Message, cause: number) => void;
   /** A group's transfer came to something; `bytes` were moved for it. */
-  readonly tellTransfer: (group: Address, message: Message, cause: number, bytes: number) => void;
+  readonly tellTransfer: (group: Address, message: TransferMessage, cause: number, bytes: number) => void;
 };
 
 /** Of what a group's first rank tells for all. */
@@ -107,6 +110,7 @@ export class Npus {
 
   constructor(options: NpusOptions) {
     const { plan, space, directory, surroundings, arithmetics, die_epochs, checksum, network = null, host, measuresSteps, samplesOf } = options;
+    const onLayers = options.onLayers ?? ((npu: number, step: number, layers: number) => this.transfers.reach(npu, step, layers));
     this.#samplesOf = samplesOf;
     this.#now_us = measuresSteps ? () => surroundings.now_ms() * 1000 : null;
     this.#plan = plan;
@@ -117,7 +121,12 @@ export class Npus {
       arithmetics.map((arithmetic, index) => {
         const { npu, row_bytes } = arithmetic.layout;
         const exchange = new Exchange(new Endpoint(dieOf(npu), surroundings, die_epochs?.[index]), row_bytes);
-        return [npu, new StepProgram(arithmetic, space, exchange, expertGroupOf(plan.hosting.deployment, npu), dieOf)];
+        return [
+          npu,
+          new StepProgram(arithmetic, space, exchange, expertGroupOf(plan.hosting.deployment, npu), dieOf, (step, layers) => {
+            if (this.transfers.lends(npu, step)) onLayers(npu, step, layers);
+          }),
+        ];
       }),
     );
     const owners = [...this.programs].map(([npu, { exchange, blocks }]) => ({ npu, die: exchange.endpoint.die, epoch: exchange.endpoint.epoch, blocks }));
@@ -130,7 +139,7 @@ export class Npus {
   /** Brings NPUs, DP groups and experts to life. */
   spawn(): void {
     const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, dram_blocks, cache_costs } = this.#plan.options;
-    const { prefix_caching, prefix_sharing, async_scheduling, scheduling_policy, kv_lease_ms: lease_ms } = this.#plan.options;
+    const { prefix_caching, prefix_sharing, async_scheduling, scheduling_policy, kv_lease_ms: lease_ms, kv_transfer } = this.#plan.options;
     const limits = {
       kv_blocks,
       kv_block_size,
@@ -142,6 +151,7 @@ export class Npus {
       shares_prefixes: prefix_sharing,
       is_asynchronous: async_scheduling,
       has_priorities: scheduling_policy === 'priority',
+      lends_by_layer: kv_transfer === 'layer',
       offers_max: offersOf({ max_batch_requests }),
     };
     for (const [npu, program] of this.programs) {
@@ -240,6 +250,7 @@ export class Npus {
   #begin(program: StepProgram<Arithmetic>, step: number, start: () => void): void {
     try {
       start();
+      this.transfers.begin(program.npu, step);
     } catch (error) {
       this.#fail(program, step, error);
     }

@@ -52,10 +52,11 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   /** So many DP groups of an executor are for prompts of so many tokens or more. */
   readonly long_prompt_groups: number;
   readonly long_prompt_tokens: number;
-  /** How long KV is lent. */
+  /** How long KV is lent; and whether it is lent when it is computed, or while it is. */
   readonly kv_lease_ms: number;
   /** What joins task executors. Missing: the memory that they share. */
   readonly kv_fabric?: KvFabric;
+  readonly kv_transfer: 'request' | 'layer';
   /** False: all actors live on one thread, as on a virtual clock, which needs no rings. Else it has them. */
   readonly has_rings?: boolean;
 };
@@ -89,6 +90,7 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout> = {
       | 'long_prompt_groups'
       | 'long_prompt_tokens'
       | 'kv_lease_ms'
+      | 'kv_transfer'
       | 'max_queued'
     >;
 };
@@ -217,6 +219,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
       kv_fabric,
       prefix_sharing,
       link_bytes_per_s: options.link_bytes_per_s,
+      kv_transfer: options.kv_transfer,
       async_scheduling: options.async_scheduling,
       max_queued,
     },

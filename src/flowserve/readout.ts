@@ -13,7 +13,7 @@ import type { PositionLogprobs, StepEntry, StepOutcome, StepPlan } from '../prot
 import type { Arithmetic, Span, TokenSampler } from './arithmetic.ts';
 import { LOGIT_ROWS_MAX } from './npu-layout.ts';
 import { NOT_FINITE } from './sampler.ts';
-import type { Part } from './step-parts.ts';
+import { compute, type Part } from './step-parts.ts';
 
 /** `token`: of the prompt, whose log-probability is wanted; −1: the row yields the next one. */
 type Reading = { readonly entry: number; readonly row: number; readonly token: number };
@@ -55,9 +55,9 @@ export class Readout {
     for (let from = 0, turn = 0; from < rows; from += batch_max, turn ^= 1) {
       const count = Math.min(batch_max, rows - from);
       const first = isSplit ? turn * batch_max : 0;
-      if (!hasLogits) parts.push({ kind: 'compute', compute: () => this.#forward.head((index) => this.#readings[from + index]?.row ?? 0, count, first) });
+      if (!hasLogits) parts.push(compute(() => this.#forward.head((index) => this.#readings[from + index]?.row ?? 0, count, first)));
       if (isSplit) parts.push({ kind: 'gather', table: 'logits', what: `'logits' of rows ${from} to ${from + count - 1}`, first, rows: () => count });
-      parts.push({ kind: 'compute', compute: () => this.#read(from, count, first) });
+      parts.push(compute(() => this.#read(from, count, first)));
     }
     return parts;
   }

@@ -21,8 +21,8 @@ import type { ExpertBatches, Share } from './expert-batches.ts';
 import type { ProjectedColumns } from './step-layout.ts';
 import { firstRowOf, type Gathered, type Range } from './tensor-share.ts';
 
-/** Kernel calls on a step's rows, none of which waits. */
-export type Compute = { readonly kind: 'compute'; readonly compute: (rows: number, spans: readonly Span[]) => void };
+/** Kernel calls on a step's rows, none of which waits. Afterwards the rows' KV of so many layers, the first ones, is there; 0: no more than before. */
+export type Compute = { readonly kind: 'compute'; readonly compute: (rows: number, spans: readonly Span[]) => void; readonly kv_layers: number };
 
 /** The experts of a layer: the next part finds all answers in `replies`. */
 export type Experts = {
@@ -74,21 +74,21 @@ export function partsInTurn(model: Arithmetic, batches: ExpertBatches): readonly
   return parts;
 }
 
-const compute = (call: Compute['compute']): Compute => ({ kind: 'compute', compute: call });
+export const compute = (call: Compute['compute'], kv_layers = 0): Compute => ({ kind: 'compute', compute: call, kv_layers });
 
 const denseLayer = (model: Arithmetic, layer: number): Part =>
   compute((rows, spans) => {
     model.attention(layer, rows, spans);
     model.postNorm(layer, rows);
     model.dense(layer, rows);
-  });
+  }, layer + 1);
 
 const expertLayer = (model: Arithmetic, layer: number, batches: ExpertBatches): Part[] => [
   compute((rows, spans) => {
     model.attention(layer, rows, spans);
     model.postNorm(layer, rows);
     model.gate(layer, rows);
-  }),
+  }, layer + 1),
   ...moeParts(model, layer, batches),
 ];
 
@@ -114,7 +114,7 @@ function projectionLayer(model: Arithmetic, layer: number, experts: Part[] | nul
   const { share, columns, attended } = projection;
   const { target, skip } = columns[share.rank] as ProjectedColumns;
   return [
-    compute((rows, spans) => model.attend(layer, rows, spans)),
+    compute((rows, spans) => model.attend(layer, rows, spans), layer + 1),
     { kind: 'projection', layer, own: (rows) => model.projectColumns(layer, rows, offsetOf(target - skip), offsetOf(attended)) },
     compute((rows) => {
       model.addProjected(rows);
@@ -131,7 +131,7 @@ function projectionLayer(model: Arithmetic, layer: number, experts: Part[] | nul
 const gather = (table: Gathered, layer: number): Gather => ({ kind: 'gather', table, what: `'${table}' of layer ${layer}`, first: 0, rows: all });
 
 const attentionOfRank = (model: Arithmetic, layer: number): Part[] => [
-  compute((rows, spans) => model.attend(layer, rows, spans)),
+  compute((rows, spans) => model.attend(layer, rows, spans), layer + 1),
   gather('attended', layer),
   compute((rows) => model.project(layer, rows)),
   gather('projected', layer),

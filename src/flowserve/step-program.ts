@@ -37,6 +37,8 @@ const ASKED: Poll = { state: 'asked' };
 
 /** What a peer was asked, and under which event: an NPU's share of the pairs of tokens and experts, or its columns of the output projection. */
 type Asked = { readonly share: Share | null; event: number };
+/** In the step of that number, the KV of layers 0 … `layers` − 1 is in its blocks. */
+export type OnLayers = (step: number, layers: number) => void;
 
 type Run = {
   readonly plan: StepPlan;
@@ -79,13 +81,15 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   readonly #self: Address;
   readonly #inTurn: readonly Part[];
   readonly #graphs: StepGraphs | null;
+  readonly #onLayers: OnLayers;
   #run: Run | null = null;
   /** Begins when `#run` is done. */
   #next: StepPlan | null = null;
   /** By slot: the token that its last step sampled. */
   readonly #sampled: number[] = [];
 
-  constructor(forward: Model, space: AddressSpace, exchange: Exchange, group: ExpertGroup, dieOf: (npu: number) => number) {
+  constructor(forward: Model, space: AddressSpace, exchange: Exchange, group: ExpertGroup, dieOf: (npu: number) => number, onLayers: OnLayers = () => {}) {
+    this.#onLayers = onLayers;
     const { npu, kv, share } = forward.layout;
     this.forward = forward;
     this.batches = new ExpertBatches(forward, space, group);
@@ -210,8 +214,10 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       const at = run.part++ - run.parts.length;
       const part = at < 0 ? run.parts[at + run.parts.length] : run.readout.parts[at];
       if (part === undefined) break;
-      if (part.kind === 'compute') part.compute(run.rows, run.spans);
-      else if (part.kind === 'experts') {
+      if (part.kind === 'compute') {
+        part.compute(run.rows, run.spans);
+        if (part.kv_layers > 0) this.#onLayers(run.plan.step, part.kv_layers);
+      } else if (part.kind === 'experts') {
         this.#dispatch(run, part);
         if (run.missing.size > 0) return ASKED;
       } else if (part.kind === 'projection') {

@@ -20,8 +20,9 @@ import { instantiateKernels, type Kernels, loadKernelModule } from '../model/ker
 import { type Address, idOf } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
-import type { Transfer, Work } from '../protocol/messages.ts';
+import type { Work } from '../protocol/messages.ts';
 import type { Deployment } from '../protocol/topology.ts';
+import type { Transfer } from '../protocol/transfers.ts';
 import type { Cast } from '../runtime/cast.ts';
 import type { Directory } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
@@ -71,6 +72,7 @@ export class MachineNpus {
     now_ms: () => number,
     host: NpusHost,
     samplesOf: (npu: Address) => readonly StepSample[] = () => [],
+    onLayers?: (npu: number, step: number, layers: number) => void,
   ) {
     this.#deployment = plan.hosting.deployment;
     const areas = plan.dies.map((_, die) => areasOfDie(plan, die));
@@ -85,6 +87,7 @@ export class MachineNpus {
       host,
       measuresSteps: false,
       samplesOf: ({ self }) => samplesOf(self),
+      onLayers,
     });
     this.#programs = [...this.#npus.programs.values()];
   }
@@ -107,10 +110,20 @@ export class MachineNpus {
 
   /** Performs a transfer to its end, as far as that is in one hand: an offer stands until somebody pulls it. */
   transfer(group: Address, work: Transfer, cause: number): void {
+    this.#npus.transfers.perform(group, work, cause);
+    this.#move();
+  }
+
+  /** The KV of the step's first `layers` layers is there: who waits for it goes on. */
+  reach(npu: number, step: number, layers: number): void {
+    this.#npus.transfers.reach(npu, step, layers);
+    this.#move();
+  }
+
+  /** Until all wait. Once more than is seen to be needed: who pulls sees in the next turn what the holder has summed in this one. */
+  #move(): void {
     const { transfers } = this.#npus;
-    transfers.perform(group, work, cause);
-    do transfers.poll();
-    while (transfers.isBusy);
+    for (let quiet = 0; quiet < 2; quiet = transfers.isBusy ? 0 : quiet + 1) transfers.poll();
   }
 
   timesOf(npu: Address): StepTimes {

@@ -21,20 +21,22 @@ import type { StepSample } from '../protocol/balancing.ts';
 import type { PodToCaller } from '../protocol/caller.ts';
 import { memberLost } from '../protocol/constructors.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
-import type { FrontendMessage, Message, StepPlan, Transfer, Work } from '../protocol/messages.ts';
+import type { FrontendMessage, Message, StepPlan, Work } from '../protocol/messages.ts';
 import { jobExecutorOf, requestOfTask } from '../protocol/request-ids.ts';
 import { firstGroups, leaderOf, type NpuPlace } from '../protocol/topology.ts';
+import type { Transfer, TransferMessage } from '../protocol/transfers.ts';
 import { Codec } from '../protocol/wire.ts';
 import type { Act, Mail } from '../runtime/cast.ts';
 import { CLUSTER_MANAGERS, Directory, ON_CONTROL } from '../runtime/directory.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import { VirtualHost } from '../runtime/virtual-host.ts';
-import { ASCEND_910C_DIE, type Device, ROCE, rooflineStep } from '../simulate/roofline.ts';
+import { ASCEND_910C_DIE, ROCE, rooflineStep } from '../simulate/roofline.ts';
 import { endInspection, type Inspect, InspectionEvents } from '../trace/inspection-events.ts';
 import { Recorder } from '../trace/recorder.ts';
 import { birthOf, birthOfController } from './births.ts';
 import { withCacheCosts } from './cache-costs.ts';
 import type { ControlStats } from './control-handle.ts';
+import { LayerTimes, type Link } from './layer-times.ts';
 import { buildMachine, type Machine, MachineNpus, type OnProgress } from './machine.ts';
 import { headerOf, warnRecordingEnded } from './recording.ts';
 
@@ -83,6 +85,7 @@ export class VirtualControl {
   readonly #directory: Directory;
   readonly #codec = new Codec();
   readonly #device = ASCEND_910C_DIE;
+  readonly #layers: LayerTimes;
   /** By task executor. */
   readonly #step_ns: readonly ((plan: StepPlan) => number)[];
   readonly #recorder: Recorder | null;
@@ -95,7 +98,7 @@ export class VirtualControl {
   readonly #swaps_done_ns = new Map<Address, number>();
   #swap_ns: number | null = null;
   /** What the transfer at hand goes by. */
-  #link: Pick<Device, 'link_bytes_per_s' | 'link_latency_ns'> = ASCEND_910C_DIE;
+  #link: Link = ASCEND_910C_DIE;
   /** Workers whose controllers are lost. */
   readonly #restarting = new Set<number>();
 
@@ -120,6 +123,7 @@ export class VirtualControl {
     const recorder =
       options.record === undefined ? null : new Recorder(options.record, headerOf({ clock: 'virtual', ...options }, checkpoint, plan), warnRecordingEnded);
     this.#recorder = recorder;
+    this.#layers = new LayerTimes(this.config.layers, () => this.host.now_ns);
     const { inspect } = ports;
     this.#inspection = inspect === undefined ? null : new InspectionEvents(inspect);
     this.host = new VirtualHost({
@@ -158,9 +162,10 @@ export class VirtualControl {
         spawn: (address, birth) => this.host.spawn(address, birth),
         send: (to, from, message) => this.host.send(to, from, message),
         complete: (npu, message, cause) => this.host.complete(npu, message, cause, this.#done_ns - this.host.now_ns),
-        tellTransfer: (group, message, cause, bytes) => this.host.complete(group, message, cause, this.#swap_ns ?? this.#transfer_ns(bytes, this.#link)),
+        tellTransfer: (group, message, cause, bytes) => this.#tellTransfer(group, message, cause, bytes),
       },
       (npu) => WARM_SHAPES.map((shape) => this.#sampleOf(npu, shape)),
+      (npu, step, layers) => this.#reach(npu, step, layers),
     );
     for (const worker of [ON_CONTROL, ...Array.from({ length: plan.workers }, (_, worker) => worker)]) this.#spawnControllers(worker);
     this.#npus.spawn();
@@ -260,8 +265,12 @@ export class VirtualControl {
       this.#done_ns = began_ns + this.#stepOf(npu)(work.plan);
       this.#npus.timesOf(npu).add(work.plan, began_ns / NS_PER_US, this.#done_ns / NS_PER_US);
       this.#steps_done_ns.set(npu, this.#done_ns);
+      if (this.plan.options.kv_transfer === 'layer') this.#layers.begin(npu, work.plan.step, { began_ns, done_ns: this.#done_ns });
     } else this.#done_ns = this.host.now_ns + SMALL_WORK_NS;
-    if (work.kind === 'reset') this.#steps_done_ns.delete(npu);
+    if (work.kind === 'reset') {
+      this.#steps_done_ns.delete(npu);
+      this.#layers.reset(npu);
+    }
     this.#npus.launch(npu, work, cause);
   }
 
@@ -281,11 +290,30 @@ export class VirtualControl {
       this.#swaps_done_ns.set(group, done_ns);
       this.#swap_ns = done_ns - this.host.now_ns;
     }
-    const { kv_fabric, link_bytes_per_s } = this.plan.options;
-    const link = work.kind === 'pull' && kv_fabric === 'tcp' ? ROCE : this.#device;
-    this.#link = link_bytes_per_s === undefined ? link : { ...link, link_bytes_per_s };
+    this.#link = this.#linkOf(work.kind);
+    if (work.kind === 'pull' || (work.kind === 'offer' && work.step > 0)) this.#layers.beginTransfer(group, work.id);
     this.#npus.transfer(group, work, cause);
     this.#swap_ns = null;
+  }
+
+  #tellTransfer(group: Address, message: TransferMessage, cause: number, bytes: number): void {
+    this.host.complete(group, message, cause, this.#swap_ns ?? this.#layers.untilMoved_ns(group, message.id, bytes, this.#link));
+    if (message.type !== 'OFFERED') this.#layers.endTransfer(group, message.id);
+  }
+
+  #linkOf(kind: Transfer['kind']): Link {
+    const { kv_fabric, link_bytes_per_s } = this.plan.options;
+    const link = kind === 'pull' && kv_fabric === 'tcp' ? ROCE : this.#device;
+    return link_bytes_per_s === undefined ? link : { ...link, link_bytes_per_s };
+  }
+
+  /** A step's kernels compute at once; its layers come when the device would have them. */
+  #reach(npu: number, step: number, layers: number): void {
+    if (this.plan.options.kv_transfer === 'request') return;
+    this.host.later(this.#layers.untilLayers_ns(address('npu', npu), step, layers), () => {
+      this.#link = this.#linkOf('pull');
+      this.#npus.reach(npu, step, layers);
+    });
   }
 
   #stepOf(npu: Address): (plan: StepPlan) => number {

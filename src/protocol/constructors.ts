@@ -27,6 +27,7 @@ import {
   type TokenOut,
   taskId,
 } from './messages.ts';
+import type { TransferMessage } from './transfers.ts';
 
 export const taskAddress = (sequence: { readonly request: number; readonly choice: number }): Address => address('task', taskId(sequence));
 export const decodeTaskAddress = (sequence: { readonly request: number; readonly choice: number }): Address => address('task', decodeTaskId(sequence));
@@ -79,6 +80,7 @@ export const plan = (request: Address, sequences: readonly Sequence[], placement
 export const taskPlaced = (task: Address): JobMessage => ({ type: 'TASK_PLACED', task });
 export const taskRunning = (task: Address): JobMessage => ({ type: 'TASK_RUNNING', task });
 export const taskStreaming = (task: Address): JobMessage => ({ type: 'TASK_STREAMING', task });
+export const taskLent = (task: Address, handoff: Handoff): JobMessage => ({ type: 'TASK_LENT', task, handoff });
 export const taskPrefilled = (task: Address, handoff: Handoff): JobMessage => ({ type: 'TASK_PREFILLED', task, handoff });
 export const decodeChosen = (task: Address, executor: Address): JobMessage => ({ type: 'DECODE_CHOSEN', task, executor });
 export const choiceStopped = (choice: number): JobMessage => ({ type: 'CHOICE_STOPPED', choice });
@@ -99,7 +101,10 @@ export const withdrawn = (): TaskMessage => ({ type: 'WITHDRAWN' });
 export const scheduled = (): TaskMessage => ({ type: 'SCHEDULED' });
 export const receiving = (): TaskMessage => ({ type: 'RECEIVING' });
 export const decoding = (): TaskMessage => ({ type: 'DECODING' });
+export const lent = (handoff: Handoff): TaskMessage => ({ type: 'LENT', handoff });
 export const prefilled = (handoff: Handoff): TaskMessage => ({ type: 'PREFILLED', handoff });
+export const handedOver = (output: readonly number[]): TaskMessage => ({ type: 'HANDED_OVER', output });
+export const nothingLeft = (): TaskMessage => ({ type: 'NOTHING_LEFT' });
 export const transferred = (): TaskMessage => ({ type: 'TRANSFERRED' });
 export const preempted = (): TaskMessage => ({ type: 'PREEMPTED' });
 export const generated = (): TaskMessage => ({ type: 'GENERATED' });
@@ -195,6 +200,7 @@ export const enqueueSequence = (task: Address, sequence: Sequence, stage: Stage 
   handoff,
 });
 export const abandon = (task: Address): DpGroupMessage => ({ type: 'ABANDON', task });
+export const handOver = (task: Address, output: readonly number[]): DpGroupMessage => ({ type: 'HANDED_OVER', task, output });
 export const lead = (task_executor: Address, term: number, groups: readonly number[], cost: StepCost, long: LongPrompts): DpGroupMessage => ({
   type: 'LEAD',
   task_executor,
@@ -238,10 +244,10 @@ export const rankReset = (npu: number, reset: number): DpGroupMessage => ({ type
 export const rankLost = (npu: number, error: ErrorRecord): DpGroupMessage => ({ type: 'RANK_LOST', npu, error });
 export const rankBack = (npu: number): DpGroupMessage => ({ type: 'RANK_BACK', npu });
 
-export const offered = (id: number, offer: KvOffer): DpGroupMessage => ({ type: 'OFFERED', id, offer });
-export const transferDone = (id: number): DpGroupMessage => ({ type: 'TRANSFER_DONE', id });
+export const offered = (id: number, offer: KvOffer): TransferMessage => ({ type: 'OFFERED', id, offer });
+export const transferDone = (id: number): TransferMessage => ({ type: 'TRANSFER_DONE', id });
 export const leaseExpired = (id: number): DpGroupMessage => ({ type: 'LEASE_EXPIRED', id });
-export const transferFailed = (id: number, error: ErrorRecord): DpGroupMessage => ({ type: 'TRANSFER_FAILED', id, error });
+export const transferFailed = (id: number, error: ErrorRecord): TransferMessage => ({ type: 'TRANSFER_FAILED', id, error });
 
 // to an NPU
 export const started = (): NpuMessage => ({ type: 'STARTED' });

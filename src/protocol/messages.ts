@@ -10,6 +10,7 @@ import type { Claim, ClusterManagerMessage, MemberLife } from './controllers.ts'
 
 import type { ErrorRecord } from './errors.ts';
 import type { HeldPrefix, PrefixMessage } from './prefix-sharing.ts';
+import type { Transfer } from './transfers.ts';
 
 // ── What a request carries ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -71,8 +72,11 @@ export type KvOffer = {
   readonly blocks: readonly number[];
 };
 
-/** What decode begins with: the tokens that prefill generated, and where the KV of all but the last of them is. */
-export type Handoff = { readonly output: readonly number[]; readonly offer: KvOffer };
+/**
+ * What decode begins with: the tokens that prefill generated, and where the KV of all but the last of them is. `ahead`: the step that computes this KV, and
+ * the last of the tokens, goes on: its layers come one by one, the token by HANDED_OVER.
+ */
+export type Handoff = { readonly output: readonly number[]; readonly offer: KvOffer; readonly ahead: boolean };
 
 /** Log-probabilities at one position: of the token itself, then of the best ones. */
 export type PositionLogprobs = { readonly logprob: number; readonly top_ids: readonly number[]; readonly top_logprobs: readonly number[] };
@@ -121,14 +125,6 @@ export type StepOutcome = {
   readonly error: ErrorRecord | null;
 };
 
-// ── Copies of KV blocks ─────────────────────────────────────────────────────────────────────────────────────────────
-
-/** Blocks in a tier of the DP group's own, by number. */
-export type TierBlocks = { readonly tier: 'hbm' | 'dram'; readonly blocks: readonly number[] };
-
-/** Each block to the one at its place: out of HBM to DRAM and back, or before one of several readers writes (relational tensor cache). */
-export type TierCopy = { readonly kind: 'swap-out' | 'swap-in' | 'copy'; readonly id: number; readonly from: TierBlocks; readonly to: TierBlocks };
-
 // ── Messages, by receiver ───────────────────────────────────────────────────────────────────────────────────────────
 
 export type RequestMessage =
@@ -160,6 +156,8 @@ export type JobMessage =
   | { readonly type: 'TASK_PLACED'; readonly task: Address }
   | { readonly type: 'TASK_RUNNING'; readonly task: Address }
   | { readonly type: 'TASK_STREAMING'; readonly task: Address }
+  /** By layer: its KV is lent while it is computed. */
+  | { readonly type: 'TASK_LENT'; readonly task: Address; readonly handoff: Handoff }
   | { readonly type: 'TASK_PREFILLED'; readonly task: Address; readonly handoff: Handoff }
   | { readonly type: 'DECODE_CHOSEN'; readonly task: Address; readonly executor: Address }
   /** A stop string has ended it: whatever its tasks still do is for nobody. */
@@ -183,8 +181,14 @@ export type TaskMessage =
   /** Decode: its KV is on its way. */
   | { readonly type: 'RECEIVING' }
   | { readonly type: 'DECODING' }
+  /** Prefill, by layer: the last step of the prompt has begun, and its KV is lent. */
+  | { readonly type: 'LENT'; readonly handoff: Handoff }
   /** Prefill: the first token is out, and the KV is lent to whoever goes on. */
   | { readonly type: 'PREFILLED'; readonly handoff: Handoff }
+  /** Decode that began ahead of it: prefill's first token. */
+  | { readonly type: 'HANDED_OVER'; readonly output: readonly number[] }
+  /** Decode that began ahead of it: with the first token all was said. */
+  | { readonly type: 'NOTHING_LEFT' }
   /** Prefill: nobody needs its KV any more. */
   | { readonly type: 'TRANSFERRED' }
   | { readonly type: 'PREEMPTED' }
@@ -253,6 +257,8 @@ export type TaskExecutorMessage =
 export type DpGroupMessage =
   | { readonly type: 'ENQUEUE'; readonly task: Address; readonly sequence: Sequence; readonly stage: Stage; readonly handoff: Handoff | null }
   | { readonly type: 'ABANDON'; readonly task: Address }
+  /** What its prefill has generated, of one that was enqueued ahead of that. */
+  | { readonly type: 'HANDED_OVER'; readonly task: Address; readonly output: readonly number[] }
   | LeaderMessage
   | PrefixMessage
   /** Forget what is kept for later: each prompt is computed anew. */
@@ -354,18 +360,6 @@ export type Work =
   | { readonly kind: 'count-loads' }
   | { readonly kind: 'reset' };
 
-/** Work of DistFlow for a DP group, `id` being the group's own name for it. Blocks are by index in the pool of the group's NPU. */
-export type Transfer =
-  /** Lends blocks, which nobody writes any more. */
-  | { readonly kind: 'offer'; readonly id: number; readonly blocks: readonly number[] }
-  /** The offer ends, at once or when its puller has let go of it. */
-  | { readonly kind: 'withdraw'; readonly id: number }
-  /** Copies what is lent into own blocks. */
-  | { readonly kind: 'pull'; readonly id: number; readonly offer: KvOffer; readonly blocks: readonly number[] }
-  /** The pull ends, when nothing is written any more. */
-  | { readonly kind: 'stop'; readonly id: number }
-  | TierCopy;
-
 /**
  * What may cross its receiver's end on the way and then finds nobody, which is harmless: the sender could not know.
  * Anything else that comes for an actor that is gone is a defect.
@@ -373,7 +367,7 @@ export type Transfer =
 export const MAY_COME_LATE: Readonly<Partial<Record<Role, ReadonlySet<Message['type']>>>> = {
   request: new Set(['CANCEL']),
   job: new Set(['CANCEL', 'CHOICE_STOPPED', 'DECODE_CHOSEN']),
-  task: new Set(['CANCEL', 'STOP_STRING_FOUND', 'EXECUTOR_LOST']),
+  task: new Set(['CANCEL', 'STOP_STRING_FOUND', 'EXECUTOR_LOST', 'HANDED_OVER', 'NOTHING_LEFT']),
   // Its request has left already, and its job is on its way out.
   'job-executor': new Set(['CHOOSE_DECODE']),
   npu: new Set(['RELEASE_SLOTS']),

@@ -190,8 +190,9 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'chunks'], // CHUNKS
   ['type', 'request', 'error', 'generated'], // ENDED
   // prefill → decode
-  ['type', 'handoff'], // PREFILLED
-  ['output', 'offer'],
+  ['type', 'handoff'], // LENT, PREFILLED
+  ['output', 'offer', 'ahead'],
+  ['type', 'task', 'output'], // HANDED_OVER, to a DP group
   ['npu', 'die', 'epoch', 'slot', 'serial', 'blocks'],
 ];
 

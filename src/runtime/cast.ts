@@ -7,7 +7,8 @@ import type { AnyStateMachine } from 'xstate';
 import { type Address, type Role, roleOf } from '../protocol/address.ts';
 import type { Claim } from '../protocol/controllers.ts';
 import { assert } from '../protocol/errors.ts';
-import { type Commands, MAY_COME_LATE, type Message, type Transfer, type Work } from '../protocol/messages.ts';
+import { type Commands, MAY_COME_LATE, type Message, type Work } from '../protocol/messages.ts';
+import type { Transfer } from '../protocol/transfers.ts';
 import { isDone, MachineHost, type Snapshot, stateName } from './machine-host.ts';
 
 export type Birth = { readonly machine: AnyStateMachine; readonly input: unknown };

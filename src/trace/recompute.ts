@@ -13,11 +13,12 @@ import { podOptionsSchema } from '../options.ts';
 import { buildMachine, type Machine, MachineNpus, type OnProgress } from '../platform/machine.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
-import type { Transfer, Work } from '../protocol/messages.ts';
+import type { Work } from '../protocol/messages.ts';
 import { parseTopology } from '../protocol/topology.ts';
+import type { Transfer, TransferMessage } from '../protocol/transfers.ts';
 import { Directory } from '../runtime/directory.ts';
 import { KvAgain } from './kv-again.ts';
-import type { Computed, Recompute, TransferMessage } from './replay.ts';
+import type { Computed, Recompute } from './replay.ts';
 import { promptsOf, type RunHeader } from './run-header.ts';
 
 export class KernelRecomputation implements Recompute {
@@ -58,6 +59,7 @@ export class KernelRecomputation implements Recompute {
       long_prompt_groups: 0,
       long_prompt_tokens: 1,
       kv_lease_ms: 1,
+      kv_transfer: 'request',
     };
     return new KernelRecomputation(await buildMachine(checkpoint, header.kernels, options, onProgress));
   }
@@ -90,6 +92,7 @@ export class KernelRecomputation implements Recompute {
 
   transfer(group: Address, work: Transfer): void {
     if (work.kind === 'pull') this.#kv.pull(group, work);
+    else if (work.kind === 'offer') this.#kv.offer(group, work);
     else if ('from' in work) this.#copies.perform(this.#kv.npusOf(group), work);
   }
 

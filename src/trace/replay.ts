@@ -14,8 +14,9 @@ import { taskExecutor } from '../../actors/task-executor.ts';
 import { birthOf } from '../platform/births.ts';
 import { type Address, executorOf, expertOf, roleOf } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
-import type { DpGroupMessage, Message, Transfer, Work } from '../protocol/messages.ts';
+import type { Message, Work } from '../protocol/messages.ts';
 import { type Deployment, npuOfExpert } from '../protocol/topology.ts';
+import type { Transfer, TransferMessage } from '../protocol/transfers.ts';
 import { ACTS_PER_LIFE, type Act, type Birth, Cast, type Command, isLaterLife } from '../runtime/cast.ts';
 import { stateName } from '../runtime/machine-host.ts';
 import { type ActRecord, commandChecksum, lifeOf } from './act-record.ts';
@@ -46,7 +47,6 @@ export type Divergence = {
   readonly computed: Message | null;
 };
 
-export type TransferMessage = Extract<DpGroupMessage, { readonly type: 'OFFERED' | 'TRANSFER_DONE' | 'TRANSFER_FAILED' }>;
 const isOfTransfer = (message: Message | null): message is TransferMessage =>
   message?.type === 'OFFERED' || message?.type === 'TRANSFER_DONE' || message?.type === 'TRANSFER_FAILED';
 

@@ -4,7 +4,7 @@ import type { Holding } from '../../actors/policies/cache-holding.ts';
 import type { RemoteCopy } from '../../actors/policies/cache-transfers.ts';
 import { type CacheLimits, RelationalTensorCache } from '../../actors/policies/relational-tensor-cache.ts';
 import type { KvEvent } from '../../src/protocol/kv-events.ts';
-import type { TierCopy } from '../../src/protocol/messages.ts';
+import type { TierCopy } from '../../src/protocol/transfers.ts';
 
 export const BLOCK = 4;
 export const HBM_ALONE = { block_size: BLOCK, dram_blocks: 0, swap_low: 0, swap_high: 0, swap_blocks_max: 0, kv_event_batches: 0 };

@@ -31,6 +31,7 @@ const options: fc.Arbitrary<QueuedCastOptions> = fc.record({
   kv_blocks: fc.integer({ min: 4, max: 10 }),
   choices_max: fc.integer({ min: 2, max: 12 }),
   choice: fc.constantFrom(...GROUP_CHOICES, 'cost_model' as const, 'cost_model' as const),
+  kv_transfer: fc.constantFrom('request', 'layer'),
 });
 const call: fc.Arbitrary<Call> = fc.record({
   choices: fc.integer({ min: 1, max: 3 }),
@@ -193,7 +194,9 @@ describe('in any order of delivery', () => {
       ...['idle', 'busy', 'lost', 'resetting'].map((name) => `npu ${name}`),
     ]);
     for (let seed = 1; seed <= 60 && unvisited.size > 0; seed++) {
-      const pod = { topology: parseTopology(['pd', 'colocated:dp=2', 'colocated:dp=2,tp=2'][seed % 3] as string), kv_blocks: 7, choices_max: 9 };
+      const topology = parseTopology(['pd', 'colocated:dp=2', 'colocated:dp=2,tp=2'][seed % 3] as string);
+      const kv_transfer = seed % 2 === 0 ? ('layer' as const) : ('request' as const);
+      const pod = { topology, kv_blocks: 7, choices_max: 9, kv_transfer };
       const cast = new QueuedCast(pod);
       let state = seed;
       let isStopped = false;

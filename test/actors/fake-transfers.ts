@@ -2,10 +2,13 @@
 import { type Address, idOf } from '../../src/protocol/address.ts';
 import { offered, transferDone, transferFailed } from '../../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../../src/protocol/errors.ts';
-import type { KvOffer, Message, Transfer } from '../../src/protocol/messages.ts';
+import type { KvOffer, Message } from '../../src/protocol/messages.ts';
+import type { Transfer } from '../../src/protocol/transfers.ts';
 import type { FakeNpu } from './fake-npu.ts';
 
 type Lent = { readonly group: Address; readonly id: number; readonly offer: KvOffer; readonly sum: string; puller: string | null; isWithdrawn: boolean };
+/** To be lent when its step begins. */
+type Ahead = { readonly group: Address; readonly id: number; readonly blocks: readonly number[]; readonly step: number };
 type Pull = { readonly group: Address; readonly id: number; readonly from: Lent; readonly blocks: readonly number[] };
 
 const ended = (message: string): ErrorRecord => ({ code: 'worker_failed', message, param: null });
@@ -18,6 +21,7 @@ export class FakeTransfers {
   /** By serial. */
   readonly #lent = new Map<number, Lent>();
   readonly #pulls = new Map<string, Pull>();
+  #ahead: Ahead[] = [];
   #serial = 0;
 
   /** `ranks`: of each group. */
@@ -40,20 +44,31 @@ export class FakeTransfers {
 
   /** Offers that have not ended. */
   get open(): number {
-    return this.#lent.size;
+    return this.#lent.size + this.#ahead.length;
+  }
+
+  /** The group's step has begun, and, if it is sound, computed: what is lent of it is there, or will never be. */
+  begin(group: Address, step: number, isSound: boolean): void {
+    const begun = this.#ahead.filter((ahead) => ahead.group === group && ahead.step === step);
+    this.#ahead = this.#ahead.filter((ahead) => !begun.includes(ahead));
+    for (const { id, blocks } of begun) this.#lend(group, id, blocks, isSound);
   }
 
   perform(group: Address, work: Transfer): void {
     switch (work.kind) {
       case 'offer': {
-        const offer: KvOffer = { npu: idOf(group), die: idOf(group), epoch: 1, slot: 0, serial: ++this.#serial, blocks: work.blocks };
-        this.#lent.set(offer.serial, { group, id: work.id, offer, sum: this.#sumOf(offer), puller: null, isWithdrawn: false });
-        this.#tell(group, offered(work.id, offer));
+        const { id, blocks, step } = work;
+        if (step > 0) this.#ahead.push({ group, id, blocks, step });
+        else this.#lend(group, id, blocks, true);
         break;
       }
       case 'withdraw': {
         const lent = [...this.#lent.values()].find((one) => one.group === group && one.id === work.id);
         if (lent !== undefined) this.#withdraw(lent);
+        else if (this.#ahead.some((ahead) => ahead.group === group && ahead.id === work.id)) {
+          this.#ahead = this.#ahead.filter((ahead) => ahead.group !== group || ahead.id !== work.id);
+          this.#tell(group, transferFailed(work.id, ended('its step has not begun')));
+        }
         break;
       }
       case 'pull': {
@@ -90,6 +105,12 @@ export class FakeTransfers {
     if (isThere) (this.#npus[idOf(group)] as FakeNpu).pull(this.#npus[from.offer.npu] as FakeNpu, from.offer.blocks, blocks);
     this.#tell(group, isThere ? transferDone(id) : transferFailed(id, ended('the transfer was stopped')));
     this.#tell(from.group, isThere ? transferDone(from.id) : transferFailed(from.id, ended('nobody pulled it')));
+  }
+
+  #lend(group: Address, id: number, blocks: readonly number[], isSound: boolean): void {
+    const offer: KvOffer = { npu: idOf(group), die: idOf(group), epoch: 1, slot: 0, serial: ++this.#serial, blocks };
+    this.#lent.set(offer.serial, { group, id, offer, sum: isSound ? this.#sumOf(offer) : 'never', puller: null, isWithdrawn: false });
+    this.#tell(group, offered(id, offer));
   }
 
   #sumOf({ npu, blocks }: KvOffer): string {

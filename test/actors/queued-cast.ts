@@ -39,6 +39,7 @@ export type QueuedCastOptions = {
   readonly kv_blocks: number;
   readonly choices_max: number;
   readonly choice?: Balancing;
+  readonly kv_transfer?: 'request' | 'layer';
   readonly witness?: Witness;
 };
 type Mail = { readonly to: Address; readonly from: Address; readonly message: Message };
@@ -65,7 +66,7 @@ export class QueuedCast {
   readonly #lost = new Set<number>();
   readonly #deployment: Deployment;
 
-  constructor({ topology, kv_blocks, choices_max, choice = 'packed', witness }: QueuedCastOptions) {
+  constructor({ topology, kv_blocks, choices_max, choice = 'packed', kv_transfer = 'request', witness }: QueuedCastOptions) {
     this.#deployment = deploy(topology);
     const { executors, groups, npus } = this.#deployment;
     this.#witness = witness;
@@ -93,6 +94,7 @@ export class QueuedCast {
       has_prefix_cache: true,
       is_asynchronous: true,
       has_priorities: true,
+      lends_by_layer: kv_transfer === 'layer',
       offers_max: 2,
       shares_prefixes: false,
       ...TIERS,
@@ -243,9 +245,17 @@ export class QueuedCast {
       // It was launched behind the step that failed.
     } else if (this.broken.delete(idOf(npu))) {
       this.#failed.add(idOf(npu));
+      this.#beginLending(npu, work.plan.step, false);
       this.send(npu, npu, launchFailed(work.plan.step, { code: 'worker_failed', message: 'broken', param: null }));
     } else {
-      this.send(npu, npu, launchDone(work.plan.step, fake.run(work.plan), 0));
+      const outcomes = fake.run(work.plan);
+      this.#beginLending(npu, work.plan.step, true);
+      this.send(npu, npu, launchDone(work.plan.step, outcomes, 0));
     }
+  }
+
+  #beginLending(npu: Address, step: number, isSound: boolean): void {
+    const { group, rank } = this.#placeOf(idOf(npu));
+    if (rank === 0) this.transfers.begin(address('dp-group', group), step, isSound);
   }
 }

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Holding } from '../../actors/policies/cache-holding.ts';
 import { type CacheLimits, RelationalTensorCache } from '../../actors/policies/relational-tensor-cache.ts';
-import type { TierCopy } from '../../src/protocol/messages.ts';
+import type { TierCopy } from '../../src/protocol/transfers.ts';
 import { runs } from '../property-runs.ts';
 import { BLOCK, CacheMemory, HBM_ALONE } from './cache-memory.ts';
 

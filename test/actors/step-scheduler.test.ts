@@ -17,6 +17,7 @@ const LIMITS = {
   has_priorities: true,
   dram_blocks: 0,
   cache_costs: null,
+  lends_by_layer: false,
   offers_max: 8,
   shares_prefixes: false,
 } as const;
@@ -50,6 +51,7 @@ const scenario = fc.integer({ min: 2, max: 12 }).chain((kv_blocks) =>
   fc.record({
     kv_blocks: fc.constant(kv_blocks),
     is_asynchronous: fc.boolean(),
+    lends_by_layer: fc.constant(false),
     offers_max: fc.constant(8),
     batch_tokens_max: fc.integer({ min: 1, max: 30 }),
     batch_requests_max: fc.integer({ min: 1, max: 6 }),

@@ -20,6 +20,7 @@ const LIMITS: SchedulerLimits = {
   has_priorities: true,
   dram_blocks: 0,
   cache_costs: null,
+  lends_by_layer: false,
   offers_max: 8,
   shares_prefixes: false,
 };

@@ -53,6 +53,7 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
     long_prompt_groups: 0,
     long_prompt_tokens: 1,
     kv_lease_ms: 1,
+    kv_transfer: 'request',
     enforce_eager: false,
     has_rings: false,
     ...options,
@@ -113,6 +114,7 @@ export function generate({ plan, programs }: Rig, calls: readonly Call[], interf
     has_priorities: true,
     dram_blocks: 0,
     cache_costs: null,
+    lends_by_layer: false,
     offers_max: 8,
     shares_prefixes: false,
   };

@@ -39,8 +39,14 @@ const token: TokenOut = { request: 7, choice: 0, index: 0, token: 5, finish: 'st
 /** Messages that cross a ring between control and workers. */
 const crossing: readonly object[] = [
   constructors.enqueueSequence('task/1', sequence),
-  constructors.enqueueSequence('task/2147483649', sequence, 'decode', { output: [5], offer: { npu: 1, die: 1, epoch: 1, slot: 2, serial: 3, blocks: [4, 0] } }),
-  constructors.prefilled({ output: [5], offer: { npu: 1, die: 1, epoch: 1, slot: 2, serial: 3, blocks: [4, 0] } }),
+  constructors.enqueueSequence('task/2147483649', sequence, 'decode', {
+    output: [5],
+    offer: { npu: 1, die: 1, epoch: 1, slot: 2, serial: 3, blocks: [4, 0] },
+    ahead: true,
+  }),
+  constructors.lent({ output: [], offer: { npu: 1, die: 1, epoch: 1, slot: 2, serial: 3, blocks: [4, 0] }, ahead: true }),
+  constructors.prefilled({ output: [5], offer: { npu: 1, die: 1, epoch: 1, slot: 2, serial: 3, blocks: [4, 0] }, ahead: false }),
+  constructors.handOver('task/2147483649', [5]),
   constructors.transferred(),
   constructors.receiving(),
   constructors.abandon('task/1'),

@@ -96,10 +96,10 @@ describe('a decode side that is silent', () => {
 });
 
 describe('a caller that goes away', () => {
-  it('should leave nothing behind on either side, at whichever of the eight steps', async () => {
-    await using rig = await openRig({ ...PD, kv_blocks: 40, max_batch_tokens: 32 });
+  it.each(['request', 'layer'] as const)('should leave nothing behind on either side, at whichever of the eight steps, by %s', async (kv_transfer) => {
+    await using rig = await openRig({ ...PD, kv_blocks: 40, max_batch_tokens: 32, kv_transfer });
     const right = await answers();
-    for (let round = 0; round < 4; round++) {
+    for (let round = 0; round < 2; round++) {
       const outcomes = await settled(
         CALLS.map(async ({ prompt, options }, index) => {
           const abort = new AbortController();

@@ -50,7 +50,7 @@ const hashed = (options: PodOptions): PodOptions => ({ ...options, clock: 'virtu
 describe('prefill-decode', () => {
   it.each<PodOptions>([
     { topology: 'pd', workers: 2 },
-    { topology: 'pd:prefill=2,decode=3', workers: 2, max_batch_tokens: 7 },
+    { topology: 'pd:prefill=2,decode=3', workers: 2, max_batch_tokens: 7, kv_transfer: 'layer' },
   ])('should generate what one NPU does, ids and logprobs, on worker threads: %o', async (options) => {
     const scored = CALLS.map((call) => ({ ...call, options: { ...call.options, logprobs: 2 } }));
     expect(await outputsOn(options, scored)).toEqual(await outputsOn({ npus: 1 }, scored));
@@ -60,6 +60,8 @@ describe('prefill-decode', () => {
     const expected = await outputsOn(hashed({ npus: 1 }));
     for (const topology of ['pd', 'pd:prefill=2,decode=1', 'pd:prefill=1,decode=2', 'pd:prefill=2xdp1,decode=1xdp3', 'mixed:colocated=1,prefill=1,decode=1'])
       expect(await outputsOn(hashed({ topology, max_batch_tokens }))).toEqual(expected);
+    for (const topology of ['pd:prefill=2xdp1tp2,decode=3', 'pd:prefill=1,decode=2xdp1tp2'])
+      expect(await outputsOn(hashed({ topology, max_batch_tokens, kv_transfer: 'layer' }))).toEqual(expected);
   });
 
   it('should keep every promise in any mixture of sizes, seeds, chunks and callers that go away', async () => {
@@ -70,6 +72,7 @@ describe('prefill-decode', () => {
           prefill: fc.integer({ min: 1, max: 3 }),
           decode: fc.integer({ min: 1, max: 3 }),
           dp: fc.integer({ min: 1, max: 2 }),
+          tp: fc.constantFrom([1, 1], [2, 1], [1, 2]),
           seed: fc.integer({ min: 0, max: 1e6 }),
           // So few that sequences give way all the time.
           kv_blocks: fc.integer({ min: 12, max: 40 }),
@@ -77,6 +80,7 @@ describe('prefill-decode', () => {
           max_batch_requests: fc.integer({ min: 1, max: 4 }),
           prefix_caching: fc.boolean(),
           async_scheduling: fc.boolean(),
+          kv_transfer: fc.constantFrom('request', 'layer'),
         }),
         fc.array(
           fc.record({
@@ -90,7 +94,7 @@ describe('prefill-decode', () => {
             maxLength: 12,
           },
         ),
-        async ({ prefill, decode, dp, ...options }, wishes) => {
+        async ({ prefill, decode, dp, tp: [prefill_tp, decode_tp], ...options }, wishes) => {
           const calls = wishes.map(
             ({ prompt, length, max_tokens, leaves }, index): Call => ({
               prompt: words(prompt, length),
@@ -98,7 +102,8 @@ describe('prefill-decode', () => {
               leaves: Math.max(-1, leaves),
             }),
           );
-          const got = await outputsOn(hashed({ topology: `pd:prefill=${prefill}xdp${dp},decode=${decode}xdp${dp}`, ...options }), calls);
+          const topology = `pd:prefill=${prefill}xdp${dp}tp${prefill_tp},decode=${decode}xdp${dp}tp${decode_tp}`;
+          const got = await outputsOn(hashed({ topology, ...options }), calls);
           for (const [index, { prompt, options: how, leaves }] of calls.entries())
             if (leaves < 0) expect(got[index]).toEqual(chosenOf(await one.complete(prompt, how)));
         },

@@ -40,6 +40,11 @@ export class Copying {
     return this.walk.isDone && this.#posted_bytes === 0;
   }
 
+  /** Layers below that are here, and more of them are to come. */
+  hasAllOf(layers_there: number): boolean {
+    return !this.walk.isDone && this.walk.layer >= layers_there && this.#posted_bytes === 0;
+  }
+
   /** Goes on by at most `budget_bytes`, through layers below `layers_there`. Bytes that arrived; look at `work` where it is none. */
   poll(layers_there: number, budget_bytes: number): number {
     if (this.#posted_bytes > 0) {

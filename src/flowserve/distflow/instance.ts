@@ -56,7 +56,9 @@ export class Instance<Token> {
 
   /** What is under way waits for the source alone: there is nothing to do before that answers. */
   get isIdle(): boolean {
-    return this.pending === 0 || this.backend.isWaiting;
+    if (this.backend.isWaiting) return true;
+    for (let index = 0; index < this.#underWay.length; index++) if (!(this.#underWay[index] as UnderWay<Token>).moving.waitsForHolder) return false;
+    return this.#returns.length === 0;
   }
 
   /** Ended and not drained. */

@@ -15,7 +15,7 @@ import type { KvPlace } from '../step-layout.ts';
 import { BlockWalk } from './block-walk.ts';
 import type { Checksum } from './checksum.ts';
 import { POLL_BYTES } from './copying.ts';
-import { claimantOf, isSerialOf, LEASE, leaseWord, stateOf } from './lease-word.ts';
+import { claimantOf, dieOfPuller, isSerialOf, LEASE, leaseWord, stateOf } from './lease-word.ts';
 import { LAYERS_MAX, OFFER_WORD, type OfferPlace, type OffersPlace, offerPlace, Progress } from './offer-layout.ts';
 import type { Registration } from './registration.ts';
 
@@ -40,6 +40,8 @@ export type OffersOptions = {
   readonly checksum: Checksum;
   /** `puller` (lease-word.ts) can read here no more: its die's epoch has risen, or its link was cut at this end. Asked of claims alone. */
   readonly isGone: (puller: number) => boolean;
+  /** Something has changed for who pulls on that die: one that waits is to look. */
+  readonly arrive?: (die: number) => void;
 };
 
 /** An offer that is open. */
@@ -164,7 +166,9 @@ export class Offers<Token> {
     if (offer.end !== null) return;
     assert(layers >= offer.layers_there && layers <= this.#layers, `layer ${layers} of ${this.#layers} after ${offer.layers_there}`);
     offer.layers_there = layers;
-    if (!offer.isSealed) offer.progress.reach(layers);
+    if (offer.isSealed) return;
+    offer.progress.reach(layers);
+    this.#tellPuller(offer);
   }
 
   /** The owner wants its blocks back. Nobody begins to pull it any more; who pulls it now is fenced. */
@@ -219,7 +223,9 @@ export class Offers<Token> {
   }
 
   #fence(offer: Offer<Token>, word: number): void {
-    if (this.#swap(offer, word, leaseWord(offer.registration.serial, claimantOf(word), LEASE.fenced))) this.counters.fenced++;
+    if (!this.#swap(offer, word, leaseWord(offer.registration.serial, claimantOf(word), LEASE.fenced))) return;
+    this.counters.fenced++;
+    this.#options.arrive?.(dieOfPuller(claimantOf(word)));
   }
 
   #collect(offer: Offer<Token>, end: OfferEnd): void {
@@ -231,6 +237,12 @@ export class Offers<Token> {
     offer.end = end;
     this.counters.ended[end]++;
     this.#ended.push({ token, registration, end });
+  }
+
+  /** Race: who claims it after this look has the progress from its own, later one. */
+  #tellPuller(offer: Offer<Token>): void {
+    const word = this.#lease(offer);
+    if (stateOf(word) === LEASE.pulling) this.#options.arrive?.(dieOfPuller(claimantOf(word)));
   }
 
   #canSum({ summed, layers_there }: Offer<Token>): boolean {
@@ -253,6 +265,7 @@ export class Offers<Token> {
       this.#words.set(sums, this.#at(offer.place.checksums));
       offer.progress.seal();
       offer.isSealed = true;
+      this.#tellPuller(offer);
     }
     return bytes;
   }

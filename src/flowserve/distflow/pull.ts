@@ -88,6 +88,12 @@ export class Pull {
     return this.#isUnreturned ? lease : null;
   }
 
+  /** Nothing is to be done before the holder's next layer or its sums are there, or it ends the lease; and that it will tell, who is of the same memory. */
+  get waitsForHolder(): boolean {
+    if (!this.#end.backend.isMemory) return false;
+    return this.#phase === PHASE.seal || (this.#phase === PHASE.transfer && this.#transfer?.waitsForHolder === true);
+  }
+
   /** Goes on by about so many bytes at most. After `done` or `failed` it answers the same again and touches nothing. */
   poll(budget_bytes = POLL_BYTES): Poll {
     const work = this.#work;

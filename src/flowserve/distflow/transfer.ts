@@ -65,6 +65,11 @@ export class Transfer {
     return this.#copying.sums;
   }
 
+  /** All that is there was copied. */
+  get waitsForHolder(): boolean {
+    return this.#phase === PHASE.copy && this.#copying.hasAllOf(this.layers_there);
+  }
+
   get isOver(): boolean {
     return this.#phase === PHASE.over;
   }

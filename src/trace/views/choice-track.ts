@@ -65,6 +65,7 @@ export class ChoiceTrack {
   #isEnding = false;
   #isClosed = false;
   #share: StepShare | null = null;
+  #afterStep: Phase | null = null;
   #tokens = 0;
   #firstToken_us = -1;
   #lastToken_us = -1;
@@ -120,6 +121,17 @@ export class ChoiceTrack {
     this.#inPhase_us = 0;
   }
 
+  /** The same, or, where its step still goes on, when that has ended: what decode does by layer ahead of it. */
+  enterAfterStep(phase: Phase, time_us: number): void {
+    if (this.#share === null) this.enter(phase, time_us);
+    else this.#afterStep = phase;
+  }
+
+  /** In which it is, or will be when its step has ended. */
+  get nextPhase(): Phase {
+    return this.#afterStep ?? this.#phase;
+  }
+
   /** It waited for an NPU that serves since `since_us`: that was no control plane. */
   queuedSince(since_us: number, time_us: number): void {
     if (this.#isClosed) return;
@@ -159,6 +171,7 @@ export class ChoiceTrack {
     this.#isEnding = true;
     this.enter('control', time_us);
     this.#share = null;
+    this.#afterStep = null;
     return { at_us, share };
   }
 
@@ -190,8 +203,9 @@ export class ChoiceTrack {
     this.steps[share.kind]++;
     if (this.#gapStep === null || share.duration_us > this.#gapStep.duration_us) this.#gapStep = share;
     if (share.samples && share.outcome === 'done') this.#sampled_us.push(step.ended_us);
-    this.enter(this.#isEnding ? 'control' : 'waiting', step.ended_us);
+    this.enter(this.#isEnding ? 'control' : (this.#afterStep ?? 'waiting'), step.ended_us);
     this.#share = null;
+    this.#afterStep = null;
     return share;
   }
 

@@ -154,7 +154,7 @@ export class RequestLives {
       const { choice: number } = choice.size;
       switch (message.type) {
         case 'TASK_PREFILLED':
-          choice.isBetweenTasks = choice.ending === 'open';
+          choice.isBetweenTasks = choice.ending === 'open' && choice.tasks.size === 1;
           return;
         case 'DECODE_CHOSEN':
           track.events?.push({ at_us: time_us, choice: number, what: 'decode_chosen', executor: message.executor });
@@ -262,7 +262,7 @@ export class RequestLives {
       const at = { at_us: time_us, choice: choice.size.choice, site: this.#groups.siteOf(group), ahead: held.size, running_step };
       track.events?.push({ ...at, what: handoff === null ? 'queued' : 'deferred' });
       held.add(choice);
-      choice.enter(handoff === null ? 'queued' : 'deferred', time_us);
+      choice.enterAfterStep(handoff === null ? 'queued' : 'deferred', time_us);
       choice.handoff = handoff === null ? null : { from: this.#groups.groupOf(handoff.offer.npu), group, blocks: handoff.offer.blocks.length };
       choice.waiting_since_us = time_us;
       choice.waiting_since_act = number;
@@ -273,7 +273,7 @@ export class RequestLives {
   /** The group's word that it has asked for KV may come late; since when it had is known. */
   #receiving(choice: ChoiceTrack, { events }: RequestTrack, act: ActRecord): void {
     const at_us = this.#acts.ofCause(act) ?? act.time_us;
-    if (choice.phase === 'deferred') choice.enter('receiving', at_us);
+    if (choice.nextPhase === 'deferred') choice.enterAfterStep('receiving', at_us);
     if (choice.handoff === null) return;
     const waited_us = Math.max(0, at_us - choice.waiting_since_us);
     events?.push({ at_us, choice: choice.size.choice, what: 'receiving', ...choice.handoff, waited_us });

@@ -58,8 +58,8 @@ export function lifeOfTrack(track: RequestTrack, ended_us: number, ending: Endin
 /** Of a task, as its choice's. */
 export function endOf(type: 'TASK_DONE' | 'TASK_FAILED' | 'TASK_CANCELLED', choice: ChoiceTrack): Ending {
   if (type === 'TASK_FAILED') return 'failed';
-  // A stop string may find a decode task that has not begun.
-  return type === 'TASK_DONE' || choice.ending === 'stop_string' ? finishOf(choice) : 'cancelled';
+  // A stop string, or an end at the first token, may find a decode task that has not begun.
+  return type === 'TASK_DONE' || choice.ending !== 'open' ? finishOf(choice) : 'cancelled';
 }
 
 export const finishOf = ({ ending }: ChoiceTrack): Ending => (ending === 'open' ? 'finished' : ending);
