@@ -1,5 +1,5 @@
 /** What breaks fails the requests it held, with a clear error, and stops nothing else; what a thread held that dies goes on elsewhere. */
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { offsetOf } from '../../src/fabric/address.ts';
 import type { Completion, GenerateOptions, Pod } from '../../src/index.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
@@ -113,13 +113,6 @@ describe('a worker thread that dies', () => {
     },
   );
 
-  it('the only one: its requests wait for its successor', async () => {
-    await using rig = await openRig({ npus: 2, workers: 1 });
-    const calls = await startAll(rig.pod);
-    rig.killWorker(0);
-    await expectUndisturbed(rig, await Promise.all(calls));
-  });
-
   it('two of three at the same time, with their job executors and the leader’s standby', async () => {
     await using rig = await openRig({ npus: 6, workers: 3, job_executors: 4 });
     const calls = await startAll(rig.pod);
@@ -128,8 +121,28 @@ describe('a worker thread that dies', () => {
     await expectUndisturbed(rig, await Promise.all(calls));
   });
 
+  it('while nothing runs, and a request comes at the same moment', async () => {
+    await using rig = await openRig({ npus: 2, workers: 2 });
+    rig.killWorker(1);
+    const calls = PROMPTS.map((prompt) => settle(rig.pod.complete(prompt, OPTIONS)));
+    await expectUndisturbed(rig, await Promise.all(calls));
+  });
+});
+
+describe('the only worker thread, when it dies', () => {
+  let rig: Rig;
+  beforeAll(async () => {
+    rig = await openRig({ npus: 2, workers: 1 });
+  });
+  afterAll(() => rig[Symbol.asyncDispose]());
+
+  it('keeps its requests waiting for its successor', async () => {
+    const calls = await startAll(rig.pod);
+    rig.killWorker(0);
+    await expectUndisturbed(rig, await Promise.all(calls));
+  });
+
   it('again and again under the same requests: in the end they fail with worker_failed', async () => {
-    await using rig = await openRig({ npus: 2, workers: 1 });
     const calls = await startAll(rig.pod);
     for (let death = 0; death < 3; death++) {
       const epoch = rig.space.control.epochOf(rig.control.directory.threadOfWorker(0));
@@ -141,12 +154,5 @@ describe('a worker thread that dies', () => {
     }
     const outcomes = await Promise.all(calls);
     await expectRecovery(rig, outcomes, 'worker_failed', /worker 0 failed while it held the request: .*ring is corrupt.*; the request may be sent again/);
-  });
-
-  it('while nothing runs, and a request comes at the same moment', async () => {
-    await using rig = await openRig({ npus: 2, workers: 2 });
-    rig.killWorker(1);
-    const calls = PROMPTS.map((prompt) => settle(rig.pod.complete(prompt, OPTIONS)));
-    await expectUndisturbed(rig, await Promise.all(calls));
   });
 });

@@ -1,6 +1,6 @@
 /** Pods whose DP groups have several ranks, or one output projection for several: the same bits, and when one rank breaks, all of its group begin anew. */
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Completion, createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
 import { KernelRecomputation } from '../../src/trace/recompute.ts';
 import { replayTrace } from '../../src/trace/replay-trace.ts';
@@ -113,6 +113,11 @@ describe('a rank that breaks', () => {
   const LONG: GenerateOptions = { temperature: 0, ignore_eos: true, max_tokens: 50 };
   const topology = 'colocated:dp=1,tp=2';
   type Rig = Awaited<ReturnType<typeof openRig>>;
+  let ofTwoRanks: Rig;
+  beforeAll(async () => {
+    ofTwoRanks = await openRig({ topology, workers: 2 });
+  });
+  afterAll(() => ofTwoRanks[Symbol.asyncDispose]());
 
   /** How the calls ended that ran when it broke; and then all is as it was before. */
   async function endsOf(rig: Rig, breakIt: () => void): Promise<string[]> {
@@ -130,8 +135,7 @@ describe('a rank that breaks', () => {
   }
 
   it('with its worker, whichever rank: all ranks forget what the group held, it is computed again, and the tokens are the same', async () => {
-    await using rig = await openRig({ topology, workers: 2 });
-    for (const worker of [1, 0]) expect(await endsOf(rig, () => rig.killWorker(worker))).toEqual(PROMPTS.map(() => 'the same'));
+    for (const worker of [1, 0]) expect(await endsOf(ofTwoRanks, () => ofTwoRanks.killWorker(worker))).toEqual(PROMPTS.map(() => 'the same'));
   });
 
   it('of another DP group, with its worker: who splits the output projection with it waits, asks again, and loses nothing', async () => {
@@ -140,9 +144,8 @@ describe('a rank that breaks', () => {
   });
 
   it('in a step, whichever rank, with the other one in the midst of it: what its group held fails, and what comes next is served', async () => {
-    await using rig = await openRig({ topology, workers: 2 });
     for (const npu of [1, 0]) {
-      const ends = await endsOf(rig, () => rig.poisonBlockTables(npu));
+      const ends = await endsOf(ofTwoRanks, () => ofTwoRanks.poisonBlockTables(npu));
       expect(ends.filter((end) => end !== 'the same')).not.toEqual([]);
       for (const end of ends) expect(end).toMatch(/^the same$|^worker_failed: memory access out of bounds/);
     }
