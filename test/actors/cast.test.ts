@@ -84,10 +84,13 @@ const endsOf = (cast: QueuedCast, request: number): Extract<Message, { type: 'RE
     (message): message is Extract<Message, { type: 'REQUEST_ENDED' }> => message.type === 'REQUEST_ENDED' && message.request === address('request', request),
   );
 
+/** By index, as the output process delivers them: a decode group's may overtake the first one, which its prefill group sent. */
 const tokensOf = (cast: QueuedCast, { request, choice }: Sequence): number[] =>
   cast.frontend
     .flatMap((message) => (message.type === 'TOKENS' ? message.tokens : []))
-    .flatMap((out) => (out.request === request && out.choice === choice ? [out.token] : []));
+    .filter((out) => out.request === request && out.choice === choice)
+    .sort((a, b) => a.index - b.index)
+    .map(({ token }) => token);
 
 /** Nothing of any request is left anywhere. */
 function expectRest(cast: QueuedCast, { topology }: QueuedCastOptions): void {
