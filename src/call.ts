@@ -13,7 +13,9 @@ export function promptRecord(prompt: Prompt): PromptRecord {
   if (typeof prompt === 'string') return { kind: 'text', text: prompt, tokens: [], messages: [], variables: '' };
   if (isArray(prompt) && prompt.every((item): item is number => typeof item === 'number'))
     return { kind: 'tokens', text: '', tokens: [...prompt], messages: [], variables: '' };
-  const { messages, tools, chat_template_kwargs } = isArray(prompt) ? { messages: prompt as readonly ChatMessage[] } : ((prompt ?? {}) as Partial<Conversation>);
+  const { messages, tools, chat_template_kwargs } = isArray(prompt)
+    ? { messages: prompt as readonly ChatMessage[] }
+    : ((prompt ?? {}) as Partial<Conversation>);
   if (!isArray(messages))
     throw new MinipodError('invalid_request', 'prompt: must be a text, an array of token ids, an array of messages, or an object with messages', {
       param: 'prompt',

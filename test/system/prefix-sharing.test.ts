@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Completion, NpuStats, Pod, PodOptions } from '../../src/index.ts';
+import { runs } from '../property-runs.ts';
 import { withPod } from './pods.ts';
 
 const HASH = { clock: 'virtual', kernels: 'hash' } as const;
@@ -134,7 +135,9 @@ describe('a prefix at another DP group', () => {
         });
       },
     );
-    await fc.assert(property, { numRuns: Number(process.env['RUNS'] ?? 4) });
+    const begun = { family: 0, prompt: 320, max_tokens: 2, cancels: 0, n: 1 };
+    const surely = [0, 1].flatMap((rank) => Array.from({ length: WAVE }, () => ({ ...begun, rank })));
+    await fc.assert(property, { numRuns: runs(4), examples: [[surely, { topology: 'colocated:dp=2' }, 80, 0, 256, false, undefined, 0]] });
     expect(seen.hits).toBeGreaterThan(0);
   });
 
