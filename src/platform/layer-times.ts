@@ -15,7 +15,7 @@ type Span = { readonly began_ns: number; readonly done_ns: number };
 export class LayerTimes {
   readonly #layers: number;
   readonly #now_ns: () => number;
-  /** By NPU and step, until its last layer is there. */
+  /** By NPU and step, until the step is done. */
   readonly #steps = new Map<Address, Map<number, Span>>();
   /** By DP group and transfer. */
   readonly #began_ns = new Map<string, number>();
@@ -27,6 +27,8 @@ export class LayerTimes {
 
   begin(npu: Address, step: number, span: Span): void {
     const steps = this.#steps.get(npu) ?? new Map<number, Span>();
+    // Most steps lend nothing, and nobody asks for their layers.
+    for (const [before, { done_ns }] of steps) if (done_ns <= this.#now_ns()) steps.delete(before);
     this.#steps.set(npu, steps.set(step, span));
   }
 
@@ -37,7 +39,6 @@ export class LayerTimes {
   /** From now until the first `layers` layers of the step are there; the head takes as long as a layer. */
   untilLayers_ns(npu: Address, step: number, layers: number): number {
     const span = this.#steps.get(npu)?.get(step);
-    if (layers === this.#layers) this.#steps.get(npu)?.delete(step);
     if (span === undefined) return 0;
     const at_ns = span.began_ns + Math.ceil(((span.done_ns - span.began_ns) * layers) / (this.#layers + 1));
     return Math.max(0, at_ns - this.#now_ns());

@@ -30,6 +30,7 @@ export type MarkedCallFormat = {
 
 /** Characters. What is longer holds no name. */
 const HEAD_MAX = 1024;
+const FENCE = '```';
 
 type State = 'content' | 'section' | 'head' | 'arguments';
 
@@ -148,7 +149,8 @@ export class MarkedToolCalls implements Parser {
   }
 
   #endCall(): void {
-    this.#argue(this.#format.is_fenced ? this.#held.replace(/\s*(```)?\s*$/, '') : this.#held.trimEnd());
+    const held = this.#held.trimEnd();
+    this.#argue(this.#format.is_fenced && held.endsWith(FENCE) ? held.slice(0, -FENCE.length).trimEnd() : held);
     this.#held = '';
   }
 

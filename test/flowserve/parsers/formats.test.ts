@@ -111,6 +111,15 @@ describe('tool call parsers', () => {
     });
   }
 
+  it('should come to the end of a call at once, whatever white space and stray backticks stand before it', () => {
+    const args = `{}${' '.repeat(3_000)}\``;
+    const whole = `${deepseek(call('deepseek_v3', args)).replace('\n```<', '<')}`;
+    const began_ms = performance.now();
+    expect(joined(parse({ tool_call_parser: 'deepseek_v3' }, whole)).calls).toEqual([weather(args)]);
+    // A pattern that looked for the fence took time by the third power: 7 s.
+    expect(performance.now() - began_ms).toBeLessThan(1_000);
+  });
+
   it('should read a call of Hermes whose members are in another order, or whose arguments are missing', () => {
     const read = (block: string) => joined(parse({ tool_call_parser: 'hermes' }, `<tool_call>${block}</tool_call>`));
     expect(read('{"arguments": {"id": 12345678901234567890, "s": "}"}, "name": "get_weather"}').calls).toEqual([
