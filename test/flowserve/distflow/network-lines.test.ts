@@ -91,6 +91,27 @@ describe('a queue pair', () => {
     expect(line.word).toBe(7);
   });
 
+  it('is found open by a card that begins to look while it is opened', async () => {
+    await using line = await new Line().open();
+    const queue = new QueuePair();
+    queue.close();
+    let isOpened = false;
+    const openedBetween = new Proxy(queue, {
+      get(target, name) {
+        const value: unknown = Reflect.get(target, name, target);
+        if ((name === 'isClosed' || name === 'openings') && !isOpened) {
+          isOpened = true;
+          queue.open(1);
+        }
+        return typeof value === 'function' ? value.bind(target) : value;
+      },
+    });
+    line.client.attach({ queue: openedBetween, thread: PULLING_THREAD, source: 0, target: 1, port: line.port, wake: () => {} });
+    expect([isOpened, line.client.hasWork]).toEqual([true, true]);
+    line.client.pump();
+    expect(line.client.open_count).toBe(1);
+  });
+
   it('breaks where the card answers nothing, and says what was awaited', async () => {
     await using line = await new Line().open();
     const backend = line.link();

@@ -70,7 +70,8 @@ class WatchedLine {
     this.#space = space;
     this.#network = network;
     this.#line = line;
-    const { isClosed, openings } = line.queue;
+    // Race: it may be opened between the two looks. In this order that is one opening more than was seen, and `pump` finds it; in the other it would be missed.
+    const { openings, isClosed } = line.queue;
     // One that is open was opened while there was no card.
     this.#openings = isClosed || openings === 0 ? openings : openings - 1;
   }
