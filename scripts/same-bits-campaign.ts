@@ -1,7 +1,8 @@
 /**
  * Runs pods of every sort, each from a seed, and holds what they generate against one NPU alone, bit for bit: topologies, tensor parallelism, split output
- * projections, chunks, batch limits, tight KV, KV by request and by layer, caches that are hot, off or dropped in the middle of a run, callers that go away. On
- * virtual time with the hash model, where a stale block or a lost gather changes the tokens, and live on worker threads with the shipped model, logprobs included.
+ * projections, chunks, batch limits, tight KV, KV by request and by layer, by memory and by sockets, prefixes that groups share, caches that are hot, off or
+ * dropped in the middle of a run, callers that go away. On virtual time with the hash model, where a stale block or a lost gather changes the tokens, and live on
+ * worker threads with the shipped model, logprobs included.
  * Exits with 1 if anything differs or is left behind.
  *
  * @example
@@ -70,7 +71,12 @@ function planOf(seed: number, isLive: boolean): Plan {
       drops: below(8) === 0 ? below(6) : -1,
     };
   });
-  return { pod, calls };
+  // Last, so that a seed's other draws are what they were.
+  const fabric: PodOptions = {
+    ...(topology.length > 1 && { kv_fabric: pick(below, 'memory', 'tcp') }),
+    ...(below(2) === 0 && { prefix_sharing: true, link_bytes_per_s: 1e12 }),
+  };
+  return { pod: { ...pod, ...fabric }, calls };
 }
 
 async function generate(pod: Pod, { prompt, options, leaves, drops }: Call): Promise<readonly string[] | null> {
