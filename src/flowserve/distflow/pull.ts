@@ -91,7 +91,9 @@ export class Pull {
   /** Nothing is to be done before the holder's next layer or its sums are there, or it ends the lease; and that it will tell, who is of the same memory. */
   get waitsForHolder(): boolean {
     if (!this.#end.backend.isMemory) return false;
-    return this.#phase === PHASE.seal || (this.#phase === PHASE.transfer && this.#transfer?.waitsForHolder === true);
+    // Sums that were there before all was copied are told of no more.
+    if (this.#phase === PHASE.seal) return !isSealed(this.#header[OFFER_WORD.progress] as number);
+    return this.#phase === PHASE.transfer && this.#transfer?.waitsForHolder === true;
   }
 
   /** Goes on by about so many bytes at most. After `done` or `failed` it answers the same again and touches nothing. */

@@ -100,6 +100,23 @@ describe('a pull', () => {
     );
   });
 
+  it('comes to its end where it is looked at only while it has something to do, and when the holder rings', () => {
+    const shape = fc.record({ blocks: fc.integer({ min: 0, max: 12 }), seed: fc.nat({ max: 999 }), layers_there: fc.integer({ min: 0, max: SMALL.layers }) });
+    fc.assert(
+      fc.property(shape, fc.array(fc.nat(4), { maxLength: 20 }), ({ blocks, seed, layers_there }, paces) => {
+        const { rig, offer, pull } = new Scene(blocks, seed, { layers_there });
+        const holder = rig.of(0);
+        let end: Poll = { state: 'pending' };
+        for (let turn = 0; turn < 400 && end.state === 'pending'; turn++) {
+          if (turn % 3 === 0 && offer.layers_there < SMALL.layers) holder.reach(offer, offer.layers_there + 1);
+          holder.poll(0, SMALL.layer_bytes);
+          for (let looks = paces[turn] ?? 1; looks > 0 && (!pull.waitsForHolder || rig.rung.delete(1)); looks--) end = pull.poll(SMALL.layer_bytes);
+        }
+        expect(reasonOf(end)).toBe('done');
+      }),
+    );
+  });
+
   it('holds layer 0 before the prefill has finished the last, and is not done before', () => {
     const scene = new Scene(4, 5, { layers_there: 1 });
     for (let turn = 0; turn < 30; turn++) scene.turn();

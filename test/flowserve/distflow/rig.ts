@@ -68,6 +68,8 @@ export class Rig {
   readonly checksum: Checksum;
   /** Pullers whose link was cut at the holder's end. */
   readonly cut = new Set<number>();
+  /** Dies that holders have rung, until their test has looked. */
+  readonly rung = new Set<number>();
 
   constructor(sizes: Sizes = SMALL, options: Partial<LinkClusterOptions> = {}, fabrics: readonly string[] = [], sharing = allocate(sizes)) {
     this.sharing = sharing;
@@ -92,7 +94,8 @@ export class Rig {
     const { kv, offers: place } = this.place(npu);
     const pool = new BlockPool(space, kvPool(npu, kv));
     this.pools[npu] = pool;
-    this.offers[npu] = new Offers<string>({ npu, space, place, kv, pool, checksum: this.checksum, isGone: (puller) => this.#isGone(puller) });
+    const isGone = (puller: number): boolean => this.#isGone(puller);
+    this.offers[npu] = new Offers<string>({ npu, space, place, kv, pool, checksum: this.checksum, isGone, arrive: (die) => this.rung.add(die) });
   }
 
   pool(npu: number): BlockPool {
