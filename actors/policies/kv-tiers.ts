@@ -6,7 +6,8 @@
  *
  * A block that leaves HBM lives on in its copy, if it has one; else it is forgotten with all below it, since no prefix leads there any more. A copy of
  * what is cold in HBM is never taken back: copying on would run in circles where DRAM is small. A block that comes goes nowhere. One that is being copied out goes
- * after what is cold: its copy is given up, and what was to hold it stays nobody's until the copy has ended, so that nobody waits for a slow link.
+ * after what is cold, and before that where they would be forgotten together: its copy is given up, and what was to hold it stays nobody's until the copy has
+ * ended, so that nobody waits for a slow link.
  * @module
  */
 import { assert } from '../../src/protocol/errors.ts';
@@ -27,6 +28,7 @@ export class KvTiers {
   readonly #cold = new UsageOrder<PrefixNode>();
   readonly #leaving = new UsageOrder<PrefixNode>();
   readonly #kept = new UsageOrder<PrefixNode>();
+  readonly #keptLeaving = new UsageOrder<PrefixNode>();
   /** Of cold and kept, those without a copy. */
   readonly #uncopied = new UsageOrder<PrefixNode>();
   readonly #spareCopies = new UsageOrder<PrefixNode>();
@@ -43,7 +45,7 @@ export class KvTiers {
 
   /** Blocks of HBM that nobody uses, and that hold what somebody may use. */
   get evictable(): number {
-    return this.#cold.length + this.#leaving.length + this.#kept.length;
+    return this.#cold.length + this.#kept.length + this.#beingCopied;
   }
 
   /** Blocks of HBM that can be given out. */
@@ -53,7 +55,12 @@ export class KvTiers {
 
   /** Of them, those that can be given out and nothing is forgotten. */
   get reserve(): number {
-    return this.available - this.#uncopied.length - this.#leaving.length;
+    return this.available - this.#uncopied.length - this.#beingCopied;
+  }
+
+  /** Of those that may go, what is being copied out. */
+  get #beingCopied(): number {
+    return this.#leaving.length + this.#keptLeaving.length;
   }
 
   get free_hbm(): readonly number[] {
@@ -73,7 +80,7 @@ export class KvTiers {
   takeHbm(): number {
     const free = this.#freeHbm.pop();
     if (free !== undefined) return free;
-    const node = this.#cold.oldest ?? this.#leaving.oldest ?? this.#kept.oldest;
+    const node = leastLost(this.#cold.oldest, this.#leaving.oldest) ?? leastLost(this.#kept.oldest, this.#keptLeaving.oldest);
     assert(node !== null, 'no block of HBM may go');
     this.evictions++;
     if (node.dram !== NO_BLOCK) return this.leaveHbm(node);
@@ -141,13 +148,18 @@ export class KvTiers {
     const isUnused = !node.isGone && node.pins === 0 && node.hbm !== NO_BLOCK;
     const mayGo = isStill && isUnused;
     // What comes has no block of HBM yet: what moves and has one is being copied out.
-    place(node, !isUnused ? null : node.moving !== 0 ? this.#leaving : node.keeps > 0 ? this.#kept : this.#cold, isCold);
+    place(node, isUnused ? this.#orderOf(node) : null, isCold);
     if (this.#sizes.dram_blocks === 0) return;
     node.uncopied ??= standingOf(node);
     node.inDram ??= standingOf(node);
     place(node.uncopied, mayGo && node.dram === NO_BLOCK ? this.#uncopied : null, isCold);
     const mayLeaveDram = isStill && node.keeps === 0 && node.dram !== NO_BLOCK;
     place(node.inDram, !mayLeaveDram ? null : node.hbm === NO_BLOCK ? this.#inDramAlone : node.isUsedAgain ? this.#spareCopies : null, isCold);
+  }
+
+  #orderOf({ keeps, moving }: PrefixNode): UsageOrder<PrefixNode> {
+    if (moving !== 0) return keeps > 0 ? this.#keptLeaving : this.#leaving;
+    return keeps > 0 ? this.#kept : this.#cold;
   }
 
   pin(node: PrefixNode): void {
@@ -219,6 +231,12 @@ export class KvTiers {
     node.hbm = NO_BLOCK;
     node.dram = NO_BLOCK;
   }
+}
+
+/** What is still before what is being copied out; but not where all below it were forgotten with it, which as a rule is what is being copied. */
+function leastLost(still: PrefixNode | null, leaving: PrefixNode | null): PrefixNode | null {
+  if (still === null || leaving === null) return still ?? leaving;
+  return still.dram !== NO_BLOCK || isLeaf(still) ? still : leaving;
 }
 
 function place(standing: Standing<PrefixNode>, order: UsageOrder<PrefixNode> | null, isCold: boolean): void {

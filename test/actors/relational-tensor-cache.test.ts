@@ -177,6 +177,24 @@ describe('the tiers of the cache', () => {
     expect([cache.used, cache.cached, cache.canAllocate(4)]).toEqual([0, 0, true]);
   });
 
+  it.each([
+    ['cold', 0, { hbm: 3, dram: 0, awaited: 0 }],
+    ['cold', 1, { hbm: 3, dram: 1, awaited: 0 }],
+    ['kept', 0, { hbm: 3, dram: 0, awaited: 0 }],
+    ['kept', 1, { hbm: 3, dram: 1, awaited: 0 }],
+  ] as const)('should lose no more than the block that is needed, while what follows it is copied out: %s, %i copies done', (of, copies, left) => {
+    const cache = new RelationalTensorCache({ ...sizes, swap_blocks_max: 2 });
+    keep(cache, tokens(1, 4));
+    if (of === 'kept') cache.createContext('book', '', tokens(1, 4));
+    for (let copy = 0; copy < copies; copy++) cache.transfers.done((cache.copy('cold') as TierCopy).id);
+    const out = cache.copy('cold') as TierCopy;
+    const holding = cache.matchByPrefixToken('', tokens(2, 1), 0);
+    cache.allocBlocks(holding, 1);
+    cache.transfers.done(out.id);
+    expect(peek(cache, tokens(1, 4))).toEqual(left);
+    cache.free(holding);
+  });
+
   it('should go on without what could not be brought, and not try it again', () => {
     const cache = new RelationalTensorCache(sizes);
     keep(cache, tokens(1, 3));
