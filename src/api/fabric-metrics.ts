@@ -126,7 +126,7 @@ export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
     for (const { worker: number, ...counts } of garbage) {
       const worker = String(number);
       collections.inc({ worker, moment: 'chosen' }, counts.collections_chosen);
-      collections.inc({ worker, moment: 'any' }, counts.collections - counts.collections_chosen);
+      collections.inc({ worker, moment: 'any' }, Math.max(0, counts.collections - counts.collections_chosen));
       collecting.inc({ worker }, counts.collections_us_sum / 1e6);
       collectingMax.set({ worker }, counts.collections_us_max / 1e6);
     }

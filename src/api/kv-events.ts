@@ -23,7 +23,7 @@ export async function kvEvents(service: Service, query: Record<string, string>, 
   const { engine, from } = parsed.data;
   const seen = /^\d{1,15}$/.test(last_event_id ?? '') ? Number(last_event_id) + 1 : undefined;
   // Asked once before the answer begins, so that what is wrong gets a proper status.
-  const { next } = await service.pod.kvEvents(engine, Number.MAX_SAFE_INTEGER);
+  const { next } = await service.pod.kvEvents(engine, Number.MAX_SAFE_INTEGER).catch(inTheQuerysWords(engine));
   const frames = framesFrom(service, engine, from ?? seen ?? next, signal);
   const encoder = new TextEncoder();
   const stream = new ReadableStream<Uint8Array>(
@@ -42,6 +42,13 @@ export async function kvEvents(service: Service, query: Record<string, string>, 
   );
   return new Response(stream, { headers: { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-cache', 'x-accel-buffering': 'no' } });
 }
+
+/** What the pod calls a DP group, the query calls an engine, as vLLM does. */
+const inTheQuerysWords =
+  (engine: number) =>
+  (error: unknown): never => {
+    throw error instanceof MinipodError && error.param === 'dp_group' ? invalid('engine', `there is no DP group ${engine}`) : error;
+  };
 
 /** Until its client leaves or the server drains. */
 async function* framesFrom(service: Service, engine: number, from: number, signal: AbortSignal): AsyncGenerator<string> {

@@ -58,7 +58,7 @@ export function loadsOf({ name, windows }: LoadsTable, file: string): ExpertLoad
   try {
     return expertLoads(windows);
   } catch (error) {
-    throw error instanceof MinipodError ? refuse(file, `${name}: ${error.message}`) : error;
+    throw error instanceof MinipodError ? refuse(file, name === file ? error.message : `${name}: ${error.message}`) : error;
   }
 }
 
@@ -77,11 +77,15 @@ export function readMap(file: string, shape: PlacementShape): ExpertMap {
 }
 
 function readJson(file: string): unknown {
-  try {
-    return JSON.parse(readFileSync(file, 'utf8'));
-  } catch (error) {
-    throw refuse(file, `it cannot be read as JSON: ${error instanceof Error ? error.message : String(error)}`);
-  }
+  const read = <Value>(what: string, make: () => Value): Value => {
+    try {
+      return make();
+    } catch (error) {
+      throw refuse(file, `${what}: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  };
+  const text = read('it cannot be read', () => readFileSync(file, 'utf8'));
+  return read('it is no JSON', () => JSON.parse(text));
 }
 
 const refuse = (file: string, why: string): MinipodError => new MinipodError('invalid_request', `${file}: ${why}`, { param: 'file' });

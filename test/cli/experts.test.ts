@@ -92,7 +92,7 @@ describe('minipod experts plan', () => {
     { args: [LOADS, ...EP32, '--table', 'nope'], says: /"nope" names none of its tables: olmoe/ },
     { args: [LOADS, '--ranks', '32', '--slots', '95', '--table', 'olmoe/c4'], says: /95 slots cannot be spread evenly over 32 ranks/ },
     { args: [LOADS, ...EP32, '--nodes', '4', '--table', 'olmoe/c4', '--policy', 'hierarchical'], says: /1 groups cannot be dealt out evenly to 4 nodes/ },
-    { args: ['nope.json', ...EP32], says: /nope\.json: it cannot be read as JSON: / },
+    { args: ['nope.json', ...EP32], says: /nope\.json: it cannot be read: ENOENT/ },
     { args: [fileOf('empty.json', { a: 'b', c: [] }), ...EP32], says: /there are no loads in it/ },
     { args: [fileOf('less.json', [[1, -1]]), '--ranks', '1', '--slots', '2'], says: /expert 1 of layer 0, window 0, has -1 tokens/ },
     { args: [LOADS, ...EXAMPLE, '--present', LOADS], says: /it is no expert map/ },
