@@ -107,7 +107,7 @@ describe('GET /kv_events', () => {
   it('should say what is wrong', async () => {
     await read();
     for (const [query, param] of [
-      ['?engine=1', 'dp_group'],
+      ['?engine=1', 'engine'],
       ['?engine=x', 'engine'],
       ['?from=-1', 'from'],
     ]) {
