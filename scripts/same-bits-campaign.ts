@@ -40,6 +40,7 @@ function planOf(seed: number, isLive: boolean): Plan {
   const below = draws(seed);
   const topology = topologyOf(below);
   const npus = topology.reduce((sum, { dp, tp }) => sum + dp * tp, 0);
+  const beginning = topology.reduce((sum, { role, dp }) => sum + (role === 'decode' ? 0 : dp), 0);
   const isTight = below(3) === 0;
   const pod: PodOptions = {
     topology: formatTopology(topology),
@@ -50,7 +51,7 @@ function planOf(seed: number, isLive: boolean): Plan {
     ...(below(4) === 0 && { prefix_caching: false }),
     ...(below(3) === 0 && { async_scheduling: false }),
     load_balancing: pick(below, 'auto', 'packed', 'least_kv', 'round_robin'),
-    kv_transfer: pick(below, 'request', 'layer'),
+    ...(below(2) === 1 && topology.some(({ role }) => role === 'prefill') && { kv_transfer: 'layer' }),
     ...(isLive ? { workers: Math.min(npus, 1 + below(2)), enforce_eager: below(3) === 0 } : { clock: 'virtual', kernels: 'hash', seed }),
   };
   const stem = Array.from({ length: 40 }, (_, at) => 3 + ((seed * 31 + at * 7) % 1_500));
@@ -74,7 +75,7 @@ function planOf(seed: number, isLive: boolean): Plan {
   // Last, so that a seed's other draws are what they were.
   const fabric: PodOptions = {
     ...(topology.length > 1 && { kv_fabric: pick(below, 'memory', 'tcp') }),
-    ...(below(2) === 0 && { prefix_sharing: true, link_bytes_per_s: 1e12 }),
+    ...(below(2) === 0 && beginning > 1 && { prefix_sharing: true, link_bytes_per_s: 1e12 }),
   };
   return { pod: { ...pod, ...fabric }, calls };
 }

@@ -4,7 +4,7 @@
  */
 import { totalmem } from 'node:os';
 import type { CacheCosts } from '../../actors/policies/cache-costs.ts';
-import { type Balancing, balancingOf } from '../../actors/policies/placement.ts';
+import type { Balancing } from '../../actors/policies/placement.ts';
 import { PREFIX_LOANS_MAX } from '../../actors/policies/prefix-loans.ts';
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
@@ -12,14 +12,13 @@ import { planRings, type RingPlace } from '../fabric/links.ts';
 import { type MemoryPlan, planMemory, type Region, type RegionRequest } from '../fabric/memory-plan.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
-import { PANEL } from '../model/kernels/kernels.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
-import { JOB_EXECUTORS_MAX } from '../protocol/request-ids.ts';
-import { deploy, firstGroups, formatTopology, type KvFabric, type Topology } from '../protocol/topology.ts';
+import { deploy, type KvFabric, type Topology } from '../protocol/topology.ts';
 import { CALLER_THREAD, CONTROL_THREAD, dealtOut, diesOf, type Hosting, seatsOf } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
 import type { OfferSource } from './distflow/registration.ts';
 import { type Dtypes, layoutNpu, type NpuLayout } from './npu-layout.ts';
+import { checkOptions, checkSplits } from './option-checks.ts';
 import { RecordTable, recordsBytes } from './request-records.ts';
 import type { LayoutOptions, ModelShape, StepLayout } from './step-layout.ts';
 
@@ -112,19 +111,7 @@ const TOKENS_PER_WAITING = 128;
 export function planPod(checkpoint: Checkpoint, options: PlanOptions): PodPlan {
   const { config } = checkpoint;
   const dtypeOf = dtypeIn(checkpoint);
-  const tp = Math.max(...options.topology.map((executor) => executor.tp));
-  if (tp > config.heads)
-    throw new MinipodError('invalid_request', `topology: tp ${tp} for ${config.heads} attention heads; each rank of a DP group has at least one`, {
-      param: 'topology',
-    });
-  const panels = Math.ceil(config.hiddenSize / PANEL);
-  const oproj = Math.max(...options.topology.map((executor) => executor.oproj ?? 1));
-  if (oproj > panels)
-    throw new MinipodError(
-      'invalid_request',
-      `topology: oproj ${oproj} for an output projection of ${config.hiddenSize} columns = ${panels} panels of ${PANEL}; each NPU has at least one`,
-      { param: 'topology' },
-    );
+  checkSplits(config, options.topology);
   return planDies(config, options, (layoutOptions, npu, base, bytes) => layoutNpu(config, dtypeOf, layoutOptions, npu, base, bytes));
 }
 
@@ -137,35 +124,11 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
   const { workers, spare_workers, job_executors, max_queued } = options;
   const deployment = deploy(options.topology);
   const npus = deployment.npus.length;
-  if (workers > npus)
-    throw new MinipodError('invalid_request', `workers: ${workers} threads for ${npus} NPUs; an NPU lives on one worker, so use at most ${npus}`, {
-      param: 'workers',
-    });
-  if (job_executors > Math.min(JOB_EXECUTORS_MAX, 1 + workers))
-    throw new MinipodError(
-      'invalid_request',
-      `job_executors: ${job_executors} of at most ${Math.min(JOB_EXECUTORS_MAX, 1 + workers)}; each lives on a thread of its own, which are the control thread and ${workers} workers`,
-      { param: 'job_executors' },
-    );
-  for (const { id, role, dp, tp, experts } of deployment.executors)
-    if (experts.npus > config.moe.experts)
-      throw new MinipodError(
-        'invalid_request',
-        `topology: task executor ${id} (${role}) has dp ${dp} × tp ${tp} = ${experts.npus} NPUs for ${config.moe.experts} experts a layer; each NPU owns at least one`,
-        { param: options.topology.length === 1 ? 'npus' : 'topology' },
-      );
-  checkLongPrompts(options);
-  const { kv_fabric = 'memory' } = options;
-  if (kv_fabric !== 'memory' && deployment.executors.length === 1)
-    throw new MinipodError(
-      'invalid_request',
-      `kv_fabric: '${kv_fabric}' joins task executors, and topology '${formatTopology(options.topology)}' has one; with several, such as 'pd:prefill=1,decode=1', it would be right`,
-      { param: 'kv_fabric' },
-    );
+  checkOptions(config, deployment, options);
   const hosting: Hosting = { deployment, workers, spare_workers, job_executors, worker_of_npu: workersOf(npus, workers, options.npu_workers) };
   const blocksOfRequest = Math.ceil(config.maxPositions / options.kv_block_size);
-  // A group that is alone, or that keeps nothing, has nobody to share with.
-  const prefix_sharing = options.prefix_sharing === true && options.prefix_caching && firstGroups(deployment).length > 1;
+  // Who keeps nothing has nothing to share.
+  const prefix_sharing = options.prefix_sharing === true && options.prefix_caching;
   const layoutOptions: LayoutOptions = {
     deployment,
     dies: diesOf(hosting),
@@ -176,7 +139,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
     enforce_eager: options.enforce_eager,
     ...(prefix_sharing && { loans_max: PREFIX_LOANS_MAX }),
   };
-  const { dram_blocks = 0, cache_costs = null } = options;
+  const { dram_blocks = 0, cache_costs = null, kv_fabric = 'memory' } = options;
   const wide = powerOfTwo(Math.max(CALLER_RING_BYTES_MIN, 2 * BYTES_PER_PROMPT_TOKEN * config.maxPositions));
   const planned = planRings(options.has_rings === false ? [] : ringPairs(hosting, wide), 0);
   const sizes = Array.from({ length: npus }, (_, npu) => layOut(layoutOptions, npu, 0));
@@ -224,18 +187,6 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
       max_queued,
     },
   };
-}
-
-/** Groups for very long prompts alone are a leader's to keep, who has to have others too. @throws `invalid_request` where no executor would heed them */
-function checkLongPrompts({ topology, load_balancing, long_prompt_groups: own }: PlanOptions): void {
-  const heeds = topology.some(({ role, dp }) => balancingOf(role, dp, load_balancing) === 'cost_model' && dp > own);
-  if (own === 0 || heeds) return;
-  const choices = topology.map(({ role, dp }) => `${dp} in a ${role} executor, chosen by ${balancingOf(role, dp, load_balancing)}`);
-  throw new MinipodError(
-    'invalid_request',
-    `long_prompt_groups: ${own} for very long prompts alone needs an executor that has more DP groups and chooses among them by cost_model; '${formatTopology(topology)}' has ${[...new Set(choices)].join('; ')}: use load_balancing 'cost_model' or a prefill executor, with dp ${own + 1} or more`,
-    { param: 'long_prompt_groups' },
-  );
 }
 
 /**

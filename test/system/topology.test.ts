@@ -26,6 +26,9 @@ describe('a topology', () => {
       /has 2 in a prefill executor, chosen by cost_model; 1 in a decode executor, chosen by least_kv: .+ with dp 3 or more/,
       'long_prompt_groups',
     ],
+    [{ npus: 2, kv_transfer: 'layer' }, /how prefill executors hand KV over, and topology 'colocated:dp=2' has none; with some, such as 'pd:/, 'kv_transfer'],
+    [{ topology: 'pd:prefill=1,decode=2', prefix_sharing: true }, /between DP groups in which requests begin, and .+decode=2xdp1' has one/, 'prefix_sharing'],
+    [{ dram_blocks: 8, prefix_caching: false }, /8 blocks for what is cached, and prefix_caching is off: leave out one of the two/, 'dram_blocks'],
     [
       { clock: 'virtual', topology: 'colocated:dp=16,oproj=16' },
       /oproj 16 for an output projection of 192 columns = 12 panels of 16; each NPU has at least one/,

@@ -1,0 +1,79 @@
+/**
+ * Options that contradict the model, the topology or one another: refused before anything is laid out, with what would be right. What would do nothing is
+ * refused as well, where somebody asked for it by name.
+ * @module
+ */
+import { balancingOf } from '../../actors/policies/placement.ts';
+import type { ModelConfig } from '../model/config.ts';
+import { PANEL } from '../model/kernels/kernels.ts';
+import { MinipodError } from '../protocol/errors.ts';
+import { JOB_EXECUTORS_MAX } from '../protocol/request-ids.ts';
+import { type Deployment, firstGroups, formatTopology, type Topology } from '../protocol/topology.ts';
+import type { PlanOptions } from './pod-plan.ts';
+import type { ModelShape } from './step-layout.ts';
+
+const refuse = (param: keyof PlanOptions | 'npus', why: string): never => {
+  throw new MinipodError('invalid_request', `${param}: ${why}`, { param });
+};
+
+/** @throws `invalid_request` where attention or output projection would be split finer than they are made of */
+export function checkSplits({ heads, hiddenSize }: Pick<ModelConfig, 'heads' | 'hiddenSize'>, topology: Topology): void {
+  const tp = Math.max(...topology.map((executor) => executor.tp));
+  if (tp > heads) refuse('topology', `tp ${tp} for ${heads} attention heads; each rank of a DP group has at least one`);
+  const panels = Math.ceil(hiddenSize / PANEL);
+  const oproj = Math.max(...topology.map((executor) => executor.oproj ?? 1));
+  if (oproj > panels)
+    refuse('topology', `oproj ${oproj} for an output projection of ${hiddenSize} columns = ${panels} panels of ${PANEL}; each NPU has at least one`);
+}
+
+/** @throws `invalid_request` naming the option */
+export function checkOptions({ moe }: ModelShape, deployment: Deployment, options: PlanOptions): void {
+  checkThreads(deployment, options);
+  for (const { id, role, dp, tp, experts } of deployment.executors)
+    if (experts.npus > moe.experts)
+      refuse(
+        options.topology.length === 1 ? 'npus' : 'topology',
+        `task executor ${id} (${role}) has dp ${dp} × tp ${tp} = ${experts.npus} NPUs for ${moe.experts} experts a layer; each NPU owns at least one`,
+      );
+  checkLongPrompts(options);
+  checkHandoffs(deployment, options);
+  checkCache(deployment, options);
+}
+
+function checkThreads({ npus }: Deployment, { workers, job_executors }: PlanOptions): void {
+  if (workers > npus.length) refuse('workers', `${workers} threads for ${npus.length} NPUs; an NPU lives on one worker, so use at most ${npus.length}`);
+  const most = Math.min(JOB_EXECUTORS_MAX, 1 + workers);
+  if (job_executors > most)
+    refuse('job_executors', `${job_executors} of at most ${most}; each lives on a thread of its own, which are the control thread and ${workers} workers`);
+}
+
+/** Groups for very long prompts alone are a leader's to keep, who has to have others too. */
+function checkLongPrompts({ topology, load_balancing, long_prompt_groups: own }: PlanOptions): void {
+  const heeds = topology.some(({ role, dp }) => balancingOf(role, dp, load_balancing) === 'cost_model' && dp > own);
+  if (own === 0 || heeds) return;
+  const choices = topology.map(({ role, dp }) => `${dp} in a ${role} executor, chosen by ${balancingOf(role, dp, load_balancing)}`);
+  refuse(
+    'long_prompt_groups',
+    `${own} for very long prompts alone needs an executor that has more DP groups and chooses among them by cost_model; '${formatTopology(topology)}' has ${[...new Set(choices)].join('; ')}: use load_balancing 'cost_model' or a prefill executor, with dp ${own + 1} or more`,
+  );
+}
+
+function checkHandoffs({ executors }: Deployment, { topology, kv_fabric = 'memory', kv_transfer }: PlanOptions): void {
+  if (kv_fabric !== 'memory' && executors.length === 1)
+    refuse(
+      'kv_fabric',
+      `'${kv_fabric}' joins task executors, and topology '${formatTopology(topology)}' has one; with several, such as 'pd:prefill=1,decode=1', it would be right`,
+    );
+  if (kv_transfer === 'layer' && !executors.some(({ role }) => role === 'prefill'))
+    refuse(
+      'kv_transfer',
+      `'layer' is how prefill executors hand KV over, and topology '${formatTopology(topology)}' has none; with some, such as 'pd:prefill=1,decode=1', it would be right`,
+    );
+}
+
+function checkCache(deployment: Deployment, { topology, prefix_caching, prefix_sharing, dram_blocks = 0 }: PlanOptions): void {
+  if (dram_blocks > 0 && !prefix_caching)
+    refuse('dram_blocks', `${dram_blocks} blocks for what is cached, and prefix_caching is off: leave out one of the two`);
+  if (prefix_sharing === true && firstGroups(deployment).length === 1)
+    refuse('prefix_sharing', `is between DP groups in which requests begin, and topology '${formatTopology(topology)}' has one; 'colocated:dp=2' has two`);
+}
