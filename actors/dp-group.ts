@@ -16,12 +16,12 @@
  */
 import { assign, setup } from 'xstate';
 import { type Address, address, idOf } from '../src/protocol/address.ts';
-import { groupChosen, groupStatus, leaseExpired, prefixOverdue, releaseSlots, reset, statusWanted, step } from '../src/protocol/constructors.ts';
+import { groupChosen, groupStatus, leaseExpired, releaseSlots, reset, statusWanted, step } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
 import type { Commands, DpGroupMessage, KvOffer } from '../src/protocol/messages.ts';
 import { isClosed, type Orders, PrefillLeader } from './policies/prefill-leader.ts';
 import { PREFIX_LEASE_MS } from './policies/prefix-loans.ts';
-import { PREFIX_ANSWER_MS } from './policies/prefix-wants.ts';
+import { answerOf } from './policies/prefix-wants.ts';
 import { RankReports } from './policies/rank-reports.ts';
 import type { SchedulerLimits } from './policies/scheduler-limits.ts';
 import { StepScheduler } from './policies/step-scheduler.ts';
@@ -46,6 +46,7 @@ type DpGroup = {
   owesStatus: boolean;
   outbox: readonly Commands['send'][];
   transfers: Commands['transferEach'];
+  timers: Commands['afterEach'];
 };
 
 /** Tells its leader how it is; `task`: what it has just got. */
@@ -93,45 +94,40 @@ const DIVERGED: ErrorRecord = {
 const leaseTime_ms = ({ scheduler, lease_ms }: DpGroup, id: number): number =>
   scheduler.handoffs.loans.has(id) ? Math.min(lease_ms, PREFIX_LEASE_MS) : lease_ms;
 const leaseOf = (transfer: number): string => `lease-${transfer}`;
-const answerOf = (task: Address): string => `prefix-${task}`;
-/** A sequence that may ask another group for its prefix waits so long for it, counted from its arrival. */
-const awaitPrefix = {
-  type: 'after' as const,
-  params: ({ event }: { event: { readonly task: Address } }) => ({ id: answerOf(event.task), delay_ms: PREFIX_ANSWER_MS, message: prefixOverdue(event.task) }),
-};
 const cancelPrefix = { type: 'cancel' as const, params: ({ event }: { event: { readonly task: Address } }) => ({ id: answerOf(event.task) }) };
 const cancelLease = { type: 'cancel' as const, params: ({ event }: { event: { readonly id: number } }) => ({ id: leaseOf(event.id) }) };
 
-/** What an event led to: what to tell whom, and which blocks to move. */
-type Asked = Pick<DpGroup, 'outbox' | 'transfers'>;
+/** What an event led to: what to tell whom, which blocks to move, and what to be told of when time is up. */
+type Asked = Pick<DpGroup, 'outbox' | 'transfers' | 'timers'>;
 function asked({ scheduler }: DpGroup, outbox: readonly Commands['send'][]): Asked {
   // What it did to blocks that are kept is told as one.
   scheduler.cache.events.endBatch();
-  const wants = scheduler.coming.wants.takeSends();
-  return { outbox: wants.length === 0 ? outbox : [...outbox, ...wants], transfers: scheduler.takeTransfers() };
+  const { sends, timers } = scheduler.coming.wants.take();
+  return { outbox: sends.length === 0 ? outbox : [...outbox, ...sends], transfers: scheduler.takeTransfers(), timers };
 }
 
 const offeredIn = ({ scheduler: { handoffs } }: DpGroup, id: number, offer: KvOffer): readonly Commands['send'][] =>
   handoffs.loans.has(id) ? handoffs.loans.offered(id, offer) : handoffs.lending.offered(id, offer);
 
-/** The answer of a group that was asked for a prefix, or that there is none in time. */
-function answeredIn({ scheduler: { coming } }: DpGroup, event: DpGroupMessage, mayPull: boolean): readonly Commands['send'][] {
+/** The answer of a group that was asked for a prefix, or that there is none in time: it tells nobody by itself. */
+function hearPrefix({ scheduler: { coming } }: DpGroup, event: DpGroupMessage, mayPull: boolean): Pick<DpGroup, 'outbox'> {
   if (event.type === 'PREFIX_LENT') coming.lent(event.from, event.task, event.offer, mayPull);
   if (event.type === 'PREFIX_OVERDUE') coming.overdue(event.task);
-  return [];
+  return { outbox: [] };
 }
 
 /** A group that had no room when its leader asked says when it has. */
-function withRoomTold(group: DpGroup, { outbox, transfers }: Asked): Asked & Pick<DpGroup, 'owesStatus'> {
+function withRoomTold(group: DpGroup, { outbox, transfers, timers }: Asked): Asked & Pick<DpGroup, 'owesStatus'> {
   const { owesStatus, scheduler, limits } = group;
-  if (!owesStatus || isClosed(scheduler.load.backlog_tokens, limits.batch_tokens_max)) return { owesStatus, outbox, transfers };
-  return { owesStatus: false, outbox: [...outbox, ...statusOf(group, null).sends], transfers };
+  if (!owesStatus || isClosed(scheduler.load.backlog_tokens, limits.batch_tokens_max)) return { owesStatus, outbox, transfers, timers };
+  return { owesStatus: false, outbox: [...outbox, ...statusOf(group, null).sends], transfers, timers };
 }
 
 /** Blocks first: what is lent must be held before their slots are given up. */
 const perform = [
   { type: 'transferEach' as const, params: ({ context }: { context: DpGroup }) => context.transfers },
   { type: 'sendEach' as const, params: ({ context }: { context: DpGroup }) => context.outbox },
+  { type: 'afterEach' as const, params: ({ context }: { context: DpGroup }) => context.timers },
 ] as const;
 const NO_LEADER = { leading: null, task_executor: 'task-executor/0', leader: null, term: 0, owesStatus: false } as const;
 
@@ -143,6 +139,7 @@ export const dpGroup = setup({
   actions: {
     sendEach: (_, _commands: Commands['sendEach']) => {},
     after: (_, _command: Commands['after']) => {},
+    afterEach: (_, _commands: Commands['afterEach']) => {},
     cancel: (_, _command: Commands['cancel']) => {},
     transferEach: (_, _transfers: Commands['transferEach']) => {},
     enqueue: assign({
@@ -240,8 +237,8 @@ export const dpGroup = setup({
       if (event.type === 'PREFIX_UNWANTED') context.scheduler.handoffs.loans.unwant(event.task);
       return asked(context, []);
     }),
-    takePrefix: assign({ outbox: ({ context, event }) => answeredIn(context, event, true) }),
-    declinePrefix: assign({ outbox: ({ context, event }) => answeredIn(context, event, false) }),
+    takePrefix: assign(({ context, event }) => hearPrefix(context, event, true)),
+    declinePrefix: assign(({ context, event }) => hearPrefix(context, event, false)),
     endTransfer: assign({
       outbox: ({ context, event }) =>
         event.type === 'TRANSFER_DONE' || event.type === 'TRANSFER_FAILED' ? context.scheduler.transferEnded(event.id, event.type === 'TRANSFER_DONE') : [],
@@ -250,7 +247,6 @@ export const dpGroup = setup({
     planStep: assign(({ context }) => asked(context, [...context.outbox, ...stepsOf(context, 1)])),
   },
   guards: {
-    mayAskForPrefix: ({ context, event }) => event.type === 'ENQUEUE' && event.handoff === null && context.scheduler.coming.wants.mayAsk(event.sequence.held),
     isStepping: ({ context }) => context.scheduler.isStepping,
     hasNoStep: ({ context }) => !context.scheduler.isStepping,
     isOfThisTerm: ({ context, event }) => event.type === 'STATUS_WANTED' && event.term >= context.term,
@@ -263,7 +259,7 @@ export const dpGroup = setup({
   id: 'dp-group',
   context: ({ input }) => ({
     ...{ ...input, scheduler: new StepScheduler(input.limits, input.self), ranks: new RankReports(input.npus.map(idOf)) },
-    ...{ ...NO_LEADER, outbox: [], transfers: [] },
+    ...{ ...NO_LEADER, outbox: [], transfers: [], timers: [] },
   }),
   initial: 'rolling-back',
   on: {
@@ -294,10 +290,7 @@ export const dpGroup = setup({
   states: {
     idle: {
       on: {
-        ENQUEUE: [
-          { guard: 'mayAskForPrefix', actions: [awaitPrefix, 'enqueue', 'planStep', 'tellLeader', ...perform] },
-          { actions: ['enqueue', 'planStep', 'tellLeader', ...perform] },
-        ],
+        ENQUEUE: { actions: ['enqueue', 'planStep', 'tellLeader', ...perform] },
         PREFIX_LENT: { actions: [cancelPrefix, 'takePrefix', 'planStep', ...perform] },
         PREFIX_OVERDUE: { actions: ['takePrefix', 'planStep', ...perform] },
         TRANSFER_DONE: { actions: [cancelLease, 'endTransfer', 'planStep', ...perform] },
@@ -311,10 +304,7 @@ export const dpGroup = setup({
     },
     stepping: {
       on: {
-        ENQUEUE: [
-          { guard: 'mayAskForPrefix', actions: [awaitPrefix, 'enqueue', 'receive', 'tellLeader', ...perform] },
-          { actions: ['enqueue', 'receive', 'tellLeader', ...perform] },
-        ],
+        ENQUEUE: { actions: ['enqueue', 'receive', 'tellLeader', ...perform] },
         PREFIX_LENT: { actions: [cancelPrefix, 'takePrefix', 'receive', ...perform] },
         PREFIX_OVERDUE: { actions: ['takePrefix', 'receive', ...perform] },
         TRANSFER_DONE: { actions: [cancelLease, 'endTransfer', 'receive', ...perform] },
@@ -339,10 +329,7 @@ export const dpGroup = setup({
     'rolling-back': {
       entry: ['resetRanks', ...perform],
       on: {
-        ENQUEUE: [
-          { guard: 'mayAskForPrefix', actions: [awaitPrefix, 'enqueue', 'settle', 'tellLeader', ...perform] },
-          { actions: ['enqueue', 'settle', 'tellLeader', ...perform] },
-        ],
+        ENQUEUE: { actions: ['enqueue', 'settle', 'tellLeader', ...perform] },
         PREFIX_LENT: { actions: [cancelPrefix, 'declinePrefix', 'settle', ...perform] },
         PREFIX_OVERDUE: { actions: ['declinePrefix', 'settle', ...perform] },
         TRANSFER_DONE: { actions: [cancelLease, 'endTransfer', 'settle', ...perform] },

@@ -142,8 +142,8 @@ export class CacheArrivals {
     if (start < length && computed >= length) this.#cache.shareTail(holding, tokens, sequence.request, length);
   }
 
-  /** A transfer is over. Who waited for it waits in line again; nobody is told. */
-  ended(id: number, isDone: boolean): readonly never[] {
+  /** A transfer is over. Who waited for it waits in line again. */
+  ended(id: number, isDone: boolean): void {
     if (this.#cache.transfers.isPopulate(id)) {
       if (isDone) this.wants.hits++;
       else this.wants.missed++;
@@ -156,7 +156,6 @@ export class CacheArrivals {
       if (waiter.holding.blocks.length > 0) this.#ready.add(waiter);
       this.#goBack(waiter);
     }
-    return [];
   }
 
   /** The answer of a group that was asked for a prefix. `mayPull`: else what it lends is declined. */
@@ -172,10 +171,10 @@ export class CacheArrivals {
 
   /** A sequence has waited long enough for an answer. */
   overdue(task: Address): void {
-    const running = this.wants.overdue(task);
-    if (running === null) return;
+    const asked = this.wants.answered(task);
+    if (asked === null) return;
     this.wants.missed++;
-    this.#goBack(running);
+    this.#goBack(asked.running);
   }
 
   /** Into the blocks behind those that it was asked for, if it is they that follow what is known now, and there is room. */

@@ -8,14 +8,18 @@
  * @module
  */
 import { type Address, address, idOf } from '../../src/protocol/address.ts';
-import { prefixUnwanted, prefixWanted } from '../../src/protocol/constructors.ts';
+import { prefixOverdue, prefixUnwanted, prefixWanted } from '../../src/protocol/constructors.ts';
 import type { Commands } from '../../src/protocol/messages.ts';
-import type { HeldPrefix } from '../../src/protocol/prefix-sharing.ts';
 import { type CacheCosts, isWorthFetching } from './cache-costs.ts';
 import type { RunningSequence } from './running-sequence.ts';
 
-/** From its arrival on a sequence waits no longer for an answer: a group that serves answers between two steps. */
-export const PREFIX_ANSWER_MS = 250;
+/** A sequence waits no longer for an answer: a group that serves answers between two steps. */
+const ANSWER_MS = 250;
+
+/** How the timer of an answer is called. */
+export const answerOf = (task: Address): string => `prefix-${task}`;
+
+const NOTHING = { sends: [], timers: [] } as const;
 
 type Asked = { readonly running: RunningSequence /** Tokens. */; readonly known: number };
 
@@ -24,9 +28,10 @@ export class PrefixWants {
   readonly #block_size: number;
   readonly #costs: CacheCosts | null;
   readonly #asked = new Map<Address, Asked>();
-  /** Those that have asked or will, and may. */
+  /** Those that have not asked, and may. */
   readonly #may = new Map<Address, RunningSequence>();
   #sends: Commands['send'][] = [];
+  #timers: Commands['after'][] = [];
   /** Prefixes that came, that would have taken longer to fetch than to compute, and that did not come though they were asked for. */
   hits = 0;
   refused = 0;
@@ -44,14 +49,10 @@ export class PrefixWants {
     return this.#asked.size;
   }
 
-  /** Whether another group probably has what is `held`, and may be asked. */
-  mayAsk(held: HeldPrefix | null): boolean {
-    return this.#costs !== null && held !== null && held.group !== idOf(this.#self);
-  }
-
-  /** A sequence comes. */
+  /** A sequence comes: it may ask the group that probably has its prefix. */
   arrive(running: RunningSequence): void {
-    if (this.mayAsk(running.sequence.held)) this.#may.set(running.task, running);
+    const { held } = running.sequence;
+    if (this.#costs !== null && held !== null && held.group !== idOf(this.#self)) this.#may.set(running.task, running);
   }
 
   /** It asks no more. */
@@ -75,6 +76,7 @@ export class PrefixWants {
     this.#asked.set(running.task, { running, known });
     const tokens = running.tokens.slice(0, blocks * this.#block_size);
     this.#sends.push({ to: address('dp-group', held.group), message: prefixWanted(this.#self, running.task, cache_salt, tokens, known) });
+    this.#timers.push({ id: answerOf(running.task), delay_ms: ANSWER_MS, message: prefixOverdue(running.task) });
     return true;
   }
 
@@ -85,23 +87,18 @@ export class PrefixWants {
     return asked;
   }
 
-  /** No answer came in time, or none is wanted any more before it has asked. Who waits for one. */
-  overdue(task: Address): RunningSequence | null {
-    this.#may.delete(task);
-    return this.answered(task)?.running ?? null;
-  }
-
   /** What was lent is not pulled. */
   decline(holder: Address, task: Address): void {
     this.#sends.push({ to: holder, message: prefixUnwanted(task) });
   }
 
-  /** Whom to ask, or to tell. */
-  takeSends(): readonly Commands['send'][] {
-    if (this.#sends.length === 0) return this.#sends;
-    const sends = this.#sends;
+  /** Whom to ask or to tell, and by when those that are asked have to answer. */
+  take(): { readonly sends: readonly Commands['send'][]; readonly timers: readonly Commands['after'][] } {
+    if (this.#sends.length === 0) return NOTHING;
+    const taken = { sends: this.#sends, timers: this.#timers };
     this.#sends = [];
-    return sends;
+    this.#timers = [];
+    return taken;
   }
 
   /** All of its state: what a snapshot of its owner shows. */

@@ -196,7 +196,10 @@ export class StepScheduler {
 
   /** Nobody reads what was lent any more, or what was asked for is here, or will not come. */
   transferEnded(id: number, isThere: boolean): readonly Commands['send'][] {
-    if (id >= FIRST_CACHE_TRANSFER) return this.coming.ended(id, isThere);
+    if (id >= FIRST_CACHE_TRANSFER) {
+      this.coming.ended(id, isThere);
+      return [];
+    }
     const { over, messages } = this.handoffs.end(id, isThere);
     if (over !== null && over.slot >= 0) return this.#dropFlight(over);
     if (over !== null) this.#byTask.delete(over.task);

@@ -345,6 +345,8 @@ export type Commands = {
   /** Several sends in this order. */
   sendEach: readonly Commands['send'][];
   after: { readonly id: string; readonly delay_ms: number; readonly message: Message };
+  /** Several timers. */
+  afterEach: readonly Commands['after'][];
   cancel: { readonly id: string };
   launch: { readonly work: Work };
   transfer: { readonly work: Transfer };

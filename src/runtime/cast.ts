@@ -206,6 +206,7 @@ export class Cast {
 
   readonly #note = (name: keyof Commands, params: unknown): void => {
     if (name === 'sendEach') for (const command of params as Commands['sendEach']) this.#commands.push({ name: 'send', ...command });
+    else if (name === 'afterEach') for (const timer of params as Commands['afterEach']) this.#commands.push({ name: 'after', ...timer });
     else if (name === 'transferEach') for (const work of params as Commands['transferEach']) this.#commands.push({ name: 'transfer', work });
     else this.#commands.push({ name, ...(params as object) } as Command);
   };

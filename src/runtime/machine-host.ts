@@ -16,7 +16,17 @@ export type CommandSink = (name: CommandName, params: unknown) => void;
 
 export type Snapshot = AnyMachineSnapshot;
 
-const COMMAND_NAMES: ReadonlySet<string> = new Set<CommandName>(['send', 'sendEach', 'after', 'cancel', 'launch', 'transfer', 'transferEach', 'claim']);
+const COMMAND_NAMES: ReadonlySet<string> = new Set<CommandName>([
+  'send',
+  'sendEach',
+  'after',
+  'afterEach',
+  'cancel',
+  'launch',
+  'transfer',
+  'transferEach',
+  'claim',
+]);
 
 /** On one message: far more than any machine has states. XState itself would go round for ever. */
 const TRANSITIONS_MAX = 1_000;

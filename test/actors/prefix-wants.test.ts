@@ -1,0 +1,40 @@
+/** Prefixes that are wanted of another DP group: asked for once, and waited for from then on. */
+import { describe, expect, it } from 'vitest';
+import { PrefixWants } from '../../actors/policies/prefix-wants.ts';
+import { newRunningSequence, type RunningSequence } from '../../actors/policies/running-sequence.ts';
+import { prefixOverdue, prefixWanted } from '../../src/protocol/constructors.ts';
+import { greedySequence } from '../golden/greedy.ts';
+
+const LINK = { dram_fixed_us: 0, dram_us_per_block: 0, remote_fixed_us: 10, remote_us_per_block: 1, compute_us_per_token: 1, attention_us_per_position: 0 };
+const prompt = Array.from({ length: 40 }, (_, at) => at);
+const sequenceHeldBy = (group: number): RunningSequence =>
+  newRunningSequence('task/1', { ...greedySequence(1, prompt, 4), held: { group, tokens: 40 } }, 'whole', [], { rank: 0, arrival: 0 });
+
+describe('a prefix that another group has', () => {
+  it('should be asked for when its turn comes, once, and have its time from then on', () => {
+    const wants = new PrefixWants('dp-group/0', 4, LINK);
+    const running = sequenceHeldBy(1);
+    wants.arrive(running);
+    // However long it waits in line.
+    expect(wants.take()).toEqual({ sends: [], timers: [] });
+    expect(wants.ask(running, 8)).toBe(true);
+    expect(wants.take()).toEqual({
+      sends: [{ to: 'dp-group/1', message: prefixWanted('dp-group/0', 'task/1', '', prompt.slice(0, 36), 8) }],
+      timers: [{ id: 'prefix-task/1', delay_ms: 250, message: prefixOverdue('task/1') }],
+    });
+    expect(wants.answered('task/1')).toEqual({ running, known: 8 });
+    expect([wants.answered('task/1'), wants.ask(running, 8)]).toEqual([null, false]);
+    expect(wants.take()).toEqual({ sends: [], timers: [] });
+  });
+
+  it('should not be asked for where it takes longer to come than to compute, or is here', () => {
+    const wants = new PrefixWants('dp-group/0', 4, { ...LINK, remote_fixed_us: 29 });
+    wants.arrive(sequenceHeldBy(1));
+    // Seven blocks in 36 µs, computed in 28.
+    expect([wants.ask(sequenceHeldBy(1), 8), wants.refused]).toEqual([false, 1]);
+    const own = sequenceHeldBy(0);
+    wants.arrive(own);
+    expect([wants.ask(own, 0), wants.refused, wants.size]).toEqual([false, 1, 0]);
+    expect(wants.take()).toEqual({ sends: [], timers: [] });
+  });
+});
