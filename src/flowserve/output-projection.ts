@@ -1,5 +1,5 @@
 /**
- * Output projection with TP > 1 where attention has TP 1 (xDeepServe §4.7): NPUs of neighbouring DP groups split the weights by output columns, and each has
+ * Output projection with TP > 1 where attention has TP 1 (xDeepServe §4): NPUs of neighbouring DP groups split the weights by output columns, and each has
  * attention of its own sequences. In a layer each needs its rows times all columns:
  *
  *   NPU 0   attended 0 ─┬─▶ columns 0 of rows 0  ─▶ | 0 0 0 0 1 1 1 1 |  ─▶  x += projected

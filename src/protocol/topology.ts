@@ -19,7 +19,7 @@ export const KV_FABRICS = ['memory', 'tcp'] as const;
 export type KvFabric = (typeof KV_FABRICS)[number];
 /**
  * One task executor: `dp` groups of `tp` NPUs. `oproj`, missing: 1: so many NPUs of neighbouring groups share the weights of their output projections, each
- * with attention of its own (xDeepServe §4.7: attention with TP 1, O-projection with TP > 1).
+ * with attention of its own (xDeepServe §4: attention with TP 1, O-projection with TP > 1).
  */
 export type ExecutorShape = { readonly role: ExecutorRole; readonly dp: number; readonly tp: number; readonly oproj?: number | undefined };
 export type Topology = readonly ExecutorShape[];
