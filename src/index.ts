@@ -12,6 +12,8 @@
  * ```
  * @module
  */
+import type { Divergence, DivergenceOptions } from './fidelity/divergence.ts';
+import type { Perplexity, PerplexityOptions } from './fidelity/perplexity.ts';
 import { createLivePod } from './live-pod.ts';
 import type { PodOptions } from './options.ts';
 import type { Pod } from './pod.ts';
@@ -27,6 +29,24 @@ export async function createPod(options: PodOptions = {}): Promise<Pod> {
   return createVirtualPod(options);
 }
 
+/**
+ * How well the model that a pod serves foresees a text.
+ * @throws MinipodError: `invalid_request` for a text, window or stride that cannot be, and as `pod.complete` does
+ */
+export async function perplexityOf(pod: Pod, options: PerplexityOptions): Promise<Perplexity> {
+  return (await import('./fidelity/perplexity.ts')).perplexityOf(pod, options);
+}
+
+/**
+ * How far a model's predictions are from another's, computed side by side on this thread.
+ * @throws MinipodError: `invalid_request` for models that do not read the same tokens, `cancelled` when its signal is aborted
+ */
+export async function divergenceOf(options: DivergenceOptions): Promise<Divergence> {
+  return (await import('./fidelity/divergence.ts')).divergenceOf(options);
+}
+
+export type { Divergence, DivergenceOptions, LayerError, WorstToken } from './fidelity/divergence.ts';
+export type { Perplexity, PerplexityOptions } from './fidelity/perplexity.ts';
 export type { ReasoningParserName, ToolCallParserName } from './flowserve/parsers/formats.ts';
 export { ReplyParser, type ReplyParserOptions } from './flowserve/parsers/reply-parser.ts';
 export type { ReplyPart } from './flowserve/parsers/reply-part.ts';

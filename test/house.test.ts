@@ -35,6 +35,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['cli'],
   ['api'],
   ['index'],
+  ['fidelity'],
   ['platform', 'trace', 'simulate'],
   ['flowserve'],
   ['xccl', 'model', 'runtime'],

@@ -10,6 +10,7 @@ import { generateOptionsSchema, parseOptions, podOptionsSchema } from '../option
 import { toErrorRecord } from '../protocol/errors.ts';
 import { VERSION } from '../protocol/version.ts';
 import { CHAT_DEFAULTS, chat } from './chat.ts';
+import { addEvalCommand } from './eval.ts';
 import { addExpertsCommands } from './experts.ts';
 import { FABRIC_POD_DEFAULTS, fabric, fabricOptionsSchema } from './fabric.ts';
 import { addFlags, FABRIC_FLAGS, givenFlags, POD_FLAGS, SAMPLING_FLAGS, SERVE_FLAGS, TOP_FLAGS } from './flags.ts';
@@ -143,6 +144,7 @@ function createProgram(setExitCode: (code: number) => void): Command {
     setExitCode(await top({ options, once: once ?? false, json: json ?? false }));
   });
 
+  addEvalCommand(program, setExitCode);
   addExpertsCommands(program, setExitCode);
   addReplayCommand(program, setExitCode);
   addTraceCommands(program, setExitCode);
