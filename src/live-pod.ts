@@ -8,6 +8,7 @@ import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
 import { promptRecord } from './call.ts';
 import { Calls } from './calls.ts';
 import { contextInfo, createContext } from './contexts.ts';
+import { podExperts } from './expert-stats.ts';
 import { ControlPage } from './fabric/control-page.ts';
 import { Links } from './fabric/links.ts';
 import type { RingConsumer } from './fabric/ring.ts';
@@ -31,7 +32,7 @@ import { podStats } from './pod-stats.ts';
 import type { ContextRecord, PodToCaller } from './protocol/caller.ts';
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
-import type { Completion, ContextInfo, Generation, PodStats } from './results.ts';
+import type { Completion, ContextInfo, Generation, PodExperts, PodStats } from './results.ts';
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
 import { breathe, EventLoopSleeper, waitAtMost } from './runtime/event-loop.ts';
@@ -211,6 +212,11 @@ export class LivePod implements Pod {
     const report = await this.#ask(this.#remote.stats() as ReturnType<ControlRemote['stats']>);
     const links = [{ thread: CALLER_THREAD, reports: this.#port.links.counters() }, ...report.links];
     return podStats(this.model.name, this.#clock, this.#handle.plan, { ...report, links });
+  }
+
+  async experts({ measure = true }: { measure?: boolean } = {}): Promise<PodExperts> {
+    const report = await this.#ask(this.#remote.experts(measure) as ReturnType<ControlRemote['experts']>);
+    return podExperts(this.model.name, this.#clock, this.#handle.plan, report);
   }
 
   close(): Promise<void> {

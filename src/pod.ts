@@ -4,7 +4,7 @@
  */
 import type { ChatMessage, ContextOptions, Conversation, GenerateOptions, Prompt } from './options.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
-import type { Completion, ContextInfo, Generation, PodStats } from './results.ts';
+import type { Completion, ContextInfo, Generation, PodExperts, PodStats } from './results.ts';
 
 export type ModelInfo = {
   readonly name: string;
@@ -46,6 +46,11 @@ export interface Pod extends AsyncDisposable {
    */
   kvEvents(dp_group: number, from?: number): Promise<KvEventPage>;
   stats(): Promise<PodStats>;
+  /**
+   * What each expert does: tokens, place, queue, service times. With `measure` (the default) batches are timed from this call on, until a minute after the last
+   * such one: so the first one knows no times. No token depends on it. On a virtual clock times are the cost model's.
+   */
+  experts(options?: { measure?: boolean }): Promise<PodExperts>;
   /** Fails what still runs with `closed`, stops all threads and frees the memory. Safe to call twice. */
   close(): Promise<void>;
 }

@@ -145,6 +145,43 @@ export type KvLinkStats = KvLinkReport;
 /** A ring between two threads: what its writer and what its reader count. */
 export type LinkStats = { readonly from: string; readonly to: string; readonly lane: Lane } & LinkWritten & LinkRead;
 
+/** How long an NPU took for an expert's batches, of those that were timed. Percentiles are at most a quarter too high: bounds of a histogram's buckets. */
+export type ExpertServiceTimes = {
+  readonly batches: number;
+  readonly tokens: number;
+  readonly mean_us: number;
+  readonly p50_us: number;
+  readonly p99_us: number;
+};
+
+/**
+ * An expert on one NPU. `queued`: its tokens in dispatches that have come and wait to be served; null while the NPU's worker is lost. `service`: null where no
+ * batch of it was timed.
+ */
+export type ExpertReplicaStats = { readonly npu: number; readonly queued: number | null; readonly service: ExpertServiceTimes | null };
+
+/** `tokens`: routed to it since the pod's start. `share`: of all that the layer routed, 1 is all. */
+export type ExpertStats = { readonly expert: number; readonly tokens: number; readonly share: number; readonly replicas: readonly ExpertReplicaStats[] };
+
+/** `tokens`: each as often as the gate chose experts for it. `busiest_over_mean_npu`: what the layer's time grows by; 1 is even. */
+export type ExpertLayerStats = {
+  readonly layer: number;
+  readonly tokens: number;
+  readonly busiest_over_mean_npu: number;
+  /** By id. */
+  readonly experts: readonly ExpertStats[];
+};
+
+/** Layers that have no experts are left out. Each task executor has all experts for itself. */
+export type PodExperts = {
+  readonly model: string;
+  readonly uptime_seconds: number;
+  readonly experts_per_layer: number;
+  /** Experts that the gate chooses for a token. */
+  readonly top_k: number;
+  readonly task_executors: readonly { readonly task_executor: number; readonly role: ExecutorRole; readonly layers: readonly ExpertLayerStats[] }[];
+};
+
 export type PodStats = {
   readonly model: string;
   readonly uptime_seconds: number;

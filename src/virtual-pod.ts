@@ -5,6 +5,7 @@
 import { promptRecord } from './call.ts';
 import { Calls } from './calls.ts';
 import { contextInfo, createContext } from './contexts.ts';
+import { podExperts } from './expert-stats.ts';
 import { resolveModel } from './model/registry.ts';
 import {
   type ChatMessage,
@@ -24,7 +25,7 @@ import { podStats } from './pod-stats.ts';
 import type { PodToCaller } from './protocol/caller.ts';
 import { MinipodError } from './protocol/errors.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
-import type { Completion, ContextInfo, Generation, PodStats } from './results.ts';
+import type { Completion, ContextInfo, Generation, PodExperts, PodStats } from './results.ts';
 import { breathe } from './runtime/event-loop.ts';
 import { SeededRandom } from './runtime/seeded-random.ts';
 import { asInspect } from './trace/inspection-events.ts';
@@ -155,6 +156,12 @@ export class VirtualPod implements Pod {
     this.#checkOpen();
     const { host, plan } = this.control;
     return podStats(this.model.name, host.clock, plan, this.control.stats());
+  }
+
+  async experts({ measure = true }: { measure?: boolean } = {}): Promise<PodExperts> {
+    this.#checkOpen();
+    const { host, plan } = this.control;
+    return podExperts(this.model.name, host.clock, plan, this.control.experts(measure));
   }
 
   async close(): Promise<void> {

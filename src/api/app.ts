@@ -20,6 +20,7 @@ import { type Clock, systemClock } from './clock.ts';
 import { completions } from './completions.ts';
 import { createContext, deleteContext, listContexts, retrieveContext } from './contexts.ts';
 import { ApiError, errorResponse, invalid, toApiError } from './errors.ts';
+import { experts } from './experts.ts';
 import { HiddenTokens } from './hidden-tokens.ts';
 import { kvEvents } from './kv-events.ts';
 import { createMetrics } from './metrics.ts';
@@ -112,6 +113,7 @@ export function createApp(pod: Pod, { onError, clock = systemClock, ...rest }: A
       return new Response(null, { status: 200 });
     },
   });
+  route(app, '/experts', { GET: (c) => experts(service, c.req.query('measure')) });
   route(app, '/kv_events', { GET: (c) => kvEvents(service, c.req.query(), c.req.header('last-event-id'), c.req.raw.signal) });
   route(app, '/v1/completions', { POST: generateRoute(service, completions) });
   route(app, '/v1/chat/completions', { POST: generateRoute(service, chatCompletions) });

@@ -176,7 +176,7 @@ Examples:
   $ minipod serve --npus 8 --workers 2 --port 9000
   $ MINIPOD_API_KEY=secret minipod serve --host 0.0.0.0 --model ./my-model
 
-Routes: /v1/chat/completions /v1/completions /v1/contexts /v1/models /tokenize /detokenize /reset_prefix_cache /kv_events /health /version /metrics`;
+Routes: /v1/chat/completions /v1/completions /v1/contexts /v1/models /tokenize /detokenize /reset_prefix_cache /kv_events /experts /health /version /metrics`;
 
 const GENERATE_EXAMPLES = `
 Examples:

@@ -8,6 +8,7 @@ import { assert } from '../protocol/errors.ts';
 import { type ExpertGroup, npuOfExpert } from '../protocol/topology.ts';
 import type { TokenDispatch } from '../xccl/exchange.ts';
 import type { Arithmetic } from './arithmetic.ts';
+import { ExpertTimes } from './expert-times.ts';
 
 /** The part of a step's pairs that goes to one NPU. */
 export type Share = { readonly npu: number; readonly firstSegment: number; readonly segments: number; readonly firstPair: number; readonly pairs: number };
@@ -20,6 +21,8 @@ export class ExpertBatches {
   /** Expert ids by (NPU, id). */
   readonly #order: readonly number[];
   readonly #start: Int32Array;
+  /** Of what `compute` has computed. */
+  readonly times = new ExpertTimes();
 
   constructor(forward: Arithmetic, space: AddressSpace, group: ExpertGroup) {
     this.#forward = forward;
@@ -102,6 +105,13 @@ export class ExpertBatches {
     return pairs;
   };
 
+  /** Tells of each expert that a dispatch's table names. Its asker may be writing it anew: then what is told is neither the one nor the other. */
+  lookInto({ segments, segmentsAddress }: TokenDispatch, tell: (expert: number, pairs: number) => void): void {
+    const table = this.#space.wordsOf(segmentsAddress);
+    for (let segment = 0, word = offsetOf(segmentsAddress) >>> 2; segment < segments; segment++, word += 2)
+      tell(table[word] as number, table[word + 1] as number);
+  }
+
   /**
    * Computes a dispatch with this NPU's experts: pulls the rows from where they lie, and writes one row per (token, expert) to `reply`, which is in this
    * NPU's own region and holds `pairs` of them.
@@ -115,6 +125,7 @@ export class ExpertBatches {
     let pairRows = offsetOf(dispatch.pairRowsAddress);
     let target = offsetOf(reply);
     let left = pairs;
+    let began_us = this.times.begin();
     for (let segment = 0; segment < dispatch.segments; segment++, word += 2) {
       const expert = table[word] as number;
       const count = table[word + 1] as number;
@@ -132,6 +143,7 @@ export class ExpertBatches {
         this.#forward.gatherRows(at.gathered, offsetOf(dispatch.rowsAddress), pairRows, count);
         this.#forward.expert(dispatch.layer, expert, target, at.gathered, count);
       }
+      if (began_us >= 0) began_us = this.times.add(dispatch.layer, expert, count, began_us);
       pairRows += count * 4;
       target += count * rowBytes;
     }

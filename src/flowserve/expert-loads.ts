@@ -8,6 +8,8 @@ import type { Executor } from '../protocol/topology.ts';
 import type { Directory } from '../runtime/directory.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
 
+export type LayerLoads = { readonly layer: number; readonly by_executor: readonly (readonly number[])[] };
+
 export class ExpertLoads {
   readonly #plan: AnyPodPlan;
   readonly #space: AddressSpace;
@@ -35,6 +37,14 @@ export class ExpertLoads {
       sum += (this.#space.wordsOf(address)[(offsetOf(address) >>> 2) + expert] as number) >>> 0;
     }
     return sum;
+  }
+
+  /** Tokens routed to each expert of each layer that has any: `[task executor][expert id]`. */
+  byExecutor(): LayerLoads[] {
+    const { executors } = this.#plan.hosting.deployment;
+    const { experts } = this.#plan.config.moe;
+    const loadsOf = (executor: Executor, layer: number): number[] => Array.from({ length: experts }, (_, expert) => this.of(executor, layer, expert));
+    return this.layers.map((layer) => ({ layer, by_executor: executors.map((executor) => loadsOf(executor, layer)) }));
   }
 
   /** Tokens routed to each expert, `[MoE layer][expert id]`, in all task executors together. */

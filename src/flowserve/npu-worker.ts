@@ -87,6 +87,7 @@ export class NpuWorker {
   readonly #spawnControllers: () => void;
   /** Their programs as a list: a loop over a map allocates. */
   readonly #programs: readonly StepProgram<Arithmetic>[];
+  readonly #now_us: () => number;
   /** The count of arrivals that was seen last, and what is still to be done about them. */
   #arrivals = 0;
   #samples: readonly StepSample[] | null = null;
@@ -109,6 +110,7 @@ export class NpuWorker {
     this.#control = this.#space.control;
     const clock = monotonicClock(origin_ms);
     const now_us = (): number => clock.now_ms() * 1000;
+    this.#now_us = now_us;
     const memory = memories[0] as WebAssembly.Memory;
     this.#links = new Links(this.#thread, memory, plan.rings, this.#control, { now_us, epoch: epochs[this.#thread] as number, peer_epochs: epochs });
     // Spare seats and those in quarantine are nobody; the lost are told of again when they are back.
@@ -313,6 +315,7 @@ export class NpuWorker {
             this.#npus.report(this.#host.cast),
             this.#links.counters(),
             this.#npus.transfers.report(),
+            message.experts === 'none' ? [] : this.#npus.expertReports(message.experts === 'measure' ? this.#now_us : null),
             this.#garbage.report(),
             [...this.#host.cast.unexpected.keys()],
           ),

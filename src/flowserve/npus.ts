@@ -13,7 +13,7 @@ import { launchDone, launchFailed, loaded, loadsCounted, npuReady, resetDone, st
 import { assert, toErrorRecord } from '../protocol/errors.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Message, StepPlan, Work } from '../protocol/messages.ts';
-import type { NpuReport } from '../protocol/threads.ts';
+import type { ExpertReport, NpuReport } from '../protocol/threads.ts';
 import { type DpGroupPlace, type Executor, expertGroupOf, type NpuPlace, npuOfExpert } from '../protocol/topology.ts';
 import type { TransferMessage } from '../protocol/transfers.ts';
 import type { Birth, Cast } from '../runtime/cast.ts';
@@ -24,6 +24,8 @@ import type { Arithmetic } from './arithmetic.ts';
 import type { Checksum } from './distflow/checksum.ts';
 import type { LinkClusterOptions } from './distflow/link-cluster.ts';
 import { ExpertLoads } from './expert-loads.ts';
+import { expertReports } from './expert-reports.ts';
+import type { ServiceClock } from './expert-times.ts';
 import { KvTransfers } from './kv-transfers.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
 import { offersOf } from './step-layout.ts';
@@ -318,6 +320,11 @@ export class Npus {
   kvEvents(cast: Pick<Cast, 'contextOf'>, dp_group: number, from: number): KvEventPage {
     const { scheduler } = cast.contextOf(address('dp-group', dp_group)) as { scheduler: StepScheduler };
     return scheduler.cache.events.since(from, KV_EVENT_BATCHES_READ_MAX);
+  }
+
+  /** How the experts of this host's NPUs are; `clock`: what they are timed by from now on, null: as before. */
+  expertReports(clock: ServiceClock | null): ExpertReport[] {
+    return [...this.programs.values()].flatMap((program) => expertReports(program, this.#loads.layers, clock));
   }
 
   /** What there is to say of each NPU; `cast`: its actors. */

@@ -156,8 +156,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       spans.push({ slot: entry.slot, row, rows: entry.tokens.length });
       row += entry.tokens.length;
     }
-    // Decode runs in graph mode, prefill and what is mixed with it part by part.
-    const captured = isDecode(plan) ? (this.#graphs?.partsOf(row) ?? null) : null;
+    // Decode runs in graph mode, prefill and what is mixed with it part by part; and what expert-times.ts wants to see.
+    const captured = isDecode(plan) && !this.batches.times.samples(plan.step) ? (this.#graphs?.partsOf(row) ?? null) : null;
     const parts = captured ?? this.#inTurn;
     const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#sampled, captured !== null);
     this.#run = { plan, spans, rows: row, parts, readout, part: 0, layer: 0, missing: new Map(), asked_ms: 0, failedPeer: null };

@@ -3,9 +3,10 @@
  * @module
  */
 import type { RegionReport } from '../fabric/region-table.ts';
+import type { LayerLoads } from '../flowserve/expert-loads.ts';
 import type { FrontendReport } from '../flowserve/frontend-process.ts';
 import type { PlanOptions, PodPlan } from '../flowserve/pod-plan.ts';
-import type { CollectionReport, KvLinkReport, LinkReport, NpuReport, ThreadReport } from '../protocol/threads.ts';
+import type { CollectionReport, ExpertReport, KvLinkReport, LinkReport, NpuReport, ThreadReport } from '../protocol/threads.ts';
 import type { ActRing, WhenFull } from '../trace/act-log.ts';
 
 export type ControlOptions = PlanOptions & {
@@ -48,6 +49,9 @@ export type ControlStats = FrontendReport & {
   readonly unexpected: readonly string[];
   readonly actors: number;
 };
+
+/** What it knows of its experts; those on lost workers have no report. */
+export type ExpertsReport = { readonly loads: readonly LayerLoads[]; readonly reports: readonly ExpertReport[] };
 
 /** Given each ring that whoever looks on is to read. */
 export type OnInspected = (ring: ActRing) => void;

@@ -6,7 +6,7 @@ import type { ContextRecord, CreateContextCall, PromptRecord } from '../protocol
 import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import { Control } from './control.ts';
-import type { ControlHandle, ControlOptions, ControlStats, OnInspected } from './control-handle.ts';
+import type { ControlHandle, ControlOptions, ControlStats, ExpertsReport, OnInspected } from './control-handle.ts';
 import type { ProgressReport } from './weights.ts';
 
 /** Comlink keeps of an error its message only; so errors travel as values. */
@@ -39,6 +39,7 @@ const remote = {
   deleteContext: (id: string): Promise<Outcome<boolean>> => attempt((pod) => pod.contexts.delete(id)),
   kvEvents: (dp_group: number, from: number): Promise<Outcome<KvEventPage>> => attempt((pod) => pod.kvEvents.read(dp_group, from)),
   resetPrefixCache: (): Promise<Outcome<void>> => attempt((pod) => pod.resetPrefixCache()),
+  experts: (measure: boolean): Promise<Outcome<ExpertsReport>> => attempt((pod) => pod.experts(measure)),
   stats: (): Promise<Outcome<ControlStats>> => attempt((pod) => pod.stats()),
   close: (): Promise<Outcome<void>> => attempt((pod) => pod.close()),
 };

@@ -7,7 +7,6 @@ import { AddressSpace } from '../fabric/address-space.ts';
 import { Admission } from '../fabric/admission.ts';
 import { Links } from '../fabric/links.ts';
 import { allocateSegments } from '../fabric/memory-plan.ts';
-import { LIMITS } from '../fabric/outgoing.ts';
 import type { RingConsumer } from '../fabric/ring.ts';
 import { Claims } from '../flowserve/claims.ts';
 import { ExpertLoads } from '../flowserve/expert-loads.ts';
@@ -31,14 +30,15 @@ import { CALLER_THREAD, CLUSTER_MANAGERS, CONTROL_THREAD, Directory, jobExecutor
 import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/event-loop.ts';
 import { MessagePort, type ReceivedMail } from '../runtime/message-port.ts';
 import { entryPoint } from '../runtime/thread-entry.ts';
-import { type ActRing, makeActRing, witnessOf } from '../trace/act-log.ts';
+import { type ActRing, witnessOf } from '../trace/act-log.ts';
 import type { LiveRecorder } from '../trace/live-recorder.ts';
 import { birthOf, birthOfController } from './births.ts';
 import { withCacheCosts } from './cache-costs.ts';
-import type { ControlHandle, ControlOptions, ControlStats, OnInspected } from './control-handle.ts';
+import type { ControlHandle, ControlOptions, ControlStats, ExpertsReport, OnInspected } from './control-handle.ts';
 import { KvEventReader } from './kv-event-reader.ts';
 import { NetworkCardKeeper } from './network-card.ts';
-import { startRecorder } from './recording.ts';
+import { inspectionRings, startRecorder } from './recording.ts';
+import { stalledThreads } from './stalled-threads.ts';
 import { threadReports } from './thread-reports.ts';
 import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
 import { WorkerReports } from './worker-reports.ts';
@@ -60,8 +60,6 @@ const CONTROL: Address = 'control/0';
 const CLOSE_DEADLINE_MS = 2_000;
 /** Of a pod that fails, whose callers wait to hear of it. */
 const LAST_RECORDS_MS_MAX = 2_000;
-/** Longer than any step: half of what a link bears (fabric/outgoing.ts). */
-const STALL_MS_MAX = LIMITS.stall_ms_max / 2;
 const STALL_LOOK_MS = 1_000;
 const STRANDED: ErrorRecord = {
   code: 'worker_failed',
@@ -182,7 +180,7 @@ export class Control {
       this.#port.send(this.directory.threadOfWorker(worker), address('worker', worker), CONTROL, message, 'control');
       this.#port.links.flush();
     };
-    this.#reports = new WorkerReports(this.directory, plan.options.kv_blocks, (worker, query) => tellWorker(worker, threadReport(query)));
+    this.#reports = new WorkerReports(this.directory, plan.options.kv_blocks, (worker, query, experts) => tellWorker(worker, threadReport(query, experts)));
     this.kvEvents = new KvEventReader(this.directory, { isRunning: (worker) => this.#workers.isRunning(worker), tell: tellWorker });
     const supervision = { clock: this.#clock, timers: eventLoopTimers, onGivenUp: (error: MinipodError) => this.#giveUp(error) };
     this.#network = new NetworkCardKeeper(plan, space, { ...supervision, entry: options.card_entry });
@@ -223,9 +221,7 @@ export class Control {
   }
 
   async stats(): Promise<ControlStats> {
-    const reports = await this.#reports.ask(
-      Array.from({ length: this.#plan.workers }, (_, worker) => worker).filter((worker) => this.#workers.isRunning(worker)),
-    );
+    const reports = await this.#reports.ask(this.#runningWorkers());
     return {
       npus: this.#reports.npus(),
       links: [
@@ -240,6 +236,16 @@ export class Control {
       unexpected: [...this.#host.cast.unexpected.keys(), ...reports.flatMap(({ unexpected }) => unexpected)],
       actors: this.#host.cast.actors,
     };
+  }
+
+  /** `measure`: what their batches take from now on, too. */
+  async experts(measure: boolean): Promise<ExpertsReport> {
+    const reports = await this.#reports.ask(this.#runningWorkers(), measure ? 'measure' : 'look');
+    return { loads: this.#loads.byExecutor(), reports: reports.flatMap(({ experts }) => experts) };
+  }
+
+  #runningWorkers(): number[] {
+    return Array.from({ length: this.#plan.workers }, (_, worker) => worker).filter((worker) => this.#workers.isRunning(worker));
   }
 
   /** Of the cluster manager that lives here. */
@@ -323,10 +329,9 @@ export class Control {
     if (now_ms - this.#lookedForStalls_ms < STALL_LOOK_MS) return;
     this.#lookedForStalls_ms = now_ms;
     this.#frontend.output.failStranded(STRANDED);
-    for (const { peer, lane, waiting, stalled_ms } of this.#port.links.counters()) {
-      const worker = this.directory.seating.threads.indexOf(peer);
-      if (stalled_ms < STALL_MS_MAX || worker < 0) continue;
-      this.giveUp(worker, `it has read nothing from its ${lane} ring for ${Math.round(stalled_ms / 1000)} s, and ${waiting} more payloads wait for room`);
+    for (const { thread, reason } of stalledThreads(this.#port.links)) {
+      const worker = this.directory.seating.threads.indexOf(thread);
+      if (worker >= 0) this.giveUp(worker, reason);
     }
   }
 
@@ -390,11 +395,4 @@ export class Control {
       throw error;
     });
   }
-}
-
-function inspectionRings({ inspected }: ControlOptions, thread: number, onInspected: OnInspected): ActRing[] {
-  if (inspected === undefined) return [];
-  const ring = makeActRing(thread, inspected, { whenFull: 'wait', prompts: 'recorded' });
-  onInspected(ring);
-  return [ring];
 }

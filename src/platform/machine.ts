@@ -7,6 +7,7 @@ import { AddressSpace } from '../fabric/address-space.ts';
 import { allocateSegments } from '../fabric/memory-plan.ts';
 import type { Arithmetic } from '../flowserve/arithmetic.ts';
 import { plainChecksum } from '../flowserve/distflow/checksum.ts';
+import type { ServiceClock } from '../flowserve/expert-times.ts';
 import { Forward } from '../flowserve/forward.ts';
 import { HashForward } from '../flowserve/hash-model/hash-forward.ts';
 import { loadHashWeights, planHashPod } from '../flowserve/hash-model/hash-layout.ts';
@@ -21,6 +22,7 @@ import { type Address, idOf } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Work } from '../protocol/messages.ts';
+import type { ExpertReport } from '../protocol/threads.ts';
 import type { Deployment } from '../protocol/topology.ts';
 import type { Transfer } from '../protocol/transfers.ts';
 import type { Cast } from '../runtime/cast.ts';
@@ -98,6 +100,10 @@ export class MachineNpus {
 
   report(cast: Pick<Cast, 'stateOf' | 'contextOf'>): ReturnType<Npus['report']> {
     return this.#npus.report(cast);
+  }
+
+  expertReports(clock: ServiceClock | null): ExpertReport[] {
+    return this.#npus.expertReports(clock);
   }
 
   kvEvents(...args: Parameters<Npus['kvEvents']>): KvEventPage {

@@ -4,9 +4,10 @@ import type { Checkpoint } from '../model/checkpoint.ts';
 import { modelDigest } from '../model/model-digest.ts';
 import type { MinipodError } from '../protocol/errors.ts';
 import { formatTopology } from '../protocol/topology.ts';
-import type { WhenFull } from '../trace/act-log.ts';
+import { type ActRing, makeActRing, type WhenFull } from '../trace/act-log.ts';
 import { LiveRecorder } from '../trace/live-recorder.ts';
 import { type RunHeader, runHeader } from '../trace/run-header.ts';
+import type { ControlOptions, OnInspected } from './control-handle.ts';
 
 type Run = Pick<RunHeader, 'clock' | 'seed' | 'kernels'> & { readonly record_prompts: boolean };
 
@@ -43,3 +44,11 @@ export const startRecorder = (
     whenFull: record_when_full,
     onEnded: warnRecordingEnded,
   });
+
+/** For a life of a thread: to whoever looks on, if anybody does. */
+export function inspectionRings({ inspected }: ControlOptions, thread: number, onInspected: OnInspected): ActRing[] {
+  if (inspected === undefined) return [];
+  const ring = makeActRing(thread, inspected, { whenFull: 'wait', prompts: 'recorded' });
+  onInspected(ring);
+  return [ring];
+}

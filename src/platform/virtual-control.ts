@@ -30,12 +30,12 @@ import type { Act, Mail } from '../runtime/cast.ts';
 import { CLUSTER_MANAGERS, Directory, ON_CONTROL } from '../runtime/directory.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import { VirtualHost } from '../runtime/virtual-host.ts';
-import { ASCEND_910C_DIE, ROCE, rooflineStep } from '../simulate/roofline.ts';
+import { ASCEND_910C_DIE, ROCE, rooflineExpert, rooflineStep } from '../simulate/roofline.ts';
 import { endInspection, type Inspect, InspectionEvents } from '../trace/inspection-events.ts';
 import { Recorder } from '../trace/recorder.ts';
 import { birthOf, birthOfController } from './births.ts';
 import { withCacheCosts } from './cache-costs.ts';
-import type { ControlStats } from './control-handle.ts';
+import type { ControlStats, ExpertsReport } from './control-handle.ts';
 import { LayerTimes, type Link } from './layer-times.ts';
 import { buildMachine, type Machine, MachineNpus, type OnProgress } from './machine.ts';
 import { headerOf, warnRecordingEnded } from './recording.ts';
@@ -88,6 +88,8 @@ export class VirtualControl {
   readonly #layers: LayerTimes;
   /** By task executor. */
   readonly #step_ns: readonly ((plan: StepPlan) => number)[];
+  /** Microseconds that experts would have computed. */
+  #experts_us = 0;
   readonly #recorder: Recorder | null;
   #inspection: InspectionEvents | null;
   /** When what the work at hand finds is there. */
@@ -209,6 +211,13 @@ export class VirtualControl {
   kvEvents(dp_group: number, from: number): KvEventPage {
     leaderOf(this.plan.hosting.deployment, dp_group);
     return this.#npus.kvEvents(this.host.cast, dp_group, from);
+  }
+
+  /** `measure`: what their batches take from now on, too, as the cost model has it. */
+  experts(measure: boolean): ExpertsReport {
+    const expert_ns = rooflineExpert(this.config, this.#device);
+    const clock = (tokens: number): number => (this.#experts_us += tokens === 0 ? 0 : expert_ns(tokens) / NS_PER_US);
+    return { loads: this.#loads.byExecutor(), reports: this.#npus.expertReports(measure ? clock : null) };
   }
 
   stats(): ControlStats {

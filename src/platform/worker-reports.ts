@@ -3,7 +3,7 @@
  * @module
  */
 import { MinipodError } from '../protocol/errors.ts';
-import type { NpuReport, ThreadMessage } from '../protocol/threads.ts';
+import type { ExpertsAsked, NpuReport, ThreadMessage } from '../protocol/threads.ts';
 import type { Directory } from '../runtime/directory.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
 
@@ -56,23 +56,23 @@ export class WorkerReports {
   readonly #directory: Directory;
   /** By NPU: what it said last. */
   readonly #npus: NpuReport[];
-  readonly #ask: (worker: number, query: number) => void;
+  readonly #ask: (worker: number, query: number, experts: ExpertsAsked) => void;
   readonly #open = new Map<number, Question>();
   #query = 0;
 
-  constructor(directory: Directory, kv_blocks: number, ask: (worker: number, query: number) => void) {
+  constructor(directory: Directory, kv_blocks: number, ask: (worker: number, query: number, experts: ExpertsAsked) => void) {
     this.#directory = directory;
     this.#npus = directory.hosting.deployment.npus.map(({ id: npu }) => ({ npu, kv_blocks, die: npu, ...HOLDS_NOTHING, ...COUNTED_NOTHING }));
     this.#ask = ask;
   }
 
   /** @throws `deadline_exceeded` naming the workers that live and do not answer. */
-  async ask(workers: readonly number[]): Promise<WorkerReport[]> {
+  async ask(workers: readonly number[], experts: ExpertsAsked = 'none'): Promise<WorkerReport[]> {
     const query = ++this.#query;
     const { promise, resolve } = Promise.withResolvers<void>();
     const question: Question = { waitsFor: new Set(workers), reports: [], resolve };
     this.#open.set(query, question);
-    for (const worker of workers) this.#ask(worker, query);
+    for (const worker of workers) this.#ask(worker, query, experts);
     if (workers.length > 0) await waitAtMost(promise, REPORT_DEADLINE_MS);
     this.#open.delete(query);
     const silent = [...question.waitsFor];

@@ -87,6 +87,20 @@ export type KvLinkReport = {
   readonly failed: Readonly<Record<string, number>>;
 };
 
+/** An expert on the NPU that reports. */
+export type ExpertReport = {
+  readonly npu: number;
+  readonly layer: number;
+  readonly expert: number;
+  /** Its tokens in dispatches that have come and wait to be served. */
+  readonly queued: number;
+  /** Batches that were timed (expert-times.ts), their tokens, how long they took in all, and by how long they took; no buckets: none was. */
+  readonly batches: number;
+  readonly tokens: number;
+  readonly us_sum: number;
+  readonly counts: readonly number[];
+};
+
 export type Lane = 'control' | 'data';
 
 /** What the writer of a ring counts. */
@@ -138,6 +152,9 @@ export type ThreadReport = {
   readonly wakes: number;
 };
 
+/** What a report tells of experts: nothing; how they are; or that too, and it begins to time them. */
+export type ExpertsAsked = 'none' | 'look' | 'measure';
+
 export type ThreadMessage =
   | { readonly type: 'THREAD_STARTED'; readonly worker: number }
   | { readonly type: 'PEER_LOST'; readonly worker: number }
@@ -145,7 +162,7 @@ export type ThreadMessage =
   | { readonly type: 'PEER_DETACHED'; readonly worker: number }
   /** Its successor runs, on this thread's rings and these dies. `epoch`: the thread's as its successor, which may be raised before this is read. */
   | { readonly type: 'PEER_RESTARTED'; readonly worker: number; readonly thread: number; readonly epoch: number; readonly dies: readonly number[] }
-  | { readonly type: 'REPORT'; readonly query: number }
+  | { readonly type: 'REPORT'; readonly query: number; readonly experts: ExpertsAsked }
   | {
       readonly type: 'REPORTED';
       readonly query: number;
@@ -153,6 +170,7 @@ export type ThreadMessage =
       readonly npus: readonly NpuReport[];
       readonly links: readonly LinkReport[];
       readonly kv_links: readonly KvLinkReport[];
+      readonly experts: readonly ExpertReport[];
       readonly garbage: CollectionReport;
       /** Messages that no state expected: `role TYPE state`. */
       readonly unexpected: readonly string[];
@@ -170,7 +188,7 @@ export const threadPeerRestarted = (worker: number, thread: number, epoch: numbe
   epoch,
   dies,
 });
-export const threadReport = (query: number): ThreadMessage => ({ type: 'REPORT', query });
+export const threadReport = (query: number, experts: ExpertsAsked): ThreadMessage => ({ type: 'REPORT', query, experts });
 export const readKvEvents = (query: number, dp_group: number, from: number): ThreadMessage => ({ type: 'READ_KV_EVENTS', query, dp_group, from });
 export const kvEventsRead = (query: number, { batches, next }: KvEventPage): ThreadMessage => ({ type: 'KV_EVENTS_READ', query, batches, next });
 export const threadReported = (
@@ -179,6 +197,7 @@ export const threadReported = (
   npus: readonly NpuReport[],
   links: readonly LinkReport[],
   kv_links: readonly KvLinkReport[],
+  experts: readonly ExpertReport[],
   garbage: CollectionReport,
   unexpected: readonly string[],
 ): ThreadMessage => ({
@@ -188,6 +207,7 @@ export const threadReported = (
   npus,
   links,
   kv_links,
+  experts,
   garbage,
   unexpected,
 });

@@ -86,8 +86,9 @@ const STRUCTURES: readonly (readonly string[])[] = [
   // threads
   ['type', 'worker'], // THREAD_STARTED, PEER_LOST, PEER_DETACHED
   ['type', 'worker', 'thread', 'epoch', 'dies'], // PEER_RESTARTED
-  ['type', 'query'], // REPORT
-  ['type', 'query', 'worker', 'npus', 'links', 'kv_links', 'garbage', 'unexpected'], // REPORTED
+  ['type', 'query', 'experts'], // REPORT
+  ['type', 'query', 'worker', 'npus', 'links', 'kv_links', 'experts', 'garbage', 'unexpected'], // REPORTED
+  ['npu', 'layer', 'expert', 'queued', 'batches', 'tokens', 'us_sum', 'counts'],
   ['collections', 'collections_chosen', 'collections_us_sum', 'collections_us_max'],
   ['type', 'query', 'dp_group', 'from'], // READ_KV_EVENTS
   ['type', 'query', 'batches', 'next'], // KV_EVENTS_READ

@@ -79,14 +79,29 @@ function attentionSizes(
 /** `npus`: those over which a task executor's experts are spread evenly, `tp` of which are a DP group; `oproj` NPUs, missing: 1, split their output projection. */
 export type Parallelism = { readonly npus: number; readonly tp: number; readonly oproj?: number | undefined };
 
+/** Nanoseconds of an operation on so many weights and other elements. */
+const operationOn =
+  (device: Device) =>
+  (flops: number, elements: number): number =>
+    Math.max(flops / device.flops_per_s, (elements * device.element_bytes) / device.memory_bytes_per_s) * NS_PER_S;
+
+/** Weights of a routed expert, or of one shared. */
+const expertWeightsOf = ({ hiddenSize, moe }: ModelConfig): number => 3 * hiddenSize * moe.intermediateSize;
+
+/** Nanoseconds that a routed expert takes for a batch of so many tokens. */
+export function rooflineExpert(config: ModelConfig, device: Device): (tokens: number) => number {
+  const weights = expertWeightsOf(config);
+  const operation_ns = operationOn(device);
+  return (tokens) => operation_ns(2 * tokens * weights, weights);
+}
+
 /** Nanoseconds of a step of one NPU; of the ranks of a group the first, which has most to do: all of them wait for it. */
 export function rooflineStep(config: ModelConfig, { npus, tp, oproj = 1 }: Parallelism, device: Device): (plan: StepShape) => number {
   const { hiddenSize, vocabSize, moe, mlp, layers } = config;
   const share = (total: number): number => Math.ceil(total / tp);
   const { weights: attentionWeights, cell, flops_per_position, head } = attentionSizes(config, share(config.heads));
-  const expertWeights = 3 * hiddenSize * moe.intermediateSize;
-  const operation_ns = (flops: number, elements: number): number =>
-    Math.max(flops / device.flops_per_s, (elements * device.element_bytes) / device.memory_bytes_per_s) * NS_PER_S;
+  const expertWeights = expertWeightsOf(config);
+  const operation_ns = operationOn(device);
   const transfer_ns = (elements: number): number => device.link_latency_ns + ((elements * device.element_bytes) / device.link_bytes_per_s) * NS_PER_S;
   return ({ entries }) => {
     let rows = 0;

@@ -152,6 +152,23 @@ export class Exchange {
     return null;
   }
 
+  /** Tells of the tokens' dispatches that have come and wait to be taken. */
+  lookAtWaiting(tell: (dispatch: TokenDispatch) => void): void {
+    const { endpoint } = this;
+    for (let source = 0; source < endpoint.areas.dies; source++) {
+      const event = endpoint.newEventFrom(source, CHANNEL.dispatch);
+      if (event === 0) continue;
+      const { dispatch, dispatch_bytes } = endpoint.surroundings.areasOf(source);
+      const layer = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.a);
+      const segments = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.b);
+      const first = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.c) >>> 0;
+      const second = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.d) >>> 0;
+      const isRefused = layer < 0 || first + segments * 8 > dispatch_bytes;
+      if (isRefused || !endpoint.isStill(source, CHANNEL.dispatch, event)) continue;
+      tell({ layer, segments, segmentsAddress: dispatch + first, pairRowsAddress: dispatch + second, rowsAddress: dispatch });
+    }
+  }
+
   /** Tells the source that its answer lies ready, or that it failed. */
   answer({ source, event, replyOffset, pairs }: Arrived, isComputed: boolean): void {
     if (isComputed) {

@@ -22,6 +22,7 @@ import type {
   ContextInfo,
   Generation,
   LinkStats,
+  PodExperts,
   PodStats,
   PromptInfo,
   RegionStats,
@@ -170,6 +171,17 @@ export class FakePod implements Pod {
 
   async detokenize(tokenIds: readonly number[]): Promise<string> {
     return new TextDecoder().decode(Uint8Array.from(tokenIds.filter((id) => id < 256)));
+  }
+
+  async experts({ measure = true }: { measure?: boolean } = {}): Promise<PodExperts> {
+    const service = { batches: 4, tokens: 12, mean_us: 3, p50_us: 2.5, p99_us: 7 };
+    const expert = (id: number, tokens: number) => {
+      const replica = { npu: id % 2, queued: id, service: measure && id === 0 ? service : null };
+      return { expert: id, tokens, share: tokens / 100, replicas: [replica] };
+    };
+    const layers = [{ layer: 1, tokens: 100, busiest_over_mean_npu: 1.2, experts: [60, 10, 0, 30].map((tokens, id) => expert(id, tokens)) }];
+    const executor = { task_executor: 0, role: 'colocated' as const, layers };
+    return { model: this.model.name, uptime_seconds: 1, experts_per_layer: 4, top_k: 2, task_executors: [executor] };
   }
 
   async stats(): Promise<PodStats> {

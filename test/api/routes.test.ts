@@ -30,6 +30,14 @@ describe('routes', () => {
     expect(await refusal(app, '/tokenize', { prompt: 'a', messages: [{ role: 'user', content: 'a' }] })).toMatchObject({ status: 400, param: 'prompt' });
   });
 
+  it('should tell what experts do, with or without timing them', async () => {
+    const measured = await json(app.request('/experts'));
+    expect(measured).toEqual(JSON.parse(JSON.stringify(await pod.experts())));
+    expect(await json(app.request('/experts?measure=false'))).toEqual(JSON.parse(JSON.stringify(await pod.experts({ measure: false }))));
+    expect(measured).not.toEqual(await pod.experts({ measure: false }));
+    expect((await app.request('/experts?measure=maybe')).status).toBe(400);
+  });
+
   it('should report health and version', async () => {
     expect((await app.request('/health')).status).toBe(200);
     expect(await json(app.request('/version'))).toEqual({ version: JSON.parse(readFileSync('package.json', 'utf8')).version });

@@ -106,7 +106,7 @@ const crossing: readonly object[] = [
   threads.threadPeerLost(1),
   threads.threadPeerDetached(1),
   threads.threadPeerRestarted(1, 4, 3, [8, 9]),
-  threads.threadReport(4),
+  threads.threadReport(4, 'measure'),
   threads.threadReported(
     4,
     1,
@@ -189,6 +189,7 @@ const crossing: readonly object[] = [
         failed: { cancelled: 1, refused: 2, expired: 0, stale: 1, corrupt: 0, source_lost: 0, fault: 0, link_broken: 0, given_up: 1 },
       },
     ],
+    [{ npu: 1, layer: 3, expert: 9, queued: 4, batches: 2, tokens: 6, us_sum: 10.5, counts: [0, 2, 0] }],
     { collections: 7, collections_chosen: 5, collections_us_sum: 9_000.5, collections_us_max: 4_000.25 },
     ['task X gone'],
   ),

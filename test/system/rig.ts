@@ -54,6 +54,7 @@ export async function openRig(options: PodOptions, worker_entry?: URL, card_entr
   const { plan, memories } = control.handle;
   const remote = {
     stats: async () => ({ value: await control.stats() }),
+    experts: async (measure: boolean) => ({ value: await control.experts(measure) }),
     close: async () => ({ value: await control.close() }),
   };
   const thread = { terminate: async () => 0 };

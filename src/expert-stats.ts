@@ -1,0 +1,58 @@
+/**
+ * What a pod tells its caller about its experts, live or virtual.
+ * @module
+ */
+import { npusOfExpert } from './flowserve/expert-places.ts';
+import { percentileOf } from './flowserve/expert-times.ts';
+import type { AnyPodPlan } from './flowserve/pod-plan.ts';
+import type { ExpertsReport } from './platform/control-handle.ts';
+import type { ExpertReport } from './protocol/threads.ts';
+import type { Executor } from './protocol/topology.ts';
+import type { ExpertLayerStats, ExpertReplicaStats, ExpertServiceTimes, ExpertStats, PodExperts } from './results.ts';
+import type { Clock } from './runtime/clock.ts';
+
+export function podExperts(model: string, clock: Clock, { config, hosting }: AnyPodPlan, { loads, reports }: ExpertsReport): PodExperts {
+  const reportOf = new Map(reports.map((report) => [`${report.npu} ${report.layer} ${report.expert}`, report]));
+  return {
+    model,
+    uptime_seconds: clock.now_ms() / 1000,
+    experts_per_layer: config.moe.experts,
+    top_k: config.moe.topK,
+    task_executors: hosting.deployment.executors.map((executor) => ({
+      task_executor: executor.id,
+      role: executor.role,
+      layers: loads.map(({ layer, by_executor }) =>
+        layerStats(executor, layer, by_executor[executor.id] ?? [], (npu, expert) => reportOf.get(`${npu} ${layer} ${expert}`)),
+      ),
+    })),
+  };
+}
+
+type ReportOf = (npu: number, expert: number) => ExpertReport | undefined;
+
+function layerStats(executor: Executor, layer: number, loads: readonly number[], reportOf: ReportOf): ExpertLayerStats {
+  const tokens = loads.reduce((sum, load) => sum + load, 0);
+  const experts = loads.map((load, expert): ExpertStats => {
+    const replicas = npusOfExpert(executor, layer, expert).map((npu) => replicaStats(npu, reportOf(npu, expert)));
+    return { expert, tokens: load, share: tokens === 0 ? 0 : load / tokens, replicas };
+  });
+  return { layer, tokens, busiest_over_mean_npu: busiestOverMean(executor, experts), experts };
+}
+
+const replicaStats = (npu: number, report: ExpertReport | undefined): ExpertReplicaStats =>
+  report === undefined ? { npu, queued: null, service: null } : { npu, queued: report.queued, service: serviceTimes(report) };
+
+function serviceTimes(report: ExpertReport): ExpertServiceTimes | null {
+  const { batches, tokens, us_sum, counts } = report;
+  if (batches === 0) return null;
+  const times = { batches, tokens, us_sum, counts: [...counts] };
+  return { batches, tokens, mean_us: us_sum / batches, p50_us: percentileOf(times, 0.5), p99_us: percentileOf(times, 0.99) };
+}
+
+/** Replicas take turns, so each has its part of the expert's tokens. */
+function busiestOverMean({ experts: { first, npus } }: Executor, experts: readonly ExpertStats[]): number {
+  const busy = new Array<number>(npus).fill(0);
+  for (const { tokens, replicas } of experts) for (const { npu } of replicas) busy[npu - first] = (busy[npu - first] ?? 0) + tokens / replicas.length;
+  const mean = busy.reduce((sum, tokens) => sum + tokens, 0) / npus;
+  return mean === 0 ? 1 : Math.max(...busy) / mean;
+}

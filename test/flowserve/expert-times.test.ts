@@ -1,0 +1,83 @@
+/** What is told of an NPU's experts: how long their batches take, and what waits for them. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { expertReports } from '../../src/flowserve/expert-reports.ts';
+import { boundOf, bucketOf, ExpertTimes, percentileOf } from '../../src/flowserve/expert-times.ts';
+import type { ExpertReport } from '../../src/protocol/threads.ts';
+import { generate, makeHashPod, SHAPE } from './hash-rig.ts';
+
+describe('the buckets of service times', () => {
+  it('should hold times below their bounds, by at most a quarter', () => {
+    fc.assert(
+      fc.property(fc.double({ min: 0.064, max: 1_000_000, noNaN: true }), (us) => {
+        const bound = boundOf(bucketOf(us));
+        expect(us).toBeLessThan(bound);
+        expect(bound).toBeLessThanOrEqual(us * 1.251 + 0.001);
+      }),
+    );
+  });
+
+  it('should rise, and take whatever a clock gives', () => {
+    const bounds = Array.from({ length: 97 }, (_, bucket) => boundOf(bucket));
+    expect(bounds).toEqual(bounds.toSorted((a, b) => a - b));
+    expect([-1, 0, 0.063].map(bucketOf)).toEqual([0, 0, 0]);
+    expect(bucketOf(1e12)).toBe(96);
+  });
+});
+
+describe('the times of experts', () => {
+  it('should be measured from a look on, and until a minute after the last one', () => {
+    const times = new ExpertTimes();
+    let now_us = 0;
+    expect([times.begin(), times.samples(16)]).toEqual([-1, false]);
+    times.look(() => now_us);
+    expect([times.begin(), times.samples(16), times.samples(17)]).toEqual([0, true, false]);
+    now_us = 5;
+    expect(times.add(2, 7, 3, 0)).toBe(5);
+    now_us = 105;
+    times.add(2, 7, 1, 5);
+    expect(times.of(2, 7)).toMatchObject({ batches: 2, tokens: 4, us_sum: 105 });
+    expect([0.5, 0.99].map((share) => percentileOf(times.of(2, 7) ?? expect.fail(), share))).toEqual([5.12, 114.688]);
+    expect(times.of(2, 6)).toBe(null);
+    now_us = 59_000_000;
+    times.look(() => now_us);
+    now_us = 119_000_000;
+    expect(times.begin()).toBe(119_000_000);
+    now_us++;
+    expect([times.begin(), times.samples(16)]).toEqual([-1, false]);
+  });
+});
+
+describe('the reports of experts', () => {
+  it('should tell what has come and waits to be served, and what the served has taken', () => {
+    const pod = makeHashPod(2);
+    const peer = pod.programs[1] ?? expect.fail();
+    const layers = [1, 2, 3];
+    const { experts, topK } = SHAPE.moe;
+    let now_us = 0;
+    let waiting: ExpertReport[] = [];
+    let served: ExpertReport[] = [];
+    // The prompt's first layer with experts is looked at before the peer serves it, and after.
+    generate(pod, [{ npu: 0, prompt: [5, 6, 7], max_tokens: 1 }], {
+      onAsked: (_npu, _step, asked) => {
+        if (asked === 0) waiting = expertReports(peer, layers, () => now_us++);
+      },
+      onServed: () => {
+        if (served.length === 0) served = expertReports(peer, layers, null).map((report) => ({ ...report }));
+      },
+    });
+    expect(waiting.map(({ npu, layer, expert }) => `${npu} ${layer}.${expert}`)).toEqual(
+      layers.flatMap((layer) => Array.from({ length: experts / 2 }, (_, index) => `1 ${layer}.${2 * index + 1}`)),
+    );
+    const queued = waiting.filter((report) => report.queued > 0);
+    expect(queued.every(({ layer, batches }) => layer === 1 && batches === 0)).toBe(true);
+    const tokens = queued.reduce((sum, report) => sum + report.queued, 0);
+    expect(tokens).toBeGreaterThan(0);
+    expect(tokens).toBeLessThan(3 * topK);
+    expect(served.filter((report) => report.queued > 0)).toEqual([]);
+    // Each batch takes one tick of this clock.
+    expect(served.filter(({ batches }) => batches > 0).map(({ layer, expert, tokens, us_sum }) => ({ layer, expert, tokens, us_sum }))).toEqual(
+      queued.map(({ layer, expert, queued }) => ({ layer, expert, tokens: queued, us_sum: 1 })),
+    );
+  });
+});
