@@ -10,7 +10,7 @@
  *   byte 21,632  lives                     u32 each: how many are over, of the control thread and of each worker, wherever it sits
  *   byte 24,576  region table, 32 bytes a region (region-table.ts)
  *
- * Who writes: stop words, epochs, domains, lives and regions the control thread alone; bell, wakes and arrivals whoever wakes; `stopped` its own thread; lease and
+ * Who writes: stop words, epochs, domains, lives and regions the control thread alone, but for domains whose members end them (xccl/dp-domain.ts); bell, wakes and arrivals whoever wakes; `stopped` its own thread; lease and
  * admission whoever hosts a cluster manager or a job executor, by compare-and-swap and add. Lease, admission and lives are in segment 0 alone.
  * @module
  */
@@ -208,6 +208,13 @@ export class ControlPage {
 
   endLife(worker: number): void {
     Atomics.add(this.#words, this.#base + LIVES_AT / 4 + 1 + worker, 1);
+  }
+
+  /**
+   * The next generation of a domain whose members end it themselves, unless another one was first. In segment 0 alone, where all of them read it.
+   */
+  passGeneration(domain: number, generation: number): boolean {
+    return Atomics.compareExchange(this.#words, this.#domainAt(domain), generation, (generation + 1) | 0) === generation;
   }
 
   #dieAt(die: number): number {

@@ -6,6 +6,7 @@
  * @module
  */
 import type { AttentionEnd, AttentionOptions, EndOptions, ExpertEnd, ExpertOptions } from './ends.ts';
+import { ONLY_LANE } from './lane.ts';
 import { Membership } from './membership.ts';
 import { FanOutExpert, FanOutSource } from './naive-fan-out.ts';
 import type { StepNames } from './rounds.ts';
@@ -19,11 +20,16 @@ export type A2EOptions = { readonly form: A2EForm; readonly attention: number };
 
 const NAMES: StepNames = { dispatch: 'A2E', combine: 'E2A' };
 
-const fanOutOf = ({ attention, domain }: A2EOptions & EndOptions) => {
+const fanOutOf = ({ attention, domain, lane = ONLY_LANE }: A2EOptions & EndOptions) => {
   const ranks = domain.dies.map((_, rank) => rank);
-  return { sources: ranks.slice(0, attention), experts: ranks.slice(attention), names: NAMES };
+  return { sources: ranks.slice(0, attention), experts: ranks.slice(attention), names: NAMES, lane };
 };
-const splitOf = ({ attention, domain }: A2EOptions & EndOptions) => ({ attention, experts: domain.dies.length - attention, names: NAMES });
+const splitOf = ({ attention, domain, lane = ONLY_LANE }: A2EOptions & EndOptions) => ({
+  attention,
+  experts: domain.dies.length - attention,
+  names: NAMES,
+  lane,
+});
 
 /** @throws `invalid_request` naming both numbers, if there are too few expert ranks for the form. */
 export function createAttentionEnd(options: A2EOptions & AttentionOptions): AttentionEnd {

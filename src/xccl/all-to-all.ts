@@ -14,6 +14,7 @@
 import type { CombineTarget, Replies } from './combine.ts';
 import type { ReceivedTokens, TokenBatch } from './dispatch.ts';
 import type { AttentionOptions, Deadline, ExpertOptions } from './ends.ts';
+import { ONLY_LANE } from './lane.ts';
 import { Membership } from './membership.ts';
 import { type FanOut, FanOutExpert, FanOutSource } from './naive-fan-out.ts';
 import type { Operation } from './operation.ts';
@@ -25,7 +26,7 @@ export class AllToAll {
   constructor(options: AttentionOptions & ExpertOptions) {
     const membership = new Membership(options.endpoint, options.domain);
     const ranks = options.domain.dies.map((_, rank) => rank);
-    const fanOut: FanOut = { sources: ranks, experts: ranks, names: { dispatch: 'dispatch', combine: 'combine' } };
+    const fanOut: FanOut = { sources: ranks, experts: ranks, names: { dispatch: 'dispatch', combine: 'combine' }, lane: options.lane ?? ONLY_LANE };
     this.#source = new FanOutSource(membership, options, fanOut);
     this.#expert = new FanOutExpert(membership, options, fanOut);
   }

@@ -9,7 +9,7 @@
  */
 import { offsetOf } from '../fabric/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
-import { CHANNEL, FIELD_BYTES, FIELD_WORD, PEER_BYTES } from './areas.ts';
+import { CHANNEL, FIELD_BYTES, FIELD_WORD } from './areas.ts';
 import { type Domain, rankOf } from './domain.ts';
 import { DATA, domainTag } from './message.ts';
 import { DONE, deadlineExceeded, failed, type Operation, type Poll } from './operation.ts';
@@ -152,9 +152,9 @@ class Broadcast implements Operation {
   #wasTold(rank: number, parent: number): boolean {
     const { domain, event } = this.#options;
     const { space, areasOf } = this.#p2p.endpoint.surroundings;
-    const { metadata } = areasOf(domain.dies[rank] as number);
+    const { metadata, peer_bytes } = areasOf(domain.dies[rank] as number);
     const words = space.wordsOf(metadata);
-    const at = (offsetOf(metadata) + (domain.dies[parent] as number) * PEER_BYTES + CHANNEL.data * FIELD_BYTES) / 4;
+    const at = (offsetOf(metadata) + (domain.dies[parent] as number) * peer_bytes + CHANNEL.data * FIELD_BYTES) / 4;
     return (
       Atomics.load(words, at + FIELD_WORD.event) !== 0 &&
       words[at + FIELD_WORD.a + DATA.event_id] === event &&

@@ -127,13 +127,37 @@ export class ReplyCollector {
    */
   collect(what: string, blocks: PartList, { into, shared }: CombineTarget): void {
     const { tokens, destinations } = this.#routing;
-    for (let from = 0; from < destinations; from++) this.#check(what, blocks, from);
+    this.#checkAll(what, blocks);
     for (let from = 0; from < destinations; from++) this.#pullBlock(blocks, from);
     if (tokens === 0) return;
     const { places, weights, top_k } = this.#memory;
     const hidden = this.#hidden;
     const sharedOffset = shared === 0 ? 0 : offsetOf(shared);
     this.#kernels.combineRowsAt(offsetOf(into), hidden, offsetOf(places), offsetOf(weights), top_k, sharedOffset, hidden, tokens, hidden);
+  }
+
+  /** Pulls all answers to `replies`, as f32 in the order of the routing's pairs; `places` then holds the number of each slot's row. @throws as `collect` does */
+  bring(what: string, blocks: PartList): void {
+    this.#checkAll(what, blocks);
+    const { destinations, first_pair, slot_of_pair } = this.#routing;
+    for (let from = 0; from < destinations; from++) {
+      const pairs = blocks.pairs[from] as number;
+      if (pairs > 0)
+        this.#codec.decode(
+          this.#memory.replies + (first_pair[from] as number) * 4 * this.#hidden,
+          this.#rowsOf(blocks, from),
+          pairs,
+          this.#formatOf(blocks, from),
+        );
+    }
+    const pairs = first_pair[destinations] as number;
+    const words = this.#membership.space.wordsOf(this.#memory.places);
+    const places = offsetOf(this.#memory.places) / 4;
+    for (let pair = 0; pair < pairs; pair++) words[places + (slot_of_pair[pair] as number)] = pair;
+  }
+
+  #checkAll(what: string, blocks: PartList): void {
+    for (let from = 0; from < this.#routing.destinations; from++) this.#check(what, blocks, from);
   }
 
   #check(what: string, blocks: PartList, from: number): void {
@@ -148,15 +172,14 @@ export class ReplyCollector {
   }
 
   #pullBlock(blocks: PartList, from: number): void {
-    const { space, endpoint } = this.#membership;
-    const rank = blocks.holders[from] as number;
+    const { space } = this.#membership;
     const pairs = blocks.pairs[from] as number;
     if (pairs === 0) return;
     const { first_pair, slot_of_pair } = this.#routing;
     const first = first_pair[from] as number;
     const rowBytes = 4 * this.#hidden;
-    const format = formatOfCode(this.#membership.nameOf(rank), blocks.formats[from] as number);
-    let rows = endpoint.surroundings.areasOf(this.#membership.dieOf(rank)).reply + (blocks.offsets[from] as number);
+    const format = this.#formatOf(blocks, from);
+    let rows = this.#rowsOf(blocks, from);
     // What the kernel can read where it lies is summed from there.
     if (format !== 'f32' || segmentOf(rows) !== segmentOf(this.#memory.replies)) {
       const pulled = this.#memory.replies + first * rowBytes;
@@ -167,5 +190,14 @@ export class ReplyCollector {
     const places = offsetOf(this.#memory.places) / 4;
     const base = offsetOf(rows);
     for (let pair = 0; pair < pairs; pair++) words[places + (slot_of_pair[first + pair] as number)] = base + pair * rowBytes;
+  }
+
+  #rowsOf(blocks: PartList, from: number): number {
+    const die = this.#membership.dieOf(blocks.holders[from] as number);
+    return this.#membership.endpoint.surroundings.areasOf(die).reply + (blocks.offsets[from] as number);
+  }
+
+  #formatOf(blocks: PartList, from: number): WireFormat {
+    return formatOfCode(this.#membership.nameOf(blocks.holders[from] as number), blocks.formats[from] as number);
   }
 }

@@ -9,7 +9,14 @@ import { type ControlPage, DIES_MAX, DOMAINS_MAX } from '../fabric/control-page.
 import { assert, MinipodError } from '../protocol/errors.ts';
 
 /** A plain value, so that it travels in messages. */
-export type Domain = { readonly id: number; readonly generation: number /** By rank. */; readonly dies: readonly number[] };
+export type Domain = {
+  readonly id: number;
+  readonly generation: number;
+  /** By rank. */
+  readonly dies: readonly number[];
+  /** Its life ends with that of any of its dies, and none of its fields is heard in another one (dp-domain.ts). */
+  readonly hasLivesOfDies?: boolean;
+};
 
 /** The control thread alone creates and destroys. @throws `invalid_request` for an id or a die that cannot be. */
 export function createDomain(control: ControlPage, id: number, dies: readonly number[]): Domain {

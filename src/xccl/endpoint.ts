@@ -10,7 +10,7 @@
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { assert } from '../protocol/errors.ts';
-import { type Areas, CHANNEL, type Channel, FIELD_BYTES, FIELD_WORD, PEER_BYTES } from './areas.ts';
+import { type Areas, type Channel, FIELD_BYTES, FIELD_WORD } from './areas.ts';
 
 /** What XCCL needs of the pod around it. */
 export type Surroundings = {
@@ -41,6 +41,8 @@ export class Endpoint {
   readonly areas: Areas;
   readonly surroundings: Surroundings;
   readonly counters: EndpointCounters = { writes: 0, stale: 0 };
+  /** Of each peer. */
+  readonly #channels: number;
   readonly #own: Int32Array;
   readonly #metadata: number;
   /** By peer × channels + channel: the last event written to the peer. */
@@ -61,7 +63,8 @@ export class Endpoint {
     this.areas = surroundings.areasOf(die);
     this.#own = surroundings.space.wordsOf(this.areas.metadata);
     this.#metadata = offsetOf(this.areas.metadata) / 4;
-    const fields = (this.areas.dies * PEER_BYTES) / FIELD_BYTES;
+    this.#channels = this.areas.peer_bytes / FIELD_BYTES;
+    const fields = this.areas.dies * this.#channels;
     this.#written = new Int32Array(fields);
     this.#consumed = new Int32Array(fields);
     this.#staleSeen = new Int32Array(fields);
@@ -176,7 +179,7 @@ export class Endpoint {
   /** The peer starts anew, with events from 1: so does this end towards it. */
   forget(peer: number): void {
     this.#epochs[peer] = this.surroundings.space.control.epochOfDie(peer);
-    for (const channel of Object.values(CHANNEL)) {
+    for (let channel = 0; channel < this.#channels; channel++) {
       const index = this.#index(peer, channel);
       this.#written[index] = 0;
       this.#consumed[index] = 0;
@@ -186,7 +189,7 @@ export class Endpoint {
   #index(peer: number, channel: Channel): number {
     // A message made ahead of need would cost more than the look itself.
     if (peer < 0 || peer >= this.areas.dies) assert(false, `die ${peer} of ${this.areas.dies}`);
-    return (peer * PEER_BYTES) / FIELD_BYTES + channel;
+    return peer * this.#channels + channel;
   }
 
   #fieldsAt(peer: number): Fields {
@@ -196,7 +199,7 @@ export class Endpoint {
   #findFields(peer: number): Fields {
     const { space, areasOf } = this.surroundings;
     const { metadata } = areasOf(peer);
-    const fields = { words: space.wordsOf(metadata), first: (offsetOf(metadata) + this.die * PEER_BYTES) / 4 };
+    const fields = { words: space.wordsOf(metadata), first: (offsetOf(metadata) + this.die * this.areas.peer_bytes) / 4 };
     this.#fields[peer] = fields;
     return fields;
   }

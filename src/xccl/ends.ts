@@ -13,6 +13,7 @@ import { type CollectMemory, type CombineTarget, type Replies, ReplyBlocks, Repl
 import { ReceivedTokens, type ReceiveMemory, type TokenBatch, TokenPackage } from './dispatch.ts';
 import type { Domain } from './domain.ts';
 import type { Endpoint } from './endpoint.ts';
+import type { Lane } from './lane.ts';
 import type { Membership } from './membership.ts';
 import type { Operation } from './operation.ts';
 import type { Extent, PartList } from './parts.ts';
@@ -24,12 +25,16 @@ import { BLOCK_ALIGNMENT, RowCodec, type WireKernels } from './wire-format.ts';
 export type Deadline = { readonly timeout_ms: number };
 
 export interface AttentionEnd {
+  readonly membership: Membership;
   /** Done at once: it needs nobody. @throws `out_of_memory` with the bytes needed and granted, `invalid_request` for an expert that there is not. */
   a2e(batch: TokenBatch): Operation;
   e2a(target: CombineTarget & Deadline): Operation;
+  /** The same, but leaves the answers as rows: in `collect.replies`, each pair's row of them in `collect.places`. */
+  e2aRows(deadline: Deadline): Operation;
 }
 
 export interface ExpertEnd {
+  readonly membership: Membership;
   /** What there is to compute once `a2e` is done, until the next one. */
   readonly received: ReceivedTokens;
   /** Where answers may be computed so that they need not be copied, once `a2e` is done. */
@@ -52,6 +57,8 @@ export type EndOptions = {
   /** What of the die's areas this exchange may use, in multiples of 16 bytes; two that share a die take turns or have extents apart. */
   readonly dispatch: Extent;
   readonly reply: Extent;
+  /** Missing: the only one. */
+  readonly lane?: Lane | undefined;
 };
 
 export type AttentionOptions = EndOptions & { readonly collect: CollectMemory };
@@ -81,14 +88,16 @@ export class AttentionWork {
     return rounds.start('dispatch', { timeout_ms: 0, prepare: (what) => this.package.pack(what, batch), begin: publish, resume: null });
   }
 
-  /** E2A: sums the answers once all fields are here; `blocksOf` says where they lie, by expert rank. */
-  e2a(rounds: Rounds, answers: Arrivals, target: CombineTarget & Deadline, blocksOf: (fields: PartList) => PartList): Operation {
+  /** E2A: sums the answers once all fields are here, or leaves them as rows; `blocksOf` says where they lie, by expert rank. */
+  e2a(rounds: Rounds, answers: Arrivals, timeout_ms: number, target: CombineTarget | null, blocksOf: (fields: PartList) => PartList): Operation {
     return rounds.start('combine', {
-      timeout_ms: target.timeout_ms,
+      timeout_ms,
       begin: (round) => answers.expect(round),
       resume: (what) => {
         if (!answers.look()) return answers;
-        this.collector.collect(what, blocksOf(answers.parts), target);
+        const blocks = blocksOf(answers.parts);
+        if (target === null) this.collector.bring(what, blocks);
+        else this.collector.collect(what, blocks, target);
         answers.confirm(what);
         return null;
       },

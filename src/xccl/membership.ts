@@ -6,7 +6,7 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import { type Domain, domainDestroyed, isAlive, rankOf } from './domain.ts';
 import type { Endpoint } from './endpoint.ts';
-import { domainTag } from './message.ts';
+import { domainTag, livesTag } from './message.ts';
 
 export class Membership {
   readonly endpoint: Endpoint;
@@ -16,6 +16,8 @@ export class Membership {
   readonly tag: number;
   /** Why this rank's part is over: an operation failed, so it is a step behind or ahead of the others. */
   failure: MinipodError | null = null;
+  /** By rank, as they were when this part began. */
+  readonly #epochs: Int32Array;
   /** The member whose epoch the next check looks at. */
   #next = 0;
 
@@ -23,9 +25,10 @@ export class Membership {
     this.endpoint = endpoint;
     this.domain = domain;
     this.rank = rankOf(domain, endpoint.die);
-    this.tag = domainTag(domain);
     // A die that was restarted joins as a new one.
     for (const die of domain.dies) endpoint.refresh(die);
+    this.#epochs = Int32Array.from(domain.dies, (die, rank) => (rank === this.rank ? endpoint.epoch : endpoint.epochOf(die)));
+    this.tag = domain.hasLivesOfDies === true ? livesTag(domain, this.#epochs) : domainTag(domain);
   }
 
   get space(): AddressSpace {
@@ -60,8 +63,18 @@ export class Membership {
   }
 
   checkMember(what: string, rank: number): void {
-    const die = this.dieOf(rank);
-    if (this.space.control.epochOfDie(die) !== this.endpoint.epochOf(die)) throw this.givenUp(what, rank);
+    if (this.space.control.epochOfDie(this.dieOf(rank)) !== this.#epochs[rank]) throw this.givenUp(what, rank);
+  }
+
+  /** Nothing has ended it for all, and all members still have the dies of `dies`, by rank. */
+  isStanding(dies: readonly number[]): boolean {
+    const { control } = this.space;
+    if (!isAlive(control, this.domain)) return false;
+    for (let rank = 0; rank < this.size; rank++) {
+      const die = this.dieOf(rank);
+      if (dies[rank] !== die || control.epochOfDie(die) !== this.#epochs[rank]) return false;
+    }
+    return true;
   }
 
   givenUp(what: string, rank: number): MinipodError {

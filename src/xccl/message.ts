@@ -52,8 +52,17 @@ export function withRelease(leases: number, lease: number): number {
 export const baseOf = (tail: number, chunk: number): number => (tail - (chunk < 0 ? 1 : chunk + 1)) | 0;
 
 const GENERATION_OF_DOMAIN = 0xff_ffff;
+/** 2³² divided by the golden ratio, made odd: it spreads bits that differ (D. Knuth, The Art of Computer Programming 3, 6.4). */
+const LIVES_PRIME = 0x9e3779b1;
 
 export const domainTag = ({ id, generation }: Domain): number => (id << 24) | (generation & GENERATION_OF_DOMAIN);
+/** Of a domain that lives as long as all of its dies do: by the epochs of all, by rank, as whoever asks knows them. */
+export function livesTag({ id, generation, dies }: Domain, epochs: Int32Array): number {
+  let tag = Math.imul(id + 1, LIVES_PRIME) ^ generation;
+  for (let rank = 0; rank < dies.length; rank++)
+    tag = Math.imul(Math.imul(tag ^ (dies[rank] as number), LIVES_PRIME) ^ (epochs[rank] as number), LIVES_PRIME) ^ (tag >>> 15);
+  return tag;
+}
 export const isTagAlive = (control: ControlPage, tag: number): boolean =>
   (control.generationOf(tag >>> 24) & GENERATION_OF_DOMAIN) === (tag & GENERATION_OF_DOMAIN);
 

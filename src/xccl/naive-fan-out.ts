@@ -4,11 +4,11 @@
  * @module
  */
 
-import { CHANNEL } from './areas.ts';
 import { Arrivals, stampOf } from './arrivals.ts';
 import type { CombineTarget, Replies } from './combine.ts';
 import type { ReceivedTokens, TokenBatch } from './dispatch.ts';
 import { type AttentionEnd, type AttentionOptions, AttentionWork, type Deadline, type ExpertEnd, type ExpertOptions, ExpertWork } from './ends.ts';
+import type { Lane } from './lane.ts';
 import type { Membership } from './membership.ts';
 import type { Operation } from './operation.ts';
 import { Rounds, type StepNames } from './rounds.ts';
@@ -16,28 +16,33 @@ import type { Needs } from './wait-chain.ts';
 import { formatCode } from './wire-format.ts';
 
 /** Who takes part, by rank of the domain; a rank may be on both sides. */
-export type FanOut = { readonly sources: readonly number[]; readonly experts: readonly number[]; readonly names: StepNames };
+export type FanOut = {
+  readonly sources: readonly number[];
+  readonly experts: readonly number[];
+  readonly names: StepNames;
+  readonly lane: Lane;
+};
 
 const needsOf =
-  ({ sources, experts }: FanOut): Needs =>
+  ({ sources, experts, lane }: FanOut): Needs =>
   ({ writer, channel, round }) => {
-    if (channel === CHANNEL.combine) return sources.map((source) => ({ writer: source, reader: writer, channel: CHANNEL.dispatch, round }));
-    return round === 1 ? [] : experts.map((expert) => ({ writer: expert, reader: writer, channel: CHANNEL.combine, round: round - 1 }));
+    if (channel === lane.combine) return sources.map((source) => ({ writer: source, reader: writer, channel: lane.dispatch, round }));
+    return round === 1 ? [] : experts.map((expert) => ({ writer: expert, reader: writer, channel: lane.combine, round: round - 1 }));
   };
 
 export class FanOutSource implements AttentionEnd {
-  readonly #membership: Membership;
+  readonly membership: Membership;
   readonly #fanOut: FanOut;
   readonly #work: AttentionWork;
   readonly #rounds: Rounds;
   readonly #answers: Arrivals;
 
   constructor(membership: Membership, options: AttentionOptions, fanOut: FanOut) {
-    this.#membership = membership;
+    this.membership = membership;
     this.#fanOut = fanOut;
-    this.#work = new AttentionWork(this.#membership, options, fanOut.experts.length);
-    this.#rounds = new Rounds(this.#membership, fanOut.names, needsOf(fanOut));
-    this.#answers = new Arrivals(this.#membership, CHANNEL.combine, fanOut.experts);
+    this.#work = new AttentionWork(this.membership, options, fanOut.experts.length);
+    this.#rounds = new Rounds(this.membership, fanOut.names, needsOf(fanOut));
+    this.#answers = new Arrivals(this.membership, this.#fanOut.lane.combine, fanOut.experts);
   }
 
   a2e(batch: TokenBatch): Operation {
@@ -45,22 +50,26 @@ export class FanOutSource implements AttentionEnd {
   }
 
   e2a(target: CombineTarget & Deadline): Operation {
-    return this.#work.e2a(this.#rounds, this.#answers, target, (fields) => fields);
+    return this.#work.e2a(this.#rounds, this.#answers, target.timeout_ms, target, (fields) => fields);
+  }
+
+  e2aRows({ timeout_ms }: Deadline): Operation {
+    return this.#work.e2a(this.#rounds, this.#answers, timeout_ms, null, (fields) => fields);
   }
 
   /** Also where there is nothing to do: the field is what the expert ranks wait for. */
   #publish(round: number): void {
     const { offsets, routing, format } = this.#work.package;
-    const { endpoint } = this.#membership;
+    const { endpoint } = this.membership;
     const stamp = stampOf(round, formatCode(format));
     this.#fanOut.experts.forEach((rank, to) => {
       endpoint.write(
-        this.#membership.dieOf(rank),
-        CHANNEL.dispatch,
+        this.membership.dieOf(rank),
+        this.#fanOut.lane.dispatch,
         offsets[to] as number,
         routing.rowsTo(to),
         routing.pairsTo(to),
-        this.#membership.tag,
+        this.membership.tag,
         stamp,
       );
     });
@@ -68,18 +77,18 @@ export class FanOutSource implements AttentionEnd {
 }
 
 export class FanOutExpert implements ExpertEnd {
-  readonly #membership: Membership;
+  readonly membership: Membership;
   readonly #fanOut: FanOut;
   readonly #work: ExpertWork;
   readonly #rounds: Rounds;
   readonly #tokens: Arrivals;
 
   constructor(membership: Membership, options: ExpertOptions, fanOut: FanOut) {
-    this.#membership = membership;
+    this.membership = membership;
     this.#fanOut = fanOut;
-    this.#work = new ExpertWork(this.#membership, options, fanOut.sources.length, fanOut.experts.indexOf(this.#membership.rank));
-    this.#rounds = new Rounds(this.#membership, fanOut.names, needsOf(fanOut));
-    this.#tokens = new Arrivals(this.#membership, CHANNEL.dispatch, fanOut.sources);
+    this.#work = new ExpertWork(this.membership, options, fanOut.sources.length, fanOut.experts.indexOf(this.membership.rank));
+    this.#rounds = new Rounds(this.membership, fanOut.names, needsOf(fanOut));
+    this.#tokens = new Arrivals(this.membership, this.#fanOut.lane.dispatch, fanOut.sources);
   }
 
   get received(): ReceivedTokens {
@@ -110,11 +119,11 @@ export class FanOutExpert implements ExpertEnd {
 
   #publish(round: number): void {
     const { replies, received } = this.#work;
-    const { endpoint } = this.#membership;
+    const { endpoint } = this.membership;
     const stamp = stampOf(round, formatCode(replies.format));
     this.#fanOut.sources.forEach((rank, source) => {
       const pairs = received.pairsFrom(source);
-      endpoint.write(this.#membership.dieOf(rank), CHANNEL.combine, replies.offsets[source] as number, pairs, pairs, this.#membership.tag, stamp);
+      endpoint.write(this.membership.dieOf(rank), this.#fanOut.lane.combine, replies.offsets[source] as number, pairs, pairs, this.membership.tag, stamp);
     });
   }
 }

@@ -20,11 +20,11 @@
  */
 import { roundUp } from '../fabric/address.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
-import { CHANNEL } from './areas.ts';
 import { Arrivals, stampOf } from './arrivals.ts';
 import type { CombineTarget, Replies } from './combine.ts';
 import type { ReceivedTokens, TokenBatch } from './dispatch.ts';
 import { type AttentionEnd, type AttentionOptions, AttentionWork, type Deadline, type ExpertEnd, type ExpertOptions, ExpertWork } from './ends.ts';
+import type { Lane } from './lane.ts';
 import type { Membership } from './membership.ts';
 import type { Operation } from './operation.ts';
 import { checkRange, checkRoom, directoryBytes, type Extent, formatOfCode, PartList, partBytes, writeEntry } from './parts.ts';
@@ -33,21 +33,21 @@ import type { Needs } from './wait-chain.ts';
 import { BLOCK_ALIGNMENT, blockBytes, formatCode } from './wire-format.ts';
 
 /** Ranks of the domain: the attention ranks first, then the expert ranks. */
-export type Split = { readonly attention: number; readonly experts: number; readonly names: StepNames };
+export type Split = { readonly attention: number; readonly experts: number; readonly names: StepNames; readonly lane: Lane };
 
 const ranks = (first: number, count: number): number[] => Array.from({ length: count }, (_, index) => first + index);
 
 const needsOf =
-  ({ attention, experts }: Split): Needs =>
+  ({ attention, experts, lane }: Split): Needs =>
   ({ writer, reader, channel, round }) => {
     const told = (writers: readonly number[], by: typeof channel, of: number) =>
       writers.map((rank) => ({ writer: rank, reader: writer, channel: by, round: of }));
-    if (channel === CHANNEL.dispatch) {
-      if (writer >= attention) return told([writer - attention], CHANNEL.dispatch, round);
-      return round === 1 ? [] : told([writer + attention], CHANNEL.combine, round - 1);
+    if (channel === lane.dispatch) {
+      if (writer >= attention) return told([writer - attention], lane.dispatch, round);
+      return round === 1 ? [] : told([writer + attention], lane.combine, round - 1);
     }
-    if (reader < attention) return told(ranks(attention, experts), CHANNEL.combine, round);
-    return told(ranks(attention, attention), CHANNEL.dispatch, round);
+    if (reader < attention) return told(ranks(attention, experts), lane.combine, round);
+    return told(ranks(attention, attention), lane.dispatch, round);
   };
 
 export function checkSplit({ attention, experts }: Split): void {
@@ -59,7 +59,7 @@ export function checkSplit({ attention, experts }: Split): void {
 }
 
 export class TrampolineAttention implements AttentionEnd {
-  readonly #membership: Membership;
+  readonly membership: Membership;
   readonly #split: Split;
   readonly #extent: Extent;
   readonly #work: AttentionWork;
@@ -69,17 +69,17 @@ export class TrampolineAttention implements AttentionEnd {
 
   constructor(membership: Membership, options: AttentionOptions, split: Split) {
     checkSplit(split);
-    this.#membership = membership;
+    this.membership = membership;
     this.#split = split;
     this.#extent = options.dispatch;
-    this.#work = new AttentionWork(this.#membership, options, split.experts);
-    this.#rounds = new Rounds(this.#membership, split.names, needsOf(split));
-    this.#bundle = new Arrivals(this.#membership, CHANNEL.combine, [this.#trampoline]);
+    this.#work = new AttentionWork(this.membership, options, split.experts);
+    this.#rounds = new Rounds(this.membership, split.names, needsOf(split));
+    this.#bundle = new Arrivals(this.membership, this.#split.lane.combine, [this.#trampoline]);
     this.#blocks = new PartList(Array.from({ length: split.experts }, () => this.#trampoline));
   }
 
   get #trampoline(): number {
-    return this.#split.attention + this.#membership.rank;
+    return this.#split.attention + this.membership.rank;
   }
 
   a2e(batch: TokenBatch): Operation {
@@ -87,28 +87,32 @@ export class TrampolineAttention implements AttentionEnd {
   }
 
   e2a(target: CombineTarget & Deadline): Operation {
-    return this.#work.e2a(this.#rounds, this.#bundle, target, (fields) => this.#blocksIn(fields));
+    return this.#work.e2a(this.#rounds, this.#bundle, target.timeout_ms, target, (fields) => this.#blocksIn(fields));
+  }
+
+  e2aRows({ timeout_ms }: Deadline): Operation {
+    return this.#work.e2a(this.#rounds, this.#bundle, timeout_ms, null, (fields) => this.#blocksIn(fields));
   }
 
   #publish(round: number): void {
     const { bytes, format } = this.#work.package;
-    const die = this.#membership.dieOf(this.#trampoline);
+    const die = this.membership.dieOf(this.#trampoline);
     const stamp = stampOf(round, formatCode(format));
-    this.#membership.endpoint.write(die, CHANNEL.dispatch, this.#extent.offset, bytes, this.#split.experts, this.#membership.tag, stamp);
+    this.membership.endpoint.write(die, this.#split.lane.dispatch, this.#extent.offset, bytes, this.#split.experts, this.membership.tag, stamp);
   }
 
   /** From the bundle's directory: where each expert rank's block lies in it. */
   #blocksIn(bundle: PartList): PartList {
-    const { endpoint, space } = this.#membership;
-    const { reply, reply_bytes } = endpoint.surroundings.areasOf(this.#membership.dieOf(this.#trampoline));
-    const offset = checkWhole(this.#membership, bundle, 'reply', reply_bytes, this.#split.experts);
+    const { endpoint, space } = this.membership;
+    const { reply, reply_bytes } = endpoint.surroundings.areasOf(this.membership.dieOf(this.#trampoline));
+    const offset = checkWhole(this.membership, bundle, 'reply', reply_bytes, this.#split.experts);
     this.#blocks.read(space, reply + offset, offset);
     return this.#blocks;
   }
 }
 
 export class TrampolineExpert implements ExpertEnd {
-  readonly #membership: Membership;
+  readonly membership: Membership;
   readonly #split: Split;
   readonly #options: ExpertOptions;
   readonly #work: ExpertWork;
@@ -123,21 +127,21 @@ export class TrampolineExpert implements ExpertEnd {
   constructor(membership: Membership, options: ExpertOptions, split: Split) {
     checkSplit(split);
     const { attention, experts } = split;
-    this.#membership = membership;
+    this.membership = membership;
     this.#split = split;
     this.#options = options;
-    this.#work = new ExpertWork(this.#membership, options, attention, this.#number);
-    this.#rounds = new Rounds(this.#membership, split.names, needsOf(split));
-    assert(this.#number >= 0 && this.#number < experts, `rank ${this.#membership.rank} is not one of ${experts} expert ranks after ${attention}`);
+    this.#work = new ExpertWork(this.membership, options, attention, this.#number);
+    this.#rounds = new Rounds(this.membership, split.names, needsOf(split));
+    assert(this.#number >= 0 && this.#number < experts, `rank ${this.membership.rank} is not one of ${experts} expert ranks after ${attention}`);
     const isTrampoline = this.#number < attention;
-    this.#package = isTrampoline ? new Arrivals(this.#membership, CHANNEL.dispatch, [this.#number]) : null;
-    this.#answers = isTrampoline ? new Arrivals(this.#membership, CHANNEL.combine, ranks(attention, experts)) : null;
-    this.#tokens = new Arrivals(this.#membership, CHANNEL.dispatch, ranks(attention, attention));
-    this.#forwarded = new PartList(Array.from({ length: experts }, () => this.#membership.rank));
+    this.#package = isTrampoline ? new Arrivals(this.membership, this.#split.lane.dispatch, [this.#number]) : null;
+    this.#answers = isTrampoline ? new Arrivals(this.membership, this.#split.lane.combine, ranks(attention, experts)) : null;
+    this.#tokens = new Arrivals(this.membership, this.#split.lane.dispatch, ranks(attention, attention));
+    this.#forwarded = new PartList(Array.from({ length: experts }, () => this.membership.rank));
   }
 
   get #number(): number {
-    return this.#membership.rank - this.#split.attention;
+    return this.membership.rank - this.#split.attention;
   }
 
   get received(): ReceivedTokens {
@@ -190,12 +194,12 @@ export class TrampolineExpert implements ExpertEnd {
 
   /** A2E': the package, brought here at once, and a field to each expert rank for its part. */
   #forward(what: string, arrived: Arrivals, round: number): void {
-    const { endpoint, space } = this.#membership;
+    const { endpoint, space } = this.membership;
     const { experts, attention } = this.#split;
     const extent = this.#options.dispatch;
     const source = arrived.parts.holders[0] as number;
-    const areas = endpoint.surroundings.areasOf(this.#membership.dieOf(source));
-    const offset = checkWhole(this.#membership, arrived.parts, 'dispatch', areas.dispatch_bytes, experts);
+    const areas = endpoint.surroundings.areasOf(this.membership.dieOf(source));
+    const offset = checkWhole(this.membership, arrived.parts, 'dispatch', areas.dispatch_bytes, experts);
     const bytes = arrived.parts.rows[0] as number;
     checkRoom(`${what} for rank ${source}`, bytes, extent.bytes, `die ${endpoint.die}'s dispatch area`);
     const base = endpoint.areas.dispatch + extent.offset;
@@ -203,7 +207,7 @@ export class TrampolineExpert implements ExpertEnd {
     arrived.confirm(what);
     const forwarded = this.#forwarded;
     forwarded.read(space, base, 0);
-    const peer = this.#membership.nameOf(source);
+    const peer = this.membership.nameOf(source);
     for (let to = 0; to < experts; to++) {
       const format = formatOfCode(peer, forwarded.formats[to] as number);
       const needed = partBytes(format, forwarded.rows[to] as number, forwarded.pairs[to] as number, this.received.hidden);
@@ -212,26 +216,26 @@ export class TrampolineExpert implements ExpertEnd {
     for (let to = 0; to < experts; to++) {
       const stamp = stampOf(round, forwarded.formats[to] as number);
       const at = extent.offset + (forwarded.offsets[to] as number);
-      const die = this.#membership.dieOf(attention + to);
-      endpoint.write(die, CHANNEL.dispatch, at, forwarded.rows[to] as number, forwarded.pairs[to] as number, this.#membership.tag, stamp);
+      const die = this.membership.dieOf(attention + to);
+      endpoint.write(die, this.#split.lane.dispatch, at, forwarded.rows[to] as number, forwarded.pairs[to] as number, this.membership.tag, stamp);
     }
   }
 
   /** E2A': to each trampoline a field for what its attention rank asked. */
   #publish(round: number): void {
     const { replies, received } = this.#work;
-    const { endpoint } = this.#membership;
+    const { endpoint } = this.membership;
     const stamp = stampOf(round, formatCode(replies.format));
     for (let source = 0; source < received.sources; source++) {
       const pairs = received.pairsFrom(source);
-      const die = this.#membership.dieOf(this.#split.attention + source);
-      endpoint.write(die, CHANNEL.combine, replies.offsets[source] as number, pairs, pairs, this.#membership.tag, stamp);
+      const die = this.membership.dieOf(this.#split.attention + source);
+      endpoint.write(die, this.#split.lane.combine, replies.offsets[source] as number, pairs, pairs, this.membership.tag, stamp);
     }
   }
 
   /** E2A: all answers for the own attention rank, behind the own ones in the reply area, and one field. */
   #sendBundle(what: string, arrived: Arrivals, round: number): void {
-    const { endpoint, space } = this.#membership;
+    const { endpoint, space } = this.membership;
     const { surroundings, areas } = endpoint;
     const { experts } = this.#split;
     const { hidden } = this.received;
@@ -240,9 +244,9 @@ export class TrampolineExpert implements ExpertEnd {
     let bytes = directoryBytes(experts);
     for (let from = 0; from < experts; from++) {
       const rank = parts.holders[from] as number;
-      const peer = this.#membership.nameOf(rank);
+      const peer = this.membership.nameOf(rank);
       const needed = blockBytes(formatOfCode(peer, parts.formats[from] as number), parts.pairs[from] as number, hidden);
-      checkRange(peer, 'reply', parts.offsets[from] as number, needed, surroundings.areasOf(this.#membership.dieOf(rank)).reply_bytes);
+      checkRange(peer, 'reply', parts.offsets[from] as number, needed, surroundings.areasOf(this.membership.dieOf(rank)).reply_bytes);
       bytes += needed;
     }
     const start = roundUp(this.#work.replies.bytes, BLOCK_ALIGNMENT);
@@ -250,7 +254,7 @@ export class TrampolineExpert implements ExpertEnd {
     const base = areas.reply + extent.offset + start;
     let offset = directoryBytes(experts);
     for (let from = 0; from < experts; from++) {
-      const die = this.#membership.dieOf(parts.holders[from] as number);
+      const die = this.membership.dieOf(parts.holders[from] as number);
       const pairs = parts.pairs[from] as number;
       const code = parts.formats[from] as number;
       const length = blockBytes(formatOfCode('', code), pairs, hidden);
@@ -259,7 +263,15 @@ export class TrampolineExpert implements ExpertEnd {
       offset += length;
     }
     arrived.confirm(what);
-    endpoint.write(this.#membership.dieOf(this.#number), CHANNEL.combine, extent.offset + start, bytes, experts, this.#membership.tag, stampOf(round, 0));
+    endpoint.write(
+      this.membership.dieOf(this.#number),
+      this.#split.lane.combine,
+      extent.offset + start,
+      bytes,
+      experts,
+      this.membership.tag,
+      stampOf(round, 0),
+    );
   }
 }
 

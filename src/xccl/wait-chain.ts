@@ -4,7 +4,7 @@
  * @module
  */
 import { offsetOf } from '../fabric/address.ts';
-import { type Channel, FIELD_BYTES, FIELD_WORD, PEER_BYTES } from './areas.ts';
+import { type Channel, FIELD_BYTES, FIELD_WORD } from './areas.ts';
 import { roundsAhead } from './arrivals.ts';
 import type { Membership } from './membership.ts';
 
@@ -33,9 +33,9 @@ export function silentRanks(membership: Membership, awaited: readonly Awaited[],
 /** The field is in the reader's metadata, of this round or a later one. */
 function isWritten(membership: Membership, { writer, reader, channel, round }: Awaited): boolean {
   const { endpoint, space, tag } = membership;
-  const { metadata } = endpoint.surroundings.areasOf(membership.dieOf(reader));
+  const { metadata, peer_bytes } = endpoint.surroundings.areasOf(membership.dieOf(reader));
   const words = space.wordsOf(metadata);
-  const at = (offsetOf(metadata) + membership.dieOf(writer) * PEER_BYTES + channel * FIELD_BYTES) / 4;
+  const at = (offsetOf(metadata) + membership.dieOf(writer) * peer_bytes + channel * FIELD_BYTES) / 4;
   if (Atomics.load(words, at + FIELD_WORD.event) === 0) return false;
   return words[at + FIELD_WORD.d] === tag && roundsAhead(words[at + FIELD_WORD.e] as number, round) >= 0;
 }
