@@ -18,7 +18,10 @@ export type Rig = AsyncDisposable & {
   readonly space: AddressSpace;
   /** Its next attention reads far outside of memory: the kernel traps. */
   readonly poisonBlockTables: (npu: number) => void;
-  /** What follows on its ring from the control thread is rubbish: the thread dies of it. */
+  /**
+   * What follows on its ring from the control thread is rubbish: the thread dies of it, and is dead when this returns. Until then this thread, which is the
+   * control thread, does nothing else: the next message that it sent would lie where the rubbish does, and a worker that had not looked yet would live on.
+   */
   readonly killWorker: (worker: number) => void;
   /** The worker reads neither rings nor stop word for so long, and scribbles over all that it may write (rogue-worker.ts). */
   readonly goRogue: (worker: number, duration_ms: number) => void;
@@ -28,6 +31,8 @@ export type Rig = AsyncDisposable & {
 };
 
 const FAR_OUTSIDE = 0x7fff_ff00;
+/** It dies at its next look at its rings: after a step at most. */
+const DEATH_DEADLINE_MS = 10_000;
 
 export async function openRig(options: PodOptions, worker_entry?: URL, card_entry?: URL): Promise<Rig> {
   const { inspect, ...rest } = options;
@@ -75,11 +80,14 @@ export async function openRig(options: PodOptions, worker_entry?: URL, card_entr
       const thread = control.directory.threadOfWorker(worker);
       const ring = plan.rings.find(({ from, to, lane }) => from === CONTROL_THREAD && to === thread && lane === 'data');
       if (ring === undefined) throw new Error(`no ring to worker ${worker}`);
+      if (space.control.hasAcknowledged(thread)) throw new Error(`worker ${worker} is dead already`);
       const head = Atomics.load(words, ring.offset / 4);
       // A frame of a sequence number that nobody sent.
       words.set([1, 0, 0, 0x7fff_ffff, 0, 0, 8, 0, 0, 0], (ring.offset + 256 + (head & (ring.capacity - 1))) / 4);
       Atomics.store(words, ring.offset / 4, head + 40);
       space.control.ring(thread);
+      for (const deadline = Date.now() + DEATH_DEADLINE_MS; !space.control.hasAcknowledged(thread); space.control.nap(CONTROL_THREAD, 1))
+        if (Date.now() > deadline) throw new Error(`worker ${worker} has not read its rubbish in ${DEATH_DEADLINE_MS / 1000} s`);
     },
     goRogue: (worker, duration_ms) => new RogueOrder(space).give(control.directory.threadOfWorker(worker), duration_ms),
     control,
