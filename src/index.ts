@@ -83,3 +83,5 @@ export type {
 } from './results.ts';
 export { inspectTrace } from './trace/inspect-trace.ts';
 export type { InspectionEvent } from './trace/inspection-events.ts';
+export type { RoutedSpan, RoutedStep } from './trace/routing-record.ts';
+export { type RoutingHeader, type RoutingSteps, RoutingTraceReader, RoutingTraceWriter } from './trace/routing-trace.ts';

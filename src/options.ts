@@ -159,6 +159,11 @@ const podOptions = z.strictObject({
   /** A file to record the run in; one that is there already is not replaced. */
   record: z.string().min(1).optional(),
   /**
+   * A file for the run's routing, which experts each token goes to in each layer and with which weights (docs/routing-trace.md); one that is there already is
+   * not replaced. No token depends on it.
+   */
+  record_routing: z.string().min(1).optional(),
+  /**
    * On the live clock, where recorder or disk are slower than the run: the run waits for them, and says so after 2 s; or, after 2 s, it goes on and the
    * recording stops, with a warning. Default: `wait`.
    */

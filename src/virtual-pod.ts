@@ -36,7 +36,7 @@ const REQUEST_SEEDS = 1;
 export async function createVirtualPod(options: PodOptions): Promise<Pod> {
   const { onProgress, inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
-  const { seed = 0, kv_blocks, memory_bytes, record, ...others } = resolved;
+  const { seed = 0, kv_blocks, memory_bytes, record, record_routing, ...others } = resolved;
   const control = {
     ...others,
     topology: topologyOf(resolved),
@@ -45,6 +45,7 @@ export async function createVirtualPod(options: PodOptions): Promise<Pod> {
     kv_blocks,
     memory_bytes,
     record,
+    record_routing,
     folder: resolveModel(resolved.model),
   };
   return VirtualPod.create(control, { onProgress: async (report) => onProgress?.(report), inspect: inspect && asInspect(inspect) });

@@ -15,6 +15,7 @@ import { DecodeGraphs } from './decode-graphs.ts';
 import type { ExpertBatches } from './expert-batches.ts';
 import type { GqaWeights, LayerWeights, Linear, MlaWeights, MlpWeights, MoeWeights, NpuLayout, Scratch } from './npu-layout.ts';
 import { type HeadRun, headRuns, tablesOf } from './rank-split.ts';
+import { routedAt } from './routed-steps.ts';
 import { Sampler } from './sampler.ts';
 import type { GatherTables } from './tensor-share.ts';
 
@@ -137,6 +138,11 @@ export class Forward implements Arithmetic {
       this.kernels.gateSoftmax(experts, expertWeights, routerLogits, rows, moe.experts, moe.topK, moe.gating.normalise ? 1 : 0, gateScratch);
     }
     this.kernels.countExperts(offsetOf(counts), experts, rows * moe.topK);
+    const { routing } = this.layout;
+    if (routing === null) return;
+    const skip = routedAt(routing, layer, first, moe.topK);
+    this.kernels.copyBytes(offsetOf(routing.experts) + skip, experts, rows * moe.topK * 4);
+    this.kernels.copyBytes(offsetOf(routing.weights) + skip, expertWeights, rows * moe.topK * 4);
   }
 
   gatherRows(to: number, from: number, indices: number, count: number): void {

@@ -14,6 +14,7 @@ import { expertGroupOf, npuOfExpert } from '../protocol/topology.ts';
 import { type Areas, layoutAreas } from '../xccl/areas.ts';
 import { type GraphPlace, layoutGraphs } from './graph-layout.ts';
 import { attendedWidth, gatherPlaces, type RankSplit, splitOf } from './rank-split.ts';
+import { layoutRouting } from './routed-steps.ts';
 import {
   areaSizes,
   dispatchPlaces,
@@ -199,6 +200,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const offers = layoutOffersOf(options, npu, blockTables.blocks_max, arena);
   const slot_bytes = SAMPLING_WORDS * 4 + BIAS_MAX * 8 + BANNED_MAX * 4;
   const samplers = { address: arena.allocate(options.max_batch_requests * slot_bytes), slot_bytes };
+  const routing = layoutRouting(config, options, arena);
   const graphsFrom = arena.used;
   const graphs = options.enforce_eager ? null : layoutGraphs(config, options, npu, LOGIT_ROWS_MAX, arena);
   const parts = {
@@ -230,6 +232,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     kv,
     blockTables,
     offers,
+    routing,
     samplers,
     graphs,
   };

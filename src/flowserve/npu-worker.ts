@@ -31,6 +31,7 @@ import { type KvLine, kvNetworkOf } from './kv-network.ts';
 import type { NpuLayout } from './npu-layout.ts';
 import { Npus } from './npus.ts';
 import { areasOfDie, type PodPlan, recordTableOf } from './pod-plan.ts';
+import type { OnRouted } from './routed-steps.ts';
 import type { StepProgram } from './step-program.ts';
 import { warmUp } from './warm-up.ts';
 
@@ -101,6 +102,7 @@ export class NpuWorker {
     { plan, worker, life, seating, lost, epochs, die_epochs, layouts, kv_lines, memories, module, origin_ms, protocol, isTraced }: WorkerData,
     controllers: Controllers,
     witnessOf?: (clock: Clock) => Witness | undefined,
+    routedOf?: (clock: Clock) => OnRouted | undefined,
   ) {
     assert(protocol === PROTOCOL_HASH, 'this worker was built from other sources than the pod that started it');
     this.#worker = worker;
@@ -158,6 +160,7 @@ export class NpuWorker {
       checksum: kernelChecksum(this.#space, kernels),
       network: kvNetworkOf(kv_lines, { hosting: plan.hosting, control: this.#control, owner: epochs[this.#thread] as number, now_ms: clock.now_ms }),
       measuresSteps: true,
+      onRouted: routedOf?.(clock),
       // One NPU warms up the thread for all, and they are alike.
       samplesOf: (program) => (this.#samples ??= warmUp(program, now_us)),
       host: {

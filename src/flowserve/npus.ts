@@ -28,6 +28,7 @@ import { expertReports } from './expert-reports.ts';
 import type { ServiceClock } from './expert-times.ts';
 import { KvTransfers } from './kv-transfers.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
+import { type OnRouted, RoutedSteps } from './routed-steps.ts';
 import { offersOf } from './step-layout.ts';
 import { StepProgram } from './step-program.ts';
 import { StepTimes } from './step-times.ts';
@@ -51,6 +52,8 @@ export type NpusOptions = {
   readonly host: NpusHost;
   /** False: how long a step takes is not how long it is computed here. Then whoever knows enters it in `timesOf`. */
   readonly measuresSteps: boolean;
+  /** Given what the gates of each step have chosen; missing: nobody records it. */
+  readonly onRouted?: OnRouted | undefined;
   /** What steps take, measured before the first of them. */
   readonly samplesOf: (program: StepProgram<Arithmetic>) => readonly StepSample[];
   /** Told as a step's layers are computed, in place of who waits for their KV: then that is for whoever knows when they are there. */
@@ -105,6 +108,8 @@ export class Npus {
   readonly #began_us = new Map<number, number>();
   readonly #now_us: (() => number) | null;
   readonly #samplesOf: NpusOptions['samplesOf'];
+  readonly #routed: RoutedSteps | null;
+  readonly #now_ms: () => number;
   /** NPUs with a step that failed: until they are reset, nothing else begins there. */
   readonly #failed = new Set<number>();
   /** By expert: the tokens that were reported. */
@@ -114,6 +119,8 @@ export class Npus {
     const { plan, space, directory, surroundings, arithmetics, die_epochs, checksum, network = null, host, measuresSteps, samplesOf } = options;
     const onLayers = options.onLayers ?? ((npu: number, step: number, layers: number) => this.transfers.reach(npu, step, layers));
     this.#samplesOf = samplesOf;
+    this.#routed = options.onRouted === undefined ? null : new RoutedSteps(space, options.onRouted);
+    this.#now_ms = surroundings.now_ms;
     this.#now_us = measuresSteps ? () => surroundings.now_ms() * 1000 : null;
     this.#plan = plan;
     this.#loads = new ExpertLoads(plan, space, directory);
@@ -272,6 +279,7 @@ export class Npus {
       const poll = program.poll();
       if (poll.state !== 'done') return poll.state;
       if (this.#now_us !== null) this.timesOf(npu).add(poll.plan, this.#began_us.get(npu) ?? 0, this.#now_us());
+      this.#routed?.take(program.forward.config.moe, program.forward.layout, poll.plan, this.#now_ms() * 1000);
       this.#host.complete(self, launchDone(step, poll.outcomes, poll.digest), this.#takeCause(npu));
     } catch (error) {
       this.#fail(program, step, error);

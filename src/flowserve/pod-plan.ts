@@ -137,6 +137,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
     max_batch_tokens: options.max_batch_tokens,
     max_batch_requests: options.max_batch_requests,
     enforce_eager: options.enforce_eager,
+    ...(options.records_routing && { records_routing: true }),
     ...(prefix_sharing && { loans_max: PREFIX_LOANS_MAX }),
   };
   const { dram_blocks = 0, cache_costs = null, kv_fabric = 'memory' } = options;

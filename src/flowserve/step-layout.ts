@@ -10,6 +10,7 @@ import { isMoeLayer } from '../model/moe-layers.ts';
 import type { Deployment } from '../protocol/topology.ts';
 import type { AreaSizes, Areas } from '../xccl/areas.ts';
 import { layoutOffers, type OffersPlace } from './distflow/offer-layout.ts';
+import type { RoutingTable } from './routed-steps.ts';
 import { hasSplitProjection, type TensorShare } from './tensor-share.ts';
 
 /** What a step knows of a model: no width but that of its rows. Any model's config is one; tests and simulations may write one down. */
@@ -27,6 +28,8 @@ export type LayoutOptions = {
   readonly max_batch_requests: number;
   /** Decode runs op by op too: nothing is captured, and no room kept for it. */
   readonly enforce_eager: boolean;
+  /** What gates choose is kept until the step is done (routed-steps.ts); missing: it is not. */
+  readonly records_routing?: boolean;
   /** Prefixes that a group may lend to others at once; missing: none. */
   readonly loans_max?: number;
 };
@@ -110,6 +113,8 @@ export type StepLayout = {
   readonly blockTables: { readonly address: number; readonly blocks_max: number };
   /** Of an NPU that prefills for others: what it lends. */
   readonly offers: OffersPlace;
+  /** Null: nobody records. */
+  readonly routing: RoutingTable | null;
 };
 
 export const layoutCounts = (model: ModelShape, arena: Arena): (number | null)[] =>

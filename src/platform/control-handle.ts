@@ -12,8 +12,10 @@ import type { ActRing, WhenFull } from '../trace/act-log.ts';
 export type ControlOptions = PlanOptions & {
   readonly folder: string;
   readonly origin_ms: number;
-  /** The trace to write, and whether the run waits (the default) where it is written too slowly. */
+  /** The trace to write, and whether the run waits (the default) where that or the routing's is written too slowly. */
   readonly record?: string | undefined;
+  /** The routing trace to write. */
+  readonly record_routing?: string | undefined;
   readonly record_when_full?: WhenFull | undefined;
   /** False: no prompt is in it. */
   readonly record_prompts: boolean;

@@ -30,14 +30,13 @@ import { CALLER_THREAD, CLUSTER_MANAGERS, CONTROL_THREAD, Directory, jobExecutor
 import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/event-loop.ts';
 import { MessagePort, type ReceivedMail } from '../runtime/message-port.ts';
 import { entryPoint } from '../runtime/thread-entry.ts';
-import { type ActRing, witnessOf } from '../trace/act-log.ts';
-import type { LiveRecorder } from '../trace/live-recorder.ts';
+import { witnessOf } from '../trace/act-log.ts';
 import { birthOf, birthOfController } from './births.ts';
 import { withCacheCosts } from './cache-costs.ts';
 import type { ControlHandle, ControlOptions, ControlStats, ExpertsReport, OnInspected } from './control-handle.ts';
 import { KvEventReader } from './kv-event-reader.ts';
 import { NetworkCardKeeper } from './network-card.ts';
-import { inspectionRings, startRecorder } from './recording.ts';
+import { Recordings } from './recording.ts';
 import { stalledThreads } from './stalled-threads.ts';
 import { threadReports } from './thread-reports.ts';
 import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
@@ -83,7 +82,7 @@ export class Control {
   readonly #handle: ControlHandle;
   readonly #reports: WorkerReports;
   readonly kvEvents: KvEventReader;
-  readonly #recorder: LiveRecorder | null;
+  readonly #recordings: Recordings;
   readonly #ready: { readonly promise: Promise<void>; readonly resolve: () => void; readonly reject: (error: unknown) => void };
   readonly #drained = Promise.withResolvers<void>();
   #lookedForStalls_ms = 0;
@@ -96,21 +95,18 @@ export class Control {
   static async create(options: ControlOptions, onProgress: (report: ProgressReport) => Promise<void>, onInspected: OnInspected = () => {}): Promise<Control> {
     const [module, tokenizer] = await Promise.all([loadKernelModule(), loadTokenizer(options.folder)]);
     using checkpoint = openCheckpoint(options.folder);
-    const plan = planPod(checkpoint, withCacheCosts(options, checkpoint.config));
+    const records_routing = options.record_routing !== undefined;
+    const plan = planPod(checkpoint, withCacheCosts({ ...options, records_routing }, checkpoint.config));
     const memories = allocateSegments(plan.memory);
     const space = new AddressSpace(memories, plan.memory.regions);
     await loadWeights(checkpoint, plan, space, module, onProgress);
     const parameters = parametersOf(checkpoint);
-    const recorder = options.record === undefined ? null : await startRecorder(options.record, options, checkpoint, plan);
-    const newActRings = (thread: number): ActRing[] => [
-      ...(recorder === null ? [] : [recorder.newRing(thread)]),
-      ...inspectionRings(options, thread, onInspected),
-    ];
-    const control = new Control(options, plan, memories, space, tokenizer, module, parameters, recorder, newActRings);
+    const recordings = await Recordings.start(options, { checkpoint, plan }, onInspected);
+    const control = new Control(options, plan, memories, space, tokenizer, module, parameters, recordings);
     try {
       await control.#start();
     } catch (error) {
-      await recorder?.close();
+      await recordings.close();
       throw error;
     }
     return control;
@@ -124,11 +120,10 @@ export class Control {
     tokenizer: Tokenizer,
     module: WebAssembly.Module,
     parameters: number,
-    recorder: LiveRecorder | null,
-    newActRings: (thread: number) => readonly ActRing[],
+    recordings: Recordings,
   ) {
     this.#plan = plan;
-    this.#recorder = recorder;
+    this.#recordings = recordings;
     this.directory = new Directory(plan.hosting);
     this.#space = space;
     this.#loads = new ExpertLoads(plan, space, this.directory);
@@ -141,7 +136,7 @@ export class Control {
       // Whoever sits on a spare seat is somebody's successor, and his acts are numbered so.
       space.control.raiseEpoch(thread);
     }
-    const acts = newActRings(CONTROL_THREAD);
+    const acts = recordings.newActRings(CONTROL_THREAD);
     this.#port = new MessagePort(links, acts.length > 0);
     const table = recordTableOf(plan, space);
     const claims = new Claims({ control: space.control, records: table, directory: this.directory, now_ms: this.#clock.now_ms });
@@ -191,7 +186,7 @@ export class Control {
       entry: options.worker_entry ?? entryPoint('../platform/npu-worker-thread'),
       furnish: (worker, seat) => furnishDies(plan, options.folder, space, module, this.directory.npusOfWorker(worker), seat.dies),
       port: this.#port,
-      newActRings,
+      recordings,
       onLost: (worker, error) => this.#workerLost(worker, error),
     });
     this.#handle = { plan, memories, isTraced: acts.length > 0, vocab_size: plan.config.vocabSize, parameters, has_chat_template: tokenizer.hasChatTemplate };
@@ -279,7 +274,7 @@ export class Control {
     this.#isClosed = true;
     this.#port.links.control.ring(CONTROL_THREAD);
     await this.#loop;
-    await this.#recorder?.close();
+    await this.#recordings.close();
   }
 
   async #start(): Promise<void> {
@@ -390,7 +385,7 @@ export class Control {
 
   /** What led to the failure is what its trace is wanted for; the recorder would end with this thread. */
   async #failAsRecorded(error: unknown): Promise<void> {
-    await this.#recorder?.close(LAST_RECORDS_MS_MAX);
+    await this.#recordings.close(LAST_RECORDS_MS_MAX);
     queueMicrotask(() => {
       throw error;
     });

@@ -14,6 +14,7 @@ import { loadHashWeights, planHashPod } from '../flowserve/hash-model/hash-layou
 import type { KvTransfers } from '../flowserve/kv-transfers.ts';
 import { Npus, type NpusHost } from '../flowserve/npus.ts';
 import { type AnyPodPlan, areasOfDie, type PlanOptions, planPod } from '../flowserve/pod-plan.ts';
+import type { OnRouted } from '../flowserve/routed-steps.ts';
 import type { StepProgram } from '../flowserve/step-program.ts';
 import type { StepTimes } from '../flowserve/step-times.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
@@ -75,6 +76,7 @@ export class MachineNpus {
     host: NpusHost,
     samplesOf: (npu: Address) => readonly StepSample[] = () => [],
     onLayers?: (npu: number, step: number, layers: number) => void,
+    onRouted?: OnRouted,
   ) {
     this.#deployment = plan.hosting.deployment;
     const areas = plan.dies.map((_, die) => areasOfDie(plan, die));
@@ -90,6 +92,7 @@ export class MachineNpus {
       measuresSteps: false,
       samplesOf: ({ self }) => samplesOf(self),
       onLayers,
+      onRouted,
     });
     this.#programs = [...this.#npus.programs.values()];
   }

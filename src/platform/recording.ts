@@ -1,17 +1,27 @@
-/** What a pod's trace begins with, and who writes it. @module */
+/** What a pod's traces begin with, and who writes them. @module */
+
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
+import type { OnRouted } from '../flowserve/routed-steps.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import { modelDigest } from '../model/model-digest.ts';
+import { moeLayersOf } from '../model/moe-layers.ts';
 import type { MinipodError } from '../protocol/errors.ts';
 import { formatTopology } from '../protocol/topology.ts';
-import { type ActRing, makeActRing, type WhenFull } from '../trace/act-log.ts';
+import { type ActRing, makeActRing } from '../trace/act-log.ts';
 import { LiveRecorder } from '../trace/live-recorder.ts';
-import { type RunHeader, runHeader } from '../trace/run-header.ts';
+import { Recorder } from '../trace/recorder.ts';
+import { type RoutingHeader, routingHeader } from '../trace/routing-trace.ts';
+import { promptsOf, type RunHeader, runHeader } from '../trace/run-header.ts';
 import type { ControlOptions, OnInspected } from './control-handle.ts';
 
-type Run = Pick<RunHeader, 'clock' | 'seed' | 'kernels'> & { readonly record_prompts: boolean };
+type Run = Pick<RunHeader, 'clock' | 'seed' | 'kernels'>;
+type Recorded = { readonly checkpoint: Checkpoint; readonly plan: AnyPodPlan };
 
-export function headerOf({ clock, seed, kernels, record_prompts }: Run, checkpoint: Checkpoint, { hosting, npus, workers, options }: AnyPodPlan): RunHeader {
+export function headerOf(
+  { clock, seed, kernels }: Run,
+  record_prompts: boolean,
+  { checkpoint, plan: { hosting, npus, workers, options } }: Recorded,
+): RunHeader {
   const { kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued } = options;
   return runHeader({
     clock,
@@ -26,29 +36,98 @@ export function headerOf({ clock, seed, kernels, record_prompts }: Run, checkpoi
   });
 }
 
+export const routingHeaderOf = ({ clock, seed, kernels }: Run, { checkpoint, plan: { config, hosting, npus } }: Recorded): RoutingHeader =>
+  routingHeader({
+    clock,
+    seed,
+    kernels,
+    model: { name: checkpoint.config.name, digest: modelDigest(checkpoint) },
+    topology: formatTopology(hosting.deployment.topology),
+    npus,
+    layers: moeLayersOf(config),
+    experts: config.moe.experts,
+    top_k: config.moe.topK,
+  });
+
 /** The run goes on, or has ended well; whoever wanted its trace must hear that there is no whole one. */
 export const warnRecordingEnded = (error: MinipodError): void => process.emitWarning(error.message, { type: 'RecordingEnded' });
 
-type Wishes = { readonly record_when_full?: WhenFull | undefined; readonly record_prompts: boolean };
+const LIVE: Run = { clock: 'live', seed: null, kernels: 'real' };
 
-/** @throws `trace_not_written` */
-export const startRecorder = (
-  path: string,
-  { record_when_full = 'wait', record_prompts }: Wishes,
-  checkpoint: Checkpoint,
-  plan: AnyPodPlan,
-): Promise<LiveRecorder> =>
-  LiveRecorder.create({
-    path,
-    header: headerOf({ clock: 'live', seed: null, kernels: 'real', record_prompts }, checkpoint, plan),
-    whenFull: record_when_full,
-    onEnded: warnRecordingEnded,
-  });
+/** All that is written or told of a live pod's run while it runs. */
+export class Recordings {
+  readonly #inspected: Int32Array | undefined;
+  readonly #onInspected: OnInspected;
+  readonly #acts: LiveRecorder | null;
+  readonly #routing: LiveRecorder | null;
 
-/** For a life of a thread: to whoever looks on, if anybody does. */
-export function inspectionRings({ inspected }: ControlOptions, thread: number, onInspected: OnInspected): ActRing[] {
-  if (inspected === undefined) return [];
-  const ring = makeActRing(thread, inspected, { whenFull: 'wait', prompts: 'recorded' });
-  onInspected(ring);
-  return [ring];
+  private constructor(options: ControlOptions, onInspected: OnInspected, acts: LiveRecorder | null, routing: LiveRecorder | null) {
+    this.#inspected = options.inspected;
+    this.#onInspected = onInspected;
+    this.#acts = acts;
+    this.#routing = routing;
+  }
+
+  /** @throws `trace_not_written` */
+  static async start(options: ControlOptions, recorded: Recorded, onInspected: OnInspected): Promise<Recordings> {
+    const { record, record_routing, record_when_full: whenFull = 'wait', record_prompts } = options;
+    const startOne = (path: string, header: object): Promise<LiveRecorder> =>
+      LiveRecorder.create({ path, header, prompts: promptsOf(header), whenFull, onEnded: warnRecordingEnded });
+    const acts = record === undefined ? null : await startOne(record, headerOf(LIVE, record_prompts, recorded));
+    try {
+      const routing = record_routing === undefined ? null : await startOne(record_routing, routingHeaderOf(LIVE, recorded));
+      return new Recordings(options, onInspected, acts, routing);
+    } catch (error) {
+      await acts?.close();
+      throw error;
+    }
+  }
+
+  /** For a life of a thread: to whom its acts are shown. */
+  newActRings(thread: number): ActRing[] {
+    return [...(this.#acts === null ? [] : [this.#acts.newRing(thread)]), ...this.#inspectionRings(thread)];
+  }
+
+  /** For a life of a worker's: where it says what its gates chose; null: nobody records it. */
+  newRoutingRing(thread: number): ActRing | null {
+    return this.#routing?.newRing(thread) ?? null;
+  }
+
+  /** Writes what is left, for so long at most. */
+  async close(limit_ms?: number): Promise<void> {
+    await Promise.all([this.#acts?.close(limit_ms), this.#routing?.close(limit_ms)]);
+  }
+
+  #inspectionRings(thread: number): ActRing[] {
+    if (this.#inspected === undefined) return [];
+    const ring = makeActRing(thread, this.#inspected, { whenFull: 'wait', prompts: 'recorded' });
+    this.#onInspected(ring);
+    return [ring];
+  }
+}
+
+type VirtualRun = Run & { readonly record: string | undefined; readonly record_routing: string | undefined; readonly record_prompts: boolean };
+
+/** The same of a virtual pod, which waits for the disk itself. `acts`, `routing`: null where nobody records them. */
+export class VirtualRecordings {
+  readonly acts: Recorder | null;
+  readonly #routing: Recorder | null;
+
+  /** @throws `trace_not_written` */
+  constructor(run: VirtualRun, recorded: Recorded) {
+    const { record, record_routing, record_prompts } = run;
+    const startOne = (path: string, header: object): Recorder => new Recorder(path, header, promptsOf(header), warnRecordingEnded);
+    this.acts = record === undefined ? null : startOne(record, headerOf(run, record_prompts, recorded));
+    this.#routing = record_routing === undefined ? null : startOne(record_routing, routingHeaderOf(run, recorded));
+  }
+
+  get onRouted(): OnRouted | undefined {
+    const routing = this.#routing;
+    return routing === null ? undefined : (words, bytes) => routing.append(new Uint8Array(words.buffer, 0, bytes));
+  }
+
+  close(): void {
+    this.acts?.close();
+    this.#routing?.close();
+  }
 }

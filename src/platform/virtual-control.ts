@@ -32,13 +32,12 @@ import { SeededRandom } from '../runtime/seeded-random.ts';
 import { VirtualHost } from '../runtime/virtual-host.ts';
 import { ASCEND_910C_DIE, ROCE, rooflineExpert, rooflineStep } from '../simulate/roofline.ts';
 import { endInspection, type Inspect, InspectionEvents } from '../trace/inspection-events.ts';
-import { Recorder } from '../trace/recorder.ts';
 import { birthOf, birthOfController } from './births.ts';
 import { withCacheCosts } from './cache-costs.ts';
 import type { ControlStats, ExpertsReport } from './control-handle.ts';
 import { LayerTimes, type Link } from './layer-times.ts';
 import { buildMachine, type Machine, MachineNpus, type OnProgress } from './machine.ts';
-import { headerOf, warnRecordingEnded } from './recording.ts';
+import { VirtualRecordings } from './recording.ts';
 
 export type VirtualOptions = PlanOptions & {
   readonly folder: string;
@@ -46,6 +45,8 @@ export type VirtualOptions = PlanOptions & {
   readonly kernels: 'real' | 'hash';
   /** The trace to write, if any. */
   readonly record: string | undefined;
+  /** The routing trace to write, if any. */
+  readonly record_routing: string | undefined;
   /** False: no prompt is in it. */
   readonly record_prompts: boolean;
 };
@@ -90,7 +91,7 @@ export class VirtualControl {
   readonly #step_ns: readonly ((plan: StepPlan) => number)[];
   /** Microseconds that experts would have computed. */
   #experts_us = 0;
-  readonly #recorder: Recorder | null;
+  readonly #recordings: VirtualRecordings;
   #inspection: InspectionEvents | null;
   /** When what the work at hand finds is there. */
   #done_ns = 0;
@@ -107,7 +108,8 @@ export class VirtualControl {
   static async create(options: VirtualOptions, ports: VirtualPorts): Promise<VirtualControl> {
     const tokenizer = await loadTokenizer(options.folder);
     using checkpoint = openCheckpoint(options.folder);
-    const machine = await buildMachine(checkpoint, options.kernels, withCacheCosts(options, checkpoint.config, ASCEND_910C_DIE), ports.onProgress);
+    const planned = { ...options, records_routing: options.record_routing !== undefined };
+    const machine = await buildMachine(checkpoint, options.kernels, withCacheCosts(planned, checkpoint.config, ASCEND_910C_DIE), ports.onProgress);
     return new VirtualControl(options, checkpoint, machine, tokenizer, ports);
   }
 
@@ -122,9 +124,8 @@ export class VirtualControl {
     this.#directory = new Directory(plan.hosting);
     this.#loads = new ExpertLoads(plan, space, this.#directory);
     this.#step_ns = plan.hosting.deployment.executors.map(({ experts: { npus }, tp, oproj }) => rooflineStep(this.config, { npus, tp, oproj }, this.#device));
-    const recorder =
-      options.record === undefined ? null : new Recorder(options.record, headerOf({ clock: 'virtual', ...options }, checkpoint, plan), warnRecordingEnded);
-    this.#recorder = recorder;
+    const recordings = new VirtualRecordings({ clock: 'virtual', ...options }, { checkpoint, plan });
+    this.#recordings = recordings;
     this.#layers = new LayerTimes(this.config.layers, () => this.host.now_ns);
     const { inspect } = ports;
     this.#inspection = inspect === undefined ? null : new InspectionEvents(inspect);
@@ -140,7 +141,7 @@ export class VirtualControl {
         for (const message of claims.perform(actor, claim)) this.host.complete(actor, message, cause, NEAR_MESSAGE_NS);
       },
       background: new Set(['cluster-manager'] as const),
-      ...((recorder || inspect) && { witness: (act: Act) => this.#show(act) }),
+      ...((recordings.acts || inspect) && { witness: (act: Act) => this.#show(act) }),
     });
     const table = recordTableOf(plan, space);
     const claims = new Claims({ control: space.control, records: table, directory: this.#directory, now_ms: this.host.clock.now_ms });
@@ -168,6 +169,7 @@ export class VirtualControl {
       },
       (npu) => WARM_SHAPES.map((shape) => this.#sampleOf(npu, shape)),
       (npu, step, layers) => this.#reach(npu, step, layers),
+      recordings.onRouted,
     );
     for (const worker of [ON_CONTROL, ...Array.from({ length: plan.workers }, (_, worker) => worker)]) this.#spawnControllers(worker);
     this.#npus.spawn();
@@ -238,7 +240,7 @@ export class VirtualControl {
 
   /** Nothing happens any more. */
   close(): void {
-    this.#recorder?.close();
+    this.#recordings.close();
   }
 
   /** Requests that have not ended, and where they are. */
@@ -258,7 +260,7 @@ export class VirtualControl {
 
   #show(act: Act): void {
     const time_us = Math.floor(this.host.now_ns / NS_PER_US);
-    this.#recorder?.record(act, time_us);
+    this.#recordings.acts?.record(act, time_us);
     try {
       this.#inspection?.tell(act, `0/${act.number}`, time_us);
     } catch (error) {

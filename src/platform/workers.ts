@@ -25,9 +25,9 @@ import { type Directory, type Seat, seatsOf, threadsOf } from '../runtime/direct
 import { waitAtMost } from '../runtime/event-loop.ts';
 import type { MessagePort } from '../runtime/message-port.ts';
 import { threadOptions } from '../runtime/thread-entry.ts';
-import type { ActRing } from '../trace/act-log.ts';
 import type { NetworkCardKeeper } from './network-card.ts';
 import type { WorkerThreadData } from './npu-worker-thread.ts';
+import type { Recordings } from './recording.ts';
 import { RESTART_PERIOD_MS, RESTARTS_MAX, RestartIntensity } from './restart-intensity.ts';
 import { SeatRegions } from './seat-regions.ts';
 
@@ -52,7 +52,7 @@ export type WorkersPorts = {
   readonly timers: Timers;
   readonly port: MessagePort;
   /** For a life that begins: to whom its acts are shown. */
-  readonly newActRings: (thread: number) => readonly ActRing[];
+  readonly recordings: Pick<Recordings, 'newActRings' | 'newRoutingRing'>;
   readonly directory: Directory;
   readonly network: Pick<NetworkCardKeeper, 'linesOf' | 'release'>;
   /** What a worker thread runs. */
@@ -224,7 +224,7 @@ export class Workers {
 
   #spawn(worker: number, seat: Seat, layouts: readonly NpuLayout[]): Worker {
     const { control } = this.#space;
-    const acts = this.#ports.newActRings(seat.thread);
+    const acts = this.#ports.recordings.newActRings(seat.thread);
     const workerData: WorkerThreadData = {
       plan: this.#plan,
       ...{ worker, life: control.lifeOf(worker) },
@@ -239,7 +239,7 @@ export class Workers {
       origin_ms: this.#origin_ms,
       protocol: PROTOCOL_HASH,
       isTraced: acts.length > 0,
-      acts,
+      ...{ acts, routing: this.#ports.recordings.newRoutingRing(seat.thread) },
     };
     // A step leaves some kilobytes of short-lived records; a larger nursery collects them seldom, and one worker's pause stalls its peers.
     const handle = new Worker(this.#ports.entry, {

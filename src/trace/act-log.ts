@@ -10,6 +10,7 @@
 import { writeSync } from 'node:fs';
 import { type FrameAddress, RingProducer } from '../fabric/ring.ts';
 import { type RingShape, ringBytes } from '../fabric/ring-layout.ts';
+import type { OnRouted } from '../flowserve/routed-steps.ts';
 import type { Act, Witness } from '../runtime/cast.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { actRecord } from './act-record.ts';
@@ -48,7 +49,8 @@ export function makeActRing(thread: number, state: Int32Array, options: ActLogOp
   return { memory: new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }), state, thread, options };
 }
 
-export class ActLog {
+/** Puts records, the first `bytes` of `words`, into a ring. */
+export class RecordLog {
   readonly #producer: RingProducer;
   readonly #ring: ActRing;
   readonly #clock: Clock;
@@ -59,18 +61,20 @@ export class ActLog {
     this.#producer = new RingProducer(ring.memory, SHAPE, 0);
   }
 
-  readonly witness: Witness = (act) => this.append(act);
+  /** Nobody reads it any more. */
+  get isOver(): boolean {
+    return isOver(this.#ring.state);
+  }
 
-  append(act: Act): void {
-    if (isOver(this.#ring.state)) return;
-    const { words, bytes } = packRecord(actRecord(act, Math.floor(this.#clock.now_ms() * 1_000), this.#ring.options.prompts));
+  append(words: Int32Array, bytes: number): void {
+    if (this.isOver) return;
     if (bytes <= this.#producer.whole_bytes_max) this.#until(() => this.#producer.write(ADDRESS, words, 0, bytes, 0));
     else this.#appendInParts(words, bytes);
     this.#producer.publish();
   }
 
   #appendInParts(words: Int32Array, total: number): void {
-    for (let at = 0; at < total && !isOver(this.#ring.state); ) {
+    for (let at = 0; at < total && !this.isOver; ) {
       this.#until(() => {
         const bytes = this.#producer.writePart(ADDRESS, words, at, total, 0);
         at += bytes;
@@ -98,9 +102,29 @@ export class ActLog {
   }
 }
 
+export class ActLog {
+  readonly #log: RecordLog;
+  readonly #clock: Clock;
+  readonly #prompts: Prompts;
+
+  constructor(ring: ActRing, clock: Clock) {
+    this.#log = new RecordLog(ring, clock);
+    this.#clock = clock;
+    this.#prompts = ring.options.prompts;
+  }
+
+  readonly witness: Witness = (act) => this.append(act);
+
+  append(act: Act): void {
+    if (this.#log.isOver) return;
+    const { words, bytes } = packRecord(actRecord(act, Math.floor(this.#clock.now_ms() * 1_000), this.#prompts));
+    this.#log.append(words, bytes);
+  }
+}
+
 /** Not as a warning of the process: a thread that waits has no turn of its event loop in which one could be told. */
 function sayWaits(path: string, thread: number, patience_ms: number): void {
-  const told = `RecordingWaits: ${path}: thread ${thread} has waited ${patience_ms / 1000} s for its acts to be written, and the run waits with it`;
+  const told = `RecordingWaits: ${path}: thread ${thread} has waited ${patience_ms / 1000} s for its records to be written, and the run waits with it`;
   try {
     writeSync(2, `(minipod) ${told} (record_when_full: 'stop' gives the recording up instead)\n`);
   } catch {
@@ -115,4 +139,11 @@ export function witnessOf(rings: readonly ActRing[], clock: Clock): Witness | un
   return (act) => {
     for (const log of logs) log.append(act);
   };
+}
+
+/** Records what gates choose; undefined: nobody does. */
+export function routedTo(ring: ActRing | null, clock: Clock): OnRouted | undefined {
+  if (ring === null) return undefined;
+  const log = new RecordLog(ring, clock);
+  return (words, bytes) => log.append(words, bytes);
 }

@@ -10,11 +10,13 @@ import { type ActLogOptions, type ActRing, makeActRing, type WhenFull } from './
 import type { TraceIdentity } from './identity.ts';
 import type { FromRecorder, RecorderData, ToRecorder } from './recorder-thread.ts';
 import { makeState, setOver } from './recording-state.ts';
-import { promptsOf, type RunHeader } from './run-header.ts';
+import type { Prompts } from './redaction.ts';
 
 export type LiveRecorderOptions = {
   readonly path: string;
-  readonly header: RunHeader;
+  readonly header: object;
+  /** Of acts: whether prompts are in them. */
+  readonly prompts?: Prompts;
   readonly whenFull: WhenFull;
   /** There is no whole trace of the run, whether it still runs or is being closed. Not called where recording never began: `create` throws then. */
   readonly onEnded: (error: MinipodError) => void;
@@ -44,9 +46,9 @@ export class LiveRecorder {
     return recorder;
   }
 
-  private constructor({ path, header, whenFull, onEnded, entry, patience_ms }: LiveRecorderOptions) {
+  private constructor({ path, header, prompts = 'recorded', whenFull, onEnded, entry, patience_ms }: LiveRecorderOptions) {
     this.#path = path;
-    this.#options = { whenFull, prompts: promptsOf(header), path, ...(patience_ms !== undefined && { patience_ms }) };
+    this.#options = { whenFull, prompts, path, ...(patience_ms !== undefined && { patience_ms }) };
     this.#onEnded = onEnded;
     const workerData: RecorderData = { path, header, state: this.#state };
     this.#worker = new Worker(entry ?? entryPoint('../trace/recorder-thread'), { ...threadOptions(), workerData });

@@ -11,11 +11,10 @@ import { breathe, keepAwake } from '../runtime/event-loop.ts';
 import { type ActRing, actRingShape } from './act-log.ts';
 import type { TraceIdentity } from './identity.ts';
 import { isOver, ReaderBell, setOver } from './recording-state.ts';
-import type { RunHeader } from './run-header.ts';
 import { encodeRecord } from './trace-codec.ts';
 import { TraceWriter } from './trace-writer.ts';
 
-export type RecorderData = { readonly path: string; readonly header: RunHeader; readonly state: Int32Array };
+export type RecorderData = { readonly path: string; readonly header: object; readonly state: Int32Array };
 export type ToRecorder = { readonly type: 'ring'; readonly ring: ActRing } | { readonly type: 'close' };
 export type FromRecorder =
   | { readonly type: 'opened' }
@@ -35,7 +34,7 @@ const TURN_BYTES = 2 ** 18;
 /** What a frame costs beside its payload, about. */
 const FRAME_BYTES = 64;
 
-const STOPPED = 'a thread found no room for its acts for too long: recorder or disk are slower than the run, which was not to wait';
+const STOPPED = 'a thread found no room for its records for too long: recorder or disk are slower than the run, which was not to wait';
 
 class RecorderThread {
   readonly #state: Int32Array;

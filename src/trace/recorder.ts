@@ -7,7 +7,6 @@ import type { Act } from '../runtime/cast.ts';
 import { actRecord } from './act-record.ts';
 import type { TraceIdentity } from './identity.ts';
 import type { Prompts } from './redaction.ts';
-import { promptsOf, type RunHeader } from './run-header.ts';
 import { encodeRecord } from './trace-codec.ts';
 import { TraceWriter } from './trace-writer.ts';
 
@@ -18,15 +17,18 @@ export class Recorder {
   #writer: TraceWriter | null;
 
   /** `onEnded`: there is no whole trace of the run; called once at most. @throws as `TraceWriter.create` */
-  constructor(path: string, header: RunHeader, onEnded: (error: MinipodError) => void) {
+  constructor(path: string, header: object, prompts: Prompts, onEnded: (error: MinipodError) => void) {
     this.#writer = TraceWriter.create(path, header);
-    this.#prompts = promptsOf(header);
+    this.#prompts = prompts;
     this.#onEnded = onEnded;
   }
 
   record(act: Act, time_us: number): void {
+    if (this.#writer !== null) this.append(encodeRecord(actRecord(act, time_us, this.#prompts)));
+  }
+
+  append(record: Uint8Array): void {
     if (this.#writer === null) return;
-    const record = encodeRecord(actRecord(act, time_us, this.#prompts));
     try {
       this.#writer.append(record);
     } catch (error) {

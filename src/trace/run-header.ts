@@ -38,7 +38,7 @@ const runHeaderSchema = z.object({
 
 export type RunHeader = z.output<typeof runHeaderSchema>;
 
-export const promptsOf = ({ prompts }: Pick<RunHeader, 'prompts'>): Prompts => prompts ?? 'recorded';
+export const promptsOf = ({ prompts }: { readonly prompts?: 'redacted' | undefined }): Prompts => prompts ?? 'recorded';
 
 export const runHeader = (run: Omit<RunHeader, 'code_version' | 'protocol'>): RunHeader => ({ code_version: VERSION, protocol: PROTOCOL_HASH, ...run });
 

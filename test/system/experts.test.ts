@@ -1,7 +1,7 @@
 /** What a pod tells of its experts while it serves: tokens, places, service times; and that looking changes no token. */
 import { describe, expect, it } from 'vitest';
 import type { Completion, Pod, PodExperts } from '../../src/index.ts';
-import { sleep, withPod } from './pods.ts';
+import { expectNothingLeft, sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
 
 const OPTIONS = { temperature: 0, ignore_eos: true, max_tokens: 40 };
@@ -73,7 +73,10 @@ describe('pod.experts()', () => {
     for (let look = 0; look < 2_000; look++) {
       const replicas = replicasOf(await rig.pod.experts());
       expect(replicas.filter(({ npu }) => npu === 0).every(({ queued }) => queued !== null)).toBe(true);
-      if (replicas.some(({ queued }) => queued === null)) return;
+      if (replicas.some(({ queued }) => queued === null)) {
+        await expectNothingLeft(rig.pod);
+        return;
+      }
       await sleep(1);
     }
     expect.fail('no expert was ever lost');

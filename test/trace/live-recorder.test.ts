@@ -95,7 +95,7 @@ describe('the recorder of a live pod', () => {
     withDisk({ pause_ms: 700 });
     const { stderr } = await promisify(execFile)(process.execPath, args);
     const told = stderr.split('\n').filter((line) => line.includes('waits.trace'));
-    expect(told).toEqual([expect.stringMatching(/^\(minipod\) RecordingWaits: .*waits\.trace: thread 1 has waited 0\.2 s for its acts to be written/)]);
+    expect(told).toEqual([expect.stringMatching(/^\(minipod\) RecordingWaits: .*waits\.trace: thread 1 has waited 0\.2 s for its records to be written/)]);
     expect(recordsOf(path).length).toBe(60);
   });
 

@@ -23,6 +23,7 @@ import { offsetOf, segmentOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import { assert } from '../../protocol/errors.ts';
 import type { Arithmetic, Span, TokenSampler } from '../arithmetic.ts';
+import { routedAt } from '../routed-steps.ts';
 import type { ModelShape, ProjectedColumns, ProjectionPlace } from '../step-layout.ts';
 import { GatherTables, type TablePlace } from '../tensor-share.ts';
 import { Hash, mix32 } from './hash.ts';
@@ -255,6 +256,16 @@ export class HashForward implements Arithmetic {
         (words[count + expert] as number)++;
       }
     }
+    this.#keepRouting(layer, rows, first);
+  }
+
+  #keepRouting(layer: number, rows: number, first: number): void {
+    const { routing } = this.layout;
+    if (routing === null) return;
+    const { topK } = this.config.moe;
+    const skip = routedAt(routing, layer, first, topK);
+    for (const [table, chosen] of [[routing.experts, this.at.experts] as const, [routing.weights, this.at.expertWeights] as const])
+      this.#words.copyWithin((offsetOf(table) + skip) >>> 2, chosen >>> 2, (chosen >>> 2) + rows * topK);
   }
 
   /** Inserts the candidate among the `held` ids from `chosen`, or `last`, which is above all of them, if it is there already. */

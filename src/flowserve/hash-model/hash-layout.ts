@@ -15,6 +15,7 @@ import { expertGroupOf, npuOfExpert } from '../../protocol/topology.ts';
 import { layoutAreas } from '../../xccl/areas.ts';
 import { LOGIT_ROWS_MAX } from '../npu-layout.ts';
 import { type PlanOptions, type PodPlanOf, planDies } from '../pod-plan.ts';
+import { layoutRouting } from '../routed-steps.ts';
 import {
   areaSizes,
   dispatchPlaces,
@@ -102,6 +103,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
   const kvEnd = arena.used;
   const blockTables = layoutBlockTables(model.maxPositions, options, arena);
   const offers = layoutOffersOf(options, npu, blockTables.blocks_max, arena);
+  const routing = layoutRouting(model, options, arena);
   const parts = {
     weights: weightsEnd - areasEnd,
     'KV blocks': kvEnd - scratchEnd,
@@ -124,6 +126,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
     kv,
     blockTables,
     offers,
+    routing,
     weights,
     ownExperts,
   };
