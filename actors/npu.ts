@@ -6,26 +6,32 @@
  *                 └─────┴─▶ resetting ────────────┘
  *
  * As one rank of several of a DP group it runs the steps that all of them run, and is told to reset when another one has failed.
- * What its experts compute for other NPUs does not pass here: that is a persistent kernel, rescheduled without a controller's message (xDeepServe §5.2).
+ * What its experts compute for other NPUs does not pass here: that is a persistent kernel, rescheduled without a controller's message (xDeepServe §5.2). An NPU that
+ * has experts only is of no DP group and runs no steps: it is idle as long as it lives, and hears once a reporting period that it has computed for others.
  * A launch that throws loses the NPU's working state: it is reset before its DP group hears of it. The step that was to follow is lost with it, also one that
  * its group sent before it had heard. A busy NPU has no deadline: a thread that dies is reported by the host, one that hangs is not noticed yet (heartbeats come with failure detection).
  */
 import { assign, setup } from 'xstate';
 import { type Address, idOf } from '../src/protocol/address.ts';
 import { load, rankReset, reportLoads, stepDone, stepFailed } from '../src/protocol/constructors.ts';
-import type { ErrorRecord } from '../src/protocol/errors.ts';
+import { assert, type ErrorRecord } from '../src/protocol/errors.ts';
 import type { Commands, NpuMessage } from '../src/protocol/messages.ts';
 
 /** Long enough that reports cost nothing, short enough that a person sees experts warm up. The paper reports about once a minute (§4.5). */
 const LOAD_REPORT_PERIOD_MS = 1_000;
 
-/** `hasNext`: a second step is launched; `failed`: the step that failed last, or 0; `reset`: the call to reset that is to be answered, or 0. */
-type Npu = { self: Address; dp_group: Address; isReportDue: boolean; hasNext: boolean; failed: number; error: ErrorRecord | null; reset: number };
+/** `dp_group`: null for an expert NPU. `hasNext`: a second step is launched; `failed`: the step that failed last, or 0; `reset`: the call to reset that is to be answered, or 0. */
+type Npu = { self: Address; dp_group: Address | null; isReportDue: boolean; hasNext: boolean; failed: number; error: ErrorRecord | null; reset: number };
 
 const UNEXPLAINED: ErrorRecord = { code: 'internal', message: 'the launch failed', param: null };
-const doneOf = ({ self, dp_group }: Npu, event: NpuMessage & { type: 'LAUNCH_DONE' }): Commands['send'] => ({
-  to: dp_group,
-  message: stepDone(idOf(self), event.step, event.outcomes, event.digest),
+/** Of an NPU that runs steps. */
+function groupOf({ self, dp_group }: Npu): Address {
+  assert(dp_group !== null, `${self} is of no DP group`);
+  return dp_group;
+}
+const doneOf = (context: Npu, event: NpuMessage & { type: 'LAUNCH_DONE' }): Commands['send'] => ({
+  to: groupOf(context),
+  message: stepDone(idOf(context.self), event.step, event.outcomes, event.digest),
 });
 
 export const npu = setup({
@@ -73,6 +79,7 @@ export const npu = setup({
           },
           { target: 'busy', actions: { type: 'launch', params: ({ event }) => ({ work: { kind: 'step', plan: event.plan } }) } },
         ],
+        SERVED_DISPATCHES: { actions: { type: 'after', params: { id: 'report-loads', delay_ms: LOAD_REPORT_PERIOD_MS, message: reportLoads() } } },
         RESET: { target: 'resetting', actions: 'noteReset' },
         DRAIN: 'stopped',
       },
@@ -106,9 +113,9 @@ export const npu = setup({
           actions: [
             {
               type: 'sendEach',
-              params: ({ context: { self, dp_group, failed, error, reset } }) => [
-                { to: dp_group, message: stepFailed(idOf(self), failed, error ?? UNEXPLAINED) },
-                ...(reset > 0 ? [{ to: dp_group, message: rankReset(idOf(self), reset) }] : []),
+              params: ({ context, context: { self, failed, error, reset } }) => [
+                { to: groupOf(context), message: stepFailed(idOf(self), failed, error ?? UNEXPLAINED) },
+                ...(reset > 0 ? [{ to: groupOf(context), message: rankReset(idOf(self), reset) }] : []),
               ],
             },
             assign({ reset: 0 }),
@@ -127,7 +134,7 @@ export const npu = setup({
         RESET_DONE: {
           target: 'idle',
           actions: [
-            { type: 'send', params: ({ context: { self, dp_group, reset } }) => ({ to: dp_group, message: rankReset(idOf(self), reset) }) },
+            { type: 'send', params: ({ context }) => ({ to: groupOf(context), message: rankReset(idOf(context.self), context.reset) }) },
             assign({ reset: 0 }),
           ],
         },

@@ -39,6 +39,8 @@ type Input = {
   readonly self: Address;
   readonly managers: readonly Address[];
   readonly groups: readonly GroupSeat[];
+  /** Its NPUs that have experts only: without all of them no group serves. */
+  readonly experts: readonly number[];
   readonly batch_max: number;
   readonly choice: Balancing;
   readonly long: LongPrompts;
@@ -182,7 +184,7 @@ export const taskExecutor = setup({
     self: input.self,
     managers: input.managers,
     long: input.long,
-    placement: new TaskPlacement(input.groups, input.batch_max, input.choice),
+    placement: new TaskPlacement(input.groups, input.batch_max, input.choice, input.experts),
     hasLeader: input.choice === 'cost_model',
     leader: -1,
     term: 0,

@@ -3,20 +3,24 @@
  * Continuous batch of fixed size: every prompt is prefilled, then all decode together, greedily.
  * @module
  */
+
 import { offsetOf } from '../src/fabric/address.ts';
 import { AddressSpace } from '../src/fabric/address-space.ts';
 import { allocateSegments } from '../src/fabric/memory-plan.ts';
 import type { Span } from '../src/flowserve/arithmetic.ts';
 import { ExpertBatches } from '../src/flowserve/expert-batches.ts';
+import { ExpertService } from '../src/flowserve/expert-service.ts';
 import { Forward } from '../src/flowserve/forward.ts';
 import { WeightLoader } from '../src/flowserve/load-weights.ts';
-import { planPod } from '../src/flowserve/pod-plan.ts';
-import { SPAN, SPAN_WORDS } from '../src/flowserve/step-layout.ts';
+import { areasOfDie, planPod } from '../src/flowserve/pod-plan.ts';
+import { attentionLayouts, SPAN, SPAN_WORDS } from '../src/flowserve/step-layout.ts';
 import { openCheckpoint } from '../src/model/checkpoint.ts';
 import { instantiateKernels, loadKernelModule } from '../src/model/kernels/kernels.ts';
 import { isMoeLayer } from '../src/model/moe-layers.ts';
 import { resolveModel } from '../src/model/registry.ts';
 import { colocated, expertGroupOf } from '../src/protocol/topology.ts';
+import { Endpoint } from '../src/xccl/endpoint.ts';
+import { Exchange } from '../src/xccl/exchange.ts';
 
 export type BareLoop = {
   /** Generates `count` tokens for each prompt; returns the ids, `[sequence][token]`. */
@@ -51,7 +55,7 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
     enforce_eager: false,
   });
   const { config } = plan;
-  const [layout] = plan.layouts;
+  const [layout] = attentionLayouts(plan.layouts);
   if (layout === undefined) throw new Error('no NPU');
   const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
   const kernels = instantiateKernels(await loadKernelModule(), space.memories[0] as WebAssembly.Memory);
@@ -59,6 +63,8 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
   }
   const forward = new Forward(config, layout, kernels);
   const batches = new ExpertBatches(forward, space, expertGroupOf(plan.hosting.deployment, 0));
+  const surroundings = { space, areasOf: (die: number) => areasOfDie(plan, die), arrive: () => {}, now_ms: () => 0 };
+  const service = new ExpertService(forward, space, new Exchange(new Endpoint(0, surroundings), layout.row_bytes));
   const words = space.wordsOf(layout.base);
   const { at } = forward;
 
@@ -88,7 +94,7 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
       }
       forward.gate(layer, rows);
       const [all] = batches.sort(rows);
-      if (all !== undefined) batches.compute(batches.describe(all, layer), batches.replyAddress(all), all.pairs);
+      if (all !== undefined) service.compute(batches.describe(all, layer), batches.replyAddress(all), all.pairs);
       forward.sharedExpert(layer, rows);
       forward.combine(layer, rows);
     }

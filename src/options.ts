@@ -6,7 +6,17 @@ import * as z from 'zod';
 import { GROUP_CHOICES } from '../actors/policies/group-choice.ts';
 import { MinipodError } from './protocol/errors.ts';
 import { JOB_EXECUTORS_MAX } from './protocol/request-ids.ts';
-import { checkTopology, colocated, EXECUTOR_ROLES, formatTopology, KV_FABRICS, parseTopology, type Topology } from './protocol/topology.ts';
+import {
+  checkTopology,
+  colocated,
+  EXECUTOR_ROLES,
+  formatTopology,
+  KV_FABRICS,
+  npusOfShape,
+  parseTopology,
+  SCHEDULES,
+  type Topology,
+} from './protocol/topology.ts';
 import type { InspectionEvent } from './trace/inspection-events.ts';
 
 /** Named limits of what one call may ask for. */
@@ -133,14 +143,26 @@ export type Conversation = {
 /** Text, token ids, or a conversation for the model's chat template. */
 export type Prompt = string | readonly number[] | readonly ChatMessage[] | Conversation;
 
-const executorShape = z.strictObject({ role: z.enum(EXECUTOR_ROLES), dp: z.int().min(1), tp: z.int().min(1).default(1), oproj: z.int().min(1).optional() });
+const splitShape = z.strictObject({
+  domains: z.int().min(1),
+  experts: z.int().min(1),
+  shared: z.union([z.int().min(1), z.literal('attention')]).optional(),
+});
+const executorShape = z.strictObject({
+  role: z.enum(EXECUTOR_ROLES),
+  dp: z.int().min(1),
+  tp: z.int().min(1).default(1),
+  oproj: z.int().min(1).optional(),
+  split: splitShape.optional(),
+});
 
 const podOptions = z.strictObject({
   /** A shipped model's name or the path of a folder in the Hugging Face layout. */
   model: z.string().min(1).default('tiny-deepseek-v3'),
   /**
    * How work is laid out over NPUs: `colocated:dp=2`, `pd:prefill=2xdp1tp2,decode=1xdp4`, `mixed:colocated=1xdp1,prefill=1xdp1,decode=1xdp2`, or the same as
-   * a list of task executors. `colocated:dp=4,oproj=2`, `decode=1xdp4oproj2`: each two NPUs share the weights of their output projections.
+   * a list of task executors. `moe-attention:domains=3x4,experts=8`, `pd:prefill=1xdp2,decode=1xdomains3x4experts8`: three domains of four attention NPUs, and eight
+   * NPUs that have the experts. `colocated:dp=4,oproj=2`, `decode=1xdp4oproj2`: each two NPUs share the weights of their output projections.
    * Default: one colocated task executor with `npus` DP groups.
    */
   topology: z.union([z.string(), z.array(executorShape).min(1)]).optional(),
@@ -174,7 +196,7 @@ const podOptions = z.strictObject({
   npus: z.int().min(1).max(LIMITS.npus_max).optional(),
   /** Threads that host the NPUs. Never more than NPUs. Default: 1. */
   workers: z.int().min(1).max(LIMITS.workers_max).default(1),
-  /** The worker of each NPU, in order. Default: contiguous runs of nearly equal length. */
+  /** The worker of each NPU, in order. Default: contiguous runs of nearly equal length, of NPUs with attention and of those with experts only. */
   npu_workers: z.array(z.int().min(0)).optional(),
   /**
    * Memory kept for successors of workers that hang and cannot be stopped, one worker's NPUs each. Node stops any thread; Deno does not stop one that runs.
@@ -246,6 +268,11 @@ const podOptions = z.strictObject({
    * once it is there. No token depends on it.
    */
   kv_transfer: z.enum(['request', 'layer']).default('request'),
+  /**
+   * Where attention NPUs and expert NPUs are apart, how they take turns. `dataflow`: an expert NPU takes whatever has arrived, and nobody waits for a peer that he
+   * needs nothing from. No token depends on it.
+   */
+  schedule: z.enum(SCHEDULES).optional(),
   /** Choices that may wait or run in the pod at once; more are refused as overloaded. */
   max_queued: z.int().min(1).max(LIMITS.queued_max).default(4096),
   /** Bytes of one segment of global memory, at most 4 GiB less 64 KiB. */
@@ -287,7 +314,7 @@ export function topologyOf({ topology, npus }: Pick<ResolvedPodOptions, 'topolog
   if (topology === undefined) return colocated(npus ?? 1);
   const executors = typeof topology === 'string' ? parseTopology(topology) : topology;
   checkTopology(executors);
-  const count = executors.reduce((sum, { dp, tp }) => sum + dp * tp, 0);
+  const count = executors.reduce((sum, shape) => sum + npusOfShape(shape), 0);
   const wrong = (why: string): MinipodError =>
     new MinipodError('invalid_request', `topology: '${formatTopology(executors)}' has ${count} NPUs, ${why}`, { param: 'topology' });
   if (npus !== undefined && npus !== count) throw wrong(`npus says ${npus}: leave it out`);

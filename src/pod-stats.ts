@@ -112,7 +112,12 @@ export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: 
     kv_block_size: options.kv_block_size,
     task_executors: executorStats(hosting.deployment, dp_groups),
     dp_groups,
-    npus: report.npus.map((npu) => ({ ...npu, worker: hosting.worker_of_npu[npu.npu] as number, hbm_bytes: layouts[npu.npu]?.bytes ?? 0 })),
+    npus: report.npus.map((npu) => ({
+      ...npu,
+      kind: hosting.deployment.npus[npu.npu]?.kind ?? 'attention',
+      worker: hosting.worker_of_npu[npu.npu] as number,
+      hbm_bytes: layouts[npu.npu]?.bytes ?? 0,
+    })),
     kv_links: kvLinkStats(report.kv_links),
     expert_loads: report.expert_loads,
     memory: { total_bytes: memory.bytes, regions: report.regions },

@@ -29,7 +29,13 @@ export class TaskPlacement {
   /** NPUs that are lost, but for first ones of their groups. */
   readonly #lostRanks = new Set<number>();
 
-  constructor(seats: readonly GroupSeat[], batch_max: number, choice: Balancing) {
+  /** NPUs that have experts only, without which no group serves: those of them that are not there. */
+  readonly #missingExperts: Set<number>;
+  readonly #experts: readonly number[];
+
+  constructor(seats: readonly GroupSeat[], batch_max: number, choice: Balancing, experts: readonly number[] = []) {
+    this.#experts = experts;
+    this.#missingExperts = new Set(experts);
     this.#groups = seats.map((seat) => ({ seat, serving: new Set(), tasks: new Map(), kv_positions: 0 }));
     this.#batch_max = batch_max;
     this.#choice = choice;
@@ -49,7 +55,7 @@ export class TaskPlacement {
   choose(task: Address, group: number): boolean {
     const placeable = this.#waiting.get(task);
     const chosen = this.#groups.find(({ seat }) => seat.group === group);
-    if (placeable === undefined || chosen === undefined || !serves(chosen)) return false;
+    if (placeable === undefined || chosen === undefined || !this.#serves(chosen)) return false;
     this.#waiting.delete(task);
     this.#put(placeable, chosen);
     return true;
@@ -57,7 +63,7 @@ export class TaskPlacement {
 
   /** Of the groups, those that serve. */
   get serving(): readonly number[] {
-    return this.#groups.filter(serves).map(({ seat }) => seat.group);
+    return this.#groups.filter(this.#serves).map(({ seat }) => seat.group);
   }
 
   /** Those for whom a leader is to choose. */
@@ -100,6 +106,7 @@ export class TaskPlacement {
   /** Marks the NPU serving; returns those that waited and where they go now. */
   ready(npu: number): readonly { readonly task: Address; readonly group: number }[] {
     this.#groupOf(npu)?.serving.add(npu);
+    this.#missingExperts.delete(npu);
     const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
     return waiting.flatMap((placeable) => {
@@ -112,6 +119,8 @@ export class TaskPlacement {
   lost(npu: number): { readonly group: number | null; readonly tasks: readonly Address[] } {
     const group = this.#groupOf(npu);
     group?.serving.delete(npu);
+    // What runs waits for its successor, which is asked again.
+    if (this.#experts.includes(npu)) this.#missingExperts.add(npu);
     if (group === undefined || group.seat.npus[0] === npu) return { group: null, tasks: [...(group?.tasks.keys() ?? [])] };
     this.#lostRanks.add(npu);
     return { group: group.seat.group, tasks: [] };
@@ -123,18 +132,21 @@ export class TaskPlacement {
   }
 
   get npus(): readonly number[] {
-    return this.#groups.flatMap(({ seat }) => seat.npus);
+    return [...this.#groups.flatMap(({ seat }) => seat.npus), ...this.#experts];
   }
 
   get allServe(): boolean {
-    return this.#groups.every(serves);
+    return this.#groups.every(this.#serves);
   }
 
   /** All of its state: what a snapshot of its owner shows. */
   toJSON(): object {
     const groups = this.#groups.map(({ seat, serving, tasks, kv_positions }) => ({ ...seat, serving: [...serving], tasks: [...tasks.keys()], kv_positions }));
-    return { batch_max: this.#batch_max, choice: this.#choice, groups, waiting: [...this.#waiting.keys()], lost_ranks: [...this.#lostRanks] };
+    const [waiting, lost_ranks, missing_experts] = [[...this.#waiting.keys()], [...this.#lostRanks], [...this.#missingExperts]];
+    return { batch_max: this.#batch_max, choice: this.#choice, groups, waiting, lost_ranks, missing_experts };
   }
+
+  readonly #serves = ({ serving, seat }: Group): boolean => serving.size === seat.npus.length && this.#missingExperts.size === 0;
 
   #ownGroup({ data_parallel_rank }: Placeable): Group | undefined {
     return this.#groups.find(({ seat }) => seat.group === data_parallel_rank);
@@ -146,13 +158,11 @@ export class TaskPlacement {
 
   #choose(placeable: Placeable): Group | null {
     const asked = this.#ownGroup(placeable);
-    if (asked !== undefined) return serves(asked) ? asked : null;
+    if (asked !== undefined) return this.#serves(asked) ? asked : null;
     if (this.#choice === 'cost_model') return null;
-    const loads = this.#groups.filter(serves).map(({ seat, tasks, kv_positions }): GroupLoad => ({ ...seat, tasks: tasks.size, kv_positions }));
+    const loads = this.#groups.filter(this.#serves).map(({ seat, tasks, kv_positions }): GroupLoad => ({ ...seat, tasks: tasks.size, kv_positions }));
     if (loads.length === 0) return null;
     const { group } = CHOOSE[this.#choice](loads, this.#batch_max, this.#turn++);
     return this.#groups.find(({ seat }) => seat.group === group) ?? null;
   }
 }
-
-const serves = ({ serving, seat }: Group): boolean => serving.size === seat.npus.length;

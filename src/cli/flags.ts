@@ -51,7 +51,7 @@ export const PROGRAM_ONLY = ['clock', 'kernels', 'seed'] as const;
 
 export const POD_FLAGS = {
   model: { value: 'NAME_OR_DIR', help: 'a shipped model, or a folder in the Hugging Face layout' },
-  topology: { value: 'TEXT', help: 'how work is laid out, as colocated:dp=2 or pd:prefill=2xdp1tp2,decode=1xdp4' },
+  topology: { value: 'TEXT', help: 'how work is laid out, as colocated:dp=2, pd:prefill=2xdp1tp2,decode=1xdp4 or moe-attention:domains=3x4,experts=8' },
   npus: { value: 'N', help: 'NPUs to emulate, short for --topology colocated:dp=N (default: 1)', read: number },
   workers: { value: 'N', help: 'threads that host the NPUs', read: number },
   npu_workers: { value: 'LIST', help: 'the worker of each NPU, as 0,0,1 (default: equal runs)', read: workerList },
@@ -73,6 +73,7 @@ export const POD_FLAGS = {
   kv_lease_ms: { value: 'MS', help: 'how long KV waits for a decode side that does not come for it', read: number },
   kv_fabric: { value: 'NAME', help: "what KV travels by between task executors: the 'memory' that they share, or 'tcp'" },
   kv_transfer: { value: 'HOW', help: "KV moves from prefill to decode by 'request', or by 'layer', while the prompt's last step is computed" },
+  schedule: { value: 'NAME', help: "how attention NPUs and expert NPUs take turns: 'dataflow'" },
   max_queued: { value: 'N', help: 'choices that may wait or run at once; more are refused', read: number },
   job_executors: { value: 'N', help: 'job executors, each on a thread of its own (default: 2, with one worker 1)', read: number },
   spare_workers: { value: 'N', help: 'memory kept for successors of workers that cannot be stopped (on Deno)', read: number },

@@ -58,7 +58,7 @@ export class BareModel {
     await loadWeights(checkpoint, plan, space, module, async () => {});
     const [layout] = plan.layouts;
     const [memory] = space.memories;
-    assert(layout !== undefined && memory !== undefined && space.memories.length === 1, 'one NPU lies in one segment');
+    assert(layout?.kind === 'attention' && memory !== undefined && space.memories.length === 1, 'one NPU lies in one segment');
     const forward = new Forward(plan.config, layout, instantiateKernels(module, memory));
     return new BareModel(forward, space, new ExpertBatches(forward, space, expertGroupOf(plan.hosting.deployment, 0)));
   }

@@ -8,16 +8,29 @@ import type { ErrorRecord } from '../protocol/errors.ts';
 import type { PositionLogprobs, Sequence } from '../protocol/messages.ts';
 import type { ExpertGroup } from '../protocol/topology.ts';
 import type { ExpertBatches } from './expert-batches.ts';
-import type { ModelShape, StepLayout, StepScratch } from './step-layout.ts';
+import type { ExpertService } from './expert-service.ts';
+import type { DieLayout, ExpertLayout, ModelShape, StepLayout, StepScratch } from './step-layout.ts';
 import type { Part } from './step-parts.ts';
 import type { GatherTables } from './tensor-share.ts';
 
 /** Rows of one sequence in a step. */
 export type Span = { readonly slot: number; readonly row: number; readonly rows: number };
 
-/** Offsets are within the NPU's segment. A live pod loads one class of these only, so calls through it cost what direct ones do. */
-export interface Arithmetic {
+/** What an NPU computes for whoever asks for its experts. Offsets are within its segment. */
+export interface ExpertArithmetic {
   readonly config: ModelShape;
+  readonly layout: DieLayout & Pick<ExpertLayout, 'scratch'>;
+  readonly at: ExpertLayout['scratch'];
+  /** `count` rows, row i from row `indices[i]` (u32) of `from`. */
+  gatherRows(to: number, from: number, indices: number, count: number): void;
+  /** y = expert(x), `count` rows; expert `experts` of the model's is the shared one. Fails for an expert that this NPU does not own. */
+  expert(layer: number, expert: number, y: number, x: number, count: number): void;
+  /** Where the weights of an expert of its own lie, a global address; null for all others. */
+  placeOfExpert(layer: number, expert: number): { readonly address: number; readonly bytes: number } | null;
+}
+
+/** Of an NPU that runs steps. A live pod loads one class of these only, so calls through it cost what direct ones do. */
+export interface Arithmetic extends ExpertArithmetic {
   readonly layout: StepLayout;
   /** Offsets of the layout's scratch. */
   readonly at: StepScratch;
@@ -31,12 +44,7 @@ export interface Arithmetic {
   dense(layer: number, rows: number): void;
   /** Leaves `experts`, ascending by id, and `expertWeights`, both from the first of the rows from `first` on; counts what is routed where. */
   gate(layer: number, rows: number, first?: number): void;
-  /** `count` rows, row i from row `indices[i]` (u32) of `from`. */
-  gatherRows(to: number, from: number, indices: number, count: number): void;
-  /** y = expert(x), `count` rows. Fails for an expert that this NPU does not own. */
-  expert(layer: number, expert: number, y: number, x: number, count: number): void;
-  /** Where the weights of an expert of its own lie, a global address; null for all others. */
-  placeOfExpert(layer: number, expert: number): { readonly address: number; readonly bytes: number } | null;
+  /** For an NPU that has it. */
   sharedExpert(layer: number, rows: number, first?: number): void;
   /** Joins each row with its replies, in ascending expert id, the shared expert last. */
   combine(layer: number, rows: number, first?: number): void;
@@ -65,7 +73,7 @@ export interface Arithmetic {
 
   newSampler(space: AddressSpace): TokenSampler;
   /** Null: every step is computed part by part. */
-  newGraphs(batches: ExpertBatches, space: AddressSpace, group: ExpertGroup): StepGraphs | null;
+  newGraphs(batches: ExpertBatches, service: ExpertService, space: AddressSpace, group: ExpertGroup): StepGraphs | null;
 }
 
 /** Steps of one row for each sequence, captured. */

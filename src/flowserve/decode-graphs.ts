@@ -17,7 +17,8 @@ import type { KernelRecorder, Program } from '../model/kernels/program.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
 import { type ExpertGroup, npuOfExpert } from '../protocol/topology.ts';
 import type { Span } from './arithmetic.ts';
-import type { ExpertBatches, Share } from './expert-batches.ts';
+import { type ExpertBatches, expertsInTurn, npusInTurn, type Share } from './expert-batches.ts';
+import type { ExpertService } from './expert-service.ts';
 import type { Forward } from './forward.ts';
 import { type GraphPlace, SHARE, SHARE_WORDS } from './graph-layout.ts';
 import { type Compute, type Part, partsInTurn } from './step-parts.ts';
@@ -27,6 +28,7 @@ export class DecodeGraphs {
   readonly #recording: Forward;
   readonly #recorder: KernelRecorder;
   readonly #inTurn: readonly Part[];
+  readonly #batches: ExpertBatches;
   readonly #group: ExpertGroup;
   readonly #words: Int32Array;
   readonly #place: GraphPlace;
@@ -40,16 +42,25 @@ export class DecodeGraphs {
     recorder: KernelRecorder,
     place: GraphPlace,
     batches: ExpertBatches,
+    service: ExpertService,
     space: AddressSpace,
     group: ExpertGroup,
   ) {
     this.#forward = forward;
     this.#recording = recording;
     this.#recorder = recorder;
-    this.#inTurn = partsInTurn(recording, batches);
+    this.#inTurn = partsInTurn(recording, batches, service);
+    this.#batches = batches;
     this.#group = group;
     this.#words = space.wordsOf(forward.layout.base);
     this.#place = place;
+  }
+
+  /** Some of its group's experts are its own. */
+  get #hasExperts(): boolean {
+    const { first, npus } = this.#group;
+    const { npu } = this.#forward.layout;
+    return npu >= first && npu < first + npus;
   }
 
   /** The parts of a step of one row for each of `rows` sequences, the head among them; null where so many are not captured. */
@@ -93,15 +104,15 @@ export class DecodeGraphs {
         const { layer } = part;
         const { first, count } = part.range(rows);
         const own = (): void => {
-          this.#runExperts(layer);
-          this.#recording.sharedExpert(layer, count, first);
+          if (this.#hasExperts) this.#runExperts(layer);
+          if (this.#forward.layout.sharedNpu === null) this.#recording.sharedExpert(layer, count, first);
         };
         calls.push(() => this.#sortPairs(first, count));
-        if (this.#group.npus === 1) calls.push(own);
+        if (this.#hasExperts && this.#group.npus === 1) calls.push(own);
         else {
           parts.push(end());
           const { compute } = program(own);
-          parts.push({ ...part, route: () => this.#shares(), own: () => compute(rows, spans) });
+          parts.push({ ...part, route: () => this.#shares(count, first), own: () => compute(rows, spans) });
         }
       }
     }
@@ -150,16 +161,17 @@ export class DecodeGraphs {
     );
   }
 
-  #shares(): Share[] {
+  #shares(rows: number, firstRow: number): Share[] {
     const shares: Share[] = [];
     const words = this.#words;
-    const { first, npus } = this.#group;
-    for (let npu = first, at = offsetOf(this.#place.shares) >>> 2; npu < first + npus; npu++, at += SHARE_WORDS) {
+    for (const npu of npusInTurn(this.#group, this.#forward.layout.sharedNpu)) {
+      const at = (offsetOf(this.#place.shares) >>> 2) + (npu - this.#group.first) * SHARE_WORDS;
       const pairs = words[at + SHARE.pairs] as number;
       if (pairs === 0) continue;
       const [firstSegment, segments] = [words[at + SHARE.firstSegment] as number, words[at + SHARE.segments] as number];
       shares.push({ npu, firstSegment, segments, firstPair: words[at + SHARE.firstPair] as number, pairs });
     }
+    this.#batches.addShared(shares, rows, firstRow);
     return shares;
   }
 
@@ -169,9 +181,9 @@ export class DecodeGraphs {
     const { order, variables, expertTable, expertPrograms, expert_bytes } = this.#place;
     const words = this.#words;
     const group = this.#group;
-    const experts = Array.from({ length: config.moe.experts }, (_, expert) => expert);
+    const experts = expertsInTurn(config.moe.experts, group, layout.sharedNpu);
     let at = offsetOf(order) >>> 2;
-    for (const expert of experts.toSorted((a, b) => npuOfExpert(a, group) - npuOfExpert(b, group) || a - b)) {
+    for (const expert of experts) {
       words[at++] = expert;
       words[at++] = npuOfExpert(expert, group) - group.first;
     }

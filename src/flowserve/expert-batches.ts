@@ -1,36 +1,38 @@
 /**
- * Which expert computes which token: the gate's choice, sorted by (NPU, expert, token), and the experts' side of a dispatch.
+ * Which expert computes which token: the gate's choice, sorted by (NPU, expert, token). Where another NPU computes the shared expert, that is the last of its
+ * experts, and it is the last of the NPUs: so the rows of all tokens' shared experts are the last answers, whoever else is asked.
  * @module
  */
-import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { assert } from '../protocol/errors.ts';
 import { type ExpertGroup, npuOfExpert } from '../protocol/topology.ts';
 import type { TokenDispatch } from '../xccl/exchange.ts';
 import type { Arithmetic } from './arithmetic.ts';
-import { ExpertTimes } from './expert-times.ts';
 
 /** The part of a step's pairs that goes to one NPU. */
 export type Share = { readonly npu: number; readonly firstSegment: number; readonly segments: number; readonly firstPair: number; readonly pairs: number };
 
+/** The group's NPUs, the one after `last` first; null: in their order. */
+export const npusInTurn = ({ first, npus }: ExpertGroup, last: number | null): readonly number[] =>
+  Array.from({ length: npus }, (_, index) => first + (last === null ? index : (last + 1 - first + index) % npus));
+
+/** Expert ids by NPU, in the same turn, and id. */
+export const expertsInTurn = (experts: number, group: ExpertGroup, last: number | null): readonly number[] =>
+  npusInTurn(group, last).flatMap((npu) => Array.from({ length: experts }, (_, expert) => expert).filter((expert) => npuOfExpert(expert, group) === npu));
+
 export class ExpertBatches {
   readonly #forward: Arithmetic;
-  readonly #space: AddressSpace;
   readonly #group: ExpertGroup;
   readonly #words: Int32Array;
-  /** Expert ids by (NPU, id). */
+  /** Expert ids by (NPU in turn, id). */
   readonly #order: readonly number[];
   readonly #start: Int32Array;
-  /** Of what `compute` has computed. */
-  readonly times = new ExpertTimes();
 
   constructor(forward: Arithmetic, space: AddressSpace, group: ExpertGroup) {
     this.#forward = forward;
-    this.#space = space;
     this.#group = group;
     this.#words = space.wordsOf(forward.layout.base);
-    const experts = forward.config.moe.experts;
-    this.#order = Array.from({ length: experts }, (_, expert) => expert).sort((a, b) => npuOfExpert(a, group) - npuOfExpert(b, group) || a - b);
+    const { experts } = forward.config.moe;
+    this.#order = expertsInTurn(experts, group, forward.layout.sharedNpu);
     this.#start = new Int32Array(experts + 1);
   }
 
@@ -73,7 +75,25 @@ export class ExpertBatches {
         words[rowIndices + pair] = place;
       }
     }
+    this.addShared(shares, rows, first);
     return shares;
+  }
+
+  /** Where another NPU computes the shared expert: all rows from `first` on, beside what is routed there. */
+  addShared(shares: Share[], rows: number, first: number): void {
+    const { at, config, layout } = this.#forward;
+    const { sharedNpu: npu } = layout;
+    if (npu === null) return;
+    const words = this.#words;
+    const pairs = rows * config.moe.topK;
+    const last = shares.at(-1);
+    const before = last ?? { firstSegment: 0, segments: 0 };
+    const segment = before.firstSegment + before.segments;
+    words[(at.segments >>> 2) + 2 * segment] = config.moe.experts;
+    words[(at.segments >>> 2) + 2 * segment + 1] = rows;
+    for (let row = 0, place = (at.pairRows >>> 2) + pairs; row < rows; row++) words[place++] = first + row;
+    if (last?.npu === npu) shares[shares.length - 1] = { ...last, segments: last.segments + 1, pairs: last.pairs + rows };
+    else shares.push({ npu, firstSegment: segment, segments: 1, firstPair: pairs, pairs: rows });
   }
 
   /** The DISPATCH of a share: addresses in this NPU's dispatch area. */
@@ -91,61 +111,5 @@ export class ExpertBatches {
   /** Where the rows of a share's first pair belong; the others follow. */
   replyAddress({ firstPair }: Share): number {
     return this.#forward.layout.scratch.replies + firstPair * this.#forward.layout.row_bytes;
-  }
-
-  /** Pairs that a dispatch's table announces; infinity if it cannot be one of ours. */
-  readonly pairsOf = ({ segments, segmentsAddress }: TokenDispatch): number => {
-    const table = this.#space.wordsOf(segmentsAddress);
-    let pairs = 0;
-    for (let segment = 0, word = offsetOf(segmentsAddress) >>> 2; segment < segments; segment++, word += 2) {
-      const count = table[word + 1] as number;
-      if (count < 0 || count > this.#forward.layout.rows_max) return Number.POSITIVE_INFINITY;
-      pairs += count;
-    }
-    return pairs;
-  };
-
-  /** Tells of each expert that a dispatch's table names. Its asker may be writing it anew: then what is told is neither the one nor the other. */
-  lookInto({ segments, segmentsAddress }: TokenDispatch, tell: (expert: number, pairs: number) => void): void {
-    const table = this.#space.wordsOf(segmentsAddress);
-    for (let segment = 0, word = offsetOf(segmentsAddress) >>> 2; segment < segments; segment++, word += 2)
-      tell(table[word] as number, table[word + 1] as number);
-  }
-
-  /**
-   * Computes a dispatch with this NPU's experts: pulls the rows from where they lie, and writes one row per (token, expert) to `reply`, which is in this
-   * NPU's own region and holds `pairs` of them.
-   */
-  compute(dispatch: TokenDispatch, reply: number, pairs: number): void {
-    const { at, layout } = this.#forward;
-    const rowBytes = layout.row_bytes;
-    const isNear = segmentOf(dispatch.rowsAddress) === segmentOf(layout.base);
-    const table = this.#space.wordsOf(dispatch.segmentsAddress);
-    let word = offsetOf(dispatch.segmentsAddress) >>> 2;
-    let pairRows = offsetOf(dispatch.pairRowsAddress);
-    let target = offsetOf(reply);
-    let left = pairs;
-    let began_us = this.times.begin();
-    for (let segment = 0; segment < dispatch.segments; segment++, word += 2) {
-      const expert = table[word] as number;
-      const count = table[word + 1] as number;
-      // The asker may have given the step up and be writing the next one's tables here: then the answer is for nobody, but must stay inside its room.
-      left -= count;
-      if (count < 0 || count > layout.rows_max || left < 0) assert(false, `NPU ${layout.npu} was asked for more than ${pairs} rows`);
-      if (!isNear) {
-        for (let pair = 0; pair < count; pair++)
-          this.#space.copy(layout.scratch.gathered + pair * rowBytes, dispatch.rowsAddress + (table[(pairRows >>> 2) + pair] as number) * rowBytes, rowBytes);
-        this.#forward.expert(dispatch.layer, expert, target, at.gathered, count);
-      } else if (count === 1) {
-        const row = table[pairRows >>> 2] as number;
-        this.#forward.expert(dispatch.layer, expert, target, offsetOf(dispatch.rowsAddress) + row * rowBytes, 1);
-      } else {
-        this.#forward.gatherRows(at.gathered, offsetOf(dispatch.rowsAddress), pairRows, count);
-        this.#forward.expert(dispatch.layer, expert, target, at.gathered, count);
-      }
-      if (began_us >= 0) began_us = this.times.add(dispatch.layer, expert, count, began_us);
-      pairRows += count * 4;
-      target += count * rowBytes;
-    }
   }
 }

@@ -7,6 +7,7 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Executor } from '../protocol/topology.ts';
 import type { Directory } from '../runtime/directory.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
+import { attentionLayouts } from './step-layout.ts';
 
 export type LayerLoads = { readonly layer: number; readonly by_executor: readonly (readonly number[])[] };
 
@@ -23,17 +24,18 @@ export class ExpertLoads {
 
   /** Layers that have experts. */
   get layers(): number[] {
-    return (this.#plan.layouts[0]?.counts ?? []).flatMap((counts, layer) => (counts === null ? [] : [layer]));
+    return (attentionLayouts(this.#plan.layouts)[0]?.counts ?? []).flatMap((counts, layer) => (counts === null ? [] : [layer]));
   }
 
-  /** In one task executor. Counters lie at the same offset in each die's region. */
+  /** In one task executor, as its attention NPUs' gates have chosen. */
   of(executor: Executor, layer: number, expert: number): number {
-    const [first] = this.#plan.layouts;
-    const counts = first?.counts[layer] ?? null;
-    if (first === undefined || counts === null) return 0;
+    const { first, npus } = executor.attention;
     let sum = 0;
-    for (let npu = executor.experts.first; npu < executor.experts.first + executor.experts.npus; npu++) {
-      const address = (this.#plan.dies[this.#directory.dieOfNpu(npu)]?.base ?? 0) + counts - first.base;
+    for (let npu = first; npu < first + npus; npu++) {
+      const layout = this.#plan.layouts[npu];
+      const counts = layout?.kind === 'attention' ? (layout.counts[layer] ?? null) : null;
+      if (layout === undefined || counts === null) continue;
+      const address = (this.#plan.dies[this.#directory.dieOfNpu(npu)]?.base ?? 0) + counts - layout.base;
       sum += (this.#space.wordsOf(address)[(offsetOf(address) >>> 2) + expert] as number) >>> 0;
     }
     return sum;

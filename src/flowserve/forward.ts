@@ -13,6 +13,8 @@ import type { ExpertGroup } from '../protocol/topology.ts';
 import type { Arithmetic, Span, TokenSampler } from './arithmetic.ts';
 import { DecodeGraphs } from './decode-graphs.ts';
 import type { ExpertBatches } from './expert-batches.ts';
+import { ExpertForward } from './expert-forward.ts';
+import type { ExpertService } from './expert-service.ts';
 import type { GqaWeights, LayerWeights, Linear, MlaWeights, MlpWeights, MoeWeights, NpuLayout, Scratch } from './npu-layout.ts';
 import { type HeadRun, headRuns, tablesOf } from './rank-split.ts';
 import { routedAt } from './routed-steps.ts';
@@ -26,6 +28,7 @@ export class Forward implements Arithmetic {
   /** Offsets within the NPU's segment. */
   readonly at: Scratch;
   readonly tables: GatherTables;
+  readonly experts: ExpertForward;
   readonly #hidden: number;
   readonly #ropeTable: number;
   readonly #headRuns: readonly HeadRun[];
@@ -41,6 +44,12 @@ export class Forward implements Arithmetic {
     this.#ropeTable = offsetOf(layout.ropeTable);
     this.#headRuns = config.attention.kind === 'gqa' ? headRuns(layout.split.heads, config.heads / config.attention.kvHeads) : [];
     this.tables = tablesOf(config, layout);
+    this.experts = new ExpertForward(
+      config,
+      layout,
+      layout.layers.map(({ moe }) => moe),
+      kernels,
+    );
   }
 
   /** x = embedding rows of `tokenIds`. */
@@ -146,21 +155,18 @@ export class Forward implements Arithmetic {
   }
 
   gatherRows(to: number, from: number, indices: number, count: number): void {
-    this.kernels.gatherRows(to, from, indices, count, this.layout.row_bytes);
+    this.experts.gatherRows(to, from, indices, count);
   }
 
   expert(layer: number, expert: number, y: number, x: number, count: number): void {
-    const weights = this.moe(layer).experts[expert];
-    if (!weights) assert(false, `NPU ${this.layout.npu} was asked for expert ${layer}.${expert}, which it does not own`);
-    this.mlp(weights, y, x, count);
+    this.experts.expert(layer, expert, y, x, count);
   }
 
   placeOfExpert(layer: number, expert: number): { readonly address: number; readonly bytes: number } | null {
-    const { gateUp, down } = this.layout.layers[layer]?.moe?.experts[expert] ?? {};
-    return gateUp && down ? { address: gateUp.address, bytes: gateUp.head_bytes + down.head_bytes } : null;
+    return this.experts.placeOfExpert(layer, expert);
   }
 
-  /** sharedOut = shared expert(normed), if the model has one. */
+  /** sharedOut = shared expert(normed), if the model has one and this NPU has it. */
   sharedExpert(layer: number, rows: number, first = 0): void {
     const { shared } = this.moe(layer);
     if (shared !== null) this.mlp(shared, this.at.sharedOut, this.at.normed + first * this.#hidden * 4, rows);
@@ -169,18 +175,17 @@ export class Forward implements Arithmetic {
   /** x += Σ weight · reply by expert id, then the shared expert's row. */
   combine(layer: number, rows: number, first = 0): void {
     const { replies, rowIndices, expertWeights, sharedOut } = this.at;
+    const { topK } = this.config.moe;
     const x = this.at.x + first * this.#hidden * 4;
-    const shared = this.moe(layer).shared === null ? 0 : sharedOut;
-    this.kernels.combineRows(x, this.#hidden, replies, rowIndices, expertWeights, this.config.moe.topK, shared, this.#hidden, rows, this.#hidden);
+    // Where a peer computes it, its rows are the last answers.
+    const peers = this.layout.sharedNpu === null ? 0 : replies + rows * topK * this.layout.row_bytes;
+    const shared = this.moe(layer).shared === null ? peers : sharedOut;
+    this.kernels.combineRows(x, this.#hidden, replies, rowIndices, expertWeights, topK, shared, this.#hidden, rows, this.#hidden);
   }
 
   /** y = down(silu(gate(x)) · up(x)) */
-  mlp({ gateUp, down }: MlpWeights, y: number, x: number, rows: number): void {
-    const { gateUp: both, activated } = this.at;
-    const inter = down.inDim;
-    this.#linear(both, 2 * inter, x, this.#hidden, rows, gateUp);
-    this.kernels.siluMul(activated, inter, both, 2 * inter, rows, inter);
-    this.#linear(y, this.#hidden, activated, inter, rows, down);
+  mlp(weights: MlpWeights, y: number, x: number, rows: number): void {
+    this.experts.mlp(weights, y, x, rows);
   }
 
   keepRows(rows: number, first: number): void {
@@ -212,11 +217,11 @@ export class Forward implements Arithmetic {
     return new Sampler(this, space);
   }
 
-  newGraphs(batches: ExpertBatches, space: AddressSpace, group: ExpertGroup): DecodeGraphs | null {
+  newGraphs(batches: ExpertBatches, service: ExpertService, space: AddressSpace, group: ExpertGroup): DecodeGraphs | null {
     const { config, layout } = this;
     if (layout.graphs === null) return null;
     const recorder = new KernelRecorder(space.wordsOf(layout.base));
-    return new DecodeGraphs(this, new Forward(config, layout, recorder.kernels), recorder, layout.graphs, batches, space, group);
+    return new DecodeGraphs(this, new Forward(config, layout, recorder.kernels), recorder, layout.graphs, batches, service, space, group);
   }
 
   moe(layer: number): MoeWeights {

@@ -12,7 +12,9 @@ import { type Kernels, PANEL } from '../model/kernels/kernels.ts';
 import { ropeTable, ropeTableLength } from '../model/kernels/rope-table.ts';
 import { DTYPE_BYTES } from '../model/safetensors.ts';
 import { assert } from '../protocol/errors.ts';
-import type { Linear, MlpWeights, NpuLayout, Vector } from './npu-layout.ts';
+import type { ExpertNpuLayout } from './expert-layout.ts';
+import type { ExpertWeights, Linear, MlpWeights, NpuLayout, Vector } from './npu-layout.ts';
+import { attentionLayouts } from './step-layout.ts';
 import type { Range } from './tensor-share.ts';
 
 /** Rows `from`…`from + count` of a stored matrix: of its outputs. */
@@ -20,10 +22,14 @@ type Rows = { readonly part: PlacedTensor; readonly from: number; readonly count
 /** Bytes of a tensor, or of two of one shape, that were read, `of` so many that they have. */
 type Loaded = { readonly tensor: string; readonly bytes: number; readonly of: number };
 
+/** Where raw bytes of tensors wait. */
+type Staging = Pick<NpuLayout, 'staging'>;
+
 /** They have the same weights, but for experts. */
 const isAlike = (a: NpuLayout, b: NpuLayout): boolean =>
   a.share.rank === b.share.rank &&
   a.share.tp === b.share.tp &&
+  (a.sharedNpu === null) === (b.sharedNpu === null) &&
   a.split.projection.first === b.split.projection.first &&
   a.split.projection.count === b.split.projection.count;
 
@@ -41,7 +47,7 @@ export class WeightLoader {
   }
 
   /** Loads these NPUs. Yields between tensors so that a caller can report progress; each tensor's bytes once, though more than one NPU has them. */
-  *load(layouts: readonly NpuLayout[]): Generator<{ readonly tensor: string; readonly bytes: number }> {
+  *load(layouts: readonly (NpuLayout | ExpertNpuLayout)[]): Generator<{ readonly tensor: string; readonly bytes: number }> {
     assert(layouts.length > 0, 'a pod has at least one NPU');
     const told = new Map<string, number>();
     for (const { tensor, bytes, of } of this.#loadAll(layouts)) {
@@ -52,12 +58,17 @@ export class WeightLoader {
     }
   }
 
-  *#loadAll(layouts: readonly NpuLayout[]): Generator<Loaded> {
+  *#loadAll(layouts: readonly (NpuLayout | ExpertNpuLayout)[]): Generator<Loaded> {
     for (const layout of layouts) {
-      const alike = layouts.find((other) => isAlike(other, layout)) as NpuLayout;
+      if (layout.kind === 'experts') {
+        for (const [layer, weights] of layout.layers.entries()) if (weights !== null) yield* this.#loadExperts(layout, layer, weights, weights.shared);
+        continue;
+      }
+      const alike = attentionLayouts(layouts).find((other) => isAlike(other, layout)) as NpuLayout;
       if (alike === layout) yield* this.#loadShare(layout);
       else this.#copyReplicated(alike, layout);
-      for (let layer = 0; layer < layout.layers.length; layer++) yield* this.#loadExperts(layout, layer);
+      // The shared expert is among what they have alike.
+      for (const [layer, { moe }] of layout.layers.entries()) if (moe !== null) yield* this.#loadExperts(layout, layer, moe, null);
     }
   }
 
@@ -126,16 +137,14 @@ export class WeightLoader {
     if (moe.shared !== null) yield* this.#loadMlp(layout, moe.shared, `${prefix}.mlp.shared_experts`);
   }
 
-  *#loadExperts(layout: NpuLayout, layer: number): Generator<Loaded> {
-    const experts = layout.layers[layer]?.moe?.experts ?? [];
-    for (const [expert, weights] of experts.entries()) {
-      if (weights === null) continue;
-      yield* this.#loadMlp(layout, weights, `model.layers.${layer}.mlp.experts.${expert}`);
-    }
+  *#loadExperts(layout: Staging, layer: number, { experts }: ExpertWeights, shared: MlpWeights | null): Generator<Loaded> {
+    const prefix = `model.layers.${layer}.mlp`;
+    for (const [expert, weights] of experts.entries()) if (weights !== null) yield* this.#loadMlp(layout, weights, `${prefix}.experts.${expert}`);
+    if (shared !== null) yield* this.#loadMlp(layout, shared, `${prefix}.shared_experts`);
   }
 
   *#loadMlp(
-    layout: NpuLayout,
+    layout: Staging,
     { gateUp, down }: MlpWeights,
     prefix: string,
     inner: Range = { first: 0, count: gateUp.outDim / 2 },
@@ -170,7 +179,7 @@ export class WeightLoader {
   }
 
   /** Packs matrices below one another as one, a few panels at a time through the staging area. */
-  #loadLinear(layout: NpuLayout, linear: Linear, sources: readonly Rows[]): Loaded {
+  #loadLinear(layout: Staging, linear: Linear, sources: readonly Rows[]): Loaded {
     const kernels = this.#kernels(linear.address);
     const pack = linear.format === 'bf16' ? kernels.packBf16 : kernels.packF32;
     const rowBytes = linear.inDim * 4; // room for F32 whatever is stored
@@ -210,7 +219,7 @@ export class WeightLoader {
   }
 
   /** Puts rows `row`…`row + count` of the stacked sources into the staging area, in the linear's format. */
-  #stage(layout: NpuLayout, sources: readonly Rows[], row: number, count: number, { inDim, format }: Linear): void {
+  #stage(layout: Staging, sources: readonly Rows[], row: number, count: number, { inDim, format }: Linear): void {
     let to = layout.staging.address;
     let skip = row;
     let left = count;
@@ -233,7 +242,7 @@ export class WeightLoader {
   }
 
   /** Elements `from`…`from + count` as F32 at `to`, through the upper half of the staging area. */
-  #widenInto(layout: NpuLayout, to: number, part: PlacedTensor, from: number, count: number): void {
+  #widenInto(layout: Staging, to: number, part: PlacedTensor, from: number, count: number): void {
     const { tensor } = part;
     const kernels = this.#kernels(to);
     const half = layout.staging.bytes / 2;

@@ -10,8 +10,8 @@ import { ropeTableLength } from '../model/kernels/rope-table.ts';
 import { SAMPLING_WORDS } from '../model/kernels/sampling-params.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
 import type { Dtype } from '../model/safetensors.ts';
-import { expertGroupOf, npuOfExpert } from '../protocol/topology.ts';
-import { type Areas, layoutAreas } from '../xccl/areas.ts';
+import { type Deployment, expertGroupOf, npuOfExpert } from '../protocol/topology.ts';
+import { type AreaSizes, type Areas, layoutAreas } from '../xccl/areas.ts';
 import { type GraphPlace, layoutGraphs } from './graph-layout.ts';
 import { attendedWidth, gatherPlaces, type RankSplit, splitOf } from './rank-split.ts';
 import { layoutRouting } from './routed-steps.ts';
@@ -24,9 +24,11 @@ import {
   layoutKv,
   layoutOffersOf,
   type ProjectionPlace,
+  pairsOfRow,
   SPAN_WORDS,
   type StepLayout,
   type StepScratch,
+  sharedNpuFor,
 } from './step-layout.ts';
 import { isTensorParallel, partOf, projectionShareOf, type TensorShare, tensorShareOf } from './tensor-share.ts';
 
@@ -70,13 +72,14 @@ export type GqaWeights = {
   readonly o: Linear;
 };
 export type MlpWeights = { readonly gateUp: Linear; readonly down: Linear };
-export type MoeWeights = {
-  readonly router: Linear;
-  readonly bias: Vector | null;
+/** Of one layer, what an NPU has of its experts. */
+export type ExpertWeights = {
   /** By expert id; null where another NPU owns it. */
   readonly experts: readonly (MlpWeights | null)[];
+  /** Null where another NPU computes it, or the model has none. */
   readonly shared: MlpWeights | null;
 };
+export type MoeWeights = ExpertWeights & { readonly router: Linear; readonly bias: Vector | null };
 export type LayerWeights = {
   readonly inputNorm: Vector;
   readonly attention: MlaWeights | GqaWeights;
@@ -132,7 +135,7 @@ export const BIAS_MAX = 1_024;
 export const BANNED_MAX = 128;
 /** Rows whose logits are computed at once. */
 export const LOGIT_ROWS_MAX = 64;
-const STAGING_BYTES = 1 << 20;
+export const STAGING_BYTES = 1 << 20;
 const LOGPROBS_MAX = 32;
 
 /** The stored dtype of each tensor, by name. */
@@ -145,24 +148,19 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const projectionShare = projectionShareOf(options.deployment, npu);
   const split = splitOf(config, share, projectionShare);
   const tables = isTensorParallel(options.deployment) ? gatherPlaces(config, options, LOGIT_ROWS_MAX, 0) : null;
-  const areas = layoutAreas(areaSizes(config, { row_bytes, attended_row_bytes: attendedWidth(config) * 4 }, options, SLOT_BYTES, tables?.bytes ?? 0), arena);
+  const areas = layoutAreas(realAreaSizes(config, options, npu, tables?.bytes ?? 0), arena);
   const areasEnd = arena.used;
   const counts = layoutCounts(config, arena);
-  const linear = (tensor: string | readonly string[], outDim: number, inDim: number, heads = 1): Linear => {
-    const names = typeof tensor === 'string' ? [tensor] : tensor;
-    const format: WeightFormat = names.every((name) => weightFormat(dtypeOf(name)) === 'bf16') ? 'bf16' : 'f32';
-    const head_bytes = packedBytes(outDim, inDim, format);
-    return { address: arena.allocate(head_bytes * heads), inDim, outDim, format, heads, head_bytes };
-  };
+  const linear = linearsIn(arena, dtypeOf);
   const vector = (length: number): Vector => ({ address: arena.allocate(length * 4), length });
   const { hiddenSize, vocabSize, moe } = config;
-  const group = expertGroupOf(options.deployment, npu);
+  const sharedNpu = sharedNpuFor(moe, options.deployment, npu);
 
   const embeddingFormat = weightFormat(dtypeOf('model.embed_tokens.weight'));
   const embedding = { address: arena.allocate(vocabSize * hiddenSize * (embeddingFormat === 'bf16' ? 2 : 4)), format: embeddingFormat };
-  const mlp = (prefix: string, inter: number, own = inter, columns = hiddenSize): MlpWeights => ({
-    gateUp: linear([`${prefix}.gate_proj.weight`, `${prefix}.up_proj.weight`], 2 * own, hiddenSize),
-    down: linear(`${prefix}.down_proj.weight`, columns, inter),
+  const dense = (prefix: string): MlpWeights => ({
+    gateUp: linear([`${prefix}.gate_proj.weight`, `${prefix}.up_proj.weight`], 2 * split.inner.count, hiddenSize),
+    down: linear(`${prefix}.down_proj.weight`, split.hidden.count, config.mlp.intermediateSize),
   });
   const layers = Array.from({ length: config.layers }, (_, layer): LayerWeights => {
     const prefix = `model.layers.${layer}`;
@@ -170,15 +168,12 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
       inputNorm: vector(hiddenSize),
       attention: layoutAttention(config, split, `${prefix}.self_attn`, linear, vector),
       postNorm: vector(hiddenSize),
-      mlp: isMoeLayer(config, layer) ? null : mlp(`${prefix}.mlp`, config.mlp.intermediateSize, split.inner.count, split.hidden.count),
+      mlp: isMoeLayer(config, layer) ? null : dense(`${prefix}.mlp`),
       moe: isMoeLayer(config, layer)
         ? {
             router: linear(`${prefix}.mlp.gate.weight`, moe.experts, hiddenSize),
             bias: moe.gating.kind === 'sigmoid' ? vector(moe.experts) : null,
-            experts: Array.from({ length: moe.experts }, (_, expert) =>
-              npuOfExpert(expert, group) === npu ? mlp(`${prefix}.mlp.experts.${expert}`, moe.intermediateSize) : null,
-            ),
-            shared: moe.sharedExperts > 0 ? mlp(`${prefix}.mlp.shared_experts`, moe.sharedExperts * moe.intermediateSize) : null,
+            ...layoutExperts(config, layer, ownedBy(npu, options.deployment), moe.sharedExperts > 0 && sharedNpu === null, linear),
           }
         : null,
     };
@@ -211,7 +206,9 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     'XCCL areas': areasEnd,
   };
   return {
+    kind: 'attention',
     npu,
+    sharedNpu,
     share,
     split,
     projection,
@@ -244,7 +241,45 @@ export function kvLayerBytes({ attention }: ModelConfig, blockSize: number): num
     : gqaLayerBytes(blockSize, attention.kvHeads, attention.headDim);
 }
 
+/** Areas of an NPU of real kernels, whatever it is for. */
+export const realAreaSizes = (config: ModelConfig, options: LayoutOptions, npu: number, gather_bytes: number): AreaSizes =>
+  areaSizes(config, { row_bytes: config.hiddenSize * 4, attended_row_bytes: attendedWidth(config) * 4 }, options, npu, SLOT_BYTES, gather_bytes);
+
 type MakeLinear = (tensor: string | readonly string[], outDim: number, inDim: number, heads?: number) => Linear;
+
+export const linearsIn =
+  (arena: Arena, dtypeOf: Dtypes): MakeLinear =>
+  (tensor, outDim, inDim, heads = 1) => {
+    const names = typeof tensor === 'string' ? [tensor] : tensor;
+    const format: WeightFormat = names.every((name) => weightFormat(dtypeOf(name)) === 'bf16') ? 'bf16' : 'f32';
+    const head_bytes = packedBytes(outDim, inDim, format);
+    return { address: arena.allocate(head_bytes * heads), inDim, outDim, format, heads, head_bytes };
+  };
+
+/** Whether an expert's weights are the NPU's. */
+export const ownedBy = (npu: number, deployment: Deployment): ((expert: number) => boolean) => {
+  const group = expertGroupOf(deployment, npu);
+  return (expert) => npuOfExpert(expert, group) === npu;
+};
+
+/** A layer's experts that are an NPU's own, and its shared expert if that is. */
+export function layoutExperts(
+  { hiddenSize, moe }: ModelConfig,
+  layer: number,
+  owns: (expert: number) => boolean,
+  hasShared: boolean,
+  linear: MakeLinear,
+): ExpertWeights {
+  const prefix = `model.layers.${layer}.mlp`;
+  const mlp = (name: string, inter: number): MlpWeights => ({
+    gateUp: linear([`${prefix}.${name}.gate_proj.weight`, `${prefix}.${name}.up_proj.weight`], 2 * inter, hiddenSize),
+    down: linear(`${prefix}.${name}.down_proj.weight`, hiddenSize, inter),
+  });
+  return {
+    experts: Array.from({ length: moe.experts }, (_, expert) => (owns(expert) ? mlp(`experts.${expert}`, moe.intermediateSize) : null)),
+    shared: hasShared ? mlp('shared_experts', moe.sharedExperts * moe.intermediateSize) : null,
+  };
+}
 
 function layoutAttention(
   config: ModelConfig,
@@ -326,7 +361,7 @@ function layoutScratch(config: ModelConfig, options: LayoutOptions, split: RankS
     rowIndices: words(rows * moe.topK),
     pairRows,
     segments,
-    replies: words(rows * moe.topK * hiddenSize),
+    replies: words(rows * pairsOfRow(moe, options.deployment) * hiddenSize),
     gathered: words(rows * (projection.tp > 1 ? Math.max(hiddenSize, attendedWidth(config)) : hiddenSize)),
     sharedOut: words(rows * hiddenSize),
     inner: tables?.activated ?? 0,

@@ -26,6 +26,8 @@ import { MessagePort, type ReceivedMail } from '../runtime/message-port.ts';
 import type { Arithmetic } from './arithmetic.ts';
 import { Claims } from './claims.ts';
 import { kernelChecksum } from './distflow/checksum.ts';
+import { ExpertForward } from './expert-forward.ts';
+import type { ExpertNpuLayout } from './expert-layout.ts';
 import { Forward } from './forward.ts';
 import { type KvLine, kvNetworkOf } from './kv-network.ts';
 import type { NpuLayout } from './npu-layout.ts';
@@ -48,7 +50,7 @@ export type WorkerData = {
   /** The same of its dies, in the order of `layouts`. */
   readonly die_epochs: readonly number[];
   /** Of this worker's NPUs, in order, on the dies that they have now. */
-  readonly layouts: readonly NpuLayout[];
+  readonly layouts: readonly (NpuLayout | ExpertNpuLayout)[];
   /** Of this thread's seat: what its task executors pull by, where they share no memory. */
   readonly kv_lines: readonly KvLine[];
   readonly memories: readonly WebAssembly.Memory[];
@@ -154,7 +156,9 @@ export class NpuWorker {
       arithmetics: layouts.map((layout) => {
         const kernelsOfSegment = kernels[segmentOf(layout.base)];
         assert(kernelsOfSegment, `NPU ${layout.npu} lies in no segment`);
-        return new Forward(plan.config, layout, kernelsOfSegment);
+        return layout.kind === 'attention'
+          ? new Forward(plan.config, layout, kernelsOfSegment)
+          : new ExpertForward(plan.config, layout, layout.layers, kernelsOfSegment);
       }),
       die_epochs,
       checksum: kernelChecksum(this.#space, kernels),
@@ -163,6 +167,7 @@ export class NpuWorker {
       onRouted: routedOf?.(clock),
       // One NPU warms up the thread for all, and they are alike.
       samplesOf: (program) => (this.#samples ??= warmUp(program, now_us)),
+      warmExperts: (service) => service.rehearse(),
       host: {
         spawn: (address, birth) => this.#host.spawn(address, birth),
         send: (to, from, message) => this.#host.send(to, from, message),
@@ -254,11 +259,11 @@ export class NpuWorker {
     this.#mustServe = false;
     this.#isStalled = false;
     let any = false;
-    for (const program of this.#programs) {
-      const served = program.serve(DISPATCHES_PER_TURN);
+    for (const service of this.#npus.services) {
+      const served = this.#npus.serve(service, DISPATCHES_PER_TURN);
       any ||= served > 0;
       this.#mustServe ||= served === DISPATCHES_PER_TURN;
-      this.#isStalled ||= program.exchange.isStalled;
+      this.#isStalled ||= service.exchange.isStalled;
     }
     return any;
   }
@@ -333,7 +338,7 @@ export class NpuWorker {
   }
 
   #refresh(worker: number): void {
-    for (const npu of this.#directory.npusOfWorker(worker)) for (const program of this.#programs) program.exchange.refresh(this.#directory.dieOfNpu(npu));
+    for (const npu of this.#directory.npusOfWorker(worker)) for (const { exchange } of this.#npus.services) exchange.refresh(this.#directory.dieOfNpu(npu));
   }
 }
 

@@ -9,7 +9,7 @@ import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { type Address, address, expertAddress, idOf } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
-import { launchDone, launchFailed, loaded, loadsCounted, npuReady, resetDone, started } from '../protocol/constructors.ts';
+import { launchDone, launchFailed, loaded, loadsCounted, npuReady, resetDone, servedDispatches, started } from '../protocol/constructors.ts';
 import { assert, toErrorRecord } from '../protocol/errors.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Message, StepPlan, Work } from '../protocol/messages.ts';
@@ -20,16 +20,18 @@ import type { Birth, Cast } from '../runtime/cast.ts';
 import type { Directory } from '../runtime/directory.ts';
 import { Endpoint, type Surroundings } from '../xccl/endpoint.ts';
 import { Exchange } from '../xccl/exchange.ts';
-import type { Arithmetic } from './arithmetic.ts';
+import type { Arithmetic, ExpertArithmetic } from './arithmetic.ts';
 import type { Checksum } from './distflow/checksum.ts';
 import type { LinkClusterOptions } from './distflow/link-cluster.ts';
 import { ExpertLoads } from './expert-loads.ts';
 import { expertReports } from './expert-reports.ts';
+import { ExpertService } from './expert-service.ts';
 import type { ServiceClock } from './expert-times.ts';
 import { KvTransfers } from './kv-transfers.ts';
+import { npuReport } from './npu-report.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
 import { type OnRouted, RoutedSteps } from './routed-steps.ts';
-import { offersOf } from './step-layout.ts';
+import { type ExpertLayout, offersOf } from './step-layout.ts';
 import { StepProgram } from './step-program.ts';
 import { StepTimes } from './step-times.ts';
 
@@ -42,7 +44,7 @@ export type NpusOptions = {
   readonly directory: Directory;
   readonly surroundings: Surroundings;
   /** Of this host's NPUs, laid out on the dies that they have now. */
-  readonly arithmetics: readonly Arithmetic[];
+  readonly arithmetics: readonly (Arithmetic | ExpertNpuArithmetic)[];
   /** In the same order; missing: those that the dies have now. */
   readonly die_epochs?: readonly number[];
   /** What proves that KV arrived whole. */
@@ -54,6 +56,8 @@ export type NpusOptions = {
   readonly measuresSteps: boolean;
   /** Given what the gates of each step have chosen; missing: nobody records it. */
   readonly onRouted?: OnRouted | undefined;
+  /** Before anybody asks an NPU that has experts only. */
+  readonly warmExperts: (service: ExpertService) => void;
   /** What steps take, measured before the first of them. */
   readonly samplesOf: (program: StepProgram<Arithmetic>) => readonly StepSample[];
   /** Told as a step's layers are computed, in place of who waits for their KV: then that is for whoever knows when they are there. */
@@ -70,32 +74,14 @@ export type NpusHost = {
   readonly tellTransfer: (group: Address, message: TransferMessage, cause: number, bytes: number) => void;
 };
 
-/** Of what a group's first rank tells for all. */
-const NO_SCHEDULER = {
-  scheduler: {
-    ...{
-      cache: {
-        blocks: 0,
-        used: 0,
-        cached: 0,
-        positions_queried: 0,
-        positions_hit: 0,
-        dram_blocks_used: 0,
-        transfers: { blocks_swapped_out: 0, blocks_swapped_in: 0, blocks_populated: 0 },
-      },
-      running: 0,
-      waiting: 0,
-      step: 0,
-    },
-    handoffs: { lent: 0, expected: 0, leases_expired: 0, loans: { blocks_lent: 0 } },
-    coming: { hits_refused: 0, wants: { hits: 0, refused: 0, missed: 0 } },
-    ...{ tokens_prefilled: 0, tokens_decoded: 0, preemptions: 0 },
-  },
-} as const;
+/** Of an expert NPU. */
+export type ExpertNpuArithmetic = ExpertArithmetic & { readonly layout: ExpertLayout };
 
 export class Npus {
-  /** By NPU, in their order. */
+  /** By NPU that runs steps, in their order. */
   readonly programs: ReadonlyMap<number, StepProgram<Arithmetic>>;
+  /** What each NPU computes for others, in their order. */
+  readonly services: readonly ExpertService[];
   readonly transfers: KvTransfers;
   readonly #plan: AnyPodPlan;
   readonly #loads: ExpertLoads;
@@ -110,6 +96,9 @@ export class Npus {
   readonly #samplesOf: NpusOptions['samplesOf'];
   readonly #routed: RoutedSteps | null;
   readonly #now_ms: () => number;
+  readonly #warmExperts: NpusOptions['warmExperts'];
+  /** Expert NPUs that have told their actors that they serve, which have not reported since. */
+  readonly #served = new Set<number>();
   /** NPUs with a step that failed: until they are reset, nothing else begins there. */
   readonly #failed = new Set<number>();
   /** By expert: the tokens that were reported. */
@@ -121,23 +110,24 @@ export class Npus {
     this.#samplesOf = samplesOf;
     this.#routed = options.onRouted === undefined ? null : new RoutedSteps(space, options.onRouted);
     this.#now_ms = surroundings.now_ms;
+    this.#warmExperts = options.warmExperts;
     this.#now_us = measuresSteps ? () => surroundings.now_ms() * 1000 : null;
     this.#plan = plan;
     this.#loads = new ExpertLoads(plan, space, directory);
     this.#host = host;
     const dieOf = (npu: number): number => directory.dieOfNpu(npu);
-    this.programs = new Map(
-      arithmetics.map((arithmetic, index) => {
-        const { npu, row_bytes } = arithmetic.layout;
-        const exchange = new Exchange(new Endpoint(dieOf(npu), surroundings, die_epochs?.[index]), row_bytes);
-        return [
-          npu,
-          new StepProgram(arithmetic, space, exchange, expertGroupOf(plan.hosting.deployment, npu), dieOf, (step, layers) => {
-            if (this.transfers.lends(npu, step)) onLayers(npu, step, layers);
-          }),
-        ];
-      }),
-    );
+    const programs = new Map<number, StepProgram<Arithmetic>>();
+    this.services = arithmetics.map((arithmetic, index) => {
+      const { npu, row_bytes } = arithmetic.layout;
+      const exchange = new Exchange(new Endpoint(dieOf(npu), surroundings, die_epochs?.[index]), row_bytes);
+      if (!('embed' in arithmetic)) return new ExpertService(arithmetic, space, exchange);
+      const program = new StepProgram(arithmetic, space, exchange, expertGroupOf(plan.hosting.deployment, npu), dieOf, (step, layers) => {
+        if (this.transfers.lends(npu, step)) onLayers(npu, step, layers);
+      });
+      programs.set(npu, program);
+      return program.service;
+    });
+    this.programs = programs;
     const owners = [...this.programs].map(([npu, { exchange, blocks }]) => ({ npu, die: exchange.endpoint.die, epoch: exchange.endpoint.epoch, blocks }));
     this.transfers = new KvTransfers(
       { plan, space, directory, checksum, network, now_ms: surroundings.now_ms, arrive: surroundings.arrive, tell: host.tellTransfer },
@@ -163,23 +153,40 @@ export class Npus {
       lends_by_layer: kv_transfer === 'layer',
       offers_max: offersOf({ max_batch_requests }),
     };
-    for (const [npu, program] of this.programs) {
-      const { forward } = program;
-      const { group: id, executor, rank } = this.#placeOf(npu);
-      const [self, group] = [address('npu', npu), address('dp-group', id)];
+    for (const service of this.services) {
+      const { npu, self, forward } = service;
+      const place = this.#placeOf(npu);
+      const program = this.programs.get(npu);
+      const group = place.kind === 'attention' ? address('dp-group', place.group) : null;
       this.#host.spawn(self, { machine: npuMachine, input: { self, dp_group: group } });
-      if (rank === 0) this.#host.spawn(group, { machine: dpGroup, input: { self: group, npus: this.#ranksOf(id), limits, lease_ms } });
+      if (place.kind === 'attention' && place.rank === 0)
+        this.#host.spawn(address('dp-group', place.group), {
+          machine: dpGroup,
+          input: { self: group, npus: this.#ranksOf(place.group), limits, lease_ms },
+        });
       this.#host.send(self, self, started());
       for (const layer of this.#loads.layers) {
         this.#spawnExperts(npu, layer, forward);
         // What was counted before is not news.
         this.#newLoads(npu, layer, () => {});
       }
-      this.#host.send(address('task-executor', executor), self, npuReady(npu, this.#samplesOf(program)));
+      if (program === undefined) this.#warmExperts(service);
+      this.#host.send(address('task-executor', place.executor), self, npuReady(npu, program === undefined ? [] : this.#samplesOf(program)));
     }
   }
 
-  #spawnExperts(npu: number, layer: number, forward: Arithmetic): void {
+  /** Answers what has been asked of an NPU's experts, up to a bound; its actor hears of that once a reporting period. How many dispatches there were. */
+  serve(service: ExpertService, limit: number): number {
+    const served = service.serve(limit);
+    const { npu, self } = service;
+    if (served > 0 && !this.programs.has(npu) && !this.#served.has(npu)) {
+      this.#served.add(npu);
+      this.#host.complete(self, servedDispatches(), 0);
+    }
+    return served;
+  }
+
+  #spawnExperts(npu: number, layer: number, forward: ExpertArithmetic): void {
     for (const id of this.#expertsOf(npu)) {
       const self = expertAddress(this.#placeOf(npu).executor, layer, id);
       const place = forward.placeOfExpert(layer, id);
@@ -210,8 +217,13 @@ export class Npus {
   /** Performs an NPU's work; a step is only begun, and goes on with `poll`. */
   launch(self: Address, work: Work, cause: number): void {
     const npu = idOf(self);
+    if (work.kind === 'count-loads') {
+      this.#served.delete(npu);
+      this.#host.complete(self, this.#countLoads(npu), cause);
+      return;
+    }
     const program = this.programs.get(npu);
-    assert(program, `${self} does not live here`);
+    assert(program, `${self} runs no steps here`);
     switch (work.kind) {
       case 'step':
         this.#launchStep(program, work.plan, cause);
@@ -224,9 +236,6 @@ export class Npus {
         this.#failed.delete(npu);
         this.#causes.delete(npu);
         this.#host.complete(self, resetDone(), cause);
-        break;
-      case 'count-loads':
-        this.#host.complete(self, this.#countLoads(npu), cause);
         break;
     }
   }
@@ -332,61 +341,19 @@ export class Npus {
 
   /** How the experts of this host's NPUs are; `clock`: what they are timed by from now on, null: as before. */
   expertReports(clock: ServiceClock | null): ExpertReport[] {
-    return [...this.programs.values()].flatMap((program) => expertReports(program, this.#loads.layers, clock));
+    return this.services.flatMap((service) => expertReports(service, this.#loads.layers, clock));
   }
 
   /** What there is to say of each NPU; `cast`: its actors. */
   report(cast: Pick<Cast, 'stateOf' | 'contextOf'>): NpuReport[] {
-    return [...this.programs].map(([npu, { blocks, exchange }]): NpuReport => {
+    return this.services.map(({ npu, self, exchange }): NpuReport => {
       // A group's scheduler is its first rank's to tell of.
-      const { group, rank } = this.#placeOf(npu);
-      const { scheduler } = rank === 0 ? (cast.contextOf(address('dp-group', group)) as { scheduler: StepScheduler }) : NO_SCHEDULER;
-      const { endpoint, replies } = exchange;
-      const { decodes, gaps } = this.timesOf(npu);
-      exchange.sweepReplies();
-      return {
-        npu,
-        state: cast.stateOf(address('npu', npu)) ?? 'gone',
-        kv_blocks: scheduler.cache.blocks,
-        kv_blocks_used: scheduler.cache.used,
-        kv_blocks_cached: scheduler.cache.cached,
-        requests_running: scheduler.running,
-        requests_waiting: scheduler.waiting,
-        steps: scheduler.step,
-        tokens_prefilled: scheduler.tokens_prefilled,
-        tokens_decoded: scheduler.tokens_decoded,
-        preemptions: scheduler.preemptions,
-        prefix_queries: scheduler.cache.positions_queried,
-        prefix_hits: scheduler.cache.positions_hit,
-        kv_lent: scheduler.handoffs.lent,
-        kv_expected: scheduler.handoffs.expected,
-        kv_leases_expired: scheduler.handoffs.leases_expired,
-        kv_transfers_open: this.transfers.openOf(npu),
-        dram_blocks_used: scheduler.cache.dram_blocks_used,
-        blocks_swapped_out: scheduler.cache.transfers.blocks_swapped_out,
-        blocks_swapped_in: scheduler.cache.transfers.blocks_swapped_in,
-        hits_refused: scheduler.coming.hits_refused,
-        blocks_populated: scheduler.cache.transfers.blocks_populated,
-        blocks_lent: scheduler.handoffs.loans.blocks_lent,
-        remote_hits: scheduler.coming.wants.hits,
-        remote_hits_refused: scheduler.coming.wants.refused,
-        remote_hits_missed: scheduler.coming.wants.missed,
-        die: endpoint.die,
-        kv_blocks_held: blocks.used,
-        kv_blocks_held_max: blocks.high_water,
-        fields_written: endpoint.counters.writes,
-        fields_stale: endpoint.counters.stale,
-        dispatches_written: exchange.dispatches,
-        dispatches_served: exchange.served,
-        dispatches_refused: exchange.refused,
-        pulled_bytes: exchange.pulled_bytes,
-        reply_bytes: replies.used,
-        reply_bytes_max: replies.high_water,
-        decode_steps_us: decodes.counts,
-        decode_steps_us_sum: decodes.sum_us,
-        step_gaps_us: gaps.counts,
-        step_gaps_us_sum: gaps.sum_us,
-      };
+      const place = this.#placeOf(npu);
+      const leads = place.kind === 'attention' && place.rank === 0;
+      const scheduler = leads ? (cast.contextOf(address('dp-group', place.group)) as { scheduler: StepScheduler }).scheduler : null;
+      const state = cast.stateOf(self) ?? 'gone';
+      const parts = { scheduler, blocks: this.programs.get(npu)?.blocks ?? null, exchange, times: this.timesOf(npu) };
+      return npuReport(npu, state, this.transfers.openOf(npu), parts);
     });
   }
 }

@@ -8,7 +8,7 @@ import type { ModelConfig } from '../model/config.ts';
 import { PANEL } from '../model/kernels/kernels.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { JOB_EXECUTORS_MAX } from '../protocol/request-ids.ts';
-import { type Deployment, firstGroups, formatTopology, type Topology } from '../protocol/topology.ts';
+import { type Deployment, firstGroups, formatTopology, isSplit, type Topology } from '../protocol/topology.ts';
 import type { PlanOptions } from './pod-plan.ts';
 import type { ModelShape } from './step-layout.ts';
 
@@ -29,13 +29,14 @@ export function checkSplits({ heads, hiddenSize }: Pick<ModelConfig, 'heads' | '
 /** @throws `invalid_request` naming the option */
 export function checkOptions({ moe }: ModelShape, deployment: Deployment, options: PlanOptions): void {
   checkThreads(deployment, options);
-  for (const { id, role, dp, tp, experts } of deployment.executors)
+  for (const { id, role, dp, tp, experts, split } of deployment.executors)
     if (experts.npus > moe.experts)
       refuse(
-        options.topology.length === 1 ? 'npus' : 'topology',
-        `task executor ${id} (${role}) has dp ${dp} × tp ${tp} = ${experts.npus} NPUs for ${moe.experts} experts a layer; each NPU owns at least one`,
+        options.topology.length === 1 && split === undefined ? 'npus' : 'topology',
+        `task executor ${id} (${role}) has ${split === undefined ? `dp ${dp} × tp ${tp} = ${experts.npus}` : `${experts.npus} expert`} NPUs for ${moe.experts} experts a layer; each NPU owns at least one`,
       );
   checkLongPrompts(options);
+  checkSchedule(deployment, options);
   checkHandoffs(deployment, options);
   checkCache(deployment, options);
 }
@@ -56,6 +57,14 @@ function checkLongPrompts({ topology, load_balancing, long_prompt_groups: own }:
     'long_prompt_groups',
     `${own} for very long prompts alone needs an executor that has more DP groups and chooses among them by cost_model; '${formatTopology(topology)}' has ${[...new Set(choices)].join('; ')}: use load_balancing 'cost_model' or a prefill executor, with dp ${own + 1} or more`,
   );
+}
+
+function checkSchedule(deployment: Deployment, { topology, schedule }: PlanOptions): void {
+  if (schedule !== undefined && !isSplit(deployment))
+    refuse(
+      'schedule',
+      `'${schedule}' is between attention NPUs and expert NPUs, which topology '${formatTopology(topology)}' does not tell apart; 'moe-attention:domains=1x2,experts=2' does`,
+    );
 }
 
 function checkHandoffs({ executors }: Deployment, { topology, kv_fabric = 'memory', kv_transfer }: PlanOptions): void {

@@ -13,18 +13,19 @@ import { type MemoryPlan, planMemory, type Region, type RegionRequest } from '..
 import type { Checkpoint } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
-import { deploy, type KvFabric, type Topology } from '../protocol/topology.ts';
-import { CALLER_THREAD, CONTROL_THREAD, dealtOut, diesOf, type Hosting, seatsOf } from '../runtime/directory.ts';
+import { deploy, type KvFabric, type NpuPlace, type Schedule, type Topology } from '../protocol/topology.ts';
+import { CALLER_THREAD, CONTROL_THREAD, dealtOutByKind, diesOf, type Hosting, seatsOf } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
 import type { OfferSource } from './distflow/registration.ts';
+import { type ExpertNpuLayout, layoutExpertNpu } from './expert-layout.ts';
 import { type Dtypes, layoutNpu, type NpuLayout } from './npu-layout.ts';
 import { checkOptions, checkSplits } from './option-checks.ts';
 import { RecordTable, recordsBytes } from './request-records.ts';
-import type { LayoutOptions, ModelShape, StepLayout } from './step-layout.ts';
+import { attentionLayouts, type ExpertLayout, type LayoutOptions, type ModelShape, type StepLayout } from './step-layout.ts';
 
 export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment'> & {
   readonly topology: Topology;
-  /** By NPU: the worker that hosts it. Default: contiguous runs of nearly equal length. */
+  /** By NPU: the worker that hosts it. Default: contiguous runs of nearly equal length, of NPUs with attention and of those with experts only. */
   readonly npu_workers?: readonly number[] | undefined;
   readonly workers: number;
   readonly spare_workers: number;
@@ -56,12 +57,14 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   /** What joins task executors. Missing: the memory that they share. */
   readonly kv_fabric?: KvFabric;
   readonly kv_transfer: 'request' | 'layer';
+  /** How attention NPUs and expert NPUs take turns. Missing: as is best. */
+  readonly schedule?: Schedule | undefined;
   /** False: all actors live on one thread, as on a virtual clock, which needs no rings. Else it has them. */
   readonly has_rings?: boolean;
 };
 
 /** `Model` and `Layout`: what the arithmetic of its NPUs needs. */
-export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout> = {
+export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout | ExpertLayout> = {
   readonly config: Model;
   readonly npus: number;
   readonly workers: number;
@@ -93,8 +96,8 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout> = {
       | 'max_queued'
     >;
 };
-export type PodPlan = PodPlanOf<ModelConfig, NpuLayout>;
-export type AnyPodPlan = PodPlanOf<ModelShape, StepLayout>;
+export type PodPlan = PodPlanOf<ModelConfig, NpuLayout | ExpertNpuLayout>;
+export type AnyPodPlan = PodPlanOf<ModelShape, StepLayout | ExpertLayout>;
 
 /** The layout of an NPU in a region of `bytes` from `base`; without `bytes`, to learn how many it needs. */
 type LayOut<Layout> = (options: LayoutOptions, npu: number, base: number, bytes?: number) => Layout;
@@ -112,11 +115,16 @@ export function planPod(checkpoint: Checkpoint, options: PlanOptions): PodPlan {
   const { config } = checkpoint;
   const dtypeOf = dtypeIn(checkpoint);
   checkSplits(config, options.topology);
-  return planDies(config, options, (layoutOptions, npu, base, bytes) => layoutNpu(config, dtypeOf, layoutOptions, npu, base, bytes));
+  return planDies(config, options, (layoutOptions, npu, base, bytes) => layoutDie(config, dtypeOf, layoutOptions, npu, base, bytes));
 }
 
+const layoutDie = (config: ModelConfig, dtypeOf: Dtypes, options: LayoutOptions, npu: number, base: number, bytes?: number): NpuLayout | ExpertNpuLayout =>
+  options.deployment.npus[npu]?.kind === 'experts'
+    ? layoutExpertNpu(config, dtypeOf, options, npu, base, bytes)
+    : layoutNpu(config, dtypeOf, options, npu, base, bytes);
+
 /** A plan for NPUs of any arithmetic. @throws as `planPod` does */
-export function planDies<Model extends ModelShape, Layout extends StepLayout>(
+export function planDies<Model extends ModelShape, Layout extends StepLayout | ExpertLayout>(
   config: Model,
   options: PlanOptions,
   layOut: LayOut<Layout>,
@@ -125,7 +133,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
   const deployment = deploy(options.topology);
   const npus = deployment.npus.length;
   checkOptions(config, deployment, options);
-  const hosting: Hosting = { deployment, workers, spare_workers, job_executors, worker_of_npu: workersOf(npus, workers, options.npu_workers) };
+  const hosting: Hosting = { deployment, workers, spare_workers, job_executors, worker_of_npu: workersOf(deployment.npus, workers, options.npu_workers) };
   const blocksOfRequest = Math.ceil(config.maxPositions / options.kv_block_size);
   // Who keeps nothing has nothing to share.
   const prefix_sharing = options.prefix_sharing === true && options.prefix_caching;
@@ -152,8 +160,12 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout>(
       // With spares, any NPU may come to lie on any die.
       ...sizes.map(({ bytes, parts }, npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes: spare_workers > 0 ? spare_bytes : bytes, parts })),
       ...Array.from({ length: layoutOptions.dies - npus }, (_, spare) => ({ owner: `die/${npus + spare}`, kind: 'hbm' as const, ...spareDie })),
-      ...(dram_blocks === 0 ? [] : dramRequests(sizes, dram_blocks, layoutOptions.dies)),
-      { owner: 'pod', kind: 'records', bytes: recordsBytes(max_queued, recordedTokens(layoutOptions, npus, max_queued)) },
+      ...(dram_blocks === 0 ? [] : dramRequests(attentionLayouts<StepLayout | ExpertLayout>(sizes), npus, dram_blocks, layoutOptions.dies)),
+      {
+        owner: 'pod',
+        kind: 'records',
+        bytes: recordsBytes(max_queued, recordedTokens(layoutOptions, attentionLayouts<StepLayout | ExpertLayout>(sizes).length, max_queued)),
+      },
     ],
     options.segment_bytes,
     options.memory_bytes ?? Math.floor(totalmem() * 0.75),
@@ -198,15 +210,16 @@ const recordedTokens = ({ kv_blocks, kv_block_size }: LayoutOptions, npus: numbe
   2 * npus * kv_blocks * kv_block_size + TOKENS_PER_WAITING * max_queued;
 
 /** Every die's has room for any NPU, as the dies have. */
-function dramRequests(sizes: readonly StepLayout[], dram_blocks: number, dies: number): RegionRequest[] {
+function dramRequests(sizes: readonly StepLayout[], npus: number, dram_blocks: number, dies: number): RegionRequest[] {
   const bytes = dram_blocks * Math.max(...sizes.map(({ kv }) => kv.block_bytes));
   const parts = { 'KV blocks in DRAM': bytes };
-  return Array.from({ length: dies }, (_, die) => ({ owner: die < sizes.length ? `npu/${die}` : `die/${die}`, kind: 'dram', bytes, parts }));
+  return Array.from({ length: dies }, (_, die) => ({ owner: die < npus ? `npu/${die}` : `die/${die}`, kind: 'dram', bytes, parts }));
 }
 
 /** @throws `invalid_request` for a mapping that leaves an NPU or a worker out */
-function workersOf(npus: number, workers: number, given: readonly number[] | undefined): readonly number[] {
-  if (given === undefined) return dealtOut(npus, workers);
+function workersOf(places: readonly NpuPlace[], workers: number, given: readonly number[] | undefined): readonly number[] {
+  const npus = places.length;
+  if (given === undefined) return dealtOutByKind(places, workers);
   const wrong = (why: string): MinipodError =>
     new MinipodError('invalid_request', `npu_workers: ${why}; it names the worker, from 0 to ${workers - 1}, of each of the ${npus} NPUs in order`, {
       param: 'npu_workers',
@@ -245,17 +258,17 @@ export const recordTableOf = ({ options }: AnyPodPlan, space: AddressSpace): Rec
   new RecordTable(space, space.region('pod', 'records'), options.max_queued);
 
 /** The layout of an NPU that moves to another die. */
-export function layoutOnDie(plan: PodPlan, checkpoint: Checkpoint, npu: number, die: number): NpuLayout {
+export function layoutOnDie(plan: PodPlan, checkpoint: Checkpoint, npu: number, die: number): NpuLayout | ExpertNpuLayout {
   const region = plan.dies[die];
   assert(region, `there is no die ${die}`);
-  return layoutNpu(plan.config, dtypeIn(checkpoint), plan.options, npu, region.base, region.bytes);
+  return layoutDie(plan.config, dtypeIn(checkpoint), plan.options, npu, region.base, region.bytes);
 }
 
 /** Where an NPU's KV blocks and offers lie on a die that it has. */
 export function onDie(plan: AnyPodPlan, npu: number, die: number): OfferSource {
   const layout = plan.layouts[npu];
   const region = plan.dies[die];
-  assert(layout && region, `there is no NPU ${npu}, or no die ${die}`);
+  assert(layout?.kind === 'attention' && region, `there is no NPU ${npu} with KV, or no die ${die}`);
   const { offers, kv } = layout;
   const moved = (address: number): number => address - layout.base + region.base;
   return {
@@ -264,7 +277,7 @@ export function onDie(plan: AnyPodPlan, npu: number, die: number): OfferSource {
   };
 }
 
-/** Where a die's areas lie: at its region's beginning, whichever NPU has it. */
+/** Where a die's areas lie: at its region's beginning, whichever NPU has it. With spares any NPU may: then its reply area ends where the largest one would. */
 export const areasOfDie = (plan: AnyPodPlan, die: number): Areas => {
   const [first] = plan.layouts;
   const region = plan.dies[die];
@@ -275,5 +288,7 @@ export const areasOfDie = (plan: AnyPodPlan, die: number): Areas => {
     { metadata: moved(metadata), managed: moved(managed) },
     { dispatch: moved(dispatch), reply: moved(reply) },
   ];
-  return { ...sizes, ...data, ...tokens, gather: moved(gather) };
+  const reply_bytes =
+    plan.hosting.spare_workers > 0 ? Math.max(...plan.layouts.map(({ areas }) => areas.reply_bytes)) : (plan.layouts[die] ?? first).areas.reply_bytes;
+  return { ...sizes, ...data, ...tokens, reply_bytes, gather: moved(gather) };
 };

@@ -7,7 +7,7 @@ import { Arena } from '../fabric/arena.ts';
 import type { BlockPoolPlace } from '../fabric/block-pool.ts';
 import type { ModelConfig, MoeConfig } from '../model/config.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
-import type { Deployment } from '../protocol/topology.ts';
+import { attentionPlaceOf, type Deployment, executorOfNpu, isSplit, sharedExpertNpuFor, sharedExpertNpusOf } from '../protocol/topology.ts';
 import type { AreaSizes, Areas } from '../xccl/areas.ts';
 import { layoutOffers, type OffersPlace } from './distflow/offer-layout.ts';
 import type { RoutingTable } from './routed-steps.ts';
@@ -52,10 +52,11 @@ export type StepScratch = {
   readonly expertWeights: number;
   /** u32 [rows, topK]: each pair's row in `replies`. */
   readonly rowIndices: number;
-  /** u32 [rows × topK]: token of each pair, sorted by (NPU, expert, token). */
+  /** u32 [rows × topK]: token of each pair, sorted by (NPU, expert, token); then those of the shared expert, where another NPU computes it. */
   readonly pairRows: number;
-  /** u32 [experts][2]: (expert, pairs), in the order of `pairRows`. */
+  /** u32 [experts][2]: (expert, pairs), in the order of `pairRows`; the shared expert is expert `experts`. */
   readonly segments: number;
+  /** By pair, in the order of `pairRows`. */
   readonly replies: number;
   readonly gathered: number;
 };
@@ -89,12 +90,9 @@ export type ProjectionPlace = {
 /** Columns that one NPU projects: where those of row 0 belong, `row_bytes` from row to row, bytes of a row, and where they begin in a row of the NPU's answer. */
 export type ProjectedColumns = { readonly target: number; readonly bytes: number; readonly skip: number };
 
-export type StepLayout = {
+/** What every NPU's region has, whatever the NPU is for. */
+export type DieLayout = {
   readonly npu: number;
-  /** Its rank in its DP group. */
-  readonly share: TensorShare;
-  /** Null where the output projection is this NPU's alone, or is split by the ranks of its DP group. */
-  readonly projection: ProjectionPlace | null;
   readonly base: number;
   readonly bytes: number;
   /** What the bytes are for. */
@@ -105,6 +103,23 @@ export type StepLayout = {
   readonly row_bytes: number;
   /** Where XCCL finds what this die offers; at the same offset in every region. */
   readonly areas: Areas;
+};
+
+/** Of an NPU that has nothing but experts: no attention, no KV, no steps. */
+export type ExpertLayout = DieLayout & {
+  readonly kind: 'experts';
+  /** `gathered`: rows on their way into one expert. */
+  readonly scratch: { readonly gathered: number };
+};
+
+export type StepLayout = DieLayout & {
+  readonly kind: 'attention';
+  /** The expert NPU that computes the shared expert for this one; null: this one has it itself, or the model has none. */
+  readonly sharedNpu: number | null;
+  /** Its rank in its DP group. */
+  readonly share: TensorShare;
+  /** Null where the output projection is this NPU's alone, or is split by the ranks of its DP group. */
+  readonly projection: ProjectionPlace | null;
   /** By layer, null where it has no experts: u32 by expert id, tokens that this NPU routed to it. */
   readonly counts: readonly (number | null)[];
   readonly scratch: StepScratch;
@@ -116,6 +131,10 @@ export type StepLayout = {
   /** Null: nobody records. */
   readonly routing: RoutingTable | null;
 };
+
+/** Those of NPUs that run steps, in their order. */
+export const attentionLayouts = <Layout extends { readonly kind: string }>(layouts: readonly Layout[]): Extract<Layout, { readonly kind: 'attention' }>[] =>
+  layouts.filter((layout): layout is Extract<Layout, { readonly kind: 'attention' }> => layout.kind === 'attention');
 
 export const layoutCounts = (model: ModelShape, arena: Arena): (number | null)[] =>
   Array.from({ length: model.layers }, (_, layer) => (isMoeLayer(model, layer) ? arena.allocate(model.moe.experts * 4) : null));
@@ -137,8 +156,8 @@ export const offersOf = ({ max_batch_requests }: Pick<LayoutOptions, 'max_batch_
 
 /** Where an NPU says what it lends: room for handoffs in prefill executors, and for prefixes wherever prompts are computed, if groups share them. */
 export function layoutOffersOf(options: LayoutOptions, npu: number, blocks_max: number, arena: Arena): OffersPlace {
-  const { executors, npus } = options.deployment;
-  const role = executors[npus[npu]?.executor ?? -1]?.role;
+  const { executors } = options.deployment;
+  const role = executors[attentionPlaceOf(options.deployment, npu).executor]?.role;
   return layoutOffers(arena, (role === 'prefill' ? offersOf(options) : 0) + (role === 'decode' ? 0 : (options.loans_max ?? 0)), blocks_max);
 }
 
@@ -150,10 +169,32 @@ export function dispatchPlaces({ moe }: ModelShape, row_bytes: number, options: 
   const rows = options.max_batch_tokens;
   const arena = new Arena(base);
   const normed = arena.allocate(rows * row_bytes);
-  const pairRows = arena.allocate(rows * moe.topK * 4);
-  const segments = arena.allocate(moe.experts * 8);
+  const pairRows = arena.allocate(rows * pairsOfRow(moe, options.deployment) * 4);
+  const segments = arena.allocate((moe.experts + 1) * 8);
   const attended = arena.allocate(hasSplitProjection(options.deployment) ? rows * attended_row_bytes : 0);
   return { normed, pairRows, segments, attended, bytes: arena.used };
+}
+
+/** Rows of experts that one row asks for at most: the shared expert is one of them where other NPUs may compute it. */
+export const pairsOfRow = ({ topK, sharedExperts }: ModelShape['moe'], deployment: Deployment): number =>
+  topK + (isSplit(deployment) && sharedExperts > 0 ? 1 : 0);
+
+/** The expert NPU that computes the shared expert for an attention NPU, if the model has one. */
+export const sharedNpuFor = ({ sharedExperts }: ModelShape['moe'], deployment: Deployment, npu: number): number | null =>
+  sharedExperts > 0 ? sharedExpertNpuFor(deployment, npu) : null;
+
+/**
+ * Rows that an NPU's answers take at most. Where all NPUs run steps: those of one asker, others wait for room. An expert NPU has room for all that its executor's
+ * attention NPUs may ask of it at once.
+ */
+function answerRows({ moe }: ModelShape, { deployment, max_batch_tokens: rows }: LayoutOptions, npu: number): number {
+  const executor = executorOfNpu(deployment, npu);
+  const { split, experts, attention } = executor;
+  if (split === undefined) return rows * moe.topK;
+  if (deployment.npus[npu]?.kind === 'attention') return 0;
+  const holders = moe.sharedExperts > 0 ? sharedExpertNpusOf(executor) : [];
+  const shared = holders.includes(npu) ? Math.ceil(attention.npus / holders.length) : 0;
+  return rows * (attention.npus * Math.min(moe.topK, Math.ceil(moe.experts / experts.npus)) + shared);
 }
 
 /** `slot_bytes`: of the slots for bulk data between dies. `gather_bytes`: of the tables that ranks gather, in pods that have tensor parallelism. */
@@ -161,6 +202,7 @@ export const areaSizes = (
   model: ModelShape,
   { row_bytes, attended_row_bytes }: { readonly row_bytes: number; readonly attended_row_bytes: number },
   options: LayoutOptions,
+  npu: number,
   slot_bytes: number,
   gather_bytes: number,
 ): AreaSizes => ({
@@ -168,7 +210,7 @@ export const areaSizes = (
   slots: 2,
   slot_bytes,
   dispatch_bytes: roundUp(dispatchPlaces(model, row_bytes, options, 0, attended_row_bytes).bytes, 64),
-  reply_bytes: roundUp(options.max_batch_tokens * model.moe.topK * row_bytes, 64),
+  reply_bytes: roundUp(answerRows(model, options, npu) * row_bytes, 64),
   gather_bytes: roundUp(gather_bytes, 64),
 });
 

@@ -18,6 +18,7 @@ import { isMoeLayer } from '../model/moe-layers.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Arithmetic, Span } from './arithmetic.ts';
 import type { ExpertBatches, Share } from './expert-batches.ts';
+import type { ExpertService } from './expert-service.ts';
 import type { ProjectedColumns } from './step-layout.ts';
 import { firstRowOf, type Gathered, type Range } from './tensor-share.ts';
 
@@ -60,15 +61,15 @@ export type Part = Compute | Experts | Gather | Projection;
 const all = (rows: number): number => rows;
 
 /** Each kernel called in its turn, for steps of any shape. */
-export function partsInTurn(model: Arithmetic, batches: ExpertBatches): readonly Part[] {
+export function partsInTurn(model: Arithmetic, batches: ExpertBatches, service: ExpertService): readonly Part[] {
   const { layers, moe } = model.config;
   const isSplit = model.layout.share.tp > 1;
   const parts: Part[] = [compute((rows) => model.embed(rows))];
   for (let layer = 0; layer < layers; layer++) {
     const hasExperts = moe.experts > 0 && isMoeLayer(model.config, layer);
-    if (model.layout.projection !== null) parts.push(...projectionLayer(model, layer, hasExperts ? moeParts(model, layer, batches) : null));
-    else if (isSplit) parts.push(...attentionOfRank(model, layer), ...(hasExperts ? expertsOfRank(model, layer, batches) : denseOfRank(model, layer)));
-    else if (hasExperts) parts.push(...expertLayer(model, layer, batches));
+    if (model.layout.projection !== null) parts.push(...projectionLayer(model, layer, hasExperts ? moeParts(model, layer, batches, service) : null));
+    else if (isSplit) parts.push(...attentionOfRank(model, layer), ...(hasExperts ? expertsOfRank(model, layer, batches, service) : denseOfRank(model, layer)));
+    else if (hasExperts) parts.push(...expertLayer(model, layer, batches, service));
     else parts.push(denseLayer(model, layer));
   }
   return parts;
@@ -83,25 +84,25 @@ const denseLayer = (model: Arithmetic, layer: number): Part =>
     model.dense(layer, rows);
   }, layer + 1);
 
-const expertLayer = (model: Arithmetic, layer: number, batches: ExpertBatches): Part[] => [
+const expertLayer = (model: Arithmetic, layer: number, batches: ExpertBatches, service: ExpertService): Part[] => [
   compute((rows, spans) => {
     model.attention(layer, rows, spans);
     model.postNorm(layer, rows);
     model.gate(layer, rows);
   }, layer + 1),
-  ...moeParts(model, layer, batches),
+  ...moeParts(model, layer, batches, service),
 ];
 
 /** A layer's experts, for rows that the gate has seen. */
-const moeParts = (model: Arithmetic, layer: number, batches: ExpertBatches): Part[] => [
+const moeParts = (model: Arithmetic, layer: number, batches: ExpertBatches, service: ExpertService): Part[] => [
   {
     kind: 'experts',
     layer,
     range: (rows) => ({ first: 0, count: rows }),
     route: (rows) => batches.sort(rows),
     own: (rows, share) => {
-      if (share !== undefined) batches.compute(batches.describe(share, layer), batches.replyAddress(share), share.pairs);
-      model.sharedExpert(layer, rows);
+      if (share !== undefined) service.compute(batches.describe(share, layer), batches.replyAddress(share), share.pairs);
+      if (model.layout.sharedNpu === null) model.sharedExpert(layer, rows);
     },
   },
   compute((rows) => model.combine(layer, rows)),
@@ -150,7 +151,7 @@ const denseOfRank = (model: Arithmetic, layer: number): Part[] => [
 ];
 
 /** The rows are dealt out: each rank is the one that asks the experts for its own. */
-function expertsOfRank(model: Arithmetic, layer: number, batches: ExpertBatches): Part[] {
+function expertsOfRank(model: Arithmetic, layer: number, batches: ExpertBatches, service: ExpertService): Part[] {
   const { rank, tp } = model.layout.share;
   const firstOf = (rows: number): number => firstRowOf(rows, rank, tp);
   const ownOf = (rows: number): number => firstRowOf(rows, rank + 1, tp) - firstOf(rows);
@@ -165,7 +166,7 @@ function expertsOfRank(model: Arithmetic, layer: number, batches: ExpertBatches)
       range: (rows) => ({ first: firstOf(rows), count: ownOf(rows) }),
       route: (rows) => batches.sort(ownOf(rows), firstOf(rows)),
       own: (rows, share) => {
-        if (share !== undefined) batches.compute(batches.describe(share, layer), batches.replyAddress(share), share.pairs);
+        if (share !== undefined) service.compute(batches.describe(share, layer), batches.replyAddress(share), share.pairs);
         model.sharedExpert(layer, ownOf(rows), firstOf(rows));
       },
     },

@@ -13,10 +13,11 @@ import { assert, MinipodError } from '../protocol/errors.ts';
 import { LAST_SAMPLED, type StepEntry, type StepOutcome, type StepPlan } from '../protocol/messages.ts';
 import type { ExpertGroup } from '../protocol/topology.ts';
 import { AllGather } from '../xccl/all-gather.ts';
-import type { Answer, ArrivedDispatch, DispatchChecks, Exchange } from '../xccl/exchange.ts';
+import type { Answer, Exchange } from '../xccl/exchange.ts';
 import { deadlineExceeded } from '../xccl/operation.ts';
 import type { Arithmetic, Span, StepGraphs, TokenSampler } from './arithmetic.ts';
 import { ExpertBatches, type Share } from './expert-batches.ts';
+import { ExpertService } from './expert-service.ts';
 import type { Forward } from './forward.ts';
 import { OutputProjection } from './output-projection.ts';
 import { Readout } from './readout.ts';
@@ -66,8 +67,9 @@ const PEERS_DEADLINE_MS = 30_000;
 export class StepProgram<Model extends Arithmetic = Forward> {
   readonly forward: Model;
   readonly batches: ExpertBatches;
+  /** What this NPU computes for others. */
+  readonly service: ExpertService;
   readonly #projection: OutputProjection;
-  readonly #checks: DispatchChecks;
   readonly exchange: Exchange;
   /** With the other ranks of the DP group. */
   readonly gather: AllGather;
@@ -94,9 +96,9 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.forward = forward;
     this.batches = new ExpertBatches(forward, space, group);
     this.#projection = new OutputProjection(forward, space);
-    this.#checks = { pairsOf: this.batches.pairsOf, rowsOf: this.#projection.rowsOf };
-    this.#inTurn = partsInTurn(forward, this.batches);
-    this.#graphs = forward.newGraphs(this.batches, space, group);
+    this.service = new ExpertService(forward, space, exchange, this.#projection);
+    this.#inTurn = partsInTurn(forward, this.batches, this.service);
+    this.#graphs = forward.newGraphs(this.batches, this.service, space, group);
     this.exchange = exchange;
     // Ranks of a group have consecutive numbers.
     this.gather = new AllGather(exchange.endpoint, share.rank, share.tp, (rank) => dieOf(npu - share.rank + rank));
@@ -157,7 +159,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       row += entry.tokens.length;
     }
     // Decode runs in graph mode, prefill and what is mixed with it part by part; and what expert-times.ts wants to see.
-    const captured = isDecode(plan) && !this.batches.times.samples(plan.step) ? (this.#graphs?.partsOf(row) ?? null) : null;
+    const captured = isDecode(plan) && !this.service.times.samples(plan.step) ? (this.#graphs?.partsOf(row) ?? null) : null;
     const parts = captured ?? this.#inTurn;
     const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#sampled, captured !== null);
     this.#run = { plan, spans, rows: row, parts, readout, part: 0, layer: 0, missing: new Map(), asked_ms: 0, failedPeer: null };
@@ -313,29 +315,6 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     const run = this.#run;
     const missing = run?.missing.get(npu);
     if (run !== null && missing !== undefined) missing.event = this.#ask(run, npu, missing.share);
-  }
-
-  /** The persistent kernel of its experts and of its part of an output projection: answers what peers have dispatched, in turn, up to a bound. How many there were. */
-  serve(limit: number): number {
-    let served = 0;
-    for (; served < limit; served++) {
-      const dispatch = this.exchange.nextDispatch(this.#checks);
-      if (dispatch === null) break;
-      this.exchange.answer(dispatch, this.#computes(dispatch));
-    }
-    return served;
-  }
-
-  /** False: it failed at it. That is the asker's step to fail; this NPU and all others go on. */
-  #computes(dispatch: ArrivedDispatch): boolean {
-    try {
-      const reply = this.forward.layout.areas.reply + dispatch.replyOffset;
-      if (dispatch.kind === 'rows') this.#projection.compute(dispatch, reply);
-      else this.batches.compute(dispatch, reply, dispatch.pairs);
-      return true;
-    } catch {
-      return false;
-    }
   }
 
   /** Gives the step up and forgets all slots. Nobody is waited for: what peers still compute for it lies in their memory, and is not looked for. */

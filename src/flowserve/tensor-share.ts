@@ -13,7 +13,7 @@
  * What does not divide is dealt out unevenly: the first ranks get one head, panel or row more.
  * @module
  */
-import { type Deployment, type DpGroupPlace, type NpuPlace, projectionGroupOf } from '../protocol/topology.ts';
+import { attentionPlaceOf, type Deployment, type DpGroupPlace, projectionGroupOf } from '../protocol/topology.ts';
 import type { Table } from '../xccl/all-gather.ts';
 
 /** One of `tp` ranks. */
@@ -25,9 +25,9 @@ export const WHOLE: TensorShare = { rank: 0, tp: 1 };
 
 export const isTensorParallel = ({ executors }: Deployment): boolean => executors.some(({ tp }) => tp > 1);
 
-export function tensorShareOf({ npus, groups }: Deployment, npu: number): TensorShare {
-  const { group, rank } = npus[npu] as NpuPlace;
-  return { rank, tp: (groups[group] as DpGroupPlace).npus.length };
+export function tensorShareOf(deployment: Deployment, npu: number): TensorShare {
+  const { group, rank } = attentionPlaceOf(deployment, npu);
+  return { rank, tp: (deployment.groups[group] as DpGroupPlace).npus.length };
 }
 
 export const hasSplitProjection = ({ executors }: Deployment): boolean => executors.some(({ oproj = 1 }) => oproj > 1);

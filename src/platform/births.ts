@@ -47,13 +47,13 @@ export const peersOf = (self: Address, life: number): Address[] => CLUSTER_MANAG
 
 /** Those who live as long as their thread: cluster managers, job executors and task executors. `life`: the thread's epoch. */
 export function birthOfController(self: Address, { hosting, options }: AnyPodPlan, life: number): Birth {
-  const { executors, groups } = hosting.deployment;
+  const { executors, groups, npus } = hosting.deployment;
   switch (roleOf(self)) {
     case 'cluster-manager':
       return { machine: clusterManager, input: { self, life, peers: peersOf(self, life) } };
     case 'job-executor': {
       const seats = executors.map(
-        ({ id, role, experts, groups: own }): ExecutorSeat => ({ address: address('task-executor', id), role, npus: experts.npus, groups: own }),
+        ({ id, role, attention, groups: own }): ExecutorSeat => ({ address: address('task-executor', id), role, npus: attention.npus, groups: own }),
       );
       return { machine: jobExecutor, input: { self, life, choices_max: options.max_queued, managers: CLUSTER_MANAGERS, executors: seats } };
     }
@@ -61,12 +61,13 @@ export function birthOfController(self: Address, { hosting, options }: AnyPodPla
       const executor = executors[idOf(self)];
       assert(executor, `there is no ${self}`);
       const seats = executor.groups.map((group): GroupSeat => {
-        const { npus } = groups[group] as DpGroupPlace;
-        return { group, npus, worker: hosting.worker_of_npu[npus[0] as number] as number };
+        const { npus: ranks } = groups[group] as DpGroupPlace;
+        return { group, npus: ranks, worker: hosting.worker_of_npu[ranks[0] as number] as number };
       });
       const others = { batch_max: options.max_batch_requests, choice: balancingOf(executor.role, executor.groups.length, options.load_balancing) };
       const long = { tokens: options.long_prompt_tokens, groups: options.long_prompt_groups };
-      return { machine: taskExecutor, input: { self, managers: CLUSTER_MANAGERS, groups: seats, long, ...others } };
+      const experts = npus.flatMap(({ id, kind, executor: of }) => (kind === 'experts' && of === executor.id ? [id] : []));
+      return { machine: taskExecutor, input: { self, managers: CLUSTER_MANAGERS, groups: seats, experts, long, ...others } };
     }
     default:
       return assert(false, `${self} is no part of the control plane`) as never;

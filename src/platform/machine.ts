@@ -7,12 +7,14 @@ import { AddressSpace } from '../fabric/address-space.ts';
 import { allocateSegments } from '../fabric/memory-plan.ts';
 import type { Arithmetic } from '../flowserve/arithmetic.ts';
 import { plainChecksum } from '../flowserve/distflow/checksum.ts';
+import { ExpertForward } from '../flowserve/expert-forward.ts';
 import type { ServiceClock } from '../flowserve/expert-times.ts';
 import { Forward } from '../flowserve/forward.ts';
+import { HashExperts } from '../flowserve/hash-model/hash-experts.ts';
 import { HashForward } from '../flowserve/hash-model/hash-forward.ts';
 import { loadHashWeights, planHashPod } from '../flowserve/hash-model/hash-layout.ts';
 import type { KvTransfers } from '../flowserve/kv-transfers.ts';
-import { Npus, type NpusHost } from '../flowserve/npus.ts';
+import { Npus, type NpusHost, type NpusOptions } from '../flowserve/npus.ts';
 import { type AnyPodPlan, areasOfDie, type PlanOptions, planPod } from '../flowserve/pod-plan.ts';
 import type { OnRouted } from '../flowserve/routed-steps.ts';
 import type { StepProgram } from '../flowserve/step-program.ts';
@@ -24,7 +26,7 @@ import type { StepSample } from '../protocol/balancing.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Work } from '../protocol/messages.ts';
 import type { ExpertReport } from '../protocol/threads.ts';
-import type { Deployment } from '../protocol/topology.ts';
+import { attentionPlaceOf, type Deployment, type DpGroupPlace } from '../protocol/topology.ts';
 import type { Transfer } from '../protocol/transfers.ts';
 import type { Cast } from '../runtime/cast.ts';
 import type { Directory } from '../runtime/directory.ts';
@@ -32,7 +34,7 @@ import type { Areas } from '../xccl/areas.ts';
 import { loadWeights, type ProgressReport } from './weights.ts';
 
 /** The model, however it is computed: a plan, its memory, and each NPU's arithmetic. */
-export type Machine = { readonly plan: AnyPodPlan; readonly space: AddressSpace; readonly arithmetics: readonly Arithmetic[] };
+export type Machine = { readonly plan: AnyPodPlan; readonly space: AddressSpace; readonly arithmetics: NpusOptions['arithmetics'] };
 
 export type OnProgress = (report: ProgressReport) => Promise<void>;
 
@@ -53,20 +55,28 @@ async function realMachine(checkpoint: Checkpoint, options: PlanOptions, onProgr
   const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
   await loadWeights(checkpoint, plan, space, module, onProgress);
   const kernels = space.memories.map((memory) => instantiateKernels(module, memory));
-  return { plan, space, arithmetics: plan.layouts.map((layout) => new Forward(plan.config, layout, kernels[segmentOf(layout.base)] as Kernels)) };
+  const arithmetics = plan.layouts.map((layout) => {
+    const kernelsOfSegment = kernels[segmentOf(layout.base)] as Kernels;
+    return layout.kind === 'attention'
+      ? new Forward(plan.config, layout, kernelsOfSegment)
+      : new ExpertForward(plan.config, layout, layout.layers, kernelsOfSegment);
+  });
+  return { plan, space, arithmetics };
 }
 
 function hashMachine({ config }: Checkpoint, options: PlanOptions): Machine {
   const plan = planHashPod(config, options);
   const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
   for (const layout of plan.layouts) loadHashWeights(plan, layout, space, WEIGHT_VERSION);
-  return { plan, space, arithmetics: plan.layouts.map((layout) => new HashForward(plan.config, layout, space)) };
+  const arithmetics = plan.layouts.map((layout) =>
+    layout.kind === 'attention' ? new HashForward(plan.config, layout, space) : new HashExperts(plan.config, layout, space),
+  );
+  return { plan, space, arithmetics };
 }
 
 /** All NPUs of a machine. A step is computed whole when it is launched, at all ranks that run it, with the other NPUs' experts serving it. */
 export class MachineNpus {
   readonly #npus: Npus;
-  readonly #programs: readonly StepProgram<Arithmetic>[];
   readonly #deployment: Deployment;
 
   constructor(
@@ -91,10 +101,10 @@ export class MachineNpus {
       host,
       measuresSteps: false,
       samplesOf: ({ self }) => samplesOf(self),
+      warmExperts: () => {},
       onLayers,
       onRouted,
     });
-    this.#programs = [...this.#npus.programs.values()];
   }
 
   spawn(): void {
@@ -150,12 +160,12 @@ export class MachineNpus {
       isMoving = false;
       for (const program of ranks) isMoving = (isAtWork(program) && this.#npus.poll(program, false) !== 'pending') || isMoving;
       if (!ranks.some(isAtWork)) return;
-      for (const peer of this.#programs) isMoving = peer.serve(DISPATCHES_PER_TURN) > 0 || isMoving;
+      for (const service of this.#npus.services) isMoving = this.#npus.serve(service, DISPATCHES_PER_TURN) > 0 || isMoving;
     }
   }
 
   #ranksOf(npu: number): readonly StepProgram<Arithmetic>[] {
-    const { npus, groups } = this.#deployment;
-    return (groups[npus[npu]?.group ?? -1]?.npus ?? []).map((rank) => this.#programs[rank] as StepProgram<Arithmetic>);
+    const { npus } = this.#deployment.groups[attentionPlaceOf(this.#deployment, npu).group] as DpGroupPlace;
+    return npus.map((rank) => this.#npus.programs.get(rank) as StepProgram<Arithmetic>);
   }
 }

@@ -23,14 +23,14 @@ import { memberLost } from '../protocol/constructors.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { FrontendMessage, Message, StepPlan, Work } from '../protocol/messages.ts';
 import { jobExecutorOf, requestOfTask } from '../protocol/request-ids.ts';
-import { firstGroups, leaderOf, type NpuPlace } from '../protocol/topology.ts';
+import { type Executor, firstGroups, leaderOf, type NpuPlace, sharedExpertNpusOf } from '../protocol/topology.ts';
 import type { Transfer, TransferMessage } from '../protocol/transfers.ts';
 import { Codec } from '../protocol/wire.ts';
 import type { Act, Mail } from '../runtime/cast.ts';
 import { CLUSTER_MANAGERS, Directory, ON_CONTROL } from '../runtime/directory.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import { VirtualHost } from '../runtime/virtual-host.ts';
-import { ASCEND_910C_DIE, ROCE, rooflineExpert, rooflineStep } from '../simulate/roofline.ts';
+import { ASCEND_910C_DIE, type Parallelism, ROCE, rooflineExpert, rooflineStep } from '../simulate/roofline.ts';
 import { endInspection, type Inspect, InspectionEvents } from '../trace/inspection-events.ts';
 import { birthOf, birthOfController } from './births.ts';
 import { withCacheCosts } from './cache-costs.ts';
@@ -62,6 +62,12 @@ const JITTER = 0.5;
 const NS_PER_US = 1_000;
 /** Which job executor takes a request is drawn from a stream of its own. */
 const JOB_EXECUTORS = 2;
+
+function parallelismOf(executor: Executor): Parallelism {
+  const { experts, attention, tp, oproj, split } = executor;
+  const apart = { attention: attention.npus, shared: sharedExpertNpusOf(executor).length };
+  return { npus: experts.npus, tp, oproj, split: split === undefined ? undefined : apart };
+}
 
 /** A sequence's part of a step, beside what it computes. */
 const ALONE = { first_block: 0, blocks: [], shared: 0, generated: 0, samples: false, attach: null, output: [] } as const;
@@ -123,7 +129,7 @@ export class VirtualControl {
     this.#space = space;
     this.#directory = new Directory(plan.hosting);
     this.#loads = new ExpertLoads(plan, space, this.#directory);
-    this.#step_ns = plan.hosting.deployment.executors.map(({ experts: { npus }, tp, oproj }) => rooflineStep(this.config, { npus, tp, oproj }, this.#device));
+    this.#step_ns = plan.hosting.deployment.executors.map((executor) => rooflineStep(this.config, parallelismOf(executor), this.#device));
     const recordings = new VirtualRecordings({ clock: 'virtual', ...options }, { checkpoint, plan });
     this.#recordings = recordings;
     this.#layers = new LayerTimes(this.config.layers, () => this.host.now_ns);

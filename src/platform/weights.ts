@@ -4,8 +4,8 @@
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { WeightLoader } from '../flowserve/load-weights.ts';
-import type { NpuLayout } from '../flowserve/npu-layout.ts';
 import { layoutOnDie, type PodPlan } from '../flowserve/pod-plan.ts';
+import { attentionLayouts } from '../flowserve/step-layout.ts';
 import { type Checkpoint, openCheckpoint } from '../model/checkpoint.ts';
 import { instantiateKernels } from '../model/kernels/kernels.ts';
 import { assert } from '../protocol/errors.ts';
@@ -23,13 +23,14 @@ export function furnishDies(
   module: WebAssembly.Module,
   npus: readonly number[],
   dies: readonly number[],
-): readonly NpuLayout[] {
+): PodPlan['layouts'] {
   using checkpoint = openCheckpoint(folder);
   const layouts = npus.map((npu, index) => layoutOnDie(plan, checkpoint, npu, dies[index] as number));
   for (const _ of weightLoader(checkpoint, space, module).load(layouts)) {
     // Nobody waits for its progress.
   }
-  for (const { counts } of layouts) for (const address of counts) if (address !== null) space.bytesAt(address, plan.config.moe.experts * 4).fill(0);
+  for (const { counts } of attentionLayouts(layouts))
+    for (const address of counts) if (address !== null) space.bytesAt(address, plan.config.moe.experts * 4).fill(0);
   return layouts;
 }
 

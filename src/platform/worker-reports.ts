@@ -62,7 +62,13 @@ export class WorkerReports {
 
   constructor(directory: Directory, kv_blocks: number, ask: (worker: number, query: number, experts: ExpertsAsked) => void) {
     this.#directory = directory;
-    this.#npus = directory.hosting.deployment.npus.map(({ id: npu }) => ({ npu, kv_blocks, die: npu, ...HOLDS_NOTHING, ...COUNTED_NOTHING }));
+    this.#npus = directory.hosting.deployment.npus.map(({ id: npu, kind }) => ({
+      npu,
+      kv_blocks: kind === 'attention' ? kv_blocks : 0,
+      die: npu,
+      ...HOLDS_NOTHING,
+      ...COUNTED_NOTHING,
+    }));
     this.#ask = ask;
   }
 

@@ -14,7 +14,6 @@ import { Worker } from 'node:worker_threads';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Links } from '../fabric/links.ts';
 import { clearRing } from '../fabric/ring-layout.ts';
-import type { NpuLayout } from '../flowserve/npu-layout.ts';
 import type { PodPlan } from '../flowserve/pod-plan.ts';
 import { address } from '../protocol/address.ts';
 import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
@@ -59,7 +58,7 @@ export type WorkersPorts = {
   readonly entry: URL;
   readonly onLost: (worker: number, error: ErrorRecord) => void;
   /** Loads what the worker's NPUs need onto the dies of a seat, and says where it lies. */
-  readonly furnish: (worker: number, seat: Seat) => readonly NpuLayout[];
+  readonly furnish: (worker: number, seat: Seat) => PodPlan['layouts'];
   /** The pod cannot go on. */
   readonly onGivenUp: (error: MinipodError) => void;
 };
@@ -67,7 +66,7 @@ export type WorkersPorts = {
 type Thread = {
   handle: Worker;
   seat: Seat;
-  layouts: readonly NpuLayout[];
+  layouts: PodPlan['layouts'];
   state: 'starting' | 'running' | 'lost' | 'stopped';
   /** Of a lost thread: `free`, its seat or another one is ready for its successor. */
   end: 'unknown' | 'free';
@@ -109,7 +108,7 @@ export class Workers {
 
   start(): void {
     for (const [worker, seat] of seatsOf(this.#plan.hosting).slice(0, this.#plan.workers).entries()) {
-      const layouts = this.#ports.directory.npusOfWorker(worker).map((npu) => this.#plan.layouts[npu] as NpuLayout);
+      const layouts = this.#ports.directory.npusOfWorker(worker).map((npu) => this.#plan.layouts[npu] as PodPlan['layouts'][number]);
       this.#regions.name(seat, this.#ports.directory.npusOfWorker(worker));
       const handle = this.#spawn(worker, seat, layouts);
       this.#threads.push({
@@ -222,7 +221,7 @@ export class Workers {
     return this.#ports.port.links;
   }
 
-  #spawn(worker: number, seat: Seat, layouts: readonly NpuLayout[]): Worker {
+  #spawn(worker: number, seat: Seat, layouts: PodPlan['layouts']): Worker {
     const { control } = this.#space;
     const acts = this.#ports.recordings.newActRings(seat.thread);
     const workerData: WorkerThreadData = {

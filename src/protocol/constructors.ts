@@ -257,6 +257,8 @@ export const launchFailed = (step: number, error: ErrorRecord): NpuMessage => ({
 export const releaseSlots = (slots: readonly number[]): NpuMessage => ({ type: 'RELEASE_SLOTS', slots });
 export const reset = (reset: number): NpuMessage => ({ type: 'RESET', reset });
 export const resetDone = (): NpuMessage => ({ type: 'RESET_DONE' });
+/** An expert NPU has computed for others, for the first time since it last reported. */
+export const servedDispatches = (): NpuMessage => ({ type: 'SERVED_DISPATCHES' });
 export const reportLoads = (): NpuMessage => ({ type: 'REPORT_LOADS' });
 export const loadsCounted = (experts: readonly Address[], tokens: readonly number[]): NpuMessage => ({ type: 'LOADS_COUNTED', experts, tokens });
 

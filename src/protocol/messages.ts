@@ -292,6 +292,8 @@ export type NpuMessage =
   /** Give up what runs and forget all slots: a rank of the group has failed, or the group is a new one. */
   | { readonly type: 'RESET'; readonly reset: number }
   | { readonly type: 'RESET_DONE' }
+  /** An expert NPU computes for others: the first of it since its last report. */
+  | { readonly type: 'SERVED_DISPATCHES' }
   | { readonly type: 'REPORT_LOADS' }
   | { readonly type: 'LOADS_COUNTED'; readonly experts: readonly Address[]; readonly tokens: readonly number[] }
   | { readonly type: 'DRAIN' };

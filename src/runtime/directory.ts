@@ -13,7 +13,7 @@
  */
 import { type Address, address, executorOf, expertOf, idOf, roleOf } from '../protocol/address.ts';
 import { jobExecutorOf, requestOfTask } from '../protocol/request-ids.ts';
-import { type Deployment, type Executor, npuOfExpert } from '../protocol/topology.ts';
+import { type Deployment, type Executor, type NpuPlace, npuOfExpert } from '../protocol/topology.ts';
 
 export const CALLER_THREAD = 0;
 export const CONTROL_THREAD = 1;
@@ -38,6 +38,19 @@ export const taskExecutorsOf = ({ deployment }: Hosting): Address[] => deploymen
 
 /** NPUs dealt out to workers in contiguous runs of nearly equal length. */
 export const dealtOut = (npus: number, workers: number): number[] => Array.from({ length: npus }, (_, npu) => Math.floor((npu * workers) / npus));
+
+/**
+ * The same where some NPUs have experts only: each kind dealt out by itself, experts from the last worker on, so that each worker has both as far as they go. Where
+ * that would leave a worker without any, all of them in one run.
+ */
+export function dealtOutByKind(npus: readonly NpuPlace[], workers: number): number[] {
+  const kinds = (['attention', 'experts'] as const).map((kind) => npus.filter((npu) => npu.kind === kind));
+  const dealt: number[] = [];
+  for (const [kind, places] of kinds.entries())
+    for (const [index, worker] of dealtOut(places.length, workers).entries())
+      dealt[(places[index] as NpuPlace).id] = kind === 0 ? worker : workers - 1 - worker;
+  return new Set(dealt).size === workers ? dealt : dealtOut(npus.length, workers);
+}
 
 /** Who sits where: a plain value, as it travels to threads. */
 export type Seating = { /** By worker. */ readonly threads: readonly number[] /** By NPU. */; readonly dies: readonly number[] };

@@ -77,7 +77,10 @@ function attentionSizes(
 }
 
 /** `npus`: those over which a task executor's experts are spread evenly, `tp` of which are a DP group; `oproj` NPUs, missing: 1, split their output projection. */
-export type Parallelism = { readonly npus: number; readonly tp: number; readonly oproj?: number | undefined };
+export type Parallelism = { readonly npus: number; readonly tp: number; readonly oproj?: number | undefined; readonly split?: Split | undefined };
+
+/** Those NPUs have experts only: so many others ask them, all as busy; so many of them have the shared expert, 0: those who ask have it themselves. */
+export type Split = { readonly attention: number; readonly shared: number };
 
 /** Nanoseconds of an operation on so many weights and other elements. */
 const operationOn =
@@ -96,7 +99,7 @@ export function rooflineExpert(config: ModelConfig, device: Device): (tokens: nu
 }
 
 /** Nanoseconds of a step of one NPU; of the ranks of a group the first, which has most to do: all of them wait for it. */
-export function rooflineStep(config: ModelConfig, { npus, tp, oproj = 1 }: Parallelism, device: Device): (plan: StepShape) => number {
+export function rooflineStep(config: ModelConfig, { npus, tp, oproj = 1, split }: Parallelism, device: Device): (plan: StepShape) => number {
   const { hiddenSize, vocabSize, moe, mlp, layers } = config;
   const share = (total: number): number => Math.ceil(total / tp);
   const { weights: attentionWeights, cell, flops_per_position, head } = attentionSizes(config, share(config.heads));
@@ -119,7 +122,10 @@ export function rooflineStep(config: ModelConfig, { npus, tp, oproj = 1 }: Paral
     const gather_ns = (width: number, of = rows): number => (tp > 1 ? transfer_ns(of * (width - share(width))) : 0);
     const own = share(rows);
     const pairs = own * moe.topK;
-    const experts = Math.min(Math.ceil(moe.experts / npus), pairs);
+    const asked = split === undefined ? pairs : (pairs * split.attention) / npus;
+    const experts = Math.min(Math.ceil(moe.experts / npus), Math.ceil(asked));
+    // Rows of the shared expert that one NPU computes.
+    const sharedRows = split === undefined || split.shared === 0 ? own : (own * split.attention) / split.shared;
     let total_ns = operation_ns(2 * sampled * hiddenSize * share(vocabSize), hiddenSize * share(vocabSize)) + gather_ns(vocabSize, sampled);
     for (let layer = 0; layer < layers; layer++) {
       total_ns += operation_ns(2 * rows * attentionWeights + attended * flops_per_position, attentionWeights + read * cell);
@@ -128,8 +134,8 @@ export function rooflineStep(config: ModelConfig, { npus, tp, oproj = 1 }: Paral
       if (oproj > 1) total_ns += transfer_ns(rows * config.heads * head) + transfer_ns(rows * (hiddenSize - Math.floor(hiddenSize / oproj)));
       if (moe.experts > 0 && isMoeLayer(config, layer)) {
         const shared = moe.sharedExperts * expertWeights;
-        total_ns += operation_ns(2 * (pairs * expertWeights + own * shared), experts * expertWeights + shared);
-        if (npus > 1) total_ns += 2 * transfer_ns(pairs * hiddenSize);
+        total_ns += operation_ns(2 * (asked * expertWeights + sharedRows * shared), experts * expertWeights + shared);
+        if (npus > 1 || split !== undefined) total_ns += 2 * transfer_ns(pairs * hiddenSize);
         total_ns += gather_ns(hiddenSize);
       } else {
         const dense = 3 * hiddenSize * share(mlp.intermediateSize);

@@ -113,8 +113,8 @@ class ReceivedKv {
     const name = nameOf(act, to);
     if (machine === 'dp-group' || machine === 'npu') this.#lives.set(to, [...(this.#lives.get(to) ?? []), name]);
     if (message?.type !== 'ENQUEUE' || message.handoff === null) return;
-    const source = this.#deployment.npus[message.handoff.offer.npu]?.group;
-    if (source !== undefined) this.#sources.set(name, (this.#sources.get(name) ?? new Set()).add(source));
+    const source = this.#deployment.npus[message.handoff.offer.npu];
+    if (source?.kind === 'attention') this.#sources.set(name, (this.#sources.get(name) ?? new Set()).add(source.group));
   }
 
   withSources(kept: Set<string>): Set<string> {

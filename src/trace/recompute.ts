@@ -73,7 +73,7 @@ export class KernelRecomputation implements Recompute {
       send: () => {},
       tellTransfer: () => {},
       complete: (npu, message) => {
-        this.#computed.push({ npu, message });
+        if (message.type !== 'SERVED_DISPATCHES') this.#computed.push({ npu, message });
       },
     });
   }

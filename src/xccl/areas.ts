@@ -5,7 +5,9 @@
  *   metadata   peer 0 | peer 1 | …       a peer's set is 192 bytes: six fields, one a channel; the peer alone writes them, so nobody waits for a lock
  *              of a pod whose domains take turns, behind them two more a lane (lane.ts): dispatch and combine
  *   field      | event | source epoch | target epoch | a | b | c | d | e |       32-bit words; `event` is stored last and shows the others
- *   managed    | slots of peer 0 | slots of peer 1 | … | dispatch area | reply area | gather area |
+ *   managed    | slots of peer 0 | slots of peer 1 | … | dispatch area | gather area | reply area |
+ *
+ * Areas begin at the same offsets in every die's region. The reply area comes last, since dies that answer more have a larger one.
  *
  * A die writes into its own areas, into its fields in its peers' metadata, and into its slots in their managed areas; nothing else. So what a die that
  * was given up can still change is known: exactly that. Its successor starts on another die, or after the first is proven gone.
@@ -26,7 +28,7 @@ export const CHANNELS_OF_LANE = 2;
 export const PEER_BYTES = CHANNELS * FIELD_BYTES;
 assert(Object.keys(FIELD_WORD).length * 4 === FIELD_BYTES, 'a field is 32 bytes');
 
-/** What one pod's dies agree on. Bytes are multiples of 64. */
+/** What one pod's dies agree on, but for `reply_bytes`. Bytes are multiples of 64. */
 export type AreaSizes = {
   readonly dies: number;
   /** Slots for each sending peer, a power of two (2: ping-pong), and bytes of each. */
@@ -63,7 +65,7 @@ export function layoutAreas(sizes: AreaSizes, arena: Arena): Areas {
     metadata: arena.allocate(dies * peer_bytes, 128),
     managed: arena.allocate(dies * slots * slot_bytes, 128),
     dispatch: arena.allocate(dispatch_bytes, 128),
-    reply: arena.allocate(reply_bytes, 128),
     gather: arena.allocate(gather_bytes, 128),
+    reply: arena.allocate(reply_bytes, 128),
   };
 }

@@ -14,7 +14,7 @@ import { type Address, address, idOf, roleOf } from '../../src/protocol/address.
 import { launchDone, launchFailed, leaseExpired, npuLost, npuReady, resetDone, started } from '../../src/protocol/constructors.ts';
 import type { Claim } from '../../src/protocol/controllers.ts';
 import type { Message, Work } from '../../src/protocol/messages.ts';
-import { type Deployment, type DpGroupPlace, deploy, type NpuPlace, type Topology } from '../../src/protocol/topology.ts';
+import { type AttentionPlace, attentionPlaceOf, type Deployment, type DpGroupPlace, deploy, type Topology } from '../../src/protocol/topology.ts';
 import { ActorHost } from '../../src/runtime/actor-host.ts';
 import type { Witness } from '../../src/runtime/cast.ts';
 import { ChoicesInPod } from './choices-in-pod.ts';
@@ -107,8 +107,8 @@ export class QueuedCast {
     this.run(() => 0);
   }
 
-  #placeOf(npu: number): NpuPlace {
-    return this.#deployment.npus[npu] as NpuPlace;
+  #placeOf(npu: number): AttentionPlace {
+    return attentionPlaceOf(this.#deployment, npu);
   }
 
   #bringUp(npu: number): void {

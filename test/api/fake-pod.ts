@@ -186,7 +186,16 @@ export class FakePod implements Pod {
 
   async stats(): Promise<PodStats> {
     if (this.closed) throw new MinipodError('closed', 'the pod is closed');
-    const npu = { npu: 0, worker: 0, state: 'idle', kv_blocks: 100, kv_blocks_used: this.running, requests_running: this.running, requests_waiting: 0 };
+    const npu = {
+      npu: 0,
+      kind: 'attention' as const,
+      worker: 0,
+      state: 'idle',
+      kv_blocks: 100,
+      kv_blocks_used: this.running,
+      requests_running: this.running,
+      requests_waiting: 0,
+    };
     const figures = {
       ...{ role: 'colocated' as const, requests_running: this.running, requests_waiting: 0, requests_finished: this.finished },
       ...{ prompt_tokens: this.prompt_tokens, generation_tokens: this.generation_tokens, kv_blocks: 100, kv_blocks_used: this.running },

@@ -1,7 +1,9 @@
 /** Graph mode against eager mode: the same bits whatever the batch, and how often what is launched and captured. */
+
 import fc from 'fast-check';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { offsetOf } from '../../src/fabric/address.ts';
+import { attentionLayouts } from '../../src/flowserve/step-layout.ts';
 import { instantiateKernels, KERNEL_NAMES, type Kernels, loadKernelModule } from '../../src/model/kernels/kernels.ts';
 import { KernelRecorder } from '../../src/model/kernels/program.ts';
 import { colocated, npuOfExpert, parseTopology } from '../../src/protocol/topology.ts';
@@ -24,7 +26,7 @@ const calls = (npus: number): fc.Arbitrary<Call[]> =>
 
 /** All KV cells, and the logits of the last steps. */
 function results({ plan, space }: BareModel): Buffer[] {
-  return plan.layouts.flatMap(({ kv, scratch }) => [
+  return attentionLayouts(plan.layouts).flatMap(({ kv, scratch }) => [
     Buffer.from(space.bytesAt(kv.address, kv.blocks * kv.block_bytes)),
     Buffer.from(space.bytesAt(scratch.logits, VOCABULARY * 4)),
   ]);
@@ -69,7 +71,7 @@ describe('launches', () => {
           },
         ]),
       );
-      Object.defineProperty(forward, 'kernels', { value: counting as unknown as Kernels });
+      for (const calls of [forward, forward.experts]) Object.defineProperty(calls, 'kernels', { value: counting as unknown as Kernels });
     }
     return counts;
   }
@@ -104,7 +106,7 @@ describe('launches', () => {
     const counts = counted(model);
     generate(model, alike(3, 4));
     expect(counts.has('runProgram')).toBe(false);
-    expect(model.plan.layouts[0]?.graphs).toBeNull();
+    expect(attentionLayouts(model.plan.layouts)[0]?.graphs).toBeNull();
     const wide = await loadBareModel(folderOf('tiny-kimi-k2'), { max_batch_requests: 70, max_batch_tokens: 280, kv_blocks: 80 });
     const wideCounts = counted(wide);
     generate(wide, alike(65, 3));

@@ -60,10 +60,10 @@ describe('the reports of experts', () => {
     // The prompt's first layer with experts is looked at before the peer serves it, and after.
     generate(pod, [{ npu: 0, prompt: [5, 6, 7], max_tokens: 1 }], {
       onAsked: (_npu, _step, asked) => {
-        if (asked === 0) waiting = expertReports(peer, layers, () => now_us++);
+        if (asked === 0) waiting = expertReports(peer.service, layers, () => now_us++);
       },
       onServed: () => {
-        if (served.length === 0) served = expertReports(peer, layers, null).map((report) => ({ ...report }));
+        if (served.length === 0) served = expertReports(peer.service, layers, null).map((report) => ({ ...report }));
       },
     });
     expect(waiting.map(({ npu, layer, expert }) => `${npu} ${layer}.${expert}`)).toEqual(

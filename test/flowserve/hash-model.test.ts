@@ -1,8 +1,10 @@
 /** The hash model stands in for the kernels: its tokens depend on all that a real model's depend on, and on nothing else. */
+
 import { describe, expect, it } from 'vitest';
 import { Hash } from '../../src/flowserve/hash-model/hash.ts';
 import { type HashLayout, hashLayoutOnDie, loadHashWeights, planHashPod } from '../../src/flowserve/hash-model/hash-layout.ts';
 import { checkHashSampling } from '../../src/flowserve/hash-model/hash-sampler.ts';
+import { attentionLayouts } from '../../src/flowserve/step-layout.ts';
 import { readModelConfig } from '../../src/model/config.ts';
 import { resolveModel } from '../../src/model/registry.ts';
 import type { Sampling } from '../../src/protocol/messages.ts';
@@ -106,7 +108,7 @@ describe('a pod of the hash model', () => {
   it('lays an NPU that moves to a spare die as it lay before', () => {
     const { plan } = makeHashPod(2, { workers: 2, spare_workers: 1 });
     const [, before] = plan.layouts as [HashLayout, HashLayout];
-    const after = hashLayoutOnDie(plan, 1, 2);
+    const after = hashLayoutOnDie(plan, 1, 2) as HashLayout;
     expect(after.base).toBe(plan.dies[2]?.base);
     expect(after.weights - after.base).toBe(before.weights - before.base);
     expect(after.kv.address - after.base).toBe(before.kv.address - before.base);
@@ -148,7 +150,7 @@ describe('the experts of the hash model', () => {
     const tokens = PROMPTS.reduce((sum, prompt) => sum + prompt.length + TOKENS - 1, 0);
     for (let layer = 1; layer < SHAPE.layers; layer++) {
       const loads = Array.from({ length: moe.experts }, (_, expert) =>
-        pod.plan.layouts.reduce((sum, { counts }) => sum + (wordsAt(pod, counts[layer] ?? 0, moe.experts)[expert] as number), 0),
+        attentionLayouts(pod.plan.layouts).reduce((sum, { counts }) => sum + (wordsAt(pod, counts[layer] ?? 0, moe.experts)[expert] as number), 0),
       );
       expect(loads.reduce((sum, load) => sum + load, 0)).toBe(tokens * moe.topK);
       // Five standard deviations of a draw of topK from all.

@@ -5,6 +5,8 @@ import { offsetOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { allocateSegments } from '../../src/fabric/memory-plan.ts';
 import type { Arithmetic } from '../../src/flowserve/arithmetic.ts';
+import { ExpertService } from '../../src/flowserve/expert-service.ts';
+import { HashExperts } from '../../src/flowserve/hash-model/hash-experts.ts';
 import { HashForward } from '../../src/flowserve/hash-model/hash-forward.ts';
 import { type HashPodPlan, loadHashWeights, planHashPod } from '../../src/flowserve/hash-model/hash-layout.ts';
 import { type AnyPodPlan, areasOfDie, type PlanOptions } from '../../src/flowserve/pod-plan.ts';
@@ -14,7 +16,7 @@ import type { Address } from '../../src/protocol/address.ts';
 import { NO_TERMS } from '../../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../../src/protocol/errors.ts';
 import type { Sampling, Sequence } from '../../src/protocol/messages.ts';
-import { colocated, expertGroupOf, type NpuPlace } from '../../src/protocol/topology.ts';
+import { attentionPlaceOf, colocated, expertGroupOf } from '../../src/protocol/topology.ts';
 import type { Areas } from '../../src/xccl/areas.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { Exchange } from '../../src/xccl/exchange.ts';
@@ -31,7 +33,13 @@ export const SHAPE: ModelShape = {
 
 export const VERSION = 1;
 
-export type HashPod = { readonly plan: HashPodPlan; readonly space: AddressSpace; readonly programs: readonly StepProgram<HashForward>[] };
+/** `programs`: of NPUs that run steps, before which no others come. */
+export type HashPod = {
+  readonly plan: HashPodPlan;
+  readonly space: AddressSpace;
+  readonly programs: readonly StepProgram<HashForward>[];
+  readonly services: readonly ExpertService[];
+};
 
 export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial<PlanOptions> & { model?: ModelShape } = {}): HashPod {
   const plan = planHashPod(model, {
@@ -62,15 +70,25 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
   for (const layout of plan.layouts) loadHashWeights(plan, layout, space, VERSION);
   const areas = plan.dies.map((_, die) => areasOfDie(plan, die));
   const surroundings = { space, areasOf: (die: number) => areas[die] as Areas, arrive: () => {}, now_ms: () => 0 };
-  const programs = plan.layouts.map((layout) => {
+  const programs: StepProgram<HashForward>[] = [];
+  const services = plan.layouts.map((layout) => {
     const exchange = new Exchange(new Endpoint(layout.npu, surroundings), layout.row_bytes);
-    return new StepProgram(new HashForward(plan.config, layout, space), space, exchange, expertGroupOf(plan.hosting.deployment, layout.npu), (npu) => npu);
+    if (layout.kind === 'experts') return new ExpertService(new HashExperts(plan.config, layout, space), space, exchange);
+    const program = new StepProgram(
+      new HashForward(plan.config, layout, space),
+      space,
+      exchange,
+      expertGroupOf(plan.hosting.deployment, layout.npu),
+      (npu) => npu,
+    );
+    programs.push(program);
+    return program.service;
   });
-  return { plan, space, programs };
+  return { plan, space, programs, services };
 }
 
 /** What generates: programs of any arithmetic. */
-export type Rig = { readonly plan: AnyPodPlan; readonly programs: readonly StepProgram<Arithmetic>[] };
+export type Rig = { readonly plan: AnyPodPlan; readonly programs: readonly StepProgram<Arithmetic>[]; readonly services: readonly ExpertService[] };
 
 export type Call = {
   /** Its DP group generates, on all of its ranks. */
@@ -101,9 +119,9 @@ export type Run = {
 };
 
 /** Generates all calls' tokens; `calls[i]` is request i. */
-export function generate({ plan, programs }: Rig, calls: readonly Call[], interference: Interference = {}): Run {
+export function generate({ plan, programs, services }: Rig, calls: readonly Call[], interference: Interference = {}): Run {
   const { kv_blocks, kv_block_size, max_batch_tokens: batch_tokens_max, max_batch_requests: batch_requests_max } = plan.options;
-  const { groups, npus } = plan.hosting.deployment;
+  const { groups } = plan.hosting.deployment;
   const limits = {
     kv_blocks,
     kv_block_size,
@@ -137,7 +155,7 @@ export function generate({ plan, programs }: Rig, calls: readonly Call[], interf
       sampling: { ...GREEDY, ...sampling },
       ...NO_TERMS,
     };
-    const { group } = npus[npu] as NpuPlace;
+    const { group } = attentionPlaceOf(plan.hosting.deployment, npu);
     hear((schedulers[group] as StepScheduler).enqueue(`task/${request}` as Address, sequence));
   });
   const asked = programs.map(() => 0);
@@ -174,7 +192,7 @@ export function generate({ plan, programs }: Rig, calls: readonly Call[], interf
       digests.push(first.digest);
       hear(scheduler.retire(first.outcomes));
     }
-    for (const program of programs) program.serve(64);
+    for (const service of services) service.serve(64);
     interference.onServed?.();
   }
   for (const { id, npus: ranks } of groups) {

@@ -3,6 +3,8 @@
 import { segmentOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { allocateSegments } from '../../src/fabric/memory-plan.ts';
+import { ExpertForward } from '../../src/flowserve/expert-forward.ts';
+import { ExpertService } from '../../src/flowserve/expert-service.ts';
 import { Forward } from '../../src/flowserve/forward.ts';
 import { WeightLoader } from '../../src/flowserve/load-weights.ts';
 import { areasOfDie, type PlanOptions, type PodPlan, planPod } from '../../src/flowserve/pod-plan.ts';
@@ -11,12 +13,19 @@ import { openCheckpoint } from '../../src/model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../../src/model/kernels/kernels.ts';
 import { NO_TERMS } from '../../src/protocol/constructors.ts';
 import type { Sampling, Sequence, StepOutcome, StepPlan } from '../../src/protocol/messages.ts';
-import { colocated, type DpGroupPlace, expertGroupOf, type NpuPlace } from '../../src/protocol/topology.ts';
+import { attentionPlaceOf, colocated, type DpGroupPlace, expertGroupOf } from '../../src/protocol/topology.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { Exchange } from '../../src/xccl/exchange.ts';
 import { GREEDY } from './greedy.ts';
 
-export type BareModel = { readonly plan: PodPlan; readonly space: AddressSpace; readonly programs: readonly StepProgram[]; readonly kernels: Kernels };
+/** `programs`: of NPUs that run steps, before which no others come. */
+export type BareModel = {
+  readonly plan: PodPlan;
+  readonly space: AddressSpace;
+  readonly programs: readonly StepProgram[];
+  readonly services: readonly ExpertService[];
+  readonly kernels: Kernels;
+};
 
 export async function loadBareModel(folder: string, options: Partial<PlanOptions> = {}): Promise<BareModel> {
   using checkpoint = openCheckpoint(folder);
@@ -50,28 +59,28 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
   for (const _ of new WeightLoader(checkpoint, space, kernelsOf).load(plan.layouts)) {
   }
   const surroundings = { space, areasOf: (die: number) => areasOfDie(plan, die), arrive: () => {}, now_ms: () => 0 };
-  const programs = plan.layouts.map((layout) => {
-    const exchange = new Exchange(new Endpoint(layout.npu, surroundings), plan.config.hiddenSize * 4);
-    return new StepProgram(
-      new Forward(plan.config, layout, kernelsOf(segmentOf(layout.base))),
-      space,
-      exchange,
-      expertGroupOf(plan.hosting.deployment, layout.npu),
-      (npu) => npu,
-    );
+  const programs: StepProgram[] = [];
+  const services = plan.layouts.map((layout) => {
+    const exchange = new Exchange(new Endpoint(layout.npu, surroundings), layout.row_bytes);
+    const ownKernels = kernelsOf(segmentOf(layout.base));
+    if (layout.kind === 'experts') return new ExpertService(new ExpertForward(plan.config, layout, layout.layers, ownKernels), space, exchange);
+    const forward = new Forward(plan.config, layout, ownKernels);
+    const program = new StepProgram(forward, space, exchange, expertGroupOf(plan.hosting.deployment, layout.npu), (npu) => npu);
+    programs.push(program);
+    return program.service;
   });
-  return { plan, space, programs, kernels: kernelsOf(0) };
+  return { plan, space, programs, services, kernels: kernelsOf(0) };
 }
 
 /** Generates greedily, the prompt in chunks; calls `onStep` after each step, while its logits are still there. */
 export function generateGreedily(
-  { plan, programs }: BareModel,
+  { plan, programs, services }: BareModel,
   prompt: readonly number[],
   count: number,
   options: { npu?: number; chunk?: number; sampling?: Partial<Sampling>; onStep?: (start: number, rows: number) => void } = {},
 ): StepOutcome[] {
   // All ranks of the NPU's group run the step, as one program.
-  const { group } = plan.hosting.deployment.npus[options.npu ?? 0] as NpuPlace;
+  const { group } = attentionPlaceOf(plan.hosting.deployment, options.npu ?? 0);
   const ranks = (plan.hosting.deployment.groups[group] as DpGroupPlace).npus.map((npu) => programs[npu] as StepProgram);
   const sequence: Sequence = {
     request: 1,
@@ -118,7 +127,7 @@ export function generateGreedily(
         if (poll.state === 'done') ends[index] = poll;
         isMoving ||= poll.state !== 'pending';
       }
-      for (const peer of programs) isMoving = peer.serve(64) > 0 || isMoving;
+      for (const service of services) isMoving = service.serve(64) > 0 || isMoving;
     }
     const [poll] = ends;
     if (poll == null || ends.includes(null)) throw new Error(`step ${step} waits for NPUs ${ranks.flatMap((rank) => rank.missing)}`);

@@ -1,5 +1,7 @@
 /** The forward pass split over the ranks of a DP group: whatever the split, the bits of one NPU. */
+
 import { describe, expect, it } from 'vitest';
+import { attentionLayouts } from '../../src/flowserve/step-layout.ts';
 import type { StepOutcome } from '../../src/protocol/messages.ts';
 import type { Topology } from '../../src/protocol/topology.ts';
 import { casesOf, folderOf, MODELS } from './goldens.ts';
@@ -42,7 +44,8 @@ describe.each(MODELS)('%s', async (name) => {
     const model = await loadBareModel(folderOf(name), { topology, kv_blocks: 64, max_batch_tokens: 64, ...options });
     for (const [index, prompt] of prompts.entries()) expect(outcomesOf(model, prompt, (dp - 1) * index)).toEqual(expected[index]);
     // Of all bytes but these each NPU has its own, as before.
-    const bytesOf = ({ plan }: BareModel): number[] => plan.layouts.map(({ layers }) => layers.reduce((sum, { attention }) => sum + attention.o.head_bytes, 0));
+    const bytesOf = ({ plan }: BareModel): number[] =>
+      attentionLayouts(plan.layouts).map(({ layers }) => layers.reduce((sum, { attention }) => sum + attention.o.head_bytes, 0));
     const [whole = 0] = bytesOf(alone);
     expect(bytesOf(model).reduce((sum, bytes) => sum + bytes, 0)).toBe((dp / oproj) * whole);
   });

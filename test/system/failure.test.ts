@@ -1,6 +1,9 @@
 /** What breaks fails the requests it held, with a clear error, and stops nothing else; what a thread held that dies goes on elsewhere. */
+
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { offsetOf } from '../../src/fabric/address.ts';
+import type { NpuLayout } from '../../src/flowserve/npu-layout.ts';
+import { attentionLayouts } from '../../src/flowserve/step-layout.ts';
 import type { Completion, GenerateOptions, Pod } from '../../src/index.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig, type Rig } from './rig.ts';
@@ -87,7 +90,7 @@ describe('a step that throws', () => {
 describe('logits that are not finite', () => {
   it('fail the requests whose they are with not_finite', async () => {
     await using rig = await openRig({ npus: 2, workers: 2 });
-    const { finalNorm } = rig.plan.layouts[0] as Rig['plan']['layouts'][number];
+    const { finalNorm } = attentionLayouts(rig.plan.layouts)[0] as NpuLayout;
     const floats = rig.space.floatsOf(finalNorm.address);
     const at = offsetOf(finalNorm.address) / 4;
     const good = floats[at] as number;

@@ -72,7 +72,9 @@ export async function openRig(options: PodOptions, worker_entry?: URL, card_entr
     plan,
     space,
     poisonBlockTables(npu) {
-      const { blockTables } = plan.layouts[npu] ?? { blockTables: { address: 0, blocks_max: 0 } };
+      const layout = plan.layouts[npu];
+      if (layout?.kind !== 'attention') throw new Error(`NPU ${npu} has no block tables`);
+      const { blockTables } = layout;
       const at = offsetOf(blockTables.address) / 4;
       space.wordsOf(blockTables.address).fill(FAR_OUTSIDE, at, at + plan.options.max_batch_requests * blockTables.blocks_max);
     },

@@ -27,10 +27,12 @@ import { routedAt } from '../routed-steps.ts';
 import type { ModelShape, ProjectedColumns, ProjectionPlace } from '../step-layout.ts';
 import { GatherTables, type TablePlace } from '../tensor-share.ts';
 import { Hash, mix32 } from './hash.ts';
+import { HashExperts } from './hash-experts.ts';
 import { HASH_BYTES, type HashLayout, type HashScratch } from './hash-layout.ts';
 import { HashSampler } from './hash-sampler.ts';
 
-const KIND = { embed: 11, cell: 12, attention: 13, norm: 14, dense: 15, gate: 16, expert: 17, shared: 18, combine: 19, head: 20, projection: 21 } as const;
+/** 17 and 18 are experts' (hash-experts.ts). */
+const KIND = { embed: 11, cell: 12, attention: 13, norm: 14, dense: 15, gate: 16, combine: 19, head: 20, projection: 21 } as const;
 /** 2³² divided by the golden ratio: steps of a Weyl sequence, as in SplitMix. */
 const GOLDEN = 0x9e3779b9;
 
@@ -47,10 +49,9 @@ export class HashForward implements Arithmetic {
   readonly #floats: Float32Array;
   readonly #hash = new Hash();
   readonly #drawn = new Int32Array(2);
-  /** Index of the replicated weights; an expert's lie behind it. */
+  /** Index of the replicated weights. */
   readonly #weights: number;
-  readonly #owned: number;
-  readonly #ownExperts: Int32Array;
+  readonly #experts: HashExperts;
   readonly tables: GatherTables;
   readonly #rank: number;
   /** Words of a row of a table that ranks gather. */
@@ -66,7 +67,7 @@ export class HashForward implements Arithmetic {
     this.#words = space.wordsOf(layout.base);
     this.#floats = space.floatsOf(layout.base);
     this.#weights = offsetOf(layout.weights) >>> 2;
-    this.#ownExperts = Int32Array.from(layout.ownExperts);
+    this.#experts = new HashExperts(config, { ...layout, hasShared: layout.sharedNpu === null && config.moe.sharedExperts > 0 }, space);
     const { rank, tp } = layout.share;
     this.#rank = rank;
     this.#stride = 2 * tp;
@@ -75,7 +76,6 @@ export class HashForward implements Arithmetic {
     const perRow = { attended: columns(attended), projected: columns(projected), activated: columns(activated), logits: columns(logits) };
     this.tables = new GatherTables(tp, { ...perRow, rows: { ...columns(rows), width: 1 } });
     this.#projected = layout.projection === null ? [] : projectedOf(layout.projection);
-    this.#owned = this.#ownExperts.reduce((count, own) => count + (own < 0 ? 0 : 1), 0);
   }
 
   embed(rows: number): void {
@@ -282,45 +282,19 @@ export class HashForward implements Arithmetic {
   }
 
   gatherRows(to: number, from: number, indices: number, count: number): void {
-    const words = this.#words;
-    const target = to >>> 2;
-    const source = from >>> 2;
-    const index = indices >>> 2;
-    for (let row = 0; row < count; row++) {
-      const at = source + 2 * (words[index + row] as number);
-      words[target + 2 * row] = words[at] as number;
-      words[target + 2 * row + 1] = words[at + 1] as number;
-    }
+    this.#experts.gatherRows(to, from, indices, count);
   }
 
   expert(layer: number, expert: number, y: number, x: number, count: number): void {
-    const words = this.#words;
-    const own = this.#ownIndex(layer, expert);
-    if (own < 0) assert(false, `NPU ${this.layout.npu} was asked for expert ${layer}.${expert}, which it does not own`);
-    const weights = this.#weights + 2 * own;
-    const target = y >>> 2;
-    const source = x >>> 2;
-    for (let row = 0; row < 2 * count; row += 2) {
-      this.#hash.begin(KIND.expert, layer, expert);
-      this.#hash.absorb(words[weights] as number, words[weights + 1] as number);
-      this.#hash.absorb(words[source + row] as number, words[source + row + 1] as number);
-      this.#hash.write(words, target + row);
-    }
+    this.#experts.expert(layer, expert, y, x, count);
   }
 
   placeOfExpert(layer: number, expert: number): { readonly address: number; readonly bytes: number } | null {
-    const own = this.#ownIndex(layer, expert);
-    return own < 0 ? null : { address: this.layout.weights + HASH_BYTES * own, bytes: HASH_BYTES };
-  }
-
-  /** Which of this NPU's weights are the expert's; −1 if none. */
-  #ownIndex(layer: number, expert: number): number {
-    const own = this.#ownExperts[expert] ?? -1;
-    return own < 0 || this.layout.counts[layer] == null ? -1 : 1 + layer * this.#owned + own;
+    return this.#experts.placeOfExpert(layer, expert);
   }
 
   sharedExpert(layer: number, rows: number, first = 0): void {
-    if (this.config.moe.sharedExperts > 0) this.#hashRows(KIND.shared, layer, this.at.sharedOut, this.at.normed + HASH_BYTES * first, rows);
+    if (this.config.moe.sharedExperts > 0) this.#experts.shared(layer, this.at.sharedOut, this.at.normed + HASH_BYTES * first, rows);
   }
 
   combine(layer: number, rows: number, first = 0): void {
@@ -328,8 +302,9 @@ export class HashForward implements Arithmetic {
     const words = this.#words;
     const { topK, sharedExperts } = this.config.moe;
     const x = (this.at.x >>> 2) + 2 * first;
-    const shared = this.at.sharedOut >>> 2;
     const replies = this.at.replies >>> 2;
+    // Where a peer computes it, its rows are the last answers.
+    const shared = this.layout.sharedNpu === null ? this.at.sharedOut >>> 2 : replies + 2 * rows * topK;
     const places = this.at.rowIndices >>> 2;
     const weights = this.at.expertWeights >>> 2;
     for (let row = 0, pair = 0; row < rows; row++) {

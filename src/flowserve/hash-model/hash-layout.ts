@@ -11,14 +11,15 @@ import { offsetOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import { Arena } from '../../fabric/arena.ts';
 import { assert, MinipodError } from '../../protocol/errors.ts';
-import { expertGroupOf, npuOfExpert } from '../../protocol/topology.ts';
-import { layoutAreas } from '../../xccl/areas.ts';
+import { executorOfNpu, expertGroupOf, npuOfExpert, sharedExpertNpusOf } from '../../protocol/topology.ts';
+import { type AreaSizes, layoutAreas } from '../../xccl/areas.ts';
 import { LOGIT_ROWS_MAX } from '../npu-layout.ts';
 import { type PlanOptions, type PodPlanOf, planDies } from '../pod-plan.ts';
 import { layoutRouting } from '../routed-steps.ts';
 import {
   areaSizes,
   dispatchPlaces,
+  type ExpertLayout,
   type LayoutOptions,
   layoutBlockTables,
   layoutCounts,
@@ -26,9 +27,11 @@ import {
   layoutOffersOf,
   type ModelShape,
   type ProjectionPlace,
+  pairsOfRow,
   SPAN_WORDS,
   type StepLayout,
   type StepScratch,
+  sharedNpuFor,
 } from '../step-layout.ts';
 import { type Gathered, projectionShareOf, type TensorShare, tensorShareOf } from '../tensor-share.ts';
 import { Hash } from './hash.ts';
@@ -48,7 +51,10 @@ export type HashLayout = StepLayout & {
   readonly ownExperts: readonly number[];
 };
 
-export type HashPodPlan = PodPlanOf<ModelShape, HashLayout>;
+/** Of an expert NPU. `hasShared`: it computes the shared expert, with the replicated weights. */
+export type HashExpertLayout = ExpertLayout & Pick<HashLayout, 'weights' | 'ownExperts'> & { readonly hasShared: boolean };
+
+export type HashPodPlan = PodPlanOf<ModelShape, HashLayout | HashExpertLayout>;
 
 /**
  * A pod whose NPUs compute the hash model of `model`'s shape: any checkpoint's config, or one written down.
@@ -59,21 +65,44 @@ export function planHashPod(model: ModelShape, options: PlanOptions): HashPodPla
   for (const [name, value] of Object.entries({ layers, vocabSize, maxPositions, topK: moe.topK, experts: moe.experts }))
     if (!Number.isInteger(value) || value < 1) throw new MinipodError('invalid_request', `hash model: ${name} is ${value}, use a whole number from 1 on`);
   if (moe.topK > moe.experts) throw new MinipodError('invalid_request', `hash model: topK ${moe.topK} of ${moe.experts} experts, use at most that many`);
-  return planDies(model, options, (layoutOptions, npu, base, bytes) => layoutHashNpu(model, layoutOptions, npu, base, bytes));
+  return planDies(model, options, (layoutOptions, npu, base, bytes) => layoutHashDie(model, layoutOptions, npu, base, bytes));
+}
+
+const layoutHashDie = (model: ModelShape, options: LayoutOptions, npu: number, base: number, bytes?: number): HashLayout | HashExpertLayout =>
+  options.deployment.npus[npu]?.kind === 'experts' ? layoutHashExperts(model, options, npu, base, bytes) : layoutHashNpu(model, options, npu, base, bytes);
+
+/** Weights of its own experts, ascending, layer by layer. */
+function layoutWeights({ layers, moe }: ModelShape, { deployment }: LayoutOptions, npu: number, arena: Arena): Pick<HashLayout, 'weights' | 'ownExperts'> {
+  const group = expertGroupOf(deployment, npu);
+  let owned = 0;
+  const ownExperts = Array.from({ length: moe.experts }, (_, expert) => (npuOfExpert(expert, group) === npu ? owned++ : -1));
+  return { weights: arena.allocate((1 + layers * owned) * HASH_BYTES), ownExperts };
+}
+
+const hashAreaSizes = (model: ModelShape, options: LayoutOptions, npu: number): AreaSizes =>
+  areaSizes(model, { row_bytes: HASH_BYTES, attended_row_bytes: HASH_BYTES }, options, npu, SLOT_BYTES, hashTables(options, 0).bytes);
+
+function layoutHashExperts(model: ModelShape, options: LayoutOptions, npu: number, base: number, bytes?: number): HashExpertLayout {
+  const arena = new Arena(base, bytes);
+  const areas = layoutAreas(hashAreaSizes(model, options, npu), arena);
+  const areasEnd = arena.used;
+  const weights = layoutWeights(model, options, npu, arena);
+  const weightsEnd = arena.used;
+  const rows_max = options.max_batch_tokens;
+  const scratch = { gathered: arena.allocate(rows_max * HASH_BYTES) };
+  const parts = { weights: weightsEnd - areasEnd, activations: arena.used - weightsEnd, 'XCCL areas': areasEnd };
+  const hasShared = model.moe.sharedExperts > 0 && sharedExpertNpusOf(executorOfNpu(options.deployment, npu)).includes(npu);
+  return { kind: 'experts', npu, base, bytes: arena.used, parts, rows_max, row_bytes: HASH_BYTES, areas, scratch, ...weights, hasShared };
 }
 
 export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: number, base: number, bytes?: number): HashLayout {
   const { moe, layers } = model;
   const { max_batch_tokens: rows, deployment } = options;
   const arena = new Arena(base, bytes);
-  const tables = hashTables(options, 0);
-  const areas = layoutAreas(areaSizes(model, { row_bytes: HASH_BYTES, attended_row_bytes: HASH_BYTES }, options, SLOT_BYTES, tables.bytes), arena);
+  const areas = layoutAreas(hashAreaSizes(model, options, npu), arena);
   const areasEnd = arena.used;
   const counts = layoutCounts(model, arena);
-  const group = expertGroupOf(deployment, npu);
-  let owned = 0;
-  const ownExperts = Array.from({ length: moe.experts }, (_, expert) => (npuOfExpert(expert, group) === npu ? owned++ : -1));
-  const weights = arena.allocate((1 + layers * owned) * HASH_BYTES);
+  const weights = layoutWeights(model, options, npu, arena);
   const weightsEnd = arena.used;
   const hashes = (count: number): number => arena.allocate(count * HASH_BYTES);
   const words = (count: number): number => arena.allocate(count * 4);
@@ -90,7 +119,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
     rowIndices: words(rows * moe.topK),
     pairRows,
     segments,
-    replies: hashes(rows * moe.topK),
+    replies: hashes(rows * pairsOfRow(moe, deployment)),
     gathered: hashes(rows),
     sharedOut: hashes(rows),
     headRows: hashes(LOGIT_ROWS_MAX),
@@ -112,7 +141,9 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
   };
   const share = tensorShareOf(deployment, npu);
   return {
+    kind: 'attention',
     npu,
+    sharedNpu: sharedNpuFor(moe, deployment, npu),
     share,
     projection,
     base,
@@ -127,8 +158,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
     blockTables,
     offers,
     routing,
-    weights,
-    ownExperts,
+    ...weights,
   };
 }
 
@@ -151,10 +181,10 @@ function hashTables(
 }
 
 /** The layout of an NPU that moves to another die. */
-export function hashLayoutOnDie(plan: HashPodPlan, npu: number, die: number): HashLayout {
+export function hashLayoutOnDie(plan: HashPodPlan, npu: number, die: number): HashLayout | HashExpertLayout {
   const region = plan.dies[die];
   assert(region, `there is no die ${die}`);
-  return layoutHashNpu(plan.config, plan.options, npu, region.base, region.bytes);
+  return layoutHashDie(plan.config, plan.options, npu, region.base, region.bytes);
 }
 
 const KIND = { replicated: 1, expert: 2 } as const;
@@ -163,7 +193,8 @@ const KIND = { replicated: 1, expert: 2 } as const;
  * "Loads" an NPU's weights: hashes of what they are and of `version`, a 32-bit number that stands for the checkpoint. Counts begin at 0.
  * An NPU whose weights were not loaded, or are of another version, computes other tokens.
  */
-export function loadHashWeights({ config }: HashPodPlan, { weights, ownExperts, counts }: HashLayout, space: AddressSpace, version: number): void {
+export function loadHashWeights({ config }: HashPodPlan, layout: HashLayout | HashExpertLayout, space: AddressSpace, version: number): void {
+  const { weights, ownExperts } = layout;
   const words = space.wordsOf(weights);
   const hash = new Hash();
   let at = offsetOf(weights) >>> 2;
@@ -178,5 +209,5 @@ export function loadHashWeights({ config }: HashPodPlan, { weights, ownExperts, 
       hash.write(words, at);
     }
   }
-  for (const address of counts) if (address !== null) space.bytesAt(address, config.moe.experts * 4).fill(0);
+  if (layout.kind === 'attention') for (const address of layout.counts) if (address !== null) space.bytesAt(address, config.moe.experts * 4).fill(0);
 }

@@ -1,0 +1,70 @@
+/**
+ * A layer's experts as kernel calls: all that an expert NPU computes, and what other NPUs compute of them themselves.
+ * @module
+ */
+import { offsetOf } from '../fabric/address.ts';
+import type { ModelConfig } from '../model/config.ts';
+import type { Kernels } from '../model/kernels/kernels.ts';
+import { assert } from '../protocol/errors.ts';
+import type { ExpertArithmetic } from './arithmetic.ts';
+import type { ExpertScratch } from './expert-layout.ts';
+import type { ExpertWeights, Linear, MlpWeights } from './npu-layout.ts';
+import type { DieLayout } from './step-layout.ts';
+
+/** Of an expert NPU, or of one that has them beside its attention. */
+type Layout = DieLayout & { readonly scratch: ExpertScratch };
+
+export class ExpertForward<Place extends Layout = Layout> implements ExpertArithmetic {
+  readonly config: ModelConfig;
+  readonly layout: Place;
+  /** Offsets within the NPU's segment. */
+  readonly at: ExpertScratch;
+  readonly #layers: readonly (ExpertWeights | null)[];
+  readonly kernels: Kernels;
+
+  /** `layers`: null for a dense layer. */
+  constructor(config: ModelConfig, layout: Place, layers: readonly (ExpertWeights | null)[], kernels: Kernels) {
+    const { gathered, gateUp, activated } = layout.scratch;
+    this.config = config;
+    this.layout = layout;
+    this.at = { gathered: offsetOf(gathered), gateUp: offsetOf(gateUp), activated: offsetOf(activated) };
+    this.#layers = layers;
+    this.kernels = kernels;
+  }
+
+  gatherRows(to: number, from: number, indices: number, count: number): void {
+    this.kernels.gatherRows(to, from, indices, count, this.layout.row_bytes);
+  }
+
+  expert(layer: number, expert: number, y: number, x: number, count: number): void {
+    const weights = this.#weightsOf(layer, expert);
+    if (weights === null) assert(false, `NPU ${this.layout.npu} was asked for expert ${layer}.${expert}, which it does not own`);
+    this.mlp(weights, y, x, count);
+  }
+
+  placeOfExpert(layer: number, expert: number): { readonly address: number; readonly bytes: number } | null {
+    const { gateUp, down } = this.#weightsOf(layer, expert) ?? {};
+    return gateUp && down ? { address: gateUp.address, bytes: gateUp.head_bytes + down.head_bytes } : null;
+  }
+
+  /** y = down(silu(gate(x)) · up(x)) */
+  mlp({ gateUp, down }: MlpWeights, y: number, x: number, rows: number): void {
+    const { gateUp: both, activated } = this.at;
+    const { hiddenSize } = this.config;
+    const inter = down.inDim;
+    this.#linear(both, 2 * inter, x, hiddenSize, rows, gateUp);
+    this.kernels.siluMul(activated, inter, both, 2 * inter, rows, inter);
+    this.#linear(y, hiddenSize, activated, inter, rows, down);
+  }
+
+  /** The shared expert has the number after the last routed one. */
+  #weightsOf(layer: number, expert: number): MlpWeights | null {
+    const weights = this.#layers[layer];
+    return (expert === this.config.moe.experts ? weights?.shared : weights?.experts[expert]) ?? null;
+  }
+
+  #linear(y: number, yStride: number, x: number, xStride: number, rows: number, { address, inDim, outDim, format }: Linear): void {
+    if (format === 'bf16') this.kernels.matmulBf16(y, yStride, x, xStride, rows, offsetOf(address), inDim, outDim);
+    else this.kernels.matmulF32(y, yStride, x, xStride, rows, offsetOf(address), inDim, outDim);
+  }
+}

@@ -1,0 +1,49 @@
+/**
+ * What lies where in the region of an expert NPU: the areas that every die has, experts' weights, and room for the rows of one of them. It has no attention, no
+ * embedding, no head, and no KV (xDeepServe §5.2).
+ *
+ *   metadata … reply area | layer by layer: own experts, ascending, shared expert | rows on their way | staging
+ * @module
+ */
+import { Arena } from '../fabric/arena.ts';
+import type { ModelConfig } from '../model/config.ts';
+import { isMoeLayer } from '../model/moe-layers.ts';
+import { executorOfNpu, sharedExpertNpusOf } from '../protocol/topology.ts';
+import { layoutAreas } from '../xccl/areas.ts';
+import { type Dtypes, type ExpertWeights, LOGIT_ROWS_MAX, layoutExperts, linearsIn, ownedBy, realAreaSizes, STAGING_BYTES } from './npu-layout.ts';
+import { gatherPlaces } from './rank-split.ts';
+import type { ExpertLayout, LayoutOptions } from './step-layout.ts';
+import { isTensorParallel } from './tensor-share.ts';
+
+/** Activations on their way through one expert. */
+export type ExpertScratch = ExpertLayout['scratch'] & { readonly gateUp: number; readonly activated: number };
+
+export type ExpertNpuLayout = ExpertLayout & {
+  /** Null: a dense layer. */
+  readonly layers: readonly (ExpertWeights | null)[];
+  readonly scratch: ExpertScratch;
+  /** Raw tensor bytes on their way into panels. */
+  readonly staging: { readonly address: number; readonly bytes: number };
+};
+
+export function layoutExpertNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutOptions, npu: number, base: number, bytes?: number): ExpertNpuLayout {
+  const { hiddenSize, moe } = config;
+  const { deployment, max_batch_tokens: rows } = options;
+  const arena = new Arena(base, bytes);
+  const gather_bytes = isTensorParallel(deployment) ? gatherPlaces(config, options, LOGIT_ROWS_MAX, 0).bytes : 0;
+  const areas = layoutAreas(realAreaSizes(config, options, npu, gather_bytes), arena);
+  const areasEnd = arena.used;
+  const linear = linearsIn(arena, dtypeOf);
+  const hasShared = moe.sharedExperts > 0 && sharedExpertNpusOf(executorOfNpu(deployment, npu)).includes(npu);
+  const layers = Array.from({ length: config.layers }, (_, layer) =>
+    isMoeLayer(config, layer) ? layoutExperts(config, layer, ownedBy(npu, deployment), hasShared, linear) : null,
+  );
+  const weightsEnd = arena.used;
+  const inter = moe.intermediateSize * Math.max(1, moe.sharedExperts);
+  const words = (count: number): number => arena.allocate(count * 4);
+  const scratch = { gathered: words(rows * hiddenSize), gateUp: words(rows * 2 * inter), activated: words(rows * inter) };
+  const staging_bytes = Math.max(STAGING_BYTES, 16 * Math.max(hiddenSize, inter) * 8);
+  const staging = { address: arena.allocate(staging_bytes), bytes: staging_bytes };
+  const parts = { weights: weightsEnd - areasEnd, activations: arena.used - weightsEnd, 'XCCL areas': areasEnd };
+  return { kind: 'experts', npu, base, bytes: arena.used, parts, rows_max: rows, row_bytes: hiddenSize * 4, areas, layers, scratch, staging };
+}

@@ -1,0 +1,132 @@
+/**
+ * The persistent kernel of an NPU's experts (xDeepServe §5.2): takes what other NPUs have dispatched, in turn, whoever asked and in whichever layer, and answers.
+ * It keeps no state of them. On an expert NPU it is all that runs; beside attention it also projects columns for those that share that NPU's output projection.
+ * @module
+ */
+import { offsetOf, segmentOf } from '../fabric/address.ts';
+import type { AddressSpace } from '../fabric/address-space.ts';
+import { isMoeLayer } from '../model/moe-layers.ts';
+import { type Address, address } from '../protocol/address.ts';
+import { assert } from '../protocol/errors.ts';
+import type { ArrivedDispatch, DispatchChecks, Exchange, TokenDispatch } from '../xccl/exchange.ts';
+import type { ExpertArithmetic } from './arithmetic.ts';
+import { ExpertTimes } from './expert-times.ts';
+import type { OutputProjection } from './output-projection.ts';
+
+export class ExpertService {
+  readonly forward: ExpertArithmetic;
+  readonly exchange: Exchange;
+  /** Of what `compute` has computed. */
+  readonly times = new ExpertTimes();
+  readonly #space: AddressSpace;
+  readonly #projection: OutputProjection | null;
+  readonly #checks: DispatchChecks;
+
+  constructor(forward: ExpertArithmetic, space: AddressSpace, exchange: Exchange, projection: OutputProjection | null = null) {
+    this.forward = forward;
+    this.exchange = exchange;
+    this.#space = space;
+    this.#projection = projection;
+    this.#checks = { pairsOf: this.pairsOf, rowsOf: projection?.rowsOf ?? (() => Number.POSITIVE_INFINITY) };
+  }
+
+  get npu(): number {
+    return this.forward.layout.npu;
+  }
+
+  get self(): Address {
+    return address('npu', this.npu);
+  }
+
+  /** Answers what has arrived, in turn, up to a bound. How many there were. */
+  serve(limit: number): number {
+    let served = 0;
+    for (; served < limit; served++) {
+      const dispatch = this.exchange.nextDispatch(this.#checks);
+      if (dispatch === null) break;
+      this.exchange.answer(dispatch, this.#computes(dispatch));
+    }
+    return served;
+  }
+
+  /** False: it failed at it. That is the asker's step to fail; this NPU and all others go on. */
+  #computes(dispatch: ArrivedDispatch): boolean {
+    try {
+      const reply = this.forward.layout.areas.reply + dispatch.replyOffset;
+      if (dispatch.kind === 'tokens') this.compute(dispatch, reply, dispatch.pairs);
+      else {
+        assert(this.#projection, `NPU ${this.npu} was asked for columns of an output projection`);
+        this.#projection.compute(dispatch, reply);
+      }
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Each of its experts once, on one row, as before the first request: what comes of it is nobody's. */
+  rehearse(): void {
+    const { config, layout, at } = this.forward;
+    for (let layer = 0; layer < config.layers; layer++) {
+      if (!isMoeLayer(config, layer)) continue;
+      for (let expert = 0; expert < config.moe.experts; expert++)
+        if (this.forward.placeOfExpert(layer, expert) !== null) this.forward.expert(layer, expert, offsetOf(layout.areas.reply), at.gathered, 1);
+    }
+  }
+
+  /** Pairs that a dispatch's table announces; infinity if it cannot be one of ours. */
+  readonly pairsOf = ({ segments, segmentsAddress }: TokenDispatch): number => {
+    const table = this.#space.wordsOf(segmentsAddress);
+    let pairs = 0;
+    for (let segment = 0, word = offsetOf(segmentsAddress) >>> 2; segment < segments; segment++, word += 2) {
+      const count = table[word + 1] as number;
+      if (count < 0 || count > this.forward.layout.rows_max) return Number.POSITIVE_INFINITY;
+      pairs += count;
+    }
+    return pairs;
+  };
+
+  /** Tells of each expert that a dispatch's table names. Its asker may be writing it anew: then what is told is neither the one nor the other. */
+  lookInto({ segments, segmentsAddress }: TokenDispatch, tell: (expert: number, pairs: number) => void): void {
+    const table = this.#space.wordsOf(segmentsAddress);
+    for (let segment = 0, word = offsetOf(segmentsAddress) >>> 2; segment < segments; segment++, word += 2)
+      tell(table[word] as number, table[word + 1] as number);
+  }
+
+  /**
+   * Computes a dispatch with this NPU's experts: pulls the rows from where they lie, and writes one row per (token, expert) to `reply`, which is in this
+   * NPU's own region and holds `pairs` of them.
+   */
+  compute(dispatch: TokenDispatch, reply: number, pairs: number): void {
+    const { at, layout } = this.forward;
+    const rowBytes = layout.row_bytes;
+    const isNear = segmentOf(dispatch.rowsAddress) === segmentOf(layout.base);
+    const table = this.#space.wordsOf(dispatch.segmentsAddress);
+    let word = offsetOf(dispatch.segmentsAddress) >>> 2;
+    let pairRows = offsetOf(dispatch.pairRowsAddress);
+    let target = offsetOf(reply);
+    let left = pairs;
+    let began_us = this.times.begin();
+    for (let segment = 0; segment < dispatch.segments; segment++, word += 2) {
+      const expert = table[word] as number;
+      const count = table[word + 1] as number;
+      // The asker may have given the step up and be writing the next one's tables here: then the answer is for nobody, but must stay inside its room.
+      left -= count;
+      if (count < 0 || count > layout.rows_max || left < 0) assert(false, `NPU ${layout.npu} was asked for more than ${pairs} rows`);
+      if (!isNear) {
+        for (let pair = 0; pair < count; pair++)
+          this.#space.copy(layout.scratch.gathered + pair * rowBytes, dispatch.rowsAddress + (table[(pairRows >>> 2) + pair] as number) * rowBytes, rowBytes);
+        this.forward.expert(dispatch.layer, expert, target, at.gathered, count);
+      } else if (count === 1) {
+        const row = table[pairRows >>> 2] as number;
+        this.forward.expert(dispatch.layer, expert, target, offsetOf(dispatch.rowsAddress) + row * rowBytes, 1);
+      } else {
+        this.forward.gatherRows(at.gathered, offsetOf(dispatch.rowsAddress), pairRows, count);
+        this.forward.expert(dispatch.layer, expert, target, at.gathered, count);
+      }
+      if (began_us >= 0) began_us = this.times.add(dispatch.layer, expert, count, began_us);
+      pairRows += count * 4;
+      target += count * rowBytes;
+    }
+  }
+}

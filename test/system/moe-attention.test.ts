@@ -1,0 +1,149 @@
+/** Pods whose attention and experts are on different NPUs: the same bits as one NPU, however they are split, and what breaks on either side is made good. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
+import type { ActRecord } from '../../src/trace/act-record.ts';
+import { KernelRecomputation } from '../../src/trace/recompute.ts';
+import { replayTrace } from '../../src/trace/replay-trace.ts';
+import { parseRunHeader } from '../../src/trace/run-header.ts';
+import { decodeRecord } from '../../src/trace/trace-codec.ts';
+import { TraceReader } from '../../src/trace/trace-reader.ts';
+import { traceFolder } from '../trace/files.ts';
+import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
+import { openRig } from './rig.ts';
+
+const OPTIONS: GenerateOptions = { ignore_eos: true, max_tokens: 16, logprobs: 1 };
+const PROMPTS = ['Once upon a time', 'The wolf', 'In the forest there was a little house', 'The king'] as const;
+
+const ask = (pod: Pod, options: GenerateOptions = OPTIONS): Promise<string[][]> =>
+  Promise.all(PROMPTS.map(async (prompt, seed) => fingerprint(await pod.complete(prompt, { ...options, seed, temperature: seed % 2 }))));
+
+let known: Promise<string[][]> | null = null;
+/** What one NPU answers. */
+const answers = (): Promise<string[][]> => {
+  known ??= withPod({}, ask);
+  return known;
+};
+
+describe('ids and log-probabilities should be those of one NPU', () => {
+  it.each([
+    { topology: 'moe-attention:domains=1x2,experts=3', workers: 2 },
+    { topology: 'moe-attention:domains=2x1,experts=2,shared=attention', workers: 2, enforce_eager: true, max_batch_tokens: 7, load_balancing: 'round_robin' },
+    { topology: 'pd:prefill=1xdp2,decode=1xdomains1x2experts2shared1', workers: 2, npu_workers: [0, 1, 0, 1, 1, 0], kv_blocks: 128 },
+  ] satisfies PodOptions[])('on worker threads: %o', async (options) => {
+    expect(await withPod(options, ask)).toEqual(await answers());
+  });
+
+  it('on a virtual clock', async () => {
+    expect(await withPod({ clock: 'virtual', topology: 'moe-attention:domains=1x3,experts=5,shared=2' }, ask)).toEqual(await answers());
+  });
+});
+
+it('tokens of the hash model should be those of one NPU, however many attention and expert NPUs there are, whatever is asked', async () => {
+  await using one = await createPod({ clock: 'virtual', kernels: 'hash' });
+  const split = fc
+    .record({
+      domains: fc.integer({ min: 1, max: 3 }),
+      attention: fc.integer({ min: 1, max: 3 }),
+      experts: fc.integer({ min: 1, max: 9 }),
+      shared: fc.constantFrom('', 'shared1', 'sharedattention'),
+    })
+    .map(({ domains, attention, experts, shared }) => `domains${domains}x${attention}experts${experts}${shared}`);
+  await fc.assert(
+    fc.asyncProperty(
+      fc.record({
+        topology: fc.oneof(
+          split.map((text) => `mixed:colocated=1x${text}`),
+          fc.tuple(split, fc.integer({ min: 1, max: 2 })).map(([decode, dp]) => `pd:prefill=1xdp${dp},decode=1x${decode}`),
+          fc.tuple(split, split).map(([prefill, decode]) => `pd:prefill=1x${prefill},decode=1x${decode}`),
+        ),
+        seed: fc.integer({ min: 0, max: 1e6 }),
+        kv_blocks: fc.integer({ min: 8, max: 40 }),
+        max_batch_tokens: fc.constantFrom(1, 7, 64),
+        load_balancing: fc.constantFrom('auto' as const, 'round_robin' as const),
+        async_scheduling: fc.boolean(),
+      }),
+      fc.array(fc.record({ start: fc.nat(3), length: fc.integer({ min: 1, max: 60 }), max_tokens: fc.integer({ min: 1, max: 24 }) }), {
+        minLength: 1,
+        maxLength: 10,
+      }),
+      async (options, wishes) => {
+        await using pod = await createPod({ clock: 'virtual', kernels: 'hash', ...options });
+        const calls = wishes.map(({ start, length, max_tokens }, seed): [number[], GenerateOptions] => [
+          Array.from({ length }, (_, at) => 3 + ((start * 7_919 + at * 104_729) % 1_900)),
+          { max_tokens, seed, ignore_eos: true, temperature: seed % 2 },
+        ]);
+        const got = await Promise.all(calls.map(([prompt, how]) => pod.complete(prompt, how)));
+        await expectNothingLeft(pod);
+        for (const [index, [prompt, how]] of calls.entries())
+          expect(got[index]?.choices[0]?.token_ids).toEqual((await one.complete(prompt, how)).choices[0]?.token_ids);
+      },
+    ),
+    { numRuns: 10 },
+  );
+});
+
+it('no message should be sent for what expert NPUs compute but that they began to, however much it is', async () => {
+  using folder = traceFolder();
+  const path = folder.file('split.trace');
+  const topology = 'moe-attention:domains=1x2,experts=3';
+  const dispatches = await withPod({ clock: 'virtual', kernels: 'hash', topology, record: path }, async (pod) => {
+    await Promise.all(PROMPTS.map((prompt) => pod.complete(prompt, { ignore_eos: true, max_tokens: 200 })));
+    return (await pod.stats()).npus.reduce((sum, npu) => sum + npu.dispatches_served, 0);
+  });
+  expect(dispatches).toBeGreaterThan(1_000);
+  using reader = TraceReader.open(path);
+  const toExperts = new Map<string, number>();
+  for (const { bytes } of reader.records()) {
+    const { to, message } = decodeRecord(bytes) as ActRecord;
+    if (['npu/2', 'npu/3', 'npu/4'].includes(to) && message !== null) toExperts.set(message.type, (toExperts.get(message.type) ?? 0) + 1);
+  }
+  expect(Object.fromEntries(toExperts)).toEqual({ STARTED: 3, SERVED_DISPATCHES: 3 });
+});
+
+it('a recorded run should be replayed with its kernels', async () => {
+  using folder = traceFolder();
+  const path = folder.file('split.trace');
+  await withPod({ topology: 'moe-attention:domains=1x2,experts=2', workers: 2, kv_blocks: 128, record: path }, ask);
+  using reader = TraceReader.open(path);
+  const header = parseRunHeader(reader.header, path);
+  const report = await replayTrace(reader, header, { recompute: await KernelRecomputation.create(header, undefined) });
+  expect(report).toMatchObject({ outcome: 'reproduced', divergence: null });
+  expect(report.launches).toBeGreaterThan(10);
+});
+
+it('should lay out no attention where experts are, nor experts where attention is', async () => {
+  const [whole, split] = await Promise.all(
+    ['colocated', 'moe-attention:domains=1x1,experts=1'].map((topology) => withPod({ topology, enforce_eager: true }, (pod) => pod.stats())),
+  );
+  const bytesOf = (stats: typeof whole): number[] => (stats?.npus ?? []).map(({ hbm_bytes }) => hbm_bytes);
+  const [all = 0] = bytesOf(whole);
+  const [attention = 0, experts = 0] = bytesOf(split);
+  expect(attention).toBeLessThan(all);
+  expect(experts).toBeLessThan(all / 2);
+  expect(split?.npus.map(({ kind, kv_blocks }) => [kind, kv_blocks > 0])).toEqual([
+    ['attention', true],
+    ['experts', false],
+  ]);
+});
+
+it('who has a schedule for NPUs that are not apart should be told', async () => {
+  await expect(createPod({ npus: 2, schedule: 'dataflow' })).rejects.toMatchObject({ code: 'invalid_request', param: 'schedule' });
+});
+
+describe('an NPU that is lost with its worker', () => {
+  it('should be asked again when its successor is there, if it has experts: nothing fails; if it has attention, what it held is computed again', async () => {
+    await using rig = await openRig({ topology: 'moe-attention:domains=1x2,experts=2', workers: 2, npu_workers: [0, 0, 1, 1] });
+    const LONG: GenerateOptions = { temperature: 0, ignore_eos: true, max_tokens: 50 };
+    for (const worker of [1, 0]) {
+      const start = (await rig.pod.stats()).generation_tokens;
+      const calls = Promise.all(PROMPTS.map((prompt) => rig.pod.complete(prompt, LONG)));
+      while ((await rig.pod.stats()).generation_tokens < start + 8) await sleep(1);
+      rig.killWorker(worker);
+      const ends = await calls;
+      const again = await Promise.all(PROMPTS.map((prompt) => rig.pod.complete(prompt, LONG)));
+      await expectNothingLeft(rig.pod);
+      expect(ends.map(fingerprint)).toEqual(again.map(fingerprint));
+    }
+  });
+});
