@@ -15,6 +15,7 @@ import { SocketBackend } from '../src/flowserve/distflow/network/socket-backend.
 import type { Offer } from '../src/flowserve/distflow/offers.ts';
 import type { LayerRange } from '../src/flowserve/distflow/scatter.ts';
 import { type Generations, PLAIN, type Terms } from '../src/flowserve/distflow/transfer.ts';
+import { CARD_DEADLINE_MS } from '../src/flowserve/kv-network.ts';
 import { CARD_THREAD, type CardData, PULLING_THREAD } from './distflow-card.ts';
 import { allocate, Sides, scattered } from './distflow-sides.ts';
 import { atLeast, digits, isAsked, isWhole, medianRatio, ROUNDS, resultsPath, takeTurns } from './fabric-report.ts';
@@ -182,7 +183,13 @@ async function measureNetwork(): Promise<unknown> {
   const queue = new QueuePair();
   const pulling = await startCard({ start: target.start, line: { queue: queue.buffer, port: served.port } });
   const { control } = target.space;
-  const backend = new SocketBackend({ queue, owner: 1, ring: () => void control.ring(CARD_THREAD), now_ms: () => performance.now() });
+  const backend = new SocketBackend({
+    queue,
+    owner: 1,
+    ring: () => void control.ring(CARD_THREAD),
+    now_ms: () => performance.now(),
+    deadline_ms: CARD_DEADLINE_MS,
+  });
   const instance = new Instance<string>(0, 1, target.space, backend, target.checksum);
   const [from, to] = [scattered(count, 1), scattered(count, 2)];
   for (const block of from) source.pool.hold(block);

@@ -16,17 +16,26 @@ import { QueuePair } from './distflow/network/queue-pair.ts';
 import { SocketBackend } from './distflow/network/socket-backend.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
 
-/** By which a thread pulls from one executor for another: a plain value, as it travels to threads. */
-export type KvLine = { readonly thread: number; readonly source: number; readonly target: number; readonly queue: SharedArrayBuffer };
+/** What a card answers in microseconds, and on a crowded machine in milliseconds: one that has answered nothing for so long hangs. */
+export const CARD_DEADLINE_MS = 5_000;
+
+/** By which a thread pulls from one executor for another, and how long the card may be silent: a plain value, as it travels to threads. */
+export type KvLine = {
+  readonly thread: number;
+  readonly source: number;
+  readonly target: number;
+  readonly queue: SharedArrayBuffer;
+  readonly deadline_ms: number;
+};
 
 /** All queue pairs of a pod, for spare seats too; none where its executors share a memory. */
-export function kvLinesOf({ hosting, options: { kv_fabric } }: AnyPodPlan): KvLine[] {
+export function kvLinesOf({ hosting, options: { kv_fabric } }: AnyPodPlan, deadline_ms = CARD_DEADLINE_MS): KvLine[] {
   if (kv_fabric === 'memory') return [];
   const ids = hosting.deployment.executors.map(({ id }) => id);
   return seatsOf(hosting).flatMap(({ thread }, seat) =>
     ids
       .filter((target) => maySit(seat, target, hosting))
-      .flatMap((target) => ids.filter((source) => source !== target).map((source) => ({ thread, source, target, queue: new QueuePair().buffer }))),
+      .flatMap((target) => ids.filter((source) => source !== target).map((source) => ({ thread, source, target, queue: new QueuePair().buffer, deadline_ms }))),
   );
 }
 
@@ -51,7 +60,7 @@ export function kvNetworkOf(lines: readonly KvLine[], { hosting, control, owner,
   return (source, target) => {
     const line = lines.find((one) => one.source === source.executor && one.target === target.executor);
     assert(line, `no queue pair leads from executor ${source.executor} to ${target.executor} here`);
-    const backend = new SocketBackend({ queue: new QueuePair(line.queue), owner, ring, now_ms, before: last.get(line) });
+    const backend = new SocketBackend({ queue: new QueuePair(line.queue), owner, ring, now_ms, deadline_ms: line.deadline_ms, before: last.get(line) });
     last.set(line, backend);
     return backend;
   };

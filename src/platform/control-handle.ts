@@ -25,6 +25,8 @@ export type ControlOptions = PlanOptions & {
   readonly worker_entry?: URL;
   /** The same of the network card's thread. */
   readonly card_entry?: URL;
+  /** How long it may be silent where it is asked. Default: 5 s. */
+  readonly card_deadline_ms?: number;
 };
 
 /** What the caller's thread needs to talk to the pod. */

@@ -10,7 +10,7 @@
 import { Worker } from 'node:worker_threads';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { QueuePair } from '../flowserve/distflow/network/queue-pair.ts';
-import { type KvLine, kvLinesOf } from '../flowserve/kv-network.ts';
+import { CARD_DEADLINE_MS, type KvLine, kvLinesOf } from '../flowserve/kv-network.ts';
 import type { PodPlan } from '../flowserve/pod-plan.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Cancel, Clock, Timers } from '../runtime/clock.ts';
@@ -22,8 +22,7 @@ import { RESTART_PERIOD_MS, RESTARTS_MAX, RestartIntensity } from './restart-int
 
 /** A card closes a queue pair within microseconds of being asked. */
 const CLOSE_LOOK_MS = 2;
-const HANG_LOOK_MS = 1_000;
-/** Looks in a row that find what was to be closed still open: then it hangs. */
+/** Looks in a row, over as long as the card may be silent, that find what was to be closed still open: then it hangs. */
 const HANG_LOOKS = 5;
 const STOP_DEADLINE_MS = 2_000;
 
@@ -32,6 +31,8 @@ export type NetworkCardPorts = {
   readonly timers: Timers;
   /** What the thread runs instead of the shipped entry: a test's, that misbehaves. */
   readonly entry?: URL | undefined;
+  /** How long it may be silent where it is asked. */
+  readonly deadline_ms?: number | undefined;
   /** The pod cannot go on. */
   readonly onGivenUp: (error: MinipodError) => void;
 };
@@ -39,6 +40,7 @@ export type NetworkCardPorts = {
 export class NetworkCardKeeper {
   readonly #space: AddressSpace;
   readonly #ports: NetworkCardPorts;
+  readonly #deadline_ms: number;
   readonly #data: NetworkCardData;
   readonly #lines: readonly KvLine[];
   readonly #pairs: readonly QueuePair[];
@@ -53,7 +55,8 @@ export class NetworkCardKeeper {
   constructor(plan: PodPlan, space: AddressSpace, ports: NetworkCardPorts) {
     this.#space = space;
     this.#ports = ports;
-    this.#lines = kvLinesOf(plan);
+    this.#deadline_ms = ports.deadline_ms ?? CARD_DEADLINE_MS;
+    this.#lines = kvLinesOf(plan, this.#deadline_ms);
     this.#pairs = this.#lines.map(({ queue }) => new QueuePair(queue));
     this.#data = { memories: space.memories, regions: plan.memory.regions, thread: networkThreadOf(plan.hosting), lines: this.#lines };
   }
@@ -135,7 +138,7 @@ export class NetworkCardKeeper {
       this.#space.control.stop(this.#data.thread);
       void this.#handle?.terminate();
     }
-    this.#cancelLook = this.#ports.timers.after(HANG_LOOK_MS, () => this.#look());
+    this.#cancelLook = this.#ports.timers.after(this.#deadline_ms / HANG_LOOKS, () => this.#look());
   }
 
   #giveUpPod(reason: string): void {

@@ -162,12 +162,13 @@ export class Workers {
     this.#space.control.stop(thread.seat.thread);
     this.#later(thread, STOP_GRACE_MS, () => {
       thread.isTerminated = true;
-      void handle.terminate();
+      // First of all: where it has stopped long since, Deno says in the midst of `terminate` that it exited, and what is next is its successor's start.
       if (TERMINATION_IS_PROOF)
         this.#later(thread, TERMINATION_DEADLINE_MS, () =>
           this.#giveUpPod(`worker ${worker} was terminated and has not ended in ${TERMINATION_DEADLINE_MS / 1000} s`),
         );
       else this.#later(thread, STOP_GRACE_MS, () => this.#quarantine(worker));
+      void handle.terminate();
     });
   }
 

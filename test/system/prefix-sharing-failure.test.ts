@@ -39,7 +39,7 @@ describe('a prefix', () => {
   });
 
   it('should be computed before a holder that is silent speaks again', async () => {
-    await using rig = await openRig(SHARING, new URL('rogue-worker.ts', import.meta.url));
+    await using rig = await openRig(SHARING, { worker_entry: new URL('rogue-worker.ts', import.meta.url) });
     const [expected] = await right(1);
     await keep(rig.pod, 0);
     rig.goRogue(HOLDER, 700);

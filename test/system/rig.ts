@@ -7,6 +7,7 @@ import { LivePod } from '../../src/live-pod.ts';
 import { resolveModel } from '../../src/model/registry.ts';
 import { jobExecutorsOf, type PodOptions, parseOptions, podOptionsSchema, topologyOf } from '../../src/options.ts';
 import { Control } from '../../src/platform/control.ts';
+import type { ControlOptions } from '../../src/platform/control-handle.ts';
 import { monotonicClock } from '../../src/runtime/clock.ts';
 import { CONTROL_THREAD } from '../../src/runtime/directory.ts';
 import { LiveInspection } from '../../src/trace/live-inspection.ts';
@@ -34,7 +35,10 @@ const FAR_OUTSIDE = 0x7fff_ff00;
 /** It dies at its next look at its rings: after a step at most. */
 const DEATH_DEADLINE_MS = 10_000;
 
-export async function openRig(options: PodOptions, worker_entry?: URL, card_entry?: URL): Promise<Rig> {
+/** What its threads run instead of the shipped entries. */
+export type Misbehaving = Pick<ControlOptions, 'worker_entry' | 'card_entry' | 'card_deadline_ms'>;
+
+export async function openRig(options: PodOptions, misbehaving: Misbehaving = {}): Promise<Rig> {
   const { inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'rig');
   const { model, npus: _, kv_blocks, memory_bytes, ...numbers } = resolved;
@@ -50,8 +54,7 @@ export async function openRig(options: PodOptions, worker_entry?: URL, card_entr
       folder: resolveModel(model),
       origin_ms,
       inspected: inspection?.state,
-      ...(worker_entry && { worker_entry }),
-      ...(card_entry && { card_entry }),
+      ...misbehaving,
     },
     async () => {},
     (ring) => inspection?.add(ring),

@@ -31,7 +31,7 @@ class Line {
   }
 
   link(before?: SocketBackend): SocketBackend {
-    return new SocketBackend({ queue: this.queue, owner: 1, ring: () => {}, now_ms: () => this.now_ms, before });
+    return new SocketBackend({ queue: this.queue, owner: 1, ring: () => {}, now_ms: () => this.now_ms, deadline_ms: 5_000, before });
   }
 
   get word(): number {

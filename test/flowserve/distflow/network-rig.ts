@@ -23,7 +23,7 @@ export class TwoMachines {
       const queue = new QueuePair();
       this.queues.push(queue);
       this.client.attach({ queue, thread: 1, source: 0, target: 1, port, wake: () => {} });
-      return new SocketBackend({ queue, owner: 1, ring: () => {}, now_ms: () => this.#now_ms });
+      return new SocketBackend({ queue, owner: 1, ring: () => {}, now_ms: () => this.#now_ms, deadline_ms: 5_000 });
     };
     this.target = new Rig(sizes, { network }, ['a', 'b']);
     this.client = new CardClient(this.target.memory.space, nodeNet);

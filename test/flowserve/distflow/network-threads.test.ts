@@ -24,7 +24,13 @@ describe('two network cards as threads', () => {
     const sharing = allocate(SIZES);
     const pulling = await startCard({ sharing, line: { queue: queue.buffer, port: served.port } });
     const network = (): SocketBackend =>
-      new SocketBackend({ queue, owner: 1, ring: () => void target.memory.space.control.ring(CARD_THREAD), now_ms: () => performance.now() });
+      new SocketBackend({
+        queue,
+        owner: 1,
+        ring: () => void target.memory.space.control.ring(CARD_THREAD),
+        now_ms: () => performance.now(),
+        deadline_ms: 5_000,
+      });
     const target: Rig = new Rig(SIZES, { network }, ['a', 'b'], sharing);
     const { control } = target.memory.space;
 

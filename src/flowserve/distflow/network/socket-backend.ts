@@ -11,8 +11,6 @@ import { ENTRIES, ENTRY, OP, type Op, type QueuePair, STAGING_WORDS, STATUS } fr
 /** What a request of several entries waits for: reused in turn, as nothing may be allocated by a poll. */
 type Waiting = { work: WorkRequest | null; last: number; into: Int32Array | null; count: number; staged: number; staged_end: number };
 
-/** What a card answers in microseconds, and on a crowded machine in milliseconds: one that has answered nothing for so long hangs. */
-const ANSWER_DEADLINE_MS = 5_000;
 const OP_NAMES: Readonly<Record<number, string>> = Object.fromEntries(Object.entries(OP).map(([name, op]) => [op, name]));
 
 export type SocketBackendOptions = {
@@ -22,6 +20,8 @@ export type SocketBackendOptions = {
   /** Tells the card that there is something to do. */
   readonly ring: () => void;
   readonly now_ms: () => number;
+  /** A card that is asked and has answered nothing for so long hangs. */
+  readonly deadline_ms: number;
   /** Who had the queue pair before, on this thread. */
   readonly before?: SocketBackend | undefined;
 };
@@ -97,7 +97,7 @@ export class SocketBackend implements Backend {
     }
     if (!isClosed) {
       if (this.#first !== before) this.#answered_ms = this.#options.now_ms();
-      else if (this.#isAwaiting && this.broken === null && this.#options.now_ms() - this.#answered_ms > ANSWER_DEADLINE_MS) this.#closeLate();
+      else if (this.#isAwaiting && this.broken === null && this.#isLate) this.#closeLate();
       return;
     }
     this.#isClosed = true;
@@ -131,10 +131,14 @@ export class SocketBackend implements Backend {
     return this.#before === undefined ? this.#queue.openings === 0 || this.#queue.isClosed : this.#before.#isFree;
   }
 
+  get #isLate(): boolean {
+    return this.#options.now_ms() - this.#answered_ms > this.#options.deadline_ms;
+  }
+
   #closeLate(): void {
     const { last } = this.#waiting[this.#first & (ENTRIES - 1)] as Waiting;
     const op = OP_NAMES[this.#queue.words[this.#queue.entryAt(last - 1) + ENTRY.op] as number];
-    this.close(new MinipodError('deadline_exceeded', `the network card has answered nothing for ${ANSWER_DEADLINE_MS / 1000} s; '${op}' is awaited`));
+    this.close(new MinipodError('deadline_exceeded', `the network card has answered nothing for ${this.#options.deadline_ms / 1000} s; '${op}' is awaited`));
   }
 
   /** False: the card has yet to let go of the queue pair. */
