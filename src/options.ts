@@ -270,7 +270,8 @@ const podOptions = z.strictObject({
   kv_transfer: z.enum(['request', 'layer']).default('request'),
   /**
    * Where attention NPUs and expert NPUs are apart, how they take turns. `dataflow`: an expert NPU takes whatever has arrived, and nobody waits for a peer that he
-   * needs nothing from. No token depends on it.
+   * needs nothing from. `domains`: the attention NPUs of a domain go layer by layer together, in two micro-batches, and domains are at the experts in turn; decode
+   * runs op by op then. No token depends on it.
    */
   schedule: z.enum(SCHEDULES).optional(),
   /** Choices that may wait or run in the pod at once; more are refused as overloaded. */

@@ -7,6 +7,7 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import type { ErrorRecord } from '../protocol/errors.ts';
 import type { PositionLogprobs, Sequence } from '../protocol/messages.ts';
 import type { ExpertGroup } from '../protocol/topology.ts';
+import type { WireKernels } from '../xccl/wire-format.ts';
 import type { ExpertBatches } from './expert-batches.ts';
 import type { ExpertService } from './expert-service.ts';
 import type { DieLayout, ExpertLayout, ModelShape, StepLayout, StepScratch } from './step-layout.ts';
@@ -21,6 +22,8 @@ export interface ExpertArithmetic {
   readonly config: ModelShape;
   readonly layout: DieLayout & Pick<ExpertLayout, 'scratch'>;
   readonly at: ExpertLayout['scratch'];
+  /** What moves rows on the wire of this NPU's exchanges. */
+  readonly wire: WireKernels;
   /** `count` rows, row i from row `indices[i]` (u32) of `from`. */
   gatherRows(to: number, from: number, indices: number, count: number): void;
   /** y = expert(x), `count` rows; expert `experts` of the model's is the shared one. Fails for an expert that this NPU does not own. */
@@ -71,6 +74,8 @@ export interface Arithmetic extends ExpertArithmetic {
    */
   projectColumns(layer: number, rows: number, y: number, x: number): void;
 
+  /** The same on the scratch of a second micro-batch, where the layout has one. */
+  second(): Arithmetic;
   newSampler(space: AddressSpace): TokenSampler;
   /** Null: every step is computed part by part. */
   newGraphs(batches: ExpertBatches, service: ExpertService, space: AddressSpace, group: ExpertGroup): StepGraphs | null;

@@ -6,6 +6,7 @@ import { offsetOf } from '../fabric/address.ts';
 import type { ModelConfig } from '../model/config.ts';
 import type { Kernels } from '../model/kernels/kernels.ts';
 import { assert } from '../protocol/errors.ts';
+import type { WireKernels } from '../xccl/wire-format.ts';
 import type { ExpertArithmetic } from './arithmetic.ts';
 import type { ExpertScratch } from './expert-layout.ts';
 import type { ExpertWeights, Linear, MlpWeights } from './npu-layout.ts';
@@ -19,6 +20,7 @@ export class ExpertForward<Place extends Layout = Layout> implements ExpertArith
   readonly layout: Place;
   /** Offsets within the NPU's segment. */
   readonly at: ExpertScratch;
+  readonly wire: WireKernels;
   readonly #layers: readonly (ExpertWeights | null)[];
   readonly kernels: Kernels;
 
@@ -30,6 +32,7 @@ export class ExpertForward<Place extends Layout = Layout> implements ExpertArith
     this.at = { gathered: offsetOf(gathered), gateUp: offsetOf(gateUp), activated: offsetOf(activated) };
     this.#layers = layers;
     this.kernels = kernels;
+    this.wire = kernels;
   }
 
   gatherRows(to: number, from: number, indices: number, count: number): void {

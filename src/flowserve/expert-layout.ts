@@ -10,10 +10,12 @@ import type { ModelConfig } from '../model/config.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
 import { executorOfNpu, sharedExpertNpusOf } from '../protocol/topology.ts';
 import { layoutAreas } from '../xccl/areas.ts';
-import { type Dtypes, type ExpertWeights, LOGIT_ROWS_MAX, layoutExperts, linearsIn, ownedBy, realAreaSizes, STAGING_BYTES } from './npu-layout.ts';
+import { type Dtypes, type ExpertWeights, layoutExperts, linearsIn, ownedBy, realAreaSizes, STAGING_BYTES } from './npu-layout.ts';
 import { gatherPlaces } from './rank-split.ts';
+import { LOGIT_ROWS_MAX } from './scratch-layout.ts';
 import type { ExpertLayout, LayoutOptions } from './step-layout.ts';
 import { isTensorParallel } from './tensor-share.ts';
+import { layoutExpertTurns } from './turns-layout.ts';
 
 /** Activations on their way through one expert. */
 export type ExpertScratch = ExpertLayout['scratch'] & { readonly gateUp: number; readonly activated: number };
@@ -42,8 +44,9 @@ export function layoutExpertNpu(config: ModelConfig, dtypeOf: Dtypes, options: L
   const inter = moe.intermediateSize * Math.max(1, moe.sharedExperts);
   const words = (count: number): number => arena.allocate(count * 4);
   const scratch = { gathered: words(rows * hiddenSize), gateUp: words(rows * 2 * inter), activated: words(rows * inter) };
+  const turns = layoutExpertTurns(config, hiddenSize * 4, options, npu, arena);
   const staging_bytes = Math.max(STAGING_BYTES, 16 * Math.max(hiddenSize, inter) * 8);
   const staging = { address: arena.allocate(staging_bytes), bytes: staging_bytes };
   const parts = { weights: weightsEnd - areasEnd, activations: arena.used - weightsEnd, 'XCCL areas': areasEnd };
-  return { kind: 'experts', npu, base, bytes: arena.used, parts, rows_max: rows, row_bytes: hiddenSize * 4, areas, layers, scratch, staging };
+  return { kind: 'experts', npu, base, bytes: arena.used, parts, rows_max: rows, row_bytes: hiddenSize * 4, areas, layers, scratch, turns, staging };
 }

@@ -13,20 +13,34 @@ import type { ExpertArithmetic } from './arithmetic.ts';
 import { ExpertTimes } from './expert-times.ts';
 import type { OutputProjection } from './output-projection.ts';
 
+/** The NPU's part in what its DP domains do together (turns.ts, micro-batches.ts). */
+export type Turns = { readonly takePart: () => boolean; readonly reseat: () => void };
+
 export class ExpertService {
   readonly forward: ExpertArithmetic;
   readonly exchange: Exchange;
-  /** Of what `compute` has computed. */
-  readonly times = new ExpertTimes();
+  /** Of what its experts have computed. */
+  readonly times: ExpertTimes;
   readonly #space: AddressSpace;
   readonly #projection: OutputProjection | null;
   readonly #checks: DispatchChecks;
+  readonly #turns: Turns | null;
 
-  constructor(forward: ExpertArithmetic, space: AddressSpace, exchange: Exchange, projection: OutputProjection | null = null) {
+  /** `turns`: in place of dispatches, where DP domains are at the experts in turn. */
+  constructor(
+    forward: ExpertArithmetic,
+    space: AddressSpace,
+    exchange: Exchange,
+    projection: OutputProjection | null = null,
+    turns: Turns | null = null,
+    times = new ExpertTimes(),
+  ) {
+    this.times = times;
     this.forward = forward;
     this.exchange = exchange;
     this.#space = space;
     this.#projection = projection;
+    this.#turns = turns;
     this.#checks = { pairsOf: this.pairsOf, rowsOf: projection?.rowsOf ?? (() => Number.POSITIVE_INFINITY) };
   }
 
@@ -38,8 +52,10 @@ export class ExpertService {
     return address('npu', this.npu);
   }
 
-  /** Answers what has arrived, in turn, up to a bound. How many there were. */
+  /** Answers what has arrived, in turn, up to a bound. How many there were; the bound itself: there may be more. */
   serve(limit: number): number {
+    // A round is as many rows as a domain has.
+    if (this.#turns !== null) return this.#turns.takePart() ? limit : 0;
     let served = 0;
     for (; served < limit; served++) {
       const dispatch = this.exchange.nextDispatch(this.#checks);
@@ -62,6 +78,11 @@ export class ExpertService {
     } catch {
       return false;
     }
+  }
+
+  /** Members of its domains may have moved, or have been given up. */
+  reseat(): void {
+    this.#turns?.reseat();
   }
 
   /** Each of its experts once, on one row, as before the first request: what comes of it is nobody's. */

@@ -15,10 +15,11 @@ import { DecodeGraphs } from './decode-graphs.ts';
 import type { ExpertBatches } from './expert-batches.ts';
 import { ExpertForward } from './expert-forward.ts';
 import type { ExpertService } from './expert-service.ts';
-import type { GqaWeights, LayerWeights, Linear, MlaWeights, MlpWeights, MoeWeights, NpuLayout, Scratch } from './npu-layout.ts';
+import type { GqaWeights, LayerWeights, Linear, MlaWeights, MlpWeights, MoeWeights, NpuLayout } from './npu-layout.ts';
 import { type HeadRun, headRuns, tablesOf } from './rank-split.ts';
 import { routedAt } from './routed-steps.ts';
 import { Sampler } from './sampler.ts';
+import type { Scratch } from './scratch-layout.ts';
 import type { GatherTables } from './tensor-share.ts';
 
 export class Forward implements Arithmetic {
@@ -211,6 +212,16 @@ export class Forward implements Arithmetic {
       index = next;
     }
     this.#linear(logits + (first * vocabSize + this.layout.split.vocab.first) * 4, vocabSize, headRows, this.#hidden, count, this.layout.head);
+  }
+
+  get wire(): Kernels {
+    return this.kernels;
+  }
+
+  second(): Forward {
+    const { config, layout, kernels } = this;
+    assert(layout.turns, `NPU ${layout.npu} has one micro-batch`);
+    return new Forward(config, { ...layout, scratch: layout.turns.scratch, routing: layout.turns.routing }, kernels);
   }
 
   newSampler(space: AddressSpace): TokenSampler {

@@ -5,16 +5,17 @@
  */
 import { Arena } from '../fabric/arena.ts';
 import type { ModelConfig } from '../model/config.ts';
-import { attentionScratchBytes, gateScratchBytes, gqaLayerBytes, mlaLayerBytes, PANEL, packedBytes, sampleScratchBytes } from '../model/kernels/kernels.ts';
+import { gqaLayerBytes, mlaLayerBytes, PANEL, packedBytes } from '../model/kernels/kernels.ts';
 import { ropeTableLength } from '../model/kernels/rope-table.ts';
 import { SAMPLING_WORDS } from '../model/kernels/sampling-params.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
 import type { Dtype } from '../model/safetensors.ts';
 import { type Deployment, expertGroupOf, npuOfExpert } from '../protocol/topology.ts';
-import { type AreaSizes, type Areas, layoutAreas } from '../xccl/areas.ts';
+import { type AreaSizes, layoutAreas } from '../xccl/areas.ts';
 import { type GraphPlace, layoutGraphs } from './graph-layout.ts';
 import { attendedWidth, gatherPlaces, type RankSplit, splitOf } from './rank-split.ts';
 import { layoutRouting } from './routed-steps.ts';
+import { LOGIT_ROWS_MAX, layoutReadout, layoutRows, type Scratch } from './scratch-layout.ts';
 import {
   areaSizes,
   dispatchPlaces,
@@ -24,13 +25,11 @@ import {
   layoutKv,
   layoutOffersOf,
   type ProjectionPlace,
-  pairsOfRow,
-  SPAN_WORDS,
   type StepLayout,
-  type StepScratch,
   sharedNpuFor,
 } from './step-layout.ts';
 import { isTensorParallel, partOf, projectionShareOf, type TensorShare, tensorShareOf } from './tensor-share.ts';
+import { type AttentionTurnsPlace, layoutAttentionTurns } from './turns-layout.ts';
 
 /** Matrix weights are kept as BF16 where the checkpoint has BF16, else as F32 (F16 widens exactly). */
 export type WeightFormat = 'bf16' | 'f32';
@@ -88,33 +87,6 @@ export type LayerWeights = {
   readonly moe: MoeWeights | null;
 };
 
-/** Activations of one step, in floats unless said otherwise; `rows` = the step's tokens. */
-export type Scratch = StepScratch & {
-  readonly qA: number;
-  readonly qNope: number;
-  readonly q: number;
-  readonly kv: number;
-  readonly v: number;
-  readonly attention: number;
-  readonly values: number;
-  readonly projected: number;
-  readonly attentionScratch: number;
-  readonly gateUp: number;
-  readonly activated: number;
-  readonly routerLogits: number;
-  readonly gateScratch: number;
-  readonly sharedOut: number;
-  /** A dense layer's activations and rows after a layer of experts, where ranks gather them. */
-  readonly inner: number;
-  readonly ownRows: number;
-  readonly headRows: number;
-  readonly logits: number;
-  readonly sampleScratch: number;
-  readonly topIds: number;
-  readonly topValues: number;
-  readonly outputPairs: number;
-};
-
 export type NpuLayout = StepLayout & {
   readonly split: RankSplit;
   readonly embedding: { readonly address: number; readonly format: WeightFormat };
@@ -123,6 +95,7 @@ export type NpuLayout = StepLayout & {
   readonly head: Linear;
   readonly ropeTable: number;
   readonly scratch: Scratch;
+  readonly turns: (AttentionTurnsPlace & { readonly scratch: Scratch }) | null;
   /** Raw tensor bytes on their way into panels. */
   readonly staging: { readonly address: number; readonly bytes: number };
   /** Per slot: the sampler's record, then its bias pairs and banned ids. */
@@ -133,10 +106,7 @@ export type NpuLayout = StepLayout & {
 
 export const BIAS_MAX = 1_024;
 export const BANNED_MAX = 128;
-/** Rows whose logits are computed at once. */
-export const LOGIT_ROWS_MAX = 64;
 export const STAGING_BYTES = 1 << 20;
-const LOGPROBS_MAX = 32;
 
 /** The stored dtype of each tensor, by name. */
 export type Dtypes = (name: string) => Dtype;
@@ -182,7 +152,11 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const head = linear(config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight', split.vocab.count, hiddenSize);
   const ropeTable = arena.allocate(ropeTableLength(config.maxPositions, config.rope.dim) * 4);
   const weightsEnd = arena.used;
-  const scratch = layoutScratch(config, options, split, projectionShare, arena, areas);
+  const { bytes: own_bytes, ...dispatch } = dispatchPlaces(config, row_bytes, options, areas.dispatch, attendedWidth(config) * 4);
+  const rowsOf = (rows: number, normed: number) => layoutRows(config, options, rows, split, projectionShare, arena, areas, { ...dispatch, normed });
+  const scratch = { ...rowsOf(options.max_batch_tokens, dispatch.normed), ...layoutReadout(config, options, arena, areas) };
+  const second = (rows: number): Scratch => ({ ...scratch, ...rowsOf(rows, arena.allocate(rows * row_bytes)) });
+  const turns = layoutAttentionTurns(config, row_bytes, options, npu, own_bytes, scratch, second, arena);
   const projection = projectionShare.tp > 1 ? layoutProjection(config, projectionShare, scratch) : null;
   const widest = Math.max(hiddenSize, config.mlp.intermediateSize, moe.intermediateSize * Math.max(1, moe.sharedExperts), config.heads * 512);
   const staging_bytes = Math.max(STAGING_BYTES, 16 * widest * 8);
@@ -197,7 +171,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const samplers = { address: arena.allocate(options.max_batch_requests * slot_bytes), slot_bytes };
   const routing = layoutRouting(config, options, arena);
   const graphsFrom = arena.used;
-  const graphs = options.enforce_eager ? null : layoutGraphs(config, options, npu, LOGIT_ROWS_MAX, arena);
+  const graphs = options.enforce_eager || turns !== null ? null : layoutGraphs(config, options, npu, LOGIT_ROWS_MAX, arena);
   const parts = {
     weights: weightsEnd - areasEnd,
     'KV blocks': kvEnd - scratchEnd,
@@ -232,6 +206,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     routing,
     samplers,
     graphs,
+    turns,
   };
 }
 
@@ -323,57 +298,6 @@ function layoutAttention(
 
 /** Slots for bulk data between dies are few and small while all NPUs hold attention and experts: no KV moves between them. */
 const SLOT_BYTES = 4_096;
-
-function layoutScratch(config: ModelConfig, options: LayoutOptions, split: RankSplit, projection: TensorShare, arena: Arena, areas: Areas): Scratch {
-  const { attention, hiddenSize, vocabSize, moe } = config;
-  const heads = split.heads.count;
-  const tables = areas.gather_bytes > 0 ? gatherPlaces(config, options, LOGIT_ROWS_MAX, areas.gather) : null;
-  const rows = options.max_batch_tokens;
-  const words = (count: number): number => arena.allocate(count * 4);
-  const mla = attention.kind === 'mla' ? attention : null;
-  const gqa = attention.kind === 'gqa' ? attention : null;
-  const qWidth = mla ? mla.kvLoraRank + mla.ropeDim : (gqa?.headDim ?? 0);
-  const outWidth = mla ? mla.kvLoraRank : (gqa?.headDim ?? 0);
-  const inter = Math.max(config.mlp.intermediateSize, moe.intermediateSize * Math.max(1, moe.sharedExperts));
-  const { normed, pairRows, segments, attended } = dispatchPlaces(config, hiddenSize * 4, options, areas.dispatch, attendedWidth(config) * 4);
-  const shared = projection.tp > 1 ? attended : tables?.attended;
-  return {
-    tokenIds: words(rows),
-    positions: words(rows),
-    spans: words(rows * SPAN_WORDS),
-    x: words(rows * hiddenSize),
-    normed,
-    qA: words(rows * (mla?.qLoraRank ?? 0)),
-    qNope: words(rows * heads * (mla?.nopeDim ?? 0)),
-    q: words(rows * heads * qWidth),
-    kv: words(rows * (mla ? mla.kvLoraRank + mla.ropeDim : (gqa?.kvHeads ?? 0) * (gqa?.headDim ?? 0))),
-    v: words(rows * (gqa?.kvHeads ?? 0) * (gqa?.headDim ?? 0)),
-    attention: gqa && shared !== undefined ? shared : words(rows * heads * outWidth),
-    values: mla && shared !== undefined ? shared : words(rows * heads * (mla?.vDim ?? 0)),
-    projected: tables?.projected ?? words(rows * hiddenSize),
-    attentionScratch: arena.allocate(attentionScratchBytes(rows, heads)),
-    gateUp: words(rows * 2 * inter),
-    activated: words(rows * inter),
-    routerLogits: words(rows * moe.experts),
-    experts: words(rows * moe.topK),
-    expertWeights: words(rows * moe.topK),
-    gateScratch: arena.allocate(gateScratchBytes(moe.experts)),
-    rowIndices: words(rows * moe.topK),
-    pairRows,
-    segments,
-    replies: words(rows * pairsOfRow(moe, options.deployment) * hiddenSize),
-    gathered: words(rows * (projection.tp > 1 ? Math.max(hiddenSize, attendedWidth(config)) : hiddenSize)),
-    sharedOut: words(rows * hiddenSize),
-    inner: tables?.activated ?? 0,
-    ownRows: tables?.rows ?? 0,
-    headRows: words(LOGIT_ROWS_MAX * hiddenSize),
-    logits: tables?.logits ?? words(LOGIT_ROWS_MAX * vocabSize),
-    sampleScratch: arena.allocate(sampleScratchBytes(vocabSize)),
-    topIds: words(LOGPROBS_MAX),
-    topValues: words(LOGPROBS_MAX),
-    outputPairs: words(2 * Math.min(config.maxPositions, vocabSize)),
-  };
-}
 
 function layoutProjection(config: ModelConfig, share: TensorShare, { attention, values, projected }: Scratch): ProjectionPlace {
   const attended_row_bytes = attendedWidth(config) * 4;

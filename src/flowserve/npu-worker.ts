@@ -339,6 +339,10 @@ export class NpuWorker {
 
   #refresh(worker: number): void {
     for (const npu of this.#directory.npusOfWorker(worker)) for (const { exchange } of this.#npus.services) exchange.refresh(this.#directory.dieOfNpu(npu));
+    for (const service of this.#npus.services) service.reseat();
+    // What a round was waiting for may not come any more.
+    this.#mustServe = true;
+    this.#mustPull = true;
   }
 }
 

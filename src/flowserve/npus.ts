@@ -25,7 +25,7 @@ import type { Checksum } from './distflow/checksum.ts';
 import type { LinkClusterOptions } from './distflow/link-cluster.ts';
 import { ExpertLoads } from './expert-loads.ts';
 import { expertReports } from './expert-reports.ts';
-import { ExpertService } from './expert-service.ts';
+import type { ExpertService } from './expert-service.ts';
 import type { ServiceClock } from './expert-times.ts';
 import { KvTransfers } from './kv-transfers.ts';
 import { npuReport } from './npu-report.ts';
@@ -34,6 +34,7 @@ import { type OnRouted, RoutedSteps } from './routed-steps.ts';
 import { type ExpertLayout, offersOf } from './step-layout.ts';
 import { StepProgram } from './step-program.ts';
 import { StepTimes } from './step-times.ts';
+import { newExpertService } from './turns.ts';
 
 /** Of one answer: some hundred kilobytes at most. */
 const KV_EVENT_BATCHES_READ_MAX = 128;
@@ -120,7 +121,7 @@ export class Npus {
     this.services = arithmetics.map((arithmetic, index) => {
       const { npu, row_bytes } = arithmetic.layout;
       const exchange = new Exchange(new Endpoint(dieOf(npu), surroundings, die_epochs?.[index]), row_bytes);
-      if (!('embed' in arithmetic)) return new ExpertService(arithmetic, space, exchange);
+      if (!('embed' in arithmetic)) return newExpertService(arithmetic, space, exchange, dieOf);
       const program = new StepProgram(arithmetic, space, exchange, expertGroupOf(plan.hosting.deployment, npu), dieOf, (step, layers) => {
         if (this.transfers.lends(npu, step)) onLayers(npu, step, layers);
       });

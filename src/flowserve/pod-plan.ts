@@ -147,6 +147,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
     enforce_eager: options.enforce_eager,
     ...(options.records_routing && { records_routing: true }),
     ...(prefix_sharing && { loans_max: PREFIX_LOANS_MAX }),
+    ...(options.schedule !== undefined && { schedule: options.schedule }),
   };
   const { dram_blocks = 0, cache_costs = null, kv_fabric = 'memory' } = options;
   const wide = powerOfTwo(Math.max(CALLER_RING_BYTES_MIN, 2 * BYTES_PER_PROMPT_TOKEN * config.maxPositions));

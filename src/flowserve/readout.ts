@@ -11,8 +11,8 @@
 import { assert } from '../protocol/errors.ts';
 import type { PositionLogprobs, StepEntry, StepOutcome, StepPlan } from '../protocol/messages.ts';
 import type { Arithmetic, Span, TokenSampler } from './arithmetic.ts';
-import { LOGIT_ROWS_MAX } from './npu-layout.ts';
 import { NOT_FINITE } from './sampler.ts';
+import { LOGIT_ROWS_MAX } from './scratch-layout.ts';
 import { compute, type Part } from './step-parts.ts';
 
 /** `token`: of the prompt, whose log-probability is wanted; −1: the row yields the next one. */

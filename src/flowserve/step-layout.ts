@@ -7,11 +7,13 @@ import { Arena } from '../fabric/arena.ts';
 import type { BlockPoolPlace } from '../fabric/block-pool.ts';
 import type { ModelConfig, MoeConfig } from '../model/config.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
-import { attentionPlaceOf, type Deployment, executorOfNpu, isSplit, sharedExpertNpuFor, sharedExpertNpusOf } from '../protocol/topology.ts';
+import { attentionPlaceOf, type Deployment, executorOfNpu, isSplit, type Schedule, sharedExpertNpuFor, sharedExpertNpusOf } from '../protocol/topology.ts';
 import type { AreaSizes, Areas } from '../xccl/areas.ts';
 import { layoutOffers, type OffersPlace } from './distflow/offer-layout.ts';
+import { lanesOf, takesTurns, turnDispatchBytes, turnReplyBytes } from './dp-domains.ts';
 import type { RoutingTable } from './routed-steps.ts';
 import { hasSplitProjection, type TensorShare } from './tensor-share.ts';
+import type { AttentionTurnsPlace, ExpertTurnsPlace } from './turns-layout.ts';
 
 /** What a step knows of a model: no width but that of its rows. Any model's config is one; tests and simulations may write one down. */
 export type ModelShape = Pick<ModelConfig, 'layers' | 'vocabSize' | 'maxPositions' | 'eosTokenIds'> & {
@@ -32,6 +34,8 @@ export type LayoutOptions = {
   readonly records_routing?: boolean;
   /** Prefixes that a group may lend to others at once; missing: none. */
   readonly loans_max?: number;
+  /** Of executors whose experts are apart; missing: dataflow. */
+  readonly schedule?: Schedule | undefined;
 };
 
 /** `rows` = the step's tokens. */
@@ -110,6 +114,8 @@ export type ExpertLayout = DieLayout & {
   readonly kind: 'experts';
   /** `gathered`: rows on their way into one expert. */
   readonly scratch: { readonly gathered: number };
+  /** Null where domains do not take turns. */
+  readonly turns: ExpertTurnsPlace | null;
 };
 
 export type StepLayout = DieLayout & {
@@ -130,6 +136,8 @@ export type StepLayout = DieLayout & {
   readonly offers: OffersPlace;
   /** Null: nobody records. */
   readonly routing: RoutingTable | null;
+  /** Null where its domain does not take turns with others. */
+  readonly turns: AttentionTurnsPlace | null;
 };
 
 /** Those of NPUs that run steps, in their order. */
@@ -209,9 +217,10 @@ export const areaSizes = (
   dies: options.dies,
   slots: 2,
   slot_bytes,
-  dispatch_bytes: roundUp(dispatchPlaces(model, row_bytes, options, 0, attended_row_bytes).bytes, 64),
-  reply_bytes: roundUp(answerRows(model, options, npu) * row_bytes, 64),
+  dispatch_bytes: roundUp(turnDispatchBytes(model, row_bytes, options, dispatchPlaces(model, row_bytes, options, 0, attended_row_bytes).bytes), 64),
+  reply_bytes: roundUp(takesTurns(options, npu) ? turnReplyBytes(model, row_bytes, options, npu) : answerRows(model, options, npu) * row_bytes, 64),
   gather_bytes: roundUp(gather_bytes, 64),
+  lanes: options.schedule === 'domains' ? lanesOf(options.deployment) : 0,
 });
 
 /** KV blocks as their owner holds and frees them. */

@@ -19,10 +19,12 @@ import type { Arithmetic, Span, StepGraphs, TokenSampler } from './arithmetic.ts
 import { ExpertBatches, type Share } from './expert-batches.ts';
 import { ExpertService } from './expert-service.ts';
 import type { Forward } from './forward.ts';
+import type { MicroBatches } from './micro-batches.ts';
 import { OutputProjection } from './output-projection.ts';
 import { Readout } from './readout.ts';
 import { kvPool, SPAN, SPAN_WORDS } from './step-layout.ts';
 import { type Experts, type Part, type Projection, partsInTurn } from './step-parts.ts';
+import { newMicroBatches } from './turns.ts';
 import type { WarmShape } from './warm-up.ts';
 
 export type Done = { readonly state: 'done'; readonly plan: StepPlan; readonly outcomes: readonly StepOutcome[]; readonly digest: number };
@@ -85,6 +87,10 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   readonly #graphs: StepGraphs | null;
   readonly #onLayers: OnLayers;
   #run: Run | null = null;
+  /** Null where its domain takes no turns with others: then a step is one batch. */
+  readonly #microBatches: MicroBatches | null;
+  /** The experts that its micro-batches have asked have yet to answer. */
+  #isAwaiting = false;
   /** Begins when `#run` is done. */
   #next: StepPlan | null = null;
   /** By slot: the token that its last step sampled. */
@@ -96,7 +102,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.forward = forward;
     this.batches = new ExpertBatches(forward, space, group);
     this.#projection = new OutputProjection(forward, space);
-    this.service = new ExpertService(forward, space, exchange, this.#projection);
+    this.#microBatches = newMicroBatches(forward, (model) => partsInTurn(model, this.batches, this.service), space, exchange.endpoint, dieOf);
+    this.service = new ExpertService(forward, space, exchange, this.#projection, this.#microBatches);
     this.#inTurn = partsInTurn(forward, this.batches, this.service);
     this.#graphs = forward.newGraphs(this.batches, this.service, space, group);
     this.exchange = exchange;
@@ -129,7 +136,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
 
   /** Some of the step at hand is computed. */
   get hasBegun(): boolean {
-    return this.#run !== null && this.#run.part > 0;
+    return this.#run !== null && (this.#run.part > 0 || this.#microBatches?.hasBegun === true);
   }
 
   /** The step that was launched and has not begun, or 0. */
@@ -139,7 +146,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
 
   /** Nothing to do before a peer answers. */
   get isWaiting(): boolean {
-    return this.#run !== null && (this.#run.missing.size > 0 || this.gather.isWaiting);
+    return this.#run !== null && (this.#run.missing.size > 0 || this.gather.isWaiting || this.#isAwaiting);
   }
 
   /** KV blocks as the memory knows them. */
@@ -160,7 +167,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     }
     // Decode runs in graph mode, prefill and what is mixed with it part by part; and what expert-times.ts wants to see.
     const captured = isDecode(plan) && !this.service.times.samples(plan.step) ? (this.#graphs?.partsOf(row) ?? null) : null;
-    const parts = captured ?? this.#inTurn;
+    const parts = this.#microBatches === null ? (captured ?? this.#inTurn) : [];
+    this.#microBatches?.start(row, spans);
     const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#sampled, captured !== null);
     this.#run = { plan, spans, rows: row, parts, readout, part: 0, layer: 0, missing: new Map(), asked_ms: 0, failedPeer: null };
   }
@@ -209,6 +217,11 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   poll(): Poll {
     const run = this.#run;
     assert(run, `NPU ${this.npu} runs no step`);
+    if (this.#microBatches !== null && run.part === 0) {
+      const state = this.#microBatches.poll((layers) => this.#onLayers(run.plan.step, layers));
+      this.#isAwaiting = state === 'pending';
+      if (state !== 'done') return state === 'asked' ? ASKED : PENDING;
+    }
     for (;;) {
       if (run.missing.size > 0 && !this.#pull(run)) return PENDING;
       if (run.failedPeer !== null) throw new MinipodError('worker_failed', `NPU ${run.failedPeer} failed at its part of layer ${run.layer}`);
@@ -299,7 +312,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   /** NPUs whose answers or parts are missing. */
   get missing(): number[] {
     const first = this.npu - this.gather.rank;
-    return [...(this.#run?.missing.keys() ?? []), ...this.gather.missing.map((rank) => first + rank)];
+    const ofBatches = this.#isAwaiting ? (this.#microBatches?.missing ?? []) : [];
+    return [...(this.#run?.missing.keys() ?? []), ...this.gather.missing.map((rank) => first + rank), ...ofBatches];
   }
 
   /** @throws `deadline_exceeded` naming the NPUs that have not answered for too long. */
@@ -322,6 +336,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     for (const [npu, { event }] of this.#run?.missing ?? []) this.exchange.abandon(this.#dieOf(npu), event);
     this.#run = null;
     this.#next = null;
+    this.#isAwaiting = false;
+    this.#microBatches?.reset();
     this.gather.reset();
     for (const slot of [...this.#held.keys()]) this.#freeBlocks(slot);
     this.#sampler.reset();

@@ -38,8 +38,11 @@ export type ExecutorShape = {
 export type SplitShape = { readonly domains: number; readonly experts: number; readonly shared?: number | 'attention' | undefined };
 export type Topology = readonly ExecutorShape[];
 
-/** How attention NPUs and expert NPUs take turns: `dataflow`, nobody waits for a peer that he needs nothing from (xDeepServe §5.3). */
-export const SCHEDULES = ['dataflow'] as const;
+/**
+ * How attention NPUs and expert NPUs take turns: `dataflow`, nobody waits for a peer that he needs nothing from (xDeepServe §5.3); `domains`, the attention NPUs of
+ * a domain go layer by layer together, and domains are at the experts in turn (§5.2).
+ */
+export const SCHEDULES = ['dataflow', 'domains'] as const;
 export type Schedule = (typeof SCHEDULES)[number];
 
 /** Neighbouring NPUs. */

@@ -81,7 +81,8 @@ export type CollectMemory = {
   readonly staging: number;
 };
 
-export function layoutCollectMemory(tokens_max: number, top_k: number, hidden: number, arena: Arena): CollectMemory {
+/** `replies`: where they lie, if somebody has room for them already. */
+export function layoutCollectMemory(tokens_max: number, top_k: number, hidden: number, arena: Arena, replies?: number): CollectMemory {
   const pairs = tokens_max * top_k;
   return {
     tokens_max,
@@ -90,7 +91,7 @@ export function layoutCollectMemory(tokens_max: number, top_k: number, hidden: n
     weights: arena.allocate(4 * pairs),
     places: arena.allocate(4 * pairs),
     encoded: arena.allocate(Math.max(blockBytes('bf16', tokens_max, hidden), blockBytes('int8', tokens_max, hidden))),
-    replies: arena.allocate(4 * pairs * hidden),
+    replies: replies ?? arena.allocate(4 * pairs * hidden),
     staging: arena.allocate(stagingBytes(hidden)),
   };
 }
@@ -136,24 +137,28 @@ export class ReplyCollector {
     this.#kernels.combineRowsAt(offsetOf(into), hidden, offsetOf(places), offsetOf(weights), top_k, sharedOffset, hidden, tokens, hidden);
   }
 
-  /** Pulls all answers to `replies`, as f32 in the order of the routing's pairs; `places` then holds the number of each slot's row. @throws as `collect` does */
-  bring(what: string, blocks: PartList): void {
+  /**
+   * Pulls all answers to `replies`, as f32: by destination, `last` after all others, of each in the order of the routing's pairs. `places` then holds the number
+   * of each slot's row. @throws as `collect` does
+   */
+  bring(what: string, blocks: PartList, last: number): void {
     this.#checkAll(what, blocks);
-    const { destinations, first_pair, slot_of_pair } = this.#routing;
-    for (let from = 0; from < destinations; from++) {
-      const pairs = blocks.pairs[from] as number;
-      if (pairs > 0)
-        this.#codec.decode(
-          this.#memory.replies + (first_pair[from] as number) * 4 * this.#hidden,
-          this.#rowsOf(blocks, from),
-          pairs,
-          this.#formatOf(blocks, from),
-        );
-    }
-    const pairs = first_pair[destinations] as number;
+    let row = 0;
+    for (let from = 0; from < this.#routing.destinations; from++) if (from !== last) row = this.#bringBlock(blocks, from, row);
+    this.#bringBlock(blocks, last, row);
+  }
+
+  /** To `row` and after; the row that follows them. */
+  #bringBlock(blocks: PartList, from: number, row: number): number {
+    const pairs = blocks.pairs[from] as number;
+    if (pairs === 0) return row;
+    const { first_pair, slot_of_pair } = this.#routing;
+    this.#codec.decode(this.#memory.replies + row * 4 * this.#hidden, this.#rowsOf(blocks, from), pairs, this.#formatOf(blocks, from));
     const words = this.#membership.space.wordsOf(this.#memory.places);
     const places = offsetOf(this.#memory.places) / 4;
-    for (let pair = 0; pair < pairs; pair++) words[places + (slot_of_pair[pair] as number)] = pair;
+    const first = first_pair[from] as number;
+    for (let pair = 0; pair < pairs; pair++) words[places + (slot_of_pair[first + pair] as number)] = row + pair;
+    return row + pairs;
   }
 
   #checkAll(what: string, blocks: PartList): void {

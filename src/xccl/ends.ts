@@ -61,7 +61,8 @@ export type EndOptions = {
   readonly lane?: Lane | undefined;
 };
 
-export type AttentionOptions = EndOptions & { readonly collect: CollectMemory };
+/** `last`: the expert rank whose answers come last where they are left as rows; missing: that of the highest number. */
+export type AttentionOptions = EndOptions & { readonly collect: CollectMemory; readonly last?: number | undefined };
 export type ExpertOptions = EndOptions & { readonly receive: ReceiveMemory };
 
 function checkExtent(extent: Extent, area_bytes: number): void {
@@ -73,9 +74,11 @@ function checkExtent(extent: Extent, area_bytes: number): void {
 export class AttentionWork {
   readonly package: TokenPackage;
   readonly collector: ReplyCollector;
+  readonly #last: number;
 
   constructor(membership: Membership, options: AttentionOptions, experts: number) {
-    const { kernels, hidden, rank_of_expert, collect, dispatch } = options;
+    const { kernels, hidden, rank_of_expert, collect, dispatch, last = experts - 1 } = options;
+    this.#last = last;
     checkExtent(dispatch, membership.endpoint.areas.dispatch_bytes);
     const routing = new TokenRouting(membership.space, rank_of_expert, experts, collect, collect);
     const codec = new RowCodec(membership.space, kernels, hidden, collect.staging);
@@ -96,7 +99,7 @@ export class AttentionWork {
       resume: (what) => {
         if (!answers.look()) return answers;
         const blocks = blocksOf(answers.parts);
-        if (target === null) this.collector.bring(what, blocks);
+        if (target === null) this.collector.bring(what, blocks, this.#last);
         else this.collector.collect(what, blocks, target);
         answers.confirm(what);
         return null;

@@ -104,7 +104,7 @@ export class ExpertTurns {
   }
 
   /** All lanes receive and send, one is computed. True: there may be more to do at once. */
-  poll(): boolean {
+  takePart(): boolean {
     let isMoving = false;
     for (const lane of this.#lanes) isMoving = lane.poll() || isMoving;
     const lane = this.#next();

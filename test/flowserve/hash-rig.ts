@@ -5,13 +5,14 @@ import { offsetOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { allocateSegments } from '../../src/fabric/memory-plan.ts';
 import type { Arithmetic } from '../../src/flowserve/arithmetic.ts';
-import { ExpertService } from '../../src/flowserve/expert-service.ts';
+import type { ExpertService } from '../../src/flowserve/expert-service.ts';
 import { HashExperts } from '../../src/flowserve/hash-model/hash-experts.ts';
 import { HashForward } from '../../src/flowserve/hash-model/hash-forward.ts';
 import { type HashPodPlan, loadHashWeights, planHashPod } from '../../src/flowserve/hash-model/hash-layout.ts';
 import { type AnyPodPlan, areasOfDie, type PlanOptions } from '../../src/flowserve/pod-plan.ts';
 import type { ModelShape } from '../../src/flowserve/step-layout.ts';
 import { type Poll, StepProgram } from '../../src/flowserve/step-program.ts';
+import { newExpertService } from '../../src/flowserve/turns.ts';
 import type { Address } from '../../src/protocol/address.ts';
 import { NO_TERMS } from '../../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../../src/protocol/errors.ts';
@@ -73,7 +74,7 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
   const programs: StepProgram<HashForward>[] = [];
   const services = plan.layouts.map((layout) => {
     const exchange = new Exchange(new Endpoint(layout.npu, surroundings), layout.row_bytes);
-    if (layout.kind === 'experts') return new ExpertService(new HashExperts(plan.config, layout, space), space, exchange);
+    if (layout.kind === 'experts') return newExpertService(new HashExperts(plan.config, layout, space), space, exchange, (npu) => npu);
     const program = new StepProgram(
       new HashForward(plan.config, layout, space),
       space,

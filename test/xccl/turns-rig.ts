@@ -142,7 +142,7 @@ export class Rig {
   poll(npu: number): void {
     const actor = this.#npus[npu];
     if (actor instanceof Iterations) this.#guarded(npu, () => this.#pollAttention(npu, actor));
-    else actor?.poll();
+    else actor?.takePart();
   }
 
   #guarded(npu: number, act: () => void): void {
@@ -253,7 +253,8 @@ export class Rig {
         domain: memberOf(domain),
         rounds,
         makeEnds: desk.collects.map(
-          (collect, microBatch) => (life: Domain) => createAttentionEnd({ ...options(life, domain * micro_batches + microBatch), collect }),
+          (collect, microBatch) => (life: Domain) =>
+            createAttentionEnd({ ...options(life, domain * micro_batches + microBatch), collect, last: npu % experts }),
         ),
         lane: laneOf(domain * micro_batches),
         timeout_ms: this.#timeout_ms,

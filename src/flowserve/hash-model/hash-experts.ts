@@ -8,6 +8,7 @@ import { offsetOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import { isMoeLayer } from '../../model/moe-layers.ts';
 import { assert } from '../../protocol/errors.ts';
+import type { WireKernels } from '../../xccl/wire-format.ts';
 import type { ExpertArithmetic } from '../arithmetic.ts';
 import type { DieLayout, ExpertLayout, ModelShape } from '../step-layout.ts';
 import { Hash } from './hash.ts';
@@ -21,6 +22,7 @@ export class HashExperts<Place extends Layout = Layout> implements ExpertArithme
   readonly config: ModelShape;
   readonly layout: Place;
   readonly at: ExpertLayout['scratch'];
+  readonly wire: WireKernels;
   readonly #words: Int32Array;
   readonly #hash = new Hash();
   /** Index of the replicated weights; an expert's lie behind it. */
@@ -33,6 +35,7 @@ export class HashExperts<Place extends Layout = Layout> implements ExpertArithme
     this.layout = layout;
     this.at = { gathered: offsetOf(layout.scratch.gathered) };
     this.#words = space.wordsOf(layout.base);
+    this.wire = hashWire(this.#words);
     this.#weights = offsetOf(layout.weights) >>> 2;
     this.#ownExperts = Int32Array.from(layout.ownExperts);
     this.#owned = this.#ownExperts.reduce((count, own) => count + (own < 0 ? 0 : 1), 0);
@@ -93,4 +96,23 @@ export class HashExperts<Place extends Layout = Layout> implements ExpertArithme
     const own = this.#ownExperts[expert] ?? -1;
     return own < 0 || !isMoeLayer(this.config, layer) ? -1 : 1 + layer * this.#owned + own;
   }
+}
+
+/** A hash is two numbers of 32 bits, which travel as they are: any other format would be another hash. */
+function hashWire(words: Int32Array): WireKernels {
+  const refuse = (): void => assert(false, 'rows of the hash model travel as f32, and nobody sums them');
+  return {
+    quantizeInt8: refuse,
+    dequantizeInt8: refuse,
+    packRowsBf16: refuse,
+    unpackRowsBf16: refuse,
+    combineRowsAt: refuse,
+    gatherRows: (to, from, indices, count, row_bytes) => {
+      const size = row_bytes >>> 2;
+      for (let row = 0; row < count; row++) {
+        const source = (from >>> 2) + size * (words[(indices >>> 2) + row] as number);
+        for (let word = 0; word < size; word++) words[(to >>> 2) + row * size + word] = words[source + word] as number;
+      }
+    },
+  };
 }

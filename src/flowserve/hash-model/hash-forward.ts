@@ -22,6 +22,7 @@
 import { offsetOf, segmentOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import { assert } from '../../protocol/errors.ts';
+import type { WireKernels } from '../../xccl/wire-format.ts';
 import type { Arithmetic, Span, TokenSampler } from '../arithmetic.ts';
 import { routedAt } from '../routed-steps.ts';
 import type { ModelShape, ProjectedColumns, ProjectionPlace } from '../step-layout.ts';
@@ -45,6 +46,7 @@ export class HashForward implements Arithmetic {
   readonly layout: HashLayout;
   /** Offsets within the NPU's segment. */
   readonly at: HashScratch;
+  readonly #space: AddressSpace;
   readonly #words: Int32Array;
   readonly #floats: Float32Array;
   readonly #hash = new Hash();
@@ -64,6 +66,7 @@ export class HashForward implements Arithmetic {
     this.config = config;
     this.layout = layout;
     this.at = Object.fromEntries(Object.entries(layout.scratch).map(([name, address]) => [name, offsetOf(address)])) as HashScratch;
+    this.#space = space;
     this.#words = space.wordsOf(layout.base);
     this.#floats = space.floatsOf(layout.base);
     this.#weights = offsetOf(layout.weights) >>> 2;
@@ -332,6 +335,16 @@ export class HashForward implements Arithmetic {
     const at = (this.at.headRows >>> 2) + 2 * row;
     if (this.layout.share.tp > 1) this.#join(at, 2, this.at.logits + 4 * this.#stride * row, 1);
     return at;
+  }
+
+  get wire(): WireKernels {
+    return this.#experts.wire;
+  }
+
+  second(): HashForward {
+    const { config, layout } = this;
+    assert(layout.turns, `NPU ${layout.npu} has one micro-batch`);
+    return new HashForward(config, { ...layout, scratch: layout.turns.scratch, routing: layout.turns.routing }, this.#space);
   }
 
   newGraphs(): null {

@@ -13,9 +13,9 @@ import { Arena } from '../../fabric/arena.ts';
 import { assert, MinipodError } from '../../protocol/errors.ts';
 import { executorOfNpu, expertGroupOf, npuOfExpert, sharedExpertNpusOf } from '../../protocol/topology.ts';
 import { type AreaSizes, layoutAreas } from '../../xccl/areas.ts';
-import { LOGIT_ROWS_MAX } from '../npu-layout.ts';
 import { type PlanOptions, type PodPlanOf, planDies } from '../pod-plan.ts';
 import { layoutRouting } from '../routed-steps.ts';
+import { LOGIT_ROWS_MAX } from '../scratch-layout.ts';
 import {
   areaSizes,
   dispatchPlaces,
@@ -34,6 +34,7 @@ import {
   sharedNpuFor,
 } from '../step-layout.ts';
 import { type Gathered, projectionShareOf, type TensorShare, tensorShareOf } from '../tensor-share.ts';
+import { type AttentionTurnsPlace, layoutAttentionTurns, layoutExpertTurns } from '../turns-layout.ts';
 import { Hash } from './hash.ts';
 
 /** Of a row of activations, a KV cell, an expert's weights. */
@@ -49,6 +50,7 @@ export type HashLayout = StepLayout & {
   readonly weights: number;
   /** By expert id: which of a layer's own it is, −1 where another NPU owns it. */
   readonly ownExperts: readonly number[];
+  readonly turns: (AttentionTurnsPlace & { readonly scratch: HashScratch }) | null;
 };
 
 /** Of an expert NPU. `hasShared`: it computes the shared expert, with the replicated weights. */
@@ -90,9 +92,10 @@ function layoutHashExperts(model: ModelShape, options: LayoutOptions, npu: numbe
   const weightsEnd = arena.used;
   const rows_max = options.max_batch_tokens;
   const scratch = { gathered: arena.allocate(rows_max * HASH_BYTES) };
+  const turns = layoutExpertTurns(model, HASH_BYTES, options, npu, arena);
   const parts = { weights: weightsEnd - areasEnd, activations: arena.used - weightsEnd, 'XCCL areas': areasEnd };
   const hasShared = model.moe.sharedExperts > 0 && sharedExpertNpusOf(executorOfNpu(options.deployment, npu)).includes(npu);
-  return { kind: 'experts', npu, base, bytes: arena.used, parts, rows_max, row_bytes: HASH_BYTES, areas, scratch, ...weights, hasShared };
+  return { kind: 'experts', npu, base, bytes: arena.used, parts, rows_max, row_bytes: HASH_BYTES, areas, scratch, turns, ...weights, hasShared };
 }
 
 export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: number, base: number, bytes?: number): HashLayout {
@@ -105,28 +108,20 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
   const weights = layoutWeights(model, options, npu, arena);
   const weightsEnd = arena.used;
   const hashes = (count: number): number => arena.allocate(count * HASH_BYTES);
-  const words = (count: number): number => arena.allocate(count * 4);
-  const { normed, pairRows, segments, attended } = dispatchPlaces(model, HASH_BYTES, options, areas.dispatch, HASH_BYTES);
+  const { attended, bytes: own_bytes, ...dispatch } = dispatchPlaces(model, HASH_BYTES, options, areas.dispatch, HASH_BYTES);
   const projectionShare = projectionShareOf(deployment, npu);
   const scratch: HashScratch = {
-    tokenIds: words(rows),
-    positions: words(rows),
-    spans: words(rows * SPAN_WORDS),
-    x: hashes(rows),
-    normed,
-    experts: words(rows * moe.topK),
-    expertWeights: words(rows * moe.topK),
-    rowIndices: words(rows * moe.topK),
-    pairRows,
-    segments,
-    replies: hashes(rows * pairsOfRow(moe, deployment)),
-    gathered: hashes(rows),
-    sharedOut: hashes(rows),
+    ...layoutRows(model, options, rows, dispatch, arena),
     headRows: hashes(LOGIT_ROWS_MAX),
     ...hashTables(options, areas.gather).places,
     ...(projectionShare.tp > 1 ? { attended } : {}),
   };
   const projection = projectionShare.tp > 1 ? layoutProjection(projectionShare, attended, () => hashes(rows)) : null;
+  const second = (own: number): HashScratch => ({
+    ...scratch,
+    ...layoutRows(model, options, own, { ...dispatch, normed: hashes(own) }, arena),
+  });
+  const turns = layoutAttentionTurns(model, HASH_BYTES, options, npu, own_bytes, scratch, second, arena);
   const scratchEnd = arena.used;
   const kv = layoutKv(layers, HASH_BYTES * options.kv_block_size, options, arena);
   const kvEnd = arena.used;
@@ -158,7 +153,35 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
     blockTables,
     offers,
     routing,
+    turns,
     ...weights,
+  };
+}
+
+/** What there is of each row of a step. */
+function layoutRows(
+  { moe }: ModelShape,
+  { deployment }: LayoutOptions,
+  rows: number,
+  { normed, pairRows, segments }: Pick<StepScratch, 'normed' | 'pairRows' | 'segments'>,
+  arena: Arena,
+): StepScratch & { readonly sharedOut: number } {
+  const hashes = (count: number): number => arena.allocate(count * HASH_BYTES);
+  const words = (count: number): number => arena.allocate(count * 4);
+  return {
+    tokenIds: words(rows),
+    positions: words(rows),
+    spans: words(rows * SPAN_WORDS),
+    x: hashes(rows),
+    normed,
+    experts: words(rows * moe.topK),
+    expertWeights: words(rows * moe.topK),
+    rowIndices: words(rows * moe.topK),
+    pairRows,
+    segments,
+    replies: hashes(rows * pairsOfRow(moe, deployment)),
+    gathered: hashes(rows),
+    sharedOut: hashes(rows),
   };
 }
 

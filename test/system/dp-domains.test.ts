@@ -1,0 +1,80 @@
+/** Pods whose DP domains are at the experts in turn: the same bits as one NPU, whoever has something to do, and when workers die. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
+import { runs } from '../property-runs.ts';
+import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
+import { openRig } from './rig.ts';
+
+const OPTIONS: GenerateOptions = { ignore_eos: true, max_tokens: 16, logprobs: 1 };
+const PROMPTS = ['Once upon a time', 'The wolf', 'In the forest there was a little house', 'The king'] as const;
+
+const ask = (pod: Pod, options: GenerateOptions = OPTIONS): Promise<string[][]> =>
+  Promise.all(PROMPTS.map(async (prompt, seed) => fingerprint(await pod.complete(prompt, { ...options, seed, temperature: seed % 2 }))));
+
+let known: Promise<string[][]> | null = null;
+/** What one NPU answers. */
+const answers = (): Promise<string[][]> => {
+  known ??= withPod({}, ask);
+  return known;
+};
+
+describe('ids and log-probabilities should be those of one NPU', () => {
+  it.each([
+    { topology: 'moe-attention:domains=1x3,experts=2,shared=attention', workers: 2, max_batch_tokens: 7, load_balancing: 'round_robin' },
+    { topology: 'pd:prefill=1,decode=1xdomains2x1experts3shared1', workers: 2, kv_blocks: 128, kv_transfer: 'layer' },
+  ] satisfies PodOptions[])('on worker threads: %o', async (options) => {
+    expect(await withPod({ schedule: 'domains', ...options }, ask)).toEqual(await answers());
+  });
+});
+
+it('tokens of the hash model should be those of one NPU, however many domains there are, whatever is asked', async () => {
+  await using one = await createPod({ clock: 'virtual', kernels: 'hash' });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.record({
+        domains: fc.integer({ min: 1, max: 3 }),
+        attention: fc.integer({ min: 1, max: 3 }),
+        experts: fc.integer({ min: 1, max: 9 }),
+        shared: fc.constantFrom('', 'shared1', 'sharedattention'),
+        role: fc.constantFrom('mixed:colocated', 'pd:prefill=1xdp2,decode'),
+        seed: fc.nat(1e6),
+        kv_blocks: fc.integer({ min: 8, max: 40 }),
+        max_batch_tokens: fc.constantFrom(1, 7, 64),
+        async_scheduling: fc.boolean(),
+      }),
+      fc.array(fc.record({ start: fc.nat(3), length: fc.integer({ min: 1, max: 60 }), max_tokens: fc.integer({ min: 1, max: 24 }) }), {
+        minLength: 1,
+        maxLength: 10,
+      }),
+      async ({ domains, attention, experts, shared, role, ...options }, wishes) => {
+        const topology = `${role}=1xdomains${domains}x${attention}experts${experts}${shared}`;
+        await using pod = await createPod({ clock: 'virtual', kernels: 'hash', schedule: 'domains', topology, load_balancing: 'round_robin', ...options });
+        const calls = wishes.map(({ start, length, max_tokens }, seed): [number[], GenerateOptions] => [
+          Array.from({ length }, (_, at) => 3 + ((start * 7_919 + at * 104_729) % 1_900)),
+          { max_tokens, seed, ignore_eos: true, temperature: seed % 2 },
+        ]);
+        const got = await Promise.all(calls.map(([prompt, how]) => pod.complete(prompt, how)));
+        await expectNothingLeft(pod);
+        for (const [index, [prompt, how]] of calls.entries())
+          expect(got[index]?.choices[0]?.token_ids).toEqual((await one.complete(prompt, how)).choices[0]?.token_ids);
+      },
+    ),
+    { numRuns: runs(5) },
+  );
+});
+
+it('a worker that dies should end the rounds of its domains, and all of them begin anew: what was under way is computed again', async () => {
+  await using rig = await openRig({ topology: 'moe-attention:domains=2x1,experts=2', schedule: 'domains', workers: 2, npu_workers: [0, 0, 1, 1] });
+  const LONG: GenerateOptions = { temperature: 0, ignore_eos: true, max_tokens: 50 };
+  for (const worker of [1, 0]) {
+    const start = (await rig.pod.stats()).generation_tokens;
+    const calls = Promise.all(PROMPTS.map((prompt) => rig.pod.complete(prompt, LONG)));
+    while ((await rig.pod.stats()).generation_tokens < start + 8) await sleep(1);
+    rig.killWorker(worker);
+    const ends = await calls;
+    const again = await Promise.all(PROMPTS.map((prompt) => rig.pod.complete(prompt, LONG)));
+    await expectNothingLeft(rig.pod);
+    expect(ends.map(fingerprint)).toEqual(again.map(fingerprint));
+  }
+});
