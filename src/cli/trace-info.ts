@@ -19,6 +19,8 @@ import { noteEnd } from './trace-end.ts';
 import { TraceProgress } from './trace-progress.ts';
 import { brief } from './trace-words.ts';
 
+const OPTIONS_COLUMNS = 100;
+
 export function addInfoCommand(trace: Command, setExitCode: (code: number) => void): void {
   const summary = 'Says which run a trace is of, whether it is whole, who acted in it and how often.';
   traceCommand(trace, 'info', summary)
@@ -77,7 +79,8 @@ function infoLines(file: string, reader: TraceReader, header: RunHeader, acts: A
   const lines: readonly (readonly [string, string])[] = [
     ['run', `${clock} clock${seed === null ? '' : `, seed ${seed}`}, ${kernels} kernels, by minipod ${code_version}`],
     ['model', `${model.name}, digest ${model.digest.slice(0, 16)}…`],
-    ['pod', `${topology}, ${npus} NPUs on ${workers} workers, ${brief(options).slice(1, -1)}`],
+    ['pod', `${topology}, ${npus} NPUs on ${workers} workers`],
+    ...lined(brief(options).slice(1, -1)).map((text, line) => [line === 0 ? 'options' : '', text] as const),
     ...(cut === undefined ? [] : [['cut', brief(cut)] as const]),
     ['trace', `${grouped(acts.records)} records, ${prettyBytes(reader.file_bytes, { binary: true })}${perAct}`],
     ['hash', acts.identity === null ? 'none: it is damaged' : acts.identity.hash],
@@ -94,6 +97,17 @@ function infoLines(file: string, reader: TraceReader, header: RunHeader, acts: A
     '',
     ...markdownTable([['RECEIVER', 'MESSAGE', 'STEPS'], ...rows], { align: ['', '', 'r'] }).split('\n'),
   ];
+}
+
+/** Words, in lines of a terminal's width. */
+function lined(text: string): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(' ')) {
+    const line = lines.at(-1);
+    if (line === undefined || line.length + 1 + word.length > OPTIONS_COLUMNS) lines.push(word);
+    else lines[lines.length - 1] = `${line} ${word}`;
+  }
+  return lines;
 }
 
 const EXAMPLES = `

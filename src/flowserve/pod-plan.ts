@@ -85,7 +85,9 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout | Expe
   } & Pick<
       PlanOptions,
       | 'prefix_caching'
+      | 'dram_bytes_per_s'
       | 'link_bytes_per_s'
+      | 'schedule'
       | 'async_scheduling'
       | 'scheduling_policy'
       | 'load_balancing'
@@ -195,7 +197,9 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
       kv_lease_ms: options.kv_lease_ms,
       kv_fabric,
       prefix_sharing,
+      dram_bytes_per_s: options.dram_bytes_per_s,
       link_bytes_per_s: options.link_bytes_per_s,
+      schedule: options.schedule,
       kv_transfer: options.kv_transfer,
       async_scheduling: options.async_scheduling,
       max_queued,

@@ -7,6 +7,7 @@ import { modelDigest } from '../model/model-digest.ts';
 import { moeLayersOf } from '../model/moe-layers.ts';
 import type { MinipodError } from '../protocol/errors.ts';
 import { formatTopology } from '../protocol/topology.ts';
+import type { Hosting } from '../runtime/directory.ts';
 import { type ActRing, makeActRing } from '../trace/act-log.ts';
 import { LiveRecorder } from '../trace/live-recorder.ts';
 import { Recorder } from '../trace/recorder.ts';
@@ -22,7 +23,6 @@ export function headerOf(
   record_prompts: boolean,
   { checkpoint, plan: { hosting, npus, workers, options } }: Recorded,
 ): RunHeader {
-  const { kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued } = options;
   return runHeader({
     clock,
     seed,
@@ -32,8 +32,24 @@ export function headerOf(
     topology: formatTopology(hosting.deployment.topology),
     npus,
     workers,
-    options: { kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued, job_executors: hosting.job_executors },
+    options: optionsOf(hosting, options),
   });
+}
+
+function optionsOf({ job_executors, spare_workers, worker_of_npu }: Hosting, options: AnyPodPlan['options']): RunHeader['options'] {
+  const { kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued } = options;
+  const { dram_bytes_per_s, link_bytes_per_s, prefix_caching, prefix_sharing, async_scheduling, enforce_eager } = options;
+  const { scheduling_policy, load_balancing, long_prompt_groups, long_prompt_tokens, schedule, kv_lease_ms, kv_fabric, kv_transfer } = options;
+  return {
+    ...{ kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued },
+    ...{ job_executors, npu_workers: [...worker_of_npu], spare_workers },
+    ...(dram_bytes_per_s !== undefined && { dram_bytes_per_s }),
+    ...(link_bytes_per_s !== undefined && { link_bytes_per_s }),
+    ...{ prefix_caching, prefix_sharing, async_scheduling, enforce_eager },
+    ...{ scheduling_policy, load_balancing, long_prompt_groups, long_prompt_tokens },
+    ...(schedule !== undefined && { schedule }),
+    ...{ kv_lease_ms, kv_fabric, kv_transfer },
+  };
 }
 
 export const routingHeaderOf = ({ clock, seed, kernels }: Run, { checkpoint, plan: { config, hosting, npus } }: Recorded): RoutingHeader =>

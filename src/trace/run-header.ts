@@ -24,6 +24,7 @@ const runHeaderSchema = z.object({
   topology: z.string(),
   npus: count,
   workers: count,
+  /** All that changes what a run does, by the names of `PodOptions`. Missing: it was the machine's to say, or the trace is older than what it says. */
   options: z.object({
     kv_blocks: count,
     /** Missing: none. */
@@ -33,6 +34,22 @@ const runHeaderSchema = z.object({
     max_batch_requests: count,
     max_queued: count,
     job_executors: count,
+    npu_workers: z.array(count).optional(),
+    spare_workers: count.optional(),
+    dram_bytes_per_s: z.number().optional(),
+    link_bytes_per_s: z.number().optional(),
+    prefix_caching: z.boolean().optional(),
+    prefix_sharing: z.boolean().optional(),
+    async_scheduling: z.boolean().optional(),
+    enforce_eager: z.boolean().optional(),
+    scheduling_policy: z.string().optional(),
+    load_balancing: z.string().optional(),
+    long_prompt_groups: count.optional(),
+    long_prompt_tokens: count.optional(),
+    schedule: z.string().optional(),
+    kv_lease_ms: count.optional(),
+    kv_fabric: z.string().optional(),
+    kv_transfer: z.string().optional(),
   }),
 });
 

@@ -35,6 +35,8 @@ describe('minipod trace info', () => {
     const { code, stdout, stderr } = await minipod(['trace', 'info', run]);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toMatch(/\n {2}run {9}virtual clock, seed 7, hash kernels, by minipod [\d.]+\n {2}model {7}tiny-deepseek-v3, digest \w{16}…\n/);
+    expect(stdout).toMatch(/\n {2}options {5}kv_blocks=.*\n( {14}.+\n)+/);
+    for (const option of ['kv_fabric=memory', 'kv_transfer=request', 'prefix_sharing=false']) expect(stdout).toContain(` ${option}`);
     expect(stdout).toContain(`\n  hash        ${hashOf(run)}\n`);
     const dispatched = acts.filter(({ message }) => message?.type === 'STEP').length;
     expect(stdout).toMatch(new RegExp(`\n\\| npu +\\| STEP +\\| +${dispatched} \\|\n`));

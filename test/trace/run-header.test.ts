@@ -1,0 +1,53 @@
+/** What a trace says of its run: every option that changes what a run does. */
+import { afterAll, describe, expect, it } from 'vitest';
+import { createPod, type PodOptions } from '../../src/index.ts';
+import { podOptionsSchema } from '../../src/options.ts';
+import { parseRunHeader, type RunHeader } from '../../src/trace/run-header.ts';
+import { TraceReader } from '../../src/trace/trace-reader.ts';
+import { traceFolder } from './files.ts';
+
+const folder = traceFolder();
+afterAll(() => folder[Symbol.dispose]());
+
+/** Those that the header names beside its `options`, and those that say where things go and how large memory may be: no run differs by them. */
+const BESIDE = ['model', 'topology', 'npus', 'workers', 'clock', 'seed', 'kernels', 'record_prompts'];
+const NOTHING_DIFFERS = ['record', 'record_when_full', 'record_routing', 'segment_bytes', 'memory_bytes'];
+
+let runs = 0;
+async function headerOf(options: PodOptions): Promise<RunHeader> {
+  const path = folder.file(`${++runs}.trace`);
+  await using pod = await createPod({ clock: 'virtual', kernels: 'hash', seed: 1, ...options, record: path });
+  await pod.close();
+  using reader = TraceReader.open(path);
+  return parseRunHeader(reader.header, path);
+}
+
+describe('the header of a run', () => {
+  it('should have every option of a pod, as it was given or as it came to be', async () => {
+    const given = {
+      ...{ kv_blocks: 300, dram_blocks: 40, kv_block_size: 32, max_batch_tokens: 70, max_batch_requests: 5, max_queued: 50, job_executors: 2 },
+      ...{ npu_workers: [1, 0, 1, 0, 1], dram_bytes_per_s: 1e9, link_bytes_per_s: 2e9, prefix_sharing: true, async_scheduling: false },
+      ...{ scheduling_policy: 'fcfs', load_balancing: 'cost_model', long_prompt_groups: 1, long_prompt_tokens: 99 },
+      ...{ kv_lease_ms: 1_234, kv_fabric: 'tcp', kv_transfer: 'layer' },
+    } as const satisfies PodOptions;
+    const { options, topology } = await headerOf({
+      ...given,
+      npu_workers: [...given.npu_workers],
+      topology: 'pd:prefill=1xdp3,decode=1xdp2oproj2',
+      workers: 2,
+    });
+    expect(options).toMatchObject(given);
+    expect(topology).toBe('pd:prefill=1xdp3,decode=1xdp2oproj2');
+    const named = new Set([...Object.keys(options), ...BESIDE, ...NOTHING_DIFFERS]);
+    // Of a topology that has experts apart alone.
+    expect(Object.keys(podOptionsSchema.shape).filter((name) => !named.has(name))).toEqual(['schedule']);
+    expect((await headerOf({ topology: 'moe-attention:domains=2x1,experts=2', schedule: 'dataflow' })).options.schedule).toBe('dataflow');
+  });
+
+  it('should be read where it is older than an option', async () => {
+    const { options, ...run } = await headerOf({ workers: 1 });
+    const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued, job_executors } = options;
+    const old = { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued, job_executors };
+    expect(parseRunHeader({ ...run, options: old }, 'old').options).toEqual({ ...old, dram_blocks: 0 });
+  });
+});
