@@ -36,7 +36,7 @@ function layerStats(executor: Executor, layer: number, loads: readonly number[],
     const replicas = npusOfExpert(executor, layer, expert).map((npu) => replicaStats(npu, reportOf(npu, expert)));
     return { expert, tokens: load, share: tokens === 0 ? 0 : load / tokens, replicas };
   });
-  return { layer, tokens, busiest_over_mean_npu: busiestOverMean(executor, experts), experts };
+  return { layer, tokens, busiest_over_mean_npu: busiestOverMean(experts), experts };
 }
 
 const replicaStats = (npu: number, report: ExpertReport | undefined): ExpertReplicaStats =>
@@ -50,9 +50,10 @@ function serviceTimes(report: ExpertReport): ExpertServiceTimes | null {
 }
 
 /** Replicas take turns, so each has its part of the expert's tokens. */
-function busiestOverMean({ experts: { first, npus } }: Executor, experts: readonly ExpertStats[]): number {
-  const busy = new Array<number>(npus).fill(0);
-  for (const { tokens, replicas } of experts) for (const { npu } of replicas) busy[npu - first] = (busy[npu - first] ?? 0) + tokens / replicas.length;
-  const mean = busy.reduce((sum, tokens) => sum + tokens, 0) / npus;
-  return mean === 0 ? 1 : Math.max(...busy) / mean;
+export function busiestOverMean(experts: readonly ExpertStats[]): number {
+  const busy = new Map<number, number>();
+  for (const { tokens, replicas } of experts) for (const { npu } of replicas) busy.set(npu, (busy.get(npu) ?? 0) + tokens / replicas.length);
+  const all = [...busy.values()];
+  const mean = all.reduce((sum, tokens) => sum + tokens, 0) / all.length;
+  return mean > 0 ? Math.max(...all) / mean : 1;
 }

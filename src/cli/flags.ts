@@ -6,6 +6,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import type * as z from 'zod';
 import type { serveOptionsSchema } from '../api/serve.ts';
 import type { generateOptionsSchema, podOptionsSchema } from '../options.ts';
+import type { expertsOptionsSchema } from './experts-look.ts';
 import type { fabricOptionsSchema } from './fabric.ts';
 import type { topOptionsSchema } from './top.ts';
 
@@ -138,6 +139,13 @@ export const TOP_FLAGS = {
   api_key: { value: 'KEY', help: 'where the server asks for one', env: 'MINIPOD_API_KEY' },
   interval_seconds: { value: 'S', help: 'look so often; with --once the time between its two looks', read: number },
 } as const satisfies Flags<typeof topOptionsSchema>;
+
+export const EXPERTS_FLAGS = {
+  url: { value: 'URL', help: 'the server' },
+  api_key: { value: 'KEY', help: 'where the server asks for one', env: 'MINIPOD_API_KEY' },
+  interval_seconds: { value: 'S', help: 'look so often; elsewhere than on a terminal the time between the two looks', read: number },
+  layer: { value: 'N', help: 'this one alone, with all of its experts (default: the ten hottest of all)', read: number },
+} as const satisfies Flags<typeof expertsOptionsSchema>;
 
 type FlagTable = { readonly [name: string]: Flag };
 type Fields = { readonly [name: string]: z.ZodType };

@@ -1,5 +1,6 @@
 /** The same lines of the terminal, painted over and over. @module */
 import { clearScreenDown, moveCursor } from 'node:readline';
+import { stripVTControlCharacters } from 'node:util';
 import { print } from './output.ts';
 
 export class Screen {
@@ -21,6 +22,12 @@ export class Screen {
     const shown = more <= 0 ? lines : [...lines.slice(0, high - 1), `… ${more + 1} more lines, shown at the end or on a higher terminal`];
     this.clear();
     this.#lines = shown.length;
-    await print(shown.map((line) => `${line.length > wide ? `${line.slice(0, wide - 1)}…` : line}\n`).join(''));
+    await print(shown.map((line) => `${fitting(line, wide)}\n`).join(''));
   }
+}
+
+/** Colours take no room; a line that is cut loses them. */
+function fitting(line: string, wide: number): string {
+  const visible = stripVTControlCharacters(line);
+  return visible.length > wide ? `${visible.slice(0, wide - 1)}…` : line;
 }

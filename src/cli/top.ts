@@ -7,17 +7,17 @@ import { setTimeout as delay } from 'node:timers/promises';
 import * as z from 'zod';
 import { MinipodError } from '../index.ts';
 import { Interrupt } from './interrupt.ts';
+import { onKeys } from './keys.ts';
 import { print, printJson } from './output.ts';
 import { Screen } from './screen.ts';
+import { askServer, serverSchema } from './server.ts';
 import { enginesOf, type Look, lookAt, modelOf, topLines } from './top-table.ts';
 
 /** Rates on a terminal are over so long: of a second alone they would jump. */
 const WINDOW_MS = 5_000;
-const ANSWER_MS_MAX = 5_000;
 
 export const topOptionsSchema = z.strictObject({
-  url: z.url({ protocol: /^https?$/, error: 'must be the http or https URL of a server' }).default('http://127.0.0.1:8000'),
-  api_key: z.string().optional(),
+  ...serverSchema.shape,
   interval_seconds: z.number().min(0.05).max(3_600).default(1),
 });
 
@@ -73,41 +73,9 @@ async function watch(options: TopCommand['options'], first: Look, pause: () => P
   }
 }
 
-/** Each key as it is pressed, until disposed of. */
-function onKeys(hear: (key: string) => void): Disposable {
-  const { stdin } = process;
-  if (stdin.isTTY !== true) return { [Symbol.dispose]: () => {} };
-  const onData = (data: Buffer): void => {
-    for (const key of data.toString()) hear(key);
-  };
-  stdin.setRawMode(true);
-  stdin.on('data', onData);
-  return {
-    [Symbol.dispose]: () => {
-      stdin.off('data', onData);
-      stdin.setRawMode(false);
-      stdin.pause();
-    },
-  };
-}
-
 /** @throws `closed` where no server answers, or it does not tell its metrics */
-async function look({ url, api_key }: TopCommand['options'], signal: AbortSignal): Promise<Look> {
-  const wrong = (why: string, cause?: unknown): MinipodError => new MinipodError('closed', `${url} ${why}`, { cause });
-  let response: Response;
-  let text: string;
-  try {
-    response = await fetch(new URL('/metrics', url), {
-      headers: api_key === undefined ? {} : { authorization: `Bearer ${api_key}` },
-      signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS_MAX)]),
-    });
-    text = await response.text();
-  } catch (error) {
-    throw wrong('does not answer; is `minipod serve` running there?', error);
-  }
-  if (response.status === 401) throw wrong('asks for a key that was not given or is not the right one: --api-key, or MINIPOD_API_KEY');
-  if (!response.ok) throw wrong(`answers /metrics with ${response.status}`);
-  const now = lookAt(text, performance.now());
-  if (enginesOf(now, now).length === 0) throw wrong('tells no metrics of vLLM or minipod');
+async function look(server: TopCommand['options'], signal: AbortSignal): Promise<Look> {
+  const now = lookAt(await askServer(server, '/metrics', signal), performance.now());
+  if (enginesOf(now, now).length === 0) throw new MinipodError('closed', `${server.url} tells no metrics of vLLM or minipod`);
   return now;
 }

@@ -1,0 +1,92 @@
+/**
+ * What a pod's experts do, as lines for a terminal.
+ * @module
+ */
+import { busiestOverMean } from '../expert-stats.ts';
+import type { ExpertLayerStats, ExpertStats, PodExperts } from '../index.ts';
+import { type Column, NONE, table } from './columns.ts';
+import { busiest, type HeatMap, heatLines, heatOf, type Paper } from './expert-heat.ts';
+
+/** What was routed between two looks. A layer whose tokens are fewer than before began anew meanwhile, with its worker: then all of it is new. */
+export function between(earlier: PodExperts, now: PodExperts): PodExperts {
+  return {
+    ...now,
+    task_executors: now.task_executors.map((executor) => {
+      const before = earlier.task_executors.find(({ task_executor }) => task_executor === executor.task_executor);
+      return {
+        ...executor,
+        layers: executor.layers.map((layer) =>
+          grown(
+            before?.layers.find((other) => other.layer === layer.layer),
+            layer,
+          ),
+        ),
+      };
+    }),
+  };
+}
+
+function grown(before: ExpertLayerStats | undefined, now: ExpertLayerStats): ExpertLayerStats {
+  if (before === undefined || now.tokens < before.tokens) return now;
+  const growth = now.experts.map(({ tokens }, expert) => Math.max(0, tokens - (before.experts[expert]?.tokens ?? 0)));
+  const tokens = growth.reduce((sum, tokens) => sum + tokens, 0);
+  const experts = now.experts.map((expert, id): ExpertStats => {
+    const own = growth[id] as number;
+    return { ...expert, tokens: own, share: tokens === 0 ? 0 : own / tokens };
+  });
+  return { ...now, tokens, experts, busiest_over_mean_npu: busiestOverMean(experts) };
+}
+
+/** One of each task executor. */
+export const heatMaps = ({ model, task_executors }: PodExperts): HeatMap[] =>
+  task_executors.map(({ task_executor, role, layers }) => ({
+    title: `${model}, task executor ${task_executor} (${role})`,
+    rows: layers.map(({ layer, experts, busiest_over_mean_npu }) => {
+      const loads = experts.map(({ tokens }) => tokens);
+      return { layer, loads, note: `${busiest(loads)}; NPUs ${busiest_over_mean_npu.toFixed(2)}` };
+    }),
+  }));
+
+type Row = ExpertStats & { readonly task_executor: number; readonly layer: number; readonly heat: number };
+
+/** Of one layer by id, or the hottest of all. */
+export function expertRows({ task_executors }: PodExperts, layer: number | undefined, most: number): Row[] {
+  const rows = task_executors.flatMap(({ task_executor, layers }) =>
+    layers.flatMap((stats) => {
+      if (layer !== undefined && stats.layer !== layer) return [];
+      const heat = heatOf(stats.experts.map(({ tokens }) => tokens));
+      return stats.experts.map((expert): Row => ({ ...expert, task_executor, layer: stats.layer, heat: heat[expert.expert] as number }));
+    }),
+  );
+  return layer === undefined ? rows.sort((a, b) => b.heat - a.heat).slice(0, most) : rows;
+}
+
+/** Batches of all replicas; percentiles of the slowest one's. */
+function timesText(pick: 'mean_us' | 'p50_us' | 'p99_us'): (row: Row) => string {
+  return ({ replicas }) => {
+    const times = replicas.flatMap(({ service }) => (service === null ? [] : [service[pick]]));
+    return times.length === 0 ? NONE : Math.max(...times).toFixed(1);
+  };
+}
+
+const COLUMNS: readonly Column<Row>[] = [
+  ['TE', ({ task_executor }) => task_executor],
+  ['LAYER', ({ layer }) => layer],
+  ['EXPERT', ({ expert }) => expert],
+  ['NPUS', ({ replicas }) => replicas.map(({ npu }) => npu).join(', ')],
+  ['TOKENS', ({ tokens }) => tokens],
+  ['SHARE', ({ share }) => `${(100 * share).toFixed(1)} %`],
+  ['× EVEN', ({ heat }) => heat.toFixed(2)],
+  ['QUEUED', ({ replicas }) => replicas.map(({ queued }) => queued ?? 'lost').join(', ')],
+  ['MEAN µs', timesText('mean_us')],
+  ['P50', timesText('p50_us')],
+  ['P99', timesText('p99_us')],
+];
+
+const HOTTEST = 10;
+
+/** `head`: what the figures are of. A line an entry. */
+export function expertLines(head: string, experts: PodExperts, layer: number | undefined, paper: Paper): string[] {
+  const maps = heatMaps(experts).map((map) => (layer === undefined ? map : { ...map, rows: map.rows.filter((row) => row.layer === layer) }));
+  return [head, '', ...maps.flatMap((map) => [...heatLines(map, paper), '']), ...table(expertRows(experts, layer, HOTTEST), COLUMNS, 7)];
+}

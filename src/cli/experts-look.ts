@@ -1,0 +1,125 @@
+/**
+ * `minipod experts`: what the experts of a running server do. On a terminal over and over until q or Ctrl-C, elsewhere once; or as an SVG.
+ * @module
+ */
+import { writeFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import * as z from 'zod';
+import { MinipodError, type PodExperts } from '../index.ts';
+import type { Paper } from './expert-heat.ts';
+import { heatSvg } from './expert-svg.ts';
+import { between, expertLines, heatMaps } from './expert-tables.ts';
+import { Interrupt } from './interrupt.ts';
+import { onKeys } from './keys.ts';
+import { note, print, printJson } from './output.ts';
+import { Screen } from './screen.ts';
+import { askServer, serverSchema } from './server.ts';
+import { UsageError } from './usage-error.ts';
+
+/** What is recent on a terminal. */
+const WINDOW_MS = 5_000;
+const COLUMNS_ELSEWHERE = 120;
+const PALETTE = 256;
+
+export const expertsOptionsSchema = serverSchema.extend({
+  interval_seconds: z.number().min(0.05).max(3_600).default(1),
+  layer: z.int().min(0).optional(),
+});
+
+export type ExpertsCommand = {
+  readonly options: z.output<typeof expertsOptionsSchema>;
+  readonly once: boolean;
+  readonly json: boolean;
+  readonly recent: boolean;
+  readonly svg?: string | undefined;
+};
+
+export async function experts(command: ExpertsCommand): Promise<number> {
+  using interrupt = new Interrupt();
+  try {
+    return await show(command, interrupt);
+  } catch (error) {
+    if (interrupt.by === null) throw error;
+    return interrupt.exit_code;
+  }
+}
+
+type Look = { readonly at_ms: number; readonly experts: PodExperts };
+
+/** The first look begins to time batches, so there is always a second one. */
+async function show({ options, once, json, recent, svg }: ExpertsCommand, interrupt: Interrupt): Promise<number> {
+  const first = await look(options, interrupt.signal);
+  const known = first.experts.task_executors.flatMap(({ layers }) => layers.map(({ layer }) => layer));
+  if (options.layer !== undefined && !known.includes(options.layer))
+    throw new UsageError(`--layer ${options.layer} has no experts; these have: ${[...new Set(known)].join(', ')}`);
+  const pause = (): Promise<void> => delay(1000 * options.interval_seconds, undefined, { signal: interrupt.signal }).catch(() => {});
+  if (!once && !json && svg === undefined && process.stdout.isTTY === true) return watch(options, recent, first, pause, interrupt);
+  await pause();
+  if (interrupt.by !== null) return interrupt.exit_code;
+  const now = await look(options, interrupt.signal);
+  const seen = recent ? between(first.experts, now.experts) : now.experts;
+  if (svg !== undefined) {
+    writeSvg(svg, seen);
+    note(`minipod: ${svg} is written`);
+  }
+  if (json) await printJson({ url: options.url, seconds: (now.at_ms - first.at_ms) / 1000, recent, ...seen });
+  else if (svg === undefined) await print(`${expertLines(headOf(options.url, recent, first, now), seen, options.layer, paper()).join('\n')}\n`);
+  return 0;
+}
+
+function writeSvg(file: string, experts: PodExperts): void {
+  try {
+    writeFileSync(file, heatSvg(heatMaps(experts)));
+  } catch (error) {
+    throw new MinipodError('invalid_request', `${file}: it cannot be written: ${error instanceof Error ? error.message : error}`, { cause: error });
+  }
+}
+
+async function watch(options: ExpertsCommand['options'], recent: boolean, first: Look, pause: () => Promise<void>, interrupt: Interrupt): Promise<number> {
+  const screen = new Screen();
+  const looks = [first];
+  let hasLeft = false;
+  using _keys = onKeys((key) => {
+    hasLeft ||= key === 'q';
+    // A terminal in raw mode gives Ctrl-C as a key.
+    if (key === 'q' || key === '\x03') interrupt.raise('SIGINT');
+  });
+  for (;;) {
+    await pause();
+    if (interrupt.by !== null) return hasLeft ? 0 : interrupt.exit_code;
+    try {
+      const now = await look(options, interrupt.signal);
+      looks.push(now);
+      while (looks.length > 2 && now.at_ms - (looks[1] as Look).at_ms >= WINDOW_MS) looks.shift();
+      const [earliest = first] = looks;
+      const seen = recent ? between(earliest.experts, now.experts) : now.experts;
+      await screen.paint([...expertLines(headOf(options.url, recent, earliest, now), seen, options.layer, paper()), '', 'q leaves']);
+    } catch (error) {
+      // It may come back.
+      if (interrupt.by === null) await screen.paint([error instanceof Error ? error.message : String(error), '', 'q leaves']);
+    }
+  }
+}
+
+function headOf(url: string, recent: boolean, earliest: Look, now: Look): string {
+  const { model, uptime_seconds, top_k, experts_per_layer } = now.experts;
+  const since = recent ? `the last ${((now.at_ms - earliest.at_ms) / 1000).toFixed(1)} s` : `${Math.round(uptime_seconds)} s since the pod’s start`;
+  return `${model} on ${url}; top ${top_k} of ${experts_per_layer} experts a layer; tokens of ${since}`;
+}
+
+export function paper(): Paper {
+  const { stdout } = process;
+  if (stdout.isTTY !== true) return { columns: COLUMNS_ELSEWHERE, isColoured: false };
+  const isColoured = !process.env['NO_COLOR'] && stdout.hasColors?.(PALETTE) === true;
+  return { columns: stdout.columns || COLUMNS_ELSEWHERE, isColoured };
+}
+
+/** @throws `closed` where no server answers, or it is none of minipod's */
+async function look(server: ExpertsCommand['options'], signal: AbortSignal): Promise<Look> {
+  const text = await askServer(server, '/experts', signal);
+  try {
+    return { at_ms: performance.now(), experts: JSON.parse(text) as PodExperts };
+  } catch (error) {
+    throw new MinipodError('closed', `${server.url} does not tell of experts as minipod does`, { cause: error });
+  }
+}

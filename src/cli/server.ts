@@ -1,0 +1,32 @@
+/**
+ * A running server, as commands that look at one ask it.
+ * @module
+ */
+import * as z from 'zod';
+import { MinipodError } from '../index.ts';
+
+const ANSWER_MS_MAX = 5_000;
+
+export const serverSchema = z.strictObject({
+  url: z.url({ protocol: /^https?$/, error: 'must be the http or https URL of a server' }).default('http://127.0.0.1:8000'),
+  api_key: z.string().optional(),
+});
+
+/** Its answer's text. @throws `closed` where none answers, or not with what was asked for */
+export async function askServer({ url, api_key }: z.output<typeof serverSchema>, path: string, signal: AbortSignal): Promise<string> {
+  const wrong = (why: string, cause?: unknown): MinipodError => new MinipodError('closed', `${url} ${why}`, { cause });
+  let response: Response;
+  let text: string;
+  try {
+    response = await fetch(new URL(path, url), {
+      headers: api_key === undefined ? {} : { authorization: `Bearer ${api_key}` },
+      signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS_MAX)]),
+    });
+    text = await response.text();
+  } catch (error) {
+    throw wrong('does not answer; is `minipod serve` running there?', error);
+  }
+  if (response.status === 401) throw wrong('asks for a key that was not given or is not the right one: --api-key, or MINIPOD_API_KEY');
+  if (!response.ok) throw wrong(`answers ${path} with ${response.status}`);
+  return text;
+}

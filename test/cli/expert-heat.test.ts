@@ -1,0 +1,128 @@
+/** Heat maps of experts: in a terminal of any width, with colour and without, and as an SVG that never changes. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { stripVTControlCharacters } from 'node:util';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { type HeatMap, heatLines, heatOf, LEVELS, levelOf } from '../../src/cli/expert-heat.ts';
+import { heatSvg } from '../../src/cli/expert-svg.ts';
+import { between, expertLines } from '../../src/cli/expert-tables.ts';
+import type { PodExperts } from '../../src/index.ts';
+
+const MAP: HeatMap = {
+  title: 'a model',
+  rows: [
+    { layer: 1, loads: [10, 10, 10, 10], note: 'even' },
+    { layer: 2, loads: [40, 0, 0, 0], note: 'one does it all' },
+    { layer: 12, loads: [0, 0, 0, 0], note: '' },
+  ],
+};
+
+describe('a heat map in a terminal', () => {
+  it('should show each expert as a column, told apart without colour', () => {
+    expect(heatLines(MAP, { columns: 80, isColoured: false })).toEqual([
+      'a model',
+      'layer 0  1  2  3',
+      '    1 ▄▄▄▄▄▄▄▄▄▄▄▄ even',
+      '    2 ███········· one does it all',
+      '   12 ············ ',
+      'of an even share: · none  ▁ < ¼  ▂ < ½  ▃ < ¾  ▄ < 1¼  ▅ < 2  ▆ < 4  █ ≥ 4',
+    ]);
+  });
+
+  it('should be no wider than the paper, and say where a column is several experts', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 40, max: 200 }), fc.integer({ min: 1, max: 300 }), fc.boolean(), (columns, experts, isColoured) => {
+        const loads = Array.from({ length: experts }, (_, expert) => expert % 7);
+        const lines = heatLines({ title: 'm', rows: [{ layer: 3, loads, note: 'a note of some length' }] }, { columns, isColoured });
+        const seen = lines.map(stripVTControlCharacters).filter((line) => !line.startsWith('a column'));
+        expect(Math.max(...seen.map(({ length }) => length))).toBeLessThanOrEqual(columns);
+        // The note has 21 letters, and goes where the map would have too little room.
+        const isShared = lines.some((line) => line.startsWith('a column is'));
+        if (experts > columns - 6) expect(isShared).toBe(true);
+        if (experts <= columns - 6 - 22) expect(isShared).toBe(false);
+        expect(lines.some((line) => line.includes('\x1b[48;5;'))).toBe(isColoured);
+      }),
+    );
+  });
+
+  it('should show a hot expert among cold ones that share its column', () => {
+    const loads = Array.from({ length: 256 }, (_, expert) => (expert === 77 ? 256 : 1));
+    const lines = heatLines({ title: 'm', rows: [{ layer: 0, loads, note: '' }] }, { columns: 70, isColoured: false });
+    const row = lines.find((line) => line.startsWith('    0'));
+    expect(row?.indexOf('█')).toBe(6 + Math.floor(77 / 4));
+    expect(row?.match(/█/g)).toHaveLength(1);
+  });
+});
+
+describe('the levels of heat', () => {
+  it('should rise with it, from none on', () => {
+    fc.assert(
+      fc.property(fc.double({ min: 0, max: 300, noNaN: true }), fc.double({ min: 0, max: 300, noNaN: true }), (a, b) => {
+        if (a <= b) expect(levelOf(a)).toBeLessThanOrEqual(levelOf(b));
+      }),
+    );
+    expect([0, 1e-9, 0.25, 0.5, 0.75, 1, 1.25, 2, 4].map(levelOf)).toEqual([0, 1, 2, 3, 4, 4, 5, 6, LEVELS - 1]);
+    expect(heatOf([3, 1])).toEqual([1.5, 0.5]);
+  });
+});
+
+describe('a heat map as SVG', () => {
+  it('should be the file that it always was', () => {
+    const file = fileURLToPath(new URL('./expert-heat.svg', import.meta.url));
+    const svg = heatSvg([MAP, { title: 'one & <two>', rows: [{ layer: 0, loads: [1, 2, 3], note: '' }] }]);
+    if (process.env['RENEW'] === '1') writeFileSync(file, svg);
+    expect(svg).toBe(readFileSync(file, 'utf8'));
+  });
+});
+
+const replica = (npu: number, queued: number | null, p50_us?: number) => ({
+  npu,
+  queued,
+  service: p50_us === undefined ? null : { batches: 1, tokens: 1, mean_us: p50_us, p50_us, p99_us: 2 * p50_us },
+});
+const look = (loads: readonly number[]): PodExperts => {
+  const tokens = loads.reduce((sum, load) => sum + load, 0);
+  const experts = loads.map((load, expert) => ({
+    expert,
+    tokens: load,
+    share: load / tokens,
+    replicas: [replica(expert % 2, expert || null, expert || undefined)],
+  }));
+  const layers = [{ layer: 3, tokens, busiest_over_mean_npu: 1, experts }];
+  return { model: 'm', uptime_seconds: 9, experts_per_layer: loads.length, top_k: 1, task_executors: [{ task_executor: 0, role: 'colocated', layers }] };
+};
+
+describe('the table of experts', () => {
+  it('should have what was routed between two looks, and all of it where counters began anew', () => {
+    const [layer] = between(look([10, 10, 10, 10]), look([40, 20, 10, 10])).task_executors[0]?.layers ?? [];
+    expect(layer?.experts.map(({ tokens, share }) => [tokens, share])).toEqual([
+      [30, 0.75],
+      [10, 0.25],
+      [0, 0],
+      [0, 0],
+    ]);
+    expect(layer).toMatchObject({ tokens: 40, busiest_over_mean_npu: 1.5 });
+    expect(between(look([40, 20, 10, 10]), look([1, 2, 3, 4]))).toEqual(look([1, 2, 3, 4]));
+  });
+
+  it('should have the hottest first, or one layer in order; a lost NPU’s queue and what was not timed are not numbers', () => {
+    const paper = { columns: 100, isColoured: false };
+    const cells = (layer?: number): string[][] =>
+      expertLines('head', look([30, 20, 40, 10]), layer, paper)
+        .slice(-4)
+        .map((line) =>
+          line
+            .split('|')
+            .slice(1, -1)
+            .map((cell) => cell.trim()),
+        );
+    expect(cells().map((row) => row[2])).toEqual(['2', '0', '1', '3']);
+    expect(cells(3)).toEqual([
+      ['0', '3', '0', '0', '30', '30.0 %', '1.20', 'lost', '–', '–', '–'],
+      ['0', '3', '1', '1', '20', '20.0 %', '0.80', '1', '1.0', '1.0', '2.0'],
+      ['0', '3', '2', '0', '40', '40.0 %', '1.60', '2', '2.0', '2.0', '4.0'],
+      ['0', '3', '3', '1', '10', '10.0 %', '0.40', '3', '3.0', '3.0', '6.0'],
+    ]);
+  });
+});
