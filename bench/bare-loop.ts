@@ -18,7 +18,7 @@ import { openCheckpoint } from '../src/model/checkpoint.ts';
 import { instantiateKernels, loadKernelModule } from '../src/model/kernels/kernels.ts';
 import { isMoeLayer } from '../src/model/moe-layers.ts';
 import { resolveModel } from '../src/model/registry.ts';
-import { colocated, expertGroupOf } from '../src/protocol/topology.ts';
+import { colocated } from '../src/protocol/topology.ts';
 import { Endpoint } from '../src/xccl/endpoint.ts';
 import { Exchange } from '../src/xccl/exchange.ts';
 
@@ -62,7 +62,7 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
   for (const _ of new WeightLoader(checkpoint, space, () => kernels).load(plan.layouts)) {
   }
   const forward = new Forward(config, layout, kernels);
-  const batches = new ExpertBatches(forward, space, expertGroupOf(plan.hosting.deployment, 0));
+  const batches = new ExpertBatches(forward, space);
   const surroundings = { space, areasOf: (die: number) => areasOfDie(plan, die), arrive: () => {}, now_ms: () => 0 };
   const service = new ExpertService(forward, space, new Exchange(new Endpoint(0, surroundings), layout.row_bytes));
   const words = space.wordsOf(layout.base);
@@ -93,7 +93,7 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
         continue;
       }
       forward.gate(layer, rows);
-      const [all] = batches.sort(rows);
+      const [all] = batches.sort(layer, rows);
       if (all !== undefined) service.compute(batches.describe(all, layer), batches.replyAddress(all), all.pairs);
       forward.sharedExpert(layer, rows);
       forward.combine(layer, rows);

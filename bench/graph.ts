@@ -59,7 +59,7 @@ async function loadDecoder(model: string, enforce_eager: boolean): Promise<Decod
   const [forward] = arithmetics;
   if (forward === undefined || !('embed' in forward)) throw new Error('no NPU');
   const surroundings = { space, areasOf: (die: number) => areasOfDie(plan, die), arrive: () => {}, now_ms: () => 0 };
-  const program = new StepProgram(forward, space, new Exchange(new Endpoint(0, surroundings), forward.layout.row_bytes), { first: 0, npus: 1 }, () => 0);
+  const program = new StepProgram(forward, space, new Exchange(new Endpoint(0, surroundings), forward.layout.row_bytes), () => 0);
   const run = (step: StepPlan): void => {
     program.start(step);
     if (program.poll().state !== 'done') throw new Error('a step of one NPU waits for nobody');

@@ -7,6 +7,7 @@ import { AddressSpace } from '../fabric/address-space.ts';
 import { allocateSegments } from '../fabric/memory-plan.ts';
 import type { Span } from '../flowserve/arithmetic.ts';
 import { ExpertBatches, type Share } from '../flowserve/expert-batches.ts';
+import { EXPERT_MASK, SLOT_SHIFT } from '../flowserve/expert-slots.ts';
 import { Forward } from '../flowserve/forward.ts';
 import { type PlanOptions, planPod } from '../flowserve/pod-plan.ts';
 import { LOGIT_ROWS_MAX, type Scratch } from '../flowserve/scratch-layout.ts';
@@ -18,7 +19,7 @@ import { isMoeLayer } from '../model/moe-layers.ts';
 import { podOptionsSchema } from '../options.ts';
 import { loadWeights } from '../platform/weights.ts';
 import { assert } from '../protocol/errors.ts';
-import { colocated, expertGroupOf } from '../protocol/topology.ts';
+import { colocated } from '../protocol/topology.ts';
 
 /** Rows that one pass computes. */
 export const PASS_ROWS_MAX = 256;
@@ -60,7 +61,7 @@ export class BareModel {
     const [memory] = space.memories;
     assert(layout?.kind === 'attention' && memory !== undefined && space.memories.length === 1, 'one NPU lies in one segment');
     const forward = new Forward(plan.config, layout, instantiateKernels(module, memory));
-    return new BareModel(forward, space, new ExpertBatches(forward, space, expertGroupOf(plan.hosting.deployment, 0)));
+    return new BareModel(forward, space, new ExpertBatches(forward, space));
   }
 
   private constructor(forward: Forward, space: AddressSpace, batches: ExpertBatches) {
@@ -115,7 +116,7 @@ export class BareModel {
       return;
     }
     this.#forward.gate(layer, rows);
-    const [all] = this.#batches.sort(rows);
+    const [all] = this.#batches.sort(layer, rows);
     if (all !== undefined) this.#experts(layer, all, onExpert);
     this.#forward.sharedExpert(layer, rows);
     if (this.config.moe.sharedExperts > 0) onShared();
@@ -133,11 +134,11 @@ export class BareModel {
     const { at, layout } = this.#forward;
     let pair = firstPair;
     for (let segment = firstSegment; segment < firstSegment + segments; segment++) {
-      const [expert = 0, count = 0] = this.#words.subarray((at.segments >>> 2) + 2 * segment, (at.segments >>> 2) + 2 * segment + 2);
+      const [key = 0, count = 0] = this.#words.subarray((at.segments >>> 2) + 2 * segment, (at.segments >>> 2) + 2 * segment + 2);
       const indices = at.pairRows + pair * 4;
       this.#forward.gatherRows(at.gathered, at.normed, indices, count);
-      this.#forward.expert(layer, expert, at.replies + pair * layout.row_bytes, at.gathered, count);
-      onExpert(expert, Uint32Array.from(this.#words.subarray(indices >>> 2, (indices >>> 2) + count)));
+      this.#forward.expert(layer, key >>> SLOT_SHIFT, at.replies + pair * layout.row_bytes, at.gathered, count);
+      onExpert(key & EXPERT_MASK, Uint32Array.from(this.#words.subarray(indices >>> 2, (indices >>> 2) + count)));
       pair += count;
     }
   }

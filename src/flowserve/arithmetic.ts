@@ -6,7 +6,6 @@
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { ErrorRecord } from '../protocol/errors.ts';
 import type { PositionLogprobs, Sequence } from '../protocol/messages.ts';
-import type { ExpertGroup } from '../protocol/topology.ts';
 import type { WireKernels } from '../xccl/wire-format.ts';
 import type { ExpertBatches } from './expert-batches.ts';
 import type { ExpertService } from './expert-service.ts';
@@ -26,10 +25,8 @@ export interface ExpertArithmetic {
   readonly wire: WireKernels;
   /** `count` rows, row i from row `indices[i]` (u32) of `from`. */
   gatherRows(to: number, from: number, indices: number, count: number): void;
-  /** y = expert(x), `count` rows; expert `experts` of the model's is the shared one. Fails for an expert that this NPU does not own. */
-  expert(layer: number, expert: number, y: number, x: number, count: number): void;
-  /** Where the weights of an expert of its own lie, a global address; null for all others. */
-  placeOfExpert(layer: number, expert: number): { readonly address: number; readonly bytes: number } | null;
+  /** y = expert(x), `count` rows, by the weights in one of this NPU's slots; the one after the last is its shared expert. */
+  expert(layer: number, slot: number, y: number, x: number, count: number): void;
 }
 
 /** Of an NPU that runs steps. A live pod loads one class of these only, so calls through it cost what direct ones do. */
@@ -78,7 +75,7 @@ export interface Arithmetic extends ExpertArithmetic {
   second(): Arithmetic;
   newSampler(space: AddressSpace): TokenSampler;
   /** Null: every step is computed part by part. */
-  newGraphs(batches: ExpertBatches, service: ExpertService, space: AddressSpace, group: ExpertGroup): StepGraphs | null;
+  newGraphs(batches: ExpertBatches, service: ExpertService, space: AddressSpace): StepGraphs | null;
 }
 
 /** Steps of one row for each sequence, captured. */

@@ -15,10 +15,10 @@ import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { KernelRecorder, Program } from '../model/kernels/program.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
-import { type ExpertGroup, npuOfExpert } from '../protocol/topology.ts';
 import type { Span } from './arithmetic.ts';
-import { type ExpertBatches, expertsInTurn, npusInTurn, type Share } from './expert-batches.ts';
+import { type ExpertBatches, npusInTurn, type Share } from './expert-batches.ts';
 import type { ExpertService } from './expert-service.ts';
+import type { ExpertSlots } from './expert-slots.ts';
 import type { Forward } from './forward.ts';
 import { type GraphPlace, SHARE, SHARE_WORDS } from './graph-layout.ts';
 import { type Compute, type Part, partsInTurn } from './step-parts.ts';
@@ -29,7 +29,7 @@ export class DecodeGraphs {
   readonly #recorder: KernelRecorder;
   readonly #inTurn: readonly Part[];
   readonly #batches: ExpertBatches;
-  readonly #group: ExpertGroup;
+  readonly #slots: ExpertSlots;
   readonly #words: Int32Array;
   readonly #place: GraphPlace;
   /** By rows. */
@@ -44,21 +44,20 @@ export class DecodeGraphs {
     batches: ExpertBatches,
     service: ExpertService,
     space: AddressSpace,
-    group: ExpertGroup,
   ) {
     this.#forward = forward;
     this.#recording = recording;
     this.#recorder = recorder;
     this.#inTurn = partsInTurn(recording, batches, service);
     this.#batches = batches;
-    this.#group = group;
+    this.#slots = forward.layout.expertSlots;
     this.#words = space.wordsOf(forward.layout.base);
     this.#place = place;
   }
 
   /** Some of its group's experts are its own. */
   get #hasExperts(): boolean {
-    const { first, npus } = this.#group;
+    const { first, npus } = this.#slots.group;
     const { npu } = this.#forward.layout;
     return npu >= first && npu < first + npus;
   }
@@ -107,12 +106,17 @@ export class DecodeGraphs {
           if (this.#hasExperts) this.#runExperts(layer);
           if (this.#forward.layout.sharedNpu === null) this.#recording.sharedExpert(layer, count, first);
         };
-        calls.push(() => this.#sortPairs(first, count));
-        if (this.#hasExperts && this.#group.npus === 1) calls.push(own);
+        calls.push(() => this.#sortPairs(layer, first, count));
+        if (this.#hasExperts && this.#slots.group.npus === 1) calls.push(own);
         else {
           parts.push(end());
           const { compute } = program(own);
-          parts.push({ ...part, route: () => this.#shares(count, first), own: () => compute(rows, spans) });
+          const runOwn = (_: number, share: Share | undefined): void => {
+            // What its slots do not hold, others are asked for.
+            if (share === undefined && this.#hasExperts) this.#words[this.#ownShare + SHARE.segments] = 0;
+            compute(rows, spans);
+          };
+          parts.push({ ...part, route: () => this.#shares(count, first), own: runOwn });
         }
       }
     }
@@ -126,17 +130,26 @@ export class DecodeGraphs {
     return { kind: 'compute', compute: () => kernels.runProgram(address, bytes), kv_layers };
   }
 
-  #sortPairs(first: number, rows: number): void {
+  /** Index of this NPU's share. */
+  get #ownShare(): number {
+    return (offsetOf(this.#place.shares) >>> 2) + this.#slots.rank * SHARE_WORDS;
+  }
+
+  #sortPairs(layer: number, first: number, rows: number): void {
     const { at, config } = this.#recording;
-    const { order, starts, shares } = this.#place;
+    const { starts, shares } = this.#place;
+    const { maps, each, total, spread } = this.#slots;
     this.#recorder.kernels.sortPairs(
       at.experts,
       first,
       rows,
       config.moe.topK,
-      offsetOf(order),
+      spread,
+      offsetOf(maps[layer] ?? 0),
       config.moe.experts,
-      this.#group.npus,
+      total,
+      each,
+      this.#batches.firstSlot,
       offsetOf(starts),
       at.segments,
       at.pairRows,
@@ -146,17 +159,17 @@ export class DecodeGraphs {
   }
 
   #runExperts(layer: number): void {
-    const { at, layout, config } = this.#recording;
-    const { shares, expertTable, variables } = this.#place;
+    const { at, layout } = this.#recording;
+    const { slotTable, variables } = this.#place;
     this.#recorder.kernels.runExperts(
-      offsetOf(shares) + (layout.npu - this.#group.first) * SHARE_WORDS * 4,
+      this.#ownShare * 4,
       at.segments,
       at.pairRows,
       at.normed,
       layout.row_bytes,
       at.gathered,
       at.replies,
-      offsetOf(expertTable) + layer * config.moe.experts * 8,
+      offsetOf(slotTable) + layer * this.#slots.each * 8,
       offsetOf(variables),
     );
   }
@@ -164,8 +177,9 @@ export class DecodeGraphs {
   #shares(rows: number, firstRow: number): Share[] {
     const shares: Share[] = [];
     const words = this.#words;
-    for (const npu of npusInTurn(this.#group, this.#forward.layout.sharedNpu)) {
-      const at = (offsetOf(this.#place.shares) >>> 2) + (npu - this.#group.first) * SHARE_WORDS;
+    const { group } = this.#slots;
+    for (const npu of npusInTurn(group, this.#forward.layout.sharedNpu)) {
+      const at = (offsetOf(this.#place.shares) >>> 2) + (npu - group.first) * SHARE_WORDS;
       const pairs = words[at + SHARE.pairs] as number;
       if (pairs === 0) continue;
       const [firstSegment, segments] = [words[at + SHARE.firstSegment] as number, words[at + SHARE.segments] as number];
@@ -175,28 +189,22 @@ export class DecodeGraphs {
     return shares;
   }
 
-  /** The order of experts, and each own expert's program: what all steps share. */
+  /** Each own slot's program: what all steps share, whatever the slots hold. */
   #writeTables(): void {
-    const { config, layout } = this.#recording;
-    const { order, variables, expertTable, expertPrograms, expert_bytes } = this.#place;
+    const { config } = this.#recording;
+    const { variables, slotTable, slotPrograms, slot_bytes } = this.#place;
     const words = this.#words;
-    const group = this.#group;
-    const experts = expertsInTurn(config.moe.experts, group, layout.sharedNpu);
-    let at = offsetOf(order) >>> 2;
-    for (const expert of experts) {
-      words[at++] = expert;
-      words[at++] = npuOfExpert(expert, group) - group.first;
-    }
+    const { each } = this.#slots;
     const [y, x, rows] = [0, 4, 8].map((word) => this.#recorder.variable(offsetOf(variables) + word)) as [number, number, number];
-    let room = offsetOf(expertPrograms);
+    let room = offsetOf(slotPrograms);
     for (let layer = 0; layer < config.layers; layer++) {
-      for (const expert of experts) {
-        const entry = (offsetOf(expertTable) >>> 2) + 2 * (layer * config.moe.experts + expert);
-        const isOwn = isMoeLayer(config, layer) && layout.layers[layer]?.moe?.experts[expert] != null;
-        const program = isOwn ? this.#recorder.capture(room, expert_bytes, () => this.#recording.expert(layer, expert, y, x, rows)) : null;
+      for (let slot = 0; slot < each; slot++) {
+        const entry = (offsetOf(slotTable) >>> 2) + 2 * (layer * each + slot);
+        const isOwn = this.#hasExperts && isMoeLayer(config, layer);
+        const program = isOwn ? this.#recorder.capture(room, slot_bytes, () => this.#recording.expert(layer, slot, y, x, rows)) : null;
         words[entry] = program?.address ?? 0;
         words[entry + 1] = program?.bytes ?? 0;
-        if (program !== null) room += expert_bytes;
+        if (program !== null) room += slot_bytes;
       }
     }
   }

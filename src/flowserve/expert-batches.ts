@@ -1,76 +1,93 @@
 /**
- * Which expert computes which token: the gate's choice, sorted by (NPU, expert, token). Where another NPU computes the shared expert, that is the last of its
- * experts, and it is the last of the NPUs: so the rows of all tokens' shared experts are the last answers, whoever else is asked.
+ * Which slot computes which token: the gate's choice by the expert map, sorted by (NPU, slot, token). Where another NPU computes the shared expert, that comes
+ * after the slots, and that NPU is the last: so the rows of all tokens' shared experts are the last answers, whoever else is asked.
  * @module
  */
+import type { ExpertMap } from '../../actors/policies/expert-placement/expert-map.ts';
+import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { type ExpertGroup, npuOfExpert } from '../protocol/topology.ts';
+import type { ExpertGroup } from '../protocol/topology.ts';
 import type { TokenDispatch } from '../xccl/exchange.ts';
 import type { Arithmetic } from './arithmetic.ts';
+import { ExpertRouting } from './expert-routing.ts';
+import { EXPERT_MASK, type ExpertSlots, SLOT_SHIFT } from './expert-slots.ts';
 
 /** The part of a step's pairs that goes to one NPU. */
 export type Share = { readonly npu: number; readonly firstSegment: number; readonly segments: number; readonly firstPair: number; readonly pairs: number };
+type GrowingShare = { -readonly [field in keyof Share]: Share[field] };
 
 /** The group's NPUs, the one after `last` first; null: in their order. */
 export const npusInTurn = ({ first, npus }: ExpertGroup, last: number | null): readonly number[] =>
   Array.from({ length: npus }, (_, index) => first + (last === null ? index : (last + 1 - first + index) % npus));
 
-/** Expert ids by NPU, in the same turn, and id. */
-export const expertsInTurn = (experts: number, group: ExpertGroup, last: number | null): readonly number[] =>
-  npusInTurn(group, last).flatMap((npu) => Array.from({ length: experts }, (_, expert) => expert).filter((expert) => npuOfExpert(expert, group) === npu));
-
 export class ExpertBatches {
+  readonly routing: ExpertRouting;
+  /** Slots are in their order from this one on, and round: the first of the NPU after the one that computes the shared expert. */
+  readonly firstSlot: number;
   readonly #forward: Arithmetic;
-  readonly #group: ExpertGroup;
+  readonly #slots: ExpertSlots;
   readonly #words: Int32Array;
-  /** Expert ids by (NPU in turn, id). */
-  readonly #order: readonly number[];
+  /** By slot of the group. */
   readonly #start: Int32Array;
 
-  constructor(forward: Arithmetic, space: AddressSpace, group: ExpertGroup) {
+  /** `map`: what the group's slots hold; missing: what they do where none is redundant. */
+  constructor(forward: Arithmetic, space: AddressSpace, map?: ExpertMap) {
+    const { expertSlots, sharedNpu } = forward.layout;
     this.#forward = forward;
-    this.#group = group;
+    this.#slots = expertSlots;
     this.#words = space.wordsOf(forward.layout.base);
-    const { experts } = forward.config.moe;
-    this.#order = expertsInTurn(experts, group, forward.layout.sharedNpu);
-    this.#start = new Int32Array(experts + 1);
+    this.#start = new Int32Array(expertSlots.total);
+    this.firstSlot = ((npusInTurn(expertSlots.group, sharedNpu)[0] as number) - expertSlots.group.first) * expertSlots.each;
+    this.routing = new ExpertRouting(forward.config, forward.layout, space, map);
   }
 
   /** Sorts the pairs of `rows` tokens from `first` on (a counting sort), writes the tables and returns each NPU's share. */
-  sort(rows: number, first = 0): Share[] {
+  sort(layer: number, rows: number, first = 0): Share[] {
     const { at, config } = this.#forward;
-    const { topK } = config.moe;
+    const { topK, experts } = config.moe;
+    const { group, each, total, spread } = this.#slots;
     const words = this.#words;
     const start = this.#start;
     const chosen = at.experts >>> 2;
-    const pairs = rows * topK;
+    const rowIndices = at.rowIndices >>> 2;
+    const map = this.#map(layer);
+    const replicas = map + experts + 1;
+    const expertOfSlot = replicas + total;
     start.fill(0);
-    for (let pair = 0; pair < pairs; pair++) (start[words[chosen + pair] as number] as number)++;
+    for (let row = 0, pair = 0; row < rows; row++) {
+      const position = first + row + spread;
+      for (let choice = 0; choice < topK; choice++, pair++) {
+        const entry = map + (words[chosen + pair] as number);
+        const from = words[entry] as number;
+        const slot = words[replicas + from + (position % ((words[entry + 1] as number) - from))] as number;
+        words[rowIndices + pair] = slot;
+        (start[slot] as number)++;
+      }
+    }
     const shares: Share[] = [];
-    let share: { -readonly [field in keyof Share]: Share[field] } | null = null;
+    let share: GrowingShare | null = null;
     let segment = 0;
     let next = 0;
-    for (const expert of this.#order) {
-      const count = start[expert] as number;
-      start[expert] = next;
+    for (let turn = 0, slot = this.firstSlot; turn < total; turn++, slot = slot + 1 === total ? 0 : slot + 1) {
+      const count = start[slot] as number;
+      start[slot] = next;
       if (count === 0) continue;
-      const npu = npuOfExpert(expert, this.#group);
-      if (share === null || share.npu !== npu) {
-        share = { npu, firstSegment: segment, segments: 0, firstPair: next, pairs: 0 };
+      const rank = Math.floor(slot / each);
+      if (share === null || share.npu !== group.first + rank) {
+        share = { npu: group.first + rank, firstSegment: segment, segments: 0, firstPair: next, pairs: 0 };
         shares.push(share);
       }
       share.segments++;
       share.pairs += count;
-      words[(at.segments >>> 2) + 2 * segment] = expert;
+      words[(at.segments >>> 2) + 2 * segment] = ((slot - rank * each) << SLOT_SHIFT) | (words[expertOfSlot + slot] as number);
       words[(at.segments >>> 2) + 2 * segment + 1] = count;
       segment++;
       next += count;
     }
     const pairRows = at.pairRows >>> 2;
-    const rowIndices = at.rowIndices >>> 2;
     for (let row = 0, pair = 0; row < rows; row++) {
-      for (let slot = 0; slot < topK; slot++, pair++) {
-        const place = (start[words[chosen + pair] as number] as number)++;
+      for (let choice = 0; choice < topK; choice++, pair++) {
+        const place = (start[words[rowIndices + pair] as number] as number)++;
         words[pairRows + place] = first + row;
         words[rowIndices + pair] = place;
       }
@@ -82,18 +99,59 @@ export class ExpertBatches {
   /** Where another NPU computes the shared expert: all rows from `first` on, beside what is routed there. */
   addShared(shares: Share[], rows: number, first: number): void {
     const { at, config, layout } = this.#forward;
-    const { sharedNpu: npu } = layout;
+    const { sharedNpu: npu, expertSlots } = layout;
     if (npu === null) return;
     const words = this.#words;
     const pairs = rows * config.moe.topK;
     const last = shares.at(-1);
     const before = last ?? { firstSegment: 0, segments: 0 };
     const segment = before.firstSegment + before.segments;
-    words[(at.segments >>> 2) + 2 * segment] = config.moe.experts;
+    words[(at.segments >>> 2) + 2 * segment] = (expertSlots.each << SLOT_SHIFT) | config.moe.experts;
     words[(at.segments >>> 2) + 2 * segment + 1] = rows;
     for (let row = 0, place = (at.pairRows >>> 2) + pairs; row < rows; row++) words[place++] = first + row;
     if (last?.npu === npu) shares[shares.length - 1] = { ...last, segments: last.segments + 1, pairs: last.pairs + rows };
     else shares.push({ npu, firstSegment: segment, segments: 1, firstPair: pairs, pairs: rows });
+  }
+
+  /**
+   * The same pairs by the present map, for a share that was refused: its segments stay where they are, and each goes to a slot that holds its expert now.
+   * Those that go to one NPU, one after the other, are one share.
+   */
+  sortAgain(layer: number, { firstSegment, segments, firstPair }: Share): Share[] {
+    const words = this.#words;
+    const { experts } = this.#forward.config.moe;
+    const { group, each, spread } = this.#slots;
+    const { sharedNpu } = this.#forward.layout;
+    const table = this.#forward.at.segments >>> 2;
+    const map = this.#map(layer);
+    const shares: Share[] = [];
+    let share: GrowingShare | null = null;
+    let next = firstPair;
+    for (let segment = firstSegment; segment < firstSegment + segments; segment++) {
+      const expert = (words[table + 2 * segment] as number) & EXPERT_MASK;
+      let npu = sharedNpu as number;
+      if (expert !== experts) {
+        const from = words[map + expert] as number;
+        const slot = words[map + experts + 1 + from + (spread % ((words[map + expert + 1] as number) - from))] as number;
+        const rank = Math.floor(slot / each);
+        npu = group.first + rank;
+        words[table + 2 * segment] = ((slot - rank * each) << SLOT_SHIFT) | expert;
+      }
+      if (share === null || share.npu !== npu) {
+        share = { npu, firstSegment: segment, segments: 0, firstPair: next, pairs: 0 };
+        shares.push(share);
+      }
+      const pairs = words[table + 2 * segment + 1] as number;
+      share.segments++;
+      share.pairs += pairs;
+      next += pairs;
+    }
+    return shares;
+  }
+
+  /** Index of a layer's map. */
+  #map(layer: number): number {
+    return offsetOf(this.#slots.maps[layer] ?? 0) >>> 2;
   }
 
   /** The DISPATCH of a share: addresses in this NPU's dispatch area. */
@@ -101,6 +159,7 @@ export class ExpertBatches {
     const { segments, pairRows, normed } = this.#forward.layout.scratch;
     return {
       layer,
+      epoch: this.routing.epoch,
       segments: share.segments,
       segmentsAddress: segments + share.firstSegment * 8,
       pairRowsAddress: pairRows + share.firstPair * 4,

@@ -39,15 +39,10 @@ export class ExpertForward<Place extends Layout = Layout> implements ExpertArith
     this.kernels.gatherRows(to, from, indices, count, this.layout.row_bytes);
   }
 
-  expert(layer: number, expert: number, y: number, x: number, count: number): void {
-    const weights = this.#weightsOf(layer, expert);
-    if (weights === null) assert(false, `NPU ${this.layout.npu} was asked for expert ${layer}.${expert}, which it does not own`);
+  expert(layer: number, slot: number, y: number, x: number, count: number): void {
+    const weights = this.#weightsOf(layer, slot);
+    if (weights === null) assert(false, `NPU ${this.layout.npu} was asked for slot ${slot} of layer ${layer}, which it does not have`);
     this.mlp(weights, y, x, count);
-  }
-
-  placeOfExpert(layer: number, expert: number): { readonly address: number; readonly bytes: number } | null {
-    const { gateUp, down } = this.#weightsOf(layer, expert) ?? {};
-    return gateUp && down ? { address: gateUp.address, bytes: gateUp.head_bytes + down.head_bytes } : null;
   }
 
   /** y = down(silu(gate(x)) · up(x)) */
@@ -60,10 +55,10 @@ export class ExpertForward<Place extends Layout = Layout> implements ExpertArith
     this.#linear(y, hiddenSize, activated, inter, rows, down);
   }
 
-  /** The shared expert has the number after the last routed one. */
-  #weightsOf(layer: number, expert: number): MlpWeights | null {
+  /** The shared expert comes after the slots. */
+  #weightsOf(layer: number, slot: number): MlpWeights | null {
     const weights = this.#layers[layer];
-    return (expert === this.config.moe.experts ? weights?.shared : weights?.experts[expert]) ?? null;
+    return (slot === this.layout.expertSlots.each ? weights?.shared : weights?.slots[slot]) ?? null;
   }
 
   #linear(y: number, yStride: number, x: number, xStride: number, rows: number, { address, inDim, outDim, format }: Linear): void {

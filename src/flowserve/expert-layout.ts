@@ -2,7 +2,7 @@
  * What lies where in the region of an expert NPU: the areas that every die has, experts' weights, and room for the rows of one of them. It has no attention, no
  * embedding, no head, and no KV (xDeepServe §5.2).
  *
- *   metadata … reply area | layer by layer: own experts, ascending, shared expert | rows on their way | staging
+ *   metadata … reply area | tables of slots | layer by layer: slots, shared expert | rows on their way | staging
  * @module
  */
 import { Arena } from '../fabric/arena.ts';
@@ -10,7 +10,8 @@ import type { ModelConfig } from '../model/config.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
 import { executorOfNpu, sharedExpertNpusOf } from '../protocol/topology.ts';
 import { layoutAreas } from '../xccl/areas.ts';
-import { type Dtypes, type ExpertWeights, layoutExperts, linearsIn, ownedBy, realAreaSizes, STAGING_BYTES } from './npu-layout.ts';
+import { layoutSlotTables, layoutStaging } from './expert-slots.ts';
+import { type Dtypes, type ExpertWeights, layoutExperts, linearsIn, realAreaSizes, STAGING_BYTES, slotWeightsOf } from './npu-layout.ts';
 import { gatherPlaces } from './rank-split.ts';
 import { LOGIT_ROWS_MAX } from './scratch-layout.ts';
 import type { ExpertLayout, LayoutOptions } from './step-layout.ts';
@@ -35,11 +36,14 @@ export function layoutExpertNpu(config: ModelConfig, dtypeOf: Dtypes, options: L
   const gather_bytes = isTensorParallel(deployment) ? gatherPlaces(config, options, LOGIT_ROWS_MAX, 0).bytes : 0;
   const areas = layoutAreas(realAreaSizes(config, options, npu, gather_bytes), arena);
   const areasEnd = arena.used;
+  const slotTables = layoutSlotTables(config, options, npu, arena);
   const linear = linearsIn(arena, dtypeOf);
   const hasShared = moe.sharedExperts > 0 && sharedExpertNpusOf(executorOfNpu(deployment, npu)).includes(npu);
   const layers = Array.from({ length: config.layers }, (_, layer) =>
-    isMoeLayer(config, layer) ? layoutExperts(config, layer, ownedBy(npu, deployment), hasShared, linear) : null,
+    isMoeLayer(config, layer) ? layoutExperts(config, layer, slotTables.each, hasShared, linear, dtypeOf) : null,
   );
+  const weights = layers.map(slotWeightsOf);
+  const expertSlots = { ...slotTables, weights, staging: layoutStaging(options, weights, arena) };
   const weightsEnd = arena.used;
   const inter = moe.intermediateSize * Math.max(1, moe.sharedExperts);
   const words = (count: number): number => arena.allocate(count * 4);
@@ -48,5 +52,19 @@ export function layoutExpertNpu(config: ModelConfig, dtypeOf: Dtypes, options: L
   const staging_bytes = Math.max(STAGING_BYTES, 16 * Math.max(hiddenSize, inter) * 8);
   const staging = { address: arena.allocate(staging_bytes), bytes: staging_bytes };
   const parts = { weights: weightsEnd - areasEnd, activations: arena.used - weightsEnd, 'XCCL areas': areasEnd };
-  return { kind: 'experts', npu, base, bytes: arena.used, parts, rows_max: rows, row_bytes: hiddenSize * 4, areas, layers, scratch, turns, staging };
+  return {
+    kind: 'experts',
+    npu,
+    base,
+    bytes: arena.used,
+    parts,
+    rows_max: rows,
+    row_bytes: hiddenSize * 4,
+    areas,
+    expertSlots,
+    layers,
+    scratch,
+    turns,
+    staging,
+  };
 }

@@ -22,8 +22,7 @@ export function expertReports(service: ExpertService, layers: readonly number[],
     }),
   );
   return layers.flatMap((layer) => {
-    const own = Array.from({ length: experts }, (_, expert) => expert).filter((expert) => forward.placeOfExpert(layer, expert) !== null);
-    return own.map((expert): ExpertReport => {
+    return service.expertsHeld(layer).map((expert): ExpertReport => {
       const { batches, tokens, us_sum, counts } = times.of(layer, expert) ?? NOTHING_TIMED;
       return { npu, layer, expert, queued: queued.get(layer * (experts + 1) + expert) ?? 0, batches, tokens, us_sum, counts };
     });

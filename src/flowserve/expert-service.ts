@@ -5,11 +5,11 @@
  */
 import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { isMoeLayer } from '../model/moe-layers.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert } from '../protocol/errors.ts';
-import type { ArrivedDispatch, DispatchChecks, Exchange, TokenDispatch } from '../xccl/exchange.ts';
+import type { ArrivedDispatch, DispatchChecks, Exchange, TokenDispatch, Verdict } from '../xccl/exchange.ts';
 import type { ExpertArithmetic } from './arithmetic.ts';
+import { EXPERT_MASK, expertIn, holdsExpert, layersWithExperts, SLOT_SHIFT } from './expert-slots.ts';
 import { ExpertTimes } from './expert-times.ts';
 import type { OutputProjection } from './output-projection.ts';
 
@@ -22,6 +22,7 @@ export class ExpertService {
   /** Of what its experts have computed. */
   readonly times: ExpertTimes;
   readonly #space: AddressSpace;
+  readonly #words: Int32Array;
   readonly #projection: OutputProjection | null;
   readonly #checks: DispatchChecks;
   readonly #turns: Turns | null;
@@ -39,6 +40,7 @@ export class ExpertService {
     this.forward = forward;
     this.exchange = exchange;
     this.#space = space;
+    this.#words = space.wordsOf(forward.layout.base);
     this.#projection = projection;
     this.#turns = turns;
     this.#checks = { pairsOf: this.pairsOf, rowsOf: projection?.rowsOf ?? (() => Number.POSITIVE_INFINITY) };
@@ -60,23 +62,25 @@ export class ExpertService {
     for (; served < limit; served++) {
       const dispatch = this.exchange.nextDispatch(this.#checks);
       if (dispatch === null) break;
-      this.exchange.answer(dispatch, this.#computes(dispatch));
+      this.exchange.answer(dispatch, this.#compute(dispatch));
     }
     return served;
   }
 
-  /** False: it failed at it. That is the asker's step to fail; this NPU and all others go on. */
-  #computes(dispatch: ArrivedDispatch): boolean {
+  /** Where it fails, that is the asker's step to fail; this NPU and all others go on. */
+  #compute(dispatch: ArrivedDispatch): Verdict {
     try {
       const reply = this.forward.layout.areas.reply + dispatch.replyOffset;
-      if (dispatch.kind === 'tokens') this.compute(dispatch, reply, dispatch.pairs);
-      else {
+      if (dispatch.kind === 'tokens') {
+        if (!this.holds(dispatch)) return 'refused';
+        this.compute(dispatch, reply, dispatch.pairs);
+      } else {
         assert(this.#projection, `NPU ${this.npu} was asked for columns of an output projection`);
         this.#projection.compute(dispatch, reply);
       }
-      return true;
+      return 'computed';
     } catch {
-      return false;
+      return 'failed';
     }
   }
 
@@ -85,14 +89,38 @@ export class ExpertService {
     this.#turns?.reseat();
   }
 
-  /** Each of its experts once, on one row, as before the first request: what comes of it is nobody's. */
+  /** Each of its slots once, on one row, as before the first request: what comes of it is nobody's. */
   rehearse(): void {
     const { config, layout, at } = this.forward;
-    for (let layer = 0; layer < config.layers; layer++) {
-      if (!isMoeLayer(config, layer)) continue;
-      for (let expert = 0; expert < config.moe.experts; expert++)
-        if (this.forward.placeOfExpert(layer, expert) !== null) this.forward.expert(layer, expert, offsetOf(layout.areas.reply), at.gathered, 1);
+    for (const layer of layersWithExperts(config))
+      for (let slot = 0; slot < layout.expertSlots.each; slot++)
+        if (this.expertIn(layer, slot) >= 0) this.forward.expert(layer, slot, offsetOf(layout.areas.reply), at.gathered, 1);
+  }
+
+  /** What a slot holds; −1: nothing. */
+  expertIn(layer: number, slot: number): number {
+    const { layout } = this.forward;
+    return expertIn(this.#words, layout.expertSlots, layer, slot);
+  }
+
+  /** Experts in this NPU's slots, ascending. */
+  expertsHeld(layer: number): number[] {
+    const { expertSlots } = this.forward.layout;
+    const held = Array.from({ length: expertSlots.rank < 0 ? 0 : expertSlots.each }, (_, slot) => this.expertIn(layer, slot));
+    return [...new Set(held.filter((expert) => expert >= 0))].sort((a, b) => a - b);
+  }
+
+  /** This NPU's slots hold what the dispatch asks them for. Else it is refused: nobody computes with another expert's weights. */
+  holds({ layer, epoch, segments, segmentsAddress }: TokenDispatch): boolean {
+    const { config, layout } = this.forward;
+    const table = this.#space.wordsOf(segmentsAddress);
+    for (let segment = 0, word = offsetOf(segmentsAddress) >>> 2; segment < segments; segment++, word += 2) {
+      const key = table[word] as number;
+      const expert = key & EXPERT_MASK;
+      // The shared expert never moves.
+      if (expert !== config.moe.experts && !holdsExpert(this.#words, layout.expertSlots, layer, key >>> SLOT_SHIFT, expert, epoch)) return false;
     }
+    return true;
   }
 
   /** Pairs that a dispatch's table announces; infinity if it cannot be one of ours. */
@@ -111,7 +139,7 @@ export class ExpertService {
   lookInto({ segments, segmentsAddress }: TokenDispatch, tell: (expert: number, pairs: number) => void): void {
     const table = this.#space.wordsOf(segmentsAddress);
     for (let segment = 0, word = offsetOf(segmentsAddress) >>> 2; segment < segments; segment++, word += 2)
-      tell(table[word] as number, table[word + 1] as number);
+      tell((table[word] as number) & EXPERT_MASK, table[word + 1] as number);
   }
 
   /**
@@ -129,7 +157,8 @@ export class ExpertService {
     let left = pairs;
     let began_us = this.times.begin();
     for (let segment = 0; segment < dispatch.segments; segment++, word += 2) {
-      const expert = table[word] as number;
+      const key = table[word] as number;
+      const slot = key >>> SLOT_SHIFT;
       const count = table[word + 1] as number;
       // The asker may have given the step up and be writing the next one's tables here: then the answer is for nobody, but must stay inside its room.
       left -= count;
@@ -137,15 +166,15 @@ export class ExpertService {
       if (!isNear) {
         for (let pair = 0; pair < count; pair++)
           this.#space.copy(layout.scratch.gathered + pair * rowBytes, dispatch.rowsAddress + (table[(pairRows >>> 2) + pair] as number) * rowBytes, rowBytes);
-        this.forward.expert(dispatch.layer, expert, target, at.gathered, count);
+        this.forward.expert(dispatch.layer, slot, target, at.gathered, count);
       } else if (count === 1) {
         const row = table[pairRows >>> 2] as number;
-        this.forward.expert(dispatch.layer, expert, target, offsetOf(dispatch.rowsAddress) + row * rowBytes, 1);
+        this.forward.expert(dispatch.layer, slot, target, offsetOf(dispatch.rowsAddress) + row * rowBytes, 1);
       } else {
         this.forward.gatherRows(at.gathered, offsetOf(dispatch.rowsAddress), pairRows, count);
-        this.forward.expert(dispatch.layer, expert, target, at.gathered, count);
+        this.forward.expert(dispatch.layer, slot, target, at.gathered, count);
       }
-      if (began_us >= 0) began_us = this.times.add(dispatch.layer, expert, count, began_us);
+      if (began_us >= 0) began_us = this.times.add(dispatch.layer, key & EXPERT_MASK, count, began_us);
       pairRows += count * 4;
       target += count * rowBytes;
     }

@@ -9,7 +9,6 @@ import type { ModelConfig } from '../model/config.ts';
 import type { Kernels } from '../model/kernels/kernels.ts';
 import { KernelRecorder } from '../model/kernels/program.ts';
 import { assert } from '../protocol/errors.ts';
-import type { ExpertGroup } from '../protocol/topology.ts';
 import type { Arithmetic, Span, TokenSampler } from './arithmetic.ts';
 import { DecodeGraphs } from './decode-graphs.ts';
 import type { ExpertBatches } from './expert-batches.ts';
@@ -159,12 +158,8 @@ export class Forward implements Arithmetic {
     this.experts.gatherRows(to, from, indices, count);
   }
 
-  expert(layer: number, expert: number, y: number, x: number, count: number): void {
-    this.experts.expert(layer, expert, y, x, count);
-  }
-
-  placeOfExpert(layer: number, expert: number): { readonly address: number; readonly bytes: number } | null {
-    return this.experts.placeOfExpert(layer, expert);
+  expert(layer: number, slot: number, y: number, x: number, count: number): void {
+    this.experts.expert(layer, slot, y, x, count);
   }
 
   /** sharedOut = shared expert(normed), if the model has one and this NPU has it. */
@@ -228,11 +223,11 @@ export class Forward implements Arithmetic {
     return new Sampler(this, space);
   }
 
-  newGraphs(batches: ExpertBatches, service: ExpertService, space: AddressSpace, group: ExpertGroup): DecodeGraphs | null {
+  newGraphs(batches: ExpertBatches, service: ExpertService, space: AddressSpace): DecodeGraphs | null {
     const { config, layout } = this;
     if (layout.graphs === null) return null;
     const recorder = new KernelRecorder(space.wordsOf(layout.base));
-    return new DecodeGraphs(this, new Forward(config, layout, recorder.kernels), recorder, layout.graphs, batches, service, space, group);
+    return new DecodeGraphs(this, new Forward(config, layout, recorder.kernels), recorder, layout.graphs, batches, service, space);
   }
 
   moe(layer: number): MoeWeights {

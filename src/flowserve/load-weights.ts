@@ -4,6 +4,8 @@
  * (DeepServe §6).
  * @module
  */
+
+import type { ExpertMap } from '../../actors/policies/expert-placement/expert-map.ts';
 import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
@@ -13,7 +15,10 @@ import { ropeTable, ropeTableLength } from '../model/kernels/rope-table.ts';
 import { DTYPE_BYTES } from '../model/safetensors.ts';
 import { assert } from '../protocol/errors.ts';
 import type { ExpertNpuLayout } from './expert-layout.ts';
-import type { ExpertWeights, Linear, MlpWeights, NpuLayout, Vector } from './npu-layout.ts';
+import { nativeMapOf } from './expert-routing.ts';
+import { layersWithExperts, placeOfSlot, writeSlot } from './expert-slots.ts';
+import type { Linear, MlpWeights, NpuLayout, Vector } from './npu-layout.ts';
+import { sumOfWeights } from './slot-weights.ts';
 import { attentionLayouts } from './step-layout.ts';
 import type { Range } from './tensor-share.ts';
 
@@ -46,11 +51,17 @@ export class WeightLoader {
     this.#parts = new Map(checkpoint.parts.map((part) => [part.name, part]));
   }
 
-  /** Loads these NPUs. Yields between tensors so that a caller can report progress; each tensor's bytes once, though more than one NPU has them. */
-  *load(layouts: readonly (NpuLayout | ExpertNpuLayout)[]): Generator<{ readonly tensor: string; readonly bytes: number }> {
+  /**
+   * Loads these NPUs, and into their slots what the maps of their groups say. Yields between tensors so that a caller can report progress; each tensor's bytes
+   * once, though more than one NPU has them.
+   */
+  *load(
+    layouts: readonly (NpuLayout | ExpertNpuLayout)[],
+    mapOf: (npu: number) => ExpertMap = (npu) => this.#nativeMapOf(layouts, npu),
+  ): Generator<{ readonly tensor: string; readonly bytes: number }> {
     assert(layouts.length > 0, 'a pod has at least one NPU');
     const told = new Map<string, number>();
-    for (const { tensor, bytes, of } of this.#loadAll(layouts)) {
+    for (const { tensor, bytes, of } of this.#loadAll(layouts, mapOf)) {
       const before = told.get(tensor) ?? 0;
       const news = Math.min(bytes, of - before);
       told.set(tensor, before + news);
@@ -58,17 +69,19 @@ export class WeightLoader {
     }
   }
 
-  *#loadAll(layouts: readonly (NpuLayout | ExpertNpuLayout)[]): Generator<Loaded> {
+  *#loadAll(layouts: readonly (NpuLayout | ExpertNpuLayout)[], mapOf: (npu: number) => ExpertMap): Generator<Loaded> {
     for (const layout of layouts) {
       if (layout.kind === 'experts') {
-        for (const [layer, weights] of layout.layers.entries()) if (weights !== null) yield* this.#loadExperts(layout, layer, weights, weights.shared);
+        yield* this.#loadSlots(layout, mapOf(layout.npu));
+        for (const [layer, weights] of layout.layers.entries())
+          if (weights?.shared != null) yield* this.#loadMlp(layout, weights.shared, `model.layers.${layer}.mlp.shared_experts`);
         continue;
       }
       const alike = attentionLayouts(layouts).find((other) => isAlike(other, layout)) as NpuLayout;
       if (alike === layout) yield* this.#loadShare(layout);
       else this.#copyReplicated(alike, layout);
       // The shared expert is among what they have alike.
-      for (const [layer, { moe }] of layout.layers.entries()) if (moe !== null) yield* this.#loadExperts(layout, layer, moe, null);
+      yield* this.#loadSlots(layout, mapOf(layout.npu));
     }
   }
 
@@ -137,10 +150,28 @@ export class WeightLoader {
     if (moe.shared !== null) yield* this.#loadMlp(layout, moe.shared, `${prefix}.mlp.shared_experts`);
   }
 
-  *#loadExperts(layout: Staging, layer: number, { experts }: ExpertWeights, shared: MlpWeights | null): Generator<Loaded> {
-    const prefix = `model.layers.${layer}.mlp`;
-    for (const [expert, weights] of experts.entries()) if (weights !== null) yield* this.#loadMlp(layout, weights, `${prefix}.experts.${expert}`);
-    if (shared !== null) yield* this.#loadMlp(layout, shared, `${prefix}.shared_experts`);
+  *#loadSlots(layout: NpuLayout | ExpertNpuLayout, { expertOfSlot }: ExpertMap): Generator<Loaded> {
+    const { expertSlots } = layout;
+    if (expertSlots.rank < 0) return;
+    const words = this.#space.wordsOf(layout.base);
+    const weightsOf = (layer: number): readonly MlpWeights[] => (layout.kind === 'experts' ? layout.layers[layer] : layout.layers[layer]?.moe)?.slots ?? [];
+    for (const [index, layer] of layersWithExperts(this.#checkpoint.config).entries())
+      for (const [slot, weights] of weightsOf(layer).entries()) {
+        const expert = expertOfSlot[index * expertSlots.total + expertSlots.rank * expertSlots.each + slot] as number;
+        const { address, bytes } = placeOfSlot(expertSlots, layer, slot);
+        if (expert >= 0) yield* this.#loadMlp(layout, weights, `model.layers.${layer}.mlp.experts.${expert}`);
+        // Only what may move is ever summed again.
+        const sum = expertSlots.staging > 0 && expert >= 0 ? sumOfWeights(this.#sum, address, bytes) : 0;
+        writeSlot(words, expertSlots, layer, slot, expert, 0, sum);
+      }
+  }
+
+  readonly #sum = (seed: number, address: number, bytes: number): number => this.#kernels(address).checksum(seed, offsetOf(address), bytes);
+
+  #nativeMapOf(layouts: readonly (NpuLayout | ExpertNpuLayout)[], npu: number): ExpertMap {
+    const layout = layouts.find((other) => other.npu === npu);
+    assert(layout, `NPU ${npu} is not to be loaded`);
+    return nativeMapOf(this.#checkpoint.config, layout.expertSlots);
   }
 
   *#loadMlp(
@@ -279,8 +310,7 @@ export class WeightLoader {
       if ('head_bytes' in source) copyLinear(target as Linear, source as Linear);
       else if ('length' in source && 'address' in source) copyVector(target as Vector, source as Vector);
       else
-        for (const key of Object.keys(source))
-          if (key !== 'experts') copyAny((target as Record<string, unknown>)[key], (source as Record<string, unknown>)[key]);
+        for (const key of Object.keys(source)) if (key !== 'slots') copyAny((target as Record<string, unknown>)[key], (source as Record<string, unknown>)[key]);
     };
     const { vocabSize, hiddenSize, maxPositions, rope } = this.#checkpoint.config;
     copy(to.embedding.address, from.embedding.address, vocabSize * hiddenSize * (from.embedding.format === 'bf16' ? 2 : 4));

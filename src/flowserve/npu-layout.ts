@@ -10,8 +10,8 @@ import { ropeTableLength } from '../model/kernels/rope-table.ts';
 import { SAMPLING_WORDS } from '../model/kernels/sampling-params.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
 import type { Dtype } from '../model/safetensors.ts';
-import { type Deployment, expertGroupOf, npuOfExpert } from '../protocol/topology.ts';
 import { type AreaSizes, layoutAreas } from '../xccl/areas.ts';
+import { layoutSlotTables, layoutStaging, type SlotWeights } from './expert-slots.ts';
 import { type GraphPlace, layoutGraphs } from './graph-layout.ts';
 import { attendedWidth, gatherPlaces, type RankSplit, splitOf } from './rank-split.ts';
 import { layoutRouting } from './routed-steps.ts';
@@ -73,8 +73,8 @@ export type GqaWeights = {
 export type MlpWeights = { readonly gateUp: Linear; readonly down: Linear };
 /** Of one layer, what an NPU has of its experts. */
 export type ExpertWeights = {
-  /** By expert id; null where another NPU owns it. */
-  readonly experts: readonly (MlpWeights | null)[];
+  /** By slot (expert-slots.ts). */
+  readonly slots: readonly MlpWeights[];
   /** Null where another NPU computes it, or the model has none. */
   readonly shared: MlpWeights | null;
 };
@@ -121,6 +121,8 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const areas = layoutAreas(realAreaSizes(config, options, npu, tables?.bytes ?? 0), arena);
   const areasEnd = arena.used;
   const counts = layoutCounts(config, arena);
+  const slotTables = layoutSlotTables(config, options, npu, arena);
+  const own = slotTables.rank < 0 ? 0 : slotTables.each;
   const linear = linearsIn(arena, dtypeOf);
   const vector = (length: number): Vector => ({ address: arena.allocate(length * 4), length });
   const { hiddenSize, vocabSize, moe } = config;
@@ -143,7 +145,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
         ? {
             router: linear(`${prefix}.mlp.gate.weight`, moe.experts, hiddenSize),
             bias: moe.gating.kind === 'sigmoid' ? vector(moe.experts) : null,
-            ...layoutExperts(config, layer, ownedBy(npu, options.deployment), moe.sharedExperts > 0 && sharedNpu === null, linear),
+            ...layoutExperts(config, layer, own, moe.sharedExperts > 0 && sharedNpu === null, linear, dtypeOf),
           }
         : null,
     };
@@ -162,6 +164,8 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const staging_bytes = Math.max(STAGING_BYTES, 16 * widest * 8);
   const staging = { address: arena.allocate(staging_bytes), bytes: staging_bytes };
 
+  const slotWeights = layers.map(({ moe }) => slotWeightsOf(moe));
+  const expertSlots = { ...slotTables, weights: slotWeights, staging: layoutStaging(options, slotWeights, arena) };
   const scratchEnd = arena.used;
   const kv = layoutKv(config.layers, kvLayerBytes(config, options.kv_block_size), options, arena);
   const kvEnd = arena.used;
@@ -171,7 +175,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const samplers = { address: arena.allocate(options.max_batch_requests * slot_bytes), slot_bytes };
   const routing = layoutRouting(config, options, arena);
   const graphsFrom = arena.used;
-  const graphs = options.enforce_eager || turns !== null ? null : layoutGraphs(config, options, npu, LOGIT_ROWS_MAX, arena);
+  const graphs = options.enforce_eager || turns !== null ? null : layoutGraphs(config, options, slotTables, LOGIT_ROWS_MAX, arena);
   const parts = {
     weights: weightsEnd - areasEnd,
     'KV blocks': kvEnd - scratchEnd,
@@ -193,6 +197,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     row_bytes,
     areas,
     counts,
+    expertSlots,
     embedding,
     layers,
     finalNorm,
@@ -231,29 +236,41 @@ export const linearsIn =
     return { address: arena.allocate(head_bytes * heads), inDim, outDim, format, heads, head_bytes };
   };
 
-/** Whether an expert's weights are the NPU's. */
-export const ownedBy = (npu: number, deployment: Deployment): ((expert: number) => boolean) => {
-  const group = expertGroupOf(deployment, npu);
-  return (expert) => npuOfExpert(expert, group) === npu;
-};
-
-/** A layer's experts that are an NPU's own, and its shared expert if that is. */
+/** A layer's experts as an NPU has them: so many slots, any of which any of the layer's fits into, and its shared expert if that is the NPU's. */
 export function layoutExperts(
   { hiddenSize, moe }: ModelConfig,
   layer: number,
-  owns: (expert: number) => boolean,
+  slots: number,
   hasShared: boolean,
   linear: MakeLinear,
+  dtypeOf: Dtypes,
 ): ExpertWeights {
   const prefix = `model.layers.${layer}.mlp`;
-  const mlp = (name: string, inter: number): MlpWeights => ({
-    gateUp: linear([`${prefix}.${name}.gate_proj.weight`, `${prefix}.${name}.up_proj.weight`], 2 * inter, hiddenSize),
-    down: linear(`${prefix}.${name}.down_proj.weight`, hiddenSize, inter),
+  const mlp = (gateUp: string | readonly string[], down: string, inter: number): MlpWeights => ({
+    gateUp: linear(gateUp, 2 * inter, hiddenSize),
+    down: linear(down, hiddenSize, inter),
   });
-  return {
-    experts: Array.from({ length: moe.experts }, (_, expert) => (owns(expert) ? mlp(`experts.${expert}`, moe.intermediateSize) : null)),
-    shared: hasShared ? mlp('shared_experts', moe.sharedExperts * moe.intermediateSize) : null,
+  // One that is stored wide makes all of them wide.
+  const widest = (parts: readonly string[]): string => {
+    const names = parts.flatMap((part) => Array.from({ length: moe.experts }, (_, expert) => `${prefix}.experts.${expert}.${part}_proj.weight`));
+    return names.find((name) => weightFormat(dtypeOf(name)) === 'f32') ?? (names[0] as string);
   };
+  const [gateUp, down] = slots === 0 ? ['', ''] : [widest(['gate', 'up']), widest(['down'])];
+  const shared = `${prefix}.shared_experts`;
+  return {
+    slots: Array.from({ length: slots }, () => mlp(gateUp, down, moe.intermediateSize)),
+    shared: hasShared
+      ? mlp([`${shared}.gate_proj.weight`, `${shared}.up_proj.weight`], `${shared}.down_proj.weight`, moe.sharedExperts * moe.intermediateSize)
+      : null,
+  };
+}
+
+/** Where they lie; null: a dense layer, or an NPU without experts. */
+export function slotWeightsOf(weights: ExpertWeights | null): SlotWeights | null {
+  const [first, second] = weights?.slots ?? [];
+  if (first === undefined) return null;
+  const bytes = first.down.address + first.down.head_bytes - first.gateUp.address;
+  return { first: first.gateUp.address, stride: second === undefined ? bytes : second.gateUp.address - first.gateUp.address, bytes };
 }
 
 function layoutAttention(

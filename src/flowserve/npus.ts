@@ -3,18 +3,18 @@
  * @module
  */
 import { dpGroup } from '../../actors/dp-group.ts';
-import { expert } from '../../actors/expert.ts';
 import { npu as npuMachine } from '../../actors/npu.ts';
+import type { ExpertMap } from '../../actors/policies/expert-placement/expert-map.ts';
 import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { type Address, address, expertAddress, idOf } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
-import { launchDone, launchFailed, loaded, loadsCounted, npuReady, resetDone, servedDispatches, started } from '../protocol/constructors.ts';
+import { launchDone, launchFailed, loadsCounted, npuReady, resetDone, servedDispatches, started } from '../protocol/constructors.ts';
 import { assert, toErrorRecord } from '../protocol/errors.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Message, StepPlan, Work } from '../protocol/messages.ts';
 import type { ExpertReport, NpuReport } from '../protocol/threads.ts';
-import { type DpGroupPlace, type Executor, expertGroupOf, type NpuPlace, npuOfExpert } from '../protocol/topology.ts';
+import type { DpGroupPlace, Executor, NpuPlace } from '../protocol/topology.ts';
 import type { TransferMessage } from '../protocol/transfers.ts';
 import type { Birth, Cast } from '../runtime/cast.ts';
 import type { Directory } from '../runtime/directory.ts';
@@ -23,8 +23,10 @@ import { Exchange } from '../xccl/exchange.ts';
 import type { Arithmetic, ExpertArithmetic } from './arithmetic.ts';
 import type { Checksum } from './distflow/checksum.ts';
 import type { LinkClusterOptions } from './distflow/link-cluster.ts';
+import { expertsAt, spawnExperts } from './expert-births.ts';
 import { ExpertLoads } from './expert-loads.ts';
 import { expertReports } from './expert-reports.ts';
+import { firstMap } from './expert-routing.ts';
 import type { ExpertService } from './expert-service.ts';
 import type { ServiceClock } from './expert-times.ts';
 import { KvTransfers } from './kv-transfers.ts';
@@ -85,6 +87,9 @@ export class Npus {
   readonly services: readonly ExpertService[];
   readonly transfers: KvTransfers;
   readonly #plan: AnyPodPlan;
+  /** By task executor: what its slots held at first. */
+  readonly #maps: readonly ExpertMap[];
+  readonly #directory: Directory;
   readonly #loads: ExpertLoads;
   readonly #host: NpusHost;
   /** By NPU: the acts that launched the step at hand and the one to come. */
@@ -114,16 +119,21 @@ export class Npus {
     this.#warmExperts = options.warmExperts;
     this.#now_us = measuresSteps ? () => surroundings.now_ms() * 1000 : null;
     this.#plan = plan;
+    this.#directory = directory;
     this.#loads = new ExpertLoads(plan, space, directory);
     this.#host = host;
     const dieOf = (npu: number): number => directory.dieOfNpu(npu);
+    this.#maps = plan.hosting.deployment.executors.map((executor) => firstMap(plan.config, plan.options, executor));
     const programs = new Map<number, StepProgram<Arithmetic>>();
     this.services = arithmetics.map((arithmetic, index) => {
       const { npu, row_bytes } = arithmetic.layout;
       const exchange = new Exchange(new Endpoint(dieOf(npu), surroundings, die_epochs?.[index]), row_bytes);
       if (!('embed' in arithmetic)) return newExpertService(arithmetic, space, exchange, dieOf);
-      const program = new StepProgram(arithmetic, space, exchange, expertGroupOf(plan.hosting.deployment, npu), dieOf, (step, layers) => {
-        if (this.transfers.lends(npu, step)) onLayers(npu, step, layers);
+      const program = new StepProgram(arithmetic, space, exchange, dieOf, {
+        map: this.#mapOf(npu),
+        onLayers: (step, layers) => {
+          if (this.transfers.lends(npu, step)) onLayers(npu, step, layers);
+        },
       });
       programs.set(npu, program);
       return program.service;
@@ -155,7 +165,7 @@ export class Npus {
       offers_max: offersOf({ max_batch_requests }),
     };
     for (const service of this.services) {
-      const { npu, self, forward } = service;
+      const { npu, self } = service;
       const place = this.#placeOf(npu);
       const program = this.programs.get(npu);
       const group = place.kind === 'attention' ? address('dp-group', place.group) : null;
@@ -166,11 +176,9 @@ export class Npus {
           input: { self: group, npus: this.#ranksOf(place.group), limits, lease_ms },
         });
       this.#host.send(self, self, started());
-      for (const layer of this.#loads.layers) {
-        this.#spawnExperts(npu, layer, forward);
-        // What was counted before is not news.
-        this.#newLoads(npu, layer, () => {});
-      }
+      spawnExperts(this.#plan, this.#directory, npu, this.#mapOf(npu), this.#host);
+      // What was counted before is not news.
+      for (const layer of this.#loads.layers) this.#newLoads(npu, layer, () => {});
       if (program === undefined) this.#warmExperts(service);
       this.#host.send(address('task-executor', place.executor), self, npuReady(npu, program === undefined ? [] : this.#samplesOf(program)));
     }
@@ -187,20 +195,8 @@ export class Npus {
     return served;
   }
 
-  #spawnExperts(npu: number, layer: number, forward: ExpertArithmetic): void {
-    for (const id of this.#expertsOf(npu)) {
-      const self = expertAddress(this.#placeOf(npu).executor, layer, id);
-      const place = forward.placeOfExpert(layer, id);
-      assert(place, `NPU ${npu} has no weights of ${self}`);
-      this.#host.spawn(self, { machine: expert, input: { self } });
-      this.#host.send(self, address('npu', npu), loaded(npu, place.address, place.bytes));
-    }
-  }
-
-  #expertsOf(npu: number): number[] {
-    const { hosting, config } = this.#plan;
-    const group = expertGroupOf(hosting.deployment, npu);
-    return Array.from({ length: config.moe.experts }, (_, id) => id).filter((id) => npuOfExpert(id, group) === npu);
+  #mapOf(npu: number): ExpertMap {
+    return this.#maps[this.#placeOf(npu).executor] as ExpertMap;
   }
 
   #executorOf(npu: number): Executor {
@@ -324,7 +320,7 @@ export class Npus {
   }
 
   #newLoads(npu: number, layer: number, tell: (expert: Address, tokens: number) => void): void {
-    for (const id of this.#expertsOf(npu)) {
+    for (const id of expertsAt(this.#plan, npu)) {
       const self = expertAddress(this.#placeOf(npu).executor, layer, id);
       const total = this.#loads.of(this.#executorOf(npu), layer, id);
       // An NPU that moved to another die counts from 0 again.

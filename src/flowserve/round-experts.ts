@@ -54,16 +54,18 @@ export class RoundExperts {
     const { pairs, memory } = received;
     if (pairs === 0) return;
     const { order, places, answers } = this.#scratch;
-    const { row_bytes, rows_max } = this.#forward.layout;
+    const { row_bytes, rows_max, expertSlots } = this.#forward.layout;
     const { gathered } = this.#forward.at;
     this.#sort(offsetOf(memory.pair_experts) / 4, offsetOf(memory.pair_rows) / 4, pairs);
     let began_us = this.#times.begin();
     for (let expert = 0; expert < this.#next.length; expert++) {
       const end = this.#first[expert + 1] as number;
+      // Experts stay where they are where domains take turns (option-checks.ts): each in its primary's slot.
+      const slot = expert === this.#next.length - 1 ? expertSlots.each : Math.floor(expert / expertSlots.group.npus);
       for (let from = this.#first[expert] as number; from < end; from += rows_max) {
         const count = Math.min(rows_max, end - from);
         this.#forward.gatherRows(gathered, offsetOf(memory.rows), offsetOf(order) + 4 * from, count);
-        this.#forward.expert(layer, expert, offsetOf(answers) + from * row_bytes, gathered, count);
+        this.#forward.expert(layer, slot, offsetOf(answers) + from * row_bytes, gathered, count);
         if (began_us >= 0) began_us = this.#times.add(layer, expert, count, began_us);
       }
     }

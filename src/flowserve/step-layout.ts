@@ -11,6 +11,7 @@ import { attentionPlaceOf, type Deployment, executorOfNpu, isSplit, type Schedul
 import type { AreaSizes, Areas } from '../xccl/areas.ts';
 import { layoutOffers, type OffersPlace } from './distflow/offer-layout.ts';
 import { lanesOf, takesTurns, turnDispatchBytes, turnReplyBytes } from './dp-domains.ts';
+import { type ExpertSlots, slotsEach, slotsMax } from './expert-slots.ts';
 import type { RoutingTable } from './routed-steps.ts';
 import { hasSplitProjection, type TensorShare } from './tensor-share.ts';
 import type { AttentionTurnsPlace, ExpertTurnsPlace } from './turns-layout.ts';
@@ -36,6 +37,12 @@ export type LayoutOptions = {
   readonly loans_max?: number;
   /** Of executors whose experts are apart; missing: dataflow. */
   readonly schedule?: Schedule | undefined;
+  /** Slots of each layer of an executor beyond one for each expert; missing: none. */
+  readonly redundant_experts?: number;
+  /** By task executor: [layer with experts][slot] → expert, −1: none. Missing: each expert has one slot, the redundant ones are empty. */
+  readonly expert_maps?: readonly (readonly (readonly number[])[])[] | undefined;
+  /** Nodes over which an executor's NPUs are spread, and groups of experts that the gate chooses among; missing: one. */
+  readonly expert_nodes?: { readonly nodes: number; readonly groups: number } | undefined;
 };
 
 /** `rows` = the step's tokens. */
@@ -56,7 +63,7 @@ export type StepScratch = {
   readonly expertWeights: number;
   /** u32 [rows, topK]: each pair's row in `replies`. */
   readonly rowIndices: number;
-  /** u32 [rows × topK]: token of each pair, sorted by (NPU, expert, token); then those of the shared expert, where another NPU computes it. */
+  /** u32 [rows × topK]: token of each pair, sorted by (NPU, slot, token); then those of the shared expert, where another NPU computes it. */
   readonly pairRows: number;
   /** u32 [experts][2]: (expert, pairs), in the order of `pairRows`; the shared expert is expert `experts`. */
   readonly segments: number;
@@ -107,6 +114,7 @@ export type DieLayout = {
   readonly row_bytes: number;
   /** Where XCCL finds what this die offers; at the same offset in every region. */
   readonly areas: Areas;
+  readonly expertSlots: ExpertSlots;
 };
 
 /** Of an NPU that has nothing but experts: no attention, no KV, no steps. */
@@ -173,12 +181,13 @@ export function layoutOffersOf(options: LayoutOptions, npu: number, blocks_max: 
  * A step's tokens by destination: the rows, then the lists that say which expert computes which, and what heads put out, for NPUs that split their output
  * projection. They are the dispatch area, so nothing is staged. `attended_row_bytes`: of one of its rows.
  */
-export function dispatchPlaces({ moe }: ModelShape, row_bytes: number, options: LayoutOptions, base: number, attended_row_bytes: number) {
+export function dispatchPlaces(model: ModelShape, row_bytes: number, options: LayoutOptions, base: number, attended_row_bytes: number) {
+  const { moe } = model;
   const rows = options.max_batch_tokens;
   const arena = new Arena(base);
   const normed = arena.allocate(rows * row_bytes);
   const pairRows = arena.allocate(rows * pairsOfRow(moe, options.deployment) * 4);
-  const segments = arena.allocate((moe.experts + 1) * 8);
+  const segments = arena.allocate((slotsMax(model, options) + 1) * 8);
   const attended = arena.allocate(hasSplitProjection(options.deployment) ? rows * attended_row_bytes : 0);
   return { normed, pairRows, segments, attended, bytes: arena.used };
 }
@@ -195,14 +204,14 @@ export const sharedNpuFor = ({ sharedExperts }: ModelShape['moe'], deployment: D
  * Rows that an NPU's answers take at most. Where all NPUs run steps: those of one asker, others wait for room. An expert NPU has room for all that its executor's
  * attention NPUs may ask of it at once.
  */
-function answerRows({ moe }: ModelShape, { deployment, max_batch_tokens: rows }: LayoutOptions, npu: number): number {
+function answerRows({ moe }: ModelShape, { deployment, max_batch_tokens: rows, redundant_experts = 0 }: LayoutOptions, npu: number): number {
   const executor = executorOfNpu(deployment, npu);
   const { split, experts, attention } = executor;
   if (split === undefined) return rows * moe.topK;
   if (deployment.npus[npu]?.kind === 'attention') return 0;
   const holders = moe.sharedExperts > 0 ? sharedExpertNpusOf(executor) : [];
   const shared = holders.includes(npu) ? Math.ceil(attention.npus / holders.length) : 0;
-  return rows * (attention.npus * Math.min(moe.topK, Math.ceil(moe.experts / experts.npus)) + shared);
+  return rows * (attention.npus * Math.min(moe.topK, slotsEach(moe.experts, redundant_experts, experts.npus)) + shared);
 }
 
 /** `slot_bytes`: of the slots for bulk data between dies. `gather_bytes`: of the tables that ranks gather, in pods that have tensor parallelism. */

@@ -99,7 +99,7 @@ const moeParts = (model: Arithmetic, layer: number, batches: ExpertBatches, serv
     kind: 'experts',
     layer,
     range: (rows) => ({ first: 0, count: rows }),
-    route: (rows) => batches.sort(rows),
+    route: (rows) => batches.sort(layer, rows),
     own: (rows, share) => {
       if (share !== undefined) service.compute(batches.describe(share, layer), batches.replyAddress(share), share.pairs);
       if (model.layout.sharedNpu === null) model.sharedExpert(layer, rows);
@@ -164,7 +164,7 @@ function expertsOfRank(model: Arithmetic, layer: number, batches: ExpertBatches,
       kind: 'experts',
       layer,
       range: (rows) => ({ first: firstOf(rows), count: ownOf(rows) }),
-      route: (rows) => batches.sort(ownOf(rows), firstOf(rows)),
+      route: (rows) => batches.sort(layer, ownOf(rows), firstOf(rows)),
       own: (rows, share) => {
         if (share !== undefined) service.compute(batches.describe(share, layer), batches.replyAddress(share), share.pairs);
         model.sharedExpert(layer, ownOf(rows), firstOf(rows));

@@ -5,18 +5,18 @@
  *   part ─▶ part ─▶ … (step-parts.ts; after one that asks others: pending until all peers' are here) ─▶ read (readout.ts)
  * @module
  */
+import type { ExpertMap } from '../../actors/policies/expert-placement/expert-map.ts';
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { BlockPool } from '../fabric/block-pool.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import { LAST_SAMPLED, type StepEntry, type StepOutcome, type StepPlan } from '../protocol/messages.ts';
-import type { ExpertGroup } from '../protocol/topology.ts';
 import { AllGather } from '../xccl/all-gather.ts';
-import type { Answer, Exchange } from '../xccl/exchange.ts';
-import { deadlineExceeded } from '../xccl/operation.ts';
+import type { Exchange } from '../xccl/exchange.ts';
 import type { Arithmetic, Span, StepGraphs, TokenSampler } from './arithmetic.ts';
-import { ExpertBatches, type Share } from './expert-batches.ts';
+import { AskedPeers, PEERS_DEADLINE_MS } from './asked-peers.ts';
+import { ExpertBatches } from './expert-batches.ts';
 import { ExpertService } from './expert-service.ts';
 import type { Forward } from './forward.ts';
 import type { MicroBatches } from './micro-batches.ts';
@@ -38,8 +38,6 @@ export type Poll = { readonly state: 'pending' | 'asked' } | Done;
 const PENDING: Poll = { state: 'pending' };
 const ASKED: Poll = { state: 'asked' };
 
-/** What a peer was asked, and under which event: an NPU's share of the pairs of tokens and experts, or its columns of the output projection. */
-type Asked = { readonly share: Share | null; event: number };
 /** In the step of that number, the KV of layers 0 … `layers` − 1 is in its blocks. */
 export type OnLayers = (step: number, layers: number) => void;
 
@@ -52,19 +50,10 @@ type Run = {
   readonly readout: Readout;
   /** The part that comes next. */
   part: number;
-  /** The last that peers were asked for. */
-  layer: number;
-  /** By NPU that has not answered. */
-  readonly missing: Map<number, Asked>;
-  asked_ms: number;
-  failedPeer: number | null;
 };
 
 const FNV_OFFSET = 0x811c9dc5;
 const FNV_PRIME = 0x01000193;
-
-/** A peer that lives answers within milliseconds; one that died is replaced in less than this, and asked again. */
-const PEERS_DEADLINE_MS = 30_000;
 
 export class StepProgram<Model extends Arithmetic = Forward> {
   readonly forward: Model;
@@ -79,8 +68,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   /** By slot: its KV blocks. */
   readonly #held = new Map<number, number[]>();
   readonly #sampler: TokenSampler;
-  readonly #dieOf: (npu: number) => number;
-  readonly #now_ms: () => number;
+  readonly #asked: AskedPeers;
   readonly #words: Int32Array;
   readonly #self: Address;
   readonly #inTurn: readonly Part[];
@@ -96,23 +84,28 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   /** By slot: the token that its last step sampled. */
   readonly #sampled: number[] = [];
 
-  constructor(forward: Model, space: AddressSpace, exchange: Exchange, group: ExpertGroup, dieOf: (npu: number) => number, onLayers: OnLayers = () => {}) {
+  constructor(
+    forward: Model,
+    space: AddressSpace,
+    exchange: Exchange,
+    dieOf: (npu: number) => number,
+    { map, onLayers = () => {} }: { readonly map?: ExpertMap; readonly onLayers?: OnLayers } = {},
+  ) {
     this.#onLayers = onLayers;
     const { npu, kv, share } = forward.layout;
     this.forward = forward;
-    this.batches = new ExpertBatches(forward, space, group);
+    this.batches = new ExpertBatches(forward, space, map);
     this.#projection = new OutputProjection(forward, space);
     this.#microBatches = newMicroBatches(forward, (model) => partsInTurn(model, this.batches, this.service), space, exchange.endpoint, dieOf);
     this.service = new ExpertService(forward, space, exchange, this.#projection, this.#microBatches);
     this.#inTurn = partsInTurn(forward, this.batches, this.service);
-    this.#graphs = forward.newGraphs(this.batches, this.service, space, group);
+    this.#graphs = forward.newGraphs(this.batches, this.service, space);
     this.exchange = exchange;
     // Ranks of a group have consecutive numbers.
     this.gather = new AllGather(exchange.endpoint, share.rank, share.tp, (rank) => dieOf(npu - share.rank + rank));
     this.#blocks = new BlockPool(space, kvPool(npu, kv));
     this.#sampler = forward.newSampler(space);
-    this.#dieOf = dieOf;
-    this.#now_ms = exchange.endpoint.surroundings.now_ms;
+    this.#asked = new AskedPeers(this.batches, this.service, this.#projection, dieOf);
     this.#self = address('npu', forward.layout.npu);
     this.#words = space.wordsOf(forward.layout.base);
   }
@@ -146,7 +139,12 @@ export class StepProgram<Model extends Arithmetic = Forward> {
 
   /** Nothing to do before a peer answers. */
   get isWaiting(): boolean {
-    return this.#run !== null && (this.#run.missing.size > 0 || this.gather.isWaiting || this.#isAwaiting);
+    return this.#run !== null && (this.#asked.isMissing || this.gather.isWaiting || this.#isAwaiting);
+  }
+
+  /** Parts of its steps that others refused, since they hold other experts now than its map says. */
+  get refusals(): number {
+    return this.#asked.refusals;
   }
 
   /** KV blocks as the memory knows them. */
@@ -170,7 +168,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     const parts = this.#microBatches === null ? (captured ?? this.#inTurn) : [];
     this.#microBatches?.start(row, spans);
     const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#sampled, captured !== null);
-    this.#run = { plan, spans, rows: row, parts, readout, part: 0, layer: 0, missing: new Map(), asked_ms: 0, failedPeer: null };
+    this.#run = { plan, spans, rows: row, parts, readout, part: 0 };
   }
 
   /**
@@ -223,8 +221,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       if (state !== 'done') return state === 'asked' ? ASKED : PENDING;
     }
     for (;;) {
-      if (run.missing.size > 0 && !this.#pull(run)) return PENDING;
-      if (run.failedPeer !== null) throw new MinipodError('worker_failed', `NPU ${run.failedPeer} failed at its part of layer ${run.layer}`);
+      if (this.#asked.isMissing && !this.#asked.pull()) return PENDING;
+      if (this.#asked.failed !== null) throw new MinipodError('worker_failed', `NPU ${this.#asked.failed} failed at its part of layer ${this.#asked.layer}`);
       if (this.gather.isWaiting && !this.#gathers()) return PENDING;
       const at = run.part++ - run.parts.length;
       const part = at < 0 ? run.parts[at + run.parts.length] : run.readout.parts[at];
@@ -234,7 +232,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
         if (part.kv_layers > 0) this.#onLayers(run.plan.step, part.kv_layers);
       } else if (part.kind === 'experts') {
         this.#dispatch(run, part);
-        if (run.missing.size > 0) return ASKED;
+        if (this.#asked.isMissing) return ASKED;
       } else if (part.kind === 'projection') {
         this.#projectWithPeers(run, part);
         return ASKED;
@@ -268,72 +266,40 @@ export class StepProgram<Model extends Arithmetic = Forward> {
 
   /** To the experts: other NPUs' first, so that they compute while this one does its own share. */
   #dispatch(run: Run, part: Experts): void {
-    run.layer = part.layer;
-    const shares = part.route(run.rows);
-    for (const share of shares) if (share.npu !== this.npu) run.missing.set(share.npu, { share, event: this.#ask(run, share.npu, share) });
-    if (run.missing.size > 0) run.asked_ms = this.#now_ms();
-    part.own(
-      run.rows,
-      shares.find(({ npu }) => npu === this.npu),
-    );
+    const own = this.#asked.askShares(part.layer, part.route(run.rows));
+    part.own(run.rows, own);
   }
 
   /** Peers compute their columns while this NPU computes its own. */
   #projectWithPeers(run: Run, part: Projection): void {
-    run.layer = part.layer;
-    for (const npu of this.#projection.peers) run.missing.set(npu, { share: null, event: this.#ask(run, npu, null) });
-    run.asked_ms = this.#now_ms();
+    this.#asked.askColumns(part.layer, run.rows);
     part.own(run.rows);
-  }
-
-  #ask({ layer, rows }: Run, npu: number, share: Share | null): number {
-    const die = this.#dieOf(npu);
-    if (share === null) return this.exchange.dispatchRows(die, this.#projection.describe(layer, rows));
-    return this.exchange.dispatch(die, this.batches.describe(share, layer));
-  }
-
-  /** Pulls the answers that have come. True: none is missing any more. */
-  #pull(run: Run): boolean {
-    for (const [npu, { share, event }] of run.missing) {
-      const die = this.#dieOf(npu);
-      const answer = share === null ? this.#pullColumns(run, npu, event) : this.exchange.pull(die, event, this.batches.replyAddress(share), share.pairs);
-      if (answer === 'pending') continue;
-      run.missing.delete(npu);
-      if (answer === 'failed') run.failedPeer = npu;
-    }
-    return run.missing.size === 0;
-  }
-
-  #pullColumns({ rows }: Run, npu: number, event: number): Answer {
-    const { target, skip, bytes } = this.#projection.columnsOf(npu);
-    return this.exchange.pull(this.#dieOf(npu), event, target, rows, skip, bytes);
   }
 
   /** NPUs whose answers or parts are missing. */
   get missing(): number[] {
+    return [...this.#asked.npus, ...this.#gathering];
+  }
+
+  get #gathering(): number[] {
     const first = this.npu - this.gather.rank;
     const ofBatches = this.#isAwaiting ? (this.#microBatches?.missing ?? []) : [];
-    return [...(this.#run?.missing.keys() ?? []), ...this.gather.missing.map((rank) => first + rank), ...ofBatches];
+    return [...this.gather.missing.map((rank) => first + rank), ...ofBatches];
   }
 
   /** @throws `deadline_exceeded` naming the NPUs that have not answered for too long. */
   checkDeadline(): void {
-    const run = this.#run;
-    if (run === null || run.missing.size === 0) return;
-    const waited_ms = this.#now_ms() - run.asked_ms;
-    if (waited_ms > PEERS_DEADLINE_MS) throw deadlineExceeded(`layer ${run.layer} of NPU ${this.npu}`, this.missing, waited_ms);
+    this.#asked.checkDeadline(this.#gathering);
   }
 
   /** Asks a peer once more for what it has not answered: it was restarted. Who serves keeps no state, so asking twice is harmless. */
   askAgain(npu: number): void {
-    const run = this.#run;
-    const missing = run?.missing.get(npu);
-    if (run !== null && missing !== undefined) missing.event = this.#ask(run, npu, missing.share);
+    this.#asked.askAgain(npu);
   }
 
   /** Gives the step up and forgets all slots. Nobody is waited for: what peers still compute for it lies in their memory, and is not looked for. */
   reset(): void {
-    for (const [npu, { event }] of this.#run?.missing ?? []) this.exchange.abandon(this.#dieOf(npu), event);
+    this.#asked.reset();
     this.#run = null;
     this.#next = null;
     this.#isAwaiting = false;

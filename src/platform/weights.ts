@@ -2,13 +2,16 @@
  * Weights on their way into the dies of a pod: all of them when it starts, a worker's when its NPUs move.
  * @module
  */
+import type { ExpertMap } from '../../actors/policies/expert-placement/expert-map.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
+import { firstMap } from '../flowserve/expert-routing.ts';
 import { WeightLoader } from '../flowserve/load-weights.ts';
 import { layoutOnDie, type PodPlan } from '../flowserve/pod-plan.ts';
 import { attentionLayouts } from '../flowserve/step-layout.ts';
 import { type Checkpoint, openCheckpoint } from '../model/checkpoint.ts';
 import { instantiateKernels } from '../model/kernels/kernels.ts';
 import { assert } from '../protocol/errors.ts';
+import { executorOfNpu } from '../protocol/topology.ts';
 
 export type ProgressReport = { readonly loaded_bytes: number; readonly total_bytes: number; readonly tensor: string };
 
@@ -26,13 +29,18 @@ export function furnishDies(
 ): PodPlan['layouts'] {
   using checkpoint = openCheckpoint(folder);
   const layouts = npus.map((npu, index) => layoutOnDie(plan, checkpoint, npu, dies[index] as number));
-  for (const _ of weightLoader(checkpoint, space, module).load(layouts)) {
+  for (const _ of weightLoader(checkpoint, space, module).load(layouts, firstMapOf(plan))) {
     // Nobody waits for its progress.
   }
   for (const { counts } of attentionLayouts(layouts))
     for (const address of counts) if (address !== null) space.bytesAt(address, plan.config.moe.experts * 4).fill(0);
   return layouts;
 }
+
+const firstMapOf =
+  ({ config, options, hosting }: PodPlan) =>
+  (npu: number): ExpertMap =>
+    firstMap(config, options, executorOfNpu(hosting.deployment, npu));
 
 function weightLoader(checkpoint: Checkpoint, space: AddressSpace, module: WebAssembly.Module): WeightLoader {
   const kernels = space.memories.map((memory) => instantiateKernels(module, memory));
@@ -55,7 +63,7 @@ export async function loadWeights(
   const total_bytes = checkpoint.parts.reduce((sum, { loaded, tensor }) => sum + (loaded ? tensor.bytes : 0), 0);
   let loaded_bytes = 0;
   let reported = 0;
-  for (const { tensor, bytes } of loader.load(plan.layouts)) {
+  for (const { tensor, bytes } of loader.load(plan.layouts, firstMapOf(plan))) {
     loaded_bytes += bytes;
     if (loaded_bytes - reported < total_bytes / PROGRESS_STEPS && loaded_bytes < total_bytes) continue;
     reported = loaded_bytes;

@@ -9,8 +9,8 @@
  *   sees it, pulls the rows into place   ◀─────────────── field COMBINE in the asker's metadata
  *   marks its DISPATCH field as taken  · · · · · · · · · ▶ looks at the mark when it needs the room again
  *
- *   DISPATCH  a layer | b segments | c offset of the segments | d offset of the pairs' rows | e taken: the event whose answer was pulled
- *   COMBINE   a event that is answered | b offset in the reply area | c pairs | d status
+ *   DISPATCH  a layer + 1,024 × map epoch | b segments | c offset of the segments | d offset of the pairs' rows | e taken: the event whose answer was pulled
+ *   COMBINE   a event that is answered | b offset in the reply area | c pairs | d status: computed, failed, or refused: a slot does not hold what it was asked for
  *
  * NPUs that split the weights of their output projections ask one another in the same way for the columns that the other one has: rows of what their heads put
  * out, all alike, need no lists, and an answer has the width of a row, of which the peer's columns are pulled.
@@ -29,7 +29,9 @@ import { ReplyArea } from './reply-area.ts';
 /** One NPU's part of a layer's tokens, as an expert NPU sees it. Addresses are global. */
 export type TokenDispatch = {
   readonly layer: number;
-  /** u32 (expert, pairs) × `segments`. */
+  /** Of the map that the asker sorted its tokens by. */
+  readonly epoch: number;
+  /** u32 (slot << 16 | expert, pairs) × `segments`. */
   readonly segmentsAddress: number;
   readonly segments: number;
   /** u32 token row of each pair, in the segments' order. */
@@ -49,9 +51,22 @@ export type ArrivedDispatch = Arrived & (({ readonly kind: 'tokens' } & TokenDis
 /** What whoever serves makes of a dispatch: rows of its answer, infinity if it cannot be one of ours. */
 export type DispatchChecks = { readonly pairsOf: (dispatch: TokenDispatch) => number; readonly rowsOf: (dispatch: RowsDispatch) => number };
 
-export type Answer = 'pending' | 'failed' | 'pulled';
+export type Answer = 'pending' | 'failed' | 'refused' | 'pulled';
 
-const STATUS = { computed: 0, failed: 1 } as const;
+/** What whoever was asked says of its answer. */
+export type Verdict = keyof typeof STATUS;
+const STATUS = { computed: 0, failed: 1, refused: 2 } as const;
+
+const LAYER_BITS = 10;
+const LAYER_MASK = (1 << LAYER_BITS) - 1;
+const tokensAsked = (what: number, segments: number, segmentsAddress: number, pairRowsAddress: number, rowsAddress: number): TokenDispatch => ({
+  layer: what & LAYER_MASK,
+  epoch: what >>> LAYER_BITS,
+  segments,
+  segmentsAddress,
+  pairRowsAddress,
+  rowsAddress,
+});
 
 export class Exchange {
   readonly endpoint: Endpoint;
@@ -93,10 +108,10 @@ export class Exchange {
   }
 
   /** Asks a peer; tables and rows lie in this die's dispatch area. Returns the event that its answer will name. */
-  dispatch(peer: number, { layer, segments, segmentsAddress, pairRowsAddress }: TokenDispatch): number {
+  dispatch(peer: number, { layer, epoch, segments, segmentsAddress, pairRowsAddress }: TokenDispatch): number {
     const { dispatch } = this.endpoint.areas;
     this.dispatches++;
-    return this.endpoint.write(peer, CHANNEL.dispatch, layer, segments, segmentsAddress - dispatch, pairRowsAddress - dispatch, 0);
+    return this.endpoint.write(peer, CHANNEL.dispatch, layer | (epoch << LAYER_BITS), segments, segmentsAddress - dispatch, pairRowsAddress - dispatch, 0);
   }
 
   /** Asks a peer for its columns of rows that lie in this die's dispatch area. Returns the event that its answer will name. */
@@ -128,6 +143,7 @@ export class Exchange {
     if (!endpoint.isStill(peer, CHANNEL.combine, combine)) return 'pending';
     endpoint.consume(peer, CHANNEL.combine, combine);
     this.abandon(peer, event);
+    if (status === STATUS.refused) return 'refused';
     return status === STATUS.computed ? 'pulled' : 'failed';
   }
 
@@ -159,23 +175,23 @@ export class Exchange {
       const event = endpoint.newEventFrom(source, CHANNEL.dispatch);
       if (event === 0) continue;
       const { dispatch, dispatch_bytes } = endpoint.surroundings.areasOf(source);
-      const layer = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.a);
+      const what = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.a);
       const segments = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.b);
       const first = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.c) >>> 0;
       const second = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.d) >>> 0;
-      const isRefused = layer < 0 || first + segments * 8 > dispatch_bytes;
+      const isRefused = what < 0 || first + segments * 8 > dispatch_bytes;
       if (isRefused || !endpoint.isStill(source, CHANNEL.dispatch, event)) continue;
-      tell({ layer, segments, segmentsAddress: dispatch + first, pairRowsAddress: dispatch + second, rowsAddress: dispatch });
+      tell(tokensAsked(what, segments, dispatch + first, dispatch + second, dispatch));
     }
   }
 
-  /** Tells the source that its answer lies ready, or that it failed. */
-  answer({ source, event, replyOffset, pairs }: Arrived, isComputed: boolean): void {
-    if (isComputed) {
+  /** Tells the source that its answer lies ready, or why there is none. */
+  answer({ source, event, replyOffset, pairs }: Arrived, verdict: Verdict): void {
+    if (verdict === 'computed') {
       this.served++;
       this.#pulledRows += pairs;
     }
-    this.endpoint.write(source, CHANNEL.combine, event, replyOffset, pairs, isComputed ? STATUS.computed : STATUS.failed, 0);
+    this.endpoint.write(source, CHANNEL.combine, event, replyOffset, pairs, STATUS[verdict], 0);
   }
 
   /**
@@ -201,13 +217,7 @@ export class Exchange {
       const arrived = this.#arrive(source, event, rows);
       return arrived === null ? null : { kind: 'rows', ...asked, ...arrived };
     }
-    const asked: TokenDispatch = {
-      layer: what,
-      segments: count,
-      segmentsAddress: dispatch + first,
-      pairRowsAddress: dispatch + second,
-      rowsAddress: dispatch,
-    };
+    const asked = tokensAsked(what, count, dispatch + first, dispatch + second, dispatch);
     const pairs = first + count * 8 <= dispatch_bytes ? checks.pairsOf(asked) : Number.POSITIVE_INFINITY;
     const arrived = this.#arrive(source, event, second + pairs * 4 <= dispatch_bytes ? pairs : Number.POSITIVE_INFINITY);
     return arrived === null ? null : { kind: 'tokens', ...asked, ...arrived };
@@ -221,7 +231,7 @@ export class Exchange {
       // Tables that lead out of the source's area, or were rewritten under this look: an answer that says so, and nothing else touched.
       endpoint.consume(source, CHANNEL.dispatch, event);
       this.refused++;
-      this.answer({ source, event, pairs: 0, replyOffset: 0 }, false);
+      this.answer({ source, event, pairs: 0, replyOffset: 0 }, 'failed');
       return null;
     }
     this.sweepReplies();

@@ -6,7 +6,7 @@ import { offsetOf } from '../../src/fabric/address.ts';
 import { attentionLayouts } from '../../src/flowserve/step-layout.ts';
 import { instantiateKernels, KERNEL_NAMES, type Kernels, loadKernelModule } from '../../src/model/kernels/kernels.ts';
 import { KernelRecorder } from '../../src/model/kernels/program.ts';
-import { colocated, npuOfExpert, parseTopology } from '../../src/protocol/topology.ts';
+import { colocated, parseTopology } from '../../src/protocol/topology.ts';
 import { folderOf, MODELS } from '../golden/goldens.ts';
 import { type BareModel, loadBareModel } from '../golden/one-npu.ts';
 import { type Call, generate, makeHashPod, SHAPE } from './hash-rig.ts';
@@ -143,35 +143,59 @@ describe('the sort of (token, expert) pairs in WASM', async () => {
         fc.nat(3),
         fc.infiniteStream(fc.nat()),
         (rows, topK, experts, npus, first, draws) => {
-          const pod = makeHashPod(npus, { model: { ...SHAPE, moe: { ...SHAPE.moe, experts, topK } } });
-          const [program] = pod.programs;
+          const draw = (below: number): number => (draws.next().value as number) % below;
+          const redundant_experts = draw(2 * npus);
+          const slots = Math.ceil((experts + redundant_experts) / npus) * npus;
+          // Each expert in one slot, the others hold any of them or nothing.
+          const mapOf = (): number[] => {
+            const of = Array.from({ length: slots }, (_, slot) => (slot < experts ? slot : draw(experts + 1) - 1));
+            for (let slot = slots - 1; slot > 0; slot--) {
+              const other = draw(slot + 1);
+              [of[slot], of[other]] = [of[other] as number, of[slot] as number];
+            }
+            return of;
+          };
+          const model = { ...SHAPE, moe: { ...SHAPE.moe, experts, topK } };
+          const pod = makeHashPod(npus, { model, redundant_experts, expert_maps: [[1, 2, 3].map(mapOf)] });
+          const program = pod.programs[draw(npus)];
           if (program === undefined) throw new Error('no NPU');
           const { at, layout } = program.forward;
           const words = pod.space.wordsOf(layout.base);
-          for (let pair = 0; pair < rows * topK; pair++) words[at.experts / 4 + pair] = (draws.next().value as number) % experts;
+          for (let pair = 0; pair < rows * topK; pair++) words[at.experts / 4 + pair] = draw(experts);
           const tables = (): number[][] =>
             [
-              [at.segments, experts * 2],
+              [at.segments, slots * 2],
               [at.pairRows, rows * topK],
               [at.rowIndices, rows * topK],
             ].map(([from = 0, count = 0]) => [...words.subarray(from / 4, from / 4 + count)]);
-          const clear = (): void => void words.fill(0, at.segments / 4, at.segments / 4 + experts * 2);
+          const clear = (): void => void words.fill(0, at.segments / 4, at.segments / 4 + slots * 2);
           clear();
-          const shares = program.batches.sort(rows, first);
+          const shares = program.batches.sort(2, rows, first);
           const expected = tables();
 
           clear();
-          const order = offsetOf(layout.kv.address);
-          const starts = order + experts * 8;
-          const found = starts + experts * 4;
-          const group = { first: 0, npus };
-          const ids = Array.from({ length: experts }, (_, expert) => expert).sort((a, b) => npuOfExpert(a, group) - npuOfExpert(b, group) || a - b);
-          words.set(
-            ids.flatMap((expert) => [expert, npuOfExpert(expert, group)]),
-            order / 4,
-          );
+          const { maps, total, each, rank } = layout.expertSlots;
+          const starts = offsetOf(layout.kv.address);
+          const found = starts + total * 4;
           const kernels = instantiateKernels(module, pod.space.memory(layout.base));
-          kernels.sortPairs(at.experts, first, rows, topK, order, experts, npus, starts, at.segments, at.pairRows, at.rowIndices, found);
+          const map = offsetOf(maps[2] ?? 0);
+          kernels.sortPairs(
+            at.experts,
+            first,
+            rows,
+            topK,
+            rank,
+            map,
+            experts,
+            total,
+            each,
+            program.batches.firstSlot,
+            starts,
+            at.segments,
+            at.pairRows,
+            at.rowIndices,
+            found,
+          );
           expect(tables()).toEqual(expected);
           const inWasm = Array.from({ length: npus }, (_, npu) => {
             const [firstSegment, segments, firstPair, pairs] = words.subarray(found / 4 + npu * 4, found / 4 + npu * 4 + 4);

@@ -1,6 +1,7 @@
 /** The hash model stands in for the kernels: its tokens depend on all that a real model's depend on, and on nothing else. */
 
 import { describe, expect, it } from 'vitest';
+import { EXPERT_MASK, expertIn, placeOfSlot, SLOT_SHIFT } from '../../src/flowserve/expert-slots.ts';
 import { Hash } from '../../src/flowserve/hash-model/hash.ts';
 import { type HashLayout, hashLayoutOnDie, loadHashWeights, planHashPod } from '../../src/flowserve/hash-model/hash-layout.ts';
 import { checkHashSampling } from '../../src/flowserve/hash-model/hash-sampler.ts';
@@ -112,7 +113,7 @@ describe('a pod of the hash model', () => {
     expect(after.base).toBe(plan.dies[2]?.base);
     expect(after.weights - after.base).toBe(before.weights - before.base);
     expect(after.kv.address - after.base).toBe(before.kv.address - before.base);
-    expect(after.ownExperts).toEqual(before.ownExperts);
+    expect(after.expertSlots.each).toBe(before.expertSlots.each);
   });
 
   it('refuses a shape that is none', () => {
@@ -163,11 +164,15 @@ describe('the experts of the hash model', () => {
 
 describe.each([1, 3, 5])('on %i NPUs every expert', (npus) => {
   it('lies in one place, of one NPU', () => {
-    const { programs } = makeHashPod(npus);
+    const { programs, space } = makeHashPod(npus);
     const places = new Set<number>();
     for (let layer = 0; layer < SHAPE.layers; layer++)
       for (let expert = 0; expert < SHAPE.moe.experts; expert++) {
-        const found = programs.flatMap(({ forward }) => forward.placeOfExpert(layer, expert) ?? []);
+        const found = programs.flatMap(({ forward: { layout } }) =>
+          Array.from({ length: layout.expertSlots.each }, (_, slot) => slot)
+            .filter((slot) => expertIn(space.wordsOf(layout.base), layout.expertSlots, layer, slot) === expert)
+            .map((slot) => placeOfSlot(layout.expertSlots, layer, slot)),
+        );
         expect(found).toHaveLength(layer === 0 ? 0 : 1);
         for (const { address } of found) places.add(address);
       }
@@ -281,10 +286,12 @@ describe('what changes the tokens', () => {
     'an expert that is not the one that was chosen': (pod) => ({
       onAsked: (npu, step, asked) => {
         const segments = wordsAt(pod, forwardOf(pod, 0).layout.scratch.segments, 2 * SHAPE.moe.experts);
-        // By (NPU, expert): the last is NPU 1's, which owns the odd ones.
+        // By (NPU, slot): the last is NPU 1's, whose slots hold the odd ones.
         if (npu !== 0 || step !== 1 || asked !== 0) return;
-        const last = segments.findLastIndex((expert, word) => word % 2 === 0 && expert % 2 === 1);
-        segments[last] = segments[last] === 1 ? 3 : (segments[last] as number) - 2;
+        const last = segments.findLastIndex((key, word) => word % 2 === 0 && key % 2 === 1);
+        const chosen = (segments[last] as number) & EXPERT_MASK;
+        const expert = chosen === 1 ? 3 : chosen - 2;
+        segments[last] = ((expert >> 1) << SLOT_SHIFT) | expert;
       },
     }),
     'answers that are dropped in step 4': (pod) => ({
@@ -306,8 +313,8 @@ describe('what changes the tokens', () => {
       return {};
     },
     'weights that were never loaded': (pod) => {
-      const { weights, ownExperts } = forwardOf(pod, 1).layout;
-      wordsAt(pod, weights, 2 * (1 + SHAPE.layers * ownExperts.filter((own) => own >= 0).length)).fill(0);
+      const { weights, expertSlots } = forwardOf(pod, 1).layout;
+      wordsAt(pod, weights, 2 * (1 + SHAPE.layers * expertSlots.each)).fill(0);
       return {};
     },
   };

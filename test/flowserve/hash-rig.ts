@@ -5,6 +5,7 @@ import { offsetOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { allocateSegments } from '../../src/fabric/memory-plan.ts';
 import type { Arithmetic } from '../../src/flowserve/arithmetic.ts';
+import { firstMap } from '../../src/flowserve/expert-routing.ts';
 import type { ExpertService } from '../../src/flowserve/expert-service.ts';
 import { HashExperts } from '../../src/flowserve/hash-model/hash-experts.ts';
 import { HashForward } from '../../src/flowserve/hash-model/hash-forward.ts';
@@ -17,7 +18,7 @@ import type { Address } from '../../src/protocol/address.ts';
 import { NO_TERMS } from '../../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../../src/protocol/errors.ts';
 import type { Sampling, Sequence } from '../../src/protocol/messages.ts';
-import { attentionPlaceOf, colocated, expertGroupOf } from '../../src/protocol/topology.ts';
+import { attentionPlaceOf, colocated, executorOfNpu } from '../../src/protocol/topology.ts';
 import type { Areas } from '../../src/xccl/areas.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { Exchange } from '../../src/xccl/exchange.ts';
@@ -69,19 +70,16 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
   });
   const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
   for (const layout of plan.layouts) loadHashWeights(plan, layout, space, VERSION);
+  let time = 0;
   const areas = plan.dies.map((_, die) => areasOfDie(plan, die));
-  const surroundings = { space, areasOf: (die: number) => areas[die] as Areas, arrive: () => {}, now_ms: () => 0 };
+  const surroundings = { space, areasOf: (die: number) => areas[die] as Areas, arrive: () => {}, now_ms: () => (time += 0.01) };
   const programs: StepProgram<HashForward>[] = [];
   const services = plan.layouts.map((layout) => {
     const exchange = new Exchange(new Endpoint(layout.npu, surroundings), layout.row_bytes);
     if (layout.kind === 'experts') return newExpertService(new HashExperts(plan.config, layout, space), space, exchange, (npu) => npu);
-    const program = new StepProgram(
-      new HashForward(plan.config, layout, space),
-      space,
-      exchange,
-      expertGroupOf(plan.hosting.deployment, layout.npu),
-      (npu) => npu,
-    );
+    const program = new StepProgram(new HashForward(plan.config, layout, space), space, exchange, (npu) => npu, {
+      map: firstMap(plan.config, plan.options, executorOfNpu(plan.hosting.deployment, layout.npu)),
+    });
     programs.push(program);
     return program.service;
   });

@@ -1,9 +1,11 @@
 /** A model on one thread, without actors: what the goldens are held against first, and what the bench calls the bare loop. */
 
+import type { ExpertMap } from '../../actors/policies/expert-placement/expert-map.ts';
 import { segmentOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { allocateSegments } from '../../src/fabric/memory-plan.ts';
 import { ExpertForward } from '../../src/flowserve/expert-forward.ts';
+import { firstMap } from '../../src/flowserve/expert-routing.ts';
 import { ExpertService } from '../../src/flowserve/expert-service.ts';
 import { Forward } from '../../src/flowserve/forward.ts';
 import { WeightLoader } from '../../src/flowserve/load-weights.ts';
@@ -13,7 +15,7 @@ import { openCheckpoint } from '../../src/model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../../src/model/kernels/kernels.ts';
 import { NO_TERMS } from '../../src/protocol/constructors.ts';
 import type { Sampling, Sequence, StepOutcome, StepPlan } from '../../src/protocol/messages.ts';
-import { attentionPlaceOf, colocated, type DpGroupPlace, expertGroupOf } from '../../src/protocol/topology.ts';
+import { attentionPlaceOf, colocated, type DpGroupPlace, executorOfNpu } from '../../src/protocol/topology.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { Exchange } from '../../src/xccl/exchange.ts';
 import { GREEDY } from './greedy.ts';
@@ -55,8 +57,9 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
   const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
   const module = await loadKernelModule();
   const kernels = space.memories.map((memory) => instantiateKernels(module, memory));
+  const mapOf = (npu: number): ExpertMap => firstMap(plan.config, plan.options, executorOfNpu(plan.hosting.deployment, npu));
   const kernelsOf = (segment: number): Kernels => kernels[segment] as Kernels;
-  for (const _ of new WeightLoader(checkpoint, space, kernelsOf).load(plan.layouts)) {
+  for (const _ of new WeightLoader(checkpoint, space, kernelsOf).load(plan.layouts, mapOf)) {
   }
   const surroundings = { space, areasOf: (die: number) => areasOfDie(plan, die), arrive: () => {}, now_ms: () => 0 };
   const programs: StepProgram[] = [];
@@ -65,7 +68,7 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
     const ownKernels = kernelsOf(segmentOf(layout.base));
     if (layout.kind === 'experts') return new ExpertService(new ExpertForward(plan.config, layout, layout.layers, ownKernels), space, exchange);
     const forward = new Forward(plan.config, layout, ownKernels);
-    const program = new StepProgram(forward, space, exchange, expertGroupOf(plan.hosting.deployment, layout.npu), (npu) => npu);
+    const program = new StepProgram(forward, space, exchange, (npu) => npu, { map: mapOf(layout.npu) });
     programs.push(program);
     return program.service;
   });

@@ -23,15 +23,16 @@ function calls(): Partial<Record<keyof Kernels, (k: Kernels) => void>> {
   const [f32, bf16] = [floats(packedBytes(24, 6, 'f32') / 4), halves(packedBytes(24, 6, 'bf16') / 2)];
   const rope = floats(18 * 8);
   const pairs = arena.words([1, 4, 0, 2, 1, 3]);
-  const order = arena.words([0, 0, 2, 0, 4, 0, 1, 1, 3, 1]);
-  const sorted = [arena.room(20), arena.room(40), arena.room(24), arena.room(24), arena.room(32)] as const;
+  // Of five experts in two times three slots, the second has two: where replicas begin, replicas, and what each slot holds.
+  const map = arena.words([...[0, 1, 3, 4, 5, 6], ...[0, 3, 5, 1, 4, 2], ...[0, 2, 4, 1, 3, 1]]);
+  const sorted = [arena.room(24), arena.room(48), arena.room(24), arena.room(24), arena.room(32)] as const;
   const [layerOffset, blockSize] = [32, 32];
   expect(Math.max(mlaLayerBytes(blockSize, 8, 4), gqaLayerBytes(blockSize, 2, 8))).toBeLessThan(2_048 * 4);
   const inner = new KernelRecorder(words);
   const variables = arena.words([0, 0, 0]);
   const [y, x, rows] = [0, 4, 8].map((word) => inner.variable(variables + word)) as [number, number, number];
   const expert = inner.capture(arena.room(64), 64, () => inner.kernels.matmulF32(y, 7, x, 7, rows, f32, 6, 5));
-  const [share, segments] = [arena.words([1, 2, 1, 3]), arena.words([9, 9, 0, 2, 1, 1])];
+  const [share, segments] = [arena.words([1, 2, 1, 3]), arena.words([9, 9, 0, 2, (1 << 16) | 5, 1])];
   const programs = arena.words([expert.address, expert.bytes, expert.address, expert.bytes]);
   return {
     embedBf16: (k) => k.embedBf16(out, 9, bf16, ids, 5, 7),
@@ -53,7 +54,7 @@ function calls(): Partial<Record<keyof Kernels, (k: Kernels) => void>> {
     gateSigmoid: (k) => k.gateSigmoid(out, c, a, 5, 12, d, 4, 3, 2, 1, 2.5, scratch),
     gateSoftmax: (k) => k.gateSoftmax(out, c, a, 5, 12, 3, 1, scratch),
     countExperts: (k) => k.countExperts(ones, pairs, 1),
-    sortPairs: (k) => k.sortPairs(pairs, 7, 3, 2, order, 5, 2, ...sorted),
+    sortPairs: (k) => k.sortPairs(pairs, 7, 3, 2, 1, map, 5, 6, 3, 3, ...sorted),
     runExperts: (k) => k.runExperts(share, segments, ids, a, 24, d, out, programs, variables),
     copyBytes: (k) => k.copyBytes(out, a, 37),
     combineRows: (k) => k.combineRows(out, 9, a, ids, b, 2, c, 8, 4, 7),

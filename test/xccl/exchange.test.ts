@@ -104,6 +104,7 @@ class Asker {
       });
     return this.exchange.dispatch(peer, {
       layer: this.layer,
+      epoch: 0,
       segments: 1,
       segmentsAddress: dispatch + SEGMENTS_AT + peer * 8,
       pairRowsAddress: dispatch + PAIR_ROWS_AT + peer * 32,
@@ -127,7 +128,7 @@ function serve(dies: Dies, exchange: Exchange): boolean {
     const row = rows[offsetOf(dispatch.pairRowsAddress) / 4 + pair] as number;
     words[(offsetOf(reply) + dispatch.replyOffset + pair * ROW_BYTES) / 4] = rows[(offsetOf(dispatch.rowsAddress) + row * ROW_BYTES) / 4] as number;
   }
-  exchange.answer(dispatch, true);
+  exchange.answer(dispatch, 'computed');
   return true;
 }
 
@@ -222,7 +223,7 @@ describe('the exchange', () => {
       [dispatch, dispatch + dispatch_bytes],
     ] as const) {
       dies.space.wordsOf(dispatch)[offsetOf(dispatch) / 4 + 1] = 3;
-      const event = asker.dispatch(1, { layer: 0, segments: 1, segmentsAddress, pairRowsAddress, rowsAddress: dispatch });
+      const event = asker.dispatch(1, { layer: 0, epoch: 0, segments: 1, segmentsAddress, pairRowsAddress, rowsAddress: dispatch });
       expect(expert.nextDispatch(checksOf(dies))).toBeNull();
       expect(asker.pull(1, event, dies.apps[0]?.address ?? 0, 3)).toBe('failed');
     }
@@ -242,7 +243,14 @@ describe('the exchange', () => {
     const ask = (die: number, pairs: number): number => {
       const { dispatch } = (exchanges[die] as Exchange).endpoint.areas;
       dies.space.wordsOf(dispatch)[offsetOf(dispatch + SEGMENTS_AT) / 4 + 1] = pairs;
-      const place = { layer: 1, segments: 1, segmentsAddress: dispatch + SEGMENTS_AT, pairRowsAddress: dispatch + PAIR_ROWS_AT, rowsAddress: dispatch };
+      const place = {
+        layer: 1,
+        epoch: 0,
+        segments: 1,
+        segmentsAddress: dispatch + SEGMENTS_AT,
+        pairRowsAddress: dispatch + PAIR_ROWS_AT,
+        rowsAddress: dispatch,
+      };
       return (exchanges[die] as Exchange).dispatch(3, place);
     };
     const first = ask(0, 12);

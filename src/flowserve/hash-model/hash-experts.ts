@@ -1,22 +1,22 @@
 /**
  * Experts of the hash model (hash-forward.ts), as an NPU computes them for whoever asks, itself among them.
  *
- *   reply e = H(layer, e, W of e, normed)        the shared expert: H(layer, W, normed)
+ *   reply e = H(layer, e, W of e, normed)        e by the slot's table, W by its weights; the shared expert: H(layer, W, normed)
  * @module
  */
 import { offsetOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
-import { isMoeLayer } from '../../model/moe-layers.ts';
 import { assert } from '../../protocol/errors.ts';
 import type { WireKernels } from '../../xccl/wire-format.ts';
 import type { ExpertArithmetic } from '../arithmetic.ts';
+import { expertIn } from '../expert-slots.ts';
 import type { DieLayout, ExpertLayout, ModelShape } from '../step-layout.ts';
 import { Hash } from './hash.ts';
-import { HASH_BYTES, type HashExpertLayout } from './hash-layout.ts';
+import type { HashExpertLayout } from './hash-layout.ts';
 
 const KIND = { expert: 17, shared: 18 } as const;
 
-type Layout = DieLayout & Pick<ExpertLayout, 'scratch'> & Pick<HashExpertLayout, 'weights' | 'ownExperts' | 'hasShared'>;
+type Layout = DieLayout & Pick<ExpertLayout, 'scratch'> & Pick<HashExpertLayout, 'weights' | 'hasShared'>;
 
 export class HashExperts<Place extends Layout = Layout> implements ExpertArithmetic {
   readonly config: ModelShape;
@@ -27,8 +27,6 @@ export class HashExperts<Place extends Layout = Layout> implements ExpertArithme
   readonly #hash = new Hash();
   /** Index of the replicated weights; an expert's lie behind it. */
   readonly #weights: number;
-  readonly #owned: number;
-  readonly #ownExperts: Int32Array;
 
   constructor(config: ModelShape, layout: Place, space: AddressSpace) {
     this.config = config;
@@ -37,8 +35,6 @@ export class HashExperts<Place extends Layout = Layout> implements ExpertArithme
     this.#words = space.wordsOf(layout.base);
     this.wire = hashWire(this.#words);
     this.#weights = offsetOf(layout.weights) >>> 2;
-    this.#ownExperts = Int32Array.from(layout.ownExperts);
-    this.#owned = this.#ownExperts.reduce((count, own) => count + (own < 0 ? 0 : 1), 0);
   }
 
   gatherRows(to: number, from: number, indices: number, count: number): void {
@@ -53,15 +49,16 @@ export class HashExperts<Place extends Layout = Layout> implements ExpertArithme
     }
   }
 
-  expert(layer: number, expert: number, y: number, x: number, count: number): void {
-    if (expert === this.config.moe.experts) {
+  expert(layer: number, slot: number, y: number, x: number, count: number): void {
+    const { expertSlots } = this.layout;
+    if (slot === expertSlots.each) {
       this.shared(layer, y, x, count);
       return;
     }
     const words = this.#words;
-    const own = this.#ownIndex(layer, expert);
-    if (own < 0) assert(false, `NPU ${this.layout.npu} was asked for expert ${layer}.${expert}, which it does not own`);
-    const weights = this.#weights + 2 * own;
+    const expert = expertIn(words, expertSlots, layer, slot);
+    if (expert < 0) assert(false, `NPU ${this.layout.npu} was asked for slot ${slot} of layer ${layer}, which holds nothing`);
+    const weights = this.#weights + 2 * (1 + layer * expertSlots.each + slot);
     const target = y >>> 2;
     const source = x >>> 2;
     for (let row = 0; row < 2 * count; row += 2) {
@@ -84,17 +81,6 @@ export class HashExperts<Place extends Layout = Layout> implements ExpertArithme
       this.#hash.absorb(words[source + row] as number, words[source + row + 1] as number);
       this.#hash.write(words, target + row);
     }
-  }
-
-  placeOfExpert(layer: number, expert: number): { readonly address: number; readonly bytes: number } | null {
-    const own = this.#ownIndex(layer, expert);
-    return own < 0 ? null : { address: this.layout.weights + HASH_BYTES * own, bytes: HASH_BYTES };
-  }
-
-  /** Which of this NPU's weights are the expert's; −1 if none. */
-  #ownIndex(layer: number, expert: number): number {
-    const own = this.#ownExperts[expert] ?? -1;
-    return own < 0 || !isMoeLayer(this.config, layer) ? -1 : 1 + layer * this.#owned + own;
   }
 }
 

@@ -8,7 +8,7 @@
  *   x       = H(layer, W, cell 0 … cell position, x)             attention, read through the block table
  *   normed  = H(layer, W, x)
  *   x       = H(layer, W, normed, x)                             dense layer
- *   reply e = H(layer, e, W of e, normed)                        on the expert's NPU
+ *   reply e = H(layer, e, W of e, normed)                        on an NPU that has e in a slot
  *   x       = H(layer, W, x, (reply e, weight of e) by id, H(layer, W, normed))
  *   token   = H(H(W, x), position, seed and choice where it samples) mod vocabulary           hash-sampler.ts
  *
@@ -288,12 +288,8 @@ export class HashForward implements Arithmetic {
     this.#experts.gatherRows(to, from, indices, count);
   }
 
-  expert(layer: number, expert: number, y: number, x: number, count: number): void {
-    this.#experts.expert(layer, expert, y, x, count);
-  }
-
-  placeOfExpert(layer: number, expert: number): { readonly address: number; readonly bytes: number } | null {
-    return this.#experts.placeOfExpert(layer, expert);
+  expert(layer: number, slot: number, y: number, x: number, count: number): void {
+    this.#experts.expert(layer, slot, y, x, count);
   }
 
   sharedExpert(layer: number, rows: number, first = 0): void {

@@ -1,7 +1,7 @@
 /**
  * What lies where in the region of an NPU whose kernels are skipped: what a step needs, with rows and cells of one hash, 8 bytes, and weights of one hash each.
  *
- *   weights    | replicated | layer 0: own experts, ascending | layer 1: own experts | …        8 bytes each; 0 where nothing was loaded
+ *   weights    | replicated | layer 0: slots of experts | layer 1: slots | …        8 bytes each; 0 where nothing was loaded
  *   KV block   | layer 0: a cell a position | layer 1 | …
  *   columns    of NPUs that split their output projection: of each row a hash by each of them
  *   tables     that ranks gather: of each row a hash by each rank; after a layer of experts, rows of the ranks' own
@@ -11,8 +11,11 @@ import { offsetOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import { Arena } from '../../fabric/arena.ts';
 import { assert, MinipodError } from '../../protocol/errors.ts';
-import { executorOfNpu, expertGroupOf, npuOfExpert, sharedExpertNpusOf } from '../../protocol/topology.ts';
+import { executorOfNpu, sharedExpertNpusOf } from '../../protocol/topology.ts';
 import { type AreaSizes, layoutAreas } from '../../xccl/areas.ts';
+import { plainChecksum } from '../distflow/checksum.ts';
+import { firstMap } from '../expert-routing.ts';
+import { layersWithExperts, layoutSlotTables, layoutStaging, placeOfSlot, type SlotWeights, writeSlot } from '../expert-slots.ts';
 import { type PlanOptions, type PodPlanOf, planDies } from '../pod-plan.ts';
 import { layoutRouting } from '../routed-steps.ts';
 import { LOGIT_ROWS_MAX } from '../scratch-layout.ts';
@@ -48,13 +51,11 @@ export type HashScratch = StepScratch & { readonly sharedOut: number; readonly h
 export type HashLayout = StepLayout & {
   readonly scratch: HashScratch;
   readonly weights: number;
-  /** By expert id: which of a layer's own it is, −1 where another NPU owns it. */
-  readonly ownExperts: readonly number[];
   readonly turns: (AttentionTurnsPlace & { readonly scratch: HashScratch }) | null;
 };
 
 /** Of an expert NPU. `hasShared`: it computes the shared expert, with the replicated weights. */
-export type HashExpertLayout = ExpertLayout & Pick<HashLayout, 'weights' | 'ownExperts'> & { readonly hasShared: boolean };
+export type HashExpertLayout = ExpertLayout & Pick<HashLayout, 'weights'> & { readonly hasShared: boolean };
 
 export type HashPodPlan = PodPlanOf<ModelShape, HashLayout | HashExpertLayout>;
 
@@ -73,12 +74,15 @@ export function planHashPod(model: ModelShape, options: PlanOptions): HashPodPla
 const layoutHashDie = (model: ModelShape, options: LayoutOptions, npu: number, base: number, bytes?: number): HashLayout | HashExpertLayout =>
   options.deployment.npus[npu]?.kind === 'experts' ? layoutHashExperts(model, options, npu, base, bytes) : layoutHashNpu(model, options, npu, base, bytes);
 
-/** Weights of its own experts, ascending, layer by layer. */
-function layoutWeights({ layers, moe }: ModelShape, { deployment }: LayoutOptions, npu: number, arena: Arena): Pick<HashLayout, 'weights' | 'ownExperts'> {
-  const group = expertGroupOf(deployment, npu);
-  let owned = 0;
-  const ownExperts = Array.from({ length: moe.experts }, (_, expert) => (npuOfExpert(expert, group) === npu ? owned++ : -1));
-  return { weights: arena.allocate((1 + layers * owned) * HASH_BYTES), ownExperts };
+/** Weights of its slots, layer by layer. */
+function layoutWeights(model: ModelShape, options: LayoutOptions, npu: number, arena: Arena): Pick<HashLayout, 'weights' | 'expertSlots'> {
+  const slotTables = layoutSlotTables(model, options, npu, arena);
+  const { each, tables } = slotTables;
+  const address = arena.allocate((slotTables.rank < 0 ? 1 : 1 + model.layers * each) * HASH_BYTES);
+  const weights = tables.map((table, layer): SlotWeights | null =>
+    table === null ? null : { first: address + (1 + layer * each) * HASH_BYTES, stride: HASH_BYTES, bytes: HASH_BYTES },
+  );
+  return { weights: address, expertSlots: { ...slotTables, weights, staging: layoutStaging(options, weights, arena) } };
 }
 
 const hashAreaSizes = (model: ModelShape, options: LayoutOptions, npu: number): AreaSizes =>
@@ -214,22 +218,31 @@ const KIND = { replicated: 1, expert: 2 } as const;
 
 /**
  * "Loads" an NPU's weights: hashes of what they are and of `version`, a 32-bit number that stands for the checkpoint. Counts begin at 0.
- * An NPU whose weights were not loaded, or are of another version, computes other tokens.
+ * An NPU whose weights were not loaded, or are of another version, computes other tokens. `map`: what slots hold.
  */
-export function loadHashWeights({ config }: HashPodPlan, layout: HashLayout | HashExpertLayout, space: AddressSpace, version: number): void {
-  const { weights, ownExperts } = layout;
+export function loadHashWeights(
+  { config, options, hosting }: HashPodPlan,
+  layout: HashLayout | HashExpertLayout,
+  space: AddressSpace,
+  version: number,
+  map = firstMap(config, options, executorOfNpu(hosting.deployment, layout.npu)),
+): void {
+  const { weights, expertSlots } = layout;
   const words = space.wordsOf(weights);
   const hash = new Hash();
-  let at = offsetOf(weights) >>> 2;
+  const checksum = plainChecksum(space);
   hash.begin(KIND.replicated, version, 0);
-  hash.write(words, at);
-  for (let layer = 0; layer < config.layers; layer++) {
-    for (let expert = 0; expert < config.moe.experts; expert++) {
-      if (ownExperts[expert] === -1) continue;
-      hash.begin(KIND.expert, layer, expert);
-      hash.absorb(version, 0);
-      at += 2;
-      hash.write(words, at);
+  hash.write(words, offsetOf(weights) >>> 2);
+  for (const [index, layer] of (expertSlots.rank < 0 ? [] : layersWithExperts(config)).entries()) {
+    for (let slot = 0; slot < expertSlots.each; slot++) {
+      const expert = map.expertOfSlot[index * expertSlots.total + expertSlots.rank * expertSlots.each + slot] as number;
+      const { address, bytes } = placeOfSlot(expertSlots, layer, slot);
+      if (expert >= 0) {
+        hash.begin(KIND.expert, layer, expert);
+        hash.absorb(version, 0);
+        hash.write(words, offsetOf(address) >>> 2);
+      }
+      writeSlot(words, expertSlots, layer, slot, expert, 0, checksum.sum(0, address, bytes));
     }
   }
   if (layout.kind === 'attention') for (const address of layout.counts) if (address !== null) space.bytesAt(address, config.moe.experts * 4).fill(0);

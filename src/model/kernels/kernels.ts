@@ -132,18 +132,22 @@ type Experts = {
   /** counts[experts[i]] += 1 for n assignments. */
   countExperts(counts: Address, experts: Address, n: number): void;
   /**
-   * Sorts what the gate chose for the rows from `first` on by (NPU, expert, token), as ExpertBatches does. order: u32 [nExperts][2], (expert, NPU) in that order; starts: scratch u32
-   * [nExperts]. Writes segments u32 [experts that have any][2], (expert, pairs); pairRows u32 [pairs], each pair's token; rowIndices u32 [rows, topK], each
-   * pair's place; shares u32 [npus][4], (first segment, segments, first pair, pairs).
+   * Sorts what the gate chose for the rows from `first` on by (NPU, slot, token), slots from `begin` (of an NPU the first) on and round, as ExpertBatches does. map: u32 [nExperts + 1] where an expert's replicas
+   * begin, [slots] replicas, [slots] each slot's expert; starts: scratch u32 [slots]. Writes segments u32 [slots that have any][2], (slot << 16 | expert,
+   * pairs); pairRows u32 [pairs], each pair's token; rowIndices u32 [rows, topK], each pair's place; shares u32 [slots / each][4], (first segment, segments,
+   * first pair, pairs).
    */
   sortPairs(
     experts: Address,
     first: number,
     rows: number,
     topK: number,
-    order: Address,
+    spread: number,
+    map: Address,
     nExperts: number,
-    npus: number,
+    slots: number,
+    each: number,
+    begin: number,
     starts: Address,
     segments: Address,
     pairRows: Address,
@@ -157,8 +161,8 @@ type Programs = {
   /** Runs `bytes` of instructions. Traps at an opcode that is none. */
   runProgram(program: Address, bytes: number): void;
   /**
-   * Each expert's program on its rows of one share: y, x and the number of rows are put into the three words at `variables` for it.
-   * programs: u32 [experts][2], address and bytes; traps where the address is 0.
+   * Each slot's program on its rows of one share: y, x and the number of rows are put into the three words at `variables` for it.
+   * programs: u32 [own slots][2], address and bytes; traps where the address is 0.
    */
   runExperts(
     share: Address,

@@ -27,7 +27,7 @@ const INSTRUCTIONS = [
   ['gateSigmoid', 'uuuuuuuuuufu'],
   ['gateSoftmax', 'uuuuuuuu'],
   ['countExperts', 'uuu'],
-  ['sortPairs', 'uuuuuuuuuuuu'],
+  ['sortPairs', 'uuuuuuuuuuuuuuu'],
   ['runExperts', 'uuuuuuuuu'],
   ['combineRows', 'uuuuuuuuuu'],
   ['copyBytes', 'uuu'],

@@ -84,7 +84,8 @@ export function runProgram(program: usize, bytes: i32): void {
       case 18: gateSoftmax(u(at, 0), u(at, 1), u(at, 2), n(at, 3), n(at, 4), n(at, 5), n(at, 6), u(at, 7)); break;
       case 19: countExperts(u(at, 0), u(at, 1), n(at, 2)); break;
       case 20:
-        sortPairs(u(at, 0), n(at, 1), n(at, 2), n(at, 3), u(at, 4), n(at, 5), n(at, 6), u(at, 7), u(at, 8), u(at, 9), u(at, 10), u(at, 11));
+        sortPairs(
+          u(at, 0), n(at, 1), n(at, 2), n(at, 3), n(at, 4), u(at, 5), n(at, 6), n(at, 7), n(at, 8), n(at, 9), u(at, 10), u(at, 11), u(at, 12), u(at, 13), u(at, 14));
         break;
       case 21:
         runExperts(u(at, 0), u(at, 1), u(at, 2), u(at, 3), n(at, 4), u(at, 5), u(at, 6), u(at, 7), u(at, 8));
@@ -99,9 +100,9 @@ export function runProgram(program: usize, bytes: i32): void {
 }
 
 /**
- * The experts of one share that sortPairs has written: for each segment its rows are gathered (a single one is read where it lies), and the expert's own
+ * The experts of one share that sortPairs has written: for each segment its rows are gathered (a single one is read where it lies), and its slot's own
  * program is run, which finds y, x and the number of rows in the three words at `variables`. Replies lie in the order of pairs.
- * programs: u32 [nExperts][2], address and bytes; address 0 where another NPU owns the expert, which traps.
+ * programs: u32 [own slots][2], address and bytes; traps where the address is 0.
  */
 export function runExperts(
   share: usize, segments: usize, pairRows: usize, rows: usize, rowBytes: i32, gathered: usize, replies: usize, programs: usize, variables: usize,
@@ -113,7 +114,7 @@ export function runExperts(
   let y = replies + firstPair * bytes;
   for (const end = segments + (<usize>load<u32>(share, 4) << 3); segments < end; segments += 8) {
     const count = load<i32>(segments, 4);
-    const program = programs + (<usize>load<u32>(segments) << 3);
+    const program = programs + (<usize>(load<u32>(segments) >> 16) << 3);
     if (!load<u32>(program)) unreachable();
     let x = gathered;
     if (count == 1) x = rows + <usize>load<u32>(pairRows) * bytes;

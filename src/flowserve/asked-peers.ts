@@ -1,0 +1,171 @@
+/**
+ * What a step has asked of other NPUs at one point, and was not answered yet: shares of its tokens for the slots of experts, or columns of an output projection.
+ * A peer is asked one thing at a time. What it refuses, since its slot does not hold that expert (any more, or not yet), goes to whoever holds it by the
+ * present map; nothing of it was computed.
+ * @module
+ */
+import type { Answer, Exchange } from '../xccl/exchange.ts';
+import { deadlineExceeded } from '../xccl/operation.ts';
+import type { ExpertBatches, Share } from './expert-batches.ts';
+import type { ExpertService } from './expert-service.ts';
+import type { OutputProjection } from './output-projection.ts';
+
+/** What a peer was asked, and under which event: an NPU's share of the pairs of tokens and experts, or its columns of the output projection. */
+type Asked = { readonly share: Share | null; event: number };
+/** Under which map, and when. */
+type Refused = { readonly share: Share; readonly epoch: number; readonly at_ms: number };
+
+/** A peer that lives answers within milliseconds; one that died is replaced in less than this, and asked again. */
+export const PEERS_DEADLINE_MS = 30_000;
+/** Who is refused by the map that it has waits so long for another one before it asks again. */
+const ASK_AGAIN_MS = 1;
+/** For a peer that is asked something else just now. */
+const NO_EPOCH = -1;
+
+export class AskedPeers {
+  readonly #npu: number;
+  readonly #batches: ExpertBatches;
+  readonly #service: ExpertService;
+  readonly #projection: OutputProjection;
+  readonly #exchange: Exchange;
+  readonly #dieOf: (npu: number) => number;
+  readonly #now_ms: () => number;
+  /** By NPU that has not answered. */
+  readonly #missing = new Map<number, Asked>();
+  #refused: Refused[] = [];
+  #layer = 0;
+  #rows = 0;
+  #asked_ms = 0;
+  #failed: number | null = null;
+  /** Shares that were refused, since this was made. */
+  refusals = 0;
+
+  /** `service`: what this NPU computes itself. */
+  constructor(batches: ExpertBatches, service: ExpertService, projection: OutputProjection, dieOf: (npu: number) => number) {
+    const { npu, exchange } = service;
+    this.#npu = npu;
+    this.#batches = batches;
+    this.#service = service;
+    this.#projection = projection;
+    this.#exchange = exchange;
+    this.#dieOf = dieOf;
+    this.#now_ms = exchange.endpoint.surroundings.now_ms;
+  }
+
+  get isMissing(): boolean {
+    return this.#missing.size > 0 || this.#refused.length > 0;
+  }
+
+  /** The last layer that peers were asked for. */
+  get layer(): number {
+    return this.#layer;
+  }
+
+  /** A peer that failed at its part. */
+  get failed(): number | null {
+    return this.#failed;
+  }
+
+  /** NPUs that have not answered. */
+  get npus(): number[] {
+    return [...this.#missing.keys()];
+  }
+
+  /** Asks for all shares but this NPU's own, which is returned; undefined: there is none, or its slots do not hold what it is for, and others are asked. */
+  askShares(layer: number, shares: readonly Share[]): Share | undefined {
+    this.#layer = layer;
+    for (const share of shares) if (share.npu !== this.#npu) this.#missing.set(share.npu, { share, event: this.#ask(share.npu, share) });
+    const own = shares.find(({ npu }) => npu === this.#npu);
+    const isHeld = own === undefined || this.#service.holds(this.#batches.describe(own, layer));
+    if (!isHeld) this.#refuse(own);
+    if (this.isMissing) this.#asked_ms = this.#now_ms();
+    return isHeld ? own : undefined;
+  }
+
+  /** Asks for the columns that others have of `rows` rows. */
+  askColumns(layer: number, rows: number): void {
+    this.#layer = layer;
+    this.#rows = rows;
+    for (const npu of this.#projection.peers) this.#missing.set(npu, { share: null, event: this.#ask(npu, null) });
+    this.#asked_ms = this.#now_ms();
+  }
+
+  /** Pulls the answers that have come. True: none is missing any more. */
+  pull(): boolean {
+    for (const [npu, { share, event }] of this.#missing) {
+      const answer = share === null ? this.#pullColumns(npu, event) : this.#pullRows(npu, event, share);
+      if (answer === 'pending') continue;
+      this.#missing.delete(npu);
+      if (answer === 'failed') this.#failed = npu;
+      else if (answer === 'refused' && share !== null) this.#refuse(share);
+    }
+    if (this.#refused.length > 0) this.#askElsewhere();
+    return !this.isMissing;
+  }
+
+  /** Asks a peer once more for what it has not answered: it was restarted. Who serves keeps no state, so asking twice is harmless. */
+  askAgain(npu: number): void {
+    const missing = this.#missing.get(npu);
+    if (missing !== undefined) missing.event = this.#ask(npu, missing.share);
+  }
+
+  /** @throws `deadline_exceeded` naming the NPUs that have not answered for too long; `others`: whom the step waits for besides. */
+  checkDeadline(others: readonly number[]): void {
+    if (!this.isMissing) return;
+    const waited_ms = this.#now_ms() - this.#asked_ms;
+    if (waited_ms > PEERS_DEADLINE_MS) throw deadlineExceeded(`layer ${this.#layer} of NPU ${this.#npu}`, [...this.npus, ...others], waited_ms);
+  }
+
+  /** Nobody is waited for: what peers still compute lies in their memory, and is not looked for. */
+  reset(): void {
+    for (const [npu, { event }] of this.#missing) this.#exchange.abandon(this.#dieOf(npu), event);
+    this.#missing.clear();
+    this.#refused = [];
+    this.#failed = null;
+  }
+
+  #ask(npu: number, share: Share | null): number {
+    const die = this.#dieOf(npu);
+    if (share === null) return this.#exchange.dispatchRows(die, this.#projection.describe(this.#layer, this.#rows));
+    return this.#exchange.dispatch(die, this.#batches.describe(share, this.#layer));
+  }
+
+  #pullRows(npu: number, event: number, share: Share): Answer {
+    return this.#exchange.pull(this.#dieOf(npu), event, this.#batches.replyAddress(share), share.pairs);
+  }
+
+  #pullColumns(npu: number, event: number): Answer {
+    const { target, skip, bytes } = this.#projection.columnsOf(npu);
+    return this.#exchange.pull(this.#dieOf(npu), event, target, this.#rows, skip, bytes);
+  }
+
+  #refuse(share: Share): void {
+    this.#refused.push({ share, epoch: this.#batches.routing.epoch, at_ms: this.#now_ms() });
+    this.refusals++;
+  }
+
+  /** At once where the map is another one, else in a while. */
+  #askElsewhere(): void {
+    const { epoch } = this.#batches.routing;
+    const refused = this.#refused;
+    this.#refused = [];
+    for (const one of refused) {
+      if (one.epoch === epoch && this.#now_ms() - one.at_ms < ASK_AGAIN_MS) {
+        this.#refused.push(one);
+        continue;
+      }
+      for (const share of this.#batches.sortAgain(this.#layer, one.share)) {
+        const { npu } = share;
+        if (npu === this.#npu) this.#computeOwn(share);
+        else if (this.#missing.has(npu)) this.#refused.push({ share, epoch: NO_EPOCH, at_ms: one.at_ms });
+        else this.#missing.set(npu, { share, event: this.#ask(npu, share) });
+      }
+    }
+  }
+
+  #computeOwn(share: Share): void {
+    const dispatch = this.#batches.describe(share, this.#layer);
+    if (this.#service.holds(dispatch)) this.#service.compute(dispatch, this.#batches.replyAddress(share), share.pairs);
+    else this.#refuse(share);
+  }
+}

@@ -1,0 +1,22 @@
+/**
+ * Where a slot of an EP group lies in global memory, on the die that its NPU has now.
+ * @module
+ */
+import type { Region } from '../fabric/memory-plan.ts';
+import type { ExpertGroup } from '../protocol/topology.ts';
+import type { Directory } from '../runtime/directory.ts';
+import { placeOfSlot } from './expert-slots.ts';
+import type { AnyPodPlan } from './pod-plan.ts';
+import type { DieLayout } from './step-layout.ts';
+
+/** A slot as its group counts them, and as its NPU does. */
+export type SlotPlace = { readonly npu: number; readonly slot: number; readonly address: number; readonly bytes: number };
+
+export function slotPlace(plan: AnyPodPlan, directory: Directory, { first }: ExpertGroup, layer: number, slot: number): SlotPlace {
+  const { each } = (plan.layouts[first] as DieLayout).expertSlots;
+  const npu = first + Math.floor(slot / each);
+  const layout = plan.layouts[npu] as DieLayout;
+  const { address, bytes } = placeOfSlot(layout.expertSlots, layer, slot % each);
+  const die = plan.dies[directory.dieOfNpu(npu)] as Region;
+  return { npu, slot: slot % each, address: address - layout.base + die.base, bytes };
+}

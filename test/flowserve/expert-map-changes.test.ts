@@ -1,0 +1,154 @@
+/** Experts that lie in any slots, and slots that change while steps run: the same tokens, and never a wrong expert's weights. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { type ExpertMap, expertMap, NO_EXPERT } from '../../actors/policies/expert-placement/expert-map.ts';
+import { placementShape } from '../../src/flowserve/expert-routing.ts';
+import { layersWithExperts, writeSlot } from '../../src/flowserve/expert-slots.ts';
+import { loadHashWeights } from '../../src/flowserve/hash-model/hash-layout.ts';
+import { colocated, executorOfNpu, parseTopology, type Topology } from '../../src/protocol/topology.ts';
+import { type Call, generate, type HashPod, makeHashPod, SHAPE, VERSION } from './hash-rig.ts';
+
+const CALLS = (npus: number): Call[] => Array.from({ length: npus }, (_, npu) => ({ npu, prompt: [npu, 7, 8, 9, 10, 11 + npu], max_tokens: 6 }));
+/** What one NPU says, which holds all experts, in the order of the checkpoint. */
+const EXPECTED = [1, 2, 3, 4].map(
+  (npus) =>
+    generate(
+      makeHashPod(1),
+      CALLS(npus).map((call) => ({ ...call, npu: 0 })),
+    ).tokens,
+);
+
+type Draw = (below: number) => number;
+const drawing =
+  (draws: Iterator<number>): Draw =>
+  (below) =>
+    (draws.next().value as number) % below;
+
+/** Each expert in at least one slot, what is left holds any of them or nothing; by layer. */
+function anyMap(pod: HashPod, draw: Draw): ExpertMap {
+  const { plan } = pod;
+  const shape = placementShape(plan.config, plan.options, executorOfNpu(plan.hosting.deployment, 0).experts);
+  const { layers, slots, experts } = shape;
+  const layerOf = (): number[] => {
+    const of = Array.from({ length: slots }, (_, slot) => (slot < experts ? slot : draw(experts + 1) + NO_EXPERT));
+    for (let slot = slots - 1; slot > 0; slot--) {
+      const other = draw(slot + 1);
+      [of[slot], of[other]] = [of[other] as number, of[slot] as number];
+    }
+    return of;
+  };
+  return expertMap(shape, Int32Array.from(Array.from({ length: layers }, layerOf).flat()));
+}
+
+/** Puts what the map says into the slots of an NPU, at once, as its own thread would between two dispatches. */
+const fillSlots = ({ plan, space }: HashPod, npu: number, map: ExpertMap, epoch: number): void => {
+  const layout = plan.layouts[npu] as HashPod['plan']['layouts'][number];
+  if (layout.expertSlots.rank < 0) return;
+  const counts = layout.kind === 'attention' ? layout.counts.flatMap((at) => at ?? []) : [];
+  const counted = counts.map((at) => space.bytesAt(at, SHAPE.moe.experts * 4).slice());
+  loadHashWeights(plan, layout, space, VERSION, map);
+  for (const [index, at] of counts.entries()) space.bytesAt(at, SHAPE.moe.experts * 4).set(counted[index] as Uint8Array);
+  for (const [index, layer] of layersWithExperts(plan.config).entries())
+    for (let slot = 0; slot < layout.expertSlots.each; slot++) {
+      const expert = map.expertOfSlot[index * layout.expertSlots.total + layout.expertSlots.rank * layout.expertSlots.each + slot] as number;
+      writeSlot(space.wordsOf(layout.base), layout.expertSlots, layer, slot, expert, epoch, 0);
+    }
+};
+
+/** So many DP groups, and so many expert NPUs; 0: experts are where attention is. */
+const redundancies = fc.record({
+  npus: fc.integer({ min: 1, max: 4 }),
+  experts: fc.nat(4),
+  redundant_experts: fc.nat(9),
+  draws: fc.infiniteStream(fc.nat()),
+});
+const topologyOf = (npus: number, experts: number): Topology =>
+  parseTopology(experts === 0 ? `colocated:dp=${npus}` : `moe-attention:domains=1x${npus},experts=${experts}`);
+
+describe('experts in slots', () => {
+  it('should say the same, whichever slots they lie in and however many replicas they have', () => {
+    fc.assert(
+      fc.property(redundancies, ({ npus, experts, redundant_experts, draws }) => {
+        const options = { topology: topologyOf(npus, experts), redundant_experts };
+        const map = anyMap(makeHashPod(npus, options), drawing(draws));
+        const layers = layersWithExperts(SHAPE).map((_, index) => [...map.expertOfSlot.subarray(index * map.shape.slots, (index + 1) * map.shape.slots)]);
+        const pod = makeHashPod(npus, { ...options, expert_maps: [layers] });
+        expect(generate(pod, CALLS(npus)).tokens).toEqual(EXPECTED[npus - 1]);
+        for (const { exchange } of pod.programs) expect(exchange.refused).toBe(0);
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  it('should spread what goes to an expert evenly over its replicas', () => {
+    const { experts } = SHAPE.moe;
+    const all = Array.from({ length: experts }, (_, expert) => expert);
+    const layers = layersWithExperts(SHAPE).map(() => [...all, ...all]);
+    const pod = makeHashPod(2, { redundant_experts: experts, expert_maps: [layers], topology: colocated(2) });
+    const served = [0, 0];
+    for (const [npu, program] of pod.programs.entries()) {
+      const { compute } = program.service;
+      program.service.compute = function (dispatch, reply, pairs) {
+        served[npu] = (served[npu] as number) + pairs;
+        compute.call(this, dispatch, reply, pairs);
+      };
+    }
+    generate(pod, [{ npu: 0, prompt: Array.from({ length: 60 }, (_, token) => token), max_tokens: 1 }]);
+    const [own = 0, other = 0] = served;
+    expect(own + other).toBe(60 * SHAPE.moe.topK * layers.length);
+    expect(Math.abs(own - other)).toBeLessThanOrEqual(experts * layers.length);
+  });
+});
+
+describe('slots that change', () => {
+  it('should never change a token: whoever holds an expert no more refuses, and whoever asked asks elsewhere, at any layer', () => {
+    let refusals = 0;
+    fc.assert(
+      fc.property(redundancies, ({ npus, experts, redundant_experts, draws }) => {
+        const draw = drawing(draws);
+        const pod = makeHashPod(npus, { topology: topologyOf(npus, experts), redundant_experts });
+        let epoch = 0;
+        // A map that reaches nobody, one NPU or all of them, and slots that follow at once or a while later: more than the protocol ever lets happen.
+        let late: { readonly map: ExpertMap; readonly epoch: number; readonly slots: Set<number>; readonly maps: Set<number> } | null = null;
+        const catchUp = (): void => {
+          if (late === null) return;
+          for (const npu of late.slots) fillSlots(pod, npu, late.map, late.epoch);
+          for (const npu of late.maps) pod.programs[npu]?.batches.routing.install(late.map, late.epoch);
+          late = null;
+        };
+        const change = (): void => {
+          catchUp();
+          if (draw(3) > 0) return;
+          const [slots, maps] = [new Set<number>(), new Set<number>()];
+          const map = anyMap(pod, draw);
+          epoch++;
+          for (const { npu } of pod.plan.layouts) {
+            if (draw(2) === 0) slots.add(npu);
+            else fillSlots(pod, npu, map, epoch);
+          }
+          for (let npu = 0; npu < npus; npu++) {
+            if (draw(2) === 0) maps.add(npu);
+            else pod.programs[npu]?.batches.routing.install(map, epoch);
+          }
+          late = { map, epoch, slots, maps };
+        };
+        const { tokens, errors } = generate(pod, CALLS(npus), { onAsked: change, onServed: change });
+        expect(errors.filter((error) => error !== null)).toEqual([]);
+        expect(tokens).toEqual(EXPECTED[npus - 1]);
+        refusals += pod.programs.reduce((sum, program) => sum + program.refusals, 0);
+      }),
+      { numRuns: 100 },
+    );
+    expect(refusals).toBeGreaterThan(50);
+  });
+
+  it('should leave a map that is older than the one there alone', () => {
+    const pod = makeHashPod(2, { redundant_experts: 2 });
+    const { routing } = (pod.programs[0] as HashPod['programs'][number]).batches;
+    const [first, second] = [5, 3].map((seed) => anyMap(pod, (below) => seed % below)) as [ExpertMap, ExpertMap];
+    expect(routing.install(first, 2)).toBe(true);
+    expect(routing.install(second, 2)).toBe(false);
+    expect(routing.install(second, 1)).toBe(false);
+    expect([routing.map, routing.epoch]).toEqual([first, 2]);
+  });
+});
