@@ -106,6 +106,11 @@ export class KvTransfers {
     return !this.#cluster.isIdle;
   }
 
+  /** Nothing will ring for what is awaited: `poll` again in about a millisecond. */
+  get mustAskAgain(): boolean {
+    return this.#cluster.mustAskAgain;
+  }
+
   /** Of those, an NPU's. */
   openOf(npu: number): number {
     let open = this.#offers.get(npu)?.open_count ?? 0;

@@ -225,7 +225,7 @@ export class NpuWorker {
         idleTurns = 0;
         continue;
       }
-      const isAwaiting = this.#isStepping || this.#isStalled || waits;
+      const isAwaiting = this.#isStepping || this.#isStalled || waits || transfers.mustAskAgain;
       // Not at once: who has just had its answer often asks again.
       if (!isAwaiting && ++idleTurns === TURNS_TO_REST) this.#garbage.rest();
       this.#ladder.idle(hasWork, isAwaiting, this.#host.untilNextTimer_ms());

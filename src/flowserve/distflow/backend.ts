@@ -60,6 +60,8 @@ export class Pieces {
 export type Backend = {
   /** The source's memory is this memory: bytes may be copied, and summed on the way, by whoever has the backend. */
   readonly isMemory: boolean;
+  /** A clock for whoever must ask again and again: only a memory's holders tell that there is something new. Of a memory 0. */
+  now_ms(): number;
   /** Bytes of the source come here. */
   read(work: WorkRequest, pieces: Pieces): void;
   /** into[i] = the u32 at base + 4 × (indices?.[i] ?? i), as it is after everything that was read before. */

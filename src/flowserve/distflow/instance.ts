@@ -61,6 +61,13 @@ export class Instance<Token> {
     return this.#returns.length === 0;
   }
 
+  /** What a source comes to have is looked for by polls, now and then: it tells of nothing. */
+  get mustAskAgain(): boolean {
+    if (this.backend.isMemory) return false;
+    for (let index = 0; index < this.#underWay.length; index++) if ((this.#underWay[index] as UnderWay<Token>).moving.waitsForHolder) return true;
+    return false;
+  }
+
   /** Ended and not drained. */
   get ready(): number {
     return this.#ended.length;

@@ -87,6 +87,12 @@ export class LinkCluster<Token> {
     return true;
   }
 
+  /** Some source is to be asked again in about a millisecond, by a poll. */
+  get mustAskAgain(): boolean {
+    for (let index = 0; index < this.#instances.length; index++) if ((this.#instances[index] as Instance<Token>).mustAskAgain) return true;
+    return false;
+  }
+
   /** Lets every instance go on by its own bound. How many transfers ended. */
   poll(): number {
     let ended = 0;

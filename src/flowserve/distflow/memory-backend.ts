@@ -10,6 +10,7 @@ import { epochOfRegion } from './region-epoch.ts';
 
 export class MemoryBackend implements Backend {
   readonly isMemory = true;
+  readonly now_ms = (): number => 0;
   readonly isWaiting = false;
   readonly #space: AddressSpace;
   broken: MinipodError | null = null;

@@ -5,7 +5,8 @@
  *     │         └────────────┬──────────┴─────────────┴──────────────────────┴─────────┘
  *     ▼ refused              ▼ fenced, stale, corrupt, cancelled, …: what is under way lands, then stop ─▶ failed
  *
- * Meanwhile it looks at the header, over and over: at the progress, where layers come one by one, and whether the holder has fenced it.
+ * Meanwhile it looks at the header, over and over: at the progress, where layers come one by one, and whether the holder has fenced it. Over a network, where
+ * each look is a request, it pauses between two that find nothing new.
  * It is done only if its release was the lease's next word after its claim: then the holder knows it too. Where link or puller are lost while the release is on
  * its way, the holder may know of a pull that counts for nothing; that is the decode's to compute anew, as after any loss of its own.
  * @module
@@ -20,6 +21,9 @@ import { isProgressOf, isSealed, layersThere, OFFER_HEADER_WORDS, OFFER_WORD, ty
 import { DONE, type FailureReason, failed, PENDING, type Poll, reasonOf } from './outcome.ts';
 import type { OfferSource, Registration } from './registration.ts';
 import { Transfer } from './transfer.ts';
+
+/** So long after a look that found nothing new the next one is taken where no holder's bell rings here: a layer takes about as long. */
+const LOOK_PAUSE_MS = 1;
 
 const PHASE = { claim: 0, header: 1, blocks: 2, generations: 3, transfer: 4, seal: 5, sums: 6, release: 7, settle: 8, stop: 9, over: 10 } as const;
 
@@ -46,6 +50,7 @@ export class Pull {
   #lease: number;
   /** When it failed: whether it has a claim is still on its way. */
   #wasClaiming = false;
+  #restsUntil_ms = Number.NEGATIVE_INFINITY;
   #isUnreturned = false;
   #transfer: Transfer | null = null;
   #result: Poll = PENDING;
@@ -88,9 +93,15 @@ export class Pull {
     return this.#isUnreturned ? lease : null;
   }
 
-  /** Nothing is to be done before the holder's next layer or its sums are there, or it ends the lease; and that it will tell, who is of the same memory. */
+  /**
+   * Nothing is to be done before the holder's next layer or its sums are there, or it ends the lease. That it will tell, who is of the same memory; over a
+   * network it is looked for at a poll that comes LOOK_PAUSE_MS later.
+   */
   get waitsForHolder(): boolean {
-    if (!this.#end.backend.isMemory) return false;
+    return this.#isUpToDate && (this.#end.backend.isMemory || this.#look.isIdle);
+  }
+
+  get #isUpToDate(): boolean {
     // Sums that were there before all was copied are told of no more.
     if (this.#phase === PHASE.seal) return !isSealed(this.#header[OFFER_WORD.progress] as number);
     return this.#phase === PHASE.transfer && this.#transfer?.waitsForHolder === true;
@@ -234,7 +245,9 @@ export class Pull {
   /** True: nothing has changed for the worse. */
   #lookAtHeader(): boolean {
     const look = this.#look;
-    if (look.isIdle) this.#end.backend.readWords(look, this.#place.header, null, OFFER_HEADER_WORDS, this.#header);
+    const { backend } = this.#end;
+    if (look.isIdle && !backend.isMemory && this.#isUpToDate && backend.now_ms() < this.#restsUntil_ms) return true;
+    if (look.isIdle) backend.readWords(look, this.#place.header, null, OFFER_HEADER_WORDS, this.#header);
     if (look.state === 'failed') this.#failBy(look);
     if (look.state !== 'done') return this.#phase < PHASE.settle;
     look.state = 'idle';
@@ -245,6 +258,7 @@ export class Pull {
     else {
       if (this.#transfer !== null) this.#transfer.layers_there = layersThere(progress, this.#layers);
       if (this.#phase === PHASE.seal && isSealed(progress)) this.#phase = PHASE.sums;
+      this.#restsUntil_ms = backend.now_ms() + LOOK_PAUSE_MS;
       return true;
     }
     return false;

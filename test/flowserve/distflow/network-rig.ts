@@ -15,6 +15,8 @@ export class TwoMachines {
   readonly client: CardClient;
   readonly queues: QueuePair[] = [];
   #now_ms = 0;
+  /** By which cards are asked again and given up. It goes on with every turn, as leases' does not. */
+  card_ms = 0;
 
   constructor(port: number, server: CardServer, source: Rig, sizes: Sizes) {
     this.source = source;
@@ -23,7 +25,7 @@ export class TwoMachines {
       const queue = new QueuePair();
       this.queues.push(queue);
       this.client.attach({ queue, thread: 1, source: 0, target: 1, port, wake: () => {} });
-      return new SocketBackend({ queue, owner: 1, ring: () => {}, now_ms: () => this.#now_ms, deadline_ms: 5_000 });
+      return new SocketBackend({ queue, owner: 1, ring: () => {}, now_ms: () => this.card_ms, deadline_ms: 5_000 });
     };
     this.target = new Rig(sizes, { network }, ['a', 'b']);
     this.client = new CardClient(this.target.memory.space, nodeNet);
@@ -38,6 +40,7 @@ export class TwoMachines {
 
   pass(duration_ms: number): void {
     this.#now_ms += duration_ms;
+    this.card_ms += duration_ms;
   }
 
   /** By the holder, who knows from then on that nobody reads there. */
@@ -52,8 +55,10 @@ export class TwoMachines {
     this.target.cluster.poll();
   }
 
-  async turnUntil(isTrue: () => boolean): Promise<void> {
+  /** `turn_ms`: how long each takes by the cards' clock. */
+  async turnUntil(isTrue: () => boolean, turn_ms = 0.1): Promise<void> {
     for (let turn = 0; turn < 20_000; turn++) {
+      this.card_ms += turn_ms;
       this.turn();
       if (isTrue()) return;
       await breathe();

@@ -51,6 +51,34 @@ describe('pulls over a connection', () => {
     expect(machines.server.links()).toEqual([{ source: 0, target: 1 }]);
   });
 
+  it('ask for the next layer, and for sums, once a millisecond and not at every turn; nothing is to be done meanwhile', async () => {
+    await using machines = await TwoMachines.open();
+    const { source, target, server } = machines;
+    const { offer, pull } = startPull(machines, 4, 5, 1);
+    const { counters } = server;
+    const rests = async (): Promise<void> => {
+      let turns = 0;
+      await machines.turnUntil(() => target.cluster.isIdle && target.cluster.mustAskAgain && ++turns > 2, 0);
+      const before = counters.requests;
+      for (let passed_ms = 0; passed_ms < 20; passed_ms += 2) {
+        await machines.turnUntil(() => counters.requests === before + passed_ms / 2, 0);
+        turns = 0;
+        await machines.turnUntil(() => ++turns > 100, 0);
+        expect(counters.requests).toBe(before + passed_ms / 2);
+        expect([target.cluster.isIdle, target.cluster.mustAskAgain]).toEqual([true, true]);
+        machines.card_ms += 2;
+      }
+      // The last one.
+      await machines.turnUntil(() => counters.requests === before + 10, 0);
+    };
+    await machines.turnUntil(() => pull.copied_bytes === 4 * SMALL.layer_bytes);
+    await rests();
+    for (let there = 2; there <= SMALL.layers; there++) source.of(0).reach(offer, there);
+    await machines.turnUntil(() => target.cluster.pending === 0 && source.of(0).open_count === 0);
+    expect(target.cluster.drain().map(({ end }) => reasonOf(end))).toEqual(['done']);
+    expect(target.cluster.mustAskAgain).toBe(false);
+  });
+
   type Mishap = readonly [what: string, reason: string, act: (machines: TwoMachines, pulling: Pulling) => void];
   const mishaps: readonly Mishap[] = [
     ['is cancelled', 'cancelled', (_, { pull }) => pull.cancel()],

@@ -28,6 +28,7 @@ export type SocketBackendOptions = {
 
 export class SocketBackend implements Backend {
   readonly isMemory = false;
+  readonly now_ms: () => number;
   broken: MinipodError | null = null;
   readonly #queue: QueuePair;
   readonly #options: SocketBackendOptions;
@@ -49,6 +50,7 @@ export class SocketBackend implements Backend {
   constructor(options: SocketBackendOptions) {
     this.#queue = options.queue;
     this.#options = options;
+    this.now_ms = options.now_ms;
     this.#before = options.before;
     this.#waiting = Array.from({ length: ENTRIES }, () => ({ work: null, last: 0, into: null, count: 0, staged: 0, staged_end: 0 }));
   }
