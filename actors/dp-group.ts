@@ -6,7 +6,7 @@
  *    ▲        │ a rank fails, is lost, or finds something else than the others
  *    └─ rolling back: all ranks forget what they hold (the life of a group with several ranks begins here)
  *
- * Each turn of `stepping` is one step of the NPU, or the same step of all ranks: plan, launch, retire. Its tokens go straight to the frontend, one message a step (the output shortcut).
+ * Each turn of `stepping` is one step of the NPU, or the same step of all ranks: plan, launch, retire. Its tokens go to its own output process, one message a step, and from there straight to the frontend (the output shortcut).
  * While it steps, the NPU has the next step before the one that runs has ended (asynchronous scheduling, DeepServe §4.2). The first step after idling has
  * none ahead of it: what comes in the same moment, as bursts do, is not kept waiting by a step for the first of them alone.
  *
@@ -176,13 +176,14 @@ export const dpGroup = setup({
       },
     }),
     abandon: assign(({ context, event }) => asked(context, event.type === 'ABANDON' ? context.scheduler.abandon(event.task) : [])),
+    stop: assign(({ context, event }) => asked(context, event.type === 'STOP_FOUND' ? context.scheduler.stop(event.task) : [])),
     dropCache: assign(({ context }) => {
       context.scheduler.cache.drop();
       return {};
     }),
     keepContext: assign({
       outbox: ({ context, event }) => {
-        if (event.type === 'KEEP_CONTEXT') context.scheduler.keepContext(event.context, event.cache_salt, event.tokens);
+        if (event.type === 'KEEP_CONTEXT') context.scheduler.coming.keepContext(event.context, event.cache_salt, event.tokens);
         return [];
       },
     }),
@@ -267,6 +268,7 @@ export const dpGroup = setup({
     KEEP_CONTEXT: { actions: 'keepContext' },
     FORGET_CONTEXT: { actions: 'forgetContext' },
     ABANDON: { actions: ['abandon', ...perform] },
+    STOP_FOUND: { actions: ['stop', ...perform] },
     OFFERED: {
       actions: [
         'offer',

@@ -5,8 +5,9 @@
 import { createActor } from 'xstate';
 import { npu } from '../actors/npu.ts';
 import type { RingConsumer } from '../src/fabric/ring.ts';
-import { abandon, enqueueSequence, NO_TERMS, npuLost, reportLoads, started, tokens } from '../src/protocol/constructors.ts';
-import type { Message, NpuMessage, TokenOut } from '../src/protocol/messages.ts';
+import type { ChunkRecord } from '../src/protocol/caller.ts';
+import { abandon, enqueueSequence, NO_TERMS, npuLost, reportLoads, started } from '../src/protocol/constructors.ts';
+import type { Message, NpuMessage } from '../src/protocol/messages.ts';
 import { Codec } from '../src/protocol/wire.ts';
 import { ActorHost } from '../src/runtime/actor-host.ts';
 import { IdleLadder } from '../src/runtime/idle-ladder.ts';
@@ -27,14 +28,14 @@ const sampling = {
   ...{ temperature: 1, top_p: 1, top_k: 0, min_p: 0, seed: 12_345_678, min_tokens: 0, stop_token_ids: [], logprobs: -1, prompt_logprobs: -1 },
   ...{ bias_ids: [], bias_values: [], presence_penalty: 0, frequency_penalty: 0, repetition_penalty: 1 },
 };
-const tokenOf = (request: number): TokenOut => ({
-  ...{ request, choice: 0, index: 0, token: 1_234, finish: null, stops: false, logprobs: null, cached: 0, prompt_start: 0, prompt_logprobs: null },
+const chunkOf = (request: number): ChunkRecord => ({
+  ...{ request, choice: 0, index: 9, text: ' once', token_ids: [1_234], logprobs: null, finish: null, stop_string: null, stop_token: -1, cached: 0 },
 });
 const MESSAGES: Readonly<Record<string, object>> = {
   ABANDON: abandon('task/1234567'),
   NPU_LOST: npuLost(3, { code: 'worker_failed', message: 'worker 1 was lost', param: null }),
-  'PROMPT of 14 tokens': { type: 'PROMPT', request: 70_000, token_ids: Array.from({ length: 14 }, (_, index) => 900 + index) },
-  'TOKENS of 3 requests': tokens([70_001, 70_002, 70_003].map(tokenOf)),
+  'PROMPT of 14 tokens': { type: 'PROMPT', request: 70_000, token_ids: Array.from({ length: 14 }, (_, index) => 900 + index), records: [] },
+  'CHUNKS of 3 requests': { type: 'CHUNKS', chunks: [70_001, 70_002, 70_003].map(chunkOf) },
   'ENQUEUE of 3 tokens': enqueueSequence('task/1234567', {
     request: 9_646,
     choice: 0,
@@ -52,7 +53,7 @@ const GOALS = { M_s: 3, times: 25, ofMachine: 0.7 } as const;
  * What the NPU machine takes for ever. In the pod STEP and LAUNCH_DONE never leave the NPU's thread, so no frame has their shape: here they travel in a
  * declared one of the usual size, since the machine hands the plan on and does not look into it.
  */
-const inShape = (type: NpuMessage['type']): Message => ({ type, request: 70_000, token_ids: [1, 86, 1461, 613, 265, 531, 460, 315, 504] }) as never;
+const inShape = (type: NpuMessage['type']): Message => ({ type, request: 70_000, token_ids: [1, 86, 1461, 613, 265, 531, 460], records: [315] }) as never;
 const NPU_MESSAGES: Readonly<Record<string, readonly [Message, Message]>> = {
   'STEP, LAUNCH_DONE in turn': [inShape('STEP'), inShape('LAUNCH_DONE')],
   REPORT_LOADS: [reportLoads(), reportLoads()],

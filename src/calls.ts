@@ -3,24 +3,29 @@
  * @module
  */
 import { generateCall, promptRecord } from './call.ts';
+import { CallCounts } from './call-counts.ts';
+import { Delivery } from './delivery.ts';
+import type { DeliveredRecords } from './flowserve/delivered-records.ts';
 import { collect, LiveGeneration } from './generation.ts';
 import { type GenerateOptions, generateOptionsSchema, type Prompt, parseOptions, type ResolvedGenerateOptions } from './options.ts';
 import type { CallerToPod, PodToCaller } from './protocol/caller.ts';
 import { MinipodError } from './protocol/errors.ts';
-import { CALL_IDS } from './protocol/request-ids.ts';
+import { CALL_IDS, callOf } from './protocol/request-ids.ts';
 import type { Completion, Generation } from './results.ts';
 import type { Clock, Random } from './runtime/clock.ts';
 
 export type CallsPorts = {
   readonly clock: Clock;
   readonly random: Random;
+  readonly records: DeliveredRecords;
   /** Throws when the message cannot be sent. */
   readonly tell: (message: CallerToPod) => void;
 };
 
 export class Calls {
   readonly #ports: CallsPorts;
-  readonly #generations = new Map<number, LiveGeneration>();
+  readonly counts = new CallCounts();
+  readonly #deliveries = new Map<number, Delivery>();
   #next = 1;
   #isClosed = false;
 
@@ -28,9 +33,9 @@ export class Calls {
     this.#ports = ports;
   }
 
-  /** Generations that have not ended. */
+  /** Calls that have not ended. */
   get open(): number {
-    return this.#generations.size;
+    return this.#deliveries.size;
   }
 
   generate(prompt: Prompt, options: GenerateOptions): Generation {
@@ -67,41 +72,68 @@ export class Calls {
       return generation;
     }
     signal?.addEventListener('abort', onAbort, { once: true });
-    this.#generations.set(request, generation);
+    this.#deliveries.set(request, new Delivery(generation, terms, { counts: this.counts, records: this.#ports.records }));
     try {
       this.#ports.tell(generateCall(request, record, options, seed));
     } catch (error) {
-      this.#generations.delete(request);
+      this.#deliveries.delete(request);
       generation.end(error instanceof MinipodError ? error : new MinipodError('internal', `the call could not be sent: ${error}`, { cause: error }));
     }
     return generation;
   }
 
-  receive(message: PodToCaller): void {
-    if (message.type === 'CHUNKS') {
-      for (const chunk of message.chunks) this.#generations.get(chunk.request)?.push(chunk);
-      return;
+  /** `group`: the DP group whose output process it comes from; the control thread's comes from none. */
+  receive(message: PodToCaller, group = -1): void {
+    switch (message.type) {
+      case 'CHUNKS':
+        for (const chunk of message.chunks) {
+          const delivery = this.#deliveries.get(callOf(chunk.request));
+          delivery?.push(chunk, group);
+          this.#closeIfOver(delivery, chunk.request);
+        }
+        break;
+      case 'PROMPT_LOGPROBS': {
+        const delivery = this.#deliveries.get(callOf(message.request));
+        delivery?.scorePrompt(message);
+        this.#closeIfOver(delivery, message.request);
+        break;
+      }
+      default: {
+        const delivery = this.#deliveries.get(message.request);
+        delivery?.hear(message);
+        this.#closeIfOver(delivery, message.request);
+      }
     }
-    this.#generations.get(message.request)?.receive(message);
-    if (message.type === 'ENDED') this.#generations.delete(message.request);
+  }
+
+  /** Called about once a second while nothing comes: fails calls whose last tokens were lost with a thread. */
+  look(): void {
+    for (const [call, delivery] of [...this.#deliveries]) {
+      delivery.look();
+      this.#closeIfOver(delivery, call);
+    }
   }
 
   /** Ends what runs with `error`, and lets nothing new in. */
   close(error: MinipodError): void {
     this.#isClosed = true;
-    for (const generation of this.#generations.values()) generation.end(error);
-    this.#generations.clear();
+    for (const { generation } of this.#deliveries.values()) generation.end(error);
+    this.#deliveries.clear();
+  }
+
+  #closeIfOver(delivery: Delivery | undefined, request: number): void {
+    if (delivery?.isOver === true) this.#deliveries.delete(callOf(request));
   }
 
   #newRequest(): number {
     for (;;) {
       const request = this.#next;
       this.#next = (this.#next + 1) % CALL_IDS;
-      if (!this.#generations.has(request)) return request;
+      if (!this.#deliveries.has(request)) return request;
     }
   }
 
   #cancel(request: number): void {
-    if (this.#generations.has(request)) this.#ports.tell({ type: 'CANCEL_CALL', request });
+    if (this.#deliveries.has(request)) this.#ports.tell({ type: 'CANCEL_CALL', request });
   }
 }

@@ -3,8 +3,8 @@
  * @module
  */
 
-import type { ChunkRecord, PodToCaller, PositionRecord } from './protocol/caller.ts';
-import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
+import type { ChunkRecord, PositionRecord } from './protocol/caller.ts';
+import { MinipodError } from './protocol/errors.ts';
 import type { ChoiceTimes, Chunk, Completion, CompletionChoice, FinishReason, Generation, PromptInfo, RequestTimes, TokenLogprob, Usage } from './results.ts';
 import type { Clock } from './runtime/clock.ts';
 import { UnreadChunks } from './unread-chunks.ts';
@@ -72,33 +72,39 @@ export class LiveGeneration implements Generation {
     return this.#choices;
   }
 
-  /** Takes what the pod says about this request. */
-  receive(message: Exclude<PodToCaller, { type: 'CHUNKS' }>): void {
-    switch (message.type) {
-      case 'PROMPT':
-        this.#tokenIds = message.token_ids;
-        if (!this.#wantsPromptLogprobs) this.#prompt.resolve({ token_ids: message.token_ids, logprobs: null });
-        break;
-      case 'PROMPT_LOGPROBS':
-        this.#prompt.resolve({ token_ids: this.#tokenIds ?? [], logprobs: [null, ...message.logprobs.map(describe)] });
-        break;
-      case 'SCHEDULED_CALL':
-        this.#times.scheduled ??= this.#ports.clock.now_ms();
-        break;
-      case 'PROMPT_CACHED':
-        this.#cached = message.tokens;
-        break;
-      case 'CHOICE_MOVED':
-        this.#move(message.choice, message.dp_group);
-        break;
-      case 'ENDED':
-        this.end(message.error === null ? null : fromErrorRecord(message.error));
-        break;
-    }
+  /** The pod has its prompt as ids. */
+  begin(token_ids: readonly number[]): void {
+    this.#tokenIds = token_ids;
+    if (!this.#wantsPromptLogprobs) this.#prompt.resolve({ token_ids, logprobs: null });
+  }
+
+  /** Of all prompt tokens but the first. */
+  scorePrompt(logprobs: readonly PositionRecord[]): void {
+    this.#prompt.resolve({ token_ids: this.#tokenIds ?? [], logprobs: [null, ...logprobs.map(describe)] });
+  }
+
+  schedule(): void {
+    this.#times.scheduled ??= this.#ports.clock.now_ms();
+  }
+
+  /** The KV of so many of its prompt's tokens was there already. */
+  foundCached(tokens: number): void {
+    this.#cached = tokens;
+  }
+
+  /** A choice's next tokens are of this DP group: its first ones, or, as it has moved, all from here on. */
+  move(index: number, group: number): void {
+    const choice = this.#choices[index];
+    if (choice === undefined) return;
+    if (choice.prefill_group === null) choice.prefill_group = group;
+    else choice.moved = this.#ports.clock.now_ms();
+    choice.decode_group = group;
   }
 
   push(record: ChunkRecord): void {
     const now_ms = this.#ports.clock.now_ms();
+    // The news that it was scheduled comes another way.
+    this.#times.scheduled ??= now_ms;
     this.#times.first_token ??= now_ms;
     const choice = this.#choices[record.choice];
     if (choice !== undefined) {
@@ -140,14 +146,6 @@ export class LiveGeneration implements Generation {
     } finally {
       this.cancel();
     }
-  }
-
-  #move(index: number, group: number): void {
-    const choice = this.#choices[index];
-    if (choice === undefined) return;
-    if (choice.prefill_group === null) choice.prefill_group = group;
-    else choice.moved = this.#ports.clock.now_ms();
-    choice.decode_group = group;
   }
 
   #wakeUp(): void {

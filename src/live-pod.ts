@@ -6,12 +6,15 @@ import { Worker } from 'node:worker_threads';
 import * as Comlink from 'comlink';
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
 import { promptRecord } from './call.ts';
+import { CallerPeers } from './caller-peers.ts';
 import { Calls } from './calls.ts';
 import { contextInfo, createContext } from './contexts.ts';
 import { podExperts } from './expert-stats.ts';
-import { ControlPage } from './fabric/control-page.ts';
+import { AddressSpace } from './fabric/address-space.ts';
 import { Links } from './fabric/links.ts';
 import type { RingConsumer } from './fabric/ring.ts';
+import { DeliveredRecords } from './flowserve/delivered-records.ts';
+import { recordTableOf } from './flowserve/pod-plan.ts';
 import { resolveModel } from './model/registry.ts';
 import {
   type ChatMessage,
@@ -29,22 +32,30 @@ import type { ControlHandle } from './platform/control-handle.ts';
 import type { ControlRemote, Outcome } from './platform/control-thread.ts';
 import type { ModelInfo, Pod } from './pod.ts';
 import { podStats } from './pod-stats.ts';
+import { idOf, roleOf } from './protocol/address.ts';
 import type { ContextRecord, PodToCaller } from './protocol/caller.ts';
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
+import { type ThreadMessage, threadPeerDetached } from './protocol/threads.ts';
 import type { Completion, ContextInfo, Generation, PodExperts, PodStats } from './results.ts';
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
 import { breathe, EventLoopSleeper, waitAtMost } from './runtime/event-loop.ts';
-import { MessagePort } from './runtime/message-port.ts';
+import { MessagePort, type ReceivedMail } from './runtime/message-port.ts';
 import { entryPoint, threadOptions } from './runtime/thread-entry.ts';
 import type { ActRing } from './trace/act-log.ts';
 import { asInspect } from './trace/inspection-events.ts';
 import { LiveInspection } from './trace/live-inspection.ts';
 
-/** An idle caller looks up this often, one that waits for tokens more often; a bell wakes it earlier. */
+/** An idle caller looks up this often; a bell wakes it earlier. */
 const SLEEP_MS = 1_000;
-const SLEEP_BUSY_MS = 10;
+/**
+ * While calls are open, text is taken up this often, all that has come at once, without a bell: a wake for each step of each DP group would cost its worker
+ * 8 µs, and on a machine of few cores often its core as well.
+ */
+const NAP_MS = 1;
+/** Calls whose last tokens were lost with a thread are looked for this often. */
+const LOOK_MS = 1_000;
 /** More than all that the control thread waits for in turn while it closes: past it, it is stuck itself, in a full ring of a recorder whose disk hangs. */
 const CLOSE_MS_MAX = 60_000;
 /** By then the thread has said all that there is to say. */
@@ -119,6 +130,7 @@ export class LivePod implements Pod {
   readonly #origin_ms: number;
   readonly #clock: Clock;
   readonly #port: MessagePort;
+  readonly #peers: CallerPeers;
   readonly #sleeper: EventLoopSleeper;
   readonly #calls: Calls;
   readonly #inspection: LiveInspection | null;
@@ -135,7 +147,7 @@ export class LivePod implements Pod {
     clock: Clock,
     inspection: LiveInspection | null = null,
   ) {
-    const { plan, memories } = handle;
+    const { plan, memories, epochs: peer_epochs } = handle;
     this.#handle = handle;
     WEIGHTS.set(this, new ArrayBuffer(plan.memory.bytes));
     this.#thread = thread;
@@ -145,12 +157,13 @@ export class LivePod implements Pod {
     this.#origin_ms = epoch_ms() - clock.now_ms();
     this.#inspection = inspection;
     const first = memories[0] as WebAssembly.Memory;
-    this.#port = new MessagePort(
-      new Links(CALLER_THREAD, first, plan.rings, new ControlPage(memories), { now_us: () => clock.now_ms() * 1000 }),
-      handle.isTraced,
-    );
-    this.#sleeper = new EventLoopSleeper(this.#port.links.control, CALLER_THREAD);
-    this.#calls = new Calls({ clock, random: systemRandom, tell: (message) => this.#tell(message) });
+    const space = new AddressSpace(memories, plan.memory.regions);
+    const links = new Links(CALLER_THREAD, first, plan.rings, space.control, { now_us: () => clock.now_ms() * 1000, peer_epochs });
+    this.#peers = new CallerPeers(links, handle);
+    this.#port = new MessagePort(links, handle.isTraced);
+    this.#sleeper = new EventLoopSleeper(links.control, CALLER_THREAD);
+    const records = new DeliveredRecords(recordTableOf(plan, space));
+    this.#calls = new Calls({ clock, random: systemRandom, records, tell: (message) => this.#tell(message) });
     this.model = {
       name: plan.config.name,
       architecture: plan.config.architecture,
@@ -211,7 +224,7 @@ export class LivePod implements Pod {
   async stats(): Promise<PodStats> {
     const report = await this.#ask(this.#remote.stats() as ReturnType<ControlRemote['stats']>);
     const links = [{ thread: CALLER_THREAD, reports: this.#port.links.counters() }, ...report.links];
-    return podStats(this.model.name, this.#clock, this.#handle.plan, { ...report, links });
+    return podStats(this.model.name, this.#clock, this.#handle.plan, { ...report, links }, this.#calls.counts);
   }
 
   async experts({ measure = true }: { measure?: boolean } = {}): Promise<PodExperts> {
@@ -263,13 +276,37 @@ export class LivePod implements Pod {
     const { links } = this.#port;
     const sleeper = this.#sleeper;
     const hasWork = (): boolean => this.#isClosed || links.hasInbound();
-    const onFrame = (_peer: number, ring: RingConsumer): void => this.#calls.receive(this.#port.read(ring).message as PodToCaller);
+    const onFrame = (_peer: number, ring: RingConsumer): void => this.#receive(this.#port.read(ring));
+    let looked_ms = this.#clock.now_ms();
     while (!this.#isClosed) {
       const busy = links.receive(onFrame);
       const waits = links.flush();
       // Chunks wake their readers, who run before the next frame is looked for.
-      if (busy) await breathe();
-      else await sleeper.sleep(waits ? 1 : this.#calls.open > 0 ? SLEEP_BUSY_MS : SLEEP_MS, hasWork);
+      if (busy) {
+        await breathe();
+        continue;
+      }
+      if (this.#clock.now_ms() - looked_ms >= LOOK_MS) {
+        looked_ms = this.#clock.now_ms();
+        this.#calls.look();
+      }
+      if (waits || this.#calls.open > 0) await sleeper.nap(NAP_MS);
+      else await sleeper.sleep(SLEEP_MS, hasWork);
+    }
+  }
+
+  #receive({ from, message }: ReceivedMail): void {
+    const said = message as PodToCaller | ThreadMessage;
+    switch (said.type) {
+      case 'PEER_LOST':
+        this.#peers.detach(said.worker);
+        this.#port.send(CONTROL_THREAD, 'control/0', 'caller/0', threadPeerDetached(said.worker), 'control');
+        break;
+      case 'PEER_RESTARTED':
+        this.#peers.attach(said.worker, said);
+        break;
+      default:
+        this.#calls.receive(said as PodToCaller, roleOf(from) === 'output' ? idOf(from) : -1);
     }
   }
 

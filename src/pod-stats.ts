@@ -1,4 +1,5 @@
 /** What a pod tells its caller about itself, live or virtual. @module */
+import type { CallCounts } from './call-counts.ts';
 import type { AnyPodPlan } from './flowserve/pod-plan.ts';
 import type { ControlStats } from './platform/control-handle.ts';
 import type { KvLinkReport, LinkRead } from './protocol/threads.ts';
@@ -34,15 +35,15 @@ const NO_FIGURES: Figures = {
 };
 
 /** A group's scheduler and KV blocks are its first rank's to tell of: the others hold shares of the same. */
-function groupStats({ groups, executors }: Deployment, report: ControlStats): DpGroupStats[] {
+function groupStats({ groups, executors }: Deployment, report: ControlStats, counted: CallCounts): DpGroupStats[] {
   return groups.map(({ id, executor, npus }) => {
     const leader = report.npus.find(({ npu }) => npu === npus[0]);
-    const counts = report.groups.get(id);
+    const counts = counted.groups.get(id);
     const { requests_running, requests_waiting, kv_blocks, kv_blocks_used, kv_blocks_cached, prefix_queries, prefix_hits, preemptions } = leader ?? NO_FIGURES;
     const { kv_lent, kv_expected, kv_leases_expired, remote_hits, remote_hits_refused, remote_hits_missed } = leader ?? NO_FIGURES;
     return {
       ...{ dp_group: id, task_executor: executor, role: executors[executor]?.role ?? 'colocated', npus, requests_running, requests_waiting },
-      requests_finished: counts?.finished ?? NOTHING_FINISHED,
+      requests_finished: { ...(counts?.finished ?? NOTHING_FINISHED) },
       prompt_tokens: counts?.prompt_tokens ?? 0,
       generation_tokens: counts?.generation_tokens ?? 0,
       ...{ kv_blocks, kv_blocks_used, kv_blocks_cached, prefix_queries, prefix_hits, preemptions },
@@ -98,17 +99,18 @@ const addLinks = (a: KvLinkReport, b: KvLinkReport): KvLinkReport => ({
   failed: Object.fromEntries(Object.entries(a.failed).map(([reason, count]) => [reason, count + (b.failed[reason] ?? 0)])),
 });
 
-export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: ControlStats): PodStats {
+/** `counts`: the caller's. */
+export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: ControlStats, counts: CallCounts): PodStats {
   const { memory, hosting, layouts, options } = plan;
-  const dp_groups = groupStats(hosting.deployment, report);
+  const dp_groups = groupStats(hosting.deployment, report, counts);
   return {
     model,
     uptime_seconds: clock.now_ms() / 1000,
     requests_running: report.npus.reduce((sum, { requests_running }) => sum + requests_running, 0),
     requests_waiting: report.npus.reduce((sum, { requests_waiting }) => sum + requests_waiting, 0),
-    requests_finished: report.finished,
-    prompt_tokens: report.prompt_tokens,
-    generation_tokens: report.generation_tokens,
+    requests_finished: { ...counts.all.finished },
+    prompt_tokens: counts.all.prompt_tokens,
+    generation_tokens: counts.all.generation_tokens,
     kv_block_size: options.kv_block_size,
     task_executors: executorStats(hosting.deployment, dp_groups),
     dp_groups,

@@ -65,24 +65,25 @@ export class VirtualPod implements Pod {
   #isClosed = false;
 
   static async create(options: VirtualOptions, ports: Omit<VirtualPorts, 'tell'>): Promise<VirtualPod> {
-    const told: { receive: (message: PodToCaller) => void } = { receive: () => {} };
-    return new VirtualPod(await VirtualControl.create(options, { ...ports, tell: (message) => told.receive(message) }), options.seed, told);
+    const told: { receive: (message: PodToCaller, group: number) => void } = { receive: () => {} };
+    return new VirtualPod(await VirtualControl.create(options, { ...ports, tell: (message, group) => told.receive(message, group) }), options.seed, told);
   }
 
-  private constructor(control: VirtualControl, seed: number, told: { receive: (message: PodToCaller) => void }) {
+  private constructor(control: VirtualControl, seed: number, told: { receive: (message: PodToCaller, group: number) => void }) {
     this.control = control;
     const { config, tokenizer, parameters } = control;
     this.#calls = new Calls({
       clock: control.host.clock,
       random: new SeededRandom(seed, REQUEST_SEEDS),
+      records: control.delivered,
       tell: (message) => {
         control.frontend.receiveCaller(message);
         this.#wake();
       },
     });
-    told.receive = (message) => {
+    told.receive = (message, group) => {
       this.#hasTold = true;
-      this.#calls.receive(message);
+      this.#calls.receive(message, group);
     };
     this.model = {
       name: config.name,
@@ -156,7 +157,7 @@ export class VirtualPod implements Pod {
   async stats(): Promise<PodStats> {
     this.#checkOpen();
     const { host, plan } = this.control;
-    return podStats(this.model.name, host.clock, plan, this.control.stats());
+    return podStats(this.model.name, host.clock, plan, this.control.stats(), this.#calls.counts);
   }
 
   async experts({ measure = true }: { measure?: boolean } = {}): Promise<PodExperts> {

@@ -46,7 +46,7 @@ describe('the pages', () => {
   });
 
   it('should draw messages that there are, and say them by these names', () => {
-    const protocol = ['messages', 'balancing', 'controllers'].map((name) => read(`src/protocol/${name}.ts`)).join('\n');
+    const protocol = ['messages', 'output', 'balancing', 'controllers'].map((name) => read(`src/protocol/${name}.ts`)).join('\n');
     const types = new Set([...protocol.matchAll(/readonly type: '([A-Z_]+)'/g)].map(([, type]) => type));
     const travels = read('docs/how-a-request-travels.md');
     const drawn = [...travels.matchAll(/^ +p\d+->>p\d+: ([A-Z_]+)/gm)].map(([, type]) => type);

@@ -74,6 +74,11 @@ export class CacheArrivals {
     this.#waiting.push(running);
   }
 
+  /** Keeps a prompt's prefix for those who will name the context. */
+  keepContext(context: string, cache_salt: string, tokens: readonly number[]): void {
+    if (this.#hasPrefixCache) this.#cache.createContext(context, cacheSpace(cache_salt), tokens);
+  }
+
   /** What is to be copied since this was asked last. */
   takeTransfers(): readonly Transfer[] {
     if (this.#transfers.length === 0) return this.#transfers;

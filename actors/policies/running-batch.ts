@@ -93,6 +93,9 @@ export class RunningBatch implements Iterable<RunningSequence> {
   }
 }
 
+/** As a snapshot shows it: of its holding the block table. */
+export const withTable = ({ holding, ...running }: RunningSequence): object => ({ ...running, blocks: holding.blocks, shared: holding.path.length });
+
 /** How a token ends its sequence, if it does: by itself (`stops`, then it is no part of the text), or as the last that was asked for. */
 export function finishOf(running: RunningSequence, token: number): { readonly finish: 'stop' | 'length' | null; readonly stops: boolean } {
   const { sampling, max_tokens } = running.sequence;

@@ -10,7 +10,7 @@
  */
 import type { Address } from '../../src/protocol/address.ts';
 import type { ErrorRecord } from '../../src/protocol/errors.ts';
-import type { Sequence, Stage, StepOutcome, TokenOut } from '../../src/protocol/messages.ts';
+import type { Sequence, Stage } from '../../src/protocol/messages.ts';
 import { cacheSpace, emptyHolding, type Holding } from './cache-holding.ts';
 import type { Turn } from './waiting-line.ts';
 
@@ -39,6 +39,8 @@ export type RunningSequence = {
   isDecoding: boolean;
   /** Its KV can be trusted. */
   isSound: boolean;
+  /** The group's output process knows of it. */
+  isShown: boolean;
   /** It is over, and what still flies of it is dropped. `abandoned`: its task waits to hear that nothing is left of it. */
   end: 'none' | 'told' | 'abandoned';
 };
@@ -64,6 +66,7 @@ export const newRunningSequence = (task: Address, sequence: Sequence, stage: Sta
   wasFetched: false,
   isDecoding: false,
   isSound: true,
+  isShown: false,
   end: 'none',
 });
 
@@ -79,26 +82,6 @@ export const tokensToLaunch = (running: RunningSequence): number =>
 
 /** Once its prompt is computed, a decode group has more of it to generate. */
 export const goesOnElsewhere = ({ stage, sequence }: RunningSequence): boolean => stage === 'prefill' && sequence.output.length + 1 < sequence.max_tokens;
-
-/** A token as the frontend gets it, or, with `token` −1, the log-probabilities of a chunk of the prompt alone. `prompt_start`: the position that they begin with. */
-export const tokenOut = (
-  running: RunningSequence,
-  prompt_start: number,
-  { token, logprobs, prompt_logprobs }: StepOutcome,
-  finish: TokenOut['finish'],
-  stops: boolean,
-): TokenOut => ({
-  request: running.sequence.request,
-  choice: running.sequence.choice,
-  index: token >= 0 ? outputOf(running) - 1 : -1,
-  token,
-  finish,
-  stops,
-  logprobs,
-  cached: token >= 0 && outputOf(running) === 1 ? running.cached : 0,
-  prompt_start,
-  prompt_logprobs,
-});
 
 /** It needs more blocks than there are. */
 export const neverFits = (needed: number, { blocks, block_size }: { readonly blocks: number; readonly block_size: number }): ErrorRecord => ({

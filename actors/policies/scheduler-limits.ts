@@ -24,6 +24,9 @@ export type SchedulerLimits = {
   readonly offers_max: number;
 };
 
+/** The step that runs, and the one that begins when it ends. */
+export const STEPS_LAUNCHED_MAX = 2;
+
 /**
  * Cold blocks are copied to DRAM while less than the one share of HBM could be given out and nothing be lost, until it is the other. Early, since a prompt takes
  * all of its blocks at once, and copies cost an NPU nothing.

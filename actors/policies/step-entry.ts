@@ -5,6 +5,9 @@
 import { LAST_SAMPLED, type Sequence, type StepEntry } from '../../src/protocol/messages.ts';
 import { outputOf, type RunningSequence } from './running-sequence.ts';
 
+/** So many tokens of a sequence are in a step, which `samples` a new one or does not. */
+export type Launched = { readonly running: RunningSequence; readonly count: number; readonly samples: boolean };
+
 /** Step numbers travel as int32, and 0 means none: after the last comes 1 again. */
 const STEPS = 2 ** 31 - 1;
 export const nextStep = (step: number): number => (step % STEPS) + 1;

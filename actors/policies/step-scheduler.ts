@@ -16,32 +16,27 @@
  * @module
  */
 import type { Address } from '../../src/protocol/address.ts';
-import { abandoned, decoding, generated, generationFailed, preempted, scheduled, tokens as tokensMessage } from '../../src/protocol/constructors.ts';
+import { abandoned, decoding, generated, generationFailed, preempted, scheduled } from '../../src/protocol/constructors.ts';
 import { assert, type ErrorRecord } from '../../src/protocol/errors.ts';
-import type { Commands, Handoff, Sequence, Stage, StepEntry, StepOutcome, StepPlan, TokenOut } from '../../src/protocol/messages.ts';
+import type { Commands, Handoff, Sequence, Stage, StepEntry, StepOutcome, StepPlan } from '../../src/protocol/messages.ts';
 import type { Transfer } from '../../src/protocol/transfers.ts';
 import { CacheArrivals } from './cache-arrivals.ts';
-import { cacheSpace } from './cache-holding.ts';
 import { FIRST_CACHE_TRANSFER } from './cache-transfers.ts';
 import { type GroupLoad, groupLoad } from './group-load.ts';
 import { KvHandoffs } from './kv-handoffs.ts';
+import { OutputReports } from './output-reports.ts';
 import { RelationalTensorCache } from './relational-tensor-cache.ts';
-import { finishOf, RunningBatch } from './running-batch.ts';
-import { blocksForStep, missingBlocks, neverFits, newRunningSequence, type RunningSequence, tokenOut, tokensToLaunch } from './running-sequence.ts';
-import { cacheLimits, type SchedulerLimits } from './scheduler-limits.ts';
-import { nextStep, stepEntry } from './step-entry.ts';
+import { finishOf, RunningBatch, withTable } from './running-batch.ts';
+import { blocksForStep, missingBlocks, neverFits, newRunningSequence, type RunningSequence, tokensToLaunch } from './running-sequence.ts';
+import { cacheLimits, type SchedulerLimits, STEPS_LAUNCHED_MAX } from './scheduler-limits.ts';
+import { type Launched, nextStep, stepEntry } from './step-entry.ts';
 import { isBefore, WaitingLine } from './waiting-line.ts';
 
 /** A step and what to tell the tasks when it is sent. */
 export type Planned = { readonly plan: StepPlan; readonly messages: readonly Commands['send'][] };
 
-const FRONTEND: Address = 'frontend/0';
 /** For so many steps a sequence can be overtaken by later ones of a priority that is better by 1: at 10 to 50 ms a step about a second. */
 export const PATIENCE_STEPS = 64;
-/** The one that runs, and the one that begins when it ends. */
-const STEPS_LAUNCHED_MAX = 2;
-
-type Launched = { readonly running: RunningSequence; readonly count: number; readonly samples: boolean };
 
 export class StepScheduler {
   readonly cache: RelationalTensorCache;
@@ -49,6 +44,7 @@ export class StepScheduler {
   /** Those whose prefix is on its way to them. */
   readonly coming: CacheArrivals;
   readonly #limits: SchedulerLimits;
+  readonly #output: OutputReports;
   /** All who run or wait. */
   readonly #byTask = new Map<Address, RunningSequence>();
   readonly #waiting = new WaitingLine<RunningSequence>();
@@ -67,6 +63,7 @@ export class StepScheduler {
 
   constructor(limits: SchedulerLimits, self: Address) {
     this.#limits = limits;
+    this.#output = new OutputReports(self);
     this.cache = new RelationalTensorCache(cacheLimits(limits));
     this.coming = new CacheArrivals(this.cache, limits, this.#waiting, self);
     this.#running = new RunningBatch(limits.batch_requests_max);
@@ -117,15 +114,20 @@ export class StepScheduler {
     if (running !== undefined) this.handoffs.receiving.handedOver(running, output);
   }
 
-  /** Keeps a prompt's prefix for those who will name the context. */
-  keepContext(context: string, cache_salt: string, tokens: readonly number[]): void {
-    if (this.#limits.has_prefix_cache) this.cache.createContext(context, cacheSpace(cache_salt), tokens);
-  }
-
   /** Lets a sequence go: at once, or when the last step or transfer of its blocks has ended, since they are still written or read until then. */
   abandon(task: Address): readonly Commands['send'][] {
     const running = this.#byTask.get(task);
-    return running === undefined || this.#end(running, 'abandoned') ? [{ to: task, message: abandoned() }] : [];
+    const isGone = running === undefined || this.#end(running, 'abandoned');
+    return isGone ? [...this.#output.take(), { to: task, message: abandoned() }] : this.#output.take();
+  }
+
+  /** A stop string has ended it: what of it still flies is for nobody. */
+  stop(task: Address): readonly Commands['send'][] {
+    const running = this.#byTask.get(task);
+    if (running === undefined) return [];
+    running.isShown = false;
+    this.#end(running, 'told');
+    return [{ to: task, message: generated() }];
   }
 
   /** The next step, or one ahead of the step that runs; null when there is none to plan now. */
@@ -217,11 +219,10 @@ export class StepScheduler {
     return this.#running.takeDetached();
   }
 
-  /** What came of the step that ran: tokens go to the frontend in one message, ends and failures to the tasks. */
+  /** What came of the step that ran: tokens go to the output process in one message, ends and failures to the tasks. */
   retire(outcomes: readonly StepOutcome[]): readonly Commands['send'][] {
     const launched = this.#steps.shift() ?? [];
     assert(outcomes.length === launched.length, `${outcomes.length} outcomes of ${launched.length} entries`);
-    const out: TokenOut[] = [];
     const messages: Commands['send'][] = [];
     launched.forEach(({ running, count, samples }, index) => {
       const outcome = outcomes[index] as StepOutcome;
@@ -238,12 +239,12 @@ export class StepScheduler {
         messages.push({ to: running.task, message: generationFailed(outcome.error) });
       } else {
         this.coming.publish(running, start);
-        if (samples) out.push(this.#tokenOf(running, start + 1, outcome, messages));
-        else if (outcome.prompt_logprobs !== null) out.push(tokenOut(running, start + 1, outcome, null, false));
+        if (samples) this.#takeToken(running, start + 1, outcome, messages);
+        else if (outcome.prompt_logprobs !== null) this.#output.add(running, start + 1, outcome);
       }
     });
     // Tokens first: a task that hears of its end has had its last token sent before.
-    return out.length === 0 ? messages : [{ to: FRONTEND, message: tokensMessage(out) }, ...messages];
+    return [...this.#output.take(), ...messages];
   }
 
   /** The NPU failed under a step: all that it held fails with it, and so does the step that was to follow. */
@@ -263,25 +264,25 @@ export class StepScheduler {
     // What it kept lay in the memory that it failed in.
     this.coming.drop();
     this.cache.distrust();
-    return messages;
+    return [...this.#output.take(), ...messages];
   }
 
   /** All of its state: what a snapshot of its owner shows. */
   toJSON(): object {
     const { step, tokens_prefilled, tokens_decoded, preemptions, cache } = this;
     const launched = this.#steps.map((entries) => entries.map(({ running, ...entry }) => ({ task: running.task, ...entry })));
-    const tableOf = ({ holding, ...running }: RunningSequence): object => ({ ...running, blocks: holding.blocks, shared: holding.path.length });
     const { running, ...slots } = this.#running.toJSON();
-    const lists = { running: running.map(tableOf), waiting: [...this.#waiting].map(tableOf), launched, ...slots };
+    const lists = { running: running.map(withTable), waiting: [...this.#waiting].map(withTable), launched, ...slots };
     const rest = { handoffs: this.handoffs.toJSON(), cache: cache.toJSON(), wants: this.coming.wants.toJSON(), limits: this.#limits };
     return { step, tokens_prefilled, tokens_decoded, preemptions, ...structuredClone(lists), ...rest };
   }
 
-  #tokenOf(running: RunningSequence, prompt_start: number, outcome: StepOutcome, messages: Commands['send'][]): TokenOut {
+  #takeToken(running: RunningSequence, prompt_start: number, outcome: StepOutcome, messages: Commands['send'][]): void {
     running.tokens.push(outcome.token);
     this.tokens_decoded++;
-    const { finish, stops } = finishOf(running, outcome.token);
-    if (finish !== null) {
+    const end = finishOf(running, outcome.token);
+    this.#output.add(running, prompt_start, outcome, end);
+    if (end.finish !== null) {
       this.#end(running, 'told');
       messages.push({ to: running.task, message: generated() });
     } else if (running.stage === 'prefill') this.#lend(running, messages);
@@ -289,7 +290,6 @@ export class StepScheduler {
       running.isDecoding = true;
       messages.push({ to: running.task, message: decoding() });
     }
-    return tokenOut(running, prompt_start, outcome, finish, stops);
   }
 
   /** Its first token is out: the rest is for a decode executor. */
@@ -372,6 +372,7 @@ export class StepScheduler {
   #end(running: RunningSequence, end: 'told' | 'abandoned'): boolean {
     running.end = end;
     this.#byTask.delete(running.task);
+    this.#output.forget(running);
     const isGone = this.handoffs.giveUp(running);
     if (isGone !== null) return isGone;
     if (running.slot < 0) {

@@ -17,13 +17,14 @@ const REMEDIES: Readonly<Record<RegionKind, string>> = {
   control: 'fewer regions',
   rings: 'fewer workers or spare_workers',
   records: 'fewer max_queued',
+  vocabulary: 'a smaller tokenizer',
   hbm: 'more NPUs, fewer kv_blocks',
   dram: 'fewer dram_blocks',
 };
 /** Regions start on their own cache line pair, so that neighbours never share one. */
 const REGION_ALIGNMENT = 128;
 
-export type RegionKind = 'control' | 'rings' | 'hbm' | 'dram' | 'records';
+export type RegionKind = 'control' | 'rings' | 'hbm' | 'dram' | 'records' | 'vocabulary';
 /** `parts`: what the bytes are for, by name, where a refusal can say more than the kind. */
 export type RegionRequest = { readonly owner: string; readonly kind: RegionKind; readonly bytes: number; readonly parts?: Readonly<Record<string, number>> };
 export type Region = Omit<RegionRequest, 'parts'> & { readonly base: number };

@@ -10,8 +10,8 @@ import { choicesGranted, choicesRefused, leaseLost, leaseRefused, leaseTaken, re
 import type { Claim } from '../protocol/controllers.ts';
 import type { Message } from '../protocol/messages.ts';
 import type { Directory } from '../runtime/directory.ts';
+import type { RecordTable } from './record-table.ts';
 import { notKept, RecordTaking } from './record-taking.ts';
-import type { RecordTable } from './request-records.ts';
 
 export type ClaimsPorts = {
   readonly control: ControlPage;

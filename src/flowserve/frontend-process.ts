@@ -1,22 +1,22 @@
 /**
- * The frontend at work: calls come in and become requests, tokens go out as text. It is the hand of the address `frontend/0`, no actor: it decides nothing.
+ * The frontend at work on the control thread: calls come in and become requests. It is the hand of the address `frontend/0`, no actor: it decides nothing.
+ * Text goes out elsewhere: from each DP group's output process to the frontend's other half, on the caller's thread.
  * @module
  */
 import { PrefixMarks, prefixMarks } from '../../actors/policies/prefix-marks.ts';
 import type { ModelConfig } from '../model/config.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf } from '../protocol/address.ts';
-import type { CallerToPod, GenerateCall, PodToCaller, PromptRecord } from '../protocol/caller.ts';
-import { cancel, choiceStopped, dropCache, submit } from '../protocol/constructors.ts';
+import type { CallerToPod, FrontendToCaller, GenerateCall, PromptRecord } from '../protocol/caller.ts';
+import { cancel, dropCache, submit } from '../protocol/constructors.ts';
 import type { MemberLife } from '../protocol/controllers.ts';
 import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
-import type { FrontendMessage, Message, Sampling, Sequence } from '../protocol/messages.ts';
+import type { FrontendMessage, Message, Sampling } from '../protocol/messages.ts';
 import type { HeldPrefix } from '../protocol/prefix-sharing.ts';
 import { attemptOf, callOf, requestId } from '../protocol/request-ids.ts';
 import type { Random } from '../runtime/clock.ts';
 import { Contexts } from './contexts.ts';
 import { checkRank, contextTokens, sequencesOf, tokenize } from './frontend.ts';
-import { type Counts, OutputProcess } from './output-process.ts';
 import type { RequestRecords } from './request-records.ts';
 
 export const FRONTEND: Address = 'frontend/0';
@@ -35,7 +35,7 @@ export type FrontendPorts = {
   /** Whether a job executor is in that life still. What is sent to one that is not finds nobody. */
   readonly isAlive: (jobExecutor: Address, life: number) => boolean;
   readonly send: (to: Address, from: Address, message: Message, cause: number) => void;
-  readonly tellCaller: (message: PodToCaller) => void;
+  readonly tellCaller: (message: FrontendToCaller) => void;
   readonly now_ms: () => number;
   /** DP groups in which requests begin. */
   readonly firstGroups: readonly number[];
@@ -45,27 +45,27 @@ export type FrontendPorts = {
   readonly checkSampling?: (sampling: Sampling) => void;
 };
 
-/** What came and went so far. */
-export type FrontendReport = Counts & {
-  readonly requests_open: number;
-  /** By DP group, of those that have answered. */
-  readonly groups: ReadonlyMap<number, Counts>;
+type OpenRequest = {
+  /** Under which it goes on. */
+  id: number;
+  /** Its caller wants no more of it. */
+  isCancelled: boolean;
+  /** Of its prompt. */
+  readonly marks: readonly number[];
 };
 
 export class FrontendProcess {
-  readonly output: OutputProcess;
   readonly contexts: Contexts;
   readonly #config: ModelConfig;
   readonly #tokenizer: Tokenizer;
   readonly #ports: FrontendPorts;
   /** Which group has computed which prompts: all requests pass here, so a new one is told who probably has its beginning. A guess, that may be wrong. */
   readonly #held = new PrefixMarks(MARKS_MAX);
-  #cause = FROM_OUTSIDE;
   /** Who takes requests, as the leading cluster manager says. */
   #serving: readonly MemberLife[] = [];
   #term = 0;
-  /** By call: the id under which it goes on, and whether its caller wants no more of it. */
-  readonly #requests = new Map<number, { id: number; isCancelled: boolean }>();
+  /** By call. */
+  readonly #requests = new Map<number, OpenRequest>();
 
   constructor(config: ModelConfig, tokenizer: Tokenizer, ports: FrontendPorts) {
     this.#config = config;
@@ -78,35 +78,20 @@ export class FrontendProcess {
         for (const group of ports.firstGroups) ports.send(address('dp-group', group), FRONTEND, message, FROM_OUTSIDE);
       },
     });
-    this.output = new OutputProcess(tokenizer, config.eosTokenIds, {
-      tell: ports.tellCaller,
-      keep: (call, choice, token) => ports.records.append(call, choice, token),
-      finish: (call, choice) => ports.records.finish(call, choice),
-      ended: (call) => {
-        this.#requests.delete(call);
-        ports.records.close(call);
-      },
-      began: ({ cache_salt, prompt }, group) => {
-        if (ports.shares_prefixes) this.#held.add(group, prefixMarks(cache_salt, prompt));
-      },
-      stopChoice: (call, choice) => this.#stopChoice(call, choice),
-    });
   }
 
   receiveCaller(message: CallerToPod): void {
     if (message.type === 'GENERATE') this.#open(message);
-    else if (this.output.has(message.request)) this.#cancel(message.request);
+    else this.#cancel(message.request);
   }
 
-  /** `act`: the delivery, the cause of what follows. */
-  receive(message: FrontendMessage, from: Address, act: number): void {
-    this.#cause = act;
+  receive(message: FrontendMessage, from: Address): void {
     switch (message.type) {
-      case 'TOKENS':
-        this.output.push(message.tokens, idOf(from));
-        break;
       case 'REQUEST_RUNNING':
-        this.output.running(callOf(idOf(message.request)));
+        this.#ports.tellCaller({ type: 'SCHEDULED_CALL', request: callOf(idOf(message.request)) });
+        break;
+      case 'PROMPT_COMPUTED':
+        this.#held.add(idOf(from), this.#requests.get(callOf(idOf(message.request)))?.marks ?? []);
         break;
       case 'REQUEST_MOVED':
         this.#move(idOf(message.request));
@@ -133,13 +118,13 @@ export class FrontendProcess {
     return this.#serving;
   }
 
-  report(): FrontendReport {
-    const { open_requests, counts, groups } = this.output;
-    return { ...structuredClone(counts), requests_open: open_requests, groups: structuredClone(groups) };
+  /** By call, the ids of those that have not ended. */
+  get open(): ReadonlyMap<number, Pick<OpenRequest, 'id'>> {
+    return this.#requests;
   }
 
   cancelAll(): void {
-    for (const id of this.output.open_ids()) this.#cancel(id);
+    for (const call of this.#requests.keys()) this.#cancel(call);
   }
 
   /** Requests that come after this find nothing that was computed before. */
@@ -167,21 +152,23 @@ export class FrontendProcess {
       const unowned = sequencesOf(call, context, this.#config, this.#tokenizer, this.#ports.kv_positions);
       const { member, life } = this.#pick();
       const id = requestId(idOf(member), 0, call.request);
-      const held = this.#holderOf(unowned[0]);
+      const [first] = unowned;
+      assert(first, 'a call has a choice');
+      const marks = this.#ports.shares_prefixes ? prefixMarks(first.cache_salt, first.prompt) : [];
+      const held = this.#holderOf(marks);
       const sequences = unowned.map((sequence) => ({ ...sequence, request: id, held }));
-      this.output.open(call.request, sequences, call.stop, call.skip_special_tokens);
-      this.#requests.set(call.request, { id, isCancelled: false });
+      this.#requests.set(call.request, { id, isCancelled: false, marks });
       // Without room for its record it is served all the same, as long as its job executor lives.
-      this.#ports.records.open(sequences, life, call.deadline_ms < 0 ? call.deadline_ms : this.#ports.now_ms() + call.deadline_ms);
+      const records = this.#ports.records.open(sequences, life, call.deadline_ms < 0 ? call.deadline_ms : this.#ports.now_ms() + call.deadline_ms);
+      this.#ports.tellCaller({ type: 'PROMPT', request: call.request, token_ids: first.prompt, records });
       this.#ports.send(address('request', id), FRONTEND, submit(sequences, call.deadline_ms), FROM_OUTSIDE);
     } catch (error) {
-      this.#ports.tellCaller({ type: 'ENDED', request: call.request, error: toErrorRecord(error), generated: 0 });
+      this.#ports.tellCaller({ type: 'ENDED', request: call.request, error: toErrorRecord(error) });
     }
   }
 
-  #holderOf(first: Sequence | undefined): HeldPrefix | null {
-    if (!this.#ports.shares_prefixes || first === undefined) return null;
-    return this.#held.holderOf(prefixMarks(first.cache_salt, first.prompt));
+  #holderOf(marks: readonly number[]): HeldPrefix | null {
+    return this.#ports.shares_prefixes ? this.#held.holderOf(marks) : null;
   }
 
   /** Any that serves (xDeepServe §5.1, step 1). One whose thread is gone already may not be known to be lost yet. */
@@ -200,18 +187,12 @@ export class FrontendProcess {
     this.#ports.send(address('request', request.id), FRONTEND, cancel(), FROM_OUTSIDE);
   }
 
-  #stopChoice(call: number, choice: number): void {
-    const request = this.#requests.get(call);
-    if (request !== undefined) this.#ports.send(address('job', request.id), FRONTEND, choiceStopped(choice), this.#cause);
-  }
-
   /** Its job executor was lost, and another goes on with it. What was sent to the lost one may have found nobody. */
   #move(id: number): void {
     const request = this.#requests.get(callOf(id));
     if (request === undefined) return;
     request.id = id;
     if (request.isCancelled) this.#cancel(callOf(id));
-    else this.output.stopFinished(callOf(id));
   }
 
   #end(id: number, error: ErrorRecord | null): void {
@@ -219,6 +200,7 @@ export class FrontendProcess {
     const request = this.#requests.get(call);
     // What became of an attempt that another has taken over is no news.
     if (request === undefined || attemptOf(id) < attemptOf(request.id)) return;
-    this.output.end(call, error);
+    this.#requests.delete(call);
+    this.#ports.tellCaller({ type: 'ENDED', request: call, error });
   }
 }

@@ -30,6 +30,7 @@ export function sequencesOf(call: GenerateCall, context: KeptContext | null, con
   const stop_token_ids = [...new Set([...(call.ignore_eos ? [] : config.eosTokenIds), ...sampling.stop_token_ids])];
   checkTokenIds(stop_token_ids, config, 'stop_token_ids', BANNED_MAX);
   checkTokenIds(sampling.bias_ids, config, 'logit_bias', BIAS_MAX);
+  const text = { stop: call.stop, skip_special_tokens: call.skip_special_tokens };
   return Array.from({ length: call.n }, (_, choice) => ({
     request: call.request,
     choice,
@@ -43,6 +44,7 @@ export function sequencesOf(call: GenerateCall, context: KeptContext | null, con
     context: call.context_id,
     output: [],
     held: null,
+    text,
   }));
 }
 

@@ -10,17 +10,19 @@ import type { ControlPage } from '../fabric/control-page.ts';
 import { Links } from '../fabric/links.ts';
 import type { RingConsumer } from '../fabric/ring.ts';
 import { instantiateKernels } from '../model/kernels/kernels.ts';
+import { sharedVocabulary } from '../model/vocabulary.ts';
 import { type Address, address } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
+import type { OutputMessage } from '../protocol/output.ts';
 import { kvEventsRead, type ThreadMessage, threadPeerDetached, threadReported, threadStarted } from '../protocol/threads.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
-import { type Birth, firstAct, isLaterLife, type Witness } from '../runtime/cast.ts';
+import { type Birth, firstAct, isLaterLife, type Mail, type Witness } from '../runtime/cast.ts';
 import { type Clock, monotonicClock } from '../runtime/clock.ts';
 import { Collections } from '../runtime/collections.ts';
-import { CONTROL_THREAD, Directory, type Seating, threadsOf } from '../runtime/directory.ts';
+import { CALLER_THREAD, CONTROL_THREAD, Directory, type Seating, threadsOf } from '../runtime/directory.ts';
 import { IdleLadder } from '../runtime/idle-ladder.ts';
 import { MessagePort, type ReceivedMail } from '../runtime/message-port.ts';
 import type { Arithmetic } from './arithmetic.ts';
@@ -32,6 +34,7 @@ import { Forward } from './forward.ts';
 import { type KvLine, kvNetworkOf } from './kv-network.ts';
 import type { NpuLayout } from './npu-layout.ts';
 import { Npus } from './npus.ts';
+import { type OutputProcess, outputProcesses } from './output-process.ts';
 import { areasOfDie, type PodPlan, recordTableOf } from './pod-plan.ts';
 import type { OnRouted } from './routed-steps.ts';
 import type { StepProgram } from './step-program.ts';
@@ -87,6 +90,8 @@ export class NpuWorker {
   readonly #ladder: IdleLadder;
   readonly #garbage = new Collections();
   readonly #npus: Npus;
+  /** Of the DP groups whose first rank is here. */
+  readonly #outputs: ReadonlyMap<Address, OutputProcess>;
   readonly #spawnControllers: () => void;
   /** Their programs as a list: a loop over a map allocates. */
   readonly #programs: readonly StepProgram<Arithmetic>[];
@@ -129,7 +134,7 @@ export class NpuWorker {
         isLocal: (to) => this.#directory.threadOf(to) === this.#thread,
         transmit: (to, from, message, cause) => this.#transmit(to, from, message, cause),
         birthOf: controllers.birthOf,
-        hands: new Map(),
+        hands: new Map([['output', ({ to, message }: Mail, act: number) => this.#outputs.get(to)?.receive(message as OutputMessage, act)]]),
         launch: (npu, work, cause) => this.#npus.launch(npu, work, cause),
         transfer: (group, work, cause) => this.#npus.transfers.perform(group, work, cause),
         claim: (actor, claim, cause) => {
@@ -175,6 +180,15 @@ export class NpuWorker {
         tellTransfer: (group, message, cause) => this.#host.send(group, group, message, cause),
       },
     });
+    this.#outputs = outputProcesses(
+      plan,
+      layouts.map(({ npu }) => npu),
+      sharedVocabulary(this.#space, this.#space.region('pod', 'vocabulary')),
+      {
+        show: (from, message) => this.#port.send(CALLER_THREAD, 'caller/0', from, message),
+        send: (to, from, message, cause) => this.#host.send(to, from, message, cause),
+      },
+    );
     this.#programs = [...this.#npus.programs.values()];
     this.#spawnControllers = () => {
       for (const self of this.#directory.controllersOn(worker)) this.#host.spawn(self, controllers.birthOfController(self, plan, life));

@@ -8,7 +8,7 @@ import type { Balancing } from '../../actors/policies/placement.ts';
 import { PREFIX_LOANS_MAX } from '../../actors/policies/prefix-loans.ts';
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { planRings, type RingPlace } from '../fabric/links.ts';
+import { planRings, type RingPair, type RingPlace } from '../fabric/links.ts';
 import { type MemoryPlan, planMemory, type Region, type RegionRequest } from '../fabric/memory-plan.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
@@ -20,7 +20,8 @@ import type { OfferSource } from './distflow/registration.ts';
 import { type ExpertNpuLayout, layoutExpertNpu } from './expert-layout.ts';
 import { type Dtypes, layoutNpu, type NpuLayout } from './npu-layout.ts';
 import { checkOptions, checkSplits } from './option-checks.ts';
-import { RecordTable, recordsBytes } from './request-records.ts';
+import { RecordTable } from './record-table.ts';
+import { recordsBytes } from './request-records.ts';
 import { attentionLayouts, type ExpertLayout, type LayoutOptions, type ModelShape, type StepLayout } from './step-layout.ts';
 
 export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment'> & {
@@ -59,6 +60,8 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly kv_transfer: 'request' | 'layer';
   /** How attention NPUs and expert NPUs take turns. Missing: as is best. */
   readonly schedule?: Schedule | undefined;
+  /** What ids stand for takes so many bytes of shared memory. Missing: whoever needs to know has the tokenizer. */
+  readonly vocabulary_bytes?: number;
   /** False: all actors live on one thread, as on a virtual clock, which needs no rings. Else it has them. */
   readonly has_rings?: boolean;
 };
@@ -110,6 +113,9 @@ const FULL_REQUESTS = 8;
 const BYTES_PER_PROMPT_TOKEN = 16;
 const CALLER_RING_BYTES_MIN = 1 << 20;
 const PEER_RING_BYTES = 1 << 16;
+/** Some seconds of text while the caller's thread does something else. */
+const OUTPUT_RING_BYTES = 1 << 18;
+const UNUSED_RING_BYTES = 1 << 12;
 const TOKENS_PER_WAITING = 128;
 
 /** @throws `invalid_request` for options that contradict one another, `out_of_memory` with the sum shown. */
@@ -169,6 +175,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
         kind: 'records',
         bytes: recordsBytes(max_queued, recordedTokens(layoutOptions, attentionLayouts<StepLayout | ExpertLayout>(sizes).length, max_queued)),
       },
+      ...(options.vocabulary_bytes === undefined ? [] : [{ owner: 'pod', kind: 'vocabulary' as const, bytes: options.vocabulary_bytes }]),
     ],
     options.segment_bytes,
     options.memory_bytes ?? Math.floor(totalmem() * 0.75),
@@ -237,8 +244,8 @@ function workersOf(places: readonly NpuPlace[], workers: number, given: readonly
   return given;
 }
 
-/** Caller and control; control and each worker; each worker and each other; the spare seats too. */
-function ringPairs(hosting: Hosting, wide: number): { from: number; to: number; capacity: number }[] {
+/** Caller and control; control and each worker; each worker and each other; text from each worker to the caller; the spare seats too. */
+function ringPairs(hosting: Hosting, wide: number): RingPair[] {
   const threads = seatsOf(hosting).map(({ thread }) => thread);
   const both = (a: number, b: number, capacity: number) => [
     { from: a, to: b, capacity },
@@ -247,6 +254,11 @@ function ringPairs(hosting: Hosting, wide: number): { from: number; to: number; 
   return [
     ...both(CALLER_THREAD, CONTROL_THREAD, wide),
     ...threads.flatMap((thread) => both(CONTROL_THREAD, thread, wide)),
+    ...threads.flatMap((thread) => [
+      { from: thread, to: CALLER_THREAD, capacity: OUTPUT_RING_BYTES },
+      // Nothing travels there: whoever has one end has both.
+      { from: CALLER_THREAD, to: thread, capacity: UNUSED_RING_BYTES, slab_bytes: 0 },
+    ]),
     ...threads.flatMap((thread, index) => threads.slice(index + 1).flatMap((peer) => both(thread, peer, PEER_RING_BYTES))),
   ];
 }

@@ -6,7 +6,8 @@ import { type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/error
 import type { Sequence } from '../protocol/messages.ts';
 import { ATTEMPTS_MAX, attemptOf, callOf, jobExecutorOf, requestId } from '../protocol/request-ids.ts';
 import { Codec } from '../protocol/wire.ts';
-import { type Owner, packOwner, RECORD, RECORD_STATE, type RecordTable, readChain, unpackOwner } from './request-records.ts';
+import { readChain } from './record-pages.ts';
+import { type Owner, packOwner, RECORD, RECORD_STATE, type RecordTable, unpackOwner } from './record-table.ts';
 
 /** A request as its taker goes on with it: under its new id, with the choices that are not finished. */
 export type TakenRequest = {
@@ -45,9 +46,7 @@ export class RecordTaking {
       const version = this.#load(record, RECORD.version);
       const { job_executor, attempt } = unpackOwner(this.#load(record, RECORD.owner));
       if (version % 2 !== 0 || job_executor !== jobExecutorOf(id) || attempt !== attemptOf(id) || this.#load(record, RECORD.call) !== callOf(id)) continue;
-      const state = this.#load(record, RECORD.state);
-      if (state === RECORD_STATE.cut) return { sequences: [], error: notKept('DP group') };
-      const sequence = state === RECORD_STATE.open ? this.#read(record) : null;
+      const sequence = this.#read(record);
       if (this.#load(record, RECORD.version) !== version) continue;
       isKnown = true;
       if (sequence !== null) sequences.push({ ...sequence, request: id });
@@ -66,20 +65,19 @@ export class RecordTaking {
     // Nobody opens a record for a life that is over: while it says so, it is the same call's.
     if (Atomics.compareExchange(words, this.#table.at(record, RECORD.owner), word, own) !== word) return;
     const call = this.#load(record, RECORD.call);
-    const state = this.#load(record, RECORD.state);
     const deadline_at_ms = this.#load(record, RECORD.deadline_at);
-    const sequence = state === RECORD_STATE.open ? this.#read(record) : null;
+    const sequence = this.#read(record);
     // It has ended meanwhile, and its pages may be another's.
     if (this.#load(record, RECORD.version) !== version) return;
     const request = requestId(taker.job_executor, attempt, call);
     const known = taken.get(call) ?? { request, sequences: [], deadline_at_ms, error: null };
     taken.set(call, known);
     if (owner.attempt === attempt) known.error = movedTooOften();
-    else if (state === RECORD_STATE.cut) known.error = notKept('job executor');
     else if (sequence !== null) known.sequences.push({ ...sequence, request });
     if (known.error !== null) known.sequences.length = 0;
   }
 
+  /** Null: the choice has all of its tokens. */
   #read(record: number): Sequence | null {
     const load = (word: number): number => this.#load(record, word);
     const [termsWords, terms_at] = [Math.ceil(load(RECORD.terms_bytes) / 4), load(RECORD.terms_at)];
@@ -88,7 +86,8 @@ export class RecordTaking {
     const tokens = load(RECORD.output_tokens);
     const shared = readChain(this.#table, terms_at, 0, termsWords + prompt_tokens);
     const output = tokens === 0 ? new Int32Array(0) : readChain(this.#table, load(RECORD.output_at), 0, tokens);
-    if (shared === null || output === null) return null;
+    // The state last: with its last token a choice is no longer open.
+    if (shared === null || output === null || load(RECORD.state) !== RECORD_STATE.open) return null;
     const terms = this.#codec.decode(new Uint8Array(shared.buffer, 0, load(RECORD.terms_bytes))) as Sequence;
     const choice = load(RECORD.choice);
     // The prompt is scored once, with the first choice.
@@ -97,7 +96,7 @@ export class RecordTaking {
   }
 
   #load(record: number, word: number): number {
-    return Atomics.load(this.#table.words, this.#table.at(record, word));
+    return this.#table.load(record, word);
   }
 }
 

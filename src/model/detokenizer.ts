@@ -2,7 +2,8 @@
  * Token ids to text as they come, never half a character.
  * @module
  */
-import { newUtf8Decoder, type Tokenizer } from './tokenizer.ts';
+import type { Tokenizer } from './tokenizer.ts';
+import { newUtf8Decoder } from './utf8-decoder.ts';
 
 /**
  * The pushed texts and the flushed one together are the decoded ids, special tokens skipped unless asked for.

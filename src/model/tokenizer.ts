@@ -10,6 +10,7 @@ import { MinipodError } from '../protocol/errors.ts';
 import { type ChatTemplateOptions, compileChatTemplate, findChatTemplate } from './chat-template.ts';
 import { readJsonFile, readJsonFileIfPresent, reason } from './json-file.ts';
 import { BYTE_LETTERS, defineTokenizer } from './tokenizer-definition.ts';
+import { newUtf8Decoder } from './utf8-decoder.ts';
 
 export type Tokenizer = {
   /** Special tokens written in the text are parsed as such, as Hugging Face does. `addSpecialTokens` puts bos before it, if the model has one. */
@@ -91,9 +92,6 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
     specialTokenIds,
   };
 }
-
-/** `ignoreBOM` keeps U+FEFF: it is text that the model wrote. */
-export const newUtf8Decoder = (): TextDecoder => new TextDecoder('utf-8', { ignoreBOM: true });
 
 function buildBpe({ json, normalise }: ReturnType<typeof defineTokenizer>, file: string): BpeTokenizer {
   try {

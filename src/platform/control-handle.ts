@@ -4,9 +4,9 @@
  */
 import type { RegionReport } from '../fabric/region-table.ts';
 import type { LayerLoads } from '../flowserve/expert-loads.ts';
-import type { FrontendReport } from '../flowserve/frontend-process.ts';
 import type { PlanOptions, PodPlan } from '../flowserve/pod-plan.ts';
 import type { CollectionReport, ExpertReport, KvLinkReport, LinkReport, NpuReport, ThreadReport } from '../protocol/threads.ts';
+import type { Seating } from '../runtime/directory.ts';
 import type { ActRing, WhenFull } from '../trace/act-log.ts';
 
 export type ControlOptions = PlanOptions & {
@@ -33,6 +33,11 @@ export type ControlOptions = PlanOptions & {
 export type ControlHandle = {
   readonly plan: PodPlan;
   readonly memories: readonly WebAssembly.Memory[];
+  readonly seating: Seating;
+  /** By thread. */
+  readonly epochs: readonly number[];
+  /** Threads whose rings nobody may touch now. */
+  readonly lost: readonly number[];
   /** Messages carry their cause. */
   readonly isTraced: boolean;
   readonly vocab_size: number;
@@ -41,7 +46,7 @@ export type ControlHandle = {
 };
 
 /** What the pod knows of itself, whatever its clock. */
-export type ControlStats = FrontendReport & {
+export type ControlStats = {
   readonly npus: readonly NpuReport[];
   readonly links: readonly { readonly thread: number; readonly reports: readonly LinkReport[] }[];
   readonly kv_links: readonly KvLinkReport[];

@@ -1,6 +1,6 @@
 /**
  * The pod's control plane, on a thread of its own: frontend, requests, jobs, tasks and executors. Comlink carries create, stats and close;
- * calls, cancellations and tokens travel on the rings between caller and pod.
+ * calls and cancellations travel on the rings between caller and pod. No token comes here: DP groups stream them to the caller's thread.
  * @module
  */
 import { AddressSpace } from '../fabric/address-space.ts';
@@ -16,6 +16,7 @@ import { RequestRecords } from '../flowserve/request-records.ts';
 import { openCheckpoint, parametersOf } from '../model/checkpoint.ts';
 import { loadKernelModule } from '../model/kernels/kernels.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
+import { packVocabulary } from '../model/vocabulary.ts';
 import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
 import type { CallerToPod, PromptRecord } from '../protocol/caller.ts';
 import { drain, memberLost, npuLost } from '../protocol/constructors.ts';
@@ -41,16 +42,11 @@ import { stalledThreads } from './stalled-threads.ts';
 import { threadReports } from './thread-reports.ts';
 import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
 import { WorkerReports } from './worker-reports.ts';
-import { Workers } from './workers.ts';
+import { CALLER_PEER, Workers } from './workers.ts';
 
-/** An idle control plane looks up this often; while it waits for its workers to start, more often. */
+/** An idle control plane looks up this often; while it waits for its workers to start, or requests run, more often. A bell wakes it earlier. */
 const SLEEP_MS = 250;
 const SLEEP_BUSY_MS = 10;
-/**
- * While requests run, tokens are taken up this often, all that have come at once. Waking this thread for each step would cost the worker 8 µs a step, and
- * on two cores often its core as well (measured: 117 µs a step with one request).
- */
-const NAP_MS = 1;
 /** Turns before the event loop has its turn. */
 const TURNS_PER_BREATH = 8;
 const CALLER: Address = 'caller/0';
@@ -60,11 +56,6 @@ const CLOSE_DEADLINE_MS = 2_000;
 /** Of a pod that fails, whose callers wait to hear of it. */
 const LAST_RECORDS_MS_MAX = 2_000;
 const STALL_LOOK_MS = 1_000;
-const STRANDED: ErrorRecord = {
-  code: 'worker_failed',
-  message: 'the worker died that computed the last tokens, before they were delivered; the request may be sent again',
-  param: null,
-};
 /** Workers start in a fraction of a second, on a crowded machine in a few. */
 const START_DEADLINE_MS = 60_000;
 
@@ -79,7 +70,7 @@ export class Control {
   readonly #workers: Workers;
   readonly #network: NetworkCardKeeper;
   readonly #clock: Clock;
-  readonly #handle: ControlHandle;
+  readonly #handle: Omit<ControlHandle, 'seating' | 'epochs' | 'lost'>;
   readonly #reports: WorkerReports;
   readonly kvEvents: KvEventReader;
   readonly #recordings: Recordings;
@@ -95,10 +86,12 @@ export class Control {
   static async create(options: ControlOptions, onProgress: (report: ProgressReport) => Promise<void>, onInspected: OnInspected = () => {}): Promise<Control> {
     const [module, tokenizer] = await Promise.all([loadKernelModule(), loadTokenizer(options.folder)]);
     using checkpoint = openCheckpoint(options.folder);
+    const vocabulary = packVocabulary(tokenizer);
     const records_routing = options.record_routing !== undefined;
-    const plan = planPod(checkpoint, withCacheCosts({ ...options, records_routing }, checkpoint.config));
+    const plan = planPod(checkpoint, { ...withCacheCosts({ ...options, records_routing }, checkpoint.config), vocabulary_bytes: vocabulary.length });
     const memories = allocateSegments(plan.memory);
     const space = new AddressSpace(memories, plan.memory.regions);
+    space.bytesAt(space.region('pod', 'vocabulary').base, vocabulary.length).set(vocabulary);
     await loadWeights(checkpoint, plan, space, module, onProgress);
     const parameters = parametersOf(checkpoint);
     const recordings = await Recordings.start(options, { checkpoint, plan }, onInspected);
@@ -160,7 +153,7 @@ export class Control {
           if (this.#port.links.isAttached(thread)) this.#port.send(thread, to, from, message, 'data', cause);
         },
         birthOf,
-        hands: new Map([['frontend', ({ message, from }: Mail, act: number) => this.#frontend.receive(message as FrontendMessage, from, act)]]),
+        hands: new Map([['frontend', ({ message, from }: Mail) => this.#frontend.receive(message as FrontendMessage, from)]]),
         launch: (npu) => assert(false, `${npu} does not live on the control thread`),
         transfer: (group) => assert(false, `${group} does not live on the control thread`),
         claim: (actor, claim, cause) => {
@@ -197,8 +190,9 @@ export class Control {
     return this.#frontend.contexts;
   }
 
+  /** What the caller's thread needs, which takes its rings now. */
   get handle(): ControlHandle {
-    return this.#handle;
+    return { ...this.#handle, ...this.#workers.seatCaller() };
   }
 
   resetPrefixCache(): void {
@@ -227,7 +221,6 @@ export class Control {
       threads: threadReports(this.directory, this.#port.links.control, (thread) => this.#workers.isQuarantined(thread)),
       regions: this.#space.table.report(),
       expert_loads: this.#loads.table(),
-      ...this.#frontend.report(),
       unexpected: [...this.#host.cast.unexpected.keys(), ...reports.flatMap(({ unexpected }) => unexpected)],
       actors: this.#host.cast.actors,
     };
@@ -303,14 +296,13 @@ export class Control {
       busy = this.#host.turn() || busy;
       // All NPUs have reported: a call that came earlier would find nobody who admits it.
       if (!this.#isReady && this.#allServe()) this.#ready.resolve();
-      if (this.#isClosing && this.#frontend.output.open_requests === 0 && this.#host.cast.stateOf('job-executor/0') === null) this.#drained.resolve();
-      this.#frontend.output.flush();
+      if (this.#isClosing && this.#frontend.open.size === 0 && this.#host.cast.stateOf('job-executor/0') === null) this.#drained.resolve();
       const waits = links.flush();
       this.#giveUpStalled();
       if (turn % TURNS_PER_BREATH === 0) await breathe();
       if (busy || this.#host.hasMail) continue;
-      if (this.#frontend.output.open_requests > 0) links.control.nap(CONTROL_THREAD, NAP_MS);
-      else await sleeper.sleep(Math.min(waits ? 1 : this.#isReady ? SLEEP_MS : SLEEP_BUSY_MS, this.#host.untilNextTimer_ms()), hasWork);
+      const isIdle = this.#isReady && this.#frontend.open.size === 0;
+      await sleeper.sleep(Math.min(waits ? 1 : isIdle ? SLEEP_MS : SLEEP_BUSY_MS, this.#host.untilNextTimer_ms()), hasWork);
     }
   }
 
@@ -323,7 +315,6 @@ export class Control {
     const now_ms = this.#clock.now_ms();
     if (now_ms - this.#lookedForStalls_ms < STALL_LOOK_MS) return;
     this.#lookedForStalls_ms = now_ms;
-    this.#frontend.output.failStranded(STRANDED);
     for (const { thread, reason } of stalledThreads(this.#port.links)) {
       const worker = this.directory.seating.threads.indexOf(thread);
       if (worker >= 0) this.giveUp(worker, reason);
@@ -331,8 +322,8 @@ export class Control {
   }
 
   #receive(peer: number, { to, from, message, cause }: ReceivedMail): void {
-    if (peer === CALLER_THREAD) this.#frontend.receiveCaller(message as CallerToPod);
-    else if (roleOf(to) === 'control') this.#receiveThread(idOf(from), message as ThreadMessage);
+    if (roleOf(to) === 'control') this.#receiveThread(peer === CALLER_THREAD ? CALLER_PEER : idOf(from), message as ThreadMessage);
+    else if (peer === CALLER_THREAD) this.#frontend.receiveCaller(message as CallerToPod);
     else this.#host.send(to, from, message as Message, cause);
   }
 

@@ -7,21 +7,24 @@ import { fetchTime_us } from '../../actors/policies/cache-costs.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { Admission } from '../fabric/admission.ts';
 import { Claims } from '../flowserve/claims.ts';
+import { DeliveredRecords } from '../flowserve/delivered-records.ts';
 import { ExpertLoads } from '../flowserve/expert-loads.ts';
 import { FrontendProcess } from '../flowserve/frontend-process.ts';
 import { checkHashSampling } from '../flowserve/hash-model/hash-sampler.ts';
+import { type OutputProcess, outputProcesses } from '../flowserve/output-process.ts';
 import { type AnyPodPlan, type PlanOptions, recordTableOf } from '../flowserve/pod-plan.ts';
 import { RequestRecords } from '../flowserve/request-records.ts';
 import { attendedBy, WARM_SHAPES, type WarmShape } from '../flowserve/warm-up.ts';
 import { type Checkpoint, openCheckpoint, parametersOf } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
-import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
+import { type Address, address, idOf, type Role, roleOf } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
 import type { PodToCaller } from '../protocol/caller.ts';
 import { memberLost } from '../protocol/constructors.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { FrontendMessage, Message, StepPlan, Work } from '../protocol/messages.ts';
+import type { OutputMessage } from '../protocol/output.ts';
 import { jobExecutorOf, requestOfTask } from '../protocol/request-ids.ts';
 import { type Executor, firstGroups, leaderOf, type NpuPlace, sharedExpertNpusOf } from '../protocol/topology.ts';
 import type { Transfer, TransferMessage } from '../protocol/transfers.ts';
@@ -73,7 +76,8 @@ function parallelismOf(executor: Executor): Parallelism {
 const ALONE = { first_block: 0, blocks: [], shared: 0, generated: 0, samples: false, attach: null, output: [] } as const;
 
 export type VirtualPorts = {
-  readonly tell: (message: PodToCaller) => void;
+  /** `group`: the DP group that it comes from; −1: none. */
+  readonly tell: (message: PodToCaller, group: number) => void;
   readonly onProgress: OnProgress;
   /** Who looks on, if anybody does. */
   readonly inspect?: Inspect | undefined;
@@ -84,10 +88,13 @@ export class VirtualControl {
   readonly plan: AnyPodPlan;
   readonly host: VirtualHost;
   readonly frontend: FrontendProcess;
+  /** What the caller's side keeps of calls. */
+  readonly delivered: DeliveredRecords;
   readonly tokenizer: Tokenizer;
   readonly parameters: number;
   readonly #space: AddressSpace;
   readonly #npus: MachineNpus;
+  readonly #outputs: ReadonlyMap<Address, OutputProcess>;
   readonly #loads: ExpertLoads;
   readonly #directory: Directory;
   readonly #codec = new Codec();
@@ -137,7 +144,10 @@ export class VirtualControl {
     this.#inspection = inspect === undefined ? null : new InspectionEvents(inspect);
     this.host = new VirtualHost({
       birthOf,
-      hands: new Map([['frontend', ({ message, from }: Mail, act: number) => this.frontend.receive(message as FrontendMessage, from, act)]]),
+      hands: new Map<Role, (mail: Mail, act: number) => void>([
+        ['frontend', ({ message, from }) => this.frontend.receive(message as FrontendMessage, from)],
+        ['output', ({ to, message }, act) => this.#outputs.get(to)?.receive(message as OutputMessage, act)],
+      ]),
       onUnexpected: () => {},
       costs: { message_ns: (to, from, message) => this.#message_ns(to, from, message), jitter: JITTER },
       random: new SeededRandom(seed),
@@ -150,13 +160,18 @@ export class VirtualControl {
       ...((recordings.acts || inspect) && { witness: (act: Act) => this.#show(act) }),
     });
     const table = recordTableOf(plan, space);
+    this.delivered = new DeliveredRecords(table);
+    this.#outputs = outputProcesses(plan, [...plan.layouts.keys()], tokenizer, {
+      show: (from, message) => ports.tell(message, idOf(from)),
+      send: (to, from, message, cause) => this.host.send(to, from, message, cause),
+    });
     const claims = new Claims({ control: space.control, records: table, directory: this.#directory, now_ms: this.host.clock.now_ms });
     this.frontend = new FrontendProcess(this.config, tokenizer, {
       random: new SeededRandom(seed, JOB_EXECUTORS),
       records: new RequestRecords(table),
       isAlive: (executor, life) => space.control.lifeOf(this.#directory.hostOf(executor)) === life,
       send: (to, from, message, cause) => this.host.send(to, from, message, cause),
-      tellCaller: ports.tell,
+      tellCaller: (message) => ports.tell(message, -1),
       now_ms: () => this.host.clock.now_ms(),
       firstGroups: firstGroups(plan.hosting.deployment),
       shares_prefixes: plan.options.prefix_sharing,
@@ -238,7 +253,6 @@ export class VirtualControl {
       garbage: [],
       regions: this.#space.table.report(),
       expert_loads: this.#loads.table(),
-      ...this.frontend.report(),
       unexpected: [...this.host.cast.unexpected.keys()],
       actors: this.host.cast.actors,
     };
@@ -251,17 +265,15 @@ export class VirtualControl {
 
   /** Requests that have not ended, and where they are. */
   waiting(): string[] {
-    return this.frontend.output.open_ids().map((id) => {
+    return [...this.frontend.open.values()].map(({ id }) => {
       const request = address('request', id);
       return `${request}, which is ${this.host.cast.stateOf(request)}`;
     });
   }
 
-  /** Lets the next event happen, and its tokens go out. False: nothing is left to happen. */
+  /** Lets the next event happen. False: nothing is left to happen. */
   step(): boolean {
-    const happened = this.host.step();
-    this.frontend.output.flush();
-    return happened;
+    return this.host.step();
   }
 
   #show(act: Act): void {

@@ -10,7 +10,7 @@
  * Whoever is silent in this handshake is given up in its turn.
  * @module
  */
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Links } from '../fabric/links.ts';
 import { clearRing } from '../fabric/ring-layout.ts';
@@ -18,19 +18,17 @@ import type { PodPlan } from '../flowserve/pod-plan.ts';
 import { address } from '../protocol/address.ts';
 import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
 import { threadPeerLost, threadPeerRestarted } from '../protocol/threads.ts';
-import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import type { Cancel, Clock, Timers } from '../runtime/clock.ts';
-import { type Directory, type Seat, seatsOf, threadsOf } from '../runtime/directory.ts';
+import { CALLER_THREAD, type Directory, type Seat, seatsOf } from '../runtime/directory.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
 import type { MessagePort } from '../runtime/message-port.ts';
-import { threadOptions } from '../runtime/thread-entry.ts';
+import type { ControlHandle } from './control-handle.ts';
 import type { NetworkCardKeeper } from './network-card.ts';
-import type { WorkerThreadData } from './npu-worker-thread.ts';
 import type { Recordings } from './recording.ts';
 import { RESTART_PERIOD_MS, RESTARTS_MAX, RestartIntensity } from './restart-intensity.ts';
 import { SeatRegions } from './seat-regions.ts';
+import { epochsOf, startWorkerThread } from './worker-start.ts';
 
-const YOUNG_GENERATION_MB = 64;
 /** A step takes milliseconds, a long prefill's chunk tens of them. */
 const STOP_DEADLINE_MS = 5_000;
 /** A thread that reads its stop word stops within 50 ms; one that has not by now is terminated. On Deno it then has as long again to acknowledge. */
@@ -45,6 +43,8 @@ const QUARANTINE_LOOK_MS = 250;
 const TERMINATION_IS_PROOF = !('Deno' in globalThis);
 
 const NOTHING: Cancel = () => {};
+/** Among those who let go of a lost worker's rings, beside the other workers: the caller's thread, to which its text went. */
+export const CALLER_PEER = -1;
 
 export type WorkersPorts = {
   readonly clock: Clock;
@@ -94,6 +94,7 @@ export class Workers {
   #cancelLook: Cancel = NOTHING;
   readonly #restarts = new RestartIntensity();
   #isClosing = false;
+  #callerHasRings = false;
 
   constructor(plan: PodPlan, space: AddressSpace, module: WebAssembly.Module, origin_ms: number, ports: WorkersPorts) {
     this.#plan = plan;
@@ -118,6 +119,12 @@ export class Workers {
     }
   }
 
+  /** What the caller's thread needs to take its rings, as things stand; from here on it lets go of a lost worker's before that has a successor. */
+  seatCaller(): Pick<ControlHandle, 'seating' | 'epochs' | 'lost'> {
+    this.#callerHasRings = true;
+    return { seating: this.#ports.directory.seating, epochs: epochsOf(this.#plan, this.#space), lost: this.#lost() };
+  }
+
   isRunning(worker: number): boolean {
     return this.#threads[worker]?.state === 'running';
   }
@@ -138,7 +145,9 @@ export class Workers {
     thread.state = 'running';
     const { seat, isRestart } = thread;
     const epoch = this.#space.control.epochOf(seat.thread);
-    if (isRestart) for (const peer of this.#survivors(worker)) this.#tell(peer, threadPeerRestarted(worker, seat.thread, epoch, seat.dies));
+    const restarted = threadPeerRestarted(worker, seat.thread, epoch, seat.dies);
+    if (isRestart) for (const peer of this.#survivors(worker)) this.#tell(peer, restarted);
+    if (isRestart && this.#callerHasRings) this.#tellCaller(restarted);
     for (const [lost, { state }] of this.#threads.entries()) if (state === 'lost') this.#tell(worker, threadPeerLost(lost));
   }
 
@@ -223,30 +232,9 @@ export class Workers {
   }
 
   #spawn(worker: number, seat: Seat, layouts: PodPlan['layouts']): Worker {
-    const { control } = this.#space;
-    const acts = this.#ports.recordings.newActRings(seat.thread);
-    const workerData: WorkerThreadData = {
-      plan: this.#plan,
-      ...{ worker, life: control.lifeOf(worker) },
-      seating: this.#ports.directory.seating,
-      lost: this.#threads.flatMap(({ state, seat: { thread } }) => (state === 'lost' ? [thread] : [])),
-      epochs: Array.from({ length: threadsOf(this.#plan.hosting) }, (_, thread) => control.epochOf(thread)),
-      die_epochs: seat.dies.map((die) => control.epochOfDie(die)),
-      layouts,
-      kv_lines: this.#ports.network.linesOf(seat.thread),
-      memories: this.#space.memories,
-      module: this.#module,
-      origin_ms: this.#origin_ms,
-      protocol: PROTOCOL_HASH,
-      isTraced: acts.length > 0,
-      ...{ acts, routing: this.#ports.recordings.newRoutingRing(seat.thread) },
-    };
-    // A step leaves some kilobytes of short-lived records; a larger nursery collects them seldom, and one worker's pause stalls its peers.
-    const handle = new Worker(this.#ports.entry, {
-      ...threadOptions(),
-      workerData,
-      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
-    });
+    const { directory, network, recordings, entry } = this.#ports;
+    const pod = { plan: this.#plan, space: this.#space, module: this.#module, origin_ms: this.#origin_ms, directory, network, recordings };
+    const handle = startWorkerThread(entry, { ...pod, worker, seat, layouts, lost: this.#lost() });
     handle.on('error', (error) => {
       const thread = this.#threads[worker];
       if (thread?.handle === handle) thread.error = error instanceof Error ? error : new Error(String(error));
@@ -313,6 +301,7 @@ export class Workers {
       return;
     }
     for (const peer of this.#survivors(worker)) this.#tell(peer, threadPeerLost(worker));
+    if (this.#callerHasRings) this.#tellCaller(threadPeerLost(worker));
     thread.cancelHandshake = this.#ports.timers.after(HANDSHAKE_DEADLINE_MS, () => this.#giveUpSilent(worker));
   }
 
@@ -371,7 +360,8 @@ export class Workers {
       (other, peer) => peer !== worker && (other.state === 'starting' || (other.state === 'running' && !thread.detached.has(peer))),
     );
     // A successor started while the pod closes would never be told to stop.
-    if (this.#isClosing || thread.state !== 'lost' || thread.end === 'unknown' || isHeld) return;
+    const isReadByCaller = this.#callerHasRings && !thread.detached.has(CALLER_PEER);
+    if (this.#isClosing || thread.state !== 'lost' || thread.end === 'unknown' || isHeld || isReadByCaller) return;
     const { seat } = thread;
     if (!this.#ports.network.release(seat.thread, () => this.#restartIfFree(worker))) return;
     thread.cancelHandshake();
@@ -387,6 +377,14 @@ export class Workers {
     thread.isRestart = true;
     thread.handle = this.#spawn(worker, seat, thread.layouts);
     this.#later(thread, HANDSHAKE_DEADLINE_MS, () => this.giveUp(worker, `it did not start in ${HANDSHAKE_DEADLINE_MS / 1000} s`));
+  }
+
+  #lost(): number[] {
+    return this.#threads.flatMap(({ state, seat: { thread } }) => (state === 'lost' ? [thread] : []));
+  }
+
+  #tellCaller(message: object): void {
+    this.#ports.port.send(CALLER_THREAD, 'caller/0', 'control/0', message, 'control');
   }
 
   #tell(worker: number, message: object): void {

@@ -21,6 +21,7 @@ export const ROLES = [
   'worker',
   'control',
   'cluster-manager',
+  'output',
 ] as const;
 export type Role = (typeof ROLES)[number];
 export type Address = `${Role}/${string}`;

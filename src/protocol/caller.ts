@@ -54,26 +54,37 @@ export type CallerToPod = GenerateCall | { readonly type: 'CANCEL_CALL'; readonl
 export type TokenLogprobRecord = { readonly token_id: number; readonly token: string; readonly bytes: readonly number[]; readonly logprob: number };
 export type PositionRecord = { readonly chosen: TokenLogprobRecord; readonly top: readonly TokenLogprobRecord[] };
 
+/** A token of a choice, and the text that it completes: a function of the choice's ids up to it, whichever DP group computes it. */
 export type ChunkRecord = {
+  /** The request's own id, whose attempt is the epoch of its owner (request-ids.ts). */
   readonly request: number;
   readonly choice: number;
+  /** Of the token in the choice's output, from 0 on. */
+  readonly index: number;
   readonly text: string;
   readonly token_ids: readonly number[];
   readonly logprobs: readonly PositionRecord[] | null;
   readonly finish: FinishReason | null;
   readonly stop_string: string | null;
   readonly stop_token: number;
+  /** Of a choice's first token: tokens of its prompt whose KV was there already. */
+  readonly cached: number;
 };
 
-export type PodToCaller =
-  | { readonly type: 'PROMPT'; readonly request: number; readonly token_ids: readonly number[] }
-  | { readonly type: 'PROMPT_LOGPROBS'; readonly request: number; readonly logprobs: readonly PositionRecord[] }
-  | { readonly type: 'SCHEDULED_CALL'; readonly request: number }
-  /** The KV of so many of its prompt's tokens was there already. */
-  | { readonly type: 'PROMPT_CACHED'; readonly request: number; readonly tokens: number }
-  /** A choice's next tokens are of this DP group: its first ones, or, as it has moved, all from here on. */
-  | { readonly type: 'CHOICE_MOVED'; readonly request: number; readonly choice: number; readonly dp_group: number }
+/** What the output process of a DP group streams. */
+export type OutputToCaller =
   | { readonly type: 'CHUNKS'; readonly chunks: readonly ChunkRecord[] }
-  | { readonly type: 'ENDED'; readonly request: number; readonly error: ErrorRecord | null; readonly generated: number };
+  /** Of prompt tokens `start`…; a prompt that is computed in chunks comes in several. `request`: as in chunks. */
+  | { readonly type: 'PROMPT_LOGPROBS'; readonly request: number; readonly start: number; readonly logprobs: readonly PositionRecord[] };
+
+/** What the control thread says of a call. */
+export type FrontendToCaller =
+  /** It is open. `records`: by choice, where its tokens are recorded; empty where there was no room. */
+  | { readonly type: 'PROMPT'; readonly request: number; readonly token_ids: readonly number[]; readonly records: readonly number[] }
+  | { readonly type: 'SCHEDULED_CALL'; readonly request: number }
+  /** Nothing of it is left in the pod; without an error its last tokens may still be on their way. */
+  | { readonly type: 'ENDED'; readonly request: number; readonly error: ErrorRecord | null };
+
+export type PodToCaller = OutputToCaller | FrontendToCaller;
 
 export type { FinishReason, PositionLogprobs };

@@ -24,22 +24,25 @@ import {
   type StepPlan,
   type TaskExecutorMessage,
   type TaskMessage,
-  type TokenOut,
   taskId,
 } from './messages.ts';
+import type { Begun, OutputMessage, TextTerms, TokenOut } from './output.ts';
 import type { TransferMessage } from './transfers.ts';
 
 export const taskAddress = (sequence: { readonly request: number; readonly choice: number }): Address => address('task', taskId(sequence));
 export const decodeTaskAddress = (sequence: { readonly request: number; readonly choice: number }): Address => address('task', decodeTaskId(sequence));
 
+export const PLAIN_TEXT: TextTerms = { stop: [], skip_special_tokens: true };
+
 /** What a sequence says that asks for no more than to be generated; behind `sampling`, in the order of its keys. */
-export const NO_TERMS: Pick<Sequence, 'cache_salt' | 'data_parallel_rank' | 'priority' | 'context' | 'output' | 'held'> = {
+export const NO_TERMS: Pick<Sequence, 'cache_salt' | 'data_parallel_rank' | 'priority' | 'context' | 'output' | 'held' | 'text'> = {
   cache_salt: '',
   data_parallel_rank: -1,
   priority: 0,
   context: '',
   output: [],
   held: null,
+  text: PLAIN_TEXT,
 };
 
 const unexplained: ErrorRecord = { code: 'internal', message: 'failed without a reason', param: null };
@@ -200,6 +203,7 @@ export const enqueueSequence = (task: Address, sequence: Sequence, stage: Stage 
   handoff,
 });
 export const abandon = (task: Address): DpGroupMessage => ({ type: 'ABANDON', task });
+export const stopFound = (task: Address): DpGroupMessage => ({ type: 'STOP_FOUND', task });
 export const handOver = (task: Address, output: readonly number[]): DpGroupMessage => ({ type: 'HANDED_OVER', task, output });
 export const lead = (task_executor: Address, term: number, groups: readonly number[], cost: StepCost, long: LongPrompts): DpGroupMessage => ({
   type: 'LEAD',
@@ -266,8 +270,12 @@ export const loadsCounted = (experts: readonly Address[], tokens: readonly numbe
 export const loaded = (npu: number, weights: number, bytes: number): ExpertMessage => ({ type: 'LOADED', npu, weights, bytes });
 export const load = (tokens: number): ExpertMessage => ({ type: 'LOAD', tokens });
 
+// to an output process
+export const tokens = (tokens: readonly TokenOut[], begun: readonly Begun[] = []): OutputMessage => ({ type: 'TOKENS', tokens, begun });
+export const forget = (request: number, choice: number): OutputMessage => ({ type: 'FORGET', request, choice });
+
 // to the frontend
-export const tokens = (tokens: readonly TokenOut[]): FrontendMessage => ({ type: 'TOKENS', tokens });
+export const promptComputed = (request: Address): FrontendMessage => ({ type: 'PROMPT_COMPUTED', request });
 export const requestRunning = (request: Address): FrontendMessage => ({ type: 'REQUEST_RUNNING', request });
 export const requestEnded = (request: Address, error: ErrorRecord | null): FrontendMessage => ({ type: 'REQUEST_ENDED', request, error });
 export const requestMoved = (request: Address): FrontendMessage => ({ type: 'REQUEST_MOVED', request });

@@ -9,6 +9,7 @@ import type { LeaderMessage, StepSample, Wanted } from './balancing.ts';
 import type { Claim, ClusterManagerMessage, MemberLife } from './controllers.ts';
 
 import type { ErrorRecord } from './errors.ts';
+import type { OutputMessage, TextTerms } from './output.ts';
 import type { HeldPrefix, PrefixMessage } from './prefix-sharing.ts';
 import type { Transfer } from './transfers.ts';
 
@@ -51,6 +52,7 @@ export type Sequence = {
   readonly output: readonly number[];
   /** Who probably has its beginning. */
   readonly held: HeldPrefix | null;
+  readonly text: TextTerms;
 };
 
 /** Which part of a choice's generation a task is: all of it on one task executor, or its prefill and its decode on two (DeepServe §3). */
@@ -257,6 +259,8 @@ export type TaskExecutorMessage =
 export type DpGroupMessage =
   | { readonly type: 'ENQUEUE'; readonly task: Address; readonly sequence: Sequence; readonly stage: Stage; readonly handoff: Handoff | null }
   | { readonly type: 'ABANDON'; readonly task: Address }
+  /** Its output process has met a stop string: with the last token it has all that it gets. */
+  | { readonly type: 'STOP_FOUND'; readonly task: Address }
   /** What its prefill has generated, of one that was enqueued ahead of that. */
   | { readonly type: 'HANDED_OVER'; readonly task: Address; readonly output: readonly number[] }
   | LeaderMessage
@@ -302,32 +306,16 @@ export type ExpertMessage =
   | { readonly type: 'LOADED'; readonly npu: number; readonly weights: number; readonly bytes: number }
   | { readonly type: 'LOAD'; readonly tokens: number };
 
-/** The output process's inbox: one message a step, for all of its sequences. */
+/** The frontend's inbox. No token comes here: those go from a DP group's output process to the caller's thread. */
 export type FrontendMessage =
-  | { readonly type: 'TOKENS'; readonly tokens: readonly TokenOut[] }
   | { readonly type: 'REQUEST_RUNNING'; readonly request: Address }
+  /** A DP group has computed its prompt, and keeps what of it others may begin with. */
+  | { readonly type: 'PROMPT_COMPUTED'; readonly request: Address }
   /** The call goes on under this address. */
   | { readonly type: 'REQUEST_MOVED'; readonly request: Address }
   /** Those that take requests, by the cluster manager of that term. */
   | { readonly type: 'JOB_EXECUTORS'; readonly term: number; readonly serving: readonly MemberLife[] }
   | { readonly type: 'REQUEST_ENDED'; readonly request: Address; readonly error: ErrorRecord | null };
-
-export type TokenOut = {
-  readonly request: number;
-  readonly choice: number;
-  /** Of the token in the choice's output, from 0 on. */
-  readonly index: number;
-  readonly token: number;
-  readonly finish: FinishReason | null;
-  /** The token ended it by itself (end of sequence, stop_token_ids) and is not part of the text. */
-  readonly stops: boolean;
-  readonly logprobs: PositionLogprobs | null;
-  /** Of a choice's first token: tokens of its prompt whose KV was there already. */
-  readonly cached: number;
-  /** Of prompt tokens `prompt_start`…, as their chunk was computed; `token` is −1 if it yielded none. */
-  readonly prompt_start: number;
-  readonly prompt_logprobs: readonly PositionLogprobs[] | null;
-};
 
 export type Message =
   | RequestMessage
@@ -339,7 +327,8 @@ export type Message =
   | DpGroupMessage
   | NpuMessage
   | ExpertMessage
-  | FrontendMessage;
+  | FrontendMessage
+  | OutputMessage;
 
 /** What a machine may ask of its host. The host performs it; the machine never knows which host that is. */
 export type Commands = {

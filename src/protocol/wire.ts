@@ -31,12 +31,12 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'frequency_penalty',
     'repetition_penalty',
   ],
-  ['request', 'choice', 'prompt', 'max_tokens', 'sampling', 'cache_salt', 'data_parallel_rank', 'priority', 'context', 'output', 'held'],
+  ['request', 'choice', 'prompt', 'max_tokens', 'sampling', 'cache_salt', 'data_parallel_rank', 'priority', 'context', 'output', 'held', 'text'],
+  ['stop', 'skip_special_tokens'],
   ['group', 'tokens'],
   ['logprob', 'top_ids', 'top_logprobs'],
   ['code', 'message', 'param'],
   ['code', 'message', 'param', 'retry_after_ms'],
-  ['request', 'choice', 'index', 'token', 'finish', 'stops', 'logprobs', 'cached', 'prompt_start', 'prompt_logprobs'],
   // control → workers
   ['type', 'task', 'sequence', 'stage', 'handoff'], // ENQUEUE
   ['type', 'task'], // ABANDON, GROUP_UNWANTED, PREFIX_UNWANTED
@@ -66,7 +66,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'task', 'data_parallel_rank', 'kv_positions', 'wanted'], // PLACE
   ['type', 'dp_group'], // PLACED
   ['type', 'task_executor'], // EXECUTOR_READY, EXECUTOR_UNREADY
-  ['type', 'request', 'error'], // REQUEST_ENDED
+  ['type', 'request', 'error'], // REQUEST_ENDED, ENDED
   ['type', 'term', 'serving'], // JOB_EXECUTORS
   ['type', 'serving', 'lost'], // MEMBERS
   ['type', 'member', 'life'], // JOIN, MEMBER_READY, MEMBER_LOST
@@ -160,7 +160,6 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ],
   ['source', 'target', 'fabric', 'started', 'done', 'bytes', 'wasted_bytes', 'failed'],
   ['cancelled', 'refused', 'expired', 'stale', 'corrupt', 'source_lost', 'fault', 'link_broken', 'given_up'],
-  ['type', 'tokens'], // TOKENS
   // caller ↔ pod
   ['kind', 'text', 'tokens', 'messages', 'variables'],
   [
@@ -180,16 +179,13 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'deadline_ms',
     'context_id',
   ], // GENERATE
-  ['type', 'request'], // CANCEL_CALL, SCHEDULED_CALL
+  ['type', 'request'], // CANCEL_CALL, SCHEDULED_CALL, PROMPT_COMPUTED
   ['token_id', 'token', 'bytes', 'logprob'],
   ['chosen', 'top'],
-  ['request', 'choice', 'text', 'token_ids', 'logprobs', 'finish', 'stop_string', 'stop_token'],
-  ['type', 'request', 'token_ids'], // PROMPT
-  ['type', 'request', 'tokens'], // PROMPT_CACHED
-  ['type', 'request', 'logprobs'], // PROMPT_LOGPROBS
-  ['type', 'request', 'choice', 'dp_group'], // CHOICE_MOVED
+  ['request', 'choice', 'index', 'text', 'token_ids', 'logprobs', 'finish', 'stop_string', 'stop_token', 'cached'],
+  ['type', 'request', 'token_ids', 'records'], // PROMPT
+  ['type', 'request', 'start', 'logprobs'], // PROMPT_LOGPROBS
   ['type', 'chunks'], // CHUNKS
-  ['type', 'request', 'error', 'generated'], // ENDED
   // prefill → decode
   ['type', 'handoff'], // LENT, PREFILLED
   ['output', 'offer', 'ahead'],

@@ -1,7 +1,7 @@
 /**
  * Where everybody is: which thread hosts which role, and which die's memory an NPU has. Addresses name roles; this alone knows about threads and dies.
  *
- *   thread 0: the caller    1: control (frontend, task executors)    2…: workers (dp-group, npu, expert), then spares, then the network card if there is one
+ *   thread 0: the caller    1: control (frontend, task executors)    2…: workers (dp-group, output, npu, expert), then spares, then the network card if there is one
  *
  * Job executors are spread over the control thread and the workers, each with its requests, jobs and tasks; so are the two cluster managers. The first of both
  * live on the control thread, which cannot be lost alone.
@@ -178,6 +178,7 @@ export class Directory {
       case 'caller':
         return CALLER_THREAD;
       case 'dp-group':
+      case 'output':
         return this.threadOfWorker(this.workerOfNpu(this.hosting.deployment.groups[idOf(to)]?.npus[0] as number));
       case 'npu':
         return this.threadOfWorker(this.workerOfNpu(idOf(to)));

@@ -28,20 +28,27 @@ export class EventLoopSleeper {
     this.#wake?.();
   }
 
+  /** Without a mark: producers spend no wake on a thread that looks up by itself in a moment. */
+  async nap(duration_ms: number): Promise<void> {
+    await this.#untilWoken(duration_ms);
+  }
+
   async sleep(limit_ms: number, hasWork: () => boolean): Promise<void> {
     this.#control.markAsleep(this.#thread);
     this.#listen();
-    if (this.#isListening && !hasWork()) {
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, limit_ms);
-        this.#wake = () => {
-          clearTimeout(timer);
-          resolve();
-        };
-      });
-      this.#wake = null;
-    }
+    if (this.#isListening && !hasWork()) await this.#untilWoken(limit_ms);
     this.#control.markAwake(this.#thread);
+  }
+
+  async #untilWoken(limit_ms: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, limit_ms);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+    this.#wake = null;
   }
 
   #listen(): void {

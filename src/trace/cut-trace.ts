@@ -10,6 +10,7 @@ import { type Deployment, deploy, parseTopology } from '../protocol/topology.ts'
 import { type ActRecord, lifeOf } from './act-record.ts';
 import { actsOf, type Pause, type TracedAct } from './acts.ts';
 import type { TraceDamage } from './damage.ts';
+import { HANDS } from './hands.ts';
 import { isSameFile } from './same-file.ts';
 import type { TraceReader } from './trace-reader.ts';
 import { TraceWriter } from './trace-writer.ts';
@@ -67,11 +68,11 @@ export async function cutTrace(
   return { acts: records, acts_before, actors: kept.size, hash: identity, damage: acts.damage };
 }
 
-/** The frontend keeps nothing from one message to the next, so of its acts only those are kept that somebody who is kept led to. */
+/** What a hand keeps is not replayed, so of its acts only those are kept that somebody who is kept led to. */
 function isKept(traced: TracedAct, { to: end }: Cut, kept: ReadonlySet<string>): boolean {
   if (end !== null && isAfter(traced, end)) return false;
   const { act } = traced;
-  return roleOf(act.to) === 'frontend' ? kept.has(nameOf(act, act.from)) || kept.has(act.from) : kept.has(nameOf(act, act.to));
+  return HANDS.has(roleOf(act.to)) ? kept.has(nameOf(act, act.from)) || kept.has(act.from) : kept.has(nameOf(act, act.to));
 }
 
 const nameOf = (act: ActRecord, actor: Address): string => `${lifeOf(act)} ${actor}`;
@@ -88,7 +89,7 @@ async function actorsIn(reader: TraceReader, cut: Cut, pause: Pause | undefined)
     const { act } = traced;
     if (to === null || !isAfter(traced, to)) received.note(act);
     if ((from !== null && isBefore(traced, from)) || (to !== null && isAfter(traced, to))) continue;
-    if (roleOf(act.to) === 'frontend' || (party !== null && !party.has(act.to))) continue;
+    if (HANDS.has(roleOf(act.to)) || (party !== null && !party.has(act.to))) continue;
     kept.add(nameOf(act, act.to));
     // Whoever tells the frontend something may live on another thread.
     kept.add(act.to);

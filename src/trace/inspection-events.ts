@@ -12,6 +12,7 @@ import { type Address, type Role, roleOf } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Act, Birth } from '../runtime/cast.ts';
 import type { Snapshot } from '../runtime/machine-host.ts';
+import { HANDS } from './hands.ts';
 
 /** Of @statelyai/inspect, whose events these are. */
 const PROTOCOL_VERSION = '0.7.2';
@@ -57,7 +58,7 @@ export type Inspect = (event: InspectionEvent) => void;
 const NOT_ENDED = { output: undefined, error: undefined } as const;
 const US_PER_MS = 1_000;
 /** They send to actors, or are sent to, and are none. */
-const OUTSIDE: ReadonlySet<Role> = new Set(['frontend', 'control', 'caller']);
+const OUTSIDE: ReadonlySet<Role> = new Set([...HANDS, 'control', 'caller']);
 
 /** What an event says of its act. */
 type Moment = { readonly name: string; readonly createdAt: string };

@@ -10,14 +10,23 @@
  * guess of a whole prompt against them, as against the answer itself.
  * @module
  */
-import type { Message, Sequence, StepOutcome, StepPlan, TokenOut, Work } from '../protocol/messages.ts';
+import { PLAIN_TEXT } from '../protocol/constructors.ts';
+import type { Message, Sequence, StepOutcome, StepPlan, Work } from '../protocol/messages.ts';
+import type { TokenOut } from '../protocol/output.ts';
 import type { Command } from '../runtime/cast.ts';
 
 export type Prompts = 'recorded' | 'redacted';
 
 const zeros = (tokens: readonly number[]): number[] => tokens.map(() => 0);
 
-const sequenceOf = (sequence: Sequence): Sequence => ({ ...sequence, prompt: zeros(sequence.prompt), cache_salt: '', context: '' });
+const sequenceOf = (sequence: Sequence): Sequence => ({
+  ...sequence,
+  prompt: zeros(sequence.prompt),
+  cache_salt: '',
+  context: '',
+  // Who reads them is no actor.
+  text: PLAIN_TEXT,
+});
 
 const planOf = (plan: StepPlan): StepPlan => ({
   ...plan,
@@ -57,7 +66,11 @@ export function redactMessage(message: Message): Message {
     case 'STEP_DONE':
       return { ...message, outcomes: message.outcomes.map(withoutPromptLogprobs) };
     case 'TOKENS':
-      return { ...message, tokens: message.tokens.map(withoutPromptLogprobs) };
+      return {
+        ...message,
+        tokens: message.tokens.map(withoutPromptLogprobs),
+        begun: message.begun.map((begun) => ({ ...begun, sequence: sequenceOf(begun.sequence) })),
+      };
     default:
       return message;
   }

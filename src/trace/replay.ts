@@ -20,6 +20,7 @@ import type { Transfer, TransferMessage } from '../protocol/transfers.ts';
 import { ACTS_PER_LIFE, type Act, type Birth, Cast, type Command, isLaterLife } from '../runtime/cast.ts';
 import { stateName } from '../runtime/machine-host.ts';
 import { type ActRecord, commandChecksum, lifeOf } from './act-record.ts';
+import { HANDS } from './hands.ts';
 import type { Prompts } from './redaction.ts';
 import { encodeRecord } from './trace-codec.ts';
 
@@ -174,7 +175,7 @@ export class Replay {
   #newCast(isLater: boolean): Cast {
     return new Cast({
       birthOf,
-      hands: new Map([['frontend', () => {}]]),
+      hands: new Map([...HANDS].map((role) => [role, () => {}])),
       send: () => {},
       startTimer: () => {},
       cancelTimer: () => {},

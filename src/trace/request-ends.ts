@@ -3,8 +3,9 @@
  * @module
  */
 import { crc32 } from 'node:zlib';
-import { type Address, address } from '../protocol/address.ts';
+import { type Address, address, roleOf } from '../protocol/address.ts';
 import type { ActRecord } from './act-record.ts';
+import { HANDS } from './hands.ts';
 
 /** `tokens`: the CRC-32 of each choice's tokens, and how many there were. */
 export type RequestEnd = { readonly outcome: string; readonly tokens: readonly { readonly count: number; readonly checksum: number }[] };
@@ -16,7 +17,7 @@ export class RequestEnds {
 
   /** Called for each act in order; gives the end that this one tells of. */
   add({ to, message }: ActRecord): { readonly request: Address; readonly end: RequestEnd } | null {
-    if (!to.startsWith('frontend/') || message === null) return null;
+    if (message === null || !HANDS.has(roleOf(to))) return null;
     if (message.type === 'TOKENS')
       for (const { request, choice, token } of message.tokens) if (token >= 0) this.#addToken(address('request', request), choice, token);
     if (message.type !== 'REQUEST_ENDED') return null;

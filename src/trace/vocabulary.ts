@@ -3,6 +3,7 @@
  * @module
  */
 import type { FrontendMessage } from '../protocol/messages.ts';
+import type { OutputMessage } from '../protocol/output.ts';
 import { stateNames } from '../runtime/machine-host.ts';
 import { MACHINES } from './replay.ts';
 
@@ -11,16 +12,20 @@ export const BIRTH = 'BIRTH';
 /** The state of an actor that is no more. */
 export const GONE = 'gone';
 
-/** The frontend is no machine. */
+/** Neither the frontend nor an output process is a machine. */
 const TO_FRONTEND: { readonly [Type in FrontendMessage['type']]: true } = {
-  TOKENS: true,
   REQUEST_RUNNING: true,
+  PROMPT_COMPUTED: true,
   REQUEST_MOVED: true,
   REQUEST_ENDED: true,
   JOB_EXECUTORS: true,
 };
 
+const TO_OUTPUT: { readonly [Type in OutputMessage['type']]: true } = { TOKENS: true, FORGET: true };
+
 const machines = [...MACHINES.values()];
 
-export const MESSAGE_TYPES: ReadonlySet<string> = new Set([...machines.flatMap(({ events }) => events), ...Object.keys(TO_FRONTEND), BIRTH].sort());
+export const MESSAGE_TYPES: ReadonlySet<string> = new Set(
+  [...machines.flatMap(({ events }) => events), ...Object.keys(TO_FRONTEND), ...Object.keys(TO_OUTPUT), BIRTH].sort(),
+);
 export const STATE_NAMES: ReadonlySet<string> = new Set([...machines.flatMap(stateNames), GONE].sort());

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { GROUP_CHOICES } from '../../actors/policies/group-choice.ts';
 import type { Balancing } from '../../actors/policies/placement.ts';
 import { address } from '../../src/protocol/address.ts';
-import { cancel, choiceStopped, submit } from '../../src/protocol/constructors.ts';
+import { cancel, submit } from '../../src/protocol/constructors.ts';
 import type { Message, Sequence } from '../../src/protocol/messages.ts';
 import { deploy, parseTopology } from '../../src/protocol/topology.ts';
 import type { Act } from '../../src/runtime/cast.ts';
@@ -133,13 +133,13 @@ describe('in any order of delivery', () => {
               else if (kind === 'lose') cast.lose(npu);
               else if (kind === 'restore') cast.restore(npu);
               else if (kind === 'expire') cast.expireOne();
-              // As the frontend does: only to requests that it has not heard the end of, and never twice about a choice.
+              // As the frontend does: only to requests that it has not heard the end of.
               else if (endsOf(cast, request).length === 0 && kind === 'cancel') {
                 told.add(`cancel ${request}`);
                 cast.send(address('request', request), 'frontend/0', cancel());
               } else if (kind === 'stop' && tokensOf(cast, sequences[request]?.[0] as Sequence).length > 0) {
                 told.add(`stop ${request}`);
-                cast.send(address('job', request), 'frontend/0', choiceStopped(0));
+                cast.stop(sequences[request]?.[0] as Sequence);
               }
             }
             if (!cast.step(choose) && queue.length === 0) {
@@ -214,7 +214,7 @@ describe('in any order of delivery', () => {
         if (count === seed * 3) cast.send(address('request', 0), 'frontend/0', cancel());
         if (!isStopped && tokensOf(cast, stopped).length > seed % 4) {
           isStopped = true;
-          cast.send(address('job', stopped.request), 'frontend/0', choiceStopped(stopped.choice));
+          cast.stop(stopped);
         }
         if (count === seed * 4) cast.broken.add(1);
       }

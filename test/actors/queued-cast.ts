@@ -10,10 +10,23 @@ import type { Balancing } from '../../actors/policies/placement.ts';
 import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import { birthOf } from '../../src/platform/births.ts';
-import { type Address, address, idOf, roleOf } from '../../src/protocol/address.ts';
-import { launchDone, launchFailed, leaseExpired, npuLost, npuReady, resetDone, started } from '../../src/protocol/constructors.ts';
+import { type Address, address, idOf, type Role, roleOf } from '../../src/protocol/address.ts';
+import {
+  choiceStopped,
+  decodeTaskAddress,
+  launchDone,
+  launchFailed,
+  leaseExpired,
+  npuLost,
+  npuReady,
+  resetDone,
+  started,
+  stopFound,
+  taskAddress,
+} from '../../src/protocol/constructors.ts';
 import type { Claim } from '../../src/protocol/controllers.ts';
-import type { Message, Work } from '../../src/protocol/messages.ts';
+import { type Message, type Sequence, type Stage, taskId, type Work } from '../../src/protocol/messages.ts';
+import type { OutputMessage } from '../../src/protocol/output.ts';
 import { type AttentionPlace, attentionPlaceOf, type Deployment, type DpGroupPlace, deploy, type Topology } from '../../src/protocol/topology.ts';
 import { ActorHost } from '../../src/runtime/actor-host.ts';
 import type { Witness } from '../../src/runtime/cast.ts';
@@ -47,8 +60,10 @@ type Mail = { readonly to: Address; readonly from: Address; readonly message: Me
 export class QueuedCast {
   /** One host an actor: so nothing but the queues lies between two of them. */
   readonly #hosts = new Map<Address, ActorHost>();
-  /** What reached the frontend. */
+  /** What reached the frontend, or an output process on its way there. */
   readonly frontend: Message[] = [];
+  /** By choice: where its last token was shown. */
+  readonly #shown = new Map<number, { readonly output: Address; readonly stage: Stage }>();
   /** `role state` of each actor after each of its messages. */
   readonly visited = new Set<string>();
   readonly unexpected: string[] = [];
@@ -146,6 +161,20 @@ export class QueuedCast {
     if (lent !== null) this.send(lent.group, lent.group, leaseExpired(lent.id));
   }
 
+  /** A stop string ended the choice with its last token: as its output process tells of it. */
+  stop(sequence: Sequence): void {
+    const shown = this.#shown.get(taskId(sequence));
+    if (shown === undefined) return;
+    const { output, stage } = shown;
+    if (stage === 'prefill') this.send(address('job', sequence.request), output, choiceStopped(sequence.choice));
+    else this.send(address('dp-group', idOf(output)), output, stopFound(stage === 'decode' ? decodeTaskAddress(sequence) : taskAddress(sequence)));
+  }
+
+  #show(output: Address, message: OutputMessage): void {
+    this.frontend.push(message);
+    if (message.type === 'TOKENS') for (const { sequence, stage } of message.begun) this.#shown.set(taskId(sequence), { output, stage });
+  }
+
   /** All of them do. */
   restoreAll(): void {
     for (const npu of [...this.#lost]) this.restore(npu);
@@ -213,7 +242,10 @@ export class QueuedCast {
       isLocal: (to) => to === actor,
       transmit: (to, from, message) => this.send(to, from, message),
       birthOf,
-      hands: new Map([['frontend', ({ message }: Mail) => this.frontend.push(message)]]),
+      hands: new Map<Role, (mail: Mail) => void>([
+        ['frontend', ({ message }) => this.frontend.push(message)],
+        ['output', ({ to, message }) => this.#show(to, message as OutputMessage)],
+      ]),
       launch: (npu, work) => this.#launch(npu, work),
       transfer: (group, work) => this.transfers.perform(group, work),
       claim: (executor, claim) => this.#claim(executor, claim),

@@ -54,6 +54,7 @@ class Rig {
       context: '',
       output: [],
       held: null,
+      text: { stop: [], skip_special_tokens: true },
     };
     this.arrivals.push(this.step);
     this.scheduler.enqueue(address('task', request), sequence);

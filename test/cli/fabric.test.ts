@@ -33,10 +33,10 @@ describe('minipod fabric', () => {
     expect(stdout).toMatch(/^tiny-deepseek-v3 on 2 NPUs, up [\d.]+ s; requests: \d running, \d waiting, 0 failed; \d+ tokens\/s; rates over \d+\.\d s\n/);
 
     const links = tableOf(stdout, 'LINK');
-    const tokens = links.find(({ LINK, LANE }) => LINK === 'worker/1 → control' && LANE === 'data');
+    const tokens = links.find(({ LINK, LANE }) => LINK === 'worker/1 → caller' && LANE === 'data');
     expect(Number(tokens?.['FRAMES/S'])).toBeGreaterThan(0);
     expect(tokens).toMatchObject({ 'BYTES/S': expect.stringMatching(/^[\d.]+ [KM]?i?B$/), 'P99 µs': expect.stringMatching(/^([<≥] \d+|–)$/), STALE: '0' });
-    expect(tokens?.['CREDITS']).toMatch(/^[\d.]+ [KM]iB \+ 1 MiB$/);
+    expect(tokens?.['CREDITS']).toMatch(/^[\d.]+ [KM]iB \+ 256 KiB$/);
 
     expect(tableOf(stdout, 'NPU').map(({ NPU, WORKER }) => [NPU, WORKER])).toEqual([
       ['0', '0'],
@@ -51,7 +51,8 @@ describe('minipod fabric', () => {
     );
 
     const regions = tableOf(stdout, 'REGION');
-    expect(regions.map(({ REGION, KIND }) => `${REGION} ${KIND}`.trim())).toEqual(['pod control', 'pod rings', 'npu/0 hbm', 'npu/1 hbm', 'pod records', 'sum']);
+    const ofPod = ['pod records', 'pod vocabulary'];
+    expect(regions.map(({ REGION, KIND }) => `${REGION} ${KIND}`.trim())).toEqual(['pod control', 'pod rings', 'npu/0 hbm', 'npu/1 hbm', ...ofPod, 'sum']);
     expect(regions[0]).toMatchObject({ AT: '0:0x10000', STATE: 'held', EPOCH: '1', BYTES: '64 KiB' });
     expect(stdout).toMatch(/\nRegions: held [\d.]+ MiB\. Segments: 1, [\d.]+ MiB in all\. Free: [\d.]+ MiB of 1 GiB granted\.\n$/);
   });
@@ -63,9 +64,10 @@ describe('minipod fabric', () => {
     expect(more).toEqual([]);
     expect(stats.generation_tokens).toBeGreaterThan(0);
     expect(stats.npus.map(({ worker, die }) => [worker, die])).toEqual([[0, 0]]);
-    expect(stats.memory.regions.map(({ kind, state }) => [kind, state])).toEqual(['control', 'rings', 'hbm', 'records'].map((kind) => [kind, 'held']));
+    const kinds = ['control', 'rings', 'hbm', 'records', 'vocabulary'];
+    expect(stats.memory.regions.map(({ kind, state }) => [kind, state])).toEqual(kinds.map((kind) => [kind, 'held']));
     const written = stats.fabric.links.filter(({ frames }) => frames > 0).map(({ from, to }) => `${from} → ${to}`);
-    expect(written).toEqual(expect.arrayContaining(['caller → control', 'control → caller', 'control → worker/0', 'worker/0 → control']));
+    expect(written).toEqual(expect.arrayContaining(['caller → control', 'control → caller', 'control → worker/0', 'worker/0 → control', 'worker/0 → caller']));
   });
 
   it('should leave a pod alone for which no requests are asked, and fail when they are refused', async () => {

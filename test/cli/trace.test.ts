@@ -98,7 +98,7 @@ describe('minipod trace show', () => {
     expect(stdout).toMatch(/^STEP [\d,]+, [\d.]+ ms: npu\/0 → dp-group\/0: STEP_DONE \(act [\d,]+ of thread 0\)\n\nSTATE {4}stepping → stepping\n/);
     expect(stdout).toMatch(/\nMESSAGE\n {2}type: STEP_DONE\n/);
     expect(stdout).toMatch(/\nCONTEXT, what changed\n {2}scheduler\.step: \d+ → \d+\n/);
-    expect(stdout).toMatch(/\nCOMMANDS\n {2}1: send to frontend\/0: TOKENS tokens=\d+×\{…\} → step [\d,]+\n/);
+    expect(stdout).toMatch(/\nCOMMANDS\n {2}1: send to output\/\d+: TOKENS tokens=\d+×\{…\} begun=\S+ → step [\d,]+\n/);
     expect(stdout).toMatch(/\nWHAT LED TO IT, THE NEAREST FIRST\n +[\d,]+ +[\d.]+ ms {2}npu\/0 → npu\/0 +LAUNCH_DONE +(?:idle|busy)\n/);
     const look = JSON.parse(json.stdout);
     expect(look).toMatchObject({ record: step, act: { to: 'dp-group/0' }, state_before: 'stepping', divergence: null });

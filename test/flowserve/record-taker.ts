@@ -1,8 +1,8 @@
 /** Takes over what a job executor holds, life after life, and holds each record against what can have been written. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
+import { RecordTable } from '../../src/flowserve/record-table.ts';
 import { RecordTaking } from '../../src/flowserve/record-taking.ts';
-import { RecordTable } from '../../src/flowserve/request-records.ts';
 import { callOf } from '../../src/protocol/request-ids.ts';
 
 export type TakerArgs = {

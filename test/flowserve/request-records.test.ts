@@ -1,11 +1,14 @@
-/** Request records: whoever takes requests over reads of each what its caller has, whatever the frontend does meanwhile. */
+/** Request records: whoever takes requests over reads of each what its caller has, whatever the frontend's two halves do meanwhile. */
 import { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { allocateSegments, planMemory } from '../../src/fabric/memory-plan.ts';
+import { type DeliveredCall, DeliveredRecords } from '../../src/flowserve/delivered-records.ts';
+import { RecordTable } from '../../src/flowserve/record-table.ts';
 import { RecordTaking } from '../../src/flowserve/record-taking.ts';
-import { RecordTable, RequestRecords, recordsBytes } from '../../src/flowserve/request-records.ts';
+import { RequestRecords, recordsBytes } from '../../src/flowserve/request-records.ts';
+import { PLAIN_TEXT } from '../../src/protocol/constructors.ts';
 import type { Sequence } from '../../src/protocol/messages.ts';
 import { ATTEMPTS_MAX, attemptOf, callOf, jobExecutorOf, requestId } from '../../src/protocol/request-ids.ts';
 import { GREEDY } from '../golden/greedy.ts';
@@ -43,9 +46,18 @@ const sequencesOf = (request: number, choices: number, prompt: number): Sequence
     context: '',
     output: [],
     held: null,
+    text: { ...PLAIN_TEXT, stop: ['é'] },
   }));
 
-type Open = { id: number; readonly life: number; readonly prompt: number; readonly deadline: number; readonly outputs: number[]; readonly finished: boolean[] };
+type Open = {
+  id: number;
+  readonly call: DeliveredCall;
+  readonly life: number;
+  readonly prompt: number;
+  readonly deadline: number;
+  readonly outputs: number[];
+  readonly finished: boolean[];
+};
 type Op = { readonly kind: 'open' | 'append' | 'finish' | 'close' | 'take'; readonly call: number; readonly choice: number; readonly count: number };
 
 const op: fc.Arbitrary<Op> = fc.record({
@@ -60,7 +72,7 @@ describe('request records', () => {
     fc.assert(
       fc.property(fc.array(op, { maxLength: 80 }), (ops) => {
         const { table } = makeTable(RECORDS, 4_000);
-        const [records, taking] = [new RequestRecords(table), new RecordTaking(table)];
+        const [records, delivered, taking] = [new RequestRecords(table), new DeliveredRecords(table), new RecordTaking(table)];
         const open = new Map<number, Open>();
         const lives = [1, 1, 1];
         for (const { kind, call, choice, count } of ops) {
@@ -68,21 +80,22 @@ describe('request records', () => {
           if (kind === 'open' && known === undefined) {
             const owner = count % 3;
             const id = requestId(owner, 0, call);
-            const isOpen = records.open(sequencesOf(id, choice + 1, count), lives[owner] as number, count * 10);
+            const opened = records.open(sequencesOf(id, choice + 1, count), lives[owner] as number, count * 10);
+            const isOpen = opened.length > 0;
             const used = [...open.values()].reduce((sum, { outputs }) => sum + outputs.length, 0);
             expect(isOpen).toBe(used + choice + 1 <= RECORDS);
             if (isOpen)
               open.set(call, {
-                ...{ id, life: lives[owner] as number, prompt: count, deadline: count * 10 },
+                ...{ id, call: delivered.of(opened), life: lives[owner] as number, prompt: count, deadline: count * 10 },
                 ...{ outputs: Array(choice + 1).fill(0), finished: Array(choice + 1).fill(false) },
               });
           } else if (kind === 'append' && known !== undefined && known.finished[choice] === false) {
-            for (let left = count; left > 0; left--) records.append(call, choice, tokenOf(call, choice, next(known.outputs, choice)));
+            for (let left = count; left > 0; left--) known.call.append(choice, tokenOf(call, choice, next(known.outputs, choice)), false);
           } else if (kind === 'finish' && known?.finished[choice] === false) {
-            records.finish(call, choice);
+            known.call.append(choice, tokenOf(call, choice, next(known.outputs, choice)), true);
             known.finished[choice] = true;
           } else if (kind === 'close' && known !== undefined) {
-            records.close(call);
+            known.call.close();
             open.delete(call);
           } else if (kind === 'take') {
             const [lost, taker] = [count % 3, (count + 1 + (choice % 2)) % 3];
@@ -108,32 +121,36 @@ describe('request records', () => {
             expect(taking.take(lost, life, { job_executor: taker, life: lives[taker] as number })).toEqual([]);
           }
         }
-        for (const call of open.keys()) records.close(call);
+        for (const { call } of open.values()) call.close();
         expect(records.used).toEqual({ calls: 0, records: 0, pages: 0 });
       }),
       { numRuns: 150 },
     );
   });
 
-  it('say of a request that did not fit that it cannot go on, and take nothing from others', () => {
+  it('go on from what there was room for, and take nothing from others', () => {
     const { table } = makeTable(4, 300);
-    const [records, taking] = [new RequestRecords(table), new RecordTaking(table)];
-    expect(records.open(sequencesOf(requestId(1, 0, 1), 1, 40), 1, -1)).toBe(true);
-    expect(records.open(sequencesOf(requestId(1, 0, 2), 1, 10), 1, -1)).toBe(true);
-    expect(records.open(sequencesOf(requestId(1, 0, 3), 1, 5_000), 1, -1)).toBe(false);
-    for (let index = 0; index < 400; index++) records.append(1, 0, tokenOf(1, 0, index));
-    expect(taking.take(1, 1, { job_executor: 0, life: 1 })).toMatchObject([
-      { request: requestId(0, 1, 1), sequences: [], error: { code: 'worker_failed', message: expect.stringContaining('no room to record') } },
-      { request: requestId(0, 1, 2), sequences: [{ output: [] }], error: null },
-    ]);
-    records.close(1);
-    expect(records.open(sequencesOf(requestId(1, 0, 4), 1, 40), 2, -1)).toBe(true);
+    const [records, delivered, taking] = [new RequestRecords(table), new DeliveredRecords(table), new RecordTaking(table)];
+    const first = delivered.of(records.open(sequencesOf(requestId(1, 0, 1), 1, 40), 1, -1));
+    expect(records.open(sequencesOf(requestId(1, 0, 2), 1, 10), 1, -1)).toHaveLength(1);
+    expect(records.open(sequencesOf(requestId(1, 0, 3), 1, 5_000), 1, -1)).toEqual([]);
+    for (let index = 0; index < 400; index++) first.append(0, tokenOf(1, 0, index), false);
+    const [cut, other] = taking.take(1, 1, { job_executor: 0, life: 1 });
+    expect(other).toMatchObject({ request: requestId(0, 1, 2), sequences: [{ output: [] }], error: null });
+    expect(cut).toMatchObject({ request: requestId(0, 1, 1), error: null });
+    const output = cut?.sequences[0]?.output ?? [];
+    expect(output.length).toBeGreaterThan(0);
+    expect(output.length).toBeLessThan(400);
+    expect(output).toEqual(Array.from(output, (_, index) => tokenOf(1, 0, index)));
+    first.close();
+    expect(records.open(sequencesOf(requestId(1, 0, 4), 1, 40), 2, -1)).toHaveLength(1);
   });
 
   it('are whole to a thread that takes them while another writes: no token out of place, none doubled', async () => {
     const calls = 60;
     const { table, memory } = makeTable(calls, 60 * 600);
-    const records = new RequestRecords(table);
+    const [records, delivered] = [new RequestRecords(table), new DeliveredRecords(table)];
+    const open: DeliveredCall[] = [];
     const flag = new Int32Array(new SharedArrayBuffer(4));
     const args: TakerArgs = { memory, records: calls, base: 0, bytes: 0, flag, calls };
     const plan = planMemory([{ owner: 'pod', kind: 'records', bytes: recordsBytes(calls, 60 * 600) }], 2 ** 28, 2 ** 28);
@@ -152,18 +169,18 @@ describe('request records', () => {
       const call = turn % calls;
       // Each life of job executor 1 has all calls once, some of them closed and opened anew.
       if (written[call] === 0 || turn % 7 === 0) {
-        records.close(call);
+        open[call]?.close();
         written[call] = 0;
-        records.open(sequencesOf(requestId(1, 0, call), 1, 50 + (turn % 40)), Atomics.load(flag, 0) + 1, -1);
+        open[call] = delivered.of(records.open(sequencesOf(requestId(1, 0, call), 1, 50 + (turn % 40)), Atomics.load(flag, 0) + 1, -1));
       }
-      if ((written[call] as number) < 150) records.append(call, 0, tokenOf(call, 0, next(written, call)));
+      if ((written[call] as number) < 150) open[call]?.append(0, tokenOf(call, 0, next(written, call)), false);
       if (turn % 500 === 499) {
         // The life is over before it is taken over: what is opened from now on is of the next.
         taken = Atomics.add(flag, 0, 1) + 1;
         const until = performance.now() + 5;
         while (performance.now() < until) {
           const busy = Math.floor(Math.random() * calls);
-          if ((written[busy] as number) > 0 && (written[busy] as number) < 150) records.append(busy, 0, tokenOf(busy, 0, next(written, busy)));
+          if ((written[busy] as number) > 0 && (written[busy] as number) < 150) open[busy]?.append(0, tokenOf(busy, 0, next(written, busy)), false);
         }
       }
     }

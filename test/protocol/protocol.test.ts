@@ -2,9 +2,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type Address, address, expertAddress, idOf, ROLES, roleIndexOf, roleOf, toAddress } from '../../src/protocol/address.ts';
+import type { ChunkRecord, PodToCaller } from '../../src/protocol/caller.ts';
 import * as constructors from '../../src/protocol/constructors.ts';
 import { fromErrorRecord, MinipodError, toErrorRecord } from '../../src/protocol/errors.ts';
-import { CHOICES_MAX, choiceOfTask, decodeTaskId, REQUEST_IDS, type Sequence, type TokenOut, taskId } from '../../src/protocol/messages.ts';
+import { CHOICES_MAX, choiceOfTask, decodeTaskId, REQUEST_IDS, type Sequence, taskId } from '../../src/protocol/messages.ts';
 import * as threads from '../../src/protocol/threads.ts';
 import { Codec, PROTOCOL_HASH } from '../../src/protocol/wire.ts';
 
@@ -34,9 +35,21 @@ const sequence: Sequence = {
 };
 const error = { code: 'worker_failed', message: 'it failed', param: null } as const;
 const logprobs = { logprob: -1.5, top_ids: [3], top_logprobs: [-0.1] };
-const token: TokenOut = { request: 7, choice: 0, index: 0, token: 5, finish: 'stop', stops: true, logprobs, cached: 2, prompt_start: 1, prompt_logprobs: null };
+const tokenLogprob = { token_id: 5, token: 'é', bytes: [0xc3, 0xa9], logprob: -1.5 };
+const position = { chosen: tokenLogprob, top: [tokenLogprob] };
+const chunk: ChunkRecord = {
+  ...{ request: 2 ** 20 + 7, choice: 1, index: 3, text: 'é', token_ids: [5], logprobs: [position], finish: 'stop' },
+  ...{ stop_string: 'é', stop_token: -1, cached: 2 },
+};
+const told: readonly PodToCaller[] = [
+  { type: 'PROMPT', request: 7, token_ids: [1, 2], records: [0, 4] },
+  { type: 'PROMPT_LOGPROBS', request: 2 ** 20 + 7, start: 1, logprobs: [position] },
+  { type: 'SCHEDULED_CALL', request: 7 },
+  { type: 'CHUNKS', chunks: [chunk, { ...chunk, logprobs: null, finish: null, stop_string: null }] },
+  { type: 'ENDED', request: 7, error },
+];
 
-/** Messages that cross a ring between control and workers. */
+/** Messages that cross a ring. */
 const crossing: readonly object[] = [
   constructors.enqueueSequence('task/1', sequence),
   constructors.enqueueSequence('task/2147483649', sequence, 'decode', {
@@ -82,7 +95,8 @@ const crossing: readonly object[] = [
   constructors.npuLost(3, error),
   constructors.rankBack(3),
   constructors.rankLost(3, error),
-  constructors.tokens([token, { ...token, finish: null, logprobs: null, prompt_logprobs: [logprobs] }]),
+  ...told,
+  constructors.promptComputed('request/1'),
   constructors.submit([sequence]),
   constructors.choiceStopped(1),
   constructors.place('task/1', sequence, [7]),

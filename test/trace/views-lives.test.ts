@@ -34,7 +34,7 @@ function told(path: string): Told {
 
 /** What the messages say of a request, without any of the views. */
 function saidOf(acts: readonly ActRecord[], id: number) {
-  const of = acts.filter(({ to }) => to === `request/${id}` || to === 'frontend/0');
+  const of = acts.filter(({ to }) => to === `request/${id}` || /^(?:frontend|output)\//.test(to));
   const submit = of.find(({ to, message }) => to === `request/${id}` && message?.type === 'SUBMIT');
   const ended = of.find(({ message }) => message?.type === 'REQUEST_ENDED' && idOf(message.request) === id);
   const whileOpen = of.slice(0, ended === undefined ? of.length : of.indexOf(ended));

@@ -9,6 +9,7 @@ import {
   type Breakdown,
   type ChoiceLife,
   type Ending,
+  type LifeEvent,
   noTime,
   type OthersSteps,
   type PassedOver,
@@ -48,7 +49,7 @@ export class ChoiceTrack {
   /** Its prefill is done, and no decode task has begun. */
   isBetweenTasks = false;
   readonly gaps_us: number[] = [];
-  /** Of each token: from the end of its step to the frontend. */
+  /** Of each token: from the end of its step to its output process. */
   readonly deliveries_us: number[] = [];
   /** When the steps ended whose tokens have not come yet. */
   readonly #sampled_us: number[] = [];
@@ -219,7 +220,7 @@ export class ChoiceTrack {
     }
   }
 
-  /** A token has come to the frontend. If it is the first: how long it was on its way, else null. */
+  /** A token has come to its output process. If it is the first: how long it was on its way, else null. */
   token(time_us: number): number | null {
     const isFirst = this.#tokens++ === 0;
     const sampled_us = this.#sampled_us.shift();
@@ -235,6 +236,12 @@ export class ChoiceTrack {
     this.#gapStep = null;
     this.#others = noOthers();
     return isFirst ? delivery_us : null;
+  }
+
+  /** Its output process has met a stop string. */
+  stop(events: LifeEvent[] | null, time_us: number): void {
+    if (this.ending === 'open') this.ending = 'stop_string';
+    events?.push({ at_us: time_us, choice: this.size.choice, what: 'stop_string_found' });
   }
 
   /** False: it was closed before. */

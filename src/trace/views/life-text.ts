@@ -18,7 +18,7 @@ import {
 const FOLD_FROM = 4;
 const BAR_WIDTH = 30;
 const WHAT_WIDTH = 15;
-/** A frontend that has nothing else to do takes less. */
+/** A thread that has nothing else to do takes less. */
 const DELIVERY_WORTH_SAYING_US = 1_000;
 
 const PHASE_NAMES: Readonly<Record<Phase, string>> = {
@@ -171,7 +171,7 @@ function eventText(event: LifeEvent): readonly [string, string] {
     case 'cancel_asked':
       return ['cancel', 'asked for by the caller'];
     case 'stop_string_found':
-      return ['stop string', 'found by the frontend'];
+      return ['stop string', 'found by its output process'];
     case 'let_go':
       return ['let go', 'by its DP group'];
     case 'refused':
@@ -180,7 +180,7 @@ function eventText(event: LifeEvent): readonly [string, string] {
     case 'choice_ended':
       return ['task ended', endingText(event.ending)];
     case 'ended':
-      return ['ended', event.error === null ? 'the frontend has it all' : event.error.message];
+      return ['ended', event.error === null ? 'its caller is told that it has it all' : event.error.message];
     default:
       return [event.what, ''];
   }
@@ -225,7 +225,7 @@ function breakdownLines(life: RequestLife): string[] {
 function deliveryLines({ delivery_us }: RequestLife): string[] {
   if (delivery_us === null || delivery_us.max < DELIVERY_WORTH_SAYING_US) return [];
   const { mean, p50, max } = delivery_us;
-  return [`  beside that, tokens were on their way to the frontend, or waited for its thread, ${ms(mean)} each (p50 ${ms(p50)}, max ${ms(max)})`];
+  return [`  beside that, tokens were on their way to their output process, or waited for its thread, ${ms(mean)} each (p50 ${ms(p50)}, max ${ms(max)})`];
 }
 
 function gapLines({ slowest_gaps, tpot_us, choices }: RequestLife): string[] {

@@ -75,7 +75,8 @@ function requestOf(actor: Address): number | null {
   return role === 'request' || role === 'job' ? idOf(actor) : null;
 }
 
-const named = (message: Message): Address | null => ('task' in message ? message.task : 'request' in message ? message.request : null);
+const named = (message: Message): Address | null =>
+  'task' in message ? message.task : 'request' in message && typeof message.request === 'string' ? message.request : null;
 
 /** The lines of the diagram. */
 export function mermaidLines(life: RequestLife, messages: RequestMessages): string[] {
@@ -106,12 +107,12 @@ function stageText(actor: Address, { events }: RequestLife): string {
 
 /** In columns as work flows: outside first, NPUs last. */
 function participantsOf(entries: readonly Entry[]): Address[] {
-  const ORDER = ['caller', 'control', 'frontend', 'request', 'job', 'job-executor', 'task', 'task-executor', 'dp-group', 'npu'];
+  const ORDER = ['caller', 'control', 'frontend', 'request', 'job', 'job-executor', 'task', 'task-executor', 'output', 'dp-group', 'npu'];
   const actors = new Set<Address>();
   for (const entry of entries) {
     if (entry.what === 'message') actors.add(entry.from).add(entry.to);
     else if (entry.what === 'steps')
-      for (const { npu, group } of entry.steps) actors.add('frontend/0').add(address('dp-group', group)).add(address('npu', npu));
+      for (const { npu, group } of entry.steps) actors.add(address('output', group)).add(address('dp-group', group)).add(address('npu', npu));
     else if (entry.what === 'kv') actors.add(address('dp-group', entry.kv.from)).add(address('dp-group', entry.kv.group));
     else actors.add(address('dp-group', entry.wait.group));
   }
@@ -156,7 +157,7 @@ function stepLines(steps: readonly Step[], of: (actor: Address) => string, { cho
   const whose = choices.length === 1 || first.choice === null ? '' : ` of choice ${first.choice}`;
   const [fewest, most] = [Math.min(...steps.map(({ sequences }) => sequences)) - 1, Math.max(...steps.map(({ sequences }) => sequences)) - 1];
   const others = most === 0 ? '' : `, with ${fewest === most ? most : `${fewest} to ${most}`} others`;
-  const token = first.samples && first.outcome === 'done' ? [arrow(group, of('frontend/0'), `TOKENS${whose}`)] : [];
+  const token = first.samples && first.outcome === 'done' ? [arrow(group, of(address('output', first.group)), `TOKENS${whose}`)] : [];
   const name = steps.length === 1 ? `STEP ${first.step}` : `STEP ${first.step} … ${last.step}`;
   const ranks = first.site.startsWith('npu/') ? '' : ', on each of its ranks';
   const positions = positionsText(first.start, last.start + last.tokens - 1);

@@ -94,7 +94,7 @@ export type LifeEvent = { readonly at_us: number; readonly choice: number | null
   | { readonly what: 'ended'; readonly error: ErrorRecord | null }
 );
 
-/** Between two tokens of a choice, as the frontend got them. */
+/** Between two tokens of a choice, as its output processes got them. */
 export type TokenGap = {
   readonly choice: number;
   /** The token that came after it, counted from 1. */
@@ -119,11 +119,11 @@ export type ChoiceLife = {
   readonly tokens: number;
   readonly preemptions: number;
   readonly steps: Readonly<Record<PartKind, number>>;
-  /** From the request's arrival to the choice's first token at the frontend. */
+  /** From the request's arrival to the choice's first token at its output process. */
   readonly ttft_us: number | null;
   /** Of the times between its tokens; null with less than two. */
   readonly tpot_us: TokenTimes | null;
-  /** From the end of a token's step to the frontend: what its thread did meanwhile, beside the next step. Null without a token. */
+  /** From the end of a token's step to its output process: what its thread did meanwhile, beside the next step. Null without a token. */
   readonly delivery_us: TokenTimes | null;
   /** Sums to `ended_us` − the request's `received_us`. */
   readonly breakdown_us: Breakdown;

@@ -13,8 +13,8 @@ import {
   type RequestMessage,
   type Sequence,
   type TaskMessage,
-  type TokenOut,
 } from '../../protocol/messages.ts';
+import type { TokenOut } from '../../protocol/output.ts';
 import { callOf } from '../../protocol/request-ids.ts';
 import type { ActRecord } from '../act-record.ts';
 import type { RunHeader } from '../run-header.ts';
@@ -83,6 +83,7 @@ export class RequestLives {
         this.#acts.note(act, time_us);
         this.#toDpGroup(act, message as DpGroupMessage);
         break;
+      case 'output':
       case 'frontend':
         if (message.type === 'TOKENS') for (const token of message.tokens) this.#token(token, time_us);
         if (message.type === 'REQUEST_ENDED') return this.#end(idOf(message.request), time_us, message.error);
@@ -220,8 +221,7 @@ export class RequestLives {
         case 'STOP_STRING_FOUND':
           choice.isBetweenTasks = false;
           choice.letGo(time_us, false);
-          if (choice.ending === 'open') choice.ending = 'stop_string';
-          note({ what: 'stop_string_found' });
+          choice.stop(track.events, time_us);
           break;
         case 'CANCEL':
           choice.letGo(time_us, false);
@@ -252,6 +252,7 @@ export class RequestLives {
   }
 
   #toDpGroup({ to, number, time_us }: ActRecord, message: DpGroupMessage): void {
+    if (message.type === 'STOP_FOUND') this.#ofTask(message.task, (choice, { events }) => choice.stop(events, time_us));
     if (message.type !== 'ENQUEUE') return;
     this.#ofTask(message.task, (choice, track) => {
       const group = idOf(to);
@@ -280,14 +281,13 @@ export class RequestLives {
   }
 
   #token({ request, choice, index, token, finish }: TokenOut, time_us: number): void {
-    if (token < 0) return;
     const track = this.#find(request);
     const of = track?.choices[choice];
-    // Of what goes on elsewhere the frontend may have it already.
-    if (of === undefined || index < of.tokens) return;
+    // What goes on elsewhere may be computed again.
+    if (token < 0 || of === undefined || index < of.tokens) return;
     const delivery_us = of.token(time_us);
     if (delivery_us !== null) track?.events?.push({ at_us: time_us, choice, what: 'first_token', delivery_us });
-    // Its task may have heard of its end before the frontend had its last token.
+    // Its task may have heard of its end before its last token was shown.
     if (finish !== null && (of.ending === 'open' || of.ending === 'finished')) of.ending = finish;
   }
 

@@ -1,0 +1,72 @@
+/**
+ * What a DP group tells its output process: the tokens of a step, all in one message; with a sequence's first token here what turns ids into text takes, and
+ * once it is over without a token that says so, that nothing follows. The process lives on the group's own thread.
+ * @module
+ */
+import { type Address, address, idOf } from '../../src/protocol/address.ts';
+import { forget, tokens } from '../../src/protocol/constructors.ts';
+import type { Commands, Sequence, StepOutcome } from '../../src/protocol/messages.ts';
+import type { Begun, TokenOut } from '../../src/protocol/output.ts';
+import { outputOf, type RunningSequence } from './running-sequence.ts';
+
+/** How a token ends its sequence, if it does. */
+export type End = Pick<TokenOut, 'finish' | 'stops'>;
+const GOES_ON: End = { finish: null, stops: false };
+
+export class OutputReports {
+  readonly #output: Address;
+  #tokens: TokenOut[] = [];
+  #begun: Begun[] = [];
+  #over: Commands['send'][] = [];
+
+  /** `group`: the DP group's address. */
+  constructor(group: Address) {
+    this.#output = address('output', idOf(group));
+  }
+
+  /** What a step found for a sequence: a token, or log-probabilities of a chunk of its prompt alone. `prompt_start`: the position that those begin with. */
+  add(running: RunningSequence, prompt_start: number, { token, logprobs, prompt_logprobs }: StepOutcome, { finish, stops }: End = GOES_ON): void {
+    const { sequence, stage } = running;
+    const count = outputOf(running);
+    const isToken = token >= 0;
+    if (!running.isShown) this.#begun.push({ sequence: withoutPrompt(sequence), stage, output: isToken ? outputBefore(running) : outputSoFar(running) });
+    running.isShown = finish === null;
+    this.#tokens.push({
+      request: sequence.request,
+      choice: sequence.choice,
+      index: isToken ? count - 1 : -1,
+      token,
+      finish,
+      stops,
+      logprobs,
+      cached: isToken && count === 1 ? running.cached : 0,
+      prompt_start,
+      prompt_logprobs,
+    });
+  }
+
+  /** It is over, and no token has said so. */
+  forget(running: RunningSequence): void {
+    if (!running.isShown) return;
+    running.isShown = false;
+    const { request, choice } = running.sequence;
+    this.#over.push({ to: this.#output, message: forget(request, choice) });
+  }
+
+  /** What there is to tell since this was asked last. */
+  take(): readonly Commands['send'][] {
+    if (this.#tokens.length + this.#over.length === 0) return [];
+    const step = this.#tokens.length === 0 ? [] : [{ to: this.#output, message: tokens(this.#tokens, this.#begun) }];
+    const told = [...step, ...this.#over];
+    this.#tokens = [];
+    this.#begun = [];
+    this.#over = [];
+    return told;
+  }
+}
+
+const outputSoFar = ({ tokens, sequence }: RunningSequence): number[] => tokens.slice(sequence.prompt.length);
+const outputBefore = ({ tokens, sequence }: RunningSequence): number[] => tokens.slice(sequence.prompt.length, -1);
+
+/** A trace has it often enough: it is named again only where its tokens are scored. */
+const withoutPrompt = (sequence: Sequence): Sequence => (sequence.sampling.prompt_logprobs >= 0 ? sequence : { ...sequence, prompt: [] });

@@ -1,0 +1,192 @@
+/**
+ * What comes of one call, put in order for its caller: the frontend's half on the caller's thread. DP groups stream to it each on a ring of its own, and so does
+ * the control thread, so nothing comes in any order but that of one sender.
+ *
+ *   opened ─▶ delivering ─▶ awaited ─▶ over           awaited: nothing of it is left in the pod, and its last tokens are still on their way
+ *                   └─── or all has come before ──▲    an error ends it at once
+ *
+ * Each index of a choice is delivered once: what goes on elsewhere may be computed again from the last token that the caller has, or from before it, and is
+ * the same. Once a later owner of the request has spoken, what an earlier one still says is dropped.
+ * @module
+ */
+import type { CallCounts } from './call-counts.ts';
+import type { DeliveredCall, DeliveredRecords } from './flowserve/delivered-records.ts';
+import type { LiveGeneration } from './generation.ts';
+import type { ChunkRecord, FrontendToCaller, OutputToCaller, PositionRecord } from './protocol/caller.ts';
+import { type ErrorRecord, fromErrorRecord } from './protocol/errors.ts';
+import { attemptOf } from './protocol/request-ids.ts';
+
+type PromptLogprobs = Extract<OutputToCaller, { type: 'PROMPT_LOGPROBS' }>;
+/** `group`: the DP group that it comes from. */
+type Arrived = { readonly chunk: ChunkRecord; readonly group: number };
+type Choice = {
+  delivered: number;
+  isFinished: boolean;
+  /** That its last token came from. */
+  group: number | null;
+  /** Tokens that overtook those before them, by their index. */
+  readonly early: Map<number, Arrived>;
+};
+
+export type DeliveryPorts = { readonly counts: CallCounts; readonly records: DeliveredRecords };
+
+/** Looks in which nothing more came of a call that is awaited, before nothing will: its last tokens were lost with a thread. */
+const LOOKS_MAX = 2;
+const STRANDED: ErrorRecord = {
+  code: 'worker_failed',
+  message: 'the worker died that computed the last tokens, before they were delivered; the request may be sent again',
+  param: null,
+};
+
+export class Delivery {
+  readonly generation: LiveGeneration;
+  readonly #ports: DeliveryPorts;
+  readonly #choices: readonly Choice[];
+  /** Null: it is not open yet, and what has come waits. */
+  #record: DeliveredCall | null = null;
+  #prompt: readonly number[] = [];
+  /** Positions whose log-probabilities are asked for. */
+  #promptLogprobs: (PositionRecord | undefined)[] | null;
+  #promptMissing = 0;
+  #earlyLogprobs: PromptLogprobs[] = [];
+  /** Prompt tokens whose KV was there; null: no choice has told yet. */
+  #cached: number | null = null;
+  /** Of the request's owner, the latest that was heard of. */
+  #attempt = 0;
+  /** Null: not awaited yet. */
+  #looks: number | null = null;
+  #isOver = false;
+
+  constructor(generation: LiveGeneration, terms: { readonly choices: number; readonly wantsPromptLogprobs: boolean }, ports: DeliveryPorts) {
+    this.generation = generation;
+    this.#ports = ports;
+    this.#choices = Array.from({ length: terms.choices }, () => ({ delivered: 0, isFinished: false, group: null, early: new Map() }));
+    this.#promptLogprobs = terms.wantsPromptLogprobs ? [] : null;
+  }
+
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
+  /** What the control thread says of it. */
+  hear(message: FrontendToCaller): void {
+    switch (message.type) {
+      case 'PROMPT':
+        this.#open(message.token_ids, message.records);
+        break;
+      case 'SCHEDULED_CALL':
+        this.generation.schedule();
+        break;
+      case 'ENDED':
+        if (message.error !== null) this.#fail(message.error);
+        else this.#looks = 0;
+        break;
+    }
+    this.#endIfWhole();
+  }
+
+  push(chunk: ChunkRecord, group: number): void {
+    const choice = this.#choices[chunk.choice];
+    const attempt = attemptOf(chunk.request);
+    if (choice === undefined || choice.isFinished || attempt < this.#attempt) return;
+    this.#attempt = attempt;
+    if (this.#looks !== null) this.#looks = 0;
+    if (chunk.index > choice.delivered || this.#record === null) choice.early.set(chunk.index, { chunk, group });
+    else if (chunk.index === choice.delivered) {
+      this.#deliver(choice, chunk, group);
+      this.#deliverEarly(choice);
+    }
+    this.#endIfWhole();
+  }
+
+  scorePrompt(part: PromptLogprobs): void {
+    if (this.#record === null) this.#earlyLogprobs.push(part);
+    else this.#keepLogprobs(part);
+    this.#endIfWhole();
+  }
+
+  /** Asked now and then: a call whose last tokens will not come any more fails. */
+  look(): void {
+    if (this.#looks !== null && this.#looks++ >= LOOKS_MAX) this.#fail(STRANDED);
+  }
+
+  #open(prompt: readonly number[], records: readonly number[]): void {
+    this.#prompt = prompt;
+    this.#record = this.#ports.records.of(records);
+    this.generation.begin(prompt);
+    if (this.#promptLogprobs !== null) {
+      this.#promptMissing = prompt.length - 1;
+      if (this.#promptMissing === 0) this.generation.scorePrompt([]);
+    }
+    for (const part of this.#earlyLogprobs) this.#keepLogprobs(part);
+    for (const choice of this.#choices) this.#deliverEarly(choice);
+  }
+
+  #deliverEarly(choice: Choice): void {
+    if (choice.early.size === 0) return;
+    for (let next = choice.early.get(choice.delivered); next !== undefined && !choice.isFinished; next = choice.early.get(choice.delivered)) {
+      choice.early.delete(choice.delivered);
+      this.#deliver(choice, next.chunk, next.group);
+    }
+  }
+
+  #deliver(choice: Choice, chunk: ChunkRecord, group: number): void {
+    const { counts } = this.#ports;
+    if (this.#cached === null) counts.prompt(group, this.#prompt.length);
+    if (chunk.index === 0) this.#keepCached(chunk.cached);
+    if (choice.group !== group) {
+      choice.group = group;
+      this.generation.move(chunk.choice, group);
+    }
+    counts.token(group);
+    choice.delivered++;
+    this.#record?.append(chunk.choice, chunk.token_ids[0] as number, chunk.finish !== null);
+    if (chunk.finish !== null) {
+      choice.isFinished = true;
+      choice.early.clear();
+      counts.end(chunk.finish, group);
+    }
+    this.generation.push(chunk);
+  }
+
+  /** The prompt is one, however many choices continue it: what the first of them found counts, since the others find what it computed too. */
+  #keepCached(cached: number): void {
+    const known = this.#cached;
+    if (known !== null && cached >= known) return;
+    this.#cached = cached;
+    this.generation.foundCached(cached);
+  }
+
+  /** A prompt that is computed again is scored again, with the same bits. */
+  #keepLogprobs({ start, logprobs }: PromptLogprobs): void {
+    const kept = this.#promptLogprobs;
+    if (kept === null || this.#promptMissing === 0) return;
+    for (const [index, position] of logprobs.entries()) {
+      if (kept[start - 1 + index] === undefined) this.#promptMissing--;
+      kept[start - 1 + index] = position;
+    }
+    if (this.#promptMissing === 0) this.generation.scorePrompt(kept as PositionRecord[]);
+  }
+
+  #endIfWhole(): void {
+    if (this.#looks === null || this.#isOver || this.#promptMissing > 0 || this.#choices.some(({ isFinished }) => !isFinished)) return;
+    this.#end();
+    this.generation.end(null);
+  }
+
+  #fail(error: ErrorRecord): void {
+    if (this.#isOver) return;
+    // One that was refused before it was open was never the pod's.
+    if (this.#record !== null) {
+      const group = this.#choices.find((choice) => choice.group !== null)?.group ?? null;
+      this.#ports.counts.end(error.code === 'cancelled' ? 'cancelled' : 'failed', group);
+    }
+    this.#end();
+    this.generation.end(fromErrorRecord(error));
+  }
+
+  #end(): void {
+    this.#isOver = true;
+    this.#record?.close();
+  }
+}

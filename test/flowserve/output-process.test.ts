@@ -1,0 +1,122 @@
+/** The output process of a DP group: what it shows of a choice is a function of the choice's ids, whichever groups have computed them. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { AddressSpace } from '../../src/fabric/address-space.ts';
+import { allocateSegments, planMemory } from '../../src/fabric/memory-plan.ts';
+import { OutputProcess } from '../../src/flowserve/output-process.ts';
+import { loadTokenizer } from '../../src/model/tokenizer.ts';
+import { packVocabulary, sharedVocabulary, type Vocabulary } from '../../src/model/vocabulary.ts';
+import type { Address } from '../../src/protocol/address.ts';
+import type { ChunkRecord } from '../../src/protocol/caller.ts';
+import { forget, tokens } from '../../src/protocol/constructors.ts';
+import type { Message, Stage } from '../../src/protocol/messages.ts';
+import type { Begun, TokenOut } from '../../src/protocol/output.ts';
+import { greedySequence } from '../golden/greedy.ts';
+import { TINY } from '../model/checkpoint-folder.ts';
+
+const tokenizer = await loadTokenizer(TINY['tiny-deepseek-v3']);
+const EOS = 1;
+
+function shared(): Vocabulary {
+  const packed = packVocabulary(tokenizer);
+  const plan = planMemory([{ owner: 'pod', kind: 'vocabulary', bytes: packed.length }], 2 ** 28, 2 ** 28);
+  const space = new AddressSpace(allocateSegments(plan), plan.regions);
+  const region = space.region('pod', 'vocabulary');
+  space.bytesAt(region.base, packed.length).set(packed);
+  return sharedVocabulary(space, region);
+}
+const vocabulary = shared();
+
+type Sent = { readonly to: Address; readonly message: Message };
+
+function group(id: number) {
+  const chunks: ChunkRecord[] = [];
+  const sent: Sent[] = [];
+  const output = new OutputProcess(`output/${id}`, vocabulary, [EOS], {
+    show: (message) => message.type === 'CHUNKS' && chunks.push(...message.chunks),
+    send: (to, message) => sent.push({ to, message }),
+    tells_prompts: id === 0,
+  });
+  return { output, chunks, sent };
+}
+
+type Terms = { readonly stop: readonly string[]; readonly min_tokens: number; readonly skip_special_tokens: boolean };
+const begunWith = ({ stop, min_tokens, skip_special_tokens }: Terms, output: readonly number[], stage: Stage = 'whole'): Begun => {
+  const sequence = greedySequence(3, [], 99);
+  return { sequence: { ...sequence, sampling: { ...sequence.sampling, min_tokens }, text: { stop, skip_special_tokens } }, stage, output };
+};
+const out = (index: number, token: number, finish: TokenOut['finish'] = null): TokenOut => ({
+  ...{ request: 3, choice: 0, index, token, finish, stops: finish === 'stop', logprobs: null, cached: 0, prompt_start: 1, prompt_logprobs: null },
+});
+
+const terms: fc.Arbitrary<Terms> = fc.record({
+  stop: fc.constantFrom([], ['e'], ['the wolf', ' a'], ['é', 'ab']),
+  min_tokens: fc.nat(4),
+  skip_special_tokens: fc.boolean(),
+});
+const ids = fc
+  .tuple(fc.constantFrom('Once upon a time the wolf', 'é🙂é', 'abab e', ''), fc.array(fc.nat(2_047), { maxLength: 8 }))
+  .map(([text, noise]) => [...tokenizer.encode(text, { addSpecialTokens: true }), ...noise, 5]);
+
+describe('a vocabulary in shared memory', () => {
+  it('should be the tokenizer’s', () => {
+    expect(vocabulary.specialTokenIds).toEqual(tokenizer.specialTokenIds);
+    for (let id = -1; id < tokenizer.vocabSize + 3; id++) {
+      expect([...vocabulary.tokenBytes(id)]).toEqual([...tokenizer.tokenBytes(id)]);
+      expect(vocabulary.tokenText(id)).toBe(tokenizer.tokenText(id));
+    }
+  });
+});
+
+describe('an output process', () => {
+  it('should go on from the ids alone, as if it had shown all of them; and tell its scheduler of a stop string once', () => {
+    fc.assert(
+      fc.property(ids, terms, fc.nat(40), (all, how, at) => {
+        const last = all.length - 1;
+        const of = (from: number, to: number): TokenOut[] =>
+          all.slice(from, to).map((token, index) => out(from + index, token, from + index === last ? 'length' : null));
+        const whole = group(0);
+        whole.output.receive(tokens(of(0, all.length), [begunWith(how, [])]), 1);
+        const cut = at % all.length;
+        const [first, second] = [group(0), group(1)];
+        if (cut > 0) first.output.receive(tokens(of(0, cut), [begunWith(how, [])]), 1);
+        const isOver = first.chunks.some(({ finish }) => finish !== null);
+        if (!isOver) second.output.receive(tokens(of(cut, all.length), [begunWith(how, all.slice(0, cut))]), 1);
+        expect([...first.chunks, ...second.chunks]).toEqual(whole.chunks);
+        expect(whole.chunks.map(({ index }) => index)).toEqual(whole.chunks.map((_, index) => index));
+        const finishes = whole.chunks.filter(({ finish }) => finish !== null);
+        expect(finishes).toEqual([whole.chunks.at(-1)]);
+        const stopped = whole.chunks.length < all.length;
+        const stops = whole.sent.filter(({ message }) => message.type === 'STOP_FOUND');
+        expect(stops).toEqual(stopped ? [{ to: 'dp-group/0', message: { type: 'STOP_FOUND', task: 'task/384' } }] : []);
+        expect(whole.output.open).toBe(0);
+        const text = whole.chunks.map((chunk) => chunk.text).join('');
+        if (finishes[0]?.stop_string === null) expect(text).toBe(tokenizer.decode(all, { skipSpecialTokens: how.skip_special_tokens }));
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('should tell the job of a stop string in prefill’s token, since the choice goes on elsewhere; keep nothing of it; and tell who has computed a prompt', () => {
+    const how = { stop: ['the'], min_tokens: 0, skip_special_tokens: true };
+    const [the] = tokenizer.encode('the', { addSpecialTokens: false });
+    const { output, sent, chunks } = group(0);
+    output.receive(tokens([out(0, the as number)], [begunWith(how, [], 'prefill')]), 1);
+    expect(chunks).toMatchObject([{ text: '', finish: 'stop', stop_string: 'the' }]);
+    expect(sent).toEqual([
+      { to: 'frontend/0', message: { type: 'PROMPT_COMPUTED', request: 'request/3' } },
+      { to: 'job/3', message: { type: 'CHOICE_STOPPED', choice: 0 } },
+    ]);
+    expect(output.open).toBe(0);
+  });
+
+  it('should show nothing of a choice that it was told to forget', () => {
+    const { output, chunks } = group(0);
+    const how = { stop: [], min_tokens: 0, skip_special_tokens: true };
+    output.receive(tokens([out(0, 5)], [begunWith(how, [])]), 1);
+    output.receive(forget(3, 0), 2);
+    expect([output.open, chunks.length]).toEqual([0, 1]);
+    output.receive(tokens([out(1, 6)]), 3);
+    expect(chunks).toHaveLength(1);
+  });
+});

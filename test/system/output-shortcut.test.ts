@@ -1,0 +1,132 @@
+/** The output shortcut: tokens go from their DP group to the caller's thread, and are delivered there once each and in order, whoever sends them. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { CallCounts } from '../../src/call-counts.ts';
+import { Delivery } from '../../src/delivery.ts';
+import type { DeliveredRecords } from '../../src/flowserve/delivered-records.ts';
+import { LiveGeneration } from '../../src/generation.ts';
+import type { Chunk, LinkStats, Pod } from '../../src/index.ts';
+import type { ChunkRecord } from '../../src/protocol/caller.ts';
+import { requestId } from '../../src/protocol/request-ids.ts';
+import { expectNothingLeft, sharedPod } from './pods.ts';
+
+describe('the control thread', () => {
+  const pod = sharedPod({ npus: 2, workers: 2, job_executors: 1 });
+
+  const framesOf = async (of: Pod): Promise<{ control: number; caller: number }> => {
+    const { fabric } = await of.stats();
+    const sum = (to: string): number =>
+      fabric.links
+        .filter((link: LinkStats) => link.lane === 'data' && link.from.startsWith('worker/') && link.to === to)
+        .reduce((frames, link) => frames + link.frames, 0);
+    return { control: sum('control'), caller: sum('caller') };
+  };
+  const during = async (max_tokens: number): Promise<{ control: number; caller: number }> => {
+    const before = await framesOf(pod());
+    const calls = Array.from({ length: 6 }, (_, seed) => pod().complete([7, 8, 9 + seed], { max_tokens, seed, ignore_eos: true, stop: ['no such text'] }));
+    await Promise.all(calls);
+    await expectNothingLeft(pod());
+    const after = await framesOf(pod());
+    return { control: after.control - before.control, caller: after.caller - before.caller };
+  };
+
+  it('should hear of a request a few times, and of no token', async () => {
+    const [few, many] = [await during(2), await during(90)];
+    // Of each: SCHEDULED, DECODING, GENERATED.
+    expect(few.control).toBeGreaterThanOrEqual(18);
+    expect(many.control).toBeLessThan(few.control + 18);
+    expect(many.caller).toBeGreaterThan(few.caller + 80);
+  });
+});
+
+describe('a delivery', () => {
+  const CHOICES = 3;
+  const TOKENS = 6;
+  const textOf = (choice: number, index: number): string => `${choice}.${index} `;
+  const chunkOf = (attempt: number, choice: number, index: number): ChunkRecord => ({
+    ...{ request: requestId(attempt, attempt, 9), choice, index, text: textOf(choice, index), token_ids: [index], logprobs: null },
+    ...{ finish: index === TOKENS - 1 ? 'length' : null, stop_string: null, stop_token: -1, cached: 0 },
+  });
+
+  /** What one sender says, in its order. */
+  type Said = { readonly group: number; readonly chunk: ChunkRecord } | 'PROMPT' | 'ENDED';
+  const streams: fc.Arbitrary<readonly (readonly Said[])[]> = fc.array(fc.nat(TOKENS), { minLength: CHOICES, maxLength: CHOICES }).map((cuts) => {
+    const of = (attempt: number, group: number, from: (choice: number) => number, to: (choice: number) => number): Said[] =>
+      Array.from({ length: TOKENS }, (_, index) => index).flatMap((index) =>
+        cuts.flatMap((_, choice) => (index >= from(choice) && index < to(choice) ? [{ group, chunk: chunkOf(attempt, choice, index) }] : [])),
+      );
+    const cutOf = (choice: number): number => cuts[choice] as number;
+    return [
+      ['PROMPT', 'ENDED'],
+      // A group that had it first, the one that went on, and one that computes part of it a second time for the same owner.
+      of(0, 0, () => 0, cutOf),
+      of(
+        1,
+        1,
+        () => 0,
+        () => TOKENS,
+      ),
+      of(1, 2, cutOf, () => TOKENS),
+    ];
+  });
+
+  it('should give each token once and in order, whatever the order of senders, and end when all is there', async () => {
+    await fc.assert(
+      fc.asyncProperty(streams, fc.array(fc.nat(3), { minLength: 60, maxLength: 60 }), async (said, order) => {
+        const kept: number[][] = Array.from({ length: CHOICES }, () => []);
+        let closed = 0;
+        const records = {
+          of: () => ({
+            append: (choice: number, token: number, isLast: boolean) => kept[choice]?.push(isLast ? -token : token),
+            close: () => closed++,
+          }),
+        } as unknown as DeliveredRecords;
+        const counts = new CallCounts();
+        const terms = { id: 'x', seed: 0, choices: CHOICES, wantsPromptLogprobs: false };
+        const generation = new LiveGeneration(terms, { clock: { now_ms: () => 1 }, cancel: () => {}, ended: () => {} });
+        const delivery = new Delivery(generation, terms, { counts, records });
+        const queues = said.map((stream) => [...stream]);
+        for (let at = 0; queues.some(({ length }) => length > 0); at++) {
+          const next = (queues[order[at % order.length] as number] ?? []).shift() ?? queues.find(({ length }) => length > 0)?.shift();
+          if (next === 'PROMPT') delivery.hear({ type: 'PROMPT', request: 9, token_ids: [1, 2], records: [] });
+          else if (next === 'ENDED') delivery.hear({ type: 'ENDED', request: 9, error: null });
+          else if (next !== undefined) delivery.push(next.chunk, next.group);
+        }
+        expect([delivery.isOver, closed]).toEqual([true, 1]);
+        const chunks: Chunk[] = [];
+        for await (const chunk of generation) chunks.push(chunk);
+        for (let choice = 0; choice < CHOICES; choice++) {
+          const of = chunks.filter((chunk) => chunk.choice === choice);
+          expect(of.map(({ text }) => text)).toEqual(Array.from({ length: TOKENS }, (_, index) => textOf(choice, index)));
+          expect(kept[choice]).toEqual([0, 1, 2, 3, 4, -5]);
+        }
+        expect(counts.all).toEqual({ finished: { stop: 0, length: CHOICES, cancelled: 0, failed: 0 }, prompt_tokens: 2, generation_tokens: CHOICES * TOKENS });
+        expect([...counts.groups.values()].reduce((sum, { generation_tokens }) => sum + generation_tokens, 0)).toBe(CHOICES * TOKENS);
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  it('should drop what an earlier owner says once a later one has spoken, and fail when its last tokens never come', async () => {
+    const records = { of: () => ({ append: () => {}, close: () => {} }) } as unknown as DeliveredRecords;
+    const terms = { id: 'x', seed: 0, choices: 1, wantsPromptLogprobs: false };
+    const generation = new LiveGeneration(terms, { clock: { now_ms: () => 1 }, cancel: () => {}, ended: () => {} });
+    const delivery = new Delivery(generation, terms, { counts: new CallCounts(), records });
+    delivery.hear({ type: 'PROMPT', request: 9, token_ids: [1], records: [] });
+    delivery.push(chunkOf(1, 0, 0), 1);
+    delivery.push({ ...chunkOf(0, 0, 1), text: 'of a zombie' }, 0);
+    delivery.push(chunkOf(1, 0, 1), 1);
+    expect(generation.usage().completion_tokens).toBe(2);
+    delivery.hear({ type: 'ENDED', request: 9, error: null });
+    for (let look = 0; look < 2; look++) delivery.look();
+    expect(delivery.isOver).toBe(false);
+    delivery.look();
+    expect(delivery.isOver).toBe(true);
+    const read = async (): Promise<string[]> => {
+      const texts: string[] = [];
+      for await (const { text } of generation) texts.push(text);
+      return texts;
+    };
+    await expect(read()).rejects.toMatchObject({ code: 'worker_failed' });
+  });
+});
