@@ -44,7 +44,7 @@ export class VirtualCast {
     const { plan } = machine;
     const step_ns = rooflineStep(checkpoint.config, { npus, tp: 1 }, ASCEND_910C_DIE);
     const cast = new VirtualCast((npu, work, cause) => {
-      if (work.kind !== 'step') machineNpus.launch(npu, work, cause);
+      if (work.kind !== 'step') machineNpus.launch([{ npu, work, cause }]);
       else {
         const outcomes = work.plan.entries.map(({ samples }) => (samples ? SAMPLED : NONE));
         cast.#host.complete(npu, launchDone(work.plan.step, outcomes, 0), cause, step_ns(work.plan));

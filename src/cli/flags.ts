@@ -74,7 +74,7 @@ export const POD_FLAGS = {
   kv_lease_ms: { value: 'MS', help: 'how long KV waits for a decode side that does not come for it', read: number },
   kv_fabric: { value: 'NAME', help: "what KV travels by between task executors: the 'memory' that they share, or 'tcp'" },
   kv_transfer: { value: 'HOW', help: "KV moves from prefill to decode by 'request', or by 'layer', while the prompt's last step is computed" },
-  schedule: { value: 'NAME', help: "how attention NPUs and expert NPUs take turns: 'dataflow'" },
+  schedule: { value: 'NAME', help: "how attention NPUs and expert NPUs take turns: 'dataflow' (default) or 'domains'" },
   max_queued: { value: 'N', help: 'choices that may wait or run at once; more are refused', read: number },
   job_executors: { value: 'N', help: 'job executors, each on a thread of its own (default: 2, with one worker 1)', read: number },
   spare_workers: { value: 'N', help: 'memory kept for successors of workers that cannot be stopped (on Deno)', read: number },

@@ -74,6 +74,8 @@ function hashMachine({ config }: Checkpoint, options: PlanOptions): Machine {
   return { plan, space, arithmetics };
 }
 
+export type Launch = { readonly npu: Address; readonly work: Work; readonly cause: number };
+
 /** All NPUs of a machine. A step is computed whole when it is launched, at all ranks that run it, with the other NPUs' experts serving it. */
 export class MachineNpus {
   readonly #npus: Npus;
@@ -149,11 +151,11 @@ export class MachineNpus {
     return this.#npus.timesOf(idOf(npu));
   }
 
-  /** Performs an NPU's work, to its end unless it waits for other ranks; what comes of it goes to the host's `complete`. */
-  launch(npu: Address, work: Work, cause: number): void {
-    this.#npus.launch(npu, work, cause);
-    if (work.kind !== 'step') return;
-    const ranks = this.#ranksOf(idOf(npu));
+  /** Performs NPUs' work, to its end unless it waits for other ranks; what comes of it goes to the host's `complete`. */
+  launch(launches: readonly Launch[]): void {
+    for (const { npu, work, cause } of launches) this.#npus.launch(npu, work, cause);
+    const ranks = launches.flatMap(({ npu, work }) => (work.kind === 'step' ? this.#ranksOf(idOf(npu)) : []));
+    if (ranks.length === 0) return;
     const isAtWork = (program: StepProgram<Arithmetic>): boolean => program.isRunning && !this.#npus.hasFailed(program.npu);
     // Where other ranks of the NPU's group have yet to be given the step, it goes on when they are.
     for (let isMoving = true; isMoving; ) {

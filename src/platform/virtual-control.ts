@@ -38,6 +38,7 @@ import { endInspection, type Inspect, InspectionEvents } from '../trace/inspecti
 import { birthOf, birthOfController } from './births.ts';
 import { withCacheCosts } from './cache-costs.ts';
 import type { ControlStats, ExpertsReport } from './control-handle.ts';
+import { DomainSteps, type WaitingStep } from './domain-steps.ts';
 import { LayerTimes, type Link } from './layer-times.ts';
 import { buildMachine, type Machine, MachineNpus, type OnProgress } from './machine.ts';
 import { VirtualRecordings } from './recording.ts';
@@ -110,6 +111,7 @@ export class VirtualControl {
   #done_ns = 0;
   /** By NPU: when its last step is done. */
   readonly #steps_done_ns = new Map<Address, number>();
+  readonly #domains: DomainSteps;
   /** By DP group: when the copies between its tiers end that it has asked for; and how long the one at hand takes. */
   readonly #swaps_done_ns = new Map<Address, number>();
   #swap_ns: number | null = null;
@@ -139,6 +141,12 @@ export class VirtualControl {
     this.#step_ns = plan.hosting.deployment.executors.map((executor) => rooflineStep(this.config, parallelismOf(executor), this.#device));
     const recordings = new VirtualRecordings({ clock: 'virtual', ...options }, { checkpoint, plan });
     this.#recordings = recordings;
+    this.#domains = new DomainSteps(plan.options, {
+      now_ns: () => this.host.now_ns,
+      later: (delay_ns, act) => this.host.later(delay_ns, act),
+      durationOf: ({ npu, plan: step }) => this.#stepOf(npu)(step),
+      begin: (steps, done_ns) => this.#beginTogether(steps, done_ns),
+    });
     this.#layers = new LayerTimes(this.config.layers, () => this.host.now_ns);
     const { inspect } = ports;
     this.#inspection = inspect === undefined ? null : new InspectionEvents(inspect);
@@ -289,18 +297,30 @@ export class VirtualControl {
 
   #launch(npu: Address, work: Work, cause: number): void {
     if (work.kind === 'step') {
+      if (this.#domains.launch({ npu, plan: work.plan, cause })) return;
       // One that was launched ahead begins when the step before it has ended.
       const began_ns = Math.max(this.host.now_ns, this.#steps_done_ns.get(npu) ?? 0);
-      this.#done_ns = began_ns + this.#stepOf(npu)(work.plan);
-      this.#npus.timesOf(npu).add(work.plan, began_ns / NS_PER_US, this.#done_ns / NS_PER_US);
-      this.#steps_done_ns.set(npu, this.#done_ns);
-      if (this.plan.options.kv_transfer === 'layer') this.#layers.begin(npu, work.plan.step, { began_ns, done_ns: this.#done_ns });
+      this.#note(npu, work.plan, began_ns, began_ns + this.#stepOf(npu)(work.plan));
     } else this.#done_ns = this.host.now_ns + SMALL_WORK_NS;
     if (work.kind === 'reset') {
       this.#steps_done_ns.delete(npu);
       this.#layers.reset(npu);
+      this.#domains.reset(npu);
     }
-    this.#npus.launch(npu, work, cause);
+    this.#npus.launch([{ npu, work, cause }]);
+  }
+
+  /** The steps of a domain's iteration. */
+  #beginTogether(steps: readonly WaitingStep[], done_ns: number): void {
+    for (const { npu, plan } of steps) this.#note(npu, plan, this.host.now_ns, done_ns);
+    this.#npus.launch(steps.map(({ npu, plan, cause }) => ({ npu, work: { kind: 'step', plan }, cause })));
+  }
+
+  #note(npu: Address, plan: StepPlan, began_ns: number, done_ns: number): void {
+    this.#done_ns = done_ns;
+    this.#npus.timesOf(npu).add(plan, began_ns / NS_PER_US, done_ns / NS_PER_US);
+    this.#steps_done_ns.set(npu, done_ns);
+    if (this.plan.options.kv_transfer === 'layer') this.#layers.begin(npu, plan.step, { began_ns, done_ns });
   }
 
   /** What the cost model says of a step that a live NPU would measure. */

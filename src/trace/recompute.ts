@@ -87,7 +87,7 @@ export class KernelRecomputation implements Recompute {
 
   launch(npu: Address, work: Work): readonly Computed[] {
     this.#computed = [];
-    if (work.kind !== 'count-loads') this.#npus.launch(npu, work, 0);
+    if (work.kind !== 'count-loads') this.#npus.launch([{ npu, work, cause: 0 }]);
     return work.kind === 'step' ? this.#computed.filter((computed) => !this.#unknown.has(computed.npu)) : [];
   }
 
