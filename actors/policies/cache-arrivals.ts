@@ -46,6 +46,8 @@ export class CacheArrivals {
   readonly #ready = new Set<RunningSequence>();
   #length = 0;
   #transfers: Transfer[] = [];
+  /** What those had whose blocks were taken from them while this step was planned, so far as it was known to others. */
+  #leftBehind: (readonly PrefixNode[])[] = [];
   /** Hits that would have taken longer to fetch than to compute. */
   hits_refused = 0;
 
@@ -240,18 +242,27 @@ export class CacheArrivals {
     for (const waiters of this.#aside.values()) for (const waiter of waiters) this.#letGo(waiter);
   }
 
-  /** Copies to DRAM what will soon have to go. */
+  /**
+   * Copies to DRAM what those have left who gave way, if fetching it again takes less time than computing it again, and what will soon have to go. Asked when
+   * all of a step has its blocks: those that were needed are taken by then, and what is copied is what is left.
+   */
   swapOut(): void {
-    const transfer = this.#cache.copy('cold');
+    for (const path of this.#leftBehind) {
+      const left = path.filter(({ isGone }) => !isGone);
+      if (this.#costs !== null && isWorthSwapping(this.#costs, left.length, this.#cache.block_size)) this.#start(this.#cache.copy(left));
+    }
+    if (this.#leftBehind.length > 0) this.#leftBehind = [];
+    this.#start(this.#cache.copy('cold'));
+  }
+
+  #start(transfer: Transfer | null): void {
     if (transfer !== null) this.#transfers.push(transfer);
   }
 
-  /** The same with what a sequence leaves that gives way, if fetching it again takes less time than computing it again. */
+  /** It has lost its blocks to others; `path`: what of them is known. */
   giveWay(victim: RunningSequence, path: readonly PrefixNode[]): void {
     victim.wasFetched = false;
-    if (this.#costs === null || !isWorthSwapping(this.#costs, path.length, this.#cache.block_size)) return;
-    const transfer = this.#cache.copy(path);
-    if (transfer !== null) this.#transfers.push(transfer);
+    if (this.#costs !== null && path.length > 0) this.#leftBehind.push(path);
   }
 
   #seek(next: RunningSequence): Holding | 'aside' | 'full' {

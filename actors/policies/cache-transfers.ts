@@ -209,11 +209,12 @@ export class CacheTransfers {
     return this.#startCopyOut(Math.min(swap_blocks_max, swap_high - reserve), () => this.#tiers.coldest);
   }
 
-  /** RTC's Copy of certain nodes, such as those of a sequence that gave way. */
+  /** RTC's Copy of certain nodes, such as those of a sequence that gave way: of a prefix as much as there is room for, its end first, which goes first too. */
   copyOut(path: readonly PrefixNode[]): TierCopy | null {
     const mayMove = ({ isGone, moving, hbm, dram, pins }: PrefixNode): boolean =>
       !isGone && moving === 0 && pins === 0 && hbm !== NO_BLOCK && dram === NO_BLOCK;
-    return this.#startCopyOut(path.length, () => path.find(mayMove) ?? null);
+    const first = path.filter(mayMove).slice(0, this.#tiers.available_dram);
+    return this.#startCopyOut(first.length, () => first.findLast(mayMove) ?? null);
   }
 
   #startCopyOut(count: number, next: () => PrefixNode | null): TierCopy | null {

@@ -58,6 +58,11 @@ export class KvTiers {
     return this.available - this.#uncopied.length - this.#beingCopied;
   }
 
+  /** Blocks of DRAM that can be given out. */
+  get available_dram(): number {
+    return this.#freeDram.length + this.#spareCopies.length + this.#inDramAlone.length;
+  }
+
   /** Of those that may go, what is being copied out. */
   get #beingCopied(): number {
     return this.#leaving.length + this.#keptLeaving.length;

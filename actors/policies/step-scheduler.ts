@@ -136,7 +136,6 @@ export class StepScheduler {
     if (isAhead && (!this.#limits.is_asynchronous || this.#steps.length >= STEPS_LAUNCHED_MAX)) return null;
     const inOrder = this.#running.inOrder();
     if (isAhead && !this.cache.canAllocate(blocksForStep(inOrder, this.#limits.batch_tokens_max, this.cache))) return null;
-    this.coming.swapOut();
     const messages: Commands['send'][] = [];
     const entries: StepEntry[] = [];
     const launched: Launched[] = [];
@@ -173,6 +172,7 @@ export class StepScheduler {
     }
     const mayWait = isAhead || !this.hasWork || this.handoffs.isUnderWay || this.cache.transfers.size + this.coming.wants.size > 0;
     assert(entries.length > 0 || mayWait, 'sequences wait for a step, and nothing can run');
+    this.coming.swapOut();
     if (entries.length === 0) {
       this.#untold = messages;
       return null;
