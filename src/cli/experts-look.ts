@@ -2,12 +2,11 @@
  * `minipod experts`: what the experts of a running server do. On a terminal over and over until q or Ctrl-C, elsewhere once; or as an SVG.
  * @module
  */
-import { writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import * as z from 'zod';
 import { MinipodError, type PodExperts } from '../index.ts';
 import type { Paper } from './expert-heat.ts';
-import { heatSvg } from './expert-svg.ts';
+import { writeSvg } from './expert-svg-file.ts';
 import { between, expertLines, heatMaps } from './expert-tables.ts';
 import { Interrupt } from './interrupt.ts';
 import { onKeys } from './keys.ts';
@@ -59,20 +58,12 @@ async function show({ options, once, json, recent, svg }: ExpertsCommand, interr
   const now = await look(options, interrupt.signal);
   const seen = recent ? between(first.experts, now.experts) : now.experts;
   if (svg !== undefined) {
-    writeSvg(svg, seen);
+    writeSvg(svg, heatMaps(seen));
     note(`minipod: ${svg} is written`);
   }
   if (json) await printJson({ url: options.url, seconds: (now.at_ms - first.at_ms) / 1000, recent, ...seen });
   else if (svg === undefined) await print(`${expertLines(headOf(options.url, recent, first, now), seen, options.layer, paper()).join('\n')}\n`);
   return 0;
-}
-
-function writeSvg(file: string, experts: PodExperts): void {
-  try {
-    writeFileSync(file, heatSvg(heatMaps(experts)));
-  } catch (error) {
-    throw new MinipodError('invalid_request', `${file}: it cannot be written: ${error instanceof Error ? error.message : error}`, { cause: error });
-  }
 }
 
 async function watch(options: ExpertsCommand['options'], recent: boolean, first: Look, pause: () => Promise<void>, interrupt: Interrupt): Promise<number> {

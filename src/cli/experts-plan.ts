@@ -36,13 +36,19 @@ export function addPlanCommand(experts: Command, setExitCode: (code: number) => 
     .command('plan')
     .summary(plan)
     .description(plan)
-    .argument('<loads>', 'a JSON file of tokens as [layer][expert] or [window][layer][expert], under any names or as SGLang’s logical_count')
+    .argument(
+      '<loads>',
+      'a routing trace, a .pt file of SGLang’s recorder, or a JSON file of tokens as [layer][expert] or [window][layer][expert], under any names',
+    )
     .addOption(new Option('--ranks <N>', 'NPUs that the experts of a layer are spread over').argParser(positive).makeOptionMandatory())
     .addOption(new Option('--slots <N>', 'experts that all ranks together hold of a layer, with redundant ones').argParser(positive).makeOptionMandatory())
     .addOption(new Option('--nodes <N>', 'nodes that the ranks are in').argParser(positive).default(1))
     .addOption(new Option('--groups <N>', 'expert groups that the model’s gate chooses among').argParser(positive).default(1))
     .addOption(new Option('--policy <NAME>', 'this one alone').choices(PLACEMENT_POLICIES))
-    .option('--table <NAME>', 'the loads to plan on, where the file has several: their key, or how it begins; model/key where that is not enough')
+    .option(
+      '--table <NAME>',
+      'the loads to plan on, where the file has several: their key, or how it begins; model/key where that is not enough; of a routing trace prefill, decode, first_half or second_half (default: all of it)',
+    )
     .option('--score <NAME>', 'the loads to score the plans on (default: those that they were planned on)')
     .option(
       '--present <FILE>',
@@ -150,4 +156,5 @@ where it is predicted better than the present map. Slots that get what their ran
 Examples:
   $ minipod experts plan loads.json --ranks 32 --slots 288 --nodes 4 --groups 8
   $ minipod experts plan loads.json --ranks 32 --slots 96 --table olmoe/c4 --score olmoe/github
+  $ minipod experts plan run.routing --ranks 4 --slots 40 --table first_half --score second_half
   $ minipod experts plan loads.json --ranks 32 --slots 288 --policy global --json | jq '.plans[0] | {physical_to_logical_map}' > map.json`;

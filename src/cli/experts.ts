@@ -6,6 +6,7 @@ import type { Command } from 'commander';
 import { parseOptions } from '../options.ts';
 import { experts, expertsOptionsSchema } from './experts-look.ts';
 import { addPlanCommand } from './experts-plan.ts';
+import { addRoutingCommand } from './experts-routing.ts';
 import { addFlags, EXPERTS_FLAGS, givenFlags } from './flags.ts';
 
 export function addExpertsCommands(program: Command, setExitCode: (code: number) => void): void {
@@ -24,6 +25,7 @@ export function addExpertsCommands(program: Command, setExitCode: (code: number)
       const options = parseOptions(expertsOptionsSchema, givenFlags(command, EXPERTS_FLAGS), 'experts');
       setExitCode(await experts({ options, once: once ?? false, json: json ?? false, recent: recent ?? false, svg }));
     });
+  addRoutingCommand(command, setExitCode);
   addPlanCommand(command, setExitCode);
 }
 

@@ -79,7 +79,7 @@ export const POD_FLAGS = {
   job_executors: { value: 'N', help: 'job executors, each on a thread of its own (default: 2, with one worker 1)', read: number },
   spare_workers: { value: 'N', help: 'memory kept for successors of workers that cannot be stopped (on Deno)', read: number },
   record: { value: 'FILE', help: 'record the run, to replay it with `minipod replay`' },
-  record_routing: { value: 'FILE', help: 'record which experts each token goes to' },
+  record_routing: { value: 'FILE', help: 'record which experts each token goes to, for `minipod experts routing` and `plan`' },
   record_when_full: { value: 'HOW', help: 'where recorder or disk are too slow: wait for them, or stop recording (default: wait)' },
   record_prompts: { help: 'leave prompts out of the trace, which replays without its kernels; needs --no-prefix-caching', negated: true },
   segment_bytes: { value: 'BYTES', help: 'one segment of global memory, at most 4 GiB − 64 KiB, a multiple of 64 KiB', read: bytes },

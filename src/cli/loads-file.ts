@@ -1,17 +1,24 @@
 /**
- * Files of expert loads and of expert maps, as JSON.
+ * Files of expert loads and of expert maps.
  *
- *   loads   {"logical_count": [layer][expert]} or [window][layer][expert]: SGLang's name (its recorder writes the same as a .pt file);
- *           such arrays alone; or many under names, nested as one likes: {"model": {"domain": [layer][expert], …}, …}. What is no such array is passed over.
+ *   loads   a routing trace (docs/routing-trace.md): all of it, or one of the tables prefill, decode, first_half, second_half;
+ *           a dump of SGLang's recorder, a .pt file (sglang-loads.ts);
+ *           JSON: {"logical_count": [layer][expert]} or [window][layer][expert], SGLang's name; such arrays alone; or many under names, nested as one likes:
+ *           {"model": {"domain": [layer][expert], …}, …}. What is no such array is passed over.
  *   map     {"physical_to_logical_map": [layer][slot]}, −1 in an empty slot: what SGLang's --init-expert-location reads
  * @module
  */
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import * as z from 'zod';
 import { type ExpertLoads, expertLoads } from '../../actors/policies/expert-placement/expert-loads.ts';
 import { type ExpertMap, expertMap } from '../../actors/policies/expert-placement/expert-map.ts';
 import type { PlacementShape } from '../../actors/policies/expert-placement/placement-shape.ts';
-import { MinipodError } from '../index.ts';
+import { MinipodError, RoutingTraceReader } from '../index.ts';
+import { MAGIC as TRACE_MAGIC } from '../trace/file-layout.ts';
+import { readLoads as readRoutingLoads } from '../trace/routing-loads.ts';
+import { note } from './output.ts';
+import { sglangWindows } from './sglang-loads.ts';
+import { isTorchFile, readTorch } from './torch-file.ts';
 import { UsageError } from './usage-error.ts';
 
 const layersSchema = z.array(z.array(z.number()).min(1)).min(1);
@@ -24,10 +31,54 @@ export type LoadsTable = { readonly name: string; readonly windows: readonly (re
 
 /** @throws `invalid_request` for a file that cannot be read or holds no loads */
 export function readLoads(file: string): readonly LoadsTable[] {
+  const head = bytesOf(file, 4);
+  if (head[0] === TRACE_MAGIC[0] && head[1] === TRACE_MAGIC[1]) return routedTables(file);
+  if (isTorchFile(head)) return [{ name: file, windows: torchWindows(file) }];
   const tables = tablesIn(readJson(file), []);
   if (tables.length === 0)
     throw refuse(file, 'there are no loads in it, which are numbers as [layer][expert] or [window][layer][expert], under any name or none');
   return tables.map(({ name, windows }) => ({ name: name === '' ? file : name, windows }));
+}
+
+/** The whole trace has the file's name, which is what is meant where nothing else is asked for. */
+function routedTables(file: string): LoadsTable[] {
+  using reader = RoutingTraceReader.open(file);
+  const { all, prefill, decode, first_half, second_half, incomplete } = readRoutingLoads(reader);
+  if (incomplete !== null) note(`minipod: ${file}: ${incomplete}; what is before is counted`);
+  const tables = Object.entries({ [file]: all, prefill, decode, first_half, second_half });
+  const counted = tables.filter(([, loads]) => loads.some((row) => row.some((load) => load > 0)));
+  if (counted.length === 0) throw refuse(file, 'there is no routed token in it');
+  return counted.map(([name, loads]) => ({ name, windows: [loads] }));
+}
+
+function torchWindows(file: string): number[][][] {
+  const dump = readTorch(bytesOf(file), file);
+  try {
+    const windows = sglangWindows(dump);
+    if (windows !== null && windows.length > 0) return windows;
+  } catch (error) {
+    throw refuse(file, error instanceof Error ? error.message : String(error));
+  }
+  throw refuse(file, 'it is no dump of SGLang’s expert distribution recorder, which has logical_count, or records and last_physical_to_logical_map');
+}
+
+/** All of the file, or its beginning. */
+function bytesOf(file: string, count?: number): Uint8Array {
+  try {
+    return count === undefined ? readFileSync(file) : beginningOf(file, count);
+  } catch (error) {
+    throw refuse(file, `it cannot be read: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+function beginningOf(file: string, count: number): Uint8Array {
+  const bytes = new Uint8Array(count);
+  const descriptor = openSync(file, 'r');
+  try {
+    return bytes.subarray(0, readSync(descriptor, bytes, 0, count, 0));
+  } finally {
+    closeSync(descriptor);
+  }
 }
 
 function tablesIn(value: unknown, path: readonly string[]): LoadsTable[] {
@@ -44,8 +95,8 @@ export function tableNamed(tables: readonly LoadsTable[], file: string, asked: s
     const keys = name.split('/').slice(-starts.length);
     return keys.length === starts.length && starts.every((start, at) => keys[at]?.startsWith(start));
   };
-  const exact = tables.filter(({ name }) => name === asked);
-  const found = asked === undefined ? tables : exact.length > 0 ? exact : tables.filter(isAsked);
+  const exact = tables.filter(({ name }) => name === (asked ?? file));
+  const found = exact.length > 0 ? exact : asked === undefined ? tables : tables.filter(isAsked);
   const [table, other] = found;
   if (table !== undefined && other === undefined) return table;
   const which =

@@ -40,6 +40,7 @@ export function readLoads(reader: RoutingTraceReader): RoutingLoads {
     for (const { phase, rows } of step.spans) tokens[phase] += rows;
     addStep(step, layers.length, (phase) => [all, phase === 'prefill' ? prefill : decode]);
   }
+  const incomplete = steps.damage?.message ?? steps.stopped;
   const half = (tokens.prefill + tokens.decode) / 2;
   let seen = 0;
   for (const step of steps) {
@@ -48,8 +49,6 @@ export function readLoads(reader: RoutingTraceReader): RoutingLoads {
     seen += step.spans.reduce((sum, { rows }) => sum + rows, 0);
   }
   const second_half = all.map((row, layer) => row.map((load, expert) => load - (first_half[layer]?.[expert] ?? 0)));
-  const { damage, stopped } = steps;
-  const incomplete = damage?.message ?? stopped;
   return { steps: count, tokens, duration_us: (times[1] ?? 0) - (times[0] ?? 0), all, prefill, decode, first_half, second_half, incomplete };
 }
 
