@@ -10,6 +10,7 @@ const BENCHMARKS: Readonly<Record<string, string>> = {
   kernels: "kernels against this core's own limits",
   pod: 'the pod against its bare kernels',
   disaggregation: 'prefill and decode apart against together, on the same two workers',
+  'moe-attention': 'attention and experts apart against together, on the same two workers',
   graph: 'what capturing decode steps saves, by model and rows',
   fabric: 'the fabric against what machine and platform offer',
   xccl: 'XCCL against memory.copy of the same bytes',

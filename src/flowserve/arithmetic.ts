@@ -9,7 +9,7 @@ import type { PositionLogprobs, Sequence } from '../protocol/messages.ts';
 import type { WireKernels } from '../xccl/wire-format.ts';
 import type { ExpertBatches } from './expert-batches.ts';
 import type { ExpertService } from './expert-service.ts';
-import type { DieLayout, ExpertLayout, ModelShape, StepLayout, StepScratch } from './step-layout.ts';
+import type { DieLayout, ModelShape, StepLayout, StepScratch } from './step-layout.ts';
 import type { Part } from './step-parts.ts';
 import type { GatherTables } from './tensor-share.ts';
 
@@ -19,8 +19,9 @@ export type Span = { readonly slot: number; readonly row: number; readonly rows:
 /** What an NPU computes for whoever asks for its experts. Offsets are within its segment. */
 export interface ExpertArithmetic {
   readonly config: ModelShape;
-  readonly layout: DieLayout & Pick<ExpertLayout, 'scratch'>;
-  readonly at: ExpertLayout['scratch'];
+  readonly layout: DieLayout & { readonly scratch: { readonly gathered: number } };
+  /** `computed`: of an NPU that has experts only. */
+  readonly at: { readonly gathered: number; readonly computed?: number };
   /** What moves rows on the wire of this NPU's exchanges. */
   readonly wire: WireKernels;
   /** `count` rows, row i from row `indices[i]` (u32) of `from`. */

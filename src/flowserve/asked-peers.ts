@@ -136,7 +136,7 @@ export class AskedPeers {
 
   #pullColumns(npu: number, event: number): Answer {
     const { target, skip, bytes } = this.#projection.columnsOf(npu);
-    return this.#exchange.pull(this.#dieOf(npu), event, target, this.#rows, skip, bytes);
+    return this.#exchange.pull(this.#dieOf(npu), event, target, this.#rows, 0, skip, bytes);
   }
 
   #refuse(share: Share): void {

@@ -13,23 +13,26 @@ import type { ExpertWeights, Linear, MlpWeights } from './npu-layout.ts';
 import type { DieLayout } from './step-layout.ts';
 
 /** Of an expert NPU, or of one that has them beside its attention. */
-type Layout = DieLayout & { readonly scratch: ExpertScratch };
+type Layout = DieLayout & { readonly scratch: Omit<ExpertScratch, 'computed'> & Partial<ExpertScratch> };
 
 export class ExpertForward<Place extends Layout = Layout> implements ExpertArithmetic {
   readonly config: ModelConfig;
   readonly layout: Place;
   /** Offsets within the NPU's segment. */
-  readonly at: ExpertScratch;
+  readonly at: Layout['scratch'];
   readonly wire: WireKernels;
   readonly #layers: readonly (ExpertWeights | null)[];
   readonly kernels: Kernels;
 
   /** `layers`: null for a dense layer. */
   constructor(config: ModelConfig, layout: Place, layers: readonly (ExpertWeights | null)[], kernels: Kernels) {
-    const { gathered, gateUp, activated } = layout.scratch;
+    const { gathered, gateUp, activated, computed } = layout.scratch;
     this.config = config;
     this.layout = layout;
-    this.at = { gathered: offsetOf(gathered), gateUp: offsetOf(gateUp), activated: offsetOf(activated) };
+    this.at = {
+      ...{ gathered: offsetOf(gathered), gateUp: offsetOf(gateUp), activated: offsetOf(activated) },
+      ...(computed !== undefined && { computed: offsetOf(computed) }),
+    };
     this.#layers = layers;
     this.kernels = kernels;
     this.wire = kernels;

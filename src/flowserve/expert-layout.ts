@@ -47,7 +47,7 @@ export function layoutExpertNpu(config: ModelConfig, dtypeOf: Dtypes, options: L
   const weightsEnd = arena.used;
   const inter = moe.intermediateSize * Math.max(1, moe.sharedExperts);
   const words = (count: number): number => arena.allocate(count * 4);
-  const scratch = { gathered: words(rows * hiddenSize), gateUp: words(rows * 2 * inter), activated: words(rows * inter) };
+  const scratch = { gathered: words(rows * hiddenSize), computed: words(rows * hiddenSize), gateUp: words(rows * 2 * inter), activated: words(rows * inter) };
   const turns = layoutExpertTurns(config, hiddenSize * 4, options, npu, arena);
   const staging_bytes = Math.max(STAGING_BYTES, 16 * Math.max(hiddenSize, inter) * 8);
   const staging = { address: arena.allocate(staging_bytes), bytes: staging_bytes };

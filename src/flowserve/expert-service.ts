@@ -1,5 +1,8 @@
 /**
- * The persistent kernel of an NPU's experts (xDeepServe §5.2): takes what other NPUs have dispatched, in turn, whoever asked and in whichever layer, and answers.
+ * The persistent kernel of an NPU's experts (xDeepServe §5.2): takes what other NPUs have dispatched, whoever asked and in whichever layer, and answers.
+ *
+ *   receive ─▶ compute the oldest, with all of its layer ─▶ send ─▶ receive …
+ *
  * It keeps no state of them. On an expert NPU it is all that runs; beside attention it also projects columns for those that share that NPU's output projection.
  * @module
  */
@@ -11,6 +14,7 @@ import type { ArrivedDispatch, DispatchChecks, Exchange, TokenDispatch, Verdict 
 import type { ExpertArithmetic } from './arithmetic.ts';
 import { EXPERT_MASK, expertIn, holdsExpert, layersWithExperts, SLOT_SHIFT } from './expert-slots.ts';
 import { ExpertTimes } from './expert-times.ts';
+import { JoinedBatches } from './joined-batches.ts';
 import type { OutputProjection } from './output-projection.ts';
 
 /** The NPU's part in what its DP domains do together (turns.ts, micro-batches.ts). */
@@ -26,6 +30,12 @@ export class ExpertService {
   readonly #projection: OutputProjection | null;
   readonly #checks: DispatchChecks;
   readonly #turns: Turns | null;
+  /** What it computes together; null beside attention, where each dispatch is computed by itself. */
+  readonly batches: JoinedBatches | null;
+  /** Received, not computed: the oldest first. */
+  readonly #waiting: ArrivedDispatch[] = [];
+  readonly #waiting_max: number;
+  readonly #batch: ArrivedDispatch[] = [];
 
   /** `turns`: in place of dispatches, where DP domains are at the experts in turn. */
   constructor(
@@ -43,6 +53,9 @@ export class ExpertService {
     this.#words = space.wordsOf(forward.layout.base);
     this.#projection = projection;
     this.#turns = turns;
+    const { computed } = forward.at;
+    this.batches = computed === undefined ? null : new JoinedBatches(forward, space, this.times, computed);
+    this.#waiting_max = this.batches === null ? 1 : Number.POSITIVE_INFINITY;
     this.#checks = { pairsOf: this.pairsOf, rowsOf: projection?.rowsOf ?? (() => Number.POSITIVE_INFINITY) };
   }
 
@@ -54,17 +67,61 @@ export class ExpertService {
     return address('npu', this.npu);
   }
 
-  /** Answers what has arrived, in turn, up to a bound. How many there were; the bound itself: there may be more. */
+  /**
+   * Answers what has arrived, from whom ever and of whichever layer, up to a bound. How many dispatches there were; the bound itself: there may be more. In three streams
+   * (xDeepServe §5.2), each of which goes only as far as it need not wait: what has come is received, the oldest of it is computed with all else of the same layer, and
+   * that is sent. What comes meanwhile may go with the next.
+   */
   serve(limit: number): number {
     // A round is as many rows as a domain has.
     if (this.#turns !== null) return this.#turns.takePart() ? limit : 0;
-    let served = 0;
-    for (; served < limit; served++) {
+    let received = 0;
+    do received += this.#receive(limit - received);
+    while (this.#computeOldest());
+    return received;
+  }
+
+  #receive(limit: number): number {
+    let received = 0;
+    while (received < limit && this.#waiting.length < this.#waiting_max) {
       const dispatch = this.exchange.nextDispatch(this.#checks);
       if (dispatch === null) break;
-      this.exchange.answer(dispatch, this.#compute(dispatch));
+      this.#waiting.push(dispatch);
+      received++;
     }
-    return served;
+    return received;
+  }
+
+  /** False: nothing waits. */
+  #computeOldest(): boolean {
+    const [oldest] = this.#waiting;
+    if (oldest === undefined) return false;
+    const batch = this.#batch;
+    batch.length = 0;
+    let kept = 0;
+    for (const dispatch of this.#waiting) {
+      if (dispatch !== oldest && (dispatch.kind !== oldest.kind || dispatch.layer !== oldest.layer)) this.#waiting[kept++] = dispatch;
+      // Who has given it up may have the room for its answer in use already, for what it has asked on the other lane.
+      else if (this.exchange.isWanted(dispatch)) batch.push(dispatch);
+    }
+    this.#waiting.length = kept;
+    const isDone = batch.length > 1 && this.#computesTogether(batch);
+    for (const dispatch of batch) this.exchange.answer(dispatch, isDone ? 'computed' : this.#compute(dispatch));
+    return true;
+  }
+
+  /** False: one of them is refused, or it failed at one. Then each is looked at by itself. */
+  #computesTogether(batch: readonly ArrivedDispatch[]): boolean {
+    const { batches } = this;
+    assert(batches, `NPU ${this.npu} computes dispatches one by one`);
+    const asked = batch.filter((dispatch) => dispatch.kind === 'tokens');
+    if (!asked.every((dispatch) => this.holds(dispatch))) return false;
+    try {
+      batches.compute(asked);
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   /** Where it fails, that is the asker's step to fail; this NPU and all others go on. */

@@ -33,7 +33,7 @@ import { KvTransfers } from './kv-transfers.ts';
 import { npuReport } from './npu-report.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
 import { type OnRouted, RoutedSteps } from './routed-steps.ts';
-import { type ExpertLayout, offersOf } from './step-layout.ts';
+import { type ExpertLayout, exchangeOptions, offersOf } from './step-layout.ts';
 import { StepProgram } from './step-program.ts';
 import { StepTimes } from './step-times.ts';
 import { newExpertService } from './turns.ts';
@@ -127,7 +127,7 @@ export class Npus {
     const programs = new Map<number, StepProgram<Arithmetic>>();
     this.services = arithmetics.map((arithmetic, index) => {
       const { npu, row_bytes } = arithmetic.layout;
-      const exchange = new Exchange(new Endpoint(dieOf(npu), surroundings, die_epochs?.[index]), row_bytes);
+      const exchange = new Exchange(new Endpoint(dieOf(npu), surroundings, die_epochs?.[index]), row_bytes, exchangeOptions(plan.options, npu));
       if (!('embed' in arithmetic)) return newExpertService(arithmetic, space, exchange, dieOf);
       const program = new StepProgram(arithmetic, space, exchange, dieOf, {
         map: this.#mapOf(npu),

@@ -9,6 +9,7 @@ import type { ModelConfig, MoeConfig } from '../model/config.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
 import { attentionPlaceOf, type Deployment, executorOfNpu, isSplit, type Schedule, sharedExpertNpuFor, sharedExpertNpusOf } from '../protocol/topology.ts';
 import type { AreaSizes, Areas } from '../xccl/areas.ts';
+import type { ExchangeOptions } from '../xccl/exchange.ts';
 import { layoutOffers, type OffersPlace } from './distflow/offer-layout.ts';
 import { lanesOf, takesTurns, turnDispatchBytes, turnReplyBytes } from './dp-domains.ts';
 import { type ExpertSlots, slotsEach, slotsMax } from './expert-slots.ts';
@@ -120,8 +121,8 @@ export type DieLayout = {
 /** Of an NPU that has nothing but experts: no attention, no KV, no steps. */
 export type ExpertLayout = DieLayout & {
   readonly kind: 'experts';
-  /** `gathered`: rows on their way into one expert. */
-  readonly scratch: { readonly gathered: number };
+  /** Rows on their way into one expert, and out of it. */
+  readonly scratch: { readonly gathered: number; readonly computed: number };
   /** Null where domains do not take turns. */
   readonly turns: ExpertTurnsPlace | null;
 };
@@ -201,8 +202,8 @@ export const sharedNpuFor = ({ sharedExperts }: ModelShape['moe'], deployment: D
   sharedExperts > 0 ? sharedExpertNpuFor(deployment, npu) : null;
 
 /**
- * Rows that an NPU's answers take at most. Where all NPUs run steps: those of one asker, others wait for room. An expert NPU has room for all that its executor's
- * attention NPUs may ask of it at once.
+ * Rows that an NPU's answers take at most. Where all NPUs run steps: those of one asker, others wait for room. An expert NPU has room for all that each of its
+ * executor's attention NPUs may ask of it at once.
  */
 function answerRows({ moe }: ModelShape, { deployment, max_batch_tokens: rows, redundant_experts = 0 }: LayoutOptions, npu: number): number {
   const executor = executorOfNpu(deployment, npu);
@@ -210,9 +211,23 @@ function answerRows({ moe }: ModelShape, { deployment, max_batch_tokens: rows, r
   if (split === undefined) return rows * moe.topK;
   if (deployment.npus[npu]?.kind === 'attention') return 0;
   const holders = moe.sharedExperts > 0 ? sharedExpertNpusOf(executor) : [];
-  const shared = holders.includes(npu) ? Math.ceil(attention.npus / holders.length) : 0;
-  return rows * (attention.npus * Math.min(moe.topK, slotsEach(moe.experts, redundant_experts, experts.npus)) + shared);
+  return attention.npus * rows * (Math.min(moe.topK, slotsEach(moe.experts, redundant_experts, experts.npus)) + (holders.includes(npu) ? 1 : 0));
 }
+
+/** NPUs that may ask an expert NPU; 0 for NPUs that run steps, whose askers share what room there is. */
+const askersOf = (deployment: Deployment, npu: number): number =>
+  deployment.npus[npu]?.kind === 'experts' ? executorOfNpu(deployment, npu).attention.npus : 0;
+
+/** Things that an NPU may ask of another one at once: the experts of two micro-batches, where attention and experts are apart. */
+const LANES_MAX = 2;
+
+/** How an NPU of such a pod exchanges tokens with others. */
+export const exchangeOptions = ({ deployment, schedule }: Pick<LayoutOptions, 'deployment' | 'schedule'>, npu: number): ExchangeOptions => {
+  // Rounds of domains have the lanes, and areas of their own.
+  if (schedule === 'domains') return {};
+  const askers = askersOf(deployment, npu);
+  return { lanes: isSplit(deployment) ? LANES_MAX : 1, ...(askers > 0 && { askers }) };
+};
 
 /** `slot_bytes`: of the slots for bulk data between dies. `gather_bytes`: of the tables that ranks gather, in pods that have tensor parallelism. */
 export const areaSizes = (
@@ -227,9 +242,12 @@ export const areaSizes = (
   slots: 2,
   slot_bytes,
   dispatch_bytes: roundUp(turnDispatchBytes(model, row_bytes, options, dispatchPlaces(model, row_bytes, options, 0, attended_row_bytes).bytes), 64),
-  reply_bytes: roundUp(takesTurns(options, npu) ? turnReplyBytes(model, row_bytes, options, npu) : answerRows(model, options, npu) * row_bytes, 64),
+  reply_bytes: takesTurns(options, npu)
+    ? roundUp(turnReplyBytes(model, row_bytes, options, npu), 64)
+    : // Each asker's place is a multiple as well.
+      roundUp(answerRows(model, options, npu) * row_bytes, 64) + 64 * askersOf(options.deployment, npu),
   gather_bytes: roundUp(gather_bytes, 64),
-  lanes: options.schedule === 'domains' ? lanesOf(options.deployment) : 0,
+  lanes: options.schedule === 'domains' ? lanesOf(options.deployment) : isSplit(options.deployment) ? LANES_MAX - 1 : 0,
 });
 
 /** KV blocks as their owner holds and frees them. */

@@ -17,6 +17,8 @@
  *
  *   DISPATCH  a −1 − layer | b rows | c offset of the rows | d bytes of all rows | e taken
  *
+ * Who asks for two things at once, such as the experts of two micro-batches, does so on two lanes (lane.ts), each with fields of its own.
+ *
  * Everybody writes into its own areas and its own fields only. So an asker that gives a step up needs to wait for nobody: what peers still compute for it
  * is an answer to an event that it no longer looks for. Whoever is given up changes nothing that anyone reads: its fields carry an epoch that is over.
  * @module
@@ -24,7 +26,9 @@
 import { MinipodError } from '../protocol/errors.ts';
 import { CHANNEL, FIELD_WORD } from './areas.ts';
 import type { Endpoint } from './endpoint.ts';
-import { ReplyArea } from './reply-area.ts';
+import { type Lane, laneOf, ONLY_LANE } from './lane.ts';
+import { type Replies, ReplyArea } from './reply-area.ts';
+import { ReservedReplies } from './reserved-replies.ts';
 
 /** One NPU's part of a layer's tokens, as an expert NPU sees it. Addresses are global. */
 export type TokenDispatch = {
@@ -44,7 +48,7 @@ export type TokenDispatch = {
 export type RowsDispatch = { readonly layer: number; readonly rows: number; readonly rowsAddress: number; readonly bytes: number };
 
 /** `pairs`: rows of the answer, wherever it goes. */
-export type Arrived = { readonly source: number; readonly event: number; readonly replyOffset: number; readonly pairs: number };
+export type Arrived = { readonly source: number; readonly event: number; readonly lane: number; readonly replyOffset: number; readonly pairs: number };
 /** A dispatch that has come. */
 export type ArrivedDispatch = Arrived & (({ readonly kind: 'tokens' } & TokenDispatch) | ({ readonly kind: 'rows' } & RowsDispatch));
 
@@ -68,10 +72,14 @@ const tokensAsked = (what: number, segments: number, segmentsAddress: number, pa
   rowsAddress,
 });
 
+/** `lanes`, missing: 1. `askers`: the most dies that ask this one, each of which has room of its own for its answers; missing: they share it. */
+export type ExchangeOptions = { readonly lanes?: number; readonly askers?: number };
+
 export class Exchange {
   readonly endpoint: Endpoint;
   readonly #rowBytes: number;
-  readonly #replies: ReplyArea;
+  readonly #lanes: readonly Lane[];
+  readonly #replies: Replies;
   /** Where the next look for dispatches begins: nobody is served twice before the others had their turn. */
   #turn = 0;
   #isStalled = false;
@@ -83,10 +91,12 @@ export class Exchange {
   #pulledRows = 0;
 
   /** `rowBytes`: of one activation row. Rows begin the dispatch area. */
-  constructor(endpoint: Endpoint, rowBytes: number) {
+  constructor(endpoint: Endpoint, rowBytes: number, { lanes = 1, askers }: ExchangeOptions = {}) {
     this.endpoint = endpoint;
     this.#rowBytes = rowBytes;
-    this.#replies = new ReplyArea(endpoint.areas.reply_bytes);
+    this.#lanes = [ONLY_LANE, ...Array.from({ length: lanes - 1 }, (_, lane) => laneOf(lane))];
+    const { reply_bytes } = endpoint.areas;
+    this.#replies = askers === undefined ? new ReplyArea(reply_bytes) : new ReservedReplies(reply_bytes, askers, lanes);
   }
 
   /** A dispatch waits for room that others' answers hold; they tell nobody when they take them. */
@@ -98,7 +108,7 @@ export class Exchange {
     return this.#pulledRows * this.#rowBytes;
   }
 
-  get replies(): ReplyArea {
+  get replies(): Replies {
     return this.#replies;
   }
 
@@ -108,10 +118,11 @@ export class Exchange {
   }
 
   /** Asks a peer; tables and rows lie in this die's dispatch area. Returns the event that its answer will name. */
-  dispatch(peer: number, { layer, epoch, segments, segmentsAddress, pairRowsAddress }: TokenDispatch): number {
+  dispatch(peer: number, { layer, epoch, segments, segmentsAddress, pairRowsAddress }: TokenDispatch, lane = 0): number {
     const { dispatch } = this.endpoint.areas;
+    const what = layer | (epoch << LAYER_BITS);
     this.dispatches++;
-    return this.endpoint.write(peer, CHANNEL.dispatch, layer | (epoch << LAYER_BITS), segments, segmentsAddress - dispatch, pairRowsAddress - dispatch, 0);
+    return this.endpoint.write(peer, this.#lane(lane).dispatch, what, segments, segmentsAddress - dispatch, pairRowsAddress - dispatch, 0);
   }
 
   /** Asks a peer for its columns of rows that lie in this die's dispatch area. Returns the event that its answer will name. */
@@ -124,12 +135,13 @@ export class Exchange {
    * Pulls the peer's answer to `event`, `pairs` rows, to `target`; of each row `width` bytes from byte `skip` on, to where a row as wide as the answer's has them.
    * @throws `memory_fault` when the answer does not lie in the peer's reply area.
    */
-  pull(peer: number, event: number, target: number, pairs: number, skip = 0, width = this.#rowBytes): Answer {
+  pull(peer: number, event: number, target: number, pairs: number, lane = 0, skip = 0, width = this.#rowBytes): Answer {
     const { endpoint } = this;
-    const combine = endpoint.newEventFrom(peer, CHANNEL.combine);
-    if (combine === 0 || endpoint.wordFrom(peer, CHANNEL.combine, FIELD_WORD.a) !== event) return 'pending';
-    const offset = endpoint.wordFrom(peer, CHANNEL.combine, FIELD_WORD.b) >>> 0;
-    const status = endpoint.wordFrom(peer, CHANNEL.combine, FIELD_WORD.d);
+    const channel = this.#lane(lane).combine;
+    const combine = endpoint.newEventFrom(peer, channel);
+    if (combine === 0 || endpoint.wordFrom(peer, channel, FIELD_WORD.a) !== event) return 'pending';
+    const offset = endpoint.wordFrom(peer, channel, FIELD_WORD.b) >>> 0;
+    const status = endpoint.wordFrom(peer, channel, FIELD_WORD.d);
     if (status === STATUS.computed) {
       const bytes = pairs * this.#rowBytes;
       const { reply, reply_bytes } = endpoint.surroundings.areasOf(peer);
@@ -140,29 +152,31 @@ export class Exchange {
       this.#pulledRows += pairs;
     }
     // Given up while the copy ran: its successor is asked again.
-    if (!endpoint.isStill(peer, CHANNEL.combine, combine)) return 'pending';
-    endpoint.consume(peer, CHANNEL.combine, combine);
-    this.abandon(peer, event);
+    if (!endpoint.isStill(peer, channel, combine)) return 'pending';
+    endpoint.consume(peer, channel, combine);
+    this.abandon(peer, event, lane);
     if (status === STATUS.refused) return 'refused';
     return status === STATUS.computed ? 'pulled' : 'failed';
   }
 
   /** The answer to the event is not needed, or not any more: its room is free. */
-  abandon(peer: number, event: number): void {
-    this.endpoint.mark(peer, CHANNEL.dispatch, FIELD_WORD.e, event);
+  abandon(peer: number, event: number, lane = 0): void {
+    this.endpoint.mark(peer, this.#lane(lane).dispatch, FIELD_WORD.e, event);
   }
 
   /** The next dispatch that has come, with room for its answer. Null: nobody asks, or there is no room now. */
   nextDispatch(checks: DispatchChecks): ArrivedDispatch | null {
     const { endpoint } = this;
-    const { dies } = endpoint.areas;
+    const lanes = this.#lanes.length;
+    const fields = endpoint.areas.dies * lanes;
     this.#isStalled = false;
-    for (let look = 0; look < dies; look++) {
-      const source = this.#turn;
-      const event = endpoint.newEventFrom(source, CHANNEL.dispatch);
-      const arrived = event === 0 ? null : this.#read(source, event, checks);
+    for (let look = 0; look < fields; look++) {
+      const lane = this.#turn % lanes;
+      const source = (this.#turn - lane) / lanes;
+      const event = endpoint.newEventFrom(source, this.#lane(lane).dispatch);
+      const arrived = event === 0 ? null : this.#read(source, event, lane, checks);
       if (this.#isStalled) return null;
-      this.#turn = source + 1 === dies ? 0 : source + 1;
+      this.#turn = this.#turn + 1 === fields ? 0 : this.#turn + 1;
       if (arrived !== null) return arrived;
     }
     return null;
@@ -171,27 +185,28 @@ export class Exchange {
   /** Tells of the tokens' dispatches that have come and wait to be taken. */
   lookAtWaiting(tell: (dispatch: TokenDispatch) => void): void {
     const { endpoint } = this;
-    for (let source = 0; source < endpoint.areas.dies; source++) {
-      const event = endpoint.newEventFrom(source, CHANNEL.dispatch);
-      if (event === 0) continue;
-      const { dispatch, dispatch_bytes } = endpoint.surroundings.areasOf(source);
-      const what = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.a);
-      const segments = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.b);
-      const first = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.c) >>> 0;
-      const second = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.d) >>> 0;
-      const isRefused = what < 0 || first + segments * 8 > dispatch_bytes;
-      if (isRefused || !endpoint.isStill(source, CHANNEL.dispatch, event)) continue;
-      tell(tokensAsked(what, segments, dispatch + first, dispatch + second, dispatch));
-    }
+    for (let source = 0; source < endpoint.areas.dies; source++)
+      for (const { dispatch: channel } of this.#lanes) {
+        const event = endpoint.newEventFrom(source, channel);
+        if (event === 0) continue;
+        const { dispatch, dispatch_bytes } = endpoint.surroundings.areasOf(source);
+        const what = endpoint.wordFrom(source, channel, FIELD_WORD.a);
+        const segments = endpoint.wordFrom(source, channel, FIELD_WORD.b);
+        const first = endpoint.wordFrom(source, channel, FIELD_WORD.c) >>> 0;
+        const second = endpoint.wordFrom(source, channel, FIELD_WORD.d) >>> 0;
+        const isRefused = what < 0 || first + segments * 8 > dispatch_bytes;
+        if (isRefused || !endpoint.isStill(source, channel, event)) continue;
+        tell(tokensAsked(what, segments, dispatch + first, dispatch + second, dispatch));
+      }
   }
 
   /** Tells the source that its answer lies ready, or why there is none. */
-  answer({ source, event, replyOffset, pairs }: Arrived, verdict: Verdict): void {
+  answer({ source, event, lane, replyOffset, pairs }: Arrived, verdict: Verdict): void {
     if (verdict === 'computed') {
       this.served++;
       this.#pulledRows += pairs;
     }
-    this.endpoint.write(source, CHANNEL.combine, event, replyOffset, pairs, STATUS[verdict], 0);
+    this.endpoint.write(source, this.#lane(lane).combine, event, replyOffset, pairs, STATUS[verdict], 0);
   }
 
   /**
@@ -199,52 +214,64 @@ export class Exchange {
    * numbers that came twice in one epoch would let an old answer pass for a new one.
    */
   refresh(peer: number): void {
-    if (this.endpoint.refresh(peer)) this.#replies.sweep((source) => source === peer);
+    if (this.endpoint.refresh(peer)) this.#replies.forget(peer);
   }
 
-  #read(source: number, event: number, checks: DispatchChecks): ArrivedDispatch | null {
+  /** Its source still waits for the answer: it has not given up what it asked for. */
+  isWanted({ source, event, lane }: Arrived): boolean {
+    return !this.#isTaken(source, event, lane);
+  }
+
+  #lane(lane: number): Lane {
+    return this.#lanes[lane] as Lane;
+  }
+
+  #read(source: number, event: number, lane: number, checks: DispatchChecks): ArrivedDispatch | null {
     const { endpoint } = this;
+    const channel = this.#lane(lane).dispatch;
     const { dispatch, dispatch_bytes } = endpoint.surroundings.areasOf(source);
-    const what = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.a);
-    const count = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.b);
-    const first = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.c) >>> 0;
-    const second = endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.d) >>> 0;
+    const what = endpoint.wordFrom(source, channel, FIELD_WORD.a);
+    const count = endpoint.wordFrom(source, channel, FIELD_WORD.b);
+    const first = endpoint.wordFrom(source, channel, FIELD_WORD.c) >>> 0;
+    const second = endpoint.wordFrom(source, channel, FIELD_WORD.d) >>> 0;
     // The source has asked for something else meanwhile: the next look sees that.
-    if (!endpoint.isStill(source, CHANNEL.dispatch, event)) return null;
+    if (!endpoint.isStill(source, channel, event)) return null;
     if (what < 0) {
       const asked: RowsDispatch = { layer: -1 - what, rows: count, rowsAddress: dispatch + first, bytes: second };
       const rows = first + second <= dispatch_bytes ? checks.rowsOf(asked) : Number.POSITIVE_INFINITY;
-      const arrived = this.#arrive(source, event, rows);
+      const arrived = this.#arrive(source, event, lane, rows);
       return arrived === null ? null : { kind: 'rows', ...asked, ...arrived };
     }
     const asked = tokensAsked(what, count, dispatch + first, dispatch + second, dispatch);
     const pairs = first + count * 8 <= dispatch_bytes ? checks.pairsOf(asked) : Number.POSITIVE_INFINITY;
-    const arrived = this.#arrive(source, event, second + pairs * 4 <= dispatch_bytes ? pairs : Number.POSITIVE_INFINITY);
+    const arrived = this.#arrive(source, event, lane, second + pairs * 4 <= dispatch_bytes ? pairs : Number.POSITIVE_INFINITY);
     return arrived === null ? null : { kind: 'tokens', ...asked, ...arrived };
   }
 
   /** Takes a dispatch whose answer has `pairs` rows; null: refused, or there is no room for them now. */
-  #arrive(source: number, event: number, pairs: number): Arrived | null {
+  #arrive(source: number, event: number, lane: number, pairs: number): Arrived | null {
     const { endpoint } = this;
     const bytes = pairs * this.#rowBytes;
-    if (bytes > this.#replies.bytes) {
+    if (bytes > this.#replies.answer_bytes_max) {
       // Tables that lead out of the source's area, or were rewritten under this look: an answer that says so, and nothing else touched.
-      endpoint.consume(source, CHANNEL.dispatch, event);
+      endpoint.consume(source, this.#lane(lane).dispatch, event);
       this.refused++;
-      this.answer({ source, event, pairs: 0, replyOffset: 0 }, 'failed');
+      this.answer({ source, event, lane, pairs: 0, replyOffset: 0 }, 'failed');
       return null;
     }
-    this.sweepReplies();
-    const replyOffset = this.#replies.allocate(source, event, bytes);
+    if (this.#replies instanceof ReplyArea) this.sweepReplies();
+    const replyOffset = this.#replies.allocate(source, event, bytes, lane);
     if (replyOffset < 0) {
       this.#isStalled = true;
       return null;
     }
-    endpoint.consume(source, CHANNEL.dispatch, event);
-    return { source, event, pairs, replyOffset };
+    endpoint.consume(source, this.#lane(lane).dispatch, event);
+    return { source, event, lane, pairs, replyOffset };
   }
 
   /** Taken, or its source asks for something else since: then it does not look for it any more. */
-  readonly #isTaken = (source: number, event: number): boolean =>
-    this.endpoint.eventFrom(source, CHANNEL.dispatch) !== event || this.endpoint.wordFrom(source, CHANNEL.dispatch, FIELD_WORD.e) === event;
+  readonly #isTaken = (source: number, event: number, lane: number): boolean => {
+    const channel = this.#lane(lane).dispatch;
+    return this.endpoint.eventFrom(source, channel) !== event || this.endpoint.wordFrom(source, channel, FIELD_WORD.e) === event;
+  };
 }

@@ -4,17 +4,33 @@
  */
 import { assert } from '../protocol/errors.ts';
 
-type Held = { readonly source: number; readonly event: number; readonly from: number; readonly to: number };
+export type IsTaken = (source: number, event: number, lane: number) => boolean;
 
-export class ReplyArea {
-  readonly bytes: number;
+/** Where a die keeps its answers until they are taken. */
+export type Replies = {
+  /** Of one answer. */
+  readonly answer_bytes_max: number;
+  readonly used: number;
+  readonly high_water: number;
+  /** The offset of `bytes` for the source's event on a lane; −1: no room before others have taken theirs. */
+  allocate(source: number, event: number, bytes: number, lane: number): number;
+  /** Frees what is taken. */
+  sweep(isTaken: IsTaken): void;
+  /** The source is given up: frees what was for it. */
+  forget(source: number): void;
+};
+
+type Held = { readonly source: number; readonly event: number; readonly lane: number; readonly from: number; readonly to: number };
+
+export class ReplyArea implements Replies {
+  readonly answer_bytes_max: number;
   /** By offset. */
   readonly #held: Held[] = [];
   #used = 0;
   #highWater = 0;
 
   constructor(bytes: number) {
-    this.bytes = bytes;
+    this.answer_bytes_max = bytes;
   }
 
   get used(): number {
@@ -25,9 +41,9 @@ export class ReplyArea {
     return this.#highWater;
   }
 
-  /** The offset of `bytes` for the source's event, first fit; −1: no room before others have taken theirs. */
-  allocate(source: number, event: number, bytes: number): number {
-    assert(bytes <= this.bytes, `an answer of ${bytes} bytes in an area of ${this.bytes}`);
+  /** First fit. */
+  allocate(source: number, event: number, bytes: number, lane: number): number {
+    assert(bytes <= this.answer_bytes_max, `an answer of ${bytes} bytes in an area of ${this.answer_bytes_max}`);
     let from = 0;
     let index = 0;
     for (; index < this.#held.length; index++) {
@@ -35,20 +51,23 @@ export class ReplyArea {
       if (next.from - from >= bytes) break;
       from = next.to;
     }
-    if (this.bytes - from < bytes) return -1;
-    this.#held.splice(index, 0, { source, event, from, to: from + bytes });
+    if (this.answer_bytes_max - from < bytes) return -1;
+    this.#held.splice(index, 0, { source, event, lane, from, to: from + bytes });
     this.#used += bytes;
     this.#highWater = Math.max(this.#highWater, this.#used);
     return from;
   }
 
-  /** Frees what is taken. */
-  sweep(isTaken: (source: number, event: number) => boolean): void {
+  sweep(isTaken: IsTaken): void {
     for (let index = this.#held.length - 1; index >= 0; index--) {
-      const { source, event, from, to } = this.#held[index] as Held;
-      if (!isTaken(source, event)) continue;
+      const { source, event, lane, from, to } = this.#held[index] as Held;
+      if (!isTaken(source, event, lane)) continue;
       this.#held.splice(index, 1);
       this.#used -= to - from;
     }
+  }
+
+  forget(source: number): void {
+    this.sweep((holder) => holder === source);
   }
 }

@@ -12,6 +12,7 @@ import { HashForward } from '../../src/flowserve/hash-model/hash-forward.ts';
 import { type HashPodPlan, loadHashWeights, planHashPod } from '../../src/flowserve/hash-model/hash-layout.ts';
 import { type AnyPodPlan, areasOfDie, type PlanOptions } from '../../src/flowserve/pod-plan.ts';
 import type { ModelShape } from '../../src/flowserve/step-layout.ts';
+import { exchangeOptions } from '../../src/flowserve/step-layout.ts';
 import { type Poll, StepProgram } from '../../src/flowserve/step-program.ts';
 import { newExpertService } from '../../src/flowserve/turns.ts';
 import type { Address } from '../../src/protocol/address.ts';
@@ -75,7 +76,7 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
   const surroundings = { space, areasOf: (die: number) => areas[die] as Areas, arrive: () => {}, now_ms: () => (time += 0.01) };
   const programs: StepProgram<HashForward>[] = [];
   const services = plan.layouts.map((layout) => {
-    const exchange = new Exchange(new Endpoint(layout.npu, surroundings), layout.row_bytes);
+    const exchange = new Exchange(new Endpoint(layout.npu, surroundings), layout.row_bytes, exchangeOptions(plan.options, layout.npu));
     if (layout.kind === 'experts') return newExpertService(new HashExperts(plan.config, layout, space), space, exchange, (npu) => npu);
     const program = new StepProgram(new HashForward(plan.config, layout, space), space, exchange, (npu) => npu, {
       map: firstMap(plan.config, plan.options, executorOfNpu(plan.hosting.deployment, layout.npu)),

@@ -10,6 +10,7 @@ import { ExpertService } from '../../src/flowserve/expert-service.ts';
 import { Forward } from '../../src/flowserve/forward.ts';
 import { WeightLoader } from '../../src/flowserve/load-weights.ts';
 import { areasOfDie, type PlanOptions, type PodPlan, planPod } from '../../src/flowserve/pod-plan.ts';
+import { exchangeOptions } from '../../src/flowserve/step-layout.ts';
 import { type Poll, StepProgram } from '../../src/flowserve/step-program.ts';
 import { openCheckpoint } from '../../src/model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../../src/model/kernels/kernels.ts';
@@ -64,7 +65,7 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
   const surroundings = { space, areasOf: (die: number) => areasOfDie(plan, die), arrive: () => {}, now_ms: () => 0 };
   const programs: StepProgram[] = [];
   const services = plan.layouts.map((layout) => {
-    const exchange = new Exchange(new Endpoint(layout.npu, surroundings), layout.row_bytes);
+    const exchange = new Exchange(new Endpoint(layout.npu, surroundings), layout.row_bytes, exchangeOptions(plan.options, layout.npu));
     const ownKernels = kernelsOf(segmentOf(layout.base));
     if (layout.kind === 'experts') return new ExpertService(new ExpertForward(plan.config, layout, layout.layers, ownKernels), space, exchange);
     const forward = new Forward(plan.config, layout, ownKernels);

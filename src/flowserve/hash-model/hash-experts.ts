@@ -10,18 +10,18 @@ import { assert } from '../../protocol/errors.ts';
 import type { WireKernels } from '../../xccl/wire-format.ts';
 import type { ExpertArithmetic } from '../arithmetic.ts';
 import { expertIn } from '../expert-slots.ts';
-import type { DieLayout, ExpertLayout, ModelShape } from '../step-layout.ts';
+import type { DieLayout, ModelShape } from '../step-layout.ts';
 import { Hash } from './hash.ts';
 import type { HashExpertLayout } from './hash-layout.ts';
 
 const KIND = { expert: 17, shared: 18 } as const;
 
-type Layout = DieLayout & Pick<ExpertLayout, 'scratch'> & Pick<HashExpertLayout, 'weights' | 'hasShared'>;
+type Layout = DieLayout & { readonly scratch: ExpertArithmetic['at'] } & Pick<HashExpertLayout, 'weights' | 'hasShared'>;
 
 export class HashExperts<Place extends Layout = Layout> implements ExpertArithmetic {
   readonly config: ModelShape;
   readonly layout: Place;
-  readonly at: ExpertLayout['scratch'];
+  readonly at: ExpertArithmetic['at'];
   readonly wire: WireKernels;
   readonly #words: Int32Array;
   readonly #hash = new Hash();
@@ -31,7 +31,8 @@ export class HashExperts<Place extends Layout = Layout> implements ExpertArithme
   constructor(config: ModelShape, layout: Place, space: AddressSpace) {
     this.config = config;
     this.layout = layout;
-    this.at = { gathered: offsetOf(layout.scratch.gathered) };
+    const { gathered, computed } = layout.scratch;
+    this.at = { gathered: offsetOf(gathered), ...(computed !== undefined && { computed: offsetOf(computed) }) };
     this.#words = space.wordsOf(layout.base);
     this.wire = hashWire(this.#words);
     this.#weights = offsetOf(layout.weights) >>> 2;

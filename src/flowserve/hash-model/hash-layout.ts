@@ -95,7 +95,7 @@ function layoutHashExperts(model: ModelShape, options: LayoutOptions, npu: numbe
   const weights = layoutWeights(model, options, npu, arena);
   const weightsEnd = arena.used;
   const rows_max = options.max_batch_tokens;
-  const scratch = { gathered: arena.allocate(rows_max * HASH_BYTES) };
+  const scratch = { gathered: arena.allocate(rows_max * HASH_BYTES), computed: arena.allocate(rows_max * HASH_BYTES) };
   const turns = layoutExpertTurns(model, HASH_BYTES, options, npu, arena);
   const parts = { weights: weightsEnd - areasEnd, activations: arena.used - weightsEnd, 'XCCL areas': areasEnd };
   const hasShared = model.moe.sharedExperts > 0 && sharedExpertNpusOf(executorOfNpu(options.deployment, npu)).includes(npu);

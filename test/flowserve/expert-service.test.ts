@@ -1,0 +1,79 @@
+/** Expert NPUs apart from attention: what has arrived is computed together, whoever sent it, and nobody can tell. */
+import fc from 'fast-check';
+import { expect, it } from 'vitest';
+import type { SplitShape, Topology } from '../../src/protocol/topology.ts';
+import type { Call } from './hash-rig.ts';
+import { generate, makeHashPod } from './hash-rig.ts';
+
+const apart = (dp: number, split: SplitShape): Topology => [{ role: 'colocated', dp, tp: 1, split }];
+const CALLS = fc.array(
+  fc.record({
+    npu: fc.nat(),
+    prompt: fc.array(fc.integer({ min: 3, max: 999 }), { minLength: 1, maxLength: 40 }),
+    max_tokens: fc.integer({ min: 1, max: 12 }),
+  }),
+  { minLength: 1, maxLength: 8 },
+);
+const joinedIn = (pod: ReturnType<typeof makeHashPod>): number => pod.services.reduce((sum, { batches }) => sum + (batches?.joined ?? 0), 0);
+
+it('should give the tokens of one NPU, however many attention NPUs ask at once, in whichever segments of memory they lie', () => {
+  const one = makeHashPod(1);
+  let joined = 0;
+  fc.assert(
+    fc.property(
+      CALLS,
+      fc.integer({ min: 1, max: 5 }),
+      fc.record({ domains: fc.constant(1), experts: fc.integer({ min: 1, max: 6 }), shared: fc.constantFrom(undefined, 1, 'attention' as const) }),
+      fc.constantFrom(2 ** 32 - 65_536, 2 ** 20),
+      fc.constantFrom(4, 64),
+      (calls, dp, split, segment_bytes, max_batch_tokens) => {
+        const pod = makeHashPod(1, { topology: apart(dp, split), segment_bytes, max_batch_tokens, kv_blocks: 40 });
+        const asked = calls.map((call): Call => ({ ...call, npu: call.npu % dp }));
+        const { tokens, errors } = generate(pod, asked);
+        expect(errors.every((error) => error === null)).toBe(true);
+        for (const [index, call] of asked.entries()) expect(tokens[index]).toEqual(generate(one, [{ ...call, npu: 0 }]).tokens[0]);
+        joined += joinedIn(pod);
+        for (const { exchange } of pod.services) {
+          exchange.sweepReplies();
+          expect(exchange.replies.used).toBe(0);
+        }
+      },
+    ),
+    { numRuns: 25 },
+  );
+  expect(joined).toBeGreaterThan(0);
+});
+
+it('should call an expert once for the rows of all that have arrived', () => {
+  const dp = 6;
+  const pod = makeHashPod(1, { topology: apart(dp, { domains: 1, experts: 1, shared: 1 }), kv_blocks: 20 });
+  const calls = Array.from({ length: dp }, (_, npu): Call => ({ npu, prompt: [5], max_tokens: 2 }));
+  generate(pod, calls);
+  const [batches] = pod.services.flatMap((service) => service.batches ?? []);
+  // All start with the same token, so they choose the same experts: in the first step each call of an expert is all six's, in each of the three layers.
+  const { topK } = pod.plan.config.moe;
+  expect(batches?.joined).toBeGreaterThanOrEqual(3 * (topK + 1));
+});
+
+it('should answer all others though one of them has given up, and is asking for something else', () => {
+  const dp = 3;
+  const calls = Array.from({ length: dp }, (_, npu): Call => ({ npu, prompt: [5, 6 + npu, 7], max_tokens: 6 }));
+  const topology = apart(dp, { domains: 1, experts: 2 });
+  const expected = generate(makeHashPod(1, { topology }), calls).tokens;
+  const pod = makeHashPod(1, { topology });
+  let isSpoilt = false;
+  const { tokens } = generate(pod, calls, {
+    onAsked: (npu, _step, asked) => {
+      if (npu !== 1 || asked !== 2 || isSpoilt) return;
+      isSpoilt = true;
+      const { exchange } = pod.programs[1] as (typeof pod.programs)[number];
+      // What it asked of expert NPU 4 is over: nobody looks for the answer. It asks anew as one whose peer was restarted.
+      const [peer = 0] = (pod.programs[1] as (typeof pod.programs)[number]).missing;
+      exchange.abandon(peer, exchange.endpoint.nextEvent(peer, 2) - 1);
+      pod.services[peer]?.serve(64);
+      pod.programs[1]?.askAgain(peer);
+    },
+  });
+  expect(isSpoilt).toBe(true);
+  expect(tokens).toEqual(expected);
+});
