@@ -38,8 +38,9 @@ export class CacheArrivals {
   readonly #cache: RelationalTensorCache;
   readonly #waiting: WaitingLine<RunningSequence>;
   readonly #hasPrefixCache: boolean;
-  /** Null: there is no tier to fetch from. */
+  /** Null: there is nothing to fetch from. */
   readonly #costs: CacheCosts | null;
+  readonly #hasDram: boolean;
   /** By the transfer that they wait for. */
   readonly #aside = new Map<number, RunningSequence[]>();
   /** Who waits with blocks that were brought for it. */
@@ -62,7 +63,8 @@ export class CacheArrivals {
     this.#waiting = waiting;
     this.wants = new PrefixWants(self, cache.block_size, has_prefix_cache && shares_prefixes ? cache_costs : null);
     this.#hasPrefixCache = has_prefix_cache;
-    this.#costs = dram_blocks === 0 ? null : cache_costs;
+    this.#costs = cache_costs;
+    this.#hasDram = dram_blocks > 0;
   }
 
   /** Sequences that are set aside. */
@@ -262,7 +264,7 @@ export class CacheArrivals {
   /** It has lost its blocks to others; `path`: what of them is known. */
   giveWay(victim: RunningSequence, path: readonly PrefixNode[]): void {
     victim.wasFetched = false;
-    if (this.#costs !== null && path.length > 0) this.#leftBehind.push(path);
+    if (this.#hasDram && path.length > 0) this.#leftBehind.push(path);
   }
 
   #seek(next: RunningSequence): Holding | 'aside' | 'full' {
@@ -283,7 +285,7 @@ export class CacheArrivals {
     }
     if (this.#length >= ASIDE_MAX) return this.#refuse(holding);
     // What is being moved is not matched, and worth waiting for only where it is there sooner than computed.
-    if (awaited !== 0 && (this.#costs === null || this.#isWorthIt(this.#cache.transfers.nodesOf(awaited), known))) {
+    if (awaited !== 0 && this.#isWorthWaitingFor(awaited, known)) {
       this.#cache.free(holding);
       return this.#setAside(next, awaited);
     }
@@ -298,6 +300,16 @@ export class CacheArrivals {
     return named ?? this.#cache.matchByPrefixToken(space, tokens, tokens.length - 1, request);
   }
 
+  /** What others have asked for, by the link that it comes by. */
+  #isWorthWaitingFor(transfer: number, known: number): boolean {
+    const { transfers, block_size } = this.#cache;
+    if (!transfers.isPopulate(transfer)) return this.#isWorthIt(transfers.nodesOf(transfer), known);
+    const isWorthIt = this.#costs !== null && isWorthFetching(this.#costs, 'remote', transfers.nodesOf(transfer), block_size, known);
+    if (!isWorthIt) this.wants.refused++;
+    return isWorthIt;
+  }
+
+  /** Of DRAM. */
   #isWorthIt(blocks: number, known: number): boolean {
     const isWorthIt = this.#costs !== null && isWorthFetching(this.#costs, 'dram', blocks, this.#cache.block_size, known);
     if (!isWorthIt) this.hits_refused++;

@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { PrefixWants } from '../../actors/policies/prefix-wants.ts';
 import { newRunningSequence, type RunningSequence } from '../../actors/policies/running-sequence.ts';
+import { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { prefixOverdue, prefixWanted } from '../../src/protocol/constructors.ts';
 import { greedySequence } from '../golden/greedy.ts';
 
@@ -36,5 +37,26 @@ describe('a prefix that another group has', () => {
     wants.arrive(own);
     expect([wants.ask(own, 0), wants.refused, wants.size]).toEqual([false, 1, 0]);
     expect(wants.take()).toEqual({ sends: [], timers: [] });
+  });
+
+  it('should be waited for by whoever begins alike, by what it takes over its own link: that to DRAM may be slow', () => {
+    for (const [remote_us_per_block, waits] of [
+      [1, true],
+      // It has been asked for; by now nobody would.
+      [1_000, false],
+    ] as const) {
+      const costs = { ...LINK, dram_fixed_us: 1e6 };
+      const limits = { kv_block_size: 4, has_prefix_cache: true, is_asynchronous: false, has_priorities: true, cache_costs: costs, lends_by_layer: false };
+      const sizes = { kv_blocks: 64, dram_blocks: 64, batch_tokens_max: 64, batch_requests_max: 4, offers_max: 8, shares_prefixes: true };
+      const scheduler = new StepScheduler({ ...limits, ...sizes }, 'dp-group/0');
+      scheduler.enqueue('task/1', { ...greedySequence(1, prompt, 4), held: { group: 1, tokens: 40 } });
+      expect(scheduler.plan()).toBe(null);
+      scheduler.coming.lent('dp-group/1', 'task/1', { npu: 1, die: 1, epoch: 1, slot: 0, serial: 1, blocks: [1, 2, 3, 4, 5, 6, 7, 8, 9] }, true);
+      expect(scheduler.takeTransfers().map(({ kind }) => kind)).toEqual(['pull']);
+      costs.remote_us_per_block = remote_us_per_block;
+      scheduler.enqueue('task/2', greedySequence(2, prompt, 4));
+      expect(scheduler.plan()?.plan.entries.map(({ start, tokens }) => [start, tokens.length]) ?? []).toEqual(waits ? [] : [[0, 40]]);
+      expect([scheduler.coming.length, scheduler.coming.wants.refused, scheduler.coming.hits_refused]).toEqual(waits ? [2, 0, 0] : [1, 1, 0]);
+    }
   });
 });
