@@ -17,6 +17,7 @@ import type { Perplexity, PerplexityOptions } from './fidelity/perplexity.ts';
 import { createLivePod } from './live-pod.ts';
 import type { PodOptions } from './options.ts';
 import type { Pod } from './pod.ts';
+import type { Quantized, QuantizeOptions } from './quantize/quantize-model.ts';
 
 /**
  * Starts a pod: memory, model, and threads, unless its clock is virtual.
@@ -45,6 +46,14 @@ export async function divergenceOf(options: DivergenceOptions): Promise<Divergen
   return (await import('./fidelity/divergence.ts')).divergenceOf(options);
 }
 
+/**
+ * Makes an INT8 checkpoint of a model (xDeepServe §4.7), calibrated on a text.
+ * @throws MinipodError: `invalid_request` where the folder is there already or the text leaves an expert with too few tokens, `invalid_checkpoint`, `cancelled`
+ */
+export async function quantizeModel(options: QuantizeOptions): Promise<Quantized> {
+  return (await import('./quantize/quantize-model.ts')).quantizeModel(options);
+}
+
 export type { Divergence, DivergenceOptions, LayerError, WorstToken } from './fidelity/divergence.ts';
 export type { Perplexity, PerplexityOptions } from './fidelity/perplexity.ts';
 export type { ReasoningParserName, ToolCallParserName } from './flowserve/parsers/formats.ts';
@@ -55,6 +64,7 @@ export type { ChatMessage, ContextOptions, Conversation, GenerateOptions, LoadPr
 export type { ModelInfo, Pod } from './pod.ts';
 export { type ErrorCode, MinipodError } from './protocol/errors.ts';
 export type { KvEvent, KvEventBatch, KvEventPage } from './protocol/kv-events.ts';
+export type { Quantized, QuantizeOptions } from './quantize/quantize-model.ts';
 export type {
   ChoiceTimes,
   Chunk,

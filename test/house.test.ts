@@ -35,7 +35,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['cli'],
   ['api'],
   ['index'],
-  ['fidelity'],
+  ['fidelity', 'quantize'],
   ['platform', 'trace', 'simulate'],
   ['flowserve'],
   ['xccl', 'model', 'runtime'],

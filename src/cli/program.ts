@@ -17,6 +17,7 @@ import { addFlags, FABRIC_FLAGS, givenFlags, POD_FLAGS, SAMPLING_FLAGS, SERVE_FL
 import { GENERATE_DEFAULTS, generate } from './generate.ts';
 import { models } from './models.ts';
 import { endQuietlyWithReader, note, printJson } from './output.ts';
+import { addQuantizeCommand } from './quantize.ts';
 import { addReplayCommand } from './replay.ts';
 import { serve } from './serve.ts';
 import { top, topOptionsSchema } from './top.ts';
@@ -145,6 +146,7 @@ function createProgram(setExitCode: (code: number) => void): Command {
   });
 
   addEvalCommand(program, setExitCode);
+  addQuantizeCommand(program, setExitCode);
   addExpertsCommands(program, setExitCode);
   addReplayCommand(program, setExitCode);
   addTraceCommands(program, setExitCode);

@@ -9,7 +9,8 @@ import { assert } from '../protocol/errors.ts';
 import type { WireKernels } from '../xccl/wire-format.ts';
 import type { ExpertArithmetic } from './arithmetic.ts';
 import type { ExpertScratch } from './expert-layout.ts';
-import type { ExpertWeights, Linear, MlpWeights } from './npu-layout.ts';
+import type { ExpertWeights, MlpWeights } from './npu-layout.ts';
+import { Products } from './products.ts';
 import type { DieLayout } from './step-layout.ts';
 
 /** Of an expert NPU, or of one that has them beside its attention. */
@@ -23,16 +24,19 @@ export class ExpertForward<Place extends Layout = Layout> implements ExpertArith
   readonly wire: WireKernels;
   readonly #layers: readonly (ExpertWeights | null)[];
   readonly kernels: Kernels;
+  readonly products: Products;
 
   /** `layers`: null for a dense layer. */
   constructor(config: ModelConfig, layout: Place, layers: readonly (ExpertWeights | null)[], kernels: Kernels) {
-    const { gathered, gateUp, activated, computed } = layout.scratch;
+    const { gathered, gateUp, activated, computed, quantized, quantizedScales } = layout.scratch;
     this.config = config;
     this.layout = layout;
     this.at = {
       ...{ gathered: offsetOf(gathered), gateUp: offsetOf(gateUp), activated: offsetOf(activated) },
+      ...{ quantized: offsetOf(quantized), quantizedScales: offsetOf(quantizedScales) },
       ...(computed !== undefined && { computed: offsetOf(computed) }),
     };
+    this.products = new Products(kernels, layout.scratch);
     this.#layers = layers;
     this.kernels = kernels;
     this.wire = kernels;
@@ -53,19 +57,14 @@ export class ExpertForward<Place extends Layout = Layout> implements ExpertArith
     const { gateUp: both, activated } = this.at;
     const { hiddenSize } = this.config;
     const inter = down.inDim;
-    this.#linear(both, 2 * inter, x, hiddenSize, rows, gateUp);
+    this.products.multiply(both, 2 * inter, x, hiddenSize, rows, gateUp);
     this.kernels.siluMul(activated, inter, both, 2 * inter, rows, inter);
-    this.#linear(y, hiddenSize, activated, inter, rows, down);
+    this.products.multiply(y, hiddenSize, activated, inter, rows, down);
   }
 
   /** The shared expert comes after the slots. */
   #weightsOf(layer: number, slot: number): MlpWeights | null {
     const weights = this.#layers[layer];
     return (slot === this.layout.expertSlots.each ? weights?.shared : weights?.slots[slot]) ?? null;
-  }
-
-  #linear(y: number, yStride: number, x: number, xStride: number, rows: number, { address, inDim, outDim, format }: Linear): void {
-    if (format === 'bf16') this.kernels.matmulBf16(y, yStride, x, xStride, rows, offsetOf(address), inDim, outDim);
-    else this.kernels.matmulF32(y, yStride, x, xStride, rows, offsetOf(address), inDim, outDim);
   }
 }

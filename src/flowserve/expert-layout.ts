@@ -12,6 +12,7 @@ import { executorOfNpu, sharedExpertNpusOf } from '../protocol/topology.ts';
 import { layoutAreas } from '../xccl/areas.ts';
 import { layoutSlotTables, layoutStaging } from './expert-slots.ts';
 import { type Dtypes, type ExpertWeights, layoutExperts, linearsIn, realAreaSizes, STAGING_BYTES, slotWeightsOf } from './npu-layout.ts';
+import { layoutProducts, type ProductScratch } from './products.ts';
 import { gatherPlaces } from './rank-split.ts';
 import { LOGIT_ROWS_MAX } from './scratch-layout.ts';
 import type { ExpertLayout, LayoutOptions } from './step-layout.ts';
@@ -19,7 +20,7 @@ import { isTensorParallel } from './tensor-share.ts';
 import { layoutExpertTurns } from './turns-layout.ts';
 
 /** Activations on their way through one expert. */
-export type ExpertScratch = ExpertLayout['scratch'] & { readonly gateUp: number; readonly activated: number };
+export type ExpertScratch = ExpertLayout['scratch'] & ProductScratch & { readonly gateUp: number; readonly activated: number };
 
 export type ExpertNpuLayout = ExpertLayout & {
   /** Null: a dense layer. */
@@ -47,7 +48,10 @@ export function layoutExpertNpu(config: ModelConfig, dtypeOf: Dtypes, options: L
   const weightsEnd = arena.used;
   const inter = moe.intermediateSize * Math.max(1, moe.sharedExperts);
   const words = (count: number): number => arena.allocate(count * 4);
-  const scratch = { gathered: words(rows * hiddenSize), computed: words(rows * hiddenSize), gateUp: words(rows * 2 * inter), activated: words(rows * inter) };
+  const scratch = {
+    ...{ gathered: words(rows * hiddenSize), computed: words(rows * hiddenSize), gateUp: words(rows * 2 * inter), activated: words(rows * inter) },
+    ...layoutProducts(config, rows, Math.max(hiddenSize, inter), arena),
+  };
   const turns = layoutExpertTurns(config, hiddenSize * 4, options, npu, arena);
   const staging_bytes = Math.max(STAGING_BYTES, 16 * Math.max(hiddenSize, inter) * 8);
   const staging = { address: arena.allocate(staging_bytes), bytes: staging_bytes };

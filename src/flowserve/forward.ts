@@ -14,7 +14,8 @@ import { DecodeGraphs } from './decode-graphs.ts';
 import type { ExpertBatches } from './expert-batches.ts';
 import { ExpertForward } from './expert-forward.ts';
 import type { ExpertService } from './expert-service.ts';
-import type { GqaWeights, LayerWeights, Linear, MlaWeights, MlpWeights, MoeWeights, NpuLayout } from './npu-layout.ts';
+import type { GqaWeights, LayerWeights, MlaWeights, MlpWeights, MoeWeights, NpuLayout } from './npu-layout.ts';
+import { Products } from './products.ts';
 import { type HeadRun, headRuns, tablesOf } from './rank-split.ts';
 import { routedAt } from './routed-steps.ts';
 import { Sampler } from './sampler.ts';
@@ -32,6 +33,7 @@ export class Forward implements Arithmetic {
   readonly #hidden: number;
   readonly #ropeTable: number;
   readonly #headRuns: readonly HeadRun[];
+  readonly products: Products;
 
   constructor(config: ModelConfig, layout: NpuLayout, kernels: Kernels) {
     const segment = segmentOf(layout.base);
@@ -44,6 +46,7 @@ export class Forward implements Arithmetic {
     this.#ropeTable = offsetOf(layout.ropeTable);
     this.#headRuns = config.attention.kind === 'gqa' ? headRuns(layout.split.heads, config.heads / config.attention.kvHeads) : [];
     this.tables = tablesOf(config, layout);
+    this.products = new Products(kernels, layout.scratch);
     this.experts = new ExpertForward(
       config,
       layout,
@@ -83,7 +86,7 @@ export class Forward implements Arithmetic {
 
   projectColumns(layer: number, rows: number, y: number, x: number): void {
     const { o } = this.#layer(layer).attention;
-    this.#linear(y + this.layout.split.projection.first * 4, this.#hidden, x, o.inDim, rows, o);
+    this.products.multiply(y + this.layout.split.projection.first * 4, this.#hidden, x, o.inDim, rows, o);
   }
 
   /** x += projected */
@@ -107,14 +110,14 @@ export class Forward implements Arithmetic {
   activate(layer: number, rows: number): void {
     const { gateUp } = this.#dense(layer);
     const { first, count } = this.layout.split.inner;
-    this.#linear(this.at.gateUp, 2 * count, this.at.normed, this.#hidden, rows, gateUp);
+    this.products.multiply(this.at.gateUp, 2 * count, this.at.normed, this.#hidden, rows, gateUp);
     this.kernels.siluMul(this.at.inner + first * 4, this.config.mlp.intermediateSize, this.at.gateUp, 2 * count, rows, count);
   }
 
   /** projected = down(inner) */
   down(layer: number, rows: number): void {
     const { down } = this.#dense(layer);
-    this.#linear(this.at.projected + this.layout.split.hidden.first * 4, this.#hidden, this.at.inner, down.inDim, rows, down);
+    this.products.multiply(this.at.projected + this.layout.split.hidden.first * 4, this.#hidden, this.at.inner, down.inDim, rows, down);
   }
 
   /** experts, expertWeights = gate(normed); counts what is routed where. */
@@ -125,7 +128,7 @@ export class Forward implements Arithmetic {
     const { router, bias } = this.moe(layer);
     const counts = this.layout.counts[layer];
     assert(counts, `layer ${layer} counts no experts`);
-    this.#linear(routerLogits, moe.experts, normed, this.#hidden, rows, router);
+    this.products.multiply(routerLogits, moe.experts, normed, this.#hidden, rows, router);
     if (moe.gating.kind === 'sigmoid') {
       const { groups, topkGroups, normalise, scalingFactor } = moe.gating;
       assert(bias, `layer ${layer} has no correction bias`);
@@ -206,7 +209,7 @@ export class Forward implements Arithmetic {
       this.#norm(headRows + index * rowBytes, x + row * rowBytes, next - index, this.layout.finalNorm.address);
       index = next;
     }
-    this.#linear(logits + (first * vocabSize + this.layout.split.vocab.first) * 4, vocabSize, headRows, this.#hidden, count, this.layout.head);
+    this.products.multiply(logits + (first * vocabSize + this.layout.split.vocab.first) * 4, vocabSize, headRows, this.#hidden, count, this.layout.head);
   }
 
   get wire(): Kernels {
@@ -246,18 +249,19 @@ export class Forward implements Arithmetic {
     const wide = latent + ropeDim;
     let queryIn = at.normed;
     let queryInDim = this.#hidden;
+    const down = w.qA === null ? [] : [{ y: at.qA, yStride: w.qA.outDim, weights: w.qA }];
+    this.products.multiplyAll([...down, { y: at.kv, yStride: wide, weights: w.kvA }], at.normed, this.#hidden, rows);
     if (w.qA !== null && w.qANorm !== null) {
-      this.#linear(at.qA, w.qA.outDim, at.normed, this.#hidden, rows, w.qA);
       kernels.rmsNorm(at.qA, w.qA.outDim, at.qA, w.qA.outDim, rows, w.qA.outDim, offsetOf(w.qANorm.address), rmsNormEps);
       queryIn = at.qA;
       queryInDim = w.qA.outDim;
     }
-    this.#heads(at.qNope, heads * nopeDim, nopeDim, queryIn, queryInDim, 0, rows, w.qNope);
-    this.#heads(at.q, heads * wide, wide, at.qNope, heads * nopeDim, nopeDim, rows, w.absorb);
-    this.#heads(at.q + latent * 4, heads * wide, wide, queryIn, queryInDim, 0, rows, w.qRope);
+    const nope = { y: at.qNope, yRow: heads * nopeDim, yHead: nopeDim, weights: w.qNope };
+    const rope = { y: at.q + latent * 4, yRow: heads * wide, yHead: wide, weights: w.qRope };
+    this.products.multiplyHeadsInTwo(nope, rope, queryIn, queryInDim, rows);
+    this.products.multiplyHeads(at.q, heads * wide, wide, at.qNope, heads * nopeDim, nopeDim, rows, w.absorb);
     kernels.ropeInterleaved(at.q + latent * 4, heads * wide, wide, heads, rows, ropeDim, at.positions, this.#ropeTable);
 
-    this.#linear(at.kv, wide, at.normed, this.#hidden, rows, w.kvA);
     kernels.rmsNorm(at.kv, wide, at.kv, wide, rows, latent, offsetOf(w.kvANorm.address), rmsNormEps);
     kernels.ropeInterleaved(at.kv + latent * 4, wide, wide, 1, rows, ropeDim, at.positions, this.#ropeTable);
 
@@ -280,7 +284,7 @@ export class Forward implements Arithmetic {
       softmaxScale,
       at.attentionScratch,
     );
-    this.#heads(at.values + first * vDim * 4, this.config.heads * vDim, vDim, at.attention, heads * latent, latent, rows, w.expand);
+    this.products.multiplyHeads(at.values + first * vDim * 4, this.config.heads * vDim, vDim, at.attention, heads * latent, latent, rows, w.expand);
   }
 
   #gqa(layer: number, w: GqaWeights, rows: number, spans: readonly Span[]): void {
@@ -290,9 +294,16 @@ export class Forward implements Arithmetic {
     assert(attention.kind === 'gqa', 'GQA weights of a model without GQA');
     const { kvHeads, headDim, softmaxScale } = attention;
     const [qWidth, kvWidth, outWidth] = [heads * headDim, kvHeads * headDim, this.config.heads * headDim];
-    this.#linear(at.q, qWidth, at.normed, this.#hidden, rows, w.q);
-    this.#linear(at.kv, kvWidth, at.normed, this.#hidden, rows, w.k);
-    this.#linear(at.v, kvWidth, at.normed, this.#hidden, rows, w.v);
+    this.products.multiplyAll(
+      [
+        { y: at.q, yStride: qWidth, weights: w.q },
+        { y: at.kv, yStride: kvWidth, weights: w.k },
+        { y: at.v, yStride: kvWidth, weights: w.v },
+      ],
+      at.normed,
+      this.#hidden,
+      rows,
+    );
     kernels.rmsNormHeads(at.q, qWidth, headDim, heads, rows, headDim, offsetOf(w.qNorm.address), rmsNormEps);
     kernels.rmsNormHeads(at.kv, kvWidth, headDim, kvHeads, rows, headDim, offsetOf(w.kNorm.address), rmsNormEps);
     kernels.ropeHalves(at.q, qWidth, headDim, heads, rows, headDim, at.positions, this.#ropeTable);
@@ -336,24 +347,5 @@ export class Forward implements Arithmetic {
 
   #norm(y: number, x: number, rows: number, weight: number): void {
     this.kernels.rmsNorm(y, this.#hidden, x, this.#hidden, rows, this.#hidden, offsetOf(weight), this.config.rmsNormEps);
-  }
-
-  #linear(y: number, yStride: number, x: number, xStride: number, rows: number, { address, inDim, outDim, format }: Linear): void {
-    if (format === 'bf16') this.kernels.matmulBf16(y, yStride, x, xStride, rows, offsetOf(address), inDim, outDim);
-    else this.kernels.matmulF32(y, yStride, x, xStride, rows, offsetOf(address), inDim, outDim);
-  }
-
-  #heads(
-    y: number,
-    yRow: number,
-    yHead: number,
-    x: number,
-    xRow: number,
-    xHead: number,
-    rows: number,
-    { address, inDim, outDim, heads, head_bytes, format }: Linear,
-  ): void {
-    if (format === 'bf16') this.kernels.matmulHeadsBf16(y, yRow, yHead, x, xRow, xHead, rows, heads, offsetOf(address), head_bytes, inDim, outDim);
-    else this.kernels.matmulHeadsF32(y, yRow, yHead, x, xRow, xHead, rows, heads, offsetOf(address), head_bytes, inDim, outDim);
   }
 }

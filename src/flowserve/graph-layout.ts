@@ -33,16 +33,16 @@ export type GraphPlace = {
 export const SHARE = { firstSegment: 0, segments: 1, firstPair: 2, pairs: 3 } as const;
 export const SHARE_WORDS = 4;
 
-/** Three instructions: 25 words. */
-const SLOT_PROGRAM_WORDS_MAX = 32;
-/** An MLA layer with experts and shared expert has 245. */
-const LAYER_WORDS_MAX = 288;
+/** Three instructions: 25 words. In INT8, where rows are quantised before they are multiplied, five: 39. */
+const SLOT_PROGRAM_WORDS_MAX = { float: 32, int8: 40 } as const;
+/** An MLA layer with experts and shared expert has 245; in INT8 279. */
+const LAYER_WORDS_MAX = { float: 288, int8: 320 } as const;
 /** Embedding and head: 25. */
 const ENDS_WORDS_MAX = 32;
 
 /** `logitRows`: what the logits have room for. */
 export function layoutGraphs(
-  { layers }: ModelConfig,
+  { layers, quantization }: ModelConfig,
   options: LayoutOptions,
   { group, each, total }: Pick<ExpertSlots, 'group' | 'each' | 'total'>,
   logitRows: number,
@@ -50,8 +50,9 @@ export function layoutGraphs(
 ): GraphPlace {
   const rows_max = Math.min(options.max_batch_requests, options.max_batch_tokens, logitRows);
   const words = (count: number): number => arena.allocate(count * 4);
-  const slot_bytes = SLOT_PROGRAM_WORDS_MAX * 4;
-  const step_bytes = (layers * LAYER_WORDS_MAX + ENDS_WORDS_MAX) * 4;
+  const kind = quantization === undefined ? 'float' : 'int8';
+  const slot_bytes = SLOT_PROGRAM_WORDS_MAX[kind] * 4;
+  const step_bytes = (layers * LAYER_WORDS_MAX[kind] + ENDS_WORDS_MAX) * 4;
   return {
     rows_max,
     starts: words(total),

@@ -10,14 +10,14 @@ import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import type { PlacedTensor } from '../model/inventory.ts';
-import { type Kernels, PANEL } from '../model/kernels/kernels.ts';
+import { type Kernels, PANEL, panelBytes, WEIGHT_BYTES } from '../model/kernels/kernels.ts';
 import { ropeTable, ropeTableLength } from '../model/kernels/rope-table.ts';
-import { DTYPE_BYTES } from '../model/safetensors.ts';
+import { DTYPE_BYTES, type StoredTensor } from '../model/safetensors.ts';
 import { assert } from '../protocol/errors.ts';
 import type { ExpertNpuLayout } from './expert-layout.ts';
 import { nativeMapOf } from './expert-routing.ts';
 import { layersWithExperts, placeOfSlot, writeSlot } from './expert-slots.ts';
-import type { Linear, MlpWeights, NpuLayout, Vector } from './npu-layout.ts';
+import type { Linear, MlpWeights, NpuLayout, Vector, WeightFormat } from './npu-layout.ts';
 import { sumOfWeights } from './slot-weights.ts';
 import { attentionLayouts } from './step-layout.ts';
 import type { Range } from './tensor-share.ts';
@@ -29,6 +29,9 @@ type Loaded = { readonly tensor: string; readonly bytes: number; readonly of: nu
 
 /** Where raw bytes of tensors wait. */
 type Staging = Pick<NpuLayout, 'staging'>;
+
+const packOf = (kernels: Kernels, format: WeightFormat): Kernels['packBf16'] =>
+  format === 'bf16' ? kernels.packBf16 : format === 'int8' ? kernels.packInt8 : kernels.packF32;
 
 /** They have the same weights, but for experts. */
 const isAlike = (a: NpuLayout, b: NpuLayout): boolean =>
@@ -193,7 +196,7 @@ export class WeightLoader {
       this.#widenInto(
         layout,
         address,
-        part,
+        part.tensor,
         0,
         part.shape.reduce((product, size) => product * size, 1),
       );
@@ -205,26 +208,39 @@ export class WeightLoader {
   #loadVector(layout: NpuLayout, vector: Vector, name: string): Loaded {
     const part = this.#part(name);
     assert(part.shape[0] === vector.length, `${name} has ${part.shape[0]} elements, laid out for ${vector.length}`);
-    this.#widenInto(layout, vector.address, part, 0, vector.length);
+    this.#widenInto(layout, vector.address, part.tensor, 0, vector.length);
     return { tensor: name, bytes: part.tensor.bytes, of: part.tensor.bytes };
   }
 
   /** Packs matrices below one another as one, a few panels at a time through the staging area. */
   #loadLinear(layout: Staging, linear: Linear, sources: readonly Rows[]): Loaded {
     const kernels = this.#kernels(linear.address);
-    const pack = linear.format === 'bf16' ? kernels.packBf16 : kernels.packF32;
+    const pack = packOf(kernels, linear.format);
     const rowBytes = linear.inDim * 4; // room for F32 whatever is stored
     const rowsPerTurn = Math.floor(layout.staging.bytes / 2 / rowBytes / PANEL) * PANEL;
     assert(rowsPerTurn > 0, `the staging area holds no panel of ${linear.inDim} inputs`);
-    const panelRowBytes = linear.head_bytes / (Math.ceil(linear.outDim / PANEL) * PANEL);
+    const panelRowBytes = linear.inDim * WEIGHT_BYTES[linear.format];
     for (let row = 0; row < linear.outDim; row += rowsPerTurn) {
       const count = Math.min(rowsPerTurn, linear.outDim - row);
       this.#stage(layout, sources, row, count, linear);
       pack(offsetOf(linear.address) + row * panelRowBytes, offsetOf(layout.staging.address), count, linear.inDim, linear.inDim);
     }
+    if (linear.format === 'int8') {
+      let to = linear.address + panelBytes(linear.outDim, linear.inDim, 'int8');
+      for (const { part, from, count } of sources) {
+        this.#loadScales(layout, to, part, from, count);
+        to += count * 4;
+      }
+    }
     const sum = (bytesOf: (rows: Rows) => number): number => sources.reduce((total, rows) => total + bytesOf(rows), 0);
     const bytes = sum(({ part, count }) => count * linear.inDim * DTYPE_BYTES[part.tensor.dtype]);
     return { tensor: sources[0]?.part.name ?? '', bytes, of: sum(({ part }) => part.tensor.bytes) };
+  }
+
+  /** Scales of outputs `from`…`from + count` as F32 at `to`. */
+  #loadScales(layout: Staging, to: number, { name, scale }: PlacedTensor, from: number, count: number): void {
+    if (scale === null) assert(false, `the checkpoint was checked, and ${name} has no scales`);
+    else this.#widenInto(layout, to, scale, from, count);
   }
 
   /** This rank's heads of a stored [heads × (a + b), in] matrix, cut by head into `a` and `b` rows, each packed apart. */
@@ -242,7 +258,9 @@ export class WeightLoader {
         const to = offsetOf(linear.address) + head * linear.head_bytes;
         const from = offsetOf(layout.staging.address);
         if (transposed) (linear.format === 'bf16' ? kernels.packBf16Transposed : kernels.packF32Transposed)(to, from, linear.outDim, linear.inDim, columns);
-        else (linear.format === 'bf16' ? kernels.packBf16 : kernels.packF32)(to, from, linear.outDim, linear.inDim, columns);
+        else packOf(kernels, linear.format)(to, from, linear.outDim, linear.inDim, columns);
+        if (linear.format === 'int8')
+          this.#loadScales(layout, linear.address + head * linear.head_bytes + panelBytes(linear.outDim, linear.inDim, 'int8'), part, row, rows);
         row += rows;
       }
     }
@@ -257,12 +275,12 @@ export class WeightLoader {
     for (const { part, from, count: rows } of sources) {
       const take = Math.min(Math.max(rows - skip, 0), left);
       if (take > 0) {
-        if (format === 'bf16' || part.tensor.dtype === 'F32') {
+        if (format !== 'f32' || part.tensor.dtype === 'F32') {
           const bytes = take * inDim * DTYPE_BYTES[part.tensor.dtype];
           this.#checkpoint.readInto(part.tensor, this.#space.bytesAt(to, bytes), (from + skip) * inDim * DTYPE_BYTES[part.tensor.dtype], bytes);
           to += bytes;
         } else {
-          this.#widenInto(layout, to, part, (from + skip) * inDim, take * inDim);
+          this.#widenInto(layout, to, part.tensor, (from + skip) * inDim, take * inDim);
           to += take * inDim * 4;
         }
         left -= take;
@@ -273,8 +291,7 @@ export class WeightLoader {
   }
 
   /** Elements `from`…`from + count` as F32 at `to`, through the upper half of the staging area. */
-  #widenInto(layout: Staging, to: number, part: PlacedTensor, from: number, count: number): void {
-    const { tensor } = part;
+  #widenInto(layout: Staging, to: number, tensor: StoredTensor, from: number, count: number): void {
     const kernels = this.#kernels(to);
     const half = layout.staging.bytes / 2;
     const raw = layout.staging.address + half;

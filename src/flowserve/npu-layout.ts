@@ -5,11 +5,12 @@
  */
 import { Arena } from '../fabric/arena.ts';
 import type { ModelConfig } from '../model/config.ts';
-import { gqaLayerBytes, mlaLayerBytes, PANEL, packedBytes } from '../model/kernels/kernels.ts';
+import { gqaLayerBytes, INT8_INPUTS_MAX, mlaLayerBytes, PANEL, packedBytes } from '../model/kernels/kernels.ts';
 import { ropeTableLength } from '../model/kernels/rope-table.ts';
 import { SAMPLING_WORDS } from '../model/kernels/sampling-params.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
 import type { Dtype } from '../model/safetensors.ts';
+import { assert } from '../protocol/errors.ts';
 import { type AreaSizes, layoutAreas } from '../xccl/areas.ts';
 import { layoutSlotTables, layoutStaging, type SlotWeights } from './expert-slots.ts';
 import { type GraphPlace, layoutGraphs } from './graph-layout.ts';
@@ -31,9 +32,9 @@ import {
 import { isTensorParallel, partOf, projectionShareOf, type TensorShare, tensorShareOf } from './tensor-share.ts';
 import { type AttentionTurnsPlace, layoutAttentionTurns } from './turns-layout.ts';
 
-/** Matrix weights are kept as BF16 where the checkpoint has BF16, else as F32 (F16 widens exactly). */
-export type WeightFormat = 'bf16' | 'f32';
-export const weightFormat = (dtype: Dtype): WeightFormat => (dtype === 'BF16' ? 'bf16' : 'f32');
+/** Matrix weights are kept as BF16 or INT8 where the checkpoint has that, else as F32 (F16 widens exactly). */
+export type WeightFormat = 'bf16' | 'f32' | 'int8';
+export const weightFormat = (dtype: Dtype): WeightFormat => (dtype === 'BF16' ? 'bf16' : dtype === 'I8' ? 'int8' : 'f32');
 
 /** Packed panels; `heads` > 1: one packed matrix a head, `head_bytes` apart. */
 export type Linear = {
@@ -231,7 +232,10 @@ export const linearsIn =
   (arena: Arena, dtypeOf: Dtypes): MakeLinear =>
   (tensor, outDim, inDim, heads = 1) => {
     const names = typeof tensor === 'string' ? [tensor] : tensor;
-    const format: WeightFormat = names.every((name) => weightFormat(dtypeOf(name)) === 'bf16') ? 'bf16' : 'f32';
+    const formats = new Set(names.map((name) => weightFormat(dtypeOf(name))));
+    const format = formats.size === 1 ? (formats.values().next().value as WeightFormat) : 'f32';
+    // The checkpoint was checked.
+    assert(!formats.has('int8') || (format === 'int8' && inDim <= INT8_INPUTS_MAX && inDim % 2 === 0), `${names} of ${inDim} inputs is no INT8 product`);
     const head_bytes = packedBytes(outDim, inDim, format);
     return { address: arena.allocate(head_bytes * heads), inDim, outDim, format, heads, head_bytes };
   };

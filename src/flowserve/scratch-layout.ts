@@ -6,6 +6,7 @@ import type { Arena } from '../fabric/arena.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { attentionScratchBytes, gateScratchBytes, sampleScratchBytes } from '../model/kernels/kernels.ts';
 import type { Areas } from '../xccl/areas.ts';
+import { layoutProducts, type ProductScratch } from './products.ts';
 import { attendedWidth, gatherPlaces, type RankSplit } from './rank-split.ts';
 import { type dispatchPlaces, type LayoutOptions, pairsOfRow, SPAN_WORDS, type StepScratch } from './step-layout.ts';
 import type { TensorShare } from './tensor-share.ts';
@@ -15,31 +16,32 @@ export const LOGIT_ROWS_MAX = 64;
 const LOGPROBS_MAX = 32;
 
 /** Activations of one step, in floats unless said otherwise; `rows` = the step's tokens. */
-export type Scratch = StepScratch & {
-  readonly qA: number;
-  readonly qNope: number;
-  readonly q: number;
-  readonly kv: number;
-  readonly v: number;
-  readonly attention: number;
-  readonly values: number;
-  readonly projected: number;
-  readonly attentionScratch: number;
-  readonly gateUp: number;
-  readonly activated: number;
-  readonly routerLogits: number;
-  readonly gateScratch: number;
-  readonly sharedOut: number;
-  /** A dense layer's activations and rows after a layer of experts, where ranks gather them. */
-  readonly inner: number;
-  readonly ownRows: number;
-  readonly headRows: number;
-  readonly logits: number;
-  readonly sampleScratch: number;
-  readonly topIds: number;
-  readonly topValues: number;
-  readonly outputPairs: number;
-};
+export type Scratch = StepScratch &
+  ProductScratch & {
+    readonly qA: number;
+    readonly qNope: number;
+    readonly q: number;
+    readonly kv: number;
+    readonly v: number;
+    readonly attention: number;
+    readonly values: number;
+    readonly projected: number;
+    readonly attentionScratch: number;
+    readonly gateUp: number;
+    readonly activated: number;
+    readonly routerLogits: number;
+    readonly gateScratch: number;
+    readonly sharedOut: number;
+    /** A dense layer's activations and rows after a layer of experts, where ranks gather them. */
+    readonly inner: number;
+    readonly ownRows: number;
+    readonly headRows: number;
+    readonly logits: number;
+    readonly sampleScratch: number;
+    readonly topIds: number;
+    readonly topValues: number;
+    readonly outputPairs: number;
+  };
 
 type ReadoutScratch = Pick<Scratch, 'headRows' | 'logits' | 'sampleScratch' | 'topIds' | 'topValues' | 'outputPairs'>;
 /** What of a row lies in the dispatch area, or elsewhere where that is another micro-batch's. */
@@ -93,6 +95,7 @@ export function layoutRows(
     replies: words(rows * pairsOfRow(moe, options.deployment) * hiddenSize),
     gathered: words(rows * (projection.tp > 1 ? Math.max(hiddenSize, attendedWidth(config)) : hiddenSize)),
     sharedOut: words(rows * hiddenSize),
+    ...layoutProducts(config, rows, Math.max(hiddenSize, inter, attendedWidth(config), mla?.qLoraRank ?? 0), arena),
     inner: tables?.activated ?? 0,
     ownRows: tables?.rows ?? 0,
   };

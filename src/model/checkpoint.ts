@@ -9,6 +9,7 @@ import { assert, MinipodError } from '../protocol/errors.ts';
 import { type ModelConfig, readModelConfig } from './config.ts';
 import { checkInventory, type PlacedTensor } from './inventory.ts';
 import { readJsonFileIfPresent } from './json-file.ts';
+import { checkScales, scaleOf } from './quantization.ts';
 import { openFile, readFully, readHeader, type StoredTensor } from './safetensors.ts';
 
 const SINGLE_FILE = 'model.safetensors';
@@ -52,6 +53,12 @@ export function openCheckpoint(folder: string): Checkpoint {
       assert(byteCount <= target.byteLength, `${byteCount} bytes into a target of ${target.byteLength}`);
       readFully(descriptor, tensor.file, target.subarray(0, byteCount), tensor.offset + fromByte);
     };
+    for (const { name, scale } of parts) {
+      if (scale === null) continue;
+      const bytes = new Uint8Array(scale.bytes);
+      readInto(scale, bytes);
+      checkScales(scaleOf(name), scale, bytes);
+    }
     return { folder, config, tensors, parts, readInto, close, [Symbol.dispose]: close };
   } catch (error) {
     close();

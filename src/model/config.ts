@@ -9,6 +9,7 @@ import { deepseekConfig } from './config-deepseek.ts';
 import { CONFIG_LIMITS, ConfigFields, count, dimension, positive } from './config-fields.ts';
 import { qwenConfig } from './config-qwen.ts';
 import { readJsonFile, readJsonFileIfPresent } from './json-file.ts';
+import { type Quantization, quantizationOf } from './quantization.ts';
 
 export type Architecture = 'deepseek_v3' | 'kimi_k2' | 'qwen3_moe';
 
@@ -77,6 +78,8 @@ export type ModelConfig = {
   readonly mlp: { readonly intermediateSize: number };
   readonly moe: MoeConfig;
   readonly mtpLayers: number;
+  /** Missing: no weights are quantised. */
+  readonly quantization?: Quantization;
   readonly bosTokenId: number | null;
   readonly eosTokenIds: readonly number[];
 };
@@ -128,12 +131,7 @@ export function parseModelConfig(
   const architecture = head.model_type as Architecture;
   if (!Object.hasOwn(ARCHITECTURES, architecture))
     fields.fail('model_type', `one of ${Object.keys(ARCHITECTURES).join(', ')}`, JSON.stringify(head.model_type));
-  if (head.quantization_config != null)
-    fields.fail(
-      'quantization_config',
-      'none: weights must be BF16, F16 or F32; convert quantised (FP8) checkpoints first',
-      JSON.stringify(head.quantization_config),
-    );
+  const quantization = head.quantization_config == null ? null : quantizationOf(head.quantization_config, fields);
 
   const common = fields.parse(commonSchema, config);
   fields.multipleOf4({ hidden_size: common.hidden_size, intermediate_size: common.intermediate_size, moe_intermediate_size: common.moe_intermediate_size });
@@ -151,6 +149,7 @@ export function parseModelConfig(
     tieWordEmbeddings: common.tie_word_embeddings,
     ...part,
     mlp: { intermediateSize: common.intermediate_size },
+    ...(quantization !== null && { quantization }),
     bosTokenId: ending.bos_token_id ?? common.bos_token_id ?? null,
     eosTokenIds: [ending.eos_token_id ?? common.eos_token_id ?? []].flat(),
   };

@@ -5,6 +5,7 @@
 import { MinipodError } from '../protocol/errors.ts';
 import type { ModelConfig } from './config.ts';
 import { isMoeLayer } from './moe-layers.ts';
+import { checkQuantized, scaleOf } from './quantization.ts';
 import type { StoredTensor } from './safetensors.ts';
 
 export type MlpWeight = 'gate_proj' | 'up_proj' | 'down_proj';
@@ -131,26 +132,43 @@ function attentionShapes({ attention, heads, hiddenSize }: ModelConfig): [weight
   ];
 }
 
-export type PlacedTensor = InventoryEntry & { readonly tensor: StoredTensor };
+/** Of attention, those that are quantised: kv_b stays as it is, since MLA multiplies W_UK and W_UV apart. */
+const QUANTIZED_ATTENTION: ReadonlySet<string> = new Set(['q_proj', 'q_a_proj', 'q_b_proj', 'kv_a_proj_with_mqa', 'k_proj', 'v_proj', 'o_proj']);
+
+/** Whether a weight may be INT8 (xDeepServe §4.7): attention's projections but kv_b, and all MLPs, with gate and up alike, as they are one product. */
+export const isQuantizable = (part: TensorPart): boolean =>
+  part.kind === 'attention' ? QUANTIZED_ATTENTION.has(part.weight) : part.kind === 'dense' || part.kind === 'expert' || part.kind === 'shared_expert';
+
+/** `scale`: of an INT8 weight, one for each of its outputs. */
+export type PlacedTensor = InventoryEntry & { readonly tensor: StoredTensor; readonly scale: StoredTensor | null };
 
 /**
  * Holds what is stored against the list: the entries with their tensors, optional absent ones left out.
- * Throws `invalid_checkpoint` for the first missing, extra or misshapen tensor. (Unsupported dtypes do not pass the safetensors header.)
+ * Throws `invalid_checkpoint` for the first missing, extra or misshapen tensor, scales among them. (Unsupported dtypes do not pass the safetensors header.)
  */
 export function checkInventory(config: ModelConfig, tensors: ReadonlyMap<string, StoredTensor>, where = config.name): PlacedTensor[] {
   const placed: PlacedTensor[] = [];
+  const known = new Set<string>();
   for (const entry of listInventory(config)) {
-    const tensor = tensors.get(entry.name);
+    const { name, shape, part } = entry;
+    const tensor = tensors.get(name);
     if (tensor === undefined) {
       if (entry.optional) continue;
-      throw new MinipodError('invalid_checkpoint', `${where}: tensor ${entry.name}: expected shape [${entry.shape}], found no such tensor`);
+      throw new MinipodError('invalid_checkpoint', `${where}: tensor ${name}: expected shape [${shape}], found no such tensor`);
     }
-    if (tensor.shape.length !== entry.shape.length || entry.shape.some((size, axis) => size !== tensor.shape[axis]))
-      throw new MinipodError('invalid_checkpoint', `${tensor.file}: tensor ${entry.name}: expected shape [${entry.shape}], found [${tensor.shape}]`);
-    placed.push({ ...entry, tensor });
+    if (tensor.shape.length !== shape.length || shape.some((size, axis) => size !== tensor.shape[axis]))
+      throw new MinipodError('invalid_checkpoint', `${tensor.file}: tensor ${name}: expected shape [${shape}], found [${tensor.shape}]`);
+    const scale = tensor.dtype === 'I8' ? checkQuantized(name, tensor, tensors, config.quantization, isQuantizable(part)) : null;
+    placed.push({ ...entry, tensor, scale });
+    known.add(name);
+    if (scale !== null) known.add(scaleOf(name));
   }
-  if (placed.length === tensors.size) return placed;
-  const known = new Set(placed.map(({ name }) => name));
+  for (const { name, tensor, part } of placed) {
+    // Gate and up are one product; any routed expert of a layer fits where another one lay.
+    if (name.endsWith('.gate_proj.weight')) checkAlike(name, tensor, name.replace('.gate_proj.', '.up_proj.'), tensors);
+    if (part.kind === 'expert') checkAlike(name, tensor, name.replace(/\.experts\.\d+\./, '.experts.0.'), tensors);
+  }
+  if (known.size === tensors.size) return placed;
   for (const [name, { file }] of tensors)
     if (!known.has(name))
       throw new MinipodError(
@@ -158,4 +176,10 @@ export function checkInventory(config: ModelConfig, tensors: ReadonlyMap<string,
         `${file}: tensor ${name}: expected none of this name in a ${config.architecture} checkpoint of ${config.layers} layers`,
       );
   return placed;
+}
+
+function checkAlike(name: string, { file, dtype }: StoredTensor, otherName: string, tensors: ReadonlyMap<string, StoredTensor>): void {
+  const other = tensors.get(otherName)?.dtype;
+  if ((dtype === 'I8') === (other === 'I8')) return;
+  throw new MinipodError('invalid_checkpoint', `${file}: tensor ${name}: is ${dtype}, and ${otherName} is ${other}; both or neither have to be I8`);
 }

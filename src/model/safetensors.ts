@@ -13,7 +13,7 @@ const HEADER_BYTES_MAX = 100_000_000;
 /** One read of the operating system moves less than 2 GiB; larger ones are cut into these. */
 const READ_BYTES_MAX = 2 ** 30;
 
-export const DTYPE_BYTES = { BF16: 2, F16: 2, F32: 4 } as const;
+export const DTYPE_BYTES = { BF16: 2, F16: 2, F32: 4, I8: 1 } as const;
 export type Dtype = keyof typeof DTYPE_BYTES;
 
 /** Where a tensor lies: `bytes` from `offset` (of the file, not of the data section). */
@@ -99,7 +99,7 @@ export function readHeader(descriptor: number, file: string): Map<string, Stored
 function parseEntry(entry: unknown, file: string, dataStart: number, dataBytes: number, problem: (message: string) => never): StoredTensor {
   if (!isRecord(entry)) return problem(`expected an object with dtype, shape and data_offsets, found ${show(entry)}`);
   const { dtype, shape, data_offsets: offsets } = entry;
-  if (typeof dtype !== 'string' || !Object.hasOwn(DTYPE_BYTES, dtype)) return problem(`expected dtype BF16, F16 or F32, found ${show(dtype)}`);
+  if (typeof dtype !== 'string' || !Object.hasOwn(DTYPE_BYTES, dtype)) return problem(`expected dtype BF16, F16, F32 or I8, found ${show(dtype)}`);
   if (!Array.isArray(shape) || !shape.every(isSize)) return problem(`expected a shape of whole numbers, found ${show(shape)}`);
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize)) return problem(`expected two data_offsets, found ${show(offsets)}`);
   const [begin, end] = offsets as [number, number];

@@ -71,7 +71,8 @@ describe('launches', () => {
           },
         ]),
       );
-      for (const calls of [forward, forward.experts]) Object.defineProperty(calls, 'kernels', { value: counting as unknown as Kernels });
+      for (const calls of [forward, forward.products, forward.experts, forward.experts.products])
+        Object.defineProperty(calls, 'kernels', { value: counting as unknown as Kernels });
     }
     return counts;
   }

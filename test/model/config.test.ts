@@ -53,7 +53,7 @@ describe('readModelConfig', () => {
 
   it.each<[TinyName, Record<string, unknown>, RegExp]>([
     ['tiny-deepseek-v3', { model_type: 'llama' }, /model_type: expected one of deepseek_v3, kimi_k2, qwen3_moe, found "llama"/],
-    ['tiny-deepseek-v3', { quantization_config: { quant_method: 'fp8' } }, /quantization_config: .*BF16, F16 or F32.*fp8/],
+    ['tiny-deepseek-v3', { quantization_config: { quant_method: 'fp8' } }, /quantization_config.quant_method: .*compressed-tensors.*fp8/],
     ['tiny-deepseek-v3', { attention_bias: true }, /attention_bias: .*not supported.*found true/],
     ['tiny-deepseek-v3', { hidden_size: 190 }, /hidden_size: expected a multiple of 4, found 190/],
     ['tiny-deepseek-v3', { kv_lora_rank: 66 }, /kv_lora_rank: expected a multiple of 4, found 66/],

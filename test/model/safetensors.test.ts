@@ -31,7 +31,11 @@ describe('readSafetensorsHeader', () => {
     ['no UTF-8', safetensors({}, new Uint8Array(0)).fill(0xff, 8), /header is not JSON/],
     ['no object', safetensors([1]), /header is not a JSON object/],
     ['an entry that is no object', safetensors({ a: 3 }), /tensor a: expected an object with dtype, shape and data_offsets, found 3/],
-    ['an unsupported dtype', safetensors({ a: entry('F8_E4M3', [4], 0, 4) }, new Uint8Array(4)), /tensor a: expected dtype BF16, F16 or F32, found "F8_E4M3"/],
+    [
+      'an unsupported dtype',
+      safetensors({ a: entry('F8_E4M3', [4], 0, 4) }, new Uint8Array(4)),
+      /tensor a: expected dtype BF16, F16, F32 or I8, found "F8_E4M3"/,
+    ],
     ['a dtype from the prototype', safetensors({ a: entry('toString', [4], 0, 4) }, new Uint8Array(4)), /tensor a: expected dtype/],
     ['a negative size', safetensors({ a: entry('F32', [-1], 0, 4) }, new Uint8Array(4)), /tensor a: expected a shape/],
     ['a fraction as size', safetensors({ a: entry('F32', [1.5], 0, 6) }, new Uint8Array(6)), /tensor a: expected a shape/],

@@ -21,6 +21,7 @@ function calls(): Partial<Record<keyof Kernels, (k: Kernels) => void>> {
   const spans = arena.words([0, 2, tables, 2, 1, tables + 4, 3, 1, tables]);
   const scratch = arena.room(Math.max(attentionScratchBytes(2, 4), gateScratchBytes(12)));
   const [f32, bf16] = [floats(packedBytes(24, 6, 'f32') / 4), halves(packedBytes(24, 6, 'bf16') / 2)];
+  const [int8, bytesOfNoise] = [floats(packedBytes(24, 6, 'int8') / 4), halves(64)];
   const rope = floats(18 * 8);
   const pairs = arena.words([1, 4, 0, 2, 1, 3]);
   // Of five experts in two times three slots, the second has two: where replicas begin, replicas, and what each slot holds.
@@ -57,6 +58,9 @@ function calls(): Partial<Record<keyof Kernels, (k: Kernels) => void>> {
     sortPairs: (k) => k.sortPairs(pairs, 7, 3, 2, 1, map, 5, 6, 3, 3, ...sorted),
     runExperts: (k) => k.runExperts(share, segments, ids, a, 24, d, out, programs, variables),
     copyBytes: (k) => k.copyBytes(out, a, 37),
+    quantizeRows: (k) => k.quantizeRows(out, c, a, 9, 5, 8),
+    matmulInt8: (k) => k.matmulInt8(out, 27, bytesOfNoise, c, 5, int8, 6, 23),
+    matmulHeadsInt8: (k) => k.matmulHeadsInt8(out, 60, 19, bytesOfNoise, c, 5, 2, int8, packedBytes(16, 4, 'int8') / 2, 4, 13),
     combineRows: (k) => k.combineRows(out, 9, a, ids, b, 2, c, 8, 4, 7),
   };
 }

@@ -25,6 +25,7 @@ export const LONG_WORK = [
   'one row by F32 weights, head by head',
   'many rows by F32 weights',
   'many rows by BF16 weights',
+  'many rows by INT8 weights',
   'MLA over a million positions',
   'GQA over a million positions',
   'RMSNorm',
@@ -68,6 +69,12 @@ export function longWork(kernels: Kernels, memory: WebAssembly.Memory): readonly
     matmul('f32', true),
     matmul('f32', false),
     matmul('bf16', false),
+    () => {
+      top = FIRST;
+      const [w, q, y] = [room(packedBytes(outDim, inDim, 'int8')), room(8 * inDim), room(outDim * 4)];
+      // Rows of INT8 lie end to end, so a billion have no room: a billion heads of a few do.
+      kernels.matmulHeadsInt8(y, 0, 0, q, q, 4, MANY, w, 0, inDim, outDim);
+    },
     () => {
       top = FIRST;
       const [rows, heads, latent, rope] = [64, 16, 512, 64];

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
 import { at, bitsOf, f, floatOf } from '../golden/reference.ts';
+import { type Quantized, quantize } from '../golden/reference-int8.ts';
 import { createArena, expectSameBits, noise, RUNS } from './kernels-arena.ts';
 
 const arena = await createArena();
@@ -47,24 +48,6 @@ function readRows(y: number, { rows, dim, stride }: Shape): Float32Array[] {
 }
 
 // ---------------------------------------------------------------- INT8
-
-type Quantized = { q: Int8Array; scale: number };
-
-/** To the nearest integer, half to even. */
-function nearest(t: number): number {
-  const below = Math.floor(t);
-  const rest = t - below;
-  if (rest !== 0.5) return rest < 0.5 ? below : below + 1;
-  return below % 2 === 0 ? below : below + 1;
-}
-
-function quantize(x: Float32Array): Quantized {
-  const largest = x.reduce((top, v) => Math.max(top, Math.abs(v)), 0);
-  if (!x.every(Number.isFinite)) return { q: new Int8Array(x.length), scale: Number.NaN };
-  if (largest === 0) return { q: new Int8Array(x.length), scale: 0 };
-  const scale = Math.max(f(largest / 127), 2 ** -126);
-  return { q: Int8Array.from(x, (v) => Math.min(Math.max(nearest(f(v / scale)), -127), 127)), scale };
-}
 
 function runQuantize(x: Float32Array, s: Shape): Quantized[] {
   const q = wireRoom(s.rows * s.dim, s.shift);

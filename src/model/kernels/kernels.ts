@@ -58,6 +58,30 @@ type Linear = {
   widenF16(dst: Address, src: Address, count: number): void;
 };
 
+/** INT8 products (xDeepServe §4.7): one scale an output channel, one a token, sums exact in 32 bits. */
+type Int8 = {
+  /** q i16 [rows, dim], scales f32 [rows]: of the whole row, as quantizeInt8 has them. */
+  quantizeRows(q: Address, scales: Address, x: Address, xStride: number, rows: number, dim: number): void;
+  /** Packs raw INT8 [outDim, inDim] (row stride in bytes) into panels; the scales of the outputs, f32, belong behind the last panel: packedBytes(outDim, inDim, 'int8') in all. inDim is even. */
+  packInt8(dst: Address, src: Address, outDim: number, inDim: number, srcRowStride: number): void;
+  /** y[r, o] = (f32(Σₖ q[r, k] W[o, k]) · scales[r]) · scale of o. */
+  matmulInt8(y: Address, yStride: number, q: Address, scales: Address, rows: number, w: Address, inDim: number, outDim: number): void;
+  /** Per head h: y[r, h] = W[h] x[r], of the same rows for all heads. */
+  matmulHeadsInt8(
+    y: Address,
+    yRowStride: number,
+    yHeadStride: number,
+    q: Address,
+    scales: Address,
+    rows: number,
+    heads: number,
+    w: Address,
+    wHeadBytes: number,
+    inDim: number,
+    outDim: number,
+  ): void;
+};
+
 type Elementwise = {
   /** y = x / sqrt(mean(x²) + eps) * weight per row; weight F32 [dim]; y may be x. */
   rmsNorm(y: Address, yStride: number, x: Address, xStride: number, rows: number, dim: number, weight: Address, eps: number): void;
@@ -231,7 +255,7 @@ type Stopping = {
 };
 
 /** All exports of the kernel module. */
-export type Kernels = Attention & Linear & Elementwise & Experts & Programs & Sampling & Wire & Proof & Stopping;
+export type Kernels = Attention & Linear & Int8 & Elementwise & Experts & Programs & Sampling & Wire & Proof & Stopping;
 
 /** Names of the exports, which scripts/build-kernels.ts holds against the binary. */
 export const KERNEL_NAMES = [
@@ -239,6 +263,7 @@ export const KERNEL_NAMES = [
   ...['mlaAttentionSpans', 'gqaAttentionSpans', 'mlaStoreSpans', 'gqaStoreSpans'],
   ...['matmulBf16', 'matmulF32', 'matmulHeadsBf16', 'matmulHeadsF32'],
   ...['packBf16', 'packF32', 'packBf16Transposed', 'packF32Transposed', 'widenBf16', 'widenF16'],
+  ...['quantizeRows', 'packInt8', 'matmulInt8', 'matmulHeadsInt8'],
   ...['rmsNorm', 'rmsNormHeads', 'siluMul', 'addInPlace', 'embedBf16', 'embedF32', 'expRow', 'logRow', 'copyBytes', 'fillBytes'],
   ...['gateSigmoid', 'gateSoftmax', 'gatherRows', 'combineRows', 'combineRowsAt', 'countExperts', 'sortPairs'],
   ...['runProgram', 'runExperts'],
@@ -266,10 +291,20 @@ export const PANEL = 16;
 /** Positions in a softmax tile; KV block sizes are multiples of it. */
 export const TILE = 16;
 
-/** Bytes of a packed [outDim, inDim] weight: out is padded to whole panels. */
-export function packedBytes(outDim: number, inDim: number, dtype: 'bf16' | 'f32'): number {
-  return Math.ceil(outDim / PANEL) * PANEL * inDim * (dtype === 'bf16' ? 2 : 4);
+/** Bytes of a weight in a panel. */
+export const WEIGHT_BYTES = { bf16: 2, f32: 4, int8: 1 } as const;
+
+/** Bytes of a packed [outDim, inDim] weight: out is padded to whole panels; INT8 has its scales behind them. */
+export function packedBytes(outDim: number, inDim: number, format: keyof typeof WEIGHT_BYTES): number {
+  return panelBytes(outDim, inDim, format) + (format === 'int8' ? Math.ceil(outDim / PANEL) * PANEL * 4 : 0);
 }
+
+/** Of its panels alone. */
+export const panelBytes = (outDim: number, inDim: number, format: keyof typeof WEIGHT_BYTES): number =>
+  Math.ceil(outDim / PANEL) * PANEL * inDim * WEIGHT_BYTES[format];
+
+/** Inputs of an INT8 product whose sum cannot leave 32 bits: activations are in −127..127, weights in −128..127. */
+export const INT8_INPUTS_MAX = Math.floor((2 ** 31 - 1) / (127 * 128));
 
 /** Scratch of mlaAttention and gqaAttention: the scores of a batch of 8 queries, and a record for each query. */
 export function attentionScratchBytes(rows: number, heads: number): number {

@@ -31,6 +31,9 @@ const INSTRUCTIONS = [
   ['runExperts', 'uuuuuuuuu'],
   ['combineRows', 'uuuuuuuuuu'],
   ['copyBytes', 'uuu'],
+  ['quantizeRows', 'uuuuuu'],
+  ['matmulInt8', 'uuuuuuuu'],
+  ['matmulHeadsInt8', 'uuuuuuuuuuu'],
 ] as const satisfies readonly (readonly [keyof Kernels, string])[];
 
 /** Kernels that a program may call. */

@@ -5,6 +5,7 @@ export { checksum, copyChecksum } from './checksum';
 export { expRow, logRow } from './elementary';
 export { siluMul, addInPlace, embedBf16, embedF32 } from './elementwise';
 export { gateSigmoid, gateSoftmax } from './gating';
+export { quantizeRows, packInt8, matmulInt8, matmulHeadsInt8 } from './int8';
 export { mlaStore, gqaStore } from './kv-store';
 export { matmulBf16, matmulF32 } from './matmul';
 export { matmulHeadsBf16, matmulHeadsF32 } from './matmul-heads';

@@ -7,6 +7,7 @@
 import { copyBytes } from './bytes';
 import { addInPlace, embedBf16, embedF32, siluMul } from './elementwise';
 import { gateSigmoid, gateSoftmax } from './gating';
+import { matmulHeadsInt8, matmulInt8, quantizeRows } from './int8';
 import { matmulBf16, matmulF32 } from './matmul';
 import { matmulHeadsBf16, matmulHeadsF32 } from './matmul-heads';
 import { combineRows, countExperts, gatherRows } from './moe';
@@ -94,6 +95,11 @@ export function runProgram(program: usize, bytes: i32): void {
         combineRows(u(at, 0), n(at, 1), u(at, 2), u(at, 3), u(at, 4), n(at, 5), u(at, 6), n(at, 7), n(at, 8), n(at, 9));
         break;
       case 23: copyBytes(u(at, 0), u(at, 1), n(at, 2)); break;
+      case 24: quantizeRows(u(at, 0), u(at, 1), u(at, 2), n(at, 3), n(at, 4), n(at, 5)); break;
+      case 25: matmulInt8(u(at, 0), n(at, 1), u(at, 2), u(at, 3), n(at, 4), u(at, 5), n(at, 6), n(at, 7)); break;
+      case 26:
+        matmulHeadsInt8(u(at, 0), n(at, 1), n(at, 2), u(at, 3), u(at, 4), n(at, 5), n(at, 6), u(at, 7), n(at, 8), n(at, 9), n(at, 10));
+        break;
       default: unreachable();
     }
   }

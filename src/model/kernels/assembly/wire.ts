@@ -5,8 +5,8 @@ import { widenBf16Row } from './pack';
 import { pollStopAt } from './stop';
 
 const MAGNITUDE: i32 = 0x7fffffff;
-const INFINITE: i32 = 0x7f800000; // magnitudes from here on are infinity and NaN
-const QUIET_NAN: u32 = 0x7fc00000;
+export const INFINITE: i32 = 0x7f800000; // magnitudes from here on are infinity and NaN
+export const QUIET_NAN: u32 = 0x7fc00000;
 
 // ---------------------------------------------------------------- INT8
 //
@@ -15,12 +15,12 @@ const QUIET_NAN: u32 = 0x7fc00000;
 // q needs no clamp: the quotient of the largest x differs from 127 by roundings only.
 // A scale below the least normal float would hold too few bits for that (max |x| of 180 denormal steps gives a scale of one step), so it ends there.
 
-const SCALE_MIN: f32 = 1.1754943508222875e-38; // 2^-126
-const ROUNDER: f32 = 12582912.0; // 1.5 * 2^23: a sum with it holds the nearest integer, half to even, in its low bits
-const ROUNDER_BITS: i32 = 0x4b400000;
+export const SCALE_MIN: f32 = 1.1754943508222875e-38; // 2^-126
+export const ROUNDER: f32 = 12582912.0; // 1.5 * 2^23: a sum with it holds the nearest integer, half to even, in its low bits
+export const ROUNDER_BITS: i32 = 0x4b400000;
 
 /** The largest magnitude in a row, as the bits of a float; floats without a sign compare as integers do, and NaN above infinity. */
-function largestMagnitude(x: usize, dim: i32): i32 {
+export function largestMagnitude(x: usize, dim: i32): i32 {
   const magnitude = i32x4.splat(opaque(MAGNITUDE, dim));
   const whole = <usize>(dim & ~3) << 2;
   let top = i32x4.splat(0);
