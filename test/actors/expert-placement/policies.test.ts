@@ -130,5 +130,11 @@ describe('the placement policies', () => {
     expect(() => expertLoads([[[1, 2], [3]]])).toThrow(/layer 1 of window 0 has 1 experts, the first layer 2/);
     expect(() => expertLoads([[[1, -2]]])).toThrow(/expert 1 of layer 0, window 0, has -2 tokens/);
     expect(() => expertLoads([[[Number.NaN]]])).toThrow(/a count is 0 or more/);
+    const most = Number.MAX_SAFE_INTEGER;
+    expect(() => expertLoads([[[0, 0]], [[1e38, 3e38]]])).toThrow(/layer 0 has 4e\+38 tokens from window 0 to 1; at most 9007199254740991/);
+    expect(() => expertLoads([[[most]], [[1]]])).toThrow(/at most/);
+    const loads = expertLoads([[[most - 3, 1, 1, 1]]]);
+    const shape = { layers: 1, experts: 4, slots: 6, ranks: 2, nodes: 1, groups: 1 };
+    for (const place of Object.values(PLACE_EXPERTS)) expect(new Set(place(loads, shape).expertOfSlot.filter((expert) => expert >= 0)).size).toBe(4);
   });
 });
