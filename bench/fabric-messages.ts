@@ -29,7 +29,19 @@ const sampling = {
   ...{ bias_ids: [], bias_values: [], presence_penalty: 0, frequency_penalty: 0, repetition_penalty: 1 },
 };
 const chunkOf = (request: number): ChunkRecord => ({
-  ...{ request, choice: 0, index: 9, text: ' once', token_ids: [1_234], logprobs: null, finish: null, stop_string: null, stop_token: -1, cached: 0 },
+  ...{
+    request,
+    choice: 0,
+    index: 9,
+    text: ' once',
+    token_ids: [1_234],
+    logprobs: null,
+    finish: null,
+    stop_string: null,
+    stop_token: -1,
+    cached: 0,
+    parsed: null,
+  },
 });
 const MESSAGES: Readonly<Record<string, object>> = {
   ABANDON: abandon('task/1234567'),

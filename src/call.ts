@@ -66,6 +66,8 @@ export function generateCall(request: number, prompt: PromptRecord, options: Res
     prompt,
     add_special_tokens: options.add_special_tokens,
     skip_special_tokens: options.skip_special_tokens,
+    reasoning_parser: options.reasoning_parser ?? '',
+    tool_call_parser: options.tool_call_parser ?? '',
     n: options.n,
     max_tokens: options.max_tokens ?? NOT_ASKED,
     ignore_eos: options.ignore_eos,

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { PartCollector } from './flowserve/parsers/reply-part.ts';
 import type { ChunkRecord, PositionRecord } from './protocol/caller.ts';
 import { MinipodError } from './protocol/errors.ts';
 import type { ChoiceTimes, Chunk, Completion, CompletionChoice, FinishReason, Generation, PromptInfo, RequestTimes, TokenLogprob, Usage } from './results.ts';
@@ -11,13 +12,14 @@ import { UnreadChunks } from './unread-chunks.ts';
 
 const describe = ({ chosen, top }: PositionRecord): TokenLogprob => ({ ...chosen, top_logprobs: top });
 
-const toChunk = ({ choice, text, token_ids, logprobs, finish, stop_string, stop_token }: ChunkRecord): Chunk => ({
+const toChunk = ({ choice, text, token_ids, logprobs, finish, stop_string, stop_token, parsed }: ChunkRecord): Chunk => ({
   choice,
   text,
   token_ids,
   logprobs: logprobs === null ? null : logprobs.map(describe),
   finish_reason: finish,
   stop_reason: stop_string ?? (stop_token >= 0 ? stop_token : null),
+  ...(parsed !== null && { parsed }),
 });
 
 export type GenerationPorts = { readonly clock: Clock; readonly cancel: () => void; readonly ended: () => void };
@@ -163,6 +165,8 @@ export async function collect(generation: Generation, model: string, choices: nu
     logprobs: null as TokenLogprob[] | null,
     finish: null as FinishReason | null,
     stop: null as string | number | null,
+    parts: null as PartCollector | null,
+    reasoning_tokens: 0,
   }));
   for await (const chunk of generation) {
     const part = parts[chunk.choice];
@@ -172,10 +176,15 @@ export async function collect(generation: Generation, model: string, choices: nu
     if (chunk.logprobs !== null) part.logprobs = [...(part.logprobs ?? []), ...chunk.logprobs];
     part.finish = chunk.finish_reason ?? part.finish;
     part.stop = chunk.stop_reason ?? part.stop;
+    if (chunk.parsed === undefined) continue;
+    part.parts ??= new PartCollector();
+    for (const one of chunk.parsed.parts) part.parts.emit(one);
+    part.reasoning_tokens += chunk.parsed.reasoning_tokens;
   }
-  const finished = parts.map(({ index, text, token_ids, logprobs, finish, stop }): CompletionChoice => {
+  const finished = parts.map(({ index, text, token_ids, logprobs, finish, stop, parts, reasoning_tokens }): CompletionChoice => {
     if (finish === null) throw new MinipodError('internal', `choice ${index} of ${generation.id} ended without a reason`);
-    return { index, text, token_ids, logprobs, finish_reason: finish, stop_reason: stop };
+    const parsed = parts === null ? {} : { parsed: { parts: parts.take(), reasoning_tokens } };
+    return { index, text, token_ids, logprobs, finish_reason: finish, stop_reason: stop, ...parsed };
   });
   return { id: generation.id, model, prompt: await generation.prompt, choices: finished, usage: generation.usage(), seed: generation.seed };
 }

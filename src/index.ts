@@ -80,6 +80,7 @@ export type {
   Generation,
   LinkStats,
   NpuStats,
+  ParsedReply,
   PodExperts,
   PodStats,
   PromptInfo,

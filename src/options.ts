@@ -2,8 +2,10 @@
  * What a caller may pass, checked once at the boundary. Names of sampling options are OpenAI's and vLLM's.
  * @module
  */
+
 import * as z from 'zod';
 import { GROUP_CHOICES } from '../actors/policies/group-choice.ts';
+import { REASONING_PARSERS, TOOL_CALL_PARSERS } from './flowserve/parsers/formats.ts';
 import { MinipodError } from './protocol/errors.ts';
 import { JOB_EXECUTORS_MAX } from './protocol/request-ids.ts';
 import {
@@ -92,8 +94,11 @@ export const generateOptionsSchema = z.strictObject({
   context_id: z.string().max(LIMITS.context_id_length_max).default(''),
   /** Put bos before a text prompt, if the model has one. */
   add_special_tokens: z.boolean().default(true),
-  /** False: special tokens are part of the text. Parsers of replies need that where their marks are such. */
+  /** False: special tokens are part of the text. Where a parser is asked for they always are, since its marks may be such. */
   skip_special_tokens: z.boolean().default(true),
+  /** Has replies parsed where they are generated: each chunk has in `parsed` what reasoning, content and calls of tools its text completes (docs/tool-calls.md). */
+  reasoning_parser: z.enum(REASONING_PARSERS).optional(),
+  tool_call_parser: z.enum(TOOL_CALL_PARSERS).optional(),
 });
 
 export type GenerateOptions = z.input<typeof generateOptionsSchema> & {

@@ -1,5 +1,6 @@
 /** What a caller gets back. @module */
 
+import type { ReplyPart } from './protocol/output.ts';
 import type { CollectionReport, KvLinkReport, Lane, LinkRead, LinkWritten, NpuReport, ThreadReport } from './protocol/threads.ts';
 import type { ExecutorRole, NpuPlace } from './protocol/topology.ts';
 
@@ -35,7 +36,12 @@ export type Chunk = {
   readonly finish_reason: FinishReason | null;
   /** The string or token id that ended it, if one did. */
   readonly stop_reason: string | number | null;
+  /** Where a parser was asked for. */
+  readonly parsed?: ParsedReply;
 };
+
+/** Parts of a reply: what its text completes; and how many of the tokens are of the reasoning itself, without the marks around it. */
+export type ParsedReply = { readonly parts: readonly ReplyPart[]; readonly reasoning_tokens: number };
 
 export type PromptInfo = {
   readonly token_ids: readonly number[];
@@ -50,6 +56,8 @@ export type CompletionChoice = {
   readonly logprobs: readonly TokenLogprob[] | null;
   readonly finish_reason: FinishReason;
   readonly stop_reason: string | number | null;
+  /** Where a parser was asked for: all of it, neighbours of a kind as one. */
+  readonly parsed?: ParsedReply;
 };
 
 export type Completion = {

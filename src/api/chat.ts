@@ -28,13 +28,12 @@ export async function chatCompletions(service: Service, body: JsonObject, lease:
   const logprobs = request.logprobs ? (request.top_logprobs ?? 0) : undefined;
   const id = `chatcmpl-${call.request_id}`;
   const head: Head = { id, created: Math.floor(service.clock.unix_ms() / 1000), model: service.pod.model.name, system_fingerprint: FINGERPRINT };
-  // Marks that are special tokens have to be in the text that is parsed.
-  const isParsed = tool_call_parser !== null || reasoning_parser !== null;
-  const options = { ...generateOptions(request), max_tokens, logprobs, ...(isParsed && { skip_special_tokens: false }) };
+  const parsers = { reasoning_parser: reasoning_parser ?? undefined, tool_call_parser: tool_call_parser ?? undefined };
+  const options = { ...generateOptions(request), max_tokens, logprobs, ...parsers };
   const prompt = { messages: request.messages, tools, chat_template_kwargs: request.chat_template_kwargs };
   const generations = startGenerations(service, lease, [prompt], options, { ...call, id, operation: 'chat' });
   const { include_reasoning, parallel_tool_calls } = request;
-  const replies = new Replies(service, generations, { reasoning_parser, tool_call_parser, tools, include_reasoning, parallel_tool_calls });
+  const replies = new Replies(service, generations, { reasoning_parser, tool_call_parser, include_reasoning, parallel_tool_calls });
   if (!request.stream) return Response.json(await wholeChat(request, head, generations, replies));
   return respondWithEvents(chatEvents(request, head, generations, replies), lease, (error) => service.onError(error, call.request_id));
 }
@@ -54,7 +53,7 @@ async function wholeChat(request: ChatRequest, head: Head, generations: Generati
   const prompt = await generations.prompt(0);
   const choices = [];
   for (const { choice, chunk } of pieces) {
-    const reply = await replies.of(choice);
+    const reply = replies.of(choice);
     choices.push({ index: choice, message: reply.message(), ...ending(request, chunk, reply) });
   }
   return {
@@ -85,7 +84,7 @@ async function* chatEvents(request: ChatRequest, head: Head, generations: Genera
       for (let index = 0; index < request.n; index++)
         yield { ...event([{ index, delta: { role: 'assistant', content: '' }, logprobs: null, finish_reason: null }]), ...(index === 0 && promptIds) };
     }
-    const reply = await replies.of(choice);
+    const reply = replies.of(choice);
     const delta = reply.push(chunk);
     // A chunk whose text is held back has nothing to say, but for who counts tokens.
     const saysNothing = Object.keys(delta).length === 0 && !(chunk.token_ids.length > 0 && (request.logprobs || request.return_token_ids));

@@ -1,19 +1,15 @@
 /**
- * The message of one choice of a chat, whole or as deltas: text parsed into reasoning, content and tool calls, in OpenAI's and vLLM's shapes.
+ * The message of one choice of a chat, whole or as deltas: reasoning, content and tool calls, as the pod has parsed them, in OpenAI's and vLLM's shapes.
  * @module
  */
 import type { ReasoningParserName, ToolCallParserName } from '../flowserve/parsers/formats.ts';
-import { ReplyParser } from '../flowserve/parsers/reply-parser.ts';
 import type { ReplyPart } from '../flowserve/parsers/reply-part.ts';
-import type { Chunk, FinishReason } from '../results.ts';
+import type { Chunk, FinishReason, ParsedReply } from '../results.ts';
 
 /** What the replies of one request are parsed for, and how. */
 export type ReplyFormat = {
   readonly reasoning_parser: ReasoningParserName | null;
   readonly tool_call_parser: ToolCallParserName | null;
-  readonly tools: readonly object[];
-  /** How the prompt ends: it may have opened the reasoning. */
-  readonly prompt_tail: string;
   /** False: reasoning is parsed and left out. */
   readonly include_reasoning: boolean;
   /** False: of several calls the first alone. */
@@ -37,10 +33,12 @@ export type AssistantMessage = {
   readonly tool_calls?: readonly Call[];
 };
 
+/** Where nobody parses. */
+const asContent = (text: string): ParsedReply => ({ parts: text === '' ? [] : [{ kind: 'content', text }], reasoning_tokens: 0 });
+
 /** Follows one choice. Whether its chunks are joined or come one by one, the parts are the same. */
 export class Reply {
   readonly #format: ReplyFormat;
-  readonly #parser: ReplyParser;
   #reasoning = '';
   #content = '';
   readonly #calls: Call[] = [];
@@ -48,20 +46,14 @@ export class Reply {
   #reasoningTokens = 0;
 
   constructor(format: ReplyFormat) {
-    const { reasoning_parser, tool_call_parser, tools, prompt_tail } = format;
     this.#format = format;
-    this.#parser = new ReplyParser({ reasoning_parser: reasoning_parser ?? undefined, tool_call_parser: tool_call_parser ?? undefined, tools, prompt_tail });
   }
 
   /** What the chunk adds; nothing, where all of its text is held back. */
-  push({ text, token_ids, finish_reason }: Chunk): Delta {
-    const hadOpened = this.#parser.hasOpened;
-    const parts = [...this.#parser.push(text)];
-    // The token that opens the reasoning is none of it, nor is the one that closes it.
-    if (this.#parser.isReasoning && this.#parser.hasOpened === hadOpened) this.#reasoningTokens += token_ids.length;
-    if (finish_reason !== null) parts.push(...this.#parser.end());
+  push({ text, finish_reason, parsed = asContent(text) }: Chunk): Delta {
+    this.#reasoningTokens += parsed.reasoning_tokens;
     const delta: Delta = {};
-    for (const part of parts) this.#add(part, delta);
+    for (const part of parsed.parts) this.#add(part, delta);
     // One that was cut off says so: its last call may be half.
     if (finish_reason !== null) this.#finish = finish_reason === 'stop' && this.#calls.length > 0 ? 'tool_calls' : finish_reason;
     return delta;

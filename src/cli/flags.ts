@@ -110,8 +110,8 @@ export const SAMPLING_FLAGS = {
   prompt_logprobs: { value: 'N', help: 'the same for the prompt; with --json', read: number },
   add_special_tokens: { help: 'do not put the beginning-of-sequence token before the prompt', negated: true },
   skip_special_tokens: { help: 'print special tokens as well', negated: true },
-  // A command's pod has no contexts but those that it makes itself.
-} as const satisfies Omit<Flags<typeof generateOptionsSchema>, 'context_id'>;
+  // A command's pod has no contexts but those that it makes itself, and a command prints text.
+} as const satisfies Omit<Flags<typeof generateOptionsSchema>, 'context_id' | 'reasoning_parser' | 'tool_call_parser'>;
 
 export const SERVE_FLAGS = {
   host: { value: 'ADDRESS', help: 'address to bind; 0.0.0.0 opens it to the network' },

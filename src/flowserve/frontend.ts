@@ -8,8 +8,10 @@ import type { ChatMessage } from '../options.ts';
 import type { GenerateCall, PromptRecord } from '../protocol/caller.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Sequence } from '../protocol/messages.ts';
+import type { TextTerms } from '../protocol/output.ts';
 import type { KeptContext } from './contexts.ts';
 import { BANNED_MAX, BIAS_MAX } from './npu-layout.ts';
+import { readsTools } from './parsers/formats.ts';
 
 /** `kv_positions`: what the KV blocks of an NPU hold. @throws `invalid_request`, `context_length_exceeded` */
 export function sequencesOf(call: GenerateCall, context: KeptContext | null, config: ModelConfig, tokenizer: Tokenizer, kv_positions: number): Sequence[] {
@@ -30,7 +32,7 @@ export function sequencesOf(call: GenerateCall, context: KeptContext | null, con
   const stop_token_ids = [...new Set([...(call.ignore_eos ? [] : config.eosTokenIds), ...sampling.stop_token_ids])];
   checkTokenIds(stop_token_ids, config, 'stop_token_ids', BANNED_MAX);
   checkTokenIds(sampling.bias_ids, config, 'logit_bias', BIAS_MAX);
-  const text = { stop: call.stop, skip_special_tokens: call.skip_special_tokens };
+  const text = textTerms(call, prompt, tokenizer);
   return Array.from({ length: call.n }, (_, choice) => ({
     request: call.request,
     choice,
@@ -46,6 +48,26 @@ export function sequencesOf(call: GenerateCall, context: KeptContext | null, con
     held: null,
     text,
   }));
+}
+
+/** Of a prompt, where its reasoning may have been opened: what a template writes for that is no longer. */
+const PROMPT_TAIL_TOKENS = 32;
+
+function textTerms(
+  { stop, skip_special_tokens, reasoning_parser, tool_call_parser, prompt }: GenerateCall,
+  ids: readonly number[],
+  tokenizer: Tokenizer,
+): TextTerms {
+  const { tools } = readsTools(tool_call_parser) ? (JSON.parse(prompt.variables || '{}') as { tools?: readonly object[] }) : {};
+  return {
+    stop,
+    // Marks that are special tokens have to be in the text that is parsed.
+    skip_special_tokens: skip_special_tokens && reasoning_parser === '' && tool_call_parser === '',
+    reasoning_parser,
+    tool_call_parser,
+    tools: tools === undefined ? '' : JSON.stringify(tools),
+    prompt_tail: reasoning_parser === '' ? '' : tokenizer.decode(ids.slice(-PROMPT_TAIL_TOKENS), { skipSpecialTokens: false }),
+  };
 }
 
 /** The tokens of a prompt that is to be kept. @throws `invalid_request`, `context_length_exceeded` */

@@ -15,7 +15,9 @@ import { type Address, address, idOf } from '../protocol/address.ts';
 import type { ChunkRecord, OutputToCaller, PositionRecord, TokenLogprobRecord } from '../protocol/caller.ts';
 import { choiceStopped, decodeTaskAddress, promptComputed, stopFound, taskAddress } from '../protocol/constructors.ts';
 import { type Message, type PositionLogprobs, taskId } from '../protocol/messages.ts';
-import type { Begun, OutputMessage, TokenOut } from '../protocol/output.ts';
+import type { Begun, OutputMessage, ParsedText, TextTerms, TokenOut } from '../protocol/output.ts';
+import type { ReasoningParserName, ToolCallParserName } from './parsers/formats.ts';
+import { ReplyParser } from './parsers/reply-parser.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
 import { StopStrings } from './stop-strings.ts';
 
@@ -69,7 +71,7 @@ export class OutputProcess {
   #chunkOf(choice: ShownChoice, out: TokenOut, act: number): ChunkRecord {
     const { request, index, token, finish: end, stops } = out;
     if (index === 0 && this.#ports.tells_prompts) this.#ports.send('frontend/0', promptComputed(address('request', request)), act);
-    const { text, stop } = choice.push(out);
+    const { text, stop, parsed } = choice.push(out);
     const finish = stop === null ? end : 'stop';
     if (stop !== null && end === null) this.#ports.send(...this.#stopOf(choice), act);
     // Prefill's first token is its last.
@@ -85,6 +87,7 @@ export class OutputProcess {
       stop_string: stop,
       stop_token: stop === null && stops && !this.#endOfSequence.has(token) ? token : -1,
       cached: out.cached,
+      parsed,
     };
   }
 
@@ -129,9 +132,30 @@ export function outputProcesses(plan: AnyPodPlan, npus: readonly number[], vocab
   );
 }
 
+type Shown = { readonly text: string; readonly stop: string | null };
+
+function parserOf({ reasoning_parser, tool_call_parser, tools, prompt_tail }: TextTerms): ReplyParser | null {
+  if (reasoning_parser === '' && tool_call_parser === '') return null;
+  return new ReplyParser({
+    ...(reasoning_parser !== '' && { reasoning_parser: reasoning_parser as ReasoningParserName }),
+    ...(tool_call_parser !== '' && { tool_call_parser: tool_call_parser as ToolCallParserName }),
+    tools: tools === '' ? [] : JSON.parse(tools),
+    prompt_tail,
+  });
+}
+
+function parse(parser: ReplyParser, text: string, isLast: boolean): ParsedText {
+  const hadOpened = parser.hasOpened;
+  const parts = parser.push(text);
+  // The token that opens the reasoning is none of it, nor is the one that closes it.
+  const reasoning_tokens = parser.isReasoning && parser.hasOpened === hadOpened ? 1 : 0;
+  return { parts: isLast ? [...parts, ...parser.end()] : parts, reasoning_tokens };
+}
+
 /** A choice's text as it comes. */
 class ShownChoice {
   readonly begun: Begun;
+  readonly #parser: ReplyParser | null;
   readonly #detokenizer: Detokenizer;
   readonly #stops: StopStrings;
 
@@ -140,12 +164,22 @@ class ShownChoice {
     this.begun = begun;
     this.#detokenizer = new Detokenizer(vocabulary, { skipSpecialTokens: text.skip_special_tokens });
     this.#stops = new StopStrings(text.stop);
+    this.#parser = parserOf(text);
     // What another group has shown.
-    for (const [index, token] of begun.output.entries()) this.#shown(index, this.#detokenizer.push(token));
+    for (const [index, token] of begun.output.entries()) {
+      const shown = this.#shown(index, this.#detokenizer.push(token));
+      this.#parser?.push(shown.text);
+    }
   }
 
   /** The text that the token completes, and the stop string that it was met by. */
-  push({ index, token, finish, stops }: TokenOut): { readonly text: string; readonly stop: string | null } {
+  push(out: TokenOut): Shown & { readonly parsed: ParsedText | null } {
+    const shown = this.#textOf(out);
+    const isLast = shown.stop !== null || out.finish !== null;
+    return { ...shown, parsed: this.#parser === null ? null : parse(this.#parser, shown.text, isLast) };
+  }
+
+  #textOf({ index, token, finish, stops }: TokenOut): Shown {
     // The token that ends a sequence by itself is no part of its text.
     const { text, stop } = stops ? { text: '', stop: null } : this.#shown(index, this.#detokenizer.push(token));
     if (stop !== null || finish === null) return { text, stop };
@@ -154,7 +188,7 @@ class ShownChoice {
   }
 
   /** Stop strings count from min_tokens on. */
-  #shown(index: number, piece: string): { readonly text: string; readonly stop: string | null } {
+  #shown(index: number, piece: string): Shown {
     if (index < this.begun.sequence.sampling.min_tokens) return { text: piece, stop: null };
     return this.#stops.push(piece);
   }

@@ -1,6 +1,7 @@
 /** What travels on the ring between the caller's thread and the pod. @module */
 import type { ErrorRecord } from './errors.ts';
 import type { FinishReason, PositionLogprobs, Sampling } from './messages.ts';
+import type { ParsedText } from './output.ts';
 
 /** Text, token ids or a conversation, as the caller gave it; tokenized on the pod's own thread. */
 export type PromptRecord = {
@@ -19,6 +20,9 @@ export type GenerateCall = {
   readonly prompt: PromptRecord;
   readonly add_special_tokens: boolean;
   readonly skip_special_tokens: boolean;
+  /** Empty: none. */
+  readonly reasoning_parser: string;
+  readonly tool_call_parser: string;
   readonly n: number;
   /** −1: as many as the context length leaves. */
   readonly max_tokens: number;
@@ -69,6 +73,8 @@ export type ChunkRecord = {
   readonly stop_token: number;
   /** Of a choice's first token: tokens of its prompt whose KV was there already. */
   readonly cached: number;
+  /** Null: nobody asked for it. */
+  readonly parsed: ParsedText | null;
 };
 
 /** What the output process of a DP group streams. */

@@ -32,7 +32,10 @@ import type { TransferMessage } from './transfers.ts';
 export const taskAddress = (sequence: { readonly request: number; readonly choice: number }): Address => address('task', taskId(sequence));
 export const decodeTaskAddress = (sequence: { readonly request: number; readonly choice: number }): Address => address('task', decodeTaskId(sequence));
 
-export const PLAIN_TEXT: TextTerms = { stop: [], skip_special_tokens: true };
+export const PLAIN_TEXT: TextTerms = {
+  ...{ stop: [], skip_special_tokens: true },
+  ...{ reasoning_parser: '', tool_call_parser: '', tools: '', prompt_tail: '' },
+};
 
 /** What a sequence says that asks for no more than to be generated; behind `sampling`, in the order of its keys. */
 export const NO_TERMS: Pick<Sequence, 'cache_salt' | 'data_parallel_rank' | 'priority' | 'context' | 'output' | 'held' | 'text'> = {

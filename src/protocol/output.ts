@@ -5,7 +5,26 @@ import type { FinishReason, PositionLogprobs, Sequence, Stage } from './messages
 export type TextTerms = {
   readonly stop: readonly string[];
   readonly skip_special_tokens: boolean;
+  /** Names of parsers (flowserve/parsers); empty: none. */
+  readonly reasoning_parser: string;
+  readonly tool_call_parser: string;
+  /** The tools' declarations as JSON, where the parser reads them; else empty. */
+  readonly tools: string;
+  /** How the prompt ends, where the parser wants to know: it may have opened the reasoning. */
+  readonly prompt_tail: string;
 };
+
+/**
+ * What a reply is made of. `call` opens the tool call of that number, counted from 0; its `id` is the model's own where its format has one. `arguments` are JSON
+ * text as the model wrote it.
+ */
+export type ReplyPart =
+  | { readonly kind: 'reasoning' | 'content'; readonly text: string }
+  | { readonly kind: 'call'; readonly index: number; readonly name: string; readonly id: string | null }
+  | { readonly kind: 'arguments'; readonly index: number; readonly text: string };
+
+/** The parts that a token completes, and whether it is one of the reasoning itself (1) or not (0); the marks around that are not. */
+export type ParsedText = { readonly parts: readonly ReplyPart[]; readonly reasoning_tokens: number };
 
 export type TokenOut = {
   readonly request: number;

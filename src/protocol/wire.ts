@@ -32,7 +32,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'repetition_penalty',
   ],
   ['request', 'choice', 'prompt', 'max_tokens', 'sampling', 'cache_salt', 'data_parallel_rank', 'priority', 'context', 'output', 'held', 'text'],
-  ['stop', 'skip_special_tokens'],
+  ['stop', 'skip_special_tokens', 'reasoning_parser', 'tool_call_parser', 'tools', 'prompt_tail'],
   ['group', 'tokens'],
   ['logprob', 'top_ids', 'top_logprobs'],
   ['code', 'message', 'param'],
@@ -168,6 +168,8 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'prompt',
     'add_special_tokens',
     'skip_special_tokens',
+    'reasoning_parser',
+    'tool_call_parser',
     'n',
     'max_tokens',
     'ignore_eos',
@@ -182,7 +184,11 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'request'], // CANCEL_CALL, SCHEDULED_CALL, PROMPT_COMPUTED
   ['token_id', 'token', 'bytes', 'logprob'],
   ['chosen', 'top'],
-  ['request', 'choice', 'index', 'text', 'token_ids', 'logprobs', 'finish', 'stop_string', 'stop_token', 'cached'],
+  ['request', 'choice', 'index', 'text', 'token_ids', 'logprobs', 'finish', 'stop_string', 'stop_token', 'cached', 'parsed'],
+  ['parts', 'reasoning_tokens'],
+  ['kind', 'text'], // reasoning, content
+  ['kind', 'index', 'name', 'id'], // call
+  ['kind', 'index', 'text'], // arguments
   ['type', 'request', 'token_ids', 'records'], // PROMPT
   ['type', 'request', 'start', 'logprobs'], // PROMPT_LOGPROBS
   ['type', 'chunks'], // CHUNKS

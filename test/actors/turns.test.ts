@@ -1,9 +1,11 @@
 /** Whose turn it is at an NPU: better priorities go first, and nobody waits for ever. */
+
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { SchedulerLimits } from '../../actors/policies/scheduler-limits.ts';
 import { PATIENCE_STEPS, StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { type Address, address, idOf } from '../../src/protocol/address.ts';
+import { PLAIN_TEXT } from '../../src/protocol/constructors.ts';
 import type { Sequence } from '../../src/protocol/messages.ts';
 import { GREEDY } from '../golden/greedy.ts';
 import { runs } from '../property-runs.ts';
@@ -54,7 +56,7 @@ class Rig {
       context: '',
       output: [],
       held: null,
-      text: { stop: [], skip_special_tokens: true },
+      text: PLAIN_TEXT,
     };
     this.arrivals.push(this.step);
     this.scheduler.enqueue(address('task', request), sequence);

@@ -78,6 +78,22 @@ describe('reasoning and tool calls', () => {
     function: { name: 'get_weather', arguments: '{"city": "Paris"}' },
   };
 
+  it('should be parsed for programs as well, piece by piece and whole, where the tokens are generated', async () => {
+    const prompt = { messages, tools };
+    const options = { ...spoken.say(THOUGHT, ...HERMES), reasoning_parser: 'qwen3' as const, tool_call_parser: 'hermes' as const };
+    const { choices } = await pod.complete(prompt, options);
+    const parts = [
+      { kind: 'reasoning', text: 'I look.' },
+      { kind: 'call', index: 0, name: 'get_weather', id: null },
+      { kind: 'arguments', index: 0, text: '{"city": "Paris"}' },
+    ];
+    expect(choices[0]).toMatchObject({ text: [THOUGHT, ...HERMES].join(''), parsed: { parts } });
+    const pieces = [];
+    for await (const { parsed } of pod.generate(prompt, options)) pieces.push(parsed?.parts.map(({ kind }) => kind));
+    expect(pieces).toEqual([['reasoning'], [], ['call', 'arguments'], ['arguments'], []]);
+    expect((await pod.complete(prompt, spoken.say(TALK))).choices[0]).not.toHaveProperty('parsed');
+  });
+
   it('should be parsed out of what the model says, whole', async () => {
     const answer = await ask(hermes, PATH, { messages, tools, ...spoken.say(THOUGHT, ...HERMES) });
     expect(answer.choices).toMatchObject([{ finish_reason: 'tool_calls', stop_reason: null, logprobs: null }]);

@@ -4,15 +4,17 @@ import { describe, expect, it } from 'vitest';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { allocateSegments, planMemory } from '../../src/fabric/memory-plan.ts';
 import { OutputProcess } from '../../src/flowserve/output-process.ts';
+import type { ReplyParserOptions } from '../../src/flowserve/parsers/reply-parser.ts';
 import { loadTokenizer } from '../../src/model/tokenizer.ts';
 import { packVocabulary, sharedVocabulary, type Vocabulary } from '../../src/model/vocabulary.ts';
 import type { Address } from '../../src/protocol/address.ts';
 import type { ChunkRecord } from '../../src/protocol/caller.ts';
-import { forget, tokens } from '../../src/protocol/constructors.ts';
+import { forget, PLAIN_TEXT, tokens } from '../../src/protocol/constructors.ts';
 import type { Message, Stage } from '../../src/protocol/messages.ts';
-import type { Begun, TokenOut } from '../../src/protocol/output.ts';
+import type { Begun, TextTerms, TokenOut } from '../../src/protocol/output.ts';
 import { greedySequence } from '../golden/greedy.ts';
 import { TINY } from '../model/checkpoint-folder.ts';
+import { joined, parse } from './parsers/parse.ts';
 
 const tokenizer = await loadTokenizer(TINY['tiny-deepseek-v3']);
 const EOS = 1;
@@ -40,10 +42,10 @@ function group(id: number) {
   return { output, chunks, sent };
 }
 
-type Terms = { readonly stop: readonly string[]; readonly min_tokens: number; readonly skip_special_tokens: boolean };
-const begunWith = ({ stop, min_tokens, skip_special_tokens }: Terms, output: readonly number[], stage: Stage = 'whole'): Begun => {
+type Terms = Pick<TextTerms, 'stop' | 'skip_special_tokens' | 'reasoning_parser' | 'tool_call_parser'> & { readonly min_tokens: number };
+const begunWith = ({ min_tokens, ...text }: Terms, output: readonly number[], stage: Stage = 'whole'): Begun => {
   const sequence = greedySequence(3, [], 99);
-  return { sequence: { ...sequence, sampling: { ...sequence.sampling, min_tokens }, text: { stop, skip_special_tokens } }, stage, output };
+  return { sequence: { ...sequence, sampling: { ...sequence.sampling, min_tokens }, text: { ...PLAIN_TEXT, ...text } }, stage, output };
 };
 const out = (index: number, token: number, finish: TokenOut['finish'] = null): TokenOut => ({
   ...{ request: 3, choice: 0, index, token, finish, stops: finish === 'stop', logprobs: null, cached: 0, prompt_start: 1, prompt_logprobs: null },
@@ -53,9 +55,14 @@ const terms: fc.Arbitrary<Terms> = fc.record({
   stop: fc.constantFrom([], ['e'], ['the wolf', ' a'], ['é', 'ab']),
   min_tokens: fc.nat(4),
   skip_special_tokens: fc.boolean(),
+  reasoning_parser: fc.constantFrom('', 'qwen3'),
+  tool_call_parser: fc.constantFrom('', 'hermes'),
 });
 const ids = fc
-  .tuple(fc.constantFrom('Once upon a time the wolf', 'é🙂é', 'abab e', ''), fc.array(fc.nat(2_047), { maxLength: 8 }))
+  .tuple(
+    fc.constantFrom('Once upon a time the wolf', 'é🙂é', 'abab e', '', '<think>a b</think>c', 'x<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'),
+    fc.array(fc.nat(2_047), { maxLength: 8 }),
+  )
   .map(([text, noise]) => [...tokenizer.encode(text, { addSpecialTokens: true }), ...noise, 5]);
 
 describe('a vocabulary in shared memory', () => {
@@ -91,6 +98,13 @@ describe('an output process', () => {
         expect(stops).toEqual(stopped ? [{ to: 'dp-group/0', message: { type: 'STOP_FOUND', task: 'task/384' } }] : []);
         expect(whole.output.open).toBe(0);
         const text = whole.chunks.map((chunk) => chunk.text).join('');
+        const { reasoning_parser, tool_call_parser } = how;
+        const parsed = whole.chunks.flatMap((chunk) => chunk.parsed?.parts ?? []);
+        const named = {
+          ...(reasoning_parser === '' ? {} : { reasoning_parser }),
+          ...(tool_call_parser === '' ? {} : { tool_call_parser }),
+        } as ReplyParserOptions;
+        expect(joined(parsed)).toEqual(joined(Object.keys(named).length === 0 ? [] : parse(named, text)));
         if (finishes[0]?.stop_string === null) expect(text).toBe(tokenizer.decode(all, { skipSpecialTokens: how.skip_special_tokens }));
       }),
       { numRuns: 300 },
@@ -98,7 +112,7 @@ describe('an output process', () => {
   });
 
   it('should tell the job of a stop string in prefill’s token, since the choice goes on elsewhere; keep nothing of it; and tell who has computed a prompt', () => {
-    const how = { stop: ['the'], min_tokens: 0, skip_special_tokens: true };
+    const how = { ...PLAIN_TEXT, stop: ['the'], min_tokens: 0 };
     const [the] = tokenizer.encode('the', { addSpecialTokens: false });
     const { output, sent, chunks } = group(0);
     output.receive(tokens([out(0, the as number)], [begunWith(how, [], 'prefill')]), 1);
@@ -112,7 +126,7 @@ describe('an output process', () => {
 
   it('should show nothing of a choice that it was told to forget', () => {
     const { output, chunks } = group(0);
-    const how = { stop: [], min_tokens: 0, skip_special_tokens: true };
+    const how = { ...PLAIN_TEXT, min_tokens: 0 };
     output.receive(tokens([out(0, 5)], [begunWith(how, [])]), 1);
     output.receive(forget(3, 0), 2);
     expect([output.open, chunks.length]).toEqual([0, 1]);

@@ -6,6 +6,7 @@ import type { ChunkRecord, PodToCaller } from '../../src/protocol/caller.ts';
 import * as constructors from '../../src/protocol/constructors.ts';
 import { fromErrorRecord, MinipodError, toErrorRecord } from '../../src/protocol/errors.ts';
 import { CHOICES_MAX, choiceOfTask, decodeTaskId, REQUEST_IDS, type Sequence, taskId } from '../../src/protocol/messages.ts';
+import type { ReplyPart } from '../../src/protocol/output.ts';
 import * as threads from '../../src/protocol/threads.ts';
 import { Codec, PROTOCOL_HASH } from '../../src/protocol/wire.ts';
 
@@ -39,13 +40,19 @@ const tokenLogprob = { token_id: 5, token: 'é', bytes: [0xc3, 0xa9], logprob: -
 const position = { chosen: tokenLogprob, top: [tokenLogprob] };
 const chunk: ChunkRecord = {
   ...{ request: 2 ** 20 + 7, choice: 1, index: 3, text: 'é', token_ids: [5], logprobs: [position], finish: 'stop' },
-  ...{ stop_string: 'é', stop_token: -1, cached: 2 },
+  ...{ stop_string: 'é', stop_token: -1, cached: 2, parsed: null },
 };
+const parts: readonly ReplyPart[] = [
+  { kind: 'reasoning', text: 'é' },
+  { kind: 'call', index: 0, name: 'f', id: null },
+  { kind: 'arguments', index: 0, text: '{}' },
+];
+const parsed = { parts, reasoning_tokens: 1 };
 const told: readonly PodToCaller[] = [
   { type: 'PROMPT', request: 7, token_ids: [1, 2], records: [0, 4] },
   { type: 'PROMPT_LOGPROBS', request: 2 ** 20 + 7, start: 1, logprobs: [position] },
   { type: 'SCHEDULED_CALL', request: 7 },
-  { type: 'CHUNKS', chunks: [chunk, { ...chunk, logprobs: null, finish: null, stop_string: null }] },
+  { type: 'CHUNKS', chunks: [chunk, { ...chunk, logprobs: null, finish: null, stop_string: null, parsed }] },
   { type: 'ENDED', request: 7, error },
 ];
 

@@ -47,6 +47,9 @@ const MARKED: Readonly<Record<'deepseek_v3' | 'deepseek_v31' | 'kimi_k2', Marked
 export const TOOL_CALL_PARSERS = ['hermes', 'qwen3_coder', 'qwen3_xml', 'deepseek_v3', 'deepseek_v31', 'kimi_k2'] as const;
 export type ToolCallParserName = (typeof TOOL_CALL_PARSERS)[number];
 
+/** Whether the parser of that name needs to know of what types the tools' arguments are. */
+export const readsTools = (name: string): boolean => name === 'qwen3_coder' || name === 'qwen3_xml';
+
 /** `tools`: OpenAI's objects; some formats say of what type an argument is only by its tool's schema. */
 export function newToolCallParser(name: ToolCallParserName, tools: readonly object[], emit: Emit): Parser {
   switch (name) {

@@ -3,11 +3,9 @@
  * @module
  */
 
-/** `call` opens the tool call of that number, counted from 0; its `id` is the model's own where its format has one. `arguments` are JSON text as the model wrote it. */
-export type ReplyPart =
-  | { readonly kind: 'reasoning' | 'content'; readonly text: string }
-  | { readonly kind: 'call'; readonly index: number; readonly name: string; readonly id: string | null }
-  | { readonly kind: 'arguments'; readonly index: number; readonly text: string };
+import type { ReplyPart } from '../../protocol/output.ts';
+
+export type { ReplyPart };
 
 export type Emit = (part: ReplyPart) => void;
 
