@@ -2,16 +2,15 @@
  * What a pod tells its caller about its experts, live or virtual.
  * @module
  */
-import { npusOfExpert } from './flowserve/expert-places.ts';
+import type { ExpertPlaces } from './flowserve/expert-places.ts';
 import { percentileOf } from './flowserve/expert-times.ts';
 import type { AnyPodPlan } from './flowserve/pod-plan.ts';
 import type { ExpertsReport } from './platform/control-handle.ts';
 import type { ExpertReport } from './protocol/threads.ts';
-import type { Executor } from './protocol/topology.ts';
 import type { ExpertLayerStats, ExpertReplicaStats, ExpertServiceTimes, ExpertStats, PodExperts } from './results.ts';
 import type { Clock } from './runtime/clock.ts';
 
-export function podExperts(model: string, clock: Clock, { config, hosting }: AnyPodPlan, { loads, reports }: ExpertsReport): PodExperts {
+export function podExperts(model: string, clock: Clock, { config, hosting }: AnyPodPlan, { loads, places, reports }: ExpertsReport): PodExperts {
   const reportOf = new Map(reports.map((report) => [`${report.npu} ${report.layer} ${report.expert}`, report]));
   return {
     model,
@@ -21,22 +20,26 @@ export function podExperts(model: string, clock: Clock, { config, hosting }: Any
     task_executors: hosting.deployment.executors.map((executor) => ({
       task_executor: executor.id,
       role: executor.role,
-      layers: loads.map(({ layer, by_executor }) =>
-        layerStats(executor, layer, by_executor[executor.id] ?? [], (npu, expert) => reportOf.get(`${npu} ${layer} ${expert}`)),
+      layers: loads.map(({ layer, by_executor }, index) =>
+        layerStats(layer, by_executor[executor.id] ?? [], places[index]?.by_executor[executor.id] ?? NOWHERE, (npu, expert) =>
+          reportOf.get(`${npu} ${layer} ${expert}`),
+        ),
       ),
     })),
   };
 }
 
+const NOWHERE: ExpertPlaces = { npus: [], map_epoch: 0 };
+
 type ReportOf = (npu: number, expert: number) => ExpertReport | undefined;
 
-function layerStats(executor: Executor, layer: number, loads: readonly number[], reportOf: ReportOf): ExpertLayerStats {
+function layerStats(layer: number, loads: readonly number[], { npus, map_epoch }: ExpertPlaces, reportOf: ReportOf): ExpertLayerStats {
   const tokens = loads.reduce((sum, load) => sum + load, 0);
   const experts = loads.map((load, expert): ExpertStats => {
-    const replicas = npusOfExpert(executor, layer, expert).map((npu) => replicaStats(npu, reportOf(npu, expert)));
+    const replicas = (npus[expert] ?? []).map((npu) => replicaStats(npu, reportOf(npu, expert)));
     return { expert, tokens: load, share: tokens === 0 ? 0 : load / tokens, replicas };
   });
-  return { layer, tokens, busiest_over_mean_npu: busiestOverMean(experts), experts };
+  return { layer, tokens, busiest_over_mean_npu: busiestOverMean(experts), map_epoch, experts };
 }
 
 const replicaStats = (npu: number, report: ExpertReport | undefined): ExpertReplicaStats =>

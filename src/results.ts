@@ -176,6 +176,8 @@ export type ExpertLayerStats = {
   readonly layer: number;
   readonly tokens: number;
   readonly busiest_over_mean_npu: number;
+  /** Of the expert map by which a slot of the layer changed last. */
+  readonly map_epoch: number;
   /** By id. */
   readonly experts: readonly ExpertStats[];
 };

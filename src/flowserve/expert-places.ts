@@ -1,8 +1,44 @@
 /**
- * Where an expert is, for whoever looks on.
+ * Where experts are, for whoever looks on: read from the tables in which the NPUs keep what their slots hold (expert-slots.ts).
  * @module
  */
-import { type Executor, npuOfExpert } from '../protocol/topology.ts';
+import { offsetOf } from '../fabric/address.ts';
+import type { AddressSpace } from '../fabric/address-space.ts';
+import type { Executor } from '../protocol/topology.ts';
+import type { Directory } from '../runtime/directory.ts';
+import { type ExpertSlots, expertIn, layersWithExperts, SLOT, SLOT_WORDS } from './expert-slots.ts';
+import type { AnyPodPlan } from './pod-plan.ts';
 
-/** The NPUs of a task executor that hold the expert of this layer, ascending. */
-export const npusOfExpert = ({ experts }: Executor, _layer: number, expert: number): readonly number[] => [npuOfExpert(expert, experts)];
+/** `npus`: by expert id those that hold it, ascending. `map_epoch`: of the map by which a slot of the layer changed last. */
+export type ExpertPlaces = { readonly npus: readonly (readonly number[])[]; readonly map_epoch: number };
+export type LayerPlaces = { readonly layer: number; readonly by_executor: readonly ExpertPlaces[] };
+
+/** Of each layer that has experts. */
+export function expertPlaces(plan: AnyPodPlan, space: AddressSpace, directory: Directory): LayerPlaces[] {
+  const { executors } = plan.hosting.deployment;
+  /** Its tables, on the die that it has now. */
+  const slotsOf = (npu: number): ExpertSlots | null => {
+    const layout = plan.layouts[npu];
+    const die = plan.dies[directory.dieOfNpu(npu)];
+    if (layout === undefined || die === undefined) return null;
+    const { expertSlots } = layout;
+    return { ...expertSlots, tables: expertSlots.tables.map((table) => (table === null ? null : table - layout.base + die.base)) };
+  };
+  const placesIn = ({ experts: { first, npus } }: Executor, layer: number): ExpertPlaces => {
+    const holders = Array.from({ length: plan.config.moe.experts }, (): number[] => []);
+    let map_epoch = 0;
+    for (let npu = first; npu < first + npus; npu++) {
+      const slots = slotsOf(npu);
+      const table = slots?.tables[layer] ?? null;
+      if (slots === null || table === null) continue;
+      const words = space.wordsOf(table);
+      for (let slot = 0; slot < slots.each; slot++) {
+        const expert = expertIn(words, slots, layer, slot);
+        map_epoch = Math.max(map_epoch, words[(offsetOf(table) >>> 2) + slot * SLOT_WORDS + SLOT.since] as number);
+        if (expert >= 0 && holders[expert]?.at(-1) !== npu) holders[expert]?.push(npu);
+      }
+    }
+    return { npus: holders, map_epoch };
+  };
+  return layersWithExperts(plan.config).map((layer) => ({ layer, by_executor: executors.map((executor) => placesIn(executor, layer)) }));
+}

@@ -4,6 +4,7 @@
  */
 import type { RegionReport } from '../fabric/region-table.ts';
 import type { LayerLoads } from '../flowserve/expert-loads.ts';
+import type { LayerPlaces } from '../flowserve/expert-places.ts';
 import type { PlanOptions, PodPlan } from '../flowserve/pod-plan.ts';
 import type { CollectionReport, ExpertReport, KvLinkReport, LinkReport, NpuReport, ThreadReport } from '../protocol/threads.ts';
 import type { Seating } from '../runtime/directory.ts';
@@ -60,7 +61,7 @@ export type ControlStats = {
 };
 
 /** What it knows of its experts; those on lost workers have no report. */
-export type ExpertsReport = { readonly loads: readonly LayerLoads[]; readonly reports: readonly ExpertReport[] };
+export type ExpertsReport = { readonly loads: readonly LayerLoads[]; readonly places: readonly LayerPlaces[]; readonly reports: readonly ExpertReport[] };
 
 /** Given each ring that whoever looks on is to read. */
 export type OnInspected = (ring: ActRing) => void;

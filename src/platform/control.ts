@@ -10,6 +10,7 @@ import { allocateSegments } from '../fabric/memory-plan.ts';
 import type { RingConsumer } from '../fabric/ring.ts';
 import { Claims } from '../flowserve/claims.ts';
 import { ExpertLoads } from '../flowserve/expert-loads.ts';
+import { expertPlaces } from '../flowserve/expert-places.ts';
 import { FRONTEND, FrontendProcess } from '../flowserve/frontend-process.ts';
 import { type PodPlan, planPod, recordTableOf } from '../flowserve/pod-plan.ts';
 import { RequestRecords } from '../flowserve/request-records.ts';
@@ -229,7 +230,8 @@ export class Control {
   /** `measure`: what their batches take from now on, too. */
   async experts(measure: boolean): Promise<ExpertsReport> {
     const reports = await this.#reports.ask(this.#runningWorkers(), measure ? 'measure' : 'look');
-    return { loads: this.#loads.byExecutor(), reports: reports.flatMap(({ experts }) => experts) };
+    const places = expertPlaces(this.#plan, this.#space, this.directory);
+    return { loads: this.#loads.byExecutor(), places, reports: reports.flatMap(({ experts }) => experts) };
   }
 
   #runningWorkers(): number[] {

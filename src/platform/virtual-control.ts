@@ -9,6 +9,7 @@ import { Admission } from '../fabric/admission.ts';
 import { Claims } from '../flowserve/claims.ts';
 import { DeliveredRecords } from '../flowserve/delivered-records.ts';
 import { ExpertLoads } from '../flowserve/expert-loads.ts';
+import { expertPlaces } from '../flowserve/expert-places.ts';
 import { FrontendProcess } from '../flowserve/frontend-process.ts';
 import { checkHashSampling } from '../flowserve/hash-model/hash-sampler.ts';
 import { type OutputProcess, outputProcesses } from '../flowserve/output-process.ts';
@@ -248,7 +249,8 @@ export class VirtualControl {
   experts(measure: boolean): ExpertsReport {
     const expert_ns = rooflineExpert(this.config, this.#device);
     const clock = (tokens: number): number => (this.#experts_us += tokens === 0 ? 0 : expert_ns(tokens) / NS_PER_US);
-    return { loads: this.#loads.byExecutor(), reports: this.#npus.expertReports(measure ? clock : null) };
+    const places = expertPlaces(this.plan, this.#space, this.#directory);
+    return { loads: this.#loads.byExecutor(), places, reports: this.#npus.expertReports(measure ? clock : null) };
   }
 
   stats(): ControlStats {

@@ -89,7 +89,7 @@ const look = (loads: readonly number[]): PodExperts => {
     share: load / tokens,
     replicas: [replica(expert % 2, expert || null, expert || undefined)],
   }));
-  const layers = [{ layer: 3, tokens, busiest_over_mean_npu: 1, experts }];
+  const layers = [{ layer: 3, tokens, busiest_over_mean_npu: 1, map_epoch: 0, experts }];
   return { model: 'm', uptime_seconds: 9, experts_per_layer: loads.length, top_k: 1, task_executors: [{ task_executor: 0, role: 'colocated', layers }] };
 };
 

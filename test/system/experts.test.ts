@@ -67,6 +67,22 @@ describe('pod.experts()', () => {
     expect(replicasOf(experts).filter(({ service }) => service !== null && service.mean_us > 0).length).toBeGreaterThan(20);
   });
 
+  it('should tell of experts on NPUs of their own: those hold them, and serve both domains', async () => {
+    const experts = await withPod({ clock: 'virtual', kernels: 'hash', topology: 'moe-attention:domains=2x1,experts=3', seed: 4 }, async (pod) => {
+      await pod.experts();
+      await all(pod);
+      return pod.experts();
+    });
+    expect(new Set(replicasOf(experts).map(({ npu }) => npu))).toEqual(new Set([2, 3, 4]));
+    const layers = experts.task_executors.flatMap(({ layers }) => layers);
+    for (const { tokens, experts, map_epoch } of layers) {
+      expect(map_epoch).toBe(0);
+      // All are timed there: none is computed where its tokens are.
+      const timed = experts.flatMap(({ replicas }) => replicas.map(({ service }) => service?.tokens ?? 0));
+      expect(timed.reduce((sum, count) => sum + count, 0)).toBe(tokens);
+    }
+  });
+
   it('should know no queue of experts whose worker is lost', async () => {
     await using rig = await openRig({ npus: 2, workers: 2 });
     rig.killWorker(1);

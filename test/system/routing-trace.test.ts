@@ -70,6 +70,8 @@ const PODS: readonly PodOptions[] = [
   { clock: 'virtual', npus: 2, workers: 2, enforce_eager: true },
   { clock: 'virtual', kernels: 'hash', topology: 'pd:prefill=1xdp1tp3,decode=1xdp2', seed: 3 },
   { clock: 'virtual', kernels: 'hash', topology: 'colocated:dp=4,oproj=2', max_batch_tokens: 16, seed: 3 },
+  { clock: 'virtual', kernels: 'hash', topology: 'moe-attention:domains=2x2,experts=3', seed: 3 },
+  { clock: 'virtual', kernels: 'hash', topology: 'moe-attention:domains=2x2,experts=3', schedule: 'domains', max_batch_tokens: 16, seed: 3 },
 ];
 
 describe('a run whose routing is recorded', () => {
