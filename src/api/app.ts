@@ -20,10 +20,11 @@ import { type Clock, systemClock } from './clock.ts';
 import { completions } from './completions.ts';
 import { createContext, deleteContext, listContexts, retrieveContext } from './contexts.ts';
 import { ApiError, errorResponse, invalid, toApiError } from './errors.ts';
+import { EXPERT_METRICS, EXPERT_SERIES_MAX, type ExpertMetrics } from './expert-metrics.ts';
 import { experts } from './experts.ts';
 import { HiddenTokens } from './hidden-tokens.ts';
 import { kvEvents } from './kv-events.ts';
-import { createMetrics } from './metrics.ts';
+import { createMetrics, type LookedAtExperts } from './metrics.ts';
 import { listModels, retrieveModel } from './models.ts';
 import type { SpanExporter } from './otlp.ts';
 import type { Call, Env, Service } from './service.ts';
@@ -46,6 +47,8 @@ export const appOptionsSchema = z.strictObject({
   /** Chats: the model may call tools where it wants to, in the format that `tool_call_parser` reads; each needs the other. */
   enable_auto_tool_choice: z.boolean().default(false),
   tool_call_parser: z.enum(TOOL_CALL_PARSERS).optional(),
+  /** What /metrics tells of experts: by `layer`, or by `expert` too, unless that is more than 16,384 series. Default: nothing. */
+  expert_metrics: z.enum(EXPERT_METRICS).optional(),
 });
 
 export type AppOptions = z.input<typeof appOptionsSchema> & {
@@ -99,8 +102,12 @@ export function createApp(pod: Pod, { onError, clock = systemClock, ...rest }: A
   const json = async (c: Context<Env>): Promise<JsonObject> => readJson(c.req.raw, options.body_limit_bytes);
   route(app, '/health', { GET: () => health(service) });
   route(app, '/version', { GET: () => Response.json({ version: VERSION }) });
+  const lookAtExperts = expertsLookedAt(pod, options.expert_metrics, report);
   route(app, '/metrics', {
-    GET: async () => new Response(await service.metrics.render(await pod.stats()), { headers: { 'content-type': service.metrics.content_type } }),
+    GET: async () => {
+      const [stats, experts] = await Promise.all([pod.stats(), lookAtExperts()]);
+      return new Response(await service.metrics.render(stats, experts), { headers: { 'content-type': service.metrics.content_type } });
+    },
   });
   route(app, '/v1/models', { GET: () => listModels(service) });
   route(app, '/v1/models/:model{.+}', { GET: (c) => retrieveModel(service, c.req.param('model') ?? '') });
@@ -167,6 +174,21 @@ function rankOf(header: string | undefined): number | undefined {
   if (header === undefined) return undefined;
   if (!/^\d{1,9}$/.test(header)) throw invalid('x-data-parallel-rank', 'must be the number of a DP group');
   return Number(header);
+}
+
+/** For each scrape; what is too much is reported once. */
+function expertsLookedAt(
+  pod: Pod,
+  detail: ExpertMetrics | undefined,
+  report: (error: unknown, request_id: null) => void,
+): () => Promise<LookedAtExperts | null> {
+  let isReported = false;
+  const onTooMany = (series: number): void => {
+    if (!isReported)
+      report(new Error(`/metrics tells of experts by layer only: by expert they would be ${series} series, at most ${EXPERT_SERIES_MAX} are given`), null);
+    isReported = true;
+  };
+  return async () => (detail === undefined ? null : { experts: await pod.experts({ measure: false }), detail, onTooMany });
 }
 
 async function health(service: Service): Promise<Response> {

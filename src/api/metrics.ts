@@ -6,8 +6,9 @@
  */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { GenerateOptions } from '../options.ts';
-import type { Chunk, DpGroupStats, Generation, PodStats } from '../results.ts';
+import type { Chunk, DpGroupStats, Generation, PodExperts, PodStats } from '../results.ts';
 import { distflowMetrics } from './distflow-metrics.ts';
+import { type ExpertMetrics, expertMetrics } from './expert-metrics.ts';
 import { fabricMetrics } from './fabric-metrics.ts';
 
 /** Seconds; vLLM's. */
@@ -29,10 +30,13 @@ const FINISHED_REASONS: Readonly<Record<string, string>> = { stop: 'stop', lengt
 /** Follows one generation and enters it when it has finished. */
 export type Observer = { chunk(chunk: Chunk, now_ms: number): void; finish(): void };
 
+/** What is told of experts, and in which detail; `onTooMany`: those by expert would be so many series, and are left out. */
+export type LookedAtExperts = { readonly experts: PodExperts; readonly detail: ExpertMetrics; readonly onTooMany: (series: number) => void };
+
 export type Metrics = {
   observe(generation: Generation, options: GenerateOptions): Observer;
-  /** Prometheus' text format. */
-  render(stats: PodStats): Promise<string>;
+  /** Prometheus' text format. `experts`: null where they are not told of. */
+  render(stats: PodStats, experts?: LookedAtExperts | null): Promise<string>;
   readonly content_type: string;
 };
 
@@ -156,6 +160,7 @@ export function createMetrics(model_name: string, context_length: number): Metri
 
   const takeOverFabric = fabricMetrics(registry);
   const takeOverDistflow = distflowMetrics(registry);
+  let takeOverExperts: ReturnType<typeof expertMetrics> | null = null;
   const counters = new Map<Counter<'engine'>, 'prompt_tokens' | 'generation_tokens' | 'preemptions' | 'prefix_queries' | 'prefix_hits'>([
     [promptTokens, 'prompt_tokens'],
     [generationTokens, 'generation_tokens'],
@@ -193,8 +198,13 @@ export function createMetrics(model_name: string, context_length: number): Metri
     observe,
     content_type: registry.contentType,
     // No await between taking over and collecting: two scrapes at once must not see each other's reset.
-    render(stats) {
+    render(stats, looked = null) {
       takeOver(stats);
+      if (looked !== null) {
+        takeOverExperts ??= expertMetrics(registry);
+        const left = takeOverExperts(looked.experts, looked.detail);
+        if (left > 0) looked.onTooMany(left);
+      }
       return registry.metrics();
     },
   };

@@ -126,6 +126,7 @@ export const SERVE_FLAGS = {
   concurrency: { value: 'N', help: 'completions under way at once; more are refused with 429', read: number },
   reasoning_parser: { value: 'NAME', help: "give a chat's reasoning apart: 'deepseek_r1', 'deepseek_v3', 'qwen3' or 'kimi_k2'" },
   enable_auto_tool_choice: { help: 'let the model call the tools of a chat; with --tool-call-parser' },
+  expert_metrics: { value: 'DETAIL', help: "tell of experts in /metrics, by 'layer', or by 'expert' too" },
   tool_call_parser: { value: 'NAME', help: "how it writes calls: 'hermes' (Qwen), 'qwen3_coder', 'deepseek_v3', 'deepseek_v31' or 'kimi_k2'" },
 } as const satisfies Flags<typeof serveOptionsSchema>;
 

@@ -200,6 +200,40 @@ describe('metrics', () => {
       expect([name, again.series.get(`minipod:link_${name}{${labels}}`)]).toEqual([name, value]);
   });
 
+  it('should tell of experts where that is asked for, by expert as long as those are not too many', async () => {
+    const named = async (app: App): Promise<string[]> =>
+      [...(await scrape(app)).series].flatMap(([name, value]) => (name.includes('expert') ? [`${name} ${value}`] : []));
+    const layer = [
+      'minipod:expert_busiest_over_mean_npu{task_executor="0",layer="1",model_name="fake"} 1.2',
+      'minipod:expert_map_epoch{task_executor="0",layer="1",model_name="fake"} 0',
+    ];
+    expect(await named(createApp(new FakePod()))).toEqual([]);
+    expect(await named(createApp(new FakePod(), { expert_metrics: 'layer' }))).toEqual(layer);
+    const all = createApp(new FakePod(), { expert_metrics: 'expert' });
+    const tokens = [60, 10, 0, 30].map(
+      (count, expert) => `minipod:expert_tokens_total{task_executor="0",layer="1",expert="${expert}",model_name="fake"} ${count}`,
+    );
+    expect([await named(all), await named(all)]).toEqual([
+      [...layer, ...tokens],
+      [...layer, ...tokens],
+    ]);
+    const large = new FakePod();
+    const [one] = (await large.experts()).task_executors[0]?.layers ?? [];
+    const layers = Array.from({ length: 4_097 }, (_, number) => ({ ...(one ?? expect.fail()), layer: number }));
+    large.experts = async () => ({
+      model: 'fake',
+      uptime_seconds: 1,
+      experts_per_layer: 4,
+      top_k: 2,
+      task_executors: [{ task_executor: 0, role: 'colocated', layers }],
+    });
+    const reports: unknown[] = [];
+    const app = createApp(large, { expert_metrics: 'expert', onError: (error) => reports.push(error) });
+    expect((await named(app)).some((line) => line.includes('expert_tokens_total{'))).toBe(false);
+    await named(app);
+    expect(reports.map(String)).toEqual([expect.stringContaining('16388 series, at most 16384')]);
+  });
+
   it('should answer 503 when the pod is closed', async () => {
     const pod = new FakePod();
     const app = createApp(pod);
