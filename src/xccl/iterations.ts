@@ -194,9 +194,10 @@ export class Iterations {
           return true;
         }
         if (poll.state === 'pending') return isMoving;
+        isMoving = true;
       }
-      isMoving = true;
       if (lane.isOver) return isMoving;
+      isMoving = true;
       try {
         lane.ask(NOTHING);
       } catch (error) {

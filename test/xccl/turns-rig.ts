@@ -145,6 +145,12 @@ export class Rig {
     else actor?.takePart();
   }
 
+  /** The same for an NPU without a step. True: it has gone on. */
+  takePart(npu: number): boolean {
+    const actor = this.#npus[npu] as Iterations | ExpertTurns;
+    return actor instanceof Iterations ? actor.poll() : actor.takePart();
+  }
+
   #guarded(npu: number, act: () => void): void {
     try {
       act();

@@ -100,6 +100,30 @@ describe('DP domains at the experts in turn', () => {
     expect(new Set(rig.computed.flat().map((entry) => entry[0]))).toEqual(new Set(['0']));
   });
 
+  it('should say that nothing goes on while all wait for one: nobody is polled again for nothing', () => {
+    const rig = new Rig(shapeOf(1, 3, 3, 2, 2, 1), 1, 1);
+    rig.start(0, 1);
+    const asleep = rig.attention + 2;
+    const moves: boolean[] = [];
+    for (let round = 0; round < 40; round++) {
+      moves.length = 0;
+      for (let npu = 0; npu < rig.count; npu++) if (npu !== asleep && npu !== 0) moves.push(rig.takePart(npu));
+      rig.poll(0);
+    }
+    expect(moves).toEqual(moves.map(() => false));
+    // At each look of the one they wait for they may go on; when it looks no more, they wait again.
+    for (let look = 0; look < 30; look++) {
+      rig.poll(asleep);
+      for (let round = 0; round < 40; round++) {
+        moves.length = 0;
+        for (let npu = 0; npu < rig.count; npu++) if (npu !== asleep && npu !== 0) moves.push(rig.takePart(npu));
+        rig.poll(0);
+      }
+      expect(moves).toEqual(moves.map(() => false));
+    }
+    expect(rig.isBusy(0)).toBe(false);
+  });
+
   it('should go on with nothing when a step is given up, so that the others end theirs', () => {
     fc.assert(
       fc.property(fc.record({ ...SHAPES, at: fc.integer({ min: 0, max: 300 }) }), ({ domains, experts, micro_batches, rounds, segments, seed, at }) => {
