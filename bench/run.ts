@@ -18,6 +18,7 @@ const BENCHMARKS: Readonly<Record<string, string>> = {
   distflow: 'KV blocks between NPUs against memory.copy of the same blocks',
   'prefix-cache': 'matching, keeping and giving up KV blocks in large trees',
   'expert-placement': 'how even expert placements are, and how long planning them takes',
+  int8: 'INT8 against BF16: products, tokens a second, and with texts what quantising loses',
   scheduler: 'what a step costs its scheduler, by how many run and wait',
   trace: 'what recording costs, and how fast replays and virtual time are',
   'first-token': 'from createPod to the first token',

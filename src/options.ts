@@ -7,6 +7,7 @@ import * as z from 'zod';
 import { GROUP_CHOICES } from '../actors/policies/group-choice.ts';
 import { REASONING_PARSERS, TOOL_CALL_PARSERS } from './flowserve/parsers/formats.ts';
 import { MinipodError } from './protocol/errors.ts';
+import { KV_CACHE_DTYPES } from './protocol/kv-cache-dtype.ts';
 import { JOB_EXECUTORS_MAX } from './protocol/request-ids.ts';
 import {
   checkTopology,
@@ -217,6 +218,11 @@ const podOptions = z.strictObject({
   /** KV blocks of each NPU. Default: room for 8 requests of full length. */
   kv_blocks: z.int().min(1).optional(),
   /**
+   * What KV is kept as. `auto`: float32, as it is computed. `int8`: MLA's latent, or each head's keys and values, in INT8 with a scale a position, MLA's rope keys in
+   * BF16 (xDeepServe §4.7). It is the model's numerics: tokens differ from `auto`'s, and are the same in every topology.
+   */
+  kv_cache_dtype: z.enum(KV_CACHE_DTYPES).default('auto'),
+  /**
    * KV blocks that host DRAM holds below each NPU: what HBM has no room for is kept there, and brought back when that is sooner than computing it anew. Default: none,
    * since on one machine both lie in the same memory; more `kv_blocks` serve better then.
    */
@@ -302,13 +308,14 @@ const REAL_ONLY = "is for real kernels: the hash model's are never captured";
 const VIRTUAL_ONLY = "needs clock: 'virtual'";
 
 export const podOptionsSchema = podOptions.superRefine((options, context) => {
-  const { clock, seed, kernels, spare_workers, record_when_full, record_prompts, prefix_caching, enforce_eager } = options;
+  const { clock, seed, kernels, spare_workers, record_when_full, record_prompts, prefix_caching, enforce_eager, kv_cache_dtype } = options;
   const refuse = (param: string, message: string): void => context.addIssue({ code: 'custom', path: [param], message });
   if (clock === 'live' && seed !== undefined) refuse('seed', VIRTUAL_ONLY);
   if (clock === 'live' && kernels === 'hash') refuse('kernels', `'hash' ${VIRTUAL_ONLY}`);
   if (clock === 'virtual' && spare_workers > 0) refuse('spare_workers', LIVE_ONLY);
   if (clock === 'virtual' && record_when_full !== undefined) refuse('record_when_full', NEVER_FULL);
   if (kernels === 'hash' && enforce_eager) refuse('enforce_eager', REAL_ONLY);
+  if (kernels === 'hash' && kv_cache_dtype !== 'auto') refuse('kv_cache_dtype', 'is for real kernels: KV of the hash model is hashes');
   if (!record_prompts && prefix_caching) refuse('prefix_caching', NOT_REPLAYED);
 });
 

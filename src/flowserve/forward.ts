@@ -6,7 +6,7 @@
 import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { ModelConfig } from '../model/config.ts';
-import type { Kernels } from '../model/kernels/kernels.ts';
+import { gqaCellBytes, type Kernels } from '../model/kernels/kernels.ts';
 import { KernelRecorder } from '../model/kernels/program.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Arithmetic, Span, TokenSampler } from './arithmetic.ts';
@@ -267,8 +267,11 @@ export class Forward implements Arithmetic {
 
     const { block_size, layer_bytes } = this.layout.kv;
     const layerOffset = layer * layer_bytes;
-    kernels.mlaStoreSpans(at.kv, wide, at.kv + latent * 4, wide, at.spans, spans.length, latent, ropeDim, block_size, layerOffset, at.positions);
-    kernels.mlaAttentionSpans(
+    const isInt8 = this.layout.kvFormat === 'int8';
+    const store = isInt8 ? kernels.mlaStoreSpansInt8 : kernels.mlaStoreSpans;
+    const attend = isInt8 ? kernels.mlaAttentionSpansInt8 : kernels.mlaAttentionSpans;
+    store(at.kv, wide, at.kv + latent * 4, wide, at.spans, spans.length, latent, ropeDim, block_size, layerOffset, at.positions);
+    attend(
       at.attention,
       heads * latent,
       at.q,
@@ -311,10 +314,13 @@ export class Forward implements Arithmetic {
 
     const { block_size, layer_bytes } = this.layout.kv;
     const layerOffset = layer * layer_bytes;
-    kernels.gqaStoreSpans(at.kv, kvWidth, at.v, kvWidth, at.spans, spans.length, kvHeads, headDim, block_size, layerOffset, at.positions);
+    const { kvFormat } = this.layout;
+    const store = kvFormat === 'int8' ? kernels.gqaStoreSpansInt8 : kernels.gqaStoreSpans;
+    const attend = kvFormat === 'int8' ? kernels.gqaAttentionSpansInt8 : kernels.gqaAttentionSpans;
+    store(at.kv, kvWidth, at.v, kvWidth, at.spans, spans.length, kvHeads, headDim, block_size, layerOffset, at.positions);
     for (const run of this.#headRuns) {
       const skip = run.first * headDim * 4;
-      kernels.gqaAttentionSpans(
+      attend(
         at.attention + first * headDim * 4 + skip,
         outWidth,
         at.q + skip,
@@ -325,7 +331,7 @@ export class Forward implements Arithmetic {
         run.kvHeads,
         headDim,
         block_size,
-        layerOffset + run.firstKvHead * block_size * headDim * 8,
+        layerOffset + run.firstKvHead * block_size * gqaCellBytes(headDim, kvFormat),
         at.positions,
         softmaxScale,
         at.attentionScratch,

@@ -5,7 +5,7 @@
  */
 import { Arena } from '../fabric/arena.ts';
 import type { ModelConfig } from '../model/config.ts';
-import { gqaLayerBytes, INT8_INPUTS_MAX, mlaLayerBytes, PANEL, packedBytes } from '../model/kernels/kernels.ts';
+import { gqaLayerBytes, INT8_INPUTS_MAX, type KvFormat, mlaLayerBytes, PANEL, packedBytes } from '../model/kernels/kernels.ts';
 import { ropeTableLength } from '../model/kernels/rope-table.ts';
 import { SAMPLING_WORDS } from '../model/kernels/sampling-params.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
@@ -20,6 +20,7 @@ import { LOGIT_ROWS_MAX, layoutReadout, layoutRows, type Scratch } from './scrat
 import {
   areaSizes,
   dispatchPlaces,
+  kvFormatOf,
   type LayoutOptions,
   layoutBlockTables,
   layoutCounts,
@@ -95,6 +96,7 @@ export type NpuLayout = StepLayout & {
   readonly finalNorm: Vector;
   readonly head: Linear;
   readonly ropeTable: number;
+  readonly kvFormat: KvFormat;
   readonly scratch: Scratch;
   readonly turns: (AttentionTurnsPlace & { readonly scratch: Scratch }) | null;
   /** Raw tensor bytes on their way into panels. */
@@ -168,7 +170,8 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const slotWeights = layers.map(({ moe }) => slotWeightsOf(moe));
   const expertSlots = { ...slotTables, weights: slotWeights, staging: layoutStaging(options, slotWeights, arena) };
   const scratchEnd = arena.used;
-  const kv = layoutKv(config.layers, kvLayerBytes(config, options.kv_block_size), options, arena);
+  const kvFormat = kvFormatOf(options);
+  const kv = layoutKv(config.layers, kvLayerBytes(config, options.kv_block_size, kvFormat), options, arena);
   const kvEnd = arena.used;
   const blockTables = layoutBlockTables(config.maxPositions, options, arena);
   const offers = layoutOffersOf(options, npu, blockTables.blocks_max, arena);
@@ -207,6 +210,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     scratch,
     staging,
     kv,
+    kvFormat,
     blockTables,
     offers,
     routing,
@@ -216,10 +220,10 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   };
 }
 
-export function kvLayerBytes({ attention }: ModelConfig, blockSize: number): number {
+export function kvLayerBytes({ attention }: ModelConfig, blockSize: number, format: KvFormat): number {
   return attention.kind === 'mla'
-    ? mlaLayerBytes(blockSize, attention.kvLoraRank, attention.ropeDim)
-    : gqaLayerBytes(blockSize, attention.kvHeads, attention.headDim);
+    ? mlaLayerBytes(blockSize, attention.kvLoraRank, attention.ropeDim, format)
+    : gqaLayerBytes(blockSize, attention.kvHeads, attention.headDim, format);
 }
 
 /** Areas of an NPU of real kernels, whatever it is for. */

@@ -150,6 +150,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
     dies: diesOf(hosting),
     kv_blocks: options.kv_blocks ?? FULL_REQUESTS * blocksOfRequest,
     kv_block_size: options.kv_block_size,
+    ...(options.kv_cache_dtype === 'int8' && { kv_cache_dtype: options.kv_cache_dtype }),
     max_batch_tokens: options.max_batch_tokens,
     max_batch_requests: options.max_batch_requests,
     enforce_eager: options.enforce_eager,

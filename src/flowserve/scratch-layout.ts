@@ -4,11 +4,11 @@
  */
 import type { Arena } from '../fabric/arena.ts';
 import type { ModelConfig } from '../model/config.ts';
-import { attentionScratchBytes, gateScratchBytes, sampleScratchBytes } from '../model/kernels/kernels.ts';
+import { attentionScratchBytes, gateScratchBytes, kvTileBytes, sampleScratchBytes } from '../model/kernels/kernels.ts';
 import type { Areas } from '../xccl/areas.ts';
 import { layoutProducts, type ProductScratch } from './products.ts';
 import { attendedWidth, gatherPlaces, type RankSplit } from './rank-split.ts';
-import { type dispatchPlaces, type LayoutOptions, pairsOfRow, SPAN_WORDS, type StepScratch } from './step-layout.ts';
+import { type dispatchPlaces, kvFormatOf, type LayoutOptions, pairsOfRow, SPAN_WORDS, type StepScratch } from './step-layout.ts';
 import type { TensorShare } from './tensor-share.ts';
 
 /** Rows whose logits are computed at once. */
@@ -82,7 +82,7 @@ export function layoutRows(
     attention: gqa && shared !== undefined ? shared : words(rows * heads * outWidth),
     values: mla && shared !== undefined ? shared : words(rows * heads * (mla?.vDim ?? 0)),
     projected: tables?.projected ?? words(rows * hiddenSize),
-    attentionScratch: arena.allocate(attentionScratchBytes(rows, heads)),
+    attentionScratch: arena.allocate(kvTileBytes(mla ? qWidth : 2 * outWidth, kvFormatOf(options)) + attentionScratchBytes(rows, heads)),
     gateUp: words(rows * 2 * inter),
     activated: words(rows * inter),
     routerLogits: words(rows * moe.experts),

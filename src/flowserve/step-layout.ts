@@ -6,7 +6,9 @@ import { roundUp } from '../fabric/address.ts';
 import { Arena } from '../fabric/arena.ts';
 import type { BlockPoolPlace } from '../fabric/block-pool.ts';
 import type { ModelConfig, MoeConfig } from '../model/config.ts';
+import type { KvFormat } from '../model/kernels/kernels.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
+import type { KvCacheDtype } from '../protocol/kv-cache-dtype.ts';
 import { attentionPlaceOf, type Deployment, executorOfNpu, isSplit, type Schedule, sharedExpertNpuFor, sharedExpertNpusOf } from '../protocol/topology.ts';
 import type { AreaSizes, Areas } from '../xccl/areas.ts';
 import type { ExchangeOptions } from '../xccl/exchange.ts';
@@ -22,6 +24,8 @@ export type ModelShape = Pick<ModelConfig, 'layers' | 'vocabSize' | 'maxPosition
   readonly moe: Pick<MoeConfig, 'experts' | 'topK' | 'sharedExperts' | 'denseLayers'>;
 };
 
+export const kvFormatOf = ({ kv_cache_dtype = 'auto' }: { readonly kv_cache_dtype?: KvCacheDtype }): KvFormat => (kv_cache_dtype === 'int8' ? 'int8' : 'f32');
+
 export type LayoutOptions = {
   readonly deployment: Deployment;
   /** NPUs, and spare dies for those that must move. */
@@ -30,6 +34,8 @@ export type LayoutOptions = {
   readonly kv_block_size: number;
   readonly max_batch_tokens: number;
   readonly max_batch_requests: number;
+  /** What KV cells are kept as; missing: float32. */
+  readonly kv_cache_dtype?: KvCacheDtype;
   /** Decode runs op by op too: nothing is captured, and no room kept for it. */
   readonly enforce_eager: boolean;
   /** What gates choose is kept until the step is done (routed-steps.ts); missing: it is not. */

@@ -4,6 +4,7 @@
  */
 import * as z from 'zod';
 import { MinipodError } from '../protocol/errors.ts';
+import { KV_CACHE_DTYPES } from '../protocol/kv-cache-dtype.ts';
 import { VERSION } from '../protocol/version.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import type { Prompts } from './redaction.ts';
@@ -47,6 +48,8 @@ const runHeaderSchema = z.object({
     long_prompt_groups: count.optional(),
     long_prompt_tokens: count.optional(),
     schedule: z.string().optional(),
+    /** Missing: as it is computed. */
+    kv_cache_dtype: z.enum(KV_CACHE_DTYPES).optional(),
     kv_lease_ms: count.optional(),
     kv_fabric: z.string().optional(),
     kv_transfer: z.string().optional(),

@@ -1,5 +1,13 @@
 import { afterEach, describe, expect, it } from 'vitest';
-import { attentionScratchBytes, gateScratchBytes, gqaLayerBytes, type Kernels, mlaLayerBytes, packedBytes } from '../../src/model/kernels/kernels.ts';
+import {
+  attentionScratchBytes,
+  gateScratchBytes,
+  gqaLayerBytes,
+  type Kernels,
+  kvTileBytes,
+  mlaLayerBytes,
+  packedBytes,
+} from '../../src/model/kernels/kernels.ts';
 import { CAPTURED_NAMES, KernelRecorder } from '../../src/model/kernels/program.ts';
 import { createArena, noise } from './kernels-arena.ts';
 
@@ -19,7 +27,7 @@ function calls(): Partial<Record<keyof Kernels, (k: Kernels) => void>> {
   const [ids, ones, tables] = [arena.words([3, 1, 2, 0, 1, 5, 4, 2]), arena.words([1, 2, 3]), arena.words([floats(2_100), floats(2_200), floats(2_300)])];
   const positions = arena.words([5, 6, 9, 17, 3]);
   const spans = arena.words([0, 2, tables, 2, 1, tables + 4, 3, 1, tables]);
-  const scratch = arena.room(Math.max(attentionScratchBytes(2, 4), gateScratchBytes(12)));
+  const scratch = arena.room(Math.max(kvTileBytes(16, 'int8') + attentionScratchBytes(2, 4), gateScratchBytes(12)));
   const [f32, bf16] = [floats(packedBytes(24, 6, 'f32') / 4), halves(packedBytes(24, 6, 'bf16') / 2)];
   const [int8, bytesOfNoise] = [floats(packedBytes(24, 6, 'int8') / 4), halves(64)];
   const rope = floats(18 * 8);
@@ -61,6 +69,10 @@ function calls(): Partial<Record<keyof Kernels, (k: Kernels) => void>> {
     quantizeRows: (k) => k.quantizeRows(out, c, a, 9, 5, 8),
     matmulInt8: (k) => k.matmulInt8(out, 27, bytesOfNoise, c, 5, int8, 6, 23),
     matmulHeadsInt8: (k) => k.matmulHeadsInt8(out, 60, 19, bytesOfNoise, c, 5, 2, int8, packedBytes(16, 4, 'int8') / 2, 4, 13),
+    mlaStoreSpansInt8: (k) => k.mlaStoreSpansInt8(a, 21, b, 13, spans, 3, 8, 4, blockSize, layerOffset, positions),
+    gqaStoreSpansInt8: (k) => k.gqaStoreSpansInt8(a, 21, b, 17, spans, 3, 2, 8, blockSize, layerOffset, positions),
+    mlaAttentionSpansInt8: (k) => k.mlaAttentionSpansInt8(out, 41, a, 53, spans, 3, 4, 8, 4, blockSize, layerOffset, positions, 0.3, scratch),
+    gqaAttentionSpansInt8: (k) => k.gqaAttentionSpansInt8(out, 41, a, 53, spans, 3, 4, 2, 8, blockSize, layerOffset, positions, 0.3, scratch),
     combineRows: (k) => k.combineRows(out, 9, a, ids, b, 2, c, 8, 4, 7),
   };
 }

@@ -1,6 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
-import { attentionScratchBytes, gateScratchBytes, KERNEL_NAMES, type Kernels, sampleScratchBytes } from '../../src/model/kernels/kernels.ts';
+import { attentionScratchBytes, gateScratchBytes, KERNEL_NAMES, type Kernels, kvTileBytes, sampleScratchBytes } from '../../src/model/kernels/kernels.ts';
 import { KernelRecorder } from '../../src/model/kernels/program.ts';
 import { SAMPLING_WORDS, writeSamplingParams } from '../../src/model/kernels/sampling-params.ts';
 import { createArena, expectSameBits, noise } from './kernels-arena.ts';
@@ -67,7 +67,7 @@ function calls(k: Kernels): Partial<Record<keyof Kernels, () => void>> {
   const lists = { biasCount: 0, biasAddress: 0, outputCount: 0, outputAddress: 0, banCount: 0, banAddress: 0 };
   const draw = { seedLow: 1, seedHigh: 2, choice: 0, position: 3, temperature: 1, topK: 8, topP: 1, minP: 0 };
   writeSamplingParams(memory, params, { ...draw, ...lists, repetitionPenalty: 1, frequencyPenalty: 0, presencePenalty: 0 });
-  const scratch = arena.room(Math.max(attentionScratchBytes(1, 2), gateScratchBytes(16), sampleScratchBytes(64)));
+  const scratch = arena.room(Math.max(kvTileBytes(32, 'int8') + attentionScratchBytes(1, 2), gateScratchBytes(16), sampleScratchBytes(64)));
   const spans = arena.words([0, 1, table]);
   const recorder = new KernelRecorder(new Int32Array(memory.buffer));
   const program = recorder.capture(arena.room(16), 16, () => recorder.kernels.addInPlace(a, b, dim));
@@ -90,6 +90,10 @@ function calls(k: Kernels): Partial<Record<keyof Kernels, () => void>> {
     matmulF32: () => k.matmulF32(a, 16, b, 4, 2, c, 4, 16),
     matmulHeadsBf16: () => k.matmulHeadsBf16(a, 16, 16, b, 4, 4, 4, 1, c, 0, 4, 16),
     matmulHeadsF32: () => k.matmulHeadsF32(a, 16, 16, b, 4, 4, 1, 1, c, 0, 4, 16),
+    mlaAttentionSpansInt8: () => k.mlaAttentionSpansInt8(a, 32, b, 40, spans, 1, 2, 16, 4, 16, 0, zeros, 1, scratch),
+    gqaAttentionSpansInt8: () => k.gqaAttentionSpansInt8(a, 32, b, 32, spans, 1, 2, 1, 16, 16, 0, zeros, 1, scratch),
+    mlaStoreSpansInt8: () => k.mlaStoreSpansInt8(a, 16, b, 4, spans, 1, 16, 4, 16, 0, zeros),
+    gqaStoreSpansInt8: () => k.gqaStoreSpansInt8(a, 16, b, 16, spans, 1, 1, 16, 16, 0, zeros),
     quantizeRows: () => k.quantizeRows(a, b, c, dim, rows, dim),
     packInt8: () => k.packInt8(a, b, 4, 4, 4),
     matmulInt8: () => k.matmulInt8(a, 16, b, c, 1, d, 4, 16),

@@ -62,6 +62,11 @@ export type Attention = {
   readonly mlaStoreSpans: MlaStore<OfSpans>;
   readonly gqaStore: GqaStore<OfSequence>;
   readonly gqaStoreSpans: GqaStore<OfSpans>;
+  /** The same with cells in INT8 (assembly/kv-int8.ts); scratch has a tile before it: kvTileBytes. */
+  readonly mlaAttentionSpansInt8: MlaAttention<OfSpans>;
+  readonly gqaAttentionSpansInt8: GqaAttention<OfSpans>;
+  readonly mlaStoreSpansInt8: MlaStore<OfSpans>;
+  readonly gqaStoreSpansInt8: GqaStore<OfSpans>;
   /** Rotates pairs (2i, 2i + 1) in place. Head h of row r at x + r * rowStride + h * headStride; table by rope-table.ts. */
   ropeInterleaved(x: Address, rowStride: number, headStride: number, heads: number, rows: number, ropeDim: number, positions: Address, table: Address): void;
   /** Rotates pairs (i, i + ropeDim / 2) in place. */

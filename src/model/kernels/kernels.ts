@@ -261,6 +261,7 @@ export type Kernels = Attention & Linear & Int8 & Elementwise & Experts & Progra
 export const KERNEL_NAMES = [
   ...['mlaAttention', 'gqaAttention', 'mlaStore', 'gqaStore', 'ropeInterleaved', 'ropeHalves'],
   ...['mlaAttentionSpans', 'gqaAttentionSpans', 'mlaStoreSpans', 'gqaStoreSpans'],
+  ...['mlaAttentionSpansInt8', 'gqaAttentionSpansInt8', 'mlaStoreSpansInt8', 'gqaStoreSpansInt8'],
   ...['matmulBf16', 'matmulF32', 'matmulHeadsBf16', 'matmulHeadsF32'],
   ...['packBf16', 'packF32', 'packBf16Transposed', 'packF32Transposed', 'widenBf16', 'widenF16'],
   ...['quantizeRows', 'packInt8', 'matmulInt8', 'matmulHeadsInt8'],
@@ -321,12 +322,23 @@ export function sampleScratchBytes(n: number): number {
   return 12 * n + 128;
 }
 
-/** Bytes of one layer of a KV block. `blockSize` in positions. */
-export function mlaLayerBytes(blockSize: number, latent: number, rope: number): number {
-  return blockSize * (latent + rope) * 4;
-}
+/** What KV cells are kept as: all in float32; or latents, keys and values in INT8 with scales, MLA's rope keys in BF16 (assembly/kv-int8.ts). */
+export type KvFormat = 'f32' | 'int8';
+
+/** Bytes of a position. */
+export const mlaCellBytes = (latent: number, rope: number, format: KvFormat = 'f32'): number =>
+  format === 'int8' ? latent + 2 * rope + 4 : (latent + rope) * 4;
+
+/** Bytes of a position of one head. */
+export const gqaCellBytes = (headDim: number, format: KvFormat = 'f32'): number => (format === 'int8' ? 2 * headDim + 8 : 2 * headDim * 4);
 
 /** Bytes of one layer of a KV block. `blockSize` in positions. */
-export function gqaLayerBytes(blockSize: number, kvHeads: number, headDim: number): number {
-  return blockSize * kvHeads * 2 * headDim * 4;
-}
+export const mlaLayerBytes = (blockSize: number, latent: number, rope: number, format: KvFormat = 'f32'): number =>
+  blockSize * mlaCellBytes(latent, rope, format);
+
+/** Bytes of one layer of a KV block. `blockSize` in positions. */
+export const gqaLayerBytes = (blockSize: number, kvHeads: number, headDim: number, format: KvFormat = 'f32'): number =>
+  blockSize * kvHeads * gqaCellBytes(headDim, format);
+
+/** A tile of cells in float32: before the scratch of attention that reads INT8. `width`: floats of a cell, of one head. */
+export const kvTileBytes = (width: number, format: KvFormat): number => (format === 'int8' ? TILE * width * 4 : 0);

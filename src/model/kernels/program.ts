@@ -34,6 +34,10 @@ const INSTRUCTIONS = [
   ['quantizeRows', 'uuuuuu'],
   ['matmulInt8', 'uuuuuuuu'],
   ['matmulHeadsInt8', 'uuuuuuuuuuu'],
+  ['mlaStoreSpansInt8', 'uuuuuuuuuuu'],
+  ['gqaStoreSpansInt8', 'uuuuuuuuuuu'],
+  ['mlaAttentionSpansInt8', 'uuuuuuuuuuuufu'],
+  ['gqaAttentionSpansInt8', 'uuuuuuuuuuuufu'],
 ] as const satisfies readonly (readonly [keyof Kernels, string])[];
 
 /** Kernels that a program may call. */

@@ -8,7 +8,7 @@ import { pollStop, pollStopAt } from './stop';
 /** A query that has seen nothing: m = -inf, l = 0. */
 // @ts-ignore: decorator
 @inline
-function openQuery(query: usize, q: usize, acc: usize, sees: i32): void {
+export function openQuery(query: usize, q: usize, acc: usize, sees: i32): void {
   store<f32>(query, -Infinity);
   store<f32>(query, 0, 4);
   store<u32>(query, <u32>q, 8);
@@ -19,7 +19,7 @@ function openQuery(query: usize, q: usize, acc: usize, sees: i32): void {
 /** acc / l of each query. */
 // @ts-ignore: decorator
 @inline
-function closeQueries(query: usize, count: i32, valueDim: i32): void {
+export function closeQueries(query: usize, count: i32, valueDim: i32): void {
   for (let i = 0; i < count; i++) {
     pollStopAt(i);
     const acc = <usize>load<u32>(query, 12);
@@ -30,7 +30,7 @@ function closeQueries(query: usize, count: i32, valueDim: i32): void {
 }
 
 /** All queries of one KV head over the tile at position `start`: batches of neighbours that see equally much of it. */
-function tileForQueries(
+export function tileForQueries(
   work: usize, queries: usize, count: i32, start: i32, kv: usize, rowBytes: usize, keyDim: i32, valueOffset: usize, valueDim: i32, scale: f32,
 ): void {
   const end = queries + <usize>count * QUERY_BYTES;
@@ -58,11 +58,11 @@ function visibleTo(query: usize, start: i32): i32 {
 /** Row r sees positions 0..positions[r]. */
 // @ts-ignore: decorator
 @inline
-function seenBy(r: i32, positions: usize): i32 {
+export function seenBy(r: i32, positions: usize): i32 {
   return load<i32>(positions + (<usize>r << 2)) + 1;
 }
 
-function lastPosition(positions: usize, rows: i32): i32 {
+export function lastPosition(positions: usize, rows: i32): i32 {
   let last = -1;
   for (let r = 0; r < rows; r++) last = max(last, load<i32>(positions + (<usize>r << 2)));
   return last;

@@ -19,6 +19,6 @@ export { sortPairs } from './routing';
 export { logSumExp, argmaxRow, allFinite } from './row';
 export { sampleRow } from './sampling';
 export { topLogits } from './selection';
-export { mlaStoreSpans, gqaStoreSpans, mlaAttentionSpans, gqaAttentionSpans } from './spans';
+export { mlaStoreSpans, gqaStoreSpans, mlaAttentionSpans, gqaAttentionSpans, mlaStoreSpansInt8, gqaStoreSpansInt8, mlaAttentionSpansInt8, gqaAttentionSpansInt8 } from './spans';
 export { setStopWord } from './stop';
 export { quantizeInt8, dequantizeInt8, packRowsBf16, unpackRowsBf16 } from './wire';

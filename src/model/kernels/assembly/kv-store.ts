@@ -10,7 +10,7 @@ import { pollStopAt } from './stop';
 /** The layer's part of the block that holds `position`. */
 // @ts-ignore: decorator
 @inline
-function layerOf(blockTable: usize, blockSize: i32, layerOffset: i32, position: i32): usize {
+export function layerOf(blockTable: usize, blockSize: i32, layerOffset: i32, position: i32): usize {
   return <usize>load<u32>(blockTable + (<usize>(position / blockSize) << 2)) + <usize>layerOffset;
 }
 

@@ -14,7 +14,9 @@ import { combineRows, countExperts, gatherRows } from './moe';
 import { rmsNorm, rmsNormHeads } from './norm';
 import { ropeHalves, ropeInterleaved } from './rope';
 import { sortPairs } from './routing';
-import { gqaAttentionSpans, gqaStoreSpans, mlaAttentionSpans, mlaStoreSpans } from './spans';
+import {
+  gqaAttentionSpans, gqaAttentionSpansInt8, gqaStoreSpans, gqaStoreSpansInt8, mlaAttentionSpans, mlaAttentionSpansInt8, mlaStoreSpans, mlaStoreSpansInt8,
+} from './spans';
 import { pollStop } from './stop';
 
 const VARIABLES: u32 = 4096;
@@ -99,6 +101,20 @@ export function runProgram(program: usize, bytes: i32): void {
       case 25: matmulInt8(u(at, 0), n(at, 1), u(at, 2), u(at, 3), n(at, 4), u(at, 5), n(at, 6), n(at, 7)); break;
       case 26:
         matmulHeadsInt8(u(at, 0), n(at, 1), n(at, 2), u(at, 3), u(at, 4), n(at, 5), n(at, 6), u(at, 7), n(at, 8), n(at, 9), n(at, 10));
+        break;
+      case 27:
+        mlaStoreSpansInt8(u(at, 0), n(at, 1), u(at, 2), n(at, 3), u(at, 4), n(at, 5), n(at, 6), n(at, 7), n(at, 8), n(at, 9), u(at, 10));
+        break;
+      case 28:
+        gqaStoreSpansInt8(u(at, 0), n(at, 1), u(at, 2), n(at, 3), u(at, 4), n(at, 5), n(at, 6), n(at, 7), n(at, 8), n(at, 9), u(at, 10));
+        break;
+      case 29:
+        mlaAttentionSpansInt8(
+          u(at, 0), n(at, 1), u(at, 2), n(at, 3), u(at, 4), n(at, 5), n(at, 6), n(at, 7), n(at, 8), n(at, 9), n(at, 10), u(at, 11), f(at, 12), u(at, 13));
+        break;
+      case 30:
+        gqaAttentionSpansInt8(
+          u(at, 0), n(at, 1), u(at, 2), n(at, 3), u(at, 4), n(at, 5), n(at, 6), n(at, 7), n(at, 8), n(at, 9), n(at, 10), u(at, 11), f(at, 12), u(at, 13));
         break;
       default: unreachable();
     }

@@ -2,6 +2,7 @@
 //
 //   spans   u32 [count][3]   first row, rows, address of the sequence's block table
 import { gqaAttention, mlaAttention } from './attention';
+import { gqaAttentionInt8, gqaStoreInt8, mlaAttentionInt8, mlaStoreInt8 } from './kv-int8';
 import { gqaStore, mlaStore } from './kv-store';
 
 const SPAN_BYTES: usize = 12;
@@ -66,6 +67,54 @@ export function gqaAttentionSpans(
 ): void {
   for (const end = spans + <usize>count * SPAN_BYTES; spans < end; spans += SPAN_BYTES) {
     gqaAttention(
+      firstRow(spans, out, outStride), outStride, firstRow(spans, q, qStride), qStride, rowsOf(spans), heads, kvHeads, headDim,
+      tableOf(spans), blockSize, layerOffset, firstRow(spans, positions, 1), scale, scratch);
+  }
+}
+
+// ---------------------------------------------------------------- KV in INT8
+
+export function mlaStoreSpansInt8(
+  latent: usize, latentStride: i32, ropeKey: usize, ropeStride: i32, spans: usize, count: i32, latentDim: i32, ropeDim: i32,
+  blockSize: i32, layerOffset: i32, positions: usize,
+): void {
+  for (const end = spans + <usize>count * SPAN_BYTES; spans < end; spans += SPAN_BYTES) {
+    mlaStoreInt8(
+      firstRow(spans, latent, latentStride), latentStride, firstRow(spans, ropeKey, ropeStride), ropeStride, rowsOf(spans), latentDim, ropeDim,
+      tableOf(spans), blockSize, layerOffset, firstRow(spans, positions, 1));
+  }
+}
+
+export function gqaStoreSpansInt8(
+  k: usize, kStride: i32, v: usize, vStride: i32, spans: usize, count: i32, kvHeads: i32, headDim: i32,
+  blockSize: i32, layerOffset: i32, positions: usize,
+): void {
+  for (const end = spans + <usize>count * SPAN_BYTES; spans < end; spans += SPAN_BYTES) {
+    gqaStoreInt8(
+      firstRow(spans, k, kStride), kStride, firstRow(spans, v, vStride), vStride, rowsOf(spans), kvHeads, headDim,
+      tableOf(spans), blockSize, layerOffset, firstRow(spans, positions, 1));
+  }
+}
+
+/** scratch: as mlaAttentionInt8's for the longest span. */
+export function mlaAttentionSpansInt8(
+  out: usize, outStride: i32, q: usize, qStride: i32, spans: usize, count: i32, heads: i32, latent: i32, rope: i32,
+  blockSize: i32, layerOffset: i32, positions: usize, scale: f32, scratch: usize,
+): void {
+  for (const end = spans + <usize>count * SPAN_BYTES; spans < end; spans += SPAN_BYTES) {
+    mlaAttentionInt8(
+      firstRow(spans, out, outStride), outStride, firstRow(spans, q, qStride), qStride, rowsOf(spans), heads, latent, rope,
+      tableOf(spans), blockSize, layerOffset, firstRow(spans, positions, 1), scale, scratch);
+  }
+}
+
+/** scratch: as gqaAttentionInt8's for the longest span. */
+export function gqaAttentionSpansInt8(
+  out: usize, outStride: i32, q: usize, qStride: i32, spans: usize, count: i32, heads: i32, kvHeads: i32, headDim: i32,
+  blockSize: i32, layerOffset: i32, positions: usize, scale: f32, scratch: usize,
+): void {
+  for (const end = spans + <usize>count * SPAN_BYTES; spans < end; spans += SPAN_BYTES) {
+    gqaAttentionInt8(
       firstRow(spans, out, outStride), outStride, firstRow(spans, q, qStride), qStride, rowsOf(spans), heads, kvHeads, headDim,
       tableOf(spans), blockSize, layerOffset, firstRow(spans, positions, 1), scale, scratch);
   }

@@ -1,0 +1,148 @@
+/**
+ * INT8 against BF16: products alone, and tokens a second of a pod at 1 and 16 requests; with texts, also what quantising loses.
+ *
+ *   node bench/int8.ts                              speed; calibrated on what the model writes itself
+ *   node bench/int8.ts CALIBRATION.txt HELD_OUT.txt speed, and perplexity, agreement and each layer's error on the second text
+ * @module
+ */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { createPod, divergenceOf, type Pod, type Quantized, quantizeModel } from '../src/index.ts';
+import { instantiateKernels, type Kernels, loadKernelModule, packedBytes } from '../src/model/kernels/kernels.ts';
+import { machine, median, printTable, race, writeResults } from './harness.ts';
+
+const MODELS = { 'tiny-deepseek-v3': 'tiny-deepseek-v3', 'tiny-qwen3-moe': fileURLToPath(new URL('../test/models/tiny-qwen3-moe', import.meta.url)) } as const;
+const TOKENS = Number(process.env['BENCH_TOKENS'] ?? 96);
+const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 7);
+const WARM_MS = Number(process.env['BENCH_WARM_MS'] ?? 4_000);
+/** The tiny checkpoints were trained on so many positions. */
+const WINDOW = 256;
+/** The checkpoints have seen the beginning of these texts, as any other part; calibration has seen nothing of what is evaluated. */
+const HELD_OUT = { skip_tokens: 60_000, max_tokens: Number(process.env['BENCH_EVAL_TOKENS'] ?? 16_000), window: WINDOW, stride: WINDOW - 1 };
+const SHAPES = [
+  { name: 'q_a of the shipped model', inDim: 192, outDim: 96 },
+  { name: 'an expert’s gate and up', inDim: 192, outDim: 128 },
+  { name: 'an expert’s down', inDim: 64, outDim: 192 },
+  { name: '2048 → 2048', inDim: 2048, outDim: 2048 },
+] as const;
+
+// ---------------------------------------------------------------- products
+
+async function products(): Promise<{ shape: string; rows: number; bf16: number; int8: number; ratio: number }[]> {
+  const memory = new WebAssembly.Memory({ initial: 1024, maximum: 1024, shared: true });
+  const kernels: Kernels = instantiateKernels(await loadKernelModule(), memory);
+  const found: { shape: string; rows: number; bf16: number; int8: number; ratio: number }[] = [];
+  for (const { name, inDim, outDim } of SHAPES)
+    for (const rows of [1, 16]) {
+      const [w, wide, x] = [1 << 20, (1 << 20) + packedBytes(outDim, inDim, 'int8'), 48 << 20];
+      const [q, scales, y] = [x + rows * inDim * 4, x + rows * inDim * 8, x + rows * inDim * 8 + 4096];
+      new Float32Array(memory.buffer, x, rows * inDim).forEach((_, index, all) => {
+        all[index] = Math.sin(index);
+      });
+      const work = 2 * rows * inDim * outDim;
+      const [bf16, int8] = await race(
+        [
+          { name: 'bf16', work, run: () => kernels.matmulBf16(y, outDim, x, inDim, rows, wide, inDim, outDim) },
+          {
+            name: 'int8',
+            work,
+            run: () => {
+              kernels.quantizeRows(q, scales, x, inDim, rows, inDim);
+              kernels.matmulInt8(y, outDim, q, scales, rows, w, inDim, outDim);
+            },
+          },
+        ],
+        { rounds: 5, slice_ms: 40 },
+      );
+      found.push({ shape: name, rows, bf16: (bf16?.best ?? 0) / 1e9, int8: (int8?.best ?? 0) / 1e9, ratio: int8?.ratio ?? 0 });
+    }
+  return found;
+}
+
+// ---------------------------------------------------------------- pods
+
+const promptOf = (index: number): number[] => [1, 86, 1461, 613, 265, 531, 460, 315 + index, 265, 504, 454, 358 + index];
+
+async function rateOf(pod: Pod, requests: number): Promise<number> {
+  const start = performance.now();
+  await Promise.all(Array.from({ length: requests }, (_, index) => pod.complete(promptOf(index), { max_tokens: TOKENS, temperature: 0, ignore_eos: true })));
+  return (requests * TOKENS * 1000) / (performance.now() - start);
+}
+
+async function rates(model: string, int8: string): Promise<{ requests: number; bf16: number; int8: number; ratio: number }[]> {
+  await using wide = await createPod({ model });
+  await using narrow = await createPod({ model: int8 });
+  const found: { requests: number; bf16: number; int8: number; ratio: number }[] = [];
+  for (const requests of [1, 16]) {
+    for (const pod of [wide, narrow]) for (const warm = performance.now(); performance.now() - warm < WARM_MS / 4; ) await rateOf(pod, requests);
+    const pairs: { bf16: number; int8: number }[] = [];
+    for (let round = 0; round < ROUNDS; round++) pairs.push({ bf16: await rateOf(wide, requests), int8: await rateOf(narrow, requests) });
+    const middle = (of: (pair: { bf16: number; int8: number }) => number): number => median(pairs.map(of));
+    found.push({ requests, bf16: middle((pair) => pair.bf16), int8: middle((pair) => pair.int8), ratio: middle((pair) => pair.int8 / pair.bf16) });
+  }
+  return found;
+}
+
+/** What the model writes itself, to calibrate on where no text is given. */
+async function ownText(model: string): Promise<string> {
+  await using pod = await createPod({ model });
+  const tales = await Promise.all(
+    Array.from({ length: 24 }, (_, seed) => pod.complete('Once upon a time', { max_tokens: 200, min_tokens: 200, temperature: 1, seed })),
+  );
+  return tales.map(({ choices }) => choices[0]?.text ?? '').join('\n');
+}
+
+// ---------------------------------------------------------------- all
+
+const [calibration, heldOut] = process.argv.slice(2);
+const folder = mkdtempSync(join(tmpdir(), 'minipod-int8-'));
+const results: Record<string, unknown> = {};
+try {
+  const kernels = await products();
+  printTable(
+    `Products in INT8, rows quantised first, against BF16: GFLOP/s of one core (${machine()['cpu']})`,
+    ['product', 'rows', 'BF16', 'INT8', 'ratio'],
+    kernels.map(({ shape, rows, bf16, int8, ratio }) => [shape, String(rows), bf16.toFixed(1), int8.toFixed(1), ratio.toFixed(2)]),
+  );
+  results['products'] = kernels;
+  for (const [name, model] of Object.entries(MODELS)) {
+    const out = join(folder, name);
+    const text = calibration === undefined ? await ownText(model) : readFileSync(calibration, 'utf8');
+    const { bytes, coverage, products: errors }: Quantized = await quantizeModel({ model, out, text, window: WINDOW });
+    const speed = await rates(model, out);
+    printTable(
+      `${name}: tokens/s of one NPU on one worker, ${TOKENS} tokens a request (medians of ${ROUNDS} paired rounds)`,
+      ['requests', 'BF16', 'INT8', 'ratio'],
+      speed.map(({ requests, bf16, int8, ratio }) => [String(requests), bf16.toFixed(0), int8.toFixed(0), ratio.toFixed(2)]),
+    );
+    const fidelity =
+      heldOut === undefined ? null : await divergenceOf({ model: out, against: model, text: readFileSync(heldOut, 'utf8'), layers: true, ...HELD_OUT });
+    if (fidelity !== null) {
+      const { model: own, against, top1_agreement, kl_mean, layers } = fidelity;
+      const change = (100 * (own.perplexity / against.perplexity - 1)).toFixed(3);
+      console.log(
+        `\n${name}: perplexity ${own.perplexity.toFixed(4)} against ${against.perplexity.toFixed(4)} (${change} %), top-1 ${(100 * top1_agreement).toFixed(2)} %, KL ${kl_mean.toExponential(2)}; ${own.tokens} tokens`,
+      );
+      printTable(
+        'Error of what each layer leaves',
+        ['layer', 'relative', 'worst row'],
+        (layers ?? []).map(({ layer, relative_error, worst_row }) => [String(layer), relative_error.toFixed(4), worst_row.toFixed(4)]),
+      );
+    }
+    printTable(
+      `Error of products' outputs on tokens that were not calibrated on; quantised bytes ${(bytes.weights / bytes.weights_before).toFixed(3)}, file ${(bytes.file / bytes.file_before).toFixed(3)}`,
+      ['layer', 'product', 'plain', 'smoothed', 'compensated'],
+      errors.map(({ layer, product, plain, smoothed, compensated }) => [
+        String(layer),
+        product,
+        ...[plain, smoothed, compensated].map((e) => `${(100 * e).toFixed(3)} %`),
+      ]),
+    );
+    results[name] = { speed, bytes, coverage, errors, fidelity: fidelity && { ...fidelity, worst: undefined } };
+  }
+} finally {
+  rmSync(folder, { recursive: true, force: true });
+}
+writeResults('bench/results/int8.json', results);

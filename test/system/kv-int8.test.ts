@@ -1,0 +1,46 @@
+/** KV in INT8 is the model's numerics: the same tokens whatever the topology, the chunks and the caches, and nearly those of float32. */
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, expect, it } from 'vitest';
+import { type Completion, createPod, type PodOptions } from '../../src/index.ts';
+import { scratchFolder, smallCheckpoint } from '../quantize/small-checkpoint.ts';
+
+const folder = scratchFolder();
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const PROMPTS = ['Once upon a time there was a king who had three sons, and the youngest was called Dummling.', 'The wolf', 'Once upon a time there was'];
+
+async function answers(options: PodOptions): Promise<readonly Completion[]> {
+  await using pod = await createPod({ kv_cache_dtype: 'int8', ...options });
+  const ask = (prompt: string): Promise<Completion> => pod.complete(prompt, { max_tokens: 24, seed: 5, logprobs: 1, ignore_eos: true });
+  const cold = await Promise.all(PROMPTS.map(ask));
+  const hot = await Promise.all(PROMPTS.map(ask));
+  expect(hot.map(({ choices }) => choices)).toEqual(cold.map(({ choices }) => choices));
+  return cold;
+}
+
+const TOPOLOGIES: readonly PodOptions[] = [
+  { enforce_eager: true, max_batch_tokens: 7 },
+  { topology: 'pd:prefill=1xdp1tp2,decode=1', kv_transfer: 'layer' },
+  { topology: 'pd:prefill=1,decode=1xdomains1x2experts2', kv_fabric: 'tcp' },
+];
+
+it.each(['mla', 'gqa'] as const)('should give the same bits over topologies, chunks and caches: %s', async (kind) => {
+  const model = smallCheckpoint(join(folder, kind), kind);
+  const expected = (await answers({ model })).map(({ choices }) => choices);
+  for (const options of TOPOLOGIES) expect((await answers({ model, ...options })).map(({ choices }) => choices)).toEqual(expected);
+  const plain = await answers({ model, kv_cache_dtype: 'auto' });
+  const [own = 0, wide = 0] = [expected[0], plain[0]?.choices].map((choices) => choices?.[0]?.logprobs?.[0]?.logprob);
+  expect(own).not.toBe(wide);
+  expect(Math.abs(own - wide)).toBeLessThan(0.1);
+});
+
+it('should be refused for hashes, and take less memory for as many blocks', async () => {
+  await expect(createPod({ clock: 'virtual', kernels: 'hash', kv_cache_dtype: 'int8' })).rejects.toMatchObject({ param: 'kv_cache_dtype' });
+  const bytesOf = async (kv_cache_dtype: 'auto' | 'int8'): Promise<number> => {
+    await using pod = await createPod({ kv_cache_dtype, kv_blocks: 4096, max_queued: 16 });
+    return (await pod.stats()).memory.total_bytes;
+  };
+  // 5 layers of 4096 × 16 positions of 64 + 16: 320 bytes in float32, 100 in INT8.
+  expect((await bytesOf('auto')) - (await bytesOf('int8'))).toBeGreaterThan(0.9 * 5 * 4096 * 16 * 220);
+});
