@@ -18,7 +18,10 @@ const SPLIT: readonly PodOptions[] = [
   { ...WORKERS, topology: 'moe-attention:domains=1x2,experts=2' },
   { ...WORKERS, topology: 'moe-attention:domains=1x2,experts=2,shared=attention' },
   { ...WORKERS, topology: 'moe-attention:domains=1x1,experts=1' },
+  { ...WORKERS, topology: 'moe-attention:domains=1x2,experts=2', schedule: 'domains' },
+  { ...WORKERS, topology: 'moe-attention:domains=2x1,experts=2', schedule: 'domains' },
 ];
+const nameOf = ({ topology, schedule = 'dataflow' }: PodOptions): string => `${topology}, ${schedule}`;
 const CONCURRENT = [16, 32];
 
 const promptOf = (index: number): number[] => [1, 86, 1461, 613, 265, 531, 460, 315 + index, 265, 504, 454, 358 + index];
@@ -43,11 +46,11 @@ for (const options of candidates) {
     const measures: { colocated: number; rate: number }[] = [];
     for (let round = 0; round < ROUNDS; round++) {
       const [one, other] = [await serve(together, requests), await serve(apart, requests)];
-      if (one.tokens !== other.tokens) throw new Error(`${options.topology} generates other tokens than ${COLOCATED.topology}`);
+      if (one.tokens !== other.tokens) throw new Error(`${nameOf(options)} generates other tokens than ${COLOCATED.topology}`);
       measures.push({ colocated: one.rate, rate: other.rate });
     }
     rows.push({
-      topology: String(options.topology),
+      topology: nameOf(options),
       requests,
       colocated: median(measures.map(({ colocated }) => colocated)),
       rate: median(measures.map(({ rate }) => rate)),

@@ -2,7 +2,11 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
+import type { ActRecord } from '../../src/trace/act-record.ts';
+import { decodeRecord } from '../../src/trace/trace-codec.ts';
+import { TraceReader } from '../../src/trace/trace-reader.ts';
 import { runs } from '../property-runs.ts';
+import { traceFolder } from '../trace/files.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
 
@@ -62,6 +66,26 @@ it('tokens of the hash model should be those of one NPU, however many domains th
     ),
     { numRuns: runs(5) },
   );
+});
+
+it('no message should be sent for rounds but that expert NPUs began to serve, and none to an NPU without a step, however many there are', async () => {
+  using folder = traceFolder();
+  const path = folder.file('domains.trace');
+  const topology = 'moe-attention:domains=1x2,experts=3';
+  const fields = await withPod({ clock: 'virtual', kernels: 'hash', schedule: 'domains', topology, record: path }, async (pod) => {
+    await pod.complete([5, 6, 7], { ignore_eos: true, max_tokens: 200 });
+    return (await pod.stats()).npus.map(({ fields_written }) => fields_written);
+  });
+  // The other attention NPU takes part in all rounds.
+  expect(fields[1]).toBeGreaterThan(1_000);
+  using reader = TraceReader.open(path);
+  const received = new Map<string, string[]>();
+  for (const { bytes } of reader.records()) {
+    const { to, message } = decodeRecord(bytes) as ActRecord;
+    if (/^npu\/[1-4]$/.test(to) && message !== null) received.set(to, [...(received.get(to) ?? []), message.type]);
+  }
+  expect(received.get('npu/1')).toEqual(['STARTED']);
+  for (const npu of [2, 3, 4]) expect(received.get(`npu/${npu}`)).toEqual(['STARTED', 'SERVED_DISPATCHES']);
 });
 
 it('a worker that dies should end the rounds of its domains, and all of them begin anew: what was under way is computed again', async () => {
