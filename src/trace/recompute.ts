@@ -5,12 +5,15 @@
  * @module
  */
 import { KvCopies } from '../flowserve/kv-copies.ts';
+import type { NpusHost } from '../flowserve/npus.ts';
 import type { PlanOptions } from '../flowserve/pod-plan.ts';
+import { ROUTED } from '../flowserve/routed-steps.ts';
 import { openCheckpoint } from '../model/checkpoint.ts';
 import { modelDigest } from '../model/model-digest.ts';
 import { listModels, resolveModel } from '../model/registry.ts';
 import { podOptionsSchema } from '../options.ts';
 import { buildMachine, type Machine, MachineNpus, type OnProgress } from '../platform/machine.ts';
+import { routingHeaderOf } from '../platform/recording.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Work } from '../protocol/messages.ts';
@@ -20,6 +23,7 @@ import { Directory } from '../runtime/directory.ts';
 import { KvAgain } from './kv-again.ts';
 import type { Computed, Recompute } from './replay.ts';
 import { promptsOf, type RunHeader } from './run-header.ts';
+import { TraceWriter } from './trace-writer.ts';
 
 export class KernelRecomputation implements Recompute {
   readonly #npus: MachineNpus;
@@ -30,12 +34,19 @@ export class KernelRecomputation implements Recompute {
   /** NPUs that have lived before, on a thread that was lost. */
   readonly #lived = new Set<Address>();
   #computed: Computed[] = [];
+  #time_us = 0;
+  readonly #routing: TraceWriter | null;
 
   /**
-   * `model`: a shipped model's name or a folder; missing: the name in the header.
-   * @throws `invalid_request` (param `model`) when there is no such model, or it is not the one of the run, (param `compute`) when the trace holds no prompts; `out_of_memory`
+   * `model`: a shipped model's name or a folder; missing: the name in the header. `record_routing`: a file for what its gates choose again.
+   * @throws `invalid_request` (param `model`) when there is no such model, or it is not the one of the run, (param `compute`) when the trace holds no prompts; `out_of_memory`; `trace_not_written`
    */
-  static async create(header: RunHeader, model: string | undefined, onProgress: OnProgress = async () => {}): Promise<KernelRecomputation> {
+  static async create(
+    header: RunHeader,
+    model: string | undefined,
+    onProgress: OnProgress = async () => {},
+    record_routing?: string,
+  ): Promise<KernelRecomputation> {
     if (promptsOf(header) === 'redacted')
       throw new MinipodError('invalid_request', 'the prompts were left out of the trace, so its kernels have nothing to compute from', { param: 'compute' });
     using checkpoint = openCheckpoint(folderOf(header, model));
@@ -47,6 +58,7 @@ export class KernelRecomputation implements Recompute {
       ...{ kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued, job_executors },
       ...(kv_cache_dtype !== undefined && { kv_cache_dtype }),
       topology: parseTopology(header.topology),
+      records_routing: record_routing !== undefined,
       workers: header.workers,
       spare_workers: 0,
       segment_bytes: SEGMENT_BYTES,
@@ -63,21 +75,41 @@ export class KernelRecomputation implements Recompute {
       kv_lease_ms: 1,
       kv_transfer: 'request',
     };
-    return new KernelRecomputation(await buildMachine(checkpoint, header.kernels, options, onProgress));
+    const machine = await buildMachine(checkpoint, header.kernels, options, onProgress);
+    const routing = record_routing === undefined ? null : TraceWriter.create(record_routing, routingHeaderOf(header, { checkpoint, plan: machine.plan }));
+    return new KernelRecomputation(machine, routing);
   }
 
-  private constructor(machine: Machine) {
+  private constructor(machine: Machine, routing: TraceWriter | null) {
+    this.#routing = routing;
     const directory = new Directory(machine.plan.hosting);
     this.#kv = new KvAgain(machine, directory);
     this.#copies = new KvCopies({ ...machine, directory }, new Map());
-    this.#npus = new MachineNpus(machine, directory, () => 0, {
+    const host: NpusHost = {
       spawn: () => {},
       send: () => {},
       tellTransfer: () => {},
       complete: (npu, message) => {
         if (message.type !== 'SERVED_DISPATCHES') this.#computed.push({ npu, message });
       },
-    });
+    };
+    const onRouted = routing === null ? undefined : (words: Int32Array, bytes: number): void => this.#keepRouting(words, bytes, routing);
+    this.#npus = new MachineNpus(machine, directory, () => this.#time_us / 1000, host, undefined, undefined, onRouted);
+  }
+
+  at(time_us: number): void {
+    this.#time_us = time_us;
+  }
+
+  /** `isWhole`: nothing is missing of the run; else its routing has no end mark. */
+  closeRouting(isWhole: boolean): void {
+    if (isWhole) this.#routing?.close();
+    else this.#routing?.[Symbol.dispose]();
+  }
+
+  /** What is computed from blocks that nobody knows was not routed so. */
+  #keepRouting(words: Int32Array, bytes: number, routing: TraceWriter): void {
+    if (!this.#unknown.has(address('npu', words[ROUTED.npu] as number))) routing.append(new Uint8Array(words.buffer, 0, bytes));
   }
 
   begin(npu: Address): void {

@@ -55,6 +55,7 @@ export async function replayTrace(reader: TraceReader, header: RunHeader, { reco
       missing = `step ${grouped(traced.index)}: ${gap}`;
       break;
     }
+    recompute?.at(traced.act.time_us);
     const differs = replay.feed(traced.act, traced.index);
     duration_us = Math.max(duration_us, traced.act.time_us);
     if (differs === null) continue;

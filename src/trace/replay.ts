@@ -55,6 +55,8 @@ export type Computed = { readonly npu: Address; readonly message: Message };
 
 /** Computes again what NPUs launch. */
 export type Recompute = {
+  /** What comes next happened then. */
+  at(time_us: number): void;
   /** The NPU comes to life, perhaps not for the first time. */
   begin(npu: Address): void;
   /** What comes of it, and of other ranks' launches that have waited for it; nothing where that depends on more than launches. */

@@ -1,8 +1,12 @@
 /** The routing of real runs: each token once, with the experts that the pod counted; and recording changes no token. */
 import { afterAll, describe, expect, it } from 'vitest';
 import { createPod, type PodOptions } from '../../src/index.ts';
+import { KernelRecomputation } from '../../src/trace/recompute.ts';
+import { replayTrace } from '../../src/trace/replay-trace.ts';
 import type { RoutedStep } from '../../src/trace/routing-record.ts';
 import { type RoutingHeader, RoutingTraceReader } from '../../src/trace/routing-trace.ts';
+import { parseRunHeader } from '../../src/trace/run-header.ts';
+import { TraceReader } from '../../src/trace/trace-reader.ts';
 import { traceFolder } from '../trace/files.ts';
 import { openRig } from './rig.ts';
 
@@ -121,6 +125,23 @@ describe('a run whose routing is recorded', () => {
     const ofLost = steps.filter(({ npu }) => npu === 1).map(({ step }) => step);
     expect(ofLost.filter((step, index) => index > 0 && step <= (ofLost[index - 1] as number)).length).toBeLessThanOrEqual(1);
     expect(new Set(steps.map(({ npu }) => npu))).toEqual(new Set([0, 1]));
+  });
+
+  it('should be had afterwards from the trace of a run', async () => {
+    const [trace, beside, afterwards] = ['run.trace', 'beside.routing', 'afterwards.routing'].map((name) => folder.file(name)) as [string, string, string];
+    const pod = await createPod({ clock: 'virtual', kernels: 'hash', npus: 2, seed: 9, record: trace, record_routing: beside });
+    await Promise.all(PROMPTS.map((prompt) => pod.complete(prompt, OPTIONS)));
+    await pod.close();
+    using reader = TraceReader.open(trace);
+    const header = parseRunHeader(reader.header, trace);
+    const recompute = await KernelRecomputation.create(header, undefined, undefined, afterwards);
+    const { outcome } = await replayTrace(reader, header, { recompute });
+    recompute.closeRouting(outcome === 'reproduced');
+    const [then, now] = [readRouting(beside), readRouting(afterwards)];
+    expect(now.header).toEqual(then.header);
+    const timeless = ({ steps }: Routing): unknown => steps.map(({ time_us: _, ...step }) => step);
+    expect(timeless(now)).toEqual(timeless(then));
+    expect(now.steps.at(-1)?.time_us).toBeGreaterThan(0);
   });
 
   it('should refuse a file that exists', async () => {

@@ -121,6 +121,7 @@ describe('a replay that computes', () => {
     successor(found(9), 'npu/0');
     let launches = 0;
     const replay = new Replay({
+      at: () => {},
       begin: () => {},
       heard: () => {},
       transfer: () => {},
