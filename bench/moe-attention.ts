@@ -19,9 +19,12 @@ const SPLIT: readonly PodOptions[] = [
   { ...WORKERS, topology: 'moe-attention:domains=1x2,experts=2,shared=attention' },
   { ...WORKERS, topology: 'moe-attention:domains=1x1,experts=1' },
   { ...WORKERS, topology: 'moe-attention:domains=1x2,experts=2', schedule: 'domains' },
+  { ...WORKERS, topology: 'moe-attention:domains=1x2,experts=2', micro_batches: 2 },
+  { ...WORKERS, topology: 'moe-attention:domains=1x1,experts=1', micro_batches: 2 },
   { ...WORKERS, topology: 'moe-attention:domains=2x1,experts=2', schedule: 'domains' },
 ];
-const nameOf = ({ topology, schedule = 'dataflow' }: PodOptions): string => `${topology}, ${schedule}`;
+const nameOf = ({ topology, schedule = 'dataflow', micro_batches = schedule === 'domains' ? 2 : 1 }: PodOptions): string =>
+  `${topology}, ${schedule}, ${micro_batches === 1 ? '1 batch' : '2 micro-batches'}`;
 const CONCURRENT = [16, 32];
 
 const promptOf = (index: number): number[] => [1, 86, 1461, 613, 265, 531, 460, 315 + index, 265, 504, 454, 358 + index];

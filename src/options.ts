@@ -285,6 +285,11 @@ const podOptions = z.strictObject({
    * runs op by op then. No token depends on it.
    */
   schedule: z.enum(SCHEDULES).optional(),
+  /**
+   * Where attention NPUs and expert NPUs are apart and all flows: into so many micro-batches a step of enough rows is cut, so that one is at attention while the other
+   * is at the experts. Two run part by part, not as captured programs. Where domains take turns they are always 2. Default: 1. No token depends on it.
+   */
+  micro_batches: z.union([z.literal(1), z.literal(2)]).optional(),
   /** Choices that may wait or run in the pod at once; more are refused as overloaded. */
   max_queued: z.int().min(1).max(LIMITS.queued_max).default(4096),
   /** Bytes of one segment of global memory, at most 4 GiB less 64 KiB. */

@@ -29,6 +29,7 @@ export class AskedPeers {
   readonly #projection: OutputProjection;
   readonly #exchange: Exchange;
   readonly #dieOf: (npu: number) => number;
+  readonly #lane: number;
   readonly #now_ms: () => number;
   /** By NPU that has not answered. */
   readonly #missing = new Map<number, Asked>();
@@ -40,8 +41,9 @@ export class AskedPeers {
   /** Shares that were refused, since this was made. */
   refusals = 0;
 
-  /** `service`: what this NPU computes itself. */
-  constructor(batches: ExpertBatches, service: ExpertService, projection: OutputProjection, dieOf: (npu: number) => number) {
+  /** `service`: what this NPU computes itself. `lane`: of the micro-batch that asks. */
+  constructor(batches: ExpertBatches, service: ExpertService, projection: OutputProjection, dieOf: (npu: number) => number, lane = 0) {
+    this.#lane = lane;
     const { npu, exchange } = service;
     this.#npu = npu;
     this.#batches = batches;
@@ -118,7 +120,7 @@ export class AskedPeers {
 
   /** Nobody is waited for: what peers still compute lies in their memory, and is not looked for. */
   reset(): void {
-    for (const [npu, { event }] of this.#missing) this.#exchange.abandon(this.#dieOf(npu), event);
+    for (const [npu, { event }] of this.#missing) this.#exchange.abandon(this.#dieOf(npu), event, this.#lane);
     this.#missing.clear();
     this.#refused = [];
     this.#failed = null;
@@ -127,11 +129,11 @@ export class AskedPeers {
   #ask(npu: number, share: Share | null): number {
     const die = this.#dieOf(npu);
     if (share === null) return this.#exchange.dispatchRows(die, this.#projection.describe(this.#layer, this.#rows));
-    return this.#exchange.dispatch(die, this.#batches.describe(share, this.#layer));
+    return this.#exchange.dispatch(die, this.#batches.describe(share, this.#layer), this.#lane);
   }
 
   #pullRows(npu: number, event: number, share: Share): Answer {
-    return this.#exchange.pull(this.#dieOf(npu), event, this.#batches.replyAddress(share), share.pairs);
+    return this.#exchange.pull(this.#dieOf(npu), event, this.#batches.replyAddress(share), share.pairs, this.#lane);
   }
 
   #pullColumns(npu: number, event: number): Answer {

@@ -218,8 +218,8 @@ export class Forward implements Arithmetic {
 
   second(): Forward {
     const { config, layout, kernels } = this;
-    assert(layout.turns, `NPU ${layout.npu} has one micro-batch`);
-    return new Forward(config, { ...layout, scratch: layout.turns.scratch, routing: layout.turns.routing }, kernels);
+    assert(layout.second, `NPU ${layout.npu} has one micro-batch`);
+    return new Forward(config, { ...layout, scratch: layout.second.scratch, routing: layout.second.routing }, kernels);
   }
 
   newSampler(space: AddressSpace): TokenSampler {

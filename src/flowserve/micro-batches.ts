@@ -1,42 +1,54 @@
 /**
- * A step of an attention NPU whose DP domain takes turns with others at the experts (xDeepServe §5.2): two micro-batches, each with half of the rows and a run of
- * the parts of its own, so that one is at attention while the other is at the experts.
+ * A step of an attention NPU whose experts are elsewhere, as two micro-batches (xDeepServe §5.2), each with half of the rows and a run of the parts of its own, so
+ * that one is at attention while the other is at the experts: at those of its DP domain's turn (round-lanes.ts), or at whichever answer first (dataflow-lanes.ts).
  *
  *   micro-batch 0    | attention 0 |▶ A2E · experts · E2A ▶| attention 1 |▶ …
  *   micro-batch 1                  | attention 0 |▶ A2E · experts · E2A ▶| attention 1 | …
  *
- * The second never overtakes the first: where they share a sequence, the rows of the second attend to the KV of the first. One without rows goes through the rounds
- * with nothing, as the whole NPU does in an iteration in which it has no step (xccl/iterations.ts).
+ * The second never overtakes the first: where they share a sequence, the rows of the second attend to the KV of the first.
  *
  * The first computes where steps of other schedules do, the second on scratch of its own; at the end all rows lie one after the other as if they had been one.
  * @module
  */
-import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { assert } from '../protocol/errors.ts';
-import type { TokenBatch } from '../xccl/dispatch.ts';
-import type { Iterations } from '../xccl/iterations.ts';
 import type { Arithmetic, Span } from './arithmetic.ts';
 import { MICRO_BATCHES } from './dp-domains.ts';
 import { routedAt } from './routed-steps.ts';
 import { SPAN, SPAN_WORDS } from './step-layout.ts';
-import type { Part } from './step-parts.ts';
-import type { MicroBatchPlace } from './turns-layout.ts';
+import type { Experts, Part } from './step-parts.ts';
+
+/** The experts, as one micro-batch asks them. */
+export type LaneExperts = {
+  /** For the rows that its gate has seen last; there may be none. */
+  ask(part: Experts, rows: number): void;
+  /** True: the answers are here, and the tables by which the next part sums them. */
+  answer(rows: number): boolean;
+  /** NPUs whose answers are missing. */
+  readonly missing: number[];
+};
+
+/** What goes on around the steps of an NPU. */
+export type Surrounding = {
+  /** True: the step may begin. */
+  begin(): boolean;
+  /** For an NPU without a step under way. True if something went on. */
+  poll(): boolean;
+  /** The step is no more. */
+  giveUp(): void;
+  /** NPUs may have moved, or have been given up. @throws where that ends the step at hand */
+  reseat(): void;
+};
 
 export type MicroBatchOptions = {
   readonly model: Arithmetic;
   /** Made when they are needed first. */
   readonly parts: () => readonly Part[];
-  readonly place: MicroBatchPlace;
-  /** Of the shared expert, where another NPU has it. */
-  readonly sharedId: number | null;
+  readonly experts: LaneExperts;
 };
-
-const NOTHING: TokenBatch = { tokens: 0, rows: 0, experts: 0, weights: 0 };
 
 class MicroBatch {
   readonly #options: MicroBatchOptions;
-  readonly #words: Int32Array;
   #parts: readonly Part[] = [];
   #rows = 0;
   #spans: readonly Span[] = [];
@@ -46,9 +58,12 @@ class MicroBatch {
   /** Layers, the first ones, whose KV of its rows is there. */
   kv_layers = 0;
 
-  constructor(options: MicroBatchOptions, space: AddressSpace) {
+  constructor(options: MicroBatchOptions) {
     this.#options = options;
-    this.#words = space.wordsOf(options.model.layout.base);
+  }
+
+  get experts(): LaneExperts {
+    return this.#options.experts;
   }
 
   get rows(): number {
@@ -68,16 +83,20 @@ class MicroBatch {
     this.kv_layers = 0;
   }
 
-  /** Goes on to where the experts are asked: what is to be asked, or null at the end. */
-  goOn(): TokenBatch | null {
+  /** Goes on to where the experts are asked. False: to the end. */
+  goOn(): boolean {
     while (this.part < this.#parts.length) {
       const part = this.#parts[this.part++] as Part;
-      if (part.kind === 'experts') return this.#rows === 0 ? NOTHING : this.#batch();
+      if (part.kind === 'experts') {
+        this.experts.ask(part, this.#rows);
+        this.isAsking = true;
+        return true;
+      }
       assert(part.kind === 'compute', `a micro-batch has no part '${part.kind}'`);
       if (this.#rows > 0) part.compute(this.#rows, this.#spans);
       this.kv_layers = Math.max(this.kv_layers, part.kv_layers);
     }
-    return null;
+    return false;
   }
 
   /** What this NPU does itself while the experts compute. */
@@ -86,37 +105,10 @@ class MicroBatch {
     const part = this.#parts[this.part - 1];
     if (part?.kind === 'experts' && this.#rows > 0 && model.layout.sharedNpu === null) model.sharedExpert(part.layer, this.#rows);
   }
-
-  /** The answers are here, as rows: the tables by which the next part sums them. */
-  takeAnswers(): void {
-    const { model, place } = this.#options;
-    const { topK } = model.config.moe;
-    const words = this.#words;
-    const places = offsetOf(place.collect.places) / 4;
-    const indices = model.at.rowIndices / 4;
-    const { top_k } = place.collect;
-    for (let row = 0; row < this.#rows; row++)
-      for (let slot = 0; slot < topK; slot++) words[indices + row * topK + slot] = words[places + row * top_k + slot] as number;
-  }
-
-  #batch(): TokenBatch {
-    const { model, place, sharedId } = this.#options;
-    const { topK } = model.config.moe;
-    const { top_k, weights } = place.collect;
-    const words = this.#words;
-    const chosen = model.at.experts / 4;
-    const ids = offsetOf(place.ids) / 4;
-    for (let row = 0; row < this.#rows; row++) {
-      for (let slot = 0; slot < topK; slot++) words[ids + row * top_k + slot] = words[chosen + row * topK + slot] as number;
-      if (sharedId !== null) words[ids + row * top_k + topK] = sharedId;
-    }
-    // Answers are summed by the gate's own weights, here: those of the exchange are looked at by nobody.
-    return { tokens: this.#rows, rows: model.layout.scratch.normed, experts: place.ids, weights };
-  }
 }
 
 export class MicroBatches {
-  readonly iterations: Iterations;
+  readonly #surrounding: Surrounding;
   readonly #batches: readonly MicroBatch[];
   readonly #models: readonly Arithmetic[];
   readonly #space: AddressSpace;
@@ -127,10 +119,10 @@ export class MicroBatches {
   #broken: unknown = null;
 
   /** `options`: of each micro-batch; the first one's model is the NPU's own. */
-  constructor(options: readonly MicroBatchOptions[], iterations: Iterations, space: AddressSpace) {
+  constructor(options: readonly MicroBatchOptions[], surrounding: Surrounding, space: AddressSpace) {
     assert(options.length === MICRO_BATCHES, `${options.length} micro-batches`);
-    this.iterations = iterations;
-    this.#batches = options.map((one) => new MicroBatch(one, space));
+    this.#surrounding = surrounding;
+    this.#batches = options.map((one) => new MicroBatch(one));
     this.#models = options.map(({ model }) => model);
     this.#space = space;
     this.#words = space.wordsOf((this.#models[0] as Arithmetic).layout.base);
@@ -154,27 +146,20 @@ export class MicroBatches {
 
   /** Goes on until answers are missing. `asked`: experts have just been asked. `onLayers`: told of layers whose KV is there. */
   poll(onLayers: (layers: number) => void): 'pending' | 'asked' | 'done' {
-    const { iterations } = this;
+    const surrounding = this.#surrounding;
     if (this.#broken !== null) throw this.#broken;
     if (!this.#hasBegun) {
-      if (!iterations.begin()) {
+      if (!surrounding.begin()) {
         // What this one did in it may have been the last.
-        iterations.poll();
-        if (!iterations.begin()) return 'pending';
+        surrounding.poll();
+        if (!surrounding.begin()) return 'pending';
       }
       this.#hasBegun = true;
     }
     let hasAsked = false;
     for (const [lane, batch] of this.#batches.entries()) {
-      if (batch.isAsking && iterations.answer(lane)) {
-        batch.isAsking = false;
-        batch.takeAnswers();
-      }
-      if (batch.isAsking || batch.isDone || this.#mustFollow(lane)) continue;
-      const asks = batch.goOn();
-      if (asks === null) continue;
-      iterations.ask(lane, asks);
-      batch.isAsking = true;
+      if (batch.isAsking && batch.experts.answer(batch.rows)) batch.isAsking = false;
+      if (batch.isAsking || batch.isDone || this.#mustFollow(lane) || !batch.goOn()) continue;
       hasAsked = true;
       batch.computeOwn();
     }
@@ -188,20 +173,20 @@ export class MicroBatches {
 
   /** Takes part in what other NPUs of the domain have begun, where this one has no step in it. True if something went on. */
   takePart(): boolean {
-    return this.iterations.poll();
+    return this.#surrounding.poll();
   }
 
   /** The step is given up. */
   reset(): void {
     this.#hasBegun = false;
     this.#broken = null;
-    this.iterations.giveUp();
+    this.#surrounding.giveUp();
   }
 
   /** NPUs of the domain may have moved, or have been given up. */
   reseat(): void {
     try {
-      this.iterations.reseat();
+      this.#surrounding.reseat();
     } catch (error) {
       this.#broken = error;
     }
@@ -209,7 +194,7 @@ export class MicroBatches {
 
   /** NPUs whose answers are missing. */
   get missing(): number[] {
-    return this.#batches.flatMap(({ isAsking }, lane) => (isAsking ? this.iterations.missing(lane) : []));
+    return this.#batches.flatMap(({ isAsking, experts }) => (isAsking ? experts.missing : []));
   }
 
   /** The micro-batch before has not come further yet. */

@@ -17,6 +17,7 @@ import { type GraphPlace, layoutGraphs } from './graph-layout.ts';
 import { attendedWidth, gatherPlaces, type RankSplit, splitOf } from './rank-split.ts';
 import { layoutRouting } from './routed-steps.ts';
 import { LOGIT_ROWS_MAX, layoutReadout, layoutRows, type Scratch } from './scratch-layout.ts';
+import { layoutSecondBatch } from './second-batch.ts';
 import {
   areaSizes,
   dispatchPlaces,
@@ -27,7 +28,9 @@ import {
   layoutKv,
   layoutOffersOf,
   type ProjectionPlace,
+  type SecondBatch,
   type StepLayout,
+  secondPlaces,
   sharedNpuFor,
 } from './step-layout.ts';
 import { isTensorParallel, partOf, projectionShareOf, type TensorShare, tensorShareOf } from './tensor-share.ts';
@@ -99,6 +102,7 @@ export type NpuLayout = StepLayout & {
   readonly kvFormat: KvFormat;
   readonly scratch: Scratch;
   readonly turns: (AttentionTurnsPlace & { readonly scratch: Scratch }) | null;
+  readonly second: (SecondBatch & { readonly scratch: Scratch }) | null;
   /** Raw tensor bytes on their way into panels. */
   readonly staging: { readonly address: number; readonly bytes: number };
   /** Per slot: the sampler's record, then its bias pairs and banned ids. */
@@ -158,10 +162,12 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const ropeTable = arena.allocate(ropeTableLength(config.maxPositions, config.rope.dim) * 4);
   const weightsEnd = arena.used;
   const { bytes: own_bytes, ...dispatch } = dispatchPlaces(config, row_bytes, options, areas.dispatch, attendedWidth(config) * 4);
-  const rowsOf = (rows: number, normed: number) => layoutRows(config, options, rows, split, projectionShare, arena, areas, { ...dispatch, normed });
-  const scratch = { ...rowsOf(options.max_batch_tokens, dispatch.normed), ...layoutReadout(config, options, arena, areas) };
-  const second = (rows: number): Scratch => ({ ...scratch, ...rowsOf(rows, arena.allocate(rows * row_bytes)) });
-  const turns = layoutAttentionTurns(config, row_bytes, options, npu, own_bytes, scratch, second, arena);
+  const rowsOf = (rows: number, places: typeof dispatch) => layoutRows(config, options, rows, split, projectionShare, arena, areas, places);
+  const scratch = { ...rowsOf(options.max_batch_tokens, dispatch), ...layoutReadout(config, options, arena, areas) };
+  const apart = (rows: number): Scratch => ({ ...scratch, ...rowsOf(rows, { ...dispatch, normed: arena.allocate(rows * row_bytes) }) });
+  const turns = layoutAttentionTurns(config, row_bytes, options, npu, own_bytes, scratch, apart, arena);
+  const behind = (rows: number): Scratch => ({ ...scratch, ...rowsOf(rows, secondPlaces(config, row_bytes, options, dispatch)) });
+  const second = turns ?? layoutSecondBatch(config, options, npu, behind, arena);
   const projection = projectionShare.tp > 1 ? layoutProjection(config, projectionShare, scratch) : null;
   const widest = Math.max(hiddenSize, config.mlp.intermediateSize, moe.intermediateSize * Math.max(1, moe.sharedExperts), config.heads * 512);
   const staging_bytes = Math.max(STAGING_BYTES, 16 * widest * 8);
@@ -217,6 +223,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     samplers,
     graphs,
     turns,
+    second,
   };
 }
 

@@ -37,6 +37,7 @@ export function checkOptions({ moe }: ModelShape, deployment: Deployment, option
       );
   checkLongPrompts(options);
   checkSchedule(deployment, options);
+  checkMicroBatches(deployment, options);
   checkHandoffs(deployment, options);
   checkCache(deployment, options);
 }
@@ -57,6 +58,14 @@ function checkLongPrompts({ topology, load_balancing, long_prompt_groups: own }:
     'long_prompt_groups',
     `${own} for very long prompts alone needs an executor that has more DP groups and chooses among them by cost_model; '${formatTopology(topology)}' has ${[...new Set(choices)].join('; ')}: use load_balancing 'cost_model' or a prefill executor, with dp ${own + 1} or more`,
   );
+}
+
+function checkMicroBatches(deployment: Deployment, { topology, schedule, micro_batches }: PlanOptions): void {
+  if (micro_batches === undefined) return;
+  if (!isSplit(deployment))
+    refuse('micro_batches', `topology '${formatTopology(topology)}' has experts beside attention; 'moe-attention:domains=1x2,experts=2' has them apart`);
+  if (schedule === 'domains' && micro_batches !== 2)
+    refuse('micro_batches', `${micro_batches}: where domains take turns a step is 2 micro-batches; leave it out`);
 }
 
 function checkSchedule(deployment: Deployment, { topology, schedule }: PlanOptions): void {

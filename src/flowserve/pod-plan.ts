@@ -22,7 +22,7 @@ import { type Dtypes, layoutNpu, type NpuLayout } from './npu-layout.ts';
 import { checkOptions, checkSplits } from './option-checks.ts';
 import { RecordTable } from './record-table.ts';
 import { recordsBytes } from './request-records.ts';
-import { attentionLayouts, type ExpertLayout, type LayoutOptions, type ModelShape, type StepLayout } from './step-layout.ts';
+import { attentionLayouts, type ExpertLayout, type LayoutOptions, type MicroBatchCount, type ModelShape, type StepLayout } from './step-layout.ts';
 
 export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment'> & {
   readonly topology: Topology;
@@ -60,6 +60,8 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly kv_transfer: 'request' | 'layer';
   /** How attention NPUs and expert NPUs take turns. Missing: as is best. */
   readonly schedule?: Schedule | undefined;
+  /** Into so many micro-batches a step is cut, where attention and experts are apart; missing: as is best. */
+  readonly micro_batches?: MicroBatchCount | undefined;
   /** What ids stand for takes so many bytes of shared memory. Missing: whoever needs to know has the tokenizer. */
   readonly vocabulary_bytes?: number;
   /** False: all actors live on one thread, as on a virtual clock, which needs no rings. Else it has them. */
@@ -157,6 +159,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
     ...(options.records_routing && { records_routing: true }),
     ...(prefix_sharing && { loans_max: PREFIX_LOANS_MAX }),
     ...(options.schedule !== undefined && { schedule: options.schedule }),
+    ...(options.micro_batches !== undefined && { micro_batches: options.micro_batches }),
   };
   const { dram_blocks = 0, cache_costs = null, kv_fabric = 'memory' } = options;
   const wide = powerOfTwo(Math.max(CALLER_RING_BYTES_MIN, 2 * BYTES_PER_PROMPT_TOKEN * config.maxPositions));

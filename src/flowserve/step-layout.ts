@@ -19,12 +19,18 @@ import type { RoutingTable } from './routed-steps.ts';
 import { hasSplitProjection, type TensorShare } from './tensor-share.ts';
 import type { AttentionTurnsPlace, ExpertTurnsPlace } from './turns-layout.ts';
 
+/** Scratch of a second micro-batch, and what its gates have chosen, if anybody records that. */
+export type SecondBatch = { readonly scratch: StepScratch; readonly routing: RoutingTable | null };
+
 /** What a step knows of a model: no width but that of its rows. Any model's config is one; tests and simulations may write one down. */
 export type ModelShape = Pick<ModelConfig, 'layers' | 'vocabSize' | 'maxPositions' | 'eosTokenIds'> & {
   readonly moe: Pick<MoeConfig, 'experts' | 'topK' | 'sharedExperts' | 'denseLayers'>;
 };
 
 export const kvFormatOf = ({ kv_cache_dtype = 'auto' }: { readonly kv_cache_dtype?: KvCacheDtype }): KvFormat => (kv_cache_dtype === 'int8' ? 'int8' : 'f32');
+
+/** Into so many a step is cut at most. */
+export type MicroBatchCount = 1 | 2;
 
 export type LayoutOptions = {
   readonly deployment: Deployment;
@@ -44,6 +50,8 @@ export type LayoutOptions = {
   readonly loans_max?: number;
   /** Of executors whose experts are apart; missing: dataflow. */
   readonly schedule?: Schedule | undefined;
+  /** Of a step, where attention and experts are apart; missing: 1. */
+  readonly micro_batches?: MicroBatchCount | undefined;
   /** Slots of each layer of an executor beyond one for each expert; missing: none. */
   readonly redundant_experts?: number;
   /** By task executor: [layer with experts][slot] → expert, −1: none. Missing: each expert has one slot, the redundant ones are empty. */
@@ -153,6 +161,8 @@ export type StepLayout = DieLayout & {
   readonly routing: RoutingTable | null;
   /** Null where its domain does not take turns with others. */
   readonly turns: AttentionTurnsPlace | null;
+  /** Of the second of two micro-batches, where steps may be that; null: they never are. */
+  readonly second: SecondBatch | null;
 };
 
 /** Those of NPUs that run steps, in their order. */
@@ -194,9 +204,30 @@ export function dispatchPlaces(model: ModelShape, row_bytes: number, options: La
   const arena = new Arena(base);
   const normed = arena.allocate(rows * row_bytes);
   const pairRows = arena.allocate(rows * pairsOfRow(moe, options.deployment) * 4);
-  const segments = arena.allocate((slotsMax(model, options) + 1) * 8);
+  const table = (): number => arena.allocate((slotsMax(model, options) + 1) * 8);
+  const segments = table();
   const attended = arena.allocate(hasSplitProjection(options.deployment) ? rows * attended_row_bytes : 0);
-  return { normed, pairRows, segments, attended, bytes: arena.used };
+  const secondSegments = hasTwoBatches(options) ? table() : 0;
+  return { normed, pairRows, segments, attended, secondSegments, bytes: arena.used };
+}
+
+/** Steps may be two micro-batches, each with a lane of its own to expert NPUs that serve whoever asks. */
+export const hasTwoBatches = ({ deployment, schedule, micro_batches = 1 }: Pick<LayoutOptions, 'deployment' | 'schedule' | 'micro_batches'>): boolean =>
+  micro_batches > 1 && schedule !== 'domains' && isSplit(deployment);
+
+/** Rows of a step that the first of two micro-batches has at most; the second has the others. */
+export const firstBatchRows = ({ max_batch_tokens }: Pick<LayoutOptions, 'max_batch_tokens'>): number => Math.ceil(max_batch_tokens / 2);
+
+/** What a second micro-batch has of the dispatch area: the rows, and their lists, behind those of the first. */
+export function secondPlaces<Places extends Pick<ReturnType<typeof dispatchPlaces>, 'normed' | 'pairRows' | 'secondSegments'>>(
+  { moe }: ModelShape,
+  row_bytes: number,
+  options: LayoutOptions,
+  places: Places,
+): Places & { readonly segments: number } {
+  const rows = firstBatchRows(options);
+  const pairRows = places.pairRows + rows * pairsOfRow(moe, options.deployment) * 4;
+  return { ...places, normed: places.normed + rows * row_bytes, pairRows, segments: places.secondSegments };
 }
 
 /** Rows of experts that one row asks for at most: the shared expert is one of them where other NPUs may compute it. */
@@ -224,15 +255,13 @@ function answerRows({ moe }: ModelShape, { deployment, max_batch_tokens: rows, r
 const askersOf = (deployment: Deployment, npu: number): number =>
   deployment.npus[npu]?.kind === 'experts' ? executorOfNpu(deployment, npu).attention.npus : 0;
 
-/** Things that an NPU may ask of another one at once: the experts of two micro-batches, where attention and experts are apart. */
-const LANES_MAX = 2;
-
 /** How an NPU of such a pod exchanges tokens with others. */
-export const exchangeOptions = ({ deployment, schedule }: Pick<LayoutOptions, 'deployment' | 'schedule'>, npu: number): ExchangeOptions => {
+export const exchangeOptions = (options: Pick<LayoutOptions, 'deployment' | 'schedule' | 'micro_batches'>, npu: number): ExchangeOptions => {
+  const { deployment, schedule } = options;
   // Rounds of domains have the lanes, and areas of their own.
   if (schedule === 'domains') return {};
   const askers = askersOf(deployment, npu);
-  return { lanes: isSplit(deployment) ? LANES_MAX : 1, ...(askers > 0 && { askers }) };
+  return { lanes: hasTwoBatches(options) ? 2 : 1, ...(askers > 0 && { askers }) };
 };
 
 /** `slot_bytes`: of the slots for bulk data between dies. `gather_bytes`: of the tables that ranks gather, in pods that have tensor parallelism. */
@@ -253,7 +282,7 @@ export const areaSizes = (
     : // Each asker's place is a multiple as well.
       roundUp(answerRows(model, options, npu) * row_bytes, 64) + 64 * askersOf(options.deployment, npu),
   gather_bytes: roundUp(gather_bytes, 64),
-  lanes: options.schedule === 'domains' ? lanesOf(options.deployment) : isSplit(options.deployment) ? LANES_MAX - 1 : 0,
+  lanes: options.schedule === 'domains' ? lanesOf(options.deployment) : hasTwoBatches(options) ? 1 : 0,
 });
 
 /** KV blocks as their owner holds and frees them. */

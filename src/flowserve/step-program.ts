@@ -16,13 +16,14 @@ import { AllGather } from '../xccl/all-gather.ts';
 import type { Exchange } from '../xccl/exchange.ts';
 import type { Arithmetic, Span, StepGraphs, TokenSampler } from './arithmetic.ts';
 import { AskedPeers, PEERS_DEADLINE_MS } from './asked-peers.ts';
+import { newDataflowBatches, TWO_BATCHES_ROWS_MIN } from './dataflow-lanes.ts';
 import { ExpertBatches } from './expert-batches.ts';
 import { ExpertService } from './expert-service.ts';
 import type { Forward } from './forward.ts';
 import type { MicroBatches } from './micro-batches.ts';
 import { OutputProjection } from './output-projection.ts';
 import { Readout } from './readout.ts';
-import { kvPool, SPAN, SPAN_WORDS } from './step-layout.ts';
+import { firstBatchRows, kvPool, SPAN, SPAN_WORDS } from './step-layout.ts';
 import { type Experts, type Part, type Projection, partsInTurn } from './step-parts.ts';
 import { newMicroBatches } from './turns.ts';
 import type { WarmShape } from './warm-up.ts';
@@ -75,8 +76,13 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   readonly #graphs: StepGraphs | null;
   readonly #onLayers: OnLayers;
   #run: Run | null = null;
-  /** Null where its domain takes no turns with others: then a step is one batch. */
-  readonly #microBatches: MicroBatches | null;
+  /** Null where its domain takes no turns with others. */
+  readonly #turns: MicroBatches | null;
+  /** Null where steps that flow are one batch each; and whom the second has asked. */
+  readonly #flow: MicroBatches | null = null;
+  readonly #askedSecond: AskedPeers | null = null;
+  /** Of the step at hand; null: it is one batch. */
+  #microBatches: MicroBatches | null = null;
   /** The experts that its micro-batches have asked have yet to answer. */
   #isAwaiting = false;
   /** Begins when `#run` is done. */
@@ -96,8 +102,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.forward = forward;
     this.batches = new ExpertBatches(forward, space, map);
     this.#projection = new OutputProjection(forward, space);
-    this.#microBatches = newMicroBatches(forward, (model) => partsInTurn(model, this.batches, this.service), space, exchange.endpoint, dieOf);
-    this.service = new ExpertService(forward, space, exchange, this.#projection, this.#microBatches);
+    this.#turns = newMicroBatches(forward, (model) => partsInTurn(model, this.batches, this.service), space, exchange.endpoint, dieOf);
+    this.service = new ExpertService(forward, space, exchange, this.#projection, this.#turns);
     this.#inTurn = partsInTurn(forward, this.batches, this.service);
     this.#graphs = forward.newGraphs(this.batches, this.service, space);
     this.exchange = exchange;
@@ -106,6 +112,16 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.#blocks = new BlockPool(space, kvPool(npu, kv));
     this.#sampler = forward.newSampler(space);
     this.#asked = new AskedPeers(this.batches, this.service, this.#projection, dieOf);
+    if (this.#turns === null && forward.layout.second !== null) {
+      const second = forward.second();
+      const batches = new ExpertBatches(second, space, map, { batches: this.batches, rows: firstBatchRows({ max_batch_tokens: forward.layout.rows_max }) });
+      this.#askedSecond = new AskedPeers(batches, this.service, this.#projection, dieOf, 1);
+      const both = [
+        { model: forward, batches: this.batches, asked: this.#asked },
+        { model: second, batches, asked: this.#askedSecond },
+      ];
+      this.#flow = newDataflowBatches(both, this.service, space);
+    }
     this.#self = address('npu', forward.layout.npu);
     this.#words = space.wordsOf(forward.layout.base);
   }
@@ -144,7 +160,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
 
   /** Parts of its steps that others refused, since they hold other experts now than its map says. */
   get refusals(): number {
-    return this.#asked.refusals;
+    return this.#asked.refusals + (this.#askedSecond?.refusals ?? 0);
   }
 
   /** KV blocks as the memory knows them. */
@@ -165,9 +181,11 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     }
     // Decode runs in graph mode, prefill and what is mixed with it part by part; and what expert-times.ts wants to see.
     const captured = isDecode(plan) && !this.service.times.samples(plan.step) ? (this.#graphs?.partsOf(row) ?? null) : null;
-    const parts = this.#microBatches === null ? (captured ?? this.#inTurn) : [];
+    this.#microBatches = this.#turns ?? (row >= TWO_BATCHES_ROWS_MIN ? this.#flow : null);
+    const isWhole = this.#microBatches === null;
+    const parts = isWhole ? (captured ?? this.#inTurn) : [];
     this.#microBatches?.start(row, spans);
-    const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#sampled, captured !== null);
+    const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#sampled, isWhole && captured !== null);
     this.#run = { plan, spans, rows: row, parts, readout, part: 0 };
   }
 
@@ -278,7 +296,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
 
   /** NPUs whose answers or parts are missing. */
   get missing(): number[] {
-    return [...this.#asked.npus, ...this.#gathering];
+    return [...new Set([...this.#asked.npus, ...(this.#askedSecond?.npus ?? []), ...this.#gathering])];
   }
 
   get #gathering(): number[] {
@@ -290,16 +308,19 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   /** @throws `deadline_exceeded` naming the NPUs that have not answered for too long. */
   checkDeadline(): void {
     this.#asked.checkDeadline(this.#gathering);
+    this.#askedSecond?.checkDeadline([]);
   }
 
   /** Asks a peer once more for what it has not answered: it was restarted. Who serves keeps no state, so asking twice is harmless. */
   askAgain(npu: number): void {
     this.#asked.askAgain(npu);
+    this.#askedSecond?.askAgain(npu);
   }
 
   /** Gives the step up and forgets all slots. Nobody is waited for: what peers still compute for it lies in their memory, and is not looked for. */
   reset(): void {
     this.#asked.reset();
+    this.#askedSecond?.reset();
     this.#run = null;
     this.#next = null;
     this.#isAwaiting = false;

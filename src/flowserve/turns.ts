@@ -16,6 +16,7 @@ import { ExpertService } from './expert-service.ts';
 import { ExpertTimes } from './expert-times.ts';
 import { MicroBatches } from './micro-batches.ts';
 import { RoundExperts } from './round-experts.ts';
+import { RoundLane } from './round-lanes.ts';
 import type { ExpertLayout } from './step-layout.ts';
 import type { Part } from './step-parts.ts';
 import type { AttentionTurnsPlace, ExchangePlace, ExpertTurnsPlace, MicroBatchPlace } from './turns-layout.ts';
@@ -61,13 +62,13 @@ export function newMicroBatches(
   const { turns } = model.layout;
   if (turns === null) return null;
   const sharedId = turns.shared?.id ?? null;
-  const batches = [model, model.second()].map((one, index) => ({
+  const iterations = newIterations(model, turns, endpoint, dieOf);
+  const batches = [model, model.second()].map((one, lane) => ({
     model: one,
     parts: () => partsOf(one),
-    place: turns.batches[index] as MicroBatchPlace,
-    sharedId,
+    experts: new RoundLane(lane, one, iterations, turns.batches[lane] as MicroBatchPlace, sharedId, space),
   }));
-  return new MicroBatches(batches, newIterations(model, turns, endpoint, dieOf), space);
+  return new MicroBatches(batches, iterations, space);
 }
 
 /** Of an expert NPU. */

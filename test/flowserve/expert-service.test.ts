@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import type { SplitShape, Topology } from '../../src/protocol/topology.ts';
+import { laneOf } from '../../src/xccl/lane.ts';
 import type { Call } from './hash-rig.ts';
 import { generate, makeHashPod } from './hash-rig.ts';
 
@@ -19,20 +20,24 @@ const joinedIn = (pod: ReturnType<typeof makeHashPod>): number => pod.services.r
 it('should give the tokens of one NPU, however many attention NPUs ask at once, in whichever segments of memory they lie', () => {
   const one = makeHashPod(1);
   let joined = 0;
+  let onSecondLane = 0;
   fc.assert(
     fc.property(
       CALLS,
       fc.integer({ min: 1, max: 5 }),
       fc.record({ domains: fc.constant(1), experts: fc.integer({ min: 1, max: 6 }), shared: fc.constantFrom(undefined, 1, 'attention' as const) }),
       fc.constantFrom(2 ** 32 - 65_536, 2 ** 20),
-      fc.constantFrom(4, 64),
-      (calls, dp, split, segment_bytes, max_batch_tokens) => {
-        const pod = makeHashPod(1, { topology: apart(dp, split), segment_bytes, max_batch_tokens, kv_blocks: 40 });
+      fc.constantFrom(4, 17, 64),
+      fc.constantFrom(1 as const, 2 as const),
+      (calls, dp, split, segment_bytes, max_batch_tokens, micro_batches) => {
+        const pod = makeHashPod(1, { topology: apart(dp, split), segment_bytes, max_batch_tokens, kv_blocks: 40, micro_batches });
         const asked = calls.map((call): Call => ({ ...call, npu: call.npu % dp }));
         const { tokens, errors } = generate(pod, asked);
         expect(errors.every((error) => error === null)).toBe(true);
         for (const [index, call] of asked.entries()) expect(tokens[index]).toEqual(generate(one, [{ ...call, npu: 0 }]).tokens[0]);
         joined += joinedIn(pod);
+        for (const { exchange } of micro_batches === 2 ? pod.programs : [])
+          for (const { npu } of pod.services) onSecondLane += exchange.endpoint.nextEvent(npu, laneOf(0).dispatch) - 1;
         for (const { exchange } of pod.services) {
           exchange.sweepReplies();
           expect(exchange.replies.used).toBe(0);
@@ -42,6 +47,7 @@ it('should give the tokens of one NPU, however many attention NPUs ask at once, 
     { numRuns: 25 },
   );
   expect(joined).toBeGreaterThan(0);
+  expect(onSecondLane).toBeGreaterThan(0);
 });
 
 it('should call an expert once for the rows of all that have arrived', () => {

@@ -30,6 +30,7 @@ describe('ids and log-probabilities should be those of one NPU', () => {
     { topology: 'moe-attention:domains=1x2,experts=3', workers: 2 },
     { topology: 'moe-attention:domains=2x1,experts=2,shared=attention', workers: 2, enforce_eager: true, max_batch_tokens: 7, load_balancing: 'round_robin' },
     { topology: 'pd:prefill=1xdp2,decode=1xdomains1x2experts2shared1', workers: 2, npu_workers: [0, 1, 0, 1, 1, 0], kv_blocks: 128 },
+    { topology: 'moe-attention:domains=1x2,experts=2', workers: 2, micro_batches: 2 },
   ] satisfies PodOptions[])('on worker threads: %o', async (options) => {
     expect(await withPod(options, ask)).toEqual(await answers());
   });
@@ -59,7 +60,8 @@ it('tokens of the hash model should be those of one NPU, however many attention 
         ),
         seed: fc.integer({ min: 0, max: 1e6 }),
         kv_blocks: fc.integer({ min: 8, max: 40 }),
-        max_batch_tokens: fc.constantFrom(1, 7, 64),
+        max_batch_tokens: fc.constantFrom(1, 7, 19, 64),
+        micro_batches: fc.constantFrom(1 as const, 2 as const),
         load_balancing: fc.constantFrom('auto' as const, 'round_robin' as const),
         async_scheduling: fc.boolean(),
       }),

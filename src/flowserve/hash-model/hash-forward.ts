@@ -339,8 +339,8 @@ export class HashForward implements Arithmetic {
 
   second(): HashForward {
     const { config, layout } = this;
-    assert(layout.turns, `NPU ${layout.npu} has one micro-batch`);
-    return new HashForward(config, { ...layout, scratch: layout.turns.scratch, routing: layout.turns.routing }, this.#space);
+    assert(layout.second, `NPU ${layout.npu} has one micro-batch`);
+    return new HashForward(config, { ...layout, scratch: layout.second.scratch, routing: layout.second.routing }, this.#space);
   }
 
   newGraphs(): null {

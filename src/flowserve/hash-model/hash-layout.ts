@@ -19,6 +19,7 @@ import { layersWithExperts, layoutSlotTables, layoutStaging, placeOfSlot, type S
 import { type PlanOptions, type PodPlanOf, planDies } from '../pod-plan.ts';
 import { layoutRouting } from '../routed-steps.ts';
 import { LOGIT_ROWS_MAX } from '../scratch-layout.ts';
+import { layoutSecondBatch } from '../second-batch.ts';
 import {
   areaSizes,
   dispatchPlaces,
@@ -31,9 +32,11 @@ import {
   type ModelShape,
   type ProjectionPlace,
   pairsOfRow,
+  type SecondBatch,
   SPAN_WORDS,
   type StepLayout,
   type StepScratch,
+  secondPlaces,
   sharedNpuFor,
 } from '../step-layout.ts';
 import { type Gathered, projectionShareOf, type TensorShare, tensorShareOf } from '../tensor-share.ts';
@@ -52,6 +55,7 @@ export type HashLayout = StepLayout & {
   readonly scratch: HashScratch;
   readonly weights: number;
   readonly turns: (AttentionTurnsPlace & { readonly scratch: HashScratch }) | null;
+  readonly second: (SecondBatch & { readonly scratch: HashScratch }) | null;
 };
 
 /** Of an expert NPU. `hasShared`: it computes the shared expert, with the replicated weights. */
@@ -121,11 +125,11 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
     ...(projectionShare.tp > 1 ? { attended } : {}),
   };
   const projection = projectionShare.tp > 1 ? layoutProjection(projectionShare, attended, () => hashes(rows)) : null;
-  const second = (own: number): HashScratch => ({
-    ...scratch,
-    ...layoutRows(model, options, own, { ...dispatch, normed: hashes(own) }, arena),
-  });
-  const turns = layoutAttentionTurns(model, HASH_BYTES, options, npu, own_bytes, scratch, second, arena);
+  const rowsOf = (own: number, places: typeof dispatch): HashScratch => ({ ...scratch, ...layoutRows(model, options, own, places, arena) });
+  const apart = (own: number): HashScratch => rowsOf(own, { ...dispatch, normed: hashes(own) });
+  const turns = layoutAttentionTurns(model, HASH_BYTES, options, npu, own_bytes, scratch, apart, arena);
+  const behind = (own: number): HashScratch => rowsOf(own, secondPlaces(model, HASH_BYTES, options, dispatch));
+  const second = turns ?? layoutSecondBatch(model, options, npu, behind, arena);
   const scratchEnd = arena.used;
   const kv = layoutKv(layers, HASH_BYTES * options.kv_block_size, options, arena);
   const kvEnd = arena.used;
@@ -158,6 +162,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
     offers,
     routing,
     turns,
+    second,
     ...weights,
   };
 }

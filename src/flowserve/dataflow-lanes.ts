@@ -1,0 +1,58 @@
+/**
+ * The experts as a micro-batch asks them where everything flows (xDeepServe §5.3): each expert NPU that it needs, on a lane of the micro-batch's own, and it goes on
+ * when those have answered, whatever else goes on.
+ * @module
+ */
+import type { AddressSpace } from '../fabric/address-space.ts';
+import { MinipodError } from '../protocol/errors.ts';
+import type { Arithmetic } from './arithmetic.ts';
+import type { AskedPeers } from './asked-peers.ts';
+import type { ExpertBatches } from './expert-batches.ts';
+import type { ExpertService } from './expert-service.ts';
+import { type LaneExperts, MicroBatches, type Surrounding } from './micro-batches.ts';
+import { type Experts, partsInTurn } from './step-parts.ts';
+
+/** A step of fewer rows is one batch: halves of it read all weights twice, for rows that take less than that. */
+export const TWO_BATCHES_ROWS_MIN = 8;
+
+class DataflowLane implements LaneExperts {
+  readonly #asked: AskedPeers;
+
+  constructor(asked: AskedPeers) {
+    this.#asked = asked;
+  }
+
+  get missing(): number[] {
+    return this.#asked.npus;
+  }
+
+  ask(part: Experts, rows: number): void {
+    if (rows > 0) this.#asked.askShares(part.layer, part.route(rows));
+  }
+
+  answer(): boolean {
+    const asked = this.#asked;
+    const isThere = !asked.isMissing || asked.pull();
+    if (asked.failed !== null) throw new MinipodError('worker_failed', `NPU ${asked.failed} failed at its part of layer ${asked.layer}`);
+    return isThere;
+  }
+}
+
+/** A micro-batch's own: what it computes with, how its pairs are sorted, and whom it has asked. */
+export type DataflowBatch = { readonly model: Arithmetic; readonly batches: ExpertBatches; readonly asked: AskedPeers };
+
+export function newDataflowBatches(batches: readonly DataflowBatch[], service: ExpertService, space: AddressSpace): MicroBatches {
+  const options = batches.map(({ model, batches, asked }) => ({ model, parts: () => partsInTurn(model, batches, service), experts: new DataflowLane(asked) }));
+  return new MicroBatches(options, flowing(batches.map(({ asked }) => asked)), space);
+}
+
+/** A step waits for nobody before it begins, and an NPU without one for nothing. */
+const flowing = (lanes: readonly AskedPeers[]): Surrounding => ({
+  begin: () => true,
+  poll: () => false,
+  giveUp: () => {
+    for (const lane of lanes) lane.reset();
+  },
+  // Whoever has moved is asked again.
+  reseat: () => {},
+});
