@@ -1,9 +1,12 @@
 /** What is told of an NPU's experts: how long their batches take, and what waits for them. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { expertPlaces } from '../../src/flowserve/expert-places.ts';
 import { expertReports } from '../../src/flowserve/expert-reports.ts';
+import { writeSlot } from '../../src/flowserve/expert-slots.ts';
 import { boundOf, bucketOf, ExpertTimes, percentileOf } from '../../src/flowserve/expert-times.ts';
 import type { ExpertReport } from '../../src/protocol/threads.ts';
+import { Directory } from '../../src/runtime/directory.ts';
 import { generate, makeHashPod, SHAPE } from './hash-rig.ts';
 
 describe('the buckets of service times', () => {
@@ -79,5 +82,20 @@ describe('the reports of experts', () => {
     expect(served.filter(({ batches }) => batches > 0).map(({ layer, expert, tokens, us_sum }) => ({ layer, expert, tokens, us_sum }))).toEqual(
       queued.map(({ layer, expert, queued }) => ({ layer, expert, tokens: queued, us_sum: 1 })),
     );
+  });
+});
+
+describe('the places of experts', () => {
+  it('should be those whose slots hold them, and know by which map a layer changed last', () => {
+    const { plan, space, programs } = makeHashPod(2);
+    const { experts } = SHAPE.moe;
+    const look = () => expertPlaces(plan, space, new Directory(plan.hosting));
+    const native = Array.from({ length: experts }, (_, expert) => [expert % 2]);
+    expect(look()).toEqual([1, 2, 3].map((layer) => ({ layer, by_executor: [{ npus: native, map_epoch: 0 }] })));
+    // NPU 1's slot 3 held expert 7.
+    const { layout } = programs[1]?.forward ?? expect.fail();
+    writeSlot(space.wordsOf(layout.base), layout.expertSlots, 2, 3, 0, 5, 0);
+    const moved = native.with(0, [0, 1]).with(7, []);
+    expect(look()).toEqual([1, 2, 3].map((layer) => ({ layer, by_executor: [layer === 2 ? { npus: moved, map_epoch: 5 } : { npus: native, map_epoch: 0 }] })));
   });
 });
