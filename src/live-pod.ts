@@ -38,6 +38,7 @@ import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
 import { type ThreadMessage, threadPeerDetached } from './protocol/threads.ts';
 import type { Completion, ContextInfo, Generation, PodExperts, PodStats } from './results.ts';
+import { ArrivalRhythm } from './runtime/arrival-rhythm.ts';
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
 import { breathe, EventLoopSleeper, waitAtMost } from './runtime/event-loop.ts';
@@ -49,11 +50,6 @@ import { LiveInspection } from './trace/live-inspection.ts';
 
 /** An idle caller looks up this often; a bell wakes it earlier. */
 const SLEEP_MS = 1_000;
-/**
- * While calls are open, text is taken up this often, all that has come at once, without a bell: a wake for each step of each DP group would cost its worker
- * 8 µs, and on a machine of few cores often its core as well.
- */
-const NAP_MS = 1;
 /** Calls whose last tokens were lost with a thread are looked for this often. */
 const LOOK_MS = 1_000;
 /** More than all that the control thread waits for in turn while it closes: past it, it is stuck itself, in a full ring of a recorder whose disk hangs. */
@@ -277,20 +273,24 @@ export class LivePod implements Pod {
     const sleeper = this.#sleeper;
     const hasWork = (): boolean => this.#isClosed || links.hasInbound();
     const onFrame = (_peer: number, ring: RingConsumer): void => this.#receive(this.#port.read(ring));
+    const rhythm = new ArrivalRhythm();
     let looked_ms = this.#clock.now_ms();
     while (!this.#isClosed) {
       const busy = links.receive(onFrame);
       const waits = links.flush();
       // Chunks wake their readers, who run before the next frame is looked for.
+      const now_ms = this.#clock.now_ms();
       if (busy) {
+        rhythm.note(now_ms);
         await breathe();
         continue;
       }
-      if (this.#clock.now_ms() - looked_ms >= LOOK_MS) {
-        looked_ms = this.#clock.now_ms();
+      if (now_ms - looked_ms >= LOOK_MS) {
+        looked_ms = now_ms;
         this.#calls.look();
       }
-      if (waits || this.#calls.open > 0) await sleeper.nap(NAP_MS);
+      // Without a bell: a wake for each step of each DP group would cost its worker 8 µs, and on a machine of few cores often its core as well.
+      if (waits || this.#calls.open > 0) await sleeper.nap(rhythm.nap_ms(now_ms));
       else await sleeper.sleep(SLEEP_MS, hasWork);
     }
   }

@@ -8,7 +8,7 @@ import { LiveGeneration } from '../../src/generation.ts';
 import type { Chunk, LinkStats, Pod } from '../../src/index.ts';
 import type { ChunkRecord } from '../../src/protocol/caller.ts';
 import { requestId } from '../../src/protocol/request-ids.ts';
-import { expectNothingLeft, sharedPod } from './pods.ts';
+import { expectNothingLeft, sharedPod, sleep } from './pods.ts';
 
 describe('the control thread', () => {
   const pod = sharedPod({ npus: 2, workers: 2, job_executors: 1 });
@@ -36,6 +36,19 @@ describe('the control thread', () => {
     expect(few.control).toBeGreaterThanOrEqual(18);
     expect(many.control).toBeLessThan(few.control + 18);
     expect(many.caller).toBeGreaterThan(few.caller + 80);
+  });
+});
+
+describe('a caller’s thread that does something else', () => {
+  const pod = sharedPod({ npus: 2, workers: 2 });
+
+  it('should have all of it when it is back, however much more than its rings hold', async () => {
+    const ask = () => pod().complete('Once upon a time', { seed: 5, n: 16, logprobs: 20, max_tokens: 60, ignore_eos: true });
+    const right = (await ask()).choices;
+    const call = ask();
+    await sleep(30);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 400);
+    expect((await call).choices).toEqual(right);
   });
 });
 
