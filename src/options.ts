@@ -20,6 +20,7 @@ import {
   SCHEDULES,
   type Topology,
 } from './protocol/topology.ts';
+import { firstIssue, inWords } from './protocol/value-words.ts';
 import type { InspectionEvent } from './trace/inspection-events.ts';
 
 /** Named limits of what one call may ask for. */
@@ -357,9 +358,9 @@ export type ResolvedPodOptions = z.output<typeof podOptionsSchema>;
 
 /** Parses, or throws `invalid_request` naming the first option at fault and what it should be. */
 export function parseOptions<Schema extends z.ZodType>(schema: Schema, value: unknown, what: string): z.output<Schema> {
-  const result = schema.safeParse(value);
+  const result = schema.safeParse(value, inWords);
   if (result.success) return result.data;
-  const issue = result.error.issues[0];
-  const param = issue?.code === 'unrecognized_keys' ? (issue.keys[0] ?? what) : issue?.path.join('.') || what;
-  throw new MinipodError('invalid_request', `${what}: ${param}: ${issue?.message ?? 'invalid'}`, { param });
+  const { path, message } = firstIssue(result.error.issues);
+  const param = path.join('.') || what;
+  throw new MinipodError('invalid_request', `${what}: ${param === what ? 'the options' : `${param}:`} ${message}`, { param });
 }

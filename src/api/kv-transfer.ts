@@ -1,7 +1,8 @@
 /**
  * vLLM's `kv_transfer_params`. There, whoever asks two servers in turn, one for prefill and one for decode, hands the KV's whereabouts from one to the other by
  * it. Here the pod disaggregates by itself (its topology says how), so there is nothing to hand on: a request that asks for half of the work is refused, and
- * one that asks with both halves off is told where its KV was made and where it went.
+ * one that asks with both halves off is told where its KV was made and where it went. There, what an answer says of the halves is what the next server is to be
+ * asked for: so here they are false always, whatever the pod did inside.
  * @module
  */
 import type { ChoiceTimes } from '../results.ts';
@@ -28,7 +29,6 @@ export function kvTransferOf(params: KvTransferParams, generations: Generations)
   if (params === undefined) return {};
   const where = ({ prefill_group, decode_group }: ChoiceTimes, index: number) => ({
     index,
-    do_remote_prefill: prefill_group !== decode_group,
     prefill_engine: prefill_group,
     decode_engine: decode_group,
   });

@@ -4,6 +4,7 @@
  */
 import * as z from 'zod';
 import { contextOptionsSchema, type GenerateOptions, generateOptionsSchema, LIMITS } from '../options.ts';
+import { firstIssue, inWords } from '../protocol/value-words.ts';
 import type { JsonObject } from './body.ts';
 import { ApiError, invalid } from './errors.ts';
 import { refuseHalves } from './kv-transfer.ts';
@@ -111,29 +112,14 @@ export const detokenizeSchema = z.object({ model: z.string().optional(), tokens:
 /** Throws 400 that names the first field at fault and what it should be. */
 export function parseRequest<Schema extends z.ZodType>(schema: Schema, body: JsonObject): z.output<Schema> {
   const present = Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null));
-  const result = schema.safeParse(present);
+  const result = schema.safeParse(present, inWords);
   if (result.success) return result.data;
-  const issue = deepest(result.error.issues);
-  const param = issue.path.reduce<string>(
-    (path, key) => (typeof key === 'number' ? `${path}[${key}]` : path === '' ? String(key) : `${path}.${String(key)}`),
+  const { path, message } = firstIssue(result.error.issues);
+  const param = path.reduce<string>(
+    (before, key) => (typeof key === 'number' ? `${before}[${key}]` : before === '' ? String(key) : `${before}.${String(key)}`),
     '',
   );
-  const missing = issue.path.length === 1 && !Object.hasOwn(present, String(issue.path[0]));
-  throw new ApiError(400, `${param || 'body'}: ${missing ? 'is required' : issue.message}`, { param: param || null });
-}
-
-type Issue = { readonly path: readonly PropertyKey[]; readonly message: string };
-
-/** Of a union, the branch that got furthest tells most. */
-function deepest(issues: readonly z.core.$ZodIssue[]): Issue {
-  const issue = issues[0];
-  if (issue === undefined) return { path: [], message: 'is invalid' };
-  if (issue.code !== 'invalid_union') return issue;
-  const branches = issue.errors.map(deepest).sort((a, b) => b.path.length - a.path.length);
-  const best = branches[0];
-  if (best === undefined || best.path.length === 0)
-    return { path: issue.path, message: branches.map((branch) => branch.message).join(', or ') || issue.message };
-  return { path: [...issue.path, ...best.path], message: best.message };
+  throw new ApiError(400, `${param || 'body'}: ${message}`, { param: param || null });
 }
 
 /** The sampling options of a request, in the pod's terms: what both routes pass on unchanged. */

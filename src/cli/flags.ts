@@ -6,6 +6,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import type * as z from 'zod';
 import type { serveOptionsSchema } from '../api/serve.ts';
 import type { generateOptionsSchema, podOptionsSchema } from '../options.ts';
+import { firstIssue, inWords } from '../protocol/value-words.ts';
 import type { expertsOptionsSchema } from './experts-look.ts';
 import type { fabricOptionsSchema } from './fabric.ts';
 import type { topOptionsSchema } from './top.ts';
@@ -159,7 +160,8 @@ export function addFlags(command: Command, heading: string, flags: FlagTable, fi
     const field = fields[name];
     if (field === undefined) throw new Error(`the schema has no ${name}`);
     const preset = defaults[name] ?? field.safeParse(undefined).data;
-    const isWorthSaying = preset !== undefined && typeof preset !== 'boolean' && typeof preset !== 'object';
+    const isSaid = flag.help.includes('(default: ');
+    const isWorthSaying = !isSaid && preset !== undefined && typeof preset !== 'boolean' && typeof preset !== 'object';
     const option = new Option(flagUsage(name, flag), isWorthSaying ? `${flag.help} (default: ${preset})` : flag.help).helpGroup(heading);
     // An empty variable is as good as none: `MINIPOD_API_KEY= minipod serve`.
     if (flag.env !== undefined && process.env[flag.env] !== '') option.env(flag.env);
@@ -185,7 +187,7 @@ const flagUsage = (name: string, { value, negated }: Flag): string => `--${negat
 
 /** The value as it was read: the API parses it again. */
 function checked(field: z.ZodType, value: unknown): unknown {
-  const result = field.safeParse(value);
-  if (!result.success) throw new InvalidArgumentError(`${result.error.issues[0]?.message ?? 'It is invalid'}.`);
+  const result = field.safeParse(value, inWords);
+  if (!result.success) throw new InvalidArgumentError(`It ${firstIssue(result.error.issues).message}.`);
   return value;
 }

@@ -101,7 +101,7 @@ export function tableNamed(tables: readonly LoadsTable[], file: string, asked: s
   if (table !== undefined && other === undefined) return table;
   const which =
     asked === undefined ? 'it has several tables, name one with --table' : `"${asked}" names ${found.length === 0 ? 'none' : 'several'} of its tables`;
-  throw new UsageError(`${file}: ${which}: ${(found.length === 0 ? tables : found).map(({ name }) => name).join(', ')}`);
+  throw new UsageError(`${file}: ${which}:\n${(found.length === 0 ? tables : found).map(({ name }) => `  ${name}`).join('\n')}`);
 }
 
 /** @throws `invalid_request`, with the file's name, for counts that are none */

@@ -39,17 +39,8 @@ export function headerOf(
 function optionsOf({ job_executors, spare_workers, worker_of_npu }: Hosting, options: AnyPodPlan['options']): RunHeader['options'] {
   const { kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued } = options;
   const { dram_bytes_per_s, link_bytes_per_s, prefix_caching, prefix_sharing, async_scheduling, enforce_eager } = options;
-  const {
-    scheduling_policy,
-    load_balancing,
-    long_prompt_groups,
-    long_prompt_tokens,
-    schedule,
-    kv_lease_ms,
-    kv_fabric,
-    kv_transfer,
-    kv_cache_dtype = 'auto',
-  } = options;
+  const { scheduling_policy, load_balancing, long_prompt_groups, long_prompt_tokens, schedule, micro_batches } = options;
+  const { kv_lease_ms, kv_fabric, kv_transfer, kv_cache_dtype = 'auto' } = options;
   return {
     ...{ kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued },
     ...{ job_executors, npu_workers: [...worker_of_npu], spare_workers },
@@ -58,6 +49,7 @@ function optionsOf({ job_executors, spare_workers, worker_of_npu }: Hosting, opt
     ...{ prefix_caching, prefix_sharing, async_scheduling, enforce_eager },
     ...{ scheduling_policy, load_balancing, long_prompt_groups, long_prompt_tokens },
     ...(schedule !== undefined && { schedule }),
+    ...(micro_batches !== undefined && { micro_batches }),
     ...{ kv_lease_ms, kv_fabric, kv_transfer },
     ...(kv_cache_dtype !== 'auto' && { kv_cache_dtype }),
   };

@@ -5,6 +5,7 @@
  */
 import * as z from 'zod';
 import { MinipodError } from '../protocol/errors.ts';
+import { firstIssue, inWords } from '../protocol/value-words.ts';
 import { VERSION } from '../protocol/version.ts';
 import type { TraceDamage } from './damage.ts';
 import type { TraceIdentity } from './identity.ts';
@@ -56,10 +57,10 @@ export class RoutingTraceWriter implements Disposable {
 
   /** @throws `trace_not_written` where the file exists or cannot be written, `invalid_request` for a header that is none */
   static create(path: string, run: Omit<RoutingHeader, 'kind' | 'code_version'>): RoutingTraceWriter {
-    const result = routingHeaderSchema.safeParse(routingHeader(run));
+    const result = routingHeaderSchema.safeParse(routingHeader(run), inWords);
     if (!result.success) {
-      const [issue] = result.error.issues;
-      throw new MinipodError('invalid_request', `header.${issue?.path.join('.')}: ${issue?.message}`, { param: 'header' });
+      const { path: field, message } = firstIssue(result.error.issues);
+      throw new MinipodError('invalid_request', `${['header', ...field].join('.')}: ${message}`, { param: 'header' });
     }
     return new RoutingTraceWriter(result.data, TraceWriter.create(path, result.data));
   }
@@ -107,11 +108,11 @@ export class RoutingTraceReader implements Disposable {
   /** @throws `invalid_trace` when there is no such file, or it is no routing trace */
   static open(path: string): RoutingTraceReader {
     const reader = TraceReader.open(path);
-    const result = routingHeaderSchema.safeParse(reader.header);
+    const result = routingHeaderSchema.safeParse(reader.header, inWords);
     if (result.success) return new RoutingTraceReader(result.data, reader);
     reader[Symbol.dispose]();
-    const [issue] = result.error.issues;
-    throw new MinipodError('invalid_trace', `${path}: is no routing trace: header.${issue?.path.join('.')}: ${issue?.message}`);
+    const { path: field, message } = firstIssue(result.error.issues);
+    throw new MinipodError('invalid_trace', `${path}: is no routing trace: ${['header', ...field].join('.')}: ${message}`);
   }
 
   /** Read as they are iterated; iterated again, from the first. */

@@ -5,6 +5,7 @@
 import * as z from 'zod';
 import { MinipodError } from '../protocol/errors.ts';
 import { KV_CACHE_DTYPES } from '../protocol/kv-cache-dtype.ts';
+import { firstIssue, inWords } from '../protocol/value-words.ts';
 import { VERSION } from '../protocol/version.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import type { Prompts } from './redaction.ts';
@@ -48,6 +49,7 @@ const runHeaderSchema = z.object({
     long_prompt_groups: count.optional(),
     long_prompt_tokens: count.optional(),
     schedule: z.string().optional(),
+    micro_batches: count.optional(),
     /** Missing: as it is computed. */
     kv_cache_dtype: z.enum(KV_CACHE_DTYPES).optional(),
     kv_lease_ms: count.optional(),
@@ -64,8 +66,8 @@ export const runHeader = (run: Omit<RunHeader, 'code_version' | 'protocol'>): Ru
 
 /** @throws `invalid_trace` naming the first field at fault */
 export function parseRunHeader(header: unknown, path: string): RunHeader {
-  const result = runHeaderSchema.safeParse(header);
+  const result = runHeaderSchema.safeParse(header, inWords);
   if (result.success) return result.data;
-  const issue = result.error.issues[0];
-  throw new MinipodError('invalid_trace', `${path}: is no run of a pod: header.${issue?.path.join('.')}: ${issue?.message}`);
+  const issue = firstIssue(result.error.issues);
+  throw new MinipodError('invalid_trace', `${path}: is no run of a pod: ${['header', ...issue.path].join('.')}: ${issue.message}`);
 }

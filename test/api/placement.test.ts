@@ -71,7 +71,7 @@ describe('kv_transfer_params', () => {
     const { kv_transfer_params } = await ask(app, '/v1/completions', { ...body, prompt: ['x', 'y'], kv_transfer_params: PARAMS });
     expect(kv_transfer_params).toEqual({
       ...PARAMS,
-      choices: [0, 1].map((index) => ({ index, do_remote_prefill: true, prefill_engine: 0, decode_engine: 1 })),
+      choices: [0, 1].map((index) => ({ index, prefill_engine: 0, decode_engine: 1 })),
     });
     expect(await ask(app, '/v1/completions', body)).not.toHaveProperty('kv_transfer_params');
     expect((await askEvents(app, '/v1/completions', { ...body, kv_transfer_params: PARAMS })).at(-1)).toBe('[DONE]');

@@ -84,12 +84,12 @@ describe('minipod experts plan', () => {
   });
 
   it.each([
-    { args: [LOADS, ...EP32], says: /it has several tables, name one with --table: olmoe-1b-7b/ },
+    { args: [LOADS, ...EP32], says: /it has several tables, name one with --table:\n {2}olmoe-1b-7b/ },
     {
       args: [LOADS, ...EP32, '--table', 'c4'],
-      says: /"c4" names several of its tables: olmoe-1b-7b \(64 experts, top-8\)\/c4, mixtral-8x7b \(8 experts, top-2\)\/c4$/,
+      says: /"c4" names several of its tables:\n {2}olmoe-1b-7b \(64 experts, top-8\)\/c4\n {2}mixtral-8x7b \(8 experts, top-2\)\/c4$/,
     },
-    { args: [LOADS, ...EP32, '--table', 'nope'], says: /"nope" names none of its tables: olmoe/ },
+    { args: [LOADS, ...EP32, '--table', 'nope'], says: /"nope" names none of its tables:\n {2}olmoe/ },
     { args: [LOADS, '--ranks', '32', '--slots', '95', '--table', 'olmoe/c4'], says: /95 slots cannot be spread evenly over 32 ranks/ },
     { args: [LOADS, ...EP32, '--nodes', '4', '--table', 'olmoe/c4', '--policy', 'hierarchical'], says: /1 groups cannot be dealt out evenly to 4 nodes/ },
     { args: ['nope.json', ...EP32], says: /nope\.json: it cannot be read: ENOENT/ },

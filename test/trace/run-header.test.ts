@@ -39,9 +39,15 @@ describe('the header of a run', () => {
     expect(options).toMatchObject(given);
     expect(topology).toBe('pd:prefill=1xdp3,decode=1xdp2oproj2');
     const named = new Set([...Object.keys(options), ...BESIDE, ...NOTHING_DIFFERS]);
-    // Of a topology that has experts apart alone.
-    expect(Object.keys(podOptionsSchema.shape).filter((name) => !named.has(name))).toEqual(['schedule']);
-    expect((await headerOf({ topology: 'moe-attention:domains=2x1,experts=2', schedule: 'dataflow' })).options.schedule).toBe('dataflow');
+    // Of a topology that has experts apart alone, and of real kernels.
+    expect(
+      Object.keys(podOptionsSchema.shape)
+        .filter((name) => !named.has(name))
+        .sort(),
+    ).toEqual(['kv_cache_dtype', 'micro_batches', 'schedule']);
+    const apart = { schedule: 'dataflow', micro_batches: 2 } as const;
+    expect((await headerOf({ topology: 'moe-attention:domains=2x1,experts=2', ...apart })).options).toMatchObject(apart);
+    expect((await headerOf({ kernels: 'real', kv_cache_dtype: 'int8' })).options.kv_cache_dtype).toBe('int8');
   });
 
   it('should be read where it is older than an option', async () => {
