@@ -24,7 +24,7 @@ export type ProductErrors = {
   readonly layer: number;
   readonly product: string;
   /** How much is moved from activations to weights; null: nothing is. */
-  readonly alpha: number | null;
+  readonly alpha: number | 'tuned' | null;
   readonly plain: OutputError;
   readonly smoothed: OutputError;
   readonly compensated: OutputError;
@@ -40,11 +40,13 @@ export type QuantizedLayer = {
 
 /** Every so manieth row is for the errors, and is not calibrated on. */
 const CHECK_EVERY = 8;
-const CHECK_ROWS_MAX = 64;
-const TRIAL_ROWS_MAX = 64;
+const CHECK_ROWS_MAX = 128;
+const TRIAL_ROWS_MAX = 128;
+/** For each row that smoothing is judged by, so many others that it is tuned on. */
+const TUNED_FOR_EACH = 4;
 /** Experts that smoothing is tried on, with so many rows each. */
 const TRIAL_EXPERTS_MAX = 16;
-const TRIAL_EXPERT_ROWS_MAX = 24;
+const TRIAL_EXPERT_ROWS_MAX = 32;
 const COMPENSATION_ROWS_MAX = 2_048;
 
 /** One of the products of some rows. */
@@ -189,14 +191,15 @@ export class LayerQuantizer {
   }
 
   /** What smoothing is tried on: a few rows of each, of a few where there are many. */
-  #trial(products: readonly Product[]): { readonly inputs: Matrix; readonly weights: Matrix }[] {
+  #trial(products: readonly Product[]): { readonly inputs: Matrix; readonly weights: Matrix; readonly tuned: Matrix }[] {
     const isMany = products.length > TRIAL_EXPERTS_MAX;
     const step = isMany ? Math.ceil(products.length / TRIAL_EXPERTS_MAX) : 1;
     const tried = products.filter(({ inputs }, index) => index % step === 0 && inputs.rows > 0);
-    return tried.map(({ name, inputs }) => ({
-      inputs: spreadRows(parted(inputs)[0], isMany ? TRIAL_EXPERT_ROWS_MAX : TRIAL_ROWS_MAX),
-      weights: this.#read(name),
-    }));
+    const rows_max = isMany ? TRIAL_EXPERT_ROWS_MAX : TRIAL_ROWS_MAX;
+    return tried.map(({ name, inputs }) => {
+      const [rest, judged] = parted(parted(inputs)[0]);
+      return { inputs: spreadRows(judged, rows_max), tuned: spreadRows(rest, TUNED_FOR_EACH * rows_max), weights: this.#read(name) };
+    });
   }
 
   /** A norm's weights, or those of what makes the rows, take a factor back. */

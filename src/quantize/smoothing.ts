@@ -5,23 +5,24 @@
  *   s_j = max |X_j| ^ α ÷ max |W_j| ^ (1 − α)        X′_j = X_j ÷ s_j        W′_j = W_j · s_j
  *
  * Factors are powers of two, so nothing is rounded: norms, router and W_UV keep their BF16 bits, and what is not quantised computes to the last bit what it
- * computed before. How much is moved (α) is tried out on rows of the calibration text; not at all is tried too.
+ * computed before. How much is moved (α) is tried out on rows of the calibration text, and tuned channel by channel (tune-factors.ts); not at all is tried too.
  * @module
  */
 import { exp, log } from '../model/kernels/float64.ts';
 import { columnMaxima, type Matrix, scaleColumns } from './matrix.ts';
 import { addErrors, exactOutputs, outputError } from './output-error.ts';
 import { roundPlainly } from './round-weights.ts';
+import { groupsOf, tuneFactors } from './tune-factors.ts';
 
 export type Smoothing = {
   /** By input channel, powers of two. */
   readonly factors: Float32Array;
-  /** Null: nothing is moved. */
-  readonly alpha: number | null;
+  /** How the factors came about; null: nothing is moved. */
+  readonly alpha: number | 'tuned' | null;
 };
 
 /** Less than this is as likely to be the few rows that it is tried on. */
-const WORTH = 0.98;
+const WORTH = 0.97;
 const ALPHAS = [0.3, 0.5, 0.7, 0.9] as const;
 /** Norm weights and channels stay far from what BF16 cannot hold. */
 const EXPONENT_MAX = 12;
@@ -29,10 +30,14 @@ const EXPONENT_MAX = 12;
 export const noSmoothing = (columns: number): Smoothing => ({ factors: new Float32Array(columns).fill(1), alpha: null });
 
 /**
- * The α whose factors lose least of the outputs, rounded plainly. `products`: rows, and the weights that they are multiplied with; their inputs are the same
- * channels. `tied`: by channel, the first of those that must have the same factor.
+ * The α whose factors lose least of the outputs, rounded plainly. `rows`: of the same channels, with the weights that they are multiplied
+ * with: some to judge by, others to tune on. `tied`: by channel, the first of those that must have the same factor.
  */
-export function chooseSmoothing(rows: readonly Pick<Trial, 'inputs' | 'weights'>[], channelMaxima: Float32Array, tied?: Uint32Array): Smoothing {
+export function chooseSmoothing(
+  rows: readonly { readonly inputs: Matrix; readonly weights: Matrix; readonly tuned: Matrix }[],
+  channelMaxima: Float32Array,
+  tied?: Uint32Array,
+): Smoothing {
   const products = rows.map(({ inputs, weights }): Trial => ({ inputs, weights, exact: exactOutputs(inputs, weights) }));
   const columns = channelMaxima.length;
   const inputMaxima = tiedMaxima(channelMaxima, tied);
@@ -45,13 +50,24 @@ export function chooseSmoothing(rows: readonly Pick<Trial, 'inputs' | 'weights'>
     const error = errorOf(products, tried);
     if (error < least) [best, least] = [tried, error];
   }
+  // Tuned from where the formula ends, and from nothing.
+  for (const start of [best.factors, noSmoothing(columns).factors]) {
+    const tuned = tuneFactors(
+      rows.map(({ tuned: inputs, weights }) => ({ inputs, weights })),
+      start,
+      groupsOf(columns, tied),
+    );
+    const factors = tuned.map((factor) => Math.max(2 ** -EXPONENT_MAX, Math.min(2 ** EXPONENT_MAX, factor)));
+    const error = errorOf(products, { factors });
+    if (error < least) [best, least] = [{ factors, alpha: 'tuned' }, error];
+  }
   return best;
 }
 
 /** Rows, what they are multiplied with, and the exact outputs. */
 type Trial = { readonly inputs: Matrix; readonly weights: Matrix; readonly exact: Float64Array };
 
-function errorOf(products: readonly Trial[], { factors }: Smoothing): number {
+function errorOf(products: readonly Trial[], { factors }: Pick<Smoothing, 'factors'>): number {
   const inverse = factors.map((factor) => 1 / factor);
   return addErrors(
     products.map(({ inputs, weights, exact }) => outputError(exact, scaleColumns(inputs, inverse), roundPlainly(scaleColumns(weights, factors)))),

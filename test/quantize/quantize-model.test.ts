@@ -84,10 +84,8 @@ describe.each(['mla', 'gqa'] as const)('INT8 of a small %s model with outlier ch
 
   const TOPOLOGIES: readonly PodOptions[] = [
     { enforce_eager: true, max_batch_tokens: 16, prefix_caching: false },
-    { topology: 'colocated:dp=2', workers: 2, max_batch_tokens: 24 },
     { topology: 'pd:prefill=1xdp1tp2,decode=1' },
     { topology: 'colocated:dp=2,oproj=2' },
-    { topology: 'moe-attention:domains=1x2,experts=2' },
     { topology: 'moe-attention:domains=2x1,experts=2', schedule: 'domains' },
   ];
 
@@ -102,7 +100,7 @@ describe.each(['mla', 'gqa'] as const)('INT8 of a small %s model with outlier ch
       return all.map(({ choices, prompt }) => ({ choices, prompt }));
     };
     const expected = await answers({});
-    for (const pod of kind === 'mla' ? TOPOLOGIES : TOPOLOGIES.slice(-2)) expect(await answers(pod)).toEqual(expected);
+    for (const pod of kind === 'mla' ? TOPOLOGIES : TOPOLOGIES.slice(1, 2)) expect(await answers(pod)).toEqual(expected);
   });
 });
 

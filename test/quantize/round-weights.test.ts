@@ -63,7 +63,7 @@ it('should move an outlier channel by a power of two where that lowers the error
   const weights = matrix(noise(3)(48 * columns), columns);
   for (const outlier of [1, 100]) {
     const inputs = matrix(mixedRows(5, 128, columns, outlier), columns);
-    const { factors, alpha } = chooseSmoothing([{ inputs, weights }], columnSizes(inputs));
+    const { factors, alpha } = chooseSmoothing([{ inputs, weights, tuned: inputs }], columnSizes(inputs));
     expect(factors.every((factor) => Number.isInteger(Math.log2(factor)))).toBe(true);
     const exact = exactOutputs(inputs, weights);
     const plain = outputError(exact, inputs, roundPlainly(weights)).error;
@@ -80,7 +80,7 @@ it('should move an outlier channel by a power of two where that lowers the error
 it('should give channels that are tied the same factor', () => {
   const inputs = matrix(mixedRows(6, 64, 32, 300), 32);
   const tied = Uint32Array.from({ length: 32 }, (_, channel) => channel & ~1);
-  const { factors } = chooseSmoothing([{ inputs, weights: matrix(noise(7)(16 * 32), 32) }], columnSizes(inputs), tied);
+  const { factors } = chooseSmoothing([{ inputs, tuned: inputs, weights: matrix(noise(7)(16 * 32), 32) }], columnSizes(inputs), tied);
   expect(new Set(factors).size).toBeGreaterThan(1);
   for (const [channel, to] of tied.entries()) expect(at(factors, channel)).toBe(at(factors, to));
 });
