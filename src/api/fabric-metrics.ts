@@ -60,6 +60,7 @@ export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
   const latency = countedHistogram(registry, 'minipod:link_latency_seconds', 'From send to receive, of one frame in 64.');
 
   const ofNpu = ['npu'] as const;
+  const info = gauge('npu_info', 'What an NPU is for: attention and, where they are not apart, experts; or experts alone.', ['npu', 'kind', 'worker']);
   const lost = gauge('npu_lost', '1: its worker is lost and no successor has reported yet, or it is reset after a step that failed.', ofNpu);
   const blocksHeld = gauge('kv_blocks_held', 'KV blocks that the memory holds, those of ended sequences included until the next step.', ofNpu);
   const blocksHeldMax = gauge('kv_blocks_held_max', 'The most KV blocks that were ever held.', ofNpu);
@@ -90,7 +91,7 @@ export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
 
   const all: readonly { reset(): void }[] = [
     ...[regions, regionBytes, frames, bytes, received, receivedBytes, full, wakes, stale, waiting, stalled, ringFree, slabFree, latency],
-    ...[lost, blocksHeld, blocksHeldMax, fieldsWritten, fieldsStale, dispatched, served, refused, pulled, replies, repliesMax, decodeSteps, gaps],
+    ...[info, lost, blocksHeld, blocksHeldMax, fieldsWritten, fieldsStale, dispatched, served, refused, pulled, replies, repliesMax, decodeSteps, gaps],
     ...[collections, collecting, collectingMax],
   ];
 
@@ -132,6 +133,7 @@ export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
     }
     for (const { npu: number, ...npu } of npus) {
       const labels = { npu: String(number) };
+      info.set({ ...labels, kind: npu.kind, worker: String(npu.worker) }, 1);
       lost.set(labels, npu.state === 'lost' ? 1 : 0);
       blocksHeld.set(labels, npu.kv_blocks_held);
       blocksHeldMax.set(labels, npu.kv_blocks_held_max);

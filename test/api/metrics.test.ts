@@ -151,6 +151,7 @@ describe('metrics', () => {
       `minipod:link_latency_seconds_bucket{le="+Inf",${link},…} 6`,
       `minipod:link_latency_seconds_sum{${link},…} 0.000014`,
       `minipod:link_latency_seconds_count{${link},…} 6`,
+      'minipod:npu_info{npu="0",kind="attention",worker="0",…} 1',
       'minipod:npu_lost{npu="0",…} 0',
       'minipod:kv_blocks_held{npu="0",…} 2',
       'minipod:kv_blocks_held_max{npu="0",…} 3',
