@@ -55,6 +55,11 @@ export const npu = setup({
   on: {
     RELEASE_SLOTS: { actions: { type: 'launch', params: ({ event }) => ({ work: { kind: 'release-slots', slots: event.slots } }) } },
     REPORT_LOADS: { actions: [assign({ isReportDue: false }), { type: 'launch', params: { work: { kind: 'count-loads' } } }] },
+    // Whatever runs: between two parts of a step.
+    EXPERT_WORK: {
+      actions: { type: 'launch', params: ({ event }) => ({ work: { kind: 'experts', expert_map: event.expert_map, work: event.work } }) },
+    },
+    EXPERT_WORK_DONE: { actions: { type: 'send', params: ({ event }) => ({ to: event.expert_map, message: event.message }) } },
     LOADS_COUNTED: {
       actions: { type: 'sendEach', params: ({ event }) => event.experts.map((expert, index) => ({ to: expert, message: load(event.tokens[index] ?? 0) })) },
     },

@@ -24,12 +24,14 @@ import {
   lead,
   memberLife,
   memberReady,
+  npuLost,
   placed,
   rankBack,
   rankLost,
   withdrawn,
 } from '../src/protocol/constructors.ts';
 import type { MemberLife } from '../src/protocol/controllers.ts';
+import { npuBack } from '../src/protocol/expert-maps.ts';
 import type { Commands, DpGroupMessage, TaskExecutorMessage } from '../src/protocol/messages.ts';
 import type { GroupSeat } from './policies/group-choice.ts';
 import { type Balancing, TaskPlacement } from './policies/placement.ts';
@@ -41,11 +43,13 @@ type Input = {
   readonly groups: readonly GroupSeat[];
   /** Its NPUs that have experts only: without all of them no group serves. */
   readonly experts: readonly number[];
+  /** Null: its experts stay where they are. */
+  readonly expert_map: Address | null;
   readonly batch_max: number;
   readonly choice: Balancing;
   readonly long: LongPrompts;
 };
-type TaskExecutor = Pick<Input, 'self' | 'managers' | 'long'> & {
+type TaskExecutor = Pick<Input, 'self' | 'managers' | 'long' | 'expert_map'> & {
   placement: TaskPlacement;
   /** Job executors that want to hear when this one serves, and in which of their lives they asked. */
   job_executors: readonly MemberLife[];
@@ -102,10 +106,11 @@ export const taskExecutor = setup({
     sendEach: (_, _commands: Commands['sendEach']) => {},
     markReady: assign({
       samples: ({ context, event }) => (event.type === 'NPU_READY' && context.hasLeader ? [...context.samples, ...event.samples] : context.samples),
-      outbox: ({ context: { placement }, event }) => {
+      outbox: ({ context: { placement, expert_map }, event }) => {
         if (event.type !== 'NPU_READY') return [];
         const group = placement.returned(event.npu);
-        const tellGroup = group === null ? [] : [{ to: address('dp-group', group), message: rankBack(event.npu) }];
+        const tellGroup: Commands['send'][] = group === null ? [] : [{ to: address('dp-group', group), message: rankBack(event.npu) }];
+        if (expert_map !== null) tellGroup.push({ to: expert_map, message: npuBack(event.npu) });
         return [...tellGroup, ...placement.ready(event.npu).map(({ task, group }) => placedOn(task, group))];
       },
     }),
@@ -113,8 +118,9 @@ export const taskExecutor = setup({
       outbox: ({ context, event }) => {
         if (event.type !== 'NPU_LOST') return [];
         const { group, tasks } = context.placement.lost(event.npu);
-        if (group !== null) return [{ to: address('dp-group', group), message: rankLost(event.npu, event.error) }];
-        return tasks.map((task) => ({ to: task, message: executorLost(event.error) }));
+        const tellMap = context.expert_map === null ? [] : [{ to: context.expert_map, message: npuLost(event.npu, event.error) }];
+        if (group !== null) return [...tellMap, { to: address('dp-group', group), message: rankLost(event.npu, event.error) }];
+        return [...tellMap, ...tasks.map((task) => ({ to: task, message: executorLost(event.error) }))];
       },
     }),
     elect: assign(({ context }) => {
@@ -184,6 +190,7 @@ export const taskExecutor = setup({
     self: input.self,
     managers: input.managers,
     long: input.long,
+    expert_map: input.expert_map,
     placement: new TaskPlacement(input.groups, input.batch_max, input.choice, input.experts),
     hasLeader: input.choice === 'cost_model',
     leader: -1,

@@ -20,6 +20,7 @@ import {
   type ChatMessage,
   type ContextOptions,
   type Conversation,
+  expertBalancingOf,
   type GenerateOptions,
   jobExecutorsOf,
   type PodOptions,
@@ -30,11 +31,12 @@ import {
 } from './options.ts';
 import type { ControlHandle } from './platform/control-handle.ts';
 import type { ControlRemote, Outcome } from './platform/control-thread.ts';
-import type { ModelInfo, Pod } from './pod.ts';
+import type { ModelInfo, Pod, RebalanceOptions } from './pod.ts';
 import { podStats } from './pod-stats.ts';
 import { idOf, roleOf } from './protocol/address.ts';
 import type { ContextRecord, PodToCaller } from './protocol/caller.ts';
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
+import type { RebalanceOutcome } from './protocol/expert-maps.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
 import { type ThreadMessage, threadPeerDetached } from './protocol/threads.ts';
 import type { Completion, ContextInfo, Generation, PodExperts, PodStats } from './results.ts';
@@ -91,6 +93,7 @@ export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
     const control = {
       ...numbers,
       topology: topologyOf(resolved),
+      expert_balancing: expertBalancingOf(resolved),
       job_executors: jobExecutorsOf(resolved),
       kv_blocks,
       memory_bytes,
@@ -211,6 +214,10 @@ export class LivePod implements Pod {
 
   async kvEvents(dp_group: number, from = 0): Promise<KvEventPage> {
     return this.#ask(this.#remote.kvEvents(dp_group, from) as Promise<Outcome<KvEventPage>>);
+  }
+
+  async rebalance({ force = false }: RebalanceOptions = {}): Promise<readonly RebalanceOutcome[]> {
+    return this.#ask(this.#remote.rebalance(force) as Promise<Outcome<RebalanceOutcome[]>>);
   }
 
   async resetPrefixCache(): Promise<void> {

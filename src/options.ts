@@ -5,6 +5,7 @@
 
 import * as z from 'zod';
 import { GROUP_CHOICES } from '../actors/policies/group-choice.ts';
+import { expertBalancingSchema } from './expert-balancing-options.ts';
 import { REASONING_PARSERS, TOOL_CALL_PARSERS } from './flowserve/parsers/formats.ts';
 import { MinipodError } from './protocol/errors.ts';
 import { KV_CACHE_DTYPES } from './protocol/kv-cache-dtype.ts';
@@ -291,6 +292,15 @@ const podOptions = z.strictObject({
    * is at the experts. Two run part by part, not as captured programs. Where domains take turns they are always 2. Default: 1. No token depends on it.
    */
   micro_batches: z.union([z.literal(1), z.literal(2)]).optional(),
+  /**
+   * Move and replicate experts as they are asked for, while requests run (xDeepServe §4.5): each layer has `redundant_slots` slots beyond one for each expert, over
+   * all of an executor's NPUs together; every `period_ms` a placement is planned by `policy` on what was routed in the last `windows` periods, and installed where it
+   * is predicted better, if the busiest NPU has `threshold` times what the mean one has, or more. No token depends on it. Missing: each expert stays in its one place.
+   */
+  expert_balancing: expertBalancingSchema.optional(),
+  /** vLLM's names for the same: with `enable_eplb`, `eplb_config` says how many slots are redundant. */
+  enable_eplb: z.boolean().default(false),
+  eplb_config: z.strictObject({ num_redundant_experts: z.int().min(1).max(4096), policy: z.literal('default').optional() }).optional(),
   /** Choices that may wait or run in the pod at once; more are refused as overloaded. */
   max_queued: z.int().min(1).max(LIMITS.queued_max).default(4096),
   /** Bytes of one segment of global memory, at most 4 GiB less 64 KiB. */
@@ -313,6 +323,10 @@ const NOT_REPLAYED = 'must be false where prompts are left out (--no-prefix-cach
 const REAL_ONLY = "is for real kernels: the hash model's are never captured";
 const VIRTUAL_ONLY = "needs clock: 'virtual'";
 
+const NO_REDUNDANT = 'needs eplb_config with num_redundant_experts, 1 or more: experts move by way of slots that are free';
+const NOT_ENABLED = 'does nothing without enable_eplb';
+const TWICE = 'says the same as expert_balancing: leave one of them out';
+
 export const podOptionsSchema = podOptions.superRefine((options, context) => {
   const { clock, seed, kernels, spare_workers, record_when_full, record_prompts, prefix_caching, enforce_eager, kv_cache_dtype } = options;
   const refuse = (param: string, message: string): void => context.addIssue({ code: 'custom', path: [param], message });
@@ -323,6 +337,10 @@ export const podOptionsSchema = podOptions.superRefine((options, context) => {
   if (kernels === 'hash' && enforce_eager) refuse('enforce_eager', REAL_ONLY);
   if (kernels === 'hash' && kv_cache_dtype !== 'auto') refuse('kv_cache_dtype', 'is for real kernels: KV of the hash model is hashes');
   if (!record_prompts && prefix_caching) refuse('prefix_caching', NOT_REPLAYED);
+  const { enable_eplb, eplb_config, expert_balancing } = options;
+  if (enable_eplb && eplb_config === undefined) refuse('enable_eplb', NO_REDUNDANT);
+  if (!enable_eplb && eplb_config !== undefined) refuse('eplb_config', NOT_ENABLED);
+  if (enable_eplb && expert_balancing !== undefined) refuse('enable_eplb', TWICE);
 });
 
 /**
@@ -339,6 +357,15 @@ export function topologyOf({ topology, npus }: Pick<ResolvedPodOptions, 'topolog
   if (npus !== undefined && npus !== count) throw wrong(`npus says ${npus}: leave it out`);
   if (count > LIMITS.npus_max) throw wrong(`at most ${LIMITS.npus_max} are possible`);
   return executors;
+}
+
+/** How experts are balanced, whichever way it was said. */
+export function expertBalancingOf({
+  expert_balancing,
+  eplb_config,
+}: Pick<ResolvedPodOptions, 'expert_balancing' | 'eplb_config'>): ResolvedPodOptions['expert_balancing'] {
+  if (eplb_config === undefined) return expert_balancing;
+  return expertBalancingSchema.parse({ redundant_slots: eplb_config.num_redundant_experts });
 }
 
 /** How many job executors there are if nothing is said of it. */

@@ -122,6 +122,7 @@ export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: 
     })),
     kv_links: kvLinkStats(report.kv_links),
     expert_loads: report.expert_loads,
+    expert_balancing: report.expert_balancing.map(({ progress_ms, ...balancing }) => ({ ...balancing, last_progress_seconds: progress_ms / 1000 })),
     memory: { total_bytes: memory.bytes, regions: report.regions },
     fabric: { links: linkStats(report.links, report.threads), threads: report.threads },
     garbage: report.garbage,

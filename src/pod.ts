@@ -3,6 +3,7 @@
  * @module
  */
 import type { ChatMessage, ContextOptions, Conversation, GenerateOptions, Prompt } from './options.ts';
+import type { RebalanceOutcome } from './protocol/expert-maps.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
 import type { Completion, ContextInfo, Generation, PodExperts, PodStats } from './results.ts';
 
@@ -17,6 +18,9 @@ export type ModelInfo = {
   readonly has_chat_template: boolean;
 };
 
+/** `force`: install the plan though it is predicted no better than what is there. */
+export type RebalanceOptions = { readonly force?: boolean };
+
 export interface Pod extends AsyncDisposable {
   readonly model: ModelInfo;
   /** Throws `invalid_request` at once for options that cannot be served; everything later rejects the iteration. Nothing runs twice: iterate a generation once. */
@@ -29,6 +33,11 @@ export interface Pod extends AsyncDisposable {
   ): Promise<{ token_ids: number[]; tokens: string[] }>;
   /** Special tokens are left out unless asked for. */
   detokenize(tokenIds: readonly number[], options?: { skip_special_tokens?: boolean }): Promise<string>;
+  /**
+   * Plans experts' places on what was routed so far, now and not when the period is over, and moves them while requests run, if that is predicted better. What became
+   * of it, by task executor. @throws `invalid_request` for a pod without `expert_balancing`
+   */
+  rebalance(options?: RebalanceOptions): Promise<readonly RebalanceOutcome[]>;
   /** Forgets what the prefix cache keeps: the next requests compute their prompts anew. Requests that run keep what they hold. */
   resetPrefixCache(): Promise<void>;
   /**

@@ -1,5 +1,6 @@
 /** What a caller gets back. @module */
 
+import type { RebalanceOutcome } from './protocol/expert-maps.ts';
 import type { ReplyPart } from './protocol/output.ts';
 import type { CollectionReport, KvLinkReport, Lane, LinkRead, LinkWritten, NpuReport, ThreadReport } from './protocol/threads.ts';
 import type { ExecutorRole, NpuPlace } from './protocol/topology.ts';
@@ -182,6 +183,20 @@ export type ExpertLayerStats = {
   readonly experts: readonly ExpertStats[];
 };
 
+/**
+ * How the loop does that moves an executor's experts. `epoch`: of its map; `progress`: periods and rebalances that have ended, the last of them at `last_progress_seconds`
+ * of the pod's clock; `stalled`: none has for two periods; `last`: what became of the latest, and why.
+ */
+export type ExpertBalancingStats = {
+  readonly executor: number;
+  readonly state: string;
+  readonly epoch: number;
+  readonly progress: number;
+  readonly last_progress_seconds: number;
+  readonly stalled: boolean;
+  readonly last: RebalanceOutcome | null;
+};
+
 /** Layers that have no experts are left out. Each task executor has all experts for itself. */
 export type PodExperts = {
   readonly model: string;
@@ -210,6 +225,8 @@ export type PodStats = {
   readonly kv_links: readonly KvLinkStats[];
   /** Tokens routed to each expert: `[MoE layer][expert id]`. */
   readonly expert_loads: readonly (readonly number[])[];
+  /** Of each task executor whose experts are balanced. */
+  readonly expert_balancing: readonly ExpertBalancingStats[];
   readonly memory: { readonly total_bytes: number; readonly regions: readonly RegionStats[] };
   readonly fabric: { readonly links: readonly LinkStats[]; readonly threads: readonly ThreadStats[] };
   /** By worker thread that lives; on a virtual clock there is none. */

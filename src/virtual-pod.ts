@@ -11,6 +11,7 @@ import {
   type ChatMessage,
   type ContextOptions,
   type Conversation,
+  expertBalancingOf,
   type GenerateOptions,
   jobExecutorsOf,
   type PodOptions,
@@ -20,10 +21,11 @@ import {
   topologyOf,
 } from './options.ts';
 import { VirtualControl, type VirtualOptions, type VirtualPorts } from './platform/virtual-control.ts';
-import type { ModelInfo, Pod } from './pod.ts';
+import type { ModelInfo, Pod, RebalanceOptions } from './pod.ts';
 import { podStats } from './pod-stats.ts';
 import type { PodToCaller } from './protocol/caller.ts';
 import { MinipodError } from './protocol/errors.ts';
+import type { RebalanceOutcome } from './protocol/expert-maps.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
 import type { Completion, ContextInfo, Generation, PodExperts, PodStats } from './results.ts';
 import { breathe } from './runtime/event-loop.ts';
@@ -40,6 +42,7 @@ export async function createVirtualPod(options: PodOptions): Promise<Pod> {
   const control = {
     ...others,
     topology: topologyOf(resolved),
+    expert_balancing: expertBalancingOf(resolved),
     job_executors: jobExecutorsOf(resolved),
     seed,
     kv_blocks,
@@ -146,6 +149,14 @@ export class VirtualPod implements Pod {
   async kvEvents(dp_group: number, from = 0): Promise<KvEventPage> {
     this.#checkOpen();
     return this.control.kvEvents(dp_group, from);
+  }
+
+  async rebalance({ force = false }: RebalanceOptions = {}): Promise<readonly RebalanceOutcome[]> {
+    this.#checkOpen();
+    const { rebalances, host, plan } = this.control;
+    const asked = rebalances.ask(plan, force, (to, message) => host.send(to, 'control/0', message));
+    this.#wake();
+    return asked;
   }
 
   async resetPrefixCache(): Promise<void> {

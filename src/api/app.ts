@@ -32,6 +32,9 @@ import { isEventStream } from './sse.ts';
 import { detokenize, tokenize } from './tokenize.ts';
 import { parseTraceParent, Traces } from './traces.ts';
 
+/** `force`: install the plan though it is predicted no better. */
+const rebalanceSchema = z.strictObject({ force: z.boolean().default(false) });
+
 export const appOptionsSchema = z.strictObject({
   /** Asked as `Authorization: Bearer …` of every request but /health and /version. Default: none is asked. */
   api_key: z.string().regex(/^\S+$/, 'must not be empty nor hold spaces').optional(),
@@ -120,6 +123,13 @@ export function createApp(pod: Pod, { onError, clock = systemClock, ...rest }: A
       return new Response(null, { status: 200 });
     },
   });
+  // Whoever may reach the server may; one that is open to a network asks for a key.
+  route(app, '/admin/rebalance', {
+    POST: async (c) => {
+      const { force = false } = parseOptions(rebalanceSchema, c.req.raw.body === null ? {} : await json(c), 'rebalance');
+      return Response.json({ outcomes: await pod.rebalance({ force }) });
+    },
+  });
   route(app, '/experts', { GET: (c) => experts(service, c.req.query('measure')) });
   route(app, '/kv_events', { GET: (c) => kvEvents(service, c.req.query(), c.req.header('last-event-id'), c.req.raw.signal) });
   route(app, '/v1/completions', { POST: generateRoute(service, completions) });
@@ -193,11 +203,14 @@ function expertsLookedAt(
 
 async function health(service: Service): Promise<Response> {
   if (service.admission.stopped) throw new MinipodError('closed', 'the server is closing');
+  let stalled: number[];
   try {
-    await service.pod.stats();
+    stalled = (await service.pod.stats()).expert_balancing.filter((balancing) => balancing.stalled).map(({ executor }) => executor);
   } catch (error) {
     throw new ApiError(503, `The pod does not answer: ${toApiError(error).message}`, { cause: error, code: 'unhealthy' });
   }
+  if (stalled.length > 0)
+    throw new ApiError(503, `The expert map of task executor ${stalled.join(', ')} has made no progress for two periods.`, { code: 'unhealthy' });
   return new Response(null, { status: 200 });
 }
 

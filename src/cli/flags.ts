@@ -41,6 +41,14 @@ const list = (text: string, earlier: unknown): string[] => [...((earlier as stri
 
 const tokenIds = (text: string, earlier: unknown): number[] => [...((earlier as number[] | undefined) ?? []), ...text.split(',').map(number)];
 
+function json(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    throw new InvalidArgumentError('It is not JSON.');
+  }
+}
+
 const workerList = (text: string): number[] => text.split(',').map(number);
 
 function bias(text: string, earlier: unknown): Record<string, number> {
@@ -78,6 +86,13 @@ export const POD_FLAGS = {
   kv_transfer: { value: 'HOW', help: "KV moves from prefill to decode by 'request', or by 'layer', while the prompt's last step is computed" },
   schedule: { value: 'NAME', help: "how attention NPUs and expert NPUs take turns: 'dataflow' (default) or 'domains'" },
   micro_batches: { value: 'N', help: 'into so many a step is cut where attention and experts are apart: 1 or 2', read: number },
+  expert_balancing: {
+    value: 'JSON',
+    help: 'balance experts over NPUs while requests run, as {"redundant_slots":8,"policy":"global","period_ms":60000}',
+    read: json,
+  },
+  enable_eplb: { help: 'the same in vLLM’s words, with --eplb-config' },
+  eplb_config: { value: 'JSON', help: 'as {"num_redundant_experts":8}', read: json },
   max_queued: { value: 'N', help: 'choices that may wait or run at once; more are refused', read: number },
   job_executors: { value: 'N', help: 'job executors, each on a thread of its own (default: 2, with one worker 1)', read: number },
   spare_workers: { value: 'N', help: 'memory kept for successors of workers that cannot be stopped (on Deno)', read: number },

@@ -8,6 +8,7 @@ import { type Holding, LeaderLease } from '../fabric/leader-lease.ts';
 import { type Address, address, idOf } from '../protocol/address.ts';
 import { choicesGranted, choicesRefused, leaseLost, leaseRefused, leaseTaken, recordRead, recordsTaken, recordTaken } from '../protocol/constructors.ts';
 import type { Claim } from '../protocol/controllers.ts';
+import { timeTold } from '../protocol/expert-maps.ts';
 import type { Message } from '../protocol/messages.ts';
 import type { Directory } from '../runtime/directory.ts';
 import type { RecordTable } from './record-table.ts';
@@ -38,6 +39,8 @@ export class Claims {
   /** What the claimant is told, in order. */
   perform(actor: Address, claim: Claim): readonly Message[] {
     switch (claim.kind) {
+      case 'time':
+        return [timeTold(Math.floor(this.#ports.now_ms()))];
       case 'choices': {
         const { request, choices, data_parallel_rank, choices_max } = claim;
         const isTaken = this.#admission.take(idOf(actor), choices, choices_max);

@@ -227,6 +227,7 @@ export class NpuWorker {
       busy = this.#host.turn() || busy;
       this.#mustMove = false;
       busy = transfers.poll() || transfers.isBusy || busy;
+      busy = this.#npus.moves.poll() || busy;
       // A step may take long: what it does not change is on its way before.
       if (busy) this.#links.flush();
       busy = this.#serveDispatches() || busy;

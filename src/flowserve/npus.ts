@@ -11,6 +11,7 @@ import { type Address, address, expertAddress, idOf } from '../protocol/address.
 import type { StepSample } from '../protocol/balancing.ts';
 import { launchDone, launchFailed, loadsCounted, npuReady, resetDone, servedDispatches, started } from '../protocol/constructors.ts';
 import { assert, toErrorRecord } from '../protocol/errors.ts';
+import { expertWorkDone } from '../protocol/expert-maps.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Message, StepPlan, Work } from '../protocol/messages.ts';
 import type { ExpertReport, NpuReport } from '../protocol/threads.ts';
@@ -25,6 +26,7 @@ import type { Checksum } from './distflow/checksum.ts';
 import type { LinkClusterOptions } from './distflow/link-cluster.ts';
 import { expertsAt, spawnExperts } from './expert-births.ts';
 import { ExpertLoads } from './expert-loads.ts';
+import { ExpertMoves } from './expert-moves.ts';
 import { expertReports } from './expert-reports.ts';
 import { firstMap } from './expert-routing.ts';
 import type { ExpertService } from './expert-service.ts';
@@ -86,6 +88,8 @@ export class Npus {
   /** What each NPU computes for others, in their order. */
   readonly services: readonly ExpertService[];
   readonly transfers: KvTransfers;
+  /** Weights of experts on their way. */
+  readonly moves: ExpertMoves;
   readonly #plan: AnyPodPlan;
   /** By task executor: what its slots held at first. */
   readonly #maps: readonly ExpertMap[];
@@ -139,6 +143,12 @@ export class Npus {
       return program.service;
     });
     this.programs = programs;
+    this.moves = new ExpertMoves(
+      { plan, space, directory, checksum },
+      this.#maps,
+      programs,
+      arithmetics.map(({ layout }) => layout),
+    );
     const owners = [...this.programs].map(([npu, { exchange, blocks }]) => ({ npu, die: exchange.endpoint.die, epoch: exchange.endpoint.epoch, blocks }));
     this.transfers = new KvTransfers(
       { plan, space, directory, checksum, network, now_ms: surroundings.now_ms, arrive: surroundings.arrive, tell: host.tellTransfer },
@@ -214,6 +224,11 @@ export class Npus {
   /** Performs an NPU's work; a step is only begun, and goes on with `poll`. */
   launch(self: Address, work: Work, cause: number): void {
     const npu = idOf(self);
+    if (work.kind === 'experts') {
+      const { expert_map } = work;
+      this.moves.perform(npu, work.work, (message) => this.#host.complete(self, expertWorkDone(expert_map, message), cause));
+      return;
+    }
     if (work.kind === 'count-loads') {
       this.#served.delete(npu);
       this.#host.complete(self, this.#countLoads(npu), cause);

@@ -36,6 +36,7 @@ export function checkOptions({ moe }: ModelShape, deployment: Deployment, option
         `task executor ${id} (${role}) has ${split === undefined ? `dp ${dp} × tp ${tp} = ${experts.npus}` : `${experts.npus} expert`} NPUs for ${moe.experts} experts a layer; each NPU owns at least one`,
       );
   checkLongPrompts(options);
+  checkBalancing(moe, deployment, options);
   checkSchedule(deployment, options);
   checkMicroBatches(deployment, options);
   checkHandoffs(deployment, options);
@@ -94,4 +95,21 @@ function checkCache(deployment: Deployment, { topology, prefix_caching, prefix_s
     refuse('dram_blocks', `${dram_blocks} blocks for what is cached, and prefix_caching is off: leave out one of the two`);
   if (prefix_sharing === true && firstGroups(deployment).length === 1)
     refuse('prefix_sharing', `is between DP groups in which requests begin, and topology '${formatTopology(topology)}' has one; 'colocated:dp=2' has two`);
+}
+
+function checkBalancing(moe: ModelShape['moe'], { executors }: Deployment, { expert_balancing, schedule, topology }: PlanOptions): void {
+  if (expert_balancing === undefined) return;
+  const { nodes, policy } = expert_balancing;
+  if (executors.every(({ experts }) => experts.npus === 1))
+    refuse(
+      'expert_balancing',
+      `is between NPUs, and topology '${formatTopology(topology)}' has one for the experts of each executor; 'colocated:dp=2' has two`,
+    );
+  if (schedule === 'domains')
+    refuse('expert_balancing', "is not possible with schedule 'domains', whose rounds know experts by their primary places: use 'dataflow'");
+  for (const { id, experts } of executors)
+    if (experts.npus % nodes !== 0)
+      refuse('expert_balancing', `nodes ${nodes} do not divide the ${experts.npus} NPUs that have the experts of task executor ${id}`);
+  if (policy === 'hierarchical' && moe.experts % nodes !== 0)
+    refuse('expert_balancing', `nodes ${nodes} do not divide ${moe.experts} experts; use policy 'global'`);
 }

@@ -4,6 +4,7 @@
  */
 import { totalmem } from 'node:os';
 import type { CacheCosts } from '../../actors/policies/cache-costs.ts';
+import type { BalancerSettings } from '../../actors/policies/expert-balancer.ts';
 import type { Balancing } from '../../actors/policies/placement.ts';
 import { PREFIX_LOANS_MAX } from '../../actors/policies/prefix-loans.ts';
 import { offsetOf } from '../fabric/address.ts';
@@ -55,6 +56,8 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly long_prompt_tokens: number;
   /** How long KV is lent; and whether it is lent when it is computed, or while it is. */
   readonly kv_lease_ms: number;
+  /** Whether experts have redundant slots, and are moved and replicated as they are asked for; missing: each stays in its one place. */
+  readonly expert_balancing?: ExpertBalancing | undefined;
   /** What joins task executors. Missing: the memory that they share. */
   readonly kv_fabric?: KvFabric;
   readonly kv_transfer: 'request' | 'layer';
@@ -67,6 +70,22 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   /** False: all actors live on one thread, as on a virtual clock, which needs no rings. Else it has them. */
   readonly has_rings?: boolean;
 };
+
+export type ExpertBalancing = BalancerSettings & {
+  /** In each layer, beyond one for each expert. */
+  readonly redundant_slots: number;
+  readonly period_ms: number;
+  /** Over which an executor's NPUs are spread, for the hierarchical policy. */
+  readonly nodes: number;
+};
+
+/** The gate of a real model may choose among groups of experts. */
+function expertOptions(config: ModelShape, balancing: ExpertBalancing | undefined): Partial<LayoutOptions> {
+  if (balancing === undefined) return {};
+  const { moe } = config as Partial<ModelConfig>;
+  const groups = moe !== undefined && 'gating' in moe && moe.gating.kind === 'sigmoid' ? moe.gating.groups : 1;
+  return { redundant_experts: balancing.redundant_slots, expert_nodes: { nodes: balancing.nodes, groups } };
+}
 
 /** `Model` and `Layout`: what the arithmetic of its NPUs needs. */
 export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout | ExpertLayout> = {
@@ -101,6 +120,7 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout | Expe
       | 'kv_lease_ms'
       | 'kv_transfer'
       | 'max_queued'
+      | 'expert_balancing'
     >;
 };
 export type PodPlan = PodPlanOf<ModelConfig, NpuLayout | ExpertNpuLayout>;
@@ -158,6 +178,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
     enforce_eager: options.enforce_eager,
     ...(options.records_routing && { records_routing: true }),
     ...(prefix_sharing && { loans_max: PREFIX_LOANS_MAX }),
+    ...expertOptions(config, options.expert_balancing),
     ...(options.schedule !== undefined && { schedule: options.schedule }),
     ...(options.micro_batches !== undefined && { micro_batches: options.micro_batches }),
   };
@@ -213,6 +234,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
       schedule: options.schedule,
       kv_transfer: options.kv_transfer,
       async_scheduling: options.async_scheduling,
+      expert_balancing: options.expert_balancing,
       max_queued,
     },
   };

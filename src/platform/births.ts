@@ -1,6 +1,7 @@
 /** How the control plane's actors come to life. @module */
 
 import { clusterManager } from '../../actors/cluster-manager.ts';
+import { expertMap } from '../../actors/expert-map.ts';
 import { job } from '../../actors/job.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
 import type { ExecutorSeat } from '../../actors/policies/executor-choice.ts';
@@ -9,6 +10,7 @@ import { balancingOf } from '../../actors/policies/placement.ts';
 import { request } from '../../actors/request.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
+import { firstMap } from '../flowserve/expert-routing.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
 import { assert } from '../protocol/errors.ts';
@@ -67,9 +69,35 @@ export function birthOfController(self: Address, { hosting, options }: AnyPodPla
       const others = { batch_max: options.max_batch_requests, choice: balancingOf(executor.role, executor.groups.length, options.load_balancing) };
       const long = { tokens: options.long_prompt_tokens, groups: options.long_prompt_groups };
       const experts = npus.flatMap(({ id, kind, executor: of }) => (kind === 'experts' && of === executor.id ? [id] : []));
-      return { machine: taskExecutor, input: { self, managers: CLUSTER_MANAGERS, groups: seats, experts, long, ...others } };
+      return {
+        machine: taskExecutor,
+        input: {
+          self,
+          managers: CLUSTER_MANAGERS,
+          groups: seats,
+          experts,
+          long,
+          expert_map: options.expert_balancing === undefined ? null : address('expert-map', executor.id),
+          ...others,
+        },
+      };
     }
     default:
       return assert(false, `${self} is no part of the control plane`) as never;
   }
+}
+
+/** Expert maps of the executors, where experts move: they live with the executors. */
+export function expertMapsOf({ config, hosting, options }: AnyPodPlan): { readonly self: Address; readonly birth: Birth }[] {
+  const { expert_balancing: balancing } = options;
+  if (balancing === undefined) return [];
+  const { policy, windows, threshold, period_ms } = balancing;
+  return hosting.deployment.executors.map((executor) => {
+    const { attention, experts } = executor;
+    const self = address('expert-map', executor.id);
+    const { shape, expertOfSlot } = firstMap(config, options, executor);
+    const askers = Array.from({ length: attention.npus }, (_, index) => attention.first + index);
+    const settings = { policy, windows, threshold };
+    return { self, birth: { machine: expertMap, input: { self, askers, first: experts.first, settings, period_ms, shape, slots: [...expertOfSlot] } } };
+  });
 }

@@ -9,6 +9,7 @@ import type { PlanOptions, PodPlan } from '../flowserve/pod-plan.ts';
 import type { CollectionReport, ExpertReport, KvLinkReport, LinkReport, NpuReport, ThreadReport } from '../protocol/threads.ts';
 import type { Seating } from '../runtime/directory.ts';
 import type { ActRing, WhenFull } from '../trace/act-log.ts';
+import type { BalancingReport } from './expert-balancing.ts';
 
 export type ControlOptions = PlanOptions & {
   readonly folder: string;
@@ -56,6 +57,7 @@ export type ControlStats = {
   readonly garbage: readonly ({ readonly worker: number } & CollectionReport)[];
   readonly regions: readonly RegionReport[];
   readonly expert_loads: readonly (readonly number[])[];
+  readonly expert_balancing: readonly BalancingReport[];
   readonly unexpected: readonly string[];
   readonly actors: number;
 };

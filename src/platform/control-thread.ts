@@ -4,6 +4,7 @@ import * as Comlink from 'comlink';
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
 import type { ContextRecord, CreateContextCall, PromptRecord } from '../protocol/caller.ts';
 import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
+import type { RebalanceOutcome } from '../protocol/expert-maps.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import { Control } from './control.ts';
 import type { ControlHandle, ControlOptions, ControlStats, ExpertsReport, OnInspected } from './control-handle.ts';
@@ -38,6 +39,7 @@ const remote = {
   listContexts: (): Promise<Outcome<ContextRecord[]>> => attempt((pod) => pod.contexts.list()),
   deleteContext: (id: string): Promise<Outcome<boolean>> => attempt((pod) => pod.contexts.delete(id)),
   kvEvents: (dp_group: number, from: number): Promise<Outcome<KvEventPage>> => attempt((pod) => pod.kvEvents.read(dp_group, from)),
+  rebalance: (force: boolean): Promise<Outcome<RebalanceOutcome[]>> => attempt((pod) => pod.rebalance(force)),
   resetPrefixCache: (): Promise<Outcome<void>> => attempt((pod) => pod.resetPrefixCache()),
   experts: (measure: boolean): Promise<Outcome<ExpertsReport>> => attempt((pod) => pod.experts(measure)),
   stats: (): Promise<Outcome<ControlStats>> => attempt((pod) => pod.stats()),

@@ -22,6 +22,7 @@ import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
 import type { CallerToPod, PromptRecord } from '../protocol/caller.ts';
 import { drain, memberLost, npuLost } from '../protocol/constructors.ts';
 import { assert, type ErrorRecord, MinipodError } from '../protocol/errors.ts';
+import type { RebalanceOutcome } from '../protocol/expert-maps.ts';
 import type { FrontendMessage, Message } from '../protocol/messages.ts';
 import { type ThreadMessage, threadReport } from '../protocol/threads.ts';
 import { firstGroups, type NpuPlace } from '../protocol/topology.ts';
@@ -33,9 +34,10 @@ import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/eve
 import { MessagePort, type ReceivedMail } from '../runtime/message-port.ts';
 import { entryPoint } from '../runtime/thread-entry.ts';
 import { witnessOf } from '../trace/act-log.ts';
-import { birthOf, birthOfController } from './births.ts';
+import { birthOf, birthOfController, expertMapsOf } from './births.ts';
 import { withCacheCosts } from './cache-costs.ts';
 import type { ControlHandle, ControlOptions, ControlStats, ExpertsReport, OnInspected } from './control-handle.ts';
+import { balancingReports, lastGoodMap, Rebalances } from './expert-balancing.ts';
 import { KvEventReader } from './kv-event-reader.ts';
 import { NetworkCardKeeper } from './network-card.ts';
 import { Recordings } from './recording.ts';
@@ -72,6 +74,7 @@ export class Control {
   readonly #network: NetworkCardKeeper;
   readonly #clock: Clock;
   readonly #handle: Omit<ControlHandle, 'seating' | 'epochs' | 'lost'>;
+  readonly #rebalances = new Rebalances();
   readonly #reports: WorkerReports;
   readonly kvEvents: KvEventReader;
   readonly #recordings: Recordings;
@@ -154,7 +157,10 @@ export class Control {
           if (this.#port.links.isAttached(thread)) this.#port.send(thread, to, from, message, 'data', cause);
         },
         birthOf,
-        hands: new Map([['frontend', ({ message, from }: Mail) => this.#frontend.receive(message as FrontendMessage, from)]]),
+        hands: new Map([
+          ['frontend', ({ message, from }: Mail) => this.#frontend.receive(message as FrontendMessage, from)],
+          ['control', ({ message }: Mail) => this.#rebalances.hear(message)],
+        ]),
         launch: (npu) => assert(false, `${npu} does not live on the control thread`),
         transfer: (group) => assert(false, `${group} does not live on the control thread`),
         claim: (actor, claim, cause) => {
@@ -178,12 +184,14 @@ export class Control {
       directory: this.directory,
       network: this.#network,
       entry: options.worker_entry ?? entryPoint('../platform/npu-worker-thread'),
-      furnish: (worker, seat) => furnishDies(plan, options.folder, space, module, this.directory.npusOfWorker(worker), seat.dies),
+      furnish: (worker, seat) =>
+        furnishDies(plan, options.folder, space, module, this.directory.npusOfWorker(worker), seat.dies, (executor) => lastGoodMap(this.#host.cast, executor)),
       port: this.#port,
       recordings,
       onLost: (worker, error) => this.#workerLost(worker, error),
     });
     this.#handle = { plan, memories, isTraced: acts.length > 0, vocab_size: plan.config.vocabSize, parameters, has_chat_template: tokenizer.hasChatTemplate };
+    for (const { self, birth } of expertMapsOf(plan)) this.#host.spawn(self, birth);
     for (const self of this.directory.controllersOn(ON_CONTROL)) this.#host.spawn(self, birthOfController(self, plan, space.control.lifeOf(ON_CONTROL)));
   }
 
@@ -194,6 +202,11 @@ export class Control {
   /** What the caller's thread needs, which takes its rings now. */
   get handle(): ControlHandle {
     return { ...this.#handle, ...this.#workers.seatCaller() };
+  }
+
+  rebalance(force: boolean): Promise<RebalanceOutcome[]> {
+    this.#port.links.control.ring(CONTROL_THREAD);
+    return this.#rebalances.ask(this.#plan, force, (to, message) => this.#host.send(to, CONTROL, message));
   }
 
   resetPrefixCache(): void {
@@ -222,6 +235,7 @@ export class Control {
       threads: threadReports(this.directory, this.#port.links.control, (thread) => this.#workers.isQuarantined(thread)),
       regions: this.#space.table.report(),
       expert_loads: this.#loads.table(),
+      expert_balancing: balancingReports(this.#host.cast, this.#plan, this.#clock.now_ms()),
       unexpected: [...this.#host.cast.unexpected.keys(), ...reports.flatMap(({ unexpected }) => unexpected)],
       actors: this.#host.cast.actors,
     };

@@ -154,7 +154,10 @@ export class MachineNpus {
   /** Performs NPUs' work, to its end unless it waits for other ranks; what comes of it goes to the host's `complete`. */
   launch(launches: readonly Launch[]): void {
     for (const { npu, work, cause } of launches) this.#npus.launch(npu, work, cause);
-    const ranks = launches.flatMap(({ npu, work }) => (work.kind === 'step' ? this.#ranksOf(idOf(npu)) : []));
+    // Weights move to their end; and a step that was refused goes on by the map that has come.
+    while (this.#npus.moves.poll());
+    const mayGoOn = ({ npu, work }: Launch): boolean => work.kind === 'step' || (work.kind === 'experts' && this.#npus.programs.has(idOf(npu)));
+    const ranks = launches.flatMap((launch) => (mayGoOn(launch) ? this.#ranksOf(idOf(launch.npu)) : []));
     if (ranks.length === 0) return;
     const isAtWork = (program: StepProgram<Arithmetic>): boolean => program.isRunning && !this.#npus.hasFailed(program.npu);
     // Where other ranks of the NPU's group have yet to be given the step, it goes on when they are.

@@ -50,6 +50,7 @@ function optionsOf({ job_executors, spare_workers, worker_of_npu }: Hosting, opt
     ...{ scheduling_policy, load_balancing, long_prompt_groups, long_prompt_tokens },
     ...(schedule !== undefined && { schedule }),
     ...(micro_batches !== undefined && { micro_batches }),
+    ...(options.expert_balancing !== undefined && { expert_balancing: options.expert_balancing }),
     ...{ kv_lease_ms, kv_fabric, kv_transfer },
     ...(kv_cache_dtype !== 'auto' && { kv_cache_dtype }),
   };

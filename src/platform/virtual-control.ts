@@ -36,10 +36,11 @@ import { SeededRandom } from '../runtime/seeded-random.ts';
 import { VirtualHost } from '../runtime/virtual-host.ts';
 import { ASCEND_910C_DIE, type Parallelism, ROCE, rooflineExpert, rooflineStep } from '../simulate/roofline.ts';
 import { endInspection, type Inspect, InspectionEvents } from '../trace/inspection-events.ts';
-import { birthOf, birthOfController } from './births.ts';
+import { birthOf, birthOfController, expertMapsOf } from './births.ts';
 import { withCacheCosts } from './cache-costs.ts';
 import type { ControlStats, ExpertsReport } from './control-handle.ts';
 import { DomainSteps, type WaitingStep } from './domain-steps.ts';
+import { balancingReports, Rebalances } from './expert-balancing.ts';
 import { LayerTimes, type Link } from './layer-times.ts';
 import { buildMachine, type Machine, MachineNpus, type OnProgress } from './machine.ts';
 import { VirtualRecordings } from './recording.ts';
@@ -88,6 +89,7 @@ export type VirtualPorts = {
 export class VirtualControl {
   readonly config: ModelConfig;
   readonly plan: AnyPodPlan;
+  readonly rebalances = new Rebalances();
   readonly host: VirtualHost;
   readonly frontend: FrontendProcess;
   /** What the caller's side keeps of calls. */
@@ -155,6 +157,7 @@ export class VirtualControl {
       birthOf,
       hands: new Map<Role, (mail: Mail, act: number) => void>([
         ['frontend', ({ message, from }) => this.frontend.receive(message as FrontendMessage, from)],
+        ['control', ({ message }) => this.rebalances.hear(message)],
         ['output', ({ to, message }, act) => this.#outputs.get(to)?.receive(message as OutputMessage, act)],
       ]),
       onUnexpected: () => {},
@@ -165,7 +168,7 @@ export class VirtualControl {
       claim: (actor, claim, cause) => {
         for (const message of claims.perform(actor, claim)) this.host.complete(actor, message, cause, NEAR_MESSAGE_NS);
       },
-      background: new Set(['cluster-manager'] as const),
+      background: new Set(['cluster-manager', 'expert-map'] as const),
       ...((recordings.acts || inspect) && { witness: (act: Act) => this.#show(act) }),
     });
     const table = recordTableOf(plan, space);
@@ -201,6 +204,7 @@ export class VirtualControl {
       (npu, step, layers) => this.#reach(npu, step, layers),
       recordings.onRouted,
     );
+    for (const { self, birth } of expertMapsOf(plan)) this.host.spawn(self, birth);
     for (const worker of [ON_CONTROL, ...Array.from({ length: plan.workers }, (_, worker) => worker)]) this.#spawnControllers(worker);
     this.#npus.spawn();
   }
@@ -263,6 +267,7 @@ export class VirtualControl {
       garbage: [],
       regions: this.#space.table.report(),
       expert_loads: this.#loads.table(),
+      expert_balancing: balancingReports(this.host.cast, this.plan, this.host.clock.now_ms()),
       unexpected: [...this.host.cast.unexpected.keys()],
       actors: this.host.cast.actors,
     };

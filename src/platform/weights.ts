@@ -18,7 +18,7 @@ export type ProgressReport = { readonly loaded_bytes: number; readonly total_byt
 /** Progress crosses a thread at about this many points: a callback costs about 85 µs. */
 const PROGRESS_STEPS = 40;
 
-/** Loads NPUs onto dies from the checkpoint: what lay on those that they had cannot be trusted. */
+/** Loads NPUs onto dies from the checkpoint: what lay on those that they had cannot be trusted. `mapOf`: where an executor's experts lie now; null: as at first. */
 export function furnishDies(
   plan: PodPlan,
   folder: string,
@@ -26,10 +26,14 @@ export function furnishDies(
   module: WebAssembly.Module,
   npus: readonly number[],
   dies: readonly number[],
+  mapOf: (executor: number) => ExpertMap | null = () => null,
 ): PodPlan['layouts'] {
   using checkpoint = openCheckpoint(folder);
   const layouts = npus.map((npu, index) => layoutOnDie(plan, checkpoint, npu, dies[index] as number));
-  for (const _ of weightLoader(checkpoint, space, module).load(layouts, firstMapOf(plan))) {
+  for (const _ of weightLoader(checkpoint, space, module).load(
+    layouts,
+    (npu) => mapOf(executorOfNpu(plan.hosting.deployment, npu).id) ?? firstMapOf(plan)(npu),
+  )) {
     // Nobody waits for its progress.
   }
   for (const { counts } of attentionLayouts(layouts))

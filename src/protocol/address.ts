@@ -22,6 +22,7 @@ export const ROLES = [
   'control',
   'cluster-manager',
   'output',
+  'expert-map',
 ] as const;
 export type Role = (typeof ROLES)[number];
 export type Address = `${Role}/${string}`;

@@ -23,6 +23,8 @@ export type ClusterManagerMessage =
 
 /** Something in shared memory that all threads compete for: what became of it comes back as a delivered message. */
 export type Claim =
+  /** What time it is. */
+  | { readonly kind: 'time' }
   /** Room for more choices in the pod. */
   | { readonly kind: 'choices'; readonly request: Address; readonly choices: number; readonly data_parallel_rank: number; readonly choices_max: number }
   | { readonly kind: 'release-choices'; readonly choices: number }

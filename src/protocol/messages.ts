@@ -9,6 +9,7 @@ import type { LeaderMessage, StepSample, Wanted } from './balancing.ts';
 import type { Claim, ClusterManagerMessage, MemberLife } from './controllers.ts';
 
 import type { ErrorRecord } from './errors.ts';
+import type { ExpertMapMessage, ExpertWork, ExpertWorkMessage, RebalancedMessage } from './expert-maps.ts';
 import type { OutputMessage, TextTerms } from './output.ts';
 import type { HeldPrefix, PrefixMessage } from './prefix-sharing.ts';
 import type { Transfer } from './transfers.ts';
@@ -298,6 +299,7 @@ export type NpuMessage =
   | { readonly type: 'RESET_DONE' }
   /** An expert NPU computes for others: the first of it since its last report. */
   | { readonly type: 'SERVED_DISPATCHES' }
+  | ExpertWorkMessage
   | { readonly type: 'REPORT_LOADS' }
   | { readonly type: 'LOADS_COUNTED'; readonly experts: readonly Address[]; readonly tokens: readonly number[] }
   | { readonly type: 'DRAIN' };
@@ -327,6 +329,8 @@ export type Message =
   | DpGroupMessage
   | NpuMessage
   | ExpertMessage
+  | ExpertMapMessage
+  | RebalancedMessage
   | FrontendMessage
   | OutputMessage;
 
@@ -351,6 +355,8 @@ export type Work =
   | { readonly kind: 'step'; readonly plan: StepPlan }
   | { readonly kind: 'release-slots'; readonly slots: readonly number[] }
   | { readonly kind: 'count-loads' }
+  /** For the expert map; what comes of it is for that. */
+  | { readonly kind: 'experts'; readonly expert_map: Address; readonly work: ExpertWork }
   | { readonly kind: 'reset' };
 
 /**

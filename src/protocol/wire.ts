@@ -192,6 +192,16 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'request', 'token_ids', 'records'], // PROMPT
   ['type', 'request', 'start', 'logprobs'], // PROMPT_LOGPROBS
   ['type', 'chunks'], // CHUNKS
+  // expert map ↔ NPUs
+  ['type', 'expert_map', 'work'], // EXPERT_WORK
+  ['kind'],
+  ['kind', 'epoch', 'slots', 'experts'],
+  ['kind', 'change', 'layer', 'slot', 'expert', 'source'],
+  ['kind', 'change', 'epoch'],
+  ['type', 'npu', 'tokens'], // LOADS_COLLECTED
+  ['type', 'npu', 'epoch'], // MAP_INSTALLED
+  ['type', 'npu', 'change'], // SLOT_DONE
+  ['type', 'npu', 'change', 'error'], // SLOT_FAILED
   // prefill → decode
   ['type', 'handoff'], // LENT, PREFILLED
   ['output', 'offer', 'ahead'],

@@ -120,7 +120,8 @@ export class KernelRecomputation implements Recompute {
 
   launch(npu: Address, work: Work): readonly Computed[] {
     this.#computed = [];
-    if (work.kind !== 'count-loads') this.#npus.launch([{ npu, work, cause: 0 }]);
+    // Where experts lie changes no bit.
+    if (work.kind !== 'count-loads' && work.kind !== 'experts') this.#npus.launch([{ npu, work, cause: 0 }]);
     return work.kind === 'step' ? this.#computed.filter((computed) => !this.#unknown.has(computed.npu)) : [];
   }
 

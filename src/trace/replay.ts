@@ -5,6 +5,7 @@
 import { clusterManager } from '../../actors/cluster-manager.ts';
 import { dpGroup } from '../../actors/dp-group.ts';
 import { expert } from '../../actors/expert.ts';
+import { expertMap } from '../../actors/expert-map.ts';
 import { job } from '../../actors/job.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
 import { npu } from '../../actors/npu.ts';
@@ -25,7 +26,9 @@ import type { Prompts } from './redaction.ts';
 import { encodeRecord } from './trace-codec.ts';
 
 /** By id. */
-export const MACHINES = new Map([request, job, task, jobExecutor, taskExecutor, clusterManager, dpGroup, npu, expert].map((machine) => [machine.id, machine]));
+export const MACHINES = new Map(
+  [request, job, task, jobExecutor, taskExecutor, clusterManager, dpGroup, npu, expert, expertMap].map((machine) => [machine.id, machine]),
+);
 /** They come to life with their thread, and what they do changes an NPU's memory. */
 const ON_NPU: ReadonlySet<string | null> = new Set([npu.id, dpGroup.id]);
 

@@ -52,6 +52,9 @@ const runHeaderSchema = z.object({
     micro_batches: count.optional(),
     /** Missing: as it is computed. */
     kv_cache_dtype: z.enum(KV_CACHE_DTYPES).optional(),
+    expert_balancing: z
+      .object({ policy: z.string(), redundant_slots: count, period_ms: count, windows: count, threshold: z.number(), nodes: count })
+      .optional(),
     kv_lease_ms: count.optional(),
     kv_fabric: z.string().optional(),
     kv_transfer: z.string().optional(),

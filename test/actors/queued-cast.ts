@@ -98,7 +98,7 @@ export class QueuedCast {
       const groupSeats = own.map((group) => ({ group, worker: group, npus: (groups[group] as DpGroupPlace).npus }));
       this.#hostOf(self).spawn(self, {
         machine: taskExecutor,
-        input: { self, managers: [], groups: groupSeats, batch_max: 4, choice, long: { tokens: 9, groups: 1 } },
+        input: { self, managers: [], groups: groupSeats, batch_max: 4, choice, long: { tokens: 9, groups: 1 }, expert_map: null },
       });
     }
     const limits = {
@@ -267,7 +267,7 @@ export class QueuedCast {
 
   #launch(npu: Address, work: Work): void {
     const fake = this.#npus[idOf(npu)] as FakeNpu;
-    if (work.kind === 'count-loads') return;
+    if (work.kind === 'count-loads' || work.kind === 'experts') return;
     if (work.kind === 'release-slots') fake.release(work.slots);
     else if (work.kind === 'reset') {
       fake.reset();

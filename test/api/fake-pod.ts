@@ -144,6 +144,7 @@ export class FakePod implements Pod {
     return { token_ids, tokens: token_ids.map((id) => new TextDecoder().decode(Uint8Array.from(bytesOf(id)))) };
   }
 
+  readonly rebalance = async (): Promise<readonly []> => [];
   async resetPrefixCache(): Promise<void> {}
 
   async kvEvents(dp_group: number, from = 0): Promise<KvEventPage> {
@@ -259,7 +260,7 @@ export class FakePod implements Pod {
         },
       ],
       kv_links: [{ source: 0, target: 1, fabric: 'tcp', started: 9, done: 6, bytes: 4_096, wasted_bytes: 512, failed: { refused: 2, stale: 0 } }],
-      expert_loads: [],
+      ...{ expert_loads: [], expert_balancing: [] },
       memory: { total_bytes: 1_000, regions: REGIONS },
       fabric: { links: LINKS, threads: THREADS },
       garbage: [{ worker: 0, collections: 5, collections_chosen: 3, collections_us_sum: 9_000, collections_us_max: 4_000 }],

@@ -11,6 +11,8 @@ afterAll(() => folder[Symbol.dispose]());
 
 /** Those that the header names beside its `options`, and those that say where things go and how large memory may be: no run differs by them. */
 const BESIDE = ['model', 'topology', 'npus', 'workers', 'clock', 'seed', 'kernels', 'record_prompts'];
+/** vLLM's words for `expert_balancing`. */
+const ALIASES = ['enable_eplb', 'eplb_config'];
 const NOTHING_DIFFERS = ['record', 'record_when_full', 'record_routing', 'segment_bytes', 'memory_bytes'];
 
 let runs = 0;
@@ -29,6 +31,7 @@ describe('the header of a run', () => {
       ...{ npu_workers: [1, 0, 1, 0, 1], dram_bytes_per_s: 1e9, link_bytes_per_s: 2e9, prefix_sharing: true, async_scheduling: false },
       ...{ scheduling_policy: 'fcfs', load_balancing: 'cost_model', long_prompt_groups: 1, long_prompt_tokens: 99 },
       ...{ kv_lease_ms: 1_234, kv_fabric: 'tcp', kv_transfer: 'layer' },
+      expert_balancing: { policy: 'hierarchical', redundant_slots: 7, period_ms: 8_000, windows: 3, threshold: 1.5, nodes: 1 },
     } as const satisfies PodOptions;
     const { options, topology } = await headerOf({
       ...given,
@@ -38,7 +41,7 @@ describe('the header of a run', () => {
     });
     expect(options).toMatchObject(given);
     expect(topology).toBe('pd:prefill=1xdp3,decode=1xdp2oproj2');
-    const named = new Set([...Object.keys(options), ...BESIDE, ...NOTHING_DIFFERS]);
+    const named = new Set([...Object.keys(options), ...BESIDE, ...ALIASES, ...NOTHING_DIFFERS]);
     // Of a topology that has experts apart alone, and of real kernels.
     expect(
       Object.keys(podOptionsSchema.shape)

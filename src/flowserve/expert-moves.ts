@@ -1,0 +1,222 @@
+/**
+ * What an expert map has NPUs do (actors/expert-map.ts): tell what was routed, sort by another map, and bring weights from the slot that has them into one of
+ * their own. Weights are copied a bounded number of bytes at a time, between the steps and dispatches of whoever shares the thread, in two legs:
+ *
+ *   a peer's slot ─▶ staging, while this NPU's slot serves what it holds ─▶ the slot, when nobody asks for it any more
+ *
+ * and summed on each: what is not what was loaded from the checkpoint once is refused. From before the first byte of the second leg until its sum is right the
+ * slot holds nothing, whatever it held.
+ * @module
+ */
+import { type ExpertMap, expertMap } from '../../actors/policies/expert-placement/expert-map.ts';
+import { offsetOf } from '../fabric/address.ts';
+import type { AddressSpace } from '../fabric/address-space.ts';
+import type { Region } from '../fabric/memory-plan.ts';
+import { assert, type ErrorRecord } from '../protocol/errors.ts';
+import { type ExpertMapMessage, type ExpertWork, loadsCollected, mapInstalled, slotDone, slotFailed } from '../protocol/expert-maps.ts';
+import { type ExpertGroup, executorOfNpu } from '../protocol/topology.ts';
+import type { Directory } from '../runtime/directory.ts';
+import type { Arithmetic } from './arithmetic.ts';
+import { CHUNK_BYTES, type Checksum } from './distflow/checksum.ts';
+import { type ExpertSlots, expertIn, layersWithExperts, placeOfSlot, sumOfSlot, writeSlot } from './expert-slots.ts';
+import type { AnyPodPlan } from './pod-plan.ts';
+import { slotPlace } from './slot-places.ts';
+import type { DieLayout } from './step-layout.ts';
+import type { StepProgram } from './step-program.ts';
+
+type Tell = (message: ExpertMapMessage) => void;
+/** Bytes on their way; `end` is told their sum. */
+type Copy = { readonly to: number; readonly from: number; readonly bytes: number; done: number; sum: number; readonly end: (sum: number) => void };
+/** What is set aside on an NPU, whole. */
+type Staged = { readonly change: number; readonly layer: number; readonly slot: number; readonly expert: number; readonly sum: number };
+
+export type ExpertMovesOptions = { readonly plan: AnyPodPlan; readonly space: AddressSpace; readonly directory: Directory; readonly checksum: Checksum };
+
+/** Bytes that one turn copies at most: some tenths of a millisecond of a thread that has others to serve. */
+const CHUNKS_PER_TURN = 4;
+
+export class ExpertMoves {
+  readonly #options: ExpertMovesOptions;
+  /** By task executor. */
+  readonly #firstMaps: readonly ExpertMap[];
+  readonly #programs: ReadonlyMap<number, StepProgram<Arithmetic>>;
+  /** Of this host's NPUs, on the dies that they have. */
+  readonly #layouts: ReadonlyMap<number, DieLayout>;
+  readonly #copies: Copy[] = [];
+  /** By NPU. */
+  readonly #staged = new Map<number, Staged>();
+  /** By NPU: the counts that were told. */
+  readonly #told = new Map<number, Int32Array>();
+
+  constructor(
+    options: ExpertMovesOptions,
+    firstMaps: readonly ExpertMap[],
+    programs: ReadonlyMap<number, StepProgram<Arithmetic>>,
+    layouts: readonly DieLayout[],
+  ) {
+    this.#options = options;
+    this.#firstMaps = firstMaps;
+    this.#programs = programs;
+    this.#layouts = new Map(layouts.map((layout) => [layout.npu, layout]));
+    // What was counted before, in another life perhaps, is not news.
+    for (const npu of programs.keys()) this.#told.set(npu, this.#countsOf(npu));
+  }
+
+  /** Some weights are on their way. */
+  get isBusy(): boolean {
+    return this.#copies.length > 0;
+  }
+
+  perform(npu: number, work: ExpertWork, tell: Tell): void {
+    switch (work.kind) {
+      case 'collect':
+        tell(this.#collect(npu));
+        break;
+      case 'install':
+        tell(this.#install(npu, work));
+        break;
+      case 'stage':
+        this.#stage(npu, work, tell);
+        break;
+      case 'load':
+        this.#load(npu, work, tell);
+        break;
+    }
+  }
+
+  /** Copies on, a bounded number of bytes. True if there was something to copy. */
+  poll(): boolean {
+    const [copy] = this.#copies;
+    if (copy === undefined) return false;
+    for (let chunk = 0; chunk < CHUNKS_PER_TURN && copy.done < copy.bytes; chunk++) {
+      const bytes = Math.min(CHUNK_BYTES, copy.bytes - copy.done);
+      copy.sum = this.#options.checksum.copy(copy.sum, copy.to + copy.done, copy.from + copy.done, bytes);
+      copy.done += bytes;
+    }
+    if (copy.done === copy.bytes) {
+      this.#copies.shift();
+      copy.end(copy.sum);
+    }
+    return true;
+  }
+
+  #collect(npu: number): ExpertMapMessage {
+    const counts = this.#countsOf(npu);
+    const told = this.#told.get(npu) as Int32Array;
+    this.#told.set(npu, counts);
+    return loadsCollected(
+      npu,
+      Array.from(counts, (count, at) => (count - (told[at] as number)) >>> 0),
+    );
+  }
+
+  #countsOf(npu: number): Int32Array {
+    const { layout } = this.#program(npu).forward;
+    const words = this.#options.space.wordsOf(layout.base);
+    const { experts } = this.#options.plan.config.moe;
+    const counts = new Int32Array(this.#layers.length * experts);
+    for (const [index, layer] of this.#layers.entries()) {
+      const at = offsetOf(layout.counts[layer] ?? 0) >>> 2;
+      counts.set(words.subarray(at, at + experts), index * experts);
+    }
+    return counts;
+  }
+
+  #install(npu: number, { epoch, slots, experts }: Extract<ExpertWork, { kind: 'install' }>): ExpertMapMessage {
+    const program = this.#program(npu);
+    const { routing } = program.batches;
+    const { shape, expertOfSlot } = this.#firstMaps[executorOfNpu(this.#deployment, npu).id] as ExpertMap;
+    const changed = expertOfSlot.slice();
+    for (const [index, slot] of slots.entries()) changed[slot] = experts[index] as number;
+    routing.install(expertMap(shape, changed), epoch);
+    // A step that waits for a map goes on.
+    const { endpoint } = program.exchange;
+    endpoint.surroundings.arrive(endpoint.die);
+    return mapInstalled(npu, routing.epoch);
+  }
+
+  #stage(npu: number, { change, layer: index, slot, expert, source }: Extract<ExpertWork, { kind: 'stage' }>, tell: Tell): void {
+    const { plan, space, directory } = this.#options;
+    const layer = this.#layers[index] as number;
+    const target = slotPlace(plan, directory, this.#group(npu), layer, slot);
+    const from = slotPlace(plan, directory, this.#group(npu), layer, source);
+    const { staging } = this.#layout(npu).expertSlots;
+    assert(target.npu === npu && staging > 0, `npu/${npu} was asked to fill slot ${slot}, which is ${target.npu}'s`);
+    const die = directory.dieOfNpu(from.npu);
+    const epoch = space.control.epochOfDie(die);
+    this.#staged.delete(npu);
+    const end = (sum: number): void => {
+      const { words, slots } = this.#slotsOf(from.npu);
+      const held = expertIn(words, slots, layer, from.slot);
+      if (space.control.epochOfDie(die) !== epoch)
+        tell(slotFailed(npu, change, lost(`npu/${from.npu} was lost while its weights of expert ${expert} were copied`)));
+      else if (held !== expert) tell(slotFailed(npu, change, failed(`slot ${from.slot} of npu/${from.npu} holds expert ${held}, not ${expert}`)));
+      else if (sumOfSlot(words, slots, layer, from.slot) !== sum)
+        tell(slotFailed(npu, change, failed(`the weights of expert ${expert} on npu/${from.npu}, layer ${layer}, are corrupt: their sum is another`)));
+      else {
+        this.#staged.set(npu, { change, layer, slot: target.slot, expert, sum });
+        tell(slotDone(npu, change));
+      }
+    };
+    this.#copies.push({ to: staging, from: from.address, bytes: from.bytes, done: 0, sum: 0, end });
+  }
+
+  #load(npu: number, { change, epoch }: Extract<ExpertWork, { kind: 'load' }>, tell: Tell): void {
+    const staged = this.#staged.get(npu);
+    if (staged?.change !== change) {
+      tell(slotFailed(npu, change, failed(`npu/${npu} has set nothing aside for this change`)));
+      return;
+    }
+    const { layer, slot, expert, sum: expected } = staged;
+    const { words, slots } = this.#slotsOf(npu);
+    // Nothing, from before the first byte changes: whoever asks late is refused.
+    writeSlot(words, slots, layer, slot, -1, epoch, 0);
+    const { address: to, bytes } = placeOfSlot(this.#layout(npu).expertSlots, layer, slot);
+    const end = (sum: number): void => {
+      this.#staged.delete(npu);
+      if (sum !== expected) {
+        tell(slotFailed(npu, change, failed(`the weights of expert ${expert}, set aside on npu/${npu}, are corrupt: their sum is another`)));
+        return;
+      }
+      writeSlot(words, slots, layer, slot, expert, epoch, sum);
+      tell(slotDone(npu, change));
+    };
+    this.#copies.push({ to, from: this.#layout(npu).expertSlots.staging, bytes, done: 0, sum: 0, end });
+  }
+
+  /** An NPU's tables, on the die that it has now, and the memory that they are in. */
+  #slotsOf(npu: number): { readonly words: Int32Array; readonly slots: ExpertSlots } {
+    const { plan, space, directory } = this.#options;
+    const layout = plan.layouts[npu] as DieLayout;
+    const { base } = plan.dies[directory.dieOfNpu(npu)] as Region;
+    const tables = layout.expertSlots.tables.map((table) => (table === null ? null : table - layout.base + base));
+    return { words: space.wordsOf(base), slots: { ...layout.expertSlots, tables } };
+  }
+
+  get #layers(): readonly number[] {
+    return layersWithExperts(this.#options.plan.config);
+  }
+
+  get #deployment(): AnyPodPlan['hosting']['deployment'] {
+    return this.#options.plan.hosting.deployment;
+  }
+
+  #group(npu: number): ExpertGroup {
+    return executorOfNpu(this.#deployment, npu).experts;
+  }
+
+  #layout(npu: number): DieLayout {
+    const layout = this.#layouts.get(npu);
+    assert(layout, `npu/${npu} does not live here`);
+    return layout;
+  }
+
+  #program(npu: number): StepProgram<Arithmetic> {
+    const program = this.#programs.get(npu);
+    assert(program, `npu/${npu} runs no steps here`);
+    return program;
+  }
+}
+
+const failed = (message: string): ErrorRecord => ({ code: 'memory_fault', message, param: null });
+const lost = (message: string): ErrorRecord => ({ code: 'worker_lost', message, param: null });

@@ -1,0 +1,83 @@
+/**
+ * How the experts of an EP group come to lie elsewhere while steps run (xDeepServe §4.5, reconfigure): what its expert map and its NPUs say to one another.
+ * @module
+ */
+import type { Address } from './address.ts';
+import type { ErrorRecord } from './errors.ts';
+
+/** What an NPU does for an expert map. Layers are those that have experts, counted from 0; slots are the group's. */
+export type ExpertWork =
+  /** Tokens that its gates sent to each expert since it was last asked. */
+  | { readonly kind: 'collect' }
+  /** From now on it sorts its tokens by this map: the first one of the pod but for these slots. */
+  | { readonly kind: 'install'; readonly epoch: number; readonly slots: readonly number[]; readonly experts: readonly number[] }
+  /** Sets an expert's weights aside, from the slot that has them, and sees to it that they are whole. */
+  | { readonly kind: 'stage'; readonly change: number; readonly layer: number; readonly slot: number; readonly expert: number; readonly source: number }
+  /** Puts what is set aside into its slot; `epoch`: of the map by which it may be asked for. */
+  | { readonly kind: 'load'; readonly change: number; readonly epoch: number };
+
+/** What starts a rebalance: time, somebody, or more imbalance than is borne. */
+export type RebalanceTrigger = 'period' | 'asked';
+
+/** What became of one. `installed`: whether any slot changed. */
+export type RebalanceOutcome = {
+  readonly trigger: RebalanceTrigger;
+  readonly installed: boolean;
+  readonly reason: string;
+  /** Busiest rank over mean, predicted: a mean over layers. 0: nothing was planned. */
+  readonly before: number;
+  readonly after: number;
+  /** Slots that got another expert, and the map's epoch afterwards. */
+  readonly slots: number;
+  readonly epoch: number;
+};
+
+export type ExpertMapMessage =
+  | { readonly type: 'PERIOD_OVER' }
+  /** `force`: install the plan though it is predicted no better. */
+  | { readonly type: 'REBALANCE'; readonly query: number; readonly force: boolean }
+  | { readonly type: 'LOADS_COLLECTED'; readonly npu: number; readonly tokens: readonly number[] }
+  /** The NPU goes by the map of that epoch. */
+  | { readonly type: 'MAP_INSTALLED'; readonly npu: number; readonly epoch: number }
+  /** Its weights are set aside, or in their slot. */
+  | { readonly type: 'SLOT_DONE'; readonly npu: number; readonly change: number }
+  | { readonly type: 'SLOT_FAILED'; readonly npu: number; readonly change: number; readonly error: ErrorRecord }
+  /** The state has lasted for too long; `turn`: the how manieth state it is. */
+  | { readonly type: 'STATE_OVERDUE'; readonly turn: number }
+  | { readonly type: 'NPU_LOST'; readonly npu: number; readonly error: ErrorRecord }
+  /** It begins with the pod's first map. */
+  | { readonly type: 'NPU_BACK'; readonly npu: number }
+  /** Of `claim`: the time. */
+  | { readonly type: 'TIME_TOLD'; readonly now_ms: number };
+
+/** To whoever asked. */
+export type RebalancedMessage = { readonly type: 'REBALANCED'; readonly query: number; readonly outcome: RebalanceOutcome };
+
+/** To an NPU, and its host's answer. */
+export type ExpertWorkMessage =
+  | { readonly type: 'EXPERT_WORK'; readonly expert_map: Address; readonly work: ExpertWork }
+  | { readonly type: 'EXPERT_WORK_DONE'; readonly expert_map: Address; readonly message: ExpertMapMessage };
+
+export const periodOver = (): ExpertMapMessage => ({ type: 'PERIOD_OVER' });
+export const rebalance = (query: number, force: boolean): ExpertMapMessage => ({ type: 'REBALANCE', query, force });
+export const loadsCollected = (npu: number, tokens: readonly number[]): ExpertMapMessage => ({ type: 'LOADS_COLLECTED', npu, tokens });
+export const mapInstalled = (npu: number, epoch: number): ExpertMapMessage => ({ type: 'MAP_INSTALLED', npu, epoch });
+export const slotDone = (npu: number, change: number): ExpertMapMessage => ({ type: 'SLOT_DONE', npu, change });
+export const slotFailed = (npu: number, change: number, error: ErrorRecord): ExpertMapMessage => ({ type: 'SLOT_FAILED', npu, change, error });
+export const stateOverdue = (turn: number): ExpertMapMessage => ({ type: 'STATE_OVERDUE', turn });
+export const npuBack = (npu: number): ExpertMapMessage => ({ type: 'NPU_BACK', npu });
+export const timeTold = (now_ms: number): ExpertMapMessage => ({ type: 'TIME_TOLD', now_ms });
+export const rebalanced = (query: number, outcome: RebalanceOutcome): RebalancedMessage => ({ type: 'REBALANCED', query, outcome });
+export const expertWork = (expert_map: Address, work: ExpertWork): ExpertWorkMessage => ({ type: 'EXPERT_WORK', expert_map, work });
+export const expertWorkDone = (expert_map: Address, message: ExpertMapMessage): ExpertWorkMessage => ({ type: 'EXPERT_WORK_DONE', expert_map, message });
+export const collectLoads = (): ExpertWork => ({ kind: 'collect' });
+export const installMap = (epoch: number, slots: readonly number[], experts: readonly number[]): ExpertWork => ({ kind: 'install', epoch, slots, experts });
+export const stageSlot = (change: number, layer: number, slot: number, expert: number, source: number): ExpertWork => ({
+  kind: 'stage',
+  change,
+  layer,
+  slot,
+  expert,
+  source,
+});
+export const loadSlot = (change: number, epoch: number): ExpertWork => ({ kind: 'load', change, epoch });

@@ -1,0 +1,70 @@
+/** Rounds from map to map: whatever the two are, each expert keeps a slot at every moment, and the last round is the plan. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { type ExpertMap, expertMap, NO_EXPERT, replicaCount } from '../../../actors/policies/expert-placement/expert-map.ts';
+import { mapAfter, planRounds } from '../../../actors/policies/expert-placement/map-rounds.ts';
+import { slotsOfRank } from '../../../actors/policies/expert-placement/placement-shape.ts';
+
+const shapes = fc
+  .record({
+    layers: fc.integer({ min: 1, max: 3 }),
+    ranks: fc.integer({ min: 1, max: 4 }),
+    each: fc.integer({ min: 1, max: 4 }),
+    spare: fc.integer({ min: 1, max: 4 }),
+  })
+  .map(({ layers, ranks, each, spare }) => ({ layers, ranks, slots: ranks * each, experts: Math.max(1, ranks * each - spare), nodes: 1, groups: 1 }));
+
+const mapsOf = (shape: ExpertMap['shape'], draw: (below: number) => number): ExpertMap => {
+  const layer = (): number[] => {
+    const of = Array.from({ length: shape.slots }, (_, slot) => (slot < shape.experts ? slot : draw(shape.experts + 1) + NO_EXPERT));
+    for (let slot = of.length - 1; slot > 0; slot--) {
+      const other = draw(slot + 1);
+      [of[slot], of[other]] = [of[other] as number, of[slot] as number];
+    }
+    return of;
+  };
+  return expertMap(shape, Int32Array.from(Array.from({ length: shape.layers }, layer).flat()));
+};
+
+describe('the rounds from one map to another', () => {
+  it('should end at the plan, leave each expert a slot at every moment, and ask of a rank one change at once', () => {
+    fc.assert(
+      fc.property(shapes, fc.infiniteStream(fc.nat()), (shape, draws) => {
+        fc.pre(shape.slots > shape.experts);
+        const draw = (below: number): number => (draws.next().value as number) % below;
+        const [present, plan] = [mapsOf(shape, draw), mapsOf(shape, draw)];
+        const rounds = planRounds(present, plan);
+        expect(rounds).not.toBeNull();
+        let map = present;
+        for (const changes of rounds ?? []) {
+          // Throws where an expert would have no slot.
+          const disabled = mapAfter(map, changes, true);
+          for (const { layer, expert, source } of changes) {
+            if (expert === NO_EXPERT) continue;
+            expect(map.expertOfSlot[layer * shape.slots + source]).toBe(expert);
+            expect(replicaCount(disabled, layer, expert)).toBeGreaterThan(0);
+          }
+          const ranks = changes.map(({ slot }) => Math.floor(slot / slotsOfRank(shape)));
+          expect(new Set(ranks).size).toBe(ranks.length);
+          map = mapAfter(map, changes, false);
+        }
+        expect([...map.expertOfSlot]).toEqual([...plan.expertOfSlot]);
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it('should be none where nothing changes, and impossible where every slot is needed and two must change places', () => {
+    const shape = { layers: 1, experts: 4, slots: 4, ranks: 2, nodes: 1, groups: 1 };
+    const map = (...slots: number[]): ExpertMap => expertMap(shape, Int32Array.from(slots));
+    expect(planRounds(map(0, 1, 2, 3), map(0, 1, 2, 3))).toEqual([]);
+    expect(planRounds(map(0, 1, 2, 3), map(1, 0, 2, 3))).toBeNull();
+  });
+
+  it('should lend the free slot to experts that change places', () => {
+    const shape = { layers: 1, experts: 3, slots: 4, ranks: 4, nodes: 1, groups: 1 };
+    const map = (...slots: number[]): ExpertMap => expertMap(shape, Int32Array.from(slots));
+    const rounds = planRounds(map(0, 1, 2, NO_EXPERT), map(1, 2, 0, NO_EXPERT));
+    expect(rounds?.map((changes) => changes.map(({ slot, expert }) => `${slot}←${expert}`).join())).toEqual(['3←2', '2←0', '0←1', '1←2', '3←-1']);
+  });
+});

@@ -1,0 +1,95 @@
+/** Experts that move while requests run, on both clocks: the same tokens, with or without; and what is told of the loop that moves them. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { createPod, type Pod, type PodOptions } from '../../src/index.ts';
+import { balancingReports } from '../../src/platform/expert-balancing.ts';
+import { runs } from '../property-runs.ts';
+import { withPod } from './pods.ts';
+
+const CALLS = 6;
+const prompt = (index: number): number[] => [1, 86, 1461, 613, 265, 531 + index];
+const generate = async (pod: Pod, max_tokens: number): Promise<number[][]> =>
+  Promise.all(
+    Array.from({ length: CALLS }, async (_, index) => {
+      const tokens: number[] = [];
+      for await (const { token_ids } of pod.generate(prompt(index), { max_tokens, seed: index, ignore_eos: true })) tokens.push(...token_ids);
+      return tokens;
+    }),
+  );
+
+const TOPOLOGIES = ['colocated:dp=2', 'colocated:dp=3', 'colocated:dp=1,tp=2', 'moe-attention:domains=1x2,experts=3', 'pd:prefill=1xdp2,decode=1xdp2'];
+
+/** What comes of it while experts move, again and again. */
+async function whileMoving(options: PodOptions): Promise<number[][]> {
+  return withPod(options, async (pod) => {
+    // Something has to be routed before there is anything to plan on.
+    await generate(pod, 2);
+    let isOver = false;
+    const moving = (async (): Promise<number> => {
+      let slots = 0;
+      while (!isOver) for (const outcome of await pod.rebalance({ force: true })) slots += outcome.slots;
+      return slots;
+    })();
+    const tokens = await generate(pod, 8);
+    isOver = true;
+    expect(await moving).toBeGreaterThan(0);
+    const { expert_balancing, unexpected_messages } = await pod.stats();
+    expect(expert_balancing.map(({ stalled }) => stalled)).not.toContain(true);
+    expect(unexpected_messages).toEqual([]);
+    return tokens;
+  });
+}
+
+describe('experts that move', () => {
+  it('should change no token, on a virtual clock', async () => {
+    const expected = await withPod({ clock: 'virtual', kernels: 'hash' }, (pod) => generate(pod, 8));
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom(...TOPOLOGIES),
+        fc.nat(99),
+        fc.integer({ min: 1, max: 20 }),
+        fc.constantFrom('global', 'fixed_primaries', 'hierarchical'),
+        async (topology, seed, redundant_slots, policy) => {
+          const expert_balancing = { redundant_slots, policy, period_ms: 60_000 } as const;
+          const micro_batches = topology.startsWith('moe') && seed % 2 === 1 ? { micro_batches: 2 as const } : {};
+          expect(await whileMoving({ clock: 'virtual', kernels: 'hash', topology, seed, expert_balancing, ...micro_batches })).toEqual(expected);
+        },
+      ),
+      { numRuns: runs(5) },
+    );
+  });
+
+  it('should change no token, on worker threads', async () => {
+    const expected = await withPod({ clock: 'virtual' }, (pod) => generate(pod, 8));
+    const expert_balancing = { redundant_slots: 6, period_ms: 60_000 };
+    expect(await whileMoving({ topology: 'colocated:dp=2', workers: 2, expert_balancing })).toEqual(expected);
+  });
+
+  it('should stay where they are in a pod that does not balance them', async () => {
+    await using pod = await createPod({ clock: 'virtual', kernels: 'hash', npus: 2 });
+    await expect(pod.rebalance()).rejects.toMatchObject({ code: 'invalid_request', param: 'expert_balancing' });
+    expect((await pod.stats()).expert_balancing).toEqual([]);
+    await expect(createPod({ clock: 'virtual', kernels: 'hash', expert_balancing: { redundant_slots: 1 } })).rejects.toMatchObject({
+      code: 'invalid_request',
+      param: 'expert_balancing',
+    });
+    await expect(createPod({ clock: 'virtual', kernels: 'hash', npus: 2, enable_eplb: true })).rejects.toMatchObject({ param: 'enable_eplb' });
+  });
+});
+
+describe('a loop that dies', () => {
+  const period_ms = 1_000;
+  const plan = { hosting: { deployment: { executors: [{ id: 0 }] } }, options: { expert_balancing: { period_ms } } } as unknown as Parameters<
+    typeof balancingReports
+  >[1];
+  const seen = (progress_ms: number, now_ms: number): boolean | undefined => {
+    const cast = { stateOf: () => 'stable', contextOf: () => ({ balancer: { epoch: 1, progress: 3, log: [], progress_ms } }) };
+    return balancingReports(cast, plan, now_ms)[0]?.stalled;
+  };
+
+  it('should be told of within two periods, whatever it says of itself, and at once where it is gone', () => {
+    expect(seen(5_000, 5_000 + 2 * period_ms)).toBe(false);
+    expect(seen(5_000, 5_001 + 2 * period_ms)).toBe(true);
+    expect(balancingReports({ stateOf: () => null, contextOf: () => null }, plan, 0)).toMatchObject([{ state: 'gone', stalled: true }]);
+  });
+});
