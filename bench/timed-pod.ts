@@ -99,6 +99,8 @@ class TimedExperts extends HashExperts<HashExpertLayout> {
 }
 
 const BLOCK_SIZE = 16;
+/** Dispatches that an expert NPU takes at one look. */
+const ARRIVED_MAX = 1_024;
 
 export class TimedPod {
   /** Tokens that each attention NPU has generated. */
@@ -201,14 +203,14 @@ export class TimedPod {
 
   /** One thing. True: there may be another. */
   #goOn(npu: number, { program, service, scheduler }: Npu): boolean {
-    if (program === null || scheduler === null) return service.serve(1) > 0;
+    if (program === null || scheduler === null) return service.serve(ARRIVED_MAX) > 0;
     if (!program.isRunning) {
       const next = scheduler.plan();
-      if (next === null) return service.serve(1) > 0;
+      if (next === null) return service.serve(ARRIVED_MAX) > 0;
       program.start(next.plan);
     }
     const poll = program.poll();
-    if (poll.state === 'pending') return service.serve(1) > 0;
+    if (poll.state === 'pending') return service.serve(ARRIVED_MAX) > 0;
     if (poll.state === 'done') {
       this.tokens[npu] = (this.tokens[npu] as number) + poll.outcomes.length;
       this.tokens_all += poll.outcomes.length;
