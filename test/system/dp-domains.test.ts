@@ -10,7 +10,7 @@ import { traceFolder } from '../trace/files.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
 
-const OPTIONS: GenerateOptions = { ignore_eos: true, max_tokens: 16, logprobs: 1 };
+const OPTIONS: GenerateOptions = { ignore_eos: true, max_tokens: 10, logprobs: 1 };
 const PROMPTS = ['Once upon a time', 'The wolf', 'In the forest there was a little house', 'The king'] as const;
 
 const ask = (pod: Pod, options: GenerateOptions = OPTIONS): Promise<string[][]> =>
@@ -90,7 +90,7 @@ it('no message should be sent for rounds but that expert NPUs began to serve, an
 
 it('a worker that dies should end the rounds of its domains, and all of them begin anew: what was under way is computed again', async () => {
   await using rig = await openRig({ topology: 'moe-attention:domains=2x1,experts=2', schedule: 'domains', workers: 2, npu_workers: [0, 0, 1, 1] });
-  const LONG: GenerateOptions = { temperature: 0, ignore_eos: true, max_tokens: 50 };
+  const LONG: GenerateOptions = { temperature: 0, ignore_eos: true, max_tokens: 24 };
   for (const worker of [1, 0]) {
     const start = (await rig.pod.stats()).generation_tokens;
     const calls = Promise.all(PROMPTS.map((prompt) => rig.pod.complete(prompt, LONG)));
