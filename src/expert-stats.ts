@@ -6,11 +6,12 @@ import type { ExpertPlaces } from './flowserve/expert-places.ts';
 import { percentileOf } from './flowserve/expert-times.ts';
 import type { AnyPodPlan } from './flowserve/pod-plan.ts';
 import type { ExpertsReport } from './platform/control-handle.ts';
+import type { BalancingReport } from './platform/expert-balancing.ts';
 import type { ExpertReport } from './protocol/threads.ts';
-import type { ExpertLayerStats, ExpertReplicaStats, ExpertServiceTimes, ExpertStats, PodExperts } from './results.ts';
+import type { ExpertBalancingStats, ExpertLayerStats, ExpertReplicaStats, ExpertServiceTimes, ExpertStats, PodExperts } from './results.ts';
 import type { Clock } from './runtime/clock.ts';
 
-export function podExperts(model: string, clock: Clock, { config, hosting }: AnyPodPlan, { loads, places, reports }: ExpertsReport): PodExperts {
+export function podExperts(model: string, clock: Clock, { config, hosting }: AnyPodPlan, { loads, places, reports, balancing }: ExpertsReport): PodExperts {
   const reportOf = new Map(reports.map((report) => [`${report.npu} ${report.layer} ${report.expert}`, report]));
   return {
     model,
@@ -20,6 +21,7 @@ export function podExperts(model: string, clock: Clock, { config, hosting }: Any
     task_executors: hosting.deployment.executors.map((executor) => ({
       task_executor: executor.id,
       role: executor.role,
+      balancing: balancing.filter(({ executor: id }) => id === executor.id).map(balancingStats)[0] ?? null,
       layers: loads.map(({ layer, by_executor }, index) =>
         layerStats(layer, by_executor[executor.id] ?? [], places[index]?.by_executor[executor.id] ?? NOWHERE, (npu, expert) =>
           reportOf.get(`${npu} ${layer} ${expert}`),
@@ -30,6 +32,11 @@ export function podExperts(model: string, clock: Clock, { config, hosting }: Any
 }
 
 const NOWHERE: ExpertPlaces = { npus: [], map_epoch: 0 };
+
+export const balancingStats = ({ progress_ms, ...balancing }: BalancingReport): ExpertBalancingStats => ({
+  ...balancing,
+  last_progress_seconds: progress_ms / 1000,
+});
 
 type ReportOf = (npu: number, expert: number) => ExpertReport | undefined;
 

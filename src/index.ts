@@ -72,6 +72,7 @@ export type {
   CompletionChoice,
   ContextInfo,
   DpGroupStats,
+  ExecutorExperts,
   ExpertLayerStats,
   ExpertReplicaStats,
   ExpertServiceTimes,

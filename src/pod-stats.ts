@@ -1,5 +1,6 @@
 /** What a pod tells its caller about itself, live or virtual. @module */
 import type { CallCounts } from './call-counts.ts';
+import { balancingStats } from './expert-stats.ts';
 import type { AnyPodPlan } from './flowserve/pod-plan.ts';
 import type { ControlStats } from './platform/control-handle.ts';
 import type { KvLinkReport, LinkRead } from './protocol/threads.ts';
@@ -122,7 +123,7 @@ export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: 
     })),
     kv_links: kvLinkStats(report.kv_links),
     expert_loads: report.expert_loads,
-    expert_balancing: report.expert_balancing.map(({ progress_ms, ...balancing }) => ({ ...balancing, last_progress_seconds: progress_ms / 1000 })),
+    expert_balancing: report.expert_balancing.map(balancingStats),
     memory: { total_bytes: memory.bytes, regions: report.regions },
     fabric: { links: linkStats(report.links, report.threads), threads: report.threads },
     garbage: report.garbage,

@@ -197,6 +197,14 @@ export type ExpertBalancingStats = {
   readonly last: RebalanceOutcome | null;
 };
 
+/** `balancing`: why the last rebalance did or did not move experts, among others; null where they stay where they are. */
+export type ExecutorExperts = {
+  readonly task_executor: number;
+  readonly role: ExecutorRole;
+  readonly balancing: ExpertBalancingStats | null;
+  readonly layers: readonly ExpertLayerStats[];
+};
+
 /** Layers that have no experts are left out. Each task executor has all experts for itself. */
 export type PodExperts = {
   readonly model: string;
@@ -204,7 +212,7 @@ export type PodExperts = {
   readonly experts_per_layer: number;
   /** Experts that the gate chooses for a token. */
   readonly top_k: number;
-  readonly task_executors: readonly { readonly task_executor: number; readonly role: ExecutorRole; readonly layers: readonly ExpertLayerStats[] }[];
+  readonly task_executors: readonly ExecutorExperts[];
 };
 
 export type PodStats = {

@@ -83,10 +83,28 @@ const COLUMNS: readonly Column<Row>[] = [
   ['P99', timesText('p99_us')],
 ];
 
+/** Of each task executor whose experts are balanced. */
+const balancingLines = ({ task_executors }: PodExperts): string[] =>
+  task_executors.flatMap(({ task_executor, balancing }) => {
+    if (balancing === null) return [];
+    const { state, epoch, stalled, last } = balancing;
+    const moved =
+      last === null
+        ? 'no rebalance yet'
+        : `last rebalance (${last.trigger}): ${last.installed ? `${last.slots} slots changed` : 'nothing moved'}, ${last.reason}`;
+    return [`TE ${task_executor}: map ${epoch}, ${state}${stalled ? ', STALLED' : ''}; ${moved}`];
+  });
+
 const HOTTEST = 10;
 
 /** `head`: what the figures are of. A line an entry. */
 export function expertLines(head: string, experts: PodExperts, layer: number | undefined, paper: Paper): string[] {
   const maps = heatMaps(experts).map((map) => (layer === undefined ? map : { ...map, rows: map.rows.filter((row) => row.layer === layer) }));
-  return [head, '', ...maps.flatMap((map) => [...heatLines(map, paper), '']), ...table(expertRows(experts, layer, HOTTEST), COLUMNS, 7)];
+  return [
+    head,
+    ...balancingLines(experts),
+    '',
+    ...maps.flatMap((map) => [...heatLines(map, paper), '']),
+    ...table(expertRows(experts, layer, HOTTEST), COLUMNS, 7),
+  ];
 }

@@ -63,7 +63,12 @@ export type ControlStats = {
 };
 
 /** What it knows of its experts; those on lost workers have no report. */
-export type ExpertsReport = { readonly loads: readonly LayerLoads[]; readonly places: readonly LayerPlaces[]; readonly reports: readonly ExpertReport[] };
+export type ExpertsReport = {
+  readonly loads: readonly LayerLoads[];
+  readonly places: readonly LayerPlaces[];
+  readonly reports: readonly ExpertReport[];
+  readonly balancing: readonly BalancingReport[];
+};
 
 /** Given each ring that whoever looks on is to read. */
 export type OnInspected = (ring: ActRing) => void;

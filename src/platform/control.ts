@@ -243,9 +243,9 @@ export class Control {
 
   /** `measure`: what their batches take from now on, too. */
   async experts(measure: boolean): Promise<ExpertsReport> {
-    const reports = await this.#reports.ask(this.#runningWorkers(), measure ? 'measure' : 'look');
-    const places = expertPlaces(this.#plan, this.#space, this.directory);
-    return { loads: this.#loads.byExecutor(), places, reports: reports.flatMap(({ experts }) => experts) };
+    const reports = (await this.#reports.ask(this.#runningWorkers(), measure ? 'measure' : 'look')).flatMap(({ experts }) => experts);
+    const balancing = balancingReports(this.#host.cast, this.#plan, this.#clock.now_ms());
+    return { loads: this.#loads.byExecutor(), places: expertPlaces(this.#plan, this.#space, this.directory), reports, balancing };
   }
 
   #runningWorkers(): number[] {

@@ -254,7 +254,12 @@ export class VirtualControl {
     const expert_ns = rooflineExpert(this.config, this.#device);
     const clock = (tokens: number): number => (this.#experts_us += tokens === 0 ? 0 : expert_ns(tokens) / NS_PER_US);
     const places = expertPlaces(this.plan, this.#space, this.#directory);
-    return { loads: this.#loads.byExecutor(), places, reports: this.#npus.expertReports(measure ? clock : null) };
+    return {
+      loads: this.#loads.byExecutor(),
+      places,
+      reports: this.#npus.expertReports(measure ? clock : null),
+      balancing: balancingReports(this.host.cast, this.plan, this.host.clock.now_ms()),
+    };
   }
 
   stats(): ControlStats {

@@ -181,7 +181,7 @@ export class FakePod implements Pod {
       return { expert: id, tokens, share: tokens / 100, replicas: [replica] };
     };
     const layers = [{ layer: 1, tokens: 100, busiest_over_mean_npu: 1.2, map_epoch: 0, experts: [60, 10, 0, 30].map((tokens, id) => expert(id, tokens)) }];
-    const executor = { task_executor: 0, role: 'colocated' as const, layers };
+    const executor = { task_executor: 0, role: 'colocated' as const, balancing: null, layers };
     return { model: this.model.name, uptime_seconds: 1, experts_per_layer: 4, top_k: 2, task_executors: [executor] };
   }
 

@@ -226,7 +226,7 @@ describe('metrics', () => {
       uptime_seconds: 1,
       experts_per_layer: 4,
       top_k: 2,
-      task_executors: [{ task_executor: 0, role: 'colocated', layers }],
+      task_executors: [{ task_executor: 0, role: 'colocated', balancing: null, layers }],
     });
     const reports: unknown[] = [];
     const app = createApp(large, { expert_metrics: 'expert', onError: (error) => reports.push(error) });

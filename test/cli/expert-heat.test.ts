@@ -90,7 +90,13 @@ const look = (loads: readonly number[]): PodExperts => {
     replicas: [replica(expert % 2, expert || null, expert || undefined)],
   }));
   const layers = [{ layer: 3, tokens, busiest_over_mean_npu: 1, map_epoch: 0, experts }];
-  return { model: 'm', uptime_seconds: 9, experts_per_layer: loads.length, top_k: 1, task_executors: [{ task_executor: 0, role: 'colocated', layers }] };
+  return {
+    model: 'm',
+    uptime_seconds: 9,
+    experts_per_layer: loads.length,
+    top_k: 1,
+    task_executors: [{ task_executor: 0, role: 'colocated', balancing: null, layers }],
+  };
 };
 
 describe('the table of experts', () => {
@@ -104,6 +110,21 @@ describe('the table of experts', () => {
     ]);
     expect(layer).toMatchObject({ tokens: 40, busiest_over_mean_npu: 1.5 });
     expect(between(look([40, 20, 10, 10]), look([1, 2, 3, 4]))).toEqual(look([1, 2, 3, 4]));
+  });
+
+  it('should say why the last rebalance moved experts, or did not', () => {
+    const last = { trigger: 'period' as const, installed: false, reason: 'no layer would gain', before: 1.1, after: 1.1, slots: 0, epoch: 4 };
+    const balancing = { executor: 0, state: 'stable', epoch: 4, progress: 3, last_progress_seconds: 8, stalled: false, last };
+    const experts = look([1, 1]);
+    const told = (of: typeof balancing): string | undefined =>
+      expertLines('head', { ...experts, task_executors: experts.task_executors.map((one) => ({ ...one, balancing: of })) }, undefined, {
+        columns: 100,
+        isColoured: false,
+      })[1];
+    expect(told(balancing)).toBe('TE 0: map 4, stable; last rebalance (period): nothing moved, no layer would gain');
+    expect(told({ ...balancing, stalled: true, last: { ...last, installed: true, slots: 7, reason: 'better in 2 layers' } })).toBe(
+      'TE 0: map 4, stable, STALLED; last rebalance (period): 7 slots changed, better in 2 layers',
+    );
   });
 
   it('should have the hottest first, or one layer in order; a lost NPU’s queue and what was not timed are not numbers', () => {

@@ -83,6 +83,23 @@ describe('pod.experts()', () => {
     }
   });
 
+  it('should tell what became of the last rebalance, and where replicas are since', async () => {
+    const expert_balancing = { redundant_slots: 8, policy: 'global', period_ms: 60_000 } as const;
+    await withPod({ clock: 'virtual', kernels: 'hash', npus: 4, seed: 4, expert_balancing }, async (pod) => {
+      await all(pod);
+      const before = await pod.experts();
+      expect(before.task_executors[0]?.balancing).toMatchObject({ executor: 0, stalled: false });
+      const [outcome] = await pod.rebalance({ force: true });
+      const after = await pod.experts();
+      expect(after.task_executors[0]?.balancing?.last).toEqual(outcome);
+      expect(outcome?.slots).toBeGreaterThan(0);
+      const replicas = after.task_executors[0]?.layers.flatMap(({ experts }) => experts.map(({ replicas }) => replicas.length)) ?? [];
+      expect(Math.max(...replicas)).toBeGreaterThan(1);
+      expect(Math.min(...replicas)).toBe(1);
+      expect(Math.max(...(after.task_executors[0]?.layers.map(({ map_epoch }) => map_epoch) ?? []))).toBeGreaterThan(0);
+    });
+  });
+
   it('should know no queue of experts whose worker is lost', async () => {
     await using rig = await openRig({ npus: 2, workers: 2 });
     rig.killWorker(1);
