@@ -12,13 +12,15 @@
  *
  * Where tasks wait for a group in one queue, one group leads (prefill-leader.ts): it asks the others, and tells the task executor which it has chosen. Every
  * group answers whoever leads: when it is asked, when it has got a task, and, if it had no room, when it has again.
+ * One that is to stand by gives back what it has (handing-back.ts), and lives on in whichever state it is.
  * A step has no deadline of its own: the NPU reports its failure, and the host the death of their thread.
  */
 import { assign, setup } from 'xstate';
 import { type Address, address, idOf } from '../src/protocol/address.ts';
-import { groupChosen, groupStatus, leaseExpired, releaseSlots, reset, statusWanted, step } from '../src/protocol/constructors.ts';
+import { choiceStopped, groupChosen, groupStatus, leaseExpired, prefixLent, releaseSlots, reset, statusWanted, step } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
-import type { Commands, DpGroupMessage, KvOffer } from '../src/protocol/messages.ts';
+import { type Commands, choiceOfTask, type DpGroupMessage, type KvOffer } from '../src/protocol/messages.ts';
+import { HANDED_LEASE_MS, HandingBack } from './policies/handing-back.ts';
 import { isClosed, type Orders, PrefillLeader } from './policies/prefill-leader.ts';
 import { PREFIX_LEASE_MS } from './policies/prefix-loans.ts';
 import { answerOf } from './policies/prefix-wants.ts';
@@ -34,6 +36,7 @@ type DpGroup = {
   /** How long KV is lent: a decode side that is silent loses it. Only this group's own clock counts. */
   lease_ms: number;
   scheduler: StepScheduler;
+  handing: HandingBack;
   ranks: RankReports;
   /** If it leads. */
   leading: PrefillLeader | null;
@@ -68,16 +71,22 @@ const sendsOf = ({ self, task_executor, term }: DpGroup, { ask, assignments }: O
 ];
 
 /** The next steps, up to `count`; where there is nothing to do, what the NPUs may free meanwhile. */
-function stepsOf({ scheduler, npus }: DpGroup, count: number): Commands['send'][] {
+function stepsOf({ scheduler, npus, handing }: DpGroup, count: number): Commands['send'][] {
+  // What it has is given back.
+  if (handing.isUnderWay) return [];
   const sends: Commands['send'][] = [...scheduler.receive()];
   for (let planned = 0; planned < count; planned++) {
     const next = scheduler.plan();
     if (next !== null) sends.push(...next.messages, ...npus.map((npu) => ({ to: npu, message: step(next.plan) })));
     else sends.push(...scheduler.takeUntold());
   }
-  if (scheduler.isStepping) return sends;
-  const slots = scheduler.takeDetached();
-  return slots.length === 0 ? sends : [...sends, ...npus.map((npu) => ({ to: npu, message: releaseSlots(slots) }))];
+  return [...sends, ...releasesOf(scheduler, npus)];
+}
+
+/** Slots that no step will name any more. */
+function releasesOf(scheduler: StepScheduler, npus: readonly Address[]): Commands['send'][] {
+  const slots = scheduler.isStepping ? [] : scheduler.takeDetached();
+  return slots.length === 0 ? [] : npus.map((npu) => ({ to: npu, message: releaseSlots(slots) }));
 }
 
 const resetOf = ({ npu, reset: number }: { readonly npu: number; readonly reset: number }): Commands['send'] => ({
@@ -91,19 +100,22 @@ const DIVERGED: ErrorRecord = {
   param: null,
 };
 
-const leaseTime_ms = ({ scheduler, lease_ms }: DpGroup, id: number): number =>
-  scheduler.handoffs.loans.has(id) ? Math.min(lease_ms, PREFIX_LEASE_MS) : lease_ms;
+function leaseTime_ms({ scheduler, lease_ms, handing }: DpGroup, id: number): number {
+  if (handing.isUnderWay) return Math.min(lease_ms, HANDED_LEASE_MS);
+  return scheduler.handoffs.loans.has(id) ? Math.min(lease_ms, PREFIX_LEASE_MS) : lease_ms;
+}
 const leaseOf = (transfer: number): string => `lease-${transfer}`;
 const cancelPrefix = { type: 'cancel' as const, params: ({ event }: { event: { readonly task: Address } }) => ({ id: answerOf(event.task) }) };
 const cancelLease = { type: 'cancel' as const, params: ({ event }: { event: { readonly id: number } }) => ({ id: leaseOf(event.id) }) };
 
 /** What an event led to: what to tell whom, which blocks to move, and what to be told of when time is up. */
 type Asked = Pick<DpGroup, 'outbox' | 'transfers' | 'timers'>;
-function asked({ scheduler }: DpGroup, outbox: readonly Commands['send'][]): Asked {
+function asked({ scheduler, handing, npus }: DpGroup, outbox: readonly Commands['send'][]): Asked {
+  const given = handing.isUnderWay ? [...handing.take(scheduler), ...releasesOf(scheduler, npus)] : [];
   // What it did to blocks that are kept is told as one.
   scheduler.cache.events.endBatch();
   const { sends, timers } = scheduler.coming.wants.take();
-  return { outbox: sends.length === 0 ? outbox : [...outbox, ...sends], transfers: scheduler.takeTransfers(), timers };
+  return { outbox: sends.length + given.length === 0 ? outbox : [...outbox, ...given, ...sends], transfers: scheduler.takeTransfers(), timers };
 }
 
 const offeredIn = ({ scheduler: { handoffs } }: DpGroup, id: number, offer: KvOffer): readonly Commands['send'][] =>
@@ -115,6 +127,16 @@ function hearPrefix({ scheduler: { coming } }: DpGroup, event: DpGroupMessage, m
   if (event.type === 'PREFIX_OVERDUE') coming.overdue(event.task);
   return { outbox: [] };
 }
+
+/** A stop string in what it has shown of one that it has given back meanwhile ends that wherever it is. */
+const stopOf = ({ handing, scheduler }: DpGroup, task: Address): readonly Commands['send'][] => {
+  if (!handing.wasHanded(task)) return scheduler.stop(task);
+  const { request, choice } = choiceOfTask(idOf(task));
+  return [{ to: address('job', request), message: choiceStopped(choice) }];
+};
+
+const prefixOf = ({ handing, scheduler, self }: DpGroup, wanted: DpGroupMessage & { readonly type: 'PREFIX_WANTED' }): readonly Commands['send'][] =>
+  handing.isUnderWay ? [{ to: wanted.from, message: prefixLent(self, wanted.task, null) }] : scheduler.handoffs.loans.lend(wanted);
 
 /** A group that had no room when its leader asked says when it has. */
 function withRoomTold(group: DpGroup, { outbox, transfers, timers }: Asked): Asked & Pick<DpGroup, 'owesStatus'> {
@@ -143,7 +165,11 @@ export const dpGroup = setup({
     cancel: (_, _command: Commands['cancel']) => {},
     transferEach: (_, _transfers: Commands['transferEach']) => {},
     enqueue: assign({
-      outbox: ({ context, event }) => (event.type === 'ENQUEUE' ? context.scheduler.enqueue(event.task, event.sequence, event.stage, event.handoff) : []),
+      outbox: ({ context, event }) => {
+        if (event.type !== 'ENQUEUE') return [];
+        context.handing.arrive(event.task);
+        return context.scheduler.enqueue(event.task, event.sequence, event.stage, event.handoff);
+      },
     }),
     tellLeader: assign(({ context, event }) => {
       const { owesStatus, sends } = statusOf(context, event.type === 'ENQUEUE' ? event.task : null);
@@ -176,7 +202,7 @@ export const dpGroup = setup({
       },
     }),
     abandon: assign(({ context, event }) => asked(context, event.type === 'ABANDON' ? context.scheduler.abandon(event.task) : [])),
-    stop: assign(({ context, event }) => asked(context, event.type === 'STOP_FOUND' ? context.scheduler.stop(event.task) : [])),
+    stop: assign(({ context, event }) => asked(context, event.type === 'STOP_FOUND' ? stopOf(context, event.task) : [])),
     dropCache: assign(({ context }) => {
       context.scheduler.cache.drop();
       return {};
@@ -233,7 +259,7 @@ export const dpGroup = setup({
       context.scheduler.handoffs.loans.expire(event.id);
       return asked(context, []);
     }),
-    lendPrefix: assign(({ context, event }) => asked(context, event.type === 'PREFIX_WANTED' ? context.scheduler.handoffs.loans.lend(event) : [])),
+    lendPrefix: assign(({ context, event }) => asked(context, event.type === 'PREFIX_WANTED' ? prefixOf(context, event) : [])),
     takePrefixBack: assign(({ context, event }) => {
       if (event.type === 'PREFIX_UNWANTED') context.scheduler.handoffs.loans.unwant(event.task);
       return asked(context, []);
@@ -244,7 +270,15 @@ export const dpGroup = setup({
       outbox: ({ context, event }) =>
         event.type === 'TRANSFER_DONE' || event.type === 'TRANSFER_FAILED' ? context.scheduler.transferEnded(event.id, event.type === 'TRANSFER_DONE') : [],
     }),
-    receive: assign(({ context }) => asked(context, [...context.outbox, ...context.scheduler.receive()])),
+    receive: assign(({ context }) => asked(context, [...context.outbox, ...(context.handing.isUnderWay ? [] : context.scheduler.receive())])),
+    beginToHandBack: assign(({ context, event }) => {
+      if (event.type === 'HAND_BACK') context.handing.begin(event.task_executor);
+      return asked(context, []);
+    }),
+    takePart: assign(({ context }) => {
+      context.handing.end();
+      return { outbox: [] };
+    }),
     planStep: assign(({ context }) => asked(context, [...context.outbox, ...stepsOf(context, 1)])),
   },
   guards: {
@@ -259,7 +293,12 @@ export const dpGroup = setup({
 }).createMachine({
   id: 'dp-group',
   context: ({ input }) => ({
-    ...{ ...input, scheduler: new StepScheduler(input.limits, input.self), ranks: new RankReports(input.npus.map(idOf)) },
+    ...{
+      ...input,
+      scheduler: new StepScheduler(input.limits, input.self),
+      handing: new HandingBack(input.self, input.limits),
+      ranks: new RankReports(input.npus.map(idOf)),
+    },
     ...{ ...NO_LEADER, outbox: [], transfers: [], timers: [] },
   }),
   initial: 'rolling-back',
@@ -269,6 +308,8 @@ export const dpGroup = setup({
     FORGET_CONTEXT: { actions: 'forgetContext' },
     ABANDON: { actions: ['abandon', ...perform] },
     STOP_FOUND: { actions: ['stop', ...perform] },
+    HAND_BACK: { actions: ['beginToHandBack', ...perform] },
+    TAKE_PART: { actions: 'takePart' },
     OFFERED: {
       actions: [
         'offer',

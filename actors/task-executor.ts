@@ -7,11 +7,13 @@
  * Where groups are chosen by what steps cost, one of them leads: it is told of each task that has no group, and tells the group that it has chosen. When it is
  * lost the next one leads, and is told of those who still wait: nothing else of it was known to the leader alone.
  *
+ * Some of its groups may stand by: they hold what they need to serve, and nobody's sequences (scaling.ts says when).
+ *
  * A task that finds no serving DP group waits here until one is back. No state has a deadline: the host that
  * starts the workers bounds loading, and reports a thread that dies as NPU_LOST.
  */
 import { assign, setup } from 'xstate';
-import { type Address, address } from '../src/protocol/address.ts';
+import { type Address, address, idOf } from '../src/protocol/address.ts';
 import type { LongPrompts, StepSample } from '../src/protocol/balancing.ts';
 import {
   abandon,
@@ -21,6 +23,7 @@ import {
   executorUnready,
   groupUnwanted,
   groupWanted,
+  handBack,
   lead,
   memberLife,
   memberReady,
@@ -28,6 +31,8 @@ import {
   placed,
   rankBack,
   rankLost,
+  serving,
+  takePart,
   withdrawn,
 } from '../src/protocol/constructors.ts';
 import type { MemberLife } from '../src/protocol/controllers.ts';
@@ -41,6 +46,8 @@ type Input = {
   readonly self: Address;
   readonly managers: readonly Address[];
   readonly groups: readonly GroupSeat[];
+  /** Of those, the ones that stand by at first. */
+  readonly standby: readonly number[];
   /** Its NPUs that have experts only: without all of them no group serves. */
   readonly experts: readonly number[];
   /** Null: its experts stay where they are. */
@@ -62,6 +69,8 @@ type TaskExecutor = Pick<Input, 'self' | 'managers' | 'long' | 'expert_map'> & {
   term: number;
   /** Of all its NPUs, as they warmed up. */
   samples: readonly StepSample[];
+  /** Whoever changes which groups serve waits to hear that it has come to that. */
+  isScaling: boolean;
   outbox: readonly Commands['send'][];
 };
 
@@ -106,12 +115,15 @@ export const taskExecutor = setup({
     sendEach: (_, _commands: Commands['sendEach']) => {},
     markReady: assign({
       samples: ({ context, event }) => (event.type === 'NPU_READY' && context.hasLeader ? [...context.samples, ...event.samples] : context.samples),
-      outbox: ({ context: { placement, expert_map }, event }) => {
+      outbox: ({ context: { self, placement, expert_map }, event }) => {
         if (event.type !== 'NPU_READY') return [];
-        const group = placement.returned(event.npu);
-        const tellGroup: Commands['send'][] = group === null ? [] : [{ to: address('dp-group', group), message: rankBack(event.npu) }];
-        if (expert_map !== null) tellGroup.push({ to: expert_map, message: npuBack(event.npu) });
-        return [...tellGroup, ...placement.ready(event.npu).map(({ task, group }) => placedOn(task, group))];
+        const [group, standby] = [placement.returned(event.npu), placement.standbyLedBy(event.npu)];
+        return [
+          ...(group === null ? [] : [{ to: groupAddress(group), message: rankBack(event.npu) }]),
+          ...(expert_map === null ? [] : [{ to: expert_map, message: npuBack(event.npu) }]),
+          ...(standby === null ? [] : [{ to: groupAddress(standby), message: handBack(self) }]),
+          ...placement.ready(event.npu).map(({ task, group }) => placedOn(task, group)),
+        ];
       },
     }),
     markLost: assign({
@@ -134,6 +146,30 @@ export const taskExecutor = setup({
         if (serves === null || now === serves) return outbox;
         return [...outbox, ...job_executors.map(({ member }) => ({ to: member, message: now ? executorReady(self) : executorUnready(self) }))];
       },
+    }),
+    serveGroups: assign({
+      isScaling: true,
+      outbox: ({ context: { self, placement }, event }) => {
+        if (event.type !== 'SERVE') return [];
+        const { leaving, joining, placed: next } = placement.serve(event.groups);
+        return [
+          ...leaving.map((group) => ({ to: groupAddress(group), message: handBack(self) })),
+          ...joining.map((group) => ({ to: groupAddress(group), message: takePart() })),
+          ...next.map(({ task, group }) => placedOn(task, group)),
+        ];
+      },
+    }),
+    noteLeft: assign({
+      outbox: ({ context, event }) => {
+        if (event.type === 'GROUP_LEFT') context.placement.left(event.group);
+        return [];
+      },
+    }),
+    forgetOutbox: assign({ outbox: [] }),
+    noteShape: assign(({ context: { self, placement, isScaling, outbox } }) => {
+      const shape = isScaling ? placement.shape : null;
+      if (shape === null) return {};
+      return { isScaling: false, outbox: [...outbox, { to: address('scaling', idOf(self)), message: serving(shape) }] };
     }),
     placeTask: assign({
       outbox: ({ context, event }) => {
@@ -182,6 +218,7 @@ export const taskExecutor = setup({
     }),
   },
   guards: {
+    isScaling: ({ context }) => context.isScaling,
     allNpusServe: ({ context }) => context.placement.allServe,
   },
 }).createMachine({
@@ -191,25 +228,31 @@ export const taskExecutor = setup({
     managers: input.managers,
     long: input.long,
     expert_map: input.expert_map,
-    placement: new TaskPlacement(input.groups, input.batch_max, input.choice, input.experts),
+    placement: new TaskPlacement(input.groups, input.batch_max, input.choice, input.experts, input.standby),
     hasLeader: input.choice === 'cost_model',
     leader: -1,
     term: 0,
     samples: [],
     serves: null,
+    isScaling: false,
     job_executors: [],
     outbox: [],
   }),
   initial: 'loading',
   on: {
-    NPU_READY: { actions: ['markReady', 'elect', 'noteService', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    NPU_LOST: { actions: ['markLost', 'elect', 'noteService', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    NPU_READY: { actions: ['markReady', 'elect', 'noteService', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    NPU_LOST: { actions: ['markLost', 'elect', 'noteService', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     PLACE: { actions: ['placeTask', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     GROUP_CHOSEN: { actions: ['takeChosen', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    WITHDRAW: { actions: ['releaseTask', 'answerWithdrawal', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    RELEASE: { actions: 'releaseTask' },
-    JOIN: { actions: ['letIn', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    DISOWN: { actions: ['disownTasks', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    WITHDRAW: { actions: ['releaseTask', 'answerWithdrawal', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    RELEASE: [
+      { guard: 'isScaling', actions: ['releaseTask', 'forgetOutbox', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+      { actions: 'releaseTask' },
+    ],
+    SERVE: { actions: ['serveGroups', 'elect', 'noteService', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    GROUP_LEFT: { actions: ['noteLeft', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    JOIN: { actions: ['letIn', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    DISOWN: { actions: ['disownTasks', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
   },
   states: {
     loading: {
@@ -234,6 +277,7 @@ export const taskExecutor = setup({
         JOIN: {
           actions: [
             'letIn',
+            'noteShape',
             {
               type: 'sendEach',
               params: ({ context, event }) => [

@@ -6,6 +6,7 @@
  *   prefill   waiting ─▶ placed ─▶ prefilling ─▶ transferring ─▶ done          its first token is out, its KV is lent
  *   decode    waiting ─▶ placed ─▶ receiving ─▶ decoding ─▶ done               what cannot be received is computed again: prefilling
  *
+ * A group that is to stand by hands it back: it waits anew, for another that goes on with it.
  * It ends only when its DP group has let go of it: an abandoned task waits for ABANDONED, so that nothing of it arrives late.
  * Waits have no deadline of their own: they end by the caller's CANCEL, or by EXECUTOR_LOST from the task executor, when the DP group's thread has died.
  */
@@ -65,6 +66,11 @@ export const task = setup({
   types: {} as { input: Pick<Task, 'self' | 'job' | 'sequence' | 'placement' | 'handoff'>; context: Task; events: TaskMessage },
   actions: {
     send: (_, _command: Commands['send']) => {},
+    noteHandedBack: assign(({ context: { sequence, handoff }, event }) => {
+      if (event.type !== 'HANDED_BACK') return { sequence, handoff };
+      const { output, offer } = event;
+      return { sequence: { ...sequence, output }, handoff: offer === null ? null : { output, offer, ahead: false } };
+    }),
     noteOutput: assign({
       handoff: ({ context: { handoff }, event }) =>
         handoff !== null && event.type === 'HANDED_OVER' ? { output: event.output, offer: handoff.offer, ahead: false } : handoff,
@@ -89,6 +95,8 @@ export const task = setup({
         // Of a decode task: nobody needs it any more.
         STOP_STRING_FOUND: 'withdrawing',
         NOTHING_LEFT: 'withdrawing',
+        // Of a group that had handed it back.
+        EXECUTOR_LOST: {},
         // It will be enqueued with all that it needs.
         HANDED_OVER: { actions: 'noteOutput' },
       },
@@ -106,6 +114,7 @@ export const task = setup({
         EXECUTOR_LOST: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
         STOP_STRING_FOUND: '.stopping',
         CANCEL: '.cancelling',
+        HANDED_BACK: { target: 'waiting', actions: 'noteHandedBack' },
       },
       states: {
         placed: {
@@ -173,6 +182,7 @@ export const task = setup({
             HANDED_OVER: {},
             NOTHING_LEFT: {},
             TRANSFERRED: {},
+            HANDED_BACK: {},
           },
         },
         cancelling: {
@@ -192,6 +202,7 @@ export const task = setup({
             HANDED_OVER: {},
             NOTHING_LEFT: {},
             TRANSFERRED: {},
+            HANDED_BACK: {},
           },
         },
       },

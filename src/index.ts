@@ -87,6 +87,8 @@ export type {
   PromptInfo,
   RegionStats,
   RequestTimes,
+  ScaleReport,
+  ScalingStats,
   ServingStats,
   TaskExecutorStats,
   ThreadStats,

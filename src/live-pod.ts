@@ -15,6 +15,7 @@ import { Links } from './fabric/links.ts';
 import type { RingConsumer } from './fabric/ring.ts';
 import { DeliveredRecords } from './flowserve/delivered-records.ts';
 import { recordTableOf } from './flowserve/pod-plan.ts';
+import type { ScaleOptions } from './flowserve/scale-shapes.ts';
 import { resolveModel } from './model/registry.ts';
 import {
   type ChatMessage,
@@ -39,13 +40,14 @@ import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
 import type { RebalanceOutcome } from './protocol/expert-maps.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
 import { type ThreadMessage, threadPeerDetached } from './protocol/threads.ts';
-import type { Completion, ContextInfo, Generation, PodExperts, PodStats } from './results.ts';
+import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleReport } from './results.ts';
 import { ArrivalRhythm } from './runtime/arrival-rhythm.ts';
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
 import { breathe, EventLoopSleeper, waitAtMost } from './runtime/event-loop.ts';
 import { MessagePort, type ReceivedMail } from './runtime/message-port.ts';
 import { entryPoint, threadOptions } from './runtime/thread-entry.ts';
+import { scaleSchema } from './scale-options.ts';
 import type { ActRing } from './trace/act-log.ts';
 import { asInspect } from './trace/inspection-events.ts';
 import { LiveInspection } from './trace/live-inspection.ts';
@@ -222,6 +224,10 @@ export class LivePod implements Pod {
 
   async resetPrefixCache(): Promise<void> {
     await this.#ask(this.#remote.resetPrefixCache() as Promise<Outcome<void>>);
+  }
+
+  async scale(options: ScaleOptions): Promise<ScaleReport> {
+    return this.#ask(this.#remote.scale(parseOptions(scaleSchema, options, 'scale')) as Promise<Outcome<ScaleReport>>);
   }
 
   async stats(): Promise<PodStats> {

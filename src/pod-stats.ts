@@ -122,6 +122,7 @@ export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: 
       hbm_bytes: layouts[npu.npu]?.bytes ?? 0,
     })),
     kv_links: kvLinkStats(report.kv_links),
+    scaling: report.scaling,
     expert_loads: report.expert_loads,
     expert_balancing: report.expert_balancing.map(balancingStats),
     memory: { total_bytes: memory.bytes, regions: report.regions },

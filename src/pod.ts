@@ -2,10 +2,12 @@
  * The pod as its caller sees it.
  * @module
  */
+
+import type { ScaleOptions } from './flowserve/scale-shapes.ts';
 import type { ChatMessage, ContextOptions, Conversation, GenerateOptions, Prompt } from './options.ts';
 import type { RebalanceOutcome } from './protocol/expert-maps.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
-import type { Completion, ContextInfo, Generation, PodExperts, PodStats } from './results.ts';
+import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleReport } from './results.ts';
 
 export type ModelInfo = {
   readonly name: string;
@@ -60,6 +62,12 @@ export interface Pod extends AsyncDisposable {
    * such one: so the first one knows no times. No token depends on it. On a virtual clock times are the cost model's.
    */
   experts(options?: { measure?: boolean }): Promise<PodExperts>;
+  /**
+   * Changes how many DP groups serve, up to what `scale_max` reserved, while requests run: those on a group that is to stand by go on elsewhere, with their KV or computed
+   * anew; no request fails and no token changes. It ends in the new shape or in the old one. @throws `invalid_request` for what cannot be done, `overloaded` while
+   * another change is under way, `deadline_exceeded` where it took too long: then the shape is the old one
+   */
+  scale(options: ScaleOptions): Promise<ScaleReport>;
   /** Fails what still runs with `closed`, stops all threads and frees the memory. Safe to call twice. */
   close(): Promise<void>;
 }

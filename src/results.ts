@@ -215,6 +215,18 @@ export type PodExperts = {
   readonly task_executors: readonly ExecutorExperts[];
 };
 
+/** What came of a change of the pod's shape: so many DP groups serve, and did before. */
+export type ScaleReport = { readonly attention: number; readonly was: number; readonly duration_ms: number };
+
+/** Of a pod that keeps room for changes of its shape. `state`: of its actor, `stable` between changes; `last_error`: why the last change came to nothing. */
+export type ScalingStats = {
+  readonly state: string;
+  /** DP groups that serve, and those for which there is room. */
+  readonly attention: { readonly serving: number; readonly reserved: number };
+  readonly changes: number;
+  readonly last_error: string | null;
+};
+
 export type PodStats = {
   readonly model: string;
   readonly uptime_seconds: number;
@@ -231,6 +243,8 @@ export type PodStats = {
   readonly npus: readonly NpuStats[];
   /** By task executors that it went from and to; those between which nothing ever went are left out. */
   readonly kv_links: readonly KvLinkStats[];
+  /** Null: its shape does not change. */
+  readonly scaling: ScalingStats | null;
   /** Tokens routed to each expert: `[MoE layer][expert id]`. */
   readonly expert_loads: readonly (readonly number[])[];
   /** Of each task executor whose experts are balanced. */

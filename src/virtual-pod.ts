@@ -6,6 +6,7 @@ import { promptRecord } from './call.ts';
 import { Calls } from './calls.ts';
 import { contextInfo, createContext } from './contexts.ts';
 import { podExperts } from './expert-stats.ts';
+import type { ScaleOptions } from './flowserve/scale-shapes.ts';
 import { resolveModel } from './model/registry.ts';
 import {
   type ChatMessage,
@@ -27,9 +28,10 @@ import type { PodToCaller } from './protocol/caller.ts';
 import { MinipodError } from './protocol/errors.ts';
 import type { RebalanceOutcome } from './protocol/expert-maps.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
-import type { Completion, ContextInfo, Generation, PodExperts, PodStats } from './results.ts';
+import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleReport } from './results.ts';
 import { breathe } from './runtime/event-loop.ts';
 import { SeededRandom } from './runtime/seeded-random.ts';
+import { scaleSchema } from './scale-options.ts';
 import { asInspect } from './trace/inspection-events.ts';
 
 /** Seeds of requests that brought none are drawn from a stream of their own: how many there are changes no delay. */
@@ -163,6 +165,15 @@ export class VirtualPod implements Pod {
     this.#checkOpen();
     this.control.frontend.resetPrefixCache(this.control.plan.hosting.deployment.groups.keys());
     this.#wake();
+  }
+
+  async scale(options: ScaleOptions): Promise<ScaleReport> {
+    this.#checkOpen();
+    const answer = this.control.scale.ask(parseOptions(scaleSchema, options, 'scale'));
+    // Who asked goes on at the time of the answer.
+    const told = answer.finally(() => (this.#hasTold = true));
+    this.#wake();
+    return told;
   }
 
   async stats(): Promise<PodStats> {

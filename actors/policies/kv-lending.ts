@@ -4,14 +4,15 @@
  *   by request   computed ─▶ lent ─▶ offered ─▶ (pulled, or nobody will) ─▶ its blocks are free
  *   by layer     last step planned: lent ahead ─▶ it begins: offered ─▶ computed ─▶ (pulled, or nobody will) ─▶ its blocks are free
  *
+ * A group that is to stand by lends in the same way what it was decoding: then the task itself goes on elsewhere.
  * What is lent ahead still has its slot and is computed; nobody can take its blocks away meanwhile but a step that fails.
  * @module
  */
-import { lent, prefilled, transferred } from '../../src/protocol/constructors.ts';
+import { handedBack, lent, prefilled, transferred } from '../../src/protocol/constructors.ts';
 import type { Commands, KvOffer } from '../../src/protocol/messages.ts';
 import type { KvRequests } from './kv-requests.ts';
 import type { RelationalTensorCache } from './relational-tensor-cache.ts';
-import { goesOnElsewhere, type RunningSequence } from './running-sequence.ts';
+import { goesOnElsewhere, outputTokens, type RunningSequence } from './running-sequence.ts';
 
 export class KvLending {
   readonly #cache: RelationalTensorCache;
@@ -70,7 +71,7 @@ export class KvLending {
     const offer = this.#offers.get(running);
     if (offer !== undefined) messages.push(prefilledOf(running, offer));
     if (!this.#early.delete(running)) return false;
-    messages.push(this.#letGo(running));
+    messages.push(...this.#letGo(running));
     return true;
   }
 
@@ -125,14 +126,16 @@ export class KvLending {
     }
     // One that was given up under its last step has its slot still, and lets go of its blocks with that.
     if (running.slot >= 0) this.#offers.delete(running);
-    const messages = running.slot >= 0 ? [] : [this.#letGo(running)];
+    const messages = running.slot >= 0 ? [] : this.#letGo(running);
     return { over: running, messages: running.end === 'none' ? messages : [] };
   }
 
-  #letGo(running: RunningSequence): Commands['send'] {
-    this.#offers.delete(running);
+  #letGo(running: RunningSequence): Commands['send'][] {
+    const isTold = this.#offers.delete(running);
     this.#cache.free(running.holding, running.tokens, this.#keepsPrefixes && running.isSound ? running.computed : 0);
-    return { to: running.task, message: transferred() };
+    if (running.stage !== 'whole') return [{ to: running.task, message: transferred() }];
+    // It goes on elsewhere already, unless it ended before it could be offered.
+    return isTold ? [] : [{ to: running.task, message: handedBack(outputTokens(running), null) }];
   }
 
   /** All of its state: what a snapshot of its owner shows. */
@@ -147,5 +150,5 @@ export class KvLending {
 
 const prefilledOf = (running: RunningSequence, offer: KvOffer): Commands['send'] => ({
   to: running.task,
-  message: prefilled({ output: running.tokens.slice(running.sequence.prompt.length), offer, ahead: false }),
+  message: running.stage === 'whole' ? handedBack(outputTokens(running), offer) : prefilled({ output: outputTokens(running), offer, ahead: false }),
 });

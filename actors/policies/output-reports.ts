@@ -7,7 +7,7 @@ import { type Address, address, idOf } from '../../src/protocol/address.ts';
 import { forget, tokens } from '../../src/protocol/constructors.ts';
 import type { Commands, Sequence, StepOutcome } from '../../src/protocol/messages.ts';
 import type { Begun, TokenOut } from '../../src/protocol/output.ts';
-import { outputOf, type RunningSequence } from './running-sequence.ts';
+import { outputOf, outputTokens, type RunningSequence } from './running-sequence.ts';
 
 /** How a token ends its sequence, if it does. */
 export type End = Pick<TokenOut, 'finish' | 'stops'>;
@@ -29,7 +29,7 @@ export class OutputReports {
     const { sequence, stage } = running;
     const count = outputOf(running);
     const isToken = token >= 0;
-    if (!running.isShown) this.#begun.push({ sequence: withoutPrompt(sequence), stage, output: isToken ? outputBefore(running) : outputSoFar(running) });
+    if (!running.isShown) this.#begun.push({ sequence: withoutPrompt(sequence), stage, output: isToken ? outputBefore(running) : outputTokens(running) });
     running.isShown = finish === null;
     this.#tokens.push({
       request: sequence.request,
@@ -65,7 +65,6 @@ export class OutputReports {
   }
 }
 
-const outputSoFar = ({ tokens, sequence }: RunningSequence): number[] => tokens.slice(sequence.prompt.length);
 const outputBefore = ({ tokens, sequence }: RunningSequence): number[] => tokens.slice(sequence.prompt.length, -1);
 
 /** A trace has it often enough: it is named again only where its tokens are scored. */

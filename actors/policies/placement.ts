@@ -29,11 +29,15 @@ export class TaskPlacement {
   /** NPUs that are lost, but for first ones of their groups. */
   readonly #lostRanks = new Set<number>();
 
+  /** Groups that are to take nothing; and those of them at which nothing is left. */
+  readonly #standby: Set<number>;
+  readonly #left = new Set<number>();
   /** NPUs that have experts only, without which no group serves: those of them that are not there. */
   readonly #missingExperts: Set<number>;
   readonly #experts: readonly number[];
 
-  constructor(seats: readonly GroupSeat[], batch_max: number, choice: Balancing, experts: readonly number[] = []) {
+  constructor(seats: readonly GroupSeat[], batch_max: number, choice: Balancing, experts: readonly number[] = [], standby: readonly number[] = []) {
+    this.#standby = new Set(standby);
     this.#experts = experts;
     this.#missingExperts = new Set(experts);
     this.#groups = seats.map((seat) => ({ seat, serving: new Set(), tasks: new Map(), kv_positions: 0 }));
@@ -107,6 +111,10 @@ export class TaskPlacement {
   ready(npu: number): readonly { readonly task: Address; readonly group: number }[] {
     this.#groupOf(npu)?.serving.add(npu);
     this.#missingExperts.delete(npu);
+    return this.#placeWaiting();
+  }
+
+  #placeWaiting(): readonly { readonly task: Address; readonly group: number }[] {
     const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
     return waiting.flatMap((placeable) => {
@@ -121,6 +129,7 @@ export class TaskPlacement {
     group?.serving.delete(npu);
     // What runs waits for its successor, which is asked again.
     if (this.#experts.includes(npu)) this.#missingExperts.add(npu);
+    if (group?.seat.npus[0] === npu) this.left(group.seat.group);
     if (group === undefined || group.seat.npus[0] === npu) return { group: null, tasks: [...(group?.tasks.keys() ?? [])] };
     this.#lostRanks.add(npu);
     return { group: group.seat.group, tasks: [] };
@@ -131,25 +140,63 @@ export class TaskPlacement {
     return this.#lostRanks.delete(npu) ? (this.#groupOf(npu)?.seat.group ?? null) : null;
   }
 
+  /** Has these groups serve, and the others stand by. `placed`: those that waited, and where they go now. */
+  serve(groups: readonly number[]): {
+    readonly leaving: readonly number[];
+    readonly joining: readonly number[];
+    readonly placed: ReturnType<TaskPlacement['ready']>;
+  } {
+    const joining = groups.filter((group) => this.#standby.has(group));
+    const leaving = this.#groups.map(({ seat }) => seat.group).filter((group) => !groups.includes(group) && !this.#standby.has(group));
+    for (const group of joining) {
+      this.#standby.delete(group);
+      this.#left.delete(group);
+    }
+    for (const group of leaving) this.#standby.add(group);
+    return { leaving, joining, placed: this.#placeWaiting() };
+  }
+
+  /** Nothing is left at the group. */
+  left(group: number): void {
+    if (this.#standby.has(group)) this.#left.add(group);
+  }
+
+  /** The groups that are to serve, once they all do and nobody is left at any other; until then null. */
+  get shape(): readonly number[] | null {
+    const isAsAsked = this.#groups.every((group) =>
+      this.#standby.has(group.seat.group) ? this.#left.has(group.seat.group) && group.tasks.size === 0 : this.#serves(group),
+    );
+    return isAsAsked ? this.#groups.map(({ seat }) => seat.group).filter((group) => !this.#standby.has(group)) : null;
+  }
+
+  /** The group that begins anew with the NPU and is to stand by, which it cannot know. Null: none. */
+  standbyLedBy(npu: number): number | null {
+    const group = this.#groupOf(npu)?.seat;
+    return group !== undefined && group.npus[0] === npu && this.#standby.has(group.group) ? group.group : null;
+  }
+
   get npus(): readonly number[] {
     return [...this.#groups.flatMap(({ seat }) => seat.npus), ...this.#experts];
   }
 
   get allServe(): boolean {
-    return this.#groups.every(this.#serves);
+    return this.#groups.every((group) => this.#standby.has(group.seat.group) || this.#serves(group));
   }
 
   /** All of its state: what a snapshot of its owner shows. */
   toJSON(): object {
     const groups = this.#groups.map(({ seat, serving, tasks, kv_positions }) => ({ ...seat, serving: [...serving], tasks: [...tasks.keys()], kv_positions }));
     const [waiting, lost_ranks, missing_experts] = [[...this.#waiting.keys()], [...this.#lostRanks], [...this.#missingExperts]];
-    return { batch_max: this.#batch_max, choice: this.#choice, groups, waiting, lost_ranks, missing_experts };
+    const scale = { standby: [...this.#standby], left: [...this.#left] };
+    return { batch_max: this.#batch_max, choice: this.#choice, groups, waiting, lost_ranks, missing_experts, ...scale };
   }
 
-  readonly #serves = ({ serving, seat }: Group): boolean => serving.size === seat.npus.length && this.#missingExperts.size === 0;
+  readonly #serves = ({ serving, seat }: Group): boolean =>
+    serving.size === seat.npus.length && this.#missingExperts.size === 0 && !this.#standby.has(seat.group);
 
   #ownGroup({ data_parallel_rank }: Placeable): Group | undefined {
-    return this.#groups.find(({ seat }) => seat.group === data_parallel_rank);
+    // Whoever asks for one that stands by goes to any.
+    return this.#groups.find(({ seat }) => seat.group === data_parallel_rank && !this.#standby.has(seat.group));
   }
 
   #groupOf(npu: number): Group | undefined {

@@ -70,6 +70,8 @@ export const newRunningSequence = (task: Address, sequence: Sequence, stage: Sta
   end: 'none',
 });
 
+export const outputTokens = ({ tokens, sequence }: RunningSequence): number[] => tokens.slice(sequence.prompt.length);
+
 /** Output tokens that are known. */
 export const outputOf = ({ tokens, sequence }: RunningSequence): number => tokens.length - sequence.prompt.length;
 

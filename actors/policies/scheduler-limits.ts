@@ -1,4 +1,5 @@
 /** What bounds a DP group's scheduler, and how it goes about; and what follows of it for its cache. @module */
+import type { Sequence, Stage } from '../../src/protocol/messages.ts';
 import type { CacheCosts } from './cache-costs.ts';
 import { type CacheLimits, KV_EVENT_BATCHES } from './relational-tensor-cache.ts';
 
@@ -23,6 +24,18 @@ export type SchedulerLimits = {
   /** Sequences whose KV may be lent at once. */
   readonly offers_max: number;
 };
+
+/** For so many steps a sequence can be overtaken by later ones of a priority that is better by 1: at 10 to 50 ms a step about a second. */
+export const PATIENCE_STEPS = 64;
+
+/**
+ * Whose turn it is, the lower one's: of one that comes after `steps` steps. Who was under way in another group has waited there, and has a caller who reads along:
+ * his turn is as if he had come so much sooner.
+ */
+export function rankOf({ priority, output }: Sequence, stage: Stage, steps: number, has_priorities: boolean): number {
+  const ahead = stage === 'whole' && output.length > 0 ? PATIENCE_STEPS : 0;
+  return has_priorities ? steps + PATIENCE_STEPS * priority - ahead : -ahead;
+}
 
 /** The step that runs, and the one that begins when it ends. */
 export const STEPS_LAUNCHED_MAX = 2;

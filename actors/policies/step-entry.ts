@@ -1,12 +1,22 @@
 /**
  * A step's number, and one sequence's part of it, as the NPU is told of it.
+ *
+ * A step may be planned while the one before it runs (asynchronous scheduling, DeepServe §4.2):
+ *
+ *   NPU         │ step n             │ step n + 1         │ step n + 2
+ *   scheduler     plan n + 1 ────────▶ retire n, plan n + 2 ─▶ …
+ *
+ * How many tokens each sequence computes does not depend on which they are. What n turns out to end, n + 1 computes in vain, and nobody hears of it.
  * @module
  */
-import { LAST_SAMPLED, type Sequence, type StepEntry } from '../../src/protocol/messages.ts';
+import { type Commands, LAST_SAMPLED, type Sequence, type StepEntry, type StepPlan } from '../../src/protocol/messages.ts';
 import { outputOf, type RunningSequence } from './running-sequence.ts';
 
 /** So many tokens of a sequence are in a step, which `samples` a new one or does not. */
 export type Launched = { readonly running: RunningSequence; readonly count: number; readonly samples: boolean };
+
+/** A step and what to tell the tasks when it is sent. */
+export type Planned = { readonly plan: StepPlan; readonly messages: readonly Commands['send'][] };
 
 /** Step numbers travel as int32, and 0 means none: after the last comes 1 again. */
 const STEPS = 2 ** 31 - 1;

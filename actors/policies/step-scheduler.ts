@@ -5,20 +5,14 @@
  * on priority and arrival: one of a priority that is lower by 1 is overtaken only by what comes within the next PATIENCE_STEPS steps. So each turn comes,
  * whoever else arrives. When KV blocks run out, the last in turn gives its blocks back and is recomputed later; never the oldest, so that one always gets to
  * its end. What others have computed of the same prefix is not computed again. Since kernels are batch-invariant, none of these choices changes a token.
- *
- * A step may be planned while the one before it runs (asynchronous scheduling, DeepServe §4.2):
- *
- *   NPU         │ step n             │ step n + 1         │ step n + 2
- *   scheduler     plan n + 1 ────────▶ retire n, plan n + 2 ─▶ …
- *
- * How many tokens each sequence computes does not depend on which they are. What n turns out to end, n + 1 computes in vain, and nobody hears of it. What
- * would make others give way waits until n has come back, since nobody's blocks can be taken while they are written.
+ * A step may be planned while the one before it runs (step-entry.ts). What would make others give way waits until that has come back, since nobody's blocks
+ * can be taken while they are written.
  * @module
  */
 import type { Address } from '../../src/protocol/address.ts';
-import { abandoned, decoding, generated, generationFailed, preempted, scheduled } from '../../src/protocol/constructors.ts';
+import { abandoned, decoding, generated, generationFailed, handedBack, preempted, scheduled } from '../../src/protocol/constructors.ts';
 import { assert, type ErrorRecord } from '../../src/protocol/errors.ts';
-import type { Commands, Handoff, Sequence, Stage, StepEntry, StepOutcome, StepPlan } from '../../src/protocol/messages.ts';
+import type { Commands, Handoff, Sequence, Stage, StepEntry, StepOutcome } from '../../src/protocol/messages.ts';
 import type { Transfer } from '../../src/protocol/transfers.ts';
 import { CacheArrivals } from './cache-arrivals.ts';
 import { FIRST_CACHE_TRANSFER } from './cache-transfers.ts';
@@ -27,16 +21,10 @@ import { KvHandoffs } from './kv-handoffs.ts';
 import { OutputReports } from './output-reports.ts';
 import { RelationalTensorCache } from './relational-tensor-cache.ts';
 import { finishOf, RunningBatch, withTable } from './running-batch.ts';
-import { blocksForStep, missingBlocks, neverFits, newRunningSequence, type RunningSequence, tokensToLaunch } from './running-sequence.ts';
-import { cacheLimits, type SchedulerLimits, STEPS_LAUNCHED_MAX } from './scheduler-limits.ts';
-import { type Launched, nextStep, stepEntry } from './step-entry.ts';
+import { blocksForStep, missingBlocks, neverFits, newRunningSequence, outputTokens, type RunningSequence, tokensToLaunch } from './running-sequence.ts';
+import { cacheLimits, rankOf, type SchedulerLimits, STEPS_LAUNCHED_MAX } from './scheduler-limits.ts';
+import { type Launched, nextStep, type Planned, stepEntry } from './step-entry.ts';
 import { isBefore, WaitingLine } from './waiting-line.ts';
-
-/** A step and what to tell the tasks when it is sent. */
-export type Planned = { readonly plan: StepPlan; readonly messages: readonly Commands['send'][] };
-
-/** For so many steps a sequence can be overtaken by later ones of a priority that is better by 1: at 10 to 50 ms a step about a second. */
-export const PATIENCE_STEPS = 64;
 
 export class StepScheduler {
   readonly cache: RelationalTensorCache;
@@ -88,7 +76,6 @@ export class StepScheduler {
   get hasWork(): boolean {
     return this.#running.size + this.waiting > 0;
   }
-
   /** What is still to be prefilled here, and beside how many who decode. */
   get load(): GroupLoad {
     return groupLoad(this.#running, this.#waiting);
@@ -99,7 +86,7 @@ export class StepScheduler {
     const needed = this.cache.blocksFor(sequence.prompt.length + sequence.max_tokens);
     if (needed > this.cache.blocks) return [{ to: task, message: generationFailed(neverFits(needed, this.cache)) }];
     const running = newRunningSequence(task, sequence, stage, handoff?.output ?? sequence.output, {
-      rank: this.#limits.has_priorities ? this.#steps_planned + PATIENCE_STEPS * sequence.priority : 0,
+      rank: rankOf(sequence, stage, this.#steps_planned, this.#limits.has_priorities),
       arrival: this.#arrivals++,
     });
     this.#byTask.set(task, running);
@@ -128,6 +115,24 @@ export class StepScheduler {
     running.isShown = false;
     this.#end(running, 'told');
     return [{ to: task, message: generated() }];
+  }
+
+  /** Nobody is here, nor on the way, nor read by others. */
+  get isEmpty(): boolean {
+    return this.#byTask.size + this.#steps.length + this.cache.transfers.size + this.coming.wants.size === 0 && !this.handoffs.isUnderWay;
+  }
+  /** Those whom no step computes, and nobody else may read. */
+  get atRest(): readonly RunningSequence[] {
+    return [...this.#byTask.values()].filter((running) => running.flights === 0 && !this.handoffs.lending.holds(running));
+  }
+
+  /** One at rest goes on elsewhere: with its KV, which is lent until then, or without. */
+  giveAway(running: RunningSequence, isLent: boolean): readonly Commands['send'][] {
+    const messages: Commands['send'][] = isLent ? [] : [{ to: running.task, message: handedBack(outputTokens(running), null) }];
+    this.#output.forget(running);
+    if (isLent) this.#lend(running, messages);
+    else this.#end(running, 'told');
+    return [...this.#output.take(), ...messages];
   }
 
   /** The next step, or one ahead of the step that runs; null when there is none to plan now. */
@@ -164,7 +169,10 @@ export class StepScheduler {
         budget -= count;
       } else if (count === 'full' && last !== null) this.#preemptArrived(last, messages);
       else if (arrived !== null) {
-        this.#attach(arrived);
+        this.handoffs.receiving.start();
+        this.#running.add(arrived);
+        // Its blocks are there, its next token's too.
+        arrived.isDecoding = true;
         messages.push({ to: arrived.task, message: decoding() });
         entries.push(this.#launch(arrived, 1, arrived.sequence, launched));
         budget--;
@@ -204,7 +212,7 @@ export class StepScheduler {
     }
     const { over, messages } = this.handoffs.end(id, isThere);
     if (over !== null && over.slot >= 0) return this.#dropFlight(over);
-    if (over !== null) this.#byTask.delete(over.task);
+    if (over !== null && this.#byTask.get(over.task) === over) this.#byTask.delete(over.task);
     return over?.end === 'abandoned' ? [{ to: over.task, message: abandoned() }] : messages;
   }
 
@@ -214,7 +222,6 @@ export class StepScheduler {
     return ours.length === 0 ? theirs : [...ours, ...theirs];
   }
 
-  /** Slots whose sequences are gone since this was asked last: the NPU frees what it holds for them. */
   takeDetached(): readonly number[] {
     return this.#running.takeDetached();
   }
@@ -307,13 +314,6 @@ export class StepScheduler {
     this.#waiting.shift();
     if (count !== 'aside') this.#running.add(next);
     return count;
-  }
-
-  /** Its blocks are there, its next token's too. */
-  #attach(next: RunningSequence): void {
-    this.handoffs.receiving.start();
-    this.#running.add(next);
-    next.isDecoding = true;
   }
 
   #preemptArrived(victim: RunningSequence, messages: Commands['send'][]): void {

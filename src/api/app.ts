@@ -27,6 +27,7 @@ import { kvEvents } from './kv-events.ts';
 import { createMetrics, type LookedAtExperts } from './metrics.ts';
 import { listModels, retrieveModel } from './models.ts';
 import type { SpanExporter } from './otlp.ts';
+import { isScaling, scale, scaleElastic } from './scale.ts';
 import type { Call, Env, Service } from './service.ts';
 import { isEventStream } from './sse.ts';
 import { detokenize, tokenize } from './tokenize.ts';
@@ -68,10 +69,15 @@ export const reportOnConsole = (error: unknown, request_id: string | null): void
 type Generate = (service: Service, body: JsonObject, lease: Lease, call: Call) => Promise<Response>;
 
 /** What a server shares with its app. */
-export type AppParts = { readonly admission?: Admission; readonly exporter?: SpanExporter | null };
+/** `admin_open`: whoever asks may change the pod's shape, also where no key is asked for (default). */
+export type AppParts = { readonly admin_open?: boolean; readonly admission?: Admission; readonly exporter?: SpanExporter | null };
 
 /** `parts` are passed by a server that wants to drain and to send spans. */
-export function createApp(pod: Pod, { onError, clock = systemClock, ...rest }: AppOptions = {}, { admission, exporter = null }: AppParts = {}): Hono<Env> {
+export function createApp(
+  pod: Pod,
+  { onError, clock = systemClock, ...rest }: AppOptions = {},
+  { admission, exporter = null, admin_open = true }: AppParts = {},
+): Hono<Env> {
   const options = parseOptions(appOptionsSchema, rest, 'API options');
   if (options.enable_auto_tool_choice !== (options.tool_call_parser !== undefined)) {
     const param = options.enable_auto_tool_choice ? 'tool_call_parser' : 'enable_auto_tool_choice';
@@ -86,6 +92,7 @@ export function createApp(pod: Pod, { onError, clock = systemClock, ...rest }: A
     admission: admission ?? new Admission(options.concurrency),
     hidden: new HiddenTokens(pod),
     body_limit_bytes: options.body_limit_bytes,
+    admin_open: admin_open || options.api_key !== undefined,
     reasoning_parser: options.reasoning_parser ?? null,
     tool_call_parser: options.tool_call_parser ?? null,
     // Wrong requests are the caller's, and who went away asked for the end.
@@ -130,6 +137,9 @@ export function createApp(pod: Pod, { onError, clock = systemClock, ...rest }: A
       return Response.json({ outcomes: await pod.rebalance({ force }) });
     },
   });
+  route(app, '/admin/scale', { POST: async (c) => scale(service, await json(c)) });
+  route(app, '/scale_elastic_ep', { POST: async (c) => scaleElastic(service, await json(c)) });
+  route(app, '/is_scaling_elastic_ep', { POST: () => isScaling(service) });
   route(app, '/experts', { GET: (c) => experts(service, c.req.query('measure')) });
   route(app, '/kv_events', { GET: (c) => kvEvents(service, c.req.query(), c.req.header('last-event-id'), c.req.raw.signal) });
   route(app, '/v1/completions', { POST: generateRoute(service, completions) });

@@ -4,4 +4,4 @@ export { VERSION } from '../protocol/version.ts';
 export { type AppOptions, createApp } from './app.ts';
 export { type Clock, systemClock } from './clock.ts';
 export type { ApiErrorBody, ApiErrorType } from './errors.ts';
-export { type ApiServer, type ServeOptions, serve } from './serve.ts';
+export { type ApiServer, isLoopback, type ServeOptions, serve } from './serve.ts';

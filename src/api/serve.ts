@@ -45,11 +45,13 @@ export type ApiServer = {
 /** For clients that do not read on to get the last event before their connection is cut. */
 const FAREWELL_MS = 500;
 
+export const isLoopback = (host: string): boolean => host === 'localhost' || host === '::1' || host.startsWith('127.');
+
 export async function serve({ pod, onError, clock = systemClock, ...rest }: ServeOptions): Promise<ApiServer> {
   const { host, port, otlp_traces_endpoint, ...options } = parseOptions(serveOptionsSchema, rest, 'serve options');
   const admission = new Admission(options.concurrency);
   const exporter = otlp_traces_endpoint === undefined ? null : new SpanExporter(otlp_traces_endpoint, clock, onError ?? reportOnConsole);
-  const app = createApp(pod, { ...options, onError, clock }, { admission, exporter });
+  const app = createApp(pod, { ...options, onError, clock }, { admission, exporter, admin_open: isLoopback(host) });
   let listener: Listener;
   try {
     listener = await listenOnNodeHttp({ host, port, fetch: (request) => app.fetch(request) });

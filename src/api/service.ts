@@ -27,6 +27,8 @@ export type Service = {
   readonly admission: Admission;
   readonly hidden: HiddenTokens;
   readonly body_limit_bytes: number;
+  /** Whoever gets so far may change the pod's shape. */
+  readonly admin_open: boolean;
   /** How replies of chats are parsed; null: they are not. */
   readonly reasoning_parser: ReasoningParserName | null;
   readonly tool_call_parser: ToolCallParserName | null;

@@ -9,6 +9,7 @@ import type { generateOptionsSchema, podOptionsSchema } from '../options.ts';
 import { firstIssue, inWords } from '../protocol/value-words.ts';
 import type { expertsOptionsSchema } from './experts-look.ts';
 import type { fabricOptionsSchema } from './fabric.ts';
+import type { scaleOptionsSchema } from './scale.ts';
 import type { topOptionsSchema } from './top.ts';
 
 type Flag = {
@@ -47,6 +48,12 @@ function json(text: string): unknown {
   } catch {
     throw new InvalidArgumentError('It is not JSON.');
   }
+}
+
+function scaleMax(text: string): { attention: number } {
+  const found = /^attention=(\d+)$/.exec(text);
+  if (found === null) throw new InvalidArgumentError('It is not like attention=4.');
+  return { attention: Number(found[1]) };
 }
 
 const workerList = (text: string): number[] => text.split(',').map(number);
@@ -93,6 +100,7 @@ export const POD_FLAGS = {
   },
   enable_eplb: { help: 'the same in vLLM’s words, with --eplb-config' },
   eplb_config: { value: 'JSON', help: 'as {"num_redundant_experts":8}', read: json },
+  scale_max: { value: 'LIST', help: 'room for changes of shape while requests run, as attention=4: so many DP groups at most', read: scaleMax },
   max_queued: { value: 'N', help: 'choices that may wait or run at once; more are refused', read: number },
   job_executors: { value: 'N', help: 'job executors, each on a thread of its own (default: 2, with one worker 1)', read: number },
   spare_workers: { value: 'N', help: 'memory kept for successors of workers that cannot be stopped (on Deno)', read: number },
@@ -158,6 +166,13 @@ export const TOP_FLAGS = {
   api_key: { value: 'KEY', help: 'where the server asks for one', env: 'MINIPOD_API_KEY' },
   interval_seconds: { value: 'S', help: 'look so often; with --once the time between its two looks', read: number },
 } as const satisfies Flags<typeof topOptionsSchema>;
+
+export const SCALE_FLAGS = {
+  url: { value: 'URL', help: 'the server' },
+  api_key: { value: 'KEY', help: 'where the server asks for one', env: 'MINIPOD_API_KEY' },
+  attention: { value: 'N', help: 'so many DP groups are to serve', read: number },
+  experts: { value: 'N', help: 'so many expert NPUs', read: number },
+} as const satisfies Flags<typeof scaleOptionsSchema>;
 
 export const EXPERTS_FLAGS = {
   url: { value: 'URL', help: 'the server' },

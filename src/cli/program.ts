@@ -19,6 +19,7 @@ import { models } from './models.ts';
 import { endQuietlyWithReader, note, printJson } from './output.ts';
 import { addQuantizeCommand } from './quantize.ts';
 import { addReplayCommand } from './replay.ts';
+import { addScaleCommand } from './scale.ts';
 import { serve } from './serve.ts';
 import { top, topOptionsSchema } from './top.ts';
 import { addTraceCommands } from './trace.ts';
@@ -148,6 +149,7 @@ function createProgram(setExitCode: (code: number) => void): Command {
   addEvalCommand(program, setExitCode);
   addQuantizeCommand(program, setExitCode);
   addExpertsCommands(program, setExitCode);
+  addScaleCommand(program, setExitCode);
   addReplayCommand(program, setExitCode);
   addTraceCommands(program, setExitCode);
   return program;
@@ -178,7 +180,7 @@ Examples:
   $ minipod serve --npus 8 --workers 2 --port 9000
   $ MINIPOD_API_KEY=secret minipod serve --host 0.0.0.0 --model ./my-model
 
-Routes: /v1/chat/completions /v1/completions /v1/contexts /v1/models /tokenize /detokenize /reset_prefix_cache /kv_events /experts /health /version /metrics`;
+Routes: /v1/chat/completions /v1/completions /v1/contexts /v1/models /tokenize /detokenize /reset_prefix_cache /admin/scale /scale_elastic_ep /kv_events /experts /health /version /metrics`;
 
 const GENERATE_EXAMPLES = `
 Examples:

@@ -1,5 +1,5 @@
 /** `minipod serve`: the OpenAI-compatible API on a port, until it is told to stop. @module */
-import { type ApiServer, serve as listen, type ServeOptions } from '../api/index.ts';
+import { type ApiServer, isLoopback, serve as listen, type ServeOptions } from '../api/index.ts';
 import type { Pod, PodOptions } from '../index.ts';
 import { Interrupt } from './interrupt.ts';
 import { openPod } from './open-pod.ts';
@@ -18,7 +18,7 @@ export async function serve({ pod: podOptions, api, drain_ms, json }: ServeComma
   const server = await listen({ ...api, pod });
   if (json) await printJson({ url: server.url, port: server.port, model: pod.model, pid: process.pid });
   else await printLine(greeting(pod, server, api.api_key));
-  if (api.api_key === undefined && !isLoopback(api.host))
+  if (api.api_key === undefined && api.host !== undefined && !isLoopback(api.host))
     note(`minipod: ${api.host} can be reached from other machines and no --api-key is set: whoever reaches it may use it`);
 
   await interrupt.happened;
@@ -30,8 +30,6 @@ export async function serve({ pod: podOptions, api, drain_ms, json }: ServeComma
   // SIGTERM is how a server is meant to be stopped: having obeyed it is no failure. Who pressed Ctrl-C may be in a script that is to stop as well.
   return interrupt.by === 'SIGTERM' ? 0 : interrupt.exit_code;
 }
-
-const isLoopback = (host = '127.0.0.1'): boolean => host === 'localhost' || host === '::1' || host.startsWith('127.');
 
 function greeting(pod: Pod, server: ApiServer, apiKey: string | undefined): string {
   const { name, architecture, parameters, context_length, has_chat_template } = pod.model;

@@ -13,20 +13,26 @@ export const serverSchema = z.strictObject({
 });
 
 /** Its answer's text. @throws `closed` where none answers, or not with what was asked for */
-export async function askServer({ url, api_key }: z.output<typeof serverSchema>, path: string, signal: AbortSignal): Promise<string> {
+export async function askServer(
+  { url, api_key }: z.output<typeof serverSchema>,
+  path: string,
+  signal: AbortSignal,
+  { body, answer_ms_max = ANSWER_MS_MAX }: { readonly body?: object; readonly answer_ms_max?: number } = {},
+): Promise<string> {
   const wrong = (why: string, cause?: unknown): MinipodError => new MinipodError('closed', `${url} ${why}`, { cause });
   let response: Response;
   let text: string;
   try {
     response = await fetch(new URL(path, url), {
-      headers: api_key === undefined ? {} : { authorization: `Bearer ${api_key}` },
-      signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS_MAX)]),
+      headers: { ...(api_key !== undefined && { authorization: `Bearer ${api_key}` }), ...(body !== undefined && { 'content-type': 'application/json' }) },
+      ...(body !== undefined && { method: 'POST', body: JSON.stringify(body) }),
+      signal: AbortSignal.any([signal, AbortSignal.timeout(answer_ms_max)]),
     });
     text = await response.text();
   } catch (error) {
     throw wrong('does not answer; is `minipod serve` running there?', error);
   }
   if (response.status === 401) throw wrong('asks for a key that was not given or is not the right one: --api-key, or MINIPOD_API_KEY');
-  if (!response.ok) throw wrong(`answers ${path} with ${response.status}`);
+  if (!response.ok) throw wrong(`answers ${path} with ${response.status}${body === undefined ? '' : `: ${text.slice(0, 500)}`}`);
   return text;
 }

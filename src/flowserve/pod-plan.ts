@@ -23,6 +23,7 @@ import { type Dtypes, layoutNpu, type NpuLayout } from './npu-layout.ts';
 import { checkOptions, checkSplits } from './option-checks.ts';
 import { RecordTable } from './record-table.ts';
 import { recordsBytes } from './request-records.ts';
+import { largestTopology, type ScaleMax } from './scale-shapes.ts';
 import { attentionLayouts, type ExpertLayout, type LayoutOptions, type MicroBatchCount, type ModelShape, type StepLayout } from './step-layout.ts';
 
 export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment'> & {
@@ -32,6 +33,8 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly workers: number;
   readonly spare_workers: number;
   readonly job_executors: number;
+  /** Missing: its shape does not change. Else the topology is the one that it begins with. */
+  readonly scale_max?: ScaleMax | undefined;
   /** Choices that the pod holds at most. */
   readonly max_queued: number;
   readonly kv_blocks: number | undefined;
@@ -160,10 +163,20 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
   layOut: LayOut<Layout>,
 ): PodPlanOf<Model, Layout> {
   const { workers, spare_workers, job_executors, max_queued } = options;
-  const deployment = deploy(options.topology);
+  const { scale_max, topology: first } = options;
+  const topology = scale_max === undefined ? first : largestTopology(first, scale_max);
+  const groups_serving = scale_max === undefined ? undefined : first[0]?.dp;
+  const deployment = deploy(topology);
   const npus = deployment.npus.length;
-  checkOptions(config, deployment, options);
-  const hosting: Hosting = { deployment, workers, spare_workers, job_executors, worker_of_npu: workersOf(deployment.npus, workers, options.npu_workers) };
+  checkOptions(config, deployment, { ...options, topology });
+  const hosting: Hosting = {
+    deployment,
+    workers,
+    spare_workers,
+    job_executors,
+    worker_of_npu: workersOf(deployment.npus, workers, options.npu_workers),
+    groups_serving,
+  };
   const blocksOfRequest = Math.ceil(config.maxPositions / options.kv_block_size);
   // Who keeps nothing has nothing to share.
   const prefix_sharing = options.prefix_sharing === true && options.prefix_caching;
@@ -179,6 +192,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
     ...(options.records_routing && { records_routing: true }),
     ...(prefix_sharing && { loans_max: PREFIX_LOANS_MAX }),
     ...expertOptions(config, options.expert_balancing),
+    ...(groups_serving !== undefined && { groups_serving }),
     ...(options.schedule !== undefined && { schedule: options.schedule }),
     ...(options.micro_batches !== undefined && { micro_batches: options.micro_batches }),
   };

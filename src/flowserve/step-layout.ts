@@ -46,6 +46,8 @@ export type LayoutOptions = {
   readonly enforce_eager: boolean;
   /** What gates choose is kept until the step is done (routed-steps.ts); missing: it is not. */
   readonly records_routing?: boolean;
+  /** Of a pod that scales: so many DP groups serve at first. */
+  readonly groups_serving?: number | undefined;
   /** Prefixes that a group may lend to others at once; missing: none. */
   readonly loans_max?: number;
   /** Of executors whose experts are apart; missing: dataflow. */
@@ -187,11 +189,12 @@ export function layoutBlockTables(maxPositions: number, options: LayoutOptions, 
 const OFFERS_PER_REQUEST = 2;
 export const offersOf = ({ max_batch_requests }: Pick<LayoutOptions, 'max_batch_requests'>): number => OFFERS_PER_REQUEST * max_batch_requests;
 
-/** Where an NPU says what it lends: room for handoffs in prefill executors, and for prefixes wherever prompts are computed, if groups share them. */
+/** Where an NPU says what it lends: room for handoffs in prefill executors, and in DP groups that may be put on standby; and for prefixes wherever prompts are computed, if groups share them. */
 export function layoutOffersOf(options: LayoutOptions, npu: number, blocks_max: number, arena: Arena): OffersPlace {
   const { executors } = options.deployment;
   const role = executors[attentionPlaceOf(options.deployment, npu).executor]?.role;
-  return layoutOffers(arena, (role === 'prefill' ? offersOf(options) : 0) + (role === 'decode' ? 0 : (options.loans_max ?? 0)), blocks_max);
+  const handsOver = role === 'prefill' || options.groups_serving !== undefined;
+  return layoutOffers(arena, (handsOver ? offersOf(options) : 0) + (role === 'decode' ? 0 : (options.loans_max ?? 0)), blocks_max);
 }
 
 /**

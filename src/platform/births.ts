@@ -8,6 +8,7 @@ import type { ExecutorSeat } from '../../actors/policies/executor-choice.ts';
 import type { GroupSeat } from '../../actors/policies/group-choice.ts';
 import { balancingOf } from '../../actors/policies/placement.ts';
 import { request } from '../../actors/request.ts';
+import { scaling } from '../../actors/scaling.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import { firstMap } from '../flowserve/expert-routing.ts';
@@ -67,6 +68,7 @@ export function birthOfController(self: Address, { hosting, options }: AnyPodPla
         return { group, npus: ranks, worker: hosting.worker_of_npu[ranks[0] as number] as number };
       });
       const others = { batch_max: options.max_batch_requests, choice: balancingOf(executor.role, executor.groups.length, options.load_balancing) };
+      const standby = executor.groups.slice(hosting.groups_serving ?? executor.groups.length);
       const long = { tokens: options.long_prompt_tokens, groups: options.long_prompt_groups };
       const experts = npus.flatMap(({ id, kind, executor: of }) => (kind === 'experts' && of === executor.id ? [id] : []));
       return {
@@ -75,12 +77,17 @@ export function birthOfController(self: Address, { hosting, options }: AnyPodPla
           self,
           managers: CLUSTER_MANAGERS,
           groups: seats,
+          standby,
           experts,
           long,
           expert_map: options.expert_balancing === undefined ? null : address('expert-map', executor.id),
           ...others,
         },
       };
+    }
+    case 'scaling': {
+      const { id, groups: own } = executors[idOf(self)] as (typeof executors)[number];
+      return { machine: scaling, input: { self, task_executor: address('task-executor', id), groups: own, attention: hosting.groups_serving ?? own.length } };
     }
     default:
       return assert(false, `${self} is no part of the control plane`) as never;

@@ -7,6 +7,7 @@ import type { LayerLoads } from '../flowserve/expert-loads.ts';
 import type { LayerPlaces } from '../flowserve/expert-places.ts';
 import type { PlanOptions, PodPlan } from '../flowserve/pod-plan.ts';
 import type { CollectionReport, ExpertReport, KvLinkReport, LinkReport, NpuReport, ThreadReport } from '../protocol/threads.ts';
+import type { ScalingStats } from '../results.ts';
 import type { Seating } from '../runtime/directory.ts';
 import type { ActRing, WhenFull } from '../trace/act-log.ts';
 import type { BalancingReport } from './expert-balancing.ts';
@@ -56,6 +57,7 @@ export type ControlStats = {
   /** Of worker threads that live. */
   readonly garbage: readonly ({ readonly worker: number } & CollectionReport)[];
   readonly regions: readonly RegionReport[];
+  readonly scaling: ScalingStats | null;
   readonly expert_loads: readonly (readonly number[])[];
   readonly expert_balancing: readonly BalancingReport[];
   readonly unexpected: readonly string[];

@@ -2,10 +2,12 @@
 import { parentPort } from 'node:worker_threads';
 import * as Comlink from 'comlink';
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
+import type { ScaleOptions } from '../flowserve/scale-shapes.ts';
 import type { ContextRecord, CreateContextCall, PromptRecord } from '../protocol/caller.ts';
 import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
 import type { RebalanceOutcome } from '../protocol/expert-maps.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
+import type { ScaleReport } from '../results.ts';
 import { Control } from './control.ts';
 import type { ControlHandle, ControlOptions, ControlStats, ExpertsReport, OnInspected } from './control-handle.ts';
 import type { ProgressReport } from './weights.ts';
@@ -42,6 +44,7 @@ const remote = {
   rebalance: (force: boolean): Promise<Outcome<RebalanceOutcome[]>> => attempt((pod) => pod.rebalance(force)),
   resetPrefixCache: (): Promise<Outcome<void>> => attempt((pod) => pod.resetPrefixCache()),
   experts: (measure: boolean): Promise<Outcome<ExpertsReport>> => attempt((pod) => pod.experts(measure)),
+  scale: (options: ScaleOptions): Promise<Outcome<ScaleReport>> => attempt((pod) => pod.scale.ask(options)),
   stats: (): Promise<Outcome<ControlStats>> => attempt((pod) => pod.stats()),
   close: (): Promise<Outcome<void>> => attempt((pod) => pod.close()),
 };

@@ -18,7 +18,7 @@ import { openCheckpoint, parametersOf } from '../model/checkpoint.ts';
 import { loadKernelModule } from '../model/kernels/kernels.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import { packVocabulary } from '../model/vocabulary.ts';
-import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
+import { type Address, address, idOf, type Role, roleOf } from '../protocol/address.ts';
 import type { CallerToPod, PromptRecord } from '../protocol/caller.ts';
 import { drain, memberLost, npuLost } from '../protocol/constructors.ts';
 import { assert, type ErrorRecord, MinipodError } from '../protocol/errors.ts';
@@ -41,6 +41,7 @@ import { balancingReports, lastGoodMap, Rebalances } from './expert-balancing.ts
 import { KvEventReader } from './kv-event-reader.ts';
 import { NetworkCardKeeper } from './network-card.ts';
 import { Recordings } from './recording.ts';
+import { ScaleRequests } from './scale-requests.ts';
 import { stalledThreads } from './stalled-threads.ts';
 import { threadReports } from './thread-reports.ts';
 import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
@@ -77,6 +78,7 @@ export class Control {
   readonly #rebalances = new Rebalances();
   readonly #reports: WorkerReports;
   readonly kvEvents: KvEventReader;
+  readonly scale: ScaleRequests;
   readonly #recordings: Recordings;
   readonly #ready: { readonly promise: Promise<void>; readonly resolve: () => void; readonly reject: (error: unknown) => void };
   readonly #drained = Promise.withResolvers<void>();
@@ -97,9 +99,8 @@ export class Control {
     const space = new AddressSpace(memories, plan.memory.regions);
     space.bytesAt(space.region('pod', 'vocabulary').base, vocabulary.length).set(vocabulary);
     await loadWeights(checkpoint, plan, space, module, onProgress);
-    const parameters = parametersOf(checkpoint);
     const recordings = await Recordings.start(options, { checkpoint, plan }, onInspected);
-    const control = new Control(options, plan, memories, space, tokenizer, module, parameters, recordings);
+    const control = new Control(options, plan, memories, space, tokenizer, module, parametersOf(checkpoint), recordings);
     try {
       await control.#start();
     } catch (error) {
@@ -126,8 +127,7 @@ export class Control {
     this.#loads = new ExpertLoads(plan, space, this.directory);
     this.#clock = monotonicClock(options.origin_ms);
     this.#ready = Promise.withResolvers<void>();
-    const first = memories[0] as WebAssembly.Memory;
-    const links = new Links(CONTROL_THREAD, first, plan.rings, space.control, { now_us: () => this.#clock.now_ms() * 1000 });
+    const links = new Links(CONTROL_THREAD, memories[0] as WebAssembly.Memory, plan.rings, space.control, { now_us: () => this.#clock.now_ms() * 1000 });
     for (const { thread } of seatsOf(plan.hosting).slice(plan.workers)) {
       links.detach(thread);
       // Whoever sits on a spare seat is somebody's successor, and his acts are numbered so.
@@ -157,9 +157,9 @@ export class Control {
           if (this.#port.links.isAttached(thread)) this.#port.send(thread, to, from, message, 'data', cause);
         },
         birthOf,
-        hands: new Map([
-          ['frontend', ({ message, from }: Mail) => this.#frontend.receive(message as FrontendMessage, from)],
-          ['control', ({ message }: Mail) => this.#rebalances.hear(message)],
+        hands: new Map<Role, (mail: Mail) => void>([
+          ['frontend', ({ message, from }) => this.#frontend.receive(message as FrontendMessage, from)],
+          ['control', ({ message }) => (message.type === 'SCALED' ? this.scale.answered(message) : this.#rebalances.hear(message))],
         ]),
         launch: (npu) => assert(false, `${npu} does not live on the control thread`),
         transfer: (group) => assert(false, `${group} does not live on the control thread`),
@@ -171,6 +171,7 @@ export class Control {
       },
       firstAct(CONTROL_THREAD, links.epoch),
     );
+    this.scale = new ScaleRequests(plan, this.#host, this.#clock.now_ms, () => this.#port.links.control.ring(CONTROL_THREAD));
     const tellWorker = (worker: number, message: ThreadMessage): void => {
       this.#port.send(this.directory.threadOfWorker(worker), address('worker', worker), CONTROL, message, 'control');
       this.#port.links.flush();
@@ -234,10 +235,9 @@ export class Control {
       ...{ kv_links: reports.flatMap(({ kv_links }) => kv_links), garbage: reports.map(({ worker, garbage }) => ({ worker, ...garbage })) },
       threads: threadReports(this.directory, this.#port.links.control, (thread) => this.#workers.isQuarantined(thread)),
       regions: this.#space.table.report(),
-      expert_loads: this.#loads.table(),
+      ...{ scaling: this.scale.stats(), expert_loads: this.#loads.table(), actors: this.#host.cast.actors },
       expert_balancing: balancingReports(this.#host.cast, this.#plan, this.#clock.now_ms()),
       unexpected: [...this.#host.cast.unexpected.keys(), ...reports.flatMap(({ unexpected }) => unexpected)],
-      actors: this.#host.cast.actors,
     };
   }
 

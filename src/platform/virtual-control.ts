@@ -44,6 +44,7 @@ import { balancingReports, Rebalances } from './expert-balancing.ts';
 import { LayerTimes, type Link } from './layer-times.ts';
 import { buildMachine, type Machine, MachineNpus, type OnProgress } from './machine.ts';
 import { VirtualRecordings } from './recording.ts';
+import { ScaleRequests } from './scale-requests.ts';
 
 export type VirtualOptions = PlanOptions & {
   readonly folder: string;
@@ -92,6 +93,7 @@ export class VirtualControl {
   readonly rebalances = new Rebalances();
   readonly host: VirtualHost;
   readonly frontend: FrontendProcess;
+  readonly scale: ScaleRequests;
   /** What the caller's side keeps of calls. */
   readonly delivered: DeliveredRecords;
   readonly tokenizer: Tokenizer;
@@ -157,7 +159,7 @@ export class VirtualControl {
       birthOf,
       hands: new Map<Role, (mail: Mail, act: number) => void>([
         ['frontend', ({ message, from }) => this.frontend.receive(message as FrontendMessage, from)],
-        ['control', ({ message }) => this.rebalances.hear(message)],
+        ['control', ({ message }) => (message.type === 'SCALED' ? this.scale.answered(message) : this.rebalances.hear(message))],
         ['output', ({ to, message }, act) => this.#outputs.get(to)?.receive(message as OutputMessage, act)],
       ]),
       onUnexpected: () => {},
@@ -171,6 +173,7 @@ export class VirtualControl {
       background: new Set(['cluster-manager', 'expert-map'] as const),
       ...((recordings.acts || inspect) && { witness: (act: Act) => this.#show(act) }),
     });
+    this.scale = new ScaleRequests(plan, this.host, this.host.clock.now_ms, () => {});
     const table = recordTableOf(plan, space);
     this.delivered = new DeliveredRecords(table);
     this.#outputs = outputProcesses(plan, [...plan.layouts.keys()], tokenizer, {
@@ -271,6 +274,7 @@ export class VirtualControl {
       threads: [],
       garbage: [],
       regions: this.#space.table.report(),
+      scaling: this.scale.stats(),
       expert_loads: this.#loads.table(),
       expert_balancing: balancingReports(this.host.cast, this.plan, this.host.clock.now_ms()),
       unexpected: [...this.host.cast.unexpected.keys()],

@@ -23,6 +23,7 @@ export const ROLES = [
   'cluster-manager',
   'output',
   'expert-map',
+  'scaling',
 ] as const;
 export type Role = (typeof ROLES)[number];
 export type Address = `${Role}/${string}`;

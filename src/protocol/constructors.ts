@@ -27,6 +27,7 @@ import {
   taskId,
 } from './messages.ts';
 import type { Begun, OutputMessage, TextTerms, TokenOut } from './output.ts';
+import type { ScaledMessage, ScalingMessage } from './scaling.ts';
 import type { TransferMessage } from './transfers.ts';
 
 export const taskAddress = (sequence: { readonly request: number; readonly choice: number }): Address => address('task', taskId(sequence));
@@ -283,3 +284,14 @@ export const requestRunning = (request: Address): FrontendMessage => ({ type: 'R
 export const requestEnded = (request: Address, error: ErrorRecord | null): FrontendMessage => ({ type: 'REQUEST_ENDED', request, error });
 export const requestMoved = (request: Address): FrontendMessage => ({ type: 'REQUEST_MOVED', request });
 export const jobExecutors = (term: number, serving: readonly MemberLife[]): FrontendMessage => ({ type: 'JOB_EXECUTORS', term, serving });
+
+// scaling
+export const scale = (attention: number): ScalingMessage => ({ type: 'SCALE', attention });
+export const serving = (groups: readonly number[]): ScalingMessage => ({ type: 'SERVING', groups });
+export const scaleOverdue = (): ScalingMessage => ({ type: 'SCALE_OVERDUE' });
+export const scaled = (attention: number, error: ErrorRecord | null): ScaledMessage => ({ type: 'SCALED', attention, error });
+export const serve = (groups: readonly number[]): TaskExecutorMessage => ({ type: 'SERVE', groups });
+export const groupLeft = (group: number): TaskExecutorMessage => ({ type: 'GROUP_LEFT', group });
+export const handBack = (task_executor: Address): DpGroupMessage => ({ type: 'HAND_BACK', task_executor });
+export const takePart = (): DpGroupMessage => ({ type: 'TAKE_PART' });
+export const handedBack = (output: readonly number[], offer: KvOffer | null): TaskMessage => ({ type: 'HANDED_BACK', output, offer });

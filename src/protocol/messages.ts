@@ -12,6 +12,7 @@ import type { ErrorRecord } from './errors.ts';
 import type { ExpertMapMessage, ExpertWork, ExpertWorkMessage, RebalancedMessage } from './expert-maps.ts';
 import type { OutputMessage, TextTerms } from './output.ts';
 import type { HeldPrefix, PrefixMessage } from './prefix-sharing.ts';
+import type { GroupShapeMessage, HandedBack, ScaledMessage, ScalingMessage, ShapeMessage } from './scaling.ts';
 import type { Transfer } from './transfers.ts';
 
 // ── What a request carries ──────────────────────────────────────────────────────────────────────────────────────────
@@ -201,6 +202,7 @@ export type TaskMessage =
   | { readonly type: 'ABANDONED' }
   | { readonly type: 'WITHDRAWN' }
   | { readonly type: 'EXECUTOR_LOST'; readonly error: ErrorRecord }
+  | HandedBack
   | { readonly type: 'CANCEL' };
 
 export type JobExecutorMessage =
@@ -255,6 +257,7 @@ export type TaskExecutorMessage =
   | { readonly type: 'GROUP_CHOSEN'; readonly task: Address; readonly group: number }
   | { readonly type: 'WITHDRAW'; readonly task: Address }
   | { readonly type: 'RELEASE'; readonly task: Address }
+  | ShapeMessage
   | { readonly type: 'DRAIN' };
 
 export type DpGroupMessage =
@@ -266,6 +269,7 @@ export type DpGroupMessage =
   | { readonly type: 'HANDED_OVER'; readonly task: Address; readonly output: readonly number[] }
   | LeaderMessage
   | PrefixMessage
+  | GroupShapeMessage
   /** Forget what is kept for later: each prompt is computed anew. */
   | { readonly type: 'DROP_CACHE' }
   /** Keep what begins with these tokens, known now or computed later, until the context is forgotten. */
@@ -332,7 +336,9 @@ export type Message =
   | ExpertMapMessage
   | RebalancedMessage
   | FrontendMessage
-  | OutputMessage;
+  | OutputMessage
+  | ScalingMessage
+  | ScaledMessage;
 
 /** What a machine may ask of its host. The host performs it; the machine never knows which host that is. */
 export type Commands = {
@@ -366,7 +372,7 @@ export type Work =
 export const MAY_COME_LATE: Readonly<Partial<Record<Role, ReadonlySet<Message['type']>>>> = {
   request: new Set(['CANCEL']),
   job: new Set(['CANCEL', 'CHOICE_STOPPED', 'DECODE_CHOSEN']),
-  task: new Set(['CANCEL', 'STOP_STRING_FOUND', 'EXECUTOR_LOST', 'HANDED_OVER', 'NOTHING_LEFT']),
+  task: new Set(['CANCEL', 'STOP_STRING_FOUND', 'EXECUTOR_LOST', 'HANDED_OVER', 'NOTHING_LEFT', 'HANDED_BACK']),
   // Its request has left already, and its job is on its way out.
   'job-executor': new Set(['CHOOSE_DECODE']),
   npu: new Set(['RELEASE_SLOTS']),

@@ -207,6 +207,9 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['output', 'offer', 'ahead'],
   ['type', 'task', 'output'], // HANDED_OVER, to a DP group
   ['npu', 'die', 'epoch', 'slot', 'serial', 'blocks'],
+  // groups that stand by: HAND_BACK is as EXECUTOR_READY, TAKE_PART as SCHEDULED
+  ['type', 'output', 'offer'], // HANDED_BACK
+  ['type', 'group'], // GROUP_LEFT
 ];
 
 /** Identifies this protocol in the handshake of two threads: a worker built from other sources refuses to start. */

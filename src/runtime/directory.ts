@@ -29,11 +29,15 @@ export type Hosting = {
   /** By NPU. */
   readonly worker_of_npu: readonly number[];
   readonly job_executors: number;
+  /** So many DP groups serve at first, and their number changes while requests run. Missing: all serve, always. */
+  readonly groups_serving?: number | undefined;
 };
 
 /** One leads, the other stands by. */
 export const CLUSTER_MANAGERS: readonly Address[] = [0, 1].map((id) => address('cluster-manager', id));
 export const jobExecutorsOf = ({ job_executors }: Hosting): Address[] => Array.from({ length: job_executors }, (_, id) => address('job-executor', id));
+/** Of the only task executor of a pod that scales. */
+export const SCALING: Address = address('scaling', 0);
 export const taskExecutorsOf = ({ deployment }: Hosting): Address[] => deployment.executors.map(({ id }) => address('task-executor', id));
 
 /** NPUs dealt out to workers in contiguous runs of nearly equal length. */
@@ -162,7 +166,9 @@ export class Directory {
 
   /** Of the control plane, what the worker hosts; −1: what the control thread does. */
   controllersOn(worker: number): Address[] {
-    return [...CLUSTER_MANAGERS, ...jobExecutorsOf(this.hosting), ...taskExecutorsOf(this.hosting)].filter((address) => this.hostOf(address) === worker);
+    const scaling = this.hosting.groups_serving === undefined ? [] : [SCALING];
+    const all = [...CLUSTER_MANAGERS, ...jobExecutorsOf(this.hosting), ...taskExecutorsOf(this.hosting), ...scaling];
+    return all.filter((address) => this.hostOf(address) === worker);
   }
 
   threadOf(to: Address): number {

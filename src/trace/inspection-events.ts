@@ -58,7 +58,7 @@ export type Inspect = (event: InspectionEvent) => void;
 const NOT_ENDED = { output: undefined, error: undefined } as const;
 const US_PER_MS = 1_000;
 /** They send to actors, or are sent to, and are none. */
-const OUTSIDE: ReadonlySet<Role> = new Set([...HANDS, 'control', 'caller']);
+const OUTSIDE: ReadonlySet<Role> = new Set([...HANDS, 'caller']);
 
 /** What an event says of its act. */
 type Moment = { readonly name: string; readonly createdAt: string };

@@ -36,6 +36,8 @@ const runHeaderSchema = z.object({
     max_batch_requests: count,
     max_queued: count,
     job_executors: count,
+    /** Of a pod that scales, whose topology is its largest: DP groups that serve at first. */
+    groups_serving: count.optional(),
     npu_workers: z.array(count).optional(),
     spare_workers: count.optional(),
     dram_bytes_per_s: z.number().optional(),

@@ -4,6 +4,7 @@
  */
 import type { FrontendMessage } from '../protocol/messages.ts';
 import type { OutputMessage } from '../protocol/output.ts';
+import type { ScaledMessage } from '../protocol/scaling.ts';
 import { stateNames } from '../runtime/machine-host.ts';
 import { MACHINES } from './replay.ts';
 
@@ -12,7 +13,7 @@ export const BIRTH = 'BIRTH';
 /** The state of an actor that is no more. */
 export const GONE = 'gone';
 
-/** Neither the frontend nor an output process is a machine. */
+/** Neither the frontend nor an output process nor the control plane's host is a machine. */
 const TO_FRONTEND: { readonly [Type in FrontendMessage['type']]: true } = {
   REQUEST_RUNNING: true,
   PROMPT_COMPUTED: true,
@@ -23,9 +24,11 @@ const TO_FRONTEND: { readonly [Type in FrontendMessage['type']]: true } = {
 
 const TO_OUTPUT: { readonly [Type in OutputMessage['type']]: true } = { TOKENS: true, FORGET: true };
 
+const TO_CONTROL: { readonly [Type in ScaledMessage['type']]: true } = { SCALED: true };
+
 const machines = [...MACHINES.values()];
 
 export const MESSAGE_TYPES: ReadonlySet<string> = new Set(
-  [...machines.flatMap(({ events }) => events), ...Object.keys(TO_FRONTEND), ...Object.keys(TO_OUTPUT), BIRTH].sort(),
+  [...machines.flatMap(({ events }) => events), ...Object.keys(TO_FRONTEND), ...Object.keys(TO_OUTPUT), ...Object.keys(TO_CONTROL), BIRTH].sort(),
 );
 export const STATE_NAMES: ReadonlySet<string> = new Set([...machines.flatMap(stateNames), GONE].sort());

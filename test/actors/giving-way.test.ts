@@ -1,7 +1,8 @@
 /** What becomes of the blocks of a sequence that gives way, where there is a DRAM below HBM: those that are needed go, the rest is copied out. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type Planned, StepScheduler } from '../../actors/policies/step-scheduler.ts';
+import type { Planned } from '../../actors/policies/step-entry.ts';
+import { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { address } from '../../src/protocol/address.ts';
 import type { TierCopy } from '../../src/protocol/transfers.ts';
 import { greedySequence } from '../golden/greedy.ts';

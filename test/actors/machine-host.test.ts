@@ -8,6 +8,7 @@ import { job } from '../../actors/job.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
 import { npu } from '../../actors/npu.ts';
 import { request } from '../../actors/request.ts';
+import { scaling } from '../../actors/scaling.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import { cancel, load, loaded } from '../../src/protocol/constructors.ts';
@@ -76,6 +77,6 @@ function tableOf(machine: AnyStateMachine): string[] {
 }
 
 it('what each state of each machine takes is as listed', async () => {
-  const machines = [request, job, task, jobExecutor, taskExecutor, clusterManager, dpGroup, npu, expert] as unknown as AnyStateMachine[];
+  const machines = [request, job, task, jobExecutor, taskExecutor, clusterManager, scaling, dpGroup, npu, expert] as unknown as AnyStateMachine[];
   await expect(`${machines.flatMap(tableOf).join('\n')}\n`).toMatchFileSnapshot('messages-in-states.txt');
 });

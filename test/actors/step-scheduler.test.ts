@@ -2,7 +2,8 @@
 
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type Planned, StepScheduler } from '../../actors/policies/step-scheduler.ts';
+import type { Planned } from '../../actors/policies/step-entry.ts';
+import { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { type Address, address } from '../../src/protocol/address.ts';
 import type { Commands, Sequence, StepPlan } from '../../src/protocol/messages.ts';
 import { GREEDY, greedySequence } from '../golden/greedy.ts';

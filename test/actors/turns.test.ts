@@ -3,7 +3,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { SchedulerLimits } from '../../actors/policies/scheduler-limits.ts';
-import { PATIENCE_STEPS, StepScheduler } from '../../actors/policies/step-scheduler.ts';
+import { PATIENCE_STEPS } from '../../actors/policies/scheduler-limits.ts';
+import { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { type Address, address, idOf } from '../../src/protocol/address.ts';
 import { PLAIN_TEXT } from '../../src/protocol/constructors.ts';
 import type { Sequence } from '../../src/protocol/messages.ts';

@@ -82,6 +82,7 @@ export class FakePod implements Pod {
   readonly model: ModelInfo;
   faults: Faults;
   cancelled = 0;
+  readonly scale = async ({ attention = 1 }: { attention?: number | undefined }) => ({ attention, was: 1, duration_ms: 1 });
   chunks_given = 0;
   running = 0;
   closed = false;
@@ -238,9 +239,7 @@ export class FakePod implements Pod {
           hits_refused: 0,
           blocks_populated: 0,
           blocks_lent: 0,
-          remote_hits: 0,
-          remote_hits_refused: 0,
-          remote_hits_missed: 0,
+          ...{ remote_hits: 0, remote_hits_refused: 0, remote_hits_missed: 0 },
           die: 0,
           kv_blocks_held: 2,
           kv_blocks_held_max: 3,
@@ -260,7 +259,7 @@ export class FakePod implements Pod {
         },
       ],
       kv_links: [{ source: 0, target: 1, fabric: 'tcp', started: 9, done: 6, bytes: 4_096, wasted_bytes: 512, failed: { refused: 2, stale: 0 } }],
-      ...{ expert_loads: [], expert_balancing: [] },
+      ...{ expert_loads: [], scaling: null, expert_balancing: [] },
       memory: { total_bytes: 1_000, regions: REGIONS },
       fabric: { links: LINKS, threads: THREADS },
       garbage: [{ worker: 0, collections: 5, collections_chosen: 3, collections_us_sum: 9_000, collections_us_max: 4_000 }],

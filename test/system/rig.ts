@@ -3,11 +3,13 @@ import type { Worker } from 'node:worker_threads';
 import { offsetOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import type { PodPlan } from '../../src/flowserve/pod-plan.ts';
+import type { ScaleOptions } from '../../src/flowserve/scale-shapes.ts';
 import { LivePod } from '../../src/live-pod.ts';
 import { resolveModel } from '../../src/model/registry.ts';
 import { jobExecutorsOf, type PodOptions, parseOptions, podOptionsSchema, topologyOf } from '../../src/options.ts';
 import { Control } from '../../src/platform/control.ts';
 import type { ControlOptions } from '../../src/platform/control-handle.ts';
+import { toErrorRecord } from '../../src/protocol/errors.ts';
 import { monotonicClock } from '../../src/runtime/clock.ts';
 import { CONTROL_THREAD } from '../../src/runtime/directory.ts';
 import { LiveInspection } from '../../src/trace/live-inspection.ts';
@@ -62,6 +64,13 @@ export async function openRig(options: PodOptions, misbehaving: Misbehaving = {}
   const { plan, memories } = control.handle;
   const remote = {
     stats: async () => ({ value: await control.stats() }),
+    scale: async (options: ScaleOptions) => {
+      try {
+        return { value: await control.scale.ask(options) };
+      } catch (error) {
+        return { error: toErrorRecord(error) };
+      }
+    },
     experts: async (measure: boolean) => ({ value: await control.experts(measure) }),
     close: async () => ({ value: await control.close() }),
   };

@@ -1,0 +1,37 @@
+/**
+ * What passes when the number of a task executor's DP groups changes while requests run.
+ *
+ *   control ─ SCALE ─▶ scaling ─ SERVE ─▶ task executor ─ HAND_BACK, TAKE_PART ─▶ DP groups
+ *      ▲                 │  ▲                 ▲    ▲                                 │  │
+ *      └───── SCALED ────┘  └──── SERVING ────┘    └────────── GROUP_LEFT ───────────┘  └─ HANDED_BACK ─▶ tasks, which are placed anew
+ * @module
+ */
+import type { Address } from './address.ts';
+import type { ErrorRecord } from './errors.ts';
+import type { KvOffer } from './messages.ts';
+
+export type ScalingMessage =
+  /** So many of its DP groups are to serve. */
+  | { readonly type: 'SCALE'; readonly attention: number }
+  /** By the task executor: these serve, and nothing is left at the others. */
+  | { readonly type: 'SERVING'; readonly groups: readonly number[] }
+  /** It has taken too long. */
+  | { readonly type: 'SCALE_OVERDUE' };
+
+/** To the control plane: what has become of SCALE; so many groups serve now. */
+export type ScaledMessage = { readonly type: 'SCALED'; readonly attention: number; readonly error: ErrorRecord | null };
+
+/** To a task executor. */
+export type ShapeMessage =
+  /** Of its DP groups these are to serve from now on, and the others are on standby. */
+  | { readonly type: 'SERVE'; readonly groups: readonly number[] }
+  /** Nothing is left at a group that is to stand by. */
+  | { readonly type: 'GROUP_LEFT'; readonly group: number };
+
+/** To a DP group. */
+export type GroupShapeMessage =
+  /** Give all sequences back, each as soon as no step computes it, and whatever comes late. */
+  { readonly type: 'HAND_BACK'; readonly task_executor: Address } | { readonly type: 'TAKE_PART' };
+
+/** To a task: its group is on standby. It goes on elsewhere, behind `output`, with the KV that is on offer, if any is worth the way. */
+export type HandedBack = { readonly type: 'HANDED_BACK'; readonly output: readonly number[]; readonly offer: KvOffer | null };

@@ -1,0 +1,162 @@
+/** The number of DP groups changes while requests run: no request fails, no token changes, and what cannot be done is said before it begins. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
+import { KernelRecomputation } from '../../src/trace/recompute.ts';
+import { replayTrace } from '../../src/trace/replay-trace.ts';
+import { parseRunHeader } from '../../src/trace/run-header.ts';
+import { TraceReader } from '../../src/trace/trace-reader.ts';
+import { traceFolder } from '../trace/files.ts';
+import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
+import { openRig } from './rig.ts';
+
+type Wish = { readonly start: number; readonly length: number; readonly max_tokens: number };
+
+const callOf = ({ start, length, max_tokens }: Wish, seed: number): [number[], GenerateOptions] => [
+  Array.from({ length }, (_, at) => 3 + ((start * 7_919 + at * 104_729) % 1_900)),
+  { max_tokens, seed, ignore_eos: true, temperature: seed % 2 },
+];
+
+const wish = fc.record({ start: fc.nat(3), length: fc.integer({ min: 1, max: 60 }), max_tokens: fc.integer({ min: 1, max: 40 }) });
+
+/** Waits for so many tokens of any call, on whichever clock. */
+async function afterTokens(pod: Pod, count: number, calls: readonly (readonly [number[], GenerateOptions])[]): Promise<void> {
+  const [prompt, how] = calls[0] as (typeof calls)[number];
+  let seen = 0;
+  for await (const _ of pod.generate(prompt, { ...how, max_tokens: count })) if (++seen >= count) break;
+}
+
+it('tokens of the hash model should be those of one NPU, whenever its number of DP groups changes', async () => {
+  await using one = await createPod({ clock: 'virtual', kernels: 'hash' });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.record({
+        topology: fc.constantFrom('colocated:dp=2', 'colocated:dp=1,tp=2', 'moe-attention:domains=1x2,experts=3'),
+        seed: fc.integer({ min: 0, max: 1e6 }),
+        kv_blocks: fc.integer({ min: 8, max: 40 }),
+        max_batch_tokens: fc.constantFrom(7, 64),
+        max_batch_requests: fc.constantFrom(2, 64),
+        load_balancing: fc.constantFrom('auto' as const, 'round_robin' as const, 'cost_model' as const),
+        async_scheduling: fc.boolean(),
+        prefix_caching: fc.boolean(),
+      }),
+      fc.array(wish, { minLength: 1, maxLength: 10 }),
+      fc.array(fc.record({ attention: fc.integer({ min: 1, max: 4 }), after: fc.integer({ min: 1, max: 12 }) }), { minLength: 1, maxLength: 5 }),
+      async (options, wishes, changes) => {
+        await using pod = await createPod({ clock: 'virtual', kernels: 'hash', scale_max: { attention: 4 }, ...options });
+        const calls = wishes.map(callOf);
+        const ends = Promise.all(calls.map(([prompt, how]) => pod.complete(prompt, how)));
+        for (const { attention, after } of changes) {
+          await afterTokens(pod, after, calls);
+          expect(await pod.scale({ attention })).toMatchObject({ attention });
+        }
+        const got = await ends;
+        expect((await pod.stats()).scaling).toMatchObject({ state: 'stable', attention: { serving: changes.at(-1)?.attention }, last_error: null });
+        await expectNothingLeft(pod);
+        for (const [index, [prompt, how]] of calls.entries())
+          expect(got[index]?.choices[0]?.token_ids).toEqual((await one.complete(prompt, how)).choices[0]?.token_ids);
+      },
+    ),
+    { numRuns: 8 },
+  );
+});
+
+const PROMPTS = ['Once upon a time', 'The wolf', 'In the forest there was a little house', 'The king'] as const;
+const HOW: GenerateOptions = { ignore_eos: true, max_tokens: 32, logprobs: 1, stop: ['never said'] };
+
+const ask = (pod: Pod): Promise<string[][]> =>
+  Promise.all([...PROMPTS, ...PROMPTS].map(async (prompt, seed) => fingerprint(await pod.complete(prompt, { ...HOW, seed, temperature: seed % 2 }))));
+
+let known: Promise<string[][]> | null = null;
+/** What one NPU answers. */
+const answers = (): Promise<string[][]> => {
+  known ??= withPod({}, ask);
+  return known;
+};
+
+/** Calls that have begun: so many tokens are out. */
+async function underWay(pod: Pod, tokens: number): Promise<{ readonly ends: Promise<string[][]> }> {
+  const before = (await pod.stats()).generation_tokens;
+  const ends = ask(pod);
+  while ((await pod.stats()).generation_tokens < before + tokens) await sleep(1);
+  return { ends };
+}
+
+describe('on worker threads', () => {
+  it.each([
+    { npus: 1, workers: 2, scale_max: { attention: 2 } },
+    { topology: 'moe-attention:domains=1x1,experts=2', workers: 2, scale_max: { attention: 2 } },
+  ] satisfies PodOptions[])('ids and log-probabilities should stay the same, and nobody fail: %o', async (options) => {
+    await withPod({ ...options, load_balancing: 'round_robin' }, async (pod) => {
+      expect(await pod.scale({ attention: 2 })).toMatchObject({ attention: 2, was: 1 });
+      const { ends } = await underWay(pod, 24);
+      expect(await pod.scale({ attention: 1 })).toMatchObject({ attention: 1, was: 2 });
+      expect(await pod.scale({ attention: 2 })).toMatchObject({ attention: 2, was: 1 });
+      expect(await ends).toEqual(await answers());
+      const { scaling, requests_finished, kv_links } = await pod.stats();
+      expect(scaling).toEqual({ state: 'stable', attention: { serving: 2, reserved: 2 }, changes: 3, last_error: null });
+      expect(requests_finished).toMatchObject({ length: 8, failed: 0 });
+      // Some had been decoding, and went on with their KV.
+      expect(kv_links.reduce((sum, { done }) => sum + done, 0)).toBeGreaterThan(0);
+    });
+  });
+
+  it('a group that is lost while it hands over should fail nobody: the change ends, and its successor stands by', async () => {
+    await using rig = await openRig({ npus: 2, workers: 2, scale_max: { attention: 2 }, load_balancing: 'round_robin' });
+    const { ends } = await underWay(rig.pod, 24);
+    const changed = rig.pod.scale({ attention: 1 });
+    rig.killWorker(1);
+    expect(await changed).toMatchObject({ attention: 1 });
+    expect(await ends).toEqual(await answers());
+    const { scaling, dp_groups } = await rig.pod.stats();
+    expect(scaling).toMatchObject({ state: 'stable', attention: { serving: 1, reserved: 2 } });
+    expect(dp_groups[1]).toMatchObject({ requests_running: 0, requests_waiting: 0 });
+    expect(await rig.pod.scale({ attention: 2 })).toMatchObject({ attention: 2 });
+    await expectNothingLeft(rig.pod);
+  });
+});
+
+describe('what cannot be done', () => {
+  it('should be said before it begins, with what was reserved', async () => {
+    await withPod({ clock: 'virtual', kernels: 'hash', npus: 2, scale_max: { attention: 3 } }, async (pod) => {
+      await expect(pod.scale({ attention: 4 })).rejects.toMatchObject({
+        code: 'invalid_request',
+        param: 'attention',
+        message: expect.stringContaining('3 that memory was reserved for'),
+      });
+      await expect(pod.scale({ experts: 4 })).rejects.toMatchObject({ code: 'invalid_request', param: 'experts' });
+      const [first, second] = await Promise.allSettled([pod.scale({ attention: 3 }), pod.scale({ attention: 1 })]);
+      expect([first.status, second.status]).toEqual(['fulfilled', 'rejected']);
+      expect(second).toMatchObject({ reason: { code: 'overloaded' } });
+    });
+    await withPod({ clock: 'virtual', kernels: 'hash', npus: 2 }, (pod) =>
+      expect(pod.scale({ attention: 1 })).rejects.toMatchObject({ code: 'invalid_request', message: expect.stringContaining('scale_max') }),
+    );
+  });
+
+  it.each([
+    { topology: 'pd', scale_max: { attention: 2 } },
+    { npus: 3, scale_max: { attention: 2 } },
+    { topology: 'moe-attention:domains=2x1,experts=2', scale_max: { attention: 3 } },
+  ] satisfies PodOptions[])('should be refused when the pod is made: %o', async (options) => {
+    await expect(createPod(options)).rejects.toMatchObject({ code: 'invalid_request', param: 'scale_max' });
+  });
+});
+
+it('a recorded run with changes should be replayed with its kernels', async () => {
+  using folder = traceFolder();
+  const path = folder.file('scale.trace');
+  const options: PodOptions = { clock: 'virtual', npus: 1, scale_max: { attention: 2 }, load_balancing: 'round_robin', kv_blocks: 128, record: path };
+  await withPod(options, async (pod) => {
+    await pod.scale({ attention: 2 });
+    const calls = [0, 1, 2].map((seed) => callOf({ start: seed, length: 20, max_tokens: 24 }, seed));
+    const ends = Promise.all(calls.map(([prompt, how]) => pod.complete(prompt, how)));
+    await afterTokens(pod, 6, calls);
+    await pod.scale({ attention: 1 });
+    await ends;
+  });
+  using reader = TraceReader.open(path);
+  const header = parseRunHeader(reader.header, path);
+  const report = await replayTrace(reader, header, { recompute: await KernelRecomputation.create(header, undefined) });
+  expect(report).toMatchObject({ outcome: 'reproduced', divergence: null });
+});
