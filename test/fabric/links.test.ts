@@ -239,6 +239,7 @@ describe.each(SEGMENTS)('links over %i segments', (segments) => {
       type: 'PROMPT',
       request,
       token_ids: Array.from({ length }, (_, index) => index),
+      records: [],
     }));
     expect(messages.map((message) => a.send(1, 'frontend/0', 'caller/0', message))[0]).toBe(true);
     const got: unknown[] = [];
