@@ -11,6 +11,7 @@ const BENCHMARKS: Readonly<Record<string, string>> = {
   pod: 'the pod against its bare kernels',
   disaggregation: 'prefill and decode apart against together, on the same two workers',
   'moe-attention': 'attention and experts apart against together, on the same two workers',
+  scale: 'the longest stall of a stream while DP groups join and leave',
   schedules: 'one slow attention NPU among 480, by schedule, and a decode iteration of 768 NPUs, on a virtual clock',
   graph: 'what capturing decode steps saves, by model and rows',
   fabric: 'the fabric against what machine and platform offer',
