@@ -127,9 +127,13 @@ export class MutatedSources implements Disposable {
     return join(this.root, 'traces', `${run}.trace`);
   }
 
+  holds({ file, from }: Mutation): boolean {
+    return readFileSync(this.#pathOf(file), 'utf8').includes(from);
+  }
+
   /** Replays the mutation's run with the mutation in place. */
   async replay({ file, from, to, run }: Mutation): Promise<{ readonly ended: Ended; readonly verdict: Verdict }> {
-    const path = join(this.root, 'actors', file);
+    const path = this.#pathOf(file);
     const source = readFileSync(path, 'utf8');
     if (!source.includes(from)) throw new Error(`actors/${file} does not hold ${from}: mend the mutation`);
     writeFileSync(path, source.replace(from, to));
@@ -140,6 +144,10 @@ export class MutatedSources implements Disposable {
     } finally {
       writeFileSync(path, source);
     }
+  }
+
+  #pathOf(file: string): string {
+    return join(this.root, 'actors', file);
   }
 
   [Symbol.dispose](): void {

@@ -12,6 +12,10 @@ describe('a machine that was changed', () => {
   });
   afterAll(() => sources[Symbol.dispose]());
 
+  it('is of what the sources say', () => {
+    expect(MUTATIONS.filter((mutation) => !sources.holds(mutation)).map(({ file, from }) => `${file}: ${from}`)).toEqual([]);
+  });
+
   it.each(CHOSEN)('is found out by an old trace, with the actor and the message that made the difference: %s', async (file) => {
     const mutation = MUTATIONS.find((candidate) => candidate.file === file && candidate.run === 'mixed');
     if (mutation === undefined) throw new Error(`no mutation of ${file}`);
