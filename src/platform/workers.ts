@@ -7,7 +7,7 @@
  * A restart is a handshake that no late writer can race: every survivor lets go of the rings and says so; only when the thread's end is proven too are the
  * rings zeroed, its seat's queue pairs closed (network-card.ts) and the successor started on them; and only when that one has attached do the survivors attach. Deno does not stop a terminated thread
  * that runs: then all that it could write stays in quarantine, and its successor gets other memory, until it acknowledges its stop word after all.
- * Whoever is silent in this handshake is given up in its turn.
+ * Whichever worker is silent in this handshake is given up in its turn; the caller's thread, which lets go of rings too, is waited for, however busy it is.
  * @module
  */
 import type { Worker } from 'node:worker_threads';
@@ -119,10 +119,15 @@ export class Workers {
     }
   }
 
-  /** What the caller's thread needs to take its rings, as things stand; from here on it lets go of a lost worker's before that has a successor. */
+  /**
+   * What the caller's thread needs to take its rings, as things stand; from here on it lets go of a lost worker's before that has a successor. Those of a worker
+   * that does not run now it does not touch before it hears of the successor.
+   */
   seatCaller(): Pick<ControlHandle, 'seating' | 'epochs' | 'lost'> {
     this.#callerHasRings = true;
-    return { seating: this.#ports.directory.seating, epochs: epochsOf(this.#plan, this.#space), lost: this.#lost() };
+    const absent = this.#threads.filter(({ state }) => state !== 'running');
+    for (const { detached } of absent) detached.add(CALLER_PEER);
+    return { seating: this.#ports.directory.seating, epochs: epochsOf(this.#plan, this.#space), lost: absent.map(({ seat: { thread } }) => thread) };
   }
 
   isRunning(worker: number): boolean {

@@ -38,9 +38,12 @@ const FAR_OUTSIDE = 0x7fff_ff00;
 const DEATH_DEADLINE_MS = 10_000;
 
 /** What its threads run instead of the shipped entries. */
-export type Misbehaving = Pick<ControlOptions, 'worker_entry' | 'card_entry' | 'card_deadline_ms'>;
+export type Misbehaving = Pick<ControlOptions, 'worker_entry' | 'card_entry' | 'card_deadline_ms'> & {
+  /** Given up while the caller has not taken its rings yet. */
+  readonly lost_at_start?: number;
+};
 
-export async function openRig(options: PodOptions, misbehaving: Misbehaving = {}): Promise<Rig> {
+export async function openRig(options: PodOptions, { lost_at_start, ...misbehaving }: Misbehaving = {}): Promise<Rig> {
   const { inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'rig');
   const { model, npus: _, kv_blocks, memory_bytes, ...numbers } = resolved;
@@ -61,7 +64,9 @@ export async function openRig(options: PodOptions, misbehaving: Misbehaving = {}
     async () => {},
     (ring) => inspection?.add(ring),
   );
-  const { plan, memories } = control.handle;
+  if (lost_at_start !== undefined) control.giveUp(lost_at_start, 'the test wants it so');
+  const { handle } = control;
+  const { plan, memories } = handle;
   const remote = {
     stats: async () => ({ value: await control.stats() }),
     scale: async (options: ScaleOptions) => {
@@ -75,7 +80,7 @@ export async function openRig(options: PodOptions, misbehaving: Misbehaving = {}
     close: async () => ({ value: await control.close() }),
   };
   const thread = { terminate: async () => 0 };
-  const pod = new LivePod(control.handle, thread as unknown as Worker, remote as never, new Promise<never>(() => {}), monotonicClock(origin_ms), inspection);
+  const pod = new LivePod(handle, thread as unknown as Worker, remote as never, new Promise<never>(() => {}), monotonicClock(origin_ms), inspection);
   const space = new AddressSpace(memories, plan.memory.regions);
   const first = memories[0] as WebAssembly.Memory;
   const words = new Int32Array(first.buffer);
