@@ -106,7 +106,12 @@ export class Calls {
     }
   }
 
-  /** Called about once a second while nothing comes: fails calls whose last tokens were lost with a thread. */
+  /** A worker is lost, and what it streamed is read no more: open calls may miss tokens. */
+  losePeer(): void {
+    for (const delivery of this.#deliveries.values()) delivery.losePeer();
+  }
+
+  /** Called about once a second while nothing comes: fails calls whose tokens were lost with a worker. */
   look(): void {
     for (const [call, delivery] of [...this.#deliveries]) {
       delivery.look();

@@ -7,6 +7,9 @@
  *
  * Each index of a choice is delivered once: what goes on elsewhere may be computed again from the last token that the caller has, or from before it, and is
  * the same. Once a later owner of the request has spoken, what an earlier one still says is dropped.
+ *
+ * A ring is lost with its worker, and unread tokens with it. Nobody tells whose: a call that has lived through a loss fails when in several looks nothing
+ * came that it waits for, at its end or while those behind a missing token pile up. Without a loss whatever is late is on its way, and is waited for.
  * @module
  */
 import type { CallCounts } from './call-counts.ts';
@@ -26,15 +29,19 @@ type Choice = {
   group: number | null;
   /** Tokens that overtook those before them, by their index. */
   readonly early: Map<number, Arrived>;
+  /** Of `early`, at the latest look. */
+  earlySeen: number;
+  /** Since its latest token, looks that found more behind a missing one than the look before. */
+  looks: number;
 };
 
 export type DeliveryPorts = { readonly counts: CallCounts; readonly records: DeliveredRecords };
 
-/** Looks in which nothing more came of a call that is awaited, before nothing will: its last tokens were lost with a thread. */
+/** Looks after a loss in which what is missing did not come, before it is taken for lost: it may still wait for room in the ring of a worker that lives. */
 const LOOKS_MAX = 2;
 const STRANDED: ErrorRecord = {
   code: 'worker_failed',
-  message: 'the worker died that computed the last tokens, before they were delivered; the request may be sent again',
+  message: 'a worker died that had computed tokens of it, before they were delivered; the request may be sent again',
   param: null,
 };
 
@@ -55,12 +62,16 @@ export class Delivery {
   #attempt = 0;
   /** Null: not awaited yet. */
   #looks: number | null = null;
+  /** A worker was lost while it was open, maybe with tokens of it. */
+  #hasLostPeer = false;
+  /** It has failed for its caller, and runs in the pod until that has cancelled it. */
+  #isStranded = false;
   #isOver = false;
 
   constructor(generation: LiveGeneration, terms: { readonly choices: number; readonly wantsPromptLogprobs: boolean }, ports: DeliveryPorts) {
     this.generation = generation;
     this.#ports = ports;
-    this.#choices = Array.from({ length: terms.choices }, () => ({ delivered: 0, isFinished: false, group: null, early: new Map() }));
+    this.#choices = Array.from({ length: terms.choices }, () => ({ delivered: 0, isFinished: false, group: null, early: new Map(), earlySeen: 0, looks: 0 }));
     this.#promptLogprobs = terms.wantsPromptLogprobs ? [] : null;
   }
 
@@ -78,7 +89,8 @@ export class Delivery {
         this.generation.schedule();
         break;
       case 'ENDED':
-        if (message.error !== null) this.#fail(message.error);
+        if (this.#isStranded) this.#fail(STRANDED);
+        else if (message.error !== null) this.#fail(message.error);
         else this.#looks = 0;
         break;
     }
@@ -88,7 +100,7 @@ export class Delivery {
   push(chunk: ChunkRecord, group: number): void {
     const choice = this.#choices[chunk.choice];
     const attempt = attemptOf(chunk.request);
-    if (choice === undefined || choice.isFinished || attempt < this.#attempt) return;
+    if (choice === undefined || choice.isFinished || attempt < this.#attempt || this.#isStranded) return;
     this.#attempt = attempt;
     if (this.#looks !== null) this.#looks = 0;
     if (chunk.index > choice.delivered || this.#record === null) choice.early.set(chunk.index, { chunk, group });
@@ -100,14 +112,41 @@ export class Delivery {
   }
 
   scorePrompt(part: PromptLogprobs): void {
+    if (this.#looks !== null) this.#looks = 0;
     if (this.#record === null) this.#earlyLogprobs.push(part);
     else this.#keepLogprobs(part);
     this.#endIfWhole();
   }
 
-  /** Asked now and then: a call whose last tokens will not come any more fails. */
+  /** A worker is lost, and what it streamed is read no more. */
+  losePeer(): void {
+    this.#hasLostPeer = true;
+  }
+
+  /** Asked now and then: a call some of whose tokens will not come any more fails. */
   look(): void {
-    if (this.#looks !== null && this.#looks++ >= LOOKS_MAX) this.#fail(STRANDED);
+    if (!this.#hasLostPeer || this.#isStranded) return;
+    if (this.#looks !== null) {
+      if (this.#looks++ >= LOOKS_MAX) this.#fail(STRANDED);
+    } else if (this.#record !== null && this.#lookForGaps()) this.#strand();
+  }
+
+  /** Where nothing comes, somebody may be computing again what is missing: only what goes on beyond it counts. */
+  #lookForGaps(): boolean {
+    let isStranded = false;
+    for (const choice of this.#choices) {
+      if (choice.early.size > choice.earlySeen && choice.looks++ >= LOOKS_MAX) isStranded = true;
+      choice.earlySeen = choice.early.size;
+    }
+    return isStranded;
+  }
+
+  /** Its records stay the pod's until that has ended it too. */
+  #strand(): void {
+    this.#isStranded = true;
+    for (const { early } of this.#choices) early.clear();
+    this.generation.cancel();
+    this.generation.end(fromErrorRecord(STRANDED));
   }
 
   #open(prompt: readonly number[], records: readonly number[]): void {
@@ -140,6 +179,7 @@ export class Delivery {
     }
     counts.token(group);
     choice.delivered++;
+    choice.looks = 0;
     this.#record?.append(chunk.choice, chunk.token_ids[0] as number, chunk.finish !== null);
     if (chunk.finish !== null) {
       choice.isFinished = true;

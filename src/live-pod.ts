@@ -54,7 +54,7 @@ import { LiveInspection } from './trace/live-inspection.ts';
 
 /** An idle caller looks up this often; a bell wakes it earlier. */
 const SLEEP_MS = 1_000;
-/** Calls whose last tokens were lost with a thread are looked for this often. */
+/** Calls whose tokens were lost with a worker are looked for this often. */
 const LOOK_MS = 1_000;
 /** More than all that the control thread waits for in turn while it closes: past it, it is stuck itself, in a full ring of a recorder whose disk hangs. */
 const CLOSE_MS_MAX = 60_000;
@@ -313,6 +313,7 @@ export class LivePod implements Pod {
     switch (said.type) {
       case 'PEER_LOST':
         this.#peers.detach(said.worker);
+        this.#calls.losePeer();
         this.#port.send(CONTROL_THREAD, 'control/0', 'caller/0', threadPeerDetached(said.worker), 'control');
         break;
       case 'PEER_RESTARTED':

@@ -7,6 +7,7 @@ import type { DeliveredRecords } from '../../src/flowserve/delivered-records.ts'
 import { LiveGeneration } from '../../src/generation.ts';
 import type { Chunk, LinkStats, Pod } from '../../src/index.ts';
 import type { ChunkRecord } from '../../src/protocol/caller.ts';
+import type { MinipodError } from '../../src/protocol/errors.ts';
 import { requestId } from '../../src/protocol/request-ids.ts';
 import { expectNothingLeft, sharedPod, sleep } from './pods.ts';
 
@@ -120,26 +121,136 @@ describe('a delivery', () => {
     );
   });
 
-  it('should drop what an earlier owner says once a later one has spoken, and fail when its last tokens never come', async () => {
-    const records = { of: () => ({ append: () => {}, close: () => {} }) } as unknown as DeliveredRecords;
-    const terms = { id: 'x', seed: 0, choices: 1, wantsPromptLogprobs: false };
-    const generation = new LiveGeneration(terms, { clock: { now_ms: () => 1 }, cancel: () => {}, ended: () => {} });
-    const delivery = new Delivery(generation, terms, { counts: new CallCounts(), records });
-    delivery.hear({ type: 'PROMPT', request: 9, token_ids: [1], records: [] });
+  const openDelivery = (choices: number) => {
+    const seen = { cancels: 0, closes: 0 };
+    const records = { of: () => ({ append: () => {}, close: () => seen.closes++ }) } as unknown as DeliveredRecords;
+    const terms = { id: 'x', seed: 0, choices, wantsPromptLogprobs: false };
+    const generation = new LiveGeneration(terms, { clock: { now_ms: () => 1 }, cancel: () => seen.cancels++, ended: () => {} });
+    const counts = new CallCounts();
+    return { generation, counts, seen, delivery: new Delivery(generation, terms, { counts, records }) };
+  };
+  const PROMPT = { type: 'PROMPT', request: 9, token_ids: [1], records: [] } as const;
+  const ENDED = { type: 'ENDED', request: 9, error: null } as const;
+  /** What a caller gets, and how it ends. */
+  const readAll = async (generation: LiveGeneration): Promise<{ chunks: Chunk[]; error: string | null }> => {
+    const chunks: Chunk[] = [];
+    try {
+      for await (const chunk of generation) chunks.push(chunk);
+    } catch (error) {
+      return { chunks, error: (error as MinipodError).code };
+    }
+    return { chunks, error: null };
+  };
+
+  it('should drop what an earlier owner says once a later one has spoken', () => {
+    const { delivery, generation } = openDelivery(1);
+    delivery.hear(PROMPT);
     delivery.push(chunkOf(1, 0, 0), 1);
     delivery.push({ ...chunkOf(0, 0, 1), text: 'of a zombie' }, 0);
     delivery.push(chunkOf(1, 0, 1), 1);
     expect(generation.usage().completion_tokens).toBe(2);
-    delivery.hear({ type: 'ENDED', request: 9, error: null });
+  });
+
+  it('should wait for its last tokens as long as it takes, and fail without them only when a worker was lost', async () => {
+    const { delivery, generation } = openDelivery(1);
+    delivery.hear(PROMPT);
+    delivery.push(chunkOf(0, 0, 0), 0);
+    delivery.hear(ENDED);
+    for (let look = 0; look < 100; look++) delivery.look();
+    expect(delivery.isOver).toBe(false);
+    delivery.losePeer();
+    for (let look = 0; look < 2; look++) delivery.look();
+    delivery.push(chunkOf(0, 0, 1), 0);
     for (let look = 0; look < 2; look++) delivery.look();
     expect(delivery.isOver).toBe(false);
     delivery.look();
     expect(delivery.isOver).toBe(true);
-    const read = async (): Promise<string[]> => {
-      const texts: string[] = [];
-      for await (const { text } of generation) texts.push(text);
-      return texts;
-    };
-    await expect(read()).rejects.toMatchObject({ code: 'worker_failed' });
+    expect((await readAll(generation)).error).toBe('worker_failed');
+  });
+
+  it('should give what is sent before a cut and fail where a token was lost with its worker, whatever the order of senders', async () => {
+    const cut = fc.record({
+      cuts: fc.array(fc.nat(TOKENS), { minLength: CHOICES, maxLength: CHOICES }),
+      /** Of prefill's chunks, so many last ones stay unread. */
+      lost: fc.nat(4),
+      looks: fc.nat(5),
+      order: fc.array(fc.nat(3), { minLength: 40, maxLength: 40 }),
+    });
+    await fc.assert(
+      fc.asyncProperty(cut, async ({ cuts, lost, looks, order }) => {
+        const { delivery, generation, counts, seen } = openDelivery(CHOICES);
+        const said = (group: number, isOf: (index: number, cut: number) => boolean) =>
+          Array.from({ length: TOKENS }, (_, index) => index).flatMap((index) =>
+            cuts.flatMap((cut, choice) => (isOf(index, cut) ? [() => delivery.push(chunkOf(0, choice, index), group)] : [])),
+          );
+        const prefill = said(0, (index, cut) => index < cut);
+        const missing = Math.min(lost, prefill.length);
+        const waits = Array.from({ length: looks }, () => () => delivery.look());
+        const queues = [
+          [() => delivery.hear(PROMPT), () => delivery.hear(ENDED)],
+          [...prefill.slice(0, prefill.length - missing)],
+          said(1, (index, cut) => index >= cut),
+          [...waits, () => delivery.losePeer()],
+        ];
+        for (let at = 0; queues.some(({ length }) => length > 0); at++) {
+          const queue = queues[order[at % order.length] as number] ?? [];
+          (queue.length > 0 ? queue : queues.find(({ length }) => length > 0))?.shift()?.();
+        }
+        expect(delivery.isOver).toBe(missing === 0);
+        for (let look = 0; look < 3; look++) delivery.look();
+        expect([delivery.isOver, seen.closes]).toEqual([true, 1]);
+        const { chunks, error } = await readAll(generation);
+        expect(error).toBe(missing === 0 ? null : 'worker_failed');
+        expect(counts.all.finished['failed']).toBe(missing === 0 ? 0 : 1);
+        const gone = Array.from({ length: TOKENS }, (_, index) => cuts.flatMap((cut, choice) => (index < cut ? [{ choice, index }] : []))).flat();
+        const holes = gone.slice(gone.length - missing);
+        for (let choice = 0; choice < CHOICES; choice++) {
+          const first = holes.find((hole) => hole.choice === choice)?.index ?? TOKENS;
+          const texts = chunks.filter((chunk) => chunk.choice === choice).map(({ text }) => text);
+          expect(texts).toEqual(Array.from({ length: first }, (_, index) => textOf(choice, index)));
+        }
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  it('should fail and cancel while decode goes on behind a token that was lost, and give its records back when the pod has ended it', async () => {
+    const { delivery, generation, counts, seen } = openDelivery(1);
+    const LONG = 100;
+    const long = (index: number): ChunkRecord => ({ ...chunkOf(0, 0, index), finish: null });
+    delivery.hear(PROMPT);
+    for (let index = 1; index < LONG; index++) {
+      delivery.push(long(index), 1);
+      delivery.look();
+    }
+    expect([seen.cancels, generation.usage().completion_tokens]).toEqual([0, 0]);
+    delivery.losePeer();
+    // Nothing goes on: somebody may be computing it again.
+    for (let look = 0; look < 10; look++) delivery.look();
+    expect(seen.cancels).toBe(0);
+    for (let index = LONG; index < LONG + 3; index++) {
+      delivery.push(long(index), 1);
+      delivery.look();
+    }
+    expect(seen).toEqual({ cancels: 1, closes: 0 });
+    expect(await readAll(generation)).toEqual({ chunks: [], error: 'worker_failed' });
+    delivery.push(long(0), 0);
+    delivery.look();
+    delivery.hear({ type: 'ENDED', request: 9, error: { code: 'cancelled', message: 'the caller cancelled the request', param: null } });
+    expect([delivery.isOver, seen, generation.usage().completion_tokens]).toEqual([true, { cancels: 1, closes: 1 }, 0]);
+    expect(counts.all.finished).toMatchObject({ cancelled: 0, failed: 1 });
+  });
+
+  it('should go on when the missing token comes after a loss', () => {
+    const { delivery, generation, seen } = openDelivery(1);
+    delivery.hear(PROMPT);
+    delivery.losePeer();
+    for (let index = 1; index < 3; index++) {
+      delivery.push(chunkOf(0, 0, index), 1);
+      delivery.look();
+    }
+    delivery.push(chunkOf(0, 0, 0), 0);
+    for (let look = 0; look < 10; look++) delivery.look();
+    expect([seen.cancels, generation.usage().completion_tokens]).toEqual([0, 3]);
   });
 });
