@@ -21,11 +21,22 @@ export function promptRecord(prompt: Prompt): PromptRecord {
       param: 'prompt',
     });
   for (const [index, message] of messages.entries()) checkMessage(message, `messages.${index}`);
-  const variables = { ...chat_template_kwargs, ...(tools !== undefined && tools.length > 0 && { tools }) };
+  checkTools(tools, 'tools');
+  checkTools(chat_template_kwargs?.['tools'], 'chat_template_kwargs.tools');
+  const variables = { ...chat_template_kwargs, ...(tools && tools.length > 0 && { tools }) };
   return { kind: 'chat', text: '', tokens: [], messages: messages.map((message) => JSON.stringify(message)), variables: JSON.stringify(variables) };
 }
 
 const isArray = (value: unknown): value is readonly unknown[] => Array.isArray(value);
+
+/** The template and the parser of calls read whatever else there is; null, as in templates: none. */
+function checkTools(tools: unknown, param: string): void {
+  const isTool = (tool: unknown): boolean => typeof tool === 'object' && tool !== null && !isArray(tool);
+  if ((tools ?? null) !== null && !(isArray(tools) && tools.every(isTool)))
+    throw new MinipodError('invalid_request', `${param}: must be an array of objects, each a tool as {type: 'function', function: {name, parameters}}`, {
+      param,
+    });
+}
 
 /** The template reads whatever else there is. */
 function checkMessage(message: ChatMessage, param: string): void {

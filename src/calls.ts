@@ -98,6 +98,12 @@ export class Calls {
         this.#closeIfOver(delivery, message.request);
         break;
       }
+      case 'TEXT_FAILED': {
+        const delivery = this.#deliveries.get(callOf(message.request));
+        delivery?.failText(message.error);
+        this.#closeIfOver(delivery, message.request);
+        break;
+      }
       default: {
         const delivery = this.#deliveries.get(message.request);
         delivery?.hear(message);

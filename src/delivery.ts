@@ -3,7 +3,7 @@
  * the control thread, so nothing comes in any order but that of one sender.
  *
  *   opened ─▶ delivering ─▶ awaited ─▶ over           awaited: nothing of it is left in the pod, and its last tokens are still on their way
- *                   └─── or all has come before ──▲    an error ends it at once
+ *                   └─── or all has come before ──▲    an error ends it at once; one of its text, when it is cancelled
  *
  * Each index of a choice is delivered once: what goes on elsewhere may be computed again from the last token that the caller has, or from before it, and is
  * the same. Once a later owner of the request has spoken, what an earlier one still says is dropped.
@@ -60,6 +60,8 @@ export class Delivery {
   #cached: number | null = null;
   /** Of the request's owner, the latest that was heard of. */
   #attempt = 0;
+  /** Why it is cancelled though its caller has not asked for that. */
+  #textError: ErrorRecord | null = null;
   /** Null: not awaited yet. */
   #looks: number | null = null;
   /** A worker was lost while it was open, maybe with tokens of it. */
@@ -90,6 +92,7 @@ export class Delivery {
         break;
       case 'ENDED':
         if (this.#isStranded) this.#fail(STRANDED);
+        else if (this.#textError !== null) this.#fail(this.#textError);
         else if (message.error !== null) this.#fail(message.error);
         else this.#looks = 0;
         break;
@@ -116,6 +119,15 @@ export class Delivery {
     if (this.#record === null) this.#earlyLogprobs.push(part);
     else this.#keepLogprobs(part);
     this.#endIfWhole();
+  }
+
+  /** Some of its text will not come: it fails, once nothing of it is left in the pod. */
+  failText(error: ErrorRecord): void {
+    if (this.#looks !== null) this.#fail(error);
+    else if (this.#textError === null) {
+      this.#textError = error;
+      this.generation.cancel();
+    }
   }
 
   /** A worker is lost, and what it streamed is read no more. */

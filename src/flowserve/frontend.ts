@@ -58,14 +58,14 @@ function textTerms(
   ids: readonly number[],
   tokenizer: Tokenizer,
 ): TextTerms {
-  const { tools } = readsTools(tool_call_parser) ? (JSON.parse(prompt.variables || '{}') as { tools?: readonly object[] }) : {};
+  const { tools } = readsTools(tool_call_parser) ? (JSON.parse(prompt.variables || '{}') as { tools?: readonly object[] | null }) : {};
   return {
     stop,
     // Marks that are special tokens have to be in the text that is parsed.
     skip_special_tokens: skip_special_tokens && reasoning_parser === '' && tool_call_parser === '',
     reasoning_parser,
     tool_call_parser,
-    tools: tools === undefined ? '' : JSON.stringify(tools),
+    tools: tools ? JSON.stringify(tools) : '',
     prompt_tail: reasoning_parser === '' ? '' : tokenizer.decode(ids.slice(-PROMPT_TAIL_TOKENS), { skipSpecialTokens: false }),
   };
 }

@@ -6,6 +6,8 @@
  *        ▲                                  │
  *        └──────────── STOP_FOUND ──────────┘      of a prefill task: CHOICE_STOPPED, to its job, since the choice goes on elsewhere
  *
+ * A text that cannot be parsed: TEXT_FAILED, to the caller's thread.
+ *
  * All that it knows of a choice is what the choice's ids determine: the group that goes on with it begins with those so far, and says nothing twice.
  * @module
  */
@@ -14,6 +16,7 @@ import type { Vocabulary } from '../model/vocabulary.ts';
 import { type Address, address, idOf } from '../protocol/address.ts';
 import type { ChunkRecord, OutputToCaller, PositionRecord, TokenLogprobRecord } from '../protocol/caller.ts';
 import { choiceStopped, decodeTaskAddress, promptComputed, stopFound, taskAddress } from '../protocol/constructors.ts';
+import { toErrorRecord } from '../protocol/errors.ts';
 import { type Message, type PositionLogprobs, taskId } from '../protocol/messages.ts';
 import type { Begun, OutputMessage, ParsedText, TextTerms, TokenOut } from '../protocol/output.ts';
 import type { ReasoningParserName, ToolCallParserName } from './parsers/formats.ts';
@@ -56,22 +59,47 @@ export class OutputProcess {
       this.#choices.delete(taskId(message));
       return;
     }
-    for (const begun of message.begun) this.#choices.set(taskId(begun.sequence), new ShownChoice(begun, this.#vocabulary));
+    for (const begun of message.begun) {
+      try {
+        this.#choices.set(taskId(begun.sequence), new ShownChoice(begun, this.#vocabulary));
+      } catch (error) {
+        this.#failText(begun.sequence, error);
+      }
+    }
     const chunks: ChunkRecord[] = [];
     for (const out of message.tokens) {
-      // A stop string was met: what was computed beyond it is for nobody.
+      // A stop string was met, or its text has failed: what was computed beyond that is for nobody.
       const choice = this.#choices.get(taskId(out));
       if (choice === undefined) continue;
       if (out.prompt_logprobs !== null) this.#showPrompt(choice, out.prompt_start, out.prompt_logprobs);
-      if (out.token >= 0) chunks.push(this.#chunkOf(choice, out, act));
+      const chunk = out.token < 0 ? null : this.#chunkOf(choice, out, act);
+      if (chunk !== null) chunks.push(chunk);
     }
     if (chunks.length > 0) this.#ports.show({ type: 'CHUNKS', chunks });
   }
 
-  #chunkOf(choice: ShownChoice, out: TokenOut, act: number): ChunkRecord {
+  /**
+   * What a model writes and a caller declares is foreign to a parser: what fails there fails its own request, through the caller, who cancels what is left of it.
+   * The worker goes on, and so do the requests that it serves besides.
+   */
+  #failText(of: Pick<TokenOut, 'request' | 'choice'>, error: unknown): null {
+    this.#choices.delete(taskId(of));
+    const message = `the reply's text could not be parsed: ${toErrorRecord(error).message}`;
+    this.#ports.show({ type: 'TEXT_FAILED', request: of.request, error: { code: 'internal', message, param: null } });
+    return null;
+  }
+
+  /** Null: its text has failed. */
+  #chunkOf(choice: ShownChoice, out: TokenOut, act: number): ChunkRecord | null {
     const { request, index, token, finish: end, stops } = out;
     if (index === 0 && this.#ports.tells_prompts) this.#ports.send('frontend/0', promptComputed(address('request', request)), act);
-    const { text, stop, parsed } = choice.push(out);
+    let pushed: ReturnType<ShownChoice['push']>;
+    try {
+      pushed = choice.push(out);
+    } catch (error) {
+      return this.#failText(out, error);
+    }
+    const { text, stop, parsed } = pushed;
     const finish = stop === null ? end : 'stop';
     if (stop !== null && end === null) this.#ports.send(...this.#stopOf(choice), act);
     // Prefill's first token is its last.

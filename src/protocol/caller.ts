@@ -81,7 +81,9 @@ export type ChunkRecord = {
 export type OutputToCaller =
   | { readonly type: 'CHUNKS'; readonly chunks: readonly ChunkRecord[] }
   /** Of prompt tokens `start`…; a prompt that is computed in chunks comes in several. `request`: as in chunks. */
-  | { readonly type: 'PROMPT_LOGPROBS'; readonly request: number; readonly start: number; readonly logprobs: readonly PositionRecord[] };
+  | { readonly type: 'PROMPT_LOGPROBS'; readonly request: number; readonly start: number; readonly logprobs: readonly PositionRecord[] }
+  /** The text of one of its choices cannot be told: the caller ends the call with the error. `request`: as in chunks. */
+  | { readonly type: 'TEXT_FAILED'; readonly request: number; readonly error: ErrorRecord };
 
 /** What the control thread says of a call. */
 export type FrontendToCaller =

@@ -8,7 +8,7 @@ import type { ReplyParserOptions } from '../../src/flowserve/parsers/reply-parse
 import { loadTokenizer } from '../../src/model/tokenizer.ts';
 import { packVocabulary, sharedVocabulary, type Vocabulary } from '../../src/model/vocabulary.ts';
 import type { Address } from '../../src/protocol/address.ts';
-import type { ChunkRecord } from '../../src/protocol/caller.ts';
+import type { ChunkRecord, OutputToCaller } from '../../src/protocol/caller.ts';
 import { forget, PLAIN_TEXT, tokens } from '../../src/protocol/constructors.ts';
 import type { Message, Stage } from '../../src/protocol/messages.ts';
 import type { Begun, TextTerms, TokenOut } from '../../src/protocol/output.ts';
@@ -34,12 +34,13 @@ type Sent = { readonly to: Address; readonly message: Message };
 function group(id: number) {
   const chunks: ChunkRecord[] = [];
   const sent: Sent[] = [];
+  const failed: OutputToCaller[] = [];
   const output = new OutputProcess(`output/${id}`, vocabulary, [EOS], {
-    show: (message) => message.type === 'CHUNKS' && chunks.push(...message.chunks),
+    show: (message) => (message.type === 'CHUNKS' ? chunks.push(...message.chunks) : failed.push(message)),
     send: (to, message) => sent.push({ to, message }),
     tells_prompts: id === 0,
   });
-  return { output, chunks, sent };
+  return { output, chunks, sent, failed };
 }
 
 type Terms = Pick<TextTerms, 'stop' | 'skip_special_tokens' | 'reasoning_parser' | 'tool_call_parser'> & { readonly min_tokens: number };
@@ -122,6 +123,27 @@ describe('an output process', () => {
       { to: 'job/3', message: { type: 'CHOICE_STOPPED', choice: 0 } },
     ]);
     expect(output.open).toBe(0);
+  });
+
+  it.each([
+    ['at a token', '[null]', []],
+    ['as it begins', 'no JSON', []],
+    ['in what another group has shown', '[null]', tokenizer.encode('<function=f>', { addSpecialTokens: false })],
+  ])('should fail the request alone whose text cannot be parsed: %s', (_, tools, before) => {
+    const { output, chunks, failed } = group(0);
+    const poisoned = begunWith({ ...PLAIN_TEXT, tool_call_parser: 'qwen3_coder', min_tokens: 0 }, before);
+    const poison = { ...poisoned, sequence: { ...poisoned.sequence, text: { ...poisoned.sequence.text, tools } } };
+    const bystander = begunWith({ ...PLAIN_TEXT, min_tokens: 0 }, before);
+    const ids = tokenizer.encode('<function=f><parameter=a>1</parameter></function>', { addSpecialTokens: false });
+    const said = ids.slice(before.length).flatMap((token, at) => {
+      const one = out(before.length + at, token);
+      return [one, { ...one, request: 4 }];
+    });
+    output.receive(tokens(said, [poison, { ...bystander, sequence: { ...bystander.sequence, request: 4 } }]), 1);
+    expect(failed).toMatchObject([{ type: 'TEXT_FAILED', request: 3, error: { code: 'internal', message: expect.stringContaining('could not be parsed: ') } }]);
+    expect(chunks.filter(({ request }) => request === 4)).toHaveLength(ids.length - before.length);
+    expect(chunks.filter(({ request }) => request === 3).length).toBeLessThan(ids.length - before.length);
+    expect(output.open).toBe(1);
   });
 
   it('should show nothing of a choice that it was told to forget', () => {

@@ -53,6 +53,7 @@ const told: readonly PodToCaller[] = [
   { type: 'PROMPT_LOGPROBS', request: 2 ** 20 + 7, start: 1, logprobs: [position] },
   { type: 'SCHEDULED_CALL', request: 7 },
   { type: 'CHUNKS', chunks: [chunk, { ...chunk, logprobs: null, finish: null, stop_string: null, parsed }] },
+  { type: 'TEXT_FAILED', request: 2 ** 20 + 7, error },
   { type: 'ENDED', request: 7, error },
 ];
 

@@ -143,6 +143,11 @@ describe('refusals', () => {
     [null, 'prompt'],
     [[{ role: 'user' }], 'messages.0'],
     [[1, 'a'], 'messages.0'],
+    [{ messages: [], tools: [null] }, 'tools'],
+    [{ messages: [], tools: [['a']] }, 'tools'],
+    [{ messages: [], tools: 'abc' }, 'tools'],
+    [{ messages: [], chat_template_kwargs: { tools: 5 } }, 'chat_template_kwargs.tools'],
+    [{ messages: [], chat_template_kwargs: { tools: [null] } }, 'chat_template_kwargs.tools'],
   ])('prompts that are none: %o', async (prompt, param) => {
     expect(await failure(pod().complete(prompt as Prompt))).toMatchObject({ code: 'invalid_request', param });
   });

@@ -142,6 +142,24 @@ describe('a delivery', () => {
     return { chunks, error: null };
   };
 
+  it.each(['before', 'after'])('should fail with the error of its text, which comes %s the end, once nothing of it is left', async (order) => {
+    const { delivery, generation, counts, seen } = openDelivery(1);
+    delivery.hear(PROMPT);
+    delivery.push(chunkOf(0, 0, 0), 0);
+    const isBefore = order === 'before';
+    const steps = [
+      () => delivery.failText({ code: 'internal', message: 'no JSON', param: null }),
+      () => delivery.hear(isBefore ? { ...ENDED, error: { code: 'cancelled', message: 'x', param: null } } : ENDED),
+    ];
+    const [first, second] = isBefore ? steps : steps.toReversed();
+    first?.();
+    expect([delivery.isOver, seen.closes]).toEqual([false, 0]);
+    second?.();
+    expect([delivery.isOver, seen.closes, seen.cancels]).toEqual([true, 1, isBefore ? 1 : 0]);
+    expect(counts.all.finished).toMatchObject({ failed: 1, cancelled: 0 });
+    expect(await readAll(generation)).toMatchObject({ chunks: [{}], error: 'internal' });
+  });
+
   it('should drop what an earlier owner says once a later one has spoken', () => {
     const { delivery, generation } = openDelivery(1);
     delivery.hear(PROMPT);
