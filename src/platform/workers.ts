@@ -121,11 +121,11 @@ export class Workers {
 
   /**
    * What the caller's thread needs to take its rings, as things stand; from here on it lets go of a lost worker's before that has a successor. Those of a worker
-   * that does not run now it does not touch before it hears of the successor.
+   * that is lost it does not touch before it hears of the successor.
    */
   seatCaller(): Pick<ControlHandle, 'seating' | 'epochs' | 'lost'> {
     this.#callerHasRings = true;
-    const absent = this.#threads.filter(({ state }) => state !== 'running');
+    const absent = this.#threads.filter(({ state, isRestart }) => state === 'lost' || (state === 'starting' && isRestart));
     for (const { detached } of absent) detached.add(CALLER_PEER);
     return { seating: this.#ports.directory.seating, epochs: epochsOf(this.#plan, this.#space), lost: absent.map(({ seat: { thread } }) => thread) };
   }
