@@ -9,14 +9,11 @@ import type { Paper } from './expert-heat.ts';
 import { writeSvg } from './expert-svg-file.ts';
 import { between, expertLines, heatMaps } from './expert-tables.ts';
 import { Interrupt } from './interrupt.ts';
-import { onKeys } from './keys.ts';
 import { note, print, printJson } from './output.ts';
-import { Screen } from './screen.ts';
 import { askServer, serverSchema } from './server.ts';
 import { UsageError } from './usage-error.ts';
+import { watch } from './watch.ts';
 
-/** What is recent on a terminal. */
-const WINDOW_MS = 5_000;
 const COLUMNS_ELSEWHERE = 120;
 const PALETTE = 256;
 
@@ -52,7 +49,10 @@ async function show({ options, once, json, recent, svg }: ExpertsCommand, interr
   if (options.layer !== undefined && !known.includes(options.layer))
     throw new UsageError(`--layer ${options.layer} has no experts; these have: ${[...new Set(known)].join(', ')}`);
   const pause = (): Promise<void> => delay(1000 * options.interval_seconds, undefined, { signal: interrupt.signal }).catch(() => {});
-  if (!once && !json && svg === undefined && process.stdout.isTTY === true) return watch(options, recent, first, pause, interrupt);
+  const linesOf = (earliest: Look, now: Look): string[] =>
+    expertLines(headOf(options.url, recent, earliest, now), recent ? between(earliest.experts, now.experts) : now.experts, options.layer, paper());
+  if (!once && !json && svg === undefined && process.stdout.isTTY === true)
+    return watch({ first, look: () => look(options, interrupt.signal), linesOf, pause, interrupt });
   await pause();
   if (interrupt.by !== null) return interrupt.exit_code;
   const now = await look(options, interrupt.signal);
@@ -62,34 +62,8 @@ async function show({ options, once, json, recent, svg }: ExpertsCommand, interr
     note(`minipod: ${svg} is written`);
   }
   if (json) await printJson({ url: options.url, seconds: (now.at_ms - first.at_ms) / 1000, recent, ...seen });
-  else if (svg === undefined) await print(`${expertLines(headOf(options.url, recent, first, now), seen, options.layer, paper()).join('\n')}\n`);
+  else if (svg === undefined) await print(`${linesOf(first, now).join('\n')}\n`);
   return 0;
-}
-
-async function watch(options: ExpertsCommand['options'], recent: boolean, first: Look, pause: () => Promise<void>, interrupt: Interrupt): Promise<number> {
-  const screen = new Screen();
-  const looks = [first];
-  let hasLeft = false;
-  using _keys = onKeys((key) => {
-    hasLeft ||= key === 'q';
-    // A terminal in raw mode gives Ctrl-C as a key.
-    if (key === 'q' || key === '\x03') interrupt.raise('SIGINT');
-  });
-  for (;;) {
-    await pause();
-    if (interrupt.by !== null) return hasLeft ? 0 : interrupt.exit_code;
-    try {
-      const now = await look(options, interrupt.signal);
-      looks.push(now);
-      while (looks.length > 2 && now.at_ms - (looks[1] as Look).at_ms >= WINDOW_MS) looks.shift();
-      const [earliest = first] = looks;
-      const seen = recent ? between(earliest.experts, now.experts) : now.experts;
-      await screen.paint([...expertLines(headOf(options.url, recent, earliest, now), seen, options.layer, paper()), '', 'q leaves']);
-    } catch (error) {
-      // It may come back.
-      if (interrupt.by === null) await screen.paint([error instanceof Error ? error.message : String(error), '', 'q leaves']);
-    }
-  }
 }
 
 function headOf(url: string, recent: boolean, earliest: Look, now: Look): string {

@@ -7,14 +7,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import * as z from 'zod';
 import { MinipodError } from '../index.ts';
 import { Interrupt } from './interrupt.ts';
-import { onKeys } from './keys.ts';
 import { print, printJson } from './output.ts';
-import { Screen } from './screen.ts';
 import { askServer, serverSchema } from './server.ts';
 import { enginesOf, type Look, lookAt, modelOf, topLines } from './top-table.ts';
-
-/** Rates on a terminal are over so long: of a second alone they would jump. */
-const WINDOW_MS = 5_000;
+import { watch } from './watch.ts';
 
 export const topOptionsSchema = z.strictObject({
   ...serverSchema.shape,
@@ -46,31 +42,7 @@ async function show({ options, once, json }: TopCommand, interrupt: Interrupt): 
     else await print(`${topLines(options.url, first, now).join('\n')}\n`);
     return 0;
   }
-  return watch(options, first, pause, interrupt);
-}
-
-async function watch(options: TopCommand['options'], first: Look, pause: () => Promise<void>, interrupt: Interrupt): Promise<number> {
-  const screen = new Screen();
-  const looks = [first];
-  let hasLeft = false;
-  using _keys = onKeys((key) => {
-    hasLeft ||= key === 'q';
-    // A terminal in raw mode gives Ctrl-C as a key.
-    if (key === 'q' || key === '\x03') interrupt.raise('SIGINT');
-  });
-  for (;;) {
-    await pause();
-    if (interrupt.by !== null) return hasLeft ? 0 : interrupt.exit_code;
-    try {
-      const now = await look(options, interrupt.signal);
-      looks.push(now);
-      while (looks.length > 2 && now.at_ms - (looks[1] as Look).at_ms >= WINDOW_MS) looks.shift();
-      await screen.paint([...topLines(options.url, looks[0] as Look, now), '', 'q leaves']);
-    } catch (error) {
-      // It may come back.
-      if (interrupt.by === null) await screen.paint([error instanceof Error ? error.message : String(error), '', 'q leaves']);
-    }
-  }
+  return watch({ first, look: () => look(options, interrupt.signal), linesOf: (earliest, now) => topLines(options.url, earliest, now), pause, interrupt });
 }
 
 /** @throws `closed` where no server answers, or it does not tell its metrics */

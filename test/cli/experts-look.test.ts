@@ -43,7 +43,9 @@ describe('minipod experts', () => {
   it('should paint over and over on a terminal, in colour, until q is pressed', async () => {
     const entry = 'Deno' in globalThis ? 'run -A src/cli/main.ts' : 'bin/minipod.js';
     const command = `stty rows 30 cols 110; exec '${process.execPath}' ${entry} experts ${flags.join(' ')}`;
-    const running = spawn('script', ['-qefc', command, '/dev/null'], { stdio: 'pipe', env: { ...process.env, TERM: 'xterm-256color', NO_COLOR: '' } });
+    // Not the caller's environment: CI, NO_COLOR and others like them would take the colours away.
+    const env = { PATH: process.env['PATH'], HOME: process.env['HOME'], TERM: 'xterm-256color' };
+    const running = spawn('script', ['-qefc', command, '/dev/null'], { stdio: 'pipe', env });
     let painted = '';
     let hasLeft = false;
     running.stdout.setEncoding('utf8').on('data', (text: string) => {
