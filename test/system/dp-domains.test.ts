@@ -1,34 +1,22 @@
 /** Pods whose DP domains are at the experts in turn: the same bits as one NPU, whoever has something to do, and when workers die. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
+import { createPod, type PodOptions } from '../../src/index.ts';
 import type { ActRecord } from '../../src/trace/act-record.ts';
 import { decodeRecord } from '../../src/trace/trace-codec.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
 import { runs } from '../property-runs.ts';
 import { traceFolder } from '../trace/files.ts';
-import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
+import { endsWhen, expectAnswersOfOneNpu, expectTokensOf, PROMPTS, wishes } from './as-on-one-npu.ts';
+import { withPod } from './pods.ts';
 import { openRig } from './rig.ts';
-
-const OPTIONS: GenerateOptions = { ignore_eos: true, max_tokens: 10, logprobs: 1 };
-const PROMPTS = ['Once upon a time', 'The wolf', 'In the forest there was a little house', 'The king'] as const;
-
-const ask = (pod: Pod, options: GenerateOptions = OPTIONS): Promise<string[][]> =>
-  Promise.all(PROMPTS.map(async (prompt, seed) => fingerprint(await pod.complete(prompt, { ...options, seed, temperature: seed % 2 }))));
-
-let known: Promise<string[][]> | null = null;
-/** What one NPU answers. */
-const answers = (): Promise<string[][]> => {
-  known ??= withPod({}, ask);
-  return known;
-};
 
 describe('ids and log-probabilities should be those of one NPU', () => {
   it.each([
     { topology: 'moe-attention:domains=1x3,experts=2,shared=attention', workers: 2, max_batch_tokens: 7, load_balancing: 'round_robin' },
     { topology: 'pd:prefill=1,decode=1xdomains2x1experts3shared1', workers: 2, kv_blocks: 128, kv_transfer: 'layer' },
   ] satisfies PodOptions[])('on worker threads: %o', async (options) => {
-    expect(await withPod({ schedule: 'domains', ...options }, ask)).toEqual(await answers());
+    await expectAnswersOfOneNpu({ schedule: 'domains', ...options });
   });
 });
 
@@ -47,21 +35,10 @@ it('tokens of the hash model should be those of one NPU, however many domains th
         max_batch_tokens: fc.constantFrom(1, 7, 64),
         async_scheduling: fc.boolean(),
       }),
-      fc.array(fc.record({ start: fc.nat(3), length: fc.integer({ min: 1, max: 60 }), max_tokens: fc.integer({ min: 1, max: 24 }) }), {
-        minLength: 1,
-        maxLength: 10,
-      }),
-      async ({ domains, attention, experts, shared, role, ...options }, wishes) => {
+      wishes,
+      ({ domains, attention, experts, shared, role, ...options }, wished) => {
         const topology = `${role}=1xdomains${domains}x${attention}experts${experts}${shared}`;
-        await using pod = await createPod({ clock: 'virtual', kernels: 'hash', schedule: 'domains', topology, load_balancing: 'round_robin', ...options });
-        const calls = wishes.map(({ start, length, max_tokens }, seed): [number[], GenerateOptions] => [
-          Array.from({ length }, (_, at) => 3 + ((start * 7_919 + at * 104_729) % 1_900)),
-          { max_tokens, seed, ignore_eos: true, temperature: seed % 2 },
-        ]);
-        const got = await Promise.all(calls.map(([prompt, how]) => pod.complete(prompt, how)));
-        await expectNothingLeft(pod);
-        for (const [index, [prompt, how]] of calls.entries())
-          expect(got[index]?.choices[0]?.token_ids).toEqual((await one.complete(prompt, how)).choices[0]?.token_ids);
+        return expectTokensOf(one, { schedule: 'domains', topology, load_balancing: 'round_robin', ...options }, wished);
       },
     ),
     { numRuns: runs(5) },
@@ -90,15 +67,5 @@ it('no message should be sent for rounds but that expert NPUs began to serve, an
 
 it('a worker that dies should end the rounds of its domains, and all of them begin anew: what was under way is computed again', async () => {
   await using rig = await openRig({ topology: 'moe-attention:domains=2x1,experts=2', schedule: 'domains', workers: 2, npu_workers: [0, 0, 1, 1] });
-  const LONG: GenerateOptions = { temperature: 0, ignore_eos: true, max_tokens: 24 };
-  for (const worker of [1, 0]) {
-    const start = (await rig.pod.stats()).generation_tokens;
-    const calls = Promise.all(PROMPTS.map((prompt) => rig.pod.complete(prompt, LONG)));
-    while ((await rig.pod.stats()).generation_tokens < start + 8) await sleep(1);
-    rig.killWorker(worker);
-    const ends = await calls;
-    const again = await Promise.all(PROMPTS.map((prompt) => rig.pod.complete(prompt, LONG)));
-    await expectNothingLeft(rig.pod);
-    expect(ends.map(fingerprint)).toEqual(again.map(fingerprint));
-  }
+  for (const worker of [1, 0]) expect(await endsWhen(rig, () => rig.killWorker(worker), 24)).toEqual(PROMPTS.map(() => 'the same'));
 });

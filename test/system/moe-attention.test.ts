@@ -1,7 +1,7 @@
 /** Pods whose attention and experts are on different NPUs: the same bits as one NPU, however they are split, and what breaks on either side is made good. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
+import { createPod, type PodOptions } from '../../src/index.ts';
 import type { ActRecord } from '../../src/trace/act-record.ts';
 import { KernelRecomputation } from '../../src/trace/recompute.ts';
 import { replayTrace } from '../../src/trace/replay-trace.ts';
@@ -9,21 +9,9 @@ import { parseRunHeader } from '../../src/trace/run-header.ts';
 import { decodeRecord } from '../../src/trace/trace-codec.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
 import { traceFolder } from '../trace/files.ts';
-import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
+import { askFour, endsWhen, expectAnswersOfOneNpu, expectTokensOf, PROMPTS, wishes } from './as-on-one-npu.ts';
+import { withPod } from './pods.ts';
 import { openRig } from './rig.ts';
-
-const OPTIONS: GenerateOptions = { ignore_eos: true, max_tokens: 16, logprobs: 1 };
-const PROMPTS = ['Once upon a time', 'The wolf', 'In the forest there was a little house', 'The king'] as const;
-
-const ask = (pod: Pod, options: GenerateOptions = OPTIONS): Promise<string[][]> =>
-  Promise.all(PROMPTS.map(async (prompt, seed) => fingerprint(await pod.complete(prompt, { ...options, seed, temperature: seed % 2 }))));
-
-let known: Promise<string[][]> | null = null;
-/** What one NPU answers. */
-const answers = (): Promise<string[][]> => {
-  known ??= withPod({}, ask);
-  return known;
-};
 
 describe('ids and log-probabilities should be those of one NPU', () => {
   it.each([
@@ -32,11 +20,11 @@ describe('ids and log-probabilities should be those of one NPU', () => {
     { topology: 'pd:prefill=1xdp2,decode=1xdomains1x2experts2shared1', workers: 2, npu_workers: [0, 1, 0, 1, 1, 0], kv_blocks: 128 },
     { topology: 'moe-attention:domains=1x2,experts=2', workers: 2, micro_batches: 2 },
   ] satisfies PodOptions[])('on worker threads: %o', async (options) => {
-    expect(await withPod(options, ask)).toEqual(await answers());
+    await expectAnswersOfOneNpu(options);
   });
 
   it('on a virtual clock', async () => {
-    expect(await withPod({ clock: 'virtual', topology: 'moe-attention:domains=1x3,experts=5,shared=2' }, ask)).toEqual(await answers());
+    await expectAnswersOfOneNpu({ clock: 'virtual', topology: 'moe-attention:domains=1x3,experts=5,shared=2' });
   });
 });
 
@@ -65,21 +53,8 @@ it('tokens of the hash model should be those of one NPU, however many attention 
         load_balancing: fc.constantFrom('auto' as const, 'round_robin' as const),
         async_scheduling: fc.boolean(),
       }),
-      fc.array(fc.record({ start: fc.nat(3), length: fc.integer({ min: 1, max: 60 }), max_tokens: fc.integer({ min: 1, max: 24 }) }), {
-        minLength: 1,
-        maxLength: 10,
-      }),
-      async (options, wishes) => {
-        await using pod = await createPod({ clock: 'virtual', kernels: 'hash', ...options });
-        const calls = wishes.map(({ start, length, max_tokens }, seed): [number[], GenerateOptions] => [
-          Array.from({ length }, (_, at) => 3 + ((start * 7_919 + at * 104_729) % 1_900)),
-          { max_tokens, seed, ignore_eos: true, temperature: seed % 2 },
-        ]);
-        const got = await Promise.all(calls.map(([prompt, how]) => pod.complete(prompt, how)));
-        await expectNothingLeft(pod);
-        for (const [index, [prompt, how]] of calls.entries())
-          expect(got[index]?.choices[0]?.token_ids).toEqual((await one.complete(prompt, how)).choices[0]?.token_ids);
-      },
+      wishes,
+      (options, wished) => expectTokensOf(one, options, wished),
     ),
     { numRuns: 10 },
   );
@@ -106,7 +81,7 @@ it('no message should be sent for what expert NPUs compute but that they began t
 it('a recorded run should be replayed with its kernels', async () => {
   using folder = traceFolder();
   const path = folder.file('split.trace');
-  await withPod({ topology: 'moe-attention:domains=1x2,experts=2', workers: 2, kv_blocks: 128, record: path }, ask);
+  await withPod({ topology: 'moe-attention:domains=1x2,experts=2', workers: 2, kv_blocks: 128, record: path }, askFour);
   using reader = TraceReader.open(path);
   const header = parseRunHeader(reader.header, path);
   const report = await replayTrace(reader, header, { recompute: await KernelRecomputation.create(header, undefined) });
@@ -136,16 +111,6 @@ it('who has a schedule for NPUs that are not apart should be told', async () => 
 describe('an NPU that is lost with its worker', () => {
   it('should be asked again when its successor is there, if it has experts: nothing fails; if it has attention, what it held is computed again', async () => {
     await using rig = await openRig({ topology: 'moe-attention:domains=1x2,experts=2', workers: 2, npu_workers: [0, 0, 1, 1] });
-    const LONG: GenerateOptions = { temperature: 0, ignore_eos: true, max_tokens: 50 };
-    for (const worker of [1, 0]) {
-      const start = (await rig.pod.stats()).generation_tokens;
-      const calls = Promise.all(PROMPTS.map((prompt) => rig.pod.complete(prompt, LONG)));
-      while ((await rig.pod.stats()).generation_tokens < start + 8) await sleep(1);
-      rig.killWorker(worker);
-      const ends = await calls;
-      const again = await Promise.all(PROMPTS.map((prompt) => rig.pod.complete(prompt, LONG)));
-      await expectNothingLeft(rig.pod);
-      expect(ends.map(fingerprint)).toEqual(again.map(fingerprint));
-    }
+    for (const worker of [1, 0]) expect(await endsWhen(rig, () => rig.killWorker(worker))).toEqual(PROMPTS.map(() => 'the same'));
   });
 });

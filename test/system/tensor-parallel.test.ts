@@ -1,27 +1,15 @@
 /** Pods whose DP groups have several ranks, or one output projection for several: the same bits, and when one rank breaks, all of its group begin anew. */
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Completion, createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
+import { createPod, type PodOptions } from '../../src/index.ts';
 import { KernelRecomputation } from '../../src/trace/recompute.ts';
 import { replayTrace } from '../../src/trace/replay-trace.ts';
 import { parseRunHeader } from '../../src/trace/run-header.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
 import { traceFolder } from '../trace/files.ts';
-import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
+import { askFour, endsWhen, expectAnswersOfOneNpu, expectTokensOf, PROMPTS, wishes } from './as-on-one-npu.ts';
+import { expectNothingLeft, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
-
-const OPTIONS: GenerateOptions = { ignore_eos: true, max_tokens: 16, logprobs: 1 };
-const PROMPTS = ['Once upon a time', 'The wolf', 'In the forest there was a little house', 'The king'] as const;
-
-const ask = (pod: Pod, options: GenerateOptions = OPTIONS): Promise<string[][]> =>
-  Promise.all(PROMPTS.map(async (prompt, seed) => fingerprint(await pod.complete(prompt, { ...options, seed, temperature: seed % 2 }))));
-
-let known: Promise<string[][]> | null = null;
-/** What one NPU answers. */
-const answers = (): Promise<string[][]> => {
-  known ??= withPod({}, ask);
-  return known;
-};
 
 describe('ids and log-probabilities are those of one NPU', () => {
   it.each([
@@ -30,11 +18,11 @@ describe('ids and log-probabilities are those of one NPU', () => {
     { topology: 'pd:prefill=1xdp2oproj2,decode=1xdp3oproj3', workers: 2, npu_workers: [0, 1, 1, 0, 1], kv_blocks: 128, max_batch_tokens: 7 },
     { topology: 'mixed:colocated=1xdp1tp4,colocated=1xdp2', workers: 2, kv_blocks: 128, async_scheduling: false },
   ] satisfies PodOptions[])('on worker threads: %o', async (options) => {
-    expect(await withPod(options, ask)).toEqual(await answers());
+    await expectAnswersOfOneNpu(options);
   });
 
   it('on a virtual clock', async () => {
-    expect(await withPod({ clock: 'virtual', topology: 'colocated:dp=1,tp=4' }, ask)).toEqual(await answers());
+    await expectAnswersOfOneNpu({ clock: 'virtual', topology: 'colocated:dp=1,tp=4' });
   });
 });
 
@@ -70,21 +58,8 @@ it('tokens of the hash model are those of one NPU, however output projections ar
         max_batch_tokens: fc.constantFrom(1, 7, 64),
         async_scheduling: fc.boolean(),
       }),
-      fc.array(fc.record({ start: fc.nat(3), length: fc.integer({ min: 1, max: 60 }), max_tokens: fc.integer({ min: 1, max: 24 }) }), {
-        minLength: 1,
-        maxLength: 10,
-      }),
-      async (options, wishes) => {
-        await using pod = await createPod({ clock: 'virtual', kernels: 'hash', ...options });
-        const calls = wishes.map(({ start, length, max_tokens }, seed): [number[], GenerateOptions] => [
-          Array.from({ length }, (_, at) => 3 + ((start * 7_919 + at * 104_729) % 1_900)),
-          { max_tokens, seed, ignore_eos: true, temperature: seed % 2 },
-        ]);
-        const got = await Promise.all(calls.map(([prompt, how]) => pod.complete(prompt, how)));
-        await expectNothingLeft(pod);
-        for (const [index, [prompt, how]] of calls.entries())
-          expect(got[index]?.choices[0]?.token_ids).toEqual((await one.complete(prompt, how)).choices[0]?.token_ids);
-      },
+      wishes,
+      (options, wished) => expectTokensOf(one, options, wished),
     ),
     { numRuns: 10 },
   );
@@ -93,7 +68,7 @@ it('tokens of the hash model are those of one NPU, however output projections ar
 it('a recorded run is replayed with its kernels, whose ranks wait for one another there too', async () => {
   using folder = traceFolder();
   const path = folder.file('ranks.trace');
-  await withPod({ topology: 'pd:prefill=1xdp1tp2,decode=1xdp2oproj2', workers: 2, kv_blocks: 128, record: path }, ask);
+  await withPod({ topology: 'pd:prefill=1xdp1tp2,decode=1xdp2oproj2', workers: 2, kv_blocks: 128, record: path }, askFour);
   using reader = TraceReader.open(path);
   const header = parseRunHeader(reader.header, path);
   const report = await replayTrace(reader, header, { recompute: await KernelRecomputation.create(header, undefined) });
@@ -110,7 +85,6 @@ it('more ranks than heads are refused', async () => {
 });
 
 describe('a rank that breaks', () => {
-  const LONG: GenerateOptions = { temperature: 0, ignore_eos: true, max_tokens: 50 };
   const topology = 'colocated:dp=1,tp=2';
   type Rig = Awaited<ReturnType<typeof openRig>>;
   let ofTwoRanks: Rig;
@@ -119,33 +93,18 @@ describe('a rank that breaks', () => {
   });
   afterAll(() => ofTwoRanks[Symbol.asyncDispose]());
 
-  /** How the calls ended that ran when it broke; and then all is as it was before. */
-  async function endsOf(rig: Rig, breakIt: () => void): Promise<string[]> {
-    const start = (await rig.pod.stats()).generation_tokens;
-    const calls = Promise.allSettled(PROMPTS.map((prompt) => rig.pod.complete(prompt, LONG)));
-    while ((await rig.pod.stats()).generation_tokens < start + 8) await sleep(1);
-    breakIt();
-    const ends = await calls;
-    const again = await Promise.all(PROMPTS.map((prompt) => rig.pod.complete(prompt, LONG)));
-    await expectNothingLeft(rig.pod);
-    return ends.map((end, index) => {
-      if (end.status === 'rejected') return `${end.reason.code}: ${end.reason.message}`;
-      return JSON.stringify(fingerprint(end.value)) === JSON.stringify(fingerprint(again[index] as Completion)) ? 'the same' : 'another';
-    });
-  }
-
   it('with its worker, whichever rank: all ranks forget what the group held, it is computed again, and the tokens are the same', async () => {
-    for (const worker of [1, 0]) expect(await endsOf(ofTwoRanks, () => ofTwoRanks.killWorker(worker))).toEqual(PROMPTS.map(() => 'the same'));
+    for (const worker of [1, 0]) expect(await endsWhen(ofTwoRanks, () => ofTwoRanks.killWorker(worker))).toEqual(PROMPTS.map(() => 'the same'));
   });
 
   it('of another DP group, with its worker: who splits the output projection with it waits, asks again, and loses nothing', async () => {
     await using rig = await openRig({ topology: 'colocated:dp=2,oproj=2', workers: 2 });
-    expect(await endsOf(rig, () => rig.killWorker(1))).toEqual(PROMPTS.map(() => 'the same'));
+    expect(await endsWhen(rig, () => rig.killWorker(1))).toEqual(PROMPTS.map(() => 'the same'));
   });
 
   it('in a step, whichever rank, with the other one in the midst of it: what its group held fails, and what comes next is served', async () => {
     for (const npu of [1, 0]) {
-      const ends = await endsOf(ofTwoRanks, () => ofTwoRanks.poisonBlockTables(npu));
+      const ends = await endsWhen(ofTwoRanks, () => ofTwoRanks.poisonBlockTables(npu));
       expect(ends.filter((end) => end !== 'the same')).not.toEqual([]);
       for (const end of ends) expect(end).toMatch(/^the same$|^worker_failed: memory access out of bounds/);
     }
