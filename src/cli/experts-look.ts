@@ -8,7 +8,7 @@ import { MinipodError, type PodExperts } from '../index.ts';
 import type { Paper } from './expert-heat.ts';
 import { writeSvg } from './expert-svg-file.ts';
 import { between, expertLines, heatMaps } from './expert-tables.ts';
-import { Interrupt } from './interrupt.ts';
+import { type Interrupt, interruptible } from './interrupt.ts';
 import { note, print, printJson } from './output.ts';
 import { askServer, serverSchema } from './server.ts';
 import { UsageError } from './usage-error.ts';
@@ -30,15 +30,7 @@ export type ExpertsCommand = {
   readonly svg?: string | undefined;
 };
 
-export async function experts(command: ExpertsCommand): Promise<number> {
-  using interrupt = new Interrupt();
-  try {
-    return await show(command, interrupt);
-  } catch (error) {
-    if (interrupt.by === null) throw error;
-    return interrupt.exit_code;
-  }
-}
+export const experts = (command: ExpertsCommand): Promise<number> => interruptible((interrupt) => show(command, interrupt));
 
 type Look = { readonly at_ms: number; readonly experts: PodExperts };
 

@@ -10,6 +10,7 @@ import { firstIssue, inWords } from '../protocol/value-words.ts';
 import type { expertsOptionsSchema } from './experts-look.ts';
 import type { fabricOptionsSchema } from './fabric.ts';
 import type { scaleOptionsSchema } from './scale.ts';
+import type { serverSchema } from './server.ts';
 import type { topOptionsSchema } from './top.ts';
 
 type Flag = {
@@ -161,22 +162,24 @@ export const FABRIC_FLAGS = {
   seconds: { value: 'S', help: 'end after so long (default: 2, or Ctrl-C on a terminal)', read: number },
 } as const satisfies Flags<typeof fabricOptionsSchema>;
 
-export const TOP_FLAGS = {
+const SERVER_FLAGS = {
   url: { value: 'URL', help: 'the server' },
   api_key: { value: 'KEY', help: 'where the server asks for one', env: 'MINIPOD_API_KEY' },
+} as const satisfies Flags<typeof serverSchema>;
+
+export const TOP_FLAGS = {
+  ...SERVER_FLAGS,
   interval_seconds: { value: 'S', help: 'look so often; with --once the time between its two looks', read: number },
 } as const satisfies Flags<typeof topOptionsSchema>;
 
 export const SCALE_FLAGS = {
-  url: { value: 'URL', help: 'the server' },
-  api_key: { value: 'KEY', help: 'where the server asks for one', env: 'MINIPOD_API_KEY' },
+  ...SERVER_FLAGS,
   attention: { value: 'N', help: 'so many DP groups are to serve', read: number },
   experts: { value: 'N', help: 'so many expert NPUs', read: number },
 } as const satisfies Flags<typeof scaleOptionsSchema>;
 
 export const EXPERTS_FLAGS = {
-  url: { value: 'URL', help: 'the server' },
-  api_key: { value: 'KEY', help: 'where the server asks for one', env: 'MINIPOD_API_KEY' },
+  ...SERVER_FLAGS,
   interval_seconds: { value: 'S', help: 'look so often; elsewhere than on a terminal the time between the two looks', read: number },
   layer: { value: 'N', help: 'this one alone, with all of its experts (default: the ten hottest of all)', read: number },
 } as const satisfies Flags<typeof expertsOptionsSchema>;

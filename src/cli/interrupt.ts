@@ -54,3 +54,14 @@ export class Interrupt implements Disposable {
     for (const signal of SIGNALS) process.off(signal, this.#hear);
   }
 }
+
+/** The exit code of `act`; where it failed because it was interrupted, the signal's. */
+export async function interruptible(act: (interrupt: Interrupt) => Promise<number>): Promise<number> {
+  using interrupt = new Interrupt();
+  try {
+    return await act(interrupt);
+  } catch (error) {
+    if (interrupt.by === null) throw error;
+    return interrupt.exit_code;
+  }
+}

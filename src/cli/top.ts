@@ -6,7 +6,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import * as z from 'zod';
 import { MinipodError } from '../index.ts';
-import { Interrupt } from './interrupt.ts';
+import { type Interrupt, interruptible } from './interrupt.ts';
 import { print, printJson } from './output.ts';
 import { askServer, serverSchema } from './server.ts';
 import { enginesOf, type Look, lookAt, modelOf, topLines } from './top-table.ts';
@@ -19,15 +19,7 @@ export const topOptionsSchema = z.strictObject({
 
 export type TopCommand = { readonly options: z.output<typeof topOptionsSchema>; readonly once: boolean; readonly json: boolean };
 
-export async function top(command: TopCommand): Promise<number> {
-  using interrupt = new Interrupt();
-  try {
-    return await show(command, interrupt);
-  } catch (error) {
-    if (interrupt.by === null) throw error;
-    return interrupt.exit_code;
-  }
-}
+export const top = (command: TopCommand): Promise<number> => interruptible((interrupt) => show(command, interrupt));
 
 async function show({ options, once, json }: TopCommand, interrupt: Interrupt): Promise<number> {
   const interval_ms = 1000 * options.interval_seconds;
