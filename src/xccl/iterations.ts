@@ -15,6 +15,9 @@
  *   field    dispatch channel of the first lane, which attention ranks do not use among themselves   | a iteration | d the life's tag |
  *
  * A step that is given up leaves its rank in the iteration, with nothing to do. A round that fails ends the domain's life for all (dp-domain.ts).
+ *
+ * Race: another rank may have begun the next iteration, and told so, before this one has pulled the last answers of its step: who has a step of its own does not look for
+ * others', and what it was told of then nobody tells again. So a rank that has had a step tells itself to look once more when that is over, however it ends.
  * @module
  */
 import { assert, MinipodError } from '../protocol/errors.ts';
@@ -130,7 +133,7 @@ export class Iterations {
     const poll = this.#lane(lane).poll();
     if (poll.state === 'failed') throw this.#fail(poll.error);
     if (poll.state === 'pending') return false;
-    if (this.#lanes.every(({ isOver }) => isOver)) this.#state = 'none';
+    if (this.#lanes.every(({ isOver }) => isOver)) this.#leave('none');
     return true;
   }
 
@@ -142,7 +145,7 @@ export class Iterations {
 
   /** The rank's step is no more: what is left of the iteration it does with nothing. */
   giveUp(): void {
-    if (this.#state === 'own') this.#state = 'nothing';
+    if (this.#state === 'own') this.#leave('nothing');
   }
 
   /** For a rank without a step under way: takes part in what others have begun. True if something went on. */
@@ -174,6 +177,13 @@ export class Iterations {
 
   #lane(index: number): AttentionLane {
     return this.#lanes[index] as AttentionLane;
+  }
+
+  /** A step of its own is over, or is no more. */
+  #leave(state: 'nothing' | 'none'): void {
+    this.#state = state;
+    const { surroundings, die } = this.#membership.endpoint;
+    surroundings.arrive(die);
   }
 
   #begin(state: 'own' | 'nothing'): void {
@@ -250,8 +260,10 @@ export class Iterations {
   #beginLife(): void {
     const { domain, makeEnds, rounds, timeout_ms } = this.#options;
     const life = domain.life();
+    const wasOwn = this.#state === 'own';
     this.#lanes = makeEnds.map((makeEnd) => new AttentionLane(makeEnd(life), rounds, timeout_ms));
     this.#number = 0;
-    this.#state = 'none';
+    if (wasOwn) this.#leave('none');
+    else this.#state = 'none';
   }
 }

@@ -103,6 +103,11 @@ export class Rig {
     return this.#steps[npu] !== null;
   }
 
+  /** How often the NPU was told to look. */
+  arrivalsOf(npu: number): number {
+    return this.dies.arrivals[this.#dieOf[npu] as number] as number;
+  }
+
   /** Gives an attention rank a step, whose batches depend on its number. */
   start(npu: number, number: number): void {
     const { rounds, micro_batches } = this.shape;
@@ -165,7 +170,8 @@ export class Rig {
     const step = this.#steps[npu] ?? null;
     if (step === null || (!step.hasBegun && !iterations.begin())) {
       iterations.poll();
-      return;
+      // What it did in the iteration may have been the last.
+      if (step === null || !iterations.begin()) return;
     }
     step.hasBegun = true;
     const { micro_batches, rounds } = this.shape;

@@ -7,6 +7,7 @@ import { split } from './a2e-rig.ts';
 import { expectedSum, sameBits } from './exchange-rig.ts';
 import { numbers, randomPick } from './rig.ts';
 import { type DomainsShape, Rig } from './turns-rig.ts';
+import { TurnThread } from './turns-thread.ts';
 
 const POLLS_MAX = 400_000;
 
@@ -29,6 +30,39 @@ function drive(rig: Rig, steps: number, seed: number, disturb: (poll: number) =>
     rig.dies.clock.advance(0.001);
     const isIdle = Array.from({ length: rig.attention }, (_, die) => die).every((die) => !rig.isBusy(die));
     if (given === steps && isIdle) return;
+  }
+}
+
+type WhenTold = {
+  readonly threads: number;
+  readonly seed: number;
+  /** At each turn. */
+  readonly disturb?: (turn: number, threadOf: (npu: number) => TurnThread) => void;
+  /** Until then who waits may wait for what disturbs. */
+  readonly turns_min: number;
+};
+
+/** Gives out 12 steps to NPUs spread over threads that look only when they are told to, as workers do. */
+function driveWhenTold(rig: Rig, { threads, seed, disturb = () => {}, turns_min }: WhenTold): void {
+  const STEPS = 12;
+  const pick = randomPick(seed);
+  const next = numbers(seed + 1);
+  const workers = Array.from({ length: threads }, (_, thread) => new TurnThread(rig, thread, threads));
+  const threadOf = (npu: number): TurnThread => workers[npu % threads] as TurnThread;
+  let given = 0;
+  for (let turn = 0; ; turn++) {
+    const npu = pick(rig.attention);
+    // Rarely, so that most iterations have ranks without a step.
+    if (given < STEPS && !rig.isBusy(npu) && next() < 0.02) threadOf(npu).start(npu, given++);
+    disturb(turn, threadOf);
+    const ready = workers.filter((worker) => worker.hasWork());
+    ready[pick(Math.max(1, ready.length))]?.turn();
+    rig.dies.clock.advance(0.001);
+    if (ready.length > 0 || turn < turns_min) continue;
+    // Also while there are more steps to give: the next one would wake somebody.
+    const waiting = Array.from({ length: rig.attention }, (_, npu) => npu).filter((npu) => rig.isBusy(npu));
+    if (waiting.length > 0) throw new Error(`at turn ${turn} NPUs ${waiting.join(', ')} wait, and nobody looks any more`);
+    if (given === STEPS) return;
   }
 }
 
@@ -124,6 +158,26 @@ describe('DP domains at the experts in turn', () => {
     expect(rig.isBusy(0)).toBe(false);
   });
 
+  it('should end all steps where NPUs are looked at only when something has come for them, also when one is given up', () => {
+    fc.assert(
+      fc.property(
+        fc.record({ ...SHAPES, threads: fc.integer({ min: 1, max: 4 }), fails: fc.nat(300), late: fc.nat(60) }),
+        ({ domains, attention, experts, micro_batches, rounds, segments, seed, threads, fails, late }) => {
+          const rig = new Rig(shapeOf(domains, attention, experts, micro_batches, rounds, seed), segments, seed);
+          const turns_min = fails + late;
+          const disturb: WhenTold['disturb'] = (turn, threadOf) => {
+            if (turn === fails) threadOf(0).fail(0);
+            if (turn === turns_min) threadOf(0).giveUp(0);
+          };
+          driveWhenTold(rig, { threads, seed, turns_min, disturb });
+          expect(rig.failures).toEqual([]);
+          expectSums(rig);
+        },
+      ),
+      { numRuns: runs(80) },
+    );
+  });
+
   it('should go on with nothing when a step is given up, so that the others end theirs', () => {
     fc.assert(
       fc.property(fc.record({ ...SHAPES, at: fc.integer({ min: 0, max: 300 }) }), ({ domains, experts, micro_batches, rounds, segments, seed, at }) => {
@@ -164,6 +218,51 @@ describe('when an NPU dies in the midst of rounds', () => {
       { numRuns: runs(60) },
     );
     expect(failed).toBeGreaterThan(15);
+  });
+
+  it('should go on where NPUs are looked at only when something has come for them, also when an expert fails', () => {
+    fc.assert(
+      fc.property(
+        fc.record({
+          ...SHAPES,
+          threads: fc.integer({ min: 1, max: 4 }),
+          victim: fc.nat(),
+          moves: fc.boolean(),
+          dies: fc.nat(600),
+          late: fc.nat(300),
+          fails: fc.nat(40),
+        }),
+        ({ domains, attention, experts, micro_batches, rounds, segments, seed, threads, victim: any, moves, dies, late, fails }) => {
+          const rig = new Rig(shapeOf(domains, attention, experts, micro_batches, rounds, seed, 1), segments, seed, 1e9);
+          const victim = any % rig.count;
+          const next = numbers(seed + 2);
+          const hears = Array.from({ length: rig.count }, () => dies + 1 + Math.floor(next() * late));
+          let computed = 0;
+          rig.onCompute = () => {
+            if (computed++ === fails) throw new Error('an expert fails');
+          };
+          const disturb: WhenTold['disturb'] = (turn, threadOf) => {
+            if (turn === dies) rig.kill(victim, moves);
+            for (const [npu, when] of hears.entries()) if (when === turn) threadOf(npu).hear(npu);
+          };
+          driveWhenTold(rig, { threads, seed, turns_min: Math.max(...hears), disturb });
+          for (const { code } of rig.failures) expect(code).toBe('worker_lost');
+          expectSums(rig);
+        },
+      ),
+      {
+        numRuns: runs(60),
+        // The others begin the domain's next life before one that has a step hears of it.
+        examples: [
+          [
+            {
+              ...{ domains: 1, attention: 2, experts: 1, micro_batches: 2, rounds: 3, segments: 1, seed: 971_911_999, threads: 3 },
+              ...{ victim: 0, moves: false, dies: 2, late: 0, fails: 15 },
+            },
+          ],
+        ],
+      },
+    );
   });
 
   it('should name whom they wait for at the deadline, and begin anew without it', () => {
