@@ -1,11 +1,15 @@
 /**
  * The expert map of an EP group: where its experts' replicas lie, and the loop that moves them while steps run (xDeepServe §4.5).
  *
- *   stable ─▶ collecting ─▶ selecting ─▶ prefetching ─▶ disabling ─▶ loading ─▶ enabling ─▶ settled ─▶ stable
- *     ▲            │            │             ▲ │            │           │          │           │
- *     │            ▼            ▼             │ │            │           │          │           │
- *     └────────────┴── the present map stays  └─┼── more rounds ─────────────────────────────────┘
- *     └───────────────── rolling back ◀─────────┴────────────┴───────────┴──────────┘
+ *   stable ─▶ collecting ─▶ selecting ─▶ prefetching ─▶ disabling ─▶ loading ─▶ enabling ─▶ settled ─▶ stable, held
+ *     ▲ │          │            │         ▲   ▲ │            │           │          │           │
+ *     │ │          ▼            ▼         │   │ │            │           │          │           │
+ *     │ │ ◀────────┴── the present map    │   └─┼── more rounds ─────────────────────────────────┘
+ *     │ ▼                   stays         │     ▼            ▼           ▼          ▼
+ *    held ────────▶ placing ──────────────┘    rolling back ─────────────────────────▶ stable, held
+ *
+ * Held: somebody else's entry of the map's log is open (src/protocol/map-log.ts), a scale's say, who has experts placed and says when it is over. A rebalance that is
+ * under way then goes back to its last good map first.
  *
  * Tokens never pass here. A slot is loaded only when every NPU that sorts tokens goes by a map without it; one that is late all the same is refused by who
  * has the slot. Every state but stable has a deadline; whatever fails leads back to the last good map, with a reason in the log. The map's epoch rises with each
@@ -13,32 +17,36 @@
  */
 import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';
-import { type ExpertMapMessage, periodOver, rebalanced, stateOverdue } from '../src/protocol/expert-maps.ts';
+import { type ExpertMapMessage, periodOver, stateOverdue } from '../src/protocol/expert-maps.ts';
 import type { Commands } from '../src/protocol/messages.ts';
-import { type BalancerSeat, type BalancerSettings, ExpertBalancer } from './policies/expert-balancer.ts';
+import { ExpertBalancer } from './policies/expert-balancer.ts';
 import { expertMap as toExpertMap } from './policies/expert-placement/expert-map.ts';
 import type { PlacementShape } from './policies/expert-placement/placement-shape.ts';
+import type { BalancerSettings } from './policies/map-plans.ts';
+import type { BalancerSeat } from './policies/reconfiguration.ts';
 
-/** `shape`, `slots`: what slots hold at first. */
+/** `period_ms`: null: experts move for others' entries alone. `shape`, `slots`: what slots hold at first. */
 type Input = BalancerSeat & {
   readonly settings: BalancerSettings;
-  readonly period_ms: number;
+  readonly period_ms: number | null;
   readonly shape: PlacementShape;
   readonly slots: readonly number[];
 };
-type Context = { self: Address; period_ms: number; balancer: ExpertBalancer; turn: number; state: string; outbox: readonly Commands['send'][] };
+type Context = { self: Address; period_ms: number | null; balancer: ExpertBalancer; turn: number; state: string; outbox: readonly Commands['send'][] };
 
-const CONTROL: Address = 'control/0';
 /** NPUs answer between two parts of a step: milliseconds; a prefill on a crowded machine takes longer. */
 const ANSWER_MS_MAX = 10_000;
 /** Of weights that are copied beside steps. */
 const COPY_MS_MAX = 60_000;
+/** Whoever holds the map does something with it: a scale has 30 s, and as long again to revert. */
+const HELD_MS_MAX = 120_000;
 
 export const expertMap = setup({
   types: {} as { input: Input; context: Context; events: ExpertMapMessage },
   actions: {
     sendEach: (_, _commands: Commands['sendEach']) => {},
     after: (_, _command: Commands['after']) => {},
+    afterEach: (_, _commands: Commands['afterEach']) => {},
     cancel: (_, _command: Commands['cancel']) => {},
     claim: (_, _command: Commands['claim']) => {},
     begin: assign({
@@ -49,19 +57,43 @@ export const expertMap = setup({
       },
     }),
     refuseSecond: assign({
-      outbox: ({ context: { balancer, state }, event }) => {
-        if (event.type !== 'REBALANCE') return [];
-        const reason = `another rebalance is under way, and ${state}`;
-        const nothing = { trigger: 'asked', installed: false, reason, before: 0, after: 0, slots: 0, epoch: balancer.epoch } as const;
-        return [{ to: CONTROL, message: rebalanced(event.query, nothing) }];
+      outbox: ({ context: { balancer, state }, event }) => (event.type === 'REBALANCE' ? balancer.refuse(event.query, state) : []),
+    }),
+    want: assign({ outbox: ({ context: { balancer }, event }) => (event.type === 'MAP_WANTED' ? balancer.want(event) : []) }),
+    grant: assign({ outbox: ({ context: { balancer } }) => balancer.grant() }),
+    place: assign({
+      balancer: ({ context: { balancer }, event }) => {
+        if (event.type === 'PLACE_EXPERTS') balancer.place(event.holders);
+        return balancer;
+      },
+    }),
+    planPlacement: assign({
+      balancer: ({ context: { balancer } }) => {
+        balancer.planPlacement();
+        return balancer;
+      },
+    }),
+    release: assign({
+      balancer: ({ context: { balancer }, event }) => {
+        if (event.type === 'MAP_DONE') balancer.done(event.error);
+        return balancer;
+      },
+    }),
+    abandon: assign({
+      outbox: ({ context: { balancer } }) => balancer.release('aborted', 'deadline', `its writer held it for more than ${HELD_MS_MAX / 1000} s`),
+    }),
+    giveUpPlacing: assign({
+      balancer: ({ context: { balancer }, event }) => {
+        if (event.type === 'MAP_DONE') balancer.leave(event.error);
+        return balancer;
       },
     }),
     take: assign({
       balancer: ({ context: { balancer }, event }) => {
         if (event.type === 'LOADS_COLLECTED') balancer.collected(event.npu, event.tokens);
-        else if (event.type === 'MAP_INSTALLED') balancer.installed(event.npu, event.epoch);
-        else if (event.type === 'SLOT_DONE') balancer.done(event.change);
-        else if (event.type === 'SLOT_FAILED') balancer.failed(event.change, event.error.message);
+        else if (event.type === 'MAP_INSTALLED') balancer.moves.installed(event.npu, event.epoch);
+        else if (event.type === 'SLOT_DONE') balancer.moves.answered(event.change);
+        else if (event.type === 'SLOT_FAILED') balancer.slotFailed(event.change, event.error);
         else if (event.type === 'NPU_LOST') balancer.lose(event.npu, event.error.message);
         return balancer;
       },
@@ -72,31 +104,25 @@ export const expertMap = setup({
         return balancer;
       },
     }),
-    welcome: assign({ outbox: ({ context: { balancer }, event }) => (event.type === 'NPU_BACK' ? balancer.welcome(event.npu) : []) }),
+    welcome: assign({ outbox: ({ context: { balancer }, event }) => (event.type === 'NPU_BACK' ? balancer.moves.welcome(event.npu) : []) }),
     select: assign({
       balancer: ({ context: { balancer } }) => {
         balancer.select();
         return balancer;
       },
     }),
-    stage: assign({ outbox: ({ context: { balancer } }) => balancer.stage() }),
-    disable: assign({ outbox: ({ context: { balancer } }) => balancer.disable() }),
-    load: assign({ outbox: ({ context: { balancer } }) => balancer.load() }),
-    enable: assign({ outbox: ({ context: { balancer } }) => balancer.enable() }),
-    rollBack: assign({ outbox: ({ context: { balancer } }) => balancer.rollBack() }),
+    stage: assign({ outbox: ({ context: { balancer } }) => balancer.moves.stage() }),
+    disable: assign({ outbox: ({ context: { balancer } }) => balancer.moves.disable() }),
+    load: assign({ outbox: ({ context: { balancer } }) => balancer.moves.load() }),
+    enable: assign({ outbox: ({ context: { balancer } }) => balancer.moves.enable() }),
+    rollBack: assign({ outbox: ({ context: { balancer } }) => balancer.moves.rollBack() }),
     settle: assign({
       balancer: ({ context: { balancer } }) => {
-        balancer.settle();
+        balancer.moves.settle();
         return balancer;
       },
     }),
-    finish: assign({
-      outbox: ({ context: { balancer } }) => {
-        const { query } = balancer;
-        const outcome = balancer.finish();
-        return query < 0 ? [] : [{ to: CONTROL, message: rebalanced(query, outcome) }];
-      },
-    }),
+    finish: assign({ outbox: ({ context: { balancer } }) => balancer.finish() }),
     noteTime: assign({
       balancer: ({ context: { balancer }, event }) => {
         if (event.type === 'TIME_TOLD') balancer.progress_ms = event.now_ms;
@@ -107,8 +133,12 @@ export const expertMap = setup({
   },
   guards: {
     hasFailed: ({ context }) => context.balancer.hasFailed,
-    allHaveAnswered: ({ context }) => !context.balancer.waits,
-    hasRounds: ({ context }) => context.balancer.hasRounds,
+    allHaveAnswered: ({ context }) => !context.balancer.moves.waits,
+    hasRounds: ({ context }) => context.balancer.moves.hasRounds,
+    isWanted: ({ context }) => context.balancer.isWanted,
+    isHeld: ({ context }) => context.balancer.isHeld,
+    hasToPlace: ({ context }) => context.balancer.hasToPlace,
+    isOfOpenEntry: ({ context, event }) => (event.type === 'PLACE_EXPERTS' || event.type === 'MAP_DONE') && context.balancer.log.isOpen(event.entry),
     isOfThisState: ({ context, event }) => event.type === 'STATE_OVERDUE' && event.turn === context.turn,
   },
 }).createMachine({
@@ -134,6 +164,10 @@ export const expertMap = setup({
     PERIOD_OVER: {},
     STATE_OVERDUE: { guard: 'isOfThisState', actions: 'giveUp' },
     REBALANCE: { actions: ['refuseSecond', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    MAP_WANTED: { actions: ['want', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    // Of an entry that is over: its writer is not heard.
+    PLACE_EXPERTS: [{ guard: 'isOfOpenEntry', actions: 'place' }, {}],
+    MAP_DONE: [{ guard: 'isOfOpenEntry', actions: 'giveUpPlacing' }, {}],
   },
   states: {
     starting: { entry: { type: 'claim', params: { claim: { kind: 'time' } } }, always: 'stable' },
@@ -141,13 +175,40 @@ export const expertMap = setup({
       entry: [
         { type: 'nextTurn', params: { state: 'stable' } },
         { type: 'cancel', params: { id: 'period' } },
-        { type: 'after', params: ({ context: { period_ms } }) => ({ id: 'period', delay_ms: period_ms, message: periodOver() }) },
+        {
+          type: 'afterEach',
+          params: ({ context: { period_ms } }) => (period_ms === null ? [] : [{ id: 'period', delay_ms: period_ms, message: periodOver() }]),
+        },
       ],
       on: { PERIOD_OVER: 'collecting', REBALANCE: 'collecting', STATE_OVERDUE: {} },
+      always: { guard: 'isWanted', target: 'granting' },
+    },
+    // At once, as is placing.
+    granting: {
+      entry: ['grant', { type: 'sendEach', params: ({ context }) => context.outbox }, { type: 'claim', params: { claim: { kind: 'time' } } }],
+      always: 'held',
+    },
+    held: {
+      entry: [
+        { type: 'nextTurn', params: { state: 'held' } },
+        { type: 'after', params: ({ context: { turn } }) => ({ id: 'overdue', delay_ms: HELD_MS_MAX, message: stateOverdue(turn) }) },
+      ],
+      exit: { type: 'cancel', params: { id: 'overdue' } },
+      on: {
+        PLACE_EXPERTS: [{ guard: 'isOfOpenEntry', target: 'placing', actions: 'place' }, {}],
+        MAP_DONE: [{ guard: 'isOfOpenEntry', target: 'stable', actions: 'release' }, {}],
+        STATE_OVERDUE: [{ guard: 'isOfThisState', target: 'stable', actions: ['abandon', { type: 'sendEach', params: ({ context }) => context.outbox }] }, {}],
+      },
+      always: { guard: 'isWanted', target: 'granting' },
+    },
+    placing: {
+      entry: 'planPlacement',
+      always: [{ guard: 'hasFailed', target: 'ending' }, { guard: 'hasRounds', target: 'prefetching' }, { target: 'ending' }],
     },
     collecting: {
       entry: [
         { type: 'nextTurn', params: { state: 'collecting' } },
+        { type: 'claim', params: { claim: { kind: 'time' } } },
         'begin',
         { type: 'sendEach', params: ({ context }) => context.outbox },
         { type: 'after', params: ({ context: { turn } }) => ({ id: 'overdue', delay_ms: ANSWER_MS_MAX, message: stateOverdue(turn) }) },
@@ -166,6 +227,7 @@ export const expertMap = setup({
     prefetching: {
       entry: [
         { type: 'nextTurn', params: { state: 'prefetching' } },
+        { type: 'claim', params: { claim: { kind: 'time' } } },
         'stage',
         { type: 'sendEach', params: ({ context }) => context.outbox },
         { type: 'after', params: ({ context: { turn } }) => ({ id: 'overdue', delay_ms: COPY_MS_MAX, message: stateOverdue(turn) }) },
@@ -179,6 +241,7 @@ export const expertMap = setup({
     disabling: {
       entry: [
         { type: 'nextTurn', params: { state: 'disabling' } },
+        { type: 'claim', params: { claim: { kind: 'time' } } },
         'disable',
         { type: 'sendEach', params: ({ context }) => context.outbox },
         { type: 'after', params: ({ context: { turn } }) => ({ id: 'overdue', delay_ms: ANSWER_MS_MAX, message: stateOverdue(turn) }) },
@@ -192,6 +255,7 @@ export const expertMap = setup({
     loading: {
       entry: [
         { type: 'nextTurn', params: { state: 'loading' } },
+        { type: 'claim', params: { claim: { kind: 'time' } } },
         'load',
         { type: 'sendEach', params: ({ context }) => context.outbox },
         { type: 'after', params: ({ context: { turn } }) => ({ id: 'overdue', delay_ms: COPY_MS_MAX, message: stateOverdue(turn) }) },
@@ -205,6 +269,7 @@ export const expertMap = setup({
     enabling: {
       entry: [
         { type: 'nextTurn', params: { state: 'enabling' } },
+        { type: 'claim', params: { claim: { kind: 'time' } } },
         'enable',
         { type: 'sendEach', params: ({ context }) => context.outbox },
         { type: 'after', params: ({ context: { turn } }) => ({ id: 'overdue', delay_ms: ANSWER_MS_MAX, message: stateOverdue(turn) }) },
@@ -223,6 +288,7 @@ export const expertMap = setup({
     rollingBack: {
       entry: [
         { type: 'nextTurn', params: { state: 'rolling back' } },
+        { type: 'claim', params: { claim: { kind: 'time' } } },
         'rollBack',
         { type: 'sendEach', params: ({ context }) => context.outbox },
         { type: 'after', params: ({ context: { turn } }) => ({ id: 'overdue', delay_ms: ANSWER_MS_MAX, message: stateOverdue(turn) }) },
@@ -234,7 +300,12 @@ export const expertMap = setup({
     },
     ending: {
       entry: ['finish', { type: 'sendEach', params: ({ context }) => context.outbox }, { type: 'claim', params: { claim: { kind: 'time' } } }],
-      always: 'stable',
+      always: [
+        { guard: 'isWanted', target: 'granting' },
+        { guard: 'hasToPlace', target: 'placing' },
+        { guard: 'isHeld', target: 'held' },
+        { target: 'stable' },
+      ],
     },
   },
 });

@@ -1,70 +1,59 @@
 /**
- * What the expert map of an EP group knows: where experts lie by the last good map, what was routed to them, which change is under way, and what became of
- * those before it: one serial log, whose entries nobody else writes.
+ * What the expert map of an EP group knows: where experts lie by the last good map, what was routed to them, which change is under way, and for which entry of
+ * the map's log (map-log.ts).
  * @module
  */
-import { type Address, address } from '../../src/protocol/address.ts';
-import { assert } from '../../src/protocol/errors.ts';
+import type { Address } from '../../src/protocol/address.ts';
+import type { ErrorRecord } from '../../src/protocol/errors.ts';
+import { collectLoads, type RebalanceOutcome, type RebalanceTrigger, rebalanced } from '../../src/protocol/expert-maps.ts';
 import {
-  collectLoads,
-  type ExpertWork,
-  expertWork,
-  installMap,
-  loadSlot,
-  type RebalanceOutcome,
-  type RebalanceTrigger,
-  stageSlot,
-} from '../../src/protocol/expert-maps.ts';
+  expertsPlaced,
+  type ForeignMapChange,
+  MAP_CHANGES,
+  type MapCause,
+  type MapOutcome,
+  mapGranted,
+  mapRefused,
+  mapTaken,
+} from '../../src/protocol/map-log.ts';
 import type { Commands } from '../../src/protocol/messages.ts';
-import type { ExpertLoads } from './expert-placement/expert-loads.ts';
-import { type ExpertMap, NO_EXPERT } from './expert-placement/expert-map.ts';
-import { mapAfter, planRounds, type SlotChange } from './expert-placement/map-rounds.ts';
-import { slotsOfRank } from './expert-placement/placement-shape.ts';
-import { type PlacementPolicy, planFrom } from './expert-placement/policies.ts';
-import { imbalance } from './expert-placement/predicted-balance.ts';
-import { judgePlan } from './expert-placement/worth-installing.ts';
+import { ranksOf } from './expert-placement/among-ranks.ts';
+import type { ExpertMap } from './expert-placement/expert-map.ts';
+import { LoadWindows } from './load-windows.ts';
+import { MapLog } from './map-log.ts';
+import { type BalancerSettings, planPlacement, planRebalance, type RebalancePlan } from './map-plans.ts';
+import { type BalancerSeat, Reconfiguration } from './reconfiguration.ts';
 
-export type BalancerSettings = {
-  readonly policy: PlacementPolicy;
-  /** Windows of time that a plan is made on, at most. */
-  readonly windows: number;
-  /** Busiest rank over mean: below, a period ends without a plan. */
-  readonly threshold: number;
-};
+const CONTROL: Address = 'control/0';
+const OUTCOMES_MAX = 32;
 
-/** NPUs of the group: those that run steps and sort tokens by the map, and the first of those that have slots. */
-export type BalancerSeat = { readonly self: Address; readonly askers: readonly number[]; readonly first: number };
-
-const LOG_MAX = 32;
+/** Before there is one. */
+const NO_PLAN: RebalancePlan = { rounds: [], before: 0, after: 0, cause: 'no_better', reason: '' };
+/** Somebody who waits for the map. */
+type Wanted = { readonly writer: Address; readonly query: number; readonly change: ForeignMapChange };
+/** Why a change went wrong. */
+type Failure = { readonly cause: MapCause; readonly reason: string };
 
 export class ExpertBalancer {
   readonly #seat: BalancerSeat;
   readonly #settings: BalancerSettings;
-  readonly #firstMap: ExpertMap;
-  /** The last good one: all of its slots hold what it says. */
-  map: ExpertMap;
-  /** Of the last map that anybody was told of. */
-  epoch = 0;
-  /** [window][layer × expert], the latest last. */
-  #windows: Float64Array[] = [];
-  readonly #log: RebalanceOutcome[] = [];
-  readonly lost = new Set<number>();
-  /** Whom the state waits for: NPUs, or changes. */
-  readonly #waitsFor = new Set<number>();
-  /** Changes of the round whose slots were written to. */
-  readonly #touched = new Set<number>();
-  #rounds: readonly (readonly SlotChange[])[] = [];
-  #round = 0;
-  /** Changes, numbered through the group's life: a late answer to an earlier one is told from it. */
-  #firstChange = 0;
+  /** The map, and how it comes to be another. */
+  readonly moves: Reconfiguration;
+  readonly #windows: LoadWindows;
+  /** Entries of all sorts; and what became of rebalances, the latest last. */
+  readonly log = new MapLog();
+  readonly #outcomes: RebalanceOutcome[] = [];
+  /** Who has the map next. */
+  #wanted: Wanted | null = null;
+  /** Where the open entry wants its experts, and has not got them yet. */
+  #holders: readonly number[] | null = null;
+  /** Its writer has said that it is over, while experts still move. */
+  #left: { readonly error: ErrorRecord | null } | null = null;
   #trigger: RebalanceTrigger = 'period';
   #query = -1;
   #isForced = false;
-  #error: string | null = null;
-  #before = 0;
-  #after = 0;
-  #slots = 0;
-  #reason = '';
+  #failure: Failure | null = null;
+  #plan: RebalancePlan = NO_PLAN;
   /** Ends of periods and rebalances since it began, and when the last of them was; −1: not told yet. */
   progress = 0;
   progress_ms = -1;
@@ -72,232 +61,238 @@ export class ExpertBalancer {
   constructor(seat: BalancerSeat, settings: BalancerSettings, map: ExpertMap) {
     this.#seat = seat;
     this.#settings = settings;
-    this.#firstMap = map;
-    this.map = map;
+    this.moves = new Reconfiguration(seat, map);
+    this.#windows = new LoadWindows(map.shape, settings.windows);
   }
 
-  /** Whom the reports go to; −1: nobody asked. */
-  get query(): number {
-    return this.#query;
+  /** What became of rebalances, the latest last. */
+  get outcomes(): readonly RebalanceOutcome[] {
+    return this.#outcomes;
   }
 
-  get log(): readonly RebalanceOutcome[] {
-    return this.#log;
+  /** The last good one. */
+  get map(): ExpertMap {
+    return this.moves.map;
   }
 
-  get waits(): boolean {
-    return this.#waitsFor.size > 0;
+  /** Of the last map that anybody was told of. */
+  get epoch(): number {
+    return this.moves.epoch;
+  }
+
+  get lost(): ReadonlySet<number> {
+    return this.moves.lost;
   }
 
   get hasFailed(): boolean {
-    return this.#error !== null;
+    return this.#failure !== null;
   }
 
-  get hasRounds(): boolean {
-    return this.#round < this.#rounds.length;
+  /** NPUs that hold experts, by the last good map. */
+  get holders(): number[] {
+    return ranksOf(this.map).map((rank) => this.#seat.first + rank);
   }
 
-  /** Begins another one. */
-  begin(trigger: RebalanceTrigger, query: number, isForced: boolean): void {
-    [this.#trigger, this.#query, this.#isForced, this.#error] = [trigger, query, isForced, null];
-    [this.#before, this.#after, this.#slots, this.#reason] = [0, 0, 0, ''];
-    [this.#rounds, this.#round] = [[], 0];
-    if (this.lost.size > 0) this.fail(`npu/${[...this.lost].join(', npu/')} is lost`);
-  }
-
-  fail(reason: string): void {
-    this.#error ??= reason;
+  fail(cause: MapCause, reason: string): void {
+    this.#failure ??= { cause, reason };
   }
 
   /** The state was waited for in vain. */
   overdue(state: string): void {
-    this.fail(`${state}: ${[...this.#waitsFor].join(', ')} did not answer in time`);
+    this.fail('deadline', `${state}: ${this.moves.waited.join(', ')} did not answer in time`);
+  }
+
+  #begin(): void {
+    [this.#failure, this.#plan] = [null, NO_PLAN];
+    this.moves.begin(this.map, []);
+  }
+
+  // ── Entries of others ─────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Somebody waits for the map. */
+  get isWanted(): boolean {
+    return this.#wanted !== null;
+  }
+
+  /** Somebody else's entry is open. */
+  get isHeld(): boolean {
+    return this.log.open !== null && this.log.open.change !== 'rebalance';
+  }
+
+  /** The open entry wants its experts somewhere. */
+  get hasToPlace(): boolean {
+    return this.#holders !== null;
+  }
+
+  /** What is under way and weighs less ends for it. */
+  want(wanted: Wanted): Commands['send'][] {
+    const { open } = this.log;
+    const before = this.#wanted;
+    if (!this.log.mayBegin(wanted.change) || (before !== null && !isHeavier(wanted, before)))
+      return [{ to: wanted.writer, message: mapRefused(wanted.query, busy(before?.change ?? open?.change ?? wanted.change)) }];
+    this.#wanted = wanted;
+    if (open !== null) this.fail('another_entry', `a ${wanted.change} was asked for`);
+    return before === null ? [] : [{ to: before.writer, message: mapRefused(before.query, busy(wanted.change)) }];
+  }
+
+  /** Its entry begins; whose entry was open hears that it is not his any more. */
+  grant(): Commands['send'][] {
+    const wanted = this.#wanted as Wanted;
+    this.#wanted = null;
+    const taken = this.isHeld ? this.release('aborted', 'another_entry', `a ${wanted.change} was asked for`) : [];
+    const entry = this.log.begin(wanted.change, wanted.writer, this.epoch);
+    this.#begin();
+    return [...taken, { to: wanted.writer, message: mapGranted(wanted.query, entry, this.holders) }];
+  }
+
+  /** The open entry ends. Its writer hears of it unless he has said so. */
+  release(outcome: MapOutcome, cause: MapCause, reason: string): Commands['send'][] {
+    const { open } = this.log;
+    [this.#holders, this.#left] = [null, null];
+    if (open === null) return [];
+    this.log.end(outcome, cause, reason, this.epoch);
+    if (cause === 'asked' || cause === 'writer') return [];
+    const error: ErrorRecord = { code: cause === 'deadline' ? 'deadline_exceeded' : 'overloaded', message: `the expert map: ${reason}`, param: null };
+    return [{ to: open.writer, message: mapTaken(open.entry, error) }];
+  }
+
+  /** By its writer. Whether experts lie elsewhere than before shows by the epoch. */
+  done(error: ErrorRecord | null): void {
+    const moved = this.epoch > (this.log.open?.epoch ?? 0);
+    if (error !== null) this.release('rolled_back', 'writer', error.message);
+    else this.release(moved ? 'installed' : 'unchanged', 'asked', moved ? 'experts lie elsewhere' : 'no expert lies elsewhere');
+  }
+
+  /** The same while experts still move: they stay as the last whole round leaves them. */
+  leave(error: ErrorRecord | null): void {
+    this.#left = { error };
+    this.fail('writer', 'its writer has ended it');
+  }
+
+  /** From now on these alone are to hold experts. What is under way for the same entry gives way. */
+  place(holders: readonly number[]): void {
+    this.#holders = holders;
+    this.fail('writer', 'other NPUs are to hold the experts');
+  }
+
+  /** Leaves rounds to go through, or a failure; or neither, where all is as it should be. */
+  planPlacement(): void {
+    const ranks = (this.#holders as readonly number[]).map((npu) => this.#rankOf(npu));
+    this.#holders = null;
+    this.#begin();
+    const plan = planPlacement(
+      this.map,
+      ranks,
+      [...this.lost].map((npu) => this.#rankOf(npu)),
+      this.#settings.policy,
+      this.#windows.loads,
+    );
+    if ('cause' in plan) this.fail(plan.cause, plan.reason);
+    else this.moves.begin(plan.map, plan.rounds);
   }
 
   // ── Collect, select ───────────────────────────────────────────────────────────────────────────────────────────────
 
+  /** Begins a rebalance. */
+  begin(trigger: RebalanceTrigger, query: number, isForced: boolean): void {
+    this.#begin();
+    [this.#trigger, this.#query, this.#isForced] = [trigger, query, isForced];
+    this.log.begin('rebalance', this.#seat.self, this.epoch);
+    if (this.lost.size > 0) this.fail('npu_lost', `${names(this.lost)} is lost`);
+  }
+
   collect(): Commands['send'][] {
-    const { layers, experts } = this.map.shape;
-    // A window in which nothing was routed goes on: an idle pod forgets nothing.
-    if (this.#windows.at(-1)?.some((count) => count > 0) !== false) this.#windows.push(new Float64Array(layers * experts));
-    this.#windows = this.#windows.slice(-this.#settings.windows);
-    return this.#toAskers(collectLoads());
+    this.#windows.begin();
+    return this.moves.askAll(collectLoads());
   }
 
   collected(npu: number, tokens: readonly number[]): void {
-    if (!this.#waitsFor.delete(npu)) return;
-    const window = this.#windows.at(-1) as Float64Array;
-    assert(tokens.length === window.length, `npu/${npu} counts ${tokens.length} experts, the map has ${window.length}`);
-    for (const [at, count] of tokens.entries()) window[at] = (window[at] as number) + count;
+    if (this.moves.answered(npu)) this.#windows.add(npu, tokens);
   }
 
   /** Leaves rounds to go through, or the reason why there are none. */
   select(): void {
-    const loads = this.#loads();
-    const { policy, threshold } = this.#settings;
-    if (loads === null) {
-      this.#reason = 'no token was routed yet';
-      return;
-    }
-    this.#before = imbalance(this.map, loads);
-    this.#after = this.#before;
-    if (this.#trigger === 'period' && this.#before < threshold) {
-      this.#reason = `busiest rank over mean is ${this.#before.toFixed(3)}, below the threshold of ${threshold}`;
-      return;
-    }
-    const plan = planFrom(this.map, policy, loads);
-    const verdict = judgePlan(this.map, plan, loads, 0);
-    const target = this.#isForced ? plan : verdict.map;
-    this.#reason = this.#isForced && verdict.map === null ? 'asked for, though it is predicted no better' : verdict.reason;
-    if (target === null) return;
-    const rounds = planRounds(this.map, target);
-    if (rounds === null) {
-      this.#reason = 'every slot is needed where it is: a redundant one would make room to move';
-      return;
-    }
-    this.#after = imbalance(target, loads);
-    this.#rounds = rounds;
-    this.#round = 0;
+    this.#plan = planRebalance(this.map, this.#settings, this.#windows.loads, this.#trigger, this.#isForced);
+    this.moves.begin(this.map, this.#plan.rounds);
   }
 
-  #loads(): ExpertLoads | null {
-    const { layers, experts } = this.map.shape;
-    const routed = this.#windows.filter((window) => window.some((count) => count > 0));
-    if (routed.length === 0) return null;
-    const tokens = new Float64Array(routed.length * layers * experts);
-    for (const [index, window] of routed.entries()) tokens.set(window, index * layers * experts);
-    return { windows: routed.length, layers, experts, tokens };
+  // ── What goes wrong, what came of it ──────────────────────────────────────────────────────────────────────────────
+
+  slotFailed(change: number, { code, message }: ErrorRecord): void {
+    if (this.moves.waitsFor(change)) this.fail(code === 'worker_lost' ? 'npu_lost' : 'corrupt', message);
   }
-
-  // ── One round ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  get #changes(): readonly SlotChange[] {
-    return this.#rounds[this.#round] ?? [];
-  }
-
-  stage(): Commands['send'][] {
-    this.#touched.clear();
-    return this.#toHolders(({ layer, slot, expert, source }, change) => stageSlot(change, layer, slot, expert, source));
-  }
-
-  disable(): Commands['send'][] {
-    return this.#install(mapAfter(this.map, this.#changes, true));
-  }
-
-  load(): Commands['send'][] {
-    const sends = this.#toHolders((_, change) => loadSlot(change, this.epoch + 1));
-    for (const change of this.#waitsFor) this.#touched.add(change);
-    return sends;
-  }
-
-  enable(): Commands['send'][] {
-    return this.#install(mapAfter(this.map, this.#changes, false));
-  }
-
-  /** The round is over: its map is the last good one. */
-  settle(): void {
-    this.#slots += this.#changes.length;
-    this.map = mapAfter(this.map, this.#changes, false);
-    this.#firstChange += this.#changes.length;
-    this.#round++;
-  }
-
-  done(change: number): void {
-    this.#waitsFor.delete(change);
-  }
-
-  failed(change: number, reason: string): void {
-    if (this.#waitsFor.has(change)) this.fail(reason);
-  }
-
-  installed(npu: number, epoch: number): void {
-    if (epoch >= this.epoch) this.#waitsFor.delete(npu);
-  }
-
-  /**
-   * Back to the last good map: the slots of the round hold what they held, or, where they were written to, nothing that anybody may ask for. Their experts are
-   * elsewhere too, so the map is whole.
-   */
-  rollBack(): Commands['send'][] {
-    this.map = mapAfter(
-      this.map,
-      this.#changes.filter((_, index) => this.#touched.has(this.#firstChange + index)),
-      true,
-    );
-    this.#firstChange += this.#changes.length;
-    [this.#rounds, this.#round] = [[], 0];
-    this.#touched.clear();
-    return this.#install(this.map);
-  }
-
-  // ── NPUs that come and go, what is known ──────────────────────────────────────────────────────────────────────────
 
   lose(npu: number, why: string): void {
-    this.lost.add(npu);
-    this.#waitsFor.delete(npu);
-    this.fail(`npu/${npu} was lost: ${why}`);
+    this.moves.lose(npu);
+    this.fail('npu_lost', `npu/${npu} was lost: ${why}`);
   }
 
-  /** It begins with the first map. */
-  welcome(npu: number): Commands['send'][] {
-    if (!this.lost.delete(npu)) return [];
-    return this.#seat.askers.includes(npu) ? [this.#tell(npu, this.#mapWork(this.map))] : [];
-  }
-
-  /** What became of it, into the log. */
-  finish(): RebalanceOutcome {
-    const installed = this.#slots > 0;
-    const reason = this.#error === null ? this.#reason : `${this.#error}; the last good map stands`;
-    const after = this.#error === null ? this.#after : this.#before;
-    const outcome = { trigger: this.#trigger, installed, reason, before: this.#before, after, slots: this.#slots, epoch: this.epoch };
-    this.#log.push(outcome);
-    if (this.#log.length > LOG_MAX) this.#log.shift();
-    this.#waitsFor.clear();
-    this.#error = null;
+  /** What became of it, into the log and to whoever waits for it. */
+  finish(): Commands['send'][] {
     this.progress++;
-    return outcome;
+    const failure = this.#failure;
+    this.#failure = null;
+    return this.isHeld ? this.#finishPlacement(failure) : this.#finishRebalance(failure);
   }
 
-  #install(map: ExpertMap): Commands['send'][] {
-    this.epoch++;
-    return this.#toAskers(this.#mapWork(map));
+  #finishRebalance(failure: Failure | null): Commands['send'][] {
+    const { open } = this.log;
+    const { before } = this.#plan;
+    const { changed: slots } = this.moves;
+    const installed = slots > 0;
+    const { cause } = failure ?? this.#plan;
+    const reason = failure === null ? this.#plan.reason : `${failure.reason}; the last good map stands`;
+    const failed: MapOutcome = cause === 'another_entry' ? 'aborted' : 'rolled_back';
+    const outcome: MapOutcome = failure === null ? (installed ? 'installed' : 'unchanged') : failed;
+    const after = failure === null ? this.#plan.after : before;
+    this.log.end(outcome, cause, reason, this.epoch);
+    const [trigger, query] = [this.#trigger, this.#query];
+    const told = { entry: open?.entry ?? 0, trigger, installed, outcome, cause, reason, before, after, slots, epoch: this.epoch };
+    this.#outcomes.push(told);
+    if (this.#outcomes.length > OUTCOMES_MAX) this.#outcomes.shift();
+    return query < 0 ? [] : [{ to: CONTROL, message: rebalanced(query, told) }];
   }
 
-  #mapWork(map: ExpertMap): ExpertWork {
-    const slots: number[] = [];
-    const experts: number[] = [];
-    for (const [at, expert] of map.expertOfSlot.entries()) {
-      if (expert === this.#firstMap.expertOfSlot[at]) continue;
-      slots.push(at);
-      experts.push(expert);
+  #finishPlacement(failure: Failure | null): Commands['send'][] {
+    const { open } = this.log;
+    // Whoever takes the map over says so himself; and another place that is wanted comes next.
+    if (open === null || this.#wanted !== null) return [];
+    if (this.#left !== null) {
+      this.done(this.#left.error);
+      this.#left = null;
+      return [];
     }
-    return installMap(this.epoch, slots, experts);
+    if (this.#holders !== null) return [];
+    const error =
+      failure === null ? null : ({ code: failure.cause === 'deadline' ? 'deadline_exceeded' : 'worker_failed', message: failure.reason, param: null } as const);
+    return [{ to: open.writer, message: expertsPlaced(open.entry, this.holders, error) }];
   }
 
-  #toAskers(work: ExpertWork): Commands['send'][] {
-    this.#waitsFor.clear();
-    const there = this.#seat.askers.filter((npu) => !this.lost.has(npu));
-    for (const npu of there) this.#waitsFor.add(npu);
-    return there.map((npu) => this.#tell(npu, work));
+  /** One under way, and another is asked for. */
+  refuse(query: number, state: string): Commands['send'][] {
+    const { open } = this.log;
+    const reason = this.isHeld ? `a ${open?.change} is under way, and ${state}` : `another rebalance is under way, and ${state}`;
+    this.log.count('rebalance', 'refused', 'another_entry');
+    const nothing = { entry: 0, trigger: 'asked', installed: false, outcome: 'refused', cause: 'another_entry', reason } as const;
+    return [{ to: CONTROL, message: rebalanced(query, { ...nothing, before: 0, after: 0, slots: 0, epoch: this.epoch }) }];
   }
 
-  #toHolders(workOf: (change: SlotChange, number: number) => ExpertWork): Commands['send'][] {
-    this.#waitsFor.clear();
-    const each = slotsOfRank(this.map.shape);
-    return this.#changes.flatMap((change, index) => {
-      if (change.expert === NO_EXPERT) return [];
-      this.#waitsFor.add(this.#firstChange + index);
-      return [this.#tell(this.#seat.first + Math.floor(change.slot / each), workOf(change, this.#firstChange + index))];
-    });
-  }
-
-  #tell(npu: number, work: ExpertWork): Commands['send'] {
-    return { to: address('npu', npu), message: expertWork(this.#seat.self, work) };
+  #rankOf(npu: number): number {
+    return npu - this.#seat.first;
   }
 
   toJSON(): object {
-    const { epoch, progress, progress_ms, log, lost } = this;
-    const changes = this.#changes.map(({ layer, slot, expert }) => `${layer}.${slot}←${expert}`);
-    return { epoch, progress, progress_ms, log, lost: [...lost], waits_for: [...this.#waitsFor], changes, slots: [...this.map.expertOfSlot] };
+    const { progress, progress_ms, log, outcomes } = this;
+    return { progress, progress_ms, log, outcomes, ...this.moves.toJSON() };
   }
 }
+
+const isHeavier = (one: Wanted, other: Wanted): boolean => MAP_CHANGES.indexOf(one.change) > MAP_CHANGES.indexOf(other.change);
+
+const names = (npus: Iterable<number>): string => [...npus].map((npu) => `npu/${npu}`).join(', ');
+
+const busy = (change: string): ErrorRecord => ({
+  code: 'overloaded',
+  message: `the expert map is taken: a ${change} is under way, and there is one entry at a time; ask again when it is done`,
+  param: null,
+});

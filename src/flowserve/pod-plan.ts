@@ -4,7 +4,7 @@
  */
 import { totalmem } from 'node:os';
 import type { CacheCosts } from '../../actors/policies/cache-costs.ts';
-import type { BalancerSettings } from '../../actors/policies/expert-balancer.ts';
+import type { BalancerSettings } from '../../actors/policies/map-plans.ts';
 import type { Balancing } from '../../actors/policies/placement.ts';
 import { PREFIX_LOANS_MAX } from '../../actors/policies/prefix-loans.ts';
 import { offsetOf } from '../fabric/address.ts';

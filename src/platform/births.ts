@@ -49,7 +49,8 @@ const requestWith = (self: Address, what: object): Birth => ({
 export const peersOf = (self: Address, life: number): Address[] => CLUSTER_MANAGERS.filter((other) => (life === 1 ? idOf(other) < idOf(self) : other !== self));
 
 /** Those who live as long as their thread: cluster managers, job executors and task executors. `life`: the thread's epoch. */
-export function birthOfController(self: Address, { hosting, options }: AnyPodPlan, life: number): Birth {
+export function birthOfController(self: Address, plan: AnyPodPlan, life: number): Birth {
+  const { hosting, options } = plan;
   const { executors, groups, npus } = hosting.deployment;
   switch (roleOf(self)) {
     case 'cluster-manager':
@@ -80,7 +81,7 @@ export function birthOfController(self: Address, { hosting, options }: AnyPodPla
           standby,
           experts,
           long,
-          expert_map: options.expert_balancing === undefined ? null : address('expert-map', executor.id),
+          expert_map: hasExpertMaps(plan) ? address('expert-map', executor.id) : null,
           ...others,
         },
       };
@@ -94,11 +95,17 @@ export function birthOfController(self: Address, { hosting, options }: AnyPodPla
   }
 }
 
+/** Experts may come to lie elsewhere. */
+export const hasExpertMaps = ({ options }: AnyPodPlan): boolean => options.expert_balancing !== undefined;
+
+/** Nobody balances: they move for others' entries of the map's log alone, and to where they lie in the checkpoint's order. */
+const NO_BALANCING = { policy: 'native', windows: 1, threshold: 1, period_ms: null } as const;
+
 /** Expert maps of the executors, where experts move: they live with the executors. */
-export function expertMapsOf({ config, hosting, options }: AnyPodPlan): { readonly self: Address; readonly birth: Birth }[] {
-  const { expert_balancing: balancing } = options;
-  if (balancing === undefined) return [];
-  const { policy, windows, threshold, period_ms } = balancing;
+export function expertMapsOf(plan: AnyPodPlan): { readonly self: Address; readonly birth: Birth }[] {
+  const { config, hosting, options } = plan;
+  if (!hasExpertMaps(plan)) return [];
+  const { policy, windows, threshold, period_ms } = options.expert_balancing ?? NO_BALANCING;
   return hosting.deployment.executors.map((executor) => {
     const { attention, experts } = executor;
     const self = address('expert-map', executor.id);

@@ -39,11 +39,11 @@ export function balancingReports(cast: Actors, { hosting, options }: AnyPodPlan,
     const self = address('expert-map', executor);
     const balancer = balancerOf(cast, self);
     if (balancer === null) return { executor, state: 'gone', epoch: 0, progress: 0, progress_ms: 0, stalled: true, last: null };
-    const { epoch, progress, log } = balancer;
+    const { epoch, progress, outcomes } = balancer;
     const progress_ms = Math.max(0, balancer.progress_ms);
     // Whatever it says of itself: one that has died says nothing.
     const stalled = now_ms - progress_ms > PERIODS_TO_STALL * expert_balancing.period_ms;
-    return { executor, state: cast.stateOf(self) ?? 'gone', epoch, progress, progress_ms, stalled, last: log.at(-1) ?? null };
+    return { executor, state: cast.stateOf(self) ?? 'gone', epoch, progress, progress_ms, stalled, last: outcomes.at(-1) ?? null };
   });
 }
 

@@ -4,6 +4,7 @@
  */
 import type { Address } from './address.ts';
 import type { ErrorRecord } from './errors.ts';
+import type { MapCause, MapOutcome, MapWriterMessage } from './map-log.ts';
 
 /** What an NPU does for an expert map. Layers are those that have experts, counted from 0; slots are the group's. */
 export type ExpertWork =
@@ -19,10 +20,13 @@ export type ExpertWork =
 /** What starts a rebalance: time, somebody, or more imbalance than is borne. */
 export type RebalanceTrigger = 'period' | 'asked';
 
-/** What became of one. `installed`: whether any slot changed. */
+/** What became of one. `entry`: of the map's log; 0: it came to none. `installed`: whether any slot changed. */
 export type RebalanceOutcome = {
+  readonly entry: number;
   readonly trigger: RebalanceTrigger;
   readonly installed: boolean;
+  readonly outcome: MapOutcome;
+  readonly cause: MapCause;
   readonly reason: string;
   /** Busiest rank over mean, predicted: a mean over layers. 0: nothing was planned. */
   readonly before: number;
@@ -33,6 +37,7 @@ export type RebalanceOutcome = {
 };
 
 export type ExpertMapMessage =
+  | MapWriterMessage
   | { readonly type: 'PERIOD_OVER' }
   /** `force`: install the plan though it is predicted no better. */
   | { readonly type: 'REBALANCE'; readonly query: number; readonly force: boolean }

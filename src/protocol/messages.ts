@@ -10,6 +10,7 @@ import type { Claim, ClusterManagerMessage, MemberLife } from './controllers.ts'
 
 import type { ErrorRecord } from './errors.ts';
 import type { ExpertMapMessage, ExpertWork, ExpertWorkMessage, RebalancedMessage } from './expert-maps.ts';
+import type { MapGrantMessage } from './map-log.ts';
 import type { OutputMessage, TextTerms } from './output.ts';
 import type { HeldPrefix, PrefixMessage } from './prefix-sharing.ts';
 import type { GroupShapeMessage, HandedBack, ScaledMessage, ScalingMessage, ShapeMessage } from './scaling.ts';
@@ -335,6 +336,7 @@ export type Message =
   | ExpertMessage
   | ExpertMapMessage
   | RebalancedMessage
+  | MapGrantMessage
   | FrontendMessage
   | OutputMessage
   | ScalingMessage

@@ -4,6 +4,7 @@ import { type AnyStateMachine, assign, fromCallback, raise, sendTo, setup, spawn
 import { clusterManager } from '../../actors/cluster-manager.ts';
 import { dpGroup } from '../../actors/dp-group.ts';
 import { expert } from '../../actors/expert.ts';
+import { expertMap } from '../../actors/expert-map.ts';
 import { job } from '../../actors/job.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
 import { npu } from '../../actors/npu.ts';
@@ -77,6 +78,6 @@ function tableOf(machine: AnyStateMachine): string[] {
 }
 
 it('what each state of each machine takes is as listed', async () => {
-  const machines = [request, job, task, jobExecutor, taskExecutor, clusterManager, scaling, dpGroup, npu, expert] as unknown as AnyStateMachine[];
+  const machines = [request, job, task, jobExecutor, taskExecutor, clusterManager, scaling, expertMap, dpGroup, npu, expert] as unknown as AnyStateMachine[];
   await expect(`${machines.flatMap(tableOf).join('\n')}\n`).toMatchFileSnapshot('messages-in-states.txt');
 });

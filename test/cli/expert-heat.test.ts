@@ -113,7 +113,18 @@ describe('the table of experts', () => {
   });
 
   it('should say why the last rebalance moved experts, or did not', () => {
-    const last = { trigger: 'period' as const, installed: false, reason: 'no layer would gain', before: 1.1, after: 1.1, slots: 0, epoch: 4 };
+    const last = {
+      entry: 3,
+      trigger: 'period' as const,
+      installed: false,
+      outcome: 'unchanged' as const,
+      cause: 'no_better' as const,
+      reason: 'no layer would gain',
+      before: 1.1,
+      after: 1.1,
+      slots: 0,
+      epoch: 4,
+    };
     const balancing = { executor: 0, state: 'stable', epoch: 4, progress: 3, last_progress_seconds: 8, stalled: false, last };
     const experts = look([1, 1]);
     const told = (of: typeof balancing): string | undefined =>

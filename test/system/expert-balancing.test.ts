@@ -83,7 +83,7 @@ describe('a loop that dies', () => {
     typeof balancingReports
   >[1];
   const seen = (progress_ms: number, now_ms: number): boolean | undefined => {
-    const cast = { stateOf: () => 'stable', contextOf: () => ({ balancer: { epoch: 1, progress: 3, log: [], progress_ms } }) };
+    const cast = { stateOf: () => 'stable', contextOf: () => ({ balancer: { epoch: 1, progress: 3, outcomes: [], progress_ms } }) };
     return balancingReports(cast, plan, now_ms)[0]?.stalled;
   };
 

@@ -17,7 +17,7 @@ export const FREEDOMS = ['slots', 'ranks', 'nodes'] as const;
 export type Freedom = (typeof FREEDOMS)[number];
 
 /** The plan, or one that is predicted as good and moves less. */
-export function keepInPlace(plan: ExpertMap, present: ExpertMap, freedom: Freedom): ExpertMap {
+export function keepInPlace(plan: ExpertMap, present: Pick<ExpertMap, 'expertOfSlot'>, freedom: Freedom): ExpertMap {
   const { shape } = plan;
   const expertOfSlot = plan.expertOfSlot.slice();
   const sizes = blockSizes(shape, freedom);

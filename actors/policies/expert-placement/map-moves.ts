@@ -9,7 +9,7 @@ import { slotsOfRank } from './placement-shape.ts';
 /** `slots`: those that get another expert. `weights`: of these, whose weights must come from another rank; the others have them in a slot of their own rank. */
 export type MapMoves = { readonly slots: number; readonly weights: number };
 
-export function movesBetween(present: ExpertMap, plan: ExpertMap): MapMoves {
+export function movesBetween(present: Pick<ExpertMap, 'expertOfSlot'>, plan: ExpertMap): MapMoves {
   const size = present.expertOfSlot.length;
   assert(size === plan.expertOfSlot.length, `maps of ${size} and ${plan.expertOfSlot.length} slots do not compare`);
   const each = slotsOfRank(plan.shape);

@@ -29,7 +29,7 @@ export const PLACE_EXPERTS: Readonly<Record<PlacementPolicy, PlaceExperts>> = {
 };
 
 /** What of its plans may change places without their being another plan. */
-const FREEDOM_OF: Readonly<Record<PlacementPolicy, Freedom>> = { native: 'slots', fixed_primaries: 'slots', hierarchical: 'nodes', global: 'ranks' };
+export const FREEDOM_OF: Readonly<Record<PlacementPolicy, Freedom>> = { native: 'slots', fixed_primaries: 'slots', hierarchical: 'nodes', global: 'ranks' };
 
 /** The policy's plan, turned so that as much as possible stays where it is. */
 export function planFrom(present: ExpertMap, policy: PlacementPolicy, loads: ExpertLoads): ExpertMap {

@@ -1,0 +1,71 @@
+/**
+ * The serial log of one expert map: entries one after the other, at most one of them open, and what became of all there were.
+ * @module
+ */
+import type { Address } from '../../src/protocol/address.ts';
+import { assert } from '../../src/protocol/errors.ts';
+import { MAP_CHANGES, type MapCause, type MapChange, type MapEntry, type MapOutcome } from '../../src/protocol/map-log.ts';
+
+/** How many ended so. */
+export type MapCount = { readonly change: MapChange; readonly outcome: MapOutcome; readonly cause: MapCause; readonly count: number };
+
+/** Entries that are kept, the latest. */
+const ENTRIES_MAX = 32;
+
+const weightOf = (change: MapChange): number => MAP_CHANGES.indexOf(change);
+
+export class MapLog {
+  readonly #entries: MapEntry[] = [];
+  readonly #counts = new Map<string, MapCount>();
+  #open: MapEntry | null = null;
+  #next = 1;
+
+  /** The latest last; at most one is open, and that is the last one. */
+  get entries(): readonly MapEntry[] {
+    return this.#open === null ? this.#entries : [...this.#entries, this.#open];
+  }
+
+  get open(): MapEntry | null {
+    return this.#open;
+  }
+
+  /** Of all that have ended. */
+  get counts(): readonly MapCount[] {
+    return [...this.#counts.values()];
+  }
+
+  /** The entry is the open one: whoever writes it is heard. */
+  isOpen(entry: number): boolean {
+    return this.#open?.entry === entry;
+  }
+
+  /** Nothing is open that weighs as much. */
+  mayBegin(change: MapChange): boolean {
+    return this.#open === null || weightOf(this.#open.change) < weightOf(change);
+  }
+
+  begin(change: MapChange, writer: Address, epoch: number): number {
+    assert(this.#open === null, `entry ${this.#open?.entry} of the map's log is open, and ${writer} began another`);
+    const entry = this.#next++;
+    this.#open = { entry, change, writer, outcome: null, cause: null, reason: '', epoch };
+    return entry;
+  }
+
+  end(outcome: MapOutcome, cause: MapCause, reason: string, epoch: number): void {
+    assert(this.#open, 'no entry of the map log is open');
+    this.#entries.push({ ...this.#open, outcome, cause, reason, epoch });
+    if (this.#entries.length > ENTRIES_MAX) this.#entries.shift();
+    this.count(this.#open.change, outcome, cause);
+    this.#open = null;
+  }
+
+  /** One that came to no entry. */
+  count(change: MapChange, outcome: MapOutcome, cause: MapCause): void {
+    const key = `${change} ${outcome} ${cause}`;
+    this.#counts.set(key, { change, outcome, cause, count: (this.#counts.get(key)?.count ?? 0) + 1 });
+  }
+
+  toJSON(): object {
+    return { entries: this.entries, counts: this.counts };
+  }
+}

@@ -1,0 +1,90 @@
+/**
+ * Where the experts of a group are to lie next, as rounds that lead there, or why they stay: for a rebalance, and for an entry of the map's log that names who
+ * is to hold them.
+ * @module
+ */
+import type { RebalanceTrigger } from '../../src/protocol/expert-maps.ts';
+import type { MapCause } from '../../src/protocol/map-log.ts';
+import { mapAmong, mapWithOthers, mapWithout, planAmong, ranksOf } from './expert-placement/among-ranks.ts';
+import type { ExpertLoads } from './expert-placement/expert-loads.ts';
+import type { ExpertMap } from './expert-placement/expert-map.ts';
+import { planRounds, type SlotChange } from './expert-placement/map-rounds.ts';
+import { type PlacementPolicy, planFrom } from './expert-placement/policies.ts';
+import { imbalance } from './expert-placement/predicted-balance.ts';
+import { judgePlan } from './expert-placement/worth-installing.ts';
+
+export type BalancerSettings = {
+  readonly policy: PlacementPolicy;
+  /** Windows of time that a plan is made on, at most. */
+  readonly windows: number;
+  /** Busiest rank over mean: below, a period ends without a plan. */
+  readonly threshold: number;
+};
+
+export type Rounds = readonly (readonly SlotChange[])[];
+/** Busiest rank over mean, predicted; 0: of nothing. No rounds: nothing moves, for that reason. */
+export type RebalancePlan = {
+  readonly rounds: Rounds;
+  readonly before: number;
+  readonly after: number;
+  readonly cause: MapCause;
+  readonly reason: string;
+};
+
+const NO_ROOM = { cause: 'no_room', reason: 'every slot is needed where it is: a redundant one would make room to move' } as const;
+
+/** `loads`: null: none yet. `isForced`: install what is predicted no better. */
+export function planRebalance(
+  map: ExpertMap,
+  { policy, threshold }: BalancerSettings,
+  loads: ExpertLoads | null,
+  trigger: RebalanceTrigger,
+  isForced: boolean,
+): RebalancePlan {
+  if (loads === null) return { rounds: [], before: 0, after: 0, cause: 'no_tokens', reason: 'no token was routed yet' };
+  // NPUs that hold nothing stand by: they stay out of it.
+  const ranks = ranksOf(map);
+  const present = mapAmong(map, ranks);
+  const before = imbalance(present, loads);
+  const stays = (cause: MapCause, reason: string): RebalancePlan => ({ rounds: [], before, after: before, cause, reason });
+  if (trigger === 'period' && before < threshold)
+    return stays('below_threshold', `busiest rank over mean is ${before.toFixed(3)}, below the threshold of ${threshold}`);
+  const plan = ranks.length === map.shape.ranks ? planFrom(present, policy, loads) : mapAmong(planAmong(map, ranks, policy, loads), ranks);
+  const verdict = judgePlan(present, plan, loads, 0);
+  const target = isForced ? plan : verdict.map;
+  if (target === null) return stays('no_better', verdict.reason);
+  const rounds = planRounds(map, mapWithOthers(target, ranks, map.shape));
+  if (rounds === null) return stays(NO_ROOM.cause, NO_ROOM.reason);
+  const isBetter = verdict.map !== null;
+  const reason = isBetter ? verdict.reason : 'asked for, though it is predicted no better';
+  return { rounds, before, after: imbalance(target, loads), cause: isBetter ? 'better' : 'forced', reason };
+}
+
+/** `map`: where experts lie that count, from which the rounds lead on. */
+export type PlacementPlan = { readonly map: ExpertMap; readonly rounds: Rounds };
+
+/** All experts onto these ranks alone, from wherever they are but those that are lost. */
+export function planPlacement(
+  map: ExpertMap,
+  ranks: readonly number[],
+  lost: readonly number[],
+  policy: PlacementPolicy,
+  loads: ExpertLoads | null,
+): PlacementPlan | { readonly cause: MapCause; readonly reason: string } {
+  const isGone = ranks.find((rank) => lost.includes(rank));
+  if (isGone !== undefined) return { cause: 'npu_lost', reason: `expert NPU ${isGone} of the group is lost` };
+  const there = lost.length === 0 ? map : mapWithout(map, new Set(lost));
+  if (there === null) return { cause: 'npu_lost', reason: `expert NPUs ${lost.join(', ')} of the group are lost, with experts that are nowhere else` };
+  const rounds = planRounds(
+    there,
+    planAmong(
+      there,
+      ranks.toSorted((a, b) => a - b),
+      policy,
+      loads,
+    ),
+  );
+  if (rounds === null) return NO_ROOM;
+  // A map without those who are lost is told, also where nobody else changes.
+  return { map: there, rounds: rounds.length === 0 && lost.length > 0 ? [[]] : rounds };
+}
