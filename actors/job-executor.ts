@@ -6,7 +6,7 @@
  *
  * Admission is a bounded count of choices, one for all job executors, in shared memory: what exceeds it is refused with an error that says so, and when to
  * come again, by how fast this one's choices leave; and nothing waits unseen. A job executor that takes a lost one's requests over reads them from their records;
- * they were admitted before.
+ * they were admitted before. So were those that had ended and go on, since tokens of them were lost on their way to the caller.
  * No state has a deadline: starting ends when all task executors are ready, serving when the pod closes.
  */
 import { assign, setup } from 'xstate';
@@ -23,8 +23,9 @@ import {
   resume,
   takenOver,
 } from '../src/protocol/constructors.ts';
+import type { JobExecutorMessage } from '../src/protocol/controllers.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
-import type { Commands, JobExecutorMessage, Sequence } from '../src/protocol/messages.ts';
+import type { Commands, Sequence } from '../src/protocol/messages.ts';
 import { ExecutorChoice, type ExecutorSeat } from './policies/executor-choice.ts';
 import { PERIOD_MS, Throughput } from './policies/throughput.ts';
 
@@ -76,6 +77,23 @@ const giveBackSequences = {
 const readRecord = {
   type: 'claim' as const,
   params: ({ event: { request } }: { event: { readonly request: Address } }): Commands['claim'] => ({ claim: { kind: 'record', request } }),
+};
+const reopenRecord = {
+  type: 'claim' as const,
+  params: ({ event: { request } }: { event: { readonly request: Address } }): Commands['claim'] => ({ claim: { kind: 'reopened-record', request } }),
+};
+type Reopened = Extract<JobExecutorMessage, { type: 'RECORD_TAKEN' | 'RECORD_REOPENED' }>;
+const resumeRequest = {
+  type: 'send' as const,
+  params: ({ context, event: { request, sequences, deadline_ms } }: { context: JobExecutor; event: Reopened }): Commands['send'] => ({
+    to: request,
+    message: resume(sequences, context.executors.take(request, sequences.length, rankOf(sequences)), deadline_ms),
+  }),
+};
+/** All of its choices are finished, or it was moved too often. */
+const endRequest = {
+  type: 'send' as const,
+  params: ({ event }: { event: Reopened }): Commands['send'] => ({ to: FRONTEND, message: requestEnded(event.request, event.error) }),
 };
 const takeRecords = {
   type: 'claim' as const,
@@ -149,7 +167,7 @@ export const jobExecutor = setup({
   },
   guards: {
     isNotMeasuring: ({ context }) => !context.throughput.isMeasuring,
-    canGoOn: ({ event }) => event.type === 'RECORD_TAKEN' && event.error === null && event.sequences.length > 0,
+    canGoOn: ({ event }) => (event.type === 'RECORD_TAKEN' || event.type === 'RECORD_REOPENED') && event.error === null && event.sequences.length > 0,
     allExecutorsServe: ({ context }) => context.executors.allReady,
   },
 }).createMachine({
@@ -212,20 +230,9 @@ export const jobExecutor = setup({
           ],
         },
         TAKE_OVER: { actions: ['expectAnswer', takeRecords] },
-        RECORD_TAKEN: [
-          {
-            guard: 'canGoOn',
-            actions: {
-              type: 'send',
-              params: ({ context, event: { request, sequences, deadline_ms } }) => ({
-                to: request,
-                message: resume(sequences, context.executors.take(request, sequences.length, rankOf(sequences)), deadline_ms),
-              }),
-            },
-          },
-          // All of its choices are finished, or it was moved too often.
-          { actions: { type: 'send', params: ({ event }) => ({ to: FRONTEND, message: requestEnded(event.request, event.error) }) } },
-        ],
+        GO_ON: { actions: ['expectAnswer', reopenRecord] },
+        RECORD_REOPENED: [{ guard: 'canGoOn', actions: ['noteAnswer', resumeRequest] }, { actions: ['noteAnswer', endRequest] }],
+        RECORD_TAKEN: [{ guard: 'canGoOn', actions: resumeRequest }, { actions: endRequest }],
         RECORDS_TAKEN: { actions: ['noteAnswer', tellManagers] },
         CHOOSE_DECODE: { actions: ['chooseDecode', { type: 'sendEach', params: ({ context }) => context.outbox }] },
         // The timer runs only while requests leave, so that an idle pod sleeps.
@@ -255,6 +262,10 @@ export const jobExecutor = setup({
         REPLACE: { actions: { type: 'send', params: ({ event }) => ({ to: event.request, message: replaced([], [], CLOSED) }) } },
         RECORD_READ: { actions: ['noteAnswer', { type: 'send', params: ({ event }) => ({ to: event.request, message: replaced([], [], CLOSED) }) }] },
         LEAVE: { actions: ['letGo', giveBack] },
+        GO_ON: { actions: { type: 'send', params: ({ event }) => ({ to: FRONTEND, message: requestEnded(event.request, CLOSED) }) } },
+        RECORD_REOPENED: {
+          actions: ['noteAnswer', giveBackSequences, { type: 'send', params: ({ event }) => ({ to: FRONTEND, message: requestEnded(event.request, CLOSED) }) }],
+        },
         TAKE_OVER: { actions: ['expectAnswer', takeRecords] },
         RECORD_TAKEN: {
           actions: [giveBackSequences, { type: 'send', params: ({ event }) => ({ to: FRONTEND, message: requestEnded(event.request, CLOSED) }) }],

@@ -1,31 +1,50 @@
 /**
  * The rings on which workers stream to the caller's thread, as workers are lost and have successors: as each survivor does, the caller lets go of a lost one's
- * rings and says so, before they are readied for its successor (platform/workers.ts).
+ * rings and says so, before they are readied for its successor (platform/workers.ts). First it takes the tokens that lie in the ring of one that has died.
  * @module
  */
-import type { Links } from './fabric/links.ts';
 import type { ControlHandle } from './platform/control-handle.ts';
-import { Directory, type Seat, seatsOf } from './runtime/directory.ts';
+import { type PeerNews, threadPeerDetached } from './protocol/threads.ts';
+import { CONTROL_THREAD, Directory, seatsOf } from './runtime/directory.ts';
+import type { MessagePort, ReceivedMail } from './runtime/message-port.ts';
+
+export type CallerPeersPorts = {
+  readonly receive: (mail: ReceivedMail) => void;
+  /** A worker is lost, and all of it has been received that it had shown. */
+  readonly losePeer: () => void;
+};
 
 export class CallerPeers {
-  readonly #links: Links;
+  readonly #port: MessagePort;
+  readonly #ports: CallerPeersPorts;
   readonly #directory: Directory;
 
-  constructor(links: Links, { plan: { hosting }, seating, lost }: ControlHandle) {
-    this.#links = links;
+  constructor(port: MessagePort, { plan: { hosting }, seating, lost }: Pick<ControlHandle, 'seating' | 'lost'> & PlanOfHosting, ports: CallerPeersPorts) {
+    this.#port = port;
+    this.#ports = ports;
     this.#directory = new Directory(hosting, seating);
-    for (const { thread } of seatsOf(hosting)) if (lost.includes(thread) || !seating.threads.includes(thread)) links.detach(thread);
+    for (const { thread } of seatsOf(hosting)) if (lost.includes(thread) || !seating.threads.includes(thread)) port.links.detach(thread);
   }
 
-  /** The worker is lost: nothing of its rings is read any more. */
-  detach(worker: number): void {
-    this.#links.detach(this.#directory.threadOfWorker(worker));
-  }
-
-  /** Its successor streams, on this thread's rings. `epoch`: the one for which they were readied. */
-  attach(worker: number, { thread, epoch, dies }: Seat & { readonly epoch: number }): void {
-    this.#directory.move(worker, { thread, dies });
-    this.#links.detach(thread);
-    this.#links.attach(thread, epoch);
+  hear(news: PeerNews): void {
+    const { links } = this.#port;
+    switch (news.type) {
+      case 'PEER_LOST': {
+        const thread = this.#directory.threadOfWorker(news.worker);
+        if (news.has_ended) links.drain(thread, (_, ring) => this.#ports.receive(this.#port.read(ring)));
+        links.detach(thread);
+        this.#ports.losePeer();
+        this.#port.send(CONTROL_THREAD, 'control/0', 'caller/0', threadPeerDetached(news.worker), 'control');
+        break;
+      }
+      case 'PEER_RESTARTED':
+        // Its successor streams, on this thread's rings.
+        this.#directory.move(news.worker, news);
+        links.detach(news.thread);
+        links.attach(news.thread, news.epoch);
+        break;
+    }
   }
 }
+
+type PlanOfHosting = { readonly plan: Pick<ControlHandle['plan'], 'hosting'> };

@@ -59,7 +59,7 @@ export class Calls {
     const terms = { id: `cmpl-${request.toString(16)}`, seed, choices: options.n, wantsPromptLogprobs: options.prompt_logprobs !== undefined };
     const generation = new LiveGeneration(terms, {
       clock: this.#ports.clock,
-      cancel: () => this.#cancel(request),
+      cancel: () => this.#deliveries.get(request)?.cancel(),
       ended: () => signal?.removeEventListener('abort', onAbort),
     });
     const onAbort = (): void => generation.cancel();
@@ -72,7 +72,8 @@ export class Calls {
       return generation;
     }
     signal?.addEventListener('abort', onAbort, { once: true });
-    this.#deliveries.set(request, new Delivery(generation, terms, { counts: this.counts, records: this.#ports.records }));
+    const { records, tell } = this.#ports;
+    this.#deliveries.set(request, new Delivery(generation, terms, { counts: this.counts, records, tell: (type) => tell({ type, request }) }));
     try {
       this.#ports.tell(generateCall(request, record, options, seed));
     } catch (error) {
@@ -112,12 +113,12 @@ export class Calls {
     }
   }
 
-  /** A worker is lost, and what it streamed is read no more: open calls may miss tokens. */
+  /** A worker is lost, and what it had not shown: open calls may miss tokens. */
   losePeer(): void {
     for (const delivery of this.#deliveries.values()) delivery.losePeer();
   }
 
-  /** Called about once a second while nothing comes: fails calls whose tokens were lost with a worker. */
+  /** Called some times a second: calls whose tokens were lost with a worker go on from their records. */
   look(): void {
     for (const [call, delivery] of [...this.#deliveries]) {
       delivery.look();
@@ -142,9 +143,5 @@ export class Calls {
       this.#next = (this.#next + 1) % CALL_IDS;
       if (!this.#deliveries.has(request)) return request;
     }
-  }
-
-  #cancel(request: number): void {
-    if (this.#deliveries.has(request)) this.#ports.tell({ type: 'CANCEL_CALL', request });
   }
 }

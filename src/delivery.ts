@@ -3,13 +3,17 @@
  * the control thread, so nothing comes in any order but that of one sender.
  *
  *   opened ─▶ delivering ─▶ awaited ─▶ over           awaited: nothing of it is left in the pod, and its last tokens are still on their way
- *                   └─── or all has come before ──▲    an error ends it at once; one of its text, when it is cancelled
+ *                │  ▲ └── or all has come before ──▲    an error ends it at once; one of its text, when it is cancelled
+ *                │  └──────── resumed ──┤               resumed: tokens were lost with a worker; it goes on from its record
+ *                └─▶ recalled ──────────┘               recalled: decode goes on behind a token that was lost; it is cancelled, to be resumed
  *
  * Each index of a choice is delivered once: what goes on elsewhere may be computed again from the last token that the caller has, or from before it, and is
  * the same. Once a later owner of the request has spoken, what an earlier one still says is dropped.
  *
- * A ring is lost with its worker, and unread tokens with it. Nobody tells whose: a call that has lived through a loss fails when in several looks nothing
- * came that it waits for, at its end or while those behind a missing token pile up. Without a loss whatever is late is on its way, and is waited for.
+ * What lies in the ring of a worker that has died is read still (caller-peers.ts). What that worker kept elsewhere is lost, as is all that one has not shown that
+ * was given up; and nobody tells whose. A call that has lived through a loss is resumed from its record when in several looks nothing came that it waits for, at
+ * its end or while those behind a missing token pile up. Who is resumed for nothing has some tokens computed again, which are the same. Without a loss whatever
+ * is late is on its way, and is waited for. A call fails where there was no room for its record, or where it was moved too often.
  * @module
  */
 import type { CallCounts } from './call-counts.ts';
@@ -35,13 +39,21 @@ type Choice = {
   looks: number;
 };
 
-export type DeliveryPorts = { readonly counts: CallCounts; readonly records: DeliveredRecords };
+export type DeliveryPorts = {
+  readonly counts: CallCounts;
+  readonly records: DeliveredRecords;
+  /** To the control thread: nothing more of it is to be computed; or it is to go on from its record, since it has ended without all of its tokens. */
+  readonly tell: (what: 'CANCEL_CALL' | 'RESUME_CALL') => void;
+};
 
-/** Looks after a loss in which what is missing did not come, before it is taken for lost: it may still wait for room in the ring of a worker that lives. */
+/** Looks after a loss in which what is missing did not come, before it is taken for lost. */
 const LOOKS_MAX = 2;
+/** What the pod did not let in. */
+const REFUSALS: ReadonlySet<string> = new Set(['overloaded', 'invalid_request']);
+const CANCELLED: ErrorRecord = { code: 'cancelled', message: 'the caller cancelled the request', param: null };
 const STRANDED: ErrorRecord = {
   code: 'worker_failed',
-  message: 'a worker died that had computed tokens of it, before they were delivered; the request may be sent again',
+  message: 'a worker died that had computed tokens of it, before they were delivered, and there was no room to record it; the request may be sent again',
   param: null,
 };
 
@@ -66,8 +78,12 @@ export class Delivery {
   #looks: number | null = null;
   /** A worker was lost while it was open, maybe with tokens of it. */
   #hasLostPeer = false;
-  /** It has failed for its caller, and runs in the pod until that has cancelled it. */
-  #isStranded = false;
+  /** It is cancelled in the pod, to be resumed. */
+  #isRecalled = false;
+  /** Its caller wants no more of it. */
+  #isCancelled = false;
+  /** It has a record to go on from. */
+  #isRecorded = false;
   #isOver = false;
 
   constructor(generation: LiveGeneration, terms: { readonly choices: number; readonly wantsPromptLogprobs: boolean }, ports: DeliveryPorts) {
@@ -86,24 +102,37 @@ export class Delivery {
     switch (message.type) {
       case 'PROMPT':
         this.#open(message.token_ids, message.records);
+        this.#endIfWhole();
         break;
       case 'SCHEDULED_CALL':
         this.generation.schedule();
         break;
       case 'ENDED':
-        if (this.#isStranded) this.#fail(STRANDED);
-        else if (this.#textError !== null) this.#fail(this.#textError);
-        else if (message.error !== null) this.#fail(message.error);
-        else this.#looks = 0;
+        this.#hearEnd(message.error);
         break;
     }
+  }
+
+  #hearEnd(error: ErrorRecord | null): void {
+    const isRecalled = this.#isRecalled;
+    this.#isRecalled = false;
+    if (this.#textError !== null) this.#fail(this.#textError);
+    else if (error !== null && !(isRecalled && error.code === 'cancelled')) this.#fail(error);
+    else this.#looks = 0;
     this.#endIfWhole();
+    if (isRecalled && !this.#isOver) this.#resume();
+  }
+
+  /** Its caller wants no more of it. */
+  cancel(): void {
+    this.#isCancelled = true;
+    this.#ports.tell('CANCEL_CALL');
   }
 
   push(chunk: ChunkRecord, group: number): void {
     const choice = this.#choices[chunk.choice];
     const attempt = attemptOf(chunk.request);
-    if (choice === undefined || choice.isFinished || attempt < this.#attempt || this.#isStranded) return;
+    if (choice === undefined || choice.isFinished || attempt < this.#attempt) return;
     this.#attempt = attempt;
     if (this.#looks !== null) this.#looks = 0;
     if (chunk.index > choice.delivered || this.#record === null) choice.early.set(chunk.index, { chunk, group });
@@ -130,17 +159,20 @@ export class Delivery {
     }
   }
 
-  /** A worker is lost, and what it streamed is read no more. */
+  /** A worker is lost, and what it had not shown. */
   losePeer(): void {
     this.#hasLostPeer = true;
   }
 
-  /** Asked now and then: a call some of whose tokens will not come any more fails. */
+  /** Asked now and then: a call some of whose tokens will not come any more is resumed. */
   look(): void {
-    if (!this.#hasLostPeer || this.#isStranded) return;
+    if (!this.#hasLostPeer || this.#isRecalled || this.#isOver) return;
     if (this.#looks !== null) {
-      if (this.#looks++ >= LOOKS_MAX) this.#fail(STRANDED);
-    } else if (this.#record !== null && this.#lookForGaps()) this.#strand();
+      if (this.#looks++ >= LOOKS_MAX) this.#resume();
+    } else if (this.#record !== null && this.#lookForGaps()) {
+      this.#isRecalled = true;
+      this.#ports.tell('CANCEL_CALL');
+    }
   }
 
   /** Where nothing comes, somebody may be computing again what is missing: only what goes on beyond it counts. */
@@ -153,17 +185,23 @@ export class Delivery {
     return isStranded;
   }
 
-  /** Its records stay the pod's until that has ended it too. */
-  #strand(): void {
-    this.#isStranded = true;
-    for (const { early } of this.#choices) early.clear();
-    this.generation.cancel();
-    this.generation.end(fromErrorRecord(STRANDED));
+  /** Nothing of it is left in the pod: it goes on from the tokens that its caller has. */
+  #resume(): void {
+    if (this.#isCancelled || !this.#isRecorded) {
+      this.#fail(this.#isCancelled ? CANCELLED : STRANDED);
+      return;
+    }
+    this.#looks = null;
+    for (const choice of this.#choices) choice.looks = 0;
+    // Who computes them now lives; what is lost from here on is another loss.
+    this.#hasLostPeer = false;
+    this.#ports.tell('RESUME_CALL');
   }
 
   #open(prompt: readonly number[], records: readonly number[]): void {
     this.#prompt = prompt;
     this.#record = this.#ports.records.of(records);
+    this.#isRecorded = records.length > 0;
     this.generation.begin(prompt);
     if (this.#promptLogprobs !== null) {
       this.#promptMissing = prompt.length - 1;
@@ -228,8 +266,8 @@ export class Delivery {
 
   #fail(error: ErrorRecord): void {
     if (this.#isOver) return;
-    // One that was refused before it was open was never the pod's.
-    if (this.#record !== null) {
+    // One that was refused was never the pod's.
+    if (this.#record !== null && !REFUSALS.has(error.code)) {
       const group = this.#choices.find((choice) => choice.group !== null)?.group ?? null;
       this.#ports.counts.end(error.code === 'cancelled' ? 'cancelled' : 'failed', group);
     }

@@ -39,7 +39,7 @@ import type { ContextRecord, PodToCaller } from './protocol/caller.ts';
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
 import type { RebalanceOutcome } from './protocol/expert-maps.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
-import { type ThreadMessage, threadPeerDetached } from './protocol/threads.ts';
+import type { PeerNews } from './protocol/threads.ts';
 import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleReport } from './results.ts';
 import { ArrivalRhythm } from './runtime/arrival-rhythm.ts';
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
@@ -54,8 +54,9 @@ import { LiveInspection } from './trace/live-inspection.ts';
 
 /** An idle caller looks up this often; a bell wakes it earlier. */
 const SLEEP_MS = 1_000;
-/** Calls whose tokens were lost with a worker are looked for this often. */
-const LOOK_MS = 1_000;
+/** Calls whose tokens were lost with a worker are looked for this often, however busy the pod is; the other, while a worker that lives waits for room to send more. */
+const LOOK_MS = 250;
+const LOOK_OWED_MS = 5_000;
 /** More than all that the control thread waits for in turn while it closes: past it, it is stuck itself, in a full ring of a recorder whose disk hangs. */
 const CLOSE_MS_MAX = 60_000;
 /** By then the thread has said all that there is to say. */
@@ -160,8 +161,8 @@ export class LivePod implements Pod {
     const first = memories[0] as WebAssembly.Memory;
     const space = new AddressSpace(memories, plan.memory.regions);
     const links = new Links(CALLER_THREAD, first, plan.rings, space.control, { now_us: () => clock.now_ms() * 1000, peer_epochs });
-    this.#peers = new CallerPeers(links, handle);
     this.#port = new MessagePort(links, handle.isTraced);
+    this.#peers = new CallerPeers(this.#port, handle, { receive: (mail) => this.#receive(mail), losePeer: () => this.#calls.losePeer() });
     this.#sleeper = new EventLoopSleeper(links.control, CALLER_THREAD);
     const records = new DeliveredRecords(recordTableOf(plan, space));
     this.#calls = new Calls({ clock, random: systemRandom, records, tell: (message) => this.#tell(message) });
@@ -291,16 +292,16 @@ export class LivePod implements Pod {
     while (!this.#isClosed) {
       const busy = links.receive(onFrame);
       const waits = links.flush();
-      // Chunks wake their readers, who run before the next frame is looked for.
       const now_ms = this.#clock.now_ms();
+      if (now_ms - looked_ms >= (links.isOwed() ? LOOK_OWED_MS : LOOK_MS)) {
+        looked_ms = now_ms;
+        this.#calls.look();
+      }
+      // Chunks wake their readers, who run before the next frame is looked for.
       if (busy) {
         rhythm.note(now_ms);
         await breathe();
         continue;
-      }
-      if (now_ms - looked_ms >= LOOK_MS) {
-        looked_ms = now_ms;
-        this.#calls.look();
       }
       // Without a bell: a wake for each step of each DP group would cost its worker 8 µs, and on a machine of few cores often its core as well.
       if (waits || this.#calls.open > 0) await sleeper.nap(rhythm.nap_ms(now_ms));
@@ -309,19 +310,9 @@ export class LivePod implements Pod {
   }
 
   #receive({ from, message }: ReceivedMail): void {
-    const said = message as PodToCaller | ThreadMessage;
-    switch (said.type) {
-      case 'PEER_LOST':
-        this.#peers.detach(said.worker);
-        this.#calls.losePeer();
-        this.#port.send(CONTROL_THREAD, 'control/0', 'caller/0', threadPeerDetached(said.worker), 'control');
-        break;
-      case 'PEER_RESTARTED':
-        this.#peers.attach(said.worker, said);
-        break;
-      default:
-        this.#calls.receive(said as PodToCaller, roleOf(from) === 'output' ? idOf(from) : -1);
-    }
+    const said = message as PodToCaller | PeerNews;
+    if (said.type === 'PEER_LOST' || said.type === 'PEER_RESTARTED') this.#peers.hear(said);
+    else this.#calls.receive(said, roleOf(from) === 'output' ? idOf(from) : -1);
   }
 
   #fail(error: MinipodError): void {

@@ -50,7 +50,7 @@ export class Admission {
     Atomics.sub(this.#words, this.#at + TOTAL, Atomics.exchange(this.#words, this.#at + FIRST + jobExecutor, 0));
   }
 
-  /** Takes what a lost one held, whatever the bound: it was let in before, and its records are no more than the bound in all. */
+  /** Takes what a lost one held, or what goes on after it had ended, whatever the bound: it was let in before, and its records are no more than the bound in all. */
   takeOver(jobExecutor: number, choices: number): void {
     Atomics.add(this.#words, this.#at + FIRST + jobExecutor, choices);
     Atomics.add(this.#words, this.#at + TOTAL, choices);

@@ -70,6 +70,8 @@ type Incoming = {
   stale: number;
   /** Nothing of the ring is read or written any more: it was detached, or its writer was given up. */
   isOver: boolean;
+  /** A frame was taken and not handed out, since its writer had been given up by then. */
+  isHeld: boolean;
 };
 
 export type FrameHandler = (peer: number, ring: RingConsumer) => void;
@@ -114,7 +116,7 @@ export class Links {
     const outgoing = (lane: Lane): Outgoing => new Outgoing(peer, lane, new RingProducer(this.#memory, place(this.thread, peer, lane), this.epoch));
     const incoming = (lane: Lane): Incoming => {
       const ring = new RingConsumer(this.#memory, place(peer, this.thread, lane));
-      return { peer, lane, epoch, ring, latencies: new Latencies(), frames: 0, bytes: 0, stale: 0, isOver: false };
+      return { peer, lane, epoch, ring, latencies: new Latencies(), frames: 0, bytes: 0, stale: 0, isOver: false, isHeld: false };
     };
     this.#pairs[peer] = { peer, control: outgoing('control'), data: outgoing('data') };
     this.#listEnds();
@@ -128,6 +130,45 @@ export class Links {
     this.#listEnds();
     for (const incoming of this.#incoming) incoming.isOver ||= incoming.peer === peer;
     this.#incoming = this.#incoming.filter((incoming) => incoming.peer !== peer);
+  }
+
+  /**
+   * Hands out what lies whole in the rings of a peer that was given up, and returns how many payloads: what its thread had published before it ended. Only where
+   * it is proven to have ended, since one that runs may store anything there; and before its rings are detached.
+   */
+  drain(peer: number, handle: FrameHandler): number {
+    let payloads = 0;
+    for (const incoming of this.#incoming) {
+      if (incoming.peer !== peer) continue;
+      incoming.isOver = true;
+      while (this.#takeLeft(incoming)) {
+        payloads++;
+        handle(peer, incoming.ring);
+      }
+    }
+    return payloads;
+  }
+
+  /** The next payload that is whole. Where rubbish lies, or half of one, there is no more. */
+  #takeLeft(incoming: Incoming): boolean {
+    const { ring, epoch } = incoming;
+    try {
+      while (incoming.isHeld || ring.next()) {
+        incoming.isHeld = false;
+        if (ring.header.epoch !== epoch) return false;
+        incoming.frames++;
+        incoming.bytes += ring.header.bytes;
+        if (ring.gather()) return true;
+      }
+    } catch {
+      incoming.stale++;
+    }
+    return false;
+  }
+
+  /** Does a peer that lives keep payloads for this thread that found no room in its ring? They come as soon as it has made room. */
+  isOwed(): boolean {
+    return this.#incoming.some(({ peer, ring, epoch, isOver }) => !isOver && this.control.epochOf(peer) === epoch && ring.producerWaits());
   }
 
   #listEnds(): void {
@@ -227,6 +268,7 @@ export class Links {
       while (!incoming.isOver && frames < FRAMES_PER_TURN && ring.next()) {
         frames++;
         if (ring.header.epoch !== epoch || this.control.epochOf(peer) !== epoch) {
+          incoming.isHeld = true;
           this.#giveUp(incoming);
           break;
         }

@@ -6,7 +6,17 @@ import { Admission } from '../fabric/admission.ts';
 import type { ControlPage } from '../fabric/control-page.ts';
 import { type Holding, LeaderLease } from '../fabric/leader-lease.ts';
 import { type Address, address, idOf } from '../protocol/address.ts';
-import { choicesGranted, choicesRefused, leaseLost, leaseRefused, leaseTaken, recordRead, recordsTaken, recordTaken } from '../protocol/constructors.ts';
+import {
+  choicesGranted,
+  choicesRefused,
+  leaseLost,
+  leaseRefused,
+  leaseTaken,
+  recordRead,
+  recordReopened,
+  recordsTaken,
+  recordTaken,
+} from '../protocol/constructors.ts';
 import type { Claim } from '../protocol/controllers.ts';
 import { timeTold } from '../protocol/expert-maps.ts';
 import type { Message } from '../protocol/messages.ts';
@@ -54,6 +64,11 @@ export class Claims {
       case 'record': {
         const { sequences, error } = this.#records.read(idOf(claim.request)) ?? { sequences: [], error: notKept('DP group') };
         return [recordRead(claim.request, sequences, error)];
+      }
+      case 'reopened-record': {
+        const read = this.#records.read(idOf(claim.request)) ?? { sequences: [], deadline_at_ms: -1, error: notKept('worker') };
+        this.#admission.takeOver(idOf(actor), read.sequences.length);
+        return [recordReopened(claim.request, read.sequences, this.#left_ms(read.deadline_at_ms), read.error)];
       }
       case 'records':
         return this.#takeRecords(actor, claim);

@@ -8,7 +8,7 @@ import type { ModelConfig } from '../model/config.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf } from '../protocol/address.ts';
 import type { CallerToPod, FrontendToCaller, GenerateCall, PromptRecord } from '../protocol/caller.ts';
-import { cancel, dropCache, submit } from '../protocol/constructors.ts';
+import { cancel, dropCache, goOn, submit } from '../protocol/constructors.ts';
 import type { MemberLife } from '../protocol/controllers.ts';
 import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
 import type { FrontendMessage, Message, Sampling } from '../protocol/messages.ts';
@@ -81,8 +81,17 @@ export class FrontendProcess {
   }
 
   receiveCaller(message: CallerToPod): void {
-    if (message.type === 'GENERATE') this.#open(message);
-    else this.#cancel(message.request);
+    switch (message.type) {
+      case 'GENERATE':
+        this.#open(message);
+        break;
+      case 'CANCEL_CALL':
+        this.#cancel(message.request);
+        break;
+      case 'RESUME_CALL':
+        this.#reopen(message.request);
+        break;
+    }
   }
 
   receive(message: FrontendMessage, from: Address): void {
@@ -164,6 +173,18 @@ export class FrontendProcess {
       this.#ports.send(address('request', id), FRONTEND, submit(sequences, call.deadline_ms), FROM_OUTSIDE);
     } catch (error) {
       this.#ports.tellCaller({ type: 'ENDED', request: call.request, error: toErrorRecord(error) });
+    }
+  }
+
+  /** It goes on from its record, wherever there is room: what it held before it ended is another's by now. */
+  #reopen(call: number): void {
+    try {
+      const { member, life } = this.#pick();
+      const id = this.#ports.records.reopen(call, { job_executor: idOf(member), life });
+      this.#requests.set(call, { id, isCancelled: false, marks: [] });
+      this.#ports.send(member, FRONTEND, goOn(address('request', id)), FROM_OUTSIDE);
+    } catch (error) {
+      this.#ports.tellCaller({ type: 'ENDED', request: call, error: toErrorRecord(error) });
     }
   }
 

@@ -39,19 +39,22 @@ export class RecordTaking {
   }
 
   /** What is left of a request that its job executor still holds. Null: it is not recorded, or its caller hears no more of it. */
-  read(id: number): Omit<TakenRequest, 'request' | 'deadline_at_ms'> | null {
+  read(id: number): Omit<TakenRequest, 'request'> | null {
     const sequences: Sequence[] = [];
     let isKnown = false;
+    let deadline_at_ms = -1;
     for (let record = 0; record < this.#table.records; record++) {
       const version = this.#load(record, RECORD.version);
       const { job_executor, attempt } = unpackOwner(this.#load(record, RECORD.owner));
       if (version % 2 !== 0 || job_executor !== jobExecutorOf(id) || attempt !== attemptOf(id) || this.#load(record, RECORD.call) !== callOf(id)) continue;
       const sequence = this.#read(record);
+      const deadline = this.#load(record, RECORD.deadline_at);
       if (this.#load(record, RECORD.version) !== version) continue;
       isKnown = true;
+      deadline_at_ms = deadline;
       if (sequence !== null) sequences.push({ ...sequence, request: id });
     }
-    return isKnown ? { sequences: sequences.sort(byChoice), error: null } : null;
+    return isKnown ? { sequences: sequences.sort(byChoice), deadline_at_ms, error: null } : null;
   }
 
   #takeOne(record: number, lost: number, life: number, taker: Pick<Owner, 'job_executor' | 'life'>, taken: Map<number, Taken>): void {
@@ -100,7 +103,7 @@ export class RecordTaking {
   }
 }
 
-const movedTooOften = (): ErrorRecord =>
-  toErrorRecord(new MinipodError('worker_failed', `the job executors of the request died ${ATTEMPTS_MAX - 1} times; the request may be sent again`));
+export const movedTooOften = (): ErrorRecord =>
+  toErrorRecord(new MinipodError('worker_failed', `the request was moved ${ATTEMPTS_MAX - 1} times, since who had it died; it may be sent again`));
 export const notKept = (who: string): ErrorRecord =>
   toErrorRecord(new MinipodError('worker_failed', `the ${who} of the request died, and there was no room to record all of it; the request may be sent again`));

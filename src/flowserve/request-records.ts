@@ -2,11 +2,13 @@
  * Opens the records of requests: the control thread's side (record-table.ts).
  * @module
  */
+import { fromErrorRecord } from '../protocol/errors.ts';
 import type { Sequence } from '../protocol/messages.ts';
-import { attemptOf, callOf, jobExecutorOf } from '../protocol/request-ids.ts';
+import { ATTEMPTS_MAX, attemptOf, callOf, jobExecutorOf, requestId } from '../protocol/request-ids.ts';
 import { Codec } from '../protocol/wire.ts';
 import { FREE, NONE, newChain, pagesFor, RecordPages } from './record-pages.ts';
-import { PAGE_WORDS, packOwner, RECORD, RECORD_STATE, RECORD_WORDS, type RecordTable } from './record-table.ts';
+import { type Owner, PAGE_WORDS, packOwner, RECORD, RECORD_STATE, RECORD_WORDS, type RecordTable, unpackOwner } from './record-table.ts';
+import { movedTooOften, notKept } from './record-taking.ts';
 
 export const recordsBytes = (records: number, tokens: number): number => (records * RECORD_WORDS + pagesFor(tokens) * PAGE_WORDS) * 4;
 
@@ -71,6 +73,23 @@ export class RequestRecords {
     // Only now: of a call whose first choice is read, the others can be.
     for (const record of records) this.#table.bump(record);
     return records;
+  }
+
+  /**
+   * An open call that has ended goes on: its records are this owner's from here on, at the next attempt.
+   * @returns the id under which it goes on
+   * @throws `worker_failed` where it is not recorded, or was moved too often
+   */
+  reopen(call: number, { job_executor, life }: Omit<Owner, 'attempt'>): number {
+    const table = this.#table;
+    const records = Array.from({ length: table.records }, (_, record) => record).filter((record) => table.load(record, RECORD.call) === call);
+    const attempt = Math.max(-1, ...records.map((record) => unpackOwner(table.load(record, RECORD.owner)).attempt)) + 1;
+    if (attempt === 0) throw fromErrorRecord(notKept('worker'));
+    if (attempt >= ATTEMPTS_MAX) throw fromErrorRecord(movedTooOften());
+    const own = packOwner({ job_executor, life, attempt });
+    // Whoever takes a lost job executor's requests over may have taken this one a moment ago: what it computes is the same.
+    for (const record of records) table.store(record, RECORD.owner, own);
+    return requestId(job_executor, attempt, call);
   }
 
   /** Free ones, which nobody but this takes; none, where there are not so many. */

@@ -27,6 +27,7 @@ import type { NetworkCardKeeper } from './network-card.ts';
 import type { Recordings } from './recording.ts';
 import { RESTART_PERIOD_MS, RESTARTS_MAX, RestartIntensity } from './restart-intensity.ts';
 import { SeatRegions } from './seat-regions.ts';
+import { SpareSeats } from './spare-seats.ts';
 import { epochsOf, startWorkerThread } from './worker-start.ts';
 
 /** A step takes milliseconds, a long prefill's chunk tens of them. */
@@ -37,8 +38,6 @@ const STOP_GRACE_MS = 250;
 const TERMINATION_DEADLINE_MS = 20_000;
 /** A successor that has not started by now hangs, and so does a survivor that has not let go of the predecessor's rings. */
 const HANDSHAKE_DEADLINE_MS = 20_000;
-/** A quarantined thread is looked after this often: it may have read its stop word at last. */
-const QUARANTINE_LOOK_MS = 250;
 /** Node ends a terminated thread before it says that it exited. Deno (2.9.6) says so at once, and a busy thread was seen writing 9 s later. */
 const TERMINATION_IS_PROOF = !('Deno' in globalThis);
 
@@ -79,7 +78,6 @@ type Thread = {
   /** Of a lost thread: until when its peers must have let go of its rings. */
   cancelHandshake: Cancel;
 };
-type Quarantined = { readonly handle: Worker; readonly seat: Seat };
 
 export class Workers {
   readonly #plan: PodPlan;
@@ -89,9 +87,7 @@ export class Workers {
   readonly #ports: WorkersPorts;
   readonly #threads: Thread[] = [];
   readonly #regions: SeatRegions;
-  readonly #spares: Seat[];
-  #quarantined: Quarantined[] = [];
-  #cancelLook: Cancel = NOTHING;
+  readonly #spares: SpareSeats;
   readonly #restarts = new RestartIntensity();
   #isClosing = false;
   #callerHasRings = false;
@@ -103,8 +99,7 @@ export class Workers {
     this.#origin_ms = origin_ms;
     this.#ports = ports;
     this.#regions = new SeatRegions(plan, space);
-    this.#spares = seatsOf(plan.hosting).slice(plan.workers);
-    for (const seat of this.#spares) this.#regions.mark(seat, 'free');
+    this.#spares = new SpareSeats(seatsOf(plan.hosting).slice(plan.workers), { control: space.control, regions: this.#regions, timers: ports.timers });
   }
 
   start(): void {
@@ -136,11 +131,11 @@ export class Workers {
 
   /** Seats that a thread without proof of its end may still write. */
   get quarantined(): number {
-    return this.#quarantined.length;
+    return this.#spares.quarantined;
   }
 
   isQuarantined(thread: number): boolean {
-    return this.#quarantined.some(({ seat }) => seat.thread === thread);
+    return this.#spares.isQuarantined(thread);
   }
 
   /** The thread has attached its rings: its peers may. It attached those of a peer that is lost meanwhile, too, and must let go of them. */
@@ -153,7 +148,7 @@ export class Workers {
     const restarted = threadPeerRestarted(worker, seat.thread, epoch, seat.dies);
     if (isRestart) for (const peer of this.#survivors(worker)) this.#tell(peer, restarted);
     if (isRestart && this.#callerHasRings) this.#tellCaller(restarted);
-    for (const [lost, { state }] of this.#threads.entries()) if (state === 'lost') this.#tell(worker, threadPeerLost(lost));
+    for (const [lost, { state, end }] of this.#threads.entries()) if (state === 'lost') this.#tell(worker, threadPeerLost(lost, end === 'free'));
   }
 
   /** A survivor has let go of a lost thread's rings; when the last one has, its successor starts. */
@@ -172,7 +167,7 @@ export class Workers {
     if (!mayBe || this.#isClosing) return;
     const { handle } = thread;
     // First the epochs: what it does when it meets its stop word, such as an answer that says that its experts failed, must not count either.
-    this.#lose(worker, `it was given up, since ${reason}`);
+    this.#lose(worker, `it was given up, since ${reason}`, false);
     this.#space.control.stop(thread.seat.thread);
     this.#later(thread, STOP_GRACE_MS, () => {
       thread.isTerminated = true;
@@ -210,7 +205,7 @@ export class Workers {
 
   #stopTimers(): void {
     this.#isClosing = true;
-    this.#cancelLook();
+    this.#spares.close();
     for (const { cancel, cancelHandshake } of this.#threads) {
       cancel();
       cancelHandshake();
@@ -250,16 +245,15 @@ export class Workers {
 
   #exited(worker: number, handle: Worker, code: number): void {
     const thread = this.#threads[worker];
-    this.#lookAfterQuarantined();
-    // One in quarantine: that it exited proves nothing, what it acknowledges does.
-    if (thread === undefined || thread.handle !== handle || this.#quarantined.some((other) => other.handle === handle)) return;
+    this.#spares.look();
+    if (thread === undefined || thread.handle !== handle || this.#spares.hasThread(handle)) return;
     if (this.#isClosing) {
       thread.state = 'stopped';
       return;
     }
     const hasStarted = thread.state !== 'starting' || thread.isRestart;
     const reason = thread.error === null ? `it exited with code ${code}` : thread.error.message;
-    if (thread.state !== 'lost') this.#lose(worker, reason);
+    if (thread.state !== 'lost') this.#lose(worker, reason, true);
     if (!hasStarted) {
       this.#giveUpPod(`worker ${worker} did not start: ${reason}`);
       return;
@@ -281,8 +275,11 @@ export class Workers {
     }
   }
 
-  /** From here on nothing counts that the thread wrote or writes; what it held fails. */
-  #lose(worker: number, reason: string): void {
+  /**
+   * From here on nothing counts that the thread wrote or writes; what it held is computed elsewhere. Of one that has ended by itself the caller still reads the
+   * tokens that lie in its ring. Nobody waits for that: what a job executor computes again meanwhile is the same, and told once.
+   */
+  #lose(worker: number, reason: string, hasEnded: boolean): void {
     const thread = this.#thread(worker);
     const error: ErrorRecord = {
       code: 'worker_lost',
@@ -305,8 +302,8 @@ export class Workers {
       this.#giveUpPod(`workers died ${RESTARTS_MAX + 1} times within ${RESTART_PERIOD_MS / 1000} s; the last: ${reason}`);
       return;
     }
-    for (const peer of this.#survivors(worker)) this.#tell(peer, threadPeerLost(worker));
-    if (this.#callerHasRings) this.#tellCaller(threadPeerLost(worker));
+    for (const peer of this.#survivors(worker)) this.#tell(peer, threadPeerLost(worker, hasEnded));
+    if (this.#callerHasRings) this.#tellCaller(threadPeerLost(worker, hasEnded));
     thread.cancelHandshake = this.#ports.timers.after(HANDSHAKE_DEADLINE_MS, () => this.#giveUpSilent(worker));
   }
 
@@ -326,33 +323,17 @@ export class Workers {
       this.#restartIfFree(worker);
       return;
     }
-    const spare = this.#spares.shift();
-    if (spare === undefined) {
+    const spare = this.#spares.exchange(thread.handle, thread.seat);
+    if (spare === null) {
       const { spare_workers } = this.#plan.hosting;
       const held = `${spare_workers} spare_workers, ${this.quarantined} in quarantine before`;
       this.#giveUpPod(`worker ${worker} does not stop, so its memory stays in quarantine, and no spare is left: ${held}`);
       return;
     }
-    this.#quarantined.push({ handle: thread.handle, seat: thread.seat });
-    this.#regions.mark(thread.seat, 'quarantined');
-    this.#lookAfterQuarantined();
     thread.seat = spare;
-    this.#regions.mark(spare, 'held');
     this.#furnish(worker, spare);
     thread.end = 'free';
     this.#restartIfFree(worker);
-  }
-
-  #lookAfterQuarantined(): void {
-    const { control } = this.#space;
-    this.#quarantined = this.#quarantined.filter(({ seat }) => {
-      if (!control.hasAcknowledged(seat.thread)) return true;
-      this.#regions.mark(seat, 'free');
-      this.#spares.push(seat);
-      return false;
-    });
-    this.#cancelLook();
-    if (this.#quarantined.length > 0 && !this.#isClosing) this.#cancelLook = this.#ports.timers.after(QUARANTINE_LOOK_MS, () => this.#lookAfterQuarantined());
   }
 
   #survivors(worker: number): number[] {

@@ -53,7 +53,11 @@ export type CreateContextCall = {
 /** Times are the pod's own; `over_ms` −1: it has no end. */
 export type ContextRecord = { readonly id: string; readonly token_count: number; readonly created_ms: number; readonly over_ms: number };
 
-export type CallerToPod = GenerateCall | { readonly type: 'CANCEL_CALL'; readonly request: number };
+export type CallerToPod =
+  | GenerateCall
+  | { readonly type: 'CANCEL_CALL'; readonly request: number }
+  /** It has ended in the pod, and tokens of it were lost on their way: it is to go on from its record. */
+  | { readonly type: 'RESUME_CALL'; readonly request: number };
 
 export type TokenLogprobRecord = { readonly token_id: number; readonly token: string; readonly bytes: readonly number[]; readonly logprob: number };
 export type PositionRecord = { readonly chosen: TokenLogprobRecord; readonly top: readonly TokenLogprobRecord[] };
@@ -90,7 +94,7 @@ export type FrontendToCaller =
   /** It is open. `records`: by choice, where its tokens are recorded; empty where there was no room. */
   | { readonly type: 'PROMPT'; readonly request: number; readonly token_ids: readonly number[]; readonly records: readonly number[] }
   | { readonly type: 'SCHEDULED_CALL'; readonly request: number }
-  /** Nothing of it is left in the pod; without an error its last tokens may still be on their way. */
+  /** Nothing of it is left in the pod; without an error its last tokens may still be on their way, and its caller may ask for those that are lost. */
   | { readonly type: 'ENDED'; readonly request: number; readonly error: ErrorRecord | null };
 
 export type PodToCaller = OutputToCaller | FrontendToCaller;

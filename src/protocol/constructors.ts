@@ -4,7 +4,7 @@
  */
 import { type Address, address } from './address.ts';
 import type { GroupState, LongPrompts, StepCost, StepSample, Wanted } from './balancing.ts';
-import type { ClusterManagerMessage, MemberLife } from './controllers.ts';
+import type { ClusterManagerMessage, JobExecutorMessage, MemberLife } from './controllers.ts';
 import type { ErrorRecord } from './errors.ts';
 import {
   type DpGroupMessage,
@@ -12,7 +12,6 @@ import {
   type ExpertMessage,
   type FrontendMessage,
   type Handoff,
-  type JobExecutorMessage,
   type JobMessage,
   type KvOffer,
   type NpuMessage,
@@ -140,6 +139,14 @@ export const leave = (request: Address, choices: number): JobExecutorMessage => 
 export const measureThroughput = (): JobExecutorMessage => ({ type: 'MEASURE_THROUGHPUT' });
 
 export const replace = (request: Address): JobExecutorMessage => ({ type: 'REPLACE', request });
+export const goOn = (request: Address): JobExecutorMessage => ({ type: 'GO_ON', request });
+export const recordReopened = (request: Address, sequences: readonly Sequence[], deadline_ms: number, error: ErrorRecord | null): JobExecutorMessage => ({
+  type: 'RECORD_REOPENED',
+  request,
+  sequences,
+  deadline_ms,
+  error,
+});
 export const recordRead = (request: Address, sequences: readonly Sequence[], error: ErrorRecord | null): JobExecutorMessage => ({
   type: 'RECORD_READ',
   request,

@@ -3,6 +3,8 @@
  * @module
  */
 import type { Address } from './address.ts';
+import type { ErrorRecord } from './errors.ts';
+import type { Sequence } from './messages.ts';
 
 /** A member of the pod's control plane, in the life that its thread's epoch counts, from 1: its name may have had, and may yet have, others. */
 export type MemberLife = { readonly member: Address; readonly life: number };
@@ -21,6 +23,48 @@ export type ClusterManagerMessage =
   | { readonly type: 'LEASE_REFUSED'; readonly holder: Address; readonly term: number }
   | { readonly type: 'LEASE_LOST'; readonly holder: Address; readonly term: number };
 
+export type JobExecutorMessage =
+  | { readonly type: 'EXECUTOR_READY'; readonly task_executor: Address }
+  /** None of its groups serves now. */
+  | { readonly type: 'EXECUTOR_UNREADY'; readonly task_executor: Address }
+  | { readonly type: 'ADMIT'; readonly request: Address; readonly choices: number; readonly data_parallel_rank: number }
+  /** A choice of the request has left `from`'s prefill: which task executor decodes it? */
+  | { readonly type: 'CHOOSE_DECODE'; readonly job: Address; readonly request: Address; readonly task: Address; readonly from: Address }
+  | { readonly type: 'LEAVE'; readonly request: Address; readonly choices: number }
+  /** Another period of admission's measure of throughput is over. */
+  | { readonly type: 'MEASURE_THROUGHPUT' }
+  /** What computed the request, or a part of it, is lost. */
+  | { readonly type: 'REPLACE'; readonly request: Address }
+  /** A request that had ended, and of which tokens were lost before its caller had them: its record names this job executor by now. */
+  | { readonly type: 'GO_ON'; readonly request: Address }
+  /** Of `claim`: what its record says. As RECORD_TAKEN. */
+  | {
+      readonly type: 'RECORD_REOPENED';
+      readonly request: Address;
+      readonly sequences: readonly Sequence[];
+      readonly deadline_ms: number;
+      readonly error: ErrorRecord | null;
+    }
+  /** Of `claim`: what its record says. */
+  | { readonly type: 'RECORD_READ'; readonly request: Address; readonly sequences: readonly Sequence[]; readonly error: ErrorRecord | null }
+  /** Of `claim`: the pod has room for its choices, or holds so many of them already. */
+  | { readonly type: 'CHOICES_GRANTED'; readonly request: Address; readonly choices: number; readonly data_parallel_rank: number }
+  | { readonly type: 'CHOICES_REFUSED'; readonly request: Address; readonly choices: number; readonly held: number }
+  /** By the cluster manager that leads: take over what a job executor supervised, that is lost. */
+  | { readonly type: 'TAKE_OVER'; readonly lost: Address; readonly life: number }
+  /** Of `claim`: one of its requests, by its new address, with the choices that are not finished; `error`: why it cannot go on. */
+  | {
+      readonly type: 'RECORD_TAKEN';
+      readonly request: Address;
+      readonly sequences: readonly Sequence[];
+      /** What is left of it, as in SUBMIT. */
+      readonly deadline_ms: number;
+      readonly error: ErrorRecord | null;
+    }
+  /** That was the last. */
+  | { readonly type: 'RECORDS_TAKEN'; readonly lost: Address; readonly life: number }
+  | { readonly type: 'DRAIN' };
+
 /** Something in shared memory that all threads compete for: what became of it comes back as a delivered message. */
 export type Claim =
   /** What time it is. */
@@ -32,5 +76,7 @@ export type Claim =
   | { readonly kind: 'lease'; readonly term: number; readonly length_ms: number }
   /** What the record of the claimant's own request says. */
   | { readonly kind: 'record'; readonly request: Address }
+  /** The same of one that had ended, and goes on: its choices count again. */
+  | { readonly kind: 'reopened-record'; readonly request: Address }
   /** The open requests of a job executor that is lost. */
   | { readonly kind: 'records'; readonly lost: Address; readonly life: number };

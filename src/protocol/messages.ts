@@ -6,7 +6,7 @@
 import type { Address, Role } from './address.ts';
 
 import type { LeaderMessage, StepSample, Wanted } from './balancing.ts';
-import type { Claim, ClusterManagerMessage, MemberLife } from './controllers.ts';
+import type { Claim, ClusterManagerMessage, JobExecutorMessage, MemberLife } from './controllers.ts';
 
 import type { ErrorRecord } from './errors.ts';
 import type { ExpertMapMessage, ExpertWork, ExpertWorkMessage, RebalancedMessage } from './expert-maps.ts';
@@ -205,38 +205,6 @@ export type TaskMessage =
   | { readonly type: 'EXECUTOR_LOST'; readonly error: ErrorRecord }
   | HandedBack
   | { readonly type: 'CANCEL' };
-
-export type JobExecutorMessage =
-  | { readonly type: 'EXECUTOR_READY'; readonly task_executor: Address }
-  /** None of its groups serves now. */
-  | { readonly type: 'EXECUTOR_UNREADY'; readonly task_executor: Address }
-  | { readonly type: 'ADMIT'; readonly request: Address; readonly choices: number; readonly data_parallel_rank: number }
-  /** A choice of the request has left `from`'s prefill: which task executor decodes it? */
-  | { readonly type: 'CHOOSE_DECODE'; readonly job: Address; readonly request: Address; readonly task: Address; readonly from: Address }
-  | { readonly type: 'LEAVE'; readonly request: Address; readonly choices: number }
-  /** Another period of admission's measure of throughput is over. */
-  | { readonly type: 'MEASURE_THROUGHPUT' }
-  /** What computed the request, or a part of it, is lost. */
-  | { readonly type: 'REPLACE'; readonly request: Address }
-  /** Of `claim`: what its record says. */
-  | { readonly type: 'RECORD_READ'; readonly request: Address; readonly sequences: readonly Sequence[]; readonly error: ErrorRecord | null }
-  /** Of `claim`: the pod has room for its choices, or holds so many of them already. */
-  | { readonly type: 'CHOICES_GRANTED'; readonly request: Address; readonly choices: number; readonly data_parallel_rank: number }
-  | { readonly type: 'CHOICES_REFUSED'; readonly request: Address; readonly choices: number; readonly held: number }
-  /** By the cluster manager that leads: take over what a job executor supervised, that is lost. */
-  | { readonly type: 'TAKE_OVER'; readonly lost: Address; readonly life: number }
-  /** Of `claim`: one of its requests, by its new address, with the choices that are not finished; `error`: why it cannot go on. */
-  | {
-      readonly type: 'RECORD_TAKEN';
-      readonly request: Address;
-      readonly sequences: readonly Sequence[];
-      /** What is left of it, as in SUBMIT. */
-      readonly deadline_ms: number;
-      readonly error: ErrorRecord | null;
-    }
-  /** That was the last. */
-  | { readonly type: 'RECORDS_TAKEN'; readonly lost: Address; readonly life: number }
-  | { readonly type: 'DRAIN' };
 
 export type TaskExecutorMessage =
   /** A job executor that has come to life, or whose name a new one has: it wants to hear when this one serves. */

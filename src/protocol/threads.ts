@@ -157,7 +157,8 @@ export type ExpertsAsked = 'none' | 'look' | 'measure';
 
 export type ThreadMessage =
   | { readonly type: 'THREAD_STARTED'; readonly worker: number }
-  | { readonly type: 'PEER_LOST'; readonly worker: number }
+  /** `has_ended`: its thread is proven to have ended, so that what lies whole in its rings may be read still. */
+  | { readonly type: 'PEER_LOST'; readonly worker: number; readonly has_ended: boolean }
   /** The sender has let go of the lost worker's rings. */
   | { readonly type: 'PEER_DETACHED'; readonly worker: number }
   /** Its successor runs, on this thread's rings and these dies. `epoch`: the thread's as its successor, which may be raised before this is read. */
@@ -178,8 +179,11 @@ export type ThreadMessage =
   | { readonly type: 'READ_KV_EVENTS'; readonly query: number; readonly dp_group: number; readonly from: number }
   | ({ readonly type: 'KV_EVENTS_READ'; readonly query: number } & KvEventPage);
 
+/** Of a worker that is lost, to all who have rings with it. */
+export type PeerNews = Extract<ThreadMessage, { type: 'PEER_LOST' | 'PEER_RESTARTED' }>;
+
 export const threadStarted = (worker: number): ThreadMessage => ({ type: 'THREAD_STARTED', worker });
-export const threadPeerLost = (worker: number): ThreadMessage => ({ type: 'PEER_LOST', worker });
+export const threadPeerLost = (worker: number, has_ended: boolean): ThreadMessage => ({ type: 'PEER_LOST', worker, has_ended });
 export const threadPeerDetached = (lost: number): ThreadMessage => ({ type: 'PEER_DETACHED', worker: lost });
 export const threadPeerRestarted = (worker: number, thread: number, epoch: number, dies: readonly number[]): ThreadMessage => ({
   type: 'PEER_RESTARTED',

@@ -84,7 +84,8 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['token', 'logprobs', 'prompt_logprobs', 'error'],
   ['type', 'npu', 'step', 'error'], // STEP_FAILED
   // threads
-  ['type', 'worker'], // THREAD_STARTED, PEER_LOST, PEER_DETACHED
+  ['type', 'worker'], // THREAD_STARTED, PEER_DETACHED
+  ['type', 'worker', 'has_ended'], // PEER_LOST
   ['type', 'worker', 'thread', 'epoch', 'dies'], // PEER_RESTARTED
   ['type', 'query', 'experts'], // REPORT
   ['type', 'query', 'worker', 'npus', 'links', 'kv_links', 'experts', 'garbage', 'unexpected'], // REPORTED
@@ -181,7 +182,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'deadline_ms',
     'context_id',
   ], // GENERATE
-  ['type', 'request'], // CANCEL_CALL, SCHEDULED_CALL, PROMPT_COMPUTED
+  ['type', 'request'], // CANCEL_CALL, RESUME_CALL, GO_ON, SCHEDULED_CALL, PROMPT_COMPUTED
   ['token_id', 'token', 'bytes', 'logprob'],
   ['chosen', 'top'],
   ['request', 'choice', 'index', 'text', 'token_ids', 'logprobs', 'finish', 'stop_string', 'stop_token', 'cached', 'parsed'],

@@ -45,6 +45,7 @@ export function redactMessage(message: Message): Message {
     case 'SUBMIT':
     case 'RESUME':
     case 'RECORD_TAKEN':
+    case 'RECORD_REOPENED':
     case 'RECORD_READ':
     case 'REPLACED':
     case 'PLAN':

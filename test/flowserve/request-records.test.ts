@@ -115,7 +115,7 @@ describe('request records', () => {
                 return of.finished[sequence.choice] ? [] : [{ ...sequence, output }];
               });
               expect(sequences).toEqual(error === null ? unfinished : []);
-              if (error === null) expect(taking.read(request)).toEqual({ sequences: unfinished, error: null });
+              if (error === null) expect(taking.read(request)).toEqual({ sequences: unfinished, deadline_at_ms: of.deadline, error: null });
               open.set(callOf(request), { ...of, id: request, life: lives[taker] as number });
             }
             expect(taking.take(lost, life, { job_executor: taker, life: lives[taker] as number })).toEqual([]);

@@ -125,7 +125,7 @@ const crossing: readonly object[] = [
   constructors.takeOver('job-executor/1', 1),
   constructors.takenOver('job-executor/1', 1),
   threads.threadStarted(1),
-  threads.threadPeerLost(1),
+  threads.threadPeerLost(1, true),
   threads.threadPeerDetached(1),
   threads.threadPeerRestarted(1, 4, 3, [8, 9]),
   threads.threadReport(4, 'measure'),

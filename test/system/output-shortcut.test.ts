@@ -98,7 +98,7 @@ describe('a delivery', () => {
         const counts = new CallCounts();
         const terms = { id: 'x', seed: 0, choices: CHOICES, wantsPromptLogprobs: false };
         const generation = new LiveGeneration(terms, { clock: { now_ms: () => 1 }, cancel: () => {}, ended: () => {} });
-        const delivery = new Delivery(generation, terms, { counts, records });
+        const delivery = new Delivery(generation, terms, { counts, records, tell: () => {} });
         const queues = said.map((stream) => [...stream]);
         for (let at = 0; queues.some(({ length }) => length > 0); at++) {
           const next = (queues[order[at % order.length] as number] ?? []).shift() ?? queues.find(({ length }) => length > 0)?.shift();
@@ -122,14 +122,16 @@ describe('a delivery', () => {
   });
 
   const openDelivery = (choices: number) => {
-    const seen = { cancels: 0, closes: 0 };
+    const seen = { cancels: 0, resumes: 0, closes: 0 };
     const records = { of: () => ({ append: () => {}, close: () => seen.closes++ }) } as unknown as DeliveredRecords;
     const terms = { id: 'x', seed: 0, choices, wantsPromptLogprobs: false };
-    const generation = new LiveGeneration(terms, { clock: { now_ms: () => 1 }, cancel: () => seen.cancels++, ended: () => {} });
+    const generation = new LiveGeneration(terms, { clock: { now_ms: () => 1 }, cancel: () => delivery.cancel(), ended: () => {} });
     const counts = new CallCounts();
-    return { generation, counts, seen, delivery: new Delivery(generation, terms, { counts, records }) };
+    const tell = (what: string): number => (what === 'CANCEL_CALL' ? seen.cancels++ : seen.resumes++);
+    const delivery: Delivery = new Delivery(generation, terms, { counts, records, tell });
+    return { generation, counts, seen, delivery };
   };
-  const PROMPT = { type: 'PROMPT', request: 9, token_ids: [1], records: [] } as const;
+  const PROMPT = { type: 'PROMPT', request: 9, token_ids: [1], records: [4] } as const;
   const ENDED = { type: 'ENDED', request: 9, error: null } as const;
   /** What a caller gets, and how it ends. */
   const readAll = async (generation: LiveGeneration): Promise<{ chunks: Chunk[]; error: string | null }> => {
@@ -169,24 +171,28 @@ describe('a delivery', () => {
     expect(generation.usage().completion_tokens).toBe(2);
   });
 
-  it('should wait for its last tokens as long as it takes, and fail without them only when a worker was lost', async () => {
-    const { delivery, generation } = openDelivery(1);
+  it('should wait for its last tokens as long as it takes, and be resumed without them only when a worker was lost', () => {
+    const { delivery, seen } = openDelivery(1);
     delivery.hear(PROMPT);
     delivery.push(chunkOf(0, 0, 0), 0);
     delivery.hear(ENDED);
     for (let look = 0; look < 100; look++) delivery.look();
-    expect(delivery.isOver).toBe(false);
+    expect(seen.resumes).toBe(0);
     delivery.losePeer();
     for (let look = 0; look < 2; look++) delivery.look();
     delivery.push(chunkOf(0, 0, 1), 0);
     for (let look = 0; look < 2; look++) delivery.look();
-    expect(delivery.isOver).toBe(false);
+    expect(seen.resumes).toBe(0);
     delivery.look();
-    expect(delivery.isOver).toBe(true);
-    expect((await readAll(generation)).error).toBe('worker_failed');
+    expect(seen.resumes).toBe(1);
+    for (let look = 0; look < 100; look++) delivery.look();
+    for (let index = 2; index < TOKENS; index++) delivery.push(chunkOf(1, 0, index), 1);
+    expect(delivery.isOver).toBe(false);
+    delivery.hear(ENDED);
+    expect([delivery.isOver, seen]).toEqual([true, { cancels: 0, resumes: 1, closes: 1 }]);
   });
 
-  it('should give what is sent before a cut and fail where a token was lost with its worker, whatever the order of senders', async () => {
+  it('should be resumed where a token was lost with its worker, and only there, whatever the order of senders', async () => {
     const cut = fc.record({
       cuts: fc.array(fc.nat(TOKENS), { minLength: CHOICES, maxLength: CHOICES }),
       /** Of prefill's chunks, so many last ones stay unread. */
@@ -216,48 +222,58 @@ describe('a delivery', () => {
         }
         expect(delivery.isOver).toBe(missing === 0);
         for (let look = 0; look < 3; look++) delivery.look();
+        expect([delivery.isOver, seen.resumes]).toEqual([missing === 0, missing === 0 ? 0 : 1]);
+        // Whoever goes on begins with what the caller has, or before.
+        if (missing > 0) {
+          delivery.hear(ENDED);
+          for (let index = 0; index < TOKENS; index++) for (let choice = 0; choice < CHOICES; choice++) delivery.push(chunkOf(1, choice, index), 2);
+        }
         expect([delivery.isOver, seen.closes]).toEqual([true, 1]);
         const { chunks, error } = await readAll(generation);
-        expect(error).toBe(missing === 0 ? null : 'worker_failed');
-        expect(counts.all.finished['failed']).toBe(missing === 0 ? 0 : 1);
-        const gone = Array.from({ length: TOKENS }, (_, index) => cuts.flatMap((cut, choice) => (index < cut ? [{ choice, index }] : []))).flat();
-        const holes = gone.slice(gone.length - missing);
+        expect([error, counts.all.finished]).toEqual([null, { stop: 0, length: CHOICES, cancelled: 0, failed: 0 }]);
         for (let choice = 0; choice < CHOICES; choice++) {
-          const first = holes.find((hole) => hole.choice === choice)?.index ?? TOKENS;
           const texts = chunks.filter((chunk) => chunk.choice === choice).map(({ text }) => text);
-          expect(texts).toEqual(Array.from({ length: first }, (_, index) => textOf(choice, index)));
+          expect(texts).toEqual(Array.from({ length: TOKENS }, (_, index) => textOf(choice, index)));
         }
       }),
       { numRuns: 200 },
     );
   });
 
-  it('should fail and cancel while decode goes on behind a token that was lost, and give its records back when the pod has ended it', async () => {
-    const { delivery, generation, counts, seen } = openDelivery(1);
-    const LONG = 100;
-    const long = (index: number): ChunkRecord => ({ ...chunkOf(0, 0, index), finish: null });
-    delivery.hear(PROMPT);
-    for (let index = 1; index < LONG; index++) {
-      delivery.push(long(index), 1);
-      delivery.look();
-    }
-    expect([seen.cancels, generation.usage().completion_tokens]).toEqual([0, 0]);
-    delivery.losePeer();
-    // Nothing goes on: somebody may be computing it again.
-    for (let look = 0; look < 10; look++) delivery.look();
-    expect(seen.cancels).toBe(0);
-    for (let index = LONG; index < LONG + 3; index++) {
-      delivery.push(long(index), 1);
-      delivery.look();
-    }
-    expect(seen).toEqual({ cancels: 1, closes: 0 });
-    expect(await readAll(generation)).toEqual({ chunks: [], error: 'worker_failed' });
-    delivery.push(long(0), 0);
-    delivery.look();
-    delivery.hear({ type: 'ENDED', request: 9, error: { code: 'cancelled', message: 'the caller cancelled the request', param: null } });
-    expect([delivery.isOver, seen, generation.usage().completion_tokens]).toEqual([true, { cancels: 1, closes: 1 }, 0]);
-    expect(counts.all.finished).toMatchObject({ cancelled: 0, failed: 1 });
-  });
+  it.each(['goes on', 'is left by its caller', 'has no record'])(
+    'should be recalled while decode goes on behind a token that was lost, and %s',
+    async (how) => {
+      const { delivery, generation, counts, seen } = openDelivery(1);
+      const LONG = 100;
+      const long = (index: number): ChunkRecord => ({ ...chunkOf(0, 0, index), finish: null });
+      delivery.hear(how === 'has no record' ? { ...PROMPT, records: [] } : PROMPT);
+      for (let index = 1; index < LONG; index++) {
+        delivery.push(long(index), 1);
+        delivery.look();
+      }
+      expect([seen.cancels, generation.usage().completion_tokens]).toEqual([0, 0]);
+      delivery.losePeer();
+      // Nothing goes on: somebody may be computing it again.
+      for (let look = 0; look < 10; look++) delivery.look();
+      expect(seen.cancels).toBe(0);
+      for (let index = LONG; index < LONG + 3; index++) {
+        delivery.push(long(index), 1);
+        delivery.look();
+      }
+      expect(seen).toEqual({ cancels: 1, resumes: 0, closes: 0 });
+      if (how === 'is left by its caller') generation.cancel();
+      delivery.hear({ type: 'ENDED', request: 9, error: { code: 'cancelled', message: 'the caller cancelled the request', param: null } });
+      if (how === 'goes on') {
+        expect([delivery.isOver, seen.resumes]).toEqual([false, 1]);
+        delivery.push({ ...chunkOf(1, 0, 0), finish: 'length' }, 1);
+        delivery.hear(ENDED);
+      }
+      const code = { 'goes on': null, 'is left by its caller': 'cancelled', 'has no record': 'worker_failed' }[how];
+      expect([delivery.isOver, seen.closes, (await readAll(generation)).error]).toEqual([true, 1, code]);
+      const end = code === null ? 'length' : code === 'cancelled' ? 'cancelled' : 'failed';
+      expect(counts.all.finished).toEqual({ stop: 0, length: 0, cancelled: 0, failed: 0, [end]: 1 });
+    },
+  );
 
   it('should go on when the missing token comes after a loss', () => {
     const { delivery, generation, seen } = openDelivery(1);
