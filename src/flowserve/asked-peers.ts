@@ -4,6 +4,7 @@
  * present map; nothing of it was computed.
  * @module
  */
+import { dueOf } from '../xccl/due-time.ts';
 import type { Answer, Exchange } from '../xccl/exchange.ts';
 import { deadlineExceeded } from '../xccl/operation.ts';
 import type { ExpertBatches, Share } from './expert-batches.ts';
@@ -37,6 +38,7 @@ export class AskedPeers {
   #layer = 0;
   #rows = 0;
   #asked_ms = 0;
+  #due = 0;
   #failed: number | null = null;
   /** Shares that were refused, since this was made. */
   refusals = 0;
@@ -71,6 +73,11 @@ export class AskedPeers {
   /** NPUs that have not answered. */
   get npus(): number[] {
     return [...this.#missing.keys()];
+  }
+
+  /** A step begins: what it asks is due as long after now as what any other asks after it began. */
+  begin(): void {
+    this.#due = dueOf(this.#now_ms());
   }
 
   /** Asks for all shares but this NPU's own, which is returned; undefined: there is none, or its slots do not hold what it is for, and others are asked. */
@@ -129,7 +136,7 @@ export class AskedPeers {
   #ask(npu: number, share: Share | null): number {
     const die = this.#dieOf(npu);
     if (share === null) return this.#exchange.dispatchRows(die, this.#projection.describe(this.#layer, this.#rows));
-    return this.#exchange.dispatch(die, this.#batches.describe(share, this.#layer), this.#lane);
+    return this.#exchange.dispatch(die, this.#batches.describe(share, this.#layer), this.#due, this.#lane);
   }
 
   #pullRows(npu: number, event: number, share: Share): Answer {

@@ -1,7 +1,7 @@
 /**
  * The persistent kernel of an NPU's experts (xDeepServe §5.2): takes what other NPUs have dispatched, whoever asked and in whichever layer, and answers.
  *
- *   receive ─▶ compute the oldest, with all of its layer ─▶ send ─▶ receive …
+ *   receive ─▶ compute what is due first, with all of its layer ─▶ send ─▶ receive …
  *
  * It keeps no state of them. On an expert NPU it is all that runs; beside attention it also projects columns for those that share that NPU's output projection.
  * @module
@@ -10,6 +10,7 @@ import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert } from '../protocol/errors.ts';
+import { isDueBefore } from '../xccl/due-time.ts';
 import type { ArrivedDispatch, DispatchChecks, Exchange, TokenDispatch, Verdict } from '../xccl/exchange.ts';
 import type { ExpertArithmetic } from './arithmetic.ts';
 import { EXPERT_MASK, expertIn, holdsExpert, layersWithExperts, SLOT_SHIFT } from './expert-slots.ts';
@@ -32,7 +33,7 @@ export class ExpertService {
   readonly #turns: Turns | null;
   /** What it computes together; null beside attention, where each dispatch is computed by itself. */
   readonly batches: JoinedBatches | null;
-  /** Received, not computed: the oldest first. */
+  /** Received, not computed: in the order in which they came. */
   readonly #waiting: ArrivedDispatch[] = [];
   readonly #waiting_max: number;
   readonly #batch: ArrivedDispatch[] = [];
@@ -69,15 +70,15 @@ export class ExpertService {
 
   /**
    * Answers what has arrived, from whom ever and of whichever layer, up to a bound. How many dispatches there were; the bound itself: there may be more. In three streams
-   * (xDeepServe §5.2), each of which goes only as far as it need not wait: what has come is received, the oldest of it is computed with all else of the same layer, and
-   * that is sent. What comes meanwhile may go with the next.
+   * (xDeepServe §5.2), each of which goes only as far as it need not wait: what has come is received, what is due first of it is computed with all else of the same layer,
+   * and that is sent. What comes meanwhile may go with the next.
    */
   serve(limit: number): number {
     // A round is as many rows as a domain has.
     if (this.#turns !== null) return this.#turns.takePart() ? limit : 0;
     let received = 0;
     do received += this.#receive(limit - received);
-    while (this.#computeOldest());
+    while (this.#computeNext());
     return received;
   }
 
@@ -93,14 +94,14 @@ export class ExpertService {
   }
 
   /** False: nothing waits. */
-  #computeOldest(): boolean {
-    const [oldest] = this.#waiting;
-    if (oldest === undefined) return false;
+  #computeNext(): boolean {
+    const next = this.#nextDue();
+    if (next === null) return false;
     const batch = this.#batch;
     batch.length = 0;
     let kept = 0;
     for (const dispatch of this.#waiting) {
-      if (dispatch !== oldest && (dispatch.kind !== oldest.kind || dispatch.layer !== oldest.layer)) this.#waiting[kept++] = dispatch;
+      if (dispatch !== next && (dispatch.kind !== next.kind || dispatch.layer !== next.layer)) this.#waiting[kept++] = dispatch;
       // Who has given it up may have the room for its answer in use already, for what it has asked on the other lane.
       else if (this.exchange.isWanted(dispatch)) batch.push(dispatch);
     }
@@ -108,6 +109,13 @@ export class ExpertService {
     const isDone = batch.length > 1 && this.#computesTogether(batch);
     for (const dispatch of batch) this.exchange.answer(dispatch, isDone ? 'computed' : this.#compute(dispatch));
     return true;
+  }
+
+  /** The first that came of those that are due at once. */
+  #nextDue(): ArrivedDispatch | null {
+    let next: ArrivedDispatch | null = null;
+    for (const dispatch of this.#waiting) if (next === null || isDueBefore(dispatch.due, next.due)) next = dispatch;
+    return next;
   }
 
   /** False: one of them is refused, or it failed at one. Then each is looked at by itself. */

@@ -181,6 +181,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     }
     // Decode runs in graph mode, prefill and what is mixed with it part by part; and what expert-times.ts wants to see.
     const captured = isDecode(plan) && !this.service.times.samples(plan.step) ? (this.#graphs?.partsOf(row) ?? null) : null;
+    this.#asked.begin();
+    this.#askedSecond?.begin();
     this.#microBatches = this.#turns ?? (row >= TWO_BATCHES_ROWS_MIN ? this.#flow : null);
     const isWhole = this.#microBatches === null;
     const parts = isWhole ? (captured ?? this.#inTurn) : [];

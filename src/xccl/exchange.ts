@@ -9,7 +9,7 @@
  *   sees it, pulls the rows into place   ◀─────────────── field COMBINE in the asker's metadata
  *   marks its DISPATCH field as taken  · · · · · · · · · ▶ looks at the mark when it needs the room again
  *
- *   DISPATCH  a layer + 1,024 × map epoch | b segments | c offset of the segments | d offset of the pairs' rows | e taken: the event whose answer was pulled
+ *   DISPATCH  a layer + 1,024 × map epoch | b segments, and when the step is due (due-time.ts) | c offset of the segments | d offset of the pairs' rows | e taken: the event whose answer was pulled
  *   COMBINE   a event that is answered | b offset in the reply area | c pairs | d status: computed, failed, or refused: a slot does not hold what it was asked for
  *
  * NPUs that split the weights of their output projections ask one another in the same way for the columns that the other one has: rows of what their heads put
@@ -25,6 +25,7 @@
  */
 import { MinipodError } from '../protocol/errors.ts';
 import { CHANNEL, FIELD_WORD } from './areas.ts';
+import { dueIn, segmentsIn, withDue } from './due-time.ts';
 import type { Endpoint } from './endpoint.ts';
 import { type Lane, laneOf, ONLY_LANE } from './lane.ts';
 import { type Replies, ReplyArea } from './reply-area.ts';
@@ -47,8 +48,15 @@ export type TokenDispatch = {
 /** Rows that lie one after the other in the dispatch area, to be multiplied by the peer's part of a layer's weights. */
 export type RowsDispatch = { readonly layer: number; readonly rows: number; readonly rowsAddress: number; readonly bytes: number };
 
-/** `pairs`: rows of the answer, wherever it goes. */
-export type Arrived = { readonly source: number; readonly event: number; readonly lane: number; readonly replyOffset: number; readonly pairs: number };
+/** `pairs`: rows of the answer, wherever it goes. `due`: when its step is (due-time.ts). */
+export type Arrived = {
+  readonly source: number;
+  readonly event: number;
+  readonly lane: number;
+  readonly replyOffset: number;
+  readonly pairs: number;
+  readonly due: number;
+};
 /** A dispatch that has come. */
 export type ArrivedDispatch = Arrived & (({ readonly kind: 'tokens' } & TokenDispatch) | ({ readonly kind: 'rows' } & RowsDispatch));
 
@@ -117,12 +125,12 @@ export class Exchange {
     this.#replies.sweep(this.#isTaken);
   }
 
-  /** Asks a peer; tables and rows lie in this die's dispatch area. Returns the event that its answer will name. */
-  dispatch(peer: number, { layer, epoch, segments, segmentsAddress, pairRowsAddress }: TokenDispatch, lane = 0): number {
+  /** Asks a peer, for a step that is due then; tables and rows lie in this die's dispatch area. Returns the event that its answer will name. */
+  dispatch(peer: number, { layer, epoch, segments, segmentsAddress, pairRowsAddress }: TokenDispatch, due: number, lane = 0): number {
     const { dispatch } = this.endpoint.areas;
     const what = layer | (epoch << LAYER_BITS);
     this.dispatches++;
-    return this.endpoint.write(peer, this.#lane(lane).dispatch, what, segments, segmentsAddress - dispatch, pairRowsAddress - dispatch, 0);
+    return this.endpoint.write(peer, this.#lane(lane).dispatch, what, withDue(segments, due), segmentsAddress - dispatch, pairRowsAddress - dispatch, 0);
   }
 
   /** Asks a peer for its columns of rows that lie in this die's dispatch area. Returns the event that its answer will name. */
@@ -191,7 +199,7 @@ export class Exchange {
         if (event === 0) continue;
         const { dispatch, dispatch_bytes } = endpoint.surroundings.areasOf(source);
         const what = endpoint.wordFrom(source, channel, FIELD_WORD.a);
-        const segments = endpoint.wordFrom(source, channel, FIELD_WORD.b);
+        const segments = segmentsIn(endpoint.wordFrom(source, channel, FIELD_WORD.b));
         const first = endpoint.wordFrom(source, channel, FIELD_WORD.c) >>> 0;
         const second = endpoint.wordFrom(source, channel, FIELD_WORD.d) >>> 0;
         const isRefused = what < 0 || first + segments * 8 > dispatch_bytes;
@@ -239,24 +247,26 @@ export class Exchange {
     if (what < 0) {
       const asked: RowsDispatch = { layer: -1 - what, rows: count, rowsAddress: dispatch + first, bytes: second };
       const rows = first + second <= dispatch_bytes ? checks.rowsOf(asked) : Number.POSITIVE_INFINITY;
-      const arrived = this.#arrive(source, event, lane, rows);
+      // Who serves these takes them one by one, as they come.
+      const arrived = this.#arrive(source, event, lane, rows, 0);
       return arrived === null ? null : { kind: 'rows', ...asked, ...arrived };
     }
-    const asked = tokensAsked(what, count, dispatch + first, dispatch + second, dispatch);
-    const pairs = first + count * 8 <= dispatch_bytes ? checks.pairsOf(asked) : Number.POSITIVE_INFINITY;
-    const arrived = this.#arrive(source, event, lane, second + pairs * 4 <= dispatch_bytes ? pairs : Number.POSITIVE_INFINITY);
+    const segments = segmentsIn(count);
+    const asked = tokensAsked(what, segments, dispatch + first, dispatch + second, dispatch);
+    const pairs = first + segments * 8 <= dispatch_bytes ? checks.pairsOf(asked) : Number.POSITIVE_INFINITY;
+    const arrived = this.#arrive(source, event, lane, second + pairs * 4 <= dispatch_bytes ? pairs : Number.POSITIVE_INFINITY, dueIn(count));
     return arrived === null ? null : { kind: 'tokens', ...asked, ...arrived };
   }
 
   /** Takes a dispatch whose answer has `pairs` rows; null: refused, or there is no room for them now. */
-  #arrive(source: number, event: number, lane: number, pairs: number): Arrived | null {
+  #arrive(source: number, event: number, lane: number, pairs: number, due: number): Arrived | null {
     const { endpoint } = this;
     const bytes = pairs * this.#rowBytes;
     if (bytes > this.#replies.answer_bytes_max) {
       // Tables that lead out of the source's area, or were rewritten under this look: an answer that says so, and nothing else touched.
       endpoint.consume(source, this.#lane(lane).dispatch, event);
       this.refused++;
-      this.answer({ source, event, lane, pairs: 0, replyOffset: 0 }, 'failed');
+      this.answer({ source, event, lane, pairs: 0, replyOffset: 0, due }, 'failed');
       return null;
     }
     if (this.#replies instanceof ReplyArea) this.sweepReplies();
@@ -266,7 +276,7 @@ export class Exchange {
       return null;
     }
     endpoint.consume(source, this.#lane(lane).dispatch, event);
-    return { source, event, lane, pairs, replyOffset };
+    return { source, event, lane, pairs, replyOffset, due };
   }
 
   /** Taken, or its source asks for something else since: then it does not look for it any more. */

@@ -1,7 +1,10 @@
 /** Expert NPUs apart from attention: what has arrived is computed together, whoever sent it, and nobody can tell. */
 import fc from 'fast-check';
-import { expect, it } from 'vitest';
+import { expect, it, vi } from 'vitest';
+import { offsetOf } from '../../src/fabric/address.ts';
+import { SLOT_SHIFT } from '../../src/flowserve/expert-slots.ts';
 import type { SplitShape, Topology } from '../../src/protocol/topology.ts';
+import { dueOf } from '../../src/xccl/due-time.ts';
 import { laneOf } from '../../src/xccl/lane.ts';
 import type { Call } from './hash-rig.ts';
 import { generate, makeHashPod } from './hash-rig.ts';
@@ -59,6 +62,34 @@ it('should call an expert once for the rows of all that have arrived', () => {
   // All start with the same token, so they choose the same experts: in the first step each call of an expert is all six's, in each of the three layers.
   const { topK } = pod.plan.config.moe;
   expect(batches?.joined).toBeGreaterThanOrEqual(3 * (topK + 1));
+});
+
+it('should compute first what is due first, with all else of its layer, in whichever order it came, also where the count of time begins anew', () => {
+  const dp = 5;
+  const { programs, services, space } = makeHashPod(1, { topology: apart(dp, { domains: 1, experts: 1, shared: 'attention' }), kv_blocks: 20 });
+  const [service] = services.slice(dp) as [(typeof services)[number]];
+  const compute = vi.spyOn(service.forward, 'expert');
+  const asked = fc.record({ asker: fc.nat(dp - 1), layer: fc.integer({ min: 1, max: 3 }), began_ms: fc.integer({ min: 0, max: 40 }) });
+  const wraps_ms = 2 ** 20 / 8;
+  fc.assert(
+    fc.property(fc.uniqueArray(asked, { selector: ({ asker }) => asker }), fc.constantFrom(0, wraps_ms - 20), (all, from_ms) => {
+      compute.mockClear();
+      for (const { asker, layer, began_ms } of all) {
+        const { forward, exchange, batches } = programs[asker] as (typeof programs)[number];
+        const { segments: segmentsAddress, pairRows: pairRowsAddress, normed: rowsAddress } = forward.layout.scratch;
+        space.wordsOf(segmentsAddress).set([(0 << SLOT_SHIFT) | service.expertIn(layer, 0), 1], offsetOf(segmentsAddress) / 4);
+        space.wordsOf(pairRowsAddress)[offsetOf(pairRowsAddress) / 4] = 0;
+        exchange.dispatch(dp, { layer, epoch: batches.routing.epoch, segments: 1, segmentsAddress, pairRowsAddress, rowsAddress }, dueOf(from_ms + began_ms));
+      }
+      expect(service.serve(64)).toBe(all.length);
+      const firstOf = (layer: number): number => Math.min(...all.filter((one) => one.layer === layer).map(({ began_ms }) => began_ms));
+      const layers = compute.mock.calls.map(([layer]) => layer);
+      expect(new Set(layers).size).toBe(layers.length);
+      expect(layers.map(firstOf)).toEqual([...layers.map(firstOf)].sort((a, b) => a - b));
+      expect([...layers].sort()).toEqual([...new Set(all.map(({ layer }) => layer))].sort());
+    }),
+    { numRuns: 100 },
+  );
 });
 
 it('should answer all others though one of them has given up, and is asking for something else', () => {

@@ -102,14 +102,18 @@ class Asker {
         rowsAddress: dispatch + ROWS_AT + peer * 8 * ROW_BYTES,
         bytes: peer * ROW_BYTES,
       });
-    return this.exchange.dispatch(peer, {
-      layer: this.layer,
-      epoch: 0,
-      segments: 1,
-      segmentsAddress: dispatch + SEGMENTS_AT + peer * 8,
-      pairRowsAddress: dispatch + PAIR_ROWS_AT + peer * 32,
-      rowsAddress: dispatch,
-    });
+    return this.exchange.dispatch(
+      peer,
+      {
+        layer: this.layer,
+        epoch: 0,
+        segments: 1,
+        segmentsAddress: dispatch + SEGMENTS_AT + peer * 8,
+        pairRowsAddress: dispatch + PAIR_ROWS_AT + peer * 32,
+        rowsAddress: dispatch,
+      },
+      0,
+    );
   }
 }
 
@@ -223,7 +227,7 @@ describe('the exchange', () => {
       [dispatch, dispatch + dispatch_bytes],
     ] as const) {
       dies.space.wordsOf(dispatch)[offsetOf(dispatch) / 4 + 1] = 3;
-      const event = asker.dispatch(1, { layer: 0, epoch: 0, segments: 1, segmentsAddress, pairRowsAddress, rowsAddress: dispatch });
+      const event = asker.dispatch(1, { layer: 0, epoch: 0, segments: 1, segmentsAddress, pairRowsAddress, rowsAddress: dispatch }, 0);
       expect(expert.nextDispatch(checksOf(dies))).toBeNull();
       expect(asker.pull(1, event, dies.apps[0]?.address ?? 0, 3)).toBe('failed');
     }
@@ -251,7 +255,7 @@ describe('the exchange', () => {
         pairRowsAddress: dispatch + PAIR_ROWS_AT,
         rowsAddress: dispatch,
       };
-      return (exchanges[die] as Exchange).dispatch(3, place);
+      return (exchanges[die] as Exchange).dispatch(3, place, 0);
     };
     const first = ask(0, 12);
     expect(serve(dies, expert)).toBe(true);
