@@ -55,9 +55,9 @@ async function loadDecoder(model: string, enforce_eager: boolean): Promise<Decod
     { ...options, topology: colocated(1), job_executors: 1, kv_block_size, kv_blocks: rows_max * blocksOfEach, memory_bytes: undefined },
     async () => {},
   );
-  const { plan, space, arithmetics } = built;
-  const [forward] = arithmetics;
-  if (forward === undefined || !('embed' in forward)) throw new Error('no NPU');
+  const { plan, space, arithmeticOf } = built;
+  const forward = arithmeticOf(0);
+  if (!('embed' in forward)) throw new Error('no NPU');
   const surroundings = { space, areasOf: (die: number) => areasOfDie(plan, die), arrive: () => {}, now_ms: () => 0 };
   const program = new StepProgram(forward, space, new Exchange(new Endpoint(0, surroundings), forward.layout.row_bytes), () => 0);
   const run = (step: StepPlan): void => {

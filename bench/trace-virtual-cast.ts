@@ -56,11 +56,14 @@ export class VirtualCast {
     cast.#claim = (actor, claim, cause) => {
       for (const message of claims.perform(actor, claim)) host.complete(actor, message, cause, 0);
     };
-    const machineNpus = new MachineNpus(machine, directory, host.clock.now_ms, {
-      spawn: (actor, birth) => host.spawn(actor, birth),
-      send: (to, from, message) => host.send(to, from, message),
-      tellTransfer: () => {},
-      complete: (npu, message, cause) => host.complete(npu, message, cause, 0),
+    const machineNpus = new MachineNpus(machine, directory, {
+      now_ms: host.clock.now_ms,
+      host: {
+        spawn: (actor, birth) => host.spawn(actor, birth),
+        send: (to, from, message) => host.send(to, from, message),
+        tellTransfer: () => {},
+        complete: (npu, message, cause) => host.complete(npu, message, cause, 0),
+      },
     });
     for (const self of directory.controllersOn(ON_CONTROL)) host.spawn(self, birthOfController(self, plan, 1));
     machineNpus.spawn();

@@ -12,10 +12,10 @@ import type { ServiceClock } from '../flowserve/expert-times.ts';
 import { Forward } from '../flowserve/forward.ts';
 import { HashExperts } from '../flowserve/hash-model/hash-experts.ts';
 import { HashForward } from '../flowserve/hash-model/hash-forward.ts';
-import { loadHashWeights, planHashPod } from '../flowserve/hash-model/hash-layout.ts';
+import { type HashPodPlan, loadHashWeights, planHashPod } from '../flowserve/hash-model/hash-layout.ts';
 import type { KvTransfers } from '../flowserve/kv-transfers.ts';
 import { Npus, type NpusHost, type NpusOptions } from '../flowserve/npus.ts';
-import { type AnyPodPlan, areasOfDie, type PlanOptions, planPod } from '../flowserve/pod-plan.ts';
+import { type AnyPodPlan, areasOfDie, type PlanOptions, type PodPlan, planPod } from '../flowserve/pod-plan.ts';
 import type { OnRouted } from '../flowserve/routed-steps.ts';
 import type { StepProgram } from '../flowserve/step-program.ts';
 import type { StepTimes } from '../flowserve/step-times.ts';
@@ -23,6 +23,7 @@ import type { Checkpoint } from '../model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../model/kernels/kernels.ts';
 import { type Address, idOf } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
+import { assert } from '../protocol/errors.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Work } from '../protocol/messages.ts';
 import type { ExpertReport } from '../protocol/threads.ts';
@@ -33,8 +34,8 @@ import type { Directory } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
 import { loadWeights, type ProgressReport } from './weights.ts';
 
-/** The model, however it is computed: a plan, its memory, and each NPU's arithmetic. */
-export type Machine = { readonly plan: AnyPodPlan; readonly space: AddressSpace; readonly arithmetics: NpusOptions['arithmetics'] };
+/** The model, however it is computed: a plan, its memory, and each NPU's arithmetic, which a successor of the NPU gets anew. */
+export type Machine = { readonly plan: AnyPodPlan; readonly space: AddressSpace; readonly arithmeticOf: (npu: number) => NpusOptions['arithmetics'][number] };
 
 export type OnProgress = (report: ProgressReport) => Promise<void>;
 
@@ -55,50 +56,71 @@ async function realMachine(checkpoint: Checkpoint, options: PlanOptions, onProgr
   const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
   await loadWeights(checkpoint, plan, space, module, onProgress);
   const kernels = space.memories.map((memory) => instantiateKernels(module, memory));
-  const arithmetics = plan.layouts.map((layout) => {
+  const arithmeticOf = (npu: number): NpusOptions['arithmetics'][number] => {
+    const layout = plan.layouts[npu] as PodPlan['layouts'][number];
     const kernelsOfSegment = kernels[segmentOf(layout.base)] as Kernels;
     return layout.kind === 'attention'
       ? new Forward(plan.config, layout, kernelsOfSegment)
       : new ExpertForward(plan.config, layout, layout.layers, kernelsOfSegment);
-  });
-  return { plan, space, arithmetics };
+  };
+  return { plan, space, arithmeticOf };
 }
 
 function hashMachine({ config }: Checkpoint, options: PlanOptions): Machine {
   const plan = planHashPod(config, options);
   const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
   for (const layout of plan.layouts) loadHashWeights(plan, layout, space, WEIGHT_VERSION);
-  const arithmetics = plan.layouts.map((layout) =>
-    layout.kind === 'attention' ? new HashForward(plan.config, layout, space) : new HashExperts(plan.config, layout, space),
-  );
-  return { plan, space, arithmetics };
+  const arithmeticOf = (npu: number): NpusOptions['arithmetics'][number] => {
+    const layout = plan.layouts[npu] as HashPodPlan['layouts'][number];
+    return layout.kind === 'attention' ? new HashForward(plan.config, layout, space) : new HashExperts(plan.config, layout, space);
+  };
+  return { plan, space, arithmeticOf };
 }
 
 export type Launch = { readonly npu: Address; readonly work: Work; readonly cause: number };
 
-/** All NPUs of a machine. A step is computed whole when it is launched, at all ranks that run it, with the other NPUs' experts serving it. */
+/** What `MachineNpus` needs beside the machine; what is missing nobody wants to know. */
+export type MachinePorts = {
+  readonly host: NpusHost;
+  readonly now_ms: () => number;
+  readonly samplesOf?: (npu: Address) => readonly StepSample[];
+  readonly onLayers?: (npu: number, step: number, layers: number) => void;
+  readonly onRouted?: OnRouted | undefined;
+};
+
+/**
+ * All NPUs of a machine, each worker's by themselves, as on threads of their own. A step is computed whole when it is launched, at all ranks that run it, with
+ * the other NPUs' experts serving it; one that needs what a lost worker had goes on when that has a successor.
+ */
 export class MachineNpus {
-  readonly #npus: Npus;
+  /** By worker; null: it is lost. */
+  readonly #workers: (Npus | null)[];
+  readonly #machine: Machine;
+  readonly #directory: Directory;
+  readonly #ports: MachinePorts;
+  readonly #areas: readonly Areas[];
   readonly #deployment: Deployment;
 
-  constructor(
-    { plan, space, arithmetics }: Machine,
-    directory: Directory,
-    now_ms: () => number,
-    host: NpusHost,
-    samplesOf: (npu: Address) => readonly StepSample[] = () => [],
-    onLayers?: (npu: number, step: number, layers: number) => void,
-    onRouted?: OnRouted,
-  ) {
+  constructor(machine: Machine, directory: Directory, ports: MachinePorts) {
+    const { plan } = machine;
+    this.#machine = machine;
+    this.#directory = directory;
+    this.#ports = ports;
     this.#deployment = plan.hosting.deployment;
-    const areas = plan.dies.map((_, die) => areasOfDie(plan, die));
-    this.#npus = new Npus({
+    this.#areas = plan.dies.map((_, die) => areasOfDie(plan, die));
+    this.#workers = Array.from({ length: plan.hosting.workers }, (_, worker) => this.#npusOf(worker));
+  }
+
+  #npusOf(worker: number): Npus {
+    const { plan, space, arithmeticOf } = this.#machine;
+    const { host, now_ms, samplesOf = () => [], onLayers, onRouted } = this.#ports;
+    return new Npus({
       plan,
       space,
-      directory,
+      directory: this.#directory,
       // Who waits for a peer is polled until it has its answers: nobody needs to be told.
-      surroundings: { space, areasOf: (die) => areas[die] as Areas, arrive: () => {}, now_ms },
-      arithmetics,
+      surroundings: { space, areasOf: (die) => this.#areas[die] as Areas, arrive: () => {}, now_ms },
+      arithmetics: this.#directory.npusOfWorker(worker).map(arithmeticOf),
       checksum: plainChecksum(space),
       host,
       measuresSteps: false,
@@ -109,68 +131,118 @@ export class MachineNpus {
     });
   }
 
+  get #living(): Npus[] {
+    return this.#workers.filter((npus) => npus !== null);
+  }
+
+  #hostOf(npu: number): Npus | null {
+    return this.#workers[this.#directory.workerOfNpu(npu)] as Npus | null;
+  }
+
+  /** Of an NPU that lives. */
+  #theHostOf(npu: number): Npus {
+    const npus = this.#hostOf(npu);
+    assert(npus, `NPU ${npu} is lost`);
+    return npus;
+  }
+
+  #firstOf(group: number): number {
+    return (this.#deployment.groups[group] as DpGroupPlace).npus[0] as number;
+  }
+
   spawn(): void {
-    this.#npus.spawn();
+    for (const npus of this.#living) npus.spawn();
+  }
+
+  /** A worker is lost: nothing counts that its NPUs wrote, and who dealt with them knows it. */
+  lose(worker: number): void {
+    const { plan, space } = this.#machine;
+    this.#workers[worker] = null;
+    const dies = this.#directory.npusOfWorker(worker).map((npu) => this.#directory.dieOfNpu(npu));
+    for (const die of dies) {
+      space.control.raiseEpochOfDie(die);
+      for (const region of [plan.dies[die], plan.drams[die]]) if (region !== undefined) space.table.raiseEpoch(space.table.indexOf(region.owner, region.kind));
+    }
+    for (const { services } of this.#living) {
+      for (const { exchange } of services) for (const die of dies) exchange.refresh(die);
+      for (const service of services) service.reseat();
+    }
+    this.#move();
+  }
+
+  /** Its successors begin; whoever waits for them asks again, and goes on. */
+  restart(worker: number): void {
+    const npus = this.#npusOf(worker);
+    this.#workers[worker] = npus;
+    npus.spawn();
+    for (const { programs } of this.#living)
+      for (const program of programs.values()) for (const npu of this.#directory.npusOfWorker(worker)) program.askAgain(npu);
+    this.#run(this.#living.flatMap(({ programs }) => [...programs.values()]));
+    this.#move();
   }
 
   report(cast: Pick<Cast, 'stateOf' | 'contextOf'>): ReturnType<Npus['report']> {
-    return this.#npus.report(cast);
+    return this.#living.flatMap((npus) => npus.report(cast)).toSorted((a, b) => a.npu - b.npu);
   }
 
   expertReports(clock: ServiceClock | null): ExpertReport[] {
-    return this.#npus.expertReports(clock);
+    return this.#living.flatMap((npus) => npus.expertReports(clock));
   }
 
-  kvEvents(...args: Parameters<Npus['kvEvents']>): KvEventPage {
-    return this.#npus.kvEvents(...args);
+  kvEvents(cast: Pick<Cast, 'contextOf'>, dp_group: number, from: number): KvEventPage {
+    return this.#theHostOf(this.#firstOf(dp_group)).kvEvents(cast, dp_group, from);
   }
 
   transfersReport(): ReturnType<KvTransfers['report']> {
-    return this.#npus.transfers.report();
+    return this.#living.flatMap((npus) => npus.transfers.report());
   }
 
   /** Performs a transfer to its end, as far as that is in one hand: an offer stands until somebody pulls it. */
   transfer(group: Address, work: Transfer, cause: number): void {
-    this.#npus.transfers.perform(group, work, cause);
+    this.#theHostOf(this.#firstOf(idOf(group))).transfers.perform(group, work, cause);
     this.#move();
   }
 
   /** The KV of the step's first `layers` layers is there: who waits for it goes on. */
   reach(npu: number, step: number, layers: number): void {
-    this.#npus.transfers.reach(npu, step, layers);
+    this.#hostOf(npu)?.transfers.reach(npu, step, layers);
     this.#move();
   }
 
-  /** Until all wait. Once more than is seen to be needed: who pulls sees in the next turn what the holder has summed in this one. */
+  /** Until all wait. Twice more than is seen to be needed: who pulls sees in the next turn what the holder has summed in this one, who may have his turn after. */
   #move(): void {
-    const { transfers } = this.#npus;
-    for (let quiet = 0; quiet < 2; quiet = transfers.isBusy ? 0 : quiet + 1) transfers.poll();
+    const living = this.#living;
+    for (let quiet = 0; quiet < 3; quiet = living.some(({ transfers }) => transfers.isBusy) ? 0 : quiet + 1)
+      for (const { transfers } of living) transfers.poll();
   }
 
   timesOf(npu: Address): StepTimes {
-    return this.#npus.timesOf(idOf(npu));
+    return this.#theHostOf(idOf(npu)).timesOf(idOf(npu));
   }
 
   /** Performs NPUs' work, to its end unless it waits for other ranks; what comes of it goes to the host's `complete`. */
   launch(launches: readonly Launch[]): void {
-    for (const { npu, work, cause } of launches) this.#npus.launch(npu, work, cause);
+    for (const { npu, work, cause } of launches) this.#theHostOf(idOf(npu)).launch(npu, work, cause);
     // Weights move to their end; and a step that was refused goes on by the map that has come.
-    while (this.#npus.moves.poll());
-    const mayGoOn = ({ npu, work }: Launch): boolean => work.kind === 'step' || (work.kind === 'experts' && this.#npus.programs.has(idOf(npu)));
-    const ranks = launches.flatMap((launch) => (mayGoOn(launch) ? this.#ranksOf(idOf(launch.npu)) : []));
+    for (let isMoving = true; isMoving; ) isMoving = this.#living.some(({ moves }) => moves.poll());
+    const mayGoOn = ({ npu, work }: Launch): boolean => work.kind === 'step' || (work.kind === 'experts' && this.#theHostOf(idOf(npu)).programs.has(idOf(npu)));
+    this.#run(launches.flatMap((launch) => (mayGoOn(launch) ? this.#ranksOf(idOf(launch.npu)) : [])));
+  }
+
+  #run(ranks: readonly StepProgram<Arithmetic>[]): void {
     if (ranks.length === 0) return;
-    const isAtWork = (program: StepProgram<Arithmetic>): boolean => program.isRunning && !this.#npus.hasFailed(program.npu);
+    const isAtWork = (program: StepProgram<Arithmetic>): boolean => program.isRunning && this.#hostOf(program.npu)?.hasFailed(program.npu) === false;
     // Where other ranks of the NPU's group have yet to be given the step, it goes on when they are.
     for (let isMoving = true; isMoving; ) {
       isMoving = false;
-      for (const program of ranks) isMoving = (isAtWork(program) && this.#npus.poll(program, false) !== 'pending') || isMoving;
+      for (const program of ranks) isMoving = (isAtWork(program) && this.#theHostOf(program.npu).poll(program, false) !== 'pending') || isMoving;
       if (!ranks.some(isAtWork)) return;
-      for (const service of this.#npus.services) isMoving = this.#npus.serve(service, DISPATCHES_PER_TURN) > 0 || isMoving;
+      for (const npus of this.#living) for (const service of npus.services) isMoving = npus.serve(service, DISPATCHES_PER_TURN) > 0 || isMoving;
     }
   }
 
   #ranksOf(npu: number): readonly StepProgram<Arithmetic>[] {
     const { npus } = this.#deployment.groups[attentionPlaceOf(this.#deployment, npu).group] as DpGroupPlace;
-    return npus.map((rank) => this.#npus.programs.get(rank) as StepProgram<Arithmetic>);
+    return npus.flatMap((rank) => this.#hostOf(rank)?.programs.get(rank) ?? []);
   }
 }

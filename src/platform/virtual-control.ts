@@ -19,24 +19,22 @@ import { attendedBy, WARM_SHAPES, type WarmShape } from '../flowserve/warm-up.ts
 import { type Checkpoint, openCheckpoint, parametersOf } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
-import { type Address, address, idOf, type Role, roleOf } from '../protocol/address.ts';
+import { type Address, address, idOf, type Role } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
 import type { PodToCaller } from '../protocol/caller.ts';
-import { memberLost } from '../protocol/constructors.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { FrontendMessage, Message, StepPlan, Work } from '../protocol/messages.ts';
 import type { OutputMessage } from '../protocol/output.ts';
-import { jobExecutorOf, requestOfTask } from '../protocol/request-ids.ts';
 import { type Executor, firstGroups, leaderOf, type NpuPlace, sharedExpertNpusOf } from '../protocol/topology.ts';
 import type { Transfer, TransferMessage } from '../protocol/transfers.ts';
 import { Codec } from '../protocol/wire.ts';
 import type { Act, Mail } from '../runtime/cast.ts';
-import { CLUSTER_MANAGERS, Directory, ON_CONTROL } from '../runtime/directory.ts';
+import { Directory, ON_CONTROL } from '../runtime/directory.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import { VirtualHost } from '../runtime/virtual-host.ts';
 import { ASCEND_910C_DIE, type Parallelism, ROCE, rooflineExpert, rooflineStep } from '../simulate/roofline.ts';
 import { endInspection, type Inspect, InspectionEvents } from '../trace/inspection-events.ts';
-import { birthOf, birthOfController, expertMapsOf } from './births.ts';
+import { birthOf, expertMapsOf } from './births.ts';
 import { withCacheCosts } from './cache-costs.ts';
 import type { ControlStats, ExpertsReport } from './control-handle.ts';
 import { DomainSteps, type WaitingStep } from './domain-steps.ts';
@@ -45,6 +43,7 @@ import { LayerTimes, type Link } from './layer-times.ts';
 import { buildMachine, type Machine, MachineNpus, type OnProgress } from './machine.ts';
 import { VirtualRecordings } from './recording.ts';
 import { ScaleRequests } from './scale-requests.ts';
+import { VirtualWorkers } from './virtual-workers.ts';
 
 export type VirtualOptions = PlanOptions & {
   readonly folder: string;
@@ -62,8 +61,6 @@ export type VirtualOptions = PlanOptions & {
 const NEAR_MESSAGE_NS = 200;
 /** A launch that computes nothing for a sequence: freeing slots, reading counters. */
 const SMALL_WORK_NS = 1_000;
-/** From a thread's loss to the first act of the next one: what starting one takes (DESIGN.md). */
-const RESTART_NS = 30_000_000;
 /** Delays are up to a half longer, by chance: so another seed is another interleaving. */
 const JITTER = 0.5;
 const NS_PER_US = 1_000;
@@ -94,13 +91,14 @@ export class VirtualControl {
   readonly host: VirtualHost;
   readonly frontend: FrontendProcess;
   readonly scale: ScaleRequests;
+  readonly workers: VirtualWorkers;
   /** What the caller's side keeps of calls. */
   readonly delivered: DeliveredRecords;
   readonly tokenizer: Tokenizer;
   readonly parameters: number;
   readonly #space: AddressSpace;
   readonly #npus: MachineNpus;
-  readonly #outputs: ReadonlyMap<Address, OutputProcess>;
+  readonly #outputs: Map<Address, OutputProcess>;
   readonly #loads: ExpertLoads;
   readonly #directory: Directory;
   readonly #codec = new Codec();
@@ -122,8 +120,6 @@ export class VirtualControl {
   #swap_ns: number | null = null;
   /** What the transfer at hand goes by. */
   #link: Link = ASCEND_910C_DIE;
-  /** Workers whose controllers are lost. */
-  readonly #restarting = new Set<number>();
 
   static async create(options: VirtualOptions, ports: VirtualPorts): Promise<VirtualControl> {
     const tokenizer = await loadTokenizer(options.folder);
@@ -176,10 +172,12 @@ export class VirtualControl {
     this.scale = new ScaleRequests(plan, this.host, this.host.clock.now_ms, () => {});
     const table = recordTableOf(plan, space);
     this.delivered = new DeliveredRecords(table);
-    this.#outputs = outputProcesses(plan, [...plan.layouts.keys()], tokenizer, {
-      show: (from, message) => ports.tell(message, idOf(from)),
-      send: (to, from, message, cause) => this.host.send(to, from, message, cause),
-    });
+    const newOutputs = (npus: readonly number[]): Map<Address, OutputProcess> =>
+      outputProcesses(plan, npus, tokenizer, {
+        show: (from, message) => ports.tell(message, idOf(from)),
+        send: (to, from, message, cause) => this.host.send(to, from, message, cause),
+      });
+    this.#outputs = newOutputs([...plan.layouts.keys()]);
     const claims = new Claims({ control: space.control, records: table, directory: this.#directory, now_ms: this.host.clock.now_ms });
     this.frontend = new FrontendProcess(this.config, tokenizer, {
       random: new SeededRandom(seed, JOB_EXECUTORS),
@@ -193,57 +191,34 @@ export class VirtualControl {
       kv_positions: plan.options.kv_blocks * plan.options.kv_block_size,
       ...(kernels === 'hash' && { checkSampling: checkHashSampling }),
     });
-    this.#npus = new MachineNpus(
-      machine,
-      this.#directory,
-      this.host.clock.now_ms,
-      {
+    this.#npus = new MachineNpus(machine, this.#directory, {
+      now_ms: this.host.clock.now_ms,
+      host: {
         spawn: (address, birth) => this.host.spawn(address, birth),
         send: (to, from, message) => this.host.send(to, from, message),
-        complete: (npu, message, cause) => this.host.complete(npu, message, cause, this.#done_ns - this.host.now_ns),
+        // What waited for a lost peer is later than it was to be.
+        complete: (npu, message, cause) => this.host.complete(npu, message, cause, Math.max(0, this.#done_ns - this.host.now_ns)),
         tellTransfer: (group, message, cause, bytes) => this.#tellTransfer(group, message, cause, bytes),
       },
-      (npu) => WARM_SHAPES.map((shape) => this.#sampleOf(npu, shape)),
-      (npu, step, layers) => this.#reach(npu, step, layers),
-      recordings.onRouted,
-    );
+      samplesOf: (npu) => WARM_SHAPES.map((shape) => this.#sampleOf(npu, shape)),
+      onLayers: (npu, step, layers) => this.#reach(npu, step, layers),
+      onRouted: recordings.onRouted,
+    });
+    this.workers = new VirtualWorkers({
+      ...{ plan, space, directory: this.#directory, host: this.host, npus: this.#npus },
+      forget: (npus) => {
+        for (const npu of npus) this.#forget(address('npu', npu));
+        for (const [self, output] of newOutputs(npus)) this.#outputs.set(self, output);
+      },
+    });
     for (const { self, birth } of expertMapsOf(plan)) this.host.spawn(self, birth);
-    for (const worker of [ON_CONTROL, ...Array.from({ length: plan.workers }, (_, worker) => worker)]) this.#spawnControllers(worker);
+    for (const worker of [ON_CONTROL, ...Array.from({ length: plan.workers }, (_, worker) => worker)]) this.workers.spawnControllers(worker);
     this.#npus.spawn();
   }
 
   /** Choices that admission counts. */
   get choicesHeld(): number {
     return new Admission(this.#space.control).held;
-  }
-
-  /** The controllers that a worker hosts die, with their requests, and begin anew as soon as a thread can. Where they have not begun yet nothing happens. */
-  loseControllers(worker: number): void {
-    if (this.#restarting.has(worker)) return;
-    this.#restarting.add(worker);
-    const { control } = this.#space;
-    const lost = this.#directory.controllersOn(worker);
-    const life = control.lifeOf(worker);
-    control.endLife(worker);
-    const executors = new Set(lost.filter((member) => roleOf(member) === 'job-executor').map(idOf));
-    for (const executor of executors) new Admission(control).forget(executor);
-    const beginAnew = this.host.lose((actor) => {
-      const role = roleOf(actor);
-      if (role === 'request' || role === 'job') return executors.has(jobExecutorOf(idOf(actor)));
-      return role === 'task' ? executors.has(jobExecutorOf(requestOfTask(actor))) : lost.includes(actor);
-    });
-    for (const member of lost)
-      for (const manager of CLUSTER_MANAGERS) if (!lost.includes(manager)) this.host.send(manager, 'control/0', memberLost(member, life));
-    this.host.later(RESTART_NS, () => {
-      this.#restarting.delete(worker);
-      beginAnew();
-      this.#spawnControllers(worker);
-    });
-  }
-
-  #spawnControllers(worker: number): void {
-    const life = this.#space.control.lifeOf(worker);
-    for (const self of this.#directory.controllersOn(worker)) this.host.spawn(self, birthOfController(self, this.plan, life));
   }
 
   /** @throws `invalid_request` for a group that there is not */
@@ -318,12 +293,14 @@ export class VirtualControl {
       const began_ns = Math.max(this.host.now_ns, this.#steps_done_ns.get(npu) ?? 0);
       this.#note(npu, work.plan, began_ns, began_ns + this.#stepOf(npu)(work.plan));
     } else this.#done_ns = this.host.now_ns + SMALL_WORK_NS;
-    if (work.kind === 'reset') {
-      this.#steps_done_ns.delete(npu);
-      this.#layers.reset(npu);
-      this.#domains.reset(npu);
-    }
+    if (work.kind === 'reset') this.#forget(npu);
     this.#npus.launch([{ npu, work, cause }]);
+  }
+
+  #forget(npu: Address): void {
+    this.#steps_done_ns.delete(npu);
+    this.#layers.reset(npu);
+    this.#domains.reset(npu);
   }
 
   /** The steps of a domain's iteration. */
@@ -375,7 +352,9 @@ export class VirtualControl {
   /** A step's kernels compute at once; its layers come when the device would have them. */
   #reach(npu: number, step: number, layers: number): void {
     if (this.plan.options.kv_transfer === 'request') return;
+    const isSameLife = this.workers.lifeOf(npu);
     this.host.later(this.#layers.untilLayers_ns(address('npu', npu), step, layers), () => {
+      if (!isSameLife()) return;
       this.#link = this.#linkOf('pull');
       this.#npus.reach(npu, step, layers);
     });

@@ -94,7 +94,7 @@ export class KernelRecomputation implements Recompute {
       },
     };
     const onRouted = routing === null ? undefined : (words: Int32Array, bytes: number): void => this.#keepRouting(words, bytes, routing);
-    this.#npus = new MachineNpus(machine, directory, () => this.#time_us / 1000, host, undefined, undefined, onRouted);
+    this.#npus = new MachineNpus(machine, directory, { host, now_ms: () => this.#time_us / 1000, onRouted });
   }
 
   at(time_us: number): void {

@@ -41,7 +41,7 @@ function loseAt(pod: VirtualPod, deaths: readonly { readonly worker: number; rea
   let count = 0;
   control.step = () => {
     count++;
-    for (const { worker, event } of deaths) if (event === count) control.loseControllers(worker);
+    for (const { worker, event } of deaths) if (event === count) control.workers.loseControllers(worker);
     return step();
   };
 }

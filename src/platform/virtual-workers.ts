@@ -1,0 +1,130 @@
+/**
+ * Workers on a virtual clock that are lost, and begin anew as soon as a thread can: what workers.ts does with threads, done with the actors and memory of one.
+ *
+ *   lost: their actors die, their memory's epochs rise, who answers for them is told ─▶ (what starting a thread takes) ─▶ the same actors, knowing nothing
+ *
+ * As on the live clock the controllers that a worker hosts die with it; of these alone a test may let it lose.
+ * @module
+ */
+import type { AddressSpace } from '../fabric/address-space.ts';
+import { Admission } from '../fabric/admission.ts';
+import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
+import { type Address, address, idOf, type Role, roleOf } from '../protocol/address.ts';
+import { memberLost, npuLost } from '../protocol/constructors.ts';
+import type { ErrorRecord } from '../protocol/errors.ts';
+import { jobExecutorOf, requestOfTask } from '../protocol/request-ids.ts';
+import { executorOfNpu } from '../protocol/topology.ts';
+import { CLUSTER_MANAGERS, type Directory } from '../runtime/directory.ts';
+import type { VirtualHost } from '../runtime/virtual-host.ts';
+import { birthOfController } from './births.ts';
+import type { MachineNpus } from './machine.ts';
+
+/** From a thread's loss to the first act of the next one: what starting one takes (DESIGN.md). */
+const RESTART_NS = 30_000_000;
+/** Beside its controllers. */
+const ON_WORKERS: ReadonlySet<Role> = new Set<Role>(['npu', 'dp-group', 'expert', 'output']);
+
+export type VirtualWorkersPorts = {
+  readonly plan: AnyPodPlan;
+  readonly space: AddressSpace;
+  readonly directory: Directory;
+  readonly host: VirtualHost;
+  readonly npus: MachineNpus;
+  /** NPUs forget what they were given, with the output processes of their groups. */
+  readonly forget: (npus: readonly number[]) => void;
+};
+
+export class VirtualWorkers {
+  readonly #ports: VirtualWorkersPorts;
+  /** Those that are lost. */
+  readonly #restarting = new Set<number>();
+
+  constructor(ports: VirtualWorkersPorts) {
+    this.#ports = ports;
+  }
+
+  isLost(worker: number): boolean {
+    return this.#restarting.has(worker);
+  }
+
+  /** Tells whether the NPU's worker is in the same life still. */
+  lifeOf(npu: number): () => boolean {
+    const { space, directory } = this.#ports;
+    const worker = directory.workerOfNpu(npu);
+    const life = space.control.lifeOf(worker);
+    return () => space.control.lifeOf(worker) === life && !this.#restarting.has(worker);
+  }
+
+  spawnControllers(worker: number): void {
+    const { plan, space, directory, host } = this.#ports;
+    const life = space.control.lifeOf(worker);
+    for (const self of directory.controllersOn(worker)) host.spawn(self, birthOfController(self, plan, life));
+  }
+
+  /** The controllers that a worker hosts die, with their requests; its NPUs live. False: they have not begun anew since the last time. */
+  loseControllers(worker: number): boolean {
+    if (this.#restarting.has(worker)) return false;
+    const beginAnew = this.#loseActors(worker, () => false);
+    this.#tellOfControllers(worker);
+    this.#later(worker, () => {
+      beginAnew();
+      this.spawnControllers(worker);
+    });
+    return true;
+  }
+
+  /** All that lives on the worker dies, as with its thread. False: it has not begun anew since the last time. */
+  lose(worker: number, reason: string): boolean {
+    if (this.#restarting.has(worker)) return false;
+    const { plan, directory, host, npus } = this.#ports;
+    const lost = directory.npusOfWorker(worker);
+    const thread = directory.threadOfWorker(worker);
+    const beginAnew = this.#loseActors(worker, (actor) => ON_WORKERS.has(roleOf(actor)) && directory.threadOf(actor) === thread);
+    npus.lose(worker);
+    this.#ports.forget(lost);
+    const error: ErrorRecord = {
+      code: 'worker_lost',
+      message: `worker ${worker} failed while it held the request: ${reason}; the request may be sent again`,
+      param: null,
+    };
+    for (const npu of lost) host.send(address('task-executor', executorOfNpu(plan.hosting.deployment, npu).id), 'control/0', npuLost(npu, error));
+    this.#tellOfControllers(worker);
+    this.#later(worker, () => {
+      beginAnew();
+      this.spawnControllers(worker);
+      npus.restart(worker);
+    });
+    return true;
+  }
+
+  #later(worker: number, act: () => void): void {
+    this.#restarting.add(worker);
+    this.#ports.host.later(RESTART_NS, () => {
+      this.#restarting.delete(worker);
+      act();
+    });
+  }
+
+  #loseActors(worker: number, alsoLost: (actor: Address) => boolean): () => void {
+    const { directory, host } = this.#ports;
+    const lost = directory.controllersOn(worker);
+    const executors = new Set(lost.filter((member) => roleOf(member) === 'job-executor').map(idOf));
+    return host.lose((actor) => {
+      const role = roleOf(actor);
+      if (role === 'request' || role === 'job') return executors.has(jobExecutorOf(idOf(actor)));
+      if (role === 'task') return executors.has(jobExecutorOf(requestOfTask(actor)));
+      return lost.includes(actor) || alsoLost(actor);
+    });
+  }
+
+  #tellOfControllers(worker: number): void {
+    const { space, directory, host } = this.#ports;
+    const lost = directory.controllersOn(worker);
+    const life = space.control.lifeOf(worker);
+    space.control.endLife(worker);
+    for (const member of lost) {
+      if (roleOf(member) === 'job-executor') new Admission(space.control).forget(idOf(member));
+      for (const manager of CLUSTER_MANAGERS) if (!lost.includes(manager)) host.send(manager, 'control/0', memberLost(member, life));
+    }
+  }
+}
