@@ -14,7 +14,7 @@ const MS_PER_S = 1_000;
 
 export type ContextsRemote = {
   readonly create: (call: CreateContextCall) => Promise<ContextRecord>;
-  readonly delete: (id: string) => Promise<boolean>;
+  readonly delete: (id: string, cache_salt: string) => Promise<boolean>;
 };
 
 /** `origin_ms`: Unix time at which the pod's clock began. */
@@ -43,7 +43,7 @@ export async function createContext(
   try {
     await Promise.all(firstGroups(deployment).map(compute));
   } catch (error) {
-    await remote.delete(context.id);
+    await remote.delete(context.id, cache_salt);
     throw error;
   }
   return context;

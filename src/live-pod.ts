@@ -32,7 +32,7 @@ import {
 } from './options.ts';
 import type { ControlHandle } from './platform/control-handle.ts';
 import type { ControlRemote, Outcome } from './platform/control-thread.ts';
-import type { ModelInfo, Pod, RebalanceOptions } from './pod.ts';
+import type { ContextsOf, ModelInfo, Pod, RebalanceOptions } from './pod.ts';
 import { podStats } from './pod-stats.ts';
 import { idOf, roleOf } from './protocol/address.ts';
 import type { ContextRecord, PodToCaller } from './protocol/caller.ts';
@@ -201,18 +201,18 @@ export class LivePod implements Pod {
   async createContext(prompt: Prompt, options: ContextOptions = {}): Promise<ContextInfo> {
     const record = await createContext(prompt, options, this.#calls, this.#handle.plan.hosting.deployment, {
       create: (call) => this.#ask(this.#remote.createContext(call) as Promise<Outcome<ContextRecord>>),
-      delete: (id) => this.deleteContext(id),
+      delete: (id, cache_salt) => this.deleteContext(id, { cache_salt }),
     });
     return contextInfo(record, this.#origin_ms);
   }
 
-  async listContexts(): Promise<readonly ContextInfo[]> {
-    const records = await this.#ask(this.#remote.listContexts() as Promise<Outcome<ContextRecord[]>>);
+  async listContexts({ cache_salt = '' }: ContextsOf = {}): Promise<readonly ContextInfo[]> {
+    const records = await this.#ask(this.#remote.listContexts(cache_salt) as Promise<Outcome<ContextRecord[]>>);
     return records.map((record) => contextInfo(record, this.#origin_ms));
   }
 
-  async deleteContext(id: string): Promise<boolean> {
-    return this.#ask(this.#remote.deleteContext(id) as Promise<Outcome<boolean>>);
+  async deleteContext(id: string, { cache_salt = '' }: ContextsOf = {}): Promise<boolean> {
+    return this.#ask(this.#remote.deleteContext(id, cache_salt) as Promise<Outcome<boolean>>);
   }
 
   async kvEvents(dp_group: number, from = 0): Promise<KvEventPage> {

@@ -23,6 +23,9 @@ export type ModelInfo = {
 /** `force`: install the plan though it is predicted no better than what is there. */
 export type RebalanceOptions = { readonly force?: boolean };
 
+/** Each `cache_salt` has its contexts for itself; default: those without one. */
+export type ContextsOf = { readonly cache_salt?: string | undefined };
+
 export interface Pod extends AsyncDisposable {
   readonly model: ModelInfo;
   /** Throws `invalid_request` at once for options that cannot be served; everything later rejects the iteration. Nothing runs twice: iterate a generation once. */
@@ -47,10 +50,10 @@ export interface Pod extends AsyncDisposable {
    * on that. @throws `invalid_request` for an id that is taken, and as `generate` does for a prompt that cannot be served.
    */
   createContext(prompt: Prompt, options?: ContextOptions): Promise<ContextInfo>;
-  /** Those that are neither deleted nor over, the oldest first. */
-  listContexts(): Promise<readonly ContextInfo[]>;
-  /** False: there was none. Requests that go on from it and run already keep what they hold. */
-  deleteContext(id: string): Promise<boolean>;
+  /** Those of a `cache_salt` (default: those without) that are neither deleted nor over, the oldest first. */
+  listContexts(options?: ContextsOf): Promise<readonly ContextInfo[]>;
+  /** False: there was none of that `cache_salt` (default: without one). Requests that go on from it and run already keep what they hold. */
+  deleteContext(id: string, options?: ContextsOf): Promise<boolean>;
   /**
    * What happened to a DP group's KV blocks, in vLLM's words: batches from number `from` (default 0) on, some hundred at most, as far back as
    * `kv_event_batches` says. @throws `invalid_request` where there is no such group, `worker_failed` while its worker is lost

@@ -22,7 +22,7 @@ import {
   topologyOf,
 } from './options.ts';
 import { VirtualControl, type VirtualOptions, type VirtualPorts } from './platform/virtual-control.ts';
-import type { ModelInfo, Pod, RebalanceOptions } from './pod.ts';
+import type { ContextsOf, ModelInfo, Pod, RebalanceOptions } from './pod.ts';
 import { podStats } from './pod-stats.ts';
 import type { PodToCaller } from './protocol/caller.ts';
 import { MinipodError } from './protocol/errors.ts';
@@ -131,19 +131,19 @@ export class VirtualPod implements Pod {
     const { frontend, plan } = this.control;
     const record = await createContext(prompt, options, this.#calls, plan.hosting.deployment, {
       create: async (call) => frontend.contexts.create(call),
-      delete: (id) => this.deleteContext(id),
+      delete: (id, cache_salt) => this.deleteContext(id, { cache_salt }),
     });
     return contextInfo(record, 0);
   }
 
-  async listContexts(): Promise<readonly ContextInfo[]> {
+  async listContexts({ cache_salt = '' }: ContextsOf = {}): Promise<readonly ContextInfo[]> {
     this.#checkOpen();
-    return this.control.frontend.contexts.list().map((record) => contextInfo(record, 0));
+    return this.control.frontend.contexts.list(cache_salt).map((record) => contextInfo(record, 0));
   }
 
-  async deleteContext(id: string): Promise<boolean> {
+  async deleteContext(id: string, { cache_salt = '' }: ContextsOf = {}): Promise<boolean> {
     this.#checkOpen();
-    const wasThere = this.control.frontend.contexts.delete(id);
+    const wasThere = this.control.frontend.contexts.delete(id, cache_salt);
     this.#wake();
     return wasThere;
   }

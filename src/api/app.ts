@@ -144,10 +144,10 @@ export function createApp(
   route(app, '/kv_events', { GET: (c) => kvEvents(service, c.req.query(), c.req.header('last-event-id'), c.req.raw.signal) });
   route(app, '/v1/completions', { POST: generateRoute(service, completions) });
   route(app, '/v1/chat/completions', { POST: generateRoute(service, chatCompletions) });
-  route(app, '/v1/contexts', { GET: () => listContexts(service), POST: generateRoute(service, createContext) });
+  route(app, '/v1/contexts', { GET: (c) => listContexts(service, c.req.query('cache_salt')), POST: generateRoute(service, createContext) });
   route(app, '/v1/contexts/:id', {
-    GET: (c) => retrieveContext(service, c.req.param('id') ?? ''),
-    DELETE: (c) => deleteContext(service, c.req.param('id') ?? ''),
+    GET: (c) => retrieveContext(service, c.req.param('id') ?? '', c.req.query('cache_salt')),
+    DELETE: (c) => deleteContext(service, c.req.param('id') ?? '', c.req.query('cache_salt')),
   });
 
   app.notFound((c) => errorResponse(new ApiError(404, `There is no ${c.req.path} here.`, { code: 'unknown_url' })));

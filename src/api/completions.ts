@@ -58,7 +58,8 @@ async function planCompletion(service: Service, body: JsonObject, { request_id }
   if (promptOnly && !echo) throw invalid('max_tokens', 'must be at least 1 (0 only together with echo)');
   const max_tokens = promptOnly
     ? 1
-    : (request.max_tokens ?? (await defaultMaxTokens(pod, prompts, await tokensOfContext(service, context_id), request.add_special_tokens)));
+    : (request.max_tokens ??
+      (await defaultMaxTokens(pod, prompts, await tokensOfContext(service, context_id, request.cache_salt), request.add_special_tokens)));
   const options: GenerateOptions = {
     ...generateOptions(request),
     n: best_of,

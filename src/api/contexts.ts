@@ -2,10 +2,11 @@
  * /v1/contexts: prompts that are kept under an id, for requests that go on from them by `context_id` (explicit context caching, DeepServe §4.3).
  * @module
  */
+import { contextNotFound } from '../flowserve/contexts.ts';
 import type { ChatMessage, Prompt } from '../options.ts';
 import type { ContextInfo } from '../results.ts';
 import type { JsonObject } from './body.ts';
-import { ApiError, invalid } from './errors.ts';
+import { invalid } from './errors.ts';
 import { parsePrompts } from './prompts.ts';
 import { contextSchema, parseRequest } from './schemas.ts';
 import { checkModel, type Service } from './service.ts';
@@ -30,30 +31,25 @@ export async function createContext(service: Service, body: JsonObject): Promise
   return Response.json(objectOf(service, context));
 }
 
-export const listContexts = async (service: Service): Promise<Response> =>
-  Response.json({ object: 'list', data: (await service.pod.listContexts()).map((context) => objectOf(service, context)) });
+/** `cache_salt`, here and below: those of which tenant, default: those without one. */
+export const listContexts = async (service: Service, cache_salt: string | undefined): Promise<Response> =>
+  Response.json({ object: 'list', data: (await service.pod.listContexts({ cache_salt })).map((context) => objectOf(service, context)) });
 
-export async function retrieveContext(service: Service, id: string): Promise<Response> {
-  const context = (await service.pod.listContexts()).find((one) => one.id === id);
-  if (context === undefined) throw notFound(id);
+export async function retrieveContext(service: Service, id: string, cache_salt: string | undefined): Promise<Response> {
+  const context = (await service.pod.listContexts({ cache_salt })).find((one) => one.id === id);
+  if (context === undefined) throw contextNotFound(id);
   return Response.json(objectOf(service, context));
 }
 
-export async function deleteContext(service: Service, id: string): Promise<Response> {
-  if (!(await service.pod.deleteContext(id))) throw notFound(id);
+export async function deleteContext(service: Service, id: string, cache_salt: string | undefined): Promise<Response> {
+  if (!(await service.pod.deleteContext(id, { cache_salt }))) throw contextNotFound(id);
   return Response.json({ id, object: 'context', deleted: true });
 }
 
 /** What a request's own prompt comes on top of. 0 where there is no such context: that is the pod's to say. */
-export async function tokensOfContext({ pod }: Service, context_id: string): Promise<number> {
-  return context_id === '' ? 0 : ((await pod.listContexts()).find(({ id }) => id === context_id)?.tokens ?? 0);
+export async function tokensOfContext({ pod }: Service, context_id: string, cache_salt: string): Promise<number> {
+  return context_id === '' ? 0 : ((await pod.listContexts({ cache_salt })).find(({ id }) => id === context_id)?.tokens ?? 0);
 }
-
-const notFound = (id: string): ApiError =>
-  new ApiError(404, `There is no context ${JSON.stringify(id.slice(0, 200))}: it was never created, or is deleted or over.`, {
-    param: 'context_id',
-    code: 'context_not_found',
-  });
 
 function soloPrompt({ pod }: Service, value: unknown): Prompt {
   const [prompt, ...more] = parsePrompts(value, pod.model.vocab_size);

@@ -50,6 +50,7 @@ const NO_RETRY = { 'x-should-retry': 'false' };
 const ANSWERS: Readonly<Record<ErrorCode, Answer>> = {
   invalid_request: { status: 400 },
   context_length_exceeded: { status: 400 },
+  context_not_found: { status: 404 },
   overloaded: { status: 429, headers: retryAfter(500) },
   cancelled: { status: 499, headers: NO_RETRY },
   worker_failed: { status: 500, headers: retryAfter(100) },

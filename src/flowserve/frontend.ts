@@ -43,7 +43,7 @@ export function sequencesOf(call: GenerateCall, context: KeptContext | null, con
     cache_salt: call.cache_salt,
     data_parallel_rank: call.data_parallel_rank,
     priority: call.priority,
-    context: call.context_id,
+    context: context?.key ?? '',
     output: [],
     held: null,
     text,
@@ -89,7 +89,10 @@ function goOnFrom(context: KeptContext, prompt: PromptRecord, config: ModelConfi
 
 /** One conversation, said in several parts; of a template's variables the last part's count. */
 function chatTokens(parts: readonly PromptRecord[], addGenerationPrompt: boolean, config: ModelConfig, tokenizer: Tokenizer): number[] {
-  const messages = parts.flatMap((part) => part.messages.map((message): ChatMessage => JSON.parse(message)));
+  const said = parts.map((part) => part.messages.map((message): ChatMessage => JSON.parse(message)));
+  // Those of a context were looked at when it was made.
+  tokenizer.checkChatRoles(said.at(-1) ?? []);
+  const messages = said.flat();
   const variables = Object.assign({}, ...parts.map((part) => JSON.parse(part.variables)));
   const text = tokenizer.renderChatTemplate(messages, { addGenerationPrompt, variables });
   checkLength(text, config, tokenizer);

@@ -173,11 +173,8 @@ function parserOf({ reasoning_parser, tool_call_parser, tools, prompt_tail }: Te
 }
 
 function parse(parser: ReplyParser, text: string, isLast: boolean): ParsedText {
-  const hadOpened = parser.hasOpened;
-  const parts = parser.push(text);
-  // The token that opens the reasoning is none of it, nor is the one that closes it.
-  const reasoning_tokens = parser.isReasoning && parser.hasOpened === hadOpened ? 1 : 0;
-  return { parts: isLast ? [...parts, ...parser.end()] : parts, reasoning_tokens };
+  const parts = [...parser.push(text), ...(isLast ? parser.end() : [])];
+  return { parts, reasoning_tokens: parser.takeReasoningTokens() };
 }
 
 /** A choice's text as it comes. */
@@ -198,6 +195,7 @@ class ShownChoice {
       const shown = this.#shown(index, this.#detokenizer.push(token));
       this.#parser?.push(shown.text);
     }
+    this.#parser?.takeReasoningTokens();
   }
 
   /** The text that the token completes, and the stop string that it was met by. */

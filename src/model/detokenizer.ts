@@ -7,7 +7,7 @@ import { newUtf8Decoder } from './utf8-decoder.ts';
 
 /**
  * The pushed texts and the flushed one together are the decoded ids, special tokens skipped unless asked for.
- * All state is what the ids determine: one made from a request's ids so far goes on where the lost one stopped.
+ * All state is what the ids determine: one that is pushed a request's ids so far goes on where the lost one stopped.
  *
  * @example
  * ```ts
@@ -19,17 +19,11 @@ import { newUtf8Decoder } from './utf8-decoder.ts';
 export class Detokenizer {
   readonly #tokenizer: Pick<Tokenizer, 'tokenBytes' | 'specialTokenIds'>;
   readonly #decoder = newUtf8Decoder();
-
   readonly #skipSpecialTokens: boolean;
 
-  /** `idsSoFar` were pushed elsewhere; their text is not given again. */
-  constructor(
-    tokenizer: Pick<Tokenizer, 'tokenBytes' | 'specialTokenIds'>,
-    { skipSpecialTokens = true, idsSoFar = [] }: { readonly skipSpecialTokens?: boolean; readonly idsSoFar?: readonly number[] } = {},
-  ) {
+  constructor(tokenizer: Pick<Tokenizer, 'tokenBytes' | 'specialTokenIds'>, { skipSpecialTokens = true }: { readonly skipSpecialTokens?: boolean } = {}) {
     this.#tokenizer = tokenizer;
     this.#skipSpecialTokens = skipSpecialTokens;
-    for (const id of idsSoFar) this.push(id);
   }
 
   /** The text that this token completes; empty while a character lacks bytes. Bytes that cannot become one are U+FFFD. */

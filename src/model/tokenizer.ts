@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { Tokenizer as BpeTokenizer } from '@huggingface/tokenizers';
 import type { ChatMessage } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
+import { ChatRoles } from './chat-roles.ts';
 import { type ChatTemplateOptions, compileChatTemplate, findChatTemplate } from './chat-template.ts';
 import { readJsonFile, readJsonFileIfPresent, reason } from './json-file.ts';
 import { BYTE_LETTERS, defineTokenizer } from './tokenizer-definition.ts';
@@ -23,6 +24,8 @@ export type Tokenizer = {
   tokenText(id: number): string;
   /** A conversation in the model's own format; its template writes bos itself. Throws `invalid_request` if there is no template or it refuses. */
   renderChatTemplate(messages: readonly ChatMessage[], options: ChatTemplateOptions): string;
+  /** Throws `invalid_request` for messages that the chat template would leave out, since it does not know their role. */
+  checkChatRoles(messages: readonly ChatMessage[]): void;
   readonly hasChatTemplate: boolean;
   /** The highest id with a token, plus 1. */
   readonly vocabSize: number;
@@ -53,6 +56,7 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
   const vocabulary = bpe.model?.vocab ?? [];
   const source = findChatTemplate(folder, config);
   const template = source === null ? null : compileChatTemplate(source, specialTokens);
+  const roles = template && new ChatRoles(template);
 
   const encode: Tokenizer['encode'] = (text, { addSpecialTokens }) => {
     const { ids } = bpe.encode(text, { add_special_tokens: addSpecialTokens });
@@ -86,6 +90,7 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
     tokenBytes,
     tokenText: (id) => newUtf8Decoder().decode(tokenBytes(id)),
     renderChatTemplate,
+    checkChatRoles: (messages) => roles?.check(messages),
     hasChatTemplate: template !== null,
     vocabSize: vocabulary.length,
     bosTokenId,

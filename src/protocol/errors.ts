@@ -18,6 +18,8 @@ export type ErrorCode =
   | 'out_of_memory'
   /** The prompt and the requested tokens exceed the context length. */
   | 'context_length_exceeded'
+  /** A context is named that was never created, is deleted or over, or is of another `cache_salt`. */
+  | 'context_not_found'
   /** The pod holds as many requests as it may; retry later. */
   | 'overloaded'
   /** The caller stopped the request (AbortSignal, or its client went away). */

@@ -35,9 +35,24 @@ describe('/v1/contexts', () => {
     expect((await ask(app, '/v1/completions', { ...options, context_id: 'book' })).usage.prompt_tokens).toBe(50);
 
     expect(await send('DELETE', '/v1/contexts/book')).toEqual({ status: 200, answer: { id: 'book', object: 'context', deleted: true } });
+    const { status, param, code, message } = await refusal(app, '/v1/completions', { ...options, prompt: [504], context_id: 'book' });
+    expect([status, param, code]).toEqual([404, 'context_id', 'context_not_found']);
     for (const method of ['GET', 'DELETE'])
-      expect(await send(method, '/v1/contexts/book')).toMatchObject({ status: 404, answer: { error: { code: 'context_not_found' } } });
-    expect(await refusal(app, '/v1/completions', { ...options, prompt: [504], context_id: 'book' })).toMatchObject({ status: 400, param: 'context_id' });
+      expect(await send(method, '/v1/contexts/book')).toMatchObject({ status: 404, answer: { error: { param, code, message } } });
+  });
+
+  it('should be found by those of their salt alone', async () => {
+    await ask(app, '/v1/contexts', { prompt: BOOK, id: 'mine', cache_salt: 'a/b' });
+    const ids = async (query: string) => (await send('GET', `/v1/contexts${query}`)).answer.data.map((context: Answer) => context.id);
+    expect([await ids(''), await ids('?cache_salt=a%2Fb')]).toEqual([[], ['mine']]);
+    const statuses = async (query: string) => [
+      (await send('GET', `/v1/contexts/mine${query}`)).status,
+      (await send('DELETE', `/v1/contexts/mine${query}`)).status,
+    ];
+    expect([await statuses(''), await statuses('?cache_salt=a%2Fb')]).toEqual([
+      [404, 404],
+      [200, 200],
+    ]);
   });
 
   it('should keep a conversation that chats go on from', async () => {

@@ -22,18 +22,6 @@ describe('Detokenizer', () => {
     );
   });
 
-  it('should go on from the ids alone', () => {
-    fc.assert(
-      fc.property(broken, fc.nat(40), (ids, cut) => {
-        const whole = new Detokenizer(tokenizer);
-        const texts = ids.map((each) => whole.push(each));
-        const resumed = new Detokenizer(tokenizer, { idsSoFar: ids.slice(0, cut) });
-        expect(ids.slice(cut).map((each) => resumed.push(each))).toEqual(texts.slice(cut));
-        expect(resumed.flush()).toBe(whole.flush());
-      }),
-    );
-  });
-
   it('should never give half a character', () => {
     const ids = tokenizer.encode('a🙂é', { addSpecialTokens: false });
     expect(ids.length).toBe(7);

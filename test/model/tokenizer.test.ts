@@ -99,6 +99,29 @@ describe('tokens', () => {
   });
 });
 
+describe('checkChatRoles', () => {
+  const withTemplate = (chat_template: string) => loadChanged({ config: { chat_template } });
+  const check = async (template: string | null, ...roles: string[]) => {
+    const own = template === null ? await loadTokenizer(TINY['tiny-deepseek-v3']) : await withTemplate(template);
+    return () => own.checkChatRoles(roles.map((role) => ({ role, content: 'x' })));
+  };
+
+  it('should refuse a message that the template would leave out, by its place and role, and say what it knows', async () => {
+    expect(await check(null, 'system', 'user', 'assistant')).not.toThrow();
+    const refused = errorOf(await check(null, 'user', 'zzz'));
+    expect(refused).toMatchObject({ code: 'invalid_request', param: 'messages.1.role' });
+    expect(refused.message).toMatch(/messages\.1\.role: .* role "zzz" out; it knows "system", "user", "assistant"$/);
+    expect(errorOf(await check(null, 'tool')).message).toMatch(/role "tool" out/);
+  });
+
+  it('should leave to the template what it writes of any role, after its calls alone, or refuses by itself', async () => {
+    expect(await check("{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %}", 'zzz', 'tool')).not.toThrow();
+    const afterCalls = "{% for m in messages %}{% if m.role != 'tool' or messages[loop.index0 - 1].tool_calls %}{{ m.content }}{% endif %}{% endfor %}";
+    expect(await check(afterCalls, 'user', 'tool')).not.toThrow();
+    expect(await check("{% for m in messages %}{% if m.role == 'zzz' %}{{ raise_exception('no') }}{% endif %}{% endfor %}", 'zzz')).not.toThrow();
+  });
+});
+
 describe('renderChatTemplate', () => {
   const messages = [
     { role: 'system', content: 'S' },

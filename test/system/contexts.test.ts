@@ -36,16 +36,22 @@ describe.each(CLOCKS)('contexts of a pod: %o', (clock) => {
     await withPod(clock, async (pod) => {
       await pod.createContext('Once upon a time', { id: 'tale', cache_salt: 'tenant' });
       const drawn = await pod.createContext(BOOK);
-      expect((await pod.listContexts()).map(({ id }) => id)).toEqual(['tale', drawn.id]);
-      await expect(pod.createContext(BOOK, { id: 'tale' })).rejects.toMatchObject({ code: 'invalid_request', param: 'id' });
+      const list = async (cache_salt?: string): Promise<string[]> => (await pod.listContexts({ cache_salt })).map(({ id }) => id);
+      expect([await list(), await list('tenant')]).toEqual([[drawn.id], ['tale']]);
+      await expect(pod.createContext(BOOK, { id: 'tale', cache_salt: 'tenant' })).rejects.toMatchObject({ code: 'invalid_request', param: 'id' });
       await expect(pod.createContext([], {})).rejects.toMatchObject({ code: 'invalid_request', param: 'prompt' });
-      await expect(pod.complete(' there', { context_id: 'tale', max_tokens: 1 })).rejects.toMatchObject({ param: 'context_id' });
+      const unknown = { code: 'context_not_found', param: 'context_id' };
+      for (const context_id of ['tale', 'tale@tenant']) await expect(pod.complete(' there', { context_id, max_tokens: 1 })).rejects.toMatchObject(unknown);
+      // Another tenant's name is free.
+      await pod.createContext(BOOK, { id: 'tale' });
+      expect((await pod.complete([504], { ...OPTIONS, context_id: 'tale' })).usage).toMatchObject({ prompt_tokens: 51, cached_tokens: 48 });
+      expect([await pod.deleteContext('tale'), await pod.deleteContext('tale')]).toEqual([true, false]);
       const text = await pod.complete(' there', { ...OPTIONS, context_id: 'tale', cache_salt: 'tenant' });
       const { token_ids } = await pod.tokenize('Once upon a time');
       const { token_ids: onward } = await pod.tokenize(' there', { add_special_tokens: false });
       expect(text.prompt.token_ids).toEqual([...token_ids, ...onward]);
-      expect([await pod.deleteContext('tale'), await pod.deleteContext('tale')]).toEqual([true, false]);
-      expect((await pod.listContexts()).map(({ id }) => id)).toEqual([drawn.id]);
+      expect(await pod.deleteContext('tale', { cache_salt: 'tenant' })).toBe(true);
+      expect([await list(), await list('tenant')]).toEqual([[drawn.id], []]);
     });
   });
 });

@@ -5,6 +5,7 @@
  */
 import { ContentGate } from './content-gate.ts';
 import { newToolCallParser, type ReasoningParserName, THINKING_FORMATS, type ToolCallParserName } from './formats.ts';
+import { ReasoningCount } from './reasoning-count.ts';
 import { type Parser, PartCollector, type ReplyPart } from './reply-part.ts';
 import { promptEnd, Thinking } from './thinking.ts';
 
@@ -23,27 +24,28 @@ export type ReplyParserOptions = {
  * @example
  * ```ts
  * const parser = new ReplyParser({ reasoning_parser: 'qwen3', tool_call_parser: 'hermes' });
- * for await (const chunk of pod.generate({ messages, tools }, { skip_special_tokens: false })) {
- *   for (const part of parser.push(chunk.text)) console.log(part);
- * }
+ * for (const token of ['<think>', 'Hm', '.', '</think>', 'Yes', '.']) for (const part of parser.push(token)) console.log(part);
  * for (const part of parser.end()) console.log(part);
+ * console.log(parser.takeReasoningTokens()); // 2
  * ```
  */
 export class ReplyParser {
   readonly #collector = new PartCollector();
-  readonly #thinking: Thinking | null;
+  readonly #count = new ReasoningCount();
   readonly #parser: Parser;
+  readonly #countsTokens: boolean;
 
   constructor({ reasoning_parser, tool_call_parser, tools = [], prompt_tail = '' }: ReplyParserOptions) {
     const { emit } = this.#collector;
     const content = tool_call_parser === undefined ? new ContentGate(emit) : newToolCallParser(tool_call_parser, tools, emit);
     const format = reasoning_parser === undefined ? null : THINKING_FORMATS[reasoning_parser];
-    this.#thinking = format === null ? null : new Thinking(format, promptEnd(format, prompt_tail), content, emit);
-    this.#parser = this.#thinking ?? content;
+    this.#parser = format === null ? content : new Thinking(format, promptEnd(format, prompt_tail), content, this.#count, emit);
+    this.#countsTokens = format !== null;
   }
 
-  /** The parts that this text completes; what may yet be a mark is held back. */
+  /** The parts that a token's text completes; what may yet be a mark is held back. */
   push(text: string): readonly ReplyPart[] {
+    if (this.#countsTokens) this.#count.read(text);
     for (let at = 0; at < text.length; at++) this.#parser.step(text[at] ?? '');
     return this.#collector.take();
   }
@@ -54,13 +56,8 @@ export class ReplyParser {
     return this.#collector.take();
   }
 
-  /** Whether the text so far ends within the reasoning. */
-  get isReasoning(): boolean {
-    return this.#thinking?.isReasoning === true;
-  }
-
-  /** Whether the mark that opens the reasoning was met. */
-  get hasOpened(): boolean {
-    return this.#thinking?.hasOpened === true;
+  /** How many tokens have turned out to be reasoning since it was asked last. */
+  takeReasoningTokens(): number {
+    return this.#count.take();
   }
 }

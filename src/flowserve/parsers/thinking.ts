@@ -7,6 +7,7 @@
  * @module
  */
 import { Marks } from './marks.ts';
+import type { ReasoningCount } from './reasoning-count.ts';
 import type { Emit, Parser } from './reply-part.ts';
 
 export type ThinkingFormat = {
@@ -34,34 +35,27 @@ export class Thinking implements Parser {
   readonly #content: Parser;
   readonly #emit: Emit;
   readonly #marks: Marks;
+  readonly #count: ReasoningCount;
   readonly #unmarked: 'reasoning' | 'content';
   #state: State;
   /** White space before a mark that may still come. */
   #lead = '';
   #hasOpened = false;
 
-  /** `content` reads on where reasoning has ended. */
-  constructor(format: ThinkingFormat, prompt: PromptEnd, content: Parser, emit: Emit) {
+  /** `content` reads on where reasoning has ended; `count` is told what each character is, in order. */
+  constructor(format: ThinkingFormat, prompt: PromptEnd, content: Parser, count: ReasoningCount, emit: Emit) {
     this.#format = format;
     this.#content = content;
     this.#emit = emit;
+    this.#count = count;
     this.#marks = new Marks([format.open, format.close, ...format.also_close]);
     this.#unmarked = prompt === 'opened' ? 'reasoning' : format.unmarked;
     this.#state = prompt === 'closed' ? 'content' : 'opening';
   }
 
-  /** Whether the next character is one of the reasoning, as far as can be told. */
-  get isReasoning(): boolean {
-    return this.#state === 'reasoning';
-  }
-
-  /** Whether `open` was met: a token that brings it is no reasoning itself. */
-  get hasOpened(): boolean {
-    return this.#hasOpened;
-  }
-
   step(character: string): void {
     if (this.#state === 'content') {
+      this.#count.tell(1, false);
       this.#content.step(character);
       return;
     }
@@ -73,6 +67,7 @@ export class Thinking implements Parser {
   end(): void {
     if (this.#state !== 'content') this.#take(this.#marks.flush());
     if (this.#state === 'opening') this.#settle(this.#unmarked);
+    this.#count.end(this.#state === 'reasoning');
     this.#content.end();
   }
 
@@ -80,17 +75,19 @@ export class Thinking implements Parser {
     const { open, close } = this.#format;
     if (this.#state === 'content') this.#pass(mark);
     else if (mark === open && !this.#hasOpened) this.#open();
-    else if (mark === open) this.#emit({ kind: 'reasoning', text: mark });
+    else if (mark === open) this.#reason(mark);
     else if (this.#state === 'opening' && this.#unmarked === 'content') this.#settle('content', mark);
     else {
       this.#settle('reasoning');
       this.#state = 'content';
       if (mark !== close) this.#pass(mark);
+      else this.#count.tell(mark.length, false);
     }
   }
 
   /** What stood before the mark is reasoning too, unless it is white space alone. */
   #open(): void {
+    this.#count.tell(this.#lead.length + this.#format.open.length, false);
     this.#lead = '';
     this.#hasOpened = true;
     this.#state = 'reasoning';
@@ -98,7 +95,7 @@ export class Thinking implements Parser {
 
   #take(text: string): void {
     if (this.#state === 'reasoning') {
-      this.#emit({ kind: 'reasoning', text });
+      this.#reason(text);
     } else if (this.#state === 'content') {
       this.#pass(text);
     } else {
@@ -112,11 +109,17 @@ export class Thinking implements Parser {
     const lead = this.#lead + more;
     this.#lead = '';
     this.#state = state;
-    if (state === 'reasoning') this.#emit({ kind: 'reasoning', text: lead });
+    if (state === 'reasoning') this.#reason(lead);
     else this.#pass(lead + this.#marks.flush());
   }
 
+  #reason(text: string): void {
+    this.#count.tell(text.length, true);
+    this.#emit({ kind: 'reasoning', text });
+  }
+
   #pass(text: string): void {
+    this.#count.tell(text.length, false);
     for (let at = 0; at < text.length; at++) this.#content.step(text[at] ?? '');
   }
 }

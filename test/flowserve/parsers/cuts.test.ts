@@ -101,6 +101,33 @@ describe('ReplyParser', () => {
     );
   });
 
+  it.each([
+    ['all of them after the mark', ['<think>', 'I', ' look', '</think>', 'Yes'], 2],
+    ['what was held back and is no mark', ['<th', 'e', ' a <', ' b'], 4],
+    ['none of a mark in pieces', ['<thi', 'nk>', 'I', '</', 'thin', 'k>', 'Yes'], 1],
+    ['white space before the first word, and not before the mark', ['\n', 'I', '</think>'], 2],
+    ['white space before the mark as none', ['\n', '<think>', 'I', '</think>'], 1],
+    ['what is held back at the end', ['I', '</th'], 2],
+    ['a token without a character of its own with the next one', ['<think>', '', '🙂', '', '</think>', ''], 2],
+    ['none where there is only an answer', ['<think>\n\n</think>', 'Yes'], 0],
+  ])('should count tokens of reasoning: %s', (_, tokens, expected) => {
+    const parser = new ReplyParser({ reasoning_parser: 'deepseek_r1' });
+    for (const token of tokens) parser.push(token);
+    parser.end();
+    expect(parser.takeReasoningTokens()).toBe(expected);
+  });
+
+  it('should count as many of them as there are characters of reasoning, where each is a token', () => {
+    fc.assert(
+      fc.property(reply, options, (text, how) => {
+        const parser = new ReplyParser(how);
+        const parts = [...text.split('').flatMap((character) => parser.push(character)), ...parser.end()];
+        expect(parser.takeReasoningTokens()).toBe(joined(parts).reasoning.length);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
   it('should lose no letter but those of marks, and white space beside them', () => {
     const letters = (text: string) => text.replace(/[^\p{L}🙂]/gu, '');
     fc.assert(
