@@ -1,12 +1,14 @@
-/** 64 streaming clients for a second or two: no error, no mixed-up text, memory flat. The long form: `node scripts/soak.ts`. */
+/** Many clients for a second or two: no error, no mixed-up text, memory flat, nothing stalls. The long forms: `node scripts/soak.ts`, `node scripts/bursts.ts`. */
 import { describe, expect, it } from 'vitest';
 import { serve } from '../../src/api/index.ts';
+import { bursts, talesOfOneNpu } from './bursts.ts';
 import { type Ask, askPod, askServer, liveBytes, soak } from './clients.ts';
-import { expectNothingLeft, sharedPod } from './pods.ts';
+import { expectNothingLeft, sharedPod, withPod } from './pods.ts';
 
 const CLIENTS = 64;
 const WARM_MS = 300;
 const DURATION_MS = 800;
+const BURSTS_MS = 300;
 /** A kilobyte for each of the several hundred streams that run in this time: one that stays behind weighs more. */
 const BYTES_PER_STREAM_MAX = 1_024;
 const BYTES_MAX = 2 ** 20;
@@ -37,4 +39,12 @@ describe('64 streaming clients', () => {
     }
     await expectNothingLeft(pod());
   });
+});
+
+it('bursts of short calls should stall at no experts that are apart, whatever the schedule', async () => {
+  const tales = await talesOfOneNpu();
+  for (const schedule of ['dataflow', 'domains'] as const)
+    await withPod({ topology: 'moe-attention:domains=1x2,experts=2', workers: 2, schedule }, async (pod) => {
+      expect((await bursts(pod, tales, BURSTS_MS, 1)).ended).toBeGreaterThan(0);
+    });
 });

@@ -270,4 +270,31 @@ describe('the exchange', () => {
     expect((exchanges[2] as Exchange).pull(3, third, dies.apps[2]?.address ?? 0, 2)).toBe('pulled');
     expect(expert.replies.high_water).toBe(12 * ROW_BYTES);
   });
+
+  it('does not take the answer to a step that was given up for that to the next one, which asks the same peer for the same', () => {
+    const dies = makeDies(2);
+    const [asker, expert] = dies.endpoints.map((endpoint) => new Exchange(endpoint, ROW_BYTES)) as [Exchange, Exchange];
+    const { dispatch } = asker.endpoint.areas;
+    const rows = dies.space.wordsOf(dispatch);
+    const target = dies.apps[0]?.address ?? 0;
+    const ask = (value: number): number => {
+      rows[offsetOf(dispatch) / 4] = value;
+      rows[offsetOf(dispatch + SEGMENTS_AT) / 4 + 1] = 1;
+      rows[offsetOf(dispatch + PAIR_ROWS_AT) / 4] = 0;
+      const tables = { segments: 1, segmentsAddress: dispatch + SEGMENTS_AT, pairRowsAddress: dispatch + PAIR_ROWS_AT, rowsAddress: dispatch };
+      return asker.dispatch(1, { layer: 1, epoch: 0, ...tables }, 0);
+    };
+    const older = ask(7);
+    const taken = expert.nextDispatch(checksOf(dies));
+    if (taken === null) throw new Error('a dispatch has come');
+    asker.abandon(1, older);
+    const event = ask(8);
+    // It was at it when the step was given up, and does not know.
+    expert.answer(taken, 'computed');
+    expect(asker.pull(1, event, target, 1)).toBe('pending');
+    expect(expert.isWanted(taken)).toBe(false);
+    expect(serve(dies, expert)).toBe(true);
+    expect(asker.pull(1, event, target, 1)).toBe('pulled');
+    expect(dies.space.wordsOf(target)[offsetOf(target) / 4]).toBe(8);
+  });
 });
