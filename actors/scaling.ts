@@ -1,21 +1,28 @@
 /**
- * How many DP groups of a task executor serve, and how that changes while requests run: one change at a time, which ends in the new number or in the old one.
+ * How many DP groups of a task executor serve, and how many NPUs have its experts, where these are apart; and how that changes while requests run: one change at
+ * a time, which ends in the new shape or in the old one.
  *
- *   stable ─▶ changing ─▶ stable
- *                └─▶ reverting ─▶ stable       it took too long: those that served are to serve again
+ *   stable ─▶ claiming ─▶ placing (experts) ─▶ changing (groups) ─▶ stable
+ *     ▲          │             │                    └─▶ regrouping ─┐    it took too long: those that served are to serve again
+ *     └──────────┘             └─▶ replacing ◀──────────────────────┘    experts go back to the NPUs that had them
+ *     └────────────────────────────┘   ▲ └─▶ reclaiming ─┐
+ *                                      └─────────────────┘
  *
  * More groups: they are told to take part. Fewer: those that are to stand by hand their sequences back, which go on in the others, and the change is done when
- * nothing is left there. Reverting has no deadline: groups that served are there, and those that do not give back are hung or dead workers', whose successors hold nothing.
+ * nothing is left there. Experts move by their map's own protocol (expert-map.ts), of whose serial log this is an entry: a rebalance that is under way ends for it,
+ * and what weighs more ends it. One deadline is the whole change's. The way back has none: groups that served are there, and those that do not give back are hung or
+ * dead workers', whose successors hold nothing; experts that cannot move, since an NPU is lost or somebody else has the map, are asked to again.
  */
 import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';
-import { scaled, scaleOverdue, serve } from '../src/protocol/constructors.ts';
+import { scaled, scaleOverdue, scaleRetry, serve } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
+import { mapDone, mapWanted, placeExperts } from '../src/protocol/map-log.ts';
 import type { Commands } from '../src/protocol/messages.ts';
 import type { ScalingMessage } from '../src/protocol/scaling.ts';
 
-/** A step ends in tens of milliseconds, and KV that nobody pulls is let go of in seconds (HANDED_LEASE_MS). */
-export const CHANGE_MS_MAX = 30_000;
+/** A worker that was lost is back in tens of milliseconds, with its weights in seconds. */
+export const RETRY_MS = 250;
 
 const CONTROL: Address = 'control/0';
 const BUSY: ErrorRecord = {
@@ -24,19 +31,35 @@ const BUSY: ErrorRecord = {
   param: null,
 };
 
-type Scaling = {
-  self: Address;
-  task_executor: Address;
+/** `attention`: DP groups; `experts`: NPUs that have the experts, 0: they are not apart, or stay where they are. */
+type Shape = { readonly attention: number; readonly experts: number };
+
+type Input = Shape & {
+  readonly self: Address;
+  readonly task_executor: Address;
+  /** Null: experts stay where they are. */
+  readonly expert_map: Address | null;
   /** All that there are, in the order in which they come to serve. */
-  groups: readonly number[];
-  /** So many serve; and so many are to. */
-  attention: number;
-  wanted: number;
+  readonly groups: readonly number[];
+  /** Of the NPUs that may have the experts: so many of those from this one on have them. */
+  readonly first_expert: number;
 };
 
-const OVERDUE = ({ attention, wanted }: Scaling): ErrorRecord => ({
-  code: 'deadline_exceeded',
-  message: `scale: from ${attention} to ${wanted} took more than ${CHANGE_MS_MAX / 1000} s: there are ${attention} as before`,
+type Scaling = Input & {
+  wanted: Shape;
+  deadline_ms: number;
+  /** Of the last question to the expert map. */
+  query: number;
+  /** Of its log, open and this one's; −1: none. */
+  entry: number;
+  /** Why it is undone; null: it is not. */
+  error: ErrorRecord | null;
+};
+
+const text = ({ attention, experts }: Shape): string => `${attention} DP groups${experts > 0 ? ` and ${experts} expert NPUs` : ''}`;
+const failure = (code: ErrorRecord['code'], { attention, experts, wanted }: Scaling, why: string): ErrorRecord => ({
+  code,
+  message: `scale: from ${text({ attention, experts })} to ${text(wanted)} ${why}: the shape is the old one`,
   param: null,
 });
 
@@ -44,57 +67,156 @@ const tell = (messageOf: (context: Scaling) => Commands['send']['message']) => (
   type: 'send' as const,
   params: ({ context }: { context: Scaling }): Commands['send'] => ({ to: CONTROL, message: messageOf(context) }),
 });
-const haveServe = (countOf: (context: Scaling) => number) => ({
-  type: 'send' as const,
-  params: ({ context }: { context: Scaling }): Commands['send'] => ({
-    to: context.task_executor,
-    message: serve(context.groups.slice(0, countOf(context))),
-  }),
+const haveDone = (commands: (context: Scaling) => Commands['send'][]) => ({
+  type: 'sendEach' as const,
+  params: ({ context }: { context: Scaling }) => commands(context),
 });
-const refuse = { actions: tell(({ attention }) => scaled(attention, BUSY)) };
+const haveDoneWith = (commands: (context: Scaling, event: ScalingMessage) => Commands['send'][]) => ({
+  type: 'sendEach' as const,
+  params: ({ context, event }: { context: Scaling; event: ScalingMessage }) => commands(context, event),
+});
+const serveSo = ({ task_executor, groups }: Scaling, count: number): Commands['send'] => ({ to: task_executor, message: serve(groups.slice(0, count)) });
+const toMap = ({ expert_map }: Scaling, message: Commands['send']['message']): Commands['send'][] => (expert_map === null ? [] : [{ to: expert_map, message }]);
+const holdersOf = ({ first_expert }: Scaling, count: number): number[] => Array.from({ length: count }, (_, index) => first_expert + index);
+const placeSo = (context: Scaling, count: number): Commands['send'][] => toMap(context, placeExperts(context.entry, holdersOf(context, count)));
+const claim = haveDone((context) => toMap(context, mapWanted(context.self, context.query, 'scale')));
+/** The entry is over. */
+const giveBack = haveDone((context) => (context.entry < 0 ? [] : toMap(context, mapDone(context.entry, context.error))));
+const isPlaced = (event: ScalingMessage, { entry, first_expert }: Scaling, count: number): boolean =>
+  event.type === 'EXPERTS_PLACED' &&
+  event.entry === entry &&
+  event.error === null &&
+  event.holders.length === count &&
+  event.holders.every((npu) => npu < first_expert + count);
+const groupsStay = ({ attention, wanted }: Scaling): boolean => attention === wanted.attention;
+const expertsStay = ({ experts, wanted }: Scaling): boolean => experts === wanted.experts;
+const answer = tell(({ attention, experts, error }) => scaled(attention, experts, error));
+const refuse = { actions: tell(({ attention, experts }) => scaled(attention, experts, BUSY)) };
+const retry = { type: 'after' as const, params: { id: 'retry', delay_ms: RETRY_MS, message: scaleRetry() } };
 
 export const scaling = setup({
-  types: {} as { input: Omit<Scaling, 'wanted'>; context: Scaling; events: ScalingMessage },
+  types: {} as { input: Input; context: Scaling; events: ScalingMessage },
   actions: {
     send: (_, _command: Commands['send']) => {},
+    sendEach: (_, _commands: Commands['sendEach']) => {},
     after: (_, _command: Commands['after']) => {},
     cancel: (_, _command: Commands['cancel']) => {},
-    noteWanted: assign({ wanted: ({ context, event }) => (event.type === 'SCALE' ? event.attention : context.wanted) }),
-    noteServing: assign({ attention: ({ context, event }) => (event.type === 'SERVING' ? event.groups.length : context.attention) }),
+    noteWanted: assign(({ event }) =>
+      event.type === 'SCALE' ? { wanted: { attention: event.attention, experts: event.experts }, deadline_ms: event.deadline_ms, error: null } : {},
+    ),
+    noteShape: assign(({ context: { wanted } }) => ({ attention: wanted.attention, experts: wanted.experts })),
+    noteQuery: assign({ query: ({ context }) => context.query + 1 }),
+    noteOverdue: assign({
+      error: ({ context }) => failure('deadline_exceeded', context, `took more than ${context.deadline_ms / 1000} s`),
+    }),
+    noteFailure: assign({
+      error: ({ context, event }) =>
+        'error' in event && event.error !== null ? failure(event.error.code, context, `failed (${event.error.message})`) : context.error,
+    }),
+    noteEntry: assign({ entry: ({ context, event }) => (event.type === 'MAP_GRANTED' ? event.entry : context.entry) }),
+    noteTaken: assign({ entry: -1 }),
   },
   guards: {
-    isSo: ({ context, event }) => event.type === 'SCALE' && event.attention === context.attention,
-    isAsWanted: ({ context, event }) => event.type === 'SERVING' && event.groups.length === context.wanted,
+    isSo: ({ context, event }) => event.type === 'SCALE' && event.attention === context.attention && event.experts === context.experts,
+    groupsStay: ({ context }) => groupsStay(context),
+    expertsStay: ({ context }) => expertsStay(context),
+    hasNoMap: ({ context }) => context.expert_map === null,
+    isTaken: ({ context }) => context.entry < 0,
+    isAnswer: ({ context, event }) => (event.type === 'MAP_GRANTED' || event.type === 'MAP_REFUSED') && event.query === context.query,
+    arePlaced: ({ context, event }) => isPlaced(event, context, context.wanted.experts),
+    areBack: ({ context, event }) => isPlaced(event, context, context.experts),
+    areNotPlaced: ({ context, event }) => event.type === 'EXPERTS_PLACED' && event.entry === context.entry && event.error !== null,
+    isAsWanted: ({ context, event }) => event.type === 'SERVING' && event.groups.length === context.wanted.attention,
     isAsBefore: ({ context, event }) => event.type === 'SERVING' && event.groups.length === context.attention,
   },
 }).createMachine({
   id: 'scaling',
-  context: ({ input }) => ({ ...input, wanted: input.attention }),
+  context: ({ input }) => ({ ...input, wanted: { attention: input.attention, experts: input.experts }, deadline_ms: 0, query: 0, entry: -1, error: null }),
   initial: 'stable',
+  on: {
+    // Of a question that was given up.
+    MAP_GRANTED: { actions: haveDoneWith((context, event) => (event.type === 'MAP_GRANTED' ? toMap(context, mapDone(event.entry, context.error)) : [])) },
+    MAP_REFUSED: {},
+    // Another one comes: for what was asked last.
+    EXPERTS_PLACED: {},
+    MAP_TAKEN: { actions: 'noteTaken' },
+  },
   states: {
     stable: {
+      entry: [{ type: 'cancel', params: { id: 'overdue' } }, giveBack, 'noteTaken'],
       on: {
         SCALE: [
-          { guard: 'isSo', actions: tell(({ attention }) => scaled(attention, null)) },
-          { target: 'changing', actions: 'noteWanted' },
+          { guard: 'isSo', actions: tell(({ attention, experts }) => scaled(attention, experts, null)) },
+          {
+            target: 'claiming',
+            actions: [
+              'noteWanted',
+              { type: 'after', params: ({ context: { deadline_ms } }) => ({ id: 'overdue', delay_ms: deadline_ms, message: scaleOverdue() }) },
+            ],
+          },
         ],
       },
     },
-    changing: {
-      entry: [haveServe(({ wanted }) => wanted), { type: 'after', params: { id: 'overdue', delay_ms: CHANGE_MS_MAX, message: scaleOverdue() } }],
-      exit: { type: 'cancel', params: { id: 'overdue' } },
+    claiming: {
+      entry: ['noteQuery', claim],
+      always: { guard: 'hasNoMap', target: 'changing' },
       on: {
         SCALE: refuse,
-        SERVING: { guard: 'isAsWanted', target: 'stable', actions: ['noteServing', tell(({ attention }) => scaled(attention, null))] },
-        SCALE_OVERDUE: 'reverting',
+        MAP_GRANTED: { guard: 'isAnswer', target: 'placing', actions: 'noteEntry' },
+        MAP_REFUSED: { guard: 'isAnswer', target: 'stable', actions: ['noteFailure', answer] },
+        SCALE_OVERDUE: { target: 'stable', actions: ['noteOverdue', answer, 'noteQuery'] },
       },
     },
-    reverting: {
-      entry: haveServe(({ attention }) => attention),
+    placing: {
+      entry: haveDone((context) => (expertsStay(context) ? [] : placeSo(context, context.wanted.experts))),
+      always: { guard: 'expertsStay', target: 'changing' },
+      on: {
+        SCALE: refuse,
+        EXPERTS_PLACED: [{ guard: 'arePlaced', target: 'changing' }, { guard: 'areNotPlaced', target: 'replacing', actions: 'noteFailure' }, {}],
+        MAP_TAKEN: { target: 'replacing', actions: ['noteFailure', 'noteTaken'] },
+        SCALE_OVERDUE: { target: 'replacing', actions: 'noteOverdue' },
+      },
+    },
+    changing: {
+      entry: haveDone((context) => (groupsStay(context) ? [] : [serveSo(context, context.wanted.attention)])),
+      always: { guard: 'groupsStay', target: 'stable', actions: ['noteShape', answer] },
+      on: {
+        SCALE: refuse,
+        SERVING: { guard: 'isAsWanted', target: 'stable', actions: ['noteShape', answer] },
+        SCALE_OVERDUE: { target: 'regrouping', actions: 'noteOverdue' },
+      },
+    },
+    regrouping: {
+      entry: haveDone((context) => [serveSo(context, context.attention)]),
       on: {
         SCALE: refuse,
         // Of the change, said at the last moment.
-        SERVING: [{ guard: 'isAsBefore', target: 'stable', actions: tell((context) => scaled(context.attention, OVERDUE(context))) }, {}],
+        SERVING: [{ guard: 'isAsBefore', target: 'replacing' }, {}],
+      },
+    },
+    replacing: {
+      entry: [
+        { type: 'cancel', params: { id: 'overdue' } },
+        haveDone((context) => (expertsStay(context) || context.entry < 0 ? [] : placeSo(context, context.experts))),
+      ],
+      always: [
+        { guard: 'expertsStay', target: 'stable', actions: answer },
+        { guard: 'isTaken', target: 'reclaiming' },
+      ],
+      on: {
+        SCALE: refuse,
+        EXPERTS_PLACED: [{ guard: 'areBack', target: 'stable', actions: answer }, { guard: 'areNotPlaced', actions: retry }, {}],
+        MAP_TAKEN: { target: 'reclaiming', actions: 'noteTaken' },
+        SCALE_RETRY: { target: 'replacing', reenter: true },
+      },
+    },
+    reclaiming: {
+      entry: ['noteQuery', claim],
+      on: {
+        SCALE: refuse,
+        MAP_GRANTED: { guard: 'isAnswer', target: 'replacing', actions: 'noteEntry' },
+        MAP_REFUSED: { guard: 'isAnswer', actions: retry },
+        SCALE_RETRY: { target: 'reclaiming', reenter: true },
       },
     },
   },

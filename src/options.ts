@@ -22,7 +22,7 @@ import {
   type Topology,
 } from './protocol/topology.ts';
 import { firstIssue, inWords } from './protocol/value-words.ts';
-import { scaleMaxSchema } from './scale-options.ts';
+import { scaleRoom } from './scale-options.ts';
 import type { InspectionEvent } from './trace/inspection-events.ts';
 
 /** Named limits of what one call may ask for. */
@@ -302,11 +302,8 @@ const podOptions = z.strictObject({
   /** vLLM's names for the same: with `enable_eplb`, `eplb_config` says how many slots are redundant. */
   enable_eplb: z.boolean().default(false),
   eplb_config: z.strictObject({ num_redundant_experts: z.int().min(1).max(4096), policy: z.literal('default').optional() }).optional(),
-  /**
-   * Room for changes of the pod's shape while requests run (`pod.scale`): memory for so many DP groups with attention is reserved, of which those of the topology
-   * serve at first; the others stand by. For pods of one task executor.
-   */
-  scale_max: scaleMaxSchema.optional(),
+  /** Room for changes of the pod's shape while requests run (`pod.scale`). */
+  ...scaleRoom,
   /** Choices that may wait or run in the pod at once; more are refused as overloaded. */
   max_queued: z.int().min(1).max(LIMITS.queued_max).default(4096),
   /** Bytes of one segment of global memory, at most 4 GiB less 64 KiB. */

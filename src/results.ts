@@ -215,14 +215,19 @@ export type PodExperts = {
   readonly task_executors: readonly ExecutorExperts[];
 };
 
-/** What came of a change of the pod's shape: so many DP groups serve, and did before. */
-export type ScaleReport = { readonly attention: number; readonly was: number; readonly duration_ms: number };
+/** `attention`: DP groups that serve; `experts`: expert NPUs that have the experts, null: these are not apart. */
+export type ServingShape = { readonly attention: number; readonly experts: number | null };
+/** What came of a change of the pod's shape: what serves, and did before. */
+export type ScaleReport = ServingShape & { readonly was: ServingShape; readonly duration_ms: number };
 
 /** Of a pod that keeps room for changes of its shape. `state`: of its actor, `stable` between changes; `last_error`: why the last change came to nothing. */
 export type ScalingStats = {
   readonly state: string;
+  readonly task_executor: number;
   /** DP groups that serve, and those for which there is room. */
   readonly attention: { readonly serving: number; readonly reserved: number };
+  /** NPUs that have the experts, those for which there is room, and how few there may come to be; null: experts are not apart. */
+  readonly experts: { readonly serving: number; readonly reserved: number; readonly fewest: number } | null;
   readonly changes: number;
   readonly last_error: string | null;
 };

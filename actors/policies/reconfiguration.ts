@@ -3,7 +3,7 @@
  * @module
  */
 import { type Address, address } from '../../src/protocol/address.ts';
-import { type ExpertWork, expertWork, installMap, loadSlot, stageSlot } from '../../src/protocol/expert-maps.ts';
+import { type ExpertWork, emptySlot, expertWork, installMap, loadSlot, stageSlot } from '../../src/protocol/expert-maps.ts';
 import type { Commands } from '../../src/protocol/messages.ts';
 import { type ExpertMap, NO_EXPERT } from './expert-placement/expert-map.ts';
 import { mapAfter, type SlotChange } from './expert-placement/map-rounds.ts';
@@ -78,7 +78,9 @@ export class Reconfiguration {
 
   stage(): Commands['send'][] {
     this.#touched.clear();
-    return this.#toHolders(({ layer, slot, expert, source }, change) => stageSlot(change, layer, slot, expert, source));
+    return this.#toHolders(({ layer, slot, expert, source }, change) =>
+      expert === NO_EXPERT ? null : stageSlot(change, layer, slot, expert, source, this.#isFree(layer, slot)),
+    );
   }
 
   disable(): Commands['send'][] {
@@ -86,7 +88,9 @@ export class Reconfiguration {
   }
 
   load(): Commands['send'][] {
-    const sends = this.#toHolders((_, change) => loadSlot(change, this.#epoch + 1));
+    const sends = this.#toHolders(({ layer, slot, expert }, change) =>
+      expert === NO_EXPERT ? emptySlot(change, layer, slot, this.#epoch + 1) : loadSlot(change, this.#epoch + 1),
+    );
     for (const change of this.#waitsFor) this.#touched.add(change);
     return sends;
   }
@@ -169,13 +173,21 @@ export class Reconfiguration {
     return there.map((npu) => this.#tell(npu, work));
   }
 
-  #toHolders(workOf: (change: SlotChange, number: number) => ExpertWork): Commands['send'][] {
+  /** By the last good map it holds nothing. */
+  #isFree(layer: number, slot: number): boolean {
+    return this.#map.expertOfSlot[layer * this.#map.shape.slots + slot] === NO_EXPERT;
+  }
+
+  /** Those that are lost hold nothing any more. */
+  #toHolders(workOf: (change: SlotChange, number: number) => ExpertWork | null): Commands['send'][] {
     this.#waitsFor.clear();
     const each = slotsOfRank(this.#map.shape);
     return this.#changes.flatMap((change, index) => {
-      if (change.expert === NO_EXPERT) return [];
+      const npu = this.#seat.first + Math.floor(change.slot / each);
+      const work = workOf(change, this.#firstChange + index);
+      if (work === null || (work.kind === 'empty' && this.#lost.has(npu))) return [];
       this.#waitsFor.add(this.#firstChange + index);
-      return [this.#tell(this.#seat.first + Math.floor(change.slot / each), workOf(change, this.#firstChange + index))];
+      return [this.#tell(npu, work)];
     });
   }
 

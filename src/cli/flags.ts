@@ -6,6 +6,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import type * as z from 'zod';
 import type { serveOptionsSchema } from '../api/serve.ts';
 import type { generateOptionsSchema, podOptionsSchema } from '../options.ts';
+import { EXECUTOR_ROLES, type ExecutorRole } from '../protocol/topology.ts';
 import { firstIssue, inWords } from '../protocol/value-words.ts';
 import type { expertsOptionsSchema } from './experts-look.ts';
 import type { fabricOptionsSchema } from './fabric.ts';
@@ -51,11 +52,19 @@ function json(text: string): unknown {
   }
 }
 
-function scaleMax(text: string): { attention: number } {
-  const found = /^attention=(\d+)$/.exec(text);
-  if (found === null) throw new InvalidArgumentError('It is not like attention=4.');
-  return { attention: Number(found[1]) };
-}
+const executorName = (text: string): number | ExecutorRole => EXECUTOR_ROLES.find((role) => role === text) ?? number(text);
+
+/** Pairs like attention=4, of these names. */
+const sizes =
+  <Name extends string>(names: readonly Name[], example: string) =>
+  (text: string): object =>
+    Object.fromEntries(
+      text.split(',').map((part) => {
+        const [name = '', value = ''] = part.split('=');
+        if (!names.includes(name as Name)) throw new InvalidArgumentError(`It is not like ${example}.`);
+        return [name, name === 'executor' ? executorName(value) : number(value)];
+      }),
+    );
 
 const workerList = (text: string): number[] => text.split(',').map(number);
 
@@ -101,7 +110,12 @@ export const POD_FLAGS = {
   },
   enable_eplb: { help: 'the same in vLLM’s words, with --eplb-config' },
   eplb_config: { value: 'JSON', help: 'as {"num_redundant_experts":8}', read: json },
-  scale_max: { value: 'LIST', help: 'room for changes of shape while requests run, as attention=4: so many DP groups at most', read: scaleMax },
+  scale_max: {
+    value: 'LIST',
+    help: 'room for changes of shape while requests run, as attention=4,experts=4: so many DP groups and expert NPUs at most; executor=decode where there are several',
+    read: sizes(['executor', 'attention', 'experts'], 'attention=4,experts=4'),
+  },
+  scale_min: { value: 'LIST', help: 'experts=2: so few expert NPUs it may come to have', read: sizes(['experts'], 'experts=2') },
   max_queued: { value: 'N', help: 'choices that may wait or run at once; more are refused', read: number },
   job_executors: { value: 'N', help: 'job executors, each on a thread of its own (default: 2, with one worker 1)', read: number },
   spare_workers: { value: 'N', help: 'memory kept for successors of workers that cannot be stopped (on Deno)', read: number },
@@ -175,7 +189,9 @@ export const TOP_FLAGS = {
 export const SCALE_FLAGS = {
   ...SERVER_FLAGS,
   attention: { value: 'N', help: 'so many DP groups are to serve', read: number },
-  experts: { value: 'N', help: 'so many expert NPUs', read: number },
+  experts: { value: 'N', help: 'so many expert NPUs are to have the experts', read: number },
+  executor: { value: 'NAME', help: 'of this task executor, by number or role, where there are several', read: executorName },
+  deadline_ms: { value: 'MS', help: 'a change that takes longer is undone (default: 30000)', read: number },
 } as const satisfies Flags<typeof scaleOptionsSchema>;
 
 export const EXPERTS_FLAGS = {

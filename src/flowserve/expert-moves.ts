@@ -3,6 +3,7 @@
  * their own. Weights are copied a bounded number of bytes at a time, between the steps and dispatches of whoever shares the thread, in two legs:
  *
  *   a peer's slot ─▶ staging, while this NPU's slot serves what it holds ─▶ the slot, when nobody asks for it any more
+ *   a peer's slot ─▶ the slot, where that holds nothing
  *
  * and summed on each: what is not what was loaded from the checkpoint once is refused. From before the first byte of the second leg until its sum is right the
  * slot holds nothing, whatever it held.
@@ -27,8 +28,8 @@ import type { StepProgram } from './step-program.ts';
 type Tell = (message: ExpertMapMessage) => void;
 /** Bytes on their way; `end` is told their sum. */
 type Copy = { readonly to: number; readonly from: number; readonly bytes: number; done: number; sum: number; readonly end: (sum: number) => void };
-/** What is set aside on an NPU, whole. */
-type Staged = { readonly change: number; readonly layer: number; readonly slot: number; readonly expert: number; readonly sum: number };
+/** What is there on an NPU, whole. `from`: where it is set aside, or 0: in its slot, which nobody may ask for yet. */
+type Staged = { readonly layer: number; readonly slot: number; readonly expert: number; readonly sum: number; readonly from: number };
 
 export type ExpertMovesOptions = { readonly plan: AnyPodPlan; readonly space: AddressSpace; readonly directory: Directory; readonly checksum: Checksum };
 
@@ -43,8 +44,8 @@ export class ExpertMoves {
   /** Of this host's NPUs, on the dies that they have. */
   readonly #layouts: ReadonlyMap<number, DieLayout>;
   readonly #copies: Copy[] = [];
-  /** By NPU. */
-  readonly #staged = new Map<number, Staged>();
+  /** By NPU and change. */
+  readonly #staged = new Map<string, Staged>();
   /** By NPU: the counts that were told. */
   readonly #told = new Map<number, Int32Array>();
 
@@ -80,6 +81,10 @@ export class ExpertMoves {
         break;
       case 'load':
         this.#load(npu, work, tell);
+        break;
+      case 'empty':
+        this.#empty(npu, work.layer, work.slot, work.epoch);
+        tell(slotDone(npu, work.change));
         break;
     }
   }
@@ -135,7 +140,7 @@ export class ExpertMoves {
     return mapInstalled(npu, routing.epoch);
   }
 
-  #stage(npu: number, { change, layer: index, slot, expert, source }: Extract<ExpertWork, { kind: 'stage' }>, tell: Tell): void {
+  #stage(npu: number, { change, layer: index, slot, expert, source, is_free }: Extract<ExpertWork, { kind: 'stage' }>, tell: Tell): void {
     const { plan, space, directory } = this.#options;
     const layer = this.#layers[index] as number;
     const target = slotPlace(plan, directory, this.#group(npu), layer, slot);
@@ -144,7 +149,8 @@ export class ExpertMoves {
     assert(target.npu === npu && staging > 0, `npu/${npu} was asked to fill slot ${slot}, which is ${target.npu}'s`);
     const die = directory.dieOfNpu(from.npu);
     const epoch = space.control.epochOfDie(die);
-    this.#staged.delete(npu);
+    // What a change that was given up has left there, nobody's map names.
+    if (is_free) this.#empty(npu, index, slot, 0);
     const end = (sum: number): void => {
       const { words, slots } = this.#slotsOf(from.npu);
       const held = expertIn(words, slots, layer, from.slot);
@@ -154,26 +160,31 @@ export class ExpertMoves {
       else if (sumOfSlot(words, slots, layer, from.slot) !== sum)
         tell(slotFailed(npu, change, failed(`the weights of expert ${expert} on npu/${from.npu}, layer ${layer}, are corrupt: their sum is another`)));
       else {
-        this.#staged.set(npu, { change, layer, slot: target.slot, expert, sum });
+        this.#staged.set(`${npu}.${change}`, { layer, slot: target.slot, expert, sum, from: is_free ? 0 : staging });
         tell(slotDone(npu, change));
       }
     };
-    this.#copies.push({ to: staging, from: from.address, bytes: from.bytes, done: 0, sum: 0, end });
+    this.#copies.push({ to: is_free ? target.address : staging, from: from.address, bytes: from.bytes, done: 0, sum: 0, end });
   }
 
   #load(npu: number, { change, epoch }: Extract<ExpertWork, { kind: 'load' }>, tell: Tell): void {
-    const staged = this.#staged.get(npu);
-    if (staged?.change !== change) {
+    const staged = this.#staged.get(`${npu}.${change}`);
+    this.#staged.delete(`${npu}.${change}`);
+    if (staged === undefined) {
       tell(slotFailed(npu, change, failed(`npu/${npu} has set nothing aside for this change`)));
       return;
     }
-    const { layer, slot, expert, sum: expected } = staged;
+    const { layer, slot, expert, sum: expected, from } = staged;
     const { words, slots } = this.#slotsOf(npu);
+    if (from === 0) {
+      writeSlot(words, slots, layer, slot, expert, epoch, expected);
+      tell(slotDone(npu, change));
+      return;
+    }
     // Nothing, from before the first byte changes: whoever asks late is refused.
     writeSlot(words, slots, layer, slot, -1, epoch, 0);
     const { address: to, bytes } = placeOfSlot(this.#layout(npu).expertSlots, layer, slot);
     const end = (sum: number): void => {
-      this.#staged.delete(npu);
       if (sum !== expected) {
         tell(slotFailed(npu, change, failed(`the weights of expert ${expert}, set aside on npu/${npu}, are corrupt: their sum is another`)));
         return;
@@ -181,7 +192,12 @@ export class ExpertMoves {
       writeSlot(words, slots, layer, slot, expert, epoch, sum);
       tell(slotDone(npu, change));
     };
-    this.#copies.push({ to, from: this.#layout(npu).expertSlots.staging, bytes, done: 0, sum: 0, end });
+    this.#copies.push({ to, from, bytes, done: 0, sum: 0, end });
+  }
+
+  #empty(npu: number, layer: number, slot: number, epoch: number): void {
+    const { words, slots } = this.#slotsOf(npu);
+    writeSlot(words, slots, this.#layers[layer] as number, slot % slots.each, -1, epoch, 0);
   }
 
   /** An NPU's tables, on the die that it has now, and the memory that they are in. */

@@ -22,7 +22,8 @@ export function placementShape(model: ModelShape, options: LayoutOptions, group:
 export function firstMap(model: ModelShape, options: LayoutOptions, { id, experts }: Pick<Executor, 'id' | 'experts'>): ExpertMap {
   const shape = placementShape(model, options, experts);
   const given = options.expert_maps?.[id];
-  return given === undefined ? nativeMap(shape) : expertMap(shape, Int32Array.from(given.flat()));
+  if (given !== undefined) return expertMap(shape, Int32Array.from(given.flat()));
+  return nativeMap(shape, experts.serving);
 }
 
 /** Of a group none of whose slots is redundant, or filled. */

@@ -47,9 +47,16 @@ export const EXPERT_MASK = (1 << SLOT_SHIFT) - 1;
 
 export const slotsEach = (experts: number, redundant: number, npus: number): number => Math.ceil((experts + redundant) / npus);
 
+/** Of each NPU of the group, in one layer: as many as it takes when the fewest of them serve. */
+export const slotsOfNpu = (
+  { moe }: ModelShape,
+  { redundant_experts = 0 }: Pick<LayoutOptions, 'redundant_experts'>,
+  { npus, fewest = npus }: ExpertGroup,
+): number => slotsEach(moe.experts, redundant_experts, fewest);
+
 /** Of all NPUs of the group, in one layer. */
-export const slotsOfGroup = ({ moe }: ModelShape, { redundant_experts = 0 }: Pick<LayoutOptions, 'redundant_experts'>, { npus }: ExpertGroup): number =>
-  slotsEach(moe.experts, redundant_experts, npus) * npus;
+export const slotsOfGroup = (model: ModelShape, options: Pick<LayoutOptions, 'redundant_experts'>, group: ExpertGroup): number =>
+  slotsOfNpu(model, options, group) * group.npus;
 
 /** Of the pod's largest group. */
 export const slotsMax = (model: ModelShape, options: LayoutOptions): number =>
@@ -73,9 +80,10 @@ export function layoutSlotTables(model: ModelShape, options: LayoutOptions, npu:
 }
 
 /** Room for one slot's weights, where slots may change. */
-export const layoutStaging = ({ redundant_experts = 0 }: LayoutOptions, weights: readonly (SlotWeights | null)[], arena: Arena): number => {
+export const layoutStaging = ({ redundant_experts = 0, deployment }: LayoutOptions, weights: readonly (SlotWeights | null)[], arena: Arena): number => {
   const bytes = Math.max(...weights.map((of) => of?.bytes ?? 0));
-  return redundant_experts > 0 && bytes > 0 ? arena.allocate(bytes) : 0;
+  const mayChange = redundant_experts > 0 || deployment.executors.some(({ experts }) => experts.serving !== undefined);
+  return mayChange && bytes > 0 ? arena.allocate(bytes) : 0;
 };
 
 /** What a slot holds; −1: nothing. */

@@ -41,6 +41,7 @@ export function checkOptions({ moe }: ModelShape, deployment: Deployment, option
   checkMicroBatches(deployment, options);
   checkHandoffs(deployment, options);
   checkCache(deployment, options);
+  checkScaling(deployment, options);
 }
 
 function checkThreads({ npus }: Deployment, { workers, job_executors }: PlanOptions): void {
@@ -88,6 +89,11 @@ function checkHandoffs({ executors }: Deployment, { topology, kv_fabric = 'memor
       'kv_transfer',
       `'layer' is how prefill executors hand KV over, and topology '${formatTopology(topology)}' has none; with some, such as 'pd:prefill=1,decode=1', it would be right`,
     );
+}
+
+function checkScaling({ executors }: Deployment, { schedule }: PlanOptions): void {
+  if (schedule === 'domains' && executors.some(({ experts }) => experts.serving !== undefined))
+    refuse('scale_max', "experts is not possible with schedule 'domains', whose rounds know experts by their primary places: use 'dataflow'");
 }
 
 function checkCache(deployment: Deployment, { topology, prefix_caching, prefix_sharing, dram_blocks = 0 }: PlanOptions): void {

@@ -14,8 +14,8 @@ import { type MemoryPlan, planMemory, type Region, type RegionRequest } from '..
 import type { Checkpoint } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
-import { deploy, type KvFabric, type NpuPlace, type Schedule, type Topology } from '../protocol/topology.ts';
-import { CALLER_THREAD, CONTROL_THREAD, dealtOutByKind, diesOf, type Hosting, seatsOf } from '../runtime/directory.ts';
+import { type Deployment, deploy, type KvFabric, type Schedule, type Topology } from '../protocol/topology.ts';
+import { CALLER_THREAD, CONTROL_THREAD, dealtOutByKind, diesOf, type Hosting, type Scaled, seatsOf } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
 import type { OfferSource } from './distflow/registration.ts';
 import { type ExpertNpuLayout, layoutExpertNpu } from './expert-layout.ts';
@@ -23,7 +23,7 @@ import { type Dtypes, layoutNpu, type NpuLayout } from './npu-layout.ts';
 import { checkOptions, checkSplits } from './option-checks.ts';
 import { RecordTable } from './record-table.ts';
 import { recordsBytes } from './request-records.ts';
-import { largestTopology, type ScaleMax } from './scale-shapes.ts';
+import { isServing, largestTopology, type ScaleMax, type ScaleMin } from './scale-shapes.ts';
 import { attentionLayouts, type ExpertLayout, type LayoutOptions, type MicroBatchCount, type ModelShape, type StepLayout } from './step-layout.ts';
 
 export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment'> & {
@@ -35,6 +35,7 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly job_executors: number;
   /** Missing: its shape does not change. Else the topology is the one that it begins with. */
   readonly scale_max?: ScaleMax | undefined;
+  readonly scale_min?: ScaleMin | undefined;
   /** Choices that the pod holds at most. */
   readonly max_queued: number;
   readonly kv_blocks: number | undefined;
@@ -163,10 +164,8 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
   layOut: LayOut<Layout>,
 ): PodPlanOf<Model, Layout> {
   const { workers, spare_workers, job_executors, max_queued } = options;
-  const { scale_max, topology: first } = options;
-  const topology = scale_max === undefined ? first : largestTopology(first, scale_max);
-  const groups_serving = scale_max === undefined ? undefined : first[0]?.dp;
-  const deployment = deploy(topology);
+  const { topology, scaled } = largestTopology(options.topology, options.scale_max, options.scale_min);
+  const deployment = deploy(topology, scaled?.experts == null ? null : { executor: scaled.executor, ...scaled.experts });
   const npus = deployment.npus.length;
   checkOptions(config, deployment, { ...options, topology });
   const hosting: Hosting = {
@@ -174,8 +173,8 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
     workers,
     spare_workers,
     job_executors,
-    worker_of_npu: workersOf(deployment.npus, workers, options.npu_workers),
-    groups_serving,
+    worker_of_npu: workersOf(deployment, scaled, workers, options.npu_workers),
+    ...(scaled !== null && { scaled }),
   };
   const blocksOfRequest = Math.ceil(config.maxPositions / options.kv_block_size);
   // Who keeps nothing has nothing to share.
@@ -192,7 +191,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
     ...(options.records_routing && { records_routing: true }),
     ...(prefix_sharing && { loans_max: PREFIX_LOANS_MAX }),
     ...expertOptions(config, options.expert_balancing),
-    ...(groups_serving !== undefined && { groups_serving }),
+    ...(scaled !== null && { scaled_executor: scaled.executor }),
     ...(options.schedule !== undefined && { schedule: options.schedule }),
     ...(options.micro_batches !== undefined && { micro_batches: options.micro_batches }),
   };
@@ -269,9 +268,9 @@ function dramRequests(sizes: readonly StepLayout[], npus: number, dram_blocks: n
 }
 
 /** @throws `invalid_request` for a mapping that leaves an NPU or a worker out */
-function workersOf(places: readonly NpuPlace[], workers: number, given: readonly number[] | undefined): readonly number[] {
-  const npus = places.length;
-  if (given === undefined) return dealtOutByKind(places, workers);
+function workersOf(deployment: Deployment, scaled: Scaled | null, workers: number, given: readonly number[] | undefined): readonly number[] {
+  const npus = deployment.npus.length;
+  if (given === undefined) return dealtOutByKind(deployment.npus, workers, (npu) => isServing(deployment, scaled, npu));
   const wrong = (why: string): MinipodError =>
     new MinipodError('invalid_request', `npu_workers: ${why}; it names the worker, from 0 to ${workers - 1}, of each of the ${npus} NPUs in order`, {
       param: 'npu_workers',

@@ -3,24 +3,40 @@
  * @module
  */
 import { MinipodError } from '../protocol/errors.ts';
-import { type Deployment, formatTopology, type Topology } from '../protocol/topology.ts';
+import { type Deployment, type Executor, type ExecutorRole, type ExpertsServing, formatTopology, type Topology } from '../protocol/topology.ts';
+import type { Scaled } from '../runtime/directory.ts';
 
-/** Of each kind so many at most. `attention`: DP groups. */
-export type ScaleMax = { readonly attention: number };
-/** What a pod is to have from now on; what is not named stays as it is. `experts`: expert NPUs, where they are apart. */
-export type ScaleOptions = { readonly attention?: number | undefined; readonly experts?: number | undefined };
+/** Which task executor is meant: its number, or its role where no other one has it. */
+export type ExecutorName = number | ExecutorRole;
+/** Of each kind so many at most, in one task executor. `attention`: DP groups; `experts`: expert NPUs, where they are apart. What is not named stays as it is. */
+export type ScaleMax = { readonly executor?: ExecutorName | undefined; readonly attention?: number | undefined; readonly experts?: number | undefined };
+/** Expert NPUs at least; missing: as many as the topology has. Each keeps room for its part of the experts when there are so few. */
+export type ScaleMin = { readonly experts?: number | undefined };
+/** What a pod is to have from now on; what is not named stays as it is. */
+export type ScaleOptions = {
+  readonly executor?: ExecutorName | undefined;
+  readonly attention?: number | undefined;
+  readonly experts?: number | undefined;
+  /** A change that takes longer is undone. */
+  readonly deadline_ms?: number | undefined;
+};
+
+export type Scalable = { readonly topology: Topology; readonly scaled: Scaled | null };
 
 const refuse = (param: string, why: string): never => {
   throw new MinipodError('invalid_request', `${param}: ${why}`, { param });
 };
 
 /** The largest shape that it may come to have, for which memory is reserved. @throws `invalid_request` where that is none */
-export function largestTopology(topology: Topology, { attention }: ScaleMax): Topology {
-  const [only, ...others] = topology;
+export function largestTopology(topology: Topology, max: ScaleMax | undefined, min: ScaleMin | undefined): Scalable {
+  if (max === undefined) {
+    if (min !== undefined) refuse('scale_min', 'is for pods that keep room to grow: name scale_max as well');
+    return { topology, scaled: null };
+  }
   const text = formatTopology(topology);
-  if (only === undefined || others.length > 0)
-    return refuse('scale_max', `is for pods of one task executor, and topology '${text}' has ${topology.length}; 'colocated:dp=2' has one`);
-  const { dp, oproj = 1, split } = only;
+  const executor = executorNamed(topology, max.executor, 'scale_max');
+  const { dp, oproj = 1, split, ...others } = topology[executor] as Topology[number];
+  const { attention = dp } = max;
   if (attention < dp) refuse('scale_max', `attention ${attention} is less than topology '${text}' begins with, ${dp} DP groups; name ${dp} or more`);
   const multiple = Math.max(oproj, split?.domains ?? 1);
   if (attention % multiple > 0)
@@ -28,23 +44,87 @@ export function largestTopology(topology: Topology, { attention }: ScaleMax): To
       'scale_max',
       `attention ${attention} is no multiple of ${multiple}, as topology '${text}' needs it for ${split === undefined ? 'oproj' : 'its domains'}`,
     );
-  return [{ ...only, dp: attention }];
+  const experts = expertsOf(text, split?.experts, max, min);
+  const largest = {
+    ...others,
+    dp: attention,
+    ...(oproj > 1 && { oproj }),
+    ...(split !== undefined && { split: { ...split, experts: experts?.npus ?? split.experts } }),
+  };
+  return {
+    topology: topology.map((shape, index) => (index === executor ? largest : shape)),
+    scaled: { executor, groups: dp, experts: experts === null ? null : { serving: experts.serving, fewest: experts.fewest } },
+  };
 }
 
-/** The number of DP groups that are to serve. @throws `invalid_request` that says why it cannot be done, and what was reserved */
-export function groupsAskedFor(options: ScaleOptions, { executors }: Deployment, serving: number | null): number {
-  const [only] = executors;
-  const { attention, experts } = options;
-  if (serving === null || only === undefined)
+function expertsOf(
+  text: string,
+  serving: number | undefined,
+  { experts: most }: ScaleMax,
+  min: ScaleMin | undefined,
+): (Omit<ExpertsServing, 'executor'> & { readonly npus: number }) | null {
+  const fewest = min?.experts;
+  if (most === undefined && fewest === undefined) return null;
+  if (serving === undefined)
+    return refuse(
+      'scale_max',
+      `experts ${most ?? fewest}: topology '${text}' has its experts on the NPUs that have attention; 'moe-attention:domains=1x2,experts=2' has them apart`,
+    );
+  const [low, high] = [fewest ?? serving, most ?? serving];
+  if (high < serving)
+    return refuse('scale_max', `experts ${high} is less than topology '${text}' begins with, ${serving} expert NPUs; name ${serving} or more`);
+  if (low > serving) return refuse('scale_min', `experts ${low} is more than topology '${text}' begins with, ${serving} expert NPUs; name ${serving} or fewer`);
+  return low === high ? null : { serving, fewest: low, npus: high };
+}
+
+/** @throws `invalid_request` where it is not clear which one is meant, or there is none */
+export function executorNamed(topology: Topology, name: ExecutorName | undefined, param: string): number {
+  const text = formatTopology(topology);
+  const all = topology.map(({ role }, index) => `${index} (${role})`).join(', ');
+  const found = [...topology.keys()].filter((index) => name === undefined || name === index || name === topology[index]?.role);
+  if (found.length === 1) return found[0] as number;
+  if (found.length === 0) return refuse(param, `topology '${text}' has no task executor ${name}; it has ${all}`);
+  return refuse(
+    param,
+    `topology '${text}' has ${found.length} task executors${name === undefined ? '' : ` of role ${name}`}: say which is meant, executor: ${all}`,
+  );
+}
+
+export type Shape = { readonly attention: number; readonly experts: number };
+
+/** What is to serve. @throws `invalid_request` that says why it cannot be done, and what was reserved */
+export function shapeAskedFor(
+  options: ScaleOptions,
+  { executors, topology }: Deployment,
+  serving: (Shape & { readonly executor: number; readonly nodes: number }) | null,
+): Shape {
+  if (serving === null)
     return refuse('scale', 'the pod keeps no room to change its shape; createPod({ scale_max: { attention: N } }) reserves memory for up to N DP groups');
-  if (experts !== undefined && (only.split === undefined || experts !== only.experts.npus))
+  const { executor, nodes } = serving;
+  if (options.executor !== undefined && executorNamed(topology, options.executor, 'executor') !== executor)
+    return refuse('executor', `the pod keeps room to change task executor ${executor} (${executors[executor]?.role}), not ${options.executor} (scale_max)`);
+  const { groups, split, experts: holders } = executors[executor] as Executor;
+  const { attention = serving.attention, experts = serving.experts } = options;
+  if (attention > groups.length)
+    refuse('attention', `${attention} DP groups are more than the ${groups.length} that memory was reserved for at start (scale_max)`);
+  if (options.experts === undefined || experts === (serving.experts || holders.npus)) return { attention, experts: serving.experts };
+  if (split === undefined)
+    refuse('experts', 'this pod has no expert NPUs: experts lie on the NPUs that have attention, and stay there, also where those stand by');
+  const { npus, fewest = npus } = holders;
+  if (experts > npus) refuse('experts', `${experts} expert NPUs are more than the ${npus} that memory was reserved for at start (scale_max)`);
+  if (experts < fewest)
     refuse(
       'experts',
-      only.split === undefined
-        ? 'this pod has no expert NPUs: experts lie on the NPUs that have attention, and stay there, also where those stand by'
-        : `${experts} of ${only.experts.npus} expert NPUs: their number does not change at run time yet, only that of attention NPUs`,
+      `${experts} expert NPUs have no room for all experts: memory was reserved for ${fewest} or more (scale_min; without it, as many as at start)`,
     );
-  if (attention !== undefined && attention > only.groups.length)
-    refuse('attention', `${attention} DP groups are more than the ${only.groups.length} that memory was reserved for at start (scale_max)`);
-  return attention ?? serving;
+  if (experts % nodes > 0) refuse('experts', `${experts} expert NPUs are not spread evenly over the ${nodes} nodes of expert_balancing`);
+  return { attention, experts };
+}
+
+/** Whether the NPU serves at first. */
+export function isServing({ npus, executors }: Deployment, scaled: Scaled | null, npu: number): boolean {
+  const place = npus[npu];
+  if (place === undefined || scaled === null || place.executor !== scaled.executor) return true;
+  const { groups, experts } = executors[place.executor] as Executor;
+  return place.kind === 'attention' ? groups.indexOf(place.group) < scaled.groups : npu - experts.first < (experts.serving ?? experts.npus);
 }

@@ -14,7 +14,7 @@ import type { AreaSizes, Areas } from '../xccl/areas.ts';
 import type { ExchangeOptions } from '../xccl/exchange.ts';
 import { layoutOffers, type OffersPlace } from './distflow/offer-layout.ts';
 import { lanesOf, takesTurns, turnDispatchBytes, turnReplyBytes } from './dp-domains.ts';
-import { type ExpertSlots, slotsEach, slotsMax } from './expert-slots.ts';
+import { type ExpertSlots, slotsMax, slotsOfNpu } from './expert-slots.ts';
 import type { RoutingTable } from './routed-steps.ts';
 import { hasSplitProjection, type TensorShare } from './tensor-share.ts';
 import type { AttentionTurnsPlace, ExpertTurnsPlace } from './turns-layout.ts';
@@ -46,8 +46,8 @@ export type LayoutOptions = {
   readonly enforce_eager: boolean;
   /** What gates choose is kept until the step is done (routed-steps.ts); missing: it is not. */
   readonly records_routing?: boolean;
-  /** Of a pod that scales: so many DP groups serve at first. */
-  readonly groups_serving?: number | undefined;
+  /** The task executor whose DP groups may come to stand by; missing: none. */
+  readonly scaled_executor?: number | undefined;
   /** Prefixes that a group may lend to others at once; missing: none. */
   readonly loans_max?: number;
   /** Of executors whose experts are apart; missing: dataflow. */
@@ -192,8 +192,9 @@ export const offersOf = ({ max_batch_requests }: Pick<LayoutOptions, 'max_batch_
 /** Where an NPU says what it lends: room for handoffs in prefill executors, and in DP groups that may be put on standby; and for prefixes wherever prompts are computed, if groups share them. */
 export function layoutOffersOf(options: LayoutOptions, npu: number, blocks_max: number, arena: Arena): OffersPlace {
   const { executors } = options.deployment;
-  const role = executors[attentionPlaceOf(options.deployment, npu).executor]?.role;
-  const handsOver = role === 'prefill' || options.groups_serving !== undefined;
+  const { executor } = attentionPlaceOf(options.deployment, npu);
+  const role = executors[executor]?.role;
+  const handsOver = role === 'prefill' || options.scaled_executor === executor;
   return layoutOffers(arena, (handsOver ? offersOf(options) : 0) + (role === 'decode' ? 0 : (options.loans_max ?? 0)), blocks_max);
 }
 
@@ -245,13 +246,15 @@ export const sharedNpuFor = ({ sharedExperts }: ModelShape['moe'], deployment: D
  * Rows that an NPU's answers take at most. Where all NPUs run steps: those of one asker, others wait for room. An expert NPU has room for all that each of its
  * executor's attention NPUs may ask of it at once.
  */
-function answerRows({ moe }: ModelShape, { deployment, max_batch_tokens: rows, redundant_experts = 0 }: LayoutOptions, npu: number): number {
+function answerRows(model: ModelShape, options: LayoutOptions, npu: number): number {
+  const { moe } = model;
+  const { deployment, max_batch_tokens: rows } = options;
   const executor = executorOfNpu(deployment, npu);
   const { split, experts, attention } = executor;
   if (split === undefined) return rows * moe.topK;
   if (deployment.npus[npu]?.kind === 'attention') return 0;
   const holders = moe.sharedExperts > 0 ? sharedExpertNpusOf(executor) : [];
-  return attention.npus * rows * (Math.min(moe.topK, slotsEach(moe.experts, redundant_experts, experts.npus)) + (holders.includes(npu) ? 1 : 0));
+  return attention.npus * rows * (Math.min(moe.topK, slotsOfNpu(model, options, experts)) + (holders.includes(npu) ? 1 : 0));
 }
 
 /** NPUs that may ask an expert NPU; 0 for NPUs that run steps, whose askers share what room there is. */

@@ -13,11 +13,12 @@ import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import { firstMap } from '../flowserve/expert-routing.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
+import { isServing } from '../flowserve/scale-shapes.ts';
 import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
 import { supervisorOf } from '../protocol/request-ids.ts';
-import type { DpGroupPlace } from '../protocol/topology.ts';
+import type { DpGroupPlace, Executor } from '../protocol/topology.ts';
 import type { Birth } from '../runtime/cast.ts';
 import { CLUSTER_MANAGERS } from '../runtime/directory.ts';
 
@@ -69,7 +70,9 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
         return { group, npus: ranks, worker: hosting.worker_of_npu[ranks[0] as number] as number };
       });
       const others = { batch_max: options.max_batch_requests, choice: balancingOf(executor.role, executor.groups.length, options.load_balancing) };
-      const standby = executor.groups.slice(hosting.groups_serving ?? executor.groups.length);
+      const standby = executor.groups.filter(
+        (group) => !isServing(hosting.deployment, hosting.scaled ?? null, (groups[group] as DpGroupPlace).npus[0] as number),
+      );
       const long = { tokens: options.long_prompt_tokens, groups: options.long_prompt_groups };
       const experts = npus.flatMap(({ id, kind, executor: of }) => (kind === 'experts' && of === executor.id ? [id] : []));
       return {
@@ -81,37 +84,42 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
           standby,
           experts,
           long,
-          expert_map: hasExpertMaps(plan) ? address('expert-map', executor.id) : null,
+          expert_map: hasExpertMap(plan, executor) ? address('expert-map', executor.id) : null,
           ...others,
         },
       };
     }
     case 'scaling': {
-      const { id, groups: own } = executors[idOf(self)] as (typeof executors)[number];
-      return { machine: scaling, input: { self, task_executor: address('task-executor', id), groups: own, attention: hosting.groups_serving ?? own.length } };
+      const { id, groups: own, experts } = executors[idOf(self)] as Executor;
+      const { serving } = experts;
+      const expert_map = hasExpertMap(plan, executors[idOf(self)] as Executor) ? address('expert-map', id) : null;
+      const shape = { attention: hosting.scaled?.groups ?? own.length, experts: serving ?? 0, first_expert: experts.first };
+      return { machine: scaling, input: { self, task_executor: address('task-executor', id), expert_map, groups: own, ...shape } };
     }
     default:
       return assert(false, `${self} is no part of the control plane`) as never;
   }
 }
 
-/** Experts may come to lie elsewhere. */
-export const hasExpertMaps = ({ options }: AnyPodPlan): boolean => options.expert_balancing !== undefined;
+/** The executor's experts may come to lie elsewhere. */
+export const hasExpertMap = ({ options }: AnyPodPlan, { experts }: Executor): boolean =>
+  options.expert_balancing !== undefined || experts.serving !== undefined;
 
 /** Nobody balances: they move for others' entries of the map's log alone, and to where they lie in the checkpoint's order. */
 const NO_BALANCING = { policy: 'native', windows: 1, threshold: 1, period_ms: null } as const;
 
-/** Expert maps of the executors, where experts move: they live with the executors. */
+/** Expert maps of the executors whose experts move: they live with the executors. */
 export function expertMapsOf(plan: AnyPodPlan): { readonly self: Address; readonly birth: Birth }[] {
   const { config, hosting, options } = plan;
-  if (!hasExpertMaps(plan)) return [];
   const { policy, windows, threshold, period_ms } = options.expert_balancing ?? NO_BALANCING;
-  return hosting.deployment.executors.map((executor) => {
-    const { attention, experts } = executor;
-    const self = address('expert-map', executor.id);
-    const { shape, expertOfSlot } = firstMap(config, options, executor);
-    const askers = Array.from({ length: attention.npus }, (_, index) => attention.first + index);
-    const settings = { policy, windows, threshold };
-    return { self, birth: { machine: expertMap, input: { self, askers, first: experts.first, settings, period_ms, shape, slots: [...expertOfSlot] } } };
-  });
+  return hosting.deployment.executors
+    .filter((executor) => hasExpertMap(plan, executor))
+    .map((executor) => {
+      const { attention, experts } = executor;
+      const self = address('expert-map', executor.id);
+      const { shape, expertOfSlot } = firstMap(config, options, executor);
+      const askers = Array.from({ length: attention.npus }, (_, index) => attention.first + index);
+      const settings = { policy, windows, threshold };
+      return { self, birth: { machine: expertMap, input: { self, askers, first: experts.first, settings, period_ms, shape, slots: [...expertOfSlot] } } };
+    });
 }

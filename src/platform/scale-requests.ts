@@ -3,20 +3,26 @@
  * @module
  */
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
-import { groupsAskedFor, type ScaleOptions } from '../flowserve/scale-shapes.ts';
-import type { Address } from '../protocol/address.ts';
+import { type ScaleOptions, type Shape, shapeAskedFor } from '../flowserve/scale-shapes.ts';
+import { type Address, address } from '../protocol/address.ts';
 import { scale } from '../protocol/constructors.ts';
 import { fromErrorRecord, MinipodError } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
 import type { ScaledMessage } from '../protocol/scaling.ts';
+import type { Executor } from '../protocol/topology.ts';
 import type { ScaleReport, ScalingStats } from '../results.ts';
 import type { Cast } from '../runtime/cast.ts';
-import { SCALING } from '../runtime/directory.ts';
+import type { Scaled } from '../runtime/directory.ts';
 
 /** Where its actor lives. */
 export type ScalingHost = { readonly send: (to: Address, from: Address, message: Message) => void; readonly cast: Pick<Cast, 'stateOf'> };
 
 type Waiting = { readonly began_ms: number; readonly resolve: (report: ScaleReport) => void; readonly reject: (error: MinipodError) => void };
+
+const DEADLINE_MS = 30_000;
+
+/** `experts`: 0: they are not apart, or their number does not change. */
+const firstShape = ({ groups, experts }: Scaled): Shape => ({ attention: groups, experts: experts?.serving ?? 0 });
 
 export class ScaleRequests {
   readonly #plan: AnyPodPlan;
@@ -24,7 +30,9 @@ export class ScaleRequests {
   readonly #now_ms: () => number;
   /** The host's thread, which may sleep. */
   readonly #wake: () => void;
-  #serving: number | null;
+  /** Null: the pod's shape does not change. */
+  readonly #scaled: Scaled | null;
+  #serving: Shape;
   #waiting: Waiting | null = null;
   #changes = 0;
   #last_error: string | null = null;
@@ -34,38 +42,72 @@ export class ScaleRequests {
     this.#host = host;
     this.#now_ms = now_ms;
     this.#wake = wake;
-    this.#serving = plan.hosting.groups_serving ?? null;
+    this.#scaled = plan.hosting.scaled ?? null;
+    this.#serving = this.#scaled === null ? { attention: 0, experts: 0 } : firstShape(this.#scaled);
   }
 
-  /** @throws `invalid_request` for what cannot be done, `overloaded` while another change is under way, `deadline_exceeded` if it took too long: the shape is the old one */
+  /** What serves of the executor; null: all that it has, always. */
+  servingOf(executor: number): Shape | null {
+    return this.#scaled?.executor === executor ? this.#serving : null;
+  }
+
+  /** @throws `invalid_request` for what cannot be done, `overloaded` while another change is under way; whatever else it fails for, the shape is the old one */
   ask(options: ScaleOptions): Promise<ScaleReport> {
-    const attention = groupsAskedFor(options, this.#plan.hosting.deployment, this.#serving);
+    const { hosting, options: planned } = this.#plan;
+    const nodes = planned.expert_balancing?.nodes ?? 1;
+    const { attention, experts } = shapeAskedFor(
+      options,
+      hosting.deployment,
+      this.#scaled === null ? null : { ...this.#serving, executor: this.#scaled.executor, nodes },
+    );
     if (this.#waiting !== null)
       throw new MinipodError('overloaded', 'scale: another change is under way, and there is one at a time; ask again when it is done');
     const { promise, resolve, reject } = Promise.withResolvers<ScaleReport>();
     this.#waiting = { began_ms: this.#now_ms(), resolve, reject };
-    this.#host.send(SCALING, 'control/0', scale(attention));
+    this.#host.send(this.#self, 'control/0', scale(attention, experts, options.deadline_ms ?? DEADLINE_MS));
     this.#wake();
     return promise;
   }
 
-  answered({ attention, error }: ScaledMessage): void {
+  answered({ attention, experts, error }: ScaledMessage): void {
     const waiting = this.#waiting;
-    const was = this.#serving ?? attention;
+    const was = this.#serving;
     this.#waiting = null;
-    this.#serving = attention;
+    this.#serving = { attention, experts };
     this.#last_error = error?.message ?? null;
     if (error === null) this.#changes++;
     if (waiting === null) return;
     if (error !== null) waiting.reject(fromErrorRecord(error));
-    else waiting.resolve({ attention, was, duration_ms: this.#now_ms() - waiting.began_ms });
+    else waiting.resolve({ ...this.#told(this.#serving), was: this.#told(was), duration_ms: this.#now_ms() - waiting.began_ms });
   }
 
   /** Null: the pod's shape does not change. */
   stats(): ScalingStats | null {
-    if (this.#serving === null) return null;
-    const reserved = this.#plan.hosting.deployment.groups.length;
-    const state = this.#host.cast.stateOf(SCALING) ?? 'gone';
-    return { state, attention: { serving: this.#serving, reserved }, changes: this.#changes, last_error: this.#last_error };
+    if (this.#scaled === null) return null;
+    const { executor } = this.#scaled;
+    const { groups, experts } = this.#executor(executor);
+    const { attention, experts: serving } = this.#told(this.#serving);
+    return {
+      state: this.#host.cast.stateOf(this.#self) ?? 'gone',
+      task_executor: executor,
+      attention: { serving: attention, reserved: groups.length },
+      experts: serving === null ? null : { serving, reserved: experts.npus, fewest: experts.fewest ?? experts.npus },
+      changes: this.#changes,
+      last_error: this.#last_error,
+    };
+  }
+
+  get #self(): Address {
+    return address('scaling', this.#scaled?.executor ?? 0);
+  }
+
+  #executor(executor: number): Executor {
+    return this.#plan.hosting.deployment.executors[executor] as Executor;
+  }
+
+  /** As callers know it: expert NPUs that always are the same number are told too. */
+  #told({ attention, experts }: Shape): { readonly attention: number; readonly experts: number | null } {
+    const { split, experts: holders } = this.#executor(this.#scaled?.executor ?? 0);
+    return { attention, experts: split === undefined ? null : experts || holders.npus };
   }
 }

@@ -293,10 +293,11 @@ export const requestMoved = (request: Address): FrontendMessage => ({ type: 'REQ
 export const jobExecutors = (term: number, serving: readonly MemberLife[]): FrontendMessage => ({ type: 'JOB_EXECUTORS', term, serving });
 
 // scaling
-export const scale = (attention: number): ScalingMessage => ({ type: 'SCALE', attention });
+export const scale = (attention: number, experts: number, deadline_ms: number): ScalingMessage => ({ type: 'SCALE', attention, experts, deadline_ms });
+export const scaleRetry = (): ScalingMessage => ({ type: 'SCALE_RETRY' });
 export const serving = (groups: readonly number[]): ScalingMessage => ({ type: 'SERVING', groups });
 export const scaleOverdue = (): ScalingMessage => ({ type: 'SCALE_OVERDUE' });
-export const scaled = (attention: number, error: ErrorRecord | null): ScaledMessage => ({ type: 'SCALED', attention, error });
+export const scaled = (attention: number, experts: number, error: ErrorRecord | null): ScaledMessage => ({ type: 'SCALED', attention, experts, error });
 export const serve = (groups: readonly number[]): TaskExecutorMessage => ({ type: 'SERVE', groups });
 export const groupLeft = (group: number): TaskExecutorMessage => ({ type: 'GROUP_LEFT', group });
 export const handBack = (task_executor: Address): DpGroupMessage => ({ type: 'HAND_BACK', task_executor });

@@ -13,9 +13,20 @@ export type ExpertWork =
   /** From now on it sorts its tokens by this map: the first one of the pod but for these slots. */
   | { readonly kind: 'install'; readonly epoch: number; readonly slots: readonly number[]; readonly experts: readonly number[] }
   /** Sets an expert's weights aside, from the slot that has them, and sees to it that they are whole. */
-  | { readonly kind: 'stage'; readonly change: number; readonly layer: number; readonly slot: number; readonly expert: number; readonly source: number }
+  | {
+      readonly kind: 'stage';
+      readonly change: number;
+      readonly layer: number;
+      readonly slot: number;
+      readonly expert: number;
+      readonly source: number;
+      /** The slot holds nothing: they go straight there. */
+      readonly is_free: boolean;
+    }
   /** Puts what is set aside into its slot; `epoch`: of the map by which it may be asked for. */
-  | { readonly kind: 'load'; readonly change: number; readonly epoch: number };
+  | { readonly kind: 'load'; readonly change: number; readonly epoch: number }
+  /** The slot holds nothing from now on. */
+  | { readonly kind: 'empty'; readonly change: number; readonly layer: number; readonly slot: number; readonly epoch: number };
 
 /** What starts a rebalance: time, somebody, or more imbalance than is borne. */
 export type RebalanceTrigger = 'period' | 'asked';
@@ -77,12 +88,14 @@ export const expertWork = (expert_map: Address, work: ExpertWork): ExpertWorkMes
 export const expertWorkDone = (expert_map: Address, message: ExpertMapMessage): ExpertWorkMessage => ({ type: 'EXPERT_WORK_DONE', expert_map, message });
 export const collectLoads = (): ExpertWork => ({ kind: 'collect' });
 export const installMap = (epoch: number, slots: readonly number[], experts: readonly number[]): ExpertWork => ({ kind: 'install', epoch, slots, experts });
-export const stageSlot = (change: number, layer: number, slot: number, expert: number, source: number): ExpertWork => ({
+export const stageSlot = (change: number, layer: number, slot: number, expert: number, source: number, is_free: boolean): ExpertWork => ({
   kind: 'stage',
   change,
   layer,
   slot,
   expert,
   source,
+  is_free,
 });
+export const emptySlot = (change: number, layer: number, slot: number, epoch: number): ExpertWork => ({ kind: 'empty', change, layer, slot, epoch });
 export const loadSlot = (change: number, epoch: number): ExpertWork => ({ kind: 'load', change, epoch });

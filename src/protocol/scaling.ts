@@ -1,25 +1,31 @@
 /**
- * What passes when the number of a task executor's DP groups changes while requests run.
+ * What passes when the number of a task executor's DP groups, or of NPUs that have its experts, changes while requests run.
  *
  *   control ─ SCALE ─▶ scaling ─ SERVE ─▶ task executor ─ HAND_BACK, TAKE_PART ─▶ DP groups
  *      ▲                 │  ▲                 ▲    ▲                                 │  │
  *      └───── SCALED ────┘  └──── SERVING ────┘    └────────── GROUP_LEFT ───────────┘  └─ HANDED_BACK ─▶ tasks, which are placed anew
+ *
+ *                scaling ─ PLACE_EXPERTS ─▶ expert map ─ EXPERTS_PLACED ─▶ scaling        as a writer of its log (map-log.ts)
  * @module
  */
 import type { Address } from './address.ts';
 import type { ErrorRecord } from './errors.ts';
+import type { MapGrantMessage } from './map-log.ts';
 import type { KvOffer } from './messages.ts';
 
 export type ScalingMessage =
-  /** So many of its DP groups are to serve. */
-  | { readonly type: 'SCALE'; readonly attention: number }
+  /** So many of its DP groups are to serve, and so many NPUs to have its experts; 0: they are not apart, or stay where they are. */
+  | { readonly type: 'SCALE'; readonly attention: number; readonly experts: number; readonly deadline_ms: number }
+  | MapGrantMessage
+  /** Now perhaps it can be undone. */
+  | { readonly type: 'SCALE_RETRY' }
   /** By the task executor: these serve, and nothing is left at the others. */
   | { readonly type: 'SERVING'; readonly groups: readonly number[] }
   /** It has taken too long. */
   | { readonly type: 'SCALE_OVERDUE' };
 
-/** To the control plane: what has become of SCALE; so many groups serve now. */
-export type ScaledMessage = { readonly type: 'SCALED'; readonly attention: number; readonly error: ErrorRecord | null };
+/** To the control plane: what has become of SCALE; so many groups serve now, and so many NPUs have the experts. */
+export type ScaledMessage = { readonly type: 'SCALED'; readonly attention: number; readonly experts: number; readonly error: ErrorRecord | null };
 
 /** To a task executor. */
 export type ShapeMessage =

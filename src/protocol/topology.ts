@@ -47,8 +47,13 @@ export type Schedule = (typeof SCHEDULES)[number];
 
 /** Neighbouring NPUs. */
 export type NpuRange = { readonly first: number; readonly npus: number };
-/** Those over which an executor's experts are spread. */
-export type ExpertGroup = NpuRange;
+/**
+ * Those over which an executor's experts are spread. Where their number changes while requests run: `serving`, so many of the first have experts when the pod
+ * starts, and `fewest`, so many always have; missing: all.
+ */
+export type ExpertGroup = NpuRange & { readonly serving?: number; readonly fewest?: number };
+/** Of one executor, how many of its expert NPUs serve. */
+export type ExpertsServing = { readonly executor: number; readonly serving: number; readonly fewest: number };
 /** `attention`: its NPUs that run steps; where it is not split, they have its experts too. */
 export type Executor = ExecutorShape & {
   readonly id: number;
@@ -79,7 +84,8 @@ export const npuOfExpert = (expert: number, { first, npus }: ExpertGroup): numbe
 
 export const colocated = (dp: number): Topology => [{ role: 'colocated', dp, tp: 1 }];
 
-export function deploy(topology: Topology): Deployment {
+/** `apart`: of an executor whose expert NPUs change in number; the topology is its largest. */
+export function deploy(topology: Topology, apart: ExpertsServing | null = null): Deployment {
   const executors: Executor[] = [];
   const groups: DpGroupPlace[] = [];
   const npus: NpuPlace[] = [];
@@ -93,7 +99,8 @@ export function deploy(topology: Topology): Deployment {
     }
     const own = Array.from({ length: shape.dp }, (_, index) => firstGroup + index);
     const attention = { first, npus: npus.length - first };
-    const experts = shape.split === undefined ? attention : { first: npus.length, npus: shape.split.experts };
+    const changing = apart?.executor === executor ? { serving: apart.serving, fewest: apart.fewest } : {};
+    const experts: ExpertGroup = shape.split === undefined ? attention : { first: npus.length, npus: shape.split.experts, ...changing };
     for (let id = npus.length; id < experts.first + experts.npus; id++) npus.push({ kind: 'experts', id, executor });
     executors.push({ ...shape, id: executor, groups: own, attention, experts });
   }
@@ -139,11 +146,12 @@ export function domainsOf({ groups, split }: Executor): readonly (readonly numbe
   return Array.from({ length: domains }, (_, domain) => groups.slice(domain * size, (domain + 1) * size));
 }
 
-/** Of the expert NPUs, those that have the shared expert, at equal distances from one another; none where each attention NPU has it. */
+/** Of the expert NPUs that always serve, those that have the shared expert, at equal distances from one another; none where each attention NPU has it. */
 export function sharedExpertNpusOf({ attention, experts, split }: Executor): readonly number[] {
   if (split === undefined || split.shared === 'attention') return [];
-  const { shared = Math.min(attention.npus, experts.npus) } = split;
-  return Array.from({ length: shared }, (_, index) => experts.first + Math.floor((index * experts.npus) / shared));
+  const { first, npus, fewest = npus } = experts;
+  const { shared = Math.min(attention.npus, fewest) } = split;
+  return Array.from({ length: shared }, (_, index) => first + Math.floor((index * fewest) / shared));
 }
 
 /** The expert NPU that computes the shared expert for an attention NPU, spread by its position; null: that has it itself. */

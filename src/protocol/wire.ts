@@ -197,7 +197,8 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'expert_map', 'work'], // EXPERT_WORK
   ['kind'],
   ['kind', 'epoch', 'slots', 'experts'],
-  ['kind', 'change', 'layer', 'slot', 'expert', 'source'],
+  ['kind', 'change', 'layer', 'slot', 'expert', 'source', 'is_free'],
+  ['kind', 'change', 'layer', 'slot', 'epoch'],
   ['kind', 'change', 'epoch'],
   ['type', 'npu', 'tokens'], // LOADS_COLLECTED
   ['type', 'npu', 'epoch'], // MAP_INSTALLED

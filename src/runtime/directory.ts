@@ -21,6 +21,13 @@ const FIRST_WORKER_THREAD = 2;
 /** In place of a worker. */
 export const ON_CONTROL = -1;
 
+/** `groups`: DP groups. `experts`: expert NPUs, and how few there may come to be; null: their number does not change. */
+export type Scaled = {
+  readonly executor: number;
+  readonly groups: number;
+  readonly experts: { readonly serving: number; readonly fewest: number } | null;
+};
+
 /** Which NPUs there are, and which worker hosts each. */
 export type Hosting = {
   readonly deployment: Deployment;
@@ -29,15 +36,15 @@ export type Hosting = {
   /** By NPU. */
   readonly worker_of_npu: readonly number[];
   readonly job_executors: number;
-  /** So many DP groups serve at first, and their number changes while requests run. Missing: all serve, always. */
-  readonly groups_serving?: number | undefined;
+  /** The task executor whose shape changes while requests run, and what serves of it at first. Missing: all serve, always. */
+  readonly scaled?: Scaled | undefined;
 };
 
 /** One leads, the other stands by. */
 export const CLUSTER_MANAGERS: readonly Address[] = [0, 1].map((id) => address('cluster-manager', id));
 export const jobExecutorsOf = ({ job_executors }: Hosting): Address[] => Array.from({ length: job_executors }, (_, id) => address('job-executor', id));
-/** Of the only task executor of a pod that scales. */
-export const SCALING: Address = address('scaling', 0);
+/** Whose task executor changes its shape. */
+export const scalingOf = ({ scaled }: Hosting): Address[] => (scaled === undefined ? [] : [address('scaling', scaled.executor)]);
 export const taskExecutorsOf = ({ deployment }: Hosting): Address[] => deployment.executors.map(({ id }) => address('task-executor', id));
 
 /** NPUs dealt out to workers in contiguous runs of nearly equal length. */
@@ -45,14 +52,17 @@ export const dealtOut = (npus: number, workers: number): number[] => Array.from(
 
 /**
  * The same where some NPUs have experts only: each kind dealt out by itself, experts from the last worker on, so that each worker has both as far as they go. Where
- * that would leave a worker without any, all of them in one run.
+ * that would leave a worker without any, all of them in one run. Those that stand by at first are dealt out by themselves too: so each worker has some that serve.
  */
-export function dealtOutByKind(npus: readonly NpuPlace[], workers: number): number[] {
-  const kinds = (['attention', 'experts'] as const).map((kind) => npus.filter((npu) => npu.kind === kind));
+export function dealtOutByKind(npus: readonly NpuPlace[], workers: number, serves: (npu: number) => boolean = () => true): number[] {
   const dealt: number[] = [];
-  for (const [kind, places] of kinds.entries())
-    for (const [index, worker] of dealtOut(places.length, workers).entries())
-      dealt[(places[index] as NpuPlace).id] = kind === 0 ? worker : workers - 1 - worker;
+  for (const kind of ['attention', 'experts'] as const) {
+    for (const areServing of [true, false]) {
+      const places = npus.filter((npu) => npu.kind === kind && serves(npu.id) === areServing);
+      for (const [index, worker] of dealtOut(places.length, workers).entries())
+        dealt[(places[index] as NpuPlace).id] = kind === 'attention' ? worker : workers - 1 - worker;
+    }
+  }
   return new Set(dealt).size === workers ? dealt : dealtOut(npus.length, workers);
 }
 
@@ -166,8 +176,7 @@ export class Directory {
 
   /** Of the control plane, what the worker hosts; −1: what the control thread does. */
   controllersOn(worker: number): Address[] {
-    const scaling = this.hosting.groups_serving === undefined ? [] : [SCALING];
-    const all = [...CLUSTER_MANAGERS, ...jobExecutorsOf(this.hosting), ...taskExecutorsOf(this.hosting), ...scaling];
+    const all = [...CLUSTER_MANAGERS, ...jobExecutorsOf(this.hosting), ...taskExecutorsOf(this.hosting), ...scalingOf(this.hosting)];
     return all.filter((address) => this.hostOf(address) === worker);
   }
 

@@ -36,8 +36,11 @@ const runHeaderSchema = z.object({
     max_batch_requests: count,
     max_queued: count,
     job_executors: count,
-    /** Of a pod that scales, whose topology is its largest: DP groups that serve at first. */
-    groups_serving: count.optional(),
+    /**
+     * Of a pod that scales, whose topology is its largest: the task executor whose shape changes, DP groups that serve at first, and where the number of its expert NPUs
+     * changes how many do, and how few there may come to be.
+     */
+    scaled: z.object({ executor: count, groups: count, experts: z.object({ serving: count, fewest: count }).nullable() }).optional(),
     npu_workers: z.array(count).optional(),
     spare_workers: count.optional(),
     dram_bytes_per_s: z.number().optional(),

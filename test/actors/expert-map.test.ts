@@ -114,6 +114,12 @@ class Group {
       }
   }
 
+  /** Nobody who lives may ask for it any more. */
+  #emptied(at: number): void {
+    for (const [asker, map] of this.maps.entries()) if (!this.balancer.lost.has(asker)) expect(map.expertOfSlot[at], `npu/${asker}'s map`).toBe(-1);
+    this.holds[at] = -1;
+  }
+
   #work(npu: number, message: Message): void {
     if (message.type !== 'EXPERT_WORK') throw new Error(message.type);
     const { work } = message;
@@ -144,13 +150,18 @@ class Group {
       }
       this.tell(mapInstalled(npu, this.epochs[npu] as number));
     } else if (work.kind === 'stage') {
+      const at = work.layer * SHAPE.slots + work.slot;
       expect(this.holds[work.layer * SHAPE.slots + work.source]).toBe(work.expert);
-      this.#staged.set(work.change, { at: work.layer * SHAPE.slots + work.slot, expert: work.expert });
+      // They go straight there.
+      if (work.is_free) this.#emptied(at);
+      this.#staged.set(work.change, { at, expert: work.expert });
+      this.tell(slotDone(npu, work.change));
+    } else if (work.kind === 'empty') {
+      this.#emptied(work.layer * SHAPE.slots + work.slot);
       this.tell(slotDone(npu, work.change));
     } else {
       const { at, expert } = this.#staged.get(work.change) as { at: number; expert: number };
-      // Nobody who lives may ask for it any more.
-      for (const [asker, map] of this.maps.entries()) if (!this.balancer.lost.has(asker)) expect(map.expertOfSlot[at], `npu/${asker}'s map`).toBe(-1);
+      this.#emptied(at);
       this.holds[at] = expert;
       this.tell(slotDone(npu, work.change));
     }

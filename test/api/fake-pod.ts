@@ -77,12 +77,13 @@ const LINKS: readonly LinkStats[] = [
   SILENT_LINK,
   { ...SILENT_LINK, lane: 'data', frames: 7, bytes: 90, full: 2, wakes: 5, waiting: 1, stalled_ms: 1_500, slab_free_bytes: 32, ...RECEIVED },
 ];
+const ONE_GROUP = { attention: 1, experts: null };
 
 export class FakePod implements Pod {
   readonly model: ModelInfo;
   faults: Faults;
   cancelled = 0;
-  readonly scale = async ({ attention = 1 }: { attention?: number | undefined }) => ({ attention, was: 1, duration_ms: 1 });
+  readonly scale = async ({ attention = 1 }: { attention?: number | undefined }) => ({ ...ONE_GROUP, attention, was: ONE_GROUP, duration_ms: 1 });
   chunks_given = 0;
   running = 0;
   closed = false;

@@ -24,7 +24,7 @@ describe('a wrong value', () => {
     const messages = Object.keys(schema.shape).flatMap((name) => WRONG.map((value) => messageOf(() => parseOptions(schema, { [name]: value }, what))));
     const said = messages.filter((message) => message !== null);
     expect(said.length).toBeGreaterThan(30);
-    const right = new RegExp(`^${what}: [\\w.]+: (must|is required,|is made of|is not a token id|is for pods|needs)`);
+    const right = new RegExp(`^${what}: [\\w.]+: (must|is required,|is made of|is not a token id|is for pods|needs|there is no such field; there are)`);
     expect(said.filter((message) => !right.test(message))).toEqual([]);
   });
 

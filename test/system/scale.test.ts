@@ -1,4 +1,4 @@
-/** The number of DP groups changes while requests run: no request fails, no token changes, and what cannot be done is said before it begins. */
+/** The number of DP groups and of expert NPUs changes while requests run: no request fails, no token changes, and what cannot be done is said before it begins. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
@@ -26,12 +26,23 @@ async function afterTokens(pod: Pod, count: number, calls: readonly (readonly [n
   for await (const _ of pod.generate(prompt, { ...how, max_tokens: count })) if (++seen >= count) break;
 }
 
-it('tokens of the hash model should be those of one NPU, whenever its number of DP groups changes', async () => {
+it('tokens of the hash model should be those of one NPU, whenever its shape changes', async () => {
   await using one = await createPod({ clock: 'virtual', kernels: 'hash' });
   await fc.assert(
     fc.asyncProperty(
       fc.record({
-        topology: fc.constantFrom('colocated:dp=2', 'colocated:dp=1,tp=2', 'moe-attention:domains=1x2,experts=3'),
+        shape: fc.constantFrom<PodOptions>(
+          { topology: 'colocated:dp=2', scale_max: { attention: 4 } },
+          { topology: 'colocated:dp=1,tp=2', scale_max: { attention: 4 } },
+          { topology: 'moe-attention:domains=1x2,experts=3', scale_max: { attention: 4, experts: 4 }, scale_min: { experts: 2 } },
+          { topology: 'pd:prefill=1,decode=1xdomains1x2experts3', scale_max: { executor: 'decode', attention: 4, experts: 4 }, scale_min: { experts: 2 } },
+          {
+            topology: 'moe-attention:domains=1x2,experts=3',
+            scale_max: { attention: 4, experts: 4 },
+            scale_min: { experts: 2 },
+            expert_balancing: { redundant_slots: 4, period_ms: 10 },
+          },
+        ),
         seed: fc.integer({ min: 0, max: 1e6 }),
         kv_blocks: fc.integer({ min: 8, max: 40 }),
         max_batch_tokens: fc.constantFrom(7, 64),
@@ -41,14 +52,20 @@ it('tokens of the hash model should be those of one NPU, whenever its number of 
         prefix_caching: fc.boolean(),
       }),
       fc.array(wish, { minLength: 1, maxLength: 10 }),
-      fc.array(fc.record({ attention: fc.integer({ min: 1, max: 4 }), after: fc.integer({ min: 1, max: 12 }) }), { minLength: 1, maxLength: 5 }),
-      async (options, wishes, changes) => {
-        await using pod = await createPod({ clock: 'virtual', kernels: 'hash', scale_max: { attention: 4 }, ...options });
+      fc.array(fc.record({ attention: fc.integer({ min: 1, max: 4 }), experts: fc.integer({ min: 2, max: 4 }), after: fc.integer({ min: 1, max: 12 }) }), {
+        minLength: 1,
+        maxLength: 5,
+      }),
+      async ({ shape, ...options }, wishes, changes) => {
+        await using pod = await createPod({ clock: 'virtual', kernels: 'hash', ...shape, ...options });
+        const hasExperts = shape.scale_max?.experts !== undefined;
         const calls = wishes.map(callOf);
         const ends = Promise.all(calls.map(([prompt, how]) => pod.complete(prompt, how)));
-        for (const { attention, after } of changes) {
+        for (const { after, attention, experts } of changes) {
           await afterTokens(pod, after, calls);
-          expect(await pod.scale({ attention })).toMatchObject({ attention });
+          const wanted = { attention, ...(hasExperts && { experts }) };
+          expect(await pod.scale(wanted)).toMatchObject(wanted);
+          if (hasExperts) expect(await holders(pod)).toEqual(experts);
         }
         const got = await ends;
         expect((await pod.stats()).scaling).toMatchObject({ state: 'stable', attention: { serving: changes.at(-1)?.attention }, last_error: null });
@@ -57,9 +74,15 @@ it('tokens of the hash model should be those of one NPU, whenever its number of 
           expect(got[index]?.choices[0]?.token_ids).toEqual((await one.complete(prompt, how)).choices[0]?.token_ids);
       },
     ),
-    { numRuns: 8 },
+    { numRuns: 10 },
   );
 });
+
+/** How many NPUs have experts in their slots, in the executor that has the others too. */
+async function holders(pod: Pod): Promise<number> {
+  const { task_executors } = await pod.experts({ measure: false });
+  return new Set(task_executors.at(-1)?.layers.flatMap(({ experts }) => experts.flatMap(({ replicas }) => replicas.map(({ npu }) => npu)))).size;
+}
 
 const PROMPTS = ['Once upon a time', 'The wolf', 'In the forest there was a little house', 'The king'] as const;
 const HOW: GenerateOptions = { ignore_eos: true, max_tokens: 32, logprobs: 1, stop: ['never said'] };
@@ -85,16 +108,18 @@ async function underWay(pod: Pod, tokens: number): Promise<{ readonly ends: Prom
 describe('on worker threads', () => {
   it.each([
     { npus: 1, workers: 2, scale_max: { attention: 2 } },
-    { topology: 'moe-attention:domains=1x1,experts=2', workers: 2, scale_max: { attention: 2 } },
+    { topology: 'moe-attention:domains=1x1,experts=2', workers: 2, scale_max: { attention: 2, experts: 4 } },
   ] satisfies PodOptions[])('ids and log-probabilities should stay the same, and nobody fail: %o', async (options) => {
     await withPod({ ...options, load_balancing: 'round_robin' }, async (pod) => {
-      expect(await pod.scale({ attention: 2 })).toMatchObject({ attention: 2, was: 1 });
+      const [few, many] = 'topology' in options ? [2, 4] : [undefined, undefined];
+      expect(await pod.scale({ attention: 2 })).toMatchObject({ attention: 2, was: { attention: 1 } });
       const { ends } = await underWay(pod, 24);
-      expect(await pod.scale({ attention: 1 })).toMatchObject({ attention: 1, was: 2 });
-      expect(await pod.scale({ attention: 2 })).toMatchObject({ attention: 2, was: 1 });
+      expect(await pod.scale({ attention: 1, experts: many })).toMatchObject({ attention: 1, was: { attention: 2, experts: few ?? null } });
+      expect(await pod.scale({ attention: 2, experts: few })).toMatchObject({ attention: 2, was: { attention: 1, experts: many ?? null } });
       expect(await ends).toEqual(await answers());
       const { scaling, requests_finished, kv_links } = await pod.stats();
-      expect(scaling).toEqual({ state: 'stable', attention: { serving: 2, reserved: 2 }, changes: 3, last_error: null });
+      const experts = few === undefined ? null : { serving: few, reserved: 4, fewest: few };
+      expect(scaling).toEqual({ state: 'stable', task_executor: 0, attention: { serving: 2, reserved: 2 }, experts, changes: 3, last_error: null });
       expect(requests_finished).toMatchObject({ length: 8, failed: 0 });
       // Some had been decoding, and went on with their KV.
       expect(kv_links.reduce((sum, { done }) => sum + done, 0)).toBeGreaterThan(0);
@@ -136,6 +161,11 @@ describe('what cannot be done', () => {
 
   it.each([
     { topology: 'pd', scale_max: { attention: 2 } },
+    { topology: 'pd:prefill=2,decode=1', scale_max: { executor: 'prefill', attention: 2 } },
+    { topology: 'pd', scale_max: { executor: 2, attention: 2 } },
+    { npus: 2, scale_max: { experts: 3 } },
+    { topology: 'moe-attention:domains=1x2,experts=2', scale_max: { experts: 1 } },
+    { topology: 'moe-attention:domains=1x2,experts=2', schedule: 'domains', scale_max: { experts: 3 } },
     { npus: 3, scale_max: { attention: 2 } },
     { topology: 'moe-attention:domains=2x1,experts=2', scale_max: { attention: 3 } },
   ] satisfies PodOptions[])('should be refused when the pod is made: %o', async (options) => {

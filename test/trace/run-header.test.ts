@@ -11,7 +11,7 @@ afterAll(() => folder[Symbol.dispose]());
 
 /** Those that the header names beside its `options`, and those that say where things go and how large memory may be: no run differs by them. */
 const BESIDE = ['model', 'topology', 'npus', 'workers', 'clock', 'seed', 'kernels', 'record_prompts'];
-/** vLLM's words for `expert_balancing`; and `scale_max`, which is the topology's, beside `groups_serving`. */
+/** vLLM's words for `expert_balancing`; and `scale_max`, and `scale_min`, which are the topology's, beside `scaled`. */
 const ALIASES = ['enable_eplb', 'eplb_config', 'scale_max'];
 const NOTHING_DIFFERS = ['record', 'record_when_full', 'record_routing', 'segment_bytes', 'memory_bytes'];
 
@@ -50,7 +50,10 @@ describe('the header of a run', () => {
     ).toEqual(['kv_cache_dtype', 'micro_batches', 'schedule']);
     const apart = { schedule: 'dataflow', micro_batches: 2 } as const;
     expect((await headerOf({ topology: 'moe-attention:domains=2x1,experts=2', ...apart })).options).toMatchObject(apart);
-    expect(await headerOf({ npus: 2, scale_max: { attention: 3 } })).toMatchObject({ topology: 'colocated:dp=3', options: { groups_serving: 2 } });
+    expect(await headerOf({ npus: 2, scale_max: { attention: 3 } })).toMatchObject({
+      topology: 'colocated:dp=3',
+      options: { scaled: { executor: 0, groups: 2, experts: null } },
+    });
     expect((await headerOf({ kernels: 'real', kv_cache_dtype: 'int8' })).options.kv_cache_dtype).toBe('int8');
   });
 

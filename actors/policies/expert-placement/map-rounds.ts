@@ -1,6 +1,6 @@
 /**
- * The way from one expert map to another, in rounds: what changes at once takes no expert its last slot, and no rank more than one change, so that one slot's
- * weights are all that a rank has to set aside. *Ours*: the paper moves single replicas into slots that are free, DeepSeek's code says nothing of it.
+ * The way from one expert map to another, in rounds: what changes at once takes no expert its last slot, and exchanges the expert of no more than one slot a rank, so
+ * that one slot's weights are all that a rank has to set aside. Empty slots are filled, and others emptied, as many as there are: nothing is set aside for them. *Ours*: the paper moves single replicas into slots that are free, DeepSeek's code says nothing of it.
  *
  *   present  A B C  ·      plan  B C A  ·      every slot that would change holds an expert's only weights: the free one lends itself
  *   round 1        A       2  B . . A       3  . C . A       4  . . A A      the lent slot comes last
@@ -22,6 +22,7 @@ export function planRounds(present: ExpertMap, plan: ExpertMap): readonly (reado
   /** By layer: the slot that is lent, or −1. */
   const lent = new Int32Array(layers).fill(-1);
   const rounds: SlotChange[][] = [];
+  const rankOf = (layer: number, at: number): number => Math.floor((at - layer * slots) / each);
   const countOf = (layer: number, expert: number): number => counts[layer * experts + expert] as number;
   /** What each slot held as the round began: nothing moves before all is copied. */
   let before = holds;
@@ -46,8 +47,9 @@ export function planRounds(present: ExpertMap, plan: ExpertMap): readonly (reado
       const source = expert === NO_EXPERT ? -1 : before.indexOf(expert, layer * slots) - layer * slots;
       changes.push({ layer, slot: at - layer * slots, expert, source });
       holds[at] = expert;
-      busy[Math.floor((at - layer * slots) / each)] = 1;
+      if (old !== NO_EXPERT && expert !== NO_EXPERT) busy[rankOf(layer, at)] = 1;
     };
+    const rankIsBusy = (layer: number, at: number, expert: number): boolean => holds[at] !== NO_EXPERT && expert !== NO_EXPERT && busy[rankOf(layer, at)] === 1;
     let isOver = true;
     for (let layer = 0; layer < layers; layer++) {
       const arrived: number[] = [];
@@ -59,13 +61,13 @@ export function planRounds(present: ExpertMap, plan: ExpertMap): readonly (reado
         if (holds[at] === expert) continue;
         isOver = false;
         if (!mayChange(layer, at)) isStuck = true;
-        else if (busy[Math.floor((at - layer * slots) / each)] === 0) {
+        else if (!rankIsBusy(layer, at, expert)) {
           change(layer, at, expert);
           if (at === lent[layer]) lent[layer] = -1;
           if (expert !== NO_EXPERT) arrived.push(expert);
         } else waits = true;
       }
-      if (isStuck && !waits && !changes.some((one) => one.layer === layer) && lent[layer] === -1 && !lend(layer, busy, change, arrived)) return null;
+      if (isStuck && !waits && !changes.some((one) => one.layer === layer) && lent[layer] === -1 && !lend(layer, rankIsBusy, change, arrived)) return null;
       // They count from the next round on, when they are there.
       for (const expert of arrived) (counts[layer * experts + expert] as number)++;
     }
@@ -75,15 +77,20 @@ export function planRounds(present: ExpertMap, plan: ExpertMap): readonly (reado
   }
 
   /** A slot whose expert is elsewhere too takes in one that is stuck. True also where all such slots are busy: another round has one. */
-  function lend(layer: number, busy: Uint8Array, change: (layer: number, at: number, expert: number) => void, arrived: number[]): boolean {
+  function lend(
+    layer: number,
+    rankIsBusy: (layer: number, at: number, expert: number) => boolean,
+    change: (layer: number, at: number, expert: number) => void,
+    arrived: number[],
+  ): boolean {
     const stuck = inCircle(layer);
     let isThere = false;
     for (let at = layer * slots; at < (layer + 1) * slots; at++) {
       const expert = holds[at] as number;
       if (at === stuck || (expert !== NO_EXPERT && countOf(layer, expert) < 2)) continue;
       isThere = true;
-      if (busy[Math.floor((at - layer * slots) / each)] !== 0) continue;
       const taken = holds[stuck] as number;
+      if (rankIsBusy(layer, at, taken)) continue;
       change(layer, at, taken);
       arrived.push(taken);
       lent[layer] = at;

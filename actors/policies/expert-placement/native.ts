@@ -15,16 +15,17 @@ export const primarySlot = (expert: number, shape: PlacementShape): number =>
 /** How many experts have their primary on the rank: the first `experts % ranks` ranks have one more. */
 export const primariesOf = (rank: number, { experts, ranks }: PlacementShape): number => Math.ceil((experts - rank) / ranks);
 
-export function nativeMap(shape: PlacementShape): ExpertMap {
+/** `ranks`: so many of the first have them; those behind are empty. */
+export function nativeMap(shape: PlacementShape, ranks = shape.ranks): ExpertMap {
   checkShape(shape);
-  return expertMap(shape, nativeSlots(shape));
+  return expertMap(shape, nativeSlots(shape, ranks));
 }
 
 /** [layer][slot] → expert; redundant slots are empty. */
-export function nativeSlots(shape: PlacementShape): Int32Array {
+export function nativeSlots(shape: PlacementShape, ranks = shape.ranks): Int32Array {
   const { layers, experts, slots } = shape;
   const expertOfSlot = new Int32Array(layers * slots).fill(NO_EXPERT);
   for (let layer = 0; layer < layers; layer++)
-    for (let expert = 0; expert < experts; expert++) expertOfSlot[layer * slots + primarySlot(expert, shape)] = expert;
+    for (let expert = 0; expert < experts; expert++) expertOfSlot[layer * slots + (expert % ranks) * slotsOfRank(shape) + Math.floor(expert / ranks)] = expert;
   return expertOfSlot;
 }

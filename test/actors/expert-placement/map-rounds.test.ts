@@ -27,7 +27,7 @@ const mapsOf = (shape: ExpertMap['shape'], draw: (below: number) => number): Exp
 };
 
 describe('the rounds from one map to another', () => {
-  it('should end at the plan, leave each expert a slot at every moment, and ask of a rank one change at once', () => {
+  it('should end at the plan, leave each expert a slot at every moment, and exchange one expert of a rank at once', () => {
     fc.assert(
       fc.property(shapes, fc.infiniteStream(fc.nat()), (shape, draws) => {
         fc.pre(shape.slots > shape.experts);
@@ -44,7 +44,10 @@ describe('the rounds from one map to another', () => {
             expect(map.expertOfSlot[layer * shape.slots + source]).toBe(expert);
             expect(replicaCount(disabled, layer, expert)).toBeGreaterThan(0);
           }
-          const ranks = changes.map(({ slot }) => Math.floor(slot / slotsOfRank(shape)));
+          const exchanges = changes.filter(({ layer, slot, expert }) => expert !== NO_EXPERT && map.expertOfSlot[layer * shape.slots + slot] !== NO_EXPERT);
+          const ranks = exchanges.map(({ slot }) => Math.floor(slot / slotsOfRank(shape)));
+          const slots = changes.map(({ layer, slot }) => layer * shape.slots + slot);
+          expect(new Set(slots).size).toBe(slots.length);
           expect(new Set(ranks).size).toBe(ranks.length);
           map = mapAfter(map, changes, false);
         }
