@@ -221,7 +221,7 @@ export const dpGroup = setup({
     }),
     // All of a step's turn at once: each `assign` makes XState build the snapshot anew, which takes longer than to plan a step of a few sequences.
     goOn: assign(({ context, event }) => {
-      const retired = event.type === 'STEP_DONE' ? context.scheduler.retire(context.ranks.take(event)) : [];
+      const retired = event.type === 'STEP_DONE' ? context.scheduler.retire(...context.ranks.take(event)) : [];
       return withRoomTold(context, asked(context, [...retired, ...stepsOf(context, 2)]));
     }),
     noteReport: assign(({ context, event }) => {

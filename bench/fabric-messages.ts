@@ -40,6 +40,7 @@ const chunkOf = (request: number): ChunkRecord => ({
     stop_string: null,
     stop_token: -1,
     cached: 0,
+    drafted: 0,
     parsed: null,
   },
 });

@@ -15,7 +15,7 @@ import { listModels, resolveModel } from '../src/model/registry.ts';
 import { podOptionsSchema } from '../src/options.ts';
 import { buildMachine } from '../src/platform/machine.ts';
 import { NO_TERMS } from '../src/protocol/constructors.ts';
-import type { StepEntry, StepPlan } from '../src/protocol/messages.ts';
+import type { StepEntry, StepPlan } from '../src/protocol/steps.ts';
 import { colocated } from '../src/protocol/topology.ts';
 import { Endpoint } from '../src/xccl/endpoint.ts';
 import { Exchange } from '../src/xccl/exchange.ts';
@@ -76,10 +76,10 @@ async function loadDecoder(model: string, enforce_eager: boolean): Promise<Decod
       sampling: SAMPLING,
       ...NO_TERMS,
     };
-    const entry = { slot, start: 0, tokens: prompt, first_block: 0, blocks, shared: 0, generated: 0, samples: true, attach, output: [] };
+    const entry = { slot, start: 0, tokens: prompt, first_block: 0, blocks, shared: 0, generated: 0, samples: true, drafts: 0, attach, output: [] };
     run({ step: 1, after: 0, detach: [], entries: [entry] });
   }
-  const none = { first_block: 0, blocks: [], shared: 0, generated: 1, samples: true, attach: null, output: [] };
+  const none = { first_block: 0, blocks: [], shared: 0, generated: 1, samples: true, drafts: 0, attach: null, output: [] };
   const plans = new Map(
     BATCHES.map((rows) => {
       const entries = Array.from({ length: rows }, (_, slot): StepEntry => ({ slot, start: CONTEXT, tokens: [token(slot, CONTEXT)], ...none }));

@@ -9,7 +9,7 @@
 import { StepScheduler } from '../actors/policies/step-scheduler.ts';
 import { address } from '../src/protocol/address.ts';
 import { NO_TERMS } from '../src/protocol/constructors.ts';
-import type { StepOutcome } from '../src/protocol/messages.ts';
+import type { StepOutcome } from '../src/protocol/steps.ts';
 import { atMost, digits, resultsPath } from './fabric-report.ts';
 import { GREEDY } from './greedy.ts';
 import { median, printTable, writeResults } from './harness.ts';
@@ -19,7 +19,7 @@ const WARM_STEPS = 200;
 const PROMPT = 64;
 const MAX_TOKENS = 512;
 const GOAL_MS = 1;
-const SAMPLED: StepOutcome = { token: 7, logprobs: null, prompt_logprobs: null, error: null };
+const SAMPLED: StepOutcome = { token: 7, logprobs: null, more: [], drafts: [], prompt_logprobs: null, error: null };
 const NONE: StepOutcome = { ...SAMPLED, token: -1 };
 
 function measure(running: number, waiting: number, kv_blocks: number): { readonly step_ms: number; readonly preemptions: number } {

@@ -13,7 +13,8 @@ import { buildMachine, MachineNpus } from '../src/platform/machine.ts';
 import { type Address, address } from '../src/protocol/address.ts';
 import { launchDone, NO_TERMS, submit } from '../src/protocol/constructors.ts';
 import type { Claim } from '../src/protocol/controllers.ts';
-import type { Sequence, StepOutcome, Work } from '../src/protocol/messages.ts';
+import type { Sequence, Work } from '../src/protocol/messages.ts';
+import type { StepOutcome } from '../src/protocol/steps.ts';
 import { colocated } from '../src/protocol/topology.ts';
 import { Directory, ON_CONTROL } from '../src/runtime/directory.ts';
 import { SeededRandom } from '../src/runtime/seeded-random.ts';
@@ -22,7 +23,7 @@ import { ASCEND_910C_DIE, rooflineStep } from '../src/simulate/roofline.ts';
 import { GREEDY } from './greedy.ts';
 
 const PROMPT = Array.from({ length: 32 }, (_, index) => 3 + index);
-const SAMPLED: StepOutcome = { token: 7, logprobs: null, prompt_logprobs: null, error: null };
+const SAMPLED: StepOutcome = { token: 7, logprobs: null, more: [], drafts: [], prompt_logprobs: null, error: null };
 const NONE: StepOutcome = { ...SAMPLED, token: -1 };
 const MESSAGE_NS = 1_500;
 
@@ -47,7 +48,7 @@ export class VirtualCast {
       if (work.kind !== 'step') machineNpus.launch([{ npu, work, cause }]);
       else {
         const outcomes = work.plan.entries.map(({ samples }) => (samples ? SAMPLED : NONE));
-        cast.#host.complete(npu, launchDone(work.plan.step, outcomes, 0), cause, step_ns(work.plan));
+        cast.#host.complete(npu, launchDone(work.plan.step, outcomes, 0, 0), cause, step_ns(work.plan));
       }
     });
     const host = cast.#host;

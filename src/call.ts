@@ -2,10 +2,11 @@
  * A call as it crosses to the pod: plain records, checked.
  * @module
  */
-import type { ChatMessage, Conversation, Prompt, ResolvedGenerateOptions } from './options.ts';
+import type { ResolvedGenerateOptions } from './options.ts';
 import type { GenerateCall, PromptRecord } from './protocol/caller.ts';
 import { MinipodError } from './protocol/errors.ts';
 import type { Sampling } from './protocol/messages.ts';
+import type { ChatMessage, Conversation, Prompt } from './protocol/prompt.ts';
 
 const NOT_ASKED = -1;
 
@@ -89,5 +90,6 @@ export function generateCall(request: number, prompt: PromptRecord, options: Res
     priority: options.priority,
     deadline_ms: options.deadline_ms ?? NOT_ASKED,
     context_id: options.context_id,
+    drafts: options.speculative_decoding,
   };
 }

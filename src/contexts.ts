@@ -5,8 +5,9 @@
 import { promptRecord } from './call.ts';
 import type { Calls } from './calls.ts';
 import { collect } from './generation.ts';
-import { type ContextOptions, contextOptionsSchema, generateOptionsSchema, type Prompt, parseOptions } from './options.ts';
+import { type ContextOptions, contextOptionsSchema, generateOptionsSchema, parseOptions } from './options.ts';
 import type { ContextRecord, CreateContextCall } from './protocol/caller.ts';
+import type { Prompt } from './protocol/prompt.ts';
 import { type Deployment, firstGroups } from './protocol/topology.ts';
 import type { ContextInfo } from './results.ts';
 

@@ -60,10 +60,11 @@ export type { ReasoningParserName, ToolCallParserName } from './flowserve/parser
 export { ReplyParser, type ReplyParserOptions } from './flowserve/parsers/reply-parser.ts';
 export type { ReplyPart } from './flowserve/parsers/reply-part.ts';
 export { listModels } from './model/registry.ts';
-export type { ChatMessage, ContextOptions, Conversation, GenerateOptions, LoadProgress, PodOptions, Prompt, ToolCall } from './options.ts';
+export type { ContextOptions, GenerateOptions, LoadProgress, PodOptions } from './options.ts';
 export type { ModelInfo, Pod } from './pod.ts';
 export { type ErrorCode, MinipodError } from './protocol/errors.ts';
 export type { KvEvent, KvEventBatch, KvEventPage } from './protocol/kv-events.ts';
+export type { ChatMessage, Conversation, Prompt, ToolCall } from './protocol/prompt.ts';
 export type { Quantized, QuantizeOptions } from './quantize/quantize-model.ts';
 export type {
   ChoiceTimes,

@@ -18,14 +18,11 @@ import { recordTableOf } from './flowserve/pod-plan.ts';
 import type { ScaleOptions } from './flowserve/scale-shapes.ts';
 import { resolveModel } from './model/registry.ts';
 import {
-  type ChatMessage,
   type ContextOptions,
-  type Conversation,
   expertBalancingOf,
   type GenerateOptions,
   jobExecutorsOf,
   type PodOptions,
-  type Prompt,
   parseOptions,
   podOptionsSchema,
   topologyOf,
@@ -39,6 +36,7 @@ import type { ContextRecord, PodToCaller } from './protocol/caller.ts';
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
 import type { RebalanceOutcome } from './protocol/expert-maps.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
+import type { ChatMessage, Conversation, Prompt } from './protocol/prompt.ts';
 import type { PeerNews } from './protocol/threads.ts';
 import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleReport } from './results.ts';
 import { ArrivalRhythm } from './runtime/arrival-rhythm.ts';
@@ -48,6 +46,7 @@ import { breathe, EventLoopSleeper, waitAtMost } from './runtime/event-loop.ts';
 import { MessagePort, type ReceivedMail } from './runtime/message-port.ts';
 import { entryPoint, threadOptions } from './runtime/thread-entry.ts';
 import { scaleSchema } from './scale-options.ts';
+import { speculativeOf } from './speculative-options.ts';
 import type { ActRing } from './trace/act-log.ts';
 import { asInspect } from './trace/inspection-events.ts';
 import { LiveInspection } from './trace/live-inspection.ts';
@@ -97,6 +96,7 @@ export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
       ...numbers,
       topology: topologyOf(resolved),
       expert_balancing: expertBalancingOf(resolved),
+      speculative: speculativeOf(resolved.speculative_config),
       job_executors: jobExecutorsOf(resolved),
       kv_blocks,
       memory_bytes,

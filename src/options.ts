@@ -23,6 +23,7 @@ import {
 } from './protocol/topology.ts';
 import { firstIssue, inWords } from './protocol/value-words.ts';
 import { scaleRoom } from './scale-options.ts';
+import { speculativeConfigSchema } from './speculative-options.ts';
 import type { InspectionEvent } from './trace/inspection-events.ts';
 
 /** Named limits of what one call may ask for. */
@@ -103,6 +104,8 @@ export const generateOptionsSchema = z.strictObject({
   /** Has replies parsed where they are generated: each chunk has in `parsed` what reasoning, content and calls of tools its text completes (docs/tool-calls.md). */
   reasoning_parser: z.enum(REASONING_PARSERS).optional(),
   tool_call_parser: z.enum(TOOL_CALL_PARSERS).optional(),
+  /** False: in a pod that drafts, none of its tokens is. No token depends on it. */
+  speculative_decoding: z.boolean().default(true),
 });
 
 export type GenerateOptions = z.input<typeof generateOptionsSchema> & {
@@ -127,30 +130,6 @@ export const contextOptionsSchema = z.strictObject({
   add_special_tokens: z.boolean().default(true),
 });
 export type ContextOptions = z.input<typeof contextOptionsSchema>;
-
-/** A call that the model has made; `arguments` is JSON text. */
-export type ToolCall = {
-  readonly id: string;
-  readonly type: 'function';
-  readonly function: { readonly name: string; readonly arguments: string };
-};
-/** As in OpenAI's API. `content` may be null beside `tool_calls`; `reasoning` is what the model thought before it. */
-export type ChatMessage = {
-  readonly role: string;
-  readonly content: string | null;
-  readonly name?: string | undefined;
-  readonly reasoning?: string | undefined;
-  readonly tool_calls?: readonly ToolCall[] | undefined;
-  readonly tool_call_id?: string | undefined;
-};
-/** Messages with the tools that the model may call (OpenAI's objects), and further variables of the model's chat template. */
-export type Conversation = {
-  readonly messages: readonly ChatMessage[];
-  readonly tools?: readonly object[] | undefined;
-  readonly chat_template_kwargs?: Readonly<Record<string, unknown>> | undefined;
-};
-/** Text, token ids, or a conversation for the model's chat template. */
-export type Prompt = string | readonly number[] | readonly ChatMessage[] | Conversation;
 
 const splitShape = z.strictObject({
   domains: z.int().min(1),
@@ -302,6 +281,11 @@ const podOptions = z.strictObject({
   /** vLLM's names for the same: with `enable_eplb`, `eplb_config` says how many slots are redundant. */
   enable_eplb: z.boolean().default(false),
   eplb_config: z.strictObject({ num_redundant_experts: z.int().min(1).max(4096), policy: z.literal('default').optional() }).optional(),
+  /**
+   * Draft tokens that the next step verifies, all in one pass (xDeepServe §4.6), in vLLM's words: `{ method: 'ngram', num_speculative_tokens: 3 }` looks up what
+   * followed the last time that a text came by its last tokens. A request is drafted for as far as that pays. No token depends on it. Missing: nothing is.
+   */
+  speculative_config: speculativeConfigSchema.optional(),
   /** Room for changes of the pod's shape while requests run (`pod.scale`). */
   ...scaleRoom,
   /** Choices that may wait or run in the pod at once; more are refused as overloaded. */

@@ -3,7 +3,7 @@ import type { CallCounts } from './call-counts.ts';
 import { balancingStats } from './expert-stats.ts';
 import type { AnyPodPlan } from './flowserve/pod-plan.ts';
 import type { ControlStats } from './platform/control-handle.ts';
-import type { KvLinkReport, LinkRead } from './protocol/threads.ts';
+import { type DraftCounts, type KvLinkReport, type LinkRead, NO_DRAFTS } from './protocol/threads.ts';
 import type { Deployment } from './protocol/topology.ts';
 import type { DpGroupStats, KvLinkStats, LinkStats, PodStats, ServingStats, TaskExecutorStats } from './results.ts';
 import type { Clock } from './runtime/clock.ts';
@@ -30,7 +30,7 @@ const NOTHING_FINISHED = { stop: 0, length: 0, cancelled: 0, failed: 0 };
 
 const NO_FIGURES: Figures = {
   ...{ requests_running: 0, requests_waiting: 0, requests_finished: NOTHING_FINISHED, prompt_tokens: 0, generation_tokens: 0 },
-  ...{ kv_blocks: 0, kv_blocks_used: 0, kv_blocks_cached: 0, prefix_queries: 0, prefix_hits: 0, preemptions: 0 },
+  ...{ kv_blocks: 0, kv_blocks_used: 0, kv_blocks_cached: 0, prefix_queries: 0, prefix_hits: 0, preemptions: 0, drafting: NO_DRAFTS },
   ...{ kv_lent: 0, kv_expected: 0, kv_leases_expired: 0 },
   ...{ remote_hits: 0, remote_hits_refused: 0, remote_hits_missed: 0 },
 };
@@ -41,13 +41,13 @@ function groupStats({ groups, executors }: Deployment, report: ControlStats, cou
     const leader = report.npus.find(({ npu }) => npu === npus[0]);
     const counts = counted.groups.get(id);
     const { requests_running, requests_waiting, kv_blocks, kv_blocks_used, kv_blocks_cached, prefix_queries, prefix_hits, preemptions } = leader ?? NO_FIGURES;
-    const { kv_lent, kv_expected, kv_leases_expired, remote_hits, remote_hits_refused, remote_hits_missed } = leader ?? NO_FIGURES;
+    const { kv_lent, kv_expected, kv_leases_expired, remote_hits, remote_hits_refused, remote_hits_missed, drafting } = leader ?? NO_FIGURES;
     return {
       ...{ dp_group: id, task_executor: executor, role: executors[executor]?.role ?? 'colocated', npus, requests_running, requests_waiting },
       requests_finished: { ...(counts?.finished ?? NOTHING_FINISHED) },
       prompt_tokens: counts?.prompt_tokens ?? 0,
       generation_tokens: counts?.generation_tokens ?? 0,
-      ...{ kv_blocks, kv_blocks_used, kv_blocks_cached, prefix_queries, prefix_hits, preemptions },
+      ...{ kv_blocks, kv_blocks_used, kv_blocks_cached, prefix_queries, prefix_hits, preemptions, drafting },
       ...{ kv_lent, kv_expected, kv_leases_expired, remote_hits, remote_hits_refused, remote_hits_missed },
     };
   });
@@ -55,7 +55,7 @@ function groupStats({ groups, executors }: Deployment, report: ControlStats, cou
 
 function addFigures(a: Figures, b: Figures): Figures {
   const finished = [...new Set([...Object.keys(a.requests_finished), ...Object.keys(b.requests_finished)])];
-  const sum = (figure: Exclude<keyof Figures, 'requests_finished'>): number => a[figure] + b[figure];
+  const sum = (figure: Exclude<keyof Figures, 'requests_finished' | 'drafting'>): number => a[figure] + b[figure];
   return {
     requests_running: sum('requests_running'),
     requests_waiting: sum('requests_waiting'),
@@ -68,6 +68,7 @@ function addFigures(a: Figures, b: Figures): Figures {
     prefix_queries: sum('prefix_queries'),
     prefix_hits: sum('prefix_hits'),
     preemptions: sum('preemptions'),
+    drafting: addDrafts(a.drafting, b.drafting),
     kv_lent: sum('kv_lent'),
     kv_expected: sum('kv_expected'),
     kv_leases_expired: sum('kv_leases_expired'),
@@ -76,6 +77,13 @@ function addFigures(a: Figures, b: Figures): Figures {
     remote_hits_missed: sum('remote_hits_missed'),
   };
 }
+
+const addDrafts = (a: DraftCounts, b: DraftCounts): DraftCounts => ({
+  drafts: a.drafts + b.drafts,
+  draft_tokens: a.draft_tokens + b.draft_tokens,
+  accepted_tokens: a.accepted_tokens + b.accepted_tokens,
+  accepted_at: (a.accepted_at.length < b.accepted_at.length ? b : a).accepted_at.map((_, at) => (a.accepted_at[at] ?? 0) + (b.accepted_at[at] ?? 0)),
+});
 
 const executorStats = ({ executors }: Deployment, groups: readonly DpGroupStats[]): TaskExecutorStats[] =>
   executors.map(({ id, role, groups: own }) => {

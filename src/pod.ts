@@ -4,9 +4,10 @@
  */
 
 import type { ScaleOptions } from './flowserve/scale-shapes.ts';
-import type { ChatMessage, ContextOptions, Conversation, GenerateOptions, Prompt } from './options.ts';
+import type { ContextOptions, GenerateOptions } from './options.ts';
 import type { RebalanceOutcome } from './protocol/expert-maps.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
+import type { ChatMessage, Conversation, Prompt } from './protocol/prompt.ts';
 import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleReport } from './results.ts';
 
 export type ModelInfo = {

@@ -2,7 +2,7 @@
 
 import type { RebalanceOutcome } from './protocol/expert-maps.ts';
 import type { ReplyPart } from './protocol/output.ts';
-import type { CollectionReport, KvLinkReport, Lane, LinkRead, LinkWritten, NpuReport, ThreadReport } from './protocol/threads.ts';
+import type { CollectionReport, DraftCounts, KvLinkReport, Lane, LinkRead, LinkWritten, NpuReport, ThreadReport } from './protocol/threads.ts';
 import type { ExecutorRole, NpuPlace } from './protocol/topology.ts';
 
 /** One token with its log-probability under the model, before any sampling option. */
@@ -116,6 +116,7 @@ export type ServingStats = {
   readonly prefix_queries: number;
   readonly prefix_hits: number;
   readonly preemptions: number;
+  readonly drafting: DraftCounts;
   /** Sequences whose KV is lent to a decode side, and whose KV is awaited or received; leases that ended before anybody had pulled. */
   readonly kv_lent: number;
   readonly kv_expected: number;

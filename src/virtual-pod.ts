@@ -9,14 +9,11 @@ import { podExperts } from './expert-stats.ts';
 import type { ScaleOptions } from './flowserve/scale-shapes.ts';
 import { resolveModel } from './model/registry.ts';
 import {
-  type ChatMessage,
   type ContextOptions,
-  type Conversation,
   expertBalancingOf,
   type GenerateOptions,
   jobExecutorsOf,
   type PodOptions,
-  type Prompt,
   parseOptions,
   podOptionsSchema,
   topologyOf,
@@ -28,10 +25,12 @@ import type { PodToCaller } from './protocol/caller.ts';
 import { MinipodError } from './protocol/errors.ts';
 import type { RebalanceOutcome } from './protocol/expert-maps.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
+import type { ChatMessage, Conversation, Prompt } from './protocol/prompt.ts';
 import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleReport } from './results.ts';
 import { breathe } from './runtime/event-loop.ts';
 import { SeededRandom } from './runtime/seeded-random.ts';
 import { scaleSchema } from './scale-options.ts';
+import { speculativeOf } from './speculative-options.ts';
 import { asInspect } from './trace/inspection-events.ts';
 
 /** Seeds of requests that brought none are drawn from a stream of their own: how many there are changes no delay. */
@@ -45,6 +44,7 @@ export async function createVirtualPod(options: PodOptions): Promise<Pod> {
     ...others,
     topology: topologyOf(resolved),
     expert_balancing: expertBalancingOf(resolved),
+    speculative: speculativeOf(resolved.speculative_config),
     job_executors: jobExecutorsOf(resolved),
     seed,
     kv_blocks,

@@ -5,13 +5,17 @@
  */
 import { type Address, address, idOf } from '../../src/protocol/address.ts';
 import { forget, tokens } from '../../src/protocol/constructors.ts';
-import type { Commands, Sequence, StepOutcome } from '../../src/protocol/messages.ts';
+import type { Commands, Sequence } from '../../src/protocol/messages.ts';
 import type { Begun, TokenOut } from '../../src/protocol/output.ts';
+import type { Drawn } from '../../src/protocol/steps.ts';
 import { outputOf, outputTokens, type RunningSequence } from './running-sequence.ts';
+
+/** What a step found beside a token: log-probabilities of prompt tokens from a position on, and how the token was drafted (`TokenOut.drafted`). */
+export type Beside = Pick<TokenOut, 'prompt_start' | 'prompt_logprobs' | 'drafted'>;
 
 /** How a token ends its sequence, if it does. */
 export type End = Pick<TokenOut, 'finish' | 'stops'>;
-const GOES_ON: End = { finish: null, stops: false };
+export const GOES_ON: End = { finish: null, stops: false };
 
 export class OutputReports {
   readonly #output: Address;
@@ -24,8 +28,8 @@ export class OutputReports {
     this.#output = address('output', idOf(group));
   }
 
-  /** What a step found for a sequence: a token, or log-probabilities of a chunk of its prompt alone. `prompt_start`: the position that those begin with. */
-  add(running: RunningSequence, prompt_start: number, { token, logprobs, prompt_logprobs }: StepOutcome, { finish, stops }: End = GOES_ON): void {
+  /** What a step found for a sequence: a token, or log-probabilities of a chunk of its prompt alone. */
+  add(running: RunningSequence, { token, logprobs }: Drawn, { prompt_start, prompt_logprobs, drafted }: Beside, { finish, stops }: End = GOES_ON): void {
     const { sequence, stage } = running;
     const count = outputOf(running);
     const isToken = token >= 0;
@@ -40,6 +44,7 @@ export class OutputReports {
       stops,
       logprobs,
       cached: isToken && count === 1 ? running.cached : 0,
+      drafted,
       prompt_start,
       prompt_logprobs,
     });

@@ -3,9 +3,9 @@
  * The first rank's outcomes count; the others' tokens and digests are held against them.
  * @module
  */
-import type { StepOutcome } from '../../src/protocol/messages.ts';
+import type { StepOutcome } from '../../src/protocol/steps.ts';
 
-type Report = { readonly npu: number; readonly step: number; readonly outcomes: readonly StepOutcome[]; readonly digest: number };
+type Report = { readonly npu: number; readonly step: number; readonly outcomes: readonly StepOutcome[]; readonly digest: number; readonly us: number };
 
 export class RankReports {
   readonly #npus: readonly number[];
@@ -39,11 +39,11 @@ export class RankReports {
     this.#reports.push(report);
   }
 
-  /** The step's outcomes, with the last report. */
-  take(last: Report): readonly StepOutcome[] {
+  /** The step's outcomes, with the last report, and what it took. */
+  take(last: Report): readonly [outcomes: readonly StepOutcome[], us: number] {
     const first = this.#reports.find(({ step, npu }) => step === last.step && npu === this.#npus[0]) ?? last;
     if (this.#reports.length > 0) this.#reports = this.#reports.filter(({ step }) => step !== last.step);
-    return first.outcomes;
+    return [first.outcomes, first.us];
   }
 
   #reportsOf(step: number): readonly Report[] {
@@ -89,4 +89,7 @@ export class RankReports {
 const NONE: readonly Report[] = [];
 
 const haveSameTokens = (a: readonly StepOutcome[], b: readonly StepOutcome[]): boolean =>
-  a.length === b.length && a.every(({ token }, index) => token === b[index]?.token);
+  a.length === b.length && a.every((outcome, index) => isSame(outcome, b[index] as StepOutcome));
+
+const isSame = ({ token, more }: StepOutcome, other: StepOutcome): boolean =>
+  token === other.token && more.length === other.more.length && more.every((drawn, index) => drawn.token === other.more[index]?.token);

@@ -5,13 +5,15 @@
  *   position   0 ─────────── computed ─────────── launched ─────── length
  *              KV is there    in steps that run    to be launched
  *
- * `length` counts the token that a running step samples, though nobody knows it yet.
+ * `length` counts the token that a running step samples, though nobody knows it yet. Where it verifies drafts there may be more, up to as many as it has drafts:
+ * `slack` of them in all steps that run. By so much what follows may be further on; blocks are there for that too.
  * @module
  */
 import type { Address } from '../../src/protocol/address.ts';
 import type { ErrorRecord } from '../../src/protocol/errors.ts';
 import type { Sequence, Stage } from '../../src/protocol/messages.ts';
 import { cacheSpace, emptyHolding, type Holding } from './cache-holding.ts';
+import { type DraftHistory, newDraftHistory } from './drafting.ts';
 import type { Turn } from './waiting-line.ts';
 
 export type RunningSequence = {
@@ -27,6 +29,9 @@ export type RunningSequence = {
   launched: number;
   /** Tokens that launched steps sample. */
   sampling: number;
+  /** Drafts in launched steps. */
+  slack: number;
+  readonly drafting: DraftHistory;
   /** Launched steps that compute it and have not come back. */
   flights: number;
   holding: Holding;
@@ -58,6 +63,8 @@ export const newRunningSequence = (task: Address, sequence: Sequence, stage: Sta
   computed: 0,
   launched: 0,
   sampling: 0,
+  slack: 0,
+  drafting: newDraftHistory(),
   flights: 0,
   holding: noHolding(sequence),
   slot: -1,
@@ -82,6 +89,13 @@ const lastOutputOf = ({ stage, sequence }: RunningSequence): number => (stage ==
 export const tokensToLaunch = (running: RunningSequence): number =>
   outputOf(running) + running.sampling >= lastOutputOf(running) ? 0 : running.tokens.length + running.sampling - running.launched;
 
+/** Drafts that could lead to tokens which it still wants, beside one for each step that is launched: none while its prompt is computed. */
+export function draftsLeft(running: RunningSequence): number {
+  const { sequence, stage, launched, sampling, slack } = running;
+  if (stage === 'prefill' || !sequence.drafts || launched < sequence.prompt.length) return 0;
+  return Math.max(0, lastOutputOf(running) - outputOf(running) - sampling - slack - 1);
+}
+
 /** Once its prompt is computed, a decode group has more of it to generate. */
 export const goesOnElsewhere = ({ stage, sequence }: RunningSequence): boolean => stage === 'prefill' && sequence.output.length + 1 < sequence.max_tokens;
 
@@ -96,8 +110,8 @@ export const neverFits = (needed: number, { blocks, block_size }: { readonly blo
 type BlockSizes = { readonly blocksFor: (positions: number) => number };
 
 /** Blocks that a sequence lacks for its next `count` tokens. */
-export const missingBlocks = ({ launched, holding }: RunningSequence, count: number, cache: BlockSizes): number =>
-  Math.max(0, cache.blocksFor(launched + count) - holding.blocks.length);
+export const missingBlocks = ({ launched, slack, holding }: RunningSequence, count: number, cache: BlockSizes): number =>
+  Math.max(0, cache.blocksFor(launched + slack + count) - holding.blocks.length);
 
 /** Blocks that a step of these lacks, with so many tokens at most. */
 export function blocksForStep(inOrder: readonly RunningSequence[], batch_tokens_max: number, cache: BlockSizes): number {

@@ -1,9 +1,10 @@
 /** What bounds a DP group's scheduler, and how it goes about; and what follows of it for its cache. @module */
 import type { Sequence, Stage } from '../../src/protocol/messages.ts';
 import type { CacheCosts } from './cache-costs.ts';
+import type { DraftLimits } from './drafting.ts';
 import { type CacheLimits, KV_EVENT_BATCHES } from './relational-tensor-cache.ts';
 
-export type SchedulerLimits = {
+export type SchedulerLimits = DraftLimits & {
   readonly kv_blocks: number;
   readonly kv_block_size: number;
   readonly batch_tokens_max: number;

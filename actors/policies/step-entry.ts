@@ -6,14 +6,15 @@
  *   NPU         │ step n             │ step n + 1         │ step n + 2
  *   scheduler     plan n + 1 ────────▶ retire n, plan n + 2 ─▶ …
  *
- * How many tokens each sequence computes does not depend on which they are. What n turns out to end, n + 1 computes in vain, and nobody hears of it.
+ * How many tokens each sequence computes does not depend on which they are, but for drafts: how many of those were right only the NPU knows when it begins the next step. What n turns out to end, n + 1 computes in vain, and nobody hears of it.
  * @module
  */
-import { type Commands, LAST_SAMPLED, type Sequence, type StepEntry, type StepPlan } from '../../src/protocol/messages.ts';
+import type { Commands, Sequence } from '../../src/protocol/messages.ts';
+import { LAST_SAMPLED, type StepEntry, type StepPlan } from '../../src/protocol/steps.ts';
 import { outputOf, type RunningSequence } from './running-sequence.ts';
 
-/** So many tokens of a sequence are in a step, which `samples` a new one or does not. */
-export type Launched = { readonly running: RunningSequence; readonly count: number; readonly samples: boolean };
+/** So many tokens of a sequence are in a step, which `samples` a new one or does not, and so many drafts may be. */
+export type Launched = { readonly running: RunningSequence; readonly count: number; readonly samples: boolean; readonly drafts: number };
 
 /** A step and what to tell the tasks when it is sent. */
 export type Planned = { readonly plan: StepPlan; readonly messages: readonly Commands['send'][] };
@@ -26,7 +27,7 @@ const NOTHING: readonly number[] = [];
 const ONE_SAMPLED: readonly number[] = [LAST_SAMPLED];
 
 /** The next `count` tokens; `granted`: so many KV blocks at the end of its table are new. A sequence that is attached is told of its whole table: what it shares, and what came from elsewhere. */
-export function stepEntry(running: RunningSequence, count: number, granted: number, attach: Sequence | null): StepEntry {
+export function stepEntry(running: RunningSequence, count: number, drafts: number, granted: number, attach: Sequence | null): StepEntry {
   const { holding, tokens, launched, sampling, sequence, slot } = running;
   const table = holding.blocks;
   const shared = attach === null ? 0 : holding.path.length;
@@ -40,6 +41,7 @@ export function stepEntry(running: RunningSequence, count: number, granted: numb
     shared,
     generated: outputOf(running) + sampling,
     samples: launched + count === tokens.length + sampling,
+    drafts,
     attach,
     output: attach === null ? NOTHING : tokens.slice(sequence.prompt.length),
   };

@@ -12,18 +12,22 @@
 import type { Address } from '../../src/protocol/address.ts';
 import { abandoned, decoding, generated, generationFailed, handedBack, preempted, scheduled } from '../../src/protocol/constructors.ts';
 import { assert, type ErrorRecord } from '../../src/protocol/errors.ts';
-import type { Commands, Handoff, Sequence, Stage, StepEntry, StepOutcome } from '../../src/protocol/messages.ts';
+import type { Commands, Handoff, Sequence, Stage } from '../../src/protocol/messages.ts';
+import type { StepEntry, StepOutcome } from '../../src/protocol/steps.ts';
 import type { Transfer } from '../../src/protocol/transfers.ts';
 import { CacheArrivals } from './cache-arrivals.ts';
 import { FIRST_CACHE_TRANSFER } from './cache-transfers.ts';
+import { Drafting } from './drafting.ts';
 import { type GroupLoad, groupLoad } from './group-load.ts';
 import { KvHandoffs } from './kv-handoffs.ts';
-import { OutputReports } from './output-reports.ts';
+import { type End, OutputReports } from './output-reports.ts';
 import { RelationalTensorCache } from './relational-tensor-cache.ts';
-import { finishOf, RunningBatch, withTable } from './running-batch.ts';
+import { RunningBatch, withTable } from './running-batch.ts';
 import { blocksForStep, missingBlocks, neverFits, newRunningSequence, outputTokens, type RunningSequence, tokensToLaunch } from './running-sequence.ts';
 import { cacheLimits, rankOf, type SchedulerLimits, STEPS_LAUNCHED_MAX } from './scheduler-limits.ts';
+import { draftRows, draftsFor, noteDrafts } from './step-drafts.ts';
 import { type Launched, nextStep, type Planned, stepEntry } from './step-entry.ts';
+import { landed, leaveFlight } from './step-results.ts';
 import { isBefore, WaitingLine } from './waiting-line.ts';
 
 export class StepScheduler {
@@ -31,6 +35,7 @@ export class StepScheduler {
   readonly handoffs: KvHandoffs;
   /** Those whose prefix is on its way to them. */
   readonly coming: CacheArrivals;
+  readonly drafting: Drafting;
   readonly #limits: SchedulerLimits;
   readonly #output: OutputReports;
   /** All who run or wait. */
@@ -55,6 +60,7 @@ export class StepScheduler {
     this.cache = new RelationalTensorCache(cacheLimits(limits));
     this.coming = new CacheArrivals(this.cache, limits, this.#waiting, self);
     this.#running = new RunningBatch(limits.batch_requests_max);
+    this.drafting = new Drafting(limits);
     this.handoffs = new KvHandoffs(this.cache, this.#waiting, self, limits.has_prefix_cache);
   }
 
@@ -146,6 +152,7 @@ export class StepScheduler {
     const launched: Launched[] = [];
     let budget = this.#limits.batch_tokens_max;
     let isShort = false; // of KV blocks: then nobody new is let in
+    let spare = this.drafting.isOn ? draftRows(inOrder, this.waiting, budget) : 0;
     for (const running of inOrder) {
       if (budget === 0) break;
       if (running.slot < 0) continue; // has just given way to an older one
@@ -153,8 +160,10 @@ export class StepScheduler {
       const hasRoom = this.#makeRoom(running, count, messages);
       isShort ||= !hasRoom || messages.length > 0;
       if (!hasRoom) continue;
-      entries.push(this.#launch(running, count, null, launched));
-      budget -= count;
+      const drafts = spare > 0 && count === 1 ? draftsFor(running, inOrder.length, spare, this.drafting, this.cache) : 0;
+      entries.push(this.#launch(running, count, drafts, null, launched));
+      spare -= drafts;
+      budget -= count + drafts;
     }
     while (budget > 0 && !isShort && this.#running.hasFreeSlot) {
       const waiter = this.#waiting.first;
@@ -165,7 +174,7 @@ export class StepScheduler {
       const last = this.handoffs.receiving.lastArrived;
       if (isWaitersTurn && count !== 'full' && count > 0) {
         messages.push({ to: waiter.task, message: scheduled() });
-        entries.push(this.#launch(waiter, count, waiter.sequence, launched));
+        entries.push(this.#launch(waiter, count, 0, waiter.sequence, launched));
         budget -= count;
       } else if (count === 'full' && last !== null) this.#preemptArrived(last, messages);
       else if (arrived !== null) {
@@ -174,7 +183,7 @@ export class StepScheduler {
         // Its blocks are there, its next token's too.
         arrived.isDecoding = true;
         messages.push({ to: arrived.task, message: decoding() });
-        entries.push(this.#launch(arrived, 1, arrived.sequence, launched));
+        entries.push(this.#launch(arrived, 1, 0, arrived.sequence, launched));
         budget--;
       } else break;
     }
@@ -227,27 +236,22 @@ export class StepScheduler {
   }
 
   /** What came of the step that ran: tokens go to the output process in one message, ends and failures to the tasks. */
-  retire(outcomes: readonly StepOutcome[]): readonly Commands['send'][] {
+  retire(outcomes: readonly StepOutcome[], us = 0): readonly Commands['send'][] {
     const launched = this.#steps.shift() ?? [];
     assert(outcomes.length === launched.length, `${outcomes.length} outcomes of ${launched.length} entries`);
+    if (this.drafting.isOn) noteDrafts(this.drafting, launched, outcomes, us);
     const messages: Commands['send'][] = [];
-    launched.forEach(({ running, count, samples }, index) => {
+    launched.forEach((entry, index) => {
+      const { running, count } = entry;
       const outcome = outcomes[index] as StepOutcome;
       const start = running.computed;
-      running.flights--;
-      if (samples) running.sampling--;
-      // Of one that is over, the token that it went on with is not known.
-      running.computed = Math.min(start + count, running.tokens.length);
+      const { end, drawn } = landed(entry, outcome, this.#output);
       this.tokens_prefilled += Math.max(0, Math.min(count, running.sequence.prompt.length - start));
-      if (outcome.error !== null) running.isSound = false;
+      this.tokens_decoded += drawn;
       if (running.end !== 'none') messages.push(...this.#dropFlight(running));
-      else if (outcome.error !== null) {
-        this.#end(running, 'told');
-        messages.push({ to: running.task, message: generationFailed(outcome.error) });
-      } else {
-        this.coming.publish(running, start);
-        if (samples) this.#takeToken(running, start + 1, outcome, messages);
-        else if (outcome.prompt_logprobs !== null) this.#output.add(running, start + 1, outcome);
+      else {
+        if (outcome.error === null) this.coming.publish(running, start);
+        this.#goOn(running, drawn > 0, end, outcome.error, messages);
       }
     });
     // Tokens first: a task that hears of its end has had its last token sent before.
@@ -257,11 +261,7 @@ export class StepScheduler {
   /** The NPU failed under a step: all that it held fails with it, and so does the step that was to follow. */
   failAll(error: ErrorRecord): readonly Commands['send'][] {
     const messages: Commands['send'][] = [];
-    for (const { running, samples } of this.#steps.flat()) {
-      running.flights--;
-      if (samples) running.sampling--;
-      if (running.end !== 'none') messages.push(...this.#dropFlight(running));
-    }
+    for (const entry of this.#steps.flat()) if (leaveFlight(entry).end !== 'none') messages.push(...this.#dropFlight(entry.running));
     this.#steps = [];
     for (const running of [...this.#running]) {
       this.#end(running, 'told');
@@ -280,19 +280,16 @@ export class StepScheduler {
     const launched = this.#steps.map((entries) => entries.map(({ running, ...entry }) => ({ task: running.task, ...entry })));
     const { running, ...slots } = this.#running.toJSON();
     const lists = { running: running.map(withTable), waiting: [...this.#waiting].map(withTable), launched, ...slots };
-    const rest = { handoffs: this.handoffs.toJSON(), cache: cache.toJSON(), wants: this.coming.wants.toJSON(), limits: this.#limits };
-    return { step, tokens_prefilled, tokens_decoded, preemptions, ...structuredClone(lists), ...rest };
+    const parts = { handoffs: this.handoffs.toJSON(), cache: cache.toJSON(), wants: this.coming.wants.toJSON(), drafting: this.drafting.toJSON() };
+    return { step, tokens_prefilled, tokens_decoded, preemptions, ...structuredClone(lists), ...parts, limits: this.#limits };
   }
 
-  #takeToken(running: RunningSequence, prompt_start: number, outcome: StepOutcome, messages: Commands['send'][]): void {
-    running.tokens.push(outcome.token);
-    this.tokens_decoded++;
-    const end = finishOf(running, outcome.token);
-    this.#output.add(running, prompt_start, outcome, end);
-    if (end.finish !== null) {
+  #goOn(running: RunningSequence, hasDrawn: boolean, { finish }: End, error: ErrorRecord | null, messages: Commands['send'][]): void {
+    if (finish !== null || error !== null) {
       this.#end(running, 'told');
-      messages.push({ to: running.task, message: generated() });
-    } else if (running.stage === 'prefill') this.#lend(running, messages);
+      messages.push({ to: running.task, message: finish === null && error !== null ? generationFailed(error) : generated() });
+    } else if (!hasDrawn) return;
+    else if (running.stage === 'prefill') this.#lend(running, messages);
     else if (!running.isDecoding) {
       running.isDecoding = true;
       messages.push({ to: running.task, message: decoding() });
@@ -321,15 +318,16 @@ export class StepScheduler {
     this.preemptions++;
   }
 
-  #launch(running: RunningSequence, count: number, attach: Sequence | null, launched: Launched[]): StepEntry {
-    const granted = missingBlocks(running, count, this.cache);
+  #launch(running: RunningSequence, count: number, drafts: number, attach: Sequence | null, launched: Launched[]): StepEntry {
+    const granted = missingBlocks(running, count + drafts, this.cache);
     if (granted > 0) this.cache.allocBlocks(running.holding, granted);
-    const entry = stepEntry(running, count, granted, attach);
+    const entry = stepEntry(running, count, drafts, granted, attach);
     running.flights++;
     running.launched += count;
+    running.slack += drafts;
     if (entry.samples) running.sampling++;
     if (entry.samples && this.#limits.lends_by_layer) this.handoffs.lending.lendAhead(running, nextStep(this.#step));
-    launched.push({ running, count, samples: entry.samples });
+    launched.push({ running, count, samples: entry.samples, drafts });
     return entry;
   }
 

@@ -3,7 +3,7 @@
  * @module
  */
 import { contextNotFound } from '../flowserve/contexts.ts';
-import type { ChatMessage, Prompt } from '../options.ts';
+import type { ChatMessage, Prompt } from '../protocol/prompt.ts';
 import type { ContextInfo } from '../results.ts';
 import type { JsonObject } from './body.ts';
 import { invalid } from './errors.ts';

@@ -2,8 +2,9 @@
  * The generations of one HTTP request (one for each prompt), started together, read as one stream, and ended together.
  * @module
  */
-import type { GenerateOptions, Prompt } from '../options.ts';
+import type { GenerateOptions } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
+import type { Prompt } from '../protocol/prompt.ts';
 import type { ChoiceTimes, Chunk, Generation, PromptInfo } from '../results.ts';
 import type { Lease } from './admission.ts';
 import type { Call, Service } from './service.ts';

@@ -3,7 +3,7 @@
  * @module
  */
 import * as z from 'zod';
-import type { ChatMessage } from '../options.ts';
+import type { ChatMessage } from '../protocol/prompt.ts';
 
 /** Named limits of a conversation, beside those of a request's bytes. */
 export const CONVERSATION_LIMITS = { messages_max: 4096, tools_max: 1024, tool_calls_max: 1024 } as const;

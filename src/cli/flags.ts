@@ -110,6 +110,7 @@ export const POD_FLAGS = {
   },
   enable_eplb: { help: 'the same in vLLM’s words, with --eplb-config' },
   eplb_config: { value: 'JSON', help: 'as {"num_redundant_experts":8}', read: json },
+  speculative_config: { value: 'JSON', help: 'draft tokens and verify several in one step, as {"method":"ngram","num_speculative_tokens":3}', read: json },
   scale_max: {
     value: 'LIST',
     help: 'room for changes of shape while requests run, as attention=4,experts=4: so many DP groups and expert NPUs at most; executor=decode where there are several',
@@ -151,6 +152,7 @@ export const SAMPLING_FLAGS = {
   prompt_logprobs: { value: 'N', help: 'the same for the prompt; with --json', read: number },
   add_special_tokens: { help: 'do not put the beginning-of-sequence token before the prompt', negated: true },
   skip_special_tokens: { help: 'print special tokens as well', negated: true },
+  speculative_decoding: { help: 'draft none of its tokens, in a pod that drafts', negated: true },
   // A command's pod has no contexts but those that it makes itself, and a command prints text.
 } as const satisfies Omit<Flags<typeof generateOptionsSchema>, 'context_id' | 'reasoning_parser' | 'tool_call_parser'>;
 

@@ -79,10 +79,10 @@ export interface Arithmetic extends ExpertArithmetic {
   newGraphs(batches: ExpertBatches, service: ExpertService, space: AddressSpace): StepGraphs | null;
 }
 
-/** Steps of one row for each sequence, captured. */
+/** Steps of one row for each sequence, and of its drafts, captured. */
 export interface StepGraphs {
   /** The parts of such a step, after which all rows are prepared for the sampler; null where so many rows are not captured. */
-  partsOf(rows: number): readonly Part[] | null;
+  partsOf(rows: number, sequences: number): readonly Part[] | null;
 }
 
 /** The token of a row, or the reason why there is none. */

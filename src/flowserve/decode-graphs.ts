@@ -1,6 +1,7 @@
 /**
- * Decode in graph mode (xDeepServe §2): the kernel calls of a step are captured once for each number of rows, and launched by one call into WASM from then
- * on. What calls a step makes is written in Forward and step-parts.ts alone: they are captured by making them on a Forward whose kernels write down.
+ * Decode in graph mode (xDeepServe §2): the kernel calls of a step are captured once for each shape, and launched by one call into WASM from then
+ * on. A shape is a number of rows, and one of sequences: as many, or fewer where some have drafts. There is room for some of those; the one that was used least
+ * recently gives way. What calls a step makes is written in Forward and step-parts.ts alone: they are captured by making them on a Forward whose kernels write down.
  *
  *   1 NPU     one program: embed … (sort, experts, shared expert, combine) … head
  *   more      programs from one point where peers are asked to the next:
@@ -15,6 +16,7 @@ import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { KernelRecorder, Program } from '../model/kernels/program.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
+import { assert } from '../protocol/errors.ts';
 import type { Span } from './arithmetic.ts';
 import { type ExpertBatches, npusInTurn, type Share } from './expert-batches.ts';
 import type { ExpertService } from './expert-service.ts';
@@ -22,6 +24,8 @@ import type { ExpertSlots } from './expert-slots.ts';
 import type { Forward } from './forward.ts';
 import { type GraphPlace, SHARE, SHARE_WORDS } from './graph-layout.ts';
 import { type Compute, type Part, partsInTurn } from './step-parts.ts';
+
+type Captured = { readonly room: number; readonly parts: readonly Part[] };
 
 export class DecodeGraphs {
   readonly #forward: Forward;
@@ -32,8 +36,8 @@ export class DecodeGraphs {
   readonly #slots: ExpertSlots;
   readonly #words: Int32Array;
   readonly #place: GraphPlace;
-  /** By rows. */
-  readonly #captured: (readonly Part[] | undefined)[] = [];
+  /** By shape, the one used last at the end. */
+  readonly #captured = new Map<number, Captured>();
 
   /** `recording`: a Forward of the same layout on the recorder's kernels. */
   constructor(
@@ -62,19 +66,36 @@ export class DecodeGraphs {
     return npu >= first && npu < first + npus;
   }
 
-  /** The parts of a step of one row for each of `rows` sequences, the head among them; null where so many are not captured. */
-  partsOf(rows: number): readonly Part[] | null {
-    if (rows < 1 || rows > this.#place.rows_max) return null;
-    if (this.#captured.length === 0) this.#writeTables();
-    this.#captured[rows] ??= this.#capture(rows);
-    return this.#captured[rows];
+  /** The parts of a step of `rows` rows for so many sequences, the head among them; null where so many are not captured. */
+  partsOf(rows: number, sequences: number): readonly Part[] | null {
+    const { rows_max, shapes_max } = this.#place;
+    if (rows < 1 || rows > rows_max) return null;
+    if (this.#captured.size === 0) this.#writeTables();
+    const shape = sequences * (rows_max + 1) + rows;
+    let captured = this.#captured.get(shape);
+    if (captured === undefined) {
+      const room = this.#captured.size < shapes_max ? this.#captured.size : this.#dropOldest();
+      captured = { room, parts: this.#capture(rows, sequences, room) };
+    } else if (shapes_max > rows_max) this.#captured.delete(shape);
+    else return captured.parts;
+    this.#captured.set(shape, captured);
+    return captured.parts;
   }
 
-  #capture(rows: number): readonly Part[] {
+  /** Gives its room. */
+  #dropOldest(): number {
+    const [oldest] = this.#captured;
+    assert(oldest, 'nothing is captured');
+    this.#captured.delete(oldest[0]);
+    return oldest[1].room;
+  }
+
+  /** Which rows are whose is read from memory: only how many there are counts here. */
+  #capture(rows: number, sequences: number, place: number): readonly Part[] {
     const { stepPrograms, step_bytes } = this.#place;
-    const spans = Array.from({ length: rows }, (_, row): Span => ({ slot: row, row, rows: 1 }));
+    const spans = Array.from({ length: sequences }, (_, row): Span => ({ slot: row, row, rows: 1 }));
     const parts: Part[] = [];
-    let at = offsetOf(stepPrograms) + (rows - 1) * step_bytes;
+    let at = offsetOf(stepPrograms) + place * step_bytes;
     const room = at + step_bytes;
     let kv_layers = 0;
     const program = (make: () => void): Compute => {

@@ -4,11 +4,11 @@
  */
 import type { ModelConfig } from '../model/config.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
-import type { ChatMessage } from '../options.ts';
 import type { GenerateCall, PromptRecord } from '../protocol/caller.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Sequence } from '../protocol/messages.ts';
 import type { TextTerms } from '../protocol/output.ts';
+import type { ChatMessage } from '../protocol/prompt.ts';
 import type { KeptContext } from './contexts.ts';
 import { BANNED_MAX, BIAS_MAX } from './npu-layout.ts';
 import { readsTools } from './parsers/formats.ts';
@@ -46,6 +46,7 @@ export function sequencesOf(call: GenerateCall, context: KeptContext | null, con
     context: context?.key ?? '',
     output: [],
     held: null,
+    drafts: call.drafts,
     text,
   }));
 }

@@ -1,7 +1,7 @@
 /**
  * Where the captured programs of an NPU lie, with the tables that they need.
  *
- *   starts │ shares │ variables │ slots' table │ slots' programs │ program of 1 row │ of 2 rows │ … │ of rows_max
+ *   starts │ shares │ variables │ slots' table │ slots' programs │ program of a step │ of another shape of it │ … shapes_max
  * @module
  */
 import type { Arena } from '../fabric/arena.ts';
@@ -24,7 +24,8 @@ export type GraphPlace = {
   /** Programs of own slots, `slot_bytes` each, one after the other. */
   readonly slotPrograms: number;
   readonly slot_bytes: number;
-  /** Programs of steps: that of n rows at (n − 1) × `step_bytes`. */
+  /** Programs of steps, `step_bytes` each, of so many shapes at once. */
+  readonly shapes_max: number;
   readonly stepPrograms: number;
   readonly step_bytes: number;
 };
@@ -37,6 +38,8 @@ export const SHARE_WORDS = 4;
 const SLOT_PROGRAM_WORDS_MAX = { float: 32, int8: 40 } as const;
 /** An MLA layer with experts and shared expert has 245; in INT8 279. */
 const LAYER_WORDS_MAX = { float: 288, int8: 320 } as const;
+/** Of a number of rows: sequences have few drafts or none, so most steps are one of few shapes. */
+const DRAFTED_SHAPES = 4;
 /** Embedding and head: 25. */
 const ENDS_WORDS_MAX = 32;
 
@@ -48,20 +51,23 @@ export function layoutGraphs(
   logitRows: number,
   arena: Arena,
 ): GraphPlace {
-  const rows_max = Math.min(options.max_batch_requests, options.max_batch_tokens, logitRows);
+  const drafts = options.speculative?.tokens ?? 0;
+  const rows_max = Math.min(options.max_batch_requests * (1 + drafts), options.max_batch_tokens, logitRows);
+  const shapes_max = drafts === 0 ? rows_max : DRAFTED_SHAPES * rows_max;
   const words = (count: number): number => arena.allocate(count * 4);
   const kind = quantization === undefined ? 'float' : 'int8';
   const slot_bytes = SLOT_PROGRAM_WORDS_MAX[kind] * 4;
   const step_bytes = (layers * LAYER_WORDS_MAX[kind] + ENDS_WORDS_MAX) * 4;
   return {
     rows_max,
+    shapes_max,
     starts: words(total),
     shares: words(group.npus * SHARE_WORDS),
     variables: words(3),
     slotTable: words(layers * each * 2),
     slotPrograms: arena.allocate(layers * each * slot_bytes),
     slot_bytes,
-    stepPrograms: arena.allocate(rows_max * step_bytes),
+    stepPrograms: arena.allocate(shapes_max * step_bytes),
     step_bytes,
   };
 }

@@ -4,7 +4,7 @@
  */
 import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import type { BlockPool } from '../fabric/block-pool.ts';
-import type { NpuReport } from '../protocol/threads.ts';
+import { NO_DRAFTS, type NpuReport } from '../protocol/threads.ts';
 import type { Exchange } from '../xccl/exchange.ts';
 import type { StepTimes } from './step-times.ts';
 
@@ -28,6 +28,7 @@ const NO_SCHEDULER = {
     handoffs: { lent: 0, expected: 0, leases_expired: 0, loans: { blocks_lent: 0 } },
     coming: { hits_refused: 0, wants: { hits: 0, refused: 0, missed: 0 } },
     ...{ tokens_prefilled: 0, tokens_decoded: 0, preemptions: 0 },
+    drafting: { counts: NO_DRAFTS },
   },
 } as const;
 
@@ -61,6 +62,7 @@ export function npuReport(npu: number, state: string, kv_transfers_open: number,
     tokens_prefilled: scheduler.tokens_prefilled,
     tokens_decoded: scheduler.tokens_decoded,
     preemptions: scheduler.preemptions,
+    drafting: { ...scheduler.drafting.counts, accepted_at: [...scheduler.drafting.counts.accepted_at] },
     prefix_queries: scheduler.cache.positions_queried,
     prefix_hits: scheduler.cache.positions_hit,
     kv_lent: scheduler.handoffs.lent,

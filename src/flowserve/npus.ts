@@ -13,7 +13,8 @@ import { launchDone, launchFailed, loadsCounted, npuReady, resetDone, servedDisp
 import { assert, toErrorRecord } from '../protocol/errors.ts';
 import { expertWorkDone } from '../protocol/expert-maps.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
-import type { Message, StepPlan, Work } from '../protocol/messages.ts';
+import type { Message, Work } from '../protocol/messages.ts';
+import type { StepPlan } from '../protocol/steps.ts';
 import type { ExpertReport, NpuReport } from '../protocol/threads.ts';
 import type { DpGroupPlace, Executor, NpuPlace } from '../protocol/topology.ts';
 import type { TransferMessage } from '../protocol/transfers.ts';
@@ -24,6 +25,7 @@ import { Exchange } from '../xccl/exchange.ts';
 import type { Arithmetic, ExpertArithmetic } from './arithmetic.ts';
 import type { Checksum } from './distflow/checksum.ts';
 import type { LinkClusterOptions } from './distflow/link-cluster.ts';
+import { newDrafter } from './drafters/speculative.ts';
 import { expertsAt, spawnExperts } from './expert-births.ts';
 import { ExpertLoads } from './expert-loads.ts';
 import { ExpertMoves } from './expert-moves.ts';
@@ -135,6 +137,7 @@ export class Npus {
       if (!('embed' in arithmetic)) return newExpertService(arithmetic, space, exchange, dieOf);
       const program = new StepProgram(arithmetic, space, exchange, dieOf, {
         map: this.#mapOf(npu),
+        drafter: newDrafter(plan.options.speculative),
         onLayers: (step, layers) => {
           if (this.transfers.lends(npu, step)) onLayers(npu, step, layers);
         },
@@ -159,7 +162,7 @@ export class Npus {
   /** Brings NPUs, DP groups and experts to life. */
   spawn(): void {
     const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, dram_blocks, cache_costs } = this.#plan.options;
-    const { prefix_caching, prefix_sharing, async_scheduling, scheduling_policy, kv_lease_ms: lease_ms, kv_transfer } = this.#plan.options;
+    const { prefix_caching, prefix_sharing, async_scheduling, scheduling_policy, kv_lease_ms: lease_ms, kv_transfer, speculative } = this.#plan.options;
     const limits = {
       kv_blocks,
       kv_block_size,
@@ -173,6 +176,7 @@ export class Npus {
       has_priorities: scheduling_policy === 'priority',
       lends_by_layer: kv_transfer === 'layer',
       offers_max: offersOf({ max_batch_requests }),
+      ...(speculative !== undefined && { drafts_max: speculative.tokens, drafts_as_pays: speculative.adaptive }),
     };
     for (const service of this.services) {
       const { npu, self } = service;
@@ -299,9 +303,10 @@ export class Npus {
       if (isDeadlineDue) program.checkDeadline();
       const poll = program.poll();
       if (poll.state !== 'done') return poll.state;
-      if (this.#now_us !== null) this.timesOf(npu).add(poll.plan, this.#began_us.get(npu) ?? 0, this.#now_us());
+      const times = this.timesOf(npu);
+      if (this.#now_us !== null) times.add(poll.plan, this.#began_us.get(npu) ?? 0, this.#now_us());
       this.#routed?.take(program.forward.config.moe, program.forward.layout, poll.plan, this.#now_ms() * 1000);
-      this.#host.complete(self, launchDone(step, poll.outcomes, poll.digest), this.#takeCause(npu));
+      this.#host.complete(self, launchDone(step, poll.outcomes, poll.digest, times.last_us), this.#takeCause(npu));
     } catch (error) {
       this.#fail(program, step, error);
       return 'done';

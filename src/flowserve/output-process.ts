@@ -115,6 +115,7 @@ export class OutputProcess {
       stop_string: stop,
       stop_token: stop === null && stops && !this.#endOfSequence.has(token) ? token : -1,
       cached: out.cached,
+      drafted: out.drafted,
       parsed,
     };
   }

@@ -194,6 +194,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
     ...(scaled !== null && { scaled_executor: scaled.executor }),
     ...(options.schedule !== undefined && { schedule: options.schedule }),
     ...(options.micro_batches !== undefined && { micro_batches: options.micro_batches }),
+    ...(options.speculative !== undefined && { speculative: options.speculative }),
   };
   const { dram_blocks = 0, cache_costs = null, kv_fabric = 'memory' } = options;
   const wide = powerOfTwo(Math.max(CALLER_RING_BYTES_MIN, 2 * BYTES_PER_PROMPT_TOKEN * config.maxPositions));

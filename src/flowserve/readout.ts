@@ -6,36 +6,52 @@
  *
  * Split over ranks, each computes its columns of the logits, and all of them sample: the next step may already have been launched, and its tokens must be
  * known wherever it begins. Log-probabilities are the first rank's to tell.
+ *
+ * Drafts are verified here (xDeepServe §4.6): rows of an entry are read in their order, each for as long as the row before has drawn the very token that this one
+ * was computed for. So the sampler sees the tokens that it would see without drafts, and draws with the same noise.
  * @module
  */
 import { assert } from '../protocol/errors.ts';
-import type { PositionLogprobs, StepEntry, StepOutcome, StepPlan } from '../protocol/messages.ts';
+import type { PositionLogprobs } from '../protocol/messages.ts';
+import type { Drawn, StepEntry, StepOutcome, StepPlan } from '../protocol/steps.ts';
 import type { Arithmetic, Span, TokenSampler } from './arithmetic.ts';
 import { NOT_FINITE } from './sampler.ts';
 import { LOGIT_ROWS_MAX } from './scratch-layout.ts';
+import type { SlotTokens } from './slot-tokens.ts';
 import { compute, type Part } from './step-parts.ts';
 
-/** `token`: of the prompt, whose log-probability is wanted; −1: the row yields the next one. */
-type Reading = { readonly entry: number; readonly row: number; readonly token: number };
-type Result = { token: number; logprobs: PositionLogprobs | null; prompt_logprobs: PositionLogprobs[] | null; error: StepOutcome['error'] };
+/** `token`: of the prompt, whose log-probability is wanted; −1: the row yields the next one. `draft`: of an entry's rows that do, so many are before it. */
+type Reading = { readonly entry: number; readonly row: number; readonly token: number; readonly draft: number };
+type Result = {
+  token: number;
+  logprobs: PositionLogprobs | null;
+  readonly more: Drawn[];
+  readonly drafts: readonly number[];
+  prompt_logprobs: PositionLogprobs[] | null;
+  error: StepOutcome['error'];
+};
+
+const NO_DRAFTS: readonly number[] = [];
 
 export class Readout {
   readonly parts: readonly Part[];
   readonly #forward: Arithmetic;
   readonly #sampler: TokenSampler;
   readonly #entries: readonly StepEntry[];
-  /** By slot: the token that its last step sampled. */
-  readonly #sampled: number[];
+  readonly #slotTokens: SlotTokens;
   readonly #readings: readonly Reading[];
   readonly #results: Result[];
 
   /** `hasLogits`: all rows are prepared already, in their order. */
-  constructor(forward: Arithmetic, sampler: TokenSampler, { entries }: StepPlan, spans: readonly Span[], sampled: number[], hasLogits: boolean) {
+  constructor(forward: Arithmetic, sampler: TokenSampler, { entries }: StepPlan, spans: readonly Span[], slotTokens: SlotTokens, hasLogits: boolean) {
     this.#forward = forward;
     this.#sampler = sampler;
     this.#entries = entries;
-    this.#sampled = sampled;
-    this.#results = entries.map(() => ({ token: -1, logprobs: null, prompt_logprobs: null, error: null }));
+    this.#slotTokens = slotTokens;
+    this.#results = entries.map(({ tokens, drafts: count }) => {
+      const drafts = count === 0 ? NO_DRAFTS : tokens.slice(-count);
+      return { token: -1, logprobs: null, more: [], drafts, prompt_logprobs: null, error: null };
+    });
     this.#readings = this.#readingsOf(spans);
     const rows = this.#readings.length;
     assert(!hasLogits || rows <= LOGIT_ROWS_MAX, `${rows} rows are prepared at once`);
@@ -80,20 +96,24 @@ export class Readout {
     if (!Number.isFinite(logprobs.logprob)) result.error = NOT_FINITE;
   }
 
-  #sample({ entry }: Reading, row: number): void {
+  #sample({ entry, draft }: Reading, row: number): void {
     const result = this.#results[entry] as Result;
-    const { slot, start, tokens, generated } = this.#entries[entry] as StepEntry;
+    if (draft > 0 && !isConfirmed(result, draft)) return;
+    const { slot, start, tokens, generated, drafts } = this.#entries[entry] as StepEntry;
     const { sampling } = this.#sampler.sequenceOf(slot);
-    const { token, error } = this.#sampler.sample(slot, row, start + tokens.length, generated);
-    // Where none could be sampled, a step that goes on with it computes for nobody, but it computes something.
-    this.#sampled[slot] = Math.max(0, token);
-    result.token = token;
+    const position = start + tokens.length - drafts + draft;
+    const { token, error } = this.#sampler.sample(slot, row, position, generated + draft);
+    this.#slotTokens.drew(slot, token, position);
     result.error ??= error;
-    if (error === null && sampling.logprobs >= 0 && this.#forward.layout.share.rank === 0)
-      result.logprobs = this.#sampler.logprobs(row, token, sampling.logprobs);
+    const isTold = error === null && sampling.logprobs >= 0 && this.#forward.layout.share.rank === 0;
+    const logprobs = isTold ? this.#sampler.logprobs(row, token, sampling.logprobs) : null;
+    if (draft === 0) {
+      result.token = token;
+      result.logprobs = logprobs;
+    } else if (error === null) result.more.push({ token, logprobs });
   }
 
-  /** The prompt tokens that follow each of the step's rows, where a sequence asked for their log-probabilities; then what each row of a last token yields. */
+  /** The prompt tokens that follow each of the step's rows, where a sequence asked for their log-probabilities; then what each row of a last token yields, and of the drafts behind it. */
   #readingsOf(spans: readonly Span[]): Reading[] {
     const readings: Reading[] = [];
     for (const [entry, { slot, start, tokens }] of this.#entries.entries()) {
@@ -101,10 +121,17 @@ export class Readout {
       if (sampling.prompt_logprobs < 0) continue;
       const { row } = spans[entry] as Span;
       const known = Math.min(tokens.length, prompt.length - 1 - start);
-      for (let index = 0; index < known; index++) readings.push({ entry, row: row + index, token: prompt[start + index + 1] as number });
+      for (let index = 0; index < known; index++) readings.push({ entry, row: row + index, token: prompt[start + index + 1] as number, draft: 0 });
     }
-    for (const [entry, { samples, tokens }] of this.#entries.entries())
-      if (samples) readings.push({ entry, row: (spans[entry] as Span).row + tokens.length - 1, token: -1 });
+    for (const [entry, { samples, tokens, drafts }] of this.#entries.entries()) {
+      if (!samples) continue;
+      const first = (spans[entry] as Span).row + tokens.length - 1 - drafts;
+      for (let draft = 0; draft <= drafts; draft++) readings.push({ entry, row: first + draft, token: -1, draft });
+    }
     return readings;
   }
 }
+
+/** All rows before the one of that draft have drawn the drafts that follow them. */
+const isConfirmed = ({ token, more, drafts, error }: Result, draft: number): boolean =>
+  error === null && more.length === draft - 1 && (more.at(-1)?.token ?? token) === drafts[draft - 1];

@@ -12,7 +12,8 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Arena } from '../fabric/arena.ts';
 import { moeLayersOf } from '../model/moe-layers.ts';
 import { assert } from '../protocol/errors.ts';
-import type { Sequence, StepPlan } from '../protocol/messages.ts';
+import type { Sequence } from '../protocol/messages.ts';
+import type { StepPlan } from '../protocol/steps.ts';
 import type { LayoutOptions, ModelShape, StepLayout } from './step-layout.ts';
 import { firstRowOf } from './tensor-share.ts';
 

@@ -14,6 +14,7 @@ import type { AreaSizes, Areas } from '../xccl/areas.ts';
 import type { ExchangeOptions } from '../xccl/exchange.ts';
 import { layoutOffers, type OffersPlace } from './distflow/offer-layout.ts';
 import { lanesOf, takesTurns, turnDispatchBytes, turnReplyBytes } from './dp-domains.ts';
+import type { Speculative } from './drafters/speculative.ts';
 import { type ExpertSlots, slotsMax, slotsOfNpu } from './expert-slots.ts';
 import type { RoutingTable } from './routed-steps.ts';
 import { hasSplitProjection, type TensorShare } from './tensor-share.ts';
@@ -58,6 +59,8 @@ export type LayoutOptions = {
   readonly redundant_experts?: number;
   /** By task executor: [layer with experts][slot] → expert, −1: none. Missing: each expert has one slot, the redundant ones are empty. */
   readonly expert_maps?: readonly (readonly (readonly number[])[])[] | undefined;
+  /** Steps verify drafts; missing: they do not. */
+  readonly speculative?: Speculative | undefined;
   /** Nodes over which an executor's NPUs are spread, and groups of experts that the gate chooses among; missing: one. */
   readonly expert_nodes?: { readonly nodes: number; readonly groups: number } | undefined;
 };

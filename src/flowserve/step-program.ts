@@ -11,20 +11,23 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import { BlockPool } from '../fabric/block-pool.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
-import { LAST_SAMPLED, type StepEntry, type StepOutcome, type StepPlan } from '../protocol/messages.ts';
+import { LAST_SAMPLED, type StepEntry, type StepOutcome, type StepPlan } from '../protocol/steps.ts';
 import { AllGather } from '../xccl/all-gather.ts';
 import type { Exchange } from '../xccl/exchange.ts';
 import type { Arithmetic, Span, StepGraphs, TokenSampler } from './arithmetic.ts';
 import { AskedPeers, PEERS_DEADLINE_MS } from './asked-peers.ts';
 import { newDataflowBatches, TWO_BATCHES_ROWS_MIN } from './dataflow-lanes.ts';
+import type { Drafter } from './drafters/drafter.ts';
 import { ExpertBatches } from './expert-batches.ts';
 import { ExpertService } from './expert-service.ts';
 import type { Forward } from './forward.ts';
 import type { MicroBatches } from './micro-batches.ts';
 import { OutputProjection } from './output-projection.ts';
 import { Readout } from './readout.ts';
+import { SlotTokens } from './slot-tokens.ts';
 import { firstBatchRows, kvPool, SPAN, SPAN_WORDS } from './step-layout.ts';
 import { type Experts, type Part, type Projection, partsInTurn } from './step-parts.ts';
+import { isDecode, partOf, type Run } from './step-run.ts';
 import { newMicroBatches } from './turns.ts';
 import type { WarmShape } from './warm-up.ts';
 
@@ -41,17 +44,6 @@ const ASKED: Poll = { state: 'asked' };
 
 /** In the step of that number, the KV of layers 0 … `layers` − 1 is in its blocks. */
 export type OnLayers = (step: number, layers: number) => void;
-
-type Run = {
-  readonly plan: StepPlan;
-  readonly spans: readonly Span[];
-  readonly rows: number;
-  readonly parts: readonly Part[];
-  /** What its rows are read for: its last parts. */
-  readonly readout: Readout;
-  /** The part that comes next. */
-  part: number;
-};
 
 const FNV_OFFSET = 0x811c9dc5;
 const FNV_PRIME = 0x01000193;
@@ -87,17 +79,17 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   #isAwaiting = false;
   /** Begins when `#run` is done. */
   #next: StepPlan | null = null;
-  /** By slot: the token that its last step sampled. */
-  readonly #sampled: number[] = [];
+  readonly #slotTokens: SlotTokens;
 
   constructor(
     forward: Model,
     space: AddressSpace,
     exchange: Exchange,
     dieOf: (npu: number) => number,
-    { map, onLayers = () => {} }: { readonly map?: ExpertMap; readonly onLayers?: OnLayers } = {},
+    { map, drafter = null, onLayers = () => {} }: { readonly map?: ExpertMap; readonly drafter?: Drafter | null; readonly onLayers?: OnLayers } = {},
   ) {
     this.#onLayers = onLayers;
+    this.#slotTokens = new SlotTokens(drafter);
     const { npu, kv, share } = forward.layout;
     this.forward = forward;
     this.batches = new ExpertBatches(forward, space, map);
@@ -168,8 +160,14 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     return this.#blocks;
   }
 
-  start(plan: StepPlan): void {
+  /** A plan with the tokens that it goes on from and those that are drafted by now, before it is started: what it will compute. */
+  resolve(plan: StepPlan): StepPlan {
+    return this.#slotTokens.resolve(plan);
+  }
+
+  start(planned: StepPlan): void {
     assert(this.#run === null, `NPU ${this.npu} is busy with step ${this.#run?.plan.step}`);
+    const plan = this.resolve(planned);
     this.release(plan.detach);
     const spans: Span[] = [];
     let row = 0;
@@ -180,15 +178,16 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       row += entry.tokens.length;
     }
     // Decode runs in graph mode, prefill and what is mixed with it part by part; and what expert-times.ts wants to see.
-    const captured = isDecode(plan) && !this.service.times.samples(plan.step) ? (this.#graphs?.partsOf(row) ?? null) : null;
+    const captured = isDecode(plan) && !this.service.times.samples(plan.step) ? (this.#graphs?.partsOf(row, spans.length) ?? null) : null;
     this.#asked.begin();
     this.#askedSecond?.begin();
     this.#microBatches = this.#turns ?? (row >= TWO_BATCHES_ROWS_MIN ? this.#flow : null);
     const isWhole = this.#microBatches === null;
     const parts = isWhole ? (captured ?? this.#inTurn) : [];
     this.#microBatches?.start(row, spans);
-    const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#sampled, isWhole && captured !== null);
-    this.#run = { plan, spans, rows: row, parts, readout, part: 0 };
+    const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#slotTokens, isWhole && captured !== null);
+    const tail = this.#slotTokens.drafter?.tail({ plan, spans, rows: row, outcomes: readout.outcomes }) ?? [];
+    this.#run = { plan, spans, rows: row, parts, readout, tail, part: 0 };
   }
 
   /**
@@ -244,8 +243,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       if (this.#asked.isMissing && !this.#asked.pull()) return PENDING;
       if (this.#asked.failed !== null) throw new MinipodError('worker_failed', `NPU ${this.#asked.failed} failed at its part of layer ${this.#asked.layer}`);
       if (this.gather.isWaiting && !this.#gathers()) return PENDING;
-      const at = run.part++ - run.parts.length;
-      const part = at < 0 ? run.parts[at + run.parts.length] : run.readout.parts[at];
+      const part = partOf(run, run.part++);
       if (part === undefined) break;
       if (part.kind === 'compute') {
         part.compute(run.rows, run.spans);
@@ -330,6 +328,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.gather.reset();
     for (const slot of [...this.#held.keys()]) this.#freeBlocks(slot);
     this.#sampler.reset();
+    this.#slotTokens.drafter?.reset();
   }
 
   /** Frees what is held for slots whose sequences are gone. */
@@ -337,6 +336,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     for (const slot of slots) {
       this.#freeBlocks(slot);
       this.#sampler.detach(slot);
+      this.#slotTokens.drafter?.detach(slot);
     }
   }
 
@@ -366,7 +366,10 @@ export class StepProgram<Model extends Arithmetic = Forward> {
 
   #writeInputs(entry: StepEntry, row: number): void {
     const { at, layout } = this.forward;
-    if (entry.attach !== null) this.#sampler.attach(entry.slot, entry.attach, entry.output);
+    if (entry.attach !== null) {
+      this.#sampler.attach(entry.slot, entry.attach, entry.output);
+      this.#slotTokens.drafter?.attach(entry.slot, entry.attach, entry.output);
+    }
     const { address, blocks_max } = layout.blockTables;
     let table = (offsetOf(address) >>> 2) + entry.slot * blocks_max + entry.first_block;
     if (entry.blocks.length > 0) this.#holdBlocks(entry);
@@ -374,11 +377,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     const { tokens, start, slot } = entry;
     for (let index = 0; index < tokens.length; index++) {
       const token = tokens[index] as number;
-      this.#words[(at.tokenIds >>> 2) + row + index] = token === LAST_SAMPLED ? (this.#sampled[slot] as number) : token;
+      this.#words[(at.tokenIds >>> 2) + row + index] = token === LAST_SAMPLED ? this.#slotTokens.lastOf(slot) : token;
       this.#words[(at.positions >>> 2) + row + index] = start + index;
     }
   }
 }
-
-/** One token of each sequence, and each is followed by another. */
-const isDecode = ({ entries }: StepPlan): boolean => entries.every(({ tokens, samples }) => tokens.length === 1 && samples);

@@ -3,7 +3,7 @@
  * measured by, and what stragglers show in (xDeepServe §4.4).
  * @module
  */
-import type { StepPlan } from '../protocol/messages.ts';
+import type { StepPlan } from '../protocol/steps.ts';
 
 /** Entry n counts those under 2ⁿ µs, the last one all others: up to half a second. */
 const BUCKETS = 21;
@@ -26,16 +26,19 @@ export class StepTimes {
   /** Before steps that go on with a sequence of the step before. */
   readonly gaps = new TimeCounts();
   #ended_us = 0;
+  /** What the last step took, in whole microseconds. */
+  last_us = 0;
 
   add({ entries }: StepPlan, began_us: number, ended_us: number): void {
     let isDecode = true;
     let goesOn = false;
-    for (const { tokens, attach } of entries) {
-      isDecode &&= tokens.length === 1;
+    for (const { tokens, drafts, attach } of entries) {
+      isDecode &&= tokens.length === 1 + drafts;
       goesOn ||= attach === null;
     }
     if (isDecode) this.decodes.add(ended_us - began_us);
     if (goesOn) this.gaps.add(began_us - this.#ended_us);
     this.#ended_us = ended_us;
+    this.last_us = Math.round(ended_us - began_us);
   }
 }

@@ -3,8 +3,9 @@
  * small conversations, once for each role.
  * @module
  */
-import type { ChatMessage } from '../options.ts';
+
 import { MinipodError } from '../protocol/errors.ts';
+import type { ChatMessage } from '../protocol/prompt.ts';
 import type { ChatTemplate } from './chat-template.ts';
 
 const COMMON = ['system', 'developer', 'user', 'assistant', 'tool'] as const;

@@ -5,8 +5,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Environment, Interpreter, parse, tokenize } from '@huggingface/jinja';
-import type { ChatMessage, ToolCall } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
+import type { ChatMessage, ToolCall } from '../protocol/prompt.ts';
 import { reason } from './json-file.ts';
 
 /** A conversation as the model was trained to read it. Throws `invalid_request` where the template refuses it. */

@@ -5,8 +5,8 @@
  */
 import { join } from 'node:path';
 import { Tokenizer as BpeTokenizer } from '@huggingface/tokenizers';
-import type { ChatMessage } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
+import type { ChatMessage } from '../protocol/prompt.ts';
 import { ChatRoles } from './chat-roles.ts';
 import { type ChatTemplateOptions, compileChatTemplate, findChatTemplate } from './chat-template.ts';
 import { readJsonFile, readJsonFileIfPresent, reason } from './json-file.ts';

@@ -6,7 +6,7 @@
 import { dpDomainsOf, takesTurns } from '../flowserve/dp-domains.ts';
 import type { LayoutOptions } from '../flowserve/step-layout.ts';
 import { type Address, idOf } from '../protocol/address.ts';
-import type { StepPlan } from '../protocol/messages.ts';
+import type { StepPlan } from '../protocol/steps.ts';
 
 export type WaitingStep = { readonly npu: Address; readonly plan: StepPlan; readonly cause: number };
 

@@ -26,6 +26,7 @@ import type { StepSample } from '../protocol/balancing.ts';
 import { assert } from '../protocol/errors.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Work } from '../protocol/messages.ts';
+import type { StepPlan } from '../protocol/steps.ts';
 import type { ExpertReport } from '../protocol/threads.ts';
 import { attentionPlaceOf, type Deployment, type DpGroupPlace } from '../protocol/topology.ts';
 import type { Transfer } from '../protocol/transfers.ts';
@@ -218,6 +219,13 @@ export class MachineNpus {
 
   timesOf(npu: Address): StepTimes {
     return this.#theHostOf(idOf(npu)).timesOf(idOf(npu));
+  }
+
+  /** A step as its NPU will compute it; with all the drafts that it may have, where the step before it is not done. */
+  resolved(npu: Address, plan: StepPlan): StepPlan {
+    const program = this.#theHostOf(idOf(npu)).programs.get(idOf(npu)) as StepProgram<Arithmetic>;
+    if (!program.isRunning) return program.resolve(plan);
+    return { ...plan, entries: plan.entries.map((entry) => ({ ...entry, tokens: [...entry.tokens, ...new Array<number>(entry.drafts).fill(0)] })) };
   }
 
   /** Performs NPUs' work, to its end unless it waits for other ranks; what comes of it goes to the host's `complete`. */

@@ -52,6 +52,7 @@ function optionsOf({ job_executors, spare_workers, worker_of_npu, scaled }: Host
     ...(schedule !== undefined && { schedule }),
     ...(micro_batches !== undefined && { micro_batches }),
     ...(options.expert_balancing !== undefined && { expert_balancing: options.expert_balancing }),
+    ...(options.speculative !== undefined && { speculative: options.speculative }),
     ...{ kv_lease_ms, kv_fabric, kv_transfer },
     ...(kv_cache_dtype !== 'auto' && { kv_cache_dtype }),
   };

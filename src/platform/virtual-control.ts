@@ -23,8 +23,9 @@ import { type Address, address, idOf, type Role } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
 import type { PodToCaller } from '../protocol/caller.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
-import type { FrontendMessage, Message, StepPlan, Work } from '../protocol/messages.ts';
+import type { FrontendMessage, Message, Work } from '../protocol/messages.ts';
 import type { OutputMessage } from '../protocol/output.ts';
+import type { StepPlan } from '../protocol/steps.ts';
 import { type Executor, firstGroups, leaderOf, type NpuPlace, sharedExpertNpusOf } from '../protocol/topology.ts';
 import type { Transfer, TransferMessage } from '../protocol/transfers.ts';
 import { Codec } from '../protocol/wire.ts';
@@ -74,7 +75,7 @@ function parallelismOf(executor: Executor): Parallelism {
 }
 
 /** A sequence's part of a step, beside what it computes. */
-const ALONE = { first_block: 0, blocks: [], shared: 0, generated: 0, samples: false, attach: null, output: [] } as const;
+const ALONE = { first_block: 0, blocks: [], shared: 0, generated: 0, samples: false, drafts: 0, attach: null, output: [] } as const;
 
 export type VirtualPorts = {
   /** `group`: the DP group that it comes from; −1: none. */
@@ -309,7 +310,8 @@ export class VirtualControl {
     this.#npus.launch(steps.map(({ npu, plan, cause }) => ({ npu, work: { kind: 'step', plan }, cause })));
   }
 
-  #note(npu: Address, plan: StepPlan, began_ns: number, done_ns: number): void {
+  #note(npu: Address, planned: StepPlan, began_ns: number, done_ns: number): void {
+    const plan = this.#npus.resolved(npu, planned);
     this.#done_ns = done_ns;
     this.#npus.timesOf(npu).add(plan, began_ns / NS_PER_US, done_ns / NS_PER_US);
     this.#steps_done_ns.set(npu, done_ns);
@@ -362,7 +364,7 @@ export class VirtualControl {
 
   #stepOf(npu: Address): (plan: StepPlan) => number {
     const { executor } = this.plan.hosting.deployment.npus[idOf(npu)] as NpuPlace;
-    return this.#step_ns[executor] as (plan: StepPlan) => number;
+    return (plan) => (this.#step_ns[executor] as (plan: StepPlan) => number)(this.#npus.resolved(npu, plan));
   }
 
   #transfer_ns(bytes: number, { link_latency_ns, link_bytes_per_s }: typeof ROCE = this.#device): number {

@@ -3,7 +3,7 @@
  * @module
  */
 import { MinipodError } from '../protocol/errors.ts';
-import type { ExpertsAsked, NpuReport, ThreadMessage } from '../protocol/threads.ts';
+import { type ExpertsAsked, NO_DRAFTS, type NpuReport, type ThreadMessage } from '../protocol/threads.ts';
 import type { Directory } from '../runtime/directory.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
 
@@ -33,6 +33,7 @@ const COUNTED_NOTHING = {
     tokens_prefilled: 0,
     tokens_decoded: 0,
     preemptions: 0,
+    drafting: NO_DRAFTS,
     prefix_queries: 0,
     prefix_hits: 0,
     kv_leases_expired: 0,

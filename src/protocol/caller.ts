@@ -37,6 +37,8 @@ export type GenerateCall = {
   readonly deadline_ms: number;
   /** The context that the prompt goes on from; empty: none. */
   readonly context_id: string;
+  /** Whether it may be drafted. */
+  readonly drafts: boolean;
 };
 
 /** A prompt to keep under an id. */
@@ -77,6 +79,8 @@ export type ChunkRecord = {
   readonly stop_token: number;
   /** Of a choice's first token: tokens of its prompt whose KV was there already. */
   readonly cached: number;
+  /** As `TokenOut.drafted`. */
+  readonly drafted: number;
   /** Null: nobody asked for it. */
   readonly parsed: ParsedText | null;
 };

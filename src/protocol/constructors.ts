@@ -19,14 +19,13 @@ import {
   type RequestMessage,
   type Sequence,
   type Stage,
-  type StepOutcome,
-  type StepPlan,
   type TaskExecutorMessage,
   type TaskMessage,
   taskId,
 } from './messages.ts';
 import type { Begun, OutputMessage, TextTerms, TokenOut } from './output.ts';
 import type { ScaledMessage, ScalingMessage } from './scaling.ts';
+import type { StepOutcome, StepPlan } from './steps.ts';
 import type { TransferMessage } from './transfers.ts';
 
 export const taskAddress = (sequence: { readonly request: number; readonly choice: number }): Address => address('task', taskId(sequence));
@@ -38,13 +37,14 @@ export const PLAIN_TEXT: TextTerms = {
 };
 
 /** What a sequence says that asks for no more than to be generated; behind `sampling`, in the order of its keys. */
-export const NO_TERMS: Pick<Sequence, 'cache_salt' | 'data_parallel_rank' | 'priority' | 'context' | 'output' | 'held' | 'text'> = {
+export const NO_TERMS: Pick<Sequence, 'cache_salt' | 'data_parallel_rank' | 'priority' | 'context' | 'output' | 'held' | 'drafts' | 'text'> = {
   cache_salt: '',
   data_parallel_rank: -1,
   priority: 0,
   context: '',
   output: [],
   held: null,
+  drafts: true,
   text: PLAIN_TEXT,
 };
 
@@ -247,12 +247,13 @@ export const keepContext = (context: string, cache_salt: string, tokens: readonl
   tokens,
 });
 export const forgetContext = (context: string): DpGroupMessage => ({ type: 'FORGET_CONTEXT', context });
-export const stepDone = (npu: number, step: number, outcomes: readonly StepOutcome[], digest: number): DpGroupMessage => ({
+export const stepDone = (npu: number, step: number, outcomes: readonly StepOutcome[], digest: number, us: number): DpGroupMessage => ({
   type: 'STEP_DONE',
   npu,
   step,
   outcomes,
   digest,
+  us,
 });
 export const stepFailed = (npu: number, step: number, error: ErrorRecord): DpGroupMessage => ({ type: 'STEP_FAILED', npu, step, error });
 export const rankReset = (npu: number, reset: number): DpGroupMessage => ({ type: 'RANK_RESET', npu, reset });
@@ -267,7 +268,13 @@ export const transferFailed = (id: number, error: ErrorRecord): TransferMessage 
 // to an NPU
 export const started = (): NpuMessage => ({ type: 'STARTED' });
 export const step = (plan: StepPlan): NpuMessage => ({ type: 'STEP', plan });
-export const launchDone = (step: number, outcomes: readonly StepOutcome[], digest: number): NpuMessage => ({ type: 'LAUNCH_DONE', step, outcomes, digest });
+export const launchDone = (step: number, outcomes: readonly StepOutcome[], digest: number, us: number): NpuMessage => ({
+  type: 'LAUNCH_DONE',
+  step,
+  outcomes,
+  digest,
+  us,
+});
 export const launchFailed = (step: number, error: ErrorRecord): NpuMessage => ({ type: 'LAUNCH_FAILED', step, error });
 export const releaseSlots = (slots: readonly number[]): NpuMessage => ({ type: 'RELEASE_SLOTS', slots });
 export const reset = (reset: number): NpuMessage => ({ type: 'RESET', reset });

@@ -14,6 +14,7 @@ import type { MapGrantMessage } from './map-log.ts';
 import type { OutputMessage, TextTerms } from './output.ts';
 import type { HeldPrefix, PrefixMessage } from './prefix-sharing.ts';
 import type { GroupShapeMessage, HandedBack, ScaledMessage, ScalingMessage, ShapeMessage } from './scaling.ts';
+import type { StepOutcome, StepPlan } from './steps.ts';
 import type { Transfer } from './transfers.ts';
 
 // ── What a request carries ──────────────────────────────────────────────────────────────────────────────────────────
@@ -55,6 +56,8 @@ export type Sequence = {
   readonly output: readonly number[];
   /** Who probably has its beginning. */
   readonly held: HeldPrefix | null;
+  /** Whether steps may draft it, in a pod that drafts. No token depends on it. */
+  readonly drafts: boolean;
   readonly text: TextTerms;
 };
 
@@ -87,48 +90,6 @@ export type Handoff = { readonly output: readonly number[]; readonly offer: KvOf
 export type PositionLogprobs = { readonly logprob: number; readonly top_ids: readonly number[]; readonly top_logprobs: readonly number[] };
 
 export type FinishReason = 'stop' | 'length';
-
-// ── Steps of an NPU ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-/** In a step that was planned before its predecessor had come back: the token that the slot's last step sampled, whichever it is. */
-export const LAST_SAMPLED = -1;
-
-/** One sequence's part of a step: `tokens` enter at positions `start`…; `blocks` are KV blocks newly granted, from index `first_block` of its table. */
-export type StepEntry = {
-  readonly slot: number;
-  readonly start: number;
-  /** Or LAST_SAMPLED, alone. */
-  readonly tokens: readonly number[];
-  readonly first_block: number;
-  readonly blocks: readonly number[];
-  /** So many of `blocks`, the first ones, are read only: others use them too. */
-  readonly shared: number;
-  /** Output tokens before this step: what min_tokens counts. */
-  readonly generated: number;
-  /** Whether this step's last token yields a new one (a prefill that goes on does not). */
-  readonly samples: boolean;
-  /** Present when the slot is taken: what the sampler keeps for it. */
-  readonly attach: Sequence | null;
-  /** With `attach`: output tokens that a preempted sequence had, recounted for its penalties. */
-  readonly output: readonly number[];
-};
-
-export type StepPlan = {
-  readonly step: number;
-  /** The step that it was planned ahead of, and fails with; 0: none. */
-  readonly after: number;
-  readonly entries: readonly StepEntry[];
-  /** Slots whose sequences are gone. */
-  readonly detach: readonly number[];
-};
-
-/** What came of one entry, in the plan's order: `token` is −1 where none was sampled; `error` where its logits were not finite. */
-export type StepOutcome = {
-  readonly token: number;
-  readonly logprobs: PositionLogprobs | null;
-  readonly prompt_logprobs: readonly PositionLogprobs[] | null;
-  readonly error: ErrorRecord | null;
-};
 
 // ── Messages, by receiver ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -244,8 +205,15 @@ export type DpGroupMessage =
   /** Keep what begins with these tokens, known now or computed later, until the context is forgotten. */
   | { readonly type: 'KEEP_CONTEXT'; readonly context: string; readonly cache_salt: string; readonly tokens: readonly number[] }
   | { readonly type: 'FORGET_CONTEXT'; readonly context: string }
-  /** From each rank; log-probabilities are in the first one's outcomes. */
-  | { readonly type: 'STEP_DONE'; readonly npu: number; readonly step: number; readonly outcomes: readonly StepOutcome[]; readonly digest: number }
+  /** From each rank; log-probabilities are in the first one's outcomes. `us`: what the step took. */
+  | {
+      readonly type: 'STEP_DONE';
+      readonly npu: number;
+      readonly step: number;
+      readonly outcomes: readonly StepOutcome[];
+      readonly digest: number;
+      readonly us: number;
+    }
   | { readonly type: 'STEP_FAILED'; readonly npu: number; readonly step: number; readonly error: ErrorRecord }
   /** The rank has forgotten all slots, as it was told by the call of this number. */
   | { readonly type: 'RANK_RESET'; readonly npu: number; readonly reset: number }
@@ -264,8 +232,8 @@ export type NpuMessage =
   | { readonly type: 'STEP'; readonly plan: StepPlan }
   /** Their sequences are gone, and no step follows that would say so. */
   | { readonly type: 'RELEASE_SLOTS'; readonly slots: readonly number[] }
-  /** `digest`: of the activations that the outcomes come from. */
-  | { readonly type: 'LAUNCH_DONE'; readonly step: number; readonly outcomes: readonly StepOutcome[]; readonly digest: number }
+  /** `digest`: of the activations that the outcomes come from; `us`: what the step took, in whole microseconds. */
+  | { readonly type: 'LAUNCH_DONE'; readonly step: number; readonly outcomes: readonly StepOutcome[]; readonly digest: number; readonly us: number }
   | { readonly type: 'LAUNCH_FAILED'; readonly step: number; readonly error: ErrorRecord }
   /** Give up what runs and forget all slots: a rank of the group has failed, or the group is a new one. */
   | { readonly type: 'RESET'; readonly reset: number }

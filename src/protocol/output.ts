@@ -38,6 +38,8 @@ export type TokenOut = {
   readonly logprobs: PositionLogprobs | null;
   /** Of a choice's first token: tokens of its prompt whose KV was there already. */
   readonly cached: number;
+  /** So many drafts were verified behind it, in the step that drew it; −1: it is such a draft itself. */
+  readonly drafted: number;
   /** Of prompt tokens `prompt_start`…, as their chunk was computed; `token` is −1 if it yielded none. */
   readonly prompt_start: number;
   readonly prompt_logprobs: readonly PositionLogprobs[] | null;

@@ -2,6 +2,18 @@
 import type { KvEventPage } from './kv-events.ts';
 import type { KvFabric } from './topology.ts';
 
+/**
+ * Drafts of a DP group: how often a step verified some for a sequence, how many they were, how many of them the model drew itself, and these by their place among
+ * the drafts of a sequence; no places where nothing is drafted.
+ */
+export type DraftCounts = {
+  readonly drafts: number;
+  readonly draft_tokens: number;
+  readonly accepted_tokens: number;
+  readonly accepted_at: readonly number[];
+};
+export const NO_DRAFTS: DraftCounts = { drafts: 0, draft_tokens: 0, accepted_tokens: 0, accepted_at: [] };
+
 export type NpuReport = {
   readonly npu: number;
   readonly state: string;
@@ -15,6 +27,7 @@ export type NpuReport = {
   readonly tokens_prefilled: number;
   readonly tokens_decoded: number;
   readonly preemptions: number;
+  readonly drafting: DraftCounts;
   /** Prompt tokens that were looked up in the prefix cache, and found. */
   readonly prefix_queries: number;
   readonly prefix_hits: number;

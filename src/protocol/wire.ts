@@ -31,7 +31,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'frequency_penalty',
     'repetition_penalty',
   ],
-  ['request', 'choice', 'prompt', 'max_tokens', 'sampling', 'cache_salt', 'data_parallel_rank', 'priority', 'context', 'output', 'held', 'text'],
+  ['request', 'choice', 'prompt', 'max_tokens', 'sampling', 'cache_salt', 'data_parallel_rank', 'priority', 'context', 'output', 'held', 'drafts', 'text'],
   ['stop', 'skip_special_tokens', 'reasoning_parser', 'tool_call_parser', 'tools', 'prompt_tail'],
   ['group', 'tokens'],
   ['logprob', 'top_ids', 'top_logprobs'],
@@ -76,12 +76,13 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'npu'], // RANK_BACK
   ['type', 'plan'], // STEP
   ['step', 'after', 'entries', 'detach'],
-  ['slot', 'start', 'tokens', 'first_block', 'blocks', 'shared', 'generated', 'samples', 'attach', 'output'],
+  ['slot', 'start', 'tokens', 'first_block', 'blocks', 'shared', 'generated', 'samples', 'drafts', 'attach', 'output'],
   ['type', 'slots'], // RELEASE_SLOTS
   ['type', 'reset'], // RESET
   ['type', 'npu', 'reset'], // RANK_RESET
-  ['type', 'npu', 'step', 'outcomes', 'digest'], // STEP_DONE
-  ['token', 'logprobs', 'prompt_logprobs', 'error'],
+  ['type', 'npu', 'step', 'outcomes', 'digest', 'us'], // STEP_DONE
+  ['token', 'logprobs', 'more', 'drafts', 'prompt_logprobs', 'error'],
+  ['token', 'logprobs'],
   ['type', 'npu', 'step', 'error'], // STEP_FAILED
   // threads
   ['type', 'worker'], // THREAD_STARTED, PEER_DETACHED
@@ -108,6 +109,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'tokens_prefilled',
     'tokens_decoded',
     'preemptions',
+    'drafting',
     'prefix_queries',
     'prefix_hits',
     'kv_lent',
@@ -139,6 +141,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'step_gaps_us',
     'step_gaps_us_sum',
   ],
+  ['drafts', 'draft_tokens', 'accepted_tokens', 'accepted_at'],
   [
     'peer',
     'lane',
@@ -181,11 +184,12 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'priority',
     'deadline_ms',
     'context_id',
+    'drafts',
   ], // GENERATE
   ['type', 'request'], // CANCEL_CALL, RESUME_CALL, GO_ON, SCHEDULED_CALL, PROMPT_COMPUTED
   ['token_id', 'token', 'bytes', 'logprob'],
   ['chosen', 'top'],
-  ['request', 'choice', 'index', 'text', 'token_ids', 'logprobs', 'finish', 'stop_string', 'stop_token', 'cached', 'parsed'],
+  ['request', 'choice', 'index', 'text', 'token_ids', 'logprobs', 'finish', 'stop_string', 'stop_token', 'cached', 'drafted', 'parsed'],
   ['parts', 'reasoning_tokens'],
   ['kind', 'text'], // reasoning, content
   ['kind', 'index', 'name', 'id'], // call

@@ -5,7 +5,7 @@
  */
 import type { ModelConfig } from '../model/config.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
-import type { StepPlan } from '../protocol/messages.ts';
+import type { StepEntry } from '../protocol/steps.ts';
 
 export type Device = {
   readonly flops_per_s: number;
@@ -41,7 +41,7 @@ export const ROCE: Pick<Device, 'link_bytes_per_s' | 'link_latency_ns'> = { link
 const NS_PER_S = 1e9;
 
 /** What a step's time depends on. */
-type StepShape = { readonly entries: readonly Pick<StepPlan['entries'][number], 'start' | 'tokens' | 'samples'>[] };
+type StepShape = { readonly entries: readonly (Pick<StepEntry, 'start' | 'tokens' | 'samples'> & Partial<Pick<StepEntry, 'drafts'>>)[] };
 
 /** Of all layers. */
 export const kvBlockBytes = (config: ModelConfig, block_size: number, { element_bytes }: Device): number =>
@@ -112,9 +112,9 @@ export function rooflineStep(config: ModelConfig, { npus, tp, oproj = 1, split }
     // Positions that are read once for each sequence, and those that each of its rows attends to.
     let read = 0;
     let attended = 0;
-    for (const { start, tokens, samples } of entries) {
+    for (const { start, tokens, samples, drafts = 0 } of entries) {
       rows += tokens.length;
-      sampled += samples ? 1 : 0;
+      sampled += samples ? 1 + drafts : 0;
       read += start + tokens.length;
       attended += tokens.length * start + (tokens.length * (tokens.length + 1)) / 2;
     }

@@ -53,10 +53,12 @@ export class KernelRecomputation implements Recompute {
     const digest = modelDigest(checkpoint);
     if (digest !== header.model.digest)
       throw wrongModel(`${checkpoint.folder} is not the model of the run: its digest is ${short(digest)}, in the trace it is ${short(header.model.digest)}`);
-    const { kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued, job_executors, kv_cache_dtype } = header.options;
+    const { kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued, job_executors, kv_cache_dtype, speculative } =
+      header.options;
     const options: PlanOptions = {
       ...{ kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued, job_executors },
       ...(kv_cache_dtype !== undefined && { kv_cache_dtype }),
+      ...(speculative !== undefined && { speculative }),
       topology: parseTopology(header.topology),
       records_routing: record_routing !== undefined,
       workers: header.workers,

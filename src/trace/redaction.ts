@@ -11,8 +11,9 @@
  * @module
  */
 import { PLAIN_TEXT } from '../protocol/constructors.ts';
-import type { Message, Sequence, StepOutcome, StepPlan, Work } from '../protocol/messages.ts';
+import type { Message, Sequence, Work } from '../protocol/messages.ts';
 import type { TokenOut } from '../protocol/output.ts';
+import type { StepOutcome, StepPlan } from '../protocol/steps.ts';
 import type { Command } from '../runtime/cast.ts';
 
 export type Prompts = 'recorded' | 'redacted';

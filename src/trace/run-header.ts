@@ -3,6 +3,7 @@
  * @module
  */
 import * as z from 'zod';
+import { DRAFT_METHODS } from '../flowserve/drafters/speculative.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { KV_CACHE_DTYPES } from '../protocol/kv-cache-dtype.ts';
 import { firstIssue, inWords } from '../protocol/value-words.ts';
@@ -60,6 +61,8 @@ const runHeaderSchema = z.object({
     expert_balancing: z
       .object({ policy: z.string(), redundant_slots: count, period_ms: count, windows: count, threshold: z.number(), nodes: count })
       .optional(),
+    /** Missing: nothing was drafted. */
+    speculative: z.object({ method: z.enum(DRAFT_METHODS), tokens: count, lookup_max: count, lookup_min: count, adaptive: z.boolean() }).optional(),
     kv_lease_ms: count.optional(),
     kv_fabric: z.string().optional(),
     kv_transfer: z.string().optional(),

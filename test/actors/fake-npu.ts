@@ -1,5 +1,6 @@
 /** An NPU without kernels: checks each step against what it knows of its sequences, and draws tokens that tell a wrong position or a wrong sequence. */
-import { LAST_SAMPLED, type Sequence, type StepEntry, type StepOutcome, type StepPlan } from '../../src/protocol/messages.ts';
+import type { Sequence } from '../../src/protocol/messages.ts';
+import { LAST_SAMPLED, type StepEntry, type StepOutcome, type StepPlan } from '../../src/protocol/steps.ts';
 import type { TierBlocks, TierCopy } from '../../src/protocol/transfers.ts';
 
 /** The token that follows `position` tokens of a sequence: it depends on all of them. */
@@ -51,6 +52,8 @@ export class FakeNpu {
       return {
         token: slot.sampled,
         logprobs: null,
+        more: [],
+        drafts: [],
         prompt_logprobs: null,
         error: null,
       };

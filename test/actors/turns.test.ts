@@ -57,6 +57,7 @@ class Rig {
       context: '',
       output: [],
       held: null,
+      drafts: true,
       text: PLAIN_TEXT,
     };
     this.arrivals.push(this.step);

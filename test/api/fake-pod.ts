@@ -3,17 +3,12 @@
  * Tokens 0–255 are bytes, 256 is bos, 257 is the end of a sequence; some generated characters take two tokens.
  * @module
  */
-import {
-  type ContextOptions,
-  type GenerateOptions,
-  generateOptionsSchema,
-  type Prompt,
-  parseOptions,
-  type ResolvedGenerateOptions,
-} from '../../src/options.ts';
+import { type ContextOptions, type GenerateOptions, generateOptionsSchema, parseOptions, type ResolvedGenerateOptions } from '../../src/options.ts';
 import type { ModelInfo, Pod } from '../../src/pod.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
 import type { KvEvent, KvEventPage } from '../../src/protocol/kv-events.ts';
+import type { Prompt } from '../../src/protocol/prompt.ts';
+import { NO_DRAFTS } from '../../src/protocol/threads.ts';
 import type {
   ChoiceTimes,
   Chunk,
@@ -202,7 +197,13 @@ export class FakePod implements Pod {
     const figures = {
       ...{ role: 'colocated' as const, requests_running: this.running, requests_waiting: 0, requests_finished: this.finished },
       ...{ prompt_tokens: this.prompt_tokens, generation_tokens: this.generation_tokens, kv_blocks: 100, kv_blocks_used: this.running },
-      ...{ kv_blocks_cached: 1, prefix_queries: 40, prefix_hits: 16, preemptions: 0 },
+      ...{
+        kv_blocks_cached: 1,
+        prefix_queries: 40,
+        prefix_hits: 16,
+        preemptions: 0,
+        drafting: { drafts: 4, draft_tokens: 9, accepted_tokens: 5, accepted_at: [3, 2] },
+      },
       ...{ kv_lent: 2, kv_expected: 1, kv_leases_expired: 3 },
       ...{ remote_hits: 4, remote_hits_refused: 5, remote_hits_missed: 6 },
     };
@@ -224,9 +225,8 @@ export class FakePod implements Pod {
         {
           ...npu,
           steps: 0,
-          tokens_prefilled: 0,
-          tokens_decoded: 0,
-          preemptions: 0,
+          ...{ tokens_prefilled: 0, tokens_decoded: 0 },
+          ...{ preemptions: 0, drafting: NO_DRAFTS },
           kv_blocks_cached: 1,
           prefix_queries: 40,
           prefix_hits: 16,

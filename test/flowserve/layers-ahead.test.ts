@@ -4,7 +4,8 @@ import { plainChecksum } from '../../src/flowserve/distflow/checksum.ts';
 import { KvTransfers } from '../../src/flowserve/kv-transfers.ts';
 import { onDie } from '../../src/flowserve/pod-plan.ts';
 import type { Address } from '../../src/protocol/address.ts';
-import type { KvOffer, StepPlan } from '../../src/protocol/messages.ts';
+import type { KvOffer } from '../../src/protocol/messages.ts';
+import type { StepPlan } from '../../src/protocol/steps.ts';
 import { parseTopology } from '../../src/protocol/topology.ts';
 import type { Transfer, TransferMessage } from '../../src/protocol/transfers.ts';
 import { Directory } from '../../src/runtime/directory.ts';
@@ -20,7 +21,7 @@ const step: StepPlan = {
   ...{ step: 4, after: 0, detach: [] },
   entries: [
     {
-      ...{ slot: 0, start: 0, tokens: PROMPT, first_block: 0, blocks: LENT, shared: 0, generated: 0, samples: true },
+      ...{ slot: 0, start: 0, tokens: PROMPT, first_block: 0, blocks: LENT, shared: 0, generated: 0, samples: true, drafts: 0 },
       attach: greedySequence(1, PROMPT, 4),
       output: [],
     },

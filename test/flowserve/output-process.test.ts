@@ -49,7 +49,7 @@ const begunWith = ({ min_tokens, ...text }: Terms, output: readonly number[], st
   return { sequence: { ...sequence, sampling: { ...sequence.sampling, min_tokens }, text: { ...PLAIN_TEXT, ...text } }, stage, output };
 };
 const out = (index: number, token: number, finish: TokenOut['finish'] = null): TokenOut => ({
-  ...{ request: 3, choice: 0, index, token, finish, stops: finish === 'stop', logprobs: null, cached: 0, prompt_start: 1, prompt_logprobs: null },
+  ...{ request: 3, choice: 0, index, token, finish, stops: finish === 'stop', logprobs: null, cached: 0, drafted: 0, prompt_start: 1, prompt_logprobs: null },
 });
 
 const terms: fc.Arbitrary<Terms> = fc.record({

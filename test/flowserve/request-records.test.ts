@@ -46,6 +46,7 @@ const sequencesOf = (request: number, choices: number, prompt: number): Sequence
     context: '',
     output: [],
     held: null,
+    drafts: true,
     text: { ...PLAIN_TEXT, stop: ['é'] },
   }));
 

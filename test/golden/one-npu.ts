@@ -15,7 +15,8 @@ import { type Poll, StepProgram } from '../../src/flowserve/step-program.ts';
 import { openCheckpoint } from '../../src/model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../../src/model/kernels/kernels.ts';
 import { NO_TERMS } from '../../src/protocol/constructors.ts';
-import type { Sampling, Sequence, StepOutcome, StepPlan } from '../../src/protocol/messages.ts';
+import type { Sampling, Sequence } from '../../src/protocol/messages.ts';
+import type { StepOutcome, StepPlan } from '../../src/protocol/steps.ts';
 import { attentionPlaceOf, colocated, type DpGroupPlace, executorOfNpu } from '../../src/protocol/topology.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { Exchange } from '../../src/xccl/exchange.ts';
@@ -116,6 +117,7 @@ export function generateGreedily(
           shared: 0,
           generated: outcomes.length,
           samples,
+          drafts: 0,
           attach: step === 1 ? sequence : null,
           output: [],
         },

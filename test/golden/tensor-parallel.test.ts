@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { attentionLayouts } from '../../src/flowserve/step-layout.ts';
-import type { StepOutcome } from '../../src/protocol/messages.ts';
+import type { StepOutcome } from '../../src/protocol/steps.ts';
 import type { Topology } from '../../src/protocol/topology.ts';
 import { casesOf, folderOf, MODELS } from './goldens.ts';
 import { type BareModel, generateGreedily, loadBareModel } from './one-npu.ts';

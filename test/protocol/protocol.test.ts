@@ -40,7 +40,7 @@ const tokenLogprob = { token_id: 5, token: 'é', bytes: [0xc3, 0xa9], logprob: -
 const position = { chosen: tokenLogprob, top: [tokenLogprob] };
 const chunk: ChunkRecord = {
   ...{ request: 2 ** 20 + 7, choice: 1, index: 3, text: 'é', token_ids: [5], logprobs: [position], finish: 'stop' },
-  ...{ stop_string: 'é', stop_token: -1, cached: 2, parsed: null },
+  ...{ stop_string: 'é', stop_token: -1, cached: 2, drafted: -1, parsed: null },
 };
 const parts: readonly ReplyPart[] = [
   { kind: 'reasoning', text: 'é' },
@@ -82,12 +82,21 @@ const crossing: readonly object[] = [
     step: 4,
     after: 3,
     entries: [
-      { ...{ slot: 0, start: 8, tokens: [-1], first_block: 1, blocks: [7], shared: 0 }, ...{ generated: 2, samples: true, attach: sequence, output: [5] } },
+      {
+        ...{ slot: 0, start: 8, tokens: [-1], first_block: 1, blocks: [7], shared: 0 },
+        ...{ generated: 2, samples: true, drafts: 0, attach: sequence, output: [5] },
+      },
     ],
     detach: [2],
   }),
   constructors.releaseSlots([2]),
-  constructors.stepDone(1, 4, [{ token: 5, logprobs, prompt_logprobs: [logprobs], error: null }], 2 ** 32 - 1),
+  constructors.stepDone(
+    1,
+    4,
+    [{ token: 5, logprobs, more: [{ token: 6, logprobs: null }], drafts: [6, 7], prompt_logprobs: [logprobs], error: null }],
+    2 ** 32 - 1,
+    950,
+  ),
   constructors.stepFailed(1, 4, error),
   constructors.reset(2),
   constructors.rankReset(1, 2),
@@ -145,6 +154,7 @@ const crossing: readonly object[] = [
         tokens_prefilled: 2,
         tokens_decoded: 3,
         preemptions: 4,
+        drafting: { drafts: 2, draft_tokens: 5, accepted_tokens: 3, accepted_at: [2, 1] },
         prefix_queries: 40,
         prefix_hits: 16,
         kv_lent: 2,

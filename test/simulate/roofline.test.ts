@@ -2,7 +2,7 @@
 import { expect, it } from 'vitest';
 import { readModelConfig } from '../../src/model/config.ts';
 import { resolveModel } from '../../src/model/registry.ts';
-import type { StepPlan } from '../../src/protocol/messages.ts';
+import type { StepPlan } from '../../src/protocol/steps.ts';
 import { ASCEND_910C_DIE, rooflineStep } from '../../src/simulate/roofline.ts';
 
 it('a split output projection costs what its rows take there and back, no arithmetic', () => {
@@ -18,7 +18,7 @@ const stepOf = (sequences: number, tokens: number): StepPlan => ({
   after: 0,
   entries: Array.from({ length: sequences }, (_, slot) => ({
     ...{ slot, start: 1_000, tokens: Array.from({ length: tokens }, () => 1), first_block: 0, blocks: [], shared: 0 },
-    ...{ generated: 0, samples: true, attach: null, output: [] },
+    ...{ generated: 0, samples: true, drafts: 0, attach: null, output: [] },
   })),
   detach: [],
 });

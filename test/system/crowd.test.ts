@@ -44,7 +44,7 @@ describe('a crowd of clients', () => {
 describe('chunks that wait for their reader', () => {
   const record = (number: number): ChunkRecord => ({
     ...{ request: 1, choice: number % 3, index: number, text: `tale ${number} – ü`, token_ids: [number], logprobs: null },
-    ...{ finish: number % 7 === 0 ? 'stop' : null, stop_string: null, stop_token: -1, cached: 0, parsed: null },
+    ...{ finish: number % 7 === 0 ? 'stop' : null, stop_string: null, stop_token: -1, cached: 0, drafted: 0, parsed: null },
   });
 
   it('should come out whole and in the order in which they went in, whenever they are taken', () => {

@@ -59,7 +59,7 @@ describe('a delivery', () => {
   const textOf = (choice: number, index: number): string => `${choice}.${index} `;
   const chunkOf = (attempt: number, choice: number, index: number): ChunkRecord => ({
     ...{ request: requestId(attempt, attempt, 9), choice, index, text: textOf(choice, index), token_ids: [index], logprobs: null },
-    ...{ finish: index === TOKENS - 1 ? 'length' : null, stop_string: null, stop_token: -1, cached: 0, parsed: null },
+    ...{ finish: index === TOKENS - 1 ? 'length' : null, stop_string: null, stop_token: -1, cached: 0, drafted: 0, parsed: null },
   });
 
   /** What one sender says, in its order. */

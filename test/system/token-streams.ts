@@ -246,6 +246,6 @@ export class TokenStreams {
 const idOfCall = ({ id }: Generation): number => Number.parseInt(id.slice('cmpl-'.length), 16);
 
 const sequenceOf = (request: number, choice: number, { sampling, cache_salt, priority, max_tokens }: Extract<CallerToPod, { type: 'GENERATE' }>): Sequence => ({
-  ...{ request, choice, prompt: [7], max_tokens, sampling, cache_salt, data_parallel_rank: -1, priority, context: '', output: [], held: null },
+  ...{ request, choice, prompt: [7], max_tokens, sampling, cache_salt, data_parallel_rank: -1, priority, context: '', output: [], held: null, drafts: true },
   text: PLAIN_TEXT,
 });

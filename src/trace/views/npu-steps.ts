@@ -4,7 +4,8 @@
  * @module
  */
 import { idOf, roleOf } from '../../protocol/address.ts';
-import { type StepEntry, type StepPlan, taskId } from '../../protocol/messages.ts';
+import { taskId } from '../../protocol/messages.ts';
+import type { StepEntry, StepPlan } from '../../protocol/steps.ts';
 import type { ActRecord } from '../act-record.ts';
 
 /** `recompute`: positions that were computed before a preemption. */

@@ -1,0 +1,149 @@
+/**
+ * How many drafts a step verifies for each sequence (xDeepServe §4.6): as many as pay, by what came of those before and by what steps take.
+ *
+ *   a step of n rows takes      base + row × n                                     fitted to the steps that only decode, those of long ago forgotten
+ *   a token is worth            (base + row × s) / s                               with s sequences that decode
+ *   the d-th draft pays         where acceptance ^ d × (a token's worth) > row
+ *
+ * A sequence whose drafts do not pay goes on without, and tries one after a while, then after twice as long, and so on. One that begins is expected to be as those
+ * before it. Drafts change no token, so all of this is about time alone; on a virtual clock it is the same in each run.
+ * @module
+ */
+import type { StepOutcome } from '../../src/protocol/steps.ts';
+import type { DraftCounts } from '../../src/protocol/threads.ts';
+
+export type DraftLimits = {
+  /** Of a sequence in one step; missing: none. */
+  readonly drafts_max?: number;
+  /** False: all that there are; missing: as many of them as pay. */
+  readonly drafts_as_pays?: boolean;
+};
+
+/** Of a sequence: its drafts that the model drew itself, and those that it did not, those of long ago forgotten; whether it may draft. */
+export type DraftHistory = {
+  right: number;
+  wrong: number;
+  /** So many tokens go by before the next try; 0: it may draft. */
+  wait: number;
+  /** How long the next wait is. */
+  pause: number;
+  /** It tries one draft, whatever is expected of it. */
+  isTrying: boolean;
+};
+
+/** So much of each count is left after the next step. */
+const KEPT = 0.9;
+const KEPT_OF_ALL = 0.98;
+/** As much as so many drafts weighs what is known of other sequences; and of those what is assumed at first: enough to try. */
+const PRIOR_DRAFTS = 2;
+const FIRST_ACCEPTANCE = 0.75;
+const FIRST_WEIGHT = 4;
+/** Of a step of one row, before steps of several were seen: as if half of it were the row's. */
+const FIRST_ROW_SHARE = 0.5;
+/** A step that took longer than so many times what was expected was held up by something else. */
+const OUTLIER = 3;
+/** Tokens. */
+const PAUSE_MIN = 32;
+const PAUSE_MAX = 1_024;
+/** The fit has to be told from noise: variance of the rows, at least. */
+const VARIANCE_MIN = 0.02;
+
+export const newDraftHistory = (): DraftHistory => ({ right: 0, wrong: 0, wait: 0, pause: PAUSE_MIN, isTrying: false });
+
+export class Drafting {
+  readonly #drafts_max: number;
+  readonly #asPays: boolean;
+  readonly counts: { -readonly [Count in keyof DraftCounts]: DraftCounts[Count] } & { readonly accepted_at: number[] };
+  /** Of all sequences, as in their histories. */
+  #right = FIRST_ACCEPTANCE * FIRST_WEIGHT;
+  #wrong = (1 - FIRST_ACCEPTANCE) * FIRST_WEIGHT;
+  /** Decayed sums over steps: of 1, rows, rows², µs, rows × µs. */
+  readonly #sums = [0, 0, 0, 0, 0];
+
+  constructor({ drafts_max = 0, drafts_as_pays = true }: DraftLimits) {
+    this.#drafts_max = drafts_max;
+    this.#asPays = drafts_as_pays;
+    this.counts = { drafts: 0, draft_tokens: 0, accepted_tokens: 0, accepted_at: new Array<number>(drafts_max).fill(0) };
+  }
+
+  get isOn(): boolean {
+    return this.#drafts_max > 0;
+  }
+
+  /** Drafts for the next step of a sequence, one of so many that decode. */
+  lengthFor(history: DraftHistory, sequences: number): number {
+    if (!this.#asPays) return this.#drafts_max;
+    if (history.wait > 0) return 0;
+    const worthwhile = this.#worthwhile(this.#acceptanceOf(history), sequences);
+    if (worthwhile > 0) return worthwhile;
+    if (history.isTrying) return 1;
+    history.wait = history.pause;
+    history.pause = Math.min(2 * history.pause, PAUSE_MAX);
+    return 0;
+  }
+
+  /** What came of a sequence's part of a step. */
+  note(history: DraftHistory, { drafts, more }: StepOutcome): void {
+    if (history.wait > 0) {
+      history.wait = Math.max(0, history.wait - 1 - more.length);
+      history.isTrying = history.wait === 0;
+    }
+    if (drafts.length === 0) return;
+    const right = more.length;
+    // Behind the first wrong one nothing is known of any.
+    const wrong = right < drafts.length ? 1 : 0;
+    const { counts } = this;
+    counts.drafts++;
+    counts.draft_tokens += drafts.length;
+    counts.accepted_tokens += right;
+    for (let at = 0; at < right; at++) counts.accepted_at[at] = (counts.accepted_at[at] as number) + 1;
+    history.right = history.right * KEPT + right;
+    history.wrong = history.wrong * KEPT + wrong;
+    this.#right = this.#right * KEPT_OF_ALL + right;
+    this.#wrong = this.#wrong * KEPT_OF_ALL + wrong;
+    history.isTrying = false;
+    if (right > 0) history.pause = PAUSE_MIN;
+  }
+
+  /** A step that only decodes took so long. */
+  noteStep(rows: number, us: number): void {
+    const sums = this.#sums;
+    const { base_us, row_us } = this.cost;
+    const expected = base_us + row_us * rows;
+    const taken = expected > 0 ? Math.min(us, OUTLIER * expected) : us;
+    [1, rows, rows * rows, taken, rows * taken].forEach((value, index) => {
+      sums[index] = (sums[index] as number) * KEPT_OF_ALL + value;
+    });
+  }
+
+  /** Microseconds of a step that only decodes, and of each of its rows; 0 and 0: none was seen. */
+  get cost(): { readonly base_us: number; readonly row_us: number } {
+    const [count, rows, squares, us, products] = this.#sums as [number, number, number, number, number];
+    if (count === 0) return { base_us: 0, row_us: 0 };
+    const [mean, mean_us] = [rows / count, us / count];
+    const variance = squares / count - mean * mean;
+    const few_us = (mean_us * FIRST_ROW_SHARE) / (FIRST_ROW_SHARE * mean + (1 - FIRST_ROW_SHARE));
+    // No step gets cheaper by more rows, nor is a row dearer than a step by itself.
+    const fitted_us = variance < VARIANCE_MIN ? few_us : (products / count - mean * mean_us) / variance;
+    const row_us = Math.min(Math.max(fitted_us, 0), mean_us / mean);
+    return { base_us: mean_us - row_us * mean, row_us };
+  }
+
+  #acceptanceOf({ right, wrong }: DraftHistory): number {
+    const expected = this.#right / (this.#right + this.#wrong);
+    return (right + PRIOR_DRAFTS * expected) / (right + wrong + PRIOR_DRAFTS);
+  }
+
+  #worthwhile(acceptance: number, sequences: number): number {
+    const { base_us, row_us } = this.cost;
+    const worth_us = base_us / sequences + row_us;
+    let drafts = 0;
+    for (let gain_us = acceptance * worth_us; drafts < this.#drafts_max && gain_us >= row_us; gain_us *= acceptance) drafts++;
+    return drafts;
+  }
+
+  /** All of its state: what a snapshot of its owner shows. */
+  toJSON(): object {
+    return { ...structuredClone(this.counts), right: this.#right, wrong: this.#wrong, sums: [...this.#sums] };
+  }
+}

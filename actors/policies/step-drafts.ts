@@ -1,0 +1,45 @@
+/**
+ * The place of drafts in a step: behind the tokens of all who decode, and never at anybody's cost. What pays is drafting.ts's to say; here is what fits.
+ * @module
+ */
+import type { StepOutcome } from '../../src/protocol/steps.ts';
+import type { Drafting } from './drafting.ts';
+import type { RelationalTensorCache } from './relational-tensor-cache.ts';
+import { draftsLeft, missingBlocks, type RunningSequence, tokensToLaunch } from './running-sequence.ts';
+import type { Launched } from './step-entry.ts';
+
+/** Rows of a step that drafts may have: those that tokens of sequences which decode leave; half of them where prompts wait for the others. */
+export function draftRows(inOrder: readonly RunningSequence[], waiting: number, budget: number): number {
+  let decodes = 0;
+  while (decodes < inOrder.length && tokensToLaunch(inOrder[decodes] as RunningSequence) === 1) decodes++;
+  const left = Math.max(0, budget - decodes);
+  return waiting > 0 || decodes < inOrder.length ? Math.floor(left / 2) : left;
+}
+
+/**
+ * Drafts of a sequence, at most `spare`: as many as pay and as could be wanted. Their KV takes blocks only while there is one left for each other sequence of the
+ * step, so nobody gives way for them. What they reserve and do not need is the sequence's next.
+ */
+export function draftsFor(running: RunningSequence, sequences: number, spare: number, drafting: Drafting, cache: RelationalTensorCache): number {
+  const wanted = Math.min(draftsLeft(running), spare);
+  if (wanted === 0) return 0;
+  const needed = missingBlocks(running, 1, cache);
+  for (let drafts = Math.min(wanted, drafting.lengthFor(running.drafting, sequences)); drafts > 0; drafts--) {
+    const missing = missingBlocks(running, 1 + drafts, cache);
+    if (missing === needed || cache.canAllocate(missing + sequences)) return drafts;
+  }
+  return 0;
+}
+
+/** What came of a step's drafts; `us`: what it took. */
+export function noteDrafts(drafting: Drafting, launched: readonly Launched[], outcomes: readonly StepOutcome[], us: number): void {
+  let rows = 0;
+  let isDecode = us > 0;
+  launched.forEach(({ running, count, samples }, index) => {
+    const outcome = outcomes[index] as StepOutcome;
+    rows += count + outcome.drafts.length;
+    isDecode &&= count === 1 && samples;
+    if (samples) drafting.note(running.drafting, outcome);
+  });
+  if (isDecode) drafting.noteStep(rows, us);
+}

@@ -1,0 +1,25 @@
+/**
+ * Who guesses the tokens that follow, on the NPU (xDeepServe §4.6): the main model verifies the guesses in one pass, so none of them changes a token. A drafter
+ * knows what each slot's sequence has, since it is told of every token that a step draws; its guesses for the next step are asked for when that begins.
+ * @module
+ */
+import type { Sequence } from '../../protocol/messages.ts';
+import type { StepOutcome, StepPlan } from '../../protocol/steps.ts';
+import type { Span } from '../arithmetic.ts';
+import type { Part } from '../step-parts.ts';
+
+/** A step that has drawn its tokens. `plan`: with all drafts in it; `outcomes`: of its entries, in their order. */
+export type DraftedStep = { readonly plan: StepPlan; readonly spans: readonly Span[]; readonly rows: number; readonly outcomes: readonly StepOutcome[] };
+
+export interface Drafter {
+  /** `output`: tokens that the sequence has already. */
+  attach(slot: number, sequence: Sequence, output: readonly number[]): void;
+  detach(slot: number): void;
+  reset(): void;
+  /** A step has drawn a slot's next token. */
+  drew(slot: number, token: number): void;
+  /** Appends to `drafts` at most `max` tokens that probably follow the last one. Asked twice for one step, it answers the same. */
+  draft(slot: number, max: number, drafts: number[]): void;
+  /** Parts of a step after those that draw its tokens. Made when the step begins, run when its outcomes are there. */
+  tail(step: DraftedStep): readonly Part[];
+}

@@ -1,0 +1,16 @@
+/**
+ * How a pod drafts, as its options say it; and the drafter that an NPU has for that.
+ * @module
+ */
+import type { Drafter } from './drafter.ts';
+import { type LookupLimits, PromptLookup } from './prompt-lookup.ts';
+
+/** `ngram`: prompt lookup. */
+export const DRAFT_METHODS = ['ngram'] as const;
+export type DraftMethod = (typeof DRAFT_METHODS)[number];
+
+/** `tokens`: drafts of a sequence in one step, at most; `adaptive`: fewer, or none, where they do not pay. */
+export type Speculative = LookupLimits & { readonly method: DraftMethod; readonly tokens: number; readonly adaptive: boolean };
+
+/** Null: nothing is drafted. */
+export const newDrafter = (speculative: Speculative | undefined): Drafter | null => (speculative === undefined ? null : new PromptLookup(speculative));
