@@ -11,6 +11,7 @@ import { type Address, address, idOf } from '../../src/protocol/address.ts';
 import { prefixOverdue, prefixUnwanted, prefixWanted } from '../../src/protocol/constructors.ts';
 import type { Commands } from '../../src/protocol/messages.ts';
 import { type CacheCosts, isWorthFetching } from './cache-costs.ts';
+import { MARK_TOKENS } from './prefix-marks.ts';
 import type { RunningSequence } from './running-sequence.ts';
 
 /** A sequence waits no longer for an answer: a group that serves answers between two steps. */
@@ -65,16 +66,18 @@ export class PrefixWants {
   ask(running: RunningSequence, known: number): boolean {
     if (this.#costs === null || !this.#may.delete(running.task)) return false;
     const { held, cache_salt } = running.sequence;
+    if (held === null) return false;
     // At least one token is computed here.
-    const blocks = Math.floor(Math.min(held?.tokens ?? 0, running.tokens.length - 1) / this.#block_size);
-    const missing = blocks - known / this.#block_size;
-    if (held === null || missing <= 0) return false;
+    const blocksOf = (tokens: number): number => Math.floor(Math.min(tokens, running.tokens.length - 1) / this.#block_size);
+    const missing = blocksOf(held.tokens) - known / this.#block_size;
+    if (missing <= 0) return false;
     if (!isWorthFetching(this.#costs, 'remote', missing, this.#block_size, known)) {
       this.refused++;
       return false;
     }
     this.#asked.set(running.task, { running, known });
-    const tokens = running.tokens.slice(0, blocks * this.#block_size);
+    // As far as the next mark nobody knows whether it has them; it lends what it has.
+    const tokens = running.tokens.slice(0, blocksOf(held.tokens + MARK_TOKENS - 1) * this.#block_size);
     this.#sends.push({ to: address('dp-group', held.group), message: prefixWanted(this.#self, running.task, cache_salt, tokens, known) });
     this.#timers.push({ id: answerOf(running.task), delay_ms: ANSWER_MS, message: prefixOverdue(running.task) });
     return true;

@@ -28,6 +28,25 @@ describe('a prefix that another group has', () => {
     expect(wants.take()).toEqual({ sends: [], timers: [] });
   });
 
+  it('should be asked for as far as the next mark, which the guess does not reach', () => {
+    const wants = new PrefixWants('dp-group/0', 4, LINK);
+    const tokens = Array.from({ length: 70 }, (_, at) => at);
+    const of = (held: number): RunningSequence =>
+      newRunningSequence('task/1', { ...greedySequence(1, tokens, 4), held: { group: 1, tokens: held } }, 'whole', [], { rank: 0, arrival: 0 });
+    for (const [held, wanted] of [
+      [32, 60],
+      [64, 68],
+    ] as const) {
+      const running = of(held);
+      wants.arrive(running);
+      expect(wants.ask(running, 0)).toBe(true);
+      expect(wants.take().sends[0]?.message).toMatchObject({ tokens: tokens.slice(0, wanted) });
+    }
+    const running = of(32);
+    wants.arrive(running);
+    expect(wants.ask(running, 32)).toBe(false);
+  });
+
   it('should not be asked for where it takes longer to come than to compute, or is here', () => {
     const wants = new PrefixWants('dp-group/0', 4, { ...LINK, remote_fixed_us: 29 });
     wants.arrive(sequenceHeldBy(1));
