@@ -8,7 +8,7 @@
  *      replacing ◀─┘   what computed it is lost: what is left of it is computed elsewhere
  *
  * Supervised by the frontend. It makes one serving job (DeepServe §3: a chat request is one job). Tokens do not pass here: the DP group's
- * output goes straight to the frontend. No state has a deadline of its own: a request waits as long as its caller does, whose CANCEL ends any of them, or
+ * output goes straight to the frontend; where its text cannot be told, FAIL ends it as CANCEL does, and it has failed. No state has a deadline of its own: a request waits as long as its caller does, whose CANCEL ends any of them, or
  * as long as its caller has said that it may take (`deadline_ms`): then it fails, wherever it is.
  */
 import { assign, setup } from 'xstate';
@@ -69,6 +69,7 @@ export const request = setup({
   actions: {
     send: (_, _command: Commands['send']) => {},
     after: (_, _command: Commands['after']) => {},
+    keepError: assign({ error: ({ context, event }) => (event.type === 'FAIL' ? event.error : context.error) }),
     takePlaces: assign({
       sequences: ({ context, event }) => (event.type === 'REPLACED' ? event.sequences : context.sequences),
       placements: ({ context, event }) => (event.type === 'REPLACED' ? event.placements : context.placements),
@@ -79,7 +80,7 @@ export const request = setup({
     cannotGoOn: ({ event }) => event.type === 'REPLACED' && event.error !== null,
     nothingIsLeft: ({ event }) => event.type === 'REPLACED' && event.sequences.length === 0,
     hasDeadline: ({ context }) => context.deadline_ms >= 0,
-    isLate: ({ context }) => context.error !== null,
+    hasError: ({ context }) => context.error !== null,
     isResumed: ({ context }) => context.placements.length > 0,
     isResumedWithDeadline: ({ context }) => context.placements.length > 0 && context.deadline_ms >= 0,
   },
@@ -131,8 +132,9 @@ export const request = setup({
           { guard: 'mayGoOn', target: '.replacing' },
           { target: 'failed', actions: assign({ error: ({ event }) => forCaller(event.error) }) },
         ],
-        JOB_CANCELLED: [{ guard: 'isLate', target: 'failed' }, { target: 'cancelled' }],
+        JOB_CANCELLED: [{ guard: 'hasError', target: 'failed' }, { target: 'cancelled' }],
         CANCEL: '.cancelling',
+        FAIL: { target: '.cancelling', actions: 'keepError' },
       },
       states: {
         admitted: {
@@ -161,22 +163,24 @@ export const request = setup({
               { target: 'admitted', actions: ['takePlaces', planJob, tellFrontend] },
             ],
             CANCEL: 'withdrawing',
+            FAIL: { target: 'withdrawing', actions: 'keepError' },
             DEADLINE_PASSED: { ...lateWhile('it was to be computed elsewhere'), target: 'withdrawing' },
           },
         },
         withdrawing: {
           on: {
             REPLACED: [
-              { guard: 'isLate', target: '#request.failed', actions: 'takePlaces' },
+              { guard: 'hasError', target: '#request.failed', actions: 'takePlaces' },
               { target: '#request.cancelled', actions: 'takePlaces' },
             ],
             CANCEL: {},
+            FAIL: {},
             DEADLINE_PASSED: {},
           },
         },
         cancelling: {
           entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: cancel() }) },
-          on: { JOB_PLACED: {}, JOB_RUNNING: {}, JOB_STREAMING: {}, CANCEL: {}, DEADLINE_PASSED: {} },
+          on: { JOB_PLACED: {}, JOB_RUNNING: {}, JOB_STREAMING: {}, CANCEL: {}, FAIL: {}, DEADLINE_PASSED: {} },
         },
       },
     },

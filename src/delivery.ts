@@ -42,8 +42,8 @@ type Choice = {
 export type DeliveryPorts = {
   readonly counts: CallCounts;
   readonly records: DeliveredRecords;
-  /** To the control thread: nothing more of it is to be computed; or it is to go on from its record, since it has ended without all of its tokens. */
-  readonly tell: (what: 'CANCEL_CALL' | 'RESUME_CALL') => void;
+  /** To the control thread: nothing more of it is to be computed; the same, since its text cannot be told; or it is to go on from its record. */
+  readonly tell: (what: 'CANCEL_CALL' | 'FAIL_CALL' | 'RESUME_CALL') => void;
 };
 
 /** Looks after a loss in which what is missing did not come, before it is taken for lost. */
@@ -155,7 +155,7 @@ export class Delivery {
     if (this.#looks !== null) this.#fail(error);
     else if (this.#textError === null) {
       this.#textError = error;
-      this.generation.cancel();
+      this.#ports.tell('FAIL_CALL');
     }
   }
 

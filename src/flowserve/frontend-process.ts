@@ -8,10 +8,10 @@ import type { ModelConfig } from '../model/config.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf } from '../protocol/address.ts';
 import type { CallerToPod, FrontendToCaller, GenerateCall, PromptRecord } from '../protocol/caller.ts';
-import { cancel, dropCache, goOn, submit } from '../protocol/constructors.ts';
+import { cancel, dropCache, fail, goOn, submit } from '../protocol/constructors.ts';
 import type { MemberLife } from '../protocol/controllers.ts';
 import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
-import type { FrontendMessage, Message, Sampling } from '../protocol/messages.ts';
+import type { FrontendMessage, Message, RequestMessage, Sampling } from '../protocol/messages.ts';
 import type { HeldPrefix } from '../protocol/prefix-sharing.ts';
 import { attemptOf, callOf, requestId } from '../protocol/request-ids.ts';
 import type { Random } from '../runtime/clock.ts';
@@ -23,6 +23,9 @@ export const FRONTEND: Address = 'frontend/0';
 
 /** Each stands for 32 tokens of a prompt: two million tokens. */
 const MARKS_MAX = 65_536;
+
+/** What exactly, the caller's thread knows; it may quote the text, which is not for traces. */
+const UNTOLD: ErrorRecord = { code: 'internal', message: "the reply's text could not be parsed", param: null };
 
 /** The cause of what callers ask for. */
 const FROM_OUTSIDE = 0;
@@ -48,8 +51,8 @@ export type FrontendPorts = {
 type OpenRequest = {
   /** Under which it goes on. */
   id: number;
-  /** Its caller wants no more of it. */
-  isCancelled: boolean;
+  /** What it was told, when nothing more of it was wanted. */
+  ending: RequestMessage | null;
   /** Of its prompt. */
   readonly marks: readonly number[];
 };
@@ -86,7 +89,10 @@ export class FrontendProcess {
         this.#open(message);
         break;
       case 'CANCEL_CALL':
-        this.#cancel(message.request);
+        this.#tellToEnd(message.request, cancel());
+        break;
+      case 'FAIL_CALL':
+        this.#tellToEnd(message.request, fail(UNTOLD));
         break;
       case 'RESUME_CALL':
         this.#reopen(message.request);
@@ -133,7 +139,7 @@ export class FrontendProcess {
   }
 
   cancelAll(): void {
-    for (const call of this.#requests.keys()) this.#cancel(call);
+    for (const call of this.#requests.keys()) this.#tellToEnd(call, cancel());
   }
 
   /** Requests that come after this find nothing that was computed before. */
@@ -166,7 +172,7 @@ export class FrontendProcess {
       const marks = this.#ports.shares_prefixes ? prefixMarks(first.cache_salt, first.prompt) : [];
       const held = this.#holderOf(marks);
       const sequences = unowned.map((sequence) => ({ ...sequence, request: id, held }));
-      this.#requests.set(call.request, { id, isCancelled: false, marks });
+      this.#requests.set(call.request, { id, ending: null, marks });
       // Without room for its record it is served all the same, as long as its job executor lives.
       const records = this.#ports.records.open(sequences, life, call.deadline_ms < 0 ? call.deadline_ms : this.#ports.now_ms() + call.deadline_ms);
       this.#ports.tellCaller({ type: 'PROMPT', request: call.request, token_ids: first.prompt, records });
@@ -181,7 +187,7 @@ export class FrontendProcess {
     try {
       const { member, life } = this.#pick();
       const id = this.#ports.records.reopen(call, { job_executor: idOf(member), life });
-      this.#requests.set(call, { id, isCancelled: false, marks: [] });
+      this.#requests.set(call, { id, ending: null, marks: [] });
       this.#ports.send(member, FRONTEND, goOn(address('request', id)), FROM_OUTSIDE);
     } catch (error) {
       this.#ports.tellCaller({ type: 'ENDED', request: call, error: toErrorRecord(error) });
@@ -201,11 +207,11 @@ export class FrontendProcess {
     return picked;
   }
 
-  #cancel(call: number): void {
+  #tellToEnd(call: number, ending: RequestMessage): void {
     const request = this.#requests.get(call);
     if (request === undefined) return;
-    request.isCancelled = true;
-    this.#ports.send(address('request', request.id), FRONTEND, cancel(), FROM_OUTSIDE);
+    request.ending = ending;
+    this.#ports.send(address('request', request.id), FRONTEND, ending, FROM_OUTSIDE);
   }
 
   /** Its job executor was lost, and another goes on with it. What was sent to the lost one may have found nobody. */
@@ -213,7 +219,7 @@ export class FrontendProcess {
     const request = this.#requests.get(callOf(id));
     if (request === undefined) return;
     request.id = id;
-    if (request.isCancelled) this.#cancel(callOf(id));
+    if (request.ending !== null) this.#tellToEnd(callOf(id), request.ending);
   }
 
   #end(id: number, error: ErrorRecord | null): void {

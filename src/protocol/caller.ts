@@ -58,6 +58,8 @@ export type ContextRecord = { readonly id: string; readonly token_count: number;
 export type CallerToPod =
   | GenerateCall
   | { readonly type: 'CANCEL_CALL'; readonly request: number }
+  /** The text of one of its choices cannot be told: nothing more of it is to be computed. */
+  | { readonly type: 'FAIL_CALL'; readonly request: number }
   /** It has ended in the pod, and tokens of it were lost on their way: it is to go on from its record. */
   | { readonly type: 'RESUME_CALL'; readonly request: number };
 

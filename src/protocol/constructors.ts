@@ -73,6 +73,7 @@ export const jobDone = (): RequestMessage => ({ type: 'JOB_DONE' });
 export const jobFailed = (error: ErrorRecord | null): RequestMessage => ({ type: 'JOB_FAILED', error: error ?? unexplained });
 export const jobCancelled = (): RequestMessage => ({ type: 'JOB_CANCELLED' });
 export const deadlinePassed = (): RequestMessage => ({ type: 'DEADLINE_PASSED' });
+export const fail = (error: ErrorRecord): RequestMessage => ({ type: 'FAIL', error });
 /** To a request, a job or a task. */
 export const cancel = (): { readonly type: 'CANCEL' } => ({ type: 'CANCEL' });
 

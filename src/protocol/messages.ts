@@ -115,6 +115,8 @@ export type RequestMessage =
   | { readonly type: 'JOB_FAILED'; readonly error: ErrorRecord }
   | { readonly type: 'JOB_CANCELLED' }
   | { readonly type: 'DEADLINE_PASSED' }
+  /** Its caller cannot be told what it says: what is left of it is let go of. */
+  | { readonly type: 'FAIL'; readonly error: ErrorRecord }
   | { readonly type: 'CANCEL' };
 
 export type JobMessage =

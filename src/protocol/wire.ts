@@ -52,7 +52,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'from', 'task', 'cache_salt', 'tokens', 'known'], // PREFIX_WANTED
   ['type', 'from', 'task', 'offer'], // PREFIX_LENT
   ['type'], // SCHEDULED, RECEIVING, DECODING, TRANSFERRED, PREEMPTED, GENERATED, ABANDONED, DRAIN, DROP_CACHE
-  ['type', 'error'], // GENERATION_FAILED
+  ['type', 'error'], // GENERATION_FAILED, FAIL
   ['type', 'context', 'cache_salt', 'tokens'], // KEEP_CONTEXT
   ['type', 'context'], // FORGET_CONTEXT
   ['type', 'npu', 'error'], // NPU_LOST
@@ -186,7 +186,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'context_id',
     'drafts',
   ], // GENERATE
-  ['type', 'request'], // CANCEL_CALL, RESUME_CALL, GO_ON, SCHEDULED_CALL, PROMPT_COMPUTED
+  ['type', 'request'], // CANCEL_CALL, FAIL_CALL, RESUME_CALL, GO_ON, SCHEDULED_CALL, PROMPT_COMPUTED
   ['token_id', 'token', 'bytes', 'logprob'],
   ['chosen', 'top'],
   ['request', 'choice', 'index', 'text', 'token_ids', 'logprobs', 'finish', 'stop_string', 'stop_token', 'cached', 'drafted', 'parsed'],

@@ -1,8 +1,8 @@
 /** What a parser cannot take fails its own request: its worker, and whoever else is served there, go on. */
 import { describe, expect, it } from 'vitest';
-import type { PodOptions } from '../../src/index.ts';
+import type { InspectionEvent, PodOptions } from '../../src/index.ts';
 import { spokenPod } from '../api/spoken-pod.ts';
-import { expectNothingLeft } from './pods.ts';
+import { expectNothingLeft, sleep } from './pods.ts';
 
 const OPENED = '<function=f>';
 /** Passes for a tool, and crosses to the pod as null. */
@@ -14,7 +14,12 @@ describe('a reply that cannot be parsed', () => {
     ['on a live pod', { npus: 2, workers: 2 }],
     ['on a virtual clock, prefill and decode apart', { topology: 'pd', kv_transfer: 'layer', clock: 'virtual', seed: 3 }],
   ])('should fail its request alone, and no worker: %s', async (_, options) => {
-    await using spoken = await spokenPod(TEMPLATE, [OPENED], [], options);
+    const states = new Map<string, unknown>();
+    const inspect = (event: InspectionEvent): void => {
+      if (event.type === '@xstate.snapshot' && event.sessionId.startsWith('request/'))
+        states.set(event.sessionId, (event.snapshot as { value?: unknown }).value);
+    };
+    await using spoken = await spokenPod(TEMPLATE, [OPENED], [], { ...options, inspect });
     const { pod } = spoken;
     const quiet = (await pod.complete('Once', { seed: 1, max_tokens: 40, ignore_eos: true })).choices[0]?.token_ids;
     const bystander = pod.complete('Once', { seed: 1, max_tokens: 40, ignore_eos: true });
@@ -27,5 +32,7 @@ describe('a reply that cannot be parsed', () => {
     await expectNothingLeft(pod);
     const { fabric } = await pod.stats();
     expect(fabric.threads.map(({ epoch }) => epoch)).toEqual(fabric.threads.map(() => 1));
+    while (states.size < 5) await sleep(5);
+    expect([...states.values()].sort()).toEqual(['failed', 'failed', 'failed', 'finished', 'finished']);
   });
 });

@@ -122,12 +122,12 @@ describe('a delivery', () => {
   });
 
   const openDelivery = (choices: number) => {
-    const seen = { cancels: 0, resumes: 0, closes: 0 };
+    const seen = { cancels: 0, fails: 0, resumes: 0, closes: 0 };
     const records = { of: () => ({ append: () => {}, close: () => seen.closes++ }) } as unknown as DeliveredRecords;
     const terms = { id: 'x', seed: 0, choices, wantsPromptLogprobs: false };
     const generation = new LiveGeneration(terms, { clock: { now_ms: () => 1 }, cancel: () => delivery.cancel(), ended: () => {} });
     const counts = new CallCounts();
-    const tell = (what: string): number => (what === 'CANCEL_CALL' ? seen.cancels++ : seen.resumes++);
+    const tell = (what: string): number => seen[({ CANCEL_CALL: 'cancels', FAIL_CALL: 'fails' } as const)[what] ?? 'resumes']++;
     const delivery: Delivery = new Delivery(generation, terms, { counts, records, tell });
     return { generation, counts, seen, delivery };
   };
@@ -157,9 +157,19 @@ describe('a delivery', () => {
     first?.();
     expect([delivery.isOver, seen.closes]).toEqual([false, 0]);
     second?.();
-    expect([delivery.isOver, seen.closes, seen.cancels]).toEqual([true, 1, isBefore ? 1 : 0]);
+    expect([delivery.isOver, seen.closes, seen.fails]).toEqual([true, 1, isBefore ? 1 : 0]);
     expect(counts.all.finished).toMatchObject({ failed: 1, cancelled: 0 });
     expect(await readAll(generation)).toMatchObject({ chunks: [{}], error: 'internal' });
+  });
+
+  it.each([
+    ['overloaded', 0],
+    ['worker_failed', 1],
+  ] as const)('should count what has failed, and nothing that was refused: %s', (code, failed) => {
+    const { delivery, counts } = openDelivery(1);
+    delivery.hear(PROMPT);
+    delivery.hear({ ...ENDED, error: { code, message: 'x', param: null } });
+    expect(counts.all.finished['failed']).toBe(failed);
   });
 
   it('should drop what an earlier owner says once a later one has spoken', () => {
@@ -189,7 +199,7 @@ describe('a delivery', () => {
     for (let index = 2; index < TOKENS; index++) delivery.push(chunkOf(1, 0, index), 1);
     expect(delivery.isOver).toBe(false);
     delivery.hear(ENDED);
-    expect([delivery.isOver, seen]).toEqual([true, { cancels: 0, resumes: 1, closes: 1 }]);
+    expect([delivery.isOver, seen]).toEqual([true, { cancels: 0, fails: 0, resumes: 1, closes: 1 }]);
   });
 
   it('should be resumed where a token was lost with its worker, and only there, whatever the order of senders', async () => {
@@ -260,7 +270,7 @@ describe('a delivery', () => {
         delivery.push(long(index), 1);
         delivery.look();
       }
-      expect(seen).toEqual({ cancels: 1, resumes: 0, closes: 0 });
+      expect(seen).toEqual({ cancels: 1, fails: 0, resumes: 0, closes: 0 });
       if (how === 'is left by its caller') generation.cancel();
       delivery.hear({ type: 'ENDED', request: 9, error: { code: 'cancelled', message: 'the caller cancelled the request', param: null } });
       if (how === 'goes on') {
