@@ -109,6 +109,7 @@ function threads(look: Look): string[] {
     ['THREAD', ({ name }) => name],
     ['STATE', ({ state }) => state],
     ['EPOCH', ({ epoch }) => epoch],
+    ['WAITS FOR', ({ waits_for }) => waits_for.join(', ') || '-'],
     ['WAKES/S', ({ thread, wakes }) => roundRate(rate(before.get(thread), wakes, look))],
   ];
   return table(look.now.fabric.threads, columns, 2);

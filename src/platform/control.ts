@@ -233,7 +233,7 @@ export class Control {
         ...reports.map(({ worker, links }) => ({ thread: this.directory.threadOfWorker(worker), reports: links })),
       ],
       ...{ kv_links: reports.flatMap(({ kv_links }) => kv_links), garbage: reports.map(({ worker, garbage }) => ({ worker, ...garbage })) },
-      threads: threadReports(this.directory, this.#port.links.control, (thread) => this.#workers.isQuarantined(thread)),
+      threads: threadReports(this.directory, this.#port.links.control, this.#workers),
       regions: this.#space.table.report(),
       ...{ scaling: this.scale.stats(), expert_loads: this.#loads.table(), actors: this.#host.cast.actors },
       expert_balancing: balancingReports(this.#host.cast, this.#plan, this.#clock.now_ms()),

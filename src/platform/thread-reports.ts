@@ -11,14 +11,17 @@ function nameOf(thread: number, directory: Directory): string | null {
   return worker < 0 ? null : `worker/${worker}`;
 }
 
-export const threadReports = (directory: Directory, control: ControlPage, isQuarantined: (thread: number) => boolean): ThreadReport[] =>
+type Seats = { readonly isQuarantined: (thread: number) => boolean; readonly waitsFor: (thread: number) => readonly string[] };
+
+export const threadReports = (directory: Directory, control: ControlPage, seats: Seats): ThreadReport[] =>
   Array.from({ length: threadsOf(directory.hosting) }, (_, thread) => {
     const name = nameOf(thread, directory);
     return {
       thread,
       name: name ?? `thread/${thread}`,
-      state: isQuarantined(thread) ? 'quarantined' : name === null ? 'free' : 'held',
+      state: seats.isQuarantined(thread) ? 'quarantined' : name === null ? 'free' : 'held',
       epoch: control.epochOf(thread),
       wakes: control.wakes(thread),
+      waits_for: seats.waitsFor(thread),
     };
   });

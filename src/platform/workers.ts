@@ -134,6 +134,12 @@ export class Workers {
     return this.#spares.quarantined;
   }
 
+  /** For what the successor of the one who had the thread's rings waits; nothing: it has none to come. */
+  waitsFor(thread: number): readonly string[] {
+    const worker = this.#threads.findIndex(({ seat }) => seat.thread === thread);
+    return worker < 0 ? [] : this.#waitsFor(worker);
+  }
+
   isQuarantined(thread: number): boolean {
     return this.#spares.isQuarantined(thread);
   }
@@ -340,14 +346,21 @@ export class Workers {
     return this.#threads.flatMap((thread, peer) => (peer !== worker && thread.state === 'running' ? [peer] : []));
   }
 
+  #waitsFor(worker: number): string[] {
+    const thread = this.#thread(worker);
+    if (thread.state !== 'lost') return [];
+    const peers = this.#threads.flatMap(({ state }, peer) => {
+      const holds = peer !== worker && (state === 'starting' || (state === 'running' && !thread.detached.has(peer)));
+      return holds ? [address('worker', peer)] : [];
+    });
+    const caller = this.#callerHasRings && !thread.detached.has(CALLER_PEER) ? ['caller'] : [];
+    return [...(thread.end === 'unknown' ? ['its end'] : []), ...peers, ...caller];
+  }
+
   #restartIfFree(worker: number): void {
     const thread = this.#thread(worker);
-    const isHeld = this.#threads.some(
-      (other, peer) => peer !== worker && (other.state === 'starting' || (other.state === 'running' && !thread.detached.has(peer))),
-    );
     // A successor started while the pod closes would never be told to stop.
-    const isReadByCaller = this.#callerHasRings && !thread.detached.has(CALLER_PEER);
-    if (this.#isClosing || thread.state !== 'lost' || thread.end === 'unknown' || isHeld || isReadByCaller) return;
+    if (this.#isClosing || thread.state !== 'lost' || this.#waitsFor(worker).length > 0) return;
     const { seat } = thread;
     if (!this.#ports.network.release(seat.thread, () => this.#restartIfFree(worker))) return;
     thread.cancelHandshake();

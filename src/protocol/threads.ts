@@ -163,6 +163,8 @@ export type ThreadReport = {
   readonly epoch: number;
   /** Times it slept and was woken. */
   readonly wakes: number;
+  /** Of a worker that is lost: for what its successor waits, `its end`, or who has not let go of its rings yet, `worker/1` or `caller`. */
+  readonly waits_for: readonly string[];
 };
 
 /** What a report tells of experts: nothing; how they are; or that too, and it begins to time them. */

@@ -1,10 +1,12 @@
 /** What breaks fails the requests it held, with a clear error, and stops nothing else; what a thread held that dies goes on elsewhere. */
 
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { CallerPeers } from '../../src/caller-peers.ts';
 import { offsetOf } from '../../src/fabric/address.ts';
 import type { NpuLayout } from '../../src/flowserve/npu-layout.ts';
 import { attentionLayouts } from '../../src/flowserve/step-layout.ts';
 import type { Completion, GenerateOptions, Pod, PodOptions } from '../../src/index.ts';
+import type { PeerNews } from '../../src/protocol/threads.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig, type Rig } from './rig.ts';
 
@@ -137,6 +139,23 @@ describe('a worker thread that dies', () => {
     rig.killWorker(1);
     const calls = PROMPTS.map((prompt) => settle(rig.pod.complete(prompt, OPTIONS)));
     await expectUndisturbed(rig, await Promise.all(calls));
+  });
+});
+
+describe('the successor of a worker that died', () => {
+  it('waits for a caller who does something else, as the stats show', async () => {
+    await using rig = await openRig({ npus: 2, workers: 2 });
+    const news: PeerNews[] = [];
+    const hear = vi.spyOn(CallerPeers.prototype, 'hear').mockImplementation((one) => void news.push(one));
+    rig.killWorker(1);
+    const thread = rig.control.directory.threadOfWorker(1);
+    const waitsFor = async () => (await rig.pod.stats()).fabric.threads[thread]?.waits_for.join();
+    while ((await waitsFor()) !== 'caller') await sleep(1);
+    const caller = hear.mock.contexts[0] as CallerPeers;
+    hear.mockRestore();
+    for (const one of news) caller.hear(one);
+    while ((await waitsFor()) !== '') await sleep(1);
+    expect(fingerprint(await rig.pod.complete(PROMPTS[0], OPTIONS))).toEqual((await answers())[0]);
   });
 });
 
