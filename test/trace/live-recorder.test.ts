@@ -24,7 +24,7 @@ afterAll(() => {
 const TROUBLED = new URL('./troubled-recorder.ts', import.meta.url);
 
 /** A thread has the environment of who starts it. */
-function withDisk(disk: { readonly pause_ms?: number; readonly fails_at_end?: string }): URL {
+function withDisk(disk: { readonly pause_ms?: number | 'over' | 'told'; readonly fails_at_end?: string }): URL {
   vi.stubEnv('DISK_PAUSE_MS', disk.pause_ms === undefined ? '' : `${disk.pause_ms}`);
   vi.stubEnv('DISK_FAILS_AT_END', disk.fails_at_end ?? '');
   return TROUBLED;
@@ -77,7 +77,7 @@ describe('the recorder of a live pod', () => {
   });
 
   it('ends the recording where a ring stays full and nobody is to wait: it says so, in the trace too, and what came before is whole', async () => {
-    const { path, ended } = await record('stopped.trace', 'stop', [3, 5, 2_000_000, 7], { entry: withDisk({ pause_ms: 1_000 }), patience_ms: 100 });
+    const { path, ended } = await record('stopped.trace', 'stop', [3, 5, 2_000_000, 7], { entry: withDisk({ pause_ms: 'over' }), patience_ms: 100 });
     expect(ended).toEqual([expect.stringMatching(/stopped\.trace: recording has stopped: a thread found no room/)]);
     const records = recordsOf(path);
     expect(records.slice(0, -1).map((act) => 'number' in act && act.number)).toEqual([1, 2]);
@@ -92,7 +92,7 @@ describe('the recorder of a live pod', () => {
   it('that keeps a thread waiting for long says so once, while it waits; and nothing is left out', async () => {
     const path = folder.file('waits.trace');
     const args = [...('Deno' in globalThis ? ['run', '-A'] : []), fileURLToPath(new URL('./waiting-run.ts', import.meta.url)), path];
-    withDisk({ pause_ms: 700 });
+    withDisk({ pause_ms: 'told' });
     const { stderr } = await promisify(execFile)(process.execPath, args);
     const told = stderr.split('\n').filter((line) => line.includes('waits.trace'));
     expect(told).toEqual([expect.stringMatching(/^\(minipod\) RecordingWaits: .*waits\.trace: thread 1 has waited 0\.2 s for its records to be written/)]);
