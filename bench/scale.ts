@@ -1,6 +1,6 @@
 /**
- * What streams feel of a pod that changes its shape: 4 → 2 → 4 → 2 DP groups with attention under 16 streams, against the same pod left as it is. Rounds take turns, so
- * that a noisy machine disturbs both alike. Tokens must be the same, and nobody may fail.
+ * What streams feel of a pod that changes its shape: 4 → 2 → 4 → 2 DP groups with attention, or expert NPUs, under 16 streams, against the same pod left as it is. Rounds
+ * take turns, so that a noisy machine disturbs both alike. Tokens must be the same, and nobody may fail.
  * @module
  */
 import { createPod, type Pod, type PodOptions } from '../src/index.ts';
@@ -12,11 +12,15 @@ const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 5);
 /** Until V8 has optimised the pod's JavaScript (bench/pod.ts). */
 const WARM_MS = Number(process.env['BENCH_WARM_MS'] ?? 6_000);
 const GOAL_MS = 100;
+const [FEW, MANY] = [2, 4];
 
-const COMMON = { workers: 2, load_balancing: 'round_robin', scale_max: { attention: 4 } } as const;
-const PODS: readonly PodOptions[] = [
-  { ...COMMON, topology: 'colocated:dp=2' },
-  { ...COMMON, topology: 'moe-attention:domains=1x2,experts=2' },
+const COMMON = { workers: 2, load_balancing: 'round_robin' } as const;
+const APART = { ...COMMON, topology: 'moe-attention:domains=1x2,experts=2', scale_max: { attention: 4, experts: 4 } } as const;
+type Row = { readonly options: PodOptions; readonly what: 'attention' | 'experts' };
+const ROWS: readonly Row[] = [
+  { options: { ...COMMON, topology: 'colocated:dp=2', scale_max: { attention: 4 } }, what: 'attention' },
+  { options: APART, what: 'attention' },
+  { options: APART, what: 'experts' },
 ];
 
 const promptOf = (index: number): number[] => [1, 86, 1461, 613, 265, 531, 460, 315 + index, 265, 504, 454, 358 + index];
@@ -43,17 +47,17 @@ async function serve(pod: Pod, onToken: (count: number) => void = () => {}): Pro
   return { stall_ms, tokens };
 }
 
-/** 4 groups serve at first, 2 from a quarter of all tokens on, 4 from half of them, 2 from three quarters. */
-async function serveScaled(pod: Pod): Promise<Served & { readonly changes_ms: readonly number[]; readonly moved: number }> {
+/** Many serve at first, so that streams run on all of them, few from a quarter of all tokens on, many from half of them, few from three quarters. */
+async function serveScaled(pod: Pod, what: Row['what']): Promise<Served & { readonly changes_ms: readonly number[]; readonly moved: number }> {
   const before = await pulled(pod);
-  const [quarter, half] = [(STREAMS * TOKENS) / 4, (STREAMS * TOKENS) / 2];
+  const quarter = (STREAMS * TOKENS) / 4;
   const asked: Promise<number>[] = [];
-  const scaleTo = async (attention: number): Promise<number> => (await pod.scale({ attention })).duration_ms;
-  const first = await scaleTo(4);
+  const scaleTo = async (count: number): Promise<number> => (await pod.scale({ [what]: count })).duration_ms;
+  const first = await scaleTo(MANY);
   const served = await serve(pod, (count) => {
-    if (asked.length === 0 && count >= quarter) asked.push(scaleTo(2));
-    else if (asked.length === 1 && count >= half) asked.push(asked[0]?.then(() => scaleTo(4)) as Promise<number>);
-    else if (asked.length === 2 && count >= quarter + half) asked.push(asked[1]?.then(() => scaleTo(2)) as Promise<number>);
+    if (asked.length === 3 || count < quarter * (asked.length + 1)) return;
+    const next = asked.length % 2 === 0 ? FEW : MANY;
+    asked.push(asked.at(-1)?.then(() => scaleTo(next)) ?? scaleTo(next));
   });
   const changes_ms = [first, ...(await Promise.all(asked))];
   return { ...served, changes_ms, moved: (await pulled(pod)) - before };
@@ -62,20 +66,21 @@ async function serveScaled(pod: Pod): Promise<Served & { readonly changes_ms: re
 /** Sequences that went on elsewhere with their KV. */
 const pulled = async (pod: Pod): Promise<number> => (await pod.stats()).kv_links.reduce((sum, { done }) => sum + done, 0);
 
-const rows: { topology: string; still_ms: number; scaled_ms: number; worst_ms: number; longest_change_ms: number; moved: number }[] = [];
-for (const options of PODS) {
+const rows: { pod: string; still_ms: number; scaled_ms: number; worst_ms: number; longest_change_ms: number; moved: number }[] = [];
+for (const { options, what } of ROWS) {
   await using pod = await createPod(options);
+  const name = `${options.topology}, ${what}`;
   for (const warm = performance.now(); performance.now() - warm < WARM_MS; ) await serve(pod);
   const rounds: { still: Served; scaled: Awaited<ReturnType<typeof serveScaled>> }[] = [];
   for (let round = 0; round < ROUNDS; round++) {
-    const [still, scaled] = [await serve(pod), await serveScaled(pod)];
-    if (still.tokens !== scaled.tokens) throw new Error(`${options.topology}: other tokens where its shape changes`);
+    const [still, scaled] = [await serve(pod), await serveScaled(pod, what)];
+    if (still.tokens !== scaled.tokens) throw new Error(`${name}: other tokens where its shape changes`);
     rounds.push({ still, scaled });
   }
   const { requests_finished } = await pod.stats();
-  if ((requests_finished['failed'] ?? 0) > 0) throw new Error(`${options.topology}: ${requests_finished['failed']} requests failed`);
+  if ((requests_finished['failed'] ?? 0) > 0) throw new Error(`${name}: ${requests_finished['failed']} requests failed`);
   rows.push({
-    topology: String(options.topology),
+    pod: name,
     still_ms: median(rounds.map(({ still }) => still.stall_ms)),
     scaled_ms: median(rounds.map(({ scaled }) => scaled.stall_ms)),
     worst_ms: Math.max(...rounds.map(({ scaled }) => scaled.stall_ms)),
@@ -85,10 +90,10 @@ for (const options of PODS) {
 }
 
 printTable(
-  `Longest wait of a stream between two tokens, ms: ${STREAMS} streams of ${TOKENS} tokens while 4 → 2 → 4 → 2 DP groups serve (${ROUNDS} rounds; ${machine()['cpu']}, ${machine()['cores']} cores)`,
-  ['pod', 'unchanged, median', 'changing, median', 'changing, worst', 'goal', 'longest change', 'moved with KV'],
-  rows.map(({ topology, still_ms, scaled_ms, worst_ms, longest_change_ms, moved }) => [
-    topology,
+  `Longest wait of a stream between two tokens, ms: ${STREAMS} streams of ${TOKENS} tokens while ${MANY} → ${FEW} → ${MANY} → ${FEW} of them serve (${ROUNDS} rounds; ${machine()['cpu']}, ${machine()['cores']} cores)`,
+  ['pod, what changes', 'unchanged, median', 'changing, median', 'changing, worst', 'goal', 'longest change', 'moved with KV'],
+  rows.map(({ pod, still_ms, scaled_ms, worst_ms, longest_change_ms, moved }) => [
+    pod,
     ...[still_ms, scaled_ms, worst_ms].map((ms) => ms.toFixed(1)),
     String(GOAL_MS),
     longest_change_ms.toFixed(1),
