@@ -9,6 +9,7 @@ import { TraceReader } from '../../src/trace/trace-reader.ts';
 import { traceFolder } from '../trace/files.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
+import { holders } from './shapes.ts';
 
 type Wish = { readonly start: number; readonly length: number; readonly max_tokens: number };
 
@@ -78,12 +79,6 @@ it('tokens of the hash model should be those of one NPU, whenever its shape chan
   );
 });
 
-/** How many NPUs have experts in their slots, in the executor that has the others too. */
-async function holders(pod: Pod): Promise<number> {
-  const { task_executors } = await pod.experts({ measure: false });
-  return new Set(task_executors.at(-1)?.layers.flatMap(({ experts }) => experts.flatMap(({ replicas }) => replicas.map(({ npu }) => npu)))).size;
-}
-
 const PROMPTS = ['Once upon a time', 'The wolf', 'In the forest there was a little house', 'The king'] as const;
 const HOW: GenerateOptions = { ignore_eos: true, max_tokens: 32, logprobs: 1, stop: ['never said'] };
 
@@ -137,6 +132,26 @@ describe('on worker threads', () => {
     expect(scaling).toMatchObject({ state: 'stable', attention: { serving: 1, reserved: 2 } });
     expect(dp_groups[1]).toMatchObject({ requests_running: 0, requests_waiting: 0 });
     expect(await rig.pod.scale({ attention: 2 })).toMatchObject({ attention: 2 });
+    await expectNothingLeft(rig.pod);
+  });
+});
+
+describe('a worker that is lost while experts move', () => {
+  it('should fail nobody: the shape is the new or the old one, and can be changed again', async () => {
+    await using rig = await openRig({ topology: 'moe-attention:domains=1x2,experts=2', workers: 2, scale_max: { experts: 4 } });
+    const { ends } = await underWay(rig.pod, 24);
+    const changed = rig.pod.scale({ experts: 4 }).then(
+      ({ experts }) => experts,
+      ({ code }: { code: string }) => code,
+    );
+    rig.killWorker(1);
+    expect([4, 'worker_failed']).toContain(await changed);
+    expect(await ends).toEqual(await answers());
+    for (const experts of [4, 2]) {
+      expect(await rig.pod.scale({ experts })).toMatchObject({ experts });
+      expect(await holders(rig.pod)).toBe(experts);
+    }
+    expect((await rig.pod.stats()).scaling).toMatchObject({ state: 'stable', last_error: null });
     await expectNothingLeft(rig.pod);
   });
 });
