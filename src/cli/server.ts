@@ -12,7 +12,18 @@ export const serverSchema = z.strictObject({
   api_key: z.string().optional(),
 });
 
-/** Its answer's text. @throws `closed` where none answers, or not with what was asked for */
+const refusalSchema = z.object({ error: z.object({ message: z.string() }) });
+
+/** What the server says of what it does not do. */
+function refusalIn(text: string): string | null {
+  try {
+    return refusalSchema.parse(JSON.parse(text)).error.message;
+  } catch {
+    return null;
+  }
+}
+
+/** Its answer's text. @throws `invalid_request` where it refuses what was asked, `closed` where none answers, or not with what was asked for */
 export async function askServer(
   { url, api_key }: z.output<typeof serverSchema>,
   path: string,
@@ -33,6 +44,8 @@ export async function askServer(
     throw wrong('does not answer; is `minipod serve` running there?', error);
   }
   if (response.status === 401) throw wrong('asks for a key that was not given or is not the right one: --api-key, or MINIPOD_API_KEY');
-  if (!response.ok) throw wrong(`answers ${path} with ${response.status}${body === undefined ? '' : `: ${text.slice(0, 500)}`}`);
+  const why = refusalIn(text);
+  if (response.status === 400 && why !== null) throw new MinipodError('invalid_request', why);
+  if (!response.ok) throw wrong(`answers ${path} with ${response.status}${why === null ? '' : `: ${why}`}`);
   return text;
 }
