@@ -116,12 +116,7 @@ export const expertMap = setup({
     load: assign({ outbox: ({ context: { balancer } }) => balancer.moves.load() }),
     enable: assign({ outbox: ({ context: { balancer } }) => balancer.moves.enable() }),
     rollBack: assign({ outbox: ({ context: { balancer } }) => balancer.moves.rollBack() }),
-    settle: assign({
-      balancer: ({ context: { balancer } }) => {
-        balancer.moves.settle();
-        return balancer;
-      },
-    }),
+    settle: assign({ outbox: ({ context: { balancer } }) => balancer.moves.settle() }),
     finish: assign({ outbox: ({ context: { balancer } }) => balancer.finish() }),
     noteTime: assign({
       balancer: ({ context: { balancer }, event }) => {
@@ -143,10 +138,10 @@ export const expertMap = setup({
   },
 }).createMachine({
   id: 'expert-map',
-  context: ({ input: { self, askers, first, settings, period_ms, shape, slots } }) => ({
+  context: ({ input: { self, askers, first, layers, settings, period_ms, shape, slots } }) => ({
     self,
     period_ms,
-    balancer: new ExpertBalancer({ self, askers, first }, settings, toExpertMap(shape, Int32Array.from(slots))),
+    balancer: new ExpertBalancer({ self, askers, first, layers }, settings, toExpertMap(shape, Int32Array.from(slots))),
     turn: 0,
     state: 'stable',
     outbox: [],
@@ -282,7 +277,7 @@ export const expertMap = setup({
     },
     // At once, as is ending.
     settled: {
-      entry: 'settle',
+      entry: ['settle', { type: 'sendEach', params: ({ context }) => context.outbox }],
       always: [{ guard: 'hasRounds', target: 'prefetching' }, { target: 'ending' }],
     },
     rollingBack: {

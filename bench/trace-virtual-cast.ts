@@ -10,7 +10,7 @@ import { resolveModel } from '../src/model/registry.ts';
 import { podOptionsSchema } from '../src/options.ts';
 import { birthOf, birthOfController } from '../src/platform/births.ts';
 import { buildMachine, MachineNpus } from '../src/platform/machine.ts';
-import { type Address, address } from '../src/protocol/address.ts';
+import { type Address, address, roleOf } from '../src/protocol/address.ts';
 import { launchDone, NO_TERMS, submit } from '../src/protocol/constructors.ts';
 import type { Claim } from '../src/protocol/controllers.ts';
 import type { Sequence, Work } from '../src/protocol/messages.ts';
@@ -84,7 +84,7 @@ export class VirtualCast {
         ],
       ]),
       claim: (actor, claim, cause) => this.#claim(actor, claim, cause),
-      background: new Set(['cluster-manager'] as const),
+      isBackground: (owner) => roleOf(owner) === 'cluster-manager',
       onUnexpected: (to, message, state) => {
         throw new Error(`${to} is ${state} and did not expect ${message.type}`);
       },

@@ -34,7 +34,7 @@ import { podStats } from './pod-stats.ts';
 import { idOf, roleOf } from './protocol/address.ts';
 import type { ContextRecord, PodToCaller } from './protocol/caller.ts';
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
-import type { RebalanceOutcome } from './protocol/expert-maps.ts';
+import type { RebalanceReport } from './protocol/expert-maps.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
 import type { ChatMessage, Conversation, Prompt } from './protocol/prompt.ts';
 import type { PeerNews } from './protocol/threads.ts';
@@ -219,8 +219,8 @@ export class LivePod implements Pod {
     return this.#ask(this.#remote.kvEvents(dp_group, from) as Promise<Outcome<KvEventPage>>);
   }
 
-  async rebalance({ force = false }: RebalanceOptions = {}): Promise<readonly RebalanceOutcome[]> {
-    return this.#ask(this.#remote.rebalance(force) as Promise<Outcome<RebalanceOutcome[]>>);
+  async rebalance({ force = false }: RebalanceOptions = {}): Promise<readonly RebalanceReport[]> {
+    return this.#ask(this.#remote.rebalance(force) as Promise<Outcome<RebalanceReport[]>>);
   }
 
   async resetPrefixCache(): Promise<void> {

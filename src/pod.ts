@@ -5,7 +5,7 @@
 
 import type { ScaleOptions } from './flowserve/scale-shapes.ts';
 import type { ContextOptions, GenerateOptions } from './options.ts';
-import type { RebalanceOutcome } from './protocol/expert-maps.ts';
+import type { RebalanceReport } from './protocol/expert-maps.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
 import type { ChatMessage, Conversation, Prompt } from './protocol/prompt.ts';
 import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleReport } from './results.ts';
@@ -43,7 +43,7 @@ export interface Pod extends AsyncDisposable {
    * Plans experts' places on what was routed so far, now and not when the period is over, and moves them while requests run, if that is predicted better. What became
    * of it, by task executor. @throws `invalid_request` for a pod without `expert_balancing`
    */
-  rebalance(options?: RebalanceOptions): Promise<readonly RebalanceOutcome[]>;
+  rebalance(options?: RebalanceOptions): Promise<readonly RebalanceReport[]>;
   /** Forgets what the prefix cache keeps: the next requests compute their prompts anew. Requests that run keep what they hold. */
   resetPrefixCache(): Promise<void>;
   /**

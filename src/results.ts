@@ -1,6 +1,8 @@
 /** What a caller gets back. @module */
 
+import type { MapCount } from '../actors/policies/map-log.ts';
 import type { RebalanceOutcome } from './protocol/expert-maps.ts';
+import type { MapEntry } from './protocol/map-log.ts';
 import type { ReplyPart } from './protocol/output.ts';
 import type { CollectionReport, DraftCounts, KvLinkReport, Lane, LinkRead, LinkWritten, NpuReport, ThreadReport } from './protocol/threads.ts';
 import type { ExecutorRole, NpuPlace } from './protocol/topology.ts';
@@ -185,8 +187,9 @@ export type ExpertLayerStats = {
 };
 
 /**
- * How the loop does that moves an executor's experts. `epoch`: of its map; `progress`: periods and rebalances that have ended, the last of them at `last_progress_seconds`
- * of the pod's clock; `stalled`: none has for two periods; `last`: what became of the latest, and why.
+ * How the loop does that moves an executor's experts. `epoch`: of its map; `progress`: periods and changes that have ended; `last_progress_seconds`: when it last came
+ * to another state, by the pod's clock; `stalled`: that was more than two periods ago, so it has died; `last`: what became of the latest rebalance, and why. `log`: the
+ * latest changes of the map, of all sorts, the last one open perhaps; `counts`: all that have ended, by outcome and cause.
  */
 export type ExpertBalancingStats = {
   readonly executor: number;
@@ -196,6 +199,8 @@ export type ExpertBalancingStats = {
   readonly last_progress_seconds: number;
   readonly stalled: boolean;
   readonly last: RebalanceOutcome | null;
+  readonly log: readonly MapEntry[];
+  readonly counts: readonly MapCount[];
 };
 
 /** `balancing`: why the last rebalance did or did not move experts, among others; null where they stay where they are. */

@@ -23,7 +23,7 @@ import type { ContextsOf, ModelInfo, Pod, RebalanceOptions } from './pod.ts';
 import { podStats } from './pod-stats.ts';
 import type { PodToCaller } from './protocol/caller.ts';
 import { MinipodError } from './protocol/errors.ts';
-import type { RebalanceOutcome } from './protocol/expert-maps.ts';
+import type { RebalanceReport } from './protocol/expert-maps.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
 import type { ChatMessage, Conversation, Prompt } from './protocol/prompt.ts';
 import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleReport } from './results.ts';
@@ -153,7 +153,7 @@ export class VirtualPod implements Pod {
     return this.control.kvEvents(dp_group, from);
   }
 
-  async rebalance({ force = false }: RebalanceOptions = {}): Promise<readonly RebalanceOutcome[]> {
+  async rebalance({ force = false }: RebalanceOptions = {}): Promise<readonly RebalanceReport[]> {
     this.#checkOpen();
     const { rebalances, host, plan } = this.control;
     const asked = rebalances.ask(plan, force, (to, message) => host.send(to, 'control/0', message));

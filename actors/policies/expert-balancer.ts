@@ -3,7 +3,7 @@
  * the map's log (map-log.ts).
  * @module
  */
-import type { Address } from '../../src/protocol/address.ts';
+import { type Address, idOf } from '../../src/protocol/address.ts';
 import type { ErrorRecord } from '../../src/protocol/errors.ts';
 import { collectLoads, type RebalanceOutcome, type RebalanceTrigger, rebalanced } from '../../src/protocol/expert-maps.ts';
 import {
@@ -54,7 +54,7 @@ export class ExpertBalancer {
   #isForced = false;
   #failure: Failure | null = null;
   #plan: RebalancePlan = NO_PLAN;
-  /** Ends of periods and rebalances since it began, and when the last of them was; −1: not told yet. */
+  /** Ends of periods, rebalances and others' changes since it began; and when it last came to another state, −1: not told yet. */
   progress = 0;
   progress_ms = -1;
 
@@ -238,8 +238,8 @@ export class ExpertBalancer {
   #finishRebalance(failure: Failure | null): Commands['send'][] {
     const { open } = this.log;
     const { before } = this.#plan;
-    const { changed: slots } = this.moves;
-    const installed = slots > 0;
+    const { moves } = this.moves;
+    const installed = moves.length > 0;
     const { cause } = failure ?? this.#plan;
     const reason = failure === null ? this.#plan.reason : `${failure.reason}; the last good map stands`;
     const failed: MapOutcome = cause === 'another_entry' ? 'aborted' : 'rolled_back';
@@ -247,10 +247,10 @@ export class ExpertBalancer {
     const after = failure === null ? this.#plan.after : before;
     this.log.end(outcome, cause, reason, this.epoch);
     const [trigger, query] = [this.#trigger, this.#query];
-    const told = { entry: open?.entry ?? 0, trigger, installed, outcome, cause, reason, before, after, slots, epoch: this.epoch };
+    const told = { entry: open?.entry ?? 0, trigger, installed, outcome, cause, reason, before, after, slots: moves.length, epoch: this.epoch };
     this.#outcomes.push(told);
     if (this.#outcomes.length > OUTCOMES_MAX) this.#outcomes.shift();
-    return query < 0 ? [] : [{ to: CONTROL, message: rebalanced(query, told) }];
+    return query < 0 ? [] : [{ to: CONTROL, message: rebalanced(query, { ...told, task_executor: idOf(this.#seat.self), moves }) }];
   }
 
   #finishPlacement(failure: Failure | null): Commands['send'][] {
@@ -274,7 +274,8 @@ export class ExpertBalancer {
     const reason = this.isHeld ? `a ${open?.change} is under way, and ${state}` : `another rebalance is under way, and ${state}`;
     this.log.count('rebalance', 'refused', 'another_entry');
     const nothing = { entry: 0, trigger: 'asked', installed: false, outcome: 'refused', cause: 'another_entry', reason } as const;
-    return [{ to: CONTROL, message: rebalanced(query, { ...nothing, before: 0, after: 0, slots: 0, epoch: this.epoch }) }];
+    const report = { ...nothing, before: 0, after: 0, slots: 0, epoch: this.epoch, task_executor: idOf(this.#seat.self), moves: [] };
+    return [{ to: CONTROL, message: rebalanced(query, report) }];
   }
 
   #rankOf(npu: number): number {

@@ -2,16 +2,17 @@
  * The map of an EP group on its way to another one, round by round (xDeepServe §4.5, reconfigure): what NPUs are told, whom is waited for, and the way back.
  * @module
  */
-import { type Address, address } from '../../src/protocol/address.ts';
-import { type ExpertWork, emptySlot, expertWork, installMap, loadSlot, stageSlot } from '../../src/protocol/expert-maps.ts';
+import { type Address, address, expertAddress, idOf } from '../../src/protocol/address.ts';
+import { replicasChanged, replicasChanging } from '../../src/protocol/constructors.ts';
+import { type ExpertMove, type ExpertWork, emptySlot, expertWork, installMap, loadSlot, stageSlot } from '../../src/protocol/expert-maps.ts';
 import type { Commands } from '../../src/protocol/messages.ts';
-import { type ExpertMap, NO_EXPERT } from './expert-placement/expert-map.ts';
+import { type ExpertMap, NO_EXPERT, replicasOf } from './expert-placement/expert-map.ts';
 import { mapAfter, type SlotChange } from './expert-placement/map-rounds.ts';
 import { slotsOfRank } from './expert-placement/placement-shape.ts';
 import type { Rounds } from './map-plans.ts';
 
-/** NPUs of the group: those that run steps and sort tokens by the map, and the first of those that have slots. */
-export type BalancerSeat = { readonly self: Address; readonly askers: readonly number[]; readonly first: number };
+/** NPUs of the group: those that run steps and sort tokens by the map, and the first of those that have slots. `layers`: the model's numbers of those that have experts. */
+export type BalancerSeat = { readonly self: Address; readonly askers: readonly number[]; readonly first: number; readonly layers: readonly number[] };
 
 export class Reconfiguration {
   readonly #seat: BalancerSeat;
@@ -27,7 +28,8 @@ export class Reconfiguration {
   #round = 0;
   /** Changes, numbered through the group's life: a late answer to an earlier one is told from it. */
   #firstChange = 0;
-  #changed = 0;
+  /** Slots that got another expert since it began. */
+  #moves: ExpertMove[] = [];
 
   constructor(seat: BalancerSeat, map: ExpertMap) {
     this.#seat = seat;
@@ -62,14 +64,13 @@ export class Reconfiguration {
     return this.#round < this.#rounds.length;
   }
 
-  /** Slots, since it began. */
-  get changed(): number {
-    return this.#changed;
+  get moves(): readonly ExpertMove[] {
+    return this.#moves;
   }
 
   /** `map`: what counts from now on. */
   begin(map: ExpertMap, rounds: Rounds): void {
-    [this.#map, this.#rounds, this.#round, this.#changed] = [map, rounds, 0, 0];
+    [this.#map, this.#rounds, this.#round, this.#moves] = [map, rounds, 0, []];
   }
 
   get #changes(): readonly SlotChange[] {
@@ -84,7 +85,8 @@ export class Reconfiguration {
   }
 
   disable(): Commands['send'][] {
-    return this.#install(mapAfter(this.#map, this.#changes, true));
+    const sends = this.#install(mapAfter(this.#map, this.#changes, true));
+    return [...sends, ...this.#concerned().map(({ layer, expert }) => ({ to: this.#expert(layer, expert), message: replicasChanging(this.#epoch) }))];
   }
 
   load(): Commands['send'][] {
@@ -99,12 +101,14 @@ export class Reconfiguration {
     return this.#install(mapAfter(this.#map, this.#changes, false));
   }
 
-  /** The round is over: its map is the last good one. */
-  settle(): void {
-    this.#changed += this.#changes.length;
+  /** The round is over: its map is the last good one. Its experts hear where they lie. */
+  settle(): Commands['send'][] {
+    this.#moves.push(...this.#changes.map((change) => this.#moveOf(change)));
+    const concerned = this.#concerned();
     this.#map = mapAfter(this.#map, this.#changes, false);
     this.#firstChange += this.#changes.length;
     this.#round++;
+    return this.#tellReplicas(concerned);
   }
 
   /** True: it was waited for, an NPU or a change. */
@@ -125,6 +129,7 @@ export class Reconfiguration {
    * elsewhere too, so the map is whole.
    */
   rollBack(): Commands['send'][] {
+    const concerned = this.#concerned();
     this.#map = mapAfter(
       this.#map,
       this.#changes.filter((_, index) => this.#touched.has(this.#firstChange + index)),
@@ -133,7 +138,49 @@ export class Reconfiguration {
     this.#firstChange += this.#changes.length;
     [this.#rounds, this.#round] = [[], 0];
     this.#touched.clear();
-    return this.#install(this.#map);
+    return [...this.#install(this.#map), ...this.#tellReplicas(concerned)];
+  }
+
+  // ── Experts ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Those whose replicas the round changes, by the map before it. */
+  #concerned(): { readonly layer: number; readonly expert: number }[] {
+    const seen = new Map<string, { readonly layer: number; readonly expert: number }>();
+    for (const change of this.#changes)
+      for (const expert of [change.expert, this.#held(change)])
+        if (expert !== NO_EXPERT) seen.set(`${change.layer}.${expert}`, { layer: change.layer, expert });
+    return [...seen.values()];
+  }
+
+  #tellReplicas(concerned: readonly { readonly layer: number; readonly expert: number }[]): Commands['send'][] {
+    return concerned.map(({ layer, expert }) => {
+      const npus = new Set([...replicasOf(this.#map, layer, expert)].map((slot) => this.#npuOf(slot)));
+      return { to: this.#expert(layer, expert), message: replicasChanged(this.#epoch, [...npus]) };
+    });
+  }
+
+  #held({ layer, slot }: SlotChange): number {
+    return this.#map.expertOfSlot[layer * this.#map.shape.slots + slot] as number;
+  }
+
+  #moveOf(change: SlotChange): ExpertMove {
+    const { layer, slot, expert, source } = change;
+    const held = this.#held(change);
+    return {
+      layer: this.#seat.layers[layer] as number,
+      expert: expert === NO_EXPERT ? null : expert,
+      npu: this.#npuOf(slot),
+      source: expert === NO_EXPERT ? null : this.#npuOf(source),
+      replaced: held === NO_EXPERT ? null : held,
+    };
+  }
+
+  #expert(layer: number, expert: number): Address {
+    return expertAddress(idOf(this.#seat.self), this.#seat.layers[layer] as number, expert);
+  }
+
+  #npuOf(slot: number): number {
+    return this.#seat.first + Math.floor(slot / slotsOfRank(this.#map.shape));
   }
 
   // ── NPUs that come and go ─────────────────────────────────────────────────────────────────────────────────────────
@@ -181,9 +228,8 @@ export class Reconfiguration {
   /** Those that are lost hold nothing any more. */
   #toHolders(workOf: (change: SlotChange, number: number) => ExpertWork | null): Commands['send'][] {
     this.#waitsFor.clear();
-    const each = slotsOfRank(this.#map.shape);
     return this.#changes.flatMap((change, index) => {
-      const npu = this.#seat.first + Math.floor(change.slot / each);
+      const npu = this.#npuOf(change.slot);
       const work = workOf(change, this.#firstChange + index);
       if (work === null || (work.kind === 'empty' && this.#lost.has(npu))) return [];
       this.#waitsFor.add(this.#firstChange + index);

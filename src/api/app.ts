@@ -12,6 +12,7 @@ import { parseOptions } from '../options.ts';
 import type { Pod } from '../pod.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { VERSION } from '../protocol/version.ts';
+import type { PodStats } from '../results.ts';
 import { Admission, type Lease } from './admission.ts';
 import { bearerAuth } from './auth.ts';
 import { type JsonObject, readJson } from './body.ts';
@@ -27,7 +28,7 @@ import { kvEvents } from './kv-events.ts';
 import { createMetrics, type LookedAtExperts } from './metrics.ts';
 import { listModels, retrieveModel } from './models.ts';
 import type { SpanExporter } from './otlp.ts';
-import { isScaling, scale, scaleElastic } from './scale.ts';
+import { checkAdmin, isScaling, scale, scaleElastic } from './scale.ts';
 import type { Call, Env, Service } from './service.ts';
 import { isEventStream } from './sse.ts';
 import { detokenize, tokenize } from './tokenize.ts';
@@ -130,9 +131,9 @@ export function createApp(
       return new Response(null, { status: 200 });
     },
   });
-  // Whoever may reach the server may; one that is open to a network asks for a key.
   route(app, '/admin/rebalance', {
     POST: async (c) => {
+      checkAdmin(service);
       const { force = false } = parseOptions(rebalanceSchema, c.req.raw.body === null ? {} : await json(c), 'rebalance');
       return Response.json({ outcomes: await pod.rebalance({ force }) });
     },
@@ -213,14 +214,19 @@ function expertsLookedAt(
 
 async function health(service: Service): Promise<Response> {
   if (service.admission.stopped) throw new MinipodError('closed', 'the server is closing');
-  let stalled: number[];
+  let stats: PodStats;
   try {
-    stalled = (await service.pod.stats()).expert_balancing.filter((balancing) => balancing.stalled).map(({ executor }) => executor);
+    stats = await service.pod.stats();
   } catch (error) {
     throw new ApiError(503, `The pod does not answer: ${toApiError(error).message}`, { cause: error, code: 'unhealthy' });
   }
-  if (stalled.length > 0)
-    throw new ApiError(503, `The expert map of task executor ${stalled.join(', ')} has made no progress for two periods.`, { code: 'unhealthy' });
+  const stalled = stats.expert_balancing.filter((loop) => loop.stalled);
+  if (stalled.length > 0) {
+    const each = stalled.map(
+      ({ executor, state, last_progress_seconds: last }) => `that of task executor ${executor}, ${state}, for ${(stats.uptime_seconds - last).toFixed(1)} s`,
+    );
+    throw new ApiError(503, `An expert map has made no progress for two periods: ${each.join('; ')}.`, { code: 'unhealthy' });
+  }
   return new Response(null, { status: 200 });
 }
 

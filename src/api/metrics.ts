@@ -7,6 +7,7 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { GenerateOptions } from '../options.ts';
 import type { Chunk, DpGroupStats, Generation, PodExperts, PodStats } from '../results.ts';
+import { balancingMetrics } from './balancing-metrics.ts';
 import { distflowMetrics } from './distflow-metrics.ts';
 import { draftMetrics } from './draft-metrics.ts';
 import { type ExpertMetrics, expertMetrics } from './expert-metrics.ts';
@@ -160,6 +161,7 @@ export function createMetrics(model_name: string, context_length: number): Metri
   };
 
   const takeOverFabric = fabricMetrics(registry);
+  const takeOverBalancing = balancingMetrics(registry);
   const takeOverDistflow = distflowMetrics(registry);
   const takeOverDrafts = draftMetrics(registry);
   let takeOverExperts: ReturnType<typeof expertMetrics> | null = null;
@@ -175,6 +177,7 @@ export function createMetrics(model_name: string, context_length: number): Metri
     takeOverFabric(stats);
     takeOverDistflow(stats);
     takeOverDrafts(stats);
+    takeOverBalancing(stats);
     for (const metric of [...counters.keys(), success, cache, groupInfo]) metric.reset();
     for (const group of stats.dp_groups) takeOverGroup(group, stats.kv_block_size);
     for (const finished_reason of Object.values(FINISHED_REASONS)) success.inc({ finished_reason }, 0);

@@ -15,9 +15,13 @@ const elasticSchema = z.strictObject({ new_data_parallel_size: z.int().min(1), d
 
 export function checkAdmin({ admin_open }: Service): void {
   if (admin_open) return;
-  throw new ApiError(403, 'This server is open to a network and asks for no key, so nobody changes its shape: bind loopback, or set an API key.', {
-    code: 'forbidden',
-  });
+  throw new ApiError(
+    403,
+    'This server is open to a network and asks for no key, so nobody changes its shape or moves its experts: bind loopback, or set an API key.',
+    {
+      code: 'forbidden',
+    },
+  );
 }
 
 export async function scale(service: Service, body: JsonObject): Promise<Response> {

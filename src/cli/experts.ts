@@ -6,11 +6,12 @@ import type { Command } from 'commander';
 import { parseOptions } from '../options.ts';
 import { experts, expertsOptionsSchema } from './experts-look.ts';
 import { addPlanCommand } from './experts-plan.ts';
+import { addRebalanceCommand } from './experts-rebalance.ts';
 import { addRoutingCommand } from './experts-routing.ts';
 import { addFlags, EXPERTS_FLAGS, givenFlags } from './flags.ts';
 
 export function addExpertsCommands(program: Command, setExitCode: (code: number) => void): void {
-  const summary = 'Shows what the experts of a running server do; sums up recorded routing; plans where experts go.';
+  const summary = 'Shows what the experts of a running server do; sums up recorded routing; plans where experts go; moves them.';
   // Flags behind a subcommand's name are its own: `plan --json`. Commander asks that of all commands above.
   program.enablePositionalOptions();
   const command = program.command('experts').summary(summary).description(summary).enablePositionalOptions();
@@ -27,6 +28,7 @@ export function addExpertsCommands(program: Command, setExitCode: (code: number)
     });
   addRoutingCommand(command, setExitCode);
   addPlanCommand(command, setExitCode);
+  addRebalanceCommand(command, setExitCode);
 }
 
 const EXAMPLES = `

@@ -178,7 +178,7 @@ export const FABRIC_FLAGS = {
   seconds: { value: 'S', help: 'end after so long (default: 2, or Ctrl-C on a terminal)', read: number },
 } as const satisfies Flags<typeof fabricOptionsSchema>;
 
-const SERVER_FLAGS = {
+export const SERVER_FLAGS = {
   url: { value: 'URL', help: 'the server' },
   api_key: { value: 'KEY', help: 'where the server asks for one', env: 'MINIPOD_API_KEY' },
 } as const satisfies Flags<typeof serverSchema>;

@@ -12,6 +12,7 @@ import { scaling } from '../../actors/scaling.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import { firstMap } from '../flowserve/expert-routing.ts';
+import { layersWithExperts } from '../flowserve/expert-slots.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { isServing } from '../flowserve/scale-shapes.ts';
 import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
@@ -119,7 +120,11 @@ export function expertMapsOf(plan: AnyPodPlan): { readonly self: Address; readon
       const self = address('expert-map', executor.id);
       const { shape, expertOfSlot } = firstMap(config, options, executor);
       const askers = Array.from({ length: attention.npus }, (_, index) => attention.first + index);
+      const layers = layersWithExperts(config);
       const settings = { policy, windows, threshold };
-      return { self, birth: { machine: expertMap, input: { self, askers, first: experts.first, settings, period_ms, shape, slots: [...expertOfSlot] } } };
+      return {
+        self,
+        birth: { machine: expertMap, input: { self, askers, first: experts.first, layers, settings, period_ms, shape, slots: [...expertOfSlot] } },
+      };
     });
 }

@@ -5,7 +5,7 @@ import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
 import type { ScaleOptions } from '../flowserve/scale-shapes.ts';
 import type { ContextRecord, CreateContextCall, PromptRecord } from '../protocol/caller.ts';
 import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
-import type { RebalanceOutcome } from '../protocol/expert-maps.ts';
+import type { RebalanceReport } from '../protocol/expert-maps.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { ScaleReport } from '../results.ts';
 import { Control } from './control.ts';
@@ -41,7 +41,7 @@ const remote = {
   listContexts: (cache_salt: string): Promise<Outcome<ContextRecord[]>> => attempt((pod) => pod.contexts.list(cache_salt)),
   deleteContext: (id: string, cache_salt: string): Promise<Outcome<boolean>> => attempt((pod) => pod.contexts.delete(id, cache_salt)),
   kvEvents: (dp_group: number, from: number): Promise<Outcome<KvEventPage>> => attempt((pod) => pod.kvEvents.read(dp_group, from)),
-  rebalance: (force: boolean): Promise<Outcome<RebalanceOutcome[]>> => attempt((pod) => pod.rebalance(force)),
+  rebalance: (force: boolean): Promise<Outcome<RebalanceReport[]>> => attempt((pod) => pod.rebalance(force)),
   resetPrefixCache: (): Promise<Outcome<void>> => attempt((pod) => pod.resetPrefixCache()),
   experts: (measure: boolean): Promise<Outcome<ExpertsReport>> => attempt((pod) => pod.experts(measure)),
   scale: (options: ScaleOptions): Promise<Outcome<ScaleReport>> => attempt((pod) => pod.scale.ask(options)),

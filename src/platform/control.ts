@@ -22,7 +22,7 @@ import { type Address, address, idOf, type Role, roleOf } from '../protocol/addr
 import type { CallerToPod, PromptRecord } from '../protocol/caller.ts';
 import { drain, memberLost, npuLost } from '../protocol/constructors.ts';
 import { assert, type ErrorRecord, MinipodError } from '../protocol/errors.ts';
-import type { RebalanceOutcome } from '../protocol/expert-maps.ts';
+import type { RebalanceReport } from '../protocol/expert-maps.ts';
 import type { FrontendMessage, Message } from '../protocol/messages.ts';
 import { type ThreadMessage, threadReport } from '../protocol/threads.ts';
 import { firstGroups, type NpuPlace } from '../protocol/topology.ts';
@@ -205,7 +205,7 @@ export class Control {
     return { ...this.#handle, ...this.#workers.seatCaller() };
   }
 
-  rebalance(force: boolean): Promise<RebalanceOutcome[]> {
+  rebalance(force: boolean): Promise<RebalanceReport[]> {
     this.#port.links.control.ring(CONTROL_THREAD);
     return this.#rebalances.ask(this.#plan, force, (to, message) => this.#host.send(to, CONTROL, message));
   }

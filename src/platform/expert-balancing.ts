@@ -4,14 +4,20 @@
  */
 import type { ExpertBalancer } from '../../actors/policies/expert-balancer.ts';
 import type { ExpertMap } from '../../actors/policies/expert-placement/expert-map.ts';
+import type { MapCount } from '../../actors/policies/map-log.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
-import { type RebalancedMessage, type RebalanceOutcome, rebalance } from '../protocol/expert-maps.ts';
+import { type RebalancedMessage, type RebalanceOutcome, type RebalanceReport, rebalance } from '../protocol/expert-maps.ts';
+import type { MapEntry } from '../protocol/map-log.ts';
 import type { Message } from '../protocol/messages.ts';
 import type { Cast } from '../runtime/cast.ts';
+import { hasExpertMap } from './births.ts';
 
-/** One task executor's. `state`: `gone`, if it is. `progress_ms`: when a period or a rebalance ended last, by the pod's clock. `last`: of the latest. */
+/**
+ * One task executor's. `state`: `gone`, if it is. `progress`: periods and changes that have ended; `progress_ms`: when it last came to another state, by the pod's
+ * clock. `last`: of the latest rebalance. `log`: the latest changes of the map, of all sorts, the last one perhaps open; `counts`: of all that have ended.
+ */
 export type BalancingReport = {
   readonly executor: number;
   readonly state: string;
@@ -21,6 +27,8 @@ export type BalancingReport = {
   /** It has made no progress for two periods. */
   readonly stalled: boolean;
   readonly last: RebalanceOutcome | null;
+  readonly log: readonly MapEntry[];
+  readonly counts: readonly MapCount[];
 };
 
 type Actors = Pick<Cast, 'stateOf' | 'contextOf'>;
@@ -31,36 +39,49 @@ const balancerOf = (cast: Actors, self: Address): ExpertBalancer | null => (cast
 export const lastGoodMap = (cast: Actors, executor: number): ExpertMap | null => balancerOf(cast, address('expert-map', executor))?.map ?? null;
 
 const PERIODS_TO_STALL = 2;
+const GONE = { state: 'gone', epoch: 0, progress: 0, progress_ms: 0, stalled: true, last: null, log: [], counts: [] } as const;
 
-export function balancingReports(cast: Actors, { hosting, options }: AnyPodPlan, now_ms: number): BalancingReport[] {
-  const { expert_balancing } = options;
-  if (expert_balancing === undefined) return [];
-  return hosting.deployment.executors.map(({ id: executor }) => {
-    const self = address('expert-map', executor);
-    const balancer = balancerOf(cast, self);
-    if (balancer === null) return { executor, state: 'gone', epoch: 0, progress: 0, progress_ms: 0, stalled: true, last: null };
-    const { epoch, progress, outcomes } = balancer;
-    const progress_ms = Math.max(0, balancer.progress_ms);
-    // Whatever it says of itself: one that has died says nothing.
-    const stalled = now_ms - progress_ms > PERIODS_TO_STALL * expert_balancing.period_ms;
-    return { executor, state: cast.stateOf(self) ?? 'gone', epoch, progress, progress_ms, stalled, last: outcomes.at(-1) ?? null };
-  });
+/** Of executors whose experts may move. */
+export function balancingReports(cast: Actors, plan: AnyPodPlan, now_ms: number): BalancingReport[] {
+  // Where nobody balances, there is nothing that has to happen by itself.
+  const period_ms = plan.options.expert_balancing?.period_ms ?? Number.POSITIVE_INFINITY;
+  return plan.hosting.deployment.executors
+    .filter((executor) => hasExpertMap(plan, executor))
+    .map(({ id: executor }) => {
+      const self = address('expert-map', executor);
+      const balancer = balancerOf(cast, self);
+      if (balancer === null) return { executor, ...GONE };
+      const { epoch, progress, outcomes, log } = balancer;
+      const progress_ms = Math.max(0, balancer.progress_ms);
+      return {
+        executor,
+        state: cast.stateOf(self) ?? 'gone',
+        epoch,
+        progress,
+        progress_ms,
+        // Whatever it says of itself: one that has died says nothing.
+        stalled: now_ms - progress_ms > PERIODS_TO_STALL * period_ms,
+        last: outcomes.at(-1) ?? null,
+        log: log.entries,
+        counts: log.counts,
+      };
+    });
 }
 
 /** Questions to expert maps, by number, and their answers. */
 export class Rebalances {
-  readonly #open = new Map<number, (outcome: RebalanceOutcome) => void>();
+  readonly #open = new Map<number, (report: RebalanceReport) => void>();
   #query = 0;
 
   /** @throws `invalid_request` where experts stay where they are */
-  async ask({ hosting, options }: AnyPodPlan, force: boolean, send: (to: Address, message: Message) => void): Promise<RebalanceOutcome[]> {
+  async ask({ hosting, options }: AnyPodPlan, force: boolean, send: (to: Address, message: Message) => void): Promise<RebalanceReport[]> {
     if (options.expert_balancing === undefined)
       throw new MinipodError('invalid_request', 'experts of this pod stay where they are: start it with expert_balancing (--enable-eplb)', {
         param: 'expert_balancing',
       });
     return Promise.all(
       hosting.deployment.executors.map(({ id }) => {
-        const { promise, resolve } = Promise.withResolvers<RebalanceOutcome>();
+        const { promise, resolve } = Promise.withResolvers<RebalanceReport>();
         this.#open.set(++this.#query, resolve);
         send(address('expert-map', id), rebalance(this.#query, force));
         return promise;
@@ -70,8 +91,8 @@ export class Rebalances {
 
   hear(message: Message): void {
     assert(message.type === 'REBALANCED', `control was sent ${message.type}`);
-    const { query, outcome } = message as RebalancedMessage;
-    this.#open.get(query)?.(outcome);
+    const { query, report } = message as RebalancedMessage;
+    this.#open.get(query)?.(report);
     this.#open.delete(query);
   }
 }

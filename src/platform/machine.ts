@@ -8,6 +8,7 @@ import { allocateSegments } from '../fabric/memory-plan.ts';
 import type { Arithmetic } from '../flowserve/arithmetic.ts';
 import { plainChecksum } from '../flowserve/distflow/checksum.ts';
 import { ExpertForward } from '../flowserve/expert-forward.ts';
+import type { ExpertMoves } from '../flowserve/expert-moves.ts';
 import type { ServiceClock } from '../flowserve/expert-times.ts';
 import { Forward } from '../flowserve/forward.ts';
 import { HashExperts } from '../flowserve/hash-model/hash-experts.ts';
@@ -101,6 +102,8 @@ export class MachineNpus {
   readonly #ports: MachinePorts;
   readonly #areas: readonly Areas[];
   readonly #deployment: Deployment;
+  /** Before each turn of steps that wait for one another, between their layers: for who injects what may happen there. */
+  onTurn: ((movesOf: (npu: number) => ExpertMoves) => void) | null = null;
 
   constructor(machine: Machine, directory: Directory, ports: MachinePorts) {
     const { plan } = machine;
@@ -243,6 +246,7 @@ export class MachineNpus {
     // Where other ranks of the NPU's group have yet to be given the step, it goes on when they are.
     for (let isMoving = true; isMoving; ) {
       isMoving = false;
+      this.onTurn?.((npu) => this.#theHostOf(npu).moves);
       for (const program of ranks) isMoving = (isAtWork(program) && this.#theHostOf(program.npu).poll(program, false) !== 'pending') || isMoving;
       if (!ranks.some(isAtWork)) return;
       for (const npus of this.#living) for (const service of npus.services) isMoving = npus.serve(service, DISPATCHES_PER_TURN) > 0 || isMoving;

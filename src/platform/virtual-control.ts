@@ -19,7 +19,7 @@ import { attendedBy, WARM_SHAPES, type WarmShape } from '../flowserve/warm-up.ts
 import { type Checkpoint, openCheckpoint, parametersOf } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
-import { type Address, address, idOf, type Role } from '../protocol/address.ts';
+import { type Address, address, idOf, type Role, roleOf } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
 import type { PodToCaller } from '../protocol/caller.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
@@ -97,8 +97,8 @@ export class VirtualControl {
   readonly delivered: DeliveredRecords;
   readonly tokenizer: Tokenizer;
   readonly parameters: number;
-  readonly #space: AddressSpace;
-  readonly #npus: MachineNpus;
+  readonly space: AddressSpace;
+  readonly npus: MachineNpus;
   readonly #outputs: Map<Address, OutputProcess>;
   readonly #loads: ExpertLoads;
   readonly #directory: Directory;
@@ -137,7 +137,7 @@ export class VirtualControl {
     this.plan = plan;
     this.tokenizer = tokenizer;
     this.parameters = parametersOf(checkpoint);
-    this.#space = space;
+    this.space = space;
     this.#directory = new Directory(plan.hosting);
     this.#loads = new ExpertLoads(plan, space, this.#directory);
     this.#step_ns = plan.hosting.deployment.executors.map((executor) => rooflineStep(this.config, parallelismOf(executor), this.#device));
@@ -167,7 +167,7 @@ export class VirtualControl {
       claim: (actor, claim, cause) => {
         for (const message of claims.perform(actor, claim)) this.host.complete(actor, message, cause, NEAR_MESSAGE_NS);
       },
-      background: new Set(['cluster-manager', 'expert-map'] as const),
+      isBackground: (owner, timer) => roleOf(owner) === 'cluster-manager' || (roleOf(owner) === 'expert-map' && timer === 'period'),
       ...((recordings.acts || inspect) && { witness: (act: Act) => this.#show(act) }),
     });
     this.scale = new ScaleRequests(plan, this.host, this.host.clock.now_ms, () => {});
@@ -192,7 +192,7 @@ export class VirtualControl {
       kv_positions: plan.options.kv_blocks * plan.options.kv_block_size,
       ...(kernels === 'hash' && { checkSampling: checkHashSampling }),
     });
-    this.#npus = new MachineNpus(machine, this.#directory, {
+    this.npus = new MachineNpus(machine, this.#directory, {
       now_ms: this.host.clock.now_ms,
       host: {
         spawn: (address, birth) => this.host.spawn(address, birth),
@@ -206,7 +206,7 @@ export class VirtualControl {
       onRouted: recordings.onRouted,
     });
     this.workers = new VirtualWorkers({
-      ...{ plan, space, directory: this.#directory, host: this.host, npus: this.#npus },
+      ...{ plan, space, directory: this.#directory, host: this.host, npus: this.npus },
       forget: (npus) => {
         for (const npu of npus) this.#forget(address('npu', npu));
         for (const [self, output] of newOutputs(npus)) this.#outputs.set(self, output);
@@ -214,42 +214,42 @@ export class VirtualControl {
     });
     for (const { self, birth } of expertMapsOf(plan)) this.host.spawn(self, birth);
     for (const worker of [ON_CONTROL, ...Array.from({ length: plan.workers }, (_, worker) => worker)]) this.workers.spawnControllers(worker);
-    this.#npus.spawn();
+    this.npus.spawn();
   }
 
   /** Choices that admission counts. */
   get choicesHeld(): number {
-    return new Admission(this.#space.control).held;
+    return new Admission(this.space.control).held;
   }
 
   /** @throws `invalid_request` for a group that there is not */
   kvEvents(dp_group: number, from: number): KvEventPage {
     leaderOf(this.plan.hosting.deployment, dp_group);
-    return this.#npus.kvEvents(this.host.cast, dp_group, from);
+    return this.npus.kvEvents(this.host.cast, dp_group, from);
   }
 
   /** `measure`: what their batches take from now on, too, as the cost model has it. */
   experts(measure: boolean): ExpertsReport {
     const expert_ns = rooflineExpert(this.config, this.#device);
     const clock = (tokens: number): number => (this.#experts_us += tokens === 0 ? 0 : expert_ns(tokens) / NS_PER_US);
-    const places = expertPlaces(this.plan, this.#space, this.#directory);
+    const places = expertPlaces(this.plan, this.space, this.#directory);
     return {
       loads: this.#loads.byExecutor(),
       places,
-      reports: this.#npus.expertReports(measure ? clock : null),
+      reports: this.npus.expertReports(measure ? clock : null),
       balancing: balancingReports(this.host.cast, this.plan, this.host.clock.now_ms()),
     };
   }
 
   stats(): ControlStats {
     return {
-      npus: this.#npus.report(this.host.cast),
+      npus: this.npus.report(this.host.cast),
       // No threads, so no rings.
       links: [],
-      kv_links: this.#npus.transfersReport(),
+      kv_links: this.npus.transfersReport(),
       threads: [],
       garbage: [],
-      regions: this.#space.table.report(),
+      regions: this.space.table.report(),
       scaling: this.scale.stats(),
       expert_loads: this.#loads.table(),
       expert_balancing: balancingReports(this.host.cast, this.plan, this.host.clock.now_ms()),
@@ -295,7 +295,7 @@ export class VirtualControl {
       this.#note(npu, work.plan, began_ns, began_ns + this.#stepOf(npu)(work.plan));
     } else this.#done_ns = this.host.now_ns + SMALL_WORK_NS;
     if (work.kind === 'reset') this.#forget(npu);
-    this.#npus.launch([{ npu, work, cause }]);
+    this.npus.launch([{ npu, work, cause }]);
   }
 
   #forget(npu: Address): void {
@@ -307,13 +307,13 @@ export class VirtualControl {
   /** The steps of a domain's iteration. */
   #beginTogether(steps: readonly WaitingStep[], done_ns: number): void {
     for (const { npu, plan } of steps) this.#note(npu, plan, this.host.now_ns, done_ns);
-    this.#npus.launch(steps.map(({ npu, plan, cause }) => ({ npu, work: { kind: 'step', plan }, cause })));
+    this.npus.launch(steps.map(({ npu, plan, cause }) => ({ npu, work: { kind: 'step', plan }, cause })));
   }
 
   #note(npu: Address, planned: StepPlan, began_ns: number, done_ns: number): void {
-    const plan = this.#npus.resolved(npu, planned);
+    const plan = this.npus.resolved(npu, planned);
     this.#done_ns = done_ns;
-    this.#npus.timesOf(npu).add(plan, began_ns / NS_PER_US, done_ns / NS_PER_US);
+    this.npus.timesOf(npu).add(plan, began_ns / NS_PER_US, done_ns / NS_PER_US);
     this.#steps_done_ns.set(npu, done_ns);
     if (this.plan.options.kv_transfer === 'layer') this.#layers.begin(npu, plan.step, { began_ns, done_ns });
   }
@@ -336,7 +336,7 @@ export class VirtualControl {
     }
     this.#link = this.#linkOf(work.kind);
     if (work.kind === 'pull' || (work.kind === 'offer' && work.step > 0)) this.#layers.beginTransfer(group, work.id);
-    this.#npus.transfer(group, work, cause);
+    this.npus.transfer(group, work, cause);
     this.#swap_ns = null;
   }
 
@@ -358,13 +358,13 @@ export class VirtualControl {
     this.host.later(this.#layers.untilLayers_ns(address('npu', npu), step, layers), () => {
       if (!isSameLife()) return;
       this.#link = this.#linkOf('pull');
-      this.#npus.reach(npu, step, layers);
+      this.npus.reach(npu, step, layers);
     });
   }
 
   #stepOf(npu: Address): (plan: StepPlan) => number {
     const { executor } = this.plan.hosting.deployment.npus[idOf(npu)] as NpuPlace;
-    return (plan) => (this.#step_ns[executor] as (plan: StepPlan) => number)(this.#npus.resolved(npu, plan));
+    return (plan) => (this.#step_ns[executor] as (plan: StepPlan) => number)(this.npus.resolved(npu, plan));
   }
 
   #transfer_ns(bytes: number, { link_latency_ns, link_bytes_per_s }: typeof ROCE = this.#device): number {

@@ -289,6 +289,9 @@ export const loadsCounted = (experts: readonly Address[], tokens: readonly numbe
 export const loaded = (npu: number, weights: number, bytes: number): ExpertMessage => ({ type: 'LOADED', npu, weights, bytes });
 export const load = (tokens: number): ExpertMessage => ({ type: 'LOAD', tokens });
 
+export const replicasChanging = (epoch: number): ExpertMessage => ({ type: 'REPLICAS_CHANGING', epoch });
+export const replicasChanged = (epoch: number, npus: readonly number[]): ExpertMessage => ({ type: 'REPLICAS_CHANGED', epoch, npus });
+
 // to an output process
 export const tokens = (tokens: readonly TokenOut[], begun: readonly Begun[] = []): OutputMessage => ({ type: 'TOKENS', tokens, begun });
 export const forget = (request: number, choice: number): OutputMessage => ({ type: 'FORGET', request, choice });

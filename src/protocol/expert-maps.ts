@@ -31,6 +31,15 @@ export type ExpertWork =
 /** What starts a rebalance: time, somebody, or more imbalance than is borne. */
 export type RebalanceTrigger = 'period' | 'asked';
 
+/** A slot that got another expert. `layer`: the model's number; `expert`: null: it was emptied; `source`: whose weights were copied; `replaced`: what it held. */
+export type ExpertMove = {
+  readonly layer: number;
+  readonly expert: number | null;
+  readonly npu: number;
+  readonly source: number | null;
+  readonly replaced: number | null;
+};
+
 /** What became of one. `entry`: of the map's log; 0: it came to none. `installed`: whether any slot changed. */
 export type RebalanceOutcome = {
   readonly entry: number;
@@ -46,6 +55,9 @@ export type RebalanceOutcome = {
   readonly slots: number;
   readonly epoch: number;
 };
+
+/** To whoever asked, with what has moved. */
+export type RebalanceReport = RebalanceOutcome & { readonly task_executor: number; readonly moves: readonly ExpertMove[] };
 
 export type ExpertMapMessage =
   | MapWriterMessage
@@ -66,8 +78,7 @@ export type ExpertMapMessage =
   /** Of `claim`: the time. */
   | { readonly type: 'TIME_TOLD'; readonly now_ms: number };
 
-/** To whoever asked. */
-export type RebalancedMessage = { readonly type: 'REBALANCED'; readonly query: number; readonly outcome: RebalanceOutcome };
+export type RebalancedMessage = { readonly type: 'REBALANCED'; readonly query: number; readonly report: RebalanceReport };
 
 /** To an NPU, and its host's answer. */
 export type ExpertWorkMessage =
@@ -83,7 +94,7 @@ export const slotFailed = (npu: number, change: number, error: ErrorRecord): Exp
 export const stateOverdue = (turn: number): ExpertMapMessage => ({ type: 'STATE_OVERDUE', turn });
 export const npuBack = (npu: number): ExpertMapMessage => ({ type: 'NPU_BACK', npu });
 export const timeTold = (now_ms: number): ExpertMapMessage => ({ type: 'TIME_TOLD', now_ms });
-export const rebalanced = (query: number, outcome: RebalanceOutcome): RebalancedMessage => ({ type: 'REBALANCED', query, outcome });
+export const rebalanced = (query: number, report: RebalanceReport): RebalancedMessage => ({ type: 'REBALANCED', query, report });
 export const expertWork = (expert_map: Address, work: ExpertWork): ExpertWorkMessage => ({ type: 'EXPERT_WORK', expert_map, work });
 export const expertWorkDone = (expert_map: Address, message: ExpertMapMessage): ExpertWorkMessage => ({ type: 'EXPERT_WORK_DONE', expert_map, message });
 export const collectLoads = (): ExpertWork => ({ kind: 'collect' });

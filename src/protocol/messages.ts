@@ -249,7 +249,11 @@ export type NpuMessage =
 
 export type ExpertMessage =
   | { readonly type: 'LOADED'; readonly npu: number; readonly weights: number; readonly bytes: number }
-  | { readonly type: 'LOAD'; readonly tokens: number };
+  | { readonly type: 'LOAD'; readonly tokens: number }
+  /** Of the map: slots that hold it, or are to hold it, change from this epoch on. */
+  | { readonly type: 'REPLICAS_CHANGING'; readonly epoch: number }
+  /** It lies there now, on these NPUs. */
+  | { readonly type: 'REPLICAS_CHANGED'; readonly epoch: number; readonly npus: readonly number[] };
 
 /** The frontend's inbox. No token comes here: those go from a DP group's output process to the caller's thread. */
 export type FrontendMessage =

@@ -208,6 +208,8 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'npu', 'epoch'], // MAP_INSTALLED
   ['type', 'npu', 'change'], // SLOT_DONE
   ['type', 'npu', 'change', 'error'], // SLOT_FAILED
+  ['type', 'epoch'], // REPLICAS_CHANGING
+  ['type', 'epoch', 'npus'], // REPLICAS_CHANGED
   // prefill → decode
   ['type', 'handoff'], // LENT, PREFILLED
   ['output', 'offer', 'ahead'],

@@ -7,7 +7,7 @@
  * Nothing here reads time or draws chance but from the seed, so one seed is one run.
  * @module
  */
-import { type Address, type Role, roleOf } from '../protocol/address.ts';
+import type { Address } from '../protocol/address.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Commands, Message, Work } from '../protocol/messages.ts';
 import { type Birth, Cast, type CastPorts, type Mail, type Witness } from './cast.ts';
@@ -29,8 +29,8 @@ export type VirtualPorts = Pick<CastPorts, 'birthOf' | 'hands' | 'transfer' | 'c
   /** Performs kernel work; its result comes back by `complete`. */
   readonly launch: (npu: Address, work: Work, cause: number) => void;
   readonly witness?: Witness | undefined;
-  /** Those whose timers go on for ever: where nothing else is left to happen, the pod is at rest. */
-  readonly background?: ReadonlySet<Role>;
+  /** Whether this is one of the timers that go on for ever: where nothing else is left to happen, the pod is at rest. */
+  readonly isBackground?: (owner: Address, timer: string) => boolean;
 };
 
 /** From one sender to one receiver: how many messages are under way, and when the last of them arrives. */
@@ -53,8 +53,8 @@ export class VirtualHost {
   #order = 0;
   /** Those who died, and before which event's entry what concerns them is lost; infinity: they have no successors yet. */
   readonly #losses: { before: number; readonly isLost: (actor: Address) => boolean }[] = [];
-  /** Timers of the background in the queue. */
-  #background = 0;
+  /** In the queue: timers of the background, and those that are cancelled. */
+  #idle = 0;
 
   constructor(ports: VirtualPorts) {
     this.#ports = ports;
@@ -82,9 +82,9 @@ export class VirtualHost {
     return this.#now_ns;
   }
 
-  /** Events that are still to happen, those of cancelled timers among them; without the background's. */
+  /** Events that are still to happen, without the background's. */
   get pending(): number {
-    return this.#queue.size - this.#background;
+    return this.#queue.size - this.#idle;
   }
 
   spawn(address: Address, birth: Birth): void {
@@ -129,9 +129,11 @@ export class VirtualHost {
         return true;
       }
       if ('isCancelled' in event) {
-        if (event.isBackground) this.#background--;
+        if (event.isBackground || event.isCancelled) this.#idle--;
         if (event.isCancelled) continue;
-        this.#keepTimers(event.mail.to, (timer) => timer !== event);
+        // It is out of the queue: only its owner's list has it still.
+        event.isCancelled = true;
+        this.#keepTimers(event.mail.to, () => true);
       } else if (--event.pair.underWay === 0) this.#pairs.delete(event.pair.key);
       if (this.#isLost(event)) continue;
       assert(event.time_ns >= this.#now_ns, `an event of ${event.time_ns} ns at ${this.#now_ns} ns`);
@@ -170,9 +172,9 @@ export class VirtualHost {
 
   #startTimer(owner: Address, { id, delay_ms, message }: Commands['after'], cause: number): void {
     const mail = { to: owner, from: owner, message, cause };
-    const isBackground = this.#ports.background?.has(roleOf(owner)) ?? false;
+    const isBackground = this.#ports.isBackground?.(owner, id) ?? false;
     const timer: Timer = { time_ns: this.#now_ns + Math.round(delay_ms * NS_PER_MS), order: this.#order++, mail, id, isBackground, isCancelled: false };
-    if (isBackground) this.#background++;
+    if (isBackground) this.#idle++;
     const timers = this.#timers.get(owner);
     if (timers === undefined) this.#timers.set(owner, [timer]);
     else timers.push(timer);
@@ -191,7 +193,11 @@ export class VirtualHost {
   #keepTimers(owner: Address, isKept: (timer: Timer) => boolean): void {
     const timers = this.#timers.get(owner);
     if (timers === undefined) return;
-    for (const timer of timers) timer.isCancelled ||= !isKept(timer);
+    for (const timer of timers) {
+      if (timer.isCancelled || isKept(timer)) continue;
+      timer.isCancelled = true;
+      if (!timer.isBackground) this.#idle++;
+    }
     const kept = timers.filter(({ isCancelled }) => !isCancelled);
     if (kept.length === 0) this.#timers.delete(owner);
     else this.#timers.set(owner, kept);

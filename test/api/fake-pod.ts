@@ -4,8 +4,9 @@
  * @module
  */
 import { type ContextOptions, type GenerateOptions, generateOptionsSchema, parseOptions, type ResolvedGenerateOptions } from '../../src/options.ts';
-import type { ModelInfo, Pod } from '../../src/pod.ts';
+import type { ModelInfo, Pod, RebalanceOptions } from '../../src/pod.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
+import type { RebalanceReport } from '../../src/protocol/expert-maps.ts';
 import type { KvEvent, KvEventPage } from '../../src/protocol/kv-events.ts';
 import type { Prompt } from '../../src/protocol/prompt.ts';
 import { NO_DRAFTS } from '../../src/protocol/threads.ts';
@@ -15,6 +16,7 @@ import type {
   Completion,
   CompletionChoice,
   ContextInfo,
+  ExpertBalancingStats,
   Generation,
   LinkStats,
   PodExperts,
@@ -26,6 +28,7 @@ import type {
   Usage,
 } from '../../src/results.ts';
 import { BOS, bytesOf, Choice, hash, logprobOf, VOCAB_SIZE } from './fake-choice.ts';
+import { fakeExperts, fakeRebalance } from './fake-experts.ts';
 
 export type Faults = {
   /** Before the first chunk. */
@@ -141,7 +144,11 @@ export class FakePod implements Pod {
     return { token_ids, tokens: token_ids.map((id) => new TextDecoder().decode(Uint8Array.from(bytesOf(id)))) };
   }
 
-  readonly rebalance = async (): Promise<readonly []> => [];
+  balancing: readonly ExpertBalancingStats[] = [];
+  async rebalance({ force = false }: RebalanceOptions = {}): Promise<readonly RebalanceReport[]> {
+    return [fakeRebalance(force)];
+  }
+
   async resetPrefixCache(): Promise<void> {}
 
   async kvEvents(dp_group: number, from = 0): Promise<KvEventPage> {
@@ -172,14 +179,7 @@ export class FakePod implements Pod {
   }
 
   async experts({ measure = true }: { measure?: boolean } = {}): Promise<PodExperts> {
-    const service = { batches: 4, tokens: 12, mean_us: 3, p50_us: 2.5, p99_us: 7 };
-    const expert = (id: number, tokens: number) => {
-      const replica = { npu: id % 2, queued: id, service: measure && id === 0 ? service : null };
-      return { expert: id, tokens, share: tokens / 100, replicas: [replica] };
-    };
-    const layers = [{ layer: 1, tokens: 100, busiest_over_mean_npu: 1.2, map_epoch: 0, experts: [60, 10, 0, 30].map((tokens, id) => expert(id, tokens)) }];
-    const executor = { task_executor: 0, role: 'colocated' as const, balancing: null, layers };
-    return { model: this.model.name, uptime_seconds: 1, experts_per_layer: 4, top_k: 2, task_executors: [executor] };
+    return fakeExperts(this.model.name, measure);
   }
 
   async stats(): Promise<PodStats> {
@@ -260,7 +260,7 @@ export class FakePod implements Pod {
         },
       ],
       kv_links: [{ source: 0, target: 1, fabric: 'tcp', started: 9, done: 6, bytes: 4_096, wasted_bytes: 512, failed: { refused: 2, stale: 0 } }],
-      ...{ expert_loads: [], scaling: null, expert_balancing: [] },
+      ...{ expert_loads: [], scaling: null, expert_balancing: this.balancing },
       memory: { total_bytes: 1_000, regions: REGIONS },
       fabric: { links: LINKS, threads: THREADS },
       garbage: [{ worker: 0, collections: 5, collections_chosen: 3, collections_us_sum: 9_000, collections_us_max: 4_000 }],

@@ -235,6 +235,31 @@ describe('metrics', () => {
     expect(reports.map(String)).toEqual([expect.stringContaining('16388 series, at most 16384')]);
   });
 
+  it('should tell how the loop does that moves experts, and health that it has died', async () => {
+    const pod = new FakePod();
+    const app = createApp(pod);
+    const { uptime_seconds } = await pod.stats();
+    const loop = { executor: 2, state: 'prefetching', epoch: 8, progress: 5, last_progress_seconds: uptime_seconds - 1, stalled: false, last: null, log: [] };
+    const counts = [{ change: 'rebalance', outcome: 'rolled_back', cause: 'npu_lost', count: 3 }] as const;
+    pod.balancing = [{ ...loop, counts }];
+    const series = [...(await scrape(app)).series].filter(([name]) => name.includes('expert'));
+    const of = '{task_executor="2",model_name="fake"}';
+    expect(series).toEqual([
+      [`minipod:expert_balancing_last_progress_seconds${of}`, uptime_seconds - 1],
+      [`minipod:expert_balancing_progress_age_seconds${of}`, 1],
+      [`minipod:expert_balancing_stalled${of}`, 0],
+      [`minipod:expert_balancing_map_epoch${of}`, 8],
+      [`minipod:expert_balancing_progress_total${of}`, 5],
+      ['minipod:expert_balancing_state{task_executor="2",state="prefetching",model_name="fake"}', 1],
+      ['minipod:expert_map_changes_total{task_executor="2",change="rebalance",outcome="rolled_back",cause="npu_lost",model_name="fake"}', 3],
+    ]);
+    expect((await app.request('/health')).status).toBe(200);
+    pod.balancing = [{ ...loop, stalled: true, counts }];
+    const dead = await app.request('/health');
+    expect(dead.status).toBe(503);
+    expect((await dead.json()).error.message).toBe('An expert map has made no progress for two periods: that of task executor 2, prefetching, for 1.0 s.');
+  });
+
   it('should answer 503 when the pod is closed', async () => {
     const pod = new FakePod();
     const app = createApp(pod);

@@ -125,7 +125,7 @@ describe('the table of experts', () => {
       slots: 0,
       epoch: 4,
     };
-    const balancing = { executor: 0, state: 'stable', epoch: 4, progress: 3, last_progress_seconds: 8, stalled: false, last };
+    const balancing = { executor: 0, state: 'stable', epoch: 4, progress: 3, last_progress_seconds: 8, stalled: false, last, log: [], counts: [] };
     const experts = look([1, 1]);
     const told = (of: typeof balancing): string | undefined =>
       expertLines('head', { ...experts, task_executors: experts.task_executors.map((one) => ({ ...one, balancing: of })) }, undefined, {

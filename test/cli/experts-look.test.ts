@@ -40,6 +40,31 @@ describe('minipod experts', () => {
     expect(readFileSync(svg, 'utf8')).toMatch(/^<svg [\s\S]*layer 1, expert 0: 60 tokens, 2\.40 of an even share[\s\S]*<\/svg>\n$/);
   });
 
+  it('should have experts moved, and say what was planned and what became of it', async () => {
+    const server = flags.slice(0, 4);
+    const [moved, json, failed] = await Promise.all([
+      minipod(['experts', 'rebalance', '--force', ...server]),
+      minipod(['experts', 'rebalance', '--force', '--json', ...server]),
+      minipod(['experts', 'rebalance', ...server]),
+    ]);
+    expect([moved.code, moved.stderr, json.code, failed.code]).toEqual([0, '', 0, 1]);
+    const lines = moved.stdout.split('\n');
+    expect(lines.slice(0, 2)).toEqual([
+      'TE 0: installed, 2 slots changed; asked for; map 8',
+      'busiest NPU over mean, a mean over layers: 1.500, then 1.200 predicted, 20.0 % less to wait for',
+    ]);
+    expect(lines.filter((line) => line.startsWith('|')).map((line) => line.replaceAll(/ +/g, ' '))).toEqual([
+      '| LAYER | EXPERT | ONTO NPU | FROM NPU | IN PLACE OF |',
+      expect.any(String),
+      '| 1 | 0 | 1 | 0 | nothing |',
+      '| 1 | none | 0 | – | 3 |',
+    ]);
+    expect(jsonLines(json.stdout)).toEqual([{ outcomes: await pod.rebalance({ force: true }) }]);
+    expect(failed.stdout).toBe(
+      'TE 0: rolled back, nothing moved; npu/1 was lost; map 8\nbusiest NPU over mean, a mean over layers: 1.500, then 1.500 predicted\n',
+    );
+  });
+
   it('should paint over and over on a terminal, in colour, until q is pressed', async () => {
     const entry = 'Deno' in globalThis ? 'run -A src/cli/main.ts' : 'bin/minipod.js';
     const command = `stty rows 30 cols 110; exec '${process.execPath}' ${entry} experts ${flags.join(' ')}`;

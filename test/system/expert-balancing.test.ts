@@ -1,8 +1,11 @@
 /** Experts that move while requests run, on both clocks: the same tokens, with or without; and what is told of the loop that moves them. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { createApp } from '../../src/api/index.ts';
 import { createPod, type Pod, type PodOptions } from '../../src/index.ts';
 import { balancingReports } from '../../src/platform/expert-balancing.ts';
+import { breathe } from '../../src/runtime/event-loop.ts';
+import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { runs } from '../property-runs.ts';
 import { withPod } from './pods.ts';
 
@@ -83,7 +86,10 @@ describe('a loop that dies', () => {
     typeof balancingReports
   >[1];
   const seen = (progress_ms: number, now_ms: number): boolean | undefined => {
-    const cast = { stateOf: () => 'stable', contextOf: () => ({ balancer: { epoch: 1, progress: 3, outcomes: [], progress_ms } }) };
+    const cast = {
+      stateOf: () => 'stable',
+      contextOf: () => ({ balancer: { epoch: 1, progress: 3, outcomes: [], log: { entries: [], counts: [] }, progress_ms } }),
+    };
     return balancingReports(cast, plan, now_ms)[0]?.stalled;
   };
 
@@ -91,5 +97,31 @@ describe('a loop that dies', () => {
     expect(seen(5_000, 5_000 + 2 * period_ms)).toBe(false);
     expect(seen(5_000, 5_001 + 2 * period_ms)).toBe(true);
     expect(balancingReports({ stateOf: () => null, contextOf: () => null }, plan, 0)).toMatchObject([{ state: 'gone', stalled: true }]);
+  });
+
+  it('should be found by health in a running pod, within two periods, while requests go on as before', async () => {
+    await using pod = (await createPod({ clock: 'virtual', kernels: 'hash', npus: 2, expert_balancing: { redundant_slots: 2, period_ms: 20 } })) as VirtualPod;
+    const { host } = pod.control;
+    const app = createApp(pod);
+    const healthAt = async (end_ms: number): Promise<number> => {
+      host.later(Math.max(0, Math.ceil((end_ms - host.clock.now_ms()) * 1e6)), () => {});
+      while (host.clock.now_ms() < end_ms) {
+        expect((await pod.complete(prompt(0), { max_tokens: 2, ignore_eos: true })).usage.completion_tokens).toBe(2);
+        await breathe();
+      }
+      return (await app.request('/health')).status;
+    };
+    expect(await healthAt(100)).toBe(200);
+    expect((await pod.stats()).expert_balancing[0]?.progress).toBeGreaterThanOrEqual(4);
+    // The loop forgets to ask for its next period: it lives, is in a good state and answers whoever asks for a rebalance, and will never do anything by itself.
+    const context = host.cast.contextOf('expert-map/0') as { period_ms: number | null };
+    context.period_ms = null;
+    const [{ last_progress_seconds = 0 } = {}] = (await pod.stats()).expert_balancing;
+    expect(await healthAt(1_000 * last_progress_seconds + 61)).toBe(503);
+    const [loop] = (await pod.stats()).expert_balancing;
+    // From the last time that it did anything.
+    expect(loop).toMatchObject({ state: 'stable', stalled: true });
+    expect(await (await app.request('/metrics')).text()).toMatch(/minipod:expert_balancing_stalled\{task_executor="0",[^}]*\} 1/);
+    expect(await healthAt(1_000 * (loop?.last_progress_seconds ?? 0) + 39)).toBe(503);
   });
 });

@@ -1,0 +1,135 @@
+/** The serial log of an expert map: who writes it, what ends for what, and where experts lie then. */
+import { describe, expect, it } from 'vitest';
+import { expertMap as toMap } from '../../actors/policies/expert-placement/expert-map.ts';
+import { nativeSlots } from '../../actors/policies/expert-placement/native.ts';
+import type { Address } from '../../src/protocol/address.ts';
+import { npuLost } from '../../src/protocol/constructors.ts';
+import { type ExpertMapMessage, npuBack, rebalance } from '../../src/protocol/expert-maps.ts';
+import { mapDone, mapWanted, placeExperts } from '../../src/protocol/map-log.ts';
+
+import { Group, NPUS, once, SHAPE, STATES } from './expert-map-rig.ts';
+
+describe('the log of an expert map', () => {
+  const WRITER: Address = 'scaling/0';
+  const error = { code: 'deadline_exceeded', message: 'it took too long', param: null } as const;
+  /** Where experts lie by the map, all of which are there. */
+  const heldBy = (group: Group): number[] => {
+    const { map } = group.balancer;
+    expect([...map.expertOfSlot].filter((expert, at) => expert !== -1 && expert !== group.holds[at])).toEqual([]);
+    for (const its of group.maps) expect(its.expertOfSlot).toEqual(map.expertOfSlot);
+    return group.balancer.holders;
+  };
+  const ask = (group: Group, ...messages: readonly ExpertMapMessage[]): void => {
+    for (const message of messages) {
+      group.tell(message);
+      group.run();
+    }
+  };
+
+  it.each(['global', 'native'] as const)('should have experts on those alone that an entry names, and back, while everybody goes on: %s', (policy) => {
+    const group = new Group(policy);
+    ask(group, mapWanted(WRITER, 7, 'scale'), placeExperts(1, [0, 1, 2]));
+    expect(group.grants).toEqual([
+      { type: 'MAP_GRANTED', query: 7, entry: 1, holders: NPUS },
+      { type: 'EXPERTS_PLACED', entry: 1, holders: [0, 1, 2], error: null },
+    ]);
+    expect(heldBy(group)).toEqual([0, 1, 2]);
+    ask(group, mapDone(1, null));
+    expect(group.state).toBe('stable');
+    // Balanced among those that are there.
+    ask(group, rebalance(1, true));
+    expect(heldBy(group)).toEqual([0, 1, 2]);
+    ask(group, mapWanted(WRITER, 8, 'scale'), placeExperts(3, NPUS), mapDone(3, null));
+    expect(heldBy(group)).toEqual(NPUS);
+    expect(group.balancer.log.entries.map(({ change, outcome }) => `${change} ${outcome}`)).toEqual([
+      'scale installed',
+      expect.stringMatching(/^rebalance (installed|unchanged)$/),
+      'scale installed',
+    ]);
+    expect(group.unexpected).toEqual([]);
+  });
+
+  it.each(STATES)('should end a rebalance for a scale, at its last good map: in %s', (state) => {
+    const group = new Group();
+    group.fault = once(state, 'silence');
+    ask(group, rebalance(1, true));
+    expect(group.state).toBe(state);
+    ask(group, mapWanted(WRITER, 7, 'scale'), rebalance(2, true), placeExperts(2, [1, 2, 3]), mapDone(2, null));
+    expect(group.outcomes).toMatchObject([
+      { outcome: 'aborted', cause: 'another_entry', reason: 'a scale was asked for; the last good map stands' },
+      { outcome: 'refused', reason: 'a scale is under way, and held' },
+    ]);
+    expect(heldBy(group)).toEqual([1, 2, 3]);
+    expect(group.state).toBe('stable');
+    expect(group.unexpected).toEqual([]);
+  });
+
+  const ASKED_OF_SCALE = STATES.filter((state) => state !== 'collecting');
+
+  it.each(ASKED_OF_SCALE)('should tell a scale what went wrong, and take it back where it was: in %s', (state) => {
+    for (const what of ['death', 'silence', 'failure'] as const) {
+      if (what === 'failure' && state !== 'prefetching' && state !== 'loading') continue;
+      const group = new Group();
+      group.fault = once(state, what);
+      ask(group, mapWanted(WRITER, 7, 'scale'), placeExperts(1, [0, 2, 3]));
+      group.run(70_000);
+      const [, placed] = group.grants;
+      expect(placed).toMatchObject({ type: 'EXPERTS_PLACED', entry: 1, error: { message: expect.stringMatching(/killed|in time|corrupt/) } });
+      group.fault = () => 'answer';
+      for (const npu of [...group.balancer.lost]) {
+        group.epochs[npu] = 0;
+        group.maps[npu] = toMap(SHAPE, nativeSlots(SHAPE));
+        ask(group, npuBack(npu));
+      }
+      ask(group, placeExperts(1, NPUS), mapDone(1, error));
+      expect(heldBy(group)).toEqual(NPUS);
+      expect(group.balancer.log.entries).toMatchObject([{ change: 'scale', outcome: 'rolled_back', reason: 'it took too long' }]);
+      expect(group.unexpected).toEqual([]);
+    }
+  });
+
+  it.each(ASKED_OF_SCALE)('should go to other places, or end, in the middle of a way: in %s', (state) => {
+    const [back, over] = [new Group(), new Group()];
+    for (const group of [back, over]) {
+      group.fault = once(state, 'silence');
+      ask(group, mapWanted(WRITER, 7, 'scale'), placeExperts(1, [0, 2, 3]));
+      expect(group.state).toBe(state);
+    }
+    ask(back, placeExperts(1, NPUS));
+    expect(back.grants.slice(1)).toEqual([{ type: 'EXPERTS_PLACED', entry: 1, holders: NPUS, error: null }]);
+    ask(over, mapDone(1, error));
+    expect(over.grants).toHaveLength(1);
+    expect([back.state, over.state]).toEqual(['held', 'stable']);
+    for (const group of [back, over]) heldBy(group);
+  });
+
+  it('should have one writer at a time: what weighs more takes the map from what weighs less, which is then not heard', () => {
+    const group = new Group();
+    ask(group, mapWanted(WRITER, 1, 'role_switch'), mapWanted(WRITER, 2, 'scale'), mapWanted(WRITER, 3, 'role_switch'), mapWanted(WRITER, 4, 'rehome'));
+    expect(group.grants).toMatchObject([
+      { type: 'MAP_GRANTED', query: 1, entry: 1 },
+      { type: 'MAP_REFUSED', query: 2, error: { code: 'overloaded' } },
+      { type: 'MAP_REFUSED', query: 3 },
+      { type: 'MAP_TAKEN', entry: 1, error: { code: 'overloaded' } },
+      { type: 'MAP_GRANTED', query: 4, entry: 2 },
+    ]);
+    ask(group, placeExperts(1, [0, 1]), mapDone(1, null));
+    expect(group.balancer.holders).toEqual(NPUS);
+    expect(group.state).toBe('held');
+    // Who says nothing for too long has it no more.
+    group.run(130_000);
+    expect(group.grants.at(-1)).toMatchObject({ type: 'MAP_TAKEN', entry: 2, error: { code: 'deadline_exceeded' } });
+    expect(group.state).toBe('stable');
+    expect(group.balancer.log.counts).toContainEqual({ change: 'rehome', outcome: 'aborted', cause: 'deadline', count: 1 });
+    expect(group.unexpected).toEqual([]);
+  });
+
+  it('should have experts elsewhere than on an NPU that is lost, unless they are there alone', () => {
+    const lose = (npu: number): ExpertMapMessage => npuLost(npu, { code: 'worker_lost', message: 'killed', param: null }) as ExpertMapMessage;
+    const group = new Group();
+    ask(group, mapWanted(WRITER, 1, 'rehome'), placeExperts(1, [0, 1, 2]), lose(3), placeExperts(1, [0, 1]), lose(1), placeExperts(1, [0]));
+    const places = group.grants.slice(1).map((message) => (message.type === 'EXPERTS_PLACED' ? (message.error?.message ?? message.holders) : message.type));
+    expect(places).toEqual([[0, 1, 2], [0, 1], 'expert NPUs 3, 1 of the group are lost, with experts that are nowhere else']);
+    expect(group.balancer.holders).toEqual([0, 1]);
+  });
+});
