@@ -11,7 +11,18 @@ import { request } from '../../actors/request.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import { address, roleOf } from '../../src/protocol/address.ts';
-import { cancel, drain, load, loaded, npuLost, stopStringFound, submit, taskAddress } from '../../src/protocol/constructors.ts';
+import {
+  cancel,
+  drain,
+  load,
+  loaded,
+  npuLost,
+  replicasChanged,
+  replicasChanging,
+  stopStringFound,
+  submit,
+  taskAddress,
+} from '../../src/protocol/constructors.ts';
 import type { Sequence } from '../../src/protocol/messages.ts';
 import { parseTopology } from '../../src/protocol/topology.ts';
 import { Cast } from '../../src/runtime/cast.ts';
@@ -88,7 +99,8 @@ function livesOfAnExpert(see: (role: string, snapshot: Snapshot) => void): void 
     witness: ({ after }) => after !== null && see('expert', after),
   });
   cast.spawn('expert/4.12', { machine: expert, input: { self: 'expert/4.12' } });
-  for (const message of [loaded(3, 65_536, 4_096), load(7)]) cast.deliver({ to: 'expert/4.12', from: 'npu/3', message, cause: 0 });
+  for (const message of [loaded(3, 65_536, 4_096), load(7), replicasChanging(2), load(1), replicasChanged(3, [3, 1])])
+    cast.deliver({ to: 'expert/4.12', from: 'npu/3', message, cause: 0 });
 }
 
 describe('a snapshot', () => {
