@@ -1,4 +1,7 @@
-/** An NPU without kernels: checks each step against what it knows of its sequences, and draws tokens that tell a wrong position or a wrong sequence. */
+/**
+ * An NPU without kernels: checks each step against what it knows of its sequences, and draws tokens that tell a wrong position or a wrong sequence. It has as many
+ * drafts as it may verify or fewer, three of four of them right.
+ */
 import type { Sequence } from '../../src/protocol/messages.ts';
 import { LAST_SAMPLED, type StepEntry, type StepOutcome, type StepPlan } from '../../src/protocol/steps.ts';
 import type { TierBlocks, TierCopy } from '../../src/protocol/transfers.ts';
@@ -13,7 +16,8 @@ export function expectedOutput({ prompt, max_tokens }: Sequence): number[] {
   return tokens.slice(prompt.length);
 }
 
-type Slot = { readonly sequence: Sequence; readonly table: number[]; shared: number; sampled: number };
+/** `position`: of what it sampled last. */
+type Slot = { readonly sequence: Sequence; readonly table: number[]; shared: number; sampled: number; position: number };
 /** A KV cell: its position, the token written, and a hash of the prefix that it ends, as real KV depends on all tokens before. */
 type Cell = { readonly position: number; readonly token: number; readonly prefix: number };
 
@@ -28,6 +32,9 @@ export class FakeNpu {
   readonly #tokens_max: number;
   /** Tokens that it was given to compute. */
   tokens = 0;
+  /** Drafts that it found right, and all. */
+  right = 0;
+  drafted = 0;
 
   constructor(block_size: number, tokens_max: number) {
     this.#block_size = block_size;
@@ -36,28 +43,53 @@ export class FakeNpu {
 
   run(plan: StepPlan): StepOutcome[] {
     this.release(plan.detach);
-    const total = plan.entries.reduce((sum, { tokens }) => sum + tokens.length, 0);
+    const total = plan.entries.reduce((sum, { tokens, drafts }) => sum + tokens.length + drafts, 0);
     if (total > this.#tokens_max || total === 0) throw new Error(`a step of ${total} tokens, the budget is ${this.#tokens_max}`);
     if (new Set(plan.entries.map(({ slot }) => slot)).size < plan.entries.length) throw new Error('a slot twice in one step');
     this.tokens += total;
     for (const entry of plan.entries) this.#attach(entry);
-    return plan.entries.map((entry) => {
-      const slot = this.#slotOf(entry);
-      entry.tokens.forEach((token, index) => {
-        this.#write(slot, entry.start + index, token === LAST_SAMPLED ? slot.sampled : token);
-      });
-      const output = entry.start + entry.tokens.length - slot.sequence.prompt.length;
-      if (entry.samples && entry.generated !== output) throw new Error(`${entry.generated} tokens are said to be generated, ${output} are`);
-      slot.sampled = entry.samples ? tokenAfter(this.#read(slot, entry.start + entry.tokens.length)) : -1;
-      return {
-        token: slot.sampled,
-        logprobs: null,
-        more: [],
-        drafts: [],
-        prompt_logprobs: null,
-        error: null,
-      };
+    return plan.entries.map((entry) => this.#compute(entry));
+  }
+
+  #compute(entry: StepEntry): StepOutcome {
+    const slot = this.#slotOf(entry);
+    const isLast = entry.tokens[0] === LAST_SAMPLED;
+    const start = isLast ? slot.position : entry.start;
+    if (start < entry.start) throw new Error(`position ${entry.start} is said to be next, ${start} is`);
+    entry.tokens.forEach((token, index) => {
+      this.#write(slot, start + index, token === LAST_SAMPLED ? slot.sampled : token);
     });
+    const first = start + entry.tokens.length;
+    const output = first - slot.sequence.prompt.length;
+    const generated = entry.generated + start - entry.start;
+    if (entry.samples && generated !== output) throw new Error(`${generated} tokens are said to be generated, ${output} are`);
+    const outcome = { logprobs: null, prompt_logprobs: null, error: null };
+    slot.sampled = -1;
+    if (!entry.samples) return { ...outcome, token: -1, more: [], drafts: [] };
+    const drafts = this.#draft(slot, first, entry.drafts);
+    drafts.forEach((token, index) => {
+      this.#write(slot, first + index, token);
+    });
+    const drawn = [tokenAfter(this.#read(slot, first))];
+    while (drawn.length <= drafts.length && drafts[drawn.length - 1] === drawn.at(-1)) drawn.push(tokenAfter(this.#read(slot, first + drawn.length)));
+    slot.sampled = drawn.at(-1) as number;
+    slot.position = first + drawn.length - 1;
+    this.drafted += drafts.length;
+    this.right += drawn.length - 1;
+    const [token, ...more] = drawn;
+    return { ...outcome, token: token as number, more: more.map((one) => ({ token: one, logprobs: null })), drafts };
+  }
+
+  /** By chance, but the same for the same tokens: ranks of a group must agree. */
+  #draft(slot: Slot, first: number, max: number): number[] {
+    const tokens = this.#read(slot, first);
+    const drafts: number[] = [];
+    for (let chance = tokenAfter(tokens) % (max + 1); chance > 0; chance--) {
+      const right = tokenAfter(tokens);
+      drafts.push(right % 4 === 1 ? right + 1 : right);
+      tokens.push(drafts.at(-1) as number);
+    }
+    return drafts;
   }
 
   /** Copies blocks between its HBM and its DRAM. */
@@ -103,7 +135,7 @@ export class FakeNpu {
   }
 
   #attach({ slot, attach, first_block, blocks, shared }: StepEntry): void {
-    if (attach !== null) this.#slots.set(slot, { sequence: attach, table: [], shared, sampled: -1 });
+    if (attach !== null) this.#slots.set(slot, { sequence: attach, table: [], shared, sampled: -1, position: -1 });
     const { table } = this.#slotOf({ slot });
     blocks.forEach((block, index) => {
       const isShared = index < shared;

@@ -112,6 +112,7 @@ export class QueuedCast {
       lends_by_layer: kv_transfer === 'layer',
       offers_max: 2,
       shares_prefixes: false,
+      drafts_max: 2,
       ...TIERS,
     };
     for (const { id, npus: ranks } of groups) {

@@ -53,6 +53,8 @@ const scenario = fc.integer({ min: 2, max: 12 }).chain((kv_blocks) =>
   fc.record({
     kv_blocks: fc.constant(kv_blocks),
     is_asynchronous: fc.boolean(),
+    drafts_max: fc.integer({ min: 0, max: 5 }),
+    drafts_as_pays: fc.boolean(),
     lends_by_layer: fc.constant(false),
     offers_max: fc.constant(8),
     batch_tokens_max: fc.integer({ min: 1, max: 30 }),
@@ -64,6 +66,8 @@ const scenario = fc.integer({ min: 2, max: 12 }).chain((kv_blocks) =>
 describe('the step scheduler', () => {
   it('gives every sequence exactly its tokens in order, whoever arrives, is abandoned or preempted, and all of it comes to an end', () => {
     let ahead = 0;
+    let right = 0;
+    let wrong = 0;
     fc.assert(
       fc.property(scenario, ({ arrivals, ...limits }) => {
         const scheduler = new StepScheduler({ ...LIMITS, ...limits }, 'dp-group/0');
@@ -119,6 +123,8 @@ describe('the step scheduler', () => {
           hear(scheduler.retire(npu.run(plan)));
           expect(scheduler.running).toBeLessThanOrEqual(limits.batch_requests_max);
         }
+        right += npu.right;
+        wrong += npu.drafted - npu.right;
         expect(clock).toBeLessThan(steps_max);
         expect(scheduler.cache.used).toBe(0);
         for (const [request, sequence] of sequences.entries()) {
@@ -139,6 +145,8 @@ describe('the step scheduler', () => {
       { numRuns: runs(400) },
     );
     expect(ahead).toBeGreaterThan(400);
+    expect(right).toBeGreaterThan(runs(400));
+    expect(wrong).toBeGreaterThan(runs(400));
   });
 
   it('refuses at once what could never run, and says what it needs', () => {
