@@ -1,5 +1,6 @@
 /** What a pod's traces begin with, and who writes them. @module */
 
+import { configOf } from '../flowserve/drafters/speculative.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import type { OnRouted } from '../flowserve/routed-steps.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
@@ -52,7 +53,7 @@ function optionsOf({ job_executors, spare_workers, worker_of_npu, scaled }: Host
     ...(schedule !== undefined && { schedule }),
     ...(micro_batches !== undefined && { micro_batches }),
     ...(options.expert_balancing !== undefined && { expert_balancing: options.expert_balancing }),
-    ...(options.speculative !== undefined && { speculative: options.speculative }),
+    ...(options.speculative !== undefined && { speculative_config: configOf(options.speculative) }),
     ...{ kv_lease_ms, kv_fabric, kv_transfer },
     ...(kv_cache_dtype !== 'auto' && { kv_cache_dtype }),
   };

@@ -20,6 +20,7 @@ import type { Work } from '../protocol/messages.ts';
 import { parseTopology } from '../protocol/topology.ts';
 import type { Transfer, TransferMessage } from '../protocol/transfers.ts';
 import { Directory } from '../runtime/directory.ts';
+import { speculativeOf } from '../speculative-options.ts';
 import { KvAgain } from './kv-again.ts';
 import type { Computed, Recompute } from './replay.ts';
 import { promptsOf, type RunHeader } from './run-header.ts';
@@ -53,12 +54,12 @@ export class KernelRecomputation implements Recompute {
     const digest = modelDigest(checkpoint);
     if (digest !== header.model.digest)
       throw wrongModel(`${checkpoint.folder} is not the model of the run: its digest is ${short(digest)}, in the trace it is ${short(header.model.digest)}`);
-    const { kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued, job_executors, kv_cache_dtype, speculative } =
+    const { kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued, job_executors, kv_cache_dtype, speculative_config } =
       header.options;
     const options: PlanOptions = {
       ...{ kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued, job_executors },
       ...(kv_cache_dtype !== undefined && { kv_cache_dtype }),
-      ...(speculative !== undefined && { speculative }),
+      ...(speculative_config !== undefined && { speculative: speculativeOf(speculative_config) }),
       topology: parseTopology(header.topology),
       records_routing: record_routing !== undefined,
       workers: header.workers,

@@ -3,12 +3,12 @@
  * @module
  */
 import * as z from 'zod';
-import { DRAFT_METHODS } from '../flowserve/drafters/speculative.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { KV_CACHE_DTYPES } from '../protocol/kv-cache-dtype.ts';
 import { firstIssue, inWords } from '../protocol/value-words.ts';
 import { VERSION } from '../protocol/version.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
+import { speculativeConfigSchema } from '../speculative-options.ts';
 import type { Prompts } from './redaction.ts';
 
 const count = z.int().min(0);
@@ -62,7 +62,7 @@ const runHeaderSchema = z.object({
       .object({ policy: z.string(), redundant_slots: count, period_ms: count, windows: count, threshold: z.number(), nodes: count })
       .optional(),
     /** Missing: nothing was drafted. */
-    speculative: z.object({ method: z.enum(DRAFT_METHODS), tokens: count, lookup_max: count, lookup_min: count, adaptive: z.boolean() }).optional(),
+    speculative_config: speculativeConfigSchema.optional(),
     kv_lease_ms: count.optional(),
     kv_fabric: z.string().optional(),
     kv_transfer: z.string().optional(),

@@ -33,6 +33,7 @@ type Arrival = {
   readonly max_tokens: number;
   readonly abandoned_after: number | null;
   readonly stops_at: number | null;
+  readonly goesOn: boolean;
 };
 const arrival = (blocks: number): fc.Arbitrary<Arrival> =>
   fc
@@ -46,6 +47,8 @@ const arrival = (blocks: number): fc.Arbitrary<Arrival> =>
       abandoned_after: fc.option(fc.integer({ min: 0, max: 60 }), { freq: 4 }),
       /** Of what it generates, the token that ends it, if its end comes before. */
       stops_at: fc.option(fc.integer({ min: 1, max: 20 })),
+      /** Its prompt begins with the one before it and all that this had generated, as in a conversation. */
+      goesOn: fc.boolean(),
     })
     .map((one) => ({ ...one, max_tokens: Math.min(one.max_tokens, blocks * BLOCK - one.prompt) }));
 
@@ -72,12 +75,16 @@ describe('the step scheduler', () => {
       fc.property(scenario, ({ arrivals, ...limits }) => {
         const scheduler = new StepScheduler({ ...LIMITS, ...limits }, 'dp-group/0');
         const npu = new FakeNpu(BLOCK, limits.batch_tokens_max);
-        const sequences = arrivals.map(({ family, salt, prompt, max_tokens, stops_at }, request): Sequence => {
-          const begun = Array.from({ length: prompt }, (_, index) => 1_000 * family + index);
+        const sequences: Sequence[] = [];
+        for (const [request, { family, salt, prompt, max_tokens, stops_at, goesOn }] of arrivals.entries()) {
+          const before = goesOn ? sequences.at(-1) : undefined;
+          const said = before === undefined ? [] : [...before.prompt, ...expectedOutput(before), 7];
+          const isLong = said.length + max_tokens > limits.kv_blocks * BLOCK;
+          const begun = said.length === 0 || isLong ? Array.from({ length: prompt }, (_, index) => 1_000 * family + index) : said;
           const sequence = { ...greedySequence(request, begun, max_tokens), cache_salt: salt };
           const stop = stops_at === null ? undefined : expectedOutput(sequence)[stops_at - 1];
-          return stop === undefined ? sequence : { ...sequence, sampling: { ...GREEDY, min_tokens: 1, stop_token_ids: [stop] } };
-        });
+          sequences.push(stop === undefined ? sequence : { ...sequence, sampling: { ...GREEDY, min_tokens: 1, stop_token_ids: [stop] } });
+        }
         const taskOf = (request: number): Address => address('task', request);
         const output = sequences.map(() => [] as number[]);
         const told = new Map<Address, string[]>(sequences.map(({ request }) => [taskOf(request), []]));

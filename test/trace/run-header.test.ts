@@ -32,6 +32,7 @@ describe('the header of a run', () => {
       ...{ scheduling_policy: 'fcfs', load_balancing: 'cost_model', long_prompt_groups: 1, long_prompt_tokens: 99 },
       ...{ kv_lease_ms: 1_234, kv_fabric: 'tcp', kv_transfer: 'layer' },
       expert_balancing: { policy: 'hierarchical', redundant_slots: 7, period_ms: 8_000, windows: 3, threshold: 1.5, nodes: 1 },
+      speculative_config: { method: 'ngram', num_speculative_tokens: 2, prompt_lookup_max: 4, prompt_lookup_min: 3, adaptive: false },
     } as const satisfies PodOptions;
     const { options, topology } = await headerOf({
       ...given,

@@ -12,5 +12,10 @@ export type DraftMethod = (typeof DRAFT_METHODS)[number];
 /** `tokens`: drafts of a sequence in one step, at most; `adaptive`: fewer, or none, where they do not pay. */
 export type Speculative = LookupLimits & { readonly method: DraftMethod; readonly tokens: number; readonly adaptive: boolean };
 
+/** In vLLM's words, as the options have it. */
+export const configOf = ({ method, tokens, lookup_max, lookup_min, adaptive }: Speculative) => ({
+  ...{ method, num_speculative_tokens: tokens, prompt_lookup_max: lookup_max, prompt_lookup_min: lookup_min, adaptive },
+});
+
 /** Null: nothing is drafted. */
 export const newDrafter = (speculative: Speculative | undefined): Drafter | null => (speculative === undefined ? null : new PromptLookup(speculative));
