@@ -46,6 +46,8 @@ export class LiveGeneration implements Generation {
   #isIterated = false;
   #generated = 0;
   #cached = 0;
+  #drafted = 0;
+  #accepted = 0;
   readonly #times: Writable<RequestTimes>;
   readonly #choices: Writable<ChoiceTimes>[];
 
@@ -63,7 +65,11 @@ export class LiveGeneration implements Generation {
 
   usage(): Usage {
     const prompt_tokens = this.#tokenIds?.length ?? 0;
-    return { prompt_tokens, completion_tokens: this.#generated, total_tokens: prompt_tokens + this.#generated, cached_tokens: this.#cached };
+    const [drafted_tokens, accepted_prediction_tokens] = [this.#drafted, this.#accepted];
+    // Of one that was taken over, the token that told of a draft may have come before.
+    const rejected_prediction_tokens = Math.max(0, drafted_tokens - accepted_prediction_tokens);
+    const drafted = drafted_tokens === 0 ? {} : { drafted: { accepted_prediction_tokens, rejected_prediction_tokens } };
+    return { prompt_tokens, completion_tokens: this.#generated, total_tokens: prompt_tokens + this.#generated, cached_tokens: this.#cached, ...drafted };
   }
 
   times(): RequestTimes {
@@ -114,6 +120,8 @@ export class LiveGeneration implements Generation {
       if (record.finish !== null) choice.finished = now_ms;
     }
     this.#generated += record.token_ids.length;
+    if (record.drafted < 0) this.#accepted++;
+    else this.#drafted += record.drafted;
     this.#unread.push(record);
     this.#wakeUp();
   }

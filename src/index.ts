@@ -73,6 +73,7 @@ export type {
   CompletionChoice,
   ContextInfo,
   DpGroupStats,
+  DraftUsage,
   ExecutorExperts,
   ExpertLayerStats,
   ExpertReplicaStats,

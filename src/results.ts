@@ -26,7 +26,12 @@ export type Usage = {
   readonly total_tokens: number;
   /** Of the prompt's tokens, those that were not computed anew: an earlier request began alike. */
   readonly cached_tokens: number;
+  /** Missing: nothing was drafted. */
+  readonly drafted?: DraftUsage;
 };
+
+/** Of tokens that were drafted, those that are in the completion, and those that are not. OpenAI's names. */
+export type DraftUsage = { readonly accepted_prediction_tokens: number; readonly rejected_prediction_tokens: number };
 
 /** A piece of one choice. Text of several tokens may come in one chunk; text held back for a stop string or an unfinished character comes in a later one. */
 export type Chunk = {

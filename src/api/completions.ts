@@ -117,8 +117,8 @@ async function* completionEvents(service: Service, plan: Plan, generations: Gene
 }
 
 const finalUsage = (plan: Plan, generations: Generations) => {
-  const { prompt_tokens, completion_tokens, cached_tokens } = generations.usage();
-  return usageOf(prompt_tokens, plan.promptOnly ? 0 : completion_tokens, cached_tokens);
+  const { prompt_tokens, completion_tokens, cached_tokens, drafted } = generations.usage();
+  return usageOf(prompt_tokens, plan.promptOnly ? 0 : completion_tokens, cached_tokens, undefined, drafted);
 };
 
 /** vLLM has them at each choice; for a single prompt they are at the top as well, where chat has them. */

@@ -5,10 +5,11 @@
 import type { GenerateOptions } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Prompt } from '../protocol/prompt.ts';
-import type { ChoiceTimes, Chunk, Generation, PromptInfo } from '../results.ts';
+import type { ChoiceTimes, Chunk, Generation, PromptInfo, Usage } from '../results.ts';
 import type { Lease } from './admission.ts';
 import type { Call, Service } from './service.ts';
 import type { SpanObserver, TracedCall } from './traces.ts';
+import { sumOfDrafts } from './usage.ts';
 
 /** One chunk; `choice` counts over the whole request: prompt × n + the prompt's own choice. */
 export type Piece = { readonly prompt: number; readonly choice: number; readonly chunk: Chunk };
@@ -20,7 +21,7 @@ export type Generations = {
   /** Of all prompts, in the order of the answer's choices. */
   choices(): readonly ChoiceTimes[];
   /** Summed over all prompts. */
-  usage(): { prompt_tokens: number; completion_tokens: number; cached_tokens: number };
+  usage(): Omit<Usage, 'total_tokens'>;
 };
 
 export function startGenerations(service: Service, lease: Lease, prompts: readonly Prompt[], options: GenerateOptions, call: Call & TracedCall): Generations {
@@ -48,6 +49,7 @@ export function startGenerations(service: Service, lease: Lease, prompts: readon
         prompt_tokens: all.reduce((sum, one) => sum + one.prompt_tokens, 0),
         completion_tokens: all.reduce((sum, one) => sum + one.completion_tokens, 0),
         cached_tokens: all.reduce((sum, one) => sum + one.cached_tokens, 0),
+        ...sumOfDrafts(all.map(({ drafted }) => drafted)),
       };
     },
   };

@@ -38,8 +38,8 @@ export class Replies {
   }
 
   usage() {
-    const { prompt_tokens, completion_tokens, cached_tokens } = this.#generations.usage();
+    const { prompt_tokens, completion_tokens, cached_tokens, drafted } = this.#generations.usage();
     const reasoning = [...this.#replies.values()].reduce((sum, { reasoning_tokens }) => sum + reasoning_tokens, 0);
-    return usageOf(prompt_tokens, completion_tokens, cached_tokens, this.#parsing.reasoning_parser === null ? undefined : reasoning);
+    return usageOf(prompt_tokens, completion_tokens, cached_tokens, this.#parsing.reasoning_parser === null ? undefined : reasoning, drafted);
   }
 }

@@ -40,6 +40,7 @@ const sampling = generateOptionsSchema.pick({
   deadline_ms: true,
   add_special_tokens: true,
   skip_special_tokens: true,
+  speculative_decoding: true,
 }).shape;
 
 const common = {
@@ -126,11 +127,11 @@ export function parseRequest<Schema extends z.ZodType>(schema: Schema, body: Jso
 export function generateOptions(request: CompletionRequest | ChatRequest): GenerateOptions {
   const { min_tokens, temperature, top_p, top_k, min_p, seed, stop, stop_token_ids, ignore_eos, prompt_logprobs } = request;
   const { logit_bias, presence_penalty, frequency_penalty, repetition_penalty, n, cache_salt, context_id, priority, deadline_ms, add_special_tokens } = request;
-  const { skip_special_tokens } = request;
+  const { skip_special_tokens, speculative_decoding } = request;
   return {
     ...{ min_tokens, temperature, top_p, top_k, min_p, seed, stop, stop_token_ids, ignore_eos, prompt_logprobs },
     ...{ logit_bias, presence_penalty, frequency_penalty, repetition_penalty, n, cache_salt, context_id, priority, deadline_ms, add_special_tokens },
-    skip_special_tokens,
+    ...{ skip_special_tokens, speculative_decoding },
   };
 }
 

@@ -61,4 +61,18 @@ describe('drafts', () => {
       expect(draftsOf(await pod.stats()).tokens).toBe(some);
     });
   });
+
+  it('should be counted in the usage of who had them', async () => {
+    await withPod({ clock: 'virtual', speculative_config: EAGER }, async (pod) => {
+      const { usage, choices } = await pod.complete(FOX, { temperature: 0, max_tokens: 90, ignore_eos: true });
+      const { tokens, accepted } = draftsOf(await pod.stats());
+      expect(usage.drafted).toEqual({ accepted_prediction_tokens: accepted, rejected_prediction_tokens: tokens - accepted });
+      expect(usage.completion_tokens).toBe(90);
+      // Of tokens that stand behind the end nobody knows.
+      const cut = await pod.complete(FOX, { temperature: 0, max_tokens: 90, stop_token_ids: [choices[0]?.token_ids[60] ?? -1] });
+      expect(cut.choices[0]?.token_ids.length).toBe(cut.usage.completion_tokens);
+      const plain = await pod.complete(FOX, { temperature: 0, max_tokens: 40, speculative_decoding: false });
+      expect(plain.usage.drafted).toBeUndefined();
+    });
+  });
 });
