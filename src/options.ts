@@ -6,6 +6,7 @@
 import * as z from 'zod';
 import { GROUP_CHOICES } from '../actors/policies/group-choice.ts';
 import { expertBalancingSchema } from './expert-balancing-options.ts';
+import { speculativeConfigSchema } from './flowserve/drafters/speculative-config.ts';
 import { REASONING_PARSERS, TOOL_CALL_PARSERS } from './flowserve/parsers/formats.ts';
 import { MinipodError } from './protocol/errors.ts';
 import { KV_CACHE_DTYPES } from './protocol/kv-cache-dtype.ts';
@@ -23,7 +24,6 @@ import {
 } from './protocol/topology.ts';
 import { firstIssue, inWords } from './protocol/value-words.ts';
 import { scaleRoom } from './scale-options.ts';
-import { speculativeConfigSchema } from './speculative-options.ts';
 import type { InspectionEvent } from './trace/inspection-events.ts';
 
 /** Named limits of what one call may ask for. */

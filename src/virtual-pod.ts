@@ -6,6 +6,7 @@ import { promptRecord } from './call.ts';
 import { Calls } from './calls.ts';
 import { contextInfo, createContext } from './contexts.ts';
 import { podExperts } from './expert-stats.ts';
+import { speculativeOf } from './flowserve/drafters/speculative-config.ts';
 import type { ScaleOptions } from './flowserve/scale-shapes.ts';
 import { resolveModel } from './model/registry.ts';
 import {
@@ -30,7 +31,6 @@ import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleRe
 import { breathe } from './runtime/event-loop.ts';
 import { SeededRandom } from './runtime/seeded-random.ts';
 import { scaleSchema } from './scale-options.ts';
-import { speculativeOf } from './speculative-options.ts';
 import { asInspect } from './trace/inspection-events.ts';
 
 /** Seeds of requests that brought none are drawn from a stream of their own: how many there are changes no delay. */

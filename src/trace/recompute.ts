@@ -4,6 +4,8 @@
  * that is not recorded, so they are taken as they were.
  * @module
  */
+
+import { speculativeOf } from '../flowserve/drafters/speculative-config.ts';
 import { KvCopies } from '../flowserve/kv-copies.ts';
 import type { NpusHost } from '../flowserve/npus.ts';
 import type { PlanOptions } from '../flowserve/pod-plan.ts';
@@ -20,7 +22,6 @@ import type { Work } from '../protocol/messages.ts';
 import { parseTopology } from '../protocol/topology.ts';
 import type { Transfer, TransferMessage } from '../protocol/transfers.ts';
 import { Directory } from '../runtime/directory.ts';
-import { speculativeOf } from '../speculative-options.ts';
 import { KvAgain } from './kv-again.ts';
 import type { Computed, Recompute } from './replay.ts';
 import { promptsOf, type RunHeader } from './run-header.ts';

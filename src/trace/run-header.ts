@@ -3,12 +3,12 @@
  * @module
  */
 import * as z from 'zod';
+import { speculativeConfigSchema } from '../flowserve/drafters/speculative-config.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { KV_CACHE_DTYPES } from '../protocol/kv-cache-dtype.ts';
 import { firstIssue, inWords } from '../protocol/value-words.ts';
 import { VERSION } from '../protocol/version.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
-import { speculativeConfigSchema } from '../speculative-options.ts';
 import type { Prompts } from './redaction.ts';
 
 const count = z.int().min(0);

@@ -3,7 +3,7 @@
  * @module
  */
 import * as z from 'zod';
-import { DRAFT_METHODS, type Speculative } from './flowserve/drafters/speculative.ts';
+import { DRAFT_METHODS, type Speculative } from './speculative.ts';
 
 /** A step computes so many more rows of each request. */
 const SPECULATIVE_TOKENS_MAX = 16;
