@@ -83,6 +83,8 @@ export interface Arithmetic extends ExpertArithmetic {
 export interface StepGraphs {
   /** The parts of such a step, after which all rows are prepared for the sampler; null where so many rows are not captured. */
   partsOf(rows: number, sequences: number): readonly Part[] | null;
+  /** The same of a micro-batch, whose step prepares the rows for both; as many parts for any shape, so that two of them keep in step. */
+  layersOf(rows: number, sequences: number): readonly Part[] | null;
 }
 
 /** The token of a row, or the reason why there is none. */

@@ -7,10 +7,8 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Arithmetic } from './arithmetic.ts';
 import type { AskedPeers } from './asked-peers.ts';
-import type { ExpertBatches } from './expert-batches.ts';
-import type { ExpertService } from './expert-service.ts';
-import { type LaneExperts, MicroBatches, type Surrounding } from './micro-batches.ts';
-import { type Experts, partsInTurn } from './step-parts.ts';
+import { type BatchParts, type LaneExperts, MicroBatches, type Surrounding } from './micro-batches.ts';
+import type { Experts } from './step-parts.ts';
 
 /** A step of fewer rows is one batch: halves of it read all weights twice, for rows that take less than that. */
 export const TWO_BATCHES_ROWS_MIN = 8;
@@ -38,11 +36,11 @@ class DataflowLane implements LaneExperts {
   }
 }
 
-/** A micro-batch's own: what it computes with, how its pairs are sorted, and whom it has asked. */
-export type DataflowBatch = { readonly model: Arithmetic; readonly batches: ExpertBatches; readonly asked: AskedPeers };
+/** A micro-batch's own: what it computes with, what it goes through, and whom it has asked. */
+export type DataflowBatch = { readonly model: Arithmetic; readonly parts: () => BatchParts; readonly asked: AskedPeers };
 
-export function newDataflowBatches(batches: readonly DataflowBatch[], service: ExpertService, space: AddressSpace): MicroBatches {
-  const options = batches.map(({ model, batches, asked }) => ({ model, parts: () => partsInTurn(model, batches, service), experts: new DataflowLane(asked) }));
+export function newDataflowBatches(batches: readonly DataflowBatch[], space: AddressSpace): MicroBatches {
+  const options = batches.map(({ model, parts, asked }) => ({ model, parts, experts: new DataflowLane(asked) }));
   return new MicroBatches(options, flowing(batches.map(({ asked }) => asked)), space);
 }
 

@@ -7,6 +7,9 @@
  *   more      programs from one point where peers are asked to the next:
  *             embed … gate, sort ─▶ ask ─▶ own experts, shared expert ─▶ wait ─▶ combine … gate, sort ─▶ ask ─▶ …
  *
+ * Steps that may be two micro-batches (micro-batches.ts) have a program of its own for the head, which each of the two leaves out. Where their domain takes turns, the
+ * pairs are sorted by its exchange.
+ *
  * Where NPUs split their output projection, they ask there as well: … heads ─▶ ask ─▶ own columns ─▶ wait ─▶ add, norm, gate … in each layer.
  *
  * What differs between steps of one shape is read from memory: tokens, positions, spans and the gate's choice.
@@ -82,6 +85,15 @@ export class DecodeGraphs {
     return captured.parts;
   }
 
+  layersOf(rows: number, sequences: number): readonly Part[] | null {
+    assert(this.#isHeadApart, `steps of NPU ${this.#forward.layout.npu} are one batch`);
+    return this.partsOf(rows, sequences)?.slice(0, -1) ?? null;
+  }
+
+  get #isHeadApart(): boolean {
+    return this.#forward.layout.second !== null;
+  }
+
   /** Gives its room. */
   #dropOldest(): number {
     const [oldest] = this.#captured;
@@ -127,20 +139,22 @@ export class DecodeGraphs {
           if (this.#hasExperts) this.#runExperts(layer);
           if (this.#forward.layout.sharedNpu === null) this.#recording.sharedExpert(layer, count, first);
         };
-        calls.push(() => this.#sortPairs(layer, first, count));
+        if (this.#forward.layout.turns === null) calls.push(() => this.#sortPairs(layer, first, count));
         if (this.#hasExperts && this.#slots.group.npus === 1) calls.push(own);
         else {
           parts.push(end());
-          const { compute } = program(own);
+          const computesOwn = this.#hasExperts || this.#forward.layout.sharedNpu === null;
+          const compute = computesOwn ? program(own).compute : null;
           const runOwn = (_: number, share: Share | undefined): void => {
             // What its slots do not hold, others are asked for.
             if (share === undefined && this.#hasExperts) this.#words[this.#ownShare + SHARE.segments] = 0;
-            compute(rows, spans);
+            compute?.(rows, spans);
           };
           parts.push({ ...part, route: () => this.#shares(count, first), own: runOwn });
         }
       }
     }
+    if (this.#isHeadApart) parts.push(end());
     calls.push(() => this.#recording.head((row) => row, rows));
     parts.push(end());
     return parts;
@@ -162,7 +176,7 @@ export class DecodeGraphs {
     const { maps, each, total, spread } = this.#slots;
     this.#recorder.kernels.sortPairs(
       at.experts,
-      first,
+      this.#batches.rowsBefore + first,
       rows,
       config.moe.topK,
       spread,

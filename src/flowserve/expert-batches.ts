@@ -29,7 +29,8 @@ export class ExpertBatches {
   readonly #words: Int32Array;
   /** By slot of the group. */
   readonly #start: Int32Array;
-  readonly #rowsBefore: number;
+  /** Of the dispatch area, those of the micro-batch before. */
+  readonly rowsBefore: number;
 
   /**
    * `map`: what the group's slots hold; missing: what they do where none is redundant. `first`: of a second micro-batch, the batches of the first, whose routing
@@ -43,7 +44,7 @@ export class ExpertBatches {
     this.#start = new Int32Array(expertSlots.total);
     this.firstSlot = ((npusInTurn(expertSlots.group, sharedNpu)[0] as number) - expertSlots.group.first) * expertSlots.each;
     this.routing = first?.batches.routing ?? new ExpertRouting(forward.config, forward.layout, space, map);
-    this.#rowsBefore = first?.rows ?? 0;
+    this.rowsBefore = first?.rows ?? 0;
   }
 
   /** Sorts the pairs of `rows` tokens from `first` on (a counting sort), writes the tables and returns each NPU's share. */
@@ -60,7 +61,7 @@ export class ExpertBatches {
     const expertOfSlot = replicas + total;
     start.fill(0);
     for (let row = 0, pair = 0; row < rows; row++) {
-      const position = first + row + spread;
+      const position = this.rowsBefore + first + row + spread;
       for (let choice = 0; choice < topK; choice++, pair++) {
         const entry = map + (words[chosen + pair] as number);
         const from = words[entry] as number;
@@ -93,7 +94,7 @@ export class ExpertBatches {
     for (let row = 0, pair = 0; row < rows; row++) {
       for (let choice = 0; choice < topK; choice++, pair++) {
         const place = (start[words[rowIndices + pair] as number] as number)++;
-        words[pairRows + place] = this.#rowsBefore + first + row;
+        words[pairRows + place] = this.rowsBefore + first + row;
         words[rowIndices + pair] = place;
       }
     }
@@ -113,7 +114,7 @@ export class ExpertBatches {
     const segment = before.firstSegment + before.segments;
     words[(at.segments >>> 2) + 2 * segment] = (expertSlots.each << SLOT_SHIFT) | config.moe.experts;
     words[(at.segments >>> 2) + 2 * segment + 1] = rows;
-    for (let row = 0, place = (at.pairRows >>> 2) + pairs; row < rows; row++) words[place++] = this.#rowsBefore + first + row;
+    for (let row = 0, place = (at.pairRows >>> 2) + pairs; row < rows; row++) words[place++] = this.rowsBefore + first + row;
     if (last?.npu === npu) shares[shares.length - 1] = { ...last, segments: last.segments + 1, pairs: last.pairs + rows };
     else shares.push({ npu, firstSegment: segment, segments: 1, firstPair: pairs, pairs: rows });
   }

@@ -219,7 +219,8 @@ export class Forward implements Arithmetic {
   second(): Forward {
     const { config, layout, kernels } = this;
     assert(layout.second, `NPU ${layout.npu} has one micro-batch`);
-    return new Forward(config, { ...layout, scratch: layout.second.scratch, routing: layout.second.routing }, kernels);
+    const { scratch, routing } = layout.second;
+    return new Forward(config, { ...layout, scratch, routing, graphs: layout.secondGraphs }, kernels);
   }
 
   newSampler(space: AddressSpace): TokenSampler {

@@ -12,7 +12,7 @@
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { assert } from '../protocol/errors.ts';
-import type { Arithmetic, Span } from './arithmetic.ts';
+import type { Arithmetic, Span, StepGraphs } from './arithmetic.ts';
 import { MICRO_BATCHES } from './dp-domains.ts';
 import { routedAt } from './routed-steps.ts';
 import { SPAN, SPAN_WORDS } from './step-layout.ts';
@@ -40,15 +40,19 @@ export type Surrounding = {
   reseat(): void;
 };
 
+/** What a micro-batch goes through: kernel by kernel, or captured; null: nothing is. */
+export type BatchParts = { readonly inTurn: readonly Part[]; readonly graphs: StepGraphs | null };
+
 export type MicroBatchOptions = {
   readonly model: Arithmetic;
   /** Made when they are needed first. */
-  readonly parts: () => readonly Part[];
+  readonly parts: () => BatchParts;
   readonly experts: LaneExperts;
 };
 
 class MicroBatch {
   readonly #options: MicroBatchOptions;
+  #made: BatchParts | null = null;
   #parts: readonly Part[] = [];
   #rows = 0;
   #spans: readonly Span[] = [];
@@ -74,8 +78,19 @@ class MicroBatch {
     return this.part === this.#parts.length && !this.isAsking;
   }
 
-  begin(rows: number, spans: readonly Span[]): void {
-    if (this.#parts.length === 0) this.#parts = this.#options.parts();
+  /** Null: so many are not captured. One without rows goes through the parts of one row, and computes none. */
+  capturedOf(rows: number, spans: readonly Span[]): readonly Part[] | null {
+    return this.#all.graphs?.layersOf(Math.max(1, rows), Math.max(1, spans.length)) ?? null;
+  }
+
+  get #all(): BatchParts {
+    this.#made ??= this.#options.parts();
+    return this.#made;
+  }
+
+  /** `captured`: null: kernel by kernel. */
+  begin(rows: number, spans: readonly Span[], captured: readonly Part[] | null): void {
+    this.#parts = captured ?? this.#all.inTurn;
     this.#rows = rows;
     this.#spans = spans;
     this.part = 0;
@@ -101,9 +116,8 @@ class MicroBatch {
 
   /** What this NPU does itself while the experts compute. */
   computeOwn(): void {
-    const { model } = this.#options;
     const part = this.#parts[this.part - 1];
-    if (part?.kind === 'experts' && this.#rows > 0 && model.layout.sharedNpu === null) model.sharedExpert(part.layer, this.#rows);
+    if (part?.kind === 'experts' && this.#rows > 0) part.own(this.#rows, undefined);
   }
 }
 
@@ -133,14 +147,18 @@ export class MicroBatches {
     return this.#hasBegun;
   }
 
-  /** A step whose inputs are laid out as those of one batch. */
-  start(rows: number, spans: readonly Span[]): void {
+  /** A step whose inputs are laid out as those of one batch; `isCaptured`: in graph mode, as far as its micro-batches are captured. */
+  start(rows: number, spans: readonly Span[], isCaptured: boolean): void {
     const [first, second] = this.#batches as [MicroBatch, MicroBatch];
     const half = Math.ceil(rows / MICRO_BATCHES);
     this.#hasBegun = false;
     this.#kv_layers = 0;
-    first.begin(half, this.#cut(0, spans, 0, half));
-    second.begin(rows - half, this.#cut(1, spans, half, rows));
+    const [firstSpans, secondSpans] = [this.#cut(0, spans, 0, half), this.#cut(1, spans, half, rows)];
+    // Both or none: who is ahead is told by the parts.
+    const ofFirst = isCaptured ? first.capturedOf(half, firstSpans) : null;
+    const ofSecond = ofFirst === null ? null : second.capturedOf(rows - half, secondSpans);
+    first.begin(half, firstSpans, ofSecond === null ? null : ofFirst);
+    second.begin(rows - half, secondSpans, ofSecond);
     this.#copyInputs(half, rows - half);
   }
 

@@ -12,6 +12,7 @@ import { isMoeLayer } from '../model/moe-layers.ts';
 import type { Dtype } from '../model/safetensors.ts';
 import { assert } from '../protocol/errors.ts';
 import { type AreaSizes, layoutAreas } from '../xccl/areas.ts';
+import { MICRO_BATCHES } from './dp-domains.ts';
 import { layoutSlotTables, layoutStaging, type SlotWeights } from './expert-slots.ts';
 import { type GraphPlace, layoutGraphs } from './graph-layout.ts';
 import { attendedWidth, gatherPlaces, type RankSplit, splitOf } from './rank-split.ts';
@@ -109,6 +110,8 @@ export type NpuLayout = StepLayout & {
   readonly samplers: { readonly address: number; readonly slot_bytes: number };
   /** Null where decode is not captured. */
   readonly graphs: GraphPlace | null;
+  /** Of the second micro-batch. */
+  readonly secondGraphs: GraphPlace | null;
 };
 
 export const BIAS_MAX = 1_024;
@@ -185,7 +188,9 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const samplers = { address: arena.allocate(options.max_batch_requests * slot_bytes), slot_bytes };
   const routing = layoutRouting(config, options, arena);
   const graphsFrom = arena.used;
-  const graphs = options.enforce_eager || turns !== null ? null : layoutGraphs(config, options, slotTables, LOGIT_ROWS_MAX, arena);
+  const graphsOf = (rows_max: number): GraphPlace | null => (options.enforce_eager ? null : layoutGraphs(config, options, slotTables, rows_max, arena));
+  const graphs = graphsOf(LOGIT_ROWS_MAX);
+  const secondGraphs = second === null ? null : graphsOf(LOGIT_ROWS_MAX / MICRO_BATCHES);
   const parts = {
     weights: weightsEnd - areasEnd,
     'KV blocks': kvEnd - scratchEnd,
@@ -222,6 +227,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     routing,
     samplers,
     graphs,
+    secondGraphs,
     turns,
     second,
   };

@@ -21,7 +21,7 @@ import type { Drafter } from './drafters/drafter.ts';
 import { ExpertBatches } from './expert-batches.ts';
 import { ExpertService } from './expert-service.ts';
 import type { Forward } from './forward.ts';
-import type { MicroBatches } from './micro-batches.ts';
+import type { BatchParts, MicroBatches } from './micro-batches.ts';
 import { OutputProjection } from './output-projection.ts';
 import { Readout } from './readout.ts';
 import { SlotTokens } from './slot-tokens.ts';
@@ -94,7 +94,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.forward = forward;
     this.batches = new ExpertBatches(forward, space, map);
     this.#projection = new OutputProjection(forward, space);
-    this.#turns = newMicroBatches(forward, (model) => partsInTurn(model, this.batches, this.service), space, exchange.endpoint, dieOf);
+    this.#turns = newMicroBatches(forward, (model) => this.#batchParts(model, this.batches, space), space, exchange.endpoint, dieOf);
     this.service = new ExpertService(forward, space, exchange, this.#projection, this.#turns);
     this.#inTurn = partsInTurn(forward, this.batches, this.service);
     this.#graphs = forward.newGraphs(this.batches, this.service, space);
@@ -109,10 +109,10 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       const batches = new ExpertBatches(second, space, map, { batches: this.batches, rows: firstBatchRows({ max_batch_tokens: forward.layout.rows_max }) });
       this.#askedSecond = new AskedPeers(batches, this.service, this.#projection, dieOf, 1);
       const both = [
-        { model: forward, batches: this.batches, asked: this.#asked },
-        { model: second, batches, asked: this.#askedSecond },
+        { model: forward, parts: () => this.#batchParts(forward, this.batches, space), asked: this.#asked },
+        { model: second, parts: () => this.#batchParts(second, batches, space), asked: this.#askedSecond },
       ];
-      this.#flow = newDataflowBatches(both, this.service, space);
+      this.#flow = newDataflowBatches(both, space);
     }
     this.#self = address('npu', forward.layout.npu);
     this.#words = space.wordsOf(forward.layout.base);
@@ -165,6 +165,12 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     return this.#slotTokens.resolve(plan);
   }
 
+  /** Of a micro-batch; the first one's are those of whole steps. */
+  #batchParts(model: Arithmetic, batches: ExpertBatches, space: AddressSpace): BatchParts {
+    if (model === this.forward) return { inTurn: this.#inTurn, graphs: this.#graphs };
+    return { inTurn: partsInTurn(model, batches, this.service), graphs: model.newGraphs(batches, this.service, space) };
+  }
+
   start(planned: StepPlan): void {
     assert(this.#run === null, `NPU ${this.npu} is busy with step ${this.#run?.plan.step}`);
     const plan = this.resolve(planned);
@@ -178,14 +184,15 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       row += entry.tokens.length;
     }
     // Decode runs in graph mode, prefill and what is mixed with it part by part; and what expert-times.ts wants to see.
-    const captured = isDecode(plan) && !this.service.times.samples(plan.step) ? (this.#graphs?.partsOf(row, spans.length) ?? null) : null;
+    const isCaptured = isDecode(plan) && !this.service.times.samples(plan.step);
     this.#asked.begin();
     this.#askedSecond?.begin();
     this.#microBatches = this.#turns ?? (row >= TWO_BATCHES_ROWS_MIN ? this.#flow : null);
     const isWhole = this.#microBatches === null;
+    const captured = isWhole && isCaptured ? (this.#graphs?.partsOf(row, spans.length) ?? null) : null;
     const parts = isWhole ? (captured ?? this.#inTurn) : [];
-    this.#microBatches?.start(row, spans);
-    const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#slotTokens, isWhole && captured !== null);
+    this.#microBatches?.start(row, spans, isCaptured);
+    const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#slotTokens, captured !== null);
     const tail = this.#slotTokens.drafter?.tail({ plan, spans, rows: row, outcomes: readout.outcomes }) ?? [];
     this.#run = { plan, spans, rows: row, parts, readout, tail, part: 0 };
   }

@@ -14,11 +14,10 @@ import { ExpertTurns } from '../xccl/turns.ts';
 import type { Arithmetic, ExpertArithmetic } from './arithmetic.ts';
 import { ExpertService } from './expert-service.ts';
 import { ExpertTimes } from './expert-times.ts';
-import { MicroBatches } from './micro-batches.ts';
+import { type BatchParts, MicroBatches } from './micro-batches.ts';
 import { RoundExperts } from './round-experts.ts';
 import { RoundLane } from './round-lanes.ts';
 import type { ExpertLayout } from './step-layout.ts';
-import type { Part } from './step-parts.ts';
 import type { AttentionTurnsPlace, ExchangePlace, ExpertTurnsPlace, MicroBatchPlace } from './turns-layout.ts';
 
 /** For one answer. A peer that lives answers within milliseconds; one that died is replaced in less than this. */
@@ -54,7 +53,7 @@ function newIterations(
 /** Null: its domain takes no turns, so a step is one batch. `partsOf`: of a step, as a model goes through them. */
 export function newMicroBatches(
   model: Arithmetic,
-  partsOf: (model: Arithmetic) => readonly Part[],
+  partsOf: (model: Arithmetic) => BatchParts,
   space: AddressSpace,
   endpoint: Endpoint,
   dieOf: (npu: number) => number,

@@ -3,6 +3,7 @@
 import fc from 'fast-check';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { offsetOf } from '../../src/fabric/address.ts';
+import { DecodeGraphs } from '../../src/flowserve/decode-graphs.ts';
 import { attentionLayouts } from '../../src/flowserve/step-layout.ts';
 import { instantiateKernels, KERNEL_NAMES, type Kernels, loadKernelModule } from '../../src/model/kernels/kernels.ts';
 import { KernelRecorder } from '../../src/model/kernels/program.ts';
@@ -13,7 +14,7 @@ import { type Call, generate, makeHashPod, SHAPE } from './hash-rig.ts';
 
 const VOCABULARY = 2_048;
 
-const calls = (npus: number): fc.Arbitrary<Call[]> =>
+const calls = (npus: number, count: { readonly min: number; readonly max: number } = { min: 1, max: 7 }): fc.Arbitrary<Call[]> =>
   fc.array(
     fc.record({
       npu: fc.nat(npus - 1),
@@ -21,7 +22,7 @@ const calls = (npus: number): fc.Arbitrary<Call[]> =>
       max_tokens: fc.integer({ min: 1, max: 9 }),
       sampling: fc.record({ temperature: fc.constantFrom(0, 1), seed: fc.nat(), presence_penalty: fc.constantFrom(0, 0.5) }),
     }),
-    { minLength: 1, maxLength: 7 },
+    { minLength: count.min, maxLength: count.max },
   );
 
 /** All KV cells, and the logits of the last steps. */
@@ -50,6 +51,25 @@ describe('decode in graph mode', () => {
         for (const [index, bytes] of results(eager).entries()) expect(Buffer.compare(bytes, results(graph)[index] as Buffer)).toBe(0);
       }),
       { numRuns: 5 },
+    );
+  });
+
+  it.each([
+    { name: 'tiny-deepseek-v3' as const, text: 'moe-attention:domains=1x1,experts=2', schedule: 'dataflow' as const },
+    { name: 'tiny-kimi-k2' as const, text: 'moe-attention:domains=1x1,experts=1,shared=attention', schedule: 'dataflow' as const },
+    { name: 'tiny-kimi-k2' as const, text: 'moe-attention:domains=1x2,experts=3', schedule: 'domains' as const },
+    { name: 'tiny-qwen3-moe' as const, text: 'moe-attention:domains=2x1,experts=2', schedule: 'domains' as const },
+  ])('should compute the bits of eager mode in two micro-batches: $name, $text, $schedule', async ({ name, text, schedule }) => {
+    const options = { topology: parseTopology(text), schedule, micro_batches: 2 as const, kv_blocks: 64, max_batch_tokens: 48 };
+    const [eager, graph] = [await loadBareModel(folderOf(name), { ...options, enforce_eager: true }), await loadBareModel(folderOf(name), options)];
+    fc.assert(
+      // As many as are two batches, where that depends on how many there are; and one whose second batch has no rows.
+      fc.property(fc.oneof(calls(eager.programs.length, { min: 9, max: 14 }), calls(eager.programs.length, { min: 1, max: 1 })), (asked) => {
+        const [expected, got] = [generate(eager, asked), generate(graph, asked)];
+        expect(got).toEqual(expected);
+        for (const [index, bytes] of results(eager).entries()) expect(Buffer.compare(bytes, results(graph)[index] as Buffer)).toBe(0);
+      }),
+      { numRuns: 4 },
     );
   });
 });
@@ -100,6 +120,19 @@ describe('launches', () => {
     generate(model, alike(3, 6));
     const { layers, moe } = model.plan.config;
     expect(counts.get('runProgram')).toBe(5 * (2 * (layers - moe.denseLayers.length) + 1));
+  });
+
+  it('should be those of both micro-batches, and the head by itself', async () => {
+    const topology = parseTopology('moe-attention:domains=1x1,experts=1');
+    const model = await loadBareModel(folderOf('tiny-deepseek-v3'), { topology, micro_batches: 2, kv_blocks: 64 });
+    const counts = counted(model);
+    const ofBatches = vi.spyOn(DecodeGraphs.prototype, 'layersOf');
+    generate(model, alike(12, 6));
+    const { layers, moe } = model.plan.config;
+    // Of the first one: the second's kernels are not counted. The shared expert is elsewhere, so nothing of its own is computed while the experts do theirs.
+    expect(counts.get('runProgram')).toBe(5 * (layers - moe.denseLayers.length + 1));
+    expect(new Set(ofBatches.mock.contexts).size).toBe(2);
+    expect(ofBatches.mock.results.map(({ value }) => value?.length)).toEqual(Array.from({ length: 10 }, () => 2 * (layers - moe.denseLayers.length) + 1));
   });
 
   it('should be none where eager mode is enforced, and for more rows than are captured', async () => {

@@ -6,12 +6,13 @@ import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { allocateSegments } from '../../src/fabric/memory-plan.ts';
 import { ExpertForward } from '../../src/flowserve/expert-forward.ts';
 import { firstMap } from '../../src/flowserve/expert-routing.ts';
-import { ExpertService } from '../../src/flowserve/expert-service.ts';
+import type { ExpertService } from '../../src/flowserve/expert-service.ts';
 import { Forward } from '../../src/flowserve/forward.ts';
 import { WeightLoader } from '../../src/flowserve/load-weights.ts';
 import { areasOfDie, type PlanOptions, type PodPlan, planPod } from '../../src/flowserve/pod-plan.ts';
 import { exchangeOptions } from '../../src/flowserve/step-layout.ts';
 import { type Poll, StepProgram } from '../../src/flowserve/step-program.ts';
+import { newExpertService } from '../../src/flowserve/turns.ts';
 import { openCheckpoint } from '../../src/model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../../src/model/kernels/kernels.ts';
 import { NO_TERMS } from '../../src/protocol/constructors.ts';
@@ -68,7 +69,7 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
   const services = plan.layouts.map((layout) => {
     const exchange = new Exchange(new Endpoint(layout.npu, surroundings), layout.row_bytes, exchangeOptions(plan.options, layout.npu));
     const ownKernels = kernelsOf(segmentOf(layout.base));
-    if (layout.kind === 'experts') return new ExpertService(new ExpertForward(plan.config, layout, layout.layers, ownKernels), space, exchange);
+    if (layout.kind === 'experts') return newExpertService(new ExpertForward(plan.config, layout, layout.layers, ownKernels), space, exchange, (npu) => npu);
     const forward = new Forward(plan.config, layout, ownKernels);
     const program = new StepProgram(forward, space, exchange, (npu) => npu, { map: mapOf(layout.npu) });
     programs.push(program);
