@@ -176,11 +176,6 @@ export class ExpertMoves {
     }
     const { layer, slot, expert, sum: expected, from } = staged;
     const { words, slots } = this.#slotsOf(npu);
-    if (from === 0) {
-      writeSlot(words, slots, layer, slot, expert, epoch, expected);
-      tell(slotDone(npu, change));
-      return;
-    }
     // Nothing, from before the first byte changes: whoever asks late is refused.
     writeSlot(words, slots, layer, slot, -1, epoch, 0);
     const { address: to, bytes } = placeOfSlot(this.#layout(npu).expertSlots, layer, slot);
@@ -192,7 +187,8 @@ export class ExpertMoves {
       writeSlot(words, slots, layer, slot, expert, epoch, sum);
       tell(slotDone(npu, change));
     };
-    this.#copies.push({ to, from, bytes, done: 0, sum: 0, end });
+    // What lies in its slot already is copied onto itself: summed again like all others.
+    this.#copies.push({ to, from: from === 0 ? to : from, bytes, done: 0, sum: 0, end });
   }
 
   #empty(npu: number, layer: number, slot: number, epoch: number): void {
