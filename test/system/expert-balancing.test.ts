@@ -4,10 +4,14 @@ import { describe, expect, it } from 'vitest';
 import { createApp } from '../../src/api/index.ts';
 import { createPod, type Pod, type PodOptions } from '../../src/index.ts';
 import { balancingReports } from '../../src/platform/expert-balancing.ts';
+import type { ExpertBalancingStats } from '../../src/results.ts';
 import { breathe } from '../../src/runtime/event-loop.ts';
 import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { runs } from '../property-runs.ts';
-import { withPod } from './pods.ts';
+import { draws } from '../trace/files.ts';
+import { forceRebalances } from './forced-rebalances.ts';
+import { expectNothingLeft, sleep, withPod } from './pods.ts';
+import { openRig } from './rig.ts';
 
 const CALLS = 6;
 const prompt = (index: number): number[] => [1, 86, 1461, 613, 265, 531 + index];
@@ -60,6 +64,27 @@ describe('experts that move', () => {
       ),
       { numRuns: runs(5) },
     );
+  });
+
+  it('should change no token where rebalances are forced at every layer, on a virtual clock', async () => {
+    const expected = await withPod({ clock: 'virtual', kernels: 'hash' }, (pod) => generate(pod, 8));
+    let rounds = 0;
+    let back = 0;
+    await fc.assert(
+      fc.asyncProperty(fc.constantFrom(...TOPOLOGIES), fc.nat(999), fc.integer({ min: 1, max: 20 }), async (topology, seed, redundant_slots) => {
+        const expert_balancing = { redundant_slots, period_ms: 60_000 };
+        const options: PodOptions = { clock: 'virtual', kernels: 'hash', topology, seed, expert_balancing, link_bytes_per_s: 10 ** (7 + (seed % 5)) };
+        await withPod(options, async (pod) => {
+          const forced = forceRebalances((pod as VirtualPod).control, draws(seed));
+          expect(await generate(pod, 8)).toEqual(expected);
+          rounds += forced().rounds;
+          back += forced().back;
+        });
+      }),
+      { numRuns: runs(6) },
+    );
+    expect(rounds).toBeGreaterThan(50);
+    expect(back).toBeGreaterThan(3);
   });
 
   it('should change no token, on worker threads', async () => {
@@ -123,5 +148,30 @@ describe('a loop that dies', () => {
     expect(loop).toMatchObject({ state: 'stable', stalled: true });
     expect(await (await app.request('/metrics')).text()).toMatch(/minipod:expert_balancing_stalled\{task_executor="0",[^}]*\} 1/);
     expect(await healthAt(1_000 * (loop?.last_progress_seconds ?? 0) + 39)).toBe(503);
+  });
+});
+
+describe('a worker that is killed in the midst of a rebalance', () => {
+  it('should cost the rebalance, with a reason, and no request and no token', async () => {
+    const expected = await withPod({ clock: 'virtual' }, (pod) => generate(pod, 16));
+    await using rig = await openRig({ topology: 'colocated:dp=2', workers: 2, spare_workers: 1, expert_balancing: { redundant_slots: 6, period_ms: 600_000 } });
+    const { pod, control } = rig;
+    const loop = async (): Promise<ExpertBalancingStats | undefined> => (await pod.stats()).expert_balancing[0];
+    await generate(pod, 2);
+    const tokens = generate(pod, 16);
+    const rebalance = control.rebalance(true);
+    // Both NPUs have to take the next map.
+    while ((await loop())?.state !== 'prefetching') await breathe();
+    rig.killWorker(1);
+    expect(await rebalance).toMatchObject([
+      { outcome: 'rolled_back', cause: 'npu_lost', reason: expect.stringMatching(/^npu\/1 was lost: .*; the last good map stands$/) },
+    ]);
+    expect(await tokens).toEqual(expected);
+    while ((await control.rebalance(true))[0]?.cause === 'npu_lost') await sleep(5);
+    expect(await loop()).toMatchObject({ state: 'stable', stalled: false, log: expect.arrayContaining([expect.objectContaining({ outcome: 'rolled_back' })]) });
+    const { task_executors } = await pod.experts({ measure: false });
+    for (const { experts } of task_executors[0]?.layers ?? []) for (const { replicas } of experts) expect(replicas.length).toBeGreaterThan(0);
+    expect(await generate(pod, 16)).toEqual(expected);
+    await expectNothingLeft(pod);
   });
 });
