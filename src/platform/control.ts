@@ -9,8 +9,6 @@ import { Links } from '../fabric/links.ts';
 import { allocateSegments } from '../fabric/memory-plan.ts';
 import type { RingConsumer } from '../fabric/ring.ts';
 import { Claims } from '../flowserve/claims.ts';
-import { ExpertLoads } from '../flowserve/expert-loads.ts';
-import { expertPlaces } from '../flowserve/expert-places.ts';
 import { FRONTEND, FrontendProcess } from '../flowserve/frontend-process.ts';
 import { type PodPlan, planPod, recordTableOf } from '../flowserve/pod-plan.ts';
 import { RequestRecords } from '../flowserve/request-records.ts';
@@ -37,13 +35,13 @@ import { witnessOf } from '../trace/act-log.ts';
 import { birthOf, birthOfController, expertMapsOf } from './births.ts';
 import { withCacheCosts } from './cache-costs.ts';
 import type { ControlHandle, ControlOptions, ControlStats, ExpertsReport, OnInspected } from './control-handle.ts';
-import { balancingReports, lastGoodMap, Rebalances } from './expert-balancing.ts';
+import { lastGoodMap, Rebalances } from './expert-balancing.ts';
 import { KvEventReader } from './kv-event-reader.ts';
 import { NetworkCardKeeper } from './network-card.ts';
+import { PodFigures } from './pod-figures.ts';
 import { Recordings } from './recording.ts';
 import { ScaleRequests } from './scale-requests.ts';
 import { stalledThreads } from './stalled-threads.ts';
-import { threadReports } from './thread-reports.ts';
 import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
 import { WorkerReports } from './worker-reports.ts';
 import { CALLER_PEER, Workers } from './workers.ts';
@@ -66,7 +64,6 @@ const START_DEADLINE_MS = 60_000;
 export class Control {
   readonly #plan: PodPlan;
   readonly directory: Directory;
-  readonly #loads: ExpertLoads;
   readonly #space: AddressSpace;
   readonly #port: MessagePort;
   readonly #host: ActorHost;
@@ -77,6 +74,7 @@ export class Control {
   readonly #handle: Omit<ControlHandle, 'seating' | 'epochs' | 'lost'>;
   readonly #rebalances = new Rebalances();
   readonly #reports: WorkerReports;
+  readonly #figures: PodFigures;
   readonly kvEvents: KvEventReader;
   readonly scale: ScaleRequests;
   readonly #recordings: Recordings;
@@ -124,7 +122,6 @@ export class Control {
     this.#recordings = recordings;
     this.directory = new Directory(plan.hosting);
     this.#space = space;
-    this.#loads = new ExpertLoads(plan, space, this.directory);
     this.#clock = monotonicClock(options.origin_ms);
     this.#ready = Promise.withResolvers<void>();
     const links = new Links(CONTROL_THREAD, memories[0] as WebAssembly.Memory, plan.rings, space.control, { now_us: () => this.#clock.now_ms() * 1000 });
@@ -191,6 +188,10 @@ export class Control {
       recordings,
       onLost: (worker, error) => this.#workerLost(worker, error),
     });
+    this.#figures = new PodFigures({
+      ...{ plan, space, directory: this.directory, links, cast: this.#host.cast, workers: this.#workers },
+      ...{ reports: this.#reports, scale: this.scale, now_ms: this.#clock.now_ms },
+    });
     this.#handle = { plan, memories, isTraced: acts.length > 0, vocab_size: plan.config.vocabSize, parameters, has_chat_template: tokenizer.hasChatTemplate };
     for (const { self, birth } of expertMapsOf(plan)) this.#host.spawn(self, birth);
     for (const self of this.directory.controllersOn(ON_CONTROL)) this.#host.spawn(self, birthOfController(self, plan, space.control.lifeOf(ON_CONTROL)));
@@ -224,32 +225,13 @@ export class Control {
     return this.#frontend.detokenize(ids, skipSpecialTokens);
   }
 
-  async stats(): Promise<ControlStats> {
-    const reports = await this.#reports.ask(this.#runningWorkers());
-    return {
-      npus: this.#reports.npus(),
-      links: [
-        { thread: CONTROL_THREAD, reports: this.#port.links.counters() },
-        ...reports.map(({ worker, links }) => ({ thread: this.directory.threadOfWorker(worker), reports: links })),
-      ],
-      ...{ kv_links: reports.flatMap(({ kv_links }) => kv_links), garbage: reports.map(({ worker, garbage }) => ({ worker, ...garbage })) },
-      threads: threadReports(this.directory, this.#port.links.control, this.#workers),
-      regions: this.#space.table.report(),
-      ...{ scaling: this.scale.stats(), expert_loads: this.#loads.table(), actors: this.#host.cast.actors },
-      expert_balancing: balancingReports(this.#host.cast, this.#plan, this.#clock.now_ms()),
-      unexpected: [...this.#host.cast.unexpected.keys(), ...reports.flatMap(({ unexpected }) => unexpected)],
-    };
+  stats(): Promise<ControlStats> {
+    return this.#figures.stats();
   }
 
   /** `measure`: what their batches take from now on, too. */
-  async experts(measure: boolean): Promise<ExpertsReport> {
-    const reports = (await this.#reports.ask(this.#runningWorkers(), measure ? 'measure' : 'look')).flatMap(({ experts }) => experts);
-    const balancing = balancingReports(this.#host.cast, this.#plan, this.#clock.now_ms());
-    return { loads: this.#loads.byExecutor(), places: expertPlaces(this.#plan, this.#space, this.directory), reports, balancing };
-  }
-
-  #runningWorkers(): number[] {
-    return Array.from({ length: this.#plan.workers }, (_, worker) => worker).filter((worker) => this.#workers.isRunning(worker));
+  experts(measure: boolean): Promise<ExpertsReport> {
+    return this.#figures.experts(measure);
   }
 
   /** Of the cluster manager that lives here. */
