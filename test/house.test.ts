@@ -33,7 +33,7 @@ const actors = filesOf('actors');
 /** Floors of the house, top first: a room may import its own floor and those below. */
 const FLOORS: readonly (readonly string[])[] = [
   ['cli'],
-  ['api'],
+  ['api', 'chaos'],
   ['index'],
   ['fidelity', 'quantize'],
   ['platform', 'trace', 'simulate'],

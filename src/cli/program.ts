@@ -9,6 +9,7 @@ import { type GenerateOptions, MinipodError, type PodOptions } from '../index.ts
 import { generateOptionsSchema, parseOptions, podOptionsSchema } from '../options.ts';
 import { toErrorRecord } from '../protocol/errors.ts';
 import { VERSION } from '../protocol/version.ts';
+import { addChaosCommands } from './chaos.ts';
 import { CHAT_DEFAULTS, chat } from './chat.ts';
 import { addEvalCommand } from './eval.ts';
 import { addExpertsCommands } from './experts.ts';
@@ -147,6 +148,7 @@ function createProgram(setExitCode: (code: number) => void): Command {
   });
 
   addEvalCommand(program, setExitCode);
+  addChaosCommands(program, setExitCode);
   addQuantizeCommand(program, setExitCode);
   addExpertsCommands(program, setExitCode);
   addScaleCommand(program, setExitCode);

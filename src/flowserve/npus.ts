@@ -113,6 +113,8 @@ export class Npus {
   readonly #served = new Set<number>();
   /** NPUs with a step that failed: until they are reset, nothing else begins there. */
   readonly #failed = new Set<number>();
+  /** By NPU: what its step is to throw; null: nobody breaks anything. */
+  #planted: Map<number, () => Error> | null = null;
   /** By expert: the tokens that were reported. */
   readonly #reported = new Map<Address, number>();
 
@@ -271,6 +273,19 @@ export class Npus {
     return this.#failed.has(npu);
   }
 
+  /** The step that the NPU runs, or else its next one, throws what it is given then; null: it does not after all. */
+  failStep(npu: number, error: (() => Error) | null): void {
+    this.#planted ??= new Map();
+    if (error === null) this.#planted.delete(npu);
+    else this.#planted.set(npu, error);
+  }
+
+  #throwPlanted(npu: number): void {
+    const error = this.#planted?.get(npu);
+    this.#planted?.delete(npu);
+    if (error !== undefined) throw error();
+  }
+
   /** What its steps took so far. */
   timesOf(npu: number): StepTimes {
     let times = this.#times.get(npu);
@@ -301,6 +316,7 @@ export class Npus {
     try {
       if (this.#now_us !== null && !program.hasBegun) this.#began_us.set(npu, this.#now_us());
       if (isDeadlineDue) program.checkDeadline();
+      if (this.#planted !== null) this.#throwPlanted(npu);
       const poll = program.poll();
       if (poll.state !== 'done') return poll.state;
       const times = this.timesOf(npu);

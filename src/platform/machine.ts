@@ -101,6 +101,8 @@ export class MachineNpus {
   readonly #directory: Directory;
   readonly #ports: MachinePorts;
   readonly #areas: readonly Areas[];
+  /** NPUs that hang: they compute nothing, neither their steps nor for others. */
+  readonly #hanging = new Set<number>();
   readonly #deployment: Deployment;
   /** Before each turn of steps that wait for one another, between their layers: for who injects what may happen there. */
   onTurn: ((movesOf: (npu: number) => ExpertMoves) => void) | null = null;
@@ -181,6 +183,28 @@ export class MachineNpus {
     npus.spawn();
     for (const { programs } of this.#living)
       for (const program of programs.values()) for (const npu of this.#directory.npusOfWorker(worker)) program.askAgain(npu);
+    this.#goOn();
+  }
+
+  /** NPUs compute nothing, neither their steps nor for others, until the function is called that this returns; then what waits for them goes on: so many steps. */
+  hang(npus: readonly number[]): () => number {
+    for (const npu of npus) this.#hanging.add(npu);
+    return () => {
+      const stalled = this.#living.flatMap(({ programs }) => [...programs.values()]).filter((program) => isStalledBy(program, npus));
+      for (const npu of npus) this.#hanging.delete(npu);
+      this.#goOn();
+      return stalled.length;
+    };
+  }
+
+  /** The step that the NPU runs, or else its next one, throws what it is given then; null: it does not after all. */
+  failStep(npu: number, error: (() => Error) | null): void {
+    this.#hostOf(npu)?.failStep(npu, error);
+    this.#goOn();
+  }
+
+  /** Who waits for a peer looks again. */
+  #goOn(): void {
     this.#run(this.#living.flatMap(({ programs }) => [...programs.values()]));
     this.#move();
   }
@@ -242,14 +266,16 @@ export class MachineNpus {
 
   #run(ranks: readonly StepProgram<Arithmetic>[]): void {
     if (ranks.length === 0) return;
-    const isAtWork = (program: StepProgram<Arithmetic>): boolean => program.isRunning && this.#hostOf(program.npu)?.hasFailed(program.npu) === false;
+    const isAtWork = (program: StepProgram<Arithmetic>): boolean =>
+      program.isRunning && !this.#hanging.has(program.npu) && this.#hostOf(program.npu)?.hasFailed(program.npu) === false;
     // Where other ranks of the NPU's group have yet to be given the step, it goes on when they are.
     for (let isMoving = true; isMoving; ) {
       isMoving = false;
       this.onTurn?.((npu) => this.#theHostOf(npu).moves);
       for (const program of ranks) isMoving = (isAtWork(program) && this.#theHostOf(program.npu).poll(program, false) !== 'pending') || isMoving;
       if (!ranks.some(isAtWork)) return;
-      for (const npus of this.#living) for (const service of npus.services) isMoving = npus.serve(service, DISPATCHES_PER_TURN) > 0 || isMoving;
+      for (const npus of this.#living)
+        for (const service of npus.services) isMoving = (!this.#hanging.has(service.npu) && npus.serve(service, DISPATCHES_PER_TURN) > 0) || isMoving;
     }
   }
 
@@ -258,3 +284,6 @@ export class MachineNpus {
     return npus.flatMap((rank) => this.#hostOf(rank)?.programs.get(rank) ?? []);
   }
 }
+
+const isStalledBy = (program: StepProgram<Arithmetic>, npus: readonly number[]): boolean =>
+  program.isRunning && (npus.includes(program.npu) || program.missing.some((npu) => npus.includes(npu)));

@@ -93,15 +93,15 @@ export class VirtualControl {
   readonly frontend: FrontendProcess;
   readonly scale: ScaleRequests;
   readonly workers: VirtualWorkers;
+  readonly directory: Directory;
+  readonly npus: MachineNpus;
+  readonly space: AddressSpace;
   /** What the caller's side keeps of calls. */
   readonly delivered: DeliveredRecords;
   readonly tokenizer: Tokenizer;
   readonly parameters: number;
-  readonly space: AddressSpace;
-  readonly npus: MachineNpus;
   readonly #outputs: Map<Address, OutputProcess>;
   readonly #loads: ExpertLoads;
-  readonly #directory: Directory;
   readonly #codec = new Codec();
   readonly #device = ASCEND_910C_DIE;
   readonly #layers: LayerTimes;
@@ -138,8 +138,8 @@ export class VirtualControl {
     this.tokenizer = tokenizer;
     this.parameters = parametersOf(checkpoint);
     this.space = space;
-    this.#directory = new Directory(plan.hosting);
-    this.#loads = new ExpertLoads(plan, space, this.#directory);
+    this.directory = new Directory(plan.hosting);
+    this.#loads = new ExpertLoads(plan, space, this.directory);
     this.#step_ns = plan.hosting.deployment.executors.map((executor) => rooflineStep(this.config, parallelismOf(executor), this.#device));
     const recordings = new VirtualRecordings({ clock: 'virtual', ...options }, { checkpoint, plan });
     this.#recordings = recordings;
@@ -179,11 +179,11 @@ export class VirtualControl {
         send: (to, from, message, cause) => this.host.send(to, from, message, cause),
       });
     this.#outputs = newOutputs([...plan.layouts.keys()]);
-    const claims = new Claims({ control: space.control, records: table, directory: this.#directory, now_ms: this.host.clock.now_ms });
+    const claims = new Claims({ control: space.control, records: table, directory: this.directory, now_ms: this.host.clock.now_ms });
     this.frontend = new FrontendProcess(this.config, tokenizer, {
       random: new SeededRandom(seed, JOB_EXECUTORS),
       records: new RequestRecords(table),
-      isAlive: (executor, life) => space.control.lifeOf(this.#directory.hostOf(executor)) === life,
+      isAlive: (executor, life) => space.control.lifeOf(this.directory.hostOf(executor)) === life,
       send: (to, from, message, cause) => this.host.send(to, from, message, cause),
       tellCaller: (message) => ports.tell(message, -1),
       now_ms: () => this.host.clock.now_ms(),
@@ -192,7 +192,7 @@ export class VirtualControl {
       kv_positions: plan.options.kv_blocks * plan.options.kv_block_size,
       ...(kernels === 'hash' && { checkSampling: checkHashSampling }),
     });
-    this.npus = new MachineNpus(machine, this.#directory, {
+    this.npus = new MachineNpus(machine, this.directory, {
       now_ms: this.host.clock.now_ms,
       host: {
         spawn: (address, birth) => this.host.spawn(address, birth),
@@ -206,7 +206,7 @@ export class VirtualControl {
       onRouted: recordings.onRouted,
     });
     this.workers = new VirtualWorkers({
-      ...{ plan, space, directory: this.#directory, host: this.host, npus: this.npus },
+      ...{ plan, space, directory: this.directory, host: this.host, npus: this.npus },
       forget: (npus) => {
         for (const npu of npus) this.#forget(address('npu', npu));
         for (const [self, output] of newOutputs(npus)) this.#outputs.set(self, output);
@@ -232,7 +232,7 @@ export class VirtualControl {
   experts(measure: boolean): ExpertsReport {
     const expert_ns = rooflineExpert(this.config, this.#device);
     const clock = (tokens: number): number => (this.#experts_us += tokens === 0 ? 0 : expert_ns(tokens) / NS_PER_US);
-    const places = expertPlaces(this.plan, this.space, this.#directory);
+    const places = expertPlaces(this.plan, this.space, this.directory);
     return {
       loads: this.#loads.byExecutor(),
       places,
@@ -364,7 +364,9 @@ export class VirtualControl {
 
   #stepOf(npu: Address): (plan: StepPlan) => number {
     const { executor } = this.plan.hosting.deployment.npus[idOf(npu)] as NpuPlace;
-    return (plan) => (this.#step_ns[executor] as (plan: StepPlan) => number)(this.npus.resolved(npu, plan));
+    const step_ns = (plan: StepPlan): number => (this.#step_ns[executor] as (plan: StepPlan) => number)(this.npus.resolved(npu, plan));
+    const { disturbance } = this.host;
+    return disturbance === null ? step_ns : (plan) => disturbance.step_ns(npu, step_ns(plan));
   }
 
   #transfer_ns(bytes: number, { link_latency_ns, link_bytes_per_s }: typeof ROCE = this.#device): number {
@@ -372,7 +374,7 @@ export class VirtualControl {
   }
 
   #message_ns(to: Address, from: Address, message: Message): number {
-    if (this.#directory.threadOf(to) === this.#directory.threadOf(from)) return NEAR_MESSAGE_NS;
+    if (this.directory.threadOf(to) === this.directory.threadOf(from)) return NEAR_MESSAGE_NS;
     return this.#transfer_ns(this.#codec.pack(message).bytes);
   }
 }

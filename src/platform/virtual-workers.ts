@@ -38,6 +38,10 @@ export class VirtualWorkers {
   readonly #ports: VirtualWorkersPorts;
   /** Those that are lost. */
   readonly #restarting = new Set<number>();
+  /** Those who do not hear of losses now. */
+  #deaf = 0;
+  /** Successors that wait for them. */
+  #waiting: (() => void)[] = [];
 
   constructor(ports: VirtualWorkersPorts) {
     this.#ports = ports;
@@ -97,11 +101,32 @@ export class VirtualWorkers {
     return true;
   }
 
+  /**
+   * Somebody who has to hear of losses does not: a worker that hangs or is cut off, or who tells of them. No successor is started before he has heard (workers.ts),
+   * which is when the function is called that this returns.
+   */
+  deafen(): () => void {
+    this.#deaf++;
+    return () => {
+      if (--this.#deaf > 0) return;
+      const waiting = this.#waiting;
+      this.#waiting = [];
+      for (const start of waiting) this.#startLater(start);
+    };
+  }
+
   #later(worker: number, act: () => void): void {
     this.#restarting.add(worker);
-    this.#ports.host.later(RESTART_NS, () => {
+    this.#startLater(() => {
       this.#restarting.delete(worker);
       act();
+    });
+  }
+
+  #startLater(start: () => void): void {
+    this.#ports.host.later(RESTART_NS, () => {
+      if (this.#deaf > 0) this.#waiting.push(start);
+      else start();
     });
   }
 

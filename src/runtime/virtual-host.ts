@@ -12,6 +12,7 @@ import { assert } from '../protocol/errors.ts';
 import type { Commands, Message, Work } from '../protocol/messages.ts';
 import { type Birth, Cast, type CastPorts, type Mail, type Witness } from './cast.ts';
 import type { Clock } from './clock.ts';
+import type { Disturbance } from './disturbance.ts';
 import { EventQueue } from './event-queue.ts';
 import type { SeededRandom } from './seeded-random.ts';
 
@@ -37,6 +38,8 @@ export type VirtualPorts = Pick<CastPorts, 'birthOf' | 'hands' | 'transfer' | 'c
 type Pair = { readonly key: string; underWay: number; last_ns: number };
 type Arrival = { readonly time_ns: number; readonly order: number; readonly mail: Mail; readonly pair: Pair };
 type Moment = { readonly time_ns: number; readonly order: number; readonly act: () => void };
+/** What is kept back from whom, until it is let go. */
+type Hold = { readonly isHeld: (mail: Mail) => boolean; readonly kept: (Arrival | Timer)[] };
 type Timer = Omit<Arrival, 'pair'> & { readonly id: string; readonly isBackground: boolean; isCancelled: boolean };
 
 const NS_PER_MS = 1_000_000;
@@ -55,6 +58,9 @@ export class VirtualHost {
   readonly #losses: { before: number; readonly isLost: (actor: Address) => boolean }[] = [];
   /** In the queue: timers of the background, and those that are cancelled. */
   #idle = 0;
+  readonly #holds = new Set<Hold>();
+  /** Who breaks things, if anybody does. */
+  disturbance: Disturbance | null = null;
 
   constructor(ports: VirtualPorts) {
     this.#ports = ports;
@@ -114,6 +120,19 @@ export class VirtualHost {
     };
   }
 
+  /**
+   * Keeps back whatever would be delivered of what `isHeld` says: messages, results and timers alike, as where the receiver hangs or its link is cut. The function
+   * that it returns lets all of it happen, in its order, and says how much that was.
+   */
+  hold(isHeld: (mail: Mail) => boolean): () => number {
+    const hold: Hold = { isHeld, kept: [] };
+    this.#holds.add(hold);
+    return () => {
+      if (this.#holds.delete(hold)) for (const event of hold.kept) this.#admitAgain(event);
+      return hold.kept.length;
+    };
+  }
+
   /** Something that happens outside the cast, such as a thread that starts. */
   later(delay_ns: number, act: () => void): void {
     this.#queue.push({ time_ns: this.#now_ns + delay_ns, order: this.#order++, act });
@@ -136,6 +155,12 @@ export class VirtualHost {
         this.#keepTimers(event.mail.to, () => true);
       } else if (--event.pair.underWay === 0) this.#pairs.delete(event.pair.key);
       if (this.#isLost(event)) continue;
+      if (this.disturbance !== null || this.#holds.size > 0) {
+        this.#now_ns = event.time_ns;
+        this.disturbance?.meet(event.mail);
+        // What it has just broken counts.
+        if (this.#isLost(event) || this.#isKept(event)) return true;
+      }
       assert(event.time_ns >= this.#now_ns, `an event of ${event.time_ns} ns at ${this.#now_ns} ns`);
       this.#now_ns = event.time_ns;
       this.#cast.deliver(event.mail);
@@ -148,13 +173,48 @@ export class VirtualHost {
     return this.#losses.some((loss) => order < loss.before && (loss.isLost(to) || loss.isLost(from)));
   }
 
-  #transmit(mail: Mail): void {
-    const { costs, random } = this.#ports;
-    const delay_ns = costs.message_ns(mail.to, mail.from, mail.message);
-    this.#arrive(mail, this.#now_ns + delay_ns + random.below(Math.max(1, Math.floor(delay_ns * costs.jitter))));
+  #isKept(event: Arrival | Timer): boolean {
+    for (const { isHeld, kept } of this.#holds) {
+      if (!isHeld(event.mail)) continue;
+      kept.push(event);
+      return true;
+    }
+    return false;
   }
 
-  #arrive(mail: Mail, time_ns: number): void {
+  /** Now, before all that came after it. */
+  #admitAgain(event: Arrival | Timer): void {
+    if ('isCancelled' in event) {
+      const again = { ...event, time_ns: this.#now_ns, isCancelled: false };
+      if (again.isBackground) this.#idle++;
+      const timers = this.#timers.get(again.mail.to);
+      if (timers === undefined) this.#timers.set(again.mail.to, [again]);
+      else timers.push(again);
+      this.#queue.push(again);
+      return;
+    }
+    const again = { ...event, time_ns: this.#now_ns };
+    const pair = this.#pairOf(`${again.mail.from}>${again.mail.to}`);
+    pair.underWay++;
+    pair.last_ns = Math.max(pair.last_ns, this.#now_ns);
+    this.#queue.push({ ...again, pair });
+  }
+
+  #transmit(mail: Mail): void {
+    const { costs, random } = this.#ports;
+    const cost_ns = costs.message_ns(mail.to, mail.from, mail.message);
+    const delay_ns = cost_ns + random.below(Math.max(1, Math.floor(cost_ns * costs.jitter)));
+    const copies = this.disturbance?.transmit(mail, delay_ns) ?? null;
+    if (copies === null) this.#arrive(mail, this.#now_ns + delay_ns);
+    else for (const copy of copies) this.#arrive(copy.mail, this.#now_ns + copy.delay_ns, copy.keepsOrder);
+  }
+
+  #arrive(mail: Mail, time_ns: number, keepsOrder = true): void {
+    if (!keepsOrder) {
+      const alone = { key: '', underWay: 1, last_ns: time_ns };
+      this.#queue.push({ time_ns, order: this.#order++, mail, pair: alone });
+      return;
+    }
     const pair = this.#pairOf(`${mail.from}>${mail.to}`);
     pair.last_ns = Math.max(time_ns, pair.last_ns);
     pair.underWay++;
@@ -173,7 +233,8 @@ export class VirtualHost {
   #startTimer(owner: Address, { id, delay_ms, message }: Commands['after'], cause: number): void {
     const mail = { to: owner, from: owner, message, cause };
     const isBackground = this.#ports.isBackground?.(owner, id) ?? false;
-    const timer: Timer = { time_ns: this.#now_ns + Math.round(delay_ms * NS_PER_MS), order: this.#order++, mail, id, isBackground, isCancelled: false };
+    const runs_ms = this.disturbance?.timer_ms(owner, delay_ms) ?? delay_ms;
+    const timer: Timer = { time_ns: this.#now_ns + Math.round(runs_ms * NS_PER_MS), order: this.#order++, mail, id, isBackground, isCancelled: false };
     if (isBackground) this.#idle++;
     const timers = this.#timers.get(owner);
     if (timers === undefined) this.#timers.set(owner, [timer]);

@@ -1,31 +1,12 @@
 /** Pods for tests: whatever a test does, it must leave nothing behind. */
 import { afterAll, afterEach, beforeAll, expect } from 'vitest';
-import { type Completion, createPod, type Pod, type PodOptions, type PodStats } from '../../src/index.ts';
+import { leftovers } from '../../src/chaos/nothing-left.ts';
+import { type Completion, createPod, type Pod, type PodOptions } from '../../src/index.ts';
 
 const SETTLE_MS_MAX = 10_000;
 const SETTLE_STEP_MS = 5;
 
 export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
-/** What is held although nobody asks for anything: requests, KV blocks, answers that nobody takes, payloads under way. */
-const leftovers = ({ requests_running, requests_waiting, npus, dp_groups, fabric }: PodStats): string[] => [
-  ...(requests_running + requests_waiting > 0 ? [`${requests_running} requests run, ${requests_waiting} wait`] : []),
-  ...npus.flatMap(({ npu, state, kv_blocks_used, kv_blocks_held }) =>
-    kv_blocks_used + kv_blocks_held > 0 || state !== 'idle'
-      ? [`NPU ${npu} is ${state}, ${kv_blocks_used} KV blocks are in use, ${kv_blocks_held} are held`]
-      : [],
-  ),
-  ...dp_groups.flatMap(({ dp_group, kv_lent, kv_expected }) =>
-    kv_lent + kv_expected > 0 ? [`DP group ${dp_group} lends the KV of ${kv_lent} sequences and awaits that of ${kv_expected}`] : [],
-  ),
-  ...npus.flatMap(({ npu, kv_transfers_open }) => (kv_transfers_open > 0 ? [`NPU ${npu} has ${kv_transfers_open} offers and pulls open`] : [])),
-  ...npus.flatMap(({ npu, reply_bytes }) => (reply_bytes > 0 ? [`NPU ${npu} holds ${reply_bytes} bytes of answers`] : [])),
-  ...fabric.links.flatMap(({ from, to, lane, waiting, waiting_bytes, slab_bytes }) =>
-    waiting + waiting_bytes + slab_bytes > 0
-      ? [`from ${from} to ${to}, ${lane}: ${waiting} payloads of ${waiting_bytes} bytes wait, ${slab_bytes} bytes of the slab are taken`]
-      : [],
-  ),
-];
 
 /** The pod has forgotten all requests: no KV block or answer is held, no NPU busy, nothing under way, and no actor was ever sent what it did not expect. */
 export async function expectNothingLeft(pod: Pod): Promise<void> {

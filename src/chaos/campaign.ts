@@ -1,0 +1,129 @@
+/**
+ * Many seeds, each a run: on this thread, or on several at once.
+ * @module
+ */
+import { Worker } from 'node:worker_threads';
+import { MinipodError } from '../protocol/errors.ts';
+import { entryPoint, threadOptions } from '../runtime/thread-entry.ts';
+import { Coverage, type CoverageRow } from './coverage.ts';
+import { expandSeed, type Scope } from './expand.ts';
+import type { Verdict } from './invariants.ts';
+import { type RunReport, runPlan } from './run.ts';
+import { Undisturbed } from './undisturbed.ts';
+
+export type CampaignOptions = Scope & {
+  readonly seeds: { readonly first: number; readonly last: number };
+  /** Threads that run seeds; 1: this one. */
+  readonly jobs: number;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: (done: number, total: number) => void;
+};
+
+export type SeedReport = Pick<RunReport, 'verdict' | 'violations' | 'faults' | 'events'> & { readonly seed: number; readonly calls: number };
+export type CampaignReport = {
+  readonly runs: number;
+  /** Those that did not hold. */
+  readonly failures: readonly SeedReport[];
+  readonly verdicts: Readonly<Partial<Record<Verdict, number>>>;
+  readonly coverage: readonly CoverageRow[];
+  readonly calls: number;
+  readonly events: number;
+};
+
+/** Seeds that a thread is given at once: what it learns of undisturbed calls, it keeps. */
+const BATCH = 25;
+
+export async function runSeed(seed: number, scope: Scope, undisturbed: Undisturbed): Promise<SeedReport> {
+  const { verdict, violations, faults, calls, events } = await runPlan(expandSeed(seed, scope), undisturbed);
+  return { seed, verdict, violations, faults, calls: calls.length, events };
+}
+
+/** What `campaign-thread.ts` is given. */
+export type Batch = { readonly seeds: readonly number[]; readonly scope: Scope };
+
+/** @throws `invalid_request` for a scope of what there is not */
+export async function runCampaign({
+  seeds: { first, last },
+  jobs,
+  signal,
+  onProgress = () => {},
+  topologies,
+  faults,
+}: CampaignOptions): Promise<CampaignReport> {
+  const scope: Scope = { topologies, faults };
+  // What is wrong with the scope is said before any thread starts.
+  expandSeed(first, scope);
+  const coverage = new Coverage();
+  const failures: SeedReport[] = [];
+  const verdicts: Partial<Record<Verdict, number>> = {};
+  const total = last - first + 1;
+  const sums = { runs: 0, calls: 0, events: 0 };
+  const note = (report: SeedReport): void => {
+    const { verdict, faults: struck, calls, events } = report;
+    sums.runs++;
+    sums.calls += calls;
+    sums.events += events;
+    verdicts[verdict] = (verdicts[verdict] ?? 0) + 1;
+    coverage.add(struck);
+    if (verdict !== 'held') failures.push(report);
+    onProgress(sums.runs, total);
+  };
+  const batches = batchesOf(first, last, Math.max(1, Math.min(BATCH, Math.ceil(total / (4 * jobs)))));
+  if (jobs === 1) await runHere(batches, scope, note, signal);
+  else await runOnThreads(batches, scope, jobs, note, signal);
+  failures.sort((a, b) => a.seed - b.seed);
+  return { ...sums, failures, verdicts, coverage: coverage.rows };
+}
+
+const batchesOf = (first: number, last: number, size: number): number[][] =>
+  Array.from({ length: Math.ceil((last - first + 1) / size) }, (_, batch) =>
+    Array.from({ length: Math.min(size, last - first + 1 - batch * size) }, (__, index) => first + batch * size + index),
+  );
+
+async function runHere(
+  batches: readonly (readonly number[])[],
+  scope: Scope,
+  note: (report: SeedReport) => void,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  await using undisturbed = new Undisturbed();
+  for (const seeds of batches)
+    for (const seed of seeds) {
+      if (signal?.aborted === true) return;
+      note(await runSeed(seed, scope, undisturbed));
+    }
+}
+
+/** Each thread is given another batch when it has answered the last. */
+async function runOnThreads(
+  batches: readonly (readonly number[])[],
+  scope: Scope,
+  jobs: number,
+  note: (report: SeedReport) => void,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const waiting = [...batches];
+  const work = async (): Promise<void> => {
+    const thread = new Worker(entryPoint('../chaos/campaign-thread'), threadOptions());
+    try {
+      for (let seeds = waiting.shift(); seeds !== undefined && signal?.aborted !== true; seeds = waiting.shift())
+        for (const report of await answerOf(thread, { seeds, scope })) note(report);
+    } finally {
+      await thread.terminate();
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(jobs, batches.length) }, work));
+}
+
+function answerOf(thread: Worker, batch: Batch): Promise<SeedReport[]> {
+  const { promise, resolve, reject } = Promise.withResolvers<SeedReport[]>();
+  const died = (code: number): void => reject(new MinipodError('internal', `a thread of the campaign exited with code ${code}`));
+  thread.once('message', resolve);
+  thread.once('error', reject);
+  thread.once('exit', died);
+  thread.postMessage(batch);
+  return promise.finally(() => {
+    thread.off('error', reject);
+    thread.off('exit', died);
+  });
+}

@@ -1,0 +1,131 @@
+/**
+ * A seed's plan: pod, calls and faults, all drawn from it. Topologies, kinds and phases take turns over neighbouring seeds, so that a campaign has all of them evenly.
+ * @module
+ */
+import type { PodOptions } from '../options.ts';
+import { MinipodError } from '../protocol/errors.ts';
+import { deploy, parseTopology } from '../protocol/topology.ts';
+import { SeededRandom } from '../runtime/seeded-random.ts';
+import { KIND_TERMS, SURVIVED } from './fault-kinds.ts';
+import { type ChaosCall, type ChaosPlan, FAULT_KINDS, type FaultInput, type FaultKind, parsePlan } from './fault-plan.ts';
+import { drawPod, TOPOLOGIES } from './topologies.ts';
+
+/** What a campaign draws from; missing: all that the pod is promised to survive. */
+export type Scope = { readonly topologies?: readonly string[] | undefined; readonly faults?: readonly string[] | undefined };
+
+/** The plan's draws are of no stream that a run draws from. */
+const PLAN_STREAM = 7;
+const FAULTS_MAX = 5;
+/** Fewer than end a pod (restart-intensity.ts), and than end a request (actors/request.ts), but for one in so many runs. */
+const LOSSES_MAX = 2;
+/** Calls of different runs are often the same, so that what they are answered undisturbed is known. */
+const KEYS = 24;
+
+const LOSING: ReadonlySet<FaultKind> = new Set(['worker-lost', 'controllers-lost']);
+/** Which of a pod's parts there are so many of. */
+type Parts = { readonly workers: number; readonly npus: number; readonly groups: number; readonly executors: number; readonly job_executors: number };
+
+/** @throws `invalid_request` for a topology or a kind of fault that there is not */
+export function expandSeed(seed: number, { topologies = TOPOLOGIES, faults: kinds = SURVIVED }: Scope = {}): ChaosPlan {
+  const unknown = topologies.find((name) => !TOPOLOGIES.includes(name));
+  if (unknown !== undefined || topologies.length === 0)
+    throw new MinipodError('invalid_request', `topology: there is no ${unknown ?? 'topology'}; there are ${TOPOLOGIES.join(', ')}`, { param: 'topology' });
+  const strange = kinds.find((kind) => !FAULT_KINDS.includes(kind as FaultKind));
+  if (strange !== undefined)
+    throw new MinipodError('invalid_request', `faults: there is no ${strange}; there are ${FAULT_KINDS.join(', ')}`, { param: 'faults' });
+  const random = new SeededRandom(seed, PLAN_STREAM);
+  const pod = drawPod(topologies[seed % topologies.length] as string, random);
+  const calls = Array.from({ length: 2 + random.below(5) }, () => drawCall(random));
+  const count = kinds.length === 0 ? 0 : Math.min(FAULTS_MAX, 1 + random.below(3) + (random.below(4) === 0 ? 2 : 0));
+  const turn = Math.floor(seed / topologies.length);
+  const faults: FaultInput[] = [];
+  let losses = 0;
+  for (let index = 0; index < count; index++) {
+    let kind = kinds[(index === 0 ? turn : random.below(kinds.length)) % kinds.length] as FaultKind;
+    if (LOSING.has(kind) && losses++ >= LOSSES_MAX) kind = (kinds.find((other) => !LOSING.has(other as FaultKind)) as FaultKind | undefined) ?? kind;
+    faults.push(drawFault(kind, partsOf(pod), calls.length, random, index === 0 ? Math.floor(turn / kinds.length) : random.below(97)));
+  }
+  return parsePlan({ seed, pod, calls, faults }, `the plan of seed ${seed}`);
+}
+
+function drawCall(random: SeededRandom): ChaosCall {
+  const prompt_tokens = [3, 17, 33, 40][random.below(4)] as number;
+  return {
+    key: random.below(KEYS),
+    prompt_tokens,
+    stem_tokens: random.below(3) === 0 ? 16 : 0,
+    max_tokens: [2, 5, 9][random.below(3)] as number,
+    n: random.below(4) === 0 ? 2 : 1,
+    ...(random.below(16) === 0 && { deadline_ms: [2, 20, 200][random.below(3)] as number }),
+  };
+}
+
+function partsOf({ topology, workers = 1, job_executors = 1 }: PodOptions): Parts {
+  const { npus, groups, executors } = deploy(parseTopology(topology as string));
+  return { workers, npus: npus.length, groups: groups.length, executors: executors.length, job_executors };
+}
+
+/** `turn`: which of its phases, or of the times. */
+function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededRandom, turn: number): FaultInput {
+  const { phases } = KIND_TERMS[kind];
+  const draw = (limit: number): number => random.below(limit);
+  const choice = turn % (phases.length + 2);
+  const at =
+    choice < phases.length
+      ? { phase: phases[choice] as (typeof phases)[number], nth: 1 + draw(3) }
+      : choice === phases.length
+        ? { event: 1 + draw(500) }
+        : { ms: draw(200) / 10 };
+  const for_ms = [0.5, 5, 50, 500][draw(4)] as number;
+  const [worker, npu] = [draw(parts.workers), draw(parts.npus)];
+  const thread = (): number | 'control' => (draw(2) === 0 ? 'control' : draw(parts.workers));
+  const ends = (): { readonly from: number | 'control'; readonly to: number | 'control' } => {
+    const from = thread();
+    if (from === 'control') return { from, to: draw(parts.workers) };
+    const to = draw(2) === 0 ? 'control' : draw(parts.workers);
+    return { from, to: to === from ? 'control' : to };
+  };
+  switch (kind) {
+    case 'worker-lost':
+    case 'controllers-lost':
+      return { kind, worker, at };
+    case 'worker-hangs':
+      return { kind, worker, at, for_ms };
+    case 'npu-hangs':
+      return { kind, npu, at, for_ms };
+    case 'npu-slow':
+    case 'npu-jitter':
+      return { kind, npu, factor: 2 + draw(30), at, for_ms };
+    case 'step-fails':
+      return { kind, npu, at };
+    case 'dp-group-hangs':
+      return { kind, id: draw(parts.groups), at, for_ms };
+    case 'task-executor-hangs':
+      return { kind, id: draw(parts.executors), at, for_ms };
+    case 'job-executor-hangs':
+      return { kind, id: draw(parts.job_executors), at, for_ms };
+    case 'cluster-manager-hangs':
+      // Longer than its lease, or not.
+      return { kind, id: draw(2), at, for_ms: draw(2) === 0 ? for_ms : 5_000 };
+    case 'link-slow':
+      return { kind, ...ends(), factor: 10 + draw(1_000), at, for_ms };
+    case 'link-cut':
+      return { kind, ...ends(), both: draw(2) === 0, at, for_ms };
+    case 'clock-skew':
+      return { kind, thread: thread(), factor: [0.1, 0.5, 3, 20][draw(4)] as number, at, for_ms: 500 };
+    case 'client-gone':
+      return { kind, call: draw(calls), after_chunks: draw(5) };
+    case 'client-slow':
+      return { kind, call: draw(calls), turns: 1 + draw(4) };
+    case 'message-delayed':
+      return { kind, delay_ms: [0.1, 1, 20][draw(3)] as number, share: [1, 0.3, 0.05][draw(3)] as number, at, for_ms };
+    case 'message-reordered':
+      return { kind, delay_ms: [0.01, 0.1, 1][draw(3)] as number, share: 0.2, at, for_ms };
+    case 'message-dropped':
+    case 'message-duplicated':
+    case 'message-corrupted':
+      return { kind, share: 0.05, at, for_ms };
+    case 'kv-bit-flip':
+      return { kind, npu, bit: draw(1_024), at };
+  }
+}

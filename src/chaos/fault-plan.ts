@@ -1,0 +1,112 @@
+/**
+ * A fault plan: a pod, what its callers ask, and what goes wrong when. With the seed in it a plan is one run; as a file it is JSON.
+ *
+ *   { "seed": 7, "pod": { "topology": "pd:prefill=1,decode=1", "workers": 2 },
+ *     "calls": [{ "key": 1, "prompt_tokens": 40, "max_tokens": 8 }],
+ *     "faults": [{ "kind": "worker-lost", "worker": 1, "at": { "phase": "kv-transfer" } }] }
+ *
+ * @module
+ */
+import { readFileSync } from 'node:fs';
+import * as z from 'zod';
+import { parseOptions } from '../options.ts';
+import { MinipodError } from '../protocol/errors.ts';
+
+/** Named limits of one plan. */
+export const LIMITS = { faults_max: 64, calls_max: 256, for_ms_max: 60_000, at_ms_max: 600_000 } as const;
+
+/** Moments that a fault may wait for, each the delivery of a message that begins it; `dispatch` strikes before the step begins, so that it meets the fault half-way. */
+export const PHASES = ['admission', 'prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'takeover'] as const;
+export type Phase = (typeof PHASES)[number];
+
+const at = z
+  .union([
+    /** Milliseconds of virtual time after the first call. */
+    z.strictObject({ ms: z.number().min(0).max(LIMITS.at_ms_max) }),
+    /** When so many events have happened since the first call. */
+    z.strictObject({ event: z.int().min(1) }),
+    /** When the phase comes for the `nth` time. */
+    z.strictObject({ phase: z.enum(PHASES), nth: z.int().min(1).default(1) }),
+  ])
+  .default({ ms: 0 });
+const worker = z.int().min(0);
+const npu = z.int().min(0);
+const id = z.int().min(0);
+const for_ms = z.number().positive().max(LIMITS.for_ms_max);
+/** A worker, or the thread of the control plane. */
+const thread = z.union([worker, z.literal('control')]);
+/** Which messages: of the type, if one is named, and of those a share. */
+const messages = { type: z.string().optional(), share: z.number().gt(0).max(1).default(1), at, for_ms };
+
+export const faultSchema = z.discriminatedUnion('kind', [
+  z.strictObject({ kind: z.literal('worker-lost'), worker, at }),
+  z.strictObject({ kind: z.literal('controllers-lost'), worker, at }),
+  z.strictObject({ kind: z.literal('worker-hangs'), worker, at, for_ms }),
+  z.strictObject({ kind: z.literal('npu-hangs'), npu, at, for_ms }),
+  z.strictObject({ kind: z.literal('npu-slow'), npu, factor: z.number().min(1).max(1_000), at, for_ms }),
+  z.strictObject({ kind: z.literal('npu-jitter'), npu, factor: z.number().min(1).max(1_000), at, for_ms }),
+  z.strictObject({ kind: z.literal('step-fails'), npu, at }),
+  z.strictObject({ kind: z.literal('dp-group-hangs'), id, at, for_ms }),
+  z.strictObject({ kind: z.literal('task-executor-hangs'), id, at, for_ms }),
+  z.strictObject({ kind: z.literal('job-executor-hangs'), id, at, for_ms }),
+  z.strictObject({ kind: z.literal('cluster-manager-hangs'), id, at, for_ms }),
+  z.strictObject({ kind: z.literal('link-slow'), from: thread, to: thread, factor: z.number().min(1).max(10_000), at, for_ms }),
+  z.strictObject({ kind: z.literal('link-cut'), from: thread, to: thread, both: z.boolean().default(false), at, for_ms }),
+  z.strictObject({ kind: z.literal('clock-skew'), thread, factor: z.number().gt(0).max(100), at, for_ms }),
+  z.strictObject({ kind: z.literal('client-gone'), call: z.int().min(0), after_chunks: z.int().min(0).default(0) }),
+  z.strictObject({ kind: z.literal('client-slow'), call: z.int().min(0), turns: z.int().min(1).max(64) }),
+  z.strictObject({ kind: z.literal('message-delayed'), delay_ms: for_ms, ...messages }),
+  z.strictObject({ kind: z.literal('message-dropped'), ...messages }),
+  z.strictObject({ kind: z.literal('message-duplicated'), ...messages }),
+  z.strictObject({ kind: z.literal('message-reordered'), delay_ms: for_ms, ...messages }),
+  z.strictObject({ kind: z.literal('message-corrupted'), ...messages }),
+  z.strictObject({ kind: z.literal('kv-bit-flip'), npu, bit: z.int().min(0).default(0), at }),
+]);
+export type Fault = z.output<typeof faultSchema>;
+export type FaultInput = z.input<typeof faultSchema>;
+export type FaultKind = Fault['kind'];
+export const FAULT_KINDS: readonly FaultKind[] = faultSchema.options.map(({ shape }) => shape.kind.value);
+
+const callSchema = z.strictObject({
+  /** Another key is another prompt of the same length. */
+  key: z.int().min(0).default(0),
+  prompt_tokens: z.int().min(1).max(4096).default(8),
+  /** So many of its first tokens are those of all calls. */
+  stem_tokens: z.int().min(0).default(0),
+  max_tokens: z.int().min(1).max(4096).default(8),
+  n: z.int().min(1).max(16).default(1),
+  /** Missing: it takes as long as it takes. */
+  deadline_ms: z.number().positive().optional(),
+});
+export type ChaosCall = z.output<typeof callSchema>;
+
+export const planSchema = z.strictObject({
+  /** Of the interleaving, and of whatever a fault draws. */
+  seed: z.int().min(0).default(0),
+  /** As for createPod, but for what a plan says itself; `kernels` may be real. */
+  pod: z.record(z.string(), z.unknown()).default({}),
+  calls: z.array(callSchema).min(1).max(LIMITS.calls_max),
+  faults: z.array(faultSchema).max(LIMITS.faults_max).default([]),
+});
+export type ChaosPlan = z.output<typeof planSchema>;
+export type ChaosPlanInput = z.input<typeof planSchema>;
+
+/** @throws `invalid_request` naming the field */
+export const parsePlan = (input: unknown, where = 'the plan'): ChaosPlan => parseOptions(planSchema, input, where);
+
+/** @throws `invalid_request` for a file that is missing, no JSON, or no plan */
+export function readPlan(path: string): ChaosPlan {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new MinipodError('invalid_request', `${path} cannot be read: ${cause instanceof Error ? cause.message : cause}`, { cause });
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new MinipodError('invalid_request', `${path} is no JSON: ${cause instanceof Error ? cause.message : cause}`, { cause });
+  }
+  return parsePlan(value, path);
+}

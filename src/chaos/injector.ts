@@ -1,0 +1,257 @@
+/**
+ * Lets the faults of a plan happen to a virtual pod, and knows of each whether it changed anything.
+ * @module
+ */
+import type { VirtualControl } from '../platform/virtual-control.ts';
+import { type Address, roleOf } from '../protocol/address.ts';
+import { MinipodError } from '../protocol/errors.ts';
+import type { Mail } from '../runtime/cast.ts';
+import { CONTROL_THREAD } from '../runtime/directory.ts';
+import type { Copy, Disturbance } from '../runtime/disturbance.ts';
+import type { SeededRandom } from '../runtime/seeded-random.ts';
+import { corrupted } from './corruption.ts';
+import { phaseOf } from './fault-kinds.ts';
+import type { Fault, FaultKind } from './fault-plan.ts';
+import { flipKvBit } from './kv-bits.ts';
+import { begins, strikesBefore } from './phases.ts';
+
+const NS_PER_MS = 1_000_000;
+
+/** `effect`: how much it changed, in events, steps, messages or calls; 0: nothing, so nothing was survived. */
+export type FaultReport = { readonly kind: FaultKind; readonly phase: ReturnType<typeof phaseOf>; readonly struck: boolean; readonly effect: number };
+
+type Of<Kind extends FaultKind> = Extract<Fault, { readonly kind: Kind }>;
+type Injected = { readonly fault: Fault; state: 'waiting' | 'at work' | 'over'; effect: number; seen: number; end: () => void };
+
+export class Injector implements Disturbance {
+  readonly #control: VirtualControl;
+  readonly #random: SeededRandom;
+  readonly #faults: readonly Injected[];
+  /** Choices that are open. */
+  readonly #openCalls: () => number;
+  #events = 0;
+
+  /** @throws `invalid_request` for a fault of what the pod does not have */
+  constructor(control: VirtualControl, faults: readonly Fault[], random: SeededRandom, openCalls: () => number) {
+    this.#control = control;
+    this.#random = random;
+    this.#openCalls = openCalls;
+    this.#faults = faults.map((fault) => ({ fault, state: 'waiting', effect: 0, seen: 0, end: () => {} }));
+    for (const fault of faults) this.#check(fault);
+  }
+
+  /** From now on the plan counts its time. */
+  begin(): void {
+    const { host } = this.#control;
+    if (this.#faults.some(({ fault }) => 'at' in fault)) host.disturbance = this;
+    for (const injected of this.#faults) {
+      const { fault } = injected;
+      if ('at' in fault && 'ms' in fault.at) host.later(fault.at.ms * NS_PER_MS, () => this.#strike(injected));
+    }
+  }
+
+  /** Nothing is broken from now on, and nothing will be. */
+  heal(): void {
+    this.#control.host.disturbance = null;
+    for (const injected of this.#faults) this.#end(injected);
+  }
+
+  report(): FaultReport[] {
+    return this.#faults.map(({ fault, state, effect, seen }) => ({ kind: fault.kind, phase: phaseOf(fault), struck: state === 'over' && seen > 0, effect }));
+  }
+
+  /** A client's fault, which whoever plays the client commits. */
+  commit(index: number, effect: number): void {
+    const injected = this.#faults[index] as Injected;
+    injected.state = 'over';
+    injected.seen = 1;
+    injected.effect += effect;
+  }
+
+  meet(mail: Mail): void {
+    this.#events++;
+    for (const injected of this.#faults) {
+      const { fault, state } = injected;
+      if (state !== 'waiting' || !('at' in fault) || 'ms' in fault.at) continue;
+      if ('event' in fault.at) {
+        if (this.#events === fault.at.event) this.#strike(injected);
+      } else if (begins(fault.at.phase, mail) && ++injected.seen === fault.at.nth) {
+        if (strikesBefore(fault.at.phase)) this.#strike(injected);
+        else this.#control.host.later(0, () => this.#strike(injected));
+      }
+    }
+  }
+
+  transmit(mail: Mail, delay_ns: number): readonly Copy[] | null {
+    for (const injected of this.#faults) {
+      if (injected.state !== 'at work') continue;
+      const copies = this.#transmitUnder(injected, mail, delay_ns);
+      if (copies === null) continue;
+      injected.effect++;
+      return copies;
+    }
+    return null;
+  }
+
+  timer_ms(owner: Address, delay_ms: number): number {
+    let runs_ms = delay_ms;
+    for (const injected of this.#faults) {
+      const { fault, state } = injected;
+      if (state !== 'at work' || fault.kind !== 'clock-skew' || this.#threadOf(owner) !== this.#thread(fault.thread)) continue;
+      injected.effect++;
+      runs_ms *= fault.factor;
+    }
+    return runs_ms;
+  }
+
+  step_ns(npu: Address, duration_ns: number): number {
+    let takes_ns = duration_ns;
+    for (const injected of this.#faults) {
+      const { fault, state } = injected;
+      if (state !== 'at work' || (fault.kind !== 'npu-slow' && fault.kind !== 'npu-jitter') || npu !== `npu/${fault.npu}`) continue;
+      injected.effect++;
+      takes_ns *= fault.kind === 'npu-slow' ? fault.factor : 1 + (this.#random.below(1_000) / 1_000) * (fault.factor - 1);
+    }
+    return Math.ceil(takes_ns);
+  }
+
+  #transmitUnder({ fault }: Injected, mail: Mail, delay_ns: number): readonly Copy[] | null {
+    switch (fault.kind) {
+      case 'link-slow':
+        return this.#crosses(fault, mail) ? [{ mail, delay_ns: Math.ceil(delay_ns * fault.factor), keepsOrder: true }] : null;
+      case 'message-delayed':
+        return this.#isMeant(fault, mail) ? [{ mail, delay_ns: delay_ns + fault.delay_ms * NS_PER_MS, keepsOrder: true }] : null;
+      case 'message-reordered':
+        return this.#isMeant(fault, mail) ? [{ mail, delay_ns: delay_ns + fault.delay_ms * NS_PER_MS, keepsOrder: false }] : null;
+      case 'message-dropped':
+        return this.#isMeant(fault, mail) ? [] : null;
+      case 'message-duplicated': {
+        const copy = { mail, delay_ns, keepsOrder: true };
+        return this.#isMeant(fault, mail) ? [copy, copy] : null;
+      }
+      case 'message-corrupted': {
+        const message = this.#isMeant(fault, mail) ? corrupted(mail.message) : null;
+        return message === null ? null : [{ mail: { ...mail, message }, delay_ns, keepsOrder: true }];
+      }
+      default:
+        return null;
+    }
+  }
+
+  #isMeant({ type, share }: Pick<Of<'message-dropped'>, 'type' | 'share'>, { to, from, message }: Mail): boolean {
+    if (type !== undefined && message.type !== type) return false;
+    // Within a thread nothing is sent by a link.
+    if (to === from || (type === undefined && this.#threadOf(to) === this.#threadOf(from))) return false;
+    return share === 1 || this.#random.below(1_000_000) < share * 1_000_000;
+  }
+
+  #strike(injected: Injected): void {
+    if (injected.state !== 'waiting') return;
+    const { fault } = injected;
+    injected.state = 'at work';
+    injected.seen = Math.max(1, injected.seen);
+    this.#break(injected);
+    if ('for_ms' in fault) this.#control.host.later(fault.for_ms * NS_PER_MS, () => this.#end(injected));
+    else if (fault.kind !== 'step-fails') this.#end(injected);
+  }
+
+  #end(injected: Injected): void {
+    if (injected.state === 'at work') injected.end();
+    injected.state = 'over';
+  }
+
+  #break(injected: Injected): void {
+    const { fault } = injected;
+    const { workers, npus, directory } = this.#control;
+    switch (fault.kind) {
+      case 'worker-lost':
+        if (workers.lose(fault.worker, 'a fault plan killed it')) injected.effect += this.#openCalls();
+        break;
+      case 'controllers-lost':
+        if (workers.loseControllers(fault.worker)) injected.effect += this.#openCalls();
+        break;
+      case 'step-fails':
+        npus.failStep(fault.npu, () => {
+          injected.effect++;
+          return new MinipodError('worker_failed', `a fault plan let a step of NPU ${fault.npu} fail`);
+        });
+        injected.end = () => npus.failStep(fault.npu, null);
+        break;
+      case 'worker-hangs': {
+        const thread = directory.threadOfWorker(fault.worker);
+        this.#hang(injected, directory.npusOfWorker(fault.worker), true, ({ to }) => this.#threadOf(to) === thread);
+        break;
+      }
+      case 'npu-hangs':
+        this.#hang(injected, [fault.npu], false, ({ to }) => to === `npu/${fault.npu}`);
+        break;
+      case 'dp-group-hangs':
+      case 'task-executor-hangs':
+      case 'job-executor-hangs':
+      case 'cluster-manager-hangs': {
+        const hung = `${fault.kind.slice(0, -'-hangs'.length)}/${fault.id}`;
+        this.#hang(injected, [], fault.kind === 'task-executor-hangs', ({ to }) => to === hung);
+        break;
+      }
+      case 'link-cut':
+        this.#hang(
+          injected,
+          [],
+          [fault.from, fault.to].includes('control'),
+          (mail) => this.#crosses(fault, mail) || (fault.both && this.#crosses({ from: fault.to, to: fault.from }, mail)),
+        );
+        break;
+      case 'kv-bit-flip':
+        injected.effect += flipKvBit(this.#control, fault.npu, fault.bit) ? 1 : 0;
+        break;
+      default:
+      // The others break what comes while they are at work.
+    }
+  }
+
+  /** `isDeaf`: who hangs or is cut off has to hear of losses before anybody succeeds the lost. */
+  #hang(injected: Injected, npus: readonly number[], isDeaf: boolean, isHeld: (mail: Mail) => boolean): void {
+    const { host, npus: machine, workers } = this.#control;
+    const release = host.hold(isHeld);
+    const goOn = npus.length === 0 ? null : machine.hang(npus);
+    const hear = isDeaf ? workers.deafen() : null;
+    injected.end = () => {
+      injected.effect += release() + (goOn?.() ?? 0);
+      hear?.();
+    };
+  }
+
+  #crosses({ from, to }: Pick<Of<'link-cut'>, 'from' | 'to'>, mail: Mail): boolean {
+    return mail.from !== mail.to && this.#threadOf(mail.from) === this.#thread(from) && this.#threadOf(mail.to) === this.#thread(to);
+  }
+
+  #thread(of: number | 'control'): number {
+    return of === 'control' ? CONTROL_THREAD : this.#control.directory.threadOfWorker(of);
+  }
+
+  #threadOf(actor: Address): number {
+    return this.#control.directory.threadOf(actor);
+  }
+
+  #check(fault: Fault): void {
+    const { hosting } = this.#control.plan;
+    const { workers, job_executors, deployment } = hosting;
+    const check = (what: string, value: number | 'control', count: number): void => {
+      if (value !== 'control' && value >= count)
+        throw new MinipodError('invalid_request', `faults: ${fault.kind} names ${what} ${value}, and the pod has ${count}`, { param: 'faults' });
+    };
+    if ('worker' in fault) check('worker', fault.worker, workers);
+    if ('npu' in fault) check('NPU', fault.npu, deployment.npus.length);
+    if ('thread' in fault) check('worker', fault.thread, workers);
+    if ('from' in fault) for (const end of [fault.from, fault.to]) check('worker', end, workers);
+    if ('from' in fault && fault.from === fault.to)
+      throw new MinipodError('invalid_request', `faults: ${fault.kind} is between two threads, and from and to are both ${fault.from}`, { param: 'faults' });
+    const counts = {
+      'dp-group-hangs': deployment.groups.length,
+      'task-executor-hangs': deployment.executors.length,
+      'job-executor-hangs': job_executors,
+      'cluster-manager-hangs': 2,
+    };
+    if ('id' in fault) check(roleOf(`${fault.kind.slice(0, -'-hangs'.length)}/0` as Address), fault.id, counts[fault.kind]);
+  }
+}

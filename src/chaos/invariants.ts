@@ -1,0 +1,70 @@
+/**
+ * What must hold of every run, whatever went wrong in it (DESIGN.md, promises 2 and 5).
+ * @module
+ */
+import type { PodStats } from '../results.ts';
+import type { CallReport } from './client.ts';
+import type { ChaosPlan } from './fault-plan.ts';
+import type { FaultReport } from './injector.ts';
+import { leftovers } from './nothing-left.ts';
+
+/** From bad to worse: what is told of a run that broke several. */
+export const VERDICTS = ['held', 'lost progress', 'crash', 'wrong result'] as const;
+export type Verdict = (typeof VERDICTS)[number];
+export type Violation = { readonly verdict: Exclude<Verdict, 'held'>; readonly what: string };
+
+/** A request is moved so often (actors/request.ts); what is lost once more under it fails. */
+const LOSSES_BORNE = 2;
+
+/** What records have no room for is lost with what computes it (flowserve/record-table.ts). */
+const UNRECORDED = /there was no room to record/;
+
+/** Codes that a call of the plan may end with, for a reason that the faults which took effect give. */
+function explained({ calls, faults }: ChaosPlan, reports: readonly FaultReport[], call: number, message: string): ReadonlySet<string> {
+  const effective = (kind: string): number => reports.filter((report) => report.kind === kind && report.effect > 0).length;
+  const codes = new Set(['finished']);
+  if (faults.some((fault, index) => fault.kind === 'client-gone' && fault.call === call && (reports[index]?.effect ?? 0) > 0)) codes.add('cancelled');
+  const losses = effective('worker-lost') + effective('controllers-lost');
+  if (effective('step-fails') > 0 || losses > (UNRECORDED.test(message) ? 0 : LOSSES_BORNE)) codes.add('worker_failed');
+  if (calls[call]?.deadline_ms !== undefined) codes.add('deadline_exceeded');
+  return codes;
+}
+
+/** Of a call that has ended: its tokens, which were compared as they came, and its end. */
+export function violationsOfCall(plan: ChaosPlan, reports: readonly FaultReport[], call: number, { code, message, tokens, wrong }: CallReport): Violation[] {
+  const found: Violation[] = wrong.map((what) => ({ verdict: 'wrong result', what: `call ${call}: ${what}` }));
+  if (code === 'overloaded') {
+    if (tokens > 0) found.push({ verdict: 'wrong result', what: `call ${call} was refused, and got ${tokens} tokens` });
+    if (plan.pod['max_queued'] === undefined) found.push({ verdict: 'wrong result', what: `call ${call} was refused: ${message}` });
+    return found;
+  }
+  if (explained(plan, reports, call, message).has(code)) return found;
+  // The pod says so of itself, where nothing is left to happen.
+  const verdict = /nothing is left to happen|so many events/.test(message)
+    ? 'lost progress'
+    : code === 'internal' || code === 'crash'
+      ? 'crash'
+      : 'wrong result';
+  return [...found, { verdict, what: `call ${call} ended with ${code}, which no fault explains: ${message}` }];
+}
+
+export type Held = {
+  readonly choices: number;
+  readonly records: { readonly calls: number; readonly records: number; readonly pages: number };
+  readonly actors: number;
+};
+
+/** Of a pod at rest, that began with so many actors. */
+export function violationsAtRest(stats: PodStats, held: Held, actors: number): Violation[] {
+  const leaked = [
+    ...leftovers(stats),
+    ...(held.choices > 0 ? [`admission counts ${held.choices} choices`] : []),
+    ...(held.records.records + held.records.pages > 0 ? [`${held.records.records} request records on ${held.records.pages} pages are in use`] : []),
+    ...(held.actors === actors ? [] : [`${held.actors} actors live, at first ${actors} did`]),
+  ];
+  const unexpected = stats.unexpected_messages.map((what): Violation => ({ verdict: 'crash', what: `an actor was sent what it did not expect: ${what}` }));
+  return [...leaked.map((what): Violation => ({ verdict: 'wrong result', what: `something is left: ${what}` })), ...unexpected];
+}
+
+export const worst = (violations: readonly Violation[]): Verdict =>
+  VERDICTS.findLast((verdict) => violations.some((violation) => violation.verdict === verdict)) ?? 'held';

@@ -1,0 +1,103 @@
+/**
+ * One run of a fault plan in virtual time.
+ *
+ *   safety     the calls, while faults strike: each token is compared as it comes, each end must be explained
+ *   progress   all is healed: the same pod answers once more, then holds nothing
+ *
+ * @module
+ */
+import { createPod, type PodOptions } from '../index.ts';
+import { MinipodError } from '../protocol/errors.ts';
+import { breathe } from '../runtime/event-loop.ts';
+import { SeededRandom } from '../runtime/seeded-random.ts';
+import type { VirtualPod } from '../virtual-pod.ts';
+import { type CallReport, type ClientTerms, playClient } from './client.ts';
+import type { ChaosCall, ChaosPlan } from './fault-plan.ts';
+import { type FaultReport, Injector } from './injector.ts';
+import { type Verdict, type Violation, violationsAtRest, violationsOfCall, worst } from './invariants.ts';
+import type { Undisturbed } from './undisturbed.ts';
+
+export type RunReport = {
+  readonly verdict: Verdict;
+  readonly violations: readonly Violation[];
+  readonly faults: readonly FaultReport[];
+  readonly calls: readonly CallReport[];
+  readonly events: number;
+  readonly virtual_ms: number;
+};
+
+/** What a fault draws comes from a stream of its own: another fault changes no delay. */
+const FAULTS_STREAM = 3;
+/** Of one run; the longest that was seen took a fiftieth. */
+const EVENTS_MAX = 400_000;
+/** Asked of a pod that is healed: one that needs all stages, and one that may begin with what others computed. */
+const PROGRESS: readonly ChaosCall[] = [
+  { key: 900_001, prompt_tokens: 21, stem_tokens: 0, max_tokens: 4, n: 2 },
+  { key: 900_002, prompt_tokens: 18, stem_tokens: 16, max_tokens: 3, n: 1 },
+];
+const STAYS: ClientTerms = { leaves: -1, turns: 0 };
+
+/** @throws `invalid_request` for a pod that cannot be, or a fault of what it does not have */
+export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { record }: { readonly record?: string } = {}): Promise<RunReport> {
+  const options = { kernels: 'hash', ...plan.pod, clock: 'virtual', seed: plan.seed, ...(record !== undefined && { record }) } as PodOptions;
+  await using pod = (await createPod(options)) as VirtualPod;
+  const { control } = pod;
+  const { host } = control;
+  const violations: Violation[] = [];
+  let events = 0;
+  const step = control.step.bind(control);
+  control.step = () => {
+    if (++events > EVENTS_MAX) throw new MinipodError('internal', `after so many events, ${events}, these wait: ${control.waiting().join(', ')}`);
+    return step();
+  };
+  const actors = host.cast.actors;
+  const began_ns = host.now_ns;
+  const injector = new Injector(control, plan.faults, new SeededRandom(plan.seed, FAULTS_STREAM), () => control.frontend.open.size);
+  const answers = await Promise.all([...plan.calls, ...PROGRESS].map((call) => undisturbed.answerOf(plan, call)));
+  const ask = (calls: readonly ChaosCall[], first: number, termsOf: (index: number) => ClientTerms): Promise<CallReport[]> =>
+    Promise.all(calls.map((call, index) => playClient(pod, call, answers[first + index] ?? [], termsOf(index))));
+
+  injector.begin();
+  const calls = await ask(plan.calls, 0, (call) => termsOf(plan, call));
+  commitClients(plan, injector, calls);
+  injector.heal();
+  const faults = injector.report();
+  for (const [index, call] of calls.entries()) violations.push(...violationsOfCall(plan, faults, index, call));
+  if (violations.length === 0) {
+    await rest(pod);
+    const again = await ask(PROGRESS, plan.calls.length, () => STAYS);
+    for (const [index, call] of again.entries()) if (call.code !== 'finished' || call.wrong.length > 0) violations.push(afterHealing(index, call));
+    await rest(pod);
+    const held = { choices: control.choicesHeld, records: control.frontend.recordsUsed, actors: host.cast.actors };
+    violations.push(...violationsAtRest(await pod.stats(), held, actors));
+  }
+  return { verdict: worst(violations), violations, faults, calls, events, virtual_ms: (host.now_ns - began_ns) / 1e6 };
+}
+
+const afterHealing = (index: number, { code, message, wrong }: CallReport): Violation => ({
+  verdict: code === 'finished' ? 'wrong result' : code === 'crash' ? 'crash' : 'lost progress',
+  what: `all is healed, and call ${index} of the second phase ended with ${code} ${message} ${wrong.join('; ')}`.trimEnd(),
+});
+
+function termsOf({ faults }: ChaosPlan, call: number): ClientTerms {
+  const gone = faults.find((fault) => fault.kind === 'client-gone' && fault.call === call);
+  const slow = faults.find((fault) => fault.kind === 'client-slow' && fault.call === call);
+  return { leaves: gone?.kind === 'client-gone' ? gone.after_chunks : -1, turns: slow?.kind === 'client-slow' ? slow.turns : 0 };
+}
+
+function commitClients({ faults }: ChaosPlan, injector: Injector, calls: readonly CallReport[]): void {
+  for (const [index, fault] of faults.entries()) {
+    const call = 'call' in fault ? calls[fault.call] : undefined;
+    if (call === undefined) continue;
+    // Who goes when all has come already changes nothing, and neither does who dawdles over nothing.
+    if (fault.kind === 'client-gone') injector.commit(index, call.code === 'cancelled' ? 1 : 0);
+    if (fault.kind === 'client-slow') injector.commit(index, call.chunks > 1 ? call.chunks : 0);
+  }
+}
+
+/** Callers hear of their end before the last messages about it have arrived. */
+async function rest({ control }: VirtualPod): Promise<void> {
+  while (control.step());
+  await breathe();
+  while (control.step());
+}

@@ -1,0 +1,68 @@
+/** Pods that a campaign tries, by name: each kind of topology, small enough for thousands of runs, with what its fabric and schedulers may be varied by. @module */
+import type { PodOptions } from '../options.ts';
+import type { SeededRandom } from '../runtime/seeded-random.ts';
+
+type Draw = (limit: number) => number;
+const pick = <Value>(draw: Draw, ...values: readonly Value[]): Value => values[draw(values.length)] as Value;
+
+/** KV is lent by request or by layer, and computed anew where nobody comes for it in time. */
+const lending = (draw: Draw): PodOptions => ({
+  kv_transfer: pick(draw, 'request', 'layer'),
+  kv_fabric: pick(draw, 'memory', 'tcp'),
+  kv_lease_ms: pick(draw, 20, 1_000),
+});
+const balancing = (draw: Draw): PodOptions =>
+  draw(2) === 0 ? {} : { expert_balancing: { redundant_slots: pick(draw, 2, 4), period_ms: pick(draw, 10, 20), windows: 1 } };
+
+const POOLS: Readonly<Record<string, (draw: Draw) => PodOptions>> = {
+  colocated: (draw) => {
+    const dp = 1 + draw(4);
+    return { topology: `colocated:dp=${dp}`, workers: 1 + draw(dp) };
+  },
+  'colocated-tp': (draw) => ({ topology: pick(draw, 'colocated:dp=1,tp=2', 'colocated:dp=2,tp=2', 'colocated:dp=2,oproj=2'), workers: 1 + draw(2) }),
+  'prefix-sharing': (draw) => ({ topology: `colocated:dp=${2 + draw(2)}`, workers: 2, prefix_sharing: true, link_bytes_per_s: 1e12 }),
+  balanced: (draw) => ({
+    topology: 'colocated:dp=3',
+    workers: 1 + draw(3),
+    expert_balancing: { redundant_slots: 3 * (1 + draw(2)), period_ms: pick(draw, 10, 20), windows: 1 },
+  }),
+  'prefill-decode': (draw) => ({
+    topology: pick(draw, 'pd:prefill=1,decode=1', 'pd:prefill=2,decode=1', 'pd:prefill=1,decode=1xdp2', 'pd:prefill=1xdp2,decode=2'),
+    workers: 1 + draw(2),
+    ...lending(draw),
+  }),
+  mixed: (draw) => ({ topology: 'mixed:colocated=1xdp1,prefill=1xdp1,decode=1xdp1', workers: 1 + draw(3), ...lending(draw) }),
+  'moe-attention': (draw) => ({
+    topology: pick(draw, 'moe-attention:domains=1x2,experts=2', 'moe-attention:domains=2x1,experts=2'),
+    workers: 1 + draw(3),
+    ...balancing(draw),
+  }),
+  'moe-attention-alone': (draw) => ({ topology: 'moe-attention:domains=1x2,experts=1', workers: 1 + draw(3), micro_batches: pick(draw, 1, 2) }),
+  'moe-attention-domains': (draw) => ({
+    topology: pick(draw, 'moe-attention:domains=1x2,experts=2', 'moe-attention:domains=2x1,experts=2', 'moe-attention:domains=2x2,experts=2'),
+    workers: 1 + draw(3),
+    schedule: 'domains',
+  }),
+  'prefill-moe-attention': (draw) => ({ topology: 'pd:prefill=1,decode=1xdomains1x2experts2', workers: 1 + draw(3), ...lending(draw) }),
+};
+
+export const TOPOLOGIES: readonly string[] = Object.keys(POOLS);
+
+/** A pod of the name's kind. */
+export function drawPod(name: string, random: SeededRandom): PodOptions {
+  const draw: Draw = (limit) => random.below(limit);
+  const pod = (POOLS[name] as (draw: Draw) => PodOptions)(draw);
+  const workers = pod.workers ?? 1;
+  return {
+    ...pod,
+    // With the only worker its job executor dies, and nobody is left who could take over.
+    job_executors: workers === 1 ? 1 : 1 + draw(workers + 1),
+    max_batch_tokens: pick(draw, 8, 64, 256),
+    max_batch_requests: pick(draw, 2, 64),
+    ...(draw(3) === 0 && { kv_blocks: 12 + draw(8) }),
+    ...(draw(5) === 0 && pod.prefix_sharing !== true && { prefix_caching: false }),
+    ...(draw(3) === 0 && { async_scheduling: false }),
+    load_balancing: pick(draw, 'auto', 'packed', 'least_kv', 'round_robin'),
+    ...(draw(12) === 0 && { max_queued: 3 }),
+  };
+}

@@ -1,0 +1,51 @@
+/** `minipod chaos campaign`. @module */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { chaos, type Verdict } from '../chaos/index.ts';
+import { junit } from '../chaos/junit.ts';
+import { commandOf, EXIT_CODES, scopeOf } from './chaos-scope.ts';
+import { campaignLines } from './chaos-tables.ts';
+import { Interrupt } from './interrupt.ts';
+import { note, print, printJson } from './output.ts';
+import { Progress } from './progress.ts';
+
+type CampaignFlags = {
+  readonly seeds: { readonly first: number; readonly last: number };
+  readonly jobs: number;
+  readonly junit?: string;
+  readonly traces: string;
+  readonly topology?: string[];
+  readonly faults?: string[];
+  readonly json?: true;
+};
+
+const TRACES_MAX = 5;
+
+export async function campaign(flags: CampaignFlags): Promise<number> {
+  const { seeds, jobs } = flags;
+  const scope = scopeOf(flags);
+  using interrupt = new Interrupt();
+  using progress = new Progress(`seeds ${seeds.first}..${seeds.last}`);
+  const began_ms = performance.now();
+  const report = await chaos.campaign({ seeds, jobs, ...scope, signal: interrupt.signal, onProgress: (done, total) => progress.show(done / total) });
+  const seconds = (performance.now() - began_ms) / 1_000;
+  progress.end();
+  const traces = new Map<number, string>();
+  for (const { seed } of report.failures.slice(0, TRACES_MAX)) {
+    const record = join(flags.traces, `chaos-${seed}.trace`);
+    try {
+      await chaos.run(chaos.planOf(seed, scope), { record });
+      traces.set(seed, record);
+    } catch (error) {
+      note(`minipod: seed ${seed} has no trace: ${error instanceof Error ? error.message : error}`);
+    }
+  }
+  const repeat = (seed: number): string => commandOf(seed, scope);
+  if (flags.junit !== undefined) writeFileSync(flags.junit, junit(report, seeds.first, repeat));
+  if (flags.json) {
+    const failures = report.failures.map((failure) => ({ ...failure, command: repeat(failure.seed), trace: traces.get(failure.seed) ?? null }));
+    await printJson({ ...report, failures, seconds });
+  } else await print(`${campaignLines(report, seconds, repeat, traces).join('\n')}\n`);
+  if (interrupt.by !== null) return interrupt.exit_code;
+  return Math.max(...(Object.keys(report.verdicts) as Verdict[]).map((verdict) => EXIT_CODES[verdict]));
+}

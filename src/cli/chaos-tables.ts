@@ -1,0 +1,65 @@
+/** What the chaos commands print. @module */
+import {
+  type CallReport,
+  type CampaignReport,
+  type ChaosPlan,
+  type CoverageRow,
+  FAULT_KINDS,
+  type FaultKind,
+  type FaultReport,
+  KIND_TERMS,
+  type RunReport,
+} from '../chaos/index.ts';
+import { type Column, NONE, table } from './columns.ts';
+
+const FAULT_COLUMNS: readonly Column<FaultReport>[] = [
+  ['FAULT', ({ kind }) => kind],
+  ['PHASE', ({ phase }) => phase],
+  ['STRUCK', ({ struck }) => (struck ? 'yes' : 'no')],
+  ['CHANGED', ({ effect }) => effect],
+];
+const CALL_COLUMNS: readonly Column<readonly [number, CallReport]>[] = [
+  ['CALL', ([call]) => call],
+  ['ENDED', ([, { code }]) => code],
+  ['TOKENS', ([, { tokens }]) => tokens],
+];
+const COVERAGE_COLUMNS: readonly Column<CoverageRow>[] = [
+  ['FAULT', ({ kind }) => kind],
+  ['PHASE', ({ phase }) => phase],
+  ['PLANNED', ({ planned }) => planned],
+  ['STRUCK', ({ struck }) => struck],
+  ['EFFECTIVE', ({ effective }) => effective],
+];
+const KIND_COLUMNS: readonly Column<FaultKind>[] = [
+  ['FAULT', (kind) => kind],
+  ['IN CAMPAIGNS', (kind) => KIND_TERMS[kind].excluded ?? 'yes'],
+  ['PHASES', (kind) => KIND_TERMS[kind].phases.join(' ') || NONE],
+];
+
+export const faultLines = (): string[] => table(FAULT_KINDS, KIND_COLUMNS, 0);
+
+export function runLines(plan: ChaosPlan, { verdict, violations, faults, calls, events, virtual_ms }: RunReport): string[] {
+  return [
+    ...(plan.faults.length === 0 ? ['No faults.'] : table(faults, FAULT_COLUMNS, 1)),
+    '',
+    ...table([...calls.entries()], CALL_COLUMNS, 1),
+    '',
+    ...violations.map(({ verdict: how, what }) => `${how}: ${what}`),
+    `${verdict === 'held' ? 'All held' : `It did not hold: ${verdict}`}, in ${events} events, ${virtual_ms.toFixed(1)} ms of virtual time.`,
+  ];
+}
+
+export function campaignLines(report: CampaignReport, seconds: number, repeat: (seed: number) => string, traces: ReadonlyMap<number, string>): string[] {
+  const { runs, failures, verdicts, coverage, calls, events } = report;
+  const failed = failures.flatMap(({ seed, verdict, violations }) => {
+    const trace = traces.get(seed);
+    return [`seed ${seed}: ${verdict}: ${violations[0]?.what ?? ''}`, `  ${repeat(seed)}${trace === undefined ? '' : `      # trace: ${trace}`}`];
+  });
+  const sums = Object.entries(verdicts).map(([verdict, count]) => `${count} ${verdict}`);
+  return [
+    ...table(coverage, COVERAGE_COLUMNS, 3),
+    '',
+    ...failed,
+    `${runs} runs, ${calls} calls, ${events} events in ${seconds.toFixed(1)} s, ${(runs / seconds).toFixed(1)} a second: ${sums.join(', ')}.`,
+  ];
+}

@@ -1,0 +1,113 @@
+/**
+ * `minipod chaos`: breaks a virtual pod on purpose, and checks what must hold. Exit codes: 0 all held, 3 lost progress, 4 a crash, 5 a wrong result; of several
+ * the highest. 1: it could not be told, 2: wrong usage.
+ * @module
+ */
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type ChaosPlan, chaos, FAULT_KINDS, KIND_TERMS, type Shrunk, TOPOLOGIES } from '../chaos/index.ts';
+import { campaign } from './chaos-campaign.ts';
+import { EXIT_CODES, type ScopeFlags, scopeOf } from './chaos-scope.ts';
+import { faultLines, runLines } from './chaos-tables.ts';
+import { print, printJson } from './output.ts';
+import { Progress } from './progress.ts';
+import { positive } from './trace-arguments.ts';
+import { UsageError } from './usage-error.ts';
+
+const names =
+  (known: readonly string[]) =>
+  (text: string): string[] => {
+    const given = text.split(',');
+    const unknown = given.find((name) => !known.includes(name));
+    if (unknown !== undefined) throw new InvalidArgumentError(`There is no ${unknown}; there are ${known.join(', ')}.`);
+    return given;
+  };
+
+function seedRange(text: string): { first: number; last: number } {
+  const [, first = '', last = first] = /^(\d{1,12})(?:\.\.(\d{1,12}))?$/.exec(text) ?? [];
+  if (first === '' || Number(last) < Number(first)) throw new InvalidArgumentError('It is not like 1..1000.');
+  return { first: Number(first), last: Number(last) };
+}
+
+const addScope = (command: Command): Command =>
+  command
+    .addOption(new Option('--topology <NAMES>', `draw pods of these: ${TOPOLOGIES.join(', ')} (default: all)`).argParser(names(TOPOLOGIES)))
+    .addOption(
+      new Option('--faults <KINDS>', 'draw faults of these (default: all that a pod is promised to survive; minipod chaos kinds)').argParser(
+        names(FAULT_KINDS),
+      ),
+    );
+
+export function addChaosCommands(program: Command, setExitCode: (code: number) => void): void {
+  const summary = 'Breaks virtual pods on purpose, from a plan or from seeds, and checks what must hold; shrinks what breaks it.';
+  program.enablePositionalOptions();
+  const command = program
+    .command('chaos')
+    .summary('Breaks virtual pods on purpose, and checks what must hold.')
+    .description(summary)
+    .addHelpText('after', EXAMPLES);
+  addScope(command.command('run').summary('Runs one plan, or the plan of a seed.').description('Runs one plan, or the plan of a seed, which it prints first.'))
+    .argument('<plan>', 'a JSON file, or a seed')
+    .option('--record <FILE>', 'record the run in this trace')
+    .option('--json', 'print one JSON object: {plan, verdict, violations, faults, calls, events, virtual_ms}')
+    .action(async (name: string, flags: ScopeFlags & { readonly record?: string }) => setExitCode(await runOne(name, flags)));
+  addScope(command.command('campaign').summary('Runs many seeds.').description('Runs many seeds, and sums up which faults took effect when.'))
+    .addOption(new Option('--seeds <RANGE>', 'such as 1..1000').argParser(seedRange).makeOptionMandatory())
+    .addOption(new Option('--jobs <N>', 'threads').argParser(positive).default(1))
+    .option('--junit <FILE>', 'write a JUnit report there')
+    .option('--traces <DIR>', 'where the traces of failing seeds go, five at most', '.')
+    .option('--json', 'print one JSON object: {runs, verdicts, failures, coverage, calls, events, seconds}')
+    .action(async (flags: ScopeFlags & Parameters<typeof campaign>[0]) => setExitCode(await campaign(flags)));
+  addScope(command.command('shrink').summary('Makes a failing plan, or a failing seed’s, as small as it can.'))
+    .argument('<plan>', 'a JSON file, or a seed')
+    .option('--json', 'print one JSON object: {plan, verdict, violations, runs}')
+    .action(async (name: string, flags: ScopeFlags) => setExitCode(await shrinkOne(name, flags)));
+  command
+    .command('kinds')
+    .summary('Lists the kinds of faults, with the phases of each, and why some are left out of campaigns.')
+    .option('--json', 'print a JSON array')
+    .action(async ({ json }: { json?: true }) => {
+      if (json) await printJson(FAULT_KINDS.map((kind) => ({ kind, ...KIND_TERMS[kind] })));
+      else await print(`${faultLines().join('\n')}\n`);
+    });
+}
+
+function planNamed(name: string, flags: ScopeFlags): ChaosPlan {
+  if (/^\d+$/.test(name)) return chaos.planOf(Number(name), scopeOf(flags));
+  if (flags.topology !== undefined || flags.faults !== undefined) throw new UsageError('--topology and --faults are for seeds: a plan says itself what it is');
+  return chaos.readPlan(name);
+}
+
+async function runOne(name: string, flags: ScopeFlags & { readonly record?: string }): Promise<number> {
+  const plan = planNamed(name, flags);
+  if (!flags.json) await print(`${JSON.stringify(plan)}\n\n`);
+  const report = await chaos.run(plan, flags.record === undefined ? {} : { record: flags.record });
+  if (flags.json) await printJson({ plan, ...report });
+  else await print(`${runLines(plan, report).join('\n')}\n`);
+  return EXIT_CODES[report.verdict];
+}
+
+async function shrinkOne(name: string, flags: ScopeFlags): Promise<number> {
+  const plan = planNamed(name, flags);
+  using progress = new Progress(`shrinking ${name}`);
+  const shrunk: Shrunk = await chaos.shrink(plan, (runs) => progress.show(Math.min(1, runs / 400)));
+  progress.end();
+  const { report, runs } = shrunk;
+  if (flags.json) await printJson({ plan: shrunk.plan, verdict: report.verdict, violations: report.violations, runs });
+  else if (report.verdict === 'held') await print(`The plan of ${name} holds: there is nothing to shrink.\n`);
+  else {
+    const smaller = `${shrunk.plan.faults.length} of ${plan.faults.length} faults, ${shrunk.plan.calls.length} of ${plan.calls.length} calls are left after ${runs} runs`;
+    await print(
+      `${JSON.stringify(shrunk.plan)}\n\n${smaller}; kept in a file, minipod chaos run FILE repeats it.\n\n${runLines(shrunk.plan, report).join('\n')}\n`,
+    );
+  }
+  return EXIT_CODES[report.verdict];
+}
+
+const EXAMPLES = `
+A seed stands for a whole plan: pod, calls, faults, and the interleaving. Exit codes: 0 all held, 3 lost progress, 4 a crash, 5 a wrong result.
+
+Examples:
+  $ minipod chaos campaign --seeds 1..1000 --jobs 2
+  $ minipod chaos run 417
+  $ minipod chaos shrink 417 --json | jq .plan > small.json && minipod chaos run small.json
+  $ minipod chaos campaign --seeds 1..200 --topology prefill-decode --faults worker-lost,link-cut --junit chaos.xml`;
