@@ -124,7 +124,7 @@ function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededR
     case 'message-dropped':
     case 'message-duplicated':
     case 'message-corrupted':
-      return { kind, share: 0.05, at, for_ms };
+      return { kind, share: 0.2, at, for_ms };
     case 'kv-bit-flip':
       return { kind, npu, bit: draw(1_024), at };
   }

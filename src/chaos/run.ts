@@ -60,6 +60,8 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   injector.begin();
   const calls = await ask(plan.calls, 0, (call) => termsOf(plan, call));
   commitClients(plan, injector, calls);
+  // What hangs does so to its end: who takes its place may only find out now.
+  if (isAlive(calls)) await rest(pod);
   injector.heal();
   const faults = injector.report();
   for (const [index, call] of calls.entries()) violations.push(...violationsOfCall(plan, faults, index, call));
@@ -94,6 +96,9 @@ function commitClients({ faults }: ChaosPlan, injector: Injector, calls: readonl
     if (fault.kind === 'client-slow') injector.commit(index, call.chunks > 1 ? call.chunks : 0);
   }
 }
+
+/** A pod that has failed stands still. */
+const isAlive = (calls: readonly CallReport[]): boolean => calls.every(({ code }) => code !== 'internal' && code !== 'crash');
 
 /** Callers hear of their end before the last messages about it have arrived. */
 async function rest({ control }: VirtualPod): Promise<void> {

@@ -14,8 +14,8 @@ const RUNS_MAX = 400;
 
 /** What a plan says of its pod that it might as well not. */
 const PLAINER: readonly ((pod: ChaosPlan['pod']) => ChaosPlan['pod'] | null)[] = [
-  () => ({ topology: 'colocated:dp=1', workers: 1, job_executors: 1 }),
-  () => ({ topology: 'colocated:dp=2', workers: 1, job_executors: 1 }),
+  () => ({ topology: 'colocated:dp=1' }),
+  () => ({ topology: 'colocated:dp=2' }),
   () => ({ topology: 'colocated:dp=2', workers: 2 }),
   ({ topology, workers }) => ({ topology, workers }),
   ...['job_executors', 'kv_blocks', 'prefix_caching', 'async_scheduling', 'load_balancing', 'max_queued', 'max_batch_tokens', 'max_batch_requests'].map(

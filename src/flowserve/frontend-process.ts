@@ -17,6 +17,7 @@ import { attemptOf, callOf, requestId } from '../protocol/request-ids.ts';
 import type { Random } from '../runtime/clock.ts';
 import { Contexts } from './contexts.ts';
 import { checkRank, contextTokens, sequencesOf, tokenize } from './frontend.ts';
+import { notKept } from './record-taking.ts';
 import type { RequestRecords } from './request-records.ts';
 
 export const FRONTEND: Address = 'frontend/0';
@@ -55,6 +56,8 @@ type OpenRequest = {
   ending: RequestMessage | null;
   /** Of its prompt. */
   readonly marks: readonly number[];
+  /** Of one that has no record: the job executor that it lives and dies with. */
+  readonly unrecorded: MemberLife | null;
 };
 
 export class FrontendProcess {
@@ -119,6 +122,7 @@ export class FrontendProcess {
         if (message.term < this.#term) break;
         this.#term = message.term;
         this.#serving = message.serving;
+        this.#endUnrecorded();
         break;
     }
   }
@@ -172,9 +176,9 @@ export class FrontendProcess {
       const marks = this.#ports.shares_prefixes ? prefixMarks(first.cache_salt, first.prompt) : [];
       const held = this.#holderOf(marks);
       const sequences = unowned.map((sequence) => ({ ...sequence, request: id, held }));
-      this.#requests.set(call.request, { id, ending: null, marks });
       // Without room for its record it is served all the same, as long as its job executor lives.
       const records = this.#ports.records.open(sequences, life, call.deadline_ms < 0 ? call.deadline_ms : this.#ports.now_ms() + call.deadline_ms);
+      this.#requests.set(call.request, { id, ending: null, marks, unrecorded: records.length === 0 ? { member, life } : null });
       this.#ports.tellCaller({ type: 'PROMPT', request: call.request, token_ids: first.prompt, records });
       this.#ports.send(address('request', id), FRONTEND, submit(sequences, call.deadline_ms), FROM_OUTSIDE);
     } catch (error) {
@@ -187,10 +191,19 @@ export class FrontendProcess {
     try {
       const { member, life } = this.#pick();
       const id = this.#ports.records.reopen(call, { job_executor: idOf(member), life });
-      this.#requests.set(call, { id, ending: null, marks: [] });
+      this.#requests.set(call, { id, ending: null, marks: [], unrecorded: null });
       this.#ports.send(member, FRONTEND, goOn(address('request', id)), FROM_OUTSIDE);
     } catch (error) {
       this.#ports.tellCaller({ type: 'ENDED', request: call, error: toErrorRecord(error) });
+    }
+  }
+
+  /** Nobody takes over what was never recorded: when its job executor is lost, its caller hears so from here alone. */
+  #endUnrecorded(): void {
+    for (const [call, { unrecorded }] of this.#requests) {
+      if (unrecorded === null || this.#ports.isAlive(unrecorded.member, unrecorded.life)) continue;
+      this.#requests.delete(call);
+      this.#ports.tellCaller({ type: 'ENDED', request: call, error: notKept('job executor') });
     }
   }
 

@@ -1,0 +1,43 @@
+/** Campaigns: a seed is a plan and a run, the same on every thread; what breaks is shrunk to little. */
+import { describe, expect, it } from 'vitest';
+import { chaos, SURVIVED, TOPOLOGIES } from '../../src/chaos/index.ts';
+import { junit } from '../../src/chaos/junit.ts';
+
+describe('a campaign', () => {
+  it('should hold over all topologies', async () => {
+    const { runs, failures, verdicts, coverage } = await chaos.campaign({ seeds: { first: 1, last: 20 }, jobs: 1 });
+    expect(failures).toEqual([]);
+    expect([runs, verdicts]).toEqual([20, { held: 20 }]);
+    expect(coverage.some(({ effective }) => effective > 0)).toBe(true);
+  });
+
+  it('should be the same on threads of its own, and tell of failures what repeats them', async () => {
+    const scope = { seeds: { first: 3, last: 10 }, faults: ['message-dropped', 'message-duplicated'], topologies: ['prefill-decode'] };
+    const here = await chaos.campaign({ ...scope, jobs: 1 });
+    expect(await chaos.campaign({ ...scope, jobs: 2 })).toEqual(here);
+    expect(here.failures.length).toBeGreaterThan(0);
+    const xml = junit(here, 3, (seed) => `run ${seed}`);
+    expect(xml.match(/<testcase /g)?.length).toBe(8);
+    expect(xml.match(/<failure type="/g)?.length).toBe(here.failures.length);
+    expect(xml).toContain(`run ${here.failures[0]?.seed}</failure>`);
+  });
+
+  it('should draw every topology and every kind of fault', () => {
+    const plans = Array.from({ length: TOPOLOGIES.length * SURVIVED.length }, (_, seed) => chaos.planOf(seed));
+    expect(new Set(plans.flatMap(({ faults }) => faults.map(({ kind }) => kind)))).toEqual(new Set(SURVIVED));
+    for (const [index, plan] of plans.entries()) expect(plan).toEqual(chaos.planOf(index));
+    expect(() => chaos.planOf(1, { faults: ['fire'] })).toThrow(/there is no fire/);
+  });
+});
+
+describe('a plan that breaks', () => {
+  it('should shrink to the fault that breaks it', async () => {
+    const broken = chaos.planOf(2, { topologies: ['prefill-decode'] });
+    const planted = { kind: 'message-dropped', type: 'STEP_DONE', at: { ms: 0 }, for_ms: 500 } as const;
+    const { plan, report } = await chaos.shrink({ ...broken, faults: [...broken.faults, planted, ...broken.faults] });
+    expect(report.verdict).toBe('lost progress');
+    expect(plan.faults).toMatchObject([planted]);
+    expect(plan.calls.length).toBe(1);
+    expect(plan.pod['topology']).toBe('colocated:dp=1');
+  });
+});

@@ -1,0 +1,74 @@
+/** One run of a fault plan: what is survived holds, with each fault's effect told; what is not is found, and told apart. */
+import { describe, expect, it } from 'vitest';
+import { type ChaosPlanInput, chaos, type FaultInput, KIND_TERMS } from '../../src/chaos/index.ts';
+
+const CALLS = [
+  { key: 1, prompt_tokens: 40, max_tokens: 9 },
+  { key: 2, prompt_tokens: 17, max_tokens: 5, n: 2 },
+  { key: 3, prompt_tokens: 33, max_tokens: 9 },
+];
+const SPLIT: ChaosPlanInput['pod'] = { topology: 'pd:prefill=1,decode=1', workers: 2, job_executors: 3 };
+const HALVES: ChaosPlanInput['pod'] = { topology: 'moe-attention:domains=1x2,experts=2', workers: 3, job_executors: 2 };
+const plan = (pod: ChaosPlanInput['pod'], ...faults: FaultInput[]): ChaosPlanInput => ({ seed: 5, pod, calls: CALLS, faults });
+
+describe('a fault', () => {
+  it.each<[ChaosPlanInput['pod'], FaultInput]>([
+    [SPLIT, { kind: 'worker-lost', worker: 1, at: { phase: 'kv-transfer' } }],
+    [SPLIT, { kind: 'controllers-lost', worker: 0, at: { phase: 'admission' } }],
+    [SPLIT, { kind: 'worker-hangs', worker: 0, at: { phase: 'prefill' }, for_ms: 50 }],
+    [HALVES, { kind: 'npu-hangs', npu: 3, at: { phase: 'dispatch' }, for_ms: 5 }],
+    [HALVES, { kind: 'worker-lost', worker: 2, at: { phase: 'dispatch', nth: 2 } }],
+    [SPLIT, { kind: 'npu-slow', npu: 1, factor: 20, at: { ms: 0 }, for_ms: 500 }],
+    [SPLIT, { kind: 'npu-jitter', npu: 1, factor: 20, at: { ms: 0 }, for_ms: 500 }],
+    [SPLIT, { kind: 'step-fails', npu: 0, at: { phase: 'prefill' } }],
+    [SPLIT, { kind: 'dp-group-hangs', id: 1, at: { phase: 'kv-transfer' }, for_ms: 50 }],
+    [SPLIT, { kind: 'task-executor-hangs', id: 1, at: { ms: 0 }, for_ms: 5 }],
+    [SPLIT, { kind: 'job-executor-hangs', id: 1, at: { ms: 0 }, for_ms: 50 }],
+    [SPLIT, { kind: 'cluster-manager-hangs', id: 0, at: { ms: 0 }, for_ms: 5_000 }],
+    [SPLIT, { kind: 'link-slow', from: 0, to: 1, factor: 1_000, at: { ms: 0 }, for_ms: 500 }],
+    [SPLIT, { kind: 'link-cut', from: 'control', to: 1, both: true, at: { phase: 'prefill' }, for_ms: 50 }],
+    [SPLIT, { kind: 'clock-skew', thread: 0, factor: 20, at: { ms: 0 }, for_ms: 500 }],
+    [SPLIT, { kind: 'message-delayed', delay_ms: 1, share: 0.3, at: { ms: 0 }, for_ms: 500 }],
+    [SPLIT, { kind: 'client-gone', call: 2, after_chunks: 2 }],
+    [SPLIT, { kind: 'client-slow', call: 0, turns: 3 }],
+  ])('should be survived, and have changed something: %o %o', async (pod, fault) => {
+    const report = await chaos.run(plan(pod, fault));
+    expect(report.violations).toEqual([]);
+    expect(report.faults).toMatchObject([{ kind: fault.kind, struck: true }]);
+    expect(report.faults[0]?.effect).toBeGreaterThan(0);
+    const failed = { 'step-fails': 'worker_failed', 'client-gone': 'cancelled' }[fault.kind as string];
+    expect(report.calls.filter(({ code }) => code !== 'finished' && code !== failed)).toEqual([]);
+  });
+
+  it('that comes to nothing should not count', async () => {
+    const { verdict, faults } = await chaos.run(
+      plan({ topology: 'colocated:dp=1' }, { kind: 'worker-lost', worker: 0, at: { phase: 'rebalance' } }, { kind: 'client-gone', call: 0, after_chunks: 99 }),
+    );
+    expect(verdict).toBe('held');
+    expect(faults.map(({ effect }) => effect)).toEqual([0, 0]);
+    expect(faults[0]?.struck).toBe(false);
+  });
+
+  it.each<[string, FaultInput]>([
+    ['lost progress', { kind: 'message-dropped', type: 'ENQUEUE', at: { ms: 0 }, for_ms: 500 }],
+    ['crash', { kind: 'message-duplicated', type: 'GENERATED', at: { ms: 0 }, for_ms: 500 }],
+    ['wrong result', { kind: 'kv-bit-flip', npu: 1, bit: 3, at: { phase: 'decode', nth: 4 } }],
+  ])('that a pod does not survive should be found: %s by %o', async (verdict, fault) => {
+    expect(KIND_TERMS[fault.kind].excluded).not.toBeNull();
+    expect(await chaos.run(plan(SPLIT, fault))).toMatchObject({ verdict });
+  });
+
+  it('of what the pod does not have should be refused', async () => {
+    await expect(chaos.run(plan(SPLIT, { kind: 'worker-lost', worker: 2 }))).rejects.toMatchObject({ code: 'invalid_request', param: 'faults' });
+    await expect(chaos.run(plan(SPLIT, { kind: 'link-cut', from: 1, to: 1, for_ms: 1 }))).rejects.toThrow(/from and to are both 1/);
+    await expect(chaos.run({ calls: [], faults: [] })).rejects.toMatchObject({ code: 'invalid_request', param: 'calls' });
+  });
+});
+
+describe('a request that had no room for its record', () => {
+  it('should be told to have failed when its job executor is lost', async () => {
+    const { calls, violations } = await chaos.run(chaos.planOf(1664));
+    expect(violations).toEqual([]);
+    expect(calls.map(({ code }) => code)).toContain('worker_failed');
+  });
+});
