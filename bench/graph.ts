@@ -76,10 +76,23 @@ async function loadDecoder(model: string, enforce_eager: boolean): Promise<Decod
       sampling: SAMPLING,
       ...NO_TERMS,
     };
-    const entry = { slot, start: 0, tokens: prompt, first_block: 0, blocks, shared: 0, generated: 0, samples: true, drafts: 0, attach, output: [] };
+    const entry = {
+      slot,
+      start: 0,
+      tokens: prompt,
+      first_block: 0,
+      blocks,
+      shared: 0,
+      generated: 0,
+      samples: true,
+      drafts: 0,
+      foresees: -1,
+      attach,
+      output: [],
+    };
     run({ step: 1, after: 0, detach: [], entries: [entry] });
   }
-  const none = { first_block: 0, blocks: [], shared: 0, generated: 1, samples: true, drafts: 0, attach: null, output: [] };
+  const none = { first_block: 0, blocks: [], shared: 0, generated: 1, samples: true, drafts: 0, foresees: -1, attach: null, output: [] };
   const plans = new Map(
     BATCHES.map((rows) => {
       const entries = Array.from({ length: rows }, (_, slot): StepEntry => ({ slot, start: CONTEXT, tokens: [token(slot, CONTEXT)], ...none }));

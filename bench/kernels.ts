@@ -130,7 +130,7 @@ async function attention(): Promise<void> {
       const [q, out, scratch] = [floats(rows * heads * (latent + rope)), room(rows * heads * latent * 4), room(attentionScratchBytes(rows, heads))];
       const positions = words(Array.from({ length: rows }, () => LENGTH - 1));
       const [qStride, outStride] = [heads * (latent + rope), heads * latent];
-      const run = () => kernels.mlaAttention(out, outStride, q, qStride, rows, heads, latent, rope, table, BLOCK, 0, positions, 0.1, scratch);
+      const run = () => kernels.mlaAttention(out, outStride, q, qStride, rows, heads, latent, rope, table, BLOCK, 0, positions, 0, 0.1, scratch);
       const work = rows * heads * LENGTH * (2 * latent + rope) * 2;
       await measure('attention', { name: `MLA ${heads} heads ${latent}+${rope} rows ${rows}`, work, run }, 0.6);
     }

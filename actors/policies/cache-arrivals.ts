@@ -16,6 +16,7 @@ import type { KvOffer } from '../../src/protocol/messages.ts';
 import type { Transfer } from '../../src/protocol/transfers.ts';
 import { type CacheCosts, isWorthFetching, isWorthSwapping } from './cache-costs.ts';
 import { cacheSpace, type Holding } from './cache-holding.ts';
+import { keepable, reachOf, startFrom } from './foresight.ts';
 import type { PrefixNode } from './prefix-tree.ts';
 import { PrefixWants } from './prefix-wants.ts';
 import type { RelationalTensorCache } from './relational-tensor-cache.ts';
@@ -101,8 +102,9 @@ export class CacheArrivals {
     if (holding === 'aside' || holding === 'full') return holding;
     const { known } = holding;
     // At least one token is computed: what it yields is not kept.
-    const count = Math.min(next.tokens.length - known, budget);
-    const missing = this.#cache.blocksFor(known + count) - holding.blocks.length;
+    const from = startFrom(next, known);
+    const count = Math.min(next.tokens.length - from, budget);
+    const missing = Math.max(0, this.#cache.blocksFor(reachOf(next, from + count)) - holding.blocks.length);
     while (!this.#cache.canAllocate(missing) && this.revoke()) {
       // Who comes later waits without blocks.
     }
@@ -112,8 +114,9 @@ export class CacheArrivals {
       return hasRoom ? 0 : 'full';
     }
     next.holding = holding;
-    next.computed = known;
-    next.launched = known;
+    next.computed = from;
+    next.launched = from;
+    next.hole = -1;
     if (next.cached < 0) {
       next.cached = known;
       if (readsCache) this.#cache.positions_queried += next.sequence.prompt.length;
@@ -144,8 +147,10 @@ export class CacheArrivals {
   }
 
   /** What a step has computed of a sequence, from position `start` on, can be used by others. */
-  publish({ holding, tokens, computed, sequence }: RunningSequence, start: number): void {
+  publish(running: RunningSequence, start: number): void {
     if (!this.#hasPrefixCache) return;
+    const { holding, tokens, sequence } = running;
+    const computed = keepable(running);
     this.#cache.publish(holding, tokens, computed);
     const { length } = sequence.prompt;
     if (start < length && computed >= length) this.#cache.shareTail(holding, tokens, sequence.request, length);

@@ -10,6 +10,7 @@
  */
 import { handedBack, lent, prefilled, transferred } from '../../src/protocol/constructors.ts';
 import type { Commands, KvOffer } from '../../src/protocol/messages.ts';
+import { keepable } from './foresight.ts';
 import type { KvRequests } from './kv-requests.ts';
 import type { RelationalTensorCache } from './relational-tensor-cache.ts';
 import { goesOnElsewhere, outputTokens, type RunningSequence } from './running-sequence.ts';
@@ -79,7 +80,7 @@ export class KvLending {
     const id = this.#requests.begin();
     this.#lent.set(id, running);
     this.#ids.set(running, id);
-    this.#requests.ask({ kind: 'offer', id, blocks: [...running.holding.blocks], step });
+    this.#requests.ask({ kind: 'offer', id, blocks: running.holding.blocks.slice(0, this.#cache.blocksFor(running.launched)), step });
   }
 
   /** It is lent: who goes on with it is told where it lies. */
@@ -132,7 +133,7 @@ export class KvLending {
 
   #letGo(running: RunningSequence): Commands['send'][] {
     const isTold = this.#offers.delete(running);
-    this.#cache.free(running.holding, running.tokens, this.#keepsPrefixes && running.isSound ? running.computed : 0);
+    this.#cache.free(running.holding, running.tokens, this.#keepsPrefixes && running.isSound ? keepable(running) : 0);
     if (running.stage !== 'whole') return [{ to: running.task, message: transferred() }];
     // It goes on elsewhere already, unless it ended before it could be offered.
     return isTold ? [] : [{ to: running.task, message: handedBack(outputTokens(running), null) }];

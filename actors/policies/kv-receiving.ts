@@ -12,6 +12,7 @@
 import { preempted, receiving } from '../../src/protocol/constructors.ts';
 import { assert } from '../../src/protocol/errors.ts';
 import type { Commands, Handoff, KvOffer } from '../../src/protocol/messages.ts';
+import { reachOf, startFrom } from './foresight.ts';
 import type { KvRequests } from './kv-requests.ts';
 import type { RelationalTensorCache } from './relational-tensor-cache.ts';
 import { outputOf, type RunningSequence } from './running-sequence.ts';
@@ -89,7 +90,7 @@ export class KvReceiving {
     for (let next = this.#expected.first; next !== undefined; next = this.#expected.first) {
       const ahead = this.#waiting.first;
       if (this.#receiving.size + this.#tokenless.size + this.arrived >= free_slots + RECEIVED_AHEAD || (ahead !== undefined && isBefore(ahead, next))) break;
-      const blocks = this.#cache.blocksFor(next.running.tokens.length + (this.#ahead.has(next.running) ? 1 : 0));
+      const blocks = this.#cache.blocksFor(reachOf(next.running, next.running.tokens.length + (this.#ahead.has(next.running) ? 1 : 0)));
       // A sequence that takes nearly all blocks would never be received if it had to leave some.
       if (!this.#cache.canAllocate(Math.min(blocks + running, this.#cache.blocks))) break;
       messages.push(this.#receive(next, blocks));
@@ -191,8 +192,9 @@ export class KvReceiving {
 
   /** Of all its tokens but the last, the KV is there. */
   #arrive(running: RunningSequence): void {
-    running.computed = running.tokens.length - 1;
+    running.computed = startFrom(running, running.tokens.length - 1);
     running.launched = running.computed;
+    running.hole = -1;
     this.#arrived.push(running);
     this.#isThere.add(running);
   }

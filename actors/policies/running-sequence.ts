@@ -14,6 +14,7 @@ import type { ErrorRecord } from '../../src/protocol/errors.ts';
 import type { Sequence, Stage } from '../../src/protocol/messages.ts';
 import { cacheSpace, emptyHolding, type Holding } from './cache-holding.ts';
 import { type DraftHistory, newDraftHistory } from './drafting.ts';
+import { reachOf } from './foresight.ts';
 import type { Turn } from './waiting-line.ts';
 
 export type RunningSequence = {
@@ -32,6 +33,10 @@ export type RunningSequence = {
   /** Drafts in launched steps. */
   slack: number;
   readonly drafting: DraftHistory;
+  /** Where drafts are computed: so many positions behind its tokens those take room in. */
+  readonly foresight: number;
+  /** What they are computed from is missing from this position on; −1: it is all there. */
+  hole: number;
   /** Launched steps that compute it and have not come back. */
   flights: number;
   holding: Holding;
@@ -53,7 +58,13 @@ export type RunningSequence = {
 export const noHolding = ({ cache_salt }: Sequence): Holding => emptyHolding(cacheSpace(cache_salt));
 
 /** `output`: what another DP group has generated of it. */
-export const newRunningSequence = (task: Address, sequence: Sequence, stage: Stage, output: readonly number[], { rank, arrival }: Turn): RunningSequence => ({
+export const newRunningSequence = (
+  task: Address,
+  sequence: Sequence,
+  stage: Stage,
+  output: readonly number[],
+  { rank, arrival, foresight = 0 }: Turn & { readonly foresight?: number | undefined },
+): RunningSequence => ({
   task,
   sequence,
   rank,
@@ -65,6 +76,8 @@ export const newRunningSequence = (task: Address, sequence: Sequence, stage: Sta
   sampling: 0,
   slack: 0,
   drafting: newDraftHistory(),
+  foresight,
+  hole: -1,
   flights: 0,
   holding: noHolding(sequence),
   slot: -1,
@@ -91,9 +104,11 @@ export const tokensToLaunch = (running: RunningSequence): number =>
 
 /** Drafts that could lead to tokens which it still wants, beside one for each step that is launched: none while its prompt is computed. */
 export function draftsLeft(running: RunningSequence): number {
-  const { sequence, stage, launched, sampling, slack } = running;
-  if (stage === 'prefill' || !sequence.drafts || launched < sequence.prompt.length) return 0;
-  return Math.max(0, lastOutputOf(running) - outputOf(running) - sampling - slack - 1);
+  const { sequence, stage, launched, sampling, slack, hole, foresight } = running;
+  if (stage === 'prefill' || !sequence.drafts || hole >= 0 || launched < sequence.prompt.length) return 0;
+  // Who computes drafts knows how far it has got, and computes no more than are wanted.
+  const further = foresight > 0 ? 0 : slack;
+  return Math.max(0, lastOutputOf(running) - outputOf(running) - sampling - further - 1);
 }
 
 /** Once its prompt is computed, a decode group has more of it to generate. */
@@ -110,8 +125,8 @@ export const neverFits = (needed: number, { blocks, block_size }: { readonly blo
 type BlockSizes = { readonly blocksFor: (positions: number) => number };
 
 /** Blocks that a sequence lacks for its next `count` tokens. */
-export const missingBlocks = ({ launched, slack, holding }: RunningSequence, count: number, cache: BlockSizes): number =>
-  Math.max(0, cache.blocksFor(launched + slack + count) - holding.blocks.length);
+export const missingBlocks = (running: RunningSequence, count: number, cache: BlockSizes): number =>
+  Math.max(0, cache.blocksFor(reachOf(running, running.launched + running.slack + count)) - running.holding.blocks.length);
 
 /** Blocks that a step of these lacks, with so many tokens at most. */
 export function blocksForStep(inOrder: readonly RunningSequence[], batch_tokens_max: number, cache: BlockSizes): number {

@@ -5,6 +5,8 @@ import type { DraftLimits } from './drafting.ts';
 import { type CacheLimits, KV_EVENT_BATCHES } from './relational-tensor-cache.ts';
 
 export type SchedulerLimits = DraftLimits & {
+  /** Drafts are computed, so many of a sequence in one step at most, from KV of their own in the same blocks; missing: they are not. */
+  readonly foresight?: number;
   readonly kv_blocks: number;
   readonly kv_block_size: number;
   readonly batch_tokens_max: number;

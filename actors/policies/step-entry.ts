@@ -27,7 +27,7 @@ const NOTHING: readonly number[] = [];
 const ONE_SAMPLED: readonly number[] = [LAST_SAMPLED];
 
 /** The next `count` tokens; `granted`: so many KV blocks at the end of its table are new. A sequence that is attached is told of its whole table: what it shares, and what came from elsewhere. */
-export function stepEntry(running: RunningSequence, count: number, drafts: number, granted: number, attach: Sequence | null): StepEntry {
+export function stepEntry(running: RunningSequence, count: number, drafts: number, foresees: number, granted: number, attach: Sequence | null): StepEntry {
   const { holding, tokens, launched, sampling, sequence, slot } = running;
   const table = holding.blocks;
   const shared = attach === null ? 0 : holding.path.length;
@@ -42,6 +42,7 @@ export function stepEntry(running: RunningSequence, count: number, drafts: numbe
     generated: outputOf(running) + sampling,
     samples: launched + count === tokens.length + sampling,
     drafts,
+    foresees,
     attach,
     output: attach === null ? NOTHING : tokens.slice(sequence.prompt.length),
   };

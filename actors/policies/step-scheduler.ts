@@ -18,6 +18,7 @@ import type { Transfer } from '../../src/protocol/transfers.ts';
 import { CacheArrivals } from './cache-arrivals.ts';
 import { FIRST_CACHE_TRANSFER } from './cache-transfers.ts';
 import { Drafting } from './drafting.ts';
+import { foreseen, keepable } from './foresight.ts';
 import { type GroupLoad, groupLoad } from './group-load.ts';
 import { KvHandoffs } from './kv-handoffs.ts';
 import { type End, OutputReports } from './output-reports.ts';
@@ -91,10 +92,9 @@ export class StepScheduler {
   enqueue(task: Address, sequence: Sequence, stage: Stage = 'whole', handoff: Handoff | null = null): readonly Commands['send'][] {
     const needed = this.cache.blocksFor(sequence.prompt.length + sequence.max_tokens);
     if (needed > this.cache.blocks) return [{ to: task, message: generationFailed(neverFits(needed, this.cache)) }];
-    const running = newRunningSequence(task, sequence, stage, handoff?.output ?? sequence.output, {
-      rank: rankOf(sequence, stage, this.#steps_planned, this.#limits.has_priorities),
-      arrival: this.#arrivals++,
-    });
+    const rank = rankOf(sequence, stage, this.#steps_planned, this.#limits.has_priorities);
+    const turn = { rank, arrival: this.#arrivals++, foresight: this.#limits.foresight };
+    const running = newRunningSequence(task, sequence, stage, handoff?.output ?? sequence.output, turn);
     this.#byTask.set(task, running);
     if (handoff === null) this.coming.arrive(running);
     else this.handoffs.receiving.expect(running, handoff);
@@ -183,8 +183,9 @@ export class StepScheduler {
         // Its blocks are there, its next token's too.
         arrived.isDecoding = true;
         messages.push({ to: arrived.task, message: decoding() });
-        entries.push(this.#launch(arrived, 1, 0, arrived.sequence, launched));
-        budget--;
+        const rows = Math.min(tokensToLaunch(arrived), budget);
+        entries.push(this.#launch(arrived, rows, 0, arrived.sequence, launched));
+        budget -= rows;
       } else break;
     }
     const mayWait = isAhead || !this.hasWork || this.handoffs.isUnderWay || this.cache.transfers.size + this.coming.wants.size > 0;
@@ -321,7 +322,7 @@ export class StepScheduler {
   #launch(running: RunningSequence, count: number, drafts: number, attach: Sequence | null, launched: Launched[]): StepEntry {
     const granted = missingBlocks(running, count + drafts, this.cache);
     if (granted > 0) this.cache.allocBlocks(running.holding, granted);
-    const entry = stepEntry(running, count, drafts, granted, attach);
+    const entry = stepEntry(running, count, drafts, foreseen(running, count), granted, attach);
     running.flights++;
     running.launched += count;
     running.slack += drafts;
@@ -392,7 +393,7 @@ export class StepScheduler {
 
   #letGo(running: RunningSequence): void {
     const keeps = this.#limits.has_prefix_cache && running.isSound;
-    this.cache.free(running.holding, running.tokens, keeps ? running.computed : 0);
+    this.cache.free(running.holding, running.tokens, keeps ? keepable(running) : 0);
     this.#running.giveSlot(running);
   }
 }

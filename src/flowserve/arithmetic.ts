@@ -49,8 +49,12 @@ export interface Arithmetic extends ExpertArithmetic {
   sharedExpert(layer: number, rows: number, first?: number): void;
   /** Joins each row with its replies, in ascending expert id, the shared expert last. */
   combine(layer: number, rows: number, first?: number): void;
-  /** Prepares `count` rows, row i being `rowOf(i)`, for the sampler, which finds them from row `first` on. */
-  head(rowOf: (index: number) => number, count: number, first?: number): void;
+  /** Prepares `count` rows, row i being `rowOf(i)`, for the sampler, which finds them from row `first` on. `layer`: the MTP layer that they come from; missing: the last. */
+  head(rowOf: (index: number) => number, count: number, first?: number, layer?: number): void;
+  /** The input of an MTP layer: the rows, which the main model has left (`isMain`) or an MTP layer before, joined with what `tokenIds` says follows each of them. */
+  foresee(layer: number, rows: number, isMain: boolean): void;
+  /** Row `from` becomes row `to`. */
+  moveRow(from: number, to: number): void;
 
   // ── Split over ranks: each computes its part of a table, which is whole when it was gathered (tensor-share.ts) ────────────────────────────────────
 
@@ -99,6 +103,8 @@ export interface TokenSampler {
   sequenceOf(slot: number): Sequence;
   /** For absolute position `position`; `generated` tokens came before it. */
   sample(slot: number, row: number, position: number, generated: number): Sampled;
+  /** What would be drawn behind the drafts in `before`, from the row of a drafter; −1: nothing. Nobody is told, so it counts for nothing that is drawn later. */
+  guess(slot: number, row: number, position: number, generated: number, before: readonly number[]): number;
   /** Log-probability of a token, and of the `top` best. */
   logprobs(row: number, token: number, top: number): PositionLogprobs;
 }

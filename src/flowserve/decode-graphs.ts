@@ -18,7 +18,7 @@
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { KernelRecorder, Program } from '../model/kernels/program.ts';
-import { isMoeLayer } from '../model/moe-layers.ts';
+import { isMoeLayer, layersInMemory } from '../model/moe-layers.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Span } from './arithmetic.ts';
 import { type ExpertBatches, npusInTurn, type Share } from './expert-batches.ts';
@@ -232,7 +232,7 @@ export class DecodeGraphs {
     const { each } = this.#slots;
     const [y, x, rows] = [0, 4, 8].map((word) => this.#recorder.variable(offsetOf(variables) + word)) as [number, number, number];
     let room = offsetOf(slotPrograms);
-    for (let layer = 0; layer < config.layers; layer++) {
+    for (let layer = 0; layer < layersInMemory(config); layer++) {
       for (let slot = 0; slot < each; slot++) {
         const entry = (offsetOf(slotTable) >>> 2) + 2 * (layer * each + slot);
         const isOwn = this.#hasExperts && isMoeLayer(config, layer);

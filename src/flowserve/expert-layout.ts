@@ -7,7 +7,7 @@
  */
 import { Arena } from '../fabric/arena.ts';
 import type { ModelConfig } from '../model/config.ts';
-import { isMoeLayer } from '../model/moe-layers.ts';
+import { isMoeLayer, layersInMemory } from '../model/moe-layers.ts';
 import { executorOfNpu, sharedExpertNpusOf } from '../protocol/topology.ts';
 import { layoutAreas } from '../xccl/areas.ts';
 import { layoutSlotTables, layoutStaging } from './expert-slots.ts';
@@ -40,7 +40,7 @@ export function layoutExpertNpu(config: ModelConfig, dtypeOf: Dtypes, options: L
   const slotTables = layoutSlotTables(config, options, npu, arena);
   const linear = linearsIn(arena, dtypeOf);
   const hasShared = moe.sharedExperts > 0 && sharedExpertNpusOf(executorOfNpu(deployment, npu)).includes(npu);
-  const layers = Array.from({ length: config.layers }, (_, layer) =>
+  const layers = Array.from({ length: layersInMemory(config) }, (_, layer) =>
     isMoeLayer(config, layer) ? layoutExperts(config, layer, slotTables.each, hasShared, linear, dtypeOf) : null,
   );
   const weights = layers.map(slotWeightsOf);

@@ -13,7 +13,7 @@
  */
 import { offsetOf } from '../fabric/address.ts';
 import type { Arena } from '../fabric/arena.ts';
-import { isMoeLayer } from '../model/moe-layers.ts';
+import { layersInMemory, moeLayersOf } from '../model/moe-layers.ts';
 import { assert } from '../protocol/errors.ts';
 import { type Executor, type ExpertGroup, executorOfNpu } from '../protocol/topology.ts';
 import type { LayoutOptions, ModelShape } from './step-layout.ts';
@@ -62,8 +62,7 @@ export const slotsOfGroup = (model: ModelShape, options: Pick<LayoutOptions, 're
 export const slotsMax = (model: ModelShape, options: LayoutOptions): number =>
   Math.max(...options.deployment.executors.map(({ experts }: Executor) => slotsOfGroup(model, options, experts)));
 
-export const layersWithExperts = (model: ModelShape): number[] =>
-  Array.from({ length: model.layers }, (_, layer) => layer).filter((layer) => model.moe.experts > 0 && isMoeLayer(model, layer));
+export const layersWithExperts = (model: ModelShape): number[] => moeLayersOf(model);
 
 /** Tables and maps; the weights are laid out by whoever knows what they are. */
 export function layoutSlotTables(model: ModelShape, options: LayoutOptions, npu: number, arena: Arena): Omit<ExpertSlots, 'weights' | 'staging'> {
@@ -74,7 +73,7 @@ export function layoutSlotTables(model: ModelShape, options: LayoutOptions, npu:
   const each = total / group.npus;
   const withExperts = new Set(layersWithExperts(model));
   const byLayer = (isThere: boolean, words: number): (number | null)[] =>
-    Array.from({ length: model.layers }, (_, layer) => (isThere && withExperts.has(layer) ? arena.allocate(words * 4) : null));
+    Array.from({ length: layersInMemory(model) }, (_, layer) => (isThere && withExperts.has(layer) ? arena.allocate(words * 4) : null));
   const [tables, maps] = [byLayer(isHolder, each * SLOT_WORDS), byLayer(isAsker, model.moe.experts + 1 + 2 * total)];
   return { group, rank: isHolder ? npu - group.first : -1, spread: isAsker ? npu - attention.first : 0, each, total, tables, maps };
 }

@@ -14,6 +14,7 @@ import { DecodeGraphs } from './decode-graphs.ts';
 import type { ExpertBatches } from './expert-batches.ts';
 import { ExpertForward } from './expert-forward.ts';
 import type { ExpertService } from './expert-service.ts';
+import type { MtpWeights } from './mtp-layout.ts';
 import type { GqaWeights, LayerWeights, MlaWeights, MlpWeights, MoeWeights, NpuLayout } from './npu-layout.ts';
 import { Products } from './products.ts';
 import { type HeadRun, headRuns, tablesOf } from './rank-split.ts';
@@ -151,7 +152,8 @@ export class Forward implements Arithmetic {
     }
     this.kernels.countExperts(offsetOf(counts), experts, rows * moe.topK);
     const { routing } = this.layout;
-    if (routing === null) return;
+    // What an MTP layer chooses is in no routing trace: its rows are of other positions, and some of them of tokens that never come.
+    if (routing === null || layer >= this.config.layers) return;
     const skip = routedAt(routing, layer, first, moe.topK);
     this.kernels.copyBytes(offsetOf(routing.experts) + skip, experts, rows * moe.topK * 4);
     this.kernels.copyBytes(offsetOf(routing.weights) + skip, expertWeights, rows * moe.topK * 4);
@@ -196,20 +198,43 @@ export class Forward implements Arithmetic {
     this.kernels.copyBytes(this.at.x, this.at.ownRows, rows * this.#hidden * 4);
   }
 
-  /** logits row first + i = head(norm(x[rowsOf(i)])), `count` of them. */
-  head(rowOf: (index: number) => number, count: number, first = 0): void {
+  /**
+   * x = eh_proj [ enorm(embedding rows of `tokenIds`) | hnorm(h) ], the input of an MTP layer. h: what the layers so far have left, the main model's through its
+   * last norm.
+   */
+  foresee(layer: number, rows: number, isMain: boolean): void {
+    const { x, normed, joined, tokenIds } = this.at;
+    const { address, format } = this.layout.embedding;
+    const { enorm, hnorm, project } = this.#mtp(layer);
+    const hidden = this.#hidden;
+    if (isMain) this.#norm(x, x, rows, this.layout.finalNorm.address);
+    this.kernels.rmsNorm(joined + hidden * 4, 2 * hidden, x, hidden, rows, hidden, offsetOf(hnorm.address), this.config.rmsNormEps);
+    if (format === 'bf16') this.kernels.embedBf16(normed, hidden, offsetOf(address), tokenIds, rows, hidden);
+    else this.kernels.embedF32(normed, hidden, offsetOf(address), tokenIds, rows, hidden);
+    this.kernels.rmsNorm(joined, 2 * hidden, normed, hidden, rows, hidden, offsetOf(enorm.address), this.config.rmsNormEps);
+    this.products.multiply(x, hidden, joined, 2 * hidden, rows, project);
+  }
+
+  /** logits row first + i = head(norm(x[rowsOf(i)])), `count` of them; `layer`: an MTP layer, whose norm it is then. */
+  head(rowOf: (index: number) => number, count: number, first = 0, layer = -1): void {
     const { x, headRows, logits } = this.at;
     const rowBytes = this.#hidden * 4;
     const { vocabSize } = this.config;
+    const { norm } = layer < 0 ? { norm: this.layout.finalNorm } : this.#mtp(layer);
     // Rows that lie side by side, as in every decode step, are one call.
     for (let index = 0; index < count; ) {
       const row = rowOf(index);
       let next = index + 1;
       while (next < count && rowOf(next) === row + next - index) next++;
-      this.#norm(headRows + index * rowBytes, x + row * rowBytes, next - index, this.layout.finalNorm.address);
+      this.#norm(headRows + index * rowBytes, x + row * rowBytes, next - index, norm.address);
       index = next;
     }
     this.products.multiply(logits + (first * vocabSize + this.layout.split.vocab.first) * 4, vocabSize, headRows, this.#hidden, count, this.layout.head);
+  }
+
+  moveRow(from: number, to: number): void {
+    const rowBytes = this.#hidden * 4;
+    this.kernels.copyBytes(this.at.x + to * rowBytes, this.at.x + from * rowBytes, rowBytes);
   }
 
   get wire(): Kernels {
@@ -232,6 +257,12 @@ export class Forward implements Arithmetic {
     if (layout.graphs === null) return null;
     const recorder = new KernelRecorder(space.wordsOf(layout.base));
     return new DecodeGraphs(this, new Forward(config, layout, recorder.kernels), recorder, layout.graphs, batches, service, space);
+  }
+
+  #mtp(layer: number): MtpWeights {
+    const weights = this.layout.mtp[layer - this.config.layers];
+    assert(weights, `layer ${layer} is no MTP layer in memory`);
+    return weights;
   }
 
   moe(layer: number): MoeWeights {
@@ -285,6 +316,7 @@ export class Forward implements Arithmetic {
       block_size,
       layerOffset,
       at.positions,
+      layer < this.config.layers ? 0 : 1,
       softmaxScale,
       at.attentionScratch,
     );

@@ -6,6 +6,7 @@
  */
 import type { Arena } from '../fabric/arena.ts';
 import type { ModelConfig } from '../model/config.ts';
+import { layersInMemory } from '../model/moe-layers.ts';
 import type { ExpertSlots } from './expert-slots.ts';
 import type { LayoutOptions } from './step-layout.ts';
 
@@ -45,12 +46,14 @@ const ENDS_WORDS_MAX = 32;
 
 /** `logitRows`: what the logits have room for. */
 export function layoutGraphs(
-  { layers, quantization }: ModelConfig,
+  config: ModelConfig,
   options: LayoutOptions,
   { group, each, total }: Pick<ExpertSlots, 'group' | 'each' | 'total'>,
   logitRows: number,
   arena: Arena,
 ): GraphPlace {
+  const { quantization } = config;
+  const layers = layersInMemory(config);
   const drafts = options.speculative?.tokens ?? 0;
   const rows_max = Math.min(options.max_batch_requests * (1 + drafts), options.max_batch_tokens, logitRows);
   const shapes_max = drafts === 0 ? rows_max : DRAFTED_SHAPES * rows_max;

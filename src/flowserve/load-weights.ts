@@ -16,7 +16,8 @@ import { DTYPE_BYTES, type StoredTensor } from '../model/safetensors.ts';
 import { assert } from '../protocol/errors.ts';
 import type { ExpertNpuLayout } from './expert-layout.ts';
 import { nativeMapOf } from './expert-routing.ts';
-import { layersWithExperts, placeOfSlot, writeSlot } from './expert-slots.ts';
+import { placeOfSlot, writeSlot } from './expert-slots.ts';
+import type { MtpWeights } from './mtp-layout.ts';
 import type { Linear, MlpWeights, NpuLayout, Vector, WeightFormat } from './npu-layout.ts';
 import { sumOfWeights } from './slot-weights.ts';
 import { attentionLayouts } from './step-layout.ts';
@@ -92,6 +93,8 @@ export class WeightLoader {
   *#loadShare(layout: NpuLayout): Generator<Loaded> {
     yield this.#loadEmbedding(layout);
     for (let layer = 0; layer < layout.layers.length; layer++) yield* this.#loadLayer(layout, layer);
+    for (const [index, weights] of layout.mtp.entries())
+      yield* this.#loadMtp(layout, weights, `model.layers.${layout.layers.length - layout.mtp.length + index}`);
     yield this.#loadVector(layout, layout.finalNorm, 'model.norm.weight');
     const head = this.#checkpoint.config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight';
     yield this.#loadLinear(layout, layout.head, [this.#rows(head, layout.split.vocab)]);
@@ -153,12 +156,20 @@ export class WeightLoader {
     if (moe.shared !== null) yield* this.#loadMlp(layout, moe.shared, `${prefix}.mlp.shared_experts`);
   }
 
+  *#loadMtp(layout: NpuLayout, { enorm, hnorm, project, norm }: MtpWeights, prefix: string): Generator<Loaded> {
+    yield this.#loadVector(layout, enorm, `${prefix}.enorm.weight`);
+    yield this.#loadVector(layout, hnorm, `${prefix}.hnorm.weight`);
+    yield this.#loadLinear(layout, project, [this.#whole(`${prefix}.eh_proj.weight`)]);
+    yield this.#loadVector(layout, norm, `${prefix}.shared_head.norm.weight`);
+  }
+
   *#loadSlots(layout: NpuLayout | ExpertNpuLayout, { expertOfSlot }: ExpertMap): Generator<Loaded> {
     const { expertSlots } = layout;
     if (expertSlots.rank < 0) return;
     const words = this.#space.wordsOf(layout.base);
     const weightsOf = (layer: number): readonly MlpWeights[] => (layout.kind === 'experts' ? layout.layers[layer] : layout.layers[layer]?.moe)?.slots ?? [];
-    for (const [index, layer] of layersWithExperts(this.#checkpoint.config).entries())
+    const layers = expertSlots.tables.flatMap((table, layer) => (table === null ? [] : [layer]));
+    for (const [index, layer] of layers.entries())
       for (const [slot, weights] of weightsOf(layer).entries()) {
         const expert = expertOfSlot[index * expertSlots.total + expertSlots.rank * expertSlots.each + slot] as number;
         const { address, bytes } = placeOfSlot(expertSlots, layer, slot);
@@ -332,6 +343,7 @@ export class WeightLoader {
     const { vocabSize, hiddenSize, maxPositions, rope } = this.#checkpoint.config;
     copy(to.embedding.address, from.embedding.address, vocabSize * hiddenSize * (from.embedding.format === 'bf16' ? 2 : 4));
     copyAny(to.layers, from.layers);
+    copyAny(to.mtp, from.mtp);
     copyVector(to.finalNorm, from.finalNorm);
     copyLinear(to.head, from.head);
     copy(to.ropeTable, from.ropeTable, ropeTableLength(maxPositions, rope.dim) * 4);

@@ -8,13 +8,14 @@ import type { ModelConfig } from '../model/config.ts';
 import { gqaLayerBytes, INT8_INPUTS_MAX, type KvFormat, mlaLayerBytes, PANEL, packedBytes } from '../model/kernels/kernels.ts';
 import { ropeTableLength } from '../model/kernels/rope-table.ts';
 import { SAMPLING_WORDS } from '../model/kernels/sampling-params.ts';
-import { isMoeLayer } from '../model/moe-layers.ts';
+import { isMoeLayer, layersInMemory } from '../model/moe-layers.ts';
 import type { Dtype } from '../model/safetensors.ts';
 import { assert } from '../protocol/errors.ts';
 import { type AreaSizes, layoutAreas } from '../xccl/areas.ts';
 import { MICRO_BATCHES } from './dp-domains.ts';
 import { layoutSlotTables, layoutStaging, type SlotWeights } from './expert-slots.ts';
 import { type GraphPlace, layoutGraphs } from './graph-layout.ts';
+import { layoutMtp, type MtpWeights } from './mtp-layout.ts';
 import { attendedWidth, gatherPlaces, type RankSplit, splitOf } from './rank-split.ts';
 import { layoutRouting } from './routed-steps.ts';
 import { LOGIT_ROWS_MAX, layoutReadout, layoutRows, type Scratch } from './scratch-layout.ts';
@@ -96,7 +97,9 @@ export type LayerWeights = {
 export type NpuLayout = StepLayout & {
   readonly split: RankSplit;
   readonly embedding: { readonly address: number; readonly format: WeightFormat };
+  /** The model's, then MTP layers that are drafted with, of which there is more in `mtp`. */
   readonly layers: readonly LayerWeights[];
+  readonly mtp: readonly MtpWeights[];
   readonly finalNorm: Vector;
   readonly head: Linear;
   readonly ropeTable: number;
@@ -144,7 +147,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     gateUp: linear([`${prefix}.gate_proj.weight`, `${prefix}.up_proj.weight`], 2 * split.inner.count, hiddenSize),
     down: linear(`${prefix}.down_proj.weight`, split.hidden.count, config.mlp.intermediateSize),
   });
-  const layers = Array.from({ length: config.layers }, (_, layer): LayerWeights => {
+  const layers = Array.from({ length: layersInMemory(config) }, (_, layer): LayerWeights => {
     const prefix = `model.layers.${layer}`;
     return {
       inputNorm: vector(hiddenSize),
@@ -163,6 +166,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const finalNorm = vector(hiddenSize);
   const head = linear(config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight', split.vocab.count, hiddenSize);
   const ropeTable = arena.allocate(ropeTableLength(config.maxPositions, config.rope.dim) * 4);
+  const mtp = layoutMtp(config, linear, vector);
   const weightsEnd = arena.used;
   const { bytes: own_bytes, ...dispatch } = dispatchPlaces(config, row_bytes, options, areas.dispatch, attendedWidth(config) * 4);
   const rowsOf = (rows: number, places: typeof dispatch) => layoutRows(config, options, rows, split, projectionShare, arena, areas, places);
@@ -180,7 +184,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const expertSlots = { ...slotTables, weights: slotWeights, staging: layoutStaging(options, slotWeights, arena) };
   const scratchEnd = arena.used;
   const kvFormat = kvFormatOf(options);
-  const kv = layoutKv(config.layers, kvLayerBytes(config, options.kv_block_size, kvFormat), options, arena);
+  const kv = layoutKv(layersInMemory(config), kvLayerBytes(config, options.kv_block_size, kvFormat), options, arena);
   const kvEnd = arena.used;
   const blockTables = layoutBlockTables(config.maxPositions, options, arena);
   const offers = layoutOffersOf(options, npu, blockTables.blocks_max, arena);
@@ -215,6 +219,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     expertSlots,
     embedding,
     layers,
+    mtp,
     finalNorm,
     head,
     ropeTable,
@@ -243,7 +248,7 @@ export function kvLayerBytes({ attention }: ModelConfig, blockSize: number, form
 export const realAreaSizes = (config: ModelConfig, options: LayoutOptions, npu: number, gather_bytes: number): AreaSizes =>
   areaSizes(config, { row_bytes: config.hiddenSize * 4, attended_row_bytes: attendedWidth(config) * 4 }, options, npu, SLOT_BYTES, gather_bytes);
 
-type MakeLinear = (tensor: string | readonly string[], outDim: number, inDim: number, heads?: number) => Linear;
+export type MakeLinear = (tensor: string | readonly string[], outDim: number, inDim: number, heads?: number) => Linear;
 
 export const linearsIn =
   (arena: Arena, dtypeOf: Dtypes): MakeLinear =>

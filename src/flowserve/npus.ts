@@ -25,7 +25,6 @@ import { Exchange } from '../xccl/exchange.ts';
 import type { Arithmetic, ExpertArithmetic } from './arithmetic.ts';
 import type { Checksum } from './distflow/checksum.ts';
 import type { LinkClusterOptions } from './distflow/link-cluster.ts';
-import { newDrafter } from './drafters/speculative.ts';
 import { expertsAt, spawnExperts } from './expert-births.ts';
 import { ExpertLoads } from './expert-loads.ts';
 import { ExpertMoves } from './expert-moves.ts';
@@ -139,7 +138,7 @@ export class Npus {
       if (!('embed' in arithmetic)) return newExpertService(arithmetic, space, exchange, dieOf);
       const program = new StepProgram(arithmetic, space, exchange, dieOf, {
         map: this.#mapOf(npu),
-        drafter: newDrafter(plan.options.speculative),
+        speculative: plan.options.speculative,
         onLayers: (step, layers) => {
           if (this.transfers.lends(npu, step)) onLayers(npu, step, layers);
         },
@@ -179,6 +178,7 @@ export class Npus {
       lends_by_layer: kv_transfer === 'layer',
       offers_max: offersOf({ max_batch_requests }),
       ...(speculative !== undefined && { drafts_max: speculative.tokens, drafts_as_pays: speculative.adaptive }),
+      ...(speculative?.method === 'mtp' && { foresight: speculative.tokens }),
     };
     for (const service of this.services) {
       const { npu, self } = service;

@@ -12,6 +12,7 @@
  */
 import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
+import { layersInMemory } from '../model/moe-layers.ts';
 import { assert } from '../protocol/errors.ts';
 import type { RowsDispatch } from '../xccl/exchange.ts';
 import type { Arithmetic } from './arithmetic.ts';
@@ -45,7 +46,7 @@ export class OutputProjection {
   /** Rows that a peer has projected; infinity if it asks for what cannot be. */
   readonly rowsOf = ({ layer, rows, bytes }: RowsDispatch): number => {
     const { config, layout } = this.#forward;
-    if (layout.projection === null || layer >= config.layers || rows < 0 || rows > layout.rows_max) return Number.POSITIVE_INFINITY;
+    if (layout.projection === null || layer >= layersInMemory(config) || rows < 0 || rows > layout.rows_max) return Number.POSITIVE_INFINITY;
     return bytes === rows * layout.projection.attended_row_bytes ? rows : Number.POSITIVE_INFINITY;
   };
 

@@ -18,6 +18,7 @@ import { type Deployment, deploy, type KvFabric, type Schedule, type Topology } 
 import { CALLER_THREAD, CONTROL_THREAD, dealtOutByKind, diesOf, type Hosting, type Scaled, seatsOf } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
 import type { OfferSource } from './distflow/registration.ts';
+import { withDraftLayers } from './drafters/draft-layers.ts';
 import { type ExpertNpuLayout, layoutExpertNpu } from './expert-layout.ts';
 import { type Dtypes, layoutNpu, type NpuLayout } from './npu-layout.ts';
 import { checkOptions, checkSplits } from './option-checks.ts';
@@ -146,7 +147,7 @@ const TOKENS_PER_WAITING = 128;
 
 /** @throws `invalid_request` for options that contradict one another, `out_of_memory` with the sum shown. */
 export function planPod(checkpoint: Checkpoint, options: PlanOptions): PodPlan {
-  const { config } = checkpoint;
+  const config = withDraftLayers(checkpoint.config, options.speculative);
   const dtypeOf = dtypeIn(checkpoint);
   checkSplits(config, options.topology);
   return planDies(config, options, (layoutOptions, npu, base, bytes) => layoutDie(config, dtypeOf, layoutOptions, npu, base, bytes));

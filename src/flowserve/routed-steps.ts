@@ -37,7 +37,7 @@ export type RoutingTable = { readonly layers: readonly number[]; readonly expert
 /** Null where nobody records. */
 export function layoutRouting(model: ModelShape, options: LayoutOptions, arena: Arena): RoutingTable | null {
   if (options.records_routing !== true) return null;
-  const layers = moeLayersOf(model);
+  const layers = moeLayersOf({ layers: model.layers, moe: model.moe });
   const layer_bytes = options.max_batch_tokens * model.moe.topK * 4;
   const table = (): number => arena.allocate(layers.length * layer_bytes);
   return { layers, experts: table(), weights: table(), layer_bytes };

@@ -81,6 +81,22 @@ export class Sampler implements TokenSampler {
     return { token, error: null };
   }
 
+  guess(slot: number, row: number, position: number, generated: number, before: readonly number[]): number {
+    const { counts, hasPenalties } = this.#slots[slot] as Slot;
+    if (!hasPenalties) return this.sample(slot, row, position, generated).token;
+    for (const token of before) counts.set(token, (counts.get(token) ?? 0) + 1);
+    const { token } = this.sample(slot, row, position, generated);
+    for (const drafted of token < 0 ? before : [...before, token]) this.#uncount(slot, drafted);
+    return token;
+  }
+
+  #uncount(slot: number, token: number): void {
+    const { counts } = this.#slots[slot] as Slot;
+    const times = (counts.get(token) ?? 0) - 1;
+    if (times > 0) counts.set(token, times);
+    else counts.delete(token);
+  }
+
   /** Log-probability of a token under the raw logits, and of the `top` best. */
   logprobs(row: number, token: number, top: number): PositionLogprobs {
     const { logits, topIds, topValues } = this.#forward.at;

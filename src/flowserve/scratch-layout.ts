@@ -32,6 +32,8 @@ export type Scratch = StepScratch &
     readonly routerLogits: number;
     readonly gateScratch: number;
     readonly sharedOut: number;
+    /** Of an MTP layer: embedding and hidden state, side by side. */
+    readonly joined: number;
     /** A dense layer's activations and rows after a layer of experts, where ranks gather them. */
     readonly inner: number;
     readonly ownRows: number;
@@ -95,6 +97,7 @@ export function layoutRows(
     replies: words(rows * pairsOfRow(moe, options.deployment) * hiddenSize),
     gathered: words(rows * (projection.tp > 1 ? Math.max(hiddenSize, attendedWidth(config)) : hiddenSize)),
     sharedOut: words(rows * hiddenSize),
+    joined: words(config.draftLayers === undefined ? 0 : rows * 2 * hiddenSize),
     ...layoutProducts(config, rows, Math.max(hiddenSize, inter, attendedWidth(config), mla?.qLoraRank ?? 0), arena),
     inner: tables?.activated ?? 0,
     ownRows: tables?.rows ?? 0,

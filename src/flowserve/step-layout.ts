@@ -7,7 +7,7 @@ import { Arena } from '../fabric/arena.ts';
 import type { BlockPoolPlace } from '../fabric/block-pool.ts';
 import type { ModelConfig, MoeConfig } from '../model/config.ts';
 import type { KvFormat } from '../model/kernels/kernels.ts';
-import { isMoeLayer } from '../model/moe-layers.ts';
+import { isMoeLayer, layersInMemory } from '../model/moe-layers.ts';
 import type { KvCacheDtype } from '../protocol/kv-cache-dtype.ts';
 import { attentionPlaceOf, type Deployment, executorOfNpu, isSplit, type Schedule, sharedExpertNpuFor, sharedExpertNpusOf } from '../protocol/topology.ts';
 import type { AreaSizes, Areas } from '../xccl/areas.ts';
@@ -24,8 +24,10 @@ import type { AttentionTurnsPlace, ExpertTurnsPlace } from './turns-layout.ts';
 export type SecondBatch = { readonly scratch: StepScratch; readonly routing: RoutingTable | null };
 
 /** What a step knows of a model: no width but that of its rows. Any model's config is one; tests and simulations may write one down. */
-export type ModelShape = Pick<ModelConfig, 'layers' | 'vocabSize' | 'maxPositions' | 'eosTokenIds'> & {
+export type ModelShape = Pick<ModelConfig, 'layers' | 'draftLayers' | 'vocabSize' | 'maxPositions' | 'eosTokenIds'> & {
   readonly moe: Pick<MoeConfig, 'experts' | 'topK' | 'sharedExperts' | 'denseLayers'>;
+  /** Of the hash model: the share of its tokens that its MTP layers draft right; missing: they are right by chance. */
+  readonly foreseeable?: number;
 };
 
 export const kvFormatOf = ({ kv_cache_dtype = 'auto' }: { readonly kv_cache_dtype?: KvCacheDtype }): KvFormat => (kv_cache_dtype === 'int8' ? 'int8' : 'f32');
@@ -175,7 +177,7 @@ export const attentionLayouts = <Layout extends { readonly kind: string }>(layou
   layouts.filter((layout): layout is Extract<Layout, { readonly kind: 'attention' }> => layout.kind === 'attention');
 
 export const layoutCounts = (model: ModelShape, arena: Arena): (number | null)[] =>
-  Array.from({ length: model.layers }, (_, layer) => (isMoeLayer(model, layer) ? arena.allocate(model.moe.experts * 4) : null));
+  Array.from({ length: layersInMemory(model) }, (_, layer) => (isMoeLayer(model, layer) ? arena.allocate(model.moe.experts * 4) : null));
 
 export function layoutKv(layers: number, layer_bytes: number, { kv_blocks: blocks, kv_block_size: block_size }: LayoutOptions, arena: Arena): KvPlace {
   const block_bytes = layer_bytes * layers;

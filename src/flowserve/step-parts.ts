@@ -52,6 +52,8 @@ export type Gather = {
 export type Projection = {
   readonly kind: 'projection';
   readonly layer: number;
+  /** In a step of so many rows, those that are projected. */
+  readonly rows: (rows: number) => number;
   /** This NPU's columns: what is done while peers compute theirs. */
   readonly own: (rows: number) => void;
 };
@@ -62,17 +64,18 @@ const all = (rows: number): number => rows;
 
 /** Each kernel called in its turn, for steps of any shape. */
 export function partsInTurn(model: Arithmetic, batches: ExpertBatches, service: ExpertService): readonly Part[] {
-  const { layers, moe } = model.config;
-  const isSplit = model.layout.share.tp > 1;
   const parts: Part[] = [compute((rows) => model.embed(rows))];
-  for (let layer = 0; layer < layers; layer++) {
-    const hasExperts = moe.experts > 0 && isMoeLayer(model.config, layer);
-    if (model.layout.projection !== null) parts.push(...projectionLayer(model, layer, hasExperts ? moeParts(model, layer, batches, service) : null));
-    else if (isSplit) parts.push(...attentionOfRank(model, layer), ...(hasExperts ? expertsOfRank(model, layer, batches, service) : denseOfRank(model, layer)));
-    else if (hasExperts) parts.push(...expertLayer(model, layer, batches, service));
-    else parts.push(denseLayer(model, layer));
-  }
+  for (let layer = 0; layer < model.config.layers; layer++) parts.push(...layerParts(model, layer, batches, service));
   return parts;
+}
+
+/** Of one layer. */
+export function layerParts(model: Arithmetic, layer: number, batches: ExpertBatches, service: ExpertService): Part[] {
+  const hasExperts = model.config.moe.experts > 0 && isMoeLayer(model.config, layer);
+  if (model.layout.projection !== null) return projectionLayer(model, layer, hasExperts ? moeParts(model, layer, batches, service) : null);
+  if (model.layout.share.tp > 1)
+    return [...attentionOfRank(model, layer), ...(hasExperts ? expertsOfRank(model, layer, batches, service) : denseOfRank(model, layer))];
+  return hasExperts ? expertLayer(model, layer, batches, service) : [denseLayer(model, layer)];
 }
 
 export const compute = (call: Compute['compute'], kv_layers = 0): Compute => ({ kind: 'compute', compute: call, kv_layers });
@@ -116,7 +119,7 @@ function projectionLayer(model: Arithmetic, layer: number, experts: Part[] | nul
   const { target, skip } = columns[share.rank] as ProjectedColumns;
   return [
     compute((rows, spans) => model.attend(layer, rows, spans), layer + 1),
-    { kind: 'projection', layer, own: (rows) => model.projectColumns(layer, rows, offsetOf(target - skip), offsetOf(attended)) },
+    { kind: 'projection', layer, rows: all, own: (rows) => model.projectColumns(layer, rows, offsetOf(target - skip), offsetOf(attended)) },
     compute((rows) => {
       model.addProjected(rows);
       model.postNorm(layer, rows);

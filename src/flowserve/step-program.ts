@@ -17,7 +17,8 @@ import type { Exchange } from '../xccl/exchange.ts';
 import type { Arithmetic, Span, StepGraphs, TokenSampler } from './arithmetic.ts';
 import { AskedPeers, PEERS_DEADLINE_MS } from './asked-peers.ts';
 import { newDataflowBatches, TWO_BATCHES_ROWS_MIN } from './dataflow-lanes.ts';
-import type { Drafter } from './drafters/drafter.ts';
+import { MultiTokenPrediction } from './drafters/mtp.ts';
+import { newDrafter, type Speculative } from './drafters/speculative.ts';
 import { ExpertBatches } from './expert-batches.ts';
 import { ExpertService } from './expert-service.ts';
 import type { Forward } from './forward.ts';
@@ -25,8 +26,9 @@ import type { BatchParts, MicroBatches } from './micro-batches.ts';
 import { OutputProjection } from './output-projection.ts';
 import { Readout } from './readout.ts';
 import { SlotTokens } from './slot-tokens.ts';
+import { digestOf } from './step-digest.ts';
 import { firstBatchRows, kvPool, SPAN, SPAN_WORDS } from './step-layout.ts';
-import { type Experts, type Part, type Projection, partsInTurn } from './step-parts.ts';
+import { compute, type Experts, type Part, type Projection, partsInTurn } from './step-parts.ts';
 import { isDecode, partOf, type Run } from './step-run.ts';
 import { newMicroBatches } from './turns.ts';
 import type { WarmShape } from './warm-up.ts';
@@ -44,9 +46,6 @@ const ASKED: Poll = { state: 'asked' };
 
 /** In the step of that number, the KV of layers 0 … `layers` − 1 is in its blocks. */
 export type OnLayers = (step: number, layers: number) => void;
-
-const FNV_OFFSET = 0x811c9dc5;
-const FNV_PRIME = 0x01000193;
 
 export class StepProgram<Model extends Arithmetic = Forward> {
   readonly forward: Model;
@@ -86,10 +85,9 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     space: AddressSpace,
     exchange: Exchange,
     dieOf: (npu: number) => number,
-    { map, drafter = null, onLayers = () => {} }: { readonly map?: ExpertMap; readonly drafter?: Drafter | null; readonly onLayers?: OnLayers } = {},
+    { map, speculative, onLayers = () => {} }: { readonly map?: ExpertMap; readonly speculative?: Speculative | undefined; readonly onLayers?: OnLayers } = {},
   ) {
     this.#onLayers = onLayers;
-    this.#slotTokens = new SlotTokens(drafter);
     const { npu, kv, share } = forward.layout;
     this.forward = forward;
     this.batches = new ExpertBatches(forward, space, map);
@@ -103,6 +101,16 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.gather = new AllGather(exchange.endpoint, share.rank, share.tp, (rank) => dieOf(npu - share.rank + rank));
     this.#blocks = new BlockPool(space, kvPool(npu, kv));
     this.#sampler = forward.newSampler(space);
+    const { batches, service } = this;
+    const seat = {
+      model: forward,
+      batches,
+      service,
+      sampler: this.#sampler,
+      space,
+      roomOf: (slot: number) => (this.#held.get(slot)?.length ?? 0) * kv.block_size,
+    };
+    this.#slotTokens = new SlotTokens(newDrafter(speculative, (tokens) => new MultiTokenPrediction(seat, tokens)));
     this.#asked = new AskedPeers(this.batches, this.service, this.#projection, dieOf);
     if (this.#turns === null && forward.layout.second !== null) {
       const second = forward.second();
@@ -193,8 +201,11 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     const parts = isWhole ? (captured ?? this.#inTurn) : [];
     this.#microBatches?.start(row, spans, isCaptured);
     const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#slotTokens, captured !== null);
-    const tail = this.#slotTokens.drafter?.tail({ plan, spans, rows: row, outcomes: readout.outcomes }) ?? [];
-    this.#run = { plan, spans, rows: row, parts, readout, tail, part: 0 };
+    const drafter = this.#slotTokens.drafter?.tail({ plan, spans, rows: row, outcomes: readout.outcomes }) ?? [];
+    const run: Run = { plan, spans, rows: row, parts, readout, tail: drafter, part: 0, digest: null };
+    // Drafters compute in the rows' places.
+    if (drafter.length > 0) run.tail = [compute(() => this.#keepDigest(run)), ...drafter];
+    this.#run = run;
   }
 
   /**
@@ -268,7 +279,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       }
     }
     this.#run = null;
-    return { state: 'done', plan: run.plan, outcomes: run.readout.outcomes, digest: this.#digest(run) };
+    return { state: 'done', plan: run.plan, outcomes: run.readout.outcomes, digest: run.digest ?? digestOf(this.forward, this.#words, run.spans) };
   }
 
   /** True: the table is whole. */
@@ -278,15 +289,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     return poll.state === 'done';
   }
 
-  /** FNV-1a over the words of each sequence's last row: a replay that computes otherwise is found out even where the tokens agree. */
-  #digest({ spans }: Run): number {
-    const { at, layout } = this.forward;
-    let hash = FNV_OFFSET;
-    for (const { row, rows } of spans) {
-      const first = (at.x + (row + rows - 1) * layout.row_bytes) >>> 2;
-      for (let word = first; word < first + layout.row_bytes / 4; word++) hash = Math.imul(hash ^ (this.#words[word] as number), FNV_PRIME);
-    }
-    return hash >>> 0;
+  #keepDigest(run: Run): void {
+    run.digest = digestOf(this.forward, this.#words, run.spans);
   }
 
   /** To the experts: other NPUs' first, so that they compute while this one does its own share. */
@@ -297,7 +301,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
 
   /** Peers compute their columns while this NPU computes its own. */
   #projectWithPeers(run: Run, part: Projection): void {
-    this.#asked.askColumns(part.layer, run.rows);
+    this.#asked.askColumns(part.layer, part.rows(run.rows));
     part.own(run.rows);
   }
 

@@ -13,9 +13,11 @@ export type Run = {
   /** What its rows are read for: parts behind those. */
   readonly readout: Readout;
   /** Its last ones: the drafter's. */
-  readonly tail: readonly Part[];
+  tail: readonly Part[];
   /** The part that comes next. */
   part: number;
+  /** Of the rows as the main model has left them; null: they are as it left them. */
+  digest: number | null;
 };
 
 export function partOf({ parts, readout, tail }: Run, index: number): Part | undefined {

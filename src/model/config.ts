@@ -78,6 +78,8 @@ export type ModelConfig = {
   readonly mlp: { readonly intermediateSize: number };
   readonly moe: MoeConfig;
   readonly mtpLayers: number;
+  /** Of a pod that drafts by multi-token prediction: so many MTP layers, the first ones, are loaded; missing: none is. */
+  readonly draftLayers?: number;
   /** Missing: no weights are quantised. */
   readonly quantization?: Quantization;
   readonly bosTokenId: number | null;

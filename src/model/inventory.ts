@@ -27,7 +27,7 @@ export type InventoryEntry = {
   readonly name: string;
   readonly shape: readonly number[];
   readonly part: TensorPart;
-  /** Checked, but left on disk: MTP layers, and copies of what is stored elsewhere. */
+  /** False: left on disk, though checked: copies of what is stored elsewhere, and MTP layers, but for those of a pod that drafts with them. */
   readonly loaded: boolean;
   /** Published checkpoints differ in whether they store it. */
   readonly optional: boolean;
@@ -49,6 +49,13 @@ export function listInventory(config: ModelConfig): InventoryEntry[] {
   for (let layer = config.layers; layer < config.layers + config.mtpLayers; layer++) addMtpLayer(config, layer, add);
   return entries;
 }
+
+/** Of an MTP layer, what the main model has as well, or computes. */
+const ELSEWHERE: readonly string[] = ['embed_tokens', 'shared_head.head', 'rotary_emb.inv_freq'];
+
+/** Whether a pod with a model of this config has it in memory. */
+export const isLoaded = ({ layers, draftLayers = 0 }: ModelConfig, { loaded, part }: Pick<InventoryEntry, 'loaded' | 'part'>): boolean =>
+  loaded || ('layer' in part && part.layer >= layers && part.layer < layers + draftLayers && !ELSEWHERE.includes(part.weight));
 
 type Add = (name: string, shape: readonly number[], part: TensorPart, options?: { readonly loaded?: boolean; readonly optional?: boolean }) => void;
 

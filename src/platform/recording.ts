@@ -67,7 +67,7 @@ export const routingHeaderOf = ({ clock, seed, kernels }: Run, { checkpoint, pla
     model: { name: checkpoint.config.name, digest: modelDigest(checkpoint) },
     topology: formatTopology(hosting.deployment.topology),
     npus,
-    layers: moeLayersOf(config),
+    layers: moeLayersOf({ layers: config.layers, moe: config.moe }),
     experts: config.moe.experts,
     top_k: config.moe.topK,
   });

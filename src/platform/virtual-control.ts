@@ -18,6 +18,7 @@ import { RequestRecords } from '../flowserve/request-records.ts';
 import { attendedBy, WARM_SHAPES, type WarmShape } from '../flowserve/warm-up.ts';
 import { type Checkpoint, openCheckpoint, parametersOf } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
+import { layersInMemory } from '../model/moe-layers.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf, type Role, roleOf } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
@@ -75,7 +76,7 @@ function parallelismOf(executor: Executor): Parallelism {
 }
 
 /** A sequence's part of a step, beside what it computes. */
-const ALONE = { first_block: 0, blocks: [], shared: 0, generated: 0, samples: false, drafts: 0, attach: null, output: [] } as const;
+const ALONE = { first_block: 0, blocks: [], shared: 0, generated: 0, samples: false, drafts: 0, foresees: -1, attach: null, output: [] } as const;
 
 export type VirtualPorts = {
   /** `group`: the DP group that it comes from; −1: none. */
@@ -149,7 +150,7 @@ export class VirtualControl {
       durationOf: ({ npu, plan: step }) => this.#stepOf(npu)(step),
       begin: (steps, done_ns) => this.#beginTogether(steps, done_ns),
     });
-    this.#layers = new LayerTimes(this.config.layers, () => this.host.now_ns);
+    this.#layers = new LayerTimes(layersInMemory(plan.config), () => this.host.now_ns);
     const { inspect } = ports;
     this.#inspection = inspect === undefined ? null : new InspectionEvents(inspect);
     this.host = new VirtualHost({

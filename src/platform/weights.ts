@@ -9,6 +9,7 @@ import { WeightLoader } from '../flowserve/load-weights.ts';
 import { layoutOnDie, type PodPlan } from '../flowserve/pod-plan.ts';
 import { attentionLayouts } from '../flowserve/step-layout.ts';
 import { type Checkpoint, openCheckpoint } from '../model/checkpoint.ts';
+import { isLoaded } from '../model/inventory.ts';
 import { instantiateKernels } from '../model/kernels/kernels.ts';
 import { assert } from '../protocol/errors.ts';
 import { executorOfNpu } from '../protocol/topology.ts';
@@ -64,7 +65,7 @@ export async function loadWeights(
   onProgress: (report: ProgressReport) => Promise<void>,
 ): Promise<void> {
   const loader = weightLoader(checkpoint, space, module);
-  const total_bytes = checkpoint.parts.reduce((sum, { loaded, tensor }) => sum + (loaded ? tensor.bytes : 0), 0);
+  const total_bytes = checkpoint.parts.reduce((sum, part) => sum + (isLoaded(plan.config, part) ? part.tensor.bytes : 0), 0);
   let loaded_bytes = 0;
   let reported = 0;
   for (const { tensor, bytes } of loader.load(plan.layouts, firstMapOf(plan))) {

@@ -24,6 +24,8 @@ export type StepEntry = {
    * the least that they may be; the NPU knows by how many tokens the slot has got further.
    */
   readonly drafts: number;
+  /** Where drafts are computed: so many are to follow what this step draws; 0: only what they are computed from is kept up; −1: not even that, from now on. */
+  readonly foresees: number;
   /** Present when the slot is taken: what the sampler keeps for it. */
   readonly attach: Sequence | null;
   /** With `attach`: output tokens that a preempted sequence had, recounted for its penalties. */

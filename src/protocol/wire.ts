@@ -76,7 +76,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'npu'], // RANK_BACK
   ['type', 'plan'], // STEP
   ['step', 'after', 'entries', 'detach'],
-  ['slot', 'start', 'tokens', 'first_block', 'blocks', 'shared', 'generated', 'samples', 'drafts', 'attach', 'output'],
+  ['slot', 'start', 'tokens', 'first_block', 'blocks', 'shared', 'generated', 'samples', 'drafts', 'foresees', 'attach', 'output'],
   ['type', 'slots'], // RELEASE_SLOTS
   ['type', 'reset'], // RESET
   ['type', 'npu', 'reset'], // RANK_RESET

@@ -21,7 +21,7 @@ const step: StepPlan = {
   ...{ step: 4, after: 0, detach: [] },
   entries: [
     {
-      ...{ slot: 0, start: 0, tokens: PROMPT, first_block: 0, blocks: LENT, shared: 0, generated: 0, samples: true, drafts: 0 },
+      ...{ slot: 0, start: 0, tokens: PROMPT, first_block: 0, blocks: LENT, shared: 0, generated: 0, samples: true, drafts: 0, foresees: -1 },
       attach: greedySequence(1, PROMPT, 4),
       output: [],
     },

@@ -16,6 +16,9 @@ export type GoldenCase = {
   readonly greedy_ids: readonly number[];
   readonly greedy_logprobs: readonly number[];
   readonly top1_top2_gap: readonly number[];
+  /** Of tiny-deepseek-v3: what its MTP layer drafts for `greedy_ids` from the second on, and how many of those it drafts right. */
+  readonly mtp_draft_ids?: readonly number[];
+  readonly mtp_accepted?: number;
 };
 
 /** Two reference implementations may differ by this much; below a logit distance of `GAP_MIN` either token is right. */

@@ -71,7 +71,7 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
     const ownKernels = kernelsOf(segmentOf(layout.base));
     if (layout.kind === 'experts') return newExpertService(new ExpertForward(plan.config, layout, layout.layers, ownKernels), space, exchange, (npu) => npu);
     const forward = new Forward(plan.config, layout, ownKernels);
-    const program = new StepProgram(forward, space, exchange, (npu) => npu, { map: mapOf(layout.npu) });
+    const program = new StepProgram(forward, space, exchange, (npu) => npu, { map: mapOf(layout.npu), speculative: plan.options.speculative });
     programs.push(program);
     return program.service;
   });
@@ -83,7 +83,7 @@ export function generateGreedily(
   { plan, programs, services }: BareModel,
   prompt: readonly number[],
   count: number,
-  options: { npu?: number; chunk?: number; sampling?: Partial<Sampling>; onStep?: (start: number, rows: number) => void } = {},
+  options: { npu?: number; chunk?: number; sampling?: Partial<Sampling>; foresees?: number; onStep?: (start: number, rows: number) => void } = {},
 ): StepOutcome[] {
   // All ranks of the NPU's group run the step, as one program.
   const { group } = attentionPlaceOf(plan.hosting.deployment, options.npu ?? 0);
@@ -102,7 +102,8 @@ export function generateGreedily(
   let blocks = 0;
   for (let step = 1; outcomes.length < count; step++) {
     const rows = Math.min(options.chunk ?? 256, tokens.length - computed);
-    const needed = Math.ceil((computed + rows) / plan.options.kv_block_size);
+    const { foresees = -1 } = options;
+    const needed = Math.ceil((computed + rows + Math.max(0, foresees)) / plan.options.kv_block_size);
     const samples = computed + rows === tokens.length;
     const stepPlan: StepPlan = {
       step,
@@ -119,6 +120,7 @@ export function generateGreedily(
           generated: outcomes.length,
           samples,
           drafts: 0,
+          foresees,
           attach: step === 1 ? sequence : null,
           output: [],
         },

@@ -56,7 +56,7 @@ function calls(): Partial<Record<keyof Kernels, (k: Kernels) => void>> {
     ropeHalves: (k) => k.ropeHalves(a, 50, 9, 3, 5, 8, positions, rope),
     mlaStoreSpans: (k) => k.mlaStoreSpans(a, 21, b, 13, spans, 3, 8, 4, blockSize, layerOffset, positions),
     gqaStoreSpans: (k) => k.gqaStoreSpans(a, 21, b, 17, spans, 3, 2, 8, blockSize, layerOffset, positions),
-    mlaAttentionSpans: (k) => k.mlaAttentionSpans(out, 41, a, 53, spans, 3, 4, 8, 4, blockSize, layerOffset, positions, 0.3, scratch),
+    mlaAttentionSpans: (k) => k.mlaAttentionSpans(out, 41, a, 53, spans, 3, 4, 8, 4, blockSize, layerOffset, positions, 0, 0.3, scratch),
     gqaAttentionSpans: (k) => k.gqaAttentionSpans(out, 41, a, 53, spans, 3, 4, 2, 8, blockSize, layerOffset, positions, 0.3, scratch),
     addInPlace: (k) => k.addInPlace(a, b, 37),
     siluMul: (k) => k.siluMul(out, 23, a, 45, 3, 21),
@@ -71,7 +71,7 @@ function calls(): Partial<Record<keyof Kernels, (k: Kernels) => void>> {
     matmulHeadsInt8: (k) => k.matmulHeadsInt8(out, 60, 19, bytesOfNoise, c, 5, 2, int8, packedBytes(16, 4, 'int8') / 2, 4, 13),
     mlaStoreSpansInt8: (k) => k.mlaStoreSpansInt8(a, 21, b, 13, spans, 3, 8, 4, blockSize, layerOffset, positions),
     gqaStoreSpansInt8: (k) => k.gqaStoreSpansInt8(a, 21, b, 17, spans, 3, 2, 8, blockSize, layerOffset, positions),
-    mlaAttentionSpansInt8: (k) => k.mlaAttentionSpansInt8(out, 41, a, 53, spans, 3, 4, 8, 4, blockSize, layerOffset, positions, 0.3, scratch),
+    mlaAttentionSpansInt8: (k) => k.mlaAttentionSpansInt8(out, 41, a, 53, spans, 3, 4, 8, 4, blockSize, layerOffset, positions, 0, 0.3, scratch),
     gqaAttentionSpansInt8: (k) => k.gqaAttentionSpansInt8(out, 41, a, 53, spans, 3, 4, 2, 8, blockSize, layerOffset, positions, 0.3, scratch),
     combineRows: (k) => k.combineRows(out, 9, a, ids, b, 2, c, 8, 4, 7),
   };

@@ -80,7 +80,7 @@ export function longWork(kernels: Kernels, memory: WebAssembly.Memory): readonly
       const [rows, heads, latent, rope] = [64, 16, 512, 64];
       const [out, q, scratch] = [room(heads * latent * 4), room(heads * (latent + rope) * 4), room(attentionScratchBytes(rows, heads))];
       const blocks = table(mlaLayerBytes(BLOCK, latent, rope));
-      kernels.mlaAttention(out, 0, q, 0, rows, heads, latent, rope, blocks, BLOCK, 0, positions(rows), 0.1, scratch);
+      kernels.mlaAttention(out, 0, q, 0, rows, heads, latent, rope, blocks, BLOCK, 0, positions(rows), 0, 0.1, scratch);
     },
     () => {
       top = FIRST;

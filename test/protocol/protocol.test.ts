@@ -84,7 +84,7 @@ const crossing: readonly object[] = [
     entries: [
       {
         ...{ slot: 0, start: 8, tokens: [-1], first_block: 1, blocks: [7], shared: 0 },
-        ...{ generated: 2, samples: true, drafts: 0, attach: sequence, output: [5] },
+        ...{ generated: 2, samples: true, drafts: 0, foresees: -1, attach: sequence, output: [5] },
       },
     ],
     detach: [2],

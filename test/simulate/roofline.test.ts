@@ -18,7 +18,7 @@ const stepOf = (sequences: number, tokens: number): StepPlan => ({
   after: 0,
   entries: Array.from({ length: sequences }, (_, slot) => ({
     ...{ slot, start: 1_000, tokens: Array.from({ length: tokens }, () => 1), first_block: 0, blocks: [], shared: 0 },
-    ...{ generated: 0, samples: true, drafts: 0, attach: null, output: [] },
+    ...{ generated: 0, samples: true, drafts: 0, foresees: -1, attach: null, output: [] },
   })),
   detach: [],
 });

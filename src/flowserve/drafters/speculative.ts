@@ -5,8 +5,8 @@
 import type { Drafter } from './drafter.ts';
 import { type LookupLimits, PromptLookup } from './prompt-lookup.ts';
 
-/** `ngram`: prompt lookup. */
-export const DRAFT_METHODS = ['ngram'] as const;
+/** `ngram`: prompt lookup. `mtp`: the checkpoint's own layers for multi-token prediction. */
+export const DRAFT_METHODS = ['ngram', 'mtp'] as const;
 export type DraftMethod = (typeof DRAFT_METHODS)[number];
 
 /** `tokens`: drafts of a sequence in one step, at most; `adaptive`: fewer, or none, where they do not pay. */
@@ -17,5 +17,11 @@ export const configOf = ({ method, tokens, lookup_max, lookup_min, adaptive }: S
   ...{ method, num_speculative_tokens: tokens, prompt_lookup_max: lookup_max, prompt_lookup_min: lookup_min, adaptive },
 });
 
+/** A drafter that computes has an NPU to do so. */
+export type NewPredictor = (tokens: number) => Drafter;
+
 /** Null: nothing is drafted. */
-export const newDrafter = (speculative: Speculative | undefined): Drafter | null => (speculative === undefined ? null : new PromptLookup(speculative));
+export function newDrafter(speculative: Speculative | undefined, newPredictor: NewPredictor): Drafter | null {
+  if (speculative === undefined) return null;
+  return speculative.method === 'mtp' ? newPredictor(speculative.tokens) : new PromptLookup(speculative);
+}

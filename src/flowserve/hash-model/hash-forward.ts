@@ -10,6 +10,7 @@
  *   x       = H(layer, W, normed, x)                             dense layer
  *   reply e = H(layer, e, W of e, normed)                        on an NPU that has e in a slot
  *   x       = H(layer, W, x, (reply e, weight of e) by id, H(layer, W, normed))
+ *   x       = H(layer, W, next token, x)                         input of an MTP layer, whose row of position i is at i + 1
  *   token   = H(H(W, x), position, seed and choice where it samples) mod vocabulary           hash-sampler.ts
  *
  * Experts are chosen evenly: no groups, no skew. Nothing here allocates.
@@ -33,7 +34,7 @@ import { HASH_BYTES, type HashLayout, type HashScratch } from './hash-layout.ts'
 import { HashSampler } from './hash-sampler.ts';
 
 /** 17 and 18 are experts' (hash-experts.ts). */
-const KIND = { embed: 11, cell: 12, attention: 13, norm: 14, dense: 15, gate: 16, combine: 19, head: 20, projection: 21 } as const;
+const KIND = { embed: 11, cell: 12, attention: 13, norm: 14, dense: 15, gate: 16, combine: 19, head: 20, projection: 21, foresee: 22 } as const;
 /** 2³² divided by the golden ratio: steps of a Weyl sequence, as in SplitMix. */
 const GOLDEN = 0x9e3779b9;
 
@@ -191,7 +192,8 @@ export class HashForward implements Arithmetic {
     const x = this.at.x >>> 2;
     const positions = this.at.positions >>> 2;
     this.#begin(KIND.attention, layer, 0);
-    let read = 0;
+    // An MTP layer has nothing at position 0.
+    let read = layer < this.config.layers ? 0 : 1;
     for (let row = first; row < first + rows; row++) {
       const end = (words[positions + row] as number) + 1;
       while (read < end) {
@@ -264,7 +266,7 @@ export class HashForward implements Arithmetic {
 
   #keepRouting(layer: number, rows: number, first: number): void {
     const { routing } = this.layout;
-    if (routing === null) return;
+    if (routing === null || layer >= this.config.layers) return;
     const { topK } = this.config.moe;
     const skip = routedAt(routing, layer, first, topK);
     for (const [table, chosen] of [[routing.experts, this.at.experts] as const, [routing.weights, this.at.expertWeights] as const])
@@ -320,10 +322,27 @@ export class HashForward implements Arithmetic {
     }
   }
 
-  head(rowOf: (index: number) => number, count: number, first = 0): void {
+  foresee(layer: number, rows: number, isMain: boolean): void {
+    const words = this.#words;
+    const x = this.at.x >>> 2;
+    const tokens = this.at.tokenIds >>> 2;
+    for (let row = 0; row < rows; row++) {
+      this.#begin(KIND.foresee, layer, isMain ? 1 : 0);
+      this.#hash.absorb(words[tokens + row] as number, 0);
+      this.#hash.absorb(words[x + 2 * row] as number, words[x + 2 * row + 1] as number);
+      this.#hash.write(words, x + 2 * row);
+    }
+  }
+
+  moveRow(from: number, to: number): void {
+    const x = this.at.x >>> 2;
+    this.#words.copyWithin(x + 2 * to, x + 2 * from, x + 2 * from + 2);
+  }
+
+  head(rowOf: (index: number) => number, count: number, first = 0, layer = 0): void {
     const isSplit = this.layout.share.tp > 1;
     const [to, stride] = isSplit ? [4 * this.#offer(this.at.logits), 4 * this.#stride] : [this.at.headRows, HASH_BYTES];
-    for (let index = 0; index < count; index++) this.#hashRows(KIND.head, 0, to + stride * (first + index), this.at.x + HASH_BYTES * rowOf(index), 1);
+    for (let index = 0; index < count; index++) this.#hashRows(KIND.head, layer, to + stride * (first + index), this.at.x + HASH_BYTES * rowOf(index), 1);
   }
 
   /** Index of a row that `head` has prepared, when all ranks have. */

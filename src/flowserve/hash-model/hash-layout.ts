@@ -10,10 +10,12 @@
 import { offsetOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import { Arena } from '../../fabric/arena.ts';
+import { layersInMemory } from '../../model/moe-layers.ts';
 import { assert, MinipodError } from '../../protocol/errors.ts';
 import { executorOfNpu, sharedExpertNpusOf } from '../../protocol/topology.ts';
 import { type AreaSizes, layoutAreas } from '../../xccl/areas.ts';
 import { plainChecksum } from '../distflow/checksum.ts';
+import { withDraftLayers } from '../drafters/draft-layers.ts';
 import { firstMap } from '../expert-routing.ts';
 import { layersWithExperts, layoutSlotTables, layoutStaging, placeOfSlot, type SlotWeights, writeSlot } from '../expert-slots.ts';
 import { type PlanOptions, type PodPlanOf, planDies } from '../pod-plan.ts';
@@ -64,10 +66,11 @@ export type HashExpertLayout = ExpertLayout & Pick<HashLayout, 'weights'> & { re
 export type HashPodPlan = PodPlanOf<ModelShape, HashLayout | HashExpertLayout>;
 
 /**
- * A pod whose NPUs compute the hash model of `model`'s shape: any checkpoint's config, or one written down.
+ * A pod whose NPUs compute the hash model of a model's `shape`: any checkpoint's config, or one written down.
  * @throws `invalid_request`, `out_of_memory` as `planPod` does
  */
-export function planHashPod(model: ModelShape, options: PlanOptions): HashPodPlan {
+export function planHashPod(shape: ModelShape, options: PlanOptions): HashPodPlan {
+  const model = withDraftLayers(shape, options.speculative);
   const { layers, vocabSize, maxPositions, moe } = model;
   for (const [name, value] of Object.entries({ layers, vocabSize, maxPositions, topK: moe.topK, experts: moe.experts }))
     if (!Number.isInteger(value) || value < 1) throw new MinipodError('invalid_request', `hash model: ${name} is ${value}, use a whole number from 1 on`);
@@ -82,7 +85,7 @@ const layoutHashDie = (model: ModelShape, options: LayoutOptions, npu: number, b
 function layoutWeights(model: ModelShape, options: LayoutOptions, npu: number, arena: Arena): Pick<HashLayout, 'weights' | 'expertSlots'> {
   const slotTables = layoutSlotTables(model, options, npu, arena);
   const { each, tables } = slotTables;
-  const address = arena.allocate((slotTables.rank < 0 ? 1 : 1 + model.layers * each) * HASH_BYTES);
+  const address = arena.allocate((slotTables.rank < 0 ? 1 : 1 + layersInMemory(model) * each) * HASH_BYTES);
   const weights = tables.map((table, layer): SlotWeights | null =>
     table === null ? null : { first: address + (1 + layer * each) * HASH_BYTES, stride: HASH_BYTES, bytes: HASH_BYTES },
   );
@@ -107,7 +110,7 @@ function layoutHashExperts(model: ModelShape, options: LayoutOptions, npu: numbe
 }
 
 export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: number, base: number, bytes?: number): HashLayout {
-  const { moe, layers } = model;
+  const { moe } = model;
   const { max_batch_tokens: rows, deployment } = options;
   const arena = new Arena(base, bytes);
   const areas = layoutAreas(hashAreaSizes(model, options, npu), arena);
@@ -131,7 +134,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
   const behind = (own: number): HashScratch => rowsOf(own, secondPlaces(model, HASH_BYTES, options, dispatch));
   const second = turns ?? layoutSecondBatch(model, options, npu, behind, arena);
   const scratchEnd = arena.used;
-  const kv = layoutKv(layers, HASH_BYTES * options.kv_block_size, options, arena);
+  const kv = layoutKv(layersInMemory(model), HASH_BYTES * options.kv_block_size, options, arena);
   const kvEnd = arena.used;
   const blockTables = layoutBlockTables(model.maxPositions, options, arena);
   const offers = layoutOffersOf(options, npu, blockTables.blocks_max, arena);

@@ -1,6 +1,7 @@
 /**
  * The hash model's next token: the row's hash, position, and, where the request samples, its seed and choice.
  *
+ * Where it has tokens that MTP layers can foresee (`ModelShape.foreseeable`), the row says which ones: those are a hash of the sequence and the position alone.
  * There are no logits. So what only shapes a distribution (top_p, top_k, min_p, penalties, logit_bias; temperature but for being 0) is taken and changes
  * nothing: a recorded workload runs as it is. What would have to be made up is refused: log-probabilities. Stop tokens come by chance, never before
  * `min_tokens`.
@@ -22,7 +23,7 @@ export function checkHashSampling({ logprobs, prompt_logprobs }: Pick<Sampling, 
 
 type Slot = { readonly sequence: Sequence; readonly seedLow: number; readonly seedHigh: number; readonly refusal: ErrorRecord | null };
 
-const KIND = { greedy: 31, sampled: 32 } as const;
+const KIND = { greedy: 31, sampled: 32, foreseeable: 33 } as const;
 
 export class HashSampler implements TokenSampler {
   readonly #words: Int32Array;
@@ -30,12 +31,15 @@ export class HashSampler implements TokenSampler {
   readonly #vocabSize: number;
   readonly #hash = new Hash();
   readonly #token = new Int32Array(2);
+  /** Of 2³² hashes so many stand for a token that can be foreseen, in either model. */
+  readonly #foreseeable: number;
   readonly #slots: (Slot | null)[] = [];
 
   constructor(forward: HashForward, space: AddressSpace) {
     this.#words = space.wordsOf(forward.layout.base);
     this.#forward = forward;
     this.#vocabSize = forward.config.vocabSize;
+    this.#foreseeable = Math.floor(Math.sqrt(forward.config.foreseeable ?? 0) * 2 ** 32);
   }
 
   attach(slot: number, sequence: Sequence): void {
@@ -71,7 +75,21 @@ export class HashSampler implements TokenSampler {
     this.#hash.absorb(this.#words[at] as number, this.#words[at + 1] as number);
     this.#hash.write(this.#token, 0);
     const token = ((this.#token[0] as number) >>> 0) % this.#vocabSize;
+    if ((this.#token[1] as number) >>> 0 < this.#foreseeable) return { token: this.#foreseeableAt(sequence, position, generated), error: null };
     return { token: generated < sequence.sampling.min_tokens ? this.#unlessBanned(token, sequence.sampling.stop_token_ids) : token, error: null };
+  }
+
+  /** The rows of both models say whether a token is what could be foreseen, and those of MTP layers are read as the others are. */
+  guess(slot: number, row: number, position: number, generated: number): number {
+    return this.sample(slot, row, position, generated).token;
+  }
+
+  #foreseeableAt({ prompt, choice, sampling }: Sequence, position: number, generated: number): number {
+    this.#hash.begin(KIND.foreseeable, position, choice);
+    this.#hash.absorb(prompt.length, prompt[0] ?? 0);
+    this.#hash.write(this.#token, 0);
+    const token = ((this.#token[0] as number) >>> 0) % this.#vocabSize;
+    return generated < sampling.min_tokens ? this.#unlessBanned(token, sampling.stop_token_ids) : token;
   }
 
   /** The token, or the next one that does not stop. */

@@ -14,8 +14,8 @@ type Which = OfSequence | OfSpans;
 type Cells<Of extends Which> = [...table: Of['table'], blockSize: number, layerOffset: number, positions: Address];
 
 /**
- * Multi-head latent attention in absorbed form. q row: per head [q_latent | q_rope]; out row: per head `latent` floats. Row r sees positions 0..positions[r].
- * `latent` and `rope` are multiples of 4, blockSize of 16. scratch: attentionScratchBytes(rows, heads).
+ * Multi-head latent attention in absorbed form. q row: per head [q_latent | q_rope]; out row: per head `latent` floats. Row r sees positions first..positions[r],
+ * `first` being 0, or 1 in an MTP layer, which has no row at position 0. `latent` and `rope` are multiples of 4, blockSize of 16. scratch: attentionScratchBytes(rows, heads).
  */
 type MlaAttention<Of extends Which> = (
   ...operands: [
@@ -23,7 +23,7 @@ type MlaAttention<Of extends Which> = (
     ...rows: Of['rows'],
     ...[heads: number, latent: number, rope: number],
     ...cells: Cells<Of>,
-    ...[scale: number, scratch: Address],
+    ...[first: number, scale: number, scratch: Address],
   ]
 ) => void;
 

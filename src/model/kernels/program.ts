@@ -20,7 +20,7 @@ const INSTRUCTIONS = [
   ['ropeHalves', 'uuuuuuuu'],
   ['mlaStoreSpans', 'uuuuuuuuuuu'],
   ['gqaStoreSpans', 'uuuuuuuuuuu'],
-  ['mlaAttentionSpans', 'uuuuuuuuuuuufu'],
+  ['mlaAttentionSpans', 'uuuuuuuuuuuuufu'],
   ['gqaAttentionSpans', 'uuuuuuuuuuuufu'],
   ['addInPlace', 'uuu'],
   ['siluMul', 'uuuuuu'],
@@ -36,7 +36,7 @@ const INSTRUCTIONS = [
   ['matmulHeadsInt8', 'uuuuuuuuuuu'],
   ['mlaStoreSpansInt8', 'uuuuuuuuuuu'],
   ['gqaStoreSpansInt8', 'uuuuuuuuuuu'],
-  ['mlaAttentionSpansInt8', 'uuuuuuuuuuuufu'],
+  ['mlaAttentionSpansInt8', 'uuuuuuuuuuuuufu'],
   ['gqaAttentionSpansInt8', 'uuuuuuuuuuuufu'],
 ] as const satisfies readonly (readonly [keyof Kernels, string])[];
 

@@ -81,8 +81,9 @@ function scores2x4(scores: usize, q: usize, r: usize, k: usize, rowBytes: usize,
   v128.store(scores, f32x4.mul(joinLanes4(b0, b1, b2, b3), f32x4.splat(scale)), TILE * 4);
 }
 
-/** m advances; scores become s - m', and the word at `alpha` m - m'. Positions from `visible` on are masked. */
-function shiftScores(scores: usize, alpha: usize, query: usize, visible: i32): void {
+/** m advances; scores become s - m', and the word at `alpha` m - m'. The first `hidden` positions are masked, and those from `visible` on. */
+function shiftScores(scores: usize, alpha: usize, query: usize, hidden: i32, visible: i32): void {
+  for (let j = 0; j < hidden; j++) store<f32>(scores + (<usize>j << 2), -Infinity);
   for (let j = visible; j < TILE; j++) store<f32>(scores + (<usize>j << 2), -Infinity);
   const s0 = v128.load(scores), s1 = v128.load(scores, 16), s2 = v128.load(scores, 32), s3 = v128.load(scores, 48);
   const before = v128.load32_splat(query);
@@ -207,8 +208,11 @@ function scoreQueries(scores: usize, query: usize, count: i32, kv: usize, rowByt
 }
 
 /** acc of `count` queries, in pairs as far as they go. */
-function addValues(work: usize, query: usize, count: i32, values: usize, rowBytes: usize, valueDim: i32, visible: i32, first: bool): void {
-  let p = work + SCORES;
+function addValues(work: usize, query: usize, count: i32, values: usize, rowBytes: usize, valueDim: i32, hidden: i32, visible: i32, first: bool): void {
+  // What is hidden was never written: it is not even multiplied by 0.
+  let p = work + SCORES + (<usize>hidden << 2);
+  values += <usize>hidden * rowBytes;
+  visible -= hidden;
   for (; count > 0; count -= 2) {
     const acc = <usize>load<u32>(query, 12);
     const alpha = load<f32>(work), beta = load<f32>(work, 4);
@@ -220,14 +224,15 @@ function addValues(work: usize, query: usize, count: i32, values: usize, rowByte
   }
 }
 
-/** The tile whose KV rows begin at kv, for `count` (1..BATCH) queries that all see its first `visible` (1..16) positions. */
+/** The tile whose KV rows begin at kv, for `count` (1..BATCH) queries that all see its first `visible` (1..16) positions, but for the first `hidden` of them. */
 export function tileForBatch(
-  work: usize, queries: usize, count: i32, kv: usize, rowBytes: usize, keyDim: i32, valueOffset: usize, valueDim: i32, visible: i32, scale: f32, first: bool,
+  work: usize, queries: usize, count: i32, kv: usize, rowBytes: usize, keyDim: i32, valueOffset: usize, valueDim: i32,
+  hidden: i32, visible: i32, scale: f32, first: bool,
 ): void {
   const scores = work + SCORES;
   scoreQueries(scores, queries, count, kv, rowBytes, keyDim, visible, scale);
-  for (let i: usize = 0; i < <usize>count; i++) shiftScores(scores + i * NEXT, work + i * 4, queries + i * QUERY_BYTES, visible);
+  for (let i: usize = 0; i < <usize>count; i++) shiftScores(scores + i * NEXT, work + i * 4, queries + i * QUERY_BYTES, hidden, visible);
   expInPlace(work, SCORES + <usize>count * NEXT);
   for (let i: usize = 0; i < <usize>count; i++) sumTile(scores + i * NEXT, work + i * 4, queries + i * QUERY_BYTES);
-  addValues(work, queries, count, kv + valueOffset, rowBytes, valueDim, visible, first);
+  addValues(work, queries, count, kv + valueOffset, rowBytes, valueDim, hidden, visible, first);
 }

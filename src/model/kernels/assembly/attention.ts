@@ -29,9 +29,9 @@ export function closeQueries(query: usize, count: i32, valueDim: i32): void {
   }
 }
 
-/** All queries of one KV head over the tile at position `start`: batches of neighbours that see equally much of it. */
+/** All queries of one KV head over the tile at position `start`: batches of neighbours that see equally much of it. Nobody sees positions before `first`. */
 export function tileForQueries(
-  work: usize, queries: usize, count: i32, start: i32, kv: usize, rowBytes: usize, keyDim: i32, valueOffset: usize, valueDim: i32, scale: f32,
+  work: usize, queries: usize, count: i32, start: i32, first: i32, kv: usize, rowBytes: usize, keyDim: i32, valueOffset: usize, valueDim: i32, scale: f32,
 ): void {
   const end = queries + <usize>count * QUERY_BYTES;
   while (queries < end) {
@@ -43,7 +43,8 @@ export function tileForQueries(
       next += QUERY_BYTES;
       batch++;
     }
-    if (visible > 0) tileForBatch(work, queries, batch, kv, rowBytes, keyDim, valueOffset, valueDim, visible, scale, start == 0);
+    if (visible > 0)
+      tileForBatch(work, queries, batch, kv, rowBytes, keyDim, valueOffset, valueDim, max(first - start, 0), visible, scale, start == 0);
     queries = next;
   }
 }
@@ -69,12 +70,13 @@ export function lastPosition(positions: usize, rows: i32): i32 {
 }
 
 /**
- * Multi-head latent attention, absorbed form. q row: per head [q_latent | q_rope]; out row: per head latent floats. Row r sees positions 0..positions[r].
+ * Multi-head latent attention, absorbed form. q row: per head [q_latent | q_rope]; out row: per head latent floats. Row r sees positions first..positions[r],
+ * `first` being 0 or 1: an MTP layer has no row at position 0.
  * Strides in floats; latent and rope multiples of 4; blockSize a multiple of 16. scratch: 544 + 20 * rows * heads bytes.
  */
 export function mlaAttention(
   out: usize, outStride: i32, q: usize, qStride: i32, rows: i32, heads: i32, latent: i32, rope: i32,
-  blockTable: usize, blockSize: i32, layerOffset: i32, positions: usize, scale: f32, scratch: usize,
+  blockTable: usize, blockSize: i32, layerOffset: i32, positions: usize, first: i32, scale: f32, scratch: usize,
 ): void {
   const queries = scratch + WORK_BYTES;
   const keyDim = latent + rope;
@@ -87,7 +89,7 @@ export function mlaAttention(
   const last = lastPosition(positions, rows);
   for (let start = 0; start <= last; start += TILE) {
     const kv = <usize>load<u32>(blockTable + (<usize>(start / blockSize) << 2)) + <usize>layerOffset + <usize>(start % blockSize) * rowBytes;
-    tileForQueries(scratch, queries, count, start, kv, rowBytes, keyDim, 0, latent, scale);
+    tileForQueries(scratch, queries, count, start, first, kv, rowBytes, keyDim, 0, latent, scale);
   }
   closeQueries(queries, count, latent);
 }
@@ -114,7 +116,7 @@ export function gqaAttention(
     const head = <usize>(layerOffset + g * blockSize * <i32>rowBytes);
     for (let start = 0; start <= last; start += TILE) {
       const kv = <usize>load<u32>(blockTable + (<usize>(start / blockSize) << 2)) + head + <usize>(start % blockSize) * rowBytes;
-      tileForQueries(scratch, queries, count, start, kv, rowBytes, headDim, <usize>headDim << 2, headDim, scale);
+      tileForQueries(scratch, queries, count, start, 0, kv, rowBytes, headDim, <usize>headDim << 2, headDim, scale);
     }
     closeQueries(queries, count, headDim);
   }

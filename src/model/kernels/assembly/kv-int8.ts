@@ -50,7 +50,7 @@ export function gqaStoreInt8(
 /** As mlaAttention. scratch: [a tile, 16 rows of latent + rope floats][what mlaAttention needs]. */
 export function mlaAttentionInt8(
   out: usize, outStride: i32, q: usize, qStride: i32, rows: i32, heads: i32, latent: i32, rope: i32,
-  blockTable: usize, blockSize: i32, layerOffset: i32, positions: usize, scale: f32, scratch: usize,
+  blockTable: usize, blockSize: i32, layerOffset: i32, positions: usize, first: i32, scale: f32, scratch: usize,
 ): void {
   const keyDim = latent + rope;
   const tile = scratch, work = scratch + <usize>(TILE * keyDim * 4);
@@ -71,7 +71,7 @@ export function mlaAttentionInt8(
       unpackRowsBf16(to + <usize>(latent * 4), 0, from + <usize>latent, 1, rope);
       from += <usize>rowBytes;
     }
-    tileForQueries(work, queries, count, start, tile, <usize>keyDim << 2, keyDim, 0, latent, scale);
+    tileForQueries(work, queries, count, start, first, tile, <usize>keyDim << 2, keyDim, 0, latent, scale);
   }
   closeQueries(queries, count, latent);
 }
@@ -104,7 +104,7 @@ export function gqaAttentionInt8(
         dequantizeInt8(to + (tileRow >> 1), 0, from + <usize>headDim, from + <usize>(2 * headDim + 4), 1, headDim);
         from += <usize>rowBytes;
       }
-      tileForQueries(work, queries, count, start, tile, tileRow, headDim, tileRow >> 1, headDim, scale);
+      tileForQueries(work, queries, count, start, 0, tile, tileRow, headDim, tileRow >> 1, headDim, scale);
     }
     closeQueries(queries, count, headDim);
   }

@@ -51,12 +51,12 @@ export function gqaStoreSpans(
 /** scratch: as mlaAttention's for the longest span. */
 export function mlaAttentionSpans(
   out: usize, outStride: i32, q: usize, qStride: i32, spans: usize, count: i32, heads: i32, latent: i32, rope: i32,
-  blockSize: i32, layerOffset: i32, positions: usize, scale: f32, scratch: usize,
+  blockSize: i32, layerOffset: i32, positions: usize, first: i32, scale: f32, scratch: usize,
 ): void {
   for (const end = spans + <usize>count * SPAN_BYTES; spans < end; spans += SPAN_BYTES) {
     mlaAttention(
       firstRow(spans, out, outStride), outStride, firstRow(spans, q, qStride), qStride, rowsOf(spans), heads, latent, rope,
-      tableOf(spans), blockSize, layerOffset, firstRow(spans, positions, 1), scale, scratch);
+      tableOf(spans), blockSize, layerOffset, firstRow(spans, positions, 1), first, scale, scratch);
   }
 }
 
@@ -99,12 +99,12 @@ export function gqaStoreSpansInt8(
 /** scratch: as mlaAttentionInt8's for the longest span. */
 export function mlaAttentionSpansInt8(
   out: usize, outStride: i32, q: usize, qStride: i32, spans: usize, count: i32, heads: i32, latent: i32, rope: i32,
-  blockSize: i32, layerOffset: i32, positions: usize, scale: f32, scratch: usize,
+  blockSize: i32, layerOffset: i32, positions: usize, first: i32, scale: f32, scratch: usize,
 ): void {
   for (const end = spans + <usize>count * SPAN_BYTES; spans < end; spans += SPAN_BYTES) {
     mlaAttentionInt8(
       firstRow(spans, out, outStride), outStride, firstRow(spans, q, qStride), qStride, rowsOf(spans), heads, latent, rope,
-      tableOf(spans), blockSize, layerOffset, firstRow(spans, positions, 1), scale, scratch);
+      tableOf(spans), blockSize, layerOffset, firstRow(spans, positions, 1), first, scale, scratch);
   }
 }
 

@@ -1,0 +1,34 @@
+/**
+ * What drafts that are computed (multi-token prediction) ask of their sequences: KV of their own in the same blocks, which is made of the hidden state of a position
+ * and the token behind it, and lies where that token does (src/flowserve/mtp-layout.ts). So it takes room ahead of the tokens, and who begins with the KV of others
+ * lacks the first row.
+ * @module
+ */
+import type { RunningSequence } from './running-sequence.ts';
+
+/**
+ * Whoever goes on from KV that others have computed computes its last position again: nobody keeps hidden states. What that writes is there already, since KV of
+ * equal tokens has equal bits.
+ */
+export const startFrom = ({ foresight }: RunningSequence, known: number): number => (foresight > 0 ? Math.max(0, known - 1) : known);
+
+/** Positions that it needs room for when the first `end` are computed. */
+export const reachOf = ({ foresight, sequence }: RunningSequence, end: number): number =>
+  foresight === 0 ? end : Math.max(end, Math.min(end + foresight, sequence.prompt.length + sequence.max_tokens));
+
+/** Positions whose KV is whole, so that others may go on from it. */
+export const keepable = ({ computed, hole }: RunningSequence): number => (hole < 0 ? computed : Math.min(computed, hole));
+
+/** Tokens to draft behind a step of `count` more of its tokens (`StepEntry.foresees`). Who drafts no more, for it does not pay, has a hole from there on. */
+export function foreseen(running: RunningSequence, count: number): number {
+  const { sequence, stage, tokens, launched, sampling, foresight, drafting } = running;
+  if (foresight === 0 || running.hole >= 0) return -1;
+  const samples = launched + count === tokens.length + sampling;
+  if (!samples || stage === 'prefill') return 0;
+  // Of what is left after this step the next one draws one token itself.
+  const left = sequence.max_tokens - (tokens.length - sequence.prompt.length) - sampling - 2;
+  if (sequence.drafts && drafting.wait === 0) return Math.max(0, Math.min(foresight, left));
+  if (launched < sequence.prompt.length) return 0;
+  running.hole = launched;
+  return -1;
+}

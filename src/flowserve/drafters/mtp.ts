@@ -1,0 +1,224 @@
+/**
+ * Multi-token prediction (xDeepServe §4.6; DeepSeek-V3, arXiv 2412.19437 §2.2): the checkpoint's own MTP layers draft, as the last parts of each step.
+ *
+ *   main model's rows ─▶ tokens drawn ─▶ foresee ─▶ MTP layer ─▶ head ─▶ draft 1 ─▶ foresee ─▶ MTP layer ─▶ head ─▶ draft 2 …
+ *                        of each row the one that follows it     all rows whose next token is known        one row of each sequence
+ *
+ * The first round goes through all rows of the step, prompts' among them, so that the layer's cache has whatever the main model's has: the row of position i lies at
+ * position i + 1 (mtp-layout.ts). What a draft that turned out wrong has left behind there is written over by the next step, before anybody sees it. A second layer
+ * drafts the second token, and the last layer all that follow, from its own hidden states.
+ *
+ * Drafts are drawn as tokens are: with the penalties, bias and bans of the sequence that they would continue, and with the noise of their position.
+ * @module
+ */
+import { offsetOf } from '../../fabric/address.ts';
+import type { AddressSpace } from '../../fabric/address-space.ts';
+import { layersInMemory } from '../../model/moe-layers.ts';
+import type { Sequence } from '../../protocol/messages.ts';
+import type { StepEntry, StepOutcome } from '../../protocol/steps.ts';
+import type { Arithmetic, Span, TokenSampler } from '../arithmetic.ts';
+import type { ExpertBatches } from '../expert-batches.ts';
+import type { ExpertService } from '../expert-service.ts';
+import { LOGIT_ROWS_MAX } from '../scratch-layout.ts';
+import { SPAN, SPAN_WORDS } from '../step-layout.ts';
+import { compute, layerParts, type Part } from '../step-parts.ts';
+import type { DraftedStep, Drafter } from './drafter.ts';
+
+/** What a drafter that computes has of its NPU. */
+export type PredictorSeat = {
+  readonly model: Arithmetic;
+  readonly batches: ExpertBatches;
+  readonly service: ExpertService;
+  readonly sampler: TokenSampler;
+  readonly space: AddressSpace;
+  /** Positions that a slot's KV blocks have room for. */
+  readonly roomOf: (slot: number) => number;
+};
+
+/** A sequence that is drafted for: its last row, the position of the token drawn last, output tokens up to that, and how many drafts it wants. */
+type Lead = { readonly slot: number; row: number; readonly position: number; readonly generated: number; readonly wanted: number };
+
+/** The rows of a round. */
+type Round = { rows: number; spans: Span[]; leads: Lead[] };
+
+const NOTHING: readonly number[] = [];
+
+export class MultiTokenPrediction implements Drafter {
+  readonly #seat: PredictorSeat;
+  readonly #tokens_max: number;
+  readonly #words: Int32Array;
+  /** By layer. */
+  readonly #layers: (readonly Part[])[] = [];
+  /** By slot: prompt, and output that there was when it was attached. */
+  readonly #known: (readonly number[])[] = [];
+  /** By slot: output tokens that the sequence may have. */
+  readonly #tokensOf: number[] = [];
+  /** By slot: what follows the token that was drawn last. */
+  readonly #drafts: number[][] = [];
+
+  /** `tokens`: of a sequence in one step, at most. */
+  constructor(seat: PredictorSeat, tokens: number) {
+    this.#seat = seat;
+    this.#tokens_max = tokens;
+    this.#words = seat.space.wordsOf(seat.model.layout.base);
+  }
+
+  attach(slot: number, { prompt, max_tokens }: Sequence, output: readonly number[]): void {
+    this.#tokensOf[slot] = max_tokens;
+    this.#known[slot] = output.length === 0 ? prompt : [...prompt, ...output];
+    this.#drafts[slot] = [];
+  }
+
+  detach(slot: number): void {
+    this.#known[slot] = NOTHING;
+    this.#drafts[slot] = [];
+  }
+
+  reset(): void {
+    this.#known.length = 0;
+    this.#drafts.length = 0;
+  }
+
+  drew(slot: number): void {
+    this.#drafts[slot] = [];
+  }
+
+  draft(slot: number, max: number, drafts: number[]): void {
+    for (const token of (this.#drafts[slot] ?? NOTHING).slice(0, max)) drafts.push(token);
+  }
+
+  tail(step: DraftedStep): readonly Part[] {
+    const { config } = this.#seat.model;
+    const { entries } = step.plan;
+    // KV that is handed over layer by layer is whole now, whether or not anything was foreseen.
+    const end = compute(() => {}, layersInMemory(config));
+    if (entries.every(({ foresees }) => foresees < 0)) return [end];
+    const round: Round = { rows: 0, spans: [], leads: [] };
+    const parts: Part[] = [compute(() => this.#begin(step, round))];
+    const wanted = Math.min(this.#tokens_max, Math.max(...entries.map(({ foresees }) => foresees)));
+    for (let at = 0; at < Math.max(1, wanted); at++) {
+      const layer = config.layers + Math.min(at, (config.draftLayers ?? 1) - 1);
+      parts.push(compute(() => this.#seat.model.foresee(layer, rowsOf(round), at === 0)));
+      for (const part of this.#partsOf(layer)) parts.push(ofRound(part, round));
+      const sequences = entries.filter(({ foresees }) => foresees > at).length;
+      parts.push(...this.#readout(round, layer, at, sequences));
+      if (at + 1 < wanted) parts.push(compute(() => this.#goOn(round, at + 1)));
+    }
+    return [...parts, end];
+  }
+
+  #partsOf(layer: number): readonly Part[] {
+    const { model, batches, service } = this.#seat;
+    this.#layers[layer] ??= layerParts(model, layer, batches, service);
+    return this.#layers[layer];
+  }
+
+  /** The rows whose next token is known move up to be neighbours, and each is given that token. */
+  #begin({ plan: { entries }, spans, outcomes }: DraftedStep, round: Round): void {
+    const { model, roomOf } = this.#seat;
+    const { tokenIds, positions } = model.at;
+    for (const [index, entry] of entries.entries()) {
+      if (entry.foresees < 0) continue;
+      const { slot, start, generated, foresees } = entry;
+      const outcome = outcomes[index] as StepOutcome;
+      const known = rowsWithNext(entry, outcome);
+      const rows = Math.min(known, roomOf(slot) - start - 1);
+      if (rows <= 0) continue;
+      const { row: from } = spans[index] as Span;
+      const to = round.rows;
+      for (let row = 0; row < rows; row++) {
+        if (from > to) model.moveRow(from + row, to + row);
+        this.#words[(tokenIds >>> 2) + to + row] = this.#nextOf(entry, outcome, row);
+        this.#words[(positions >>> 2) + to + row] = start + row + 1;
+      }
+      this.#addSpan(round, slot, rows);
+      const drawn = generated + 1 + outcome.more.length;
+      // The next step draws one token itself.
+      const wanted = Math.min(foresees, (this.#tokensOf[slot] ?? 0) - drawn - 1);
+      if (entry.samples && rows === known && outcome.error === null && wanted > 0)
+        round.leads.push({ slot, row: to + rows - 1, position: start + rows, generated: drawn, wanted });
+    }
+  }
+
+  /** The token behind a row of an entry. */
+  #nextOf({ slot, start, tokens, samples, drafts }: StepEntry, { token, more }: StepOutcome, row: number): number {
+    const drawn = row + 1 - (tokens.length - drafts);
+    if (samples && drawn >= 0) return drawn === 0 ? token : (more[drawn - 1]?.token as number);
+    return row + 1 < tokens.length ? (tokens[row + 1] as number) : (this.#known[slot]?.[start + tokens.length] as number);
+  }
+
+  /** The row that has just been read, of each sequence that wants more drafts, followed by its draft. */
+  #goOn(round: Round, at: number): void {
+    const { model, roomOf } = this.#seat;
+    const { tokenIds, positions } = model.at;
+    const leads = round.leads.filter(({ slot, position, wanted }) => wanted > at && this.#drafts[slot]?.length === at && position + at < roomOf(slot));
+    round.rows = 0;
+    round.spans = [];
+    round.leads = leads;
+    for (const lead of leads) {
+      const to = round.rows;
+      if (lead.row > to) model.moveRow(lead.row, to);
+      lead.row = to;
+      this.#words[(tokenIds >>> 2) + to] = this.#drafts[lead.slot]?.[at - 1] as number;
+      this.#words[(positions >>> 2) + to] = lead.position + at;
+      this.#addSpan(round, lead.slot, 1);
+    }
+  }
+
+  #addSpan(round: Round, slot: number, rows: number): void {
+    const { at, layout } = this.#seat.model;
+    const { address, blocks_max } = layout.blockTables;
+    const span = (at.spans >>> 2) + round.spans.length * SPAN_WORDS;
+    this.#words[span + SPAN.row] = round.rows;
+    this.#words[span + SPAN.rows] = rows;
+    this.#words[span + SPAN.table] = offsetOf(address) + slot * blocks_max * 4;
+    round.spans.push({ slot, row: round.rows, rows });
+    round.rows += rows;
+  }
+
+  /** As readout.ts does: [ head ─ (G) ─▶ guess ] × batches. */
+  #readout(round: Round, layer: number, at: number, sequences: number): Part[] {
+    const { model } = this.#seat;
+    const isSplit = model.layout.share.tp > 1;
+    const batch_max = isSplit ? LOGIT_ROWS_MAX / 2 : LOGIT_ROWS_MAX;
+    const parts: Part[] = [];
+    for (let from = 0, turn = 0; from < sequences; from += batch_max, turn ^= 1) {
+      const first = isSplit ? turn * batch_max : 0;
+      const count = (): number => Math.max(0, Math.min(batch_max, round.leads.length - from));
+      parts.push(compute(() => model.head((index) => round.leads[from + index]?.row ?? 0, count(), first, layer)));
+      if (isSplit) parts.push({ kind: 'gather', table: 'logits', what: `'logits' of drafts from ${from} on`, first, rows: () => Math.max(1, count()) });
+      parts.push(compute(() => this.#guess(round, at, from, count(), first)));
+    }
+    return parts;
+  }
+
+  #guess({ leads }: Round, at: number, from: number, count: number, first: number): void {
+    for (let index = 0; index < count; index++) {
+      const { slot, position, generated } = leads[from + index] as Lead;
+      const drafts = this.#drafts[slot] as number[];
+      const token = this.#seat.sampler.guess(slot, first + index, position + 1 + at, generated + at, drafts);
+      if (token >= 0) drafts.push(token);
+    }
+  }
+}
+
+/** Rows of an entry, the first ones, behind which the token is known. */
+const rowsWithNext = ({ tokens, samples, drafts }: StepEntry, { token, more }: StepOutcome): number =>
+  samples ? tokens.length - drafts - (token < 0 ? 1 : -more.length) : tokens.length;
+
+/** Where nothing is left to compute, one row is, for nobody: ranks that gather it all do so. */
+const rowsOf = ({ rows }: Round): number => Math.max(1, rows);
+
+/** A part for the rows of a round, whatever the step has. */
+function ofRound(part: Part, round: Round): Part {
+  switch (part.kind) {
+    case 'compute':
+      return { ...part, compute: () => part.compute(rowsOf(round), round.spans) };
+    case 'experts':
+      return { ...part, route: () => part.route(rowsOf(round)), own: (_, share) => part.own(rowsOf(round), share) };
+    case 'gather':
+      return { ...part, rows: () => part.rows(rowsOf(round)) };
+    case 'projection':
+      return { ...part, rows: () => rowsOf(round), own: () => part.own(rowsOf(round)) };
+  }
+}

@@ -1,0 +1,110 @@
+/** Steps that verify what MTP layers draft: the same ids and the same logprob bits as without, in every topology; and drafts are those that they should be. */
+import { beforeAll, describe, expect, it } from 'vitest';
+import type { PodOptions, PodStats } from '../../src/index.ts';
+import { createPod } from '../../src/index.ts';
+import { casesOf, type GoldenCase } from '../golden/goldens.ts';
+import { withPod } from './pods.ts';
+import { run, WORKLOAD } from './workload.ts';
+
+const MTP = { method: 'mtp', num_speculative_tokens: 1, adaptive: false } as const;
+
+const draftsOf = ({ dp_groups }: PodStats): { tokens: number; accepted: number } => ({
+  tokens: dp_groups.reduce((sum, { drafting }) => sum + drafting.draft_tokens, 0),
+  accepted: dp_groups.reduce((sum, { drafting }) => sum + drafting.accepted_tokens, 0),
+});
+
+let without: Record<string, string[]>;
+beforeAll(async () => {
+  without = await withPod({ clock: 'virtual' }, (pod) => run(pod, 'all at once', WORKLOAD));
+});
+
+const pods: PodOptions[] = [
+  {},
+  { clock: 'virtual', async_scheduling: false, enforce_eager: true },
+  { clock: 'virtual', topology: 'colocated:dp=1,tp=2', max_batch_tokens: 40 },
+  { clock: 'virtual', kv_blocks: 26, speculative_config: { ...MTP, num_speculative_tokens: 3 } },
+  { clock: 'virtual', topology: 'pd:prefill=1,decode=1xdp2' },
+  { clock: 'virtual', topology: 'pd:prefill=1,decode=1', kv_transfer: 'layer', kv_cache_dtype: 'auto' },
+  { clock: 'virtual', topology: 'moe-attention:domains=1x2,experts=2', micro_batches: 2, speculative_config: { ...MTP, num_speculative_tokens: 2 } },
+  { clock: 'virtual', speculative_config: { ...MTP, adaptive: true } },
+];
+
+/** Right drafts of a walk over what the reference drafts: two tokens on where one is right, one where it is not. */
+function walk({ greedy_ids, mtp_draft_ids = [] }: GoldenCase): { tokens: number; accepted: number } {
+  const walked = { tokens: 0, accepted: 0 };
+  // Behind the last token but one there is nothing to draft.
+  for (let at = 0; at + 2 < greedy_ids.length; at++, walked.tokens++) {
+    if (mtp_draft_ids[at] !== greedy_ids[at + 1]) continue;
+    walked.accepted++;
+    at++;
+  }
+  return walked;
+}
+
+/** The drafts that a pod verifies, request by request, as it is asked for one after the other. */
+async function draftsIn(options: PodOptions, prompts: readonly (readonly number[])[]): Promise<{ drafts: number[][]; hits: number }> {
+  let all: number[] = [];
+  const drafts: number[][] = [];
+  const pod = await createPod({
+    ...{ clock: 'virtual', speculative_config: { ...MTP, num_speculative_tokens: 2 }, ...options },
+    inspect: (event) => {
+      if (event.type === '@xstate.event' && event.event.type === 'LAUNCH_DONE')
+        for (const outcome of (event.event as unknown as { outcomes: { drafts: number[] }[] }).outcomes) all.push(...outcome.drafts);
+    },
+  });
+  try {
+    let hits = 0;
+    for (const prompt of prompts) {
+      all = [];
+      const { usage } = await pod.complete(prompt, { max_tokens: 24, temperature: 0.8, seed: 3, ignore_eos: true, frequency_penalty: 0.5 });
+      hits += usage.cached_tokens;
+      drafts.push(all);
+    }
+    return { drafts, hits };
+  } finally {
+    await pod.close();
+  }
+}
+
+describe('drafts of MTP layers', () => {
+  it.each(pods)('should change no id and no bit of a log-probability: %o', async (options) => {
+    await withPod({ speculative_config: MTP, ...options }, async (pod) => {
+      expect(await run(pod, 'all at once', WORKLOAD)).toEqual(without);
+      expect(draftsOf(await pod.stats()).accepted).toBeGreaterThan(options.speculative_config?.adaptive ? 0 : 10);
+    });
+  });
+
+  it('should be right as often as a walk over the reference’s drafts says', async () => {
+    const cases = casesOf('tiny-deepseek-v3');
+    await withPod({ clock: 'virtual', speculative_config: MTP }, async (pod) => {
+      let before = { tokens: 0, accepted: 0 };
+      for (const golden of cases) {
+        await pod.complete(golden.token_ids, { temperature: 0, max_tokens: golden.greedy_ids.length, ignore_eos: true });
+        const now = draftsOf(await pod.stats());
+        expect({ tokens: now.tokens - before.tokens, accepted: now.accepted - before.accepted }).toEqual(walk(golden));
+        before = now;
+      }
+    });
+  });
+
+  it('should be the same with a cold cache and a warm one, in blocks of others and behind their output', async () => {
+    const story = casesOf('tiny-deepseek-v3').at(-1)?.token_ids ?? [];
+    const prompts = [story, story, story.slice(0, 64), [...story.slice(0, 70), 5, 9], story.slice(0, 65), [...story, ...story.slice(1, 40)], story];
+    for (const options of [
+      { topology: 'pd:prefill=1,decode=1', async_scheduling: false },
+      { dram_blocks: 64, kv_blocks: 10 },
+    ] as const) {
+      const cold = await draftsIn({ ...options, dram_blocks: 0, prefix_caching: false }, prompts);
+      const warm = await draftsIn(options, prompts);
+      expect(warm.hits).toBeGreaterThan(100);
+      expect(warm.drafts.flat().length).toBeGreaterThan(50);
+      expect(warm.drafts, JSON.stringify(options)).toEqual(cold.drafts);
+    }
+  });
+
+  it('should be refused for a model without such layers', async () => {
+    await expect(createPod({ model: 'test/models/tiny-qwen3-moe', speculative_config: MTP })).rejects.toThrow(
+      /'mtp' needs layers for multi-token prediction, and .* has none/,
+    );
+  });
+});
