@@ -92,7 +92,8 @@ export function generateGreedily(
     request: 1,
     choice: 0,
     prompt,
-    max_tokens: count,
+    // Drafts are of tokens that are wanted.
+    max_tokens: count + 1 + Math.max(0, options.foresees ?? 0),
     sampling: { ...GREEDY, logprobs: 0, ...options.sampling },
     ...NO_TERMS,
   };
