@@ -15,7 +15,7 @@ import { RecordTaking } from '../../src/flowserve/record-taking.ts';
 import { RequestRecords, recordsBytes } from '../../src/flowserve/request-records.ts';
 import type { Generation } from '../../src/index.ts';
 import { idOf, roleOf } from '../../src/protocol/address.ts';
-import type { CallerToPod, PodToCaller } from '../../src/protocol/caller.ts';
+import type { CallerToPod, ChunkRecord, PodToCaller } from '../../src/protocol/caller.ts';
 import { PLAIN_TEXT } from '../../src/protocol/constructors.ts';
 import { toErrorRecord } from '../../src/protocol/errors.ts';
 import type { Sequence } from '../../src/protocol/messages.ts';
@@ -120,9 +120,9 @@ export class TokenStreams {
     for (let left = count; left > 0 && port && choice.next < this.#tokens; left--, choice.next++) {
       const finish = choice.next === this.#tokens - 1 ? ('length' as const) : null;
       const token = tokenOf(call, choice.sequence.choice, choice.next);
-      const chunk = {
+      const chunk: ChunkRecord = {
         ...{ request: choice.sequence.request, choice: choice.sequence.choice, index: choice.next, text: `${token} `, token_ids: [token], logprobs: null },
-        ...{ finish, stop_string: null, stop_token: -1, cached: 0, parsed: null },
+        ...{ finish, stop_string: null, stop_token: -1, cached: 0, drafted: 0, parsed: null },
       };
       port.send(CALLER_THREAD, 'caller/0', `output/${choice.worker}`, { type: 'CHUNKS', chunks: [chunk] });
     }
