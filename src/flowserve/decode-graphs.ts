@@ -124,6 +124,7 @@ export class DecodeGraphs {
       });
     };
     for (const part of this.#inTurn) {
+      assert(part.kind !== 'turn', 'steps of one batch take no turns');
       if (part.kind === 'compute') {
         calls.push(() => part.compute(rows, spans));
         kv_layers = Math.max(kv_layers, part.kv_layers);

@@ -40,8 +40,8 @@ export type Surrounding = {
   reseat(): void;
 };
 
-/** What a micro-batch goes through: kernel by kernel, or captured; null: nothing is. */
-export type BatchParts = { readonly inTurn: readonly Part[]; readonly graphs: StepGraphs | null };
+/** What a micro-batch goes through: kernel by kernel, or captured; null: nothing is. And one layer of it. */
+export type BatchParts = { readonly inTurn: readonly Part[]; readonly graphs: StepGraphs | null; readonly ofLayer: (layer: number) => readonly Part[] };
 
 export type MicroBatchOptions = {
   readonly model: Arithmetic;
@@ -86,6 +86,11 @@ class MicroBatch {
   get #all(): BatchParts {
     this.#made ??= this.#options.parts();
     return this.#made;
+  }
+
+  /** One layer alone. */
+  beginLayer(layer: number, rows: number, spans: readonly Span[]): void {
+    this.begin(rows, spans, this.#all.ofLayer(layer));
   }
 
   /** `captured`: null: kernel by kernel. */
@@ -160,6 +165,19 @@ export class MicroBatches {
     first.begin(half, firstSpans, ofSecond === null ? null : ofFirst);
     second.begin(rows - half, secondSpans, ofSecond);
     this.#copyInputs(half, rows - half);
+  }
+
+  /** One layer more for the step at hand, of rows that lie as those of one batch; there may be none. */
+  goOnWith(layer: number, rows: number, spans: readonly Span[]): void {
+    const [first, second] = this.#batches as [MicroBatch, MicroBatch];
+    const [from, to] = this.#models as readonly [Arithmetic, Arithmetic];
+    const { row_bytes, scratch } = from.layout;
+    const half = Math.ceil(rows / MICRO_BATCHES);
+    const [firstSpans, secondSpans] = [this.#cut(0, spans, 0, half), this.#cut(1, spans, half, rows)];
+    first.beginLayer(layer, half, firstSpans);
+    second.beginLayer(layer, rows - half, secondSpans);
+    this.#copyInputs(half, rows - half);
+    this.#space.copy(to.layout.scratch.x, scratch.x + half * row_bytes, (rows - half) * row_bytes);
   }
 
   /** Goes on until answers are missing. `asked`: experts have just been asked. `onLayers`: told of layers whose KV is there. */

@@ -39,7 +39,6 @@ export function checkOptions({ moe }: ModelShape, deployment: Deployment, option
   checkBalancing(moe, deployment, options);
   checkSchedule(deployment, options);
   checkMicroBatches(deployment, options);
-  checkDrafts(options);
   checkHandoffs(deployment, options);
   checkCache(deployment, options);
   checkScaling(deployment, options);
@@ -77,14 +76,6 @@ function checkSchedule(deployment: Deployment, { topology, schedule }: PlanOptio
       'schedule',
       `'${schedule}' is between attention NPUs and expert NPUs, which topology '${formatTopology(topology)}' does not tell apart; 'moe-attention:domains=1x2,experts=2' does`,
     );
-}
-
-function checkDrafts({ topology, schedule, speculative }: PlanOptions): void {
-  if (speculative?.method !== 'mtp' || schedule !== 'domains') return;
-  refuse(
-    'speculative',
-    `method 'mtp' is not possible with schedule 'domains', whose rounds end with the main model's layers; '${formatTopology(topology)}' can have 'dataflow'`,
-  );
 }
 
 function checkHandoffs({ executors }: Deployment, { topology, kv_fabric = 'memory', kv_transfer }: PlanOptions): void {

@@ -58,7 +58,10 @@ export type Projection = {
   readonly own: (rows: number) => void;
 };
 
-export type Part = Compute | Experts | Gather | Projection;
+/** A whole layer of an NPU whose domain takes turns: it has the round of its experts, with nothing where there are no rows. */
+export type Turn = { readonly kind: 'turn'; readonly layer: number; readonly rows: () => number; readonly spans: () => readonly Span[] };
+
+export type Part = Compute | Experts | Gather | Projection | Turn;
 
 const all = (rows: number): number => rows;
 

@@ -28,7 +28,7 @@ import { Readout } from './readout.ts';
 import { SlotTokens } from './slot-tokens.ts';
 import { digestOf } from './step-digest.ts';
 import { firstBatchRows, kvPool, SPAN, SPAN_WORDS } from './step-layout.ts';
-import { compute, type Experts, type Part, type Projection, partsInTurn } from './step-parts.ts';
+import { compute, type Experts, layerParts, type Part, type Projection, partsInTurn } from './step-parts.ts';
 import { isDecode, partOf, type Run } from './step-run.ts';
 import { newMicroBatches } from './turns.ts';
 import type { WarmShape } from './warm-up.ts';
@@ -102,14 +102,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.#blocks = new BlockPool(space, kvPool(npu, kv));
     this.#sampler = forward.newSampler(space);
     const { batches, service } = this;
-    const seat = {
-      model: forward,
-      batches,
-      service,
-      sampler: this.#sampler,
-      space,
-      roomOf: (slot: number) => (this.#held.get(slot)?.length ?? 0) * kv.block_size,
-    };
+    const roomOf = (slot: number): number => (this.#held.get(slot)?.length ?? 0) * kv.block_size;
+    const seat = { model: forward, batches, service, sampler: this.#sampler, space, roomOf };
     this.#slotTokens = new SlotTokens(newDrafter(speculative, (tokens) => new MultiTokenPrediction(seat, tokens)));
     this.#asked = new AskedPeers(this.batches, this.service, this.#projection, dieOf);
     if (this.#turns === null && forward.layout.second !== null) {
@@ -175,8 +169,9 @@ export class StepProgram<Model extends Arithmetic = Forward> {
 
   /** Of a micro-batch; the first one's are those of whole steps. */
   #batchParts(model: Arithmetic, batches: ExpertBatches, space: AddressSpace): BatchParts {
-    if (model === this.forward) return { inTurn: this.#inTurn, graphs: this.#graphs };
-    return { inTurn: partsInTurn(model, batches, this.service), graphs: model.newGraphs(batches, this.service, space) };
+    const ofLayer = (layer: number): readonly Part[] => layerParts(model, layer, batches, this.service);
+    if (model === this.forward) return { inTurn: this.#inTurn, graphs: this.#graphs, ofLayer };
+    return { inTurn: partsInTurn(model, batches, this.service), graphs: model.newGraphs(batches, this.service, space), ofLayer };
   }
 
   start(planned: StepPlan): void {
@@ -202,7 +197,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.#microBatches?.start(row, spans, isCaptured);
     const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#slotTokens, captured !== null);
     const drafter = this.#slotTokens.drafter?.tail({ plan, spans, rows: row, outcomes: readout.outcomes }) ?? [];
-    const run: Run = { plan, spans, rows: row, parts, readout, tail: drafter, part: 0, digest: null };
+    const run: Run = { plan, spans, rows: row, parts, readout, tail: drafter, part: 0, isInBatches: !isWhole, digest: null };
     // Drafters compute in the rows' places.
     if (drafter.length > 0) run.tail = [compute(() => this.#keepDigest(run)), ...drafter];
     this.#run = run;
@@ -252,12 +247,9 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   poll(): Poll {
     const run = this.#run;
     assert(run, `NPU ${this.npu} runs no step`);
-    if (this.#microBatches !== null && run.part === 0) {
-      const state = this.#microBatches.poll((layers) => this.#onLayers(run.plan.step, layers));
-      this.#isAwaiting = state === 'pending';
-      if (state !== 'done') return state === 'asked' ? ASKED : PENDING;
-    }
     for (;;) {
+      const batches = this.#pollBatches(run);
+      if (batches !== null) return batches;
       if (this.#asked.isMissing && !this.#asked.pull()) return PENDING;
       if (this.#asked.failed !== null) throw new MinipodError('worker_failed', `NPU ${this.#asked.failed} failed at its part of layer ${this.#asked.layer}`);
       if (this.gather.isWaiting && !this.#gathers()) return PENDING;
@@ -272,6 +264,9 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       } else if (part.kind === 'projection') {
         this.#projectWithPeers(run, part);
         return ASKED;
+      } else if (part.kind === 'turn') {
+        this.#microBatches?.goOnWith(part.layer, part.rows(), part.spans());
+        run.isInBatches = true;
       } else {
         const table = this.forward.tables.of(part.table, part.first, part.rows(run.rows));
         this.gather.start(run.plan.step, part.what, table, PEERS_DEADLINE_MS);
@@ -280,6 +275,15 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     }
     this.#run = null;
     return { state: 'done', plan: run.plan, outcomes: run.readout.outcomes, digest: run.digest ?? digestOf(this.forward, this.#words, run.spans) };
+  }
+
+  /** Null: nothing runs in micro-batches any more. */
+  #pollBatches(run: Run): Poll | null {
+    if (!run.isInBatches || this.#microBatches === null) return null;
+    const state = this.#microBatches.poll((layers) => this.#onLayers(run.plan.step, layers));
+    this.#isAwaiting = state === 'pending';
+    run.isInBatches = state !== 'done';
+    return state === 'done' ? null : state === 'asked' ? ASKED : PENDING;
   }
 
   /** True: the table is whole. */

@@ -16,6 +16,8 @@ export type Run = {
   tail: readonly Part[];
   /** The part that comes next. */
   part: number;
+  /** It goes through micro-batches, before the part that comes next. */
+  isInBatches: boolean;
   /** Of the rows as the main model has left them; null: they are as it left them. */
   digest: number | null;
 };

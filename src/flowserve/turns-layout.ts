@@ -4,7 +4,7 @@
  * @module
  */
 import type { Arena } from '../fabric/arena.ts';
-import { moeLayersOf } from '../model/moe-layers.ts';
+import { draftLayerOf, moeLayersOf } from '../model/moe-layers.ts';
 import { assert } from '../protocol/errors.ts';
 import type { A2EForm } from '../xccl/a2e.ts';
 import { type CollectMemory, layoutCollectMemory } from '../xccl/combine.ts';
@@ -51,7 +51,7 @@ export type AttentionTurnsPlace = {
   /** What its gates have chosen, if anybody records that. */
   readonly routing: RoutingTable | null;
   readonly batches: readonly MicroBatchPlace[];
-  /** Of each micro-batch in an iteration: layers of experts. */
+  /** Of each micro-batch in an iteration: layers of experts, those of drafts among them. */
   readonly rounds: number;
   /** By which rows ask for the shared expert, and the rank of the NPU that has it; null: no other NPU has. */
   readonly shared: { readonly id: number; readonly rank: number } | null;
@@ -108,8 +108,14 @@ export function layoutAttentionTurns<Scratch extends StepScratch>(
   const holder = sharedNpuFor(model.moe, options.deployment, npu);
   const shared = holder === null ? null : { id: sharedIdOf(model, domain.executor, holder), rank: expertRankOf(domain, holder) };
   const routing = layoutRouting(model, { ...options, max_batch_tokens: rows }, arena);
-  return { scratch, routing, batches, rounds: moeLayersOf(model).length, shared };
+  return { scratch, routing, batches, rounds: roundLayers(model, options).length, shared };
 }
+
+/** The model's layers of experts, then of each token that is drafted at most. */
+const roundLayers = (model: ModelShape, { speculative }: LayoutOptions): number[] => [
+  ...moeLayersOf({ layers: model.layers, moe: model.moe }),
+  ...Array.from({ length: model.draftLayers === undefined ? 0 : (speculative?.tokens ?? 0) }, (_, index) => draftLayerOf(model, index)),
+];
 
 export function layoutExpertTurns(model: ModelShape, row_bytes: number, options: LayoutOptions, npu: number, arena: Arena): ExpertTurnsPlace | null {
   if (!takesTurns(options, npu)) return null;
@@ -121,5 +127,5 @@ export function layoutExpertTurns(model: ModelShape, row_bytes: number, options:
       receive: layoutReceiveMemory(rows, pairs, row_bytes / 4, arena),
     })),
   ).flat();
-  return { lanes, layers: moeLayersOf(model), round: layoutRound(pairs, row_bytes, arena) };
+  return { lanes, layers: roundLayers(model, options), round: layoutRound(pairs, row_bytes, arena) };
 }

@@ -7,6 +7,10 @@ export const isMoeLayer = ({ moe }: { readonly moe: Pick<MoeConfig, 'denseLayers
 /** Layers that have weights and KV in memory: the model's, then the MTP layers that are drafted with. */
 export const layersInMemory = ({ layers, draftLayers = 0 }: Pick<ModelConfig, 'layers' | 'draftLayers'>): number => layers + draftLayers;
 
+/** The layer that drafts the token of that index: one of its own as far as there are any, then the last. */
+export const draftLayerOf = ({ layers, draftLayers = 0 }: Pick<ModelConfig, 'layers' | 'draftLayers'>, index: number): number =>
+  layers + Math.min(index, Math.max(1, draftLayers) - 1);
+
 /** Of those, the ones that have experts. */
 export const moeLayersOf = (
   model: Pick<ModelConfig, 'layers' | 'draftLayers'> & { readonly moe: { readonly experts: number; readonly denseLayers: readonly number[] } },

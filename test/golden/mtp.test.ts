@@ -52,6 +52,7 @@ describe('multi-token prediction', async () => {
     ['colocated:dp=1,tp=2', {}],
     ['moe-attention:domains=1x1,experts=2', { micro_batches: 1 }],
     ['moe-attention:domains=1x1,experts=2', { micro_batches: 2 }],
+    ['moe-attention:domains=1x1,experts=2', { schedule: 'domains' }],
   ] as const)('should draft the same on %s %o, in chunks and op by op', async (topology, options) => {
     const other = await load(3, { topology: parseTopology(topology), workers: 1, ...options });
     const reference = await load(3, { enforce_eager: true });

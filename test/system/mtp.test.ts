@@ -23,7 +23,7 @@ const pods: PodOptions[] = [
   { clock: 'virtual', async_scheduling: false, enforce_eager: true },
   { clock: 'virtual', topology: 'colocated:dp=1,tp=2', max_batch_tokens: 40 },
   { clock: 'virtual', kv_blocks: 26, speculative_config: { ...MTP, num_speculative_tokens: 3 } },
-  { clock: 'virtual', topology: 'pd:prefill=1,decode=1xdp2' },
+  { clock: 'virtual', topology: 'moe-attention:domains=2x1,experts=2', schedule: 'domains', speculative_config: { ...MTP, num_speculative_tokens: 2 } },
   { clock: 'virtual', topology: 'pd:prefill=1,decode=1', kv_transfer: 'layer', kv_cache_dtype: 'auto' },
   { clock: 'virtual', topology: 'moe-attention:domains=1x2,experts=2', micro_batches: 2, speculative_config: { ...MTP, num_speculative_tokens: 2 } },
   { clock: 'virtual', speculative_config: { ...MTP, adaptive: true } },

@@ -8,12 +8,14 @@
  * position i + 1 (mtp-layout.ts). What a draft that turned out wrong has left behind there is written over by the next step, before anybody sees it. A second layer
  * drafts the second token, and the last layer all that follow, from its own hidden states.
  *
+ * Where DP domains take turns at the experts, an iteration has as many rounds more as tokens are drafted at most, with nothing in those that nobody needs.
+ *
  * Drafts are drawn as tokens are: with the penalties, bias and bans of the sequence that they would continue, and with the noise of their position.
  * @module
  */
 import { offsetOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
-import { layersInMemory } from '../../model/moe-layers.ts';
+import { draftLayerOf, layersInMemory } from '../../model/moe-layers.ts';
 import type { Sequence } from '../../protocol/messages.ts';
 import type { StepEntry, StepOutcome } from '../../protocol/steps.ts';
 import type { Arithmetic, Span, TokenSampler } from '../arithmetic.ts';
@@ -92,19 +94,25 @@ export class MultiTokenPrediction implements Drafter {
     const { entries } = step.plan;
     // KV that is handed over layer by layer is whole now, whether or not anything was foreseen.
     const end = compute(() => {}, layersInMemory(config));
-    if (entries.every(({ foresees }) => foresees < 0)) return [end];
+    if (!this.#hasTurns && entries.every(({ foresees }) => foresees < 0)) return [end];
     const round: Round = { rows: 0, spans: [], leads: [] };
     const parts: Part[] = [compute(() => this.#begin(step, round))];
     const wanted = Math.min(this.#tokens_max, Math.max(...entries.map(({ foresees }) => foresees)));
-    for (let at = 0; at < Math.max(1, wanted); at++) {
-      const layer = config.layers + Math.min(at, (config.draftLayers ?? 1) - 1);
+    for (let at = 0; at < (this.#hasTurns ? this.#tokens_max : Math.max(1, wanted)); at++) {
+      const layer = draftLayerOf(config, at);
+      if (at > 0) parts.push(compute(() => this.#goOn(round, at)));
       parts.push(compute(() => this.#seat.model.foresee(layer, rowsOf(round), at === 0)));
-      for (const part of this.#partsOf(layer)) parts.push(ofRound(part, round));
+      if (this.#hasTurns) parts.push({ kind: 'turn', layer, rows: () => round.rows, spans: () => round.spans });
+      else for (const part of this.#partsOf(layer)) parts.push(ofRound(part, round));
       const sequences = entries.filter(({ foresees }) => foresees > at).length;
       parts.push(...this.#readout(round, layer, at, sequences));
-      if (at + 1 < wanted) parts.push(compute(() => this.#goOn(round, at + 1)));
     }
     return [...parts, end];
+  }
+
+  /** All of its domain go through as many rounds, whoever has drafts. */
+  get #hasTurns(): boolean {
+    return this.#seat.model.layout.turns !== null;
   }
 
   #partsOf(layer: number): readonly Part[] {
@@ -218,6 +226,8 @@ function ofRound(part: Part, round: Round): Part {
       return { ...part, route: () => part.route(rowsOf(round)), own: (_, share) => part.own(rowsOf(round), share) };
     case 'gather':
       return { ...part, rows: () => part.rows(rowsOf(round)) };
+    case 'turn':
+      return part;
     case 'projection':
       return { ...part, rows: () => rowsOf(round), own: () => part.own(rowsOf(round)) };
   }
