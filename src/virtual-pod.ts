@@ -19,7 +19,7 @@ import {
   podOptionsSchema,
   topologyOf,
 } from './options.ts';
-import { VirtualControl, type VirtualOptions, type VirtualPorts } from './platform/virtual-control.ts';
+import { type OpenModel, VirtualControl, type VirtualOptions, type VirtualPorts } from './platform/virtual-control.ts';
 import type { ContextsOf, ModelInfo, Pod, RebalanceOptions } from './pod.ts';
 import { podStats } from './pod-stats.ts';
 import type { PodToCaller } from './protocol/caller.ts';
@@ -36,7 +36,8 @@ import { asInspect } from './trace/inspection-events.ts';
 /** Seeds of requests that brought none are drawn from a stream of their own: how many there are changes no delay. */
 const REQUEST_SEEDS = 1;
 
-export async function createVirtualPod(options: PodOptions): Promise<Pod> {
+/** `openModel`: how a folder's model is opened, for whoever opens many pods of it. */
+export async function createVirtualPod(options: PodOptions, openModel?: (folder: string) => Promise<OpenModel>): Promise<VirtualPod> {
   const { onProgress, inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
   const { seed = 0, kv_blocks, memory_bytes, record, record_routing, ...others } = resolved;
@@ -53,7 +54,8 @@ export async function createVirtualPod(options: PodOptions): Promise<Pod> {
     record_routing,
     folder: resolveModel(resolved.model),
   };
-  return VirtualPod.create(control, { onProgress: async (report) => onProgress?.(report), inspect: inspect && asInspect(inspect) });
+  const model = await openModel?.(control.folder);
+  return VirtualPod.create(control, { model, onProgress: async (report) => onProgress?.(report), inspect: inspect && asInspect(inspect) });
 }
 
 /**

@@ -29,12 +29,13 @@ export async function playClient(pod: Pod, call: ChaosCall, expected: readonly A
   const wrong: string[] = [];
   const got = expected.map(() => 0);
   const finished = expected.map((): string | null => null);
+  const texts = expected.map(() => '');
   let chunks = 0;
   if (leaves === 0) abort.abort();
   const report = (code: string, message = ''): CallReport => ({ code, message, tokens: got.reduce((sum, tokens) => sum + tokens, 0), chunks, wrong });
   try {
     const deadline = call.deadline_ms === undefined ? {} : { deadline_ms: call.deadline_ms };
-    for await (const { choice, token_ids, finish_reason } of pod.generate(promptOf(call), { ...optionsOf(call), ...deadline, signal: abort.signal })) {
+    for await (const { choice, text, token_ids, finish_reason } of pod.generate(promptOf(call), { ...optionsOf(call), ...deadline, signal: abort.signal })) {
       chunks++;
       const right = expected[choice];
       if (right === undefined) wrong.push(`choice ${choice} of ${expected.length} choices`);
@@ -45,6 +46,7 @@ export async function playClient(pod: Pod, call: ChaosCall, expected: readonly A
           if (id !== right.tokens[index]) wrong.push(`choice ${choice}, token ${index} is ${id}, undisturbed it is ${right.tokens[index] ?? 'none'}`);
           got[choice] = index + 1;
         }
+        texts[choice] += text;
         if (finish_reason !== null) finished[choice] = finish_reason;
       }
       for (let turn = 0; turn < turns; turn++) await breathe();
@@ -55,6 +57,7 @@ export async function playClient(pod: Pod, call: ChaosCall, expected: readonly A
   }
   for (const [choice, right] of expected.entries()) {
     if (got[choice] !== right.tokens.length) wrong.push(`choice ${choice} finished with ${got[choice]} of ${right.tokens.length} tokens`);
+    if (texts[choice] !== right.text) wrong.push(`choice ${choice} reads ${JSON.stringify(texts[choice])}, undisturbed ${JSON.stringify(right.text)}`);
     if (finished[choice] !== right.finish) wrong.push(`choice ${choice} ended by ${finished[choice]}, undisturbed by ${right.finish}`);
   }
   return report('finished');

@@ -13,7 +13,7 @@ import { parseOptions } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
 
 /** Named limits of one plan. */
-export const LIMITS = { faults_max: 64, calls_max: 256, for_ms_max: 60_000, at_ms_max: 600_000 } as const;
+export const LIMITS = { faults_max: 64, calls_max: 64, choices_max: 4, for_ms_max: 60_000, at_ms_max: 600_000 } as const;
 
 /** Moments that a fault may wait for, each the delivery of a message that begins it; `dispatch` strikes before the step begins, so that it meets the fault half-way. */
 export const PHASES = ['admission', 'prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'takeover'] as const;
@@ -74,7 +74,7 @@ const callSchema = z.strictObject({
   /** So many of its first tokens are those of all calls. */
   stem_tokens: z.int().min(0).default(0),
   max_tokens: z.int().min(1).max(4096).default(8),
-  n: z.int().min(1).max(16).default(1),
+  n: z.int().min(1).max(LIMITS.choices_max).default(1),
   /** Missing: it takes as long as it takes. */
   deadline_ms: z.number().positive().optional(),
 });

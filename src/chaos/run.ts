@@ -6,13 +6,13 @@
  *
  * @module
  */
-import { createPod, type PodOptions } from '../index.ts';
+import type { PodOptions } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { breathe } from '../runtime/event-loop.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import type { VirtualPod } from '../virtual-pod.ts';
 import { type CallReport, type ClientTerms, playClient } from './client.ts';
-import type { ChaosCall, ChaosPlan } from './fault-plan.ts';
+import { type ChaosCall, type ChaosPlan, LIMITS } from './fault-plan.ts';
 import { type FaultReport, Injector } from './injector.ts';
 import { type Verdict, type Violation, violationsAtRest, violationsOfCall, worst } from './invariants.ts';
 import type { Undisturbed } from './undisturbed.ts';
@@ -28,6 +28,8 @@ export type RunReport = {
 
 /** What a fault draws comes from a stream of its own: another fault changes no delay. */
 const FAULTS_STREAM = 3;
+/** More than any plan asks for, and fewer than a pod's own default, which is looked through at each start. */
+const QUEUED = LIMITS.calls_max * LIMITS.choices_max;
 /** Of one run; the longest that was seen took a fiftieth. */
 const EVENTS_MAX = 400_000;
 /** Asked of a pod that is healed: one that needs all stages, and one that may begin with what others computed. */
@@ -39,8 +41,8 @@ const STAYS: ClientTerms = { leaves: -1, turns: 0 };
 
 /** @throws `invalid_request` for a pod that cannot be, or a fault of what it does not have */
 export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { record }: { readonly record?: string } = {}): Promise<RunReport> {
-  const options = { kernels: 'hash', ...plan.pod, clock: 'virtual', seed: plan.seed, ...(record !== undefined && { record }) } as PodOptions;
-  await using pod = (await createPod(options)) as VirtualPod;
+  const options = { kernels: 'hash', max_queued: QUEUED, ...plan.pod, seed: plan.seed, ...(record !== undefined && { record }) } as PodOptions;
+  await using pod = await undisturbed.createPod(options);
   const { control } = pod;
   const { host } = control;
   const violations: Violation[] = [];

@@ -2,11 +2,15 @@
  * What calls are answered where nothing goes wrong: on one NPU alone, each call once, however many runs ask for it.
  * @module
  */
-import { createPod, type GenerateOptions, type Pod } from '../index.ts';
-import type { PodOptions } from '../options.ts';
+import { openCheckpoint } from '../model/checkpoint.ts';
+import { loadTokenizer } from '../model/tokenizer.ts';
+import type { GenerateOptions, PodOptions } from '../options.ts';
+import type { OpenModel } from '../platform/virtual-control.ts';
+import type { Pod } from '../pod.ts';
+import { createVirtualPod, type VirtualPod } from '../virtual-pod.ts';
 import type { ChaosCall, ChaosPlan } from './fault-plan.ts';
 
-export type Answer = { readonly tokens: readonly number[]; readonly finish: string };
+export type Answer = { readonly tokens: readonly number[]; readonly text: string; readonly finish: string };
 
 /** What decides tokens; all else of a pod does not. */
 const NUMERICS = ['model', 'kernels', 'kv_cache_dtype'] as const;
@@ -22,9 +26,22 @@ export const promptOf = ({ key, prompt_tokens, stem_tokens }: ChaosCall): number
 
 export const optionsOf = ({ key, max_tokens, n }: ChaosCall): GenerateOptions => ({ max_tokens, n, seed: key, temperature: key % 2 });
 
+const openModel = async (folder: string): Promise<OpenModel> => ({ tokenizer: await loadTokenizer(folder), checkpoint: openCheckpoint(folder) });
+
 export class Undisturbed implements AsyncDisposable {
+  /** By folder: opened once for all runs. */
+  readonly #models = new Map<string, Promise<OpenModel>>();
   readonly #pods = new Map<string, Promise<Pod>>();
   readonly #answers = new Map<string, Promise<readonly Answer[]>>();
+
+  /** A pod of a run, or one of its own. @throws as createPod does */
+  createPod(options: PodOptions): Promise<VirtualPod> {
+    return createVirtualPod({ ...options, clock: 'virtual' }, (folder) => {
+      const model = this.#models.get(folder) ?? openModel(folder);
+      this.#models.set(folder, model);
+      return model;
+    });
+  }
 
   /** By choice. */
   async answerOf({ pod }: Pick<ChaosPlan, 'pod'>, call: ChaosCall): Promise<readonly Answer[]> {
@@ -41,13 +58,14 @@ export class Undisturbed implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const pod of this.#pods.values()) await (await pod).close();
+    for (const model of this.#models.values()) (await model).checkpoint[Symbol.dispose]();
   }
 
   async #ask(numerics: Partial<PodOptions>, call: ChaosCall): Promise<readonly Answer[]> {
     const key = JSON.stringify(numerics);
-    const known = this.#pods.get(key) ?? createPod({ clock: 'virtual', kernels: 'hash', ...numerics });
+    const known = this.#pods.get(key) ?? this.createPod({ kernels: 'hash', ...numerics });
     this.#pods.set(key, known);
     const { choices } = await (await known).complete(promptOf(call), optionsOf(call));
-    return choices.map(({ token_ids, finish_reason }) => ({ tokens: token_ids, finish: finish_reason }));
+    return choices.map(({ token_ids, text, finish_reason }) => ({ tokens: token_ids, text, finish: finish_reason }));
   }
 }

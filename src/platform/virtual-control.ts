@@ -78,7 +78,12 @@ function parallelismOf(executor: Executor): Parallelism {
 /** A sequence's part of a step, beside what it computes. */
 const ALONE = { first_block: 0, blocks: [], shared: 0, generated: 0, samples: false, drafts: 0, foresees: -1, attach: null, output: [] } as const;
 
+/** A model's files, read. */
+export type OpenModel = { readonly tokenizer: Tokenizer; readonly checkpoint: Checkpoint };
+
 export type VirtualPorts = {
+  /** Of whoever opens many pods of it; missing: this one opens it. */
+  readonly model?: OpenModel | undefined;
   /** `group`: the DP group that it comes from; −1: none. */
   readonly tell: (message: PodToCaller, group: number) => void;
   readonly onProgress: OnProgress;
@@ -124,8 +129,8 @@ export class VirtualControl {
   #link: Link = ASCEND_910C_DIE;
 
   static async create(options: VirtualOptions, ports: VirtualPorts): Promise<VirtualControl> {
-    const tokenizer = await loadTokenizer(options.folder);
-    using checkpoint = openCheckpoint(options.folder);
+    using own = new DisposableStack();
+    const { tokenizer, checkpoint } = ports.model ?? { tokenizer: await loadTokenizer(options.folder), checkpoint: own.use(openCheckpoint(options.folder)) };
     const planned = { ...options, records_routing: options.record_routing !== undefined };
     const machine = await buildMachine(checkpoint, options.kernels, withCacheCosts(planned, checkpoint.config, ASCEND_910C_DIE), ports.onProgress);
     return new VirtualControl(options, checkpoint, machine, tokenizer, ports);
