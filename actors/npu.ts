@@ -13,7 +13,7 @@
  */
 import { assign, setup } from 'xstate';
 import { type Address, idOf } from '../src/protocol/address.ts';
-import { load, rankReset, reportLoads, stepDone, stepFailed } from '../src/protocol/constructors.ts';
+import { furnished, load, rankReset, reportLoads, stepDone, stepFailed } from '../src/protocol/constructors.ts';
 import { assert, type ErrorRecord } from '../src/protocol/errors.ts';
 import type { Commands, NpuMessage } from '../src/protocol/messages.ts';
 
@@ -60,6 +60,16 @@ export const npu = setup({
       actions: { type: 'launch', params: ({ event }) => ({ work: { kind: 'experts', expert_map: event.expert_map, work: event.work } }) },
     },
     EXPERT_WORK_DONE: { actions: { type: 'send', params: ({ event }) => ({ to: event.expert_map, message: event.message }) } },
+    FURNISH: {
+      actions: {
+        type: 'launch',
+        params: ({ event: { scaling, query, source } }) => ({ work: { kind: 'furnish', scaling, query, source } }),
+      },
+    },
+    WEIGHTS_COPIED: {
+      actions: { type: 'send', params: ({ context, event }) => ({ to: event.scaling, message: furnished(idOf(context.self), event.query, event.error) }) },
+    },
+    CLEAR_WEIGHTS: { actions: { type: 'launch', params: { work: { kind: 'clear' } } } },
     LOADS_COUNTED: {
       actions: { type: 'sendEach', params: ({ event }) => event.experts.map((expert, index) => ({ to: expert, message: load(event.tokens[index] ?? 0) })) },
     },

@@ -2,20 +2,20 @@
  * How many DP groups of a task executor serve, and how many NPUs have its experts, where these are apart; and how that changes while requests run: one change at
  * a time, which ends in the new shape or in the old one.
  *
- *   stable ─▶ claiming ─▶ placing (experts) ─▶ changing (groups) ─▶ stable
- *     ▲          │             │                    └─▶ regrouping ─┐    it took too long: those that served are to serve again
- *     └──────────┘             └─▶ replacing ◀──────────────────────┘    experts go back to the NPUs that had them
- *     └────────────────────────────┘   ▲ └─▶ reclaiming ─┐
- *                                      └─────────────────┘
+ *   stable ─▶ furnishing ─▶ claiming ─▶ placing (experts) ─▶ changing (groups) ─▶ stable
+ *     ▲           │           │              │                    └─▶ regrouping ─┐    it took too long: those that served are to serve again
+ *     └───────────┴───────────┘              └─▶ replacing ◀──────────────────────┘    experts go back to the NPUs that had them
+ *     └──────────────────────────────────────────┘   ▲ └─▶ reclaiming ─┐
+ *                                                    └─────────────────┘
  *
- * More groups: they are told to take part. Fewer: those that are to stand by hand their sequences back, which go on in the others, and the change is done when
+ * More groups: their NPUs get weights from those of the first group, which always serves, then they are told to take part. Fewer: those that are to stand by hand their sequences back, which go on in the others, and the change is done when
  * nothing is left there. Experts move by their map's own protocol (expert-map.ts), of whose serial log this is an entry: a rebalance that is under way ends for it,
  * and what weighs more ends it. One deadline is the whole change's. The way back has none: groups that served are there, and those that do not give back are hung or
  * dead workers', whose successors hold nothing; experts that cannot move, since an NPU is lost or somebody else has the map, are asked to again.
  */
 import { assign, setup } from 'xstate';
-import type { Address } from '../src/protocol/address.ts';
-import { scaled, scaleOverdue, scaleRetry, serve } from '../src/protocol/constructors.ts';
+import { type Address, address } from '../src/protocol/address.ts';
+import { clearWeights, furnish, scaled, scaleOverdue, scaleRetry, serve } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
 import { mapDone, mapWanted, placeExperts } from '../src/protocol/map-log.ts';
 import type { Commands } from '../src/protocol/messages.ts';
@@ -41,6 +41,10 @@ type Input = Shape & {
   readonly expert_map: Address | null;
   /** All that there are, in the order in which they come to serve. */
   readonly groups: readonly number[];
+  /** By group, in that order: its NPUs. */
+  readonly ranks: readonly (readonly number[])[];
+  /** Groups that stand by need no weights; false: others compute with them. */
+  readonly clears: boolean;
   /** Of the NPUs that may have the experts: so many of those from this one on have them. */
   readonly first_expert: number;
 };
@@ -52,6 +56,8 @@ type Scaling = Input & {
   query: number;
   /** Of its log, open and this one's; −1: none. */
   entry: number;
+  /** NPUs that have no weights yet. */
+  bare: readonly number[];
   /** Why it is undone; null: it is not. */
   error: ErrorRecord | null;
 };
@@ -79,6 +85,21 @@ const serveSo = ({ task_executor, groups }: Scaling, count: number): Commands['s
 const toMap = ({ expert_map }: Scaling, message: Commands['send']['message']): Commands['send'][] => (expert_map === null ? [] : [{ to: expert_map, message }]);
 const holdersOf = ({ first_expert }: Scaling, count: number): number[] => Array.from({ length: count }, (_, index) => first_expert + index);
 const placeSo = (context: Scaling, count: number): Commands['send'][] => toMap(context, placeExperts(context.entry, holdersOf(context, count)));
+/** From those of the first group, rank by rank. */
+const furnishBare = ({ self, query, ranks, bare }: Scaling): Commands['send'][] =>
+  bare.map((npu) => {
+    const group = ranks.find((npus) => npus.includes(npu)) as readonly number[];
+    return { to: address('npu', npu), message: furnish(self, query, ranks[0]?.[group.indexOf(npu)] as number) };
+  });
+/** Of the groups that there are in the larger shape alone, where they are to stand by. */
+const clearOthers = haveDone(({ attention, wanted, ranks, clears }) =>
+  clears
+    ? ranks
+        .slice(attention, Math.max(attention, wanted.attention))
+        .flat()
+        .map((npu) => ({ to: address('npu', npu), message: clearWeights() }))
+    : [],
+);
 const claim = haveDone((context) => toMap(context, mapWanted(context.self, context.query, 'scale')));
 /** The entry is over. */
 const giveBack = haveDone((context) => (context.entry < 0 ? [] : toMap(context, mapDone(context.entry, context.error))));
@@ -104,7 +125,15 @@ export const scaling = setup({
     noteWanted: assign(({ event }) =>
       event.type === 'SCALE' ? { wanted: { attention: event.attention, experts: event.experts }, deadline_ms: event.deadline_ms, error: null } : {},
     ),
-    noteShape: assign(({ context: { wanted } }) => ({ attention: wanted.attention, experts: wanted.experts })),
+    // From now on what was wanted is there, and what was there is another shape.
+    noteShape: assign(({ context: { attention, experts, wanted } }) => ({ ...wanted, wanted: { attention, experts } })),
+    noteBare: assign({
+      bare: ({ context: { attention, wanted, ranks, clears } }) => (clears ? ranks.slice(attention, Math.max(attention, wanted.attention)).flat() : []),
+    }),
+    noteFurnished: assign({
+      bare: ({ context, context: { bare }, event }) =>
+        event.type === 'FURNISHED' && event.query === context.query && event.error === null ? bare.filter((npu) => npu !== event.npu) : bare,
+    }),
     noteQuery: assign({ query: ({ context }) => context.query + 1 }),
     noteOverdue: assign({
       error: ({ context }) => failure('deadline_exceeded', context, `took more than ${context.deadline_ms / 1000} s`),
@@ -120,6 +149,7 @@ export const scaling = setup({
     isSo: ({ context, event }) => event.type === 'SCALE' && event.attention === context.attention && event.experts === context.experts,
     groupsStay: ({ context }) => groupsStay(context),
     expertsStay: ({ context }) => expertsStay(context),
+    allHaveWeights: ({ context }) => context.bare.length === 0,
     hasNoMap: ({ context }) => context.expert_map === null,
     isTaken: ({ context }) => context.entry < 0,
     isAnswer: ({ context, event }) => (event.type === 'MAP_GRANTED' || event.type === 'MAP_REFUSED') && event.query === context.query,
@@ -131,12 +161,21 @@ export const scaling = setup({
   },
 }).createMachine({
   id: 'scaling',
-  context: ({ input }) => ({ ...input, wanted: { attention: input.attention, experts: input.experts }, deadline_ms: 0, query: 0, entry: -1, error: null }),
+  context: ({ input }) => ({
+    ...input,
+    wanted: { attention: input.attention, experts: input.experts },
+    deadline_ms: 0,
+    query: 0,
+    entry: -1,
+    bare: [],
+    error: null,
+  }),
   initial: 'stable',
   on: {
     // Of a question that was given up.
     MAP_GRANTED: { actions: haveDoneWith((context, event) => (event.type === 'MAP_GRANTED' ? toMap(context, mapDone(event.entry, context.error)) : [])) },
     MAP_REFUSED: {},
+    FURNISHED: {},
     // Another one comes: for what was asked last.
     EXPERTS_PLACED: {},
     MAP_TAKEN: { actions: 'noteTaken' },
@@ -148,13 +187,27 @@ export const scaling = setup({
         SCALE: [
           { guard: 'isSo', actions: tell(({ attention, experts }) => scaled(attention, experts, null)) },
           {
-            target: 'claiming',
+            target: 'furnishing',
             actions: [
               'noteWanted',
+              'noteBare',
+              'noteQuery',
               { type: 'after', params: ({ context: { deadline_ms } }) => ({ id: 'overdue', delay_ms: deadline_ms, message: scaleOverdue() }) },
             ],
           },
         ],
+      },
+    },
+    furnishing: {
+      entry: [haveDone(furnishBare), retry],
+      exit: { type: 'cancel', params: { id: 'retry' } },
+      always: { guard: 'allHaveWeights', target: 'claiming' },
+      on: {
+        SCALE: refuse,
+        FURNISHED: { actions: 'noteFurnished' },
+        // Whose worker was lost did not hear of it.
+        SCALE_RETRY: { target: 'furnishing', reenter: true },
+        SCALE_OVERDUE: { target: 'stable', actions: ['noteOverdue', clearOthers, answer] },
       },
     },
     claiming: {
@@ -163,8 +216,8 @@ export const scaling = setup({
       on: {
         SCALE: refuse,
         MAP_GRANTED: { guard: 'isAnswer', target: 'placing', actions: 'noteEntry' },
-        MAP_REFUSED: { guard: 'isAnswer', target: 'stable', actions: ['noteFailure', answer] },
-        SCALE_OVERDUE: { target: 'stable', actions: ['noteOverdue', answer, 'noteQuery'] },
+        MAP_REFUSED: { guard: 'isAnswer', target: 'stable', actions: ['noteFailure', clearOthers, answer] },
+        SCALE_OVERDUE: { target: 'stable', actions: ['noteOverdue', clearOthers, answer, 'noteQuery'] },
       },
     },
     placing: {
@@ -179,10 +232,10 @@ export const scaling = setup({
     },
     changing: {
       entry: haveDone((context) => (groupsStay(context) ? [] : [serveSo(context, context.wanted.attention)])),
-      always: { guard: 'groupsStay', target: 'stable', actions: ['noteShape', answer] },
+      always: { guard: 'groupsStay', target: 'stable', actions: ['noteShape', clearOthers, answer] },
       on: {
         SCALE: refuse,
-        SERVING: { guard: 'isAsWanted', target: 'stable', actions: ['noteShape', answer] },
+        SERVING: { guard: 'isAsWanted', target: 'stable', actions: ['noteShape', clearOthers, answer] },
         SCALE_OVERDUE: { target: 'regrouping', actions: 'noteOverdue' },
       },
     },
@@ -200,12 +253,12 @@ export const scaling = setup({
         haveDone((context) => (expertsStay(context) || context.entry < 0 ? [] : placeSo(context, context.experts))),
       ],
       always: [
-        { guard: 'expertsStay', target: 'stable', actions: answer },
+        { guard: 'expertsStay', target: 'stable', actions: [clearOthers, answer] },
         { guard: 'isTaken', target: 'reclaiming' },
       ],
       on: {
         SCALE: refuse,
-        EXPERTS_PLACED: [{ guard: 'areBack', target: 'stable', actions: answer }, { guard: 'areNotPlaced', actions: retry }, {}],
+        EXPERTS_PLACED: [{ guard: 'areBack', target: 'stable', actions: [clearOthers, answer] }, { guard: 'areNotPlaced', actions: retry }, {}],
         MAP_TAKEN: { target: 'reclaiming', actions: 'noteTaken' },
         SCALE_RETRY: { target: 'replacing', reenter: true },
       },

@@ -239,6 +239,8 @@ export type ScalingStats = {
   readonly attention: { readonly serving: number; readonly reserved: number };
   /** NPUs that have the experts, those for which there is room, and how few there may come to be; null: experts are not apart. */
   readonly experts: { readonly serving: number; readonly reserved: number; readonly fewest: number } | null;
+  /** Of its NPUs: those that stand by hold none. */
+  readonly weights: { readonly held_bytes: number; readonly reserved_bytes: number };
   readonly changes: number;
   readonly last_error: string | null;
 };

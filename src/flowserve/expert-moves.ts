@@ -21,7 +21,7 @@ import type { Arithmetic } from './arithmetic.ts';
 import { CHUNK_BYTES, type Checksum } from './distflow/checksum.ts';
 import { type ExpertSlots, expertIn, layersWithExperts, placeOfSlot, sumOfSlot, writeSlot } from './expert-slots.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
-import { slotPlace } from './slot-places.ts';
+import { slotPlace, slotsOfDie } from './slot-places.ts';
 import type { DieLayout } from './step-layout.ts';
 import type { StepProgram } from './step-program.ts';
 
@@ -199,10 +199,7 @@ export class ExpertMoves {
   /** An NPU's tables, on the die that it has now, and the memory that they are in. */
   #slotsOf(npu: number): { readonly words: Int32Array; readonly slots: ExpertSlots } {
     const { plan, space, directory } = this.#options;
-    const layout = plan.layouts[npu] as DieLayout;
-    const { base } = plan.dies[directory.dieOfNpu(npu)] as Region;
-    const tables = layout.expertSlots.tables.map((table) => (table === null ? null : table - layout.base + base));
-    return { words: space.wordsOf(base), slots: { ...layout.expertSlots, tables } };
+    return { words: space.wordsOf((plan.dies[directory.dieOfNpu(npu)] as Region).base), slots: slotsOfDie(plan, directory, npu) };
   }
 
   get #layers(): readonly number[] {

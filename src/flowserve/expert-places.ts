@@ -6,8 +6,9 @@ import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Executor } from '../protocol/topology.ts';
 import type { Directory } from '../runtime/directory.ts';
-import { type ExpertSlots, expertIn, layersWithExperts, SLOT, SLOT_WORDS } from './expert-slots.ts';
+import { expertIn, layersWithExperts, SLOT, SLOT_WORDS } from './expert-slots.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
+import { slotsOfDie } from './slot-places.ts';
 
 /** `npus`: by expert id those that hold it, ascending. `map_epoch`: of the map by which a slot of the layer changed last. */
 export type ExpertPlaces = { readonly npus: readonly (readonly number[])[]; readonly map_epoch: number };
@@ -16,21 +17,13 @@ export type LayerPlaces = { readonly layer: number; readonly by_executor: readon
 /** Of each layer that has experts. */
 export function expertPlaces(plan: AnyPodPlan, space: AddressSpace, directory: Directory): LayerPlaces[] {
   const { executors } = plan.hosting.deployment;
-  /** Its tables, on the die that it has now. */
-  const slotsOf = (npu: number): ExpertSlots | null => {
-    const layout = plan.layouts[npu];
-    const die = plan.dies[directory.dieOfNpu(npu)];
-    if (layout === undefined || die === undefined) return null;
-    const { expertSlots } = layout;
-    return { ...expertSlots, tables: expertSlots.tables.map((table) => (table === null ? null : table - layout.base + die.base)) };
-  };
   const placesIn = ({ experts: { first, npus } }: Executor, layer: number): ExpertPlaces => {
     const holders = Array.from({ length: plan.config.moe.experts }, (): number[] => []);
     let map_epoch = 0;
     for (let npu = first; npu < first + npus; npu++) {
-      const slots = slotsOf(npu);
-      const table = slots?.tables[layer] ?? null;
-      if (slots === null || table === null) continue;
+      const slots = slotsOfDie(plan, directory, npu);
+      const table = slots.tables[layer] ?? null;
+      if (table === null) continue;
       const words = space.wordsOf(table);
       for (let slot = 0; slot < slots.each; slot++) {
         const expert = expertIn(words, slots, layer, slot);

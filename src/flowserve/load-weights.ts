@@ -19,6 +19,7 @@ import { nativeMapOf } from './expert-routing.ts';
 import { placeOfSlot, writeSlot } from './expert-slots.ts';
 import type { MtpWeights } from './mtp-layout.ts';
 import type { Linear, MlpWeights, NpuLayout, Vector, WeightFormat } from './npu-layout.ts';
+import type { WeightPiece } from './replicated-weights.ts';
 import { sumOfWeights } from './slot-weights.ts';
 import { attentionLayouts } from './step-layout.ts';
 import type { Range } from './tensor-share.ts';
@@ -57,15 +58,16 @@ export class WeightLoader {
 
   /**
    * Loads these NPUs, and into their slots what the maps of their groups say. Yields between tensors so that a caller can report progress; each tensor's bytes
-   * once, though more than one NPU has them.
+   * once, though more than one NPU has them. `holds`: whether an NPU has more than experts now.
    */
   *load(
     layouts: readonly (NpuLayout | ExpertNpuLayout)[],
     mapOf: (npu: number) => ExpertMap = (npu) => this.#nativeMapOf(layouts, npu),
+    holds: (npu: number) => boolean = () => true,
   ): Generator<{ readonly tensor: string; readonly bytes: number }> {
     assert(layouts.length > 0, 'a pod has at least one NPU');
     const told = new Map<string, number>();
-    for (const { tensor, bytes, of } of this.#loadAll(layouts, mapOf)) {
+    for (const { tensor, bytes, of } of this.#loadAll(layouts, mapOf, holds)) {
       const before = told.get(tensor) ?? 0;
       const news = Math.min(bytes, of - before);
       told.set(tensor, before + news);
@@ -73,7 +75,8 @@ export class WeightLoader {
     }
   }
 
-  *#loadAll(layouts: readonly (NpuLayout | ExpertNpuLayout)[], mapOf: (npu: number) => ExpertMap): Generator<Loaded> {
+  *#loadAll(layouts: readonly (NpuLayout | ExpertNpuLayout)[], mapOf: (npu: number) => ExpertMap, holds: (npu: number) => boolean): Generator<Loaded> {
+    const holding = attentionLayouts(layouts).filter(({ npu }) => holds(npu));
     for (const layout of layouts) {
       if (layout.kind === 'experts') {
         yield* this.#loadSlots(layout, mapOf(layout.npu));
@@ -81,9 +84,9 @@ export class WeightLoader {
           if (weights?.shared != null) yield* this.#loadMlp(layout, weights.shared, `model.layers.${layer}.mlp.shared_experts`);
         continue;
       }
-      const alike = attentionLayouts(layouts).find((other) => isAlike(other, layout)) as NpuLayout;
+      const alike = holding.find((other) => isAlike(other, layout));
       if (alike === layout) yield* this.#loadShare(layout);
-      else this.#copyReplicated(alike, layout);
+      else if (alike !== undefined && holds(layout.npu)) this.#copyReplicated(alike, layout);
       // The shared expert is among what they have alike.
       yield* this.#loadSlots(layout, mapOf(layout.npu));
     }
@@ -328,25 +331,9 @@ export class WeightLoader {
     ropeTable(maxPositions, rope.dim, rope.theta, yarn, floats.subarray(at, at + ropeTableLength(maxPositions, rope.dim)) as Float32Array<ArrayBuffer>);
   }
 
-  /** Everything but experts lies at the same place in each region up to the first expert, and in the same order: copied piece by piece. */
+  /** Piece by piece: everything but experts is of the same size in each region, and in the same order. */
   #copyReplicated(from: NpuLayout, to: NpuLayout): void {
-    const copy = (target: number, source: number, bytes: number): void => this.#space.copy(target, source, bytes);
-    const copyLinear = (target: Linear, source: Linear): void => copy(target.address, source.address, source.head_bytes * source.heads);
-    const copyVector = (target: Vector, source: Vector): void => copy(target.address, source.address, source.length * 4);
-    const copyAny = (target: unknown, source: unknown): void => {
-      if (typeof source !== 'object' || source === null) return;
-      if ('head_bytes' in source) copyLinear(target as Linear, source as Linear);
-      else if ('length' in source && 'address' in source) copyVector(target as Vector, source as Vector);
-      else
-        for (const key of Object.keys(source)) if (key !== 'slots') copyAny((target as Record<string, unknown>)[key], (source as Record<string, unknown>)[key]);
-    };
-    const { vocabSize, hiddenSize, maxPositions, rope } = this.#checkpoint.config;
-    copy(to.embedding.address, from.embedding.address, vocabSize * hiddenSize * (from.embedding.format === 'bf16' ? 2 : 4));
-    copyAny(to.layers, from.layers);
-    copyAny(to.mtp, from.mtp);
-    copyVector(to.finalNorm, from.finalNorm);
-    copyLinear(to.head, from.head);
-    copy(to.ropeTable, from.ropeTable, ropeTableLength(maxPositions, rope.dim) * 4);
+    for (const [index, { address, bytes }] of to.replicated.entries()) this.#space.copy(address, (from.replicated[index] as WeightPiece).address, bytes);
   }
 
   #kernels(address: number): Kernels {

@@ -17,6 +17,7 @@ import { layoutSlotTables, layoutStaging, type SlotWeights } from './expert-slot
 import { type GraphPlace, layoutGraphs } from './graph-layout.ts';
 import { layoutMtp, type MtpWeights } from './mtp-layout.ts';
 import { attendedWidth, gatherPlaces, type RankSplit, splitOf } from './rank-split.ts';
+import { weightPieces } from './replicated-weights.ts';
 import { layoutRouting } from './routed-steps.ts';
 import { LOGIT_ROWS_MAX, layoutReadout, layoutRows, type Scratch } from './scratch-layout.ts';
 import { layoutSecondBatch } from './second-batch.ts';
@@ -142,7 +143,8 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const sharedNpu = sharedNpuFor(moe, options.deployment, npu);
 
   const embeddingFormat = weightFormat(dtypeOf('model.embed_tokens.weight'));
-  const embedding = { address: arena.allocate(vocabSize * hiddenSize * (embeddingFormat === 'bf16' ? 2 : 4)), format: embeddingFormat };
+  const embedding_bytes = vocabSize * hiddenSize * (embeddingFormat === 'bf16' ? 2 : 4);
+  const embedding = { address: arena.allocate(embedding_bytes), format: embeddingFormat };
   const dense = (prefix: string): MlpWeights => ({
     gateUp: linear([`${prefix}.gate_proj.weight`, `${prefix}.up_proj.weight`], 2 * split.inner.count, hiddenSize),
     down: linear(`${prefix}.down_proj.weight`, split.hidden.count, config.mlp.intermediateSize),
@@ -165,9 +167,16 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   });
   const finalNorm = vector(hiddenSize);
   const head = linear(config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight', split.vocab.count, hiddenSize);
-  const ropeTable = arena.allocate(ropeTableLength(config.maxPositions, config.rope.dim) * 4);
+  const rope_bytes = ropeTableLength(config.maxPositions, config.rope.dim) * 4;
+  const ropeTable = arena.allocate(rope_bytes);
   const mtp = layoutMtp(config, linear, vector);
   const weightsEnd = arena.used;
+  const replicated = [
+    { address: embedding.address, bytes: embedding_bytes },
+    ...weightPieces(layers),
+    ...weightPieces([mtp, finalNorm, head]),
+    { address: ropeTable, bytes: rope_bytes },
+  ];
   const { bytes: own_bytes, ...dispatch } = dispatchPlaces(config, row_bytes, options, areas.dispatch, attendedWidth(config) * 4);
   const rowsOf = (rows: number, places: typeof dispatch) => layoutRows(config, options, rows, split, projectionShare, arena, areas, places);
   const scratch = { ...rowsOf(options.max_batch_tokens, dispatch), ...layoutReadout(config, options, arena, areas) };
@@ -206,6 +215,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     kind: 'attention',
     npu,
     sharedNpu,
+    replicated,
     share,
     split,
     projection,

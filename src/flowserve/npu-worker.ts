@@ -228,6 +228,7 @@ export class NpuWorker {
       this.#mustMove = false;
       busy = transfers.poll() || transfers.isBusy || busy;
       busy = this.#npus.moves.poll() || busy;
+      busy = this.#npus.standby.poll() || busy;
       // A step may take long: what it does not change is on its way before.
       if (busy) this.#links.flush();
       busy = this.#serveDispatches() || busy;

@@ -35,6 +35,7 @@ import type { ServiceClock } from './expert-times.ts';
 import { KvTransfers } from './kv-transfers.ts';
 import { npuReport } from './npu-report.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
+import { StandbyWeights } from './replicated-weights.ts';
 import { type OnRouted, RoutedSteps } from './routed-steps.ts';
 import { type ExpertLayout, exchangeOptions, offersOf } from './step-layout.ts';
 import { StepProgram } from './step-program.ts';
@@ -91,6 +92,8 @@ export class Npus {
   readonly transfers: KvTransfers;
   /** Weights of experts on their way. */
   readonly moves: ExpertMoves;
+  /** Of NPUs whose groups come to take part, or to stand by. */
+  readonly standby: StandbyWeights;
   readonly #plan: AnyPodPlan;
   /** By task executor: what its slots held at first. */
   readonly #maps: readonly ExpertMap[];
@@ -147,12 +150,9 @@ export class Npus {
       return program.service;
     });
     this.programs = programs;
-    this.moves = new ExpertMoves(
-      { plan, space, directory, checksum },
-      this.#maps,
-      programs,
-      arithmetics.map(({ layout }) => layout),
-    );
+    const layouts = arithmetics.map(({ layout }) => layout);
+    this.moves = new ExpertMoves({ plan, space, directory, checksum }, this.#maps, programs, layouts);
+    this.standby = new StandbyWeights(plan, space, directory, layouts);
     const owners = [...this.programs].map(([npu, { exchange, blocks }]) => ({ npu, die: exchange.endpoint.die, epoch: exchange.endpoint.epoch, blocks }));
     this.transfers = new KvTransfers(
       { plan, space, directory, checksum, network, now_ms: surroundings.now_ms, arrive: surroundings.arrive, tell: host.tellTransfer },
@@ -233,6 +233,10 @@ export class Npus {
     if (work.kind === 'experts') {
       const { expert_map } = work;
       this.moves.perform(npu, work.work, (message) => this.#host.complete(self, expertWorkDone(expert_map, message), cause));
+      return;
+    }
+    if (work.kind === 'furnish' || work.kind === 'clear') {
+      this.standby.perform(npu, work, (message) => this.#host.complete(self, message, cause));
       return;
     }
     if (work.kind === 'count-loads') {

@@ -3,8 +3,8 @@
  * @module
  */
 import { MinipodError } from '../protocol/errors.ts';
-import { type Deployment, type Executor, type ExecutorRole, type ExpertsServing, formatTopology, type Topology } from '../protocol/topology.ts';
-import type { Scaled } from '../runtime/directory.ts';
+import { type Deployment, type Executor, type ExecutorRole, type ExpertsServing, executorOfNpu, formatTopology, type Topology } from '../protocol/topology.ts';
+import type { Hosting, Scaled } from '../runtime/directory.ts';
 
 /** Which task executor is meant: its number, or its role where no other one has it. */
 export type ExecutorName = number | ExecutorRole;
@@ -120,6 +120,13 @@ export function shapeAskedFor(
   if (experts % nodes > 0) refuse('experts', `${experts} expert NPUs are not spread evenly over the ${nodes} nodes of expert_balancing`);
   return { attention, experts };
 }
+
+/** Whether an NPU has more than experts' weights at first: one that stands by gets them when its group takes part, unless others compute with them meanwhile. */
+export const holdsWeights = ({ deployment, scaled }: Hosting, npu: number): boolean =>
+  isServing(deployment, scaled ?? null, npu) || !maybeCleared(executorOfNpu(deployment, npu));
+
+/** Nobody needs the weights of its NPUs that stand by. */
+export const maybeCleared = ({ oproj = 1 }: Executor): boolean => oproj === 1;
 
 /** Whether the NPU serves at first. */
 export function isServing({ npus, executors }: Deployment, scaled: Scaled | null, npu: number): boolean {

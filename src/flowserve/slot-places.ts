@@ -5,12 +5,19 @@
 import type { Region } from '../fabric/memory-plan.ts';
 import type { ExpertGroup } from '../protocol/topology.ts';
 import type { Directory } from '../runtime/directory.ts';
-import { placeOfSlot } from './expert-slots.ts';
+import { type ExpertSlots, placeOfSlot } from './expert-slots.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
 import type { DieLayout } from './step-layout.ts';
 
 /** A slot as its group counts them, and as its NPU does. */
 export type SlotPlace = { readonly npu: number; readonly slot: number; readonly address: number; readonly bytes: number };
+
+/** An NPU's slots, with its tables on the die that it has now. */
+export function slotsOfDie(plan: AnyPodPlan, directory: Directory, npu: number): ExpertSlots {
+  const { expertSlots, base } = plan.layouts[npu] as DieLayout;
+  const die = plan.dies[directory.dieOfNpu(npu)] as Region;
+  return { ...expertSlots, tables: expertSlots.tables.map((table) => (table === null ? null : table - base + die.base)) };
+}
 
 export function slotPlace(plan: AnyPodPlan, directory: Directory, { first }: ExpertGroup, layer: number, slot: number): SlotPlace {
   const { each } = (plan.layouts[first] as DieLayout).expertSlots;

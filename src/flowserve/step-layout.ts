@@ -16,6 +16,7 @@ import { layoutOffers, type OffersPlace } from './distflow/offer-layout.ts';
 import { lanesOf, takesTurns, turnDispatchBytes, turnReplyBytes } from './dp-domains.ts';
 import type { Speculative } from './drafters/speculative.ts';
 import { type ExpertSlots, slotsMax, slotsOfNpu } from './expert-slots.ts';
+import type { WeightPiece } from './replicated-weights.ts';
 import type { RoutingTable } from './routed-steps.ts';
 import { hasSplitProjection, type TensorShare } from './tensor-share.ts';
 import type { AttentionTurnsPlace, ExpertTurnsPlace } from './turns-layout.ts';
@@ -150,6 +151,8 @@ export type ExpertLayout = DieLayout & {
 
 export type StepLayout = DieLayout & {
   readonly kind: 'attention';
+  /** Weights that other NPUs of its rank have alike, experts' in slots left out: in the same order at each. */
+  readonly replicated: readonly WeightPiece[];
   /** The expert NPU that computes the shared expert for this one; null: this one has it itself, or the model has none. */
   readonly sharedNpu: number | null;
   /** Its rank in its DP group. */

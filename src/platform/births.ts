@@ -14,7 +14,7 @@ import { taskExecutor } from '../../actors/task-executor.ts';
 import { firstMap } from '../flowserve/expert-routing.ts';
 import { layersWithExperts } from '../flowserve/expert-slots.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
-import { isServing } from '../flowserve/scale-shapes.ts';
+import { isServing, maybeCleared } from '../flowserve/scale-shapes.ts';
 import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
@@ -95,7 +95,9 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
       const { serving } = experts;
       const expert_map = hasExpertMap(plan, executors[idOf(self)] as Executor) ? address('expert-map', id) : null;
       const shape = { attention: hosting.scaled?.groups ?? own.length, experts: serving ?? 0, first_expert: experts.first };
-      return { machine: scaling, input: { self, task_executor: address('task-executor', id), expert_map, groups: own, ...shape } };
+      const ranks = own.map((group) => (groups[group] as DpGroupPlace).npus);
+      const clears = maybeCleared(executors[idOf(self)] as Executor);
+      return { machine: scaling, input: { self, task_executor: address('task-executor', id), expert_map, groups: own, ranks, clears, ...shape } };
     }
     default:
       return assert(false, `${self} is no part of the control plane`) as never;

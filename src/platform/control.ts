@@ -35,7 +35,7 @@ import { witnessOf } from '../trace/act-log.ts';
 import { birthOf, birthOfController, expertMapsOf } from './births.ts';
 import { withCacheCosts } from './cache-costs.ts';
 import type { ControlHandle, ControlOptions, ControlStats, ExpertsReport, OnInspected } from './control-handle.ts';
-import { lastGoodMap, Rebalances } from './expert-balancing.ts';
+import { Rebalances } from './expert-balancing.ts';
 import { KvEventReader } from './kv-event-reader.ts';
 import { NetworkCardKeeper } from './network-card.ts';
 import { PodFigures } from './pod-figures.ts';
@@ -168,7 +168,8 @@ export class Control {
       },
       firstAct(CONTROL_THREAD, links.epoch),
     );
-    this.scale = new ScaleRequests(plan, this.#host, this.#clock.now_ms, () => this.#port.links.control.ring(CONTROL_THREAD));
+    const wake = (): unknown => links.control.ring(CONTROL_THREAD);
+    this.scale = new ScaleRequests(plan, this.#host, { space, directory: this.directory, now_ms: this.#clock.now_ms, wake });
     const tellWorker = (worker: number, message: ThreadMessage): void => {
       this.#port.send(this.directory.threadOfWorker(worker), address('worker', worker), CONTROL, message, 'control');
       this.#port.links.flush();
@@ -182,8 +183,7 @@ export class Control {
       directory: this.directory,
       network: this.#network,
       entry: options.worker_entry ?? entryPoint('../platform/npu-worker-thread'),
-      furnish: (worker, seat) =>
-        furnishDies(plan, options.folder, space, module, this.directory.npusOfWorker(worker), seat.dies, (executor) => lastGoodMap(this.#host.cast, executor)),
+      furnish: (worker, { dies }) => furnishDies({ ...options, plan, space, module }, this.directory.npusOfWorker(worker), dies, this.scale.weightsNow),
       port: this.#port,
       recordings,
       onLost: (worker, error) => this.#workerLost(worker, error),

@@ -259,7 +259,7 @@ export class MachineNpus {
   launch(launches: readonly Launch[]): void {
     for (const { npu, work, cause } of launches) this.#theHostOf(idOf(npu)).launch(npu, work, cause);
     // Weights move to their end; and a step that was refused goes on by the map that has come.
-    for (let isMoving = true; isMoving; ) isMoving = this.#living.some(({ moves }) => moves.poll());
+    for (let isMoving = true; isMoving; ) isMoving = this.#living.some(({ moves, standby }) => moves.poll() || standby.poll());
     const mayGoOn = ({ npu, work }: Launch): boolean => work.kind === 'step' || (work.kind === 'experts' && this.#theHostOf(idOf(npu)).programs.has(idOf(npu)));
     this.#run(launches.flatMap((launch) => (mayGoOn(launch) ? this.#ranksOf(idOf(launch.npu)) : [])));
   }

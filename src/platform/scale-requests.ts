@@ -2,8 +2,10 @@
  * The control plane's side of `pod.scale`: one change at a time is asked for, and its end is told to who asked.
  * @module
  */
+import type { AddressSpace } from '../fabric/address-space.ts';
+import { heldWeights } from '../flowserve/held-weights.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
-import { type ScaleOptions, type Shape, shapeAskedFor } from '../flowserve/scale-shapes.ts';
+import { maybeCleared, type ScaleOptions, type Shape, shapeAskedFor } from '../flowserve/scale-shapes.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { scale } from '../protocol/constructors.ts';
 import { fromErrorRecord, MinipodError } from '../protocol/errors.ts';
@@ -12,10 +14,20 @@ import type { ScaledMessage } from '../protocol/scaling.ts';
 import type { Executor } from '../protocol/topology.ts';
 import type { ScaleReport, ScalingStats } from '../results.ts';
 import type { Cast } from '../runtime/cast.ts';
-import type { Scaled } from '../runtime/directory.ts';
+import type { Directory, Scaled } from '../runtime/directory.ts';
+import { lastGoodMap } from './expert-balancing.ts';
+import type { WeightsNow } from './weights.ts';
 
 /** Where its actor lives. */
-export type ScalingHost = { readonly send: (to: Address, from: Address, message: Message) => void; readonly cast: Pick<Cast, 'stateOf'> };
+export type ScalingHost = { readonly send: (to: Address, from: Address, message: Message) => void; readonly cast: Pick<Cast, 'stateOf' | 'contextOf'> };
+
+export type ScalingPorts = {
+  readonly space: AddressSpace;
+  readonly directory: Directory;
+  readonly now_ms: () => number;
+  /** The host's thread, which may sleep. */
+  readonly wake: () => unknown;
+};
 
 type Waiting = { readonly began_ms: number; readonly resolve: (report: ScaleReport) => void; readonly reject: (error: MinipodError) => void };
 
@@ -27,9 +39,7 @@ const firstShape = ({ groups, experts }: Scaled): Shape => ({ attention: groups,
 export class ScaleRequests {
   readonly #plan: AnyPodPlan;
   readonly #host: ScalingHost;
-  readonly #now_ms: () => number;
-  /** The host's thread, which may sleep. */
-  readonly #wake: () => void;
+  readonly #ports: ScalingPorts;
   /** Null: the pod's shape does not change. */
   readonly #scaled: Scaled | null;
   #serving: Shape;
@@ -37,18 +47,31 @@ export class ScaleRequests {
   #changes = 0;
   #last_error: string | null = null;
 
-  constructor(plan: AnyPodPlan, host: ScalingHost, now_ms: () => number, wake: () => void) {
+  constructor(plan: AnyPodPlan, host: ScalingHost, ports: ScalingPorts) {
     this.#plan = plan;
     this.#host = host;
-    this.#now_ms = now_ms;
-    this.#wake = wake;
+    this.#ports = ports;
     this.#scaled = plan.hosting.scaled ?? null;
     this.#serving = this.#scaled === null ? { attention: 0, experts: 0 } : firstShape(this.#scaled);
   }
 
-  /** What serves of the executor; null: all that it has, always. */
-  servingOf(executor: number): Shape | null {
-    return this.#scaled?.executor === executor ? this.#serving : null;
+  /** Expert NPUs that have an executor's experts; null: always all that it has. */
+  expertsServing(executor: number): number | null {
+    return this.#scaled?.executor === executor && this.#serving.experts > 0 ? this.#serving.experts : null;
+  }
+
+  /** Whether an NPU that runs steps has the weights for them, or is to have them in a moment. */
+  holdsWeights(npu: number): boolean {
+    const { deployment } = this.#plan.hosting;
+    const place = deployment.npus[npu];
+    if (place?.kind !== 'attention' || place.executor !== this.#scaled?.executor || this.#waiting !== null) return true;
+    const executor = this.#executor(place.executor);
+    return !maybeCleared(executor) || executor.groups.indexOf(place.group) < this.#serving.attention;
+  }
+
+  /** What a lost worker's successor is to hold. */
+  get weightsNow(): WeightsNow {
+    return { mapOf: (executor) => lastGoodMap(this.#host.cast, executor), holds: (npu) => this.holdsWeights(npu) };
   }
 
   /** @throws `invalid_request` for what cannot be done, `overloaded` while another change is under way; whatever else it fails for, the shape is the old one */
@@ -63,9 +86,9 @@ export class ScaleRequests {
     if (this.#waiting !== null)
       throw new MinipodError('overloaded', 'scale: another change is under way, and there is one at a time; ask again when it is done');
     const { promise, resolve, reject } = Promise.withResolvers<ScaleReport>();
-    this.#waiting = { began_ms: this.#now_ms(), resolve, reject };
+    this.#waiting = { began_ms: this.#ports.now_ms(), resolve, reject };
     this.#host.send(this.#self, 'control/0', scale(attention, experts, options.deadline_ms ?? DEADLINE_MS));
-    this.#wake();
+    this.#ports.wake();
     return promise;
   }
 
@@ -78,7 +101,7 @@ export class ScaleRequests {
     if (error === null) this.#changes++;
     if (waiting === null) return;
     if (error !== null) waiting.reject(fromErrorRecord(error));
-    else waiting.resolve({ ...this.#told(this.#serving), was: this.#told(was), duration_ms: this.#now_ms() - waiting.began_ms });
+    else waiting.resolve({ ...this.#told(this.#serving), was: this.#told(was), duration_ms: this.#ports.now_ms() - waiting.began_ms });
   }
 
   /** Null: the pod's shape does not change. */
@@ -92,6 +115,7 @@ export class ScaleRequests {
       task_executor: executor,
       attention: { serving: attention, reserved: groups.length },
       experts: serving === null ? null : { serving, reserved: experts.npus, fewest: experts.fewest ?? experts.npus },
+      weights: heldWeights(this.#plan, this.#ports.space, this.#ports.directory, this.#executor(executor), (npu) => this.holdsWeights(npu)),
       changes: this.#changes,
       last_error: this.#last_error,
     };

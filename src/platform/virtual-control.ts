@@ -176,7 +176,7 @@ export class VirtualControl {
       isBackground: (owner, timer) => roleOf(owner) === 'cluster-manager' || (roleOf(owner) === 'expert-map' && timer === 'period'),
       ...((recordings.acts || inspect) && { witness: (act: Act) => this.#show(act) }),
     });
-    this.scale = new ScaleRequests(plan, this.host, this.host.clock.now_ms, () => {});
+    this.scale = new ScaleRequests(plan, this.host, { space, directory: this.directory, now_ms: this.host.clock.now_ms, wake: () => {} });
     const table = recordTableOf(plan, space);
     this.delivered = new DeliveredRecords(table);
     const newOutputs = (npus: readonly number[]): Map<Address, OutputProcess> =>

@@ -7,6 +7,7 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import { firstMap } from '../flowserve/expert-routing.ts';
 import { WeightLoader } from '../flowserve/load-weights.ts';
 import { layoutOnDie, type PodPlan } from '../flowserve/pod-plan.ts';
+import { holdsWeights } from '../flowserve/scale-shapes.ts';
 import { attentionLayouts } from '../flowserve/step-layout.ts';
 import { type Checkpoint, openCheckpoint } from '../model/checkpoint.ts';
 import { isLoaded } from '../model/inventory.ts';
@@ -19,21 +20,22 @@ export type ProgressReport = { readonly loaded_bytes: number; readonly total_byt
 /** Progress crosses a thread at about this many points: a callback costs about 85 µs. */
 const PROGRESS_STEPS = 40;
 
-/** Loads NPUs onto dies from the checkpoint: what lay on those that they had cannot be trusted. `mapOf`: where an executor's experts lie now; null: as at first. */
+/** `mapOf`: where an executor's experts lie now; null: as at first. `holds`: whether an NPU has more than experts. */
+export type WeightsNow = { readonly mapOf: (executor: number) => ExpertMap | null; readonly holds: (npu: number) => boolean };
+
+/** Loads NPUs onto dies from the checkpoint: what lay on those that they had cannot be trusted. */
 export function furnishDies(
-  plan: PodPlan,
-  folder: string,
-  space: AddressSpace,
-  module: WebAssembly.Module,
+  { plan, folder, space, module }: { readonly plan: PodPlan; readonly folder: string; readonly space: AddressSpace; readonly module: WebAssembly.Module },
   npus: readonly number[],
   dies: readonly number[],
-  mapOf: (executor: number) => ExpertMap | null = () => null,
+  { mapOf, holds }: WeightsNow,
 ): PodPlan['layouts'] {
   using checkpoint = openCheckpoint(folder);
   const layouts = npus.map((npu, index) => layoutOnDie(plan, checkpoint, npu, dies[index] as number));
   for (const _ of weightLoader(checkpoint, space, module).load(
     layouts,
     (npu) => mapOf(executorOfNpu(plan.hosting.deployment, npu).id) ?? firstMapOf(plan)(npu),
+    holds,
   )) {
     // Nobody waits for its progress.
   }
@@ -68,7 +70,7 @@ export async function loadWeights(
   const total_bytes = checkpoint.parts.reduce((sum, part) => sum + (isLoaded(plan.config, part) ? part.tensor.bytes : 0), 0);
   let loaded_bytes = 0;
   let reported = 0;
-  for (const { tensor, bytes } of loader.load(plan.layouts, firstMapOf(plan))) {
+  for (const { tensor, bytes } of loader.load(plan.layouts, firstMapOf(plan), (npu) => holdsWeights(plan.hosting, npu))) {
     loaded_bytes += bytes;
     if (loaded_bytes - reported < total_bytes / PROGRESS_STEPS && loaded_bytes < total_bytes) continue;
     reported = loaded_bytes;

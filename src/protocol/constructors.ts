@@ -305,6 +305,15 @@ export const jobExecutors = (term: number, serving: readonly MemberLife[]): Fron
 
 // scaling
 export const scale = (attention: number, experts: number, deadline_ms: number): ScalingMessage => ({ type: 'SCALE', attention, experts, deadline_ms });
+export const furnish = (scaling: Address, query: number, source: number): NpuMessage => ({ type: 'FURNISH', scaling, query, source });
+export const weightsCopied = (scaling: Address, query: number, error: ErrorRecord | null): NpuMessage => ({
+  type: 'WEIGHTS_COPIED',
+  scaling,
+  query,
+  error,
+});
+export const clearWeights = (): NpuMessage => ({ type: 'CLEAR_WEIGHTS' });
+export const furnished = (npu: number, query: number, error: ErrorRecord | null): ScalingMessage => ({ type: 'FURNISHED', npu, query, error });
 export const scaleRetry = (): ScalingMessage => ({ type: 'SCALE_RETRY' });
 export const serving = (groups: readonly number[]): ScalingMessage => ({ type: 'SERVING', groups });
 export const scaleOverdue = (): ScalingMessage => ({ type: 'SCALE_OVERDUE' });

@@ -13,7 +13,7 @@ import type { ExpertMapMessage, ExpertWork, ExpertWorkMessage, RebalancedMessage
 import type { MapGrantMessage } from './map-log.ts';
 import type { OutputMessage, TextTerms } from './output.ts';
 import type { HeldPrefix, PrefixMessage } from './prefix-sharing.ts';
-import type { GroupShapeMessage, HandedBack, ScaledMessage, ScalingMessage, ShapeMessage } from './scaling.ts';
+import type { GroupShapeMessage, HandedBack, ScaledMessage, ScalingMessage, ShapeMessage, StandbyMessage } from './scaling.ts';
 import type { StepOutcome, StepPlan } from './steps.ts';
 import type { Transfer } from './transfers.ts';
 
@@ -243,6 +243,7 @@ export type NpuMessage =
   /** An expert NPU computes for others: the first of it since its last report. */
   | { readonly type: 'SERVED_DISPATCHES' }
   | ExpertWorkMessage
+  | StandbyMessage
   | { readonly type: 'REPORT_LOADS' }
   | { readonly type: 'LOADS_COUNTED'; readonly experts: readonly Address[]; readonly tokens: readonly number[] }
   | { readonly type: 'DRAIN' };
@@ -307,6 +308,9 @@ export type Work =
   | { readonly kind: 'count-loads' }
   /** For the expert map; what comes of it is for that. */
   | { readonly kind: 'experts'; readonly expert_map: Address; readonly work: ExpertWork }
+  /** Weights of a group that is to take part, or stands by. */
+  | { readonly kind: 'furnish'; readonly scaling: Address; readonly query: number; readonly source: number }
+  | { readonly kind: 'clear' }
   | { readonly kind: 'reset' };
 
 /**

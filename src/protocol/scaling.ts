@@ -17,6 +17,8 @@ export type ScalingMessage =
   /** So many of its DP groups are to serve, and so many NPUs to have its experts; 0: they are not apart, or stay where they are. */
   | { readonly type: 'SCALE'; readonly attention: number; readonly experts: number; readonly deadline_ms: number }
   | MapGrantMessage
+  /** By an NPU: its weights are there, or why not. */
+  | { readonly type: 'FURNISHED'; readonly npu: number; readonly query: number; readonly error: ErrorRecord | null }
   /** Now perhaps it can be undone. */
   | { readonly type: 'SCALE_RETRY' }
   /** By the task executor: these serve, and nothing is left at the others. */
@@ -38,6 +40,14 @@ export type ShapeMessage =
 export type GroupShapeMessage =
   /** Give all sequences back, each as soon as no step computes it, and whatever comes late. */
   { readonly type: 'HAND_BACK'; readonly task_executor: Address } | { readonly type: 'TAKE_PART' };
+
+/** To an NPU, and its host's answer. */
+export type StandbyMessage =
+  /** Weights are to be there before its group takes part: as NPU `source` has them, which serves. */
+  | { readonly type: 'FURNISH'; readonly scaling: Address; readonly query: number; readonly source: number }
+  | { readonly type: 'WEIGHTS_COPIED'; readonly scaling: Address; readonly query: number; readonly error: ErrorRecord | null }
+  /** Its group stands by: nobody needs them. */
+  | { readonly type: 'CLEAR_WEIGHTS' };
 
 /** To a task: its group is on standby. It goes on elsewhere, behind `output`, with the KV that is on offer, if any is worth the way. */
 export type HandedBack = { readonly type: 'HANDED_BACK'; readonly output: readonly number[]; readonly offer: KvOffer | null };

@@ -218,6 +218,8 @@ const STRUCTURES: readonly (readonly string[])[] = [
   // groups that stand by: HAND_BACK is as EXECUTOR_READY, TAKE_PART as SCHEDULED
   ['type', 'output', 'offer'], // HANDED_BACK
   ['type', 'group'], // GROUP_LEFT
+  ['type', 'scaling', 'query', 'source'], // FURNISH
+  ['type', 'npu', 'query', 'error'], // FURNISHED
 ];
 
 /** Identifies this protocol in the handshake of two threads: a worker built from other sources refuses to start. */

@@ -27,6 +27,9 @@ import type { Computed, Recompute } from './replay.ts';
 import { promptsOf, type RunHeader } from './run-header.ts';
 import { TraceWriter } from './trace-writer.ts';
 
+/** Where weights lie changes no bit: here they are everywhere. */
+const RECOMPUTED: ReadonlySet<Work['kind']> = new Set<Work['kind']>(['step', 'release-slots', 'reset']);
+
 export class KernelRecomputation implements Recompute {
   readonly #npus: MachineNpus;
   readonly #kv: KvAgain;
@@ -124,8 +127,7 @@ export class KernelRecomputation implements Recompute {
 
   launch(npu: Address, work: Work): readonly Computed[] {
     this.#computed = [];
-    // Where experts lie changes no bit.
-    if (work.kind !== 'count-loads' && work.kind !== 'experts') this.#npus.launch([{ npu, work, cause: 0 }]);
+    if (RECOMPUTED.has(work.kind)) this.#npus.launch([{ npu, work, cause: 0 }]);
     return work.kind === 'step' ? this.#computed.filter((computed) => !this.#unknown.has(computed.npu)) : [];
   }
 

@@ -268,7 +268,7 @@ export class QueuedCast {
 
   #launch(npu: Address, work: Work): void {
     const fake = this.#npus[idOf(npu)] as FakeNpu;
-    if (work.kind === 'count-loads' || work.kind === 'experts') return;
+    if (work.kind !== 'step' && work.kind !== 'release-slots' && work.kind !== 'reset') return;
     if (work.kind === 'release-slots') fake.release(work.slots);
     else if (work.kind === 'reset') {
       fake.reset();

@@ -9,7 +9,7 @@ import { TraceReader } from '../../src/trace/trace-reader.ts';
 import { traceFolder } from '../trace/files.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
-import { holders } from './shapes.ts';
+import { holders, weightsHeld } from './shapes.ts';
 
 type Wish = { readonly start: number; readonly length: number; readonly max_tokens: number };
 
@@ -107,17 +107,21 @@ describe('on worker threads', () => {
   ] satisfies PodOptions[])('ids and log-probabilities should stay the same, and nobody fail: %o', async (options) => {
     await withPod({ ...options, load_balancing: 'round_robin' }, async (pod) => {
       const [few, many] = 'topology' in options ? [2, 4] : [undefined, undefined];
+      const standing = await weightsHeld(pod);
       expect(await pod.scale({ attention: 2 })).toMatchObject({ attention: 2, was: { attention: 1 } });
+      expect(await weightsHeld(pod)).toBeGreaterThan(standing);
       const { ends } = await underWay(pod, 24);
       expect(await pod.scale({ attention: 1, experts: many })).toMatchObject({ attention: 1, was: { attention: 2, experts: few ?? null } });
       expect(await pod.scale({ attention: 2, experts: few })).toMatchObject({ attention: 2, was: { attention: 1, experts: many ?? null } });
       expect(await ends).toEqual(await answers());
       const { scaling, requests_finished, kv_links } = await pod.stats();
       const experts = few === undefined ? null : { serving: few, reserved: 4, fewest: few };
-      expect(scaling).toEqual({ state: 'stable', task_executor: 0, attention: { serving: 2, reserved: 2 }, experts, changes: 3, last_error: null });
+      expect(scaling).toMatchObject({ state: 'stable', task_executor: 0, attention: { serving: 2, reserved: 2 }, experts, changes: 3, last_error: null });
       expect(requests_finished).toMatchObject({ length: 8, failed: 0 });
       // Some had been decoding, and went on with their KV.
       expect(kv_links.reduce((sum, { done }) => sum + done, 0)).toBeGreaterThan(0);
+      await pod.scale({ attention: 1 });
+      expect(await weightsHeld(pod)).toBe(standing);
     });
   });
 

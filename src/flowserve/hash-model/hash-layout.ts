@@ -20,6 +20,7 @@ import { firstMap } from '../expert-routing.ts';
 import { layersWithExperts, layoutSlotTables, layoutStaging, placeOfSlot, type SlotWeights, writeSlot } from '../expert-slots.ts';
 import { type PlanOptions, type PodPlanOf, planDies } from '../pod-plan.ts';
 import { layoutRouting } from '../routed-steps.ts';
+import { holdsWeights } from '../scale-shapes.ts';
 import { LOGIT_ROWS_MAX } from '../scratch-layout.ts';
 import { layoutSecondBatch } from '../second-batch.ts';
 import {
@@ -150,6 +151,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
     kind: 'attention',
     npu,
     sharedNpu: sharedNpuFor(moe, deployment, npu),
+    replicated: [{ address: weights.weights, bytes: HASH_BYTES }],
     share,
     projection,
     base,
@@ -239,8 +241,10 @@ export function loadHashWeights(
   const words = space.wordsOf(weights);
   const hash = new Hash();
   const checksum = plainChecksum(space);
-  hash.begin(KIND.replicated, version, 0);
-  hash.write(words, offsetOf(weights) >>> 2);
+  if (holdsWeights(hosting, layout.npu)) {
+    hash.begin(KIND.replicated, version, 0);
+    hash.write(words, offsetOf(weights) >>> 2);
+  }
   for (const [index, layer] of (expertSlots.rank < 0 ? [] : layersWithExperts(config)).entries()) {
     for (let slot = 0; slot < expertSlots.each; slot++) {
       const expert = map.expertOfSlot[index * expertSlots.total + expertSlots.rank * expertSlots.each + slot] as number;

@@ -1,0 +1,73 @@
+/** Weights of NPUs that come to serve, or to stand by. */
+import { describe, expect, it } from 'vitest';
+import { StandbyWeights, weightPieces } from '../../src/flowserve/replicated-weights.ts';
+import { Directory } from '../../src/runtime/directory.ts';
+import { makeHashPod } from './hash-rig.ts';
+
+/** NPU 0 serves, and NPUs 1 and 2 stand by. */
+function standby() {
+  const { plan, space } = makeHashPod(1, { scale_max: { attention: 3 } });
+  const directory = new Directory(plan.hosting);
+  const weights = new StandbyWeights(plan, space, directory, plan.layouts);
+  const bytesOf = (npu: number): number[] => {
+    const layout = plan.layouts[npu];
+    return layout?.kind === 'attention' ? layout.replicated.flatMap(({ address, bytes }) => [...space.bytesAt(address, bytes)]) : [];
+  };
+  const finish = (): void => {
+    while (weights.poll()) {
+      // Goes on.
+    }
+  };
+  return { space, directory, weights, bytesOf, finish, nothing: bytesOf(0).map(() => 0) };
+}
+
+describe('weights of NPUs that stand by', () => {
+  it('should not be there at first, be those of the one that serves when they are copied, and nothing when they are cleared', () => {
+    const { weights, bytesOf, finish, nothing } = standby();
+    expect(bytesOf(0)).not.toEqual(nothing);
+    expect([bytesOf(1), bytesOf(2)]).toEqual([nothing, nothing]);
+    const told: unknown[] = [];
+    weights.furnish(1, 0, (error) => told.push([1, error]));
+    weights.furnish(2, 0, (error) => told.push([2, error]));
+    expect(told).toEqual([]);
+    finish();
+    expect(told).toEqual([
+      [1, null],
+      [2, null],
+    ]);
+    expect([bytesOf(1), bytesOf(2)]).toEqual([bytesOf(0), bytesOf(0)]);
+    weights.clear(1);
+    finish();
+    expect([bytesOf(1), bytesOf(2)]).toEqual([nothing, bytesOf(0)]);
+  });
+
+  it('should tell nobody of a copy that was given up, nor begin it twice', () => {
+    const { weights, bytesOf, finish, nothing } = standby();
+    const told: string[] = [];
+    weights.furnish(1, 0, () => told.push('given up'));
+    weights.clear(1);
+    weights.furnish(2, 0, () => told.push('there'));
+    weights.furnish(2, 0, () => told.push('asked again'));
+    finish();
+    expect(told).toEqual(['there']);
+    expect([bytesOf(1), bytesOf(2)]).toEqual([nothing, bytesOf(0)]);
+  });
+
+  it('should not be taken from one that was lost meanwhile', () => {
+    const { space, directory, weights, finish } = standby();
+    const told: unknown[] = [];
+    weights.furnish(1, 0, (error) => told.push(error?.code));
+    space.control.raiseEpochOfDie(directory.dieOfNpu(0));
+    finish();
+    expect(told).toEqual(['worker_lost']);
+  });
+
+  it('should be all matrices and vectors, but not what lies in slots', () => {
+    const vector = { address: 64, length: 4 };
+    const matrix = { address: 128, head_bytes: 32, heads: 3, inDim: 2, outDim: 4, format: 'f32' };
+    expect(weightPieces([vector, { a: null, b: matrix, slots: [matrix] }])).toEqual([
+      { address: 64, bytes: 16 },
+      { address: 128, bytes: 96 },
+    ]);
+  });
+});
