@@ -9,7 +9,7 @@
  */
 import { parseArgs } from 'node:util';
 import { createPod, type PodOptions } from '../src/index.ts';
-import { bursts, talesOfOneNpu } from '../test/system/bursts.ts';
+import { bursts, talesOf } from '../test/system/bursts.ts';
 import { expectNothingLeft } from '../test/system/pods.ts';
 import { draws } from '../test/trace/files.ts';
 
@@ -42,6 +42,11 @@ function podOf(seed: number): PodOptions {
     ...(values.topology !== undefined && { topology: values.topology }),
     ...(asked.schedule === 'dataflow' && { micro_batches: micro_batches as 1 | 2 }),
   };
+}
+
+async function talesOfOneNpu(): ReturnType<typeof talesOf> {
+  await using pod = await createPod();
+  return await talesOf(pod);
 }
 
 const tales = await talesOfOneNpu();

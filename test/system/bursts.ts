@@ -2,7 +2,7 @@
  * Bursts of short calls, some of whose callers go away: NPUs begin, end and rest all the time, each at a moment of its own, while others still compute. What they are told of
  * as they do so must not be lost, so as soon as no token comes any more while calls are open the pod has stalled.
  */
-import { createPod, type Pod } from '../../src/index.ts';
+import type { Pod } from '../../src/index.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
 import { draws } from '../trace/files.ts';
 import { sleep } from './pods.ts';
@@ -21,9 +21,8 @@ export type Bursts = {
 const promptOf = (tale: number): number[] => Array.from({ length: 1 + ((tale * 7) % 30) }, (_, at) => 3 + ((tale * 7_919 + at * 104_729) % 1_900));
 const optionsOf = (max_tokens: number) => ({ max_tokens, temperature: 0, ignore_eos: true });
 
-/** By tale, what one NPU tells. */
-export async function talesOfOneNpu(): Promise<readonly (readonly number[])[]> {
-  await using pod = await createPod();
+/** By tale, what a pod tells that computes nothing else meanwhile. */
+export async function talesOf(pod: Pod): Promise<readonly (readonly number[])[]> {
   const ends = await Promise.all(Array.from({ length: TALES }, (_, tale) => pod.complete(promptOf(tale), optionsOf(TOKENS_MAX))));
   return ends.map(({ choices }) => choices[0]?.token_ids ?? []);
 }
@@ -57,7 +56,7 @@ class Watch {
   }
 }
 
-/** For `duration_ms`. @throws when the pod stalls, when a call fails, or is told anything but what one NPU tells */
+/** For `duration_ms`. @throws when the pod stalls, when a call fails, or is told anything but `tales` */
 export async function bursts(pod: Pod, tales: readonly (readonly number[])[], duration_ms: number, seed: number, stall_ms = 10_000): Promise<Bursts> {
   const below = draws(seed);
   const watch = new Watch(stall_ms);
