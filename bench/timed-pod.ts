@@ -3,7 +3,9 @@
  * NPU does one thing at a time, for as long as a cost model says; what it writes to another one's metadata is seen there a hop later. Nothing else is simulated.
  * @module
  */
+import type { ExpertMap } from '../actors/policies/expert-placement/expert-map.ts';
 import { StepScheduler } from '../actors/policies/step-scheduler.ts';
+import { offsetOf } from '../src/fabric/address.ts';
 import { AddressSpace } from '../src/fabric/address-space.ts';
 import { allocateSegments } from '../src/fabric/memory-plan.ts';
 import type { Span } from '../src/flowserve/arithmetic.ts';
@@ -39,7 +41,13 @@ export type TimedOptions = {
   readonly hop_ns: number;
   /** By attention NPU: whether it has any sequences. */
   readonly isAsked: (npu: number) => boolean;
+  /** Which experts a row goes to, in place of the gate's choice: so many different ones, ascending. Missing: the hash model's, which are even. */
+  readonly choose?: (layer: number) => readonly number[];
+  /** So many slots beyond one for each expert, and what all hold; missing: none. */
+  readonly placed?: { readonly redundant: number; readonly map: ExpertMap };
 };
+
+type Choose = TimedOptions['choose'];
 
 type Event = { readonly time_ns: number; readonly order: number; readonly act: () => void };
 type Npu = { readonly program: StepProgram<HashForward> | null; readonly service: ExpertService; readonly scheduler: StepScheduler | null };
@@ -61,9 +69,11 @@ class TimedForward extends HashForward {
   readonly #space: AddressSpace;
   readonly #meter: Meter;
   readonly #cost_ns: (rows: number) => number;
+  readonly #choose: Choose;
 
-  constructor(config: ModelShape, layout: HashLayout, space: AddressSpace, meter: Meter, cost_ns: (rows: number) => number) {
+  constructor(config: ModelShape, layout: HashLayout, space: AddressSpace, meter: Meter, cost_ns: (rows: number) => number, choose: Choose) {
     super(config, layout, space);
+    this.#choose = choose;
     this.#space = space;
     this.#meter = meter;
     this.#cost_ns = cost_ns;
@@ -74,11 +84,30 @@ class TimedForward extends HashForward {
     super.attention(layer, rows, spans);
   }
 
+  override gate(layer: number, rows: number, first = 0): void {
+    super.gate(layer, rows, first);
+    const counts = this.layout.counts[layer] ?? null;
+    if (this.#choose === undefined || counts === null) return;
+    const words = this.#space.wordsOf(this.layout.base);
+    const [chosen, count] = [this.at.experts >>> 2, offsetOf(counts) >>> 2];
+    const { topK } = this.config.moe;
+    const add = (expert: number, tokens: number): void => {
+      words[count + expert] = (words[count + expert] as number) + tokens;
+    };
+    for (let row = 0; row < rows; row++)
+      for (const [slot, expert] of this.#choose(layer).entries()) {
+        const at = chosen + row * topK + slot;
+        add(words[at] as number, -1);
+        add(expert, 1);
+        words[at] = expert;
+      }
+  }
+
   override second(): TimedForward {
     const { config, layout } = this;
     if (layout.turns === null) throw new Error(`NPU ${layout.npu} has one micro-batch`);
     const { scratch, routing } = layout.turns;
-    return new TimedForward(config, { ...layout, scratch, routing }, this.#space, this.#meter, this.#cost_ns);
+    return new TimedForward(config, { ...layout, scratch, routing }, this.#space, this.#meter, this.#cost_ns, this.#choose);
   }
 }
 
@@ -97,6 +126,10 @@ class TimedExperts extends HashExperts<HashExpertLayout> {
     super.expert(layer, expert, y, x, count);
   }
 }
+
+/** [layer with experts][slot]. */
+const layersOf = ({ shape: { layers, slots }, expertOfSlot }: ExpertMap): number[][] =>
+  Array.from({ length: layers }, (_, layer) => [...expertOfSlot.subarray(layer * slots, (layer + 1) * slots)]);
 
 const BLOCK_SIZE = 16;
 /** Dispatches that an expert NPU takes at one look. */
@@ -120,7 +153,7 @@ export class TimedPod {
   #order = 0;
 
   constructor(options: TimedOptions) {
-    const { topology, schedule, model, batch, tokens_max } = options;
+    const { topology, schedule, model, batch, tokens_max, placed } = options;
     this.#options = options;
     const plan = planHashPod(model, {
       ...{ topology: parseTopology(topology), schedule, workers: 1, spare_workers: 0, job_executors: 1, max_queued: 1, records_routing: false },
@@ -135,6 +168,7 @@ export class TimedPod {
         enforce_eager: false,
         has_rings: false,
       },
+      ...(placed !== undefined && { redundant_experts: placed.redundant, expert_maps: [layersOf(placed.map)] }),
     });
     this.bytes = plan.memory.bytes;
     const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
@@ -157,8 +191,8 @@ export class TimedPod {
         this.#npus.push({ program: null, service: newExpertService(experts, space, exchange, dieOf), scheduler: null });
         continue;
       }
-      const forward = new TimedForward(model, layout, space, this.#meter, (rows) => options.attention_ns(npu, rows));
-      const program = new StepProgram<HashForward>(forward, space, exchange, dieOf);
+      const forward = new TimedForward(model, layout, space, this.#meter, (rows) => options.attention_ns(npu, rows), options.choose);
+      const program = new StepProgram<HashForward>(forward, space, exchange, dieOf, placed === undefined ? {} : { map: placed.map });
       this.#npus.push({ program, service: program.service, scheduler: options.isAsked(npu) ? this.#newScheduler(npu) : null });
     }
     this.tokens = new Float64Array(this.#npus.length);

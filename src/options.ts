@@ -278,6 +278,11 @@ const podOptions = z.strictObject({
    * is predicted better, if the busiest NPU has `threshold` times what the mean one has, or more. No token depends on it. Missing: each expert stays in its one place.
    */
   expert_balancing: expertBalancingSchema.optional(),
+  /**
+   * For measurements alone: experts are asked in turn, whatever the gate chooses (xDeepServe figure 11, "Avg-routing"), which is what balancing can reach at most.
+   * **What is generated are not the model's tokens.**
+   */
+  average_routing: z.boolean().default(false),
   /** vLLM's names for the same: with `enable_eplb`, `eplb_config` says how many slots are redundant. */
   enable_eplb: z.boolean().default(false),
   eplb_config: z.strictObject({ num_redundant_experts: z.int().min(1).max(4096), policy: z.literal('default').optional() }).optional(),

@@ -103,6 +103,7 @@ export const POD_FLAGS = {
   kv_transfer: { value: 'HOW', help: "KV moves from prefill to decode by 'request', or by 'layer', while the prompt's last step is computed" },
   schedule: { value: 'NAME', help: "how attention NPUs and expert NPUs take turns: 'dataflow' (default) or 'domains'" },
   micro_batches: { value: 'N', help: 'into so many a step is cut where attention and experts are apart: 1 or 2', read: number },
+  average_routing: { help: 'for measurements alone, tokens are not the model’s: experts are asked in turn, as evenly as can be' },
   expert_balancing: {
     value: 'JSON',
     help: 'balance experts over NPUs while requests run, as {"redundant_slots":8,"policy":"global","period_ms":60000}',

@@ -3,6 +3,7 @@
  * Each call reads as a line of the formula; what they share is the NPU's scratch. Called by the step program, and by the bare loop of the bench.
  * @module
  */
+
 import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { ModelConfig } from '../model/config.ts';
@@ -10,6 +11,7 @@ import { gqaCellBytes, type Kernels } from '../model/kernels/kernels.ts';
 import { KernelRecorder } from '../model/kernels/program.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Arithmetic, Span, TokenSampler } from './arithmetic.ts';
+import { evenExpertsAt } from './average-routing.ts';
 import { DecodeGraphs } from './decode-graphs.ts';
 import type { ExpertBatches } from './expert-batches.ts';
 import { ExpertForward } from './expert-forward.ts';
@@ -150,8 +152,9 @@ export class Forward implements Arithmetic {
     } else {
       this.kernels.gateSoftmax(experts, expertWeights, routerLogits, rows, moe.experts, moe.topK, moe.gating.normalise ? 1 : 0, gateScratch);
     }
+    const { routing, evenExperts, npu } = this.layout;
+    if (evenExperts !== null) this.kernels.copyBytes(experts, evenExpertsAt(this.config, evenExperts, npu, layer, first), rows * moe.topK * 4);
     this.kernels.countExperts(offsetOf(counts), experts, rows * moe.topK);
-    const { routing } = this.layout;
     // What an MTP layer chooses is in no routing trace: its rows are of other positions, and some of them of tokens that never come.
     if (routing === null || layer >= this.config.layers) return;
     const skip = routedAt(routing, layer, first, moe.topK);

@@ -3,6 +3,7 @@
  * Laid out once on base 0 to learn the size, once for real; both from the same few numbers, so that every thread agrees without asking.
  * @module
  */
+
 import { Arena } from '../fabric/arena.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { gqaLayerBytes, INT8_INPUTS_MAX, type KvFormat, mlaLayerBytes, PANEL, packedBytes } from '../model/kernels/kernels.ts';
@@ -12,6 +13,7 @@ import { isMoeLayer, layersInMemory } from '../model/moe-layers.ts';
 import type { Dtype } from '../model/safetensors.ts';
 import { assert } from '../protocol/errors.ts';
 import { type AreaSizes, layoutAreas } from '../xccl/areas.ts';
+import { layoutEvenExperts } from './average-routing.ts';
 import { MICRO_BATCHES } from './dp-domains.ts';
 import { layoutSlotTables, layoutStaging, type SlotWeights } from './expert-slots.ts';
 import { type GraphPlace, layoutGraphs } from './graph-layout.ts';
@@ -200,6 +202,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const slot_bytes = SAMPLING_WORDS * 4 + BIAS_MAX * 8 + BANNED_MAX * 4;
   const samplers = { address: arena.allocate(options.max_batch_requests * slot_bytes), slot_bytes };
   const routing = layoutRouting(config, options, arena);
+  const evenExperts = layoutEvenExperts(config, options, arena);
   const graphsFrom = arena.used;
   const graphsOf = (rows_max: number): GraphPlace | null => (options.enforce_eager ? null : layoutGraphs(config, options, slotTables, rows_max, arena));
   const graphs = graphsOf(LOGIT_ROWS_MAX);
@@ -240,6 +243,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     blockTables,
     offers,
     routing,
+    evenExperts,
     samplers,
     graphs,
     secondGraphs,

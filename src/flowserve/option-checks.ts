@@ -37,6 +37,7 @@ export function checkOptions({ moe }: ModelShape, deployment: Deployment, option
       );
   checkLongPrompts(options);
   checkBalancing(moe, deployment, options);
+  checkRouting(moe, options);
   checkSchedule(deployment, options);
   checkMicroBatches(deployment, options);
   checkHandoffs(deployment, options);
@@ -101,6 +102,10 @@ function checkCache(deployment: Deployment, { topology, prefix_caching, prefix_s
     refuse('dram_blocks', `${dram_blocks} blocks for what is cached, and prefix_caching is off: leave out one of the two`);
   if (prefix_sharing === true && firstGroups(deployment).length === 1)
     refuse('prefix_sharing', `is between DP groups in which requests begin, and topology '${formatTopology(topology)}' has one; 'colocated:dp=2' has two`);
+}
+
+function checkRouting({ experts }: ModelShape['moe'], { average_routing }: PlanOptions): void {
+  if (average_routing === true && experts === 0) refuse('average_routing', 'is about experts, and the model has none: leave it out');
 }
 
 function checkBalancing(moe: ModelShape['moe'], { executors }: Deployment, { expert_balancing, schedule, topology }: PlanOptions): void {

@@ -63,6 +63,8 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly kv_lease_ms: number;
   /** Whether experts have redundant slots, and are moved and replicated as they are asked for; missing: each stays in its one place. */
   readonly expert_balancing?: ExpertBalancing | undefined;
+  /** For measurements alone: experts are asked in turn, whatever the gate chooses. Missing: they are not. */
+  readonly average_routing?: boolean | undefined;
   /** What joins task executors. Missing: the memory that they share. */
   readonly kv_fabric?: KvFabric;
   readonly kv_transfer: 'request' | 'layer';
@@ -85,11 +87,14 @@ export type ExpertBalancing = BalancerSettings & {
 };
 
 /** The gate of a real model may choose among groups of experts. */
-function expertOptions(config: ModelShape, balancing: ExpertBalancing | undefined): Partial<LayoutOptions> {
-  if (balancing === undefined) return {};
+function expertOptions(config: ModelShape, options: PlanOptions): Partial<LayoutOptions> {
+  const { expert_balancing: balancing, redundant_experts, expert_maps } = options;
+  // Without a loop that moves experts, slots hold what they are given, to the end.
+  const given = { ...(redundant_experts !== undefined && { redundant_experts }), ...(expert_maps !== undefined && { expert_maps }) };
+  if (balancing === undefined) return given;
   const { moe } = config as Partial<ModelConfig>;
   const groups = moe !== undefined && 'gating' in moe && moe.gating.kind === 'sigmoid' ? moe.gating.groups : 1;
-  return { redundant_experts: balancing.redundant_slots, expert_nodes: { nodes: balancing.nodes, groups } };
+  return { ...given, redundant_experts: balancing.redundant_slots, expert_nodes: { nodes: balancing.nodes, groups } };
 }
 
 /** `Model` and `Layout`: what the arithmetic of its NPUs needs. */
@@ -190,8 +195,9 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
     max_batch_requests: options.max_batch_requests,
     enforce_eager: options.enforce_eager,
     ...(options.records_routing && { records_routing: true }),
+    ...(options.average_routing && { average_routing: true }),
     ...(prefix_sharing && { loans_max: PREFIX_LOANS_MAX }),
-    ...expertOptions(config, options.expert_balancing),
+    ...expertOptions(config, options),
     ...(scaled !== null && { scaled_executor: scaled.executor }),
     ...(options.schedule !== undefined && { schedule: options.schedule }),
     ...(options.micro_batches !== undefined && { micro_batches: options.micro_batches }),

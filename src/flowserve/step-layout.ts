@@ -50,6 +50,8 @@ export type LayoutOptions = {
   readonly enforce_eager: boolean;
   /** What gates choose is kept until the step is done (routed-steps.ts); missing: it is not. */
   readonly records_routing?: boolean;
+  /** Experts are asked in turn, whatever the gate chooses (average-routing.ts); missing: they are not. */
+  readonly average_routing?: boolean;
   /** The task executor whose DP groups may come to stand by; missing: none. */
   readonly scaled_executor?: number | undefined;
   /** Prefixes that a group may lend to others at once; missing: none. */
@@ -169,6 +171,8 @@ export type StepLayout = DieLayout & {
   readonly offers: OffersPlace;
   /** Null: nobody records. */
   readonly routing: RoutingTable | null;
+  /** Of experts in turn, where those are asked; null: those that the gate chooses are. */
+  readonly evenExperts: number | null;
   /** Null where its domain does not take turns with others. */
   readonly turns: AttentionTurnsPlace | null;
   /** Of the second of two micro-batches, where steps may be that; null: they never are. */

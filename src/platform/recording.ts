@@ -52,6 +52,7 @@ function optionsOf({ job_executors, spare_workers, worker_of_npu, scaled }: Host
     ...{ scheduling_policy, load_balancing, long_prompt_groups, long_prompt_tokens },
     ...(schedule !== undefined && { schedule }),
     ...(micro_batches !== undefined && { micro_batches }),
+    ...(options.average_routing === true && { average_routing: true as const }),
     ...(options.expert_balancing !== undefined && { expert_balancing: options.expert_balancing }),
     ...(options.speculative !== undefined && { speculative_config: configOf(options.speculative) }),
     ...{ kv_lease_ms, kv_fabric, kv_transfer },

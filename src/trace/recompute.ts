@@ -58,11 +58,22 @@ export class KernelRecomputation implements Recompute {
     const digest = modelDigest(checkpoint);
     if (digest !== header.model.digest)
       throw wrongModel(`${checkpoint.folder} is not the model of the run: its digest is ${short(digest)}, in the trace it is ${short(header.model.digest)}`);
-    const { kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued, job_executors, kv_cache_dtype, speculative_config } =
-      header.options;
+    const {
+      kv_blocks,
+      dram_blocks,
+      kv_block_size,
+      max_batch_tokens,
+      max_batch_requests,
+      max_queued,
+      job_executors,
+      kv_cache_dtype,
+      speculative_config,
+      average_routing,
+    } = header.options;
     const options: PlanOptions = {
       ...{ kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued, job_executors },
       ...(kv_cache_dtype !== undefined && { kv_cache_dtype }),
+      ...(average_routing === true && { average_routing }),
       ...(speculative_config !== undefined && { speculative: speculativeOf(speculative_config) }),
       topology: parseTopology(header.topology),
       records_routing: record_routing !== undefined,

@@ -56,6 +56,8 @@ const runHeaderSchema = z.object({
     long_prompt_tokens: count.optional(),
     schedule: z.string().optional(),
     micro_batches: count.optional(),
+    /** Missing: false. */
+    average_routing: z.literal(true).optional(),
     /** Missing: as it is computed. */
     kv_cache_dtype: z.enum(KV_CACHE_DTYPES).optional(),
     expert_balancing: z

@@ -105,6 +105,22 @@ describe('experts that move', () => {
   });
 });
 
+describe('average routing', () => {
+  it('should give each expert as many tokens, captured or not, whatever the model', async () => {
+    const tokens = await Promise.all(
+      [{ kernels: 'hash' as const, npus: 2 }, { npus: 2 }, { npus: 2, enforce_eager: true }].map((options) =>
+        withPod({ clock: 'virtual', average_routing: true, ...options }, async (pod) => {
+          const calls = Array.from({ length: 16 }, (_, index) => pod.complete([1, 5 + index], { max_tokens: 4, temperature: 0, ignore_eos: true }));
+          const generated = (await Promise.all(calls)).map(({ choices }) => choices[0]?.token_ids);
+          for (const loads of (await pod.stats()).expert_loads) expect(Math.max(...loads) / Math.min(...loads)).toBeLessThan(1.5);
+          return generated;
+        }),
+      ),
+    );
+    expect(tokens[2]).toEqual(tokens[1]);
+  });
+});
+
 describe('a loop that dies', () => {
   const period_ms = 1_000;
   const plan = { hosting: { deployment: { executors: [{ id: 0 }] } }, options: { expert_balancing: { period_ms } } } as unknown as Parameters<

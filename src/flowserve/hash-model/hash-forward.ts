@@ -20,11 +20,13 @@
  * NPUs that split their output projection offer each H(layer, W, row that attention has left) in the same way: while they agree, that row is the next x.
  * @module
  */
+
 import { offsetOf, segmentOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import { assert } from '../../protocol/errors.ts';
 import type { WireKernels } from '../../xccl/wire-format.ts';
 import type { Arithmetic, Span, TokenSampler } from '../arithmetic.ts';
+import { evenExpertsAt } from '../average-routing.ts';
 import { routedAt } from '../routed-steps.ts';
 import type { ModelShape, ProjectedColumns, ProjectionPlace } from '../step-layout.ts';
 import { GatherTables, type TablePlace } from '../tensor-share.ts';
@@ -244,6 +246,8 @@ export class HashForward implements Arithmetic {
     const count = offsetOf(counts) >>> 2;
     const weights = this.at.expertWeights >>> 2;
     const normed = (this.at.normed >>> 2) + 2 * first;
+    const { evenExperts, npu } = this.layout;
+    const even = evenExperts === null ? -1 : evenExpertsAt(this.config, evenExperts, npu, layer, first) >>> 2;
     for (let row = 0, chosen = this.at.experts >>> 2; row < rows; row++, chosen += topK) {
       this.#begin(KIND.gate, layer, 0);
       this.#hash.absorb(words[normed + 2 * row] as number, words[normed + 2 * row + 1] as number);
@@ -255,6 +259,7 @@ export class HashForward implements Arithmetic {
         const candidate = Math.floor(((mix32(seed + Math.imul(slot, step)) >>> 0) * (last + 1)) / 2 ** 32);
         this.#insert(chosen, slot, candidate, last);
       }
+      if (even >= 0) words.copyWithin(chosen, even + row * topK, even + (row + 1) * topK);
       for (let slot = 0; slot < topK; slot++) {
         const expert = words[chosen + slot] as number;
         this.#floats[weights + row * topK + slot] = ((mix32(step + Math.imul(expert, GOLDEN)) >>> 8) + 1) / 2 ** 24;

@@ -7,6 +7,7 @@
  *   tables     that ranks gather: of each row a hash by each rank; after a layer of experts, rows of the ranks' own
  * @module
  */
+
 import { offsetOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import { Arena } from '../../fabric/arena.ts';
@@ -14,6 +15,7 @@ import { layersInMemory } from '../../model/moe-layers.ts';
 import { assert, MinipodError } from '../../protocol/errors.ts';
 import { executorOfNpu, sharedExpertNpusOf } from '../../protocol/topology.ts';
 import { type AreaSizes, layoutAreas } from '../../xccl/areas.ts';
+import { layoutEvenExperts } from '../average-routing.ts';
 import { plainChecksum } from '../distflow/checksum.ts';
 import { withDraftLayers } from '../drafters/draft-layers.ts';
 import { firstMap } from '../expert-routing.ts';
@@ -140,6 +142,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
   const blockTables = layoutBlockTables(model.maxPositions, options, arena);
   const offers = layoutOffersOf(options, npu, blockTables.blocks_max, arena);
   const routing = layoutRouting(model, options, arena);
+  const evenExperts = layoutEvenExperts(model, options, arena);
   const parts = {
     weights: weightsEnd - areasEnd,
     'KV blocks': kvEnd - scratchEnd,
@@ -166,6 +169,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
     blockTables,
     offers,
     routing,
+    evenExperts,
     turns,
     second,
     ...weights,
