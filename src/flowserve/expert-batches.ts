@@ -9,6 +9,7 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import type { ExpertGroup } from '../protocol/topology.ts';
 import type { TokenDispatch } from '../xccl/exchange.ts';
 import type { Arithmetic } from './arithmetic.ts';
+import { fillEvenExperts } from './average-routing.ts';
 import { ExpertRouting } from './expert-routing.ts';
 import { EXPERT_MASK, type ExpertSlots, SLOT_SHIFT } from './expert-slots.ts';
 
@@ -37,7 +38,8 @@ export class ExpertBatches {
    * they share, and how many rows of the dispatch area come before its own.
    */
   constructor(forward: Arithmetic, space: AddressSpace, map?: ExpertMap, first?: { readonly batches: ExpertBatches; readonly rows: number }) {
-    const { expertSlots, sharedNpu } = forward.layout;
+    const { expertSlots, sharedNpu, evenExperts, rows_max } = forward.layout;
+    if (evenExperts !== null) fillEvenExperts(forward.config, evenExperts, rows_max, space);
     this.#forward = forward;
     this.#slots = expertSlots;
     this.#words = space.wordsOf(forward.layout.base);

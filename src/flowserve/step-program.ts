@@ -16,7 +16,6 @@ import { AllGather } from '../xccl/all-gather.ts';
 import type { Exchange } from '../xccl/exchange.ts';
 import type { Arithmetic, Span, StepGraphs, TokenSampler } from './arithmetic.ts';
 import { AskedPeers, PEERS_DEADLINE_MS } from './asked-peers.ts';
-import { fillEvenExperts } from './average-routing.ts';
 import { newDataflowBatches, TWO_BATCHES_ROWS_MIN } from './dataflow-lanes.ts';
 import { MultiTokenPrediction } from './drafters/mtp.ts';
 import { newDrafter, type Speculative } from './drafters/speculative.ts';
@@ -91,8 +90,6 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.#onLayers = onLayers;
     const { npu, kv, share } = forward.layout;
     this.forward = forward;
-    const { evenExperts, rows_max } = forward.layout;
-    if (evenExperts !== null) fillEvenExperts(forward.config, evenExperts, rows_max, space);
     this.batches = new ExpertBatches(forward, space, map);
     this.#projection = new OutputProjection(forward, space);
     this.#turns = newMicroBatches(forward, (model) => this.#batchParts(model, this.batches, space), space, exchange.endpoint, dieOf);

@@ -12,7 +12,7 @@ afterAll(() => folder[Symbol.dispose]());
 /** Those that the header names beside its `options`, and those that say where things go and how large memory may be: no run differs by them. */
 const BESIDE = ['model', 'topology', 'npus', 'workers', 'clock', 'seed', 'kernels', 'record_prompts'];
 /** vLLM's words for `expert_balancing`; and `scale_max`, and `scale_min`, which are the topology's, beside `scaled`. */
-const ALIASES = ['enable_eplb', 'eplb_config', 'scale_max'];
+const ALIASES = ['enable_eplb', 'eplb_config', 'scale_max', 'scale_min'];
 const NOTHING_DIFFERS = ['record', 'record_when_full', 'record_routing', 'segment_bytes', 'memory_bytes'];
 
 let runs = 0;
@@ -30,7 +30,7 @@ describe('the header of a run', () => {
       ...{ kv_blocks: 300, dram_blocks: 40, kv_block_size: 32, max_batch_tokens: 70, max_batch_requests: 5, max_queued: 50, job_executors: 2 },
       ...{ npu_workers: [1, 0, 1, 0, 1], dram_bytes_per_s: 1e9, link_bytes_per_s: 2e9, prefix_sharing: true, async_scheduling: false },
       ...{ scheduling_policy: 'fcfs', load_balancing: 'cost_model', long_prompt_groups: 1, long_prompt_tokens: 99 },
-      ...{ kv_lease_ms: 1_234, kv_fabric: 'tcp', kv_transfer: 'layer' },
+      ...{ kv_lease_ms: 1_234, kv_fabric: 'tcp', kv_transfer: 'layer', average_routing: true },
       expert_balancing: { policy: 'hierarchical', redundant_slots: 7, period_ms: 8_000, windows: 3, threshold: 1.5, nodes: 1 },
       speculative_config: { method: 'ngram', num_speculative_tokens: 2, prompt_lookup_max: 4, prompt_lookup_min: 3, adaptive: false },
     } as const satisfies PodOptions;
