@@ -293,7 +293,7 @@ export class LivePod implements Pod {
       const busy = links.receive(onFrame);
       const waits = links.flush();
       const now_ms = this.#clock.now_ms();
-      if (now_ms - looked_ms >= (links.isOwed() ? LOOK_OWED_MS : LOOK_MS)) {
+      if (now_ms - looked_ms >= LOOK_MS && (now_ms - looked_ms >= LOOK_OWED_MS || !links.isOwed())) {
         looked_ms = now_ms;
         this.#calls.look();
       }
