@@ -1,7 +1,7 @@
 /**
  * How many drafts a step verifies for each sequence (xDeepServe §4.6): as many as pay, by what came of those before and by what steps take.
  *
- *   a step of n rows takes      base + row × n                                     fitted to the steps that only decode, those of long ago forgotten
+ *   a step of n rows takes      base + row × n                                     of the steps that only decode (decode-costs.ts)
  *   a token is worth            (base + row × s) / s                               with s sequences that decode
  *   the d-th draft pays         where acceptance ^ d × (a token's worth) > row
  *
@@ -11,6 +11,7 @@
  */
 import type { StepOutcome } from '../../src/protocol/steps.ts';
 import type { DraftCounts } from '../../src/protocol/threads.ts';
+import { DecodeCosts } from './decode-costs.ts';
 
 export type DraftLimits = {
   /** Of a sequence in one step; missing: none. */
@@ -38,16 +39,9 @@ const KEPT_OF_ALL = 0.98;
 const PRIOR_DRAFTS = 2;
 const FIRST_ACCEPTANCE = 0.75;
 const FIRST_WEIGHT = 4;
-/** Of a step of one row, before steps of several were seen: as if half of it were the row's. */
-const FIRST_ROW_SHARE = 0.5;
-/** A step that took longer than so many times what was expected was held up by something else. */
-const OUTLIER = 3;
 /** Tokens. */
 const PAUSE_MIN = 32;
 const PAUSE_MAX = 1_024;
-/** The fit has to be told from noise: variance of the rows, at least. */
-const VARIANCE_MIN = 0.02;
-
 export const newDraftHistory = (): DraftHistory => ({ right: 0, wrong: 0, wait: 0, pause: PAUSE_MIN, isTrying: false });
 
 export class Drafting {
@@ -57,8 +51,7 @@ export class Drafting {
   /** Of all sequences, as in their histories. */
   #right = FIRST_ACCEPTANCE * FIRST_WEIGHT;
   #wrong = (1 - FIRST_ACCEPTANCE) * FIRST_WEIGHT;
-  /** Decayed sums over steps: of 1, rows, rows², µs, rows × µs. */
-  readonly #sums = [0, 0, 0, 0, 0];
+  readonly costs = new DecodeCosts();
 
   constructor({ drafts_max = 0, drafts_as_pays = true }: DraftLimits) {
     this.#drafts_max = drafts_max;
@@ -105,37 +98,13 @@ export class Drafting {
     if (right > 0) history.pause = PAUSE_MIN;
   }
 
-  /** A step that only decodes took so long. */
-  noteStep(rows: number, us: number): void {
-    const sums = this.#sums;
-    const { base_us, row_us } = this.cost;
-    const expected = base_us + row_us * rows;
-    const taken = expected > 0 ? Math.min(us, OUTLIER * expected) : us;
-    [1, rows, rows * rows, taken, rows * taken].forEach((value, index) => {
-      sums[index] = (sums[index] as number) * KEPT_OF_ALL + value;
-    });
-  }
-
-  /** Microseconds of a step that only decodes, and of each of its rows; 0 and 0: none was seen. */
-  get cost(): { readonly base_us: number; readonly row_us: number } {
-    const [count, rows, squares, us, products] = this.#sums as [number, number, number, number, number];
-    if (count === 0) return { base_us: 0, row_us: 0 };
-    const [mean, mean_us] = [rows / count, us / count];
-    const variance = squares / count - mean * mean;
-    const few_us = (mean_us * FIRST_ROW_SHARE) / (FIRST_ROW_SHARE * mean + (1 - FIRST_ROW_SHARE));
-    // No step gets cheaper by more rows, nor is a row dearer than a step by itself.
-    const fitted_us = variance < VARIANCE_MIN ? few_us : (products / count - mean * mean_us) / variance;
-    const row_us = Math.min(Math.max(fitted_us, 0), mean_us / mean);
-    return { base_us: mean_us - row_us * mean, row_us };
-  }
-
   #acceptanceOf({ right, wrong }: DraftHistory): number {
     const expected = this.#right / (this.#right + this.#wrong);
     return (right + PRIOR_DRAFTS * expected) / (right + wrong + PRIOR_DRAFTS);
   }
 
   #worthwhile(acceptance: number, sequences: number): number {
-    const { base_us, row_us } = this.cost;
+    const { base_us, row_us } = this.costs.line;
     const worth_us = base_us / sequences + row_us;
     let drafts = 0;
     for (let gain_us = acceptance * worth_us; drafts < this.#drafts_max && gain_us >= row_us; gain_us *= acceptance) drafts++;
@@ -144,6 +113,6 @@ export class Drafting {
 
   /** All of its state: what a snapshot of its owner shows. */
   toJSON(): object {
-    return { ...structuredClone(this.counts), right: this.#right, wrong: this.#wrong, sums: [...this.#sums] };
+    return { ...structuredClone(this.counts), right: this.#right, wrong: this.#wrong, costs: this.costs.toJSON() };
   }
 }

@@ -41,5 +41,5 @@ export function noteDrafts(drafting: Drafting, launched: readonly Launched[], ou
     isDecode &&= count === 1 && samples;
     if (samples) drafting.note(running.drafting, outcome);
   });
-  if (isDecode) drafting.noteStep(rows, us);
+  if (isDecode) drafting.costs.add(rows, us);
 }

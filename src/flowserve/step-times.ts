@@ -26,7 +26,7 @@ export class StepTimes {
   /** Before steps that go on with a sequence of the step before. */
   readonly gaps = new TimeCounts();
   #ended_us = 0;
-  /** What the last step took, in whole microseconds. */
+  /** What the last step took, in whole microseconds, with the gap before it where it goes on with a sequence. */
   last_us = 0;
 
   add({ entries }: StepPlan, began_us: number, ended_us: number): void {
@@ -38,7 +38,7 @@ export class StepTimes {
     }
     if (isDecode) this.decodes.add(ended_us - began_us);
     if (goesOn) this.gaps.add(began_us - this.#ended_us);
+    this.last_us = Math.round(ended_us - (goesOn ? this.#ended_us : began_us));
     this.#ended_us = ended_us;
-    this.last_us = Math.round(ended_us - began_us);
   }
 }

@@ -234,7 +234,7 @@ export type NpuMessage =
   | { readonly type: 'STEP'; readonly plan: StepPlan }
   /** Their sequences are gone, and no step follows that would say so. */
   | { readonly type: 'RELEASE_SLOTS'; readonly slots: readonly number[] }
-  /** `digest`: of the activations that the outcomes come from; `us`: what the step took, in whole microseconds. */
+  /** `digest`: of the activations that the outcomes come from; `us`: what the step took, in whole microseconds, with the gap before it where it goes on with a sequence. */
   | { readonly type: 'LAUNCH_DONE'; readonly step: number; readonly outcomes: readonly StepOutcome[]; readonly digest: number; readonly us: number }
   | { readonly type: 'LAUNCH_FAILED'; readonly step: number; readonly error: ErrorRecord }
   /** Give up what runs and forget all slots: a rank of the group has failed, or the group is a new one. */

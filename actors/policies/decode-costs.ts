@@ -1,0 +1,60 @@
+/**
+ * What steps that only decode take, by their rows: a line through what was seen of each number of rows. A machine that does something else now and then shall not
+ * change it much, nor what was long ago: of each number of rows a value follows what is measured by small steps, up as far as down, so it is near the median.
+ * @module
+ */
+
+/** By so much of a value one step may change it; the first ones by more. */
+const STEP = 0.1;
+/** What is left of a value's weight after the next step. */
+const KEPT = 0.99;
+/** Before two numbers of rows were seen: a step of one row as if so much of it were the row's. */
+const FIRST_ROW_SHARE = 0.5;
+/** Less is forgotten altogether. */
+const WEIGHT_MIN = 0.05;
+
+type Seen = { us: number; weight: number };
+
+export class DecodeCosts {
+  readonly #seen = new Map<number, Seen>();
+
+  /** A step of so many rows took so long, with what went by before it could begin. */
+  add(rows: number, us: number): void {
+    for (const [other, seen] of this.#seen) {
+      seen.weight *= KEPT;
+      if (seen.weight < WEIGHT_MIN) this.#seen.delete(other);
+    }
+    const seen = this.#seen.get(rows);
+    if (seen === undefined) {
+      this.#seen.set(rows, { us, weight: 1 });
+      return;
+    }
+    seen.weight++;
+    const most = seen.us * Math.max(STEP, 1 / seen.weight);
+    seen.us += Math.min(most, Math.max(-most, us - seen.us));
+  }
+
+  /** Microseconds of a step without rows, and of each row; 0 and 0: none was seen. */
+  get line(): { readonly base_us: number; readonly row_us: number } {
+    let [weights, rows, us, squares, products] = [0, 0, 0, 0, 0];
+    for (const [at, seen] of this.#seen) {
+      weights += seen.weight;
+      rows += seen.weight * at;
+      us += seen.weight * seen.us;
+      squares += seen.weight * at * at;
+      products += seen.weight * at * seen.us;
+    }
+    if (weights === 0) return { base_us: 0, row_us: 0 };
+    const [mean, mean_us] = [rows / weights, us / weights];
+    const variance = squares / weights - mean * mean;
+    const first_us = (mean_us * FIRST_ROW_SHARE) / (FIRST_ROW_SHARE * mean + (1 - FIRST_ROW_SHARE));
+    const row_us = this.#seen.size < 2 ? first_us : (products / weights - mean * mean_us) / variance;
+    // No step gets cheaper by more rows, nor is a row dearer than a step by itself.
+    const bounded_us = Math.min(Math.max(row_us, 0), mean_us / mean);
+    return { base_us: mean_us - bounded_us * mean, row_us: bounded_us };
+  }
+
+  toJSON(): object {
+    return Object.fromEntries([...this.#seen].map(([rows, { us, weight }]) => [rows, { us, weight }]));
+  }
+}

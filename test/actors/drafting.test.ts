@@ -1,0 +1,91 @@
+/** How many drafts pay: decided by what came of those before and by what steps take, for machines and texts of every sort. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { DecodeCosts } from '../../actors/policies/decode-costs.ts';
+import { Drafting, newDraftHistory } from '../../actors/policies/drafting.ts';
+import type { StepOutcome } from '../../src/protocol/steps.ts';
+import { runs } from '../property-runs.ts';
+
+type World = { readonly base_us: number; readonly row_us: number; readonly acceptance: number; readonly sequences: number; readonly seed: number };
+const world: fc.Arbitrary<World> = fc.record({
+  base_us: fc.integer({ min: 50, max: 20_000 }),
+  row_us: fc.integer({ min: 1, max: 1_000 }),
+  acceptance: fc.double({ min: 0, max: 0.98, noNaN: true }),
+  sequences: fc.integer({ min: 1, max: 12 }),
+  seed: fc.nat(),
+});
+
+const DRAFTS_MAX = 4;
+const TOKENS = 400;
+/** A step now and then is held up by something else. */
+const HELD_UP = 0.03;
+
+const outcomeOf = (drafts: number, right: number): StepOutcome => ({
+  ...{ token: 1, logprobs: null, prompt_logprobs: null, error: null },
+  more: Array.from({ length: right }, () => ({ token: 1, logprobs: null })),
+  drafts: Array.from({ length: drafts }, () => 1),
+});
+
+/** Microseconds for a token of requests that follow one another, so many at once. `drafts`: of each step, instead of as many as pay. */
+function usPerToken({ base_us, row_us, acceptance, sequences, seed }: World, drafts?: number): number {
+  let state = seed;
+  const chance = (): number => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return state / 2 ** 32;
+  };
+  const drafting = new Drafting({ drafts_max: DRAFTS_MAX });
+  let [us, tokens] = [0, 0];
+  for (let round = 0; round < 2; round++) {
+    const histories = Array.from({ length: sequences }, () => ({ history: newDraftHistory(), tokens: 0 }));
+    for (let open = histories; open.length > 0; open = histories.filter((one) => one.tokens < TOKENS)) {
+      let rows = 0;
+      for (const one of open) {
+        const length = drafts ?? drafting.lengthFor(one.history, open.length);
+        let right = 0;
+        while (right < length && chance() < acceptance) right++;
+        rows += 1 + length;
+        drafting.note(one.history, outcomeOf(length, right));
+        one.tokens += 1 + right;
+        tokens += 1 + right;
+      }
+      const took_us = base_us + row_us * rows;
+      drafting.costs.add(rows, chance() < HELD_UP ? 20 * took_us : Math.round(took_us * (0.95 + 0.1 * chance())));
+      us += took_us;
+    }
+  }
+  return us / tokens;
+}
+
+describe('drafts as they pay', () => {
+  it('should never cost more than a thirtieth where none is right', () => {
+    fc.assert(
+      fc.property(world, (any) => {
+        const hostile = { ...any, acceptance: 0 };
+        expect(usPerToken(hostile, 0) / usPerToken(hostile)).toBeGreaterThan(0.97);
+      }),
+      { numRuns: runs(20) },
+    );
+  });
+
+  it('should be nearly as many as would have been best, for any cost and any share of right ones', () => {
+    let better = 0;
+    fc.assert(
+      fc.property(world, (any) => {
+        const best = Math.min(...Array.from({ length: DRAFTS_MAX + 1 }, (_, drafts) => usPerToken(any, drafts)));
+        const chosen = usPerToken(any);
+        if (chosen < 0.8 * usPerToken(any, 0)) better++;
+        expect(best / chosen).toBeGreaterThan(0.88);
+      }),
+      { numRuns: runs(20) },
+    );
+    expect(better).toBeGreaterThan(runs(20) / 10);
+  });
+
+  it('should find what rows cost, whoever holds steps up now and then', () => {
+    const costs = new DecodeCosts();
+    for (let step = 0; step < 300; step++) costs.add(1 + (step % 5), (400 + 150 * (1 + (step % 5))) * (step % 17 === 0 ? 30 : 1));
+    const { base_us, row_us } = costs.line;
+    expect(Math.abs(base_us - 400)).toBeLessThan(60);
+    expect(Math.abs(row_us - 150)).toBeLessThan(20);
+  });
+});
