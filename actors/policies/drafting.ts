@@ -33,7 +33,7 @@ export type DraftHistory = {
 };
 
 /** So much of each count is left after the next step. */
-const KEPT = 0.9;
+const KEPT = 0.95;
 const KEPT_OF_ALL = 0.98;
 /** As much as so many drafts weighs what is known of other sequences; and of those what is assumed at first: enough to try. */
 const PRIOR_DRAFTS = 2;
@@ -42,6 +42,7 @@ const FIRST_WEIGHT = 4;
 /** Tokens. */
 const PAUSE_MIN = 32;
 const PAUSE_MAX = 1_024;
+
 export const newDraftHistory = (): DraftHistory => ({ right: 0, wrong: 0, wait: 0, pause: PAUSE_MIN, isTrying: false });
 
 export class Drafting {
