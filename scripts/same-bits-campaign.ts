@@ -1,7 +1,7 @@
 /**
  * Runs pods of every sort, each from a seed, and holds what they generate against one NPU alone, bit for bit: topologies, tensor parallelism, split output
  * projections, chunks, batch limits, tight KV, KV by request and by layer, by memory and by sockets, prefixes that groups share, caches that are hot, off or
- * dropped in the middle of a run, callers that go away. On virtual time with the hash model, where a stale block or a lost gather changes the tokens, and live on
+ * dropped in the middle of a run, drafts, callers that go away. On virtual time with the hash model, where a stale block or a lost gather changes the tokens, and live on
  * worker threads with the shipped model, logprobs included.
  * Exits with 1 if anything differs or is left behind.
  *
@@ -77,7 +77,14 @@ function planOf(seed: number, isLive: boolean): Plan {
     ...(topology.length > 1 && { kv_fabric: pick(below, 'memory', 'tcp') }),
     ...(below(2) === 0 && beginning > 1 && { prefix_sharing: true, link_bytes_per_s: 1e12 }),
   };
-  return { pod: { ...pod, ...fabric }, calls };
+  const drafts = { num_speculative_tokens: 1 + below(6), prompt_lookup_min: 1, prompt_lookup_max: 1 + below(4), adaptive: below(2) === 0 };
+  const drafting: PodOptions = below(2) === 0 ? { speculative_config: { method: 'ngram', ...drafts } } : {};
+  // Texts that repeat themselves, so that drafts are right; some want none.
+  const repeats = (): GenerateOptions => ({
+    ...pick<GenerateOptions>(below, {}, isLive ? { frequency_penalty: -1 } : { top_k: 2 }),
+    speculative_decoding: below(5) > 0,
+  });
+  return { pod: { ...pod, ...fabric, ...drafting }, calls: calls.map(({ options, ...call }) => ({ ...call, options: { ...options, ...repeats() } })) };
 }
 
 async function generate(pod: Pod, { prompt, options, leaves, drops }: Call): Promise<readonly string[] | null> {
@@ -90,12 +97,18 @@ async function generate(pod: Pod, { prompt, options, leaves, drops }: Call): Pro
   return null;
 }
 
+const drafted = { right: 0, all: 0 };
+
 async function differs(seed: number, isLive: boolean, one: Pod): Promise<string | null> {
   const { pod: options, calls } = planOf(seed, isLive);
   try {
     await using pod = await createPod(options);
     const got = await Promise.all(calls.map((call) => generate(pod, call)));
     await expectNothingLeft(pod);
+    for (const { drafting } of (await pod.stats()).dp_groups) {
+      drafted.right += drafting.accepted_tokens;
+      drafted.all += drafting.draft_tokens;
+    }
     for (const [index, { prompt, options: how }] of calls.entries()) {
       const [mine, alone] = [got[index], got[index] && fingerprint(await one.complete(prompt, how))];
       if (mine && JSON.stringify(mine) !== JSON.stringify(alone)) return `call ${index}: ${mine.join(' / ')} is not ${alone?.join(' / ')}`;
@@ -125,7 +138,7 @@ for (const [kind, count] of [
     differing++;
     console.log(`${kind} seed ${seed}, ${JSON.stringify(planOf(seed, isLive).pod)}: ${difference.slice(0, 400)}`);
   }
-  console.log(`${count} ${kind} pods from seed ${first}: ${differing} differ`);
+  console.log(`${count} ${kind} pods from seed ${first}: ${differing} differ; of ${drafted.all} drafts so far ${drafted.right} were right`);
   failures += differing;
 }
 process.exitCode = failures > 0 ? 1 : 0;

@@ -2,8 +2,9 @@
  * The hash model's next token: the row's hash, position, and, where the request samples, its seed and choice.
  *
  * Where it has tokens that MTP layers can foresee (`ModelShape.foreseeable`), the row says which ones: those are a hash of the sequence and the position alone.
- * There are no logits. So what only shapes a distribution (top_p, top_k, min_p, penalties, logit_bias; temperature but for being 0) is taken and changes
- * nothing: a recorded workload runs as it is. What would have to be made up is refused: log-probabilities. Stop tokens come by chance, never before
+ * There are no logits. So what only shapes a distribution (top_p, min_p, penalties, logit_bias; temperature but for being 0) is taken and changes
+ * nothing: a recorded workload runs as it is. Of top_k there is so much: where it samples, a text is of so many different tokens, the same everywhere, and so
+ * repeats itself where they are few. What would have to be made up is refused: log-probabilities. Stop tokens come by chance, never before
  * `min_tokens`.
  * @module
  */
@@ -74,7 +75,9 @@ export class HashSampler implements TokenSampler {
     if (!isGreedy) this.#hash.absorb(seedLow, seedHigh);
     this.#hash.absorb(this.#words[at] as number, this.#words[at + 1] as number);
     this.#hash.write(this.#token, 0);
-    const token = ((this.#token[0] as number) >>> 0) % this.#vocabSize;
+    const hash = (this.#token[0] as number) >>> 0;
+    const { top_k } = sequence.sampling;
+    const token = isGreedy || top_k <= 0 ? hash % this.#vocabSize : Math.floor((this.#vocabSize * (1 + 2 * (hash % top_k))) / (2 * top_k)) % this.#vocabSize;
     if ((this.#token[1] as number) >>> 0 < this.#foreseeable) return { token: this.#foreseeableAt(sequence, position, generated), error: null };
     return { token: generated < sequence.sampling.min_tokens ? this.#unlessBanned(token, sequence.sampling.stop_token_ids) : token, error: null };
   }
