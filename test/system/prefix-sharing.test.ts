@@ -42,6 +42,14 @@ describe('a prefix at another DP group', () => {
     });
   });
 
+  it('should come as far as whole blocks go, as from its own cache', async () => {
+    await withPod({ ...SHARING, topology: 'colocated:dp=2' }, async (pod) => {
+      const odd = prefix.slice(0, 500);
+      await timed(pod, [...odd, 7], 0);
+      expect([(await timed(pod, [...odd, 8], 1)).cached, (await timed(pod, [...odd, 9], 1)).cached]).toEqual([496, 496]);
+    });
+  });
+
   it('should be refused where the link is slower than computing, and not be looked for where groups do not share', async () => {
     await withPod({ ...SHARING, topology: 'colocated:dp=2', link_bytes_per_s: 1e3 }, async (pod) => {
       const cold = await timed(pod, [...prefix, 7], 0);
