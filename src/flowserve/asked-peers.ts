@@ -60,6 +60,11 @@ export class AskedPeers {
     return this.#missing.size > 0 || this.#refused.length > 0;
   }
 
+  /** Some of it was refused, and is asked for again in a while: nothing arrives that tells when. */
+  get mustAskAgain(): boolean {
+    return this.#refused.length > 0;
+  }
+
   /** The last layer that peers were asked for. */
   get layer(): number {
     return this.#layer;

@@ -149,7 +149,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
 
   /** Nothing to do before a peer answers. */
   get isWaiting(): boolean {
-    return this.#run !== null && (this.#asked.isMissing || this.gather.isWaiting || this.#isAwaiting);
+    if (this.#run === null || this.#asked.mustAskAgain || this.#askedSecond?.mustAskAgain === true) return false;
+    return this.#asked.isMissing || this.gather.isWaiting || this.#isAwaiting;
   }
 
   /** Parts of its steps that others refused, since they hold other experts now than its map says. */

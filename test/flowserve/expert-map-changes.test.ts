@@ -142,6 +142,27 @@ describe('slots that change', () => {
     expect(refusals).toBeGreaterThan(50);
   });
 
+  it.each([1, 2] as const)('should not leave a step asleep whose part was refused, for what arrives: nothing will, in %i batches', (micro_batches) => {
+    const pod = makeHashPod(1, { topology: topologyOf(1, 2), micro_batches });
+    const calls = Array.from({ length: 9 }, (_, index): Call => ({ npu: 0, prompt: [index, 7, 8], max_tokens: 4 }));
+    const expected = generate(makeHashPod(1), calls).tokens;
+    const program = pod.programs[0] as HashPod['programs'][number];
+    const map = anyMap(pod, (below) => 5 % below);
+    const seen: boolean[] = [];
+    const { tokens } = generate(pod, calls, {
+      onAsked: (_npu, step, asked) => {
+        if (step === 2 && asked === 0) for (const { npu } of pod.plan.layouts) fillSlots(pod, npu, map, 1);
+      },
+      onServed: () => {
+        if (program.refusals === 0 || seen.length > 0) return;
+        seen.push(program.isWaiting);
+        program.batches.routing.install(map, 1);
+      },
+    });
+    expect(seen).toEqual([false]);
+    expect(tokens).toEqual(expected);
+  });
+
   it('should leave a map that is older than the one there alone', () => {
     const pod = makeHashPod(2, { redundant_experts: 2 });
     const { routing } = (pod.programs[0] as HashPod['programs'][number]).batches;
