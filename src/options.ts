@@ -166,6 +166,8 @@ const podOptions = z.strictObject({
    * changes them.
    */
   kernels: z.enum(['real', 'hash']).default('real'),
+  /** Of `hash`: so much of what it generates its MTP layers draft right (`speculative_config`), as trained ones do; missing: none, but by chance. */
+  hash_foreseeable: z.number().min(0).max(1).optional(),
   /** A file to record the run in; one that is there already is not replaced. */
   record: z.string().min(1).optional(),
   /**
@@ -326,6 +328,7 @@ export const podOptionsSchema = podOptions.superRefine((options, context) => {
   if (clock === 'live' && kernels === 'hash') refuse('kernels', `'hash' ${VIRTUAL_ONLY}`);
   if (clock === 'virtual' && spare_workers > 0) refuse('spare_workers', LIVE_ONLY);
   if (clock === 'virtual' && record_when_full !== undefined) refuse('record_when_full', NEVER_FULL);
+  if (kernels !== 'hash' && options.hash_foreseeable !== undefined) refuse('hash_foreseeable', "needs kernels: 'hash'");
   if (kernels === 'hash' && enforce_eager) refuse('enforce_eager', REAL_ONLY);
   if (kernels === 'hash' && kv_cache_dtype !== 'auto') refuse('kv_cache_dtype', 'is for real kernels: KV of the hash model is hashes');
   if (!record_prompts && prefix_caching) refuse('prefix_caching', NOT_REPLAYED);

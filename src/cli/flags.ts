@@ -74,7 +74,7 @@ function bias(text: string, earlier: unknown): Record<string, number> {
 }
 
 /** A virtual clock stands still for whoever reads a real one: it is for programs that wait for nothing but the pod. */
-export const PROGRAM_ONLY = ['clock', 'kernels', 'seed'] as const;
+export const PROGRAM_ONLY = ['clock', 'kernels', 'hash_foreseeable', 'seed'] as const;
 
 export const POD_FLAGS = {
   model: { value: 'NAME_OR_DIR', help: 'a shipped model, or a folder in the Hugging Face layout' },
@@ -111,7 +111,7 @@ export const POD_FLAGS = {
   },
   enable_eplb: { help: 'the same in vLLM’s words, with --eplb-config' },
   eplb_config: { value: 'JSON', help: 'as {"num_redundant_experts":8}', read: json },
-  speculative_config: { value: 'JSON', help: 'draft tokens and verify several in one step, as {"method":"ngram","num_speculative_tokens":3}', read: json },
+  speculative_config: { value: 'JSON', help: 'draft tokens and verify several in one step, as {"method":"mtp","num_speculative_tokens":1}', read: json },
   scale_max: {
     value: 'LIST',
     help: 'room for changes of shape while requests run, as attention=4,experts=4: so many DP groups and expert NPUs at most; executor=decode where there are several',

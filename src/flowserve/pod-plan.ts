@@ -74,6 +74,8 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly micro_batches?: MicroBatchCount | undefined;
   /** What ids stand for takes so many bytes of shared memory. Missing: whoever needs to know has the tokenizer. */
   readonly vocabulary_bytes?: number;
+  /** Of the hash model: `ModelShape.foreseeable`. */
+  readonly hash_foreseeable?: number | undefined;
   /** False: all actors live on one thread, as on a virtual clock, which needs no rings. Else it has them. */
   readonly has_rings?: boolean;
 };

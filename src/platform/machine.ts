@@ -69,7 +69,7 @@ async function realMachine(checkpoint: Checkpoint, options: PlanOptions, onProgr
 }
 
 function hashMachine({ config }: Checkpoint, options: PlanOptions): Machine {
-  const plan = planHashPod(config, options);
+  const plan = planHashPod({ ...config, ...(options.hash_foreseeable !== undefined && { foreseeable: options.hash_foreseeable }) }, options);
   const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
   for (const layout of plan.layouts) loadHashWeights(plan, layout, space, WEIGHT_VERSION);
   const arithmeticOf = (npu: number): NpusOptions['arithmetics'][number] => {

@@ -146,7 +146,9 @@ export class VirtualControl {
     this.space = space;
     this.directory = new Directory(plan.hosting);
     this.#loads = new ExpertLoads(plan, space, this.directory);
-    this.#step_ns = plan.hosting.deployment.executors.map((executor) => rooflineStep(this.config, parallelismOf(executor), this.#device));
+    const { draftLayers } = plan.config;
+    const drafting = draftLayers === undefined ? this.config : { ...this.config, draftLayers };
+    this.#step_ns = plan.hosting.deployment.executors.map((executor) => rooflineStep(drafting, parallelismOf(executor), this.#device));
     const recordings = new VirtualRecordings({ clock: 'virtual', ...options }, { checkpoint, plan });
     this.#recordings = recordings;
     this.#domains = new DomainSteps(plan.options, {

@@ -4,7 +4,7 @@
  * @module
  */
 import type { ModelConfig } from '../model/config.ts';
-import { isMoeLayer } from '../model/moe-layers.ts';
+import { draftLayerOf, isMoeLayer, layersInMemory } from '../model/moe-layers.ts';
 import type { StepEntry } from '../protocol/steps.ts';
 
 export type Device = {
@@ -41,11 +41,11 @@ export const ROCE: Pick<Device, 'link_bytes_per_s' | 'link_latency_ns'> = { link
 const NS_PER_S = 1e9;
 
 /** What a step's time depends on. */
-type StepShape = { readonly entries: readonly (Pick<StepEntry, 'start' | 'tokens' | 'samples'> & Partial<Pick<StepEntry, 'drafts'>>)[] };
+type StepShape = { readonly entries: readonly (Pick<StepEntry, 'start' | 'tokens' | 'samples'> & Partial<Pick<StepEntry, 'drafts' | 'foresees'>>)[] };
 
 /** Of all layers. */
 export const kvBlockBytes = (config: ModelConfig, block_size: number, { element_bytes }: Device): number =>
-  config.layers * block_size * attentionSizes(config, config.heads).cell * element_bytes;
+  layersInMemory(config) * block_size * attentionSizes(config, config.heads).cell * element_bytes;
 
 /** Weights that one token passes in one layer's attention, those of `heads` heads of it, and elements of one position's KV cell. */
 function attentionSizes(
@@ -107,41 +107,62 @@ export function rooflineStep(config: ModelConfig, { npus, tp, oproj = 1, split }
   const operation_ns = operationOn(device);
   const transfer_ns = (elements: number): number => device.link_latency_ns + ((elements * device.element_bytes) / device.link_bytes_per_s) * NS_PER_S;
   return ({ entries }) => {
-    let rows = 0;
-    let sampled = 0;
-    // Positions that are read once for each sequence, and those that each of its rows attends to.
-    let read = 0;
-    let attended = 0;
-    for (const { start, tokens, samples, drafts = 0 } of entries) {
-      rows += tokens.length;
-      sampled += samples ? 1 + drafts : 0;
-      read += start + tokens.length;
-      attended += tokens.length * start + (tokens.length * (tokens.length + 1)) / 2;
+    const all = rowsOf(entries, ({ tokens }) => tokens.length);
+    let total_ns = head_ns(entries.reduce((sum, { samples, drafts = 0 }) => sum + (samples ? 1 + drafts : 0), 0));
+    for (let layer = 0; layer < layers; layer++) total_ns += layer_ns(layer, all);
+    // Drafts: the first round goes through all rows whose next token is known, the others through one of each sequence.
+    const foreseen = Math.max(-1, ...entries.map(({ foresees = -1 }) => foresees));
+    for (let round = 0; round < foreseen || (round === 0 && foreseen === 0); round++) {
+      const drafting = entries.filter(({ foresees = -1 }) => foresees > round);
+      const rows = rowsOf(round === 0 ? entries.filter(({ foresees = -1 }) => foresees >= 0) : drafting, ({ tokens }) => (round === 0 ? tokens.length : 1));
+      total_ns += operation_ns(4 * rows.rows * hiddenSize * hiddenSize, 2 * hiddenSize * hiddenSize);
+      total_ns += layer_ns(draftLayerOf(config, round), rows) + (drafting.length === 0 ? 0 : head_ns(drafting.length));
     }
+    return Math.ceil(total_ns);
+  };
+
+  /** Prepares so many rows for the sampler. */
+  function head_ns(sampled: number): number {
+    const gathered = tp > 1 ? transfer_ns(sampled * (vocabSize - share(vocabSize))) : 0;
+    return operation_ns(2 * sampled * hiddenSize * share(vocabSize), hiddenSize * share(vocabSize)) + gathered;
+  }
+
+  function layer_ns(layer: number, { rows, read, attended }: Rows): number {
     /** What the other ranks have computed of each of a table's rows. */
-    const gather_ns = (width: number, of = rows): number => (tp > 1 ? transfer_ns(of * (width - share(width))) : 0);
+    const gather_ns = (width: number): number => (tp > 1 ? transfer_ns(rows * (width - share(width))) : 0);
     const own = share(rows);
     const pairs = own * moe.topK;
     const asked = split === undefined ? pairs : (pairs * split.attention) / npus;
     const experts = Math.min(Math.ceil(moe.experts / npus), Math.ceil(asked));
     // Rows of the shared expert that one NPU computes.
     const sharedRows = split === undefined || split.shared === 0 ? own : (own * split.attention) / split.shared;
-    let total_ns = operation_ns(2 * sampled * hiddenSize * share(vocabSize), hiddenSize * share(vocabSize)) + gather_ns(vocabSize, sampled);
-    for (let layer = 0; layer < layers; layer++) {
-      total_ns += operation_ns(2 * rows * attentionWeights + attended * flops_per_position, attentionWeights + read * cell);
-      total_ns += gather_ns(config.heads * head) + gather_ns(hiddenSize);
-      // Others are as busy: so an NPU projects its columns of its own rows, then of as many rows of each other one, and reads its part of the weights each time.
-      if (oproj > 1) total_ns += transfer_ns(rows * config.heads * head) + transfer_ns(rows * (hiddenSize - Math.floor(hiddenSize / oproj)));
-      if (moe.experts > 0 && isMoeLayer(config, layer)) {
-        const shared = moe.sharedExperts * expertWeights;
-        total_ns += operation_ns(2 * (asked * expertWeights + sharedRows * shared), experts * expertWeights + shared);
-        if (npus > 1 || split !== undefined) total_ns += 2 * transfer_ns(pairs * hiddenSize);
-        total_ns += gather_ns(hiddenSize);
-      } else {
-        const dense = 3 * hiddenSize * share(mlp.intermediateSize);
-        total_ns += operation_ns(2 * rows * dense, dense) + gather_ns(mlp.intermediateSize) + gather_ns(hiddenSize);
-      }
+    let total_ns = operation_ns(2 * rows * attentionWeights + attended * flops_per_position, attentionWeights + read * cell);
+    total_ns += gather_ns(config.heads * head) + gather_ns(hiddenSize);
+    // Others are as busy: so an NPU projects its columns of its own rows, then of as many rows of each other one, and reads its part of the weights each time.
+    if (oproj > 1) total_ns += transfer_ns(rows * config.heads * head) + transfer_ns(rows * (hiddenSize - Math.floor(hiddenSize / oproj)));
+    if (moe.experts > 0 && isMoeLayer(config, layer)) {
+      const shared = moe.sharedExperts * expertWeights;
+      total_ns += operation_ns(2 * (asked * expertWeights + sharedRows * shared), experts * expertWeights + shared);
+      if (npus > 1 || split !== undefined) total_ns += 2 * transfer_ns(pairs * hiddenSize);
+      total_ns += gather_ns(hiddenSize);
+    } else {
+      const dense = 3 * hiddenSize * share(mlp.intermediateSize);
+      total_ns += operation_ns(2 * rows * dense, dense) + gather_ns(mlp.intermediateSize) + gather_ns(hiddenSize);
     }
-    return Math.ceil(total_ns);
-  };
+    return total_ns;
+  }
+}
+
+/** Rows of a step; positions that are read once for each sequence, and those that each of its rows attends to. */
+type Rows = { readonly rows: number; readonly read: number; readonly attended: number };
+
+function rowsOf<Entry extends StepShape['entries'][number]>(entries: readonly Entry[], countOf: (entry: Entry) => number): Rows {
+  let [rows, read, attended] = [0, 0, 0];
+  for (const entry of entries) {
+    const [{ start }, count] = [entry, countOf(entry)];
+    rows += count;
+    read += start + count;
+    attended += count * start + (count * (count + 1)) / 2;
+  }
+  return { rows, read, attended };
 }

@@ -1,7 +1,6 @@
 /** Steps that verify what MTP layers draft: the same ids and the same logprob bits as without, in every topology; and drafts are those that they should be. */
 import { beforeAll, describe, expect, it } from 'vitest';
-import type { PodOptions, PodStats } from '../../src/index.ts';
-import { createPod } from '../../src/index.ts';
+import { createPod, type Generation, type PodOptions, type PodStats } from '../../src/index.ts';
 import { casesOf, type GoldenCase } from '../golden/goldens.ts';
 import { withPod } from './pods.ts';
 import { run, WORKLOAD } from './workload.ts';
@@ -100,6 +99,36 @@ describe('drafts of MTP layers', () => {
       expect(warm.drafts.flat().length).toBeGreaterThan(50);
       expect(warm.drafts, JSON.stringify(options)).toEqual(cold.drafts);
     }
+  });
+
+  it('should bring a virtual pod’s TPOT to a step’s time by 1 + acceptance, tokens as without (xDeepServe §7: (93 + 2) / 1.9)', async () => {
+    const options = { clock: 'virtual', kernels: 'hash', hash_foreseeable: 0.9, topology: 'colocated:dp=4', prefix_caching: false } as const;
+    const timed = (more: PodOptions) =>
+      withPod({ ...options, ...more }, async (pod) => {
+        const calls = Array.from({ length: 24 }, (_, index) => pod.generate([1, 7 + index], { max_tokens: 100, seed: index, ignore_eos: true }));
+        const idsOf = async (call: Generation): Promise<number[]> => {
+          const ids: number[] = [];
+          for await (const { token_ids } of call) ids.push(...token_ids);
+          return ids;
+        };
+        const tokens = await Promise.all(calls.map(idsOf));
+        const tpots = calls.map((call) => {
+          const [times] = call.choices();
+          return ((times?.finished ?? 0) - (times?.first_token ?? 0)) / 99;
+        });
+        const { npus, ...stats } = await pod.stats();
+        const steps_us = npus.reduce((sum, { decode_steps_us_sum, step_gaps_us_sum }) => sum + decode_steps_us_sum + step_gaps_us_sum, 0);
+        const steps = npus.reduce((sum, { decode_steps_us }) => sum + decode_steps_us.reduce((all, count) => all + count, 0), 0);
+        const tpot_us = (tpots.reduce((sum, tpot) => sum + tpot, 0) / calls.length) * 1000;
+        return { tokens, tpot_us, step_us: steps_us / steps, drafts: draftsOf({ npus, ...stats }) };
+      });
+    const plain = await timed({});
+    const drafted = await timed({ speculative_config: MTP });
+    expect(drafted.tokens).toEqual(plain.tokens);
+    const acceptance = drafted.drafts.accepted / drafted.drafts.tokens;
+    expect(Math.abs(plain.tpot_us / plain.step_us - 1)).toBeLessThan(0.03);
+    expect(Math.abs(acceptance - 0.9)).toBeLessThan(0.03);
+    expect(Math.abs((drafted.tpot_us * (1 + acceptance)) / drafted.step_us - 1)).toBeLessThan(0.05);
   });
 
   it('should be refused for a model without such layers', async () => {
