@@ -19,13 +19,11 @@ beforeAll(async () => {
 
 const pods: PodOptions[] = [
   {},
-  { clock: 'virtual', async_scheduling: false, enforce_eager: true },
   { clock: 'virtual', topology: 'colocated:dp=1,tp=2', max_batch_tokens: 40 },
-  { clock: 'virtual', kv_blocks: 26, speculative_config: { ...MTP, num_speculative_tokens: 3 } },
+  { clock: 'virtual', kv_blocks: 26, async_scheduling: false, enforce_eager: true, speculative_config: { ...MTP, num_speculative_tokens: 3 } },
   { clock: 'virtual', topology: 'moe-attention:domains=2x1,experts=2', schedule: 'domains', speculative_config: { ...MTP, num_speculative_tokens: 2 } },
-  { clock: 'virtual', topology: 'pd:prefill=1,decode=1', kv_transfer: 'layer', kv_cache_dtype: 'auto' },
+  { clock: 'virtual', topology: 'pd:prefill=1,decode=1', kv_transfer: 'layer', speculative_config: { ...MTP, adaptive: true } },
   { clock: 'virtual', topology: 'moe-attention:domains=1x2,experts=2', micro_batches: 2, speculative_config: { ...MTP, num_speculative_tokens: 2 } },
-  { clock: 'virtual', speculative_config: { ...MTP, adaptive: true } },
 ];
 
 /** Right drafts of a walk over what the reference drafts: two tokens on where one is right, one where it is not. */
@@ -74,7 +72,7 @@ describe('drafts of MTP layers', () => {
   });
 
   it('should be right as often as a walk over the reference’s drafts says', async () => {
-    const cases = casesOf('tiny-deepseek-v3');
+    const cases = casesOf('tiny-deepseek-v3').slice(-4);
     await withPod({ clock: 'virtual', speculative_config: MTP }, async (pod) => {
       let before = { tokens: 0, accepted: 0 };
       for (const golden of cases) {
@@ -88,7 +86,7 @@ describe('drafts of MTP layers', () => {
 
   it('should be the same with a cold cache and a warm one, in blocks of others and behind their output', async () => {
     const story = casesOf('tiny-deepseek-v3').at(-1)?.token_ids ?? [];
-    const prompts = [story, story, story.slice(0, 64), [...story.slice(0, 70), 5, 9], story.slice(0, 65), [...story, ...story.slice(1, 40)], story];
+    const prompts = [story, story.slice(0, 64), [...story.slice(0, 70), 5, 9], story.slice(0, 65), story];
     for (const options of [
       { topology: 'pd:prefill=1,decode=1', async_scheduling: false },
       { dram_blocks: 64, kv_blocks: 10 },
