@@ -1,20 +1,34 @@
 /**
  * Runs pods of every sort, each from a seed, and holds what they generate against one NPU alone, bit for bit: topologies, tensor parallelism, split output
  * projections, chunks, batch limits, tight KV, KV by request and by layer, by memory and by sockets, prefixes that groups share, caches that are hot, off or
- * dropped in the middle of a run, drafts, callers that go away. On virtual time with the hash model, where a stale block or a lost gather changes the tokens, and live on
+ * dropped in the middle of a run, drafts, callers that go away. With --experts attention and experts are apart, by either schedule, with redundant experts that are moved all
+ * the time: on virtual time at every boundary of a layer, live as often as it goes. On virtual time with the hash model, where a stale block or a lost gather changes
+ * the tokens, and live on
  * worker threads with the shipped model, logprobs included.
  * Exits with 1 if anything differs or is left behind.
  *
  * @example
  * node scripts/same-bits-campaign.ts --virtual 1000 --live 100 --seed 1
+ * node scripts/same-bits-campaign.ts --virtual 1000 --live 20 --experts
  * node scripts/same-bits-campaign.ts --virtual 1 --seed 417      # a seed that failed, again
  * @module
  */
 import { parseArgs } from 'node:util';
 import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../src/index.ts';
 import { formatTopology, type Topology } from '../src/protocol/topology.ts';
+import type { VirtualPod } from '../src/virtual-pod.ts';
+import { forceRebalances } from '../test/system/forced-rebalances.ts';
 import { expectNothingLeft, fingerprint } from '../test/system/pods.ts';
 import { draws } from '../test/trace/files.ts';
+
+const { values } = parseArgs({
+  options: {
+    virtual: { type: 'string', default: '0' },
+    live: { type: 'string', default: '0' },
+    seed: { type: 'string', default: '1' },
+    experts: { type: 'boolean', default: false },
+  },
+});
 
 type Below = (limit: number) => number;
 /** `leaves`: chunks after which its caller goes away; `drops`: what is cached is dropped when it has come so far. −1: never. */
@@ -87,6 +101,42 @@ function planOf(seed: number, isLive: boolean): Plan {
   return { pod: { ...pod, ...fabric, ...drafting }, calls: calls.map(({ options, ...call }) => ({ ...call, options: { ...options, ...repeats() } })) };
 }
 
+/** Attention and experts apart, and where experts move. */
+function apart({ pod, calls }: Plan, seed: number, isLive: boolean): Plan {
+  const below = draws(seed + 1_000_000);
+  const [domains, each, experts] = [1 + below(3), 1 + below(2), 1 + below(4)];
+  const schedule = pick(below, 'dataflow', 'dataflow', 'domains');
+  const { kv_transfer, kv_fabric, prefix_sharing, ...others } = pod;
+  const moves = schedule === 'dataflow' && experts > 1;
+  return {
+    calls,
+    pod: {
+      ...others,
+      topology: `moe-attention:domains=${domains}x${each},experts=${experts}${pick(below, '', ',shared=attention')}`,
+      schedule,
+      ...(schedule === 'dataflow' && below(2) === 0 && { micro_batches: 2 }),
+      ...(moves && { expert_balancing: { redundant_slots: 1 + below(20), policy: pick(below, 'global', 'fixed_primaries'), period_ms: 600_000 } }),
+      ...(isLive ? { workers: 1 + below(2) } : { link_bytes_per_s: 10 ** (7 + below(5)) }),
+    },
+  };
+}
+
+/** Until it is told to end. */
+async function moveExperts(pod: Pod, seed: number, isLive: boolean): Promise<() => Promise<void>> {
+  if (!isLive) {
+    forceRebalances((pod as VirtualPod).control, draws(seed));
+    return async () => {};
+  }
+  let isOver = false;
+  const moving = (async () => {
+    while (!isOver) await pod.rebalance({ force: true });
+  })();
+  return async () => {
+    isOver = true;
+    await moving;
+  };
+}
+
 async function generate(pod: Pod, { prompt, options, leaves, drops }: Call): Promise<readonly string[] | null> {
   if (leaves < 0 && drops < 0) return fingerprint(await pod.complete(prompt, options));
   let chunks = 0;
@@ -98,12 +148,18 @@ async function generate(pod: Pod, { prompt, options, leaves, drops }: Call): Pro
 }
 
 const drafted = { right: 0, all: 0 };
+const planFor = (seed: number, isLive: boolean): Plan => {
+  const plan = planOf(seed, isLive);
+  return values.experts ? apart(plan, seed, isLive) : plan;
+};
 
 async function differs(seed: number, isLive: boolean, one: Pod): Promise<string | null> {
-  const { pod: options, calls } = planOf(seed, isLive);
+  const { pod: options, calls } = planFor(seed, isLive);
   try {
     await using pod = await createPod(options);
+    const end = options.expert_balancing === undefined ? null : await moveExperts(pod, seed, isLive);
     const got = await Promise.all(calls.map((call) => generate(pod, call)));
+    await end?.();
     await expectNothingLeft(pod);
     for (const { drafting } of (await pod.stats()).dp_groups) {
       drafted.right += drafting.accepted_tokens;
@@ -119,9 +175,6 @@ async function differs(seed: number, isLive: boolean, one: Pod): Promise<string 
   }
 }
 
-const { values } = parseArgs({
-  options: { virtual: { type: 'string', default: '0' }, live: { type: 'string', default: '0' }, seed: { type: 'string', default: '1' } },
-});
 const first = Number(values.seed);
 let failures = 0;
 for (const [kind, count] of [
@@ -136,7 +189,7 @@ for (const [kind, count] of [
     const difference = await differs(seed, isLive, one);
     if (difference === null) continue;
     differing++;
-    console.log(`${kind} seed ${seed}, ${JSON.stringify(planOf(seed, isLive).pod)}: ${difference.slice(0, 400)}`);
+    console.log(`${kind} seed ${seed}, ${JSON.stringify(planFor(seed, isLive).pod)}: ${difference.slice(0, 400)}`);
   }
   console.log(`${count} ${kind} pods from seed ${first}: ${differing} differ; of ${drafted.all} drafts so far ${drafted.right} were right`);
   failures += differing;
