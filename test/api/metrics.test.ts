@@ -121,6 +121,18 @@ describe('metrics', () => {
     await running;
   });
 
+  it('should count drafts as vLLM does', async () => {
+    const { series } = await scrape(createApp(new FakePod()));
+    const drafts = [...series].filter(([key]) => key.includes('spec_decode')).map(([key, value]) => `${key.replace(',model_name="fake"', '')} ${value}`);
+    expect(drafts).toEqual([
+      'vllm:spec_decode_num_drafts_total{engine="0"} 4',
+      'vllm:spec_decode_num_draft_tokens_total{engine="0"} 9',
+      'vllm:spec_decode_num_accepted_tokens_total{engine="0"} 5',
+      'vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="0",position="0"} 3',
+      'vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="0",position="1"} 2',
+    ]);
+  });
+
   it('should show memory, links and XCCL under names of its own', async () => {
     const { series, types } = await scrape(createApp(new FakePod()));
     const own = [...series].filter(([key]) => key.startsWith('minipod:')).map(([key, value]) => `${key.replace('model_name="fake"', '…')} ${value}`);
