@@ -31,7 +31,7 @@ function podOf(seed: number): PodOptions {
   const drawn: PodOptions = {
     topology: `moe-attention:domains=${domains}x${attention},experts=${experts}${shared}`,
     schedule: schedule === 0 ? 'domains' : 'dataflow',
-    workers: 1 + below(3),
+    workers: 1 + below(Math.min(3, domains * attention + experts)),
     load_balancing: below(2) === 0 ? 'round_robin' : 'auto',
     max_batch_tokens: [7, 64, 256][below(3)],
     async_scheduling: below(3) > 0,
