@@ -1,0 +1,36 @@
+/** `minipod chaos`: plans and seeds from the command line, with an exit code for each class of failure. */
+import { writeFileSync } from 'node:fs';
+import { afterAll, describe, expect, it } from 'vitest';
+import { traceFolder } from '../trace/files.ts';
+import { minipod } from './command.ts';
+
+const folder = traceFolder();
+afterAll(() => folder[Symbol.dispose]());
+
+describe('minipod chaos', () => {
+  it('should sum up a campaign, and leave a report for whoever shows test results', async () => {
+    const xml = folder.file('chaos.xml');
+    const { code, stdout, stderr } = await minipod(['chaos', 'campaign', '--seeds', '1..3', '--topology', 'colocated', '--faults', 'npu-slow', '--junit', xml]);
+    expect([code, stderr]).toEqual([0, '']);
+    expect(stdout).toMatch(/\| npu-slow +\| /);
+    expect(stdout).toMatch(/3 runs, \d+ calls, \d+ events in .* s, .* a second: 3 held\./);
+  });
+
+  it('should tell what broke by its exit code, and shrink it', async () => {
+    const path = folder.file('plan.json');
+    const faults = [
+      { kind: 'npu-slow', npu: 0, factor: 2, for_ms: 5 },
+      { kind: 'message-dropped', type: 'STEP_DONE', for_ms: 500 },
+    ];
+    writeFileSync(path, JSON.stringify({ pod: { topology: 'colocated:dp=2' }, calls: [{}, {}], faults }));
+    const { code, stdout } = await minipod(['chaos', 'shrink', path, '--json']);
+    expect(code).toBe(3);
+    expect(JSON.parse(stdout)).toMatchObject({ verdict: 'lost progress', plan: { calls: [{}], faults: [{ kind: 'message-dropped' }] } });
+  });
+
+  it('should refuse what there is not', async () => {
+    const { code, stderr } = await minipod(['chaos', 'campaign', '--seeds', '1..3', '--faults', 'fire']);
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/There is no fire; there are worker-lost, /);
+  });
+});
