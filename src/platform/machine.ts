@@ -43,6 +43,8 @@ export type OnProgress = (report: ProgressReport) => Promise<void>;
 
 /** Weights of the hash model have a version, of which there is one. */
 const WEIGHT_VERSION = 1;
+/** Of one launch or transfer: some thousand times what the largest step takes. Whoever goes round for ever is a defect. */
+const TURNS_MAX = 1_000_000;
 /** Dispatches that an NPU's experts serve before the next NPU's do. */
 const DISPATCHES_PER_TURN = 64;
 
@@ -240,8 +242,11 @@ export class MachineNpus {
   /** Until all wait. Twice more than is seen to be needed: who pulls sees in the next turn what the holder has summed in this one, who may have his turn after. */
   #move(): void {
     const living = this.#living;
-    for (let quiet = 0; quiet < 3; quiet = living.some(({ transfers }) => transfers.isBusy) ? 0 : quiet + 1)
+    let turns = 0;
+    for (let quiet = 0; quiet < 3; quiet = living.some(({ transfers }) => transfers.isBusy) ? 0 : quiet + 1) {
+      assert(++turns < TURNS_MAX, 'KV moves for ever');
       for (const { transfers } of living) transfers.poll();
+    }
   }
 
   timesOf(npu: Address): StepTimes {
@@ -269,7 +274,9 @@ export class MachineNpus {
     const isAtWork = (program: StepProgram<Arithmetic>): boolean =>
       program.isRunning && !this.#hanging.has(program.npu) && this.#hostOf(program.npu)?.hasFailed(program.npu) === false;
     // Where other ranks of the NPU's group have yet to be given the step, it goes on when they are.
+    let turns = 0;
     for (let isMoving = true; isMoving; ) {
+      assert(++turns < TURNS_MAX, 'NPUs answer one another for ever');
       isMoving = false;
       this.onTurn?.((npu) => this.#theHostOf(npu).moves);
       for (const program of ranks) isMoving = (isAtWork(program) && this.#theHostOf(program.npu).poll(program, false) !== 'pending') || isMoving;
