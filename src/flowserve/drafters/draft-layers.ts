@@ -7,7 +7,8 @@ import type { Speculative } from './speculative.ts';
 type Drafting = ModelShape & { readonly name?: string; readonly mtpLayers?: number };
 
 /**
- * The model with as many MTP layers in memory as tokens are drafted, and no more than there are: the last of them drafts those beyond.
+ * The model with its first MTP layer in memory, which drafts the tokens beyond the first as well, from its own hidden states (xDeepServe §4.6). Others stay on disk:
+ * a second one's cache needs hidden states of the first for rows that later steps replace, and nobody keeps those.
  * @throws `invalid_request` where there are none
  */
 export function withDraftLayers<Model extends Drafting>(model: Model, speculative: Speculative | undefined): Model {
@@ -17,5 +18,5 @@ export function withDraftLayers<Model extends Drafting>(model: Model, speculativ
     throw new MinipodError('invalid_request', `speculative_config.method: 'mtp' needs layers for multi-token prediction, and ${name} has none; use 'ngram'`, {
       param: 'speculative_config',
     });
-  return { ...model, draftLayers: Math.min(mtpLayers, speculative.tokens) };
+  return { ...model, draftLayers: 1 };
 }

@@ -5,8 +5,8 @@
  *                        of each row the one that follows it     all rows whose next token is known        one row of each sequence
  *
  * The first round goes through all rows of the step, prompts' among them, so that the layer's cache has whatever the main model's has: the row of position i lies at
- * position i + 1 (mtp-layout.ts). What a draft that turned out wrong has left behind there is written over by the next step, before anybody sees it. A second layer
- * drafts the second token, and the last layer all that follow, from its own hidden states.
+ * position i + 1 (mtp-layout.ts). What a draft that turned out wrong has left behind there is written over by the next step, before anybody sees it. The layer
+ * drafts the second token and those behind it from its own hidden states.
  *
  * Where DP domains take turns at the experts, an iteration has as many rounds more as tokens are drafted at most, with nothing in those that nobody needs.
  *
