@@ -2,7 +2,7 @@
  * Runs pods of every sort, each from a seed, and holds what they generate against one NPU alone, bit for bit: topologies, tensor parallelism, split output
  * projections, chunks, batch limits, tight KV, KV by request and by layer, by memory and by sockets, prefixes that groups share, caches that are hot, off or
  * dropped in the middle of a run, drafts, callers that go away. With --experts attention and experts are apart, by either schedule, with redundant experts that are moved all
- * the time: on virtual time at every boundary of a layer, live as often as it goes. On virtual time with the hash model, where a stale block or a lost gather changes
+ * the time: on virtual time at every boundary of a layer, live as often as it goes. With --shapes numbers of DP groups and of expert NPUs change while requests run. On virtual time with the hash model, where a stale block or a lost gather changes
  * the tokens, and live on
  * worker threads with the shipped model, logprobs included.
  * Exits with 1 if anything differs or is left behind.
@@ -10,6 +10,7 @@
  * @example
  * node scripts/same-bits-campaign.ts --virtual 1000 --live 100 --seed 1
  * node scripts/same-bits-campaign.ts --virtual 1000 --live 20 --experts
+ * node scripts/same-bits-campaign.ts --virtual 1000 --live 20 --shapes
  * node scripts/same-bits-campaign.ts --virtual 1 --seed 417      # a seed that failed, again
  * @module
  */
@@ -20,6 +21,7 @@ import type { VirtualPod } from '../src/virtual-pod.ts';
 import { forceRebalances } from '../test/system/forced-rebalances.ts';
 import { expectNothingLeft, fingerprint } from '../test/system/pods.ts';
 import { draws } from '../test/trace/files.ts';
+import { changeShape, changingPod, type ShapeChange } from './shape-changes.ts';
 
 const { values } = parseArgs({
   options: {
@@ -27,13 +29,14 @@ const { values } = parseArgs({
     live: { type: 'string', default: '0' },
     seed: { type: 'string', default: '1' },
     experts: { type: 'boolean', default: false },
+    shapes: { type: 'boolean', default: false },
   },
 });
 
 type Below = (limit: number) => number;
 /** `leaves`: chunks after which its caller goes away; `drops`: what is cached is dropped when it has come so far. −1: never. */
 type Call = { readonly prompt: readonly number[]; readonly options: GenerateOptions; readonly leaves: number; readonly drops: number };
-type Plan = { readonly pod: PodOptions; readonly calls: readonly Call[] };
+type Plan = { readonly pod: PodOptions; readonly calls: readonly Call[]; readonly changes?: readonly ShapeChange[] };
 
 const pick = <Value>(below: Below, ...values: readonly Value[]): Value => values[below(values.length)] as Value;
 
@@ -121,6 +124,12 @@ function apart({ pod, calls }: Plan, seed: number, isLive: boolean): Plan {
   };
 }
 
+/** Shapes that change. */
+function changing({ pod, calls }: Plan, seed: number, isLive: boolean): Plan {
+  const { kv_transfer, kv_fabric, prefix_sharing, load_balancing, ...others } = pod;
+  return { calls, ...changingPod(draws(seed + 2_000_000), others, isLive) };
+}
+
 /** Until it is told to end. */
 async function moveExperts(pod: Pod, seed: number, isLive: boolean): Promise<() => Promise<void>> {
   if (!isLive) {
@@ -150,15 +159,16 @@ async function generate(pod: Pod, { prompt, options, leaves, drops }: Call): Pro
 const drafted = { right: 0, all: 0 };
 const planFor = (seed: number, isLive: boolean): Plan => {
   const plan = planOf(seed, isLive);
+  if (values.shapes) return changing(plan, seed, isLive);
   return values.experts ? apart(plan, seed, isLive) : plan;
 };
 
 async function differs(seed: number, isLive: boolean, one: Pod): Promise<string | null> {
-  const { pod: options, calls } = planFor(seed, isLive);
+  const { pod: options, calls, changes = [] } = planFor(seed, isLive);
   try {
     await using pod = await createPod(options);
-    const end = options.expert_balancing === undefined ? null : await moveExperts(pod, seed, isLive);
-    const got = await Promise.all(calls.map((call) => generate(pod, call)));
+    const end = options.expert_balancing === undefined || values.shapes ? null : await moveExperts(pod, seed, isLive);
+    const [got] = await Promise.all([Promise.all(calls.map((call) => generate(pod, call))), changeShape(pod, changes)]);
     await end?.();
     await expectNothingLeft(pod);
     for (const { drafting } of (await pod.stats()).dp_groups) {

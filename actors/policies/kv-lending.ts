@@ -134,7 +134,7 @@ export class KvLending {
   #letGo(running: RunningSequence): Commands['send'][] {
     const isTold = this.#offers.delete(running);
     this.#cache.free(running.holding, running.tokens, this.#keepsPrefixes && running.isSound ? keepable(running) : 0);
-    if (running.stage !== 'whole') return [{ to: running.task, message: transferred() }];
+    if (running.stage === 'prefill') return [{ to: running.task, message: transferred() }];
     // It goes on elsewhere already, unless it ended before it could be offered.
     return isTold ? [] : [{ to: running.task, message: handedBack(outputTokens(running), null) }];
   }
@@ -151,5 +151,5 @@ export class KvLending {
 
 const prefilledOf = (running: RunningSequence, offer: KvOffer): Commands['send'] => ({
   to: running.task,
-  message: running.stage === 'whole' ? handedBack(outputTokens(running), offer) : prefilled({ output: outputTokens(running), offer, ahead: false }),
+  message: running.stage === 'prefill' ? prefilled({ output: outputTokens(running), offer, ahead: false }) : handedBack(outputTokens(running), offer),
 });
