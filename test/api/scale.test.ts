@@ -43,6 +43,11 @@ describe('routes that change the shape of a pod', () => {
     expect((await pod.stats()).scaling).toEqual(before);
   });
 
+  it('should refuse to move experts in a pod that does not balance them', async () => {
+    expect(await refusal(app, '/admin/rebalance', { force: true })).toMatchObject({ status: 400, param: 'expert_balancing' });
+    expect(await refusal(app, '/admin/rebalance', { soon: true })).toMatchObject({ status: 400, param: 'soon' });
+  });
+
   it('should refuse a second change while one is under way', async () => {
     const answers = await Promise.all([post(app, '/admin/scale', { attention: 2 }), post(app, '/admin/scale', { attention: 4 })]);
     expect(answers.map(({ status }) => status).sort()).toEqual([200, 429]);
@@ -55,6 +60,7 @@ describe('routes that change the shape of a pod', () => {
     for (const [path, body] of [
       ['/admin/scale', { attention: 2 }],
       ['/scale_elastic_ep', { new_data_parallel_size: 2 }],
+      ['/admin/rebalance', { force: true }],
     ] as const) {
       expect(await refusal(open, path, body)).toMatchObject({ status: 403, code: 'forbidden' });
       expect((await post(keyed, path, body)).status).toBe(401);

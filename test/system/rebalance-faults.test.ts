@@ -17,11 +17,11 @@ const OPTIONS: PodOptions = {
   ...{ clock: 'virtual', kernels: 'hash', topology: 'colocated:dp=3', workers: 3, scale_max: { attention: 3 } },
   expert_balancing: { redundant_slots: 6, period_ms: 1_000_000 },
 };
-const CALLS = 9;
+const CALLS = 5;
 const answers = async (pod: Pod): Promise<unknown[]> =>
   Promise.all(
     Array.from({ length: CALLS }, async (_, index) => {
-      const { choices } = await pod.complete([1, 86, 1461, 613, 531 + index], { max_tokens: 12, seed: index, ignore_eos: true, temperature: index % 2 });
+      const { choices } = await pod.complete([1, 86, 1461, 613, 531 + index], { max_tokens: 8, seed: index, ignore_eos: true, temperature: index % 2 });
       return choices[0]?.token_ids;
     }),
   );
