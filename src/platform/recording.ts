@@ -22,7 +22,7 @@ type Recorded = { readonly checkpoint: Checkpoint; readonly plan: AnyPodPlan };
 export function headerOf(
   { clock, seed, kernels }: Run,
   record_prompts: boolean,
-  { checkpoint, plan: { hosting, npus, workers, options } }: Recorded,
+  { checkpoint, plan: { config, hosting, npus, workers, options } }: Recorded,
 ): RunHeader {
   return runHeader({
     clock,
@@ -33,7 +33,7 @@ export function headerOf(
     topology: formatTopology(hosting.deployment.topology),
     npus,
     workers,
-    options: optionsOf(hosting, options),
+    options: { ...optionsOf(hosting, options), ...(config.foreseeable !== undefined && { hash_foreseeable: config.foreseeable }) },
   });
 }
 

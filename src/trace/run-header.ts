@@ -65,6 +65,8 @@ const runHeaderSchema = z.object({
       .optional(),
     /** Missing: nothing was drafted. */
     speculative_config: speculativeConfigSchema.optional(),
+    /** Missing: no token of the hash model can be foreseen. */
+    hash_foreseeable: z.number().optional(),
     kv_lease_ms: count.optional(),
     kv_fabric: z.string().optional(),
     kv_transfer: z.string().optional(),
