@@ -74,6 +74,7 @@ export class KernelRecomputation implements Recompute {
       ...{ kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued, job_executors },
       ...(kv_cache_dtype !== undefined && { kv_cache_dtype }),
       ...(average_routing === true && { average_routing }),
+      ...(header.options.hash_foreseeable !== undefined && { hash_foreseeable: header.options.hash_foreseeable }),
       ...(speculative_config !== undefined && { speculative: speculativeOf(speculative_config) }),
       topology: parseTopology(header.topology),
       records_routing: record_routing !== undefined,

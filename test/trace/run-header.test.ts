@@ -33,6 +33,7 @@ describe('the header of a run', () => {
       ...{ kv_lease_ms: 1_234, kv_fabric: 'tcp', kv_transfer: 'layer', average_routing: true },
       expert_balancing: { policy: 'hierarchical', redundant_slots: 7, period_ms: 8_000, windows: 3, threshold: 1.5, nodes: 1 },
       speculative_config: { method: 'ngram', num_speculative_tokens: 2, prompt_lookup_max: 4, prompt_lookup_min: 3, adaptive: false },
+      hash_foreseeable: 0.5,
     } as const satisfies PodOptions;
     const { options, topology } = await headerOf({
       ...given,
