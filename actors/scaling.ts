@@ -248,6 +248,8 @@ export const scaling = setup({
       },
     },
     replacing: {
+      // Whoever refused may still be answered late, when it is back by other ways.
+      exit: { type: 'cancel', params: { id: 'retry' } },
       entry: [
         { type: 'cancel', params: { id: 'overdue' } },
         haveDone((context) => (expertsStay(context) || context.entry < 0 ? [] : placeSo(context, context.experts))),
@@ -264,6 +266,7 @@ export const scaling = setup({
       },
     },
     reclaiming: {
+      exit: { type: 'cancel', params: { id: 'retry' } },
       entry: ['noteQuery', claim],
       on: {
         SCALE: refuse,

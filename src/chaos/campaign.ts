@@ -22,6 +22,8 @@ export type CampaignOptions = Scope & {
 export type SeedReport = Pick<RunReport, 'verdict' | 'violations' | 'faults' | 'events'> & { readonly seed: number; readonly calls: number };
 export type CampaignReport = {
   readonly runs: number;
+  /** Those that ran: all, unless the campaign was interrupted. */
+  readonly seeds: readonly number[];
   /** Those that did not hold. */
   readonly failures: readonly SeedReport[];
   readonly verdicts: Readonly<Partial<Record<Verdict, number>>>;
@@ -32,6 +34,8 @@ export type CampaignReport = {
 
 /** Seeds that a thread is given at once: what it learns of undisturbed calls, it keeps. */
 const BATCH = 25;
+/** Of one campaign: what ran is kept until its end. */
+const SEEDS_MAX = 10_000_000;
 
 export async function runSeed(seed: number, scope: Scope, undisturbed: Undisturbed): Promise<SeedReport> {
   const { verdict, violations, faults, calls, events } = await runPlan(expandSeed(seed, scope), undisturbed);
@@ -41,7 +45,7 @@ export async function runSeed(seed: number, scope: Scope, undisturbed: Undisturb
 /** What `campaign-thread.ts` is given. */
 export type Batch = { readonly seeds: readonly number[]; readonly scope: Scope };
 
-/** @throws `invalid_request` for a scope of what there is not */
+/** @throws `invalid_request` for a scope of what there is not, or no seeds */
 export async function runCampaign({
   seeds: { first, last },
   jobs,
@@ -51,15 +55,21 @@ export async function runCampaign({
   faults,
 }: CampaignOptions): Promise<CampaignReport> {
   const scope: Scope = { topologies, faults };
+  const refuse = (what: string, param: string): MinipodError => new MinipodError('invalid_request', `campaign: ${what}`, { param });
+  if (!Number.isSafeInteger(first) || !Number.isSafeInteger(last) || first < 0 || last < first || last - first >= SEEDS_MAX)
+    throw refuse(`seeds must be from 0 on, the last not before the first, and ${SEEDS_MAX} at most, not ${first} to ${last}`, 'seeds');
+  if (!Number.isSafeInteger(jobs) || jobs < 1) throw refuse(`jobs must be 1 at least, not ${jobs}`, 'jobs');
   // What is wrong with the scope is said before any thread starts.
   expandSeed(first, scope);
   const coverage = new Coverage();
   const failures: SeedReport[] = [];
   const verdicts: Partial<Record<Verdict, number>> = {};
   const total = last - first + 1;
+  const ran: number[] = [];
   const sums = { runs: 0, calls: 0, events: 0 };
   const note = (report: SeedReport): void => {
-    const { verdict, faults: struck, calls, events } = report;
+    const { seed, verdict, faults: struck, calls, events } = report;
+    ran.push(seed);
     sums.runs++;
     sums.calls += calls;
     sums.events += events;
@@ -72,7 +82,8 @@ export async function runCampaign({
   if (jobs === 1) await runHere(batches, scope, note, signal);
   else await runOnThreads(batches, scope, jobs, note, signal);
   failures.sort((a, b) => a.seed - b.seed);
-  return { ...sums, failures, verdicts, coverage: coverage.rows };
+  ran.sort((a, b) => a - b);
+  return { ...sums, seeds: ran, failures, verdicts, coverage: coverage.rows };
 }
 
 const batchesOf = (first: number, last: number, size: number): number[][] =>
@@ -108,6 +119,10 @@ async function runOnThreads(
     try {
       for (let seeds = waiting.shift(); seeds !== undefined && signal?.aborted !== true; seeds = waiting.shift())
         for (const report of await answerOf(thread, { seeds, scope })) note(report);
+    } catch (error) {
+      // Nobody will read what the others find.
+      waiting.length = 0;
+      throw error;
     } finally {
       await thread.terminate();
     }

@@ -38,7 +38,7 @@ const thread = z.union([worker, z.literal('control')]);
 /** Which messages: of the type, if one is named, and of those a share. */
 const messages = { type: z.string().optional(), share: z.number().gt(0).max(1).default(1), at, for_ms };
 
-export const faultSchema = z.discriminatedUnion('kind', [
+const faultSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('worker-lost'), worker, at }),
   z.strictObject({ kind: z.literal('controllers-lost'), worker, at }),
   z.strictObject({ kind: z.literal('worker-hangs'), worker, at, for_ms }),
@@ -80,7 +80,7 @@ const callSchema = z.strictObject({
 });
 export type ChaosCall = z.output<typeof callSchema>;
 
-export const planSchema = z.strictObject({
+const planSchema = z.strictObject({
   /** Of the interleaving, and of whatever a fault draws. */
   seed: z.int().min(0).default(0),
   /** As for createPod, but for what a plan says itself; `kernels` may be real. */

@@ -37,7 +37,7 @@ export {
 export type { FaultReport } from './injector.ts';
 export type { Verdict, Violation } from './invariants.ts';
 export type { RunReport } from './run.ts';
-export type { Shrunk } from './shrink.ts';
+export { SHRINKING_RUNS_MAX, type Shrunk } from './shrink.ts';
 export { TOPOLOGIES } from './topologies.ts';
 
 /** @throws `invalid_request` for a plan that is none, a pod that cannot be, or a fault of what it does not have; never for an invariant that breaks: see `verdict` */

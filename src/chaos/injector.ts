@@ -21,7 +21,7 @@ const NS_PER_MS = 1_000_000;
 export type FaultReport = { readonly kind: FaultKind; readonly phase: ReturnType<typeof phaseOf>; readonly struck: boolean; readonly effect: number };
 
 type Of<Kind extends FaultKind> = Extract<Fault, { readonly kind: Kind }>;
-type Injected = { readonly fault: Fault; state: 'waiting' | 'at work' | 'over'; effect: number; seen: number; end: () => void };
+type Injected = { readonly fault: Fault; state: 'waiting' | 'at work' | 'over'; hasStruck: boolean; effect: number; seen: number; end: () => void };
 
 export class Injector implements Disturbance {
   readonly #control: VirtualControl;
@@ -36,7 +36,7 @@ export class Injector implements Disturbance {
     this.#control = control;
     this.#random = random;
     this.#openCalls = openCalls;
-    this.#faults = faults.map((fault) => ({ fault, state: 'waiting', effect: 0, seen: 0, end: () => {} }));
+    this.#faults = faults.map((fault) => ({ fault, state: 'waiting', hasStruck: false, effect: 0, seen: 0, end: () => {} }));
     for (const fault of faults) this.#check(fault);
   }
 
@@ -57,14 +57,14 @@ export class Injector implements Disturbance {
   }
 
   report(): FaultReport[] {
-    return this.#faults.map(({ fault, state, effect, seen }) => ({ kind: fault.kind, phase: phaseOf(fault), struck: state === 'over' && seen > 0, effect }));
+    return this.#faults.map(({ fault, hasStruck, effect }) => ({ kind: fault.kind, phase: phaseOf(fault), struck: hasStruck, effect }));
   }
 
   /** A client's fault, which whoever plays the client commits. */
   commit(index: number, effect: number): void {
     const injected = this.#faults[index] as Injected;
     injected.state = 'over';
-    injected.seen = 1;
+    injected.hasStruck = true;
     injected.effect += effect;
   }
 
@@ -149,7 +149,7 @@ export class Injector implements Disturbance {
     if (injected.state !== 'waiting') return;
     const { fault } = injected;
     injected.state = 'at work';
-    injected.seen = Math.max(1, injected.seen);
+    injected.hasStruck = true;
     this.#break(injected);
     if ('for_ms' in fault) this.#control.host.later(fault.for_ms * NS_PER_MS, () => this.#end(injected));
     else if (fault.kind !== 'step-fails') this.#end(injected);

@@ -9,7 +9,7 @@ import type { FaultReport } from './injector.ts';
 import { leftovers } from './nothing-left.ts';
 
 /** From bad to worse: what is told of a run that broke several. */
-export const VERDICTS = ['held', 'lost progress', 'crash', 'wrong result'] as const;
+const VERDICTS = ['held', 'lost progress', 'crash', 'wrong result'] as const;
 export type Verdict = (typeof VERDICTS)[number];
 export type Violation = { readonly verdict: Exclude<Verdict, 'held'>; readonly what: string };
 
@@ -18,6 +18,10 @@ const LOSSES_BORNE = 2;
 
 /** What records have no room for is lost with what computes it (flowserve/record-table.ts). */
 const UNRECORDED = /there was no room to record/;
+
+/** Of a pod that has failed: it says of itself where nothing is left to happen, or the same goes on for ever. */
+export const verdictOfFailure = (message: string): Exclude<Verdict, 'held'> =>
+  /nothing is left to happen|so many events|for ever/.test(message) ? 'lost progress' : 'crash';
 
 /** Codes that a call of the plan may end with, for a reason that the faults which took effect give. */
 function explained({ calls, faults }: ChaosPlan, reports: readonly FaultReport[], call: number, message: string): ReadonlySet<string> {
@@ -39,12 +43,8 @@ export function violationsOfCall(plan: ChaosPlan, reports: readonly FaultReport[
     return found;
   }
   if (explained(plan, reports, call, message).has(code)) return found;
-  // The pod says so of itself, where nothing is left to happen.
-  const verdict = /nothing is left to happen|so many events/.test(message)
-    ? 'lost progress'
-    : code === 'internal' || code === 'crash'
-      ? 'crash'
-      : 'wrong result';
+  const hasFailed = code === 'internal' || code === 'crash';
+  const verdict = hasFailed ? verdictOfFailure(message) : 'wrong result';
   return [...found, { verdict, what: `call ${call} ended with ${code}, which no fault explains: ${message}` }];
 }
 

@@ -7,18 +7,18 @@ const escaped = (text: string): string =>
   text.replace(NO_XML, '?').replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;');
 
 /** `commandOf`: what repeats a seed. */
-export function junit({ runs, failures }: CampaignReport, first: number, commandOf: (seed: number) => string): string {
+export function junit({ seeds, failures }: CampaignReport, commandOf: (seed: number) => string): string {
   const failed = new Map(failures.map((failure) => [failure.seed, failure]));
-  const cases = Array.from({ length: runs }, (_, index) => {
-    const failure = failed.get(first + index);
-    const name = `  <testcase classname="minipod.chaos" name="seed ${first + index}"`;
+  const cases = seeds.map((seed) => {
+    const failure = failed.get(seed);
+    const name = `  <testcase classname="minipod.chaos" name="seed ${seed}"`;
     if (failure === undefined) return `${name}/>`;
     const text = [...failure.violations.map(({ what }) => what), commandOf(failure.seed)].join('\n');
     return `${name}><failure type="${escaped(failure.verdict)}" message="${escaped(failure.violations[0]?.what ?? '')}">${escaped(text)}</failure></testcase>`;
   });
   return [
     '<?xml version="1.0" encoding="UTF-8"?>',
-    `<testsuite name="minipod chaos" tests="${runs}" failures="${failures.length}">`,
+    `<testsuite name="minipod chaos" tests="${seeds.length}" failures="${failures.length}">`,
     ...cases,
     '</testsuite>',
     '',

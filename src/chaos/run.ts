@@ -14,7 +14,7 @@ import type { VirtualPod } from '../virtual-pod.ts';
 import { type CallReport, type ClientTerms, playClient } from './client.ts';
 import { type ChaosCall, type ChaosPlan, LIMITS } from './fault-plan.ts';
 import { type FaultReport, Injector } from './injector.ts';
-import { type Verdict, type Violation, violationsAtRest, violationsOfCall, worst } from './invariants.ts';
+import { type Verdict, type Violation, verdictOfFailure, violationsAtRest, violationsOfCall, worst } from './invariants.ts';
 import type { Undisturbed } from './undisturbed.ts';
 
 export type RunReport = {
@@ -63,15 +63,17 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   const calls = await ask(plan.calls, 0, (call) => termsOf(plan, call));
   commitClients(plan, injector, calls);
   // What hangs does so to its end: who takes its place may only find out now.
-  if (isAlive(calls)) await rest(pod);
+  if (isAlive(calls)) violations.push(...(await rest(pod)));
   injector.heal();
   const faults = injector.report();
   for (const [index, call] of calls.entries()) violations.push(...violationsOfCall(plan, faults, index, call));
+  if (violations.length === 0) violations.push(...(await rest(pod)));
   if (violations.length === 0) {
-    await rest(pod);
     const again = await ask(PROGRESS, plan.calls.length, () => STAYS);
     for (const [index, call] of again.entries()) if (call.code !== 'finished' || call.wrong.length > 0) violations.push(afterHealing(index, call));
-    await rest(pod);
+    violations.push(...(await rest(pod)));
+  }
+  if (violations.length === 0) {
     const held = { choices: control.choicesHeld, records: control.frontend.recordsUsed, actors: host.cast.actors };
     violations.push(...violationsAtRest(await pod.stats(), held, actors));
   }
@@ -103,8 +105,14 @@ function commitClients({ faults }: ChaosPlan, injector: Injector, calls: readonl
 const isAlive = (calls: readonly CallReport[]): boolean => calls.every(({ code }) => code !== 'internal' && code !== 'crash');
 
 /** Callers hear of their end before the last messages about it have arrived. */
-async function rest({ control }: VirtualPod): Promise<void> {
-  while (control.step());
-  await breathe();
-  while (control.step());
+async function rest({ control }: VirtualPod): Promise<Violation[]> {
+  try {
+    while (control.step());
+    await breathe();
+    while (control.step());
+    return [];
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    return [{ verdict: verdictOfFailure(message), what: `the pod does not come to rest: ${message}` }];
+  }
 }

@@ -10,7 +10,7 @@ import type { Undisturbed } from './undisturbed.ts';
 export type Shrunk = { readonly plan: ChaosPlan; readonly report: RunReport; readonly runs: number };
 
 /** Each takes as long as a run. */
-const RUNS_MAX = 400;
+export const SHRINKING_RUNS_MAX = 400;
 
 /** What a plan says of its pod that it might as well not. */
 const PLAINER: readonly ((pod: ChaosPlan['pod']) => ChaosPlan['pod'] | null)[] = [
@@ -21,7 +21,7 @@ const PLAINER: readonly ((pod: ChaosPlan['pod']) => ChaosPlan['pod'] | null)[] =
   ...['job_executors', 'kv_blocks', 'prefix_caching', 'async_scheduling', 'load_balancing', 'max_queued', 'max_batch_tokens', 'max_batch_requests'].map(
     without,
   ),
-  ...['kv_lease_ms', 'kv_fabric', 'kv_transfer', 'expert_balancing', 'prefix_sharing', 'link_bytes_per_s', 'micro_batches'].map(without),
+  ...['kv_lease_ms', 'kv_fabric', 'kv_transfer', 'expert_balancing', 'prefix_sharing', 'link_bytes_per_s', 'micro_batches', 'schedule', 'workers'].map(without),
 ];
 
 function without(option: string): (pod: ChaosPlan['pod']) => ChaosPlan['pod'] | null {
@@ -42,7 +42,7 @@ export async function shrinkPlan(broken: ChaosPlan, undisturbed: Undisturbed, on
   let runs = 1;
   /** Whether the smaller plan breaks as the first did; then it is the one to go on from. */
   const breaks = async (plan: ChaosPlan): Promise<boolean> => {
-    if (runs >= RUNS_MAX || JSON.stringify(plan) === JSON.stringify(best.plan)) return false;
+    if (runs >= SHRINKING_RUNS_MAX || JSON.stringify(plan) === JSON.stringify(best.plan)) return false;
     onRun(++runs);
     try {
       const report = await runPlan(parsePlan(plan), undisturbed);

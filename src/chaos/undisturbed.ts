@@ -13,7 +13,7 @@ import type { ChaosCall, ChaosPlan } from './fault-plan.ts';
 export type Answer = { readonly tokens: readonly number[]; readonly text: string; readonly finish: string };
 
 /** What decides tokens; all else of a pod does not. */
-const NUMERICS = ['model', 'kernels', 'kv_cache_dtype'] as const;
+const NUMERICS = ['model', 'kernels', 'kv_cache_dtype', 'hash_foreseeable', 'average_routing'] as const;
 const STEM = 1_000_003;
 /** Below every shipped model's vocabulary; the first ids are special ones. */
 const TOKEN_MIN = 3;
@@ -57,8 +57,9 @@ export class Undisturbed implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const pod of this.#pods.values()) await (await pod).close();
-    for (const model of this.#models.values()) (await model).checkpoint[Symbol.dispose]();
+    // Who asked for one that could not be opened was told so.
+    for (const pod of await Promise.allSettled(this.#pods.values())) if (pod.status === 'fulfilled') await pod.value.close();
+    for (const model of await Promise.allSettled(this.#models.values())) if (model.status === 'fulfilled') model.value.checkpoint[Symbol.dispose]();
   }
 
   async #ask(numerics: Partial<PodOptions>, call: ChaosCall): Promise<readonly Answer[]> {

@@ -32,6 +32,7 @@ export async function campaign(flags: CampaignFlags): Promise<number> {
   progress.end();
   const traces = new Map<number, string>();
   for (const { seed } of report.failures.slice(0, TRACES_MAX)) {
+    if (interrupt.by !== null) break;
     const record = join(flags.traces, `chaos-${seed}.trace`);
     try {
       await chaos.run(chaos.planOf(seed, scope), { record });
@@ -41,10 +42,11 @@ export async function campaign(flags: CampaignFlags): Promise<number> {
     }
   }
   const repeat = (seed: number): string => commandOf(seed, scope);
-  if (flags.junit !== undefined) writeFileSync(flags.junit, junit(report, seeds.first, repeat));
+  if (flags.junit !== undefined) writeFileSync(flags.junit, junit(report, repeat));
   if (flags.json) {
     const failures = report.failures.map((failure) => ({ ...failure, command: repeat(failure.seed), trace: traces.get(failure.seed) ?? null }));
-    await printJson({ ...report, failures, seconds });
+    const { seeds: _, ...sums } = report;
+    await printJson({ ...sums, failures, seconds });
   } else await print(`${campaignLines(report, seconds, repeat, traces).join('\n')}\n`);
   if (interrupt.by !== null) return interrupt.exit_code;
   return Math.max(...(Object.keys(report.verdicts) as Verdict[]).map((verdict) => EXIT_CODES[verdict]));

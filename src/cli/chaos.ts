@@ -4,7 +4,7 @@
  * @module
  */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { type ChaosPlan, chaos, FAULT_KINDS, KIND_TERMS, type Shrunk, TOPOLOGIES } from '../chaos/index.ts';
+import { type ChaosPlan, chaos, FAULT_KINDS, KIND_TERMS, SHRINKING_RUNS_MAX, type Shrunk, TOPOLOGIES } from '../chaos/index.ts';
 import { campaign } from './chaos-campaign.ts';
 import { EXIT_CODES, type ScopeFlags, scopeOf } from './chaos-scope.ts';
 import { faultLines, runLines } from './chaos-tables.ts';
@@ -89,7 +89,7 @@ async function runOne(name: string, flags: ScopeFlags & { readonly record?: stri
 async function shrinkOne(name: string, flags: ScopeFlags): Promise<number> {
   const plan = planNamed(name, flags);
   using progress = new Progress(`shrinking ${name}`);
-  const shrunk: Shrunk = await chaos.shrink(plan, (runs) => progress.show(Math.min(1, runs / 400)));
+  const shrunk: Shrunk = await chaos.shrink(plan, (runs) => progress.show(Math.min(1, runs / SHRINKING_RUNS_MAX)));
   progress.end();
   const { report, runs } = shrunk;
   if (flags.json) await printJson({ plan: shrunk.plan, verdict: report.verdict, violations: report.violations, runs });

@@ -22,11 +22,11 @@ export type MapChange = (typeof MAP_CHANGES)[number];
 export type ForeignMapChange = Exclude<MapChange, 'rebalance'>;
 
 /** `rolled_back`: it failed on its way; `aborted`: it was ended for an entry that weighs more, or its writer took too long. Either way the last good map stands. */
-export const MAP_OUTCOMES = ['installed', 'unchanged', 'rolled_back', 'aborted', 'refused'] as const;
+const MAP_OUTCOMES = ['installed', 'unchanged', 'rolled_back', 'aborted', 'refused'] as const;
 export type MapOutcome = (typeof MAP_OUTCOMES)[number];
 
 /** Why, in a word that can be counted; the reason says more. */
-export const MAP_CAUSES = [
+const MAP_CAUSES = [
   ...(['better', 'forced', 'no_better', 'below_threshold', 'no_tokens', 'no_room'] as const),
   ...(['asked', 'npu_lost', 'corrupt', 'deadline', 'another_entry', 'writer'] as const),
 ] as const;

@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { chaos, SURVIVED, TOPOLOGIES } from '../../src/chaos/index.ts';
 import { junit } from '../../src/chaos/junit.ts';
+import { isPlantable, PLANTED, ROOT } from './planted/planted-bugs.ts';
 
 describe('a campaign', () => {
   it('should hold over all topologies', async () => {
@@ -16,10 +17,18 @@ describe('a campaign', () => {
     const here = await chaos.campaign({ ...scope, jobs: 1 });
     expect(await chaos.campaign({ ...scope, jobs: 2 })).toEqual(here);
     expect(here.failures.length).toBeGreaterThan(0);
-    const xml = junit(here, 3, (seed) => `run ${seed}`);
+    const xml = junit(here, (seed) => `run ${seed}`);
     expect(xml.match(/<testcase /g)?.length).toBe(8);
     expect(xml.match(/<failure type="/g)?.length).toBe(here.failures.length);
     expect(xml).toContain(`run ${here.failures[0]?.seed}</failure>`);
+  });
+
+  it.each([
+    [{ seeds: { first: 5, last: 4 }, jobs: 1 }, 'seeds'],
+    [{ seeds: { first: 1, last: 1e12 }, jobs: 1 }, 'seeds'],
+    [{ seeds: { first: 1, last: 4 }, jobs: 0 }, 'jobs'],
+  ])('should be of seeds: %o is refused', async (options, param) => {
+    await expect(chaos.campaign(options)).rejects.toMatchObject({ code: 'invalid_request', param });
   });
 
   it('should draw every topology and every kind of fault', () => {
@@ -40,4 +49,8 @@ describe('a plan that breaks', () => {
     expect(plan.calls.length).toBe(1);
     expect(plan.pod['topology']).toBe('colocated:dp=1');
   });
+});
+
+it('bugs to be planted are of what the sources say', () => {
+  expect(PLANTED.filter((bug) => !isPlantable(ROOT, bug)).map(({ file, from }) => `${file}: ${from}`)).toEqual([]);
 });

@@ -42,11 +42,17 @@ describe('a fault', () => {
 
   it('that comes to nothing should not count', async () => {
     const { verdict, faults } = await chaos.run(
-      plan({ topology: 'colocated:dp=1' }, { kind: 'worker-lost', worker: 0, at: { phase: 'rebalance' } }, { kind: 'client-gone', call: 0, after_chunks: 99 }),
+      plan(
+        { topology: 'colocated:dp=1' },
+        { kind: 'worker-lost', worker: 0, at: { phase: 'rebalance' } },
+        { kind: 'worker-lost', worker: 0, at: { phase: 'decode', nth: 99 } },
+        { kind: 'client-gone', call: 0, after_chunks: 99 },
+      ),
     );
     expect(verdict).toBe('held');
-    expect(faults.map(({ effect }) => effect)).toEqual([0, 0]);
-    expect(faults[0]?.struck).toBe(false);
+    expect(faults.map(({ effect }) => effect)).toEqual([0, 0, 0]);
+    // Steps decode, but not so many.
+    expect(faults.map(({ struck }) => struck)).toEqual([false, false, true]);
   });
 
   it.each<[string, FaultInput]>([

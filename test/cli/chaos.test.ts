@@ -1,5 +1,5 @@
 /** `minipod chaos`: plans and seeds from the command line, with an exit code for each class of failure. */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, describe, expect, it } from 'vitest';
 import { traceFolder } from '../trace/files.ts';
 import { minipod } from './command.ts';
@@ -13,6 +13,9 @@ describe('minipod chaos', () => {
     const { code, stdout, stderr } = await minipod(['chaos', 'campaign', '--seeds', '1..3', '--topology', 'colocated', '--faults', 'npu-slow', '--junit', xml]);
     expect([code, stderr]).toEqual([0, '']);
     expect(stdout).toMatch(/\| npu-slow +\| /);
+    expect(readFileSync(xml, 'utf8')).toMatch(
+      /<testsuite name="minipod chaos" tests="3" failures="0">\n(?: {2}<testcase [^>]*name="seed [123]"\/>\n){3}<\/testsuite>/,
+    );
     expect(stdout).toMatch(/3 runs, \d+ calls, \d+ events in .* s, .* a second: 3 held\./);
   });
 

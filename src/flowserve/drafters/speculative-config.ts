@@ -21,6 +21,10 @@ export const speculativeConfigSchema = z
   .refine(({ prompt_lookup_max: max, prompt_lookup_min: min = 1 }) => max === undefined || min <= max, {
     message: 'must not be more than prompt_lookup_max',
     path: ['prompt_lookup_min'],
+  })
+  .refine(({ method, prompt_lookup_max: max, prompt_lookup_min: min }) => method === 'ngram' || (max === undefined && min === undefined), {
+    message: 'is of ngram alone: mtp looks nothing up',
+    path: ['prompt_lookup_max'],
   });
 export type SpeculativeConfig = z.output<typeof speculativeConfigSchema>;
 

@@ -7,14 +7,15 @@ import { type LookupLimits, PromptLookup } from './prompt-lookup.ts';
 
 /** `ngram`: prompt lookup. `mtp`: the checkpoint's own layers for multi-token prediction. */
 export const DRAFT_METHODS = ['ngram', 'mtp'] as const;
-export type DraftMethod = (typeof DRAFT_METHODS)[number];
+type DraftMethod = (typeof DRAFT_METHODS)[number];
 
 /** `tokens`: drafts of a sequence in one step, at most; `adaptive`: fewer, or none, where they do not pay. */
 export type Speculative = LookupLimits & { readonly method: DraftMethod; readonly tokens: number; readonly adaptive: boolean };
 
 /** In vLLM's words, as the options have it. */
 export const configOf = ({ method, tokens, lookup_max, lookup_min, adaptive }: Speculative) => ({
-  ...{ method, num_speculative_tokens: tokens, prompt_lookup_max: lookup_max, prompt_lookup_min: lookup_min, adaptive },
+  ...{ method, num_speculative_tokens: tokens, adaptive },
+  ...(method === 'ngram' && { prompt_lookup_max: lookup_max, prompt_lookup_min: lookup_min }),
 });
 
 /** A drafter that computes has an NPU to do so. */

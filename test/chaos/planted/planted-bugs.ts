@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { start } from '../../cli/command.ts';
 
-const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
+export const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 
 export type PlantedBug = { readonly file: string; readonly what: string; readonly from: string; readonly to: string };
 /** `seed` null: none of those that were tried. */
@@ -27,6 +27,9 @@ export const PLANTED: readonly PlantedBug[] = readFileSync(new URL('bugs.txt', i
   .split(/\n{2,}/)
   .map(parseBug);
 
+/** Each is of what the sources say, once. */
+export const isPlantable = (root: string, { file, from }: PlantedBug): boolean => readFileSync(join(root, file), 'utf8').split(from).length === 2;
+
 /** A copy of the sources, to be broken and run. */
 export class BrokenSources implements Disposable {
   readonly root = mkdtempSync(join(tmpdir(), 'minipod-planted-'));
@@ -36,12 +39,10 @@ export class BrokenSources implements Disposable {
     for (const name of ['node_modules', 'models']) symlinkSync(join(ROOT, name), join(this.root, name));
   }
 
-  holds({ file, from }: PlantedBug): boolean {
-    return readFileSync(join(this.root, file), 'utf8').split(from).length === 2;
-  }
-
   /** Campaigns over ever more seeds until one finds the bug; then what it shrinks to. */
-  async find({ file, from, to }: PlantedBug, first: number, last: number, step: number): Promise<Found> {
+  async find(bug: PlantedBug, first: number, last: number, step: number): Promise<Found> {
+    const { file, from, to } = bug;
+    if (!isPlantable(this.root, bug)) throw new Error(`${file} does not say once: ${from}`);
     const path = join(this.root, file);
     const source = readFileSync(path, 'utf8');
     writeFileSync(path, source.replace(from, to));
