@@ -24,6 +24,7 @@ const BENCHMARKS: Readonly<Record<string, string>> = {
   int8: 'INT8 against BF16: products, tokens a second, and with texts what quantising loses',
   scheduler: 'what a step costs its scheduler, by how many run and wait',
   trace: 'what recording costs, and how fast replays and virtual time are',
+  'step-gap': 'from the end of a decode step to the first kernel of the next',
   'first-token': 'from createPod to the first token',
   'decode-profile': 'where a decode step goes',
 };
