@@ -23,6 +23,9 @@ export type CallsPorts = {
   readonly tell: (message: CallerToPod) => void;
 };
 
+/** The id that a call's completion bears. */
+export const callId = (call: number): string => `cmpl-${call.toString(16)}`;
+
 export class Calls {
   readonly #ports: CallsPorts;
   readonly counts = new CallCounts();
@@ -57,7 +60,7 @@ export class Calls {
       throw new MinipodError('invalid_request', 'signal: must be an AbortSignal', { param: 'signal' });
     const seed = options.seed ?? this.#ports.random.drawSeed();
     const request = this.#newRequest();
-    const terms = { id: `cmpl-${request.toString(16)}`, seed, choices: options.n, wantsPromptLogprobs: options.prompt_logprobs !== undefined };
+    const terms = { id: callId(request), seed, choices: options.n, wantsPromptLogprobs: options.prompt_logprobs !== undefined };
     const generation = new LiveGeneration(terms, {
       clock: this.#ports.clock,
       cancel: () => this.#deliveries.get(request)?.cancel(),

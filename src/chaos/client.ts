@@ -17,6 +17,7 @@ export type ClientTerms = {
 
 /** `code`: finished, or the error's. `wrong`: what it was told that it should not have been. */
 export type CallReport = {
+  readonly id: string;
   readonly code: string;
   readonly message: string;
   readonly tokens: number;
@@ -32,10 +33,18 @@ export async function playClient(pod: Pod, call: ChaosCall, expected: readonly A
   const texts = expected.map(() => '');
   let chunks = 0;
   if (leaves === 0) abort.abort();
-  const report = (code: string, message = ''): CallReport => ({ code, message, tokens: got.reduce((sum, tokens) => sum + tokens, 0), chunks, wrong });
+  const deadline = call.deadline_ms === undefined ? {} : { deadline_ms: call.deadline_ms };
+  const generation = pod.generate(promptOf(call), { ...optionsOf(call), ...deadline, signal: abort.signal });
+  const report = (code: string, message = ''): CallReport => ({
+    id: generation.id,
+    code,
+    message,
+    tokens: got.reduce((sum, tokens) => sum + tokens, 0),
+    chunks,
+    wrong,
+  });
   try {
-    const deadline = call.deadline_ms === undefined ? {} : { deadline_ms: call.deadline_ms };
-    for await (const { choice, text, token_ids, finish_reason } of pod.generate(promptOf(call), { ...optionsOf(call), ...deadline, signal: abort.signal })) {
+    for await (const { choice, text, token_ids, finish_reason } of generation) {
       chunks++;
       const right = expected[choice];
       if (right === undefined) wrong.push(`choice ${choice} of ${expected.length} choices`);

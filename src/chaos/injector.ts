@@ -2,9 +2,12 @@
  * Lets the faults of a plan happen to a virtual pod, and knows of each whether it changed anything.
  * @module
  */
+import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
+import { callId } from '../calls.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 import { type Address, roleOf } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
+import { callOf, requestOfTask } from '../protocol/request-ids.ts';
 import type { Mail } from '../runtime/cast.ts';
 import { CONTROL_THREAD } from '../runtime/directory.ts';
 import type { Copy, Disturbance } from '../runtime/disturbance.ts';
@@ -18,10 +21,28 @@ import { begins, strikesBefore } from './phases.ts';
 const NS_PER_MS = 1_000_000;
 
 /** `effect`: how much it changed, in events, steps, messages or calls; 0: nothing, so nothing was survived. */
-export type FaultReport = { readonly kind: FaultKind; readonly phase: ReturnType<typeof phaseOf>; readonly struck: boolean; readonly effect: number };
+export type FaultReport = {
+  readonly kind: FaultKind;
+  readonly phase: ReturnType<typeof phaseOf>;
+  readonly struck: boolean;
+  readonly effect: number;
+  /** Of a step that failed: the calls, by id, that its DP group held then, which may fail with it. */
+  readonly failing?: readonly string[];
+};
+
+/** What whoever held a request says of it. */
+export const stepFailure = (npu: number): string => `a fault plan let a step of NPU ${npu} fail`;
 
 type Of<Kind extends FaultKind> = Extract<Fault, { readonly kind: Kind }>;
-type Injected = { readonly fault: Fault; state: 'waiting' | 'at work' | 'over'; hasStruck: boolean; effect: number; seen: number; end: () => void };
+type Injected = {
+  readonly fault: Fault;
+  state: 'waiting' | 'at work' | 'over';
+  hasStruck: boolean;
+  effect: number;
+  seen: number;
+  failing: Set<string>;
+  end: () => void;
+};
 
 export class Injector implements Disturbance {
   readonly #control: VirtualControl;
@@ -36,7 +57,7 @@ export class Injector implements Disturbance {
     this.#control = control;
     this.#random = random;
     this.#openCalls = openCalls;
-    this.#faults = faults.map((fault) => ({ fault, state: 'waiting', hasStruck: false, effect: 0, seen: 0, end: () => {} }));
+    this.#faults = faults.map((fault) => ({ fault, state: 'waiting', hasStruck: false, effect: 0, seen: 0, failing: new Set(), end: () => {} }));
     for (const fault of faults) this.#check(fault);
   }
 
@@ -57,7 +78,10 @@ export class Injector implements Disturbance {
   }
 
   report(): FaultReport[] {
-    return this.#faults.map(({ fault, hasStruck, effect }) => ({ kind: fault.kind, phase: phaseOf(fault), struck: hasStruck, effect }));
+    return this.#faults.map(({ fault, hasStruck, effect, failing }) => ({
+      ...{ kind: fault.kind, phase: phaseOf(fault), struck: hasStruck, effect },
+      ...(fault.kind === 'step-fails' && { failing: [...failing] }),
+    }));
   }
 
   /** A client's fault, which whoever plays the client commits. */
@@ -70,6 +94,7 @@ export class Injector implements Disturbance {
 
   meet(mail: Mail): void {
     this.#events++;
+    if (mail.message.type === 'STEP_FAILED') this.#noteFailing(mail.to, mail.message.npu);
     for (const injected of this.#faults) {
       const { fault, state } = injected;
       if (state !== 'waiting' || !('at' in fault) || 'ms' in fault.at) continue;
@@ -80,6 +105,14 @@ export class Injector implements Disturbance {
         else this.#control.host.later(0, () => this.#strike(injected));
       }
     }
+  }
+
+  /** Whoever its DP group holds when it hears of the step that failed. */
+  #noteFailing(group: Address, npu: number): void {
+    const { scheduler } = this.#control.host.cast.contextOf(group) as { scheduler: StepScheduler };
+    const { running } = scheduler.toJSON() as { running: readonly { task: Address }[] };
+    for (const { fault, hasStruck, failing } of this.#faults)
+      if (fault.kind === 'step-fails' && fault.npu === npu && hasStruck) for (const { task } of running) failing.add(callId(callOf(requestOfTask(task))));
   }
 
   transmit(mail: Mail, delay_ns: number): readonly Copy[] | null {
@@ -173,7 +206,7 @@ export class Injector implements Disturbance {
       case 'step-fails':
         npus.failStep(fault.npu, () => {
           injected.effect++;
-          return new MinipodError('worker_failed', `a fault plan let a step of NPU ${fault.npu} fail`);
+          return new MinipodError('worker_failed', stepFailure(fault.npu));
         });
         injected.end = () => npus.failStep(fault.npu, null);
         break;

@@ -5,7 +5,7 @@
 import type { PodStats } from '../results.ts';
 import type { CallReport } from './client.ts';
 import type { ChaosPlan } from './fault-plan.ts';
-import type { FaultReport } from './injector.ts';
+import { type FaultReport, stepFailure } from './injector.ts';
 import { leftovers } from './nothing-left.ts';
 
 /** From bad to worse: what is told of a run that broke several. */
@@ -24,25 +24,31 @@ export const verdictOfFailure = (message: string): Exclude<Verdict, 'held'> =>
   /nothing is left to happen|so many events|for ever/.test(message) ? 'lost progress' : 'crash';
 
 /** Codes that a call of the plan may end with, for a reason that the faults which took effect give. */
-function explained({ calls, faults }: ChaosPlan, reports: readonly FaultReport[], call: number, message: string): ReadonlySet<string> {
+function explained({ calls, faults }: ChaosPlan, reports: readonly FaultReport[], call: number, { id, message }: CallReport): ReadonlySet<string> {
   const effective = (kind: string): number => reports.filter((report) => report.kind === kind && report.effect > 0).length;
   const codes = new Set(['finished']);
   if (faults.some((fault, index) => fault.kind === 'client-gone' && fault.call === call && (reports[index]?.effect ?? 0) > 0)) codes.add('cancelled');
   const losses = effective('worker-lost') + effective('controllers-lost');
-  if (effective('step-fails') > 0 || losses > (UNRECORDED.test(message) ? 0 : LOSSES_BORNE)) codes.add('worker_failed');
+  // Of two steps of one NPU that failed either may have been the call's.
+  const failed = reports.some(({ failing = [] }, index) => {
+    const fault = faults[index];
+    return fault?.kind === 'step-fails' && failing.includes(id) && message.includes(stepFailure(fault.npu));
+  });
+  if (failed || losses > (UNRECORDED.test(message) ? 0 : LOSSES_BORNE)) codes.add('worker_failed');
   if (calls[call]?.deadline_ms !== undefined) codes.add('deadline_exceeded');
   return codes;
 }
 
 /** Of a call that has ended: its tokens, which were compared as they came, and its end. */
-export function violationsOfCall(plan: ChaosPlan, reports: readonly FaultReport[], call: number, { code, message, tokens, wrong }: CallReport): Violation[] {
+export function violationsOfCall(plan: ChaosPlan, reports: readonly FaultReport[], call: number, report: CallReport): Violation[] {
+  const { code, message, tokens, wrong } = report;
   const found: Violation[] = wrong.map((what) => ({ verdict: 'wrong result', what: `call ${call}: ${what}` }));
   if (code === 'overloaded') {
     if (tokens > 0) found.push({ verdict: 'wrong result', what: `call ${call} was refused, and got ${tokens} tokens` });
     if (plan.pod['max_queued'] === undefined) found.push({ verdict: 'wrong result', what: `call ${call} was refused: ${message}` });
     return found;
   }
-  if (explained(plan, reports, call, message).has(code)) return found;
+  if (explained(plan, reports, call, report).has(code)) return found;
   const hasFailed = code === 'internal' || code === 'crash';
   const verdict = hasFailed ? verdictOfFailure(message) : 'wrong result';
   return [...found, { verdict, what: `call ${call} ended with ${code}, which no fault explains: ${message}` }];

@@ -1,6 +1,9 @@
 /** One run of a fault plan: what is survived holds, with each fault's effect told; what is not is found, and told apart. */
 import { describe, expect, it } from 'vitest';
-import { type ChaosPlanInput, chaos, type FaultInput, KIND_TERMS } from '../../src/chaos/index.ts';
+import { parsePlan } from '../../src/chaos/fault-plan.ts';
+import { type CallReport, type ChaosPlanInput, chaos, type FaultInput, KIND_TERMS } from '../../src/chaos/index.ts';
+import { stepFailure } from '../../src/chaos/injector.ts';
+import { violationsOfCall } from '../../src/chaos/invariants.ts';
 
 const CALLS = [
   { key: 1, prompt_tokens: 40, max_tokens: 9 },
@@ -62,6 +65,14 @@ describe('a fault', () => {
   ])('that a pod does not survive should be found: %s by %o', async (verdict, fault) => {
     expect(KIND_TERMS[fault.kind].excluded).not.toBeNull();
     expect(await chaos.run(plan(SPLIT, fault))).toMatchObject({ verdict });
+  });
+
+  it('of a step should explain the failures of those whom its DP group held, and of nobody else', () => {
+    const faults: FaultInput[] = [{ kind: 'step-fails', npu: 1 }];
+    const failing = [{ kind: 'step-fails', phase: 'time', struck: true, effect: 1, failing: ['cmpl-2'] }] as const;
+    const failed = (id: string, npu: number): CallReport => ({ id, code: 'worker_failed', message: stepFailure(npu), tokens: 0, chunks: 0, wrong: [] });
+    const violations = (report: CallReport): number => violationsOfCall(parsePlan(plan(SPLIT, ...faults)), failing, 1, report).length;
+    expect([violations(failed('cmpl-2', 1)), violations(failed('cmpl-1', 1)), violations(failed('cmpl-2', 0))]).toEqual([0, 1, 1]);
   });
 
   it('of what the pod does not have should be refused', async () => {
