@@ -85,10 +85,16 @@ export interface Arithmetic extends ExpertArithmetic {
 
 /** Steps of one row for each sequence, and of its drafts, captured. */
 export interface StepGraphs {
+  /** More are not captured. */
+  readonly rows_max: number;
   /** The parts of such a step, after which all rows are prepared for the sampler; null where so many rows are not captured. */
   partsOf(rows: number, sequences: number): readonly Part[] | null;
   /** The same of a micro-batch, whose step prepares the rows for both; as many parts for any shape, so that two of them keep in step. */
   layersOf(rows: number, sequences: number): readonly Part[] | null;
+  /** A round of drafts of an MTP layer, its input's making first; as many parts for any shape. */
+  roundOf(layer: number, isMain: boolean, rows: number, sequences: number): readonly Part[];
+  /** What prepares the first rows of a round for the sampler, which finds them from row `first` on. */
+  headOf(layer: number, rows: number, first: number): Part;
 }
 
 /** The token of a row, or the reason why there is none. */

@@ -1,7 +1,6 @@
 /**
  * Decode in graph mode (xDeepServe §2): the kernel calls of a step are captured once for each shape, and launched by one call into WASM from then
- * on. A shape is a number of rows, and one of sequences: as many, or fewer where some have drafts. There is room for some of those; the one that was used least
- * recently gives way. What calls a step makes is written in Forward and step-parts.ts alone: they are captured by making them on a Forward whose kernels write down.
+ * on. A shape is a number of rows, and one of sequences: as many, or fewer where some have drafts. There is room for some of those (program-rooms.ts). What calls a step makes is written in Forward and step-parts.ts alone: they are captured by making them on a Forward whose kernels write down.
  *
  *   1 NPU     one program: embed … (sort, experts, shared expert, combine) … head
  *   more      programs from one point where peers are asked to the next:
@@ -11,6 +10,9 @@
  * pairs are sorted by its exchange.
  *
  * Where NPUs split their output projection, they ask there as well: … heads ─▶ ask ─▶ own columns ─▶ wait ─▶ add, norm, gate … in each layer.
+ *
+ * Rounds of drafts that layers compute (drafters/mtp.ts) are programs of their own, since how many rows they have is known when the step's tokens are drawn:
+ * join, layer; then the head of the rows that are drafted from.
  *
  * What differs between steps of one shape is read from memory: tokens, positions, spans and the gate's choice.
  * @module
@@ -26,21 +28,24 @@ import type { ExpertService } from './expert-service.ts';
 import type { ExpertSlots } from './expert-slots.ts';
 import type { Forward } from './forward.ts';
 import { type GraphPlace, SHARE, SHARE_WORDS } from './graph-layout.ts';
-import { type Compute, type Part, partsInTurn } from './step-parts.ts';
-
-type Captured = { readonly room: number; readonly parts: readonly Part[] };
+import { ProgramRooms } from './program-rooms.ts';
+import { type Compute, compute, layerParts, type Part, partsInTurn } from './step-parts.ts';
 
 export class DecodeGraphs {
   readonly #forward: Forward;
   readonly #recording: Forward;
   readonly #recorder: KernelRecorder;
-  readonly #inTurn: readonly Part[];
+  /** Of whole steps: the layers and the head, apart where two micro-batches share the head. */
+  readonly #inTurn: readonly (readonly Part[])[];
   readonly #batches: ExpertBatches;
   readonly #slots: ExpertSlots;
   readonly #words: Int32Array;
   readonly #place: GraphPlace;
-  /** By shape, the one used last at the end. */
-  readonly #captured = new Map<number, Captured>();
+  readonly #steps: ProgramRooms<number, readonly Part[]>;
+  readonly #rounds: ProgramRooms<string, readonly Part[]>;
+  /** Of a layer that drafts. */
+  readonly #partsOfLayer: (layer: number) => readonly Part[];
+  #hasTables = false;
 
   /** `recording`: a Forward of the same layout on the recorder's kernels. */
   constructor(
@@ -55,11 +60,21 @@ export class DecodeGraphs {
     this.#forward = forward;
     this.#recording = recording;
     this.#recorder = recorder;
-    this.#inTurn = partsInTurn(recording, batches, service);
+    const inTurn = partsInTurn(recording, batches, service);
+    const head = compute((rows) => recording.head((row) => row, rows));
+    this.#inTurn = this.#isHeadApart ? [inTurn, [head]] : [[...inTurn, head]];
     this.#batches = batches;
     this.#slots = forward.layout.expertSlots;
     this.#words = space.wordsOf(forward.layout.base);
     this.#place = place;
+    this.#partsOfLayer = (layer) => layerParts(recording, layer, batches, service);
+    this.#steps = new ProgramRooms(offsetOf(place.stepPrograms), place.step_bytes, place.shapes_max);
+    const { rounds } = place;
+    this.#rounds = new ProgramRooms(offsetOf(rounds.programs), rounds.room_bytes, rounds.rooms);
+  }
+
+  get rows_max(): number {
+    return this.#place.rows_max;
   }
 
   /** Some of its group's experts are its own. */
@@ -71,18 +86,24 @@ export class DecodeGraphs {
 
   /** The parts of a step of `rows` rows for so many sequences, the head among them; null where so many are not captured. */
   partsOf(rows: number, sequences: number): readonly Part[] | null {
-    const { rows_max, shapes_max } = this.#place;
+    const { rows_max } = this.#place;
     if (rows < 1 || rows > rows_max) return null;
-    if (this.#captured.size === 0) this.#writeTables();
-    const shape = sequences * (rows_max + 1) + rows;
-    let captured = this.#captured.get(shape);
-    if (captured === undefined) {
-      const room = this.#captured.size < shapes_max ? this.#captured.size : this.#dropOldest();
-      captured = { room, parts: this.#capture(rows, sequences, room) };
-    } else if (shapes_max > rows_max) this.#captured.delete(shape);
-    else return captured.parts;
-    this.#captured.set(shape, captured);
-    return captured.parts;
+    return this.#steps.of(sequences * (rows_max + 1) + rows, (from, bytes) => this.#capture(this.#inTurn, rows, sequences, from, bytes));
+  }
+
+  roundOf(layer: number, isMain: boolean, rows: number, sequences: number): readonly Part[] {
+    const shape = `${layer} ${isMain ? 'main' : 'own'} ${rows} ${sequences}`;
+    return this.#rounds.of(shape, (from, bytes) => {
+      const join = compute((count) => this.#recording.foresee(layer, count, isMain));
+      return this.#capture([[join, ...this.#partsOfLayer(layer)]], rows, sequences, from, bytes);
+    });
+  }
+
+  headOf(layer: number, rows: number, first: number): Part {
+    const [head] = this.#rounds.of(`${layer} head ${rows} ${first}`, (from, bytes) =>
+      this.#capture([[compute((count) => this.#recording.head((row) => row, count, first, layer))]], rows, rows, from, bytes),
+    );
+    return head as Part;
   }
 
   layersOf(rows: number, sequences: number): readonly Part[] | null {
@@ -94,24 +115,16 @@ export class DecodeGraphs {
     return this.#forward.layout.second !== null;
   }
 
-  /** Gives its room. */
-  #dropOldest(): number {
-    const [oldest] = this.#captured;
-    assert(oldest, 'nothing is captured');
-    this.#captured.delete(oldest[0]);
-    return oldest[1].room;
-  }
-
-  /** Which rows are whose is read from memory: only how many there are counts here. */
-  #capture(rows: number, sequences: number, place: number): readonly Part[] {
-    const { stepPrograms, step_bytes } = this.#place;
+  /** Which rows are whose is read from memory: only how many there are counts here. No program goes on from one of `groups` to the next. */
+  #capture(groups: readonly (readonly Part[])[], rows: number, sequences: number, from: number, bytes: number): readonly Part[] {
+    if (!this.#hasTables) this.#writeTables();
+    this.#hasTables = true;
     const spans = Array.from({ length: sequences }, (_, row): Span => ({ slot: row, row, rows: 1 }));
     const parts: Part[] = [];
-    let at = offsetOf(stepPrograms) + place * step_bytes;
-    const room = at + step_bytes;
+    let at = from;
     let kv_layers = 0;
     const program = (make: () => void): Compute => {
-      const captured = this.#recorder.capture(at, room - at, make);
+      const captured = this.#recorder.capture(at, from + bytes - at, make);
       at += captured.bytes;
       return this.#launch(captured, kv_layers);
     };
@@ -123,7 +136,7 @@ export class DecodeGraphs {
         for (const call of before) call();
       });
     };
-    for (const part of this.#inTurn) {
+    const add = (part: Part): void => {
       assert(part.kind !== 'turn', 'steps of one batch take no turns');
       if (part.kind === 'compute') {
         calls.push(() => part.compute(rows, spans));
@@ -154,10 +167,11 @@ export class DecodeGraphs {
           parts.push({ ...part, route: () => this.#shares(count, first), own: runOwn });
         }
       }
+    };
+    for (const group of groups) {
+      group.forEach(add);
+      parts.push(end());
     }
-    if (this.#isHeadApart) parts.push(end());
-    calls.push(() => this.#recording.head((row) => row, rows));
-    parts.push(end());
     return parts;
   }
 

@@ -1,7 +1,7 @@
 /**
  * Where the captured programs of an NPU lie, with the tables that they need.
  *
- *   starts │ shares │ variables │ slots' table │ slots' programs │ program of a step │ of another shape of it │ … shapes_max
+ *   starts │ shares │ variables │ slots' table │ slots' programs │ program of a step │ of another shape of it │ … shapes_max │ of a round of drafts │ …
  * @module
  */
 import type { Arena } from '../fabric/arena.ts';
@@ -29,6 +29,8 @@ export type GraphPlace = {
   readonly shapes_max: number;
   readonly stepPrograms: number;
   readonly step_bytes: number;
+  /** Programs of rounds of drafts, where layers compute those. */
+  readonly rounds: { readonly programs: number; readonly room_bytes: number; readonly rooms: number };
 };
 
 /** Words of a share, as kernels write it. */
@@ -43,6 +45,10 @@ const LAYER_WORDS_MAX = { float: 288, int8: 320 } as const;
 const DRAFTED_SHAPES = 4;
 /** Embedding and head: 25. */
 const ENDS_WORDS_MAX = 32;
+/** What an MTP layer is given, made of a row and a token: 46; in INT8 53. */
+const FORESEEN_WORDS_MAX = 64;
+/** Of a number of rows: a round of a layer, by whether it follows the main model, and the head of as many. */
+const ROUNDS_OF_ROWS = 6;
 
 /** `logitRows`: what the logits have room for. */
 export function layoutGraphs(
@@ -61,6 +67,8 @@ export function layoutGraphs(
   const kind = quantization === undefined ? 'float' : 'int8';
   const slot_bytes = SLOT_PROGRAM_WORDS_MAX[kind] * 4;
   const step_bytes = (layers * LAYER_WORDS_MAX[kind] + ENDS_WORDS_MAX) * 4;
+  const room_bytes = (LAYER_WORDS_MAX[kind] + FORESEEN_WORDS_MAX) * 4;
+  const rooms = layers === config.layers ? 0 : ROUNDS_OF_ROWS * rows_max;
   return {
     rows_max,
     shapes_max,
@@ -72,5 +80,6 @@ export function layoutGraphs(
     slot_bytes,
     stepPrograms: arena.allocate(shapes_max * step_bytes),
     step_bytes,
+    rounds: { programs: arena.allocate(rooms * room_bytes), room_bytes, rooms },
   };
 }

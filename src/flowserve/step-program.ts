@@ -103,7 +103,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.#sampler = forward.newSampler(space);
     const { batches, service } = this;
     const roomOf = (slot: number): number => (this.#held.get(slot)?.length ?? 0) * kv.block_size;
-    const seat = { model: forward, batches, service, sampler: this.#sampler, space, roomOf };
+    const seat = { model: forward, batches, service, graphs: this.#graphs, sampler: this.#sampler, space, roomOf };
     this.#slotTokens = new SlotTokens(newDrafter(speculative, (tokens) => new MultiTokenPrediction(seat, tokens)));
     this.#asked = new AskedPeers(this.batches, this.service, this.#projection, dieOf);
     if (this.#turns === null && forward.layout.second !== null) {
@@ -197,7 +197,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     const parts = isWhole ? (captured ?? this.#inTurn) : [];
     this.#microBatches?.start(row, spans, isCaptured);
     const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#slotTokens, captured !== null);
-    const drafter = this.#slotTokens.drafter?.tail({ plan, spans, rows: row, outcomes: readout.outcomes }) ?? [];
+    const drafter = this.#slotTokens.drafter?.tail({ plan, spans, rows: row, outcomes: readout.outcomes, isCaptured }) ?? [];
     const run: Run = { plan, spans, rows: row, parts, readout, tail: drafter, part: 0, isInBatches: !isWhole, digest: null };
     // Drafters compute in the rows' places.
     if (drafter.length > 0) run.tail = [compute(() => this.#keepDigest(run)), ...drafter];

@@ -9,7 +9,7 @@ import { instantiateKernels, KERNEL_NAMES, type Kernels, loadKernelModule } from
 import { KernelRecorder } from '../../src/model/kernels/program.ts';
 import { colocated, parseTopology } from '../../src/protocol/topology.ts';
 import { folderOf, MODELS } from '../golden/goldens.ts';
-import { type BareModel, loadBareModel } from '../golden/one-npu.ts';
+import { type BareModel, generateGreedily, loadBareModel } from '../golden/one-npu.ts';
 import { type Call, generate, makeHashPod, SHAPE } from './hash-rig.ts';
 
 const VOCABULARY = 2_048;
@@ -112,6 +112,22 @@ describe('launches', () => {
     counts.clear();
     generate(model, alike(5, 1));
     expect(Object.fromEntries(counts)).toEqual(others);
+  });
+
+  it('should be two for each round of drafts that a layer computes, and of no kernel by itself', async () => {
+    const speculative = { method: 'mtp' as const, tokens: 3, lookup_max: 5, lookup_min: 5, adaptive: false };
+    const model = await loadBareModel(folderOf('tiny-deepseek-v3'), { speculative });
+    const counts = counted(model);
+    let prefill: object = {};
+    generateGreedily(model, [1, 2, 3, 4], 5, {
+      foresees: 3,
+      onStep: (start) => {
+        if (start === 0) prefill = Object.fromEntries(counts);
+      },
+    });
+    const { runProgram, sampleRow: _, ...others } = Object.fromEntries(counts);
+    expect(runProgram).toBe(4 * (1 + 2 * 3));
+    expect(prefill).toMatchObject(Object.fromEntries(Object.entries(others).filter(([name]) => /^(matmul|embed|rmsNorm|mla|gate|combine)/.test(name))));
   });
 
   it('should go from one point to the next where peers are asked', async () => {

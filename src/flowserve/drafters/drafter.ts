@@ -8,8 +8,14 @@ import type { StepOutcome, StepPlan } from '../../protocol/steps.ts';
 import type { Span } from '../arithmetic.ts';
 import type { Part } from '../step-parts.ts';
 
-/** A step that has drawn its tokens. `plan`: with all drafts in it; `outcomes`: of its entries, in their order. */
-export type DraftedStep = { readonly plan: StepPlan; readonly spans: readonly Span[]; readonly rows: number; readonly outcomes: readonly StepOutcome[] };
+/** A step that has drawn its tokens. `plan`: with all drafts in it; `outcomes`: of its entries, in their order; `isCaptured`: it runs in graph mode. */
+export type DraftedStep = {
+  readonly plan: StepPlan;
+  readonly spans: readonly Span[];
+  readonly rows: number;
+  readonly outcomes: readonly StepOutcome[];
+  readonly isCaptured: boolean;
+};
 
 export interface Drafter {
   /** `output`: tokens that the sequence has already. */

@@ -10,6 +10,9 @@
  *
  * Where DP domains take turns at the experts, an iteration has as many rounds more as tokens are drafted at most, with nothing in those that nobody needs.
  *
+ * After a step in graph mode rounds are launched as programs too. How many rows the first one has depends on which drafts were right: its programs are looked up
+ * when that is known.
+ *
  * Drafts are drawn as tokens are: with the penalties, bias and bans of the sequence that they would continue, and with the noise of their position.
  * @module
  */
@@ -18,12 +21,12 @@ import type { AddressSpace } from '../../fabric/address-space.ts';
 import { draftLayerOf, layersInMemory } from '../../model/moe-layers.ts';
 import type { Sequence } from '../../protocol/messages.ts';
 import type { StepEntry, StepOutcome } from '../../protocol/steps.ts';
-import type { Arithmetic, Span, TokenSampler } from '../arithmetic.ts';
+import type { Arithmetic, Span, StepGraphs, TokenSampler } from '../arithmetic.ts';
 import type { ExpertBatches } from '../expert-batches.ts';
 import type { ExpertService } from '../expert-service.ts';
 import { LOGIT_ROWS_MAX } from '../scratch-layout.ts';
 import { SPAN, SPAN_WORDS } from '../step-layout.ts';
-import { compute, layerParts, type Part } from '../step-parts.ts';
+import { type Compute, compute, type Experts, layerParts, type Part, type Projection } from '../step-parts.ts';
 import type { DraftedStep, Drafter } from './drafter.ts';
 
 /** What a drafter that computes has of its NPU. */
@@ -31,6 +34,8 @@ export type PredictorSeat = {
   readonly model: Arithmetic;
   readonly batches: ExpertBatches;
   readonly service: ExpertService;
+  /** Null: nothing is captured. */
+  readonly graphs: StepGraphs | null;
   readonly sampler: TokenSampler;
   readonly space: AddressSpace;
   /** Positions that a slot's KV blocks have room for. */
@@ -40,8 +45,8 @@ export type PredictorSeat = {
 /** A sequence that is drafted for: its last row, the position of the token drawn last, output tokens up to that, and how many drafts it wants. */
 type Lead = { readonly slot: number; row: number; readonly position: number; readonly generated: number; readonly wanted: number };
 
-/** The rows of a round. */
-type Round = { rows: number; spans: Span[]; leads: Lead[] };
+/** The rows of a round; `captured`: what it runs in graph mode. */
+type Round = { rows: number; spans: Span[]; leads: Lead[]; captured: readonly Part[] };
 
 const NOTHING: readonly number[] = [];
 
@@ -95,17 +100,21 @@ export class MultiTokenPrediction implements Drafter {
     // KV that is handed over layer by layer is whole now, whether or not anything was foreseen.
     const end = compute(() => {}, layersInMemory(config));
     if (!this.#hasTurns && entries.every(({ foresees }) => foresees < 0)) return [end];
-    const round: Round = { rows: 0, spans: [], leads: [] };
+    const round: Round = { rows: 0, spans: [], leads: [], captured: [] };
     const parts: Part[] = [compute(() => this.#begin(step, round))];
     const wanted = Math.min(this.#tokens_max, Math.max(...entries.map(({ foresees }) => foresees)));
     for (let at = 0; at < (this.#hasTurns ? this.#tokens_max : Math.max(1, wanted)); at++) {
       const layer = draftLayerOf(config, at);
       if (at > 0) parts.push(compute(() => this.#goOn(round, at)));
-      parts.push(compute(() => this.#seat.model.foresee(layer, rowsOf(round), at === 0)));
-      if (this.#hasTurns) parts.push({ kind: 'turn', layer, rows: () => round.rows, spans: () => round.spans });
-      else for (const part of this.#partsOf(layer)) parts.push(ofRound(part, round));
       const sequences = entries.filter(({ foresees }) => foresees > at).length;
-      parts.push(...this.#readout(round, layer, at, sequences));
+      const graphs = this.#graphsFor(step);
+      if (graphs !== null) parts.push(...capturedRound(graphs, round, layer, at === 0, sequences));
+      else {
+        parts.push(compute(() => this.#seat.model.foresee(layer, rowsOf(round), at === 0)));
+        if (this.#hasTurns) parts.push({ kind: 'turn', layer, rows: () => round.rows, spans: () => round.spans });
+        else for (const part of this.#partsOf(layer)) parts.push(ofRound(part, round));
+      }
+      if (sequences > 0) parts.push(...this.#readout(round, layer, at, sequences, graphs));
     }
     return [...parts, end];
   }
@@ -113,6 +122,12 @@ export class MultiTokenPrediction implements Drafter {
   /** All of its domain go through as many rounds, whoever has drafts. */
   get #hasTurns(): boolean {
     return this.#seat.model.layout.turns !== null;
+  }
+
+  /** What rounds behind that step are captured with. */
+  #graphsFor({ isCaptured, rows }: DraftedStep): StepGraphs | null {
+    const { graphs } = this.#seat;
+    return isCaptured && !this.#hasTurns && graphs !== null && rows <= graphs.rows_max ? graphs : null;
   }
 
   #partsOf(layer: number): readonly Part[] {
@@ -185,19 +200,31 @@ export class MultiTokenPrediction implements Drafter {
   }
 
   /** As readout.ts does: [ head ─ (G) ─▶ guess ] × batches. */
-  #readout(round: Round, layer: number, at: number, sequences: number): Part[] {
+  #readout(round: Round, layer: number, at: number, sequences: number, graphs: StepGraphs | null): Part[] {
     const { model } = this.#seat;
     const isSplit = model.layout.share.tp > 1;
     const batch_max = isSplit ? LOGIT_ROWS_MAX / 2 : LOGIT_ROWS_MAX;
-    const parts: Part[] = [];
+    const parts: Part[] = [compute(() => this.#moveLeadsUp(round))];
     for (let from = 0, turn = 0; from < sequences; from += batch_max, turn ^= 1) {
       const first = isSplit ? turn * batch_max : 0;
       const count = (): number => Math.max(0, Math.min(batch_max, round.leads.length - from));
-      parts.push(compute(() => model.head((index) => round.leads[from + index]?.row ?? 0, count(), first, layer)));
+      const isCaptured = graphs !== null && from === 0; // programs read from the first row on
+      const head = (rows: number): void => {
+        if (!isCaptured || rows === 0) model.head((index) => from + index, rows, first, layer);
+        else (graphs.headOf(layer, rows, first) as Compute).compute(rows, []);
+      };
+      parts.push(compute(() => head(count())));
       if (isSplit) parts.push({ kind: 'gather', table: 'logits', what: `'logits' of drafts from ${from} on`, first, rows: () => Math.max(1, count()) });
       parts.push(compute(() => this.#guess(round, at, from, count(), first)));
     }
     return parts;
+  }
+
+  #moveLeadsUp({ leads }: Round): void {
+    for (const [to, lead] of leads.entries()) {
+      if (lead.row > to) this.#seat.model.moveRow(lead.row, to);
+      lead.row = to;
+    }
   }
 
   #guess({ leads }: Round, at: number, from: number, count: number, first: number): void {
@@ -230,5 +257,29 @@ function ofRound(part: Part, round: Round): Part {
       return part;
     case 'projection':
       return { ...part, rows: () => rowsOf(round), own: () => part.own(rowsOf(round)) };
+  }
+}
+
+/** The parts of a round in graph mode. Which programs it launches is known when its rows are; where it asks peers in between is the same for all of them. */
+function capturedRound(graphs: StepGraphs, round: Round, layer: number, isMain: boolean, sequences: number): Part[] {
+  const find = compute(() => {
+    round.captured = graphs.roundOf(layer, isMain, rowsOf(round), round.spans.length);
+  });
+  const probable = graphs.roundOf(layer, isMain, Math.max(1, sequences), sequences);
+  return [find, ...probable.map((part, index) => ofCaptured(part, index, round))];
+}
+
+function ofCaptured(part: Part, index: number, round: Round): Part {
+  switch (part.kind) {
+    case 'compute':
+      return { ...part, compute: () => (round.captured[index] as Compute).compute(rowsOf(round), round.spans) };
+    case 'experts': {
+      const found = (): Experts => round.captured[index] as Experts;
+      return { ...part, route: () => found().route(rowsOf(round)), own: (_, share) => found().own(rowsOf(round), share) };
+    }
+    case 'projection':
+      return { ...part, rows: () => rowsOf(round), own: () => (round.captured[index] as Projection).own(rowsOf(round)) };
+    default:
+      return ofRound(part, round);
   }
 }
