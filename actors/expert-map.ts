@@ -92,7 +92,7 @@ export const expertMap = setup({
       balancer: ({ context: { balancer }, event }) => {
         if (event.type === 'LOADS_COLLECTED') balancer.collected(event.npu, event.tokens);
         else if (event.type === 'MAP_INSTALLED') balancer.moves.installed(event.npu, event.epoch);
-        else if (event.type === 'SLOT_DONE') balancer.moves.answered(event.change);
+        else if (event.type === 'SLOT_DONE') balancer.moves.changed(event.change);
         else if (event.type === 'SLOT_FAILED') balancer.slotFailed(event.change, event.error);
         else if (event.type === 'NPU_LOST') balancer.lose(event.npu, event.error.message);
         return balancer;

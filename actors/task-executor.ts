@@ -48,8 +48,9 @@ type Input = {
   readonly groups: readonly GroupSeat[];
   /** Of those, the ones that stand by at first. */
   readonly standby: readonly number[];
-  /** Its NPUs that have experts only: without all of them no group serves. */
+  /** Its NPUs that have experts only; and of those the ones that hold any at first: without all of these no group serves. */
   readonly experts: readonly number[];
+  readonly holders: readonly number[];
   /** Null: its experts stay where they are. */
   readonly expert_map: Address | null;
   readonly batch_max: number;
@@ -159,6 +160,10 @@ export const taskExecutor = setup({
         ];
       },
     }),
+    noteHolders: assign({
+      outbox: ({ context: { placement }, event }) =>
+        event.type === 'EXPERTS_HELD' ? placement.hold(event.npus).map(({ task, group }) => placedOn(task, group)) : [],
+    }),
     noteLeft: assign({
       outbox: ({ context, event }) => {
         if (event.type === 'GROUP_LEFT') context.placement.left(event.group);
@@ -228,7 +233,7 @@ export const taskExecutor = setup({
     managers: input.managers,
     long: input.long,
     expert_map: input.expert_map,
-    placement: new TaskPlacement(input.groups, input.batch_max, input.choice, input.experts, input.standby),
+    placement: new TaskPlacement(input.groups, input.batch_max, input.choice, input.experts, input.holders, input.standby),
     hasLeader: input.choice === 'cost_model',
     leader: -1,
     term: 0,
@@ -250,6 +255,7 @@ export const taskExecutor = setup({
       { actions: 'releaseTask' },
     ],
     SERVE: { actions: ['serveGroups', 'elect', 'noteService', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    EXPERTS_HELD: { actions: ['noteHolders', 'elect', 'noteService', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     GROUP_LEFT: { actions: ['noteLeft', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     JOIN: { actions: ['letIn', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     DISOWN: { actions: ['disownTasks', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },

@@ -99,7 +99,7 @@ export class ExpertBalancer {
 
   /** The state was waited for in vain. */
   overdue(state: string): void {
-    this.fail('deadline', `${state}: ${this.moves.waited.join(', ')} did not answer in time`);
+    this.fail('deadline', `${state}: ${names(this.moves.waited)} did not answer in time`);
   }
 
   #begin(): void {
@@ -198,7 +198,8 @@ export class ExpertBalancer {
     this.#begin();
     [this.#trigger, this.#query, this.#isForced] = [trigger, query, isForced];
     this.log.begin('rebalance', this.#seat.self, this.epoch);
-    if (this.lost.size > 0) this.fail('npu_lost', `${names(this.lost)} is lost`);
+    const missing = [...this.lost].filter((npu) => this.moves.needs(npu));
+    if (missing.length > 0) this.fail('npu_lost', `${names(missing)} is lost`);
   }
 
   collect(): Commands['send'][] {
@@ -207,7 +208,7 @@ export class ExpertBalancer {
   }
 
   collected(npu: number, tokens: readonly number[]): void {
-    if (this.moves.answered(npu)) this.#windows.add(npu, tokens);
+    if (this.moves.collected(npu)) this.#windows.add(npu, tokens);
   }
 
   /** Leaves rounds to go through, or the reason why there are none. */
@@ -224,7 +225,7 @@ export class ExpertBalancer {
 
   lose(npu: number, why: string): void {
     this.moves.lose(npu);
-    this.fail('npu_lost', `npu/${npu} was lost: ${why}`);
+    if (this.moves.needs(npu)) this.fail('npu_lost', `npu/${npu} was lost: ${why}`);
   }
 
   /** What became of it, into the log and to whoever waits for it. */

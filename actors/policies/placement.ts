@@ -32,13 +32,22 @@ export class TaskPlacement {
   /** Groups that are to take nothing; and those of them at which nothing is left. */
   readonly #standby: Set<number>;
   readonly #left = new Set<number>();
-  /** NPUs that have experts only, without which no group serves: those of them that are not there. */
+  /** NPUs that have experts only: those of them that are not there; and those that hold any, without which no group serves. */
   readonly #missingExperts: Set<number>;
   readonly #experts: readonly number[];
+  #holders: readonly number[];
 
-  constructor(seats: readonly GroupSeat[], batch_max: number, choice: Balancing, experts: readonly number[] = [], standby: readonly number[] = []) {
+  constructor(
+    seats: readonly GroupSeat[],
+    batch_max: number,
+    choice: Balancing,
+    experts: readonly number[] = [],
+    holders: readonly number[] = experts,
+    standby: readonly number[] = [],
+  ) {
     this.#standby = new Set(standby);
     this.#experts = experts;
+    this.#holders = holders;
     this.#missingExperts = new Set(experts);
     this.#groups = seats.map((seat) => ({ seat, serving: new Set(), tasks: new Map(), kv_positions: 0 }));
     this.#batch_max = batch_max;
@@ -156,6 +165,12 @@ export class TaskPlacement {
     return { leaving, joining, placed: this.#placeWaiting() };
   }
 
+  /** From now on these NPUs hold experts; returns those that waited and where they go now. */
+  hold(holders: readonly number[]): ReturnType<TaskPlacement['ready']> {
+    this.#holders = holders;
+    return this.#placeWaiting();
+  }
+
   /** Nothing is left at the group. */
   left(group: number): void {
     if (this.#standby.has(group)) this.#left.add(group);
@@ -187,12 +202,12 @@ export class TaskPlacement {
   toJSON(): object {
     const groups = this.#groups.map(({ seat, serving, tasks, kv_positions }) => ({ ...seat, serving: [...serving], tasks: [...tasks.keys()], kv_positions }));
     const [waiting, lost_ranks, missing_experts] = [[...this.#waiting.keys()], [...this.#lostRanks], [...this.#missingExperts]];
-    const scale = { standby: [...this.#standby], left: [...this.#left] };
+    const scale = { standby: [...this.#standby], left: [...this.#left], holders: this.#holders };
     return { batch_max: this.#batch_max, choice: this.#choice, groups, waiting, lost_ranks, missing_experts, ...scale };
   }
 
   readonly #serves = ({ serving, seat }: Group): boolean =>
-    serving.size === seat.npus.length && this.#missingExperts.size === 0 && !this.#standby.has(seat.group);
+    serving.size === seat.npus.length && !this.#standby.has(seat.group) && !this.#holders.some((npu) => this.#missingExperts.has(npu));
 
   #ownGroup({ data_parallel_rank }: Placeable): Group | undefined {
     // Whoever asks for one that stands by goes to any.

@@ -3,9 +3,10 @@
  * @module
  */
 import { type Address, address, expertAddress, idOf } from '../../src/protocol/address.ts';
-import { replicasChanged, replicasChanging } from '../../src/protocol/constructors.ts';
+import { expertsHeld, replicasChanged, replicasChanging } from '../../src/protocol/constructors.ts';
 import { type ExpertMove, type ExpertWork, emptySlot, expertWork, installMap, loadSlot, stageSlot } from '../../src/protocol/expert-maps.ts';
 import type { Commands } from '../../src/protocol/messages.ts';
+import { ranksOf } from './expert-placement/among-ranks.ts';
 import { type ExpertMap, NO_EXPERT, replicasOf } from './expert-placement/expert-map.ts';
 import { mapAfter, type SlotChange } from './expert-placement/map-rounds.ts';
 import { slotsOfRank } from './expert-placement/placement-shape.ts';
@@ -20,14 +21,17 @@ export class Reconfiguration {
   #map: ExpertMap;
   #epoch = 0;
   readonly #lost = new Set<number>();
-  /** Whom the state waits for: NPUs, or changes. */
-  readonly #waitsFor = new Set<number>();
+  /** What the state waits for: NPUs that were asked, or changes. Their numbers say nothing of one another. */
+  readonly #waitsForNpus = new Set<number>();
+  readonly #waitsForChanges = new Set<number>();
   /** Changes of the round whose slots were written to. */
   readonly #touched = new Set<number>();
   #rounds: Rounds = [];
   #round = 0;
   /** Changes, numbered through the group's life: a late answer to an earlier one is told from it. */
   #firstChange = 0;
+  /** NPUs that hold experts, as the task executor knows it. */
+  #holders: readonly number[];
   /** Slots that got another expert since it began. */
   #moves: ExpertMove[] = [];
 
@@ -35,6 +39,7 @@ export class Reconfiguration {
     this.#seat = seat;
     this.#firstMap = map;
     this.#map = map;
+    this.#holders = this.#holdersOf(map);
   }
 
   /** The last good one: all of its slots hold what it says. */
@@ -52,12 +57,13 @@ export class Reconfiguration {
   }
 
   get waits(): boolean {
-    return this.#waitsFor.size > 0;
+    return this.#waitsForNpus.size + this.#waitsForChanges.size > 0;
   }
 
-  /** NPUs, or changes. */
+  /** NPUs that have not answered. */
   get waited(): number[] {
-    return [...this.#waitsFor];
+    const ofChange = (change: number): number => this.#npuOf((this.#changes[change - this.#firstChange] as SlotChange).slot);
+    return [...new Set([...this.#waitsForNpus, ...[...this.#waitsForChanges].map(ofChange)])];
   }
 
   get hasRounds(): boolean {
@@ -93,12 +99,14 @@ export class Reconfiguration {
     const sends = this.#toHolders(({ layer, slot, expert }, change) =>
       expert === NO_EXPERT ? emptySlot(change, layer, slot, this.#epoch + 1) : loadSlot(change, this.#epoch + 1),
     );
-    for (const change of this.#waitsFor) this.#touched.add(change);
+    for (const change of this.#waitsForChanges) this.#touched.add(change);
     return sends;
   }
 
+  /** Until all go by the new map, some go by the one before. */
   enable(): Commands['send'][] {
-    return this.#install(mapAfter(this.#map, this.#changes, false));
+    const next = mapAfter(this.#map, this.#changes, false);
+    return [...this.#tellHolders(this.#map, next), ...this.#install(next)];
   }
 
   /** The round is over: its map is the last good one. Its experts hear where they lie. */
@@ -108,20 +116,24 @@ export class Reconfiguration {
     this.#map = mapAfter(this.#map, this.#changes, false);
     this.#firstChange += this.#changes.length;
     this.#round++;
-    return this.#tellReplicas(concerned);
+    return [...this.#tellHolders(this.#map), ...this.#tellReplicas(concerned)];
   }
 
-  /** True: it was waited for, an NPU or a change. */
-  answered(waited: number): boolean {
-    return this.#waitsFor.delete(waited);
+  /** True: it was waited for. */
+  collected(npu: number): boolean {
+    return this.#waitsForNpus.delete(npu);
   }
 
-  waitsFor(waited: number): boolean {
-    return this.#waitsFor.has(waited);
+  changed(change: number): void {
+    this.#waitsForChanges.delete(change);
+  }
+
+  waitsFor(change: number): boolean {
+    return this.#waitsForChanges.has(change);
   }
 
   installed(npu: number, epoch: number): void {
-    if (epoch >= this.#epoch) this.#waitsFor.delete(npu);
+    if (epoch >= this.#epoch) this.#waitsForNpus.delete(npu);
   }
 
   /**
@@ -138,7 +150,7 @@ export class Reconfiguration {
     this.#firstChange += this.#changes.length;
     [this.#rounds, this.#round] = [[], 0];
     this.#touched.clear();
-    return [...this.#install(this.#map), ...this.#tellReplicas(concerned)];
+    return [...this.#tellHolders(this.#map), ...this.#install(this.#map), ...this.#tellReplicas(concerned)];
   }
 
   // ── Experts ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -157,6 +169,17 @@ export class Reconfiguration {
       const npus = new Set([...replicasOf(this.#map, layer, expert)].map((slot) => this.#npuOf(slot)));
       return { to: this.#expert(layer, expert), message: replicasChanged(this.#epoch, [...npus]) };
     });
+  }
+
+  #holdersOf(map: ExpertMap): number[] {
+    return ranksOf(map).map((rank) => this.#seat.first + rank);
+  }
+
+  #tellHolders(...maps: readonly ExpertMap[]): Commands['send'][] {
+    const holders = [...new Set(maps.flatMap((map) => this.#holdersOf(map)))].sort((a, b) => a - b);
+    if (holders.length === this.#holders.length && holders.every((npu, index) => npu === this.#holders[index])) return [];
+    this.#holders = holders;
+    return [{ to: address('task-executor', idOf(this.#seat.self)), message: expertsHeld(holders) }];
   }
 
   #held({ layer, slot }: SlotChange): number {
@@ -187,7 +210,13 @@ export class Reconfiguration {
 
   lose(npu: number): void {
     this.#lost.add(npu);
-    this.#waitsFor.delete(npu);
+    this.#waitsForNpus.delete(npu);
+  }
+
+  /** It sorts tokens, holds experts, or is to hold some by the rounds that are under way. Whoever stands by does not count. */
+  needs(npu: number): boolean {
+    const isToHold = (round: readonly SlotChange[]): boolean => round.some(({ slot }) => this.#npuOf(slot) === npu);
+    return this.#seat.askers.includes(npu) || this.#holders.includes(npu) || this.#rounds.slice(this.#round).some(isToHold);
   }
 
   /** It begins with the first map. */
@@ -214,10 +243,15 @@ export class Reconfiguration {
 
   /** All who run steps. */
   askAll(work: ExpertWork): Commands['send'][] {
-    this.#waitsFor.clear();
+    this.#waitForNobody();
     const there = this.#seat.askers.filter((npu) => !this.#lost.has(npu));
-    for (const npu of there) this.#waitsFor.add(npu);
+    for (const npu of there) this.#waitsForNpus.add(npu);
     return there.map((npu) => this.#tell(npu, work));
+  }
+
+  #waitForNobody(): void {
+    this.#waitsForNpus.clear();
+    this.#waitsForChanges.clear();
   }
 
   /** By the last good map it holds nothing. */
@@ -227,12 +261,12 @@ export class Reconfiguration {
 
   /** Those that are lost hold nothing any more. */
   #toHolders(workOf: (change: SlotChange, number: number) => ExpertWork | null): Commands['send'][] {
-    this.#waitsFor.clear();
+    this.#waitForNobody();
     return this.#changes.flatMap((change, index) => {
       const npu = this.#npuOf(change.slot);
       const work = workOf(change, this.#firstChange + index);
       if (work === null || (work.kind === 'empty' && this.#lost.has(npu))) return [];
-      this.#waitsFor.add(this.#firstChange + index);
+      this.#waitsForChanges.add(this.#firstChange + index);
       return [this.#tell(npu, work)];
     });
   }
@@ -243,6 +277,7 @@ export class Reconfiguration {
 
   toJSON(): object {
     const changes = this.#changes.map(({ layer, slot, expert }) => `${layer}.${slot}←${expert}`);
-    return { epoch: this.#epoch, lost: [...this.#lost], waits_for: this.waited, changes, slots: [...this.#map.expertOfSlot] };
+    const { epoch, waited: waits_for } = this;
+    return { epoch, lost: [...this.#lost], holders: this.#holders, waits_for, changes, slots: [...this.#map.expertOfSlot] };
   }
 }

@@ -76,6 +76,7 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
       );
       const long = { tokens: options.long_prompt_tokens, groups: options.long_prompt_groups };
       const experts = npus.flatMap(({ id, kind, executor: of }) => (kind === 'experts' && of === executor.id ? [id] : []));
+      const holders = experts.filter((npu) => isServing(hosting.deployment, hosting.scaled ?? null, npu));
       return {
         machine: taskExecutor,
         input: {
@@ -84,6 +85,7 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
           groups: seats,
           standby,
           experts,
+          holders,
           long,
           expert_map: hasExpertMap(plan, executor) ? address('expert-map', executor.id) : null,
           ...others,

@@ -320,6 +320,7 @@ export const scaleOverdue = (): ScalingMessage => ({ type: 'SCALE_OVERDUE' });
 export const scaled = (attention: number, experts: number, error: ErrorRecord | null): ScaledMessage => ({ type: 'SCALED', attention, experts, error });
 export const serve = (groups: readonly number[]): TaskExecutorMessage => ({ type: 'SERVE', groups });
 export const groupLeft = (group: number): TaskExecutorMessage => ({ type: 'GROUP_LEFT', group });
+export const expertsHeld = (npus: readonly number[]): TaskExecutorMessage => ({ type: 'EXPERTS_HELD', npus });
 export const handBack = (task_executor: Address): DpGroupMessage => ({ type: 'HAND_BACK', task_executor });
 export const takePart = (): DpGroupMessage => ({ type: 'TAKE_PART' });
 export const handedBack = (output: readonly number[], offer: KvOffer | null): TaskMessage => ({ type: 'HANDED_BACK', output, offer });

@@ -6,6 +6,7 @@
  *      └───── SCALED ────┘  └──── SERVING ────┘    └────────── GROUP_LEFT ───────────┘  └─ HANDED_BACK ─▶ tasks, which are placed anew
  *
  *                scaling ─ PLACE_EXPERTS ─▶ expert map ─ EXPERTS_PLACED ─▶ scaling        as a writer of its log (map-log.ts)
+ *                                                 └── EXPERTS_HELD ──▶ task executor      who waits for no other expert NPU
  * @module
  */
 import type { Address } from './address.ts';
@@ -34,7 +35,9 @@ export type ShapeMessage =
   /** Of its DP groups these are to serve from now on, and the others are on standby. */
   | { readonly type: 'SERVE'; readonly groups: readonly number[] }
   /** Nothing is left at a group that is to stand by. */
-  | { readonly type: 'GROUP_LEFT'; readonly group: number };
+  | { readonly type: 'GROUP_LEFT'; readonly group: number }
+  /** By the expert map: these NPUs have experts that tokens may be sent to from now on, and no other one has any. */
+  | { readonly type: 'EXPERTS_HELD'; readonly npus: readonly number[] };
 
 /** To a DP group. */
 export type GroupShapeMessage =

@@ -218,6 +218,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   // groups that stand by: HAND_BACK is as EXECUTOR_READY, TAKE_PART as SCHEDULED
   ['type', 'output', 'offer'], // HANDED_BACK
   ['type', 'group'], // GROUP_LEFT
+  ['type', 'npus'], // EXPERTS_HELD
   ['type', 'scaling', 'query', 'source'], // FURNISH
   ['type', 'npu', 'query', 'error'], // FURNISHED
 ];

@@ -49,7 +49,7 @@ export function forceRebalances({ plan, npus }: Pick<VirtualControl, 'plan' | 'n
         const at = movesOf(idOf(to));
         at.perform(idOf(to), message.work, (told) => {
           if (told.type === 'MAP_INSTALLED') moves.installed(told.npu, told.epoch);
-          else if (told.type === 'SLOT_DONE') moves.answered(told.change);
+          else if (told.type === 'SLOT_DONE') moves.changed(told.change);
           else throw new Error(`npu/${idOf(to)} says ${told.type}: ${JSON.stringify(told)}`);
         });
         while (at.poll());
