@@ -2,6 +2,7 @@
  * A seed's plan: pod, calls and faults, all drawn from it. Topologies, kinds and phases take turns over neighbouring seeds, so that a campaign has all of them evenly.
  * @module
  */
+import { largestTopology } from '../flowserve/scale-shapes.ts';
 import type { PodOptions } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { deploy, parseTopology } from '../protocol/topology.ts';
@@ -36,6 +37,7 @@ export function expandSeed(seed: number, { topologies = TOPOLOGIES, faults: kind
   const random = new SeededRandom(seed, PLAN_STREAM);
   const pod = drawPod(topologies[seed % topologies.length] as string, random);
   const calls = Array.from({ length: 2 + random.below(5) }, () => drawCall(random));
+  const shapes = drawShapes(pod, random);
   const count = kinds.length === 0 ? 0 : Math.min(FAULTS_MAX, 1 + random.below(3) + (random.below(4) === 0 ? 2 : 0));
   const turn = Math.floor(seed / topologies.length);
   const faults: FaultInput[] = [];
@@ -45,7 +47,7 @@ export function expandSeed(seed: number, { topologies = TOPOLOGIES, faults: kind
     if (LOSING.has(kind) && losses++ >= LOSSES_MAX) kind = (kinds.find((other) => !LOSING.has(other as FaultKind)) as FaultKind | undefined) ?? kind;
     faults.push(drawFault(kind, partsOf(pod), calls.length, random, index === 0 ? Math.floor(turn / kinds.length) : random.below(97)));
   }
-  return parsePlan({ seed, pod, calls, faults }, `the plan of seed ${seed}`);
+  return parsePlan({ seed, pod, calls, ...shapes, faults }, `the plan of seed ${seed}`);
 }
 
 function drawCall(random: SeededRandom): ChaosCall {
@@ -56,12 +58,28 @@ function drawCall(random: SeededRandom): ChaosCall {
     stem_tokens: random.below(3) === 0 ? 16 : 0,
     max_tokens: [2, 5, 9][random.below(3)] as number,
     n: random.below(4) === 0 ? 2 : 1,
+    ...(random.below(4) === 0 && { priority: random.below(5) - 2 }),
     ...(random.below(16) === 0 && { deadline_ms: [2, 20, 200][random.below(3)] as number }),
   };
 }
 
-function partsOf({ topology, workers = 1, job_executors = 1 }: PodOptions): Parts {
-  const { npus, groups, executors } = deploy(parseTopology(topology as string));
+/** Up to what memory is reserved for. */
+function drawShapes({ topology, scale_max, scale_min }: PodOptions, random: SeededRandom): Pick<ChaosPlan, 'shapes'> {
+  if (scale_max === undefined) return {};
+  const { attention = 1, experts = 0 } = scale_max;
+  const domains = parseTopology(topology as string)[0]?.split?.domains ?? 1;
+  const fewest = scale_min?.experts ?? experts;
+  const draw = (): NonNullable<ChaosPlan['shapes']>[number] => ({
+    ms: random.below(150) / 10,
+    attention: domains * (1 + random.below(Math.floor(attention / domains))),
+    ...(experts > 0 && { experts: fewest + random.below(experts - fewest + 1) }),
+    deadline_ms: [5, 1_000][random.below(2)] as number,
+  });
+  return { shapes: Array.from({ length: 1 + random.below(3) }, draw) };
+}
+
+function partsOf({ topology, workers = 1, job_executors = 1, scale_max, scale_min }: PodOptions): Parts {
+  const { npus, groups, executors } = deploy(largestTopology(parseTopology(topology as string), scale_max, scale_min).topology);
   return { workers, npus: npus.length, groups: groups.length, executors: executors.length, job_executors };
 }
 

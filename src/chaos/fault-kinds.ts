@@ -14,7 +14,7 @@ export type KindTerms = {
 
 const NO_DETECTION = 'nobody finds a message that is gone: messages have no acknowledgement, and parts no heartbeat yet';
 const NO_SUMS = 'rings carry no checksums: what a frame says is believed';
-const ANY: readonly Phase[] = ['admission', 'prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'takeover'];
+const ANY: readonly Phase[] = ['admission', 'prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling', 'takeover'];
 const survived = (phases: readonly Phase[] = ANY): KindTerms => ({ excluded: null, phases });
 const excluded = (why: string): KindTerms => ({ excluded: why, phases: [] });
 
@@ -25,7 +25,7 @@ export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
   'npu-hangs': survived(),
   'npu-slow': survived(),
   'npu-jitter': survived(),
-  'step-fails': survived(['prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance']),
+  'step-fails': survived(['prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling']),
   'dp-group-hangs': survived(),
   'task-executor-hangs': survived(),
   'job-executor-hangs': survived(),

@@ -13,10 +13,10 @@ import { parseOptions } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
 
 /** Named limits of one plan. */
-export const LIMITS = { faults_max: 64, calls_max: 64, choices_max: 4, for_ms_max: 60_000, at_ms_max: 600_000 } as const;
+export const LIMITS = { faults_max: 64, calls_max: 64, shapes_max: 16, choices_max: 4, for_ms_max: 60_000, at_ms_max: 600_000 } as const;
 
 /** Moments that a fault may wait for, each the delivery of a message that begins it; `dispatch` strikes before the step begins, so that it meets the fault half-way. */
-export const PHASES = ['admission', 'prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'takeover'] as const;
+export const PHASES = ['admission', 'prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling', 'takeover'] as const;
 export type Phase = (typeof PHASES)[number];
 
 const at = z
@@ -77,8 +77,17 @@ const callSchema = z.strictObject({
   n: z.int().min(1).max(LIMITS.choices_max).default(1),
   /** Missing: it takes as long as it takes. */
   deadline_ms: z.number().positive().optional(),
+  priority: z.int().optional(),
 });
 export type ChaosCall = z.output<typeof callSchema>;
+
+/** A change of the pod's shape, asked for so many milliseconds after the first call; it may fail where something is broken, and the shape is the old one then. */
+const shapeSchema = z.strictObject({
+  ms: z.number().min(0).max(LIMITS.at_ms_max),
+  attention: z.int().min(1).optional(),
+  experts: z.int().min(1).optional(),
+  deadline_ms: z.int().min(1).max(LIMITS.for_ms_max).default(1_000),
+});
 
 const planSchema = z.strictObject({
   /** Of the interleaving, and of whatever a fault draws. */
@@ -86,6 +95,7 @@ const planSchema = z.strictObject({
   /** As for createPod, but for what a plan says itself; `kernels` may be real. */
   pod: z.record(z.string(), z.unknown()).default({}),
   calls: z.array(callSchema).min(1).max(LIMITS.calls_max),
+  shapes: z.array(shapeSchema).max(LIMITS.shapes_max).optional(),
   faults: z.array(faultSchema).max(LIMITS.faults_max).default([]),
 });
 export type ChaosPlan = z.output<typeof planSchema>;

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import type { ScaleOptions } from '../flowserve/scale-shapes.ts';
 import type { PodOptions } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { breathe } from '../runtime/event-loop.ts';
@@ -52,6 +53,12 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
     if (++events > EVENTS_MAX) throw new MinipodError('internal', `after so many events, ${events}, these wait: ${control.waiting().join(', ')}`);
     return step();
   };
+  // One that something broken has kept from its end says so, and so does one that comes while another is under way.
+  const noteFailure = (error: unknown): void => {
+    if (!(error instanceof MinipodError) || error.code === 'internal' || error.code === 'invalid_request')
+      violations.push({ verdict: 'crash', what: `a change of shape failed: ${error}` });
+  };
+  const change = async (shape: ScaleOptions): Promise<unknown> => control.scale.ask(shape);
   const actors = host.cast.actors;
   const began_ns = host.now_ns;
   const injector = new Injector(control, plan.faults, new SeededRandom(plan.seed, FAULTS_STREAM), () => control.frontend.open.size);
@@ -60,6 +67,7 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
     Promise.all(calls.map((call, index) => playClient(pod, call, answers[first + index] ?? [], termsOf(index))));
 
   injector.begin();
+  for (const { ms, ...shape } of plan.shapes ?? []) host.later(ms * 1e6, () => change(shape).catch(noteFailure));
   const calls = await ask(plan.calls, 0, (call) => termsOf(plan, call));
   commitClients(plan, injector, calls);
   // What hangs does so to its end: who takes its place may only find out now.

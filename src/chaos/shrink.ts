@@ -21,7 +21,18 @@ const PLAINER: readonly ((pod: ChaosPlan['pod']) => ChaosPlan['pod'] | null)[] =
   ...['job_executors', 'kv_blocks', 'prefix_caching', 'async_scheduling', 'load_balancing', 'max_queued', 'max_batch_tokens', 'max_batch_requests'].map(
     without,
   ),
-  ...['kv_lease_ms', 'kv_fabric', 'kv_transfer', 'expert_balancing', 'prefix_sharing', 'link_bytes_per_s', 'micro_batches', 'schedule', 'workers'].map(without),
+  ...[
+    'kv_lease_ms',
+    'kv_fabric',
+    'kv_transfer',
+    'expert_balancing',
+    'prefix_sharing',
+    'link_bytes_per_s',
+    'micro_batches',
+    'schedule',
+    'speculative_config',
+    'workers',
+  ].map(without),
 ];
 
 function without(option: string): (pod: ChaosPlan['pod']) => ChaosPlan['pod'] | null {
@@ -31,6 +42,7 @@ function without(option: string): (pod: ChaosPlan['pod']) => ChaosPlan['pod'] | 
 const SMALLER: readonly ((call: ChaosCall) => ChaosCall)[] = [
   (call) => ({ ...call, n: 1 }),
   ({ deadline_ms: _, ...call }) => call,
+  ({ priority: _, ...call }) => call,
   (call) => ({ ...call, stem_tokens: 0 }),
   (call) => ({ ...call, max_tokens: Math.ceil(call.max_tokens / 2) }),
   (call) => ({ ...call, prompt_tokens: Math.ceil(call.prompt_tokens / 2) }),
@@ -59,6 +71,9 @@ export async function shrinkPlan(broken: ChaosPlan, undisturbed: Undisturbed, on
     before = JSON.stringify(best.plan);
     await shrinkFaults(() => best.plan, breaks);
     for (let call = best.plan.calls.length - 1; call >= 0; call--) if (best.plan.calls.length > 1) await breaks(withoutCall(best.plan, call));
+    const { shapes, ...unchanged } = best.plan;
+    if (shapes !== undefined && !(await breaks(unchanged)))
+      for (const gone of shapes.keys()) await breaks({ ...best.plan, shapes: (best.plan.shapes ?? []).filter((_, index) => index !== gone) });
     for (const plainer of PLAINER) {
       const pod = plainer(best.plan.pod);
       if (pod !== null && JSON.stringify(pod).length < JSON.stringify(best.plan.pod).length) await breaks({ ...best.plan, pod });

@@ -43,10 +43,34 @@ const POOLS: Readonly<Record<string, (draw: Draw) => PodOptions>> = {
     workers: 1 + draw(3),
     schedule: 'domains',
   }),
+  scaled: (draw) => ({
+    topology: pick(draw, 'colocated:dp=2', 'colocated:dp=1'),
+    workers: 1 + draw(2),
+    scale_max: { attention: 3 },
+    ...(draw(3) === 0 && { expert_balancing: { redundant_slots: 6, period_ms: 10, windows: 1 } }),
+  }),
+  'scaled-experts': (draw) => ({
+    topology: pick(draw, 'moe-attention:domains=1x2,experts=2', 'moe-attention:domains=1x1,experts=3'),
+    workers: 1 + draw(3),
+    scale_max: { attention: 3, experts: 4 },
+    scale_min: { experts: 2 },
+    ...balancing(draw),
+  }),
   'prefill-moe-attention': (draw) => ({ topology: 'pd:prefill=1,decode=1xdomains1x2experts2', workers: 1 + draw(3), ...lending(draw) }),
 };
 
 export const TOPOLOGIES: readonly string[] = Object.keys(POOLS);
+
+/** What trained MTP layers draft right. */
+const FORESEEN = 0.7;
+
+/** Drafts that the next step verifies, right ones and wrong ones. */
+function drafting(draw: Draw): PodOptions {
+  if (draw(3) > 0) return {};
+  const how = { num_speculative_tokens: 1 + draw(3), adaptive: draw(2) === 0 };
+  if (draw(2) === 0) return { speculative_config: { method: 'ngram', prompt_lookup_min: 1, prompt_lookup_max: 3, ...how } };
+  return { hash_foreseeable: FORESEEN, speculative_config: { method: 'mtp', ...how } };
+}
 
 /** A pod of the name's kind. */
 export function drawPod(name: string, random: SeededRandom): PodOptions {
@@ -64,5 +88,6 @@ export function drawPod(name: string, random: SeededRandom): PodOptions {
     ...(draw(3) === 0 && { async_scheduling: false }),
     load_balancing: pick(draw, 'auto', 'packed', 'least_kv', 'round_robin'),
     ...(draw(12) === 0 && { max_queued: 3 }),
+    ...drafting(draw),
   };
 }

@@ -24,7 +24,10 @@ const token = (key: number, position: number): number => TOKEN_MIN + ((key * 7_9
 export const promptOf = ({ key, prompt_tokens, stem_tokens }: ChaosCall): number[] =>
   Array.from({ length: prompt_tokens }, (_, position) => token(position < Math.min(stem_tokens, prompt_tokens - 1) ? STEM : key + 1, position));
 
-export const optionsOf = ({ key, max_tokens, n }: ChaosCall): GenerateOptions => ({ max_tokens, n, seed: key, temperature: key % 2 });
+export const optionsOf = ({ key, max_tokens, n, priority }: ChaosCall): GenerateOptions => ({
+  ...{ max_tokens, n, seed: key, temperature: key % 2 },
+  ...(priority !== undefined && { priority }),
+});
 
 const openModel = async (folder: string): Promise<OpenModel> => ({ tokenizer: await loadTokenizer(folder), checkpoint: openCheckpoint(folder) });
 
@@ -46,7 +49,7 @@ export class Undisturbed implements AsyncDisposable {
   /** By choice. */
   async answerOf({ pod }: Pick<ChaosPlan, 'pod'>, call: ChaosCall): Promise<readonly Answer[]> {
     const numerics = Object.fromEntries(NUMERICS.flatMap((name) => (pod[name] === undefined ? [] : [[name, pod[name]]])));
-    const { deadline_ms: _, ...asked } = call;
+    const { deadline_ms: _, priority: __, ...asked } = call;
     const key = JSON.stringify([numerics, asked]);
     let answer = this.#answers.get(key);
     if (answer === undefined) {

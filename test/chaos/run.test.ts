@@ -82,9 +82,38 @@ describe('a fault', () => {
   });
 });
 
+it('should be survived by a pod that is changing its shape, and that drafts', async () => {
+  const { violations, faults } = await chaos.run({
+    ...plan(
+      {
+        topology: 'moe-attention:domains=1x1,experts=2',
+        workers: 2,
+        scale_max: { attention: 2, experts: 4 },
+        hash_foreseeable: 0.7,
+        speculative_config: { method: 'mtp', num_speculative_tokens: 2 },
+      },
+      { kind: 'worker-lost', worker: 1, at: { phase: 'scaling', nth: 2 } },
+    ),
+    shapes: [{ ms: 0.05, attention: 2, experts: 4 }],
+  });
+  expect(violations).toEqual([]);
+  expect(faults[0]?.effect).toBeGreaterThan(0);
+});
+
 describe('a request that had no room for its record', () => {
   it('should be told to have failed when its job executor is lost', async () => {
-    const { calls, violations } = await chaos.run(chaos.planOf(1664));
+    const { calls, violations } = await chaos.run({
+      seed: 1664,
+      pod: { topology: 'pd:prefill=1xdp2,decode=2', workers: 2, kv_fabric: 'tcp', kv_lease_ms: 20, kv_blocks: 17, max_batch_tokens: 8, max_queued: 3 },
+      calls: [
+        { key: 1, prompt_tokens: 17, max_tokens: 5, n: 2, deadline_ms: 2 },
+        { key: 23, prompt_tokens: 3, max_tokens: 5 },
+        { key: 22, prompt_tokens: 17, max_tokens: 5 },
+        { key: 12, prompt_tokens: 33, max_tokens: 2 },
+        { key: 1, prompt_tokens: 33, max_tokens: 2, n: 2 },
+      ],
+      faults: [{ kind: 'controllers-lost', worker: 1, at: { phase: 'prefill' } }],
+    });
     expect(violations).toEqual([]);
     expect(calls.map(({ code }) => code)).toContain('worker_failed');
   });
