@@ -31,7 +31,7 @@ function groupOf({ self, dp_group }: Npu): Address {
 }
 const doneOf = (context: Npu, event: NpuMessage & { type: 'LAUNCH_DONE' }): Commands['send'] => ({
   to: groupOf(context),
-  message: stepDone(idOf(context.self), event.step, event.outcomes, event.digest, event.us),
+  message: stepDone(idOf(context.self), event.step, event.outcomes, event.digest, event.us, event.draft_us),
 });
 
 export const npu = setup({

@@ -48,7 +48,7 @@ export class VirtualCast {
       if (work.kind !== 'step') machineNpus.launch([{ npu, work, cause }]);
       else {
         const outcomes = work.plan.entries.map(({ samples }) => (samples ? SAMPLED : NONE));
-        cast.#host.complete(npu, launchDone(work.plan.step, outcomes, 0, 0), cause, step_ns(work.plan));
+        cast.#host.complete(npu, launchDone(work.plan.step, outcomes, 0, 0, 0), cause, step_ns(work.plan));
       }
     });
     const host = cast.#host;

@@ -3,7 +3,8 @@
  *
  *   a step of n rows takes      base + row × n                                     of the steps that only decode (decode-costs.ts)
  *   a token is worth            (base + row × s) / s                               with s sequences that decode
- *   the d-th draft pays         where acceptance ^ d × (a token's worth) > row
+ *   a round of drafts takes     base + row × s                                     where layers compute them: how long that took, for each draft
+ *   the d-th draft pays         where acceptance ^ d × (a token's worth) > row + (a round) / s
  *
  * A sequence whose drafts do not pay goes on without, and tries one after a while, then after twice as long, and so on. One that begins is expected to be as those
  * before it. Drafts change no token, so all of this is about time alone; on a virtual clock it is the same in each run.
@@ -52,7 +53,9 @@ export class Drafting {
   /** Of all sequences, as in their histories. */
   #right = FIRST_ACCEPTANCE * FIRST_WEIGHT;
   #wrong = (1 - FIRST_ACCEPTANCE) * FIRST_WEIGHT;
+  /** Of steps, without what computes drafts; and of that, a round: a draft of each sequence. Nothing where they are looked up. */
   readonly costs = new DecodeCosts();
+  readonly rounds = new DecodeCosts();
 
   constructor({ drafts_max = 0, drafts_as_pays = true }: DraftLimits) {
     this.#drafts_max = drafts_max;
@@ -107,13 +110,15 @@ export class Drafting {
   #worthwhile(acceptance: number, sequences: number): number {
     const { base_us, row_us } = this.costs.line;
     const worth_us = base_us / sequences + row_us;
+    const { line: round } = this.rounds;
+    const draft_us = row_us + round.row_us + round.base_us / sequences;
     let drafts = 0;
-    for (let gain_us = acceptance * worth_us; drafts < this.#drafts_max && gain_us >= row_us; gain_us *= acceptance) drafts++;
+    for (let gain_us = acceptance * worth_us; drafts < this.#drafts_max && gain_us >= draft_us; gain_us *= acceptance) drafts++;
     return drafts;
   }
 
   /** All of its state: what a snapshot of its owner shows. */
   toJSON(): object {
-    return { ...structuredClone(this.counts), right: this.#right, wrong: this.#wrong, costs: this.costs.toJSON() };
+    return { ...structuredClone(this.counts), right: this.#right, wrong: this.#wrong, costs: this.costs.toJSON(), rounds: this.rounds.toJSON() };
   }
 }

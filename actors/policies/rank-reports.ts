@@ -5,7 +5,14 @@
  */
 import type { StepOutcome } from '../../src/protocol/steps.ts';
 
-type Report = { readonly npu: number; readonly step: number; readonly outcomes: readonly StepOutcome[]; readonly digest: number; readonly us: number };
+type Report = {
+  readonly npu: number;
+  readonly step: number;
+  readonly outcomes: readonly StepOutcome[];
+  readonly digest: number;
+  readonly us: number;
+  readonly draft_us: number;
+};
 
 export class RankReports {
   readonly #npus: readonly number[];
@@ -39,11 +46,11 @@ export class RankReports {
     this.#reports.push(report);
   }
 
-  /** The step's outcomes, with the last report, and what it took. */
-  take(last: Report): readonly [outcomes: readonly StepOutcome[], us: number] {
+  /** The step's outcomes, with the last report, what it took, and its drafts of that. */
+  take(last: Report): readonly [outcomes: readonly StepOutcome[], us: number, draft_us: number] {
     const first = this.#reports.find(({ step, npu }) => step === last.step && npu === this.#npus[0]) ?? last;
     if (this.#reports.length > 0) this.#reports = this.#reports.filter(({ step }) => step !== last.step);
-    return [first.outcomes, first.us];
+    return [first.outcomes, first.us, first.draft_us];
   }
 
   #reportsOf(step: number): readonly Report[] {

@@ -31,8 +31,8 @@ export function draftsFor(running: RunningSequence, sequences: number, spare: nu
   return 0;
 }
 
-/** What came of a step's drafts; `us`: what it took. */
-export function noteDrafts(drafting: Drafting, launched: readonly Launched[], outcomes: readonly StepOutcome[], us: number): void {
+/** What came of a step's drafts; `us`: what it took, `draft_us` of that to compute those behind it. */
+export function noteDrafts(drafting: Drafting, launched: readonly Launched[], outcomes: readonly StepOutcome[], us: number, draft_us: number): void {
   let rows = 0;
   let isDecode = us > 0;
   launched.forEach(({ running, count, samples }, index) => {
@@ -41,5 +41,17 @@ export function noteDrafts(drafting: Drafting, launched: readonly Launched[], ou
     isDecode &&= count === 1 && samples;
     if (samples) drafting.note(running.drafting, outcome);
   });
-  if (isDecode) drafting.costs.add(rows, us);
+  if (!isDecode) return;
+  drafting.costs.add(rows, us - draft_us);
+  if (draft_us > 0) noteRounds(drafting, launched, outcomes, draft_us);
+}
+
+/** Drafts are computed in rounds: the first goes through all rows whose next token is known, the others through one of each sequence. */
+function noteRounds({ rounds }: Drafting, launched: readonly Launched[], outcomes: readonly StepOutcome[], draft_us: number): void {
+  const count = Math.max(1, ...launched.map(({ foresees }) => foresees));
+  const rows = launched.reduce((sum, { foresees }, index) => {
+    const first = foresees < 0 ? 0 : 1 + (outcomes[index] as StepOutcome).more.length;
+    return sum + first + Math.max(0, foresees - 1);
+  }, 0);
+  rounds.add(Math.round(rows / count), draft_us / count);
 }

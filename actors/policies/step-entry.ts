@@ -13,8 +13,14 @@ import type { Commands, Sequence } from '../../src/protocol/messages.ts';
 import { LAST_SAMPLED, type StepEntry, type StepPlan } from '../../src/protocol/steps.ts';
 import { outputOf, type RunningSequence } from './running-sequence.ts';
 
-/** So many tokens of a sequence are in a step, which `samples` a new one or does not, and so many drafts may be. */
-export type Launched = { readonly running: RunningSequence; readonly count: number; readonly samples: boolean; readonly drafts: number };
+/** So many tokens of a sequence are in a step, which `samples` a new one or does not, and so many drafts may be; `foresees`: as in its entry. */
+export type Launched = {
+  readonly running: RunningSequence;
+  readonly count: number;
+  readonly samples: boolean;
+  readonly drafts: number;
+  readonly foresees: number;
+};
 
 /** A step and what to tell the tasks when it is sent. */
 export type Planned = { readonly plan: StepPlan; readonly messages: readonly Commands['send'][] };

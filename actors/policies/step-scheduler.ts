@@ -236,11 +236,11 @@ export class StepScheduler {
     return this.#running.takeDetached();
   }
 
-  /** What came of the step that ran: tokens go to the output process in one message, ends and failures to the tasks. */
-  retire(outcomes: readonly StepOutcome[], us = 0): readonly Commands['send'][] {
+  /** What came of the step that ran, which took so long, drafts of that: tokens go to the output process in one message, ends and failures to the tasks. */
+  retire(outcomes: readonly StepOutcome[], us = 0, draft_us = 0): readonly Commands['send'][] {
     const launched = this.#steps.shift() ?? [];
     assert(outcomes.length === launched.length, `${outcomes.length} outcomes of ${launched.length} entries`);
-    if (this.drafting.isOn) noteDrafts(this.drafting, launched, outcomes, us);
+    if (this.drafting.isOn) noteDrafts(this.drafting, launched, outcomes, us, draft_us);
     const messages: Commands['send'][] = [];
     launched.forEach((entry, index) => {
       const { running, count } = entry;
@@ -322,13 +322,14 @@ export class StepScheduler {
   #launch(running: RunningSequence, count: number, drafts: number, attach: Sequence | null, launched: Launched[]): StepEntry {
     const granted = missingBlocks(running, count + drafts, this.cache);
     if (granted > 0) this.cache.allocBlocks(running.holding, granted);
-    const entry = stepEntry(running, count, drafts, foreseen(running, count), granted, attach);
+    const foresees = foreseen(running, count);
+    const entry = stepEntry(running, count, drafts, foresees, granted, attach);
     running.flights++;
     running.launched += count;
     running.slack += drafts;
     if (entry.samples) running.sampling++;
     if (entry.samples && this.#limits.lends_by_layer) this.handoffs.lending.lendAhead(running, nextStep(this.#step));
-    launched.push({ running, count, samples: entry.samples, drafts });
+    launched.push({ running, count, samples: entry.samples, drafts, foresees });
     return entry;
   }
 

@@ -104,8 +104,6 @@ export class Npus {
   readonly #causes = new Map<number, number[]>();
   /** By NPU. */
   readonly #times = new Map<number, StepTimes>();
-  /** By NPU: when its step began. */
-  readonly #began_us = new Map<number, number>();
   readonly #now_us: (() => number) | null;
   readonly #samplesOf: NpusOptions['samplesOf'];
   readonly #routed: RoutedSteps | null;
@@ -144,6 +142,9 @@ export class Npus {
         speculative: plan.options.speculative,
         onLayers: (step, layers) => {
           if (this.transfers.lends(npu, step)) onLayers(npu, step, layers);
+        },
+        onDrafts: () => {
+          if (this.#now_us !== null) this.timesOf(npu).drafts_us = this.#now_us();
         },
       });
       programs.set(npu, program);
@@ -318,15 +319,15 @@ export class Npus {
     const { step, self, npu } = program;
     if (this.#failed.has(npu)) return 'done';
     try {
-      if (this.#now_us !== null && !program.hasBegun) this.#began_us.set(npu, this.#now_us());
+      if (this.#now_us !== null && !program.hasBegun) this.timesOf(npu).began_us = this.#now_us();
       if (isDeadlineDue) program.checkDeadline();
       if (this.#planted !== null) this.#throwPlanted(npu);
       const poll = program.poll();
       if (poll.state !== 'done') return poll.state;
       const times = this.timesOf(npu);
-      if (this.#now_us !== null) times.add(poll.plan, this.#began_us.get(npu) ?? 0, this.#now_us());
+      if (this.#now_us !== null) times.end(poll.plan, this.#now_us());
       this.#routed?.take(program.forward.config.moe, program.forward.layout, poll.plan, this.#now_ms() * 1000);
-      this.#host.complete(self, launchDone(step, poll.outcomes, poll.digest, times.last_us), this.#takeCause(npu));
+      this.#host.complete(self, launchDone(step, poll.outcomes, poll.digest, times.last_us, times.last_draft_us), this.#takeCause(npu));
     } catch (error) {
       this.#fail(program, step, error);
       return 'done';

@@ -5,20 +5,19 @@
  *   part ─▶ part ─▶ … (step-parts.ts; after one that asks others: pending until all peers' are here) ─▶ read (readout.ts)
  * @module
  */
-import type { ExpertMap } from '../../actors/policies/expert-placement/expert-map.ts';
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { BlockPool } from '../fabric/block-pool.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
-import { LAST_SAMPLED, type StepEntry, type StepOutcome, type StepPlan } from '../protocol/steps.ts';
+import { LAST_SAMPLED, type StepEntry, type StepPlan } from '../protocol/steps.ts';
 import { AllGather } from '../xccl/all-gather.ts';
 import type { Exchange } from '../xccl/exchange.ts';
 import type { Arithmetic, Span, StepGraphs, TokenSampler } from './arithmetic.ts';
 import { AskedPeers, PEERS_DEADLINE_MS } from './asked-peers.ts';
 import { newDataflowBatches, TWO_BATCHES_ROWS_MIN } from './dataflow-lanes.ts';
 import { MultiTokenPrediction } from './drafters/mtp.ts';
-import { newDrafter, type Speculative } from './drafters/speculative.ts';
+import { newDrafter } from './drafters/speculative.ts';
 import { ExpertBatches } from './expert-batches.ts';
 import { ExpertService } from './expert-service.ts';
 import type { Forward } from './forward.ts';
@@ -29,23 +28,12 @@ import { SlotTokens } from './slot-tokens.ts';
 import { digestOf } from './step-digest.ts';
 import { firstBatchRows, kvPool, SPAN, SPAN_WORDS } from './step-layout.ts';
 import { compute, type Experts, layerParts, type Part, type Projection, partsInTurn } from './step-parts.ts';
-import { isDecode, partOf, type Run } from './step-run.ts';
+import { isDecode, type OnLayers, type Poll, partOf, type Run, type StepOptions } from './step-run.ts';
 import { newMicroBatches } from './turns.ts';
 import type { WarmShape } from './warm-up.ts';
 
-export type Done = { readonly state: 'done'; readonly plan: StepPlan; readonly outcomes: readonly StepOutcome[]; readonly digest: number };
-
-/**
- * `asked`: peers have just been asked, and some may have answered already. Whoever polls serves first what peers ask of this NPU: a step that goes on
- * to its next layer at once keeps them waiting for that long, and the next layer waits for them in turn (2 NPUs on 2 workers: a fifth of the tokens).
- */
-export type Poll = { readonly state: 'pending' | 'asked' } | Done;
-
 const PENDING: Poll = { state: 'pending' };
 const ASKED: Poll = { state: 'asked' };
-
-/** In the step of that number, the KV of layers 0 … `layers` − 1 is in its blocks. */
-export type OnLayers = (step: number, layers: number) => void;
 
 export class StepProgram<Model extends Arithmetic = Forward> {
   readonly forward: Model;
@@ -66,6 +54,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   readonly #inTurn: readonly Part[];
   readonly #graphs: StepGraphs | null;
   readonly #onLayers: OnLayers;
+  readonly #onDrafts: () => void;
   #run: Run | null = null;
   /** Null where its domain takes no turns with others. */
   readonly #turns: MicroBatches | null;
@@ -85,9 +74,10 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     space: AddressSpace,
     exchange: Exchange,
     dieOf: (npu: number) => number,
-    { map, speculative, onLayers = () => {} }: { readonly map?: ExpertMap; readonly speculative?: Speculative | undefined; readonly onLayers?: OnLayers } = {},
+    { map, speculative, onLayers = () => {}, onDrafts = () => {} }: StepOptions = {},
   ) {
     this.#onLayers = onLayers;
+    this.#onDrafts = onDrafts;
     const { npu, kv, share } = forward.layout;
     this.forward = forward;
     this.batches = new ExpertBatches(forward, space, map);
@@ -200,7 +190,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     const drafter = this.#slotTokens.drafter?.tail({ plan, spans, rows: row, outcomes: readout.outcomes, isCaptured }) ?? [];
     const run: Run = { plan, spans, rows: row, parts, readout, tail: drafter, part: 0, isInBatches: !isWhole, digest: null };
     // Drafters compute in the rows' places.
-    if (drafter.length > 0) run.tail = [compute(() => this.#keepDigest(run)), ...drafter];
+    if (drafter.length > 0) run.tail = [compute(() => this.#beginDrafts(run)), ...drafter];
     this.#run = run;
   }
 
@@ -294,7 +284,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     return poll.state === 'done';
   }
 
-  #keepDigest(run: Run): void {
+  #beginDrafts(run: Run): void {
+    this.#onDrafts();
     run.digest = digestOf(this.forward, this.#words, run.spans);
   }
 

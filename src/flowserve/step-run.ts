@@ -1,8 +1,29 @@
 /** A step under way: what it computes, and how far it has come. @module */
-import type { StepPlan } from '../protocol/steps.ts';
+import type { ExpertMap } from '../../actors/policies/expert-placement/expert-map.ts';
+import type { StepOutcome, StepPlan } from '../protocol/steps.ts';
 import type { Span } from './arithmetic.ts';
+import type { Speculative } from './drafters/speculative.ts';
 import type { Readout } from './readout.ts';
 import type { Part } from './step-parts.ts';
+
+export type Done = { readonly state: 'done'; readonly plan: StepPlan; readonly outcomes: readonly StepOutcome[]; readonly digest: number };
+
+/**
+ * `asked`: peers have just been asked, and some may have answered already. Whoever polls serves first what peers ask of this NPU: a step that goes on
+ * to its next layer at once keeps them waiting for that long, and the next layer waits for them in turn (2 NPUs on 2 workers: a fifth of the tokens).
+ */
+export type Poll = { readonly state: 'pending' | 'asked' } | Done;
+
+/** In the step of that number, the KV of layers 0 … `layers` − 1 is in its blocks. */
+export type OnLayers = (step: number, layers: number) => void;
+
+export type StepOptions = {
+  readonly map?: ExpertMap;
+  readonly speculative?: Speculative | undefined;
+  readonly onLayers?: OnLayers;
+  /** Told when a step begins to compute the drafts behind it. */
+  readonly onDrafts?: () => void;
+};
 
 export type Run = {
   /** With all tokens and drafts in it. */

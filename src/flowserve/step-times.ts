@@ -28,8 +28,21 @@ export class StepTimes {
   #ended_us = 0;
   /** What the last step took, in whole microseconds, with the gap before it where it goes on with a sequence. */
   last_us = 0;
+  /** Of that, computing drafts. */
+  last_draft_us = 0;
 
-  add({ entries }: StepPlan, began_us: number, ended_us: number): void {
+  /** Of the step at hand: when it began, and, where it computes drafts, when it began with those. */
+  began_us = 0;
+  drafts_us = 0;
+
+  /** The step at hand. */
+  end(plan: StepPlan, ended_us: number): void {
+    // Where it has no drafts, an older step had them.
+    this.add(plan, this.began_us, ended_us, this.drafts_us < this.began_us ? 0 : ended_us - this.drafts_us);
+  }
+
+  /** `draft_us`: of its end, for drafts that layers compute. */
+  add({ entries }: StepPlan, began_us: number, ended_us: number, draft_us: number): void {
     let isDecode = true;
     let goesOn = false;
     for (const { tokens, drafts, attach } of entries) {
@@ -39,6 +52,7 @@ export class StepTimes {
     if (isDecode) this.decodes.add(ended_us - began_us);
     if (goesOn) this.gaps.add(began_us - this.#ended_us);
     this.last_us = Math.round(ended_us - (goesOn ? this.#ended_us : began_us));
+    this.last_draft_us = Math.min(this.last_us, Math.round(draft_us));
     this.#ended_us = ended_us;
   }
 }

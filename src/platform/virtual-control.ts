@@ -34,7 +34,7 @@ import type { Act, Mail } from '../runtime/cast.ts';
 import { Directory, ON_CONTROL } from '../runtime/directory.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import { VirtualHost } from '../runtime/virtual-host.ts';
-import { ASCEND_910C_DIE, type Parallelism, ROCE, rooflineExpert, rooflineStep } from '../simulate/roofline.ts';
+import { ASCEND_910C_DIE, type Parallelism, ROCE, rooflineExpert, rooflineTimes, type StepTime } from '../simulate/roofline.ts';
 import { endInspection, type Inspect, InspectionEvents } from '../trace/inspection-events.ts';
 import { birthOf, expertMapsOf } from './births.ts';
 import { withCacheCosts } from './cache-costs.ts';
@@ -112,7 +112,7 @@ export class VirtualControl {
   readonly #device = ASCEND_910C_DIE;
   readonly #layers: LayerTimes;
   /** By task executor. */
-  readonly #step_ns: readonly ((plan: StepPlan) => number)[];
+  readonly #step_ns: readonly ((plan: StepPlan) => StepTime)[];
   /** Microseconds that experts would have computed. */
   #experts_us = 0;
   readonly #recordings: VirtualRecordings;
@@ -148,7 +148,7 @@ export class VirtualControl {
     this.#loads = new ExpertLoads(plan, space, this.directory);
     const { draftLayers } = plan.config;
     const drafting = draftLayers === undefined ? this.config : { ...this.config, draftLayers };
-    this.#step_ns = plan.hosting.deployment.executors.map((executor) => rooflineStep(drafting, parallelismOf(executor), this.#device));
+    this.#step_ns = plan.hosting.deployment.executors.map((executor) => rooflineTimes(drafting, parallelismOf(executor), this.#device));
     const recordings = new VirtualRecordings({ clock: 'virtual', ...options }, { checkpoint, plan });
     this.#recordings = recordings;
     this.#domains = new DomainSteps(plan.options, {
@@ -321,7 +321,10 @@ export class VirtualControl {
   #note(npu: Address, planned: StepPlan, began_ns: number, done_ns: number): void {
     const plan = this.npus.resolved(npu, planned);
     this.#done_ns = done_ns;
-    this.npus.timesOf(npu).add(plan, began_ns / NS_PER_US, done_ns / NS_PER_US);
+    // What disturbs a step disturbs its drafts.
+    const { step_ns, drafts_ns } = this.#timesOf(npu, plan);
+    const draft_us = (((done_ns - began_ns) / (step_ns + drafts_ns)) * drafts_ns) / NS_PER_US;
+    this.npus.timesOf(npu).add(plan, began_ns / NS_PER_US, done_ns / NS_PER_US, draft_us);
     this.#steps_done_ns.set(npu, done_ns);
     if (this.plan.options.kv_transfer === 'layer') this.#layers.begin(npu, plan.step, { began_ns, done_ns });
   }
@@ -371,10 +374,17 @@ export class VirtualControl {
   }
 
   #stepOf(npu: Address): (plan: StepPlan) => number {
-    const { executor } = this.plan.hosting.deployment.npus[idOf(npu)] as NpuPlace;
-    const step_ns = (plan: StepPlan): number => (this.#step_ns[executor] as (plan: StepPlan) => number)(this.npus.resolved(npu, plan));
+    const step_ns = (plan: StepPlan): number => {
+      const { step_ns, drafts_ns } = this.#timesOf(npu, this.npus.resolved(npu, plan));
+      return step_ns + drafts_ns;
+    };
     const { disturbance } = this.host;
     return disturbance === null ? step_ns : (plan) => disturbance.step_ns(npu, step_ns(plan));
+  }
+
+  #timesOf(npu: Address, resolved: StepPlan): StepTime {
+    const { executor } = this.plan.hosting.deployment.npus[idOf(npu)] as NpuPlace;
+    return (this.#step_ns[executor] as (plan: StepPlan) => StepTime)(resolved);
   }
 
   #transfer_ns(bytes: number, { link_latency_ns, link_bytes_per_s }: typeof ROCE = this.#device): number {

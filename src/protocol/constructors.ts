@@ -248,13 +248,14 @@ export const keepContext = (context: string, cache_salt: string, tokens: readonl
   tokens,
 });
 export const forgetContext = (context: string): DpGroupMessage => ({ type: 'FORGET_CONTEXT', context });
-export const stepDone = (npu: number, step: number, outcomes: readonly StepOutcome[], digest: number, us: number): DpGroupMessage => ({
+export const stepDone = (npu: number, step: number, outcomes: readonly StepOutcome[], digest: number, us: number, draft_us: number): DpGroupMessage => ({
   type: 'STEP_DONE',
   npu,
   step,
   outcomes,
   digest,
   us,
+  draft_us,
 });
 export const stepFailed = (npu: number, step: number, error: ErrorRecord): DpGroupMessage => ({ type: 'STEP_FAILED', npu, step, error });
 export const rankReset = (npu: number, reset: number): DpGroupMessage => ({ type: 'RANK_RESET', npu, reset });
@@ -269,12 +270,13 @@ export const transferFailed = (id: number, error: ErrorRecord): TransferMessage 
 // to an NPU
 export const started = (): NpuMessage => ({ type: 'STARTED' });
 export const step = (plan: StepPlan): NpuMessage => ({ type: 'STEP', plan });
-export const launchDone = (step: number, outcomes: readonly StepOutcome[], digest: number, us: number): NpuMessage => ({
+export const launchDone = (step: number, outcomes: readonly StepOutcome[], digest: number, us: number, draft_us: number): NpuMessage => ({
   type: 'LAUNCH_DONE',
   step,
   outcomes,
   digest,
   us,
+  draft_us,
 });
 export const launchFailed = (step: number, error: ErrorRecord): NpuMessage => ({ type: 'LAUNCH_FAILED', step, error });
 export const releaseSlots = (slots: readonly number[]): NpuMessage => ({ type: 'RELEASE_SLOTS', slots });

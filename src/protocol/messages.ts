@@ -207,7 +207,7 @@ export type DpGroupMessage =
   /** Keep what begins with these tokens, known now or computed later, until the context is forgotten. */
   | { readonly type: 'KEEP_CONTEXT'; readonly context: string; readonly cache_salt: string; readonly tokens: readonly number[] }
   | { readonly type: 'FORGET_CONTEXT'; readonly context: string }
-  /** From each rank; log-probabilities are in the first one's outcomes. `us`: what the step took. */
+  /** From each rank; log-probabilities are in the first one's outcomes. `us`: what the step took, `draft_us` of that for the drafts behind it. */
   | {
       readonly type: 'STEP_DONE';
       readonly npu: number;
@@ -215,6 +215,7 @@ export type DpGroupMessage =
       readonly outcomes: readonly StepOutcome[];
       readonly digest: number;
       readonly us: number;
+      readonly draft_us: number;
     }
   | { readonly type: 'STEP_FAILED'; readonly npu: number; readonly step: number; readonly error: ErrorRecord }
   /** The rank has forgotten all slots, as it was told by the call of this number. */
@@ -234,8 +235,15 @@ export type NpuMessage =
   | { readonly type: 'STEP'; readonly plan: StepPlan }
   /** Their sequences are gone, and no step follows that would say so. */
   | { readonly type: 'RELEASE_SLOTS'; readonly slots: readonly number[] }
-  /** `digest`: of the activations that the outcomes come from; `us`: what the step took, in whole microseconds, with the gap before it where it goes on with a sequence. */
-  | { readonly type: 'LAUNCH_DONE'; readonly step: number; readonly outcomes: readonly StepOutcome[]; readonly digest: number; readonly us: number }
+  /** `digest`: of the activations that the outcomes come from; `us`: what the step took, in whole microseconds, with the gap before it where it goes on with a sequence; `draft_us`: of that, computing the drafts behind it. */
+  | {
+      readonly type: 'LAUNCH_DONE';
+      readonly step: number;
+      readonly outcomes: readonly StepOutcome[];
+      readonly digest: number;
+      readonly us: number;
+      readonly draft_us: number;
+    }
   | { readonly type: 'LAUNCH_FAILED'; readonly step: number; readonly error: ErrorRecord }
   /** Give up what runs and forget all slots: a rank of the group has failed, or the group is a new one. */
   | { readonly type: 'RESET'; readonly reset: number }

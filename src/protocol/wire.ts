@@ -80,7 +80,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'slots'], // RELEASE_SLOTS
   ['type', 'reset'], // RESET
   ['type', 'npu', 'reset'], // RANK_RESET
-  ['type', 'npu', 'step', 'outcomes', 'digest', 'us'], // STEP_DONE
+  ['type', 'npu', 'step', 'outcomes', 'digest', 'us', 'draft_us'], // STEP_DONE
   ['token', 'logprobs', 'more', 'drafts', 'prompt_logprobs', 'error'],
   ['token', 'logprobs'],
   ['type', 'npu', 'step', 'error'], // STEP_FAILED

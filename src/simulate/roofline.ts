@@ -98,8 +98,20 @@ export function rooflineExpert(config: ModelConfig, device: Device): (tokens: nu
   return (tokens) => operation_ns(2 * tokens * weights, weights);
 }
 
-/** Nanoseconds of a step of one NPU; of the ranks of a group the first, which has most to do: all of them wait for it. */
-export function rooflineStep(config: ModelConfig, { npus, tp, oproj = 1, split }: Parallelism, device: Device): (plan: StepShape) => number {
+/** Nanoseconds of a step, and of the drafts that are computed behind it. */
+export type StepTime = { readonly step_ns: number; readonly drafts_ns: number };
+
+/** What a step of one NPU takes in all. */
+export function rooflineStep(config: ModelConfig, parallelism: Parallelism, device: Device): (plan: StepShape) => number {
+  const timesOf = rooflineTimes(config, parallelism, device);
+  return (plan) => {
+    const { step_ns, drafts_ns } = timesOf(plan);
+    return step_ns + drafts_ns;
+  };
+}
+
+/** What a step of one NPU takes; of the ranks of a group the first, which has most to do: all of them wait for it. */
+export function rooflineTimes(config: ModelConfig, { npus, tp, oproj = 1, split }: Parallelism, device: Device): (plan: StepShape) => StepTime {
   const { hiddenSize, vocabSize, moe, mlp, layers } = config;
   const share = (total: number): number => Math.ceil(total / tp);
   const { weights: attentionWeights, cell, flops_per_position, head } = attentionSizes(config, share(config.heads));
@@ -108,17 +120,19 @@ export function rooflineStep(config: ModelConfig, { npus, tp, oproj = 1, split }
   const transfer_ns = (elements: number): number => device.link_latency_ns + ((elements * device.element_bytes) / device.link_bytes_per_s) * NS_PER_S;
   return ({ entries }) => {
     const all = rowsOf(entries, ({ tokens }) => tokens.length);
-    let total_ns = head_ns(entries.reduce((sum, { samples, drafts = 0 }) => sum + (samples ? 1 + drafts : 0), 0));
-    for (let layer = 0; layer < layers; layer++) total_ns += layer_ns(layer, all);
+    let step_ns = head_ns(entries.reduce((sum, { samples, drafts = 0 }) => sum + (samples ? 1 + drafts : 0), 0));
+    for (let layer = 0; layer < layers; layer++) step_ns += layer_ns(layer, all);
+    let drafts_ns = 0;
     // Drafts: the first round goes through all rows whose next token is known, the others through one of each sequence.
     const foreseen = Math.max(-1, ...entries.map(({ foresees = -1 }) => foresees));
     for (let round = 0; round < foreseen || (round === 0 && foreseen === 0); round++) {
       const drafting = entries.filter(({ foresees = -1 }) => foresees > round);
       const rows = rowsOf(round === 0 ? entries.filter(({ foresees = -1 }) => foresees >= 0) : drafting, ({ tokens }) => (round === 0 ? tokens.length : 1));
-      total_ns += operation_ns(4 * rows.rows * hiddenSize * hiddenSize, 2 * hiddenSize * hiddenSize);
-      total_ns += layer_ns(draftLayerOf(config, round), rows) + (drafting.length === 0 ? 0 : head_ns(drafting.length));
+      drafts_ns += operation_ns(4 * rows.rows * hiddenSize * hiddenSize, 2 * hiddenSize * hiddenSize);
+      drafts_ns += layer_ns(draftLayerOf(config, round), rows) + (drafting.length === 0 ? 0 : head_ns(drafting.length));
     }
-    return Math.ceil(total_ns);
+    const total_ns = Math.ceil(step_ns + drafts_ns);
+    return { step_ns: total_ns - Math.floor(drafts_ns), drafts_ns: Math.floor(drafts_ns) };
   };
 
   /** Prepares so many rows for the sampler. */

@@ -238,7 +238,7 @@ export class Replay {
     const computed = this.#computed.get(launchOf(lifeOf(record), to))?.shift();
     if (computed === undefined) return null;
     // How long it takes is not the same twice.
-    const timed = computed.type === 'LAUNCH_DONE' ? { ...computed, us: message.us } : computed;
+    const timed = computed.type === 'LAUNCH_DONE' ? { ...computed, us: message.us, draft_us: message.draft_us } : computed;
     if (Buffer.compare(encodeRecord(timed), encodeRecord(message)) !== 0) return computed;
     this.#launches++;
     return null;

@@ -6,10 +6,19 @@ import { Drafting, newDraftHistory } from '../../actors/policies/drafting.ts';
 import type { StepOutcome } from '../../src/protocol/steps.ts';
 import { runs } from '../property-runs.ts';
 
-type World = { readonly base_us: number; readonly row_us: number; readonly acceptance: number; readonly sequences: number; readonly seed: number };
+/** `round`: what a round of drafts takes, of a step of as many rows; 0: they are looked up. */
+type World = {
+  readonly base_us: number;
+  readonly row_us: number;
+  readonly round: number;
+  readonly acceptance: number;
+  readonly sequences: number;
+  readonly seed: number;
+};
 const world: fc.Arbitrary<World> = fc.record({
   base_us: fc.integer({ min: 50, max: 20_000 }),
   row_us: fc.integer({ min: 1, max: 1_000 }),
+  round: fc.constantFrom(0, 0.02, 0.1, 0.25),
   acceptance: fc.double({ min: 0, max: 0.98, noNaN: true }),
   sequences: fc.integer({ min: 1, max: 12 }),
   seed: fc.nat(),
@@ -27,7 +36,7 @@ const outcomeOf = (drafts: number, right: number): StepOutcome => ({
 });
 
 /** Microseconds for a token of requests that follow one another, so many at once. `drafts`: of each step, instead of as many as pay. */
-function usPerToken({ base_us, row_us, acceptance, sequences, seed }: World, drafts?: number): number {
+function usPerToken({ base_us, row_us, round: share, acceptance, sequences, seed }: World, drafts?: number): number {
   let state = seed;
   const chance = (): number => {
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
@@ -38,19 +47,27 @@ function usPerToken({ base_us, row_us, acceptance, sequences, seed }: World, dra
   for (let round = 0; round < 2; round++) {
     const histories = Array.from({ length: sequences }, () => ({ history: newDraftHistory(), tokens: 0 }));
     for (let open = histories; open.length > 0; open = histories.filter((one) => one.tokens < TOKENS)) {
-      let rows = 0;
+      let [rows, drafts_us] = [0, 0];
+      const lengths: number[] = [];
       for (const one of open) {
         const length = drafts ?? drafting.lengthFor(one.history, open.length);
         let right = 0;
         while (right < length && chance() < acceptance) right++;
         rows += 1 + length;
+        lengths.push(length);
         drafting.note(one.history, outcomeOf(length, right));
         one.tokens += 1 + right;
         tokens += 1 + right;
       }
-      const took_us = base_us + row_us * rows;
+      let took_us = base_us + row_us * rows;
+      const rounds = Math.max(...lengths);
+      for (let at = 0; at < rounds; at++) {
+        const round_us = share * (base_us + row_us * lengths.filter((length) => length > at).length);
+        if (round_us > 0) drafting.rounds.add(open.length, round_us);
+        drafts_us += round_us;
+      }
       drafting.costs.add(rows, chance() < HELD_UP ? 20 * took_us : Math.round(took_us * (0.95 + 0.1 * chance())));
-      us += took_us;
+      us += took_us + drafts_us;
     }
   }
   return us / tokens;
@@ -76,9 +93,20 @@ describe('drafts as they pay', () => {
       }),
       { numRuns: runs(20) },
     );
-    const cheap = { base_us: 20_000, row_us: 50, acceptance: 0.9, sequences: 4, seed: 1 };
+    const cheap = { base_us: 20_000, row_us: 50, round: 0, acceptance: 0.9, sequences: 4, seed: 1 };
     expect(usPerToken(cheap) / usPerToken(cheap, 0)).toBeLessThan(0.3);
     expect(usPerToken({ ...cheap, base_us: 50 }) / usPerToken({ ...cheap, base_us: 50 }, 0)).toBeGreaterThan(0.9);
+  });
+
+  it('should be none where computing them costs more than they bring, though verifying them would pay', () => {
+    const drafting = new Drafting({ drafts_max: DRAFTS_MAX });
+    for (let step = 0; step < 100; step++) drafting.costs.add(1 + (step % 3), 1_000 + 20 * (1 + (step % 3)));
+    const lengthNow = (): number => drafting.lengthFor(newDraftHistory(), 1);
+    expect(lengthNow()).toBe(DRAFTS_MAX);
+    for (let step = 0; step < 100; step++) drafting.rounds.add(1 + (step % 3), 480 + 20 * (1 + (step % 3)));
+    expect(lengthNow()).toBe(2); // 0.75² × 1,020 is more than 20 + 500, 0.75³ × 1,020 is not
+    for (let step = 0; step < 300; step++) drafting.rounds.add(1 + (step % 3), 780 + 20 * (1 + (step % 3)));
+    expect(lengthNow()).toBe(0);
   });
 
   it('should find what rows cost, whoever holds steps up now and then', () => {

@@ -283,7 +283,7 @@ export class QueuedCast {
     } else {
       const outcomes = fake.run(work.plan);
       this.#beginLending(npu, work.plan.step, true);
-      this.send(npu, npu, launchDone(work.plan.step, outcomes, 0, 0));
+      this.send(npu, npu, launchDone(work.plan.step, outcomes, 0, 0, 0));
     }
   }
 

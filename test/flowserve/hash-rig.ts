@@ -13,7 +13,8 @@ import { type HashPodPlan, loadHashWeights, planHashPod } from '../../src/flowse
 import { type AnyPodPlan, areasOfDie, type PlanOptions } from '../../src/flowserve/pod-plan.ts';
 import type { ModelShape } from '../../src/flowserve/step-layout.ts';
 import { exchangeOptions } from '../../src/flowserve/step-layout.ts';
-import { type Poll, StepProgram } from '../../src/flowserve/step-program.ts';
+import { StepProgram } from '../../src/flowserve/step-program.ts';
+import type { Poll } from '../../src/flowserve/step-run.ts';
 import { newExpertService } from '../../src/flowserve/turns.ts';
 import type { Address } from '../../src/protocol/address.ts';
 import { NO_TERMS } from '../../src/protocol/constructors.ts';

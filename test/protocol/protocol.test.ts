@@ -96,6 +96,7 @@ const crossing: readonly object[] = [
     [{ token: 5, logprobs, more: [{ token: 6, logprobs: null }], drafts: [6, 7], prompt_logprobs: [logprobs], error: null }],
     2 ** 32 - 1,
     950,
+    120,
   ),
   constructors.stepFailed(1, 4, error),
   constructors.reset(2),

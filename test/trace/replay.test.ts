@@ -112,7 +112,7 @@ describe('a replay that computes', () => {
       cast.deliver({ to: 'npu/0', from: 'npu/0', message: started(), cause: 0 });
       return (message, from) => cast.deliver({ to: 'npu/0', from, message, cause: 0 });
     };
-    const found = (token: number): Message => launchDone(1, [{ token, logprobs: null, more: [], drafts: [], prompt_logprobs: null, error: null }], token, 0);
+    const found = (token: number): Message => launchDone(1, [{ token, logprobs: null, more: [], drafts: [], prompt_logprobs: null, error: null }], token, 0, 0);
     const hung = living(2);
     hung(step({ step: 1, after: 0, entries: [], detach: [] }), 'dp-group/0');
     const successor = living(3);
