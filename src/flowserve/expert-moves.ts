@@ -46,6 +46,8 @@ export class ExpertMoves {
   readonly #copies: Copy[] = [];
   /** By NPU and change. */
   readonly #staged = new Map<string, Staged>();
+  /** By NPU and place: whose change's weights it has. Of a change that was given up nobody tells: the next one to its place ends it. */
+  readonly #changeAt = new Map<string, string>();
   /** By NPU: the counts that were told. */
   readonly #told = new Map<number, Int32Array>();
 
@@ -66,6 +68,11 @@ export class ExpertMoves {
   /** Some weights are on their way. */
   get isBusy(): boolean {
     return this.#copies.length > 0;
+  }
+
+  /** Changes whose weights are set aside: no more than there are places. */
+  get setAside(): number {
+    return this.#staged.size;
   }
 
   perform(npu: number, work: ExpertWork, tell: Tell): void {
@@ -160,11 +167,18 @@ export class ExpertMoves {
       else if (sumOfSlot(words, slots, layer, from.slot) !== sum)
         tell(slotFailed(npu, change, failed(`the weights of expert ${expert} on npu/${from.npu}, layer ${layer}, are corrupt: their sum is another`)));
       else {
-        this.#staged.set(`${npu}.${change}`, { layer, slot: target.slot, expert, sum, from: is_free ? 0 : staging });
+        this.#setAside(npu, change, { layer, slot: target.slot, expert, sum, from: is_free ? 0 : staging });
         tell(slotDone(npu, change));
       }
     };
     this.#copies.push({ to: is_free ? target.address : staging, from: from.address, bytes: from.bytes, done: 0, sum: 0, end });
+  }
+
+  #setAside(npu: number, change: number, staged: Staged): void {
+    const place = placeOf(npu, staged);
+    this.#staged.delete(this.#changeAt.get(place) ?? '');
+    this.#changeAt.set(place, `${npu}.${change}`);
+    this.#staged.set(`${npu}.${change}`, staged);
   }
 
   #load(npu: number, { change, epoch }: Extract<ExpertWork, { kind: 'load' }>, tell: Tell): void {
@@ -174,6 +188,7 @@ export class ExpertMoves {
       tell(slotFailed(npu, change, failed(`npu/${npu} has set nothing aside for this change`)));
       return;
     }
+    this.#changeAt.delete(placeOf(npu, staged));
     const { layer, slot, expert, sum: expected, from } = staged;
     const { words, slots } = this.#slotsOf(npu);
     // Nothing, from before the first byte changes: whoever asks late is refused.
@@ -227,5 +242,6 @@ export class ExpertMoves {
   }
 }
 
+const placeOf = (npu: number, { layer, slot, from }: Staged): string => (from === 0 ? `${npu}.${layer}.${slot}` : `${npu}`);
 const failed = (message: string): ErrorRecord => ({ code: 'memory_fault', message, param: null });
 const lost = (message: string): ErrorRecord => ({ code: 'worker_lost', message, param: null });
