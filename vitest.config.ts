@@ -18,6 +18,7 @@ export default defineConfig({
     // Some record a live run.
     hookTimeout: 60_000,
     setupFiles: ['test/property-limits.ts'],
+    globalSetup: ['test/bundled-threads.ts'],
     // Two cores: a pod has threads of its own.
     maxWorkers: 2,
     projects: [
