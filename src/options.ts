@@ -9,7 +9,7 @@ import { expertBalancingSchema } from './expert-balancing-options.ts';
 import { speculativeConfigSchema } from './flowserve/drafters/speculative-config.ts';
 import { REASONING_PARSERS, TOOL_CALL_PARSERS } from './flowserve/parsers/formats.ts';
 import { MinipodError } from './protocol/errors.ts';
-import { KV_CACHE_DTYPES } from './protocol/kv-cache-dtype.ts';
+import { KV_CACHE_DTYPES, numericsOf, WIRE_DTYPES } from './protocol/numerics.ts';
 import { JOB_EXECUTORS_MAX } from './protocol/request-ids.ts';
 import {
   checkTopology,
@@ -207,6 +207,13 @@ const podOptions = z.strictObject({
    */
   kv_cache_dtype: z.enum(KV_CACHE_DTYPES).default('auto'),
   /**
+   * In what tokens' rows go to the experts, by dispatch or A2E. `int8`: INT8 with a scale a token (xDeepServe §3.2), a quarter of the bytes; to experts on the same NPU as
+   * well: it is the model's numerics, never a property of the way they take. Where experts are in INT8, which read their rows so in any case, no token depends on it.
+   */
+  dispatch_dtype: z.enum(WIRE_DTYPES).default('auto'),
+  /** The same of what experts answer, by combine or E2A, before the gate's weights sum it. Tokens differ from `auto`'s, and are the same in every topology. */
+  combine_dtype: z.enum(WIRE_DTYPES).default('auto'),
+  /**
    * KV blocks that host DRAM holds below each NPU: what HBM has no room for is kept there, and brought back when that is sooner than computing it anew. Default: none,
    * since on one machine both lie in the same memory; more `kv_blocks` serve better then.
    */
@@ -322,7 +329,7 @@ const NOT_ENABLED = 'does nothing without enable_eplb';
 const TWICE = 'says the same as expert_balancing: leave one of them out';
 
 export const podOptionsSchema = podOptions.superRefine((options, context) => {
-  const { clock, seed, kernels, spare_workers, record_when_full, record_prompts, prefix_caching, enforce_eager, kv_cache_dtype } = options;
+  const { clock, seed, kernels, spare_workers, record_when_full, record_prompts, prefix_caching, enforce_eager } = options;
   const refuse = (param: string, message: string): void => context.addIssue({ code: 'custom', path: [param], message });
   if (clock === 'live' && seed !== undefined) refuse('seed', VIRTUAL_ONLY);
   if (clock === 'live' && kernels === 'hash') refuse('kernels', `'hash' ${VIRTUAL_ONLY}`);
@@ -330,7 +337,7 @@ export const podOptionsSchema = podOptions.superRefine((options, context) => {
   if (clock === 'virtual' && record_when_full !== undefined) refuse('record_when_full', NEVER_FULL);
   if (kernels !== 'hash' && options.hash_foreseeable !== undefined) refuse('hash_foreseeable', "needs kernels: 'hash'");
   if (kernels === 'hash' && enforce_eager) refuse('enforce_eager', REAL_ONLY);
-  if (kernels === 'hash' && kv_cache_dtype !== 'auto') refuse('kv_cache_dtype', 'is for real kernels: KV of the hash model is hashes');
+  for (const name of kernels === 'hash' ? Object.keys(numericsOf(options)) : []) refuse(name, "is for real kernels: the hash model's rows and KV are hashes");
   if (!record_prompts && prefix_caching) refuse('prefix_caching', NOT_REPLAYED);
   const { enable_eplb, eplb_config, expert_balancing } = options;
   if (enable_eplb && eplb_config === undefined) refuse('enable_eplb', NO_REDUNDANT);

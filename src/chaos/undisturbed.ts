@@ -13,7 +13,7 @@ import type { ChaosCall, ChaosPlan } from './fault-plan.ts';
 export type Answer = { readonly tokens: readonly number[]; readonly text: string; readonly finish: string };
 
 /** What decides tokens; all else of a pod does not. */
-const NUMERICS = ['model', 'kernels', 'kv_cache_dtype', 'hash_foreseeable', 'average_routing'] as const;
+const NUMERICS = ['model', 'kernels', 'kv_cache_dtype', 'dispatch_dtype', 'combine_dtype', 'hash_foreseeable', 'average_routing'] as const;
 const STEM = 1_000_003;
 /** Below every shipped model's vocabulary; the first ids are special ones. */
 const TOKEN_MIN = 3;

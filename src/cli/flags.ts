@@ -83,6 +83,8 @@ export const POD_FLAGS = {
   workers: { value: 'N', help: 'threads that host the NPUs', read: number },
   npu_workers: { value: 'LIST', help: 'the worker of each NPU, as 0,0,1 (default: equal runs)', read: workerList },
   kv_block_size: { value: 'N', help: 'positions that a KV block holds, a multiple of 16', read: number },
+  dispatch_dtype: { value: 'NAME', help: "what tokens' rows go to the experts in: 'auto', float32, or 'int8'" },
+  combine_dtype: { value: 'NAME', help: "the same of what experts answer: 'auto' or 'int8'" },
   kv_cache_dtype: { value: 'NAME', help: "what KV is kept as: 'auto', float32, or 'int8'" },
   kv_blocks: { value: 'N', help: 'KV blocks of each NPU (default: room for 8 requests of full length)', read: number },
   dram_blocks: { value: 'N', help: 'KV blocks of host DRAM below each NPU (default: none)', read: number },

@@ -150,7 +150,7 @@ export class AskedPeers {
 
   #pullColumns(npu: number, event: number): Answer {
     const { target, skip, bytes } = this.#projection.columnsOf(npu);
-    return this.#exchange.pull(this.#dieOf(npu), event, target, this.#rows, 0, skip, bytes);
+    return this.#exchange.pullColumns(this.#dieOf(npu), event, target, this.#rows, skip, bytes);
   }
 
   #refuse(share: Share): void {

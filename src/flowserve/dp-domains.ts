@@ -18,6 +18,7 @@ import type { A2EForm } from '../xccl/a2e.ts';
 import type { DpDomainPlace } from '../xccl/dp-domain.ts';
 import { bundleBytesMax, type Extent, packageBytesMax, repliesBytesMax } from '../xccl/parts.ts';
 import { BLOCK_ALIGNMENT } from '../xccl/wire-format.ts';
+import { rowFormatsOf } from './narrow-rows.ts';
 import type { LayoutOptions, ModelShape } from './step-layout.ts';
 
 /** Of a step: while one is at the experts the other is at attention. */
@@ -95,13 +96,14 @@ export function receivedMax(model: ModelShape, options: LayoutOptions, executor:
 }
 
 const packageBytes = (model: ModelShape, row_bytes: number, options: LayoutOptions, executor: Executor): number =>
-  roundUp(packageBytesMax('f32', batchRows(options), pairsOfRowIn(model, executor), executor.experts.npus, row_bytes / 4), 64);
+  roundUp(packageBytesMax(rowFormatsOf(options).there, batchRows(options), pairsOfRowIn(model, executor), executor.experts.npus, row_bytes / 4), 64);
 
 function answerBytes(model: ModelShape, row_bytes: number, options: LayoutOptions, executor: Executor): number {
   const { dp, split, experts } = executor;
   const { pairs } = receivedMax(model, options, executor);
-  const bundle = bundleBytesMax('f32', batchRows(options) * pairsOfRowIn(model, executor), experts.npus, row_bytes / 4);
-  return roundUp(repliesBytesMax('f32', pairs, dp / (split?.domains ?? 1), row_bytes / 4) + bundle, 64);
+  const { back } = rowFormatsOf(options);
+  const bundle = bundleBytesMax(back, batchRows(options) * pairsOfRowIn(model, executor), experts.npus, row_bytes / 4);
+  return roundUp(repliesBytesMax(back, pairs, dp / (split?.domains ?? 1), row_bytes / 4) + bundle, 64);
 }
 
 const splitExecutors = ({ executors }: Deployment): readonly Executor[] => executors.filter(({ split }) => split !== undefined);

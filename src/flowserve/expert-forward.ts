@@ -9,6 +9,7 @@ import { assert } from '../protocol/errors.ts';
 import type { WireKernels } from '../xccl/wire-format.ts';
 import type { ExpertArithmetic } from './arithmetic.ts';
 import type { ExpertScratch } from './expert-layout.ts';
+import { narrowRows } from './narrow-rows.ts';
 import type { ExpertWeights, MlpWeights } from './npu-layout.ts';
 import { Products } from './products.ts';
 import type { DieLayout } from './step-layout.ts';
@@ -50,6 +51,13 @@ export class ExpertForward<Place extends Layout = Layout> implements ExpertArith
     const weights = this.#weightsOf(layer, slot);
     if (weights === null) assert(false, `NPU ${this.layout.npu} was asked for slot ${slot} of layer ${layer}, which it does not have`);
     this.mlp(weights, y, x, count);
+    this.narrowAnswers(y, count);
+  }
+
+  /** What an expert answers, before anybody sums it: as it is after it has travelled. */
+  narrowAnswers(y: number, rows: number): void {
+    const { narrow } = this.layout;
+    if (narrow.back === 'int8') narrowRows(this.kernels, narrow, y, rows, this.config.hiddenSize);
   }
 
   /** y = down(silu(gate(x)) · up(x)) */

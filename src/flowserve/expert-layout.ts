@@ -11,6 +11,7 @@ import { isMoeLayer, layersInMemory } from '../model/moe-layers.ts';
 import { executorOfNpu, sharedExpertNpusOf } from '../protocol/topology.ts';
 import { layoutAreas } from '../xccl/areas.ts';
 import { layoutSlotTables, layoutStaging } from './expert-slots.ts';
+import { layoutNarrow } from './narrow-rows.ts';
 import { type Dtypes, type ExpertWeights, layoutExperts, linearsIn, realAreaSizes, STAGING_BYTES, slotWeightsOf } from './npu-layout.ts';
 import { layoutProducts, type ProductScratch } from './products.ts';
 import { gatherPlaces } from './rank-split.ts';
@@ -53,6 +54,7 @@ export function layoutExpertNpu(config: ModelConfig, dtypeOf: Dtypes, options: L
     ...layoutProducts(config, rows, Math.max(hiddenSize, inter), arena),
   };
   const turns = layoutExpertTurns(config, hiddenSize * 4, options, npu, arena);
+  const narrow = layoutNarrow(options, rows, hiddenSize * 4, arena);
   const staging_bytes = Math.max(STAGING_BYTES, 16 * Math.max(hiddenSize, inter) * 8);
   const staging = { address: arena.allocate(staging_bytes), bytes: staging_bytes };
   const parts = { weights: weightsEnd - areasEnd, activations: arena.used - weightsEnd, 'XCCL areas': areasEnd };
@@ -70,5 +72,6 @@ export function layoutExpertNpu(config: ModelConfig, dtypeOf: Dtypes, options: L
     scratch,
     turns,
     staging,
+    narrow,
   };
 }

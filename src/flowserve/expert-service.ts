@@ -16,7 +16,10 @@ import type { ExpertArithmetic } from './arithmetic.ts';
 import { EXPERT_MASK, expertIn, holdsExpert, layersWithExperts, SLOT_SHIFT } from './expert-slots.ts';
 import { ExpertTimes } from './expert-times.ts';
 import { JoinedBatches } from './joined-batches.ts';
+import { DispatchedRows, type RowFormats } from './narrow-rows.ts';
 import type { OutputProjection } from './output-projection.ts';
+
+const OWN_ROWS: RowFormats = { there: 'f32', back: 'f32' };
 
 /** The NPU's part in what its DP domains do together (turns.ts, micro-batches.ts). */
 export type Turns = { readonly takePart: () => boolean; readonly reseat: () => void };
@@ -29,6 +32,7 @@ export class ExpertService {
   readonly #space: AddressSpace;
   readonly #words: Int32Array;
   readonly #projection: OutputProjection | null;
+  readonly #rows: DispatchedRows;
   readonly #checks: DispatchChecks;
   readonly #turns: Turns | null;
   /** What it computes together; null beside attention, where each dispatch is computed by itself. */
@@ -55,7 +59,8 @@ export class ExpertService {
     this.#projection = projection;
     this.#turns = turns;
     const { computed } = forward.at;
-    this.batches = computed === undefined ? null : new JoinedBatches(forward, space, this.times, computed);
+    this.#rows = new DispatchedRows(forward, space);
+    this.batches = computed === undefined ? null : new JoinedBatches(forward, space, this.#rows, this.times, computed);
     this.#waiting_max = this.batches === null ? 1 : Number.POSITIVE_INFINITY;
     this.#checks = { pairsOf: this.pairsOf, rowsOf: projection?.rowsOf ?? (() => Number.POSITIVE_INFINITY) };
   }
@@ -138,7 +143,7 @@ export class ExpertService {
       const reply = this.forward.layout.areas.reply + dispatch.replyOffset;
       if (dispatch.kind === 'tokens') {
         if (!this.holds(dispatch)) return 'refused';
-        this.compute(dispatch, reply, dispatch.pairs);
+        this.compute(dispatch, reply, dispatch.pairs, this.#rows.formats);
       } else {
         assert(this.#projection, `NPU ${this.npu} was asked for columns of an output projection`);
         this.#projection.compute(dispatch, reply);
@@ -209,16 +214,16 @@ export class ExpertService {
 
   /**
    * Computes a dispatch with this NPU's experts: pulls the rows from where they lie, and writes one row per (token, expert) to `reply`, which is in this
-   * NPU's own region and holds `pairs` of them.
+   * NPU's own region and holds `pairs` of them. `formats`: of rows there and here; missing: they are this NPU's own, as they are computed.
    */
-  compute(dispatch: TokenDispatch, reply: number, pairs: number): void {
+  compute(dispatch: TokenDispatch, reply: number, pairs: number, { there, back }: RowFormats = OWN_ROWS): void {
     const { at, layout } = this.forward;
     const rowBytes = layout.row_bytes;
-    const isNear = segmentOf(dispatch.rowsAddress) === segmentOf(layout.base);
+    const isNear = there === 'f32' && segmentOf(dispatch.rowsAddress) === segmentOf(layout.base);
     const table = this.#space.wordsOf(dispatch.segmentsAddress);
     let word = offsetOf(dispatch.segmentsAddress) >>> 2;
     let pairRows = offsetOf(dispatch.pairRowsAddress);
-    let target = offsetOf(reply);
+    let row = 0;
     let left = pairs;
     let began_us = this.times.begin();
     for (let segment = 0; segment < dispatch.segments; segment++, word += 2) {
@@ -228,20 +233,18 @@ export class ExpertService {
       // The asker may have given the step up and be writing the next one's tables here: then the answer is for nobody, but must stay inside its room.
       left -= count;
       if (count < 0 || count > layout.rows_max || left < 0) assert(false, `NPU ${layout.npu} was asked for more than ${pairs} rows`);
-      if (!isNear) {
-        for (let pair = 0; pair < count; pair++)
-          this.#space.copy(layout.scratch.gathered + pair * rowBytes, dispatch.rowsAddress + (table[(pairRows >>> 2) + pair] as number) * rowBytes, rowBytes);
-        this.forward.expert(dispatch.layer, slot, target, at.gathered, count);
-      } else if (count === 1) {
-        const row = table[pairRows >>> 2] as number;
-        this.forward.expert(dispatch.layer, slot, target, offsetOf(dispatch.rowsAddress) + row * rowBytes, 1);
-      } else {
-        this.forward.gatherRows(at.gathered, offsetOf(dispatch.rowsAddress), pairRows, count);
-        this.forward.expert(dispatch.layer, slot, target, at.gathered, count);
+      // A single row is read where it lies.
+      const isAlone = isNear && count === 1;
+      if (!isAlone) this.#rows.gather(at.gathered, dispatch.rowsAddress, table, pairRows, count, there);
+      const x = isAlone ? offsetOf(dispatch.rowsAddress) + (table[pairRows >>> 2] as number) * rowBytes : at.gathered;
+      if (back === 'f32') this.forward.expert(dispatch.layer, slot, offsetOf(reply) + row * rowBytes, x, count);
+      else {
+        this.forward.expert(dispatch.layer, slot, at.gathered, x, count);
+        this.#rows.leave(offsetOf(reply), pairs, row, at.gathered, count);
       }
       if (began_us >= 0) began_us = this.times.add(dispatch.layer, key & EXPERT_MASK, count, began_us);
       pairRows += count * 4;
-      target += count * rowBytes;
+      row += count;
     }
   }
 }

@@ -17,6 +17,7 @@ import type { ExpertBatches } from './expert-batches.ts';
 import { ExpertForward } from './expert-forward.ts';
 import type { ExpertService } from './expert-service.ts';
 import type { MtpWeights } from './mtp-layout.ts';
+import { narrowRows, sentFrom } from './narrow-rows.ts';
 import type { GqaWeights, LayerWeights, MlaWeights, MlpWeights, MoeWeights, NpuLayout } from './npu-layout.ts';
 import { Products } from './products.ts';
 import { type HeadRun, headRuns, tablesOf } from './rank-split.ts';
@@ -123,7 +124,7 @@ export class Forward implements Arithmetic {
     this.products.multiply(this.at.projected + this.layout.split.hidden.first * 4, this.#hidden, this.at.inner, down.inDim, rows, down);
   }
 
-  /** experts, expertWeights = gate(normed); counts what is routed where. */
+  /** experts, expertWeights = gate(normed); counts what is routed where. Afterwards `normed` is what experts read. */
   gate(layer: number, rows: number, first = 0): void {
     const { routerLogits, experts, expertWeights, gateScratch } = this.at;
     const normed = this.at.normed + first * this.#hidden * 4;
@@ -155,6 +156,7 @@ export class Forward implements Arithmetic {
     const { routing, evenExperts, npu } = this.layout;
     if (evenExperts !== null) this.kernels.copyBytes(experts, evenExpertsAt(this.config, evenExperts, npu, layer, first), rows * moe.topK * 4);
     this.kernels.countExperts(offsetOf(counts), experts, rows * moe.topK);
+    if (this.layout.narrow.there === 'int8') narrowRows(this.kernels, sentFrom(this.at, first, this.#hidden), normed, rows, this.#hidden);
     // What an MTP layer chooses is in no routing trace: its rows are of other positions, and some of them of tokens that never come.
     if (routing === null || layer >= this.config.layers) return;
     const skip = routedAt(routing, layer, first, moe.topK);
@@ -173,7 +175,9 @@ export class Forward implements Arithmetic {
   /** sharedOut = shared expert(normed), if the model has one and this NPU has it. */
   sharedExpert(layer: number, rows: number, first = 0): void {
     const { shared } = this.moe(layer);
-    if (shared !== null) this.mlp(shared, this.at.sharedOut, this.at.normed + first * this.#hidden * 4, rows);
+    if (shared === null) return;
+    this.mlp(shared, this.at.sharedOut, this.at.normed + first * this.#hidden * 4, rows);
+    this.experts.narrowAnswers(this.at.sharedOut, rows);
   }
 
   /** x += Σ weight · reply by expert id, then the shared expert's row. */

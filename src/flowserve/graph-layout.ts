@@ -8,6 +8,7 @@ import type { Arena } from '../fabric/arena.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { layersInMemory } from '../model/moe-layers.ts';
 import type { ExpertSlots } from './expert-slots.ts';
+import { rowFormatsOf } from './narrow-rows.ts';
 import type { LayoutOptions } from './step-layout.ts';
 
 /** Addresses are global, as all of a layout. */
@@ -41,6 +42,8 @@ export const SHARE_WORDS = 4;
 const SLOT_PROGRAM_WORDS_MAX = { float: 32, int8: 40 } as const;
 /** An MLA layer with experts and shared expert has 245; in INT8 279. */
 const LAYER_WORDS_MAX = { float: 288, int8: 320 } as const;
+/** Rows to INT8 and back: of a layer's on their way to experts, of an expert's answers. */
+const NARROW_WORDS = 14;
 /** Of a number of rows: sequences have few drafts or none, so most steps are one of few shapes. */
 const DRAFTED_SHAPES = 4;
 /** Embedding and head: 25. */
@@ -65,9 +68,12 @@ export function layoutGraphs(
   const shapes_max = drafts === 0 ? rows_max : DRAFTED_SHAPES * rows_max;
   const words = (count: number): number => arena.allocate(count * 4);
   const kind = quantization === undefined ? 'float' : 'int8';
-  const slot_bytes = SLOT_PROGRAM_WORDS_MAX[kind] * 4;
-  const step_bytes = (layers * LAYER_WORDS_MAX[kind] + ENDS_WORDS_MAX) * 4;
-  const room_bytes = (LAYER_WORDS_MAX[kind] + FORESEEN_WORDS_MAX) * 4;
+  const { there, back } = rowFormatsOf(options);
+  const [sent, answered] = [there, back].map((format) => (format === 'int8' ? NARROW_WORDS : 0)) as [number, number];
+  const layer_words = LAYER_WORDS_MAX[kind] + sent + answered;
+  const slot_bytes = (SLOT_PROGRAM_WORDS_MAX[kind] + answered) * 4;
+  const step_bytes = (layers * layer_words + ENDS_WORDS_MAX) * 4;
+  const room_bytes = (layer_words + FORESEEN_WORDS_MAX) * 4;
   const rooms = layers === config.layers ? 0 : ROUNDS_OF_ROWS * rows_max;
   return {
     rows_max,

@@ -7,13 +7,14 @@
  *   dispatch 2                  | slot 5: rows | shared: …  ─▶ slot 5 of (1, 2)   ─▶ reply 1, reply 2 | …
  * @module
  */
-import { offsetOf, segmentOf } from '../fabric/address.ts';
+import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Arrived, TokenDispatch } from '../xccl/exchange.ts';
 import type { ExpertArithmetic } from './arithmetic.ts';
 import { EXPERT_MASK, SLOT_SHIFT } from './expert-slots.ts';
 import type { ExpertTimes } from './expert-times.ts';
+import type { DispatchedRows } from './narrow-rows.ts';
 
 /** How far one dispatch is computed. Offsets in bytes of its segment and of the expert NPU's. */
 type Cursor = {
@@ -24,6 +25,9 @@ type Cursor = {
   pairRows: number;
   rowsAddress: number;
   reply: number;
+  /** Rows of the answer: all, those that are there, and those that its room is for yet. */
+  all: number;
+  answered: number;
   pairs: number;
   /** Of the segment at hand; 0: not among those that are computed now. */
   rows: number;
@@ -35,6 +39,7 @@ const NONE = 0x7fff_ffff;
 export class JoinedBatches {
   readonly #forward: ExpertArithmetic;
   readonly #space: AddressSpace;
+  readonly #rows: DispatchedRows;
   readonly #times: ExpertTimes;
   readonly #computed: number;
   readonly #cursors: Cursor[] = [];
@@ -43,9 +48,10 @@ export class JoinedBatches {
   joined = 0;
 
   /** `computed`: room for as many rows as one call has at most, as those that are gathered have. */
-  constructor(forward: ExpertArithmetic, space: AddressSpace, times: ExpertTimes, computed: number) {
+  constructor(forward: ExpertArithmetic, space: AddressSpace, rows: DispatchedRows, times: ExpertTimes, computed: number) {
     this.#forward = forward;
     this.#space = space;
+    this.#rows = rows;
     this.#times = times;
     this.#computed = computed;
   }
@@ -72,8 +78,7 @@ export class JoinedBatches {
       pairRows: offsetOf(pairRowsAddress),
       rowsAddress,
       reply: offsetOf(this.#forward.layout.areas.reply) + replyOffset,
-      pairs,
-      rows: 0,
+      ...{ all: pairs, answered: 0, pairs, rows: 0 },
     };
   }
 
@@ -115,15 +120,8 @@ export class JoinedBatches {
   }
 
   #gather(cursor: Cursor, to: number): void {
-    const { layout } = this.#forward;
     const { rows, rowsAddress, table, pairRows } = cursor;
-    if (rows === 0) return;
-    if (segmentOf(rowsAddress) === segmentOf(layout.base)) this.#forward.gatherRows(to, offsetOf(rowsAddress), pairRows, rows);
-    else {
-      const base = layout.base - offsetOf(layout.base);
-      for (let row = 0; row < rows; row++)
-        this.#space.copy(base + to + row * layout.row_bytes, rowsAddress + (table[(pairRows >>> 2) + row] as number) * layout.row_bytes, layout.row_bytes);
-    }
+    this.#rows.gather(to, rowsAddress, table, pairRows, rows, this.#rows.formats.there);
     cursor.pairRows += rows * 4;
   }
 
@@ -133,10 +131,11 @@ export class JoinedBatches {
     const { at, layout } = this.#forward;
     let senders = 0;
     for (let index = first; index < end; index++) if ((this.#cursors[index] as Cursor).rows > 0) senders++;
-    const isAlone = senders === 1;
+    const isNarrow = this.#rows.formats.back === 'int8';
+    const isInPlace = senders === 1 && !isNarrow;
     this.calls++;
-    if (!isAlone) {
-      this.joined++;
+    if (senders > 1) this.joined++;
+    if (!isInPlace) {
       this.#forward.expert(layer, slot, offsetOf(this.#computed), at.gathered, rows);
     }
     const base = layout.base - offsetOf(layout.base);
@@ -144,10 +143,12 @@ export class JoinedBatches {
       const cursor = this.#cursors[index] as Cursor;
       if (cursor.rows === 0) continue;
       const bytes = cursor.rows * layout.row_bytes;
-      if (isAlone) this.#forward.expert(layer, slot, cursor.reply, at.gathered, rows);
-      else this.#space.copy(base + cursor.reply, base + from, bytes);
+      const reply = cursor.reply + cursor.answered * layout.row_bytes;
+      if (isInPlace) this.#forward.expert(layer, slot, reply, at.gathered, rows);
+      else if (isNarrow) this.#rows.leave(cursor.reply, cursor.all, cursor.answered, from, cursor.rows);
+      else this.#space.copy(base + reply, base + from, bytes);
       from += bytes;
-      cursor.reply += bytes;
+      cursor.answered += cursor.rows;
     }
   }
 }

@@ -18,6 +18,7 @@ import { MICRO_BATCHES } from './dp-domains.ts';
 import { layoutSlotTables, layoutStaging, type SlotWeights } from './expert-slots.ts';
 import { type GraphPlace, layoutGraphs } from './graph-layout.ts';
 import { layoutMtp, type MtpWeights } from './mtp-layout.ts';
+import { layoutNarrow } from './narrow-rows.ts';
 import { attendedWidth, gatherPlaces, type RankSplit, splitOf } from './rank-split.ts';
 import { weightPieces } from './replicated-weights.ts';
 import { layoutRouting } from './routed-steps.ts';
@@ -186,6 +187,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const turns = layoutAttentionTurns(config, row_bytes, options, npu, own_bytes, scratch, apart, arena);
   const behind = (rows: number): Scratch => ({ ...scratch, ...rowsOf(rows, secondPlaces(config, row_bytes, options, dispatch)) });
   const second = turns ?? layoutSecondBatch(config, options, npu, behind, arena);
+  const narrow = layoutNarrow(options, options.max_batch_tokens, row_bytes, arena);
   const projection = projectionShare.tp > 1 ? layoutProjection(config, projectionShare, scratch) : null;
   const widest = Math.max(hiddenSize, config.mlp.intermediateSize, moe.intermediateSize * Math.max(1, moe.sharedExperts), config.heads * 512);
   const staging_bytes = Math.max(STAGING_BYTES, 16 * widest * 8);
@@ -249,6 +251,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     secondGraphs,
     turns,
     second,
+    narrow,
   };
 }
 

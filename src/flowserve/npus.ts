@@ -21,7 +21,6 @@ import type { TransferMessage } from '../protocol/transfers.ts';
 import type { Birth, Cast } from '../runtime/cast.ts';
 import type { Directory } from '../runtime/directory.ts';
 import { Endpoint, type Surroundings } from '../xccl/endpoint.ts';
-import { Exchange } from '../xccl/exchange.ts';
 import type { Arithmetic, ExpertArithmetic } from './arithmetic.ts';
 import type { Checksum } from './distflow/checksum.ts';
 import type { LinkClusterOptions } from './distflow/link-cluster.ts';
@@ -33,6 +32,7 @@ import { firstMap } from './expert-routing.ts';
 import type { ExpertService } from './expert-service.ts';
 import type { ServiceClock } from './expert-times.ts';
 import { KvTransfers } from './kv-transfers.ts';
+import { newExchange } from './narrow-rows.ts';
 import { npuReport } from './npu-report.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
 import { StandbyWeights } from './replicated-weights.ts';
@@ -134,8 +134,8 @@ export class Npus {
     this.#maps = plan.hosting.deployment.executors.map((executor) => firstMap(plan.config, plan.options, executor));
     const programs = new Map<number, StepProgram<Arithmetic>>();
     this.services = arithmetics.map((arithmetic, index) => {
-      const { npu, row_bytes } = arithmetic.layout;
-      const exchange = new Exchange(new Endpoint(dieOf(npu), surroundings, die_epochs?.[index]), row_bytes, exchangeOptions(plan.options, npu));
+      const { npu } = arithmetic.layout;
+      const exchange = newExchange(new Endpoint(dieOf(npu), surroundings, die_epochs?.[index]), arithmetic, exchangeOptions(plan.options, npu));
       if (!('embed' in arithmetic)) return newExpertService(arithmetic, space, exchange, dieOf);
       const program = new StepProgram(arithmetic, space, exchange, dieOf, {
         map: this.#mapOf(npu),

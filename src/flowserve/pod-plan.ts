@@ -14,6 +14,7 @@ import { type MemoryPlan, planMemory, type Region, type RegionRequest } from '..
 import type { Checkpoint } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
+import { numericsOf } from '../protocol/numerics.ts';
 import { type Deployment, deploy, type KvFabric, type Schedule, type Topology } from '../protocol/topology.ts';
 import { CALLER_THREAD, CONTROL_THREAD, dealtOutByKind, diesOf, type Hosting, type Scaled, seatsOf } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
@@ -192,7 +193,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
     dies: diesOf(hosting),
     kv_blocks: options.kv_blocks ?? FULL_REQUESTS * blocksOfRequest,
     kv_block_size: options.kv_block_size,
-    ...(options.kv_cache_dtype === 'int8' && { kv_cache_dtype: options.kv_cache_dtype }),
+    ...numericsOf(options),
     max_batch_tokens: options.max_batch_tokens,
     max_batch_requests: options.max_batch_requests,
     enforce_eager: options.enforce_eager,

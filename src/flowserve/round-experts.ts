@@ -10,9 +10,12 @@
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Arena } from '../fabric/arena.ts';
+import type { Numerics } from '../protocol/numerics.ts';
+import type { Replies } from '../xccl/combine.ts';
 import type { ExpertEnd } from '../xccl/ends.ts';
 import type { ExpertArithmetic } from './arithmetic.ts';
 import type { ExpertTimes } from './expert-times.ts';
+import { rowFormatsOf } from './narrow-rows.ts';
 
 /** Scratch of one round, for so many pairs; no two are computed at once. */
 export type RoundScratch = {
@@ -20,15 +23,17 @@ export type RoundScratch = {
   /** u32 [pairs] each. */
   readonly order: number;
   readonly places: number;
-  /** Rows of activations. */
+  /** Rows of activations: answers by expert; and by source, where they do not travel as they are, 0 where they do. */
   readonly answers: number;
+  readonly inOrder: number;
 };
 
-export const layoutRound = (pairs_max: number, row_bytes: number, arena: Arena): RoundScratch => ({
+export const layoutRound = (pairs_max: number, row_bytes: number, numerics: Numerics, arena: Arena): RoundScratch => ({
   pairs_max,
   order: arena.allocate(4 * pairs_max),
   places: arena.allocate(4 * pairs_max),
   answers: arena.allocate(row_bytes * pairs_max),
+  inOrder: rowFormatsOf(numerics).back === 'f32' ? 0 : arena.allocate(row_bytes * pairs_max),
 });
 
 export class RoundExperts {
@@ -49,11 +54,13 @@ export class RoundExperts {
     this.#next = new Int32Array(forward.config.moe.experts + 1);
   }
 
-  /** Leaves a row for each pair received at the end's `reply_rows`. */
-  compute(layer: number, { received, reply_rows }: ExpertEnd): void {
+  /** A row for each pair received: at the end's `reply_rows` if they travel as they are. */
+  compute(layer: number, { received, reply_rows }: ExpertEnd): Replies {
     const { pairs, memory } = received;
-    if (pairs === 0) return;
-    const { order, places, answers } = this.#scratch;
+    const { order, places, answers, inOrder } = this.#scratch;
+    const rows = inOrder === 0 ? reply_rows : inOrder;
+    const replies = { rows, format: this.#forward.layout.narrow.back };
+    if (pairs === 0) return replies;
     const { row_bytes, rows_max, expertSlots } = this.#forward.layout;
     const { gathered } = this.#forward.at;
     this.#sort(offsetOf(memory.pair_experts) / 4, offsetOf(memory.pair_rows) / 4, pairs);
@@ -69,7 +76,8 @@ export class RoundExperts {
         if (began_us >= 0) began_us = this.#times.add(layer, expert, count, began_us);
       }
     }
-    this.#forward.gatherRows(offsetOf(reply_rows), offsetOf(answers), offsetOf(places), pairs);
+    this.#forward.gatherRows(offsetOf(rows), offsetOf(answers), offsetOf(places), pairs);
+    return replies;
   }
 
   /** A counting sort. Ids above the last routed expert's are all the shared one, whoever holds it (domain-layout.ts). */

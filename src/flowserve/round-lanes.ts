@@ -64,6 +64,6 @@ export class RoundLane implements LaneExperts {
       if (this.#sharedId !== null) words[ids + row * top_k + topK] = this.#sharedId;
     }
     // Answers are summed by the gate's own weights, here: those of the exchange are looked at by nobody.
-    return { tokens: rows, rows: model.layout.scratch.normed, experts: this.#place.ids, weights };
+    return { tokens: rows, rows: model.layout.scratch.normed, experts: this.#place.ids, weights, format: model.layout.narrow.there };
   }
 }

@@ -58,7 +58,7 @@ export function layoutRows(
   projection: TensorShare,
   arena: Arena,
   areas: Areas,
-  { normed, pairRows, segments, attended }: DispatchPlaces,
+  { normed, sentScales, sent, pairRows, segments, attended }: DispatchPlaces,
 ): Omit<Scratch, keyof ReadoutScratch> {
   const { attention, hiddenSize, moe } = config;
   const heads = split.heads.count;
@@ -75,7 +75,7 @@ export function layoutRows(
     positions: words(rows),
     spans: words(rows * SPAN_WORDS),
     x: words(rows * hiddenSize),
-    normed,
+    ...{ normed, sentScales, sent },
     qA: words(rows * (mla?.qLoraRank ?? 0)),
     qNope: words(rows * heads * (mla?.nopeDim ?? 0)),
     q: words(rows * heads * qWidth),

@@ -8,7 +8,7 @@ import type { BlockPoolPlace } from '../fabric/block-pool.ts';
 import type { ModelConfig, MoeConfig } from '../model/config.ts';
 import type { KvFormat } from '../model/kernels/kernels.ts';
 import { isMoeLayer, layersInMemory } from '../model/moe-layers.ts';
-import type { KvCacheDtype } from '../protocol/kv-cache-dtype.ts';
+import type { Numerics } from '../protocol/numerics.ts';
 import { attentionPlaceOf, type Deployment, executorOfNpu, isSplit, type Schedule, sharedExpertNpuFor, sharedExpertNpusOf } from '../protocol/topology.ts';
 import type { AreaSizes, Areas } from '../xccl/areas.ts';
 import type { ExchangeOptions } from '../xccl/exchange.ts';
@@ -16,6 +16,7 @@ import { layoutOffers, type OffersPlace } from './distflow/offer-layout.ts';
 import { lanesOf, takesTurns, turnDispatchBytes, turnReplyBytes } from './dp-domains.ts';
 import type { Speculative } from './drafters/speculative.ts';
 import { type ExpertSlots, slotsMax, slotsOfNpu } from './expert-slots.ts';
+import { type NarrowPlace, rowFormatsOf } from './narrow-rows.ts';
 import type { WeightPiece } from './replicated-weights.ts';
 import type { RoutingTable } from './routed-steps.ts';
 import { hasSplitProjection, type TensorShare } from './tensor-share.ts';
@@ -31,12 +32,12 @@ export type ModelShape = Pick<ModelConfig, 'layers' | 'draftLayers' | 'vocabSize
   readonly foreseeable?: number;
 };
 
-export const kvFormatOf = ({ kv_cache_dtype = 'auto' }: { readonly kv_cache_dtype?: KvCacheDtype }): KvFormat => (kv_cache_dtype === 'int8' ? 'int8' : 'f32');
+export const kvFormatOf = ({ kv_cache_dtype = 'auto' }: Numerics): KvFormat => (kv_cache_dtype === 'int8' ? 'int8' : 'f32');
 
 /** Into so many a step is cut at most. */
 export type MicroBatchCount = 1 | 2;
 
-export type LayoutOptions = {
+export type LayoutOptions = Numerics & {
   readonly deployment: Deployment;
   /** NPUs, and spare dies for those that must move. */
   readonly dies: number;
@@ -44,8 +45,6 @@ export type LayoutOptions = {
   readonly kv_block_size: number;
   readonly max_batch_tokens: number;
   readonly max_batch_requests: number;
-  /** What KV cells are kept as; missing: float32. */
-  readonly kv_cache_dtype?: KvCacheDtype;
   /** Decode runs op by op too: nothing is captured, and no room kept for it. */
   readonly enforce_eager: boolean;
   /** What gates choose is kept until the step is done (routed-steps.ts); missing: it is not. */
@@ -80,8 +79,10 @@ export type StepScratch = {
   readonly spans: number;
   /** Rows of activations, as the layers so far left them. */
   readonly x: number;
-  /** Rows on their way to the experts; the dispatch area begins with them. */
+  /** Rows on their way to the experts; the dispatch area begins with them, or with the same as they travel: scales and rows in INT8. */
   readonly normed: number;
+  readonly sentScales: number;
+  readonly sent: number;
   /** u32 [rows, topK]. */
   readonly experts: number;
   /** f32 [rows, topK]. */
@@ -140,6 +141,8 @@ export type DieLayout = {
   /** Where XCCL finds what this die offers; at the same offset in every region. */
   readonly areas: Areas;
   readonly expertSlots: ExpertSlots;
+  /** How rows go to experts and come back. */
+  readonly narrow: NarrowPlace;
 };
 
 /** Of an NPU that has nothing but experts: no attention, no KV, no steps. */
@@ -211,20 +214,24 @@ export function layoutOffersOf(options: LayoutOptions, npu: number, blocks_max: 
 }
 
 /**
- * A step's tokens by destination: the rows, then the lists that say which expert computes which, and what heads put out, for NPUs that split their output
+ * A step's tokens by destination: the rows, as they travel if that is not as they are, then the lists that say which expert computes which, and what heads put out, for NPUs that split their output
  * projection. They are the dispatch area, so nothing is staged. `attended_row_bytes`: of one of its rows.
  */
 export function dispatchPlaces(model: ModelShape, row_bytes: number, options: LayoutOptions, base: number, attended_row_bytes: number) {
   const { moe } = model;
   const rows = options.max_batch_tokens;
   const arena = new Arena(base);
+  const isNarrow = rowFormatsOf(options).there === 'int8';
+  // A block as narrow-rows.ts has it: its rows follow its scales.
+  const sentScales = arena.allocate(isNarrow ? rows * (4 + row_bytes / 4) : 0);
+  const sent = sentScales + (isNarrow ? 4 * rows : 0);
   const normed = arena.allocate(rows * row_bytes);
   const pairRows = arena.allocate(rows * pairsOfRow(moe, options.deployment) * 4);
   const table = (): number => arena.allocate((slotsMax(model, options) + 1) * 8);
   const segments = table();
   const attended = arena.allocate(hasSplitProjection(options.deployment) ? rows * attended_row_bytes : 0);
   const secondSegments = hasTwoBatches(options) ? table() : 0;
-  return { normed, pairRows, segments, attended, secondSegments, bytes: arena.used };
+  return { normed, sentScales, sent, pairRows, segments, attended, secondSegments, bytes: arena.used };
 }
 
 /** Steps may be two micro-batches, each with a lane of its own to expert NPUs that serve whoever asks. */
@@ -235,7 +242,7 @@ export const hasTwoBatches = ({ deployment, schedule, micro_batches = 1 }: Pick<
 export const firstBatchRows = ({ max_batch_tokens }: Pick<LayoutOptions, 'max_batch_tokens'>): number => Math.ceil(max_batch_tokens / 2);
 
 /** What a second micro-batch has of the dispatch area: the rows, and their lists, behind those of the first. */
-export function secondPlaces<Places extends Pick<ReturnType<typeof dispatchPlaces>, 'normed' | 'pairRows' | 'secondSegments'>>(
+export function secondPlaces<Places extends Pick<ReturnType<typeof dispatchPlaces>, 'normed' | 'sentScales' | 'sent' | 'pairRows' | 'secondSegments'>>(
   { moe }: ModelShape,
   row_bytes: number,
   options: LayoutOptions,
@@ -243,7 +250,8 @@ export function secondPlaces<Places extends Pick<ReturnType<typeof dispatchPlace
 ): Places & { readonly segments: number } {
   const rows = firstBatchRows(options);
   const pairRows = places.pairRows + rows * pairsOfRow(moe, options.deployment) * 4;
-  return { ...places, normed: places.normed + rows * row_bytes, pairRows, segments: places.secondSegments };
+  const sent = { sentScales: places.sentScales + rows * 4, sent: places.sent + (rows * row_bytes) / 4 };
+  return { ...places, ...sent, normed: places.normed + rows * row_bytes, pairRows, segments: places.secondSegments };
 }
 
 /** Rows of experts that one row asks for at most: the shared expert is one of them where other NPUs may compute it. */

@@ -127,5 +127,5 @@ export function layoutExpertTurns(model: ModelShape, row_bytes: number, options:
       receive: layoutReceiveMemory(rows, pairs, row_bytes / 4, arena),
     })),
   ).flat();
-  return { lanes, layers: roundLayers(model, options), round: layoutRound(pairs, row_bytes, arena) };
+  return { lanes, layers: roundLayers(model, options), round: layoutRound(pairs, row_bytes, options, arena) };
 }

@@ -7,6 +7,7 @@ import type { Checkpoint } from '../model/checkpoint.ts';
 import { modelDigest } from '../model/model-digest.ts';
 import { moeLayersOf } from '../model/moe-layers.ts';
 import type { MinipodError } from '../protocol/errors.ts';
+import { numericsOf } from '../protocol/numerics.ts';
 import { formatTopology } from '../protocol/topology.ts';
 import type { Hosting } from '../runtime/directory.ts';
 import { type ActRing, makeActRing } from '../trace/act-log.ts';
@@ -41,7 +42,7 @@ function optionsOf({ job_executors, spare_workers, worker_of_npu, scaled }: Host
   const { kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued } = options;
   const { dram_bytes_per_s, link_bytes_per_s, prefix_caching, prefix_sharing, async_scheduling, enforce_eager } = options;
   const { scheduling_policy, load_balancing, long_prompt_groups, long_prompt_tokens, schedule, micro_batches } = options;
-  const { kv_lease_ms, kv_fabric, kv_transfer, kv_cache_dtype = 'auto' } = options;
+  const { kv_lease_ms, kv_fabric, kv_transfer } = options;
   return {
     ...{ kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued },
     ...{ job_executors, npu_workers: [...worker_of_npu], spare_workers },
@@ -56,7 +57,7 @@ function optionsOf({ job_executors, spare_workers, worker_of_npu, scaled }: Host
     ...(options.expert_balancing !== undefined && { expert_balancing: options.expert_balancing }),
     ...(options.speculative !== undefined && { speculative_config: configOf(options.speculative) }),
     ...{ kv_lease_ms, kv_fabric, kv_transfer },
-    ...(kv_cache_dtype !== 'auto' && { kv_cache_dtype }),
+    ...numericsOf(options),
   };
 }
 

@@ -19,6 +19,7 @@ import { routingHeaderOf } from '../platform/recording.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Work } from '../protocol/messages.ts';
+import { numericsOf } from '../protocol/numerics.ts';
 import { parseTopology } from '../protocol/topology.ts';
 import type { Transfer, TransferMessage } from '../protocol/transfers.ts';
 import { Directory } from '../runtime/directory.ts';
@@ -58,21 +59,11 @@ export class KernelRecomputation implements Recompute {
     const digest = modelDigest(checkpoint);
     if (digest !== header.model.digest)
       throw wrongModel(`${checkpoint.folder} is not the model of the run: its digest is ${short(digest)}, in the trace it is ${short(header.model.digest)}`);
-    const {
-      kv_blocks,
-      dram_blocks,
-      kv_block_size,
-      max_batch_tokens,
-      max_batch_requests,
-      max_queued,
-      job_executors,
-      kv_cache_dtype,
-      speculative_config,
-      average_routing,
-    } = header.options;
+    const { kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued, job_executors, speculative_config, average_routing } =
+      header.options;
     const options: PlanOptions = {
       ...{ kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued, job_executors },
-      ...(kv_cache_dtype !== undefined && { kv_cache_dtype }),
+      ...numericsOf(header.options),
       ...(average_routing === true && { average_routing }),
       ...(header.options.hash_foreseeable !== undefined && { hash_foreseeable: header.options.hash_foreseeable }),
       ...(speculative_config !== undefined && { speculative: speculativeOf(speculative_config) }),

@@ -5,7 +5,7 @@
 import * as z from 'zod';
 import { speculativeConfigSchema } from '../flowserve/drafters/speculative-config.ts';
 import { MinipodError } from '../protocol/errors.ts';
-import { KV_CACHE_DTYPES } from '../protocol/kv-cache-dtype.ts';
+import { KV_CACHE_DTYPES, WIRE_DTYPES } from '../protocol/numerics.ts';
 import { firstIssue, inWords } from '../protocol/value-words.ts';
 import { VERSION } from '../protocol/version.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
@@ -60,6 +60,8 @@ const runHeaderSchema = z.object({
     average_routing: z.literal(true).optional(),
     /** Missing: as it is computed. */
     kv_cache_dtype: z.enum(KV_CACHE_DTYPES).optional(),
+    dispatch_dtype: z.enum(WIRE_DTYPES).optional(),
+    combine_dtype: z.enum(WIRE_DTYPES).optional(),
     expert_balancing: z
       .object({ policy: z.string(), redundant_slots: count, period_ms: count, windows: count, threshold: z.number(), nodes: count })
       .optional(),

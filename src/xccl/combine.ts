@@ -154,6 +154,7 @@ export class ReplyCollector {
     if (pairs === 0) return row;
     const { first_pair, slot_of_pair } = this.#routing;
     this.#codec.decode(this.#memory.replies + row * 4 * this.#hidden, this.#rowsOf(blocks, from), pairs, this.#formatOf(blocks, from));
+    this.#count(blocks, from);
     const words = this.#membership.space.wordsOf(this.#memory.places);
     const places = offsetOf(this.#memory.places) / 4;
     const first = first_pair[from] as number;
@@ -185,6 +186,7 @@ export class ReplyCollector {
     const rowBytes = 4 * this.#hidden;
     const format = this.#formatOf(blocks, from);
     let rows = this.#rowsOf(blocks, from);
+    this.#count(blocks, from);
     // What the kernel can read where it lies is summed from there.
     if (format !== 'f32' || segmentOf(rows) !== segmentOf(this.#memory.replies)) {
       const pulled = this.#memory.replies + first * rowBytes;
@@ -195,6 +197,10 @@ export class ReplyCollector {
     const places = offsetOf(this.#memory.places) / 4;
     const base = offsetOf(rows);
     for (let pair = 0; pair < pairs; pair++) words[places + (slot_of_pair[first + pair] as number)] = base + pair * rowBytes;
+  }
+
+  #count(blocks: PartList, from: number): void {
+    this.#membership.endpoint.counters.pulled_bytes += blockBytes(this.#formatOf(blocks, from), blocks.pairs[from] as number, this.#hidden);
   }
 
   #rowsOf(blocks: PartList, from: number): number {

@@ -10,7 +10,7 @@ import { MinipodError } from '../protocol/errors.ts';
 import type { Membership } from './membership.ts';
 import { checkRange, checkRoom, directoryBytes, type Extent, formatOfCode, type PartList, partBytes, writeEntry } from './parts.ts';
 import type { TokenRouting } from './token-routing.ts';
-import { formatCode, RowCodec, stagingBytes, type WireFormat, type WireKernels } from './wire-format.ts';
+import { blockBytes, formatCode, RowCodec, stagingBytes, type WireFormat, type WireKernels } from './wire-format.ts';
 
 /** Tokens and the gate's choice for them, all in the segment of the die. */
 export type TokenBatch = {
@@ -212,6 +212,7 @@ export class ReceivedTokens {
     space.copy(memory.pair_rows + 4 * firstPair, part + 4 * pairs, 4 * pairs);
     const format = formatOfCode(this.#membership.nameOf(rank), parts.formats[source] as number);
     this.#codec.decode(memory.rows + 4 * firstRow * this.hidden, part + 8 * pairs, rows, format);
+    endpoint.counters.pulled_bytes += blockBytes(format, rows, this.hidden);
     this.#checkPairs(space, rank, firstPair, pairs, firstRow, rows);
   }
 

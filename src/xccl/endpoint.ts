@@ -22,7 +22,8 @@ export type Surroundings = {
   readonly now_ms: () => number;
 };
 
-export type EndpointCounters = { writes: number; stale: number };
+/** `pulled_bytes`: of rows taken from peers' areas by dispatch and combine, in whichever form they travel. */
+export type EndpointCounters = { writes: number; stale: number; pulled_bytes: number };
 
 const FIELD_WORDS = FIELD_BYTES / 4;
 /** Words of a field that are its channel's own. */
@@ -40,7 +41,7 @@ export class Endpoint {
   readonly epoch: number;
   readonly areas: Areas;
   readonly surroundings: Surroundings;
-  readonly counters: EndpointCounters = { writes: 0, stale: 0 };
+  readonly counters: EndpointCounters = { writes: 0, stale: 0, pulled_bytes: 0 };
   /** Of each peer. */
   readonly #channels: number;
   readonly #own: Int32Array;

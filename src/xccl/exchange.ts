@@ -12,6 +12,8 @@
  *   DISPATCH  a layer + 1,024 × map epoch | b segments, and when the step is due (due-time.ts) | c offset of the segments | d offset of the pairs' rows | e taken: the event whose answer was pulled
  *   COMBINE   a event that is answered | b offset in the reply area | c pairs | d status: computed, failed, or refused: a slot does not hold what it was asked for
  *
+ * Rows of tokens may travel narrower than they are (wire-format.ts), there or back: then the dispatch area begins with a block of them, and an answer is one.
+ *
  * NPUs that split the weights of their output projections ask one another in the same way for the columns that the other one has: rows of what their heads put
  * out, all alike, need no lists, and an answer has the width of a row, of which the peer's columns are pulled.
  *
@@ -30,6 +32,7 @@ import type { Endpoint } from './endpoint.ts';
 import { type Lane, laneOf, ONLY_LANE } from './lane.ts';
 import { type Replies, ReplyArea } from './reply-area.ts';
 import { ReservedReplies } from './reserved-replies.ts';
+import { blockBytes, type RowCodec, type WireFormat } from './wire-format.ts';
 
 /** One NPU's part of a layer's tokens, as an expert NPU sees it. Addresses are global. */
 export type TokenDispatch = {
@@ -55,6 +58,8 @@ export type Arrived = {
   readonly lane: number;
   readonly replyOffset: number;
   readonly pairs: number;
+  /** Of the source's rows, which whoever serves pulls. */
+  readonly bytes: number;
   readonly due: number;
 };
 /** A dispatch that has come. */
@@ -80,14 +85,21 @@ const tokensAsked = (what: number, segments: number, segmentsAddress: number, pa
   rowsAddress,
 });
 
-/** `lanes`, missing: 1. `askers`: the most dies that ask this one, each of which has room of its own for its answers; missing: they share it. */
-export type ExchangeOptions = { readonly lanes?: number; readonly askers?: number };
+/** How rows of tokens travel to experts and back, and what turns answers into rows. */
+export type RowTravel = { readonly there: WireFormat; readonly back: WireFormat; readonly codec: RowCodec };
+
+/**
+ * `lanes`, missing: 1. `askers`: the most dies that ask this one, each of which has room of its own for its answers; missing: they share it. `rows`: missing: they travel
+ * as they are.
+ */
+export type ExchangeOptions = { readonly lanes?: number; readonly askers?: number; readonly rows?: RowTravel };
 
 export class Exchange {
   readonly endpoint: Endpoint;
   readonly #rowBytes: number;
   readonly #lanes: readonly Lane[];
   readonly #replies: Replies;
+  readonly #travel: RowTravel | null;
   /** Where the next look for dispatches begins: nobody is served twice before the others had their turn. */
   #turn = 0;
   #isStalled = false;
@@ -95,13 +107,12 @@ export class Exchange {
   dispatches = 0;
   served = 0;
   refused = 0;
-  /** Rows taken from peers' areas: of dispatches, to compute with, and of answers. */
-  #pulledRows = 0;
 
   /** `rowBytes`: of one activation row. Rows begin the dispatch area. */
-  constructor(endpoint: Endpoint, rowBytes: number, { lanes = 1, askers }: ExchangeOptions = {}) {
+  constructor(endpoint: Endpoint, rowBytes: number, { lanes = 1, askers, rows }: ExchangeOptions = {}) {
     this.endpoint = endpoint;
     this.#rowBytes = rowBytes;
+    this.#travel = rows ?? null;
     this.#lanes = [ONLY_LANE, ...Array.from({ length: lanes - 1 }, (_, lane) => laneOf(lane))];
     const { reply_bytes } = endpoint.areas;
     this.#replies = askers === undefined ? new ReplyArea(reply_bytes) : new ReservedReplies(reply_bytes, askers, lanes);
@@ -110,10 +121,6 @@ export class Exchange {
   /** A dispatch waits for room that others' answers hold; they tell nobody when they take them. */
   get isStalled(): boolean {
     return this.#isStalled;
-  }
-
-  get pulled_bytes(): number {
-    return this.#pulledRows * this.#rowBytes;
   }
 
   get replies(): Replies {
@@ -140,10 +147,27 @@ export class Exchange {
   }
 
   /**
-   * Pulls the peer's answer to `event`, `pairs` rows, to `target`; of each row `width` bytes from byte `skip` on, to where a row as wide as the answer's has them.
+   * Pulls the peer's answer to `event`, `pairs` rows of tokens, to `target`.
    * @throws `memory_fault` when the answer does not lie in the peer's reply area.
    */
-  pull(peer: number, event: number, target: number, pairs: number, lane = 0, skip = 0, width = this.#rowBytes): Answer {
+  pull(peer: number, event: number, target: number, pairs: number, lane = 0): Answer {
+    const travel = this.#travel;
+    return this.#pull(peer, event, lane, this.#answerBytes(pairs), (answer, bytes) => {
+      if (travel === null) this.endpoint.space.copy(target, answer, bytes);
+      else travel.codec.decode(target, answer, pairs, travel.back);
+    });
+  }
+
+  /** The same of columns: of each row `width` bytes from byte `skip` on, to where a row as wide as the answer's has them. */
+  pullColumns(peer: number, event: number, target: number, rows: number, skip: number, width: number): Answer {
+    const { space } = this.endpoint;
+    return this.#pull(peer, event, 0, rows * this.#rowBytes, (answer, bytes) => {
+      if (width === this.#rowBytes) space.copy(target, answer, bytes);
+      else space.copyRows(target, answer + skip, width, rows, this.#rowBytes);
+    });
+  }
+
+  #pull(peer: number, event: number, lane: number, bytes: number, take: (answer: number, bytes: number) => void): Answer {
     const { endpoint } = this;
     const channel = this.#lane(lane).combine;
     const combine = endpoint.newEventFrom(peer, channel);
@@ -151,13 +175,11 @@ export class Exchange {
     const offset = endpoint.wordFrom(peer, channel, FIELD_WORD.b) >>> 0;
     const status = endpoint.wordFrom(peer, channel, FIELD_WORD.d);
     if (status === STATUS.computed) {
-      const bytes = pairs * this.#rowBytes;
       const { reply, reply_bytes } = endpoint.surroundings.areasOf(peer);
       if (offset + bytes > reply_bytes)
         throw new MinipodError('memory_fault', `die ${peer} answered with ${bytes} bytes at ${offset} of its reply area of ${reply_bytes}`);
-      if (width === this.#rowBytes) endpoint.space.copy(target, reply + offset, bytes);
-      else endpoint.space.copyRows(target, reply + offset + skip, width, pairs, this.#rowBytes);
-      this.#pulledRows += pairs;
+      take(reply + offset, bytes);
+      endpoint.counters.pulled_bytes += bytes;
     }
     // Given up while the copy ran: its successor is asked again.
     if (!endpoint.isStill(peer, channel, combine)) return 'pending';
@@ -209,10 +231,10 @@ export class Exchange {
   }
 
   /** Tells the source that its answer lies ready, or why there is none. */
-  answer({ source, event, lane, replyOffset, pairs }: Arrived, verdict: Verdict): void {
+  answer({ source, event, lane, replyOffset, pairs, bytes }: Arrived, verdict: Verdict): void {
     if (verdict === 'computed') {
       this.served++;
-      this.#pulledRows += pairs;
+      this.endpoint.counters.pulled_bytes += bytes;
     }
     this.endpoint.write(source, this.#lane(lane).combine, event, replyOffset, pairs, STATUS[verdict], 0);
   }
@@ -248,25 +270,31 @@ export class Exchange {
       const asked: RowsDispatch = { layer: -1 - what, rows: count, rowsAddress: dispatch + first, bytes: second };
       const rows = first + second <= dispatch_bytes ? checks.rowsOf(asked) : Number.POSITIVE_INFINITY;
       // Who serves these takes them one by one, as they come.
-      const arrived = this.#arrive(source, event, lane, rows, 0);
+      const arrived = this.#arrive({ source, event, lane, pairs: rows, bytes: second, due: 0 }, rows * this.#rowBytes);
       return arrived === null ? null : { kind: 'rows', ...asked, ...arrived };
     }
     const segments = segmentsIn(count);
     const asked = tokensAsked(what, segments, dispatch + first, dispatch + second, dispatch);
     const pairs = first + segments * 8 <= dispatch_bytes ? checks.pairsOf(asked) : Number.POSITIVE_INFINITY;
-    const arrived = this.#arrive(source, event, lane, second + pairs * 4 <= dispatch_bytes ? pairs : Number.POSITIVE_INFINITY, dueIn(count));
+    const bytes = this.#travel?.there === 'int8' ? pairs * (4 + this.#rowBytes / 4) : pairs * this.#rowBytes;
+    const isInside = second + pairs * 4 <= dispatch_bytes;
+    const arrived = this.#arrive({ source, event, lane, pairs, bytes, due: dueIn(count) }, isInside ? this.#answerBytes(pairs) : Number.POSITIVE_INFINITY);
     return arrived === null ? null : { kind: 'tokens', ...asked, ...arrived };
   }
 
-  /** Takes a dispatch whose answer has `pairs` rows; null: refused, or there is no room for them now. */
-  #arrive(source: number, event: number, lane: number, pairs: number, due: number): Arrived | null {
+  #answerBytes(pairs: number): number {
+    return this.#travel === null ? pairs * this.#rowBytes : blockBytes(this.#travel.back, pairs, this.#rowBytes / 4);
+  }
+
+  /** Takes a dispatch whose answer takes so many bytes; null: refused, or there is no room for them now. */
+  #arrive(asked: Omit<Arrived, 'replyOffset'>, bytes: number): Arrived | null {
     const { endpoint } = this;
-    const bytes = pairs * this.#rowBytes;
+    const { source, event, lane } = asked;
     if (bytes > this.#replies.answer_bytes_max) {
       // Tables that lead out of the source's area, or were rewritten under this look: an answer that says so, and nothing else touched.
       endpoint.consume(source, this.#lane(lane).dispatch, event);
       this.refused++;
-      this.answer({ source, event, lane, pairs: 0, replyOffset: 0, due }, 'failed');
+      this.answer({ ...asked, pairs: 0, replyOffset: 0 }, 'failed');
       return null;
     }
     if (this.#replies instanceof ReplyArea) this.sweepReplies();
@@ -276,7 +304,7 @@ export class Exchange {
       return null;
     }
     endpoint.consume(source, this.#lane(lane).dispatch, event);
-    return { source, event, lane, pairs, replyOffset, due };
+    return { ...asked, replyOffset };
   }
 
   /** Taken, or its source asks for something else since: then it does not look for it any more. */

@@ -12,6 +12,7 @@
  * a deadline: who does are the attention ranks, which name whoever is silent.
  * @module
  */
+import type { Replies } from './combine.ts';
 import type { Domain } from './domain.ts';
 import type { DpDomain } from './dp-domain.ts';
 import type { ExpertEnd } from './ends.ts';
@@ -25,8 +26,8 @@ export type TurnLane = {
   readonly makeEnd: (life: Domain) => ExpertEnd;
 };
 
-/** Computes what `end` has received, to its `reply_rows`. `round`: of the domain's life, from 0. */
-export type ComputeRound = (end: ExpertEnd, round: number) => void;
+/** Computes what `end` has received, and says where the answers lie. `round`: of the domain's life, from 0. */
+export type ComputeRound = (end: ExpertEnd, round: number) => Replies;
 
 class ExpertLane {
   readonly #domain: DpDomain;
@@ -64,8 +65,7 @@ class ExpertLane {
   /** What fails here fails the round for all. */
   compute(compute: ComputeRound): void {
     try {
-      compute(this.#end, this.#round);
-      this.#operation = this.#end.e2a({ rows: this.#end.reply_rows, ...NO_DEADLINE });
+      this.#operation = this.#end.e2a({ ...compute(this.#end, this.#round), ...NO_DEADLINE });
       this.#state = 'sending';
     } catch {
       this.#beginAnew();

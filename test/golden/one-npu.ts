@@ -4,11 +4,13 @@ import type { ExpertMap } from '../../actors/policies/expert-placement/expert-ma
 import { segmentOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { allocateSegments } from '../../src/fabric/memory-plan.ts';
+import type { ExpertArithmetic } from '../../src/flowserve/arithmetic.ts';
 import { ExpertForward } from '../../src/flowserve/expert-forward.ts';
 import { firstMap } from '../../src/flowserve/expert-routing.ts';
 import type { ExpertService } from '../../src/flowserve/expert-service.ts';
 import { Forward } from '../../src/flowserve/forward.ts';
 import { WeightLoader } from '../../src/flowserve/load-weights.ts';
+import { newExchange } from '../../src/flowserve/narrow-rows.ts';
 import { areasOfDie, type PlanOptions, type PodPlan, planPod } from '../../src/flowserve/pod-plan.ts';
 import { exchangeOptions } from '../../src/flowserve/step-layout.ts';
 import { StepProgram } from '../../src/flowserve/step-program.ts';
@@ -21,7 +23,7 @@ import type { Sampling, Sequence } from '../../src/protocol/messages.ts';
 import type { StepOutcome, StepPlan } from '../../src/protocol/steps.ts';
 import { attentionPlaceOf, colocated, type DpGroupPlace, executorOfNpu } from '../../src/protocol/topology.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
-import { Exchange } from '../../src/xccl/exchange.ts';
+import type { Exchange } from '../../src/xccl/exchange.ts';
 import { GREEDY } from './greedy.ts';
 
 /** `programs`: of NPUs that run steps, before which no others come. */
@@ -68,10 +70,15 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
   const surroundings = { space, areasOf: (die: number) => areasOfDie(plan, die), arrive: () => {}, now_ms: () => 0 };
   const programs: StepProgram[] = [];
   const services = plan.layouts.map((layout) => {
-    const exchange = new Exchange(new Endpoint(layout.npu, surroundings), layout.row_bytes, exchangeOptions(plan.options, layout.npu));
     const ownKernels = kernelsOf(segmentOf(layout.base));
-    if (layout.kind === 'experts') return newExpertService(new ExpertForward(plan.config, layout, layout.layers, ownKernels), space, exchange, (npu) => npu);
+    const exchangeOf = (arithmetic: ExpertArithmetic): Exchange =>
+      newExchange(new Endpoint(layout.npu, surroundings), arithmetic, exchangeOptions(plan.options, layout.npu));
+    if (layout.kind === 'experts') {
+      const experts = new ExpertForward(plan.config, layout, layout.layers, ownKernels);
+      return newExpertService(experts, space, exchangeOf(experts), (npu) => npu);
+    }
     const forward = new Forward(plan.config, layout, ownKernels);
+    const exchange = exchangeOf(forward);
     const program = new StepProgram(forward, space, exchange, (npu) => npu, { map: mapOf(layout.npu), speculative: plan.options.speculative });
     programs.push(program);
     return program.service;

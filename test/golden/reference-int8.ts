@@ -14,11 +14,21 @@ export function nearest(t: number): number {
   return below % 2 === 0 ? below : below + 1;
 }
 
+/** Of a row with that largest magnitude: a 127th of it, in the 16 upper bits of a float's 24. */
+export function scaleOf(largest: number): number {
+  word[0] = largest / 127;
+  bits[0] = (bits[0] as number) & 0xffff_ff00;
+  return Math.max(word[0] as number, 2 ** -126);
+}
+
+const word = new Float32Array(1);
+const bits = new Uint32Array(word.buffer);
+
 export function quantize(x: Float32Array): Quantized {
   const largest = x.reduce((top, v) => Math.max(top, Math.abs(v)), 0);
   if (!x.every(Number.isFinite)) return { q: new Int8Array(x.length), scale: Number.NaN };
   if (largest === 0) return { q: new Int8Array(x.length), scale: 0 };
-  const scale = Math.max(f(largest / 127), 2 ** -126);
+  const scale = scaleOf(largest);
   return { q: Int8Array.from(x, (v) => Math.min(Math.max(nearest(f(v / scale)), -127), 127)), scale };
 }
 

@@ -73,6 +73,8 @@ function calls(): Partial<Record<keyof Kernels, (k: Kernels) => void>> {
     gqaStoreSpansInt8: (k) => k.gqaStoreSpansInt8(a, 21, b, 17, spans, 3, 2, 8, blockSize, layerOffset, positions),
     mlaAttentionSpansInt8: (k) => k.mlaAttentionSpansInt8(out, 41, a, 53, spans, 3, 4, 8, 4, blockSize, layerOffset, positions, 0, 0.3, scratch),
     gqaAttentionSpansInt8: (k) => k.gqaAttentionSpansInt8(out, 41, a, 53, spans, 3, 4, 2, 8, blockSize, layerOffset, positions, 0.3, scratch),
+    quantizeInt8: (k) => k.quantizeInt8(out, c, a, 9, 5, 8),
+    dequantizeInt8: (k) => k.dequantizeInt8(out, 9, bytesOfNoise, c, 5, 8),
     combineRows: (k) => k.combineRows(out, 9, a, ids, b, 2, c, 8, 4, 7),
   };
 }

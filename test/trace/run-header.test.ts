@@ -49,14 +49,15 @@ describe('the header of a run', () => {
       Object.keys(podOptionsSchema.shape)
         .filter((name) => !named.has(name))
         .sort(),
-    ).toEqual(['kv_cache_dtype', 'micro_batches', 'schedule']);
+    ).toEqual(['combine_dtype', 'dispatch_dtype', 'kv_cache_dtype', 'micro_batches', 'schedule']);
     const apart = { schedule: 'dataflow', micro_batches: 2 } as const;
     expect((await headerOf({ topology: 'moe-attention:domains=2x1,experts=2', ...apart })).options).toMatchObject(apart);
     expect(await headerOf({ npus: 2, scale_max: { attention: 3 } })).toMatchObject({
       topology: 'colocated:dp=3',
       options: { scaled: { executor: 0, groups: 2, experts: null } },
     });
-    expect((await headerOf({ kernels: 'real', kv_cache_dtype: 'int8' })).options.kv_cache_dtype).toBe('int8');
+    const numerics = { kv_cache_dtype: 'int8', dispatch_dtype: 'int8', combine_dtype: 'int8' } as const;
+    expect((await headerOf({ kernels: 'real', ...numerics })).options).toMatchObject(numerics);
   });
 
   it('should be read where it is older than an option', async () => {

@@ -8,6 +8,7 @@ import { layoutReceiveMemory, type ReceivedTokens, type ReceiveMemory } from '..
 import type { Operation, Poll } from '../../src/xccl/operation.ts';
 import { bundleBytesMax, packageBytesMax, repliesBytesMax } from '../../src/xccl/parts.ts';
 import { stagingBytes, type WireFormat, type WireKernels } from '../../src/xccl/wire-format.ts';
+import { scaleOf as scaleOfLargest } from '../golden/reference-int8.ts';
 import { type App, type Dies, makeDies, numbers } from './rig.ts';
 
 export const kernelModule = await loadKernelModule();
@@ -65,7 +66,10 @@ function halfToEven(x: number): number {
   return x - low > 0.5 || (x - low === 0.5 && low % 2 !== 0) ? low + 1 : low;
 }
 
-export const scaleOf = (row: Float32Array): number => Math.fround(row.reduce((largest, x) => Math.max(largest, Math.abs(x)), 0) / 127);
+export function scaleOf(row: Float32Array): number {
+  const largest = row.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+  return largest === 0 ? 0 : scaleOfLargest(largest);
+}
 
 /** A row as it comes out of the wire. */
 export function throughWire(row: Float32Array, format: WireFormat): Float32Array {

@@ -90,7 +90,9 @@ class Asker {
   }
 
   #pull(peer: number, event: number, target: number): Answer {
-    return this.#asksForColumns ? this.exchange.pull(peer, event, target, peer, 0, COLUMNS.skip, COLUMNS.bytes) : this.exchange.pull(peer, event, target, peer);
+    return this.#asksForColumns
+      ? this.exchange.pullColumns(peer, event, target, peer, COLUMNS.skip, COLUMNS.bytes)
+      : this.exchange.pull(peer, event, target, peer);
   }
 
   #ask(peer: number): number {

@@ -282,6 +282,7 @@ export class Rig {
       this.computed[npu]?.push(`${end.membership.domain.id} ${round}`);
       this.onCompute(npu, end);
       computeReceived(this.dies.space, end.received, end.reply_rows);
+      return { rows: end.reply_rows };
     });
   }
 }

@@ -20,6 +20,7 @@ import { plainChecksum } from '../distflow/checksum.ts';
 import { withDraftLayers } from '../drafters/draft-layers.ts';
 import { firstMap } from '../expert-routing.ts';
 import { layersWithExperts, layoutSlotTables, layoutStaging, placeOfSlot, type SlotWeights, writeSlot } from '../expert-slots.ts';
+import { layoutNarrow } from '../narrow-rows.ts';
 import { type PlanOptions, type PodPlanOf, planDies } from '../pod-plan.ts';
 import { layoutRouting } from '../routed-steps.ts';
 import { holdsWeights } from '../scale-shapes.ts';
@@ -107,9 +108,10 @@ function layoutHashExperts(model: ModelShape, options: LayoutOptions, npu: numbe
   const rows_max = options.max_batch_tokens;
   const scratch = { gathered: arena.allocate(rows_max * HASH_BYTES), computed: arena.allocate(rows_max * HASH_BYTES) };
   const turns = layoutExpertTurns(model, HASH_BYTES, options, npu, arena);
+  const narrow = layoutNarrow(options, rows_max, HASH_BYTES, arena);
   const parts = { weights: weightsEnd - areasEnd, activations: arena.used - weightsEnd, 'XCCL areas': areasEnd };
   const hasShared = model.moe.sharedExperts > 0 && sharedExpertNpusOf(executorOfNpu(options.deployment, npu)).includes(npu);
-  return { kind: 'experts', npu, base, bytes: arena.used, parts, rows_max, row_bytes: HASH_BYTES, areas, scratch, turns, ...weights, hasShared };
+  return { kind: 'experts', npu, base, bytes: arena.used, parts, rows_max, row_bytes: HASH_BYTES, areas, scratch, turns, ...weights, hasShared, narrow };
 }
 
 export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: number, base: number, bytes?: number): HashLayout {
@@ -172,6 +174,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
     evenExperts,
     turns,
     second,
+    narrow: layoutNarrow(options, rows, HASH_BYTES, arena),
     ...weights,
   };
 }
@@ -181,7 +184,7 @@ function layoutRows(
   { moe }: ModelShape,
   { deployment }: LayoutOptions,
   rows: number,
-  { normed, pairRows, segments }: Pick<StepScratch, 'normed' | 'pairRows' | 'segments'>,
+  { normed, sentScales, sent, pairRows, segments }: Pick<StepScratch, 'normed' | 'sentScales' | 'sent' | 'pairRows' | 'segments'>,
   arena: Arena,
 ): StepScratch & { readonly sharedOut: number } {
   const hashes = (count: number): number => arena.allocate(count * HASH_BYTES);
@@ -191,7 +194,7 @@ function layoutRows(
     positions: words(rows),
     spans: words(rows * SPAN_WORDS),
     x: hashes(rows),
-    normed,
+    ...{ normed, sentScales, sent },
     experts: words(rows * moe.topK),
     expertWeights: words(rows * moe.topK),
     rowIndices: words(rows * moe.topK),

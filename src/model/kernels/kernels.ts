@@ -219,8 +219,8 @@ type Sampling = {
 /** Narrow forms in which rows may travel (xDeepServe §3.2, dispatch step 2). Wire rows lie end to end, at any alignment; `rows` and `dim` may be 0. */
 type Wire = {
   /**
-   * INT8 with one scale a row: scale = max |x| / 127, q = round(x / scale), half to even, in −127..127. q i8 [rows, dim], scales f32 [rows].
-   * What comes back differs by half a scale at most (and f32's rounding). A row of zeros has scale 0. A row with NaN or infinity has scale NaN, and
+   * INT8 with one scale a row: scale = max |x| / 127 in its 16 upper bits, q = round(x / scale), half to even, in −127..127. q i8 [rows, dim], scales f32 [rows].
+   * What comes back differs by half a scale at most, and comes back as it is if it goes through this again: q × scale is exact. A row of zeros has scale 0. A row with NaN or infinity has scale NaN, and
    * comes back as NaN. No other scale is below 2⁻¹²⁶, as a denormal one could not hold the bound.
    */
   quantizeInt8(q: Address, scales: Address, x: Address, xStride: number, rows: number, dim: number): void;

@@ -38,6 +38,8 @@ const INSTRUCTIONS = [
   ['gqaStoreSpansInt8', 'uuuuuuuuuuu'],
   ['mlaAttentionSpansInt8', 'uuuuuuuuuuuuufu'],
   ['gqaAttentionSpansInt8', 'uuuuuuuuuuuufu'],
+  ['quantizeInt8', 'uuuuuu'],
+  ['dequantizeInt8', 'uuuuuu'],
 ] as const satisfies readonly (readonly [keyof Kernels, string])[];
 
 /** Kernels that a program may call. */

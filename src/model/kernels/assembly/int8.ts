@@ -1,6 +1,6 @@
 // y = x Wᵀ in INT8 (xDeepServe §4.7): weights with one scale an output channel, activations with one a token, sums exact.
 //
-//   q[r, k] = round(x[r, k] / sx[r])   half to even, sx[r] = max |x[r]| / 127, of the whole row whoever computes which outputs (wire.ts)
+//   q[r, k] = round(x[r, k] / sx[r])   half to even, sx[r] = max |x[r]| / 127 in 16 bits, of the whole row whoever computes which outputs (wire.ts)
 //   y[r, o] = (f32(Σₖ q[r, k] W[o, k]) · sx[r]) · sw[o]
 //
 // The sum is an integer in 32 bits: no order of its terms, no tile shape and no number of rows changes it. It cannot overflow while
@@ -13,7 +13,7 @@
 // Scales of the outputs, f32, follow the last panel. A row of activations is i16, so that a pair of it is one word.
 import { opaque, storeTail } from './lanes';
 import { pollStop, pollStopAt } from './stop';
-import { INFINITE, largestMagnitude, QUIET_NAN, ROUNDER, ROUNDER_BITS, SCALE_MIN } from './wire';
+import { INFINITE, largestMagnitude, QUIET_NAN, ROUNDER, ROUNDER_BITS, scaleOf } from './wire';
 
 // ---------------------------------------------------------------- activations
 
@@ -52,7 +52,7 @@ export function quantizeRows(q: usize, scales: usize, x: usize, xStride: i32, ro
       store<u32>(scales, QUIET_NAN);
       memory.fill(q, 0, <usize>dim << 1);
     } else {
-      const scale: f32 = max(reinterpret<f32>(largest) / 127, SCALE_MIN);
+      const scale = scaleOf(largest);
       store<f32>(scales, scale);
       quantizeRow(q, x, dim, scale);
     }

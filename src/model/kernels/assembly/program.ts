@@ -18,6 +18,7 @@ import {
   gqaAttentionSpans, gqaAttentionSpansInt8, gqaStoreSpans, gqaStoreSpansInt8, mlaAttentionSpans, mlaAttentionSpansInt8, mlaStoreSpans, mlaStoreSpansInt8,
 } from './spans';
 import { pollStop } from './stop';
+import { dequantizeInt8, quantizeInt8 } from './wire';
 
 const VARIABLES: u32 = 4096;
 
@@ -118,6 +119,8 @@ export function runProgram(program: usize, bytes: i32): void {
         gqaAttentionSpansInt8(
           u(at, 0), n(at, 1), u(at, 2), n(at, 3), u(at, 4), n(at, 5), n(at, 6), n(at, 7), n(at, 8), n(at, 9), n(at, 10), u(at, 11), f(at, 12), u(at, 13));
         break;
+      case 31: quantizeInt8(u(at, 0), u(at, 1), u(at, 2), n(at, 3), n(at, 4), n(at, 5)); break;
+      case 32: dequantizeInt8(u(at, 0), n(at, 1), u(at, 2), u(at, 3), n(at, 4), n(at, 5)); break;
       default: unreachable();
     }
   }

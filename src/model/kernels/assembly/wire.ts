@@ -10,9 +10,11 @@ export const QUIET_NAN: u32 = 0x7fc00000;
 
 // ---------------------------------------------------------------- INT8
 //
-//   scale = max |x| / 127        q = round(x / scale), half to even        x' = q scale        |x - x'| <= scale / 2
+//   scale = max |x| / 127, cut to 16 bits        q = round(x / scale), half to even        x' = q scale        |x - x'| <= scale / 2
 //
-// q needs no clamp: the quotient of the largest x differs from 127 by roundings only.
+// A scale of 16 significant bits makes q scale exact in 24, and 127 scale / 127 the scale again: what has been in this form is in it for good. So a row may be
+// narrowed by whoever computes it, and again by whatever it travels on or is multiplied with, without a bit changing after the first time.
+// q needs no clamp: the quotient of the largest x is between 127 and 127 (1 + 2^-15), but for roundings.
 // A scale below the least normal float would hold too few bits for that (max |x| of 180 denormal steps gives a scale of one step), so it ends there.
 
 export const SCALE_MIN: f32 = 1.1754943508222875e-38; // 2^-126
@@ -28,6 +30,13 @@ export function largestMagnitude(x: usize, dim: i32): i32 {
   let largest = max(max(i32x4.extract_lane(top, 0), i32x4.extract_lane(top, 1)), max(i32x4.extract_lane(top, 2), i32x4.extract_lane(top, 3)));
   for (let i = whole; i < <usize>dim << 2; i += 4) largest = max(largest, load<i32>(x + i) & MAGNITUDE);
   return largest;
+}
+
+const SCALE_BITS: u32 = 0xffffff00; // of a float's 24 significant bits the upper 16
+
+/** Of a row whose largest magnitude is neither 0 nor infinite. */
+export function scaleOf(largest: i32): f32 {
+  return max(reinterpret<f32>(reinterpret<u32>(reinterpret<f32>(largest) / 127) & SCALE_BITS), SCALE_MIN);
 }
 
 /** round(x / scale) in the low bits of four lanes. */
@@ -67,7 +76,7 @@ export function quantizeInt8(q: usize, scales: usize, x: usize, xStride: i32, ro
       store<u32>(scales, QUIET_NAN);
       memory.fill(q, 0, <usize>dim);
     } else {
-      const scale: f32 = max(reinterpret<f32>(largest) / 127, SCALE_MIN);
+      const scale = scaleOf(largest);
       store<f32>(scales, scale);
       quantizeRow(q, x, dim, scale);
     }
