@@ -16,6 +16,7 @@ import type { ScaleReport, ScalingStats } from '../results.ts';
 import type { Cast } from '../runtime/cast.ts';
 import type { Directory, Scaled } from '../runtime/directory.ts';
 import { lastGoodMap } from './expert-balancing.ts';
+import type { ServingNow } from './step-costs.ts';
 import type { WeightsNow } from './weights.ts';
 
 /** Where its actor lives. */
@@ -58,6 +59,11 @@ export class ScaleRequests {
   /** Expert NPUs that have an executor's experts; null: always all that it has. */
   expertsServing(executor: number): number | null {
     return this.#scaled?.executor === executor && this.#serving.experts > 0 ? this.#serving.experts : null;
+  }
+
+  /** So it is from the moment on at which a change is done. */
+  servingNow({ id, groups, experts }: Executor): ServingNow {
+    return { groups: this.#scaled?.executor === id ? this.#serving.attention : groups.length, experts: this.expertsServing(id) ?? experts.npus };
   }
 
   /** Whether an NPU that runs steps has the weights for them, or is to have them in a moment. */

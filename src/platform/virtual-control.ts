@@ -27,14 +27,14 @@ import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { FrontendMessage, Message, Work } from '../protocol/messages.ts';
 import type { OutputMessage } from '../protocol/output.ts';
 import type { StepPlan } from '../protocol/steps.ts';
-import { type Executor, firstGroups, leaderOf, type NpuPlace, sharedExpertNpusOf } from '../protocol/topology.ts';
+import { firstGroups, leaderOf, type NpuPlace } from '../protocol/topology.ts';
 import type { Transfer, TransferMessage } from '../protocol/transfers.ts';
 import { Codec } from '../protocol/wire.ts';
 import type { Act, Mail } from '../runtime/cast.ts';
 import { Directory, ON_CONTROL } from '../runtime/directory.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import { VirtualHost } from '../runtime/virtual-host.ts';
-import { ASCEND_910C_DIE, type Parallelism, ROCE, rooflineExpert, rooflineTimes, type StepTime } from '../simulate/roofline.ts';
+import { ASCEND_910C_DIE, ROCE, rooflineExpert, type StepTime } from '../simulate/roofline.ts';
 import { endInspection, type Inspect, InspectionEvents } from '../trace/inspection-events.ts';
 import { birthOf, expertMapsOf } from './births.ts';
 import { withCacheCosts } from './cache-costs.ts';
@@ -45,6 +45,7 @@ import { LayerTimes, type Link } from './layer-times.ts';
 import { buildMachine, type Machine, MachineNpus, type OnProgress } from './machine.ts';
 import { VirtualRecordings } from './recording.ts';
 import { ScaleRequests } from './scale-requests.ts';
+import { StepCosts } from './step-costs.ts';
 import { VirtualWorkers } from './virtual-workers.ts';
 
 export type VirtualOptions = PlanOptions & {
@@ -68,12 +69,6 @@ const JITTER = 0.5;
 const NS_PER_US = 1_000;
 /** Which job executor takes a request is drawn from a stream of its own. */
 const JOB_EXECUTORS = 2;
-
-function parallelismOf(executor: Executor): Parallelism {
-  const { experts, attention, tp, oproj, split } = executor;
-  const apart = { attention: attention.npus, shared: sharedExpertNpusOf(executor).length };
-  return { npus: experts.npus, tp, oproj, split: split === undefined ? undefined : apart };
-}
 
 /** A sequence's part of a step, beside what it computes. */
 const ALONE = { first_block: 0, blocks: [], shared: 0, generated: 0, samples: false, drafts: 0, foresees: -1, attach: null, output: [] } as const;
@@ -111,8 +106,7 @@ export class VirtualControl {
   readonly #codec = new Codec();
   readonly #device = ASCEND_910C_DIE;
   readonly #layers: LayerTimes;
-  /** By task executor. */
-  readonly #step_ns: readonly ((plan: StepPlan) => StepTime)[];
+  readonly #stepCosts: StepCosts;
   /** Microseconds that experts would have computed. */
   #experts_us = 0;
   readonly #recordings: VirtualRecordings;
@@ -148,7 +142,7 @@ export class VirtualControl {
     this.#loads = new ExpertLoads(plan, space, this.directory);
     const { draftLayers } = plan.config;
     const drafting = draftLayers === undefined ? this.config : { ...this.config, draftLayers };
-    this.#step_ns = plan.hosting.deployment.executors.map((executor) => rooflineTimes(drafting, parallelismOf(executor), this.#device));
+    this.#stepCosts = new StepCosts(drafting, plan.hosting.deployment, this.#device, (executor) => this.scale.servingNow(executor));
     const recordings = new VirtualRecordings({ clock: 'virtual', ...options }, { checkpoint, plan });
     this.#recordings = recordings;
     this.#domains = new DomainSteps(plan.options, {
@@ -384,7 +378,7 @@ export class VirtualControl {
 
   #timesOf(npu: Address, resolved: StepPlan): StepTime {
     const { executor } = this.plan.hosting.deployment.npus[idOf(npu)] as NpuPlace;
-    return (this.#step_ns[executor] as (plan: StepPlan) => StepTime)(resolved);
+    return this.#stepCosts.timesOf(executor, resolved);
   }
 
   #transfer_ns(bytes: number, { link_latency_ns, link_bytes_per_s }: typeof ROCE = this.#device): number {

@@ -59,7 +59,7 @@ function usPerToken({ base_us, row_us, round: share, acceptance, sequences, seed
         one.tokens += 1 + right;
         tokens += 1 + right;
       }
-      let took_us = base_us + row_us * rows;
+      const took_us = base_us + row_us * rows;
       const rounds = Math.max(...lengths);
       for (let at = 0; at < rounds; at++) {
         const round_us = share * (base_us + row_us * lengths.filter((length) => length > at).length);
