@@ -55,6 +55,8 @@ export type LinksOptions = {
   readonly epoch?: number;
   /** By thread: the peers' epochs for which their rings were readied; else those that they have now. */
   readonly peer_epochs?: readonly number[];
+  /** Told of a peer that counts and whose ring holds rubbish, of which nothing is read any more. Missing: `receive` throws, and this thread ends. */
+  readonly onCorrupt?: (peer: number, error: unknown) => void;
 };
 
 type Pair = { readonly peer: number; readonly control: Outgoing; readonly data: Outgoing };
@@ -83,6 +85,7 @@ export class Links {
   readonly #memory: WebAssembly.Memory;
   readonly #rings: readonly RingPlace[];
   readonly #now_us: (() => number) | null;
+  readonly #onCorrupt: LinksOptions['onCorrupt'];
   readonly #scratch = new Scratch(1_024);
   /** By thread. */
   #pairs: (Pair | undefined)[] = [];
@@ -102,6 +105,7 @@ export class Links {
     this.#memory = memory;
     this.#rings = rings;
     this.#now_us = options.now_us ?? null;
+    this.#onCorrupt = options.onCorrupt;
     for (const peer of new Set(rings.flatMap(({ from, to }) => (from === thread ? [to] : to === thread ? [from] : []))))
       this.attach(peer, options.peer_epochs?.[peer]);
   }
@@ -282,8 +286,10 @@ export class Links {
       }
     } catch (error) {
       // Rubbish is a defect, unless its writer was given up before it was read: then it says no more than a stale frame does.
-      if (isHandling || this.control.epochOf(peer) === epoch) throw error;
+      const isDefect = this.control.epochOf(peer) === epoch;
+      if (isHandling || (isDefect && this.#onCorrupt === undefined)) throw error;
       this.#giveUp(incoming);
+      if (isDefect) this.#onCorrupt?.(peer, error);
     }
     if (frames === 0) return false;
     if (incoming.isOver) return true;

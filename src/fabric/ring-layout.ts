@@ -7,8 +7,8 @@
  *   64  data, a power of two in size; positions are wrapping int32, compared by subtraction
  *   …   the slab, if the ring has one (slab.ts)
  *
- *   frame:     | kind            | source | destination | sequence | epoch | time | bytes | roles | payload … padded to 8 bytes
- *   extended:  | EXTENDED + kind | …                                             | bytes | roles | slab offset | slab bytes | at | total | payload, or it lies in the slab
+ *   frame:     | kind + sum      | source | destination | sequence | epoch | time | bytes | roles | payload … padded to 8 bytes
+ *   extended:  | … + EXTENDED    | …                                             | bytes | roles | slab offset | slab bytes | at | total | payload, or it lies in the slab
  *
  * A frame never wraps: where it would, a PAD frame | 0 | bytes to the end | fills the end. `bytes` counts the payload at hand, which is the part from `at`
  * of a payload of `total`; `slab bytes` what the slab gives up for it.
@@ -28,6 +28,8 @@ export const SLAB_TAIL_WORD = 33;
 const DATA_WORD = 64;
 export const PAD = 0;
 export const KIND_MASK = 0xff;
+/** Of the kind's word; the rest is the frame's sum (frame-sum.ts). */
+export const FLAGS_MASK = 0x1ff;
 /** Flag beside the kind: four words more follow the header. */
 export const EXTENDED = 0x100;
 

@@ -9,10 +9,12 @@
  * @module
  */
 import { assert } from '../protocol/errors.ts';
+import { FrameSum } from './frame-sum.ts';
 import {
   EXTENDED,
   EXTENDED_BYTES,
   EXTENT,
+  FLAGS_MASK,
   FRAME,
   HEADER_BYTES,
   HEADER_WORDS,
@@ -34,6 +36,7 @@ import { roundUp8, SlabReader, SlabWriter } from './slab.ts';
 export const FRAME_KIND = { message: 1 } as const;
 
 const ATOMIC_LOOKS = 64;
+const EXTENT_WORDS = (EXTENDED_BYTES - HEADER_BYTES) / 4;
 
 /** What the sender says of a frame; the rest of its header is the ring's and the link's. */
 export type FrameAddress = { kind: number; source: number; destination: number; roles: number };
@@ -51,6 +54,7 @@ export class RingProducer extends RingView {
   #tailSeen: number;
   #sequence = 0;
   #waits = false;
+  readonly #sum = new FrameSum();
 
   constructor(memory: WebAssembly.Memory, shape: RingShape, epoch: number) {
     super(memory, shape);
@@ -75,6 +79,8 @@ export class RingProducer extends RingView {
     const word = this.#claim(frame);
     if (word < 0) return false;
     this.copyIn(word + HEADER_WORDS, words, from, bytes);
+    this.#sum.begin(header.kind);
+    this.#sum.add(words, from, wordsOfBytes(bytes));
     this.#putHeader(word, header.kind, header, bytes, time);
     this.#head = (this.#head + frame) | 0;
     return true;
@@ -101,6 +107,9 @@ export class RingProducer extends RingView {
     this.words[word + EXTENT.slab_bytes] = slab === null ? 0 : slab.commit(bytes);
     this.words[word + EXTENT.at] = at;
     this.words[word + EXTENT.total] = total;
+    this.#sum.begin(header.kind | EXTENDED);
+    this.#sum.add(words, from, wordsOfBytes(bytes));
+    this.#sum.add(this.words, word + HEADER_WORDS, EXTENT_WORDS);
     this.#putHeader(word, header.kind | EXTENDED, header, bytes, time);
     this.#head = (this.#head + frame) | 0;
     return true;
@@ -113,7 +122,6 @@ export class RingProducer extends RingView {
 
   #putHeader(word: number, kind: number, header: Readonly<FrameAddress>, bytes: number, time: number): void {
     const { words } = this;
-    words[word + FRAME.kind] = kind;
     words[word + FRAME.source] = header.source;
     words[word + FRAME.destination] = header.destination;
     words[word + FRAME.sequence] = this.#sequence;
@@ -121,6 +129,8 @@ export class RingProducer extends RingView {
     words[word + FRAME.time] = time;
     words[word + FRAME.bytes] = bytes;
     words[word + FRAME.roles] = header.roles;
+    this.#sum.add(words, word + 1, HEADER_WORDS - 1);
+    words[word + FRAME.kind] = kind | this.#sum.end();
     this.#sequence = (this.#sequence + 1) | 0;
   }
 
@@ -198,6 +208,7 @@ export class RingConsumer extends RingView {
   /** A payload that comes in parts, and how much of it is there. */
   #whole: Int32Array | null = null;
   #gathered = 0;
+  readonly #sum = new FrameSum();
 
   constructor(memory: WebAssembly.Memory, shape: RingShape) {
     super(memory, shape);
@@ -257,12 +268,15 @@ export class RingConsumer extends RingView {
     if (header.bytes < 0 || header.bytes > this.#inline_bytes_max) this.#corrupt(`a frame of ${header.bytes} bytes`);
     this.#payloadByte = word * 4 + HEADER_BYTES;
     this.#total = header.bytes;
+    this.#sum.begin(kind & FLAGS_MASK);
+    this.#checkSum(word, kind);
     this.#tail = (this.#tail + HEADER_BYTES + roundUp8(header.bytes)) | 0;
   }
 
   #takeExtended(word: number): void {
     const { bytes } = this.header;
     const slab = this.#slab;
+    const kind = this.#word(word + FRAME.kind);
     this.#at = this.#word(word + EXTENT.at);
     this.#total = this.#word(word + EXTENT.total);
     if (this.#at < 0 || bytes <= 0 || this.#total > PAYLOAD_BYTES_MAX || this.#at + bytes > this.#total || (slab === null && bytes > this.capacity))
@@ -270,7 +284,18 @@ export class RingConsumer extends RingView {
     const slabOffset = this.#word(word + EXTENT.slab_offset);
     slab?.take(slabOffset, bytes, this.#word(word + EXTENT.slab_bytes));
     this.#payloadByte = slab === null ? word * 4 + EXTENDED_BYTES : slab.offset + slabOffset;
+    this.#sum.begin(kind & FLAGS_MASK);
+    this.#checkSum(word, kind);
     this.#tail = (this.#tail + EXTENDED_BYTES + (slab === null ? roundUp8(bytes) : 0)) | 0;
+  }
+
+  /** Its writer has summed its payload, what follows the header, and the header but for the word that has the sum. */
+  #checkSum(word: number, kind: number): void {
+    const sum = this.#sum;
+    sum.add(this.words, this.#payloadByte >>> 2, wordsOfBytes(this.header.bytes));
+    if ((kind & EXTENDED) !== 0) sum.add(this.words, word + HEADER_WORDS, EXTENT_WORDS);
+    sum.add(this.words, word + 1, HEADER_WORDS - 1);
+    if (((kind ^ sum.end()) & ~FLAGS_MASK) !== 0) this.#corrupt('a frame has another sum than it was written with');
   }
 
   /** Is the payload of the frame at hand whole? A part is copied aside; with the last one the whole is at hand, and `header.bytes` is its length. */

@@ -19,7 +19,7 @@ import { packVocabulary } from '../model/vocabulary.ts';
 import { type Address, address, idOf, type Role, roleOf } from '../protocol/address.ts';
 import type { CallerToPod, PromptRecord } from '../protocol/caller.ts';
 import { drain, memberLost, npuLost } from '../protocol/constructors.ts';
-import { assert, type ErrorRecord, MinipodError } from '../protocol/errors.ts';
+import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
 import type { RebalanceReport } from '../protocol/expert-maps.ts';
 import type { FrontendMessage, Message } from '../protocol/messages.ts';
 import { type ThreadMessage, threadReport } from '../protocol/threads.ts';
@@ -124,7 +124,10 @@ export class Control {
     this.#space = space;
     this.#clock = monotonicClock(options.origin_ms);
     this.#ready = Promise.withResolvers<void>();
-    const links = new Links(CONTROL_THREAD, memories[0] as WebAssembly.Memory, plan.rings, space.control, { now_us: () => this.#clock.now_ms() * 1000 });
+    const links = new Links(CONTROL_THREAD, memories[0] as WebAssembly.Memory, plan.rings, space.control, {
+      now_us: () => this.#clock.now_ms() * 1000,
+      onCorrupt: (thread, error) => this.#giveUpCorrupt(thread, error),
+    });
     for (const { thread } of seatsOf(plan.hosting).slice(plan.workers)) {
       links.detach(thread);
       // Whoever sits on a spare seat is somebody's successor, and his acts are numbered so.
@@ -317,6 +320,13 @@ export class Control {
       const worker = this.directory.seating.threads.indexOf(thread);
       if (worker >= 0) this.giveUp(worker, reason);
     }
+  }
+
+  /** A worker that finds rubbish ends itself; this thread, with which the pod would end, has its writer ended. */
+  #giveUpCorrupt(thread: number, error: unknown): void {
+    const worker = this.directory.seating.threads.indexOf(thread);
+    if (worker < 0) throw error;
+    this.giveUp(worker, toErrorRecord(error).message);
   }
 
   #receive(peer: number, { to, from, message, cause }: ReceivedMail): void {

@@ -43,7 +43,8 @@ export type OnProgress = (report: ProgressReport) => Promise<void>;
 
 /** Weights of the hash model have a version, of which there is one. */
 const WEIGHT_VERSION = 1;
-/** Of one launch or transfer: some thousand times what the largest step takes. Whoever goes round for ever is a defect. */
+/** Whoever goes round for ever is a defect. Of one launch: a step takes a few turns for each layer, at most hundreds; of one transfer: each turn moves some blocks. */
+const STEP_TURNS_MAX = 20_000;
 const TURNS_MAX = 1_000_000;
 /** Dispatches that an NPU's experts serve before the next NPU's do. */
 const DISPATCHES_PER_TURN = 64;
@@ -276,7 +277,7 @@ export class MachineNpus {
     // Where other ranks of the NPU's group have yet to be given the step, it goes on when they are.
     let turns = 0;
     for (let isMoving = true; isMoving; ) {
-      assert(++turns < TURNS_MAX, 'NPUs answer one another for ever');
+      assert(++turns < STEP_TURNS_MAX, 'NPUs answer one another for ever');
       isMoving = false;
       this.onTurn?.((npu) => this.#theHostOf(npu).moves);
       for (const program of ranks) isMoving = (isAtWork(program) && this.#theHostOf(program.npu).poll(program, false) !== 'pending') || isMoving;

@@ -3,7 +3,7 @@ import { Buffer } from 'node:buffer';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { FRAME_KIND, type FrameAddress, RingConsumer, RingProducer } from '../../src/fabric/ring.ts';
-import { clearRing, PAYLOAD_BYTES_MAX, type RingShape, ringBytes, wholeBytesMax } from '../../src/fabric/ring-layout.ts';
+import { clearRing, inlineBytesMax, PAYLOAD_BYTES_MAX, type RingShape, ringBytes, wholeBytesMax } from '../../src/fabric/ring-layout.ts';
 import { Scratch } from '../../src/fabric/scratch.ts';
 
 const EPOCH = 7;
@@ -99,6 +99,27 @@ describe.each(SHAPES)('a ring of $capacity bytes with a slab of $slab_bytes', (s
         expect([consumer.next(), producer.free_bytes, producer.slab?.bytes ?? 0]).toEqual([false, shape.capacity, 0]);
       }),
       { numRuns: 40 },
+    );
+  });
+
+  it('finds any bit that flips in a frame that lies there', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: wholeBytesMax(shape) }), fc.nat(), (bytes, flip) => {
+        const memory = makeMemory();
+        const producer = new RingProducer(memory, shape, EPOCH);
+        const consumer = new RingConsumer(memory, shape);
+        producer.write(header(7), wordsOf(1, bytes), 0, bytes, 0);
+        producer.publish();
+        const isExtended = bytes > inlineBytesMax(shape);
+        const length = Math.ceil(bytes / 4);
+        const [inRing, inSlab] = !isExtended ? [8 + length, 0] : shape.slab_bytes === 0 ? [12 + length, 0] : [12, length];
+        const words = new Int32Array(memory.buffer, shape.offset + 256);
+        const at = Math.floor((flip % ((inRing + inSlab) * 32)) / 32);
+        const word = at < inRing ? at : shape.capacity / 4 + at - inRing;
+        words[word] = (words[word] as number) ^ (1 << (flip % 32));
+        expect(() => consumer.next() && consumer.gather(), `bit ${flip % 32} of word ${word}`).toThrow(/the ring is corrupt/);
+      }),
+      { numRuns: 1_000 },
     );
   });
 
