@@ -3,6 +3,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import { createProgram } from '../src/cli/program.ts';
+import { generateOptionsSchema, podOptionsSchema } from '../src/options.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const PAGES = ['README.md', ...readdirSync(join(ROOT, 'docs')).flatMap((name) => (name.endsWith('.md') ? [join('docs', name)] : []))];
@@ -55,5 +57,26 @@ describe('the pages', () => {
     );
     expect(drawn.length).toBeGreaterThan(50);
     expect([...drawn, ...told].filter((type) => !types.has(type))).toEqual([]);
+  });
+
+  it('should have each command in the table of the README, those of a group in its row or in rows of their own', () => {
+    const rows = read('README.md')
+      .split('\n')
+      .filter((line) => line.startsWith('| `minipod '));
+    const isTold = (group: string, name: string): boolean =>
+      rows.some(
+        (row) =>
+          new RegExp(`^\\| \`minipod ${group}${name}(\`| [A-Z[…])`).test(row) || (row.startsWith(`| \`minipod ${group}…`) && row.includes(`\`${name}\``)),
+      );
+    const { commands } = createProgram(() => {});
+    const names = commands.flatMap((one) => [['', one.name()], ...one.commands.map((inner) => [`${one.name()} `, inner.name()])] as [string, string][]);
+    expect(names.length).toBeGreaterThan(20);
+    expect(names.filter(([group, name]) => !isTold(group, name))).toEqual([]);
+  });
+
+  it('should name each option of a pod and of a call in the README', () => {
+    const options = [podOptionsSchema, generateOptionsSchema].flatMap(({ shape }) => Object.keys(shape));
+    const named = new Set([...read('README.md').matchAll(/`([a-z_]+)`/g)].map(([, name]) => name));
+    expect(options.filter((option) => !named.has(option))).toEqual([]);
   });
 });

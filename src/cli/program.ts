@@ -70,7 +70,8 @@ function isWrongUsage(error: unknown): boolean {
   return flag !== 'model' && [POD_FLAGS, SAMPLING_FLAGS, PARSER_FLAGS].some((flags) => Object.hasOwn(flags, flag));
 }
 
-function createProgram(setExitCode: (code: number) => void): Command {
+/** All commands; nothing runs before it is given arguments. */
+export function createProgram(setExitCode: (code: number) => void): Command {
   const program = new Command('minipod')
     .description('Serves mixture-of-experts language models: a SuperPod in one process.')
     .version(VERSION, '-V, --version')
