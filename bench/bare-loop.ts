@@ -78,6 +78,7 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
       words[span + SPAN.row] = row;
       words[span + SPAN.rows] = count;
       words[span + SPAN.table] = tableOf(slot);
+      words[span + SPAN.from] = 0;
       tokens[index]?.forEach((token, offset) => {
         words[(at.tokenIds >>> 2) + row + offset] = token;
         words[(at.positions >>> 2) + row + offset] = (starts[index] as number) + offset;

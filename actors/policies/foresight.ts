@@ -19,16 +19,19 @@ export const reachOf = ({ foresight, sequence }: RunningSequence, end: number): 
 /** Positions whose KV is whole, so that others may go on from it. */
 export const keepable = ({ computed, hole }: RunningSequence): number => (hole < 0 ? computed : Math.min(computed, hole));
 
-/** Tokens to draft behind a step of `count` more of its tokens (`StepEntry.foresees`). Who drafts no more, for it does not pay, has a hole from there on. */
-export function foreseen(running: RunningSequence, count: number): number {
-  const { sequence, stage, tokens, launched, sampling, foresight, drafting } = running;
-  if (foresight === 0 || running.hole >= 0) return -1;
+/**
+ * Tokens to draft behind a step of `count` more of its tokens (`StepEntry.foresees`), `wanted` at most. Who goes on without drafts, for they do not pay, has a hole
+ * from there on, also when it drafts again.
+ */
+export function foreseen(running: RunningSequence, count: number, wanted: number): number {
+  const { sequence, stage, tokens, launched, sampling, foresight } = running;
+  if (foresight === 0) return -1;
   const samples = launched + count === tokens.length + sampling;
   if (!samples || stage === 'prefill') return 0;
   // Of what is left after this step the next one draws one token itself.
   const left = sequence.max_tokens - (tokens.length - sequence.prompt.length) - sampling - 2;
-  if (sequence.drafts && drafting.wait === 0) return Math.max(0, Math.min(foresight, left));
+  if (sequence.drafts && wanted > 0) return Math.max(0, Math.min(foresight, left, wanted));
   if (launched < sequence.prompt.length) return 0;
-  running.hole = launched;
+  if (running.hole < 0) running.hole = launched;
   return -1;
 }

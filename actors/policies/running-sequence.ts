@@ -35,7 +35,7 @@ export type RunningSequence = {
   readonly drafting: DraftHistory;
   /** Where drafts are computed: so many positions behind its tokens those take room in. */
   readonly foresight: number;
-  /** What they are computed from is missing from this position on; −1: it is all there. */
+  /** What they are computed from is missing from this position on, or some of it; −1: it is all there. */
   hole: number;
   /** Launched steps that compute it and have not come back. */
   flights: number;
@@ -104,8 +104,8 @@ export const tokensToLaunch = (running: RunningSequence): number =>
 
 /** Drafts that could lead to tokens which it still wants, beside one for each step that is launched: none while its prompt is computed. */
 export function draftsLeft(running: RunningSequence): number {
-  const { sequence, stage, launched, sampling, slack, hole, foresight } = running;
-  if (stage === 'prefill' || !sequence.drafts || hole >= 0 || launched < sequence.prompt.length) return 0;
+  const { sequence, stage, launched, sampling, slack, foresight } = running;
+  if (stage === 'prefill' || !sequence.drafts || launched < sequence.prompt.length) return 0;
   // Who computes drafts knows how far it has got, and computes no more than are wanted.
   const further = foresight > 0 ? 0 : slack;
   return Math.max(0, lastOutputOf(running) - outputOf(running) - sampling - further - 1);

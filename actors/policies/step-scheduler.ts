@@ -322,7 +322,7 @@ export class StepScheduler {
   #launch(running: RunningSequence, count: number, drafts: number, attach: Sequence | null, launched: Launched[]): StepEntry {
     const granted = missingBlocks(running, count + drafts, this.cache);
     if (granted > 0) this.cache.allocBlocks(running.holding, granted);
-    const foresees = foreseen(running, count);
+    const foresees = foreseen(running, count, running.foresight > 0 ? this.drafting.lengthFor(running.drafting, this.#running.size) : 0);
     const entry = stepEntry(running, count, drafts, foresees, granted, attach);
     running.flights++;
     running.launched += count;

@@ -86,7 +86,8 @@ export class BareModel {
     this.#words[span + SPAN.row] = 0;
     this.#words[span + SPAN.rows] = rows;
     this.#words[span + SPAN.table] = offsetOf(layout.blockTables.address);
-    assert(SPAN_WORDS === 3, 'a span is written whole');
+    this.#words[span + SPAN.from] = 0;
+    assert(SPAN_WORDS === 4, 'a span is written whole');
     this.#spans = [{ slot: 0, row: 0, rows }];
   }
 

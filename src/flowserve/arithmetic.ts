@@ -13,8 +13,8 @@ import type { DieLayout, ModelShape, StepLayout, StepScratch } from './step-layo
 import type { Part } from './step-parts.ts';
 import type { GatherTables } from './tensor-share.ts';
 
-/** Rows of one sequence in a step. */
-export type Span = { readonly slot: number; readonly row: number; readonly rows: number };
+/** Rows of one sequence in a step; `from`: the first position that they attend to, missing: 0. */
+export type Span = { readonly slot: number; readonly row: number; readonly rows: number; readonly from?: number };
 
 /** What an NPU computes for whoever asks for its experts. Offsets are within its segment. */
 export interface ExpertArithmetic {

@@ -323,7 +323,6 @@ export class Forward implements Arithmetic {
       block_size,
       layerOffset,
       at.positions,
-      layer < this.config.layers ? 0 : 1,
       softmaxScale,
       at.attentionScratch,
     );

@@ -254,7 +254,7 @@ export class MicroBatches {
     const own: Span[] = [];
     const words = this.#words;
     const [source, target] = [0, lane].map((index) => (this.#models[index] as Arithmetic).at.spans / 4) as [number, number];
-    for (const [index, { slot, row, rows }] of spans.entries()) {
+    for (const [index, { slot, row, rows, from: seen = 0 }] of spans.entries()) {
       const first = Math.max(row, from);
       const count = Math.min(row + rows, to) - first;
       if (count <= 0) continue;
@@ -263,7 +263,8 @@ export class MicroBatches {
       words[at + SPAN.row] = first - from;
       words[at + SPAN.rows] = count;
       words[at + SPAN.table] = table;
-      own.push({ slot, row: first - from, rows: count });
+      words[at + SPAN.from] = seen;
+      own.push({ slot, row: first - from, rows: count, from: seen });
     }
     return own;
   }

@@ -98,9 +98,9 @@ export type StepScratch = {
   readonly gathered: number;
 };
 
-/** Words of a sequence's rows in a step, as kernels find them. */
-export const SPAN = { row: 0, rows: 1, table: 2 } as const;
-export const SPAN_WORDS = 3;
+/** Words of a sequence's rows in a step, as kernels find them; `from`: the first position that they attend to. */
+export const SPAN = { row: 0, rows: 1, table: 2, from: 3 } as const;
+export const SPAN_WORDS = 4;
 
 export type KvPlace = {
   readonly address: number;

@@ -369,6 +369,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.#words[span + SPAN.row] = row;
     this.#words[span + SPAN.rows] = rows;
     this.#words[span + SPAN.table] = offsetOf(address) + slot * blocks_max * 4;
+    this.#words[span + SPAN.from] = 0;
   }
 
   #writeInputs(entry: StepEntry, row: number): void {

@@ -3,7 +3,11 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { DecodeCosts } from '../../actors/policies/decode-costs.ts';
 import { Drafting, newDraftHistory } from '../../actors/policies/drafting.ts';
-import type { StepOutcome } from '../../src/protocol/steps.ts';
+import type { Planned } from '../../actors/policies/step-entry.ts';
+import { StepScheduler } from '../../actors/policies/step-scheduler.ts';
+import { address } from '../../src/protocol/address.ts';
+import type { StepEntry, StepOutcome } from '../../src/protocol/steps.ts';
+import { greedySequence } from '../golden/greedy.ts';
 import { runs } from '../property-runs.ts';
 
 /** `round`: what a round of drafts takes, of a step of as many rows; 0: they are looked up. */
@@ -24,6 +28,10 @@ const world: fc.Arbitrary<World> = fc.record({
   seed: fc.nat(),
 });
 
+const LIMITS = {
+  ...{ kv_blocks: 100, kv_block_size: 4, batch_tokens_max: 64, batch_requests_max: 4, has_prefix_cache: true, is_asynchronous: false, has_priorities: false },
+  ...{ dram_blocks: 0, cache_costs: null, lends_by_layer: false, offers_max: 8, shares_prefixes: false, drafts_max: 2, drafts_as_pays: true, foresight: 2 },
+} as const;
 const DRAFTS_MAX = 4;
 const TOKENS = 400;
 /** A step now and then is held up by something else. */
@@ -115,5 +123,28 @@ describe('drafts as they pay', () => {
     const { base_us, row_us } = costs.line;
     expect(Math.abs(base_us - 400)).toBeLessThan(60);
     expect(Math.abs(row_us - 150)).toBeLessThan(20);
+  });
+});
+
+describe('drafts that layers compute', () => {
+  const [task, none] = [address('task', 1), { logprobs: null, more: [], prompt_logprobs: null, error: null }];
+
+  it('should begin again after a pause, with a hole behind which nothing is kept for others', () => {
+    const scheduler = new StepScheduler(LIMITS, address('dp-group', 0));
+    scheduler.enqueue(task, greedySequence(1, [5, 6, 7, 8, 9], 300));
+    const foresees: number[] = [];
+    for (let step = 0; scheduler.hasWork; step++) {
+      const { entries } = (scheduler.plan() as Planned).plan;
+      const [entry] = entries as [StepEntry];
+      foresees.push(entry.foresees);
+      // What is drafted is wrong, and a row costs as much as a step.
+      const drafts = entry.drafts > 0 && (foresees.at(-2) ?? -1) > 0 ? [99] : [];
+      scheduler.retire([{ token: 10 + step, ...none, drafts }], 100 * (entry.tokens.length + drafts.length), 0);
+    }
+    const pauses = foresees.join(' ').match(/(-1 ?)+/g) ?? [];
+    expect(pauses.length).toBeGreaterThan(1);
+    expect(foresees.slice(foresees.indexOf(-1)).filter((count) => count > 0).length).toBeGreaterThan(1);
+    // 302 positions were computed.
+    expect(scheduler.cache.cached).toBeLessThan(20);
   });
 });

@@ -1,5 +1,6 @@
 /** What MTP layers draft, on the bare model, against the reference implementation; then whatever the topology and however the prompt was computed. */
 import { describe, expect, it } from 'vitest';
+import { offsetOf } from '../../src/fabric/address.ts';
 import type { PlanOptions } from '../../src/flowserve/pod-plan.ts';
 import type { StepProgram } from '../../src/flowserve/step-program.ts';
 import { LAST_SAMPLED, type StepEntry } from '../../src/protocol/steps.ts';
@@ -24,10 +25,10 @@ function draftsOf(program: StepProgram, count: number): readonly number[] {
 type Model = Awaited<ReturnType<typeof load>>;
 
 /** The drafts behind each generated token. */
-function draftsBehind(model: Model, prompt: readonly number[], tokens: number, { k = 1, chunk = 256, npu = 0 } = {}) {
+function draftsBehind(model: Model, prompt: readonly number[], tokens: number, { k = 1, chunk = 256, npu = 0, foreseesAt = (_start: number) => k } = {}) {
   const drafts: (readonly number[])[] = [];
   const outcomes = generateGreedily(model, prompt, tokens, {
-    ...{ chunk, npu, foresees: k },
+    ...{ chunk, npu, foresees: k, foreseesAt },
     onStep: (start, rows) => {
       if (start + rows >= prompt.length) drafts.push(draftsOf(model.programs[npu] as StepProgram, k));
     },
@@ -46,6 +47,34 @@ describe('multi-token prediction', async () => {
     expect(agreedTokens(golden, ids)).toBe(golden.greedy_ids.length);
     expect(drafts.slice(0, -1).map(([draft]) => draft)).toEqual(golden.mtp_draft_ids);
     expect(ids.slice(1).filter((id, index) => id === drafts[index]?.[0]).length).toBe(golden.mtp_accepted);
+  });
+
+  it('should go on behind a hole, without what lies in it, the same op by op, captured and on two ranks', async () => {
+    const { golden } = cases[0] as (typeof cases)[number];
+    const { length } = golden.token_ids;
+    const foreseesAt = (start: number): number => (start < length + 6 || start >= length + 16 ? 3 : -1);
+    const withHole = (other: Model) => draftsBehind(other, golden.token_ids, 30, { k: 3, foreseesAt });
+    const [eager, captured, ranks] = [
+      await load(3, { enforce_eager: true }),
+      await load(3),
+      await load(3, { topology: parseTopology('colocated:dp=1,tp=2'), workers: 1 }),
+    ];
+    const { ids, drafts } = withHole(eager);
+    for (const { forward, npu } of captured.programs) {
+      const { address: at, blocks, block_bytes } = forward.layout.kv;
+      expect(npu).toBe(0);
+      captured.space.floatsOf(forward.layout.base).fill(Number.NaN, offsetOf(at) / 4, (offsetOf(at) + blocks * block_bytes) / 4);
+    }
+    expect(withHole(captured)).toEqual({ ids, drafts });
+    expect(withHole(ranks)).toEqual({ ids, drafts });
+    const whole = draftsBehind(reference, golden.token_ids, 30, { k: 3 });
+    expect(ids).toEqual(whole.ids);
+    // In the hole there are none, before it they are those without it, behind it some are.
+    expect(drafts.slice(0, 6)).toEqual(whole.drafts.slice(0, 6));
+    expect(drafts.slice(7, 16).flat()).toEqual([]);
+    const behind = drafts.slice(17, -1);
+    expect(behind.every((some) => some.length === 3)).toBe(true);
+    expect(behind.filter(([draft], index) => draft === whole.drafts[17 + index]?.[0]).length).toBeGreaterThan(behind.length / 3);
   });
 
   it.each([

@@ -91,7 +91,14 @@ export function generateGreedily(
   { plan, programs, services }: BareModel,
   prompt: readonly number[],
   count: number,
-  options: { npu?: number; chunk?: number; sampling?: Partial<Sampling>; foresees?: number; onStep?: (start: number, rows: number) => void } = {},
+  options: {
+    npu?: number;
+    chunk?: number;
+    sampling?: Partial<Sampling>;
+    foresees?: number;
+    foreseesAt?: (start: number) => number;
+    onStep?: (start: number, rows: number) => void;
+  } = {},
 ): StepOutcome[] {
   // All ranks of the NPU's group run the step, as one program.
   const { group } = attentionPlaceOf(plan.hosting.deployment, options.npu ?? 0);
@@ -129,7 +136,7 @@ export function generateGreedily(
           generated: outcomes.length,
           samples,
           drafts: 0,
-          foresees,
+          foresees: options.foreseesAt?.(computed) ?? foresees,
           attach: step === 1 ? sequence : null,
           output: [],
         },

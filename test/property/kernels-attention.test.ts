@@ -142,20 +142,20 @@ describe('MLA', () => {
     expectSameBits(last, whole.slice(40 * d.heads * d.latent, 41 * d.heads * d.latent));
   });
 
-  it('should leave out position 0 where that is hidden, whatever lies there and however the rows are cut', () => {
+  it.each([1, 5, 16, 22])('should leave out what is before position %i where that is hidden, whatever lies there and however the rows are cut', (first) => {
     const d = { heads: 3, latent: 20, rope: 4 };
     const length = 37;
-    const kv = { latents: noise(11)(length * d.latent).fill(NaN, 0, d.latent), ropes: noise(12)(length * d.rope).fill(NaN, 0, d.rope), length };
-    const positions = Array.from({ length: length - 1 }, (_, i) => i + 1);
+    const kv = { latents: noise(11)(length * d.latent).fill(NaN, 0, first * d.latent), ropes: noise(12)(length * d.rope).fill(NaN, 0, first * d.rope), length };
+    const positions = Array.from({ length: length - first }, (_, i) => i + first);
     const q = noise(13)(positions.length * d.heads * (d.latent + d.rope));
-    const whole = mla(q, kv, positions, d, 16, length, 1);
+    const whole = mla(q, kv, positions, d, 16, length, first);
     arena.reset();
-    expectSameBits(mla(q, kv, positions, d, 32, 5, 1), whole);
+    expectSameBits(mla(q, kv, positions, d, 32, 5, first), whole);
     const values = rowsOf(kv.latents, d.latent);
     const keys = values.map((latent, i) => join(latent, rowsOf(kv.ropes, d.rope)[i] ?? new Float32Array()));
     const want = rowsOf(q, d.latent + d.rope).flatMap((query, i) => {
       const n = (positions[Math.floor(i / d.heads)] ?? 0) + 1;
-      return [...attention(query, keys.slice(1, n), values.slice(1, n), 0.17)];
+      return [...attention(query, keys.slice(first, n), values.slice(first, n), 0.17)];
     });
     // The tiles are others, so the bits may be.
     expect(Math.max(...want.map((value, index) => Math.abs(value - (whole[index] as number))))).toBeLessThan(1e-5);

@@ -78,7 +78,7 @@ describe('attention over KV in INT8', () => {
           const scratch = arena.room(kvTileBytes(width, format) + attentionScratchBytes(rows, heads));
           const attend = isInt8 ? kernels.mlaAttentionSpansInt8 : kernels.mlaAttentionSpans;
           const [span, own] = [spanOf(0, rows), positionsOf(positions - rows, rows)];
-          attend(out, heads * latent, q, heads * width, span, 1, heads, latent, rope, BLOCK, 0, own, 0, 0.2, scratch);
+          attend(out, heads * latent, q, heads * width, span, 1, heads, latent, rope, BLOCK, 0, own, 0.2, scratch);
           return arena.readFloats(out, rows * heads * latent);
         });
         expectSameBits(results[0] as Float32Array, results[1] as Float32Array);

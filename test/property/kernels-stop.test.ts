@@ -68,13 +68,13 @@ function calls(k: Kernels): Partial<Record<keyof Kernels, () => void>> {
   const draw = { seedLow: 1, seedHigh: 2, choice: 0, position: 3, temperature: 1, topK: 8, topP: 1, minP: 0 };
   writeSamplingParams(memory, params, { ...draw, ...lists, repetitionPenalty: 1, frequencyPenalty: 0, presencePenalty: 0 });
   const scratch = arena.room(Math.max(kvTileBytes(32, 'int8') + attentionScratchBytes(1, 2), gateScratchBytes(16), sampleScratchBytes(64)));
-  const spans = arena.words([0, 1, table]);
+  const spans = arena.words([0, 1, table, 0]);
   const recorder = new KernelRecorder(new Int32Array(memory.buffer));
   const program = recorder.capture(arena.room(16), 16, () => recorder.kernels.addInPlace(a, b, dim));
   const [share, segments, programs] = [arena.words([0, 1, 0, 1]), arena.words([0, 1]), arena.words([program.address, program.bytes])];
   const variables = arena.words([0, 0, 0]);
   return {
-    mlaAttentionSpans: () => k.mlaAttentionSpans(a, 32, b, 40, spans, 1, 2, 16, 4, 16, 0, zeros, 0, 1, scratch),
+    mlaAttentionSpans: () => k.mlaAttentionSpans(a, 32, b, 40, spans, 1, 2, 16, 4, 16, 0, zeros, 1, scratch),
     gqaAttentionSpans: () => k.gqaAttentionSpans(a, 32, b, 32, spans, 1, 2, 1, 16, 16, 0, zeros, 1, scratch),
     mlaStoreSpans: () => k.mlaStoreSpans(a, 16, b, 4, spans, 1, 16, 4, 16, 0, zeros),
     gqaStoreSpans: () => k.gqaStoreSpans(a, 16, b, 16, spans, 1, 1, 16, 16, 0, zeros),
@@ -90,7 +90,7 @@ function calls(k: Kernels): Partial<Record<keyof Kernels, () => void>> {
     matmulF32: () => k.matmulF32(a, 16, b, 4, 2, c, 4, 16),
     matmulHeadsBf16: () => k.matmulHeadsBf16(a, 16, 16, b, 4, 4, 4, 1, c, 0, 4, 16),
     matmulHeadsF32: () => k.matmulHeadsF32(a, 16, 16, b, 4, 4, 1, 1, c, 0, 4, 16),
-    mlaAttentionSpansInt8: () => k.mlaAttentionSpansInt8(a, 32, b, 40, spans, 1, 2, 16, 4, 16, 0, zeros, 0, 1, scratch),
+    mlaAttentionSpansInt8: () => k.mlaAttentionSpansInt8(a, 32, b, 40, spans, 1, 2, 16, 4, 16, 0, zeros, 1, scratch),
     gqaAttentionSpansInt8: () => k.gqaAttentionSpansInt8(a, 32, b, 32, spans, 1, 2, 1, 16, 16, 0, zeros, 1, scratch),
     mlaStoreSpansInt8: () => k.mlaStoreSpansInt8(a, 16, b, 4, spans, 1, 16, 4, 16, 0, zeros),
     gqaStoreSpansInt8: () => k.gqaStoreSpansInt8(a, 16, b, 16, spans, 1, 1, 16, 16, 0, zeros),

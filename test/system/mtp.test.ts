@@ -2,6 +2,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { createPod, type Generation, type PodOptions, type PodStats } from '../../src/index.ts';
 import { casesOf, type GoldenCase } from '../golden/goldens.ts';
+import { type Call, compared, draftsAt } from './draft-positions.ts';
 import { withPod } from './pods.ts';
 import { run, WORKLOAD } from './workload.ts';
 
@@ -97,6 +98,23 @@ describe('drafts of MTP layers', () => {
       expect(warm.drafts.flat().length).toBeGreaterThan(50);
       expect(warm.drafts, JSON.stringify(options)).toEqual(cold.drafts);
     }
+  });
+
+  it('should be the same where sequences give way and are computed again, and go on then', async () => {
+    const story = casesOf('tiny-deepseek-v3').at(-1)?.token_ids ?? [];
+    const calls = Array.from({ length: 5 }, (_, index): Call => {
+      return { prompt: [...story.slice(0, 20), 40 + index], options: { max_tokens: 60, temperature: 0.8, seed: index, ignore_eos: true } };
+    });
+    const options = { max_batch_tokens: 64, speculative_config: { ...MTP, num_speculative_tokens: 2 } } as const;
+    const calm = await draftsAt(options, calls);
+    const tight = await draftsAt({ ...options, kv_blocks: 14, prefix_caching: false }, calls);
+    expect(calm.stats.dp_groups[0]?.preemptions).toBe(0);
+    expect(tight.stats.dp_groups[0]?.preemptions).toBeGreaterThan(3);
+    const { both, differing } = compared(tight.drafts, calm.drafts);
+    expect(differing).toEqual([]);
+    expect(both).toBeGreaterThan(100);
+    // To the end of each.
+    for (const [name, of] of tight.drafts) expect(Math.max(...of.keys()), name).toBeGreaterThan(21 + 60 - 8);
   });
 
   it('should bring a virtual pod’s TPOT to a step’s time by 1 + acceptance, tokens as without (xDeepServe §7: (93 + 2) / 1.9)', async () => {

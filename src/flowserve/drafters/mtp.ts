@@ -8,6 +8,8 @@
  * position i + 1 (mtp-layout.ts). What a draft that turned out wrong has left behind there is written over by the next step, before anybody sees it. The layer
  * drafts the second token and those behind it from its own hidden states.
  *
+ * Whoever goes on without drafts for a while leaves a hole in the layer's cache. When it drafts again, its rows attend to those behind the hole alone.
+ *
  * Where DP domains take turns at the experts, an iteration has as many rounds more as tokens are drafted at most, with nothing in those that nobody needs.
  *
  * After a step in graph mode rounds are launched as programs too. How many rows the first one has depends on which drafts were right: its programs are looked up
@@ -60,6 +62,8 @@ export class MultiTokenPrediction implements Drafter {
   readonly #known: (readonly number[])[] = [];
   /** By slot: output tokens that the sequence may have. */
   readonly #tokensOf: number[] = [];
+  /** By slot: the first position of the layer's cache that can be read; −1: there is none before the next step. */
+  readonly #from: number[] = [];
   /** By slot: what follows the token that was drawn last. */
   readonly #drafts: number[][] = [];
 
@@ -74,6 +78,7 @@ export class MultiTokenPrediction implements Drafter {
     this.#tokensOf[slot] = max_tokens;
     this.#known[slot] = output.length === 0 ? prompt : [...prompt, ...output];
     this.#drafts[slot] = [];
+    this.#from[slot] = 1;
   }
 
   detach(slot: number): void {
@@ -97,6 +102,7 @@ export class MultiTokenPrediction implements Drafter {
   tail(step: DraftedStep): readonly Part[] {
     const { config } = this.#seat.model;
     const { entries } = step.plan;
+    for (const entry of entries) this.#follow(entry);
     // KV that is handed over layer by layer is whole now, whether or not anything was foreseen.
     const end = compute(() => {}, layersInMemory(config));
     if (!this.#hasTurns && entries.every(({ foresees }) => foresees < 0)) return [end];
@@ -117,6 +123,12 @@ export class MultiTokenPrediction implements Drafter {
       if (sequences > 0) parts.push(...this.#readout(round, layer, at, sequences, graphs));
     }
     return [...parts, end];
+  }
+
+  /** What the layer does not compute of a sequence it does not find later. */
+  #follow({ slot, start, foresees }: StepEntry): void {
+    if (foresees < 0) this.#from[slot] = -1;
+    else if ((this.#from[slot] as number) < 0) this.#from[slot] = start + 1;
   }
 
   /** All of its domain go through as many rounds, whoever has drafts. */
@@ -195,7 +207,9 @@ export class MultiTokenPrediction implements Drafter {
     this.#words[span + SPAN.row] = round.rows;
     this.#words[span + SPAN.rows] = rows;
     this.#words[span + SPAN.table] = offsetOf(address) + slot * blocks_max * 4;
-    round.spans.push({ slot, row: round.rows, rows });
+    const from = this.#from[slot] as number;
+    this.#words[span + SPAN.from] = from;
+    round.spans.push({ slot, row: round.rows, rows, from });
     round.rows += rows;
   }
 

@@ -187,15 +187,14 @@ export class HashForward implements Arithmetic {
     }
   }
 
-  #attend(target: number, stride: number, layer: number, { slot, row: first, rows }: Span): void {
+  #attend(target: number, stride: number, layer: number, { slot, row: first, rows, from = 0 }: Span): void {
     const hash = this.#hash;
     const words = this.#words;
     const { block_size } = this.layout.kv;
     const x = this.at.x >>> 2;
     const positions = this.at.positions >>> 2;
     this.#begin(KIND.attention, layer, 0);
-    // An MTP layer has nothing at position 0.
-    let read = layer < this.config.layers ? 0 : 1;
+    let read = from;
     for (let row = first; row < first + rows; row++) {
       const end = (words[positions + row] as number) + 1;
       while (read < end) {

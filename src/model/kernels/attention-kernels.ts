@@ -5,9 +5,9 @@
  */
 import type { Address } from './kernels.ts';
 
-type OfSequence = { readonly rows: [rows: number]; readonly table: [blockTable: Address] };
-/** spans: u32 [count][3], (first row, rows, address of the block table). Scratch is that of the longest span. */
-type OfSpans = { readonly rows: [spans: Address, count: number]; readonly table: [] };
+type OfSequence = { readonly rows: [rows: number]; readonly table: [blockTable: Address]; readonly first: [first: number] };
+/** spans: u32 [count][4], (first row, rows, address of the block table, `first` of MLA). Scratch is that of the longest span. */
+type OfSpans = { readonly rows: [spans: Address, count: number]; readonly table: []; readonly first: [] };
 type Which = OfSequence | OfSpans;
 
 /** Where the rows' blocks are, what of each block is the layer's, and the rows' positions. */
@@ -15,7 +15,7 @@ type Cells<Of extends Which> = [...table: Of['table'], blockSize: number, layerO
 
 /**
  * Multi-head latent attention in absorbed form. q row: per head [q_latent | q_rope]; out row: per head `latent` floats. Row r sees positions first..positions[r],
- * `first` being 0, or 1 in an MTP layer, which has no row at position 0. `latent` and `rope` are multiples of 4, blockSize of 16. scratch: attentionScratchBytes(rows, heads).
+ * `first` being 0, or where an MTP layer's rows begin. `latent` and `rope` are multiples of 4, blockSize of 16. scratch: attentionScratchBytes(rows, heads).
  */
 type MlaAttention<Of extends Which> = (
   ...operands: [
@@ -23,7 +23,8 @@ type MlaAttention<Of extends Which> = (
     ...rows: Of['rows'],
     ...[heads: number, latent: number, rope: number],
     ...cells: Cells<Of>,
-    ...[first: number, scale: number, scratch: Address],
+    ...first: Of['first'],
+    ...[scale: number, scratch: Address],
   ]
 ) => void;
 

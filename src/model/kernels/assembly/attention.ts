@@ -44,7 +44,7 @@ export function tileForQueries(
       batch++;
     }
     if (visible > 0)
-      tileForBatch(work, queries, batch, kv, rowBytes, keyDim, valueOffset, valueDim, max(first - start, 0), visible, scale, start == 0);
+      tileForBatch(work, queries, batch, kv, rowBytes, keyDim, valueOffset, valueDim, max(first - start, 0), visible, scale, start <= first);
     queries = next;
   }
 }
@@ -71,7 +71,7 @@ export function lastPosition(positions: usize, rows: i32): i32 {
 
 /**
  * Multi-head latent attention, absorbed form. q row: per head [q_latent | q_rope]; out row: per head latent floats. Row r sees positions first..positions[r],
- * `first` being 0 or 1: an MTP layer has no row at position 0.
+ * and all of them positions from `first` on: an MTP layer has no row at position 0, and begins anew where it has not followed its sequence.
  * Strides in floats; latent and rope multiples of 4; blockSize a multiple of 16. scratch: 544 + 20 * rows * heads bytes.
  */
 export function mlaAttention(
@@ -87,7 +87,7 @@ export function mlaAttention(
   }
   const rowBytes = <usize>keyDim << 2;
   const last = lastPosition(positions, rows);
-  for (let start = 0; start <= last; start += TILE) {
+  for (let start = first / TILE * TILE; start <= last; start += TILE) {
     const kv = <usize>load<u32>(blockTable + (<usize>(start / blockSize) << 2)) + <usize>layerOffset + <usize>(start % blockSize) * rowBytes;
     tileForQueries(scratch, queries, count, start, first, kv, rowBytes, keyDim, 0, latent, scale);
   }

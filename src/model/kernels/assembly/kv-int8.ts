@@ -62,7 +62,7 @@ export function mlaAttentionInt8(
   }
   const rowBytes = latent + 2 * rope + 4;
   const last = lastPosition(positions, rows);
-  for (let start = 0; start <= last; start += TILE) {
+  for (let start = first / TILE * TILE; start <= last; start += TILE) {
     pollStop();
     let from = layerOf(blockTable, blockSize, layerOffset, start) + <usize>((start % blockSize) * rowBytes);
     let to = tile;

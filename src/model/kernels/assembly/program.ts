@@ -74,7 +74,7 @@ export function runProgram(program: usize, bytes: i32): void {
       case 13:
         mlaAttentionSpans(
           u(at, 0), n(at, 1), u(at, 2), n(at, 3), u(at, 4), n(at, 5), n(at, 6), n(at, 7), n(at, 8), n(at, 9), n(at, 10),
-          u(at, 11), n(at, 12), f(at, 13), u(at, 14));
+          u(at, 11), f(at, 12), u(at, 13));
         break;
       case 14:
         gqaAttentionSpans(
@@ -113,7 +113,7 @@ export function runProgram(program: usize, bytes: i32): void {
       case 29:
         mlaAttentionSpansInt8(
           u(at, 0), n(at, 1), u(at, 2), n(at, 3), u(at, 4), n(at, 5), n(at, 6), n(at, 7), n(at, 8), n(at, 9), n(at, 10),
-          u(at, 11), n(at, 12), f(at, 13), u(at, 14));
+          u(at, 11), f(at, 12), u(at, 13));
         break;
       case 30:
         gqaAttentionSpansInt8(

@@ -1,11 +1,11 @@
 // What kv-store.ts and attention.ts do for the rows of one sequence, for all sequences of a step in one call, each by itself: the same bits.
 //
-//   spans   u32 [count][3]   first row, rows, address of the sequence's block table
+//   spans   u32 [count][4]   first row, rows, address of the sequence's block table, the first position that MLA's rows see
 import { gqaAttention, mlaAttention } from './attention';
 import { gqaAttentionInt8, gqaStoreInt8, mlaAttentionInt8, mlaStoreInt8 } from './kv-int8';
 import { gqaStore, mlaStore } from './kv-store';
 
-const SPAN_BYTES: usize = 12;
+const SPAN_BYTES: usize = 16;
 
 // @ts-ignore: decorator
 @inline
@@ -17,6 +17,12 @@ function rowsOf(span: usize): i32 {
 @inline
 function tableOf(span: usize): usize {
   return <usize>load<u32>(span, 8);
+}
+
+// @ts-ignore: decorator
+@inline
+function seenFrom(span: usize): i32 {
+  return load<i32>(span, 12);
 }
 
 /** Where the span's first row lies in rows of `stride` floats from `base` on. */
@@ -51,12 +57,12 @@ export function gqaStoreSpans(
 /** scratch: as mlaAttention's for the longest span. */
 export function mlaAttentionSpans(
   out: usize, outStride: i32, q: usize, qStride: i32, spans: usize, count: i32, heads: i32, latent: i32, rope: i32,
-  blockSize: i32, layerOffset: i32, positions: usize, first: i32, scale: f32, scratch: usize,
+  blockSize: i32, layerOffset: i32, positions: usize, scale: f32, scratch: usize,
 ): void {
   for (const end = spans + <usize>count * SPAN_BYTES; spans < end; spans += SPAN_BYTES) {
     mlaAttention(
       firstRow(spans, out, outStride), outStride, firstRow(spans, q, qStride), qStride, rowsOf(spans), heads, latent, rope,
-      tableOf(spans), blockSize, layerOffset, firstRow(spans, positions, 1), first, scale, scratch);
+      tableOf(spans), blockSize, layerOffset, firstRow(spans, positions, 1), seenFrom(spans), scale, scratch);
   }
 }
 
@@ -99,12 +105,12 @@ export function gqaStoreSpansInt8(
 /** scratch: as mlaAttentionInt8's for the longest span. */
 export function mlaAttentionSpansInt8(
   out: usize, outStride: i32, q: usize, qStride: i32, spans: usize, count: i32, heads: i32, latent: i32, rope: i32,
-  blockSize: i32, layerOffset: i32, positions: usize, first: i32, scale: f32, scratch: usize,
+  blockSize: i32, layerOffset: i32, positions: usize, scale: f32, scratch: usize,
 ): void {
   for (const end = spans + <usize>count * SPAN_BYTES; spans < end; spans += SPAN_BYTES) {
     mlaAttentionInt8(
       firstRow(spans, out, outStride), outStride, firstRow(spans, q, qStride), qStride, rowsOf(spans), heads, latent, rope,
-      tableOf(spans), blockSize, layerOffset, firstRow(spans, positions, 1), first, scale, scratch);
+      tableOf(spans), blockSize, layerOffset, firstRow(spans, positions, 1), seenFrom(spans), scale, scratch);
   }
 }
 
