@@ -110,7 +110,7 @@ function apart({ pod, calls }: Plan, seed: number, isLive: boolean): Plan {
   const [domains, each, experts] = [1 + below(3), 1 + below(2), 1 + below(4)];
   const schedule = pick(below, 'dataflow', 'dataflow', 'domains');
   const { kv_transfer, kv_fabric, prefix_sharing, ...others } = pod;
-  const moves = schedule === 'dataflow' && experts > 1;
+  const moves = experts > 1;
   return {
     calls,
     pod: {

@@ -35,7 +35,9 @@ export function changingPod(below: Below, others: PodOptions, isLive: boolean): 
     attention: 1 + below(attention_max),
     ...(hasExperts && { experts: fewest + below(experts_max - fewest + 1) }),
   }));
-  return { pod: { ...others, ...(shapes[kind] as PodOptions), ...balancing, ...(isLive && { workers: 2 }) }, changes };
+  // Last, so that a seed's other draws are what they were.
+  const turns: PodOptions = hasExperts ? { schedule: pick<'dataflow' | 'domains'>(below, 'dataflow', 'domains') } : {};
+  return { pod: { ...others, ...(shapes[kind] as PodOptions), ...balancing, ...turns, ...(isLive && { workers: 2 }) }, changes };
 }
 
 /** One after the other, each of which must come about. */

@@ -19,7 +19,7 @@ type Refused = { readonly share: Share; readonly epoch: number; readonly at_ms: 
 /** A peer that lives answers within milliseconds; one that died is replaced in less than this, and asked again. */
 export const PEERS_DEADLINE_MS = 30_000;
 /** Who is refused by the map that it has waits so long for another one before it asks again. */
-const ASK_AGAIN_MS = 1;
+export const ASK_AGAIN_MS = 1;
 /** For a peer that is asked something else just now. */
 const NO_EPOCH = -1;
 

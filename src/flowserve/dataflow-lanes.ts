@@ -5,6 +5,7 @@
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { MinipodError } from '../protocol/errors.ts';
+import type { LaneAnswer } from '../xccl/iterations.ts';
 import type { Arithmetic } from './arithmetic.ts';
 import type { AskedPeers } from './asked-peers.ts';
 import { type BatchParts, type LaneExperts, MicroBatches, type Surrounding } from './micro-batches.ts';
@@ -28,11 +29,14 @@ class DataflowLane implements LaneExperts {
     if (rows > 0) this.#asked.askShares(part.layer, part.route(rows));
   }
 
-  answer(): boolean {
+  readonly mustWait = false;
+  readonly refusals = 0;
+
+  answer(): LaneAnswer {
     const asked = this.#asked;
     const isThere = !asked.isMissing || asked.pull();
     if (asked.failed !== null) throw new MinipodError('worker_failed', `NPU ${asked.failed} failed at its part of layer ${asked.layer}`);
-    return isThere;
+    return isThere ? 'here' : 'pending';
   }
 }
 
@@ -48,6 +52,8 @@ export function newDataflowBatches(batches: readonly DataflowBatch[], space: Add
 const flowing = (lanes: readonly AskedPeers[]): Surrounding => ({
   begin: () => true,
   poll: () => false,
+  // Whoever has moved an expert is asked again, by each step for itself.
+  asksBefore: () => false,
   giveUp: () => {
     for (const lane of lanes) lane.reset();
   },

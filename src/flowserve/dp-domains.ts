@@ -8,16 +8,20 @@
  *   reply area       expert NPU     | answers, and a bundle of them, of lane 0 | of lane 1 | …
  *
  * A domain's attention NPU i has the expert NPU as its trampoline that comes i after the domain's first: the trampolines of domains are spread over the expert NPUs.
- * With more attention NPUs in a domain than there are expert NPUs each tells all of them (xccl/naive-fan-out.ts).
+ * With more attention NPUs in a domain than there are expert NPUs each tells all of them (xccl/naive-fan-out.ts). Expert NPUs that stand by take part with nothing.
+ *
+ *   id               | expert | slot of the group, behind these one for each NPU that has the shared expert |     of a pair, on its way (xccl/token-routing.ts)
  * @module
  */
 import { roundUp } from '../fabric/address.ts';
 import { assert } from '../protocol/errors.ts';
-import { type Deployment, domainsOf, type Executor, executorOfNpu, npuOfExpert, sharedExpertNpusOf } from '../protocol/topology.ts';
+import { type Deployment, domainsOf, type Executor, executorOfNpu, sharedExpertNpusOf } from '../protocol/topology.ts';
 import type { A2EForm } from '../xccl/a2e.ts';
 import type { DpDomainPlace } from '../xccl/dp-domain.ts';
 import { bundleBytesMax, type Extent, packageBytesMax, repliesBytesMax } from '../xccl/parts.ts';
+import { NAME_SHIFT } from '../xccl/token-routing.ts';
 import { BLOCK_ALIGNMENT } from '../xccl/wire-format.ts';
+import { slotsOfGroup, slotsOfNpu } from './expert-slots.ts';
 import { rowFormatsOf } from './narrow-rows.ts';
 import type { LayoutOptions, ModelShape } from './step-layout.ts';
 
@@ -70,19 +74,24 @@ export const pairsOfRowIn = (model: ModelShape, executor: Executor): number => m
 export const expertRankOf = ({ place, executor: { experts }, index }: DpDomainOf, npu: number): number =>
   (npu - experts.first - ((index * place.attention.length) % experts.npus) + experts.npus) % experts.npus;
 
-/** By expert id, then for each NPU that has the shared expert: its rank among the domain's expert ranks. */
-export const ranksOfExperts = (model: ModelShape, domain: DpDomainOf): number[] => {
+/** By slot of the group, then for each NPU that has the shared expert: its rank among the domain's expert ranks. */
+export const ranksOfPlaces = (model: ModelShape, options: LayoutOptions, domain: DpDomainOf): number[] => {
   const { executor } = domain;
+  const { first } = executor.experts;
   const rankOf = (npu: number): number => expertRankOf(domain, npu);
-  const routed = Array.from({ length: model.moe.experts }, (_, expert) => rankOf(npuOfExpert(expert, executor.experts)));
+  const each = slotsOfNpu(model, options, executor.experts);
+  const routed = Array.from({ length: slotsOfGroup(model, options, executor.experts) }, (_, slot) => rankOf(first + Math.floor(slot / each)));
   return [...routed, ...sharedHoldersOf(model, executor).map(rankOf)];
 };
 
+/** By which a row asks for an expert in a slot of the group. */
+export const pairId = (expert: number, slot: number): number => (expert << NAME_SHIFT) | slot;
+
 /** The id by which rows ask for the shared expert of an NPU that has it. */
-export function sharedIdOf(model: ModelShape, executor: Executor, holder: number): number {
+export function sharedIdOf(model: ModelShape, options: LayoutOptions, executor: Executor, holder: number): number {
   const index = sharedHoldersOf(model, executor).indexOf(holder);
   assert(index >= 0, `NPU ${holder} does not have the shared expert`);
-  return model.moe.experts + index;
+  return pairId(model.moe.experts, slotsOfGroup(model, options, executor.experts) + index);
 }
 
 // ── Sizes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -91,7 +100,7 @@ export function sharedIdOf(model: ModelShape, executor: Executor, holder: number
 export function receivedMax(model: ModelShape, options: LayoutOptions, executor: Executor): { readonly rows: number; readonly pairs: number } {
   const { dp, split, experts } = executor;
   const rows = (dp / (split?.domains ?? 1)) * batchRows(options);
-  const perRow = Math.min(model.moe.topK, Math.ceil(model.moe.experts / experts.npus)) + (sharedHoldersOf(model, executor).length > 0 ? 1 : 0);
+  const perRow = Math.min(model.moe.topK, slotsOfNpu(model, options, experts)) + (sharedHoldersOf(model, executor).length > 0 ? 1 : 0);
   return { rows, pairs: rows * perRow };
 }
 

@@ -11,7 +11,7 @@ import type { TokenDispatch } from '../xccl/exchange.ts';
 import type { Arithmetic } from './arithmetic.ts';
 import { fillEvenExperts } from './average-routing.ts';
 import { ExpertRouting } from './expert-routing.ts';
-import { EXPERT_MASK, type ExpertSlots, SLOT_SHIFT } from './expert-slots.ts';
+import { EXPERT_MASK, type ExpertSlots, SLOT_SHIFT, slotByMap } from './expert-slots.ts';
 
 /** The part of a step's pairs that goes to one NPU. */
 export type Share = { readonly npu: number; readonly firstSegment: number; readonly segments: number; readonly firstPair: number; readonly pairs: number };
@@ -59,15 +59,12 @@ export class ExpertBatches {
     const chosen = at.experts >>> 2;
     const rowIndices = at.rowIndices >>> 2;
     const map = this.#map(layer);
-    const replicas = map + experts + 1;
-    const expertOfSlot = replicas + total;
+    const expertOfSlot = map + experts + 1 + total;
     start.fill(0);
     for (let row = 0, pair = 0; row < rows; row++) {
       const position = this.rowsBefore + first + row + spread;
       for (let choice = 0; choice < topK; choice++, pair++) {
-        const entry = map + (words[chosen + pair] as number);
-        const from = words[entry] as number;
-        const slot = words[replicas + from + (position % ((words[entry + 1] as number) - from))] as number;
+        const slot = slotByMap(words, map, experts, words[chosen + pair] as number, position);
         words[rowIndices + pair] = slot;
         (start[slot] as number)++;
       }
@@ -139,8 +136,7 @@ export class ExpertBatches {
       const expert = (words[table + 2 * segment] as number) & EXPERT_MASK;
       let npu = sharedNpu as number;
       if (expert !== experts) {
-        const from = words[map + expert] as number;
-        const slot = words[map + experts + 1 + from + (spread % ((words[map + expert + 1] as number) - from))] as number;
+        const slot = slotByMap(words, map, experts, expert, spread);
         const rank = Math.floor(slot / each);
         npu = group.first + rank;
         words[table + 2 * segment] = ((slot - rank * each) << SLOT_SHIFT) | expert;

@@ -48,6 +48,8 @@ export class ExpertMoves {
   readonly #staged = new Map<string, Staged>();
   /** By NPU and place: whose change's weights it has. Of a change that was given up nobody tells: the next one to its place ends it. */
   readonly #changeAt = new Map<string, string>();
+  /** Maps that are there, of NPUs that wait for what they asked by an older one: who moves experts hears of it when nobody does any more. */
+  #installs: { readonly program: StepProgram<Arithmetic>; readonly epoch: number; readonly tell: Tell }[] = [];
   /** By NPU: the counts that were told. */
   readonly #told = new Map<number, Int32Array>();
 
@@ -81,7 +83,7 @@ export class ExpertMoves {
         tell(this.#collect(npu));
         break;
       case 'install':
-        tell(this.#install(npu, work));
+        this.#install(npu, work, tell);
         break;
       case 'stage':
         this.#stage(npu, work, tell);
@@ -96,10 +98,11 @@ export class ExpertMoves {
     }
   }
 
-  /** Copies on, a bounded number of bytes. True if there was something to copy. */
+  /** Copies on, a bounded number of bytes, and tells of maps. True if something went on. */
   poll(): boolean {
+    const hasTold = this.#installs.length > 0 && this.#tellInstalled();
     const [copy] = this.#copies;
-    if (copy === undefined) return false;
+    if (copy === undefined) return hasTold;
     for (let chunk = 0; chunk < CHUNKS_PER_TURN && copy.done < copy.bytes; chunk++) {
       const bytes = Math.min(CHUNK_BYTES, copy.bytes - copy.done);
       copy.sum = this.#options.checksum.copy(copy.sum, copy.to + copy.done, copy.from + copy.done, bytes);
@@ -134,7 +137,16 @@ export class ExpertMoves {
     return counts;
   }
 
-  #install(npu: number, { epoch, slots, experts }: Extract<ExpertWork, { kind: 'install' }>): ExpertMapMessage {
+  /** Of those whose older dispatches are all answered, or are nobody's any more. */
+  #tellInstalled(): boolean {
+    const open = this.#installs.filter(({ program, epoch }) => program.turns?.asksBefore(epoch) === true);
+    const settled = this.#installs.filter((one) => !open.includes(one));
+    this.#installs = open;
+    for (const { program, epoch, tell } of settled) tell(mapInstalled(program.npu, epoch));
+    return settled.length > 0;
+  }
+
+  #install(npu: number, { epoch, slots, experts }: Extract<ExpertWork, { kind: 'install' }>, tell: Tell): void {
     const program = this.#program(npu);
     const { routing } = program.batches;
     const { shape, expertOfSlot } = this.#firstMaps[executorOfNpu(this.#deployment, npu).id] as ExpertMap;
@@ -144,7 +156,8 @@ export class ExpertMoves {
     // A step that waits for a map goes on.
     const { endpoint } = program.exchange;
     endpoint.surroundings.arrive(endpoint.die);
-    return mapInstalled(npu, routing.epoch);
+    this.#installs.push({ program, epoch: routing.epoch, tell });
+    this.#tellInstalled();
   }
 
   #stage(npu: number, { change, layer: index, slot, expert, source, is_free }: Extract<ExpertWork, { kind: 'stage' }>, tell: Tell): void {

@@ -85,6 +85,12 @@ export const layoutStaging = ({ redundant_experts = 0, deployment }: LayoutOptio
   return mayChange && bytes > 0 ? arena.allocate(bytes) : 0;
 };
 
+/** The slot of the group that computes an expert for the row at `position`: its replicas take turns. `map`: index of a layer's map. */
+export function slotByMap(words: Int32Array, map: number, experts: number, expert: number, position: number): number {
+  const from = words[map + expert] as number;
+  return words[map + experts + 1 + from + (position % ((words[map + expert + 1] as number) - from))] as number;
+}
+
 /** What a slot holds; −1: nothing. */
 export function expertIn(words: Int32Array, { tables, each }: ExpertSlots, layer: number, slot: number): number {
   const table = tables[layer];

@@ -5,13 +5,16 @@
  *   micro-batch 0    | attention 0 |▶ A2E · experts · E2A ▶| attention 1 |▶ …
  *   micro-batch 1                  | attention 0 |▶ A2E · experts · E2A ▶| attention 1 | …
  *
+ * Where experts refuse one of them the step begins again: it is in nobody's iteration any more, and goes by a later map.
+ *
  * The second never overtakes the first: where they share a sequence, the rows of the second attend to the KV of the first.
  *
  * The first computes where steps of other schedules do, the second on scratch of its own; at the end all rows lie one after the other as if they had been one.
  * @module
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { assert } from '../protocol/errors.ts';
+import { assert, MinipodError } from '../protocol/errors.ts';
+import type { LaneAnswer } from '../xccl/iterations.ts';
 import type { Arithmetic, Span, StepGraphs } from './arithmetic.ts';
 import { MICRO_BATCHES } from './dp-domains.ts';
 import { routedAt } from './routed-steps.ts';
@@ -22,8 +25,12 @@ import type { Experts, Part } from './step-parts.ts';
 export type LaneExperts = {
   /** For the rows that its gate has seen last; there may be none. */
   ask(part: Experts, rows: number): void;
-  /** True: the answers are here, and the tables by which the next part sums them. */
-  answer(rows: number): boolean;
+  /** `here`: with the tables by which the next part sums them. `refused`: there are none, and the step's batches have no part in what went on. */
+  answer(rows: number): LaneAnswer;
+  /** It was refused a moment ago, and knows no better. */
+  readonly mustWait: boolean;
+  /** How often it was refused. */
+  readonly refusals: number;
   /** NPUs whose answers are missing. */
   readonly missing: number[];
 };
@@ -34,6 +41,8 @@ export type Surrounding = {
   begin(): boolean;
   /** For an NPU without a step under way. True if something went on. */
   poll(): boolean;
+  /** Answers are missing to somebody who went by a map before that of `epoch`. */
+  asksBefore(epoch: number): boolean;
   /** The step is no more. */
   giveUp(): void;
   /** NPUs may have moved, or have been given up. @throws where that ends the step at hand */
@@ -136,6 +145,10 @@ export class MicroBatches {
   #kv_layers = 0;
   /** Why the step at hand cannot go on. */
   #broken: unknown = null;
+  /** As it was started; null: it has come to layers that cannot be done again with it. */
+  #begin: (() => void) | null = null;
+  /** The step was refused, and has not begun again. */
+  #mustBeginAgain = false;
 
   /** `options`: of each micro-batch; the first one's model is the NPU's own. */
   constructor(options: readonly MicroBatchOptions[], surrounding: Surrounding, space: AddressSpace) {
@@ -154,10 +167,16 @@ export class MicroBatches {
 
   /** A step whose inputs are laid out as those of one batch; `isCaptured`: in graph mode, as far as its micro-batches are captured. */
   start(rows: number, spans: readonly Span[], isCaptured: boolean): void {
+    this.#kv_layers = 0;
+    this.#begin = () => this.#start(rows, spans, isCaptured);
+    this.#begin();
+  }
+
+  #start(rows: number, spans: readonly Span[], isCaptured: boolean): void {
     const [first, second] = this.#batches as [MicroBatch, MicroBatch];
     const half = Math.ceil(rows / MICRO_BATCHES);
     this.#hasBegun = false;
-    this.#kv_layers = 0;
+    this.#mustBeginAgain = false;
     const [firstSpans, secondSpans] = [this.#cut(0, spans, 0, half), this.#cut(1, spans, half, rows)];
     // Both or none: who is ahead is told by the parts.
     const ofFirst = isCaptured ? first.capturedOf(half, firstSpans) : null;
@@ -169,6 +188,7 @@ export class MicroBatches {
 
   /** One layer more for the step at hand, of rows that lie as those of one batch; there may be none. */
   goOnWith(layer: number, rows: number, spans: readonly Span[]): void {
+    this.#begin = null;
     const [first, second] = this.#batches as [MicroBatch, MicroBatch];
     const [from, to] = this.#models as readonly [Arithmetic, Arithmetic];
     const { row_bytes, scratch } = from.layout;
@@ -185,16 +205,28 @@ export class MicroBatches {
     const surrounding = this.#surrounding;
     if (this.#broken !== null) throw this.#broken;
     if (!this.#hasBegun) {
+      if (this.mustBeginAgain && this.#batches.some(({ experts }) => experts.mustWait)) {
+        surrounding.poll();
+        return 'pending';
+      }
       if (!surrounding.begin()) {
         // What this one did in it may have been the last.
         surrounding.poll();
         if (!surrounding.begin()) return 'pending';
       }
       this.#hasBegun = true;
+      this.#mustBeginAgain = false;
     }
     let hasAsked = false;
     for (const [lane, batch] of this.#batches.entries()) {
-      if (batch.isAsking && batch.experts.answer(batch.rows)) batch.isAsking = false;
+      if (batch.isAsking) {
+        const answer = batch.experts.answer(batch.rows);
+        if (answer === 'refused') {
+          this.#beginAgain();
+          return 'asked';
+        }
+        batch.isAsking = answer === 'pending';
+      }
       if (batch.isAsking || batch.isDone || this.#mustFollow(lane) || !batch.goOn()) continue;
       hasAsked = true;
       batch.computeOwn();
@@ -215,8 +247,31 @@ export class MicroBatches {
   /** The step is given up. */
   reset(): void {
     this.#hasBegun = false;
+    this.#mustBeginAgain = false;
     this.#broken = null;
     this.#surrounding.giveUp();
+  }
+
+  /** A step that was refused has to look when it may begin again: nothing arrives that tells. */
+  get mustBeginAgain(): boolean {
+    return this.#mustBeginAgain;
+  }
+
+  /** Batches that were refused. */
+  get refusals(): number {
+    return this.#batches.reduce((sum, { experts }) => sum + experts.refusals, 0);
+  }
+
+  /** Answers are missing to somebody who went by a map before that of `epoch`. */
+  asksBefore(epoch: number): boolean {
+    return this.#surrounding.asksBefore(epoch);
+  }
+
+  /** What it has computed so far is computed once more, the same bits to the same places. */
+  #beginAgain(): void {
+    if (this.#begin === null) throw new MinipodError('worker_lost', "a drafter's layer was refused its experts, which lie elsewhere by now");
+    this.#begin();
+    this.#mustBeginAgain = true;
   }
 
   /** NPUs of the domain may have moved, or have been given up. */

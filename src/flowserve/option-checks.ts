@@ -42,7 +42,6 @@ export function checkOptions({ moe }: ModelShape, deployment: Deployment, option
   checkMicroBatches(deployment, options);
   checkHandoffs(deployment, options);
   checkCache(deployment, options);
-  checkScaling(deployment, options);
 }
 
 function checkThreads({ npus }: Deployment, { workers, job_executors }: PlanOptions): void {
@@ -92,11 +91,6 @@ function checkHandoffs({ executors }: Deployment, { topology, kv_fabric = 'memor
     );
 }
 
-function checkScaling({ executors }: Deployment, { schedule }: PlanOptions): void {
-  if (schedule === 'domains' && executors.some(({ experts }) => experts.serving !== undefined))
-    refuse('scale_max', "experts is not possible with schedule 'domains', whose rounds know experts by their primary places: use 'dataflow'");
-}
-
 function checkCache(deployment: Deployment, { topology, prefix_caching, prefix_sharing, dram_blocks = 0 }: PlanOptions): void {
   if (dram_blocks > 0 && !prefix_caching)
     refuse('dram_blocks', `${dram_blocks} blocks for what is cached, and prefix_caching is off: leave out one of the two`);
@@ -108,7 +102,7 @@ function checkRouting({ experts }: ModelShape['moe'], { average_routing }: PlanO
   if (average_routing === true && experts === 0) refuse('average_routing', 'is about experts, and the model has none: leave it out');
 }
 
-function checkBalancing(moe: ModelShape['moe'], { executors }: Deployment, { expert_balancing, schedule, topology }: PlanOptions): void {
+function checkBalancing(moe: ModelShape['moe'], { executors }: Deployment, { expert_balancing, topology }: PlanOptions): void {
   if (expert_balancing === undefined) return;
   const { nodes, policy } = expert_balancing;
   if (executors.every(({ experts }) => experts.npus === 1))
@@ -116,8 +110,6 @@ function checkBalancing(moe: ModelShape['moe'], { executors }: Deployment, { exp
       'expert_balancing',
       `is between NPUs, and topology '${formatTopology(topology)}' has one for the experts of each executor; 'colocated:dp=2' has two`,
     );
-  if (schedule === 'domains')
-    refuse('expert_balancing', "is not possible with schedule 'domains', whose rounds know experts by their primary places: use 'dataflow'");
   for (const { id, experts } of executors)
     if (experts.npus % nodes !== 0)
       refuse('expert_balancing', `nodes ${nodes} do not divide the ${experts.npus} NPUs that have the experts of task executor ${id}`);

@@ -57,7 +57,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   readonly #onDrafts: () => void;
   #run: Run | null = null;
   /** Null where its domain takes no turns with others. */
-  readonly #turns: MicroBatches | null;
+  readonly turns: MicroBatches | null;
   /** Null where steps that flow are one batch each; and whom the second has asked. */
   readonly #flow: MicroBatches | null = null;
   readonly #askedSecond: AskedPeers | null = null;
@@ -82,8 +82,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.forward = forward;
     this.batches = new ExpertBatches(forward, space, map);
     this.#projection = new OutputProjection(forward, space);
-    this.#turns = newMicroBatches(forward, (model) => this.#batchParts(model, this.batches, space), space, exchange.endpoint, dieOf);
-    this.service = new ExpertService(forward, space, exchange, this.#projection, this.#turns);
+    this.turns = newMicroBatches(forward, (model) => this.#batchParts(model, this.batches, space), space, exchange.endpoint, dieOf, this.batches.routing);
+    this.service = new ExpertService(forward, space, exchange, this.#projection, this.turns);
     this.#inTurn = partsInTurn(forward, this.batches, this.service);
     this.#graphs = forward.newGraphs(this.batches, this.service, space);
     this.exchange = exchange;
@@ -96,7 +96,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     const seat = { model: forward, batches, service, graphs: this.#graphs, sampler: this.#sampler, space, roomOf };
     this.#slotTokens = new SlotTokens(newDrafter(speculative, (tokens) => new MultiTokenPrediction(seat, tokens)));
     this.#asked = new AskedPeers(this.batches, this.service, this.#projection, dieOf);
-    if (this.#turns === null && forward.layout.second !== null) {
+    if (this.turns === null && forward.layout.second !== null) {
       const second = forward.second();
       const batches = new ExpertBatches(second, space, map, { batches: this.batches, rows: firstBatchRows({ max_batch_tokens: forward.layout.rows_max }) });
       this.#askedSecond = new AskedPeers(batches, this.service, this.#projection, dieOf, 1);
@@ -139,13 +139,13 @@ export class StepProgram<Model extends Arithmetic = Forward> {
 
   /** Nothing to do before a peer answers. */
   get isWaiting(): boolean {
-    if (this.#run === null || this.#asked.mustAskAgain || this.#askedSecond?.mustAskAgain === true) return false;
+    if (this.#run === null || this.#asked.mustAskAgain || this.#askedSecond?.mustAskAgain === true || this.#microBatches?.mustBeginAgain === true) return false;
     return this.#asked.isMissing || this.gather.isWaiting || this.#isAwaiting;
   }
 
   /** Parts of its steps that others refused, since they hold other experts now than its map says. */
   get refusals(): number {
-    return this.#asked.refusals + (this.#askedSecond?.refusals ?? 0);
+    return this.#asked.refusals + (this.#askedSecond?.refusals ?? 0) + (this.turns?.refusals ?? 0);
   }
 
   /** KV blocks as the memory knows them. */
@@ -181,7 +181,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     const isCaptured = isDecode(plan) && !this.service.times.samples(plan.step);
     this.#asked.begin();
     this.#askedSecond?.begin();
-    this.#microBatches = this.#turns ?? (row >= TWO_BATCHES_ROWS_MIN ? this.#flow : null);
+    this.#microBatches = this.turns ?? (row >= TWO_BATCHES_ROWS_MIN ? this.#flow : null);
     const isWhole = this.#microBatches === null;
     const captured = isWhole && isCaptured ? (this.#graphs?.partsOf(row, spans.length) ?? null) : null;
     const parts = isWhole ? (captured ?? this.#inTurn) : [];

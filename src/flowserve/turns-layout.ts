@@ -20,7 +20,7 @@ import {
   laneIndex,
   MICRO_BATCHES,
   pairsOfRowIn,
-  ranksOfExperts,
+  ranksOfPlaces,
   receivedMax,
   sharedIdOf,
   takesTurns,
@@ -40,7 +40,7 @@ export type ExchangePlace = {
 };
 
 export type MicroBatchPlace = ExchangePlace & {
-  /** u32 [rows, pairs of a row]: which experts each row asks for, the shared one the last of them if another NPU has it. */
+  /** u32 [rows, pairs of a row]: which experts each row asks for, in which slots, the shared one the last of them if another NPU has it. */
   readonly ids: number;
   readonly collect: CollectMemory;
 };
@@ -76,7 +76,7 @@ const exchangeOf = (
   domain: domain.place,
   form: domain.form,
   lane: laneIndex(domain, microBatch),
-  rank_of_expert: ranksOfExperts(model, domain),
+  rank_of_expert: ranksOfPlaces(model, options, domain),
   ...extentsOf(model, row_bytes, options, domain, microBatch, own_bytes),
 });
 
@@ -106,7 +106,7 @@ export function layoutAttentionTurns<Scratch extends StepScratch>(
     collect: layoutCollectMemory(rows, top_k, row_bytes / 4, arena, replies),
   }));
   const holder = sharedNpuFor(model.moe, options.deployment, npu);
-  const shared = holder === null ? null : { id: sharedIdOf(model, domain.executor, holder), rank: expertRankOf(domain, holder) };
+  const shared = holder === null ? null : { id: sharedIdOf(model, options, domain.executor, holder), rank: expertRankOf(domain, holder) };
   const routing = layoutRouting(model, { ...options, max_batch_tokens: rows }, arena);
   return { scratch, routing, batches, rounds: roundLayers(model, options).length, shared };
 }

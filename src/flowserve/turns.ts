@@ -12,6 +12,7 @@ import { Iterations } from '../xccl/iterations.ts';
 import { laneOf } from '../xccl/lane.ts';
 import { ExpertTurns } from '../xccl/turns.ts';
 import type { Arithmetic, ExpertArithmetic } from './arithmetic.ts';
+import type { ExpertRouting } from './expert-routing.ts';
 import { ExpertService } from './expert-service.ts';
 import { ExpertTimes } from './expert-times.ts';
 import { type BatchParts, MicroBatches } from './micro-batches.ts';
@@ -57,6 +58,7 @@ export function newMicroBatches(
   space: AddressSpace,
   endpoint: Endpoint,
   dieOf: (npu: number) => number,
+  routing: ExpertRouting,
 ): MicroBatches | null {
   const { turns } = model.layout;
   if (turns === null) return null;
@@ -65,7 +67,7 @@ export function newMicroBatches(
   const batches = [model, model.second()].map((one, lane) => ({
     model: one,
     parts: () => partsOf(one),
-    experts: new RoundLane(lane, one, iterations, turns.batches[lane] as MicroBatchPlace, sharedId, space),
+    experts: new RoundLane(lane, one, iterations, turns.batches[lane] as MicroBatchPlace, sharedId, space, routing, endpoint.surroundings.now_ms),
   }));
   return new MicroBatches(batches, iterations, space);
 }

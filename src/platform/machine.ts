@@ -270,8 +270,14 @@ export class MachineNpus {
     this.#run(launches.flatMap((launch) => (mayGoOn(launch) ? this.#ranksOf(idOf(launch.npu)) : [])));
   }
 
+  /** Steps go on; then those hear of maps whom steps have kept waiting for that. */
   #run(ranks: readonly StepProgram<Arithmetic>[]): void {
     if (ranks.length === 0) return;
+    this.#runSteps(ranks);
+    for (const { moves } of this.#living) moves.poll();
+  }
+
+  #runSteps(ranks: readonly StepProgram<Arithmetic>[]): void {
     const isAtWork = (program: StepProgram<Arithmetic>): boolean =>
       program.isRunning && !this.#hanging.has(program.npu) && this.#hostOf(program.npu)?.hasFailed(program.npu) === false;
     // Where other ranks of the NPU's group have yet to be given the step, it goes on when they are.

@@ -8,23 +8,27 @@ import type { Arena } from '../fabric/arena.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { ReceivedTokens } from './dispatch.ts';
 import type { Membership } from './membership.ts';
-import { checkRange, checkRoom, type Extent, formatOfCode, type PartList } from './parts.ts';
+import { answerBytes, checkRange, checkRoom, type Extent, formatOfCode, type PartList, REFUSED } from './parts.ts';
 import type { TokenRouting } from './token-routing.ts';
-import { blockBytes, type RowCodec, stagingBytes, type WireFormat, type WireKernels } from './wire-format.ts';
+import { blockBytes, formatCode, type RowCodec, stagingBytes, type WireFormat, type WireKernels } from './wire-format.ts';
 
 /** What the experts made of the pairs received: f32 [pairs, hidden] in the order of the pairs. */
 export type Replies = {
   readonly rows: number;
   /** In which the answers travel; f32 if it is left out, which changes no bit. */
   readonly format?: WireFormat;
+  /** By source: other than 0 where it is refused, so that its rows are nothing; missing: nobody is. */
+  readonly refused?: ArrayLike<number> | null;
 };
 
 /** Leaves answers in the own reply area, a block for each source. */
 export class ReplyBlocks {
   /** By source, from the start of the area. */
   readonly offsets: Int32Array;
+  /** By source: rows of the answer, and its format's code or REFUSED. */
+  readonly pairs: Int32Array;
+  readonly codes: Int32Array;
   bytes = 0;
-  format: WireFormat = 'f32';
   readonly #membership: Membership;
   readonly #received: ReceivedTokens;
   readonly #extent: Extent;
@@ -34,6 +38,8 @@ export class ReplyBlocks {
     this.#received = received;
     this.#extent = extent;
     this.offsets = new Int32Array(received.sources);
+    this.pairs = new Int32Array(received.sources);
+    this.codes = new Int32Array(received.sources);
   }
 
   /** Answers that are computed here, and travel as f32, need not be copied. */
@@ -42,17 +48,19 @@ export class ReplyBlocks {
   }
 
   /** @throws `out_of_memory` with the bytes needed and granted, before anything is written there. */
-  leave(what: string, { rows, format = 'f32' }: Replies): void {
+  leave(what: string, { rows, format = 'f32', refused = null }: Replies): void {
     const { sources, hidden, pairs, codec, first_pair } = this.#received;
     let bytes = 0;
     for (let source = 0; source < sources; source++) {
+      const isRefused = refused !== null && refused[source] !== 0;
       this.offsets[source] = this.#extent.offset + bytes;
+      this.pairs[source] = isRefused ? 0 : this.#received.pairsFrom(source);
+      this.codes[source] = isRefused ? REFUSED : formatCode(format);
       bytes += blockBytes(format, this.#received.pairsFrom(source), hidden);
     }
     const { endpoint } = this.#membership;
     checkRoom(`${what} of ${pairs} rows as ${format}`, bytes, this.#extent.bytes, `die ${endpoint.die}'s reply area`);
     this.bytes = bytes;
-    this.format = format;
     if (rows === this.address && format === 'f32') return;
     for (let source = 0; source < sources; source++)
       codec.encode(
@@ -112,6 +120,8 @@ export class ReplyCollector {
   readonly #routing: TokenRouting;
   readonly #hidden: number;
   readonly #memory: CollectMemory;
+  /** Some rank has refused its part of what was asked last: then nothing was pulled. */
+  isRefused = false;
 
   constructor(membership: Membership, kernels: WireKernels, codec: RowCodec, routing: TokenRouting, hidden: number, memory: CollectMemory) {
     this.#membership = membership;
@@ -129,6 +139,7 @@ export class ReplyCollector {
   collect(what: string, blocks: PartList, { into, shared }: CombineTarget): void {
     const { tokens, destinations } = this.#routing;
     this.#checkAll(what, blocks);
+    if (this.isRefused) return;
     for (let from = 0; from < destinations; from++) this.#pullBlock(blocks, from);
     if (tokens === 0) return;
     const { places, weights, top_k } = this.#memory;
@@ -143,6 +154,7 @@ export class ReplyCollector {
    */
   bring(what: string, blocks: PartList, last: number): void {
     this.#checkAll(what, blocks);
+    if (this.isRefused) return;
     let row = 0;
     for (let from = 0; from < this.#routing.destinations; from++) if (from !== last) row = this.#bringBlock(blocks, from, row);
     this.#bringBlock(blocks, last, row);
@@ -163,6 +175,7 @@ export class ReplyCollector {
   }
 
   #checkAll(what: string, blocks: PartList): void {
+    this.isRefused = false;
     for (let from = 0; from < this.#routing.destinations; from++) this.#check(what, blocks, from);
   }
 
@@ -171,10 +184,14 @@ export class ReplyCollector {
     const peer = this.#membership.nameOf(rank);
     const { reply_bytes } = this.#membership.endpoint.surroundings.areasOf(this.#membership.dieOf(rank));
     const pairs = blocks.pairs[from] as number;
-    const format = formatOfCode(peer, blocks.formats[from] as number);
+    const code = blocks.formats[from] as number;
+    if (code === REFUSED && this.#routing.pairsTo(from) > 0) {
+      this.isRefused = true;
+      return;
+    }
     if (pairs !== this.#routing.pairsTo(from))
       throw new MinipodError('memory_fault', `${what}: ${peer} answers with ${pairs} rows of destination ${from}, asked for ${this.#routing.pairsTo(from)}`);
-    checkRange(peer, 'reply', blocks.offsets[from] as number, blockBytes(format, pairs, this.#hidden), reply_bytes);
+    checkRange(peer, 'reply', blocks.offsets[from] as number, answerBytes(peer, code, pairs, this.#hidden), reply_bytes);
   }
 
   #pullBlock(blocks: PartList, from: number): void {

@@ -8,8 +8,8 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Arena } from '../fabric/arena.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Membership } from './membership.ts';
-import { checkRange, checkRoom, directoryBytes, type Extent, formatOfCode, type PartList, partBytes, writeEntry } from './parts.ts';
-import type { TokenRouting } from './token-routing.ts';
+import { checkRange, checkRoom, directoryBytes, type Extent, formatOfCode, NOTE_BYTES, type PartList, partBytes, writeEntry } from './parts.ts';
+import { PLACE_MASK, type TokenRouting } from './token-routing.ts';
 import { blockBytes, formatCode, RowCodec, stagingBytes, type WireFormat, type WireKernels } from './wire-format.ts';
 
 /** Tokens and the gate's choice for them, all in the segment of the die. */
@@ -17,12 +17,14 @@ export type TokenBatch = {
   readonly tokens: number;
   /** f32 [tokens, hidden]. */
   readonly rows: number;
-  /** Expert ids, u32 [tokens, top_k], each once a token; any order. */
+  /** Ids of experts (token-routing.ts), u32 [tokens, top_k], each once a token; any order. */
   readonly experts: number;
   /** Gate scores, f32 [tokens, top_k]. */
   readonly weights: number;
   /** In which the tokens travel; f32 if it is left out, which changes no bit. */
   readonly format?: WireFormat;
+  /** A word for whoever computes them, 0 if it is left out. */
+  readonly note?: number;
 };
 
 /** Leaves packages in the own dispatch area. */
@@ -52,7 +54,7 @@ export class TokenPackage {
   }
 
   /** @throws `out_of_memory` with the bytes needed and granted, before anything is written there. */
-  pack(what: string, { tokens, rows, experts, weights, format = 'f32' }: TokenBatch): void {
+  pack(what: string, { tokens, rows, experts, weights, format = 'f32', note = 0 }: TokenBatch): void {
     const { routing, hidden, offsets } = this;
     const { space, endpoint } = this.#membership;
     routing.sort(experts, weights, tokens);
@@ -74,16 +76,18 @@ export class TokenPackage {
       const pairs = routing.pairsTo(to);
       const offset = offsets[to] as number;
       writeEntry(space, directory, to, offset - this.#extent.offset, count, pairs, formatCode(format));
+      if (pairs === 0) continue;
       const part = endpoint.areas.dispatch + offset;
-      this.#writePairs(part, to, pairs);
-      this.#codec.gather(part + 8 * pairs, from, tokens, this.#rowTokens + 4 * (routing.first_row[to] as number), count, format);
+      space.wordsOf(part)[offsetOf(part) / 4] = note;
+      this.#writePairs(part + NOTE_BYTES, to, pairs);
+      this.#codec.gather(part + NOTE_BYTES + 8 * pairs, from, tokens, this.#rowTokens + 4 * (routing.first_row[to] as number), count, format);
     }
   }
 
-  #writePairs(part: number, to: number, pairs: number): void {
+  #writePairs(ids: number, to: number, pairs: number): void {
     const { first_pair, expert_of_pair, row_of_pair } = this.routing;
-    const words = this.#membership.space.wordsOf(part);
-    const at = offsetOf(part) / 4;
+    const words = this.#membership.space.wordsOf(ids);
+    const at = offsetOf(ids) / 4;
     const first = first_pair[to] as number;
     for (let pair = 0; pair < pairs; pair++) {
       words[at + pair] = expert_of_pair[first + pair] as number;
@@ -120,9 +124,11 @@ export class ReceivedTokens {
   /** By source, and the sum at the end. */
   readonly first_row: Int32Array;
   readonly first_pair: Int32Array;
+  /** By source; of one that has asked for something. */
+  readonly notes: Int32Array;
   readonly #membership: Membership;
   readonly #codec: RowCodec;
-  /** By expert id; this rank's own number among the destinations. */
+  /** By place; this rank's own number among the destinations. */
   readonly #destinationOf: ArrayLike<number>;
   readonly #destination: number;
 
@@ -132,7 +138,7 @@ export class ReceivedTokens {
     hidden: number,
     memory: ReceiveMemory,
     sources: number,
-    destination_of_expert: ArrayLike<number>,
+    destination_of_place: ArrayLike<number>,
     destination: number,
   ) {
     this.#membership = membership;
@@ -140,8 +146,9 @@ export class ReceivedTokens {
     this.memory = memory;
     this.first_row = new Int32Array(sources + 1);
     this.first_pair = new Int32Array(sources + 1);
+    this.notes = new Int32Array(sources);
     this.#codec = new RowCodec(membership.space, kernels, hidden, memory.staging);
-    this.#destinationOf = destination_of_expert;
+    this.#destinationOf = destination_of_place;
     this.#destination = destination;
   }
 
@@ -158,7 +165,7 @@ export class ReceivedTokens {
     return this.first_row[this.sources] as number;
   }
 
-  /** What there is to compute: expert id and row of each pair, at `memory.pair_experts` and `memory.pair_rows`, by (source, expert, token). */
+  /** What there is to compute: id and row of each pair, at `memory.pair_experts` and `memory.pair_rows`, by (source, place, token). */
   get pairs(): number {
     return this.first_pair[this.sources] as number;
   }
@@ -206,12 +213,14 @@ export class ReceivedTokens {
     const pairs = parts.pairs[source] as number;
     const firstRow = this.first_row[source] as number;
     const firstPair = this.first_pair[source] as number;
-    if (pairs === 0 && rows === 0) return;
+    if (pairs === 0) return;
+    this.notes[source] = space.wordsOf(part)[offsetOf(part) / 4] as number;
+    const ids = part + NOTE_BYTES;
     const { memory } = this;
-    space.copy(memory.pair_experts + 4 * firstPair, part, 4 * pairs);
-    space.copy(memory.pair_rows + 4 * firstPair, part + 4 * pairs, 4 * pairs);
+    space.copy(memory.pair_experts + 4 * firstPair, ids, 4 * pairs);
+    space.copy(memory.pair_rows + 4 * firstPair, ids + 4 * pairs, 4 * pairs);
     const format = formatOfCode(this.#membership.nameOf(rank), parts.formats[source] as number);
-    this.#codec.decode(memory.rows + 4 * firstRow * this.hidden, part + 8 * pairs, rows, format);
+    this.#codec.decode(memory.rows + 4 * firstRow * this.hidden, ids + 8 * pairs, rows, format);
     endpoint.counters.pulled_bytes += blockBytes(format, rows, this.hidden);
     this.#checkPairs(space, rank, firstPair, pairs, firstRow, rows);
   }
@@ -224,9 +233,12 @@ export class ReceivedTokens {
     for (let pair = 0; pair < pairs; pair++) {
       const row = (words[rowAt + pair] as number) >>> 0;
       const expert = words[expertAt + pair] as number;
-      if (row >= rows || this.#destinationOf[expert] !== this.#destination) {
+      if (row >= rows || this.#destinationOf[expert & PLACE_MASK] !== this.#destination) {
         const peer = this.#membership.nameOf(rank);
-        throw new MinipodError('memory_fault', `${peer} asks for row ${row} of ${rows} by expert ${expert}, which is not of rank ${this.#membership.rank}`);
+        throw new MinipodError(
+          'memory_fault',
+          `${peer} asks for row ${row} of ${rows} by expert ${expert & PLACE_MASK}, which is not of rank ${this.#membership.rank}`,
+        );
       }
       words[rowAt + pair] = firstRow + row;
     }

@@ -31,6 +31,8 @@ export interface AttentionEnd {
   e2a(target: CombineTarget & Deadline): Operation;
   /** The same, but leaves the answers as rows: in `collect.replies`, each pair's row of them in `collect.places`. */
   e2aRows(deadline: Deadline): Operation;
+  /** Of the answers that came last: some rank has refused its part, so that there are none. */
+  readonly isRefused: boolean;
 }
 
 export interface ExpertEnd {
@@ -52,7 +54,7 @@ export type EndOptions = {
   readonly kernels: WireKernels;
   /** Numbers in a row. */
   readonly hidden: number;
-  /** By expert id: the number of its rank among the expert ranks. */
+  /** By place of experts (token-routing.ts): the number of its rank among the expert ranks. */
   readonly rank_of_expert: ArrayLike<number>;
   /** What of the die's areas this exchange may use, in multiples of 16 bytes; two that share a die take turns or have extents apart. */
   readonly dispatch: Extent;

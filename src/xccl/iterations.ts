@@ -14,7 +14,8 @@
  *
  *   field    dispatch channel of the first lane, which attention ranks do not use among themselves   | a iteration | d the life's tag |
  *
- * A step that is given up leaves its rank in the iteration, with nothing to do. A round that fails ends the domain's life for all (dp-domain.ts).
+ * A step that is given up leaves its rank in the iteration, with nothing to do; so does one whose batch some expert rank refuses, which begins again with the next
+ * iteration: the others hear nothing of it. A round that fails ends the domain's life for all (dp-domain.ts).
  *
  * Race: another rank may have begun the next iteration, and told so, before this one has pulled the last answers of its step: who has a step of its own does not look for
  * others', and what it was told of then nobody tells again. So a rank that has had a step tells itself to look once more when that is over, however it ends.
@@ -28,6 +29,9 @@ import type { DpDomain } from './dp-domain.ts';
 import type { AttentionEnd } from './ends.ts';
 import type { Lane } from './lane.ts';
 import { DONE, type Operation, type Poll } from './operation.ts';
+
+/** Of what experts were asked for last. */
+export type LaneAnswer = 'pending' | 'here' | 'refused';
 
 const NOTHING: TokenBatch = { tokens: 0, rows: 0, experts: 0, weights: 0 };
 
@@ -49,6 +53,8 @@ class AttentionLane {
   readonly #timeout_ms: number;
   #left = 0;
   #answer: Operation | null = null;
+  /** Of the batch whose answers are missing. */
+  #note = 0;
 
   constructor(end: AttentionEnd, rounds: number, timeout_ms: number) {
     this.#end = end;
@@ -68,6 +74,11 @@ class AttentionLane {
     return this.#answer !== null;
   }
 
+  /** Answers are missing to a batch that has a note below this one. */
+  asksBefore(note: number): boolean {
+    return this.#answer !== null && this.#note < note;
+  }
+
   begin(): void {
     this.#left = this.#rounds;
   }
@@ -75,6 +86,7 @@ class AttentionLane {
   ask(batch: TokenBatch): void {
     assert(this.#left > 0 && this.#answer === null, 'a lane asks once a round');
     this.#left--;
+    this.#note = batch.tokens === 0 ? Number.POSITIVE_INFINITY : (batch.note ?? 0);
     const asked = this.#end.a2e(batch).poll();
     if (asked.state === 'failed') throw asked.error;
     this.#answer = this.#end.e2aRows({ timeout_ms: this.#timeout_ms });
@@ -128,13 +140,23 @@ export class Iterations {
     }
   }
 
-  /** True when the answers to a lane's batch are here, as rows (`AttentionEnd.e2aRows`). @throws `worker_lost` if the domain's life has ended, naming why */
-  answer(lane: number): boolean {
+  /**
+   * Whether the answers to a lane's batch are here, as rows (`AttentionEnd.e2aRows`). Once one is refused the step has no part in the iteration any more.
+   * @throws `worker_lost` if the domain's life has ended, naming why
+   */
+  answer(lane: number): LaneAnswer {
     const poll = this.#lane(lane).poll();
     if (poll.state === 'failed') throw this.#fail(poll.error);
-    if (poll.state === 'pending') return false;
+    if (poll.state === 'pending') return 'pending';
+    const { isRefused } = this.#lane(lane).end;
     if (this.#lanes.every(({ isOver }) => isOver)) this.#leave('none');
-    return true;
+    else if (isRefused) this.#leave('nothing');
+    return isRefused ? 'refused' : 'here';
+  }
+
+  /** Answers are missing to batches, of this rank's step or of one that was given up, that have a note below this one. */
+  asksBefore(note: number): boolean {
+    return this.#lanes.some((lane) => lane.asksBefore(note));
   }
 
   /** Ranks that a lane's answers wait for, as numbers of NPUs. */

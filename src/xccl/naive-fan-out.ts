@@ -45,6 +45,10 @@ export class FanOutSource implements AttentionEnd {
     this.#answers = new Arrivals(this.membership, this.#fanOut.lane.combine, fanOut.experts);
   }
 
+  get isRefused(): boolean {
+    return this.#work.collector.isRefused;
+  }
+
   a2e(batch: TokenBatch): Operation {
     return this.#work.a2e(this.#rounds, batch, (round) => this.#publish(round));
   }
@@ -118,11 +122,11 @@ export class FanOutExpert implements ExpertEnd {
   }
 
   #publish(round: number): void {
-    const { replies, received } = this.#work;
+    const { replies } = this.#work;
     const { endpoint } = this.membership;
-    const stamp = stampOf(round, formatCode(replies.format));
     this.#fanOut.sources.forEach((rank, source) => {
-      const pairs = received.pairsFrom(source);
+      const pairs = replies.pairs[source] as number;
+      const stamp = stampOf(round, replies.codes[source] as number);
       endpoint.write(this.membership.dieOf(rank), this.#fanOut.lane.combine, replies.offsets[source] as number, pairs, pairs, this.membership.tag, stamp);
     });
   }

@@ -4,30 +4,35 @@
  *
  *   package    | directory | part of destination 0 | part of destination 1 | …       dispatch area of the rank that has the tokens
  *   directory  | offset | rows | pairs | format |  × destinations                    32-bit words; offsets from the package's start
- *   part       | expert id of each pair | row of each pair | block of rows |         pairs by (expert, token), rows by token (token-routing.ts)
+ *   part       | note | – | id of each pair | row of each pair | block of rows |    pairs by (place, token), rows by token (token-routing.ts)
  *
  *   bundle     | directory | block of expert rank 0 | block of expert rank 1 | …     the way back: a row for each pair, in the pairs' order
+ *              a rank that refuses leaves no block, and says so in place of the format
  *
  * @module
  */
 import { offsetOf, roundUp } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { MinipodError } from '../protocol/errors.ts';
+import { assert, MinipodError } from '../protocol/errors.ts';
 import { BLOCK_ALIGNMENT, blockBytes, WIRE_FORMATS, type WireFormat } from './wire-format.ts';
 
 const ENTRY_WORD = { offset: 0, rows: 1, pairs: 2, format: 3 } as const;
 const ENTRY_WORDS = Object.keys(ENTRY_WORD).length;
 
 export const directoryBytes = (entries: number): number => entries * ENTRY_WORDS * 4;
+/** Before a part's pairs: a word that its sender says to all. */
+export const NOTE_BYTES = 8;
+/** One without pairs is nothing at all. */
 export const partBytes = (format: WireFormat, rows: number, pairs: number, hidden: number): number =>
-  roundUp(8 * pairs + blockBytes(format, rows, hidden), BLOCK_ALIGNMENT);
+  pairs === 0 ? 0 : roundUp(NOTE_BYTES + 8 * pairs + blockBytes(format, rows, hidden), BLOCK_ALIGNMENT);
 
 // ---------------------------------------------------------------- what an area must hold for any choice of the gates
 
 /** Bytes of a dispatch area for `tokens` tokens of a rank. */
 export function packageBytesMax(format: WireFormat, tokens: number, top_k: number, destinations: number, hidden: number): number {
   // A part is padded twice at most: its block, and itself.
-  return directoryBytes(destinations) + partBytes(format, tokens * Math.min(top_k, destinations), tokens * top_k, hidden) + 2 * BLOCK_ALIGNMENT * destinations;
+  const padded = 2 * BLOCK_ALIGNMENT + NOTE_BYTES;
+  return directoryBytes(destinations) + partBytes(format, tokens * Math.min(top_k, destinations), tokens * top_k, hidden) + padded * destinations;
 }
 
 /** Bytes of a reply area for so many pairs, from so many sources. */
@@ -95,6 +100,14 @@ export function checkRange(peer: string, area: string, offset: number, bytes: nu
   if (offset % 4 === 0 && offset + bytes <= area_bytes) return;
   throw new MinipodError('memory_fault', `${peer} says that ${bytes} bytes lie at offset ${offset} of its ${area} area, which has ${area_bytes}`);
 }
+
+/** In place of a format: nothing of what was asked for was computed. */
+export const REFUSED = 3;
+assert(WIRE_FORMATS.length <= REFUSED, 'the code of a refusal is no format');
+
+/** Of an answer of so many rows, in the format of the code. */
+export const answerBytes = (peer: string, code: number, pairs: number, hidden: number): number =>
+  code === REFUSED ? 0 : blockBytes(formatOfCode(peer, code), pairs, hidden);
 
 export function formatOfCode(peer: string, code: number): WireFormat {
   const format = WIRE_FORMATS[code];

@@ -3,12 +3,18 @@
  *
  *   pairs       by (destination, expert id, token): what a destination computes is a run of them, and each of its experts' a run within
  *   rows        by (destination, token): a token that two experts of one destination want travels once
+ *   id          | name: 16 bits | place: 16 bits |     the place says which destination; a token's answers are summed by ascending id, so by ascending name
  *
+ * Where each expert has one place, its number alone is the id. Where it has several, or another one tomorrow, it is the name, and travels along: so whoever computes
+ * sees what was meant.
  * @module
  */
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
+
+export const NAME_SHIFT = 16;
+export const PLACE_MASK = (1 << NAME_SHIFT) - 1;
 
 export type RoutingLimits = { readonly tokens_max: number; readonly top_k: number };
 /** Where the tables that kernels read lie: u32 and f32, tokens_max × top_k each. */
@@ -28,7 +34,7 @@ export class TokenRouting {
   /** By pair: token × top_k + slot, the slots of a token in ascending expert id. */
   readonly slot_of_pair: Int32Array;
   readonly #destinationOf: ArrayLike<number>;
-  /** Expert ids by (destination, id). */
+  /** Places by (destination, place). */
   readonly #order: readonly number[];
   readonly #words: Int32Array;
   readonly #floats: Float32Array;
@@ -36,20 +42,21 @@ export class TokenRouting {
   readonly #weights: number;
   /** By token × top_k + slot, ascending. */
   readonly #experts: Int32Array;
-  /** By expert. */
+  /** By place. */
   readonly #next: Int32Array;
   /** By destination. */
   readonly #lastToken: Int32Array;
   readonly #rows: Int32Array;
 
-  /** `destination_of_expert`: by expert id, from 0 to `destinations` − 1. */
-  constructor(space: AddressSpace, destination_of_expert: ArrayLike<number>, destinations: number, limits: RoutingLimits, tables: RoutingTables) {
+  /** `destination_of_place`: from 0 to `destinations` − 1. */
+  constructor(space: AddressSpace, destination_of_place: ArrayLike<number>, destinations: number, limits: RoutingLimits, tables: RoutingTables) {
     this.destinations = destinations;
     this.limits = limits;
-    this.#destinationOf = destination_of_expert;
-    const at = (expert: number): number => destination_of_expert[expert] as number;
-    this.#order = Array.from({ length: destination_of_expert.length }, (_, expert) => expert).sort((a, b) => at(a) - at(b) || a - b);
-    for (const expert of this.#order) assert(at(expert) >= 0 && at(expert) < destinations, `expert ${expert} lives at ${at(expert)} of ${destinations}`);
+    this.#destinationOf = destination_of_place;
+    assert(destination_of_place.length <= PLACE_MASK + 1, `${destination_of_place.length} places for experts, ids name ${PLACE_MASK + 1} at most`);
+    const at = (place: number): number => destination_of_place[place] as number;
+    this.#order = Array.from({ length: destination_of_place.length }, (_, place) => place).sort((a, b) => at(a) - at(b) || a - b);
+    for (const place of this.#order) assert(at(place) >= 0 && at(place) < destinations, `place ${place} is at ${at(place)} of ${destinations}`);
     this.#words = space.wordsOf(tables.row_tokens);
     this.#floats = space.floatsOf(tables.weights);
     this.#rowTokens = offsetOf(tables.row_tokens) / 4;
@@ -61,7 +68,7 @@ export class TokenRouting {
     this.row_of_pair = new Int32Array(pairs);
     this.slot_of_pair = new Int32Array(pairs);
     this.#experts = new Int32Array(pairs);
-    this.#next = new Int32Array(destination_of_expert.length);
+    this.#next = new Int32Array(destination_of_place.length);
     this.#lastToken = new Int32Array(destinations);
     this.#rows = new Int32Array(destinations);
   }
@@ -103,7 +110,8 @@ export class TokenRouting {
       for (let slot = first; slot < first + top_k; slot++) {
         const expert = this.#words[from + slot] as number;
         const weight = floats[fromWeights + slot] as number;
-        if (expert < 0 || expert >= known) throw new MinipodError('invalid_request', `token ${token} is for expert ${expert}, there are ${known}`);
+        if (expert < 0 || (expert & PLACE_MASK) >= known)
+          throw new MinipodError('invalid_request', `token ${token} is for expert ${expert & PLACE_MASK}, there are ${known}`);
         let at = slot;
         for (; at > first && (chosen[at - 1] as number) > expert; at--) {
           chosen[at] = chosen[at - 1] as number;
@@ -122,9 +130,9 @@ export class TokenRouting {
     const last = this.#lastToken.fill(-1);
     for (let token = 0, slot = 0; token < this.tokens; token++) {
       for (const end = slot + top_k; slot < end; slot++) {
-        const expert = this.#experts[slot] as number;
-        const destination = this.#destinationOf[expert] as number;
-        next[expert] = (next[expert] as number) + 1;
+        const place = (this.#experts[slot] as number) & PLACE_MASK;
+        const destination = this.#destinationOf[place] as number;
+        next[place] = (next[place] as number) + 1;
         if (last[destination] === token) continue;
         last[destination] = token;
         rows[destination] = (rows[destination] as number) + 1;
@@ -133,11 +141,11 @@ export class TokenRouting {
     const pairs = this.first_pair.fill(0);
     let pair = 0;
     for (let index = 0; index < this.#order.length; index++) {
-      const expert = this.#order[index] as number;
-      const count = next[expert] as number;
-      next[expert] = pair;
+      const place = this.#order[index] as number;
+      const count = next[place] as number;
+      next[place] = pair;
       pair += count;
-      pairs[(this.#destinationOf[expert] as number) + 1] = pair;
+      pairs[(this.#destinationOf[place] as number) + 1] = pair;
     }
     for (let destination = 0; destination < this.destinations; destination++) {
       this.first_row[destination + 1] = (this.first_row[destination] as number) + (rows[destination] as number);
@@ -154,14 +162,15 @@ export class TokenRouting {
     for (let token = 0, slot = 0; token < this.tokens; token++) {
       for (const end = slot + top_k; slot < end; slot++) {
         const expert = this.#experts[slot] as number;
-        const destination = this.#destinationOf[expert] as number;
+        const place = expert & PLACE_MASK;
+        const destination = this.#destinationOf[place] as number;
         if (last[destination] !== token) {
           last[destination] = token;
           this.#words[this.#rowTokens + (this.first_row[destination] as number) + (rows[destination] as number)] = token;
           rows[destination] = (rows[destination] as number) + 1;
         }
-        const pair = next[expert] as number;
-        next[expert] = pair + 1;
+        const pair = next[place] as number;
+        next[place] = pair + 1;
         this.expert_of_pair[pair] = expert;
         this.row_of_pair[pair] = (rows[destination] as number) - 1;
         this.slot_of_pair[pair] = slot;

@@ -27,10 +27,10 @@ import { type AttentionEnd, type AttentionOptions, AttentionWork, type Deadline,
 import type { Lane } from './lane.ts';
 import type { Membership } from './membership.ts';
 import type { Operation } from './operation.ts';
-import { checkRange, checkRoom, directoryBytes, type Extent, formatOfCode, PartList, partBytes, writeEntry } from './parts.ts';
+import { answerBytes, checkRange, checkRoom, directoryBytes, type Extent, formatOfCode, PartList, partBytes, writeEntry } from './parts.ts';
 import { Rounds, type StepNames } from './rounds.ts';
 import type { Needs } from './wait-chain.ts';
-import { BLOCK_ALIGNMENT, blockBytes, formatCode } from './wire-format.ts';
+import { BLOCK_ALIGNMENT, formatCode } from './wire-format.ts';
 
 /** Ranks of the domain: the attention ranks first, then the expert ranks. */
 export type Split = { readonly attention: number; readonly experts: number; readonly names: StepNames; readonly lane: Lane };
@@ -76,6 +76,10 @@ export class TrampolineAttention implements AttentionEnd {
     this.#rounds = new Rounds(this.membership, split.names, needsOf(split));
     this.#bundle = new Arrivals(this.membership, this.#split.lane.combine, [this.#trampoline]);
     this.#blocks = new PartList(Array.from({ length: split.experts }, () => this.#trampoline));
+  }
+
+  get isRefused(): boolean {
+    return this.#work.collector.isRefused;
   }
 
   get #trampoline(): number {
@@ -225,9 +229,9 @@ export class TrampolineExpert implements ExpertEnd {
   #publish(round: number): void {
     const { replies, received } = this.#work;
     const { endpoint } = this.membership;
-    const stamp = stampOf(round, formatCode(replies.format));
     for (let source = 0; source < received.sources; source++) {
-      const pairs = received.pairsFrom(source);
+      const pairs = replies.pairs[source] as number;
+      const stamp = stampOf(round, replies.codes[source] as number);
       const die = this.membership.dieOf(this.#split.attention + source);
       endpoint.write(die, this.#split.lane.combine, replies.offsets[source] as number, pairs, pairs, this.membership.tag, stamp);
     }
@@ -245,7 +249,7 @@ export class TrampolineExpert implements ExpertEnd {
     for (let from = 0; from < experts; from++) {
       const rank = parts.holders[from] as number;
       const peer = this.membership.nameOf(rank);
-      const needed = blockBytes(formatOfCode(peer, parts.formats[from] as number), parts.pairs[from] as number, hidden);
+      const needed = answerBytes(peer, parts.formats[from] as number, parts.pairs[from] as number, hidden);
       checkRange(peer, 'reply', parts.offsets[from] as number, needed, surroundings.areasOf(this.membership.dieOf(rank)).reply_bytes);
       bytes += needed;
     }
@@ -257,7 +261,7 @@ export class TrampolineExpert implements ExpertEnd {
       const die = this.membership.dieOf(parts.holders[from] as number);
       const pairs = parts.pairs[from] as number;
       const code = parts.formats[from] as number;
-      const length = blockBytes(formatOfCode('', code), pairs, hidden);
+      const length = answerBytes('', code, pairs, hidden);
       space.copy(base + offset, surroundings.areasOf(die).reply + (parts.offsets[from] as number), length);
       writeEntry(space, base, from, offset, pairs, pairs, code);
       offset += length;

@@ -43,6 +43,7 @@ it('tokens of the hash model should be those of one NPU, whenever its shape chan
             scale_min: { experts: 2 },
             expert_balancing: { redundant_slots: 4, period_ms: 10 },
           },
+          { topology: 'moe-attention:domains=1x2,experts=3', schedule: 'domains', scale_max: { attention: 4, experts: 4 }, scale_min: { experts: 2 } },
         ),
         seed: fc.integer({ min: 0, max: 1e6 }),
         kv_blocks: fc.integer({ min: 8, max: 40 }),
@@ -104,6 +105,7 @@ describe('on worker threads', () => {
   it.each([
     { npus: 1, workers: 2, scale_max: { attention: 2 } },
     { topology: 'moe-attention:domains=1x1,experts=2', workers: 2, scale_max: { attention: 2, experts: 4 } },
+    { topology: 'moe-attention:domains=1x1,experts=2', schedule: 'domains', workers: 2, scale_max: { attention: 2, experts: 4 } },
   ] satisfies PodOptions[])('ids and log-probabilities should stay the same, and nobody fail: %o', async (options) => {
     await withPod({ ...options, load_balancing: 'round_robin' }, async (pod) => {
       const [few, many] = 'topology' in options ? [2, 4] : [undefined, undefined];
@@ -184,7 +186,6 @@ describe('what cannot be done', () => {
     { topology: 'pd', scale_max: { executor: 2, attention: 2 } },
     { npus: 2, scale_max: { experts: 3 } },
     { topology: 'moe-attention:domains=1x2,experts=2', scale_max: { experts: 1 } },
-    { topology: 'moe-attention:domains=1x2,experts=2', schedule: 'domains', scale_max: { experts: 3 } },
     { npus: 3, scale_max: { attention: 2 } },
     { topology: 'moe-attention:domains=2x1,experts=2', scale_max: { attention: 3 } },
   ] satisfies PodOptions[])('should be refused when the pod is made: %o', async (options) => {

@@ -179,7 +179,7 @@ export class Rig {
       const done = step.done[lane] as number;
       if (done === rounds) continue;
       if (done >= 0) {
-        if (!iterations.answer(lane)) continue;
+        if (iterations.answer(lane) === 'pending') continue;
         this.#sum(npu, step, done * micro_batches + lane, lane);
       }
       step.done[lane] = done + 1;
