@@ -1,7 +1,9 @@
 /** The pod on its virtual clock: the live pod's tokens, and one run for one seed, on every runtime. */
 import { afterAll, describe, expect, it } from 'vitest';
 import { type Chunk, createPod, type Pod, type PodOptions } from '../../src/index.ts';
+import { breathe } from '../../src/runtime/event-loop.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
+import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { traceFolder } from '../trace/files.ts';
 import { withPod } from './pods.ts';
 import sameBits from './same-bits.json' with { type: 'json' };
@@ -120,6 +122,29 @@ describe('a virtual pod', () => {
     await expect(running).rejects.toMatchObject({ code: 'closed' });
     await expect(pod.complete('x')).rejects.toMatchObject({ code: 'closed' });
     await expect(pod.stats()).rejects.toMatchObject({ code: 'closed' });
+  });
+
+  it.each([
+    ['closed', true],
+    ['waited for no longer', false],
+  ])('holds nobody up where much virtual time is left and it is %s', async (_, isToClose) => {
+    // A byte a virtual second: while a block moves, thousands of leases are renewed.
+    await using pod = (await createPod({ clock: 'virtual', kernels: 'hash', kv_blocks: 4, dram_blocks: 8, dram_bytes_per_s: 1 })) as VirtualPod;
+    const { control } = pod;
+    const step = control.step.bind(control);
+    let events = 0;
+    control.step = () => {
+      events++;
+      return step();
+    };
+    await pod.complete(SMALL_PROMPT(0), { max_tokens: 40, seed: 0, ignore_eos: true });
+    const told = events;
+    if (isToClose) await pod.close();
+    await breathe();
+    await breathe();
+    if (isToClose) expect(events).toBe(told);
+    // What is left goes on beside whatever else there is to do.
+    expect(step()).toBe(true);
   });
 });
 
