@@ -2,7 +2,8 @@
  * Runs pods of every sort, each from a seed, and holds what they generate against one NPU alone, bit for bit: topologies, tensor parallelism, split output
  * projections, chunks, batch limits, tight KV, KV by request and by layer, by memory and by sockets, prefixes that groups share, caches that are hot, off or
  * dropped in the middle of a run, drafts, callers that go away. With --experts attention and experts are apart, by either schedule, with redundant experts that are moved all
- * the time: on virtual time at every boundary of a layer, live as often as it goes. With --shapes numbers of DP groups and of expert NPUs change while requests run. On virtual time with the hash model, where a stale block or a lost gather changes
+ * the time: on virtual time at every boundary of a layer, live as often as it goes. With --mtp MTP layers draft, held against one NPU without them; on virtual time
+ * drafts, too, are the same where nothing is kept of prefixes. With --shapes numbers of DP groups and of expert NPUs change while requests run. On virtual time with the hash model, where a stale block or a lost gather changes
  * the tokens, and live on
  * worker threads with the shipped model, logprobs included.
  * Exits with 1 if anything differs or is left behind.
@@ -11,6 +12,7 @@
  * node scripts/same-bits-campaign.ts --virtual 1000 --live 100 --seed 1
  * node scripts/same-bits-campaign.ts --virtual 1000 --live 20 --experts
  * node scripts/same-bits-campaign.ts --virtual 1000 --live 20 --shapes
+ * node scripts/same-bits-campaign.ts --virtual 1000 --live 100 --mtp --experts
  * node scripts/same-bits-campaign.ts --virtual 1 --seed 417      # a seed that failed, again
  * @module
  */
@@ -18,6 +20,7 @@ import { parseArgs } from 'node:util';
 import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../src/index.ts';
 import { formatTopology, type Topology } from '../src/protocol/topology.ts';
 import type { VirtualPod } from '../src/virtual-pod.ts';
+import { compared, draftsAt } from '../test/system/draft-positions.ts';
 import { forceRebalances } from '../test/system/forced-rebalances.ts';
 import { expectNothingLeft, fingerprint } from '../test/system/pods.ts';
 import { draws } from '../test/trace/files.ts';
@@ -30,6 +33,7 @@ const { values } = parseArgs({
     seed: { type: 'string', default: '1' },
     experts: { type: 'boolean', default: false },
     shapes: { type: 'boolean', default: false },
+    mtp: { type: 'boolean', default: false },
   },
 });
 
@@ -130,6 +134,28 @@ function changing({ pod, calls }: Plan, seed: number, isLive: boolean): Plan {
   return { calls, ...changingPod(draws(seed + 2_000_000), others, isLive) };
 }
 
+/** The hash model's tokens, where MTP layers are to foresee some of them. */
+const FORESEEABLE = 0.6;
+
+/** With MTP layers, or without as it was. */
+function foreseeing({ pod, calls, ...more }: Plan, seed: number, isLive: boolean): Plan {
+  const below = draws(seed + 3_000_000);
+  const speculative_config = { method: 'mtp', num_speculative_tokens: 1 + below(4), adaptive: below(3) === 0 } as const;
+  return { calls, ...more, pod: { ...pod, speculative_config, ...(!isLive && { hash_foreseeable: FORESEEABLE }) } };
+}
+
+/** Drafts with what is kept of prefixes, against those without. */
+async function draftsDiffer(pod: PodOptions, calls: readonly Call[]): Promise<string | null> {
+  const always = { ...pod, speculative_config: { ...pod.speculative_config, adaptive: false } as PodOptions['speculative_config'] };
+  const [{ drafts: warm }, { drafts: cold }] = [
+    await draftsAt(always, calls),
+    await draftsAt({ ...always, prefix_caching: false, prefix_sharing: false }, calls),
+  ];
+  const { both, differing } = compared(warm, cold);
+  drafted.compared += both;
+  return differing[0] ?? null;
+}
+
 /** Until it is told to end. */
 async function moveExperts(pod: Pod, seed: number, isLive: boolean): Promise<() => Promise<void>> {
   if (!isLive) {
@@ -156,9 +182,10 @@ async function generate(pod: Pod, { prompt, options, leaves, drops }: Call): Pro
   return null;
 }
 
-const drafted = { right: 0, all: 0 };
+const drafted = { right: 0, all: 0, compared: 0 };
+const called = { generated: 0, scored: 0 };
 const planFor = (seed: number, isLive: boolean): Plan => {
-  const plan = planOf(seed, isLive);
+  const plan = values.mtp ? foreseeing(planOf(seed, isLive), seed, isLive) : planOf(seed, isLive);
   if (values.shapes) return changing(plan, seed, isLive);
   return values.experts ? apart(plan, seed, isLive) : plan;
 };
@@ -176,10 +203,12 @@ async function differs(seed: number, isLive: boolean, one: Pod): Promise<string 
       drafted.all += drafting.draft_tokens;
     }
     for (const [index, { prompt, options: how }] of calls.entries()) {
+      if (got[index]) called.generated++;
+      if (got[index] && (how.logprobs ?? -1) >= 0 && how.temperature !== 0) called.scored++;
       const [mine, alone] = [got[index], got[index] && fingerprint(await one.complete(prompt, how))];
       if (mine && JSON.stringify(mine) !== JSON.stringify(alone)) return `call ${index}: ${mine.join(' / ')} is not ${alone?.join(' / ')}`;
     }
-    return null;
+    return values.mtp && !values.experts && !values.shapes && !isLive ? await draftsDiffer(options, calls) : null;
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }
@@ -193,7 +222,7 @@ for (const [kind, count] of [
 ] as const) {
   if (count === 0) continue;
   const isLive = kind === 'live';
-  await using one = await createPod(isLive ? {} : { clock: 'virtual', kernels: 'hash' });
+  await using one = await createPod(isLive ? {} : { clock: 'virtual', kernels: 'hash', ...(values.mtp && { hash_foreseeable: FORESEEABLE }) });
   let differing = 0;
   for (let seed = first; seed < first + count; seed++) {
     const difference = await differs(seed, isLive, one);
@@ -202,6 +231,9 @@ for (const [kind, count] of [
     console.log(`${kind} seed ${seed}, ${JSON.stringify(planFor(seed, isLive).pod)}: ${difference.slice(0, 400)}`);
   }
   console.log(`${count} ${kind} pods from seed ${first}: ${differing} differ; of ${drafted.all} drafts so far ${drafted.right} were right`);
+  console.log(
+    `${called.generated} requests so far, of which ${called.scored} were sampled with log-probabilities; ${drafted.compared} times the same drafts by a cold cache`,
+  );
   failures += differing;
 }
 process.exitCode = failures > 0 ? 1 : 0;

@@ -2,7 +2,7 @@
 import { createPod, type GenerateOptions, type PodOptions, type PodStats } from '../../src/index.ts';
 import type { StepOutcome, StepPlan } from '../../src/protocol/steps.ts';
 
-/** By prompt, and by how many tokens it had when the first of them was to follow. */
+/** By prompt and choice, and by how many tokens it had when the first of them was to follow. */
 export type DraftsAt = ReadonlyMap<string, ReadonlyMap<number, readonly number[]>>;
 export type Call = { readonly prompt: readonly number[]; readonly options: GenerateOptions };
 
@@ -16,7 +16,7 @@ export async function draftsAt(options: PodOptions, calls: readonly Call[]): Pro
   const plans = new Map<string, StepPlan[]>();
   const note = ({ attach, output, slot, tokens, samples }: StepPlan['entries'][number], npu: string, outcome: StepOutcome): void => {
     const key = `${npu} ${slot}`;
-    if (attach !== null) slots.set(key, { name: String(attach.prompt), tokens: attach.prompt.length + output.length });
+    if (attach !== null) slots.set(key, { name: `${attach.choice}: ${attach.prompt}`, tokens: attach.prompt.length + output.length });
     const held = slots.get(key);
     if (held === undefined || !samples || tokens.length === 0) return;
     const of = drafts.get(held.name) ?? new Map<number, readonly number[]>();
