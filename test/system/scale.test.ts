@@ -80,6 +80,27 @@ it('tokens of the hash model should be those of one NPU, whenever its shape chan
   );
 });
 
+it.each(['request', 'layer'] as const)(
+  'decode sequences should go on in another group of their executor, with their KV, however that came there: %s',
+  async (kv_transfer) => {
+    await using one = await createPod({ clock: 'virtual', kernels: 'hash' });
+    await using pod = await createPod({
+      ...{ clock: 'virtual', kernels: 'hash', topology: 'pd:prefill=1,decode=1xdp3', kv_transfer },
+      ...{ scale_max: { executor: 'decode', attention: 3 }, load_balancing: 'round_robin' },
+    });
+    const calls = Array.from({ length: 6 }, (_, index) => callOf({ start: index, length: 200, max_tokens: 60 }, index));
+    const ends = Promise.all(calls.map(([prompt, how]) => pod.complete(prompt, how)));
+    await afterTokens(pod, 12, calls);
+    expect(await pod.scale({ attention: 1 })).toMatchObject({ attention: 1, was: { attention: 3 } });
+    const tokens = (await ends).map(({ choices }) => choices[0]?.token_ids);
+    expect(tokens).toEqual(await Promise.all(calls.map(async ([prompt, how]) => (await one.complete(prompt, how)).choices[0]?.token_ids)));
+    // From group to group, beside what prefill had sent.
+    const { kv_links } = await pod.stats();
+    expect(kv_links.find(({ source, target }) => source === 1 && target === 1)?.done).toBeGreaterThan(1);
+    await expectNothingLeft(pod);
+  },
+);
+
 const PROMPTS = ['Once upon a time', 'The wolf', 'In the forest there was a little house', 'The king'] as const;
 const HOW: GenerateOptions = { ignore_eos: true, max_tokens: 32, logprobs: 1, stop: ['never said'] };
 
