@@ -8,14 +8,14 @@
  */
 import { parseArgs } from 'node:util';
 import { markdownTable } from 'markdown-table';
-import { BrokenSources, PLANTED } from '../test/chaos/planted/planted-bugs.ts';
+import { PLANTED, PlantedSources } from '../test/chaos/planted/planted-bugs.ts';
 
 const FAULTS_MAX = 3;
 const { values } = parseArgs({
   options: { only: { type: 'string', default: '' }, first: { type: 'string', default: '1' }, last: { type: 'string', default: '2000' } },
 });
 
-using sources = new BrokenSources();
+using sources = new PlantedSources();
 const rows: string[][] = [];
 let missed = 0;
 for (const bug of PLANTED.filter(({ file, what }) => `${file} ${what}`.includes(values.only))) {

@@ -10,6 +10,8 @@ import type { ChunkRecord } from '../../src/protocol/caller.ts';
 import type { MinipodError } from '../../src/protocol/errors.ts';
 import { requestId } from '../../src/protocol/request-ids.ts';
 import { expectNothingLeft, sharedPod, sleep } from './pods.ts';
+import { readNothingFrom } from './reading-nothing.ts';
+import { openRig } from './rig.ts';
 
 describe('the control thread', () => {
   const pod = sharedPod({ npus: 2, workers: 2, job_executors: 1 });
@@ -41,15 +43,15 @@ describe('the control thread', () => {
 });
 
 describe('a caller’s thread that does something else', () => {
-  const pod = sharedPod({ npus: 2, workers: 2 });
-
   it('should have all of it when it is back, however much more than its rings hold', async () => {
-    const ask = () => pod().complete('Once upon a time', { seed: 5, n: 16, logprobs: 20, max_tokens: 60, ignore_eos: true });
+    await using rig = await openRig({ npus: 1, workers: 1 });
+    const ask = () => rig.pod.complete('Once upon a time', { seed: 5, n: 16, logprobs: 20, max_tokens: 60, ignore_eos: true });
     const right = (await ask()).choices;
     const call = ask();
-    await sleep(30);
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 400);
+    while ((await rig.pod.stats()).requests_running === 0) await sleep(1);
+    readNothingFrom(rig, 0, ({ isFull }) => isFull);
     expect((await call).choices).toEqual(right);
+    await expectNothingLeft(rig.pod);
   });
 });
 

@@ -39,7 +39,8 @@ type OpenCall = { id: number; choices: Computing[]; isCancelled: boolean; waits:
 
 export class TokenStreams {
   readonly calls: Calls;
-  readonly generations = new Map<number, Generation>();
+  /** By call, with how many choices it has. */
+  readonly generations = new Map<number, { readonly generation: Generation; readonly choices: number }>();
   readonly #abort = new AbortController();
   readonly #tokens: number;
   readonly #page: ControlPage;
@@ -102,7 +103,7 @@ export class TokenStreams {
 
   ask(choices: number): void {
     const generation = this.calls.generate([7], { n: choices, max_tokens: this.#tokens, ignore_eos: true, signal: this.#abort.signal });
-    this.generations.set(idOfCall(generation), generation);
+    this.generations.set(idOfCall(generation), { generation, choices });
   }
 
   /** All callers go away. */

@@ -1,15 +1,12 @@
 /** The small changes of machine-mutations.txt, made to a copy of the sources, and the runs that must tell them. */
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { createPod } from '../../src/index.ts';
-import { type Ended, start } from '../cli/command.ts';
+import type { Ended } from '../cli/command.ts';
+import { type Change, isChangeable, readChanges, SourceCopy } from '../cli/source-copy.ts';
 import { sleep } from '../system/pods.ts';
 import { openRig } from '../system/rig.ts';
 import { recordDeaths, recordHandoffs, recordPreemptions, recordVirtual, useRecorded } from './recorded-runs.ts';
-
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 // ── Runs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -63,11 +60,7 @@ async function recordTraps(path: string): Promise<void> {
 
 // ── Mutations ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-export type Mutation = {
-  /** Under actors/. */
-  readonly file: string;
-  readonly from: string;
-  readonly to: string;
+export type Mutation = Change & {
   /** The run that tells it, and what its replay must name: the actor's role and the message. */
   readonly run: RunName;
   readonly role: string;
@@ -79,21 +72,11 @@ const BIRTH = '(birth)';
 
 const HEAD = /^(?<file>\S+), (?<run>\w+): (?<role>\S+) (?<type>\S+)$/;
 
-function parseMutation(block: string): Mutation {
-  const [head = '', ...lines] = block.split('\n');
+export const MUTATIONS: readonly Mutation[] = readChanges(new URL('machine-mutations.txt', import.meta.url)).map(({ head, from, to }) => {
   const { file = '', run = '', role = '', type = '' } = HEAD.exec(head)?.groups ?? {};
-  const marked = (mark: string): string => lines.flatMap((line) => (line.startsWith(`${mark} `) ? [line.slice(2)] : [])).join('\n');
-  const [from, to] = [marked('-'), marked('+')];
-  if (!(run in RUNS) || from === '' || to === '' || from === to || lines.some((line) => !/^[-+] /.test(line)))
-    throw new Error(`machine-mutations.txt: a block is "file, run: role MESSAGE", then lines after "- " and lines after "+ ", not:\n${block}`);
-  return { file, from, to, run: run as RunName, role, type };
-}
-
-export const MUTATIONS: readonly Mutation[] = readFileSync(new URL('machine-mutations.txt', import.meta.url), 'utf8')
-  .replaceAll(/^#.*\n/gm, '')
-  .trim()
-  .split(/\n{2,}/)
-  .map(parseMutation);
+  if (!(run in RUNS)) throw new Error(`machine-mutations.txt: a block begins with "file, run: role MESSAGE", not with ${head}`);
+  return { file: `actors/${file}`, from, to, run: run as RunName, role, type };
+});
 
 // ── Sources ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -108,14 +91,12 @@ export type Verdict = {
   } | null;
 };
 
-/** A copy of the sources, to be changed and run. */
+/** A copy of the sources whose machines are changed, and old traces. */
 export class MutatedSources implements Disposable {
-  readonly root = mkdtempSync(join(tmpdir(), 'minipod-mutated-'));
+  readonly #sources = new SourceCopy();
 
   constructor() {
-    for (const name of ['actors', 'src', 'bin', 'package.json']) cpSync(join(ROOT, name), join(this.root, name), { recursive: true });
-    for (const name of ['node_modules', 'models']) symlinkSync(join(ROOT, name), join(this.root, name));
-    mkdirSync(join(this.root, 'traces'));
+    mkdirSync(join(this.#sources.root, 'traces'));
   }
 
   /** Recorded by the code as it is. */
@@ -124,34 +105,23 @@ export class MutatedSources implements Disposable {
   }
 
   traceOf(run: RunName): string {
-    return join(this.root, 'traces', `${run}.trace`);
+    return join(this.#sources.root, 'traces', `${run}.trace`);
   }
 
-  holds({ file, from }: Mutation): boolean {
-    return readFileSync(this.#pathOf(file), 'utf8').includes(from);
+  holds(mutation: Mutation): boolean {
+    return isChangeable(this.#sources.root, mutation);
   }
 
   /** Replays the mutation's run with the mutation in place. */
-  async replay({ file, from, to, run }: Mutation): Promise<{ readonly ended: Ended; readonly verdict: Verdict }> {
-    const path = this.#pathOf(file);
-    const source = readFileSync(path, 'utf8');
-    if (!source.includes(from)) throw new Error(`actors/${file} does not hold ${from}: mend the mutation`);
-    writeFileSync(path, source.replace(from, to));
-    try {
-      const ended = await start(['replay', this.traceOf(run), '--no-compute', '--json'], '', { NODE_COMPILE_CACHE: join(this.root, 'compiled') }, this.root)
-        .ended;
+  replay(mutation: Mutation): Promise<{ readonly ended: Ended; readonly verdict: Verdict }> {
+    return this.#sources.changed(mutation, async () => {
+      const ended = await this.#sources.minipod('replay', this.traceOf(mutation.run), '--no-compute', '--json');
       return { ended, verdict: JSON.parse(ended.stdout) as Verdict };
-    } finally {
-      writeFileSync(path, source);
-    }
-  }
-
-  #pathOf(file: string): string {
-    return join(this.root, 'actors', file);
+    });
   }
 
   [Symbol.dispose](): void {
-    rmSync(this.root, { recursive: true, force: true });
+    this.#sources[Symbol.dispose]();
   }
 }
 

@@ -17,7 +17,7 @@ describe('a machine that was changed', () => {
   });
 
   it.each(CHOSEN)('is found out by an old trace, with the actor and the message that made the difference: %s', async (file) => {
-    const mutation = MUTATIONS.find((candidate) => candidate.file === file && candidate.run === 'mixed');
+    const mutation = MUTATIONS.find((candidate) => candidate.file === `actors/${file}` && candidate.run === 'mixed');
     if (mutation === undefined) throw new Error(`no mutation of ${file}`);
     const replayed = await sources.replay(mutation);
     expect(replayed.ended.stderr).toBe('');
