@@ -15,10 +15,10 @@ export type CardData = { readonly start: Start; readonly line: { readonly queue:
 if (parentPort !== null) {
   const { start, line } = workerData as CardData;
   const space = new AddressSpace(start.memories, start.plan.regions);
-  const server = new CardServer(space);
+  const server = new CardServer(space, '');
   const client = new CardClient(space, nodeNet);
   const wake = (): void => void space.control.ring(PULLING_THREAD);
-  if (line !== null) client.attach({ queue: new QueuePair(line.queue), thread: PULLING_THREAD, source: 0, target: 1, port: line.port, wake });
+  if (line !== null) client.attach({ queue: new QueuePair(line.queue), thread: PULLING_THREAD, source: 0, target: 1, numerics: '', port: line.port, wake });
   parentPort.postMessage(await server.listen(nodeNet));
   await new NetworkCard(space.control, CARD_THREAD, client, server).run();
   process.exit();

@@ -46,7 +46,7 @@ export class PrefixNode implements Standing<PrefixNode> {
   readonly parent: PrefixNode | null;
   /** Of this block alone. */
   readonly tokens: readonly number[];
-  /** What KV events call it: a hash of all tokens up to its end, and of its space; 53 bits. */
+  /** What KV events call it: a hash of all tokens up to its end, of its space and of the numerics; 53 bits. */
   readonly name: number;
 
   constructor(space: string, parent: PrefixNode | null, tokens: readonly number[], place: number, hash: number, name: number) {
@@ -69,10 +69,13 @@ export class PrefixTree {
   /** Prefixes that must not meet, such as those of different tenants. */
   readonly #roots = new Map<string, PrefixNode>();
   readonly #tokens: BlockTokens;
+  readonly #numerics: string;
   #size = 0;
 
-  constructor(block_size: number) {
+  /** `numerics`: by which its KV comes about; blocks of other numerics have other names, '' as the model has them. */
+  constructor(block_size: number, numerics = '') {
     this.#block_size = block_size;
+    this.#numerics = numerics;
     this.#tokens = new BlockTokens(block_size);
   }
 
@@ -164,7 +167,7 @@ export class PrefixTree {
         nameOf(
           0,
           0,
-          [...space].map((letter) => letter.charCodeAt(0)),
+          [...(this.#numerics === '' ? space : `${this.#numerics}\n${space}`)].map((letter) => letter.charCodeAt(0)),
         ),
       );
       this.#roots.set(space, root);

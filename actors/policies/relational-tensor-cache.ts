@@ -25,6 +25,8 @@ export type CacheLimits = TierSizes &
     readonly block_size: number;
     /** Batches of KV events that can be asked for again; 0: none are made. */
     readonly kv_event_batches: number;
+    /** By which KV comes about (protocol/numerics.ts); missing: as the model has it. */
+    readonly numerics?: string;
   };
 
 /** Of KV events, a batch a step: 10 to 50 s of steps, for who looks on to catch up with. */
@@ -49,7 +51,7 @@ export class RelationalTensorCache {
     this.block_size = limits.block_size;
     this.events = new KvEventLog(limits.block_size, limits.kv_event_batches);
     this.#limits = limits;
-    this.#tree = new PrefixTree(limits.block_size);
+    this.#tree = new PrefixTree(limits.block_size, limits.numerics);
     this.#tiers = new KvTiers(limits, this.#tree, this.events);
     this.transfers = new CacheTransfers(limits, this.#tree, this.#tiers, this.#tails);
     this.contexts = new ContextIndex(this.#tiers, limits.block_size);

@@ -9,6 +9,8 @@ export type SchedulerLimits = DraftLimits & {
   readonly foresight?: number;
   readonly kv_blocks: number;
   readonly kv_block_size: number;
+  /** By which KV comes about, in the names of its blocks; missing: as the model has it. */
+  readonly numerics?: string;
   readonly batch_tokens_max: number;
   readonly batch_requests_max: number;
   /** Whether a sequence begins with the KV of others that began alike. */
@@ -52,7 +54,7 @@ const SWAP_HIGH = 1;
 /** Of one transfer. */
 const SWAP_BLOCKS_MAX = 32;
 
-export function cacheLimits({ kv_blocks: blocks, kv_block_size: block_size, dram_blocks }: SchedulerLimits): CacheLimits {
+export function cacheLimits({ kv_blocks: blocks, kv_block_size: block_size, dram_blocks, numerics }: SchedulerLimits): CacheLimits {
   const swap_low = Math.ceil(blocks * SWAP_LOW);
   return {
     blocks,
@@ -62,5 +64,6 @@ export function cacheLimits({ kv_blocks: blocks, kv_block_size: block_size, dram
     swap_low,
     swap_high: Math.ceil(blocks * SWAP_HIGH),
     swap_blocks_max: SWAP_BLOCKS_MAX,
+    ...(numerics !== undefined && { numerics }),
   };
 }

@@ -15,6 +15,7 @@ import { type Address, idOf } from '../protocol/address.ts';
 import { offered, transferDone, transferFailed } from '../protocol/constructors.ts';
 import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
 import type { KvOffer } from '../protocol/messages.ts';
+import { numericsKey } from '../protocol/numerics.ts';
 import type { KvLinkReport } from '../protocol/threads.ts';
 import type { DpGroupPlace } from '../protocol/topology.ts';
 import type { TierCopy, Transfer, TransferMessage } from '../protocol/transfers.ts';
@@ -76,7 +77,11 @@ export class KvTransfers {
     this.#owners = new Map(owners.map((owner) => [owner.npu, owner]));
     this.#copies = new KvCopies(options, new Map(owners.map(({ npu, blocks }) => [npu, blocks])));
     this.#cluster = new LinkCluster(
-      plan.hosting.deployment.executors.map(({ id }) => ({ executor: id, fabric: network === null ? 'ub' : `ub of ${id}` })),
+      plan.hosting.deployment.executors.map(({ id }) => ({
+        executor: id,
+        fabric: network === null ? 'ub' : `ub of ${id}`,
+        numerics: numericsKey(plan.options),
+      })),
       { space, checksum, network },
     );
     for (const { npu, die, blocks } of owners) {

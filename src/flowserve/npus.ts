@@ -14,6 +14,7 @@ import { assert, toErrorRecord } from '../protocol/errors.ts';
 import { expertWorkDone } from '../protocol/expert-maps.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Message, Work } from '../protocol/messages.ts';
+import { numericsKey } from '../protocol/numerics.ts';
 import type { StepPlan } from '../protocol/steps.ts';
 import type { ExpertReport, NpuReport } from '../protocol/threads.ts';
 import type { DpGroupPlace, Executor, NpuPlace } from '../protocol/topology.ts';
@@ -165,7 +166,9 @@ export class Npus {
   spawn(): void {
     const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, dram_blocks, cache_costs } = this.#plan.options;
     const { prefix_caching, prefix_sharing, async_scheduling, scheduling_policy, kv_lease_ms: lease_ms, kv_transfer, speculative } = this.#plan.options;
+    const numerics = numericsKey(this.#plan.options);
     const limits = {
+      ...(numerics !== '' && { numerics }),
       kv_blocks,
       kv_block_size,
       batch_tokens_max: max_batch_tokens,

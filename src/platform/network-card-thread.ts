@@ -14,12 +14,15 @@ export type NetworkCardData = {
   readonly regions: readonly Region[];
   readonly thread: number;
   readonly lines: readonly KvLine[];
+  /** Of all executors of the pod. */
+  readonly numerics: string;
 };
 
-const { memories, regions, thread, lines } = workerData as NetworkCardData;
+const { memories, regions, thread, lines, numerics } = workerData as NetworkCardData;
 const space = new AddressSpace(memories, regions);
-const server = new CardServer(space);
+const server = new CardServer(space, numerics);
 const client = new CardClient(space, nodeNet);
 const port = await server.listen(nodeNet);
-for (const { queue, ...line } of lines) client.attach({ ...line, queue: new QueuePair(queue), port, wake: () => void space.control.ring(line.thread) });
+for (const { queue, ...line } of lines)
+  client.attach({ ...line, queue: new QueuePair(queue), numerics, port, wake: () => void space.control.ring(line.thread) });
 await new NetworkCard(space.control, thread, client, server).run();

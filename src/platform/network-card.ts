@@ -13,6 +13,7 @@ import { QueuePair } from '../flowserve/distflow/network/queue-pair.ts';
 import { CARD_DEADLINE_MS, type KvLine, kvLinesOf } from '../flowserve/kv-network.ts';
 import type { PodPlan } from '../flowserve/pod-plan.ts';
 import { MinipodError } from '../protocol/errors.ts';
+import { numericsKey } from '../protocol/numerics.ts';
 import type { Cancel, Clock, Timers } from '../runtime/clock.ts';
 import { networkThreadOf } from '../runtime/directory.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
@@ -58,7 +59,13 @@ export class NetworkCardKeeper {
     this.#deadline_ms = ports.deadline_ms ?? CARD_DEADLINE_MS;
     this.#lines = kvLinesOf(plan, this.#deadline_ms);
     this.#pairs = this.#lines.map(({ queue }) => new QueuePair(queue));
-    this.#data = { memories: space.memories, regions: plan.memory.regions, thread: networkThreadOf(plan.hosting), lines: this.#lines };
+    this.#data = {
+      memories: space.memories,
+      regions: plan.memory.regions,
+      thread: networkThreadOf(plan.hosting),
+      lines: this.#lines,
+      numerics: numericsKey(plan.options),
+    };
   }
 
   /** Of a worker's thread. */

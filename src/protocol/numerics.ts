@@ -3,6 +3,7 @@
  * KV; a trace names what is not as the model has it.
  * @module
  */
+import { MinipodError } from './errors.ts';
 
 /** `auto`: as it is computed, in float32. `int8`: latents, keys and values in INT8 with a scale a position, MLA's rope keys in BF16. vLLM's option. */
 export const KV_CACHE_DTYPES = ['auto', 'int8'] as const;
@@ -30,3 +31,19 @@ export function numericsOf({ kv_cache_dtype = 'auto', dispatch_dtype = 'auto', c
     ...(combine_dtype !== 'auto' && { combine_dtype }),
   };
 }
+
+/** The same as text, of which what is cached and who is linked is told apart; '' where all is as the model has it. */
+export function numericsKey(options: Numerics & { readonly average_routing?: boolean | undefined }): string {
+  const named = [...Object.entries(numericsOf(options)), ...(options.average_routing === true ? [['average_routing', 'true']] : [])];
+  return named.map(([name, value]) => `${name} ${value}`).join(', ');
+}
+
+/** Who takes part in an exchange of KV, and by which numerics it has it. */
+export type ByNumerics = { readonly executor: number; readonly numerics: string };
+
+/** Two whose numerics are not the same, and are told so before any KV goes from the one to the other. */
+export const numericsDiffer = (source: ByNumerics, target: ByNumerics): MinipodError =>
+  new MinipodError(
+    'invalid_request',
+    `executor ${source.executor} has KV by ${source.numerics || "the model's own numerics"}, executor ${target.executor} by ${target.numerics || "the model's own numerics"}: the same at both would be right`,
+  );

@@ -52,6 +52,23 @@ describe.each(PODS)('KV events of a pod: %o', (options) => {
     }));
 });
 
+describe('names of blocks', () => {
+  it('should be others where KV comes about by other numerics, each option for itself', async () => {
+    const namesIn = (options: PodOptions): Promise<readonly number[]> =>
+      withPod({ clock: 'virtual', ...options }, async (pod) => {
+        await pod.complete(prompt(20), { ...OPTIONS, data_parallel_rank: 0 });
+        return (await all(pod, 0)).flatMap(({ events }) => events.flatMap((event) => (event.type === 'BlockStored' ? event.block_hashes : [])));
+      });
+    const options: readonly PodOptions[] = [{}, { kv_cache_dtype: 'int8' }, { dispatch_dtype: 'int8' }, { combine_dtype: 'int8' }, { average_routing: true }];
+    const names: (readonly number[])[] = [];
+    for (const numerics of options) names.push(await namesIn(numerics));
+    expect(names.map(({ length }) => length)).toEqual(options.map(() => 1));
+    expect(new Set(names.flat()).size).toBe(options.length);
+    // How it is laid out is no numerics.
+    expect(await namesIn({ npus: 2, max_batch_tokens: 7 })).toEqual(names[0]);
+  });
+});
+
 describe('KV events of a pod that is short of blocks', () => {
   it('should tell what has gone, and say by their numbers what nobody can read again', () =>
     withPod({ clock: 'virtual', kernels: 'hash', kv_blocks: 130 }, async (pod) => {

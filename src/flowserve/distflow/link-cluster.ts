@@ -8,14 +8,15 @@
  */
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import { MinipodError } from '../../protocol/errors.ts';
+import { numericsDiffer } from '../../protocol/numerics.ts';
 import type { Backend } from './backend.ts';
 import type { Checksum } from './checksum.ts';
 import { type Ended, Instance } from './instance.ts';
 import { MemoryBackend } from './memory-backend.ts';
 import { addCounters, noTransfers, type TransferCounters } from './outcome.ts';
 
-/** `fabric`: executors that name the same one share a memory. */
-export type Peer = { readonly executor: number; readonly fabric: string };
+/** `fabric`: executors that name the same one share a memory. `numerics`: by which their KV came about (protocol/numerics.ts). */
+export type Peer = { readonly executor: number; readonly fabric: string; readonly numerics: string };
 
 export type LinkClusterOptions = {
   readonly space: AddressSpace;
@@ -63,7 +64,7 @@ export class LinkCluster<Token> {
 
   /**
    * The instance by which `target` takes from `source`; a new one where the last one broke.
-   * @throws `invalid_request` for an executor that is none of the peers, or a pair that no fabric joins.
+   * @throws `invalid_request` for an executor that is none of the peers, a pair whose numerics are not the same, or that no fabric joins.
    */
   between(source: number, target: number): Instance<Token> {
     const living = this.#instances.find((instance) => instance.source === source && instance.target === target && instance.backend.broken === null);
@@ -154,6 +155,7 @@ export class LinkCluster<Token> {
   }
 
   #backend(source: Peer, target: Peer): Backend {
+    if (source.numerics !== target.numerics) throw numericsDiffer(source, target);
     if (source.fabric === target.fabric) return new MemoryBackend(this.#options.space);
     const { network } = this.#options;
     if (network !== null) return network(source, target);

@@ -16,8 +16,12 @@ describe('a link cluster', () => {
     expect(new Set(pairs).size).toBe(9);
     expect(cluster.between(2, 1)).toBe(pairs[7]);
     expect(() => cluster.between(0, 3)).toThrow('executor 3 is not linked; 0, 1, 2 are');
-    cluster.link([{ executor: 3, fabric: 'roce' }]);
+    cluster.link([{ executor: 3, fabric: 'roce', numerics: '' }]);
     expect(() => cluster.between(0, 3)).toThrow('executor 0 is on ub, 3 on roce: a network between them would be right');
+    cluster.link([{ executor: 3, fabric: 'ub', numerics: 'kv_cache_dtype int8, combine_dtype int8' }]);
+    expect(() => cluster.between(0, 3)).toThrow(
+      "executor 0 has KV by the model's own numerics, executor 3 by kv_cache_dtype int8, combine_dtype int8: the same at both would be right",
+    );
     cluster.unlink(1, 'scaled down');
     expect(() => cluster.between(1, 1)).toThrow('executor 1 is not linked; 0, 2, 3 are');
   });

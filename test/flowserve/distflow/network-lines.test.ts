@@ -17,16 +17,17 @@ const PULLING_THREAD = 1;
 /** A card whose client and server are one, as in a pod, and a word of NPU 0 that is swapped by it. */
 class Line {
   readonly rig = new Rig();
-  readonly server = new CardServer(this.rig.memory.space);
+  readonly server = new CardServer(this.rig.memory.space, '');
   readonly client = new CardClient(this.rig.memory.space, nodeNet);
   readonly queue = new QueuePair();
   readonly address = this.rig.place(0).kv.address;
   port = 0;
+  numerics = '';
   now_ms = 0;
 
   async open(): Promise<this> {
     this.port = await this.server.listen(nodeNet);
-    this.client.attach({ queue: this.queue, thread: PULLING_THREAD, source: 0, target: 1, port: this.port, wake: () => {} });
+    this.client.attach({ queue: this.queue, thread: PULLING_THREAD, source: 0, target: 1, numerics: this.numerics, port: this.port, wake: () => {} });
     return this;
   }
 
@@ -106,7 +107,7 @@ describe('a queue pair', () => {
         return typeof value === 'function' ? value.bind(target) : value;
       },
     });
-    line.client.attach({ queue: openedBetween, thread: PULLING_THREAD, source: 0, target: 1, port: line.port, wake: () => {} });
+    line.client.attach({ queue: openedBetween, thread: PULLING_THREAD, source: 0, target: 1, numerics: '', port: line.port, wake: () => {} });
     expect([isOpened, line.client.hasWork]).toEqual([true, true]);
     line.client.pump();
     expect(line.client.open_count).toBe(1);
@@ -130,6 +131,23 @@ describe('a queue pair', () => {
   });
 });
 
+describe('a puller of other numerics', () => {
+  it('is refused, and told both; nothing of the source is touched', async () => {
+    const line = new Line();
+    line.numerics = 'kv_cache_dtype int8';
+    await using _ = await line.open();
+    const backend = line.link();
+    const before = line.word;
+    const work = await line.swap(backend, before, before + 1);
+    expect([work.state, line.word]).toEqual(['failed', before]);
+    expect(backend.broken).toMatchObject({
+      code: 'invalid_request',
+      message: "executor 0 has KV by the model's own numerics, executor 1 by kv_cache_dtype int8: the same at both would be right",
+    });
+    expect(line.server.counters).toMatchObject({ refused: 1, requests: 0 });
+  });
+});
+
 describe('a newer link of a puller', () => {
   it('ends his older one at the source, and no one else’s', async () => {
     await using line = await new Line().open();
@@ -138,7 +156,7 @@ describe('a newer link of a puller', () => {
       const stream = await nodeNet.connect(line.port);
       stream.onData(() => {});
       stream.onClose(() => void ended.push(name));
-      stream.write(bytesOf(Int32Array.of(MAGIC, 0, 1, puller)));
+      stream.write(bytesOf(Int32Array.of(MAGIC, 0, 1, puller, 0)));
       for (let turn = 0; turn < 200 && line.server.links().length < 2; turn++) await breathe();
     };
     await connect('older', 5);

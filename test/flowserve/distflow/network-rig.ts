@@ -24,7 +24,7 @@ export class TwoMachines {
     const network = (): SocketBackend => {
       const queue = new QueuePair();
       this.queues.push(queue);
-      this.client.attach({ queue, thread: 1, source: 0, target: 1, port, wake: () => {} });
+      this.client.attach({ queue, thread: 1, source: 0, target: 1, numerics: '', port, wake: () => {} });
       return new SocketBackend({ queue, owner: 1, ring: () => {}, now_ms: () => this.card_ms, deadline_ms: 5_000 });
     };
     this.target = new Rig(sizes, { network }, ['a', 'b']);
@@ -33,7 +33,7 @@ export class TwoMachines {
 
   static async open(sizes = SMALL, port?: number): Promise<TwoMachines> {
     const source = new Rig(sizes);
-    const server = new CardServer(source.memory.space);
+    const server = new CardServer(source.memory.space, '');
     const listening = await server.listen(nodeNet);
     return new TwoMachines(port ?? listening, server, source, sizes);
   }

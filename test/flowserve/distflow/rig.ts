@@ -80,7 +80,7 @@ export class Rig {
     places.forEach((_, npu) => {
       this.restart(npu);
     });
-    const peers = places.map((_, executor) => ({ executor, fabric: fabrics[executor] ?? 'ub' }));
+    const peers = places.map((_, executor) => ({ executor, fabric: fabrics[executor] ?? 'ub', numerics: '' }));
     this.cluster = new LinkCluster<string>(peers, { space, checksum, network: null, ...options });
   }
 

@@ -5,18 +5,20 @@
  */
 import { globalAddress } from '../../../fabric/address.ts';
 import type { AddressSpace } from '../../../fabric/address-space.ts';
-import { ANSWER, ANSWER_WORDS, bytesOf, MAGIC, REQUEST_WORDS, WordsIn } from './frames.ts';
+import { numericsDiffer } from '../../../protocol/numerics.ts';
+import { ANSWER, ANSWER_WORDS, bytesOf, MAGIC, NUMERICS_WORDS_MAX, numericsBytes, numericsIn, REQUEST_WORDS, WordsIn } from './frames.ts';
 import { ENTRY, OP, type QueuePair, STATUS } from './queue-pair.ts';
 import type { Network, Stream } from './stream.ts';
 
 /**
- * `thread`: that pulls by it. `port`: of the source's card. `wake`: tells that thread that something was completed, or that there is no more to come.
+ * `thread`: that pulls by it. `numerics`: by which the target has its KV. `port`: of the source's card. `wake`: tells that thread that something was completed, or that there is no more to come.
  */
 export type Line = {
   readonly queue: QueuePair;
   readonly thread: number;
   readonly source: number;
   readonly target: number;
+  readonly numerics: string;
   readonly port: number;
   readonly wake: () => void;
 };
@@ -113,6 +115,7 @@ class WatchedLine {
 }
 
 class Connection {
+  readonly #line: Line;
   readonly #space: AddressSpace;
   readonly #queue: QueuePair;
   readonly #thread: number;
@@ -120,6 +123,7 @@ class Connection {
   readonly #owner: number;
   readonly #wake: () => void;
   readonly #head = new WordsIn(ANSWER_WORDS);
+  readonly #theirNumerics = new WordsIn(NUMERICS_WORDS_MAX);
   #stream: Stream | null = null;
   /** Entries that were sent, and those that were answered. */
   #sent = 0;
@@ -128,14 +132,16 @@ class Connection {
   #arrived = 0;
   #isOver = false;
 
-  constructor(space: AddressSpace, network: Network, { queue, thread, source, target, port, wake }: Line) {
+  constructor(space: AddressSpace, network: Network, line: Line) {
+    const { queue, thread, port, wake } = line;
+    this.#line = line;
     this.#space = space;
     this.#queue = queue;
     this.#thread = thread;
     this.#owner = queue.owner;
     this.#wake = wake;
     network.connect(port).then(
-      (stream) => this.#open(stream, source, target),
+      (stream) => this.#open(stream),
       () => this.close(),
     );
   }
@@ -179,7 +185,7 @@ class Connection {
     return true;
   }
 
-  #open(stream: Stream, source: number, target: number): void {
+  #open(stream: Stream): void {
     if (this.#isOver) {
       stream.destroy();
       return;
@@ -189,7 +195,9 @@ class Connection {
     stream.onData((bytes) => {
       if (!this.#isOver) this.#receive(bytes);
     });
-    stream.write(bytesOf(Int32Array.of(MAGIC, source, target, this.#thread)));
+    const { source, target, numerics } = this.#line;
+    const own = numericsBytes(numerics);
+    stream.write(joined([bytesOf(Int32Array.of(MAGIC, source, target, this.#thread, own.length)), own]));
     this.pump();
   }
 
@@ -211,6 +219,10 @@ class Connection {
     for (let at = 0; at < bytes.length; ) {
       at += this.#head.take(bytes, at);
       if (!this.#head.isFull()) break;
+      if (this.#head.words[ANSWER.status] === STATUS.refused) {
+        this.#takeRefusal(bytes, at);
+        return;
+      }
       if (!this.#isExpected()) {
         this.close();
         return;
@@ -220,6 +232,17 @@ class Connection {
       this.#complete();
     }
     this.#wake();
+  }
+
+  /** It comes whole or in pieces, and nothing after it. */
+  #takeRefusal(bytes: Uint8Array, at: number): void {
+    const { source, target, numerics, queue } = this.#line;
+    const wanted = Math.min(this.#head.words[ANSWER.bytes] as number, NUMERICS_WORDS_MAX * 4);
+    this.#theirNumerics.take(bytes, at, wanted);
+    if (!this.#theirNumerics.isFull(wanted)) return;
+    const theirs = numericsIn(bytesOf(this.#theirNumerics.words).subarray(0, wanted));
+    queue.refuse(numericsDiffer({ executor: source, numerics: theirs }, { executor: target, numerics }).message);
+    this.close();
   }
 
   /** It answers what was asked, with as many bytes as there is room for; else its sender is no card of ours. */

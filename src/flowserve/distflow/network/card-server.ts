@@ -7,23 +7,27 @@ import type { AddressSpace } from '../../../fabric/address-space.ts';
 import { WorkRequest } from '../backend.ts';
 import { MemoryBackend } from '../memory-backend.ts';
 import { epochOfRegion } from '../region-epoch.ts';
-import { ANSWER, ANSWER_WORDS, HELLO_WORDS, MAGIC, REQUEST, REQUEST_WORDS, WordsIn } from './frames.ts';
+import { ANSWER, ANSWER_WORDS, bytesOf, HELLO_WORDS, MAGIC, NUMERICS_WORDS_MAX, numericsBytes, REQUEST, REQUEST_WORDS, WordsIn } from './frames.ts';
 import { OP, STAGING_WORDS, STATUS } from './queue-pair.ts';
 import type { Listening, Network, Stream } from './stream.ts';
 
 /** More than a chunked copy ever asks for at once: who asks for more is no card of ours. */
 const READ_BYTES_MAX = 1 << 26;
 
-type Link = { readonly stream: Stream; source: number; target: number; puller: number };
+/** `isRefused`: it has other numerics, was told so, and is to hang up. */
+type Link = { readonly stream: Stream; source: number; target: number; puller: number; isRefused: boolean };
 
 export class CardServer {
   readonly counters = { requests: 0, bytes: 0, faults: 0, refused: 0 };
   readonly #space: AddressSpace;
   readonly #links = new Set<Link>();
+  readonly #numerics: Uint8Array;
   #listening: Listening | null = null;
 
-  constructor(space: AddressSpace) {
+  /** `numerics`: by which the KV in this memory came about: who has others reads nothing here. */
+  constructor(space: AddressSpace, numerics: string) {
     this.#space = space;
+    this.#numerics = numericsBytes(numerics);
   }
 
   /** Returns the port. */
@@ -49,21 +53,32 @@ export class CardServer {
   }
 
   #accept(stream: Stream): void {
-    const link: Link = { stream, source: -1, target: -1, puller: -1 };
+    const link: Link = { stream, source: -1, target: -1, puller: -1, isRefused: false };
     const requests = new Requests(this.#space, stream, this.counters);
     const hello = new WordsIn(HELLO_WORDS);
+    const theirs = new WordsIn(NUMERICS_WORDS_MAX);
+    let isKnown = false;
     this.#links.add(link);
     stream.onClose(() => void this.#links.delete(link));
     stream.onData((bytes) => {
       let at = 0;
-      if (!hello.isFull()) {
+      if (!isKnown) {
         at = hello.take(bytes, 0);
+        const [magic, , , , length] = hello.words as unknown as [number, number, number, number, number];
+        if ((hello.isFull(4) && magic !== MAGIC) || length < 0 || length > NUMERICS_WORDS_MAX * 4) {
+          this.#refuse(stream);
+          return;
+        }
         if (!hello.isFull()) return;
+        at += theirs.take(bytes, at, length);
+        if (!theirs.isFull(length)) return;
+        isKnown = true;
         [, link.source, link.target, link.puller] = hello.words as unknown as [number, number, number, number];
         this.#replaceBy(link);
+        if (!this.#hasSame(bytesOf(theirs.words).subarray(0, length))) this.#refuseNumerics(link);
       }
-      if (!this.#links.has(link)) return;
-      if (hello.words[0] !== MAGIC || !requests.receive(bytes, at)) this.#refuse(stream);
+      if (!this.#links.has(link) || link.isRefused) return;
+      if (!requests.receive(bytes, at)) this.#refuse(stream);
     });
   }
 
@@ -74,6 +89,21 @@ export class CardServer {
       this.#links.delete(other);
       other.stream.destroy();
     }
+  }
+
+  #hasSame(theirs: Uint8Array): boolean {
+    return theirs.length === this.#numerics.length && theirs.every((byte, index) => byte === this.#numerics[index]);
+  }
+
+  /** It hears by which numerics this memory is, so that it can name both. */
+  #refuseNumerics(link: Link): void {
+    this.counters.refused++;
+    link.isRefused = true;
+    const head = Int32Array.of(STATUS.refused, 0, this.#numerics.length);
+    const frame = new Uint8Array(ANSWER_WORDS * 4 + this.#numerics.length);
+    frame.set(bytesOf(head));
+    frame.set(this.#numerics, ANSWER_WORDS * 4);
+    link.stream.write(frame);
   }
 
   #refuse(stream: Stream): void {

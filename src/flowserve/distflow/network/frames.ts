@@ -1,22 +1,36 @@
 /**
  * What travels between two network cards: requests one way, answers the other, in the same order, so an answer needs no name.
  *
- *   hello     magic | source | target | puller                                     who pulls from whom: executors, and the puller's thread
+ *   hello     magic | source | target | puller | bytes    then so many bytes       who pulls from whom: executors, and the puller's thread; by which numerics
  *   request   op | bytes | segment | offset | a | b     then, of a gather, bytes / 4 indices
- *   answer    status | value | bytes                    then the bytes
+ *   answer    status | value | bytes                    then the bytes; before any other, of a source that has other numerics: refused, and its own
  *
  * All are words of the machine's own order; both ends are this machine.
  * @module
  */
 
+import { assert } from '../../../protocol/errors.ts';
+
 export const MAGIC = 0x6d70_6466;
-export const HELLO_WORDS = 4;
+export const HELLO_WORDS = 5;
+/** Of the text of numerics, which is filled up to words with spaces. */
+export const NUMERICS_WORDS_MAX = 64;
 export const REQUEST_WORDS = 6;
 export const REQUEST = { op: 0, bytes: 1, segment: 2, offset: 3, a: 4, b: 5 } as const;
 export const ANSWER_WORDS = 3;
 export const ANSWER = { status: 0, value: 1, bytes: 2 } as const;
 
 export const bytesOf = (words: Int32Array): Uint8Array => new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
+
+export function numericsBytes(numerics: string): Uint8Array {
+  const text = new TextEncoder().encode(numerics);
+  const bytes = new Uint8Array(Math.ceil(text.length / 4) * 4).fill(0x20);
+  assert(bytes.length <= NUMERICS_WORDS_MAX * 4, `numerics of ${bytes.length} bytes`);
+  bytes.set(text);
+  return bytes;
+}
+
+export const numericsIn = (bytes: Uint8Array): string => new TextDecoder().decode(bytes.slice()).trimEnd();
 
 /** Gathers words from bytes that come in any pieces. */
 export class WordsIn {

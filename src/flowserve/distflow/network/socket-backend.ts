@@ -103,7 +103,7 @@ export class SocketBackend implements Backend {
       return;
     }
     this.#isClosed = true;
-    this.broken ??= new MinipodError('worker_failed', 'the connection ended');
+    this.broken ??= this.#whyClosed;
     for (; this.#first !== this.#next; this.#first++) this.#fail(this.#waiting[this.#first & (ENTRIES - 1)] as Waiting, this.broken);
   }
 
@@ -121,6 +121,11 @@ export class SocketBackend implements Backend {
 
   get isWaiting(): boolean {
     return this.#isAwaiting && !this.#queue.isClosed && this.#queue.completed === this.#completed;
+  }
+
+  get #whyClosed(): MinipodError {
+    const { refusal } = this.#queue;
+    return refusal === '' ? new MinipodError('worker_failed', 'the connection ended') : new MinipodError('invalid_request', refusal);
   }
 
   get #isAwaiting(): boolean {
