@@ -204,11 +204,10 @@ export class Injector implements Disturbance {
         if (workers.loseControllers(fault.worker)) injected.effect += this.#openCalls();
         break;
       case 'step-fails':
-        npus.failStep(fault.npu, () => {
+        injected.end = npus.failStep(fault.npu, () => {
           injected.effect++;
           return new MinipodError('worker_failed', stepFailure(fault.npu));
         });
-        injected.end = () => npus.failStep(fault.npu, null);
         break;
       case 'worker-hangs': {
         const thread = directory.threadOfWorker(fault.worker);

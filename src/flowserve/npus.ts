@@ -115,7 +115,7 @@ export class Npus {
   /** NPUs with a step that failed: until they are reset, nothing else begins there. */
   readonly #failed = new Set<number>();
   /** By NPU: what its step is to throw; null: nobody breaks anything. */
-  #planted: Map<number, () => Error> | null = null;
+  #planted: Map<number, (() => Error)[]> | null = null;
   /** By expert: the tokens that were reported. */
   readonly #reported = new Map<Address, number>();
 
@@ -281,16 +281,16 @@ export class Npus {
     return this.#failed.has(npu);
   }
 
-  /** The step that the NPU runs, or else its next one, throws what it is given then; null: it does not after all. */
-  failStep(npu: number, error: (() => Error) | null): void {
+  /** The step that the NPU runs, or else its next one that nobody else has fail, throws what it is given then; unless the function is called that this returns. */
+  failStep(npu: number, error: () => Error): () => void {
     this.#planted ??= new Map();
-    if (error === null) this.#planted.delete(npu);
-    else this.#planted.set(npu, error);
+    const planted = this.#planted;
+    planted.set(npu, [...(planted.get(npu) ?? []), error]);
+    return () => void planted.set(npu, planted.get(npu)?.filter((one) => one !== error) ?? []);
   }
 
   #throwPlanted(npu: number): void {
-    const error = this.#planted?.get(npu);
-    this.#planted?.delete(npu);
+    const error = this.#planted?.get(npu)?.shift();
     if (error !== undefined) throw error();
   }
 

@@ -104,8 +104,8 @@ export class MachineNpus {
   readonly #directory: Directory;
   readonly #ports: MachinePorts;
   readonly #areas: readonly Areas[];
-  /** NPUs that hang: they compute nothing, neither their steps nor for others. */
-  readonly #hanging = new Set<number>();
+  /** NPUs that hang, and by how many causes: they compute nothing, neither their steps nor for others. */
+  readonly #hanging = new Map<number, number>();
   readonly #deployment: Deployment;
   /** Before each turn of steps that wait for one another, between their layers: for who injects what may happen there. */
   onTurn: ((movesOf: (npu: number) => ExpertMoves) => void) | null = null;
@@ -189,21 +189,35 @@ export class MachineNpus {
     this.#goOn();
   }
 
-  /** NPUs compute nothing, neither their steps nor for others, until the function is called that this returns; then what waits for them goes on: so many steps. */
+  /**
+   * NPUs compute nothing, neither their steps nor for others, until the function is called that this returns; then what waited for them goes on, so many steps,
+   * unless somebody else has them hang still.
+   */
   hang(npus: readonly number[]): () => number {
-    for (const npu of npus) this.#hanging.add(npu);
+    for (const npu of npus) this.#hanging.set(npu, (this.#hanging.get(npu) ?? 0) + 1);
+    let hasEnded = false;
     return () => {
+      assert(!hasEnded, `the hang of NPUs ${npus.join(', ')} ends twice`);
+      hasEnded = true;
       const stalled = this.#living.flatMap(({ programs }) => [...programs.values()]).filter((program) => isStalledBy(program, npus));
-      for (const npu of npus) this.#hanging.delete(npu);
+      for (const npu of npus) {
+        const causes = (this.#hanging.get(npu) as number) - 1;
+        if (causes === 0) this.#hanging.delete(npu);
+        else this.#hanging.set(npu, causes);
+      }
       this.#goOn();
       return stalled.length;
     };
   }
 
-  /** The step that the NPU runs, or else its next one, throws what it is given then; null: it does not after all. */
-  failStep(npu: number, error: (() => Error) | null): void {
-    this.#hostOf(npu)?.failStep(npu, error);
+  /** The step that the NPU runs, or else its next one, throws what it is given then. The function that it returns: it does not after all. */
+  failStep(npu: number, error: () => Error): () => void {
+    const spare = this.#hostOf(npu)?.failStep(npu, error);
     this.#goOn();
+    return () => {
+      spare?.();
+      this.#goOn();
+    };
   }
 
   /** Who waits for a peer looks again. */
