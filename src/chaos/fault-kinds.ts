@@ -12,8 +12,6 @@ export type KindTerms = {
   readonly phases: readonly Phase[];
 };
 
-const NO_DETECTION = 'nobody finds a message that is gone: messages have no acknowledgement, and parts no heartbeat yet';
-const NO_SUMS = 'rings carry no checksums: what a frame says is believed';
 const ANY: readonly Phase[] = ['admission', 'prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling', 'takeover'];
 const survived = (phases: readonly Phase[] = ANY): KindTerms => ({ excluded: null, phases });
 const excluded = (why: string): KindTerms => ({ excluded: why, phases: [] });
@@ -36,10 +34,10 @@ export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
   'client-gone': survived([]),
   'client-slow': survived([]),
   'message-delayed': survived(),
-  'message-dropped': excluded(NO_DETECTION),
-  'message-duplicated': excluded('delivery is at most once by construction of the rings: no receiver filters a second copy'),
-  'message-reordered': excluded('delivery is in order by construction of the rings: no receiver sorts'),
-  'message-corrupted': excluded(NO_SUMS),
+  'message-dropped': survived(),
+  'message-duplicated': survived(),
+  'message-reordered': survived(),
+  'message-corrupted': survived(),
   'kv-bit-flip': excluded('KV at rest has no checksum: a flipped bit is computed with'),
 };
 

@@ -24,11 +24,17 @@ export const verdictOfFailure = (message: string): Exclude<Verdict, 'held'> =>
   /nothing is left to happen|so many events|for ever/.test(message) ? 'lost progress' : 'crash';
 
 /** Codes that a call of the plan may end with, for a reason that the faults which took effect give. */
-function explained({ calls, faults }: ChaosPlan, reports: readonly FaultReport[], call: number, { id, message }: CallReport): ReadonlySet<string> {
+function explained(
+  { calls, faults }: ChaosPlan,
+  reports: readonly FaultReport[],
+  call: number,
+  { id, message }: CallReport,
+  brokenLinks: number,
+): ReadonlySet<string> {
   const effective = (kind: string): number => reports.filter((report) => report.kind === kind && report.effect > 0).length;
   const codes = new Set(['finished']);
   if (faults.some((fault, index) => fault.kind === 'client-gone' && fault.call === call && (reports[index]?.effect ?? 0) > 0)) codes.add('cancelled');
-  const losses = effective('worker-lost') + effective('controllers-lost');
+  const losses = effective('worker-lost') + effective('controllers-lost') + brokenLinks;
   // Of two steps of one NPU that failed either may have been the call's.
   const failed = reports.some(({ failing = [] }, index) => {
     const fault = faults[index];
@@ -39,8 +45,8 @@ function explained({ calls, faults }: ChaosPlan, reports: readonly FaultReport[]
   return codes;
 }
 
-/** Of a call that has ended: its tokens, which were compared as they came, and its end. */
-export function violationsOfCall(plan: ChaosPlan, reports: readonly FaultReport[], call: number, report: CallReport): Violation[] {
+/** Of a call that has ended: its tokens, which were compared as they came, and its end. `brokenLinks`: workers that were lost since nothing came through to them. */
+export function violationsOfCall(plan: ChaosPlan, reports: readonly FaultReport[], call: number, report: CallReport, brokenLinks = 0): Violation[] {
   const { code, message, tokens, wrong } = report;
   const found: Violation[] = wrong.map((what) => ({ verdict: 'wrong result', what: `call ${call}: ${what}` }));
   if (code === 'overloaded') {
@@ -48,7 +54,7 @@ export function violationsOfCall(plan: ChaosPlan, reports: readonly FaultReport[
     if (plan.pod['max_queued'] === undefined) found.push({ verdict: 'wrong result', what: `call ${call} was refused: ${message}` });
     return found;
   }
-  if (explained(plan, reports, call, report).has(code)) return found;
+  if (explained(plan, reports, call, report, brokenLinks).has(code)) return found;
   const hasFailed = code === 'internal' || code === 'crash';
   const verdict = hasFailed ? verdictOfFailure(message) : 'wrong result';
   return [...found, { verdict, what: `call ${call} ended with ${code}, which no fault explains: ${message}` }];

@@ -74,7 +74,7 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   if (isAlive(calls)) violations.push(...(await rest(pod)));
   injector.heal();
   const faults = injector.report();
-  for (const [index, call] of calls.entries()) violations.push(...violationsOfCall(plan, faults, index, call));
+  for (const [index, call] of calls.entries()) violations.push(...violationsOfCall(plan, faults, index, call, control.workers.brokenLinks));
   if (violations.length === 0) violations.push(...(await rest(pod)));
   if (violations.length === 0) {
     const again = await ask(PROGRESS, plan.calls.length, () => STAYS);

@@ -46,6 +46,7 @@ import { buildMachine, type Machine, MachineNpus, type OnProgress } from './mach
 import { VirtualRecordings } from './recording.ts';
 import { ScaleRequests } from './scale-requests.ts';
 import { StepCosts } from './step-costs.ts';
+import { virtualLinkTerms } from './virtual-link-terms.ts';
 import { VirtualWorkers } from './virtual-workers.ts';
 
 export type VirtualOptions = PlanOptions & {
@@ -169,6 +170,7 @@ export class VirtualControl {
       claim: (actor, claim, cause) => {
         for (const message of claims.perform(actor, claim)) this.host.complete(actor, message, cause, NEAR_MESSAGE_NS);
       },
+      links: virtualLinkTerms(this.directory, this.#codec, ({ to, from }) => this.workers.loseOfLink(to, from)),
       isBackground: (owner, timer) => roleOf(owner) === 'cluster-manager' || (roleOf(owner) === 'expert-map' && timer === 'period'),
       ...((recordings.acts || inspect) && { witness: (act: Act) => this.#show(act) }),
     });

@@ -40,6 +40,8 @@ export class VirtualWorkers {
   readonly #restarting = new Set<number>();
   /** Those who do not hear of losses now. */
   #deaf = 0;
+  /** Workers that were lost since a link to them was broken. */
+  brokenLinks = 0;
   /** Successors that wait for them. */
   #waiting: (() => void)[] = [];
 
@@ -99,6 +101,15 @@ export class VirtualWorkers {
       npus.restart(worker);
     });
     return true;
+  }
+
+  /** What one of them sent the other has never come: as at a ring that holds rubbish, its reader's worker ends, or its writer's where the control thread reads. */
+  loseOfLink(to: Address, from: Address): void {
+    const { directory } = this.#ports;
+    const { threads } = directory.seating;
+    const reader = threads.indexOf(directory.threadOf(to));
+    const worker = reader >= 0 ? reader : threads.indexOf(directory.threadOf(from));
+    if (this.lose(worker, `the link from ${from} to ${to} is broken`)) this.brokenLinks++;
   }
 
   /**

@@ -15,6 +15,7 @@ import type { Clock } from './clock.ts';
 import type { Disturbance } from './disturbance.ts';
 import { EventQueue } from './event-queue.ts';
 import type { SeededRandom } from './seeded-random.ts';
+import { type LinkTerms, VirtualLinks } from './virtual-links.ts';
 
 /** What takes how long, in nanoseconds: a model of the machine, behind a port. */
 export type Costs = {
@@ -30,6 +31,8 @@ export type VirtualPorts = Pick<CastPorts, 'birthOf' | 'hands' | 'transfer' | 'c
   /** Performs kernel work; its result comes back by `complete`. */
   readonly launch: (npu: Address, work: Work, cause: number) => void;
   readonly witness?: Witness | undefined;
+  /** How frames are guarded on their way between threads; missing: they are believed. */
+  readonly links?: LinkTerms | undefined;
   /** Whether this is one of the timers that go on for ever: where nothing else is left to happen, the pod is at rest. */
   readonly isBackground?: (owner: Address, timer: string) => boolean;
 };
@@ -59,11 +62,25 @@ export class VirtualHost {
   /** In the queue: timers of the background, and those that are cancelled. */
   #idle = 0;
   readonly #holds = new Set<Hold>();
+  readonly #links: VirtualLinks | null;
   /** Who breaks things, if anybody does. */
   disturbance: Disturbance | null = null;
 
   constructor(ports: VirtualPorts) {
     this.#ports = ports;
+    this.#links =
+      ports.links === undefined
+        ? null
+        : new VirtualLinks(ports.links, {
+            later: (delay_ns, act) => this.later(delay_ns, act),
+            delayOf: ({ mail, delay_ns }) => Math.max(delay_ns, (this.#pairs.get(`${mail.from}>${mail.to}`)?.last_ns ?? 0) - this.#now_ns),
+            transmit: (mail) => {
+              const delay_ns = this.#delay_ns(mail);
+              return this.disturbance?.transmit(mail, delay_ns) ?? [{ mail, delay_ns, keepsOrder: true }];
+            },
+            isLost: (frame) => this.#isLost(frame),
+            deliver: (mail) => this.#arrive(mail, this.#now_ns),
+          });
     this.#cast = new Cast({
       birthOf: ports.birthOf,
       hands: ports.hands,
@@ -169,7 +186,7 @@ export class VirtualHost {
     return false;
   }
 
-  #isLost({ order, mail: { to, from } }: Arrival | Timer): boolean {
+  #isLost({ order, mail: { to, from } }: Pick<Arrival, 'order' | 'mail'>): boolean {
     return this.#losses.some((loss) => order < loss.before && (loss.isLost(to) || loss.isLost(from)));
   }
 
@@ -201,12 +218,23 @@ export class VirtualHost {
   }
 
   #transmit(mail: Mail): void {
-    const { costs, random } = this.#ports;
-    const cost_ns = costs.message_ns(mail.to, mail.from, mail.message);
-    const delay_ns = cost_ns + random.below(Math.max(1, Math.floor(cost_ns * costs.jitter)));
+    const delay_ns = this.#delay_ns(mail);
     const copies = this.disturbance?.transmit(mail, delay_ns) ?? null;
+    const links = this.#links;
+    if (
+      links !== null &&
+      (copies !== null || !links.isQuiet) &&
+      links.send(mail, this.#order++, copies ?? [{ mail, delay_ns, keepsOrder: true }], copies !== null)
+    )
+      return;
     if (copies === null) this.#arrive(mail, this.#now_ns + delay_ns);
     else for (const copy of copies) this.#arrive(copy.mail, this.#now_ns + copy.delay_ns, copy.keepsOrder);
+  }
+
+  #delay_ns({ to, from, message }: Mail): number {
+    const { costs, random } = this.#ports;
+    const cost_ns = costs.message_ns(to, from, message);
+    return cost_ns + random.below(Math.max(1, Math.floor(cost_ns * costs.jitter)));
   }
 
   #arrive(mail: Mail, time_ns: number, keepsOrder = true): void {

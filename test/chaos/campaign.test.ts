@@ -14,7 +14,7 @@ describe('a campaign', () => {
   });
 
   it('should be the same on threads of its own, and tell of failures what repeats them', async () => {
-    const scope = { seeds: { first: 3, last: 10 }, faults: ['message-dropped', 'message-duplicated'], topologies: ['prefill-decode'] };
+    const scope = { seeds: { first: 3, last: 10 }, faults: ['kv-bit-flip'], topologies: ['colocated'] };
     const here = await chaos.campaign({ ...scope, jobs: 1 });
     expect(await chaos.campaign({ ...scope, jobs: 2 })).toEqual(here);
     expect(here.failures.length).toBeGreaterThan(0);
