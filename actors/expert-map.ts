@@ -138,10 +138,10 @@ export const expertMap = setup({
   },
 }).createMachine({
   id: 'expert-map',
-  context: ({ input: { self, askers, first, layers, settings, period_ms, shape, slots } }) => ({
+  context: ({ input: { self, askers, first, needed, layers, settings, period_ms, shape, slots } }) => ({
     self,
     period_ms,
-    balancer: new ExpertBalancer({ self, askers, first, layers }, settings, toExpertMap(shape, Int32Array.from(slots))),
+    balancer: new ExpertBalancer({ self, askers, first, needed, layers }, settings, toExpertMap(shape, Int32Array.from(slots))),
     turn: 0,
     state: 'stable',
     outbox: [],

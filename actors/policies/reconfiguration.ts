@@ -12,8 +12,17 @@ import { mapAfter, type SlotChange } from './expert-placement/map-rounds.ts';
 import { slotsOfRank } from './expert-placement/placement-shape.ts';
 import type { Rounds } from './map-plans.ts';
 
-/** NPUs of the group: those that run steps and sort tokens by the map, and the first of those that have slots. `layers`: the model's numbers of those that have experts. */
-export type BalancerSeat = { readonly self: Address; readonly askers: readonly number[]; readonly first: number; readonly layers: readonly number[] };
+/**
+ * NPUs of the group: those that run steps and sort tokens by the map, the first of those that have slots, and those that are needed whether they hold any expert or
+ * not. `layers`: the model's numbers of those that have experts.
+ */
+export type BalancerSeat = {
+  readonly self: Address;
+  readonly askers: readonly number[];
+  readonly first: number;
+  readonly needed: readonly number[];
+  readonly layers: readonly number[];
+};
 
 export class Reconfiguration {
   readonly #seat: BalancerSeat;
@@ -30,7 +39,7 @@ export class Reconfiguration {
   #round = 0;
   /** Changes, numbered through the group's life: a late answer to an earlier one is told from it. */
   #firstChange = 0;
-  /** NPUs that hold experts, as the task executor knows it. */
+  /** NPUs that hold experts, or are needed as if they did: as the task executor knows it. */
   #holders: readonly number[];
   /** Slots that got another expert since it began. */
   #moves: ExpertMove[] = [];
@@ -172,7 +181,8 @@ export class Reconfiguration {
   }
 
   #holdersOf(map: ExpertMap): number[] {
-    return ranksOf(map).map((rank) => this.#seat.first + rank);
+    const { first, needed } = this.#seat;
+    return needed.length > 0 ? [...needed] : ranksOf(map).map((rank) => first + rank);
   }
 
   #tellHolders(...maps: readonly ExpertMap[]): Commands['send'][] {

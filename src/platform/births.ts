@@ -11,6 +11,7 @@ import { request } from '../../actors/request.ts';
 import { scaling } from '../../actors/scaling.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
+import { takesTurns } from '../flowserve/dp-domains.ts';
 import { firstMap } from '../flowserve/expert-routing.ts';
 import { layersWithExperts } from '../flowserve/expert-slots.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
@@ -76,7 +77,8 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
       );
       const long = { tokens: options.long_prompt_tokens, groups: options.long_prompt_groups };
       const experts = npus.flatMap(({ id, kind, executor: of }) => (kind === 'experts' && of === executor.id ? [id] : []));
-      const holders = experts.filter((npu) => isServing(hosting.deployment, hosting.scaled ?? null, npu));
+      // All of them take part in rounds of domains, those that stand by with nothing.
+      const holders = experts.filter((npu) => takesTurns(options, npu) || isServing(hosting.deployment, hosting.scaled ?? null, npu));
       return {
         machine: taskExecutor,
         input: {
@@ -124,11 +126,12 @@ export function expertMapsOf(plan: AnyPodPlan): { readonly self: Address; readon
       const self = address('expert-map', executor.id);
       const { shape, expertOfSlot } = firstMap(config, options, executor);
       const askers = Array.from({ length: attention.npus }, (_, index) => attention.first + index);
+      const needed = takesTurns(options, experts.first) ? Array.from({ length: experts.npus }, (_, index) => experts.first + index) : [];
       const layers = layersWithExperts(config);
       const settings = { policy, windows, threshold };
       return {
         self,
-        birth: { machine: expertMap, input: { self, askers, first: experts.first, layers, settings, period_ms, shape, slots: [...expertOfSlot] } },
+        birth: { machine: expertMap, input: { self, askers, first: experts.first, needed, layers, settings, period_ms, shape, slots: [...expertOfSlot] } },
       };
     });
 }

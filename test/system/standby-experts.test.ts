@@ -1,7 +1,7 @@
-/** An expert NPU that holds no experts, since there are to be fewer of them, is needed by nobody: its loss stops neither requests nor rebalances. */
+/** An expert NPU that holds no experts, since there are to be fewer of them, is needed by nobody: its loss stops neither requests nor rebalances. But where domains take turns all take part. */
 import { expect, it } from 'vitest';
 import type { ExpertBalancer } from '../../actors/policies/expert-balancer.ts';
-import { createPod, type Pod } from '../../src/index.ts';
+import { createPod, type Pod, type PodOptions } from '../../src/index.ts';
 import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { expectNothingLeft } from './pods.ts';
 import { holders } from './shapes.ts';
@@ -18,8 +18,9 @@ const balancerOf = ({ control }: VirtualPod): ExpertBalancer => (control.host.ca
 
 /** Two NPUs with attention, four that may have experts, each on its worker: the last worker is that of the last expert NPU. */
 const LAST = 5;
-const open = async (): Promise<VirtualPod> =>
+const open = async (options: PodOptions = {}): Promise<VirtualPod> =>
   (await createPod({
+    ...options,
     ...{ clock: 'virtual', kernels: 'hash', topology: 'moe-attention:domains=1x2,experts=2', workers: 6, scale_max: { experts: 4 } },
     expert_balancing: { redundant_slots: 4, period_ms: 1_000_000 },
   })) as VirtualPod;
@@ -48,10 +49,13 @@ it('one that stands by may be gone for ever; the shape that needs it says so, an
   await expectNothingLeft(pod);
 });
 
-it('one that has experts again is waited for', async () => {
-  await using pod = await open();
+it.each([
+  ['one that has experts again is waited for', 4, {}],
+  ['one that stands by is waited for where domains take turns: it is of all rounds', 2, { schedule: 'domains' }],
+] as const)('%s', async (_, experts, options) => {
+  await using pod = await open(options);
   const right = await answersOf(pod);
-  await pod.scale({ experts: 4 });
+  await pod.scale({ experts });
   const restart = pod.control.workers.deafen();
   pod.control.workers.lose(LAST, 'killed');
   let isBack = false;
