@@ -70,7 +70,17 @@ export class Group {
       witness: ({ to, after }) => void (roleOf(to) === 'expert-map' && after !== null && this.states.add(String(after.value))),
     });
     const settings = { policy, windows: 4, threshold };
-    const input = { self: SELF, askers: NPUS, first: 0, needed: [], layers: [3, 5], settings, period_ms: PERIOD_MS, shape: SHAPE, slots: [...nativeSlots(SHAPE)] };
+    const input = {
+      self: SELF,
+      askers: NPUS,
+      first: 0,
+      needed: [],
+      layers: [3, 5],
+      settings,
+      period_ms: PERIOD_MS,
+      shape: SHAPE,
+      slots: [...nativeSlots(SHAPE)],
+    };
     this.#cast.spawn(SELF, { machine: expertMap, input });
   }
 
