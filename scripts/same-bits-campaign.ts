@@ -137,11 +137,16 @@ function changing({ pod, calls }: Plan, seed: number, isLive: boolean): Plan {
 /** The hash model's tokens, where MTP layers are to foresee some of them. */
 const FORESEEABLE = 0.6;
 
-/** With MTP layers, or without as it was. */
+/** With MTP layers. Live all calls are sampled, with log-probabilities, and stay to their end. */
 function foreseeing({ pod, calls, ...more }: Plan, seed: number, isLive: boolean): Plan {
   const below = draws(seed + 3_000_000);
   const speculative_config = { method: 'mtp', num_speculative_tokens: 1 + below(4), adaptive: below(3) === 0 } as const;
-  return { calls, ...more, pod: { ...pod, speculative_config, ...(!isLive && { hash_foreseeable: FORESEEABLE }) } };
+  const scored = (call: Call, times: number): Call => {
+    const { options } = call;
+    return { ...call, leaves: -1, drops: -1, options: { ...options, seed: (options.seed ?? 0) + times, temperature: 1, logprobs: below(3) } };
+  };
+  const asked = isLive ? [0, 1_000].flatMap((times) => calls.map((call) => scored(call, times))) : calls;
+  return { calls: asked, ...more, pod: { ...pod, speculative_config, ...(!isLive && { hash_foreseeable: FORESEEABLE }) } };
 }
 
 /** Drafts with what is kept of prefixes, against those without. */
