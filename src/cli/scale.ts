@@ -17,7 +17,8 @@ const MARGIN_MS = 30_000;
 
 export const scaleOptionsSchema = serverSchema.extend(scaleSchema.shape);
 
-const shapeText = ({ attention, experts }: ServingShape): string => `${attention} DP groups${experts === null ? '' : ` and ${experts} expert NPUs`}`;
+const shapeText = ({ attention, experts }: ServingShape): string =>
+  `${attention} DP ${attention === 1 ? 'group' : 'groups'}${experts === null ? '' : ` and ${experts} expert ${experts === 1 ? 'NPU' : 'NPUs'}`}`;
 
 export function addScaleCommand(program: Command, setExitCode: (code: number) => void): void {
   const summary = 'Changes how many DP groups and expert NPUs of a running server serve, while requests run.';
@@ -32,6 +33,7 @@ export function addScaleCommand(program: Command, setExitCode: (code: number) =>
       const ask = { body: { attention, experts, executor, deadline_ms }, answer_ms_max: REVERT_SHARE * deadline_ms + MARGIN_MS };
       const changed = JSON.parse(await askServer(server, '/admin/scale', interrupt.signal, ask)) as ScaleReport;
       if (json) await printJson(changed);
+      else if (attention === undefined && experts === undefined) await printLine(`${shapeText(changed)} serve.`);
       else await printLine(`${shapeText(changed)} serve; before, ${shapeText(changed.was)} did. It took ${changed.duration_ms.toFixed(1)} ms.`);
       setExitCode(0);
     });
@@ -40,6 +42,7 @@ export function addScaleCommand(program: Command, setExitCode: (code: number) =>
 const EXAMPLES = `
 The server has to keep room for it: minipod serve --npus 2 --scale-max attention=4. Who runs on a group that is to stand by goes on in another.
 Where experts are apart their number of NPUs changes too, by copies of their weights: --topology moe-attention:domains=1x2,experts=2 --scale-max experts=4.
+Without --attention and --experts nothing changes: it says what serves.
 
 Examples:
   $ minipod scale --attention 4

@@ -36,5 +36,6 @@ describe('minipod scale', () => {
     expect(many.stderr).not.toContain('{');
     expect(keyless.code).not.toBe(0);
     expect(keyless.stderr).toContain('--api-key');
+    expect(await minipod(['scale', ...flags])).toMatchObject({ code: 0, stderr: '', stdout: '4 DP groups and 4 expert NPUs serve.\n' });
   });
 });
