@@ -42,6 +42,15 @@ const POOLS: Readonly<Record<string, (draw: Draw) => PodOptions>> = {
     topology: pick(draw, 'moe-attention:domains=1x2,experts=2', 'moe-attention:domains=2x1,experts=2', 'moe-attention:domains=2x2,experts=2'),
     workers: 1 + draw(3),
     schedule: 'domains',
+    ...balancing(draw),
+  }),
+  'scaled-domains': (draw) => ({
+    topology: pick(draw, 'moe-attention:domains=1x2,experts=2', 'moe-attention:domains=2x1,experts=2'),
+    workers: 1 + draw(3),
+    schedule: 'domains',
+    scale_max: { attention: 4, experts: 4 },
+    scale_min: { experts: 2 },
+    ...balancing(draw),
   }),
   scaled: (draw) => ({
     topology: pick(draw, 'colocated:dp=2', 'colocated:dp=1'),
