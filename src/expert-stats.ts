@@ -8,7 +8,7 @@ import type { AnyPodPlan } from './flowserve/pod-plan.ts';
 import type { ExpertsReport } from './platform/control-handle.ts';
 import type { BalancingReport } from './platform/expert-balancing.ts';
 import type { ExpertReport } from './protocol/threads.ts';
-import type { ExpertBalancingStats, ExpertLayerStats, ExpertReplicaStats, ExpertServiceTimes, ExpertStats, PodExperts } from './results.ts';
+import type { ExpertBalancingStats, ExpertLayerStats, ExpertReplicaStats, ExpertServiceTimes, ExpertStats, LayerRebalance, PodExperts } from './results.ts';
 import type { Clock } from './runtime/clock.ts';
 
 export function podExperts(model: string, clock: Clock, { config, hosting }: AnyPodPlan, { loads, places, reports, balancing }: ExpertsReport): PodExperts {
@@ -18,35 +18,63 @@ export function podExperts(model: string, clock: Clock, { config, hosting }: Any
     uptime_seconds: clock.now_ms() / 1000,
     experts_per_layer: config.moe.experts,
     top_k: config.moe.topK,
-    task_executors: hosting.deployment.executors.map((executor) => ({
-      task_executor: executor.id,
-      role: executor.role,
-      balancing: balancing.filter(({ executor: id }) => id === executor.id).map(balancingStats)[0] ?? null,
-      layers: loads.map(({ layer, by_executor }, index) =>
-        layerStats(layer, by_executor[executor.id] ?? [], places[index]?.by_executor[executor.id] ?? NOWHERE, (npu, expert) =>
-          reportOf.get(`${npu} ${layer} ${expert}`),
+    task_executors: hosting.deployment.executors.map((executor) => {
+      const loop = balancing.find(({ executor: id }) => id === executor.id);
+      return {
+        task_executor: executor.id,
+        role: executor.role,
+        balancing: loop === undefined ? null : balancingStats(loop),
+        layers: loads.map(({ layer, by_executor }, index) =>
+          layerStats(layer, by_executor[executor.id] ?? [], places[index]?.by_executor[executor.id] ?? NOWHERE, loop, (npu, expert) =>
+            reportOf.get(`${npu} ${layer} ${expert}`),
+          ),
         ),
-      ),
-    })),
+      };
+    }),
   };
 }
 
 const NOWHERE: ExpertPlaces = { npus: [], map_epoch: 0 };
 
-export const balancingStats = ({ progress_ms, ...balancing }: BalancingReport): ExpertBalancingStats => ({
+export const balancingStats = ({ progress_ms, lastPlan: _, ...balancing }: BalancingReport): ExpertBalancingStats => ({
   ...balancing,
   last_progress_seconds: progress_ms / 1000,
 });
 
 type ReportOf = (npu: number, expert: number) => ExpertReport | undefined;
 
-function layerStats(layer: number, loads: readonly number[], { npus, map_epoch }: ExpertPlaces, reportOf: ReportOf): ExpertLayerStats {
+function layerStats(
+  layer: number,
+  loads: readonly number[],
+  { npus, map_epoch }: ExpertPlaces,
+  loop: BalancingReport | undefined,
+  reportOf: ReportOf,
+): ExpertLayerStats {
+  const moved = new Map((loop?.lastPlan.moved ?? []).flatMap((one) => (one.layer === layer ? [[one.expert, { onto: one.onto, off: one.off }]] : [])));
   const tokens = loads.reduce((sum, load) => sum + load, 0);
   const experts = loads.map((load, expert): ExpertStats => {
     const replicas = (npus[expert] ?? []).map((npu) => replicaStats(npu, reportOf(npu, expert)));
-    return { expert, tokens: load, share: tokens === 0 ? 0 : load / tokens, replicas };
+    return { expert, tokens: load, share: tokens === 0 ? 0 : load / tokens, replicas, moved: moved.get(expert) ?? null };
   });
-  return { layer, tokens, busiest_over_mean_npu: busiestOverMean(experts), map_epoch, experts };
+  return {
+    layer,
+    tokens,
+    busiest_over_mean_npu: busiestOverMean(experts),
+    map_epoch,
+    last_rebalance: loop === undefined ? null : lastRebalance(layer, loop),
+    experts,
+  };
+}
+
+function lastRebalance(layer: number, { last, lastPlan }: BalancingReport): LayerRebalance | null {
+  if (last === null) return null;
+  const plan = lastPlan.layers.find((one) => one.layer === layer);
+  if (plan === undefined) return { before: null, planned: null, reason: last.reason };
+  const { before, planned, isChosen } = plan;
+  const figures = `busiest NPU over mean ${before.toFixed(3)} → ${planned.toFixed(3)}`;
+  const judged = planned < before ? 'predicted better' : `${isChosen ? 'asked for, though ' : ''}predicted no better`;
+  const isOver = last.outcome === 'installed' || last.outcome === 'unchanged';
+  return { before, planned, reason: isOver ? `${judged}: ${figures}` : last.reason };
 }
 
 const replicaStats = (npu: number, report: ExpertReport | undefined): ExpertReplicaStats =>

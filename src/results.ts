@@ -177,8 +177,23 @@ export type ExpertServiceTimes = {
  */
 export type ExpertReplicaStats = { readonly npu: number; readonly queued: number | null; readonly service: ExpertServiceTimes | null };
 
-/** `tokens`: routed to it since the pod's start. `share`: of all that the layer routed, 1 is all. */
-export type ExpertStats = { readonly expert: number; readonly tokens: number; readonly share: number; readonly replicas: readonly ExpertReplicaStats[] };
+/** NPUs that an expert came to by the latest rebalance, and those that it left. */
+export type ExpertMoved = { readonly onto: readonly number[]; readonly off: readonly number[] };
+
+/**
+ * `tokens`: routed to it since the pod's start. `share`: of all that the layer routed, 1 is all. `moved`: by the latest rebalance; null: it left the expert where
+ * it was, and the layer says why.
+ */
+export type ExpertStats = {
+  readonly expert: number;
+  readonly tokens: number;
+  readonly share: number;
+  readonly replicas: readonly ExpertReplicaStats[];
+  readonly moved: ExpertMoved | null;
+};
+
+/** Why the latest rebalance moved a layer's experts, or did not. Busiest NPU over mean, predicted, as it was and as planned; null: nothing was planned. */
+export type LayerRebalance = { readonly before: number | null; readonly planned: number | null; readonly reason: string };
 
 /** `tokens`: each as often as the gate chose experts for it. `busiest_over_mean_npu`: what the layer's time grows by; 1 is even. */
 export type ExpertLayerStats = {
@@ -187,6 +202,8 @@ export type ExpertLayerStats = {
   readonly busiest_over_mean_npu: number;
   /** Of the expert map by which a slot of the layer changed last. */
   readonly map_epoch: number;
+  /** Null: there was none. */
+  readonly last_rebalance: LayerRebalance | null;
   /** By id. */
   readonly experts: readonly ExpertStats[];
 };

@@ -19,18 +19,21 @@ import {
 import type { Commands } from '../../src/protocol/messages.ts';
 import { ranksOf } from './expert-placement/among-ranks.ts';
 import type { ExpertMap } from './expert-placement/expert-map.ts';
+import { type RanksMoved, ranksMoved } from './expert-placement/ranks-moved.ts';
 import { LoadWindows } from './load-windows.ts';
 import { MapLog } from './map-log.ts';
-import { type BalancerSettings, planPlacement, planRebalance, type RebalancePlan } from './map-plans.ts';
+import { type BalancerSettings, type LayerPlan, planPlacement, planRebalance, type RebalancePlan } from './map-plans.ts';
 import { type BalancerSeat, Reconfiguration } from './reconfiguration.ts';
 
 const CONTROL: Address = 'control/0';
 const OUTCOMES_MAX = 32;
 
 /** Before there is one. */
-const NO_PLAN: RebalancePlan = { rounds: [], before: 0, after: 0, cause: 'no_better', reason: '' };
+const NO_PLAN: RebalancePlan = { rounds: [], layers: [], before: 0, after: 0, cause: 'no_better', reason: '' };
 /** Somebody who waits for the map. */
 type Wanted = { readonly writer: Address; readonly query: number; readonly change: ForeignMapChange };
+/** What the latest rebalance planned, by layer, and which experts are on other NPUs since. `layer`: the model's number. */
+export type LastRebalance = { readonly layers: readonly (LayerPlan & { readonly layer: number })[]; readonly moved: readonly RanksMoved[] };
 /** Why a change went wrong. */
 type Failure = { readonly cause: MapCause; readonly reason: string };
 
@@ -43,6 +46,9 @@ export class ExpertBalancer {
   /** Entries of all sorts; and what became of rebalances, the latest last. */
   readonly log = new MapLog();
   readonly #outcomes: RebalanceOutcome[] = [];
+  #last: LastRebalance = { layers: [], moved: [] };
+  /** As the rebalance at hand found it. */
+  #before: ExpertMap;
   /** Who has the map next. */
   #wanted: Wanted | null = null;
   /** Where the open entry wants its experts, and has not got them yet. */
@@ -62,12 +68,17 @@ export class ExpertBalancer {
     this.#seat = seat;
     this.#settings = settings;
     this.moves = new Reconfiguration(seat, map);
+    this.#before = map;
     this.#windows = new LoadWindows(map.shape, settings.windows);
   }
 
   /** What became of rebalances, the latest last. */
   get outcomes(): readonly RebalanceOutcome[] {
     return this.#outcomes;
+  }
+
+  get last(): LastRebalance {
+    return this.#last;
   }
 
   /** The last good one. */
@@ -90,7 +101,7 @@ export class ExpertBalancer {
 
   /** NPUs that hold experts, by the last good map. */
   get holders(): number[] {
-    return ranksOf(this.map).map((rank) => this.#seat.first + rank);
+    return ranksOf(this.map).map((rank) => this.#npuOf(rank));
   }
 
   fail(cause: MapCause, reason: string): void {
@@ -197,6 +208,7 @@ export class ExpertBalancer {
   begin(trigger: RebalanceTrigger, query: number, isForced: boolean): void {
     this.#begin();
     [this.#trigger, this.#query, this.#isForced] = [trigger, query, isForced];
+    this.#before = this.map;
     this.log.begin('rebalance', this.#seat.self, this.epoch);
     const missing = [...this.lost].filter((npu) => this.moves.needs(npu));
     if (missing.length > 0) this.fail('npu_lost', `${names(missing)} is lost`);
@@ -249,6 +261,12 @@ export class ExpertBalancer {
     this.log.end(outcome, cause, reason, this.epoch);
     const [trigger, query] = [this.#trigger, this.#query];
     const told = { entry: open?.entry ?? 0, trigger, installed, outcome, cause, reason, before, after, slots: moves.length, epoch: this.epoch };
+    this.#last = {
+      layers: this.#plan.layers.map((plan, index) => ({ ...plan, layer: this.#layerOf(index) })),
+      moved: ranksMoved(this.#before, this.map).map(({ layer, expert, onto, off }) => ({
+        ...{ layer: this.#layerOf(layer), expert, onto: onto.map((rank) => this.#npuOf(rank)), off: off.map((rank) => this.#npuOf(rank)) },
+      })),
+    };
     this.#outcomes.push(told);
     if (this.#outcomes.length > OUTCOMES_MAX) this.#outcomes.shift();
     return query < 0 ? [] : [{ to: CONTROL, message: rebalanced(query, { ...told, task_executor: idOf(this.#seat.self), moves }) }];
@@ -279,13 +297,21 @@ export class ExpertBalancer {
     return [{ to: CONTROL, message: rebalanced(query, report) }];
   }
 
+  #layerOf(index: number): number {
+    return this.#seat.layers[index] as number;
+  }
+
+  #npuOf(rank: number): number {
+    return this.#seat.first + rank;
+  }
+
   #rankOf(npu: number): number {
     return npu - this.#seat.first;
   }
 
   toJSON(): object {
-    const { progress, progress_ms, log, outcomes } = this;
-    return { progress, progress_ms, log, outcomes, ...this.moves.toJSON() };
+    const { progress, progress_ms, log, outcomes, last } = this;
+    return { progress, progress_ms, log, outcomes, last, ...this.moves.toJSON() };
   }
 }
 

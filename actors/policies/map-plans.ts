@@ -22,9 +22,13 @@ export type BalancerSettings = {
 };
 
 export type Rounds = readonly (readonly SlotChange[])[];
-/** Busiest rank over mean, predicted; 0: of nothing. No rounds: nothing moves, for that reason. */
+/** Of one layer, busiest rank over mean, predicted: by the map that is there, and by the plan. `isChosen`: it is to get what was planned. */
+export type LayerPlan = { readonly before: number; readonly planned: number; readonly isChosen: boolean };
+
+/** Busiest rank over mean, predicted; 0: of nothing. No rounds: nothing moves, for that reason. `layers`: empty where nothing was planned. */
 export type RebalancePlan = {
   readonly rounds: Rounds;
+  readonly layers: readonly LayerPlan[];
   readonly before: number;
   readonly after: number;
   readonly cause: MapCause;
@@ -41,23 +45,28 @@ export function planRebalance(
   trigger: RebalanceTrigger,
   isForced: boolean,
 ): RebalancePlan {
-  if (loads === null) return { rounds: [], before: 0, after: 0, cause: 'no_tokens', reason: 'no token was routed yet' };
+  if (loads === null) return { rounds: [], layers: [], before: 0, after: 0, cause: 'no_tokens', reason: 'no token was routed yet' };
   // NPUs that hold nothing stand by: they stay out of it.
   const ranks = ranksOf(map);
   const present = mapAmong(map, ranks);
   const before = imbalance(present, loads);
-  const stays = (cause: MapCause, reason: string): RebalancePlan => ({ rounds: [], before, after: before, cause, reason });
+  const stays = (cause: MapCause, reason: string, layers: readonly LayerPlan[] = []): RebalancePlan => ({
+    ...{ rounds: [], layers, before, after: before, cause, reason },
+  });
   if (trigger === 'period' && before < threshold)
     return stays('below_threshold', `busiest rank over mean is ${before.toFixed(3)}, below the threshold of ${threshold}`);
   const plan = ranks.length === map.shape.ranks ? planFrom(present, policy, loads) : mapAmong(planAmong(map, ranks, policy, loads), ranks);
   const verdict = judgePlan(present, plan, loads, 0);
   const target = isForced ? plan : verdict.map;
-  if (target === null) return stays('no_better', verdict.reason);
+  const layers = [...verdict.now].map(
+    (now, layer): LayerPlan => ({ before: now, planned: verdict.planned[layer] as number, isChosen: isForced || verdict.layers.includes(layer) }),
+  );
+  if (target === null) return stays('no_better', verdict.reason, layers);
   const rounds = planRounds(map, mapWithOthers(target, ranks, map.shape));
   if (rounds === null) return stays(NO_ROOM.cause, NO_ROOM.reason);
   const isBetter = verdict.map !== null;
   const reason = isBetter ? verdict.reason : 'asked for, though it is predicted no better';
-  return { rounds, before, after: imbalance(target, loads), cause: isBetter ? 'better' : 'forced', reason };
+  return { rounds, layers, before, after: imbalance(target, loads), cause: isBetter ? 'better' : 'forced', reason };
 }
 
 /** `map`: where experts lie that count, from which the rounds lead on. */

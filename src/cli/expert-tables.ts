@@ -69,11 +69,20 @@ function timesText(pick: 'mean_us' | 'p50_us' | 'p99_us'): (row: Row) => string 
   };
 }
 
-const COLUMNS: readonly Column<Row>[] = [
+/** By the latest rebalance. */
+function movedText({ moved }: Row): string {
+  if (moved === null) return NONE;
+  const [onto, off] = [moved.onto, moved.off].map((npus) => npus.join(', '));
+  return [...(onto === '' ? [] : [`onto ${onto}`]), ...(off === '' ? [] : [`off ${off}`])].join('; ');
+}
+
+const PLACES: readonly Column<Row>[] = [
   ['TE', ({ task_executor }) => task_executor],
   ['LAYER', ({ layer }) => layer],
   ['EXPERT', ({ expert }) => expert],
   ['NPUS', ({ replicas }) => replicas.map(({ npu }) => npu).join(', ')],
+];
+const FIGURES: readonly Column<Row>[] = [
   ['TOKENS', ({ tokens }) => tokens],
   ['SHARE', ({ share }) => `${(100 * share).toFixed(1)} %`],
   ['× EVEN', ({ heat }) => heat.toFixed(2)],
@@ -82,6 +91,12 @@ const COLUMNS: readonly Column<Row>[] = [
   ['P50', timesText('p50_us')],
   ['P99', timesText('p99_us')],
 ];
+
+/** Where nobody balances, nothing has moved. */
+const columnsOf = ({ task_executors }: PodExperts): readonly Column<Row>[] => {
+  const isBalanced = task_executors.some(({ balancing }) => balancing !== null);
+  return [...PLACES, ...(isBalanced ? ([['MOVED', movedText]] as const) : []), ...FIGURES];
+};
 
 /** Of each task executor whose experts are balanced. */
 const balancingLines = ({ task_executors }: PodExperts): string[] =>
@@ -95,6 +110,13 @@ const balancingLines = ({ task_executors }: PodExperts): string[] =>
     return [`TE ${task_executor}: map ${epoch}, ${state}${stalled ? ', STALLED' : ''}; ${moved}`];
   });
 
+/** Why the layer's experts lie where they do. */
+const layerLines = ({ task_executors }: PodExperts, layer: number): string[] =>
+  task_executors.flatMap(({ task_executor, layers }) => {
+    const why = layers.find((one) => one.layer === layer)?.last_rebalance;
+    return why == null ? [] : [`TE ${task_executor}, layer ${layer}: ${why.reason}`];
+  });
+
 const HOTTEST = 10;
 
 /** `head`: what the figures are of. A line an entry. */
@@ -103,8 +125,9 @@ export function expertLines(head: string, experts: PodExperts, layer: number | u
   return [
     head,
     ...balancingLines(experts),
+    ...(layer === undefined ? [] : layerLines(experts, layer)),
     '',
     ...maps.flatMap((map) => [...heatLines(map, paper), '']),
-    ...table(expertRows(experts, layer, HOTTEST), COLUMNS, 7),
+    ...table(expertRows(experts, layer, HOTTEST), columnsOf(experts), FIGURES.length),
   ];
 }

@@ -2,7 +2,7 @@
  * Expert maps as their host sees them: how they do, and whom it asks to balance.
  * @module
  */
-import type { ExpertBalancer } from '../../actors/policies/expert-balancer.ts';
+import type { ExpertBalancer, LastRebalance } from '../../actors/policies/expert-balancer.ts';
 import type { ExpertMap } from '../../actors/policies/expert-placement/expert-map.ts';
 import type { MapCount } from '../../actors/policies/map-log.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
@@ -16,7 +16,7 @@ import { hasExpertMap } from './births.ts';
 
 /**
  * One task executor's. `state`: `gone`, if it is. `progress`: periods and changes that have ended; `progress_ms`: when it last came to another state, by the pod's
- * clock. `last`: of the latest rebalance. `log`: the latest changes of the map, of all sorts, the last one perhaps open; `counts`: of all that have ended.
+ * clock. `last`: of the latest rebalance, and `lastPlan`, what it planned and moved. `log`: the latest changes of the map, of all sorts, the last one perhaps open; `counts`: of all that have ended.
  */
 export type BalancingReport = {
   readonly executor: number;
@@ -27,6 +27,7 @@ export type BalancingReport = {
   /** It has made no progress for two periods. */
   readonly stalled: boolean;
   readonly last: RebalanceOutcome | null;
+  readonly lastPlan: LastRebalance;
   readonly log: readonly MapEntry[];
   readonly counts: readonly MapCount[];
 };
@@ -39,7 +40,17 @@ const balancerOf = (cast: Actors, self: Address): ExpertBalancer | null => (cast
 export const lastGoodMap = (cast: Actors, executor: number): ExpertMap | null => balancerOf(cast, address('expert-map', executor))?.map ?? null;
 
 const PERIODS_TO_STALL = 2;
-const GONE = { state: 'gone', epoch: 0, progress: 0, progress_ms: 0, stalled: true, last: null, log: [], counts: [] } as const;
+const GONE = {
+  state: 'gone',
+  epoch: 0,
+  progress: 0,
+  progress_ms: 0,
+  stalled: true,
+  last: null,
+  lastPlan: { layers: [], moved: [] },
+  log: [],
+  counts: [],
+} as const;
 
 /** Of executors whose experts may move. */
 export function balancingReports(cast: Actors, plan: AnyPodPlan, now_ms: number): BalancingReport[] {
@@ -62,6 +73,7 @@ export function balancingReports(cast: Actors, plan: AnyPodPlan, now_ms: number)
         // Whatever it says of itself: one that has died says nothing.
         stalled: now_ms - progress_ms > PERIODS_TO_STALL * period_ms,
         last: outcomes.at(-1) ?? null,
+        lastPlan: balancer.last,
         log: log.entries,
         counts: log.counts,
       };

@@ -6,9 +6,11 @@ export function fakeExperts(model: string, measure: boolean): PodExperts {
   const service = { batches: 4, tokens: 12, mean_us: 3, p50_us: 2.5, p99_us: 7 };
   const expert = (id: number, tokens: number) => {
     const replica = { npu: id % 2, queued: id, service: measure && id === 0 ? service : null };
-    return { expert: id, tokens, share: tokens / 100, replicas: [replica] };
+    return { expert: id, tokens, share: tokens / 100, replicas: [replica], moved: null };
   };
-  const layers = [{ layer: 1, tokens: 100, busiest_over_mean_npu: 1.2, map_epoch: 0, experts: [60, 10, 0, 30].map((tokens, id) => expert(id, tokens)) }];
+  const layers = [
+    { layer: 1, tokens: 100, busiest_over_mean_npu: 1.2, map_epoch: 0, last_rebalance: null, experts: [60, 10, 0, 30].map((tokens, id) => expert(id, tokens)) },
+  ];
   const executor = { task_executor: 0, role: 'colocated' as const, balancing: null, layers };
   return { model: model, uptime_seconds: 1, experts_per_layer: 4, top_k: 2, task_executors: [executor] };
 }

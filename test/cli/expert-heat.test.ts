@@ -88,8 +88,9 @@ const look = (loads: readonly number[]): PodExperts => {
     tokens: load,
     share: load / tokens,
     replicas: [replica(expert % 2, expert || null, expert || undefined)],
+    moved: null,
   }));
-  const layers = [{ layer: 3, tokens, busiest_over_mean_npu: 1, map_epoch: 0, experts }];
+  const layers = [{ layer: 3, tokens, busiest_over_mean_npu: 1, map_epoch: 0, last_rebalance: null, experts }];
   return {
     model: 'm',
     uptime_seconds: 9,
@@ -136,6 +137,17 @@ describe('the table of experts', () => {
     expect(told({ ...balancing, stalled: true, last: { ...last, installed: true, slots: 7, reason: 'better in 2 layers' } })).toBe(
       'TE 0: map 4, stable, STALLED; last rebalance (period): 7 slots changed, better in 2 layers',
     );
+    // Of one layer: what became of each of its experts.
+    const layers = (experts.task_executors[0]?.layers ?? []).map((layer) => ({
+      ...layer,
+      last_rebalance: { before: 1.2, planned: 1.1, reason: 'predicted better' },
+      experts: layer.experts.map((expert, at) => ({ ...expert, moved: at === 0 ? { onto: [1, 2], off: [0] } : null })),
+    }));
+    const ofLayer = { ...experts, task_executors: experts.task_executors.map((one) => ({ ...one, balancing, layers })) };
+    const lines = expertLines('head', ofLayer, 3, { columns: 100, isColoured: false });
+    expect(lines[2]).toBe('TE 0, layer 3: predicted better');
+    const cells = lines.filter((line) => line.startsWith('|')).map((line) => line.split('|').map((cell) => cell.trim()));
+    expect([cells[0], cells[2], cells[3]].map((row) => row?.[5])).toEqual(['MOVED', 'onto 1, 2; off 0', '–']);
   });
 
   it('should have the hottest first, or one layer in order; a lost NPU’s queue and what was not timed are not numbers', () => {

@@ -99,6 +99,21 @@ describe('pod.experts()', () => {
       expect(Math.max(...replicas)).toBeGreaterThan(1);
       expect(Math.min(...replicas)).toBe(1);
       expect(Math.max(...(after.task_executors[0]?.layers.map(({ map_epoch }) => map_epoch) ?? []))).toBeGreaterThan(0);
+      // Of each expert where it came to and what it left, and of each layer why.
+      const npusIn = ({ task_executors }: PodExperts, layer: number, expert: number): number[] =>
+        [...new Set(task_executors[0]?.layers[layer]?.experts[expert]?.replicas.map(({ npu }) => npu))].sort((a, b) => a - b);
+      expect(before.task_executors[0]?.layers[0]).toMatchObject({ last_rebalance: null });
+      for (const [layer, { experts, last_rebalance }] of (after.task_executors[0]?.layers ?? []).entries()) {
+        expect(last_rebalance?.reason).toMatch(/^(asked for, though )?predicted (no )?better: busiest NPU over mean \d/);
+        for (const { expert, moved } of experts) {
+          const [had, has] = [npusIn(before, layer, expert), npusIn(after, layer, expert)];
+          const [onto, off] = [has.filter((npu) => !had.includes(npu)), had.filter((npu) => !has.includes(npu))];
+          expect(moved).toEqual(onto.length + off.length === 0 ? null : { onto, off });
+        }
+      }
+      await pod.rebalance();
+      for (const { last_rebalance, experts } of (await pod.experts()).task_executors[0]?.layers ?? [])
+        if (experts.every(({ moved }) => moved === null)) expect(last_rebalance?.reason).toMatch(/no token|predicted no better/);
     });
   });
 
