@@ -7,13 +7,17 @@
  * Who leads holds a lease in shared memory, by a term that counts up, and renews it; whoever finds it run out, or its holder dead, takes it. All of them hear
  * the same news, so a new leader begins with what the old one knew; only the leader acts on it. Orders of an old leader that wakes up late are harmless:
  * the frontend goes by the higher term, and what was taken over once is not there a second time. Nothing here waits but for LEASE_DUE.
+ *
+ * Who leads asks all executors whether they live (xDeepServe §6): once with each renewal, and once a beat while requests have come of late, or somebody is silent.
  */
 import { assign, setup } from 'xstate';
-import type { Address } from '../src/protocol/address.ts';
+import { type Address, roleOf } from '../src/protocol/address.ts';
 import { disown, jobExecutors, join, leaseDue, memberLife, members, takeOver } from '../src/protocol/constructors.ts';
 import type { ClusterManagerMessage, MemberLife } from '../src/protocol/controllers.ts';
+import { beatDue, ping, suspected } from '../src/protocol/heartbeats.ts';
 import type { Commands } from '../src/protocol/messages.ts';
 import { ClusterMembers } from './policies/cluster-members.ts';
+import { BEAT_MS, Heartbeats, SILENT_BEATS_MAX } from './policies/heartbeats.ts';
 
 /**
  * What was on its way to a manager that died, nobody else may have heard yet: its successor asks so often more, whenever its lease is due; and as often again when
@@ -24,7 +28,12 @@ const QUESTIONS = 2;
 export const LEASE_MS = 3_000;
 const RENEWAL_MS = LEASE_MS / 3;
 
+/** Beats that follow what the frontend says of requests; while they come it says so again in less time (flowserve/frontend-process.ts). */
+const BEATS_WITH_REQUESTS = 10;
+
 const FRONTEND: Address = 'frontend/0';
+/** Who ends threads. */
+const HOST: Address = 'control/0';
 
 /** `peers`: managers that began before it, and know what it has to hear. */
 type ClusterManager = {
@@ -32,6 +41,9 @@ type ClusterManager = {
   life: number;
   peers: readonly Address[];
   members: ClusterMembers;
+  heartbeats: Heartbeats;
+  /** So many beats are to come at least. */
+  beats: number;
   term: number;
   questions: number;
   outbox: readonly Commands['send'][];
@@ -56,6 +68,11 @@ const lookAgainIn = (delay_ms: number) => [
   { type: 'after' as const, params: { id: 'lease', delay_ms, message: leaseDue() } },
 ];
 
+const askForProgress = {
+  type: 'claim' as const,
+  params: ({ context }: { context: ClusterManager }) => ({ claim: { kind: 'progress' as const, members: context.heartbeats.silent } }),
+};
+
 export const clusterManager = setup({
   types: {} as { input: Pick<ClusterManager, 'self' | 'life' | 'peers'>; context: ClusterManager; events: ClusterManagerMessage },
   actions: {
@@ -76,6 +93,8 @@ export const clusterManager = setup({
             break;
           case 'MEMBER_LOST':
             context.members.lost(memberLife(event.member, event.life));
+            // Its successor is not to answer for its silence.
+            context.heartbeats.forget(event.member);
             break;
           case 'TAKEN_OVER':
             context.members.takenOver(memberLife(event.lost, event.life));
@@ -94,7 +113,32 @@ export const clusterManager = setup({
       questions: ({ context }) => Math.max(0, context.questions - 1),
       outbox: ({ context }) => (context.questions === 0 ? [] : questionsOf(context)),
     }),
+    watchMembers: assign(({ context: { heartbeats, members } }) => {
+      heartbeats.watchOnly(members.serving.map(({ member }) => member).filter((member) => roleOf(member) !== 'cluster-manager'));
+      heartbeats.isBeating = true;
+      return {};
+    }),
+    expectMoreBeats: assign({ beats: BEATS_WITH_REQUESTS }),
+    noteAnswer: assign(({ context, event }) => {
+      if (event.type === 'PONG') context.heartbeats.heard(event.member);
+      return {};
+    }),
+    endBeating: assign(({ context }) => {
+      context.heartbeats.isBeating = false;
+      return {};
+    }),
+    beat: assign(({ context: { self, heartbeats, beats }, event }) => {
+      if (event.type !== 'PROGRESS') return {};
+      const { ask, suspects } = heartbeats.beat(event);
+      const sends = [
+        ...suspects.map((member) => ({ to: HOST, message: suspected(member, (SILENT_BEATS_MAX + 1) * BEAT_MS) })),
+        ...ask.map((to) => ({ to, message: ping(self) })),
+      ];
+      return { beats: Math.max(0, beats - 1), outbox: sends };
+    }),
     beginToLead: assign({
+      heartbeats: () => new Heartbeats(),
+      beats: 0,
       questions: QUESTIONS,
       outbox: ({ context }) => {
         const losses = context.members.assignAnew();
@@ -102,10 +146,14 @@ export const clusterManager = setup({
       },
     }),
   },
-  guards: { isOfLaterTerm: ({ context, event }) => event.type === 'LEASE_TAKEN' && event.term > context.term },
+  guards: {
+    isBeating: ({ context }) => context.heartbeats.isBeating,
+    mustBeat: ({ context }) => context.beats > 0 || context.heartbeats.silent.length > 0,
+    isOfLaterTerm: ({ context, event }) => event.type === 'LEASE_TAKEN' && event.term > context.term,
+  },
 }).createMachine({
   id: 'cluster-manager',
-  context: ({ input }) => ({ ...input, members: new ClusterMembers(), term: 0, questions: QUESTIONS, outbox: [] }),
+  context: ({ input }) => ({ ...input, members: new ClusterMembers(), heartbeats: new Heartbeats(), beats: 0, term: 0, questions: QUESTIONS, outbox: [] }),
   initial: 'standby',
   entry: { type: 'sendEach', params: ({ context }) => questionsOf(context) },
   on: {
@@ -128,10 +176,15 @@ export const clusterManager = setup({
         LEASE_DUE: { actions: ['askPeers', tell, take] },
         LEASE_REFUSED: { actions: lookAgainIn(LEASE_MS) },
         LEASE_TAKEN: { target: 'leading', actions: 'keepTerm' },
+        // It led before, or somebody believes that it does.
+        BEAT_DUE: {},
+        PROGRESS: {},
+        PONG: {},
+        REQUESTS_COME: {},
       },
     },
     leading: {
-      entry: ['beginToLead', tell, ...lookAgainIn(RENEWAL_MS)],
+      entry: ['beginToLead', { type: 'cancel', params: { id: 'beat' } }, tell, ...lookAgainIn(RENEWAL_MS)],
       on: {
         MEMBERS: { actions: ['noteMembers', 'actOnNews', tell] },
         MEMBER_READY: { actions: ['noteMembers', 'actOnNews', tell] },
@@ -140,7 +193,15 @@ export const clusterManager = setup({
           actions: ['askPeers', tell, { type: 'claim', params: ({ context }) => ({ claim: { kind: 'lease', term: context.term, length_ms: LEASE_MS } }) }],
         },
         // It asked twice before it led, and in between somebody else was given it: perhaps it has it again, perhaps not.
-        LEASE_TAKEN: [{ guard: 'isOfLaterTerm', target: 'leading', reenter: true, actions: 'keepTerm' }, { actions: lookAgainIn(RENEWAL_MS) }],
+        LEASE_TAKEN: [
+          { guard: 'isOfLaterTerm', target: 'leading', reenter: true, actions: 'keepTerm' },
+          { guard: 'isBeating', actions: lookAgainIn(RENEWAL_MS) },
+          { actions: [...lookAgainIn(RENEWAL_MS), 'watchMembers', askForProgress] },
+        ],
+        REQUESTS_COME: [{ guard: 'isBeating', actions: 'expectMoreBeats' }, { actions: ['expectMoreBeats', 'watchMembers', askForProgress] }],
+        BEAT_DUE: [{ guard: 'mustBeat', actions: ['watchMembers', askForProgress] }, { actions: 'endBeating' }],
+        PROGRESS: { actions: ['beat', tell, { type: 'after', params: { id: 'beat', delay_ms: BEAT_MS, message: beatDue() } }] },
+        PONG: { actions: 'noteAnswer' },
         LEASE_REFUSED: 'standby',
         LEASE_LOST: 'standby',
       },

@@ -13,12 +13,13 @@
  * Where tasks wait for a group in one queue, one group leads (prefill-leader.ts): it asks the others, and tells the task executor which it has chosen. Every
  * group answers whoever leads: when it is asked, when it has got a task, and, if it had no room, when it has again.
  * One that is to stand by gives back what it has (handing-back.ts), and lives on in whichever state it is.
- * A step has no deadline of its own: the NPU reports its failure, and the host the death of their thread.
+ * A step has no deadline of its own: the NPU reports its failure, the host the death of their thread, and who hangs does not answer its task executor's PING.
  */
 import { assign, setup } from 'xstate';
 import { type Address, address, idOf } from '../src/protocol/address.ts';
 import { choiceStopped, groupChosen, groupStatus, leaseExpired, prefixLent, releaseSlots, reset, statusWanted, step } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
+import { pong } from '../src/protocol/heartbeats.ts';
 import { type Commands, choiceOfTask, type DpGroupMessage, type KvOffer } from '../src/protocol/messages.ts';
 import { HANDED_LEASE_MS, HandingBack } from './policies/handing-back.ts';
 import { isClosed, type Orders, PrefillLeader } from './policies/prefill-leader.ts';
@@ -303,6 +304,7 @@ export const dpGroup = setup({
   }),
   initial: 'rolling-back',
   on: {
+    PING: { actions: { type: 'sendEach', params: ({ context, event }) => [{ to: event.from, message: pong(context.self) }] } },
     DROP_CACHE: { actions: 'dropCache' },
     KEEP_CONTEXT: { actions: 'keepContext' },
     FORGET_CONTEXT: { actions: 'forgetContext' },

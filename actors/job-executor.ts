@@ -25,6 +25,7 @@ import {
 } from '../src/protocol/constructors.ts';
 import type { JobExecutorMessage } from '../src/protocol/controllers.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
+import { pong } from '../src/protocol/heartbeats.ts';
 import type { Commands, Sequence } from '../src/protocol/messages.ts';
 import { ExecutorChoice, type ExecutorSeat } from './policies/executor-choice.ts';
 import { PERIOD_MS, Throughput } from './policies/throughput.ts';
@@ -174,6 +175,7 @@ export const jobExecutor = setup({
   id: 'job-executor',
   context: ({ input }) => ({ ...input, executors: new ExecutorChoice(input.executors), throughput: new Throughput(), claims: 0, outbox: [] }),
   initial: 'starting',
+  on: { PING: { actions: { type: 'send', params: ({ context, event }) => ({ to: event.from, message: pong(context.self) }) } } },
   states: {
     starting: {
       entry: {

@@ -9,12 +9,14 @@
  * What its experts compute for other NPUs does not pass here: that is a persistent kernel, rescheduled without a controller's message (xDeepServe §5.2). An NPU that
  * has experts only is of no DP group and runs no steps: it is idle as long as it lives, and hears once a reporting period that it has computed for others.
  * A launch that throws loses the NPU's working state: it is reset before its DP group hears of it. The step that was to follow is lost with it, also one that
- * its group sent before it had heard. A busy NPU has no deadline: a thread that dies is reported by the host, one that hangs is not noticed yet (heartbeats come with failure detection).
+ * its group sent before it had heard.
+ * A busy NPU has no deadline: a thread that dies is reported by the host, and one that hangs does not answer its task executor's PING.
  */
 import { assign, setup } from 'xstate';
 import { type Address, idOf } from '../src/protocol/address.ts';
 import { furnished, load, rankReset, reportLoads, stepDone, stepFailed } from '../src/protocol/constructors.ts';
 import { assert, type ErrorRecord } from '../src/protocol/errors.ts';
+import { pong } from '../src/protocol/heartbeats.ts';
 import type { Commands, NpuMessage } from '../src/protocol/messages.ts';
 
 /** Long enough that reports cost nothing, short enough that a person sees experts warm up. The paper reports about once a minute (§4.5). */
@@ -53,6 +55,7 @@ export const npu = setup({
   context: ({ input }) => ({ ...input, isReportDue: false, hasNext: false, failed: 0, error: null, reset: 0 }),
   initial: 'starting',
   on: {
+    PING: { actions: { type: 'send', params: ({ context, event }) => ({ to: event.from, message: pong(context.self) }) } },
     RELEASE_SLOTS: { actions: { type: 'launch', params: ({ event }) => ({ work: { kind: 'release-slots', slots: event.slots } }) } },
     REPORT_LOADS: { actions: [assign({ isReportDue: false }), { type: 'launch', params: { work: { kind: 'count-loads' } } }] },
     // Whatever runs: between two parts of a step.

@@ -11,6 +11,10 @@
  *
  * A task that finds no serving DP group waits here until one is back. No state has a deadline: the host that
  * starts the workers bounds loading, and reports a thread that dies as NPU_LOST.
+ *
+ * While it has tasks it asks the masters of its groups, and its NPUs, once a beat whether they live (xDeepServe §6): at once with the first task, so that who hung
+ * while nobody needed him is found by the first who does. Whoever neither answers nor gets on with its work it tells the host of, which gives the worker up; what
+ * follows is what follows when one dies. An idle executor asks nobody.
  */
 import { assign, setup } from 'xstate';
 import { type Address, address, idOf } from '../src/protocol/address.ts';
@@ -37,8 +41,10 @@ import {
 } from '../src/protocol/constructors.ts';
 import type { MemberLife } from '../src/protocol/controllers.ts';
 import { npuBack } from '../src/protocol/expert-maps.ts';
+import { beatDue, ping, pong, suspected } from '../src/protocol/heartbeats.ts';
 import type { Commands, DpGroupMessage, TaskExecutorMessage } from '../src/protocol/messages.ts';
 import type { GroupSeat } from './policies/group-choice.ts';
+import { BEAT_MS, Heartbeats, SILENT_BEATS_MAX } from './policies/heartbeats.ts';
 import { type Balancing, TaskPlacement } from './policies/placement.ts';
 import { fitStepCost } from './policies/step-cost.ts';
 
@@ -59,6 +65,7 @@ type Input = {
 };
 type TaskExecutor = Pick<Input, 'self' | 'managers' | 'long' | 'expert_map'> & {
   placement: TaskPlacement;
+  heartbeats: Heartbeats;
   /** Job executors that want to hear when this one serves, and in which of their lives they asked. */
   job_executors: readonly MemberLife[];
   /** Whether any group serves; null: its job executors have not heard of it yet. */
@@ -74,6 +81,9 @@ type TaskExecutor = Pick<Input, 'self' | 'managers' | 'long' | 'expert_map'> & {
   isScaling: boolean;
   outbox: readonly Commands['send'][];
 };
+
+/** Who ends threads. */
+const HOST: Address = 'control/0';
 
 const groupAddress = (group: number): Address => address('dp-group', group);
 const placedOn = (task: Address, group: number): Commands['send'] => ({ to: task, message: placed(groupAddress(group)) });
@@ -109,15 +119,31 @@ function leading({ self, placement, hasLeader, leader, term: last, samples, long
   return { leader: next, term, sends: [...resign, { to, message: lead(self, term, serving, cost, long) }, ...wanted] };
 }
 
+/** An NPU, with the group whose master lives where it does. */
+const membersAt = (placement: TaskPlacement, npu: number): readonly Address[] => {
+  const led = placement.groupLedBy(npu);
+  return [address('npu', npu), ...(led === null ? [] : [groupAddress(led.group)])];
+};
+
+const askForProgress = {
+  type: 'claim' as const,
+  params: ({ context }: { context: TaskExecutor }) => ({ claim: { kind: 'progress' as const, members: context.heartbeats.silent } }),
+};
+const tell = { type: 'sendEach' as const, params: ({ context }: { context: TaskExecutor }) => context.outbox };
+const nextBeat = { type: 'after' as const, params: { id: 'beat', delay_ms: BEAT_MS, message: beatDue() } };
+
 export const taskExecutor = setup({
   types: {} as { input: Input; context: TaskExecutor; events: TaskExecutorMessage },
   actions: {
     send: (_, _command: Commands['send']) => {},
     sendEach: (_, _commands: Commands['sendEach']) => {},
+    after: (_, _command: Commands['after']) => {},
+    claim: (_, _command: Commands['claim']) => {},
     markReady: assign({
       samples: ({ context, event }) => (event.type === 'NPU_READY' && context.hasLeader ? [...context.samples, ...event.samples] : context.samples),
-      outbox: ({ context: { self, placement, expert_map }, event }) => {
+      outbox: ({ context: { self, placement, heartbeats, expert_map }, event }) => {
         if (event.type !== 'NPU_READY') return [];
+        for (const member of membersAt(placement, event.npu)) heartbeats.watch(member);
         const [group, standby] = [placement.returned(event.npu), placement.standbyLedBy(event.npu)];
         return [
           ...(group === null ? [] : [{ to: groupAddress(group), message: rankBack(event.npu) }]),
@@ -130,6 +156,7 @@ export const taskExecutor = setup({
     markLost: assign({
       outbox: ({ context, event }) => {
         if (event.type !== 'NPU_LOST') return [];
+        for (const member of membersAt(context.placement, event.npu)) context.heartbeats.forget(member);
         const { group, tasks } = context.placement.lost(event.npu);
         const tellMap = context.expert_map === null ? [] : [{ to: context.expert_map, message: npuLost(event.npu, event.error) }];
         if (group !== null) return [...tellMap, { to: address('dp-group', group), message: rankLost(event.npu, event.error) }];
@@ -215,6 +242,28 @@ export const taskExecutor = setup({
         return context.placement;
       },
     }),
+    noteAnswer: assign(({ context, event }) => {
+      if (event.type === 'PONG') context.heartbeats.heard(event.member);
+      return {};
+    }),
+    beginToBeat: assign(({ context }) => {
+      context.heartbeats.isBeating = true;
+      return {};
+    }),
+    endBeating: assign(({ context }) => {
+      context.heartbeats.isBeating = false;
+      return {};
+    }),
+    beat: assign({
+      outbox: ({ context: { self, heartbeats }, event }) => {
+        if (event.type !== 'PROGRESS') return [];
+        const { ask, suspects } = heartbeats.beat(event);
+        return [
+          ...suspects.map((member) => ({ to: HOST, message: suspected(member, (SILENT_BEATS_MAX + 1) * BEAT_MS) })),
+          ...ask.map((to) => ({ to, message: ping(self) })),
+        ];
+      },
+    }),
     answerWithdrawal: assign({
       outbox: ({ context, event }) => {
         if (event.type !== 'WITHDRAW') return [];
@@ -223,6 +272,8 @@ export const taskExecutor = setup({
     }),
   },
   guards: {
+    isBeating: ({ context }) => context.heartbeats.isBeating,
+    isHolding: ({ context }) => context.placement.isHolding,
     isScaling: ({ context }) => context.isScaling,
     allNpusServe: ({ context }) => context.placement.allServe,
   },
@@ -234,6 +285,7 @@ export const taskExecutor = setup({
     long: input.long,
     expert_map: input.expert_map,
     placement: new TaskPlacement(input.groups, input.batch_max, input.choice, input.experts, input.holders, input.standby),
+    heartbeats: new Heartbeats(),
     hasLeader: input.choice === 'cost_model',
     leader: -1,
     term: 0,
@@ -245,20 +297,22 @@ export const taskExecutor = setup({
   }),
   initial: 'loading',
   on: {
-    NPU_READY: { actions: ['markReady', 'elect', 'noteService', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    NPU_LOST: { actions: ['markLost', 'elect', 'noteService', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    PLACE: { actions: ['placeTask', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    GROUP_CHOSEN: { actions: ['takeChosen', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    WITHDRAW: { actions: ['releaseTask', 'answerWithdrawal', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    RELEASE: [
-      { guard: 'isScaling', actions: ['releaseTask', 'forgetOutbox', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-      { actions: 'releaseTask' },
-    ],
-    SERVE: { actions: ['serveGroups', 'elect', 'noteService', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    EXPERTS_HELD: { actions: ['noteHolders', 'elect', 'noteService', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    GROUP_LEFT: { actions: ['noteLeft', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    JOIN: { actions: ['letIn', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    DISOWN: { actions: ['disownTasks', 'noteShape', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    NPU_READY: { actions: ['markReady', 'elect', 'noteService', 'noteShape', tell] },
+    NPU_LOST: { actions: ['markLost', 'elect', 'noteService', 'noteShape', tell] },
+    PLACE: [{ guard: 'isBeating', actions: ['placeTask', tell] }, { actions: ['placeTask', tell, 'beginToBeat', askForProgress] }],
+    PING: { actions: { type: 'send', params: ({ context, event }) => ({ to: event.from, message: pong(context.self) }) } },
+    PONG: { actions: 'noteAnswer' },
+    // The timer runs only while there are tasks, so that an idle pod sleeps.
+    BEAT_DUE: [{ guard: 'isHolding', actions: askForProgress }, { actions: 'endBeating' }],
+    PROGRESS: { actions: ['beat', tell, nextBeat] },
+    GROUP_CHOSEN: { actions: ['takeChosen', tell] },
+    WITHDRAW: { actions: ['releaseTask', 'answerWithdrawal', 'noteShape', tell] },
+    RELEASE: [{ guard: 'isScaling', actions: ['releaseTask', 'forgetOutbox', 'noteShape', tell] }, { actions: 'releaseTask' }],
+    SERVE: { actions: ['serveGroups', 'elect', 'noteService', 'noteShape', tell] },
+    EXPERTS_HELD: { actions: ['noteHolders', 'elect', 'noteService', 'noteShape', tell] },
+    GROUP_LEFT: { actions: ['noteLeft', 'noteShape', tell] },
+    JOIN: { actions: ['letIn', 'noteShape', tell] },
+    DISOWN: { actions: ['disownTasks', 'noteShape', tell] },
   },
   states: {
     loading: {

@@ -74,6 +74,17 @@ export class TaskPlacement {
     return true;
   }
 
+  /** Tasks are here, wherever they run. */
+  get isHolding(): boolean {
+    return this.#placed.size + this.#waiting.size > 0;
+  }
+
+  /** The group whose master lives where the NPU does, with all of its NPUs. Null: none does. */
+  groupLedBy(npu: number): GroupSeat | null {
+    const seat = this.#groupOf(npu)?.seat;
+    return seat?.npus[0] === npu ? seat : null;
+  }
+
   /** Of the groups, those that serve. */
   get serving(): readonly number[] {
     return this.#groups.filter(this.#serves).map(({ seat }) => seat.group);

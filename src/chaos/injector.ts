@@ -9,7 +9,7 @@ import { type Address, roleOf } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { callOf, requestOfTask } from '../protocol/request-ids.ts';
 import type { Mail } from '../runtime/cast.ts';
-import { CONTROL_THREAD } from '../runtime/directory.ts';
+import { CONTROL_THREAD, ON_CONTROL } from '../runtime/directory.ts';
 import type { Copy, Disturbance } from '../runtime/disturbance.ts';
 import type { SeededRandom } from '../runtime/seeded-random.ts';
 import { corrupted } from './corruption.ts';
@@ -41,6 +41,8 @@ type Injected = {
   effect: number;
   seen: number;
   failing: Set<string>;
+  /** The worker that it ends with. */
+  hangsOn: number;
   end: () => void;
 };
 
@@ -57,13 +59,23 @@ export class Injector implements Disturbance {
     this.#control = control;
     this.#random = random;
     this.#openCalls = openCalls;
-    this.#faults = faults.map((fault) => ({ fault, state: 'waiting', hasStruck: false, effect: 0, seen: 0, failing: new Set(), end: () => {} }));
+    this.#faults = faults.map((fault) => ({
+      fault,
+      state: 'waiting',
+      hasStruck: false,
+      effect: 0,
+      seen: 0,
+      failing: new Set(),
+      hangsOn: ON_CONTROL,
+      end: () => {},
+    }));
     for (const fault of faults) this.#check(fault);
   }
 
   /** From now on the plan counts its time. */
   begin(): void {
-    const { host } = this.#control;
+    const { host, workers } = this.#control;
+    workers.onLost = (worker) => this.#endHangs(worker);
     if (this.#faults.some(({ fault }) => 'at' in fault)) host.disturbance = this;
     for (const injected of this.#faults) {
       const { fault } = injected;
@@ -193,6 +205,11 @@ export class Injector implements Disturbance {
     injected.state = 'over';
   }
 
+  /** Its successor does not hang. */
+  #endHangs(worker: number): void {
+    for (const injected of this.#faults) if (injected.hangsOn === worker) this.#end(injected);
+  }
+
   #break(injected: Injected): void {
     const { fault } = injected;
     const { workers, npus, directory } = this.#control;
@@ -211,17 +228,20 @@ export class Injector implements Disturbance {
         break;
       case 'worker-hangs': {
         const thread = directory.threadOfWorker(fault.worker);
+        injected.hangsOn = fault.worker;
         this.#hang(injected, directory.npusOfWorker(fault.worker), true, ({ to }) => this.#threadOf(to) === thread);
         break;
       }
       case 'npu-hangs':
+        injected.hangsOn = directory.workerOfNpu(fault.npu);
         this.#hang(injected, [fault.npu], false, ({ to }) => to === `npu/${fault.npu}`);
         break;
       case 'dp-group-hangs':
       case 'task-executor-hangs':
       case 'job-executor-hangs':
       case 'cluster-manager-hangs': {
-        const hung = `${fault.kind.slice(0, -'-hangs'.length)}/${fault.id}`;
+        const hung = `${fault.kind.slice(0, -'-hangs'.length)}/${fault.id}` as Address;
+        injected.hangsOn = directory.workerOf(hung);
         this.#hang(injected, [], fault.kind === 'task-executor-hangs', ({ to }) => to === hung);
         break;
       }

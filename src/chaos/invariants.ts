@@ -29,12 +29,12 @@ function explained(
   reports: readonly FaultReport[],
   call: number,
   { id, message }: CallReport,
-  brokenLinks: number,
+  silent: number,
 ): ReadonlySet<string> {
   const effective = (kind: string): number => reports.filter((report) => report.kind === kind && report.effect > 0).length;
   const codes = new Set(['finished']);
   if (faults.some((fault, index) => fault.kind === 'client-gone' && fault.call === call && (reports[index]?.effect ?? 0) > 0)) codes.add('cancelled');
-  const losses = effective('worker-lost') + effective('controllers-lost') + brokenLinks;
+  const losses = effective('worker-lost') + effective('controllers-lost') + silent;
   // Of two steps of one NPU that failed either may have been the call's.
   const failed = reports.some(({ failing = [] }, index) => {
     const fault = faults[index];
@@ -45,8 +45,8 @@ function explained(
   return codes;
 }
 
-/** Of a call that has ended: its tokens, which were compared as they came, and its end. `brokenLinks`: workers that were lost since nothing came through to them. */
-export function violationsOfCall(plan: ChaosPlan, reports: readonly FaultReport[], call: number, report: CallReport, brokenLinks = 0): Violation[] {
+/** Of a call that has ended: its tokens, which were compared as they came, and its end. `silent`: workers that were lost since nothing came through to them, or from them. */
+export function violationsOfCall(plan: ChaosPlan, reports: readonly FaultReport[], call: number, report: CallReport, silent = 0): Violation[] {
   const { code, message, tokens, wrong } = report;
   const found: Violation[] = wrong.map((what) => ({ verdict: 'wrong result', what: `call ${call}: ${what}` }));
   if (code === 'overloaded') {
@@ -54,7 +54,7 @@ export function violationsOfCall(plan: ChaosPlan, reports: readonly FaultReport[
     if (plan.pod['max_queued'] === undefined) found.push({ verdict: 'wrong result', what: `call ${call} was refused: ${message}` });
     return found;
   }
-  if (explained(plan, reports, call, report, brokenLinks).has(code)) return found;
+  if (explained(plan, reports, call, report, silent).has(code)) return found;
   const hasFailed = code === 'internal' || code === 'crash';
   const verdict = hasFailed ? verdictOfFailure(message) : 'wrong result';
   return [...found, { verdict, what: `call ${call} ended with ${code}, which no fault explains: ${message}` }];

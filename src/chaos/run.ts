@@ -25,6 +25,10 @@ export type RunReport = {
   readonly calls: readonly CallReport[];
   readonly events: number;
   readonly virtual_ms: number;
+  /** When the calls had ended, from the first phase's beginning. */
+  readonly calls_ended_ms: number;
+  /** Workers that were given up, since somebody on them was silent. */
+  readonly given_up: number;
 };
 
 /** What a fault draws comes from a stream of its own: another fault changes no delay. */
@@ -69,12 +73,14 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   injector.begin();
   for (const { ms, ...shape } of plan.shapes ?? []) host.later(ms * 1e6, () => change(shape).catch(noteFailure));
   const calls = await ask(plan.calls, 0, (call) => termsOf(plan, call));
+  const calls_ended_ms = (host.now_ns - began_ns) / 1e6;
   commitClients(plan, injector, calls);
   // What hangs does so to its end: who takes its place may only find out now.
   if (isAlive(calls)) violations.push(...(await rest(pod)));
   injector.heal();
   const faults = injector.report();
-  for (const [index, call] of calls.entries()) violations.push(...violationsOfCall(plan, faults, index, call, control.workers.brokenLinks));
+  const lost = control.workers.brokenLinks + control.workers.suspicions;
+  for (const [index, call] of calls.entries()) violations.push(...violationsOfCall(plan, faults, index, call, lost));
   if (violations.length === 0) violations.push(...(await rest(pod)));
   if (violations.length === 0) {
     const again = await ask(PROGRESS, plan.calls.length, () => STAYS);
@@ -85,7 +91,16 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
     const held = { choices: control.choicesHeld, records: control.frontend.recordsUsed, actors: host.cast.actors };
     violations.push(...violationsAtRest(await pod.stats(), held, actors));
   }
-  return { verdict: worst(violations), violations, faults, calls, events, virtual_ms: (host.now_ns - began_ns) / 1e6 };
+  return {
+    verdict: worst(violations),
+    violations,
+    faults,
+    calls,
+    events,
+    virtual_ms: (host.now_ns - began_ns) / 1e6,
+    calls_ended_ms,
+    given_up: control.workers.suspicions,
+  };
 }
 
 const afterHealing = (index: number, { code, message, wrong }: CallReport): Violation => ({

@@ -2,7 +2,7 @@
  * The control page: the first page of every segment after its guard. Segment 0's is the one that counts; stop words and epochs are written into all of
  * them, since a kernel sees its own segment only.
  *
- *   byte 0       threads, 128 bytes each   | bell | stop | wakes | arrivals | epoch | stopped | …
+ *   byte 0       threads, 128 bytes each   | bell | stop | wakes | arrivals | epoch | stopped | OS thread | … | progress | …
  *   byte 16,384  epochs of the dies        u32 each
  *   byte 20,480  domains                   u32 generation each: odd while the domain lives
  *   byte 21,504  lease                     u64: who leads, and until when (leader-lease.ts)
@@ -35,7 +35,11 @@ export const REGION_WORDS = 8;
 assert(LIVES_AT + LIVES_MAX * 4 <= REGION_TABLE_AT, 'the tables of the control page overlap');
 assert(REGION_TABLE_AT + REGIONS_MAX * REGION_WORDS * 4 <= CONTROL_PAGE_BYTES, 'the region table outgrows the control page');
 
-const WORD = { bell: 0, stop: 1, wakes: 2, arrivals: 3, epoch: 4, stopped: 5 } as const;
+/** On a line of its own: kernels advance it between tiles (model/kernels/assembly/stop.ts), while other threads look at the first words. */
+const PROGRESS = 16;
+/** What a kernel, which knows where the stop word is, adds to that. */
+export const PROGRESS_BEHIND_STOP_BYTES = (PROGRESS - 1) * 4;
+const WORD = { bell: 0, stop: 1, wakes: 2, arrivals: 3, epoch: 4, stopped: 5, osThread: 6, progress: PROGRESS } as const;
 const AWAKE = 0;
 const ASLEEP = 1;
 
@@ -137,6 +141,21 @@ export class ControlPage {
   /** Where a kernel polls the thread's stop word: an offset that holds in every segment. */
   stopWordOffset(thread: number): number {
     return this.#offset + thread * THREAD_BYTES + WORD.stop * 4;
+  }
+
+  /** Differs from what it was, modulo 2³²: the thread's kernels have got on with their work, in whichever segment. */
+  progressOf(thread: number): number {
+    const at = this.#at(thread, WORD.progress);
+    return this.#mirrors.reduce((sum, mirror) => (sum + Atomics.load(mirror, at)) | 0, Atomics.load(this.#words, at));
+  }
+
+  /** As the operating system knows the thread, by its own word; 0: not known. */
+  osThreadOf(thread: number): number {
+    return Atomics.load(this.#words, this.#at(thread, WORD.osThread));
+  }
+
+  setOsThread(thread: number, id: number): void {
+    Atomics.store(this.#words, this.#at(thread, WORD.osThread), id);
   }
 
   /** The last word of a thread that was told to stop: from here on it writes nothing. */

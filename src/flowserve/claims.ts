@@ -19,10 +19,12 @@ import {
 } from '../protocol/constructors.ts';
 import type { Claim } from '../protocol/controllers.ts';
 import { timeTold } from '../protocol/expert-maps.ts';
+import { progress } from '../protocol/heartbeats.ts';
 import type { Message } from '../protocol/messages.ts';
 import type { Directory } from '../runtime/directory.ts';
 import type { RecordTable } from './record-table.ts';
 import { notKept, RecordTaking } from './record-taking.ts';
+import { type Progress, ThreadProgress } from './thread-progress.ts';
 
 export type ClaimsPorts = {
   readonly control: ControlPage;
@@ -31,6 +33,8 @@ export type ClaimsPorts = {
   readonly now_ms: () => number;
   /** Of this thread: that of its worker, or the control thread's. Missing: all of them live here, and are asked for when they claim. */
   readonly life?: number;
+  /** Missing: its thread's. */
+  readonly progressOf?: (member: Address) => Progress;
 };
 
 export class Claims {
@@ -38,9 +42,11 @@ export class Claims {
   readonly #admission: Admission;
   readonly #lease: LeaderLease;
   readonly #records: RecordTaking;
+  readonly #threads: ThreadProgress;
 
   constructor(ports: ClaimsPorts) {
     this.#ports = ports;
+    this.#threads = new ThreadProgress(ports.control, ports.now_ms);
     this.#admission = new Admission(ports.control);
     this.#lease = new LeaderLease(ports.control);
     this.#records = new RecordTaking(ports.records);
@@ -51,6 +57,8 @@ export class Claims {
     switch (claim.kind) {
       case 'time':
         return [timeTold(Math.floor(this.#ports.now_ms()))];
+      case 'progress':
+        return [this.#readProgress(actor, claim.members)];
       case 'choices': {
         const { request, choices, data_parallel_rank, choices_max } = claim;
         const isTaken = this.#admission.take(idOf(actor), choices, choices_max);
@@ -95,6 +103,16 @@ export class Claims {
       ),
       recordsTaken(lost, life),
     ];
+  }
+
+  #readProgress(actor: Address, members: readonly Address[]): Message {
+    const { directory, progressOf = (member) => this.#threads.of(actor, directory.threadOf(member)) } = this.#ports;
+    const read = members.map(progressOf);
+    return progress(
+      members,
+      read.map(({ word }) => word),
+      read.map(({ share }) => share),
+    );
   }
 
   #left_ms(deadline_at_ms: number): number {

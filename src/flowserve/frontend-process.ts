@@ -11,6 +11,7 @@ import type { CallerToPod, FrontendToCaller, GenerateCall, PromptRecord } from '
 import { cancel, dropCache, fail, goOn, submit } from '../protocol/constructors.ts';
 import type { MemberLife } from '../protocol/controllers.ts';
 import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
+import { requestsCome } from '../protocol/heartbeats.ts';
 import type { FrontendMessage, Message, RequestMessage, Sampling } from '../protocol/messages.ts';
 import type { HeldPrefix } from '../protocol/prefix-sharing.ts';
 import { attemptOf, callOf, requestId } from '../protocol/request-ids.ts';
@@ -27,6 +28,9 @@ const MARKS_MAX = 65_536;
 
 /** What exactly, the caller's thread knows; it may quote the text, which is not for traces. */
 const UNTOLD: ErrorRecord = { code: 'internal', message: "the reply's text could not be parsed", param: null };
+
+/** While requests come, the cluster manager that leads hears so at least as often as its beats last that follow (actors/cluster-manager.ts). */
+const TOLD_EVERY_MS = 250;
 
 /** The cause of what callers ask for. */
 const FROM_OUTSIDE = 0;
@@ -70,6 +74,9 @@ export class FrontendProcess {
   /** Who takes requests, as the leading cluster manager says. */
   #serving: readonly MemberLife[] = [];
   #term = 0;
+  /** Of the cluster managers; and when it was told of requests last. */
+  #leader: Address | null = null;
+  #told_ms = Number.NEGATIVE_INFINITY;
   /** By call. */
   readonly #requests = new Map<number, OpenRequest>();
 
@@ -122,6 +129,7 @@ export class FrontendProcess {
         if (message.term < this.#term) break;
         this.#term = message.term;
         this.#serving = message.serving;
+        this.#leader = from;
         this.#endUnrecorded();
         break;
     }
@@ -181,9 +189,18 @@ export class FrontendProcess {
       this.#requests.set(call.request, { id, ending: null, marks, unrecorded: records.length === 0 ? { member, life } : null });
       this.#ports.tellCaller({ type: 'PROMPT', request: call.request, token_ids: first.prompt, records });
       this.#ports.send(address('request', id), FRONTEND, submit(sequences, call.deadline_ms), FROM_OUTSIDE);
+      this.#tellLeader();
     } catch (error) {
       this.#ports.tellCaller({ type: 'ENDED', request: call.request, error: toErrorRecord(error) });
     }
+  }
+
+  /** Whoever is to take it in must prove that he lives, perhaps after a long rest. */
+  #tellLeader(): void {
+    const now_ms = this.#ports.now_ms();
+    if (this.#leader === null || now_ms - this.#told_ms < TOLD_EVERY_MS) return;
+    this.#told_ms = now_ms;
+    this.#ports.send(this.#leader, FRONTEND, requestsCome(), FROM_OUTSIDE);
   }
 
   /** It goes on from its record, wherever there is room: what it held before it ended is another's by now. */
@@ -193,6 +210,7 @@ export class FrontendProcess {
       const id = this.#ports.records.reopen(call, { job_executor: idOf(member), life });
       this.#requests.set(call, { id, ending: null, marks: [], unrecorded: null });
       this.#ports.send(member, FRONTEND, goOn(address('request', id)), FROM_OUTSIDE);
+      this.#tellLeader();
     } catch (error) {
       this.#ports.tellCaller({ type: 'ENDED', request: call, error: toErrorRecord(error) });
     }

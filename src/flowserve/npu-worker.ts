@@ -25,6 +25,7 @@ import { Collections } from '../runtime/collections.ts';
 import { CALLER_THREAD, CONTROL_THREAD, Directory, type Seating, threadsOf } from '../runtime/directory.ts';
 import { IdleLadder } from '../runtime/idle-ladder.ts';
 import { MessagePort, type ReceivedMail } from '../runtime/message-port.ts';
+import { ownThreadId } from '../runtime/os-thread.ts';
 import type { Arithmetic } from './arithmetic.ts';
 import { Claims } from './claims.ts';
 import { kernelChecksum } from './distflow/checksum.ts';
@@ -125,6 +126,7 @@ export class NpuWorker {
     // Spare seats and those in quarantine are nobody; the lost are told of again when they are back.
     for (let thread = CONTROL_THREAD + 1; thread < threadsOf(plan.hosting); thread++)
       if (thread !== this.#thread && (lost.includes(thread) || !seating.threads.includes(thread))) this.#links.detach(thread);
+    this.#control.setOsThread(this.#thread, ownThreadId());
     this.#port = new MessagePort(this.#links, isTraced);
     const claims = new Claims({ control: this.#control, records: recordTableOf(plan, this.#space), directory: this.#directory, now_ms: clock.now_ms, life });
     this.#ladder = new IdleLadder(this.#control, this.#thread);

@@ -21,7 +21,8 @@ import type { CallerToPod, PromptRecord } from '../protocol/caller.ts';
 import { drain, memberLost, npuLost } from '../protocol/constructors.ts';
 import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
 import type { RebalanceReport } from '../protocol/expert-maps.ts';
-import type { FrontendMessage, Message } from '../protocol/messages.ts';
+import { silenceOf } from '../protocol/heartbeats.ts';
+import type { ControlMessage, FrontendMessage, Message } from '../protocol/messages.ts';
 import { type ThreadMessage, threadReport } from '../protocol/threads.ts';
 import { firstGroups, type NpuPlace } from '../protocol/topology.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
@@ -159,7 +160,7 @@ export class Control {
         birthOf,
         hands: new Map<Role, (mail: Mail) => void>([
           ['frontend', ({ message, from }) => this.#frontend.receive(message as FrontendMessage, from)],
-          ['control', ({ message }) => (message.type === 'SCALED' ? this.scale.answered(message) : this.#rebalances.hear(message))],
+          ['control', ({ message }) => this.#hear(message as ControlMessage)],
         ]),
         launch: (npu) => assert(false, `${npu} does not live on the control thread`),
         transfer: (group) => assert(false, `${group} does not live on the control thread`),
@@ -327,6 +328,12 @@ export class Control {
     const worker = this.directory.seating.threads.indexOf(thread);
     if (worker < 0) throw error;
     this.giveUp(worker, toErrorRecord(error).message);
+  }
+
+  #hear(message: ControlMessage): void {
+    if (message.type === 'SCALED') this.scale.answered(message);
+    else if (message.type !== 'SUSPECTED') this.#rebalances.hear(message);
+    else if (this.directory.workerOf(message.member) !== ON_CONTROL) this.giveUp(this.directory.workerOf(message.member), silenceOf(message));
   }
 
   #receive(peer: number, { to, from, message, cause }: ReceivedMail): void {

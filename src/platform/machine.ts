@@ -22,7 +22,7 @@ import type { StepProgram } from '../flowserve/step-program.ts';
 import type { StepTimes } from '../flowserve/step-times.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../model/kernels/kernels.ts';
-import { type Address, idOf } from '../protocol/address.ts';
+import { type Address, idOf, roleOf } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
 import { assert } from '../protocol/errors.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
@@ -106,6 +106,8 @@ export class MachineNpus {
   readonly #areas: readonly Areas[];
   /** NPUs that hang, and by how many causes: they compute nothing, neither their steps nor for others. */
   readonly #hanging = new Map<number, number>();
+  /** By NPU: how much it was given to compute so far. */
+  readonly #progress: number[];
   readonly #deployment: Deployment;
   /** Before each turn of steps that wait for one another, between their layers: for who injects what may happen there. */
   onTurn: ((movesOf: (npu: number) => ExpertMoves) => void) | null = null;
@@ -116,6 +118,7 @@ export class MachineNpus {
     this.#directory = directory;
     this.#ports = ports;
     this.#deployment = plan.hosting.deployment;
+    this.#progress = plan.hosting.deployment.npus.map(() => 0);
     this.#areas = plan.dies.map((_, die) => areasOfDie(plan, die));
     this.#workers = Array.from({ length: plan.hosting.workers }, (_, worker) => this.#npusOf(worker));
   }
@@ -275,9 +278,18 @@ export class MachineNpus {
     return { ...plan, entries: plan.entries.map((entry) => ({ ...entry, tokens: [...entry.tokens, ...new Array<number>(entry.drafts).fill(0)] })) };
   }
 
+  /** Differs from what it was: the NPU, or the DP group's first one, has got on with its work. Others do none. */
+  progressOf(member: Address): number {
+    if (roleOf(member) === 'npu') return this.#progress[idOf(member)] as number;
+    return roleOf(member) === 'dp-group' ? (this.#progress[this.#firstOf(idOf(member))] as number) : 0;
+  }
+
   /** Performs NPUs' work, to its end unless it waits for other ranks; what comes of it goes to the host's `complete`. */
   launch(launches: readonly Launch[]): void {
-    for (const { npu, work, cause } of launches) this.#theHostOf(idOf(npu)).launch(npu, work, cause);
+    for (const { npu, work, cause } of launches) {
+      this.#progress[idOf(npu)] = this.progressOf(npu) + 1;
+      this.#theHostOf(idOf(npu)).launch(npu, work, cause);
+    }
     // Weights move to their end; and a step that was refused goes on by the map that has come.
     for (let isMoving = true; isMoving; ) isMoving = this.#living.some(({ moves, standby }) => moves.poll() || standby.poll());
     const mayGoOn = ({ npu, work }: Launch): boolean => work.kind === 'step' || (work.kind === 'experts' && this.#theHostOf(idOf(npu)).programs.has(idOf(npu)));

@@ -20,11 +20,11 @@ import { type Checkpoint, openCheckpoint, parametersOf } from '../model/checkpoi
 import type { ModelConfig } from '../model/config.ts';
 import { layersInMemory } from '../model/moe-layers.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
-import { type Address, address, idOf, type Role, roleOf } from '../protocol/address.ts';
+import { type Address, address, idOf, type Role } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
 import type { PodToCaller } from '../protocol/caller.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
-import type { FrontendMessage, Message, Work } from '../protocol/messages.ts';
+import type { ControlMessage, FrontendMessage, Message, Work } from '../protocol/messages.ts';
 import type { OutputMessage } from '../protocol/output.ts';
 import type { StepPlan } from '../protocol/steps.ts';
 import { firstGroups, leaderOf, type NpuPlace } from '../protocol/topology.ts';
@@ -36,6 +36,7 @@ import { SeededRandom } from '../runtime/seeded-random.ts';
 import { VirtualHost } from '../runtime/virtual-host.ts';
 import { ASCEND_910C_DIE, ROCE, rooflineExpert, type StepTime } from '../simulate/roofline.ts';
 import { endInspection, type Inspect, InspectionEvents } from '../trace/inspection-events.ts';
+import { isBackground } from './background-timers.ts';
 import { birthOf, expertMapsOf } from './births.ts';
 import { withCacheCosts } from './cache-costs.ts';
 import type { ControlStats, ExpertsReport } from './control-handle.ts';
@@ -47,6 +48,7 @@ import { VirtualRecordings } from './recording.ts';
 import { ScaleRequests } from './scale-requests.ts';
 import { StepCosts } from './step-costs.ts';
 import { virtualLinkTerms } from './virtual-link-terms.ts';
+import { toControl } from './virtual-messages.ts';
 import { VirtualWorkers } from './virtual-workers.ts';
 
 export type VirtualOptions = PlanOptions & {
@@ -159,7 +161,7 @@ export class VirtualControl {
       birthOf,
       hands: new Map<Role, (mail: Mail, act: number) => void>([
         ['frontend', ({ message, from }) => this.frontend.receive(message as FrontendMessage, from)],
-        ['control', ({ message }) => (message.type === 'SCALED' ? this.scale.answered(message) : this.rebalances.hear(message))],
+        ['control', ({ message }) => toControl(message as ControlMessage, this)],
         ['output', ({ to, message }, act) => this.#outputs.get(to)?.receive(message as OutputMessage, act)],
       ]),
       onUnexpected: () => {},
@@ -171,7 +173,7 @@ export class VirtualControl {
         for (const message of claims.perform(actor, claim)) this.host.complete(actor, message, cause, NEAR_MESSAGE_NS);
       },
       links: virtualLinkTerms(this.directory, this.#codec, ({ to, from }) => this.workers.loseOfLink(to, from)),
-      isBackground: (owner, timer) => roleOf(owner) === 'cluster-manager' || (roleOf(owner) === 'expert-map' && timer === 'period'),
+      isBackground,
       ...((recordings.acts || inspect) && { witness: (act: Act) => this.#show(act) }),
     });
     this.scale = new ScaleRequests(plan, this.host, { space, directory: this.directory, now_ms: this.host.clock.now_ms, wake: () => {} });
@@ -183,7 +185,8 @@ export class VirtualControl {
         send: (to, from, message, cause) => this.host.send(to, from, message, cause),
       });
     this.#outputs = newOutputs([...plan.layouts.keys()]);
-    const claims = new Claims({ control: space.control, records: table, directory: this.directory, now_ms: this.host.clock.now_ms });
+    const shared = { control: space.control, records: table, directory: this.directory, now_ms: this.host.clock.now_ms };
+    const claims = new Claims({ ...shared, progressOf: (member) => ({ word: this.npus.progressOf(member), share: 100 }) });
     this.frontend = new FrontendProcess(this.config, tokenizer, {
       random: new SeededRandom(seed, JOB_EXECUTORS),
       records: new RequestRecords(table),

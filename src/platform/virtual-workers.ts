@@ -12,9 +12,10 @@ import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { type Address, address, idOf, type Role, roleOf } from '../protocol/address.ts';
 import { memberLost, npuLost } from '../protocol/constructors.ts';
 import type { ErrorRecord } from '../protocol/errors.ts';
+import { type SuspectedMessage, silenceOf } from '../protocol/heartbeats.ts';
 import { jobExecutorOf, requestOfTask } from '../protocol/request-ids.ts';
 import { executorOfNpu } from '../protocol/topology.ts';
-import { CLUSTER_MANAGERS, type Directory } from '../runtime/directory.ts';
+import { CLUSTER_MANAGERS, type Directory, ON_CONTROL } from '../runtime/directory.ts';
 import type { VirtualHost } from '../runtime/virtual-host.ts';
 import { birthOfController } from './births.ts';
 import type { MachineNpus } from './machine.ts';
@@ -42,11 +43,25 @@ export class VirtualWorkers {
   #deaf = 0;
   /** Workers that were lost since a link to them was broken. */
   brokenLinks = 0;
+  /** How often one was given up, since it was silent. */
+  #suspicions = 0;
+  /** Told of each worker that is lost, when it is: what hangs with it hangs no more. */
+  onLost: ((worker: number) => void) | null = null;
   /** Successors that wait for them. */
   #waiting: (() => void)[] = [];
 
   constructor(ports: VirtualWorkersPorts) {
     this.#ports = ports;
+  }
+
+  get suspicions(): number {
+    return this.#suspicions;
+  }
+
+  /** Somebody has not answered for so long: its worker is given up, as one that hangs; what lives on the control thread cannot be. */
+  suspect(suspicion: SuspectedMessage): void {
+    const worker = this.#ports.directory.workerOf(suspicion.member);
+    if (worker !== ON_CONTROL && this.lose(worker, silenceOf(suspicion))) this.#suspicions++;
   }
 
   isLost(worker: number): boolean {
@@ -100,6 +115,7 @@ export class VirtualWorkers {
       this.spawnControllers(worker);
       npus.restart(worker);
     });
+    this.onLost?.(worker);
     return true;
   }
 

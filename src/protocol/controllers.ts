@@ -4,6 +4,7 @@
  */
 import type { Address } from './address.ts';
 import type { ErrorRecord } from './errors.ts';
+import type { HeartbeatMessage, PingMessage, RequestsComeMessage } from './heartbeats.ts';
 import type { Sequence } from './messages.ts';
 
 /** A member of the pod's control plane, in the life that its thread's epoch counts, from 1: its name may have had, and may yet have, others. */
@@ -18,6 +19,8 @@ export type ClusterManagerMessage =
   /** Its requests are another's now. */
   | { readonly type: 'TAKEN_OVER'; readonly lost: Address; readonly life: number }
   | { readonly type: 'LEASE_DUE' }
+  | HeartbeatMessage
+  | RequestsComeMessage
   /** Of `claim`: it leads, or goes on leading; another does; it did until now. */
   | { readonly type: 'LEASE_TAKEN'; readonly term: number }
   | { readonly type: 'LEASE_REFUSED'; readonly holder: Address; readonly term: number }
@@ -63,12 +66,15 @@ export type JobExecutorMessage =
     }
   /** That was the last. */
   | { readonly type: 'RECORDS_TAKEN'; readonly lost: Address; readonly life: number }
+  | PingMessage
   | { readonly type: 'DRAIN' };
 
 /** Something in shared memory that all threads compete for: what became of it comes back as a delivered message. */
 export type Claim =
   /** What time it is. */
   | { readonly kind: 'time' }
+  /** What the progress words say of where these live. */
+  | { readonly kind: 'progress'; readonly members: readonly Address[] }
   /** Room for more choices in the pod. */
   | { readonly kind: 'choices'; readonly request: Address; readonly choices: number; readonly data_parallel_rank: number; readonly choices_max: number }
   | { readonly kind: 'release-choices'; readonly choices: number }

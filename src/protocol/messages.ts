@@ -10,6 +10,7 @@ import type { Claim, ClusterManagerMessage, JobExecutorMessage, MemberLife } fro
 
 import type { ErrorRecord } from './errors.ts';
 import type { ExpertMapMessage, ExpertWork, ExpertWorkMessage, RebalancedMessage } from './expert-maps.ts';
+import type { HeartbeatMessage, PingMessage, SuspectedMessage } from './heartbeats.ts';
 import type { MapGrantMessage } from './map-log.ts';
 import type { OutputMessage, TextTerms } from './output.ts';
 import type { HeldPrefix, PrefixMessage } from './prefix-sharing.ts';
@@ -190,6 +191,8 @@ export type TaskExecutorMessage =
   | { readonly type: 'WITHDRAW'; readonly task: Address }
   | { readonly type: 'RELEASE'; readonly task: Address }
   | ShapeMessage
+  | PingMessage
+  | HeartbeatMessage
   | { readonly type: 'DRAIN' };
 
 export type DpGroupMessage =
@@ -202,6 +205,7 @@ export type DpGroupMessage =
   | LeaderMessage
   | PrefixMessage
   | GroupShapeMessage
+  | PingMessage
   /** Forget what is kept for later: each prompt is computed anew. */
   | { readonly type: 'DROP_CACHE' }
   /** Keep what begins with these tokens, known now or computed later, until the context is forgotten. */
@@ -252,6 +256,7 @@ export type NpuMessage =
   | { readonly type: 'SERVED_DISPATCHES' }
   | ExpertWorkMessage
   | StandbyMessage
+  | PingMessage
   | { readonly type: 'REPORT_LOADS' }
   | { readonly type: 'LOADS_COUNTED'; readonly experts: readonly Address[]; readonly tokens: readonly number[] }
   | { readonly type: 'DRAIN' };
@@ -275,6 +280,9 @@ export type FrontendMessage =
   | { readonly type: 'JOB_EXECUTORS'; readonly term: number; readonly serving: readonly MemberLife[] }
   | { readonly type: 'REQUEST_ENDED'; readonly request: Address; readonly error: ErrorRecord | null };
 
+/** What the control plane's host is told. */
+export type ControlMessage = RebalancedMessage | ScaledMessage | SuspectedMessage;
+
 export type Message =
   | RequestMessage
   | JobMessage
@@ -286,12 +294,11 @@ export type Message =
   | NpuMessage
   | ExpertMessage
   | ExpertMapMessage
-  | RebalancedMessage
   | MapGrantMessage
   | FrontendMessage
   | OutputMessage
   | ScalingMessage
-  | ScaledMessage;
+  | ControlMessage;
 
 /** What a machine may ask of its host. The host performs it; the machine never knows which host that is. */
 export type Commands = {
@@ -330,8 +337,8 @@ export const MAY_COME_LATE: Readonly<Partial<Record<Role, ReadonlySet<Message['t
   job: new Set(['CANCEL', 'CHOICE_STOPPED', 'DECODE_CHOSEN']),
   task: new Set(['CANCEL', 'STOP_STRING_FOUND', 'EXECUTOR_LOST', 'HANDED_OVER', 'NOTHING_LEFT', 'HANDED_BACK']),
   // Its request has left already, and its job is on its way out.
-  'job-executor': new Set(['CHOOSE_DECODE']),
-  npu: new Set(['RELEASE_SLOTS']),
+  'job-executor': new Set(['CHOOSE_DECODE', 'PING']),
+  npu: new Set(['RELEASE_SLOTS', 'PING']),
 };
 
 // ── Ids ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -73,6 +73,9 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'lost', 'life'], // DISOWN, TAKE_OVER, TAKEN_OVER
   ['member', 'life'],
   // between the ranks of a DP group, and their task executor (RANK_LOST is as NPU_LOST)
+  ['type', 'from'], // PING
+  ['type', 'member'], // PONG
+  ['type', 'member', 'silent_ms'], // SUSPECTED
   ['type', 'npu'], // RANK_BACK
   ['type', 'plan'], // STEP
   ['step', 'after', 'entries', 'detach'],

@@ -166,6 +166,18 @@ export class Directory {
     }
   }
 
+  /** The worker that an actor lives on; −1: the control thread. */
+  workerOf(actor: Address): number {
+    switch (roleOf(actor)) {
+      case 'npu':
+        return this.workerOfNpu(idOf(actor));
+      case 'dp-group':
+        return this.workerOfNpu(this.hosting.deployment.groups[idOf(actor)]?.npus[0] as number);
+      default:
+        return this.hostOf(actor);
+    }
+  }
+
   #hostOfJobExecutor(id: number): number {
     return id === 0 ? ON_CONTROL : (this.#hosts[(id - 1) % this.#hosts.length] as number);
   }

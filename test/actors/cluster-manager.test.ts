@@ -39,10 +39,11 @@ class ControlPlane {
       birthOf: () => null,
       hands: new Map(),
       send: ({ to, from, message }) => this.send(to, from, message),
-      startTimer: (owner, { message }) => this.#timers.set(owner, message),
-      cancelTimer: (owner) => this.#timers.delete(owner),
+      // Nobody is asked whether he lives.
+      startTimer: (owner, { id, message }) => id === 'lease' && this.#timers.set(owner, message),
+      cancelTimer: (owner, id) => id === 'lease' && this.#timers.delete(owner),
       ...{ cancelTimers: () => {}, launch: () => {}, transfer: () => {} },
-      claim: (actor, claim) => this.send(actor, actor, this.#lease(actor, claim)),
+      claim: (actor, claim) => claim.kind === 'lease' && this.send(actor, actor, this.#lease(actor, claim)),
       onUnexpected: (to, { type }, state) => this.unexpected.push(`${to} ${type} ${state}`),
     });
     this.#casts.set(manager, cast);

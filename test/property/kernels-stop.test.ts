@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
+import { PROGRESS_BEHIND_STOP_BYTES } from '../../src/fabric/control-page.ts';
 import { attentionScratchBytes, gateScratchBytes, KERNEL_NAMES, type Kernels, kvTileBytes, sampleScratchBytes } from '../../src/model/kernels/kernels.ts';
 import { KernelRecorder } from '../../src/model/kernels/program.ts';
 import { SAMPLING_WORDS, writeSamplingParams } from '../../src/model/kernels/sampling-params.ts';
@@ -131,20 +132,25 @@ function calls(k: Kernels): Partial<Record<keyof Kernels, () => void>> {
 /** One pass over one row, or a few words: under a millisecond whatever the model. */
 const UNPOLLED = ['countExperts', 'sortPairs', 'argmaxRow', 'allFinite', 'logSumExp', 'philoxWords', 'checksum', 'copyChecksum', 'setStopWord'];
 
+const progress = (): number => new Int32Array(memory.buffer)[(stopWord + PROGRESS_BEHIND_STOP_BYTES) / 4] as number;
+
 describe('the stop word', () => {
   beforeEach(() => {
     kernels.setStopWord(0);
     arena.reset();
-    stopWord = arena.words([0]);
+    // With the progress word.
+    stopWord = arena.words(new Array<number>(1 + PROGRESS_BEHIND_STOP_BYTES / 4).fill(0));
   });
 
-  it('should be polled by every kernel whose work has no small bound, each leaving by an error', () => {
+  it('should be polled by every kernel whose work has no small bound, each leaving by an error, and showing by its progress word that it does not hang', () => {
     const all = calls(kernels);
     expect([...Object.keys(all), ...UNPOLLED].sort()).toEqual([...KERNEL_NAMES].sort());
     kernels.setStopWord(stopWord);
     for (const [name, call] of Object.entries(all)) {
       setStop(0);
+      const before = progress();
       expect(call, name).not.toThrow();
+      expect(progress(), name).toBeGreaterThan(before);
       setStop(1);
       expect(call, name).toThrow(WebAssembly.RuntimeError);
     }

