@@ -42,8 +42,8 @@ export type QuantizedLayer = {
 const CHECK_EVERY = 8;
 const CHECK_ROWS_MAX = 128;
 const TRIAL_ROWS_MAX = 128;
-/** For each row that smoothing is judged by, so many others that it is tuned on. */
-const TUNED_FOR_EACH = 4;
+/** For each row that smoothing is judged by, so many others that it is tuned on: the shipped model's first `down` loses 0.90 % with 4, 0.85 % with 24. */
+const TUNED_FOR_EACH = 64;
 /** Experts that smoothing is tried on, with so many rows each. */
 const TRIAL_EXPERTS_MAX = 16;
 const TRIAL_EXPERT_ROWS_MAX = 32;
@@ -139,7 +139,7 @@ export class LayerQuantizer {
     if (isMoe) this.#rescaled.set(this.#name('mlp.gate'), scaleColumns(this.#read(this.#name('mlp.gate')), factors).values);
     const downs: ProductErrors[] = [];
     for (const { at, activated: inputs } of mlps) {
-      const { factors: own } = this.#products('down', [{ name: this.#name(`${at}.down_proj`), inputs }], undefined, inputs, downs);
+      const { factors: own } = this.#products('down', [{ name: this.#name(`${at}.down_proj`), inputs }], undefined, inputs, downs, true);
       this.#divideOutputs(this.#name(`${at}.up_proj`), own);
     }
     const [first] = downs;
@@ -157,10 +157,13 @@ export class LayerQuantizer {
     });
   }
 
-  /** Smooths products of the same channels, rounds their weights, and measures both. `channels`: rows by which the channels' sizes are known. */
-  #products(product: string, products: readonly Product[], tied?: Uint32Array, channels = products[0]?.inputs, into = this.#errors): Smoothing {
+  /**
+   * Smooths products of the same channels, rounds their weights, and measures both. `channels`: rows by which the channels' sizes are known. `isFine`: factors may be
+   * any numbers.
+   */
+  #products(product: string, products: readonly Product[], tied?: Uint32Array, channels = products[0]?.inputs, into = this.#errors, isFine = false): Smoothing {
     assert(channels, 'some rows are multiplied');
-    const smoothing = this.#method.smoothing ? chooseSmoothing(this.#trial(products), columnSizes(channels), tied) : noSmoothing(channels.columns);
+    const smoothing = this.#method.smoothing ? chooseSmoothing(this.#trial(products), columnSizes(channels), tied, isFine) : noSmoothing(channels.columns);
     const inverse = smoothing.factors.map((factor) => 1 / factor);
     const errors: Record<'plain' | 'smoothed' | 'compensated', OutputError[]> = { plain: [], smoothed: [], compensated: [] };
     // Gate and up, or q, k and v, read the same rows: they are factored once.
@@ -210,7 +213,7 @@ export class LayerQuantizer {
     );
   }
 
-  /** Of a weight that is quantised: its outputs' scales, and its scales alone, since factors are powers of two. */
+  /** Of a weight that is quantised: its outputs' scales, and its scales alone, which hold any factor. */
   #divideOutputs(name: string, factors: Float32Array): void {
     const found = this.#quantized.get(name);
     assert(found && found.rows === factors.length, `${name} is quantised before its reader's factors are taken back`);

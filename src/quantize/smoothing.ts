@@ -4,8 +4,8 @@
  *
  *   s_j = max |X_j| ^ α ÷ max |W_j| ^ (1 − α)        X′_j = X_j ÷ s_j        W′_j = W_j · s_j
  *
- * Factors are powers of two, so nothing is rounded: norms, router and W_UV keep their BF16 bits, and what is not quantised computes to the last bit what it
- * computed before. How much is moved (α) is tried out on rows of the calibration text, and tuned channel by channel (tune-factors.ts); not at all is tried too.
+ * Where norms, router or W_UV take factors back these are powers of two, so nothing is rounded: they keep their BF16 bits, and what is not quantised computes to the
+ * last bit what it computed before. Those that `up` takes back, whose outputs have scales in float32 since it is quantised itself, may be any number (`isFine`). How much is moved (α) is tried out on rows of the calibration text, and tuned channel by channel (tune-factors.ts); not at all is tried too.
  * @module
  */
 import { exp, log } from '../model/kernels/float64.ts';
@@ -15,7 +15,7 @@ import { roundPlainly } from './round-weights.ts';
 import { groupsOf, tuneFactors } from './tune-factors.ts';
 
 export type Smoothing = {
-  /** By input channel, powers of two. */
+  /** By input channel. */
   readonly factors: Float32Array;
   /** How the factors came about; null: nothing is moved. */
   readonly alpha: number | 'tuned' | null;
@@ -37,6 +37,7 @@ export function chooseSmoothing(
   rows: readonly { readonly inputs: Matrix; readonly weights: Matrix; readonly tuned: Matrix }[],
   channelMaxima: Float32Array,
   tied?: Uint32Array,
+  isFine = false,
 ): Smoothing {
   const products = rows.map(({ inputs, weights }): Trial => ({ inputs, weights, exact: exactOutputs(inputs, weights) }));
   const columns = channelMaxima.length;
@@ -56,6 +57,7 @@ export function chooseSmoothing(
       rows.map(({ tuned: inputs, weights }) => ({ inputs, weights })),
       start,
       groupsOf(columns, tied),
+      isFine,
     );
     const factors = tuned.map((factor) => Math.max(2 ** -EXPONENT_MAX, Math.min(2 ** EXPONENT_MAX, factor)));
     const error = errorOf(products, { factors });

@@ -1,5 +1,5 @@
 /**
- * Smoothing factors, tuned one by one: each is halved or doubled as long as that lowers what rounding is expected to lose. Rounding to whole numbers of a scale loses
+ * Smoothing factors, tuned one by one: each is halved or doubled, then, where it may be any number, moved by less, as long as that lowers what rounding is expected to lose. Rounding to whole numbers of a scale loses
  * scale² ÷ 12 on average, so with x′ = x ÷ s and w′ = w · s of each product
  *
  *   loss = Σ_t max_j x′_tj² · Σ_oj w′_oj²  +  Σ_o max_j w′_oj² · Σ_tj x′_tj²        activations rounded, weights rounded
@@ -9,7 +9,7 @@ import type { Matrix } from './matrix.ts';
 
 /** Compensation makes up for about half of what rounded weights lose. */
 const WEIGHTS_SHARE = 0.5;
-const SWEEPS_MAX = 4;
+const SWEEPS_MAX = 12;
 
 /** Rows that are rounded together: of activations or of an output's weights; the largest magnitude of each, where all lie. */
 class Rounded {
@@ -70,11 +70,16 @@ class Rounded {
   }
 }
 
-/** `groups`: channels that have the same factor. */
+const DOUBLING: readonly number[] = [2, 0.5];
+/** Up and down by 2 to the ½, ¼ and ⅛: written down, since engines may round powers differently. */
+const FINER: readonly number[] = [...[Math.SQRT2, Math.SQRT1_2, 1.189207115002721, 0.8408964152537145], ...[1.0905077326652577, 0.9170040432046712]];
+
+/** `groups`: channels that have the same factor. `isFine`: else all are powers of two times what they begin with. */
 export function tuneFactors(
   products: readonly { readonly inputs: Matrix; readonly weights: Matrix }[],
   start: Float32Array,
   groups: readonly (readonly number[])[],
+  isFine: boolean,
 ): Float32Array {
   const factors = start.slice();
   const inverse = factors.map((factor) => 1 / factor);
@@ -84,15 +89,17 @@ export function tuneFactors(
   const lossWith = (columns: readonly number[], factor: number, isKept: boolean): number =>
     rounded.reduce((sum, { x, w }) => sum + lossOf(x.scaled(columns, 1 / factor, isKept), w.scaled(columns, factor, isKept)), 0);
   let loss = rounded.reduce((sum, { x, w }) => sum + lossOf(x, w), 0);
-  for (let sweep = 0, isMoving = true; isMoving && sweep < SWEEPS_MAX; sweep++) {
-    isMoving = false;
-    for (const columns of groups)
-      for (const factor of [2, 0.5]) {
-        if (lossWith(columns, factor, false) >= loss * 0.9999) continue;
-        loss = lossWith(columns, factor, true);
-        for (const column of columns) factors[column] = (factors[column] as number) * factor;
-        isMoving = true;
-      }
+  for (const steps of isFine ? [DOUBLING, FINER] : [DOUBLING]) {
+    for (let sweep = 0, isMoving = true; isMoving && sweep < SWEEPS_MAX; sweep++) {
+      isMoving = false;
+      for (const columns of groups)
+        for (const factor of steps) {
+          if (lossWith(columns, factor, false) >= loss * 0.9999) continue;
+          loss = lossWith(columns, factor, true);
+          for (const column of columns) factors[column] = (factors[column] as number) * factor;
+          isMoving = true;
+        }
+    }
   }
   return factors;
 }
