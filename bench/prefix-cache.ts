@@ -231,7 +231,7 @@ async function measureRemote(): Promise<unknown> {
   const fetched = async (): Promise<number> => (await pod.stats()).npus[1]?.blocks_populated ?? 0;
   using checkpoint = openCheckpoint(resolveModel(pod.model.name));
   const blocks = PREFIX_TOKENS / BLOCK;
-  const copy_ms = copyTime_ms(blocks, kvBlockBytes(checkpoint.config, BLOCK, HOST_CORE));
+  const copy_ms = copyTime_ms(blocks, kvBlockBytes(checkpoint.config, BLOCK, HOST_CORE, {}));
   const rows = [];
   for (const length of SUFFIXES) {
     const before = await fetched();

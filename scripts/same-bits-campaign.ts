@@ -6,6 +6,8 @@
  * drafts, too, are the same where nothing is kept of prefixes. With --shapes numbers of DP groups and of expert NPUs change while requests run. On virtual time with the hash model, where a stale block or a lost gather changes
  * the tokens, and live on
  * worker threads with the shipped model, logprobs included.
+ * With --int8 all compute with real kernels, on virtual time as well: a small checkpoint in INT8, KV and rows to experts and back in INT8 too, a DRAM tier below
+ * some; log-probabilities are compared.
  * Exits with 1 if anything differs or is left behind.
  *
  * @example
@@ -13,13 +15,18 @@
  * node scripts/same-bits-campaign.ts --virtual 1000 --live 20 --experts
  * node scripts/same-bits-campaign.ts --virtual 1000 --live 20 --shapes
  * node scripts/same-bits-campaign.ts --virtual 1000 --live 100 --mtp --experts
+ * node scripts/same-bits-campaign.ts --virtual 100 --int8 --experts
  * node scripts/same-bits-campaign.ts --virtual 1 --seed 417      # a seed that failed, again
  * @module
  */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../src/index.ts';
+import { createPod, type GenerateOptions, type Pod, type PodOptions, quantizeModel } from '../src/index.ts';
 import { formatTopology, type Topology } from '../src/protocol/topology.ts';
 import type { VirtualPod } from '../src/virtual-pod.ts';
+import { smallCheckpoint } from '../test/quantize/small-checkpoint.ts';
 import { compared, draftsAt } from '../test/system/draft-positions.ts';
 import { forceRebalances } from '../test/system/forced-rebalances.ts';
 import { expectNothingLeft, fingerprint } from '../test/system/pods.ts';
@@ -34,6 +41,7 @@ const { values } = parseArgs({
     experts: { type: 'boolean', default: false },
     shapes: { type: 'boolean', default: false },
     mtp: { type: 'boolean', default: false },
+    int8: { type: 'boolean', default: false },
   },
 });
 
@@ -149,6 +157,25 @@ function foreseeing({ pod, calls, ...more }: Plan, seed: number, isLive: boolean
   return { calls: asked, ...more, pod: { ...pod, speculative_config, ...(!isLive && { hash_foreseeable: FORESEEABLE }) } };
 }
 
+/** Everything that there is in INT8, of a model that is made for it. */
+function inInt8({ pod, calls, ...more }: Plan, model: string, seed: number): Plan {
+  const below = draws(seed + 4_000_000);
+  const { kernels: _kernels, hash_foreseeable: _foreseeable, ...others } = pod;
+  const dram_blocks = pick(below, 0, 0, 8, 64);
+  return {
+    ...more,
+    pod: { ...others, ...INT8, model, ...(dram_blocks > 0 && pod.prefix_caching !== false && { dram_blocks, dram_bytes_per_s: 1e12 }) },
+    calls: calls.map(({ options, ...call }) => ({ ...call, options: { ...options, logprobs: below(3) } })),
+  };
+}
+
+const INT8 = { kv_cache_dtype: 'int8', dispatch_dtype: 'int8', combine_dtype: 'int8' } as const;
+
+async function smallInt8(folder: string): Promise<string> {
+  const text = readFileSync(new URL('../README.md', import.meta.url), 'utf8').slice(0, 6_000);
+  return (await quantizeModel({ model: smallCheckpoint(join(folder, 'bf16'), 'mla'), out: join(folder, 'int8'), text, window: 96, max_tokens: 600 })).out;
+}
+
 /** Drafts with what is kept of prefixes, against those without. */
 async function draftsDiffer(pod: PodOptions, calls: readonly Call[]): Promise<string | null> {
   const always = { ...pod, speculative_config: { ...pod.speculative_config, adaptive: false } as PodOptions['speculative_config'] };
@@ -190,6 +217,10 @@ async function generate(pod: Pod, { prompt, options, leaves, drops }: Call): Pro
 const drafted = { right: 0, all: 0, compared: 0 };
 const called = { generated: 0, scored: 0 };
 const planFor = (seed: number, isLive: boolean): Plan => {
+  const plan = shapeFor(seed, isLive);
+  return model === null ? plan : inInt8(plan, model, seed);
+};
+const shapeFor = (seed: number, isLive: boolean): Plan => {
   const plan = values.mtp ? foreseeing(planOf(seed, isLive), seed, isLive) : planOf(seed, isLive);
   if (values.shapes) return changing(plan, seed, isLive);
   return values.experts ? apart(plan, seed, isLive) : plan;
@@ -213,12 +244,15 @@ async function differs(seed: number, isLive: boolean, one: Pod): Promise<string 
       const [mine, alone] = [got[index], got[index] && fingerprint(await one.complete(prompt, how))];
       if (mine && JSON.stringify(mine) !== JSON.stringify(alone)) return `call ${index}: ${mine.join(' / ')} is not ${alone?.join(' / ')}`;
     }
-    return values.mtp && !values.experts && !values.shapes && !isLive ? await draftsDiffer(options, calls) : null;
+    return values.mtp && !values.experts && !values.shapes && !values.int8 && !isLive ? await draftsDiffer(options, calls) : null;
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }
 }
 
+const folder = mkdtempSync(join(tmpdir(), 'minipod-same-bits-'));
+process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
+const model = values.int8 ? await smallInt8(folder) : null;
 const first = Number(values.seed);
 let failures = 0;
 for (const [kind, count] of [
@@ -227,7 +261,8 @@ for (const [kind, count] of [
 ] as const) {
   if (count === 0) continue;
   const isLive = kind === 'live';
-  await using one = await createPod(isLive ? {} : { clock: 'virtual', kernels: 'hash', ...(values.mtp && { hash_foreseeable: FORESEEABLE }) });
+  const hashes = { kernels: 'hash', ...(values.mtp && { hash_foreseeable: FORESEEABLE }) } as const;
+  await using one = await createPod({ ...(!isLive && { clock: 'virtual' }), ...(model !== null ? { ...INT8, model } : isLive ? {} : hashes) });
   let differing = 0;
   for (let seed = first; seed < first + count; seed++) {
     const difference = await differs(seed, isLive, one);

@@ -2,6 +2,7 @@
 import type { CacheCosts } from '../../actors/policies/cache-costs.ts';
 import type { PlanOptions } from '../flowserve/pod-plan.ts';
 import type { ModelConfig } from '../model/config.ts';
+import type { Numerics } from '../protocol/numerics.ts';
 import { type Device, HOST_CORE, kvBlockBytes, ROCE, rooflineStep } from '../simulate/roofline.ts';
 
 /** Tokens of a chunk of prefill. */
@@ -12,7 +13,7 @@ const NS_PER_US = 1_000;
 /** Options of a plan, and what blocks in DRAM cost by them. */
 export const withCacheCosts = <Options extends PlanOptions>(options: Options, config: ModelConfig, device: Device = HOST_CORE): Options => ({
   ...options,
-  cache_costs: cacheCosts(config, options.kv_block_size, device, options.dram_bytes_per_s, linkOf(options, device)),
+  cache_costs: cacheCosts(config, options.kv_block_size, device, options.dram_bytes_per_s, linkOf(options, device), options),
 });
 
 /** Between DP groups: by what joins task executors. */
@@ -28,11 +29,12 @@ export function cacheCosts(
   device: Device,
   dram_bytes_per_s = device.link_bytes_per_s,
   link: typeof ROCE = device,
+  numerics: Numerics = {},
 ): CacheCosts {
-  const step = rooflineStep(config, { npus: 1, tp: 1 }, device);
+  const step = rooflineStep(config, { npus: 1, tp: 1 }, device, numerics);
   const tokens = Array.from({ length: CHUNK }, () => 0);
   const chunk_us = (start: number): number => step({ entries: [{ start, tokens, samples: false }] }) / NS_PER_US;
-  const bytes = kvBlockBytes(config, kv_block_size, device);
+  const bytes = kvBlockBytes(config, kv_block_size, device, numerics);
   const fixed_us = device.link_latency_ns / NS_PER_US;
   return {
     dram_fixed_us: fixed_us,

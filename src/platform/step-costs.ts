@@ -1,5 +1,6 @@
 /** What steps take on a virtual clock, by what the task executor has at the moment: DP groups that serve, and NPUs that have its experts. @module */
 import type { ModelConfig } from '../model/config.ts';
+import type { Numerics } from '../protocol/numerics.ts';
 import type { StepPlan } from '../protocol/steps.ts';
 import { type Deployment, type Executor, sharedExpertNpusOf } from '../protocol/topology.ts';
 import { type Device, type Parallelism, rooflineTimes, type StepTime } from '../simulate/roofline.ts';
@@ -19,11 +20,13 @@ export class StepCosts {
   readonly #config: ModelConfig;
   readonly #executors: readonly Executor[];
   readonly #device: Device;
+  readonly #numerics: Numerics;
   readonly #servingNow: (executor: Executor) => ServingNow;
   /** By task executor, and what serves of it. */
   readonly #times = new Map<string, StepTimes>();
 
-  constructor(config: ModelConfig, { executors }: Deployment, device: Device, servingNow: (executor: Executor) => ServingNow) {
+  constructor(config: ModelConfig, { executors }: Deployment, device: Device, numerics: Numerics, servingNow: (executor: Executor) => ServingNow) {
+    this.#numerics = numerics;
     this.#config = config;
     this.#executors = executors;
     this.#device = device;
@@ -34,7 +37,7 @@ export class StepCosts {
     const of = this.#executors[executor] as Executor;
     const now = this.#servingNow(of);
     const key = `${executor} ${now.groups} ${now.experts}`;
-    const times = this.#times.get(key) ?? rooflineTimes(this.#config, parallelismOf(of, now), this.#device);
+    const times = this.#times.get(key) ?? rooflineTimes(this.#config, parallelismOf(of, now), this.#device, this.#numerics);
     this.#times.set(key, times);
     return times(plan);
   }

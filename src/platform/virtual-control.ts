@@ -145,7 +145,7 @@ export class VirtualControl {
     this.#loads = new ExpertLoads(plan, space, this.directory);
     const { draftLayers } = plan.config;
     const drafting = draftLayers === undefined ? this.config : { ...this.config, draftLayers };
-    this.#stepCosts = new StepCosts(drafting, plan.hosting.deployment, this.#device, (executor) => this.scale.servingNow(executor));
+    this.#stepCosts = new StepCosts(drafting, plan.hosting.deployment, this.#device, plan.options, (executor) => this.scale.servingNow(executor));
     const recordings = new VirtualRecordings({ clock: 'virtual', ...options }, { checkpoint, plan });
     this.#recordings = recordings;
     this.#domains = new DomainSteps(plan.options, {

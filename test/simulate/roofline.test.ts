@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { readModelConfig } from '../../src/model/config.ts';
 import { resolveModel } from '../../src/model/registry.ts';
 import type { StepPlan } from '../../src/protocol/steps.ts';
-import { ASCEND_910C_DIE, rooflineStep } from '../../src/simulate/roofline.ts';
+import { ASCEND_910C_DIE, HOST_CORE, kvBlockBytes, rooflineStep } from '../../src/simulate/roofline.ts';
 
 it('a split output projection costs what its rows take there and back, no arithmetic', () => {
   const tiny = readModelConfig(resolveModel('tiny-deepseek-v3'));
@@ -11,6 +11,24 @@ it('a split output projection costs what its rows take there and back, no arithm
   const { link_latency_ns, link_bytes_per_s } = ASCEND_910C_DIE;
   const bytes = 4 * 2 * (tiny.heads * (tiny.attention.kind === 'mla' ? tiny.attention.vDim : 0) + tiny.hiddenSize / 2);
   expect(halves - whole).toBeCloseTo(tiny.layers * (2 * link_latency_ns + (bytes / link_bytes_per_s) * 1e9), -1);
+});
+
+it('INT8 takes the bytes that it has: of KV cells, of rows to experts and back, of weights', () => {
+  const tiny = readModelConfig(resolveModel('tiny-deepseek-v3'));
+  const INT8 = { kv_cache_dtype: 'int8', dispatch_dtype: 'int8', combine_dtype: 'int8' } as const;
+  expect([{}, INT8].map((numerics) => kvBlockBytes(tiny, 16, HOST_CORE, numerics))).toEqual([tiny.layers * 16 * 320, tiny.layers * 16 * 100]);
+  // On links so slow that a step is nothing but what goes over them.
+  const slow = { ...ASCEND_910C_DIE, flops_per_s: 1e30, memory_bytes_per_s: 1e30, link_latency_ns: 0, link_bytes_per_s: 1e3 };
+  const [wide = 0, there = 0, both = 0] = [{}, { dispatch_dtype: 'int8' } as const, INT8].map((numerics) =>
+    rooflineStep(tiny, { npus: 4, tp: 1 }, slow, numerics)(stepOf(4, 1)),
+  );
+  const narrow = (tiny.hiddenSize + 4) / (2 * tiny.hiddenSize);
+  expect([there / wide, both / wide]).toEqual([expect.closeTo((1 + narrow) / 2, 6), expect.closeTo(narrow, 6)]);
+  const reading = { ...ASCEND_910C_DIE, flops_per_s: 1e30, memory_bytes_per_s: 1e3 };
+  const quantized = { ...tiny, quantization: { scheme: 'w8a8-int8' as const, ignore: [] } };
+  const [bf16 = 0, int8 = 0] = [tiny, quantized].map((config) => rooflineStep(config, { npus: 1, tp: 1 }, reading)(stepOf(4, 1)));
+  expect(int8 / bf16).toBeGreaterThan(0.5);
+  expect(int8 / bf16).toBeLessThan(0.9);
 });
 
 const stepOf = (sequences: number, tokens: number): StepPlan => ({
