@@ -1,5 +1,6 @@
 /**
- * A seed's plan: pod, calls and faults, all drawn from it. Topologies, kinds and phases take turns over neighbouring seeds, so that a campaign has all of them evenly.
+ * A seed's plan: pod, calls and faults, all drawn from it. Its first fault is of the kind and phase whose turn it is, in
+ * a pod that has the phase: neighbouring seeds have them all, and each comes with all topologies in turn.
  * @module
  */
 import { largestTopology } from '../flowserve/scale-shapes.ts';
@@ -7,9 +8,9 @@ import type { PodOptions } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { deploy, parseTopology } from '../protocol/topology.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
-import { KIND_TERMS, SURVIVED } from './fault-kinds.ts';
+import { type Cell, cellsOf, KIND_TERMS, SURVIVED } from './fault-kinds.ts';
 import { type ChaosCall, type ChaosPlan, FAULT_KINDS, type FaultInput, type FaultKind, parsePlan } from './fault-plan.ts';
-import { drawPod, TOPOLOGIES } from './topologies.ts';
+import { drawPod, TOPOLOGIES, topologiesWith } from './topologies.ts';
 
 /** What a campaign draws from; missing: all that the pod is promised to survive. */
 export type Scope = { readonly topologies?: readonly string[] | undefined; readonly faults?: readonly string[] | undefined };
@@ -35,20 +36,38 @@ export function expandSeed(seed: number, { topologies = TOPOLOGIES, faults: kind
   if (strange !== undefined)
     throw new MinipodError('invalid_request', `faults: there is no ${strange}; there are ${FAULT_KINDS.join(', ')}`, { param: 'faults' });
   const random = new SeededRandom(seed, PLAN_STREAM);
-  const pod = drawPod(topologies[seed % topologies.length] as string, random);
+  const cells = cellsOf(kinds as readonly FaultKind[]);
+  const at = seed % Math.max(1, cells.length);
+  const cell = cells[at];
+  const names = topologiesWith(cell?.phase ?? 'time', topologies);
+  const pod = drawPod(names[(at + Math.floor(seed / Math.max(1, cells.length))) % names.length] as string, random);
   const calls = Array.from({ length: 2 + random.below(5) }, () => drawCall(random));
   const shapes = drawShapes(pod, random);
-  const count = kinds.length === 0 ? 0 : Math.min(FAULTS_MAX, 1 + random.below(3) + (random.below(4) === 0 ? 2 : 0));
-  const turn = Math.floor(seed / topologies.length);
-  const faults: FaultInput[] = [];
-  let losses = 0;
-  for (let index = 0; index < count; index++) {
-    let kind = kinds[(index === 0 ? turn : random.below(kinds.length)) % kinds.length] as FaultKind;
-    if (LOSING.has(kind) && losses++ >= LOSSES_MAX) kind = (kinds.find((other) => !LOSING.has(other as FaultKind)) as FaultKind | undefined) ?? kind;
-    faults.push(drawFault(kind, partsOf(pod), calls.length, random, index === 0 ? Math.floor(turn / kinds.length) : random.below(97)));
-  }
+  const faults: FaultInput[] = cell === undefined ? [] : drawFaults(cell, kinds as readonly FaultKind[], partsOf(pod), calls.length, random);
   return parsePlan({ seed, pod, calls, ...shapes, faults }, `the plan of seed ${seed}`);
 }
+
+function drawFaults(cell: Cell, kinds: readonly FaultKind[], parts: Parts, calls: number, random: SeededRandom): FaultInput[] {
+  const drawn = (kind: FaultKind, phase?: Cell['phase']): FaultInput => drawFault(kind, parts, calls, random, phase ?? drawPhase(kind, random));
+  const faults = [drawn(cell.kind, cell.phase)];
+  // Nobody is taken over from where nobody is lost.
+  const losing = kinds.filter((kind) => LOSING.has(kind));
+  if (cell.phase === 'takeover' && losing.length > 0) faults.push(drawn(losing[random.below(losing.length)] as FaultKind, 'admission'));
+  const count = Math.min(FAULTS_MAX, 1 + random.below(3) + (random.below(4) === 0 ? 2 : 0));
+  const lossesNow = (): number => faults.filter(({ kind }) => LOSING.has(kind)).length;
+  while (faults.length < count) {
+    const kind = kinds[random.below(kinds.length)] as FaultKind;
+    const other = LOSING.has(kind) && lossesNow() >= LOSSES_MAX ? kinds.find((known) => !LOSING.has(known)) : kind;
+    if (other === undefined) break;
+    faults.push(drawn(other));
+  }
+  return faults;
+}
+
+const drawPhase = (kind: FaultKind, random: SeededRandom): Cell['phase'] => {
+  const { phases } = KIND_TERMS[kind];
+  return phases[random.below(phases.length + 2)] ?? 'time';
+};
 
 function drawCall(random: SeededRandom): ChaosCall {
   const prompt_tokens = [3, 17, 33, 40][random.below(4)] as number;
@@ -83,17 +102,11 @@ function partsOf({ topology, workers = 1, job_executors = 1, scale_max, scale_mi
   return { workers, npus: npus.length, groups: groups.length, executors: executors.length, job_executors };
 }
 
-/** `turn`: which of its phases, or of the times. */
-function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededRandom, turn: number): FaultInput {
-  const { phases } = KIND_TERMS[kind];
+function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededRandom, phase: Cell['phase']): FaultInput {
   const draw = (limit: number): number => random.below(limit);
-  const choice = turn % (phases.length + 2);
-  const at =
-    choice < phases.length
-      ? { phase: phases[choice] as (typeof phases)[number], nth: 1 + draw(3) }
-      : choice === phases.length
-        ? { event: 1 + draw(500) }
-        : { ms: draw(200) / 10 };
+  const nth = [1, 1, 2, 3][draw(4)] as number;
+  const anyTime = draw(2) === 0 ? { event: 1 + draw(500) } : { ms: draw(200) / 10 };
+  const at = phase === 'time' || phase === 'client' ? anyTime : { phase, nth };
   const for_ms = [0.5, 5, 50, 500][draw(4)] as number;
   const [worker, npu] = [draw(parts.workers), draw(parts.npus)];
   const thread = (): number | 'control' => (draw(2) === 0 ? 'control' : draw(parts.workers));

@@ -10,39 +10,64 @@ export type KindTerms = {
   readonly excluded: string | null;
   /** Moments that make sense for it, beside any time. */
   readonly phases: readonly Phase[];
+  /** How the pod goes on. */
+  readonly recovery: string;
+  /** Why it is not tried at the other phases. */
+  readonly not_at?: string;
 };
 
 const ANY: readonly Phase[] = ['admission', 'prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling', 'takeover'];
-const survived = (phases: readonly Phase[] = ANY): KindTerms => ({ excluded: null, phases });
-const excluded = (why: string): KindTerms => ({ excluded: why, phases: [] });
+const survived = (recovery: string, phases: readonly Phase[] = ANY, not_at?: string): KindTerms => ({
+  ...{ excluded: null, phases, recovery },
+  ...(not_at !== undefined && { not_at }),
+});
+
+const WAITED_FOR = 'what needs it waits, and goes on when it heals';
+const LEASED = 'another leads when its lease has run out';
+const CLIENTS = 'it is by how much has been read: clients see no phases';
 
 export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
-  'worker-lost': survived(),
-  'controllers-lost': survived(),
-  'worker-hangs': survived(),
-  'npu-hangs': survived(),
-  'npu-slow': survived(),
-  'npu-jitter': survived(),
-  'step-fails': survived(['prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling']),
-  'dp-group-hangs': survived(),
-  'task-executor-hangs': survived(),
-  'job-executor-hangs': survived(),
-  'cluster-manager-hangs': survived(),
-  'link-slow': survived(),
-  'link-cut': survived(),
-  'clock-skew': survived(),
-  'client-gone': survived([]),
-  'client-slow': survived([]),
-  'message-delayed': survived(),
-  'message-dropped': survived(),
-  'message-duplicated': survived(),
-  'message-reordered': survived(),
-  'message-corrupted': survived(),
-  'kv-bit-flip': excluded('KV at rest has no checksum: a flipped bit is computed with'),
+  'worker-lost': survived('successors; requests move, and their KV is computed anew'),
+  'controllers-lost': survived('other job executors take requests over, another manager leads'),
+  'worker-hangs': survived(WAITED_FOR),
+  'npu-hangs': survived(WAITED_FOR),
+  'npu-slow': survived('others take what is not placed yet'),
+  'npu-jitter': survived('others take what is not placed yet'),
+  'step-fails': survived(
+    'its NPU is reset, what it held fails, all else goes on',
+    ['prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling'],
+    'no step runs at an admission or a takeover that would not run at another time',
+  ),
+  'dp-group-hangs': survived(WAITED_FOR),
+  'task-executor-hangs': survived(WAITED_FOR),
+  'job-executor-hangs': survived(WAITED_FOR),
+  'cluster-manager-hangs': survived(LEASED),
+  'link-slow': survived('nothing overtakes, nothing is lost'),
+  'link-cut': survived('what is cut off waits in its ring'),
+  'clock-skew': survived('no order depends on a clock'),
+  'client-gone': survived('its request is let go of wherever it is', [], CLIENTS),
+  'client-slow': survived('its chunks wait for it', [], CLIENTS),
+  'message-delayed': survived('nothing overtakes, nothing is lost'),
+  'message-dropped': survived('sent again'),
+  'message-duplicated': survived('told by its number'),
+  'message-reordered': survived('sorted by numbers'),
+  'message-corrupted': survived('told by its sum, sent again'),
+  'kv-bit-flip': { excluded: 'KV at rest has no checksum: a flipped bit is computed with', phases: [], recovery: 'none' },
 };
 
 /** Kinds that a campaign draws from by itself. */
 export const SURVIVED: readonly FaultKind[] = (Object.keys(KIND_TERMS) as FaultKind[]).filter((kind) => KIND_TERMS[kind].excluded === null);
+
+/** A kind of fault at a phase; `time`: at any. */
+export type Cell = { readonly kind: FaultKind; readonly phase: Phase | 'time' | 'client' };
+
+const isOfClient = (kind: FaultKind): boolean => kind === 'client-gone' || kind === 'client-slow';
+
+/** What a campaign of these kinds tries, in turn. */
+export const cellsOf = (kinds: readonly FaultKind[]): Cell[] =>
+  kinds.flatMap((kind): Cell[] =>
+    isOfClient(kind) ? [{ kind, phase: 'client' }] : [...KIND_TERMS[kind].phases, 'time' as const].map((phase): Cell => ({ kind, phase })),
+  );
 
 /** Of the report: when it was to strike. */
 export const phaseOf = (fault: Fault): Phase | 'time' | 'client' => {

@@ -1,6 +1,7 @@
 /** Pods that a campaign tries, by name: each kind of topology, small enough for thousands of runs, with what its fabric and schedulers may be varied by. @module */
 import type { PodOptions } from '../options.ts';
 import type { SeededRandom } from '../runtime/seeded-random.ts';
+import type { Phase } from './fault-plan.ts';
 
 type Draw = (limit: number) => number;
 const pick = <Value>(draw: Draw, ...values: readonly Value[]): Value => values[draw(values.length)] as Value;
@@ -69,6 +70,20 @@ const POOLS: Readonly<Record<string, (draw: Draw) => PodOptions>> = {
 };
 
 export const TOPOLOGIES: readonly string[] = Object.keys(POOLS);
+
+/** Phases that only some of them have. */
+const PHASES_OF: Partial<Readonly<Record<Phase, readonly string[]>>> = {
+  'kv-transfer': ['prefill-decode', 'prefix-sharing', 'mixed', 'prefill-moe-attention'],
+  rebalance: ['balanced', 'moe-attention', 'scaled-experts'],
+  scaling: ['scaled', 'scaled-experts'],
+};
+
+/** Those of the names in which the phase may come; all, where it comes in none of them. */
+export function topologiesWith(phase: Phase | 'time' | 'client', names: readonly string[]): readonly string[] {
+  const having = phase === 'time' || phase === 'client' ? undefined : PHASES_OF[phase];
+  const found = having === undefined ? names : names.filter((name) => having.includes(name));
+  return found.length > 0 ? found : names;
+}
 
 /** What trained MTP layers draft right. */
 const FORESEEN = 0.7;
