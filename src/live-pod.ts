@@ -18,16 +18,7 @@ import { speculativeOf } from './flowserve/drafters/speculative-config.ts';
 import { recordTableOf } from './flowserve/pod-plan.ts';
 import type { ScaleOptions } from './flowserve/scale-shapes.ts';
 import { resolveModel } from './model/registry.ts';
-import {
-  type ContextOptions,
-  expertBalancingOf,
-  type GenerateOptions,
-  jobExecutorsOf,
-  type PodOptions,
-  parseOptions,
-  podOptionsSchema,
-  topologyOf,
-} from './options.ts';
+import { type ContextOptions, expertBalancingOf, type GenerateOptions, jobExecutorsOf, type PodOptions, parseOptions, podOptionsSchema } from './options.ts';
 import type { ControlHandle } from './platform/control-handle.ts';
 import type { ControlRemote, Outcome } from './platform/control-thread.ts';
 import type { ContextsOf, ModelInfo, Pod, RebalanceOptions } from './pod.ts';
@@ -47,6 +38,7 @@ import { breathe, EventLoopSleeper, waitAtMost } from './runtime/event-loop.ts';
 import { MessagePort, type ReceivedMail } from './runtime/message-port.ts';
 import { entryPoint, threadOptions } from './runtime/thread-entry.ts';
 import { scaleSchema } from './scale-options.ts';
+import { topologyOf } from './topology-options.ts';
 import type { ActRing } from './trace/act-log.ts';
 import { asInspect } from './trace/inspection-events.ts';
 import { LiveInspection } from './trace/live-inspection.ts';
@@ -71,7 +63,17 @@ export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
   const { onProgress, inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
   const folder = resolveModel(resolved.model);
-  const { model: _model, npus: _npus, clock: _clock, kernels: _kernels, seed: _seed, kv_blocks, memory_bytes, ...numbers } = resolved;
+  const {
+    model: _model,
+    npus: _npus,
+    data_parallel_size: _size,
+    clock: _clock,
+    kernels: _kernels,
+    seed: _seed,
+    kv_blocks,
+    memory_bytes,
+    ...numbers
+  } = resolved;
   const origin_ms = epoch_ms();
   const inspection = inspect === undefined ? null : new LiveInspection(asInspect(inspect), origin_ms);
   const thread = new Worker(entryPoint('../platform/control-thread'), threadOptions());

@@ -11,17 +11,7 @@ import { REASONING_PARSERS, TOOL_CALL_PARSERS } from './flowserve/parsers/format
 import { MinipodError } from './protocol/errors.ts';
 import { KV_CACHE_DTYPES, numericsOf, WIRE_DTYPES } from './protocol/numerics.ts';
 import { JOB_EXECUTORS_MAX } from './protocol/request-ids.ts';
-import {
-  checkTopology,
-  colocated,
-  EXECUTOR_ROLES,
-  formatTopology,
-  KV_FABRICS,
-  npusOfShape,
-  parseTopology,
-  SCHEDULES,
-  type Topology,
-} from './protocol/topology.ts';
+import { EXECUTOR_ROLES, KV_FABRICS, SCHEDULES } from './protocol/topology.ts';
 import { firstIssue, inWords } from './protocol/value-words.ts';
 import { scaleRoom } from './scale-options.ts';
 import type { InspectionEvent } from './trace/inspection-events.ts';
@@ -184,6 +174,8 @@ const podOptions = z.strictObject({
   record_prompts: z.boolean().default(true),
   /** Short for `colocated:dp=N`. Default: 1. */
   npus: z.int().min(1).max(LIMITS.npus_max).optional(),
+  /** vLLM's name: so many DP groups. Short for `colocated:dp=N`; with a topology, as many as that has. */
+  data_parallel_size: z.int().min(1).max(LIMITS.npus_max).optional(),
   /** Threads that host the NPUs. Never more than NPUs. Default: 1. */
   workers: z.int().min(1).max(LIMITS.workers_max).default(1),
   /** The worker of each NPU, in order. Default: contiguous runs of nearly equal length, of NPUs with attention and of those with experts only. */
@@ -344,22 +336,6 @@ export const podOptionsSchema = podOptions.superRefine((options, context) => {
   if (!enable_eplb && eplb_config !== undefined) refuse('eplb_config', NOT_ENABLED);
   if (enable_eplb && expert_balancing !== undefined) refuse('enable_eplb', TWICE);
 });
-
-/**
- * How the options lay work out.
- * @throws `invalid_request` for a topology that cannot be read, is too large, or contradicts `npus`
- */
-export function topologyOf({ topology, npus }: Pick<ResolvedPodOptions, 'topology' | 'npus'>): Topology {
-  if (topology === undefined) return colocated(npus ?? 1);
-  const executors = typeof topology === 'string' ? parseTopology(topology) : topology;
-  checkTopology(executors);
-  const count = executors.reduce((sum, shape) => sum + npusOfShape(shape), 0);
-  const wrong = (why: string): MinipodError =>
-    new MinipodError('invalid_request', `topology: '${formatTopology(executors)}' has ${count} NPUs, ${why}`, { param: 'topology' });
-  if (npus !== undefined && npus !== count) throw wrong(`npus says ${npus}: leave it out`);
-  if (count > LIMITS.npus_max) throw wrong(`at most ${LIMITS.npus_max} are possible`);
-  return executors;
-}
 
 /** How experts are balanced, whichever way it was said. */
 export function expertBalancingOf({

@@ -9,16 +9,7 @@ import { podExperts } from './expert-stats.ts';
 import { speculativeOf } from './flowserve/drafters/speculative-config.ts';
 import type { ScaleOptions } from './flowserve/scale-shapes.ts';
 import { resolveModel } from './model/registry.ts';
-import {
-  type ContextOptions,
-  expertBalancingOf,
-  type GenerateOptions,
-  jobExecutorsOf,
-  type PodOptions,
-  parseOptions,
-  podOptionsSchema,
-  topologyOf,
-} from './options.ts';
+import { type ContextOptions, expertBalancingOf, type GenerateOptions, jobExecutorsOf, type PodOptions, parseOptions, podOptionsSchema } from './options.ts';
 import { type OpenModel, VirtualControl, type VirtualOptions, type VirtualPorts } from './platform/virtual-control.ts';
 import type { ContextsOf, ModelInfo, Pod, RebalanceOptions } from './pod.ts';
 import { podStats } from './pod-stats.ts';
@@ -31,6 +22,7 @@ import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleRe
 import { breathe } from './runtime/event-loop.ts';
 import { SeededRandom } from './runtime/seeded-random.ts';
 import { scaleSchema } from './scale-options.ts';
+import { topologyOf } from './topology-options.ts';
 import { asInspect } from './trace/inspection-events.ts';
 
 /** Seeds of requests that brought none are drawn from a stream of their own: how many there are changes no delay. */
@@ -43,7 +35,7 @@ const EVENTS_PER_TURN = 16_384;
 export async function createVirtualPod(options: PodOptions, openModel?: (folder: string) => Promise<OpenModel>): Promise<VirtualPod> {
   const { onProgress, inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
-  const { seed = 0, kv_blocks, memory_bytes, record, record_routing, ...others } = resolved;
+  const { seed = 0, kv_blocks, memory_bytes, record, record_routing, data_parallel_size: _, ...others } = resolved;
   const control = {
     ...others,
     topology: topologyOf(resolved),

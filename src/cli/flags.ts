@@ -80,6 +80,7 @@ export const POD_FLAGS = {
   model: { value: 'NAME_OR_DIR', help: 'a shipped model, or a folder in the Hugging Face layout' },
   topology: { value: 'TEXT', help: 'how work is laid out, as colocated:dp=2, pd:prefill=2xdp1tp2,decode=1xdp4 or moe-attention:domains=3x4,experts=8' },
   npus: { value: 'N', help: 'NPUs to emulate, short for --topology colocated:dp=N (default: 1)', read: number },
+  data_parallel_size: { value: 'N', help: 'DP groups, in vLLM’s words: the same as --topology colocated:dp=N', read: number },
   workers: { value: 'N', help: 'threads that host the NPUs', read: number },
   npu_workers: { value: 'LIST', help: 'the worker of each NPU, as 0,0,1 (default: equal runs)', read: workerList },
   kv_block_size: { value: 'N', help: 'positions that a KV block holds, a multiple of 16', read: number },
@@ -242,6 +243,7 @@ const flagUsage = (name: string, { value, negated }: Flag): string => `--${negat
 /** The value as it was read: the API parses it again. */
 function checked(field: z.ZodType, value: unknown): unknown {
   const result = field.safeParse(value, inWords);
-  if (!result.success) throw new InvalidArgumentError(`It ${firstIssue(result.error.issues).message}.`);
-  return value;
+  if (result.success) return value;
+  const { path, message } = firstIssue(result.error.issues);
+  throw new InvalidArgumentError(`${path.length === 0 ? 'It' : `${path.join('.')}:`} ${message}.`);
 }

@@ -69,6 +69,7 @@ describe('wrong usage', () => {
     [['generate', 'x', '--modle', 'y'], /unknown option '--modle'\n\(Did you mean --model\?\)/],
     [['generte', 'x'], /unknown command 'generte'\n\(Did you mean generate\?\)/],
     [['generate', 'x', '--npus', '0'], /'--npus <N>' argument '0' is invalid\. It must be at least 1, not 0/],
+    [['generate', 'x', '--eplb-config', '{}'], /argument '\{\}' is invalid\. num_redundant_experts: is required, an integer\./],
     [['generate', 'x', '--temperature', 'hot'], /'hot' is invalid\. It is not a number/],
     [['generate', 'x', '--logprobs', '2'], /need --json/],
     [['generate', 'x', '--workers', '5', '--npus', '2'], /workers: 5 threads for 2 NPUs/],

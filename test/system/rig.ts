@@ -6,12 +6,13 @@ import type { PodPlan } from '../../src/flowserve/pod-plan.ts';
 import type { ScaleOptions } from '../../src/flowserve/scale-shapes.ts';
 import { LivePod } from '../../src/live-pod.ts';
 import { resolveModel } from '../../src/model/registry.ts';
-import { jobExecutorsOf, type PodOptions, parseOptions, podOptionsSchema, topologyOf } from '../../src/options.ts';
+import { jobExecutorsOf, type PodOptions, parseOptions, podOptionsSchema } from '../../src/options.ts';
 import { Control } from '../../src/platform/control.ts';
 import type { ControlOptions } from '../../src/platform/control-handle.ts';
 import { toErrorRecord } from '../../src/protocol/errors.ts';
 import { monotonicClock } from '../../src/runtime/clock.ts';
 import { CONTROL_THREAD } from '../../src/runtime/directory.ts';
+import { topologyOf } from '../../src/topology-options.ts';
 import { LiveInspection } from '../../src/trace/live-inspection.ts';
 import { RogueOrder } from './rogue-order.ts';
 
@@ -46,7 +47,7 @@ export type Misbehaving = Pick<ControlOptions, 'worker_entry' | 'card_entry' | '
 export async function openRig(options: PodOptions, { lost_at_start, ...misbehaving }: Misbehaving = {}): Promise<Rig> {
   const { inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'rig');
-  const { model, npus: _, kv_blocks, memory_bytes, ...numbers } = resolved;
+  const { model, npus: _, data_parallel_size: _size, kv_blocks, memory_bytes, ...numbers } = resolved;
   const origin_ms = performance.timeOrigin + performance.now();
   const inspection = inspect === undefined ? null : new LiveInspection(inspect, origin_ms);
   const control = await Control.create(

@@ -10,6 +10,8 @@ describe('a topology', () => {
     [{ topology: 'colocated:dp=60' }, /task executor 0 \(colocated\) has dp 60 × tp 1 = 60 NPUs for 32 experts a layer; each NPU owns at least one/, 'npus'],
     [{ topology: 'pd:prefill=1xdp9,decode=1xdp33' }, /task executor 1 \(decode\) has dp 33 × tp 1 = 33 NPUs for 32 experts a layer/, 'topology'],
     [{ topology: 'pd', npus: 3 }, /'pd:prefill=1xdp1,decode=1xdp1' has 2 NPUs, npus says 3: leave it out/, 'topology'],
+    [{ npus: 2, data_parallel_size: 3 }, /'colocated:dp=2' has 2 DP groups, not 3: leave it out/, 'data_parallel_size'],
+    [{ topology: 'pd', data_parallel_size: 1 }, /decode=1xdp1' has 2 DP groups, not 1: leave it out/, 'data_parallel_size'],
     [{ topology: 'pd:prefill=32xdp8,decode=32xdp9' }, /has 544 NPUs, at most 512 are possible/, 'topology'],
     [{ topology: 'pd', workers: 4 }, /workers: 4 threads for 2 NPUs/, 'workers'],
     [{ ...PD, npu_workers: [1] }, /npu_workers: it names workers of 1 NPUs; it names the worker, from 0 to 1, of each of the 2 NPUs in order/, 'npu_workers'],
@@ -52,6 +54,11 @@ describe('a topology', () => {
     expect(error?.message).toMatch(why);
     expect(String(error?.param)).toBe(param);
   });
+
+  it.each([{ data_parallel_size: 3 }, { npus: 3, data_parallel_size: 3 }, { topology: 'colocated:dp=3,tp=2', data_parallel_size: 3 }])(
+    'should have as many DP groups as vLLM’s name for them says: %o',
+    (options) => withPod({ clock: 'virtual', kernels: 'hash', ...options }, async (pod) => expect((await pod.stats()).dp_groups).toHaveLength(3)),
+  );
 
   it('should put NPUs on the workers that it is told to', () =>
     withPod(

@@ -10,7 +10,7 @@ const folder = traceFolder();
 afterAll(() => folder[Symbol.dispose]());
 
 /** Those that the header names beside its `options`, and those that say where things go and how large memory may be: no run differs by them. */
-const BESIDE = ['model', 'topology', 'npus', 'workers', 'clock', 'seed', 'kernels', 'record_prompts'];
+const BESIDE = ['model', 'topology', 'npus', 'data_parallel_size', 'workers', 'clock', 'seed', 'kernels', 'record_prompts'];
 /** vLLM's words for `expert_balancing`; and `scale_max`, and `scale_min`, which are the topology's, beside `scaled`. */
 const ALIASES = ['enable_eplb', 'eplb_config', 'scale_max', 'scale_min'];
 const NOTHING_DIFFERS = ['record', 'record_when_full', 'record_routing', 'segment_bytes', 'memory_bytes'];
