@@ -250,7 +250,7 @@ export const dpGroup = setup({
     offer: assign(({ context, event }) => asked(context, event.type === 'OFFERED' ? offeredIn(context, event.id, event.offer) : [])),
     handOver: assign({
       outbox: ({ context, event }) => {
-        if (event.type === 'HANDED_OVER') context.scheduler.handOver(event.task, event.output);
+        if (event.type === 'HANDED_OVER') context.scheduler.handOver(event.task, event.output, event.drafts);
         return [];
       },
     }),

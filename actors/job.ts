@@ -87,10 +87,10 @@ const chooseExecutor = [
 
 /** To the decode task of the choice whose prefill has told something, if it has begun. */
 const tellDecode =
-  (messageOf: (output: readonly number[]) => TaskMessage) =>
+  (messageOf: (handoff: Handoff | null) => TaskMessage) =>
   ({ context, event }: { context: Job; event: JobMessage & { readonly task: Address } }): Commands['sendEach'] => {
     const decode = decodeTaskAddress(sequenceOf(context, event.task));
-    return context.open.includes(decode) ? [{ to: decode, message: messageOf('handoff' in event ? event.handoff.output : []) }] : [];
+    return context.open.includes(decode) ? [{ to: decode, message: messageOf('handoff' in event ? event.handoff : null) }] : [];
   };
 
 /** Both kinds of end wait for each task to let go; who waits for an executor has not begun. */
@@ -154,7 +154,10 @@ export const job = setup({
         TASK_LENT: [{ guard: 'choiceIsStopped' }, { actions: ['noteAhead', ...chooseExecutor] }],
         TASK_PREFILLED: [
           { guard: 'choiceIsStopped' },
-          { guard: 'decodeIsAhead', actions: ['noteCaughtUp', 'noteOutput', { type: 'sendEach', params: tellDecode((output) => handedOver(output)) }] },
+          {
+            guard: 'decodeIsAhead',
+            actions: ['noteCaughtUp', 'noteOutput', { type: 'sendEach', params: tellDecode((handoff) => handedOver(handoff?.output ?? [], handoff?.drafts)) }],
+          },
           { actions: chooseExecutor },
         ],
         DECODE_CHOSEN: [

@@ -48,6 +48,8 @@ function dpGroupOf(task: Task): Address {
   return task.dp_group;
 }
 
+const handoffOf = ({ output, offer, drafts }: Omit<Handoff, 'ahead'>): Handoff => ({ output, offer, ahead: false, ...(drafts && { drafts }) });
+
 /** Of decode that began ahead of its prefill's first token. */
 const handedOver = {
   HANDED_OVER: {
@@ -55,7 +57,7 @@ const handedOver = {
       type: 'send',
       params: ({ context, event }: { context: Task; event: Extract<TaskMessage, { type: 'HANDED_OVER' }> }) => ({
         to: dpGroupOf(context),
-        message: handOver(context.self, event.output),
+        message: handOver(context.self, event.output, event.drafts),
       }),
     },
   },
@@ -69,11 +71,11 @@ export const task = setup({
     noteHandedBack: assign(({ context: { sequence, handoff }, event }) => {
       if (event.type !== 'HANDED_BACK') return { sequence, handoff };
       const { output, offer } = event;
-      return { sequence: { ...sequence, output }, handoff: offer === null ? null : { output, offer, ahead: false } };
+      return { sequence: { ...sequence, output }, handoff: offer === null ? null : handoffOf({ output, offer }) };
     }),
     noteOutput: assign({
       handoff: ({ context: { handoff }, event }) =>
-        handoff !== null && event.type === 'HANDED_OVER' ? { output: event.output, offer: handoff.offer, ahead: false } : handoff,
+        handoff !== null && event.type === 'HANDED_OVER' ? handoffOf({ ...event, offer: handoff.offer }) : handoff,
     }),
   },
 }).createMachine({

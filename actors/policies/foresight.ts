@@ -24,10 +24,10 @@ export const keepable = ({ computed, hole }: RunningSequence): number => (hole <
  * from there on, also when it drafts again.
  */
 export function foreseen(running: RunningSequence, count: number, wanted: number): number {
-  const { sequence, stage, tokens, launched, sampling, foresight } = running;
+  const { sequence, tokens, launched, sampling, foresight } = running;
   if (foresight === 0) return -1;
   const samples = launched + count === tokens.length + sampling;
-  if (!samples || stage === 'prefill') return 0;
+  if (!samples) return 0;
   // Of what is left after this step the next one draws one token itself.
   const left = sequence.max_tokens - (tokens.length - sequence.prompt.length) - sampling - 2;
   if (sequence.drafts && wanted > 0) return Math.max(0, Math.min(foresight, left, wanted));

@@ -149,7 +149,12 @@ export class KvLending {
   }
 }
 
+const draftsOf = ({ foreseen }: RunningSequence): { drafts?: readonly number[] } => (foreseen.length > 0 ? { drafts: foreseen } : {});
+
 const prefilledOf = (running: RunningSequence, offer: KvOffer): Commands['send'] => ({
   to: running.task,
-  message: running.stage === 'prefill' ? prefilled({ output: outputTokens(running), offer, ahead: false }) : handedBack(outputTokens(running), offer),
+  message:
+    running.stage === 'prefill'
+      ? prefilled({ output: outputTokens(running), offer, ahead: false, ...draftsOf(running) })
+      : handedBack(outputTokens(running), offer),
 });

@@ -74,7 +74,8 @@ export class KvReceiving {
   }
 
   /** It comes with KV that lies elsewhere, and is received in turn. */
-  expect(running: RunningSequence, { offer, ahead }: Handoff): void {
+  expect(running: RunningSequence, { offer, ahead, drafts = [] }: Handoff): void {
+    running.foreseen = drafts;
     if (ahead) this.#ahead.add(running);
     const expected = { rank: running.rank, arrival: running.arrival, running, offer };
     this.#offers.set(running, expected);
@@ -111,8 +112,9 @@ export class KvReceiving {
   }
 
   /** What its prefill has generated is known. */
-  handedOver(running: RunningSequence, output: readonly number[]): void {
+  handedOver(running: RunningSequence, output: readonly number[], drafts: readonly number[] = []): void {
     if (!this.#ahead.delete(running)) return;
+    running.foreseen = drafts;
     running.tokens.push(...output.slice(outputOf(running)));
     const isThere = this.#tokenless.get(running);
     if (isThere === undefined) return;

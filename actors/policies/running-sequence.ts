@@ -37,6 +37,8 @@ export type RunningSequence = {
   readonly foresight: number;
   /** What they are computed from is missing from this position on, or some of it; −1: it is all there. */
   hole: number;
+  /** Drafts behind its last token that another group has computed. */
+  foreseen: readonly number[];
   /** Launched steps that compute it and have not come back. */
   flights: number;
   holding: Holding;
@@ -78,6 +80,7 @@ export const newRunningSequence = (
   drafting: newDraftHistory(),
   foresight,
   hole: -1,
+  foreseen: [],
   flights: 0,
   holding: noHolding(sequence),
   slot: -1,
@@ -102,9 +105,9 @@ const lastOutputOf = ({ stage, sequence }: RunningSequence): number => (stage ==
 export const tokensToLaunch = (running: RunningSequence): number =>
   outputOf(running) + running.sampling >= lastOutputOf(running) ? 0 : running.tokens.length + running.sampling - running.launched;
 
-/** Drafts that could lead to tokens which it still wants, beside one for each step that is launched: none while its prompt is computed. */
-export function draftsLeft(running: RunningSequence): number {
-  const { sequence, stage, launched, sampling, slack, foresight } = running;
+/** Drafts that could lead to tokens which it still wants, beside one for each step that is launched: none while its prompt is computed, up to `launched`. */
+export function draftsLeft(running: RunningSequence, launched = running.launched): number {
+  const { sequence, stage, sampling, slack, foresight } = running;
   if (stage === 'prefill' || !sequence.drafts || launched < sequence.prompt.length) return 0;
   // Who computes drafts knows how far it has got, and computes no more than are wanted.
   const further = foresight > 0 ? 0 : slack;

@@ -31,6 +31,21 @@ export function draftsFor(running: RunningSequence, sequences: number, spare: nu
   return 0;
 }
 
+/** Drafts that a sequence has brought along, for its first step here, of `rows` of its tokens: as many as pay and fit. */
+export function broughtDrafts(
+  running: RunningSequence,
+  rows: number,
+  spare: number,
+  sequences: number,
+  drafting: Drafting,
+  cache: RelationalTensorCache,
+): number {
+  const { foreseen, tokens, launched } = running;
+  if (foreseen.length === 0 || launched + rows < tokens.length) return 0;
+  const drafts = Math.min(foreseen.length, spare, draftsLeft(running, launched + rows - 1), drafting.lengthFor(running.drafting, sequences));
+  return drafts > 0 && cache.canAllocate(missingBlocks(running, rows + drafts, cache) + sequences) ? drafts : 0;
+}
+
 /** What came of a step's drafts; `us`: what it took, `draft_us` of that to compute those behind it. */
 export function noteDrafts(drafting: Drafting, launched: readonly Launched[], outcomes: readonly StepOutcome[], us: number, draft_us: number): void {
   let rows = 0;

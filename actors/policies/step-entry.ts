@@ -34,14 +34,16 @@ const ONE_SAMPLED: readonly number[] = [LAST_SAMPLED];
 
 /** The next `count` tokens; `granted`: so many KV blocks at the end of its table are new. A sequence that is attached is told of its whole table: what it shares, and what came from elsewhere. */
 export function stepEntry(running: RunningSequence, count: number, drafts: number, foresees: number, granted: number, attach: Sequence | null): StepEntry {
-  const { holding, tokens, launched, sampling, sequence, slot } = running;
+  const { holding, tokens, launched, sampling, sequence, slot, foreseen } = running;
+  const known = launched === tokens.length ? ONE_SAMPLED : count === 1 ? [tokens[launched] as number] : tokens.slice(launched, launched + count);
   const table = holding.blocks;
   const shared = attach === null ? 0 : holding.path.length;
   const first_block = attach === null ? table.length - granted : 0;
   return {
     slot,
     start: launched,
-    tokens: launched === tokens.length ? ONE_SAMPLED : count === 1 ? [tokens[launched] as number] : tokens.slice(launched, launched + count),
+    // Nobody at the NPU knows the drafts of a sequence that comes.
+    tokens: attach === null || drafts === 0 ? known : [...known, ...foreseen.slice(0, drafts)],
     first_block,
     blocks: first_block === table.length ? NOTHING : table.slice(first_block),
     shared,

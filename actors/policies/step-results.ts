@@ -23,6 +23,7 @@ export function landed(entry: Launched, outcome: StepOutcome, output: OutputRepo
   const start = running.computed;
   const before = tokens.length;
   leaveFlight(entry);
+  running.foreseen = outcome.foreseen ?? [];
   running.launched += outcome.more.length;
   const end = running.end === 'none' ? takeDrawn(running, outcome, start + 1, output) : GOES_ON;
   // Of one that is over, the tokens that it went on with are not known.

@@ -26,7 +26,7 @@ import { RelationalTensorCache } from './relational-tensor-cache.ts';
 import { RunningBatch, withTable } from './running-batch.ts';
 import { blocksForStep, missingBlocks, neverFits, newRunningSequence, outputTokens, type RunningSequence, tokensToLaunch } from './running-sequence.ts';
 import { cacheLimits, rankOf, type SchedulerLimits, STEPS_LAUNCHED_MAX } from './scheduler-limits.ts';
-import { draftRows, draftsFor, noteDrafts } from './step-drafts.ts';
+import { broughtDrafts, draftRows, draftsFor, noteDrafts } from './step-drafts.ts';
 import { type Launched, nextStep, type Planned, stepEntry } from './step-entry.ts';
 import { landed, leaveFlight } from './step-results.ts';
 import { isBefore, WaitingLine } from './waiting-line.ts';
@@ -102,9 +102,9 @@ export class StepScheduler {
   }
 
   /** What its prefill has generated, of one that came ahead of that; nothing where it is gone. */
-  handOver(task: Address, output: readonly number[]): void {
+  handOver(task: Address, output: readonly number[], drafts?: readonly number[]): void {
     const running = this.#byTask.get(task);
-    if (running !== undefined) this.handoffs.receiving.handedOver(running, output);
+    if (running !== undefined) this.handoffs.receiving.handedOver(running, output, drafts);
   }
 
   /** Lets a sequence go: at once, or when the last step or transfer of its blocks has ended, since they are still written or read until then. */
@@ -180,12 +180,12 @@ export class StepScheduler {
       else if (arrived !== null) {
         this.handoffs.receiving.start();
         this.#running.add(arrived);
-        // Its blocks are there, its next token's too.
-        arrived.isDecoding = true;
+        arrived.isDecoding = true; // its blocks are there, its next token's too
         messages.push({ to: arrived.task, message: decoding() });
         const rows = Math.min(tokensToLaunch(arrived), budget);
-        entries.push(this.#launch(arrived, rows, 0, arrived.sequence, launched));
-        budget -= rows;
+        const drafts = broughtDrafts(arrived, rows, budget - rows, this.#running.size, this.drafting, this.cache);
+        entries.push(this.#launch(arrived, rows, drafts, arrived.sequence, launched));
+        budget -= rows + drafts;
       } else break;
     }
     const mayWait = isAhead || !this.hasWork || this.handoffs.isUnderWay || this.cache.transfers.size + this.coming.wants.size > 0;

@@ -29,6 +29,8 @@ type Result = {
   readonly drafts: readonly number[];
   prompt_logprobs: PositionLogprobs[] | null;
   error: StepOutcome['error'];
+  /** Filled by whoever computes them. */
+  readonly foreseen?: number[];
 };
 
 const NO_DRAFTS: readonly number[] = [];
@@ -48,9 +50,10 @@ export class Readout {
     this.#sampler = sampler;
     this.#entries = entries;
     this.#slotTokens = slotTokens;
-    this.#results = entries.map(({ tokens, drafts: count }) => {
+    this.#results = entries.map(({ tokens, drafts: count, samples, generated, foresees }) => {
       const drafts = count === 0 ? NO_DRAFTS : tokens.slice(-count);
-      return { token: -1, logprobs: null, more: [], drafts, prompt_logprobs: null, error: null };
+      const result = { token: -1, logprobs: null, more: [], drafts, prompt_logprobs: null, error: null };
+      return samples && generated === 0 && foresees > 0 ? { ...result, foreseen: [] } : result;
     });
     this.#readings = this.#readingsOf(spans);
     const rows = this.#readings.length;

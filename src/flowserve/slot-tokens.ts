@@ -48,4 +48,4 @@ export class SlotTokens {
 }
 
 /** Which tokens it computes, and where, depends on what was drawn before it. */
-const isOpen = ({ tokens, drafts }: StepEntry): boolean => drafts > 0 || tokens[0] === LAST_SAMPLED;
+const isOpen = ({ tokens, drafts, attach }: StepEntry): boolean => (drafts > 0 && attach === null) || tokens[0] === LAST_SAMPLED;

@@ -110,7 +110,8 @@ export const receiving = (): TaskMessage => ({ type: 'RECEIVING' });
 export const decoding = (): TaskMessage => ({ type: 'DECODING' });
 export const lent = (handoff: Handoff): TaskMessage => ({ type: 'LENT', handoff });
 export const prefilled = (handoff: Handoff): TaskMessage => ({ type: 'PREFILLED', handoff });
-export const handedOver = (output: readonly number[]): TaskMessage => ({ type: 'HANDED_OVER', output });
+export const handedOver = (output: readonly number[], drafts?: readonly number[]): TaskMessage =>
+  drafts === undefined ? { type: 'HANDED_OVER', output } : { type: 'HANDED_OVER', output, drafts };
 export const nothingLeft = (): TaskMessage => ({ type: 'NOTHING_LEFT' });
 export const transferred = (): TaskMessage => ({ type: 'TRANSFERRED' });
 export const preempted = (): TaskMessage => ({ type: 'PREEMPTED' });
@@ -216,7 +217,8 @@ export const enqueueSequence = (task: Address, sequence: Sequence, stage: Stage 
 });
 export const abandon = (task: Address): DpGroupMessage => ({ type: 'ABANDON', task });
 export const stopFound = (task: Address): DpGroupMessage => ({ type: 'STOP_FOUND', task });
-export const handOver = (task: Address, output: readonly number[]): DpGroupMessage => ({ type: 'HANDED_OVER', task, output });
+export const handOver = (task: Address, output: readonly number[], drafts?: readonly number[]): DpGroupMessage =>
+  drafts === undefined ? { type: 'HANDED_OVER', task, output } : { type: 'HANDED_OVER', task, output, drafts };
 export const lead = (task_executor: Address, term: number, groups: readonly number[], cost: StepCost, long: LongPrompts): DpGroupMessage => ({
   type: 'LEAD',
   task_executor,

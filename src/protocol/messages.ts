@@ -83,9 +83,9 @@ export type KvOffer = {
 
 /**
  * What decode begins with: the tokens that prefill generated, and where the KV of all but the last of them is. `ahead`: the step that computes this KV, and
- * the last of the tokens, goes on: its layers come one by one, the token by HANDED_OVER.
+ * the last of the tokens, goes on: its layers come one by one, the token by HANDED_OVER. `drafts`: what prefill drafted behind that, if anything.
  */
-export type Handoff = { readonly output: readonly number[]; readonly offer: KvOffer; readonly ahead: boolean };
+export type Handoff = { readonly output: readonly number[]; readonly offer: KvOffer; readonly ahead: boolean; readonly drafts?: readonly number[] };
 
 /** Log-probabilities at one position: of the token itself, then of the best ones. */
 export type PositionLogprobs = { readonly logprob: number; readonly top_ids: readonly number[]; readonly top_logprobs: readonly number[] };
@@ -154,8 +154,8 @@ export type TaskMessage =
   | { readonly type: 'LENT'; readonly handoff: Handoff }
   /** Prefill: the first token is out, and the KV is lent to whoever goes on. */
   | { readonly type: 'PREFILLED'; readonly handoff: Handoff }
-  /** Decode that began ahead of it: prefill's first token. */
-  | { readonly type: 'HANDED_OVER'; readonly output: readonly number[] }
+  /** Decode that began ahead of it: prefill's first token, and its drafts. */
+  | { readonly type: 'HANDED_OVER'; readonly output: readonly number[]; readonly drafts?: readonly number[] }
   /** Decode that began ahead of it: with the first token all was said. */
   | { readonly type: 'NOTHING_LEFT' }
   /** Prefill: nobody needs its KV any more. */
@@ -201,7 +201,7 @@ export type DpGroupMessage =
   /** Its output process has met a stop string: with the last token it has all that it gets. */
   | { readonly type: 'STOP_FOUND'; readonly task: Address }
   /** What its prefill has generated, of one that was enqueued ahead of that. */
-  | { readonly type: 'HANDED_OVER'; readonly task: Address; readonly output: readonly number[] }
+  | { readonly type: 'HANDED_OVER'; readonly task: Address; readonly output: readonly number[]; readonly drafts?: readonly number[] }
   | LeaderMessage
   | PrefixMessage
   | GroupShapeMessage

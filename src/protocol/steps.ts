@@ -21,7 +21,7 @@ export type StepEntry = {
   readonly samples: boolean;
   /**
    * After its one token at most so many drafts are verified: those that the NPU's drafter has. Where the step before it was verified too, `start` and `generated` are
-   * the least that they may be; the NPU knows by how many tokens the slot has got further.
+   * the least that they may be; the NPU knows by how many tokens the slot has got further. With `attach` they are the last of `tokens`.
    */
   readonly drafts: number;
   /** Where drafts are computed: so many are to follow what this step draws; 0: only what they are computed from is kept up; −1: not even that, from now on. */
@@ -47,10 +47,12 @@ export type Drawn = { readonly token: number; readonly logprobs: PositionLogprob
 /**
  * What came of one entry, in the plan's order: `token` is −1 where none was sampled; `error` where logits were not finite, behind the tokens that are here.
  * `drafts`: those that were verified. As many of them as there are tokens in `more` are what the model drew itself, and each led to one more.
+ * `foreseen`: with the first token, drafts behind it, where layers compute them: so whoever goes on with the sequence elsewhere has them.
  */
 export type StepOutcome = Drawn & {
   readonly more: readonly Drawn[];
   readonly drafts: readonly number[];
   readonly prompt_logprobs: readonly PositionLogprobs[] | null;
   readonly error: ErrorRecord | null;
+  readonly foreseen?: readonly number[];
 };

@@ -85,6 +85,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'npu', 'reset'], // RANK_RESET
   ['type', 'npu', 'step', 'outcomes', 'digest', 'us', 'draft_us'], // STEP_DONE
   ['token', 'logprobs', 'more', 'drafts', 'prompt_logprobs', 'error'],
+  ['token', 'logprobs', 'more', 'drafts', 'prompt_logprobs', 'error', 'foreseen'],
   ['token', 'logprobs'],
   ['type', 'npu', 'step', 'error'], // STEP_FAILED
   // threads
@@ -216,7 +217,10 @@ const STRUCTURES: readonly (readonly string[])[] = [
   // prefill → decode
   ['type', 'handoff'], // LENT, PREFILLED
   ['output', 'offer', 'ahead'],
+  ['output', 'offer', 'ahead', 'drafts'],
+  ['type', 'output', 'drafts'], // HANDED_OVER
   ['type', 'task', 'output'], // HANDED_OVER, to a DP group
+  ['type', 'task', 'output', 'drafts'],
   ['npu', 'die', 'epoch', 'slot', 'serial', 'blocks'],
   // groups that stand by: HAND_BACK is as EXECUTOR_READY, TAKE_PART as SCHEDULED
   ['type', 'output', 'offer'], // HANDED_BACK

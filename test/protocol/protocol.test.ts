@@ -68,6 +68,8 @@ const crossing: readonly object[] = [
   constructors.lent({ output: [], offer: { npu: 1, die: 1, epoch: 1, slot: 2, serial: 3, blocks: [4, 0] }, ahead: true }),
   constructors.prefilled({ output: [5], offer: { npu: 1, die: 1, epoch: 1, slot: 2, serial: 3, blocks: [4, 0] }, ahead: false }),
   constructors.handOver('task/2147483649', [5]),
+  constructors.handOver('task/2147483649', [5], [6, 7]),
+  constructors.handedOver([5], [6, 7]),
   constructors.transferred(),
   constructors.receiving(),
   constructors.abandon('task/1'),

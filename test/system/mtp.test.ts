@@ -117,6 +117,24 @@ describe('drafts of MTP layers', () => {
     for (const [name, of] of tight.drafts) expect(Math.max(...of.keys()), name).toBeGreaterThan(21 + 60 - 8);
   });
 
+  it('should be there in the first step of decode, as prefill handed them over', async () => {
+    const story = casesOf('tiny-deepseek-v3').at(-1)?.token_ids ?? [];
+    const calls = [16, 21, 40].map(
+      (length): Call => ({ prompt: story.slice(0, length), options: { max_tokens: 20, temperature: 0.8, seed: length, ignore_eos: true } }),
+    );
+    const options = { speculative_config: { ...MTP, num_speculative_tokens: 2 } } as const;
+    const colocated = await draftsAt(options, calls);
+    for (const kv_transfer of ['request', 'layer'] as const) {
+      const apart = await draftsAt({ ...options, topology: 'pd:prefill=1,decode=1', kv_transfer }, calls);
+      expect(compared(apart.drafts, colocated.drafts).differing).toEqual([]);
+      for (const { prompt } of calls) {
+        const first = apart.drafts.get(`0: ${prompt}`)?.get(prompt.length + 1);
+        expect(first, `${kv_transfer}, ${prompt.length} tokens`).toHaveLength(2);
+        expect(first).toEqual(colocated.drafts.get(`0: ${prompt}`)?.get(prompt.length + 1));
+      }
+    }
+  });
+
   it('should bring a virtual pod’s TPOT to a step’s time by 1 + acceptance, tokens as without (xDeepServe §7: (93 + 2) / 1.9)', async () => {
     const options = { clock: 'virtual', kernels: 'hash', hash_foreseeable: 0.9, topology: 'colocated:dp=4', prefix_caching: false } as const;
     const timed = (more: PodOptions) =>

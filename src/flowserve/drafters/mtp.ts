@@ -45,7 +45,15 @@ export type PredictorSeat = {
 };
 
 /** A sequence that is drafted for: its last row, the position of the token drawn last, output tokens up to that, and how many drafts it wants. */
-type Lead = { readonly slot: number; row: number; readonly position: number; readonly generated: number; readonly wanted: number };
+type Lead = {
+  readonly slot: number;
+  row: number;
+  readonly position: number;
+  readonly generated: number;
+  readonly wanted: number;
+  /** Its outcome tells them. */
+  readonly told: number[] | undefined;
+};
 
 /** The rows of a round; `captured`: what it runs in graph mode. */
 type Round = { rows: number; spans: Span[]; leads: Lead[]; captured: readonly Part[] };
@@ -171,7 +179,7 @@ export class MultiTokenPrediction implements Drafter {
       // The next step draws one token itself.
       const wanted = Math.min(foresees, (this.#tokensOf[slot] ?? 0) - drawn - 1);
       if (entry.samples && rows === known && outcome.error === null && wanted > 0)
-        round.leads.push({ slot, row: to + rows - 1, position: start + rows, generated: drawn, wanted });
+        round.leads.push({ slot, row: to + rows - 1, position: start + rows, generated: drawn, wanted, told: outcome.foreseen as number[] | undefined });
     }
   }
 
@@ -243,10 +251,12 @@ export class MultiTokenPrediction implements Drafter {
 
   #guess({ leads }: Round, at: number, from: number, count: number, first: number): void {
     for (let index = 0; index < count; index++) {
-      const { slot, position, generated } = leads[from + index] as Lead;
+      const { slot, position, generated, told } = leads[from + index] as Lead;
       const drafts = this.#drafts[slot] as number[];
       const token = this.#seat.sampler.guess(slot, first + index, position + 1 + at, generated + at, drafts);
-      if (token >= 0) drafts.push(token);
+      if (token < 0) continue;
+      drafts.push(token);
+      told?.push(token);
     }
   }
 }
