@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { createApp } from '../../src/api/index.ts';
+import { runs } from '../property-runs.ts';
 import { post } from './ask.ts';
 import { FakePod } from './fake-pod.ts';
 
@@ -149,7 +150,7 @@ describe('malformed requests', () => {
         const response = await post(app, path, body);
         expect({ status: response.status, error: response.status === 200 ? null : await response.text() }).toEqual({ status: 200, error: null });
       }),
-      { numRuns: 300 },
+      { numRuns: runs(300) },
     );
   }, 60_000);
 

@@ -6,6 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { loadsOf, readLoads, tableNamed } from '../../src/cli/loads-file.ts';
 import { readTorch } from '../../src/cli/torch-file.ts';
 import { readPickle } from '../../src/cli/torch-pickle.ts';
+import { runs } from '../property-runs.ts';
 
 const fileOf = (name: string): string => fileURLToPath(new URL(`./sglang/${name}.pt`, import.meta.url));
 const windowsOf = (name: string): readonly (readonly (readonly number[])[])[] => tableNamed(readLoads(fileOf(name)), fileOf(name), undefined).windows;
@@ -60,7 +61,7 @@ describe('a dump of SGLang’s recorder', () => {
           expect(error).toMatchObject({ code: 'invalid_request', message: expect.stringMatching(/^x\.pt: /) });
         }
       }),
-      { numRuns: 300 },
+      { numRuns: runs(300) },
     );
     expect(() => readTorch(whole.subarray(0, 1_000), 'x.pt')).toThrow('x.pt: it is a zip that is cut off or damaged');
   });

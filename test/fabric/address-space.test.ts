@@ -6,6 +6,7 @@ import { GUARD_BYTES, globalAddress, offsetOf, segmentOf } from '../../src/fabri
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { Arena } from '../../src/fabric/arena.ts';
 import { allocateSegments, planMemory, SEGMENT_HEAD_BYTES } from '../../src/fabric/memory-plan.ts';
+import { runs } from '../property-runs.ts';
 import { SEGMENTS } from './segments.ts';
 import { payloadOf } from './two-threads.ts';
 
@@ -27,7 +28,7 @@ describe('planning memory', () => {
           for (const other of spans.slice(0, index)) expect(other.segment !== segment || other.to <= from || to <= other.from).toBe(true);
         }
       }),
-      { numRuns: 100 },
+      { numRuns: runs(100) },
     );
   });
 

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { BlockPool, type BlockPoolPlace } from '../../src/fabric/block-pool.ts';
 import { allocateSegments, planMemory } from '../../src/fabric/memory-plan.ts';
+import { runs } from '../property-runs.ts';
 import { SEGMENTS } from './segments.ts';
 
 const BLOCKS = 12;
@@ -53,7 +54,7 @@ describe.each(SEGMENTS)('a pool of blocks over %i segments', (segments) => {
         }
         expect(new Map([...pool.holders()].sort())).toEqual(new Map([...held].sort()));
       }),
-      { numRuns: 100 },
+      { numRuns: runs(100) },
     );
   });
 

@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { CONTROL_PAGE_BYTES, ControlPage } from '../../src/fabric/control-page.ts';
 import { type Holding, LeaderLease } from '../../src/fabric/leader-lease.ts';
+import { runs } from '../property-runs.ts';
 
 const LENGTH_MS = 100;
 
@@ -32,7 +33,7 @@ it('is held by one at a time, under terms that count up, and passes on when it r
         expect(lease.holding).toEqual(held);
       }
     }),
-    { numRuns: 200 },
+    { numRuns: runs(200) },
   );
 });
 

@@ -6,6 +6,7 @@ import { FRAMES_PER_TURN, type Links } from '../../src/fabric/links.ts';
 import { PAYLOAD_BYTES_MAX } from '../../src/fabric/ring-layout.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
 import { MessagePort } from '../../src/runtime/message-port.ts';
+import { runs } from '../property-runs.ts';
 import { SEGMENTS } from './segments.ts';
 import { frame, longPayloadOf, payloadOf, twoThreads } from './two-threads.ts';
 
@@ -110,7 +111,7 @@ describe.each(SEGMENTS)('links over %i segments', (segments) => {
         a.flush();
         expect(dataOf(a)).toMatchObject({ waiting: 0, waiting_bytes: 0, slab_bytes: 0, ring_free_bytes: 8_192 });
       }),
-      { numRuns: 12 },
+      { numRuns: runs(12) },
     );
   });
 
@@ -156,7 +157,7 @@ describe.each(SEGMENTS)('links over %i segments', (segments) => {
         expect([...expected.values()].flat()).toEqual([]);
         for (const links of both) for (const { waiting, slab_bytes } of links.counters()) expect([waiting, slab_bytes]).toEqual([0, 0]);
       }),
-      { numRuns: 200 },
+      { numRuns: runs(200) },
     );
   });
 

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { addressText, offsetOf, segmentOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { allocateSegments, planMemory } from '../../src/fabric/memory-plan.ts';
+import { runs } from '../property-runs.ts';
 import { SEGMENTS } from './segments.ts';
 
 /** Regions of several sizes, spread over so many small segments. */
@@ -33,7 +34,7 @@ describe.each(SEGMENTS)('the region table over %i segments', (segments) => {
           else expect(() => table.check(address, bytes, 'read', 'npu/9')).toThrow(/^npu\/9 may not read/);
         },
       ),
-      { numRuns: 300 },
+      { numRuns: runs(300) },
     );
   });
 

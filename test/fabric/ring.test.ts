@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { FRAME_KIND, type FrameAddress, RingConsumer, RingProducer } from '../../src/fabric/ring.ts';
 import { clearRing, inlineBytesMax, PAYLOAD_BYTES_MAX, type RingShape, ringBytes, wholeBytesMax } from '../../src/fabric/ring-layout.ts';
 import { Scratch } from '../../src/fabric/scratch.ts';
+import { runs } from '../property-runs.ts';
 
 const EPOCH = 7;
 const SHAPES: readonly RingShape[] = [
@@ -75,7 +76,7 @@ describe.each(SHAPES)('a ring of $capacity bytes with a slab of $slab_bytes', (s
           }
         }
       }),
-      { numRuns: 150 },
+      { numRuns: runs(150) },
     );
   });
 
@@ -98,7 +99,7 @@ describe.each(SHAPES)('a ring of $capacity bytes with a slab of $slab_bytes', (s
         expect(consumer.payloadWord(1)).toBe(words[1]);
         expect([consumer.next(), producer.free_bytes, producer.slab?.bytes ?? 0]).toEqual([false, shape.capacity, 0]);
       }),
-      { numRuns: 40 },
+      { numRuns: runs(40) },
     );
   });
 

@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { SlabReader, SlabWriter, slabPayloadBytesMax } from '../../src/fabric/slab.ts';
+import { runs } from '../property-runs.ts';
 
 const CAPACITY = 1_024;
 const AT = 4_096;
@@ -51,7 +52,7 @@ describe('a slab', () => {
         reader.release();
         expect(writer.bytes).toBe(0);
       }),
-      { numRuns: 200 },
+      { numRuns: runs(200) },
     );
   });
 

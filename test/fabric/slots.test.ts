@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import type { RingShape } from '../../src/fabric/ring-layout.ts';
 import { SLOT_WORDS, SlotConsumer, SlotProducer } from '../../src/fabric/slots.ts';
+import { runs } from '../property-runs.ts';
 
 const SLOTS = 8;
 const SHAPE: RingShape = { offset: 128, capacity: SLOTS * SLOT_WORDS * 4, slab_bytes: 0 };
@@ -48,6 +49,6 @@ it('slots come whole, in order, once published and never before, and their room 
         }
       }
     }),
-    { numRuns: 200 },
+    { numRuns: runs(200) },
   );
 });

@@ -10,6 +10,7 @@ import { KernelRecorder } from '../../src/model/kernels/program.ts';
 import { colocated, parseTopology } from '../../src/protocol/topology.ts';
 import { folderOf, MODELS } from '../golden/goldens.ts';
 import { type BareModel, generateGreedily, loadBareModel } from '../golden/one-npu.ts';
+import { runs } from '../property-runs.ts';
 import { type Call, generate, makeHashPod, SHAPE } from './hash-rig.ts';
 
 const VOCABULARY = 2_048;
@@ -50,7 +51,7 @@ describe('decode in graph mode', () => {
         expect(got.digests.length).toBeGreaterThan(0);
         for (const [index, bytes] of results(eager).entries()) expect(Buffer.compare(bytes, results(graph)[index] as Buffer)).toBe(0);
       }),
-      { numRuns: 5 },
+      { numRuns: runs(5) },
     );
   });
 
@@ -69,7 +70,7 @@ describe('decode in graph mode', () => {
         expect(got).toEqual(expected);
         for (const [index, bytes] of results(eager).entries()) expect(Buffer.compare(bytes, results(graph)[index] as Buffer)).toBe(0);
       }),
-      { numRuns: 4 },
+      { numRuns: runs(4) },
     );
   });
 });
@@ -254,7 +255,7 @@ describe('the sort of (token, expert) pairs in WASM', async () => {
           expect(inWasm.filter(({ pairs }) => pairs !== 0)).toEqual(shares);
         },
       ),
-      { numRuns: 60 },
+      { numRuns: runs(60) },
     );
   });
 });

@@ -6,6 +6,7 @@ import { placementShape } from '../../src/flowserve/expert-routing.ts';
 import { layersWithExperts, writeSlot } from '../../src/flowserve/expert-slots.ts';
 import { loadHashWeights } from '../../src/flowserve/hash-model/hash-layout.ts';
 import { colocated, executorOfNpu, parseTopology, type Topology } from '../../src/protocol/topology.ts';
+import { runs } from '../property-runs.ts';
 import { type Call, generate, type HashPod, makeHashPod, SHAPE, VERSION } from './hash-rig.ts';
 
 const CALLS = (npus: number): Call[] => Array.from({ length: npus }, (_, npu) => ({ npu, prompt: [npu, 7, 8, 9, 10, 11 + npu], max_tokens: 6 }));
@@ -85,7 +86,7 @@ describe('experts in slots', () => {
         expect(generate(pod, CALLS(npus)).tokens).toEqual(EXPECTED[npus - 1]);
         for (const program of pod.programs) expect([program.exchange.refused, program.refusals]).toEqual([0, 0]);
       }),
-      { numRuns: 60 },
+      { numRuns: runs(60) },
     );
   });
 
@@ -148,7 +149,7 @@ describe('slots that change', () => {
         expect(tokens).toEqual(EXPECTED[npus - 1]);
         refusals[options.schedule ?? 'dataflow'] += pod.programs.reduce((sum, program) => sum + program.refusals, 0);
       }),
-      { numRuns: 100 },
+      { numRuns: runs(100) },
     );
     expect(Math.min(refusals.dataflow, refusals.domains)).toBeGreaterThan(50);
   });

@@ -6,6 +6,7 @@ import { SLOT_SHIFT } from '../../src/flowserve/expert-slots.ts';
 import type { SplitShape, Topology } from '../../src/protocol/topology.ts';
 import { dueOf } from '../../src/xccl/due-time.ts';
 import { laneOf } from '../../src/xccl/lane.ts';
+import { runs } from '../property-runs.ts';
 import type { Call } from './hash-rig.ts';
 import { generate, makeHashPod } from './hash-rig.ts';
 
@@ -47,7 +48,7 @@ it('should give the tokens of one NPU, however many attention NPUs ask at once, 
         }
       },
     ),
-    { numRuns: 25 },
+    { numRuns: runs(25) },
   );
   expect(joined).toBeGreaterThan(0);
   expect(onSecondLane).toBeGreaterThan(0);
@@ -88,7 +89,7 @@ it('should compute first what is due first, with all else of its layer, in which
       expect(layers.map(firstOf)).toEqual([...layers.map(firstOf)].sort((a, b) => a - b));
       expect([...layers].sort()).toEqual([...new Set(all.map(({ layer }) => layer))].sort());
     }),
-    { numRuns: 100 },
+    { numRuns: runs(100) },
   );
 });
 

@@ -14,6 +14,7 @@ import type { Message, Stage } from '../../src/protocol/messages.ts';
 import type { Begun, TextTerms, TokenOut } from '../../src/protocol/output.ts';
 import { greedySequence } from '../golden/greedy.ts';
 import { TINY } from '../model/checkpoint-folder.ts';
+import { runs } from '../property-runs.ts';
 import { joined, parse } from './parsers/parse.ts';
 
 const tokenizer = await loadTokenizer(TINY['tiny-deepseek-v3']);
@@ -108,7 +109,7 @@ describe('an output process', () => {
         expect(joined(parsed)).toEqual(joined(Object.keys(named).length === 0 ? [] : parse(named, text)));
         if (finishes[0]?.stop_string === null) expect(text).toBe(tokenizer.decode(all, { skipSpecialTokens: how.skip_special_tokens }));
       }),
-      { numRuns: 300 },
+      { numRuns: runs(300) },
     );
   });
 

@@ -12,6 +12,7 @@ import { PLAIN_TEXT } from '../../src/protocol/constructors.ts';
 import type { Sequence } from '../../src/protocol/messages.ts';
 import { ATTEMPTS_MAX, attemptOf, callOf, jobExecutorOf, requestId } from '../../src/protocol/request-ids.ts';
 import { GREEDY } from '../golden/greedy.ts';
+import { runs } from '../property-runs.ts';
 import type { TakerArgs, TakerResult } from './record-taker.ts';
 
 const RECORDS = 12;
@@ -125,7 +126,7 @@ describe('request records', () => {
         for (const { call } of open.values()) call.close();
         expect(records.used).toEqual({ calls: 0, records: 0, pages: 0 });
       }),
-      { numRuns: 150 },
+      { numRuns: runs(150) },
     );
   });
 

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Detokenizer } from '../../src/model/detokenizer.ts';
 import { loadTokenizer } from '../../src/model/tokenizer.ts';
+import { runs } from '../property-runs.ts';
 import { TINY } from './checkpoint-folder.ts';
 
 const tokenizer = await loadTokenizer(TINY['tiny-deepseek-v3']);
@@ -18,7 +19,7 @@ describe('Detokenizer', () => {
         const text = ids.map((each) => detokenizer.push(each)).join('') + detokenizer.flush();
         expect(text).toBe(tokenizer.decode(ids, { skipSpecialTokens: true }));
       }),
-      { numRuns: 2000 },
+      { numRuns: runs(2000) },
     );
   });
 

@@ -9,6 +9,7 @@ import { checkInventory } from '../../src/model/inventory.ts';
 import { INT8_INPUTS_MAX } from '../../src/model/kernels/kernels.ts';
 import { checkScales, scaleOf } from '../../src/model/quantization.ts';
 import type { StoredTensor } from '../../src/model/safetensors.ts';
+import { runs } from '../property-runs.ts';
 import { scratchFolder, smallCheckpoint } from '../quantize/small-checkpoint.ts';
 import { errorOf, readJson } from './checkpoint-folder.ts';
 
@@ -78,7 +79,7 @@ describe('a quantised checkpoint', () => {
         expect(message).toContain(said);
         expect(message).toContain(join(model, 'model.safetensors'));
       }),
-      { numRuns: 300 },
+      { numRuns: runs(300) },
     );
   });
 
@@ -137,7 +138,7 @@ describe('a quantised checkpoint', () => {
           `${file}: tensor ${scaleOf(weight)}: expected positive, finite scales, found ${value} for output ${output}`,
         );
       }),
-      { numRuns: 20 },
+      { numRuns: runs(20) },
     );
     copyFileSync(join(model, 'model.safetensors'), file);
     openCheckpoint(damaged).close();

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { readSafetensorsHeader } from '../../src/model/safetensors.ts';
+import { runs } from '../property-runs.ts';
 import { errorOf, safetensors, TINY, temporaryFolder } from './checkpoint-folder.ts';
 
 function readBytes(bytes: Uint8Array) {
@@ -77,7 +78,7 @@ describe('readSafetensorsHeader', () => {
         const error = errorOf(() => read(original.subarray(0, length)));
         expect(error.message).toContain(file);
       }),
-      { numRuns: 50 },
+      { numRuns: runs(50) },
     );
     fc.assert(
       fc.property(fc.nat(small.byteLength * 8 - 1), fc.nat(7), (at, bit) => {
@@ -90,7 +91,7 @@ describe('readSafetensorsHeader', () => {
           expect(error).toMatchObject({ name: 'MinipodError', code: 'invalid_checkpoint', message: expect.stringContaining(file) });
         }
       }),
-      { numRuns: 500 },
+      { numRuns: runs(500) },
     );
   });
 
@@ -113,7 +114,7 @@ describe('readSafetensorsHeader', () => {
           expect(error).toMatchObject({ name: 'MinipodError', code: 'invalid_checkpoint', message: expect.stringContaining(file) });
         }
       }),
-      { numRuns: 300 },
+      { numRuns: runs(300) },
     );
   });
 });

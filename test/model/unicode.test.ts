@@ -106,7 +106,7 @@ describe('pinned patterns', () => {
       fc.property(fc.string({ unit: fc.constantFrom(...'aZ09 \n\r\t\'sSé中\u0301_!"\u00a0\u0085ー') }), (text) => {
         expect(split(ours, text)).toEqual(split(library, text));
       }),
-      { numRuns: 500 },
+      { numRuns: runs(500) },
     );
   });
 

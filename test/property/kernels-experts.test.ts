@@ -3,6 +3,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { gateScratchBytes } from '../../src/model/kernels/kernels.ts';
 import { combine } from '../golden/reference.ts';
 import { type Chosen, gateSigmoid, gateSoftmax, type SigmoidGate } from '../golden/reference-gating.ts';
+import { runs } from '../property-runs.ts';
 import { createArena, expectSameBits, noise, RUNS } from './kernels-arena.ts';
 
 const arena = await createArena();
@@ -53,7 +54,7 @@ describe('gating', () => {
           });
         },
       ),
-      { numRuns: 3 * RUNS },
+      { numRuns: runs(3) * RUNS },
     );
   });
 
@@ -66,7 +67,7 @@ describe('gating', () => {
           expect(got).toEqual(gateSoftmax(logits.slice(r * n, (r + 1) * n), topK, normalise));
         });
       }),
-      { numRuns: 3 * RUNS },
+      { numRuns: runs(3) * RUNS },
     );
   });
 
@@ -144,7 +145,7 @@ describe('around the experts', () => {
           expectSameBits(arena.readFloats(x, rows * stride), arena.readFloats(expected, rows * stride));
         },
       ),
-      { numRuns: 2 * RUNS },
+      { numRuns: runs(2) * RUNS },
     );
   });
 

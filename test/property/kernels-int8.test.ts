@@ -3,6 +3,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { INT8_INPUTS_MAX, PANEL, packedBytes, panelBytes } from '../../src/model/kernels/kernels.ts';
 import { at } from '../golden/reference.ts';
 import { matvecInt8, quantize, scaleOf } from '../golden/reference-int8.ts';
+import { runs } from '../property-runs.ts';
 import { createArena, expectSameBits, noise, RUNS } from './kernels-arena.ts';
 
 const arena = await createArena();
@@ -48,7 +49,7 @@ describe('INT8 products', () => {
         for (let r = 0; r < rows; r++)
           expectSameBits(y.slice(r * outDim, (r + 1) * outDim), matvecInt8(x.slice(r * inDim, (r + 1) * inDim), w, scales, outDim));
       }),
-      { numRuns: 2 * RUNS },
+      { numRuns: runs(2) * RUNS },
     );
   });
 

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
 import { packedBytes } from '../../src/model/kernels/kernels.ts';
 import { matvec } from '../golden/reference.ts';
+import { runs } from '../property-runs.ts';
 import { createArena, expectSameBits, noise, RUNS, toBf16 } from './kernels-arena.ts';
 
 const arena = await createArena();
@@ -41,7 +42,7 @@ describe('matmul', () => {
         const y = run(dtype, x, w, rows, inDim, outDim);
         for (let r = 0; r < rows; r++) expectSameBits(y.slice(r * outDim, (r + 1) * outDim), matvec(x.subarray(r * inDim, (r + 1) * inDim), w, outDim));
       }),
-      { numRuns: 2 * RUNS },
+      { numRuns: runs(2) * RUNS },
     );
   });
 

@@ -5,6 +5,7 @@ import { SAMPLING_WORDS, writeSamplingParams } from '../../src/model/kernels/sam
 import { f, laneSum, log, exp as referenceExp } from '../golden/reference.ts';
 import { ranked } from '../golden/reference-gating.ts';
 import { type Draw, gumbel, keptTokens, philox, sample } from '../golden/reference-sampling.ts';
+import { runs } from '../property-runs.ts';
 import { createArena, expectSameBits, noise, RUNS } from './kernels-arena.ts';
 
 const arena = await createArena();
@@ -78,7 +79,7 @@ describe('questions about a row', () => {
         expect(kernels.allFinite(at, n)).toBe(1);
         for (const bad of [NaN, Infinity, -Infinity]) expect(kernels.allFinite(arena.floats(logits.with(seed % n, bad)), n)).toBe(0);
       }),
-      { numRuns: 2 * RUNS },
+      { numRuns: runs(2) * RUNS },
     );
   });
 });
@@ -111,7 +112,7 @@ describe('sampleRow', () => {
         const logits = noise(seed)(n).map((v) => (coarse ? Math.round(v) : v * 2));
         expect(draw(logits, d)).toBe(sample(logits, d));
       }),
-      { numRuns: 10 * RUNS },
+      { numRuns: runs(10) * RUNS },
     );
   });
 

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
 import { at, bitsOf, f, floatOf } from '../golden/reference.ts';
 import { type Quantized, quantize } from '../golden/reference-int8.ts';
+import { runs } from '../property-runs.ts';
 import { createArena, expectSameBits, noise, RUNS } from './kernels-arena.ts';
 
 const arena = await createArena();
@@ -102,7 +103,7 @@ describe('INT8 with one scale a token', () => {
           );
         });
       }),
-      { numRuns: 6 * RUNS },
+      { numRuns: runs(6) * RUNS },
     );
   });
 
@@ -205,7 +206,7 @@ describe('rows in BF16', () => {
         const want = Array.from({ length: s.rows * s.dim }, (_, i) => bf16(at(bits, Math.floor(i / s.dim) * s.stride + (i % s.dim))));
         expect([...runPack(bits, s)]).toEqual(want);
       }),
-      { numRuns: 2 * RUNS },
+      { numRuns: runs(2) * RUNS },
     );
   });
 

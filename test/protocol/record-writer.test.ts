@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { Packr, Unpackr } from 'msgpackr';
 import { describe, expect, it } from 'vitest';
 import { RecordWriter } from '../../src/protocol/record-writer.ts';
+import { runs } from '../property-runs.ts';
 
 /** As many as one byte names stand between those that are written here. */
 const OTHERS = Array.from({ length: 29 }, (_, index) => [`other_${index}`]);
@@ -52,13 +53,13 @@ describe('the writer of records', () => {
         const bytes = mapWriter.write([record, others]);
         expect(Buffer.compare(new Uint8Array(mapWriter.words.buffer, 0, bytes), mapPackr.pack([record, others]))).toBe(0);
       }),
-      { numRuns: 500 },
+      { numRuns: runs(500) },
     );
     for (const unknown of [new Map(), { a: new Date() }, [1n], { a: new Uint8Array(2) }]) expect(mapWriter.write(unknown)).toBe(-1);
   });
 
   it('writes any declared message as msgpackr does', () => {
-    fc.assert(fc.property(message, expectSame), { numRuns: 500 });
+    fc.assert(fc.property(message, expectSame), { numRuns: runs(500) });
   });
 
   it('writes the same where objects under some keys come again, in other places and after it has grown', () => {
@@ -71,7 +72,7 @@ describe('the writer of records', () => {
           expect(Buffer.compare(new Uint8Array(keeping.words.buffer, 0, bytes), mapPackr.pack(record))).toBe(0);
         }
       }),
-      { numRuns: 300 },
+      { numRuns: runs(300) },
     );
   });
 

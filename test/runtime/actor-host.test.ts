@@ -5,6 +5,7 @@ import { assign, setup } from 'xstate';
 import type { Address } from '../../src/protocol/address.ts';
 import type { Commands, Message } from '../../src/protocol/messages.ts';
 import { ActorHost, type HostPorts, MAILBOX_MAX } from '../../src/runtime/actor-host.ts';
+import { runs } from '../property-runs.ts';
 
 const collector = setup({ types: {} as { context: { got: number[] }; events: { type: 'LOAD'; tokens: number } | { type: 'STARTED' } } }).createMachine({
   context: { got: [] },
@@ -131,7 +132,7 @@ describe('an actor host', () => {
         while (host.hasMail) host.turn();
         expect(actors.map((actor) => gotBy(host, actor))).toEqual(sent);
       }),
-      { numRuns: 100 },
+      { numRuns: runs(100) },
     );
   });
 });

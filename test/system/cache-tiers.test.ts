@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Completion, Pod, PodOptions } from '../../src/index.ts';
+import { runs } from '../property-runs.ts';
 import { withPod } from './pods.ts';
 
 const HASH = { clock: 'virtual', kernels: 'hash' } as const;
@@ -50,8 +51,8 @@ describe('the tiers of a pod’s cache', () => {
       },
     );
     // A seed that is known to swap both ways, then others.
-    await fc.assert(property, { numRuns: 4, seed: 4 });
-    await fc.assert(property, { numRuns: 6 });
+    await fc.assert(property, { numRuns: runs(4), seed: 4 });
+    await fc.assert(property, { numRuns: runs(6) });
     expect(seen.out).toBeGreaterThan(0);
     expect(seen.in).toBeGreaterThan(0);
     expect(seen.preemptions).toBeGreaterThan(0);

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { serve } from '../../src/api/index.ts';
 import type { ChunkRecord } from '../../src/protocol/caller.ts';
 import { UnreadChunks } from '../../src/unread-chunks.ts';
+import { runs } from '../property-runs.ts';
 import { liveBytes } from './clients.ts';
 import { crowd, talesAlone } from './crowd-clients.ts';
 import { expectNothingLeft, sharedPod } from './pods.ts';
@@ -64,7 +65,7 @@ describe('chunks that wait for their reader', () => {
         expect(read).toEqual(told);
         expect(unread.take()).toEqual([]);
       }),
-      { numRuns: 50 },
+      { numRuns: runs(50) },
     );
   });
 });

@@ -8,6 +8,7 @@ import { replayTrace } from '../../src/trace/replay-trace.ts';
 import { parseRunHeader } from '../../src/trace/run-header.ts';
 import { decodeRecord } from '../../src/trace/trace-codec.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
+import { runs } from '../property-runs.ts';
 import { traceFolder } from '../trace/files.ts';
 import { askFour, endsWhen, expectAnswersOfOneNpu, expectTokensOf, PROMPTS, wishes } from './as-on-one-npu.ts';
 import { withPod } from './pods.ts';
@@ -56,7 +57,7 @@ it('tokens of the hash model should be those of one NPU, however many attention 
       wishes,
       (options, wished) => expectTokensOf(one, options, wished),
     ),
-    { numRuns: 10 },
+    { numRuns: runs(10) },
   );
 });
 

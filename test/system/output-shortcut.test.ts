@@ -9,6 +9,7 @@ import type { Chunk, LinkStats, Pod } from '../../src/index.ts';
 import type { ChunkRecord } from '../../src/protocol/caller.ts';
 import type { MinipodError } from '../../src/protocol/errors.ts';
 import { requestId } from '../../src/protocol/request-ids.ts';
+import { runs } from '../property-runs.ts';
 import { expectNothingLeft, sharedPod, sleep } from './pods.ts';
 import { readNothingFrom } from './reading-nothing.ts';
 import { openRig } from './rig.ts';
@@ -119,7 +120,7 @@ describe('a delivery', () => {
         expect(counts.all).toEqual({ finished: { stop: 0, length: CHOICES, cancelled: 0, failed: 0 }, prompt_tokens: 2, generation_tokens: CHOICES * TOKENS });
         expect([...counts.groups.values()].reduce((sum, { generation_tokens }) => sum + generation_tokens, 0)).toBe(CHOICES * TOKENS);
       }),
-      { numRuns: 200 },
+      { numRuns: runs(200) },
     );
   });
 
@@ -248,7 +249,7 @@ describe('a delivery', () => {
           expect(texts).toEqual(Array.from({ length: TOKENS }, (_, index) => textOf(choice, index)));
         }
       }),
-      { numRuns: 200 },
+      { numRuns: runs(200) },
     );
   });
 

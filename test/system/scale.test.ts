@@ -6,6 +6,7 @@ import { KernelRecomputation } from '../../src/trace/recompute.ts';
 import { replayTrace } from '../../src/trace/replay-trace.ts';
 import { parseRunHeader } from '../../src/trace/run-header.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
+import { runs } from '../property-runs.ts';
 import { traceFolder } from '../trace/files.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
@@ -76,7 +77,7 @@ it('tokens of the hash model should be those of one NPU, whenever its shape chan
           expect(got[index]?.choices[0]?.token_ids).toEqual((await one.complete(prompt, how)).choices[0]?.token_ids);
       },
     ),
-    { numRuns: 10 },
+    { numRuns: runs(10) },
   );
 });
 

@@ -6,6 +6,7 @@ import { KernelRecomputation } from '../../src/trace/recompute.ts';
 import { replayTrace } from '../../src/trace/replay-trace.ts';
 import { parseRunHeader } from '../../src/trace/run-header.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
+import { runs } from '../property-runs.ts';
 import { traceFolder } from '../trace/files.ts';
 import { askFour, endsWhen, expectAnswersOfOneNpu, expectTokensOf, PROMPTS, wishes } from './as-on-one-npu.ts';
 import { expectNothingLeft, withPod } from './pods.ts';
@@ -61,7 +62,7 @@ it('tokens of the hash model are those of one NPU, however output projections ar
       wishes,
       (options, wished) => expectTokensOf(one, options, wished),
     ),
-    { numRuns: 10 },
+    { numRuns: runs(10) },
   );
 });
 

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { ACTS_PER_LIFE } from '../../src/runtime/cast.ts';
 import type { ActRecord } from '../../src/trace/act-record.ts';
 import { inCausalOrder } from '../../src/trace/causal-order.ts';
+import { runs } from '../property-runs.ts';
 
 type Item = { readonly act: ActRecord; readonly index: number };
 
@@ -51,7 +52,7 @@ describe('acts of several threads', () => {
           seen.add(nameOf(one));
         }
       }),
-      { numRuns: 300 },
+      { numRuns: runs(300) },
     );
   });
 

@@ -8,6 +8,7 @@ import { canonicalJson } from '../../src/trace/canonical-json.ts';
 import { FORMAT_VERSION, HEADER as HEADER_FIELDS, INDEX_ENTRIES_MAX } from '../../src/trace/file-layout.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
 import { TraceWriter } from '../../src/trace/trace-writer.ts';
+import { runs } from '../property-runs.ts';
 import { draws, HEADER, range, readTrace, recordsLikeARuns, traceFolder, writeTrace } from './files.ts';
 
 /** Of the records below, on every runtime: SHA-256 of header and records, each with its length. */
@@ -37,7 +38,7 @@ describe('a trace', () => {
         expect(read).toMatchObject({ header: HEADER, damage: null, identity, totals: { records: records.length, hash: identity.hash } });
         expect(statSync(path).size).toBe(identity.file_bytes);
       }),
-      { numRuns: 100 },
+      { numRuns: runs(100) },
     );
   });
 

@@ -9,6 +9,7 @@ import type { Endpoint } from '../../src/xccl/endpoint.ts';
 import { domainTag } from '../../src/xccl/message.ts';
 import type { Operation } from '../../src/xccl/operation.ts';
 import { SEGMENTS } from '../fabric/segments.ts';
+import { runs } from '../property-runs.ts';
 import { makeAttentionEnd, makeExpertEnd, programsOf, split } from './a2e-rig.ts';
 import { placeOf } from './all-to-all-rig.ts';
 import { type Desk, makeDesks } from './exchange-rig.ts';
@@ -47,7 +48,7 @@ describe.each(A2E_FORMS)('%s', (form) => {
           if (failures.length > 0 && victim >= attention) expect(attentionEnds.some(({ state }) => state === 'failed')).toBe(true);
         },
       ),
-      { numRuns: 80 },
+      { numRuns: runs(80) },
     );
     expect(Math.min(seen.attention, seen.experts)).toBeGreaterThan(5);
   });
@@ -66,7 +67,7 @@ describe.each(A2E_FORMS)('%s', (form) => {
         const smaller = lost < 3 ? split(2, 4, 7, 2, 4, 10, seed + 1) : split(3, 3, 7, 2, 4, 10, seed + 1);
         succeed(programsOf(desks, { shape: smaller, form, seed, rounds: 3 }, new Map(), next), { pick });
       }),
-      { numRuns: 30 },
+      { numRuns: runs(30) },
     );
   });
 

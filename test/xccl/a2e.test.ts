@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { A2E_FORMS, type A2EForm } from '../../src/xccl/a2e.ts';
 import { SEGMENTS } from '../fabric/segments.ts';
+import { runs } from '../property-runs.ts';
 import { makeAttentionEnd, makeExpertEnd, programsOf, type Sums, split } from './a2e-rig.ts';
 import { placeOf } from './all-to-all-rig.ts';
 import { EXCHANGE } from './arbitraries.ts';
@@ -34,7 +35,7 @@ it('both forms give the bits of the plain sum, whatever the numbers of ranks, th
         expect(trampoline).toEqual(naive);
       },
     ),
-    { numRuns: 50 },
+    { numRuns: runs(50) },
   );
 });
 

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { AllGather, type Table } from '../../src/xccl/all-gather.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { SEGMENTS } from '../fabric/segments.ts';
+import { runs } from '../property-runs.ts';
 import { computePart, faultOf, type GatherArgs, gatherRounds, type Split, tableOf } from './gather-rounds.ts';
 import { errorOf } from './pair.ts';
 import { type Dies, makeDies, numbers, randomPick, succeed } from './rig.ts';
@@ -33,7 +34,7 @@ describe.each(SEGMENTS)('all-gather over %i segments', (segments) => {
         succeed(programs, { pick: randomPick(seed) });
         expect(faults).toEqual([]);
       }),
-      { numRuns: 100 },
+      { numRuns: runs(100) },
     );
   });
 
@@ -45,7 +46,7 @@ describe.each(SEGMENTS)('all-gather over %i segments', (segments) => {
         group.finishStep();
         expect(group.faults).toEqual([]);
       }),
-      { numRuns: 150 },
+      { numRuns: runs(150) },
     );
   });
 });

@@ -10,6 +10,7 @@ import { domainTag } from '../../src/xccl/message.ts';
 import type { Operation } from '../../src/xccl/operation.ts';
 import type { WireKernels } from '../../src/xccl/wire-format.ts';
 import { SEGMENTS } from '../fabric/segments.ts';
+import { runs } from '../property-runs.ts';
 import { allToAllRounds, colocated, makeAllToAll, placeOf } from './all-to-all-rig.ts';
 import { type Batch, type Desk, type Desks, layBatch, makeBatch, makeDesks, type Shape } from './exchange-rig.ts';
 import { failureOf, survivorsOf } from './mishaps.ts';
@@ -60,7 +61,7 @@ describe('a rank that falls silent', () => {
           }
         },
       ),
-      { numRuns: 100 },
+      { numRuns: runs(100) },
     );
     expect(silent.naming).toBeGreaterThan(20);
   });
@@ -109,7 +110,7 @@ describe('a domain that ends in the middle', () => {
           { pick },
         );
       }),
-      { numRuns: 40 },
+      { numRuns: runs(40) },
     );
   });
 

@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { SEGMENTS } from '../fabric/segments.ts';
+import { runs } from '../property-runs.ts';
 import { allToAllRounds, colocated, placeOf } from './all-to-all-rig.ts';
 import { EXCHANGE } from './arbitraries.ts';
 import { makeDesks } from './exchange-rig.ts';
@@ -22,7 +23,7 @@ it('every rank gets the bits of the plain sum, whatever the shape, the formats, 
         for (const { counters } of desks.endpoints) expect(counters).toMatchObject({ writes: 2 * ranks * rounds, stale: 0 });
       },
     ),
-    { numRuns: 60 },
+    { numRuns: runs(60) },
   );
 });
 

@@ -6,6 +6,7 @@ import { createDomain, destroyDomain, recreateWithout } from '../../src/xccl/dom
 import type { Operation } from '../../src/xccl/operation.ts';
 import { PointToPoint } from '../../src/xccl/point-to-point.ts';
 import { SEGMENTS } from '../fabric/segments.ts';
+import { runs } from '../property-runs.ts';
 import type { BroadcastsArgs, BroadcastsResult } from './broadcasts.ts';
 import { errorOf } from './pair.ts';
 import { type Dies, expectedBytes, fillBytes, makeDies, randomPick, run, succeed } from './rig.ts';
@@ -69,7 +70,7 @@ describe.each(FORMS)('%s', (form) => {
           for (let die = 0; die < count; die++) expect(hasBytes(ranks, die, bytes), `die ${die}`).toBe(true);
         }
       }),
-      { numRuns: 40 },
+      { numRuns: runs(40) },
     );
   });
 
@@ -111,7 +112,7 @@ describe.each(FORMS)('%s', (form) => {
           else if (rank !== lost) expect(errorOf(end)).toMatch(/^(worker_failed|deadline_exceeded|cancelled)/);
         }
       }),
-      { numRuns: 60 },
+      { numRuns: runs(60) },
     );
   });
 
@@ -128,7 +129,7 @@ describe.each(FORMS)('%s', (form) => {
         for (const die of next.dies) expect(hasBytes(ranks, die, 3_000)).toBe(true);
         destroyDomain(ranks.space.control, next);
       }),
-      { numRuns: 40 },
+      { numRuns: runs(40) },
     );
   });
 

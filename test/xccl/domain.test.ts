@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { createDomain, type Domain, destroyDomain, isAlive, rankOf, recreateWithout } from '../../src/xccl/domain.ts';
 import { PointToPoint } from '../../src/xccl/point-to-point.ts';
 import { SEGMENTS } from '../fabric/segments.ts';
+import { runs } from '../property-runs.ts';
 import { errorOf, makePair, place, SLOT } from './pair.ts';
 import { errorsOf, makeDies, randomPick, run, succeed } from './rig.ts';
 import { expectDelivered, placeTransfers, startReceive, startSend, type Transfer, type Way } from './transfers.ts';
@@ -56,7 +57,7 @@ describe('a domain that is destroyed', () => {
             way: fc.constantFrom(...WAYS),
             borrows: fc.boolean(),
           }),
-          { numRuns: 12, seed },
+          { numRuns: runs(12), seed },
         );
         const transfers = placeTransfers(rig.space, rig.apps, shapes);
         const operations = transfers.flatMap((transfer) => [
@@ -92,7 +93,7 @@ describe('a domain that is destroyed', () => {
         );
         for (const transfer of again) expectDelivered(rig.space, transfer);
       }),
-      { numRuns: 100 },
+      { numRuns: runs(100) },
     );
   });
 

@@ -5,6 +5,7 @@ import { offsetOf } from '../../src/fabric/address.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { type Answer, type DispatchChecks, Exchange } from '../../src/xccl/exchange.ts';
 import { SEGMENTS } from '../fabric/segments.ts';
+import { runs } from '../property-runs.ts';
 import { type Dies, makeDies } from './rig.ts';
 
 const ROW_BYTES = 16;
@@ -214,7 +215,7 @@ describe.each(SEGMENTS)('the exchange over %i segments', (segments) => {
           expect(exchange.replies.high_water).toBeLessThanOrEqual(ASKERS.length * Math.max(...PEERS) * ROW_BYTES);
         }
       }),
-      { numRuns: 300 },
+      { numRuns: runs(300) },
     );
   });
 });

@@ -5,6 +5,7 @@ import { offsetOf } from '../../src/fabric/address.ts';
 import { CHANNEL, FIELD_WORD, PEER_BYTES } from '../../src/xccl/areas.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { PointToPoint } from '../../src/xccl/point-to-point.ts';
+import { runs } from '../property-runs.ts';
 import { errorOf, makePair, place, SLOT } from './pair.ts';
 import { errorsOf, makeDies, randomPick, run, succeed } from './rig.ts';
 import { expectDelivered, expectGuards, placeTransfers, startReceive, startSend, type Transfer, type Way } from './transfers.ts';
@@ -92,7 +93,7 @@ describe('a deadline', () => {
         succeed([startSend(pair.a, pair.domain, { ...next, event: 2 }), startReceive(pair.b, pair.domain, { ...next, event: 2 })], { pick });
         expectDelivered(pair.space, next);
       }),
-      { numRuns: 300 },
+      { numRuns: runs(300) },
     );
   });
 });
@@ -125,7 +126,7 @@ describe('a sender that is given up', () => {
         if (sent.state === 'failed') expect(sent.error.message).toContain('its own die was given up');
         expect(pair.a.endpoint.counters.writes).toBe(writes);
       }),
-      { numRuns: 200 },
+      { numRuns: runs(200) },
     );
   });
 

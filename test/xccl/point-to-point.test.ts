@@ -6,6 +6,7 @@ import { Completions } from '../../src/xccl/completions.ts';
 import { DMA_FROM_BYTES, PointToPoint } from '../../src/xccl/point-to-point.ts';
 import type { Receive } from '../../src/xccl/receive.ts';
 import { SEGMENTS } from '../fabric/segments.ts';
+import { runs } from '../property-runs.ts';
 import { makePair, place, SLOT } from './pair.ts';
 import { errorsOf, makeDies, randomPick, run, succeed } from './rig.ts';
 import { expectDelivered, expectGuards, NEVER_MS, placeTransfers, startReceive, startSend, type TransferShape, taker, type Way } from './transfers.ts';
@@ -51,7 +52,7 @@ describe('bytes', () => {
         const bytes = transfers.reduce((sum, transfer) => sum + transfer.bytes, 0);
         expect(dies.reduce((sum, { counters }) => sum + counters.slots_bytes + counters.dma_bytes + counters.zero_copy_bytes, 0)).toBe(bytes);
       }),
-      { numRuns: 60 },
+      { numRuns: runs(60) },
     );
   });
 
@@ -74,7 +75,7 @@ describe('bytes', () => {
         succeed([taker(receive, look), send]);
         expect(receive.bytes).toBe(bytes);
       }),
-      { numRuns: 20, examples: WAYS.map((way, index) => [{ bytes: most, way, borrows: index === 2, segments: 1 + (index % 2) }]) },
+      { numRuns: runs(20), examples: WAYS.map((way, index) => [{ bytes: most, way, borrows: index === 2, segments: 1 + (index % 2) }]) },
     );
   });
 
@@ -333,7 +334,7 @@ describe('leases', () => {
           `not over: ${transfers.flatMap((_, index) => (isOver(index) ? [] : [`${index} ${borrows[index]?.lease === null} ${borrows[index]?.lease?.isReleased}`])).join(', ')}`,
         );
       }),
-      { numRuns: 25 },
+      { numRuns: runs(25) },
     );
   });
 });

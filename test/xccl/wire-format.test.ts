@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { Arena } from '../../src/fabric/arena.ts';
 import { blockBytes, RowCodec, stagingBytes, WIRE_FORMATS, type WireFormat, type WireKernels } from '../../src/xccl/wire-format.ts';
 import { expectSameBits } from '../property/kernels-arena.ts';
+import { runs } from '../property-runs.ts';
 import { floatsAt, makeDesks, scaleOf, throughWire, wordsAt } from './exchange-rig.ts';
 import type { App } from './rig.ts';
 import { numbers } from './rig.ts';
@@ -55,7 +56,7 @@ describe.each(WIRE_FORMATS)('%s', (format: WireFormat) => {
           expectSameBits(back, throughWire(values.slice(row * hidden, (row + 1) * hidden), format));
         }
       }),
-      { numRuns: 60 },
+      { numRuns: runs(60) },
     );
   });
 
@@ -76,7 +77,7 @@ describe.each(WIRE_FORMATS)('%s', (format: WireFormat) => {
           expectSameBits(floatsAt(space, from + 4 * index * hidden, hidden).slice(), throughWire(values.slice(row * hidden, (row + 1) * hidden), format));
         });
       }),
-      { numRuns: 40 },
+      { numRuns: runs(40) },
     );
   });
 });
@@ -106,7 +107,7 @@ it('int8 is off by half a scale of its row at most, the scale a 127th of the lar
           expect(Math.abs((back[at] as number) - (values[at] as number))).toBeLessThanOrEqual((scale / 2) * (1 + 2 ** -14));
       }
     }),
-    { numRuns: 40 },
+    { numRuns: runs(40) },
   );
 });
 

@@ -7,6 +7,7 @@ import { movesBetween } from '../../../actors/policies/expert-placement/map-move
 import { PLACE_EXPERTS, PLACEMENT_POLICIES, planFrom } from '../../../actors/policies/expert-placement/policies.ts';
 import { imbalance, imbalanceByLayer } from '../../../actors/policies/expert-placement/predicted-balance.ts';
 import { judgePlan } from '../../../actors/policies/expert-placement/worth-installing.ts';
+import { runs } from '../../property-runs.ts';
 import { OLMOE_SHAPE, olmoeLoads, SMALL } from './loads.ts';
 
 const SHAPE = { layers: 1, experts: 3, slots: 6, ranks: 3, nodes: 1, groups: 1 };
@@ -26,7 +27,7 @@ describe('an expert map', () => {
           }
         }
       }),
-      { numRuns: 60 },
+      { numRuns: runs(60) },
     );
   });
 
@@ -67,7 +68,7 @@ describe('the way from one map to another', () => {
         expect(movesBetween(present, kept).weights).toBeLessThanOrEqual(movesBetween(present, plan).weights);
         expect(movesBetween(kept, planFrom(kept, policy, loads))).toEqual({ slots: 0, weights: 0 });
       }),
-      { numRuns: 60 },
+      { numRuns: runs(60) },
     );
   });
 
@@ -119,7 +120,7 @@ describe('the decision whether to install a plan', () => {
         expect(after).toBe(imbalance(map ?? present, loads));
         expect(map === null ? after === before : after < before).toBe(true);
       }),
-      { numRuns: 60 },
+      { numRuns: runs(60) },
     );
   });
 });

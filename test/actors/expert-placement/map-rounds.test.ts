@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { type ExpertMap, expertMap, NO_EXPERT, replicaCount } from '../../../actors/policies/expert-placement/expert-map.ts';
 import { mapAfter, planRounds } from '../../../actors/policies/expert-placement/map-rounds.ts';
 import { slotsOfRank } from '../../../actors/policies/expert-placement/placement-shape.ts';
+import { runs } from '../../property-runs.ts';
 
 const shapes = fc
   .record({
@@ -53,7 +54,7 @@ describe('the rounds from one map to another', () => {
         }
         expect([...map.expertOfSlot]).toEqual([...plan.expertOfSlot]);
       }),
-      { numRuns: 500 },
+      { numRuns: runs(500) },
     );
   });
 

@@ -5,6 +5,7 @@ import { expertLoads } from '../../../actors/policies/expert-placement/expert-lo
 import { NO_EXPERT } from '../../../actors/policies/expert-placement/expert-map.ts';
 import { PLACE_EXPERTS, PLACEMENT_POLICIES, planFrom } from '../../../actors/policies/expert-placement/policies.ts';
 import { imbalance, imbalanceByLayer } from '../../../actors/policies/expert-placement/predicted-balance.ts';
+import { runs } from '../../property-runs.ts';
 import { OLMOE_SHAPE, olmoeLoads, SMALL, WORKED_EXAMPLE } from './loads.ts';
 import { placeAsDeepSeek, placeAsPaper } from './reference-placement.ts';
 
@@ -25,7 +26,7 @@ describe('the placement policies', () => {
         const layers = Array.from({ length: shape.layers }, (_, layer) => tokens.map((window) => window[layer] ?? []));
         expect([...expertOfSlot]).toEqual(layers.flatMap((windows) => placeAsPaper(windows, shape)));
       }),
-      { numRuns: 200 },
+      { numRuns: runs(200) },
     );
   });
 
@@ -38,7 +39,7 @@ describe('the placement policies', () => {
         expect([...PLACE_EXPERTS.hierarchical(loads, shape).expertOfSlot]).toEqual(layers.flatMap((totals) => placeAsDeepSeek(totals, shape, groups, nodes)));
         expect([...PLACE_EXPERTS.global(loads, shape).expertOfSlot]).toEqual(layers.flatMap((totals) => placeAsDeepSeek(totals, shape, 1, 1)));
       }),
-      { numRuns: 200 },
+      { numRuns: runs(200) },
     );
   });
 

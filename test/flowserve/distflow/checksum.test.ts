@@ -5,6 +5,7 @@ import { globalAddress } from '../../../src/fabric/address.ts';
 import { AddressSpace } from '../../../src/fabric/address-space.ts';
 import { kernelChecksum, plainChecksum } from '../../../src/flowserve/distflow/checksum.ts';
 import { instantiateKernels, loadKernelModule } from '../../../src/model/kernels/kernels.ts';
+import { runs } from '../../property-runs.ts';
 
 const AT = globalAddress(1, 131_072);
 const WORDS = 40_000;
@@ -28,7 +29,7 @@ describe('a checksum', () => {
         for (let at = 0; at < skip + count; at++) words[first + at] = Math.imul(at ^ salt, 0x915f_77f5);
         expect(kernel.sum(seed, AT + 4 * skip, 4 * count)).toBe(plain.sum(seed, AT + 4 * skip, 4 * count));
       }),
-      { numRuns: 60 },
+      { numRuns: runs(60) },
     );
   });
 
@@ -44,7 +45,7 @@ describe('a checksum', () => {
           expect(Buffer.compare(space.bytesAt(target, length), space.bytesAt(AT + 4 * skip, length))).toBe(0);
         }
       }),
-      { numRuns: 40 },
+      { numRuns: runs(40) },
     );
   });
 
@@ -62,7 +63,7 @@ describe('a checksum', () => {
         words.fill(0, first, first + count);
         expect(kernel.sum(0, AT, 4 * count)).not.toBe(kernel.sum(0, AT, 4 * (count - 1)));
       }),
-      { numRuns: 200 },
+      { numRuns: runs(200) },
     );
   });
 

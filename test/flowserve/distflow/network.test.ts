@@ -7,6 +7,7 @@ import type { Poll } from '../../../src/flowserve/distflow/outcome.ts';
 import type { Pull } from '../../../src/flowserve/distflow/pull.ts';
 import { PLAIN } from '../../../src/flowserve/distflow/transfer.ts';
 import { breathe } from '../../../src/runtime/event-loop.ts';
+import { runs } from '../../property-runs.ts';
 import { TwoMachines } from './network-rig.ts';
 import { SMALL, shuffled } from './rig.ts';
 
@@ -46,7 +47,7 @@ describe('pulls over a connection', () => {
         expect(target.words(1, to)).toEqual(source.words(0, from));
         expect(source.pool(0).used).toBe(0);
       }),
-      { numRuns: 12 },
+      { numRuns: runs(12) },
     );
     expect(machines.server.links()).toEqual([{ source: 0, target: 1 }]);
   });

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import type { Offer, OfferEnd } from '../../../src/flowserve/distflow/offers.ts';
 import type { Poll } from '../../../src/flowserve/distflow/outcome.ts';
 import type { Pull } from '../../../src/flowserve/distflow/pull.ts';
+import { runs } from '../../property-runs.ts';
 import { fillBlock, Rig, SMALL, shuffled } from './rig.ts';
 
 const TTL_MS = 100;
@@ -96,7 +97,7 @@ describe('a pull', () => {
         scene.expectWhole();
         scene.expectNothingHeld();
       }),
-      { numRuns: 30 },
+      { numRuns: runs(30) },
     );
   });
 

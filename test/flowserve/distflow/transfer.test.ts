@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Poll } from '../../../src/flowserve/distflow/outcome.ts';
 import { PLAIN, type Terms, type Transfer } from '../../../src/flowserve/distflow/transfer.ts';
+import { runs } from '../../property-runs.ts';
 import { fillBlock, Rig, SMALL, shuffled } from './rig.ts';
 
 const ends = (transfer: Transfer, budget_bytes?: number): Poll => {
@@ -65,7 +66,7 @@ describe('a transfer', () => {
           expect(rig.words(1, [block])[0]).toEqual(expected);
         }
       }),
-      { numRuns: 30 },
+      { numRuns: runs(30) },
     );
   });
 

@@ -6,6 +6,7 @@ import { StopStrings } from '../../../src/flowserve/stop-strings.ts';
 import { Detokenizer } from '../../../src/model/detokenizer.ts';
 import { loadTokenizer } from '../../../src/model/tokenizer.ts';
 import { TINY } from '../../model/checkpoint-folder.ts';
+import { runs } from '../../property-runs.ts';
 import { inOrder, joined, parse } from './parse.ts';
 
 /** What replies are made of, well-formed and not: marks, their beginnings, JSON, and letters that need two UTF-16 units or three bytes. */
@@ -60,7 +61,7 @@ describe('ReplyParser', () => {
         expect(inOrder(parse(how, ...pieces(text, cuts)))).toEqual(whole);
         expect(inOrder(parse(how, ...text.split('')))).toEqual(whole);
       }),
-      { numRuns: 1000 },
+      { numRuns: runs(1000) },
     );
   });
 
@@ -75,7 +76,7 @@ describe('ReplyParser', () => {
         const rest = text.slice(begun.length);
         expect([...resumed.push(rest), ...resumed.end()]).toEqual([...parser.push(rest), ...parser.end()]);
       }),
-      { numRuns: 800 },
+      { numRuns: runs(800) },
     );
   });
 
@@ -97,7 +98,7 @@ describe('ReplyParser', () => {
         expect(successor.said).toEqual(first.said);
         expect([...ids.slice(cut).flatMap(successor.push), ...successor.end()]).toEqual([...ids.slice(cut).flatMap(first.push), ...first.end()]);
       }),
-      { numRuns: 150 },
+      { numRuns: runs(150) },
     );
   });
 
@@ -124,7 +125,7 @@ describe('ReplyParser', () => {
         const parts = [...text.split('').flatMap((character) => parser.push(character)), ...parser.end()];
         expect(parser.takeReasoningTokens()).toBe(joined(parts).reasoning.length);
       }),
-      { numRuns: 300 },
+      { numRuns: runs(300) },
     );
   });
 
@@ -144,7 +145,7 @@ describe('ReplyParser', () => {
             letters(text.replace('<think>', '').replace('</think>', '')),
           ]).toContain(shown);
       }),
-      { numRuns: 800 },
+      { numRuns: runs(800) },
     );
   });
 
