@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { cases } from '../property-runs.ts';
 import { withPod } from '../system/pods.ts';
 import { jsonLines, minipod, start } from './command.ts';
 
@@ -65,19 +66,21 @@ describe('minipod generate', () => {
 });
 
 describe('wrong usage', () => {
-  it.each([
-    [['generate', 'x', '--modle', 'y'], /unknown option '--modle'\n\(Did you mean --model\?\)/],
-    [['generte', 'x'], /unknown command 'generte'\n\(Did you mean generate\?\)/],
-    [['generate', 'x', '--npus', '0'], /'--npus <N>' argument '0' is invalid\. It must be at least 1, not 0/],
-    [['generate', 'x', '--eplb-config', '{}'], /argument '\{\}' is invalid\. num_redundant_experts: is required, an integer\./],
-    [['generate', 'x', '--temperature', 'hot'], /'hot' is invalid\. It is not a number/],
-    [['generate', 'x', '--logprobs', '2'], /need --json/],
-    [['generate', 'x', '--workers', '5', '--npus', '2'], /workers: 5 threads for 2 NPUs/],
-    [['generate', 'x', '--min-tokens', '5', '--max-tokens', '3'], /min_tokens: 5 is more than max_tokens, 3/],
-    [['generate', 'x', '--logit-bias', '99999=100'], /logit_bias: token id 99999 is not in the vocabulary/],
-    [['generate', ''], /the prompt given as an argument is empty/],
-    [['generate'], /the prompt on standard input is empty/],
-  ])('should be told with exit code 2: %j', async (args, message) => {
+  it.each(
+    cases<[string[], RegExp]>([
+      [['generate', 'x', '--modle', 'y'], /unknown option '--modle'\n\(Did you mean --model\?\)/],
+      [['generte', 'x'], /unknown command 'generte'\n\(Did you mean generate\?\)/],
+      [['generate', 'x', '--npus', '0'], /'--npus <N>' argument '0' is invalid\. It must be at least 1, not 0/],
+      [['generate', 'x', '--eplb-config', '{}'], /argument '\{\}' is invalid\. num_redundant_experts: is required, an integer\./],
+      [['generate', 'x', '--temperature', 'hot'], /'hot' is invalid\. It is not a number/],
+      [['generate', 'x', '--logprobs', '2'], /need --json/],
+      [['generate', 'x', '--workers', '5', '--npus', '2'], /workers: 5 threads for 2 NPUs/],
+      [['generate', 'x', '--min-tokens', '5', '--max-tokens', '3'], /min_tokens: 5 is more than max_tokens, 3/],
+      [['generate', 'x', '--logit-bias', '99999=100'], /logit_bias: token id 99999 is not in the vocabulary/],
+      [['generate', ''], /the prompt given as an argument is empty/],
+      [['generate'], /the prompt on standard input is empty/],
+    ]),
+  )('should be told with exit code 2: %j', async (args, message) => {
     const { code, stdout, stderr } = await minipod(args);
     expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
     expect(stderr).toMatch(message);

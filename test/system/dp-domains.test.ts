@@ -5,17 +5,19 @@ import { createPod, type PodOptions } from '../../src/index.ts';
 import type { ActRecord } from '../../src/trace/act-record.ts';
 import { decodeRecord } from '../../src/trace/trace-codec.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
-import { runs } from '../property-runs.ts';
+import { cases, runs } from '../property-runs.ts';
 import { traceFolder } from '../trace/files.ts';
 import { endsWhen, expectAnswersOfOneNpu, expectTokensOf, PROMPTS, wishes } from './as-on-one-npu.ts';
 import { withPod } from './pods.ts';
 import { openRig } from './rig.ts';
 
 describe('ids and log-probabilities should be those of one NPU', () => {
-  it.each([
-    { topology: 'moe-attention:domains=1x3,experts=2,shared=attention', workers: 2, max_batch_tokens: 7, load_balancing: 'round_robin' },
-    { topology: 'pd:prefill=1,decode=1xdomains2x1experts3shared1', workers: 2, kv_blocks: 128, kv_transfer: 'layer' },
-  ] satisfies PodOptions[])('on worker threads: %o', async (options) => {
+  it.each(
+    cases<PodOptions>([
+      { topology: 'moe-attention:domains=1x3,experts=2,shared=attention', workers: 2, max_batch_tokens: 7, load_balancing: 'round_robin' },
+      { topology: 'pd:prefill=1,decode=1xdomains2x1experts3shared1', workers: 2, kv_blocks: 128, kv_transfer: 'layer' },
+    ]),
+  )('on worker threads: %o', async (options) => {
     await expectAnswersOfOneNpu({ schedule: 'domains', ...options });
   });
 });

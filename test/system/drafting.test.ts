@@ -1,6 +1,7 @@
 /** Steps that verify drafts: the same ids and the same logprob bits as without, whatever is drafted. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { PodOptions, PodStats } from '../../src/index.ts';
+import { cases } from '../property-runs.ts';
 import { withPod } from './pods.ts';
 import { run, WORKLOAD, type Work } from './workload.ts';
 
@@ -39,7 +40,7 @@ const pods: PodOptions[] = [
 ];
 
 describe('drafts', () => {
-  it.each(pods)('should change no id and no bit of a log-probability: %o', async (options) => {
+  it.each(cases(pods))('should change no id and no bit of a log-probability: %o', async (options) => {
     await withPod({ speculative_config: EAGER, ...options }, async (pod) => {
       expect(await run(pod, 'all at once', WORK)).toEqual(without);
       expect(draftsOf(await pod.stats()).accepted).toBeGreaterThan(options.speculative_config?.adaptive ? 0 : 10);

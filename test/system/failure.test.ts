@@ -7,6 +7,7 @@ import type { NpuLayout } from '../../src/flowserve/npu-layout.ts';
 import { attentionLayouts } from '../../src/flowserve/step-layout.ts';
 import type { Completion, GenerateOptions, Pod, PodOptions } from '../../src/index.ts';
 import type { PeerNews } from '../../src/protocol/threads.ts';
+import { cases } from '../property-runs.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig, type Rig } from './rig.ts';
 
@@ -64,13 +65,15 @@ async function expectRecovery(rig: Rig, outcomes: readonly Outcome[], code: stri
 }
 
 describe('a step that throws', () => {
-  it.each([
-    { npus: 1, workers: 1 },
-    { npus: 2, workers: 1 },
-    { npus: 4, workers: 2 },
-    // The other NPU of its domain goes on with it through the rounds of a step that is no more.
-    { topology: 'moe-attention:domains=1x2,experts=2', workers: 2, load_balancing: 'round_robin', schedule: 'domains' },
-  ] satisfies PodOptions[])('fails the requests of its NPU with worker_failed; others and the next ones do not notice: %o', async (options) => {
+  it.each(
+    cases<PodOptions & { readonly workers: number }>([
+      { npus: 1, workers: 1 },
+      { npus: 2, workers: 1 },
+      { npus: 4, workers: 2 },
+      // The other NPU of its domain goes on with it through the rounds of a step that is no more.
+      { topology: 'moe-attention:domains=1x2,experts=2', workers: 2, load_balancing: 'round_robin', schedule: 'domains' },
+    ]),
+  )('fails the requests of its NPU with worker_failed; others and the next ones do not notice: %o', async (options) => {
     await using rig = await openRig(options);
     const calls = await startAll(rig.pod);
     rig.poisonBlockTables(0);

@@ -8,19 +8,21 @@ import { replayTrace } from '../../src/trace/replay-trace.ts';
 import { parseRunHeader } from '../../src/trace/run-header.ts';
 import { decodeRecord } from '../../src/trace/trace-codec.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
-import { runs } from '../property-runs.ts';
+import { cases, runs } from '../property-runs.ts';
 import { traceFolder } from '../trace/files.ts';
 import { askFour, endsWhen, expectAnswersOfOneNpu, expectTokensOf, PROMPTS, wishes } from './as-on-one-npu.ts';
 import { withPod } from './pods.ts';
 import { openRig } from './rig.ts';
 
 describe('ids and log-probabilities should be those of one NPU', () => {
-  it.each([
-    { topology: 'moe-attention:domains=1x2,experts=3', workers: 2 },
-    { topology: 'moe-attention:domains=2x1,experts=2,shared=attention', workers: 2, enforce_eager: true, max_batch_tokens: 7, load_balancing: 'round_robin' },
-    { topology: 'pd:prefill=1xdp2,decode=1xdomains1x2experts2shared1', workers: 2, npu_workers: [0, 1, 0, 1, 1, 0], kv_blocks: 128 },
-    { topology: 'moe-attention:domains=1x2,experts=2', workers: 2, micro_batches: 2 },
-  ] satisfies PodOptions[])('on worker threads: %o', async (options) => {
+  it.each(
+    cases<PodOptions>([
+      { topology: 'moe-attention:domains=1x2,experts=3', workers: 2 },
+      { topology: 'moe-attention:domains=2x1,experts=2,shared=attention', workers: 2, enforce_eager: true, max_batch_tokens: 7, load_balancing: 'round_robin' },
+      { topology: 'pd:prefill=1xdp2,decode=1xdomains1x2experts2shared1', workers: 2, npu_workers: [0, 1, 0, 1, 1, 0], kv_blocks: 128 },
+      { topology: 'moe-attention:domains=1x2,experts=2', workers: 2, micro_batches: 2 },
+    ]),
+  )('on worker threads: %o', async (options) => {
     await expectAnswersOfOneNpu(options);
   });
 

@@ -2,6 +2,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { createPod, type Generation, type PodOptions, type PodStats } from '../../src/index.ts';
 import { casesOf, type GoldenCase } from '../golden/goldens.ts';
+import { cases } from '../property-runs.ts';
 import { type Call, compared, draftsAt } from './draft-positions.ts';
 import { withPod } from './pods.ts';
 import { run, WORKLOAD } from './workload.ts';
@@ -65,7 +66,7 @@ async function draftsIn(options: PodOptions, prompts: readonly (readonly number[
 }
 
 describe('drafts of MTP layers', () => {
-  it.each(pods)('should change no id and no bit of a log-probability: %o', async (options) => {
+  it.each(cases(pods))('should change no id and no bit of a log-probability: %o', async (options) => {
     await withPod({ speculative_config: MTP, ...options }, async (pod) => {
       expect(await run(pod, 'all at once', WORKLOAD)).toEqual(without);
       expect(draftsOf(await pod.stats()).accepted).toBeGreaterThan(options.speculative_config?.adaptive ? 0 : 10);
@@ -73,10 +74,10 @@ describe('drafts of MTP layers', () => {
   });
 
   it('should be right as often as a walk over the reference’s drafts says', async () => {
-    const cases = casesOf('tiny-deepseek-v3').slice(-4);
+    const goldens = casesOf('tiny-deepseek-v3').slice(-4);
     await withPod({ clock: 'virtual', speculative_config: MTP }, async (pod) => {
       let before = { tokens: 0, accepted: 0 };
-      for (const golden of cases) {
+      for (const golden of goldens) {
         await pod.complete(golden.token_ids, { temperature: 0, max_tokens: golden.greedy_ids.length, ignore_eos: true });
         const now = draftsOf(await pod.stats());
         expect({ tokens: now.tokens - before.tokens, accepted: now.accepted - before.accepted }).toEqual(walk(golden));

@@ -16,6 +16,7 @@ import type { ActRecord } from '../../src/trace/act-record.ts';
 import { Replay } from '../../src/trace/replay.ts';
 import { decodeRecord } from '../../src/trace/trace-codec.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
+import { cases } from '../property-runs.ts';
 import { traceFolder } from '../trace/files.ts';
 import { sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
@@ -62,7 +63,7 @@ const use = async (pod: Pod, calls: number): Promise<void> => {
 };
 
 describe('a recorded run', () => {
-  it.each([{ npus: 1 }, { npus: 4, workers: 2 }, { npus: 3, workers: 3, kv_blocks: 6, max_batch_tokens: 32 }])(
+  it.each(cases([{ npus: 3, workers: 3, kv_blocks: 6, max_batch_tokens: 32 }, { npus: 1 }, { npus: 4, workers: 2 }]))(
     'replays without a difference, and the cause of every message is known: %o',
     async (options) => {
       const path = folder.file(`${JSON.stringify(options).replaceAll(/\W/g, '')}.trace`);

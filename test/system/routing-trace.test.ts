@@ -7,6 +7,7 @@ import type { RoutedStep } from '../../src/trace/routing-record.ts';
 import { type RoutingHeader, RoutingTraceReader } from '../../src/trace/routing-trace.ts';
 import { parseRunHeader } from '../../src/trace/run-header.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
+import { cases } from '../property-runs.ts';
 import { traceFolder } from '../trace/files.ts';
 import { openRig } from './rig.ts';
 
@@ -82,7 +83,7 @@ describe('a run whose routing is recorded', () => {
   /** By kernels: tokens, and rows in some order, which must be the same whatever computed them. */
   const before = new Map<string, unknown>();
 
-  it.each(PODS)('should have each token in it once, with the experts that were counted, bit for bit as in any other pod: %o', async (options) => {
+  it.each(cases(PODS))('should have each token in it once, with the experts that were counted, bit for bit as in any other pod: %o', async (options) => {
     const run = await recordedRun(options);
     expect(loadsOf(run)).toEqual(run.loads);
     const rows = byPosition(run);

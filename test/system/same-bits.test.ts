@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { PodOptions } from '../../src/index.ts';
 import { folderOf, MODELS, type ModelName } from '../golden/goldens.ts';
+import { cases } from '../property-runs.ts';
 import { withPod } from './pods.ts';
 import { digest, run, WORKLOAD, type Work } from './workload.ts';
 
@@ -35,7 +36,7 @@ describe('same ids and same logprob bits as one request at a time on one NPU', (
     expect(digest(alone)).toEqual(committed['tiny-deepseek-v3']);
   });
 
-  it.each([...topologies, ...layouts])('all at once with %o', async (options) => {
+  it.each(cases([...topologies, ...layouts]))('all at once with %o', async (options) => {
     expect(await withPod(options, (pod) => run(pod, 'all at once'))).toEqual(alone);
   });
 
@@ -59,7 +60,7 @@ describe('same ids and same logprob bits as one request at a time on one NPU', (
     }
   });
 
-  it.each([{ kv_blocks: 20 }, { kv_blocks: 18, max_batch_tokens: 40 }, { npus: 2, workers: 2, kv_blocks: 14 }])(
+  it.each(cases([{ npus: 2, workers: 2, kv_blocks: 14 }, { kv_blocks: 20 }, { kv_blocks: 18, max_batch_tokens: 40 }]))(
     'while KV blocks run out and sequences are recomputed: %o',
     async (options) => {
       await withPod(options, async (pod) => {
@@ -76,7 +77,7 @@ describe('same ids and same logprob bits as one request at a time on one NPU', (
 });
 
 describe.each(MODELS)('%s gives the committed bits on this runtime', (name) => {
-  it.each([{}, { npus: 3, workers: 2, max_batch_tokens: 32 }])('with %o', async (options) => {
+  it.each(cases([{ npus: 3, workers: 2, max_batch_tokens: 32 }, {}]))('with %o', async (options) => {
     expect(digest(await withPod({ model: folderOf(name), ...options }, (pod) => run(pod, 'all at once')))).toEqual(committed[name]);
   });
 });

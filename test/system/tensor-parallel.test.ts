@@ -6,19 +6,21 @@ import { KernelRecomputation } from '../../src/trace/recompute.ts';
 import { replayTrace } from '../../src/trace/replay-trace.ts';
 import { parseRunHeader } from '../../src/trace/run-header.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
-import { runs } from '../property-runs.ts';
+import { cases, runs } from '../property-runs.ts';
 import { traceFolder } from '../trace/files.ts';
 import { askFour, endsWhen, expectAnswersOfOneNpu, expectTokensOf, PROMPTS, wishes } from './as-on-one-npu.ts';
 import { expectNothingLeft, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
 
 describe('ids and log-probabilities are those of one NPU', () => {
-  it.each([
-    { topology: 'colocated:dp=1,tp=2', workers: 2, max_batch_tokens: 5 },
-    { topology: 'colocated:dp=2,tp=3', workers: 2, npu_workers: [0, 1, 0, 1, 1, 0], kv_blocks: 128 },
-    { topology: 'pd:prefill=1xdp2oproj2,decode=1xdp3oproj3', workers: 2, npu_workers: [0, 1, 1, 0, 1], kv_blocks: 128, max_batch_tokens: 7 },
-    { topology: 'mixed:colocated=1xdp1tp4,colocated=1xdp2', workers: 2, kv_blocks: 128, async_scheduling: false },
-  ] satisfies PodOptions[])('on worker threads: %o', async (options) => {
+  it.each(
+    cases<PodOptions>([
+      { topology: 'colocated:dp=1,tp=2', workers: 2, max_batch_tokens: 5 },
+      { topology: 'colocated:dp=2,tp=3', workers: 2, npu_workers: [0, 1, 0, 1, 1, 0], kv_blocks: 128 },
+      { topology: 'pd:prefill=1xdp2oproj2,decode=1xdp3oproj3', workers: 2, npu_workers: [0, 1, 1, 0, 1], kv_blocks: 128, max_batch_tokens: 7 },
+      { topology: 'mixed:colocated=1xdp1tp4,colocated=1xdp2', workers: 2, kv_blocks: 128, async_scheduling: false },
+    ]),
+  )('on worker threads: %o', async (options) => {
     await expectAnswersOfOneNpu(options);
   });
 
