@@ -22,7 +22,7 @@ export default defineConfig({
     // Two cores: a pod has threads of its own.
     maxWorkers: 2,
     projects: [
-      { extends: true, test: { name: 'with a pod', isolate: false, include: ['test/**/*.test.ts'], exclude: [...WITHOUT_POD, ...('Deno' in globalThis ? NODE_ONLY : [])] } },
+      { extends: true, test: { name: 'with a pod', include: ['test/**/*.test.ts'], exclude: [...WITHOUT_POD, ...('Deno' in globalThis ? NODE_ONLY : [])] } },
       { extends: true, test: { name: 'without', include: WITHOUT_POD, isolate: false } },
     ],
   },
