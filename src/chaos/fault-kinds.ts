@@ -36,7 +36,7 @@ export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
   'step-fails': survived(
     'its NPU is reset, what it held fails, all else goes on',
     ['prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling'],
-    'no step runs at an admission or a takeover that would not run at another time',
+    'it is tried where steps run',
   ),
   'dp-group-hangs': survived(WAITED_FOR),
   'task-executor-hangs': survived(WAITED_FOR),
