@@ -16,6 +16,7 @@ export const ENTRIES = [
   'src/platform/network-card-thread',
   'src/trace/recorder-thread',
   'src/chaos/campaign-thread',
+  'src/chaos/live-worker-thread',
 ] as const;
 
 /** Bundles each entry of a clone into a file of `target`, and says which. Each module goes on finding what lies beside it. */

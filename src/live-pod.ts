@@ -59,7 +59,8 @@ const TERMINATE_MS_MAX = 2_000;
  */
 const WEIGHTS = new WeakMap<object, ArrayBuffer>();
 
-export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
+/** `worker_entry`: what its workers run instead of the shipped entry, where they are to break. */
+export async function createLivePod(options: PodOptions = {}, worker_entry?: URL): Promise<LivePod> {
   const { onProgress, inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
   const folder = resolveModel(resolved.model);
@@ -106,7 +107,7 @@ export async function createLivePod(options: PodOptions = {}): Promise<Pod> {
       origin_ms,
       inspected: inspection?.state,
     };
-    const created = remote.create(control, progress as never, onInspected as never) as Promise<Outcome<ControlHandle>>;
+    const created = remote.create(control, progress as never, onInspected as never, worker_entry?.href) as Promise<Outcome<ControlHandle>>;
     const handle = unwrap(await Promise.race([created, died]));
     return new LivePod(handle, thread, remote, died, monotonicClock(origin_ms), inspection);
   } catch (error) {
@@ -126,6 +127,8 @@ function unwrap<Value>(outcome: Outcome<Value>): Value {
 
 export class LivePod implements Pod {
   readonly model: ModelInfo;
+  /** The pod's memory: for who breaks things on purpose. */
+  readonly space: AddressSpace;
   readonly #handle: ControlHandle;
   readonly #thread: Worker;
   readonly #remote: Comlink.Remote<ControlRemote>;
@@ -162,6 +165,7 @@ export class LivePod implements Pod {
     this.#inspection = inspection;
     const first = memories[0] as WebAssembly.Memory;
     const space = new AddressSpace(memories, plan.memory.regions);
+    this.space = space;
     const links = new Links(CALLER_THREAD, first, plan.rings, space.control, { now_us: () => clock.now_ms() * 1000, peer_epochs });
     this.#port = new MessagePort(links, handle.isTraced);
     this.#peers = new CallerPeers(this.#port, handle, { receive: (mail) => this.#receive(mail), losePeer: () => this.#calls.losePeer() });

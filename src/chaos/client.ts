@@ -25,7 +25,12 @@ export type CallReport = {
   readonly wrong: readonly string[];
 };
 
-export async function playClient(pod: Pod, call: ChaosCall, expected: readonly Answer[], { leaves, turns }: ClientTerms): Promise<CallReport> {
+export async function playClient(
+  pod: Pick<Pod, 'generate'>,
+  call: ChaosCall,
+  expected: readonly Answer[],
+  { leaves, turns }: ClientTerms,
+): Promise<CallReport> {
   const abort = new AbortController();
   const wrong: string[] = [];
   const got = expected.map(() => 0);

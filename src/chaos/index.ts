@@ -14,6 +14,7 @@
 import { runCampaign } from './campaign.ts';
 import { expandSeed } from './expand.ts';
 import { type ChaosPlan, type ChaosPlanInput, parsePlan, readPlan } from './fault-plan.ts';
+import { runLive } from './live.ts';
 import { type RunReport, runPlan } from './run.ts';
 import { type Shrunk, shrinkPlan } from './shrink.ts';
 import { Undisturbed } from './undisturbed.ts';
@@ -36,6 +37,8 @@ export {
 } from './fault-plan.ts';
 export type { FaultReport } from './injector.ts';
 export type { Verdict, Violation } from './invariants.ts';
+export type { LiveOptions, LiveReport } from './live.ts';
+export { LIVE_KINDS, type LiveKind } from './live-order.ts';
 export type { RunReport } from './run.ts';
 export { SHRINKING_RUNS_MAX, type Shrunk } from './shrink.ts';
 export { TOPOLOGIES } from './topologies.ts';
@@ -59,4 +62,6 @@ export const chaos = {
   planOf: (seed: number, scope: Parameters<typeof expandSeed>[1] = {}): ChaosPlan => expandSeed(seed, scope),
   readPlan,
   campaign: runCampaign,
+  /** Against real worker threads. */
+  live: runLive,
 } as const;

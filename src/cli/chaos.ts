@@ -6,6 +6,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type ChaosPlan, chaos, FAULT_KINDS, KIND_TERMS, SHRINKING_RUNS_MAX, type Shrunk, TOPOLOGIES } from '../chaos/index.ts';
 import { campaign } from './chaos-campaign.ts';
+import { addLiveCommand } from './chaos-live.ts';
 import { EXIT_CODES, type ScopeFlags, scopeOf } from './chaos-scope.ts';
 import { faultLines, runLines } from './chaos-tables.ts';
 import { print, printJson } from './output.ts';
@@ -61,6 +62,7 @@ export function addChaosCommands(program: Command, setExitCode: (code: number) =
     .argument('<plan>', 'a JSON file, or a seed')
     .option('--json', 'print one JSON object: {plan, verdict, violations, runs}')
     .action(async (name: string, flags: ScopeFlags) => setExitCode(await shrinkOne(name, flags)));
+  addLiveCommand(command, setExitCode);
   command
     .command('kinds')
     .summary('Lists the kinds of faults, with the phases of each, and why some are left out of campaigns.')

@@ -27,9 +27,19 @@ async function attempt<Value>(work: (control: Control) => Value | Promise<Value>
 }
 
 const remote = {
-  async create(options: ControlOptions, onProgress: ((report: ProgressReport) => void) | null, onInspected?: OnInspected): Promise<Outcome<ControlHandle>> {
+  /** `worker_entry`: as a text, since no URL crosses. */
+  async create(
+    options: ControlOptions,
+    onProgress: ((report: ProgressReport) => void) | null,
+    onInspected?: OnInspected,
+    worker_entry?: string,
+  ): Promise<Outcome<ControlHandle>> {
     try {
-      control = await Control.create(options, async (report) => onProgress?.(report), onInspected);
+      control = await Control.create(
+        worker_entry === undefined ? options : { ...options, worker_entry: new URL(worker_entry) },
+        async (report) => onProgress?.(report),
+        onInspected,
+      );
       return { value: control.handle };
     } catch (error) {
       return { error: toErrorRecord(error) };

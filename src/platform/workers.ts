@@ -34,6 +34,8 @@ import { epochsOf, startWorkerThread } from './worker-start.ts';
 const STOP_DEADLINE_MS = 5_000;
 /** A thread that reads its stop word stops within 50 ms; one that has not by now is terminated. On Deno it then has as long again to acknowledge. */
 const STOP_GRACE_MS = 250;
+/** Of one that has turned no loop for as long as its silence took: it does not read its stop word either. */
+export const SILENT_GRACE_MS = 20;
 /** Where terminating ends a thread, this is how long that may take on a crowded machine. */
 const TERMINATION_DEADLINE_MS = 20_000;
 /** A successor that has not started by now hangs, and so does a survivor that has not let go of the predecessor's rings. */
@@ -167,7 +169,7 @@ export class Workers {
    * Gives a worker up that hangs: from here on nothing counts that it writes. It is told to stop, then terminated; without proof that it stopped, its
    * memory goes into quarantine.
    */
-  giveUp(worker: number, reason: string): void {
+  giveUp(worker: number, reason: string, grace_ms = STOP_GRACE_MS): void {
     const thread = this.#thread(worker);
     const mayBe = thread.state === 'running' || (thread.state === 'starting' && thread.isRestart);
     if (!mayBe || this.#isClosing) return;
@@ -175,7 +177,7 @@ export class Workers {
     // First the epochs: what it does when it meets its stop word, such as an answer that says that its experts failed, must not count either.
     this.#lose(worker, `it was given up, since ${reason}`, false);
     this.#space.control.stop(thread.seat.thread);
-    this.#later(thread, STOP_GRACE_MS, () => {
+    this.#later(thread, grace_ms, () => {
       thread.isTerminated = true;
       // First of all: where it has stopped long since, Deno says in the midst of `terminate` that it exited, and what is next is its successor's start.
       if (TERMINATION_IS_PROOF)

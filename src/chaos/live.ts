@@ -1,0 +1,152 @@
+/**
+ * Breaks a live pod under load, by a seed: its worker threads die, block or spin, one at a time, and every token is held against what one NPU alone gives.
+ * Real threads are not the same twice: the seed decides what is asked and what strikes whom, not what it meets.
+ * @module
+ */
+import { createLivePod } from '../live-pod.ts';
+import type { PodOptions } from '../options.ts';
+import type { Pod } from '../pod.ts';
+import { deploy, parseTopology } from '../protocol/topology.ts';
+import { type Clock, epoch_ms, monotonicClock } from '../runtime/clock.ts';
+import { CONTROL_THREAD } from '../runtime/directory.ts';
+import { waitAtMost } from '../runtime/event-loop.ts';
+import { SeededRandom } from '../runtime/seeded-random.ts';
+import { entryPoint } from '../runtime/thread-entry.ts';
+import { playClient } from './client.ts';
+import type { ChaosCall } from './fault-plan.ts';
+import { LIVE_KINDS, type LiveKind, LiveOrder } from './live-order.ts';
+import { leftovers } from './nothing-left.ts';
+import { Undisturbed } from './undisturbed.ts';
+
+export type LiveOptions = {
+  readonly seed: number;
+  readonly strikes: number;
+  readonly topology: string;
+  readonly workers: number;
+  /** Missing: all of them, in turn. */
+  readonly kinds?: readonly LiveKind[] | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+};
+
+/** `stall_ms`: the longest that any caller waited for its next tokens after the strike. */
+export type LiveReport = {
+  readonly strikes: readonly { readonly kind: LiveKind; readonly struck: boolean; readonly stall_ms: number }[];
+  readonly calls: number;
+  readonly tokens: number;
+  /** Threads that were lost or given up; more than were struck: who was well was taken for one that hangs. */
+  readonly losses: number;
+  readonly violations: readonly string[];
+};
+
+const CALLS = 4;
+const MAX_TOKENS = 48;
+/** More restarts in their period are no recovery (platform/restart-intensity.ts: 5 in 10 s). */
+const STRIKE_EVERY_MS = 2_100;
+const TAKEN_MS_MAX = 5_000;
+const REST_MS_MAX = 10_000;
+const POLL_MS = 10;
+const KEYS = 12;
+const PLAN_STREAM = 11;
+const STAYS = { leaves: -1, turns: 0 } as const;
+
+const pause = (ms: number): Promise<void> => waitAtMost(new Promise<never>(() => {}), ms);
+
+/** @throws `invalid_request` for a pod that cannot be */
+export async function runLive({ seed, strikes, topology, workers, kinds = LIVE_KINDS, signal, onProgress }: LiveOptions): Promise<LiveReport> {
+  const clock = monotonicClock(epoch_ms());
+  const random = new SeededRandom(seed, PLAN_STREAM);
+  const spare_workers = 'Deno' in globalThis ? Math.min(8, strikes) : 0;
+  const npus = deploy(parseTopology(topology)).npus.length;
+  const options: PodOptions = { topology, workers: Math.min(workers, npus), spare_workers };
+  await using undisturbed = new Undisturbed();
+  await using pod = await createLivePod(options, entryPoint('../chaos/live-worker-thread'));
+  const order = new LiveOrder(pod.space);
+  const violations: string[] = [];
+  const done: LiveReport['strikes'][number][] = [];
+  let [calls, tokens] = [0, 0];
+  for (let strike = 0; strike < strikes && signal?.aborted !== true && violations.length === 0; strike++) {
+    const kind = kinds[strike % kinds.length] as LiveKind;
+    const worker = random.below(options.workers as number);
+    const after_tokens = 4 + random.below(MAX_TOKENS / 2);
+    const asked = Array.from(
+      { length: CALLS },
+      (): ChaosCall => ({ key: random.below(KEYS), prompt_tokens: 24, stem_tokens: 0, max_tokens: MAX_TOKENS, n: 1 }),
+    );
+    const answers = await Promise.all(asked.map((call) => undisturbed.answerOf({ pod: { kernels: 'real' } }, call)));
+    const began_ms = clock.now_ms();
+    const heard = asked.map((): number[] => []);
+    const running = asked.map((call, index) => playClient(timed(pod, clock, heard[index] as number[]), call, answers[index] ?? [], STAYS));
+    const ended = Promise.all(running);
+    while (heard.some((times) => times.length < after_tokens) && (await isPending(ended))) await pause(1);
+    const struck_ms = clock.now_ms();
+    order.give(worker, kind);
+    // Wherever it sits: an idle one sleeps.
+    for (let thread = CONTROL_THREAD + 1; thread <= CONTROL_THREAD + workers + spare_workers; thread++) pod.space.control.ring(thread);
+    while (!order.isTaken && clock.now_ms() - struck_ms < TAKEN_MS_MAX) await pause(1);
+    const reports = await ended;
+    calls += reports.length;
+    tokens += reports.reduce((sum, report) => sum + report.tokens, 0);
+    for (const [index, { code, message, wrong }] of reports.entries())
+      if (code !== 'finished' || wrong.length > 0)
+        violations.push(`strike ${strike}, ${kind} of worker ${worker}: call ${index} ended with ${code} ${message} ${wrong.join('; ')}`);
+    done.push({ kind, struck: order.isTaken, stall_ms: Math.max(...heard.map((times) => longestGap(times, struck_ms))) });
+    onProgress?.(strike + 1, strikes);
+    await pause(Math.max(0, STRIKE_EVERY_MS - (clock.now_ms() - began_ms)));
+  }
+  if (violations.length === 0) violations.push(...(await leftAtRest(pod, clock)));
+  const { fabric } = await pod.stats();
+  // Spare seats begin with 2.
+  const losses = fabric.threads.reduce((sum, { epoch }) => sum + epoch - 1, 0) - spare_workers;
+  return { strikes: done, calls, tokens, losses, violations };
+}
+
+const isPending = async (promise: Promise<unknown>): Promise<boolean> => (await Promise.race([promise.then(() => false), pause(0).then(() => true)])) === true;
+
+/** Between two looks at a call that is struck amid, or the strike and what comes next. */
+function longestGap(times: readonly number[], struck_ms: number): number {
+  let [longest, last] = [0, struck_ms];
+  for (const time of times) {
+    if (time <= struck_ms) continue;
+    longest = Math.max(longest, time - last);
+    last = time;
+  }
+  return longest;
+}
+
+/** The pod, with the times at which its tokens come. */
+function timed(pod: Pod, clock: Clock, times: number[]): Pick<Pod, 'generate'> {
+  return {
+    generate: (prompt, options) => {
+      const generation = pod.generate(prompt, options);
+      return new Proxy(generation, {
+        get: (target, name) => {
+          if (name !== Symbol.asyncIterator) {
+            const value = Reflect.get(target, name, target) as unknown;
+            return typeof value === 'function' ? value.bind(target) : value;
+          }
+          return async function* () {
+            for await (const chunk of target) {
+              times.push(clock.now_ms());
+              yield chunk;
+            }
+          };
+        },
+      });
+    },
+  };
+}
+
+/** What callers have heard the last of, workers may still have to let go of. */
+async function leftAtRest(pod: Pod, clock: Clock): Promise<string[]> {
+  const since_ms = clock.now_ms();
+  for (;;) {
+    const stats = await pod.stats();
+    const left = [
+      ...leftovers(stats).map((what) => `something is left: ${what}`),
+      ...stats.unexpected_messages.map((what) => `an actor did not expect ${what}`),
+    ];
+    if (left.length === 0 || clock.now_ms() - since_ms > REST_MS_MAX) return left;
+    await pause(POLL_MS);
+  }
+}
