@@ -179,6 +179,9 @@ export const scaling = setup({
     // Another one comes: for what was asked last.
     EXPERTS_PLACED: {},
     MAP_TAKEN: { actions: 'noteTaken' },
+    // On their way when they were cancelled: the state that they are of is over.
+    SCALE_RETRY: {},
+    SCALE_OVERDUE: {},
   },
   states: {
     stable: {

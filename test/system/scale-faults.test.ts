@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { ExpertBalancer } from '../../actors/policies/expert-balancer.ts';
 import { createPod, type GenerateOptions, type Pod } from '../../src/index.ts';
 import type { VirtualControl } from '../../src/platform/virtual-control.ts';
-import { npuLost, scaleOverdue } from '../../src/protocol/constructors.ts';
+import { npuLost, scaleOverdue, scaleRetry } from '../../src/protocol/constructors.ts';
 import { npuBack } from '../../src/protocol/expert-maps.ts';
 import { mapDone, mapWanted } from '../../src/protocol/map-log.ts';
 import type { Message } from '../../src/protocol/messages.ts';
@@ -67,6 +67,22 @@ const answersOf = async (pod: Pod): Promise<unknown[]> =>
 
 const LARGE = { attention: 4, experts: 4 };
 const SMALL = { attention: 2, experts: 2 };
+
+it('a deadline and a retry that were cancelled too late should change nothing', async () => {
+  await using pod = (await createPod({ clock: 'virtual', kernels: 'hash', npus: 1, scale_max: { attention: 2 } })) as VirtualPod;
+  const late = (): void => {
+    tell(pod.control, SCALING, scaleOverdue());
+    tell(pod.control, SCALING, scaleRetry());
+  };
+  late();
+  const { left } = breakIn(pod, [['changing', (control) => tell(control, SCALING, scaleRetry())]]);
+  expect(await pod.scale({ attention: 2 })).toMatchObject({ attention: 2 });
+  late();
+  await answersOf(pod);
+  expect(await pod.scale({ attention: 1 })).toMatchObject({ attention: 1 });
+  expect(left()).toBe(0);
+  await expectNothingLeft(pod);
+});
 
 describe('a change that breaks', () => {
   it.each([
