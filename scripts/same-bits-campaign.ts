@@ -162,9 +162,11 @@ function inInt8({ pod, calls, ...more }: Plan, model: string, seed: number): Pla
   const below = draws(seed + 4_000_000);
   const { kernels: _kernels, hash_foreseeable: _foreseeable, ...others } = pod;
   const dram_blocks = pick(below, 0, 0, 8, 64);
+  // It has eight experts, and each NPU owns at least one.
+  const topology = String(pod.topology).replace(/dp=[34],tp=3/, 'dp=2,tp=3');
   return {
     ...more,
-    pod: { ...others, ...INT8, model, ...(dram_blocks > 0 && pod.prefix_caching !== false && { dram_blocks, dram_bytes_per_s: 1e12 }) },
+    pod: { ...others, ...INT8, model, topology, ...(dram_blocks > 0 && pod.prefix_caching !== false && { dram_blocks, dram_bytes_per_s: 1e12 }) },
     calls: calls.map(({ options, ...call }) => ({ ...call, options: { ...options, logprobs: below(3) } })),
   };
 }

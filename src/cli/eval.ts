@@ -6,7 +6,8 @@ import type { Command } from 'commander';
 import { Option } from 'commander';
 import { readText } from '../fidelity/text-windows.ts';
 import { type Divergence, divergenceOf, type LayerError, type Perplexity, type PodOptions, perplexityOf, type WorstToken } from '../index.ts';
-import { podOptionsSchema } from '../options.ts';
+import { parseOptions, podOptionsSchema } from '../options.ts';
+import { numericsOf } from '../protocol/numerics.ts';
 import { type Column, table } from './columns.ts';
 import { addFlags, givenFlags, POD_FLAGS } from './flags.ts';
 import { Interrupt } from './interrupt.ts';
@@ -55,7 +56,8 @@ export function addEvalCommand(program: Command, setExitCode: (code: number) => 
 async function evaluate(model: string, flags: EvalFlags, pod: PodOptions): Promise<number> {
   const { against, layers = false, worst, window, stride, skipTokens: skip_tokens, maxTokens: max_tokens } = flags;
   if (against === undefined && (layers || worst !== undefined)) throw new UsageError('--layers and --worst need --against');
-  const [served] = Object.keys(pod);
+  const numerics = against === undefined ? {} : numericsOf(parseOptions(podOptionsSchema, pod, 'eval'));
+  const [served] = Object.keys(pod).filter((name) => !/^(kv_cache|dispatch|combine)_dtype$/.test(name));
   if (against !== undefined && served !== undefined)
     throw new UsageError(`with --against both models are computed on one NPU, without a pod: leave out --${served.replaceAll('_', '-')}`);
   const part = { text: readText(flags.text), window, stride, skip_tokens, max_tokens };
@@ -70,7 +72,7 @@ async function evaluate(model: string, flags: EvalFlags, pod: PodOptions): Promi
       if (flags.json) await printJson({ model, text: flags.text, ...found });
       else await print(`${perplexityLines(model, found).join('\n')}\n`);
     } else {
-      const found = await divergenceOf({ ...watched, model, against, layers, ...(worst !== undefined && { worst }) });
+      const found = await divergenceOf({ ...watched, ...numerics, model, against, layers, ...(worst !== undefined && { worst }) });
       progress.end();
       if (flags.json) await printJson({ text: flags.text, models: [model, against], ...found });
       else await print(`${divergenceLines(model, against, found).join('\n')}\n`);
@@ -125,9 +127,10 @@ function divergenceLines(model: string, name: string, { model: own, against, kl_
 
 const EXAMPLES = `
 Each window begins with the model's bos token; a token is scored once, in the first window that it is in. What is scored is served by a pod, as prompt
-log-probabilities; with --against both models are computed side by side.
+log-probabilities; with --against both models are computed side by side, the first by --kv-cache-dtype, --dispatch-dtype and --combine-dtype.
 
 Examples:
   $ minipod eval --text tales.txt
   $ minipod eval ./my-model --text tales.txt --window 512 --stride 512 --json
-  $ minipod eval ./my-model-int8 --against ./my-model --text tales.txt --skip-tokens 20000 --layers`;
+  $ minipod eval ./my-model-int8 --against ./my-model --text tales.txt --skip-tokens 20000 --layers
+  $ minipod eval ./my-model --against ./my-model --kv-cache-dtype int8 --text tales.txt`;

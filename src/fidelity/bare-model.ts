@@ -19,6 +19,7 @@ import { isMoeLayer } from '../model/moe-layers.ts';
 import { podOptionsSchema } from '../options.ts';
 import { loadWeights } from '../platform/weights.ts';
 import { assert } from '../protocol/errors.ts';
+import { type Numerics, numericsOf } from '../protocol/numerics.ts';
 import { colocated } from '../protocol/topology.ts';
 
 /** Rows that one pass computes. */
@@ -37,11 +38,12 @@ export class BareModel {
   #spans: readonly Span[] = [];
 
   /** `context`: positions that it has KV for. @throws `invalid_checkpoint`, `out_of_memory` */
-  static async open(folder: string, context: number): Promise<BareModel> {
+  static async open(folder: string, context: number, numerics: Numerics = {}): Promise<BareModel> {
     using checkpoint = openCheckpoint(folder);
     const defaults = podOptionsSchema.parse({});
     const options: PlanOptions = {
       ...defaults,
+      ...numericsOf(numerics),
       topology: colocated(1),
       npu_workers: undefined,
       job_executors: 1,

@@ -10,6 +10,7 @@ import { exp } from '../model/kernels/float64.ts';
 import { resolveModel } from '../model/registry.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import { MinipodError } from '../protocol/errors.ts';
+import type { Numerics } from '../protocol/numerics.ts';
 import { BareModel, PASS_ROWS_MAX } from './bare-model.ts';
 import { type Perplexity, perplexityFrom } from './perplexity.ts';
 import { type CutText, cutText, type TextPart } from './text-windows.ts';
@@ -50,17 +51,19 @@ export type Divergence = {
   readonly layers: readonly LayerError[] | null;
 };
 
-export type DivergenceOptions = TextPart & {
-  /** A model's name or folder, and that of the one it is held against. */
-  readonly model: string;
-  readonly against: string;
-  readonly text: string;
-  readonly layers?: boolean;
-  /** So many of the worst tokens. Default: 10. */
-  readonly worst?: number;
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: ((done: number, total: number) => void) | undefined;
-};
+/** Numerics are the model's, not those of the one it is held against, which is computed as it is. */
+export type DivergenceOptions = TextPart &
+  Numerics & {
+    /** A model's name or folder, and that of the one it is held against. */
+    readonly model: string;
+    readonly against: string;
+    readonly text: string;
+    readonly layers?: boolean;
+    /** So many of the worst tokens. Default: 10. */
+    readonly worst?: number;
+    readonly signal?: AbortSignal | undefined;
+    readonly onProgress?: ((done: number, total: number) => void) | undefined;
+  };
 
 const WORST = 10;
 const TOKENS_BEFORE = 8;
@@ -74,7 +77,7 @@ export async function divergenceOf(options: DivergenceOptions): Promise<Divergen
   const cut = cutText(options.text, tokenizer, context, options);
   const other = cutText(options.text, otherTokenizer, context, options);
   if (!isSameCut(cut, other)) throw unlike(options, 'their tokenizers read it as different tokens');
-  const models = [await BareModel.open(folders[0], cut.window), await BareModel.open(folders[1], cut.window)] as const;
+  const models = [await BareModel.open(folders[0], cut.window, options), await BareModel.open(folders[1], cut.window)] as const;
   const [{ config }, { config: otherConfig }] = models;
   if (config.vocabSize !== otherConfig.vocabSize) throw unlike(options, `their vocabularies have ${config.vocabSize} and ${otherConfig.vocabSize} tokens`);
   if (options.layers && (config.layers !== otherConfig.layers || config.hiddenSize !== otherConfig.hiddenSize))

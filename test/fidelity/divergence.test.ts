@@ -32,6 +32,16 @@ it('should find nothing between a model and itself', async () => {
   expect(found.model).toEqual(found.against);
 });
 
+it('should find what each numerics option of a model loses by itself, and all of them together', async () => {
+  const options = [{ kv_cache_dtype: 'int8' }, { dispatch_dtype: 'int8' }, { combine_dtype: 'int8' }] as const;
+  const lossOf = async (numerics: object): Promise<number> =>
+    (await divergenceOf({ model: deepseek, against: deepseek, text: TEXT, window: 20, ...numerics })).kl_mean;
+  const losses = [];
+  for (const numerics of [...options, Object.assign({}, ...options)]) losses.push(await lossOf(numerics));
+  expect(new Set(losses).size).toBe(4);
+  for (const loss of losses) expect([loss > 0, loss < 0.05]).toEqual([true, true]);
+});
+
 it('should be the divergence of the two models’ distributions', async () => {
   const tokenizer = await loadTokenizer(deepseek);
   const [window] = cutText(TEXT, tokenizer, 2047).windows;
