@@ -2,12 +2,13 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { A2E_FORMS, type A2EForm } from '../../src/xccl/a2e.ts';
+import type { Operation } from '../../src/xccl/operation.ts';
 import { SEGMENTS } from '../fabric/segments.ts';
 import { runs } from '../property-runs.ts';
-import { makeAttentionEnd, makeExpertEnd, programsOf, type Sums, split } from './a2e-rig.ts';
+import { makeAttentionEnd, makeExpertEnd, programsOf, type Sums, split, TIMEOUT_MS } from './a2e-rig.ts';
 import { placeOf } from './all-to-all-rig.ts';
 import { EXCHANGE } from './arbitraries.ts';
-import { makeDesks, type Shape } from './exchange-rig.ts';
+import { computeReceived, expectedSum, floatsAt, inTurn, layBatch, makeBatch, makeDesks, type Shape, sameBits } from './exchange-rig.ts';
 import { randomPick, succeed } from './rig.ts';
 
 /** Metadata writes of each rank. */
@@ -71,4 +72,50 @@ it('more attention ranks than expert ranks: the naive form takes them, the tramp
 it.each(A2E_FORMS)('%s: no tokens anywhere is a round like any other', (form) => {
   const shape = split(2, 3, 4, 1, 0, 3, 1);
   exchange(shape, form, 2, 1, 3, new Map());
+});
+
+it.each(A2E_FORMS)('%s: whom one expert rank refuses hears so, and has no sum; the others do not, and the next round is as ever', (form) => {
+  const [attention, experts, rounds, refuser] = [2, 3, 2, 2];
+  const shape = split(attention, experts, 4, 2, 9, 6, 7);
+  const desks = makeDesks(attention + experts, shape, 2);
+  const { space } = desks;
+  const heard: string[] = [];
+  const notes = new Set<number>();
+  const sources = [0, 1].map((rank) => {
+    const end = makeAttentionEnd(placeOf(desks, rank), shape, form);
+    const { desk } = placeOf(desks, rank);
+    const steps = Array.from({ length: rounds }, (_, round) => {
+      const batch = makeBatch(shape, 7, rank, round);
+      return [
+        () => {
+          layBatch(space, desk, batch);
+          return end.a2e({ tokens: batch.tokens, rows: desk.rows, experts: desk.experts, weights: desk.weights, note: 10 * rank + round });
+        },
+        () => end.e2a({ into: desk.into, shared: batch.shared === null ? 0 : desk.shared, timeout_ms: TIMEOUT_MS }),
+        (): Operation => {
+          heard.push(`rank ${rank} round ${round} ${end.isRefused}`);
+          const right = end.isRefused ? batch.residual : expectedSum(shape, batch, 'f32', () => 'f32');
+          sameBits(floatsAt(space, desk.into, batch.residual.length).slice(), right, `rank ${rank} in round ${round}`);
+          return { poll: () => ({ state: 'done' }) };
+        },
+      ];
+    });
+    return inTurn(steps.flat());
+  });
+  const holders = [0, 1, 2].map((index) => {
+    const end = makeExpertEnd(placeOf(desks, attention + index), shape, form);
+    const steps = Array.from({ length: rounds }, (_, round) => [
+      () => end.a2e({ timeout_ms: TIMEOUT_MS }),
+      () => {
+        for (let source = 0; source < attention; source++) if (end.received.pairsFrom(source) > 0) notes.add(end.received.notes[source] as number);
+        computeReceived(space, end.received, end.reply_rows);
+        const refused = index === refuser && round === 0 ? Uint8Array.of(1, 0) : null;
+        return end.e2a({ rows: end.reply_rows, refused, timeout_ms: TIMEOUT_MS });
+      },
+    ]);
+    return inTurn(steps.flat());
+  });
+  succeed([...sources, ...holders], { pick: randomPick(1) });
+  expect(heard.toSorted()).toEqual(['rank 0 round 0 true', 'rank 0 round 1 false', 'rank 1 round 0 false', 'rank 1 round 1 false']);
+  expect([...notes].toSorted((a, b) => a - b)).toEqual([0, 1, 10, 11]);
 });
