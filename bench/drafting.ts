@@ -3,9 +3,10 @@
  * that were right predict:
  *
  *   T(r)                 what a step of r rows takes, from requests without drafts, so many at once
- *   predicted on / off   (tokens a step, on / T(rows a step, on)) / (requests / T(requests))
+ *   D(n)                 what a draft of each of n requests takes to compute: of MTP layers' steps on `story`, in rounds of their own, what T(rows) leaves
+ *   predicted on / off   (tokens a step, on / (T(rows a step, on) + D(requests) × share of them that drafted)) / (requests / T(requests))
  *
- * `quotes`: greedy text that repeats itself, as it is asked to; `hostile`: drafts for nearly every token, nearly all of them wrong. Time is the processor's, of all threads, since
+ * `quotes`: greedy text that repeats itself, as it is asked to; `story`: greedy text of the sort that the model was trained on; `hostile`: lookup has drafts for nearly every token, nearly all of them wrong. Time is the processor's, of all threads, since
  * that of the clock counts what else the machine does; the clock's is shown beside it.
  * @module
  */
@@ -15,11 +16,15 @@ import { machine, printTable, writeResults } from './harness.ts';
 const TOKENS = Number(process.env['BENCH_TOKENS'] ?? 96);
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 9);
 const DRAFTS = Number(process.env['BENCH_DRAFTS'] ?? 3);
-const METHOD = { method: 'ngram', num_speculative_tokens: DRAFTS, prompt_lookup_min: 1, prompt_lookup_max: 4 } as const;
+const LOOKUP = { method: 'ngram', num_speculative_tokens: DRAFTS, prompt_lookup_min: 1, prompt_lookup_max: 4 } as const;
+
+/** As many as there are layers for it. */
+const LAYERS = { method: 'mtp', num_speculative_tokens: 1 } as const;
 
 const LINE = 'Once upon a time there was a fox, and the fox said to the wolf: come with me. ';
 const WORKLOADS: Readonly<Record<string, (index: number) => { readonly prompt: string; readonly options: GenerateOptions }>> = {
   quotes: (index) => ({ prompt: LINE.slice(index % 8).repeat(3), options: { temperature: 0, frequency_penalty: -0.5 } }),
+  story: (index) => ({ prompt: `${LINE.slice(0, 40)} ${index}`, options: { temperature: 0 } }),
   // Most of the vocabulary is in the prompt again and again, and what follows is drawn at random.
   hostile: (index) => ({
     prompt: Array.from({ length: 60 }, (_, at) => 'the a of and he she it to in said was'.split(' ')[(at * 7 + index) % 11]).join(' '),
@@ -61,8 +66,10 @@ async function load(pod: Pod, workload: keyof typeof WORKLOADS, requests: number
 
 const pods = {
   off: await createPod({}),
-  on: await createPod({ speculative_config: METHOD }),
-  'on, always': await createPod({ speculative_config: { ...METHOD, adaptive: false } }),
+  ngram: await createPod({ speculative_config: LOOKUP }),
+  'ngram, always': await createPod({ speculative_config: { ...LOOKUP, adaptive: false } }),
+  mtp: await createPod({ speculative_config: LAYERS }),
+  'mtp, always': await createPod({ speculative_config: { ...LAYERS, adaptive: false } }),
 };
 type Name = keyof typeof pods;
 const names = Object.keys(pods) as Name[];
@@ -84,11 +91,19 @@ function costOf(rows: number): number {
   return above === below ? low : low + ((high - low) * (rows - below)) / (above - below);
 }
 
+/** Processor time of a draft of each of so many requests. */
+const drafting = new Map<number, number>();
+for (const requests of [1, 16]) {
+  const loads: Load[] = [];
+  for (let round = 0; round < 6; round++) loads.push(await load(pods['mtp, always'], 'story', requests));
+  drafting.set(requests, Math.min(...loads.map(({ cpu_us, steps, drafted }) => cpu_us / steps - costOf(requests + drafted / steps))));
+}
+
 const results: object[] = [];
 const rows: string[][] = [];
 for (const workload of Object.keys(WORKLOADS))
   for (const requests of [1, 16]) {
-    const loads: Record<Name, Load[]> = { off: [], on: [], 'on, always': [] };
+    const loads: Record<Name, Load[]> = { off: [], ngram: [], 'ngram, always': [], mtp: [], 'mtp, always': [] };
     for (let round = 0; round < ROUNDS; round++) for (const name of names) loads[name].push(await load(pods[name], workload, requests));
     for (const name of names.slice(1)) {
       const mine = loads[name];
@@ -98,7 +113,8 @@ for (const workload of Object.keys(WORKLOADS))
       const [steps, drafted, accepted] = [sum('steps'), sum('drafted'), sum('accepted')];
       // Prompts take the same steps in both.
       const rowsOfStep = requests + drafted / steps;
-      const predicted = sum('tokens') / steps / costOf(rowsOfStep) / (requests / costOf(requests));
+      const computed_us = name.startsWith('mtp') ? ((drafting.get(requests) as number) * drafted) / steps / requests : 0;
+      const predicted = sum('tokens') / steps / (costOf(rowsOfStep) + computed_us) / (requests / costOf(requests));
       const found = { workload, requests, name, cpu_ratio: ratios('cpu_us'), wall_ratio: ratios('wall_us'), predicted, drafted, accepted, steps };
       results.push(found);
       const tokens_per_s = Math.max(...mine.map(({ tokens, wall_us }) => (tokens * 1e6) / wall_us));
@@ -115,11 +131,12 @@ for (const workload of Object.keys(WORKLOADS))
       ]);
     }
   }
+const byNumber = (of: ReadonlyMap<number, number>): string => [...of].map(([at, us]) => `${at}: ${Math.round(us)}`).join(', ');
 printTable(
-  `Processor time of a step, µs by rows: ${[...costs].map(([at, us]) => `${at}: ${Math.round(us)}`).join(', ')}`,
+  `Processor time of a step, µs by rows: ${byNumber(costs)}; of drafts that a layer computes, by requests: ${byNumber(drafting)}`,
   ['requests', 'drafts', 'tokens/s', 'right', 'tokens a step', 'on / off', 'predicted', 'of that', 'by the clock'],
   rows,
 );
 console.log(JSON.stringify(machine()));
-writeResults(new URL('results/drafting.json', import.meta.url).pathname, { costs: Object.fromEntries(costs), results });
+writeResults(new URL('results/drafting.json', import.meta.url).pathname, { costs: Object.fromEntries(costs), drafting: Object.fromEntries(drafting), results });
 for (const pod of Object.values(pods)) await pod.close();
