@@ -5,8 +5,14 @@ import { defineConfig } from 'vitest/config';
 // What V8 made of the sources last time, for Node's forks, the threads of their pods and the commands that they run: a third of a pod's start.
 process.env['NODE_COMPILE_CACHE'] ??= join(tmpdir(), 'minipod-compiled');
 
-/** Tests that start no pod: one process runs them one after the other, and loads once what they share. */
-const WITHOUT_POD = ['actors', 'fabric', 'flowserve', 'model', 'property', 'protocol', 'runtime', 'xccl'].map((room) => `test/${room}/**/*.test.ts`);
+/** Tests that break nothing, and start no pod or few: one process runs them one after the other, and loads once what they share. */
+const TOGETHER = [
+  ...['actors', 'fabric', 'flowserve', 'model', 'property', 'protocol', 'runtime', 'xccl'],
+  ...['fidelity', 'golden', 'platform', 'quantize', 'simulate'],
+]
+  .map((room) => `test/${room}/**/*.test.ts`)
+  // One has sockets that fill up, and waits for that.
+  .concat('test/api/!(serve).test.ts');
 /** About npm, what it packs and the tools around it. */
 const NODE_ONLY = ['test/packaging/**'];
 
@@ -22,8 +28,8 @@ export default defineConfig({
     // Two cores: a pod has threads of its own.
     maxWorkers: 2,
     projects: [
-      { extends: true, test: { name: 'with a pod', include: ['test/**/*.test.ts'], exclude: [...WITHOUT_POD, ...('Deno' in globalThis ? NODE_ONLY : [])] } },
-      { extends: true, test: { name: 'without', include: WITHOUT_POD, isolate: false } },
+      { extends: true, test: { name: 'apart', include: ['test/**/*.test.ts'], exclude: [...TOGETHER, ...('Deno' in globalThis ? NODE_ONLY : [])] } },
+      { extends: true, test: { name: 'together', include: TOGETHER, isolate: false } },
     ],
   },
 });
