@@ -56,6 +56,8 @@ export class Group {
         ['control', ({ message }: Mail) => void (message.type === 'REBALANCED' && this.outcomes.push(message.report))],
         ['expert', ({ to, message }: Mail) => void this.experts.push({ to, message })],
         ['scaling', ({ message }: Mail) => void this.grants.push(message as MapGrantMessage)],
+        // It is told who holds experts.
+        ['task-executor', () => {}],
       ]),
       send: (mail) => void this.#mail.push(mail),
       startTimer: (_, { id, delay_ms, message }: Commands['after']) => void this.#timers.push({ id, due_ms: this.now_ms + delay_ms, message }),
