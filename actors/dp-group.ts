@@ -308,9 +308,10 @@ export const dpGroup = setup({
     DROP_CACHE: { actions: 'dropCache' },
     KEEP_CONTEXT: { actions: 'keepContext' },
     FORGET_CONTEXT: { actions: 'forgetContext' },
-    ABANDON: { actions: ['abandon', ...perform] },
-    STOP_FOUND: { actions: ['stop', ...perform] },
-    HAND_BACK: { actions: ['beginToHandBack', ...perform] },
+    // Who has nothing to run until others move, has room by these alone: no step comes that would tell of it.
+    ABANDON: { actions: ['abandon', 'tellLeaderOfRoom', ...perform] },
+    STOP_FOUND: { actions: ['stop', 'tellLeaderOfRoom', ...perform] },
+    HAND_BACK: { actions: ['beginToHandBack', 'tellLeaderOfRoom', ...perform] },
     TAKE_PART: { actions: 'takePart' },
     OFFERED: {
       actions: [

@@ -182,6 +182,25 @@ describe('DP groups that are chosen by a leader', () => {
     expect((await serve({ ...MODEL, long_prompt_groups: 1, long_prompt_tokens: 500 })).tokens).toEqual(led.tokens);
   });
 
+  it('say that they have room when those who took it are over before their turn, while no step runs: who waited is served', async () => {
+    const options: PodOptions = { ...HASH, topology: 'pd:prefill=1xdp2,decode=1', max_batch_tokens: 7, max_batch_requests: 1 };
+    await withPod(options, async (pod) => {
+      const short = (seed: number, max_tokens: number): Promise<Completion> => pod.complete([...PROMPT, seed], { ...ENDLESS, max_tokens, seed });
+      const [served, over]: [Promise<Completion>[], Promise<MinipodError>[]] = [[], []];
+      let chunks = 0;
+      for await (const _ of pod.generate([7], { ...ENDLESS, max_tokens: 200 })) {
+        chunks++;
+        // Decode has its hands full, and prefill has lent all that it may: no step runs there for long.
+        if (chunks === 2) for (let seed = 0; seed < 6; seed++) served.push(short(seed, 60));
+        // One for each group, which takes nobody else until its turn has come; and it is over before.
+        if (chunks === 40) for (const token of [8, 9]) over.push(failure(pod.complete(Array(40).fill(token), { ...ENDLESS, deadline_ms: 0.3 })));
+        if (chunks === 60) for (const seed of [6, 7]) served.push(short(seed, 4));
+      }
+      expect((await Promise.all(served)).map(({ choices }) => choices[0]?.token_ids.length)).toEqual([60, 60, 60, 60, 60, 60, 4, 4]);
+      for (const { message } of await Promise.all(over)) expect(message).toContain('waited for its turn');
+    });
+  });
+
   it('go on when the leader’s worker dies: the next one leads, and nobody waits for ever', async () => {
     await using rig = await openRig({ npus: 2, workers: 2, load_balancing: 'cost_model' });
     const calls = [1, 2, 3, 4].map((seed) => rig.pod.complete(PROMPT, { ...ENDLESS, max_tokens: 200, seed }).catch((error) => error));
