@@ -41,7 +41,9 @@ const names = new Set([...bundled.keys()].map((url) => url.slice(url.lastIndexOf
 module.registerHooks?.({
   resolve(specifier, context, next) {
     const resolved = next(specifier, context);
-    const url = names.has(specifier.slice(specifier.lastIndexOf('/') + 1)) ? bundled.get(resolved.url) : undefined;
+    // A test's thread that changes a module before it imports the entry shall change the one that the entry uses.
+    const isFirst = context.parentURL === undefined || context.parentURL.endsWith('/bin/minipod.js');
+    const url = isFirst && names.has(specifier.slice(specifier.lastIndexOf('/') + 1)) ? bundled.get(resolved.url) : undefined;
     return url === undefined ? resolved : { url, format: 'module', shortCircuit: true };
   },
 });

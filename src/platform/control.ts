@@ -45,7 +45,7 @@ import { ScaleRequests } from './scale-requests.ts';
 import { stalledThreads } from './stalled-threads.ts';
 import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
 import { WorkerReports } from './worker-reports.ts';
-import { CALLER_PEER, SILENT_GRACE_MS, Workers } from './workers.ts';
+import { CALLER_PEER, Workers } from './workers.ts';
 
 /** An idle control plane looks up this often; while it waits for its workers to start, or requests run, more often. A bell wakes it earlier. */
 const SLEEP_MS = 250;
@@ -333,8 +333,7 @@ export class Control {
   #hear(message: ControlMessage): void {
     if (message.type === 'SCALED') this.scale.answered(message);
     else if (message.type !== 'SUSPECTED') this.#rebalances.hear(message);
-    else if (this.directory.workerOf(message.member) !== ON_CONTROL)
-      this.#workers.giveUp(this.directory.workerOf(message.member), silenceOf(message), SILENT_GRACE_MS);
+    else if (this.directory.workerOf(message.member) !== ON_CONTROL) this.#workers.suspect(this.directory.workerOf(message.member), silenceOf(message));
   }
 
   #receive(peer: number, { to, from, message, cause }: ReceivedMail): void {

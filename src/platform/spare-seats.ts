@@ -29,6 +29,10 @@ export class SpareSeats {
     for (const seat of seats) this.#regions.mark(seat, 'free');
   }
 
+  get free(): number {
+    return this.#free.length;
+  }
+
   get quarantined(): number {
     return this.#quarantined.length;
   }

@@ -189,6 +189,11 @@ export class Workers {
     });
   }
 
+  /** It is silent. Where no thread can be ended (Deno), that is borne unless there is a spare seat for its successor: it may wake, and the pod would fail without. */
+  suspect(worker: number, reason: string): void {
+    if (TERMINATION_IS_PROOF || this.#spares.free > 0) this.giveUp(worker, reason, SILENT_GRACE_MS);
+  }
+
   async close(): Promise<void> {
     this.#stopTimers();
     const { control } = this.#space;

@@ -22,9 +22,9 @@ const ENTRY_WORDS = Object.keys(ENTRY_WORD).length;
 export const directoryBytes = (entries: number): number => entries * ENTRY_WORDS * 4;
 /** Before a part's pairs: a word that its sender says to all. */
 export const NOTE_BYTES = 8;
-/** One without pairs is nothing at all. */
+/** One without pairs and rows is nothing at all. */
 export const partBytes = (format: WireFormat, rows: number, pairs: number, hidden: number): number =>
-  pairs === 0 ? 0 : roundUp(NOTE_BYTES + 8 * pairs + blockBytes(format, rows, hidden), BLOCK_ALIGNMENT);
+  pairs === 0 && rows === 0 ? 0 : roundUp(NOTE_BYTES + 8 * pairs + blockBytes(format, rows, hidden), BLOCK_ALIGNMENT);
 
 // ---------------------------------------------------------------- what an area must hold for any choice of the gates
 

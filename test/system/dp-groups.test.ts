@@ -30,7 +30,8 @@ describe('a pod of several DP groups', () => {
       for (const { dp_group, generation_tokens, prompt_tokens, requests_finished, kv_blocks } of dp_groups) {
         const here = calls.flatMap((generation) => generation.choices().filter(({ decode_group }) => decode_group === dp_group));
         expect([generation_tokens, requests_finished['length']]).toEqual([5 * here.length, here.length]);
-        expect([prompt_tokens > 0, kv_blocks]).toEqual([true, npus[dp_group]?.kv_blocks]);
+        // Of a call, where one of its choices is computed.
+        expect([prompt_tokens % 3, prompt_tokens <= 3 * here.length, kv_blocks]).toEqual([0, true, npus[dp_group]?.kv_blocks]);
       }
       const sum = (figure: 'prompt_tokens' | 'generation_tokens'): number => dp_groups.reduce((total, group) => total + group[figure], 0);
       expect([sum('prompt_tokens'), sum('generation_tokens')]).toEqual([whole.prompt_tokens, whole.generation_tokens]);

@@ -43,7 +43,10 @@ describe('drafts', () => {
   it.each(cases(pods))('should change no id and no bit of a log-probability: %o', async (options) => {
     await withPod({ speculative_config: EAGER, ...options }, async (pod) => {
       expect(await run(pod, 'all at once', WORK)).toEqual(without);
-      expect(draftsOf(await pod.stats()).accepted).toBeGreaterThan(options.speculative_config?.adaptive ? 0 : 10);
+      const { tokens, accepted } = draftsOf(await pod.stats());
+      // Where they do not pay, they are tried at least.
+      if (options.speculative_config?.adaptive) expect(tokens).toBeGreaterThan(0);
+      else expect(accepted).toBeGreaterThan(10);
     });
   });
 

@@ -121,7 +121,7 @@ describe('a trampoline', () => {
       offset: 0,
       bytes: 64,
       entries: 3,
-      says: /^rank 1 \(die 1\) says that 2592 bytes lie at offset 48 of its package/,
+      says: /^rank 1 \(die 1\) says that 2608 bytes lie at offset 48 of its package/,
     },
   ])('refuses a package $lie, naming its attention rank', ({ offset, bytes, entries, says }) => {
     const desks = makeDesks(5, shape, 2);
@@ -145,7 +145,7 @@ describe('a trampoline', () => {
     const narrow = makeExpertEnd({ ...place, dispatch: { offset: 64, bytes: 64 } }, shape, 'trampoline');
     expect(areas.dispatch_bytes).toBeGreaterThan(128);
     expect(failureOf(narrow.a2e({ timeout_ms: 100 }).poll()).message).toMatch(
-      /^A2E of round 1 at rank 3 for rank 1 needs 240 bytes of die 3's dispatch area, 64 are granted$/,
+      /^A2E of round 1 at rank 3 for rank 1 needs 256 bytes of die 3's dispatch area, 64 are granted$/,
     );
   });
 

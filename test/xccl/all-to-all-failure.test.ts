@@ -211,7 +211,7 @@ describe('a die that was given up', () => {
 describe('areas', () => {
   it('that are too small: the bytes needed and granted are named before anything is written, and a smaller batch goes', () => {
     const shape = colocated(4, 8, 2, 16, 8, 1);
-    const desks = makeDesks(4, shape, 2, { dispatch_bytes: 512 });
+    const desks = makeDesks(4, shape, 2, { dispatch_bytes: 576 });
     const exchange = makeAllToAll(placeOf(desks, 0), shape);
     const { dispatch } = (desks.endpoints[0] as Endpoint).areas;
     const desk = desks.desks[0] as Desk;
@@ -221,10 +221,10 @@ describe('areas', () => {
       experts: new Uint32Array(32),
       weights: new Float32Array(32),
     });
-    // 16 tokens by expert 0 twice: directory 64, pairs 32 × 8, rows 16 × 32.
+    // 16 tokens by expert 0 twice: directory 64, note 8, pairs 32 × 8, rows 16 × 32, and to the next 16.
     const batch = { rows: desk.rows, experts: desk.experts, weights: desk.weights, format: 'f32', timeout_ms: 100 } as const;
     expect(() => exchange.dispatch({ ...batch, tokens: 16 })).toThrow(
-      "dispatch of round 1 at rank 0 of 16 tokens as f32 needs 832 bytes of die 0's dispatch area, 512 are granted",
+      "dispatch of round 1 at rank 0 of 16 tokens as f32 needs 848 bytes of die 0's dispatch area, 576 are granted",
     );
     expect(desks.space.bytesAt(dispatch, 512).every((byte) => byte === 0)).toBe(true);
     expect(desks.endpoints[0]?.counters.writes).toBe(0);
@@ -258,7 +258,7 @@ describe('areas', () => {
       pairs: 1,
       says: /rank 2 \(die 2\) says that \d+ bytes lie at offset 1048576 of its dispatch area, which has \d+/,
     },
-    { lie: 'across the end', offset: 64, rows: 0xffff_ffff, pairs: 0, says: /rank 2 \(die 2\) says that 137438953440 bytes lie at offset 64/ },
+    { lie: 'across the end', offset: 64, rows: 0xffff_ffff, pairs: 0, says: /rank 2 \(die 2\) says that 137438953456 bytes lie at offset 64/ },
     { lie: 'before the start', offset: -64, rows: 1, pairs: 1, says: /rank 2 \(die 2\) says that \d+ bytes lie at offset 4294967232/ },
     { lie: 'between two words', offset: 66, rows: 1, pairs: 1, says: /rank 2 \(die 2\) says that \d+ bytes lie at offset 66/ },
     { lie: 'of no format', offset: 64, rows: 1, pairs: 1, format: 3, says: /rank 2 \(die 2\) sent rows of format 3: f32, bf16, int8 are known/ },
