@@ -92,9 +92,8 @@ export const clusterManager = setup({
             context.members.ready(memberLife(event.member, event.life));
             break;
           case 'MEMBER_LOST':
-            context.members.lost(memberLife(event.member, event.life));
             // Its successor is not to answer for its silence.
-            context.heartbeats.forget(event.member);
+            if (context.members.lost(memberLife(event.member, event.life))) context.heartbeats.forget(event.member);
             break;
           case 'TAKEN_OVER':
             context.members.takenOver(memberLife(event.lost, event.life));

@@ -5,7 +5,7 @@
  * SOURCES=1 turns it off: then an error's stack names the source.
  */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -70,6 +70,8 @@ async function bundle(): Promise<void> {
     if (existsSync(folder)) rmSync(making, { recursive: true });
     else renameSync(making, folder);
   }
+  // Whoever clears old ones goes by this, and this run needs it to its end.
+  utimesSync(folder, new Date(), new Date());
   process.env['NODE_OPTIONS'] = [...(given === undefined ? [] : [given]), `--import=${pathToFileURL(join(folder, 'hook.mjs')).href}`].join(' ');
 }
 

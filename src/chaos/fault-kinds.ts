@@ -22,7 +22,7 @@ const survived = (recovery: string, phases: readonly Phase[] = ANY, not_at?: str
   ...(not_at !== undefined && { not_at }),
 });
 
-const WAITED_FOR = 'what needs it waits, and goes on when it heals';
+const WAITED_FOR = 'what needs it waits until it heals, or is found silent on its worker, given up and succeeded';
 const LEASED = 'another leads when its lease has run out';
 const CLIENTS = 'it is by how much has been read: clients see no phases';
 

@@ -44,6 +44,8 @@ const MAX_TOKENS = 48;
 /** More restarts in their period are no recovery (platform/restart-intensity.ts: 5 in 10 s). */
 const STRIKE_EVERY_MS = 2_200;
 const TAKEN_MS_MAX = 5_000;
+/** Calls of 48 tokens, and the recovery of what was struck amid them. */
+const ANSWERS_MS_MAX = 60_000;
 const REST_MS_MAX = 10_000;
 const POLL_MS = 10;
 const KEYS = 12;
@@ -77,12 +79,19 @@ export async function runLive({ seed, strikes, topology, workers, kinds = LIVE_K
     const heard = asked.map((): number[] => []);
     const running = asked.map((call, index) => playClient(timed(pod, clock, heard[index] as number[]), call, answers[index] ?? [], STAYS));
     const ended = Promise.all(running);
-    while (heard.some((times) => times.length < after_tokens) && (await isPending(ended))) await pause(1);
+    const asked_ms = clock.now_ms();
+    const isEarly = (): boolean => heard.some((times) => times.length < after_tokens) && clock.now_ms() - asked_ms < ANSWERS_MS_MAX;
+    while (isEarly() && (await isPending(ended))) await pause(1);
     const struck_ms = clock.now_ms();
     order.give(worker, kind);
     // Wherever it sits: an idle one sleeps.
     for (let thread = CONTROL_THREAD + 1; thread <= CONTROL_THREAD + workers + spare_workers; thread++) pod.space.control.ring(thread);
     while (!order.isTaken && clock.now_ms() - struck_ms < TAKEN_MS_MAX) await pause(1);
+    await waitAtMost(ended, ANSWERS_MS_MAX);
+    if (await isPending(ended)) {
+      violations.push(`strike ${strike}, ${kind} of worker ${worker}: lost progress: its calls have not ended within ${ANSWERS_MS_MAX / 1000} s`);
+      break;
+    }
     const reports = await ended;
     calls += reports.length;
     tokens += reports.reduce((sum, report) => sum + report.tokens, 0);

@@ -74,8 +74,8 @@ export const TOPOLOGIES: readonly string[] = Object.keys(POOLS);
 /** Phases that only some of them have. */
 const PHASES_OF: Partial<Readonly<Record<Phase, readonly string[]>>> = {
   'kv-transfer': ['prefill-decode', 'prefix-sharing', 'mixed', 'prefill-moe-attention'],
-  rebalance: ['balanced', 'moe-attention', 'scaled-experts'],
-  scaling: ['scaled', 'scaled-experts'],
+  rebalance: ['balanced', 'moe-attention', 'moe-attention-domains', 'scaled-experts', 'scaled-domains'],
+  scaling: ['scaled', 'scaled-experts', 'scaled-domains'],
 };
 
 /** Those of the names in which the phase may come; all, where it comes in none of them. */

@@ -25,6 +25,9 @@ class DataflowLane implements LaneExperts {
     return this.#asked.npus;
   }
 
+  /** Whoever refuses is asked again by each share for itself (asked-peers.ts). */
+  stepBegins(): void {}
+
   ask(part: Experts, rows: number): void {
     if (rows > 0) this.#asked.askShares(part.layer, part.route(rows));
   }

@@ -67,11 +67,6 @@ export class ExpertMoves {
     for (const npu of programs.keys()) this.#told.set(npu, this.#countsOf(npu));
   }
 
-  /** Some weights are on their way. */
-  get isBusy(): boolean {
-    return this.#copies.length > 0;
-  }
-
   /** Changes whose weights are set aside: no more than there are places. */
   get setAside(): number {
     return this.#staged.size;

@@ -23,6 +23,8 @@ import type { Experts, Part } from './step-parts.ts';
 
 /** The experts, as one micro-batch asks them. */
 export type LaneExperts = {
+  /** Another step than before: what that one was refused is over. */
+  stepBegins(): void;
   /** For the rows that its gate has seen last; there may be none. */
   ask(part: Experts, rows: number): void;
   /** `here`: with the tables by which the next part sums them. `refused`: there are none, and the step's batches have no part in what went on. */
@@ -168,6 +170,7 @@ export class MicroBatches {
   /** A step whose inputs are laid out as those of one batch; `isCaptured`: in graph mode, as far as its micro-batches are captured. */
   start(rows: number, spans: readonly Span[], isCaptured: boolean): void {
     this.#kv_layers = 0;
+    for (const { experts } of this.#batches) experts.stepBegins();
     this.#begin = () => this.#start(rows, spans, isCaptured);
     this.#begin();
   }

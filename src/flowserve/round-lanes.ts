@@ -67,6 +67,11 @@ export class RoundLane implements LaneExperts {
     return this.#refused !== null && this.#refused.epoch === this.#routing.epoch && this.#now_ms() - this.#refused.at_ms < ASK_AGAIN_MS;
   }
 
+  /** Not at an answer: a step that is refused at its second layer time and again has answers at its first. */
+  stepBegins(): void {
+    this.#refused = null;
+  }
+
   ask({ layer }: Experts, rows: number): void {
     this.#iterations.ask(this.#lane, rows === 0 ? NOTHING : this.#batch(layer, rows));
   }
@@ -75,7 +80,6 @@ export class RoundLane implements LaneExperts {
     const answer = this.#iterations.answer(this.#lane);
     if (answer === 'refused') this.#noteRefusal();
     if (answer !== 'here') return answer;
-    if (rows > 0) this.#refused = null;
     const { topK } = this.#model.config.moe;
     const words = this.#words;
     const places = offsetOf(this.#place.collect.places) / 4;

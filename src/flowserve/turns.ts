@@ -12,6 +12,7 @@ import { Iterations } from '../xccl/iterations.ts';
 import { laneOf } from '../xccl/lane.ts';
 import { ExpertTurns } from '../xccl/turns.ts';
 import type { Arithmetic, ExpertArithmetic } from './arithmetic.ts';
+import { PEERS_DEADLINE_MS } from './asked-peers.ts';
 import type { ExpertRouting } from './expert-routing.ts';
 import { ExpertService } from './expert-service.ts';
 import { ExpertTimes } from './expert-times.ts';
@@ -20,9 +21,6 @@ import { RoundExperts } from './round-experts.ts';
 import { RoundLane } from './round-lanes.ts';
 import type { ExpertLayout } from './step-layout.ts';
 import type { AttentionTurnsPlace, ExchangePlace, ExpertTurnsPlace, MicroBatchPlace } from './turns-layout.ts';
-
-/** For one answer. A peer that lives answers within milliseconds; one that died is replaced in less than this. */
-const PEERS_DEADLINE_MS = 30_000;
 
 /** What an exchange is made of, in any life of its domain. */
 const endOptions = ({ layout, wire }: ExpertArithmetic, { form, domain, rank_of_expert, dispatch, reply, lane }: ExchangePlace, endpoint: Endpoint) => ({

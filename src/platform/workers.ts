@@ -189,9 +189,10 @@ export class Workers {
     });
   }
 
-  /** It is silent. Where no thread can be ended (Deno), that is borne unless there is a spare seat for its successor: it may wake, and the pod would fail without. */
+  /** It is silent. Where no thread can be ended (Deno), that is borne unless a spare seat is left beside those that others who are given up may need. */
   suspect(worker: number, reason: string): void {
-    if (TERMINATION_IS_PROOF || this.#spares.free > 0) this.giveUp(worker, reason, SILENT_GRACE_MS);
+    const claimed = this.#threads.filter(({ state, end }) => state === 'lost' && end === 'unknown').length;
+    if (TERMINATION_IS_PROOF || this.#spares.free > claimed) this.giveUp(worker, reason, SILENT_GRACE_MS);
   }
 
   async close(): Promise<void> {

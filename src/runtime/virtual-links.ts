@@ -13,7 +13,7 @@ import type { Message } from '../protocol/messages.ts';
 import type { Mail } from './cast.ts';
 import type { Copy } from './disturbance.ts';
 
-/** The first wait before a frame is sent again; each is twice the one before: after them all a tenth of a second has gone by. */
+/** The first wait before a frame is sent again; each is twice the one before: after them all a fifth of a second has gone by. */
 const AGAIN_NS = 100_000;
 const TRIES_MAX = 10;
 
