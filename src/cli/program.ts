@@ -183,7 +183,7 @@ Examples:
   $ minipod serve --npus 8 --workers 2 --port 9000
   $ MINIPOD_API_KEY=secret minipod serve --host 0.0.0.0 --model ./my-model
 
-Routes: /v1/chat/completions /v1/completions /v1/contexts /v1/models /tokenize /detokenize /reset_prefix_cache /admin/scale /scale_elastic_ep /kv_events /experts /health /version /metrics`;
+Routes: /v1/chat/completions /v1/completions /v1/contexts /v1/models /tokenize /detokenize /reset_prefix_cache /admin/scale /scale_elastic_ep /is_scaling_elastic_ep /admin/rebalance /kv_events /experts /health /version /metrics`;
 
 const GENERATE_EXAMPLES = `
 Examples:
