@@ -14,10 +14,10 @@ import { assign, setup } from 'xstate';
 import { type Address, roleOf } from '../src/protocol/address.ts';
 import { disown, jobExecutors, join, leaseDue, memberLife, members, takeOver } from '../src/protocol/constructors.ts';
 import type { ClusterManagerMessage, MemberLife } from '../src/protocol/controllers.ts';
-import { beatDue, ping, suspected } from '../src/protocol/heartbeats.ts';
+import { beatDue } from '../src/protocol/heartbeats.ts';
 import type { Commands } from '../src/protocol/messages.ts';
 import { ClusterMembers } from './policies/cluster-members.ts';
-import { BEAT_MS, Heartbeats, SILENT_BEATS_MAX } from './policies/heartbeats.ts';
+import { BEAT_MS, Heartbeats, sendsOf } from './policies/heartbeats.ts';
 
 /**
  * What was on its way to a manager that died, nobody else may have heard yet: its successor asks so often more, whenever its lease is due; and as often again when
@@ -32,8 +32,6 @@ const RENEWAL_MS = LEASE_MS / 3;
 const BEATS_WITH_REQUESTS = 10;
 
 const FRONTEND: Address = 'frontend/0';
-/** Who ends threads. */
-const HOST: Address = 'control/0';
 
 /** `peers`: managers that began before it, and know what it has to hear. */
 type ClusterManager = {
@@ -128,12 +126,7 @@ export const clusterManager = setup({
     }),
     beat: assign(({ context: { self, heartbeats, beats }, event }) => {
       if (event.type !== 'PROGRESS') return {};
-      const { ask, suspects } = heartbeats.beat(event);
-      const sends = [
-        ...suspects.map((member) => ({ to: HOST, message: suspected(member, (SILENT_BEATS_MAX + 1) * BEAT_MS) })),
-        ...ask.map((to) => ({ to, message: ping(self) })),
-      ];
-      return { beats: Math.max(0, beats - 1), outbox: sends };
+      return { beats: Math.max(0, beats - 1), outbox: sendsOf(self, heartbeats.beat(event)) };
     }),
     beginToLead: assign({
       heartbeats: () => new Heartbeats(),

@@ -41,10 +41,10 @@ import {
 } from '../src/protocol/constructors.ts';
 import type { MemberLife } from '../src/protocol/controllers.ts';
 import { npuBack } from '../src/protocol/expert-maps.ts';
-import { beatDue, ping, pong, suspected } from '../src/protocol/heartbeats.ts';
+import { beatDue, pong } from '../src/protocol/heartbeats.ts';
 import type { Commands, DpGroupMessage, TaskExecutorMessage } from '../src/protocol/messages.ts';
 import type { GroupSeat } from './policies/group-choice.ts';
-import { BEAT_MS, Heartbeats, SILENT_BEATS_MAX } from './policies/heartbeats.ts';
+import { BEAT_MS, Heartbeats, sendsOf } from './policies/heartbeats.ts';
 import { type Balancing, TaskPlacement } from './policies/placement.ts';
 import { fitStepCost } from './policies/step-cost.ts';
 
@@ -81,9 +81,6 @@ type TaskExecutor = Pick<Input, 'self' | 'managers' | 'long' | 'expert_map'> & {
   isScaling: boolean;
   outbox: readonly Commands['send'][];
 };
-
-/** Who ends threads. */
-const HOST: Address = 'control/0';
 
 const groupAddress = (group: number): Address => address('dp-group', group);
 const placedOn = (task: Address, group: number): Commands['send'] => ({ to: task, message: placed(groupAddress(group)) });
@@ -255,14 +252,7 @@ export const taskExecutor = setup({
       return {};
     }),
     beat: assign({
-      outbox: ({ context: { self, heartbeats }, event }) => {
-        if (event.type !== 'PROGRESS') return [];
-        const { ask, suspects } = heartbeats.beat(event);
-        return [
-          ...suspects.map((member) => ({ to: HOST, message: suspected(member, (SILENT_BEATS_MAX + 1) * BEAT_MS) })),
-          ...ask.map((to) => ({ to, message: ping(self) })),
-        ];
-      },
+      outbox: ({ context: { self, heartbeats }, event }) => (event.type === 'PROGRESS' ? sendsOf(self, heartbeats.beat(event)) : []),
     }),
     answerWithdrawal: assign({
       outbox: ({ context, event }) => {

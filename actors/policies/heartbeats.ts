@@ -5,7 +5,7 @@
  * the member's thread had to wait counts by the share of it that was the member's. A suspicion that is wrong costs a restart and no token.
  */
 import type { Address } from '../../src/protocol/address.ts';
-import type { HeartbeatMessage } from '../../src/protocol/heartbeats.ts';
+import { type HeartbeatMessage, type PingMessage, ping, type SuspectedMessage, suspected } from '../../src/protocol/heartbeats.ts';
 
 /** A hung part is found within six of them. Shorter, and the questions would cost. */
 export const BEAT_MS = 50;
@@ -15,6 +15,15 @@ export const SILENT_BEATS_MAX = 3;
 /** `silent`: beats since it was heard of last, the one in which it was asked included. `word`: its progress word at the last beat of those; null: not read yet. */
 type Watched = { silent: number; word: number | null };
 export type Beat = { readonly ask: readonly Address[]; readonly suspects: readonly Address[] };
+
+/** Gives up who is suspected: the host alone can end a thread. */
+const HOST: Address = 'control/0';
+
+/** What whoever watches says after a beat. */
+export const sendsOf = (self: Address, { ask, suspects }: Beat): { readonly to: Address; readonly message: SuspectedMessage | PingMessage }[] => [
+  ...suspects.map((member) => ({ to: HOST, message: suspected(member, (SILENT_BEATS_MAX + 1) * BEAT_MS) })),
+  ...ask.map((to) => ({ to, message: ping(self) })),
+];
 
 export class Heartbeats {
   readonly #watched = new Map<Address, Watched>();

@@ -3,16 +3,10 @@
  * The first rank's outcomes count; the others' tokens and digests are held against them.
  * @module
  */
+import type { DpGroupMessage } from '../../src/protocol/messages.ts';
 import type { StepOutcome } from '../../src/protocol/steps.ts';
 
-type Report = {
-  readonly npu: number;
-  readonly step: number;
-  readonly outcomes: readonly StepOutcome[];
-  readonly digest: number;
-  readonly us: number;
-  readonly draft_us: number;
-};
+type Report = Omit<Extract<DpGroupMessage, { type: 'STEP_DONE' }>, 'type'>;
 
 export class RankReports {
   readonly #npus: readonly number[];
