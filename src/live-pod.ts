@@ -31,7 +31,6 @@ import type { KvEventPage } from './protocol/kv-events.ts';
 import type { ChatMessage, Conversation, Prompt } from './protocol/prompt.ts';
 import type { PeerNews } from './protocol/threads.ts';
 import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleReport } from './results.ts';
-import { ArrivalRhythm } from './runtime/arrival-rhythm.ts';
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
 import { breathe, EventLoopSleeper, waitAtMost } from './runtime/event-loop.ts';
@@ -45,6 +44,11 @@ import { LiveInspection } from './trace/live-inspection.ts';
 
 /** An idle caller looks up this often; a bell wakes it earlier. */
 const SLEEP_MS = 1_000;
+/**
+ * One that waits for tokens looks up this often, in whole milliseconds: 1 % of a core. Half of the time until the next step was due, up to 4 ms, was slept before:
+ * a third less to wake for, but tokens came in bunches (p99 of gaps with prefill apart 13.3 ms against 10.8).
+ */
+const NAP_MS = 1;
 /** Calls whose tokens were lost with a worker are looked for this often, however busy the pod is; the other, while a worker that lives waits for room to send more. */
 const LOOK_MS = 250;
 const LOOK_OWED_MS = 5_000;
@@ -293,7 +297,6 @@ export class LivePod implements Pod {
     const sleeper = this.#sleeper;
     const hasWork = (): boolean => this.#isClosed || links.hasInbound();
     const onFrame = (_peer: number, ring: RingConsumer): void => this.#receive(this.#port.read(ring));
-    const rhythm = new ArrivalRhythm();
     let looked_ms = this.#clock.now_ms();
     while (!this.#isClosed) {
       const busy = links.receive(onFrame);
@@ -305,12 +308,11 @@ export class LivePod implements Pod {
       }
       // Chunks wake their readers, who run before the next frame is looked for.
       if (busy) {
-        rhythm.note(now_ms);
         await breathe();
         continue;
       }
       // Without a bell: a wake for each step of each DP group would cost its worker 8 µs, and on a machine of few cores often its core as well.
-      if (waits || this.#calls.open > 0) await sleeper.nap(rhythm.nap_ms(now_ms));
+      if (waits || this.#calls.open > 0) await sleeper.nap(NAP_MS);
       else await sleeper.sleep(SLEEP_MS, hasWork);
     }
   }
