@@ -12,8 +12,9 @@ import { CONTROL_THREAD } from '../runtime/directory.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import { entryPoint } from '../runtime/thread-entry.ts';
-import { playClient } from './client.ts';
+import { type CallReport, playClient } from './client.ts';
 import type { ChaosCall } from './fault-plan.ts';
+import { type Verdict, type Violation, worst } from './invariants.ts';
 import { LIVE_KINDS, type LiveKind, LiveOrder } from './live-order.ts';
 import { leftovers } from './nothing-left.ts';
 import { Undisturbed } from './undisturbed.ts';
@@ -34,9 +35,10 @@ export type LiveReport = {
   readonly strikes: readonly { readonly kind: LiveKind; readonly struck: boolean; readonly stall_ms: number }[];
   readonly calls: number;
   readonly tokens: number;
-  /** Threads that were lost or given up, −1 where calls went wrong; more than were struck: who was well was taken for one that hangs. */
+  /** Threads that were lost or given up, −1 where calls went wrong or the run was broken off; more than were struck: who was well was taken for one that hangs. */
   readonly losses: number;
-  readonly violations: readonly string[];
+  readonly verdict: Verdict;
+  readonly violations: readonly Violation[];
 };
 
 const CALLS = 4;
@@ -52,6 +54,9 @@ const KEYS = 12;
 const PLAN_STREAM = 11;
 const STAYS = { leaves: -1, turns: 0 } as const;
 
+/** Of an aborted run that still waits for its pod to close: who hangs does not hear of it. */
+const CLOSE_MS_MAX = 500;
+
 const pause = (ms: number): Promise<void> => waitAtMost(new Promise<never>(() => {}), ms);
 
 /** @throws `invalid_request` for a pod that cannot be */
@@ -62,12 +67,17 @@ export async function runLive({ seed, strikes, topology, workers, kinds = LIVE_K
   const npus = deploy(parseTopology(topology)).npus.length;
   const options: PodOptions = { topology, workers: Math.min(workers, npus), spare_workers };
   await using undisturbed = new Undisturbed();
-  await using pod = await createLivePod(options, entryPoint('../chaos/live-worker-thread'));
+  const pod = await createLivePod(options, entryPoint('../chaos/live-worker-thread'));
+  const isAborted = (): boolean => signal?.aborted === true;
+  await using closing = new AsyncDisposableStack();
+  closing.defer(() => (isAborted() ? waitAtMost(pod.close(), CLOSE_MS_MAX) : pod.close()));
+  const { promise: aborted, resolve: abort } = Promise.withResolvers<void>();
+  signal?.addEventListener('abort', () => abort(), { once: true });
   const order = new LiveOrder(pod.space);
-  const violations: string[] = [];
+  const violations: Violation[] = [];
   const done: LiveReport['strikes'][number][] = [];
   let [calls, tokens] = [0, 0];
-  for (let strike = 0; strike < strikes && signal?.aborted !== true && violations.length === 0; strike++) {
+  for (let strike = 0; strike < strikes && !isAborted() && violations.length === 0; strike++) {
     const kind = kinds[strike % kinds.length] as LiveKind;
     const worker = random.below(options.workers as number);
     const after_tokens = 4 + random.below(MAX_TOKENS / 2);
@@ -81,38 +91,60 @@ export async function runLive({ seed, strikes, topology, workers, kinds = LIVE_K
     const ended = Promise.all(running);
     const asked_ms = clock.now_ms();
     const isEarly = (): boolean => heard.some((times) => times.length < after_tokens) && clock.now_ms() - asked_ms < ANSWERS_MS_MAX;
-    while (isEarly() && (await isPending(ended))) await pause(1);
+    while (!isAborted() && isEarly() && (await isPending(ended))) await pause(1);
     const struck_ms = clock.now_ms();
     order.give(worker, kind);
     // Wherever it sits: an idle one sleeps.
     for (let thread = CONTROL_THREAD + 1; thread <= CONTROL_THREAD + workers + spare_workers; thread++) pod.space.control.ring(thread);
-    while (!order.isTaken && clock.now_ms() - struck_ms < TAKEN_MS_MAX) await pause(1);
-    await waitAtMost(ended, ANSWERS_MS_MAX);
+    while (!isAborted() && !order.isTaken && clock.now_ms() - struck_ms < TAKEN_MS_MAX) await pause(1);
+    await waitAtMost(Promise.race([ended, aborted]), ANSWERS_MS_MAX);
+    if (isAborted()) break;
+    const where = `strike ${strike}, ${kind} of worker ${worker}`;
     if (await isPending(ended)) {
-      violations.push(`strike ${strike}, ${kind} of worker ${worker}: lost progress: its calls have not ended within ${ANSWERS_MS_MAX / 1000} s`);
+      violations.push({ verdict: 'lost progress', what: `${where}: its calls have not ended within ${ANSWERS_MS_MAX / 1000} s` });
       break;
     }
     const reports = await ended;
     calls += reports.length;
     tokens += reports.reduce((sum, report) => sum + report.tokens, 0);
-    for (const [index, { code, message, wrong }] of reports.entries())
-      if (code !== 'finished' || wrong.length > 0)
-        violations.push(`strike ${strike}, ${kind} of worker ${worker}: call ${index} ended with ${code} ${message} ${wrong.join('; ')}`);
+    const isWrong = reports.some(({ code, wrong }) => code !== 'finished' || wrong.length > 0);
+    const failure = isWrong ? await failureOf(pod) : null;
+    if (failure !== null) violations.push({ verdict: 'crash', what: `${where}: the pod has ended: ${failure}` });
+    for (const [call, report] of reports.entries()) for (const what of brokenBy(report, failure !== null)) violations.push(at(`${where}, call ${call}`, what));
     done.push({ kind, struck: order.isTaken, stall_ms: Math.max(...heard.map((times) => longestGap(times, struck_ms))) });
     onProgress?.(strike + 1, strikes);
     // From strike to strike, not from call to call: the next one comes early in its calls, perhaps.
-    await pause(Math.max(0, STRIKE_EVERY_MS - (clock.now_ms() - struck_ms)));
+    await waitAtMost(aborted, Math.max(0, STRIKE_EVERY_MS - (clock.now_ms() - struck_ms)));
   }
-  // One that has failed tells nothing more.
-  if (violations.length > 0) return { strikes: done, calls, tokens, losses: -1, violations };
+  // One that has failed tells nothing more, and one that is broken off has calls amid.
+  if (violations.length > 0 || isAborted()) return { strikes: done, calls, tokens, losses: -1, verdict: worst(violations), violations };
   violations.push(...(await leftAtRest(pod, clock)));
   const { fabric } = await pod.stats();
   // Spare seats begin with 2.
   const losses = fabric.threads.reduce((sum, { epoch }) => sum + epoch - 1, 0) - spare_workers;
-  return { strikes: done, calls, tokens, losses, violations };
+  return { strikes: done, calls, tokens, losses, verdict: worst(violations), violations };
 }
 
 const isPending = async (promise: Promise<unknown>): Promise<boolean> => (await Promise.race([promise.then(() => false), pause(0).then(() => true)])) === true;
+
+const at = (where: string, { verdict, what }: Violation): Violation => ({ verdict, what: `${where}: ${what}` });
+
+/** No fault of a live run explains another end than the right one. */
+function brokenBy({ code, message, wrong }: CallReport, hasFailed: boolean): Violation[] {
+  const found = wrong.map((what): Violation => ({ verdict: 'wrong result', what }));
+  if (code === 'finished') return found;
+  return [...found, { verdict: hasFailed || code === 'internal' || code === 'crash' ? 'crash' : 'wrong result', what: `it ended with ${code}: ${message}` }];
+}
+
+/** Why a pod has ended by itself; null: it has not. */
+async function failureOf(pod: Pod): Promise<string | null> {
+  try {
+    await pod.stats();
+    return null;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
 
 /** Between two looks at a call that is struck amid, or the strike and what comes next. */
 function longestGap(times: readonly number[], struck_ms: number): number {
@@ -149,13 +181,13 @@ function timed(pod: Pod, clock: Clock, times: number[]): Pick<Pod, 'generate'> {
 }
 
 /** What callers have heard the last of, workers may still have to let go of. */
-async function leftAtRest(pod: Pod, clock: Clock): Promise<string[]> {
+async function leftAtRest(pod: Pod, clock: Clock): Promise<Violation[]> {
   const since_ms = clock.now_ms();
   for (;;) {
     const stats = await pod.stats();
     const left = [
-      ...leftovers(stats).map((what) => `something is left: ${what}`),
-      ...stats.unexpected_messages.map((what) => `an actor did not expect ${what}`),
+      ...leftovers(stats).map((what): Violation => ({ verdict: 'wrong result', what: `something is left: ${what}` })),
+      ...stats.unexpected_messages.map((what): Violation => ({ verdict: 'crash', what: `an actor was sent what it did not expect: ${what}` })),
     ];
     if (left.length === 0 || clock.now_ms() - since_ms > REST_MS_MAX) return left;
     await pause(POLL_MS);

@@ -23,6 +23,11 @@ function kinds(text: string): LiveKind[] {
   return text.split(',') as LiveKind[];
 }
 
+function seed(text: string): number {
+  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('It is not a number from 0 on.');
+  return Number(text);
+}
+
 export function addLiveCommand(command: Command, setExitCode: (code: number) => void): void {
   const summary = 'Kills and hangs worker threads of a live pod under load, and checks every token.';
   command
@@ -30,11 +35,11 @@ export function addLiveCommand(command: Command, setExitCode: (code: number) => 
     .summary(summary)
     .description(summary)
     .addOption(new Option('--strikes <N>', 'how often a thread is struck, once in two seconds').argParser(positive).default(20))
-    .addOption(new Option('--seed <N>', 'decides what is asked, and what strikes whom').argParser(positive).default(1))
+    .addOption(new Option('--seed <N>', 'decides what is asked, and what strikes whom').argParser(seed).default(1))
     .option('--topology <TOPOLOGY>', 'of the pod', 'colocated:dp=2')
     .addOption(new Option('--workers <N>', 'worker threads').argParser(positive).default(2))
     .addOption(new Option('--kinds <KINDS>', `of ${LIVE_KINDS.join(', ')} (default: all, in turn)`).argParser(kinds))
-    .option('--json', 'print one JSON object: {strikes, calls, tokens, losses, violations}')
+    .option('--json', 'print one JSON object: {strikes, calls, tokens, losses, verdict, violations}')
     .action(async (flags: LiveFlags) => setExitCode(await live(flags)));
 }
 
@@ -44,9 +49,10 @@ async function live({ json, ...options }: LiveFlags): Promise<number> {
   const report = await chaos.live({ ...options, signal: interrupt.signal, onProgress: (done, total) => progress.show(done / total) });
   progress.end();
   if (json) await printJson(report);
-  else await print(`${liveLines(report).join('\n')}\n`);
-  if (interrupt.by !== null) return interrupt.exit_code;
-  return report.violations.length > 0 ? EXIT_CODES['wrong result'] : 0;
+  else await print(`${liveLines(report, interrupt.by !== null).join('\n')}\n`);
+  // Its pod closes no faster than the thread that hangs ends.
+  if (interrupt.by !== null) process.exit(interrupt.exit_code);
+  return EXIT_CODES[report.verdict];
 }
 
 type Row = { readonly kind: LiveKind; readonly stalls: readonly number[] };
@@ -58,13 +64,18 @@ const COLUMNS: readonly Column<Row>[] = [
   ['longest ms', ({ stalls }) => percentile(stalls, 1)],
 ];
 
-function liveLines({ strikes, calls, tokens, losses, violations }: LiveReport): string[] {
+function liveLines({ strikes, calls, tokens, losses, verdict, violations }: LiveReport, isBrokenOff: boolean): string[] {
   const rows = LIVE_KINDS.map((kind): Row => {
     const stalls = strikes.filter((strike) => strike.kind === kind && strike.struck).map(({ stall_ms }) => stall_ms);
     return { kind, stalls: stalls.sort((a, b) => a - b) };
   }).filter(({ stalls }) => stalls.length > 0);
-  const end = violations.length === 0 ? 'all held' : `${violations.length} violations`;
-  return [...table(rows, COLUMNS, 4), '', ...violations, `${strikes.length} strikes, ${calls} calls, ${tokens} tokens, ${losses} threads lost: ${end}.`];
+  const end = isBrokenOff ? 'broken off' : verdict === 'held' ? 'all held' : `it did not hold: ${verdict}`;
+  return [
+    ...table(rows, COLUMNS, 4),
+    '',
+    ...violations.map(({ verdict: how, what }) => `${how}: ${what}`),
+    `${strikes.length} strikes, ${calls} calls, ${tokens} tokens, ${losses} threads lost: ${end}.`,
+  ];
 }
 
 /** Of a sorted list, the smallest value that so large a share does not exceed. */
