@@ -8,13 +8,14 @@
  * the same news, so a new leader begins with what the old one knew; only the leader acts on it. Orders of an old leader that wakes up late are harmless:
  * the frontend goes by the higher term, and what was taken over once is not there a second time. Nothing here waits but for LEASE_DUE.
  *
- * Who leads asks all executors whether they live (xDeepServe §6): once with each renewal, and once a beat while requests have come of late, or somebody is silent.
+ * Who leads asks all executors, and who stands by, whether they live (xDeepServe §6): once with each renewal, and once a beat while requests have come of late, or
+ * somebody is silent.
  */
 import { assign, setup } from 'xstate';
-import { type Address, roleOf } from '../src/protocol/address.ts';
+import type { Address } from '../src/protocol/address.ts';
 import { disown, jobExecutors, join, leaseDue, memberLife, members, takeOver } from '../src/protocol/constructors.ts';
 import type { ClusterManagerMessage, MemberLife } from '../src/protocol/controllers.ts';
-import { beatDue } from '../src/protocol/heartbeats.ts';
+import { beatDue, pong } from '../src/protocol/heartbeats.ts';
 import type { Commands } from '../src/protocol/messages.ts';
 import { ClusterMembers } from './policies/cluster-members.ts';
 import { BEAT_MS, Heartbeats, sendsOf } from './policies/heartbeats.ts';
@@ -33,10 +34,11 @@ const BEATS_WITH_REQUESTS = 10;
 
 const FRONTEND: Address = 'frontend/0';
 
-/** `peers`: managers that began before it, and know what it has to hear. */
+/** `others`: all managers beside it; `peers`: those that began before it, and know what it has to hear. */
 type ClusterManager = {
   self: Address;
   life: number;
+  others: readonly Address[];
   peers: readonly Address[];
   members: ClusterMembers;
   heartbeats: Heartbeats;
@@ -72,8 +74,9 @@ const askForProgress = {
 };
 
 export const clusterManager = setup({
-  types: {} as { input: Pick<ClusterManager, 'self' | 'life' | 'peers'>; context: ClusterManager; events: ClusterManagerMessage },
+  types: {} as { input: Pick<ClusterManager, 'self' | 'life' | 'others' | 'peers'>; context: ClusterManager; events: ClusterManagerMessage },
   actions: {
+    send: (_, _command: Commands['send']) => {},
     sendEach: (_, _commands: Commands['sendEach']) => {},
     after: (_, _command: Commands['after']) => {},
     cancel: (_, _command: Commands['cancel']) => {},
@@ -110,8 +113,8 @@ export const clusterManager = setup({
       questions: ({ context }) => Math.max(0, context.questions - 1),
       outbox: ({ context }) => (context.questions === 0 ? [] : questionsOf(context)),
     }),
-    watchMembers: assign(({ context: { heartbeats, members } }) => {
-      heartbeats.watchOnly(members.serving.map(({ member }) => member).filter((member) => roleOf(member) !== 'cluster-manager'));
+    watchMembers: assign(({ context: { heartbeats, members, others } }) => {
+      heartbeats.watchOnly([...members.serving.map(({ member }) => member), ...others]);
       heartbeats.isBeating = true;
       return {};
     }),
@@ -156,6 +159,7 @@ export const clusterManager = setup({
       },
     },
     TAKEN_OVER: { actions: 'noteMembers' },
+    PING: { actions: { type: 'send', params: ({ context, event }) => ({ to: event.from, message: pong(context.self) }) } },
   },
   states: {
     standby: {

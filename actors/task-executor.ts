@@ -12,9 +12,9 @@
  * A task that finds no serving DP group waits here until one is back. No state has a deadline: the host that
  * starts the workers bounds loading, and reports a thread that dies as NPU_LOST.
  *
- * While it has tasks it asks the masters of its groups, and its NPUs, once a beat whether they live (xDeepServe §6): at once with the first task, so that who hung
- * while nobody needed him is found by the first who does. Whoever neither answers nor gets on with its work it tells the host of, which gives the worker up; what
- * follows is what follows when one dies. An idle executor asks nobody.
+ * While it has tasks it asks the masters of its groups, and its NPUs, once a beat whether they live (xDeepServe §6): at once with the first task. An idle one asks
+ * when it is asked itself, which is once a beat while others have requests, so that who hangs is found before it is needed. Whoever neither answers nor gets on with its
+ * work it tells the host of, which gives the worker up; what follows is what follows when one dies.
  */
 import { assign, setup } from 'xstate';
 import { type Address, address, idOf } from '../src/protocol/address.ts';
@@ -40,6 +40,7 @@ import {
   withdrawn,
 } from '../src/protocol/constructors.ts';
 import type { MemberLife } from '../src/protocol/controllers.ts';
+import { assert } from '../src/protocol/errors.ts';
 import { npuBack } from '../src/protocol/expert-maps.ts';
 import { beatDue, pong } from '../src/protocol/heartbeats.ts';
 import type { Commands, DpGroupMessage, TaskExecutorMessage } from '../src/protocol/messages.ts';
@@ -127,6 +128,13 @@ const askForProgress = {
   params: ({ context }: { context: TaskExecutor }) => ({ claim: { kind: 'progress' as const, members: context.heartbeats.silent } }),
 };
 const tell = { type: 'sendEach' as const, params: ({ context }: { context: TaskExecutor }) => context.outbox };
+const answer = {
+  type: 'send' as const,
+  params: ({ context, event }: { context: TaskExecutor; event: TaskExecutorMessage }): Commands['send'] => {
+    assert(event.type === 'PING', `${context.self} answers PING alone`);
+    return { to: event.from, message: pong(context.self) };
+  },
+};
 const nextBeat = { type: 'after' as const, params: { id: 'beat', delay_ms: BEAT_MS, message: beatDue() } };
 
 export const taskExecutor = setup({
@@ -263,7 +271,7 @@ export const taskExecutor = setup({
   },
   guards: {
     isBeating: ({ context }) => context.heartbeats.isBeating,
-    isHolding: ({ context }) => context.placement.isHolding,
+    mustBeat: ({ context }) => context.placement.isHolding || context.heartbeats.silent.length > 0,
     isScaling: ({ context }) => context.isScaling,
     allNpusServe: ({ context }) => context.placement.allServe,
   },
@@ -290,10 +298,10 @@ export const taskExecutor = setup({
     NPU_READY: { actions: ['markReady', 'elect', 'noteService', 'noteShape', tell] },
     NPU_LOST: { actions: ['markLost', 'elect', 'noteService', 'noteShape', tell] },
     PLACE: [{ guard: 'isBeating', actions: ['placeTask', tell] }, { actions: ['placeTask', tell, 'beginToBeat', askForProgress] }],
-    PING: { actions: { type: 'send', params: ({ context, event }) => ({ to: event.from, message: pong(context.self) }) } },
+    PING: [{ guard: 'isBeating', actions: answer }, { actions: [answer, 'beginToBeat', askForProgress] }],
     PONG: { actions: 'noteAnswer' },
-    // The timer runs only while there are tasks, so that an idle pod sleeps.
-    BEAT_DUE: [{ guard: 'isHolding', actions: askForProgress }, { actions: 'endBeating' }],
+    // The timer runs only while there are tasks, or somebody is silent, so that an idle pod sleeps.
+    BEAT_DUE: [{ guard: 'mustBeat', actions: askForProgress }, { actions: 'endBeating' }],
     PROGRESS: { actions: ['beat', tell, nextBeat] },
     GROUP_CHOSEN: { actions: ['takeChosen', tell] },
     WITHDRAW: { actions: ['releaseTask', 'answerWithdrawal', 'noteShape', tell] },

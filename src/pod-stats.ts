@@ -108,6 +108,11 @@ const addLinks = (a: KvLinkReport, b: KvLinkReport): KvLinkReport => ({
   failed: Object.fromEntries(Object.entries(a.failed).map(([reason, count]) => [reason, count + (b.failed[reason] ?? 0)])),
 });
 
+const suspicionStats = ({ counts, standing }: ControlStats['suspicions']): PodStats['suspicions'] => ({
+  counts,
+  standing: standing.map(({ member, why, silent_ms }) => ({ member, why, silent_seconds: silent_ms / 1000 })),
+});
+
 /** `counts`: the caller's. */
 export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: ControlStats, counts: CallCounts): PodStats {
   const { memory, hosting, layouts, options } = plan;
@@ -133,6 +138,7 @@ export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: 
     scaling: report.scaling,
     expert_loads: report.expert_loads,
     expert_balancing: report.expert_balancing.map(balancingStats),
+    suspicions: suspicionStats(report.suspicions),
     memory: { total_bytes: memory.bytes, regions: report.regions },
     fabric: { links: linkStats(report.links, report.threads), threads: report.threads },
     garbage: report.garbage,

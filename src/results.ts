@@ -225,6 +225,15 @@ export type ExpertBalancingStats = {
   readonly counts: readonly MapCount[];
 };
 
+/**
+ * Times somebody was silent for longer than is borne, by what became of that: its worker was given up; its life was over already; or it is borne, since no spare seat
+ * is left for a successor or it lives on the control thread. `standing`: who is silent still.
+ */
+export type SuspicionStats = {
+  readonly counts: Readonly<Record<'given_up' | 'over' | 'no_spare_seat' | 'control_thread', number>>;
+  readonly standing: readonly { readonly member: string; readonly why: 'no_spare_seat' | 'control_thread'; readonly silent_seconds: number }[];
+};
+
 /** `balancing`: why the last rebalance did or did not move experts, among others; null where they stay where they are. */
 export type ExecutorExperts = {
   readonly task_executor: number;
@@ -284,6 +293,7 @@ export type PodStats = {
   readonly expert_loads: readonly (readonly number[])[];
   /** Of each task executor whose experts are balanced. */
   readonly expert_balancing: readonly ExpertBalancingStats[];
+  readonly suspicions: SuspicionStats;
   readonly memory: { readonly total_bytes: number; readonly regions: readonly RegionStats[] };
   readonly fabric: { readonly links: readonly LinkStats[]; readonly threads: readonly ThreadStats[] };
   /** By worker thread that lives; on a virtual clock there is none. */

@@ -5,33 +5,52 @@
  * the member's thread had to wait counts by the share of it that was the member's. A suspicion that is wrong costs a restart and no token.
  */
 import type { Address } from '../../src/protocol/address.ts';
-import { type HeartbeatMessage, type PingMessage, ping, type SuspectedMessage, suspected } from '../../src/protocol/heartbeats.ts';
+import {
+  type HeartbeatMessage,
+  type PingMessage,
+  ping,
+  type SuspectedMessage,
+  suspected,
+  type TrustedMessage,
+  trusted,
+} from '../../src/protocol/heartbeats.ts';
 
 /** A hung part is found within six of them. Shorter, and the questions would cost. */
 export const BEAT_MS = 50;
 /** Beats without a word, or work that goes on, that are borne. */
 export const SILENT_BEATS_MAX = 3;
 
-/** `silent`: beats since it was heard of last, the one in which it was asked included. `word`: its progress word at the last beat of those; null: not read yet. */
-type Watched = { silent: number; word: number | null };
-export type Beat = { readonly ask: readonly Address[]; readonly suspects: readonly Address[] };
+/**
+ * `silent`: beats since it was heard of last, the one in which it was asked included. `word`, `life`: its progress word, and its worker's life, at the last beat of
+ * those; null: not read yet. `since_ms`: when it was asked what it has not answered; null: it has answered all.
+ */
+type Watched = { silent: number; word: number | null; life: number | null; since_ms: number | null; isSuspected: boolean };
+type Suspect = { readonly member: Address; readonly life: number; readonly silent_ms: number };
+/** `trusted`: they were suspected, and have been heard of since. */
+export type Beat = { readonly ask: readonly Address[]; readonly suspects: readonly Suspect[]; readonly trusted: readonly Address[] };
 
 /** Gives up who is suspected: the host alone can end a thread. */
 const HOST: Address = 'control/0';
 
 /** What whoever watches says after a beat. */
-export const sendsOf = (self: Address, { ask, suspects }: Beat): { readonly to: Address; readonly message: SuspectedMessage | PingMessage }[] => [
-  ...suspects.map((member) => ({ to: HOST, message: suspected(member, (SILENT_BEATS_MAX + 1) * BEAT_MS) })),
+export const sendsOf = (
+  self: Address,
+  { ask, suspects, trusted: back }: Beat,
+): { readonly to: Address; readonly message: SuspectedMessage | TrustedMessage | PingMessage }[] => [
+  ...suspects.map(({ member, life, silent_ms }) => ({ to: HOST, message: suspected(member, life, silent_ms) })),
+  ...back.map((member) => ({ to: HOST, message: trusted(member) })),
   ...ask.map((to) => ({ to, message: ping(self) })),
 ];
 
 export class Heartbeats {
   readonly #watched = new Map<Address, Watched>();
   isBeating = false;
+  /** Beats until now: who looks whether they go on goes by it. */
+  beats = 0;
 
   /** It lives, perhaps anew: nobody knows it to be silent. */
   watch(member: Address): void {
-    this.#watched.set(member, { silent: 0, word: null });
+    this.#watched.set(member, { silent: 0, word: null, life: null, since_ms: null, isSuspected: false });
   }
 
   /** It is lost, and somebody knows. */
@@ -47,9 +66,7 @@ export class Heartbeats {
 
   heard(member: Address): void {
     const watched = this.#watched.get(member);
-    if (watched === undefined) return;
-    watched.silent = 0;
-    watched.word = null;
+    if (watched !== undefined) Object.assign(watched, { silent: 0, word: null, since_ms: null });
   }
 
   get members(): readonly Address[] {
@@ -62,23 +79,37 @@ export class Heartbeats {
   }
 
   /** Who is suspected is told of, and has as long again. */
-  beat({ members, words, shares }: Extract<HeartbeatMessage, { type: 'PROGRESS' }>): Beat {
-    for (const [member, watched] of this.#watched) {
+  beat({ members, words, shares, lives, now_ms }: Extract<HeartbeatMessage, { type: 'PROGRESS' }>): Beat {
+    this.beats++;
+    const back = this.members.filter((member) => {
       const index = members.indexOf(member);
-      const word = words[index];
-      if (word === undefined) watched.silent++;
-      else {
-        watched.silent = watched.word !== null && watched.word !== word ? 1 : watched.silent + (shares[index] ?? 0) / 100;
-        watched.word = word;
-      }
+      return this.#note(this.#watched.get(member) as Watched, words[index] ?? null, lives[index] ?? null, shares[index] ?? 0, now_ms);
+    });
+    const suspects = [...this.#watched].flatMap(([member, { silent, life, since_ms }]): Suspect[] =>
+      silent > SILENT_BEATS_MAX + 1 ? [{ member, life: life ?? 0, silent_ms: now_ms - (since_ms ?? now_ms) }] : [],
+    );
+    for (const { member } of suspects) Object.assign(this.#watched.get(member) as Watched, { silent: 0, word: null, isSuspected: true });
+    return { ask: this.members, suspects, trusted: back };
+  }
+
+  /** `word`, `life`: null: it was not silent when they were read. True: it was suspected, and lives. */
+  #note(watched: Watched, word: number | null, life: number | null, share: number, now_ms: number): boolean {
+    // A successor does not answer for its predecessor's silence.
+    const isAnother = watched.life !== null && life !== null && life !== watched.life;
+    const goesOn = watched.word !== null && word !== null && word !== watched.word;
+    const isBack = watched.isSuspected && (watched.since_ms === null || isAnother || goesOn);
+    if (isBack) watched.isSuspected = false;
+    if (isAnother || goesOn) Object.assign(watched, { silent: 1, since_ms: now_ms });
+    else {
+      watched.silent += word === null ? 1 : share / 100;
+      watched.since_ms ??= now_ms;
     }
-    const suspects = this.members.filter((member) => (this.#watched.get(member)?.silent ?? 0) > SILENT_BEATS_MAX + 1);
-    for (const member of suspects) this.watch(member);
-    return { ask: this.members, suspects };
+    if (word !== null) Object.assign(watched, { word, life });
+    return isBack;
   }
 
   /** All of its state: what a snapshot of its owner shows. */
   toJSON(): object {
-    return { watched: [...this.#watched].map(([member, { silent, word }]) => ({ member, silent, word })), isBeating: this.isBeating };
+    return { watched: [...this.#watched].map(([member, watched]) => ({ member, ...watched })), isBeating: this.isBeating, beats: this.beats };
   }
 }

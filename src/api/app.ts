@@ -12,7 +12,6 @@ import { parseOptions } from '../options.ts';
 import type { Pod } from '../pod.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { VERSION } from '../protocol/version.ts';
-import type { PodStats } from '../results.ts';
 import { Admission, type Lease } from './admission.ts';
 import { bearerAuth } from './auth.ts';
 import { type JsonObject, readJson } from './body.ts';
@@ -23,6 +22,7 @@ import { createContext, deleteContext, listContexts, retrieveContext } from './c
 import { ApiError, errorResponse, invalid, toApiError } from './errors.ts';
 import { EXPERT_METRICS, EXPERT_SERIES_MAX, type ExpertMetrics } from './expert-metrics.ts';
 import { experts } from './experts.ts';
+import { health } from './health.ts';
 import { HiddenTokens } from './hidden-tokens.ts';
 import { kvEvents } from './kv-events.ts';
 import { createMetrics, type LookedAtExperts } from './metrics.ts';
@@ -210,24 +210,6 @@ function expertsLookedAt(
     isReported = true;
   };
   return async () => (detail === undefined ? null : { experts: await pod.experts({ measure: false }), detail, onTooMany });
-}
-
-async function health(service: Service): Promise<Response> {
-  if (service.admission.stopped) throw new MinipodError('closed', 'the server is closing');
-  let stats: PodStats;
-  try {
-    stats = await service.pod.stats();
-  } catch (error) {
-    throw new ApiError(503, `The pod does not answer: ${toApiError(error).message}`, { cause: error, code: 'unhealthy' });
-  }
-  const stalled = stats.expert_balancing.filter((loop) => loop.stalled);
-  if (stalled.length > 0) {
-    const each = stalled.map(
-      ({ executor, state, last_progress_seconds: last }) => `that of task executor ${executor}, ${state}, for ${(stats.uptime_seconds - last).toFixed(1)} s`,
-    );
-    throw new ApiError(503, `An expert map has made no progress for two periods: ${each.join('; ')}.`, { code: 'unhealthy' });
-  }
-  return new Response(null, { status: 200 });
 }
 
 function isServersFault(error: unknown): boolean {

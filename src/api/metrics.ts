@@ -12,6 +12,7 @@ import { distflowMetrics } from './distflow-metrics.ts';
 import { draftMetrics } from './draft-metrics.ts';
 import { type ExpertMetrics, expertMetrics } from './expert-metrics.ts';
 import { fabricMetrics } from './fabric-metrics.ts';
+import { suspicionMetrics } from './suspicion-metrics.ts';
 
 /** Seconds; vLLM's. */
 const TTFT_BUCKETS = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560];
@@ -162,6 +163,7 @@ export function createMetrics(model_name: string, context_length: number): Metri
 
   const takeOverFabric = fabricMetrics(registry);
   const takeOverBalancing = balancingMetrics(registry);
+  const takeOverSuspicions = suspicionMetrics(registry);
   const takeOverDistflow = distflowMetrics(registry);
   const takeOverDrafts = draftMetrics(registry);
   let takeOverExperts: ReturnType<typeof expertMetrics> | null = null;
@@ -178,6 +180,7 @@ export function createMetrics(model_name: string, context_length: number): Metri
     takeOverDistflow(stats);
     takeOverDrafts(stats);
     takeOverBalancing(stats);
+    takeOverSuspicions(stats);
     for (const metric of [...counters.keys(), success, cache, groupInfo]) metric.reset();
     for (const group of stats.dp_groups) takeOverGroup(group, stats.kv_block_size);
     for (const finished_reason of Object.values(FINISHED_REASONS)) success.inc({ finished_reason }, 0);

@@ -79,7 +79,8 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   if (isAlive(calls)) violations.push(...(await rest(pod)));
   injector.heal();
   const faults = injector.report();
-  const lost = control.workers.brokenLinks + control.workers.suspicions;
+  const givenUp = (): number => control.workers.suspicions.report().counts.given_up;
+  const lost = control.workers.brokenLinks + givenUp();
   for (const [index, call] of calls.entries()) violations.push(...violationsOfCall(plan, faults, index, call, lost));
   if (violations.length === 0) violations.push(...(await rest(pod)));
   if (violations.length === 0) {
@@ -99,7 +100,7 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
     events,
     virtual_ms: (host.now_ns - began_ns) / 1e6,
     calls_ended_ms,
-    given_up: control.workers.suspicions,
+    given_up: givenUp(),
   };
 }
 

@@ -112,6 +112,8 @@ export class Claims {
       members,
       read.map(({ word }) => word),
       read.map(({ share }) => share),
+      members.map((member) => this.#ports.control.lifeOf(directory.workerOf(member))),
+      Math.floor(this.#ports.now_ms()),
     );
   }
 

@@ -48,8 +48,9 @@ const requestWith = (self: Address, what: object): Birth => ({
   input: { self, job_executor: supervisorOf(self), job: address('job', idOf(self)), ...what },
 });
 
+const othersOf = (manager: Address): Address[] => CLUSTER_MANAGERS.filter((other) => other !== manager);
 /** Managers that know what a new one has to hear: in its first life those that began before it. */
-export const peersOf = (self: Address, life: number): Address[] => CLUSTER_MANAGERS.filter((other) => (life === 1 ? idOf(other) < idOf(self) : other !== self));
+export const peersOf = (self: Address, life: number): Address[] => othersOf(self).filter((other) => life > 1 || idOf(other) < idOf(self));
 
 /** Those who live as long as their thread: cluster managers, job executors and task executors. `life`: the thread's epoch. */
 export function birthOfController(self: Address, plan: AnyPodPlan, life: number): Birth {
@@ -57,7 +58,7 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
   const { executors, groups, npus } = hosting.deployment;
   switch (roleOf(self)) {
     case 'cluster-manager':
-      return { machine: clusterManager, input: { self, life, peers: peersOf(self, life) } };
+      return { machine: clusterManager, input: { self, life, others: othersOf(self), peers: peersOf(self, life) } };
     case 'job-executor': {
       const seats = executors.map(
         ({ id, role, attention, groups: own }): ExecutorSeat => ({ address: address('task-executor', id), role, npus: attention.npus, groups: own }),

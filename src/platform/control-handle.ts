@@ -11,6 +11,7 @@ import type { ScalingStats } from '../results.ts';
 import type { Seating } from '../runtime/directory.ts';
 import type { ActRing, WhenFull } from '../trace/act-log.ts';
 import type { BalancingReport } from './expert-balancing.ts';
+import type { SuspicionReport } from './suspicions.ts';
 
 export type ControlOptions = PlanOptions & {
   readonly folder: string;
@@ -60,6 +61,7 @@ export type ControlStats = {
   readonly scaling: ScalingStats | null;
   readonly expert_loads: readonly (readonly number[])[];
   readonly expert_balancing: readonly BalancingReport[];
+  readonly suspicions: SuspicionReport;
   readonly unexpected: readonly string[];
   readonly actors: number;
 };

@@ -21,7 +21,6 @@ import type { CallerToPod, PromptRecord } from '../protocol/caller.ts';
 import { drain, memberLost, npuLost } from '../protocol/constructors.ts';
 import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
 import type { RebalanceReport } from '../protocol/expert-maps.ts';
-import { silenceOf } from '../protocol/heartbeats.ts';
 import type { ControlMessage, FrontendMessage, Message } from '../protocol/messages.ts';
 import { type ThreadMessage, threadReport } from '../protocol/threads.ts';
 import { firstGroups, type NpuPlace } from '../protocol/topology.ts';
@@ -42,7 +41,8 @@ import { NetworkCardKeeper } from './network-card.ts';
 import { PodFigures } from './pod-figures.ts';
 import { Recordings } from './recording.ts';
 import { ScaleRequests } from './scale-requests.ts';
-import { stalledThreads } from './stalled-threads.ts';
+import { StalledThreads } from './stalled-threads.ts';
+import { Suspicions } from './suspicions.ts';
 import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
 import { WorkerReports } from './worker-reports.ts';
 import { CALLER_PEER, Workers } from './workers.ts';
@@ -58,7 +58,6 @@ const CONTROL: Address = 'control/0';
 const CLOSE_DEADLINE_MS = 2_000;
 /** Of a pod that fails, whose callers wait to hear of it. */
 const LAST_RECORDS_MS_MAX = 2_000;
-const STALL_LOOK_MS = 1_000;
 /** Workers start in a fraction of a second, on a crowded machine in a few. */
 const START_DEADLINE_MS = 60_000;
 
@@ -70,6 +69,8 @@ export class Control {
   readonly #host: ActorHost;
   readonly #frontend: FrontendProcess;
   readonly #workers: Workers;
+  readonly #suspicions: Suspicions;
+  readonly #stalled: StalledThreads;
   readonly #network: NetworkCardKeeper;
   readonly #clock: Clock;
   readonly #handle: Omit<ControlHandle, 'seating' | 'epochs' | 'lost'>;
@@ -81,7 +82,6 @@ export class Control {
   readonly #recordings: Recordings;
   readonly #ready: { readonly promise: Promise<void>; readonly resolve: () => void; readonly reject: (error: unknown) => void };
   readonly #drained = Promise.withResolvers<void>();
-  #lookedForStalls_ms = 0;
   #isClosing = false;
   #isClosed = false;
   #loop: Promise<void> | null = null;
@@ -192,9 +192,15 @@ export class Control {
       recordings,
       onLost: (worker, error) => this.#workerLost(worker, error),
     });
+    this.#stalled = new StalledThreads(links, this.directory, (worker, reason) => this.giveUp(worker, reason));
+    this.#suspicions = new Suspicions({
+      workerOf: (member) => this.directory.workerOf(member),
+      lifeOf: (worker) => space.control.lifeOf(worker),
+      suspect: (worker, reason) => this.#workers.suspect(worker, reason),
+    });
     this.#figures = new PodFigures({
       ...{ plan, space, directory: this.directory, links, cast: this.#host.cast, workers: this.#workers },
-      ...{ reports: this.#reports, scale: this.scale, now_ms: this.#clock.now_ms },
+      ...{ reports: this.#reports, scale: this.scale, suspicions: this.#suspicions, now_ms: this.#clock.now_ms },
     });
     this.#handle = { plan, memories, isTraced: acts.length > 0, vocab_size: plan.config.vocabSize, parameters, has_chat_template: tokenizer.hasChatTemplate };
     for (const { self, birth } of expertMapsOf(plan)) this.#host.spawn(self, birth);
@@ -300,7 +306,7 @@ export class Control {
       if (!this.#isReady && this.#allServe()) this.#ready.resolve();
       if (this.#isClosing && this.#frontend.open.size === 0 && this.#host.cast.stateOf('job-executor/0') === null) this.#drained.resolve();
       const waits = links.flush();
-      this.#giveUpStalled();
+      this.#stalled.look(this.#clock.now_ms());
       if (turn % TURNS_PER_BREATH === 0) await breathe();
       if (busy || this.#host.hasMail) continue;
       const isIdle = this.#isReady && this.#frontend.open.size === 0;
@@ -312,17 +318,6 @@ export class Control {
     return this.#frontend.jobExecutors.length === jobExecutorsOf(this.#plan.hosting).length;
   }
 
-  /** A worker that reads nothing while frames wait for it hangs: a successor takes its place before this thread is stuck. */
-  #giveUpStalled(): void {
-    const now_ms = this.#clock.now_ms();
-    if (now_ms - this.#lookedForStalls_ms < STALL_LOOK_MS) return;
-    this.#lookedForStalls_ms = now_ms;
-    for (const { thread, reason } of stalledThreads(this.#port.links)) {
-      const worker = this.directory.seating.threads.indexOf(thread);
-      if (worker >= 0) this.giveUp(worker, reason);
-    }
-  }
-
   /** A worker that finds rubbish ends itself; this thread, with which the pod would end, has its writer ended. */
   #giveUpCorrupt(thread: number, error: unknown): void {
     const worker = this.directory.seating.threads.indexOf(thread);
@@ -332,8 +327,8 @@ export class Control {
 
   #hear(message: ControlMessage): void {
     if (message.type === 'SCALED') this.scale.answered(message);
-    else if (message.type !== 'SUSPECTED') this.#rebalances.hear(message);
-    else if (this.directory.workerOf(message.member) !== ON_CONTROL) this.#workers.suspect(this.directory.workerOf(message.member), silenceOf(message));
+    else if (message.type === 'SUSPECTED' || message.type === 'TRUSTED') this.#suspicions.hear(message);
+    else this.#rebalances.hear(message);
   }
 
   #receive(peer: number, { to, from, message, cause }: ReceivedMail): void {

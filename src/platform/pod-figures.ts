@@ -12,6 +12,7 @@ import { CONTROL_THREAD, type Directory } from '../runtime/directory.ts';
 import type { ControlStats, ExpertsReport } from './control-handle.ts';
 import { balancingReports } from './expert-balancing.ts';
 import type { ScaleRequests } from './scale-requests.ts';
+import type { Suspicions } from './suspicions.ts';
 import { threadReports } from './thread-reports.ts';
 import type { WorkerReports } from './worker-reports.ts';
 import type { Workers } from './workers.ts';
@@ -25,6 +26,7 @@ export type PodFiguresPorts = {
   readonly workers: Pick<Workers, 'isRunning' | 'isQuarantined' | 'waitsFor'>;
   readonly reports: WorkerReports;
   readonly scale: ScaleRequests;
+  readonly suspicions: Pick<Suspicions, 'report'>;
   readonly now_ms: () => number;
 };
 
@@ -38,7 +40,7 @@ export class PodFigures {
   }
 
   async stats(): Promise<ControlStats> {
-    const { plan, space, directory, links, cast, workers, reports, scale, now_ms } = this.#ports;
+    const { plan, space, directory, links, cast, workers, reports, scale, suspicions, now_ms } = this.#ports;
     const asked = await reports.ask(this.#runningWorkers());
     return {
       npus: reports.npus(),
@@ -51,6 +53,7 @@ export class PodFigures {
       regions: space.table.report(),
       ...{ scaling: scale.stats(), expert_loads: this.#loads.table(), actors: cast.actors },
       expert_balancing: balancingReports(cast, plan, now_ms()),
+      suspicions: suspicions.report(),
       unexpected: [...cast.unexpected.keys(), ...asked.flatMap(({ unexpected }) => unexpected)],
     };
   }

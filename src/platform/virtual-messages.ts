@@ -10,6 +10,6 @@ type Hearers = { readonly host: VirtualHost; readonly scale: ScaleRequests; read
 export function toControl(message: ControlMessage, { host, scale, rebalances, workers }: Hearers): void {
   if (message.type === 'SCALED') scale.answered(message);
   // Not in the midst of a delivery: actors die of it.
-  else if (message.type === 'SUSPECTED') host.later(0, () => workers.suspect(message));
+  else if (message.type === 'SUSPECTED' || message.type === 'TRUSTED') host.later(0, () => workers.suspicions.hear(message));
   else rebalances.hear(message);
 }

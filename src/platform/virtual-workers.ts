@@ -12,13 +12,13 @@ import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { type Address, address, idOf, type Role, roleOf } from '../protocol/address.ts';
 import { memberLost, npuLost } from '../protocol/constructors.ts';
 import type { ErrorRecord } from '../protocol/errors.ts';
-import { type SuspectedMessage, silenceOf } from '../protocol/heartbeats.ts';
 import { jobExecutorOf, requestOfTask } from '../protocol/request-ids.ts';
 import { executorOfNpu } from '../protocol/topology.ts';
-import { CLUSTER_MANAGERS, type Directory, ON_CONTROL } from '../runtime/directory.ts';
+import { CLUSTER_MANAGERS, type Directory } from '../runtime/directory.ts';
 import type { VirtualHost } from '../runtime/virtual-host.ts';
 import { birthOfController } from './births.ts';
 import type { MachineNpus } from './machine.ts';
+import { Suspicions } from './suspicions.ts';
 
 /** From a thread's loss to the first act of the next one: what starting one takes (DESIGN.md). */
 const RESTART_NS = 30_000_000;
@@ -43,8 +43,7 @@ export class VirtualWorkers {
   #deaf = 0;
   /** Workers that were lost since a link to them was broken. */
   brokenLinks = 0;
-  /** How often one was given up, since it was silent. */
-  #suspicions = 0;
+  readonly suspicions: Suspicions;
   /** Told of each worker that is lost, when it is: what hangs with it hangs no more. */
   onLost: ((worker: number) => void) | null = null;
   /** Successors that wait for them. */
@@ -52,16 +51,11 @@ export class VirtualWorkers {
 
   constructor(ports: VirtualWorkersPorts) {
     this.#ports = ports;
-  }
-
-  get suspicions(): number {
-    return this.#suspicions;
-  }
-
-  /** Somebody has not answered for so long: its worker is given up, as one that hangs; what lives on the control thread cannot be. */
-  suspect(suspicion: SuspectedMessage): void {
-    const worker = this.#ports.directory.workerOf(suspicion.member);
-    if (worker !== ON_CONTROL && this.lose(worker, silenceOf(suspicion))) this.#suspicions++;
+    this.suspicions = new Suspicions({
+      workerOf: (member) => ports.directory.workerOf(member),
+      lifeOf: (worker) => ports.space.control.lifeOf(worker),
+      suspect: (worker, reason) => (this.lose(worker, reason) ? 'given_up' : 'over'),
+    });
   }
 
   isLost(worker: number): boolean {

@@ -28,18 +28,9 @@ import type { Recordings } from './recording.ts';
 import { RESTART_PERIOD_MS, RESTARTS_MAX, RestartIntensity } from './restart-intensity.ts';
 import { SeatRegions } from './seat-regions.ts';
 import { SpareSeats } from './spare-seats.ts';
+import { HANDSHAKE_DEADLINE_MS, SILENT_GRACE_MS, STOP_DEADLINE_MS, STOP_GRACE_MS, TERMINATION_DEADLINE_MS } from './worker-deadlines.ts';
 import { epochsOf, startWorkerThread } from './worker-start.ts';
 
-/** A step takes milliseconds, a long prefill's chunk tens of them. */
-const STOP_DEADLINE_MS = 5_000;
-/** A thread that reads its stop word stops within 50 ms; one that has not by now is terminated. On Deno it then has as long again to acknowledge. */
-const STOP_GRACE_MS = 250;
-/** Of one that has turned no loop for as long as its silence took: it does not read its stop word either. */
-export const SILENT_GRACE_MS = 20;
-/** Where terminating ends a thread, this is how long that may take on a crowded machine. */
-const TERMINATION_DEADLINE_MS = 20_000;
-/** A successor that has not started by now hangs, and so does a survivor that has not let go of the predecessor's rings. */
-const HANDSHAKE_DEADLINE_MS = 20_000;
 /** Node ends a terminated thread before it says that it exited. Deno (2.9.6) says so at once, and a busy thread was seen writing 9 s later. */
 const TERMINATION_IS_PROOF = !('Deno' in globalThis);
 
@@ -190,9 +181,13 @@ export class Workers {
   }
 
   /** It is silent. Where no thread can be ended (Deno), that is borne unless a spare seat is left beside those that others who are given up may need. */
-  suspect(worker: number, reason: string): void {
+  suspect(worker: number, reason: string): 'given_up' | 'over' | 'no_spare_seat' {
+    // One that has yet to begin has a deadline of its own.
+    if (!this.isRunning(worker)) return 'over';
     const claimed = this.#threads.filter(({ state, end }) => state === 'lost' && end === 'unknown').length;
-    if (TERMINATION_IS_PROOF || this.#spares.free > claimed) this.giveUp(worker, reason, SILENT_GRACE_MS);
+    if (!TERMINATION_IS_PROOF && this.#spares.free <= claimed) return 'no_spare_seat';
+    this.giveUp(worker, reason, SILENT_GRACE_MS);
+    return 'given_up';
   }
 
   async close(): Promise<void> {

@@ -20,6 +20,7 @@ export type ClusterManagerMessage =
   | { readonly type: 'TAKEN_OVER'; readonly lost: Address; readonly life: number }
   | { readonly type: 'LEASE_DUE' }
   | HeartbeatMessage
+  | PingMessage
   | RequestsComeMessage
   /** Of `claim`: it leads, or goes on leading; another does; it did until now. */
   | { readonly type: 'LEASE_TAKEN'; readonly term: number }

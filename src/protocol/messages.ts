@@ -10,7 +10,7 @@ import type { Claim, ClusterManagerMessage, JobExecutorMessage, MemberLife } fro
 
 import type { ErrorRecord } from './errors.ts';
 import type { ExpertMapMessage, ExpertWork, ExpertWorkMessage, RebalancedMessage } from './expert-maps.ts';
-import type { HeartbeatMessage, PingMessage, SuspectedMessage } from './heartbeats.ts';
+import type { HeartbeatMessage, PingMessage, SuspectedMessage, TrustedMessage } from './heartbeats.ts';
 import type { MapGrantMessage } from './map-log.ts';
 import type { OutputMessage, TextTerms } from './output.ts';
 import type { HeldPrefix, PrefixMessage } from './prefix-sharing.ts';
@@ -281,7 +281,7 @@ export type FrontendMessage =
   | { readonly type: 'REQUEST_ENDED'; readonly request: Address; readonly error: ErrorRecord | null };
 
 /** What the control plane's host is told. */
-export type ControlMessage = RebalancedMessage | ScaledMessage | SuspectedMessage;
+export type ControlMessage = RebalancedMessage | ScaledMessage | SuspectedMessage | TrustedMessage;
 
 export type Message =
   | RequestMessage

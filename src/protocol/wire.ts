@@ -74,8 +74,8 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['member', 'life'],
   // between the ranks of a DP group, and their task executor (RANK_LOST is as NPU_LOST)
   ['type', 'from'], // PING
-  ['type', 'member'], // PONG
-  ['type', 'member', 'silent_ms'], // SUSPECTED
+  ['type', 'member'], // PONG, TRUSTED
+  ['type', 'member', 'life', 'silent_ms'], // SUSPECTED
   ['type', 'npu'], // RANK_BACK
   ['type', 'plan'], // STEP
   ['step', 'after', 'entries', 'detach'],

@@ -49,7 +49,7 @@ class ControlPlane {
     this.#casts.set(manager, cast);
     cast.spawn(manager, {
       machine: clusterManager,
-      input: { self: manager, life: this.#life(manager), peers: peersOf(manager, this.#life(manager)) },
+      input: { self: manager, life: this.#life(manager), others: MANAGERS.filter((other) => other !== manager), peers: peersOf(manager, this.#life(manager)) },
     });
   }
 

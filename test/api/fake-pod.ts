@@ -24,6 +24,7 @@ import type {
   PromptInfo,
   RegionStats,
   RequestTimes,
+  SuspicionStats,
   ThreadStats,
   Usage,
 } from '../../src/results.ts';
@@ -145,6 +146,7 @@ export class FakePod implements Pod {
   }
 
   balancing: readonly ExpertBalancingStats[] = [];
+  suspicions: SuspicionStats = { counts: { given_up: 0, over: 0, no_spare_seat: 0, control_thread: 0 }, standing: [] };
   async rebalance({ force = false }: RebalanceOptions = {}): Promise<readonly RebalanceReport[]> {
     return [fakeRebalance(force)];
   }
@@ -260,7 +262,7 @@ export class FakePod implements Pod {
         },
       ],
       kv_links: [{ source: 0, target: 1, fabric: 'tcp', started: 9, done: 6, bytes: 4_096, wasted_bytes: 512, failed: { refused: 2, stale: 0 } }],
-      ...{ expert_loads: [], scaling: null, expert_balancing: this.balancing },
+      ...{ expert_loads: [], scaling: null, expert_balancing: this.balancing, suspicions: this.suspicions },
       memory: { total_bytes: 1_000, regions: REGIONS },
       fabric: { links: LINKS, threads: THREADS },
       garbage: [{ worker: 0, collections: 5, collections_chosen: 3, collections_us_sum: 9_000, collections_us_max: 4_000 }],

@@ -189,6 +189,7 @@ describe('metrics', () => {
       'minipod:npu_step_gap_seconds_bucket{le="+Inf",npu="0",…} 3',
       'minipod:npu_step_gap_seconds_sum{npu="0",…} 0.0000025',
       'minipod:npu_step_gap_seconds_count{npu="0",…} 3',
+      ...['given_up', 'over', 'no_spare_seat', 'control_thread'].map((verdict) => `minipod:suspicions_total{verdict="${verdict}",…} 0`),
       'minipod:kv_lent{engine="0",…} 2',
       'minipod:kv_expected{engine="0",…} 1',
       'minipod:distflow_num_kv_expired_reqs_total{engine="0",…} 3',
@@ -270,6 +271,21 @@ describe('metrics', () => {
     const dead = await app.request('/health');
     expect(dead.status).toBe(503);
     expect((await dead.json()).error.message).toBe('An expert map has made no progress for two periods: that of task executor 2, prefetching, for 1.0 s.');
+  });
+
+  it('should tell who is silent and replaced by nobody, and health why', async () => {
+    const pod = new FakePod();
+    const app = createApp(pod);
+    const counts = { given_up: 3, over: 1, no_spare_seat: 0, control_thread: 2 };
+    pod.suspicions = { counts, standing: [{ member: 'task-executor/0', why: 'control_thread', silent_seconds: 0.25 }] };
+    const { series } = await scrape(app);
+    expect(series.get('minipod:suspicions_total{verdict="given_up",model_name="fake"}')).toBe(3);
+    expect(series.get('minipod:suspected_silent_seconds{member="task-executor/0",why="control_thread",model_name="fake"}')).toBe(0.25);
+    const health = await app.request('/health');
+    expect([health.status, (await health.json()).error.message]).toEqual([
+      503,
+      'task-executor/0 has not answered for 0.3 s, and it lives on the control thread, which nobody replaces.',
+    ]);
   });
 
   it('should answer 503 when the pod is closed', async () => {

@@ -54,6 +54,18 @@ describe.each(Object.entries(HANGS))('%s', (_, [pod, faults]) => {
   });
 });
 
+it('who hangs and has nothing to do is found while others have', async () => {
+  const { violations, faults, given_up } = await chaos.run({
+    pod: { topology: 'pd:prefill=1,decode=1', workers: 2 },
+    calls: [{ key: 1, prompt_tokens: 17, max_tokens: 60 }],
+    faults: [
+      { kind: 'npu-slow', npu: 1, factor: 1_000, at: { ms: 0 }, for_ms: FOR_EVER_MS },
+      { kind: 'worker-hangs', worker: 0, at: { phase: 'decode', nth: 2 }, for_ms: FOR_EVER_MS },
+    ],
+  });
+  expect([violations, given_up, faults[1]?.struck]).toEqual([[], 1, true]);
+});
+
 it('a link to a worker that is cut shows as silence, and its worker is given up', async () => {
   const { violations, given_up } = await run({ topology: 'colocated:dp=2', workers: 2 }, { kind: 'link-cut', from: 0, to: 'control', both: true }, 400, {
     phase: 'decode',

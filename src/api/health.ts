@@ -1,0 +1,38 @@
+/**
+ * `GET /health`: 200, or 503 that says what is wrong: the pod does not answer, a loop that has to go on by itself has stopped, or somebody is silent whom nobody
+ * replaces.
+ * @module
+ */
+import { MinipodError } from '../protocol/errors.ts';
+import type { PodStats } from '../results.ts';
+import { ApiError, toApiError } from './errors.ts';
+import type { Service } from './service.ts';
+
+export async function health(service: Service): Promise<Response> {
+  if (service.admission.stopped) throw new MinipodError('closed', 'the server is closing');
+  let stats: PodStats;
+  try {
+    stats = await service.pod.stats();
+  } catch (error) {
+    throw new ApiError(503, `The pod does not answer: ${toApiError(error).message}`, { cause: error, code: 'unhealthy' });
+  }
+  const troubles = [...deadLoops(stats), ...silentMembers(stats)];
+  if (troubles.length > 0) throw new ApiError(503, troubles.join(' '), { code: 'unhealthy' });
+  return new Response(null, { status: 200 });
+}
+
+function deadLoops({ expert_balancing, uptime_seconds }: PodStats): string[] {
+  const stalled = expert_balancing.filter((loop) => loop.stalled);
+  const each = stalled.map(
+    ({ executor, state, last_progress_seconds: last }) => `that of task executor ${executor}, ${state}, for ${(uptime_seconds - last).toFixed(1)} s`,
+  );
+  return each.length === 0 ? [] : [`An expert map has made no progress for two periods: ${each.join('; ')}.`];
+}
+
+const WHY = {
+  no_spare_seat: 'its thread cannot be ended, and no spare_workers are left for another',
+  control_thread: 'it lives on the control thread, which nobody replaces',
+} as const;
+
+const silentMembers = ({ suspicions }: PodStats): string[] =>
+  suspicions.standing.map(({ member, why, silent_seconds }) => `${member} has not answered for ${silent_seconds.toFixed(1)} s, and ${WHY[why]}.`);

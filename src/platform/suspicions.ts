@@ -1,0 +1,58 @@
+/**
+ * What becomes of suspicions (actors/policies/heartbeats.ts): the worker of who is silent is given up, or that is borne, and then said.
+ *
+ *   SUSPECTED ─▶ given up                       its worker is in the life that was suspected, and can be ended
+ *       ├──────▶ over                           that life has ended meanwhile: its successor has done nothing
+ *       └──────▶ borne ─▶ (TRUSTED, or another life) ─▶ over     nobody can be put in its place
+ *
+ * @module
+ */
+import type { Address } from '../protocol/address.ts';
+import { type SuspectedMessage, silenceOf, type TrustedMessage } from '../protocol/heartbeats.ts';
+import { ON_CONTROL } from '../runtime/directory.ts';
+
+/** `no_spare_seat`: where no thread can be ended (Deno), and none is left for a successor. */
+export type Verdict = 'given_up' | 'over' | 'no_spare_seat' | 'control_thread';
+/** Somebody who is silent, and whom nobody replaces. `silent_ms`: as it was suspected last. */
+export type Borne = { readonly member: Address; readonly why: 'no_spare_seat' | 'control_thread'; readonly silent_ms: number };
+export type SuspicionReport = { readonly counts: Readonly<Record<Verdict, number>>; readonly standing: readonly Borne[] };
+
+export type SuspicionPorts = {
+  /** −1: the control thread. */
+  readonly workerOf: (member: Address) => number;
+  readonly lifeOf: (worker: number) => number;
+  /** Ends the worker, if it may be ended. */
+  readonly suspect: (worker: number, reason: string) => Exclude<Verdict, 'control_thread'>;
+};
+
+export class Suspicions {
+  readonly #ports: SuspicionPorts;
+  readonly #counts: Record<Verdict, number> = { given_up: 0, over: 0, no_spare_seat: 0, control_thread: 0 };
+  readonly #borne = new Map<Address, Borne & { readonly life: number }>();
+
+  constructor(ports: SuspicionPorts) {
+    this.#ports = ports;
+  }
+
+  hear(message: SuspectedMessage | TrustedMessage): void {
+    const { member } = message;
+    this.#borne.delete(member);
+    if (message.type === 'TRUSTED') return;
+    const why = this.#judge(message);
+    this.#counts[why]++;
+    if (why === 'no_spare_seat' || why === 'control_thread') this.#borne.set(member, { member, why, silent_ms: message.silent_ms, life: message.life });
+  }
+
+  report(): SuspicionReport {
+    const { lifeOf, workerOf } = this.#ports;
+    const standing = [...this.#borne.values()].filter(({ member, life }) => lifeOf(workerOf(member)) === life);
+    return { counts: { ...this.#counts }, standing: standing.map(({ member, why, silent_ms }) => ({ member, why, silent_ms })) };
+  }
+
+  #judge(suspicion: SuspectedMessage): Verdict {
+    const { workerOf, lifeOf, suspect } = this.#ports;
+    const worker = workerOf(suspicion.member);
+    if (lifeOf(worker) !== suspicion.life) return 'over';
+    return worker === ON_CONTROL ? 'control_thread' : suspect(worker, silenceOf(suspicion));
+  }
+}

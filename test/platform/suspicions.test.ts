@@ -1,0 +1,46 @@
+/** Who is silent is given up in the life that was suspected, and in no other; who cannot be is told of for as long as it is silent. */
+import { expect, it } from 'vitest';
+import { Suspicions } from '../../src/platform/suspicions.ts';
+import { suspected, trusted } from '../../src/protocol/heartbeats.ts';
+import { ON_CONTROL } from '../../src/runtime/directory.ts';
+
+function suspicionsOf(lives: number[]) {
+  const given_up: number[] = [];
+  const suspicions = new Suspicions({
+    workerOf: (member) => (member === 'task-executor/0' ? ON_CONTROL : Number(member.split('/')[1])),
+    lifeOf: (worker) => lives[worker] ?? 1,
+    suspect: (worker) => {
+      if (worker === 2) return 'no_spare_seat';
+      given_up.push(worker);
+      return 'given_up';
+    },
+  });
+  return { suspicions, given_up, lives };
+}
+
+it('a suspicion of a life that is over gives no successor up', () => {
+  const { suspicions, given_up } = suspicionsOf([3, 1]);
+  suspicions.hear(suspected('npu/0', 2, 250));
+  expect([given_up, suspicions.report().counts]).toEqual([[], { given_up: 0, over: 1, no_spare_seat: 0, control_thread: 0 }]);
+  suspicions.hear(suspected('npu/0', 3, 250));
+  suspicions.hear(suspected('npu/1', 1, 250));
+  expect([given_up, suspicions.report().counts.given_up]).toEqual([[0, 1], 2]);
+  expect(suspicions.report().standing).toEqual([]);
+});
+
+it('who is silent and cannot be replaced is told of until it answers, or its life is over', () => {
+  const { suspicions, given_up, lives } = suspicionsOf([1, 1, 5]);
+  suspicions.hear(suspected('task-executor/0', 1, 250));
+  suspicions.hear(suspected('npu/2', 5, 300));
+  suspicions.hear(suspected('npu/2', 5, 600));
+  expect(suspicions.report()).toEqual({
+    counts: { given_up: 0, over: 0, no_spare_seat: 2, control_thread: 1 },
+    standing: [
+      { member: 'task-executor/0', why: 'control_thread', silent_ms: 250 },
+      { member: 'npu/2', why: 'no_spare_seat', silent_ms: 600 },
+    ],
+  });
+  lives[2] = 6;
+  suspicions.hear(trusted('task-executor/0'));
+  expect([given_up, suspicions.report().standing]).toEqual([[], []]);
+});
