@@ -16,7 +16,6 @@ import type {
   Completion,
   CompletionChoice,
   ContextInfo,
-  ExpertBalancingStats,
   Generation,
   LinkStats,
   PodExperts,
@@ -24,7 +23,6 @@ import type {
   PromptInfo,
   RegionStats,
   RequestTimes,
-  SuspicionStats,
   ThreadStats,
   Usage,
 } from '../../src/results.ts';
@@ -145,8 +143,8 @@ export class FakePod implements Pod {
     return { token_ids, tokens: token_ids.map((id) => new TextDecoder().decode(Uint8Array.from(bytesOf(id)))) };
   }
 
-  balancing: readonly ExpertBalancingStats[] = [];
-  suspicions: SuspicionStats = { counts: { given_up: 0, over: 0, no_spare_seat: 0, control_thread: 0 }, standing: [] };
+  balancing: PodStats['expert_balancing'] = [];
+  suspicions: PodStats['suspicions'] = { counts: { given_up: 0, over: 0, no_spare_seat: 0, control_thread: 0 }, standing: [] };
   async rebalance({ force = false }: RebalanceOptions = {}): Promise<readonly RebalanceReport[]> {
     return [fakeRebalance(force)];
   }
