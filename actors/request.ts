@@ -5,7 +5,7 @@
  *                  ▲
  *      (resumed) ──┘   its job executor was lost, and this is the next one's: what its caller has of it already, it does not get again
  *                  ▲
- *      replacing ◀─┘   what computed it is lost: what is left of it is computed elsewhere
+ *      replacing ◀─┘   what computed it is lost: what is left of it is computed elsewhere, unless it is suspect
  *
  * Supervised by the frontend. It makes one serving job (DeepServe §3: a chat request is one job). Tokens do not pass here: the DP group's
  * output goes straight to the frontend; where its text cannot be told, FAIL ends it as CANCEL does, and it has failed. No state has a deadline of its own: a request waits as long as its caller does, whose CANCEL ends any of them, or
@@ -29,14 +29,21 @@ type Request = {
   deadline_ms: number;
   /** By sequence: where it begins. None: it is not admitted yet. */
   placements: readonly Placement[];
-  /** How often what computed it was lost. */
-  losses: number;
+  /** What speaks for its being what kills whoever computes it, since it has come further last. */
+  suspicion: number;
+  /** What of that a loss adds now. */
+  doubt: number;
+  loss: ErrorRecord | null;
   error: ErrorRecord | null;
 };
 
 const FRONTEND: Address = 'frontend/0';
-/** A request that kills what computes it must not kill more than this: fewer deaths than end the pod (restart-intensity.ts). */
-const LOSSES_MAX = 2;
+/**
+ * A request that kills what computes it does so at the same token each time, and must end before the deaths end the pod (restart-intensity.ts): at the third in a
+ * row, or at the fifth where it was not known to be computed at all. Whoever had a token since the loss before was not what killed.
+ */
+const SUSPICION_MAX = 4;
+const DOUBT = { waiting: 1, running: 2 } as const;
 
 /** The same for all of them: they are choices of one call. */
 const rankOf = ({ sequences }: Request): number => sequences[0]?.data_parallel_rank ?? -1;
@@ -60,12 +67,18 @@ const planJob = {
   type: 'send' as const,
   params: ({ context }: { context: Request }) => ({ to: context.job, message: plan(context.self, context.sequences, context.placements) }),
 };
-/** Outside of the pod there is one word for it. */
-const forCaller = (error: ErrorRecord): ErrorRecord => (error.code === 'worker_lost' ? { ...error, code: 'worker_failed' } : error);
+/** Of the choices that are left. */
+const tokensOf = (sequences: readonly Sequence[]): number => sequences.reduce((sum, { output }) => sum + output.length, 0);
+const hasComeFurther = (before: readonly Sequence[], now: readonly Sequence[]): boolean => now.length < before.length || tokensOf(now) > tokensOf(before);
+const suspectOf = ({ loss }: Request): ErrorRecord => ({
+  code: 'worker_failed',
+  message: `what computed the request was lost again and again, without a token in between, so it may be the cause; the last time: ${loss?.message ?? ''}`,
+  param: null,
+});
 const tellFrontend = { type: 'send' as const, params: ({ context }: { context: Request }) => ({ to: FRONTEND, message: requestMoved(context.self) }) };
 
 export const request = setup({
-  types: {} as { input: Omit<Request, 'choices' | 'error' | 'losses'>; context: Request; events: RequestMessage },
+  types: {} as { input: Omit<Request, 'choices' | 'error' | 'suspicion' | 'doubt' | 'loss'>; context: Request; events: RequestMessage },
   actions: {
     send: (_, _command: Commands['send']) => {},
     after: (_, _command: Commands['after']) => {},
@@ -74,9 +87,12 @@ export const request = setup({
       sequences: ({ context, event }) => (event.type === 'REPLACED' ? event.sequences : context.sequences),
       placements: ({ context, event }) => (event.type === 'REPLACED' ? event.placements : context.placements),
     }),
+    absolve: assign({ suspicion: ({ context }) => context.doubt }),
   },
   guards: {
-    mayGoOn: ({ context, event }) => event.type === 'JOB_FAILED' && event.error.code === 'worker_lost' && context.losses < LOSSES_MAX,
+    isLost: ({ event }) => event.type === 'JOB_FAILED' && event.error.code === 'worker_lost',
+    isSuspect: ({ context }) => context.suspicion > SUSPICION_MAX,
+    hasComeFurther: ({ context, event }) => event.type === 'REPLACED' && hasComeFurther(context.sequences, event.sequences),
     cannotGoOn: ({ event }) => event.type === 'REPLACED' && event.error !== null,
     nothingIsLeft: ({ event }) => event.type === 'REPLACED' && event.sequences.length === 0,
     hasDeadline: ({ context }) => context.deadline_ms >= 0,
@@ -86,7 +102,7 @@ export const request = setup({
   },
 }).createMachine({
   id: 'request',
-  context: ({ input }) => ({ ...input, choices: input.sequences.length, losses: 0, error: null }),
+  context: ({ input }) => ({ ...input, choices: input.sequences.length, suspicion: 0, doubt: DOUBT.waiting, loss: null, error: null }),
   initial: 'born',
   states: {
     born: {
@@ -129,8 +145,8 @@ export const request = setup({
       on: {
         JOB_DONE: 'finished',
         JOB_FAILED: [
-          { guard: 'mayGoOn', target: '.replacing' },
-          { target: 'failed', actions: assign({ error: ({ event }) => forCaller(event.error) }) },
+          { guard: 'isLost', target: '.replacing', actions: assign({ loss: ({ event }) => event.error }) },
+          { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
         ],
         JOB_CANCELLED: [{ guard: 'hasError', target: 'failed' }, { target: 'cancelled' }],
         CANCEL: '.cancelling',
@@ -138,13 +154,14 @@ export const request = setup({
       },
       states: {
         admitted: {
+          entry: assign({ doubt: DOUBT.waiting }),
           on: { JOB_PLACED: 'queued', DEADLINE_PASSED: lateWhile('it waited for an NPU') },
         },
         queued: {
           on: { JOB_RUNNING: 'running', DEADLINE_PASSED: lateWhile('it waited for its turn') },
         },
         running: {
-          entry: { type: 'send', params: ({ context }) => ({ to: FRONTEND, message: requestRunning(context.self) }) },
+          entry: [assign({ doubt: DOUBT.running }), { type: 'send', params: ({ context }) => ({ to: FRONTEND, message: requestRunning(context.self) }) }],
           on: { JOB_STREAMING: 'streaming', DEADLINE_PASSED: lateWhile('its prompt was computed') },
         },
         streaming: {
@@ -152,7 +169,7 @@ export const request = setup({
         },
         replacing: {
           entry: [
-            assign({ losses: ({ context }) => context.losses + 1 }),
+            assign({ suspicion: ({ context: { suspicion, doubt } }) => suspicion + doubt }),
             { type: 'send', params: ({ context }) => ({ to: context.job_executor, message: replace(context.self) }) },
           ],
           on: {
@@ -160,6 +177,8 @@ export const request = setup({
               { guard: 'cannotGoOn', target: '#request.failed', actions: ['takePlaces', assign({ error: ({ event }) => event.error })] },
               // All that was lost was the news that it is done.
               { guard: 'nothingIsLeft', target: '#request.finished', actions: 'takePlaces' },
+              { guard: 'hasComeFurther', target: 'admitted', actions: ['absolve', 'takePlaces', planJob, tellFrontend] },
+              { guard: 'isSuspect', target: '#request.failed', actions: ['takePlaces', assign({ error: ({ context }) => suspectOf(context) })] },
               { target: 'admitted', actions: ['takePlaces', planJob, tellFrontend] },
             ],
             CANCEL: 'withdrawing',

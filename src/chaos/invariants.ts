@@ -13,7 +13,7 @@ const VERDICTS = ['held', 'lost progress', 'crash', 'wrong result'] as const;
 export type Verdict = (typeof VERDICTS)[number];
 export type Violation = { readonly verdict: Exclude<Verdict, 'held'>; readonly what: string };
 
-/** A request is moved so often (actors/request.ts); what is lost once more under it fails. */
+/** A request is moved so often without a token in between (actors/request.ts); what is lost once more under it fails. */
 const LOSSES_BORNE = 2;
 
 /** What records have no room for is lost with what computes it (flowserve/record-table.ts). */

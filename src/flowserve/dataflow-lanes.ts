@@ -4,11 +4,12 @@
  * @module
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { MinipodError } from '../protocol/errors.ts';
+import { assert, MinipodError } from '../protocol/errors.ts';
 import type { LaneAnswer } from '../xccl/iterations.ts';
 import type { Arithmetic } from './arithmetic.ts';
 import type { AskedPeers } from './asked-peers.ts';
-import { type BatchParts, type LaneExperts, MicroBatches, type Surrounding } from './micro-batches.ts';
+import type { BatchParts, LaneExperts } from './micro-batch.ts';
+import { MicroBatches, type Surrounding } from './micro-batches.ts';
 import type { Experts } from './step-parts.ts';
 
 /** A step of fewer rows is one batch: halves of it read all weights twice, for rows that take less than that. */
@@ -30,6 +31,10 @@ class DataflowLane implements LaneExperts {
 
   ask(part: Experts, rows: number): void {
     if (rows > 0) this.#asked.askShares(part.layer, part.route(rows));
+  }
+
+  pass(): void {
+    assert(false, 'a step that flows leaves no iteration');
   }
 
   readonly mustWait = false;

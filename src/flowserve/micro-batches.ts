@@ -5,7 +5,8 @@
  *   micro-batch 0    | attention 0 |▶ A2E · experts · E2A ▶| attention 1 |▶ …
  *   micro-batch 1                  | attention 0 |▶ A2E · experts · E2A ▶| attention 1 | …
  *
- * Where experts refuse one of them the step begins again: it is in nobody's iteration any more, and goes by a later map.
+ * Where experts refuse one of them, or a member of the domain is lost, the step is in nobody's iteration any more. It goes on with the next one, where it was: in
+ * the rounds whose answers it has it takes part with nothing, and what was not answered it asks for once more. Nothing is computed or counted twice.
  *
  * The second never overtakes the first: where they share a sequence, the rows of the second attend to the KV of the first.
  *
@@ -14,28 +15,11 @@
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
-import type { LaneAnswer } from '../xccl/iterations.ts';
-import type { Arithmetic, Span, StepGraphs } from './arithmetic.ts';
+import type { Arithmetic, Span } from './arithmetic.ts';
 import { MICRO_BATCHES } from './dp-domains.ts';
+import { MicroBatch, type MicroBatchOptions } from './micro-batch.ts';
 import { routedAt } from './routed-steps.ts';
 import { SPAN, SPAN_WORDS } from './step-layout.ts';
-import type { Experts, Part } from './step-parts.ts';
-
-/** The experts, as one micro-batch asks them. */
-export type LaneExperts = {
-  /** Another step than before: what that one was refused is over. */
-  stepBegins(): void;
-  /** For the rows that its gate has seen last; there may be none. */
-  ask(part: Experts, rows: number): void;
-  /** `here`: with the tables by which the next part sums them. `refused`: there are none, and the step's batches have no part in what went on. */
-  answer(rows: number): LaneAnswer;
-  /** It was refused a moment ago, and knows no better. */
-  readonly mustWait: boolean;
-  /** How often it was refused. */
-  readonly refusals: number;
-  /** NPUs whose answers are missing. */
-  readonly missing: number[];
-};
 
 /** What goes on around the steps of an NPU. */
 export type Surrounding = {
@@ -47,95 +31,12 @@ export type Surrounding = {
   asksBefore(epoch: number): boolean;
   /** The step is no more. */
   giveUp(): void;
-  /** NPUs may have moved, or have been given up. @throws where that ends the step at hand */
+  /** NPUs may have moved, or have been given up. @throws `worker_lost` where that ends the iteration of the step at hand */
   reseat(): void;
 };
 
-/** What a micro-batch goes through: kernel by kernel, or captured; null: nothing is. And one layer of it. */
-export type BatchParts = { readonly inTurn: readonly Part[]; readonly graphs: StepGraphs | null; readonly ofLayer: (layer: number) => readonly Part[] };
-
-export type MicroBatchOptions = {
-  readonly model: Arithmetic;
-  /** Made when they are needed first. */
-  readonly parts: () => BatchParts;
-  readonly experts: LaneExperts;
-};
-
-class MicroBatch {
-  readonly #options: MicroBatchOptions;
-  #made: BatchParts | null = null;
-  #parts: readonly Part[] = [];
-  #rows = 0;
-  #spans: readonly Span[] = [];
-  /** The part that comes next. */
-  part = 0;
-  isAsking = false;
-  /** Layers, the first ones, whose KV of its rows is there. */
-  kv_layers = 0;
-
-  constructor(options: MicroBatchOptions) {
-    this.#options = options;
-  }
-
-  get experts(): LaneExperts {
-    return this.#options.experts;
-  }
-
-  get rows(): number {
-    return this.#rows;
-  }
-
-  get isDone(): boolean {
-    return this.part === this.#parts.length && !this.isAsking;
-  }
-
-  /** Null: so many are not captured. One without rows goes through the parts of one row, and computes none. */
-  capturedOf(rows: number, spans: readonly Span[]): readonly Part[] | null {
-    return this.#all.graphs?.layersOf(Math.max(1, rows), Math.max(1, spans.length)) ?? null;
-  }
-
-  get #all(): BatchParts {
-    this.#made ??= this.#options.parts();
-    return this.#made;
-  }
-
-  /** One layer alone. */
-  beginLayer(layer: number, rows: number, spans: readonly Span[]): void {
-    this.begin(rows, spans, this.#all.ofLayer(layer));
-  }
-
-  /** `captured`: null: kernel by kernel. */
-  begin(rows: number, spans: readonly Span[], captured: readonly Part[] | null): void {
-    this.#parts = captured ?? this.#all.inTurn;
-    this.#rows = rows;
-    this.#spans = spans;
-    this.part = 0;
-    this.isAsking = false;
-    this.kv_layers = 0;
-  }
-
-  /** Goes on to where the experts are asked. False: to the end. */
-  goOn(): boolean {
-    while (this.part < this.#parts.length) {
-      const part = this.#parts[this.part++] as Part;
-      if (part.kind === 'experts') {
-        this.experts.ask(part, this.#rows);
-        this.isAsking = true;
-        return true;
-      }
-      assert(part.kind === 'compute', `a micro-batch has no part '${part.kind}'`);
-      if (this.#rows > 0) part.compute(this.#rows, this.#spans);
-      this.kv_layers = Math.max(this.kv_layers, part.kv_layers);
-    }
-    return false;
-  }
-
-  /** What this NPU does itself while the experts compute. */
-  computeOwn(): void {
-    const part = this.#parts[this.part - 1];
-    if (part?.kind === 'experts' && this.#rows > 0) part.own(this.#rows, undefined);
-  }
-}
+/** Iterations that may end under one step. Losses that end them are then fewer than those that end the pod (restart-intensity.ts): one may be the step's own doing. */
+const ENDS_MAX = 4;
 
 export class MicroBatches {
   readonly #surrounding: Surrounding;
@@ -145,11 +46,11 @@ export class MicroBatches {
   readonly #words: Int32Array;
   #hasBegun = false;
   #kv_layers = 0;
-  /** Why the step at hand cannot go on. */
-  #broken: unknown = null;
-  /** As it was started; null: it has come to layers that cannot be done again with it. */
-  #begin: (() => void) | null = null;
-  /** The step was refused, and has not begun again. */
+  /** Of the iteration of the step at hand. */
+  #end: unknown = null;
+  /** How many have ended under the step. */
+  #ends = 0;
+  /** The step has left its iteration, and is in none yet. */
   #mustBeginAgain = false;
 
   /** `options`: of each micro-batch; the first one's model is the NPU's own. */
@@ -170,12 +71,9 @@ export class MicroBatches {
   /** A step whose inputs are laid out as those of one batch; `isCaptured`: in graph mode, as far as its micro-batches are captured. */
   start(rows: number, spans: readonly Span[], isCaptured: boolean): void {
     this.#kv_layers = 0;
-    for (const { experts } of this.#batches) experts.stepBegins();
-    this.#begin = () => this.#start(rows, spans, isCaptured);
-    this.#begin();
-  }
-
-  #start(rows: number, spans: readonly Span[], isCaptured: boolean): void {
+    this.#ends = 0;
+    this.#end = null;
+    for (const batch of this.#batches) batch.stepBegins();
     const [first, second] = this.#batches as [MicroBatch, MicroBatch];
     const half = Math.ceil(rows / MICRO_BATCHES);
     this.#hasBegun = false;
@@ -191,7 +89,6 @@ export class MicroBatches {
 
   /** One layer more for the step at hand, of rows that lie as those of one batch; there may be none. */
   goOnWith(layer: number, rows: number, spans: readonly Span[]): void {
-    this.#begin = null;
     const [first, second] = this.#batches as [MicroBatch, MicroBatch];
     const [from, to] = this.#models as readonly [Arithmetic, Arithmetic];
     const { row_bytes, scratch } = from.layout;
@@ -205,34 +102,28 @@ export class MicroBatches {
 
   /** Goes on until answers are missing. `asked`: experts have just been asked. `onLayers`: told of layers whose KV is there. */
   poll(onLayers: (layers: number) => void): 'pending' | 'asked' | 'done' {
-    const surrounding = this.#surrounding;
-    if (this.#broken !== null) throw this.#broken;
-    if (!this.#hasBegun) {
-      if (this.mustBeginAgain && this.#batches.some(({ experts }) => experts.mustWait)) {
-        surrounding.poll();
-        return 'pending';
-      }
-      if (!surrounding.begin()) {
-        // What this one did in it may have been the last.
-        surrounding.poll();
-        if (!surrounding.begin()) return 'pending';
-      }
-      this.#hasBegun = true;
-      this.#mustBeginAgain = false;
+    try {
+      if (this.#end !== null) throw this.#end;
+      return this.#poll(onLayers);
+    } catch (error) {
+      this.#end = null;
+      this.#survive(error);
+      return 'asked';
     }
+  }
+
+  #poll(onLayers: (layers: number) => void): 'pending' | 'asked' | 'done' {
+    if (!this.#hasBegun && !this.#begins()) return 'pending';
     let hasAsked = false;
     for (const [lane, batch] of this.#batches.entries()) {
-      if (batch.isAsking) {
-        const answer = batch.experts.answer(batch.rows);
-        if (answer === 'refused') {
-          this.#beginAgain();
-          return 'asked';
-        }
-        batch.isAsking = answer === 'pending';
+      const isThere = batch.catchUp();
+      if (isThere === false) continue;
+      if (isThere === 'refused' || (batch.isAsking && batch.look() === 'refused')) {
+        this.#leave();
+        return 'asked';
       }
       if (batch.isAsking || batch.isDone || this.#mustFollow(lane) || !batch.goOn()) continue;
       hasAsked = true;
-      batch.computeOwn();
     }
     this.#tellLayers(onLayers);
     if (this.#batches.every(({ isDone }) => isDone)) {
@@ -240,6 +131,23 @@ export class MicroBatches {
       return 'done';
     }
     return hasAsked ? 'asked' : 'pending';
+  }
+
+  /** The step has an iteration from here on; or not yet. */
+  #begins(): boolean {
+    const surrounding = this.#surrounding;
+    if (this.mustBeginAgain && this.#batches.some(({ experts }) => experts.mustWait)) {
+      surrounding.poll();
+      return false;
+    }
+    if (!surrounding.begin()) {
+      // What this one did in it may have been the last.
+      surrounding.poll();
+      if (!surrounding.begin()) return false;
+    }
+    this.#hasBegun = true;
+    this.#mustBeginAgain = false;
+    return true;
   }
 
   /** Takes part in what other NPUs of the domain have begun, where this one has no step in it. True if something went on. */
@@ -251,11 +159,11 @@ export class MicroBatches {
   reset(): void {
     this.#hasBegun = false;
     this.#mustBeginAgain = false;
-    this.#broken = null;
+    this.#end = null;
     this.#surrounding.giveUp();
   }
 
-  /** A step that was refused has to look when it may begin again: nothing arrives that tells. */
+  /** A step that was refused has to look when it may go on: nothing arrives that tells. */
   get mustBeginAgain(): boolean {
     return this.#mustBeginAgain;
   }
@@ -270,10 +178,17 @@ export class MicroBatches {
     return this.#surrounding.asksBefore(epoch);
   }
 
-  /** What it has computed so far is computed once more, the same bits to the same places. */
-  #beginAgain(): void {
-    if (this.#begin === null) throw new MinipodError('worker_lost', "a drafter's layer was refused its experts, which lie elsewhere by now");
-    this.#begin();
+  /** A member of the domain was lost, which is not the step's end; anything else is. */
+  #survive(error: unknown): void {
+    if (!(error instanceof MinipodError) || error.code !== 'worker_lost') throw error;
+    if (++this.#ends > ENDS_MAX)
+      throw new MinipodError('worker_failed', `${this.#ends} losses in one step, which may be its own doing; the last: ${error.message}`);
+    this.#leave();
+  }
+
+  #leave(): void {
+    for (const batch of this.#batches) batch.leave();
+    this.#hasBegun = false;
     this.#mustBeginAgain = true;
   }
 
@@ -282,13 +197,13 @@ export class MicroBatches {
     try {
       this.#surrounding.reseat();
     } catch (error) {
-      this.#broken = error;
+      this.#end = error;
     }
   }
 
   /** NPUs whose answers are missing. */
   get missing(): number[] {
-    return this.#batches.flatMap(({ isAsking, experts }) => (isAsking ? experts.missing : []));
+    return this.#batches.flatMap(({ missing }) => missing);
   }
 
   /** The micro-batch before has not come further yet. */

@@ -3,7 +3,7 @@
  * through the rounds with nothing, as the whole NPU does in an iteration in which it has no step.
  *
  * A row names the slot that computes it by the map of this NPU, the expert that it takes to be there, and the map's epoch. Who has the slot and holds another one
- * refuses: all of the iteration's rounds are counted, so nothing can be asked for once more in it, and the step begins again with the next one, by a later map.
+ * refuses: all of the iteration's rounds are counted, so nothing can be asked for once more in it, and the step goes on with the next one, by a later map.
  * @module
  */
 import { offsetOf } from '../fabric/address.ts';
@@ -16,7 +16,7 @@ import { ASK_AGAIN_MS, PEERS_DEADLINE_MS } from './asked-peers.ts';
 import { pairId } from './dp-domains.ts';
 import type { ExpertRouting } from './expert-routing.ts';
 import { slotByMap } from './expert-slots.ts';
-import type { LaneExperts } from './micro-batches.ts';
+import type { LaneExperts } from './micro-batch.ts';
 import type { Experts } from './step-parts.ts';
 import type { MicroBatchPlace } from './turns-layout.ts';
 
@@ -74,6 +74,10 @@ export class RoundLane implements LaneExperts {
 
   ask({ layer }: Experts, rows: number): void {
     this.#iterations.ask(this.#lane, rows === 0 ? NOTHING : this.#batch(layer, rows));
+  }
+
+  pass(): void {
+    this.#iterations.ask(this.#lane, NOTHING);
   }
 
   answer(rows: number): LaneAnswer {

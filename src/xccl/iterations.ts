@@ -14,7 +14,7 @@
  *
  *   field    dispatch channel of the first lane, which attention ranks do not use among themselves   | a iteration | d the life's tag |
  *
- * A step that is given up leaves its rank in the iteration, with nothing to do; so does one whose batch some expert rank refuses, which begins again with the next
+ * A step that is given up leaves its rank in the iteration, with nothing to do; so does one whose batch some expert rank refuses, which goes on with the next
  * iteration: the others hear nothing of it. A round that fails ends the domain's life for all (dp-domain.ts).
  *
  * Race: another rank may have begun the next iteration, and told so, before this one has pulled the last answers of its step: who has a step of its own does not look for

@@ -1,0 +1,58 @@
+/** How often what computes a request may be lost under it. */
+import { describe, expect, it } from 'vitest';
+import { getNextSnapshot, initialTransition } from 'xstate';
+import { request } from '../../actors/request.ts';
+import { NO_TERMS } from '../../src/protocol/constructors.ts';
+import type { RequestMessage, Sequence } from '../../src/protocol/messages.ts';
+import { GREEDY } from '../golden/greedy.ts';
+
+const PLACEMENT = { executor: 'task-executor/0', stage: 'whole' } as const;
+const LOST = { type: 'JOB_FAILED', error: { code: 'worker_lost', message: 'worker 1 failed', param: null } } as RequestMessage;
+const STARTED = [{ type: 'JOB_PLACED' }, { type: 'JOB_RUNNING' }] as RequestMessage[];
+
+const sequencesWith = (tokens: number): readonly Sequence[] => [
+  { ...NO_TERMS, request: 1, choice: 0, prompt: [1], output: Array.from({ length: tokens }, () => 7), max_tokens: 90, sampling: GREEDY } as unknown as Sequence,
+];
+const replacedWith = (tokens: number): RequestMessage =>
+  ({ type: 'REPLACED', sequences: sequencesWith(tokens), placements: [PLACEMENT], error: null }) as unknown as RequestMessage;
+
+/** What becomes of a request that is lost so often, of which it has so many tokens each time. */
+function endAfter(tokens: readonly number[], { isRunning }: { readonly isRunning: boolean }) {
+  const input = { self: 'request/1', job_executor: 'job-executor/0', job: 'job/1', sequences: sequencesWith(0), deadline_ms: -1, placements: [] } as const;
+  let [snapshot] = initialTransition(request, input);
+  const tell = (message: RequestMessage): void => {
+    snapshot = getNextSnapshot(request, snapshot, message);
+  };
+  tell({ type: 'ADMITTED', placements: [PLACEMENT] } as unknown as RequestMessage);
+  for (const count of tokens) {
+    if (isRunning) for (const message of STARTED) tell(message);
+    tell(LOST);
+    tell(replacedWith(count));
+  }
+  return { state: JSON.stringify(snapshot.value), error: snapshot.context.error };
+}
+
+const GOES_ON = { state: '{"held":"admitted"}', error: null };
+const SUSPECT = {
+  state: '"failed"',
+  error: { code: 'worker_failed', message: expect.stringContaining('without a token in between, so it may be the cause; the last time: worker 1 failed') },
+};
+
+describe('a request whose NPU is lost', () => {
+  it('should go on as often as it comes further in between', () => {
+    expect(endAfter([1, 2, 3, 4, 5, 6, 7, 8, 9], { isRunning: true })).toEqual(GOES_ON);
+    expect(endAfter([0, 0, 1, 1, 2, 2, 3], { isRunning: true })).toEqual(GOES_ON);
+  });
+
+  it('should fail at the third time in a row: it may be what kills, and six deaths would end the pod', () => {
+    expect(endAfter([0, 0], { isRunning: true })).toEqual(GOES_ON);
+    expect(endAfter([0, 0, 0], { isRunning: true })).toMatchObject(SUSPECT);
+    expect(endAfter([4, 4], { isRunning: true })).toEqual(GOES_ON);
+    expect(endAfter([4, 4, 4], { isRunning: true })).toMatchObject(SUSPECT);
+  });
+
+  it('should fail at the fifth where nobody knows that it was computed', () => {
+    expect(endAfter([0, 0, 0, 0], { isRunning: false })).toEqual(GOES_ON);
+    expect(endAfter([0, 0, 0, 0, 0], { isRunning: false })).toMatchObject(SUSPECT);
+  });
+});
