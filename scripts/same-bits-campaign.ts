@@ -2,8 +2,8 @@
  * Runs pods of every sort, each from a seed, and holds what they generate against one NPU alone, bit for bit: topologies, tensor parallelism, split output
  * projections, chunks, batch limits, tight KV, KV by request and by layer, by memory and by sockets, prefixes that groups share, caches that are hot, off or
  * dropped in the middle of a run, drafts, callers that go away. With --experts attention and experts are apart, by either schedule, with redundant experts that are moved all
- * the time: on virtual time at every boundary of a layer, live as often as it goes. With --mtp MTP layers draft, held against one NPU without them; on virtual time
- * drafts, too, are the same where nothing is kept of prefixes. With --shapes numbers of DP groups and of expert NPUs change while requests run. On virtual time with the hash model, where a stale block or a lost gather changes
+ * the time: on virtual time at every boundary of a layer, live as often as it goes. With --mtp MTP layers draft, one or two of them, held against one NPU without them; on
+ * virtual time drafts, too, are the same where nothing is kept of prefixes. With --shapes numbers of DP groups and of expert NPUs change while requests run. On virtual time with the hash model, where a stale block or a lost gather changes
  * the tokens, and live on
  * worker threads with the shipped model, logprobs included.
  * With --int8 all compute with real kernels, on virtual time as well: a small checkpoint in INT8, KV and rows to experts and back in INT8 too, a DRAM tier below
@@ -26,6 +26,7 @@ import { parseArgs } from 'node:util';
 import { createPod, type GenerateOptions, type Pod, type PodOptions, quantizeModel } from '../src/index.ts';
 import { formatTopology, type Topology } from '../src/protocol/topology.ts';
 import type { VirtualPod } from '../src/virtual-pod.ts';
+import { twoMtpLayers } from '../test/model/two-mtp-layers.ts';
 import { smallCheckpoint } from '../test/quantize/small-checkpoint.ts';
 import { compared, draftsAt } from '../test/system/draft-positions.ts';
 import { forceRebalances } from '../test/system/forced-rebalances.ts';
@@ -154,7 +155,8 @@ function foreseeing({ pod, calls, ...more }: Plan, seed: number, isLive: boolean
     return { ...call, leaves: -1, drops: -1, options: { ...options, seed: (options.seed ?? 0) + times, temperature: 1, logprobs: below(3) } };
   };
   const asked = isLive ? [0, 1_000].flatMap((times) => calls.map((call) => scored(call, times))) : calls;
-  return { calls: asked, ...more, pod: { ...pod, speculative_config, ...(!isLive && { hash_foreseeable: FORESEEABLE }) } };
+  const model = below(2) === 0 ? { model: two } : {};
+  return { calls: asked, ...more, pod: { ...pod, ...model, speculative_config, ...(!isLive && { hash_foreseeable: FORESEEABLE }) } };
 }
 
 /** Everything that there is in INT8, of a model that is made for it. */
@@ -255,6 +257,7 @@ async function differs(seed: number, isLive: boolean, one: Pod): Promise<string 
 const folder = mkdtempSync(join(tmpdir(), 'minipod-same-bits-'));
 process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
 const model = values.int8 ? await smallInt8(folder) : null;
+const two = values.mtp ? twoMtpLayers(join(folder, 'two')) : '';
 const first = Number(values.seed);
 let failures = 0;
 for (const [kind, count] of [

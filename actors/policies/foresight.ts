@@ -1,16 +1,16 @@
 /**
  * What drafts that are computed (multi-token prediction) ask of their sequences: KV of their own in the same blocks, which is made of the hidden state of a position
  * and the token behind it, and lies where that token does (src/flowserve/mtp-layout.ts). So it takes room ahead of the tokens, and who begins with the KV of others
- * lacks the first row.
+ * lacks the first row; a second layer's is made of what the first has left of the position before, and so lacks two.
  * @module
  */
 import type { RunningSequence } from './running-sequence.ts';
 
 /**
- * Whoever goes on from KV that others have computed computes its last position again: nobody keeps hidden states. What that writes is there already, since KV of
- * equal tokens has equal bits.
+ * Whoever goes on from KV that others have computed computes its last positions again, one for each layer that drafts: nobody keeps hidden states. What that writes is
+ * there already, since KV of equal tokens has equal bits.
  */
-export const startFrom = ({ foresight }: RunningSequence, known: number): number => (foresight > 0 ? Math.max(0, known - 1) : known);
+export const startFrom = ({ foresight, foreseers }: RunningSequence, known: number): number => (foresight > 0 ? Math.max(0, known - foreseers) : known);
 
 /** Positions that it needs room for when the first `end` are computed. */
 export const reachOf = ({ foresight, sequence }: RunningSequence, end: number): number =>

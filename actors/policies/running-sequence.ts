@@ -35,6 +35,8 @@ export type RunningSequence = {
   readonly drafting: DraftHistory;
   /** Where drafts are computed: so many positions behind its tokens those take room in. */
   readonly foresight: number;
+  /** So many layers compute them. */
+  readonly foreseers: number;
   /** What they are computed from is missing from this position on, or some of it; −1: it is all there. */
   hole: number;
   /** Drafts behind its last token that another group has computed. */
@@ -59,13 +61,16 @@ export type RunningSequence = {
 
 export const noHolding = ({ cache_salt }: Sequence): Holding => emptyHolding(cacheSpace(cache_salt));
 
+/** Missing: drafts are not computed, or by one layer. */
+type Foresight = { readonly foresight?: number | undefined; readonly foreseers?: number | undefined };
+
 /** `output`: what another DP group has generated of it. */
 export const newRunningSequence = (
   task: Address,
   sequence: Sequence,
   stage: Stage,
   output: readonly number[],
-  { rank, arrival, foresight = 0 }: Turn & { readonly foresight?: number | undefined },
+  { rank, arrival, foresight = 0, foreseers = 1 }: Turn & Foresight,
 ): RunningSequence => ({
   task,
   sequence,
@@ -79,6 +84,7 @@ export const newRunningSequence = (
   slack: 0,
   drafting: newDraftHistory(),
   foresight,
+  foreseers,
   hole: -1,
   foreseen: [],
   flights: 0,

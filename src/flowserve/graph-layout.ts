@@ -50,7 +50,7 @@ const DRAFTED_SHAPES = 4;
 const ENDS_WORDS_MAX = 32;
 /** What an MTP layer is given, made of a row and a token: 46; in INT8 53. */
 const FORESEEN_WORDS_MAX = 64;
-/** Of a number of rows: a round of a layer, by whether it follows the main model, and the head of as many. */
+/** Of a number of rows and a layer that drafts: its rounds, by whether it follows the main model, and the head of as many. */
 const ROUNDS_OF_ROWS = 6;
 
 /** `logitRows`: what the logits have room for. */
@@ -74,7 +74,7 @@ export function layoutGraphs(
   const slot_bytes = (SLOT_PROGRAM_WORDS_MAX[kind] + answered) * 4;
   const step_bytes = (layers * layer_words + ENDS_WORDS_MAX) * 4;
   const room_bytes = (layer_words + FORESEEN_WORDS_MAX) * 4;
-  const rooms = layers === config.layers ? 0 : ROUNDS_OF_ROWS * rows_max;
+  const rooms = ROUNDS_OF_ROWS * (layers - config.layers) * rows_max;
   return {
     rows_max,
     shapes_max,

@@ -6,10 +6,22 @@
  *
  * Row i lies at position i + 1 of the layer's KV, the token's that it has taken in: so what a block holds depends on no token behind it, and the prefix cache
  * knows it by the same key as the main model's. There is nothing at position 0.
+ *
+ * A second layer drafts the token behind that, from what the first has left of a row and the token after the one that this has taken in: its row i lies at position
+ * i + 2. So both take in the token of a position there, each with what the layer before has left at the position before:
+ *
+ *   position        p            p + 1         p + 2
+ *   main model      t(p)   ╲     t(p + 1)  ╲   …
+ *   first layer     t(p)   ╲  ╲▶ t(p + 1)  ╲ ╲▶ …
+ *   second layer    t(p)      ╲▶ t(p + 1)   ╲▶ …
+ *
+ * The row of a step's first position needs what the first layer has left of the step before: of each slot that row is kept.
  * @module
  */
+import type { Arena } from '../fabric/arena.ts';
 import type { ModelConfig } from '../model/config.ts';
 import type { Linear, MakeLinear, Vector } from './npu-layout.ts';
+import type { LayoutOptions, ModelShape } from './step-layout.ts';
 
 export type MtpWeights = {
   readonly enorm: Vector;
@@ -27,3 +39,7 @@ export const layoutMtp = ({ layers, draftLayers = 0, hiddenSize }: ModelConfig, 
     project: linear(`model.layers.${layers + index}.eh_proj.weight`, hiddenSize, 2 * hiddenSize),
     norm: vector(hiddenSize),
   }));
+
+/** One to put a row aside, then a row of each slot; null: no second layer needs them. */
+export const layoutSlotRows = ({ draftLayers = 0 }: ModelShape, { max_batch_requests }: LayoutOptions, row_bytes: number, arena: Arena): number | null =>
+  draftLayers > 1 ? arena.allocate((max_batch_requests + 1) * row_bytes) : null;

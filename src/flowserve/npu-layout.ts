@@ -17,7 +17,7 @@ import { layoutEvenExperts } from './average-routing.ts';
 import { MICRO_BATCHES } from './dp-domains.ts';
 import { layoutSlotTables, layoutStaging, type SlotWeights } from './expert-slots.ts';
 import { type GraphPlace, layoutGraphs } from './graph-layout.ts';
-import { layoutMtp, type MtpWeights } from './mtp-layout.ts';
+import { layoutMtp, layoutSlotRows, type MtpWeights } from './mtp-layout.ts';
 import { layoutNarrow } from './narrow-rows.ts';
 import { attendedWidth, gatherPlaces, type RankSplit, splitOf } from './rank-split.ts';
 import { weightPieces } from './replicated-weights.ts';
@@ -188,6 +188,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const behind = (rows: number): Scratch => ({ ...scratch, ...rowsOf(rows, secondPlaces(config, row_bytes, options, dispatch)) });
   const second = turns ?? layoutSecondBatch(config, options, npu, behind, arena);
   const narrow = layoutNarrow(options, options.max_batch_tokens, row_bytes, arena);
+  const slotRows = layoutSlotRows(config, options, row_bytes, arena);
   const projection = projectionShare.tp > 1 ? layoutProjection(config, projectionShare, scratch) : null;
   const widest = Math.max(hiddenSize, config.mlp.intermediateSize, moe.intermediateSize * Math.max(1, moe.sharedExperts), config.heads * 512);
   const staging_bytes = Math.max(STAGING_BYTES, 16 * widest * 8);
@@ -246,6 +247,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     offers,
     routing,
     evenExperts,
+    slotRows,
     samplers,
     graphs,
     secondGraphs,

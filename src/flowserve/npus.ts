@@ -182,7 +182,7 @@ export class Npus {
       lends_by_layer: kv_transfer === 'layer',
       offers_max: offersOf({ max_batch_requests }),
       ...(speculative !== undefined && { drafts_max: speculative.tokens, drafts_as_pays: speculative.adaptive }),
-      ...(speculative?.method === 'mtp' && { foresight: speculative.tokens }),
+      ...(speculative?.method === 'mtp' && { foresight: speculative.tokens, foreseers: this.#plan.config.draftLayers ?? 1 }),
     };
     for (const service of this.services) {
       const { npu, self } = service;

@@ -176,6 +176,8 @@ export type StepLayout = DieLayout & {
   readonly routing: RoutingTable | null;
   /** Of experts in turn, where those are asked; null: those that the gate chooses are. */
   readonly evenExperts: number | null;
+  /** A row, then by slot the one that a second MTP layer goes on from (mtp-layout.ts); null: there is none. */
+  readonly slotRows: number | null;
   /** Null where its domain does not take turns with others. */
   readonly turns: AttentionTurnsPlace | null;
   /** Of the second of two micro-batches, where steps may be that; null: they never are. */

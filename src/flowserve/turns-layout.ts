@@ -4,7 +4,7 @@
  * @module
  */
 import type { Arena } from '../fabric/arena.ts';
-import { draftLayerOf, moeLayersOf } from '../model/moe-layers.ts';
+import { draftLayersOfRound, moeLayersOf } from '../model/moe-layers.ts';
 import { assert } from '../protocol/errors.ts';
 import type { A2EForm } from '../xccl/a2e.ts';
 import { type CollectMemory, layoutCollectMemory } from '../xccl/combine.ts';
@@ -111,10 +111,10 @@ export function layoutAttentionTurns<Scratch extends StepScratch>(
   return { scratch, routing, batches, rounds: roundLayers(model, options).length, shared };
 }
 
-/** The model's layers of experts, then of each token that is drafted at most. */
+/** The model's layers of experts, then those that rows go through for each token that is drafted at most. */
 const roundLayers = (model: ModelShape, { speculative }: LayoutOptions): number[] => [
   ...moeLayersOf({ layers: model.layers, moe: model.moe }),
-  ...Array.from({ length: model.draftLayers === undefined ? 0 : (speculative?.tokens ?? 0) }, (_, index) => draftLayerOf(model, index)),
+  ...Array.from({ length: model.draftLayers === undefined ? 0 : (speculative?.tokens ?? 0) }, (_, index) => draftLayersOfRound(model, index)).flat(),
 ];
 
 export function layoutExpertTurns(model: ModelShape, row_bytes: number, options: LayoutOptions, npu: number, arena: Arena): ExpertTurnsPlace | null {

@@ -11,6 +11,10 @@ export const layersInMemory = ({ layers, draftLayers = 0 }: Pick<ModelConfig, 'l
 export const draftLayerOf = ({ layers, draftLayers = 0 }: Pick<ModelConfig, 'layers' | 'draftLayers'>, index: number): number =>
   layers + Math.min(index, Math.max(1, draftLayers) - 1);
 
+/** The layers that the rows go through with which that token is drafted: a second layer, too, goes through those of the first token, so that it has KV of them. */
+export const draftLayersOfRound = (model: Pick<ModelConfig, 'layers' | 'draftLayers'>, index: number): number[] =>
+  index === 0 && (model.draftLayers ?? 0) > 1 ? [draftLayerOf(model, 0), draftLayerOf(model, 1)] : [draftLayerOf(model, index)];
+
 /** Of those, the ones that have experts. */
 export const moeLayersOf = (
   model: Pick<ModelConfig, 'layers' | 'draftLayers'> & { readonly moe: { readonly experts: number; readonly denseLayers: readonly number[] } },

@@ -5,7 +5,7 @@
  */
 import type { ModelConfig } from '../model/config.ts';
 import { gqaCellBytes, mlaCellBytes } from '../model/kernels/kernels.ts';
-import { draftLayerOf, isMoeLayer, layersInMemory } from '../model/moe-layers.ts';
+import { draftLayersOfRound, isMoeLayer, layersInMemory } from '../model/moe-layers.ts';
 import type { Numerics, WireDtype } from '../protocol/numerics.ts';
 import type { StepEntry } from '../protocol/steps.ts';
 
@@ -154,8 +154,11 @@ export function rooflineTimes(
     for (let round = 0; round < foreseen || (round === 0 && foreseen === 0); round++) {
       const drafting = entries.filter(({ foresees = -1 }) => foresees > round);
       const rows = rowsOf(round === 0 ? entries.filter(({ foresees = -1 }) => foresees >= 0) : drafting, ({ tokens }) => (round === 0 ? tokens.length : 1));
-      drafts_ns += operation_ns(4 * rows.rows * hiddenSize * hiddenSize, 2 * hiddenSize * hiddenSize * wide_bytes);
-      drafts_ns += layer_ns(draftLayerOf(config, round), rows) + (drafting.length === 0 ? 0 : head_ns(drafting.length));
+      for (const layer of draftLayersOfRound(config, round)) {
+        drafts_ns += operation_ns(4 * rows.rows * hiddenSize * hiddenSize, 2 * hiddenSize * hiddenSize * wide_bytes);
+        drafts_ns += layer_ns(layer, rows);
+      }
+      if (drafting.length > 0) drafts_ns += head_ns(drafting.length);
     }
     const total_ns = Math.ceil(step_ns + drafts_ns);
     return { step_ns: total_ns - Math.floor(drafts_ns), drafts_ns: Math.floor(drafts_ns) };

@@ -1,16 +1,22 @@
 /** What MTP layers draft, on the bare model, against the reference implementation; then whatever the topology and however the prompt was computed. */
-import { describe, expect, it } from 'vitest';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
 import { offsetOf } from '../../src/fabric/address.ts';
 import type { PlanOptions } from '../../src/flowserve/pod-plan.ts';
+import { SPAN } from '../../src/flowserve/step-layout.ts';
+import { layerParts } from '../../src/flowserve/step-parts.ts';
 import type { StepProgram } from '../../src/flowserve/step-program.ts';
 import { LAST_SAMPLED, type StepEntry } from '../../src/protocol/steps.ts';
 import { parseTopology } from '../../src/protocol/topology.ts';
+import { twoMtpLayers } from '../model/two-mtp-layers.ts';
 import { agreedTokens, casesOf, folderOf, nameOf } from './goldens.ts';
 import { generateGreedily, loadBareModel } from './one-npu.ts';
 
 const speculative = (tokens: number) => ({ method: 'mtp' as const, tokens, lookup_max: 5, lookup_min: 5, adaptive: false });
-const load = (tokens: number, options: Partial<PlanOptions> = {}) =>
-  loadBareModel(folderOf('tiny-deepseek-v3'), { speculative: speculative(tokens), ...options });
+const load = (tokens: number, options: Partial<PlanOptions> = {}, folder = folderOf('tiny-deepseek-v3')) =>
+  loadBareModel(folder, { speculative: speculative(tokens), ...options });
 
 const NEXT: Omit<StepEntry, 'drafts'> = {
   ...{ slot: 0, start: 0, tokens: [LAST_SAMPLED], first_block: 0, blocks: [], shared: 0, generated: 0, samples: true, foresees: -1, attach: null, output: [] },
@@ -88,5 +94,104 @@ describe('multi-token prediction', async () => {
     for (const { golden } of cases.slice(0, 2))
       for (const chunk of [256, 9])
         expect(draftsBehind(other, golden.token_ids, 12, { k: 3, chunk })).toEqual(draftsBehind(reference, golden.token_ids, 12, { k: 3 }));
+  });
+});
+
+/** Three drafts behind `tokens`, by passes through all of them: the main model, the first MTP layer, the second, and the second once more. */
+function draftsFromScratch({ programs: [program], space }: Model, tokens: readonly number[]): number[] {
+  const { forward, batches, service } = program as StepProgram;
+  const { at, config, layout } = forward;
+  const words = space.wordsOf(layout.base);
+  const floats = space.floatsOf(layout.base);
+  for (let block = 0; block < layout.kv.blocks; block++)
+    words[(offsetOf(layout.blockTables.address) >>> 2) + block] = offsetOf(layout.kv.address) + block * layout.kv.block_bytes;
+  const prepare = (ids: readonly number[], first: number, from: number): void => {
+    words.set(ids, at.tokenIds >>> 2);
+    words.set(
+      ids.map((_, row) => first + row),
+      at.positions >>> 2,
+    );
+    const span = at.spans >>> 2;
+    for (const [field, value] of [
+      [SPAN.row, 0],
+      [SPAN.rows, ids.length],
+      [SPAN.table, offsetOf(layout.blockTables.address)],
+      [SPAN.from, from],
+    ] as const)
+      words[span + field] = value;
+  };
+  const goThrough = (layer: number, rows: number): void => {
+    for (const part of layerParts(forward, layer, batches, service))
+      if (part.kind === 'compute') part.compute(rows, [{ slot: 0, row: 0, rows }]);
+      else if (part.kind === 'experts') part.own(rows, part.route(rows)[0]);
+  };
+  const best = (row: number, layer: number): number => {
+    forward.head(() => row, 1, 0, layer);
+    const logits = floats.subarray(at.logits >>> 2, (at.logits >>> 2) + config.vocabSize);
+    return logits.indexOf(Math.max(...logits));
+  };
+  const rows = tokens.length - 1;
+  const [first, second] = [config.layers, config.layers + 1];
+  prepare(tokens.slice(0, -1), 0, 0);
+  forward.embed(rows);
+  for (let layer = 0; layer < config.layers; layer++) goThrough(layer, rows);
+  prepare(tokens.slice(1), 1, 1);
+  forward.foresee(first, rows, true);
+  goThrough(first, rows);
+  const drafts = [best(rows - 1, first)];
+  prepare([...tokens.slice(2), ...drafts], 2, 2);
+  forward.foresee(second, rows, false);
+  goThrough(second, rows);
+  drafts.push(best(rows - 1, second));
+  forward.moveRow(rows - 1, 0);
+  prepare(drafts.slice(-1), tokens.length + 1, 2);
+  forward.foresee(second, 1, false);
+  goThrough(second, 1);
+  return [...drafts, best(0, second)];
+}
+
+describe('two layers for multi-token prediction', async () => {
+  const folder = twoMtpLayers(mkdtempSync(join(tmpdir(), 'minipod-two-mtp-layers-')));
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  const [scratch, one] = [await load(3, { enforce_eager: true }, folder), await load(3)];
+  const { golden } = cases.at(-1) as (typeof cases)[number];
+  const prompt = golden.token_ids.slice(0, 37);
+  const { ids } = draftsBehind(one, prompt, 14, { k: 3 });
+  const walked = ids.map((_, index) => draftsFromScratch(scratch, [...prompt, ...ids.slice(0, index + 1)]));
+
+  it.each([
+    ['colocated:dp=1', {}],
+    ['colocated:dp=1', { enforce_eager: true }],
+    ['colocated:dp=1,tp=2', {}],
+    ['moe-attention:domains=1x1,experts=2', {}],
+    ['moe-attention:domains=1x1,experts=2', { schedule: 'domains' }],
+  ] as const)('should draft in turn, the second one all that the first does not, as passes through all tokens do: %s %o', async (topology, options) => {
+    const model = await load(3, { topology: parseTopology(topology), workers: 1, ...options }, folder);
+    for (const chunk of [256, 9, 1]) expect(draftsBehind(model, prompt, 14, { k: 3, chunk })).toEqual({ ids, drafts: walked });
+  });
+
+  it('should draft something else than one of them alone', () => {
+    const alone = draftsBehind(one, prompt, 14, { k: 3 }).drafts;
+    expect(walked.map(([draft]) => draft)).toEqual(alone.map(([draft]) => draft));
+    expect(walked).not.toEqual(alone);
+  });
+
+  it('should go on behind a hole without what lies in it', async () => {
+    const foreseesAt = (start: number): number => (start < prompt.length + 3 || start >= prompt.length + 8 ? 3 : -1);
+    const { drafts } = draftsBehind(await load(3, {}, folder), prompt, 14, { k: 3, foreseesAt });
+    expect(drafts.slice(0, 4)).toEqual(walked.slice(0, 4));
+    expect(drafts.slice(4, 9).flat()).toEqual([]);
+    expect(drafts.slice(9).every(({ length }) => length === 3)).toBe(true);
+    const model = await load(3, {}, folder);
+    for (const { forward } of model.programs) {
+      const { address: at, blocks, block_bytes } = forward.layout.kv;
+      model.space.floatsOf(forward.layout.base).fill(Number.NaN, offsetOf(at) / 4, (offsetOf(at) + blocks * block_bytes) / 4);
+    }
+    expect(draftsBehind(model, prompt, 14, { k: 3, foreseesAt }).drafts).toEqual(drafts);
+  });
+
+  it('should have the second in memory only where it drafts', async () => {
+    expect((await load(1, {}, folder)).plan.config.draftLayers).toBe(1);
+    expect((await load(2, {}, folder)).plan.config.draftLayers).toBe(2);
   });
 });

@@ -1,7 +1,11 @@
 /** Steps that verify what MTP layers draft: the same ids and the same logprob bits as without, in every topology; and drafts are those that they should be. */
-import { beforeAll, describe, expect, it } from 'vitest';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createPod, type Generation, type PodOptions, type PodStats } from '../../src/index.ts';
 import { casesOf, type GoldenCase } from '../golden/goldens.ts';
+import { twoMtpLayers } from '../model/two-mtp-layers.ts';
 import { cases } from '../property-runs.ts';
 import { type Call, compared, draftsAt } from './draft-positions.ts';
 import { withPod } from './pods.ts';
@@ -13,6 +17,11 @@ const draftsOf = ({ dp_groups }: PodStats): { tokens: number; accepted: number }
   tokens: dp_groups.reduce((sum, { drafting }) => sum + drafting.draft_tokens, 0),
   accepted: dp_groups.reduce((sum, { drafting }) => sum + drafting.accepted_tokens, 0),
 });
+
+/** Its main model is the shipped one. */
+const folder = twoMtpLayers(mkdtempSync(join(tmpdir(), 'minipod-two-mtp-layers-')));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const placed = ({ model, ...options }: PodOptions): PodOptions => (model === undefined ? options : { ...options, model: folder });
 
 let without: Record<string, string[]>;
 beforeAll(async () => {
@@ -26,7 +35,25 @@ const pods: PodOptions[] = [
   { clock: 'virtual', topology: 'moe-attention:domains=2x1,experts=2', schedule: 'domains', speculative_config: { ...MTP, num_speculative_tokens: 2 } },
   { clock: 'virtual', topology: 'pd:prefill=1,decode=1', kv_transfer: 'layer', speculative_config: { ...MTP, adaptive: true } },
   { clock: 'virtual', topology: 'moe-attention:domains=1x2,experts=2', micro_batches: 2, speculative_config: { ...MTP, num_speculative_tokens: 2 } },
+  { model: 'two layers', speculative_config: { ...MTP, num_speculative_tokens: 3 } },
+  { model: 'two layers', clock: 'virtual', kv_blocks: 26, topology: 'colocated:dp=1,tp=2', speculative_config: { ...MTP, num_speculative_tokens: 2 } },
+  {
+    model: 'two layers',
+    clock: 'virtual',
+    topology: 'moe-attention:domains=2x1,experts=2',
+    schedule: 'domains',
+    speculative_config: { ...MTP, num_speculative_tokens: 2 },
+  },
+  {
+    model: 'two layers',
+    clock: 'virtual',
+    topology: 'pd:prefill=1,decode=1',
+    kv_transfer: 'layer',
+    speculative_config: { ...MTP, num_speculative_tokens: 2, adaptive: true },
+  },
 ];
+/** With the shipped checkpoint's layer, and with two; by the hash model, whose drafts are others wherever a single cell of their KV is. */
+const MODELS: PodOptions[] = [{}, { model: 'two layers', kernels: 'hash', hash_foreseeable: 0.6 }];
 
 /** Right drafts of a walk over what the reference drafts: two tokens on where one is right, one where it is not. */
 function walk({ greedy_ids, mtp_draft_ids = [] }: GoldenCase): { tokens: number; accepted: number } {
@@ -67,7 +94,7 @@ async function draftsIn(options: PodOptions, prompts: readonly (readonly number[
 
 describe('drafts of MTP layers', () => {
   it.each(cases(pods))('should change no id and no bit of a log-probability: %o', async (options) => {
-    await withPod({ speculative_config: MTP, ...options }, async (pod) => {
+    await withPod(placed({ speculative_config: MTP, ...options }), async (pod) => {
       expect(await run(pod, 'all at once', WORKLOAD)).toEqual(without);
       expect(draftsOf(await pod.stats()).accepted).toBeGreaterThan(options.speculative_config?.adaptive ? 0 : 10);
     });
@@ -86,31 +113,31 @@ describe('drafts of MTP layers', () => {
     });
   });
 
-  it('should be the same with a cold cache and a warm one, in blocks of others and behind their output', async () => {
+  it.each(MODELS)('should be the same with a cold cache and a warm one, in blocks of others and behind their output: %o', async (model) => {
     const story = casesOf('tiny-deepseek-v3').at(-1)?.token_ids ?? [];
     const prompts = [story, story.slice(0, 64), [...story.slice(0, 70), 5, 9], story.slice(0, 65), story];
     for (const options of [
       { topology: 'pd:prefill=1,decode=1', async_scheduling: false },
       { dram_blocks: 64, kv_blocks: 10 },
     ] as const) {
-      const cold = await draftsIn({ ...options, dram_blocks: 0, prefix_caching: false }, prompts);
-      const warm = await draftsIn(options, prompts);
+      const cold = await draftsIn({ ...placed(model), ...options, dram_blocks: 0, prefix_caching: false }, prompts);
+      const warm = await draftsIn({ ...placed(model), ...options }, prompts);
       expect(warm.hits).toBeGreaterThan(100);
       expect(warm.drafts.flat().length).toBeGreaterThan(50);
       expect(warm.drafts, JSON.stringify(options)).toEqual(cold.drafts);
     }
   });
 
-  it('should be the same where sequences give way and are computed again, and go on then', async () => {
+  it.each(MODELS)('should be the same where sequences give way and are computed again, and go on then: %o', async (model) => {
     const story = casesOf('tiny-deepseek-v3').at(-1)?.token_ids ?? [];
     const calls = Array.from({ length: 5 }, (_, index): Call => {
       return { prompt: [...story.slice(0, 20), 40 + index], options: { max_tokens: 60, temperature: 0.8, seed: index, ignore_eos: true } };
     });
-    const options = { max_batch_tokens: 64, speculative_config: { ...MTP, num_speculative_tokens: 2 } } as const;
+    const options = { ...placed(model), max_batch_tokens: 64, speculative_config: { ...MTP, num_speculative_tokens: 2 } } as const;
     const calm = await draftsAt(options, calls);
     const tight = await draftsAt({ ...options, kv_blocks: 14, prefix_caching: false }, calls);
     expect(calm.stats.dp_groups[0]?.preemptions).toBe(0);
-    expect(tight.stats.dp_groups[0]?.preemptions).toBeGreaterThan(3);
+    expect(tight.stats.dp_groups[0]?.preemptions).toBeGreaterThan(2);
     const { both, differing } = compared(tight.drafts, calm.drafts);
     expect(differing).toEqual([]);
     expect(both).toBeGreaterThan(100);
@@ -118,12 +145,12 @@ describe('drafts of MTP layers', () => {
     for (const [name, of] of tight.drafts) expect(Math.max(...of.keys()), name).toBeGreaterThan(21 + 60 - 8);
   });
 
-  it('should be there in the first step of decode, as prefill handed them over', async () => {
+  it.each(MODELS)('should be there in the first step of decode, as prefill handed them over: %o', async (model) => {
     const story = casesOf('tiny-deepseek-v3').at(-1)?.token_ids ?? [];
     const calls = [16, 21, 40].map(
       (length): Call => ({ prompt: story.slice(0, length), options: { max_tokens: 20, temperature: 0.8, seed: length, ignore_eos: true } }),
     );
-    const options = { speculative_config: { ...MTP, num_speculative_tokens: 2 } } as const;
+    const options = { ...placed(model), speculative_config: { ...MTP, num_speculative_tokens: 2 } } as const;
     const colocated = await draftsAt(options, calls);
     for (const kv_transfer of ['request', 'layer'] as const) {
       const apart = await draftsAt({ ...options, topology: 'pd:prefill=1,decode=1', kv_transfer }, calls);

@@ -6,7 +6,10 @@
  *
  * The first round goes through all rows of the step, prompts' among them, so that the layer's cache has whatever the main model's has: the row of position i lies at
  * position i + 1 (mtp-layout.ts). What a draft that turned out wrong has left behind there is written over by the next step, before anybody sees it. The layer
- * drafts the second token and those behind it from its own hidden states.
+ * drafts the second token and those behind it from its own hidden states; or a second layer does, of which these go through the first layer's rows in a round of its own:
+ *
+ *   … MTP layer ─▶ second layer ─▶ head ─▶ draft 1 ─▶ second layer ─▶ head ─▶ draft 2 ─▶ second layer ─▶ head ─▶ draft 3 …
+ *     all rows     as many (slot-rows.ts)  from the rows of the first
  *
  * Whoever goes on without drafts for a while leaves a hole in the layer's cache. When it drafts again, its rows attend to those behind the hole alone.
  *
@@ -30,6 +33,7 @@ import { LOGIT_ROWS_MAX } from '../scratch-layout.ts';
 import { SPAN, SPAN_WORDS } from '../step-layout.ts';
 import { type Compute, compute, type Experts, layerParts, type Part, type Projection } from '../step-parts.ts';
 import type { DraftedStep, Drafter } from './drafter.ts';
+import { SlotRows } from './slot-rows.ts';
 
 /** What a drafter that computes has of its NPU. */
 export type PredictorSeat = {
@@ -64,13 +68,15 @@ export class MultiTokenPrediction implements Drafter {
   readonly #seat: PredictorSeat;
   readonly #tokens_max: number;
   readonly #words: Int32Array;
+  /** Null: there is no second layer. */
+  readonly #slotRows: SlotRows | null;
   /** By layer. */
   readonly #layers: (readonly Part[])[] = [];
   /** By slot: prompt, and output that there was when it was attached. */
   readonly #known: (readonly number[])[] = [];
   /** By slot: output tokens that the sequence may have. */
   readonly #tokensOf: number[] = [];
-  /** By slot: the first position of the layer's cache that can be read; −1: there is none before the next step. */
+  /** By slot: the first position of the layer's cache that can be read, in a second layer's the one behind it; −1: there is none before the next step. */
   readonly #from: number[] = [];
   /** By slot: what follows the token that was drawn last. */
   readonly #drafts: number[][] = [];
@@ -79,7 +85,9 @@ export class MultiTokenPrediction implements Drafter {
   constructor(seat: PredictorSeat, tokens: number) {
     this.#seat = seat;
     this.#tokens_max = tokens;
-    this.#words = seat.space.wordsOf(seat.model.layout.base);
+    const { layout } = seat.model;
+    this.#words = seat.space.wordsOf(layout.base);
+    this.#slotRows = layout.slotRows === null ? null : new SlotRows(layout, layout.slotRows, seat.space);
   }
 
   attach(slot: number, { prompt, max_tokens }: Sequence, output: readonly number[]): void {
@@ -87,6 +95,7 @@ export class MultiTokenPrediction implements Drafter {
     this.#known[slot] = output.length === 0 ? prompt : [...prompt, ...output];
     this.#drafts[slot] = [];
     this.#from[slot] = 1;
+    this.#slotRows?.forget(slot);
   }
 
   detach(slot: number): void {
@@ -117,20 +126,27 @@ export class MultiTokenPrediction implements Drafter {
     const round: Round = { rows: 0, spans: [], leads: [], captured: [] };
     const parts: Part[] = [compute(() => this.#begin(step, round))];
     const wanted = Math.min(this.#tokens_max, Math.max(...entries.map(({ foresees }) => foresees)));
+    const graphs = this.#graphsFor(step);
     for (let at = 0; at < (this.#hasTurns ? this.#tokens_max : Math.max(1, wanted)); at++) {
       const layer = draftLayerOf(config, at);
       if (at > 0) parts.push(compute(() => this.#goOn(round, at)));
       const sequences = entries.filter(({ foresees }) => foresees > at).length;
-      const graphs = this.#graphsFor(step);
-      if (graphs !== null) parts.push(...capturedRound(graphs, round, layer, at === 0, sequences));
-      else {
-        parts.push(compute(() => this.#seat.model.foresee(layer, rowsOf(round), at === 0)));
-        if (this.#hasTurns) parts.push({ kind: 'turn', layer, rows: () => round.rows, spans: () => round.spans });
-        else for (const part of this.#partsOf(layer)) parts.push(ofRound(part, round));
+      parts.push(...this.#through(layer, round, at === 0, sequences, graphs));
+      if (at === 0 && this.#slotRows !== null) {
+        parts.push(compute(() => this.#pass(round)));
+        parts.push(...this.#through(draftLayerOf(config, 1), round, false, sequences, graphs));
       }
       if (sequences > 0) parts.push(...this.#readout(round, layer, at, sequences, graphs));
     }
     return [...parts, end];
+  }
+
+  /** The rows of a round go through a layer. */
+  #through(layer: number, round: Round, isMain: boolean, sequences: number, graphs: StepGraphs | null): readonly Part[] {
+    if (graphs !== null) return capturedRound(graphs, round, layer, isMain, sequences);
+    const join = compute(() => this.#seat.model.foresee(layer, rowsOf(round), isMain));
+    if (this.#hasTurns) return [join, { kind: 'turn', layer, rows: () => round.rows, spans: () => round.spans }];
+    return [join, ...this.#partsOf(layer).map((part) => ofRound(part, round))];
   }
 
   /** What the layer does not compute of a sequence it does not find later. */
@@ -174,7 +190,7 @@ export class MultiTokenPrediction implements Drafter {
         this.#words[(tokenIds >>> 2) + to + row] = this.#nextOf(entry, outcome, row);
         this.#words[(positions >>> 2) + to + row] = start + row + 1;
       }
-      this.#addSpan(round, slot, rows);
+      this.#addSpan(round, slot, rows, 0);
       const drawn = generated + 1 + outcome.more.length;
       // The next step draws one token itself.
       const wanted = Math.min(foresees, (this.#tokensOf[slot] ?? 0) - drawn - 1);
@@ -188,6 +204,18 @@ export class MultiTokenPrediction implements Drafter {
     const drawn = row + 1 - (tokens.length - drafts);
     if (samples && drawn >= 0) return drawn === 0 ? token : (more[drawn - 1]?.token as number);
     return row + 1 < tokens.length ? (tokens[row + 1] as number) : (this.#known[slot]?.[start + tokens.length] as number);
+  }
+
+  /** The second layer is given what the first has left, each row one position on. */
+  #pass(round: Round): void {
+    const slotRows = this.#slotRows as SlotRows;
+    const { spans } = round;
+    round.rows = 0;
+    round.spans = [];
+    for (const span of spans) {
+      const rows = slotRows.pass(span, round.rows);
+      if (rows > 0) this.#addSpan(round, span.slot, rows, 1);
+    }
   }
 
   /** The row that has just been read, of each sequence that wants more drafts, followed by its draft. */
@@ -204,18 +232,19 @@ export class MultiTokenPrediction implements Drafter {
       lead.row = to;
       this.#words[(tokenIds >>> 2) + to] = this.#drafts[lead.slot]?.[at - 1] as number;
       this.#words[(positions >>> 2) + to] = lead.position + at;
-      this.#addSpan(round, lead.slot, 1);
+      this.#addSpan(round, lead.slot, 1, this.#slotRows === null ? 0 : 1);
     }
   }
 
-  #addSpan(round: Round, slot: number, rows: number): void {
+  /** `behind`: so many layers that draft are before the one whose rows they are. */
+  #addSpan(round: Round, slot: number, rows: number, behind: number): void {
     const { at, layout } = this.#seat.model;
     const { address, blocks_max } = layout.blockTables;
     const span = (at.spans >>> 2) + round.spans.length * SPAN_WORDS;
     this.#words[span + SPAN.row] = round.rows;
     this.#words[span + SPAN.rows] = rows;
     this.#words[span + SPAN.table] = offsetOf(address) + slot * blocks_max * 4;
-    const from = this.#from[slot] as number;
+    const from = (this.#from[slot] as number) + behind;
     this.#words[span + SPAN.from] = from;
     round.spans.push({ slot, row: round.rows, rows, from });
     round.rows += rows;
@@ -226,7 +255,7 @@ export class MultiTokenPrediction implements Drafter {
     const { model } = this.#seat;
     const isSplit = model.layout.share.tp > 1;
     const batch_max = isSplit ? LOGIT_ROWS_MAX / 2 : LOGIT_ROWS_MAX;
-    const parts: Part[] = [compute(() => this.#moveLeadsUp(round))];
+    const parts: Part[] = [compute(() => this.#moveLeadsUp(round, at))];
     for (let from = 0, turn = 0; from < sequences; from += batch_max, turn ^= 1) {
       const first = isSplit ? turn * batch_max : 0;
       const count = (): number => Math.max(0, Math.min(batch_max, round.leads.length - from));
@@ -242,9 +271,11 @@ export class MultiTokenPrediction implements Drafter {
     return parts;
   }
 
-  #moveLeadsUp({ leads }: Round): void {
+  /** To be neighbours. A second layer that kept up has had the place of the first round's. */
+  #moveLeadsUp({ leads }: Round, at: number): void {
     for (const [to, lead] of leads.entries()) {
-      if (lead.row > to) this.#seat.model.moveRow(lead.row, to);
+      if (at === 0 && this.#slotRows !== null) this.#slotRows.take(lead.slot, to);
+      else if (lead.row > to) this.#seat.model.moveRow(lead.row, to);
       lead.row = to;
     }
   }

@@ -20,6 +20,7 @@ import { plainChecksum } from '../distflow/checksum.ts';
 import { withDraftLayers } from '../drafters/draft-layers.ts';
 import { firstMap } from '../expert-routing.ts';
 import { layersWithExperts, layoutSlotTables, layoutStaging, placeOfSlot, type SlotWeights, writeSlot } from '../expert-slots.ts';
+import { layoutSlotRows } from '../mtp-layout.ts';
 import { layoutNarrow } from '../narrow-rows.ts';
 import { type PlanOptions, type PodPlanOf, planDies } from '../pod-plan.ts';
 import { layoutRouting } from '../routed-steps.ts';
@@ -138,6 +139,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
   const turns = layoutAttentionTurns(model, HASH_BYTES, options, npu, own_bytes, scratch, apart, arena);
   const behind = (own: number): HashScratch => rowsOf(own, secondPlaces(model, HASH_BYTES, options, dispatch));
   const second = turns ?? layoutSecondBatch(model, options, npu, behind, arena);
+  const slotRows = layoutSlotRows(model, options, HASH_BYTES, arena);
   const scratchEnd = arena.used;
   const kv = layoutKv(layersInMemory(model), HASH_BYTES * options.kv_block_size, options, arena);
   const kvEnd = arena.used;
@@ -172,6 +174,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
     offers,
     routing,
     evenExperts,
+    slotRows,
     turns,
     second,
     narrow: layoutNarrow(options, rows, HASH_BYTES, arena),
