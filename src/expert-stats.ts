@@ -25,7 +25,7 @@ export function podExperts(model: string, clock: Clock, { config, hosting }: Any
         role: executor.role,
         balancing: loop === undefined ? null : balancingStats(loop),
         layers: loads.map(({ layer, by_executor }, index) =>
-          layerStats(layer, by_executor[executor.id] ?? [], places[index]?.by_executor[executor.id] ?? NOWHERE, loop, (npu, expert) =>
+          layerStats(config, layer, by_executor[executor.id] ?? [], places[index]?.by_executor[executor.id] ?? NOWHERE, loop, (npu, expert) =>
             reportOf.get(`${npu} ${layer} ${expert}`),
           ),
         ),
@@ -44,6 +44,7 @@ export const balancingStats = ({ progress_ms, lastPlan: _, ...balancing }: Balan
 type ReportOf = (npu: number, expert: number) => ExpertReport | undefined;
 
 function layerStats(
+  { layers }: Pick<AnyPodPlan['config'], 'layers'>,
   layer: number,
   loads: readonly number[],
   { npus, map_epoch }: ExpertPlaces,
@@ -58,6 +59,7 @@ function layerStats(
   });
   return {
     layer,
+    ...(layer >= layers && { mtp: layer - layers + 1 }),
     tokens,
     busiest_over_mean_npu: busiestOverMean(experts),
     map_epoch,

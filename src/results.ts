@@ -198,6 +198,8 @@ export type LayerRebalance = { readonly before: number | null; readonly planned:
 /** `tokens`: each as often as the gate chose experts for it. `busiest_over_mean_npu`: what the layer's time grows by; 1 is even. */
 export type ExpertLayerStats = {
   readonly layer: number;
+  /** 1: the first of the layers for multi-token prediction, which follow the model's; missing: it is one of the model's. */
+  readonly mtp?: number;
   readonly tokens: number;
   readonly busiest_over_mean_npu: number;
   /** Of the expert map by which a slot of the layer changed last. */

@@ -4,8 +4,8 @@
  */
 import { grouped } from '../trace/damage.ts';
 
-/** `loads`: tokens by expert. `note`: what stands behind its row. */
-export type HeatRow = { readonly layer: number; readonly loads: readonly number[]; readonly note: string };
+/** `layer`: its name. `loads`: tokens by expert. `note`: what stands behind its row. */
+export type HeatRow = { readonly layer: string; readonly loads: readonly number[]; readonly note: string };
 export type HeatMap = { readonly title: string; readonly rows: readonly HeatRow[] };
 
 /** From no tokens, and from these multiples of an even share on, each a level of its own. */
@@ -49,7 +49,7 @@ export function heatLines({ title, rows }: HeatMap, { columns, isColoured }: Pap
     const heat = heatOf(loads);
     const levels = Array.from({ length: cells }, (_, cell) => levelOf(Math.max(...heat.slice(cell * perCell, (cell + 1) * perCell))));
     const painted = levels.map((level) => cellText(level, width, isColoured)).join('');
-    return `${String(layer).padStart(LAYER_WIDTH)} ${painted}${hasNotes ? ` ${note}` : ''}`;
+    return `${layer.padStart(LAYER_WIDTH)} ${painted}${hasNotes ? ` ${note}` : ''}`;
   };
   const ticks = tickLine(cells, width, perCell);
   const legend = LEVEL_NAMES.map((name, level) => `${cellText(level, 1, isColoured)} ${name}`).join('  ');

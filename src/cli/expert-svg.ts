@@ -46,7 +46,7 @@ function panel({ title, rows }: HeatMap, cell: number, top: number): string[] {
       const heat = heatOf(loads);
       const middle = y + CELL.height - 5;
       return [
-        text(LEFT - 8, middle, String(layer), 'text-anchor="end"'),
+        text(LEFT - 8, middle, layer, 'text-anchor="end"'),
         ...loads.map(
           (load, expert) =>
             `<rect x="${LEFT + expert * cell}" y="${y}" width="${cell}" height="${CELL.height}" fill="${COLOURS_HEX[levelOf(heat[expert] as number)]}"><title>${`layer ${layer}, expert ${expert}: ${load} tokens, ${(heat[expert] as number).toFixed(2)} of an even share`}</title></rect>`,

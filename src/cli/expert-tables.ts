@@ -37,17 +37,21 @@ function grown(before: ExpertLayerStats | undefined, now: ExpertLayerStats): Exp
   return { ...now, tokens, experts, busiest_over_mean_npu: busiestOverMean(experts) };
 }
 
-/** One of each task executor. */
-export const heatMaps = ({ model, task_executors }: PodExperts): HeatMap[] =>
+/** As its row in a map and in a table has it. */
+export const nameOf = ({ layer, mtp }: Pick<ExpertLayerStats, 'layer' | 'mtp'>): string => (mtp === undefined ? String(layer) : `MTP ${mtp}`);
+
+/** One of each task executor. `only`: of that layer; missing: of all. */
+export const heatMaps = ({ model, task_executors }: PodExperts, only?: number): HeatMap[] =>
   task_executors.map(({ task_executor, role, layers }) => ({
     title: `${model}, task executor ${task_executor} (${role})`,
-    rows: layers.map(({ layer, experts, busiest_over_mean_npu }) => {
-      const loads = experts.map(({ tokens }) => tokens);
-      return { layer, loads, note: `${busiest(loads)}; NPUs ${busiest_over_mean_npu.toFixed(2)}` };
+    rows: layers.flatMap((stats) => {
+      if (only !== undefined && stats.layer !== only) return [];
+      const loads = stats.experts.map(({ tokens }) => tokens);
+      return [{ layer: nameOf(stats), loads, note: `${busiest(loads)}; NPUs ${stats.busiest_over_mean_npu.toFixed(2)}` }];
     }),
   }));
 
-type Row = ExpertStats & { readonly task_executor: number; readonly layer: number; readonly heat: number };
+type Row = ExpertStats & { readonly task_executor: number; readonly layer: string; readonly heat: number };
 
 /** Of one layer by id, or the hottest of all. */
 export function expertRows({ task_executors }: PodExperts, layer: number | undefined, most: number): Row[] {
@@ -55,7 +59,7 @@ export function expertRows({ task_executors }: PodExperts, layer: number | undef
     layers.flatMap((stats) => {
       if (layer !== undefined && stats.layer !== layer) return [];
       const heat = heatOf(stats.experts.map(({ tokens }) => tokens));
-      return stats.experts.map((expert): Row => ({ ...expert, task_executor, layer: stats.layer, heat: heat[expert.expert] as number }));
+      return stats.experts.map((expert): Row => ({ ...expert, task_executor, layer: nameOf(stats), heat: heat[expert.expert] as number }));
     }),
   );
   return layer === undefined ? rows.sort((a, b) => b.heat - a.heat).slice(0, most) : rows;
@@ -121,13 +125,12 @@ const HOTTEST = 10;
 
 /** `head`: what the figures are of. A line an entry. */
 export function expertLines(head: string, experts: PodExperts, layer: number | undefined, paper: Paper): string[] {
-  const maps = heatMaps(experts).map((map) => (layer === undefined ? map : { ...map, rows: map.rows.filter((row) => row.layer === layer) }));
   return [
     head,
     ...balancingLines(experts),
     ...(layer === undefined ? [] : layerLines(experts, layer)),
     '',
-    ...maps.flatMap((map) => [...heatLines(map, paper), '']),
+    ...heatMaps(experts, layer).flatMap((map) => [...heatLines(map, paper), '']),
     ...table(expertRows(experts, layer, HOTTEST), columnsOf(experts), FIGURES.length),
   ];
 }

@@ -7,7 +7,7 @@ import * as z from 'zod';
 import { MinipodError, type PodExperts } from '../index.ts';
 import type { Paper } from './expert-heat.ts';
 import { writeSvg } from './expert-svg-file.ts';
-import { between, expertLines, heatMaps } from './expert-tables.ts';
+import { between, expertLines, heatMaps, nameOf } from './expert-tables.ts';
 import { type Interrupt, interruptible } from './interrupt.ts';
 import { note, print, printJson } from './output.ts';
 import { askServer, serverSchema } from './server.ts';
@@ -37,9 +37,11 @@ type Look = { readonly at_ms: number; readonly experts: PodExperts };
 /** The first look begins to time batches, so there is always a second one. */
 async function show({ options, once, json, recent, svg }: ExpertsCommand, interrupt: Interrupt): Promise<number> {
   const first = await look(options, interrupt.signal);
-  const known = first.experts.task_executors.flatMap(({ layers }) => layers.map(({ layer }) => layer));
-  if (options.layer !== undefined && !known.includes(options.layer))
-    throw new UsageError(`--layer ${options.layer} has no experts; these have: ${[...new Set(known)].join(', ')}`);
+  const known = first.experts.task_executors.flatMap(({ layers }) => layers);
+  if (options.layer !== undefined && !known.some(({ layer }) => layer === options.layer)) {
+    const names = known.map((stats) => (stats.mtp === undefined ? nameOf(stats) : `${stats.layer} (${nameOf(stats)})`));
+    throw new UsageError(`--layer ${options.layer} has no experts; these have: ${[...new Set(names)].join(', ')}`);
+  }
   const pause = (): Promise<void> => delay(1000 * options.interval_seconds, undefined, { signal: interrupt.signal }).catch(() => {});
   const linesOf = (earliest: Look, now: Look): string[] =>
     expertLines(headOf(options.url, recent, earliest, now), recent ? between(earliest.experts, now.experts) : now.experts, options.layer, paper());

@@ -48,7 +48,7 @@ async function summed(file: string, { json, svg }: RoutingFlags): Promise<number
 
 const mapOf = (file: string, { header }: RoutingTraceReader, { all }: RoutingLoads): HeatMap => ({
   title: `${header.model.name}, ${file}`,
-  rows: all.map((loads, row) => ({ layer: header.layers[row] ?? row, loads, note: busiest(loads) })),
+  rows: all.map((loads, row) => ({ layer: String(header.layers[row] ?? row), loads, note: busiest(loads) })),
 });
 
 function lines(file: string, reader: RoutingTraceReader, loads: RoutingLoads): string[] {

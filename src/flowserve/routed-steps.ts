@@ -13,7 +13,7 @@ import type { Arena } from '../fabric/arena.ts';
 import { moeLayersOf } from '../model/moe-layers.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Sequence } from '../protocol/messages.ts';
-import type { StepPlan } from '../protocol/steps.ts';
+import type { StepEntry, StepPlan } from '../protocol/steps.ts';
 import type { LayoutOptions, ModelShape, StepLayout } from './step-layout.ts';
 import { firstRowOf } from './tensor-share.ts';
 
@@ -81,7 +81,7 @@ export class RoutedSteps {
     const pairs = routing.layers.length * (end - first) * topK;
     const wide = expertBytes(experts);
     const idWords = Math.ceil((pairs * wide) / 4);
-    this.#reserve(ROUTED.words + plan.entries.length * ROUTED_SPAN.words + idWords + pairs);
+    this.#reserve(ROUTED.words + 2 * plan.entries.length * ROUTED_SPAN.words + idWords + pairs);
     const words = this.#words;
     words[ROUTED.kind] = ROUTED_KIND;
     words[ROUTED.npu] = npu;
@@ -115,29 +115,36 @@ export class RoutedSteps {
   #writeSpans({ entries }: StepPlan, choices: readonly Choice[], first: number, end: number): number {
     const words = this.#words;
     let at: number = ROUTED.words;
-    let spans = 0;
+    const write = (phase: (typeof PHASES)[number], { request, choice }: Choice, position: number, rows: number): void => {
+      words[at + ROUTED_SPAN.phase] = PHASES.indexOf(phase);
+      words[at + ROUTED_SPAN.request] = request;
+      words[at + ROUTED_SPAN.choice] = choice;
+      words[at + ROUTED_SPAN.position] = position;
+      words[at + ROUTED_SPAN.rows] = rows;
+      at += ROUTED_SPAN.words;
+    };
     let row = 0;
-    for (const { slot, start, tokens } of entries) {
-      const [from, to] = [Math.max(row, first), Math.min(row + tokens.length, end)];
+    for (const entry of entries) {
+      const { slot, start, tokens } = entry;
       const choice = choices[slot];
       assert(choice, `slot ${slot} holds no choice`);
-      if (from < to) {
-        const position = start + from - row;
-        words[at + ROUTED_SPAN.phase] = PHASES.indexOf(start < choice.prompt_tokens ? 'prefill' : 'decode');
-        words[at + ROUTED_SPAN.request] = choice.request;
-        words[at + ROUTED_SPAN.choice] = choice.choice;
-        words[at + ROUTED_SPAN.position] = position;
-        words[at + ROUTED_SPAN.rows] = to - from;
-        at += ROUTED_SPAN.words;
-        spans++;
-      }
+      const [from, to] = [Math.max(row, first), Math.min(row + tokens.length, end)];
+      const decodes = Math.max(from, row + firstDecoded(entry, choice));
+      if (from < Math.min(decodes, to)) write('prefill', choice, start + from - row, Math.min(decodes, to) - from);
+      if (decodes < to) write('decode', choice, start + decodes - row, to - decodes);
       row += tokens.length;
     }
-    words[ROUTED.spans] = spans;
+    words[ROUTED.spans] = (at - ROUTED.words) / ROUTED_SPAN.words;
     return at;
   }
 
   #reserve(words: number): void {
     if (this.#words.length < words) this.#words = new Int32Array(2 * words);
   }
+}
+
+/** Of an entry's rows the first that is of a token drawn in the step before, or of a draft behind it; what else there is before them is computed again. */
+function firstDecoded({ start, tokens, samples, drafts }: StepEntry, { prompt_tokens }: Choice): number {
+  const last = tokens.length - 1 - drafts;
+  return samples && start + last >= prompt_tokens ? last : tokens.length;
 }

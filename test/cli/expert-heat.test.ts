@@ -12,9 +12,9 @@ import type { PodExperts } from '../../src/index.ts';
 const MAP: HeatMap = {
   title: 'a model',
   rows: [
-    { layer: 1, loads: [10, 10, 10, 10], note: 'even' },
-    { layer: 2, loads: [40, 0, 0, 0], note: 'one does it all' },
-    { layer: 12, loads: [0, 0, 0, 0], note: '' },
+    { layer: '1', loads: [10, 10, 10, 10], note: 'even' },
+    { layer: '2', loads: [40, 0, 0, 0], note: 'one does it all' },
+    { layer: '12', loads: [0, 0, 0, 0], note: '' },
   ],
 };
 
@@ -34,7 +34,7 @@ describe('a heat map in a terminal', () => {
     fc.assert(
       fc.property(fc.integer({ min: 40, max: 200 }), fc.integer({ min: 1, max: 300 }), fc.boolean(), (columns, experts, isColoured) => {
         const loads = Array.from({ length: experts }, (_, expert) => expert % 7);
-        const lines = heatLines({ title: 'm', rows: [{ layer: 3, loads, note: 'a note of some length' }] }, { columns, isColoured });
+        const lines = heatLines({ title: 'm', rows: [{ layer: '3', loads, note: 'a note of some length' }] }, { columns, isColoured });
         const seen = lines.map(stripVTControlCharacters).filter((line) => !line.startsWith('a column'));
         expect(Math.max(...seen.map(({ length }) => length))).toBeLessThanOrEqual(columns);
         // The note has 21 letters, and goes where the map would have too little room.
@@ -48,7 +48,7 @@ describe('a heat map in a terminal', () => {
 
   it('should show a hot expert among cold ones that share its column', () => {
     const loads = Array.from({ length: 256 }, (_, expert) => (expert === 77 ? 256 : 1));
-    const lines = heatLines({ title: 'm', rows: [{ layer: 0, loads, note: '' }] }, { columns: 70, isColoured: false });
+    const lines = heatLines({ title: 'm', rows: [{ layer: '0', loads, note: '' }] }, { columns: 70, isColoured: false });
     const row = lines.find((line) => line.startsWith('    0'));
     expect(row?.indexOf('█')).toBe(6 + Math.floor(77 / 4));
     expect(row?.match(/█/g)).toHaveLength(1);
@@ -70,7 +70,7 @@ describe('the levels of heat', () => {
 describe('a heat map as SVG', () => {
   it('should be the file that it always was', () => {
     const file = fileURLToPath(new URL('./expert-heat.svg', import.meta.url));
-    const svg = heatSvg([MAP, { title: 'one & <two>', rows: [{ layer: 0, loads: [1, 2, 3], note: '' }] }]);
+    const svg = heatSvg([MAP, { title: 'one & <two>', rows: [{ layer: '0', loads: [1, 2, 3], note: '' }] }]);
     if (process.env['RENEW'] === '1') writeFileSync(file, svg);
     expect(svg).toBe(readFileSync(file, 'utf8'));
   });
@@ -148,6 +148,17 @@ describe('the table of experts', () => {
     expect(lines[2]).toBe('TE 0, layer 3: predicted better');
     const cells = lines.filter((line) => line.startsWith('|')).map((line) => line.split('|').map((cell) => cell.trim()));
     expect([cells[0], cells[2], cells[3]].map((row) => row?.[5])).toEqual(['MOVED', 'onto 1, 2; off 0', '–']);
+  });
+
+  it('should name the layers for multi-token prediction', () => {
+    const experts = look([30, 20]);
+    const executors = experts.task_executors.map((one) => ({ ...one, layers: one.layers.flatMap((layer) => [layer, { ...layer, layer: 4, mtp: 1 }]) }));
+    const lines = (layer?: number): string[] =>
+      expertLines('head', { ...experts, task_executors: executors }, layer, { columns: 100, isColoured: false })
+        .map((line) => /^( +3|MTP 1) [^ ]|^\| 0 +\| (3|MTP 1) /.exec(line)?.slice(1).join('').trim() ?? '')
+        .filter((name) => name !== '');
+    expect(lines()).toEqual(['3', 'MTP 1', '3', 'MTP 1', '3', 'MTP 1']);
+    expect(lines(4)).toEqual(['MTP 1', 'MTP 1', 'MTP 1']);
   });
 
   it('should have the hottest first, or one layer in order; a lost NPU’s queue and what was not timed are not numbers', () => {

@@ -145,6 +145,27 @@ describe('a run whose routing is recorded', () => {
     expect(now.steps.at(-1)?.time_us).toBeGreaterThan(0);
   });
 
+  it('should have the tokens that decode draws as such where it begins with some of the prompt again, for MTP layers', async () => {
+    const path = folder.file('drafted.routing');
+    const speculative_config = { method: 'mtp', num_speculative_tokens: 2, adaptive: false } as const;
+    const drafting = { speculative_config, hash_foreseeable: 0.6, async_scheduling: false, record_routing: path };
+    await using pod = await createPod({ clock: 'virtual', kernels: 'hash', topology: 'pd:prefill=1,decode=1', seed: 3, ...drafting });
+    const { usage } = await pod.complete(PROMPTS[0] ?? '', OPTIONS);
+    const { task_executors } = await pod.experts();
+    await pod.close();
+    const { header, steps } = readRouting(path);
+    const spans = steps.flatMap(({ spans }) => spans);
+    const rowsOf = (phase: string): number => spans.filter((span) => span.phase === phase).reduce((sum, { rows }) => sum + rows, 0);
+    expect(rowsOf('prefill')).toBe(usage.prompt_tokens + 1);
+    expect(usage.drafted?.accepted_prediction_tokens).toBeGreaterThan(0);
+    expect(rowsOf('decode')).toBe(OPTIONS.max_tokens - 1 + (usage.drafted?.rejected_prediction_tokens ?? 0));
+    for (const { phase, position, rows } of spans)
+      expect(phase === 'prefill' ? position + rows <= usage.prompt_tokens : position >= usage.prompt_tokens).toBe(true);
+    // The MTP layer, which is in no routing trace, is named.
+    for (const { layers } of task_executors)
+      expect(layers.map(({ layer, mtp }) => [layer, mtp])).toEqual([...header.layers.map((layer) => [layer, undefined]), [5, 1]]);
+  });
+
   it('should refuse a file that exists', async () => {
     const path = folder.file('twice.routing');
     const options: PodOptions = { clock: 'virtual', kernels: 'hash', record_routing: path };
