@@ -19,7 +19,7 @@ using sources = new PlantedSources();
 const rows: string[][] = [];
 let missed = 0;
 for (const bug of PLANTED.filter(({ file, what }) => `${file} ${what}`.includes(values.only))) {
-  const { seed, verdict, violation, faults } = await sources.find(bug, Number(values.first), Number(values.last), 100);
+  const { seed, verdict, violation, faults } = await sources.find(bug, Number(values.first), Number(values.last));
   const isFound = seed !== null && faults.length <= FAULTS_MAX;
   if (!isFound) missed++;
   console.log(`${isFound ? 'found ' : 'MISSED'}  ${bug.file}: ${bug.what}: seed ${seed}, ${faults.length} faults: ${verdict}: ${violation.slice(0, 200)}`);

@@ -15,6 +15,8 @@ export type CampaignOptions = Scope & {
   readonly seeds: { readonly first: number; readonly last: number };
   /** Threads that run seeds; 1: this one. */
   readonly jobs: number;
+  /** It ends when so many seeds have failed; missing: it goes through them all. */
+  readonly failures_max?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: (done: number, total: number) => void;
 };
@@ -49,15 +51,18 @@ export type Batch = { readonly seeds: readonly number[]; readonly scope: Scope }
 export async function runCampaign({
   seeds: { first, last },
   jobs,
+  failures_max = Number.POSITIVE_INFINITY,
   signal,
   onProgress = () => {},
   topologies,
   faults,
+  real_kernels,
 }: CampaignOptions): Promise<CampaignReport> {
-  const scope: Scope = { topologies, faults };
+  const scope: Scope = { topologies, faults, real_kernels };
   const refuse = (what: string, param: string): MinipodError => new MinipodError('invalid_request', `campaign: ${what}`, { param });
   if (!Number.isSafeInteger(first) || !Number.isSafeInteger(last) || first < 0 || last < first || last - first >= SEEDS_MAX)
     throw refuse(`seeds must be from 0 on, the last not before the first, and ${SEEDS_MAX} at most, not ${first} to ${last}`, 'seeds');
+  if (!(failures_max >= 1)) throw refuse(`failures_max must be 1 at least, not ${failures_max}`, 'failures_max');
   if (!Number.isSafeInteger(jobs) || jobs < 1) throw refuse(`jobs must be 1 at least, not ${jobs}`, 'jobs');
   // What is wrong with the scope is said before any thread starts.
   expandSeed(first, scope);
@@ -79,8 +84,9 @@ export async function runCampaign({
     onProgress(sums.runs, total);
   };
   const batches = batchesOf(first, last, Math.max(1, Math.min(BATCH, Math.ceil(total / (4 * jobs)))));
-  if (jobs === 1) await runHere(batches, scope, note, signal);
-  else await runOnThreads(batches, scope, jobs, note, signal);
+  const isOver = (): boolean => signal?.aborted === true || failures.length >= failures_max;
+  if (jobs === 1) await runHere(batches, scope, note, isOver);
+  else await runOnThreads(batches, scope, jobs, note, isOver);
   failures.sort((a, b) => a.seed - b.seed);
   ran.sort((a, b) => a - b);
   return { ...sums, seeds: ran, failures, verdicts, coverage: coverage.rows };
@@ -91,16 +97,11 @@ const batchesOf = (first: number, last: number, size: number): number[][] =>
     Array.from({ length: Math.min(size, last - first + 1 - batch * size) }, (__, index) => first + batch * size + index),
   );
 
-async function runHere(
-  batches: readonly (readonly number[])[],
-  scope: Scope,
-  note: (report: SeedReport) => void,
-  signal: AbortSignal | undefined,
-): Promise<void> {
+async function runHere(batches: readonly (readonly number[])[], scope: Scope, note: (report: SeedReport) => void, isOver: () => boolean): Promise<void> {
   await using undisturbed = new Undisturbed();
   for (const seeds of batches)
     for (const seed of seeds) {
-      if (signal?.aborted === true) return;
+      if (isOver()) return;
       note(await runSeed(seed, scope, undisturbed));
     }
 }
@@ -111,13 +112,13 @@ async function runOnThreads(
   scope: Scope,
   jobs: number,
   note: (report: SeedReport) => void,
-  signal: AbortSignal | undefined,
+  isOver: () => boolean,
 ): Promise<void> {
   const waiting = [...batches];
   const work = async (): Promise<void> => {
     const thread = new Worker(entryPoint('../chaos/campaign-thread'), threadOptions());
     try {
-      for (let seeds = waiting.shift(); seeds !== undefined && signal?.aborted !== true; seeds = waiting.shift())
+      for (let seeds = waiting.shift(); seeds !== undefined && !isOver(); seeds = waiting.shift())
         for (const report of await answerOf(thread, { seeds, scope })) note(report);
     } catch (error) {
       // Nobody will read what the others find.

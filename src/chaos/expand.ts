@@ -6,29 +6,73 @@
 import { largestTopology } from '../flowserve/scale-shapes.ts';
 import type { PodOptions } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
+import type { Message } from '../protocol/messages.ts';
 import { deploy, parseTopology } from '../protocol/topology.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
-import { type Cell, cellsOf, KIND_TERMS, SURVIVED } from './fault-kinds.ts';
+import { type Cell, cellsOf, KIND_TERMS, LOSING, SURVIVED } from './fault-kinds.ts';
 import { type ChaosCall, type ChaosPlan, FAULT_KINDS, type FaultInput, type FaultKind, parsePlan } from './fault-plan.ts';
 import { drawPod, TOPOLOGIES, topologiesWith } from './topologies.ts';
 
-/** What a campaign draws from; missing: all that the pod is promised to survive. */
-export type Scope = { readonly topologies?: readonly string[] | undefined; readonly faults?: readonly string[] | undefined };
+/** What a campaign draws from; missing: all that the pod is promised to survive. `real_kernels`: the share of seeds whose pods compute with the model itself. */
+export type Scope = {
+  readonly topologies?: readonly string[] | undefined;
+  readonly faults?: readonly string[] | undefined;
+  readonly real_kernels?: number | undefined;
+};
+
+/** A pod with the hash model runs a hundred times while one with real kernels does a few times, and finds more: what is stale or amiss changes all that follows. */
+export const REAL_KERNELS = 0.06;
+/** Of the share above, whose draws change no others. */
+const KERNELS_STREAM = 8;
 
 /** The plan's draws are of no stream that a run draws from. */
 const PLAN_STREAM = 7;
 const FAULTS_MAX = 5;
 /** Fewer than end a pod (restart-intensity.ts), and than end a request (actors/request.ts), but for one in so many runs. */
 const LOSSES_MAX = 2;
+/** Later calls, rebalances and changes of shape come while earlier calls run: these take a millisecond or less, but for what faults cost them. */
+const ASKED_MS_MAX = 4;
 /** Calls of different runs are often the same, so that what they are answered undisturbed is known. */
 const KEYS = 24;
+/** What parts tell one another of requests, steps, losses and changes of shape. */
+const DELAYED: readonly Message['type'][] = [
+  ...(['ADMITTED', 'PLACE', 'PLACED', 'ENQUEUE', 'SCHEDULED', 'PREFILLED', 'HANDED_OVER', 'HANDED_BACK', 'RECEIVING', 'DECODING', 'TRANSFERRED'] as const),
+  ...([
+    'GENERATED',
+    'ABANDON',
+    'ABANDONED',
+    'CANCEL',
+    'TASK_DONE',
+    'JOB_DONE',
+    'REPLACE',
+    'REPLACED',
+    'REQUEST_MOVED',
+    'PREFIX_WANTED',
+    'PREFIX_LENT',
+  ] as const),
+  ...(['STEP', 'STEP_DONE', 'STEP_FAILED', 'RESET', 'RANK_RESET', 'RANK_LOST', 'RANK_BACK', 'NPU_READY', 'EXECUTOR_LOST', 'EXECUTOR_READY'] as const),
+  ...([
+    'DISOWN',
+    'TAKE_OVER',
+    'TAKEN_OVER',
+    'MEMBER_READY',
+    'JOB_EXECUTORS',
+    'EXPERT_WORK',
+    'EXPERT_WORK_DONE',
+    'SERVE',
+    'SERVING',
+    'HAND_BACK',
+    'TAKE_PART',
+  ] as const),
+];
+/** Of a layer of the shipped model. */
+const EXPERTS = 32;
 
-const LOSING: ReadonlySet<FaultKind> = new Set(['worker-lost', 'controllers-lost']);
 /** Which of a pod's parts there are so many of. */
 type Parts = { readonly workers: number; readonly npus: number; readonly groups: number; readonly executors: number; readonly job_executors: number };
 
 /** @throws `invalid_request` for a topology or a kind of fault that there is not */
-export function expandSeed(seed: number, { topologies = TOPOLOGIES, faults: kinds = SURVIVED }: Scope = {}): ChaosPlan {
+export function expandSeed(seed: number, { topologies = TOPOLOGIES, faults: kinds = SURVIVED, real_kernels = REAL_KERNELS }: Scope = {}): ChaosPlan {
   const unknown = topologies.find((name) => !TOPOLOGIES.includes(name));
   if (unknown !== undefined || topologies.length === 0)
     throw new MinipodError('invalid_request', `topology: there is no ${unknown ?? 'topology'}; there are ${TOPOLOGIES.join(', ')}`, { param: 'topology' });
@@ -40,24 +84,27 @@ export function expandSeed(seed: number, { topologies = TOPOLOGIES, faults: kind
   const at = seed % Math.max(1, cells.length);
   const cell = cells[at];
   const names = topologiesWith(cell?.phase ?? 'time', topologies);
-  const pod = drawPod(names[(at + Math.floor(seed / Math.max(1, cells.length))) % names.length] as string, random);
+  const drawn = drawPod(names[(at + Math.floor(seed / Math.max(1, cells.length))) % names.length] as string, random);
+  const pod = new SeededRandom(seed, KERNELS_STREAM).below(1_000) < real_kernels * 1_000 ? withRealKernels(drawn) : drawn;
   const calls = Array.from({ length: 2 + random.below(5) }, () => drawCall(random));
-  const shapes = drawShapes(pod, random);
+  const changes = { ...drawShapes(pod, random), ...drawRebalances(pod, random) };
   const faults: FaultInput[] = cell === undefined ? [] : drawFaults(cell, kinds as readonly FaultKind[], partsOf(pod), calls.length, random);
-  return parsePlan({ seed, pod, calls, ...shapes, faults }, `the plan of seed ${seed}`);
+  return parsePlan({ seed, pod, calls, ...changes, faults }, `the plan of seed ${seed}`);
 }
+
+const withRealKernels = ({ hash_foreseeable: _, ...pod }: PodOptions): PodOptions => ({ ...pod, kernels: 'real' });
 
 function drawFaults(cell: Cell, kinds: readonly FaultKind[], parts: Parts, calls: number, random: SeededRandom): FaultInput[] {
   const drawn = (kind: FaultKind, phase?: Cell['phase']): FaultInput => drawFault(kind, parts, calls, random, phase ?? drawPhase(kind, random));
   const faults = [drawn(cell.kind, cell.phase)];
   // Nobody is taken over from where nobody is lost.
-  const losing = kinds.filter((kind) => LOSING.has(kind));
+  const losing = kinds.filter((kind) => LOSING.includes(kind));
   if (cell.phase === 'takeover' && losing.length > 0) faults.push(drawn(losing[random.below(losing.length)] as FaultKind, 'admission'));
   const count = Math.min(FAULTS_MAX, 1 + random.below(3) + (random.below(4) === 0 ? 2 : 0));
-  const lossesNow = (): number => faults.filter(({ kind }) => LOSING.has(kind)).length;
+  const lossesNow = (): number => faults.filter(({ kind }) => LOSING.includes(kind)).length;
   while (faults.length < count) {
     const kind = kinds[random.below(kinds.length)] as FaultKind;
-    const other = LOSING.has(kind) && lossesNow() >= LOSSES_MAX ? kinds.find((known) => !LOSING.has(known)) : kind;
+    const other = LOSING.includes(kind) && lossesNow() >= LOSSES_MAX ? kinds.find((known) => !LOSING.includes(known)) : kind;
     if (other === undefined) break;
     faults.push(drawn(other));
   }
@@ -72,6 +119,7 @@ const drawPhase = (kind: FaultKind, random: SeededRandom): Cell['phase'] => {
 function drawCall(random: SeededRandom): ChaosCall {
   const prompt_tokens = [3, 17, 33, 40][random.below(4)] as number;
   return {
+    ms: random.below(2) === 0 ? 0 : random.below(ASKED_MS_MAX * 10) / 10,
     key: random.below(KEYS),
     prompt_tokens,
     stem_tokens: random.below(3) === 0 ? 16 : 0,
@@ -89,12 +137,18 @@ function drawShapes({ topology, scale_max, scale_min }: PodOptions, random: Seed
   const domains = parseTopology(topology as string)[0]?.split?.domains ?? 1;
   const fewest = scale_min?.experts ?? experts;
   const draw = (): NonNullable<ChaosPlan['shapes']>[number] => ({
-    ms: random.below(150) / 10,
+    ms: random.below(ASKED_MS_MAX * 10) / 10,
     attention: domains * (1 + random.below(Math.floor(attention / domains))),
     ...(experts > 0 && { experts: fewest + random.below(experts - fewest + 1) }),
     deadline_ms: [5, 1_000][random.below(2)] as number,
   });
   return { shapes: Array.from({ length: 1 + random.below(3) }, draw) };
+}
+
+/** The pod balances by itself too, seldom: so that little happens while it waits for what hangs. */
+function drawRebalances({ expert_balancing }: PodOptions, random: SeededRandom): Pick<ChaosPlan, 'rebalances'> {
+  if (expert_balancing === undefined) return {};
+  return { rebalances: Array.from({ length: 1 + random.below(3) }, () => ({ ms: random.below(ASKED_MS_MAX * 10) / 10 })) };
 }
 
 function partsOf({ topology, workers = 1, job_executors = 1, scale_max, scale_min }: PodOptions): Parts {
@@ -106,7 +160,7 @@ function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededR
   const draw = (limit: number): number => random.below(limit);
   const nth = [1, 1, 2, 3][draw(4)] as number;
   const anyTime = draw(2) === 0 ? { event: 1 + draw(500) } : { ms: draw(200) / 10 };
-  const at = phase === 'time' || phase === 'client' ? anyTime : { phase, nth };
+  const at = phase === 'time' || phase === 'client' ? anyTime : { phase, nth, there: draw(2) === 0 };
   const for_ms = [0.5, 5, 50, 500][draw(4)] as number;
   const [worker, npu] = [draw(parts.workers), draw(parts.npus)];
   const thread = (): number | 'control' => (draw(2) === 0 ? 'control' : draw(parts.workers));
@@ -120,8 +174,14 @@ function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededR
     case 'worker-lost':
     case 'controllers-lost':
       return { kind, worker, at };
+    case 'zombie-writes':
+      return { kind, worker, at };
+    case 'expert-lost':
+      return { kind, executor: draw(parts.executors), expert: draw(EXPERTS), copy: draw(2), at };
     case 'worker-hangs':
       return { kind, worker, at, for_ms };
+    case 'thread-pauses':
+      return { kind, thread: thread(), at, for_ms: [0.5, 5, 50, 100][draw(4)] as number };
     case 'npu-hangs':
       return { kind, npu, at, for_ms };
     case 'npu-slow':
@@ -148,12 +208,17 @@ function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededR
       return { kind, call: draw(calls), after_chunks: draw(5) };
     case 'client-slow':
       return { kind, call: draw(calls), turns: 1 + draw(4) };
-    case 'message-delayed':
-      return { kind, delay_ms: [0.1, 1, 20][draw(3)] as number, share: [1, 0.3, 0.05][draw(3)] as number, at, for_ms };
+    case 'message-delayed': {
+      const delay_ms = [0.1, 1, 20][draw(3)] as number;
+      // All of one type are late, and all else is not: who should hear of it first hears of it last.
+      const which = draw(2) === 0 ? { type: DELAYED[draw(DELAYED.length)] as string } : { share: [1, 0.3, 0.05][draw(3)] as number };
+      return { kind, delay_ms, ...which, at, for_ms };
+    }
     case 'message-reordered':
       return { kind, delay_ms: [0.01, 0.1, 1][draw(3)] as number, share: 0.2, at, for_ms };
-    case 'message-dropped':
     case 'message-duplicated':
+      return { kind, late_ms: [0, 0.1, 5, 50][draw(4)] as number, share: 0.2, at, for_ms };
+    case 'message-dropped':
     case 'message-corrupted':
       return { kind, share: 0.2, at, for_ms };
     case 'kv-bit-flip':

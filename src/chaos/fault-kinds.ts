@@ -29,7 +29,10 @@ const CLIENTS = 'it is by how much has been read: clients see no phases';
 export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
   'worker-lost': survived('successors; requests move, and their KV is computed anew'),
   'controllers-lost': survived('other job executors take requests over, another manager leads'),
+  'zombie-writes': survived('what it writes is of an epoch that is over: nobody believes it'),
+  'expert-lost': survived('asked of its copies, or of the successor that has its weights again'),
   'worker-hangs': survived(WAITED_FOR),
+  'thread-pauses': survived('what needs it waits, and nobody is given up'),
   'npu-hangs': survived(WAITED_FOR),
   'npu-slow': survived('others take what is not placed yet'),
   'npu-jitter': survived('others take what is not placed yet'),
@@ -57,6 +60,9 @@ export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
 
 /** Kinds that a campaign draws from by itself. */
 export const SURVIVED: readonly FaultKind[] = (Object.keys(KIND_TERMS) as FaultKind[]).filter((kind) => KIND_TERMS[kind].excluded === null);
+
+/** Of these a request bears as many as of lost workers. */
+export const LOSING: readonly FaultKind[] = ['worker-lost', 'zombie-writes', 'expert-lost', 'controllers-lost'];
 
 /** A kind of fault at a phase; `time`: at any. */
 export type Cell = { readonly kind: FaultKind; readonly phase: Phase | 'time' | 'client' };

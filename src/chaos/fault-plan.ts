@@ -13,7 +13,16 @@ import { parseOptions } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
 
 /** Named limits of one plan. */
-export const LIMITS = { faults_max: 64, calls_max: 64, shapes_max: 16, choices_max: 4, for_ms_max: 60_000, at_ms_max: 600_000 } as const;
+export const LIMITS = {
+  faults_max: 64,
+  calls_max: 64,
+  shapes_max: 16,
+  rebalances_max: 16,
+  choices_max: 4,
+  for_ms_max: 60_000,
+  pause_ms_max: 100,
+  at_ms_max: 600_000,
+} as const;
 
 /** Moments that a fault may wait for, each the delivery of a message that begins it; `dispatch` strikes before the step begins, so that it meets the fault half-way. */
 export const PHASES = ['admission', 'prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling', 'takeover'] as const;
@@ -25,8 +34,8 @@ const at = z
     z.strictObject({ ms: z.number().min(0).max(LIMITS.at_ms_max) }),
     /** When so many events have happened since the first call. */
     z.strictObject({ event: z.int().min(1) }),
-    /** When the phase comes for the `nth` time. */
-    z.strictObject({ phase: z.enum(PHASES), nth: z.int().min(1).default(1) }),
+    /** When the phase comes for the `nth` time; `there`: to whom it has come, or to what it came by, in place of whom the fault names, if there is one of that kind. */
+    z.strictObject({ phase: z.enum(PHASES), nth: z.int().min(1).default(1), there: z.boolean().default(false) }),
   ])
   .default({ ms: 0 });
 const worker = z.int().min(0);
@@ -41,7 +50,13 @@ const messages = { type: z.string().optional(), share: z.number().gt(0).max(1).d
 const faultSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('worker-lost'), worker, at }),
   z.strictObject({ kind: z.literal('controllers-lost'), worker, at }),
+  /** A worker is declared dead, and goes on writing until its successor begins. */
+  z.strictObject({ kind: z.literal('zombie-writes'), worker, at }),
+  /** The worker that holds the expert, of those that hold a copy of it the one named. */
+  z.strictObject({ kind: z.literal('expert-lost'), executor: id.default(0), expert: id, copy: id.default(0), at }),
   z.strictObject({ kind: z.literal('worker-hangs'), worker, at, for_ms }),
+  /** As for collecting garbage: nothing happens on it meanwhile. */
+  z.strictObject({ kind: z.literal('thread-pauses'), thread, at, for_ms: z.number().positive().max(LIMITS.pause_ms_max) }),
   z.strictObject({ kind: z.literal('npu-hangs'), npu, at, for_ms }),
   z.strictObject({ kind: z.literal('npu-slow'), npu, factor: z.number().min(1).max(1_000), at, for_ms }),
   z.strictObject({ kind: z.literal('npu-jitter'), npu, factor: z.number().min(1).max(1_000), at, for_ms }),
@@ -57,7 +72,8 @@ const faultSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('client-slow'), call: z.int().min(0), turns: z.int().min(1).max(64) }),
   z.strictObject({ kind: z.literal('message-delayed'), delay_ms: for_ms, ...messages }),
   z.strictObject({ kind: z.literal('message-dropped'), ...messages }),
-  z.strictObject({ kind: z.literal('message-duplicated'), ...messages }),
+  /** `late_ms`: so much later comes the copy. */
+  z.strictObject({ kind: z.literal('message-duplicated'), late_ms: z.number().min(0).max(LIMITS.for_ms_max).default(0), ...messages }),
   z.strictObject({ kind: z.literal('message-reordered'), delay_ms: for_ms, ...messages }),
   z.strictObject({ kind: z.literal('message-corrupted'), ...messages }),
   z.strictObject({ kind: z.literal('kv-bit-flip'), npu, bit: z.int().min(0).default(0), at }),
@@ -68,6 +84,8 @@ export type FaultKind = Fault['kind'];
 export const FAULT_KINDS: readonly FaultKind[] = faultSchema.options.map(({ shape }) => shape.kind.value);
 
 const callSchema = z.strictObject({
+  /** So many milliseconds after the first call. */
+  ms: z.number().min(0).max(LIMITS.at_ms_max).default(0),
   /** Another key is another prompt of the same length. */
   key: z.int().min(0).default(0),
   prompt_tokens: z.int().min(1).max(4096).default(8),
@@ -89,6 +107,9 @@ const shapeSchema = z.strictObject({
   deadline_ms: z.int().min(1).max(LIMITS.for_ms_max).default(1_000),
 });
 
+/** Experts are to be placed anew, whether it pays or not, so many milliseconds after the first call. */
+const rebalanceSchema = z.strictObject({ ms: z.number().min(0).max(LIMITS.at_ms_max) });
+
 const planSchema = z.strictObject({
   /** Of the interleaving, and of whatever a fault draws. */
   seed: z.int().min(0).default(0),
@@ -96,6 +117,7 @@ const planSchema = z.strictObject({
   pod: z.record(z.string(), z.unknown()).default({}),
   calls: z.array(callSchema).min(1).max(LIMITS.calls_max),
   shapes: z.array(shapeSchema).max(LIMITS.shapes_max).optional(),
+  rebalances: z.array(rebalanceSchema).max(LIMITS.rebalances_max).optional(),
   faults: z.array(faultSchema).max(LIMITS.faults_max).default([]),
 });
 export type ChaosPlan = z.output<typeof planSchema>;

@@ -22,7 +22,7 @@ import { Undisturbed } from './undisturbed.ts';
 export type { CampaignOptions, CampaignReport, SeedReport } from './campaign.ts';
 export type { CallReport } from './client.ts';
 export type { CoverageRow } from './coverage.ts';
-export type { Scope } from './expand.ts';
+export { REAL_KERNELS, type Scope } from './expand.ts';
 export { type Cell, cellsOf, KIND_TERMS, SURVIVED } from './fault-kinds.ts';
 export {
   type ChaosCall,

@@ -4,6 +4,7 @@
  */
 import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { callId } from '../calls.ts';
+import { expertPlaces } from '../flowserve/expert-places.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 import { type Address, roleOf } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
@@ -17,25 +18,29 @@ import { phaseOf } from './fault-kinds.ts';
 import type { Fault, FaultKind } from './fault-plan.ts';
 import { flipKvBit } from './kv-bits.ts';
 import { begins, strikesBefore } from './phases.ts';
+import { struckBy } from './struck-part.ts';
+import { writeOn } from './zombie.ts';
 
 const NS_PER_MS = 1_000_000;
+/** A zombie writes over what it has written. */
+const REWRITTEN_NS = 3 * NS_PER_MS;
 
-/** `effect`: how much it changed, in events, steps, messages or calls; 0: nothing, so nothing was survived. */
+/** `effect`: how much it changed, in events, steps, messages, or what was under way; 0: nothing, so nothing was survived. */
 export type FaultReport = {
   readonly kind: FaultKind;
   readonly phase: ReturnType<typeof phaseOf>;
   readonly struck: boolean;
   readonly effect: number;
-  /** Of a step that failed: the calls, by id, that its DP group held then, which may fail with it. */
-  readonly failing?: readonly string[];
+  /** Of a step that failed: what whoever held a request says of it, and the calls, by id, that its DP group held then, which may fail with it. */
+  readonly failing?: { readonly message: string; readonly calls: readonly string[] };
 };
 
-/** What whoever held a request says of it. */
 export const stepFailure = (npu: number): string => `a fault plan let a step of NPU ${npu} fail`;
 
 type Of<Kind extends FaultKind> = Extract<Fault, { readonly kind: Kind }>;
 type Injected = {
-  readonly fault: Fault;
+  /** As it strikes, once it has. */
+  fault: Fault;
   state: 'waiting' | 'at work' | 'over';
   hasStruck: boolean;
   effect: number;
@@ -50,15 +55,15 @@ export class Injector implements Disturbance {
   readonly #control: VirtualControl;
   readonly #random: SeededRandom;
   readonly #faults: readonly Injected[];
-  /** Choices that are open. */
-  readonly #openCalls: () => number;
+  /** How many calls, rebalances and changes of shape. */
+  readonly #underWay: () => number;
   #events = 0;
 
   /** @throws `invalid_request` for a fault of what the pod does not have */
-  constructor(control: VirtualControl, faults: readonly Fault[], random: SeededRandom, openCalls: () => number) {
+  constructor(control: VirtualControl, faults: readonly Fault[], random: SeededRandom, underWay: () => number) {
     this.#control = control;
     this.#random = random;
-    this.#openCalls = openCalls;
+    this.#underWay = underWay;
     this.#faults = faults.map((fault) => ({
       fault,
       state: 'waiting',
@@ -92,7 +97,7 @@ export class Injector implements Disturbance {
   report(): FaultReport[] {
     return this.#faults.map(({ fault, hasStruck, effect, failing }) => ({
       ...{ kind: fault.kind, phase: phaseOf(fault), struck: hasStruck, effect },
-      ...(fault.kind === 'step-fails' && { failing: [...failing] }),
+      ...(fault.kind === 'step-fails' && { failing: { message: stepFailure(fault.npu), calls: [...failing] } }),
     }));
   }
 
@@ -113,6 +118,7 @@ export class Injector implements Disturbance {
       if ('event' in fault.at) {
         if (this.#events === fault.at.event) this.#strike(injected);
       } else if (begins(fault.at.phase, mail) && ++injected.seen === fault.at.nth) {
+        if (fault.at.there) injected.fault = struckBy(fault, mail, this.#control.directory);
         if (strikesBefore(fault.at.phase)) this.#strike(injected);
         else this.#control.host.later(0, () => this.#strike(injected));
       }
@@ -172,10 +178,11 @@ export class Injector implements Disturbance {
         return this.#isMeant(fault, mail) ? [] : null;
       case 'message-duplicated': {
         const copy = { mail, delay_ns, keepsOrder: true };
-        return this.#isMeant(fault, mail) ? [copy, copy] : null;
+        const late = { ...copy, delay_ns: delay_ns + fault.late_ms * NS_PER_MS, keepsOrder: fault.late_ms === 0 };
+        return this.#isMeant(fault, mail) ? [copy, late] : null;
       }
       case 'message-corrupted': {
-        const message = this.#isMeant(fault, mail) ? corrupted(mail.message) : null;
+        const message = this.#isMeant(fault, mail) ? corrupted(mail.message, (limit) => this.#random.below(limit)) : null;
         return message === null ? null : [{ mail: { ...mail, message }, delay_ns, keepsOrder: true }];
       }
       default:
@@ -212,13 +219,25 @@ export class Injector implements Disturbance {
 
   #break(injected: Injected): void {
     const { fault } = injected;
-    const { workers, npus, directory } = this.#control;
+    const { workers, npus, directory, plan, space } = this.#control;
     switch (fault.kind) {
       case 'worker-lost':
-        if (workers.lose(fault.worker, 'a fault plan killed it')) injected.effect += this.#openCalls();
+        if (workers.lose(fault.worker, 'a fault plan killed it')) injected.effect += this.#underWay();
         break;
+      case 'zombie-writes':
+        if (!workers.lose(fault.worker, 'a fault plan declared it dead')) break;
+        injected.effect += this.#underWay();
+        this.#writeOn(fault.worker);
+        break;
+      case 'expert-lost': {
+        const [layer] = expertPlaces(plan, space, directory);
+        const holders = layer?.by_executor[fault.executor]?.npus[fault.expert] ?? [];
+        const holder = holders[fault.copy % Math.max(1, holders.length)];
+        if (holder !== undefined && workers.lose(directory.workerOfNpu(holder), 'a fault plan killed it')) injected.effect += this.#underWay();
+        break;
+      }
       case 'controllers-lost':
-        if (workers.loseControllers(fault.worker)) injected.effect += this.#openCalls();
+        if (workers.loseControllers(fault.worker)) injected.effect += this.#underWay();
         break;
       case 'step-fails':
         injected.end = npus.failStep(fault.npu, () => {
@@ -230,6 +249,12 @@ export class Injector implements Disturbance {
         const thread = directory.threadOfWorker(fault.worker);
         injected.hangsOn = fault.worker;
         this.#hang(injected, directory.npusOfWorker(fault.worker), true, ({ to }) => this.#threadOf(to) === thread);
+        break;
+      }
+      case 'thread-pauses': {
+        const thread = this.#thread(fault.thread);
+        if (fault.thread !== 'control') injected.hangsOn = fault.thread;
+        this.#hang(injected, fault.thread === 'control' ? [] : directory.npusOfWorker(fault.thread), true, ({ to }) => this.#threadOf(to) === thread);
         break;
       }
       case 'npu-hangs':
@@ -273,6 +298,13 @@ export class Injector implements Disturbance {
     };
   }
 
+  /** Until its successor begins. */
+  #writeOn(worker: number): void {
+    if (!this.#control.workers.isLost(worker)) return;
+    writeOn(this.#control, worker, this.#random);
+    this.#control.host.later(REWRITTEN_NS, () => this.#writeOn(worker));
+  }
+
   #crosses({ from, to }: Pick<Of<'link-cut'>, 'from' | 'to'>, mail: Mail): boolean {
     return mail.from !== mail.to && this.#threadOf(mail.from) === this.#thread(from) && this.#threadOf(mail.to) === this.#thread(to);
   }
@@ -304,6 +336,8 @@ export class Injector implements Disturbance {
       'job-executor-hangs': job_executors,
       'cluster-manager-hangs': 2,
     };
+    if ('executor' in fault) check('task executor', fault.executor, deployment.executors.length);
+    if ('expert' in fault) check('expert', fault.expert, this.#control.plan.config.moe.experts);
     if ('id' in fault) check(roleOf(`${fault.kind.slice(0, -'-hangs'.length)}/0` as Address), fault.id, counts[fault.kind]);
   }
 }

@@ -4,8 +4,9 @@
  */
 import type { PodStats } from '../results.ts';
 import type { CallReport } from './client.ts';
-import type { ChaosPlan } from './fault-plan.ts';
-import { type FaultReport, stepFailure } from './injector.ts';
+import { LOSING } from './fault-kinds.ts';
+import type { ChaosPlan, FaultKind } from './fault-plan.ts';
+import type { FaultReport } from './injector.ts';
 import { leftovers } from './nothing-left.ts';
 
 /** From bad to worse: what is told of a run that broke several. */
@@ -31,15 +32,12 @@ function explained(
   { id, message }: CallReport,
   silent: number,
 ): ReadonlySet<string> {
-  const effective = (kind: string): number => reports.filter((report) => report.kind === kind && report.effect > 0).length;
+  const effective = (kind: FaultKind): number => reports.filter((report) => report.kind === kind && report.effect > 0).length;
   const codes = new Set(['finished']);
   if (faults.some((fault, index) => fault.kind === 'client-gone' && fault.call === call && (reports[index]?.effect ?? 0) > 0)) codes.add('cancelled');
-  const losses = effective('worker-lost') + effective('controllers-lost') + silent;
+  const losses = LOSING.reduce((sum, kind) => sum + effective(kind), silent);
   // Of two steps of one NPU that failed either may have been the call's.
-  const failed = reports.some(({ failing = [] }, index) => {
-    const fault = faults[index];
-    return fault?.kind === 'step-fails' && failing.includes(id) && message.includes(stepFailure(fault.npu));
-  });
+  const failed = reports.some(({ failing }) => failing?.calls.includes(id) === true && message.includes(failing.message));
   if (failed || losses > (UNRECORDED.test(message) ? 0 : LOSSES_BORNE)) codes.add('worker_failed');
   if (calls[call]?.deadline_ms !== undefined) codes.add('deadline_exceeded');
   return codes;

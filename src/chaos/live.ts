@@ -83,7 +83,7 @@ export async function runLive({ seed, strikes, topology, workers, kinds = LIVE_K
     const after_tokens = 4 + random.below(MAX_TOKENS / 2);
     const asked = Array.from(
       { length: CALLS },
-      (): ChaosCall => ({ key: random.below(KEYS), prompt_tokens: 24, stem_tokens: 0, max_tokens: MAX_TOKENS, n: 1 }),
+      (): ChaosCall => ({ ms: 0, key: random.below(KEYS), prompt_tokens: 24, stem_tokens: 0, max_tokens: MAX_TOKENS, n: 1 }),
     );
     const answers = await Promise.all(asked.map((call) => undisturbed.answerOf({ pod: { kernels: 'real' } }, call)));
     const heard = asked.map((): number[] => []);

@@ -8,10 +8,13 @@
  */
 import type { ScaleOptions } from '../flowserve/scale-shapes.ts';
 import type { PodOptions } from '../options.ts';
+import { expertMapsOf } from '../platform/births.ts';
+import type { VirtualControl } from '../platform/virtual-control.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { breathe } from '../runtime/event-loop.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import type { VirtualPod } from '../virtual-pod.ts';
+import { Arrivals } from './arrivals.ts';
 import { type CallReport, type ClientTerms, playClient } from './client.ts';
 import { type ChaosCall, type ChaosPlan, LIMITS } from './fault-plan.ts';
 import { type FaultReport, Injector } from './injector.ts';
@@ -39,8 +42,8 @@ const QUEUED = LIMITS.calls_max * LIMITS.choices_max;
 const EVENTS_MAX = 400_000;
 /** Asked of a pod that is healed: one that needs all stages, and one that may begin with what others computed. */
 const PROGRESS: readonly ChaosCall[] = [
-  { key: 900_001, prompt_tokens: 21, stem_tokens: 0, max_tokens: 4, n: 2 },
-  { key: 900_002, prompt_tokens: 18, stem_tokens: 16, max_tokens: 3, n: 1 },
+  { ms: 0, key: 900_001, prompt_tokens: 21, stem_tokens: 0, max_tokens: 4, n: 2 },
+  { ms: 0, key: 900_002, prompt_tokens: 18, stem_tokens: 16, max_tokens: 3, n: 1 },
 ];
 const STAYS: ClientTerms = { leaves: -1, turns: 0 };
 
@@ -52,26 +55,34 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   const { host } = control;
   const violations: Violation[] = [];
   let events = 0;
+  const arrivals = new Arrivals(host);
   const step = control.step.bind(control);
   control.step = () => {
-    if (++events > EVENTS_MAX) throw new MinipodError('internal', `after so many events, ${events}, these wait: ${control.waiting().join(', ')}`);
-    return step();
+    try {
+      if (++events > EVENTS_MAX) throw new MinipodError('internal', `after so many events, ${events}, these wait: ${control.waiting().join(', ')}`);
+      return step();
+    } catch (error) {
+      arrivals.hurry();
+      throw error;
+    }
   };
   // One that something broken has kept from its end says so, and so does one that comes while another is under way.
   const noteFailure = (error: unknown): void => {
     if (!(error instanceof MinipodError) || error.code === 'internal' || error.code === 'invalid_request')
-      violations.push({ verdict: 'crash', what: `a change of shape failed: ${error}` });
+      violations.push({ verdict: 'crash', what: `a change of the pod failed: ${error}` });
   };
   const change = async (shape: ScaleOptions): Promise<unknown> => control.scale.ask(shape);
+  const rebalance = (): Promise<unknown> => control.rebalances.ask(control.plan, true, (to, message) => host.send(to, 'control/0', message));
   const actors = host.cast.actors;
   const began_ns = host.now_ns;
-  const injector = new Injector(control, plan.faults, new SeededRandom(plan.seed, FAULTS_STREAM), () => control.frontend.open.size);
+  const injector = new Injector(control, plan.faults, new SeededRandom(plan.seed, FAULTS_STREAM), () => underWay(control));
   const answers = await Promise.all([...plan.calls, ...PROGRESS].map((call) => undisturbed.answerOf(plan, call)));
   const ask = (calls: readonly ChaosCall[], first: number, termsOf: (index: number) => ClientTerms): Promise<CallReport[]> =>
-    Promise.all(calls.map((call, index) => playClient(pod, call, answers[first + index] ?? [], termsOf(index))));
+    arrivals.each(calls, (call, index) => playClient(pod, call, answers[first + index] ?? [], termsOf(index)));
 
   injector.begin();
   for (const { ms, ...shape } of plan.shapes ?? []) host.later(ms * 1e6, () => change(shape).catch(noteFailure));
+  for (const { ms } of plan.rebalances ?? []) host.later(ms * 1e6, () => rebalance().catch(noteFailure));
   const calls = await ask(plan.calls, 0, (call) => termsOf(plan, call));
   const calls_ended_ms = (host.now_ns - began_ns) / 1e6;
   commitClients(plan, injector, calls);
@@ -103,6 +114,10 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
     given_up: givenUp(),
   };
 }
+
+/** What a loss meets, calls or not. */
+const underWay = ({ frontend, scale, host: { cast }, plan }: VirtualControl): number =>
+  frontend.open.size + Number(scale.isUnderWay) + expertMapsOf(plan).filter(({ self }) => cast.stateOf(self) !== 'stable').length;
 
 const afterHealing = (index: number, { code, message, wrong }: CallReport): Violation => ({
   verdict: code === 'finished' ? 'wrong result' : code === 'crash' ? 'crash' : 'lost progress',

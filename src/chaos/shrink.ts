@@ -22,6 +22,7 @@ const PLAINER: readonly ((pod: ChaosPlan['pod']) => ChaosPlan['pod'] | null)[] =
     without,
   ),
   ...[
+    'kernels',
     'kv_lease_ms',
     'kv_fabric',
     'kv_transfer',
@@ -40,6 +41,7 @@ function without(option: string): (pod: ChaosPlan['pod']) => ChaosPlan['pod'] | 
 }
 
 const SMALLER: readonly ((call: ChaosCall) => ChaosCall)[] = [
+  (call) => ({ ...call, ms: 0 }),
   (call) => ({ ...call, n: 1 }),
   ({ deadline_ms: _, ...call }) => call,
   ({ priority: _, ...call }) => call,
@@ -71,9 +73,11 @@ export async function shrinkPlan(broken: ChaosPlan, undisturbed: Undisturbed, on
     before = JSON.stringify(best.plan);
     await shrinkFaults(() => best.plan, breaks);
     for (let call = best.plan.calls.length - 1; call >= 0; call--) if (best.plan.calls.length > 1) await breaks(withoutCall(best.plan, call));
-    const { shapes, ...unchanged } = best.plan;
-    if (shapes !== undefined && !(await breaks(unchanged)))
-      for (const gone of shapes.keys()) await breaks({ ...best.plan, shapes: (best.plan.shapes ?? []).filter((_, index) => index !== gone) });
+    for (const changes of ['shapes', 'rebalances'] as const) {
+      const { [changes]: asked, ...unchanged } = best.plan;
+      if (asked !== undefined && !(await breaks(unchanged)))
+        for (const gone of asked.keys()) await breaks({ ...best.plan, [changes]: best.plan[changes]?.filter((_: unknown, index: number) => index !== gone) });
+    }
     for (const plainer of PLAINER) {
       const pod = plainer(best.plan.pod);
       if (pod !== null && JSON.stringify(pod).length < JSON.stringify(best.plan.pod).length) await breaks({ ...best.plan, pod });

@@ -49,7 +49,7 @@ export class Undisturbed implements AsyncDisposable {
   /** By choice. */
   async answerOf({ pod }: Pick<ChaosPlan, 'pod'>, call: ChaosCall): Promise<readonly Answer[]> {
     const numerics = Object.fromEntries(NUMERICS.flatMap((name) => (pod[name] === undefined ? [] : [[name, pod[name]]])));
-    const { deadline_ms: _, priority: __, ...asked } = call;
+    const { ms: _, deadline_ms: __, priority: ___, ...asked } = call;
     const key = JSON.stringify([numerics, asked]);
     let answer = this.#answers.get(key);
     if (answer === undefined) {

@@ -3,31 +3,36 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { chaos, type Verdict } from '../chaos/index.ts';
 import { junit } from '../chaos/junit.ts';
-import { commandOf, EXIT_CODES, scopeOf } from './chaos-scope.ts';
+import { commandOf, EXIT_CODES, type ScopeFlags, scopeOf } from './chaos-scope.ts';
 import { campaignLines } from './chaos-tables.ts';
 import { Interrupt } from './interrupt.ts';
 import { note, print, printJson } from './output.ts';
 import { Progress } from './progress.ts';
 
-type CampaignFlags = {
+type CampaignFlags = ScopeFlags & {
   readonly seeds: { readonly first: number; readonly last: number };
   readonly jobs: number;
+  readonly failuresMax?: number;
   readonly junit?: string;
   readonly traces: string;
-  readonly topology?: string[];
-  readonly faults?: string[];
-  readonly json?: true;
 };
 
 const TRACES_MAX = 5;
 
 export async function campaign(flags: CampaignFlags): Promise<number> {
-  const { seeds, jobs } = flags;
+  const { seeds, jobs, failuresMax: failures_max } = flags;
   const scope = scopeOf(flags);
   using interrupt = new Interrupt();
   using progress = new Progress(`seeds ${seeds.first}..${seeds.last}`);
   const began_ms = performance.now();
-  const report = await chaos.campaign({ seeds, jobs, ...scope, signal: interrupt.signal, onProgress: (done, total) => progress.show(done / total) });
+  const report = await chaos.campaign({
+    seeds,
+    jobs,
+    failures_max,
+    ...scope,
+    signal: interrupt.signal,
+    onProgress: (done, total) => progress.show(done / total),
+  });
   const seconds = (performance.now() - began_ms) / 1_000;
   progress.end();
   const traces = new Map<number, string>();

@@ -4,7 +4,7 @@
  * @module
  */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { type ChaosPlan, chaos, FAULT_KINDS, KIND_TERMS, SHRINKING_RUNS_MAX, type Shrunk, TOPOLOGIES } from '../chaos/index.ts';
+import { type ChaosPlan, chaos, FAULT_KINDS, KIND_TERMS, REAL_KERNELS, SHRINKING_RUNS_MAX, type Shrunk, TOPOLOGIES } from '../chaos/index.ts';
 import { campaign } from './chaos-campaign.ts';
 import { addLiveCommand } from './chaos-live.ts';
 import { EXIT_CODES, type ScopeFlags, scopeOf } from './chaos-scope.ts';
@@ -29,6 +29,11 @@ function seedRange(text: string): { first: number; last: number } {
   return { first: Number(first), last: Number(last) };
 }
 
+function share(text: string): number {
+  if (!/^(?:0|1|0?\.\d{1,6})$/.test(text)) throw new InvalidArgumentError('It is not a share from 0 to 1.');
+  return Number(text);
+}
+
 const addScope = (command: Command): Command =>
   command
     .addOption(new Option('--topology <NAMES>', `draw pods of these: ${TOPOLOGIES.join(', ')} (default: all)`).argParser(names(TOPOLOGIES)))
@@ -36,6 +41,12 @@ const addScope = (command: Command): Command =>
       new Option('--faults <KINDS>', 'draw faults of these (default: all that a pod is promised to survive; minipod chaos kinds)').argParser(
         names(FAULT_KINDS),
       ),
+    )
+    .addOption(
+      new Option(
+        '--real-kernels <SHARE>',
+        `of the pods that seeds draw, so many compute with the model itself, all others with the hash model (default: ${REAL_KERNELS})`,
+      ).argParser(share),
     );
 
 export function addChaosCommands(program: Command, setExitCode: (code: number) => void): void {
@@ -54,6 +65,7 @@ export function addChaosCommands(program: Command, setExitCode: (code: number) =
   addScope(command.command('campaign').summary('Runs many seeds.').description('Runs many seeds, and sums up which faults took effect when.'))
     .addOption(new Option('--seeds <RANGE>', 'such as 1..1000').argParser(seedRange).makeOptionMandatory())
     .addOption(new Option('--jobs <N>', 'threads').argParser(positive).default(1))
+    .addOption(new Option('--failures-max <N>', 'end when so many seeds have failed (default: go through them all)').argParser(positive))
     .option('--junit <FILE>', 'write a JUnit report there')
     .option('--traces <DIR>', 'where the traces of failing seeds go, five at most', '.')
     .option('--json', 'print one JSON object: {runs, verdicts, failures, coverage, calls, events, seconds}')
@@ -75,7 +87,8 @@ export function addChaosCommands(program: Command, setExitCode: (code: number) =
 
 function planNamed(name: string, flags: ScopeFlags): ChaosPlan {
   if (/^\d+$/.test(name)) return chaos.planOf(Number(name), scopeOf(flags));
-  if (flags.topology !== undefined || flags.faults !== undefined) throw new UsageError('--topology and --faults are for seeds: a plan says itself what it is');
+  if (Object.values(scopeOf(flags)).some((given) => given !== undefined))
+    throw new UsageError('--topology, --faults and --real-kernels are for seeds: a plan says itself what it is');
   return chaos.readPlan(name);
 }
 

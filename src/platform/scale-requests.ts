@@ -56,6 +56,11 @@ export class ScaleRequests {
     this.#serving = this.#scaled === null ? { attention: 0, experts: 0 } : firstShape(this.#scaled);
   }
 
+  /** One was asked for and is not answered. */
+  get isUnderWay(): boolean {
+    return this.#waiting !== null;
+  }
+
   /** Expert NPUs that have an executor's experts; null: always all that it has. */
   expertsServing(executor: number): number | null {
     return this.#scaled?.executor === executor && this.#serving.experts > 0 ? this.#serving.experts : null;

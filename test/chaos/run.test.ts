@@ -1,9 +1,16 @@
 /** One run of a fault plan: what is survived holds, with each fault's effect told; what is not is found, and told apart. */
 import { describe, expect, it } from 'vitest';
-import { parsePlan } from '../../src/chaos/fault-plan.ts';
+import { corrupted } from '../../src/chaos/corruption.ts';
+import { type Fault, parsePlan } from '../../src/chaos/fault-plan.ts';
 import { type CallReport, type ChaosPlanInput, chaos, type FaultInput } from '../../src/chaos/index.ts';
 import { stepFailure } from '../../src/chaos/injector.ts';
 import { violationsOfCall } from '../../src/chaos/invariants.ts';
+import { struckBy } from '../../src/chaos/struck-part.ts';
+import type { Address } from '../../src/protocol/address.ts';
+import { deploy, parseTopology } from '../../src/protocol/topology.ts';
+import type { Mail } from '../../src/runtime/cast.ts';
+import { Directory } from '../../src/runtime/directory.ts';
+import { SeededRandom } from '../../src/runtime/seeded-random.ts';
 
 const CALLS = [
   { key: 1, prompt_tokens: 40, max_tokens: 9 },
@@ -18,6 +25,9 @@ describe('a fault', () => {
   it.each<[ChaosPlanInput['pod'], FaultInput]>([
     [SPLIT, { kind: 'worker-lost', worker: 1, at: { phase: 'kv-transfer' } }],
     [SPLIT, { kind: 'controllers-lost', worker: 0, at: { phase: 'admission' } }],
+    [SPLIT, { kind: 'zombie-writes', worker: 0, at: { phase: 'kv-transfer' } }],
+    [HALVES, { kind: 'expert-lost', expert: 3, at: { phase: 'dispatch', nth: 2 } }],
+    [SPLIT, { kind: 'thread-pauses', thread: 'control', at: { phase: 'prefill' }, for_ms: 50 }],
     [SPLIT, { kind: 'worker-hangs', worker: 0, at: { phase: 'prefill' }, for_ms: 50 }],
     [HALVES, { kind: 'npu-hangs', npu: 3, at: { phase: 'dispatch' }, for_ms: 5 }],
     [HALVES, { kind: 'worker-lost', worker: 2, at: { phase: 'dispatch', nth: 2 } }],
@@ -34,6 +44,7 @@ describe('a fault', () => {
     [SPLIT, { kind: 'message-delayed', delay_ms: 1, share: 0.3, at: { ms: 0 }, for_ms: 500 }],
     [SPLIT, { kind: 'message-dropped', share: 0.3, at: { ms: 0 }, for_ms: 500 }],
     [SPLIT, { kind: 'message-duplicated', at: { ms: 0 }, for_ms: 500 }],
+    [SPLIT, { kind: 'message-duplicated', late_ms: 0.1, at: { ms: 0 }, for_ms: 500 }],
     [SPLIT, { kind: 'message-reordered', delay_ms: 1, share: 0.3, at: { ms: 0 }, for_ms: 500 }],
     [SPLIT, { kind: 'message-corrupted', share: 0.3, at: { ms: 0 }, for_ms: 500 }],
     // Until the link is broken, and its worker has a successor.
@@ -75,7 +86,7 @@ describe('a fault', () => {
 
   it('of a step should explain the failures of those whom its DP group held, and of nobody else', () => {
     const faults: FaultInput[] = [{ kind: 'step-fails', npu: 1 }];
-    const failing = [{ kind: 'step-fails', phase: 'time', struck: true, effect: 1, failing: ['cmpl-2'] }] as const;
+    const failing = [{ kind: 'step-fails', phase: 'time', struck: true, effect: 1, failing: { message: stepFailure(1), calls: ['cmpl-2'] } }] as const;
     const failed = (id: string, npu: number): CallReport => ({ id, code: 'worker_failed', message: stepFailure(npu), tokens: 0, chunks: 0, wrong: [] });
     const violations = (report: CallReport): number => violationsOfCall(parsePlan(plan(SPLIT, ...faults)), failing, 1, report).length;
     expect([violations(failed('cmpl-2', 1)), violations(failed('cmpl-1', 1)), violations(failed('cmpl-2', 0))]).toEqual([0, 1, 1]);
@@ -104,6 +115,58 @@ it('should be survived by a pod that is changing its shape, and that drafts', as
   });
   expect(violations).toEqual([]);
   expect(faults[0]?.effect).toBeGreaterThan(0);
+});
+
+it('strikes who has just been told, if it is to strike there', () => {
+  const { npus, ...deployment } = deploy(parseTopology('pd:prefill=1,decode=2'));
+  const directory = new Directory({ deployment: { npus, ...deployment }, workers: 3, spare_workers: 0, worker_of_npu: [0, 1, 2], job_executors: 4 });
+  const at = { phase: 'kv-transfer', nth: 1, there: true } as const;
+  const mail = { to: 'dp-group/2', from: 'npu/2', message: { type: 'OFFERED' }, cause: 0 } as unknown as Mail;
+  const struck = (fault: FaultInput, to: Address = mail.to, from: Address = mail.from): unknown =>
+    struckBy(parsePlan({ calls: [{}], faults: [fault] }).faults[0] as Fault, { ...mail, to, from }, directory);
+  expect(struck({ kind: 'worker-lost', worker: 0, at })).toMatchObject({ worker: 2 });
+  expect(struck({ kind: 'npu-hangs', npu: 0, at, for_ms: 1 })).toMatchObject({ npu: 2 });
+  expect(struck({ kind: 'task-executor-hangs', id: 0, at, for_ms: 1 })).toMatchObject({ id: 2 });
+  expect(struck({ kind: 'job-executor-hangs', id: 1, at, for_ms: 1 })).toMatchObject({ id: 1 });
+  expect(struck({ kind: 'link-cut', from: 'control', to: 0, at, for_ms: 1 })).toMatchObject({ from: 'control', to: 0 });
+  expect(struck({ kind: 'link-cut', from: 'control', to: 0, at, for_ms: 1 }, 'dp-group/0', 'npu/2')).toMatchObject({ from: 2, to: 0 });
+  expect(struck({ kind: 'worker-lost', worker: 0, at }, 'task-executor/2')).toMatchObject({ worker: 0 });
+});
+
+it('a message that is corrupted differs in one value, wherever in it that lies', () => {
+  const message = { type: 'ENQUEUE', task: 'task/1', sequence: { prompt: [3, 4], sampling: { temperature: 0.5, greedy: false } }, handoff: null };
+  const seen = new Set<string>();
+  for (let seed = 0; seed < 64; seed++) {
+    const random = new SeededRandom(seed, 0);
+    const other = corrupted(message as never, (limit) => random.below(limit)) as unknown as typeof message;
+    const parts = ({ type, task, sequence: { prompt, sampling }, handoff }: typeof message) => [
+      type,
+      handoff,
+      task,
+      ...prompt,
+      sampling.temperature,
+      sampling.greedy,
+    ];
+    const changed = parts(message).flatMap((value, index) => (parts(other)[index] === value ? [] : [index]));
+    expect(changed).toHaveLength(1);
+    seen.add(`${changed}`);
+  }
+  expect([...seen].sort()).toEqual(['2', '3', '4', '5', '6']);
+  expect(corrupted({ type: 'DRAIN' } as never, () => 0)).toBe(null);
+});
+
+describe('calls, changes of shape and rebalances', () => {
+  it('should come in their time, and a pod that fails meanwhile should be told of to those that come later', async () => {
+    const late = { ...plan({ topology: 'colocated:dp=2', expert_balancing: { redundant_slots: 2, period_ms: 1_000 } }), rebalances: [{ ms: 1 }, { ms: 1.01 }] };
+    const held = await chaos.run({ ...late, calls: CALLS.map((call, index) => ({ ...call, ms: 3 * index })) });
+    expect(held.verdict).toBe('held');
+    expect(held.calls_ended_ms).toBeGreaterThan(6);
+    const failed = await chaos.run({
+      ...plan(SPLIT, { kind: 'message-duplicated', type: 'STEP_DONE', at: { ms: 0 }, for_ms: 500 }),
+      calls: CALLS.map((call, index) => ({ ...call, ms: 100 * index })),
+    });
+    expect(failed.calls.map(({ code }) => code)).toEqual(['finished', 'internal', 'internal']);
+  });
 });
 
 describe('a request that had no room for its record', () => {

@@ -16,25 +16,20 @@ export const PLANTED: readonly PlantedBug[] = readChanges(new URL('bugs.txt', im
 export class PlantedSources implements Disposable {
   readonly #sources = new SourceCopy();
 
-  /** Campaigns over ever more seeds until one finds the bug; then what it shrinks to. */
-  find(bug: PlantedBug, first: number, last: number, step: number): Promise<Found> {
+  /** A campaign until it finds the bug; then what it shrinks to. */
+  find(bug: PlantedBug, first: number, last: number): Promise<Found> {
     return this.#sources.changed(bug, async () => {
-      for (let seed = first; seed <= last; seed += step) {
-        const seeds = `${seed}..${Math.min(last, seed + step - 1)}`;
-        const { failures } = (await this.#chaos('campaign', '--seeds', seeds, '--traces', this.#sources.root)) as { failures: readonly { seed: number }[] };
-        const [failure] = failures;
-        if (failure === undefined) continue;
-        const shrunk = (await this.#chaos('shrink', `${failure.seed}`)) as {
-          plan: { faults: readonly object[] };
-          verdict: string;
-          violations: readonly { what: string }[];
-        };
-        return {
-          ...{ seed: failure.seed, verdict: shrunk.verdict, violation: shrunk.violations[0]?.what ?? '' },
-          faults: shrunk.plan.faults.map((fault) => JSON.stringify(fault)),
-        };
-      }
-      return { seed: null, verdict: 'held', violation: '', faults: [] };
+      const { root } = this.#sources;
+      const campaign = ['--seeds', `${first}..${last}`, '--failures-max', '1', '--traces', root];
+      const { failures } = (await this.#chaos('campaign', ...campaign)) as { failures: readonly { seed: number }[] };
+      const [failure] = failures;
+      if (failure === undefined) return { seed: null, verdict: 'held', violation: '', faults: [] };
+      const { plan, verdict, violations } = (await this.#chaos('shrink', `${failure.seed}`)) as {
+        plan: { faults: readonly object[] };
+        verdict: string;
+        violations: readonly { what: string }[];
+      };
+      return { seed: failure.seed, verdict, violation: violations[0]?.what ?? '', faults: plan.faults.map((fault) => JSON.stringify(fault)) };
     });
   }
 

@@ -1,0 +1,35 @@
+/** Calls that come one after another, each so long after the first of them in virtual time. @module */
+import type { VirtualHost } from '../runtime/virtual-host.ts';
+
+const NS_PER_MS = 1_000_000;
+
+export class Arrivals {
+  readonly #host: Pick<VirtualHost, 'later'>;
+  readonly #waiting = new Set<() => void>();
+
+  constructor(host: Pick<VirtualHost, 'later'>) {
+    this.#host = host;
+  }
+
+  /** `ask`s for each in its time: the first at once, so that the pod's clock moves until the last has come. */
+  each<Call extends { readonly ms: number }, Report>(calls: readonly Call[], ask: (call: Call, index: number) => Promise<Report>): Promise<Report[]> {
+    const first_ms = Math.min(...calls.map(({ ms }) => ms));
+    return Promise.all(calls.map((call, index) => this.#at(call.ms - first_ms, () => ask(call, index))));
+  }
+
+  /** The clock stands still from now on: who has not come yet comes now, to hear why. */
+  hurry(): void {
+    for (const come of [...this.#waiting]) come();
+  }
+
+  #at<Report>(ms: number, ask: () => Promise<Report>): Promise<Report> {
+    if (ms === 0) return ask();
+    const { promise, resolve } = Promise.withResolvers<Report>();
+    const come = (): void => {
+      if (this.#waiting.delete(come)) resolve(ask());
+    };
+    this.#waiting.add(come);
+    this.#host.later(ms * NS_PER_MS, come);
+    return promise;
+  }
+}

@@ -1,0 +1,38 @@
+/**
+ * What the thread of a worker that was declared dead may write while it has not stopped: its NPUs' KV blocks, what they left for peers, and their fields in
+ * peers' metadata (xccl/areas.ts), under the epoch that they had. Here it is rubbish, so that whoever believes any of it computes something else.
+ * @module
+ */
+import { offsetOf } from '../fabric/address.ts';
+import type { VirtualControl } from '../platform/virtual-control.ts';
+import type { SeededRandom } from '../runtime/seeded-random.ts';
+import { CHANNEL, FIELD_BYTES, FIELD_WORD } from '../xccl/areas.ts';
+
+type Memory = Pick<VirtualControl, 'plan' | 'space' | 'directory'>;
+type Fill = (address: number, bytes: number) => void;
+
+const ANY_WORD = 2 ** 31;
+/** Its epochs it cannot change. */
+const PAYLOAD = [FIELD_WORD.event, FIELD_WORD.a, FIELD_WORD.b, FIELD_WORD.c, FIELD_WORD.d, FIELD_WORD.e];
+
+export function writeOn({ plan, space, directory }: Memory, worker: number, random: SeededRandom): void {
+  const fill: Fill = (address, bytes) => {
+    const words = space.wordsOf(address);
+    const first = offsetOf(address) >>> 2;
+    for (let word = 0; word < bytes >>> 2; word++) words[first + word] = random.below(ANY_WORD);
+  };
+  for (const npu of directory.npusOfWorker(worker)) {
+    const layout = plan.layouts[npu] as (typeof plan.layouts)[number];
+    const { dispatch, dispatch_bytes, gather, gather_bytes, reply, reply_bytes } = layout.areas;
+    fill(dispatch, dispatch_bytes);
+    fill(gather, gather_bytes);
+    fill(reply, reply_bytes);
+    if (layout.kind === 'attention') fill(layout.kv.address, layout.kv.blocks * layout.kv.block_bytes);
+    const die = directory.dieOfNpu(npu);
+    for (const peer of plan.layouts) if (peer !== layout) fillFields(peer.areas.metadata + die * peer.areas.peer_bytes, fill);
+  }
+}
+
+function fillFields(peer: number, fill: Fill): void {
+  for (const channel of Object.values(CHANNEL)) for (const word of PAYLOAD) fill(peer + channel * FIELD_BYTES + word * 4, 4);
+}
