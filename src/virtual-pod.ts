@@ -80,7 +80,7 @@ export class VirtualPod implements Pod {
       records: control.delivered,
       tell: (message) => {
         control.frontend.receiveCaller(message);
-        this.#wake();
+        this.wake();
       },
     });
     told.receive = (message, group) => {
@@ -141,7 +141,7 @@ export class VirtualPod implements Pod {
   async deleteContext(id: string, { cache_salt = '' }: ContextsOf = {}): Promise<boolean> {
     this.#checkOpen();
     const wasThere = this.control.frontend.contexts.delete(id, cache_salt);
-    this.#wake();
+    this.wake();
     return wasThere;
   }
 
@@ -154,14 +154,14 @@ export class VirtualPod implements Pod {
     this.#checkOpen();
     const { rebalances, host, plan } = this.control;
     const asked = rebalances.ask(plan, force, (to, message) => host.send(to, 'control/0', message));
-    this.#wake();
+    this.wake();
     return asked;
   }
 
   async resetPrefixCache(): Promise<void> {
     this.#checkOpen();
     this.control.frontend.resetPrefixCache(this.control.plan.hosting.deployment.groups.keys());
-    this.#wake();
+    this.wake();
   }
 
   async scale(options: ScaleOptions): Promise<ScaleReport> {
@@ -169,7 +169,7 @@ export class VirtualPod implements Pod {
     const answer = this.control.scale.ask(parseOptions(scaleSchema, options, 'scale'));
     // Who asked goes on at the time of the answer.
     const told = answer.finally(() => (this.#hasTold = true));
-    this.#wake();
+    this.wake();
     return told;
   }
 
@@ -200,7 +200,8 @@ export class VirtualPod implements Pod {
     if (this.#isClosed) throw new MinipodError('closed', 'the pod is closed');
   }
 
-  #wake(): void {
+  /** What is left to happen does, and the clock moves: for who has laid something on the host for later, and asks the pod for nothing now. */
+  wake(): void {
     if (this.#isRunning) return;
     this.#isRunning = true;
     this.#run().catch((error: unknown) => {

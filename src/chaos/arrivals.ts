@@ -1,20 +1,26 @@
 /** Calls that come one after another, each so long after the first of them in virtual time. @module */
 import type { VirtualHost } from '../runtime/virtual-host.ts';
+import type { VirtualPod } from '../virtual-pod.ts';
 
 const NS_PER_MS = 1_000_000;
 
 export class Arrivals {
+  readonly #pod: Pick<VirtualPod, 'wake'>;
   readonly #host: Pick<VirtualHost, 'later'>;
   readonly #waiting = new Set<() => void>();
 
-  constructor(host: Pick<VirtualHost, 'later'>) {
+  constructor(pod: Pick<VirtualPod, 'wake'>, host: Pick<VirtualHost, 'later'>) {
+    this.#pod = pod;
     this.#host = host;
   }
 
   /** `ask`s for each in its time: the first at once, so that the pod's clock moves until the last has come. */
   each<Call extends { readonly ms: number }, Report>(calls: readonly Call[], ask: (call: Call, index: number) => Promise<Report>): Promise<Report[]> {
     const first_ms = Math.min(...calls.map(({ ms }) => ms));
-    return Promise.all(calls.map((call, index) => this.#at(call.ms - first_ms, () => ask(call, index))));
+    const asked = calls.map((call, index) => this.#at(call.ms - first_ms, () => ask(call, index)));
+    // Of the first ones perhaps none has asked: who is gone before he asks leaves the clock where it stands.
+    this.#pod.wake();
+    return Promise.all(asked);
   }
 
   /** The clock stands still from now on: who has not come yet comes now, to hear why. */

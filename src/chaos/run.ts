@@ -55,7 +55,7 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   const { host } = control;
   const violations: Violation[] = [];
   let events = 0;
-  const arrivals = new Arrivals(host);
+  const arrivals = new Arrivals(pod, host);
   const step = control.step.bind(control);
   control.step = () => {
     try {

@@ -161,6 +161,8 @@ describe('calls, changes of shape and rebalances', () => {
     const held = await chaos.run({ ...late, calls: CALLS.map((call, index) => ({ ...call, ms: 3 * index })) });
     expect(held.verdict).toBe('held');
     expect(held.calls_ended_ms).toBeGreaterThan(6);
+    const gone = await chaos.run({ ...plan(SPLIT, { kind: 'client-gone', call: 0 }), calls: CALLS.map((call, index) => ({ ...call, ms: index })) });
+    expect(gone.calls.map(({ code }) => code)).toEqual(['cancelled', 'finished', 'finished']);
     const failed = await chaos.run({
       ...plan(SPLIT, { kind: 'message-duplicated', type: 'STEP_DONE', at: { ms: 0 }, for_ms: 500 }),
       calls: CALLS.map((call, index) => ({ ...call, ms: 100 * index })),
