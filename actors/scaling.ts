@@ -65,8 +65,13 @@ type Scaling = Input & {
 const text = ({ attention, experts }: Shape): string => `${attention} DP groups${experts > 0 ? ` and ${experts} expert NPUs` : ''}`;
 const failure = (code: ErrorRecord['code'], { attention, experts, wanted }: Scaling, why: string): ErrorRecord => ({
   code,
-  message: `scale: from ${text({ attention, experts })} to ${text(wanted)} ${why}: the shape is the old one`,
+  message: `scale: from ${text({ attention, experts })} to ${text(wanted)} ${why}; ${text({ attention, experts })} serve, as before`,
   param: null,
+});
+/** Whoever asked has set it. `waited`: for what, in which state. */
+const overdue = (context: Scaling, waited: string): ErrorRecord => ({
+  ...failure('deadline_exceeded', context, `took more than ${context.deadline_ms / 1000} s (deadline_ms), which were over while ${waited}`),
+  param: 'deadline_ms',
 });
 
 const tell = (messageOf: (context: Scaling) => Commands['send']['message']) => ({
@@ -135,9 +140,7 @@ export const scaling = setup({
         event.type === 'FURNISHED' && event.query === context.query && event.error === null ? bare.filter((npu) => npu !== event.npu) : bare,
     }),
     noteQuery: assign({ query: ({ context }) => context.query + 1 }),
-    noteOverdue: assign({
-      error: ({ context }) => failure('deadline_exceeded', context, `took more than ${context.deadline_ms / 1000} s`),
-    }),
+    noteOverdue: assign({ error: ({ context }, waited: string) => overdue(context, waited) }),
     noteFailure: assign({
       error: ({ context, event }) =>
         'error' in event && event.error !== null ? failure(event.error.code, context, `failed (${event.error.message})`) : context.error,
@@ -210,7 +213,10 @@ export const scaling = setup({
         FURNISHED: { actions: 'noteFurnished' },
         // Whose worker was lost did not hear of it.
         SCALE_RETRY: { target: 'furnishing', reenter: true },
-        SCALE_OVERDUE: { target: 'stable', actions: ['noteOverdue', clearOthers, answer] },
+        SCALE_OVERDUE: {
+          target: 'stable',
+          actions: [{ type: 'noteOverdue', params: 'NPUs were given weights (furnishing)' }, clearOthers, answer],
+        },
       },
     },
     claiming: {
@@ -220,7 +226,10 @@ export const scaling = setup({
         SCALE: refuse,
         MAP_GRANTED: { guard: 'isAnswer', target: 'placing', actions: 'noteEntry' },
         MAP_REFUSED: { guard: 'isAnswer', target: 'stable', actions: ['noteFailure', clearOthers, answer] },
-        SCALE_OVERDUE: { target: 'stable', actions: ['noteOverdue', clearOthers, answer, 'noteQuery'] },
+        SCALE_OVERDUE: {
+          target: 'stable',
+          actions: [{ type: 'noteOverdue', params: 'the expert map was waited for (claiming)' }, clearOthers, answer, 'noteQuery'],
+        },
       },
     },
     placing: {
@@ -230,7 +239,7 @@ export const scaling = setup({
         SCALE: refuse,
         EXPERTS_PLACED: [{ guard: 'arePlaced', target: 'changing' }, { guard: 'areNotPlaced', target: 'replacing', actions: 'noteFailure' }, {}],
         MAP_TAKEN: { target: 'replacing', actions: ['noteFailure', 'noteTaken'] },
-        SCALE_OVERDUE: { target: 'replacing', actions: 'noteOverdue' },
+        SCALE_OVERDUE: { target: 'replacing', actions: { type: 'noteOverdue', params: 'experts moved (placing)' } },
       },
     },
     changing: {
@@ -239,7 +248,7 @@ export const scaling = setup({
       on: {
         SCALE: refuse,
         SERVING: { guard: 'isAsWanted', target: 'stable', actions: ['noteShape', clearOthers, answer] },
-        SCALE_OVERDUE: { target: 'regrouping', actions: 'noteOverdue' },
+        SCALE_OVERDUE: { target: 'regrouping', actions: { type: 'noteOverdue', params: 'DP groups came to serve or gave back what they had (changing)' } },
       },
     },
     regrouping: {

@@ -14,7 +14,7 @@ import { MinipodError } from '../protocol/errors.ts';
 import { VERSION } from '../protocol/version.ts';
 import { Admission, type Lease } from './admission.ts';
 import { bearerAuth } from './auth.ts';
-import { type JsonObject, readJson } from './body.ts';
+import { type JsonObject, readJson, readJsonIfAny } from './body.ts';
 import { chatCompletions } from './chat.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { completions } from './completions.ts';
@@ -111,6 +111,7 @@ export function createApp(
   if (options.api_key !== undefined) app.use(bearerAuth(options.api_key));
 
   const json = async (c: Context<Env>): Promise<JsonObject> => readJson(c.req.raw, options.body_limit_bytes);
+  const jsonIfAny = async (c: Context<Env>): Promise<JsonObject> => readJsonIfAny(c.req.raw, options.body_limit_bytes);
   route(app, '/health', { GET: () => health(service) });
   route(app, '/version', { GET: () => Response.json({ version: VERSION }) });
   const lookAtExperts = expertsLookedAt(pod, options.expert_metrics, report);
@@ -134,11 +135,11 @@ export function createApp(
   route(app, '/admin/rebalance', {
     POST: async (c) => {
       checkAdmin(service);
-      const { force = false } = parseOptions(rebalanceSchema, c.req.raw.body === null ? {} : await json(c), 'rebalance');
+      const { force = false } = parseOptions(rebalanceSchema, await jsonIfAny(c), 'rebalance');
       return Response.json({ outcomes: await pod.rebalance({ force }) });
     },
   });
-  route(app, '/admin/scale', { POST: async (c) => scale(service, await json(c)) });
+  route(app, '/admin/scale', { POST: async (c) => scale(service, await jsonIfAny(c)) });
   route(app, '/scale_elastic_ep', { POST: async (c) => scaleElastic(service, await json(c)) });
   route(app, '/is_scaling_elastic_ep', { POST: () => isScaling(service) });
   route(app, '/experts', { GET: (c) => experts(service, c.req.query('measure')) });

@@ -15,7 +15,18 @@ const decoder = new TextDecoder('utf-8', { fatal: true });
 
 export async function readJson(request: Request, limitBytes: number): Promise<JsonObject> {
   checkContentType(request.headers);
+  return objectIn(await readBytes(request, limitBytes));
+}
+
+/** Nothing at all is an object without fields, whatever it is said to be. */
+export async function readJsonIfAny(request: Request, limitBytes: number): Promise<JsonObject> {
   const bytes = await readBytes(request, limitBytes);
+  if (bytes.length === 0) return {};
+  checkContentType(request.headers);
+  return objectIn(bytes);
+}
+
+function objectIn(bytes: Uint8Array): JsonObject {
   const value = parse(bytes);
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new ApiError(400, 'The body must be a JSON object.');
   inspect(value);

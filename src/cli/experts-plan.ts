@@ -16,6 +16,7 @@ import { type Column, table } from './columns.ts';
 import { loadsOf, readLoads, readMap, tableNamed } from './loads-file.ts';
 import { note, print, printJson } from './output.ts';
 import { positive } from './trace-arguments.ts';
+import { INCOMPLETE } from './trace-end.ts';
 import { UsageError } from './usage-error.ts';
 
 type PlanFlags = {
@@ -60,7 +61,7 @@ export function addPlanCommand(experts: Command, setExitCode: (code: number) => 
 }
 
 async function plans(file: string, flags: PlanFlags): Promise<number> {
-  const tables = readLoads(file);
+  const { tables, isWhole } = readLoads(file);
   const planned = tableNamed(tables, file, flags.table);
   const scored = flags.score === undefined ? planned : tableNamed(tables, file, flags.score);
   const loads = loadsOf(planned, file);
@@ -78,7 +79,7 @@ async function plans(file: string, flags: PlanFlags): Promise<number> {
   const named = { planned_on: planned.name, scored_on: scored.name };
   if (flags.json) await printJson({ ...named, shape, windows: loads.windows, present: before, plans: rows.map(inJson) });
   else await print(`${headline(named, shape, loads, before)}\n\n${table(rows, COLUMNS, COLUMNS.length - 1).join('\n')}\n`);
-  return 0;
+  return isWhole ? 0 : INCOMPLETE;
 }
 
 /** `install`: layers whose plan is predicted better than what is there, on the loads that it was made on. */
@@ -152,6 +153,7 @@ const EXAMPLES = `
 Policies: native (no replicas), fixed_primaries (xDeepServe §4.5), hierarchical and global (DeepSeek EPLB).
 The busiest rank's tokens over the mean rank's, mean of the layers, is what a layer's time grows by; 1 is even. A plan is worth installing in the layers
 where it is predicted better than the present map. Slots that get what their rank holds already are moved, but no weights move for them.
+Exit code 3: the routing trace is damaged, unfinished, or recording stopped before the run did.
 
 Examples:
   $ minipod experts plan loads.json --ranks 32 --slots 288 --nodes 4 --groups 8

@@ -29,11 +29,17 @@ const mapSchema = z.object({ physical_to_logical_map: z.array(z.array(z.int()).m
 /** `name`: the keys that lead to it; of a file that is one table its own name. */
 export type LoadsTable = { readonly name: string; readonly windows: readonly (readonly (readonly number[])[])[] };
 
+/** `isWhole`: false of a trace that is damaged, unfinished, or of a part of its run. */
+export type LoadsFile = { readonly tables: readonly LoadsTable[]; readonly isWhole: boolean };
+
 /** @throws `invalid_request` for a file that cannot be read or holds no loads */
-export function readLoads(file: string): readonly LoadsTable[] {
+export function readLoads(file: string): LoadsFile {
   const head = bytesOf(file, 4);
   if (head[0] === TRACE_MAGIC[0] && head[1] === TRACE_MAGIC[1]) return routedTables(file);
-  if (isTorchFile(head)) return [{ name: file, windows: torchWindows(file) }];
+  return { tables: isTorchFile(head) ? [{ name: file, windows: torchWindows(file) }] : namedTables(file), isWhole: true };
+}
+
+function namedTables(file: string): LoadsTable[] {
   const tables = tablesIn(readJson(file), []);
   if (tables.length === 0)
     throw refuse(file, 'there are no loads in it, which are numbers as [layer][expert] or [window][layer][expert], under any name or none');
@@ -41,14 +47,14 @@ export function readLoads(file: string): readonly LoadsTable[] {
 }
 
 /** The whole trace has the file's name, which is what is meant where nothing else is asked for. */
-function routedTables(file: string): LoadsTable[] {
+function routedTables(file: string): LoadsFile {
   using reader = RoutingTraceReader.open(file);
   const { all, prefill, decode, first_half, second_half, incomplete } = readRoutingLoads(reader);
   if (incomplete !== null) note(`minipod: ${file}: ${incomplete}; what is before is counted`);
   const tables = Object.entries({ [file]: all, prefill, decode, first_half, second_half });
   const counted = tables.filter(([, loads]) => loads.some((row) => row.some((load) => load > 0)));
   if (counted.length === 0) throw refuse(file, 'there is no routed token in it');
-  return counted.map(([name, loads]) => ({ name, windows: [loads] }));
+  return { tables: counted.map(([name, loads]) => ({ name, windows: [loads] })), isWhole: incomplete === null };
 }
 
 function torchWindows(file: string): number[][][] {

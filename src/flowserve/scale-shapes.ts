@@ -99,7 +99,10 @@ export function shapeAskedFor(
   serving: (Shape & { readonly executor: number; readonly nodes: number }) | null,
 ): Shape {
   if (serving === null)
-    return refuse('scale', 'the pod keeps no room to change its shape; createPod({ scale_max: { attention: N } }) reserves memory for up to N DP groups');
+    return refuse(
+      'scale',
+      'the pod keeps no room to change its shape: minipod serve --scale-max attention=N, or createPod({ scale_max: { attention: N } }), reserves memory for up to N DP groups at start',
+    );
   const { executor, nodes } = serving;
   if (options.executor !== undefined && executorNamed(topology, options.executor, 'executor') !== executor)
     return refuse('executor', `the pod keeps room to change task executor ${executor} (${executors[executor]?.role}), not ${options.executor} (scale_max)`);

@@ -2,6 +2,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createApp } from '../../src/api/index.ts';
 import { createPod, type Pod } from '../../src/index.ts';
+import type { Mail } from '../../src/runtime/cast.ts';
+import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { type App, ask, post, refusal } from './ask.ts';
 import { FakePod } from './fake-pod.ts';
 
@@ -41,6 +43,40 @@ describe('routes that change the shape of a pod', () => {
     const before = (await pod.stats()).scaling;
     expect(await refusal(app, path, body)).toMatchObject({ status: 400, type: 'invalid_request_error', param, message: expect.stringContaining(why) });
     expect((await pod.stats()).scaling).toEqual(before);
+  });
+
+  it('should take a request with no body, whatever it is said to be, for one that names nothing', async () => {
+    const fakes = createApp(new FakePod());
+    for (const headers of [{}, { 'content-type': 'application/json' }, { 'content-length': '0' }])
+      for (const path of ['/admin/scale', '/admin/rebalance'])
+        expect((await fakes.request(path, { method: 'POST', headers, body: '' })).status, `${path} ${JSON.stringify(headers)}`).toBe(200);
+    expect(await refusal(app, '/admin/scale', '{"attention":')).toMatchObject({ status: 400, message: expect.stringContaining('not valid JSON') });
+    const plain = await app.request('/admin/scale', { method: 'POST', body: '{"attention":2}', headers: { 'content-type': 'text/plain' } });
+    expect(plain.status).toBe(415);
+  });
+
+  it('should say whose deadline has passed, in which state, and what serves, and not that the server failed', async () => {
+    const topology = 'moe-attention:domains=1x2,experts=2';
+    await using slow = (await createPod({ clock: 'virtual', kernels: 'hash', topology, scale_max: { attention: 4, experts: 4 } })) as VirtualPod;
+    const failures: unknown[] = [];
+    const server = createApp(slow, { onError: (error) => void failures.push(error) });
+    const transmit = (mail: Mail) => [{ mail, delay_ns: 20e6, keepsOrder: true }];
+    slow.control.host.disturbance = { meet: () => {}, transmit, timer_ms: (_, ms) => ms, step_ns: (_, ns) => ns };
+    const answer = await refusal(server, '/admin/scale', { experts: 4, deadline_ms: 50 });
+    expect(answer).toMatchObject({ status: 504, param: 'deadline_ms', code: 'deadline_exceeded' });
+    expect(answer.message).toMatch(
+      /from 2 DP groups and 2 .* took more than 0.05 s \(deadline_ms\), which were over while .* \(placing\); 2 DP groups and 2 expert NPUs serve, as before/,
+    );
+    expect(failures).toEqual([]);
+    expect((await slow.stats()).scaling).toMatchObject({ attention: { serving: 2 }, experts: { serving: 2 } });
+  });
+
+  it('should say on the command line’s terms too how room is kept', async () => {
+    await using small = await createPod({ clock: 'virtual', kernels: 'hash' });
+    expect(await refusal(createApp(small), '/admin/scale', { attention: 2 })).toMatchObject({
+      status: 400,
+      message: expect.stringContaining('--scale-max attention=N'),
+    });
   });
 
   it('should refuse to move experts in a pod that does not balance them', async () => {

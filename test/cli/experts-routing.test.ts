@@ -72,6 +72,7 @@ describe('minipod experts routing', () => {
     const { stdout, code } = await experts('routing', cut, '--json');
     expect(code).toBe(3);
     expect((JSON.parse(stdout) as Summary).incomplete).toMatch(/end/);
+    expect((await experts('plan', cut, '--ranks', '2', '--slots', '34')).code).toBe(3);
     await expect(experts('routing', folder.file('nope'))).rejects.toThrow(/no such file/);
   });
 });

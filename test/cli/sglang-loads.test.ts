@@ -9,7 +9,7 @@ import { readPickle } from '../../src/cli/torch-pickle.ts';
 import { runs } from '../property-runs.ts';
 
 const fileOf = (name: string): string => fileURLToPath(new URL(`./sglang/${name}.pt`, import.meta.url));
-const windowsOf = (name: string): readonly (readonly (readonly number[])[])[] => tableNamed(readLoads(fileOf(name)), fileOf(name), undefined).windows;
+const windowsOf = (name: string): readonly (readonly (readonly number[])[])[] => tableNamed(readLoads(fileOf(name)).tables, fileOf(name), undefined).windows;
 
 const FIRST = [
   [0, 0, 0, 0],
@@ -38,7 +38,7 @@ describe('a dump of SGLang’s recorder', () => {
         [0, 0, 3, 3],
       ],
     ]);
-    expect(loadsOf(tableNamed(readLoads(fileOf('sglang-stat')), '', undefined), '')).toMatchObject({ windows: 2, layers: 3, experts: 4 });
+    expect(loadsOf(tableNamed(readLoads(fileOf('sglang-stat')).tables, '', undefined), '')).toMatchObject({ windows: 2, layers: 3, experts: 4 });
   });
 
   it('should not call what a pickle names, and say so', () => {
