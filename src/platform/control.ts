@@ -332,12 +332,12 @@ export class Control {
   }
 
   #receive(peer: number, { to, from, message, cause }: ReceivedMail): void {
-    if (roleOf(to) === 'control') this.#receiveThread(peer === CALLER_THREAD ? CALLER_PEER : idOf(from), message as ThreadMessage);
+    if (roleOf(to) === 'control') this.#receiveThread(peer === CALLER_THREAD ? CALLER_PEER : idOf(from), message as ThreadMessage | ControlMessage);
     else if (peer === CALLER_THREAD) this.#frontend.receiveCaller(message as CallerToPod);
     else this.#host.send(to, from, message as Message, cause);
   }
 
-  #receiveThread(worker: number, message: ThreadMessage): void {
+  #receiveThread(worker: number, message: ThreadMessage | ControlMessage): void {
     switch (message.type) {
       case 'THREAD_STARTED':
         this.#workers.started(worker);
@@ -350,6 +350,11 @@ export class Control {
         break;
       case 'KV_EVENTS_READ':
         this.kvEvents.answered(message);
+        break;
+      // Who watches lives on workers too.
+      case 'SUSPECTED':
+      case 'TRUSTED':
+        this.#hear(message);
         break;
       default:
         assert(false, `the control thread was sent ${message.type}`);
