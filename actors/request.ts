@@ -90,7 +90,7 @@ export const request = setup({
     absolve: assign({ suspicion: ({ context }) => context.doubt }),
   },
   guards: {
-    isLost: ({ event }) => event.type === 'JOB_FAILED' && event.error.code === 'worker_lost',
+    isLost: ({ event }) => event.type === 'JOB_FAILED' && (event.error.code === 'worker_lost' || event.error.code === 'worker_ended'),
     isSuspect: ({ context }) => context.suspicion > SUSPICION_MAX,
     hasComeFurther: ({ context, event }) => event.type === 'REPLACED' && hasComeFurther(context.sequences, event.sequences),
     cannotGoOn: ({ event }) => event.type === 'REPLACED' && event.error !== null,
@@ -169,7 +169,11 @@ export const request = setup({
         },
         replacing: {
           entry: [
-            assign({ suspicion: ({ context: { suspicion, doubt } }) => suspicion + doubt }),
+            // Whose worker was ended with a lost one is above suspicion.
+            assign({
+              suspicion: ({ context: { suspicion, doubt }, event }) =>
+                suspicion + (event.type === 'JOB_FAILED' && event.error.code === 'worker_lost' ? doubt : 0),
+            }),
             { type: 'send', params: ({ context }) => ({ to: context.job_executor, message: replace(context.self) }) },
           ],
           on: {

@@ -10,6 +10,7 @@ import { speculativeConfigSchema } from './flowserve/drafters/speculative-config
 import { REASONING_PARSERS, TOOL_CALL_PARSERS } from './flowserve/parsers/formats.ts';
 import { MinipodError } from './protocol/errors.ts';
 import { KV_CACHE_DTYPES, numericsOf, WIRE_DTYPES } from './protocol/numerics.ts';
+import { RECOVERIES } from './protocol/recovery.ts';
 import { JOB_EXECUTORS_MAX } from './protocol/request-ids.ts';
 import { EXECUTOR_ROLES, KV_FABRICS, SCHEDULES } from './protocol/topology.ts';
 import { firstIssue, inWords } from './protocol/value-words.ts';
@@ -184,6 +185,11 @@ const podOptions = z.strictObject({
    * Memory kept for successors of workers that hang and cannot be stopped, one worker's NPUs each. Node stops any thread; Deno does not stop one that runs.
    */
   spare_workers: z.int().min(0).max(LIMITS.spare_workers_max).default(0),
+  /**
+   * What is done where a worker is lost. `fine-grained`: it has a successor, what it computed goes on elsewhere. `restart`, the baseline to compare with: all
+   * workers end and begin anew, those that decode first, and all requests are computed anew from their records. Default: `fine-grained`. No token depends on it.
+   */
+  recovery: z.enum(RECOVERIES).optional(),
   /**
    * Job executors, each on a thread of its own: the first on the control thread, the others on workers, so at most one more than those. Each new request goes to
    * one at random. Default: 2, or 1 where there is one worker: with that all NPUs die, and nothing is left that could go on.

@@ -32,6 +32,7 @@ const PLAINER: readonly ((pod: ChaosPlan['pod']) => ChaosPlan['pod'] | null)[] =
     'micro_batches',
     'schedule',
     'speculative_config',
+    'recovery',
     'workers',
   ].map(without),
 ];

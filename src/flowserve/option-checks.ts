@@ -44,7 +44,9 @@ export function checkOptions({ moe }: ModelShape, deployment: Deployment, option
   checkCache(deployment, options);
 }
 
-function checkThreads({ npus }: Deployment, { workers, job_executors }: PlanOptions): void {
+function checkThreads({ npus }: Deployment, { workers, job_executors, recovery }: PlanOptions): void {
+  if (recovery !== undefined && workers === 1)
+    refuse('recovery', `'${recovery}' is about workers that live on where one is lost, and there is 1: use 2 or more`);
   if (workers > npus.length) refuse('workers', `${workers} threads for ${npus.length} NPUs; an NPU lives on one worker, so use at most ${npus.length}`);
   const most = Math.min(JOB_EXECUTORS_MAX, 1 + workers);
   if (job_executors > most)

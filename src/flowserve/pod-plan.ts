@@ -15,6 +15,7 @@ import type { Checkpoint } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import { numericsOf } from '../protocol/numerics.ts';
+import type { Recovery } from '../protocol/recovery.ts';
 import { type Deployment, deploy, type KvFabric, type Schedule, type Topology } from '../protocol/topology.ts';
 import { CALLER_THREAD, CONTROL_THREAD, dealtOutByKind, diesOf, type Hosting, type Scaled, seatsOf } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
@@ -34,6 +35,8 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly npu_workers?: readonly number[] | undefined;
   readonly workers: number;
   readonly spare_workers: number;
+  /** What is done where a worker is lost; missing: it alone begins anew. */
+  readonly recovery?: Recovery | undefined;
   readonly job_executors: number;
   /** Missing: its shape does not change. Else the topology is the one that it begins with. */
   readonly scale_max?: ScaleMax | undefined;
@@ -181,6 +184,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
     deployment,
     workers,
     spare_workers,
+    ...(options.recovery !== undefined && { recovery: options.recovery }),
     job_executors,
     worker_of_npu: workersOf(deployment, scaled, workers, options.npu_workers),
     ...(scaled !== null && { scaled }),

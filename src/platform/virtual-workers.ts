@@ -18,7 +18,9 @@ import { CLUSTER_MANAGERS, type Directory } from '../runtime/directory.ts';
 import type { VirtualHost } from '../runtime/virtual-host.ts';
 import { birthOfController } from './births.ts';
 import type { MachineNpus } from './machine.ts';
+import { restartStages } from './restart-stages.ts';
 import { Suspicions } from './suspicions.ts';
+import { endedError, lostError } from './worker-errors.ts';
 
 /** From a thread's loss to the first act of the next one: what starting one takes (DESIGN.md). */
 const RESTART_NS = 30_000_000;
@@ -39,6 +41,9 @@ export class VirtualWorkers {
   readonly #ports: VirtualWorkersPorts;
   /** Those that are lost. */
   readonly #restarting = new Set<number>();
+  /** Of those that begin anew all together: what each one's successor begins with; and how often that was begun. */
+  readonly #successors = new Map<number, () => void>();
+  #restarts = 0;
   /** Those who do not hear of losses now. */
   #deaf = 0;
   /** Workers that were lost since a link to them was broken. */
@@ -91,26 +96,57 @@ export class VirtualWorkers {
   /** All that lives on the worker dies, as with its thread. False: it has not begun anew since the last time. */
   lose(worker: number, reason: string): boolean {
     if (this.#restarting.has(worker)) return false;
+    const { hosting } = this.#ports.plan;
+    const beginAnew = this.#loseOne(worker, lostError(worker, reason));
+    if (hosting.recovery === 'restart') this.#restartAll(worker, beginAnew);
+    else this.#later(worker, beginAnew);
+    this.onLost?.(worker);
+    return true;
+  }
+
+  /** All others end, too; then they begin in stages. Who is lost meanwhile has all of it begin once more. */
+  #restartAll(lost: number, beginAnew: () => void): void {
+    this.#successors.set(lost, beginAnew);
+    this.#restarting.add(lost);
+    const stages = restartStages(this.#ports.plan.hosting);
+    for (const worker of stages.flat()) {
+      if (this.#restarting.has(worker)) continue;
+      this.#successors.set(worker, this.#loseOne(worker, endedError(worker, lost)));
+      this.#restarting.add(worker);
+      this.onLost?.(worker);
+    }
+    this.#beginStage(stages, ++this.#restarts);
+  }
+
+  #beginStage([stage = [], ...others]: readonly (readonly number[])[], restart: number): void {
+    this.#startLater(() => {
+      if (restart !== this.#restarts) return;
+      for (const worker of stage) {
+        // Of controllers alone that were lost another one answers.
+        const beginAnew = this.#successors.get(worker);
+        if (!this.#successors.delete(worker)) continue;
+        this.#restarting.delete(worker);
+        beginAnew?.();
+      }
+      if (others.length > 0) this.#beginStage(others, restart);
+    });
+  }
+
+  /** Returns what its successor begins with. */
+  #loseOne(worker: number, error: ErrorRecord): () => void {
     const { plan, directory, host, npus } = this.#ports;
     const lost = directory.npusOfWorker(worker);
     const thread = directory.threadOfWorker(worker);
     const beginAnew = this.#loseActors(worker, (actor) => ON_WORKERS.has(roleOf(actor)) && directory.threadOf(actor) === thread);
     npus.lose(worker);
     this.#ports.forget(lost);
-    const error: ErrorRecord = {
-      code: 'worker_lost',
-      message: `worker ${worker} failed while it held the request: ${reason}; the request may be sent again`,
-      param: null,
-    };
     for (const npu of lost) host.send(address('task-executor', executorOfNpu(plan.hosting.deployment, npu).id), 'control/0', npuLost(npu, error));
     this.#tellOfControllers(worker);
-    this.#later(worker, () => {
+    return () => {
       beginAnew();
       this.spawnControllers(worker);
       npus.restart(worker);
-    });
-    this.onLost?.(worker);
-    return true;
+    };
   }
 
   /** What one of them sent the other has never come: as at a ring that holds rubbish, its reader's worker ends, or its writer's where the control thread reads. */

@@ -8,6 +8,8 @@
  * rings zeroed, its seat's queue pairs closed (network-card.ts) and the successor started on them; and only when that one has attached do the survivors attach. Deno does not stop a terminated thread
  * that runs: then all that it could write stays in quarantine, and its successor gets other memory, until it acknowledges its stop word after all.
  * Whichever worker is silent in this handshake is given up in its turn; the caller's thread, which lets go of rings too, is waited for, however busy it is.
+ *
+ * With `recovery: 'restart'` all others are given up with a lost worker; when the last has ended they begin one after the other, decode first.
  * @module
  */
 import type { Worker } from 'node:worker_threads';
@@ -18,59 +20,24 @@ import type { PodPlan } from '../flowserve/pod-plan.ts';
 import { address } from '../protocol/address.ts';
 import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
 import { threadPeerLost, threadPeerRestarted } from '../protocol/threads.ts';
-import type { Cancel, Clock, Timers } from '../runtime/clock.ts';
-import { CALLER_THREAD, type Directory, type Seat, seatsOf } from '../runtime/directory.ts';
+import { CALLER_THREAD, type Seat, seatsOf } from '../runtime/directory.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
-import type { MessagePort } from '../runtime/message-port.ts';
 import type { ControlHandle } from './control-handle.ts';
-import type { NetworkCardKeeper } from './network-card.ts';
-import type { Recordings } from './recording.ts';
 import { RESTART_PERIOD_MS, RESTARTS_MAX, RestartIntensity } from './restart-intensity.ts';
+import { restartStages } from './restart-stages.ts';
 import { SeatRegions } from './seat-regions.ts';
 import { SpareSeats } from './spare-seats.ts';
 import { HANDSHAKE_DEADLINE_MS, SILENT_GRACE_MS, STOP_DEADLINE_MS, STOP_GRACE_MS, TERMINATION_DEADLINE_MS } from './worker-deadlines.ts';
+import { endedError, lostError } from './worker-errors.ts';
+import { hasBegun, newThread, type Thread } from './worker-life.ts';
 import { epochsOf, startWorkerThread } from './worker-start.ts';
+import type { WorkersPorts } from './workers-ports.ts';
 
 /** Node ends a terminated thread before it says that it exited. Deno (2.9.6) says so at once, and a busy thread was seen writing 9 s later. */
 const TERMINATION_IS_PROOF = !('Deno' in globalThis);
 
-const NOTHING: Cancel = () => {};
 /** Among those who let go of a lost worker's rings, beside the other workers: the caller's thread, to which its text went. */
 export const CALLER_PEER = -1;
-
-export type WorkersPorts = {
-  readonly clock: Clock;
-  readonly timers: Timers;
-  readonly port: MessagePort;
-  /** For a life that begins: to whom its acts are shown. */
-  readonly recordings: Pick<Recordings, 'newActRings' | 'newRoutingRing'>;
-  readonly directory: Directory;
-  readonly network: Pick<NetworkCardKeeper, 'linesOf' | 'release'>;
-  /** What a worker thread runs. */
-  readonly entry: URL;
-  readonly onLost: (worker: number, error: ErrorRecord) => void;
-  /** Loads what the worker's NPUs need onto the dies of a seat, and says where it lies. */
-  readonly furnish: (worker: number, seat: Seat) => PodPlan['layouts'];
-  /** The pod cannot go on. */
-  readonly onGivenUp: (error: MinipodError) => void;
-};
-
-type Thread = {
-  handle: Worker;
-  seat: Seat;
-  layouts: PodPlan['layouts'];
-  state: 'starting' | 'running' | 'lost' | 'stopped';
-  /** Of a lost thread: `free`, its seat or another one is ready for its successor. */
-  end: 'unknown' | 'free';
-  isTerminated: boolean;
-  readonly detached: Set<number>;
-  error: Error | null;
-  isRestart: boolean;
-  /** What is done next if nothing is heard of it. */
-  cancel: Cancel;
-  /** Of a lost thread: until when its peers must have let go of its rings. */
-  cancelHandshake: Cancel;
-};
 
 export class Workers {
   readonly #plan: PodPlan;
@@ -82,6 +49,8 @@ export class Workers {
   readonly #regions: SeatRegions;
   readonly #spares: SpareSeats;
   readonly #restarts = new RestartIntensity();
+  /** In which order all begin anew. */
+  readonly #stages: readonly number[];
   #isClosing = false;
   #callerHasRings = false;
 
@@ -92,6 +61,7 @@ export class Workers {
     this.#origin_ms = origin_ms;
     this.#ports = ports;
     this.#regions = new SeatRegions(plan, space);
+    this.#stages = restartStages(plan.hosting).flat();
     this.#spares = new SpareSeats(seatsOf(plan.hosting).slice(plan.workers), { control: space.control, regions: this.#regions, timers: ports.timers });
   }
 
@@ -100,10 +70,7 @@ export class Workers {
       const layouts = this.#ports.directory.npusOfWorker(worker).map((npu) => this.#plan.layouts[npu] as PodPlan['layouts'][number]);
       this.#regions.name(seat, this.#ports.directory.npusOfWorker(worker));
       const handle = this.#spawn(worker, seat, layouts);
-      this.#threads.push({
-        ...{ handle, seat, layouts, state: 'starting', end: 'unknown', isTerminated: false, detached: new Set(), error: null, isRestart: false },
-        ...{ cancel: NOTHING, cancelHandshake: NOTHING },
-      });
+      this.#threads.push(newThread(handle, seat, layouts));
     }
   }
 
@@ -161,12 +128,14 @@ export class Workers {
    * memory goes into quarantine.
    */
   giveUp(worker: number, reason: string, grace_ms = STOP_GRACE_MS): void {
+    if (hasBegun(this.#thread(worker)) && !this.#isClosing) this.#giveUp(worker, lostError(worker, `it was given up, since ${reason}`), grace_ms);
+  }
+
+  #giveUp(worker: number, error: ErrorRecord, grace_ms: number): void {
     const thread = this.#thread(worker);
-    const mayBe = thread.state === 'running' || (thread.state === 'starting' && thread.isRestart);
-    if (!mayBe || this.#isClosing) return;
     const { handle } = thread;
     // First the epochs: what it does when it meets its stop word, such as an answer that says that its experts failed, must not count either.
-    this.#lose(worker, `it was given up, since ${reason}`, false);
+    this.#lose(worker, error, false);
     this.#space.control.stop(thread.seat.thread);
     this.#later(thread, grace_ms, () => {
       thread.isTerminated = true;
@@ -262,7 +231,7 @@ export class Workers {
     }
     const hasStarted = thread.state !== 'starting' || thread.isRestart;
     const reason = thread.error === null ? `it exited with code ${code}` : thread.error.message;
-    if (thread.state !== 'lost') this.#lose(worker, reason, true);
+    if (thread.state !== 'lost') this.#lose(worker, lostError(worker, reason), true);
     if (!hasStarted) {
       this.#giveUpPod(`worker ${worker} did not start: ${reason}`);
       return;
@@ -288,13 +257,8 @@ export class Workers {
    * From here on nothing counts that the thread wrote or writes; what it held is computed elsewhere. Of one that has ended by itself the caller still reads the
    * tokens that lie in its ring. Nobody waits for that: what a job executor computes again meanwhile is the same, and told once.
    */
-  #lose(worker: number, reason: string, hasEnded: boolean): void {
+  #lose(worker: number, error: ErrorRecord, hasEnded: boolean): void {
     const thread = this.#thread(worker);
-    const error: ErrorRecord = {
-      code: 'worker_lost',
-      message: `worker ${worker} failed while it held the request: ${reason}; the request may be sent again`,
-      param: null,
-    };
     this.#space.control.raiseEpoch(thread.seat.thread);
     this.#regions.raiseEpochs(thread.seat);
     thread.cancel();
@@ -307,13 +271,20 @@ export class Workers {
     for (const other of this.#threads) other.detached.delete(worker);
     this.#links().detach(thread.seat.thread);
     this.#ports.onLost(worker, error);
-    if (!this.#restarts.allows(this.#ports.clock.now_ms())) {
-      this.#giveUpPod(`workers died ${RESTARTS_MAX + 1} times within ${RESTART_PERIOD_MS / 1000} s; the last: ${reason}`);
+    const wasEnded = error.code === 'worker_ended';
+    if (!wasEnded && !this.#restarts.allows(this.#ports.clock.now_ms())) {
+      this.#giveUpPod(`workers died ${RESTARTS_MAX + 1} times within ${RESTART_PERIOD_MS / 1000} s; the last: ${error.message}`);
       return;
     }
     for (const peer of this.#survivors(worker)) this.#tell(peer, threadPeerLost(worker, hasEnded));
     if (this.#callerHasRings) this.#tellCaller(threadPeerLost(worker, hasEnded));
     thread.cancelHandshake = this.#ports.timers.after(HANDSHAKE_DEADLINE_MS, () => this.#giveUpSilent(worker));
+    if (!wasEnded && this.#plan.hosting.recovery === 'restart') this.#endOthers(worker);
+  }
+
+  /** All begin anew. Who is well is given up like one that hangs: what its steps say when they meet the stop word must not count. */
+  #endOthers(lost: number): void {
+    for (const [worker, thread] of this.#threads.entries()) if (hasBegun(thread)) this.#giveUp(worker, endedError(worker, lost), STOP_GRACE_MS);
   }
 
   /** Survivors that have not let go of a lost worker's rings hang themselves. */
@@ -360,7 +331,16 @@ export class Workers {
     return [...(thread.end === 'unknown' ? ['its end'] : []), ...peers, ...caller];
   }
 
-  #restartIfFree(worker: number): void {
+  /** Of those that begin anew all together whose turn it is, when the last of them has ended; else the one that has got free. */
+  #nextAfter(worker: number): number | null {
+    if (this.#plan.hosting.recovery !== 'restart') return worker;
+    if (this.#threads.some(({ state, end }) => state === 'lost' && end === 'unknown')) return null;
+    return this.#stages.find((next) => this.#threads[next]?.state === 'lost') ?? null;
+  }
+
+  #restartIfFree(freed: number): void {
+    const worker = this.#nextAfter(freed);
+    if (worker === null) return;
     const thread = this.#thread(worker);
     // A successor started while the pod closes would never be told to stop.
     if (this.#isClosing || thread.state !== 'lost' || this.#waitsFor(worker).length > 0) return;

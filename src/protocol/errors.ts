@@ -28,6 +28,8 @@ export type ErrorCode =
   | 'worker_failed'
   /** The same inside the pod, of a thread that is gone: what it computed may be computed again elsewhere. No caller hears it. */
   | 'worker_lost'
+  /** The same of a thread that was well, and was ended with one that was lost, since all begin anew: it speaks against no request. No caller hears it. */
+  | 'worker_ended'
   /** Memory was touched that is not there, not one's own, freed, or of an epoch that is over: a defect, or a thread that was given up and still runs. */
   | 'memory_fault'
   /** The model computed NaN or infinity. */

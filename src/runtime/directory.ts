@@ -12,6 +12,7 @@
  * @module
  */
 import { type Address, address, executorOf, expertOf, idOf, roleOf } from '../protocol/address.ts';
+import type { Recovery } from '../protocol/recovery.ts';
 import { jobExecutorOf, requestOfTask } from '../protocol/request-ids.ts';
 import { type Deployment, type Executor, type NpuPlace, npuOfExpert } from '../protocol/topology.ts';
 
@@ -33,6 +34,8 @@ export type Hosting = {
   readonly deployment: Deployment;
   readonly workers: number;
   readonly spare_workers: number;
+  /** What is done where a worker is lost. Missing: it alone begins anew. */
+  readonly recovery?: Recovery | undefined;
   /** By NPU. */
   readonly worker_of_npu: readonly number[];
   readonly job_executors: number;

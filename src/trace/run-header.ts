@@ -6,6 +6,7 @@ import * as z from 'zod';
 import { speculativeConfigSchema } from '../flowserve/drafters/speculative-config.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { KV_CACHE_DTYPES, WIRE_DTYPES } from '../protocol/numerics.ts';
+import { RECOVERIES } from '../protocol/recovery.ts';
 import { firstIssue, inWords } from '../protocol/value-words.ts';
 import { VERSION } from '../protocol/version.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
@@ -44,6 +45,8 @@ const runHeaderSchema = z.object({
     scaled: z.object({ executor: count, groups: count, experts: z.object({ serving: count, fewest: count }).nullable() }).optional(),
     npu_workers: z.array(count).optional(),
     spare_workers: count.optional(),
+    /** Missing: who is lost begins anew alone. */
+    recovery: z.enum(RECOVERIES).optional(),
     dram_bytes_per_s: z.number().optional(),
     link_bytes_per_s: z.number().optional(),
     prefix_caching: z.boolean().optional(),

@@ -40,8 +40,9 @@ describe('the header of a run', () => {
       npu_workers: [...given.npu_workers],
       topology: 'pd:prefill=1xdp3,decode=1xdp2oproj2',
       workers: 2,
+      recovery: 'restart',
     });
-    expect(options).toMatchObject(given);
+    expect(options).toMatchObject({ ...given, recovery: 'restart' });
     expect(topology).toBe('pd:prefill=1xdp3,decode=1xdp2oproj2');
     const named = new Set([...Object.keys(options), ...BESIDE, ...ALIASES, ...NOTHING_DIFFERS]);
     // Of a topology that has experts apart alone, and of real kernels.

@@ -1,0 +1,25 @@
+/** What the keeper of worker threads needs of the pod. @module */
+import type { PodPlan } from '../flowserve/pod-plan.ts';
+import type { ErrorRecord, MinipodError } from '../protocol/errors.ts';
+import type { Clock, Timers } from '../runtime/clock.ts';
+import type { Directory, Seat } from '../runtime/directory.ts';
+import type { MessagePort } from '../runtime/message-port.ts';
+import type { NetworkCardKeeper } from './network-card.ts';
+import type { Recordings } from './recording.ts';
+
+export type WorkersPorts = {
+  readonly clock: Clock;
+  readonly timers: Timers;
+  readonly port: MessagePort;
+  /** For a life that begins: to whom its acts are shown. */
+  readonly recordings: Pick<Recordings, 'newActRings' | 'newRoutingRing'>;
+  readonly directory: Directory;
+  readonly network: Pick<NetworkCardKeeper, 'linesOf' | 'release'>;
+  /** What a worker thread runs. */
+  readonly entry: URL;
+  readonly onLost: (worker: number, error: ErrorRecord) => void;
+  /** Loads what the worker's NPUs need onto the dies of a seat, and says where it lies. */
+  readonly furnish: (worker: number, seat: Seat) => PodPlan['layouts'];
+  /** The pod cannot go on. */
+  readonly onGivenUp: (error: MinipodError) => void;
+};
