@@ -248,7 +248,7 @@ async function differs(seed: number, isLive: boolean, one: Pod): Promise<string 
       const [mine, alone] = [got[index], got[index] && fingerprint(await one.complete(prompt, how))];
       if (mine && JSON.stringify(mine) !== JSON.stringify(alone)) return `call ${index}: ${mine.join(' / ')} is not ${alone?.join(' / ')}`;
     }
-    return values.mtp && !values.experts && !values.shapes && !values.int8 && !isLive ? await draftsDiffer(options, calls) : null;
+    return values.mtp && !values.shapes && !values.int8 && !isLive ? await draftsDiffer(options, calls) : null;
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }

@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { readModelConfig } from '../../src/model/config.ts';
 import { resolveModel } from '../../src/model/registry.ts';
 import type { StepPlan } from '../../src/protocol/steps.ts';
-import { ASCEND_910C_DIE, HOST_CORE, kvBlockBytes, rooflineStep } from '../../src/simulate/roofline.ts';
+import { ASCEND_910C_DIE, HOST_CORE, kvBlockBytes, rooflineStep, rooflineTimes } from '../../src/simulate/roofline.ts';
 
 it('a split output projection costs what its rows take there and back, no arithmetic', () => {
   const tiny = readModelConfig(resolveModel('tiny-deepseek-v3'));
@@ -54,4 +54,17 @@ it('more ranks take less for a long prefill, and never less than their share; a 
   const decode = timesOf(tiny, stepOf(4, 1));
   const gathers = tiny.layers * 2 + 1;
   expect(decode[1]).toBeGreaterThan((decode[0] as number) + gathers * ASCEND_910C_DIE.link_latency_ns * 0.9);
+});
+
+it('a second MTP layer takes what the first does once more for all rows, before any draft', () => {
+  const tiny = readModelConfig(resolveModel('tiny-deepseek-v3'));
+  const drafts_ns = (draftLayers: number, foresees: number): number => {
+    const { entries, ...plan } = stepOf(4, 3);
+    return rooflineTimes({ ...tiny, draftLayers }, { npus: 1, tp: 1 }, ASCEND_910C_DIE)({ ...plan, entries: entries.map((entry) => ({ ...entry, foresees })) })
+      .drafts_ns;
+  };
+  // Rounded to nanoseconds each.
+  const near = (a: number, b: number): void => expect(Math.abs(a - b)).toBeLessThanOrEqual(2);
+  near(drafts_ns(2, 0), 2 * drafts_ns(1, 0));
+  for (const foresees of [1, 2, 3]) near(drafts_ns(2, foresees) - drafts_ns(1, foresees), drafts_ns(1, 0));
 });
