@@ -1,7 +1,7 @@
 /**
  * What an NPU that always has work does between two decode steps: with steps planned ahead (`async_scheduling`), and planned when the one before has come
- * back. A worker is its NPUs' host and their processor at once, so what is not gap any more is done while a step has begun: tokens a second say what it is
- * worth. The two pods take turns.
+ * back. A worker is its NPUs' host and their processor at once: what it computes for peers and its other NPUs between two steps of one is no gap, what its actors
+ * do is. The two pods take turns.
  *
  * @example
  * node bench/step-gap.ts          # writes bench/results/step-gap.json

@@ -40,7 +40,7 @@ import { StandbyWeights } from './replicated-weights.ts';
 import { type OnRouted, RoutedSteps } from './routed-steps.ts';
 import { type ExpertLayout, exchangeOptions, offersOf } from './step-layout.ts';
 import { StepProgram } from './step-program.ts';
-import { StepTimes } from './step-times.ts';
+import { StepClock, type StepTimes } from './step-times.ts';
 import { newExpertService } from './turns.ts';
 
 /** Of one answer: some hundred kilobytes at most. */
@@ -103,9 +103,7 @@ export class Npus {
   readonly #host: NpusHost;
   /** By NPU: the acts that launched the step at hand and the one to come. */
   readonly #causes = new Map<number, number[]>();
-  /** By NPU. */
-  readonly #times = new Map<number, StepTimes>();
-  readonly #now_us: (() => number) | null;
+  readonly #stepClock: StepClock;
   readonly #samplesOf: NpusOptions['samplesOf'];
   readonly #routed: RoutedSteps | null;
   readonly #now_ms: () => number;
@@ -126,7 +124,7 @@ export class Npus {
     this.#routed = options.onRouted === undefined ? null : new RoutedSteps(space, options.onRouted);
     this.#now_ms = surroundings.now_ms;
     this.#warmExperts = options.warmExperts;
-    this.#now_us = measuresSteps ? () => surroundings.now_ms() * 1000 : null;
+    this.#stepClock = new StepClock(measuresSteps ? () => surroundings.now_ms() * 1000 : null);
     this.#plan = plan;
     this.#directory = directory;
     this.#loads = new ExpertLoads(plan, space, directory);
@@ -144,9 +142,7 @@ export class Npus {
         onLayers: (step, layers) => {
           if (this.transfers.lends(npu, step)) onLayers(npu, step, layers);
         },
-        onDrafts: () => {
-          if (this.#now_us !== null) this.timesOf(npu).drafts_us = this.#now_us();
-        },
+        onDrafts: () => this.#stepClock.beginDrafts(npu),
       });
       programs.set(npu, program);
       return program.service;
@@ -206,7 +202,9 @@ export class Npus {
 
   /** Answers what has been asked of an NPU's experts, up to a bound; its actor hears of that once a reporting period. How many dispatches there were. */
   serve(service: ExpertService, limit: number): number {
+    this.#stepClock.resume();
     const served = service.serve(limit);
+    this.#stepClock.pause();
     const { npu, self } = service;
     if (served > 0 && !this.programs.has(npu) && !this.#served.has(npu)) {
       this.#served.add(npu);
@@ -296,12 +294,7 @@ export class Npus {
 
   /** What its steps took so far. */
   timesOf(npu: number): StepTimes {
-    let times = this.#times.get(npu);
-    if (times === undefined) {
-      times = new StepTimes();
-      this.#times.set(npu, times);
-    }
-    return times;
+    return this.#stepClock.timesOf(npu);
   }
 
   #begin(program: StepProgram<Arithmetic>, step: number, start: () => void): void {
@@ -322,13 +315,15 @@ export class Npus {
     const { step, self, npu } = program;
     if (this.#failed.has(npu)) return 'done';
     try {
-      if (this.#now_us !== null && !program.hasBegun) this.timesOf(npu).began_us = this.#now_us();
+      this.#stepClock.resume();
+      if (!program.hasBegun) this.#stepClock.begin(npu);
       if (isDeadlineDue) program.checkDeadline();
       if (this.#planted !== null) this.#throwPlanted(npu);
       const poll = program.poll();
+      this.#stepClock.pause();
       if (poll.state !== 'done') return poll.state;
+      this.#stepClock.end(npu, poll.plan);
       const times = this.timesOf(npu);
-      if (this.#now_us !== null) times.end(poll.plan, this.#now_us());
       this.#routed?.take(program.forward.config.moe, program.forward.layout, poll.plan, this.#now_ms() * 1000);
       this.#host.complete(self, launchDone(step, poll.outcomes, poll.digest, times.last_us, times.last_draft_us), this.#takeCause(npu));
     } catch (error) {
