@@ -93,8 +93,7 @@ export class StepScheduler {
     const needed = this.cache.blocksFor(sequence.prompt.length + sequence.max_tokens);
     if (needed > this.cache.blocks) return [{ to: task, message: generationFailed(neverFits(needed, this.cache)) }];
     const rank = rankOf(sequence, stage, this.#steps_planned, this.#limits.has_priorities);
-    const { foresight, foreseers } = this.#limits;
-    const turn = { rank, arrival: this.#arrivals++, foresight, foreseers };
+    const turn = { rank, arrival: this.#arrivals++, foresight: this.#limits.foresight, foreseers: this.#limits.foreseers };
     const running = newRunningSequence(task, sequence, stage, handoff?.output ?? sequence.output, turn);
     this.#byTask.set(task, running);
     if (handoff === null) this.coming.arrive(running);

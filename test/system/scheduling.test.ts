@@ -66,7 +66,7 @@ describe('a deadline', () => {
       await withPod({ ...HASH, npus: 2, max_batch_requests: 1, max_batch_tokens: 16 }, async (pod) => {
         const others = [1, 2, 3].map((seed) => pod.complete(PROMPT, { ...ENDLESS, max_tokens: 30, seed }));
         const late = [4, 5].map((seed) =>
-          failure(pod.complete([...PROMPT, ...PROMPT.keys(), ...Array(90).fill(seed)], { ...ENDLESS, seed, n: 2, deadline_ms })),
+          failure(pod.complete([...PROMPT, ...PROMPT.keys(), ...Array(900).fill(seed)], { ...ENDLESS, seed, n: 2, deadline_ms })),
         );
         for (const error of await Promise.all(late)) {
           expect(error).toMatchObject({ code: 'deadline_exceeded', param: 'deadline_ms' });
@@ -183,7 +183,8 @@ describe('DP groups that are chosen by a leader', () => {
   });
 
   it('say that they have room when those who took it are over before their turn, while no step runs: who waited is served', async () => {
-    const options: PodOptions = { ...HASH, topology: 'pd:prefill=1xdp2,decode=1', max_batch_tokens: 7, max_batch_requests: 1 };
+    // With this seed both groups are taken when the two come.
+    const options: PodOptions = { ...HASH, seed: 1, topology: 'pd:prefill=1xdp2,decode=1', max_batch_tokens: 7, max_batch_requests: 1 };
     await withPod(options, async (pod) => {
       const short = (seed: number, max_tokens: number): Promise<Completion> => pod.complete([...PROMPT, seed], { ...ENDLESS, max_tokens, seed });
       const [served, over]: [Promise<Completion>[], Promise<MinipodError>[]] = [[], []];
