@@ -8,7 +8,7 @@ import { type ExpertMap, expertMap, NO_EXPERT } from './expert-map.ts';
 import { keepInPlace } from './keep-in-place.ts';
 import { nativeMap } from './native.ts';
 import { type PlacementShape, slotsOfRank } from './placement-shape.ts';
-import { FREEDOM_OF, PLACE_EXPERTS, type PlacementPolicy } from './policies.ts';
+import { FREEDOM_OF, installablePlan, type PlacementPolicy } from './policies.ts';
 
 /** Nodes are those of all ranks: of some of them they are one. */
 function shapeAmong(shape: PlacementShape, ranks: readonly number[]): PlacementShape {
@@ -69,6 +69,6 @@ export function planAmong(present: ExpertMap, ranks: readonly number[], policy: 
   const shape = shapeAmong(present.shape, ranks);
   // Ranks of one node are one another's equals, whatever the policy; none of it depends on where groups lie.
   const by = loads === null ? 'native' : policy === 'hierarchical' && shape !== present.shape ? 'global' : policy;
-  const plan = loads === null ? nativeMap(shape) : PLACE_EXPERTS[by](loads, shape);
+  const plan = loads === null ? nativeMap(shape) : installablePlan(by, loads, shape);
   return mapWithOthers(keepInPlace(plan, { expertOfSlot: slotsAmong(present, ranks) }, FREEDOM_OF[by]), ranks, present.shape);
 }

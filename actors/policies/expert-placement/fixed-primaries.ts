@@ -4,7 +4,7 @@
  *   select   R experts that get a replica each, R being the redundant slots     select-replicas.ts
  *   place    from the replica with the most tokens down, each onto the least loaded rank that has a redundant slot free
  *
- * A replica may come to lie on a rank that holds the expert already; the paper does not forbid it, and on real loads it is rare.
+ * A replica may come to lie on a rank that holds the expert already; the paper does not forbid it, and on real loads it is rare. It is not installed (without-twins.ts).
  * @module
  */
 import { addWindows, type ExpertLoads } from './expert-loads.ts';

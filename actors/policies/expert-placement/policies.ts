@@ -8,12 +8,13 @@
  * @module
  */
 import type { ExpertLoads } from './expert-loads.ts';
-import type { ExpertMap } from './expert-map.ts';
+import { type ExpertMap, NO_EXPERT } from './expert-map.ts';
 import { fixedPrimariesMap } from './fixed-primaries.ts';
 import { globalMap, hierarchicalMap } from './hierarchical.ts';
 import { type Freedom, keepInPlace } from './keep-in-place.ts';
-import { nativeMap } from './native.ts';
+import { nativeMap, nativeSlots } from './native.ts';
 import type { PlacementShape } from './placement-shape.ts';
+import { withoutTwins } from './without-twins.ts';
 
 /** The same arguments give the same map, to the last slot. @throws `invalid_request` for a shape that the policy cannot fill */
 export type PlaceExperts = (loads: ExpertLoads, shape: PlacementShape) => ExpertMap;
@@ -31,7 +32,15 @@ export const PLACE_EXPERTS: Readonly<Record<PlacementPolicy, PlaceExperts>> = {
 /** What of its plans may change places without their being another plan. */
 export const FREEDOM_OF: Readonly<Record<PlacementPolicy, Freedom>> = { native: 'slots', fixed_primaries: 'slots', hierarchical: 'nodes', global: 'ranks' };
 
-/** The policy's plan, turned so that as much as possible stays where it is. */
+/** The policy's plan as it may be installed: nothing lies twice on a rank. */
+export function installablePlan(policy: PlacementPolicy, loads: ExpertLoads, shape: PlacementShape): ExpertMap {
+  const plan = PLACE_EXPERTS[policy](loads, shape);
+  if (policy !== 'fixed_primaries') return withoutTwins(plan, loads);
+  const primaries = nativeSlots(shape);
+  return withoutTwins(plan, loads, (at) => primaries[at] !== NO_EXPERT);
+}
+
+/** The same, turned so that as much as possible stays where it is. */
 export function planFrom(present: ExpertMap, policy: PlacementPolicy, loads: ExpertLoads): ExpertMap {
-  return keepInPlace(PLACE_EXPERTS[policy](loads, present.shape), present, FREEDOM_OF[policy]);
+  return keepInPlace(installablePlan(policy, loads, present.shape), present, FREEDOM_OF[policy]);
 }

@@ -2,8 +2,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { expertLoads } from '../../../actors/policies/expert-placement/expert-loads.ts';
-import { NO_EXPERT } from '../../../actors/policies/expert-placement/expert-map.ts';
-import { PLACE_EXPERTS, PLACEMENT_POLICIES, planFrom } from '../../../actors/policies/expert-placement/policies.ts';
+import { type ExpertMap, NO_EXPERT } from '../../../actors/policies/expert-placement/expert-map.ts';
+import { installablePlan, PLACE_EXPERTS, PLACEMENT_POLICIES, planFrom } from '../../../actors/policies/expert-placement/policies.ts';
 import { imbalance, imbalanceByLayer } from '../../../actors/policies/expert-placement/predicted-balance.ts';
 import { runs } from '../../property-runs.ts';
 import { OLMOE_SHAPE, olmoeLoads, SMALL, WORKED_EXAMPLE } from './loads.ts';
@@ -41,6 +41,38 @@ describe('the placement policies', () => {
       }),
       { numRuns: runs(200) },
     );
+  });
+
+  it('should give plans to install in which no rank has an expert twice, with all experts and primaries where they belong, and none worse than before on real loads', () => {
+    const twinsIn = ({ shape: { layers, slots, ranks }, expertOfSlot }: ExpertMap): number => {
+      const each = slots / ranks;
+      let twins = 0;
+      for (let first = 0; first < layers * slots; first += each) {
+        const held = expertOfSlot.subarray(first, first + each).filter((expert) => expert !== NO_EXPERT);
+        twins += held.length - new Set(held).size;
+      }
+      return twins;
+    };
+    let before = 0;
+    fc.assert(
+      fc.property(SMALL, fc.constantFrom(...PLACEMENT_POLICIES), ({ shape, tokens }, policy) => {
+        const loads = expertLoads(tokens);
+        before += twinsIn(PLACE_EXPERTS[policy](loads, shape));
+        const plan = installablePlan(policy, loads, shape);
+        expect(twinsIn(plan)).toBe(0);
+        const primaries = policy === 'fixed_primaries' ? PLACE_EXPERTS.native(loads, shape).expertOfSlot : [];
+        for (const [at, expert] of primaries.entries()) if (expert !== NO_EXPERT) expect(plan.expertOfSlot[at]).toBe(expert);
+      }),
+      { numRuns: runs(60) },
+    );
+    expect(before).toBeGreaterThan(0);
+    for (const domain of ['c4', 'github'] as const)
+      for (const policy of ['global', 'fixed_primaries'] as const) {
+        const [loads, shape] = [olmoeLoads(domain), OLMOE_SHAPE];
+        const plan = PLACE_EXPERTS[policy](loads, shape);
+        expect(twinsIn(plan)).toBeGreaterThan(0);
+        expect(imbalance(installablePlan(policy, loads, shape), loads)).toBeLessThanOrEqual(imbalance(plan, loads) + 1e-9);
+      }
   });
 
   it('should take the lowest id of equals, whichever window they are hot in, and add up in single precision as DeepSeek does', () => {
