@@ -139,6 +139,7 @@ export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: 
     expert_loads: report.expert_loads,
     expert_balancing: report.expert_balancing.map(balancingStats),
     suspicions: suspicionStats(report.suspicions),
+    recoveries: report.recoveries.map(({ at_ms, is_warm: warm, ...parts }) => ({ ...parts, warm, lost_at_seconds: at_ms / 1000 })),
     memory: { total_bytes: memory.bytes, regions: report.regions },
     fabric: { links: linkStats(report.links, report.threads), threads: report.threads },
     garbage: report.garbage,

@@ -236,6 +236,20 @@ export type SuspicionStats = {
   readonly standing: readonly { readonly member: string; readonly why: 'no_spare_seat' | 'control_thread'; readonly silent_seconds: number }[];
 };
 
+/**
+ * A worker that was lost and has a successor, or is to have one. After `lost_at_seconds`, by the pod's clock, come in turn: `end_ms`, its end is proven; `release_ms`, all
+ * others have let go of its rings; `start_ms`, the successor runs. Null: it has not come to that. `warm`: the successor was a thread that waited for it.
+ */
+export type RecoveryStats = {
+  readonly worker: number;
+  readonly cause: 'died' | 'given_up';
+  readonly warm: boolean;
+  readonly lost_at_seconds: number;
+  readonly end_ms: number | null;
+  readonly release_ms: number | null;
+  readonly start_ms: number | null;
+};
+
 /** `balancing`: why the last rebalance did or did not move experts, among others; null where they stay where they are. */
 export type ExecutorExperts = {
   readonly task_executor: number;
@@ -296,6 +310,8 @@ export type PodStats = {
   /** Of each task executor whose experts are balanced. */
   readonly expert_balancing: readonly ExpertBalancingStats[];
   readonly suspicions: SuspicionStats;
+  /** Of worker threads, the latest last, 64 at most; on a virtual clock there are none. */
+  readonly recoveries: readonly RecoveryStats[];
   readonly memory: { readonly total_bytes: number; readonly regions: readonly RegionStats[] };
   readonly fabric: { readonly links: readonly LinkStats[]; readonly threads: readonly ThreadStats[] };
   /** By worker thread that lives; on a virtual clock there is none. */

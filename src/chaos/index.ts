@@ -37,7 +37,7 @@ export {
 } from './fault-plan.ts';
 export type { FaultReport } from './injector.ts';
 export type { Verdict, Violation } from './invariants.ts';
-export type { LiveOptions, LiveReport } from './live.ts';
+export type { LiveOptions, LiveReport, StallParts, Strike } from './live.ts';
 export { LIVE_KINDS, type LiveKind } from './live-order.ts';
 export type { RunReport } from './run.ts';
 export { SHRINKING_RUNS_MAX, type Shrunk } from './shrink.ts';

@@ -30,9 +30,21 @@ export type LiveOptions = {
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 };
 
-/** `stall_ms`: the longest that any caller waited for its next tokens after the strike. */
+/**
+ * `stall_ms`: the longest that any caller waited for its next tokens after the strike. `parts`: of which it took so long until the loss was found, the end was proven,
+ * peers had let go, the successor ran, and until those tokens came; null: nobody was lost, or it had no successor yet.
+ */
+export type Strike = { readonly kind: LiveKind; readonly struck: boolean; readonly stall_ms: number; readonly parts: StallParts | null };
+export type StallParts = {
+  readonly found: number;
+  readonly end: number;
+  readonly release: number;
+  readonly start: number;
+  readonly resume: number;
+  readonly warm: boolean;
+};
 export type LiveReport = {
-  readonly strikes: readonly { readonly kind: LiveKind; readonly struck: boolean; readonly stall_ms: number }[];
+  readonly strikes: readonly Strike[];
   readonly calls: number;
   readonly tokens: number;
   /** Threads that were lost or given up, −1 where calls went wrong or the run was broken off; more than were struck: who was well was taken for one that hangs. */
@@ -111,7 +123,9 @@ export async function runLive({ seed, strikes, topology, workers, kinds = LIVE_K
     const failure = isWrong ? await failureOf(pod) : null;
     if (failure !== null) violations.push({ verdict: 'crash', what: `${where}: the pod has ended: ${failure}` });
     for (const [call, report] of reports.entries()) for (const what of brokenBy(report, failure !== null)) violations.push(at(`${where}, call ${call}`, what));
-    done.push({ kind, struck: order.isTaken, stall_ms: Math.max(...heard.map((times) => longestGap(times, struck_ms))) });
+    const stall = heard.map((times) => longestGap(times, struck_ms)).reduce((worst, gap) => (gap.ms > worst.ms ? gap : worst));
+    const parts = failure === null ? await partsOf(pod, worker, struck_ms, stall.ended_ms, clock) : null;
+    done.push({ kind, struck: order.isTaken, stall_ms: stall.ms, parts });
     onProgress?.(strike + 1, strikes);
     // From strike to strike, not from call to call: the next one comes early in its calls, perhaps.
     await waitAtMost(aborted, Math.max(0, STRIKE_EVERY_MS - (clock.now_ms() - struck_ms)));
@@ -147,14 +161,25 @@ async function failureOf(pod: Pod): Promise<string | null> {
 }
 
 /** Between two looks at a call that is struck amid, or the strike and what comes next. */
-function longestGap(times: readonly number[], struck_ms: number): number {
-  let [longest, last] = [0, struck_ms];
+function longestGap(times: readonly number[], struck_ms: number): { readonly ms: number; readonly ended_ms: number } {
+  let [longest, last] = [{ ms: 0, ended_ms: struck_ms }, struck_ms];
   for (const time of times) {
     if (time <= struck_ms) continue;
-    longest = Math.max(longest, time - last);
+    if (time - last > longest.ms) longest = { ms: time - last, ended_ms: time };
     last = time;
   }
   return longest;
+}
+
+/** By the pod's own account of the recovery; its clock and this run's differ by when they began. */
+async function partsOf(pod: Pod, worker: number, struck_ms: number, ended_ms: number, clock: Clock): Promise<StallParts | null> {
+  const { recoveries, uptime_seconds } = await pod.stats();
+  const offset_ms = clock.now_ms() - uptime_seconds * 1000;
+  const recovery = recoveries.findLast((one) => one.worker === worker && one.lost_at_seconds * 1000 + offset_ms >= struck_ms - 1);
+  if (recovery === undefined || recovery.end_ms === null || recovery.release_ms === null || recovery.start_ms === null) return null;
+  const { end_ms: end, release_ms: release, start_ms: start, warm } = recovery;
+  const found = recovery.lost_at_seconds * 1000 + offset_ms - struck_ms;
+  return { found, end, release, start, resume: ended_ms - struck_ms - found - end - release - start, warm };
 }
 
 /** The pod, with the times at which its tokens come. */

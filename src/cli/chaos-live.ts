@@ -1,8 +1,8 @@
 /** `minipod chaos live`. @module */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { chaos, LIVE_KINDS, type LiveKind, type LiveReport } from '../chaos/index.ts';
+import { chaos, LIVE_KINDS, type LiveKind, type LiveReport, type StallParts } from '../chaos/index.ts';
 import { EXIT_CODES } from './chaos-scope.ts';
-import { type Column, table } from './columns.ts';
+import { type Column, NONE, table } from './columns.ts';
 import { Interrupt } from './interrupt.ts';
 import { print, printJson } from './output.ts';
 import { Progress } from './progress.ts';
@@ -55,19 +55,31 @@ async function live({ json, ...options }: LiveFlags): Promise<number> {
   return EXIT_CODES[report.verdict];
 }
 
-type Row = { readonly kind: LiveKind; readonly stalls: readonly number[] };
+type Row = { readonly kind: LiveKind; readonly stalls: readonly number[]; readonly parts: readonly StallParts[] };
 const COLUMNS: readonly Column<Row>[] = [
   ['kind', ({ kind }) => kind],
   ['struck', ({ stalls }) => stalls.length],
   ['stall p50 ms', ({ stalls }) => percentile(stalls, 0.5)],
   ['p99 ms', ({ stalls }) => percentile(stalls, 0.99)],
   ['longest ms', ({ stalls }) => percentile(stalls, 1)],
+  ...(['found', 'end', 'release', 'start', 'resume'] as const).map(
+    (part): Column<Row> => [
+      part,
+      ({ parts }) =>
+        parts.length === 0
+          ? NONE
+          : percentile(
+              parts.map((one) => one[part]).sort((a, b) => a - b),
+              0.5,
+            ),
+    ],
+  ),
 ];
 
 function liveLines({ strikes, calls, tokens, losses, verdict, violations }: LiveReport, isBrokenOff: boolean): string[] {
   const rows = LIVE_KINDS.map((kind): Row => {
-    const stalls = strikes.filter((strike) => strike.kind === kind && strike.struck).map(({ stall_ms }) => stall_ms);
-    return { kind, stalls: stalls.sort((a, b) => a - b) };
+    const struck = strikes.filter((strike) => strike.kind === kind && strike.struck);
+    return { kind, stalls: struck.map(({ stall_ms }) => stall_ms).sort((a, b) => a - b), parts: struck.flatMap(({ parts }) => parts ?? []) };
   }).filter(({ stalls }) => stalls.length > 0);
   const end = isBrokenOff ? 'broken off' : verdict === 'held' ? 'all held' : `it did not hold: ${verdict}`;
   return [

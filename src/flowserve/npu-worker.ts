@@ -13,10 +13,10 @@ import { instantiateKernels } from '../model/kernels/kernels.ts';
 import { sharedVocabulary } from '../model/vocabulary.ts';
 import { type Address, address } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
-import { assert } from '../protocol/errors.ts';
+import { assert, toErrorRecord } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
 import type { OutputMessage } from '../protocol/output.ts';
-import { kvEventsRead, type ThreadMessage, threadPeerDetached, threadReported, threadStarted } from '../protocol/threads.ts';
+import { kvEventsRead, type ThreadMessage, threadFailed, threadPeerDetached, threadReported, threadStarted } from '../protocol/threads.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
 import { type Birth, firstAct, isLaterLife, type Mail, type Witness } from '../runtime/cast.ts';
@@ -111,9 +111,11 @@ export class NpuWorker {
     controllers: Controllers,
     witnessOf?: (clock: Clock) => Witness | undefined,
     routedOf?: (clock: Clock) => OnRouted | undefined,
+    samples: readonly StepSample[] | null = null,
   ) {
     assert(protocol === PROTOCOL_HASH, 'this worker was built from other sources than the pod that started it');
     this.#worker = worker;
+    this.#samples = samples;
     this.#directory = new Directory(plan.hosting, seating);
     this.#thread = this.#directory.threadOfWorker(worker);
     this.#space = new AddressSpace(memories, plan.memory.regions);
@@ -174,7 +176,7 @@ export class NpuWorker {
       onRouted: routedOf?.(clock),
       // One NPU warms up the thread for all, and they are alike.
       samplesOf: (program) => (this.#samples ??= warmUp(program, now_us)),
-      warmExperts: (service) => service.rehearse(),
+      warmExperts: (service) => (samples === null ? service.rehearse() : undefined),
       host: {
         spawn: (address, birth) => this.#host.spawn(address, birth),
         send: (to, from, message) => this.#host.send(to, from, message),
@@ -197,6 +199,11 @@ export class NpuWorker {
     };
   }
 
+  /** What its first steps took: of a thread that is warm its successors need no others. */
+  get samples(): readonly StepSample[] {
+    return this.#samples ?? [];
+  }
+
   /** Brings the actors of this thread to life and says so. */
   start(): void {
     this.#npus.spawn();
@@ -209,6 +216,9 @@ export class NpuWorker {
   run(): void {
     try {
       this.#loop();
+    } catch (error) {
+      this.#sayLastWords(error);
+      throw error;
     } finally {
       this.#control.acknowledgeStop(this.#thread);
     }
@@ -316,6 +326,14 @@ export class NpuWorker {
 
   #tellControl(message: ThreadMessage): void {
     this.#port.send(CONTROL_THREAD, 'control/0', address('worker', this.#worker), message, 'control');
+  }
+
+  /** Its end is heard of much later: a runtime first clears up after a thread. What broke it may break this too. */
+  #sayLastWords(error: unknown): void {
+    try {
+      this.#tellControl(threadFailed(toErrorRecord(error).message));
+      this.#links.flush();
+    } catch {}
   }
 
   #receiveThreadMessage(message: ThreadMessage): void {

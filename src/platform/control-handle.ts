@@ -11,6 +11,7 @@ import type { ScalingStats } from '../results.ts';
 import type { Seating } from '../runtime/directory.ts';
 import type { ActRing, WhenFull } from '../trace/act-log.ts';
 import type { BalancingReport } from './expert-balancing.ts';
+import type { RecoveryReport } from './recoveries.ts';
 import type { SuspicionReport } from './suspicions.ts';
 
 export type ControlOptions = PlanOptions & {
@@ -62,6 +63,7 @@ export type ControlStats = {
   readonly expert_loads: readonly (readonly number[])[];
   readonly expert_balancing: readonly BalancingReport[];
   readonly suspicions: SuspicionReport;
+  readonly recoveries: readonly RecoveryReport[];
   readonly unexpected: readonly string[];
   readonly actors: number;
 };

@@ -342,6 +342,9 @@ export class Control {
       case 'THREAD_STARTED':
         this.#workers.started(worker);
         break;
+      case 'THREAD_FAILED':
+        this.#workers.failed(worker, message.reason);
+        break;
       case 'PEER_DETACHED':
         this.#workers.detached(worker, message.worker);
         break;

@@ -23,7 +23,7 @@ export type PodFiguresPorts = {
   readonly directory: Directory;
   readonly links: Links;
   readonly cast: Cast;
-  readonly workers: Pick<Workers, 'isRunning' | 'isQuarantined' | 'waitsFor'>;
+  readonly workers: Pick<Workers, 'isRunning' | 'isQuarantined' | 'waitsFor' | 'recoveries'>;
   readonly reports: WorkerReports;
   readonly scale: ScaleRequests;
   readonly suspicions: Pick<Suspicions, 'report'>;
@@ -53,7 +53,7 @@ export class PodFigures {
       regions: space.table.report(),
       ...{ scaling: scale.stats(), expert_loads: this.#loads.table(), actors: cast.actors },
       expert_balancing: balancingReports(cast, plan, now_ms()),
-      suspicions: suspicions.report(),
+      ...{ suspicions: suspicions.report(), recoveries: workers.recoveries.report() },
       unexpected: [...cast.unexpected.keys(), ...asked.flatMap(({ unexpected }) => unexpected)],
     };
   }

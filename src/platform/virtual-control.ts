@@ -260,7 +260,7 @@ export class VirtualControl {
       scaling: this.scale.stats(),
       expert_loads: this.#loads.table(),
       expert_balancing: balancingReports(this.host.cast, this.plan, this.host.clock.now_ms()),
-      suspicions: this.workers.suspicions.report(),
+      ...{ suspicions: this.workers.suspicions.report(), recoveries: [] },
       unexpected: [...this.host.cast.unexpected.keys()],
       actors: this.host.cast.actors,
     };

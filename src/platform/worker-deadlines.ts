@@ -10,3 +10,5 @@ export const SILENT_GRACE_MS = 20;
 export const TERMINATION_DEADLINE_MS = 20_000;
 /** A successor that has not started by now hangs, and so does a survivor that has not let go of the predecessor's rings. */
 export const HANDSHAKE_DEADLINE_MS = 20_000;
+/** Of a thread that has said that it ends: its last write follows at once. */
+export const LAST_WRITE_LOOK_MS = 1;

@@ -6,8 +6,8 @@ import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import { type Directory, type Seat, threadsOf } from '../runtime/directory.ts';
 import { threadOptions } from '../runtime/thread-entry.ts';
 import type { NetworkCardKeeper } from './network-card.ts';
-import type { WorkerThreadData } from './npu-worker-thread.ts';
 import type { Recordings } from './recording.ts';
+import type { WarmThreadData, WorkerThreadData } from './worker-seat.ts';
 
 const YOUNG_GENERATION_MB = 64;
 
@@ -29,13 +29,21 @@ export type WorkerStart = {
 export const epochsOf = ({ hosting }: PodPlan, { control }: AddressSpace): number[] =>
   Array.from({ length: threadsOf(hosting) }, (_, thread) => control.epochOf(thread));
 
-export function startWorkerThread(
-  entry: URL,
-  { plan, space, module, origin_ms, directory, network, recordings, worker, seat, layouts, lost }: WorkerStart,
-): Worker {
+/** Beside where its acts are shown. */
+function seatData({
+  plan,
+  space,
+  module,
+  origin_ms,
+  directory,
+  network,
+  worker,
+  seat,
+  layouts,
+  lost,
+}: WorkerStart): Omit<WorkerThreadData, 'acts' | 'routing' | 'isTraced'> {
   const { control, memories } = space;
-  const acts = recordings.newActRings(seat.thread);
-  const workerData: WorkerThreadData = {
+  return {
     plan,
     ...{ worker, life: control.lifeOf(worker) },
     seating: directory.seating,
@@ -45,9 +53,23 @@ export function startWorkerThread(
     kv_lines: network.linesOf(seat.thread),
     ...{ memories, module, origin_ms },
     protocol: PROTOCOL_HASH,
-    isTraced: acts.length > 0,
-    ...{ acts, routing: recordings.newRoutingRing(seat.thread) },
   };
-  // A step leaves some kilobytes of short-lived records; a larger nursery collects them seldom, and one worker's pause stalls its peers.
-  return new Worker(entry, { ...threadOptions(), workerData, resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB } });
 }
+
+/** `warm`: a thread that waits for a seat; null: a new one is started. */
+export function startWorkerThread(entry: URL, start: WorkerStart, warm: Worker | null = null): Worker {
+  const { recordings, seat } = start;
+  const acts = recordings.newActRings(seat.thread);
+  const data: WorkerThreadData = { ...seatData(start), isTraced: acts.length > 0, acts, routing: recordings.newRoutingRing(seat.thread) };
+  if (warm === null) return newThread(entry, data);
+  warm.postMessage(data);
+  return warm;
+}
+
+/** To wait for a seat. */
+export const startWarmThread = (entry: URL, start: WorkerStart): Worker =>
+  newThread(entry, { rehearse: { ...seatData(start), isTraced: false, acts: [], routing: null } });
+
+// A step leaves some kilobytes of short-lived records; a larger nursery collects them seldom, and one worker's pause stalls its peers.
+const newThread = (entry: URL, data: WorkerThreadData | WarmThreadData): Worker =>
+  new Worker(entry, { ...threadOptions(), workerData: data, resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB } });

@@ -1,7 +1,7 @@
 /**
  * Starts the worker threads, and starts one anew that died or was given up.
  *
- *   running ─▶ (exits by itself) ──────────────────────────────────────────▶ lost ─▶ starting, on the same seat
+ *   running ─▶ (says that it fails, or exits by itself) ───────────────────▶ lost ─▶ starting, on the same seat
  *      └─▶ given up: epochs raised, then stop word set, then terminated ──────┴─▶ (Deno: no proof that it stopped) ─▶ seat in quarantine, starting on a spare one
  *
  * A restart is a handshake that no late writer can race: every survivor lets go of the rings and says so; only when the thread's end is proven too are the
@@ -23,14 +23,16 @@ import { threadPeerLost, threadPeerRestarted } from '../protocol/threads.ts';
 import { CALLER_THREAD, type Seat, seatsOf } from '../runtime/directory.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
 import type { ControlHandle } from './control-handle.ts';
+import { Recoveries } from './recoveries.ts';
 import { RESTART_PERIOD_MS, RESTARTS_MAX, RestartIntensity } from './restart-intensity.ts';
 import { restartStages } from './restart-stages.ts';
 import { SeatRegions } from './seat-regions.ts';
 import { SpareSeats } from './spare-seats.ts';
-import { HANDSHAKE_DEADLINE_MS, SILENT_GRACE_MS, STOP_DEADLINE_MS, STOP_GRACE_MS, TERMINATION_DEADLINE_MS } from './worker-deadlines.ts';
+import { WarmThread } from './warm-thread.ts';
+import { HANDSHAKE_DEADLINE_MS, LAST_WRITE_LOOK_MS, SILENT_GRACE_MS, STOP_DEADLINE_MS, STOP_GRACE_MS, TERMINATION_DEADLINE_MS } from './worker-deadlines.ts';
 import { endedError, lostError } from './worker-errors.ts';
 import { hasBegun, newThread, type Thread } from './worker-life.ts';
-import { epochsOf, startWorkerThread } from './worker-start.ts';
+import { epochsOf, startWarmThread, startWorkerThread, type WorkerStart } from './worker-start.ts';
 import type { WorkersPorts } from './workers-ports.ts';
 
 /** Node ends a terminated thread before it says that it exited. Deno (2.9.6) says so at once, and a busy thread was seen writing 9 s later. */
@@ -48,6 +50,8 @@ export class Workers {
   readonly #threads: Thread[] = [];
   readonly #regions: SeatRegions;
   readonly #spares: SpareSeats;
+  readonly #warm: WarmThread;
+  readonly recoveries: Recoveries;
   readonly #restarts = new RestartIntensity();
   /** In which order all begin anew. */
   readonly #stages: readonly number[];
@@ -61,6 +65,11 @@ export class Workers {
     this.#origin_ms = origin_ms;
     this.#ports = ports;
     this.#regions = new SeatRegions(plan, space);
+    this.recoveries = new Recoveries(ports.clock.now_ms);
+    this.#warm = new WarmThread(ports.timers, () => {
+      const { seat, layouts } = this.#thread(0);
+      return startWarmThread(ports.entry, this.#startOf(0, seat, layouts));
+    });
     this.#stages = restartStages(plan.hosting).flat();
     this.#spares = new SpareSeats(seatsOf(plan.hosting).slice(plan.workers), { control: space.control, regions: this.#regions, timers: ports.timers });
   }
@@ -69,8 +78,7 @@ export class Workers {
     for (const [worker, seat] of seatsOf(this.#plan.hosting).slice(0, this.#plan.workers).entries()) {
       const layouts = this.#ports.directory.npusOfWorker(worker).map((npu) => this.#plan.layouts[npu] as PodPlan['layouts'][number]);
       this.#regions.name(seat, this.#ports.directory.npusOfWorker(worker));
-      const handle = this.#spawn(worker, seat, layouts);
-      this.#threads.push(newThread(handle, seat, layouts));
+      this.#threads.push(newThread(this.#spawn(worker, seat, layouts), seat, layouts));
     }
   }
 
@@ -109,6 +117,8 @@ export class Workers {
     const thread = this.#thread(worker);
     thread.cancel();
     thread.state = 'running';
+    this.#warm.keep(thread.isRestart);
+    this.recoveries.started(worker);
     const { seat, isRestart } = thread;
     const epoch = this.#space.control.epochOf(seat.thread);
     const restarted = threadPeerRestarted(worker, seat.thread, epoch, seat.dies);
@@ -184,6 +194,7 @@ export class Workers {
   #stopTimers(): void {
     this.#isClosing = true;
     this.#spares.close();
+    this.#warm.close();
     for (const { cancel, cancelHandshake } of this.#threads) {
       cancel();
       cancelHandshake();
@@ -210,15 +221,45 @@ export class Workers {
   }
 
   #spawn(worker: number, seat: Seat, layouts: PodPlan['layouts']): Worker {
-    const { directory, network, recordings, entry } = this.#ports;
-    const pod = { plan: this.#plan, space: this.#space, module: this.#module, origin_ms: this.#origin_ms, directory, network, recordings };
-    const handle = startWorkerThread(entry, { ...pod, worker, seat, layouts, lost: this.#lost() });
+    const warm = this.#warm.take();
+    const handle = startWorkerThread(this.#ports.entry, this.#startOf(worker, seat, layouts), warm);
+    this.recoveries.released(worker, warm !== null);
     handle.on('error', (error) => {
       const thread = this.#threads[worker];
       if (thread?.handle === handle) thread.error = error instanceof Error ? error : new Error(String(error));
     });
     handle.on('exit', (code) => this.#exited(worker, handle, code));
     return handle;
+  }
+
+  #startOf(worker: number, seat: Seat, layouts: PodPlan['layouts']): WorkerStart {
+    const { directory, network, recordings } = this.#ports;
+    const pod = { plan: this.#plan, space: this.#space, module: this.#module, origin_ms: this.#origin_ms, directory, network, recordings };
+    return { ...pod, worker, seat, layouts, lost: this.#lost() };
+  }
+
+  /** The last that it has said: it writes its acknowledgement, and nothing else. */
+  failed(worker: number, reason: string): void {
+    if (this.#thread(worker).state !== 'running' || this.#isClosing) return;
+    this.#lose(worker, lostError(worker, reason), true);
+    this.#awaitLastWrite(worker);
+  }
+
+  #awaitLastWrite(worker: number): void {
+    const thread = this.#thread(worker);
+    if (!this.#space.control.hasAcknowledged(thread.seat.thread)) {
+      this.#later(thread, LAST_WRITE_LOOK_MS, () => this.#awaitLastWrite(worker));
+      return;
+    }
+    thread.cancel();
+    this.#free(worker);
+  }
+
+  /** Nobody writes any more where its successor is to sit. */
+  #free(worker: number): void {
+    this.#thread(worker).end = 'free';
+    this.recoveries.ended(worker);
+    this.#restartIfFree(worker);
   }
 
   #exited(worker: number, handle: Worker, code: number): void {
@@ -239,10 +280,9 @@ export class Workers {
     // On Deno the acknowledgement may still come.
     if (thread.isTerminated && !TERMINATION_IS_PROOF && !this.#space.control.hasAcknowledged(thread.seat.thread)) return;
     thread.cancel();
-    thread.end = 'free';
     // What it did to its own weights between being given up and being ended, nobody knows.
     if (thread.isTerminated) this.#furnish(worker, thread.seat);
-    this.#restartIfFree(worker);
+    this.#free(worker);
   }
 
   #furnish(worker: number, seat: Seat): void {
@@ -259,6 +299,7 @@ export class Workers {
    */
   #lose(worker: number, error: ErrorRecord, hasEnded: boolean): void {
     const thread = this.#thread(worker);
+    this.recoveries.lost(worker, hasEnded ? 'died' : 'given_up');
     this.#space.control.raiseEpoch(thread.seat.thread);
     this.#regions.raiseEpochs(thread.seat);
     thread.cancel();
@@ -299,8 +340,7 @@ export class Workers {
     const thread = this.#thread(worker);
     if (this.#space.control.hasAcknowledged(thread.seat.thread)) {
       this.#furnish(worker, thread.seat);
-      thread.end = 'free';
-      this.#restartIfFree(worker);
+      this.#free(worker);
       return;
     }
     const spare = this.#spares.exchange(thread.handle, thread.seat);
@@ -312,8 +352,7 @@ export class Workers {
     }
     thread.seat = spare;
     this.#furnish(worker, spare);
-    thread.end = 'free';
-    this.#restartIfFree(worker);
+    this.#free(worker);
   }
 
   #survivors(worker: number): number[] {

@@ -260,7 +260,7 @@ export class FakePod implements Pod {
         },
       ],
       kv_links: [{ source: 0, target: 1, fabric: 'tcp', started: 9, done: 6, bytes: 4_096, wasted_bytes: 512, failed: { refused: 2, stale: 0 } }],
-      ...{ expert_loads: [], scaling: null, expert_balancing: this.balancing, suspicions: this.suspicions },
+      ...{ expert_loads: [], scaling: null, expert_balancing: this.balancing, suspicions: this.suspicions, recoveries: [] },
       memory: { total_bytes: 1_000, regions: REGIONS },
       fabric: { links: LINKS, threads: THREADS },
       garbage: [{ worker: 0, collections: 5, collections_chosen: 3, collections_us_sum: 9_000, collections_us_max: 4_000 }],
