@@ -355,12 +355,8 @@ export class Control {
         this.kvEvents.answered(message);
         break;
       // Who watches lives on workers too.
-      case 'SUSPECTED':
-      case 'TRUSTED':
-        this.#hear(message);
-        break;
       default:
-        assert(false, `the control thread was sent ${message.type}`);
+        this.#hear(message as ControlMessage);
     }
   }
 

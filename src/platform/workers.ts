@@ -14,7 +14,6 @@
  */
 import type { Worker } from 'node:worker_threads';
 import type { AddressSpace } from '../fabric/address-space.ts';
-import type { Links } from '../fabric/links.ts';
 import { clearRing } from '../fabric/ring-layout.ts';
 import type { PodPlan } from '../flowserve/pod-plan.ts';
 import { address } from '../protocol/address.ts';
@@ -44,8 +43,8 @@ export const CALLER_PEER = -1;
 export class Workers {
   readonly #plan: PodPlan;
   readonly #space: AddressSpace;
-  readonly #module: WebAssembly.Module;
-  readonly #origin_ms: number;
+  /** What all of them are started with. */
+  readonly #pod: Omit<WorkerStart, 'worker' | 'seat' | 'layouts' | 'lost'>;
   readonly #ports: WorkersPorts;
   readonly #threads: Thread[] = [];
   readonly #regions: SeatRegions;
@@ -61,14 +60,14 @@ export class Workers {
   constructor(plan: PodPlan, space: AddressSpace, module: WebAssembly.Module, origin_ms: number, ports: WorkersPorts) {
     this.#plan = plan;
     this.#space = space;
-    this.#module = module;
-    this.#origin_ms = origin_ms;
+    const { directory, network, recordings } = ports;
+    this.#pod = { plan, space, module, origin_ms, directory, network, recordings };
     this.#ports = ports;
     this.#regions = new SeatRegions(plan, space);
     this.recoveries = new Recoveries(ports.clock.now_ms);
     this.#warm = new WarmThread(ports.timers, () => {
       const { seat, layouts } = this.#thread(0);
-      return startWarmThread(ports.entry, this.#startOf(0, seat, layouts));
+      return startWarmThread(ports.entry, { ...this.#pod, worker: 0, seat, layouts, lost: this.#lost() });
     });
     this.#stages = restartStages(plan.hosting).flat();
     this.#spares = new SpareSeats(seatsOf(plan.hosting).slice(plan.workers), { control: space.control, regions: this.#regions, timers: ports.timers });
@@ -216,13 +215,9 @@ export class Workers {
     return thread;
   }
 
-  #links(): Links {
-    return this.#ports.port.links;
-  }
-
   #spawn(worker: number, seat: Seat, layouts: PodPlan['layouts']): Worker {
     const warm = this.#warm.take();
-    const handle = startWorkerThread(this.#ports.entry, this.#startOf(worker, seat, layouts), warm);
+    const handle = startWorkerThread(this.#ports.entry, { ...this.#pod, worker, seat, layouts, lost: this.#lost() }, warm);
     this.recoveries.released(worker, warm !== null);
     handle.on('error', (error) => {
       const thread = this.#threads[worker];
@@ -230,12 +225,6 @@ export class Workers {
     });
     handle.on('exit', (code) => this.#exited(worker, handle, code));
     return handle;
-  }
-
-  #startOf(worker: number, seat: Seat, layouts: PodPlan['layouts']): WorkerStart {
-    const { directory, network, recordings } = this.#ports;
-    const pod = { plan: this.#plan, space: this.#space, module: this.#module, origin_ms: this.#origin_ms, directory, network, recordings };
-    return { ...pod, worker, seat, layouts, lost: this.#lost() };
   }
 
   /** The last that it has said: it writes its acknowledgement, and nothing else. */
@@ -247,12 +236,9 @@ export class Workers {
 
   #awaitLastWrite(worker: number): void {
     const thread = this.#thread(worker);
-    if (!this.#space.control.hasAcknowledged(thread.seat.thread)) {
-      this.#later(thread, LAST_WRITE_LOOK_MS, () => this.#awaitLastWrite(worker));
-      return;
-    }
     thread.cancel();
-    this.#free(worker);
+    if (this.#space.control.hasAcknowledged(thread.seat.thread)) this.#free(worker);
+    else this.#later(thread, LAST_WRITE_LOOK_MS, () => this.#awaitLastWrite(worker));
   }
 
   /** Nobody writes any more where its successor is to sit. */
@@ -310,7 +296,7 @@ export class Workers {
     thread.detached.clear();
     // What this thread acknowledged, its successor has not.
     for (const other of this.#threads) other.detached.delete(worker);
-    this.#links().detach(thread.seat.thread);
+    this.#ports.port.links.detach(thread.seat.thread);
     this.#ports.onLost(worker, error);
     const wasEnded = error.code === 'worker_ended';
     if (!wasEnded && !this.#restarts.allows(this.#ports.clock.now_ms())) {
@@ -391,7 +377,7 @@ export class Workers {
     this.#space.control.reset(seat.thread);
     this.#ports.directory.move(worker, seat);
     this.#regions.name(seat, this.#ports.directory.npusOfWorker(worker));
-    this.#links().attach(seat.thread);
+    this.#ports.port.links.attach(seat.thread);
     thread.state = 'starting';
     thread.end = 'unknown';
     thread.isTerminated = false;
