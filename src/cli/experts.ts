@@ -32,7 +32,7 @@ export function addExpertsCommands(program: Command, setExitCode: (code: number)
 }
 
 const EXAMPLES = `
-A row of the map is a layer, a column an expert; NPUs: tokens of the busiest NPU over the mean NPU's, which is what the layer's time grows by.
+A row of the map is a layer, MTP 1 the first of those that draft, a column an expert; NPUs: tokens of the busiest NPU over the mean NPU's, which is what the layer's time grows by.
 Queued: tokens that wait at the NPU. Times are of batches since somebody looks; an NPU's own decode is sampled, one step in 16.
 
 Examples:
