@@ -11,6 +11,8 @@
  * Held: somebody else's entry of the map's log is open (src/protocol/map-log.ts), a scale's say, who has experts placed and says when it is over. A rebalance that is
  * under way then goes back to its last good map first.
  *
+ * While an NPU is lost, the other replicas of its experts serve, by a map without its own (ReviveMoE); what has no other is waited for, until its successor is there.
+ *
  * Tokens never pass here. A slot is loaded only when every NPU that sorts tokens goes by a map without it; one that is late all the same is refused by who
  * has the slot. Every state but stable has a deadline; whatever fails leads back to the last good map, with a reason in the log. The map's epoch rises with each
  * map that is sent, and NPUs keep the latest: who does not own it any more changes nothing.
@@ -40,6 +42,9 @@ const ANSWER_MS_MAX = 10_000;
 const COPY_MS_MAX = 60_000;
 /** Whoever holds the map does something with it: a scale has 30 s, and as long again to revert. */
 const HELD_MS_MAX = 120_000;
+
+/** States in which no round is under way: a map that says who is lost, or is back, disturbs nothing. In all others the way back tells. */
+const NO_ROUND: ReadonlySet<string> = new Set(['stable', 'held', 'collecting', 'rolling back']);
 
 export const expertMap = setup({
   types: {} as { input: Input; context: Context; events: ExpertMapMessage },
@@ -104,7 +109,10 @@ export const expertMap = setup({
         return balancer;
       },
     }),
-    welcome: assign({ outbox: ({ context: { balancer }, event }) => (event.type === 'NPU_BACK' ? balancer.moves.welcome(event.npu) : []) }),
+    spareLost: assign({ outbox: ({ context: { balancer, state } }) => (NO_ROUND.has(state) ? balancer.moves.spareLost() : []) }),
+    welcome: assign({
+      outbox: ({ context: { balancer, state }, event }) => (event.type === 'NPU_BACK' ? balancer.moves.welcome(event.npu, NO_ROUND.has(state)) : []),
+    }),
     select: assign({
       balancer: ({ context: { balancer } }) => {
         balancer.select();
@@ -152,7 +160,7 @@ export const expertMap = setup({
     MAP_INSTALLED: { actions: 'take' },
     SLOT_DONE: { actions: 'take' },
     SLOT_FAILED: { actions: 'take' },
-    NPU_LOST: { actions: 'take' },
+    NPU_LOST: { actions: ['take', 'spareLost', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     NPU_BACK: { actions: ['welcome', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     TIME_TOLD: { actions: 'noteTime' },
     // Of a period that ended while a rebalance was under way: that one is the progress.

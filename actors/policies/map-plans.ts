@@ -53,6 +53,8 @@ export function planRebalance(
   const stays = (cause: MapCause, reason: string, layers: readonly LayerPlan[] = []): RebalancePlan => ({
     ...{ rounds: [], layers, before, after: before, cause, reason },
   });
+  // Two places are what is wanted, and those are there from the first.
+  if (policy === 'mirrored' && !isForced && ranks.length === map.shape.ranks) return stays('no_better', 'experts are mirrored, whatever they are asked for');
   if (trigger === 'period' && before < threshold)
     return stays('below_threshold', `busiest rank over mean is ${before.toFixed(3)}, below the threshold of ${threshold}`);
   const plan = ranks.length === map.shape.ranks ? planFrom(present, policy, loads) : mapAmong(planAmong(map, ranks, policy, loads), ranks);

@@ -6,7 +6,7 @@ import { type Address, address, expertAddress, idOf } from '../../src/protocol/a
 import { expertsHeld, replicasChanged, replicasChanging } from '../../src/protocol/constructors.ts';
 import { type ExpertMove, type ExpertWork, emptySlot, expertWork, installMap, loadSlot, stageSlot } from '../../src/protocol/expert-maps.ts';
 import type { Commands } from '../../src/protocol/messages.ts';
-import { ranksOf } from './expert-placement/among-ranks.ts';
+import { mapSparing, ranksOf } from './expert-placement/among-ranks.ts';
 import { type ExpertMap, NO_EXPERT, replicasOf } from './expert-placement/expert-map.ts';
 import { mapAfter, type SlotChange } from './expert-placement/map-rounds.ts';
 import { slotsOfRank } from './expert-placement/placement-shape.ts';
@@ -41,6 +41,8 @@ export class Reconfiguration {
   #firstChange = 0;
   /** NPUs that hold experts, or are needed as if they did: as the task executor knows it. */
   #holders: readonly number[];
+  /** What slots hold by the last map that was told. */
+  #told: Int32Array;
   /** Slots that got another expert since it began. */
   #moves: ExpertMove[] = [];
 
@@ -48,6 +50,7 @@ export class Reconfiguration {
     this.#seat = seat;
     this.#firstMap = map;
     this.#map = map;
+    this.#told = map.expertOfSlot;
     this.#holders = this.#holdersOf(map);
   }
 
@@ -186,7 +189,7 @@ export class Reconfiguration {
   }
 
   #tellHolders(...maps: readonly ExpertMap[]): Commands['send'][] {
-    const holders = [...new Set(maps.flatMap((map) => this.#holdersOf(map)))].sort((a, b) => a - b);
+    const holders = [...new Set(maps.flatMap((map) => this.#holdersOf(this.#spared(map))))].sort((a, b) => a - b);
     if (holders.length === this.#holders.length && holders.every((npu, index) => npu === this.#holders[index])) return [];
     this.#holders = holders;
     return [{ to: address('task-executor', idOf(this.#seat.self)), message: expertsHeld(holders) }];
@@ -226,18 +229,38 @@ export class Reconfiguration {
   /** It sorts tokens, holds experts, or is to hold some by the rounds that are under way. Whoever stands by does not count. */
   needs(npu: number): boolean {
     const isToHold = (round: readonly SlotChange[]): boolean => round.some(({ slot }) => this.#npuOf(slot) === npu);
-    return this.#seat.askers.includes(npu) || this.#holders.includes(npu) || this.#rounds.slice(this.#round).some(isToHold);
+    return this.#seat.askers.includes(npu) || this.#holdersOf(this.#map).includes(npu) || this.#rounds.slice(this.#round).some(isToHold);
   }
 
-  /** It begins with the first map. */
-  welcome(npu: number): Commands['send'][] {
+  /** It begins with the first map; `mayTell`: as of `spareLost`. */
+  welcome(npu: number, mayTell: boolean): Commands['send'][] {
     if (!this.#lost.delete(npu)) return [];
-    return this.#seat.askers.includes(npu) ? [this.#tell(npu, this.#mapWork(this.#map))] : [];
+    const told = mayTell ? this.spareLost() : [];
+    if (told.length > 0 || !this.#seat.askers.includes(npu)) return told;
+    return [this.#tell(npu, this.#mapWork(this.#spared(this.#map)))];
+  }
+
+  /**
+   * Experts that an NPU had which is lost are served by their other replicas at once; by its own again when it is back, as it left them. Nobody waits for what is
+   * said here: while no round is under way.
+   */
+  spareLost(): Commands['send'][] {
+    const { expertOfSlot } = this.#spared(this.#map);
+    if (expertOfSlot.every((expert, at) => expert === this.#told[at])) return [];
+    return [...this.#tellHolders(this.#map), ...this.#install(this.#map)];
+  }
+
+  /** Domains wait for all of their NPUs in any case. */
+  #spared(map: ExpertMap): ExpertMap {
+    const { first, needed } = this.#seat;
+    return needed.length > 0 ? map : mapSparing(map, new Set([...this.#lost].map((npu) => npu - first)));
   }
 
   #install(map: ExpertMap): Commands['send'][] {
     this.#epoch++;
-    return this.askAll(this.#mapWork(map));
+    const spared = this.#spared(map);
+    this.#told = spared.expertOfSlot;
+    return this.askAll(this.#mapWork(spared));
   }
 
   #mapWork(map: ExpertMap): ExpertWork {

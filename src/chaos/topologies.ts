@@ -6,6 +6,9 @@ import type { Phase } from './fault-plan.ts';
 type Draw = (limit: number) => number;
 const pick = <Value>(draw: Draw, ...values: readonly Value[]): Value => values[draw(values.length)] as Value;
 
+/** Of each layer of the shipped model: with as many redundant slots the loss of an NPU leaves a copy of each. */
+const EXPERTS = 32;
+
 /** KV is lent by request or by layer, and computed anew where nobody comes for it in time. */
 const lending = (draw: Draw): PodOptions => ({
   kv_transfer: pick(draw, 'request', 'layer'),
@@ -13,7 +16,11 @@ const lending = (draw: Draw): PodOptions => ({
   kv_lease_ms: pick(draw, 20, 1_000),
 });
 const balancing = (draw: Draw): PodOptions =>
-  draw(2) === 0 ? {} : { expert_balancing: { redundant_slots: pick(draw, 2, 4), period_ms: pick(draw, 10, 20), windows: 1 } };
+  draw(2) === 0
+    ? {}
+    : draw(3) === 0
+      ? { expert_balancing: { policy: 'mirrored', redundant_slots: pick(draw, 8, EXPERTS), period_ms: 10, windows: 1 } }
+      : { expert_balancing: { redundant_slots: pick(draw, 2, 4), period_ms: pick(draw, 10, 20), windows: 1 } };
 
 const POOLS: Readonly<Record<string, (draw: Draw) => PodOptions>> = {
   colocated: (draw) => {

@@ -150,7 +150,7 @@ function inJson({ policy, map, imbalance, by_layer, moves, install, reason }: Pl
 }
 
 const EXAMPLES = `
-Policies: native (no replicas), fixed_primaries (xDeepServe §4.5), hierarchical and global (DeepSeek EPLB).
+Policies: native (no replicas), fixed_primaries (xDeepServe §4.5), hierarchical and global (DeepSeek EPLB), mirrored (each on two ranks, whatever the loads).
 The busiest rank's tokens over the mean rank's, mean of the layers, is what a layer's time grows by; 1 is even. A plan is worth installing in the layers
 where it is predicted better than the present map. Slots that get what their rank holds already are moved, but no weights move for them.
 Exit code 3: the routing trace is damaged, unfinished, or recording stopped before the run did.

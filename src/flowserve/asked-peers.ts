@@ -1,7 +1,7 @@
 /**
  * What a step has asked of other NPUs at one point, and was not answered yet: shares of its tokens for the slots of experts, or columns of an output projection.
  * A peer is asked one thing at a time. What it refuses, since its slot does not hold that expert (any more, or not yet), goes to whoever holds it by the
- * present map; nothing of it was computed.
+ * present map; nothing of it was computed. So does what a lost peer was asked, as soon as others have it by the map; else its successor is asked again.
  * @module
  */
 import { dueOf } from '../xccl/due-time.ts';
@@ -20,7 +20,7 @@ type Refused = { readonly share: Share; readonly epoch: number; readonly at_ms: 
 export const PEERS_DEADLINE_MS = 30_000;
 /** Who is refused by the map that it has waits so long for another one before it asks again. */
 export const ASK_AGAIN_MS = 1;
-/** For a peer that is asked something else just now. */
+/** For a peer that is asked something else just now, or is lost. */
 const NO_EPOCH = -1;
 
 export class AskedPeers {
@@ -88,7 +88,11 @@ export class AskedPeers {
   /** Asks for all shares but this NPU's own, which is returned; undefined: there is none, or its slots do not hold what it is for, and others are asked. */
   askShares(layer: number, shares: readonly Share[]): Share | undefined {
     this.#layer = layer;
-    for (const share of shares) if (share.npu !== this.#npu) this.#missing.set(share.npu, { share, event: this.#ask(share.npu, share) });
+    for (const share of shares) {
+      if (share.npu === this.#npu) continue;
+      if (this.#mayMove(share)) this.#refused.push({ share, epoch: NO_EPOCH, at_ms: this.#now_ms() });
+      else this.#missing.set(share.npu, { share, event: this.#ask(share.npu, share) });
+    }
     const own = shares.find(({ npu }) => npu === this.#npu);
     const isHeld = own === undefined || this.#service.holds(this.#batches.describe(own, layer));
     if (!isHeld) this.#refuse(own);
@@ -107,6 +111,12 @@ export class AskedPeers {
   /** Pulls the answers that have come. True: none is missing any more. */
   pull(): boolean {
     for (const [npu, { share, event }] of this.#missing) {
+      if (share !== null && this.#mayMove(share)) {
+        this.#exchange.abandon(this.#dieOf(npu), event, this.#lane);
+        this.#missing.delete(npu);
+        this.#refused.push({ share, epoch: NO_EPOCH, at_ms: this.#now_ms() });
+        continue;
+      }
       const answer = share === null ? this.#pullColumns(npu, event) : this.#pullRows(npu, event, share);
       if (answer === 'pending') continue;
       this.#missing.delete(npu);
@@ -121,6 +131,11 @@ export class AskedPeers {
   askAgain(npu: number): void {
     const missing = this.#missing.get(npu);
     if (missing !== undefined) missing.event = this.#ask(npu, missing.share);
+  }
+
+  /** Its NPU is lost, and others have what it was to compute. */
+  #mayMove(share: Share): boolean {
+    return this.#batches.lost.has(share.npu) && this.#batches.mayMove(this.#layer, share);
   }
 
   /** @throws `deadline_exceeded` naming the NPUs that have not answered for too long; `others`: whom the step waits for besides. */

@@ -30,6 +30,8 @@ export class ExpertBatches {
   readonly #words: Int32Array;
   /** By slot of the group. */
   readonly #start: Int32Array;
+  /** NPUs that are lost: what they were asked goes elsewhere, where the map says so. */
+  readonly lost: Set<number>;
   /** Of the dispatch area, those of the micro-batch before. */
   readonly rowsBefore: number;
 
@@ -46,6 +48,7 @@ export class ExpertBatches {
     this.#start = new Int32Array(expertSlots.total);
     this.firstSlot = ((npusInTurn(expertSlots.group, sharedNpu)[0] as number) - expertSlots.group.first) * expertSlots.each;
     this.routing = first?.batches.routing ?? new ExpertRouting(forward.config, forward.layout, space, map);
+    this.lost = first?.batches.lost ?? new Set();
     this.rowsBefore = first?.rows ?? 0;
   }
 
@@ -125,22 +128,16 @@ export class ExpertBatches {
   sortAgain(layer: number, { firstSegment, segments, firstPair }: Share): Share[] {
     const words = this.#words;
     const { experts } = this.#forward.config.moe;
-    const { group, each, spread } = this.#slots;
-    const { sharedNpu } = this.#forward.layout;
+    const { group, each } = this.#slots;
     const table = this.#forward.at.segments >>> 2;
-    const map = this.#map(layer);
     const shares: Share[] = [];
     let share: GrowingShare | null = null;
     let next = firstPair;
     for (let segment = firstSegment; segment < firstSegment + segments; segment++) {
       const expert = (words[table + 2 * segment] as number) & EXPERT_MASK;
-      let npu = sharedNpu as number;
-      if (expert !== experts) {
-        const slot = slotByMap(words, map, experts, expert, spread);
-        const rank = Math.floor(slot / each);
-        npu = group.first + rank;
-        words[table + 2 * segment] = ((slot - rank * each) << SLOT_SHIFT) | expert;
-      }
+      const slot = this.#slotNow(layer, expert);
+      const npu = slot < 0 ? (this.#sharedNow as number) : group.first + Math.floor(slot / each);
+      if (expert !== experts) words[table + 2 * segment] = ((slot % each) << SLOT_SHIFT) | expert;
       if (share === null || share.npu !== npu) {
         share = { npu, firstSegment: segment, segments: 0, firstPair: next, pairs: 0 };
         shares.push(share);
@@ -151,6 +148,29 @@ export class ExpertBatches {
       next += pairs;
     }
     return shares;
+  }
+
+  /** Of a share that a lost NPU was to compute: others have some of it by the present map. */
+  mayMove(layer: number, { firstSegment, segments }: Share): boolean {
+    const table = this.#forward.at.segments >>> 2;
+    const { group, each } = this.#slots;
+    for (let segment = firstSegment; segment < firstSegment + segments; segment++) {
+      const slot = this.#slotNow(layer, (this.#words[table + 2 * segment] as number) & EXPERT_MASK);
+      if (!this.lost.has(slot < 0 ? (this.#sharedNow as number) : group.first + Math.floor(slot / each))) return true;
+    }
+    return false;
+  }
+
+  /** Of the group; −1: of the shared expert. */
+  #slotNow(layer: number, expert: number): number {
+    const { experts } = this.#forward.config.moe;
+    return expert === experts ? -1 : slotByMap(this.#words, this.#map(layer), experts, expert, this.#slots.spread);
+  }
+
+  /** Where the shared expert is computed: another one that has it, where its own is lost. */
+  get #sharedNow(): number | null {
+    const { sharedNpu, sharedNpus } = this.#forward.layout;
+    return sharedNpu !== null && this.lost.has(sharedNpu) ? (sharedNpus.find((npu) => !this.lost.has(npu)) ?? sharedNpu) : sharedNpu;
   }
 
   /** Index of a layer's map. */

@@ -3,6 +3,7 @@
  * @module
  */
 import { type ExpertMap, expertMap } from '../../actors/policies/expert-placement/expert-map.ts';
+import { mirroredMap } from '../../actors/policies/expert-placement/mirrored.ts';
 import { nativeMap } from '../../actors/policies/expert-placement/native.ts';
 import type { PlacementShape } from '../../actors/policies/expert-placement/placement-shape.ts';
 import { offsetOf } from '../fabric/address.ts';
@@ -18,9 +19,10 @@ export function placementShape(model: ModelShape, options: LayoutOptions, group:
   return { layers: layersWithExperts(model).length, experts: model.moe.experts, slots: slotsOfGroup(model, options, group), ranks: group.npus, nodes, groups };
 }
 
-/** What an executor's slots hold at first: as the options say, else each expert in its own and the redundant ones empty. */
+/** What an executor's slots hold at first: as the options say, else each expert in its own and the redundant ones empty, or with what is mirrored. */
 export function firstMap(model: ModelShape, options: LayoutOptions, { id, experts }: Pick<Executor, 'id' | 'experts'>): ExpertMap {
   const shape = placementShape(model, options, experts);
+  if (options.mirrors_experts === true && experts.serving === undefined) return mirroredMap(shape);
   const given = options.expert_maps?.[id];
   if (given !== undefined) return expertMap(shape, Int32Array.from(given.flat()));
   return nativeMap(shape, experts.serving);

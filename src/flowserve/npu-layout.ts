@@ -12,6 +12,7 @@ import { SAMPLING_WORDS } from '../model/kernels/sampling-params.ts';
 import { isMoeLayer, layersInMemory } from '../model/moe-layers.ts';
 import type { Dtype } from '../model/safetensors.ts';
 import { assert } from '../protocol/errors.ts';
+import { executorOfNpu, sharedExpertNpusOf } from '../protocol/topology.ts';
 import { type AreaSizes, layoutAreas } from '../xccl/areas.ts';
 import { layoutEvenExperts } from './average-routing.ts';
 import { MICRO_BATCHES } from './dp-domains.ts';
@@ -221,6 +222,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     kind: 'attention',
     npu,
     sharedNpu,
+    sharedNpus: sharedNpu === null ? [] : sharedExpertNpusOf(executorOfNpu(options.deployment, npu)),
     replicated,
     share,
     split,

@@ -341,6 +341,7 @@ export class NpuWorker {
       case 'PEER_LOST':
         this.#links.detach(this.#directory.threadOfWorker(message.worker));
         this.#refresh(message.worker);
+        for (const npu of this.#directory.npusOfWorker(message.worker)) for (const program of this.#programs) program.losePeer(npu);
         this.#tellControl(threadPeerDetached(message.worker));
         break;
       case 'PEER_RESTARTED':

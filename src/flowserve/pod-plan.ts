@@ -100,7 +100,8 @@ function expertOptions(config: ModelShape, options: PlanOptions): Partial<Layout
   if (balancing === undefined) return given;
   const { moe } = config as Partial<ModelConfig>;
   const groups = moe !== undefined && 'gating' in moe && moe.gating.kind === 'sigmoid' ? moe.gating.groups : 1;
-  return { ...given, redundant_experts: balancing.redundant_slots, expert_nodes: { nodes: balancing.nodes, groups } };
+  const mirrored = balancing.policy === 'mirrored' && { mirrors_experts: true };
+  return { ...given, redundant_experts: balancing.redundant_slots, expert_nodes: { nodes: balancing.nodes, groups }, ...mirrored };
 }
 
 /** `Model` and `Layout`: what the arithmetic of its NPUs needs. */

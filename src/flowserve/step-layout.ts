@@ -65,6 +65,8 @@ export type LayoutOptions = Numerics & {
   readonly expert_maps?: readonly (readonly (readonly number[])[])[] | undefined;
   /** Steps verify drafts; missing: they do not. */
   readonly speculative?: Speculative | undefined;
+  /** Redundant slots hold second copies at first, as far as they go (mirrored.ts); missing: nothing. */
+  readonly mirrors_experts?: boolean | undefined;
   /** Nodes over which an executor's NPUs are spread, and groups of experts that the gate chooses among; missing: one. */
   readonly expert_nodes?: { readonly nodes: number; readonly groups: number } | undefined;
 };
@@ -160,6 +162,8 @@ export type StepLayout = DieLayout & {
   readonly replicated: readonly WeightPiece[];
   /** The expert NPU that computes the shared expert for this one; null: this one has it itself, or the model has none. */
   readonly sharedNpu: number | null;
+  /** All expert NPUs that have the shared expert; none: as of `sharedNpu`. */
+  readonly sharedNpus: readonly number[];
   /** Its rank in its DP group. */
   readonly share: TensorShare;
   /** Null where the output projection is this NPU's alone, or is split by the ranks of its DP group. */

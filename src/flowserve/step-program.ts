@@ -319,8 +319,14 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.#askedSecond?.checkDeadline([]);
   }
 
+  /** A peer is lost, until it is asked again. */
+  losePeer(npu: number): void {
+    this.batches.lost.add(npu);
+  }
+
   /** Asks a peer once more for what it has not answered: it was restarted. Who serves keeps no state, so asking twice is harmless. */
   askAgain(npu: number): void {
+    this.batches.lost.delete(npu);
     this.#asked.askAgain(npu);
     this.#askedSecond?.askAgain(npu);
   }

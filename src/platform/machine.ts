@@ -179,13 +179,19 @@ export class MachineNpus {
       for (const { exchange } of services) for (const die of dies) exchange.refresh(die);
       for (const service of services) service.reseat();
     }
+    for (const npus of this.#living) this.#tellOfLosses(npus);
     this.#move();
+  }
+
+  #tellOfLosses({ programs }: Npus): void {
+    for (const { id } of this.#deployment.npus) if (this.#hostOf(id) === null) for (const program of programs.values()) program.losePeer(id);
   }
 
   /** Its successors begin; whoever waits for them asks again, and goes on. */
   restart(worker: number): void {
     const npus = this.#npusOf(worker);
     this.#workers[worker] = npus;
+    this.#tellOfLosses(npus);
     npus.spawn();
     for (const { programs } of this.#living)
       for (const program of programs.values()) for (const npu of this.#directory.npusOfWorker(worker)) program.askAgain(npu);

@@ -56,6 +56,7 @@ describe('minipod experts plan', () => {
       ['fixed_primaries', '1.155', '2: 1.195', '3 of 3'],
       ['hierarchical', '1.024', '2: 1.034', '3 of 3'],
       ['global', '1.024', '2: 1.034', '3 of 3'],
+      ['mirrored', '1.710', '0: 2.078', '3 of 3'],
     ]);
   });
 

@@ -4,7 +4,7 @@
  *   slots   A B · | · · · | C D A | · · ·      of ranks 0 and 2:   A B · | C D A
  */
 import type { ExpertLoads } from './expert-loads.ts';
-import { type ExpertMap, expertMap, NO_EXPERT } from './expert-map.ts';
+import { type ExpertMap, expertMap, NO_EXPERT, replicasOf } from './expert-map.ts';
 import { keepInPlace } from './keep-in-place.ts';
 import { nativeMap } from './native.ts';
 import { type PlacementShape, slotsOfRank } from './placement-shape.ts';
@@ -62,6 +62,20 @@ export function mapWithout(map: ExpertMap, ranks: ReadonlySet<number>): ExpertMa
   const isThere = new Set<number>();
   for (const [at, expert] of expertOfSlot.entries()) if (expert !== NO_EXPERT) isThere.add(Math.floor(at / shape.slots) * shape.experts + expert);
   return isThere.size === shape.layers * shape.experts ? expertMap(shape, expertOfSlot) : null;
+}
+
+/** The map as it serves while these ranks are away: their replicas are left out of whatever has others; what is nowhere else stays. */
+export function mapSparing(map: ExpertMap, ranks: ReadonlySet<number>): ExpertMap {
+  if (ranks.size === 0) return map;
+  const { shape } = map;
+  const each = slotsOfRank(shape);
+  const isAway = (slot: number): boolean => ranks.has(Math.floor(slot / each));
+  const expertOfSlot = map.expertOfSlot.map((expert, at) => {
+    if (expert === NO_EXPERT || !isAway(at % shape.slots)) return expert;
+    const isElsewhere = replicasOf(map, Math.floor(at / shape.slots), expert).some((slot) => !isAway(slot));
+    return isElsewhere ? NO_EXPERT : expert;
+  });
+  return expertMap(shape, expertOfSlot);
 }
 
 /** All experts on these ranks alone, by the policy, turned so that as much as possible stays where it is. Without loads: as the checkpoint lays them out. */

@@ -5,6 +5,7 @@
  *   fixed_primaries   xDeepServe §4.5: primaries stay, redundant slots take copies of the busiest
  *   hierarchical      DeepSeek EPLB: groups of experts to nodes, replicas within each
  *   global            DeepSeek EPLB, over all ranks alike
+ *   mirrored          each expert on two ranks, whatever the loads: so that none is lost with one
  * @module
  */
 import type { ExpertLoads } from './expert-loads.ts';
@@ -12,6 +13,7 @@ import { type ExpertMap, NO_EXPERT } from './expert-map.ts';
 import { fixedPrimariesMap } from './fixed-primaries.ts';
 import { globalMap, hierarchicalMap } from './hierarchical.ts';
 import { type Freedom, keepInPlace } from './keep-in-place.ts';
+import { mirroredMap } from './mirrored.ts';
 import { nativeMap, nativeSlots } from './native.ts';
 import type { PlacementShape } from './placement-shape.ts';
 import { withoutTwins } from './without-twins.ts';
@@ -19,7 +21,7 @@ import { withoutTwins } from './without-twins.ts';
 /** The same arguments give the same map, to the last slot. @throws `invalid_request` for a shape that the policy cannot fill */
 export type PlaceExperts = (loads: ExpertLoads, shape: PlacementShape) => ExpertMap;
 
-export const PLACEMENT_POLICIES = ['native', 'fixed_primaries', 'hierarchical', 'global'] as const;
+export const PLACEMENT_POLICIES = ['native', 'fixed_primaries', 'hierarchical', 'global', 'mirrored'] as const;
 export type PlacementPolicy = (typeof PLACEMENT_POLICIES)[number];
 
 export const PLACE_EXPERTS: Readonly<Record<PlacementPolicy, PlaceExperts>> = {
@@ -27,10 +29,17 @@ export const PLACE_EXPERTS: Readonly<Record<PlacementPolicy, PlaceExperts>> = {
   fixed_primaries: fixedPrimariesMap,
   hierarchical: hierarchicalMap,
   global: globalMap,
+  mirrored: (_loads, shape) => mirroredMap(shape),
 };
 
 /** What of its plans may change places without their being another plan. */
-export const FREEDOM_OF: Readonly<Record<PlacementPolicy, Freedom>> = { native: 'slots', fixed_primaries: 'slots', hierarchical: 'nodes', global: 'ranks' };
+export const FREEDOM_OF: Readonly<Record<PlacementPolicy, Freedom>> = {
+  native: 'slots',
+  fixed_primaries: 'slots',
+  hierarchical: 'nodes',
+  global: 'ranks',
+  mirrored: 'slots',
+};
 
 /** The policy's plan as it may be installed: nothing lies twice on a rank. */
 export function installablePlan(policy: PlacementPolicy, loads: ExpertLoads, shape: PlacementShape): ExpertMap {

@@ -158,6 +158,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
     kind: 'attention',
     npu,
     sharedNpu: sharedNpuFor(moe, deployment, npu),
+    sharedNpus: moe.sharedExperts > 0 ? sharedExpertNpusOf(executorOfNpu(deployment, npu)) : [],
     replicated: [{ address: weights.weights, bytes: HASH_BYTES }],
     share,
     projection,

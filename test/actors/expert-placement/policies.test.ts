@@ -1,6 +1,7 @@
 /** The policies place experts as their sources say, and as evenly as these do on real loads. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { mapSparing } from '../../../actors/policies/expert-placement/among-ranks.ts';
 import { expertLoads } from '../../../actors/policies/expert-placement/expert-loads.ts';
 import { type ExpertMap, NO_EXPERT } from '../../../actors/policies/expert-placement/expert-map.ts';
 import { installablePlan, PLACE_EXPERTS, PLACEMENT_POLICIES, planFrom } from '../../../actors/policies/expert-placement/policies.ts';
@@ -82,6 +83,16 @@ describe('the placement policies', () => {
     const row = [2 ** 24, 2 ** 24, 1, 1, 0, 0];
     const packed = PLACE_EXPERTS.global(expertLoads([[row]]), { layers: 1, experts: 6, slots: 6, ranks: 2, nodes: 1, groups: 1 });
     expect([...packed.expertOfSlot]).toEqual([0, 2, 3, 1, 4, 5]);
+  });
+
+  it('should mirror each expert on two ranks as far as slots go, with as many of them on any rank', () => {
+    const shape = { layers: 2, experts: 6, slots: 12, ranks: 3, nodes: 1, groups: 1 };
+    const { expertOfSlot } = PLACE_EXPERTS.mirrored(expertLoads([[Array(6).fill(1), Array(6).fill(1)]]), shape);
+    expect([...expertOfSlot.subarray(0, 12)]).toEqual([0, 3, 2, 5, 1, 4, 0, 3, 2, 5, 1, 4]);
+    const few = PLACE_EXPERTS.mirrored(expertLoads([[Array(6).fill(1), Array(6).fill(1)]]), { ...shape, slots: 9 });
+    expect([...few.expertOfSlot.subarray(9)]).toEqual([0, 3, 2, 1, 4, 0, 2, 5, 1]);
+    // Of what one rank has the others serve what they have too; what they have not stays.
+    expect([...mapSparing(few, new Set([0])).expertOfSlot.subarray(0, 9)]).toEqual([-1, 3, -1, 1, 4, 0, 2, 5, 1]);
   });
 
   it('should leave primaries where they are, where they are fixed', () => {

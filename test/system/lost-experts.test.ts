@@ -1,0 +1,85 @@
+/** Experts of a lost NPU that have copies elsewhere are served there at once, whoever waited for it goes on; those that have none are waited for. */
+import { describe, expect, it } from 'vitest';
+import type { ExpertBalancer } from '../../actors/policies/expert-balancer.ts';
+import { createPod, type Pod, type PodOptions } from '../../src/index.ts';
+import type { VirtualPod } from '../../src/virtual-pod.ts';
+import { expectNothingLeft } from './pods.ts';
+
+/** Of each layer of the shipped model. */
+const EXPERTS = 32;
+const VIRTUAL: PodOptions = { clock: 'virtual', kernels: 'hash' };
+const mirrored = (redundant_slots: number): PodOptions => ({ expert_balancing: { policy: 'mirrored', redundant_slots, period_ms: 1_000_000 } });
+const APART: PodOptions = { topology: 'moe-attention:domains=1x2,experts=2', npu_workers: [0, 0, 1, 2], workers: 3 };
+
+const answersOf = (pod: Pod): Promise<unknown[]> =>
+  Promise.all(
+    Array.from({ length: 4 }, async (_, index) => {
+      const { choices } = await pod.complete([1, 86, 1461, 531 + index], { max_tokens: 12, seed: index, ignore_eos: true, temperature: index % 2 });
+      return choices[0]?.token_ids;
+    }),
+  );
+const open = async (options: PodOptions): Promise<VirtualPod> => (await createPod({ ...VIRTUAL, ...options })) as VirtualPod;
+const right = (async () => {
+  await using one = await open({});
+  return await answersOf(one);
+})();
+const mapOf = ({ control }: VirtualPod): ExpertBalancer['moves'] =>
+  (control.host.cast.contextOf('expert-map/0') as { balancer: ExpertBalancer }).balancer.moves;
+
+/** Kills the worker when so many events have happened. */
+function loseAfter({ control }: VirtualPod, worker: number, events: number): void {
+  const step = control.step.bind(control);
+  let left = events;
+  control.step = () => {
+    if (--left === 0) expect(control.workers.lose(worker, 'the test killed it')).toBe(true);
+    return step();
+  };
+}
+
+describe('experts that lie on two NPUs', () => {
+  it.each<[string, PodOptions, number]>([
+    ['NPUs of their own', APART, 1],
+    ['NPUs of their own, the other', APART, 2],
+    ['NPUs of their own, two micro-batches', { ...APART, micro_batches: 2, max_batch_tokens: 64 }, 1],
+    ['colocated', { topology: 'colocated:dp=3', workers: 3 }, 2],
+  ])('should be served by the copies while one of these has no successor: %s', async (_, options, worker) => {
+    await using pod = await open({ ...options, ...mirrored(EXPERTS + 1) });
+    // Its successor does not begin before it may.
+    const restart = pod.control.workers.deafen();
+    loseAfter(pod, worker, 60);
+    // The requests that were under way, which had asked it; then others that begin without it.
+    expect(await answersOf(pod)).toEqual(await right);
+    expect(pod.control.workers.isLost(worker)).toBe(true);
+    expect(await answersOf(pod)).toEqual(await right);
+    const { epoch } = mapOf(pod);
+    expect(epoch).toBe(1);
+    restart();
+    while (pod.control.workers.isLost(worker)) await pod.complete([1], { max_tokens: 50, ignore_eos: true });
+    // It has its own again.
+    expect(await answersOf(pod)).toEqual(await right);
+    expect([...mapOf(pod).lost]).toEqual([]);
+    expect(mapOf(pod).epoch).toBe(2);
+    await expectNothingLeft(pod);
+  });
+
+  it('should be waited for as far as they have no copy, and nobody begins meanwhile', async () => {
+    await using pod = await open({ ...APART, ...mirrored(8) });
+    const restart = pod.control.workers.deafen();
+    pod.control.workers.lose(1, 'the test killed it');
+    await expect(pod.complete([1, 2, 3], { max_tokens: 3, deadline_ms: 400 })).rejects.toMatchObject({ code: 'deadline_exceeded' });
+    const answers = answersOf(pod);
+    restart();
+    expect(await answers).toEqual(await right);
+    await expectNothingLeft(pod);
+  });
+
+  it('should be found by who loses one after the other, and both', async () => {
+    await using pod = await open({ ...APART, ...mirrored(EXPERTS) });
+    loseAfter(pod, 1, 60);
+    expect(await answersOf(pod)).toEqual(await right);
+    loseAfter(pod, 2, 30);
+    loseAfter(pod, 1, 200);
+    expect(await answersOf(pod)).toEqual(await right);
+    await expectNothingLeft(pod);
+  });
+});
