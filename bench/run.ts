@@ -21,7 +21,7 @@ const BENCHMARKS: Readonly<Record<string, string>> = {
   'expert-placement': 'how even expert placements are, and how long planning them takes',
   'expert-balancing': 'a skewed workload: experts balanced against where the checkpoint has them, and against even routing',
   drafting: 'tokens a second with drafts against none, and what costs and acceptance predict',
-  int8: 'INT8 against BF16: products, tokens a second, and with texts what quantising loses',
+  int8: 'INT8 against BF16: products and tokens a second',
   scheduler: 'what a step costs its scheduler, by how many run and wait',
   trace: 'what recording costs, and how fast replays and virtual time are',
   'step-gap': 'from the end of a decode step to the first kernel of the next',

@@ -80,16 +80,29 @@ function widened(bytes: Uint8Array<ArrayBuffer>, dtype: StoredTensor['dtype']): 
   return floats;
 }
 
-/** Into the form that a tensor had. Exact for what came from there and was scaled by powers of two. */
+/** To the nearest BF16, half to even, as a float. */
+export function nearestBf16(value: number): number {
+  float[0] = value;
+  const bits = word[0] as number;
+  word[0] = (bits + 0x7fff + ((bits >>> 16) & 1)) & 0xffff0000;
+  return float[0] as number;
+}
+
+const float = new Float32Array(1);
+const word = new Uint32Array(float.buffer);
+
+/** Into the form that a tensor had, to the nearest. */
 export function narrowed(values: Float32Array, dtype: StoredTensor['dtype']): Uint8Array {
   if (dtype === 'F32') return new Uint8Array(values.slice().buffer);
   assert(dtype !== 'I8', 'what is quantised already is refused before');
   const bytes = new Uint8Array(values.length * 2);
   const view = new DataView(bytes.buffer);
-  const words = new Uint32Array(values.slice().buffer);
   for (let index = 0; index < values.length; index++) {
     if (dtype === 'F16') view.setFloat16(index * 2, values[index] as number, true);
-    else view.setUint16(index * 2, (words[index] as number) >>> 16, true);
+    else {
+      nearestBf16(values[index] as number);
+      view.setUint16(index * 2, (word[0] as number) >>> 16, true);
+    }
   }
   return bytes;
 }

@@ -12,6 +12,7 @@ import { readJsonFile } from '../model/json-file.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
 import { layerOf, quantizationConfig, scaleOf } from '../model/quantization.ts';
 import { resolveModel } from '../model/registry.ts';
+import type { Dtype } from '../model/safetensors.ts';
 import { loadTokenizer } from '../model/tokenizer.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import { Calibration, type LayerInputs } from './calibration.ts';
@@ -19,6 +20,7 @@ import { type Matrix, narrowed, readMatrix } from './matrix.ts';
 import { relativeError } from './output-error.ts';
 import { LayerQuantizer, type ProductErrors, type QuantizedLayer } from './quantize-layer.ts';
 import { QuantizedFile, type TensorPlan } from './quantized-file.ts';
+import { RowProducts } from './row-products.ts';
 
 export type QuantizeOptions = Omit<TextPart, 'stride'> & {
   /** A model's name or folder. */
@@ -117,14 +119,18 @@ class ModelQuantizer {
   async run(): Promise<Omit<Quantized, 'out' | 'tokens'>> {
     const { config, parts } = this.#checkpoint;
     const { smoothing = true, compensation = true, signal, onProgress } = this.#options;
-    using file = new QuantizedFile(join(this.#options.out, FILE), parts.flatMap(planOf));
+    using file = new QuantizedFile(
+      join(this.#options.out, FILE),
+      parts.flatMap((placed) => planOf(placed, smoothing)),
+    );
+    const multiplied = await RowProducts.create();
     const coverage: Coverage[] = [];
     const errors: ProductErrors[] = [];
     const written = new Set<string>();
     for (let layer = 0; layer < config.layers; layer++) {
       const inputs = await this.#calibration.layer(layer);
       if (isMoeLayer(config, layer)) coverage.push(this.#coverageOf(layer, inputs));
-      const quantizer = new LayerQuantizer(config, layer, (name) => this.#read(name), { smoothing, compensation });
+      const quantizer = new LayerQuantizer(config, layer, (name) => this.#read(name), { smoothing, compensation }, multiplied);
       const found = quantizer.quantize(inputs);
       errors.push(...found.errors);
       for (const name of this.#write(file, found)) written.add(name);
@@ -156,8 +162,14 @@ class ModelQuantizer {
       file.write(name, new Uint8Array(q.buffer));
       file.write(scaleOf(name), new Uint8Array(scales.buffer));
     }
-    for (const [name, values] of rescaled) file.write(name, narrowed(values, this.#parts.get(name)?.tensor.dtype ?? 'F32'));
+    for (const [name, values] of rescaled) file.write(name, narrowed(values, this.#storedAs(name)));
     return [...quantized.keys(), ...rescaled.keys()];
+  }
+
+  #storedAs(name: string): Dtype {
+    const placed = this.#parts.get(name);
+    assert(placed, `the checkpoint was checked and has no ${name}`);
+    return keptAs(placed, this.#options.smoothing ?? true);
   }
 
   #coverageOf(layer: number, { experts }: LayerInputs): Coverage {
@@ -176,9 +188,13 @@ class ModelQuantizer {
   }
 }
 
-const planOf = (placed: PlacedTensor): TensorPlan[] => {
-  const { name, shape, tensor } = placed;
-  if (!willQuantize(placed)) return [{ name, shape, dtype: tensor.dtype }];
+/** A router that is smoothed with what it reads stays in float32, so that it chooses as before: factors are no powers of two. */
+const keptAs = ({ name, part, loaded, tensor }: PlacedTensor, smoothing: boolean): Dtype =>
+  smoothing && loaded && part.kind === 'router' && name.endsWith('.weight') ? 'F32' : tensor.dtype;
+
+const planOf = (placed: PlacedTensor, smoothing: boolean): TensorPlan[] => {
+  const { name, shape } = placed;
+  if (!willQuantize(placed)) return [{ name, shape, dtype: keptAs(placed, smoothing) }];
   return [
     { name, shape, dtype: 'I8' },
     { name: scaleOf(name), shape: [shape[0] ?? 0, 1], dtype: 'F32' },

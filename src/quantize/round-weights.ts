@@ -5,10 +5,11 @@
  *   H = Σ x xᵀ + damping        U = upper Cholesky factor of H⁻¹
  *   for each input i, the strongest first:   q = round(w_i ÷ scale)    e = (w_i − q · scale) ÷ U_ii    w_j −= e · U_ij for j > i
  *
- * All in float64, from sums in one order: the same bits on every machine.
+ * In float64, from sums in one order: the same bits on every machine.
  * @module
  */
 import type { Matrix } from './matrix.ts';
+import type { RowProducts } from './row-products.ts';
 
 export type QuantizedMatrix = { readonly q: Int8Array; readonly scales: Float32Array; readonly rows: number; readonly columns: number };
 
@@ -64,9 +65,9 @@ export function roundWithCompensation(weights: Matrix, { order, upper }: Compens
 /** Inputs, the strongest first, and the factor U for them in that order. */
 export type CompensationFactor = { readonly order: Uint32Array; readonly upper: Float64Array };
 
-export function compensationFactor(inputs: Matrix): CompensationFactor {
+export function compensationFactor(inputs: Matrix, multiplied: RowProducts): CompensationFactor {
   const { columns: n } = inputs;
-  const sums = secondMoments(inputs);
+  const sums = multiplied.moments(inputs);
   const order = Uint32Array.from({ length: n }, (_, i) => i).sort((a, b) => (sums[b * n + b] as number) - (sums[a * n + a] as number) || a - b);
   const ordered = new Float64Array(n * n);
   let trace = 0;
@@ -77,18 +78,6 @@ export function compensationFactor(inputs: Matrix): CompensationFactor {
   const damping = trace === 0 ? 1 : ((DAMPING + (DAMPING_FEW_ROWS * n) / inputs.rows) * trace) / n;
   for (let i = 0; i < n; i++) ordered[i * n + i] = (ordered[i * n + i] as number) + damping;
   return { order, upper: upperFactorOfInverse(ordered, n) };
-}
-
-function secondMoments({ values, rows, columns: n }: Matrix): Float64Array {
-  const sums = new Float64Array(n * n);
-  for (let row = 0; row < rows; row++)
-    for (let i = 0; i < n; i++) {
-      const x = values[row * n + i] as number;
-      if (x === 0) continue;
-      for (let j = i; j < n; j++) sums[i * n + j] = (sums[i * n + j] as number) + x * (values[row * n + j] as number);
-    }
-  for (let i = 0; i < n; i++) for (let j = 0; j < i; j++) sums[i * n + j] = sums[j * n + i] as number;
-  return sums;
 }
 
 /**

@@ -4,14 +4,16 @@
  *
  *   s_j = max |X_j| ^ α ÷ max |W_j| ^ (1 − α)        X′_j = X_j ÷ s_j        W′_j = W_j · s_j
  *
- * Where norms, router or W_UV take factors back these are powers of two, so nothing is rounded: they keep their BF16 bits, and what is not quantised computes to the
- * last bit what it computed before. Those that `up` takes back, whose outputs have scales in float32 since it is quantised itself, may be any number (`isFine`). How much is moved (α) is tried out on rows of the calibration text, and tuned channel by channel (tune-factors.ts); not at all is tried too.
+ * How much is moved (α) is tried out on rows of the calibration text, and tuned channel by channel (tune-factors.ts); not at all is tried too. Norms that take
+ * factors back decide what exactly these are (LayerQuantizer), so that nothing is lost where they are kept in BF16; the outputs' scales of weights that are quantised
+ * themselves take any factor; W_UV is rounded to BF16 again.
  * @module
  */
 import { exp, log } from '../model/kernels/float64.ts';
 import { columnMaxima, type Matrix, scaleColumns } from './matrix.ts';
-import { addErrors, exactOutputs, outputError } from './output-error.ts';
+import { addErrors, outputError } from './output-error.ts';
 import { roundPlainly } from './round-weights.ts';
+import type { RowProducts } from './row-products.ts';
 import { groupsOf, tuneFactors } from './tune-factors.ts';
 
 export type Smoothing = {
@@ -22,7 +24,7 @@ export type Smoothing = {
 };
 
 /** Less than this is as likely to be the few rows that it is tried on. */
-const WORTH = 0.97;
+const WORTH = 0.99;
 const ALPHAS = [0.3, 0.5, 0.7, 0.9] as const;
 /** Norm weights and channels stay far from what BF16 cannot hold. */
 const EXPONENT_MAX = 12;
@@ -34,46 +36,44 @@ export const noSmoothing = (columns: number): Smoothing => ({ factors: new Float
  * with: some to judge by, others to tune on. `tied`: by channel, the first of those that must have the same factor.
  */
 export function chooseSmoothing(
+  multiplied: RowProducts,
   rows: readonly { readonly inputs: Matrix; readonly weights: Matrix; readonly tuned: Matrix }[],
   channelMaxima: Float32Array,
   tied?: Uint32Array,
-  isFine = false,
 ): Smoothing {
-  const products = rows.map(({ inputs, weights }): Trial => ({ inputs, weights, exact: exactOutputs(inputs, weights) }));
+  const products = rows.map(({ inputs, weights }): Trial => ({ inputs, weights, exact: multiplied.outputs(inputs, weights) }));
+  const errorOf = (smoothing: Pick<Smoothing, 'factors'>): number => errorWith(multiplied, products, smoothing);
   const columns = channelMaxima.length;
   const inputMaxima = tiedMaxima(channelMaxima, tied);
   const weightMaxima = tiedMaxima(maximaOf(products.map(({ weights }) => columnMaxima(weights))), tied);
   let best = noSmoothing(columns);
-  let least = WORTH * errorOf(products, best);
+  let least = WORTH * errorOf(best);
   for (const alpha of ALPHAS) {
     const factors = Float32Array.from({ length: columns }, (_, column) => factorOf(inputMaxima[column] as number, weightMaxima[column] as number, alpha));
     const tried = { factors: centred(factors), alpha };
-    const error = errorOf(products, tried);
+    const error = errorOf(tried);
     if (error < least) [best, least] = [tried, error];
   }
-  // Tuned from where the formula ends, and from nothing.
-  for (const start of [best.factors, noSmoothing(columns).factors]) {
-    const tuned = tuneFactors(
-      rows.map(({ tuned: inputs, weights }) => ({ inputs, weights })),
-      start,
-      groupsOf(columns, tied),
-      isFine,
-    );
-    const factors = tuned.map((factor) => Math.max(2 ** -EXPONENT_MAX, Math.min(2 ** EXPONENT_MAX, factor)));
-    const error = errorOf(products, { factors });
-    if (error < least) [best, least] = [{ factors, alpha: 'tuned' }, error];
-  }
+  // The loss that is tuned for has one minimum: where that begins matters little.
+  const tuned = tuneFactors(
+    rows.map(({ tuned: inputs, weights }) => ({ inputs, weights })),
+    best.factors,
+    groupsOf(columns, tied),
+  );
+  const factors = tuned.map((factor) => Math.max(2 ** -EXPONENT_MAX, Math.min(2 ** EXPONENT_MAX, factor)));
+  if (errorOf({ factors }) < least) best = { factors, alpha: 'tuned' };
   return best;
 }
 
 /** Rows, what they are multiplied with, and the exact outputs. */
-type Trial = { readonly inputs: Matrix; readonly weights: Matrix; readonly exact: Float64Array };
+type Trial = { readonly inputs: Matrix; readonly weights: Matrix; readonly exact: Float32Array };
 
-function errorOf(products: readonly Trial[], { factors }: Pick<Smoothing, 'factors'>): number {
+function errorWith(multiplied: RowProducts, products: readonly Trial[], { factors }: Pick<Smoothing, 'factors'>): number {
   const inverse = factors.map((factor) => 1 / factor);
-  return addErrors(
-    products.map(({ inputs, weights, exact }) => outputError(exact, scaleColumns(inputs, inverse), roundPlainly(scaleColumns(weights, factors)))),
-  ).error;
+  const found = products.map(({ inputs, weights, exact }) =>
+    outputError(exact, multiplied.quantizedOutputs(scaleColumns(inputs, inverse), roundPlainly(scaleColumns(weights, factors)))),
+  );
+  return addErrors(found).error;
 }
 
 /** Channels that are never seen, or never read, stay as they are. */

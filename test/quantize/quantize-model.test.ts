@@ -43,7 +43,8 @@ describe.each(['mla', 'gqa'] as const)('INT8 of a small %s model with outlier ch
       expect(after?.get(name.replace(/\.weight$/, '.weight_scale'))).toEqual(
         isQuantized ? expect.objectContaining({ dtype: 'F32', shape: [shape[0], 1] }) : name.endsWith('.weight') ? undefined : now,
       );
-      if (!isQuantized) expect(now?.dtype).toBe(dtype);
+      // A router is smoothed with what it reads, and must choose as before.
+      if (!isQuantized) expect(now?.dtype).toBe(/layers\.[01]\.mlp\.gate\.weight$/.test(name) ? 'F32' : dtype);
       // Whoever reads it takes each linear layer that is not named for INT8; an embedding is none.
       const isLinear = shape.length === 2 && name !== 'model.embed_tokens.weight';
       expect(isQuantized).toBe(isLinear && !ignore.includes(name.replace(/\.weight$/, '')));

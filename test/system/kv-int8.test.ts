@@ -2,8 +2,9 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
-import { type Completion, createPod, type PodOptions } from '../../src/index.ts';
+import { type Completion, createPod, type Pod, type PodOptions } from '../../src/index.ts';
 import { scratchFolder, smallCheckpoint } from '../quantize/small-checkpoint.ts';
+import { expectNothingLeft, fingerprint } from './pods.ts';
 
 const folder = scratchFolder();
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -35,6 +36,29 @@ it.each(['mla', 'gqa'] as const)('should give the same bits over topologies, chu
   expect(own).not.toBe(wide);
   expect(Math.abs(own - wide)).toBeLessThan(0.1);
 });
+
+it.each([true, false])(
+  'should go on elsewhere when a group leaves, with its KV, or computed anew where that has holes of drafts; drafts: %s',
+  async (drafts) => {
+    const speculative_config = { method: 'mtp', num_speculative_tokens: 2, adaptive: false } as const;
+    const options: PodOptions = { clock: 'virtual', kv_cache_dtype: 'int8', speculative_config };
+    // So long that its KV is worth its way.
+    const prompts = [0, 1, 2, 3].map((call) => Array.from({ length: 180 }, (_, at) => 3 + ((call * 7_919 + at * 104_729) % 1_900)));
+    const how = { max_tokens: 24, logprobs: 1, ignore_eos: true, speculative_decoding: drafts } as const;
+    const ask = (pod: Pod): Promise<readonly Completion[]> =>
+      Promise.all(prompts.map((prompt, seed) => pod.complete(prompt, { ...how, seed, temperature: seed % 2 })));
+    await using one = await createPod(options);
+    await using pod = await createPod({ ...options, topology: 'colocated:dp=2', scale_max: { attention: 2 }, load_balancing: 'round_robin' });
+    const ends = ask(pod);
+    let seen = 0;
+    for await (const _ of pod.generate(prompts[0] as number[], { max_tokens: 10, ignore_eos: true })) if (++seen === 10) break;
+    expect(await pod.scale({ attention: 1 })).toMatchObject({ attention: 1, was: { attention: 2 } });
+    expect((await ends).map(fingerprint)).toEqual((await ask(one)).map(fingerprint));
+    const pulled = (await pod.stats()).kv_links.reduce((sum, { done }) => sum + done, 0);
+    expect(pulled > 0).toBe(drafts);
+    await expectNothingLeft(pod);
+  },
+);
 
 it('should be refused for hashes, and take less memory for as many blocks', async () => {
   await expect(createPod({ clock: 'virtual', kernels: 'hash', kv_cache_dtype: 'int8' })).rejects.toMatchObject({ param: 'kv_cache_dtype' });
