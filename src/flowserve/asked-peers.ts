@@ -12,12 +12,14 @@ import type { ExpertService } from './expert-service.ts';
 import type { OutputProjection } from './output-projection.ts';
 
 /** What a peer was asked, and under which event: an NPU's share of the pairs of tokens and experts, or its columns of the output projection. */
-type Asked = { readonly share: Share | null; event: number };
+type Asked = { readonly share: Share | null; event: number /** How often it was lost since. */; losses?: number };
 /** Under which map, and when. */
 type Refused = { readonly share: Share; readonly epoch: number; readonly at_ms: number };
 
 /** A peer that lives answers within milliseconds; one that died is replaced in less than this, and asked again. */
 export const PEERS_DEADLINE_MS = 30_000;
+/** So often a peer may be lost under one question: fewer times than end the pod (restart-intensity.ts), since what it is asked may be what kills it. */
+export const LOSSES_MAX = 4;
 /** Who is refused by the map that it has waits so long for another one before it asks again. */
 export const ASK_AGAIN_MS = 1;
 /** For a peer that is asked something else just now, or is lost. */
@@ -130,7 +132,13 @@ export class AskedPeers {
   /** Asks a peer once more for what it has not answered: it was restarted. Who serves keeps no state, so asking twice is harmless. */
   askAgain(npu: number): void {
     const missing = this.#missing.get(npu);
-    if (missing !== undefined) missing.event = this.#ask(npu, missing.share);
+    if (missing === undefined) return;
+    missing.losses = (missing.losses ?? 0) + 1;
+    if (missing.losses <= LOSSES_MAX) missing.event = this.#ask(npu, missing.share);
+    else {
+      this.#missing.delete(npu);
+      this.#failed = npu;
+    }
   }
 
   /** Its NPU is lost, and others have what it was to compute. */

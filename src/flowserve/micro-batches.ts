@@ -16,6 +16,7 @@
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import type { Arithmetic, Span } from './arithmetic.ts';
+import { LOSSES_MAX } from './asked-peers.ts';
 import { MICRO_BATCHES } from './dp-domains.ts';
 import { MicroBatch, type MicroBatchOptions } from './micro-batch.ts';
 import { routedAt } from './routed-steps.ts';
@@ -34,9 +35,6 @@ export type Surrounding = {
   /** NPUs may have moved, or have been given up. @throws `worker_lost` where that ends the iteration of the step at hand */
   reseat(): void;
 };
-
-/** Iterations that may end under one step. Losses that end them are then fewer than those that end the pod (restart-intensity.ts): one may be the step's own doing. */
-const ENDS_MAX = 4;
 
 export class MicroBatches {
   readonly #surrounding: Surrounding;
@@ -181,7 +179,7 @@ export class MicroBatches {
   /** A member of the domain was lost, which is not the step's end; anything else is. */
   #survive(error: unknown): void {
     if (!(error instanceof MinipodError) || error.code !== 'worker_lost') throw error;
-    if (++this.#ends > ENDS_MAX)
+    if (++this.#ends > LOSSES_MAX)
       throw new MinipodError('worker_failed', `${this.#ends} losses in one step, which may be its own doing; the last: ${error.message}`);
     this.#leave();
   }

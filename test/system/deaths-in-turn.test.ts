@@ -66,3 +66,28 @@ it('tokens that experts were asked for are counted once, whoever dies while they
   };
   expect(await tokensIn(3)).toEqual(await tokensIn(0));
 });
+
+it.each(['dataflow', 'domains'] as const)('an expert NPU that dies of what it is asked, each time, ends who asks and not the pod: %s', async (schedule) => {
+  const options: PodOptions = { schedule, topology: 'moe-attention:domains=1x2,experts=2', workers: 2, npu_workers: [0, 0, 1, 1] };
+  await using pod = (await createPod({ clock: 'virtual', kernels: 'hash', ...options })) as VirtualPod;
+  const right = await endsOf(pod, { max_tokens: 20 });
+  const { host, workers, npus } = pod.control;
+  // It answers nothing before it is lost.
+  const heal = npus.hang([2]);
+  let deaths = 0;
+  const kill = (): void => {
+    if (workers.lose(1, 'killed')) deaths++;
+    if (deaths < 5) host.later(PAUSE_NS, kill);
+    else heal();
+  };
+  host.later(5_000_000, kill);
+  const ends = await endsOf(pod, { max_tokens: 20 });
+  const failed = ends.filter((end) => typeof end === 'string');
+  // Those whose step asked it; who waited meanwhile goes on.
+  expect(failed.length).toBeGreaterThan(0);
+  expect(failed.length).toBeLessThan(CALLS);
+  for (const end of failed) expect(end).toMatch(/5 losses in one step, which may be its own doing|NPU 2 failed at its part of layer/);
+  expect(ends.map((end, index) => (typeof end === 'string' ? right[index] : end))).toEqual(right);
+  expect(await endsOf(pod, { max_tokens: 20 })).toEqual(right);
+  await expectNothingLeft(pod);
+});
