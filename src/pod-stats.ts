@@ -138,6 +138,9 @@ export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: 
     scaling: report.scaling,
     expert_loads: report.expert_loads,
     expert_balancing: report.expert_balancing.map(balancingStats),
+    loops: report.loops.map(({ period_ms, still_ms, is_stalled: stalled, ...loop }) => ({
+      ...{ ...loop, stalled, period_seconds: period_ms / 1000, still_seconds: still_ms / 1000 },
+    })),
     suspicions: suspicionStats(report.suspicions),
     recoveries: report.recoveries.map(({ at_ms, is_warm: warm, ...parts }) => ({ ...parts, warm, lost_at_seconds: at_ms / 1000 })),
     memory: { total_bytes: memory.bytes, regions: report.regions },

@@ -237,6 +237,19 @@ export type SuspicionStats = {
 };
 
 /**
+ * A loop that nobody asks for: `rebalance` of an expert map, `heartbeat` of the cluster managers and of task executors with tasks, `scaling` that is under way, `scheduling` of
+ * DP groups with requests waiting. `still_seconds`: since when it has made no progress; `stalled`: it had to, for two periods.
+ */
+export type LoopStats = {
+  readonly loop: 'rebalance' | 'heartbeat' | 'scaling' | 'scheduling';
+  readonly owner: string;
+  readonly state: string;
+  readonly period_seconds: number;
+  readonly still_seconds: number;
+  readonly stalled: boolean;
+};
+
+/**
  * A worker that was lost and has a successor, or is to have one. After `lost_at_seconds`, by the pod's clock, come in turn: `end_ms`, its end is proven; `release_ms`, all
  * others have let go of its rings; `start_ms`, the successor runs. Null: it has not come to that. `warm`: the successor was a thread that waited for it.
  */
@@ -309,6 +322,7 @@ export type PodStats = {
   readonly expert_loads: readonly (readonly number[])[];
   /** Of each task executor whose experts are balanced. */
   readonly expert_balancing: readonly ExpertBalancingStats[];
+  readonly loops: readonly LoopStats[];
   readonly suspicions: SuspicionStats;
   /** Of worker threads, the latest last, 64 at most; on a virtual clock there are none. */
   readonly recoveries: readonly RecoveryStats[];

@@ -21,13 +21,10 @@ export async function health(service: Service): Promise<Response> {
   return new Response(null, { status: 200 });
 }
 
-function deadLoops({ expert_balancing, uptime_seconds }: PodStats): string[] {
-  const stalled = expert_balancing.filter((loop) => loop.stalled);
-  const each = stalled.map(
-    ({ executor, state, last_progress_seconds: last }) => `that of task executor ${executor}, ${state}, for ${(uptime_seconds - last).toFixed(1)} s`,
-  );
-  return each.length === 0 ? [] : [`An expert map has made no progress for two periods: ${each.join('; ')}.`];
-}
+const deadLoops = ({ loops }: PodStats): string[] =>
+  loops
+    .filter(({ stalled }) => stalled)
+    .map(({ loop, owner, state, still_seconds }) => `The ${loop} loop of ${owner}, ${state}, has made no progress for ${still_seconds.toFixed(1)} s.`);
 
 const WHY = {
   no_spare_seat: 'its thread cannot be ended, and no spare_workers are left for another',

@@ -12,6 +12,7 @@ import { distflowMetrics } from './distflow-metrics.ts';
 import { draftMetrics } from './draft-metrics.ts';
 import { type ExpertMetrics, expertMetrics } from './expert-metrics.ts';
 import { fabricMetrics } from './fabric-metrics.ts';
+import { loopMetrics } from './loop-metrics.ts';
 import { suspicionMetrics } from './suspicion-metrics.ts';
 
 /** Seconds; vLLM's. */
@@ -163,6 +164,7 @@ export function createMetrics(model_name: string, context_length: number): Metri
 
   const takeOverFabric = fabricMetrics(registry);
   const takeOverBalancing = balancingMetrics(registry);
+  const takeOverLoops = loopMetrics(registry);
   const takeOverSuspicions = suspicionMetrics(registry);
   const takeOverDistflow = distflowMetrics(registry);
   const takeOverDrafts = draftMetrics(registry);
@@ -181,6 +183,7 @@ export function createMetrics(model_name: string, context_length: number): Metri
     takeOverDrafts(stats);
     takeOverBalancing(stats);
     takeOverSuspicions(stats);
+    takeOverLoops(stats);
     for (const metric of [...counters.keys(), success, cache, groupInfo]) metric.reset();
     for (const group of stats.dp_groups) takeOverGroup(group, stats.kv_block_size);
     for (const finished_reason of Object.values(FINISHED_REASONS)) success.inc({ finished_reason }, 0);

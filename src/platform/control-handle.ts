@@ -10,6 +10,7 @@ import type { CollectionReport, ExpertReport, KvLinkReport, LinkReport, NpuRepor
 import type { ScalingStats } from '../results.ts';
 import type { Seating } from '../runtime/directory.ts';
 import type { ActRing, WhenFull } from '../trace/act-log.ts';
+import type { LoopReport } from './control-loops.ts';
 import type { BalancingReport } from './expert-balancing.ts';
 import type { RecoveryReport } from './recoveries.ts';
 import type { SuspicionReport } from './suspicions.ts';
@@ -62,6 +63,7 @@ export type ControlStats = {
   readonly scaling: ScalingStats | null;
   readonly expert_loads: readonly (readonly number[])[];
   readonly expert_balancing: readonly BalancingReport[];
+  readonly loops: readonly LoopReport[];
   readonly suspicions: SuspicionReport;
   readonly recoveries: readonly RecoveryReport[];
   readonly unexpected: readonly string[];

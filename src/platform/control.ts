@@ -35,14 +35,13 @@ import { witnessOf } from '../trace/act-log.ts';
 import { birthOf, birthOfController, expertMapsOf } from './births.ts';
 import { withCacheCosts } from './cache-costs.ts';
 import type { ControlHandle, ControlOptions, ControlStats, ExpertsReport, OnInspected } from './control-handle.ts';
+import { ControlWatch } from './control-watch.ts';
 import { Rebalances } from './expert-balancing.ts';
 import { KvEventReader } from './kv-event-reader.ts';
 import { NetworkCardKeeper } from './network-card.ts';
 import { PodFigures } from './pod-figures.ts';
 import { Recordings } from './recording.ts';
 import { ScaleRequests } from './scale-requests.ts';
-import { StalledThreads } from './stalled-threads.ts';
-import { Suspicions } from './suspicions.ts';
 import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
 import { WorkerReports } from './worker-reports.ts';
 import { CALLER_PEER, Workers } from './workers.ts';
@@ -69,8 +68,7 @@ export class Control {
   readonly #host: ActorHost;
   readonly #frontend: FrontendProcess;
   readonly #workers: Workers;
-  readonly #suspicions: Suspicions;
-  readonly #stalled: StalledThreads;
+  readonly #watch: ControlWatch;
   readonly #network: NetworkCardKeeper;
   readonly #clock: Clock;
   readonly #handle: Omit<ControlHandle, 'seating' | 'epochs' | 'lost'>;
@@ -192,15 +190,10 @@ export class Control {
       recordings,
       onLost: (worker, error) => this.#workerLost(worker, error),
     });
-    this.#stalled = new StalledThreads(links, this.directory, (worker, reason) => this.giveUp(worker, reason));
-    this.#suspicions = new Suspicions({
-      workerOf: (member) => this.directory.workerOf(member),
-      lifeOf: (worker) => space.control.lifeOf(worker),
-      suspect: (worker, reason) => this.#workers.suspect(worker, reason),
-    });
+    this.#watch = new ControlWatch({ plan, space, directory: this.directory, links, cast: this.#host.cast, workers: this.#workers });
     this.#figures = new PodFigures({
       ...{ plan, space, directory: this.directory, links, cast: this.#host.cast, workers: this.#workers },
-      ...{ reports: this.#reports, scale: this.scale, suspicions: this.#suspicions, now_ms: this.#clock.now_ms },
+      ...{ reports: this.#reports, scale: this.scale, watch: this.#watch, now_ms: this.#clock.now_ms },
     });
     this.#handle = { plan, memories, isTraced: acts.length > 0, vocab_size: plan.config.vocabSize, parameters, has_chat_template: tokenizer.hasChatTemplate };
     for (const { self, birth } of expertMapsOf(plan)) this.#host.spawn(self, birth);
@@ -306,7 +299,7 @@ export class Control {
       if (!this.#isReady && this.#allServe()) this.#ready.resolve();
       if (this.#isClosing && this.#frontend.open.size === 0 && this.#host.cast.stateOf('job-executor/0') === null) this.#drained.resolve();
       const waits = links.flush();
-      this.#stalled.look(this.#clock.now_ms());
+      this.#watch.look(this.#clock.now_ms());
       if (turn % TURNS_PER_BREATH === 0) await breathe();
       if (busy || this.#host.hasMail) continue;
       const isIdle = this.#isReady && this.#frontend.open.size === 0;
@@ -327,7 +320,7 @@ export class Control {
 
   #hear(message: ControlMessage): void {
     if (message.type === 'SCALED') this.scale.answered(message);
-    else if (message.type === 'SUSPECTED' || message.type === 'TRUSTED') this.#suspicions.hear(message);
+    else if (message.type === 'SUSPECTED' || message.type === 'TRUSTED') this.#watch.suspicions.hear(message);
     else this.#rebalances.hear(message);
   }
 

@@ -10,9 +10,9 @@ import type { PodPlan } from '../flowserve/pod-plan.ts';
 import type { Cast } from '../runtime/cast.ts';
 import { CONTROL_THREAD, type Directory } from '../runtime/directory.ts';
 import type { ControlStats, ExpertsReport } from './control-handle.ts';
+import type { ControlWatch } from './control-watch.ts';
 import { balancingReports } from './expert-balancing.ts';
 import type { ScaleRequests } from './scale-requests.ts';
-import type { Suspicions } from './suspicions.ts';
 import { threadReports } from './thread-reports.ts';
 import type { WorkerReports } from './worker-reports.ts';
 import type { Workers } from './workers.ts';
@@ -26,7 +26,7 @@ export type PodFiguresPorts = {
   readonly workers: Pick<Workers, 'isRunning' | 'isQuarantined' | 'waitsFor' | 'recoveries'>;
   readonly reports: WorkerReports;
   readonly scale: ScaleRequests;
-  readonly suspicions: Pick<Suspicions, 'report'>;
+  readonly watch: Pick<ControlWatch, 'suspicions' | 'loops'>;
   readonly now_ms: () => number;
 };
 
@@ -40,10 +40,10 @@ export class PodFigures {
   }
 
   async stats(): Promise<ControlStats> {
-    const { plan, space, directory, links, cast, workers, reports, scale, suspicions, now_ms } = this.#ports;
+    const { plan, space, directory, links, cast, workers, reports, scale, watch, now_ms } = this.#ports;
     const asked = await reports.ask(this.#runningWorkers());
     return {
-      npus: reports.npus(),
+      ...{ npus: reports.npus(), loops: watch.loops.report(now_ms(), reports.npus()) },
       links: [
         { thread: CONTROL_THREAD, reports: links.counters() },
         ...asked.map(({ worker, links: own }) => ({ thread: directory.threadOfWorker(worker), reports: own })),
@@ -53,7 +53,7 @@ export class PodFigures {
       regions: space.table.report(),
       ...{ scaling: scale.stats(), expert_loads: this.#loads.table(), actors: cast.actors },
       expert_balancing: balancingReports(cast, plan, now_ms()),
-      ...{ suspicions: suspicions.report(), recoveries: workers.recoveries.report() },
+      ...{ suspicions: watch.suspicions.report(), recoveries: workers.recoveries.report() },
       unexpected: [...cast.unexpected.keys(), ...asked.flatMap(({ unexpected }) => unexpected)],
     };
   }

@@ -249,8 +249,9 @@ export class VirtualControl {
   }
 
   stats(): ControlStats {
+    const npus = this.npus.report(this.host.cast);
     return {
-      npus: this.npus.report(this.host.cast),
+      ...{ npus, loops: this.workers.loops.report(this.host.clock.now_ms(), npus) },
       // No threads, so no rings.
       links: [],
       kv_links: this.npus.transfersReport(),

@@ -17,6 +17,7 @@ import { executorOfNpu } from '../protocol/topology.ts';
 import { CLUSTER_MANAGERS, type Directory } from '../runtime/directory.ts';
 import type { VirtualHost } from '../runtime/virtual-host.ts';
 import { birthOfController } from './births.ts';
+import { ControlLoops } from './control-loops.ts';
 import type { MachineNpus } from './machine.ts';
 import { restartStages } from './restart-stages.ts';
 import { Suspicions } from './suspicions.ts';
@@ -49,6 +50,7 @@ export class VirtualWorkers {
   /** Workers that were lost since a link to them was broken. */
   brokenLinks = 0;
   readonly suspicions: Suspicions;
+  readonly loops: ControlLoops;
   /** Told of each worker that is lost, when it is: what hangs with it hangs no more. */
   onLost: ((worker: number) => void) | null = null;
   /** Successors that wait for them. */
@@ -56,6 +58,7 @@ export class VirtualWorkers {
 
   constructor(ports: VirtualWorkersPorts) {
     this.#ports = ports;
+    this.loops = new ControlLoops({ plan: ports.plan, control: ports.space.control, cast: ports.host.cast });
     this.suspicions = new Suspicions({
       workerOf: (member) => ports.directory.workerOf(member),
       lifeOf: (worker) => ports.space.control.lifeOf(worker),

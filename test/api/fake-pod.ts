@@ -144,6 +144,7 @@ export class FakePod implements Pod {
   }
 
   balancing: PodStats['expert_balancing'] = [];
+  loops: PodStats['loops'] = [];
   suspicions: PodStats['suspicions'] = { counts: { given_up: 0, over: 0, no_spare_seat: 0, control_thread: 0 }, standing: [] };
   async rebalance({ force = false }: RebalanceOptions = {}): Promise<readonly RebalanceReport[]> {
     return [fakeRebalance(force)];
@@ -260,11 +261,10 @@ export class FakePod implements Pod {
         },
       ],
       kv_links: [{ source: 0, target: 1, fabric: 'tcp', started: 9, done: 6, bytes: 4_096, wasted_bytes: 512, failed: { refused: 2, stale: 0 } }],
-      ...{ expert_loads: [], scaling: null, expert_balancing: this.balancing, suspicions: this.suspicions, recoveries: [] },
+      ...{ expert_loads: [], scaling: null, expert_balancing: this.balancing, suspicions: this.suspicions, recoveries: [], loops: this.loops },
       memory: { total_bytes: 1_000, regions: REGIONS },
-      fabric: { links: LINKS, threads: THREADS },
+      ...{ fabric: { links: LINKS, threads: THREADS }, unexpected_messages: [] },
       garbage: [{ worker: 0, collections: 5, collections_chosen: 3, collections_us_sum: 9_000, collections_us_max: 4_000 }],
-      unexpected_messages: [],
     };
   }
 

@@ -267,10 +267,16 @@ describe('metrics', () => {
       ['minipod:expert_map_changes_total{task_executor="2",change="rebalance",outcome="rolled_back",cause="npu_lost",model_name="fake"}', 3],
     ]);
     expect((await app.request('/health')).status).toBe(200);
-    pod.balancing = [{ ...loop, stalled: true, counts }];
-    const dead = await app.request('/health');
-    expect(dead.status).toBe(503);
-    expect((await dead.json()).error.message).toBe('An expert map has made no progress for two periods: that of task executor 2, prefetching, for 1.0 s.');
+    const dead = { loop: 'rebalance', owner: 'expert-map/2', state: 'prefetching', period_seconds: 0.4, still_seconds: 1, stalled: true } as const;
+    pod.loops = [dead, { ...dead, loop: 'heartbeat', owner: 'cluster-manager/0', state: 'term 1', still_seconds: 0.5, stalled: false }];
+    const refused = await app.request('/health');
+    expect(refused.status).toBe(503);
+    expect((await refused.json()).error.message).toBe('The rebalance loop of expert-map/2, prefetching, has made no progress for 1.0 s.');
+    const stalled = [...(await scrape(app)).series].filter(([name]) => name.startsWith('minipod:control_loop_stalled'));
+    expect(stalled).toEqual([
+      ['minipod:control_loop_stalled{loop="rebalance",owner="expert-map/2",model_name="fake"}', 1],
+      ['minipod:control_loop_stalled{loop="heartbeat",owner="cluster-manager/0",model_name="fake"}', 0],
+    ]);
   });
 
   it('should tell who is silent and replaced by nobody, and health why', async () => {

@@ -1,0 +1,44 @@
+/**
+ * What the control thread looks after beside its actors: threads that read nothing, members that are silent, loops that have died.
+ * @module
+ */
+import type { AddressSpace } from '../fabric/address-space.ts';
+import type { Links } from '../fabric/links.ts';
+import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
+import type { Cast } from '../runtime/cast.ts';
+import type { Directory } from '../runtime/directory.ts';
+import { ControlLoops } from './control-loops.ts';
+import { StalledThreads } from './stalled-threads.ts';
+import { Suspicions } from './suspicions.ts';
+import type { Workers } from './workers.ts';
+
+export type ControlWatchPorts = {
+  readonly plan: AnyPodPlan;
+  readonly space: AddressSpace;
+  readonly directory: Directory;
+  readonly links: Links;
+  readonly cast: Cast;
+  readonly workers: Pick<Workers, 'giveUp' | 'suspect'>;
+};
+
+export class ControlWatch {
+  readonly suspicions: Suspicions;
+  readonly loops: ControlLoops;
+  readonly #stalled: StalledThreads;
+
+  constructor({ plan, space: { control }, directory, links, cast, workers }: ControlWatchPorts) {
+    this.#stalled = new StalledThreads(links, directory, (worker, reason) => workers.giveUp(worker, reason));
+    this.loops = new ControlLoops({ plan, control, cast });
+    this.suspicions = new Suspicions({
+      workerOf: (member) => directory.workerOf(member),
+      lifeOf: (worker) => control.lifeOf(worker),
+      suspect: (worker, reason) => workers.suspect(worker, reason),
+    });
+  }
+
+  /** At each turn. */
+  look(now_ms: number): void {
+    this.#stalled.look(now_ms);
+    this.loops.look(now_ms);
+  }
+}
