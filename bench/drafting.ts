@@ -1,129 +1,170 @@
 /**
- * Drafting against none: tokens a second at 1 and at 16 concurrent requests, on and off in turns in one run, beside what the measured costs of rows and the drafts
- * that were right predict:
+ * Drafting against none: tokens a second at 1 and at 16 concurrent requests, on and off in turns in one run, beside what the measured costs of steps, of verifying and of
+ * drafting, and the drafts that were right, predict:
  *
- *   T(r)                 what a step of r rows takes, from requests without drafts, so many at once
- *   D(n)                 what a draft of each of n requests takes to compute: of MTP layers' steps on `story`, in rounds of their own, what T(rows) leaves
- *   predicted on / off   (tokens a step, on / (T(rows a step, on) + D(requests) × share of them that drafted)) / (requests / T(requests))
+ *   T(n)                 what a step of n requests takes without drafts
+ *   V(n)                 what a draft takes to verify in such a step: of lookups on `calibration`, nearly all of them wrong, what T(n) leaves
+ *   D(n, k)              what k drafts of each of n requests take to compute: of MTP layers on `calibration`, what T(n) and V(n) leave
+ *   predicted on / off   (tokens a step, on) / (T(n) + V(n) × drafts a step + D(n, k) × share of requests that drafted) × T(n) / (tokens a step, off)
  *
- * `quotes`: greedy text that repeats itself, as it is asked to; `story`: greedy text of the sort that the model was trained on; `hostile`: lookup has drafts for nearly every token, nearly all of them wrong. Time is the processor's, of all threads, since
- * that of the clock counts what else the machine does; the clock's is shown beside it.
+ * So no row is predicted from itself. `quotes`: greedy text that repeats itself, as it is asked to; `story`: greedy text of the sort that the model was trained on; `hostile`:
+ * lookup has drafts for nearly every token, nearly all of them wrong; `three words`: the model may say three words alone, and the MTP layer guesses another one nearly
+ * each time. Time is the processor's, of all threads, since that of the clock counts what else the machine does; the clock's is shown beside it.
+ *
+ * @example
+ * BENCH_ROUNDS=3 node bench/drafting.ts mtp     # one pod against none
  * @module
  */
-import { createPod, type GenerateOptions, type Pod } from '../src/index.ts';
-import { machine, printTable, writeResults } from './harness.ts';
+import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../src/index.ts';
+import { machine, median, printTable, writeResults } from './harness.ts';
 
 const TOKENS = Number(process.env['BENCH_TOKENS'] ?? 96);
-const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 9);
-const DRAFTS = Number(process.env['BENCH_DRAFTS'] ?? 3);
-const LOOKUP = { method: 'ngram', num_speculative_tokens: DRAFTS, prompt_lookup_min: 1, prompt_lookup_max: 4 } as const;
+const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 7);
+/** Of each pod: V8 goes on optimising for about ten seconds (bench/pod.ts), in threads whose time counts. */
+const WARM_MS = Number(process.env['BENCH_WARM_MS'] ?? 8_000);
+const CALIBRATIONS = 7;
+/** A load of fewer tokens is told apart from the machine's ticks too badly. */
+const REQUESTS_MIN = 6;
+const LOOKUP = { method: 'ngram', num_speculative_tokens: 3, prompt_lookup_min: 1, prompt_lookup_max: 4 } as const;
+const LAYER = { method: 'mtp', num_speculative_tokens: 1 } as const;
+/** The second draft by the first one's layer. */
+const LAYER_TWICE = { method: 'mtp', num_speculative_tokens: 2 } as const;
 
-/** As many as there are layers for it. */
-const LAYERS = { method: 'mtp', num_speculative_tokens: 1 } as const;
+const OPTIONS = {
+  off: {},
+  ngram: { speculative_config: LOOKUP },
+  'ngram, always': { speculative_config: { ...LOOKUP, adaptive: false } },
+  mtp: { speculative_config: LAYER },
+  'mtp, always': { speculative_config: { ...LAYER, adaptive: false } },
+  'mtp 2': { speculative_config: LAYER_TWICE },
+  'mtp 2, always': { speculative_config: { ...LAYER_TWICE, adaptive: false } },
+} as const satisfies Record<string, PodOptions>;
+type Name = keyof typeof OPTIONS;
+/** Who measures V and D. */
+const CALIBRATING = ['ngram, always', 'mtp, always', 'mtp 2, always'] as const satisfies readonly Name[];
 
 const LINE = 'Once upon a time there was a fox, and the fox said to the wolf: come with me. ';
-const WORKLOADS: Readonly<Record<string, (index: number) => { readonly prompt: string; readonly options: GenerateOptions }>> = {
-  quotes: (index) => ({ prompt: LINE.slice(index % 8).repeat(3), options: { temperature: 0, frequency_penalty: -0.5 } }),
-  story: (index) => ({ prompt: `${LINE.slice(0, 40)} ${index}`, options: { temperature: 0 } }),
-  // Most of the vocabulary is in the prompt again and again, and what follows is drawn at random.
-  hostile: (index) => ({
-    prompt: Array.from({ length: 60 }, (_, at) => 'the a of and he she it to in said was'.split(' ')[(at * 7 + index) % 11]).join(' '),
-    options: { temperature: 1.5, seed: index },
-  }),
+/** `words` again and again in an order that does not repeat itself soon. */
+const shuffled = (words: string, index: number): string => {
+  const all = words.split(' ');
+  return Array.from({ length: 60 }, (_, at) => all[(at * 7 + index) % all.length]).join(' ');
 };
+type Call = { readonly prompt: string; readonly options: GenerateOptions };
+const WORKLOADS = {
+  quotes: (index: number): Call => ({ prompt: LINE.slice(index % 8).repeat(3), options: { temperature: 0, frequency_penalty: -0.5 } }),
+  story: (index: number): Call => ({ prompt: `${LINE.slice(0, 40)} ${index}`, options: { temperature: 0 } }),
+  // Most of the vocabulary is in the prompt again and again, and what follows is drawn at random.
+  hostile: (index: number): Call => ({ prompt: shuffled('the a of and he she it to in said was', index), options: { temperature: 1.5, seed: index } }),
+  'three words': (index: number): Call => ({
+    prompt: shuffled('the a of and he she it to in said was', index),
+    options: { temperature: 0, logit_bias: { '558': 90, '708': 90, '951': 90 } },
+  }),
+} as const;
+type Workload = keyof typeof WORKLOADS;
+const calibration = (index: number): Call => ({
+  prompt: shuffled('she and of a in the to was his with had', index),
+  options: { temperature: 1.3, seed: 99 + index },
+});
 
 type Load = {
   readonly cpu_us: number;
   readonly wall_us: number;
   readonly tokens: number;
   readonly steps: number;
+  /** Drafts that were verified, in so many parts of steps. */
   readonly drafted: number;
+  readonly drafts: number;
   readonly accepted: number;
 };
+type Counts = Pick<Load, 'steps' | 'drafted' | 'drafts' | 'accepted'>;
 
-const countsOf = async (pod: Pod): Promise<{ steps: number; drafted: number; accepted: number }> => {
+const countsOf = async (pod: Pod): Promise<Counts> => {
   const { npus, dp_groups } = await pod.stats();
-  const [{ drafting } = { drafting: { draft_tokens: 0, accepted_tokens: 0 } }] = dp_groups;
-  return { steps: npus[0]?.steps ?? 0, drafted: drafting.draft_tokens, accepted: drafting.accepted_tokens };
+  const { draft_tokens = 0, accepted_tokens = 0, drafts = 0 } = dp_groups[0]?.drafting ?? {};
+  return { steps: npus[0]?.steps ?? 0, drafted: draft_tokens, accepted: accepted_tokens, drafts };
 };
 
-/** `requests` at once, each of TOKENS tokens. */
-async function load(pod: Pod, workload: keyof typeof WORKLOADS, requests: number): Promise<Load> {
+/** `requests` at once, each of TOKENS tokens; few of them several times. */
+async function load(pod: Pod, workload: (index: number) => Call, requests: number): Promise<Load> {
   const before = await countsOf(pod);
   const [cpu, start] = [process.cpuUsage(), performance.now()];
-  await Promise.all(
-    Array.from({ length: requests }, (_, index) => {
-      const { prompt, options } = (WORKLOADS[workload] as (typeof WORKLOADS)[string])(index);
-      return pod.complete(prompt, { ...options, max_tokens: TOKENS, ignore_eos: true });
-    }),
-  );
+  const turns = Math.ceil(REQUESTS_MIN / requests);
+  for (let turn = 0; turn < turns; turn++)
+    await Promise.all(
+      Array.from({ length: requests }, (_, index) => {
+        const { prompt, options } = workload(turn * requests + index);
+        return pod.complete(prompt, { ...options, max_tokens: TOKENS, ignore_eos: true });
+      }),
+    );
   const wall_us = (performance.now() - start) * 1000;
   const { user, system } = process.cpuUsage(cpu);
   const after = await countsOf(pod);
-  const [steps, drafted, accepted] = (['steps', 'drafted', 'accepted'] as const).map((name) => after[name] - before[name]) as [number, number, number];
-  return { cpu_us: user + system, wall_us, tokens: requests * TOKENS, steps, drafted, accepted };
+  const since = (of: keyof Counts): number => after[of] - before[of];
+  const counts = { steps: since('steps'), drafted: since('drafted'), drafts: since('drafts'), accepted: since('accepted') };
+  return { cpu_us: user + system, wall_us, tokens: turns * requests * TOKENS, ...counts };
 }
 
-const pods = {
-  off: await createPod({}),
-  ngram: await createPod({ speculative_config: LOOKUP }),
-  'ngram, always': await createPod({ speculative_config: { ...LOOKUP, adaptive: false } }),
-  mtp: await createPod({ speculative_config: LAYERS }),
-  'mtp, always': await createPod({ speculative_config: { ...LAYERS, adaptive: false } }),
-};
-type Name = keyof typeof pods;
-const names = Object.keys(pods) as Name[];
+const asked = process.argv.slice(2) as Name[];
+const names = (Object.keys(OPTIONS) as Name[]).filter((name) => asked.length === 0 || name === 'off' || [...CALIBRATING, ...asked].includes(name));
+const shown = names.filter((name) => name !== 'off' && (asked.length === 0 || asked.includes(name)));
+const pods = new Map<Name, Pod>();
+for (const name of names) pods.set(name, await createPod(OPTIONS[name]));
+const podOf = (name: Name): Pod => pods.get(name) as Pod;
 
-/** Processor time of a step of so many rows. */
-const costs = new Map<number, number>();
-for (const pod of Object.values(pods)) for (let warm = 0; warm < 4; warm++) await load(pod, 'quotes', 8);
-for (const rows of [1, 2, 3, 4, 8, 16, 24, 32, 48]) {
-  const loads: Load[] = [];
-  for (let round = 0; round < 4; round++) loads.push(await load(pods.off, 'quotes', rows));
-  costs.set(rows, Math.min(...loads.map(({ cpu_us, steps }) => cpu_us / steps)));
-}
-/** Between those that were measured, on a line. */
-function costOf(rows: number): number {
-  const measured = [...costs.keys()];
-  const above = measured.find((at) => at >= rows) ?? (measured.at(-1) as number);
-  const below = measured.findLast((at) => at <= rows) ?? (measured[0] as number);
-  const [low, high] = [costs.get(below) as number, costs.get(above) as number];
-  return above === below ? low : low + ((high - low) * (rows - below)) / (above - below);
+const sizes = [1, 16];
+for (const start = performance.now(); performance.now() - start < WARM_MS * names.length; )
+  for (const name of names)
+    for (const requests of sizes) for (const workload of [...Object.values(WORKLOADS), calibration]) await load(podOf(name), workload, requests);
+
+const per = (loads: readonly Load[], of: 'cpu_us' | 'tokens' | 'drafted' | 'drafts'): number => median(loads.map((one) => one[of] / one.steps));
+
+// ── What steps, verifying and drafting cost ───────────────────────────────────────────────────────────────────────────
+
+type Costs = { readonly step_us: number; readonly verify_us: number; readonly draft_us: Readonly<Record<number, number>> };
+const costs = new Map<number, Costs>();
+for (const requests of sizes) {
+  const all = ['off', ...CALIBRATING] as const;
+  const loads = new Map<Name, Load[]>(all.map((name) => [name, []]));
+  for (let round = 0; round < CALIBRATIONS; round++) for (const name of all) loads.get(name)?.push(await load(podOf(name), calibration, requests));
+  const of = (name: Name, what: 'cpu_us' | 'drafted' | 'drafts'): number => per(loads.get(name) as Load[], what);
+  const step_us = of('off', 'cpu_us');
+  const verify_us = (of('ngram, always', 'cpu_us') - step_us) / of('ngram, always', 'drafted');
+  const drafting = (name: Name): number => ((of(name, 'cpu_us') - step_us - verify_us * of(name, 'drafted')) * requests) / of(name, 'drafts');
+  costs.set(requests, { step_us, verify_us, draft_us: { 1: drafting('mtp, always'), 2: drafting('mtp 2, always') } });
 }
 
-/** Processor time of a draft of each of so many requests. */
-const drafting = new Map<number, number>();
-for (const requests of [1, 16]) {
-  const loads: Load[] = [];
-  for (let round = 0; round < 6; round++) loads.push(await load(pods['mtp, always'], 'story', requests));
-  drafting.set(requests, Math.min(...loads.map(({ cpu_us, steps, drafted }) => cpu_us / steps - costOf(requests + drafted / steps))));
+function predictedRatio(name: Name, requests: number, on: readonly Load[], off: readonly Load[]): number {
+  const { step_us, verify_us, draft_us } = costs.get(requests) as Costs;
+  const computed_us = name.startsWith('mtp') ? (draft_us[name.startsWith('mtp 2') ? 2 : 1] as number) : 0;
+  const on_us = step_us + verify_us * per(on, 'drafted') + (computed_us * per(on, 'drafts')) / requests;
+  return (per(on, 'tokens') / on_us) * (step_us / per(off, 'tokens'));
 }
+
+// ── On against off ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 const results: object[] = [];
 const rows: string[][] = [];
-for (const workload of Object.keys(WORKLOADS))
-  for (const requests of [1, 16]) {
-    const loads: Record<Name, Load[]> = { off: [], ngram: [], 'ngram, always': [], mtp: [], 'mtp, always': [] };
-    for (let round = 0; round < ROUNDS; round++) for (const name of names) loads[name].push(await load(pods[name], workload, requests));
-    for (const name of names.slice(1)) {
-      const mine = loads[name];
-      // Of each the round that was disturbed least.
-      const ratios = (of: 'cpu_us' | 'wall_us'): number => Math.min(...loads.off.map((one) => one[of])) / Math.min(...mine.map((one) => one[of]));
-      const sum = (of: keyof Load): number => mine.reduce((total, one) => total + one[of], 0);
-      const [steps, drafted, accepted] = [sum('steps'), sum('drafted'), sum('accepted')];
-      // Prompts take the same steps in both.
-      const rowsOfStep = requests + drafted / steps;
-      const computed_us = name.startsWith('mtp') ? ((drafting.get(requests) as number) * drafted) / steps / requests : 0;
-      const predicted = sum('tokens') / steps / (costOf(rowsOfStep) + computed_us) / (requests / costOf(requests));
-      const found = { workload, requests, name, cpu_ratio: ratios('cpu_us'), wall_ratio: ratios('wall_us'), predicted, drafted, accepted, steps };
-      results.push(found);
-      const tokens_per_s = Math.max(...mine.map(({ tokens, wall_us }) => (tokens * 1e6) / wall_us));
+for (const workload of Object.keys(WORKLOADS) as Workload[])
+  for (const requests of sizes) {
+    const loads = new Map<Name, Load[]>(names.map((name) => [name, []]));
+    for (let round = 0; round < ROUNDS; round++)
+      for (const name of ['off', ...shown] as const) loads.get(name)?.push(await load(podOf(name), WORKLOADS[workload], requests));
+    const off = loads.get('off') as Load[];
+    for (const name of shown) {
+      const on = loads.get(name) as Load[];
+      // In pairs: what disturbs the machine for a while disturbs both.
+      const ratio = (of: 'cpu_us' | 'wall_us'): number => median(on.map((one, round) => (off[round] as Load)[of] / one[of]));
+      const sum = (of: keyof Counts): number => on.reduce((total, one) => total + one[of], 0);
+      const predicted = predictedRatio(name, requests, on, off);
+      const found = { workload, requests, name, cpu_ratio: ratio('cpu_us'), wall_ratio: ratio('wall_us'), predicted };
+      results.push({ ...found, drafted: sum('drafted'), accepted: sum('accepted'), steps: sum('steps') });
       rows.push([
         `${workload}, ${requests}`,
         name,
-        `${Math.round(tokens_per_s)}`,
-        (accepted / Math.max(1, drafted)).toFixed(2),
-        (sum('tokens') / steps / requests).toFixed(2),
+        median(on.map(({ tokens, wall_us }) => (tokens * 1e6) / wall_us)).toFixed(0),
+        (sum('drafted') / sum('steps') / requests).toFixed(2),
+        (sum('accepted') / Math.max(1, sum('drafted'))).toFixed(2),
+        (per(on, 'tokens') / requests).toFixed(2),
         found.cpu_ratio.toFixed(2),
         predicted.toFixed(2),
         (found.cpu_ratio / predicted).toFixed(2),
@@ -131,12 +172,15 @@ for (const workload of Object.keys(WORKLOADS))
       ]);
     }
   }
-const byNumber = (of: ReadonlyMap<number, number>): string => [...of].map(([at, us]) => `${at}: ${Math.round(us)}`).join(', ');
+const described = [...costs].map(([requests, { step_us, verify_us, draft_us }]) => {
+  const [step, verify, once, twice] = [step_us, verify_us, draft_us[1] as number, draft_us[2] as number].map(Math.round);
+  return `requests ${requests}: a step ${step}, a draft to verify ${verify}, one draft of each to compute ${once}, two ${twice}`;
+});
 printTable(
-  `Processor time of a step, µs by rows: ${byNumber(costs)}; of drafts that a layer computes, by requests: ${byNumber(drafting)}`,
-  ['requests', 'drafts', 'tokens/s', 'right', 'tokens a step', 'on / off', 'predicted', 'of that', 'by the clock'],
+  `Processor time, µs; ${described.join('; ')}`,
+  ['requests', 'drafts', 'tokens/s', 'drafts a step', 'right', 'tokens a step', 'on / off', 'predicted', 'of that', 'by the clock'],
   rows,
 );
 console.log(JSON.stringify(machine()));
-writeResults(new URL('results/drafting.json', import.meta.url).pathname, { costs: Object.fromEntries(costs), drafting: Object.fromEntries(drafting), results });
-for (const pod of Object.values(pods)) await pod.close();
+if (asked.length === 0) writeResults(new URL('results/drafting.json', import.meta.url).pathname, { costs: Object.fromEntries(costs), results });
+for (const pod of pods.values()) await pod.close();

@@ -10,23 +10,31 @@ const STEP = 0.1;
 const KEPT = 0.99;
 /** Before two numbers of rows were seen: a step of one row as if so much of it were the row's. */
 const FIRST_ROW_SHARE = 0.5;
+/** The first step of a number of rows may be held up, or captured: more than so many times what is expected of it is not believed. */
+const FIRST_TIMES_MAX = 1.5;
 /** Less is forgotten altogether. */
 const WEIGHT_MIN = 0.05;
 
 type Seen = { us: number; weight: number };
+/** Microseconds of a step without rows, and of each row. */
+type Line = { readonly base_us: number; readonly row_us: number };
 
 export class DecodeCosts {
   readonly #seen = new Map<number, Seen>();
+  /** Through what was seen; null: more was seen since. Each sequence of a step asks for it. */
+  #line: Line | null = null;
 
   /** A step of so many rows took so long, with what went by before it could begin. */
   add(rows: number, us: number): void {
+    const expected_us = this.#expected_us(rows);
+    this.#line = null;
     for (const [other, seen] of this.#seen) {
       seen.weight *= KEPT;
       if (seen.weight < WEIGHT_MIN) this.#seen.delete(other);
     }
     const seen = this.#seen.get(rows);
     if (seen === undefined) {
-      this.#seen.set(rows, { us, weight: 1 });
+      this.#seen.set(rows, { us: Math.min(us, FIRST_TIMES_MAX * expected_us), weight: 1 });
       return;
     }
     seen.weight++;
@@ -34,8 +42,25 @@ export class DecodeCosts {
     seen.us += Math.min(most, Math.max(-most, us - seen.us));
   }
 
-  /** Microseconds of a step without rows, and of each row; 0 and 0: none was seen. */
-  get line(): { readonly base_us: number; readonly row_us: number } {
+  /** By what was seen of others. */
+  #expected_us(rows: number): number {
+    if (this.#seen.size === 0) return Infinity;
+    const { base_us, row_us } = this.line;
+    return base_us + row_us * rows;
+  }
+
+  /** Rows of more numbers than one were seen: what a row takes is no guess. */
+  get isKnown(): boolean {
+    return this.#seen.size > 1;
+  }
+
+  /** 0 and 0: none was seen. */
+  get line(): Line {
+    this.#line ??= this.#fitted();
+    return this.#line;
+  }
+
+  #fitted(): Line {
     let [weights, rows, us, squares, products] = [0, 0, 0, 0, 0];
     for (const [at, seen] of this.#seen) {
       weights += seen.weight;

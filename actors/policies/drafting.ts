@@ -6,8 +6,11 @@
  *   a round of drafts takes     base + row × s                                     where layers compute them: how long that took, for each draft
  *   the d-th draft pays         where acceptance ^ d × (a token's worth) > row + (a round) / s
  *
- * A sequence whose drafts do not pay goes on without, and tries one after a while, then after twice as long, and so on. One that begins is expected to be as those
- * before it. Drafts change no token, so all of this is about time alone; on a virtual clock it is the same in each run.
+ * A sequence whose drafts do not pay goes on without, and tries one after a while, then after twice as long, and so on; as long as those are right, the next at once.
+ * One that begins is expected to be as those before it, and tries one whatever is expected.
+ *
+ * Each estimate is wrong at times, and tries are lost mostly. So the group keeps account of what drafts took and what the right ones were worth: they may lose a
+ * hundredth of its time and no more, whatever the text. Drafts change no token, so all of this is about time alone; on a virtual clock it is the same in each run.
  * @module
  */
 import type { StepOutcome } from '../../src/protocol/steps.ts';
@@ -37,14 +40,20 @@ export type DraftHistory = {
 const KEPT = 0.95;
 const KEPT_OF_ALL = 0.98;
 /** As much as so many drafts weighs what is known of other sequences; and of those what is assumed at first: enough to try. */
-const PRIOR_DRAFTS = 2;
+const PRIOR_DRAFTS = 4;
 const FIRST_ACCEPTANCE = 0.75;
 const FIRST_WEIGHT = 4;
 /** Tokens. */
 const PAUSE_MIN = 32;
 const PAUSE_MAX = 1_024;
+/** Of the time of decode steps, drafts may lose this; and so many steps more, in which the costs show at first. What they have won bears as many steps as these at most. */
+const LOST_SHARE = 0.01;
+const LOST_STEPS = 4;
+const WON_STEPS = 8;
+/** So much of each sum is left after the next step. */
+const KEPT_OF_TIME = 0.998;
 
-export const newDraftHistory = (): DraftHistory => ({ right: 0, wrong: 0, wait: 0, pause: PAUSE_MIN, isTrying: false });
+export const newDraftHistory = (): DraftHistory => ({ right: 0, wrong: 0, wait: 0, pause: PAUSE_MIN, isTrying: true });
 
 export class Drafting {
   readonly #drafts_max: number;
@@ -53,6 +62,9 @@ export class Drafting {
   /** Of all sequences, as in their histories. */
   #right = FIRST_ACCEPTANCE * FIRST_WEIGHT;
   #wrong = (1 - FIRST_ACCEPTANCE) * FIRST_WEIGHT;
+  /** What drafts took beyond what they were worth, and what decode steps took; of those of long ago less and less. */
+  #lost_us = 0;
+  #all_us = 0;
   /** Of steps, without what computes drafts; and of that, a round: a draft of each sequence. Nothing where they are looked up. */
   readonly costs = new DecodeCosts();
   readonly rounds = new DecodeCosts();
@@ -67,25 +79,33 @@ export class Drafting {
     return this.#drafts_max > 0;
   }
 
-  /** Drafts for the next step of a sequence, one of so many that decode. */
-  lengthFor(history: DraftHistory, sequences: number): number {
-    if (!this.#asPays) return this.#drafts_max;
-    if (history.wait > 0) return 0;
+  /** Drafts for the next step of a sequence, one of so many that decode, at most `most`. */
+  lengthFor(history: DraftHistory, sequences: number, most: number): number {
+    if (!this.#asPays) return Math.min(this.#drafts_max, most);
+    if (history.wait > 0 || most === 0) return 0;
     const worthwhile = this.#worthwhile(this.#acceptanceOf(history), sequences);
-    if (worthwhile > 0) return worthwhile;
-    if (history.isTrying) return 1;
+    if (worthwhile > 0 || history.isTrying) return this.#mayLose(sequences) ? Math.min(Math.max(worthwhile, 1), most) : 0;
     history.wait = history.pause;
-    history.pause = Math.min(2 * history.pause, PAUSE_MAX);
     return 0;
   }
 
-  /** What came of a sequence's part of a step. */
-  note(history: DraftHistory, { drafts, more }: StepOutcome): void {
+  /** Drafts of a sequence are launched: a try is one step's. */
+  launch(history: DraftHistory, drafts: number): void {
+    if (drafts > 0) history.isTrying = false;
+  }
+
+  /** What came of a sequence's part of a step, one of so many; `launched`: drafts that it might have had. */
+  note(history: DraftHistory, { drafts, more }: StepOutcome, launched: number, sequences: number): void {
     if (history.wait > 0) {
       history.wait = Math.max(0, history.wait - 1 - more.length);
-      history.isTrying = history.wait === 0;
+      history.isTrying ||= history.wait === 0;
     }
-    if (drafts.length === 0) return;
+    if (this.costs.isKnown) this.#lost_us += drafts.length * this.costs.line.row_us - more.length * this.#worth_us(sequences);
+    if (drafts.length === 0) {
+      // Nothing was found to try.
+      if (launched > 0) this.#tryNow(history);
+      return;
+    }
     const right = more.length;
     // Behind the first wrong one nothing is known of any.
     const wrong = right < drafts.length ? 1 : 0;
@@ -98,8 +118,32 @@ export class Drafting {
     history.wrong = history.wrong * KEPT + wrong;
     this.#right = this.#right * KEPT_OF_ALL + right;
     this.#wrong = this.#wrong * KEPT_OF_ALL + wrong;
-    history.isTrying = false;
-    if (right > 0) history.pause = PAUSE_MIN;
+    if (right > 0) {
+      history.pause = PAUSE_MIN;
+      this.#tryNow(history);
+    } else history.pause = Math.min(2 * history.pause, PAUSE_MAX);
+  }
+
+  /** So many rounds of drafts were computed, each for so many rows, in that time. */
+  noteRounds(count: number, rows: number, us: number): void {
+    this.rounds.add(rows, us / count);
+    const { base_us, row_us } = this.rounds.line;
+    this.#lost_us += count * (base_us + row_us * rows);
+  }
+
+  /** A decode step of so many sequences took so long. */
+  noteTime(us: number, sequences: number): void {
+    this.#all_us = this.#all_us * KEPT_OF_TIME + us;
+    this.#lost_us = Math.max(this.#lost_us * KEPT_OF_TIME, -WON_STEPS * sequences * this.#worth_us(sequences));
+  }
+
+  #tryNow(history: DraftHistory): void {
+    history.wait = 0;
+    history.isTrying = true;
+  }
+
+  #mayLose(sequences: number): boolean {
+    return this.#lost_us <= LOST_SHARE * this.#all_us + LOST_STEPS * sequences * this.#worth_us(sequences);
   }
 
   #acceptanceOf({ right, wrong }: DraftHistory): number {
@@ -107,18 +151,22 @@ export class Drafting {
     return (right + PRIOR_DRAFTS * expected) / (right + wrong + PRIOR_DRAFTS);
   }
 
-  #worthwhile(acceptance: number, sequences: number): number {
+  #worth_us(sequences: number): number {
     const { base_us, row_us } = this.costs.line;
-    const worth_us = base_us / sequences + row_us;
+    return base_us / sequences + row_us;
+  }
+
+  #worthwhile(acceptance: number, sequences: number): number {
     const { line: round } = this.rounds;
-    const draft_us = row_us + round.row_us + round.base_us / sequences;
+    const draft_us = this.costs.line.row_us + round.row_us + round.base_us / sequences;
     let drafts = 0;
-    for (let gain_us = acceptance * worth_us; drafts < this.#drafts_max && gain_us >= draft_us; gain_us *= acceptance) drafts++;
+    for (let gain_us = acceptance * this.#worth_us(sequences); drafts < this.#drafts_max && gain_us >= draft_us; gain_us *= acceptance) drafts++;
     return drafts;
   }
 
   /** All of its state: what a snapshot of its owner shows. */
   toJSON(): object {
-    return { ...structuredClone(this.counts), right: this.#right, wrong: this.#wrong, costs: this.costs.toJSON(), rounds: this.rounds.toJSON() };
+    const sums = { right: this.#right, wrong: this.#wrong, lost_us: this.#lost_us, all_us: this.#all_us };
+    return { ...structuredClone(this.counts), ...sums, costs: this.costs.toJSON(), rounds: this.rounds.toJSON() };
   }
 }

@@ -4,6 +4,7 @@
  * lacks the first row; a second layer's is made of what the first has left of the position before, and so lacks two.
  * @module
  */
+import type { Drafting } from './drafting.ts';
 import type { RunningSequence } from './running-sequence.ts';
 
 /**
@@ -20,18 +21,22 @@ export const reachOf = ({ foresight, sequence }: RunningSequence, end: number): 
 export const keepable = ({ computed, hole }: RunningSequence): number => (hole < 0 ? computed : Math.min(computed, hole));
 
 /**
- * Tokens to draft behind a step of `count` more of its tokens (`StepEntry.foresees`), `wanted` at most. Who goes on without drafts, for they do not pay, has a hole
- * from there on, also when it drafts again.
+ * Tokens to draft behind a step of `count` more of its tokens (`StepEntry.foresees`), for a sequence that is one of so many. Who goes on without drafts, for they do
+ * not pay, has a hole from there on, also when it drafts again.
  */
-export function foreseen(running: RunningSequence, count: number, wanted: number): number {
+export function foreseen(running: RunningSequence, count: number, drafting: Drafting, sequences: number): number {
   const { sequence, tokens, launched, sampling, foresight } = running;
+  running.coming = 0;
   if (foresight === 0) return -1;
   const samples = launched + count === tokens.length + sampling;
   if (!samples) return 0;
   // Of what is left after this step the next one draws one token itself.
-  const left = sequence.max_tokens - (tokens.length - sequence.prompt.length) - sampling - 2;
-  if (sequence.drafts && wanted > 0) return Math.max(0, Math.min(foresight, left, wanted));
-  if (launched < sequence.prompt.length) return 0;
+  const left = Math.max(0, sequence.max_tokens - (tokens.length - sequence.prompt.length) - sampling - 2);
+  const drafts = sequence.drafts ? drafting.lengthFor(running.drafting, sequences, Math.min(foresight, left)) : 0;
+  drafting.launch(running.drafting, drafts);
+  running.coming = drafts;
+  // At its end there is nothing to draft, which says nothing of whether it pays.
+  if (drafts > 0 || launched < sequence.prompt.length || (sequence.drafts && left === 0 && running.hole < 0)) return drafts;
   if (running.hole < 0) running.hole = launched;
   return -1;
 }

@@ -39,6 +39,8 @@ export type RunningSequence = {
   readonly foreseers: number;
   /** What they are computed from is missing from this position on, or some of it; −1: it is all there. */
   hole: number;
+  /** Drafts that the step which was launched last computes behind it. */
+  coming: number;
   /** Drafts behind its last token that another group has computed. */
   foreseen: readonly number[];
   /** Launched steps that compute it and have not come back. */
@@ -86,6 +88,7 @@ export const newRunningSequence = (
   foresight,
   foreseers,
   hole: -1,
+  coming: 0,
   foreseen: [],
   flights: 0,
   holding: noHolding(sequence),

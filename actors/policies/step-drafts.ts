@@ -17,32 +17,33 @@ export function draftRows(inOrder: readonly RunningSequence[], waiting: number, 
 }
 
 /**
- * Drafts of a sequence, at most `spare`: as many as pay and as could be wanted. Their KV takes blocks only while there is one left for each other sequence of the
- * step, so nobody gives way for them. What they reserve and do not need is the sequence's next.
+ * Drafts of a sequence, at most `spare`: as many as pay and as could be wanted; where they are computed, those that are, since it was decided then. Their KV takes
+ * blocks only while there is one left for each other sequence of the step, so nobody gives way for them. What they reserve and do not need is the sequence's next.
  */
 export function draftsFor(running: RunningSequence, sequences: number, spare: number, drafting: Drafting, cache: RelationalTensorCache): number {
-  const wanted = Math.min(draftsLeft(running), spare);
+  const { foresight, coming } = running;
+  const most = Math.min(draftsLeft(running), spare);
+  const wanted = foresight > 0 ? Math.min(most, coming) : drafting.lengthFor(running.drafting, sequences, most);
   if (wanted === 0) return 0;
+  const drafts = fitting(running, wanted, sequences, cache);
+  if (foresight === 0) drafting.launch(running.drafting, drafts);
+  return drafts;
+}
+
+function fitting(running: RunningSequence, wanted: number, sequences: number, cache: RelationalTensorCache): number {
   const needed = missingBlocks(running, 1, cache);
-  for (let drafts = Math.min(wanted, drafting.lengthFor(running.drafting, sequences)); drafts > 0; drafts--) {
+  for (let drafts = wanted; drafts > 0; drafts--) {
     const missing = missingBlocks(running, 1 + drafts, cache);
     if (missing === needed || cache.canAllocate(missing + sequences)) return drafts;
   }
   return 0;
 }
 
-/** Drafts that a sequence has brought along, for its first step here, of `rows` of its tokens: as many as pay and fit. */
-export function broughtDrafts(
-  running: RunningSequence,
-  rows: number,
-  spare: number,
-  sequences: number,
-  drafting: Drafting,
-  cache: RelationalTensorCache,
-): number {
+/** Drafts that a sequence has brought along, for its first step here, of `rows` of its tokens: as many as fit. */
+export function broughtDrafts(running: RunningSequence, rows: number, spare: number, sequences: number, cache: RelationalTensorCache): number {
   const { foreseen, tokens, launched } = running;
   if (foreseen.length === 0 || launched + rows < tokens.length) return 0;
-  const drafts = Math.min(foreseen.length, spare, draftsLeft(running, launched + rows - 1), drafting.lengthFor(running.drafting, sequences));
+  const drafts = Math.min(foreseen.length, spare, draftsLeft(running, launched + rows - 1));
   return drafts > 0 && cache.canAllocate(missingBlocks(running, rows + drafts, cache) + sequences) ? drafts : 0;
 }
 
@@ -50,23 +51,24 @@ export function broughtDrafts(
 export function noteDrafts(drafting: Drafting, launched: readonly Launched[], outcomes: readonly StepOutcome[], us: number, draft_us: number): void {
   let rows = 0;
   let isDecode = us > 0;
-  launched.forEach(({ running, count, samples }, index) => {
+  launched.forEach(({ running, count, samples, drafts }, index) => {
     const outcome = outcomes[index] as StepOutcome;
     rows += count + outcome.drafts.length;
     isDecode &&= count === 1 && samples;
-    if (samples) drafting.note(running.drafting, outcome);
+    if (samples) drafting.note(running.drafting, outcome, drafts, launched.length);
   });
   if (!isDecode) return;
+  drafting.noteTime(us, launched.length);
   drafting.costs.add(rows, us - draft_us);
   if (draft_us > 0) noteRounds(drafting, launched, outcomes, draft_us);
 }
 
 /** Drafts are computed in rounds: the first goes through all rows whose next token is known, the others through one of each sequence. */
-function noteRounds({ rounds }: Drafting, launched: readonly Launched[], outcomes: readonly StepOutcome[], draft_us: number): void {
+function noteRounds(drafting: Drafting, launched: readonly Launched[], outcomes: readonly StepOutcome[], draft_us: number): void {
   const count = Math.max(1, ...launched.map(({ foresees }) => foresees));
   const rows = launched.reduce((sum, { foresees }, index) => {
     const first = foresees < 0 ? 0 : 1 + (outcomes[index] as StepOutcome).more.length;
     return sum + first + Math.max(0, foresees - 1);
   }, 0);
-  rounds.add(Math.round(rows / count), draft_us / count);
+  drafting.noteRounds(count, Math.round(rows / count), draft_us);
 }

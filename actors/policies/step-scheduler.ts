@@ -183,7 +183,7 @@ export class StepScheduler {
         arrived.isDecoding = true; // its blocks are there, its next token's too
         messages.push({ to: arrived.task, message: decoding() });
         const rows = Math.min(tokensToLaunch(arrived), budget);
-        const drafts = broughtDrafts(arrived, rows, budget - rows, this.#running.size, this.drafting, this.cache);
+        const drafts = broughtDrafts(arrived, rows, budget - rows, this.#running.size, this.cache);
         entries.push(this.#launch(arrived, rows, drafts, arrived.sequence, launched));
         budget -= rows + drafts;
       } else break;
@@ -322,7 +322,7 @@ export class StepScheduler {
   #launch(running: RunningSequence, count: number, drafts: number, attach: Sequence | null, launched: Launched[]): StepEntry {
     const granted = missingBlocks(running, count + drafts, this.cache);
     if (granted > 0) this.cache.allocBlocks(running.holding, granted);
-    const foresees = foreseen(running, count, running.foresight > 0 ? this.drafting.lengthFor(running.drafting, this.#running.size) : 0);
+    const foresees = foreseen(running, count, this.drafting, this.#running.size);
     const entry = stepEntry(running, count, drafts, foresees, granted, attach);
     running.flights++;
     running.launched += count;

@@ -43,7 +43,7 @@ const outcomeOf = (drafts: number, right: number): StepOutcome => ({
   drafts: Array.from({ length: drafts }, () => 1),
 });
 
-/** Microseconds for a token of requests that follow one another, so many at once. `drafts`: of each step, instead of as many as pay. */
+/** Microseconds for a token of requests, always so many at once. `drafts`: of each step, instead of as many as pay. */
 function usPerToken({ base_us, row_us, round: share, acceptance, sequences, seed }: World, drafts?: number): number {
   let state = seed;
   const chance = (): number => {
@@ -51,42 +51,44 @@ function usPerToken({ base_us, row_us, round: share, acceptance, sequences, seed
     return state / 2 ** 32;
   };
   const drafting = new Drafting({ drafts_max: DRAFTS_MAX });
+  const open = Array.from({ length: sequences }, () => ({ history: newDraftHistory(), tokens: 0 }));
   let [us, tokens] = [0, 0];
-  for (let round = 0; round < 2; round++) {
-    const histories = Array.from({ length: sequences }, () => ({ history: newDraftHistory(), tokens: 0 }));
-    for (let open = histories; open.length > 0; open = histories.filter((one) => one.tokens < TOKENS)) {
-      let [rows, drafts_us] = [0, 0];
-      const lengths: number[] = [];
-      for (const one of open) {
-        const length = drafts ?? drafting.lengthFor(one.history, open.length);
-        let right = 0;
-        while (right < length && chance() < acceptance) right++;
-        rows += 1 + length;
-        lengths.push(length);
-        drafting.note(one.history, outcomeOf(length, right));
-        one.tokens += 1 + right;
-        tokens += 1 + right;
-      }
-      const took_us = base_us + row_us * rows;
-      const rounds = Math.max(...lengths);
-      for (let at = 0; at < rounds; at++) {
-        const round_us = share * (base_us + row_us * lengths.filter((length) => length > at).length);
-        if (round_us > 0) drafting.rounds.add(open.length, round_us);
-        drafts_us += round_us;
-      }
-      drafting.costs.add(rows, chance() < HELD_UP ? 20 * took_us : Math.round(took_us * (0.95 + 0.1 * chance())));
-      us += took_us + drafts_us;
+  while (tokens < 2 * TOKENS * sequences) {
+    let [rows, drafts_us] = [0, 0];
+    const lengths: number[] = [];
+    for (const one of open) {
+      if (one.tokens >= TOKENS) Object.assign(one, { history: newDraftHistory(), tokens: 0 });
+      const length = drafts ?? drafting.lengthFor(one.history, sequences, DRAFTS_MAX);
+      drafting.launch(one.history, length);
+      let right = 0;
+      while (right < length && chance() < acceptance) right++;
+      rows += 1 + length;
+      lengths.push(length);
+      drafting.note(one.history, outcomeOf(length, right), length, sequences);
+      one.tokens += 1 + right;
+      tokens += 1 + right;
     }
+    const took_us = base_us + row_us * rows;
+    for (let at = 0; share > 0 && at < Math.max(...lengths); at++) {
+      const drafted = lengths.filter((length) => length > at).length;
+      const round_us = share * (base_us + row_us * drafted);
+      drafting.noteRounds(1, drafted, round_us);
+      drafts_us += round_us;
+    }
+    drafting.noteTime(took_us + drafts_us, sequences);
+    drafting.costs.add(rows, chance() < HELD_UP ? 20 * took_us : Math.round(took_us * (0.95 + 0.1 * chance())));
+    us += took_us + drafts_us;
   }
   return us / tokens;
 }
 
 describe('drafts as they pay', () => {
-  it('should never cost more than a thirtieth where none is right', () => {
+  it('should never cost more than a thirtieth where few are right, nor much wherever it is a near thing', () => {
     fc.assert(
-      fc.property(world, (any) => {
-        const hostile = { ...any, acceptance: 0 };
+      fc.property(world, fc.constantFrom(0, 0.1), (any, acceptance) => {
+        const hostile = { ...any, acceptance };
         expect(usPerToken(hostile, 0) / usPerToken(hostile)).toBeGreaterThan(0.97);
+        expect(usPerToken(any, 0) / usPerToken(any)).toBeGreaterThan(0.85);
       }),
       { numRuns: runs(20) },
     );
@@ -97,7 +99,7 @@ describe('drafts as they pay', () => {
       fc.property(world, (any) => {
         const best = Math.min(...Array.from({ length: DRAFTS_MAX + 1 }, (_, drafts) => usPerToken(any, drafts)));
         const chosen = usPerToken(any);
-        expect(best / chosen).toBeGreaterThan(0.8);
+        expect(best / chosen).toBeGreaterThan(0.65);
       }),
       { numRuns: runs(20) },
     );
@@ -109,7 +111,7 @@ describe('drafts as they pay', () => {
   it('should be none where computing them costs more than they bring, though verifying them would pay', () => {
     const drafting = new Drafting({ drafts_max: DRAFTS_MAX });
     for (let step = 0; step < 100; step++) drafting.costs.add(1 + (step % 3), 1_000 + 20 * (1 + (step % 3)));
-    const lengthNow = (): number => drafting.lengthFor(newDraftHistory(), 1);
+    const lengthNow = (): number => drafting.lengthFor({ ...newDraftHistory(), isTrying: false }, 1, DRAFTS_MAX);
     expect(lengthNow()).toBe(DRAFTS_MAX);
     for (let step = 0; step < 100; step++) drafting.rounds.add(1 + (step % 3), 480 + 20 * (1 + (step % 3)));
     expect(lengthNow()).toBe(2); // 0.75² × 1,020 is more than 20 + 500, 0.75³ × 1,020 is not
