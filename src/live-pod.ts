@@ -9,6 +9,7 @@ import { promptRecord } from './call.ts';
 import { CallerPeers } from './caller-peers.ts';
 import { Calls } from './calls.ts';
 import { contextInfo, createContext } from './contexts.ts';
+import { ControlPulse } from './control-pulse.ts';
 import { podExperts } from './expert-stats.ts';
 import { AddressSpace } from './fabric/address-space.ts';
 import { Links } from './fabric/links.ts';
@@ -52,6 +53,8 @@ const NAP_MS = 1;
 /** Calls whose tokens were lost with a worker are looked for this often, however busy the pod is; the other, while a worker that lives waits for room to send more. */
 const LOOK_MS = 250;
 const LOOK_OWED_MS = 5_000;
+/** Whether the control thread lives is looked at this often. */
+const PULSE_MS = 250;
 /** More than all that the control thread waits for in turn while it closes: past it, it is stuck itself, in a full ring of a recorder whose disk hangs. */
 const CLOSE_MS_MAX = 60_000;
 /** By then the thread has said all that there is to say. */
@@ -144,6 +147,7 @@ export class LivePod implements Pod {
   readonly #peers: CallerPeers;
   readonly #sleeper: EventLoopSleeper;
   readonly #calls: Calls;
+  readonly #pulse: ControlPulse;
   readonly #inspection: LiveInspection | null;
   /** What is asked of the control thread and not answered: fails with it. */
   readonly #questions = new Set<(error: unknown) => void>();
@@ -170,6 +174,7 @@ export class LivePod implements Pod {
     const first = memories[0] as WebAssembly.Memory;
     const space = new AddressSpace(memories, plan.memory.regions);
     this.space = space;
+    this.#pulse = new ControlPulse(space.control);
     const links = new Links(CALLER_THREAD, first, plan.rings, space.control, { now_us: () => clock.now_ms() * 1000, peer_epochs });
     this.#port = new MessagePort(links, handle.isTraced);
     this.#peers = new CallerPeers(this.#port, handle, { receive: (mail) => this.#receive(mail), losePeer: () => this.#calls.losePeer() });
@@ -242,7 +247,7 @@ export class LivePod implements Pod {
   }
 
   async stats(): Promise<PodStats> {
-    const report = await this.#ask(this.#remote.stats() as ReturnType<ControlRemote['stats']>);
+    const report = await this.#askAlive(() => this.#remote.stats() as ReturnType<ControlRemote['stats']>);
     const links = [{ thread: CALLER_THREAD, reports: this.#port.links.counters() }, ...report.links];
     return podStats(this.model.name, this.#clock, this.#handle.plan, { ...report, links }, this.#calls.counts);
   }
@@ -291,17 +296,39 @@ export class LivePod implements Pod {
     }
   }
 
+  /** The same of what is to be answered at once: not while the thread hangs that would have to. */
+  async #askAlive<Value>(ask: () => Promise<Outcome<Value>>): Promise<Value> {
+    this.#pulse.check();
+    const hung = Promise.withResolvers<never>();
+    const timer = setInterval(() => {
+      try {
+        this.#pulse.check();
+      } catch (error) {
+        hung.reject(error);
+      }
+    }, PULSE_MS);
+    try {
+      return await Promise.race([this.#ask(ask()), hung.promise]);
+    } finally {
+      clearInterval(timer);
+    }
+  }
+
   /** Takes what the pod sends, for as long as it lives. */
   async #run(): Promise<void> {
     const { links } = this.#port;
     const sleeper = this.#sleeper;
     const hasWork = (): boolean => this.#isClosed || links.hasInbound();
     const onFrame = (_peer: number, ring: RingConsumer): void => this.#receive(this.#port.read(ring));
-    let looked_ms = this.#clock.now_ms();
+    let [looked_ms, pulse_ms] = [this.#clock.now_ms(), 0];
     while (!this.#isClosed) {
       const busy = links.receive(onFrame);
       const waits = links.flush();
       const now_ms = this.#clock.now_ms();
+      if (now_ms - pulse_ms >= PULSE_MS) {
+        pulse_ms = now_ms;
+        this.#pulse.look(now_ms);
+      }
       if (now_ms - looked_ms >= LOOK_MS && (now_ms - looked_ms >= LOOK_OWED_MS || !links.isOwed())) {
         looked_ms = now_ms;
         this.#calls.look();

@@ -58,6 +58,8 @@ const MAX_TOKENS = 48;
 /** More restarts in their period are no recovery (platform/restart-intensity.ts: 5 in 10 s). */
 const STRIKE_EVERY_MS = 2_200;
 const TAKEN_MS_MAX = 5_000;
+/** By then a thread waits for whoever is lost first (platform/warm-thread.ts), as in any pod that has stood for a while. */
+const STANDS_MS = 3_000;
 /** Calls of 48 tokens, and the recovery of what was struck amid them. */
 const ANSWERS_MS_MAX = 60_000;
 const REST_MS_MAX = 10_000;
@@ -89,6 +91,7 @@ export async function runLive({ seed, strikes, topology, workers, kinds = LIVE_K
   const violations: Violation[] = [];
   const done: LiveReport['strikes'][number][] = [];
   let [calls, tokens] = [0, 0];
+  await waitAtMost(aborted, STANDS_MS);
   for (let strike = 0; strike < strikes && !isAborted() && violations.length === 0; strike++) {
     const kind = kinds[strike % kinds.length] as LiveKind;
     const worker = random.below(options.workers as number);

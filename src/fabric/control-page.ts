@@ -149,6 +149,11 @@ export class ControlPage {
     return this.#mirrors.reduce((sum, mirror) => (sum + Atomics.load(mirror, at)) | 0, Atomics.load(this.#words, at));
   }
 
+  /** The same of a thread that has no kernels: it has turned its loop. */
+  turn(thread: number): void {
+    Atomics.add(this.#words, this.#at(thread, WORD.progress), 1);
+  }
+
   /** As the operating system knows the thread, by its own word; 0: not known. */
   osThreadOf(thread: number): number {
     return Atomics.load(this.#words, this.#at(thread, WORD.osThread));

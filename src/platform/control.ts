@@ -293,6 +293,7 @@ export class Control {
     const hasWork = (): boolean => this.#isClosed || links.hasInbound();
     const onFrame = (peer: number, ring: RingConsumer): void => this.#receive(peer, this.#port.read(ring));
     for (let turn = 1; !this.#isClosed; turn++) {
+      links.control.turn(CONTROL_THREAD);
       let busy = links.receive(onFrame);
       busy = this.#host.turn() || busy;
       // All NPUs have reported: a call that came earlier would find nobody who admits it.

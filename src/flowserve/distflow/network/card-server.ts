@@ -4,6 +4,7 @@
  */
 import { globalAddress } from '../../../fabric/address.ts';
 import type { AddressSpace } from '../../../fabric/address-space.ts';
+import { type Cancel, eventLoopTimers, type Timers } from '../../../runtime/clock.ts';
 import { WorkRequest } from '../backend.ts';
 import { MemoryBackend } from '../memory-backend.ts';
 import { epochOfRegion } from '../region-epoch.ts';
@@ -17,16 +18,21 @@ const READ_BYTES_MAX = 1 << 26;
 /** `isRefused`: it has other numerics, was told so, and is to hang up. */
 type Link = { readonly stream: Stream; source: number; target: number; puller: number; isRefused: boolean };
 
+/** What a card of ours does at once: to say who it is, and to hang up where it was refused. */
+export const PEER_DEADLINE_MS = 5_000;
+
 export class CardServer {
   readonly counters = { requests: 0, bytes: 0, faults: 0, refused: 0 };
   readonly #space: AddressSpace;
   readonly #links = new Set<Link>();
   readonly #numerics: Uint8Array;
+  readonly #timers: Timers;
   #listening: Listening | null = null;
 
   /** `numerics`: by which the KV in this memory came about: who has others reads nothing here. */
-  constructor(space: AddressSpace, numerics: string) {
+  constructor(space: AddressSpace, numerics: string, timers: Timers = eventLoopTimers) {
     this.#space = space;
+    this.#timers = timers;
     this.#numerics = numericsBytes(numerics);
   }
 
@@ -59,7 +65,11 @@ export class CardServer {
     const theirs = new WordsIn(NUMERICS_WORDS_MAX);
     let isKnown = false;
     this.#links.add(link);
-    stream.onClose(() => void this.#links.delete(link));
+    let cancel = this.#timers.after(PEER_DEADLINE_MS, () => this.#refuse(stream));
+    stream.onClose(() => {
+      cancel();
+      this.#links.delete(link);
+    });
     stream.onData((bytes) => {
       let at = 0;
       if (!isKnown) {
@@ -73,9 +83,10 @@ export class CardServer {
         at += theirs.take(bytes, at, length);
         if (!theirs.isFull(length)) return;
         isKnown = true;
+        cancel();
         [, link.source, link.target, link.puller] = hello.words as unknown as [number, number, number, number];
         this.#replaceBy(link);
-        if (!this.#hasSame(bytesOf(theirs.words).subarray(0, length))) this.#refuseNumerics(link);
+        if (!this.#hasSame(bytesOf(theirs.words).subarray(0, length))) cancel = this.#refuseNumerics(link);
       }
       if (!this.#links.has(link) || link.isRefused) return;
       if (!requests.receive(bytes, at)) this.#refuse(stream);
@@ -95,8 +106,8 @@ export class CardServer {
     return theirs.length === this.#numerics.length && theirs.every((byte, index) => byte === this.#numerics[index]);
   }
 
-  /** It hears by which numerics this memory is, so that it can name both. */
-  #refuseNumerics(link: Link): void {
+  /** It hears by which numerics this memory is, so that it can name both, and hangs up; or this side does. */
+  #refuseNumerics(link: Link): Cancel {
     this.counters.refused++;
     link.isRefused = true;
     const head = Int32Array.of(STATUS.refused, 0, this.#numerics.length);
@@ -104,6 +115,7 @@ export class CardServer {
     frame.set(bytesOf(head));
     frame.set(this.#numerics, ANSWER_WORDS * 4);
     link.stream.write(frame);
+    return this.#timers.after(PEER_DEADLINE_MS, () => link.stream.destroy());
   }
 
   #refuse(stream: Stream): void {

@@ -1,0 +1,37 @@
+/**
+ * Whether the control thread turns its loop, as its caller's thread sees it: nobody else is left to look after the one that looks after all others.
+ * @module
+ */
+import type { ControlPage } from './fabric/control-page.ts';
+import { MinipodError } from './protocol/errors.ts';
+import { CONTROL_THREAD } from './runtime/directory.ts';
+
+/** An idle control thread turns four times a second; what it does at a stretch, such as loading weights anew, takes less than this for models that fit a laptop. */
+export const SILENT_MS_MAX = 3_000;
+/** Whoever looks may have been away itself: no more of that time counts. */
+const LOOK_MS_MAX = 1_000;
+
+export class ControlPulse {
+  readonly #control: ControlPage;
+  #word = -1;
+  #looked_ms = 0;
+  #silent_ms = 0;
+
+  constructor(control: ControlPage) {
+    this.#control = control;
+  }
+
+  look(now_ms: number): void {
+    const word = this.#control.progressOf(CONTROL_THREAD);
+    this.#silent_ms = word === this.#word ? this.#silent_ms + Math.min(now_ms - this.#looked_ms, LOOK_MS_MAX) : 0;
+    this.#word = word;
+    this.#looked_ms = now_ms;
+  }
+
+  /** @throws `deadline_exceeded` where nothing that is asked of it would be answered */
+  check(): void {
+    if (this.#silent_ms <= SILENT_MS_MAX) return;
+    const silent = (this.#silent_ms / 1000).toFixed(1);
+    throw new MinipodError('deadline_exceeded', `the pod's control thread has not turned its loop for ${silent} s: what runs goes on, and nothing begins`);
+  }
+}

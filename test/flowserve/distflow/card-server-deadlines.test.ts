@@ -1,0 +1,81 @@
+/** A card waits for nobody for ever: not for one that does not say who it is, nor for one that was refused and does not hang up. */
+import { expect, it } from 'vitest';
+import { CardServer, PEER_DEADLINE_MS } from '../../../src/flowserve/distflow/network/card-server.ts';
+import { bytesOf, MAGIC, numericsBytes } from '../../../src/flowserve/distflow/network/frames.ts';
+import type { Stream } from '../../../src/flowserve/distflow/network/stream.ts';
+import { Rig } from './rig.ts';
+
+class FakeStream implements Stream {
+  isDestroyed = false;
+  receive: (bytes: Uint8Array) => void = () => {};
+  #close = (): void => {};
+  write = (): boolean => true;
+  onData(receive: (bytes: Uint8Array) => void): void {
+    this.receive = receive;
+  }
+  onDrain(): void {}
+  onClose(act: () => void): void {
+    this.#close = act;
+  }
+  pause(): void {}
+  resume(): void {}
+  destroy(): void {
+    this.isDestroyed = true;
+    this.#close();
+  }
+}
+
+async function served() {
+  const due = new Map<() => void, number>();
+  const timers = {
+    after: (delay_ms: number, act: () => void) => {
+      due.set(act, delay_ms);
+      return () => void due.delete(act);
+    },
+  };
+  const server = new CardServer(new Rig().memory.space, '', timers);
+  let accept = (_: Stream): void => {};
+  await server.listen({
+    listen: async (port, accepted) => {
+      accept = accepted;
+      return { port, close: async () => {} };
+    },
+    connect: () => Promise.reject(new Error('nobody listens')),
+  });
+  const stream = new FakeStream();
+  accept(stream);
+  const pass = (): void => {
+    for (const act of [...due.keys()]) act();
+  };
+  return { stream, due, pass };
+}
+
+const hello = (numerics: string): Uint8Array => {
+  const named = numericsBytes(numerics);
+  const frame = new Uint8Array(20 + named.length);
+  frame.set(bytesOf(Int32Array.of(MAGIC, 0, 1, 1, named.length)));
+  frame.set(named, 20);
+  return frame;
+};
+
+it('who does not say who it is, is hung up on', async () => {
+  const { stream, due, pass } = await served();
+  stream.receive(hello('').subarray(0, 8));
+  expect([...due.values()]).toEqual([PEER_DEADLINE_MS]);
+  pass();
+  expect([stream.isDestroyed, due.size]).toEqual([true, 0]);
+});
+
+it('who was refused and stays, is hung up on', async () => {
+  const { stream, due, pass } = await served();
+  stream.receive(hello('kv_cache_dtype int8'));
+  expect([stream.isDestroyed, due.size]).toEqual([false, 1]);
+  pass();
+  expect([stream.isDestroyed, due.size]).toEqual([true, 0]);
+});
+
+it('who is let in has no deadline of that kind', async () => {
+  const { stream, due } = await served();
+  stream.receive(hello(''));
+  expect([stream.isDestroyed, due.size]).toEqual([false, 0]);
+});
