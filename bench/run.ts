@@ -12,6 +12,7 @@ const BENCHMARKS: Readonly<Record<string, string>> = {
   disaggregation: 'prefill and decode apart against together, on the same two workers',
   'moe-attention': 'attention and experts apart against together, on the same two workers',
   scale: 'the longest stall of a stream while DP groups join and leave',
+  recovery: 'the longest stall of a stream where a worker is lost, by recovery: live, and on a virtual clock with what the papers measured',
   schedules: 'one slow attention NPU among 480, by schedule, and a decode iteration of 768 NPUs, on a virtual clock',
   graph: 'what capturing decode steps saves, by model and rows',
   fabric: 'the fabric against what machine and platform offer',

@@ -6,6 +6,7 @@
 import { createLivePod } from '../live-pod.ts';
 import type { PodOptions } from '../options.ts';
 import type { Pod } from '../pod.ts';
+import type { Recovery } from '../protocol/recovery.ts';
 import { deploy, parseTopology } from '../protocol/topology.ts';
 import { type Clock, epoch_ms, monotonicClock } from '../runtime/clock.ts';
 import { CONTROL_THREAD } from '../runtime/directory.ts';
@@ -24,6 +25,8 @@ export type LiveOptions = {
   readonly strikes: number;
   readonly topology: string;
   readonly workers: number;
+  /** What the pod does where a worker is lost. */
+  readonly recovery?: Recovery | undefined;
   /** Missing: all of them, in turn. */
   readonly kinds?: readonly LiveKind[] | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -74,12 +77,12 @@ const CLOSE_MS_MAX = 500;
 const pause = (ms: number): Promise<void> => waitAtMost(new Promise<never>(() => {}), ms);
 
 /** @throws `invalid_request` for a pod that cannot be */
-export async function runLive({ seed, strikes, topology, workers, kinds = LIVE_KINDS, signal, onProgress }: LiveOptions): Promise<LiveReport> {
+export async function runLive({ seed, strikes, topology, workers, recovery, kinds = LIVE_KINDS, signal, onProgress }: LiveOptions): Promise<LiveReport> {
   const clock = monotonicClock(epoch_ms());
   const random = new SeededRandom(seed, PLAN_STREAM);
   const spare_workers = 'Deno' in globalThis ? Math.min(8, strikes) : 0;
   const npus = deploy(parseTopology(topology)).npus.length;
-  const options: PodOptions = { topology, workers: Math.min(workers, npus), spare_workers };
+  const options: PodOptions = { topology, workers: Math.min(workers, npus), spare_workers, ...(recovery !== undefined && { recovery }) };
   await using undisturbed = new Undisturbed();
   const pod = await createLivePod(options, entryPoint('../chaos/live-worker-thread'));
   const isAborted = (): boolean => signal?.aborted === true;

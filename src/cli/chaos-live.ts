@@ -1,6 +1,7 @@
 /** `minipod chaos live`. @module */
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { chaos, LIVE_KINDS, type LiveKind, type LiveReport, type StallParts } from '../chaos/index.ts';
+import { RECOVERIES, type Recovery } from '../protocol/recovery.ts';
 import { EXIT_CODES } from './chaos-scope.ts';
 import { type Column, NONE, table } from './columns.ts';
 import { Interrupt } from './interrupt.ts';
@@ -13,6 +14,7 @@ type LiveFlags = {
   readonly strikes: number;
   readonly topology: string;
   readonly workers: number;
+  readonly recovery?: Recovery;
   readonly kinds?: LiveKind[];
   readonly json?: true;
 };
@@ -38,6 +40,7 @@ export function addLiveCommand(command: Command, setExitCode: (code: number) => 
     .addOption(new Option('--seed <N>', 'decides what is asked, and what strikes whom').argParser(seed).default(1))
     .option('--topology <TOPOLOGY>', 'of the pod', 'colocated:dp=2')
     .addOption(new Option('--workers <N>', 'worker threads').argParser(positive).default(2))
+    .addOption(new Option('--recovery <HOW>', 'what the pod does where a worker is lost').choices(RECOVERIES))
     .addOption(new Option('--kinds <KINDS>', `of ${LIVE_KINDS.join(', ')} (default: all, in turn)`).argParser(kinds))
     .option('--json', 'print one JSON object: {strikes, calls, tokens, losses, verdict, violations}')
     .action(async (flags: LiveFlags) => setExitCode(await live(flags)));

@@ -25,6 +25,8 @@ import { endedError, lostError } from './worker-errors.ts';
 
 /** From a thread's loss to the first act of the next one: what starting one takes (DESIGN.md). */
 const RESTART_NS = 30_000_000;
+/** The same of other machines, of one worker or of a stage of all (restart-stages.ts): for who compares recoveries by what those take. */
+export type SuccessorTime = (worker: number, isOfAll: boolean) => number;
 /** Beside its controllers. */
 const ON_WORKERS: ReadonlySet<Role> = new Set<Role>(['npu', 'dp-group', 'expert', 'output']);
 
@@ -51,6 +53,7 @@ export class VirtualWorkers {
   brokenLinks = 0;
   readonly suspicions: Suspicions;
   readonly loops: ControlLoops;
+  successorTime: SuccessorTime = () => RESTART_NS;
   /** Told of each worker that is lost, when it is: what hangs with it hangs no more. */
   onLost: ((worker: number) => void) | null = null;
   /** Successors that wait for them. */
@@ -122,17 +125,20 @@ export class VirtualWorkers {
   }
 
   #beginStage([stage = [], ...others]: readonly (readonly number[])[], restart: number): void {
-    this.#startLater(() => {
-      if (restart !== this.#restarts) return;
-      for (const worker of stage) {
-        // Of controllers alone that were lost another one answers.
-        const beginAnew = this.#successors.get(worker);
-        if (!this.#successors.delete(worker)) continue;
-        this.#restarting.delete(worker);
-        beginAnew?.();
-      }
-      if (others.length > 0) this.#beginStage(others, restart);
-    });
+    this.#startLater(
+      () => {
+        if (restart !== this.#restarts) return;
+        for (const worker of stage) {
+          // Of controllers alone that were lost another one answers.
+          const beginAnew = this.#successors.get(worker);
+          if (!this.#successors.delete(worker)) continue;
+          this.#restarting.delete(worker);
+          beginAnew?.();
+        }
+        if (others.length > 0) this.#beginStage(others, restart);
+      },
+      this.successorTime(stage[0] ?? 0, true),
+    );
   }
 
   /** Returns what its successor begins with. */
@@ -171,20 +177,23 @@ export class VirtualWorkers {
       if (--this.#deaf > 0) return;
       const waiting = this.#waiting;
       this.#waiting = [];
-      for (const start of waiting) this.#startLater(start);
+      for (const start of waiting) this.#startLater(start, RESTART_NS);
     };
   }
 
   #later(worker: number, act: () => void): void {
     this.#restarting.add(worker);
-    this.#startLater(() => {
-      this.#restarting.delete(worker);
-      act();
-    });
+    this.#startLater(
+      () => {
+        this.#restarting.delete(worker);
+        act();
+      },
+      this.successorTime(worker, false),
+    );
   }
 
-  #startLater(start: () => void): void {
-    this.#ports.host.later(RESTART_NS, () => {
+  #startLater(start: () => void, after_ns: number): void {
+    this.#ports.host.later(after_ns, () => {
       if (this.#deaf > 0) this.#waiting.push(start);
       else start();
     });
