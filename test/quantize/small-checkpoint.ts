@@ -25,11 +25,12 @@ export const OUTLIERS = { channels: [3, 40], factor: 64 } as const;
 /** Gone with the test run: a folder of the system's for temporary files. */
 export const scratchFolder = (): string => mkdtempSync(join(tmpdir(), 'minipod-quantize-'));
 
-export function smallCheckpoint(folder: string, kind: 'mla' | 'gqa', hasOutliers = false): string {
+/** `more`: of its config. */
+export function smallCheckpoint(folder: string, kind: 'mla' | 'gqa', hasOutliers = false, more: Partial<typeof MLA> = {}): string {
   const like = TINY[kind === 'mla' ? 'tiny-deepseek-v3' : 'tiny-qwen3-moe'];
   mkdirSync(folder, { recursive: true });
   for (const file of ['generation_config.json', 'tokenizer.json', 'tokenizer_config.json']) cpSync(join(like, file), join(folder, file));
-  const json = { ...readJson(like, 'config.json'), ...(kind === 'mla' ? MLA : GQA) };
+  const json = { ...readJson(like, 'config.json'), ...(kind === 'mla' ? MLA : GQA), ...more };
   writeFileSync(join(folder, 'config.json'), JSON.stringify(json));
   const entries = listInventory(parseModelConfig(json)).filter(({ optional }) => !optional);
   using file = new QuantizedFile(
