@@ -232,6 +232,7 @@ export const dpGroup = setup({
     failStep: assign({
       outbox: ({ context, event }) => {
         if (event.type === 'RANK_LOST') context.ranks.lose(event.npu);
+        if (event.type === 'STEP_FAILED' && event.damaged.length > 0) return context.scheduler.mend(event.damaged);
         return context.scheduler.failAll(event.type === 'STEP_FAILED' || event.type === 'RANK_LOST' ? event.error : DIVERGED);
       },
     }),

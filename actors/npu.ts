@@ -22,8 +22,17 @@ import type { Commands, NpuMessage } from '../src/protocol/messages.ts';
 /** Long enough that reports cost nothing, short enough that a person sees experts warm up. The paper reports about once a minute (§4.5). */
 const LOAD_REPORT_PERIOD_MS = 1_000;
 
-/** `dp_group`: null for an expert NPU. `hasNext`: a second step is launched; `failed`: the step that failed last, or 0; `reset`: the call to reset that is to be answered, or 0. */
-type Npu = { self: Address; dp_group: Address | null; isReportDue: boolean; hasNext: boolean; failed: number; error: ErrorRecord | null; reset: number };
+/** `dp_group`: null for an expert NPU. `hasNext`: a second step is launched; `failed`: the step that failed last, or 0; `damaged`: the KV blocks that it failed by; `reset`: the call to reset that is to be answered, or 0. */
+type Npu = {
+  self: Address;
+  dp_group: Address | null;
+  isReportDue: boolean;
+  hasNext: boolean;
+  failed: number;
+  error: ErrorRecord | null;
+  damaged: readonly number[];
+  reset: number;
+};
 
 const UNEXPLAINED: ErrorRecord = { code: 'internal', message: 'the launch failed', param: null };
 /** Of an NPU that runs steps. */
@@ -52,7 +61,7 @@ export const npu = setup({
   },
 }).createMachine({
   id: 'npu',
-  context: ({ input }) => ({ ...input, isReportDue: false, hasNext: false, failed: 0, error: null, reset: 0 }),
+  context: ({ input }) => ({ ...input, isReportDue: false, hasNext: false, failed: 0, error: null, damaged: [], reset: 0 }),
   initial: 'starting',
   on: {
     PING: { actions: { type: 'send', params: ({ context, event }) => ({ to: event.from, message: pong(context.self) }) } },
@@ -115,7 +124,10 @@ export const npu = setup({
             actions: { type: 'send', params: ({ context, event }) => doneOf(context, event) },
           },
         ],
-        LAUNCH_FAILED: { target: 'lost', actions: assign({ hasNext: false, failed: ({ event }) => event.step, error: ({ event }) => event.error }) },
+        LAUNCH_FAILED: {
+          target: 'lost',
+          actions: assign(({ event }) => ({ hasNext: false, failed: event.step, error: event.error, damaged: event.damaged })),
+        },
         RESET: { target: 'resetting', actions: 'noteReset' },
         DRAIN: 'draining',
       },
@@ -131,8 +143,8 @@ export const npu = setup({
           actions: [
             {
               type: 'sendEach',
-              params: ({ context, context: { self, failed, error, reset } }) => [
-                { to: groupOf(context), message: stepFailed(idOf(self), failed, error ?? UNEXPLAINED) },
+              params: ({ context, context: { self, failed, error, damaged, reset } }) => [
+                { to: groupOf(context), message: stepFailed(idOf(self), failed, error ?? UNEXPLAINED, damaged) },
                 ...(reset > 0 ? [{ to: groupOf(context), message: rankReset(idOf(self), reset) }] : []),
               ],
             },

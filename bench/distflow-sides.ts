@@ -25,7 +25,8 @@ function layout({ layers, layer_bytes, blocks }: Shape, base: number): Place & {
   const arena = new Arena(base);
   const block_bytes = layers * layer_bytes;
   const address = arena.allocate(blocks * block_bytes);
-  const kv = { address, block_bytes, layer_bytes, blocks, block_size: 16, holders: arena.allocate(blocks * 4), generations: arena.allocate(blocks * 4) };
+  const [holders, generations, sums, filled] = Array.from({ length: 4 }, () => arena.allocate(blocks * 4)) as [number, number, number, number];
+  const kv = { address, block_bytes, layer_bytes, blocks, block_size: 16, holders, generations, sums, filled, layers, run_bytes: layer_bytes };
   return { kv, offers: layoutOffers(arena, 4, blocks), bytes: arena.used };
 }
 

@@ -21,6 +21,8 @@ export type Holding = {
   populating: 'none' | 'copying' | 'done' | 'failed';
   tail: Tail | null;
   ownsTail: boolean;
+  /** Blocks that stand in for those of nodes on its path that went bad: its own. */
+  readonly stand_ins: number[];
   context: Context | null;
 };
 
@@ -34,6 +36,7 @@ export const emptyHolding = (space: string): Holding => ({
   populating: 'none',
   tail: null,
   ownsTail: false,
+  stand_ins: [],
   context: null,
 });
 

@@ -18,7 +18,7 @@ export const reachOf = ({ foresight, sequence }: RunningSequence, end: number): 
   foresight === 0 ? end : Math.max(end, Math.min(end + foresight, sequence.prompt.length + sequence.max_tokens));
 
 /** Positions whose KV is whole, so that others may go on from it. */
-export const keepable = ({ computed, hole }: RunningSequence): number => (hole < 0 ? computed : Math.min(computed, hole));
+export const keepable = ({ computed, hole, damage }: RunningSequence): number => Math.min(computed, hole < 0 ? computed : hole, damage[0]?.from ?? computed);
 
 /**
  * Tokens to draft behind a step of `count` more of its tokens (`StepEntry.foresees`), for a sequence that is one of so many. Who goes on without drafts, for they do

@@ -72,7 +72,15 @@ export class HandingBack {
   /** The KV of all its tokens but the last is there, that of drafts too: whoever takes it keeps it for others. */
   #isWorthLending(running: RunningSequence, { cache, handoffs }: StepScheduler): boolean {
     const { cache_costs, kv_block_size, offers_max } = this.#limits;
-    if (running.slot < 0 || !running.isDecoding || !running.isSound || running.hole >= 0 || running.computed !== running.tokens.length - 1) return false;
+    if (
+      running.slot < 0 ||
+      !running.isDecoding ||
+      !running.isSound ||
+      running.hole >= 0 ||
+      running.damage.length > 0 ||
+      running.computed !== running.tokens.length - 1
+    )
+      return false;
     if (handoffs.lent >= offers_max) return false;
     return cache_costs === null || isWorthFetching(cache_costs, 'remote', cache.blocksFor(running.computed), kv_block_size, 0);
   }

@@ -51,6 +51,11 @@ export class KvLending {
     return this.#ids.has(running);
   }
 
+  /** It was lent before its step was over, though that may have ended already. */
+  isAhead(running: RunningSequence): boolean {
+    return this.#ahead.has(running);
+  }
+
   /** The transfer is one of these. */
   has(id: number): boolean {
     return this.#lent.has(id);

@@ -33,6 +33,8 @@ export class KvTiers {
   readonly #uncopied = new UsageOrder<PrefixNode>();
   readonly #spareCopies = new UsageOrder<PrefixNode>();
   readonly #inDramAlone = new UsageOrder<PrefixNode>();
+  /** Blocks of HBM that are given out no more. */
+  readonly #mappedOut = new Set<number>();
   evictions = 0;
 
   constructor(sizes: TierSizes, tree: PrefixTree, events: KvEventLog) {
@@ -106,13 +108,39 @@ export class KvTiers {
   }
 
   giveBackHbm(block: number): void {
+    if (this.#mappedOut.has(block)) return;
     this.#freeHbm.push(block);
-    assert(this.#freeHbm.length <= this.#sizes.blocks, 'a KV block was freed twice');
+    assert(this.#freeHbm.length <= this.#sizes.blocks - this.mapped_out, 'a KV block was freed twice');
   }
 
   giveBackDram(block: number): void {
     this.#freeDram.push(block);
     assert(this.#freeDram.length <= this.#sizes.dram_blocks, 'a block of DRAM was freed twice');
+  }
+
+  get mapped_out(): number {
+    return this.#mappedOut.size;
+  }
+
+  /** The block went bad: nobody gets it any more, and nobody begins with what it held. Who uses it keeps its node until it lets go. */
+  mapOut(block: number): void {
+    this.#mappedOut.add(block);
+    const at = this.#freeHbm.indexOf(block);
+    if (at >= 0) this.#freeHbm.splice(at, 1);
+    const node = this.#tree.all().find(({ hbm }) => hbm === block);
+    if (node === undefined) return;
+    for (const below of this.#tree.below(node).reverse()) {
+      if (below.pins === 0) this.#remove(below);
+      else this.#loseUsed(below);
+    }
+  }
+
+  #loseUsed(node: PrefixNode): void {
+    assert(node.moving === 0, 'a block that comes is used');
+    this.#tree.remove(node);
+    this.settle(node);
+    if (node.hbm !== NO_BLOCK) this.#events.removed(node, 'GPU');
+    if (node.dram !== NO_BLOCK) this.#events.removed(node, 'CPU');
   }
 
   /** The block of HBM holds what the node names. The one that it had is given back. */

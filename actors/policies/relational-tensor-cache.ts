@@ -33,7 +33,6 @@ export type CacheLimits = TierSizes &
 export const KV_EVENT_BATCHES = 1_024;
 
 export class RelationalTensorCache {
-  readonly blocks: number;
   readonly block_size: number;
   readonly events: KvEventLog;
   readonly contexts: ContextIndex;
@@ -47,7 +46,6 @@ export class RelationalTensorCache {
   positions_hit = 0;
 
   constructor(limits: CacheLimits) {
-    this.blocks = limits.blocks;
     this.block_size = limits.block_size;
     this.events = new KvEventLog(limits.block_size, limits.kv_event_batches);
     this.#limits = limits;
@@ -55,6 +53,15 @@ export class RelationalTensorCache {
     this.#tiers = new KvTiers(limits, this.#tree, this.events);
     this.transfers = new CacheTransfers(limits, this.#tree, this.#tiers, this.#tails);
     this.contexts = new ContextIndex(this.#tiers, limits.block_size);
+  }
+
+  /** Blocks of HBM, but for those that went bad. */
+  get blocks(): number {
+    return this.#limits.blocks - this.#tiers.mapped_out;
+  }
+
+  get mapped_out(): number {
+    return this.#tiers.mapped_out;
   }
 
   /** Blocks that sequences hold. */
@@ -157,12 +164,13 @@ export class RelationalTensorCache {
 
   /** What others may use is kept, the rest is free. `computed`: so many of the tokens have their KV, none where it cannot be trusted. */
   free(holding: Holding, tokens: readonly number[] = [], computed = 0): void {
-    const { space, blocks, path, context } = holding;
+    const { space, blocks, path, context, stand_ins } = holding;
     const own = this.#letGoOfTail(holding, this.transfers.letGoOf(holding));
+    const kept = path.at(-1)?.isGone === true ? 0 : computed;
     for (let block = own.shift(); block !== undefined; block = own.shift()) {
       const at = path.length * this.block_size;
-      const known = at + this.block_size <= computed ? this.#tree.find(space, path, tokens, at) : null;
-      if (at + this.block_size > computed || (known !== null && known.moving !== 0)) {
+      const known = at + this.block_size <= kept ? this.#tree.find(space, path, tokens, at) : null;
+      if (at + this.block_size > kept || (known !== null && known.moving !== 0)) {
         this.#tiers.giveBackHbm(block);
         break;
       }
@@ -172,7 +180,8 @@ export class RelationalTensorCache {
       else this.#tiers.giveBackHbm(block);
       path.push(node);
     }
-    for (const block of own) this.#tiers.giveBackHbm(block);
+    for (const block of [...own, ...stand_ins]) this.#tiers.giveBackHbm(block);
+    stand_ins.length = 0;
     if (context !== null) this.contexts.keep(context, path);
     for (let depth = path.length - 1; depth >= 0; depth--) this.#tiers.unpin(path[depth] as PrefixNode);
     blocks.length = 0;
@@ -187,6 +196,8 @@ export class RelationalTensorCache {
   publish(holding: Holding, tokens: readonly number[], computed: number): void {
     const { space, blocks, path, context } = holding;
     const before = path.length;
+    // What follows blocks that are forgotten is not found.
+    if (path.at(-1)?.isGone === true) return;
     while ((path.length + 1) * this.block_size <= computed) {
       const [at, own] = [path.length * this.block_size, blocks[path.length] as number];
       const known = this.#tree.find(space, path, tokens, at);
@@ -237,10 +248,32 @@ export class RelationalTensorCache {
     return dropped;
   }
 
+  /** Blocks went bad. What is kept there is forgotten, with all that is only reached by it; who holds one gives it back, or has it replaced. */
+  mapOut(blocks: readonly number[]): void {
+    for (const block of blocks) this.#tiers.mapOut(block);
+    this.events.endBatch();
+  }
+
+  /** Another block in place of one that went bad, for what is to be computed again. False: there is none. */
+  replace(holding: Holding, index: number): boolean {
+    if (!this.canAllocate(1)) return false;
+    const { blocks, path, tail } = holding;
+    // Who copies from it finds it bad, and does without.
+    if (tail !== null && holding.ownsTail && tail.block === blocks[index]) {
+      this.#tails.release(tail, true);
+      holding.tail = null;
+      holding.ownsTail = false;
+    }
+    const block = this.#tiers.takeHbm();
+    if (index < path.length) holding.stand_ins.push(block);
+    blocks[index] = block;
+    return true;
+  }
+
   /** All of its state but the tree's words: what a snapshot of its owner shows. */
   toJSON(): object {
-    const { blocks, block_size, used, cached, positions_queried, positions_hit, evictions, dram_blocks, dram_blocks_used } = this;
-    const counts = { positions_queried, positions_hit, evictions, dram_blocks, dram_blocks_used };
+    const { blocks, block_size, used, cached, positions_queried, positions_hit, evictions, dram_blocks, dram_blocks_used, mapped_out } = this;
+    const counts = { positions_queried, positions_hit, evictions, dram_blocks, dram_blocks_used, mapped_out };
     const rest = { transfers: this.transfers.toJSON(), contexts: this.contexts.toJSON(), free: [...this.#tiers.free_hbm] };
     return { blocks, block_size, used, cached, ...counts, ...rest };
   }

@@ -15,6 +15,7 @@ import type { Sequence, Stage } from '../../src/protocol/messages.ts';
 import { cacheSpace, emptyHolding, type Holding } from './cache-holding.ts';
 import { type DraftHistory, newDraftHistory } from './drafting.ts';
 import { reachOf } from './foresight.ts';
+import type { Mend } from './kv-mending.ts';
 import type { Turn } from './waiting-line.ts';
 
 export type RunningSequence = {
@@ -47,6 +48,10 @@ export type RunningSequence = {
   flights: number;
   holding: Holding;
   slot: number;
+  /** Its slot is known to no NPU. */
+  mustAttach: boolean;
+  /** What of its KV is missing since memory went bad, in the order of positions. */
+  damage: readonly Mend[];
   /** Prompt tokens whose KV was there when it was scheduled first; −1: it was not. */
   cached: number;
   /** It waits until blocks have come for it; such were once fetched for it. */
@@ -93,6 +98,8 @@ export const newRunningSequence = (
   flights: 0,
   holding: noHolding(sequence),
   slot: -1,
+  mustAttach: false,
+  damage: [],
   cached: -1,
   isAside: false,
   wasFetched: false,

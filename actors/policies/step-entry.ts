@@ -11,6 +11,7 @@
  */
 import type { Commands, Sequence } from '../../src/protocol/messages.ts';
 import { LAST_SAMPLED, type StepEntry, type StepPlan } from '../../src/protocol/steps.ts';
+import type { Mend } from './kv-mending.ts';
 import { outputOf, type RunningSequence } from './running-sequence.ts';
 
 /** So many tokens of a sequence are in a step, which `samples` a new one or does not, and so many drafts may be; `foresees`: as in its entry. */
@@ -20,6 +21,8 @@ export type Launched = {
   readonly samples: boolean;
   readonly drafts: number;
   readonly foresees: number;
+  /** It computes again what lay in memory that went bad (kv-mending.ts), up to a position; missing: its next tokens. */
+  readonly mended?: { readonly mend: Mend; readonly to: number };
 };
 
 /** A step and what to tell the tasks when it is sent. */
@@ -34,24 +37,44 @@ const ONE_SAMPLED: readonly number[] = [LAST_SAMPLED];
 
 /** The next `count` tokens; `granted`: so many KV blocks at the end of its table are new. A sequence that is attached is told of its whole table: what it shares, and what came from elsewhere. */
 export function stepEntry(running: RunningSequence, count: number, drafts: number, foresees: number, granted: number, attach: Sequence | null): StepEntry {
-  const { holding, tokens, launched, sampling, sequence, slot, foreseen } = running;
+  const { tokens, launched, sampling, foreseen } = running;
   const known = launched === tokens.length ? ONE_SAMPLED : count === 1 ? [tokens[launched] as number] : tokens.slice(launched, launched + count);
+  // Nobody at the NPU knows the drafts of a sequence that comes.
+  const all = attach === null || drafts === 0 ? known : [...known, ...foreseen.slice(0, drafts)];
+  const samples = launched + count === tokens.length + sampling;
+  return entryOf(running, launched, all, granted, attach, { generated: outputOf(running) + sampling, samples, drafts, foresees });
+}
+
+/** Tokens of it that were computed already, once more. */
+export const againEntry = (running: RunningSequence, start: number, end: number): StepEntry =>
+  entryOf(running, start, running.tokens.slice(start, end), 0, null, { generated: 0, samples: false, drafts: 0, foresees: -1 });
+
+/** Told of its whole table too: one whose slot no NPU knows, which one does from now on. */
+function entryOf(
+  running: RunningSequence,
+  start: number,
+  tokens: readonly number[],
+  granted: number,
+  attached: Sequence | null,
+  { generated, samples, drafts, foresees }: Pick<StepEntry, 'generated' | 'samples' | 'drafts' | 'foresees'>,
+): StepEntry {
+  const { holding, sequence, slot, mustAttach } = running;
   const table = holding.blocks;
-  const shared = attach === null ? 0 : holding.path.length;
+  const attach = mustAttach ? sequence : attached;
   const first_block = attach === null ? table.length - granted : 0;
+  running.mustAttach = false;
   return {
     slot,
-    start: launched,
-    // Nobody at the NPU knows the drafts of a sequence that comes.
-    tokens: attach === null || drafts === 0 ? known : [...known, ...foreseen.slice(0, drafts)],
+    start,
+    tokens,
     first_block,
     blocks: first_block === table.length ? NOTHING : table.slice(first_block),
-    shared,
-    generated: outputOf(running) + sampling,
-    samples: launched + count === tokens.length + sampling,
+    shared: attach === null ? 0 : holding.path.length,
+    generated,
+    samples,
     drafts,
     foresees,
     attach,
-    output: attach === null ? NOTHING : tokens.slice(sequence.prompt.length),
+    output: attach === null ? NOTHING : running.tokens.slice(sequence.prompt.length),
   };
 }

@@ -3,6 +3,7 @@
  * @module
  */
 import type { Drawn, StepOutcome } from '../../src/protocol/steps.ts';
+import { landMend } from './kv-mending.ts';
 import { type End, GOES_ON, type OutputReports } from './output-reports.ts';
 import { finishOf } from './running-batch.ts';
 import type { RunningSequence } from './running-sequence.ts';
@@ -23,6 +24,10 @@ export function landed(entry: Launched, outcome: StepOutcome, output: OutputRepo
   const start = running.computed;
   const before = tokens.length;
   leaveFlight(entry);
+  if (entry.mended !== undefined) {
+    landMend(running, entry.mended);
+    return { end: GOES_ON, drawn: 0 };
+  }
   running.foreseen = outcome.foreseen ?? [];
   running.launched += outcome.more.length;
   const end = running.end === 'none' ? takeDrawn(running, outcome, start + 1, output) : GOES_ON;

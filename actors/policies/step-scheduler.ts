@@ -10,7 +10,7 @@
  * @module
  */
 import type { Address } from '../../src/protocol/address.ts';
-import { abandoned, decoding, generated, generationFailed, handedBack, preempted, scheduled } from '../../src/protocol/constructors.ts';
+import { abandoned, decoding, generated, generationFailed, handedBack, scheduled } from '../../src/protocol/constructors.ts';
 import { assert, type ErrorRecord } from '../../src/protocol/errors.ts';
 import type { Commands, Handoff, Sequence, Stage } from '../../src/protocol/messages.ts';
 import type { StepEntry, StepOutcome } from '../../src/protocol/steps.ts';
@@ -18,16 +18,18 @@ import type { Transfer } from '../../src/protocol/transfers.ts';
 import { CacheArrivals } from './cache-arrivals.ts';
 import { FIRST_CACHE_TRANSFER } from './cache-transfers.ts';
 import { Drafting } from './drafting.ts';
-import { foreseen, keepable } from './foresight.ts';
 import { type GroupLoad, groupLoad } from './group-load.ts';
 import { KvHandoffs } from './kv-handoffs.ts';
+import { goBack, LENT_AHEAD, launchMend, nextMend } from './kv-mending.ts';
 import { type End, OutputReports } from './output-reports.ts';
 import { RelationalTensorCache } from './relational-tensor-cache.ts';
+import { RoomForSteps } from './room-for-steps.ts';
 import { RunningBatch, withTable } from './running-batch.ts';
-import { blocksForStep, missingBlocks, neverFits, newRunningSequence, outputTokens, type RunningSequence, tokensToLaunch } from './running-sequence.ts';
+import { blocksForStep, neverFits, newRunningSequence, outputTokens, type RunningSequence, tokensToLaunch } from './running-sequence.ts';
 import { cacheLimits, rankOf, type SchedulerLimits, STEPS_LAUNCHED_MAX } from './scheduler-limits.ts';
 import { broughtDrafts, draftRows, draftsFor, noteDrafts } from './step-drafts.ts';
-import { type Launched, nextStep, type Planned, stepEntry } from './step-entry.ts';
+import { type Launched, nextStep, type Planned } from './step-entry.ts';
+import { launch } from './step-launch.ts';
 import { landed, leaveFlight } from './step-results.ts';
 import { isBefore, WaitingLine } from './waiting-line.ts';
 
@@ -44,6 +46,7 @@ export class StepScheduler {
   readonly #waiting = new WaitingLine<RunningSequence>();
   /** Who is over is in none of these, only in steps that have not come back. */
   readonly #running: RunningBatch;
+  readonly #room: RoomForSteps;
   /** The one that runs first. */
   #steps: (readonly Launched[])[] = [];
   #step = 0;
@@ -53,7 +56,6 @@ export class StepScheduler {
   #untold: readonly Commands['send'][] = [];
   tokens_prefilled = 0;
   tokens_decoded = 0;
-  preemptions = 0;
 
   constructor(limits: SchedulerLimits, self: Address) {
     this.#limits = limits;
@@ -63,6 +65,8 @@ export class StepScheduler {
     this.#running = new RunningBatch(limits.batch_requests_max);
     this.drafting = new Drafting(limits);
     this.handoffs = new KvHandoffs(this.cache, this.#waiting, self, limits.has_prefix_cache);
+    const { cache, coming, handoffs } = this;
+    this.#room = new RoomForSteps({ cache, coming, receiving: handoffs.receiving, batch: this.#running, waiting: this.#waiting }, limits.has_prefix_cache);
   }
 
   /** The last that was planned. */
@@ -74,6 +78,9 @@ export class StepScheduler {
   }
   get waiting(): number {
     return this.#waiting.length + this.coming.length + this.handoffs.receiving.arrived;
+  }
+  get preemptions(): number {
+    return this.#room.preemptions;
   }
   /** A step is planned and has not come back. */
   get isStepping(): boolean {
@@ -156,11 +163,21 @@ export class StepScheduler {
     for (const running of inOrder) {
       if (budget === 0) break;
       if (running.slot < 0) continue; // has just given way to an older one
+      const mend = nextMend(running);
+      if (mend !== null) {
+        // What it goes on with attends to that.
+        const entry = launchMend(running, mend, budget, launched);
+        entries.push(entry);
+        budget -= entry.tokens.length;
+        spare -= entry.tokens.length - 1;
+        continue;
+      }
       const count = Math.min(tokensToLaunch(running), budget);
-      const hasRoom = this.#makeRoom(running, count, messages);
+      const hasRoom = this.#room.make(running, count, messages);
       isShort ||= !hasRoom || messages.length > 0;
       if (!hasRoom) continue;
-      const drafts = spare > 0 && count === 1 ? draftsFor(running, inOrder.length, spare, this.drafting, this.cache) : 0;
+      const mayDraft = spare > 0 && count === 1 && !running.mustAttach;
+      const drafts = mayDraft ? draftsFor(running, inOrder.length, spare, this.drafting, this.cache) : 0;
       entries.push(this.#launch(running, count, drafts, null, launched));
       spare -= drafts;
       budget -= count + drafts;
@@ -176,7 +193,7 @@ export class StepScheduler {
         messages.push({ to: waiter.task, message: scheduled() });
         entries.push(this.#launch(waiter, count, 0, waiter.sequence, launched));
         budget -= count;
-      } else if (count === 'full' && last !== null) this.#preemptArrived(last, messages);
+      } else if (count === 'full' && last !== null) this.#room.takeArrived(last, messages);
       else if (arrived !== null) {
         this.handoffs.receiving.start();
         this.#running.add(arrived);
@@ -275,6 +292,37 @@ export class StepScheduler {
     return [...this.#output.take(), ...messages];
   }
 
+  /**
+   * A step found blocks that do not hold what was written there: it is as if it had not been launched, nor the one that was to follow. The blocks are mapped out,
+   * and what lay in them is computed again by whoever runs and holds one, if there is room; who waits with blocks does without.
+   */
+  mend(damaged: readonly number[]): readonly Commands['send'][] {
+    const messages: Commands['send'][] = [];
+    for (const entry of this.#steps.flat()) if (leaveFlight(entry).end !== 'none') messages.push(...this.#dropFlight(entry.running));
+    this.#steps = [];
+    this.coming.drop();
+    this.cache.mapOut(damaged);
+    const lost = new Set(damaged);
+    for (const running of [...this.#running]) {
+      const isLent = this.handoffs.lending.isAhead(running);
+      if (isLent || !goBack(running, lost, this.cache)) this.#giveUp(running, isLent ? LENT_AHEAD : null, messages);
+    }
+    for (const running of this.#byTask.values()) {
+      const needed = this.cache.blocksFor(running.sequence.prompt.length + running.sequence.max_tokens);
+      if (needed > this.cache.blocks) this.#giveUp(running, neverFits(needed, this.cache), messages);
+    }
+    return [...this.#output.take(), ...messages];
+  }
+
+  /** It fails; null: it gives way. */
+  #giveUp(running: RunningSequence, error: ErrorRecord | null, messages: Commands['send'][]): void {
+    if (error === null) this.#room.preempt(running, messages);
+    else {
+      this.#end(running, 'told');
+      messages.push({ to: running.task, message: generationFailed(error) });
+    }
+  }
+
   /** All of its state: what a snapshot of its owner shows. */
   toJSON(): object {
     const { step, tokens_prefilled, tokens_decoded, preemptions, cache } = this;
@@ -314,58 +362,10 @@ export class StepScheduler {
     return count;
   }
 
-  #preemptArrived(victim: RunningSequence, messages: Commands['send'][]): void {
-    this.handoffs.receiving.preempt(victim, messages);
-    this.preemptions++;
-  }
-
   #launch(running: RunningSequence, count: number, drafts: number, attach: Sequence | null, launched: Launched[]): StepEntry {
-    const granted = missingBlocks(running, count + drafts, this.cache);
-    if (granted > 0) this.cache.allocBlocks(running.holding, granted);
-    const foresees = foreseen(running, count, this.drafting, this.#running.size);
-    const entry = stepEntry(running, count, drafts, foresees, granted, attach);
-    running.flights++;
-    running.launched += count;
-    running.slack += drafts;
-    if (entry.samples) running.sampling++;
+    const entry = launch(running, count, drafts, attach, launched, { cache: this.cache, drafting: this.drafting, batch: this.#running.size });
     if (entry.samples && this.#limits.lends_by_layer) this.handoffs.lending.lendAhead(running, nextStep(this.#step));
-    launched.push({ running, count, samples: entry.samples, drafts, foresees });
     return entry;
-  }
-
-  /**
-   * Makes room for `count` more tokens of a running sequence, at the cost of those behind it that are not in this step yet; for the oldest at the cost of any.
-   * False: none is left, so it sits this step out. The oldest gets room in the end, since `enqueue` takes in nothing larger than the NPU.
-   */
-  #makeRoom(running: RunningSequence, count: number, messages: Commands['send'][]): boolean {
-    const missing = missingBlocks(running, count, this.cache);
-    let oldest: RunningSequence | null = null;
-    while (missing > 0 && !this.cache.canAllocate(missing)) {
-      if (this.coming.revoke()) continue;
-      // What comes for nobody can be given out as soon as it has come.
-      if (this.cache.canAllocate(missing - this.cache.transfers.blocks)) return false;
-      oldest ??= this.#running.oldest();
-      const victim = this.#running.victimFor(running, oldest);
-      const last = this.handoffs.receiving.lastArrived;
-      if (last !== null && isBefore(victim ?? running, last)) this.#preemptArrived(last, messages);
-      else if (victim !== null) this.#preempt(victim, messages);
-      else if (last !== null && running === oldest) this.#preemptArrived(last, messages);
-      else return false;
-    }
-    return true;
-  }
-
-  #preempt(victim: RunningSequence, messages: Commands['send'][]): void {
-    this.#running.leave(victim);
-    const path = [...victim.holding.path];
-    this.#letGo(victim);
-    this.coming.giveWay(victim, path);
-    this.preemptions++;
-    victim.computed = 0;
-    victim.launched = 0;
-    victim.isDecoding = false;
-    this.#waiting.push(victim);
-    messages.push({ to: victim.task, message: preempted() });
   }
 
   /** It runs or waits no more. True: nothing of it is left; false: what it holds is let go of when its last step or transfer has ended. */
@@ -381,20 +381,14 @@ export class StepScheduler {
     }
     this.#running.leave(running);
     if (running.flights > 0 || this.handoffs.lending.holds(running)) return false;
-    this.#letGo(running);
+    this.#room.letGo(running);
     return true;
   }
 
   /** A step of one that is over has come back, or what was lent of it. */
   #dropFlight(running: RunningSequence): readonly Commands['send'][] {
     if (running.flights > 0 || this.handoffs.lending.holds(running)) return [];
-    this.#letGo(running);
+    this.#room.letGo(running);
     return running.end === 'abandoned' ? [{ to: running.task, message: abandoned() }] : [];
-  }
-
-  #letGo(running: RunningSequence): void {
-    const keeps = this.#limits.has_prefix_cache && running.isSound;
-    this.cache.free(running.holding, running.tokens, keeps ? keepable(running) : 0);
-    this.#running.giveSlot(running);
   }
 }

@@ -222,6 +222,6 @@ function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededR
     case 'message-corrupted':
       return { kind, share: 0.2, at, for_ms };
     case 'kv-bit-flip':
-      return { kind, npu, bit: draw(1_024), at };
+      return { kind, npu, block: draw(64), bit: draw(1_024), at };
   }
 }

@@ -55,7 +55,11 @@ export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
   'message-duplicated': survived('told by its number'),
   'message-reordered': survived('sorted by numbers'),
   'message-corrupted': survived('told by its sum, sent again'),
-  'kv-bit-flip': { excluded: 'KV at rest has no checksum: a flipped bit is computed with', phases: [], recovery: 'none' },
+  'kv-bit-flip': survived(
+    'found by its sum before a token is drawn from it; the block is mapped out, what lay there is computed anew',
+    ['prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling', 'takeover'],
+    'nothing is held yet',
+  ),
 };
 
 /** Kinds that a campaign draws from by itself. */

@@ -76,7 +76,8 @@ const faultSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('message-duplicated'), late_ms: z.number().min(0).max(LIMITS.for_ms_max).default(0), ...messages }),
   z.strictObject({ kind: z.literal('message-reordered'), delay_ms: for_ms, ...messages }),
   z.strictObject({ kind: z.literal('message-corrupted'), ...messages }),
-  z.strictObject({ kind: z.literal('kv-bit-flip'), npu, bit: z.int().min(0).default(0), at }),
+  /** Of the `block`-th of those that hold something, counted round. */
+  z.strictObject({ kind: z.literal('kv-bit-flip'), npu, block: z.int().min(0).default(0), bit: z.int().min(0).default(0), at }),
 ]);
 export type Fault = z.output<typeof faultSchema>;
 export type FaultInput = z.input<typeof faultSchema>;

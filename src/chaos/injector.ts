@@ -279,7 +279,7 @@ export class Injector implements Disturbance {
         );
         break;
       case 'kv-bit-flip':
-        injected.effect += flipKvBit(this.#control, fault.npu, fault.bit) ? 1 : 0;
+        injected.effect += flipKvBit(this.#control, fault.npu, fault.bit, fault.block) ? 1 : 0;
         break;
       default:
       // The others break what comes while they are at work.

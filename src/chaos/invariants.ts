@@ -35,7 +35,8 @@ function explained(
   const effective = (kind: FaultKind): number => reports.filter((report) => report.kind === kind && report.effect > 0).length;
   const codes = new Set(['finished']);
   if (faults.some((fault, index) => fault.kind === 'client-gone' && fault.call === call && (reports[index]?.effect ?? 0) > 0)) codes.add('cancelled');
-  const losses = LOSING.reduce((sum, kind) => sum + effective(kind), silent);
+  // What was lent of a step that memory went bad under is lost with it.
+  const losses = [...LOSING, 'kv-bit-flip' as const].reduce((sum, kind) => sum + effective(kind), silent);
   // Of two steps of one NPU that failed either may have been the call's.
   const failed = reports.some(({ failing }) => failing?.calls.includes(id) === true && message.includes(failing.message));
   if (failed || losses > (UNRECORDED.test(message) ? 0 : LOSSES_BORNE)) codes.add('worker_failed');

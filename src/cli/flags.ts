@@ -103,6 +103,7 @@ export const POD_FLAGS = {
   load_balancing: { value: 'NAME', help: "how a DP group is chosen: 'packed', 'least_kv', 'cost_model' or 'round_robin' (default: by role)" },
   kv_lease_ms: { value: 'MS', help: 'how long KV waits for a decode side that does not come for it', read: number },
   kv_fabric: { value: 'NAME', help: "what KV travels by between task executors: the 'memory' that they share, or 'tcp'" },
+  kv_checks: { value: 'WHEN', help: "KV is held against its sums at 'each-step', before a token is drawn from it, or 'off', never" },
   kv_transfer: { value: 'HOW', help: "KV moves from prefill to decode by 'request', or by 'layer', while the prompt's last step is computed" },
   schedule: { value: 'NAME', help: "how attention NPUs and expert NPUs take turns: 'dataflow' (default) or 'domains'" },
   micro_batches: { value: 'N', help: 'into so many a step is cut where attention and experts are apart: 1 or 2', read: number },

@@ -5,9 +5,10 @@
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { BlockPool } from '../fabric/block-pool.ts';
-import { assert } from '../protocol/errors.ts';
+import { assert, MinipodError } from '../protocol/errors.ts';
 import type { TierBlocks, TierCopy } from '../protocol/transfers.ts';
 import type { Directory } from '../runtime/directory.ts';
+import { type KvSum, type KvSums, NOT_SUMMED } from './kv-sums.ts';
 import { type AnyPodPlan, onDie } from './pod-plan.ts';
 
 export type KvCopiesOptions = { readonly plan: AnyPodPlan; readonly space: AddressSpace; readonly directory: Directory };
@@ -16,13 +17,18 @@ export class KvCopies {
   readonly #options: KvCopiesOptions;
   /** Of the NPUs of this host. */
   readonly #pools: ReadonlyMap<number, BlockPool>;
+  /** By NPU; null: nothing is summed. */
+  readonly #sumsOf: (npu: number) => KvSums | null;
+  /** Of blocks in DRAM, by address. */
+  readonly #inDram = new Map<number, KvSum>();
 
-  constructor(options: KvCopiesOptions, pools: ReadonlyMap<number, BlockPool>) {
+  constructor(options: KvCopiesOptions, pools: ReadonlyMap<number, BlockPool>, sumsOf: (npu: number) => KvSums | null) {
     this.#options = options;
     this.#pools = pools;
+    this.#sumsOf = sumsOf;
   }
 
-  /** `npus`: the ranks of the group. How many bytes moved. */
+  /** `npus`: the ranks of the group. How many bytes moved. @throws `memory_fault` where DRAM does not hold what was copied there */
   perform(npus: readonly number[], { kind, from, to }: TierCopy): number {
     const [first, ...others] = npus as [number, ...number[]];
     const sources = kind === 'copy' ? npus : npus.map(() => first);
@@ -38,7 +44,14 @@ export class KvCopies {
     for (const [index, block] of to.blocks.entries()) {
       // Who was lent what lay here before must see that it does no longer.
       if (to.tier === 'hbm') this.#pools.get(target)?.renew(block);
-      space.copy(this.#addressOf(target, to.tier, block), this.#addressOf(source, from.tier, from.blocks[index] as number), block_bytes);
+      const [here, there] = [this.#addressOf(target, to.tier, block), this.#addressOf(source, from.tier, from.blocks[index] as number)];
+      space.copy(here, there, block_bytes);
+      const sum = from.tier === 'hbm' ? this.#sumsOf(source)?.of(from.blocks[index] as number) : this.#inDram.get(there);
+      if (to.tier === 'dram') this.#inDram.set(here, sum ?? NOT_SUMMED);
+      else this.#sumsOf(target)?.set(block, sum ?? NOT_SUMMED);
+      // Or its block of HBM would be blamed for it.
+      if (from.tier === 'dram' && this.#sumsOf(target)?.isSound(block) === false)
+        throw new MinipodError('memory_fault', `block ${from.blocks[index]} of the DRAM below NPU ${source} does not hold what was copied there`);
     }
     return to.blocks.length * block_bytes;
   }

@@ -27,6 +27,7 @@ import { type Offer, type OfferEnd, Offers } from './distflow/offers.ts';
 import type { Pull } from './distflow/pull.ts';
 import type { OfferSource } from './distflow/registration.ts';
 import { KvCopies } from './kv-copies.ts';
+import { KvSums } from './kv-sums.ts';
 import { LayersAhead } from './layers-ahead.ts';
 import { type AnyPodPlan, onDie } from './pod-plan.ts';
 
@@ -45,7 +46,7 @@ export type KvTransfersOptions = {
 };
 
 /** A host's NPU, as the life that its thread knows of. */
-export type KvOwner = { readonly npu: number; readonly die: number; readonly epoch: number; readonly blocks: BlockPool };
+export type KvOwner = { readonly npu: number; readonly die: number; readonly epoch: number; readonly blocks: BlockPool; readonly kvSums: KvSums | null };
 
 type Token = { readonly group: Address; readonly id: number; readonly cause: number };
 type PullUnderWay = { readonly pull: Pull; readonly owner: KvOwner; readonly blocks: readonly number[]; readonly offer: KvOffer };
@@ -75,7 +76,7 @@ export class KvTransfers {
     const { plan, space, checksum, network } = options;
     this.#options = options;
     this.#owners = new Map(owners.map((owner) => [owner.npu, owner]));
-    this.#copies = new KvCopies(options, new Map(owners.map(({ npu, blocks }) => [npu, blocks])));
+    this.#copies = new KvCopies(options, new Map(owners.map(({ npu, blocks }) => [npu, blocks])), (npu) => this.#sumsOf(npu));
     this.#cluster = new LinkCluster(
       plan.hosting.deployment.executors.map(({ id }) => ({
         executor: id,
@@ -84,12 +85,16 @@ export class KvTransfers {
       })),
       { space, checksum, network },
     );
-    for (const { npu, die, blocks } of owners) {
+    for (const { npu, die, blocks, kvSums } of owners) {
       const { offers: place, kv } = this.#sourceOf(npu, die);
       if (place.slots > 0)
         this.#offers.set(
           npu,
-          new Offers<Token>({ npu, space, place, kv, pool: blocks, checksum, isGone: (puller) => this.#isGone(puller), arrive: options.arrive }),
+          new Offers<Token>({
+            ...{ npu, space, place, kv, pool: blocks, checksum, arrive: options.arrive },
+            isGone: (puller) => this.#isGone(puller),
+            isSound: (block) => kvSums?.isSound(block) !== false,
+          }),
         );
     }
   }
@@ -210,6 +215,7 @@ export class KvTransfers {
       this.#pulls.delete(keyOf(token));
       if (end.state === 'failed' && end.reason === 'link_broken') this.#untold.add(offer.die);
       if (end.state === 'done') this.#copyToRanks(token.group, blocks);
+      if (end.state === 'done') for (const npu of this.#npusOf(token.group)) this.#sumsOf(npu)?.arrived(blocks);
       for (const block of blocks) owner.blocks.free(block);
       const message = end.state === 'failed' ? transferFailed(token.id, toErrorRecord(end.error)) : transferDone(token.id);
       this.#tell(token, message, pull.copied_bytes);
@@ -292,6 +298,14 @@ export class KvTransfers {
 
   #sourceOf(npu: number, die: number): OfferSource {
     return onDie(this.#options.plan, npu, die);
+  }
+
+  /** Of any rank, whoever hosts it. */
+  #sumsOf(npu: number): KvSums | null {
+    const own = this.#owners.get(npu);
+    const { plan, space, directory, checksum } = this.#options;
+    if (own !== undefined || plan.options.kv_checks === 'off') return own?.kvSums ?? null;
+    return new KvSums(npu, space, this.#sourceOf(npu, directory.dieOfNpu(npu)).kv, checksum);
   }
 
   #isGone(puller: number): boolean {

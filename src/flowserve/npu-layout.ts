@@ -199,7 +199,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const expertSlots = { ...slotTables, weights: slotWeights, staging: layoutStaging(options, slotWeights, arena) };
   const scratchEnd = arena.used;
   const kvFormat = kvFormatOf(options);
-  const kv = layoutKv(layersInMemory(config), kvLayerBytes(config, options.kv_block_size, kvFormat), options, arena);
+  const kv = layoutKv(config, kvLayerBytes(config, options.kv_block_size, kvFormat), kvRunsOf(config), options, arena);
   const kvEnd = arena.used;
   const blockTables = layoutBlockTables(config.maxPositions, options, arena);
   const offers = layoutOffersOf(options, npu, blockTables.blocks_max, arena);
@@ -258,6 +258,9 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     narrow,
   };
 }
+
+/** KV heads whose positions lie one after the other. */
+export const kvRunsOf = ({ attention }: ModelConfig): number => (attention.kind === 'mla' ? 1 : attention.kvHeads);
 
 export function kvLayerBytes({ attention }: ModelConfig, blockSize: number, format: KvFormat): number {
   return attention.kind === 'mla'

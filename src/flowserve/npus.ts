@@ -14,7 +14,6 @@ import { assert, toErrorRecord } from '../protocol/errors.ts';
 import { expertWorkDone } from '../protocol/expert-maps.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Message, Work } from '../protocol/messages.ts';
-import { numericsKey } from '../protocol/numerics.ts';
 import type { StepPlan } from '../protocol/steps.ts';
 import type { ExpertReport, NpuReport } from '../protocol/threads.ts';
 import type { DpGroupPlace, Executor, NpuPlace } from '../protocol/topology.ts';
@@ -32,13 +31,15 @@ import { expertReports } from './expert-reports.ts';
 import { firstMap } from './expert-routing.ts';
 import type { ExpertService } from './expert-service.ts';
 import type { ServiceClock } from './expert-times.ts';
+import { KvDamage } from './kv-sums.ts';
 import { KvTransfers } from './kv-transfers.ts';
 import { newExchange } from './narrow-rows.ts';
 import { npuReport } from './npu-report.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
 import { StandbyWeights } from './replicated-weights.ts';
 import { type OnRouted, RoutedSteps } from './routed-steps.ts';
-import { type ExpertLayout, exchangeOptions, offersOf } from './step-layout.ts';
+import { schedulerLimits } from './scheduler-limits.ts';
+import { type ExpertLayout, exchangeOptions } from './step-layout.ts';
 import { StepProgram } from './step-program.ts';
 import { StepClock, type StepTimes } from './step-times.ts';
 import { newExpertService } from './turns.ts';
@@ -139,6 +140,7 @@ export class Npus {
       const program = new StepProgram(arithmetic, space, exchange, dieOf, {
         map: this.#mapOf(npu),
         speculative: plan.options.speculative,
+        kv_checksum: plan.options.kv_checks === 'off' ? undefined : checksum,
         onLayers: (step, layers) => {
           if (this.transfers.lends(npu, step)) onLayers(npu, step, layers);
         },
@@ -151,7 +153,13 @@ export class Npus {
     const layouts = arithmetics.map(({ layout }) => layout);
     this.moves = new ExpertMoves({ plan, space, directory, checksum }, this.#maps, programs, layouts);
     this.standby = new StandbyWeights(plan, space, directory, layouts);
-    const owners = [...this.programs].map(([npu, { exchange, blocks }]) => ({ npu, die: exchange.endpoint.die, epoch: exchange.endpoint.epoch, blocks }));
+    const owners = [...this.programs].map(([npu, { exchange, blocks, kvSums }]) => ({
+      npu,
+      die: exchange.endpoint.die,
+      epoch: exchange.endpoint.epoch,
+      blocks,
+      kvSums,
+    }));
     this.transfers = new KvTransfers(
       { plan, space, directory, checksum, network, now_ms: surroundings.now_ms, arrive: surroundings.arrive, tell: host.tellTransfer },
       owners,
@@ -160,26 +168,8 @@ export class Npus {
 
   /** Brings NPUs, DP groups and experts to life. */
   spawn(): void {
-    const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, dram_blocks, cache_costs } = this.#plan.options;
-    const { prefix_caching, prefix_sharing, async_scheduling, scheduling_policy, kv_lease_ms: lease_ms, kv_transfer, speculative } = this.#plan.options;
-    const numerics = numericsKey(this.#plan.options);
-    const limits = {
-      ...(numerics !== '' && { numerics }),
-      kv_blocks,
-      kv_block_size,
-      batch_tokens_max: max_batch_tokens,
-      batch_requests_max: max_batch_requests,
-      has_prefix_cache: prefix_caching,
-      dram_blocks: prefix_caching ? dram_blocks : 0,
-      cache_costs,
-      shares_prefixes: prefix_sharing,
-      is_asynchronous: async_scheduling,
-      has_priorities: scheduling_policy === 'priority',
-      lends_by_layer: kv_transfer === 'layer',
-      offers_max: offersOf({ max_batch_requests }),
-      ...(speculative !== undefined && { drafts_max: speculative.tokens, drafts_as_pays: speculative.adaptive }),
-      ...(speculative?.method === 'mtp' && { foresight: speculative.tokens, foreseers: this.#plan.config.draftLayers ?? 1 }),
-    };
+    const { kv_lease_ms: lease_ms } = this.#plan.options;
+    const limits = schedulerLimits(this.#plan);
     for (const service of this.services) {
       const { npu, self } = service;
       const place = this.#placeOf(npu);
@@ -339,7 +329,7 @@ export class Npus {
     const record = toErrorRecord(error);
     // A rank that was lost in the midst of it: then the step can be computed elsewhere.
     const code = record.code === 'worker_lost' ? 'worker_lost' : 'worker_failed';
-    this.#host.complete(self, launchFailed(step, { ...record, code }), this.#takeCause(npu));
+    this.#host.complete(self, launchFailed(step, { ...record, code }, error instanceof KvDamage ? error.blocks : []), this.#takeCause(npu));
   }
 
   #takeCause(npu: number): number {

@@ -16,6 +16,7 @@ import type { ModelConfig } from '../model/config.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import { numericsOf } from '../protocol/numerics.ts';
 import type { Recovery } from '../protocol/recovery.ts';
+import type { KvChecks } from '../protocol/steps.ts';
 import { type Deployment, deploy, type KvFabric, type Schedule, type Topology } from '../protocol/topology.ts';
 import { CALLER_THREAD, CONTROL_THREAD, dealtOutByKind, diesOf, type Hosting, type Scaled, seatsOf } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
@@ -72,6 +73,8 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   /** What joins task executors. Missing: the memory that they share. */
   readonly kv_fabric?: KvFabric;
   readonly kv_transfer: 'request' | 'layer';
+  /** Whether KV is looked at where it rests (kv-sums.ts). Missing: it is. */
+  readonly kv_checks?: KvChecks | undefined;
   /** How attention NPUs and expert NPUs take turns. Missing: as is best. */
   readonly schedule?: Schedule | undefined;
   /** Into so many micro-batches a step is cut, where attention and experts are apart; missing: as is best. */
@@ -136,6 +139,7 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout | Expe
       | 'long_prompt_tokens'
       | 'kv_lease_ms'
       | 'kv_transfer'
+      | 'kv_checks'
       | 'max_queued'
       | 'expert_balancing'
     >;
@@ -262,6 +266,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
       link_bytes_per_s: options.link_bytes_per_s,
       schedule: options.schedule,
       kv_transfer: options.kv_transfer,
+      kv_checks: options.kv_checks,
       async_scheduling: options.async_scheduling,
       expert_balancing: options.expert_balancing,
       max_queued,

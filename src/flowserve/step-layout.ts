@@ -114,6 +114,13 @@ export type KvPlace = {
   readonly holders: number;
   /** u32 [blocks]: the how manieth content each has (block-pool.ts). */
   readonly generations: number;
+  /** u32 [blocks] each: the sum of what lies there, and of how many positions it is (kv-sums.ts); 0: of none. */
+  readonly sums: number;
+  readonly filled: number;
+  /** The main model's: its are the first. */
+  readonly layers: number;
+  /** Within a layer, of as many positions as a block has, one after the other: all of it, or a KV head's. */
+  readonly run_bytes: number;
 };
 
 /** The output projection as one of the NPUs that split it has it (output-projection.ts). */
@@ -195,10 +202,19 @@ export const attentionLayouts = <Layout extends { readonly kind: string }>(layou
 export const layoutCounts = (model: ModelShape, arena: Arena): (number | null)[] =>
   Array.from({ length: layersInMemory(model) }, (_, layer) => (isMoeLayer(model, layer) ? arena.allocate(model.moe.experts * 4) : null));
 
-export function layoutKv(layers: number, layer_bytes: number, { kv_blocks: blocks, kv_block_size: block_size }: LayoutOptions, arena: Arena): KvPlace {
-  const block_bytes = layer_bytes * layers;
-  const tables = (): number => arena.allocate(blocks * 4);
-  return { address: arena.allocate(blocks * block_bytes), block_bytes, layer_bytes, blocks, block_size, holders: tables(), generations: tables() };
+/** `heads`: so many runs of positions a layer has. */
+export function layoutKv(
+  model: ModelShape,
+  layer_bytes: number,
+  heads: number,
+  { kv_blocks: blocks, kv_block_size: block_size }: LayoutOptions,
+  arena: Arena,
+): KvPlace {
+  const block_bytes = layer_bytes * layersInMemory(model);
+  const address = arena.allocate(blocks * block_bytes);
+  const [holders, generations, sums, filled] = Array.from({ length: 4 }, () => arena.allocate(blocks * 4)) as [number, number, number, number];
+  const tables = { holders, generations, sums, filled };
+  return { address, block_bytes, layer_bytes, blocks, block_size, ...tables, layers: model.layers, run_bytes: layer_bytes / heads };
 }
 
 export function layoutBlockTables(maxPositions: number, options: LayoutOptions, arena: Arena): StepLayout['blockTables'] {

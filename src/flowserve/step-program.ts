@@ -21,10 +21,12 @@ import { newDrafter } from './drafters/speculative.ts';
 import { ExpertBatches } from './expert-batches.ts';
 import { ExpertService } from './expert-service.ts';
 import type { Forward } from './forward.ts';
+import { type KvSums, ownKvSums } from './kv-sums.ts';
 import type { BatchParts } from './micro-batch.ts';
 import type { MicroBatches } from './micro-batches.ts';
 import { OutputProjection } from './output-projection.ts';
 import { Readout } from './readout.ts';
+import { SlotBlocks } from './slot-blocks.ts';
 import { SlotTokens } from './slot-tokens.ts';
 import { digestOf } from './step-digest.ts';
 import { firstBatchRows, kvPool, SPAN, SPAN_WORDS } from './step-layout.ts';
@@ -38,6 +40,8 @@ const ASKED: Poll = { state: 'asked' };
 
 export class StepProgram<Model extends Arithmetic = Forward> {
   readonly forward: Model;
+  /** Null: KV is taken for what was written. */
+  readonly kvSums: KvSums | null;
   readonly batches: ExpertBatches;
   /** What this NPU computes for others. */
   readonly service: ExpertService;
@@ -45,9 +49,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   readonly exchange: Exchange;
   /** With the other ranks of the DP group. */
   readonly gather: AllGather;
-  readonly #blocks: BlockPool;
-  /** By slot: its KV blocks. */
-  readonly #held = new Map<number, number[]>();
+  readonly #held: SlotBlocks;
   readonly #sampler: TokenSampler;
   readonly #asked: AskedPeers;
   readonly #words: Int32Array;
@@ -75,7 +77,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     space: AddressSpace,
     exchange: Exchange,
     dieOf: (npu: number) => number,
-    { map, speculative, onLayers = () => {}, onDrafts = () => {} }: StepOptions = {},
+    { map, speculative, onLayers = () => {}, onDrafts = () => {}, kv_checksum }: StepOptions = {},
   ) {
     this.#onLayers = onLayers;
     this.#onDrafts = onDrafts;
@@ -90,10 +92,11 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.exchange = exchange;
     // Ranks of a group have consecutive numbers.
     this.gather = new AllGather(exchange.endpoint, share.rank, share.tp, (rank) => dieOf(npu - share.rank + rank));
-    this.#blocks = new BlockPool(space, kvPool(npu, kv));
+    this.#held = new SlotBlocks(new BlockPool(space, kvPool(npu, kv)));
+    this.kvSums = ownKvSums(npu, space, kv, kv_checksum);
     this.#sampler = forward.newSampler(space);
     const { batches, service } = this;
-    const roomOf = (slot: number): number => (this.#held.get(slot)?.length ?? 0) * kv.block_size;
+    const roomOf = (slot: number): number => this.#held.of(slot).length * kv.block_size;
     const seat = { model: forward, batches, service, graphs: this.#graphs, sampler: this.#sampler, space, roomOf };
     this.#slotTokens = new SlotTokens(newDrafter(speculative, (tokens) => new MultiTokenPrediction(seat, tokens)));
     this.#asked = new AskedPeers(this.batches, this.service, this.#projection, dieOf);
@@ -151,7 +154,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
 
   /** KV blocks as the memory knows them. */
   get blocks(): BlockPool {
-    return this.#blocks;
+    return this.#held.pool;
   }
 
   /** A plan with the tokens that it goes on from and those that are drafted by now, before it is started: what it will compute. */
@@ -178,6 +181,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       spans.push({ slot: entry.slot, row, rows: entry.tokens.length });
       row += entry.tokens.length;
     }
+    this.kvSums?.begin(plan.entries, this.#held.tables);
     // Decode runs in graph mode, prefill and what is mixed with it part by part; and what expert-times.ts wants to see.
     const isCaptured = isDecode(plan) && !this.service.times.samples(plan.step);
     this.#asked.begin();
@@ -245,6 +249,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       if (this.#asked.isMissing && !this.#asked.pull()) return PENDING;
       if (this.#asked.failed !== null) throw new MinipodError('worker_failed', `NPU ${this.#asked.failed} failed at its part of layer ${this.#asked.layer}`);
       if (this.gather.isWaiting && !this.#gathers()) return PENDING;
+      if (run.part === run.parts.length) this.kvSums?.end(run.plan.entries, this.#held.tables);
       const part = partOf(run, run.part++);
       if (part === undefined) break;
       if (part.kind === 'compute') {
@@ -340,7 +345,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.#isAwaiting = false;
     this.#microBatches?.reset();
     this.gather.reset();
-    for (const slot of [...this.#held.keys()]) this.#freeBlocks(slot);
+    this.#held.freeAll();
     this.#sampler.reset();
     this.#slotTokens.drafter?.reset();
   }
@@ -348,26 +353,10 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   /** Frees what is held for slots whose sequences are gone. */
   release(slots: readonly number[]): void {
     for (const slot of slots) {
-      this.#freeBlocks(slot);
+      this.#held.free(slot);
       this.#sampler.detach(slot);
       this.#slotTokens.drafter?.detach(slot);
     }
-  }
-
-  #freeBlocks(slot: number): void {
-    for (const block of this.#held.get(slot) ?? []) this.#blocks.free(block);
-    this.#held.delete(slot);
-  }
-
-  #holdBlocks({ slot, blocks, shared }: StepEntry): void {
-    const held = this.#held.get(slot) ?? [];
-    this.#held.set(slot, held);
-    blocks.forEach((block, index) => {
-      if (index < shared) this.#blocks.share(block);
-      else this.#blocks.hold(block);
-      // One by one: where one fails, a reset frees those before it.
-      held.push(block);
-    });
   }
 
   #writeSpan(index: number, slot: number, rows: number, row: number): void {
@@ -387,8 +376,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     }
     const { address, blocks_max } = layout.blockTables;
     let table = (offsetOf(address) >>> 2) + entry.slot * blocks_max + entry.first_block;
-    if (entry.blocks.length > 0) this.#holdBlocks(entry);
-    for (const block of entry.blocks) this.#words[table++] = offsetOf(this.#blocks.addressOf(block));
+    if (entry.blocks.length > 0) this.#held.hold(entry);
+    for (const block of entry.blocks) this.#words[table++] = offsetOf(this.#held.pool.addressOf(block));
     const { tokens, start, slot } = entry;
     for (let index = 0; index < tokens.length; index++) {
       const token = tokens[index] as number;

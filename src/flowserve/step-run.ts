@@ -2,6 +2,7 @@
 import type { ExpertMap } from '../../actors/policies/expert-placement/expert-map.ts';
 import type { StepOutcome, StepPlan } from '../protocol/steps.ts';
 import type { Span } from './arithmetic.ts';
+import type { Checksum } from './distflow/checksum.ts';
 import type { Speculative } from './drafters/speculative.ts';
 import type { Readout } from './readout.ts';
 import type { Part } from './step-parts.ts';
@@ -21,6 +22,8 @@ export type StepOptions = {
   readonly map?: ExpertMap;
   readonly speculative?: Speculative | undefined;
   readonly onLayers?: OnLayers;
+  /** By which KV is looked at (kv-sums.ts); missing: it is taken for what was written. */
+  readonly kv_checksum?: Checksum | undefined;
   /** Told when a step begins to compute the drafts behind it. */
   readonly onDrafts?: () => void;
 };

@@ -259,7 +259,13 @@ export const stepDone = (npu: number, step: number, outcomes: readonly StepOutco
   us,
   draft_us,
 });
-export const stepFailed = (npu: number, step: number, error: ErrorRecord): DpGroupMessage => ({ type: 'STEP_FAILED', npu, step, error });
+export const stepFailed = (npu: number, step: number, error: ErrorRecord, damaged: readonly number[] = []): DpGroupMessage => ({
+  type: 'STEP_FAILED',
+  npu,
+  step,
+  error,
+  damaged,
+});
 export const rankReset = (npu: number, reset: number): DpGroupMessage => ({ type: 'RANK_RESET', npu, reset });
 export const rankLost = (npu: number, error: ErrorRecord): DpGroupMessage => ({ type: 'RANK_LOST', npu, error });
 export const rankBack = (npu: number): DpGroupMessage => ({ type: 'RANK_BACK', npu });
@@ -280,7 +286,12 @@ export const launchDone = (step: number, outcomes: readonly StepOutcome[], diges
   us,
   draft_us,
 });
-export const launchFailed = (step: number, error: ErrorRecord): NpuMessage => ({ type: 'LAUNCH_FAILED', step, error });
+export const launchFailed = (step: number, error: ErrorRecord, damaged: readonly number[] = []): NpuMessage => ({
+  type: 'LAUNCH_FAILED',
+  step,
+  error,
+  damaged,
+});
 export const releaseSlots = (slots: readonly number[]): NpuMessage => ({ type: 'RELEASE_SLOTS', slots });
 export const reset = (reset: number): NpuMessage => ({ type: 'RESET', reset });
 export const resetDone = (): NpuMessage => ({ type: 'RESET_DONE' });

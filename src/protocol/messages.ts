@@ -221,7 +221,8 @@ export type DpGroupMessage =
       readonly us: number;
       readonly draft_us: number;
     }
-  | { readonly type: 'STEP_FAILED'; readonly npu: number; readonly step: number; readonly error: ErrorRecord }
+  /** `damaged`: KV blocks that do not hold what was written there, by which alone it failed; none: by something else. */
+  | { readonly type: 'STEP_FAILED'; readonly npu: number; readonly step: number; readonly error: ErrorRecord; readonly damaged: readonly number[] }
   /** The rank has forgotten all slots, as it was told by the call of this number. */
   | { readonly type: 'RANK_RESET'; readonly npu: number; readonly reset: number }
   /** A rank but the first is gone, with all that it held; and has a successor that holds nothing. */
@@ -248,7 +249,8 @@ export type NpuMessage =
       readonly us: number;
       readonly draft_us: number;
     }
-  | { readonly type: 'LAUNCH_FAILED'; readonly step: number; readonly error: ErrorRecord }
+  /** `damaged`: as in STEP_FAILED. */
+  | { readonly type: 'LAUNCH_FAILED'; readonly step: number; readonly error: ErrorRecord; readonly damaged: readonly number[] }
   /** Give up what runs and forget all slots: a rank of the group has failed, or the group is a new one. */
   | { readonly type: 'RESET'; readonly reset: number }
   | { readonly type: 'RESET_DONE' }

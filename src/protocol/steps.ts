@@ -5,6 +5,10 @@ import type { PositionLogprobs, Sequence } from './messages.ts';
 /** In a step that was planned before its predecessor had come back: the token that the slot's last step sampled, whichever it is. */
 export const LAST_SAMPLED = -1;
 
+/** When KV is held against the sums that were taken of it (flowserve/kv-sums.ts). */
+export const KV_CHECKS = ['each-step', 'off'] as const;
+export type KvChecks = (typeof KV_CHECKS)[number];
+
 /** One sequence's part of a step: `tokens` enter at positions `start`…; `blocks` are KV blocks newly granted, from index `first_block` of its table. */
 export type StepEntry = {
   readonly slot: number;

@@ -87,7 +87,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['token', 'logprobs', 'more', 'drafts', 'prompt_logprobs', 'error'],
   ['token', 'logprobs', 'more', 'drafts', 'prompt_logprobs', 'error', 'foreseen'],
   ['token', 'logprobs'],
-  ['type', 'npu', 'step', 'error'], // STEP_FAILED
+  ['type', 'npu', 'step', 'error', 'damaged'], // STEP_FAILED
   // threads
   ['type', 'worker'], // THREAD_STARTED, PEER_DETACHED
   ['type', 'reason'], // THREAD_FAILED

@@ -84,6 +84,8 @@ export class KernelRecomputation implements Recompute {
       long_prompt_tokens: 1,
       kv_lease_ms: 1,
       kv_transfer: 'request',
+      // What memory did in the run is in the trace, and what it does here is nobody's affair.
+      kv_checks: 'off',
     };
     const machine = await buildMachine(checkpoint, header.kernels, options, onProgress);
     const routing = record_routing === undefined ? null : TraceWriter.create(record_routing, routingHeaderOf(header, { checkpoint, plan: machine.plan }));
@@ -94,7 +96,7 @@ export class KernelRecomputation implements Recompute {
     this.#routing = routing;
     const directory = new Directory(machine.plan.hosting);
     this.#kv = new KvAgain(machine, directory);
-    this.#copies = new KvCopies({ ...machine, directory }, new Map());
+    this.#copies = new KvCopies({ ...machine, directory }, new Map(), () => null);
     const host: NpusHost = {
       spawn: () => {},
       send: () => {},

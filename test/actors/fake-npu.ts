@@ -24,7 +24,20 @@ type Cell = { readonly position: number; readonly token: number; readonly prefix
 const EMPTY_PREFIX = 17;
 const extended = (prefix: number, token: number): number => Math.imul(prefix ^ token, 0x01000193) >>> 0;
 
+/** What a step throws that reads blocks which went bad. */
+export class Damage extends Error {
+  readonly blocks: readonly number[];
+
+  constructor(blocks: readonly number[]) {
+    super(`blocks ${blocks.join(', ')} went bad`);
+    this.blocks = blocks;
+  }
+}
+
 export class FakeNpu {
+  /** Blocks that went bad since they were written; and those of which that is known. */
+  readonly #bad = new Set<number>();
+  readonly #found = new Set<number>();
   readonly #slots = new Map<number, Slot>();
   readonly #cells = new Map<number, Cell>();
   readonly #dram = new Map<number, Cell>();
@@ -48,6 +61,16 @@ export class FakeNpu {
     if (new Set(plan.entries.map(({ slot }) => slot)).size < plan.entries.length) throw new Error('a slot twice in one step');
     this.tokens += total;
     for (const entry of plan.entries) this.#attach(entry);
+    const damaged = plan.entries.flatMap((entry) => {
+      const slot = this.#slotOf(entry);
+      const start = entry.tokens[0] === LAST_SAMPLED ? slot.position : entry.start;
+      return slot.table.filter((block, at) => at * this.#block_size < start && this.#bad.has(block));
+    });
+    if (damaged.length > 0) {
+      this.#slots.clear();
+      for (const block of damaged) this.#found.add(block);
+      throw new Damage([...new Set(damaged)]);
+    }
     return plan.entries.map((entry) => this.#compute(entry));
   }
 
@@ -117,6 +140,17 @@ export class FakeNpu {
     return JSON.stringify(cells.map((cell) => cell ?? null));
   }
 
+  /** What it holds is lost. */
+  spoil(block: number): void {
+    this.#bad.add(block);
+    for (let at = 0; at < this.#block_size; at++) this.#cells.delete(block * this.#block_size + at);
+  }
+
+  /** Blocks with KV that sequences read. */
+  get read(): readonly number[] {
+    return [...new Set([...this.#slots.values()].flatMap(({ table }) => table))].filter((block) => this.#cells.has(block * this.#block_size));
+  }
+
   /** Takes over what another has in those blocks. */
   pull(source: FakeNpu, from: readonly number[], to: readonly number[]): void {
     from.forEach((block, index) => {
@@ -152,7 +186,12 @@ export class FakeNpu {
   }
 
   #write(slot: Slot, position: number, token: number): void {
-    if (position < slot.shared * this.#block_size) throw new Error(`position ${position} is written, and its block is shared`);
+    const block = slot.table[Math.floor(position / this.#block_size)] as number;
+    // One that stands in for a block that went bad is the sequence's own.
+    const isShared = position < slot.shared * this.#block_size && [...this.#slots.values()].some((other) => other !== slot && other.table.includes(block));
+    if (isShared) throw new Error(`position ${position} is written, and its block is shared`);
+    if (this.#found.has(block)) throw new Error(`position ${position} is written to block ${block}, which went bad`);
+    if (position % this.#block_size === 0) this.#bad.delete(block);
     const before = position === 0 ? EMPTY_PREFIX : (this.#cells.get(this.#cellOf(slot, position - 1))?.prefix ?? -1);
     this.#cells.set(this.#cellOf(slot, position), { position, token, prefix: extended(before, token) });
   }

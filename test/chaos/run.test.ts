@@ -49,6 +49,13 @@ describe('a fault', () => {
     [SPLIT, { kind: 'message-corrupted', share: 0.3, at: { ms: 0 }, for_ms: 500 }],
     // Until the link is broken, and its worker has a successor.
     [SPLIT, { kind: 'message-dropped', type: 'ENQUEUE', at: { phase: 'admission' }, for_ms: 150 }],
+    [SPLIT, { kind: 'kv-bit-flip', npu: 1, bit: 3, at: { phase: 'decode', nth: 4 } }],
+    [SPLIT, { kind: 'kv-bit-flip', npu: 0, bit: 3, at: { phase: 'kv-transfer' } }],
+    [
+      { ...SPLIT, kv_transfer: 'layer', max_batch_tokens: 8 },
+      { kind: 'kv-bit-flip', npu: 0, bit: 76, at: { phase: 'prefill', nth: 3 } },
+    ],
+    [{ topology: 'colocated:dp=1,tp=2' }, { kind: 'kv-bit-flip', npu: 1, block: 1, bit: 3, at: { phase: 'prefill', nth: 2 } }],
     [SPLIT, { kind: 'client-gone', call: 2, after_chunks: 2 }],
     [SPLIT, { kind: 'client-slow', call: 0, turns: 3 }],
   ])('should be survived, and have changed something: %o %o', async (pod, fault) => {
@@ -75,13 +82,13 @@ describe('a fault', () => {
     expect(faults.map(({ struck }) => struck)).toEqual([false, false, true]);
   });
 
-  it.each<[string, FaultInput]>([
+  it.each<[string, FaultInput, ChaosPlanInput['pod']?]>([
     // Within a thread nothing goes by a link, and nothing guards it.
     ['lost progress', { kind: 'message-dropped', type: 'STEP_DONE', at: { ms: 0 }, for_ms: 500 }],
     ['crash', { kind: 'message-duplicated', type: 'STEP_DONE', at: { ms: 0 }, for_ms: 500 }],
-    ['wrong result', { kind: 'kv-bit-flip', npu: 1, bit: 3, at: { phase: 'decode', nth: 4 } }],
-  ])('that a pod does not survive should be found: %s by %o', async (verdict, fault) => {
-    expect(await chaos.run(plan(SPLIT, fault))).toMatchObject({ verdict });
+    ['wrong result', { kind: 'kv-bit-flip', npu: 1, bit: 3, at: { phase: 'decode', nth: 4 } }, { kv_checks: 'off' }],
+  ])('that a pod does not survive should be found: %s by %o %o', async (verdict, fault, options = {}) => {
+    expect(await chaos.run(plan({ ...SPLIT, ...options }, fault))).toMatchObject({ verdict });
   });
 
   it('of a step should explain the failures of those whom its DP group held, and of nobody else', () => {

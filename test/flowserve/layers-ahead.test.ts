@@ -37,7 +37,7 @@ function makePair() {
     if (message.type === 'OFFERED') offer = message.offer;
   };
   const directory = new Directory(plan.hosting);
-  const owners = programs.map(({ npu, exchange, blocks }) => ({ npu, die: exchange.endpoint.die, epoch: exchange.endpoint.epoch, blocks }));
+  const owners = programs.map(({ npu, exchange, blocks, kvSums }) => ({ npu, die: exchange.endpoint.die, epoch: exchange.endpoint.epoch, blocks, kvSums }));
   const transfers = new KvTransfers({ plan, space, network: null, directory, checksum: plainChecksum(space), now_ms: () => 0, arrive: () => {}, tell }, owners);
   const { kv } = onDie(plan, 0, 0);
   const bytesOf = (npu: number, block: number, layer: number): number[] => {

@@ -40,6 +40,8 @@ export type OffersOptions = {
   readonly checksum: Checksum;
   /** `puller` (lease-word.ts) can read here no more: its die's epoch has risen, or its link was cut at this end. Asked of claims alone. */
   readonly isGone: (puller: number) => boolean;
+  /** A block holds what was written there, as far as that is known; asked once it is summed. Missing: they all do. */
+  readonly isSound?: (block: number) => boolean;
   /** Something has changed for who pulls on that die: one that waits is to look. */
   readonly arrive?: (die: number) => void;
 };
@@ -262,12 +264,21 @@ export class Offers<Token> {
     }
     this.counters.summed_bytes += bytes;
     if (summed.isDone && offer.layers_there === this.#layers) {
+      // A sum of what went bad before would prove it to whoever pulls it.
+      if (!this.#areSound(blocks)) {
+        offer.ending ??= 'withdrawn';
+        return bytes;
+      }
       this.#words.set(sums, this.#at(offer.place.checksums));
       offer.progress.seal();
       offer.isSealed = true;
       this.#tellPuller(offer);
     }
     return bytes;
+  }
+
+  #areSound(blocks: readonly number[]): boolean {
+    return blocks.every((block) => this.#options.isSound?.(block) !== false);
   }
 
   #lease(offer: Offer<Token>): number {

@@ -141,7 +141,7 @@ export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: nu
   const second = turns ?? layoutSecondBatch(model, options, npu, behind, arena);
   const slotRows = layoutSlotRows(model, options, HASH_BYTES, arena);
   const scratchEnd = arena.used;
-  const kv = layoutKv(layersInMemory(model), HASH_BYTES * options.kv_block_size, options, arena);
+  const kv = layoutKv(model, HASH_BYTES * options.kv_block_size, 1, options, arena);
   const kvEnd = arena.used;
   const blockTables = layoutBlockTables(model.maxPositions, options, arena);
   const offers = layoutOffersOf(options, npu, blockTables.blocks_max, arena);

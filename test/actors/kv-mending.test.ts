@@ -1,0 +1,147 @@
+/** Memory that goes bad under the step scheduler: the tokens stay what they are, and only what lay there is computed again. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import type { SchedulerLimits } from '../../actors/policies/scheduler-limits.ts';
+import { StepScheduler } from '../../actors/policies/step-scheduler.ts';
+import { address } from '../../src/protocol/address.ts';
+import type { Commands } from '../../src/protocol/messages.ts';
+import type { StepPlan } from '../../src/protocol/steps.ts';
+import { greedySequence } from '../golden/greedy.ts';
+import { runs } from '../property-runs.ts';
+import { Damage, expectedOutput, FakeNpu } from './fake-npu.ts';
+
+const BLOCK = 4;
+const LIMITS: SchedulerLimits = {
+  ...{ kv_blocks: 40, kv_block_size: BLOCK, has_prefix_cache: true, is_asynchronous: true, has_priorities: true, dram_blocks: 0, cache_costs: null },
+  ...{ lends_by_layer: false, offers_max: 8, shares_prefixes: false, batch_tokens_max: 16, batch_requests_max: 4 },
+};
+
+type Spoiling = { readonly step: number; readonly which: number };
+type Run = {
+  readonly output: readonly (readonly number[])[];
+  readonly ends: readonly string[];
+  readonly spoiled: number;
+  readonly found: number;
+  readonly tokens: number;
+};
+
+/** Lets sequences that begin alike run to their ends; before some steps a block goes bad that somebody reads. */
+function run(
+  limits: Partial<SchedulerLimits>,
+  prompts: readonly { readonly length: number; readonly family: number; readonly max_tokens: number }[],
+  spoilings: readonly Spoiling[],
+): Run & { readonly scheduler: StepScheduler } {
+  const scheduler = new StepScheduler({ ...LIMITS, ...limits }, 'dp-group/0');
+  const npu = new FakeNpu(BLOCK, limits.batch_tokens_max ?? LIMITS.batch_tokens_max);
+  const output: number[][] = prompts.map(() => []);
+  const ends: string[] = [];
+  const hear = (messages: readonly Commands['send'][]): void => {
+    for (const { message } of messages) {
+      if (message.type === 'TOKENS') for (const { request, token } of message.tokens) output[request]?.push(token);
+      if (message.type === 'GENERATED' || message.type === 'GENERATION_FAILED') ends.push(message.type);
+    }
+  };
+  for (const [request, { length, family, max_tokens }] of prompts.entries())
+    hear(
+      scheduler.enqueue(
+        address('task', request),
+        greedySequence(
+          request,
+          Array.from({ length }, (_, index) => 1_000 * family + index),
+          max_tokens,
+        ),
+      ),
+    );
+  let [spoiled, found] = [0, 0];
+  let launched: StepPlan[] = [];
+  for (let step = 0; scheduler.hasWork || scheduler.isStepping; step++) {
+    expect(step).toBeLessThan(4_000);
+    for (let planned = scheduler.plan(); planned !== null; planned = scheduler.plan()) {
+      hear(planned.messages);
+      launched.push(planned.plan);
+    }
+    for (const { which } of spoilings.filter((spoiling) => spoiling.step === step)) {
+      const block = npu.read[which % Math.max(1, npu.read.length)];
+      if (block === undefined) continue;
+      npu.spoil(block);
+      spoiled++;
+    }
+    const plan = launched.shift();
+    if (plan === undefined) continue;
+    try {
+      hear(scheduler.retire(npu.run(plan)));
+    } catch (error) {
+      if (!(error instanceof Damage)) throw error;
+      found += error.blocks.length;
+      launched = [];
+      hear(scheduler.mend(error.blocks));
+    }
+  }
+  return { output, ends, spoiled, found, tokens: npu.tokens, scheduler };
+}
+
+describe('KV in memory that goes bad', () => {
+  it('should change no token, and leave the pod with all blocks but the bad ones', () => {
+    let all = 0;
+    fc.assert(
+      fc.property(
+        fc.record({
+          prompts: fc.array(
+            fc.record({ length: fc.integer({ min: 1, max: 24 }), family: fc.integer({ min: 0, max: 1 }), max_tokens: fc.integer({ min: 1, max: 12 }) }),
+            {
+              minLength: 1,
+              maxLength: 6,
+            },
+          ),
+          spoilings: fc.array(fc.record({ step: fc.integer({ min: 1, max: 25 }), which: fc.nat(100) }), { minLength: 1, maxLength: 8 }),
+          is_asynchronous: fc.boolean(),
+          has_prefix_cache: fc.boolean(),
+          drafts_max: fc.integer({ min: 0, max: 3 }),
+          batch_tokens_max: fc.integer({ min: 2, max: 30 }),
+          kv_blocks: fc.integer({ min: 18, max: 40 }),
+        }),
+        ({ prompts, spoilings, ...limits }) => {
+          const { output, ends, spoiled, found, scheduler } = run(limits, prompts, spoilings);
+          expect(output).toEqual(
+            prompts.map(({ length, family, max_tokens }, request) =>
+              expectedOutput(
+                greedySequence(
+                  request,
+                  Array.from({ length }, (_, index) => 1_000 * family + index),
+                  max_tokens,
+                ),
+              ),
+            ),
+          );
+          expect(ends).toEqual(prompts.map(() => 'GENERATED'));
+          expect(found).toBeLessThanOrEqual(spoiled);
+          expect(scheduler.cache.blocks).toBe(limits.kv_blocks - found);
+          expect(scheduler.cache.used).toBe(0);
+          all += found;
+        },
+      ),
+      { numRuns: runs(400) },
+    );
+    expect(all).toBeGreaterThan(runs(400));
+  });
+
+  it('should have what lay there computed again, and the step that found it, and no more', () => {
+    const prompts = [{ length: 64, family: 0, max_tokens: 24 }];
+    const whole = run({}, prompts, []);
+    const { output, found, tokens } = run({}, prompts, [{ step: 12, which: 3 }]);
+    expect(output).toEqual(whole.output);
+    expect(found).toBe(1);
+    // A block of 4, and the step that was launched behind the one that found it was never run.
+    expect(tokens - whole.tokens).toBe(BLOCK + 1);
+  });
+
+  it('should fail nobody but those who need more blocks than are left', () => {
+    const prompts = [
+      { length: 16, family: 0, max_tokens: 8 },
+      { length: 70, family: 1, max_tokens: 10 },
+    ];
+    const { ends, output } = run({ kv_blocks: 20 }, prompts, [{ step: 6, which: 0 }]);
+    expect(ends.toSorted()).toEqual(['GENERATED', 'GENERATION_FAILED']);
+    expect(output[0]).toHaveLength(8);
+  });
+});
