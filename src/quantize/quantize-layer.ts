@@ -157,7 +157,8 @@ export class LayerQuantizer {
     const [first] = downs;
     assert(first, 'a layer has an MLP');
     const sum = (of: (errors: ProductErrors) => OutputError): OutputError => addErrors(downs.map(of));
-    const alpha = downs.length === 1 ? first.alpha : null;
+    // Each has its own.
+    const alpha = downs.every((own) => own.alpha === first.alpha) ? first.alpha : 'tuned';
     const product = isMoe ? 'down of experts' : 'down';
     this.#errors.push({
       layer: this.#layer,

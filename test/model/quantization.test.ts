@@ -83,6 +83,41 @@ describe('a quantised checkpoint', () => {
     );
   });
 
+  it('should be refused with file and tensor whatever else its header says of one of its weights or scales', () => {
+    const damaged = join(folder, 'headers');
+    cpSync(model, damaged, { recursive: true });
+    const file = join(damaged, 'model.safetensors');
+    const bytes = readFileSync(file);
+    const end = 8 + Number(bytes.readBigUInt64LE(0));
+    type Entry = { dtype: unknown; shape: unknown; data_offsets: unknown };
+    const header = JSON.parse(bytes.toString('utf8', 8, end)) as Record<string, Entry>;
+    const offset = fc.oneof(fc.nat(bytes.length), fc.constantFrom(null, -4, '8', 0.5));
+    const changes: fc.Arbitrary<Partial<Entry>> = fc.oneof(
+      fc.record({ dtype: fc.constantFrom('I8', 'F32', 'BF16', 'F16', 'U8', 'I32', null) }),
+      fc.record({ shape: fc.oneof(fc.array(fc.integer({ min: -1, max: 100 }), { maxLength: 3 }), fc.constantFrom(null, ['a'], [1e12, 1e12])) }),
+      fc.record({ data_offsets: fc.oneof(fc.tuple(offset, offset), fc.constantFrom(null, [1])) }),
+    );
+    fc.assert(
+      fc.property(fc.constantFrom(...weights, ...weights.map(scaleOf)), changes, (name, change) => {
+        const before = header[name] as Entry;
+        const entry = { ...before, ...change };
+        const [rows] = before.shape as number[];
+        // Scales may have one axis.
+        fc.pre(JSON.stringify(entry) !== JSON.stringify(before) && JSON.stringify(entry.shape) !== `[${rows}]`);
+        const json = Buffer.from(JSON.stringify({ ...header, [name]: entry }));
+        const padding = Buffer.alloc((8 - (json.length % 8)) % 8, ' ');
+        const length = Buffer.alloc(8);
+        length.writeBigUInt64LE(BigInt(json.length + padding.length));
+        writeFileSync(file, Buffer.concat([length, json, padding, bytes.subarray(end)]));
+        const { code, message } = errorOf(() => openCheckpoint(damaged));
+        expect(code).toBe('invalid_checkpoint');
+        expect(message).toContain(file);
+        expect(message).toMatch(/tensor \S+/);
+      }),
+      { numRuns: runs(60) },
+    );
+  });
+
   it('should be refused where a weight is INT8 that must not be, naming it', () => {
     for (const name of others) {
       const message = refusalOf(new Map(tensors).set(name, { ...tensorOf(name), dtype: 'I8' }));
