@@ -8,14 +8,11 @@
  * knows it by the same key as the main model's. There is nothing at position 0.
  *
  * A second layer drafts the token behind that, from what the first has left of a row and the token after the one that this has taken in: its row i lies at position
- * i + 2. So both take in the token of a position there, each with what the layer before has left at the position before:
+ * i + 2. So each layer takes in a position's token there, with what the layer before has left at the position before:
  *
- *   position        p            p + 1         p + 2
- *   main model      t(p)   ╲     t(p + 1)  ╲   …
- *   first layer     t(p)   ╲  ╲▶ t(p + 1)  ╲ ╲▶ …
- *   second layer    t(p)      ╲▶ t(p + 1)   ╲▶ …
+ *   main model at p ─▶ first layer at p + 1 ─▶ second layer at p + 2
  *
- * The row of a step's first position needs what the first layer has left of the step before: of each slot that row is kept.
+ * At a step's first position the second needs what the first has left of the step before: of each slot that row is kept.
  * @module
  */
 import type { Arena } from '../fabric/arena.ts';

@@ -6,14 +6,15 @@
  *
  * The first round goes through all rows of the step, prompts' among them, so that the layer's cache has whatever the main model's has: the row of position i lies at
  * position i + 1 (mtp-layout.ts). What a draft that turned out wrong has left behind there is written over by the next step, before anybody sees it. The layer
- * drafts the second token and those behind it from its own hidden states; or a second layer does, of which these go through the first layer's rows in a round of its own:
+ * drafts the second token and those behind it from its own hidden states; or a second layer does, which goes through the rows of the first in a round of its own:
  *
  *   … MTP layer ─▶ second layer ─▶ head ─▶ draft 1 ─▶ second layer ─▶ head ─▶ draft 2 ─▶ second layer ─▶ head ─▶ draft 3 …
  *     all rows     as many (slot-rows.ts)  from the rows of the first
  *
  * Whoever goes on without drafts for a while leaves a hole in the layer's cache. When it drafts again, its rows attend to those behind the hole alone.
  *
- * Where DP domains take turns at the experts, an iteration has as many rounds more as tokens are drafted at most, with nothing in those that nobody needs.
+ * Where DP domains take turns at the experts, an iteration has as many rounds more as tokens are drafted at most, one more for a second layer, with nothing in those
+ * that nobody needs.
  *
  * After a step in graph mode rounds are launched as programs too. How many rows the first one has depends on which drafts were right: its programs are looked up
  * when that is known.
