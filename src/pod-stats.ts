@@ -106,6 +106,8 @@ const addLinks = (a: KvLinkReport, b: KvLinkReport): KvLinkReport => ({
   ...{ source: a.source, target: a.target, fabric: a.fabric, started: a.started + b.started, done: a.done + b.done },
   ...{ bytes: a.bytes + b.bytes, wasted_bytes: a.wasted_bytes + b.wasted_bytes },
   failed: Object.fromEntries(Object.entries(a.failed).map(([reason, count]) => [reason, count + (b.failed[reason] ?? 0)])),
+  ...{ probes_passed: a.probes_passed + b.probes_passed, probes_broken: a.probes_broken + b.probes_broken },
+  probe_us_max: Math.max(a.probe_us_max, b.probe_us_max),
 });
 
 const suspicionStats = ({ counts, standing }: ControlStats['suspicions']): PodStats['suspicions'] => ({

@@ -31,8 +31,13 @@ export function distflowMetrics(registry: Registry): (stats: PodStats) => void {
     'reason',
   ]);
 
+  const probes = counter('distflow_link_probes_total', 'Dummy payloads over links of a network: those that came, and those that ended with their link.', [
+    ...ofPair,
+    'outcome',
+  ]);
+
   return ({ dp_groups, kv_links }) => {
-    for (const metric of [lent, expected, expired, fetched, refused, missed, transfers, bytes, wasted, failed]) metric.reset();
+    for (const metric of [lent, expected, expired, fetched, refused, missed, transfers, bytes, wasted, failed, probes]) metric.reset();
     for (const { dp_group, kv_lent, kv_expected, kv_leases_expired, remote_hits, remote_hits_refused, remote_hits_missed } of dp_groups) {
       const engine = String(dp_group);
       lent.set({ engine }, kv_lent);
@@ -42,11 +47,13 @@ export function distflowMetrics(registry: Registry): (stats: PodStats) => void {
       refused.inc({ engine }, remote_hits_refused);
       missed.inc({ engine }, remote_hits_missed);
     }
-    for (const { source, target, fabric, done, bytes: moved, wasted_bytes, failed: failures } of kv_links) {
+    for (const { source, target, fabric, done, bytes: moved, wasted_bytes, failed: failures, probes_passed, probes_broken } of kv_links) {
       const pair = { source: String(source), target: String(target), fabric };
       transfers.inc(pair, done);
       bytes.inc(pair, moved);
       wasted.inc(pair, wasted_bytes);
+      if (fabric !== 'memory')
+        for (const [outcome, count] of Object.entries({ passed: probes_passed, broken: probes_broken })) probes.inc({ ...pair, outcome }, count);
       for (const [reason, count] of Object.entries(failures)) failed.inc({ ...pair, reason }, count);
     }
   };

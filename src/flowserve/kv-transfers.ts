@@ -131,8 +131,9 @@ export class KvTransfers {
   /** What was pulled, by executors: all that this thread has pulled while it lives. */
   report(): KvLinkReport[] {
     const { kv_fabric } = this.#options.plan.options;
-    return this.#cluster.totals().map(({ source, target, counters: { started, done, bytes, wasted_bytes, failed } }) => ({
+    return this.#cluster.totals().map(({ source, target, counters: { started, done, bytes, wasted_bytes, failed }, probes }) => ({
       ...{ source, target, fabric: source === target ? 'memory' : kv_fabric, started, done, bytes, wasted_bytes, failed },
+      ...{ probes_passed: probes.passed, probes_broken: probes.broken, probe_us_max: probes.us_max },
     }));
   }
 
@@ -180,6 +181,8 @@ export class KvTransfers {
 
   /** Lets all go on. True if a transfer ended. */
   poll(): boolean {
+    // Links alone that are there are probed: who has pulled nothing yet finds out with the first pull.
+    if (this.#options.network !== null) this.#cluster.probe(this.#wordsOf);
     if (this.#lent.size === 0 && this.#cluster.pending === 0) return false;
     this.#losePullsOfTheLost();
     const now_ms = this.#options.now_ms();
@@ -307,6 +310,13 @@ export class KvTransfers {
     if (own !== undefined || plan.options.kv_checks === 'off') return own?.kvSums ?? null;
     return new KvSums(npu, space, this.#sourceOf(npu, directory.dieOfNpu(npu)).kv, checksum);
   }
+
+  /** Of an executor's first NPU, wherever that sits now. */
+  readonly #wordsOf = (executor: number): number => {
+    const { plan, directory } = this.#options;
+    const first = plan.hosting.deployment.executors[executor]?.attention.first as number;
+    return this.#sourceOf(first, directory.dieOfNpu(first)).kv.address;
+  };
 
   #isGone(puller: number): boolean {
     return isOver(puller, this.#options.space.control.epochOfDie(dieOfPuller(puller)));

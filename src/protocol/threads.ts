@@ -98,6 +98,10 @@ export type KvLinkReport = {
   readonly wasted_bytes: number;
   /** By reason (docs/distflow.md). */
   readonly failed: Readonly<Record<string, number>>;
+  /** Dummy payloads over a network that came, and that ended with their link; and the longest that one took. Of a shared memory none: it has no link. */
+  readonly probes_passed: number;
+  readonly probes_broken: number;
+  readonly probe_us_max: number;
 };
 
 /** An expert on the NPU that reports. */

@@ -167,7 +167,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'latencies_us',
     'latency_us_sum',
   ],
-  ['source', 'target', 'fabric', 'started', 'done', 'bytes', 'wasted_bytes', 'failed'],
+  ['source', 'target', 'fabric', 'started', 'done', 'bytes', 'wasted_bytes', 'failed', 'probes_passed', 'probes_broken', 'probe_us_max'],
   ['cancelled', 'refused', 'expired', 'stale', 'corrupt', 'source_lost', 'fault', 'link_broken', 'given_up'],
   // caller ↔ pod
   ['kind', 'text', 'tokens', 'messages', 'variables'],

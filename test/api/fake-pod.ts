@@ -43,6 +43,7 @@ export type Faults = {
 
 const encoder = new TextEncoder();
 
+const PROBES = { probes_passed: 7, probes_broken: 1, probe_us_max: 90 };
 const REGIONS: readonly RegionStats[] = [
   { owner: 'pod', kind: 'control', base: 0, bytes: 100, state: 'held', epoch: 1 },
   { owner: 'npu/0', kind: 'hbm', base: 100, bytes: 600, state: 'held', epoch: 2 },
@@ -260,10 +261,9 @@ export class FakePod implements Pod {
           hbm_bytes: 0,
         },
       ],
-      kv_links: [{ source: 0, target: 1, fabric: 'tcp', started: 9, done: 6, bytes: 4_096, wasted_bytes: 512, failed: { refused: 2, stale: 0 } }],
+      kv_links: [{ source: 0, target: 1, fabric: 'tcp', started: 9, done: 6, bytes: 4_096, wasted_bytes: 512, failed: { refused: 2, stale: 0 }, ...PROBES }],
       ...{ expert_loads: [], scaling: null, expert_balancing: this.balancing, suspicions: this.suspicions, recoveries: [], loops: this.loops },
-      memory: { total_bytes: 1_000, regions: REGIONS },
-      ...{ fabric: { links: LINKS, threads: THREADS }, unexpected_messages: [] },
+      ...{ fabric: { links: LINKS, threads: THREADS }, unexpected_messages: [], memory: { total_bytes: 1_000, regions: REGIONS } },
       garbage: [{ worker: 0, collections: 5, collections_chosen: 3, collections_us_sum: 9_000, collections_us_max: 4_000 }],
     };
   }

@@ -201,6 +201,8 @@ describe('metrics', () => {
       'minipod:distflow_wasted_bytes_total{source="0",target="1",fabric="tcp",…} 512',
       'minipod:distflow_num_failed_transfers_total{source="0",target="1",fabric="tcp",reason="refused",…} 2',
       'minipod:distflow_num_failed_transfers_total{source="0",target="1",fabric="tcp",reason="stale",…} 0',
+      'minipod:distflow_link_probes_total{source="0",target="1",fabric="tcp",outcome="passed",…} 7',
+      'minipod:distflow_link_probes_total{source="0",target="1",fabric="tcp",outcome="broken",…} 1',
     ]);
     expect(types.get('minipod:link_latency_seconds')).toBe('histogram');
     for (const [name, type] of types) expect([name, type === 'counter']).toEqual([name, name.endsWith('_total')]);

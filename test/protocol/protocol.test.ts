@@ -222,6 +222,7 @@ const crossing: readonly object[] = [
         bytes: 2 ** 33,
         wasted_bytes: 100,
         failed: { cancelled: 1, refused: 2, expired: 0, stale: 1, corrupt: 0, source_lost: 0, fault: 0, link_broken: 0, given_up: 1 },
+        ...{ probes_passed: 3, probes_broken: 1, probe_us_max: 250 },
       },
     ],
     [{ npu: 1, layer: 3, expert: 9, queued: 4, batches: 2, tokens: 6, us_sum: 10.5, counts: [0, 2, 0] }],

@@ -12,6 +12,7 @@ import type { Checksum } from './checksum.ts';
 import { POLL_BYTES } from './copying.ts';
 import { End } from './end.ts';
 import { LeaseReturn, type UnreturnedLease } from './lease-return.ts';
+import { LinkProbe } from './link-probe.ts';
 import { noTransfers, type Poll, type TransferCounters } from './outcome.ts';
 import { Pull } from './pull.ts';
 import type { OfferSource, Registration } from './registration.ts';
@@ -31,6 +32,7 @@ export class Instance<Token> {
   readonly target: number;
   readonly backend: Backend;
   readonly counters: TransferCounters = noTransfers();
+  readonly #probe = new LinkProbe();
   readonly #space: AddressSpace;
   readonly #checksum: Checksum;
   #underWay: UnderWay<Token>[] = [];
@@ -112,6 +114,17 @@ export class Instance<Token> {
     const ended = this.#ended;
     this.#ended = [];
     return ended;
+  }
+
+  get probes(): LinkProbe['counters'] {
+    return this.#probe.counters;
+  }
+
+  /** Whether the link is well though nothing is pulled by it. `addressOf`: any words of an executor's. A memory has no link. */
+  probe(addressOf: (executor: number) => number): void {
+    if (this.backend.isMemory) return;
+    if (this.pending === 0) this.backend.poll();
+    this.#probe.look(this.backend, addressOf, this.source);
   }
 
   /** Everything under way fails with `link_broken` at the next polls, nothing new starts. The holders' leases are theirs to end. */

@@ -12,6 +12,7 @@ import { numericsDiffer } from '../../protocol/numerics.ts';
 import type { Backend } from './backend.ts';
 import type { Checksum } from './checksum.ts';
 import { type Ended, Instance } from './instance.ts';
+import { noProbes, type ProbeCounters } from './link-probe.ts';
 import { MemoryBackend } from './memory-backend.ts';
 import { addCounters, noTransfers, type TransferCounters } from './outcome.ts';
 
@@ -36,7 +37,7 @@ export type LinkReport = {
 };
 
 /** All that ever went from an executor to another. */
-export type LinkTotals = Pick<LinkReport, 'source' | 'target' | 'counters'>;
+export type LinkTotals = Pick<LinkReport, 'source' | 'target' | 'counters'> & { readonly probes: ProbeCounters };
 
 export class LinkCluster<Token> {
   readonly #options: LinkClusterOptions;
@@ -101,11 +102,18 @@ export class LinkCluster<Token> {
     return ended;
   }
 
+  /** Links to other fabrics that there are. `addressOf`: any words of an executor's. */
+  probe(addressOf: (executor: number) => number): void {
+    for (let index = 0; index < this.#instances.length; index++) (this.#instances[index] as Instance<Token>).probe(addressOf);
+  }
+
   /** Takes what has ended; and forgets the links that are broken once nothing of them is left. */
   drain(): readonly Ended<Token>[] {
     const ended = this.#instances.flatMap((instance) => instance.drain());
     for (const instance of this.#instances.filter(({ backend, pending }) => backend.isClosed && pending === 0)) {
-      addCounters(this.#goneOf(instance).counters, instance.counters);
+      const gone = this.#goneOf(instance);
+      addCounters(gone.counters, instance.counters);
+      addProbes(gone.probes, instance.probes);
       this.#instances.splice(this.#instances.indexOf(instance), 1);
       const { source, target } = instance;
       // Who has left cannot be told; its holders know of that.
@@ -129,10 +137,11 @@ export class LinkCluster<Token> {
   /** The same by pair of executors. */
   totals(): LinkTotals[] {
     const totals = new Map<string, LinkTotals>();
-    for (const { source, target, counters } of [...this.#gone.values(), ...this.#instances]) {
+    for (const { source, target, counters, probes } of [...this.#gone.values(), ...this.#instances]) {
       const pair = `${source} ${target}`;
-      const sum = totals.get(pair) ?? { source, target, counters: noTransfers() };
+      const sum = totals.get(pair) ?? { source, target, counters: noTransfers(), probes: noProbes() };
       addCounters(sum.counters, counters);
+      addProbes(sum.probes, probes);
       totals.set(pair, sum);
     }
     return [...totals.values()];
@@ -140,7 +149,7 @@ export class LinkCluster<Token> {
 
   #goneOf({ source, target }: Pick<LinkTotals, 'source' | 'target'>): LinkTotals {
     const pair = `${source} ${target}`;
-    const gone = this.#gone.get(pair) ?? { source, target, counters: noTransfers() };
+    const gone = this.#gone.get(pair) ?? { source, target, counters: noTransfers(), probes: noProbes() };
     this.#gone.set(pair, gone);
     return gone;
   }
@@ -170,4 +179,10 @@ export class LinkCluster<Token> {
     if (peer !== undefined) return peer;
     throw new MinipodError('invalid_request', `executor ${executor} is not linked; ${[...this.#peers.keys()].join(', ') || 'none'} are`);
   }
+}
+
+function addProbes(sum: ProbeCounters, { passed, broken, us_max }: ProbeCounters): void {
+  sum.passed += passed;
+  sum.broken += broken;
+  sum.us_max = Math.max(sum.us_max, us_max);
 }
