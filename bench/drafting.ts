@@ -4,12 +4,13 @@
  *
  *   T(n)                 what a step of n requests takes without drafts
  *   V(n)                 what a draft takes to verify in such a step: of lookups on `calibration`, nearly all of them wrong, what T(n) leaves
- *   D(n, k)              what k drafts of each of n requests take to compute: of MTP layers on `calibration`, what T(n) and V(n) leave
- *   predicted on / off   (tokens a step, on) / (T(n) + V(n) × drafts a step + D(n, k) × share of requests that drafted) × T(n) / (tokens a step, off)
+ *   P(n)                 what an MTP layer takes of requests that do not draft, for it goes through their prompts: what T(n) leaves
+ *   D(n, k)              what k drafts of each of n requests take to compute: of MTP layers on `calibration`, what T(n), V(n) and P(n) leave
+ *   predicted on / off   (tokens a step, on) / (T(n) + P(n) + V(n) × drafts a step + D(n, k) × share of requests that drafted) × T(n) / (tokens a step, off)
  *
  * So no row is predicted from itself. `quotes`: greedy text that repeats itself, as it is asked to; `story`: greedy text of the sort that the model was trained on; `hostile`:
- * lookup has drafts for nearly every token, nearly all of them wrong; `three words`: the model may say three words alone, and the MTP layer guesses another one nearly
- * each time. Time is the processor's, of all threads, since that of the clock counts what else the machine does; the clock's is shown beside it.
+ * lookup has drafts for nearly every token, nearly all of them wrong; `six words`: the model may say six words alone, and the MTP layer guesses another one nearly
+ * each time (2 of 100 are right). Time is the processor's, of all threads, since that of the clock counts what else the machine does; the clock's is shown beside it.
  *
  * @example
  * BENCH_ROUNDS=3 node bench/drafting.ts mtp     # one pod against none
@@ -55,12 +56,16 @@ const WORKLOADS = {
   story: (index: number): Call => ({ prompt: `${LINE.slice(0, 40)} ${index}`, options: { temperature: 0 } }),
   // Most of the vocabulary is in the prompt again and again, and what follows is drawn at random.
   hostile: (index: number): Call => ({ prompt: shuffled('the a of and he she it to in said was', index), options: { temperature: 1.5, seed: index } }),
-  'three words': (index: number): Call => ({
+  'six words': (index: number): Call => ({
     prompt: shuffled('the a of and he she it to in said was', index),
-    options: { temperature: 0, logit_bias: { '558': 90, '708': 90, '951': 90 } },
+    options: { temperature: 0, logit_bias: Object.fromEntries(['201', '764', '1425', '1503', '1538', '1661'].map((token) => [token, 90])) },
   }),
 } as const;
 type Workload = keyof typeof WORKLOADS;
+const undrafted = (index: number): Call => {
+  const { prompt, options } = calibration(index);
+  return { prompt, options: { ...options, speculative_decoding: false } };
+};
 const calibration = (index: number): Call => ({
   prompt: shuffled('she and of a in the to was his with had', index),
   options: { temperature: 1.3, seed: 99 + index },
@@ -116,28 +121,36 @@ for (const start = performance.now(); performance.now() - start < WARM_MS * name
   for (const name of names)
     for (const requests of sizes) for (const workload of [...Object.values(WORKLOADS), calibration]) await load(podOf(name), workload, requests);
 
-const per = (loads: readonly Load[], of: 'cpu_us' | 'tokens' | 'drafted' | 'drafts'): number => median(loads.map((one) => one[of] / one.steps));
+const per = (loads: readonly Load[], of: 'cpu_us' | 'drafted' | 'drafts'): number => median(loads.map((one) => one[of] / one.steps));
+
+const perStep = (loads: readonly Load[], of: 'tokens' | 'drafted' | 'drafts'): number =>
+  loads.reduce((sum, one) => sum + one[of], 0) / loads.reduce((sum, { steps }) => sum + steps, 0);
 
 // ── What steps, verifying and drafting cost ───────────────────────────────────────────────────────────────────────────
 
-type Costs = { readonly step_us: number; readonly verify_us: number; readonly draft_us: Readonly<Record<number, number>> };
+type Costs = { readonly step_us: number; readonly prompts_us: number; readonly verify_us: number; readonly draft_us: Readonly<Record<number, number>> };
 const costs = new Map<number, Costs>();
 for (const requests of sizes) {
   const all = ['off', ...CALIBRATING] as const;
-  const loads = new Map<Name, Load[]>(all.map((name) => [name, []]));
-  for (let round = 0; round < CALIBRATIONS; round++) for (const name of all) loads.get(name)?.push(await load(podOf(name), calibration, requests));
-  const of = (name: Name, what: 'cpu_us' | 'drafted' | 'drafts'): number => per(loads.get(name) as Load[], what);
+  const loads = new Map<Name | 'undrafted', Load[]>([...all, 'undrafted' as const].map((name) => [name, []]));
+  for (let round = 0; round < CALIBRATIONS; round++) {
+    for (const name of all) loads.get(name)?.push(await load(podOf(name), calibration, requests));
+    loads.get('undrafted')?.push(await load(podOf('mtp, always'), undrafted, requests));
+  }
+  const of = (name: Name | 'undrafted', what: 'cpu_us' | 'drafted' | 'drafts'): number => per(loads.get(name) as Load[], what);
   const step_us = of('off', 'cpu_us');
+  const prompts_us = of('undrafted', 'cpu_us') - step_us;
   const verify_us = (of('ngram, always', 'cpu_us') - step_us) / of('ngram, always', 'drafted');
-  const drafting = (name: Name): number => ((of(name, 'cpu_us') - step_us - verify_us * of(name, 'drafted')) * requests) / of(name, 'drafts');
-  costs.set(requests, { step_us, verify_us, draft_us: { 1: drafting('mtp, always'), 2: drafting('mtp 2, always') } });
+  const drafting = (name: Name): number => ((of(name, 'cpu_us') - step_us - prompts_us - verify_us * of(name, 'drafted')) * requests) / of(name, 'drafts');
+  costs.set(requests, { step_us, prompts_us, verify_us, draft_us: { 1: drafting('mtp, always'), 2: drafting('mtp 2, always') } });
 }
 
 function predictedRatio(name: Name, requests: number, on: readonly Load[], off: readonly Load[]): number {
-  const { step_us, verify_us, draft_us } = costs.get(requests) as Costs;
-  const computed_us = name.startsWith('mtp') ? (draft_us[name.startsWith('mtp 2') ? 2 : 1] as number) : 0;
-  const on_us = step_us + verify_us * per(on, 'drafted') + (computed_us * per(on, 'drafts')) / requests;
-  return (per(on, 'tokens') / on_us) * (step_us / per(off, 'tokens'));
+  const { step_us, prompts_us, verify_us, draft_us } = costs.get(requests) as Costs;
+  const drafts = name.startsWith('mtp 2') ? 2 : 1;
+  const [layer_us, computed_us] = name.startsWith('mtp') ? [prompts_us, draft_us[drafts] as number] : [0, 0];
+  const on_us = step_us + layer_us + verify_us * perStep(on, 'drafted') + (computed_us * perStep(on, 'drafts')) / requests;
+  return (perStep(on, 'tokens') / on_us) * (step_us / perStep(off, 'tokens'));
 }
 
 // ── On against off ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -164,7 +177,7 @@ for (const workload of Object.keys(WORKLOADS) as Workload[])
         median(on.map(({ tokens, wall_us }) => (tokens * 1e6) / wall_us)).toFixed(0),
         (sum('drafted') / sum('steps') / requests).toFixed(2),
         (sum('accepted') / Math.max(1, sum('drafted'))).toFixed(2),
-        (per(on, 'tokens') / requests).toFixed(2),
+        (perStep(on, 'tokens') / requests).toFixed(2),
         found.cpu_ratio.toFixed(2),
         predicted.toFixed(2),
         (found.cpu_ratio / predicted).toFixed(2),
@@ -172,9 +185,9 @@ for (const workload of Object.keys(WORKLOADS) as Workload[])
       ]);
     }
   }
-const described = [...costs].map(([requests, { step_us, verify_us, draft_us }]) => {
-  const [step, verify, once, twice] = [step_us, verify_us, draft_us[1] as number, draft_us[2] as number].map(Math.round);
-  return `requests ${requests}: a step ${step}, a draft to verify ${verify}, one draft of each to compute ${once}, two ${twice}`;
+const described = [...costs].map(([requests, { step_us, prompts_us, verify_us, draft_us }]) => {
+  const [step, prompts, verify, once, twice] = [step_us, prompts_us, verify_us, draft_us[1] as number, draft_us[2] as number].map(Math.round);
+  return `requests ${requests}: T ${step}, V ${verify}, P ${prompts}, D of one draft ${once}, of two ${twice}`;
 });
 printTable(
   `Processor time, µs; ${described.join('; ')}`,

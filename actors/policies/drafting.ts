@@ -127,6 +127,8 @@ export class Drafting {
   /** So many rounds of drafts were computed, each for so many rows, in that time. */
   noteRounds(count: number, rows: number, us: number): void {
     this.rounds.add(rows, us / count);
+    // As long as it is a guess what they win, what they take is not held against them.
+    if (!this.costs.isKnown) return;
     const { base_us, row_us } = this.rounds.line;
     this.#lost_us += count * (base_us + row_us * rows);
   }
