@@ -3,7 +3,8 @@ import { describe, expect, it } from 'vitest';
 import type { ExpertBalancer } from '../../actors/policies/expert-balancer.ts';
 import { createPod, type Pod, type PodOptions } from '../../src/index.ts';
 import type { VirtualPod } from '../../src/virtual-pod.ts';
-import { expectNothingLeft } from './pods.ts';
+import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
+import { openRig } from './rig.ts';
 
 /** Of each layer of the shipped model. */
 const EXPERTS = 32;
@@ -73,7 +74,7 @@ describe('experts that lie on two NPUs', () => {
     await expectNothingLeft(pod);
   });
 
-  it('should be found by who loses one after the other, and both', async () => {
+  it('should be served, or waited for, where one is lost after the other, and both at once', async () => {
     await using pod = await open({ ...APART, ...mirrored(EXPERTS) });
     loseAfter(pod, 1, 60);
     expect(await answersOf(pod)).toEqual(await right);
@@ -82,4 +83,18 @@ describe('experts that lie on two NPUs', () => {
     expect(await answersOf(pod)).toEqual(await right);
     await expectNothingLeft(pod);
   });
+});
+
+it('should be so on threads, too: who had asked the lost one asks the copies, with the same tokens', async () => {
+  const ask = (pod: Pod) =>
+    ['Once upon a time', 'The wolf'].map(async (prompt) => fingerprint(await pod.complete(prompt, { temperature: 0, ignore_eos: true, max_tokens: 40 })));
+  const right = await withPod({}, (pod) => Promise.all(ask(pod)));
+  await using rig = await openRig({ ...APART, ...mirrored(EXPERTS) });
+  const calls = ask(rig.pod);
+  while ((await rig.pod.stats()).generation_tokens < 10) await sleep(1);
+  rig.killWorker(1);
+  expect(await Promise.all(calls)).toEqual(right);
+  // Without it, and perhaps with its successor by now.
+  expect((await rig.pod.stats()).expert_balancing[0]?.epoch).toBeGreaterThan(0);
+  await expectNothingLeft(rig.pod);
 });
