@@ -68,11 +68,11 @@ export class LayerQuantizer {
 
   /** `read`: a weight of the checkpoint, by name. */
   constructor(config: ModelConfig, layer: number, read: (name: string) => Matrix, method: QuantizeMethod, multiplied: RowProducts) {
-    this.#multiplied = multiplied;
     this.#config = config;
     this.#layer = layer;
     this.#read = read;
     this.#method = method;
+    this.#multiplied = multiplied;
   }
 
   quantize(inputs: LayerInputs): QuantizedLayer {
