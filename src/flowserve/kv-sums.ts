@@ -52,7 +52,7 @@ type Tables = ReadonlyMap<number, readonly number[]>;
 export class KvSums {
   readonly #npu: number;
   readonly #kv: KvPlace;
-  readonly #sum: Checksum['sum'];
+  readonly #sum: Checksum['rest'];
   readonly #words: Int32Array;
   readonly #sumsAt: number;
   readonly #filledAt: number;
@@ -65,7 +65,7 @@ export class KvSums {
   constructor(npu: number, space: AddressSpace, kv: KvPlace, checksum: Checksum) {
     this.#npu = npu;
     this.#kv = kv;
-    this.#sum = checksum.sum;
+    this.#sum = checksum.rest;
     this.#words = space.wordsOf(kv.sums);
     this.#sumsAt = offsetOf(kv.sums) / 4;
     this.#filledAt = offsetOf(kv.filled) / 4;

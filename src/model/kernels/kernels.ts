@@ -238,6 +238,8 @@ type Proof = {
   checksum(seed: number, address: Address, bytes: number): number;
   /** Copies, and sums what it has copied: each word is loaded once for both. The two do not overlap. */
   copyChecksum(seed: number, dst: Address, src: Address, bytes: number): number;
+  /** The same of memory that is looked at again and again: twice as fast, for faults of memory. */
+  restingSum(seed: number, address: Address, bytes: number): number;
 };
 
 type Stopping = {
@@ -249,7 +251,7 @@ type Stopping = {
    * must leave a kernel by itself, within 50 ms however large the matrix. Once the word is 1, a kernel ends between two tiles with a RuntimeError
    * ("unreachable"), what it wrote half done: the caller looks at the stop word, and gives the step up. The instance can be called again.
    * Not polled, as they take under a millisecond: argmaxRow, allFinite, logSumExp, countExperts, sortPairs, philoxWords, checksum,
-   * copyChecksum.
+   * copyChecksum, restingSum.
    */
   setStopWord(address: Address): void;
 };
@@ -270,7 +272,7 @@ export const KERNEL_NAMES = [
   ...['runProgram', 'runExperts'],
   ...['argmaxRow', 'allFinite', 'logSumExp', 'topLogits', 'sampleRow', 'philoxWords'],
   ...['quantizeInt8', 'dequantizeInt8', 'packRowsBf16', 'unpackRowsBf16'],
-  ...['checksum', 'copyChecksum'],
+  ...['checksum', 'copyChecksum', 'restingSum'],
   ...['setStopWord'],
 ] as const satisfies readonly (keyof Kernels)[];
 

@@ -28,6 +28,7 @@ describe('a checksum', () => {
       fc.property(range, fc.integer(), ({ skip, count, seed }, salt) => {
         for (let at = 0; at < skip + count; at++) words[first + at] = Math.imul(at ^ salt, 0x915f_77f5);
         expect(kernel.sum(seed, AT + 4 * skip, 4 * count)).toBe(plain.sum(seed, AT + 4 * skip, 4 * count));
+        expect(kernel.rest(seed, AT + 4 * skip, 4 * count)).toBe(plain.rest(seed, AT + 4 * skip, 4 * count));
       }),
       { numRuns: runs(60) },
     );
@@ -62,6 +63,20 @@ describe('a checksum', () => {
         if (i !== j) expect(kernel.sum(0, AT, 4 * count)).not.toBe(sum);
         words.fill(0, first, first + count);
         expect(kernel.sum(0, AT, 4 * count)).not.toBe(kernel.sum(0, AT, 4 * (count - 1)));
+      }),
+      { numRuns: runs(200) },
+    );
+  });
+
+  it('of memory at rest shows every bit that differs, and another length of the same zeros', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 2, max: 300 }), fc.nat(), fc.nat({ max: 31 }), (count, one, bit) => {
+        for (let at = 0; at < count; at++) words[first + at] = at * 3 + 1;
+        const sum = kernel.rest(0, AT, 4 * count);
+        words[first + (one % count)] = (words[first + (one % count)] as number) ^ (1 << bit);
+        expect(kernel.rest(0, AT, 4 * count)).not.toBe(sum);
+        words.fill(0, first, first + count);
+        expect(kernel.rest(0, AT, 4 * count)).not.toBe(kernel.rest(0, AT, 4 * (count - 1)));
       }),
       { numRuns: runs(200) },
     );

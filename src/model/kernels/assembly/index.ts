@@ -16,6 +16,7 @@ export { philoxWords } from './philox';
 export { runProgram, runExperts } from './program';
 export { ropeInterleaved, ropeHalves } from './rope';
 export { sortPairs } from './routing';
+export { restingSum } from './resting-sum';
 export { logSumExp, argmaxRow, allFinite } from './row';
 export { sampleRow } from './sampling';
 export { topLogits } from './selection';
