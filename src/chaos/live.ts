@@ -61,6 +61,8 @@ const MAX_TOKENS = 48;
 /** More restarts in their period are no recovery (platform/restart-intensity.ts: 5 in 10 s). */
 const STRIKE_EVERY_MS = 2_200;
 const TAKEN_MS_MAX = 5_000;
+/** A silent one is found in some 300 ms where there is work, in 1.3 s where there is none, and later where its thread has to wait for a processor. */
+const FOUND_MS_MAX = 10_000;
 /** By then a thread waits for whoever is lost first (platform/warm-thread.ts), as in any pod that has stood for a while. */
 const STANDS_MS = 3_000;
 /** Calls of 48 tokens, and the recovery of what was struck amid them. */
@@ -130,11 +132,17 @@ export async function runLive({ seed, strikes, topology, workers, recovery, kind
     if (failure !== null) violations.push({ verdict: 'crash', what: `${where}: the pod has ended: ${failure}` });
     for (const [call, report] of reports.entries()) for (const what of brokenBy(report, failure !== null)) violations.push(at(`${where}, call ${call}`, what));
     const stall = heard.map((times) => longestGap(times, struck_ms)).reduce((worst, gap) => (gap.ms > worst.ms ? gap : worst));
-    const parts = failure === null ? await partsOf(pod, worker, struck_ms, stall.ended_ms, clock) : null;
+    let parts: StallParts | null = null;
+    // Who hangs and has nothing to do is found all the same, if not while these calls ran.
+    for (const since_ms = clock.now_ms(); failure === null && parts === null && clock.now_ms() - since_ms < FOUND_MS_MAX && !isAborted(); await pause(POLL_MS))
+      parts = await partsOf(pod, worker, struck_ms, stall.ended_ms, clock);
+    // Deno ends no thread that runs, and bears its silence where no spare seat is left.
+    if (failure === null && parts === null && !isAborted() && !('Deno' in globalThis))
+      violations.push({ verdict: 'lost progress', what: `${where}: it had no successor within ${FOUND_MS_MAX / 1000} s` });
     done.push({ kind, struck: order.isTaken, stall_ms: stall.ms, parts });
     onProgress?.(strike + 1, strikes);
-    // From strike to strike, not from call to call: the next one comes early in its calls, perhaps.
-    await waitAtMost(aborted, Math.max(0, STRIKE_EVERY_MS - (clock.now_ms() - struck_ms)));
+    // From loss to strike, not from call to call: the next one comes early in its calls, perhaps.
+    await waitAtMost(aborted, Math.max(0, STRIKE_EVERY_MS - (clock.now_ms() - struck_ms - (parts?.found ?? 0))));
   }
   // One that has failed tells nothing more, and one that is broken off has calls amid.
   if (violations.length > 0 || isAborted()) return { strikes: done, calls, tokens, losses: -1, verdict: worst(violations), violations };
@@ -185,7 +193,7 @@ async function partsOf(pod: Pod, worker: number, struck_ms: number, ended_ms: nu
   if (recovery === undefined || recovery.end_ms === null || recovery.release_ms === null || recovery.start_ms === null) return null;
   const { end_ms: end, release_ms: release, start_ms: start, warm } = recovery;
   const found = recovery.lost_at_seconds * 1000 + offset_ms - struck_ms;
-  return { found, end, release, start, resume: ended_ms - struck_ms - found - end - release - start, warm };
+  return { found, end, release, start, resume: Math.max(0, ended_ms - struck_ms - found - end - release - start), warm };
 }
 
 /** The pod, with the times at which its tokens come. */
