@@ -19,13 +19,13 @@
 import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../src/index.ts';
 import { machine, median, printTable, writeResults } from './harness.ts';
 
-const TOKENS = Number(process.env['BENCH_TOKENS'] ?? 96);
-const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 7);
+const TOKENS = Number(process.env['BENCH_TOKENS'] ?? 192);
+const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 5);
 /** Of each pod: V8 goes on optimising for about ten seconds (bench/pod.ts), in threads whose time counts. */
 const WARM_MS = Number(process.env['BENCH_WARM_MS'] ?? 8_000);
-const CALIBRATIONS = 7;
+const CALIBRATIONS = 5;
 /** A load of fewer tokens is told apart from the machine's ticks too badly. */
-const REQUESTS_MIN = 6;
+const REQUESTS_MIN = 3;
 const LOOKUP = { method: 'ngram', num_speculative_tokens: 3, prompt_lookup_min: 1, prompt_lookup_max: 4 } as const;
 const LAYER = { method: 'mtp', num_speculative_tokens: 1 } as const;
 /** The second draft by the first one's layer. */
