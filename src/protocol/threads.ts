@@ -21,6 +21,8 @@ export type NpuReport = {
   readonly kv_blocks_used: number;
   /** Kept for requests that begin alike, until their room is needed. */
   readonly kv_blocks_cached: number;
+  /** Went bad, and are given out no more: `kv_blocks` are without them. */
+  readonly kv_blocks_mapped_out: number;
   readonly requests_running: number;
   readonly requests_waiting: number;
   readonly steps: number;

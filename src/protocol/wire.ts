@@ -108,6 +108,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'kv_blocks',
     'kv_blocks_used',
     'kv_blocks_cached',
+    'kv_blocks_mapped_out',
     'requests_running',
     'requests_waiting',
     'steps',

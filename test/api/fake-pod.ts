@@ -230,6 +230,7 @@ export class FakePod implements Pod {
           ...{ tokens_prefilled: 0, tokens_decoded: 0 },
           ...{ preemptions: 0, drafting: NO_DRAFTS },
           kv_blocks_cached: 1,
+          kv_blocks_mapped_out: 0,
           prefix_queries: 40,
           prefix_hits: 16,
           kv_lent: 2,

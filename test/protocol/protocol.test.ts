@@ -151,6 +151,7 @@ const crossing: readonly object[] = [
         kv_blocks: 9,
         kv_blocks_used: 0,
         kv_blocks_cached: 2,
+        kv_blocks_mapped_out: 0,
         requests_running: 0,
         requests_waiting: 0,
         steps: 1,
