@@ -203,7 +203,16 @@ export const request = setup({
         },
         cancelling: {
           entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: cancel() }) },
-          on: { JOB_PLACED: {}, JOB_RUNNING: {}, JOB_STREAMING: {}, CANCEL: {}, FAIL: {}, DEADLINE_PASSED: {} },
+          on: {
+            // What computed it was lost in the same moment: nobody wants it any more.
+            JOB_FAILED: [{ guard: 'hasError', target: '#request.failed' }, { target: '#request.cancelled' }],
+            JOB_PLACED: {},
+            JOB_RUNNING: {},
+            JOB_STREAMING: {},
+            CANCEL: {},
+            FAIL: {},
+            DEADLINE_PASSED: {},
+          },
         },
       },
     },

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { getNextSnapshot, initialTransition } from 'xstate';
 import { request } from '../../actors/request.ts';
 import { NO_TERMS } from '../../src/protocol/constructors.ts';
+import type { ErrorRecord } from '../../src/protocol/errors.ts';
 import type { RequestMessage, Sequence } from '../../src/protocol/messages.ts';
 import { GREEDY } from '../golden/greedy.ts';
 
@@ -16,20 +17,29 @@ const sequencesWith = (tokens: number): readonly Sequence[] => [
 const replacedWith = (tokens: number): RequestMessage =>
   ({ type: 'REPLACED', sequences: sequencesWith(tokens), placements: [PLACEMENT], error: null }) as unknown as RequestMessage;
 
-/** What becomes of a request that is lost so often, of which it has so many tokens each time. */
-function endAfter(tokens: readonly number[], { isRunning }: { readonly isRunning: boolean }) {
+/** One that was let in. What it is told leads to the snapshot that is returned. */
+function admitted() {
   const input = { self: 'request/1', job_executor: 'job-executor/0', job: 'job/1', sequences: sequencesWith(0), deadline_ms: -1, placements: [] } as const;
   let [snapshot] = initialTransition(request, input);
-  const tell = (message: RequestMessage): void => {
+  const tell = (message: RequestMessage): typeof snapshot => {
     snapshot = getNextSnapshot(request, snapshot, message);
+    return snapshot;
   };
   tell({ type: 'ADMITTED', placements: [PLACEMENT] } as unknown as RequestMessage);
+  return tell;
+}
+
+/** What becomes of a request that is lost so often, of which it has so many tokens each time. */
+function endAfter(tokens: readonly number[], { isRunning }: { readonly isRunning: boolean }) {
+  const tell = admitted();
+  let end = { state: '', error: null as ErrorRecord | null };
   for (const count of tokens) {
     if (isRunning) for (const message of STARTED) tell(message);
     tell(LOST);
-    tell(replacedWith(count));
+    const { value, context } = tell(replacedWith(count));
+    end = { state: JSON.stringify(value), error: context.error };
   }
-  return { state: JSON.stringify(snapshot.value), error: snapshot.context.error };
+  return end;
 }
 
 const GOES_ON = { state: '{"held":"admitted"}', error: null };
@@ -49,6 +59,17 @@ describe('a request whose NPU is lost', () => {
     expect(endAfter([0, 0, 0], { isRunning: true })).toMatchObject(SUSPECT);
     expect(endAfter([4, 4], { isRunning: true })).toEqual(GOES_ON);
     expect(endAfter([4, 4, 4], { isRunning: true })).toMatchObject(SUSPECT);
+  });
+
+  it('should not go on where its caller has gone, or its time was over, a moment before', () => {
+    const told = (last: RequestMessage): string => {
+      const tell = admitted();
+      tell({ type: 'JOB_PLACED' } as RequestMessage);
+      tell(last);
+      return JSON.stringify(tell(LOST).value);
+    };
+    expect(told({ type: 'CANCEL' } as RequestMessage)).toBe('"cancelled"');
+    expect(told({ type: 'DEADLINE_PASSED' } as RequestMessage)).toBe('"failed"');
   });
 
   it('should fail at the fifth where nobody knows that it was computed', () => {
