@@ -175,7 +175,7 @@ describe('the only worker thread, when it dies', () => {
     await expectUndisturbed(rig, await Promise.all(calls));
   });
 
-  it('again and again under the same requests: in the end they fail with worker_failed', async () => {
+  it('again and again under the same requests: they wait each time, since they come further in between', async () => {
     const calls = await startAll(rig.pod);
     for (let death = 0; death < 3; death++) {
       const epoch = rig.space.control.epochOf(rig.control.directory.threadOfWorker(0));
@@ -183,9 +183,8 @@ describe('the only worker thread, when it dies', () => {
       while (rig.space.control.epochOf(rig.control.directory.threadOfWorker(0)) === epoch) await sleep(1);
       // All of them are computed again.
       const { generation_tokens } = await rig.pod.stats();
-      while (death < 2 && (await rig.pod.stats()).generation_tokens < generation_tokens + PROMPTS.length) await sleep(1);
+      while (death < 2 && (await rig.pod.stats()).generation_tokens < generation_tokens + 4 * PROMPTS.length) await sleep(1);
     }
-    const outcomes = await Promise.all(calls);
-    await expectRecovery(rig, outcomes, 'worker_failed', /worker 0 failed while it held the request: .*ring is corrupt.*; the request may be sent again/);
+    await expectUndisturbed(rig, await Promise.all(calls));
   });
 });
