@@ -32,39 +32,33 @@ const FAULTS_MAX = 5;
 const LOSSES_MAX = 2;
 /** Later calls, rebalances and changes of shape come while earlier calls run: these take a millisecond or less, but for what faults cost them. */
 const ASKED_MS_MAX = 4;
+const CHANGED_MS_MAX = 2.5;
 /** Calls of different runs are often the same, so that what they are answered undisturbed is known. */
-const KEYS = 24;
-/** What parts tell one another of requests, steps, losses and changes of shape. */
-const DELAYED: readonly Message['type'][] = [
-  ...(['ADMITTED', 'PLACE', 'PLACED', 'ENQUEUE', 'SCHEDULED', 'PREFILLED', 'HANDED_OVER', 'HANDED_BACK', 'RECEIVING', 'DECODING', 'TRANSFERRED'] as const),
-  ...([
-    'GENERATED',
-    'ABANDON',
-    'ABANDONED',
-    'CANCEL',
-    'TASK_DONE',
-    'JOB_DONE',
-    'REPLACE',
-    'REPLACED',
-    'REQUEST_MOVED',
-    'PREFIX_WANTED',
-    'PREFIX_LENT',
-  ] as const),
-  ...(['STEP', 'STEP_DONE', 'STEP_FAILED', 'RESET', 'RANK_RESET', 'RANK_LOST', 'RANK_BACK', 'NPU_READY', 'EXECUTOR_LOST', 'EXECUTOR_READY'] as const),
-  ...([
-    'DISOWN',
-    'TAKE_OVER',
-    'TAKEN_OVER',
-    'MEMBER_READY',
-    'JOB_EXECUTORS',
-    'EXPERT_WORK',
-    'EXPERT_WORK_DONE',
-    'SERVE',
-    'SERVING',
-    'HAND_BACK',
-    'TAKE_PART',
-  ] as const),
-];
+const KEYS = 12;
+/** What parts tell one another. */
+const OF_REQUESTS = [
+  ...(['ADMITTED', 'PLACE', 'PLACED', 'ENQUEUE', 'SCHEDULED', 'PREFILLED', 'HANDED_OVER', 'RECEIVING', 'DECODING', 'TRANSFERRED', 'GENERATED'] as const),
+  ...(['ABANDON', 'ABANDONED', 'CANCEL', 'TASK_DONE', 'JOB_DONE', 'PREFIX_WANTED', 'PREFIX_LENT', 'STEP', 'STEP_DONE', 'STEP_FAILED'] as const),
+] as const satisfies readonly Message['type'][];
+const OF_LOSSES = [
+  ...(['DISOWN', 'ABANDON', 'TAKE_OVER', 'TAKEN_OVER', 'MEMBER_READY', 'JOB_EXECUTORS', 'EXECUTOR_LOST', 'EXECUTOR_READY', 'REPLACE', 'REPLACED'] as const),
+  ...(['REQUEST_MOVED', 'RANK_LOST', 'RANK_BACK', 'RESET', 'RANK_RESET', 'NPU_READY'] as const),
+] as const satisfies readonly Message['type'][];
+const OF_SHAPES = [
+  'EXPERT_WORK',
+  'EXPERT_WORK_DONE',
+  'SERVE',
+  'SERVING',
+  'HAND_BACK',
+  'HANDED_BACK',
+  'TAKE_PART',
+] as const satisfies readonly Message['type'][];
+
+/** Of the phase, what is told in it. */
+const delayedAt = (phase: Cell['phase']): readonly Message['type'][] => {
+  if (phase === 'takeover') return OF_LOSSES;
+  return phase === 'rebalance' || phase === 'scaling' ? OF_SHAPES : [...OF_REQUESTS, ...OF_LOSSES, ...OF_SHAPES];
+};
 /** Of a layer of the shipped model. */
 const EXPERTS = 32;
 
@@ -97,9 +91,12 @@ const withRealKernels = ({ hash_foreseeable: _, ...pod }: PodOptions): PodOption
 function drawFaults(cell: Cell, kinds: readonly FaultKind[], parts: Parts, calls: number, random: SeededRandom): FaultInput[] {
   const drawn = (kind: FaultKind, phase?: Cell['phase']): FaultInput => drawFault(kind, parts, calls, random, phase ?? drawPhase(kind, random));
   const faults = [drawn(cell.kind, cell.phase)];
-  // Nobody is taken over from where nobody is lost.
+  // Nobody is taken over from where nobody is lost. Where controllers alone are, what computes for them goes on for a while.
   const losing = kinds.filter((kind) => LOSING.includes(kind));
-  if (cell.phase === 'takeover' && losing.length > 0) faults.push(drawn(losing[random.below(losing.length)] as FaultKind, 'admission'));
+  if (cell.phase === 'takeover' && losing.length > 0) {
+    const kind = losing.includes('controllers-lost') && random.below(2) === 0 ? 'controllers-lost' : (losing[random.below(losing.length)] as FaultKind);
+    faults.push(drawn(kind, (['admission', 'prefill', 'decode', 'decode'] as const)[random.below(4)]));
+  }
   const count = Math.min(FAULTS_MAX, 1 + random.below(3) + (random.below(4) === 0 ? 2 : 0));
   const lossesNow = (): number => faults.filter(({ kind }) => LOSING.includes(kind)).length;
   while (faults.length < count) {
@@ -123,7 +120,7 @@ function drawCall(random: SeededRandom): ChaosCall {
     key: random.below(KEYS),
     prompt_tokens,
     stem_tokens: random.below(3) === 0 ? 16 : 0,
-    max_tokens: [2, 5, 9][random.below(3)] as number,
+    max_tokens: [2, 5, 9, 24][random.below(4)] as number,
     n: random.below(4) === 0 ? 2 : 1,
     ...(random.below(4) === 0 && { priority: random.below(5) - 2 }),
     ...(random.below(16) === 0 && { deadline_ms: [2, 20, 200][random.below(3)] as number }),
@@ -137,7 +134,7 @@ function drawShapes({ topology, scale_max, scale_min }: PodOptions, random: Seed
   const domains = parseTopology(topology as string)[0]?.split?.domains ?? 1;
   const fewest = scale_min?.experts ?? experts;
   const draw = (): NonNullable<ChaosPlan['shapes']>[number] => ({
-    ms: random.below(ASKED_MS_MAX * 10) / 10,
+    ms: random.below(CHANGED_MS_MAX * 10) / 10,
     attention: domains * (1 + random.below(Math.floor(attention / domains))),
     ...(experts > 0 && { experts: fewest + random.below(experts - fewest + 1) }),
     deadline_ms: [5, 1_000][random.below(2)] as number,
@@ -148,7 +145,7 @@ function drawShapes({ topology, scale_max, scale_min }: PodOptions, random: Seed
 /** The pod balances by itself too, seldom: so that little happens while it waits for what hangs. */
 function drawRebalances({ expert_balancing }: PodOptions, random: SeededRandom): Pick<ChaosPlan, 'rebalances'> {
   if (expert_balancing === undefined) return {};
-  return { rebalances: Array.from({ length: 1 + random.below(3) }, () => ({ ms: random.below(ASKED_MS_MAX * 10) / 10 })) };
+  return { rebalances: Array.from({ length: 1 + random.below(4) }, () => ({ ms: random.below(CHANGED_MS_MAX * 10) / 10 })) };
 }
 
 function partsOf({ topology, workers = 1, job_executors = 1, scale_max, scale_min }: PodOptions): Parts {
@@ -158,10 +155,12 @@ function partsOf({ topology, workers = 1, job_executors = 1, scale_max, scale_mi
 
 function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededRandom, phase: Cell['phase']): FaultInput {
   const draw = (limit: number): number => random.below(limit);
-  const nth = [1, 1, 2, 3][draw(4)] as number;
+  // Both cluster managers hear of a loss before anybody is asked to take over.
+  const nth = (phase === 'takeover' ? [1, 2, 3, 4] : [1, 1, 2, 3])[draw(4)] as number;
   const anyTime = draw(2) === 0 ? { event: 1 + draw(500) } : { ms: draw(200) / 10 };
   const at = phase === 'time' || phase === 'client' ? anyTime : { phase, nth, there: draw(2) === 0 };
-  const for_ms = [0.5, 5, 50, 500][draw(4)] as number;
+  // Who hangs while others take over is the more often found to hang.
+  const for_ms = (phase === 'takeover' ? [5, 50, 500, 500] : [0.5, 5, 50, 500])[draw(4)] as number;
   const [worker, npu] = [draw(parts.workers), draw(parts.npus)];
   const thread = (): number | 'control' => (draw(2) === 0 ? 'control' : draw(parts.workers));
   const ends = (): { readonly from: number | 'control'; readonly to: number | 'control' } => {
@@ -186,7 +185,7 @@ function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededR
       return { kind, npu, at, for_ms };
     case 'npu-slow':
     case 'npu-jitter':
-      return { kind, npu, factor: 2 + draw(30), at, for_ms };
+      return { kind, npu, factor: 2 + draw(30), at, for_ms: 10 * for_ms };
     case 'step-fails':
       return { kind, npu, at };
     case 'dp-group-hangs':
@@ -210,8 +209,9 @@ function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededR
       return { kind, call: draw(calls), turns: 1 + draw(4) };
     case 'message-delayed': {
       const delay_ms = [0.1, 1, 20][draw(3)] as number;
+      const types = delayedAt(phase);
       // All of one type are late, and all else is not: who should hear of it first hears of it last.
-      const which = draw(2) === 0 ? { type: DELAYED[draw(DELAYED.length)] as string } : { share: [1, 0.3, 0.05][draw(3)] as number };
+      const which = draw(2) === 0 ? { type: types[draw(types.length)] as string } : { share: [1, 0.3, 0.05][draw(3)] as number };
       return { kind, delay_ms, ...which, at, for_ms };
     }
     case 'message-reordered':

@@ -22,6 +22,8 @@ import { struckBy } from './struck-part.ts';
 import { writeOn } from './zombie.ts';
 
 const NS_PER_MS = 1_000_000;
+/** Who comes back reads mail for so long at most before its NPUs go on. */
+const MAIL_FIRST_NS = 50_000;
 /** A zombie writes over what it has written. */
 const REWRITTEN_NS = 3 * NS_PER_MS;
 
@@ -58,6 +60,7 @@ export class Injector implements Disturbance {
   /** How many calls, rebalances and changes of shape. */
   readonly #underWay: () => number;
   #events = 0;
+  #isHealed = false;
 
   /** @throws `invalid_request` for a fault of what the pod does not have */
   constructor(control: VirtualControl, faults: readonly Fault[], random: SeededRandom, underWay: () => number) {
@@ -91,6 +94,7 @@ export class Injector implements Disturbance {
   /** Nothing is broken from now on, and nothing will be. */
   heal(): void {
     this.#control.host.disturbance = null;
+    this.#isHealed = true;
     for (const injected of this.#faults) this.#end(injected);
   }
 
@@ -293,7 +297,14 @@ export class Injector implements Disturbance {
     const goOn = npus.length === 0 ? null : machine.hang(npus);
     const hear = isDeaf ? workers.deafen() : null;
     injected.end = () => {
-      injected.effect += release() + (goOn?.() ?? 0);
+      injected.effect += release();
+      const goOnNow = (): void => {
+        injected.effect += goOn?.() ?? 0;
+      };
+      // Who comes back finds his mail, and what peers have asked of his NPUs: which he sees to first is chance.
+      const after_ns = this.#isHealed ? 0 : this.#random.below(2) * this.#random.below(MAIL_FIRST_NS);
+      if (after_ns === 0) goOnNow();
+      else this.#control.host.later(after_ns, goOnNow);
       hear?.();
     };
   }

@@ -27,7 +27,11 @@ const POOLS: Readonly<Record<string, (draw: Draw) => PodOptions>> = {
     const dp = 1 + draw(4);
     return { topology: `colocated:dp=${dp}`, workers: 1 + draw(dp) };
   },
-  'colocated-tp': (draw) => ({ topology: pick(draw, 'colocated:dp=1,tp=2', 'colocated:dp=2,tp=2', 'colocated:dp=2,oproj=2'), workers: 1 + draw(2) }),
+  // Ranks of a group share a worker or not.
+  'colocated-tp': (draw) => {
+    const dp = 1 + draw(2);
+    return draw(3) === 0 ? { topology: 'colocated:dp=2,oproj=2', workers: dp } : { topology: `colocated:dp=${dp},tp=2`, workers: 1 + draw(2 * dp) };
+  },
   'prefix-sharing': (draw) => ({ topology: `colocated:dp=${2 + draw(2)}`, workers: 2, prefix_sharing: true, link_bytes_per_s: 1e12 }),
   balanced: (draw) => ({
     topology: 'colocated:dp=3',
@@ -110,8 +114,8 @@ export function drawPod(name: string, random: SeededRandom): PodOptions {
   const workers = pod.workers ?? 1;
   return {
     ...pod,
-    // With the only worker its job executor dies, and nobody is left who could take over.
-    job_executors: workers === 1 ? 1 : 1 + draw(workers + 1),
+    // The first is on the control thread; of the others a worker may have two.
+    job_executors: 1 + draw(2 * workers + 2),
     max_batch_tokens: pick(draw, 8, 64, 256),
     max_batch_requests: pick(draw, 2, 64),
     ...(draw(3) === 0 && { kv_blocks: 12 + draw(8) }),
