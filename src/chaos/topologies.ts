@@ -114,8 +114,8 @@ export function drawPod(name: string, random: SeededRandom): PodOptions {
   const workers = pod.workers ?? 1;
   return {
     ...pod,
-    // The first is on the control thread; of the others a worker may have two.
-    job_executors: 1 + draw(2 * workers + 2),
+    // The first is on the control thread, each other one on a worker.
+    job_executors: 1 + draw(workers + 1),
     max_batch_tokens: pick(draw, 8, 64, 256),
     max_batch_requests: pick(draw, 2, 64),
     ...(draw(3) === 0 && { kv_blocks: 12 + draw(8) }),
