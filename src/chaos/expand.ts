@@ -35,6 +35,9 @@ const ASKED_MS_MAX = 4;
 const CHANGED_MS_MAX = 2.5;
 /** Calls of different runs are often the same, so that what they are answered undisturbed is known. */
 const KEYS = 12;
+/** They come once or twice in a run, if at all. */
+const SELDOM: readonly Cell['phase'][] = ['kv-transfer', 'rebalance', 'scaling'];
+
 /** What parts tell one another. */
 const OF_REQUESTS = [
   ...(['ADMITTED', 'PLACE', 'PLACED', 'ENQUEUE', 'SCHEDULED', 'PREFILLED', 'HANDED_OVER', 'RECEIVING', 'DECODING', 'TRANSFERRED', 'GENERATED'] as const),
@@ -59,11 +62,20 @@ const delayedAt = (phase: Cell['phase']): readonly Message['type'][] => {
   if (phase === 'takeover') return OF_LOSSES;
   return phase === 'rebalance' || phase === 'scaling' ? OF_SHAPES : [...OF_REQUESTS, ...OF_LOSSES, ...OF_SHAPES];
 };
+/** Until a pod has what a cell needs. */
+const DRAWS_MAX = 16;
 /** Of a layer of the shipped model. */
 const EXPERTS = 32;
 
 /** Which of a pod's parts there are so many of. */
-type Parts = { readonly workers: number; readonly npus: number; readonly groups: number; readonly executors: number; readonly job_executors: number };
+type Parts = {
+  readonly workers: number;
+  readonly npus: number /** Of those, that run steps. */;
+  readonly attention: readonly number[];
+  readonly groups: number;
+  readonly executors: number;
+  readonly job_executors: number;
+};
 
 /** @throws `invalid_request` for a topology or a kind of fault that there is not */
 export function expandSeed(seed: number, { topologies = TOPOLOGIES, faults: kinds = SURVIVED, real_kernels = REAL_KERNELS }: Scope = {}): ChaosPlan {
@@ -78,12 +90,25 @@ export function expandSeed(seed: number, { topologies = TOPOLOGIES, faults: kind
   const at = seed % Math.max(1, cells.length);
   const cell = cells[at];
   const names = topologiesWith(cell?.phase ?? 'time', topologies);
-  const drawn = drawPod(names[(at + Math.floor(seed / Math.max(1, cells.length))) % names.length] as string, random);
+  const drawn = drawPodWith(cell?.phase ?? 'time', names[(at + Math.floor(seed / Math.max(1, cells.length))) % names.length] as string, random);
   const pod = new SeededRandom(seed, KERNELS_STREAM).below(1_000) < real_kernels * 1_000 ? withRealKernels(drawn) : drawn;
   const calls = Array.from({ length: 2 + random.below(5) }, () => drawCall(random));
   const changes = { ...drawShapes(pod, random), ...drawRebalances(pod, random) };
   const faults: FaultInput[] = cell === undefined ? [] : drawFaults(cell, kinds as readonly FaultKind[], partsOf(pod), calls.length, random);
   return parsePlan({ seed, pod, calls, ...changes, faults }, `the plan of seed ${seed}`);
+}
+
+/** One in which the phase may come, as far as the name's pods have it. */
+function drawPodWith(phase: Cell['phase'], name: string, random: SeededRandom): PodOptions {
+  let pod = drawPod(name, random);
+  for (let draws = 1; draws < DRAWS_MAX && !suits(phase, pod); draws++) pod = drawPod(name, random);
+  return pod;
+}
+
+function suits(phase: Cell['phase'], { expert_balancing, workers = 1 }: PodOptions): boolean {
+  if (phase === 'rebalance') return expert_balancing !== undefined;
+  // Somebody is lost, and somebody else may be.
+  return phase !== 'takeover' || workers > 1;
 }
 
 const withRealKernels = ({ hash_foreseeable: _, ...pod }: PodOptions): PodOptions => ({ ...pod, kernels: 'real' });
@@ -95,7 +120,11 @@ function drawFaults(cell: Cell, kinds: readonly FaultKind[], parts: Parts, calls
   const losing = kinds.filter((kind) => LOSING.includes(kind));
   if (cell.phase === 'takeover' && losing.length > 0) {
     const kind = losing.includes('controllers-lost') && random.below(2) === 0 ? 'controllers-lost' : (losing[random.below(losing.length)] as FaultKind);
-    faults.push(drawn(kind, (['admission', 'prefill', 'decode', 'decode'] as const)[random.below(4)]));
+    const loss = drawn(kind, (['admission', 'prefill', 'decode', 'decode'] as const)[random.below(4)]);
+    const [first] = faults;
+    // Who is lost already is not lost again.
+    const isSame = first !== undefined && 'worker' in first && 'worker' in loss && first.worker === loss.worker;
+    faults.push(isSame ? { ...loss, worker: (loss.worker + 1) % parts.workers } : loss);
   }
   const count = Math.min(FAULTS_MAX, 1 + random.below(3) + (random.below(4) === 0 ? 2 : 0));
   const lossesNow = (): number => faults.filter(({ kind }) => LOSING.includes(kind)).length;
@@ -150,18 +179,20 @@ function drawRebalances({ expert_balancing }: PodOptions, random: SeededRandom):
 
 function partsOf({ topology, workers = 1, job_executors = 1, scale_max, scale_min }: PodOptions): Parts {
   const { npus, groups, executors } = deploy(largestTopology(parseTopology(topology as string), scale_max, scale_min).topology);
-  return { workers, npus: npus.length, groups: groups.length, executors: executors.length, job_executors };
+  const attention = npus.flatMap(({ id, kind }) => (kind === 'attention' ? [id] : []));
+  return { workers, npus: npus.length, attention, groups: groups.length, executors: executors.length, job_executors };
 }
 
 function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededRandom, phase: Cell['phase']): FaultInput {
   const draw = (limit: number): number => random.below(limit);
   // Both cluster managers hear of a loss before anybody is asked to take over.
-  const nth = (phase === 'takeover' ? [1, 2, 3, 4] : [1, 1, 2, 3])[draw(4)] as number;
-  const anyTime = draw(2) === 0 ? { event: 1 + draw(500) } : { ms: draw(200) / 10 };
+  const nth = (phase === 'takeover' ? [1, 2, 3, 4] : SELDOM.includes(phase) ? [1, 1, 1, 2] : [1, 1, 2, 3])[draw(4)] as number;
+  const anyTime = draw(2) === 0 ? { event: 1 + draw(500) } : { ms: draw(60) / 10 };
   const at = phase === 'time' || phase === 'client' ? anyTime : { phase, nth, there: draw(2) === 0 };
   // Who hangs while others take over is the more often found to hang.
   const for_ms = (phase === 'takeover' ? [5, 50, 500, 500] : [0.5, 5, 50, 500])[draw(4)] as number;
   const [worker, npu] = [draw(parts.workers), draw(parts.npus)];
+  const stepping = (): number => parts.attention[draw(parts.attention.length)] as number;
   const thread = (): number | 'control' => (draw(2) === 0 ? 'control' : draw(parts.workers));
   const ends = (): { readonly from: number | 'control'; readonly to: number | 'control' } => {
     const from = thread();
@@ -185,9 +216,9 @@ function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededR
       return { kind, npu, at, for_ms };
     case 'npu-slow':
     case 'npu-jitter':
-      return { kind, npu, factor: 2 + draw(30), at, for_ms: 10 * for_ms };
+      return { kind, npu: stepping(), factor: 2 + draw(30), at, for_ms: 10 * for_ms };
     case 'step-fails':
-      return { kind, npu, at };
+      return { kind, npu: stepping(), at };
     case 'dp-group-hangs':
       return { kind, id: draw(parts.groups), at, for_ms };
     case 'task-executor-hangs':

@@ -19,10 +19,13 @@ export function struckBy(fault: Fault, mail: Mail, directory: Directory): Fault 
       const thread = threadOf(to, directory);
       return thread === 'control' ? fault : { ...fault, worker: thread };
     }
-    case 'npu-hangs':
     case 'npu-slow':
     case 'npu-jitter':
-    case 'step-fails':
+    case 'step-fails': {
+      const npu = npuOf(to, directory);
+      return npu !== undefined && groupOf(to, directory) !== undefined ? { ...fault, npu } : fault;
+    }
+    case 'npu-hangs':
     case 'kv-bit-flip':
       return { ...fault, npu: npuOf(to, directory) ?? fault.npu };
     case 'dp-group-hangs':
