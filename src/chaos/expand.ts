@@ -30,9 +30,10 @@ const PLAN_STREAM = 7;
 const FAULTS_MAX = 5;
 /** Fewer than end a pod (restart-intensity.ts), and than end a request (actors/request.ts), but for one in so many runs. */
 const LOSSES_MAX = 2;
-/** Later calls, rebalances and changes of shape come while earlier calls run: these take a millisecond or less, but for what faults cost them. */
+/** Later calls, rebalances and changes of shape come within milliseconds, or within tenths: undisturbed, a call takes some hundredths. */
 const ASKED_MS_MAX = 4;
 const CHANGED_MS_MAX = 2.5;
+const STRUCK_MS_MAX = 6;
 /** Calls of different runs are often the same, so that what they are answered undisturbed is known. */
 const KEYS = 12;
 /** They come once or twice in a run, if at all. */
@@ -142,10 +143,16 @@ const drawPhase = (kind: FaultKind, random: SeededRandom): Cell['phase'] => {
   return phases[random.below(phases.length + 2)] ?? 'time';
 };
 
+/** Up to so many milliseconds, or to a tenth of that. */
+function drawMs(ms_max: number, random: SeededRandom): number {
+  const unit = random.below(2) === 0 ? 10 : 100;
+  return random.below(ms_max * 10) / unit;
+}
+
 function drawCall(random: SeededRandom): ChaosCall {
   const prompt_tokens = [3, 17, 33, 40][random.below(4)] as number;
   return {
-    ms: random.below(2) === 0 ? 0 : random.below(ASKED_MS_MAX * 10) / 10,
+    ms: random.below(2) === 0 ? 0 : drawMs(ASKED_MS_MAX, random),
     key: random.below(KEYS),
     prompt_tokens,
     stem_tokens: random.below(3) === 0 ? 16 : 0,
@@ -163,7 +170,7 @@ function drawShapes({ topology, scale_max, scale_min }: PodOptions, random: Seed
   const domains = parseTopology(topology as string)[0]?.split?.domains ?? 1;
   const fewest = scale_min?.experts ?? experts;
   const draw = (): NonNullable<ChaosPlan['shapes']>[number] => ({
-    ms: random.below(CHANGED_MS_MAX * 10) / 10,
+    ms: drawMs(CHANGED_MS_MAX, random),
     attention: domains * (1 + random.below(Math.floor(attention / domains))),
     ...(experts > 0 && { experts: fewest + random.below(experts - fewest + 1) }),
     deadline_ms: [5, 1_000][random.below(2)] as number,
@@ -174,7 +181,7 @@ function drawShapes({ topology, scale_max, scale_min }: PodOptions, random: Seed
 /** The pod balances by itself too, seldom: so that little happens while it waits for what hangs. */
 function drawRebalances({ expert_balancing }: PodOptions, random: SeededRandom): Pick<ChaosPlan, 'rebalances'> {
   if (expert_balancing === undefined) return {};
-  return { rebalances: Array.from({ length: 1 + random.below(4) }, () => ({ ms: random.below(CHANGED_MS_MAX * 10) / 10 })) };
+  return { rebalances: Array.from({ length: 1 + random.below(4) }, () => ({ ms: drawMs(CHANGED_MS_MAX, random) })) };
 }
 
 function partsOf({ topology, workers = 1, job_executors = 1, scale_max, scale_min }: PodOptions): Parts {
@@ -187,7 +194,7 @@ function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededR
   const draw = (limit: number): number => random.below(limit);
   // Both cluster managers hear of a loss before anybody is asked to take over.
   const nth = (phase === 'takeover' ? [1, 2, 3, 4] : SELDOM.includes(phase) ? [1, 1, 1, 2] : [1, 1, 2, 3])[draw(4)] as number;
-  const anyTime = draw(2) === 0 ? { event: 1 + draw(500) } : { ms: draw(60) / 10 };
+  const anyTime = draw(2) === 0 ? { event: 1 + draw(500) } : { ms: drawMs(STRUCK_MS_MAX, random) };
   const at = phase === 'time' || phase === 'client' ? anyTime : { phase, nth, there: draw(2) === 0 };
   // Who hangs while others take over is the more often found to hang.
   const for_ms = (phase === 'takeover' ? [5, 50, 500, 500] : [0.5, 5, 50, 500])[draw(4)] as number;

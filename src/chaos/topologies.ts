@@ -14,6 +14,8 @@ const lending = (draw: Draw): PodOptions => ({
   kv_transfer: pick(draw, 'request', 'layer'),
   kv_fabric: pick(draw, 'memory', 'tcp'),
   kv_lease_ms: pick(draw, 20, 1_000),
+  // Moved in microseconds, or in milliseconds.
+  ...(draw(2) === 0 && { link_bytes_per_s: pick(draw, 1e6, 1e7) }),
 });
 const balancing = (draw: Draw): PodOptions =>
   draw(2) === 0
