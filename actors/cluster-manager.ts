@@ -34,7 +34,7 @@ const BEATS_WITH_REQUESTS = 10;
 
 const FRONTEND: Address = 'frontend/0';
 
-/** `others`: all managers beside it; `peers`: those that began before it, and know what it has to hear. */
+/** `others`: the managers beside it that live: a successor does not answer for the time before it began; `peers`: those that began before it, and know what it has to hear. */
 type ClusterManager = {
   self: Address;
   life: number;
@@ -102,6 +102,10 @@ export const clusterManager = setup({
         }
         return context.members;
       },
+      others: ({ context: { others }, event }) => (event.type === 'MEMBER_LOST' ? others.filter((other) => other !== event.member) : others),
+    }),
+    noteJoined: assign({
+      others: ({ context: { others }, event }) => (event.type === 'JOIN' && !others.includes(event.member) ? [...others, event.member] : others),
     }),
     actOnNews: assign({
       outbox: ({ context }) => {
@@ -153,10 +157,13 @@ export const clusterManager = setup({
   entry: { type: 'sendEach', params: ({ context }) => questionsOf(context) },
   on: {
     JOIN: {
-      actions: {
-        type: 'sendEach',
-        params: ({ context, event }) => [{ to: event.member, message: members(context.members.serving, context.members.losses) }],
-      },
+      actions: [
+        'noteJoined',
+        {
+          type: 'sendEach',
+          params: ({ context, event }) => [{ to: event.member, message: members(context.members.serving, context.members.losses) }],
+        },
+      ],
     },
     TAKEN_OVER: { actions: 'noteMembers' },
     PING: { actions: { type: 'send', params: ({ context, event }) => ({ to: event.from, message: pong(context.self) }) } },
