@@ -34,7 +34,7 @@ import type { PeerNews } from './protocol/threads.ts';
 import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleReport } from './results.ts';
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
-import { breathe, EventLoopSleeper, waitAtMost } from './runtime/event-loop.ts';
+import { breathe, checkedMeanwhile, EventLoopSleeper, waitAtMost } from './runtime/event-loop.ts';
 import { MessagePort, type ReceivedMail } from './runtime/message-port.ts';
 import { entryPoint, threadOptions } from './runtime/thread-entry.ts';
 import { scaleSchema } from './scale-options.ts';
@@ -299,19 +299,7 @@ export class LivePod implements Pod {
   /** The same of what is to be answered at once: not while the thread hangs that would have to. */
   async #askAlive<Value>(ask: () => Promise<Outcome<Value>>): Promise<Value> {
     this.#pulse.check();
-    const hung = Promise.withResolvers<never>();
-    const timer = setInterval(() => {
-      try {
-        this.#pulse.check();
-      } catch (error) {
-        hung.reject(error);
-      }
-    }, PULSE_MS);
-    try {
-      return await Promise.race([this.#ask(ask()), hung.promise]);
-    } finally {
-      clearInterval(timer);
-    }
+    return await checkedMeanwhile(this.#ask(ask()), () => this.#pulse.check(), PULSE_MS);
   }
 
   /** Takes what the pod sends, for as long as it lives. */

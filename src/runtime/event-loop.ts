@@ -80,3 +80,20 @@ export async function waitAtMost(promise: Promise<unknown>, limit_ms: number): P
     clearTimeout(timer);
   }
 }
+
+/** The promise's value, unless `check`, which is called every so often meanwhile, throws first. */
+export async function checkedMeanwhile<Value>(promise: Promise<Value>, check: () => void, every_ms: number): Promise<Value> {
+  const failed = Promise.withResolvers<never>();
+  const timer = setInterval(() => {
+    try {
+      check();
+    } catch (error) {
+      failed.reject(error);
+    }
+  }, every_ms);
+  try {
+    return await Promise.race([promise, failed.promise]);
+  } finally {
+    clearInterval(timer);
+  }
+}
