@@ -9,7 +9,6 @@ import { MinipodError } from '../../src/protocol/errors.ts';
 import type { RebalanceReport } from '../../src/protocol/expert-maps.ts';
 import type { KvEvent, KvEventPage } from '../../src/protocol/kv-events.ts';
 import type { Prompt } from '../../src/protocol/prompt.ts';
-import { NO_DRAFTS } from '../../src/protocol/threads.ts';
 import type {
   ChoiceTimes,
   Chunk,
@@ -17,17 +16,15 @@ import type {
   CompletionChoice,
   ContextInfo,
   Generation,
-  LinkStats,
   PodExperts,
   PodStats,
   PromptInfo,
-  RegionStats,
   RequestTimes,
-  ThreadStats,
   Usage,
 } from '../../src/results.ts';
 import { BOS, bytesOf, Choice, hash, logprobOf, VOCAB_SIZE } from './fake-choice.ts';
 import { fakeExperts, fakeRebalance } from './fake-experts.ts';
+import { fakeStats } from './fake-stats.ts';
 
 export type Faults = {
   /** Before the first chunk. */
@@ -43,38 +40,6 @@ export type Faults = {
 
 const encoder = new TextEncoder();
 
-const PROBES = { probes_passed: 7, probes_broken: 1, probe_us_max: 90 };
-const REGIONS: readonly RegionStats[] = [
-  { owner: 'pod', kind: 'control', base: 0, bytes: 100, state: 'held', epoch: 1 },
-  { owner: 'npu/0', kind: 'hbm', base: 100, bytes: 600, state: 'held', epoch: 2 },
-  { owner: 'die/1', kind: 'hbm', base: 700, bytes: 300, state: 'quarantined', epoch: 1 },
-];
-
-const THREADS: readonly ThreadStats[] = [
-  { thread: 0, name: 'caller', state: 'held', epoch: 1, wakes: 5, waits_for: [] },
-  { thread: 3, name: 'thread/3', state: 'quarantined', epoch: 2, wakes: 0, waits_for: [] },
-];
-
-const SILENT_LINK: LinkStats = {
-  ...{ from: 'caller', to: 'control', lane: 'control', frames: 0, bytes: 0, full: 0, wakes: 0, waiting: 0, waiting_bytes: 0, stalled_ms: 0 },
-  ...{
-    ring_free_bytes: 64,
-    slab_free_bytes: 0,
-    slab_bytes: 0,
-    slab_bytes_max: 0,
-    received_frames: 0,
-    received_bytes: 0,
-    stale: 0,
-    latencies_us: [],
-    latency_us_sum: 0,
-  },
-};
-const RECEIVED = { received_frames: 6, received_bytes: 80, stale: 3, latencies_us: [0, 2, 3, 1], latency_us_sum: 14 };
-/** One that has carried something, and one that has not. */
-const LINKS: readonly LinkStats[] = [
-  SILENT_LINK,
-  { ...SILENT_LINK, lane: 'data', frames: 7, bytes: 90, full: 2, wakes: 5, waiting: 1, stalled_ms: 1_500, slab_free_bytes: 32, ...RECEIVED },
-];
 const ONE_GROUP = { attention: 1, experts: null };
 
 export class FakePod implements Pod {
@@ -186,87 +151,9 @@ export class FakePod implements Pod {
 
   async stats(): Promise<PodStats> {
     if (this.closed) throw new MinipodError('closed', 'the pod is closed');
-    const npu = {
-      npu: 0,
-      kind: 'attention' as const,
-      worker: 0,
-      state: 'idle',
-      kv_blocks: 100,
-      kv_blocks_used: this.running,
-      requests_running: this.running,
-      requests_waiting: 0,
-    };
-    const figures = {
-      ...{ role: 'colocated' as const, requests_running: this.running, requests_waiting: 0, requests_finished: this.finished },
-      ...{ prompt_tokens: this.prompt_tokens, generation_tokens: this.generation_tokens, kv_blocks: 100, kv_blocks_used: this.running },
-      ...{
-        kv_blocks_cached: 1,
-        prefix_queries: 40,
-        prefix_hits: 16,
-        preemptions: 0,
-        drafting: { drafts: 4, draft_tokens: 9, accepted_tokens: 5, accepted_at: [3, 2] },
-      },
-      ...{ kv_lent: 2, kv_expected: 1, kv_leases_expired: 3 },
-      ...{ remote_hits: 4, remote_hits_refused: 5, remote_hits_missed: 6 },
-    };
-    return {
-      model: this.model.name,
-      uptime_seconds: 1,
-      requests_running: this.running,
-      requests_waiting: 0,
-      requests_finished: this.finished,
-      prompt_tokens: this.prompt_tokens,
-      generation_tokens: this.generation_tokens,
-      kv_block_size: 16,
-      task_executors: [{ ...figures, task_executor: 0, dp_groups: [0] }],
-      dp_groups: [
-        { ...figures, dp_group: 0, task_executor: 0, npus: [0] },
-        ...(this.faults.disaggregated ? [{ ...figures, dp_group: 1, task_executor: 1, npus: [1] }] : []),
-      ],
-      npus: [
-        {
-          ...npu,
-          steps: 0,
-          ...{ tokens_prefilled: 0, tokens_decoded: 0 },
-          ...{ preemptions: 0, drafting: NO_DRAFTS },
-          kv_blocks_cached: 1,
-          kv_blocks_mapped_out: 0,
-          prefix_queries: 40,
-          prefix_hits: 16,
-          kv_lent: 2,
-          kv_expected: 1,
-          kv_leases_expired: 3,
-          kv_transfers_open: 2,
-          dram_blocks_used: 0,
-          blocks_swapped_out: 0,
-          blocks_swapped_in: 0,
-          hits_refused: 0,
-          blocks_populated: 0,
-          blocks_lent: 0,
-          ...{ remote_hits: 0, remote_hits_refused: 0, remote_hits_missed: 0 },
-          die: 0,
-          kv_blocks_held: 2,
-          kv_blocks_held_max: 3,
-          fields_written: 40,
-          fields_stale: 1,
-          dispatches_written: 21,
-          dispatches_served: 19,
-          dispatches_refused: 4,
-          pulled_bytes: 5_120,
-          reply_bytes: 256,
-          reply_bytes_max: 768,
-          decode_steps_us: [0, 0, 3, 1],
-          decode_steps_us_sum: 17,
-          step_gaps_us: [2, 1],
-          step_gaps_us_sum: 2.5,
-          hbm_bytes: 0,
-        },
-      ],
-      kv_links: [{ source: 0, target: 1, fabric: 'tcp', started: 9, done: 6, bytes: 4_096, wasted_bytes: 512, failed: { refused: 2, stale: 0 }, ...PROBES }],
-      ...{ expert_loads: [], scaling: null, expert_balancing: this.balancing, suspicions: this.suspicions, recoveries: [], loops: this.loops },
-      ...{ fabric: { links: LINKS, threads: THREADS }, unexpected_messages: [], memory: { total_bytes: 1_000, regions: REGIONS } },
-      garbage: [{ worker: 0, collections: 5, collections_chosen: 3, collections_us_sum: 9_000, collections_us_max: 4_000 }],
-    };
+    const { running, finished, prompt_tokens, generation_tokens, balancing, suspicions, loops } = this;
+    const figures = { running, prompt_tokens, generation_tokens, suspicions, loops, disaggregated: this.faults.disaggregated === true };
+    return fakeStats({ ...figures, model: this.model.name, requests_finished: finished, expert_balancing: balancing });
   }
 
   async close(): Promise<void> {
