@@ -236,10 +236,6 @@ export const dpGroup = setup({
         return context.scheduler.failAll(event.type === 'STEP_FAILED' || event.type === 'RANK_LOST' ? event.error : DIVERGED);
       },
     }),
-    loseRank: assign(({ context, event }) => {
-      if (event.type === 'RANK_LOST') context.ranks.lose(event.npu);
-      return {};
-    }),
     resetRanks: assign(({ context }) => asked(context, [...context.outbox, ...context.ranks.resetAll().map(resetOf)])),
     resetRank: assign(({ context, event }) => asked(context, event.type === 'RANK_BACK' ? [resetOf(context.ranks.reset(event.npu))] : [])),
     noteReset: assign(({ context, event }) => {
@@ -386,8 +382,8 @@ export const dpGroup = setup({
         STEP_DONE: {},
         STEP_FAILED: {},
         RANK_RESET: { actions: 'noteReset' },
-        // What came since waits for all ranks, and has lost nothing.
-        RANK_LOST: { actions: 'loseRank' },
+        // What came since waits for all ranks, and has lost nothing; what is to go on, since memory alone went bad (kv-mending.ts), has.
+        RANK_LOST: { actions: ['failStep', 'settle', ...perform] },
         RANK_BACK: { actions: ['resetRank', ...perform] },
       },
       always: { guard: 'ranksAreClean', target: 'idle', actions: ['begin', 'tellLeaderOfRoom', ...perform] },

@@ -70,6 +70,8 @@ const planJob = {
 /** Of the choices that are left. */
 const tokensOf = (sequences: readonly Sequence[]): number => sequences.reduce((sum, { output }) => sum + output.length, 0);
 const hasComeFurther = (before: readonly Sequence[], now: readonly Sequence[]): boolean => now.length < before.length || tokensOf(now) > tokensOf(before);
+/** Whose worker was ended with a lost one is above suspicion. */
+const addedBy = (loss: ErrorRecord | null, { doubt }: Request): number => (loss?.code === 'worker_lost' ? doubt : 0);
 const suspectOf = ({ loss }: Request): ErrorRecord => ({
   code: 'worker_failed',
   message: `what computed the request was lost again and again, without a token in between, so it may be the cause; the last time: ${loss?.message ?? ''}`,
@@ -87,7 +89,8 @@ export const request = setup({
       sequences: ({ context, event }) => (event.type === 'REPLACED' ? event.sequences : context.sequences),
       placements: ({ context, event }) => (event.type === 'REPLACED' ? event.placements : context.placements),
     }),
-    absolve: assign({ suspicion: ({ context }) => context.doubt }),
+    // Of the last loss alone, if that is held against it.
+    absolve: assign({ suspicion: ({ context }) => addedBy(context.loss, context) }),
   },
   guards: {
     isLost: ({ event }) => event.type === 'JOB_FAILED' && (event.error.code === 'worker_lost' || event.error.code === 'worker_ended'),
@@ -169,11 +172,7 @@ export const request = setup({
         },
         replacing: {
           entry: [
-            // Whose worker was ended with a lost one is above suspicion.
-            assign({
-              suspicion: ({ context: { suspicion, doubt }, event }) =>
-                suspicion + (event.type === 'JOB_FAILED' && event.error.code === 'worker_lost' ? doubt : 0),
-            }),
+            assign({ suspicion: ({ context }) => context.suspicion + addedBy(context.loss, context) }),
             { type: 'send', params: ({ context }) => ({ to: context.job_executor, message: replace(context.self) }) },
           ],
           on: {

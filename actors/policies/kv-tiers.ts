@@ -107,6 +107,10 @@ export class KvTiers {
     return this.#freeDram.pop() as number;
   }
 
+  isMappedOut(block: number): boolean {
+    return this.#mappedOut.has(block);
+  }
+
   giveBackHbm(block: number): void {
     if (this.#mappedOut.has(block)) return;
     this.#freeHbm.push(block);

@@ -170,7 +170,7 @@ export class RelationalTensorCache {
     for (let block = own.shift(); block !== undefined; block = own.shift()) {
       const at = path.length * this.block_size;
       const known = at + this.block_size <= kept ? this.#tree.find(space, path, tokens, at) : null;
-      if (at + this.block_size > kept || (known !== null && known.moving !== 0)) {
+      if (at + this.block_size > kept || (known !== null && known.moving !== 0) || this.#tiers.isMappedOut(block)) {
         this.#tiers.giveBackHbm(block);
         break;
       }
@@ -200,6 +200,7 @@ export class RelationalTensorCache {
     if (path.at(-1)?.isGone === true) return;
     while ((path.length + 1) * this.block_size <= computed) {
       const [at, own] = [path.length * this.block_size, blocks[path.length] as number];
+      if (this.#tiers.isMappedOut(own)) break;
       const known = this.#tree.find(space, path, tokens, at);
       // Another sequence computed the same at the same time and uses its block still. Pinning that one too would take room that nobody needs.
       if (known !== null && (known.pins > 0 || known.moving !== 0)) break;

@@ -20,7 +20,7 @@ import type { Cast } from '../runtime/cast.ts';
 import { balancingReports } from './expert-balancing.ts';
 
 export type LoopName = 'rebalance' | 'heartbeat' | 'scaling' | 'scheduling';
-/** `still_ms`: since when there was none, whether or not there had to be. */
+/** `still_ms`: for how long it has made no progress, though it had something to do. */
 export type LoopReport = {
   readonly loop: LoopName;
   readonly owner: Address;

@@ -1,6 +1,7 @@
 /** Memory that goes bad under the step scheduler: the tokens stay what they are, and only what lay there is computed again. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { RelationalTensorCache } from '../../actors/policies/relational-tensor-cache.ts';
 import type { SchedulerLimits } from '../../actors/policies/scheduler-limits.ts';
 import { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { address } from '../../src/protocol/address.ts';
@@ -8,6 +9,7 @@ import type { Commands } from '../../src/protocol/messages.ts';
 import type { StepPlan } from '../../src/protocol/steps.ts';
 import { greedySequence } from '../golden/greedy.ts';
 import { runs } from '../property-runs.ts';
+import { HBM_ALONE } from './cache-memory.ts';
 import { Damage, expectedOutput, FakeNpu } from './fake-npu.ts';
 
 const BLOCK = 4;
@@ -133,6 +135,26 @@ describe('KV in memory that goes bad', () => {
     expect(found).toBe(1);
     // A block of 4, and the step that was launched behind the one that found it was never run.
     expect(tokens - whole.tokens).toBe(BLOCK + 1);
+  });
+
+  it('should keep nothing in a bad block, though its holder has it for itself alone', () => {
+    const cache = new RelationalTensorCache({ ...HBM_ALONE, blocks: 4 });
+    const tokens = [1, 2, 3, 4, 5, 6, 7, 8];
+    const [first, twin] = [cache.matchByPrefixToken('', tokens, 8), cache.matchByPrefixToken('', tokens, 8)];
+    for (const holding of [first, twin]) {
+      cache.allocBlocks(holding, 2);
+      cache.publish(holding, tokens, 8);
+    }
+    // The first one's are used, so the twin's are in no path.
+    expect(twin.path).toEqual([]);
+    const bad = twin.blocks[0] as number;
+    cache.free(first, tokens, 8);
+    cache.drop();
+    cache.mapOut([bad]);
+    cache.free(twin, tokens, 8);
+    expect([cache.blocks, cache.used, cache.cached]).toEqual([3, 0, 0]);
+    expect(cache.canAllocate(4)).toBe(false);
+    expect(cache.allocBlocks(cache.matchByPrefixToken('', tokens, 8), 3)).not.toContain(bad);
   });
 
   it('should fail nobody but those who need more blocks than are left', () => {

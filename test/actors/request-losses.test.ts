@@ -61,6 +61,17 @@ describe('a request whose NPU is lost', () => {
     expect(endAfter([4, 4, 4], { isRunning: true })).toMatchObject(SUSPECT);
   });
 
+  it('should not be suspect for losses of others, whether or not it comes further in between', () => {
+    const ended = { type: 'JOB_FAILED', error: { code: 'worker_ended', message: 'worker 1 was lost, and all begin anew', param: null } } as RequestMessage;
+    const tell = admitted();
+    for (const [count, loss] of [ended, ended, LOST, LOST].entries()) {
+      for (const message of STARTED) tell(message);
+      tell(loss);
+      tell(replacedWith(Math.min(count, 1)));
+    }
+    expect(tell({ type: 'JOB_PLACED' } as RequestMessage).context.suspicion).toBe(4);
+  });
+
   it('should not go on where its caller has gone, or its time was over, a moment before', () => {
     const told = (last: RequestMessage): string => {
       const tell = admitted();
