@@ -19,6 +19,7 @@ export type ControlWatchPorts = {
   readonly links: Links;
   readonly cast: Cast;
   readonly workers: Pick<Workers, 'giveUp' | 'suspect'>;
+  readonly now_ms: () => number;
 };
 
 export class ControlWatch {
@@ -26,12 +27,13 @@ export class ControlWatch {
   readonly loops: ControlLoops;
   readonly #stalled: StalledThreads;
 
-  constructor({ plan, space: { control }, directory, links, cast, workers }: ControlWatchPorts) {
+  constructor({ plan, space: { control }, directory, links, cast, workers, now_ms }: ControlWatchPorts) {
     this.#stalled = new StalledThreads(links, directory, (worker, reason) => workers.giveUp(worker, reason));
     this.loops = new ControlLoops({ plan, control, cast });
     this.suspicions = new Suspicions({
       workerOf: (member) => directory.workerOf(member),
       lifeOf: (worker) => control.lifeOf(worker),
+      now_ms,
       suspect: (worker, reason) => workers.suspect(worker, reason),
     });
   }

@@ -190,7 +190,8 @@ export class Control {
       recordings,
       onLost: (worker, error) => this.#workerLost(worker, error),
     });
-    this.#watch = new ControlWatch({ plan, space, directory: this.directory, links, cast: this.#host.cast, workers: this.#workers });
+    const { now_ms } = this.#clock;
+    this.#watch = new ControlWatch({ plan, space, directory: this.directory, links, cast: this.#host.cast, workers: this.#workers, now_ms });
     this.#figures = new PodFigures({
       ...{ plan, space, directory: this.directory, links, cast: this.#host.cast, workers: this.#workers },
       ...{ reports: this.#reports, scale: this.scale, watch: this.#watch, now_ms: this.#clock.now_ms },

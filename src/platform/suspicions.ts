@@ -3,13 +3,16 @@
  *
  *   SUSPECTED ─▶ given up                       its worker is in the life that was suspected, and can be ended
  *       ├──────▶ over                           that life has ended meanwhile: its successor has done nothing
- *       └──────▶ borne ─▶ (TRUSTED, or another life) ─▶ over     nobody can be put in its place
+ *       └──────▶ borne ─▶ (TRUSTED, another life, or suspected no more) ─▶ over     nobody can be put in its place
  *
  * @module
  */
 import type { Address } from '../protocol/address.ts';
 import { type SuspectedMessage, silenceOf, type TrustedMessage } from '../protocol/heartbeats.ts';
 import { ON_CONTROL } from '../runtime/directory.ts';
+
+/** Who is silent is suspected again and again. One that is not any more has answered, perhaps to a leader that has none of its predecessor's suspicions. */
+const STANDS_MS_MAX = 10_000;
 
 /** `no_spare_seat`: where no thread can be ended (Deno), and none is left for a successor. */
 export type Verdict = 'given_up' | 'over' | 'no_spare_seat' | 'control_thread';
@@ -21,6 +24,7 @@ export type SuspicionPorts = {
   /** −1: the control thread. */
   readonly workerOf: (member: Address) => number;
   readonly lifeOf: (worker: number) => number;
+  readonly now_ms: () => number;
   /** Ends the worker, if it may be ended. */
   readonly suspect: (worker: number, reason: string) => Exclude<Verdict, 'control_thread'>;
 };
@@ -28,7 +32,7 @@ export type SuspicionPorts = {
 export class Suspicions {
   readonly #ports: SuspicionPorts;
   readonly #counts: Record<Verdict, number> = { given_up: 0, over: 0, no_spare_seat: 0, control_thread: 0 };
-  readonly #borne = new Map<Address, Borne & { readonly life: number }>();
+  readonly #borne = new Map<Address, Borne & { readonly life: number; readonly at_ms: number }>();
 
   constructor(ports: SuspicionPorts) {
     this.#ports = ports;
@@ -40,12 +44,14 @@ export class Suspicions {
     if (message.type === 'TRUSTED') return;
     const why = this.#judge(message);
     this.#counts[why]++;
-    if (why === 'no_spare_seat' || why === 'control_thread') this.#borne.set(member, { member, why, silent_ms: message.silent_ms, life: message.life });
+    const { silent_ms, life } = message;
+    if (why === 'no_spare_seat' || why === 'control_thread') this.#borne.set(member, { member, why, silent_ms, life, at_ms: this.#ports.now_ms() });
   }
 
   report(): SuspicionReport {
-    const { lifeOf, workerOf } = this.#ports;
-    const standing = [...this.#borne.values()].filter(({ member, life }) => lifeOf(workerOf(member)) === life);
+    const { lifeOf, workerOf, now_ms } = this.#ports;
+    const since_ms = now_ms() - STANDS_MS_MAX;
+    const standing = [...this.#borne.values()].filter(({ member, life, at_ms }) => lifeOf(workerOf(member)) === life && at_ms >= since_ms);
     return { counts: { ...this.#counts }, standing: standing.map(({ member, why, silent_ms }) => ({ member, why, silent_ms })) };
   }
 

@@ -65,6 +65,7 @@ export class VirtualWorkers {
     this.suspicions = new Suspicions({
       workerOf: (member) => ports.directory.workerOf(member),
       lifeOf: (worker) => ports.space.control.lifeOf(worker),
+      now_ms: () => ports.host.clock.now_ms(),
       suspect: (worker, reason) => (this.lose(worker, reason) ? 'given_up' : 'over'),
     });
   }

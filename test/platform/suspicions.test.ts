@@ -6,16 +6,18 @@ import { ON_CONTROL } from '../../src/runtime/directory.ts';
 
 function suspicionsOf(lives: number[]) {
   const given_up: number[] = [];
+  const clock = { ms: 0 };
   const suspicions = new Suspicions({
     workerOf: (member) => (member === 'task-executor/0' ? ON_CONTROL : Number(member.split('/')[1])),
     lifeOf: (worker) => lives[worker] ?? 1,
+    now_ms: () => clock.ms,
     suspect: (worker) => {
       if (worker === 2) return 'no_spare_seat';
       given_up.push(worker);
       return 'given_up';
     },
   });
-  return { suspicions, given_up, lives };
+  return { suspicions, given_up, lives, clock };
 }
 
 it('a suspicion of a life that is over gives no successor up', () => {
@@ -43,4 +45,15 @@ it('who is silent and cannot be replaced is told of until it answers, or its lif
   lives[2] = 6;
   suspicions.hear(trusted('task-executor/0'));
   expect([given_up, suspicions.report().standing]).toEqual([[], []]);
+});
+
+it('who is suspected no more has answered, though who suspected it leads no more and does not say so', () => {
+  const { suspicions, clock } = suspicionsOf([1]);
+  suspicions.hear(suspected('task-executor/0', 1, 250));
+  clock.ms = 9_000;
+  suspicions.hear(suspected('task-executor/0', 1, 9_250));
+  clock.ms = 18_000;
+  expect(suspicions.report().standing).toMatchObject([{ silent_ms: 9_250 }]);
+  clock.ms = 20_000;
+  expect(suspicions.report().standing).toEqual([]);
 });
