@@ -25,6 +25,8 @@ export const FRONTEND: Address = 'frontend/0';
 
 /** Each stands for 32 tokens of a prompt: two million tokens. */
 const MARKS_MAX = 65_536;
+/** Messages of other threads are late by less than so many requests take, or it is a guess less. */
+const ENDED_MARKS_MAX = 64;
 
 /** What exactly, the caller's thread knows; it may quote the text, which is not for traces. */
 const UNTOLD: ErrorRecord = { code: 'internal', message: "the reply's text could not be parsed", param: null };
@@ -79,6 +81,8 @@ export class FrontendProcess {
   #told_ms = Number.NEGATIVE_INFINITY;
   /** By call. */
   readonly #requests = new Map<number, OpenRequest>();
+  /** By call, the marks of those that have ended of late: that their prompts were computed comes from another thread than their end, and may come later. */
+  readonly #endedMarks = new Map<number, readonly number[]>();
 
   constructor(config: ModelConfig, tokenizer: Tokenizer, ports: FrontendPorts) {
     this.#config = config;
@@ -116,7 +120,7 @@ export class FrontendProcess {
         this.#ports.tellCaller({ type: 'SCHEDULED_CALL', request: callOf(idOf(message.request)) });
         break;
       case 'PROMPT_COMPUTED':
-        this.#held.add(idOf(from), this.#requests.get(callOf(idOf(message.request)))?.marks ?? []);
+        this.#held.add(idOf(from), this.#marksOf(callOf(idOf(message.request))));
         break;
       case 'REQUEST_MOVED':
         this.#move(idOf(message.request));
@@ -225,6 +229,19 @@ export class FrontendProcess {
     }
   }
 
+  #marksOf(call: number): readonly number[] {
+    return this.#requests.get(call)?.marks ?? this.#endedMarks.get(call) ?? [];
+  }
+
+  #keepMarks(call: number, marks: readonly number[]): void {
+    if (marks.length === 0) return;
+    this.#endedMarks.set(call, marks);
+    for (const oldest of this.#endedMarks.keys()) {
+      if (this.#endedMarks.size <= ENDED_MARKS_MAX) break;
+      this.#endedMarks.delete(oldest);
+    }
+  }
+
   #holderOf(marks: readonly number[]): HeldPrefix | null {
     return this.#ports.shares_prefixes ? this.#held.holderOf(marks) : null;
   }
@@ -259,6 +276,7 @@ export class FrontendProcess {
     // What became of an attempt that another has taken over is no news.
     if (request === undefined || attemptOf(id) < attemptOf(request.id)) return;
     this.#requests.delete(call);
+    this.#keepMarks(call, request.marks);
     this.#ports.tellCaller({ type: 'ENDED', request: call, error });
   }
 }
