@@ -130,7 +130,7 @@ function calls(k: Kernels): Partial<Record<keyof Kernels, () => void>> {
 }
 
 /** One pass over one row, or a few words: under a millisecond whatever the model. */
-const UNPOLLED = ['countExperts', 'sortPairs', 'argmaxRow', 'allFinite', 'logSumExp', 'philoxWords', 'checksum', 'copyChecksum', 'setStopWord'];
+const UNPOLLED = ['countExperts', 'sortPairs', 'argmaxRow', 'allFinite', 'logSumExp', 'philoxWords', 'checksum', 'copyChecksum', 'restingSum', 'setStopWord'];
 
 const progress = (): number => new Int32Array(memory.buffer)[(stopWord + PROGRESS_BEHIND_STOP_BYTES) / 4] as number;
 
