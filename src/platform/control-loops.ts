@@ -63,7 +63,7 @@ export class ControlLoops {
     this.#lease = new LeaderLease(ports.control);
   }
 
-  /** Asked at each turn of the thread that hosts them: what it looks at, it looks at now and then. */
+  /** Asked at each turn of the thread that hosts them: what it looks at, it looks at now and then. A virtual pod's does not ask: those loops never stall there. */
   look(now_ms: number): void {
     const passed_ms = now_ms - this.#looked_ms;
     if (passed_ms < LOOK_MS) return;
