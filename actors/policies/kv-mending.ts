@@ -17,8 +17,8 @@ import { againEntry, type Launched } from './step-entry.ts';
 /** Positions whose KV is to be computed again: from `launched` on they are in no step, up to `from` it is there. */
 export type Mend = { from: number; launched: number; readonly to: number };
 
-/** What was lent of a step before it was over may have come of what went bad: it is computed again elsewhere. */
-export const LENT_AHEAD: ErrorRecord = { code: 'worker_lost', message: 'memory went bad under a step whose KV was lent already', param: null };
+/** What was lent of a step before it was over may have come of what went bad: it is computed again elsewhere, and none of those requests is to blame. */
+export const LENT_AHEAD: ErrorRecord = { code: 'worker_ended', message: 'memory went bad under a step whose KV was lent already', param: null };
 
 /** Its steps are as if they had never been launched. False: there is no block for it, so it has to give way. */
 export function goBack(running: RunningSequence, damaged: ReadonlySet<number>, cache: RelationalTensorCache): boolean {
