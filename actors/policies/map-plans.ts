@@ -66,9 +66,14 @@ export function planRebalance(
   if (target === null) return stays('no_better', verdict.reason, layers);
   const rounds = planRounds(map, mapWithOthers(target, ranks, map.shape));
   if (rounds === null) return stays(NO_ROOM.cause, NO_ROOM.reason);
-  const isBetter = verdict.map !== null;
-  const reason = isBetter ? verdict.reason : 'asked for, though it is predicted no better';
-  return { rounds, layers, before, after: imbalance(target, loads), cause: isBetter ? 'better' : 'forced', reason };
+  const after = imbalance(target, loads);
+  if (!isForced) return { rounds, layers, before, after, cause: 'better', reason: verdict.reason };
+  // All layers are installed, those too that are predicted worse.
+  const isBetter = after < before;
+  const reason = isBetter
+    ? `predicted better: busiest rank over mean ${before.toFixed(3)} → ${after.toFixed(3)}`
+    : 'asked for, though it is predicted no better';
+  return { rounds, layers, before, after, cause: isBetter ? 'better' : 'forced', reason };
 }
 
 /** `map`: where experts lie that count, from which the rounds lead on. */
