@@ -1,12 +1,15 @@
 /**
- * `GET /health`: 200, or 503 that says what is wrong: the pod does not answer, a loop that has to go on by itself has stopped, or somebody is silent whom nobody
- * replaces.
+ * `GET /health`: 200, or 503 that says what is wrong: the pod does not answer, a loop that has to go on by itself has stopped, somebody is silent whom nobody
+ * replaces, or a lost worker's successor is long in coming.
  * @module
  */
 import { MinipodError } from '../protocol/errors.ts';
 import type { PodStats } from '../results.ts';
 import { ApiError, toApiError } from './errors.ts';
 import type { Service } from './service.ts';
+
+/** A successor runs within tenths of a second; on a crowded machine, one that had to be loaded, within a few. */
+const SUCCESSOR_SECONDS = 5;
 
 export async function health(service: Service): Promise<Response> {
   if (service.admission.stopped) throw new MinipodError('closed', 'the server is closing');
@@ -16,7 +19,7 @@ export async function health(service: Service): Promise<Response> {
   } catch (error) {
     throw new ApiError(503, `The pod does not answer: ${toApiError(error).message}`, { cause: error, code: 'unhealthy' });
   }
-  const troubles = [...deadLoops(stats), ...silentMembers(stats)];
+  const troubles = [...deadLoops(stats), ...silentMembers(stats), ...lateSuccessors(stats)];
   if (troubles.length > 0) throw new ApiError(503, troubles.join(' '), { code: 'unhealthy' });
   return new Response(null, { status: 200 });
 }
@@ -33,3 +36,10 @@ const WHY = {
 
 const silentMembers = ({ suspicions }: PodStats): string[] =>
   suspicions.standing.map(({ member, why, silent_seconds }) => `${member} has not answered for ${silent_seconds.toFixed(1)} s, and ${WHY[why]}.`);
+
+/** The latest loss of each worker counts: a successor that is lost before it runs has one of its own. */
+const lateSuccessors = ({ recoveries, uptime_seconds }: PodStats): string[] =>
+  [...new Map(recoveries.map((recovery) => [recovery.worker, recovery])).values()]
+    .map(({ worker, lost_at_seconds, start_ms }) => ({ worker, start_ms, seconds: uptime_seconds - lost_at_seconds }))
+    .filter(({ start_ms, seconds }) => start_ms === null && seconds > SUCCESSOR_SECONDS)
+    .map(({ worker, seconds }) => `Worker ${worker} was lost ${seconds.toFixed(1)} s ago, and its successor does not run yet.`);

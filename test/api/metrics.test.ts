@@ -281,6 +281,23 @@ describe('metrics', () => {
     ]);
   });
 
+  it('health should tell of a lost worker whose successor does not come', async () => {
+    const pod = new FakePod();
+    const app = createApp(pod);
+    const lost = { worker: 1, cause: 'died', warm: false, end_ms: 2, release_ms: 1 } as const;
+    // Of a successor that was lost itself, and its own, which runs.
+    pod.recoveries = [
+      { ...lost, lost_at_seconds: 0.1, start_ms: null },
+      { ...lost, lost_at_seconds: 3, start_ms: 20 },
+    ];
+    expect((await app.request('/health')).status).toBe(200);
+    pod.recoveries = [...pod.recoveries, { ...lost, lost_at_seconds: 9, start_ms: null }];
+    expect((await app.request('/health')).status).toBe(200);
+    pod.recoveries = [{ ...lost, lost_at_seconds: 4, start_ms: null }];
+    const health = await app.request('/health');
+    expect([health.status, (await health.json()).error.message]).toEqual([503, 'Worker 1 was lost 6.0 s ago, and its successor does not run yet.']);
+  });
+
   it('should tell who is silent and replaced by nobody, and health why', async () => {
     const pod = new FakePod();
     const app = createApp(pod);
