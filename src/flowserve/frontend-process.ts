@@ -25,7 +25,7 @@ export const FRONTEND: Address = 'frontend/0';
 
 /** Each stands for 32 tokens of a prompt: two million tokens. */
 const MARKS_MAX = 65_536;
-/** Messages of other threads are late by less than so many requests take, or it is a guess less. */
+/** So many requests that ended last are remembered: word of a prompt that comes later still is lost, and a guess with it. */
 const ENDED_MARKS_MAX = 64;
 
 /** What exactly, the caller's thread knows; it may quote the text, which is not for traces. */
