@@ -153,6 +153,8 @@ export class LivePod implements Pod {
   readonly #questions = new Set<(error: unknown) => void>();
   #closing: Promise<void> | null = null;
   #isClosed = false;
+  /** Why it came to an end by itself: told to whoever asks it something afterwards. */
+  #failure: MinipodError | null = null;
 
   constructor(
     handle: ControlHandle,
@@ -284,7 +286,7 @@ export class LivePod implements Pod {
   }
 
   async #ask<Value>(answer: Promise<Outcome<Value>>): Promise<Value> {
-    if (this.#closing !== null || this.#isClosed) throw new MinipodError('closed', 'the pod is closed');
+    if (this.#closing !== null || this.#isClosed) throw this.#failure ?? new MinipodError('closed', 'the pod is closed');
     // A race with one promise that lives as long as the pod would keep every question ever asked.
     const { promise, resolve, reject } = Promise.withResolvers<Outcome<Value>>();
     this.#questions.add(reject);
@@ -339,6 +341,7 @@ export class LivePod implements Pod {
   }
 
   #fail(error: MinipodError): void {
+    if (this.#closing === null) this.#failure ??= error;
     this.#isClosed = true;
     this.#calls.close(error);
     void this.#inspection?.close();

@@ -54,17 +54,19 @@ function json(text: string): unknown {
 
 const executorName = (text: string): number | ExecutorRole => EXECUTOR_ROLES.find((role) => role === text) ?? number(text);
 
-/** Pairs like attention=4, of these names. */
+/** Pairs like attention=4, of these names, each once. */
 const sizes =
   <Name extends string>(names: readonly Name[], example: string) =>
-  (text: string): object =>
-    Object.fromEntries(
-      text.split(',').map((part) => {
-        const [name = '', value = ''] = part.split('=');
-        if (!names.includes(name as Name)) throw new InvalidArgumentError(`It is not like ${example}.`);
-        return [name, name === 'executor' ? executorName(value) : number(value)];
-      }),
-    );
+  (text: string, earlier: unknown): object => {
+    const given: Record<string, number | string> = { ...(earlier as Record<string, number | string> | undefined) };
+    for (const part of text.split(',')) {
+      const [name = '', value = ''] = part.split('=');
+      if (!names.includes(name as Name)) throw new InvalidArgumentError(`It is not like ${example}.`);
+      if (name in given) throw new InvalidArgumentError(`It names ${name} twice.`);
+      given[name] = name === 'executor' ? executorName(value) : number(value);
+    }
+    return given;
+  };
 
 const workerList = (text: string): number[] => text.split(',').map(number);
 

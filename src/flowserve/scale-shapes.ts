@@ -78,16 +78,12 @@ function expertsOf(
 }
 
 /** @throws `invalid_request` where it is not clear which one is meant, or there is none */
-export function executorNamed(topology: Topology, name: ExecutorName | undefined, param: string): number {
-  const text = formatTopology(topology);
+export function executorNamed(topology: Topology, name: ExecutorName | undefined, param: string, whole = `topology '${formatTopology(topology)}'`): number {
   const all = topology.map(({ role }, index) => `${index} (${role})`).join(', ');
   const found = [...topology.keys()].filter((index) => name === undefined || name === index || name === topology[index]?.role);
   if (found.length === 1) return found[0] as number;
-  if (found.length === 0) return refuse(param, `topology '${text}' has no task executor ${name}; it has ${all}`);
-  return refuse(
-    param,
-    `topology '${text}' has ${found.length} task executors${name === undefined ? '' : ` of role ${name}`}: say which is meant, executor: ${all}`,
-  );
+  if (found.length === 0) return refuse(param, `${whole} has no task executor ${name}; it has ${all}`);
+  return refuse(param, `${whole} has ${found.length} task executors${name === undefined ? '' : ` of role ${name}`}: say which is meant, executor: ${all}`);
 }
 
 export type Shape = { readonly attention: number; readonly experts: number };
@@ -104,7 +100,7 @@ export function shapeAskedFor(
       'the pod keeps no room to change its shape: minipod serve --scale-max attention=N, or createPod({ scale_max: { attention: N } }), reserves memory for up to N DP groups at start',
     );
   const { executor, nodes } = serving;
-  if (options.executor !== undefined && executorNamed(topology, options.executor, 'executor') !== executor)
+  if (options.executor !== undefined && executorNamed(topology, options.executor, 'executor', 'the pod') !== executor)
     return refuse('executor', `the pod keeps room to change task executor ${executor} (${executors[executor]?.role}), not ${options.executor} (scale_max)`);
   const { groups, split, experts: holders } = executors[executor] as Executor;
   const { attention = serving.attention, experts = serving.experts } = options;

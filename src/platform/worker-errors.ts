@@ -3,13 +3,13 @@ import type { ErrorRecord } from '../protocol/errors.ts';
 
 export const lostError = (worker: number, reason: string): ErrorRecord => ({
   code: 'worker_lost',
-  message: `worker ${worker} failed while it held the request: ${reason}; the request may be sent again`,
+  message: `worker ${worker} failed: ${reason}; what it held may be sent again`,
   param: null,
 });
 
 /** It was well: all workers begin anew with the one that was lost. */
 export const endedError = (worker: number, lost: number): ErrorRecord => ({
   code: 'worker_ended',
-  message: `worker ${worker} ended while it held the request: worker ${lost} was lost, and all begin anew (recovery 'restart'); the request may be sent again`,
+  message: `worker ${worker} ended: worker ${lost} was lost, and all begin anew (recovery 'restart'); what it held may be sent again`,
   param: null,
 });

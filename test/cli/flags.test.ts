@@ -28,5 +28,13 @@ describe('flags', () => {
     addFlags(command, 'Pod:', POD_FLAGS, podOptionsSchema.shape);
     expect(() => command.parse(['--kv-blocks', '0'], { from: 'user' })).toThrow(/It must be at least 1, not 0\.$/);
     expect(() => command.parse(['--kv-fabric', 'x'], { from: 'user' })).toThrow(/It must be one of "memory", "tcp", not "x"\.$/);
+    expect(() => command.parse(['--scale-max', 'attention=2', '--scale-max', 'attention=4'], { from: 'user' })).toThrow(/It names attention twice\.$/);
+  });
+
+  it('should add up where pairs are given one by one', () => {
+    const command = new Command().exitOverride();
+    addFlags(command, 'Pod:', POD_FLAGS, podOptionsSchema.shape);
+    command.parse(['--scale-max', 'attention=2', '--scale-max', 'experts=4'], { from: 'user' });
+    expect(command.opts()['scaleMax']).toEqual({ attention: 2, experts: 4 });
   });
 });
