@@ -1,22 +1,40 @@
 /**
- * Writes what a campaign has covered as a table of kinds, phases and recoveries, with the reason for each cell that is not tried.
+ * Writes what a campaign has covered as a table of kinds, phases and recoveries, with the reason for each cell that is not tried. Of a campaign in parts: all of them.
  *
  * @example
- * minipod chaos campaign --seeds 1..10000 --jobs 2 --json > campaign.json; node scripts/chaos-coverage.ts campaign.json > docs/chaos-coverage.md
+ * minipod chaos campaign --seeds 1..10000 --json > campaign.json
+ * node scripts/chaos-coverage.ts --commit 1a2b3c4 --date 2026-11-22 campaign.json > docs/chaos-coverage.md
  * @module
  */
 import { readFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
 import { markdownTable } from 'markdown-table';
 import { type CampaignReport, cellsOf, FAULT_KINDS, KIND_TERMS, PHASES, SURVIVED } from '../src/chaos/index.ts';
 
-const [file] = process.argv.slice(2);
-if (file === undefined) throw new Error('usage: node scripts/chaos-coverage.ts CAMPAIGN.json');
-const { runs, calls, events, verdicts, coverage } = JSON.parse(readFileSync(file, 'utf8')) as CampaignReport;
+const { values, positionals } = parseArgs({
+  options: { commit: { type: 'string', default: '' }, date: { type: 'string', default: '' } },
+  allowPositionals: true,
+});
+if (positionals.length === 0 || values.commit === '') throw new Error('usage: node scripts/chaos-coverage.ts --commit HASH --date DAY CAMPAIGN.json …');
+type Part = CampaignReport & { readonly cpu_seconds: number };
+const parts = positionals.map((file) => JSON.parse(readFileSync(file, 'utf8')) as Part);
 
 const EFFECTIVE_MIN = 5;
+const sumOf = (of: (part: Part) => number): number => parts.reduce((sum, part) => sum + of(part), 0);
+const counted = (of: (part: Part) => Readonly<Record<string, number>>): Record<string, number> => {
+  const sums: Record<string, number> = {};
+  for (const part of parts) for (const [name, count] of Object.entries(of(part))) sums[name] = (sums[name] ?? 0) + count;
+  return sums;
+};
+const listed = (counts: Record<string, number>): string =>
+  Object.entries(counts)
+    .map(([name, count]) => `${count} ${name}`)
+    .join(', ');
+
 const cells = cellsOf(SURVIVED).map(({ kind, phase }) => {
-  const row = coverage.find((known) => known.kind === kind && known.phase === phase);
-  return { kind, phase, planned: row?.planned ?? 0, struck: row?.struck ?? 0, effective: row?.effective ?? 0 };
+  const rows = parts.flatMap(({ coverage }) => coverage.filter((row) => row.kind === kind && row.phase === phase));
+  const total = (name: 'planned' | 'struck' | 'effective'): number => rows.reduce((sum, row) => sum + row[name], 0);
+  return { kind, phase, planned: total('planned'), struck: total('struck'), effective: total('effective') };
 });
 const few = cells.filter(({ effective }) => effective < EFFECTIVE_MIN);
 const tried = cells.map(({ kind, phase, planned, struck, effective }) => [
@@ -33,14 +51,19 @@ const untried = FAULT_KINDS.flatMap((kind) => {
   const missing = PHASES.filter((phase) => !phases.includes(phase));
   return missing.length === 0 ? [] : [[`\`${kind}\``, missing.join(', '), not_at]];
 });
+const runs = sumOf((part) => part.runs);
+const topologies = Object.keys(counted((part) => part.topologies)).length;
+const share = ((100 * sumOf(({ real_kernels }) => real_kernels)) / runs).toFixed(1);
 
 console.log(`# What chaos campaigns cover
 
-${runs} seeds, ${calls} calls, ${events} events: ${Object.entries(verdicts)
-  .map(([verdict, count]) => `${count} ${verdict}`)
-  .join(
-    ', ',
-  )}. A fault is *effective* where it changed something. Of ${cells.length} cells ${cells.length - few.length} were effective ${EFFECTIVE_MIN} times at least${few.length === 0 ? '.' : `; those below: ${few.map(({ kind, phase, effective }) => `\`${kind}\` at ${phase} (${effective})`).join(', ')}.`}
+\`minipod chaos campaign --seeds 1..${runs} --json\` at ${values.commit}, ${values.date}: ${runs} seeds over ${topologies} topologies, ${sumOf(({ calls }) => calls)} calls, ${sumOf(({ events }) => events)} events, ${(sumOf(({ cpu_seconds }) => cpu_seconds) / 60).toFixed(0)} minutes of CPU time. ${listed(counted((part) => part.verdicts as Record<string, number>))}. ${share} % of the pods computed with the model itself, the others with the hash model. Faults a run: ${Object.entries(
+  counted((part) => part.faults_a_run),
+)
+  .map(([faults, count]) => `${faults} in ${count}`)
+  .join(', ')}.
+
+A fault is *effective* where it changed something. Of ${cells.length} cells ${cells.length - few.length} were effective ${EFFECTIVE_MIN} times at least${few.length === 0 ? '.' : `; those below: ${few.map(({ kind, phase, effective }) => `\`${kind}\` at ${phase} (${effective})`).join(', ')}.`}
 
 Written by [\`scripts/chaos-coverage.ts\`](../scripts/chaos-coverage.ts).
 

@@ -5,6 +5,7 @@
 import { Worker } from 'node:worker_threads';
 import { MinipodError } from '../protocol/errors.ts';
 import { entryPoint, threadOptions } from '../runtime/thread-entry.ts';
+import { type CanaryReport, findCanary } from './canary.ts';
 import { Coverage, type CoverageRow } from './coverage.ts';
 import { expandSeed, type Scope } from './expand.ts';
 import type { Verdict } from './invariants.ts';
@@ -17,11 +18,19 @@ export type CampaignOptions = Scope & {
   readonly jobs: number;
   /** It ends when so many seeds have failed; missing: it goes through them all. */
   readonly failures_max?: number | undefined;
+  /** A bug is planted in seeds after the last one, which it has to find. */
+  readonly canary?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: (done: number, total: number) => void;
 };
 
-export type SeedReport = Pick<RunReport, 'verdict' | 'violations' | 'faults' | 'events'> & { readonly seed: number; readonly calls: number };
+export type SeedReport = Pick<RunReport, 'verdict' | 'violations' | 'faults' | 'events'> & {
+  readonly seed: number;
+  readonly calls: number;
+  /** Of its pod. */
+  readonly topology: string;
+  readonly hasRealKernels: boolean;
+};
 export type CampaignReport = {
   readonly runs: number;
   /** Those that ran: all, unless the campaign was interrupted. */
@@ -32,6 +41,13 @@ export type CampaignReport = {
   readonly coverage: readonly CoverageRow[];
   readonly calls: number;
   readonly events: number;
+  /** Runs whose pods computed with the model itself. */
+  readonly real_kernels: number;
+  /** By topology, and by how many faults a plan had: runs. */
+  readonly topologies: Readonly<Record<string, number>>;
+  readonly faults_a_run: Readonly<Record<string, number>>;
+  /** Null: none was asked for. */
+  readonly canary: CanaryReport | null;
 };
 
 /** Seeds that a thread is given at once: what it learns of undisturbed calls, it keeps. */
@@ -40,8 +56,10 @@ const BATCH = 25;
 const SEEDS_MAX = 10_000_000;
 
 export async function runSeed(seed: number, scope: Scope, undisturbed: Undisturbed): Promise<SeedReport> {
-  const { verdict, violations, faults, calls, events } = await runPlan(expandSeed(seed, scope), undisturbed);
-  return { seed, verdict, violations, faults, calls: calls.length, events };
+  const plan = expandSeed(seed, scope);
+  const { verdict, violations, faults, calls, events } = await runPlan(plan, undisturbed);
+  const { topology, kernels } = plan.pod;
+  return { seed, verdict, violations, faults, calls: calls.length, events, topology: String(topology), hasRealKernels: kernels === 'real' };
 }
 
 /** What `campaign-thread.ts` is given. */
@@ -52,6 +70,7 @@ export async function runCampaign({
   seeds: { first, last },
   jobs,
   failures_max = Number.POSITIVE_INFINITY,
+  canary = false,
   signal,
   onProgress = () => {},
   topologies,
@@ -71,13 +90,21 @@ export async function runCampaign({
   const verdicts: Partial<Record<Verdict, number>> = {};
   const total = last - first + 1;
   const ran: number[] = [];
-  const sums = { runs: 0, calls: 0, events: 0 };
+  const sums = { runs: 0, calls: 0, events: 0, real_kernels: 0 };
+  const topologies_run: Record<string, number> = {};
+  const faults_a_run: Record<string, number> = {};
+  const count = (counts: Record<string, number>, name: string | number): void => {
+    counts[name] = (counts[name] ?? 0) + 1;
+  };
   const note = (report: SeedReport): void => {
-    const { seed, verdict, faults: struck, calls, events } = report;
+    const { seed, verdict, faults: struck, calls, events, topology, hasRealKernels } = report;
     ran.push(seed);
     sums.runs++;
     sums.calls += calls;
     sums.events += events;
+    if (hasRealKernels) sums.real_kernels++;
+    count(topologies_run, topology);
+    count(faults_a_run, struck.length);
     verdicts[verdict] = (verdicts[verdict] ?? 0) + 1;
     coverage.add(struck);
     if (verdict !== 'held') failures.push(report);
@@ -89,7 +116,15 @@ export async function runCampaign({
   else await runOnThreads(batches, scope, jobs, note, isOver);
   failures.sort((a, b) => a.seed - b.seed);
   ran.sort((a, b) => a - b);
-  return { ...sums, seeds: ran, failures, verdicts, coverage: coverage.rows };
+  return {
+    ...{ ...sums, seeds: ran, failures, verdicts, coverage: coverage.rows, topologies: topologies_run, faults_a_run },
+    canary: canary ? await lookForCanary(last + 1, signal) : null,
+  };
+}
+
+async function lookForCanary(first: number, signal: AbortSignal | undefined): Promise<CanaryReport> {
+  await using undisturbed = new Undisturbed();
+  return findCanary(first, undisturbed, () => signal?.aborted === true);
 }
 
 const batchesOf = (first: number, last: number, size: number): number[][] =>

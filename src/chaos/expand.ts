@@ -12,6 +12,7 @@ import { SeededRandom } from '../runtime/seeded-random.ts';
 import { type Cell, cellsOf, KIND_TERMS, LOSING, SURVIVED } from './fault-kinds.ts';
 import { type ChaosCall, type ChaosPlan, FAULT_KINDS, type FaultInput, type FaultKind, parsePlan } from './fault-plan.ts';
 import { drawPod, TOPOLOGIES, topologiesWith } from './topologies.ts';
+import { varied, variedCalls } from './varied-options.ts';
 
 /** What a campaign draws from; missing: all that the pod is promised to survive. `real_kernels`: the share of seeds whose pods compute with the model itself. */
 export type Scope = {
@@ -24,6 +25,7 @@ export type Scope = {
 export const REAL_KERNELS = 0.06;
 /** Of the share above, whose draws change no others. */
 const KERNELS_STREAM = 8;
+const VARIED_STREAM = 9;
 
 /** The plan's draws are of no stream that a run draws from. */
 const PLAN_STREAM = 7;
@@ -92,11 +94,16 @@ export function expandSeed(seed: number, { topologies = TOPOLOGIES, faults: kind
   const cell = cells[at];
   const names = topologiesWith(cell?.phase ?? 'time', topologies);
   const drawn = drawPodWith(cell?.phase ?? 'time', names[(at + Math.floor(seed / Math.max(1, cells.length))) % names.length] as string, random);
-  const pod = new SeededRandom(seed, KERNELS_STREAM).below(1_000) < real_kernels * 1_000 ? withRealKernels(drawn) : drawn;
+  const variety = new SeededRandom(seed, VARIED_STREAM);
+  const pod = varied(new SeededRandom(seed, KERNELS_STREAM).below(1_000) < real_kernels * 1_000 ? withRealKernels(drawn) : drawn, variety);
   const calls = Array.from({ length: 2 + random.below(5) }, () => drawCall(random));
   const changes = { ...drawShapes(pod, random), ...drawRebalances(pod, random) };
   const faults: FaultInput[] = cell === undefined ? [] : drawFaults(cell, kinds as readonly FaultKind[], partsOf(pod), calls.length, random);
-  return parsePlan({ seed, pod, calls, ...changes, faults }, `the plan of seed ${seed}`);
+  const drafts = pod.speculative_config?.method === 'mtp' && variety.below(2) === 0 ? { mtp_layers: 2 as const } : {};
+  // Who trusts memory is promised nothing where it goes bad.
+  const trusts = variety.below(8) === 0 && !faults.some(({ kind }) => kind === 'kv-bit-flip') ? { kv_checks: 'off' as const } : {};
+  const plan = { seed, pod: { ...pod, ...trusts }, ...drafts, calls: variedCalls(calls, pod, variety), ...changes, faults };
+  return parsePlan(plan, `the plan of seed ${seed}`);
 }
 
 /** One in which the phase may come, as far as the name's pods have it. */
@@ -166,11 +173,12 @@ function drawCall(random: SeededRandom): ChaosCall {
 /** Up to what memory is reserved for. */
 function drawShapes({ topology, scale_max, scale_min }: PodOptions, random: SeededRandom): Pick<ChaosPlan, 'shapes'> {
   if (scale_max === undefined) return {};
-  const { attention = 1, experts = 0 } = scale_max;
+  const { attention = 1, experts = 0, executor } = scale_max;
   const domains = parseTopology(topology as string)[0]?.split?.domains ?? 1;
   const fewest = scale_min?.experts ?? experts;
   const draw = (): NonNullable<ChaosPlan['shapes']>[number] => ({
     ms: drawMs(CHANGED_MS_MAX, random),
+    ...(typeof executor === 'number' && { executor }),
     attention: domains * (1 + random.below(Math.floor(attention / domains))),
     ...(experts > 0 && { experts: fewest + random.below(experts - fewest + 1) }),
     deadline_ms: [5, 1_000][random.below(2)] as number,

@@ -97,12 +97,19 @@ const callSchema = z.strictObject({
   /** Missing: it takes as long as it takes. */
   deadline_ms: z.number().positive().optional(),
   priority: z.int().optional(),
+  /** As for `generate`. */
+  data_parallel_rank: z.int().min(0).optional(),
+  speculative_decoding: z.boolean().optional(),
+  top_k: z.int().min(1).optional(),
+  frequency_penalty: z.number().min(-2).max(2).optional(),
 });
 export type ChaosCall = z.output<typeof callSchema>;
 
 /** A change of the pod's shape, asked for so many milliseconds after the first call; it may fail where something is broken, and the shape is the old one then. */
 const shapeSchema = z.strictObject({
   ms: z.number().min(0).max(LIMITS.at_ms_max),
+  /** Where the pod has several. */
+  executor: id.optional(),
   attention: z.int().min(1).optional(),
   experts: z.int().min(1).optional(),
   deadline_ms: z.int().min(1).max(LIMITS.for_ms_max).default(1_000),
@@ -116,6 +123,8 @@ const planSchema = z.strictObject({
   seed: z.int().min(0).default(0),
   /** As for createPod, but for what a plan says itself; `kernels` may be real. */
   pod: z.record(z.string(), z.unknown()).default({}),
+  /** The model as if its one MTP layer stood there twice: no token depends on it. */
+  mtp_layers: z.literal(2).optional(),
   calls: z.array(callSchema).min(1).max(LIMITS.calls_max),
   shapes: z.array(shapeSchema).max(LIMITS.shapes_max).optional(),
   rebalances: z.array(rebalanceSchema).max(LIMITS.rebalances_max).optional(),

@@ -20,6 +20,7 @@ import { type Shrunk, shrinkPlan } from './shrink.ts';
 import { Undisturbed } from './undisturbed.ts';
 
 export type { CampaignOptions, CampaignReport, SeedReport } from './campaign.ts';
+export type { CanaryReport } from './canary.ts';
 export type { CallReport } from './client.ts';
 export type { CoverageRow } from './coverage.ts';
 export { REAL_KERNELS, type Scope } from './expand.ts';

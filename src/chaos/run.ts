@@ -47,10 +47,13 @@ const PROGRESS: readonly ChaosCall[] = [
 ];
 const STAYS: ClientTerms = { leaves: -1, turns: 0 };
 
+/** `record`: a file for the run's trace. `plant`: a bug that the pod has from the first call on (canary.ts). */
+export type RunOptions = { readonly record?: string; readonly plant?: ((control: VirtualControl) => void) | undefined };
+
 /** @throws `invalid_request` for a pod that cannot be, or a fault of what it does not have */
-export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { record }: { readonly record?: string } = {}): Promise<RunReport> {
+export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { record, plant }: RunOptions = {}): Promise<RunReport> {
   const options = { kernels: 'hash', max_queued: QUEUED, ...plan.pod, seed: plan.seed, ...(record !== undefined && { record }) } as PodOptions;
-  await using pod = await undisturbed.createPod(options);
+  await using pod = await undisturbed.createPod(options, plan.mtp_layers);
   const { control } = pod;
   const { host } = control;
   const violations: Violation[] = [];
@@ -80,6 +83,7 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   const ask = (calls: readonly ChaosCall[], first: number, termsOf: (index: number) => ClientTerms): Promise<CallReport[]> =>
     arrivals.each(calls, (call, index) => playClient(pod, call, answers[first + index] ?? [], termsOf(index)));
 
+  plant?.(control);
   injector.begin();
   for (const { ms, ...shape } of plan.shapes ?? []) host.later(ms * 1e6, () => change(shape).catch(noteFailure));
   for (const { ms } of plan.rebalances ?? []) host.later(ms * 1e6, () => rebalance().catch(noteFailure));

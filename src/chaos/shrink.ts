@@ -4,7 +4,7 @@
  * @module
  */
 import { type ChaosCall, type ChaosPlan, type Fault, parsePlan } from './fault-plan.ts';
-import { type RunReport, runPlan } from './run.ts';
+import { type RunOptions, type RunReport, runPlan } from './run.ts';
 import type { Undisturbed } from './undisturbed.ts';
 
 export type Shrunk = { readonly plan: ChaosPlan; readonly report: RunReport; readonly runs: number };
@@ -33,6 +33,17 @@ const PLAINER: readonly ((pod: ChaosPlan['pod']) => ChaosPlan['pod'] | null)[] =
     'schedule',
     'speculative_config',
     'recovery',
+    'scheduling_policy',
+    'long_prompt_groups',
+    'kv_block_size',
+    'kv_checks',
+    'dram_blocks',
+    'dram_bytes_per_s',
+    'npu_workers',
+    'enforce_eager',
+    'kv_cache_dtype',
+    'dispatch_dtype',
+    'combine_dtype',
     'workers',
   ].map(without),
 ];
@@ -46,13 +57,23 @@ const SMALLER: readonly ((call: ChaosCall) => ChaosCall)[] = [
   (call) => ({ ...call, n: 1 }),
   ({ deadline_ms: _, ...call }) => call,
   ({ priority: _, ...call }) => call,
+  ({ data_parallel_rank: _, ...call }) => call,
+  ({ speculative_decoding: _, ...call }) => call,
+  ({ top_k: _, ...call }) => call,
+  ({ frequency_penalty: _, ...call }) => call,
   (call) => ({ ...call, stem_tokens: 0 }),
   (call) => ({ ...call, max_tokens: Math.ceil(call.max_tokens / 2) }),
   (call) => ({ ...call, prompt_tokens: Math.ceil(call.prompt_tokens / 2) }),
 ];
 
-export async function shrinkPlan(broken: ChaosPlan, undisturbed: Undisturbed, onRun: (runs: number) => void = () => {}): Promise<Shrunk> {
-  const first = await runPlan(broken, undisturbed);
+/** `plant`: as for `runPlan`, in each of the runs. */
+export async function shrinkPlan(
+  broken: ChaosPlan,
+  undisturbed: Undisturbed,
+  onRun: (runs: number) => void = () => {},
+  plant?: RunOptions['plant'],
+): Promise<Shrunk> {
+  const first = await runPlan(broken, undisturbed, { plant });
   let best = { plan: broken, report: first };
   let runs = 1;
   /** Whether the smaller plan breaks as the first did; then it is the one to go on from. */
@@ -60,8 +81,9 @@ export async function shrinkPlan(broken: ChaosPlan, undisturbed: Undisturbed, on
     if (runs >= SHRINKING_RUNS_MAX || JSON.stringify(plan) === JSON.stringify(best.plan)) return false;
     onRun(++runs);
     try {
-      const report = await runPlan(parsePlan(plan), undisturbed);
-      if (report.verdict !== first.verdict) return false;
+      const report = await runPlan(parsePlan(plan), undisturbed, { plant });
+      // A call for a DP group that the smaller pod lacks breaks nothing.
+      if (report.verdict !== first.verdict || report.calls.some(({ code }) => code === 'invalid_request')) return false;
       best = { plan, report };
       return true;
     } catch {
@@ -79,6 +101,8 @@ export async function shrinkPlan(broken: ChaosPlan, undisturbed: Undisturbed, on
       if (asked !== undefined && !(await breaks(unchanged)))
         for (const gone of asked.keys()) await breaks({ ...best.plan, [changes]: best.plan[changes]?.filter((_: unknown, index: number) => index !== gone) });
     }
+    const { mtp_layers, ...once } = best.plan;
+    if (mtp_layers !== undefined) await breaks(once);
     for (const plainer of PLAINER) {
       const pod = plainer(best.plan.pod);
       if (pod !== null && JSON.stringify(pod).length < JSON.stringify(best.plan.pod).length) await breaks({ ...best.plan, pod });

@@ -79,6 +79,15 @@ const POOLS: Readonly<Record<string, (draw: Draw) => PodOptions>> = {
     scale_min: { experts: 2 },
     ...balancing(draw),
   }),
+  'scaled-sides': (draw) => {
+    const executor = draw(2);
+    return {
+      topology: pick(draw, 'pd:prefill=1,decode=1', 'pd:prefill=1xdp2,decode=1xdp2'),
+      workers: 1 + draw(2),
+      scale_max: { executor, attention: 3 },
+      ...lending(draw),
+    };
+  },
   'prefill-moe-attention': (draw) => ({ topology: 'pd:prefill=1,decode=1xdomains1x2experts2', workers: 1 + draw(3), ...lending(draw) }),
 };
 
@@ -86,9 +95,9 @@ export const TOPOLOGIES: readonly string[] = Object.keys(POOLS);
 
 /** Phases that only some of them have. */
 const PHASES_OF: Partial<Readonly<Record<Phase, readonly string[]>>> = {
-  'kv-transfer': ['prefill-decode', 'prefix-sharing', 'mixed', 'prefill-moe-attention'],
+  'kv-transfer': ['prefill-decode', 'prefix-sharing', 'mixed', 'prefill-moe-attention', 'scaled-sides'],
   rebalance: ['balanced', 'moe-attention', 'moe-attention-domains', 'scaled-experts', 'scaled-domains'],
-  scaling: ['scaled', 'scaled-experts', 'scaled-domains'],
+  scaling: ['scaled', 'scaled-experts', 'scaled-domains', 'scaled-sides'],
 };
 
 /** Those of the names in which the phase may come; all, where it comes in none of them. */

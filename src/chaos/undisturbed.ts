@@ -9,6 +9,7 @@ import type { OpenModel } from '../platform/virtual-control.ts';
 import type { Pod } from '../pod.ts';
 import { createVirtualPod, type VirtualPod } from '../virtual-pod.ts';
 import type { ChaosCall, ChaosPlan } from './fault-plan.ts';
+import { withMtpTwice } from './mtp-twice.ts';
 
 export type Answer = { readonly tokens: readonly number[]; readonly text: string; readonly finish: string };
 
@@ -24,9 +25,22 @@ const token = (key: number, position: number): number => TOKEN_MIN + ((key * 7_9
 export const promptOf = ({ key, prompt_tokens, stem_tokens }: ChaosCall): number[] =>
   Array.from({ length: prompt_tokens }, (_, position) => token(position < Math.min(stem_tokens, prompt_tokens - 1) ? STEM : key + 1, position));
 
-export const optionsOf = ({ key, max_tokens, n, priority }: ChaosCall): GenerateOptions => ({
+export const optionsOf = ({
+  key,
+  max_tokens,
+  n,
+  priority,
+  data_parallel_rank,
+  speculative_decoding,
+  top_k,
+  frequency_penalty,
+}: ChaosCall): GenerateOptions => ({
   ...{ max_tokens, n, seed: key, temperature: key % 2 },
   ...(priority !== undefined && { priority }),
+  ...(data_parallel_rank !== undefined && { data_parallel_rank }),
+  ...(speculative_decoding !== undefined && { speculative_decoding }),
+  ...(top_k !== undefined && { top_k }),
+  ...(frequency_penalty !== undefined && { frequency_penalty }),
 });
 
 const openModel = async (folder: string): Promise<OpenModel> => ({ tokenizer: await loadTokenizer(folder), checkpoint: openCheckpoint(folder) });
@@ -38,22 +52,25 @@ export class Undisturbed implements AsyncDisposable {
   readonly #answers = new Map<string, Promise<readonly Answer[]>>();
 
   /** A pod of a run, or one of its own. @throws as createPod does */
-  createPod(options: PodOptions): Promise<VirtualPod> {
-    return createVirtualPod({ ...options, clock: 'virtual' }, (folder) => {
+  createPod(options: PodOptions, mtp_layers = 1): Promise<VirtualPod> {
+    return createVirtualPod({ ...options, clock: 'virtual' }, async (folder) => {
       const model = this.#models.get(folder) ?? openModel(folder);
       this.#models.set(folder, model);
-      return model;
+      if (mtp_layers === 1) return model;
+      const { tokenizer, checkpoint } = await model;
+      return { tokenizer, checkpoint: withMtpTwice(checkpoint) };
     });
   }
 
   /** By choice. */
   async answerOf({ pod }: Pick<ChaosPlan, 'pod'>, call: ChaosCall): Promise<readonly Answer[]> {
     const numerics = Object.fromEntries(NUMERICS.flatMap((name) => (pod[name] === undefined ? [] : [[name, pod[name]]])));
-    const { ms: _, deadline_ms: __, priority: ___, ...asked } = call;
+    // By these no token is another one.
+    const { ms: _, deadline_ms: __, priority: ___, data_parallel_rank: ____, speculative_decoding: _____, ...asked } = call;
     const key = JSON.stringify([numerics, asked]);
     let answer = this.#answers.get(key);
     if (answer === undefined) {
-      answer = this.#ask(numerics, call);
+      answer = this.#ask(numerics, { ...asked, ms: 0 });
       this.#answers.set(key, answer);
     }
     return answer;

@@ -15,25 +15,31 @@ type CampaignFlags = ScopeFlags & {
   readonly failuresMax?: number;
   readonly junit?: string;
   readonly traces: string;
+  readonly canary?: true;
 };
 
 const TRACES_MAX = 5;
+/** A campaign that does not find its canary has told nothing. */
+const CANARY_MISSED = 1;
 
 export async function campaign(flags: CampaignFlags): Promise<number> {
-  const { seeds, jobs, failuresMax: failures_max } = flags;
+  const { seeds, jobs, failuresMax: failures_max, canary } = flags;
   const scope = scopeOf(flags);
   using interrupt = new Interrupt();
   using progress = new Progress(`seeds ${seeds.first}..${seeds.last}`);
   const began_ms = performance.now();
+  const cpu = process.cpuUsage();
   const report = await chaos.campaign({
     seeds,
     jobs,
     failures_max,
+    canary,
     ...scope,
     signal: interrupt.signal,
     onProgress: (done, total) => progress.show(done / total),
   });
   const seconds = (performance.now() - began_ms) / 1_000;
+  const { user, system } = process.cpuUsage(cpu);
   progress.end();
   const traces = new Map<number, string>();
   for (const { seed } of report.failures.slice(0, TRACES_MAX)) {
@@ -51,8 +57,9 @@ export async function campaign(flags: CampaignFlags): Promise<number> {
   if (flags.json) {
     const failures = report.failures.map((failure) => ({ ...failure, command: repeat(failure.seed), trace: traces.get(failure.seed) ?? null }));
     const { seeds: _, ...sums } = report;
-    await printJson({ ...sums, failures, seconds });
+    await printJson({ ...sums, failures, seconds, cpu_seconds: (user + system) / 1e6 });
   } else await print(`${campaignLines(report, seconds, repeat, traces).join('\n')}\n`);
   if (interrupt.by !== null) return interrupt.exit_code;
+  if (report.canary?.seed === null) return CANARY_MISSED;
   return Math.max(...(Object.keys(report.verdicts) as Verdict[]).map((verdict) => EXIT_CODES[verdict]));
 }

@@ -2,6 +2,7 @@
 import {
   type CallReport,
   type CampaignReport,
+  type CanaryReport,
   type ChaosPlan,
   type CoverageRow,
   FAULT_KINDS,
@@ -49,8 +50,13 @@ export function runLines(plan: ChaosPlan, { verdict, violations, faults, calls, 
   ];
 }
 
+const canaryLine = ({ seeds: { first, last }, seed, verdict, faults }: CanaryReport): string =>
+  seed === null
+    ? `The canary was not found in seeds ${first}..${last}: of a campaign that finds nothing it says nothing that all held.`
+    : `The canary was found by seed ${seed}: ${verdict}, by ${faults.join(', ')}.`;
+
 export function campaignLines(report: CampaignReport, seconds: number, repeat: (seed: number) => string, traces: ReadonlyMap<number, string>): string[] {
-  const { runs, failures, verdicts, coverage, calls, events } = report;
+  const { runs, failures, verdicts, coverage, calls, events, canary } = report;
   const failed = failures.flatMap(({ seed, verdict, violations }) => {
     const trace = traces.get(seed);
     return [`seed ${seed}: ${verdict}: ${violations[0]?.what ?? ''}`, `  ${repeat(seed)}${trace === undefined ? '' : `      # trace: ${trace}`}`];
@@ -60,6 +66,7 @@ export function campaignLines(report: CampaignReport, seconds: number, repeat: (
     ...table(coverage, COVERAGE_COLUMNS, 3),
     '',
     ...failed,
+    ...(canary === null ? [] : [canaryLine(canary)]),
     `${runs} runs, ${calls} calls, ${events} events in ${seconds.toFixed(1)} s, ${(runs / seconds).toFixed(1)} a second: ${sums.join(', ')}.`,
   ];
 }

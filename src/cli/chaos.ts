@@ -66,9 +66,13 @@ export function addChaosCommands(program: Command, setExitCode: (code: number) =
     .addOption(new Option('--seeds <RANGE>', 'such as 1..1000').argParser(seedRange).makeOptionMandatory())
     .addOption(new Option('--jobs <N>', 'threads').argParser(positive).default(1))
     .addOption(new Option('--failures-max <N>', 'end when so many seeds have failed (default: go through them all)').argParser(positive))
+    .option('--canary', 'plant a bug in the seeds after these, which must be found there; exit code 1: it was not')
     .option('--junit <FILE>', 'write a JUnit report there')
     .option('--traces <DIR>', 'where the traces of failing seeds go, five at most', '.')
-    .option('--json', 'print one JSON object: {runs, verdicts, failures, coverage, calls, events, seconds}')
+    .option(
+      '--json',
+      'print one JSON object: {runs, verdicts, failures, coverage, calls, events, real_kernels, topologies, faults_a_run, canary, seconds, cpu_seconds}',
+    )
     .action(async (flags: ScopeFlags & Parameters<typeof campaign>[0]) => setExitCode(await campaign(flags)));
   addScope(command.command('shrink').summary('Makes a failing plan, or a failing seed’s, as small as it can.'))
     .argument('<plan>', 'a JSON file, or a seed')

@@ -4,8 +4,9 @@ import { expect, it } from 'vitest';
 import { clusterManager } from '../../actors/cluster-manager.ts';
 import { peersOf } from '../../src/platform/births.ts';
 import { type Address, address } from '../../src/protocol/address.ts';
-import { leaseLost, leaseRefused, leaseTaken, memberLost, memberReady, takenOver } from '../../src/protocol/constructors.ts';
+import { join, leaseLost, leaseRefused, leaseTaken, memberLost, memberReady, takenOver } from '../../src/protocol/constructors.ts';
 import type { Claim } from '../../src/protocol/controllers.ts';
+import { beatDue, progress, requestsCome } from '../../src/protocol/heartbeats.ts';
 import type { Message } from '../../src/protocol/messages.ts';
 import { Cast } from '../../src/runtime/cast.ts';
 import { runs } from '../property-runs.ts';
@@ -179,4 +180,45 @@ it('one leads; what serves is known, and each loss is taken over by somebody who
     }),
     { numRuns: runs(200), examples: [ASKED_TOO_EARLY] },
   );
+});
+
+it('who leads asks the manager beside it no more once that is lost, and its successor from when it has joined: nobody answers for the time before he began', () => {
+  const [leader, other] = MANAGERS as [Address, Address];
+  let asked: Address[] = [];
+  const suspected: Address[] = [];
+  const cast = new Cast({
+    birthOf: () => null,
+    hands: new Map(),
+    send: ({ to, message }) => {
+      if (message.type === 'PING') asked.push(to);
+      if (message.type === 'SUSPECTED') suspected.push(message.member);
+    },
+    ...{ startTimer: () => {}, cancelTimer: () => {}, cancelTimers: () => {}, launch: () => {}, transfer: () => {}, claim: () => {} },
+    onUnexpected: (to, { type }, state) => {
+      throw new Error(`${to} does not expect ${type} when ${state}`);
+    },
+  });
+  cast.spawn(leader, { machine: clusterManager, input: { self: leader, life: 1, others: [other], peers: [] } });
+  const tell = (...messages: readonly Message[]): void => {
+    for (const message of messages) cast.deliver({ to: leader, from: leader, message, cause: 0 });
+  };
+  let now_ms = 0;
+  /** Nothing goes on, and all threads had all of their time. */
+  const beat = (): readonly Address[] => {
+    asked = [];
+    now_ms += 50;
+    const { heartbeats } = cast.contextOf(leader) as { heartbeats: { silent: readonly Address[] } };
+    const all = (value: number): number[] => heartbeats.silent.map(() => value);
+    tell(progress(heartbeats.silent, all(7), all(100), all(1), now_ms), requestsCome(), beatDue());
+    return asked;
+  };
+  tell(leaseTaken(1), requestsCome());
+  expect(beat()).toEqual([other]);
+  tell(memberLost(other, 1));
+  // More than are borne, until the successor runs.
+  for (let beats = 0; beats < 12; beats++) expect(beat()).toEqual([]);
+  tell(join(other, 2));
+  beat();
+  expect(beat()).toEqual([other]);
+  expect(suspected).toEqual([]);
 });

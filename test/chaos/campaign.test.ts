@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { phaseOf } from '../../src/chaos/fault-kinds.ts';
 import { cellsOf, chaos, SURVIVED, TOPOLOGIES } from '../../src/chaos/index.ts';
 import { junit } from '../../src/chaos/junit.ts';
+import { podOptionsSchema } from '../../src/options.ts';
 import { isChangeable, ROOT } from '../cli/source-copy.ts';
 import { PLANTED } from './planted/planted-bugs.ts';
 
@@ -28,6 +29,8 @@ describe('a campaign', () => {
       violations: [{ verdict: 'wrong result' as const, what: 'token 7 < 8' }],
       faults: [],
       events: 9,
+      topology: 'colocated:dp=1',
+      hasRealKernels: false,
     };
     const xml = junit({ ...held, failures: [failure] }, (seed) => `run ${seed}`);
     expect(xml.match(/<testcase /g)?.length).toBe(3);
@@ -49,6 +52,39 @@ describe('a campaign', () => {
     for (const [index, plan] of plans.entries()) expect(plan).toEqual(chaos.planOf(index));
     expect(() => chaos.planOf(1, { faults: ['fire'] })).toThrow(/there is no fire/);
   });
+});
+
+/** Options that no seed draws. */
+const NOT_DRAWN = {
+  ...{ clock: 'a run is virtual', seed: "it is the plan's own", model: 'there is one that is shipped' },
+  ...{
+    record: 'it is the run\u2019s',
+    record_routing: 'it is told, and changes nothing',
+    record_prompts: 'it is of traces',
+    record_when_full: 'it is of live pods',
+  },
+  ...{
+    npus: 'short for a topology',
+    data_parallel_size: 'short for a topology',
+    enable_eplb: 'short for expert_balancing',
+    eplb_config: 'short for expert_balancing',
+  },
+  ...{ spare_workers: 'it is of live pods', average_routing: 'what is generated are not the model\u2019s tokens' },
+  ...{ segment_bytes: 'where memory lies, which no actor knows', memory_bytes: 'a limit before anything runs' },
+};
+
+it('seeds draw every option that has a pod do something else', () => {
+  const drawn = new Set(Array.from({ length: 700 }, (_, seed) => chaos.planOf(seed)).flatMap(({ pod }) => Object.keys(pod)));
+  const options = Object.keys(podOptionsSchema.shape);
+  expect(options.filter((name) => !drawn.has(name) && !Object.hasOwn(NOT_DRAWN, name))).toEqual([]);
+  expect(Object.keys(NOT_DRAWN).filter((name) => drawn.has(name) || !options.includes(name))).toEqual([]);
+});
+
+it('a campaign finds its canary, and only the loss that it takes is left of the plan', async () => {
+  const { canary, verdicts } = await chaos.campaign({ seeds: { first: 1, last: 1 }, jobs: 1, canary: true });
+  expect(verdicts).toEqual({ held: 1 });
+  expect(canary).toMatchObject({ seeds: { first: 2, last: 201 }, verdict: 'lost progress' });
+  expect(canary?.faults.length).toBe(1);
 });
 
 describe('a plan that breaks', () => {
