@@ -268,6 +268,6 @@ function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededR
     case 'message-corrupted':
       return { kind, share: 0.2, at, for_ms };
     case 'kv-bit-flip':
-      return { kind, npu, block: draw(64), bit: draw(1_024), at };
+      return { kind, npu: stepping(), block: draw(64), bit: draw(1_024), at };
   }
 }

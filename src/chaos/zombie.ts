@@ -12,14 +12,20 @@ type Memory = Pick<VirtualControl, 'plan' | 'space' | 'directory'>;
 type Fill = (address: number, bytes: number) => void;
 
 const ANY_WORD = 2 ** 31;
+/** Words of rubbish that are drawn; what is longer has them over and over. */
+const PAGE = 1_024;
 /** Its epochs it cannot change. */
 const PAYLOAD = [FIELD_WORD.event, FIELD_WORD.a, FIELD_WORD.b, FIELD_WORD.c, FIELD_WORD.d, FIELD_WORD.e];
 
 export function writeOn({ plan, space, directory }: Memory, worker: number, random: SeededRandom): void {
+  const page = Int32Array.from({ length: PAGE }, () => random.below(ANY_WORD));
   const fill: Fill = (address, bytes) => {
     const words = space.wordsOf(address);
     const first = offsetOf(address) >>> 2;
-    for (let word = 0; word < bytes >>> 2; word++) words[first + word] = random.below(ANY_WORD);
+    const count = bytes >>> 2;
+    // Not the same words everywhere: what one place has that another should have is rubbish as well.
+    const from = random.below(PAGE / 2);
+    for (let word = 0; word < count; word += PAGE - from) words.set(page.subarray(from, from + Math.min(PAGE - from, count - word)), first + word);
   };
   for (const npu of directory.npusOfWorker(worker)) {
     const layout = plan.layouts[npu] as (typeof plan.layouts)[number];

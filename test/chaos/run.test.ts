@@ -124,6 +124,18 @@ it('should be survived by a pod that is changing its shape, and that drafts', as
   expect(faults[0]?.effect).toBeGreaterThan(0);
 });
 
+it('what a job executor was to take over that is lost before it has, another takes over', async () => {
+  const calls = [33, 1, 1, 1, 33, 33, 1].map((prompt_tokens, key) => ({ key, prompt_tokens, max_tokens: 24 }));
+  // The first one is busy with the first loss, so the second loss is the third one's, which is lost.
+  const faults: FaultInput[] = [
+    { kind: 'message-delayed', type: 'TAKE_OVER', delay_ms: 20, at: { ms: 0 }, for_ms: 500 },
+    ...[0.3, 0.4, 0.6].map((ms, worker): FaultInput => ({ kind: 'controllers-lost', worker, at: { ms } })),
+  ];
+  const report = await chaos.run({ seed: 3, pod: { topology: 'colocated:dp=4', workers: 3, job_executors: 4 }, calls, faults });
+  expect(report.violations).toEqual([]);
+  expect(report.faults.every(({ effect }) => effect > 0)).toBe(true);
+});
+
 it('strikes who has just been told, if it is to strike there', () => {
   const { npus, ...deployment } = deploy(parseTopology('pd:prefill=1,decode=2'));
   const directory = new Directory({ deployment: { npus, ...deployment }, workers: 3, spare_workers: 0, worker_of_npu: [0, 1, 2], job_executors: 4 });
