@@ -19,7 +19,7 @@
  */
 import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';
-import { type ExpertMapMessage, periodOver, stateOverdue } from '../src/protocol/expert-maps.ts';
+import { BROADCAST_MS_MAX, broadcastsOverdue, type ExpertMapMessage, periodOver, stateOverdue } from '../src/protocol/expert-maps.ts';
 import type { Commands } from '../src/protocol/messages.ts';
 import { ExpertBalancer } from './policies/expert-balancer.ts';
 import { expertMap as toExpertMap } from './policies/expert-placement/expert-map.ts';
@@ -97,11 +97,15 @@ export const expertMap = setup({
       balancer: ({ context: { balancer }, event }) => {
         if (event.type === 'LOADS_COLLECTED') balancer.collected(event.npu, event.tokens);
         else if (event.type === 'MAP_INSTALLED') balancer.moves.installed(event.npu, event.epoch);
-        else if (event.type === 'SLOT_DONE') balancer.moves.changed(event.change);
+        else if (event.type === 'SLOT_DONE') balancer.slotDone(event.change, event.bytes);
         else if (event.type === 'SLOT_FAILED') balancer.slotFailed(event.change, event.error);
         else if (event.type === 'NPU_LOST') balancer.lose(event.npu, event.error.message);
         return balancer;
       },
+    }),
+    pullInstead: assign({
+      outbox: ({ context: { balancer }, event }) =>
+        event.type === 'BROADCAST_FAILED' ? balancer.broadcastFailed(event.change, event.error.message) : balancer.broadcastsOverdue(),
     }),
     giveUp: assign({
       balancer: ({ context: { balancer, state } }) => {
@@ -142,7 +146,7 @@ export const expertMap = setup({
     isHeld: ({ context }) => context.balancer.isHeld,
     hasToPlace: ({ context }) => context.balancer.hasToPlace,
     isOfOpenEntry: ({ context, event }) => (event.type === 'PLACE_EXPERTS' || event.type === 'MAP_DONE') && context.balancer.log.isOpen(event.entry),
-    isOfThisState: ({ context, event }) => event.type === 'STATE_OVERDUE' && event.turn === context.turn,
+    isOfThisState: ({ context, event }) => (event.type === 'STATE_OVERDUE' || event.type === 'BROADCASTS_OVERDUE') && event.turn === context.turn,
   },
 }).createMachine({
   id: 'expert-map',
@@ -160,12 +164,14 @@ export const expertMap = setup({
     MAP_INSTALLED: { actions: 'take' },
     SLOT_DONE: { actions: 'take' },
     SLOT_FAILED: { actions: 'take' },
+    BROADCAST_FAILED: { actions: ['pullInstead', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     NPU_LOST: { actions: ['take', 'spareLost', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     NPU_BACK: { actions: ['welcome', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     TIME_TOLD: { actions: 'noteTime' },
     // Of a period that ended while a rebalance was under way: that one is the progress.
     PERIOD_OVER: {},
     STATE_OVERDUE: { guard: 'isOfThisState', actions: 'giveUp' },
+    BROADCASTS_OVERDUE: [{ guard: 'isOfThisState', actions: ['pullInstead', { type: 'sendEach', params: ({ context }) => context.outbox }] }, {}],
     REBALANCE: { actions: ['refuseSecond', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     MAP_WANTED: { actions: ['want', { type: 'sendEach', params: ({ context }) => context.outbox }] },
     // Of an entry that is over: its writer is not heard.
@@ -234,8 +240,16 @@ export const expertMap = setup({
         'stage',
         { type: 'sendEach', params: ({ context }) => context.outbox },
         { type: 'after', params: ({ context: { turn } }) => ({ id: 'overdue', delay_ms: COPY_MS_MAX, message: stateOverdue(turn) }) },
+        {
+          type: 'afterEach',
+          params: ({ context: { balancer, turn } }) =>
+            balancer.moves.broadcasts.size > 0 ? [{ id: 'broadcasts', delay_ms: BROADCAST_MS_MAX, message: broadcastsOverdue(turn) }] : [],
+        },
       ],
-      exit: { type: 'cancel', params: { id: 'overdue' } },
+      exit: [
+        { type: 'cancel', params: { id: 'overdue' } },
+        { type: 'cancel', params: { id: 'broadcasts' } },
+      ],
       always: [
         { guard: 'hasFailed', target: 'rollingBack' },
         { guard: 'allHaveAnswered', target: 'disabling' },

@@ -75,9 +75,10 @@ export const npu = setup({
     FURNISH: {
       actions: {
         type: 'launch',
-        params: ({ event: { scaling, query, source } }) => ({ work: { kind: 'furnish', scaling, query, source } }),
+        params: ({ event: { scaling, query, source, broadcast } }) => ({ work: { kind: 'furnish', scaling, query, source, broadcast } }),
       },
     },
+    SEND_WEIGHTS: { actions: { type: 'launch', params: ({ event: { broadcast } }) => ({ work: { kind: 'send-weights', broadcast } }) } },
     WEIGHTS_COPIED: {
       actions: { type: 'send', params: ({ context, event }) => ({ to: event.scaling, message: furnished(idOf(context.self), event.query, event.error) }) },
     },

@@ -15,8 +15,9 @@
  */
 import { assign, setup } from 'xstate';
 import { type Address, address } from '../src/protocol/address.ts';
-import { clearWeights, furnish, scaled, scaleOverdue, scaleRetry, serve } from '../src/protocol/constructors.ts';
+import { clearWeights, furnish, scaled, scaleOverdue, scaleRetry, sendWeights, serve } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
+import type { WeightBroadcast } from '../src/protocol/expert-maps.ts';
 import { mapDone, mapWanted, placeExperts } from '../src/protocol/map-log.ts';
 import type { Commands } from '../src/protocol/messages.ts';
 import type { ScalingMessage } from '../src/protocol/scaling.ts';
@@ -90,12 +91,24 @@ const serveSo = ({ task_executor, groups }: Scaling, count: number): Commands['s
 const toMap = ({ expert_map }: Scaling, message: Commands['send']['message']): Commands['send'][] => (expert_map === null ? [] : [{ to: expert_map, message }]);
 const holdersOf = ({ first_expert }: Scaling, count: number): number[] => Array.from({ length: count }, (_, index) => first_expert + index);
 const placeSo = (context: Scaling, count: number): Commands['send'][] => toMap(context, placeExperts(context.entry, holdersOf(context, count)));
-/** From those of the first group, rank by rank. */
-const furnishBare = ({ self, query, ranks, bare }: Scaling): Commands['send'][] =>
-  bare.map((npu) => {
-    const group = ranks.find((npus) => npus.includes(npu)) as readonly number[];
-    return { to: address('npu', npu), message: furnish(self, query, ranks[0]?.[group.indexOf(npu)] as number) };
+/** NPUs of the first group have them, rank by rank. */
+const sourceOf = ({ ranks }: Scaling, npu: number): number => {
+  const group = ranks.find((npus) => npus.includes(npu)) as readonly number[];
+  return ranks[0]?.[group.indexOf(npu)] as number;
+};
+/** At once, where several get the same. */
+const furnishBare = (context: Scaling): Commands['send'][] =>
+  [...new Set(context.bare.map((npu) => sourceOf(context, npu)))].flatMap((source): Commands['send'][] => {
+    const targets = context.bare.filter((npu) => sourceOf(context, npu) === source);
+    const broadcast: WeightBroadcast | null = targets.length > 1 ? { number: context.query, npus: [source, ...targets] } : null;
+    return [
+      ...(broadcast === null ? [] : [{ to: address('npu', source), message: sendWeights(broadcast) }]),
+      ...targets.map((npu) => ({ to: address('npu', npu), message: furnish(context.self, context.query, source, broadcast) })),
+    ];
   });
+/** One by one: whoever was lost meanwhile, or hears nothing of the others. */
+const furnishAgain = (context: Scaling): Commands['send'][] =>
+  context.bare.map((npu) => ({ to: address('npu', npu), message: furnish(context.self, context.query, sourceOf(context, npu), null) }));
 /** Of the groups that there are in the larger shape alone, where they are to stand by. */
 const clearOthers = haveDone(({ attention, wanted, ranks, clears }) =>
   clears
@@ -198,6 +211,7 @@ export const scaling = setup({
               'noteWanted',
               'noteBare',
               'noteQuery',
+              haveDone(furnishBare),
               { type: 'after', params: ({ context: { deadline_ms } }) => ({ id: 'overdue', delay_ms: deadline_ms, message: scaleOverdue() }) },
             ],
           },
@@ -205,14 +219,14 @@ export const scaling = setup({
       },
     },
     furnishing: {
-      entry: [haveDone(furnishBare), retry],
+      entry: retry,
       exit: { type: 'cancel', params: { id: 'retry' } },
       always: { guard: 'allHaveWeights', target: 'claiming' },
       on: {
         SCALE: refuse,
         FURNISHED: { actions: 'noteFurnished' },
         // Whose worker was lost did not hear of it.
-        SCALE_RETRY: { target: 'furnishing', reenter: true },
+        SCALE_RETRY: { target: 'furnishing', reenter: true, actions: haveDone(furnishAgain) },
         SCALE_OVERDUE: {
           target: 'stable',
           actions: [{ type: 'noteOverdue', params: 'NPUs were given weights (furnishing)' }, clearOthers, answer],

@@ -5,7 +5,7 @@
  */
 import { type Address, idOf } from '../../src/protocol/address.ts';
 import type { ErrorRecord } from '../../src/protocol/errors.ts';
-import { collectLoads, type RebalanceOutcome, type RebalanceTrigger, rebalanced } from '../../src/protocol/expert-maps.ts';
+import { BROADCAST_MS_MAX, collectLoads, type RebalanceOutcome, type RebalanceTrigger, rebalanced } from '../../src/protocol/expert-maps.ts';
 import {
   expertsPlaced,
   type ForeignMapChange,
@@ -231,8 +231,25 @@ export class ExpertBalancer {
 
   // ── What goes wrong, what came of it ──────────────────────────────────────────────────────────────────────────────
 
+  slotDone(change: number, bytes: number): void {
+    const way = this.moves.changed(change);
+    if (way !== null && bytes > 0) this.log.noteCopied(way, bytes);
+  }
+
   slotFailed(change: number, { code, message }: ErrorRecord): void {
     if (this.moves.waitsFor(change)) this.fail(code === 'worker_lost' ? 'npu_lost' : 'corrupt', message);
+  }
+
+  /** By others perhaps than who has the weights: that shows when they are pulled. */
+  broadcastFailed(change: number, why: string): Commands['send'][] {
+    if (!this.moves.broadcasts.has(change)) return [];
+    this.log.noteInstead(why);
+    return [this.moves.pullInstead(change)];
+  }
+
+  broadcastsOverdue(): Commands['send'][] {
+    for (const _ of this.moves.broadcasts) this.log.noteInstead(`it took more than ${BROADCAST_MS_MAX / 1000} s`);
+    return this.moves.pullAllInstead();
   }
 
   lose(npu: number, why: string): void {

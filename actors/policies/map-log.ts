@@ -4,7 +4,7 @@
  */
 import type { Address } from '../../src/protocol/address.ts';
 import { assert } from '../../src/protocol/errors.ts';
-import { MAP_CHANGES, type MapCause, type MapChange, type MapEntry, type MapOutcome } from '../../src/protocol/map-log.ts';
+import { MAP_CHANGES, type MapCause, type MapChange, type MapEntry, type MapOutcome, NOTHING_COPIED, type WeightsCopied } from '../../src/protocol/map-log.ts';
 
 /** How many ended so. */
 export type MapCount = { readonly change: MapChange; readonly outcome: MapOutcome; readonly cause: MapCause; readonly count: number };
@@ -18,6 +18,7 @@ export class MapLog {
   readonly #entries: MapEntry[] = [];
   readonly #counts = new Map<string, MapCount>();
   #open: MapEntry | null = null;
+  #copied: WeightsCopied = NOTHING_COPIED;
   #next = 1;
 
   /** The latest last; at most one is open, and that is the last one. */
@@ -34,6 +35,11 @@ export class MapLog {
     return [...this.#counts.values()];
   }
 
+  /** For all entries that there were. */
+  get copied(): WeightsCopied {
+    return this.#copied;
+  }
+
   /** The entry is the open one: whoever writes it is heard. */
   isOpen(entry: number): boolean {
     return this.#open?.entry === entry;
@@ -47,7 +53,7 @@ export class MapLog {
   begin(change: MapChange, writer: Address, epoch: number): number {
     assert(this.#open === null, `entry ${this.#open?.entry} of the map's log is open, and ${writer} began another`);
     const entry = this.#next++;
-    this.#open = { entry, change, writer, outcome: null, cause: null, reason: '', epoch };
+    this.#open = { entry, change, writer, outcome: null, cause: null, reason: '', epoch, copied: NOTHING_COPIED };
     return entry;
   }
 
@@ -59,6 +65,21 @@ export class MapLog {
     this.#open = null;
   }
 
+  /** A slot has its weights, for the open entry. */
+  noteCopied(way: 'broadcast' | 'pulled', bytes: number): void {
+    this.#noteCopied((copied) => ({ ...copied, [way]: { slots: copied[way].slots + 1, bytes: copied[way].bytes + bytes } }));
+  }
+
+  /** A slot's broadcast did not come. */
+  noteInstead(why: string): void {
+    this.#noteCopied((copied) => ({ ...copied, instead: copied.instead + 1, why: copied.why ?? why }));
+  }
+
+  #noteCopied(after: (copied: WeightsCopied) => WeightsCopied): void {
+    this.#copied = after(this.#copied);
+    if (this.#open !== null) this.#open = { ...this.#open, copied: after(this.#open.copied) };
+  }
+
   /** One that came to no entry. */
   count(change: MapChange, outcome: MapOutcome, cause: MapCause): void {
     const key = `${change} ${outcome} ${cause}`;
@@ -66,6 +87,6 @@ export class MapLog {
   }
 
   toJSON(): object {
-    return { entries: this.entries, counts: this.counts };
+    return { entries: this.entries, counts: this.counts, copied: this.copied };
   }
 }

@@ -4,9 +4,20 @@
  */
 import { type Address, address, expertAddress, idOf } from '../../src/protocol/address.ts';
 import { expertsHeld, replicasChanged, replicasChanging } from '../../src/protocol/constructors.ts';
-import { type ExpertMove, type ExpertWork, emptySlot, expertWork, installMap, loadSlot, stageSlot } from '../../src/protocol/expert-maps.ts';
+import {
+  broadcastSlot,
+  type ExpertMove,
+  type ExpertWork,
+  emptySlot,
+  expertWork,
+  installMap,
+  loadSlot,
+  stageSlot,
+  withdrawBroadcasts,
+} from '../../src/protocol/expert-maps.ts';
 import type { Commands } from '../../src/protocol/messages.ts';
 import { mapSparing, ranksOf } from './expert-placement/among-ranks.ts';
+import { sharedWeights } from './expert-placement/broadcast-weights.ts';
 import { type ExpertMap, NO_EXPERT, replicasOf } from './expert-placement/expert-map.ts';
 import { mapAfter, type SlotChange } from './expert-placement/map-rounds.ts';
 import { slotsOfRank } from './expert-placement/placement-shape.ts';
@@ -33,6 +44,10 @@ export class Reconfiguration {
   /** What the state waits for: NPUs that were asked, or changes. Their numbers say nothing of one another. */
   readonly #waitsForNpus = new Set<number>();
   readonly #waitsForChanges = new Set<number>();
+  /** Of these, those whose weights are to come by broadcast. */
+  readonly #byBroadcast = new Set<number>();
+  /** NPUs that send those of the round. */
+  #senders: readonly number[] = [];
   /** Changes of the round whose slots were written to. */
   readonly #touched = new Set<number>();
   #rounds: Rounds = [];
@@ -97,9 +112,39 @@ export class Reconfiguration {
 
   stage(): Commands['send'][] {
     this.#touched.clear();
-    return this.#toHolders(({ layer, slot, expert, source }, change) =>
-      expert === NO_EXPERT ? null : stageSlot(change, layer, slot, expert, source, this.#isFree(layer, slot)),
+    const shared = sharedWeights(this.#changes, this.#firstChange, (slot) => this.#npuOf(slot));
+    const broadcastOf = new Map(shared.flatMap(({ changes, broadcast }) => changes.map((index) => [this.#firstChange + index, broadcast])));
+    const sends = this.#toHolders(({ layer, slot, expert, source }, change) =>
+      expert === NO_EXPERT ? null : stageSlot(change, layer, slot, expert, source, this.#isFree(layer, slot), broadcastOf.get(change) ?? null),
     );
+    for (const change of broadcastOf.keys()) this.#byBroadcast.add(change);
+    this.#senders = [...new Set(shared.map(({ source }) => this.#npuOf(source)))];
+    return [...shared.map(({ layer, source, broadcast }) => this.#tell(this.#npuOf(source), broadcastSlot(layer, source, broadcast))), ...sends];
+  }
+
+  /** Changes that are waited for, whose weights come by broadcast. */
+  get broadcasts(): ReadonlySet<number> {
+    return this.#byBroadcast;
+  }
+
+  /** The change's broadcast did not come: who was to get the weights copies them. */
+  pullInstead(change: number): Commands['send'] {
+    this.#byBroadcast.delete(change);
+    const { layer, slot, expert, source } = this.#changes[change - this.#firstChange] as SlotChange;
+    return this.#tell(this.#npuOf(slot), stageSlot(change, layer, slot, expert, source, this.#isFree(layer, slot), null));
+  }
+
+  /** Nor did all others that are waited for. */
+  pullAllInstead(): Commands['send'][] {
+    return [...this.#withdraw(), ...[...this.#byBroadcast].map((change) => this.pullInstead(change))];
+  }
+
+  /** Nobody waits for broadcasts of the round any more. */
+  #withdraw(): Commands['send'][] {
+    const before = this.#firstChange + this.#changes.length;
+    const senders = this.#senders.filter((npu) => !this.#lost.has(npu));
+    this.#senders = [];
+    return senders.map((npu) => this.#tell(npu, withdrawBroadcasts(before)));
   }
 
   disable(): Commands['send'][] {
@@ -136,8 +181,10 @@ export class Reconfiguration {
     return this.#waitsForNpus.delete(npu);
   }
 
-  changed(change: number): void {
-    this.#waitsForChanges.delete(change);
+  /** By which way its weights have come; null: it was not waited for. */
+  changed(change: number): 'broadcast' | 'pulled' | null {
+    if (!this.#waitsForChanges.delete(change)) return null;
+    return this.#byBroadcast.delete(change) ? 'broadcast' : 'pulled';
   }
 
   waitsFor(change: number): boolean {
@@ -154,6 +201,7 @@ export class Reconfiguration {
    */
   rollBack(): Commands['send'][] {
     const concerned = this.#concerned();
+    const withdrawn = this.#withdraw();
     this.#map = mapAfter(
       this.#map,
       this.#changes.filter((_, index) => this.#touched.has(this.#firstChange + index)),
@@ -162,7 +210,7 @@ export class Reconfiguration {
     this.#firstChange += this.#changes.length;
     [this.#rounds, this.#round] = [[], 0];
     this.#touched.clear();
-    return [...this.#tellHolders(this.#map), ...this.#install(this.#map), ...this.#tellReplicas(concerned)];
+    return [...withdrawn, ...this.#tellHolders(this.#map), ...this.#install(this.#map), ...this.#tellReplicas(concerned)];
   }
 
   // ── Experts ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -285,6 +333,7 @@ export class Reconfiguration {
   #waitForNobody(): void {
     this.#waitsForNpus.clear();
     this.#waitsForChanges.clear();
+    this.#byBroadcast.clear();
   }
 
   /** By the last good map it holds nothing. */

@@ -31,8 +31,14 @@ export function balancingMetrics(registry: Registry): (stats: PodStats) => void 
     labelNames: [...labelNames, 'change', 'outcome', 'cause'] as const,
     registers,
   });
+  const copied = new Counter({
+    name: 'minipod:expert_weights_copied_bytes_total',
+    help: 'Weights of experts that came from another slot, by the way: a broadcast to several NPUs, or pulled by one.',
+    labelNames: [...labelNames, 'way'] as const,
+    registers,
+  });
   return ({ uptime_seconds, expert_balancing }) => {
-    for (const metric of [progress, age, stalled, epoch, rounds, state, changes]) metric.reset();
+    for (const metric of [progress, age, stalled, epoch, rounds, state, changes, copied]) metric.reset();
     for (const { executor, ...loop } of expert_balancing) {
       const task_executor = String(executor);
       progress.set({ task_executor }, loop.last_progress_seconds);
@@ -42,6 +48,7 @@ export function balancingMetrics(registry: Registry): (stats: PodStats) => void 
       rounds.inc({ task_executor }, loop.progress);
       state.set({ task_executor, state: loop.state }, 1);
       for (const { count, ...labels } of loop.counts) changes.inc({ task_executor, ...labels }, count);
+      for (const way of ['broadcast', 'pulled'] as const) copied.inc({ task_executor, way }, loop.copied[way].bytes);
     }
   };
 }

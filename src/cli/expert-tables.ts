@@ -2,8 +2,10 @@
  * What a pod's experts do, as lines for a terminal.
  * @module
  */
+import prettyBytes from 'pretty-bytes';
 import { busiestOverMean } from '../expert-stats.ts';
 import type { ExpertLayerStats, ExpertStats, PodExperts } from '../index.ts';
+import type { Copied, WeightsCopied } from '../protocol/map-log.ts';
 import { type Column, NONE, table } from './columns.ts';
 import { busiest, type HeatMap, heatLines, heatOf, type Paper } from './expert-heat.ts';
 
@@ -102,16 +104,24 @@ const columnsOf = ({ task_executors }: PodExperts): readonly Column<Row>[] => {
   return [...PLACES, ...(isBalanced ? ([['MOVED', movedText]] as const) : []), ...FIGURES];
 };
 
+/** For all changes of its map. */
+function copiedLines(task_executor: number, { broadcast, pulled, instead, why }: WeightsCopied): string[] {
+  if (broadcast.slots + pulled.slots === 0) return [];
+  const text = ({ slots, bytes }: Copied): string => `${slots} slots (${prettyBytes(bytes, { binary: true })})`;
+  const failed = instead === 0 ? '' : `, ${instead} slots' broadcasts did not come: ${why}`;
+  return [`TE ${task_executor}: weights copied to ${text(broadcast)} by broadcast, to ${text(pulled)} by pulls${failed}`];
+}
+
 /** Of each task executor whose experts are balanced. */
 const balancingLines = ({ task_executors }: PodExperts): string[] =>
   task_executors.flatMap(({ task_executor, balancing }) => {
     if (balancing === null) return [];
-    const { state, epoch, stalled, last } = balancing;
+    const { state, epoch, stalled, last, copied } = balancing;
     const moved =
       last === null
         ? 'no rebalance yet'
         : `last rebalance (${last.trigger}): ${last.installed ? `${last.slots} slots changed` : 'nothing moved'}, ${last.reason}`;
-    return [`TE ${task_executor}: map ${epoch}, ${state}${stalled ? ', STALLED' : ''}; ${moved}`];
+    return [`TE ${task_executor}: map ${epoch}, ${state}${stalled ? ', STALLED' : ''}; ${moved}`, ...copiedLines(task_executor, copied)];
   });
 
 /** Why the layer's experts lie where they do. */

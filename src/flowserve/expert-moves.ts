@@ -1,6 +1,7 @@
 /**
  * What an expert map has NPUs do (actors/expert-map.ts): tell what was routed, sort by another map, and bring weights from the slot that has them into one of
- * their own. Weights are copied a bounded number of bytes at a time, between the steps and dispatches of whoever shares the thread, in two legs:
+ * their own. Weights are copied a bounded number of bytes at a time, between the steps and dispatches of whoever shares the thread, in two legs, of which the first is
+ * one broadcast where several NPUs get the same (weight-broadcasts.ts):
  *
  *   a peer's slot ─▶ staging, while this NPU's slot serves what it holds ─▶ the slot, when nobody asks for it any more
  *   a peer's slot ─▶ the slot, where that holds nothing
@@ -13,8 +14,8 @@ import { type ExpertMap, expertMap } from '../../actors/policies/expert-placemen
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Region } from '../fabric/memory-plan.ts';
-import { assert, type ErrorRecord } from '../protocol/errors.ts';
-import { type ExpertMapMessage, type ExpertWork, loadsCollected, mapInstalled, slotDone, slotFailed } from '../protocol/expert-maps.ts';
+import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
+import { broadcastFailed, type ExpertMapMessage, type ExpertWork, loadsCollected, mapInstalled, slotDone, slotFailed } from '../protocol/expert-maps.ts';
 import { type ExpertGroup, executorOfNpu } from '../protocol/topology.ts';
 import type { Directory } from '../runtime/directory.ts';
 import type { Arithmetic } from './arithmetic.ts';
@@ -24,14 +25,29 @@ import type { AnyPodPlan } from './pod-plan.ts';
 import { slotPlace, slotsOfDie } from './slot-places.ts';
 import type { DieLayout } from './step-layout.ts';
 import type { StepProgram } from './step-program.ts';
+import type { WeightBroadcasts } from './weight-broadcasts.ts';
 
 type Tell = (message: ExpertMapMessage) => void;
 /** Bytes on their way; `end` is told their sum. */
-type Copy = { readonly to: number; readonly from: number; readonly bytes: number; done: number; sum: number; readonly end: (sum: number) => void };
+type Copy = {
+  readonly npu: number;
+  readonly to: number;
+  readonly from: number;
+  readonly bytes: number;
+  done: number;
+  sum: number;
+  readonly end: (sum: number) => void;
+};
 /** What is there on an NPU, whole. `from`: where it is set aside, or 0: in its slot, which nobody may ask for yet. */
 type Staged = { readonly layer: number; readonly slot: number; readonly expert: number; readonly sum: number; readonly from: number };
 
-export type ExpertMovesOptions = { readonly plan: AnyPodPlan; readonly space: AddressSpace; readonly directory: Directory; readonly checksum: Checksum };
+export type ExpertMovesOptions = {
+  readonly plan: AnyPodPlan;
+  readonly space: AddressSpace;
+  readonly directory: Directory;
+  readonly checksum: Checksum;
+  readonly broadcasts: WeightBroadcasts;
+};
 
 /** Bytes that one turn copies at most: some tenths of a millisecond of a thread that has others to serve. */
 const CHUNKS_PER_TURN = 4;
@@ -43,7 +59,7 @@ export class ExpertMoves {
   readonly #programs: ReadonlyMap<number, StepProgram<Arithmetic>>;
   /** Of this host's NPUs, on the dies that they have. */
   readonly #layouts: ReadonlyMap<number, DieLayout>;
-  readonly #copies: Copy[] = [];
+  #copies: Copy[] = [];
   /** By NPU and change. */
   readonly #staged = new Map<string, Staged>();
   /** By NPU and place: whose change's weights it has. Of a change that was given up nobody tells: the next one to its place ends it. */
@@ -83,12 +99,20 @@ export class ExpertMoves {
       case 'stage':
         this.#stage(npu, work, tell);
         break;
+      case 'broadcast': {
+        const { address, bytes } = slotPlace(this.#options.plan, this.#options.directory, this.#group(npu), this.#layers[work.layer] as number, work.slot);
+        this.#options.broadcasts.send(npu, work.broadcast, address, bytes);
+        break;
+      }
+      case 'withdraw':
+        this.#options.broadcasts.withdraw(npu, work.before);
+        break;
       case 'load':
         this.#load(npu, work, tell);
         break;
       case 'empty':
         this.#empty(npu, work.layer, work.slot, work.epoch);
-        tell(slotDone(npu, work.change));
+        tell(slotDone(npu, work.change, 0));
         break;
     }
   }
@@ -96,6 +120,7 @@ export class ExpertMoves {
   /** Copies on, a bounded number of bytes, and tells of maps. True if something went on. */
   poll(): boolean {
     const hasTold = this.#installs.length > 0 && this.#tellInstalled();
+    if (this.#options.broadcasts.poll()) return true;
     const [copy] = this.#copies;
     if (copy === undefined) return hasTold;
     for (let chunk = 0; chunk < CHUNKS_PER_TURN && copy.done < copy.bytes; chunk++) {
@@ -155,8 +180,10 @@ export class ExpertMoves {
     this.#tellInstalled();
   }
 
-  #stage(npu: number, { change, layer: index, slot, expert, source, is_free }: Extract<ExpertWork, { kind: 'stage' }>, tell: Tell): void {
-    const { plan, space, directory } = this.#options;
+  #stage(npu: number, { change, layer: index, slot, expert, source, is_free, broadcast }: Extract<ExpertWork, { kind: 'stage' }>, tell: Tell): void {
+    const { plan, space, directory, broadcasts } = this.#options;
+    // They came by broadcast at the last moment, which was told.
+    if (this.#staged.has(`${npu}.${change}`)) return;
     const layer = this.#layers[index] as number;
     const target = slotPlace(plan, directory, this.#group(npu), layer, slot);
     const from = slotPlace(plan, directory, this.#group(npu), layer, source);
@@ -166,6 +193,10 @@ export class ExpertMoves {
     const epoch = space.control.epochOfDie(die);
     // What a change that was given up has left there, nobody's map names.
     if (is_free) this.#empty(npu, index, slot, 0);
+    const to = is_free ? target.address : staging;
+    this.#giveUp(npu, to);
+    // Of a broadcast others may be to blame than who has them: that shows when they are copied from there.
+    const tellBad = (error: ErrorRecord): void => tell(broadcast === null ? slotFailed(npu, change, error) : broadcastFailed(npu, change, error));
     const end = (sum: number): void => {
       const { words, slots } = this.#slotsOf(from.npu);
       const held = expertIn(words, slots, layer, from.slot);
@@ -173,13 +204,20 @@ export class ExpertMoves {
         tell(slotFailed(npu, change, lost(`npu/${from.npu} was lost while its weights of expert ${expert} were copied`)));
       else if (held !== expert) tell(slotFailed(npu, change, failed(`slot ${from.slot} of npu/${from.npu} holds expert ${held}, not ${expert}`)));
       else if (sumOfSlot(words, slots, layer, from.slot) !== sum)
-        tell(slotFailed(npu, change, failed(`the weights of expert ${expert} on npu/${from.npu}, layer ${layer}, are corrupt: their sum is another`)));
+        tellBad(failed(`the weights of expert ${expert} on npu/${from.npu}, layer ${layer}, are corrupt: their sum is another`));
       else {
         this.#setAside(npu, change, { layer, slot: target.slot, expert, sum, from: is_free ? 0 : staging });
-        tell(slotDone(npu, change));
+        tell(slotDone(npu, change, from.bytes));
       }
     };
-    this.#copies.push({ to: is_free ? target.address : staging, from: from.address, bytes: from.bytes, done: 0, sum: 0, end });
+    if (broadcast === null) this.#copies.push({ npu, to, from: from.address, bytes: from.bytes, done: 0, sum: 0, end });
+    else broadcasts.receive(npu, broadcast, { to, bytes: from.bytes, end, fail: (error) => tellBad(toErrorRecord(error)) });
+  }
+
+  /** Whatever an earlier change has on its way to that place, or from there: nobody waits for it any more. */
+  #giveUp(npu: number, address: number): void {
+    this.#copies = this.#copies.filter((copy) => copy.npu !== npu || copy.to !== address);
+    this.#options.broadcasts.cancelAt(npu, address);
   }
 
   #setAside(npu: number, change: number, staged: Staged): void {
@@ -202,16 +240,18 @@ export class ExpertMoves {
     // Nothing, from before the first byte changes: whoever asks late is refused.
     writeSlot(words, slots, layer, slot, -1, epoch, 0);
     const { address: to, bytes } = placeOfSlot(this.#layout(npu).expertSlots, layer, slot);
+    // What lies there already may be on its way to others still.
+    if (from !== 0) this.#giveUp(npu, to);
     const end = (sum: number): void => {
       if (sum !== expected) {
         tell(slotFailed(npu, change, failed(`the weights of expert ${expert}, set aside on npu/${npu}, are corrupt: their sum is another`)));
         return;
       }
       writeSlot(words, slots, layer, slot, expert, epoch, sum);
-      tell(slotDone(npu, change));
+      tell(slotDone(npu, change, 0));
     };
     // What lies in its slot already is copied onto itself: summed again like all others.
-    this.#copies.push({ to, from: from === 0 ? to : from, bytes, done: 0, sum: 0, end });
+    this.#copies.push({ npu, to, from: from === 0 ? to : from, bytes, done: 0, sum: 0, end });
   }
 
   #empty(npu: number, layer: number, slot: number, epoch: number): void {

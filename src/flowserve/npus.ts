@@ -43,6 +43,7 @@ import { type ExpertLayout, exchangeOptions } from './step-layout.ts';
 import { StepProgram } from './step-program.ts';
 import { StepClock, type StepTimes } from './step-times.ts';
 import { newExpertService } from './turns.ts';
+import { WeightBroadcasts } from './weight-broadcasts.ts';
 
 /** Of one answer: some hundred kilobytes at most. */
 const KV_EVENT_BATCHES_READ_MAX = 128;
@@ -151,8 +152,9 @@ export class Npus {
     });
     this.programs = programs;
     const layouts = arithmetics.map(({ layout }) => layout);
-    this.moves = new ExpertMoves({ plan, space, directory, checksum }, this.#maps, programs, layouts);
-    this.standby = new StandbyWeights(plan, space, directory, layouts);
+    const broadcasts = new WeightBroadcasts({ directory, checksum, endpointOf: (npu) => this.#newEndpoint(npu, surroundings) });
+    this.moves = new ExpertMoves({ plan, space, directory, checksum, broadcasts }, this.#maps, programs, layouts);
+    this.standby = new StandbyWeights({ plan, space, directory, broadcasts }, layouts);
     const owners = [...this.programs].map(([npu, { exchange, blocks, kvSums }]) => ({
       npu,
       die: exchange.endpoint.die,
@@ -164,6 +166,14 @@ export class Npus {
       { plan, space, directory, checksum, network, now_ms: surroundings.now_ms, arrive: surroundings.arrive, tell: host.tellTransfer },
       owners,
     );
+  }
+
+  /** On the die, and of the life, that its steps go by. */
+  #newEndpoint(npu: number, surroundings: Surroundings): Endpoint {
+    const service = this.services.find((one) => one.npu === npu);
+    assert(service, `npu/${npu} does not live here`);
+    const { die, epoch } = service.exchange.endpoint;
+    return new Endpoint(die, surroundings, epoch);
   }
 
   /** Brings NPUs, DP groups and experts to life. */
@@ -227,7 +237,7 @@ export class Npus {
       this.moves.perform(npu, work.work, (message) => this.#host.complete(self, expertWorkDone(expert_map, message), cause));
       return;
     }
-    if (work.kind === 'furnish' || work.kind === 'clear') {
+    if (work.kind === 'furnish' || work.kind === 'send-weights' || work.kind === 'clear') {
       this.standby.perform(npu, work, (message) => this.#host.complete(self, message, cause));
       return;
     }

@@ -1,17 +1,20 @@
 /**
  * Weights that NPUs of the same rank have alike: all but those of experts that move. A DP group that stands by does without them: they are copied from a group that
- * serves before it takes part, and cleared when it has nothing left, a bounded number of bytes at a time beside whatever else its thread does.
+ * serves before it takes part, and cleared when it has nothing left, a bounded number of bytes at a time beside whatever else its thread does. Where several come at
+ * once, one group's ranks send them to all of those by broadcast, piece after piece (weight-broadcasts.ts).
  * @module
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Region } from '../fabric/memory-plan.ts';
 import { weightsCopied } from '../protocol/constructors.ts';
-import { assert, type ErrorRecord } from '../protocol/errors.ts';
+import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
+import type { WeightBroadcast } from '../protocol/expert-maps.ts';
 import type { Message, Work } from '../protocol/messages.ts';
 import type { Directory } from '../runtime/directory.ts';
 import { CHUNK_BYTES } from './distflow/checksum.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
 import type { DieLayout, StepLayout } from './step-layout.ts';
+import type { WeightBroadcasts } from './weight-broadcasts.ts';
 
 /** Neighbouring bytes of them. */
 export type WeightPiece = { readonly address: number; readonly bytes: number };
@@ -36,38 +39,91 @@ export function weightPieces(weights: unknown): WeightPiece[] {
 /** Bytes on their way, from nowhere: zeros. `end`: when they are there. */
 type Job = { readonly npu: number; readonly to: number; readonly from: number | null; readonly bytes: number; done: number; readonly end: (() => void) | null };
 
+/** More than any model has: pieces of one broadcast have numbers of their own, downwards from −1, and those of experts' are counted from 0 upwards. */
+const PIECES_MAX = 4_096;
+
+function pieceOf({ number, npus }: WeightBroadcast, index: number): WeightBroadcast {
+  assert(index < PIECES_MAX, `weights of more than ${PIECES_MAX} pieces`);
+  return { number: -1 - (number * PIECES_MAX + index), npus };
+}
+
 /** As of experts' weights on their way (expert-moves.ts). */
 const BYTES_PER_TURN = 4 * CHUNK_BYTES;
 
+export type StandbyWeightsOptions = {
+  readonly plan: AnyPodPlan;
+  readonly space: AddressSpace;
+  readonly directory: Directory;
+  /** Polled with experts' weights. */
+  readonly broadcasts: WeightBroadcasts;
+};
+type Tell = (error: ErrorRecord | null) => void;
+
 export class StandbyWeights {
-  readonly #plan: AnyPodPlan;
-  readonly #space: AddressSpace;
-  readonly #directory: Directory;
+  readonly #options: StandbyWeightsOptions;
+  /** NPUs that get them by broadcast. */
+  readonly #receiving = new Set<number>();
   /** Of this host's NPUs, on the dies that they have. */
   readonly #layouts: ReadonlyMap<number, DieLayout>;
   #jobs: Job[] = [];
 
-  constructor(plan: AnyPodPlan, space: AddressSpace, directory: Directory, layouts: readonly DieLayout[]) {
-    this.#plan = plan;
-    this.#space = space;
-    this.#directory = directory;
+  constructor(options: StandbyWeightsOptions, layouts: readonly DieLayout[]) {
+    this.#options = options;
     this.#layouts = new Map(layouts.map((layout) => [layout.npu, layout]));
   }
 
-  perform(npu: number, work: Extract<Work, { kind: 'furnish' | 'clear' }>, tell: (message: Message) => void): void {
+  perform(npu: number, work: Extract<Work, { kind: 'furnish' | 'send-weights' | 'clear' }>, tell: (message: Message) => void): void {
     if (work.kind === 'clear') this.clear(npu);
-    else this.furnish(npu, work.source, (error) => tell(weightsCopied(work.scaling, work.query, error)));
+    else if (work.kind === 'send-weights') this.send(npu, work.broadcast);
+    else this.furnish(npu, work.source, work.broadcast, (error) => tell(weightsCopied(work.scaling, work.query, error)));
   }
 
-  /** Copies those of `source`, which serves. Asked again while it copies, it goes on. */
-  furnish(npu: number, source: number, tell: (error: ErrorRecord | null) => void): void {
-    if (this.#jobs.some((job) => job.npu === npu && job.from !== null)) return;
-    const die = this.#directory.dieOfNpu(source);
-    const epoch = this.#space.control.epochOfDie(die);
-    const { base, replicated } = this.#plan.layouts[source] as StepLayout;
-    const moved = (this.#plan.dies[die] as Region).base - base;
+  /** What it sends already is of a change that is over: nobody waits for it. */
+  send(npu: number, broadcast: WeightBroadcast): void {
+    const { broadcasts } = this.#options;
+    for (const { address } of this.#piecesOf(npu)) broadcasts.cancelAt(npu, address);
+    for (const [index, { address, bytes }] of this.#piecesOf(npu).entries()) broadcasts.send(npu, pieceOf(broadcast, index), address, bytes);
+  }
+
+  /** As `source` has them, which serves. Asked again while they are on their way, it goes on. */
+  furnish(npu: number, source: number, broadcast: WeightBroadcast | null, tell: Tell): void {
+    if (this.#receiving.has(npu) || this.#jobs.some((job) => job.npu === npu && job.from !== null)) return;
+    if (broadcast === null) this.#copy(npu, source, tell);
+    else {
+      // What was to be cleared is written over.
+      this.#jobs = this.#jobs.filter((job) => job.npu !== npu);
+      this.#receiving.add(npu);
+      this.#receive(npu, broadcast, 0, tell);
+    }
+  }
+
+  /** The pieces from this one on. */
+  #receive(npu: number, broadcast: WeightBroadcast, index: number, tell: Tell): void {
+    const piece = this.#piecesOf(npu)[index];
+    if (piece === undefined) {
+      this.#receiving.delete(npu);
+      tell(null);
+      return;
+    }
+    this.#options.broadcasts.receive(npu, pieceOf(broadcast, index), {
+      to: piece.address,
+      bytes: piece.bytes,
+      end: () => this.#receive(npu, broadcast, index + 1, tell),
+      fail: (error) => {
+        this.#receiving.delete(npu);
+        tell(toErrorRecord(error));
+      },
+    });
+  }
+
+  #copy(npu: number, source: number, tell: Tell): void {
+    const { plan, space, directory } = this.#options;
+    const die = directory.dieOfNpu(source);
+    const epoch = space.control.epochOfDie(die);
+    const { base, replicated } = plan.layouts[source] as StepLayout;
+    const moved = (plan.dies[die] as Region).base - base;
     const end = (): void => {
-      const isWhole = this.#space.control.epochOfDie(die) === epoch;
+      const isWhole = space.control.epochOfDie(die) === epoch;
       tell(isWhole ? null : { code: 'worker_lost', message: `npu/${source} was lost while its weights were copied to npu/${npu}`, param: null });
     };
     const pieces = this.#piecesOf(npu);
@@ -81,6 +137,8 @@ export class StandbyWeights {
   /** What is being copied there is not any more. */
   clear(npu: number): void {
     this.#jobs = this.#jobs.filter((job) => job.npu !== npu);
+    this.#receiving.delete(npu);
+    for (const { address } of this.#piecesOf(npu)) this.#options.broadcasts.cancelAt(npu, address);
     for (const { address: to, bytes } of this.#piecesOf(npu)) this.#jobs.push({ npu, to, from: null, bytes, done: 0, end: null });
   }
 
@@ -91,8 +149,8 @@ export class StandbyWeights {
       const [job] = this.#jobs;
       if (job === undefined) break;
       const bytes = Math.min(left, job.bytes - job.done);
-      if (job.from === null) this.#space.bytesAt(job.to + job.done, bytes).fill(0);
-      else this.#space.copy(job.to + job.done, job.from + job.done, bytes);
+      if (job.from === null) this.#options.space.bytesAt(job.to + job.done, bytes).fill(0);
+      else this.#options.space.copy(job.to + job.done, job.from + job.done, bytes);
       job.done += bytes;
       left -= bytes;
       if (job.done < job.bytes) break;

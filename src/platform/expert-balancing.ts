@@ -9,14 +9,15 @@ import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import { type RebalancedMessage, type RebalanceOutcome, type RebalanceReport, rebalance } from '../protocol/expert-maps.ts';
-import type { MapEntry } from '../protocol/map-log.ts';
+import { type MapEntry, NOTHING_COPIED, type WeightsCopied } from '../protocol/map-log.ts';
 import type { Message } from '../protocol/messages.ts';
 import type { Cast } from '../runtime/cast.ts';
 import { hasExpertMap } from './births.ts';
 
 /**
  * One task executor's. `state`: `gone`, if it is. `progress`: periods and changes that have ended; `progress_ms`: when it last came to another state, by the pod's
- * clock. `last`: of the latest rebalance, and `lastPlan`, what it planned and moved. `log`: the latest changes of the map, of all sorts, the last one perhaps open; `counts`: of all that have ended.
+ * clock. `last`: of the latest rebalance, and `lastPlan`, what it planned and moved. `log`: the latest changes of the map, of all sorts, the last one perhaps open; `counts`: of all that have ended;
+ * `copied`: weights, for all there were.
  */
 export type BalancingReport = {
   readonly executor: number;
@@ -30,6 +31,7 @@ export type BalancingReport = {
   readonly lastPlan: LastRebalance;
   readonly log: readonly MapEntry[];
   readonly counts: readonly MapCount[];
+  readonly copied: WeightsCopied;
 };
 
 type Actors = Pick<Cast, 'stateOf' | 'contextOf'>;
@@ -50,6 +52,7 @@ const GONE = {
   lastPlan: { layers: [], moved: [] },
   log: [],
   counts: [],
+  copied: NOTHING_COPIED,
 } as const;
 
 /** Of executors whose experts may move. */
@@ -76,6 +79,7 @@ export function balancingReports(cast: Actors, plan: AnyPodPlan, now_ms: number)
         lastPlan: balancer.last,
         log: log.entries,
         counts: log.counts,
+        copied: log.copied,
       };
     });
 }

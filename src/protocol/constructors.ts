@@ -6,6 +6,7 @@ import { type Address, address } from './address.ts';
 import type { GroupState, LongPrompts, StepCost, StepSample, Wanted } from './balancing.ts';
 import type { ClusterManagerMessage, JobExecutorMessage, MemberLife } from './controllers.ts';
 import type { ErrorRecord } from './errors.ts';
+import type { WeightBroadcast } from './expert-maps.ts';
 import {
   type DpGroupMessage,
   decodeTaskId,
@@ -320,7 +321,14 @@ export const jobExecutors = (term: number, serving: readonly MemberLife[]): Fron
 
 // scaling
 export const scale = (attention: number, experts: number, deadline_ms: number): ScalingMessage => ({ type: 'SCALE', attention, experts, deadline_ms });
-export const furnish = (scaling: Address, query: number, source: number): NpuMessage => ({ type: 'FURNISH', scaling, query, source });
+export const furnish = (scaling: Address, query: number, source: number, broadcast: WeightBroadcast | null): NpuMessage => ({
+  type: 'FURNISH',
+  scaling,
+  query,
+  source,
+  broadcast,
+});
+export const sendWeights = (broadcast: WeightBroadcast): NpuMessage => ({ type: 'SEND_WEIGHTS', broadcast });
 export const weightsCopied = (scaling: Address, query: number, error: ErrorRecord | null): NpuMessage => ({
   type: 'WEIGHTS_COPIED',
   scaling,

@@ -6,6 +6,12 @@ import type { Address } from './address.ts';
 import type { ErrorRecord } from './errors.ts';
 import type { MapCause, MapOutcome, MapWriterMessage } from './map-log.ts';
 
+/** The same weights on their way to several NPUs at once (XCCL broadcast). `npus`: who has them, then who gets them. `number`: no other under way between them has it. */
+export type WeightBroadcast = { readonly number: number; readonly npus: readonly number[] };
+
+/** Who has not got them by then copies them for itself. A third of what copying may take, so that there is time for that. */
+export const BROADCAST_MS_MAX = 20_000;
+
 /** What an NPU does for an expert map. Layers are those that have experts, counted from 0; slots are the group's. */
 export type ExpertWork =
   /** Tokens that its gates sent to each expert since it was last asked. */
@@ -22,7 +28,13 @@ export type ExpertWork =
       readonly source: number;
       /** The slot holds nothing: they go straight there. */
       readonly is_free: boolean;
+      /** Several NPUs get them at once; null: it copies them. */
+      readonly broadcast: WeightBroadcast | null;
     }
+  /** Sends an expert's weights, which others are asked to set aside. Nobody waits for its answer: they tell what has come. */
+  | { readonly kind: 'broadcast'; readonly layer: number; readonly slot: number; readonly broadcast: WeightBroadcast }
+  /** Sends no more of broadcasts with lower numbers: nobody waits for them. */
+  | { readonly kind: 'withdraw'; readonly before: number }
   /** Puts what is set aside into its slot; `epoch`: of the map by which it may be asked for. */
   | { readonly kind: 'load'; readonly change: number; readonly epoch: number }
   /** The slot holds nothing from now on. */
@@ -67,11 +79,15 @@ export type ExpertMapMessage =
   | { readonly type: 'LOADS_COLLECTED'; readonly npu: number; readonly tokens: readonly number[] }
   /** The NPU goes by the map of that epoch. */
   | { readonly type: 'MAP_INSTALLED'; readonly npu: number; readonly epoch: number }
-  /** Its weights are set aside, or in their slot. */
-  | { readonly type: 'SLOT_DONE'; readonly npu: number; readonly change: number }
+  /** Its weights are set aside, or in their slot. `bytes`: that have come from another slot for it. */
+  | { readonly type: 'SLOT_DONE'; readonly npu: number; readonly change: number; readonly bytes: number }
   | { readonly type: 'SLOT_FAILED'; readonly npu: number; readonly change: number; readonly error: ErrorRecord }
+  /** Its weights did not come by broadcast: it has yet to be asked to copy them. */
+  | { readonly type: 'BROADCAST_FAILED'; readonly npu: number; readonly change: number; readonly error: ErrorRecord }
   /** The state has lasted for too long; `turn`: the how manieth state it is. */
   | { readonly type: 'STATE_OVERDUE'; readonly turn: number }
+  /** So have its broadcasts: who has not got weights by them copies them. */
+  | { readonly type: 'BROADCASTS_OVERDUE'; readonly turn: number }
   | { readonly type: 'NPU_LOST'; readonly npu: number; readonly error: ErrorRecord }
   /** It begins with the pod's first map. */
   | { readonly type: 'NPU_BACK'; readonly npu: number }
@@ -89,9 +105,11 @@ export const periodOver = (): ExpertMapMessage => ({ type: 'PERIOD_OVER' });
 export const rebalance = (query: number, force: boolean): ExpertMapMessage => ({ type: 'REBALANCE', query, force });
 export const loadsCollected = (npu: number, tokens: readonly number[]): ExpertMapMessage => ({ type: 'LOADS_COLLECTED', npu, tokens });
 export const mapInstalled = (npu: number, epoch: number): ExpertMapMessage => ({ type: 'MAP_INSTALLED', npu, epoch });
-export const slotDone = (npu: number, change: number): ExpertMapMessage => ({ type: 'SLOT_DONE', npu, change });
+export const slotDone = (npu: number, change: number, bytes: number): ExpertMapMessage => ({ type: 'SLOT_DONE', npu, change, bytes });
 export const slotFailed = (npu: number, change: number, error: ErrorRecord): ExpertMapMessage => ({ type: 'SLOT_FAILED', npu, change, error });
+export const broadcastFailed = (npu: number, change: number, error: ErrorRecord): ExpertMapMessage => ({ type: 'BROADCAST_FAILED', npu, change, error });
 export const stateOverdue = (turn: number): ExpertMapMessage => ({ type: 'STATE_OVERDUE', turn });
+export const broadcastsOverdue = (turn: number): ExpertMapMessage => ({ type: 'BROADCASTS_OVERDUE', turn });
 export const npuBack = (npu: number): ExpertMapMessage => ({ type: 'NPU_BACK', npu });
 export const timeTold = (now_ms: number): ExpertMapMessage => ({ type: 'TIME_TOLD', now_ms });
 export const rebalanced = (query: number, report: RebalanceReport): RebalancedMessage => ({ type: 'REBALANCED', query, report });
@@ -99,7 +117,15 @@ export const expertWork = (expert_map: Address, work: ExpertWork): ExpertWorkMes
 export const expertWorkDone = (expert_map: Address, message: ExpertMapMessage): ExpertWorkMessage => ({ type: 'EXPERT_WORK_DONE', expert_map, message });
 export const collectLoads = (): ExpertWork => ({ kind: 'collect' });
 export const installMap = (epoch: number, slots: readonly number[], experts: readonly number[]): ExpertWork => ({ kind: 'install', epoch, slots, experts });
-export const stageSlot = (change: number, layer: number, slot: number, expert: number, source: number, is_free: boolean): ExpertWork => ({
+export const stageSlot = (
+  change: number,
+  layer: number,
+  slot: number,
+  expert: number,
+  source: number,
+  is_free: boolean,
+  broadcast: WeightBroadcast | null,
+): ExpertWork => ({
   kind: 'stage',
   change,
   layer,
@@ -107,6 +133,9 @@ export const stageSlot = (change: number, layer: number, slot: number, expert: n
   expert,
   source,
   is_free,
+  broadcast,
 });
+export const broadcastSlot = (layer: number, slot: number, broadcast: WeightBroadcast): ExpertWork => ({ kind: 'broadcast', layer, slot, broadcast });
+export const withdrawBroadcasts = (before: number): ExpertWork => ({ kind: 'withdraw', before });
 export const emptySlot = (change: number, layer: number, slot: number, epoch: number): ExpertWork => ({ kind: 'empty', change, layer, slot, epoch });
 export const loadSlot = (change: number, epoch: number): ExpertWork => ({ kind: 'load', change, epoch });

@@ -32,7 +32,18 @@ const MAP_CAUSES = [
 ] as const;
 export type MapCause = (typeof MAP_CAUSES)[number];
 
-/** `outcome`: null while it is open. `epoch`: of the map as it ended, or now. */
+/** Slots whose weights came from another slot, and bytes of them. */
+export type Copied = { readonly slots: number; readonly bytes: number };
+/**
+ * By way: as a broadcast, one slot's to several NPUs at once, or pulled by a single one. `instead`: of those pulled, where a broadcast did not come, and `why` the first
+ * of them did not.
+ */
+export type WeightsCopied = { readonly broadcast: Copied; readonly pulled: Copied; readonly instead: number; readonly why: string | null };
+
+const NONE: Copied = { slots: 0, bytes: 0 };
+export const NOTHING_COPIED: WeightsCopied = { broadcast: NONE, pulled: NONE, instead: 0, why: null };
+
+/** `outcome`: null while it is open. `epoch`: of the map as it ended, or now. `copied`: weights, for it. */
 export type MapEntry = {
   readonly entry: number;
   readonly change: MapChange;
@@ -41,6 +52,7 @@ export type MapEntry = {
   readonly cause: MapCause | null;
   readonly reason: string;
   readonly epoch: number;
+  readonly copied: WeightsCopied;
 };
 
 /** To an expert map. */

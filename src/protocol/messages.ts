@@ -9,7 +9,7 @@ import type { LeaderMessage, StepSample, Wanted } from './balancing.ts';
 import type { Claim, ClusterManagerMessage, JobExecutorMessage, MemberLife } from './controllers.ts';
 
 import type { ErrorRecord } from './errors.ts';
-import type { ExpertMapMessage, ExpertWork, ExpertWorkMessage, RebalancedMessage } from './expert-maps.ts';
+import type { ExpertMapMessage, ExpertWork, ExpertWorkMessage, RebalancedMessage, WeightBroadcast } from './expert-maps.ts';
 import type { HeartbeatMessage, PingMessage, SuspectedMessage, TrustedMessage } from './heartbeats.ts';
 import type { MapGrantMessage } from './map-log.ts';
 import type { OutputMessage, TextTerms } from './output.ts';
@@ -326,7 +326,8 @@ export type Work =
   /** For the expert map; what comes of it is for that. */
   | { readonly kind: 'experts'; readonly expert_map: Address; readonly work: ExpertWork }
   /** Weights of a group that is to take part, or stands by. */
-  | { readonly kind: 'furnish'; readonly scaling: Address; readonly query: number; readonly source: number }
+  | { readonly kind: 'furnish'; readonly scaling: Address; readonly query: number; readonly source: number; readonly broadcast: WeightBroadcast | null }
+  | { readonly kind: 'send-weights'; readonly broadcast: WeightBroadcast }
   | { readonly kind: 'clear' }
   | { readonly kind: 'reset' };
 

@@ -11,6 +11,7 @@
  */
 import type { Address } from './address.ts';
 import type { ErrorRecord } from './errors.ts';
+import type { WeightBroadcast } from './expert-maps.ts';
 import type { MapGrantMessage } from './map-log.ts';
 import type { KvOffer } from './messages.ts';
 
@@ -46,8 +47,10 @@ export type GroupShapeMessage =
 
 /** To an NPU, and its host's answer. */
 export type StandbyMessage =
-  /** Weights are to be there before its group takes part: as NPU `source` has them, which serves. */
-  | { readonly type: 'FURNISH'; readonly scaling: Address; readonly query: number; readonly source: number }
+  /** Weights are to be there before its group takes part: as NPU `source` has them, which serves. Null: it copies them, unless they are on their way. */
+  | { readonly type: 'FURNISH'; readonly scaling: Address; readonly query: number; readonly source: number; readonly broadcast: WeightBroadcast | null }
+  /** Send weights to those that were asked to get them. Nobody waits for an answer: they tell what has come. */
+  | { readonly type: 'SEND_WEIGHTS'; readonly broadcast: WeightBroadcast }
   | { readonly type: 'WEIGHTS_COPIED'; readonly scaling: Address; readonly query: number; readonly error: ErrorRecord | null }
   /** Its group stands by: nobody needs them. */
   | { readonly type: 'CLEAR_WEIGHTS' };

@@ -207,13 +207,16 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'expert_map', 'work'], // EXPERT_WORK
   ['kind'],
   ['kind', 'epoch', 'slots', 'experts'],
-  ['kind', 'change', 'layer', 'slot', 'expert', 'source', 'is_free'],
+  ['kind', 'change', 'layer', 'slot', 'expert', 'source', 'is_free', 'broadcast'],
+  ['kind', 'layer', 'slot', 'broadcast'],
+  ['kind', 'before'],
+  ['number', 'npus'],
   ['kind', 'change', 'layer', 'slot', 'epoch'],
   ['kind', 'change', 'epoch'],
   ['type', 'npu', 'tokens'], // LOADS_COLLECTED
   ['type', 'npu', 'epoch'], // MAP_INSTALLED
-  ['type', 'npu', 'change'], // SLOT_DONE
-  ['type', 'npu', 'change', 'error'], // SLOT_FAILED
+  ['type', 'npu', 'change', 'bytes'], // SLOT_DONE
+  ['type', 'npu', 'change', 'error'], // SLOT_FAILED, BROADCAST_FAILED
   ['type', 'epoch'], // REPLICAS_CHANGING
   ['type', 'epoch', 'npus'], // REPLICAS_CHANGED
   // prefill → decode
@@ -228,7 +231,8 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'output', 'offer'], // HANDED_BACK
   ['type', 'group'], // GROUP_LEFT
   ['type', 'npus'], // EXPERTS_HELD
-  ['type', 'scaling', 'query', 'source'], // FURNISH
+  ['type', 'scaling', 'query', 'source', 'broadcast'], // FURNISH
+  ['type', 'broadcast'], // SEND_WEIGHTS
   ['type', 'npu', 'query', 'error'], // FURNISHED
 ];
 

@@ -8,6 +8,9 @@
 import { type ControlPage, DIES_MAX, DOMAINS_MAX } from '../fabric/control-page.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 
+/** Of no domain that is created: operations that name their own ranks. */
+export const OF_OPERATIONS = DOMAINS_MAX - 1;
+
 /** A plain value, so that it travels in messages. */
 export type Domain = {
   readonly id: number;
@@ -18,9 +21,15 @@ export type Domain = {
   readonly hasLivesOfDies?: boolean;
 };
 
+/**
+ * A domain of one operation alone, which nobody creates and nobody ends: all ranks know its number and its dies, and it is over when the operation is. Between the
+ * same two dies such operations are told apart by their numbers, whichever of them comes first at either end.
+ */
+export const domainOfOperation = (number: number, dies: readonly number[]): Domain => ({ id: OF_OPERATIONS, generation: number, dies });
+
 /** The control thread alone creates and destroys. @throws `invalid_request` for an id or a die that cannot be. */
 export function createDomain(control: ControlPage, id: number, dies: readonly number[]): Domain {
-  if (!Number.isInteger(id) || id < 0 || id >= DOMAINS_MAX) throw new MinipodError('invalid_request', `domain ${id}: ids are 0 to ${DOMAINS_MAX - 1}`);
+  if (!Number.isInteger(id) || id < 0 || id >= OF_OPERATIONS) throw new MinipodError('invalid_request', `domain ${id}: ids are 0 to ${OF_OPERATIONS - 1}`);
   if (dies.length === 0 || new Set(dies).size < dies.length || dies.some((die) => !Number.isInteger(die) || die < 0 || die >= DIES_MAX))
     throw new MinipodError('invalid_request', `domain ${id} of dies ${dies.join(', ')}: each once, one at least, all from 0 to ${DIES_MAX - 1}`);
   const before = control.generationOf(id);
@@ -45,7 +54,7 @@ export function recreateWithout(control: ControlPage, domain: Domain, rank: numb
   );
 }
 
-export const isAlive = (control: ControlPage, { id, generation }: Domain): boolean => control.generationOf(id) === generation;
+export const isAlive = (control: ControlPage, { id, generation }: Domain): boolean => id === OF_OPERATIONS || control.generationOf(id) === generation;
 
 export const domainDestroyed = ({ id }: Domain, what: string): MinipodError =>
   new MinipodError('closed', `${what} ended: domain ${id} was destroyed while it was under way`);

@@ -20,7 +20,7 @@
  * @module
  */
 import type { ControlPage } from '../fabric/control-page.ts';
-import type { Domain } from './domain.ts';
+import { type Domain, OF_OPERATIONS } from './domain.ts';
 
 /** Of a field's own words. */
 export const DATA = { event_id: 0, chunk: 1, tail: 2, domain: 3, bytes: 4 } as const;
@@ -64,7 +64,7 @@ export function livesTag({ id, generation, dies }: Domain, epochs: Int32Array): 
   return tag;
 }
 export const isTagAlive = (control: ControlPage, tag: number): boolean =>
-  (control.generationOf(tag >>> 24) & GENERATION_OF_DOMAIN) === (tag & GENERATION_OF_DOMAIN);
+  tag >>> 24 === OF_OPERATIONS || (control.generationOf(tag >>> 24) & GENERATION_OF_DOMAIN) === (tag & GENERATION_OF_DOMAIN);
 
 /** Of one die, in both directions. Plain numbers in a fixed order, for stats. */
 export type PointToPointCounters = {

@@ -11,7 +11,7 @@ import type { Domain } from './domain.ts';
 import type { Endpoint } from './endpoint.ts';
 import { noCounters, type PointToPointCounters } from './message.ts';
 import { Ranges } from './ranges.ts';
-import { Receive } from './receive.ts';
+import { type CopyPiece, Receive } from './receive.ts';
 import { ReceiveQueue } from './receive-queue.ts';
 import { type Path, Send } from './send.ts';
 import { SendQueue } from './send-queue.ts';
@@ -40,7 +40,8 @@ export type Message = {
 };
 /** `to`, `from`: ranks in the domain. */
 export type Outbound = Message & { readonly to: number };
-export type Inbound = Message & { readonly from: number };
+/** `copy`: takes the bytes in their order, piece by piece, and may look at them as it does; missing: they are copied. */
+export type Inbound = Message & { readonly from: number; readonly copy?: CopyPiece | undefined };
 
 export class PointToPoint {
   readonly endpoint: Endpoint;
@@ -92,7 +93,7 @@ export class PointToPoint {
     checkRange(verb, address, bytes);
     const terms = this.#terms(verb, message, message.from);
     if (bytes > 0) this.#die.ranges.check(this.endpoint.die, address, bytes, 'write', terms);
-    return new Receive(this.#die, this.#receiveQueueFrom(terms.die), terms, borrows, address, bytes);
+    return new Receive(this.#die, this.#receiveQueueFrom(terms.die), terms, borrows, address, bytes, message.copy);
   }
 
   #terms(verb: string, { domain, event, timeout_ms }: Message, rank: number): Terms {

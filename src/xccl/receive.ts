@@ -21,6 +21,8 @@ import type { Terms } from './terms.ts';
 /** Bytes that one poll copies from a peer at most, so that it never keeps the thread: about 0.1 ms. */
 export const PIECE_BYTES = 1 << 20;
 
+export type CopyPiece = (to: number, from: number, bytes: number) => void;
+
 export class Receive implements Operation {
   readonly #die: Die;
   readonly #queue: ReceiveQueue;
@@ -30,6 +32,7 @@ export class Receive implements Operation {
   readonly #room: number;
   /** A lease is used in place where it can be. */
   readonly #borrows: boolean;
+  readonly #copy: CopyPiece;
   #end: Poll | null = null;
   #base: number | null = null;
   /** Of the message that is being received: its bytes, and how many of them, or of its chunks, were copied. */
@@ -43,13 +46,14 @@ export class Receive implements Operation {
   #leaseNumber = 0;
   #lease: Lease | null = null;
 
-  constructor(die: Die, queue: ReceiveQueue, terms: Terms, borrows: boolean, address: number, room: number) {
+  constructor(die: Die, queue: ReceiveQueue, terms: Terms, borrows: boolean, address: number, room: number, copy?: CopyPiece) {
     this.#die = die;
     this.#queue = queue;
     this.#terms = terms;
     this.#address = address;
     this.#room = room;
     this.#borrows = borrows;
+    this.#copy = copy ?? ((to, from, bytes) => die.space.copy(to, from, bytes));
     queue.receives.push(this);
   }
 
@@ -131,7 +135,7 @@ export class Receive implements Operation {
     for (; this.#copied < shown; this.#copied++) {
       const start = this.#copied * this.#queue.slotBytes;
       const bytes = Math.min(this.#queue.slotBytes, this.#bytes - start);
-      if (bytes > 0) this.#die.space.copy(this.#address + start, queue.slotAt(base + this.#copied), bytes);
+      if (bytes > 0) this.#copy(this.#address + start, queue.slotAt(base + this.#copied), bytes);
     }
     // More may have come meanwhile, or the message be withdrawn: the next look says which, and whether what was copied counts.
     if (!queue.isStill()) return;
@@ -149,7 +153,7 @@ export class Receive implements Operation {
       return;
     }
     const bytes = Math.min(PIECE_BYTES, this.#bytes - this.#copied);
-    if (bytes > 0) this.#die.space.copy(this.#address + this.#copied, this.#source + this.#copied, bytes);
+    if (bytes > 0) this.#copy(this.#address + this.#copied, this.#source + this.#copied, bytes);
     this.#copied += bytes;
     if (this.#copied < this.#bytes || !queue.isStill()) return;
     // The region may have passed to another owner under the copy.

@@ -25,6 +25,8 @@ const SELF: Address = 'expert-map/0';
 export const NPUS = [0, 1, 2, 3];
 export const SHAPE = { layers: 2, experts: 6, slots: 12, ranks: 4, nodes: 1, groups: 1 };
 export const PERIOD_MS = 50_000;
+/** Of a slot's weights. */
+const SLOT_BYTES = 1_000;
 
 export type Fault = (npu: number, work: ExpertWork) => 'answer' | 'silence' | 'failure' | 'death';
 
@@ -161,21 +163,26 @@ export class Group {
         this.epochs[npu] = work.epoch;
       }
       this.tell(mapInstalled(npu, this.epochs[npu] as number));
+    } else if (work.kind === 'broadcast') {
+      // Who is asked to set them aside gets them from there.
+      expect(work.broadcast.npus[0]).toBe(npu);
+    } else if (work.kind === 'withdraw') {
+      // Nobody waits for its answer.
     } else if (work.kind === 'stage') {
       const at = work.layer * SHAPE.slots + work.slot;
       expect(this.holds[work.layer * SHAPE.slots + work.source]).toBe(work.expert);
       // They go straight there.
       if (work.is_free) this.#emptied(at);
       this.#staged.set(work.change, { at, expert: work.expert });
-      this.tell(slotDone(npu, work.change));
+      this.tell(slotDone(npu, work.change, SLOT_BYTES));
     } else if (work.kind === 'empty') {
       this.#emptied(work.layer * SHAPE.slots + work.slot);
-      this.tell(slotDone(npu, work.change));
+      this.tell(slotDone(npu, work.change, 0));
     } else {
       const { at, expert } = this.#staged.get(work.change) as { at: number; expert: number };
       this.#emptied(at);
       this.holds[at] = expert;
-      this.tell(slotDone(npu, work.change));
+      this.tell(slotDone(npu, work.change, 0));
     }
   }
 }

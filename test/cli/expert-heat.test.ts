@@ -8,6 +8,7 @@ import { type HeatMap, heatLines, heatOf, LEVELS, levelOf } from '../../src/cli/
 import { heatSvg } from '../../src/cli/expert-svg.ts';
 import { between, expertLines } from '../../src/cli/expert-tables.ts';
 import type { PodExperts } from '../../src/index.ts';
+import { NOTHING_COPIED } from '../../src/protocol/map-log.ts';
 
 const MAP: HeatMap = {
   title: 'a model',
@@ -126,7 +127,18 @@ describe('the table of experts', () => {
       slots: 0,
       epoch: 4,
     };
-    const balancing = { executor: 0, state: 'stable', epoch: 4, progress: 3, last_progress_seconds: 8, stalled: false, last, log: [], counts: [] };
+    const balancing = {
+      executor: 0,
+      state: 'stable',
+      epoch: 4,
+      progress: 3,
+      last_progress_seconds: 8,
+      stalled: false,
+      last,
+      log: [],
+      counts: [],
+      copied: NOTHING_COPIED,
+    };
     const experts = look([1, 1]);
     const told = (of: typeof balancing): string | undefined =>
       expertLines('head', { ...experts, task_executors: experts.task_executors.map((one) => ({ ...one, balancing: of })) }, undefined, {

@@ -1,14 +1,19 @@
 /** Weights of NPUs that come to serve, or to stand by. */
 import { describe, expect, it } from 'vitest';
+import { plainChecksum } from '../../src/flowserve/distflow/checksum.ts';
 import { StandbyWeights, weightPieces } from '../../src/flowserve/replicated-weights.ts';
+import { WeightBroadcasts } from '../../src/flowserve/weight-broadcasts.ts';
 import { Directory } from '../../src/runtime/directory.ts';
-import { makeHashPod } from './hash-rig.ts';
+import { Endpoint } from '../../src/xccl/endpoint.ts';
+import { type HashPod, makeHashPod } from './hash-rig.ts';
 
 /** NPU 0 serves, and NPUs 1 and 2 stand by. */
 function standby() {
-  const { plan, space } = makeHashPod(1, { scale_max: { attention: 3 } });
+  const { plan, space, programs } = makeHashPod(1, { scale_max: { attention: 3 } });
   const directory = new Directory(plan.hosting);
-  const weights = new StandbyWeights(plan, space, directory, plan.layouts);
+  const { surroundings } = (programs[0] as HashPod['programs'][number]).exchange.endpoint;
+  const broadcasts = new WeightBroadcasts({ directory, checksum: plainChecksum(space), endpointOf: (npu) => new Endpoint(npu, surroundings) });
+  const weights = new StandbyWeights({ plan, space, directory, broadcasts }, plan.layouts);
   const bytesOf = (npu: number): number[] => {
     const layout = plan.layouts[npu];
     return layout?.kind === 'attention' ? layout.replicated.flatMap(({ address, bytes }) => [...space.bytesAt(address, bytes)]) : [];
@@ -18,7 +23,7 @@ function standby() {
       // Goes on.
     }
   };
-  return { space, directory, weights, bytesOf, finish, nothing: bytesOf(0).map(() => 0) };
+  return { space, directory, weights, broadcasts, bytesOf, finish, nothing: bytesOf(0).map(() => 0) };
 }
 
 describe('weights of NPUs that stand by', () => {
@@ -27,8 +32,8 @@ describe('weights of NPUs that stand by', () => {
     expect(bytesOf(0)).not.toEqual(nothing);
     expect([bytesOf(1), bytesOf(2)]).toEqual([nothing, nothing]);
     const told: unknown[] = [];
-    weights.furnish(1, 0, (error) => told.push([1, error]));
-    weights.furnish(2, 0, (error) => told.push([2, error]));
+    weights.furnish(1, 0, null, (error) => told.push([1, error]));
+    weights.furnish(2, 0, null, (error) => told.push([2, error]));
     expect(told).toEqual([]);
     finish();
     expect(told).toEqual([
@@ -44,10 +49,10 @@ describe('weights of NPUs that stand by', () => {
   it('should tell nobody of a copy that was given up, nor begin it twice', () => {
     const { weights, bytesOf, finish, nothing } = standby();
     const told: string[] = [];
-    weights.furnish(1, 0, () => told.push('given up'));
+    weights.furnish(1, 0, null, () => told.push('given up'));
     weights.clear(1);
-    weights.furnish(2, 0, () => told.push('there'));
-    weights.furnish(2, 0, () => told.push('asked again'));
+    weights.furnish(2, 0, null, () => told.push('there'));
+    weights.furnish(2, 0, null, () => told.push('asked again'));
     finish();
     expect(told).toEqual(['there']);
     expect([bytesOf(1), bytesOf(2)]).toEqual([nothing, bytesOf(0)]);
@@ -56,7 +61,7 @@ describe('weights of NPUs that stand by', () => {
   it('should not be taken from one that was lost meanwhile', () => {
     const { space, directory, weights, finish } = standby();
     const told: unknown[] = [];
-    weights.furnish(1, 0, (error) => told.push(error?.code));
+    weights.furnish(1, 0, null, (error) => told.push(error?.code));
     space.control.raiseEpochOfDie(directory.dieOfNpu(0));
     finish();
     expect(told).toEqual(['worker_lost']);

@@ -28,7 +28,7 @@ describe('XCCL refuses', () => {
 
   it('domains of ids and dies that there cannot be, and leaves the control page alone', () => {
     const { control } = dies.space;
-    for (const id of [-1, 256, 0.5, Number.NaN]) expect(() => createDomain(control, id, [0, 1])).toThrow(/ids are 0 to 255/);
+    for (const id of [-1, 255, 256, 0.5, Number.NaN]) expect(() => createDomain(control, id, [0, 1])).toThrow(/ids are 0 to 254/);
     for (const members of [[], [0, 0], [-1], [0, 1_024], [0.5]])
       expect(() => createDomain(control, 9, members)).toThrow(/each once, one at least, all from 0 to 1023/);
     expect(control.generationOf(9)).toBe(0);
