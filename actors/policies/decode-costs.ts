@@ -5,13 +5,17 @@
  */
 
 /** By so much of a value one step may change it; the first ones by more. */
-const STEP = 0.1;
+const STEP = 0.03;
 /** What is left of a value's weight after the next step. */
 const KEPT = 0.99;
 /** Before two numbers of rows were seen: a step of one row as if so much of it were the row's. */
 const FIRST_ROW_SHARE = 0.5;
+/** What a row takes is seen in steps of different numbers of rows, which differ by 5 % of themselves; what is assumed of it at first, by half of it: the ratio's square. */
+const DOUBT = 0.01;
 /** The first step of a number of rows may be held up, or captured: more than so many times what is expected of it is not believed. */
 const FIRST_TIMES_MAX = 1.5;
+/** As long as so many were seen, a shorter one counts whole. */
+const FIRST_STEPS = 3;
 /** Less is forgotten altogether. */
 const WEIGHT_MIN = 0.05;
 
@@ -29,6 +33,9 @@ export class DecodeCosts {
     const expected_us = this.#expected_us(rows);
     this.#line = null;
     for (const [other, seen] of this.#seen) {
+      // A step that was held up, and seen but once, shows beside another: none takes less for more rows, nor more for each of them.
+      const most = us * Math.max(1, other / rows);
+      if (seen.weight <= 1 && seen.us > FIRST_TIMES_MAX * most) seen.us = most;
       seen.weight *= KEPT;
       if (seen.weight < WEIGHT_MIN) this.#seen.delete(other);
     }
@@ -39,7 +46,8 @@ export class DecodeCosts {
     }
     seen.weight++;
     const most = seen.us * Math.max(STEP, 1 / seen.weight);
-    seen.us += Math.min(most, Math.max(-most, us - seen.us));
+    const least = seen.weight <= FIRST_STEPS ? seen.us : most;
+    seen.us += Math.min(most, Math.max(-least, us - seen.us));
   }
 
   /** By what was seen of others. */
@@ -47,6 +55,11 @@ export class DecodeCosts {
     if (this.#seen.size === 0) return Infinity;
     const { base_us, row_us } = this.line;
     return base_us + row_us * rows;
+  }
+
+  /** None was seen. */
+  get isEmpty(): boolean {
+    return this.#seen.size === 0;
   }
 
   /** Rows of more numbers than one were seen: what a row takes is no guess. */
@@ -73,7 +86,8 @@ export class DecodeCosts {
     const [mean, mean_us] = [rows / weights, us / weights];
     const variance = squares / weights - mean * mean;
     const first_us = (mean_us * FIRST_ROW_SHARE) / (FIRST_ROW_SHARE * mean + (1 - FIRST_ROW_SHARE));
-    const row_us = this.#seen.size < 2 ? first_us : (products / weights - mean * mean_us) / variance;
+    const doubt = (DOUBT * mean * mean) / weights;
+    const row_us = (products / weights - mean * mean_us + doubt * first_us) / (variance + doubt);
     // No step gets cheaper by more rows, nor is a row dearer than a step by itself.
     const bounded_us = Math.min(Math.max(row_us, 0), mean_us / mean);
     return { base_us: mean_us - bounded_us * mean, row_us: bounded_us };

@@ -2,9 +2,12 @@
  * How many drafts a step verifies for each sequence (xDeepServe §4.6): as many as pay, by what came of those before and by what steps take.
  *
  *   a step of n rows takes      base + row × n                                     of the steps that only decode (decode-costs.ts)
- *   a token is worth            (base + row × s) / s                               with s sequences that decode
- *   a round of drafts takes     base + row × s                                     where layers compute them: how long that took, for each draft
- *   the d-th draft pays         where acceptance ^ d × (a token's worth) > row + (a round) / s
+ *   a token is worth            (base + row × s) / s                               with s sequences that decode, none of which drafts
+ *   a round of drafts takes     base + row × s                                     where layers compute them: one for each draft, and one more for a second layer
+ *   d drafts take               d × row + rounds × (a round) / s                   of each sequence
+ *   d drafts bring              acceptance + acceptance ^ 2 + … + acceptance ^ d   tokens
+ *
+ * A sequence has as many as make a token take the least: (its share of a step + what its drafts take) / (1 + what they bring).
  *
  * A sequence whose drafts do not pay goes on without, and tries one after a while, then after twice as long, and so on; as long as those are right, the next at once.
  * One that begins is expected to be as those before it, and tries one whatever is expected.
@@ -22,6 +25,8 @@ export type DraftLimits = {
   readonly drafts_max?: number;
   /** False: all that there are; missing: as many of them as pay. */
   readonly drafts_as_pays?: boolean;
+  /** So many layers compute them, each in a round of its own before the first draft; missing: one, or they are looked up. */
+  readonly foreseers?: number;
 };
 
 /** Of a sequence: its drafts that the model drew itself, and those that it did not, those of long ago forgotten; whether it may draft. */
@@ -46,6 +51,8 @@ const FIRST_WEIGHT = 4;
 /** Tokens. */
 const PAUSE_MIN = 32;
 const PAUSE_MAX = 1_024;
+/** One that waits drafts again before its time where so much of a token's time is to be won. */
+const RESUME_GAIN = 0.05;
 /** Of the time of decode steps, drafts may lose this; and so many steps more, in which the costs show at first. What they have won bears as many steps as these at most. */
 const LOST_SHARE = 0.01;
 const LOST_STEPS = 4;
@@ -53,11 +60,14 @@ const WON_STEPS = 8;
 /** So much of each sum is left after the next step. */
 const KEPT_OF_TIME = 0.998;
 
+const NOTHING = { drafts: 0, gain: 0 } as const;
+
 export const newDraftHistory = (): DraftHistory => ({ right: 0, wrong: 0, wait: 0, pause: PAUSE_MIN, isTrying: true });
 
 export class Drafting {
   readonly #drafts_max: number;
   readonly #asPays: boolean;
+  readonly #layers: number;
   readonly counts: { -readonly [Count in keyof DraftCounts]: DraftCounts[Count] } & { readonly accepted_at: number[] };
   /** Of all sequences, as in their histories. */
   #right = FIRST_ACCEPTANCE * FIRST_WEIGHT;
@@ -69,9 +79,10 @@ export class Drafting {
   readonly costs = new DecodeCosts();
   readonly rounds = new DecodeCosts();
 
-  constructor({ drafts_max = 0, drafts_as_pays = true }: DraftLimits) {
+  constructor({ drafts_max = 0, drafts_as_pays = true, foreseers = 1 }: DraftLimits) {
     this.#drafts_max = drafts_max;
     this.#asPays = drafts_as_pays;
+    this.#layers = foreseers;
     this.counts = { drafts: 0, draft_tokens: 0, accepted_tokens: 0, accepted_at: new Array<number>(drafts_max).fill(0) };
   }
 
@@ -82,8 +93,10 @@ export class Drafting {
   /** Drafts for the next step of a sequence, one of so many that decode, at most `most`. */
   lengthFor(history: DraftHistory, sequences: number, most: number): number {
     if (!this.#asPays) return Math.min(this.#drafts_max, most);
-    if (history.wait > 0 || most === 0) return 0;
-    const worthwhile = this.#worthwhile(this.#acceptanceOf(history), sequences);
+    if (most === 0) return 0;
+    const { drafts: worthwhile, gain } = this.#worthwhile(this.#acceptanceOf(history), sequences);
+    // What a sequence has stopped for may have been an estimate of the group's that was off.
+    if (history.wait > 0 && gain < RESUME_GAIN) return 0;
     if (worthwhile > 0 || history.isTrying) return this.#mayLose(sequences) ? Math.min(Math.max(worthwhile, 1), most) : 0;
     history.wait = history.pause;
     return 0;
@@ -158,12 +171,26 @@ export class Drafting {
     return base_us / sequences + row_us;
   }
 
-  #worthwhile(acceptance: number, sequences: number): number {
+  /** Rounds in which so many drafts are computed: each layer goes through the rows of the step, then the last one drafts on. */
+  roundsFor(drafts: number): number {
+    return Math.max(1, drafts) + this.#layers - 1;
+  }
+
+  #worthwhile(acceptance: number, sequences: number): { readonly drafts: number; readonly gain: number } {
+    // Of what nothing is known yet, one is tried.
+    if (this.costs.isEmpty) return NOTHING;
     const { line: round } = this.rounds;
-    const draft_us = this.costs.line.row_us + round.row_us + round.base_us / sequences;
-    let drafts = 0;
-    for (let gain_us = acceptance * this.#worth_us(sequences); drafts < this.#drafts_max && gain_us >= draft_us; gain_us *= acceptance) drafts++;
-    return drafts;
+    const round_us = round.row_us + round.base_us / sequences;
+    const step_us = this.#worth_us(sequences);
+    let [best, best_us] = [0, step_us];
+    for (let drafts = 1, tokens = 1, chance = acceptance; drafts <= this.#drafts_max; drafts++, chance *= acceptance) {
+      tokens += chance;
+      const token_us = (step_us + drafts * this.costs.line.row_us + this.roundsFor(drafts) * round_us) / tokens;
+      if (token_us > best_us) continue;
+      best = drafts;
+      best_us = token_us;
+    }
+    return { drafts: best, gain: 1 - best_us / step_us };
   }
 
   /** All of its state: what a snapshot of its owner shows. */

@@ -7,8 +7,6 @@ import { type CacheLimits, KV_EVENT_BATCHES } from './relational-tensor-cache.ts
 export type SchedulerLimits = DraftLimits & {
   /** Drafts are computed, so many of a sequence in one step at most, from KV of their own in the same blocks; missing: they are not. */
   readonly foresight?: number;
-  /** So many layers compute them; missing: one. */
-  readonly foreseers?: number;
   readonly kv_blocks: number;
   readonly kv_block_size: number;
   /** By which KV comes about, in the names of its blocks; missing: as the model has it. */

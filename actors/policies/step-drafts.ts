@@ -63,12 +63,14 @@ export function noteDrafts(drafting: Drafting, launched: readonly Launched[], ou
   if (draft_us > 0) noteRounds(drafting, launched, outcomes, draft_us);
 }
 
-/** Drafts are computed in rounds: the first goes through all rows whose next token is known, the others through one of each sequence. */
+/** Drafts are computed in rounds: the first of each layer goes through all rows whose next token is known, the others through one of each sequence. */
 function noteRounds(drafting: Drafting, launched: readonly Launched[], outcomes: readonly StepOutcome[], draft_us: number): void {
-  const count = Math.max(1, ...launched.map(({ foresees }) => foresees));
+  const most = Math.max(1, ...launched.map(({ foresees }) => foresees));
+  const count = drafting.roundsFor(most);
+  const layers = count - most + 1;
   const rows = launched.reduce((sum, { foresees }, index) => {
     const first = foresees < 0 ? 0 : 1 + (outcomes[index] as StepOutcome).more.length;
-    return sum + first + Math.max(0, foresees - 1);
+    return sum + layers * first + Math.max(0, foresees - 1);
   }, 0);
   drafting.noteRounds(count, Math.round(rows / count), draft_us);
 }
