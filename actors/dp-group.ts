@@ -22,6 +22,7 @@ import type { ErrorRecord } from '../src/protocol/errors.ts';
 import { pong } from '../src/protocol/heartbeats.ts';
 import { type Commands, choiceOfTask, type DpGroupMessage, type KvOffer } from '../src/protocol/messages.ts';
 import { HANDED_LEASE_MS, HandingBack } from './policies/handing-back.ts';
+import { lettingGo } from './policies/letting-go.ts';
 import { isClosed, type Orders, PrefillLeader } from './policies/prefill-leader.ts';
 import { PREFIX_LEASE_MS } from './policies/prefix-loans.ts';
 import { answerOf } from './policies/prefix-wants.ts';
@@ -202,7 +203,7 @@ export const dpGroup = setup({
         }
       },
     }),
-    abandon: assign(({ context, event }) => asked(context, event.type === 'ABANDON' ? context.scheduler.abandon(event.task) : [])),
+    abandon: assign(({ context, event }) => asked(context, event.type === 'ABANDON' ? [...context.scheduler.abandon(event.task), ...lettingGo(context)] : [])),
     stop: assign(({ context, event }) => asked(context, event.type === 'STOP_FOUND' ? stopOf(context, event.task) : [])),
     dropCache: assign(({ context }) => {
       context.scheduler.cache.drop();
@@ -232,7 +233,7 @@ export const dpGroup = setup({
     failStep: assign({
       outbox: ({ context, event }) => {
         if (event.type === 'RANK_LOST') context.ranks.lose(event.npu);
-        if (event.type === 'STEP_FAILED' && event.damaged.length > 0) return context.scheduler.mend(event.damaged);
+        if (event.type === 'STEP_FAILED' && (event.damaged.length > 0 || event.error.code === 'undone')) return context.scheduler.mend(event.damaged);
         return context.scheduler.failAll(event.type === 'STEP_FAILED' || event.type === 'RANK_LOST' ? event.error : DIVERGED);
       },
     }),

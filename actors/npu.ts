@@ -66,6 +66,8 @@ export const npu = setup({
   on: {
     PING: { actions: { type: 'send', params: ({ context, event }) => ({ to: event.from, message: pong(context.self) }) } },
     RELEASE_SLOTS: { actions: { type: 'launch', params: ({ event }) => ({ work: { kind: 'release-slots', slots: event.slots } }) } },
+    // Of steps that are over.
+    LET_GO: {},
     REPORT_LOADS: { actions: [assign({ isReportDue: false }), { type: 'launch', params: { work: { kind: 'count-loads' } } }] },
     // Whatever runs: between two parts of a step.
     EXPERT_WORK: {
@@ -129,6 +131,7 @@ export const npu = setup({
           target: 'lost',
           actions: assign(({ event }) => ({ hasNext: false, failed: event.step, error: event.error, damaged: event.damaged })),
         },
+        LET_GO: { actions: { type: 'launch', params: ({ event }) => ({ work: { kind: 'let-go', step: event.step } }) } },
         RESET: { target: 'resetting', actions: 'noteReset' },
         DRAIN: 'draining',
       },

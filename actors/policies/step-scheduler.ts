@@ -86,6 +86,10 @@ export class StepScheduler {
   get isStepping(): boolean {
     return this.#steps.length > 0;
   }
+  /** A step computes somebody who was abandoned. */
+  get isLettingGo(): boolean {
+    return this.#steps.some((step) => step.some(({ running }) => running.end === 'abandoned'));
+  }
   /** Somebody waits for a token. */
   get hasWork(): boolean {
     return this.#running.size + this.waiting > 0;

@@ -56,6 +56,7 @@ const ANSWERS: Readonly<Record<ErrorCode, Answer>> = {
   worker_failed: { status: 500, headers: retryAfter(100) },
   worker_lost: { status: 500, headers: retryAfter(100) },
   worker_ended: { status: 500, headers: retryAfter(100) },
+  undone: { status: 500, headers: retryAfter(100) },
   deadline_exceeded: { status: 500, headers: retryAfter(500) },
   closed: { status: 503, headers: retryAfter(1000) },
   not_finite: { status: 500, headers: NO_RETRY },

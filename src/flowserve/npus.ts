@@ -255,6 +255,9 @@ export class Npus {
       case 'release-slots':
         program.release(work.slots);
         break;
+      case 'let-go':
+        program.undone.letGo(work.step);
+        break;
       case 'reset':
         program.reset();
         this.#failed.delete(npu);
@@ -337,8 +340,8 @@ export class Npus {
   #fail({ self, npu }: StepProgram<Arithmetic>, step: number, error: unknown): void {
     this.#failed.add(npu);
     const record = toErrorRecord(error);
-    // A rank that was lost in the midst of it: then the step can be computed elsewhere.
-    const code = record.code === 'worker_lost' ? 'worker_lost' : 'worker_failed';
+    // A rank that was lost in the midst of it: then the step can be computed elsewhere; or it is no failure at all.
+    const code = record.code === 'worker_lost' || record.code === 'undone' ? record.code : 'worker_failed';
     this.#host.complete(self, launchFailed(step, { ...record, code }, error instanceof KvDamage ? error.blocks : []), this.#takeCause(npu));
   }
 

@@ -33,6 +33,7 @@ import { firstBatchRows, kvPool, SPAN, SPAN_WORDS } from './step-layout.ts';
 import { compute, type Experts, layerParts, type Part, type Projection, partsInTurn } from './step-parts.ts';
 import { isDecode, type OnLayers, type Poll, partOf, type Run, type StepOptions } from './step-run.ts';
 import { newMicroBatches } from './turns.ts';
+import { UndoneSteps } from './undone-steps.ts';
 import type { WarmShape } from './warm-up.ts';
 
 const PENDING: Poll = { state: 'pending' };
@@ -70,6 +71,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   #isAwaiting = false;
   /** Begins when `#run` is done. */
   #next: StepPlan | null = null;
+  readonly undone: UndoneSteps;
   readonly #slotTokens: SlotTokens;
 
   constructor(
@@ -83,6 +85,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.#onDrafts = onDrafts;
     const { npu, kv, share } = forward.layout;
     this.forward = forward;
+    this.undone = new UndoneSteps(npu, () => exchange.endpoint.surroundings.arrive(exchange.endpoint.die));
     this.batches = new ExpertBatches(forward, space, map);
     this.#projection = new OutputProjection(forward, space);
     this.turns = newMicroBatches(forward, (model) => this.#batchParts(model, this.batches, space), space, exchange.endpoint, dieOf, this.batches.routing);
@@ -243,6 +246,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   poll(): Poll {
     const run = this.#run;
     assert(run, `NPU ${this.npu} runs no step`);
+    if (!this.undone.mayWait(run.plan.step)) this.undone.check(run.plan.step, this.missing, this.batches.lost);
     for (;;) {
       const batches = this.#pollBatches(run);
       if (batches !== null) return batches;
@@ -342,6 +346,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.#askedSecond?.reset();
     this.#run = null;
     this.#next = null;
+    this.undone.forget();
     this.#isAwaiting = false;
     this.#microBatches?.reset();
     this.gather.reset();

@@ -181,6 +181,7 @@ export class MachineNpus {
     }
     for (const npus of this.#living) this.#tellOfLosses(npus);
     this.#move();
+    this.#run(this.#living.flatMap(({ programs }) => [...programs.values()].filter(({ undone, step }) => !undone.mayWait(step))));
   }
 
   #tellOfLosses({ programs }: Npus): void {
@@ -298,7 +299,8 @@ export class MachineNpus {
     }
     // Weights move to their end; and a step that was refused goes on by the map that has come.
     for (let isMoving = true; isMoving; ) isMoving = this.#living.some(({ moves, standby }) => moves.poll() || standby.poll());
-    const mayGoOn = ({ npu, work }: Launch): boolean => work.kind === 'step' || (work.kind === 'experts' && this.#theHostOf(idOf(npu)).programs.has(idOf(npu)));
+    const mayGoOn = ({ npu, work }: Launch): boolean =>
+      work.kind === 'step' || work.kind === 'let-go' || (work.kind === 'experts' && this.#theHostOf(idOf(npu)).programs.has(idOf(npu)));
     this.#run(launches.flatMap((launch) => (mayGoOn(launch) ? this.#ranksOf(idOf(launch.npu)) : [])));
   }
 

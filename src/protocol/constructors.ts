@@ -294,6 +294,7 @@ export const launchFailed = (step: number, error: ErrorRecord, damaged: readonly
   damaged,
 });
 export const releaseSlots = (slots: readonly number[]): NpuMessage => ({ type: 'RELEASE_SLOTS', slots });
+export const letGo = (step: number): NpuMessage => ({ type: 'LET_GO', step });
 export const reset = (reset: number): NpuMessage => ({ type: 'RESET', reset });
 export const resetDone = (): NpuMessage => ({ type: 'RESET_DONE' });
 /** An expert NPU has computed for others, for the first time since it last reported. */

@@ -30,6 +30,8 @@ export type ErrorCode =
   | 'worker_lost'
   /** The same of a thread that was well, and was ended with one that was lost, since all begin anew: it speaks against no request. No caller hears it. */
   | 'worker_ended'
+  /** Inside the pod, of a step: it waited for an NPU that is lost, and somebody whom it computed may not wait so long. It is as if it had never begun. No caller hears it. */
+  | 'undone'
   /** Memory was touched that is not there, not one's own, freed, or of an epoch that is over: a defect, or a thread that was given up and still runs. */
   | 'memory_fault'
   /** The model computed NaN or infinity. */

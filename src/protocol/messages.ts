@@ -240,6 +240,8 @@ export type NpuMessage =
   | { readonly type: 'STEP'; readonly plan: StepPlan }
   /** Their sequences are gone, and no step follows that would say so. */
   | { readonly type: 'RELEASE_SLOTS'; readonly slots: readonly number[] }
+  /** Whom a step computes may not wait any longer, this one or the one before: it is given up (`undone`), should it wait for an NPU that is lost. */
+  | { readonly type: 'LET_GO'; readonly step: number }
   /** `digest`: of the activations that the outcomes come from; `us`: what the step took, in whole microseconds, with the gap before it where it goes on with a sequence; `draft_us`: of that, computing the drafts behind it. */
   | {
       readonly type: 'LAUNCH_DONE';
@@ -322,6 +324,7 @@ export type Commands = {
 export type Work =
   | { readonly kind: 'step'; readonly plan: StepPlan }
   | { readonly kind: 'release-slots'; readonly slots: readonly number[] }
+  | { readonly kind: 'let-go'; readonly step: number }
   | { readonly kind: 'count-loads' }
   /** For the expert map; what comes of it is for that. */
   | { readonly kind: 'experts'; readonly expert_map: Address; readonly work: ExpertWork }
@@ -341,7 +344,7 @@ export const MAY_COME_LATE: Readonly<Partial<Record<Role, ReadonlySet<Message['t
   task: new Set(['CANCEL', 'STOP_STRING_FOUND', 'EXECUTOR_LOST', 'HANDED_OVER', 'NOTHING_LEFT', 'HANDED_BACK']),
   // Its request has left already, and its job is on its way out.
   'job-executor': new Set(['CHOOSE_DECODE', 'PING']),
-  npu: new Set(['RELEASE_SLOTS', 'PING']),
+  npu: new Set(['RELEASE_SLOTS', 'LET_GO', 'PING']),
 };
 
 // ── Ids ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

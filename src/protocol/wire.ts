@@ -81,6 +81,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['step', 'after', 'entries', 'detach'],
   ['slot', 'start', 'tokens', 'first_block', 'blocks', 'shared', 'generated', 'samples', 'drafts', 'foresees', 'attach', 'output'],
   ['type', 'slots'], // RELEASE_SLOTS
+  ['type', 'step'], // LET_GO
   ['type', 'reset'], // RESET
   ['type', 'npu', 'reset'], // RANK_RESET
   ['type', 'npu', 'step', 'outcomes', 'digest', 'us', 'draft_us'], // STEP_DONE

@@ -92,6 +92,7 @@ const crossing: readonly object[] = [
     detach: [2],
   }),
   constructors.releaseSlots([2]),
+  constructors.letGo(7),
   constructors.stepDone(
     1,
     4,

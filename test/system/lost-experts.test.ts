@@ -1,41 +1,16 @@
 /** Experts of a lost NPU that have copies elsewhere are served there at once, whoever waited for it goes on; those that have none are waited for. */
 import { describe, expect, it } from 'vitest';
 import type { ExpertBalancer } from '../../actors/policies/expert-balancer.ts';
-import { createPod, type Pod, type PodOptions } from '../../src/index.ts';
+import type { Pod, PodOptions } from '../../src/index.ts';
 import type { VirtualPod } from '../../src/virtual-pod.ts';
+import { APART, answersOf, loseAfter, mirrored, open, right } from './lost-npus.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
 
 /** Of each layer of the shipped model. */
 const EXPERTS = 32;
-const VIRTUAL: PodOptions = { clock: 'virtual', kernels: 'hash' };
-const mirrored = (redundant_slots: number): PodOptions => ({ expert_balancing: { policy: 'mirrored', redundant_slots, period_ms: 1_000_000 } });
-const APART: PodOptions = { topology: 'moe-attention:domains=1x2,experts=2', npu_workers: [0, 0, 1, 2], workers: 3 };
-
-const answersOf = (pod: Pod): Promise<unknown[]> =>
-  Promise.all(
-    Array.from({ length: 4 }, async (_, index) => {
-      const { choices } = await pod.complete([1, 86, 1461, 531 + index], { max_tokens: 12, seed: index, ignore_eos: true, temperature: index % 2 });
-      return choices[0]?.token_ids;
-    }),
-  );
-const open = async (options: PodOptions): Promise<VirtualPod> => (await createPod({ ...VIRTUAL, ...options })) as VirtualPod;
-const right = (async () => {
-  await using one = await open({});
-  return await answersOf(one);
-})();
 const mapOf = ({ control }: VirtualPod): ExpertBalancer['moves'] =>
   (control.host.cast.contextOf('expert-map/0') as { balancer: ExpertBalancer }).balancer.moves;
-
-/** Kills the worker when so many events have happened. */
-function loseAfter({ control }: VirtualPod, worker: number, events: number): void {
-  const step = control.step.bind(control);
-  let left = events;
-  control.step = () => {
-    if (--left === 0) expect(control.workers.lose(worker, 'the test killed it')).toBe(true);
-    return step();
-  };
-}
 
 describe('experts that lie on two NPUs', () => {
   it.each<[string, PodOptions, number]>([
