@@ -1,5 +1,6 @@
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 
 // What V8 made of the sources last time, for Node's forks, the threads of their pods and the commands that they run: a third of a pod's start.
@@ -13,10 +14,14 @@ const TOGETHER = [
   .map((room) => `test/${room}/**/*.test.ts`)
   // One has sockets that fill up, and waits for that.
   .concat('test/api/!(serve).test.ts');
-/** About npm, what it packs and the tools around it. */
-const NODE_ONLY = ['test/packaging/**'];
+/** About npm, what it packs and the tools around it; and what starts both runtimes itself. */
+const NODE_ONLY = ['test/packaging/**', 'test/deno/**'];
+
+/** On Deno: see test/bundled-threads.ts. */
+const bundled = 'Deno' in globalThis && process.env['SOURCES'] === undefined;
 
 export default defineConfig({
+  resolve: { alias: bundled ? [{ find: /^.*\/thread-entry\.ts$/, replacement: fileURLToPath(new URL('test/bundled-entry.ts', import.meta.url)) }] : [] },
   test: {
     // Deno runs vitest's forks only.
     pool: 'forks',

@@ -7,20 +7,13 @@
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { rolldown } from 'rolldown';
+import { bundleOf } from './bundle-names.ts';
 
-/** What threads and the command begin with: `src/…`, without its ending. */
-export const ENTRIES = [
-  'src/cli/main',
-  'src/platform/control-thread',
-  'src/platform/npu-worker-thread',
-  'src/platform/network-card-thread',
-  'src/trace/recorder-thread',
-  'src/chaos/campaign-thread',
-  'src/chaos/live-worker-thread',
-] as const;
-
-/** Bundles each entry of a clone into a file of `target`, and says which. Each module goes on finding what lies beside it. */
-export async function bundleEntries(root: string, entries: readonly string[], target: string): Promise<ReadonlyMap<string, string>> {
+/**
+ * Bundles each entry of a clone into a file of `target`, and says which. Each module goes on finding what lies beside it.
+ * `threadEntry`: what stands for src/runtime/thread-entry.ts.
+ */
+export async function bundleEntries(root: string, entries: readonly string[], target: string, threadEntry?: string): Promise<ReadonlyMap<string, string>> {
   const bundled = await Promise.all(
     entries.map(async (entry): Promise<[string, string]> => {
       const bundle = await rolldown({
@@ -29,11 +22,15 @@ export async function bundleEntries(root: string, entries: readonly string[], ta
         plugins: [
           {
             name: 'where a module lies',
-            transform: (code, id) => (code.includes('import.meta.url') ? code.replaceAll('import.meta.url', JSON.stringify(pathToFileURL(id).href)) : null),
+            transform: {
+              filter: { code: 'import.meta.url' },
+              handler: (code, id) => code.replaceAll('import.meta.url', JSON.stringify(pathToFileURL(id).href)),
+            },
           },
+          { name: 'how threads begin', resolveId: { filter: { id: /\/thread-entry\.ts$/ }, handler: () => threadEntry } },
         ],
       });
-      const file = join(target, `${entry.replaceAll('/', '-')}.mjs`);
+      const file = join(target, bundleOf(entry));
       await bundle.write({ file, codeSplitting: false });
       await bundle.close();
       return [pathToFileURL(join(root, `${entry}.ts`)).href, pathToFileURL(file).href];

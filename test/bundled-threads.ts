@@ -1,6 +1,7 @@
 /**
- * Before all tests, on Node: threads and commands that tests start load one file each, made of the sources as they are now (scripts/bundles.ts). A pod starts
- * in 0.6 of the time so, and tests start hundreds. On Deno, and in the packed program, each module is loaded by itself.
+ * Before all tests: threads and commands that tests start load one file each, made of the sources as they are now (scripts/bundles.ts). A pod starts in 0.6 of
+ * the time so, and tests start hundreds. On Node the loader puts the bundle in a source's place; on Deno, whose loader does not do so for a thread, whoever
+ * starts it does (bundled-entry.ts). In the packed program, and in what test/deno and test/examples run on Deno, each module is loaded by itself.
  *
  * SOURCES=1 turns it off: then an error's stack names the source.
  */
@@ -10,7 +11,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { TestProject } from 'vitest/node';
-import { bundleEntries, ENTRIES } from '../scripts/bundles.ts';
+import { ENTRIES } from '../scripts/bundle-names.ts';
+import { bundleEntries } from '../scripts/bundles.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 /** Tests that misbehave in a thread start this one often. */
@@ -20,11 +22,15 @@ const BUNDLES = join(tmpdir(), 'minipod-bundles');
 /** Bundles are kept so long for the next run. */
 const KEPT_MS = 3_600_000;
 const given = process.env['NODE_OPTIONS'];
+const isDeno = 'Deno' in globalThis;
+/** What stands for src/runtime/thread-entry.ts on Deno. */
+const THREAD_ENTRY = join(ROOT, 'test/bundled-entry.ts');
 
 /** Stands for the sources, and what they are bundled by, as they are now. */
 function versionOfSources(): string {
-  const hash = createHash('sha256').update(ROOT);
-  for (const folder of ['src', 'actors', 'test/system', 'scripts/bundles.ts', 'test/bundled-threads.ts', 'package-lock.json'].map((path) => join(ROOT, path))) {
+  const hash = createHash('sha256').update(`${ROOT} ${isDeno}`);
+  const tools = ['scripts/bundles.ts', 'scripts/bundle-names.ts', 'test/bundled-threads.ts', 'test/bundled-entry.ts', 'package-lock.json'];
+  for (const folder of ['src', 'actors', 'test/system', ...tools].map((path) => join(ROOT, path))) {
     const files = statSync(folder).isFile() ? [folder] : readdirSync(folder, { recursive: true, encoding: 'utf8' }).map((path) => join(folder, path));
     for (const file of files.sort()) {
       const { size, mtimeMs } = statSync(file);
@@ -64,7 +70,7 @@ async function bundle(): Promise<void> {
     removeOld();
     // Named when it is whole: another run of the same sources may look for it.
     const making = mkdtempSync(join(BUNDLES, 'making-'));
-    const bundled = await bundleEntries(ROOT, [...ENTRIES, ROGUE], making);
+    const bundled = await bundleEntries(ROOT, [...ENTRIES, ROGUE], making, isDeno ? THREAD_ENTRY : undefined);
     const moved = [...bundled].map(([source, url]): [string, string] => [source, url.replace(pathToFileURL(making).href, pathToFileURL(folder).href)]);
     writeFileSync(join(making, 'hook.mjs'), hook(new Map(moved)));
     if (existsSync(folder)) rmSync(making, { recursive: true });
@@ -72,11 +78,12 @@ async function bundle(): Promise<void> {
   }
   // Whoever clears old ones goes by this, and this run needs it to its end.
   utimesSync(folder, new Date(), new Date());
-  process.env['NODE_OPTIONS'] = [...(given === undefined ? [] : [given]), `--import=${pathToFileURL(join(folder, 'hook.mjs')).href}`].join(' ');
+  if (isDeno) process.env['MINIPOD_BUNDLES'] = `${pathToFileURL(folder).href}/`;
+  else process.env['NODE_OPTIONS'] = [...(given === undefined ? [] : [given]), `--import=${pathToFileURL(join(folder, 'hook.mjs')).href}`].join(' ');
 }
 
 export default async function setup(project: TestProject): Promise<void> {
-  if ('Deno' in globalThis || process.env['SOURCES'] !== undefined) return;
+  if (process.env['SOURCES'] !== undefined) return;
   await bundle();
   project.onTestsRerun(bundle);
 }

@@ -2,10 +2,16 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { bundleOf } from '../../scripts/bundle-names.ts';
 
 const isDeno = 'Deno' in globalThis;
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const entryOf = (root: string): readonly string[] => (isDeno ? ['run', '-A', join(root, 'src/cli/main.ts')] : [join(root, 'bin/minipod.js')]);
+const bundles = process.env['MINIPOD_BUNDLES'];
+/** What the runtime runs: the sources' bundle, where the root is this clone and there is one (bundled-threads.ts). */
+export function entryOf(root: string = ROOT): readonly string[] {
+  if (!isDeno) return [join(root, 'bin/minipod.js')];
+  return ['run', '-A', bundles !== undefined && root === ROOT ? fileURLToPath(new URL(bundleOf('src/cli/main'), bundles)) : join(root, 'src/cli/main.ts')];
+}
 
 export type Ended = { readonly code: number | null; readonly stdout: string; readonly stderr: string };
 

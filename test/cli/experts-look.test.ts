@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type ApiServer, serve } from '../../src/api/index.ts';
 import { FakePod } from '../api/fake-pod.ts';
 import { traceFolder } from '../trace/files.ts';
-import { jsonLines, minipod } from './command.ts';
+import { entryOf, jsonLines, minipod } from './command.ts';
 
 describe('minipod experts', () => {
   const KEY = 'secret';
@@ -66,8 +66,7 @@ describe('minipod experts', () => {
   });
 
   it('should paint over and over on a terminal, in colour, until q is pressed', async () => {
-    const entry = 'Deno' in globalThis ? 'run -A src/cli/main.ts' : 'bin/minipod.js';
-    const command = `stty rows 30 cols 110; exec '${process.execPath}' ${entry} experts ${flags.join(' ')}`;
+    const command = `stty rows 30 cols 110; exec '${process.execPath}' ${entryOf().join(' ')} experts ${flags.join(' ')}`;
     // Not the caller's environment: CI, NO_COLOR and others like them would take the colours away.
     const env = { PATH: process.env['PATH'], HOME: process.env['HOME'], TERM: 'xterm-256color' };
     const running = spawn('script', ['-qefc', command, '/dev/null'], { stdio: 'pipe', env });

@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { fabricLines, latencyBound } from '../../src/cli/fabric-tables.ts';
 import type { PodStats } from '../../src/index.ts';
 import { FakePod } from '../api/fake-pod.ts';
-import { jsonLines, minipod } from './command.ts';
+import { entryOf, jsonLines, minipod } from './command.ts';
 
 /** The rows of a Markdown table, found by the title of its first column, as records of its titles. */
 function tableOf(stdout: string, first: string): Record<string, string>[] {
@@ -81,7 +81,7 @@ describe('minipod fabric', () => {
   });
 
   it('should paint over the same lines of a terminal until Ctrl-C, then show all, with the code that shells expect', async () => {
-    const command = `stty rows 20 cols 60; exec '${process.execPath}' ${'Deno' in globalThis ? 'run -A src/cli/main.ts' : 'bin/minipod.js'} fabric`;
+    const command = `stty rows 20 cols 60; exec '${process.execPath}' ${entryOf().join(' ')} fabric`;
     // That of util-linux, which gives a command a terminal.
     const running = spawn('script', ['-qefc', command, '/dev/null'], { stdio: 'pipe' });
     let [painted, isStopped] = ['', false];

@@ -6,7 +6,7 @@ import { type ApiServer, serve } from '../../src/api/index.ts';
 import { readMetrics } from '../../src/cli/prometheus-text.ts';
 import { enginesOf, lookAt, topLines } from '../../src/cli/top-table.ts';
 import { createPod, type Pod } from '../../src/index.ts';
-import { jsonLines, minipod } from './command.ts';
+import { entryOf, jsonLines, minipod } from './command.ts';
 
 describe('minipod top', () => {
   const KEY = 'secret';
@@ -48,8 +48,7 @@ describe('minipod top', () => {
   });
 
   it('should paint over and over on a terminal until q is pressed', async () => {
-    const entry = 'Deno' in globalThis ? 'run -A src/cli/main.ts' : 'bin/minipod.js';
-    const command = `stty rows 20 cols 150; exec '${process.execPath}' ${entry} top --url ${server.url} --api-key ${KEY} --interval-seconds 0.1`;
+    const command = `stty rows 20 cols 150; exec '${process.execPath}' ${entryOf().join(' ')} top --url ${server.url} --api-key ${KEY} --interval-seconds 0.1`;
     const running = spawn('script', ['-qefc', command, '/dev/null'], { stdio: 'pipe' });
     let painted = '';
     running.stdout.setEncoding('utf8').on('data', (text: string) => {

@@ -1,4 +1,4 @@
-/** `deno run` from the sources does what Node does, with the same bits. Spawned from whichever runtime the suite runs on. */
+/** `deno run` from the sources does what Node does, with the same bits. Part of Node's suite: this one starts both. */
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';

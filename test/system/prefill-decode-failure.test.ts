@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Completion, GenerateOptions, Pod, PodOptions } from '../../src/index.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
-import { openRig, type Rig } from './rig.ts';
+import { openRig, type Rig, ROGUE } from './rig.ts';
 
 const PREFILL = 0;
 const DECODE = 1;
@@ -70,7 +70,7 @@ describe('a side of prefill and decode', () => {
 
 describe('a side that hangs, is given up and writes on', () => {
   it.each([PREFILL, DECODE])('should go on where its successor sits, on spare dies on Deno, with the same bits: worker %i', async (worker) => {
-    await using rig = await openRig({ ...PD, spare_workers: 1, job_executors: 1 }, { worker_entry: new URL('rogue-worker.ts', import.meta.url) });
+    await using rig = await openRig({ ...PD, spare_workers: 1, job_executors: 1 }, ROGUE);
     const calls = askAll(rig.pod);
     await until(() => hasBegun(rig, 0));
     rig.goRogue(worker, 600);
@@ -82,7 +82,7 @@ describe('a side that hangs, is given up and writes on', () => {
 
 describe('a decode side that is silent', () => {
   it('should lose what it was lent, and compute it anew with the same bits when it wakes', async () => {
-    await using rig = await openRig({ ...PD, kv_lease_ms: 100, job_executors: 1 }, { worker_entry: new URL('rogue-worker.ts', import.meta.url) });
+    await using rig = await openRig({ ...PD, kv_lease_ms: 100, job_executors: 1 }, ROGUE);
     // Cold, on a crowded machine, a prompt takes as long as the silence.
     await rig.pod.complete([...words(9, 100)], { max_tokens: 2, ignore_eos: true });
     rig.goRogue(DECODE, 1_500);

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Pod, PodOptions } from '../../src/index.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
-import { openRig } from './rig.ts';
+import { openRig, ROGUE } from './rig.ts';
 
 const HOLDER = 0;
 const ASKER = 1;
@@ -39,7 +39,7 @@ describe('a prefix', () => {
   });
 
   it('should be computed before a holder that is silent speaks again', async () => {
-    await using rig = await openRig(SHARING, { worker_entry: new URL('rogue-worker.ts', import.meta.url) });
+    await using rig = await openRig(SHARING, ROGUE);
     const [expected] = await right(1);
     await keep(rig.pod, 0);
     rig.goRogue(HOLDER, 700);

@@ -3,11 +3,10 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import type { Completion, GenerateOptions } from '../../src/index.ts';
 import { CONTROL_THREAD } from '../../src/runtime/directory.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
-import { openRig, type Rig } from './rig.ts';
+import { openRig, type Rig, ROGUE } from './rig.ts';
 
 const OPTIONS: GenerateOptions = { temperature: 0, ignore_eos: true, max_tokens: 60, logprobs: 1 };
 const PROMPTS = ['Once upon a time', 'The wolf', 'In the forest', 'The king'] as const;
-const ROGUE = { worker_entry: new URL('rogue-worker.ts', import.meta.url) };
 /** Node ends a terminated thread; Deno lets it run. */
 const TERMINATION_IS_PROOF = !('Deno' in globalThis);
 

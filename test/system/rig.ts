@@ -1,5 +1,6 @@
 /** A pod whose control plane runs on the test's own thread, so that the test can reach into its memory and break it. */
 import type { Worker } from 'node:worker_threads';
+import { bundleOf } from '../../scripts/bundle-names.ts';
 import { offsetOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import type { PodPlan } from '../../src/flowserve/pod-plan.ts';
@@ -42,6 +43,12 @@ const DEATH_DEADLINE_MS = 10_000;
 export type Misbehaving = Pick<ControlOptions, 'worker_entry' | 'card_entry' | 'card_deadline_ms'> & {
   /** Given up while the caller has not taken its rings yet. */
   readonly lost_at_start?: number;
+};
+
+const bundles = process.env['MINIPOD_BUNDLES'];
+/** Its workers go rogue when they are told to. */
+export const ROGUE: Misbehaving = {
+  worker_entry: bundles === undefined ? new URL('rogue-worker.ts', import.meta.url) : new URL(bundleOf('test/system/rogue-worker'), bundles),
 };
 
 export async function openRig(options: PodOptions, { lost_at_start, ...misbehaving }: Misbehaving = {}): Promise<Rig> {
