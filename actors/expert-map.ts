@@ -6,20 +6,21 @@
  *     │ │          ▼            ▼         │   │ │            │           │          │           │
  *     │ │ ◀────────┴── the present map    │   └─┼── more rounds ─────────────────────────────────┘
  *     │ ▼                   stays         │     ▼            ▼           ▼          ▼
- *    held ────────▶ placing ──────────────┘    rolling back ─────────────────────────▶ stable, held
+ *    held ────────▶ placing ──────────────┤    rolling back ─────────────────────────▶ stable, held
+ *     └──────────▶ rehoming ──────────────┘     as soon as an NPU is lost that has experts: from stable, held, and where a way has ended
  *
  * Held: somebody else's entry of the map's log is open (src/protocol/map-log.ts), a scale's say, who has experts placed and says when it is over. A rebalance that is
  * under way then goes back to its last good map first.
  *
- * While an NPU is lost, the other replicas of its experts serve, by a map without its own (ReviveMoE); what has no other is waited for, until its successor is there.
+ * Rehoming: while an NPU is lost, the other replicas of its experts serve, by a map without its own (ReviveMoE); what has no other is waited for, until its successor is
+ * there, or none has come for too long: then it is loaded onto those that are left. It is an entry of the log too, which takes the map from whoever has it.
  *
  * Tokens never pass here. A slot is loaded only when every NPU that sorts tokens goes by a map without it; one that is late all the same is refused by who
  * has the slot. Every state but stable has a deadline; whatever fails leads back to the last good map, with a reason in the log. The map's epoch rises with each
  * map that is sent, and NPUs keep the latest: who does not own it any more changes nothing.
  */
 import { assign, setup } from 'xstate';
-import type { Address } from '../src/protocol/address.ts';
-import { BROADCAST_MS_MAX, broadcastsOverdue, type ExpertMapMessage, periodOver, stateOverdue } from '../src/protocol/expert-maps.ts';
+import { BROADCAST_MS_MAX, broadcastsOverdue, type ExpertMapMessage, npuGone, periodOver, rehomeAgain, stateOverdue } from '../src/protocol/expert-maps.ts';
 import type { Commands } from '../src/protocol/messages.ts';
 import { ExpertBalancer } from './policies/expert-balancer.ts';
 import { expertMap as toExpertMap } from './policies/expert-placement/expert-map.ts';
@@ -27,14 +28,23 @@ import type { PlacementShape } from './policies/expert-placement/placement-shape
 import type { BalancerSettings } from './policies/map-plans.ts';
 import type { BalancerSeat } from './policies/reconfiguration.ts';
 
-/** `period_ms`: null: experts move for others' entries alone. `shape`, `slots`: what slots hold at first. */
+/**
+ * `period_ms`: null: experts move for others' entries alone. `successor_ms`: so long a lost NPU's successor is waited for; 0: there is none to come, null: for ever.
+ * `shape`, `slots`: what slots hold at first.
+ */
 type Input = BalancerSeat & {
   readonly settings: BalancerSettings;
   readonly period_ms: number | null;
+  readonly successor_ms: number | null;
   readonly shape: PlacementShape;
   readonly slots: readonly number[];
 };
-type Context = { self: Address; period_ms: number | null; balancer: ExpertBalancer; turn: number; state: string; outbox: readonly Commands['send'][] };
+type Context = Pick<Input, 'self' | 'period_ms' | 'successor_ms'> & {
+  balancer: ExpertBalancer;
+  turn: number;
+  state: string;
+  outbox: readonly Commands['send'][];
+};
 
 /** NPUs answer between two parts of a step: milliseconds; a prefill on a crowded machine takes longer. */
 const ANSWER_MS_MAX = 10_000;
@@ -43,8 +53,25 @@ const COPY_MS_MAX = 60_000;
 /** Whoever holds the map does something with it: a scale has 30 s, and as long again to revert. */
 const HELD_MS_MAX = 120_000;
 
-/** States in which no round is under way: a map that says who is lost, or is back, disturbs nothing. In all others the way back tells. */
-const NO_ROUND: ReadonlySet<string> = new Set(['stable', 'held', 'collecting', 'rolling back']);
+/** Between two tries of a rehoming that fails: of a disk that cannot be read, say. */
+const REHOME_AGAIN_MS = 1_000;
+
+type Here = { readonly context: Context };
+const enter = (state: string) => ({ type: 'nextTurn' as const, params: { state } });
+const askTime = { type: 'claim' as const, params: { claim: { kind: 'time' as const } } };
+const tell = { type: 'sendEach' as const, params: ({ context }: Here) => context.outbox };
+const overdueIn = (delay_ms: number) => ({
+  type: 'after' as const,
+  params: ({ context: { turn } }: Here): Commands['after'] => ({ id: 'overdue', delay_ms, message: stateOverdue(turn) }),
+});
+const inTime = { type: 'cancel' as const, params: { id: 'overdue' } };
+const awaitSuccessor = {
+  type: 'afterEach' as const,
+  params: ({ context: { balancer, successor_ms }, event }: { context: Context; event: ExpertMapMessage }): Commands['afterEach'] =>
+    event.type === 'NPU_LOST' && successor_ms !== null && successor_ms > 0 && balancer.moves.holds(event.npu)
+      ? [{ id: `successor-${event.npu}`, delay_ms: successor_ms, message: npuGone(event.npu) }]
+      : [],
+};
 
 export const expertMap = setup({
   types: {} as { input: Input; context: Context; events: ExpertMapMessage },
@@ -94,12 +121,14 @@ export const expertMap = setup({
       },
     }),
     take: assign({
-      balancer: ({ context: { balancer }, event }) => {
+      balancer: ({ context: { balancer, successor_ms }, event }) => {
         if (event.type === 'LOADS_COLLECTED') balancer.collected(event.npu, event.tokens);
         else if (event.type === 'MAP_INSTALLED') balancer.moves.installed(event.npu, event.epoch);
         else if (event.type === 'SLOT_DONE') balancer.slotDone(event.change, event.bytes);
         else if (event.type === 'SLOT_FAILED') balancer.slotFailed(event.change, event.error);
-        else if (event.type === 'NPU_LOST') balancer.lose(event.npu, event.error.message);
+        else if (event.type === 'NPU_LOST') balancer.lose(event.npu, event.error.message, successor_ms === 0);
+        else if (event.type === 'NPU_GONE') balancer.gone(event.npu);
+        else if (event.type === 'REHOME_AGAIN') balancer.rehoming.again();
         return balancer;
       },
     }),
@@ -113,9 +142,14 @@ export const expertMap = setup({
         return balancer;
       },
     }),
-    spareLost: assign({ outbox: ({ context: { balancer, state } }) => (NO_ROUND.has(state) ? balancer.moves.spareLost() : []) }),
-    welcome: assign({
-      outbox: ({ context: { balancer, state }, event }) => (event.type === 'NPU_BACK' ? balancer.moves.welcome(event.npu, NO_ROUND.has(state)) : []),
+    spareLost: assign({ outbox: ({ context: { balancer } }) => balancer.moves.spareLost() }),
+    welcome: assign({ outbox: ({ context: { balancer }, event }) => (event.type === 'NPU_BACK' ? balancer.back(event.npu) : []) }),
+    beginRehoming: assign({ outbox: ({ context: { balancer } }) => balancer.beginRehoming() }),
+    planRehoming: assign({
+      balancer: ({ context: { balancer } }) => {
+        balancer.planRehoming();
+        return balancer;
+      },
     }),
     select: assign({
       balancer: ({ context: { balancer } }) => {
@@ -142,6 +176,7 @@ export const expertMap = setup({
     hasFailed: ({ context }) => context.balancer.hasFailed,
     allHaveAnswered: ({ context }) => !context.balancer.moves.waits,
     hasRounds: ({ context }) => context.balancer.moves.hasRounds,
+    mustRehome: ({ context }) => context.balancer.mustRehome,
     isWanted: ({ context }) => context.balancer.isWanted,
     isHeld: ({ context }) => context.balancer.isHeld,
     hasToPlace: ({ context }) => context.balancer.hasToPlace,
@@ -150,10 +185,11 @@ export const expertMap = setup({
   },
 }).createMachine({
   id: 'expert-map',
-  context: ({ input: { self, askers, first, needed, layers, settings, period_ms, shape, slots } }) => ({
+  context: ({ input: { self, askers, first, needed, shared, layers, settings, period_ms, successor_ms, shape, slots } }) => ({
     self,
     period_ms,
-    balancer: new ExpertBalancer({ self, askers, first, needed, layers }, settings, toExpertMap(shape, Int32Array.from(slots))),
+    successor_ms,
+    balancer: new ExpertBalancer({ self, askers, first, needed, shared, layers }, settings, toExpertMap(shape, Int32Array.from(slots))),
     turn: 0,
     state: 'stable',
     outbox: [],
@@ -164,25 +200,29 @@ export const expertMap = setup({
     MAP_INSTALLED: { actions: 'take' },
     SLOT_DONE: { actions: 'take' },
     SLOT_FAILED: { actions: 'take' },
-    BROADCAST_FAILED: { actions: ['pullInstead', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    NPU_LOST: { actions: ['take', 'spareLost', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    NPU_BACK: { actions: ['welcome', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    BROADCAST_FAILED: { actions: ['pullInstead', tell] },
+    NPU_LOST: { actions: ['take', awaitSuccessor] },
+    NPU_GONE: { actions: 'take' },
+    REHOME_AGAIN: { actions: 'take' },
+    NPU_BACK: {
+      actions: ['welcome', tell, { type: 'cancel', params: ({ event }) => ({ id: `successor-${event.npu}` }) }],
+    },
     TIME_TOLD: { actions: 'noteTime' },
     // Of a period that ended while a rebalance was under way: that one is the progress.
     PERIOD_OVER: {},
     STATE_OVERDUE: { guard: 'isOfThisState', actions: 'giveUp' },
-    BROADCASTS_OVERDUE: [{ guard: 'isOfThisState', actions: ['pullInstead', { type: 'sendEach', params: ({ context }) => context.outbox }] }, {}],
-    REBALANCE: { actions: ['refuseSecond', { type: 'sendEach', params: ({ context }) => context.outbox }] },
-    MAP_WANTED: { actions: ['want', { type: 'sendEach', params: ({ context }) => context.outbox }] },
+    BROADCASTS_OVERDUE: [{ guard: 'isOfThisState', actions: ['pullInstead', tell] }, {}],
+    REBALANCE: { actions: ['refuseSecond', tell] },
+    MAP_WANTED: { actions: ['want', tell] },
     // Of an entry that is over: its writer is not heard.
     PLACE_EXPERTS: [{ guard: 'isOfOpenEntry', actions: 'place' }, {}],
     MAP_DONE: [{ guard: 'isOfOpenEntry', actions: 'giveUpPlacing' }, {}],
   },
   states: {
-    starting: { entry: { type: 'claim', params: { claim: { kind: 'time' } } }, always: 'stable' },
+    starting: { entry: askTime, always: 'stable' },
     stable: {
       entry: [
-        { type: 'nextTurn', params: { state: 'stable' } },
+        enter('stable'),
         { type: 'cancel', params: { id: 'period' } },
         {
           type: 'afterEach',
@@ -190,39 +230,52 @@ export const expertMap = setup({
         },
       ],
       on: { PERIOD_OVER: 'collecting', REBALANCE: 'collecting', STATE_OVERDUE: {} },
-      always: { guard: 'isWanted', target: 'granting' },
+      always: [
+        { guard: 'mustRehome', target: 'rehoming' },
+        { guard: 'isWanted', target: 'granting' },
+      ],
     },
     // At once, as is placing.
     granting: {
-      entry: ['grant', { type: 'sendEach', params: ({ context }) => context.outbox }, { type: 'claim', params: { claim: { kind: 'time' } } }],
+      entry: ['grant', tell, askTime],
       always: 'held',
     },
     held: {
-      entry: [
-        { type: 'nextTurn', params: { state: 'held' } },
-        { type: 'after', params: ({ context: { turn } }) => ({ id: 'overdue', delay_ms: HELD_MS_MAX, message: stateOverdue(turn) }) },
-      ],
-      exit: { type: 'cancel', params: { id: 'overdue' } },
+      entry: [enter('held'), overdueIn(HELD_MS_MAX)],
+      exit: inTime,
       on: {
         PLACE_EXPERTS: [{ guard: 'isOfOpenEntry', target: 'placing', actions: 'place' }, {}],
         MAP_DONE: [{ guard: 'isOfOpenEntry', target: 'stable', actions: 'release' }, {}],
-        STATE_OVERDUE: [{ guard: 'isOfThisState', target: 'stable', actions: ['abandon', { type: 'sendEach', params: ({ context }) => context.outbox }] }, {}],
+        STATE_OVERDUE: [{ guard: 'isOfThisState', target: 'stable', actions: ['abandon', tell] }, {}],
       },
-      always: { guard: 'isWanted', target: 'granting' },
+      // Who is back waits for the end of what others do.
+      always: [
+        { guard: 'mustRehome', target: 'rehoming' },
+        { guard: 'isWanted', target: 'granting' },
+      ],
+    },
+    rehoming: {
+      entry: [enter('rehoming'), askTime, 'beginRehoming', tell, overdueIn(ANSWER_MS_MAX)],
+      exit: inTime,
+      // As when it goes back: who has not heard of it is refused, and is told again.
+      on: { STATE_OVERDUE: { guard: 'isOfThisState', target: 'replanning' } },
+      always: [
+        { guard: 'mustRehome', target: 'rehoming', reenter: true },
+        { guard: 'allHaveAnswered', target: 'replanning' },
+      ],
+    },
+    // At once.
+    replanning: {
+      entry: 'planRehoming',
+      always: [{ guard: 'hasFailed', target: 'ending' }, { guard: 'hasRounds', target: 'prefetching' }, { target: 'ending' }],
     },
     placing: {
       entry: 'planPlacement',
       always: [{ guard: 'hasFailed', target: 'ending' }, { guard: 'hasRounds', target: 'prefetching' }, { target: 'ending' }],
     },
     collecting: {
-      entry: [
-        { type: 'nextTurn', params: { state: 'collecting' } },
-        { type: 'claim', params: { claim: { kind: 'time' } } },
-        'begin',
-        { type: 'sendEach', params: ({ context }) => context.outbox },
-        { type: 'after', params: ({ context: { turn } }) => ({ id: 'overdue', delay_ms: ANSWER_MS_MAX, message: stateOverdue(turn) }) },
-      ],
-      exit: { type: 'cancel', params: { id: 'overdue' } },
+      entry: [enter('collecting'), askTime, 'begin', tell, overdueIn(ANSWER_MS_MAX)],
+      exit: inTime,
       always: [
         { guard: 'hasFailed', target: 'ending' },
         { guard: 'allHaveAnswered', target: 'selecting' },
@@ -235,63 +288,42 @@ export const expertMap = setup({
     },
     prefetching: {
       entry: [
-        { type: 'nextTurn', params: { state: 'prefetching' } },
-        { type: 'claim', params: { claim: { kind: 'time' } } },
+        enter('prefetching'),
+        askTime,
         'stage',
-        { type: 'sendEach', params: ({ context }) => context.outbox },
-        { type: 'after', params: ({ context: { turn } }) => ({ id: 'overdue', delay_ms: COPY_MS_MAX, message: stateOverdue(turn) }) },
+        tell,
+        overdueIn(COPY_MS_MAX),
         {
           type: 'afterEach',
           params: ({ context: { balancer, turn } }) =>
             balancer.moves.broadcasts.size > 0 ? [{ id: 'broadcasts', delay_ms: BROADCAST_MS_MAX, message: broadcastsOverdue(turn) }] : [],
         },
       ],
-      exit: [
-        { type: 'cancel', params: { id: 'overdue' } },
-        { type: 'cancel', params: { id: 'broadcasts' } },
-      ],
+      exit: [inTime, { type: 'cancel', params: { id: 'broadcasts' } }],
       always: [
         { guard: 'hasFailed', target: 'rollingBack' },
         { guard: 'allHaveAnswered', target: 'disabling' },
       ],
     },
     disabling: {
-      entry: [
-        { type: 'nextTurn', params: { state: 'disabling' } },
-        { type: 'claim', params: { claim: { kind: 'time' } } },
-        'disable',
-        { type: 'sendEach', params: ({ context }) => context.outbox },
-        { type: 'after', params: ({ context: { turn } }) => ({ id: 'overdue', delay_ms: ANSWER_MS_MAX, message: stateOverdue(turn) }) },
-      ],
-      exit: { type: 'cancel', params: { id: 'overdue' } },
+      entry: [enter('disabling'), askTime, 'disable', tell, overdueIn(ANSWER_MS_MAX)],
+      exit: inTime,
       always: [
         { guard: 'hasFailed', target: 'rollingBack' },
         { guard: 'allHaveAnswered', target: 'loading' },
       ],
     },
     loading: {
-      entry: [
-        { type: 'nextTurn', params: { state: 'loading' } },
-        { type: 'claim', params: { claim: { kind: 'time' } } },
-        'load',
-        { type: 'sendEach', params: ({ context }) => context.outbox },
-        { type: 'after', params: ({ context: { turn } }) => ({ id: 'overdue', delay_ms: COPY_MS_MAX, message: stateOverdue(turn) }) },
-      ],
-      exit: { type: 'cancel', params: { id: 'overdue' } },
+      entry: [enter('loading'), askTime, 'load', tell, overdueIn(COPY_MS_MAX)],
+      exit: inTime,
       always: [
         { guard: 'hasFailed', target: 'rollingBack' },
         { guard: 'allHaveAnswered', target: 'enabling' },
       ],
     },
     enabling: {
-      entry: [
-        { type: 'nextTurn', params: { state: 'enabling' } },
-        { type: 'claim', params: { claim: { kind: 'time' } } },
-        'enable',
-        { type: 'sendEach', params: ({ context }) => context.outbox },
-        { type: 'after', params: ({ context: { turn } }) => ({ id: 'overdue', delay_ms: ANSWER_MS_MAX, message: stateOverdue(turn) }) },
-      ],
-      exit: { type: 'cancel', params: { id: 'overdue' } },
+      entry: [enter('enabling'), askTime, 'enable', tell, overdueIn(ANSWER_MS_MAX)],
+      exit: inTime,
       always: [
         { guard: 'hasFailed', target: 'rollingBack' },
         { guard: 'allHaveAnswered', target: 'settled' },
@@ -299,25 +331,31 @@ export const expertMap = setup({
     },
     // At once, as is ending.
     settled: {
-      entry: ['settle', { type: 'sendEach', params: ({ context }) => context.outbox }],
+      entry: ['settle', tell],
       always: [{ guard: 'hasRounds', target: 'prefetching' }, { target: 'ending' }],
     },
     rollingBack: {
-      entry: [
-        { type: 'nextTurn', params: { state: 'rolling back' } },
-        { type: 'claim', params: { claim: { kind: 'time' } } },
-        'rollBack',
-        { type: 'sendEach', params: ({ context }) => context.outbox },
-        { type: 'after', params: ({ context: { turn } }) => ({ id: 'overdue', delay_ms: ANSWER_MS_MAX, message: stateOverdue(turn) }) },
-      ],
-      exit: { type: 'cancel', params: { id: 'overdue' } },
-      // Who has not heard of it goes by an older map: he is refused where that is wrong, and is told again with the next one.
-      on: { STATE_OVERDUE: { guard: 'isOfThisState', target: 'ending' } },
+      entry: [enter('rolling back'), askTime, 'rollBack', tell, overdueIn(ANSWER_MS_MAX)],
+      exit: inTime,
+      on: {
+        // Who has not heard of it goes by an older map: he is refused where that is wrong, and is told again with the next one.
+        STATE_OVERDUE: { guard: 'isOfThisState', target: 'ending' },
+        NPU_LOST: { actions: ['take', 'spareLost', tell, awaitSuccessor] },
+      },
       always: { guard: 'allHaveAnswered', target: 'ending' },
     },
     ending: {
-      entry: ['finish', { type: 'sendEach', params: ({ context }) => context.outbox }, { type: 'claim', params: { claim: { kind: 'time' } } }],
+      entry: [
+        'finish',
+        tell,
+        askTime,
+        {
+          type: 'afterEach',
+          params: ({ context: { balancer } }) => (balancer.mustTryAgain ? [{ id: 'rehome', delay_ms: REHOME_AGAIN_MS, message: rehomeAgain() }] : []),
+        },
+      ],
       always: [
+        { guard: 'mustRehome', target: 'rehoming' },
         { guard: 'isWanted', target: 'granting' },
         { guard: 'hasToPlace', target: 'placing' },
         { guard: 'isHeld', target: 'held' },

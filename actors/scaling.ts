@@ -171,6 +171,9 @@ export const scaling = setup({
     isAnswer: ({ context, event }) => (event.type === 'MAP_GRANTED' || event.type === 'MAP_REFUSED') && event.query === context.query,
     arePlaced: ({ context, event }) => isPlaced(event, context, context.wanted.experts),
     areBack: ({ context, event }) => isPlaced(event, context, context.experts),
+    // An NPU of theirs is lost for good: they serve where the map has brought them since.
+    canNotBeBack: ({ context, event }) =>
+      event.type === 'EXPERTS_PLACED' && event.entry === context.entry && event.error !== null && event.error.code === 'worker_lost',
     areNotPlaced: ({ context, event }) => event.type === 'EXPERTS_PLACED' && event.entry === context.entry && event.error !== null,
     isAsWanted: ({ context, event }) => event.type === 'SERVING' && event.groups.length === context.wanted.attention,
     isAsBefore: ({ context, event }) => event.type === 'SERVING' && event.groups.length === context.attention,
@@ -286,7 +289,12 @@ export const scaling = setup({
       ],
       on: {
         SCALE: refuse,
-        EXPERTS_PLACED: [{ guard: 'areBack', target: 'stable', actions: [clearOthers, answer] }, { guard: 'areNotPlaced', actions: retry }, {}],
+        EXPERTS_PLACED: [
+          { guard: 'areBack', target: 'stable', actions: [clearOthers, answer] },
+          { guard: 'canNotBeBack', target: 'stable', actions: [clearOthers, answer] },
+          { guard: 'areNotPlaced', actions: retry },
+          {},
+        ],
         MAP_TAKEN: { target: 'reclaiming', actions: 'noteTaken' },
         SCALE_RETRY: { target: 'replacing', reenter: true },
       },

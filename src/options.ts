@@ -192,6 +192,17 @@ const podOptions = z.strictObject({
    */
   recovery: z.enum(RECOVERIES).optional(),
   /**
+   * False: a lost worker has no successor, and the pod goes on with those that are left. Where experts can lie elsewhere (`expert_balancing`, `scale_max`), those that it
+   * alone had are loaded there from the checkpoint, as far as there is room. Default: true. No token depends on it.
+   */
+  respawn: z.boolean().optional(),
+  /** So long a lost worker's successor is waited for before experts that nobody else has are loaded onto the NPUs that are left. Default: 5 s. No token depends on it. */
+  rehome_after_ms: z
+    .int()
+    .min(1)
+    .max(2 ** 31 - 1)
+    .optional(),
+  /**
    * Job executors, each on a thread of its own: the first on the control thread, the others on workers, so at most one more than those. Each new request goes to
    * one at random. Default: 2, or 1 where there is one worker: with that all NPUs die, and nothing is left that could go on.
    */

@@ -6,42 +6,33 @@
 import { type Address, idOf } from '../../src/protocol/address.ts';
 import type { ErrorRecord } from '../../src/protocol/errors.ts';
 import { BROADCAST_MS_MAX, collectLoads, type RebalanceOutcome, type RebalanceTrigger, rebalanced } from '../../src/protocol/expert-maps.ts';
-import {
-  expertsPlaced,
-  type ForeignMapChange,
-  MAP_CHANGES,
-  type MapCause,
-  type MapOutcome,
-  mapGranted,
-  mapRefused,
-  mapTaken,
-} from '../../src/protocol/map-log.ts';
+import { expertsPlaced, type MapCause, type MapOutcome, mapGranted, mapRefused, mapTaken } from '../../src/protocol/map-log.ts';
 import type { Commands } from '../../src/protocol/messages.ts';
 import { ranksOf } from './expert-placement/among-ranks.ts';
 import type { ExpertMap } from './expert-placement/expert-map.ts';
 import { type RanksMoved, ranksMoved } from './expert-placement/ranks-moved.ts';
+import type { LostExpert } from './expert-placement/rehome-experts.ts';
 import { LoadWindows } from './load-windows.ts';
 import { MapLog } from './map-log.ts';
 import { type BalancerSettings, type LayerPlan, planPlacement, planRebalance, type RebalancePlan } from './map-plans.ts';
+import { busy, errorOf, type Failure, isHeavier, names, takenBy, type Wanted } from './map-writers.ts';
 import { type BalancerSeat, Reconfiguration } from './reconfiguration.ts';
+import { Rehoming } from './rehoming.ts';
 
 const CONTROL: Address = 'control/0';
 const OUTCOMES_MAX = 32;
 
 /** Before there is one. */
 const NO_PLAN: RebalancePlan = { rounds: [], layers: [], before: 0, after: 0, cause: 'no_better', reason: '' };
-/** Somebody who waits for the map. */
-type Wanted = { readonly writer: Address; readonly query: number; readonly change: ForeignMapChange };
 /** What the latest rebalance planned, by layer, and which experts are on other NPUs since. `layer`: the model's number. */
 export type LastRebalance = { readonly layers: readonly (LayerPlan & { readonly layer: number })[]; readonly moved: readonly RanksMoved[] };
-/** Why a change went wrong. */
-type Failure = { readonly cause: MapCause; readonly reason: string };
 
 export class ExpertBalancer {
   readonly #seat: BalancerSeat;
   readonly #settings: BalancerSettings;
   /** The map, and how it comes to be another. */
   readonly moves: Reconfiguration;
+  readonly rehoming: Rehoming;
   readonly #windows: LoadWindows;
   /** Entries of all sorts; and what became of rebalances, the latest last. */
   readonly log = new MapLog();
@@ -60,6 +51,10 @@ export class ExpertBalancer {
   #isForced = false;
   #failure: Failure | null = null;
   #plan: RebalancePlan = NO_PLAN;
+  /** A rehoming failed, of which something is left to do. */
+  mustTryAgain = false;
+  /** Those that nobody has any more, and nobody is to bring back: by the last rehoming. */
+  lostExperts: readonly LostExpert[] = [];
   /** Ends of periods, rebalances and others' changes since it began; and when it last came to another state, −1: not told yet. */
   progress = 0;
   progress_ms = -1;
@@ -68,6 +63,7 @@ export class ExpertBalancer {
     this.#seat = seat;
     this.#settings = settings;
     this.moves = new Reconfiguration(seat, map);
+    this.rehoming = new Rehoming({ first: seat.first, shared: seat.shared, isRigid: seat.needed.length > 0 });
     this.#before = map;
     this.#windows = new LoadWindows(map.shape, settings.windows);
   }
@@ -127,7 +123,11 @@ export class ExpertBalancer {
 
   /** Somebody else's entry is open. */
   get isHeld(): boolean {
-    return this.log.open !== null && this.log.open.change !== 'rebalance';
+    return this.log.open !== null && this.log.open.writer !== this.#seat.self;
+  }
+
+  get #isRehoming(): boolean {
+    return this.log.open?.change === 'rehome';
   }
 
   /** The open entry wants its experts somewhere. */
@@ -163,8 +163,7 @@ export class ExpertBalancer {
     if (open === null) return [];
     this.log.end(outcome, cause, reason, this.epoch);
     if (cause === 'asked' || cause === 'writer') return [];
-    const error: ErrorRecord = { code: cause === 'deadline' ? 'deadline_exceeded' : 'overloaded', message: `the expert map: ${reason}`, param: null };
-    return [{ to: open.writer, message: mapTaken(open.entry, error) }];
+    return [{ to: open.writer, message: mapTaken(open.entry, takenBy(cause, reason)) }];
   }
 
   /** By its writer. Whether experts lie elsewhere than before shows by the epoch. */
@@ -183,14 +182,21 @@ export class ExpertBalancer {
   /** From now on these alone are to hold experts. What is under way for the same entry gives way. */
   place(holders: readonly number[]): void {
     this.#holders = holders;
+    this.rehoming.forget();
     this.fail('writer', 'other NPUs are to hold the experts');
   }
 
   /** Leaves rounds to go through, or a failure; or neither, where all is as it should be. */
   planPlacement(): void {
-    const ranks = (this.#holders as readonly number[]).map((npu) => this.#rankOf(npu));
+    const holders = this.#holders as readonly number[];
+    const ranks = holders.map((npu) => this.#rankOf(npu));
     this.#holders = null;
     this.#begin();
+    const gone = holders.filter((npu) => this.rehoming.gone.has(npu));
+    if (gone.length > 0) {
+      this.fail('npu_gone', `expert NPUs of the group are lost for good: ${names(gone)}`);
+      return;
+    }
     const plan = planPlacement(
       this.map,
       ranks,
@@ -202,6 +208,66 @@ export class ExpertBalancer {
     else this.moves.begin(plan.map, plan.rounds);
   }
 
+  // ── NPUs that are lost and come back ──────────────────────────────────────────────────────────────────────────────
+
+  /** `isFinal`: it has no successor. */
+  lose(npu: number, why: string, isFinal: boolean): void {
+    this.moves.lose(npu);
+    const isNeeded = this.moves.needs(npu);
+    if (isNeeded) this.fail('npu_lost', `npu/${npu} was lost: ${why}`);
+    if (this.moves.holds(npu) || (isNeeded && this.#isRehoming)) this.rehoming.lost(npu);
+    if (isFinal) this.gone(npu);
+  }
+
+  /** No successor is waited for any more. */
+  gone(npu: number): void {
+    if (!this.lost.has(npu)) return;
+    this.rehoming.isGone(npu, this.moves.holds(npu));
+    if (this.rehoming.isDue && !this.#isRehoming) this.fail('another_entry', `npu/${npu} has no successor`);
+  }
+
+  /** Somebody waits for experts; or one is back, and nobody else has the map. */
+  get mustRehome(): boolean {
+    return this.rehoming.isUrgent || (this.rehoming.isDue && !this.isHeld);
+  }
+
+  /** Also said of one that begins for the first time. */
+  back(npu: number): Commands['send'][] {
+    if (!this.lost.has(npu)) return [];
+    const sends = this.moves.welcome(npu);
+    this.rehoming.back(npu, this.moves.holds(npu));
+    return sends;
+  }
+
+  /** An entry begins, or goes on where more has happened. Who waits for what others have is told of those at once. */
+  beginRehoming(): Commands['send'][] {
+    const text = this.rehoming.take();
+    const taken = this.isHeld ? this.release('aborted', 'another_entry', `a rehoming comes first: ${text}`) : [];
+    if (this.log.open === null) this.log.begin('rehome', this.#seat.self, this.epoch);
+    this.#begin();
+    return [...taken, ...this.moves.spareLost()];
+  }
+
+  planRehoming(): void {
+    this.#failure = null;
+    const plan = this.rehoming.plan(this.map, this.lost);
+    if ('cause' in plan) this.fail(plan.cause, plan.reason);
+    else this.moves.begin(plan.map, plan.rounds);
+  }
+
+  /** More has happened: the entry goes on. Else it is over. */
+  #finishRehoming(failure: Failure | null): void {
+    const { open } = this.log;
+    if (open === null || this.rehoming.isDue) return;
+    const lost = this.rehoming.lostBy(this.map);
+    if (failure === null) {
+      const { cause, reason } = this.rehoming.told(this.map, Math.max(0, this.moves.waiting - lost.length));
+      this.log.end(this.epoch > open.epoch ? 'installed' : 'unchanged', cause, reason, this.epoch);
+    } else this.log.end('rolled_back', failure.cause, `${this.rehoming.text}; ${failure.reason}; the last good map stands`, this.epoch);
+    this.mustTryAgain = !this.rehoming.end(failure === null, this.lost);
+    this.lostExperts = lost;
+  }
+
   // ── Collect, select ───────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Begins a rebalance. */
@@ -210,7 +276,8 @@ export class ExpertBalancer {
     [this.#trigger, this.#query, this.#isForced] = [trigger, query, isForced];
     this.#before = this.map;
     this.log.begin('rebalance', this.#seat.self, this.epoch);
-    const missing = [...this.lost].filter((npu) => this.moves.needs(npu));
+    // Whoever is gone for good, and holds nothing by the map, is not waited for.
+    const missing = [...this.lost].filter((npu) => this.moves.needs(npu) && (!this.rehoming.gone.has(npu) || this.moves.holds(npu)));
     if (missing.length > 0) this.fail('npu_lost', `${names(missing)} is lost`);
   }
 
@@ -252,17 +319,16 @@ export class ExpertBalancer {
     return this.moves.pullAllInstead();
   }
 
-  lose(npu: number, why: string): void {
-    this.moves.lose(npu);
-    if (this.moves.needs(npu)) this.fail('npu_lost', `npu/${npu} was lost: ${why}`);
-  }
-
   /** What became of it, into the log and to whoever waits for it. */
   finish(): Commands['send'][] {
     this.progress++;
     const failure = this.#failure;
     this.#failure = null;
-    return this.isHeld ? this.#finishPlacement(failure) : this.#finishRebalance(failure);
+    this.mustTryAgain = false;
+    if (this.isHeld) return this.#finishPlacement(failure);
+    if (!this.#isRehoming) return this.#finishRebalance(failure);
+    this.#finishRehoming(failure);
+    return [];
   }
 
   #finishRebalance(failure: Failure | null): Commands['send'][] {
@@ -291,23 +357,22 @@ export class ExpertBalancer {
 
   #finishPlacement(failure: Failure | null): Commands['send'][] {
     const { open } = this.log;
-    // Whoever takes the map over says so himself; and another place that is wanted comes next.
-    if (open === null || this.#wanted !== null) return [];
+    if (open === null) return [];
     if (this.#left !== null) {
       this.done(this.#left.error);
       this.#left = null;
       return [];
     }
-    if (this.#holders !== null) return [];
-    const error =
-      failure === null ? null : ({ code: failure.cause === 'deadline' ? 'deadline_exceeded' : 'worker_failed', message: failure.reason, param: null } as const);
+    // Whoever takes the map over says so himself; and another place that is wanted comes next.
+    if (this.#wanted !== null || this.rehoming.isUrgent || this.#holders !== null) return [];
+    const error = failure === null ? null : errorOf(failure);
     return [{ to: open.writer, message: expertsPlaced(open.entry, this.holders, error) }];
   }
 
   /** One under way, and another is asked for. */
   refuse(query: number, state: string): Commands['send'][] {
     const { open } = this.log;
-    const reason = this.isHeld ? `a ${open?.change} is under way, and ${state}` : `another rebalance is under way, and ${state}`;
+    const reason = `${open === null || open.change === 'rebalance' ? 'another rebalance' : `a ${open.change}`} is under way, and ${state}`;
     this.log.count('rebalance', 'refused', 'another_entry');
     const nothing = { entry: 0, trigger: 'asked', installed: false, outcome: 'refused', cause: 'another_entry', reason } as const;
     const report = { ...nothing, before: 0, after: 0, slots: 0, epoch: this.epoch, task_executor: idOf(this.#seat.self), moves: [] };
@@ -327,17 +392,7 @@ export class ExpertBalancer {
   }
 
   toJSON(): object {
-    const { progress, progress_ms, log, outcomes, last } = this;
-    return { progress, progress_ms, log, outcomes, last, ...this.moves.toJSON() };
+    const { progress, progress_ms, log, outcomes, last, rehoming, lostExperts } = this;
+    return { progress, progress_ms, log, outcomes, last, rehoming, lost_experts: lostExperts, ...this.moves.toJSON() };
   }
 }
-
-const isHeavier = (one: Wanted, other: Wanted): boolean => MAP_CHANGES.indexOf(one.change) > MAP_CHANGES.indexOf(other.change);
-
-const names = (npus: Iterable<number>): string => [...npus].map((npu) => `npu/${npu}`).join(', ');
-
-const busy = (change: string): ErrorRecord => ({
-  code: 'overloaded',
-  message: `the expert map is taken: a ${change} is under way, and there is one entry at a time; ask again when it is done`,
-  param: null,
-});

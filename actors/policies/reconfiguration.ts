@@ -25,13 +25,14 @@ import type { Rounds } from './map-plans.ts';
 
 /**
  * NPUs of the group: those that run steps and sort tokens by the map, the first of those that have slots, and those that are needed whether they hold any expert or
- * not. `layers`: the model's numbers of those that have experts.
+ * not. `layers`: the model's numbers of those that have experts; `shared`: NPUs that have the shared expert, where it is apart from attention.
  */
 export type BalancerSeat = {
   readonly self: Address;
   readonly askers: readonly number[];
   readonly first: number;
   readonly needed: readonly number[];
+  readonly shared: readonly number[];
   readonly layers: readonly number[];
 };
 
@@ -103,6 +104,7 @@ export class Reconfiguration {
 
   /** `map`: what counts from now on. */
   begin(map: ExpertMap, rounds: Rounds): void {
+    this.#waitForNobody();
     [this.#map, this.#rounds, this.#round, this.#moves] = [map, rounds, 0, []];
   }
 
@@ -112,10 +114,21 @@ export class Reconfiguration {
 
   stage(): Commands['send'][] {
     this.#touched.clear();
-    const shared = sharedWeights(this.#changes, this.#firstChange, (slot) => this.#npuOf(slot));
+    const changes = this.#changes.map((change) => (change.expert === NO_EXPERT ? change : { ...change, source: this.#readable(change) }));
+    const shared = sharedWeights(changes, this.#firstChange, (slot) => this.#npuOf(slot));
     const broadcastOf = new Map(shared.flatMap(({ changes, broadcast }) => changes.map((index) => [this.#firstChange + index, broadcast])));
-    const sends = this.#toHolders(({ layer, slot, expert, source }, change) =>
-      expert === NO_EXPERT ? null : stageSlot(change, layer, slot, expert, source, this.#isFree(layer, slot), broadcastOf.get(change) ?? null),
+    const sends = this.#toHolders(({ layer, slot, expert }, change) =>
+      expert === NO_EXPERT
+        ? null
+        : stageSlot(
+            change,
+            layer,
+            slot,
+            expert,
+            (changes[change - this.#firstChange] as SlotChange).source,
+            this.#isFree(layer, slot),
+            broadcastOf.get(change) ?? null,
+          ),
     );
     for (const change of broadcastOf.keys()) this.#byBroadcast.add(change);
     this.#senders = [...new Set(shared.map(({ source }) => this.#npuOf(source)))];
@@ -130,8 +143,9 @@ export class Reconfiguration {
   /** The change's broadcast did not come: who was to get the weights copies them. */
   pullInstead(change: number): Commands['send'] {
     this.#byBroadcast.delete(change);
-    const { layer, slot, expert, source } = this.#changes[change - this.#firstChange] as SlotChange;
-    return this.#tell(this.#npuOf(slot), stageSlot(change, layer, slot, expert, source, this.#isFree(layer, slot), null));
+    const wanted = this.#changes[change - this.#firstChange] as SlotChange;
+    const { layer, slot, expert } = wanted;
+    return this.#tell(this.#npuOf(slot), stageSlot(change, layer, slot, expert, this.#readable(wanted), this.#isFree(layer, slot), null));
   }
 
   /** Nor did all others that are waited for. */
@@ -280,18 +294,30 @@ export class Reconfiguration {
     return this.#seat.askers.includes(npu) || this.#holdersOf(this.#map).includes(npu) || this.#rounds.slice(this.#round).some(isToHold);
   }
 
-  /** It begins with the first map; `mayTell`: as of `spareLost`. */
-  welcome(npu: number, mayTell: boolean): Commands['send'][] {
-    if (!this.#lost.delete(npu)) return [];
-    const told = mayTell ? this.spareLost() : [];
-    if (told.length > 0 || !this.#seat.askers.includes(npu)) return told;
+  /** It begins with the first map. */
+  welcome(npu: number): Commands['send'][] {
+    this.#lost.delete(npu);
+    if (!this.#seat.askers.includes(npu)) return [];
     return [this.#tell(npu, this.#mapWork(this.#spared(this.#map)))];
   }
 
-  /**
-   * Experts that an NPU had which is lost are served by their other replicas at once; by its own again when it is back, as it left them. Nobody waits for what is
-   * said here: while no round is under way.
-   */
+  /** By the last good map it has experts, whether it is there or not. */
+  holds(npu: number): boolean {
+    return ranksOf(this.#map).includes(npu - this.#seat.first);
+  }
+
+  /** Experts that are on NPUs alone which are lost. */
+  get waiting(): number {
+    const { shape } = this.#map;
+    let count = 0;
+    for (let entry = 0; entry < shape.layers * shape.experts; entry++) {
+      const slots = replicasOf(this.#map, Math.floor(entry / shape.experts), entry % shape.experts);
+      if (slots.every((slot) => this.#lost.has(this.#npuOf(slot)))) count++;
+    }
+    return count;
+  }
+
+  /** Experts that an NPU had which is lost are served by their other replicas at once; by its own again when it is back, as it left them. */
   spareLost(): Commands['send'][] {
     const { expertOfSlot } = this.#spared(this.#map);
     if (expertOfSlot.every((expert, at) => expert === this.#told[at])) return [];
@@ -339,6 +365,12 @@ export class Reconfiguration {
   /** By the last good map it holds nothing. */
   #isFree(layer: number, slot: number): boolean {
     return this.#map.expertOfSlot[layer * this.#map.shape.slots + slot] === NO_EXPERT;
+  }
+
+  /** The slot, or another one that has the expert, of an NPU that lives; −1: none has. */
+  #readable({ layer, expert, source }: SlotChange): number {
+    if (!this.#lost.has(this.#npuOf(source))) return source;
+    return replicasOf(this.#map, layer, expert).find((other) => !this.#lost.has(this.#npuOf(other))) ?? -1;
   }
 
   /** Those that are lost hold nothing any more. */

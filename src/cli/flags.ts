@@ -128,6 +128,12 @@ export const POD_FLAGS = {
   job_executors: { value: 'N', help: 'job executors, each on a thread of its own (default: 2, with one worker 1)', read: number },
   spare_workers: { value: 'N', help: 'memory kept for successors of workers that cannot be stopped (on Deno)', read: number },
   recovery: { value: 'HOW', help: "where a worker is lost: 'fine-grained' (default), or 'restart' everything" },
+  respawn: { help: 'lost workers have no successors: those that are left go on', negated: true },
+  rehome_after_ms: {
+    value: 'MS',
+    help: "how long a lost worker's successor is waited for before its experts are loaded elsewhere (default: 5000)",
+    read: number,
+  },
   record: { value: 'FILE', help: 'record the run, to replay it with `minipod replay`' },
   record_routing: { value: 'FILE', help: 'record which experts each token goes to, for `minipod experts routing` and `plan`' },
   record_when_full: { value: 'HOW', help: 'where recorder or disk are too slow: wait for them, or stop recording (default: wait)' },

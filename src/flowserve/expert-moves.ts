@@ -5,6 +5,7 @@
  *
  *   a peer's slot ─▶ staging, while this NPU's slot serves what it holds ─▶ the slot, when nobody asks for it any more
  *   a peer's slot ─▶ the slot, where that holds nothing
+ *   the checkpoint ─▶ either, where no peer has them any more: a tensor at a time
  *
  * and summed on each: what is not what was loaded from the checkpoint once is refused. From before the first byte of the second leg until its sum is right the
  * slot holds nothing, whatever it held.
@@ -23,8 +24,10 @@ import { CHUNK_BYTES, type Checksum } from './distflow/checksum.ts';
 import { type ExpertSlots, expertIn, layersWithExperts, placeOfSlot, sumOfSlot, writeSlot } from './expert-slots.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
 import { slotPlace, slotsOfDie } from './slot-places.ts';
+import { sumOfWeights } from './slot-weights.ts';
 import type { DieLayout } from './step-layout.ts';
 import type { StepProgram } from './step-program.ts';
+import type { ReadExpert } from './stored-experts.ts';
 import type { WeightBroadcasts } from './weight-broadcasts.ts';
 
 type Tell = (message: ExpertMapMessage) => void;
@@ -38,8 +41,12 @@ type Copy = {
   sum: number;
   readonly end: (sum: number) => void;
 };
+/** An expert on its way from the checkpoint; `end` is told why it did not come. */
+type Read = { readonly npu: number; readonly to: number; readonly parts: Iterator<unknown>; readonly end: (error: ErrorRecord | null) => void };
 /** What is there on an NPU, whole. `from`: where it is set aside, or 0: in its slot, which nobody may ask for yet. */
 type Staged = { readonly layer: number; readonly slot: number; readonly expert: number; readonly sum: number; readonly from: number };
+
+type ToRead = Omit<Staged, 'sum' | 'from'> & { readonly change: number; readonly index: number; readonly is_free: boolean };
 
 export type ExpertMovesOptions = {
   readonly plan: AnyPodPlan;
@@ -47,6 +54,7 @@ export type ExpertMovesOptions = {
   readonly directory: Directory;
   readonly checksum: Checksum;
   readonly broadcasts: WeightBroadcasts;
+  readonly readExpert: ReadExpert;
 };
 
 /** Bytes that one turn copies at most: some tenths of a millisecond of a thread that has others to serve. */
@@ -60,6 +68,7 @@ export class ExpertMoves {
   /** Of this host's NPUs, on the dies that they have. */
   readonly #layouts: ReadonlyMap<number, DieLayout>;
   #copies: Copy[] = [];
+  #reads: Read[] = [];
   /** By NPU and change. */
   readonly #staged = new Map<string, Staged>();
   /** By NPU and place: whose change's weights it has. Of a change that was given up nobody tells: the next one to its place ends it. */
@@ -122,7 +131,7 @@ export class ExpertMoves {
     const hasTold = this.#installs.length > 0 && this.#tellInstalled();
     if (this.#options.broadcasts.poll()) return true;
     const [copy] = this.#copies;
-    if (copy === undefined) return hasTold;
+    if (copy === undefined) return this.#readOn() || hasTold;
     for (let chunk = 0; chunk < CHUNKS_PER_TURN && copy.done < copy.bytes; chunk++) {
       const bytes = Math.min(CHUNK_BYTES, copy.bytes - copy.done);
       copy.sum = this.#options.checksum.copy(copy.sum, copy.to + copy.done, copy.from + copy.done, bytes);
@@ -133,6 +142,21 @@ export class ExpertMoves {
       copy.end(copy.sum);
     }
     return true;
+  }
+
+  #readOn(): boolean {
+    const [read] = this.#reads;
+    if (read === undefined) return false;
+    const over = (error: ErrorRecord | null): true => {
+      this.#reads.shift();
+      read.end(error);
+      return true;
+    };
+    try {
+      return read.parts.next().done === true ? over(null) : true;
+    } catch (error) {
+      return over(toErrorRecord(error));
+    }
   }
 
   #collect(npu: number): ExpertMapMessage {
@@ -186,6 +210,10 @@ export class ExpertMoves {
     if (this.#staged.has(`${npu}.${change}`)) return;
     const layer = this.#layers[index] as number;
     const target = slotPlace(plan, directory, this.#group(npu), layer, slot);
+    if (source < 0) {
+      this.#read(npu, { change, index, layer, slot: target.slot, expert, is_free }, tell);
+      return;
+    }
     const from = slotPlace(plan, directory, this.#group(npu), layer, source);
     const { staging } = this.#layout(npu).expertSlots;
     assert(target.npu === npu && staging > 0, `npu/${npu} was asked to fill slot ${slot}, which is ${target.npu}'s`);
@@ -217,7 +245,30 @@ export class ExpertMoves {
   /** Whatever an earlier change has on its way to that place, or from there: nobody waits for it any more. */
   #giveUp(npu: number, address: number): void {
     this.#copies = this.#copies.filter((copy) => copy.npu !== npu || copy.to !== address);
+    this.#reads = this.#reads.filter((read) => read.npu !== npu || read.to !== address);
     this.#options.broadcasts.cancelAt(npu, address);
+  }
+
+  /** Nobody knows another sum of it: what is read is what it is. */
+  #read(npu: number, { change, index, layer, slot, expert, is_free }: ToRead, tell: Tell): void {
+    const layout = this.#layout(npu);
+    const { staging } = layout.expertSlots;
+    assert(staging > 0, `npu/${npu} was asked to fill slot ${slot}, and its slots stay as they are`);
+    if (is_free) this.#empty(npu, index, slot, 0);
+    const { address, bytes } = placeOfSlot(layout.expertSlots, layer, slot);
+    const to = is_free ? address : staging;
+    this.#giveUp(npu, to);
+    const end = (error: ErrorRecord | null): void => {
+      if (error !== null) {
+        tell(slotFailed(npu, change, { ...error, message: `expert ${expert} of layer ${layer} could not be read from the checkpoint: ${error.message}` }));
+        return;
+      }
+      const { checksum } = this.#options;
+      const sum = sumOfWeights((before, from, count) => checksum.sum(before, from, count), to, bytes);
+      this.#setAside(npu, change, { layer, slot, expert, sum, from: is_free ? 0 : staging });
+      tell(slotDone(npu, change, 0));
+    };
+    this.#reads.push({ npu, to, parts: this.#options.readExpert(layout, { layer, expert, slot, to }), end });
   }
 
   #setAside(npu: number, change: number, staged: Staged): void {

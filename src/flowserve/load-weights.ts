@@ -22,6 +22,7 @@ import type { Linear, MlpWeights, NpuLayout, Vector, WeightFormat } from './npu-
 import type { WeightPiece } from './replicated-weights.ts';
 import { sumOfWeights } from './slot-weights.ts';
 import { attentionLayouts } from './step-layout.ts';
+import type { StoredExpert } from './stored-experts.ts';
 import type { Range } from './tensor-share.ts';
 
 /** Rows `from`…`from + count` of a stored matrix: of its outputs. */
@@ -34,6 +35,10 @@ type Staging = Pick<NpuLayout, 'staging'>;
 
 const packOf = (kernels: Kernels, format: WeightFormat): Kernels['packBf16'] =>
   format === 'bf16' ? kernels.packBf16 : format === 'int8' ? kernels.packInt8 : kernels.packF32;
+
+/** By slot. */
+const slotsOfLayer = (layout: NpuLayout | ExpertNpuLayout, layer: number): readonly MlpWeights[] =>
+  (layout.kind === 'experts' ? layout.layers[layer] : layout.layers[layer]?.moe)?.slots ?? [];
 
 /** They have the same weights, but for experts. */
 const isAlike = (a: NpuLayout, b: NpuLayout): boolean =>
@@ -166,14 +171,22 @@ export class WeightLoader {
     yield this.#loadVector(layout, norm, `${prefix}.shared_head.norm.weight`);
   }
 
+  /** Loads one expert to where there is room for what the slot holds. */
+  *loadExpert(layout: NpuLayout | ExpertNpuLayout, { layer, expert, slot, to }: StoredExpert): Generator<unknown> {
+    const weights = slotsOfLayer(layout, layer)[slot];
+    assert(weights, `NPU ${layout.npu} has no slot ${slot} in layer ${layer}`);
+    const by = to - placeOfSlot(layout.expertSlots, layer, slot).address;
+    const moved = (linear: Linear): Linear => ({ ...linear, address: linear.address + by });
+    yield* this.#loadMlp(layout, { gateUp: moved(weights.gateUp), down: moved(weights.down) }, `model.layers.${layer}.mlp.experts.${expert}`);
+  }
+
   *#loadSlots(layout: NpuLayout | ExpertNpuLayout, { expertOfSlot }: ExpertMap): Generator<Loaded> {
     const { expertSlots } = layout;
     if (expertSlots.rank < 0) return;
     const words = this.#space.wordsOf(layout.base);
-    const weightsOf = (layer: number): readonly MlpWeights[] => (layout.kind === 'experts' ? layout.layers[layer] : layout.layers[layer]?.moe)?.slots ?? [];
     const layers = expertSlots.tables.flatMap((table, layer) => (table === null ? [] : [layer]));
     for (const [index, layer] of layers.entries())
-      for (const [slot, weights] of weightsOf(layer).entries()) {
+      for (const [slot, weights] of slotsOfLayer(layout, layer).entries()) {
         const expert = expertOfSlot[index * expertSlots.total + expertSlots.rank * expertSlots.each + slot] as number;
         const { address, bytes } = placeOfSlot(expertSlots, layer, slot);
         if (expert >= 0) yield* this.#loadMlp(layout, weights, `model.layers.${layer}.mlp.experts.${expert}`);

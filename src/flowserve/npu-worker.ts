@@ -39,6 +39,7 @@ import { type OutputProcess, outputProcesses } from './output-process.ts';
 import { areasOfDie, type PodPlan, recordTableOf } from './pod-plan.ts';
 import type { OnRouted } from './routed-steps.ts';
 import type { StepProgram } from './step-program.ts';
+import { storedExperts } from './stored-experts.ts';
 import { warmUp } from './warm-up.ts';
 
 export type WorkerData = {
@@ -59,6 +60,8 @@ export type WorkerData = {
   readonly kv_lines: readonly KvLine[];
   readonly memories: readonly WebAssembly.Memory[];
   readonly module: WebAssembly.Module;
+  /** Of the checkpoint. */
+  readonly folder: string;
   readonly origin_ms: number;
   readonly protocol: number;
   /** What it does is recorded. */
@@ -107,7 +110,7 @@ export class NpuWorker {
   #isStepping = false;
 
   constructor(
-    { plan, worker, life, seating, lost, epochs, die_epochs, layouts, kv_lines, memories, module, origin_ms, protocol, isTraced }: WorkerData,
+    { plan, worker, life, seating, lost, epochs, die_epochs, layouts, kv_lines, memories, module, folder, origin_ms, protocol, isTraced }: WorkerData,
     controllers: Controllers,
     witnessOf?: (clock: Clock) => Witness | undefined,
     routedOf?: (clock: Clock) => OnRouted | undefined,
@@ -171,6 +174,7 @@ export class NpuWorker {
       }),
       die_epochs,
       checksum: kernelChecksum(this.#space, kernels),
+      readExpert: storedExperts(folder, this.#space, kernels),
       network: kvNetworkOf(kv_lines, { hosting: plan.hosting, control: this.#control, owner: epochs[this.#thread] as number, now_ms: clock.now_ms }),
       measuresSteps: true,
       onRouted: routedOf?.(clock),

@@ -42,6 +42,7 @@ import { schedulerLimits } from './scheduler-limits.ts';
 import { type ExpertLayout, exchangeOptions } from './step-layout.ts';
 import { StepProgram } from './step-program.ts';
 import { StepClock, type StepTimes } from './step-times.ts';
+import type { ReadExpert } from './stored-experts.ts';
 import { newExpertService } from './turns.ts';
 import { WeightBroadcasts } from './weight-broadcasts.ts';
 
@@ -59,6 +60,7 @@ export type NpusOptions = {
   readonly die_epochs?: readonly number[];
   /** What proves that KV arrived whole. */
   readonly checksum: Checksum;
+  readonly readExpert: ReadExpert;
   /** What joins task executors. Missing: the memory that they share. */
   readonly network?: LinkClusterOptions['network'];
   readonly host: NpusHost;
@@ -153,7 +155,7 @@ export class Npus {
     this.programs = programs;
     const layouts = arithmetics.map(({ layout }) => layout);
     const broadcasts = new WeightBroadcasts({ directory, checksum, endpointOf: (npu) => this.#newEndpoint(npu, surroundings) });
-    this.moves = new ExpertMoves({ plan, space, directory, checksum, broadcasts }, this.#maps, programs, layouts);
+    this.moves = new ExpertMoves({ plan, space, directory, checksum, broadcasts, readExpert: options.readExpert }, this.#maps, programs, layouts);
     this.standby = new StandbyWeights({ plan, space, directory, broadcasts }, layouts);
     const owners = [...this.programs].map(([npu, { exchange, blocks, kvSums }]) => ({
       npu,

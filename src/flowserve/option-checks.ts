@@ -29,6 +29,7 @@ export function checkSplits({ heads, hiddenSize }: Pick<ModelConfig, 'heads' | '
 /** @throws `invalid_request` naming the option */
 export function checkOptions({ moe }: ModelShape, deployment: Deployment, options: PlanOptions): void {
   checkThreads(deployment, options);
+  checkLosses(options);
   for (const { id, role, dp, tp, experts, split } of deployment.executors)
     if (experts.npus > moe.experts)
       refuse(
@@ -51,6 +52,16 @@ function checkThreads({ npus }: Deployment, { workers, job_executors, recovery }
   const most = Math.min(JOB_EXECUTORS_MAX, 1 + workers);
   if (job_executors > most)
     refuse('job_executors', `${job_executors} of at most ${most}; each lives on a thread of its own, which are the control thread and ${workers} workers`);
+}
+
+function checkLosses({ workers, recovery, respawn, rehome_after_ms, expert_balancing, scale_max }: PlanOptions): void {
+  if (respawn === false && workers === 1) refuse('respawn', 'a pod of 1 worker ends with it: use 2 workers or more, of which some are left');
+  if (respawn === false && recovery === 'restart')
+    refuse('respawn', "false: lost workers have no successors, and recovery 'restart' has all of them begin anew");
+  if (rehome_after_ms === undefined) return;
+  if (respawn === false) refuse('rehome_after_ms', 'no successor is waited for with respawn: false; leave one of them out');
+  if (expert_balancing === undefined && scale_max?.experts === undefined)
+    refuse('rehome_after_ms', 'experts of this pod stay where they are: give them room elsewhere with expert_balancing (--enable-eplb)');
 }
 
 /** Groups for very long prompts alone are a leader's to keep, who has to have others too. */

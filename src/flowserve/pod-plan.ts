@@ -38,6 +38,9 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly spare_workers: number;
   /** What is done where a worker is lost; missing: it alone begins anew. */
   readonly recovery?: Recovery | undefined;
+  /** Whether a lost worker has a successor, missing: it has; and how long that is waited for before experts are loaded elsewhere. */
+  readonly respawn?: boolean | undefined;
+  readonly rehome_after_ms?: number | undefined;
   readonly job_executors: number;
   /** Missing: its shape does not change. Else the topology is the one that it begins with. */
   readonly scale_max?: ScaleMax | undefined;
@@ -190,6 +193,8 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
     workers,
     spare_workers,
     ...(options.recovery !== undefined && { recovery: options.recovery }),
+    ...(options.respawn === false && { respawn: false }),
+    ...(options.rehome_after_ms !== undefined && { rehome_after_ms: options.rehome_after_ms }),
     job_executors,
     worker_of_npu: workersOf(deployment, scaled, workers, options.npu_workers),
     ...(scaled !== null && { scaled }),

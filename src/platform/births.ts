@@ -20,7 +20,7 @@ import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
 import { supervisorOf } from '../protocol/request-ids.ts';
-import type { DpGroupPlace, Executor } from '../protocol/topology.ts';
+import { type DpGroupPlace, type Executor, sharedExpertNpusOf } from '../protocol/topology.ts';
 import type { Birth } from '../runtime/cast.ts';
 import { CLUSTER_MANAGERS } from '../runtime/directory.ts';
 
@@ -109,17 +109,21 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
   }
 }
 
-/** The executor's experts may come to lie elsewhere. */
-export const hasExpertMap = ({ options }: AnyPodPlan, { experts }: Executor): boolean =>
-  options.expert_balancing !== undefined || experts.serving !== undefined;
+/** The executor's experts may come to lie elsewhere, or to lie nowhere. */
+export const hasExpertMap = ({ options, hosting }: AnyPodPlan, { experts }: Executor): boolean =>
+  options.expert_balancing !== undefined || experts.serving !== undefined || hosting.respawn === false;
 
 /** Nobody balances: they move for others' entries of the map's log alone, and to where they lie in the checkpoint's order. */
 const NO_BALANCING = { policy: 'native', windows: 1, threshold: 1, period_ms: null } as const;
+
+/** A successor takes tens of milliseconds, one whose weights are loaded anew seconds. */
+const SUCCESSOR_MS = 5_000;
 
 /** Expert maps of the executors whose experts move: they live with the executors. */
 export function expertMapsOf(plan: AnyPodPlan): { readonly self: Address; readonly birth: Birth }[] {
   const { config, hosting, options } = plan;
   const { policy, windows, threshold, period_ms } = options.expert_balancing ?? NO_BALANCING;
+  const successor_ms = hosting.respawn === false ? 0 : (hosting.rehome_after_ms ?? SUCCESSOR_MS);
   return hosting.deployment.executors
     .filter((executor) => hasExpertMap(plan, executor))
     .map((executor) => {
@@ -129,10 +133,14 @@ export function expertMapsOf(plan: AnyPodPlan): { readonly self: Address; readon
       const askers = Array.from({ length: attention.npus }, (_, index) => attention.first + index);
       const needed = takesTurns(options, experts.first) ? Array.from({ length: experts.npus }, (_, index) => experts.first + index) : [];
       const layers = layersWithExperts(config);
+      const shared = config.moe.sharedExperts > 0 ? sharedExpertNpusOf(executor) : [];
       const settings = { policy, windows, threshold };
       return {
         self,
-        birth: { machine: expertMap, input: { self, askers, first: experts.first, needed, layers, settings, period_ms, shape, slots: [...expertOfSlot] } },
+        birth: {
+          machine: expertMap,
+          input: { self, askers, first: experts.first, needed, shared, layers, settings, period_ms, successor_ms, shape, slots: [...expertOfSlot] },
+        },
       };
     });
 }

@@ -184,6 +184,7 @@ export class Control {
       ...supervision,
       directory: this.directory,
       network: this.#network,
+      folder: options.folder,
       entry: options.worker_entry ?? entryPoint('../platform/npu-worker-thread'),
       furnish: (worker, { dies }) => furnishDies({ ...options, plan, space, module }, this.directory.npusOfWorker(worker), dies, this.scale.weightsNow),
       port: this.#port,

@@ -13,13 +13,14 @@ import type { ServiceClock } from '../flowserve/expert-times.ts';
 import { Forward } from '../flowserve/forward.ts';
 import { HashExperts } from '../flowserve/hash-model/hash-experts.ts';
 import { HashForward } from '../flowserve/hash-model/hash-forward.ts';
-import { type HashPodPlan, loadHashWeights, planHashPod } from '../flowserve/hash-model/hash-layout.ts';
+import { type HashPodPlan, loadHashWeights, planHashPod, storedHashExperts } from '../flowserve/hash-model/hash-layout.ts';
 import type { KvTransfers } from '../flowserve/kv-transfers.ts';
 import { Npus, type NpusHost, type NpusOptions } from '../flowserve/npus.ts';
 import { type AnyPodPlan, areasOfDie, type PlanOptions, type PodPlan, planPod } from '../flowserve/pod-plan.ts';
 import type { OnRouted } from '../flowserve/routed-steps.ts';
 import type { StepProgram } from '../flowserve/step-program.ts';
 import type { StepTimes } from '../flowserve/step-times.ts';
+import { type ReadExpert, storedExperts } from '../flowserve/stored-experts.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../model/kernels/kernels.ts';
 import { type Address, idOf, roleOf } from '../protocol/address.ts';
@@ -37,7 +38,12 @@ import type { Areas } from '../xccl/areas.ts';
 import { loadWeights, type ProgressReport } from './weights.ts';
 
 /** The model, however it is computed: a plan, its memory, and each NPU's arithmetic, which a successor of the NPU gets anew. */
-export type Machine = { readonly plan: AnyPodPlan; readonly space: AddressSpace; readonly arithmeticOf: (npu: number) => NpusOptions['arithmetics'][number] };
+export type Machine = {
+  readonly plan: AnyPodPlan;
+  readonly space: AddressSpace;
+  readonly arithmeticOf: (npu: number) => NpusOptions['arithmetics'][number];
+  readonly readExpert: ReadExpert;
+};
 
 export type OnProgress = (report: ProgressReport) => Promise<void>;
 
@@ -68,7 +74,7 @@ async function realMachine(checkpoint: Checkpoint, options: PlanOptions, onProgr
       ? new Forward(plan.config, layout, kernelsOfSegment)
       : new ExpertForward(plan.config, layout, layout.layers, kernelsOfSegment);
   };
-  return { plan, space, arithmeticOf };
+  return { plan, space, arithmeticOf, readExpert: storedExperts(checkpoint.folder, space, kernels) };
 }
 
 function hashMachine({ config }: Checkpoint, options: PlanOptions): Machine {
@@ -79,7 +85,7 @@ function hashMachine({ config }: Checkpoint, options: PlanOptions): Machine {
     const layout = plan.layouts[npu] as HashPodPlan['layouts'][number];
     return layout.kind === 'attention' ? new HashForward(plan.config, layout, space) : new HashExperts(plan.config, layout, space);
   };
-  return { plan, space, arithmeticOf };
+  return { plan, space, arithmeticOf, readExpert: storedHashExperts(space, WEIGHT_VERSION) };
 }
 
 export type Launch = { readonly npu: Address; readonly work: Work; readonly cause: number };
@@ -124,7 +130,7 @@ export class MachineNpus {
   }
 
   #npusOf(worker: number): Npus {
-    const { plan, space, arithmeticOf } = this.#machine;
+    const { plan, space, arithmeticOf, readExpert } = this.#machine;
     const { host, now_ms, samplesOf = () => [], onLayers, onRouted } = this.#ports;
     return new Npus({
       plan,
@@ -134,6 +140,7 @@ export class MachineNpus {
       surroundings: { space, areasOf: (die) => this.#areas[die] as Areas, arrive: () => {}, now_ms },
       arithmetics: this.#directory.npusOfWorker(worker).map(arithmeticOf),
       checksum: plainChecksum(space),
+      readExpert,
       host,
       measuresSteps: false,
       samplesOf: ({ self }) => samplesOf(self),

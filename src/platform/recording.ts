@@ -38,7 +38,10 @@ export function headerOf(
   });
 }
 
-function optionsOf({ job_executors, spare_workers, recovery, worker_of_npu, scaled }: Hosting, options: AnyPodPlan['options']): RunHeader['options'] {
+function optionsOf(
+  { job_executors, spare_workers, recovery, respawn, rehome_after_ms, worker_of_npu, scaled }: Hosting,
+  options: AnyPodPlan['options'],
+): RunHeader['options'] {
   const { kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued } = options;
   const { dram_bytes_per_s, link_bytes_per_s, prefix_caching, prefix_sharing, async_scheduling, enforce_eager } = options;
   const { scheduling_policy, load_balancing, long_prompt_groups, long_prompt_tokens, schedule, micro_batches } = options;
@@ -47,6 +50,8 @@ function optionsOf({ job_executors, spare_workers, recovery, worker_of_npu, scal
     ...{ kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued },
     ...{ job_executors, npu_workers: [...worker_of_npu], spare_workers },
     ...(recovery !== undefined && { recovery }),
+    ...(respawn !== undefined && { respawn }),
+    ...(rehome_after_ms !== undefined && { rehome_after_ms }),
     ...(scaled !== undefined && { scaled }),
     ...(dram_bytes_per_s !== undefined && { dram_bytes_per_s }),
     ...(link_bytes_per_s !== undefined && { link_bytes_per_s }),

@@ -2,6 +2,7 @@
  * Workers on a virtual clock that are lost, and begin anew as soon as a thread can: what workers.ts does with threads, done with the actors and memory of one.
  *
  *   lost: their actors die, their memory's epochs rise, who answers for them is told ─▶ (what starting a thread takes) ─▶ the same actors, knowing nothing
+ *                                                                                  └▶ (`respawn: false`) nobody
  *
  * As on the live clock the controllers that a worker hosts die with it; of these alone a test may let it lose.
  * @module
@@ -105,7 +106,8 @@ export class VirtualWorkers {
     if (this.#restarting.has(worker)) return false;
     const { hosting } = this.#ports.plan;
     const beginAnew = this.#loseOne(worker, lostError(worker, reason));
-    if (hosting.recovery === 'restart') this.#restartAll(worker, beginAnew);
+    if (hosting.respawn === false) this.#restarting.add(worker);
+    else if (hosting.recovery === 'restart') this.#restartAll(worker, beginAnew);
     else this.#later(worker, beginAnew);
     this.onLost?.(worker);
     return true;

@@ -15,6 +15,7 @@ export type WorkerStart = {
   readonly plan: PodPlan;
   readonly space: AddressSpace;
   readonly module: WebAssembly.Module;
+  readonly folder: string;
   readonly origin_ms: number;
   readonly directory: Directory;
   readonly network: Pick<NetworkCardKeeper, 'linesOf'>;
@@ -34,6 +35,7 @@ function seatData({
   plan,
   space,
   module,
+  folder,
   origin_ms,
   directory,
   network,
@@ -51,7 +53,7 @@ function seatData({
     die_epochs: seat.dies.map((die) => control.epochOfDie(die)),
     layouts,
     kv_lines: network.linesOf(seat.thread),
-    ...{ memories, module, origin_ms },
+    ...{ memories, module, folder, origin_ms },
     protocol: PROTOCOL_HASH,
   };
 }

@@ -15,6 +15,8 @@ export type WorkersPorts = {
   readonly recordings: Pick<Recordings, 'newActRings' | 'newRoutingRing'>;
   readonly directory: Directory;
   readonly network: Pick<NetworkCardKeeper, 'linesOf' | 'release'>;
+  /** Of the checkpoint. */
+  readonly folder: string;
   /** What a worker thread runs. */
   readonly entry: URL;
   readonly onLost: (worker: number, error: ErrorRecord) => void;

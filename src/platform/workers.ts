@@ -9,6 +9,8 @@
  * that runs: then all that it could write stays in quarantine, and its successor gets other memory, until it acknowledges its stop word after all.
  * Whichever worker is silent in this handshake is given up in its turn; the caller's thread, which lets go of rings too, is waited for, however busy it is.
  *
+ * With `respawn: false` it ends where the peers have let go of the rings: those that are left go on.
+ *
  * With `recovery: 'restart'` all others are given up with a lost worker; when the last has ended they begin one after the other, decode first.
  * @module
  */
@@ -60,8 +62,8 @@ export class Workers {
   constructor(plan: PodPlan, space: AddressSpace, module: WebAssembly.Module, origin_ms: number, ports: WorkersPorts) {
     this.#plan = plan;
     this.#space = space;
-    const { directory, network, recordings } = ports;
-    this.#pod = { plan, space, module, origin_ms, directory, network, recordings };
+    const { directory, network, recordings, folder } = ports;
+    this.#pod = { plan, space, module, folder, origin_ms, directory, network, recordings };
     this.#ports = ports;
     this.#regions = new SeatRegions(plan, space);
     this.recoveries = new Recoveries(ports.clock.now_ms);
@@ -71,6 +73,11 @@ export class Workers {
     });
     this.#stages = restartStages(plan.hosting).flat();
     this.#spares = new SpareSeats(seatsOf(plan.hosting).slice(plan.workers), { control: space.control, regions: this.#regions, timers: ports.timers });
+  }
+
+  /** Lost workers have successors. */
+  get #respawns(): boolean {
+    return this.#plan.hosting.respawn !== false;
   }
 
   start(): void {
@@ -116,7 +123,7 @@ export class Workers {
     const thread = this.#thread(worker);
     thread.cancel();
     thread.state = 'running';
-    this.#warm.keep(thread.isRestart);
+    if (this.#respawns) this.#warm.keep(thread.isRestart);
     this.recoveries.started(worker);
     const { seat, isRestart } = thread;
     const epoch = this.#space.control.epochOf(seat.thread);
@@ -267,7 +274,7 @@ export class Workers {
     if (thread.isTerminated && !TERMINATION_IS_PROOF && !this.#space.control.hasAcknowledged(thread.seat.thread)) return;
     thread.cancel();
     // What it did to its own weights between being given up and being ended, nobody knows.
-    if (thread.isTerminated) this.#furnish(worker, thread.seat);
+    if (thread.isTerminated && this.#respawns) this.#furnish(worker, thread.seat);
     this.#free(worker);
   }
 
@@ -285,7 +292,7 @@ export class Workers {
    */
   #lose(worker: number, error: ErrorRecord, hasEnded: boolean): void {
     const thread = this.#thread(worker);
-    this.recoveries.lost(worker, hasEnded ? 'died' : 'given_up');
+    if (this.#respawns) this.recoveries.lost(worker, hasEnded ? 'died' : 'given_up');
     this.#space.control.raiseEpoch(thread.seat.thread);
     this.#regions.raiseEpochs(thread.seat);
     thread.cancel();
@@ -299,7 +306,11 @@ export class Workers {
     this.#ports.port.links.detach(thread.seat.thread);
     this.#ports.onLost(worker, error);
     const wasEnded = error.code === 'worker_ended';
-    if (!wasEnded && !this.#restarts.allows(this.#ports.clock.now_ms())) {
+    if (!this.#respawns && this.#threads.every(({ state }) => state === 'lost')) {
+      this.#giveUpPod(`no worker is left, and lost ones have no successors (respawn): ${error.message}`);
+      return;
+    }
+    if (this.#respawns && !wasEnded && !this.#restarts.allows(this.#ports.clock.now_ms())) {
       this.#giveUpPod(`workers died ${RESTARTS_MAX + 1} times within ${RESTART_PERIOD_MS / 1000} s; the last: ${error.message}`);
       return;
     }
@@ -323,6 +334,8 @@ export class Workers {
 
   /** Nobody knows whether the thread still runs: its rings and dies are neither read nor given out, and its successor gets spare ones. */
   #quarantine(worker: number): void {
+    // Where nobody is to sit there, nothing has to be kept apart.
+    if (!this.#respawns) return;
     const thread = this.#thread(worker);
     if (this.#space.control.hasAcknowledged(thread.seat.thread)) {
       this.#furnish(worker, thread.seat);
@@ -369,6 +382,10 @@ export class Workers {
     const thread = this.#thread(worker);
     // A successor started while the pod closes would never be told to stop.
     if (this.#isClosing || thread.state !== 'lost' || this.#waitsFor(worker).length > 0) return;
+    if (!this.#respawns) {
+      thread.cancelHandshake();
+      return;
+    }
     const { seat } = thread;
     if (!this.#ports.network.release(seat.thread, () => this.#restartIfFree(worker))) return;
     thread.cancelHandshake();

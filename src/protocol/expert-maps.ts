@@ -18,7 +18,7 @@ export type ExpertWork =
   | { readonly kind: 'collect' }
   /** From now on it sorts its tokens by this map: the first one of the pod but for these slots. */
   | { readonly kind: 'install'; readonly epoch: number; readonly slots: readonly number[]; readonly experts: readonly number[] }
-  /** Sets an expert's weights aside, from the slot that has them, and sees to it that they are whole. */
+  /** Sets an expert's weights aside, from the slot that has them, and sees to it that they are whole. `source`: −1: none has, they are read from the checkpoint. */
   | {
       readonly kind: 'stage';
       readonly change: number;
@@ -91,6 +91,10 @@ export type ExpertMapMessage =
   | { readonly type: 'NPU_LOST'; readonly npu: number; readonly error: ErrorRecord }
   /** It begins with the pod's first map. */
   | { readonly type: 'NPU_BACK'; readonly npu: number }
+  /** It is lost, and no successor has come for as long as one is waited for. */
+  | { readonly type: 'NPU_GONE'; readonly npu: number }
+  /** A rehoming that failed is tried again. */
+  | { readonly type: 'REHOME_AGAIN' }
   /** Of `claim`: the time. */
   | { readonly type: 'TIME_TOLD'; readonly now_ms: number };
 
@@ -111,6 +115,8 @@ export const broadcastFailed = (npu: number, change: number, error: ErrorRecord)
 export const stateOverdue = (turn: number): ExpertMapMessage => ({ type: 'STATE_OVERDUE', turn });
 export const broadcastsOverdue = (turn: number): ExpertMapMessage => ({ type: 'BROADCASTS_OVERDUE', turn });
 export const npuBack = (npu: number): ExpertMapMessage => ({ type: 'NPU_BACK', npu });
+export const npuGone = (npu: number): ExpertMapMessage => ({ type: 'NPU_GONE', npu });
+export const rehomeAgain = (): ExpertMapMessage => ({ type: 'REHOME_AGAIN' });
 export const timeTold = (now_ms: number): ExpertMapMessage => ({ type: 'TIME_TOLD', now_ms });
 export const rebalanced = (query: number, report: RebalanceReport): RebalancedMessage => ({ type: 'REBALANCED', query, report });
 export const expertWork = (expert_map: Address, work: ExpertWork): ExpertWorkMessage => ({ type: 'EXPERT_WORK', expert_map, work });

@@ -1,6 +1,6 @@
 /**
  * The serial log of an EP group's expert map. Whatever changes where experts lie is an entry of it, one after the other, and the group's expert map alone writes
- * it: rebalances by itself, all others for a writer that asks.
+ * it: rebalances, and rehomings of what NPUs had that are lost, by itself; all others for a writer that asks.
  *
  *   writer ─ MAP_WANTED ────▶ expert map      what is under way and weighs less goes back to its last good map first
  *      ◀──── MAP_GRANTED ───────┘             or MAP_REFUSED
@@ -19,7 +19,7 @@ import type { ErrorRecord } from './errors.ts';
 export const MAP_CHANGES = ['rebalance', 'scale', 'role_switch', 'rehome'] as const;
 export type MapChange = (typeof MAP_CHANGES)[number];
 /** Those that somebody else than the map writes. */
-export type ForeignMapChange = Exclude<MapChange, 'rebalance'>;
+export type ForeignMapChange = Exclude<MapChange, 'rebalance' | 'rehome'>;
 
 /** `rolled_back`: it failed on its way; `aborted`: it was ended for an entry that weighs more, or its writer took too long. Either way the last good map stands. */
 const MAP_OUTCOMES = ['installed', 'unchanged', 'rolled_back', 'aborted', 'refused'] as const;
@@ -29,6 +29,8 @@ export type MapOutcome = (typeof MAP_OUTCOMES)[number];
 const MAP_CAUSES = [
   ...(['better', 'forced', 'no_better', 'below_threshold', 'no_tokens', 'no_room'] as const),
   ...(['asked', 'npu_lost', 'corrupt', 'deadline', 'another_entry', 'writer'] as const),
+  /** Of rehomings, beside `npu_lost`: no successor has come, and one has. */
+  ...(['npu_gone', 'npu_back'] as const),
 ] as const;
 export type MapCause = (typeof MAP_CAUSES)[number];
 

@@ -36,6 +36,10 @@ export type Hosting = {
   readonly spare_workers: number;
   /** What is done where a worker is lost. Missing: it alone begins anew. */
   readonly recovery?: Recovery | undefined;
+  /** False: a lost worker has no successor. Missing: it has. */
+  readonly respawn?: false | undefined;
+  /** So long a successor is waited for before what a lost NPU's experts were is loaded elsewhere. Missing: for as long as one may take. */
+  readonly rehome_after_ms?: number | undefined;
   /** By NPU. */
   readonly worker_of_npu: readonly number[];
   readonly job_executors: number;

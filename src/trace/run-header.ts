@@ -47,6 +47,9 @@ const runHeaderSchema = z.object({
     spare_workers: count.optional(),
     /** Missing: who is lost begins anew alone. */
     recovery: z.enum(RECOVERIES).optional(),
+    /** Missing: who is lost has a successor. */
+    respawn: z.literal(false).optional(),
+    rehome_after_ms: count.optional(),
     dram_bytes_per_s: z.number().optional(),
     link_bytes_per_s: z.number().optional(),
     prefix_caching: z.boolean().optional(),

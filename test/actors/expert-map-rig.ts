@@ -12,6 +12,7 @@ import {
   type ExpertWork,
   loadsCollected,
   mapInstalled,
+  npuBack,
   type RebalanceOutcome,
   slotDone,
   slotFailed,
@@ -27,6 +28,7 @@ export const SHAPE = { layers: 2, experts: 6, slots: 12, ranks: 4, nodes: 1, gro
 export const PERIOD_MS = 50_000;
 /** Of a slot's weights. */
 const SLOT_BYTES = 1_000;
+export const SUCCESSOR_MS = 3_000;
 
 export type Fault = (npu: number, work: ExpertWork) => 'answer' | 'silence' | 'failure' | 'death';
 
@@ -47,6 +49,10 @@ export class Group {
   #timers: { readonly due_ms: number; readonly id: string; readonly message: Message }[] = [];
   readonly #staged = new Map<number, { readonly at: number; readonly expert: number }>();
 
+  /** NPUs that are back, and have not heard of a map yet. */
+  readonly #isNew = new Set<number>();
+  /** What came from the checkpoint. */
+  readonly read: (ExpertWork & { kind: 'stage' })[] = [];
   readonly grants: MapGrantMessage[] = [];
   readonly experts: { readonly to: Address; readonly message: Message }[] = [];
 
@@ -79,9 +85,11 @@ export class Group {
       askers: NPUS,
       first: 0,
       needed: [],
+      shared: [],
       layers: [3, 5],
       settings,
       period_ms: PERIOD_MS,
+      successor_ms: SUCCESSOR_MS,
       shape: SHAPE,
       slots: [...nativeSlots(SHAPE)],
     };
@@ -98,6 +106,20 @@ export class Group {
 
   tell(message: ExpertMapMessage): void {
     this.#mail.push({ to: SELF, from: 'control/0', message, cause: 0 });
+  }
+
+  /** Its memory is as it was; it sorts by the first map. */
+  lose(npu: number): void {
+    this.tell(npuLost(npu, { code: 'worker_lost', message: 'killed', param: null }) as ExpertMapMessage);
+    this.run(this.now_ms);
+  }
+
+  returns(npu: number): void {
+    this.#isNew.add(npu);
+    this.epochs[npu] = 0;
+    this.maps[npu] = toMap(SHAPE, nativeSlots(SHAPE));
+    this.tell(npuBack(npu));
+    this.run(this.now_ms);
   }
 
   /** Until `end_ms`, or all mail is delivered. */
@@ -123,14 +145,16 @@ export class Group {
         const layer = Math.floor(entry / SHAPE.experts);
         const replicas = [...map.replicas.subarray(map.firstReplica[entry], map.firstReplica[entry + 1])];
         const isHeld = replicas.some((slot) => this.holds[layer * SHAPE.slots + slot] === entry % SHAPE.experts);
-        // Who is lost sorts nothing.
-        if (!isHeld && !this.balancer.lost.has(npu)) throw new Error(`expert ${entry % SHAPE.experts} of layer ${layer} is nowhere that a map says`);
+        // Who is lost sorts nothing; who is back is refused until he has heard of a map.
+        if (!isHeld && !this.balancer.lost.has(npu) && !this.#isNew.has(npu))
+          throw new Error(`expert ${entry % SHAPE.experts} of layer ${layer} is nowhere that a map says`);
       }
   }
 
   /** Nobody who lives may ask for it any more. */
   #emptied(at: number): void {
-    for (const [asker, map] of this.maps.entries()) if (!this.balancer.lost.has(asker)) expect(map.expertOfSlot[at], `npu/${asker}'s map`).toBe(-1);
+    for (const [asker, map] of this.maps.entries())
+      if (!this.balancer.lost.has(asker) && !this.#isNew.has(asker)) expect(map.expertOfSlot[at], `npu/${asker}'s map`).toBe(-1);
     this.holds[at] = -1;
   }
 
@@ -158,6 +182,7 @@ export class Group {
     else if (work.kind === 'install') {
       const slots = nativeSlots(SHAPE);
       for (const [index, slot] of work.slots.entries()) slots[slot] = work.experts[index] as number;
+      this.#isNew.delete(npu);
       if (work.epoch > (this.epochs[npu] as number)) {
         this.maps[npu] = toMap(SHAPE, slots);
         this.epochs[npu] = work.epoch;
@@ -170,7 +195,8 @@ export class Group {
       // Nobody waits for its answer.
     } else if (work.kind === 'stage') {
       const at = work.layer * SHAPE.slots + work.slot;
-      expect(this.holds[work.layer * SHAPE.slots + work.source]).toBe(work.expert);
+      if (work.source >= 0) expect(this.holds[work.layer * SHAPE.slots + work.source]).toBe(work.expert);
+      else this.read.push(work);
       // They go straight there.
       if (work.is_free) this.#emptied(at);
       this.#staged.set(work.change, { at, expert: work.expert });

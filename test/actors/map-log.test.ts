@@ -1,13 +1,11 @@
 /** The serial log of an expert map: who writes it, what ends for what, and where experts lie then. */
 import { describe, expect, it } from 'vitest';
-import { expertMap as toMap } from '../../actors/policies/expert-placement/expert-map.ts';
-import { nativeSlots } from '../../actors/policies/expert-placement/native.ts';
 import type { Address } from '../../src/protocol/address.ts';
 import { npuLost } from '../../src/protocol/constructors.ts';
-import { type ExpertMapMessage, npuBack, rebalance } from '../../src/protocol/expert-maps.ts';
+import { type ExpertMapMessage, rebalance } from '../../src/protocol/expert-maps.ts';
 import { mapDone, mapWanted, placeExperts } from '../../src/protocol/map-log.ts';
 
-import { Group, NPUS, once, SHAPE, STATES } from './expert-map-rig.ts';
+import { Group, NPUS, once, STATES } from './expert-map-rig.ts';
 
 describe('the log of an expert map', () => {
   const WRITER: Address = 'scaling/0';
@@ -74,16 +72,18 @@ describe('the log of an expert map', () => {
       ask(group, mapWanted(WRITER, 7, 'scale'), placeExperts(1, [0, 2, 3]));
       group.run(70_000);
       const [, placed] = group.grants;
-      expect(placed).toMatchObject({ type: 'EXPERTS_PLACED', entry: 1, error: { message: expect.stringMatching(/killed|in time|corrupt/) } });
+      const type = what === 'death' ? 'MAP_TAKEN' : 'EXPERTS_PLACED';
+      expect(placed).toMatchObject({ type, entry: 1, error: { message: expect.stringMatching(/was lost|in time|corrupt/) } });
       group.fault = () => 'answer';
-      for (const npu of [...group.balancer.lost]) {
-        group.epochs[npu] = 0;
-        group.maps[npu] = toMap(SHAPE, nativeSlots(SHAPE));
-        ask(group, npuBack(npu));
+      for (const npu of [...group.balancer.lost]) group.returns(npu);
+      let entry = 1;
+      if (what === 'death') {
+        ask(group, mapWanted(WRITER, 8, 'scale'));
+        entry = group.balancer.log.open?.entry ?? -1;
       }
-      ask(group, placeExperts(1, NPUS), mapDone(1, error));
+      ask(group, placeExperts(entry, NPUS), mapDone(entry, error));
       expect(heldBy(group)).toEqual(NPUS);
-      expect(group.balancer.log.entries).toMatchObject([{ change: 'scale', outcome: 'rolled_back', reason: 'it took too long' }]);
+      expect(group.balancer.log.entries.at(-1)).toMatchObject({ entry, change: 'scale', outcome: 'rolled_back', reason: 'it took too long' });
       expect(group.unexpected).toEqual([]);
     }
   });
@@ -105,13 +105,13 @@ describe('the log of an expert map', () => {
 
   it('should have one writer at a time: what weighs more takes the map from what weighs less, which is then not heard', () => {
     const group = new Group();
-    ask(group, mapWanted(WRITER, 1, 'role_switch'), mapWanted(WRITER, 2, 'scale'), mapWanted(WRITER, 3, 'role_switch'), mapWanted(WRITER, 4, 'rehome'));
+    ask(group, mapWanted(WRITER, 1, 'scale'), mapWanted(WRITER, 2, 'scale'), mapWanted(WRITER, 3, 'role_switch'), mapWanted(WRITER, 4, 'scale'));
     expect(group.grants).toMatchObject([
       { type: 'MAP_GRANTED', query: 1, entry: 1 },
       { type: 'MAP_REFUSED', query: 2, error: { code: 'overloaded' } },
-      { type: 'MAP_REFUSED', query: 3 },
       { type: 'MAP_TAKEN', entry: 1, error: { code: 'overloaded' } },
-      { type: 'MAP_GRANTED', query: 4, entry: 2 },
+      { type: 'MAP_GRANTED', query: 3, entry: 2 },
+      { type: 'MAP_REFUSED', query: 4 },
     ]);
     ask(group, placeExperts(1, [0, 1]), mapDone(1, null));
     expect(group.balancer.holders).toEqual(NPUS);
@@ -120,16 +120,25 @@ describe('the log of an expert map', () => {
     group.run(130_000);
     expect(group.grants.at(-1)).toMatchObject({ type: 'MAP_TAKEN', entry: 2, error: { code: 'deadline_exceeded' } });
     expect(group.state).toBe('stable');
-    expect(group.balancer.log.counts).toContainEqual({ change: 'rehome', outcome: 'aborted', cause: 'deadline', count: 1 });
+    expect(group.balancer.log.counts).toContainEqual({ change: 'role_switch', outcome: 'aborted', cause: 'deadline', count: 1 });
     expect(group.unexpected).toEqual([]);
   });
 
-  it('should have experts elsewhere than on an NPU that is lost, unless they are there alone', () => {
+  it('should have experts elsewhere than on an NPU that is lost, and lose the map where one of them is', () => {
     const lose = (npu: number): ExpertMapMessage => npuLost(npu, { code: 'worker_lost', message: 'killed', param: null }) as ExpertMapMessage;
     const group = new Group();
-    ask(group, mapWanted(WRITER, 1, 'rehome'), placeExperts(1, [0, 1, 2]), lose(3), placeExperts(1, [0, 1]), lose(1), placeExperts(1, [0]));
-    const places = group.grants.slice(1).map((message) => (message.type === 'EXPERTS_PLACED' ? (message.error?.message ?? message.holders) : message.type));
-    expect(places).toEqual([[0, 1, 2], [0, 1], 'expert NPUs 3, 1 of the group are lost, with experts that are nowhere else']);
+    ask(group, mapWanted(WRITER, 1, 'scale'), placeExperts(1, [0, 1, 2]), lose(3), placeExperts(1, [0, 1]), lose(1), placeExperts(1, [0]));
+    expect(group.grants.slice(1)).toMatchObject([
+      { type: 'EXPERTS_PLACED', holders: [0, 1, 2] },
+      { type: 'EXPERTS_PLACED', holders: [0, 1] },
+      { type: 'MAP_TAKEN', entry: 1, error: { message: 'the expert map: a rehoming comes first: npu/1 was lost' } },
+    ]);
     expect(group.balancer.holders).toEqual([0, 1]);
+    ask(group, mapWanted(WRITER, 2, 'scale'), placeExperts(3, [0]));
+    expect(group.grants.at(-1)).toMatchObject({
+      type: 'EXPERTS_PLACED',
+      error: { message: 'expert NPUs 3, 1 of the group are lost, with experts that are nowhere else' },
+    });
+    expect(group.unexpected).toEqual([]);
   });
 });

@@ -14,7 +14,7 @@ import { holders } from './shapes.ts';
 const MAP = 'expert-map/0';
 const SCALING = 'scaling/0';
 /** Of another entry of the map's log, which weighs more. */
-const REHOMING = 'scaling/1';
+const SWITCHING = 'scaling/1';
 /** An NPU that has experts before and after; one that only has them where four have. */
 const [KEPT, FOURTH] = [4, 7];
 const LOST = { code: 'worker_lost', message: 'killed', param: null } as const;
@@ -32,12 +32,12 @@ const death =
     control.host.later(3_000_000, () => tell(control, MAP, npuBack(npu)));
   };
 const taken: Fault = (control) => {
-  tell(control, MAP, mapWanted(REHOMING, 1, 'rehome'));
+  tell(control, MAP, mapWanted(SWITCHING, 1, 'role_switch'));
   const end = (): void => {
     const { open } = balancerOf(control).log;
     // Nobody lives there.
-    (control.host.cast.unexpected as Map<string, number>).delete('scaling MAP_GRANTED gone');
-    if (open?.writer === REHOMING) tell(control, MAP, mapDone(open.entry, null));
+    for (const message of ['MAP_GRANTED', 'MAP_TAKEN']) (control.host.cast.unexpected as Map<string, number>).delete(`scaling ${message} gone`);
+    if (open?.writer === SWITCHING) tell(control, MAP, mapDone(open.entry, null));
     else control.host.later(1_000_000, end);
   };
   control.host.later(20_000_000, end);

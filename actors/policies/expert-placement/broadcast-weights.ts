@@ -13,7 +13,7 @@ export type SharedWeights = { readonly layer: number; readonly source: number; r
 export function sharedWeights(changes: readonly SlotChange[], first: number, npuOf: (slot: number) => number): SharedWeights[] {
   const bySource = new Map<string, number[]>();
   for (const [index, { layer, slot, expert, source }] of changes.entries()) {
-    if (expert === NO_EXPERT) continue;
+    if (expert === NO_EXPERT || source < 0) continue;
     const key = `${layer}.${source}`;
     const others = bySource.get(key) ?? [];
     // A second slot of the same NPU copies for itself, as does one beside the source.

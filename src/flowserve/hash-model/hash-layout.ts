@@ -46,6 +46,7 @@ import {
   secondPlaces,
   sharedNpuFor,
 } from '../step-layout.ts';
+import type { ReadExpert } from '../stored-experts.ts';
 import { type Gathered, projectionShareOf, type TensorShare, tensorShareOf } from '../tensor-share.ts';
 import { type AttentionTurnsPlace, layoutAttentionTurns, layoutExpertTurns } from '../turns-layout.ts';
 import { Hash } from './hash.ts';
@@ -260,13 +261,23 @@ export function loadHashWeights(
     for (let slot = 0; slot < expertSlots.each; slot++) {
       const expert = map.expertOfSlot[index * expertSlots.total + expertSlots.rank * expertSlots.each + slot] as number;
       const { address, bytes } = placeOfSlot(expertSlots, layer, slot);
-      if (expert >= 0) {
-        hash.begin(KIND.expert, layer, expert);
-        hash.absorb(version, 0);
-        hash.write(words, offsetOf(address) >>> 2);
-      }
+      if (expert >= 0) writeHashExpert(hash, space, version, layer, expert, address);
       writeSlot(words, expertSlots, layer, slot, expert, 0, checksum.sum(0, address, bytes));
     }
   }
   if (layout.kind === 'attention') for (const address of layout.counts) if (address !== null) space.bytesAt(address, config.moe.experts * 4).fill(0);
+}
+
+function writeHashExpert(hash: Hash, space: AddressSpace, version: number, layer: number, expert: number, to: number): void {
+  hash.begin(KIND.expert, layer, expert);
+  hash.absorb(version, 0);
+  hash.write(space.wordsOf(to), offsetOf(to) >>> 2);
+}
+
+/** One expert's weights, as a checkpoint has them. */
+export function storedHashExperts(space: AddressSpace, version: number): ReadExpert {
+  const hash = new Hash();
+  return function* (_, { layer, expert, to }) {
+    yield writeHashExpert(hash, space, version, layer, expert, to);
+  };
 }

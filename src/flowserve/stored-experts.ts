@@ -1,0 +1,31 @@
+/**
+ * Weights of an expert that no NPU has any more, from where the pod's came: its checkpoint.
+ * @module
+ */
+import type { AddressSpace } from '../fabric/address-space.ts';
+import { type Checkpoint, openCheckpoint } from '../model/checkpoint.ts';
+import type { Kernels } from '../model/kernels/kernels.ts';
+import { assert } from '../protocol/errors.ts';
+import type { ExpertNpuLayout } from './expert-layout.ts';
+import { WeightLoader } from './load-weights.ts';
+import type { NpuLayout } from './npu-layout.ts';
+import type { DieLayout } from './step-layout.ts';
+
+/** Where they are to lie: an address in the memory of the NPU that has this layout, where there is room for what that slot of the layer holds. */
+export type StoredExpert = { readonly layer: number; readonly expert: number; readonly slot: number; readonly to: number };
+/** Goes on by a bounded number of bytes, a tensor's; when it is done they are there. @throws what reading does */
+export type ReadExpert = (layout: DieLayout, stored: StoredExpert) => Iterator<unknown>;
+
+/** Opened when it is needed, if it ever is, and then kept open: a thread's end closes it. */
+export function storedExperts(folder: string, space: AddressSpace, kernels: readonly Kernels[]): ReadExpert {
+  let checkpoint: Checkpoint | null = null;
+  return function* (layout, stored) {
+    checkpoint ??= openCheckpoint(folder);
+    const loader = new WeightLoader(checkpoint, space, (segment) => {
+      const found = kernels[segment];
+      assert(found, `there is no segment ${segment}`);
+      return found;
+    });
+    yield* loader.loadExpert(layout as NpuLayout | ExpertNpuLayout, stored);
+  };
+}
