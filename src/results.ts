@@ -2,7 +2,7 @@
 
 import type { MapCount } from '../actors/policies/map-log.ts';
 import type { RebalanceOutcome } from './protocol/expert-maps.ts';
-import type { MapEntry, WeightsCopied } from './protocol/map-log.ts';
+import type { LostExperts, MapEntry, WeightsCopied } from './protocol/map-log.ts';
 import type { ReplyPart } from './protocol/output.ts';
 import type { CollectionReport, DraftCounts, KvLinkReport, Lane, LinkRead, LinkWritten, NpuReport, ThreadReport } from './protocol/threads.ts';
 import type { ExecutorRole, NpuPlace } from './protocol/topology.ts';
@@ -214,7 +214,7 @@ export type ExpertLayerStats = {
  * How the loop does that moves an executor's experts. `epoch`: of its map; `progress`: periods and changes that have ended; `last_progress_seconds`: when it last came
  * to another state, by the pod's clock; `stalled`: that was more than two periods ago, so it has died; `last`: what became of the latest rebalance, and why. `log`: the
  * latest changes of the map, of all sorts, the last one open perhaps; `counts`: all that have ended, by outcome and cause; `copied`:
- * weights from slot to slot, for all of them, by the way they came.
+ * weights from slot to slot, for all of them, by the way they came. `lost`: experts that nobody has any more, for want of room for them elsewhere.
  */
 export type ExpertBalancingStats = {
   readonly executor: number;
@@ -227,6 +227,7 @@ export type ExpertBalancingStats = {
   readonly log: readonly MapEntry[];
   readonly counts: readonly MapCount[];
   readonly copied: WeightsCopied;
+  readonly lost: LostExperts;
 };
 
 /**

@@ -37,14 +37,16 @@ export function balancingMetrics(registry: Registry): (stats: PodStats) => void 
     labelNames: [...labelNames, 'way'] as const,
     registers,
   });
+  const lost = gauge('experts_lost', 'Experts, over all layers, that no NPU has any more and nobody brings back, the shared ones not counted.');
   return ({ uptime_seconds, expert_balancing }) => {
-    for (const metric of [progress, age, stalled, epoch, rounds, state, changes, copied]) metric.reset();
+    for (const metric of [progress, age, stalled, epoch, rounds, state, changes, copied, lost]) metric.reset();
     for (const { executor, ...loop } of expert_balancing) {
       const task_executor = String(executor);
       progress.set({ task_executor }, loop.last_progress_seconds);
       age.set({ task_executor }, Math.max(0, uptime_seconds - loop.last_progress_seconds));
       stalled.set({ task_executor }, Number(loop.stalled));
       epoch.set({ task_executor }, loop.epoch);
+      lost.set({ task_executor }, loop.lost.experts.length);
       rounds.inc({ task_executor }, loop.progress);
       state.set({ task_executor, state: loop.state }, 1);
       for (const { count, ...labels } of loop.counts) changes.inc({ task_executor, ...labels }, count);

@@ -5,7 +5,7 @@
 import prettyBytes from 'pretty-bytes';
 import { busiestOverMean } from '../expert-stats.ts';
 import type { ExpertLayerStats, ExpertStats, PodExperts } from '../index.ts';
-import type { Copied, WeightsCopied } from '../protocol/map-log.ts';
+import type { Copied, LostExperts, WeightsCopied } from '../protocol/map-log.ts';
 import { type Column, NONE, table } from './columns.ts';
 import { busiest, type HeatMap, heatLines, heatOf, type Paper } from './expert-heat.ts';
 
@@ -112,16 +112,28 @@ function copiedLines(task_executor: number, { broadcast, pulled, instead, why }:
   return [`TE ${task_executor}: weights copied to ${text(broadcast)} by broadcast, to ${text(pulled)} by pulls${failed}`];
 }
 
+const lostText = ({ experts, shared }: LostExperts): string => {
+  const layers = [...new Set(experts.map(({ layer }) => layer))];
+  const parts = layers.map((layer) => `layer ${layer}: ${experts.flatMap((one) => (one.layer === layer ? [one.expert] : [])).join(' ')}`);
+  return [...parts, ...(shared ? ['the shared expert'] : [])].join('; ');
+};
+
 /** Of each task executor whose experts are balanced. */
 const balancingLines = ({ task_executors }: PodExperts): string[] =>
   task_executors.flatMap(({ task_executor, balancing }) => {
     if (balancing === null) return [];
-    const { state, epoch, stalled, last, copied } = balancing;
+    const { state, epoch, stalled, last, copied, log, lost } = balancing;
+    const other = log.findLast(({ change, outcome }) => change !== 'rebalance' && outcome !== null);
     const moved =
       last === null
         ? 'no rebalance yet'
         : `last rebalance (${last.trigger}): ${last.installed ? `${last.slots} slots changed` : 'nothing moved'}, ${last.reason}`;
-    return [`TE ${task_executor}: map ${epoch}, ${state}${stalled ? ', STALLED' : ''}; ${moved}`, ...copiedLines(task_executor, copied)];
+    return [
+      `TE ${task_executor}: map ${epoch}, ${state}${stalled ? ', STALLED' : ''}; ${moved}`,
+      ...(other === undefined ? [] : [`TE ${task_executor}: last ${other.change} (${other.outcome}): ${other.reason}`]),
+      ...(lost.experts.length === 0 && !lost.shared ? [] : [`TE ${task_executor}: LOST: ${lostText(lost)}`]),
+      ...copiedLines(task_executor, copied),
+    ];
   });
 
 /** Why the layer's experts lie where they do. */

@@ -5,11 +5,12 @@
 import type { ExpertBalancer, LastRebalance } from '../../actors/policies/expert-balancer.ts';
 import type { ExpertMap } from '../../actors/policies/expert-placement/expert-map.ts';
 import type { MapCount } from '../../actors/policies/map-log.ts';
+import { layersWithExperts } from '../flowserve/expert-slots.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import { type RebalancedMessage, type RebalanceOutcome, type RebalanceReport, rebalance } from '../protocol/expert-maps.ts';
-import { type MapEntry, NOTHING_COPIED, type WeightsCopied } from '../protocol/map-log.ts';
+import { type LostExperts, type MapEntry, NOTHING_COPIED, type WeightsCopied } from '../protocol/map-log.ts';
 import type { Message } from '../protocol/messages.ts';
 import type { Cast } from '../runtime/cast.ts';
 import { hasExpertMap } from './births.ts';
@@ -29,6 +30,7 @@ export type BalancingReport = {
   readonly stalled: boolean;
   readonly last: RebalanceOutcome | null;
   readonly lastPlan: LastRebalance;
+  readonly lost: LostExperts;
   readonly log: readonly MapEntry[];
   readonly counts: readonly MapCount[];
   readonly copied: WeightsCopied;
@@ -53,7 +55,13 @@ const GONE = {
   log: [],
   counts: [],
   copied: NOTHING_COPIED,
+  lost: { experts: [], shared: false },
 } as const;
+
+const lostOf = ({ config }: AnyPodPlan, { lostExperts, rehoming }: ExpertBalancer): LostExperts => {
+  const layers = layersWithExperts(config);
+  return { experts: lostExperts.map(({ layer, expert }) => ({ layer: layers[layer] as number, expert })), shared: rehoming.isSharedLost };
+};
 
 /** Of executors whose experts may move. */
 export function balancingReports(cast: Actors, plan: AnyPodPlan, now_ms: number): BalancingReport[] {
@@ -78,6 +86,7 @@ export function balancingReports(cast: Actors, plan: AnyPodPlan, now_ms: number)
         last: outcomes.at(-1) ?? null,
         lastPlan: balancer.last,
         log: log.entries,
+        lost: lostOf(plan, balancer),
         counts: log.counts,
         copied: log.copied,
       };

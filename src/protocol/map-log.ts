@@ -57,6 +57,9 @@ export type MapEntry = {
   readonly copied: WeightsCopied;
 };
 
+/** Experts that no NPU has any more, nor is to bring back for now, by the model's layers; and whether that is so of the shared expert of all layers. */
+export type LostExperts = { readonly experts: readonly { readonly layer: number; readonly expert: number }[]; readonly shared: boolean };
+
 /** To an expert map. */
 export type MapWriterMessage =
   /** `query`: the writer's own, by which it knows the answer. */

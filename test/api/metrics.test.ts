@@ -257,7 +257,8 @@ describe('metrics', () => {
     const loop = { executor: 2, state: 'prefetching', epoch: 8, progress: 5, last_progress_seconds: uptime_seconds - 1, stalled: false, last: null, log: [] };
     const counts = [{ change: 'rebalance', outcome: 'rolled_back', cause: 'npu_lost', count: 3 }] as const;
     const copied = { broadcast: { slots: 4, bytes: 4_096 }, pulled: { slots: 1, bytes: 1_024 }, instead: 0, why: null };
-    pod.balancing = [{ ...loop, counts, copied }];
+    const lost = { experts: [{ layer: 3, expert: 7 }], shared: false };
+    pod.balancing = [{ ...loop, counts, copied, lost }];
     const series = [...(await scrape(app)).series].filter(([name]) => name.includes('expert'));
     const of = '{task_executor="2",model_name="fake"}';
     expect(series).toEqual([
@@ -270,6 +271,7 @@ describe('metrics', () => {
       ['minipod:expert_map_changes_total{task_executor="2",change="rebalance",outcome="rolled_back",cause="npu_lost",model_name="fake"}', 3],
       ['minipod:expert_weights_copied_bytes_total{task_executor="2",way="broadcast",model_name="fake"}', 4_096],
       ['minipod:expert_weights_copied_bytes_total{task_executor="2",way="pulled",model_name="fake"}', 1_024],
+      [`minipod:expert_balancing_experts_lost${of}`, 1],
     ]);
     expect((await app.request('/health')).status).toBe(200);
     const dead = { loop: 'rebalance', owner: 'expert-map/2', state: 'prefetching', period_seconds: 0.4, still_seconds: 1, stalled: true } as const;

@@ -9,6 +9,7 @@ import { heatSvg } from '../../src/cli/expert-svg.ts';
 import { between, expertLines } from '../../src/cli/expert-tables.ts';
 import type { PodExperts } from '../../src/index.ts';
 import { NOTHING_COPIED } from '../../src/protocol/map-log.ts';
+import type { ExpertBalancingStats } from '../../src/results.ts';
 
 const MAP: HeatMap = {
   title: 'a model',
@@ -138,13 +139,22 @@ describe('the table of experts', () => {
       log: [],
       counts: [],
       copied: NOTHING_COPIED,
+      lost: { experts: [], shared: false },
     };
     const experts = look([1, 1]);
-    const told = (of: typeof balancing): string | undefined =>
+    const linesOf = (of: ExpertBalancingStats): string[] =>
       expertLines('head', { ...experts, task_executors: experts.task_executors.map((one) => ({ ...one, balancing: of })) }, undefined, {
         columns: 100,
         isColoured: false,
-      })[1];
+      }).slice(1);
+    const told = (of: ExpertBalancingStats): string | undefined => linesOf(of)[0];
+    const entry = { entry: 5, change: 'rehome', writer: 'expert-map/0', epoch: 4, copied: NOTHING_COPIED } as const;
+    const rehomed = { ...entry, outcome: 'installed', cause: 'npu_gone', reason: 'npu/2 is lost for good; 2 experts are nowhere' } as const;
+    const lost = { experts: [3, 5].map((expert) => ({ layer: 1, expert })), shared: true };
+    expect(linesOf({ ...balancing, log: [rehomed], lost }).slice(1, 3)).toEqual([
+      'TE 0: last rehome (installed): npu/2 is lost for good; 2 experts are nowhere',
+      'TE 0: LOST: layer 1: 3 5; the shared expert',
+    ]);
     expect(told(balancing)).toBe('TE 0: map 4, stable; last rebalance (period): nothing moved, no layer would gain');
     expect(told({ ...balancing, stalled: true, last: { ...last, installed: true, slots: 7, reason: 'better in 2 layers' } })).toBe(
       'TE 0: map 4, stable, STALLED; last rebalance (period): 7 slots changed, better in 2 layers',
