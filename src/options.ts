@@ -8,11 +8,11 @@ import { GROUP_CHOICES } from '../actors/policies/group-choice.ts';
 import { expertBalancingSchema } from './expert-balancing-options.ts';
 import { speculativeConfigSchema } from './flowserve/drafters/speculative-config.ts';
 import { REASONING_PARSERS, TOOL_CALL_PARSERS } from './flowserve/parsers/formats.ts';
+import { memoryCheckOptions } from './memory-check-options.ts';
 import { MinipodError } from './protocol/errors.ts';
 import { KV_CACHE_DTYPES, numericsOf, WIRE_DTYPES } from './protocol/numerics.ts';
 import { RECOVERIES } from './protocol/recovery.ts';
 import { JOB_EXECUTORS_MAX } from './protocol/request-ids.ts';
-import { KV_CHECKS } from './protocol/steps.ts';
 import { EXECUTOR_ROLES, KV_FABRICS, SCHEDULES } from './protocol/topology.ts';
 import { firstIssue, inWords } from './protocol/value-words.ts';
 import { scaleRoom } from './scale-options.ts';
@@ -280,11 +280,7 @@ const podOptions = z.strictObject({
    * once it is there. No token depends on it.
    */
   kv_transfer: z.enum(['request', 'layer']).default('request'),
-  /**
-   * When KV that rests in memory is held against the sums that were taken when it was written. `each-step`: all that a step has read, before any token is drawn from
-   * it: a block that went bad is taken out of use, and what lay in it computed again. `off`: never; memory is trusted. No token depends on it while memory is good.
-   */
-  kv_checks: z.enum(KV_CHECKS).default('each-step'),
+  ...memoryCheckOptions,
   /**
    * Where attention NPUs and expert NPUs are apart, how they take turns. `dataflow`: an expert NPU takes whatever has arrived, and nobody waits for a peer that he
    * needs nothing from. `domains`: the attention NPUs of a domain go layer by layer together, in two micro-batches, and domains are at the experts in turn; decode

@@ -259,6 +259,8 @@ export type LoopStats = {
 export type RecoveryStats = {
   readonly worker: number;
   readonly cause: 'died' | 'given_up';
+  /** In words, such as which weights no longer are what was loaded. */
+  readonly reason: string;
   readonly warm: boolean;
   readonly lost_at_seconds: number;
   readonly end_ms: number | null;

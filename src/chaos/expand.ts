@@ -102,7 +102,7 @@ export function expandSeed(seed: number, { topologies = TOPOLOGIES, faults: kind
   const drafts = pod.speculative_config?.method === 'mtp' && variety.below(2) === 0 ? { mtp_layers: 2 as const } : {};
   // Who trusts memory is promised nothing where it goes bad.
   const trusts = variety.below(8) === 0 && !faults.some(({ kind }) => kind === 'kv-bit-flip') ? { kv_checks: 'off' as const } : {};
-  const plan = { seed, pod: { ...pod, ...trusts }, ...drafts, calls: variedCalls(calls, pod, variety), ...changes, faults };
+  const plan = { seed, pod: checking({ ...pod, ...trusts }, faults), ...drafts, calls: variedCalls(calls, pod, variety), ...changes, faults };
   return parsePlan(plan, `the plan of seed ${seed}`);
 }
 
@@ -118,6 +118,10 @@ function suits(phase: Cell['phase'], { expert_balancing, workers = 1 }: PodOptio
   // Somebody is lost, and somebody else may be.
   return phase !== 'takeover' || workers > 1;
 }
+
+/** Else what is computed before weights that went bad are found comes of them. */
+const checking = (pod: PodOptions, faults: readonly FaultInput[]): PodOptions =>
+  faults.some(({ kind }) => kind === 'weights-bit-flip') ? { ...pod, weight_checks: 'each-step' } : pod;
 
 const withRealKernels = ({ hash_foreseeable: _, ...pod }: PodOptions): PodOptions => ({ ...pod, kernels: 'real' });
 
@@ -269,5 +273,7 @@ function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededR
       return { kind, share: 0.2, at, for_ms };
     case 'kv-bit-flip':
       return { kind, npu: stepping(), block: draw(64), bit: draw(1_024), at };
+    case 'weights-bit-flip':
+      return { kind, npu, part: draw(64), bit: draw(1_024), at };
   }
 }

@@ -60,13 +60,14 @@ export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
     ['prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling', 'takeover'],
     'nothing is held yet',
   ),
+  'weights-bit-flip': survived("found by their sum before anybody hears of what came of them; a successor loads its worker's weights anew"),
 };
 
 /** Kinds that a campaign draws from by itself. */
 export const SURVIVED: readonly FaultKind[] = (Object.keys(KIND_TERMS) as FaultKind[]).filter((kind) => KIND_TERMS[kind].excluded === null);
 
 /** Of these a request bears as many as of lost workers. */
-export const LOSING: readonly FaultKind[] = ['worker-lost', 'zombie-writes', 'expert-lost', 'controllers-lost'];
+export const LOSING: readonly FaultKind[] = ['worker-lost', 'zombie-writes', 'expert-lost', 'controllers-lost', 'weights-bit-flip'];
 
 /** A kind of fault at a phase; `time`: at any. */
 export type Cell = { readonly kind: FaultKind; readonly phase: Phase | 'time' | 'client' };

@@ -19,6 +19,7 @@ import type { Fault, FaultKind } from './fault-plan.ts';
 import { flipKvBit } from './kv-bits.ts';
 import { begins, strikesBefore } from './phases.ts';
 import { struckBy } from './struck-part.ts';
+import { flipWeightBit } from './weight-bits.ts';
 import { writeOn } from './zombie.ts';
 
 const NS_PER_MS = 1_000_000;
@@ -284,6 +285,9 @@ export class Injector implements Disturbance {
         break;
       case 'kv-bit-flip':
         injected.effect += flipKvBit(this.#control, fault.npu, fault.bit, fault.block) ? 1 : 0;
+        break;
+      case 'weights-bit-flip':
+        injected.effect += flipWeightBit(this.#control, fault.npu, fault.bit, fault.part) ? 1 : 0;
         break;
       default:
       // The others break what comes while they are at work.

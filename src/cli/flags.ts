@@ -106,6 +106,11 @@ export const POD_FLAGS = {
   kv_lease_ms: { value: 'MS', help: 'how long KV waits for a decode side that does not come for it', read: number },
   kv_fabric: { value: 'NAME', help: "what KV travels by between task executors: the 'memory' that they share, or 'tcp'" },
   kv_checks: { value: 'WHEN', help: "KV is held against its sums at 'each-step', before a token is drawn from it, or 'off', never" },
+  weight_checks: {
+    value: 'WHEN',
+    help: "weights are held against their sums: all of them in turn ('scrub'), those of 'each-step' before it is heard of, or 'off'",
+  },
+  weight_scrub_s: { value: 'S', help: 'in so many seconds a scrub looks at all weights once', read: number },
   kv_transfer: { value: 'HOW', help: "KV moves from prefill to decode by 'request', or by 'layer', while the prompt's last step is computed" },
   schedule: { value: 'NAME', help: "how attention NPUs and expert NPUs take turns: 'dataflow' (default) or 'domains'" },
   micro_batches: { value: 'N', help: 'into so many a step is cut where attention and experts are apart: 1 or 2', read: number },

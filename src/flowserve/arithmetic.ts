@@ -16,8 +16,14 @@ import type { GatherTables } from './tensor-share.ts';
 /** Rows of one sequence in a step; `from`: the first position that they attend to, missing: 0. */
 export type Span = { readonly slot: number; readonly row: number; readonly rows: number; readonly from?: number };
 
+/** Holds weights that were used against their sums: a slot's, the one after the last being the shared expert's; or all that are in none. @throws `WeightDamage` */
+export type WeightGuard = { readonly slot: (layer: number, slot: number) => void; readonly pieces: () => void };
+/** Null: nobody looks. */
+export type GuardSeat = { weights: WeightGuard | null };
+
 /** What an NPU computes for whoever asks for its experts. Offsets are within its segment. */
 export interface ExpertArithmetic {
+  readonly guard: GuardSeat;
   readonly config: ModelShape;
   readonly layout: DieLayout & { readonly scratch: { readonly gathered: number } };
   /** `computed`: of an NPU that has experts only. */

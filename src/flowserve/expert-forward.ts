@@ -7,7 +7,7 @@ import type { ModelConfig } from '../model/config.ts';
 import type { Kernels } from '../model/kernels/kernels.ts';
 import { assert } from '../protocol/errors.ts';
 import type { WireKernels } from '../xccl/wire-format.ts';
-import type { ExpertArithmetic } from './arithmetic.ts';
+import type { ExpertArithmetic, GuardSeat } from './arithmetic.ts';
 import type { ExpertScratch } from './expert-layout.ts';
 import { narrowRows } from './narrow-rows.ts';
 import type { ExpertWeights, MlpWeights } from './npu-layout.ts';
@@ -26,6 +26,7 @@ export class ExpertForward<Place extends Layout = Layout> implements ExpertArith
   readonly #layers: readonly (ExpertWeights | null)[];
   readonly kernels: Kernels;
   readonly products: Products;
+  readonly guard: GuardSeat = { weights: null };
 
   /** `layers`: null for a dense layer. */
   constructor(config: ModelConfig, layout: Place, layers: readonly (ExpertWeights | null)[], kernels: Kernels) {
@@ -52,6 +53,7 @@ export class ExpertForward<Place extends Layout = Layout> implements ExpertArith
     if (weights === null) assert(false, `NPU ${this.layout.npu} was asked for slot ${slot} of layer ${layer}, which it does not have`);
     this.mlp(weights, y, x, count);
     this.narrowAnswers(y, count);
+    this.guard.weights?.slot(layer, slot);
   }
 
   /** What an expert answers, before anybody sums it: as it is after it has travelled. */

@@ -15,6 +15,8 @@ import { layoutNarrow } from './narrow-rows.ts';
 import { type Dtypes, type ExpertWeights, layoutExperts, linearsIn, realAreaSizes, STAGING_BYTES, slotWeightsOf } from './npu-layout.ts';
 import { layoutProducts, type ProductScratch } from './products.ts';
 import { gatherPlaces } from './rank-split.ts';
+import { weightPieces } from './replicated-weights.ts';
+import { layoutWeightSums } from './resting-weights.ts';
 import { LOGIT_ROWS_MAX } from './scratch-layout.ts';
 import type { ExpertLayout, LayoutOptions } from './step-layout.ts';
 import { isTensorParallel } from './tensor-share.ts';
@@ -46,6 +48,8 @@ export function layoutExpertNpu(config: ModelConfig, dtypeOf: Dtypes, options: L
   );
   const weights = layers.map(slotWeightsOf);
   const expertSlots = { ...slotTables, weights, staging: layoutStaging(options, weights, arena) };
+  const shared = layers.flatMap((of, layer) => weightPieces(of?.shared, layer));
+  const weightSums = layoutWeightSums(shared.length, arena);
   const weightsEnd = arena.used;
   const inter = moe.intermediateSize * Math.max(1, moe.sharedExperts);
   const words = (count: number): number => arena.allocate(count * 4);
@@ -69,6 +73,8 @@ export function layoutExpertNpu(config: ModelConfig, dtypeOf: Dtypes, options: L
     areas,
     expertSlots,
     layers,
+    shared,
+    weightSums,
     scratch,
     turns,
     staging,

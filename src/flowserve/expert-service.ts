@@ -9,7 +9,7 @@
 import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { type Address, address } from '../protocol/address.ts';
-import { assert } from '../protocol/errors.ts';
+import { assert, UnsoundMemory } from '../protocol/errors.ts';
 import { isDueBefore } from '../xccl/due-time.ts';
 import type { ArrivedDispatch, DispatchChecks, Exchange, TokenDispatch, Verdict } from '../xccl/exchange.ts';
 import type { ExpertArithmetic } from './arithmetic.ts';
@@ -132,7 +132,8 @@ export class ExpertService {
     try {
       batches.compute(asked);
       return true;
-    } catch {
+    } catch (error) {
+      if (error instanceof UnsoundMemory) throw error;
       return false;
     }
   }
@@ -147,9 +148,12 @@ export class ExpertService {
       } else {
         assert(this.#projection, `NPU ${this.npu} was asked for columns of an output projection`);
         this.#projection.compute(dispatch, reply);
+        this.forward.guard.weights?.pieces();
       }
       return 'computed';
-    } catch {
+    } catch (error) {
+      // Not its asker's step alone: whatever else is asked of these weights comes of them too.
+      if (error instanceof UnsoundMemory) throw error;
       return 'failed';
     }
   }

@@ -10,7 +10,7 @@ import type { ModelConfig } from '../model/config.ts';
 import { gqaCellBytes, type Kernels } from '../model/kernels/kernels.ts';
 import { KernelRecorder } from '../model/kernels/program.ts';
 import { assert } from '../protocol/errors.ts';
-import type { Arithmetic, Span, TokenSampler } from './arithmetic.ts';
+import type { Arithmetic, GuardSeat, Span, TokenSampler } from './arithmetic.ts';
 import { evenExpertsAt } from './average-routing.ts';
 import { DecodeGraphs } from './decode-graphs.ts';
 import type { ExpertBatches } from './expert-batches.ts';
@@ -34,6 +34,7 @@ export class Forward implements Arithmetic {
   readonly at: Scratch;
   readonly tables: GatherTables;
   readonly experts: ExpertForward;
+  readonly guard: GuardSeat;
   readonly #hidden: number;
   readonly #ropeTable: number;
   readonly #headRuns: readonly HeadRun[];
@@ -57,6 +58,7 @@ export class Forward implements Arithmetic {
       layout.layers.map(({ moe }) => moe),
       kernels,
     );
+    this.guard = this.experts.guard;
   }
 
   /** x = embedding rows of `tokenIds`. */

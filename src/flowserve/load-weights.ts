@@ -20,6 +20,7 @@ import { placeOfSlot, writeSlot } from './expert-slots.ts';
 import type { MtpWeights } from './mtp-layout.ts';
 import type { Linear, MlpWeights, NpuLayout, Vector, WeightFormat } from './npu-layout.ts';
 import type { WeightPiece } from './replicated-weights.ts';
+import { RestingWeights, sumsOf } from './resting-weights.ts';
 import { sumOfWeights } from './slot-weights.ts';
 import { attentionLayouts } from './step-layout.ts';
 import type { StoredExpert } from './stored-experts.ts';
@@ -83,15 +84,20 @@ export class WeightLoader {
   *#loadAll(layouts: readonly (NpuLayout | ExpertNpuLayout)[], mapOf: (npu: number) => ExpertMap, holds: (npu: number) => boolean): Generator<Loaded> {
     const holding = attentionLayouts(layouts).filter(({ npu }) => holds(npu));
     for (const layout of layouts) {
+      const sums = sumsOf(layout);
+      this.#space.bytesAt(sums.address, sums.bytes).fill(0);
       if (layout.kind === 'experts') {
         yield* this.#loadSlots(layout, mapOf(layout.npu));
         for (const [layer, weights] of layout.layers.entries())
           if (weights?.shared != null) yield* this.#loadMlp(layout, weights.shared, `model.layers.${layer}.mlp.shared_experts`);
+        this.#takeSums(layout);
         continue;
       }
       const alike = holding.find((other) => isAlike(other, layout));
-      if (alike === layout) yield* this.#loadShare(layout);
-      else if (alike !== undefined && holds(layout.npu)) this.#copyReplicated(alike, layout);
+      if (alike === layout) {
+        yield* this.#loadShare(layout);
+        this.#takeSums(layout);
+      } else if (alike !== undefined && holds(layout.npu)) this.#copyReplicated(alike, layout);
       // The shared expert is among what they have alike.
       yield* this.#loadSlots(layout, mapOf(layout.npu));
     }
@@ -190,13 +196,17 @@ export class WeightLoader {
         const expert = expertOfSlot[index * expertSlots.total + expertSlots.rank * expertSlots.each + slot] as number;
         const { address, bytes } = placeOfSlot(expertSlots, layer, slot);
         if (expert >= 0) yield* this.#loadMlp(layout, weights, `model.layers.${layer}.mlp.experts.${expert}`);
-        // Only what may move is ever summed again.
-        const sum = expertSlots.staging > 0 && expert >= 0 ? sumOfWeights(this.#sum, address, bytes) : 0;
+        const sum = expert >= 0 ? sumOfWeights(this.#sum, address, bytes) : 0;
         writeSlot(words, expertSlots, layer, slot, expert, 0, sum);
       }
   }
 
   readonly #sum = (seed: number, address: number, bytes: number): number => this.#kernels(address).checksum(seed, offsetOf(address), bytes);
+
+  #takeSums(layout: NpuLayout | ExpertNpuLayout): void {
+    const rest = (seed: number, address: number, bytes: number): number => this.#kernels(address).restingSum(seed, offsetOf(address), bytes);
+    new RestingWeights(layout, this.#space, { sum: this.#sum, rest }).take();
+  }
 
   #nativeMapOf(layouts: readonly (NpuLayout | ExpertNpuLayout)[], npu: number): ExpertMap {
     const layout = layouts.find((other) => other.npu === npu);
@@ -346,7 +356,9 @@ export class WeightLoader {
 
   /** Piece by piece: everything but experts is of the same size in each region, and in the same order. */
   #copyReplicated(from: NpuLayout, to: NpuLayout): void {
-    for (const [index, { address, bytes }] of to.replicated.entries()) this.#space.copy(address, (from.replicated[index] as WeightPiece).address, bytes);
+    const sources = [...from.replicated, sumsOf(from)];
+    for (const [index, { address, bytes }] of [...to.replicated, sumsOf(to)].entries())
+      this.#space.copy(address, (sources[index] as WeightPiece).address, bytes);
   }
 
   #kernels(address: number): Kernels {

@@ -22,6 +22,7 @@ import { layoutMtp, layoutSlotRows, type MtpWeights } from './mtp-layout.ts';
 import { layoutNarrow } from './narrow-rows.ts';
 import { attendedWidth, gatherPlaces, type RankSplit, splitOf } from './rank-split.ts';
 import { weightPieces } from './replicated-weights.ts';
+import { layoutWeightSums } from './resting-weights.ts';
 import { layoutRouting } from './routed-steps.ts';
 import { LOGIT_ROWS_MAX, layoutReadout, layoutRows, type Scratch } from './scratch-layout.ts';
 import { layoutSecondBatch } from './second-batch.ts';
@@ -174,13 +175,14 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
   const rope_bytes = ropeTableLength(config.maxPositions, config.rope.dim) * 4;
   const ropeTable = arena.allocate(rope_bytes);
   const mtp = layoutMtp(config, linear, vector);
-  const weightsEnd = arena.used;
   const replicated = [
     { address: embedding.address, bytes: embedding_bytes },
-    ...weightPieces(layers),
+    ...layers.flatMap((weights, layer) => weightPieces(weights, layer)),
     ...weightPieces([mtp, finalNorm, head]),
     { address: ropeTable, bytes: rope_bytes },
   ];
+  const weightSums = layoutWeightSums(replicated.length, arena);
+  const weightsEnd = arena.used;
   const { bytes: own_bytes, ...dispatch } = dispatchPlaces(config, row_bytes, options, areas.dispatch, attendedWidth(config) * 4);
   const rowsOf = (rows: number, places: typeof dispatch) => layoutRows(config, options, rows, split, projectionShare, arena, areas, places);
   const scratch = { ...rowsOf(options.max_batch_tokens, dispatch), ...layoutReadout(config, options, arena, areas) };
@@ -256,6 +258,7 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
     turns,
     second,
     narrow,
+    weightSums,
   };
 }
 

@@ -13,7 +13,7 @@ import { instantiateKernels } from '../model/kernels/kernels.ts';
 import { sharedVocabulary } from '../model/vocabulary.ts';
 import { type Address, address } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
-import { assert, toErrorRecord } from '../protocol/errors.ts';
+import { assert, toErrorRecord, UnsoundMemory } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
 import type { OutputMessage } from '../protocol/output.ts';
 import { kvEventsRead, type ThreadMessage, threadFailed, threadPeerDetached, threadReported, threadStarted } from '../protocol/threads.ts';
@@ -250,6 +250,8 @@ export class NpuWorker {
       busy = this.#serveDispatches() || busy;
       const hasEnded = this.#pollSteps(turn % TURNS_PER_DEADLINE_CHECK === 0);
       busy = hasEnded || busy;
+      // Who waits for peers is not idle: they answer within microseconds.
+      busy = this.#npus.weights.scrub(!busy && !this.#isStepping) || busy;
       const waits = this.#links.flush();
       // What the step has led to is on its way, and nobody waits for another one in its midst.
       if (hasEnded && this.#programs.every(isBetweenSteps)) this.#garbage.betweenSteps();
@@ -335,7 +337,7 @@ export class NpuWorker {
   /** Its end is heard of much later: a runtime first clears up after a thread. What broke it may break this too. */
   #sayLastWords(error: unknown): void {
     try {
-      this.#tellControl(threadFailed(toErrorRecord(error).message));
+      this.#tellControl(threadFailed(toErrorRecord(error).message, error instanceof UnsoundMemory));
       this.#links.flush();
     } catch {}
   }

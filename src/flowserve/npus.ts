@@ -10,7 +10,7 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import { type Address, address, expertAddress, idOf } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
 import { launchDone, launchFailed, loadsCounted, npuReady, resetDone, servedDispatches, started } from '../protocol/constructors.ts';
-import { assert, toErrorRecord } from '../protocol/errors.ts';
+import { assert, toErrorRecord, UnsoundMemory } from '../protocol/errors.ts';
 import { expertWorkDone } from '../protocol/expert-maps.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Message, Work } from '../protocol/messages.ts';
@@ -45,6 +45,7 @@ import { StepClock, type StepTimes } from './step-times.ts';
 import type { ReadExpert } from './stored-experts.ts';
 import { newExpertService } from './turns.ts';
 import { WeightBroadcasts } from './weight-broadcasts.ts';
+import { WeightChecks } from './weight-checks.ts';
 
 /** Of one answer: some hundred kilobytes at most. */
 const KV_EVENT_BATCHES_READ_MAX = 128;
@@ -99,6 +100,7 @@ export class Npus {
   readonly moves: ExpertMoves;
   /** Of NPUs whose groups come to take part, or to stand by. */
   readonly standby: StandbyWeights;
+  readonly weights: WeightChecks;
   readonly #plan: AnyPodPlan;
   /** By task executor: what its slots held at first. */
   readonly #maps: readonly ExpertMap[];
@@ -157,13 +159,11 @@ export class Npus {
     const broadcasts = new WeightBroadcasts({ directory, checksum, endpointOf: (npu) => this.#newEndpoint(npu, surroundings) });
     this.moves = new ExpertMoves({ plan, space, directory, checksum, broadcasts, readExpert: options.readExpert }, this.#maps, programs, layouts);
     this.standby = new StandbyWeights({ plan, space, directory, broadcasts }, layouts);
-    const owners = [...this.programs].map(([npu, { exchange, blocks, kvSums }]) => ({
-      npu,
-      die: exchange.endpoint.die,
-      epoch: exchange.endpoint.epoch,
-      blocks,
-      kvSums,
-    }));
+    this.weights = new WeightChecks(plan.options, layouts, space, checksum, surroundings.now_ms);
+    const owners = [...this.programs].map(([npu, { exchange, blocks, kvSums }]) => {
+      const { die, epoch } = exchange.endpoint;
+      return { npu, die, epoch, blocks, kvSums };
+    });
     this.transfers = new KvTransfers(
       { plan, space, directory, checksum, network, now_ms: surroundings.now_ms, arrive: surroundings.arrive, tell: host.tellTransfer },
       owners,
@@ -199,6 +199,7 @@ export class Npus {
       for (const layer of this.#loads.layers) this.#newLoads(npu, layer, () => {});
       if (program === undefined) this.#warmExperts(service);
       this.#host.send(address('task-executor', place.executor), self, npuReady(npu, program === undefined ? [] : this.#samplesOf(program)));
+      this.weights.guard(service.forward);
     }
   }
 
@@ -325,13 +326,16 @@ export class Npus {
       if (isDeadlineDue) program.checkDeadline();
       if (this.#planted !== null) this.#throwPlanted(npu);
       const poll = program.poll();
+      if (poll.state === 'done') this.weights.endStep(npu);
       this.#stepClock.pause();
       if (poll.state !== 'done') return poll.state;
       this.#stepClock.end(npu, poll.plan);
       const times = this.timesOf(npu);
       this.#routed?.take(program.forward.config.moe, program.forward.layout, poll.plan, this.#now_ms() * 1000);
-      this.#host.complete(self, launchDone(step, poll.outcomes, poll.digest, times.last_us, times.last_draft_us), this.#takeCause(npu));
+      this.#host.complete(self, launchDone(step, poll.outcomes, poll.digest, times.last_us, times.last_draft_us), this.#causes.get(npu)?.shift() ?? 0);
     } catch (error) {
+      // Of whatever else these weights compute more than a step would be wrong.
+      if (error instanceof UnsoundMemory) throw error;
       this.#fail(program, step, error);
       return 'done';
     }
@@ -344,11 +348,7 @@ export class Npus {
     const record = toErrorRecord(error);
     // A rank that was lost in the midst of it: then the step can be computed elsewhere; or it is no failure at all.
     const code = record.code === 'worker_lost' || record.code === 'undone' ? record.code : 'worker_failed';
-    this.#host.complete(self, launchFailed(step, { ...record, code }, error instanceof KvDamage ? error.blocks : []), this.#takeCause(npu));
-  }
-
-  #takeCause(npu: number): number {
-    return this.#causes.get(npu)?.shift() ?? 0;
+    this.#host.complete(self, launchFailed(step, { ...record, code }, error instanceof KvDamage ? error.blocks : []), this.#causes.get(npu)?.shift() ?? 0);
   }
 
   /** Tokens that reached an NPU's own experts since the last report, over all NPUs' counters. */

@@ -16,7 +16,7 @@ import type { ModelConfig } from '../model/config.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import { numericsOf } from '../protocol/numerics.ts';
 import type { Recovery } from '../protocol/recovery.ts';
-import type { KvChecks } from '../protocol/steps.ts';
+import type { KvChecks, WeightCheck } from '../protocol/steps.ts';
 import { type Deployment, deploy, type KvFabric, type Schedule, type Topology } from '../protocol/topology.ts';
 import { CALLER_THREAD, CONTROL_THREAD, dealtOutByKind, diesOf, type Hosting, type Scaled, seatsOf } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
@@ -78,6 +78,9 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly kv_transfer: 'request' | 'layer';
   /** Whether KV is looked at where it rests (kv-sums.ts). Missing: it is. */
   readonly kv_checks?: KvChecks | undefined;
+  /** The same of weights (weight-checks.ts); missing: nobody looks. */
+  readonly weight_checks?: WeightCheck | undefined;
+  readonly weight_scrub_s?: number | undefined;
   /** How attention NPUs and expert NPUs take turns. Missing: as is best. */
   readonly schedule?: Schedule | undefined;
   /** Into so many micro-batches a step is cut, where attention and experts are apart; missing: as is best. */
@@ -143,6 +146,8 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout | Expe
       | 'kv_lease_ms'
       | 'kv_transfer'
       | 'kv_checks'
+      | 'weight_checks'
+      | 'weight_scrub_s'
       | 'max_queued'
       | 'expert_balancing'
     >;
@@ -272,6 +277,8 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
       schedule: options.schedule,
       kv_transfer: options.kv_transfer,
       kv_checks: options.kv_checks,
+      weight_checks: options.weight_checks,
+      weight_scrub_s: options.weight_scrub_s,
       async_scheduling: options.async_scheduling,
       expert_balancing: options.expert_balancing,
       max_queued,

@@ -13,28 +13,33 @@ import type { Message, Work } from '../protocol/messages.ts';
 import type { Directory } from '../runtime/directory.ts';
 import { CHUNK_BYTES } from './distflow/checksum.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
+import { sumsOf } from './resting-weights.ts';
 import type { DieLayout, StepLayout } from './step-layout.ts';
 import type { WeightBroadcasts } from './weight-broadcasts.ts';
 
-/** Neighbouring bytes of them. */
-export type WeightPiece = { readonly address: number; readonly bytes: number };
+/** Neighbouring bytes of them; `layer`: whose they are, missing: of none. */
+export type WeightPiece = { readonly address: number; readonly bytes: number; readonly layer?: number };
 
 type Linear = { readonly address: number; readonly head_bytes: number; readonly heads: number };
 type Vector = { readonly address: number; readonly length: number };
 
-/** Of whatever is made of matrices and vectors, in its order; what lies in slots is left out. */
-export function weightPieces(weights: unknown): WeightPiece[] {
+/** Of whatever is made of matrices and vectors, in its order; what lies in slots is left out. `layer`: whose it is, missing: no layer's. */
+export function weightPieces(weights: unknown, layer?: number): WeightPiece[] {
   if (typeof weights !== 'object' || weights === null) return [];
+  const pieceOf = (address: number, bytes: number): WeightPiece[] => [layer === undefined ? { address, bytes } : { address, bytes, layer }];
   if ('head_bytes' in weights) {
     const { address, head_bytes, heads } = weights as Linear;
-    return [{ address, bytes: head_bytes * heads }];
+    return pieceOf(address, head_bytes * heads);
   }
   if ('length' in weights && 'address' in weights) {
     const { address, length } = weights as Vector;
-    return [{ address, bytes: length * 4 }];
+    return pieceOf(address, length * 4);
   }
-  return Object.entries(weights).flatMap(([name, part]) => (name === 'slots' ? [] : weightPieces(part)));
+  return Object.entries(weights).flatMap(([name, part]) => (name === 'slots' ? [] : weightPieces(part, layer)));
 }
+
+/** Last their sums: what has come is held against what was loaded once. */
+const piecesWithSums = (layout: StepLayout): readonly WeightPiece[] => [...layout.replicated, sumsOf(layout)];
 
 /** Bytes on their way, from nowhere: zeros. `end`: when they are there. */
 type Job = { readonly npu: number; readonly to: number; readonly from: number | null; readonly bytes: number; done: number; readonly end: (() => void) | null };
@@ -93,6 +98,7 @@ export class StandbyWeights {
       // What was to be cleared is written over.
       this.#jobs = this.#jobs.filter((job) => job.npu !== npu);
       this.#receiving.add(npu);
+      this.#forgetSums(npu);
       this.#receive(npu, broadcast, 0, tell);
     }
   }
@@ -120,16 +126,18 @@ export class StandbyWeights {
     const { plan, space, directory } = this.#options;
     const die = directory.dieOfNpu(source);
     const epoch = space.control.epochOfDie(die);
-    const { base, replicated } = plan.layouts[source] as StepLayout;
-    const moved = (plan.dies[die] as Region).base - base;
+    const from = plan.layouts[source] as StepLayout;
+    const sources = piecesWithSums(from);
+    const moved = (plan.dies[die] as Region).base - from.base;
     const end = (): void => {
       const isWhole = space.control.epochOfDie(die) === epoch;
       tell(isWhole ? null : { code: 'worker_lost', message: `npu/${source} was lost while its weights were copied to npu/${npu}`, param: null });
     };
     const pieces = this.#piecesOf(npu);
-    assert(pieces.length === replicated.length, `npu/${npu} has other weights than npu/${source}`);
+    assert(pieces.length === sources.length, `npu/${npu} has other weights than npu/${source}`);
+    this.#forgetSums(npu);
     for (const [index, { address: to, bytes }] of pieces.entries()) {
-      const from = (replicated[index] as WeightPiece).address + moved;
+      const from = (sources[index] as WeightPiece).address + moved;
       this.#jobs.push({ npu, to, from, bytes, done: 0, end: index === pieces.length - 1 ? end : null });
     }
   }
@@ -138,6 +146,7 @@ export class StandbyWeights {
   clear(npu: number): void {
     this.#jobs = this.#jobs.filter((job) => job.npu !== npu);
     this.#receiving.delete(npu);
+    this.#forgetSums(npu);
     for (const { address } of this.#piecesOf(npu)) this.#options.broadcasts.cancelAt(npu, address);
     for (const { address: to, bytes } of this.#piecesOf(npu)) this.#jobs.push({ npu, to, from: null, bytes, done: 0, end: null });
   }
@@ -161,8 +170,18 @@ export class StandbyWeights {
   }
 
   #piecesOf(npu: number): readonly WeightPiece[] {
+    return piecesWithSums(this.#layoutOf(npu));
+  }
+
+  /** Until they have come behind what they are of. */
+  #forgetSums(npu: number): void {
+    const { address, bytes } = sumsOf(this.#layoutOf(npu));
+    this.#options.space.bytesAt(address, bytes).fill(0);
+  }
+
+  #layoutOf(npu: number): StepLayout {
     const layout = this.#layouts.get(npu) as StepLayout | undefined;
     assert(layout?.kind === 'attention', `npu/${npu} runs no steps here`);
-    return layout.replicated;
+    return layout;
   }
 }

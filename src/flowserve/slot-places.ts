@@ -2,10 +2,12 @@
  * Where a slot of an EP group lies in global memory, on the die that its NPU has now.
  * @module
  */
+import type { ExpertMap } from '../../actors/policies/expert-placement/expert-map.ts';
+import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Region } from '../fabric/memory-plan.ts';
-import type { ExpertGroup } from '../protocol/topology.ts';
+import type { Executor, ExpertGroup } from '../protocol/topology.ts';
 import type { Directory } from '../runtime/directory.ts';
-import { type ExpertSlots, placeOfSlot } from './expert-slots.ts';
+import { type ExpertSlots, expertIn, placeOfSlot } from './expert-slots.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
 import type { DieLayout } from './step-layout.ts';
 
@@ -17,6 +19,19 @@ export function slotsOfDie(plan: AnyPodPlan, directory: Directory, npu: number):
   const { expertSlots, base } = plan.layouts[npu] as DieLayout;
   const die = plan.dies[directory.dieOfNpu(npu)] as Region;
   return { ...expertSlots, tables: expertSlots.tables.map((table) => (table === null ? null : table - base + die.base)) };
+}
+
+/** What an executor's slots hold now, by their tables; so `first` was the map when it began. */
+export function mapInSlots(plan: AnyPodPlan, space: AddressSpace, directory: Directory, first: ExpertMap, { experts }: Pick<Executor, 'experts'>): ExpertMap {
+  const expertOfSlot = first.expertOfSlot.slice();
+  for (let npu = experts.first; npu < experts.first + experts.npus; npu++) {
+    const slots = slotsOfDie(plan, directory, npu);
+    const layers = slots.tables.flatMap((table, layer) => (table === null ? [] : [layer]));
+    for (const [index, layer] of layers.entries())
+      for (let slot = 0; slot < slots.each; slot++)
+        expertOfSlot[index * slots.total + slots.rank * slots.each + slot] = expertIn(space.wordsOf(slots.tables[layer] as number), slots, layer, slot);
+  }
+  return { ...first, expertOfSlot };
 }
 
 export function slotPlace(plan: AnyPodPlan, directory: Directory, { first }: ExpertGroup, layer: number, slot: number): SlotPlace {

@@ -152,11 +152,15 @@ export type DieLayout = {
   readonly expertSlots: ExpertSlots;
   /** How rows go to experts and come back. */
   readonly narrow: NarrowPlace;
+  /** Of weights that are in no slot, by which they are known to be what was loaded (resting-weights.ts). */
+  readonly weightSums: number;
 };
 
 /** Of an NPU that has nothing but experts: no attention, no KV, no steps. */
 export type ExpertLayout = DieLayout & {
   readonly kind: 'experts';
+  /** Weights of shared experts that it computes. */
+  readonly shared: readonly WeightPiece[];
   /** Rows on their way into one expert, and out of it. */
   readonly scratch: { readonly gathered: number; readonly computed: number };
   /** Null where domains do not take turns. */

@@ -339,7 +339,7 @@ export class Control {
         this.#workers.started(worker);
         break;
       case 'THREAD_FAILED':
-        this.#workers.failed(worker, message.reason);
+        this.#workers.failed(worker, message.reason, message.lost_weights);
         break;
       case 'PEER_DETACHED':
         this.#workers.detached(worker, message.worker);

@@ -9,6 +9,8 @@ import type { Arithmetic } from '../flowserve/arithmetic.ts';
 import { plainChecksum } from '../flowserve/distflow/checksum.ts';
 import { ExpertForward } from '../flowserve/expert-forward.ts';
 import type { ExpertMoves } from '../flowserve/expert-moves.ts';
+import { firstMap } from '../flowserve/expert-routing.ts';
+import type { ExpertService } from '../flowserve/expert-service.ts';
 import type { ServiceClock } from '../flowserve/expert-times.ts';
 import { Forward } from '../flowserve/forward.ts';
 import { HashExperts } from '../flowserve/hash-model/hash-experts.ts';
@@ -17,7 +19,9 @@ import { type HashPodPlan, loadHashWeights, planHashPod, storedHashExperts } fro
 import type { KvTransfers } from '../flowserve/kv-transfers.ts';
 import { Npus, type NpusHost, type NpusOptions } from '../flowserve/npus.ts';
 import { type AnyPodPlan, areasOfDie, type PlanOptions, type PodPlan, planPod } from '../flowserve/pod-plan.ts';
+import { holdsPieces, type RestingLayout } from '../flowserve/resting-weights.ts';
 import type { OnRouted } from '../flowserve/routed-steps.ts';
+import { mapInSlots } from '../flowserve/slot-places.ts';
 import type { StepProgram } from '../flowserve/step-program.ts';
 import type { StepTimes } from '../flowserve/step-times.ts';
 import { type ReadExpert, storedExperts } from '../flowserve/stored-experts.ts';
@@ -25,17 +29,17 @@ import type { Checkpoint } from '../model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../model/kernels/kernels.ts';
 import { type Address, idOf, roleOf } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
-import { assert } from '../protocol/errors.ts';
+import { assert, UnsoundMemory } from '../protocol/errors.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Work } from '../protocol/messages.ts';
 import type { StepPlan } from '../protocol/steps.ts';
 import type { ExpertReport } from '../protocol/threads.ts';
-import { attentionPlaceOf, type Deployment, type DpGroupPlace } from '../protocol/topology.ts';
+import { attentionPlaceOf, type Deployment, type DpGroupPlace, type Executor, executorOfNpu } from '../protocol/topology.ts';
 import type { Transfer } from '../protocol/transfers.ts';
 import type { Cast } from '../runtime/cast.ts';
 import type { Directory } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
-import { loadWeights, type ProgressReport } from './weights.ts';
+import { furnishDies, loadWeights, type ProgressReport, type WeightsNow } from './weights.ts';
 
 /** The model, however it is computed: a plan, its memory, and each NPU's arithmetic, which a successor of the NPU gets anew. */
 export type Machine = {
@@ -43,6 +47,8 @@ export type Machine = {
   readonly space: AddressSpace;
   readonly arithmeticOf: (npu: number) => NpusOptions['arithmetics'][number];
   readonly readExpert: ReadExpert;
+  /** Loads the weights of NPUs anew. */
+  readonly furnish: (npus: readonly number[], now: WeightsNow) => void;
 };
 
 export type OnProgress = (report: ProgressReport) => Promise<void>;
@@ -74,7 +80,8 @@ async function realMachine(checkpoint: Checkpoint, options: PlanOptions, onProgr
       ? new Forward(plan.config, layout, kernelsOfSegment)
       : new ExpertForward(plan.config, layout, layout.layers, kernelsOfSegment);
   };
-  return { plan, space, arithmeticOf, readExpert: storedExperts(checkpoint.folder, space, kernels) };
+  const furnish: Machine['furnish'] = (npus, now) => void furnishDies({ plan, folder: checkpoint.folder, space, module }, npus, npus, now);
+  return { plan, space, arithmeticOf, readExpert: storedExperts(checkpoint.folder, space, kernels), furnish };
 }
 
 function hashMachine({ config }: Checkpoint, options: PlanOptions): Machine {
@@ -85,7 +92,13 @@ function hashMachine({ config }: Checkpoint, options: PlanOptions): Machine {
     const layout = plan.layouts[npu] as HashPodPlan['layouts'][number];
     return layout.kind === 'attention' ? new HashForward(plan.config, layout, space) : new HashExperts(plan.config, layout, space);
   };
-  return { plan, space, arithmeticOf, readExpert: storedHashExperts(space, WEIGHT_VERSION) };
+  const furnish: Machine['furnish'] = (npus, { mapOf, holds }) => {
+    for (const npu of npus) {
+      const map = mapOf(executorOfNpu(plan.hosting.deployment, npu).id) ?? undefined;
+      loadHashWeights(plan, plan.layouts[npu] as HashPodPlan['layouts'][number], space, WEIGHT_VERSION, map, holds(npu));
+    }
+  };
+  return { plan, space, arithmeticOf, readExpert: storedHashExperts(space, WEIGHT_VERSION), furnish };
 }
 
 export type Launch = { readonly npu: Address; readonly work: Work; readonly cause: number };
@@ -97,6 +110,8 @@ export type MachinePorts = {
   readonly samplesOf?: (npu: Address) => readonly StepSample[];
   readonly onLayers?: (npu: number, step: number, layers: number) => void;
   readonly onRouted?: OnRouted | undefined;
+  /** A worker's weights went bad: it computes nothing any more, until it is lost. */
+  readonly onDamage?: ((worker: number, damage: UnsoundMemory) => void) | undefined;
 };
 
 /**
@@ -115,6 +130,8 @@ export class MachineNpus {
   /** By NPU: how much it was given to compute so far. */
   readonly #progress: number[];
   readonly #deployment: Deployment;
+  /** Workers whose weights went bad, until their successors have them anew. */
+  readonly damaged = new Set<number>();
   /** Before each turn of steps that wait for one another, between their layers: for who injects what may happen there. */
   onTurn: ((movesOf: (npu: number) => ExpertMoves) => void) | null = null;
 
@@ -191,12 +208,36 @@ export class MachineNpus {
     this.#run(this.#living.flatMap(({ programs }) => [...programs.values()].filter(({ undone, step }) => !undone.mayWait(step))));
   }
 
+  /** As memory itself has it. */
+  get #weightsNow(): WeightsNow {
+    const { plan, space } = this.#machine;
+    const { executors } = plan.hosting.deployment;
+    return {
+      mapOf: (id) => mapInSlots(plan, space, this.#directory, firstMap(plan.config, plan.options, executors[id] as Executor), executors[id] as Executor),
+      holds: (npu) => holdsPieces(plan.layouts[npu] as RestingLayout, space),
+    };
+  }
+
+  /** What the NPUs of a worker do, whose weights may turn out to have gone bad. */
+  #tried<Result>(worker: number, act: () => Result, otherwise: Result): Result {
+    if (this.damaged.has(worker)) return otherwise;
+    try {
+      return act();
+    } catch (error) {
+      if (!(error instanceof UnsoundMemory)) throw error;
+      this.damaged.add(worker);
+      this.#ports.onDamage?.(worker, error);
+      return otherwise;
+    }
+  }
+
   #tellOfLosses({ programs }: Npus): void {
     for (const { id } of this.#deployment.npus) if (this.#hostOf(id) === null) for (const program of programs.values()) program.losePeer(id);
   }
 
   /** Its successors begin; whoever waits for them asks again, and goes on. */
   restart(worker: number): void {
+    if (this.damaged.delete(worker)) this.#machine.furnish(this.#directory.npusOfWorker(worker), this.#weightsNow);
     const npus = this.#npusOf(worker);
     this.#workers[worker] = npus;
     this.#tellOfLosses(npus);
@@ -304,6 +345,7 @@ export class MachineNpus {
       this.#progress[idOf(npu)] = this.progressOf(npu) + 1;
       this.#theHostOf(idOf(npu)).launch(npu, work, cause);
     }
+    for (const [worker, npus] of this.#workers.entries()) this.#tried(worker, () => npus?.weights.scrub(false), false);
     // Weights move to their end; and a step that was refused goes on by the map that has come.
     for (let isMoving = true; isMoving; ) isMoving = this.#living.some(({ moves, standby }) => moves.poll() || standby.poll());
     const mayGoOn = ({ npu, work }: Launch): boolean =>
@@ -320,18 +362,29 @@ export class MachineNpus {
 
   #runSteps(ranks: readonly StepProgram<Arithmetic>[]): void {
     const isAtWork = (program: StepProgram<Arithmetic>): boolean =>
-      program.isRunning && !this.#hanging.has(program.npu) && this.#hostOf(program.npu)?.hasFailed(program.npu) === false;
+      program.isRunning &&
+      !this.#hanging.has(program.npu) &&
+      !this.damaged.has(this.#directory.workerOfNpu(program.npu)) &&
+      this.#hostOf(program.npu)?.hasFailed(program.npu) === false;
     // Where other ranks of the NPU's group have yet to be given the step, it goes on when they are.
     let turns = 0;
     for (let isMoving = true; isMoving; ) {
       assert(++turns < STEP_TURNS_MAX, 'NPUs answer one another for ever');
       isMoving = false;
       this.onTurn?.((npu) => this.#theHostOf(npu).moves);
-      for (const program of ranks) isMoving = (isAtWork(program) && this.#theHostOf(program.npu).poll(program, false) !== 'pending') || isMoving;
+      for (const program of ranks) isMoving = (isAtWork(program) && this.#poll(program) !== 'pending') || isMoving;
       if (!ranks.some(isAtWork)) return;
       for (const npus of this.#living)
-        for (const service of npus.services) isMoving = (!this.#hanging.has(service.npu) && npus.serve(service, DISPATCHES_PER_TURN) > 0) || isMoving;
+        for (const service of npus.services) isMoving = (!this.#hanging.has(service.npu) && this.#serve(npus, service) > 0) || isMoving;
     }
+  }
+
+  #poll(program: StepProgram<Arithmetic>): ReturnType<Npus['poll']> {
+    return this.#tried(this.#directory.workerOfNpu(program.npu), () => this.#theHostOf(program.npu).poll(program, false), 'pending');
+  }
+
+  #serve(npus: Npus, service: ExpertService): number {
+    return this.#tried(this.#directory.workerOfNpu(service.npu), () => npus.serve(service, DISPATCHES_PER_TURN), 0);
   }
 
   #ranksOf(npu: number): readonly StepProgram<Arithmetic>[] {

@@ -8,10 +8,14 @@
  */
 
 export type RecoveryCause = 'died' | 'given_up';
-/** `at_ms`: when it was lost, by the pod's clock. Null: it has not come to that yet. */
+/**
+ * `at_ms`: when it was lost, by the pod's clock; `reason`: why, in words. Null: it has not come to that, and never will where a later one of the same worker
+ * stands behind it: then the successor was lost before it ran.
+ */
 export type RecoveryReport = {
   readonly worker: number;
   readonly cause: RecoveryCause;
+  readonly reason: string;
   /** The successor was a thread that waited for it. */
   readonly is_warm: boolean;
   readonly at_ms: number;
@@ -32,8 +36,8 @@ export class Recoveries {
     this.#now_ms = now_ms;
   }
 
-  lost(worker: number, cause: RecoveryCause): void {
-    this.#latest.push({ worker, cause, is_warm: false, at_ms: this.#now_ms(), end_ms: null, release_ms: null, start_ms: null });
+  lost(worker: number, cause: RecoveryCause, reason: string): void {
+    this.#latest.push({ worker, cause, reason, is_warm: false, at_ms: this.#now_ms(), end_ms: null, release_ms: null, start_ms: null });
     if (this.#latest.length > KEPT_MAX) this.#latest.shift();
   }
 

@@ -211,6 +211,7 @@ export class VirtualControl {
       samplesOf: (npu) => WARM_SHAPES.map((shape) => this.#sampleOf(npu, shape)),
       onLayers: (npu, step, layers) => this.#reach(npu, step, layers),
       onRouted: recordings.onRouted,
+      onDamage: (worker, { message }) => this.workers.loseWeights(worker, message),
     });
     this.workers = new VirtualWorkers({
       ...{ plan, space, directory: this.directory, host: this.host, npus: this.npus },

@@ -102,15 +102,25 @@ export class VirtualWorkers {
   }
 
   /** All that lives on the worker dies, as with its thread. False: it has not begun anew since the last time. */
-  lose(worker: number, reason: string): boolean {
+  lose(worker: number, reason: string, endsAll = false): boolean {
     if (this.#restarting.has(worker)) return false;
     const { hosting } = this.#ports.plan;
     const beginAnew = this.#loseOne(worker, lostError(worker, reason));
     if (hosting.respawn === false) this.#restarting.add(worker);
-    else if (hosting.recovery === 'restart') this.#restartAll(worker, beginAnew);
+    else if (endsAll || hosting.recovery === 'restart') this.#restartAll(worker, beginAnew);
     else this.#later(worker, beginAnew);
     this.onLost?.(worker);
     return true;
+  }
+
+  /** Its weights went bad. What was computed before a scrub found that may have come of them, at all workers. */
+  loseWeights(worker: number, reason: string): void {
+    const { host, npus, plan } = this.#ports;
+    // Whoever has found it is amid something.
+    host.later(0, () => {
+      if (!npus.damaged.has(worker)) return;
+      if (!this.lose(worker, reason, plan.options.weight_checks === 'scrub')) host.later(RESTART_NS, () => this.loseWeights(worker, reason));
+    });
   }
 
   /** All others end, too; then they begin in stages. Who is lost meanwhile has all of it begin once more. */

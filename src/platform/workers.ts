@@ -32,7 +32,7 @@ import { SpareSeats } from './spare-seats.ts';
 import { WarmThread } from './warm-thread.ts';
 import { HANDSHAKE_DEADLINE_MS, LAST_WRITE_LOOK_MS, SILENT_GRACE_MS, STOP_DEADLINE_MS, STOP_GRACE_MS, TERMINATION_DEADLINE_MS } from './worker-deadlines.ts';
 import { endedError, lostError } from './worker-errors.ts';
-import { hasBegun, newThread, type Thread } from './worker-life.ts';
+import { beginAgain, exitOf, hasBegun, newThread, type Thread, waitedFor } from './worker-life.ts';
 import { epochsOf, startWarmThread, startWorkerThread, type WorkerStart } from './worker-start.ts';
 import type { WorkersPorts } from './workers-ports.ts';
 
@@ -56,6 +56,8 @@ export class Workers {
   readonly #restarts = new RestartIntensity();
   /** In which order all begin anew. */
   readonly #stages: readonly number[];
+  /** Lost workers have successors. */
+  readonly #respawns: boolean;
   #isClosing = false;
   #callerHasRings = false;
 
@@ -72,12 +74,8 @@ export class Workers {
       return startWarmThread(ports.entry, { ...this.#pod, worker: 0, seat, layouts, lost: this.#lost() });
     });
     this.#stages = restartStages(plan.hosting).flat();
+    this.#respawns = plan.hosting.respawn !== false;
     this.#spares = new SpareSeats(seatsOf(plan.hosting).slice(plan.workers), { control: space.control, regions: this.#regions, timers: ports.timers });
-  }
-
-  /** Lost workers have successors. */
-  get #respawns(): boolean {
-    return this.#plan.hosting.respawn !== false;
   }
 
   start(): void {
@@ -178,15 +176,7 @@ export class Workers {
   async close(): Promise<void> {
     this.#stopTimers();
     const { control } = this.#space;
-    const exits = this.#threads.map(
-      (thread) =>
-        new Promise<void>((resolve) => {
-          if (thread.state === 'stopped' || thread.state === 'lost') return resolve();
-          thread.handle.once('exit', () => resolve());
-          control.stop(thread.seat.thread);
-        }),
-    );
-    await waitAtMost(Promise.all(exits), STOP_DEADLINE_MS);
+    await waitAtMost(Promise.all(this.#threads.map((thread) => exitOf(thread, control))), STOP_DEADLINE_MS);
     // A worker that hangs does not read its stop word. (On Deno this ends no running thread either; nothing of it is read any more.)
     for (const { state, handle } of this.#threads) if (state !== 'stopped') void handle.terminate();
   }
@@ -234,18 +224,23 @@ export class Workers {
     return handle;
   }
 
-  /** The last that it has said: it writes its acknowledgement, and nothing else. */
-  failed(worker: number, reason: string): void {
-    if (this.#thread(worker).state !== 'running' || this.#isClosing) return;
+  /** The last that it has said: it writes its acknowledgement, and nothing else. What was computed before a scrub found its weights lost may have come of them, at all workers. */
+  failed(worker: number, reason: string, hasLostWeights: boolean): void {
+    const thread = this.#thread(worker);
+    if (thread.state !== 'running' || this.#isClosing) return;
+    thread.hasLostWeights = hasLostWeights;
     this.#lose(worker, lostError(worker, reason), true);
+    if (hasLostWeights && this.#respawns && this.#plan.options.weight_checks === 'scrub') this.#endOthers(worker);
     this.#awaitLastWrite(worker);
   }
 
   #awaitLastWrite(worker: number): void {
     const thread = this.#thread(worker);
     thread.cancel();
-    if (this.#space.control.hasAcknowledged(thread.seat.thread)) this.#free(worker);
-    else this.#later(thread, LAST_WRITE_LOOK_MS, () => this.#awaitLastWrite(worker));
+    if (this.#space.control.hasAcknowledged(thread.seat.thread)) {
+      if (thread.hasLostWeights && this.#respawns) this.#furnish(worker, thread.seat);
+      this.#free(worker);
+    } else this.#later(thread, LAST_WRITE_LOOK_MS, () => this.#awaitLastWrite(worker));
   }
 
   /** Nobody writes any more where its successor is to sit. */
@@ -274,7 +269,7 @@ export class Workers {
     if (thread.isTerminated && !TERMINATION_IS_PROOF && !this.#space.control.hasAcknowledged(thread.seat.thread)) return;
     thread.cancel();
     // What it did to its own weights between being given up and being ended, nobody knows.
-    if (thread.isTerminated && this.#respawns) this.#furnish(worker, thread.seat);
+    if ((thread.isTerminated || thread.hasLostWeights) && this.#respawns) this.#furnish(worker, thread.seat);
     this.#free(worker);
   }
 
@@ -292,7 +287,7 @@ export class Workers {
    */
   #lose(worker: number, error: ErrorRecord, hasEnded: boolean): void {
     const thread = this.#thread(worker);
-    if (this.#respawns) this.recoveries.lost(worker, hasEnded ? 'died' : 'given_up');
+    if (this.#respawns) this.recoveries.lost(worker, hasEnded ? 'died' : 'given_up', error.message);
     this.#space.control.raiseEpoch(thread.seat.thread);
     this.#regions.raiseEpochs(thread.seat);
     thread.cancel();
@@ -359,14 +354,9 @@ export class Workers {
   }
 
   #waitsFor(worker: number): string[] {
-    const thread = this.#thread(worker);
-    if (thread.state !== 'lost') return [];
-    const peers = this.#threads.flatMap(({ state }, peer) => {
-      const holds = peer !== worker && (state === 'starting' || (state === 'running' && !thread.detached.has(peer)));
-      return holds ? [address('worker', peer)] : [];
-    });
-    const caller = this.#callerHasRings && !thread.detached.has(CALLER_PEER) ? ['caller'] : [];
-    return [...(thread.end === 'unknown' ? ['its end'] : []), ...peers, ...caller];
+    const { state, detached } = this.#thread(worker);
+    const waits = waitedFor(this.#threads, worker);
+    return state === 'lost' && this.#callerHasRings && !detached.has(CALLER_PEER) ? [...waits, 'caller'] : waits;
   }
 
   /** Of those that begin anew all together whose turn it is, when the last of them has ended; else the one that has got free. */
@@ -382,23 +372,16 @@ export class Workers {
     const thread = this.#thread(worker);
     // A successor started while the pod closes would never be told to stop.
     if (this.#isClosing || thread.state !== 'lost' || this.#waitsFor(worker).length > 0) return;
-    if (!this.#respawns) {
-      thread.cancelHandshake();
-      return;
-    }
-    const { seat } = thread;
-    if (!this.#ports.network.release(seat.thread, () => this.#restartIfFree(worker))) return;
     thread.cancelHandshake();
-    const first = this.#space.memories[0] as WebAssembly.Memory;
-    for (const ring of this.#plan.rings) if (ring.from === seat.thread || ring.to === seat.thread) clearRing(first, ring);
+    const { seat } = thread;
+    if (!this.#respawns || !this.#ports.network.release(seat.thread, () => this.#restartIfFree(worker))) return;
+    for (const ring of this.#plan.rings)
+      if (ring.from === seat.thread || ring.to === seat.thread) clearRing(this.#space.memories[0] as WebAssembly.Memory, ring);
     this.#space.control.reset(seat.thread);
     this.#ports.directory.move(worker, seat);
     this.#regions.name(seat, this.#ports.directory.npusOfWorker(worker));
     this.#ports.port.links.attach(seat.thread);
-    thread.state = 'starting';
-    thread.end = 'unknown';
-    thread.isTerminated = false;
-    thread.isRestart = true;
+    beginAgain(thread);
     thread.handle = this.#spawn(worker, seat, thread.layouts);
     this.#later(thread, HANDSHAKE_DEADLINE_MS, () => this.giveUp(worker, `it did not start in ${HANDSHAKE_DEADLINE_MS / 1000} s`));
   }

@@ -32,7 +32,7 @@ export type ErrorCode =
   | 'worker_ended'
   /** Inside the pod, of a step: it waited for an NPU that is lost, and somebody whom it computed may not wait so long. It is as if it had never begun. No caller hears it. */
   | 'undone'
-  /** Memory was touched that is not there, not one's own, freed, or of an epoch that is over: a defect, or a thread that was given up and still runs. */
+  /** Memory was touched that is not there, not one's own, freed, or of an epoch that is over: a defect, or a thread that was given up and still runs; or it went bad. */
   | 'memory_fault'
   /** The model computed NaN or infinity. */
   | 'not_finite'
@@ -56,6 +56,13 @@ export class MinipodError extends Error {
     this.code = code;
     this.param = options.param ?? null;
     this.retry_after_ms = options.retry_after_ms ?? null;
+  }
+}
+
+/** What lies in somebody's own memory is not what was put there: nothing that he computes counts, so nobody makes do with it, and he ends. */
+export class UnsoundMemory extends MinipodError {
+  constructor(message: string) {
+    super('memory_fault', message);
   }
 }
 

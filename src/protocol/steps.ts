@@ -9,6 +9,10 @@ export const LAST_SAMPLED = -1;
 export const KV_CHECKS = ['each-step', 'off'] as const;
 export type KvChecks = (typeof KV_CHECKS)[number];
 
+/** The same of weights (flowserve/weight-checks.ts). */
+export const WEIGHT_CHECKS = ['scrub', 'each-step', 'off'] as const;
+export type WeightCheck = (typeof WEIGHT_CHECKS)[number];
+
 /** One sequence's part of a step: `tokens` enter at positions `start`…; `blocks` are KV blocks newly granted, from index `first_block` of its table. */
 export type StepEntry = {
   readonly slot: number;

@@ -178,8 +178,8 @@ export type ExpertsAsked = 'none' | 'look' | 'measure';
 
 export type ThreadMessage =
   | { readonly type: 'THREAD_STARTED'; readonly worker: number }
-  /** The last that it says: it ends, since something threw. */
-  | { readonly type: 'THREAD_FAILED'; readonly reason: string }
+  /** The last that it says: it ends, since something threw. `lost_weights`: what lies there cannot be gone on with. */
+  | { readonly type: 'THREAD_FAILED'; readonly reason: string; readonly lost_weights: boolean }
   /** `has_ended`: its thread is proven to have ended, so that what lies whole in its rings may be read still. */
   | { readonly type: 'PEER_LOST'; readonly worker: number; readonly has_ended: boolean }
   /** The sender has let go of the lost worker's rings. */
@@ -205,7 +205,7 @@ export type ThreadMessage =
 /** Of a worker that is lost, to all who have rings with it. */
 export type PeerNews = Extract<ThreadMessage, { type: 'PEER_LOST' | 'PEER_RESTARTED' }>;
 
-export const threadFailed = (reason: string): ThreadMessage => ({ type: 'THREAD_FAILED', reason });
+export const threadFailed = (reason: string, lost_weights: boolean): ThreadMessage => ({ type: 'THREAD_FAILED', reason, lost_weights });
 export const threadStarted = (worker: number): ThreadMessage => ({ type: 'THREAD_STARTED', worker });
 export const threadPeerLost = (worker: number, has_ended: boolean): ThreadMessage => ({ type: 'PEER_LOST', worker, has_ended });
 export const threadPeerDetached = (lost: number): ThreadMessage => ({ type: 'PEER_DETACHED', worker: lost });

@@ -91,7 +91,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'npu', 'step', 'error', 'damaged'], // STEP_FAILED
   // threads
   ['type', 'worker'], // THREAD_STARTED, PEER_DETACHED
-  ['type', 'reason'], // THREAD_FAILED
+  ['type', 'reason', 'lost_weights'], // THREAD_FAILED
   ['type', 'worker', 'has_ended'], // PEER_LOST
   ['type', 'worker', 'thread', 'epoch', 'dies'], // PEER_RESTARTED
   ['type', 'query', 'experts'], // REPORT

@@ -12,6 +12,7 @@
  * a deadline: who does are the attention ranks, which name whoever is silent.
  * @module
  */
+import { UnsoundMemory } from '../protocol/errors.ts';
 import type { Replies } from './combine.ts';
 import type { Domain } from './domain.ts';
 import type { DpDomain } from './dp-domain.ts';
@@ -67,7 +68,8 @@ class ExpertLane {
     try {
       this.#operation = this.#end.e2a({ ...compute(this.#end, this.#round), ...NO_DEADLINE });
       this.#state = 'sending';
-    } catch {
+    } catch (error) {
+      if (error instanceof UnsoundMemory) throw error;
       this.#beginAnew();
     }
   }

@@ -289,7 +289,7 @@ describe('metrics', () => {
   it('health should tell of a lost worker whose successor does not come', async () => {
     const pod = new FakePod();
     const app = createApp(pod);
-    const lost = { worker: 1, cause: 'died', warm: false, end_ms: 2, release_ms: 1 } as const;
+    const lost = { worker: 1, cause: 'died', reason: 'it died', warm: false, end_ms: 2, release_ms: 1 } as const;
     // Of a successor that was lost itself, and its own, which runs.
     pod.recoveries = [
       { ...lost, lost_at_seconds: 0.1, start_ms: null },

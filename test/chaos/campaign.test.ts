@@ -62,6 +62,7 @@ const NOT_DRAWN = {
     record_routing: 'it is told, and changes nothing',
     record_prompts: 'it is of traces',
     record_when_full: 'it is of live pods',
+    weight_scrub_s: 'a look changes nothing while memory is good, and with steps unchecked nothing is promised where it goes bad',
   },
   ...{
     npus: 'short for a topology',

@@ -19,6 +19,7 @@ const CALLS = [
 ];
 const SPLIT: ChaosPlanInput['pod'] = { topology: 'pd:prefill=1,decode=1', workers: 2, job_executors: 3 };
 const HALVES: ChaosPlanInput['pod'] = { topology: 'moe-attention:domains=1x2,experts=2', workers: 3, job_executors: 2 };
+const CHECKED: ChaosPlanInput['pod'] = { ...SPLIT, weight_checks: 'each-step' };
 const plan = (pod: ChaosPlanInput['pod'], ...faults: FaultInput[]): ChaosPlanInput => ({ seed: 5, pod, calls: CALLS, faults });
 
 describe('a fault', () => {
@@ -56,6 +57,28 @@ describe('a fault', () => {
       { kind: 'kv-bit-flip', npu: 0, bit: 76, at: { phase: 'prefill', nth: 3 } },
     ],
     [{ topology: 'colocated:dp=1,tp=2' }, { kind: 'kv-bit-flip', npu: 1, block: 1, bit: 3, at: { phase: 'prefill', nth: 2 } }],
+    [CHECKED, { kind: 'weights-bit-flip', npu: 0, bit: 3, at: { phase: 'prefill' } }],
+    [CHECKED, { kind: 'weights-bit-flip', npu: 1, part: 5, bit: 40, at: { phase: 'decode', nth: 2 } }],
+    [
+      { ...CHECKED, kv_transfer: 'layer', max_batch_tokens: 8 },
+      { kind: 'weights-bit-flip', npu: 0, bit: 3, at: { phase: 'prefill', nth: 2 } },
+    ],
+    [
+      { ...HALVES, weight_checks: 'each-step' },
+      { kind: 'weights-bit-flip', npu: 3, part: 1, bit: 7, at: { phase: 'decode' } },
+    ],
+    [
+      { ...HALVES, weight_checks: 'each-step', schedule: 'domains' },
+      { kind: 'weights-bit-flip', npu: 2, part: 1, bit: 7, at: { phase: 'decode' } },
+    ],
+    [
+      { topology: 'colocated:dp=2,tp=2', weight_checks: 'each-step', workers: 2 },
+      { kind: 'weights-bit-flip', npu: 1, bit: 3, at: { phase: 'decode' } },
+    ],
+    [
+      { topology: 'colocated:dp=2,oproj=2', weight_checks: 'each-step', workers: 2 },
+      { kind: 'weights-bit-flip', npu: 1, bit: 3, at: { phase: 'decode' } },
+    ],
     [SPLIT, { kind: 'client-gone', call: 2, after_chunks: 2 }],
     [SPLIT, { kind: 'client-slow', call: 0, turns: 3 }],
   ])('should be survived, and have changed something: %o %o', async (pod, fault) => {
@@ -87,6 +110,7 @@ describe('a fault', () => {
     ['lost progress', { kind: 'message-dropped', type: 'STEP_DONE', at: { ms: 0 }, for_ms: 500 }],
     ['crash', { kind: 'message-duplicated', type: 'STEP_DONE', at: { ms: 0 }, for_ms: 500 }],
     ['wrong result', { kind: 'kv-bit-flip', npu: 1, bit: 3, at: { phase: 'decode', nth: 4 } }, { kv_checks: 'off' }],
+    ['wrong result', { kind: 'weights-bit-flip', npu: 1, bit: 3, at: { phase: 'decode' } }, { weight_checks: 'off' }],
   ])('that a pod does not survive should be found: %s by %o %o', async (verdict, fault, options = {}) => {
     expect(await chaos.run(plan({ ...SPLIT, ...options }, fault))).toMatchObject({ verdict });
   });

@@ -8,7 +8,7 @@ import { offsetOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import { assert } from '../../protocol/errors.ts';
 import type { WireKernels } from '../../xccl/wire-format.ts';
-import type { ExpertArithmetic } from '../arithmetic.ts';
+import type { ExpertArithmetic, GuardSeat } from '../arithmetic.ts';
 import { expertIn } from '../expert-slots.ts';
 import type { DieLayout, ModelShape } from '../step-layout.ts';
 import { Hash } from './hash.ts';
@@ -23,6 +23,7 @@ export class HashExperts<Place extends Layout = Layout> implements ExpertArithme
   readonly layout: Place;
   readonly at: ExpertArithmetic['at'];
   readonly wire: WireKernels;
+  readonly guard: GuardSeat = { weights: null };
   readonly #words: Int32Array;
   readonly #hash = new Hash();
   /** Index of the replicated weights; an expert's lie behind it. */
@@ -52,10 +53,13 @@ export class HashExperts<Place extends Layout = Layout> implements ExpertArithme
 
   expert(layer: number, slot: number, y: number, x: number, count: number): void {
     const { expertSlots } = this.layout;
-    if (slot === expertSlots.each) {
-      this.shared(layer, y, x, count);
-      return;
-    }
+    if (slot === expertSlots.each) this.shared(layer, y, x, count);
+    else this.#routed(layer, slot, y, x, count);
+    this.guard.weights?.slot(layer, slot);
+  }
+
+  #routed(layer: number, slot: number, y: number, x: number, count: number): void {
+    const { expertSlots } = this.layout;
     const words = this.#words;
     const expert = expertIn(words, expertSlots, layer, slot);
     if (expert < 0) assert(false, `NPU ${this.layout.npu} was asked for slot ${slot} of layer ${layer}, which holds nothing`);

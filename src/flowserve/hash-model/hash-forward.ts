@@ -25,7 +25,7 @@ import { offsetOf, segmentOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import { assert } from '../../protocol/errors.ts';
 import type { WireKernels } from '../../xccl/wire-format.ts';
-import type { Arithmetic, Span, TokenSampler } from '../arithmetic.ts';
+import type { Arithmetic, GuardSeat, Span, TokenSampler } from '../arithmetic.ts';
 import { evenExpertsAt } from '../average-routing.ts';
 import { routedAt } from '../routed-steps.ts';
 import type { ModelShape, ProjectedColumns, ProjectionPlace } from '../step-layout.ts';
@@ -58,6 +58,7 @@ export class HashForward implements Arithmetic {
   readonly #weights: number;
   readonly #experts: HashExperts;
   readonly tables: GatherTables;
+  readonly guard: GuardSeat;
   readonly #rank: number;
   /** Words of a row of a table that ranks gather. */
   readonly #stride: number;
@@ -74,6 +75,7 @@ export class HashForward implements Arithmetic {
     this.#floats = space.floatsOf(layout.base);
     this.#weights = offsetOf(layout.weights) >>> 2;
     this.#experts = new HashExperts(config, { ...layout, hasShared: layout.sharedNpu === null && config.moe.sharedExperts > 0 }, space);
+    this.guard = this.#experts.guard;
     const { rank, tp } = layout.share;
     this.#rank = rank;
     this.#stride = 2 * tp;

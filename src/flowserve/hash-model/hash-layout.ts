@@ -23,6 +23,7 @@ import { layersWithExperts, layoutSlotTables, layoutStaging, placeOfSlot, type S
 import { layoutSlotRows } from '../mtp-layout.ts';
 import { layoutNarrow } from '../narrow-rows.ts';
 import { type PlanOptions, type PodPlanOf, planDies } from '../pod-plan.ts';
+import { layoutWeightSums, RestingWeights } from '../resting-weights.ts';
 import { layoutRouting } from '../routed-steps.ts';
 import { holdsWeights } from '../scale-shapes.ts';
 import { LOGIT_ROWS_MAX } from '../scratch-layout.ts';
@@ -88,14 +89,14 @@ const layoutHashDie = (model: ModelShape, options: LayoutOptions, npu: number, b
   options.deployment.npus[npu]?.kind === 'experts' ? layoutHashExperts(model, options, npu, base, bytes) : layoutHashNpu(model, options, npu, base, bytes);
 
 /** Weights of its slots, layer by layer. */
-function layoutWeights(model: ModelShape, options: LayoutOptions, npu: number, arena: Arena): Pick<HashLayout, 'weights' | 'expertSlots'> {
+function layoutWeights(model: ModelShape, options: LayoutOptions, npu: number, arena: Arena): Pick<HashLayout, 'weights' | 'expertSlots' | 'weightSums'> {
   const slotTables = layoutSlotTables(model, options, npu, arena);
   const { each, tables } = slotTables;
   const address = arena.allocate((slotTables.rank < 0 ? 1 : 1 + layersInMemory(model) * each) * HASH_BYTES);
   const weights = tables.map((table, layer): SlotWeights | null =>
     table === null ? null : { first: address + (1 + layer * each) * HASH_BYTES, stride: HASH_BYTES, bytes: HASH_BYTES },
   );
-  return { weights: address, expertSlots: { ...slotTables, weights, staging: layoutStaging(options, weights, arena) } };
+  return { weights: address, expertSlots: { ...slotTables, weights, staging: layoutStaging(options, weights, arena) }, weightSums: layoutWeightSums(1, arena) };
 }
 
 const hashAreaSizes = (model: ModelShape, options: LayoutOptions, npu: number): AreaSizes =>
@@ -113,7 +114,10 @@ function layoutHashExperts(model: ModelShape, options: LayoutOptions, npu: numbe
   const narrow = layoutNarrow(options, rows_max, HASH_BYTES, arena);
   const parts = { weights: weightsEnd - areasEnd, activations: arena.used - weightsEnd, 'XCCL areas': areasEnd };
   const hasShared = model.moe.sharedExperts > 0 && sharedExpertNpusOf(executorOfNpu(options.deployment, npu)).includes(npu);
-  return { kind: 'experts', npu, base, bytes: arena.used, parts, rows_max, row_bytes: HASH_BYTES, areas, scratch, turns, ...weights, hasShared, narrow };
+  const shared = hasShared ? [{ address: weights.weights, bytes: HASH_BYTES }] : [];
+  return {
+    ...{ kind: 'experts', npu, base, bytes: arena.used, parts, rows_max, row_bytes: HASH_BYTES, areas, scratch, turns, ...weights, hasShared, shared, narrow },
+  };
 }
 
 export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: number, base: number, bytes?: number): HashLayout {
@@ -240,7 +244,7 @@ const KIND = { replicated: 1, expert: 2 } as const;
 
 /**
  * "Loads" an NPU's weights: hashes of what they are and of `version`, a 32-bit number that stands for the checkpoint. Counts begin at 0.
- * An NPU whose weights were not loaded, or are of another version, computes other tokens. `map`: what slots hold.
+ * An NPU whose weights were not loaded, or are of another version, computes other tokens. `map`: what slots hold; `holds`: it has more than slots.
  */
 export function loadHashWeights(
   { config, options, hosting }: HashPodPlan,
@@ -248,12 +252,13 @@ export function loadHashWeights(
   space: AddressSpace,
   version: number,
   map = firstMap(config, options, executorOfNpu(hosting.deployment, layout.npu)),
+  holds = holdsWeights(hosting, layout.npu),
 ): void {
   const { weights, expertSlots } = layout;
   const words = space.wordsOf(weights);
   const hash = new Hash();
   const checksum = plainChecksum(space);
-  if (holdsWeights(hosting, layout.npu)) {
+  if (holds) {
     hash.begin(KIND.replicated, version, 0);
     hash.write(words, offsetOf(weights) >>> 2);
   }
@@ -265,6 +270,7 @@ export function loadHashWeights(
       writeSlot(words, expertSlots, layer, slot, expert, 0, checksum.sum(0, address, bytes));
     }
   }
+  if (holds) new RestingWeights(layout, space, checksum).take();
   if (layout.kind === 'attention') for (const address of layout.counts) if (address !== null) space.bytesAt(address, config.moe.experts * 4).fill(0);
 }
 

@@ -1,0 +1,49 @@
+/** Bits of weights that flip in live pods: who finds it ends, its successor has the weights of the checkpoint again, and tokens are what they were. */
+import { expect, it } from 'vitest';
+import { offsetOf } from '../../src/fabric/address.ts';
+import type { Completion, GenerateOptions, PodOptions } from '../../src/index.ts';
+import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
+import { openRig } from './rig.ts';
+
+const OPTIONS: GenerateOptions = { temperature: 0, ignore_eos: true, max_tokens: 30 };
+const PROMPTS = ['Once upon a time', 'The wolf'];
+type Rig = Awaited<ReturnType<typeof openRig>>;
+
+const ask = (pod: { complete: (prompt: string, options: GenerateOptions) => Promise<Completion> }) =>
+  PROMPTS.map(async (prompt) => fingerprint(await pod.complete(prompt, OPTIONS)));
+
+/** Of the last norm, which each token goes through: its first element's exponent. */
+function flip({ plan, space }: Rig, npu: number): void {
+  const layout = plan.layouts[npu];
+  if (layout?.kind !== 'attention') throw new Error(`NPU ${npu} has no norm`);
+  const words = space.wordsOf(layout.finalNorm.address);
+  const at = offsetOf(layout.finalNorm.address) / 4;
+  words[at] = (words[at] as number) ^ (1 << 25);
+}
+
+const livesOf = ({ space: { control } }: Rig): number[] => [0, 1].map((worker) => control.lifeOf(worker));
+
+const POD: PodOptions = { topology: 'colocated:dp=2', workers: 2, load_balancing: 'round_robin' };
+const right = withPod({}, (pod) => Promise.all(ask(pod)));
+
+it('where each step is checked, nobody hears a token that came of it', async () => {
+  await using rig = await openRig({ ...POD, weight_checks: 'each-step' });
+  const calls = ask(rig.pod);
+  while ((await rig.pod.stats()).generation_tokens < 4) await sleep(1);
+  flip(rig, 1);
+  expect(await Promise.all(calls)).toEqual(await right);
+  expect(livesOf(rig)).toEqual([1, 2]);
+  expect(await Promise.all(ask(rig.pod))).toEqual(await right);
+  await expectNothingLeft(rig.pod);
+});
+
+it('an idle pod finds it by itself, all workers begin anew, and what is asked then is right', async () => {
+  await using rig = await openRig({ ...POD, weight_checks: 'scrub', weight_scrub_s: 0.05 });
+  expect(await Promise.all(ask(rig.pod))).toEqual(await right);
+  expect(livesOf(rig)).toEqual([1, 1]);
+  flip(rig, 1);
+  while (livesOf(rig).some((life) => life < 2)) await sleep(5);
+  expect(await Promise.all(ask(rig.pod))).toEqual(await right);
+  expect(livesOf(rig)).toEqual([2, 2]);
+  await expectNothingLeft(rig.pod);
+});
