@@ -1,0 +1,102 @@
+/**
+ * Changes one place of the sources at a time, by chance and from a seed, and sees who notices: the tests that pass the place, campaigns, and the pods of
+ * scripts/same-bits-campaign.ts. Whatever nobody notices is equivalent, or a hole. All that is found out is kept in a folder, so that it can be gone on with.
+ *
+ * @example
+ * nice -n 19 node scripts/mutants.ts --work /tmp/mutants --seed 1 --count 220
+ * node scripts/mutants.ts --work /tmp/mutants --again --rooms system,golden,chaos     # those that survived, against more tests, as they are now
+ * node scripts/mutants.ts --work /tmp/mutants --write        # docs/mutants.md and bench/results/mutants.json
+ * @module
+ */
+import { execFileSync } from 'node:child_process';
+import { appendFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { drawMutants, type Mutant, ROOMS } from './mutants/draw.ts';
+import { type Reach, Seeds, Tests } from './mutants/judges.ts';
+import { type Result, writeReport } from './mutants/report.ts';
+import { makeCopy } from './mutants/switched-copy.ts';
+import { judge } from './mutants/verdict.ts';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url)).replace(/\/$/, '');
+/** Rooms of test/ that are asked: those that start no process of their own, at first; the others are dear. */
+const TEST_ROOMS = 'actors,fabric,flowserve,platform,runtime,simulate,xccl';
+
+const { values } = parseArgs({
+  options: {
+    work: { type: 'string' },
+    seed: { type: 'string', default: '1' },
+    count: { type: 'string', default: '220' },
+    seeds: { type: 'string', default: '150' },
+    rooms: { type: 'string', default: TEST_ROOMS },
+    only: { type: 'string', default: '' },
+    part: { type: 'string', default: '1/1' },
+    again: { type: 'boolean', default: false },
+    write: { type: 'boolean', default: false },
+  },
+});
+const { work } = values;
+if (work === undefined) throw new Error('--work FOLDER: where what is found out is kept');
+mkdirSync(work, { recursive: true });
+const copy = join(work, 'copy');
+
+const read = <Value>(name: string): Value => JSON.parse(readFileSync(join(work, name), 'utf8')) as Value;
+const write = (name: string, value: unknown): void => writeFileSync(join(work, name), JSON.stringify(value));
+const isThere = (name: string): boolean => existsSync(join(work, name));
+const resultsFile = join(work, 'results.jsonl');
+/** The last word on each. */
+function results(): Map<number, Result> {
+  const lines = existsSync(resultsFile) ? readFileSync(resultsFile, 'utf8').trim().split('\n') : [];
+  return new Map(lines.map((line) => JSON.parse(line) as Result).map((result) => [result.id, result]));
+}
+
+export type Draw = { readonly seed: number; readonly commit: string; readonly mutants: readonly Mutant[] };
+
+async function prepare(): Promise<void> {
+  if (!isThere('mutants.json')) {
+    const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: ROOT, encoding: 'utf8' }).trim();
+    const mutants = drawMutants(ROOT, ROOMS, Number(values.count), Number(values.seed), ({ id, file, line }) => console.log(`drawn ${id}: ${file}:${line}`));
+    write('mutants.json', { seed: Number(values.seed), commit, mutants } satisfies Draw);
+  }
+  if (!existsSync(copy)) await makeCopy(ROOT, copy, read<Draw>('mutants.json').mutants);
+  if (!isThere('seeds.json')) write('seeds.json', await new Seeds(copy).reach(Array.from({ length: Number(values.seeds) }, (_, index) => index + 1)));
+  await lookAtTests();
+}
+
+/** What is passed by tests that are new, or have changed since. The sources stay those that the mutants are of. */
+async function lookAtTests(): Promise<void> {
+  const rooms = values.rooms.split(',').map((room) => join('test', room));
+  const files = rooms.flatMap((room) =>
+    readdirSync(join(ROOT, room), { recursive: true, encoding: 'utf8' })
+      .filter((file) => file.endsWith('.test.ts'))
+      .map((file) => join(room, file)),
+  );
+  const known = isThere('tests.json') ? read<Reach['files']>('tests.json') : [];
+  const isKnown = new Set(known.map(({ file }) => file));
+  const isSame = (file: string): boolean => existsSync(join(copy, file)) && readFileSync(join(copy, file), 'utf8') === readFileSync(join(ROOT, file), 'utf8');
+  const due = files.filter((file) => !isKnown.has(file) || !isSame(file));
+  cpSync(join(ROOT, 'test'), join(copy, 'test'), { recursive: true });
+  if (due.length > 0) write('tests.json', [...known.filter(({ file }) => !due.includes(file)), ...(await new Tests(copy).reach(due))]);
+}
+
+if (values.write) writeReport(ROOT, read<Draw>('mutants.json'), results());
+else {
+  await prepare();
+  const reach: Reach = { files: read('tests.json'), seeds: read('seeds.json') };
+  const known = results();
+  const isDue = ({ id, file, from, line }: Mutant): boolean =>
+    (values.again ? known.get(id)?.by === null : !known.has(id)) && `${id} ${file}:${line} ${from}`.includes(values.only);
+  const [part = 1, parts = 1] = values.part.split('/').map(Number);
+  const due = read<Draw>('mutants.json').mutants.filter((mutant) => isDue(mutant) && mutant.id % parts === part % parts);
+  await using tests = new Tests(copy);
+  const judges = { copy, reach, tests, seeds: new Seeds(copy) };
+  for (const [index, mutant] of due.entries()) {
+    const result = await judge(mutant, judges);
+    appendFileSync(resultsFile, `${JSON.stringify(result)}\n`);
+    const { file, line, from, text, operator } = mutant;
+    console.log(
+      `${index + 1}/${due.length} ${result.by === null ? 'SURVIVED' : `killed by ${result.by}`} #${mutant.id} ${file}:${line} ${operator}: ${from.slice(0, 90)} → ${text.slice(0, 90)} (${result.tried.tests} tests, ${result.tried.seeds} seeds, ${result.wall_s.toFixed(1)} s) ${result.what.slice(0, 160)}`,
+    );
+  }
+}

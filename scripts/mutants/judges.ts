@@ -1,0 +1,162 @@
+/**
+ * Who kills a mutant: the tests that pass its place, nearest and cheapest first, and a campaign's seeds that do.
+ * @module
+ */
+import { spawn } from 'node:child_process';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { createVitest, type TestSpecification, type Vitest } from 'vitest/node';
+import type { Mutant } from './draw.ts';
+import type { ReachedFile, ReachedTest } from './reach-setup.ts';
+import type { SeedRun } from './seed-runs.ts';
+
+/** `file`: from the root. */
+type Test = ReachedTest & { readonly file: string };
+export type Reach = { readonly files: readonly ReachedFile[]; readonly seeds: readonly SeedRun[] };
+
+const linesOf = <Value>(text: string): Value[] =>
+  text
+    .split('\n')
+    .filter((line) => line.startsWith('{'))
+    .map((line) => JSON.parse(line) as Value);
+
+/** An environment in which switches ask for one mutant; null: they note what is passed. */
+function switchTo(copy: string, mutant: number | null, reached: string): NodeJS.ProcessEnv {
+  const load = `--import=file://${join(copy, 'scripts/mutants/switch-thread.mjs')}`;
+  return { NODE_OPTIONS: load, MUTANT: String(mutant ?? 0), REACHED: mutant === null ? reached : '', CI: 'true', TERM: 'dumb' };
+}
+
+// ── Campaign ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+export class Seeds {
+  readonly #copy: string;
+
+  constructor(copy: string) {
+    this.#copy = copy;
+  }
+
+  /** What each of the seeds passes. */
+  async reach(seeds: readonly number[]): Promise<readonly SeedRun[]> {
+    const { stdout } = await this.#run(seeds, null, Number.POSITIVE_INFINITY);
+    return linesOf<SeedRun>(stdout);
+  }
+
+  /** Null: all of them held. */
+  async kill(mutant: number, seeds: readonly number[], cpu_s_max: number): Promise<string | null> {
+    if (seeds.length === 0) return null;
+    const { code, stdout, stderr } = await this.#run(seeds, mutant, cpu_s_max);
+    const [found] = linesOf<SeedRun>(stdout);
+    if (found !== undefined) return `seed ${found.seed}: ${found.verdict}: ${found.what.slice(0, 160)}`;
+    return code === 0
+      ? null
+      : `seeds: ended with ${code ?? 'a signal: it goes round for ever'} ${stderr.split('\n').find((line) => /Error/.test(line)) ?? ''}`.trim();
+  }
+
+  #run(seeds: readonly number[], mutant: number | null, cpu_s_max: number): Promise<{ code: number | null; stdout: string; stderr: string }> {
+    const env = { ...process.env, ...switchTo(this.#copy, mutant, join(this.#copy, 'seeds.reached')) };
+    const child = spawn(process.execPath, [join(this.#copy, 'seed-runs.mjs'), JSON.stringify(seeds), String(cpu_s_max)], { cwd: this.#copy, env });
+    const said = { stdout: '', stderr: '' };
+    for (const name of ['stdout', 'stderr'] as const)
+      child[name].setEncoding('utf8').on('data', (text: string) => {
+        said[name] += text;
+      });
+    return new Promise((resolve, reject) => {
+      child.once('error', reject);
+      child.once('close', (code) => resolve({ code, ...said }));
+    });
+  }
+}
+
+// ── Tests ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+export class Tests implements AsyncDisposable {
+  readonly #copy: string;
+  #vitest: Vitest | null = null;
+
+  constructor(copy: string) {
+    this.#copy = copy;
+  }
+
+  /** Runs test files with no mutant, each in a process of its own, and says what each test passed. */
+  async reach(files: readonly string[]): Promise<readonly ReachedFile[]> {
+    const reached = join(this.#copy, 'tests.reached');
+    for (const file of [reached, `${reached}.threads`]) rmSync(file, { force: true });
+    Object.assign(process.env, switchTo(this.#copy, null, reached), { ISOLATED: '1' });
+    const vitest = await createVitest('test', this.#options);
+    try {
+      const wanted = new Set(files);
+      const specifications = (await vitest.globTestSpecifications()).filter(({ moduleId }) => wanted.has(relative(this.#copy, moduleId)));
+      await vitest.runTestSpecifications(specifications);
+    } finally {
+      await vitest.close();
+      delete process.env['ISOLATED'];
+    }
+    const threads = new Map<number, number[]>();
+    if (existsSync(`${reached}.threads`))
+      for (const line of readFileSync(`${reached}.threads`, 'utf8').trim().split('\n')) {
+        const [pid = 0, place = 0] = line.split(' ').map(Number);
+        threads.set(pid, [...(threads.get(pid) ?? []), place]);
+      }
+    return linesOf<ReachedFile>(readFileSync(reached, 'utf8')).map((file) => ({
+      ...file,
+      file: relative(this.#copy, file.file),
+      outside: [...new Set([...file.outside, ...(threads.get(file.pid) ?? [])])],
+    }));
+  }
+
+  /** Null: all of them passed. */
+  async kill(mutant: number, tests: readonly Test[]): Promise<{ readonly what: string; readonly test: Test | undefined } | null> {
+    if (tests.length === 0) return null;
+    const vitest = await this.#open();
+    process.env['MUTANT'] = String(mutant);
+    const byFile = Map.groupBy(tests, ({ file }) => file);
+    const all = await vitest.globTestSpecifications([...byFile.keys()]);
+    const specifications = [...byFile].flatMap(([file, chosen]): TestSpecification[] =>
+      all
+        .filter(({ moduleId }) => moduleId === join(this.#copy, file))
+        .map(({ project, moduleId }) => project.createSpecification(moduleId, { testIds: chosen.map(({ id }) => id) })),
+    );
+    const { testModules, unhandledErrors } = await vitest.runTestSpecifications(specifications);
+    for (const module of testModules) {
+      const file = relative(this.#copy, module.moduleId);
+      for (const test of module.children.allTests('failed')) {
+        const { errors = [] } = test.result();
+        return { what: `${file} > ${test.fullName}: ${errors[0]?.message.split('\n')[0]?.slice(0, 120) ?? ''}`, test: tests.find(({ id }) => id === test.id) };
+      }
+      const [error] = module.errors();
+      if (error !== undefined) return { what: `${file}: ${error.message.split('\n')[0]?.slice(0, 120)}`, test: undefined };
+    }
+    const [error] = unhandledErrors as readonly Error[];
+    return error === undefined
+      ? null
+      : { what: `${[...byFile.keys()].join(' ').slice(0, 200)}: ${error.message.split('\n')[0]?.slice(0, 160)}`, test: undefined };
+  }
+
+  /** One for all mutants: what it has transformed it keeps. Its set-up adds to NODE_OPTIONS what threads are loaded from. */
+  async #open(): Promise<Vitest> {
+    if (this.#vitest === null) {
+      Object.assign(process.env, switchTo(this.#copy, 0, ''));
+      this.#vitest = await createVitest('test', this.#options);
+    }
+    return this.#vitest;
+  }
+
+  get #options(): { root: string; config: string; watch: false } {
+    return { root: this.#copy, config: join(this.#copy, 'mutants.config.mjs'), watch: false };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#vitest?.close();
+  }
+}
+
+/** Tests that pass a mutant's place, those of files that import its module first, then the cheapest. */
+export function testsOf({ id, file }: Mutant, copy: string, { files }: Reach): readonly Test[] {
+  const isNear = (test: string): boolean => readFileSync(join(copy, test), 'utf8').includes(`/${file.replace(/^src\//, '')}'`);
+  return files
+    .map((reached) => ({ ...reached, near: isNear(reached.file) ? 0 : 1 }))
+    .flatMap(({ file: test, outside, tests, near }) =>
+      tests.filter(({ passed, places }) => passed && (places.includes(id) || outside.includes(id))).map((each) => ({ ...each, file: test, near })),
+    )
+    .sort((a, b) => a.near - b.near || a.cpu_s - b.cpu_s);
+}

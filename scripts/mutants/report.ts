@@ -1,0 +1,88 @@
+/**
+ * docs/mutants.md and bench/results/mutants.json: what was drawn, who killed it, and what was judged of those that survived (survivors.json).
+ * @module
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { markdownTable } from 'markdown-table';
+import { type Mutant, ROOMS } from './draw.ts';
+
+export type Killer = 'tests' | 'campaign' | 'same bits';
+/** `by` null: it survived. */
+export type Result = {
+  readonly id: number;
+  readonly by: Killer | null;
+  readonly what: string;
+  readonly tried: { readonly tests: number; readonly seeds: number };
+  readonly wall_s: number;
+};
+/** By the mutant's key. What is not equivalent is a hole. */
+type Judged = Readonly<Record<string, { readonly equivalent: boolean; readonly why: string }>>;
+
+const DOCUMENT = 'docs/mutants.md';
+const BEGIN = '<!-- made by scripts/mutants.ts -->';
+const END = '<!-- end -->';
+
+export const keyOf = ({ file, line, from, text }: Mutant): string => `${file}:${line}: ${from} → ${text.replaceAll(/\s+/g, ' ')}`;
+const code = (text: string): string => `\`${text.length > 100 ? `${text.slice(0, 97)}…` : text}\``.replaceAll('|', '\\|');
+
+export function writeReport(
+  root: string,
+  { seed, commit, mutants }: { seed: number; commit: string; mutants: readonly Mutant[] },
+  results: ReadonlyMap<number, Result>,
+): void {
+  const judged = JSON.parse(readFileSync(join(root, 'scripts/mutants/survivors.json'), 'utf8')) as Judged;
+  const resultOf = ({ id }: Mutant): Result => results.get(id) as Result;
+  const told = mutants.filter(({ id }) => results.has(id));
+  const isSurvivor = (mutant: Mutant): boolean => resultOf(mutant).by === null;
+  const isEquivalent = (mutant: Mutant): boolean => isSurvivor(mutant) && judged[keyOf(mutant)]?.equivalent === true;
+  const row = (name: string, of: readonly Mutant[]): string[] => {
+    const by = (killer: Killer): number => of.filter((mutant) => resultOf(mutant).by === killer).length;
+    const [equivalent, survived] = [of.filter(isEquivalent).length, of.filter(isSurvivor).length];
+    const killed = of.length - survived;
+    const share = of.length === equivalent ? '' : `${((100 * killed) / (of.length - equivalent)).toFixed(1)} %`;
+    return [name, ...[of.length, by('tests'), by('campaign'), by('same bits'), equivalent, survived - equivalent].map(String), share];
+  };
+  const head = ['', 'drawn', 'killed by tests', 'by a campaign', 'by same bits', 'equivalent', 'survived', 'killed of those not equivalent'];
+  const survivors = told.filter(isSurvivor).map((mutant) => {
+    const { file, line, operator, from, text } = mutant;
+    const { equivalent, why } = judged[keyOf(mutant)] ?? { equivalent: false, why: 'not looked at' };
+    return [`${file}:${line}`, operator, code(from), code(text.replaceAll(/\s+/g, ' ')), equivalent ? 'equivalent' : 'hole', why];
+  });
+  const operators = [...Map.groupBy(told, ({ operator }) => operator)].sort().map(([operator, of]) => row(operator, of));
+  const text = [
+    BEGIN,
+    '',
+    `Seed ${seed}, the sources of commit ${commit}, ${told.length} mutants:`,
+    '',
+    markdownTable([
+      head,
+      ...ROOMS.map((room) =>
+        row(
+          `${room}/`,
+          told.filter(({ file }) => file.startsWith(`${room}/`)),
+        ),
+      ),
+      row('all', told),
+    ]),
+    '',
+    markdownTable([head, ...operators]),
+    '',
+    '### Survivors',
+    '',
+    markdownTable([
+      ['where', 'change', 'was', 'is', 'judged', 'why'],
+      ...survivors.sort((a, b) => Number(a[4] === 'equivalent') - Number(b[4] === 'equivalent')),
+    ]),
+    '',
+    END,
+  ].join('\n');
+  const document = readFileSync(join(root, DOCUMENT), 'utf8');
+  writeFileSync(join(root, DOCUMENT), `${document.slice(0, document.indexOf(BEGIN))}${text}${document.slice(document.indexOf(END) + END.length)}`);
+  const lines = told.map((mutant) => {
+    const { id, file, line, operator, from, text: to } = mutant;
+    const { by, what, tried } = resultOf(mutant);
+    return JSON.stringify({ id, file, line, operator, from, to, by, what, tried, ...(by === null && judged[keyOf(mutant)]) });
+  });
+  writeFileSync(join(root, 'bench/results/mutants.json'), `{"seed":${seed},"commit":"${commit}","mutants":[\n${lines.join(',\n')}\n]}\n`);
+}

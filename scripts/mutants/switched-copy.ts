@@ -1,0 +1,40 @@
+/**
+ * A copy of a clone in which all mutants stand behind switches, with the configuration that its tests are run by.
+ * @module
+ */
+import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { rolldown } from 'rolldown';
+import type { Mutant } from './draw.ts';
+import { switched } from './switches.ts';
+
+const LINKED = ['node_modules', 'models'];
+const LEFT_OUT = new Set([...LINKED, '.git', 'dist']);
+
+/** Its own: one test file after the other, each in a process of its own where ISOLATED is set. Nothing is bundled again for each run. */
+const CONFIG = `import base from './vitest.config.ts';
+const isolated = process.env.ISOLATED !== undefined;
+class AsGiven { sort(files) { return files; } shard(files) { return files; } }
+const { projects, ...test } = base.test;
+export default { ...base, test: {
+  ...test, maxWorkers: 1, bail: isolated ? 0 : 1, reporters: [{}], testTimeout: 25_000, sequence: { sequencer: AsGiven },
+  setupFiles: [...test.setupFiles, 'scripts/mutants/reach-setup.ts'],
+  projects: projects.map((project) => ({ ...project, test: { ...project.test, isolate: isolated || project.test.isolate !== false } })),
+} };
+`;
+
+export async function makeCopy(root: string, copy: string, mutants: readonly Mutant[]): Promise<void> {
+  mkdirSync(copy, { recursive: true });
+  cpSync(root, copy, { recursive: true, filter: (path) => !LEFT_OUT.has(basename(path)) || path.slice(root.length + 1).includes('/') });
+  for (const name of LINKED) symlinkSync(join(root, name), join(copy, name));
+  for (const [file, changes] of Map.groupBy(mutants, (mutant) => mutant.file))
+    writeFileSync(join(copy, file), switched(readFileSync(join(root, file), 'utf8'), changes));
+  writeFileSync(join(copy, 'mutants.config.mjs'), CONFIG);
+  const bundle = await rolldown({
+    input: join(copy, 'scripts/mutants/seed-runs.ts'),
+    platform: 'node',
+    plugins: [{ name: 'where a module lies', transform: (code, id) => code.replaceAll('import.meta.url', JSON.stringify(`file://${id}`)) }],
+  });
+  await bundle.write({ file: join(copy, 'seed-runs.mjs'), codeSplitting: false });
+  await bundle.close();
+}

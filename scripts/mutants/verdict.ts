@@ -1,0 +1,98 @@
+/**
+ * The verdict on one mutant: asked are, cheapest first, a few tests, a campaign, more tests, tests with threads, and pods of every sort against one NPU.
+ * @module
+ */
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import type { Mutant } from './draw.ts';
+import { type Reach, type Seeds, type Tests, testsOf } from './judges.ts';
+import type { Killer, Result } from './report.ts';
+
+/** Seconds of CPU that tests took without the mutant. */
+const FEW_S = 2;
+const MORE_S = 14;
+const APART_S = 14;
+const SEEDS_CPU_S = 15;
+/** A process for each file. */
+const START_S = 1;
+/** Rooms whose tests start threads: those may fail by chance on a crowded machine, so what they find is looked for once more. */
+const APART = /^test\/(?:system|chaos|trace|api)\//;
+const SAME_BITS = ['--virtual 20', '--virtual 12 --experts', '--virtual 10 --shapes', '--virtual 10 --mtp'];
+
+export type Judges = { readonly copy: string; readonly reach: Reach; readonly tests: Tests; readonly seeds: Seeds };
+type Test = ReturnType<typeof testsOf>[number];
+
+/** As many as take so long together, and those that are left. */
+function upTo(tests: readonly Test[], cpu_s: number): readonly [Test[], Test[]] {
+  const [taken, left]: [Test[], Test[]] = [[], []];
+  const files = new Set<string>();
+  let used_s = 0;
+  for (const test of tests) {
+    const cost_s = test.cpu_s + (files.has(test.file) ? 0 : APART.test(test.file) ? START_S : START_S / 10);
+    if (used_s + cost_s > cpu_s) left.push(test);
+    else {
+      used_s += cost_s;
+      files.add(test.file);
+      taken.push(test);
+    }
+  }
+  return [taken, left];
+}
+
+export async function judge(mutant: Mutant, { copy, reach, tests, seeds }: Judges): Promise<Result> {
+  const began_ms = performance.now();
+  const tried = { tests: 0, seeds: 0 };
+  const end = (by: Killer | null, what: string): Result => ({ id: mutant.id, by, what, tried, wall_s: (performance.now() - began_ms) / 1_000 });
+  const ask = async (chosen: readonly Test[]): Promise<string | null> => {
+    tried.tests += chosen.length;
+    const killed = await tests.kill(mutant.id, chosen);
+    if (killed === null) return null;
+    const { what, test } = killed;
+    const isCertain = test === undefined ? !/timed out|Timeout/.test(what) : !APART.test(test.file) && !what.includes('timed out');
+    return isCertain || (await tests.kill(mutant.id, test === undefined ? chosen : [test])) !== null ? what : null;
+  };
+  const reaching = testsOf(mutant, copy, reach);
+  const [few, others] = upTo(
+    reaching.filter(({ file }) => !APART.test(file)),
+    FEW_S,
+  );
+  const first = await ask(few);
+  if (first !== null) return end('tests', first);
+
+  const passing = reach.seeds.filter(({ places }) => places.includes(mutant.id));
+  // What is decided as a module loads is passed by no seed, and may change each.
+  const chosen = passing.length > 0 ? passing : reach.seeds.slice(0, 60).filter(() => mutant.operator === 'action removed');
+  tried.seeds = chosen.length;
+  const bySeeds = await seeds.kill(
+    mutant.id,
+    [...chosen].sort((a, b) => a.cpu_s - b.cpu_s).map(({ seed }) => seed),
+    SEEDS_CPU_S,
+  );
+  if (bySeeds !== null) return end('campaign', bySeeds);
+
+  const byMore = await ask(upTo(others, MORE_S)[0]);
+  if (byMore !== null) return end('tests', byMore);
+  const byApart = await ask(
+    upTo(
+      reaching.filter(({ file }) => APART.test(file)),
+      APART_S,
+    )[0],
+  );
+  if (byApart !== null) return end('tests', byApart);
+  if (chosen.length > 0)
+    for (const how of SAME_BITS) {
+      const differs = await sameBits(copy, mutant.id, how);
+      if (differs !== null) return end('same bits', `${how}: ${differs}`);
+    }
+  return end(null, '');
+}
+
+function sameBits(copy: string, mutant: number, how: string): Promise<string | null> {
+  const load = `--import=file://${join(copy, 'scripts/mutants/switch-thread.mjs')}`;
+  const env = { ...process.env, NODE_OPTIONS: load, MUTANT: String(mutant), REACHED: '' };
+  return new Promise((resolve) => {
+    execFile(process.execPath, [join(copy, 'scripts/same-bits-campaign.ts'), ...how.split(' '), '--seed', '1'], { env, cwd: copy }, (error, stdout) =>
+      resolve(error === null ? null : (stdout.split('\n')[0] ?? '').slice(0, 160)),
+    );
+  });
+}
