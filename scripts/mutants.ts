@@ -56,7 +56,7 @@ export type Draw = { readonly seed: number; readonly commit: string; readonly mu
 async function prepare(): Promise<void> {
   if (!isThere('mutants.json')) {
     const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: ROOT, encoding: 'utf8' }).trim();
-    const mutants = drawMutants(ROOT, ROOMS, Number(values.count), Number(values.seed), ({ id, file, line }) => console.log(`drawn ${id}: ${file}:${line}`));
+    const mutants = drawMutants(ROOT, ROOMS, Number(values.count), Number(values.seed), (drawn) => console.log(`${drawn} of a room drawn`));
     write('mutants.json', { seed: Number(values.seed), commit, mutants } satisfies Draw);
   }
   if (!existsSync(copy)) await makeCopy(ROOT, copy, read<Draw>('mutants.json').mutants);
@@ -68,9 +68,11 @@ async function prepare(): Promise<void> {
 async function lookAtTests(): Promise<void> {
   const rooms = values.rooms.split(',').map((room) => join('test', room));
   const files = rooms.flatMap((room) =>
-    readdirSync(join(ROOT, room), { recursive: true, encoding: 'utf8' })
-      .filter((file) => file.endsWith('.test.ts'))
-      .map((file) => join(room, file)),
+    room.endsWith('.test.ts')
+      ? [room]
+      : readdirSync(join(ROOT, room), { recursive: true, encoding: 'utf8' })
+          .filter((file) => file.endsWith('.test.ts'))
+          .map((file) => join(room, file)),
   );
   const known = isThere('tests.json') ? read<Reach['files']>('tests.json') : [];
   const isKnown = new Set(known.map(({ file }) => file));

@@ -29,7 +29,7 @@ export function drawsOf(seed: number): Below {
   };
 }
 
-/** Says of a changed source whether it compiles, by the compiler's own view of the whole project. */
+/** Says of changed sources whether they compile, by the compiler's own view of the whole project; of several at once, since a view costs a second. */
 export class Compiler implements Disposable {
   readonly #changed = new Map<string, string>();
   readonly #api: API;
@@ -41,19 +41,16 @@ export class Compiler implements Disposable {
     this.#api.updateSnapshot({ openProjects: [this.#config] });
   }
 
-  compiles(file: string, source: string): boolean {
-    this.#changed.set(file, source);
-    const isRight = this.#look(file);
-    this.#changed.delete(file);
-    this.#api.updateSnapshot({ fileChanges: { changed: [file] } }).dispose();
-    return isRight;
-  }
-
-  #look(file: string): boolean {
-    using snapshot = this.#api.updateSnapshot({ fileChanges: { changed: [file] } });
+  /** Those of the files, each with one change, that compile. */
+  compiling(changes: ReadonlyMap<string, string>): ReadonlySet<string> {
+    const before = [...this.#changed.keys()];
+    this.#changed.clear();
+    for (const [file, source] of changes) this.#changed.set(file, source);
+    using snapshot = this.#api.updateSnapshot({ fileChanges: { changed: [...new Set([...before, ...changes.keys()])] } });
     const program = snapshot.getProject(this.#config)?.program;
     if (program === undefined) throw new Error(`${this.#config} is no project`);
-    return program.getSyntacticDiagnostics(file).length === 0 && program.getSemanticDiagnostics(file).length === 0;
+    const isRight = (file: string): boolean => program.getSyntacticDiagnostics(file).length === 0 && program.getSemanticDiagnostics(file).length === 0;
+    return new Set([...changes.keys()].filter(isRight));
   }
 
   [Symbol.dispose](): void {
@@ -97,7 +94,7 @@ function take(files: readonly File[], below: Below): { readonly file: File; read
   return { file, candidate };
 }
 
-export function drawMutants(root: string, rooms: readonly string[], count: number, seed: number, onMutant: (mutant: Mutant) => void = () => {}): Mutant[] {
+export function drawMutants(root: string, rooms: readonly string[], count: number, seed: number, onTry: (drawn: number) => void = () => {}): Mutant[] {
   using compiler = new Compiler(root);
   const below = drawsOf(seed);
   const stocks = rooms.map((room) => filesOf(root, room));
@@ -108,16 +105,19 @@ export function drawMutants(root: string, rooms: readonly string[], count: numbe
   const mutants: Mutant[] = [];
   for (const [index, files] of stocks.entries()) {
     const room: Mutant[] = [];
-    for (let tries = 0; room.length < (wanted[index] ?? 0) && tries < count * TRIES_MAX; tries++) {
-      const taken = take(files, below);
-      if (taken === null) continue;
-      const { file, candidate } = taken;
-      if (!compiler.compiles(join(root, file.file), changed(file.source, candidate))) continue;
-      const line = file.source.slice(0, candidate.start).split('\n').length;
-      const from = file.source.slice(candidate.start, candidate.end).replaceAll(/\s+/g, ' ');
-      const mutant = { ...candidate, id: mutants.length + room.length + 1, file: file.file, line, from };
-      room.push(mutant);
-      onMutant(mutant);
+    const due = wanted[index] ?? 0;
+    for (let tries = 0; room.length < due && tries < TRIES_MAX; tries++) {
+      // One of a file at a time: each is looked at as if it were the only one.
+      const taken = Array.from({ length: Math.min(due, files.length) }, () => take(files, below)).filter((each) => each !== null);
+      const once = new Map(taken.map((each) => [join(root, each.file.file), each]));
+      const compiling = compiler.compiling(new Map([...once].map(([path, { file, candidate }]) => [path, changed(file.source, candidate)])));
+      for (const [path, { file, candidate }] of once) {
+        if (!compiling.has(path) || room.length === due) continue;
+        const line = file.source.slice(0, candidate.start).split('\n').length;
+        const from = file.source.slice(candidate.start, candidate.end).replaceAll(/\s+/g, ' ');
+        room.push({ ...candidate, id: mutants.length + room.length + 1, file: file.file, line, from });
+      }
+      onTry(room.length);
     }
     mutants.push(...room);
   }
