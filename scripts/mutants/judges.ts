@@ -77,11 +77,11 @@ export class Tests implements AsyncDisposable {
     this.#copy = copy;
   }
 
-  /** Runs test files with no mutant, each in a process of its own, and says what each test passed. */
+  /** Runs test files with no mutant, and says what each test passed. */
   async reach(files: readonly string[]): Promise<readonly ReachedFile[]> {
     const reached = join(this.#copy, 'tests.reached');
     for (const file of [reached, `${reached}.threads`]) rmSync(file, { force: true });
-    Object.assign(process.env, switchTo(this.#copy, null, reached), { ISOLATED: '1' });
+    Object.assign(process.env, switchTo(this.#copy, null, reached));
     const vitest = await createVitest('test', this.#options);
     try {
       const wanted = new Set(files);
@@ -89,7 +89,6 @@ export class Tests implements AsyncDisposable {
       await vitest.runTestSpecifications(specifications);
     } finally {
       await vitest.close();
-      delete process.env['ISOLATED'];
     }
     const threads = new Map<number, number[]>();
     if (existsSync(`${reached}.threads`))

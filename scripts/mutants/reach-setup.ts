@@ -6,9 +6,16 @@ export type ReachedTest = { readonly id: string; readonly name: string; readonly
 /** `pid`: whose threads' places are the file's, too. */
 export type ReachedFile = { readonly file: string; readonly pid: number; readonly outside: readonly number[]; readonly tests: readonly ReachedTest[] };
 
-const { takeReached } = globalThis as { takeReached?: () => readonly number[] };
+/** `passedOutside`: by this process so far. Files of one process share modules, and what those pass as they load counts for all who use them. */
+const shared = globalThis as { takeReached?: () => readonly number[]; passedOutside?: Set<number> };
+const { takeReached } = shared;
 if (takeReached !== undefined) {
-  const outside: number[] = [...takeReached()];
+  shared.passedOutside ??= new Set();
+  const outside = shared.passedOutside;
+  const note = (): void => {
+    for (const place of takeReached()) outside.add(place);
+  };
+  note();
   const tests: ReachedTest[] = [];
   const used_s = (): number => {
     const { user, system } = process.cpuUsage();
@@ -16,15 +23,15 @@ if (takeReached !== undefined) {
   };
   let from_s = 0;
   beforeEach(() => {
-    outside.push(...takeReached());
+    note();
     from_s = used_s();
   });
   afterEach(({ task }) => {
     tests.push({ id: task.id, name: task.name, cpu_s: used_s() - from_s, passed: task.result?.state !== 'fail', places: takeReached() });
   });
   afterAll(() => {
-    outside.push(...takeReached());
-    const reached: ReachedFile = { file: expect.getState().testPath ?? '', pid: process.pid, outside, tests };
+    note();
+    const reached: ReachedFile = { file: expect.getState().testPath ?? '', pid: process.pid, outside: [...outside], tests };
     appendFileSync(process.env['REACHED'] ?? '', `${JSON.stringify(reached)}\n`);
   });
 }

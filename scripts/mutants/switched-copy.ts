@@ -11,15 +11,12 @@ import { switched } from './switches.ts';
 const LINKED = ['node_modules', 'models'];
 const LEFT_OUT = new Set([...LINKED, '.git', 'dist']);
 
-/** Its own: one test file after the other, each in a process of its own where ISOLATED is set. Nothing is bundled again for each run. */
+/** Its own: one test file after the other, as given, up to the first failure unless places are noted. */
 const CONFIG = `import base from './vitest.config.ts';
-const isolated = process.env.ISOLATED !== undefined;
 class AsGiven { sort(files) { return files; } shard(files) { return files; } }
-const { projects, ...test } = base.test;
 export default { ...base, test: {
-  ...test, maxWorkers: 1, bail: isolated ? 0 : 1, reporters: [{}], testTimeout: 25_000, sequence: { sequencer: AsGiven },
-  setupFiles: [...test.setupFiles, 'scripts/mutants/reach-setup.ts'],
-  projects: projects.map((project) => ({ ...project, test: { ...project.test, isolate: isolated || project.test.isolate !== false } })),
+  ...base.test, maxWorkers: 1, bail: process.env.REACHED ? 0 : 1, reporters: [{}], testTimeout: 25_000, sequence: { sequencer: AsGiven },
+  setupFiles: [...base.test.setupFiles, 'scripts/mutants/reach-setup.ts'],
 } };
 `;
 

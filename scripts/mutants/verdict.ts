@@ -10,9 +10,9 @@ import type { Killer, Result } from './report.ts';
 
 /** Seconds of CPU that tests took without the mutant. */
 const FEW_S = 2;
-const MORE_S = 14;
-const APART_S = 14;
-const SEEDS_CPU_S = 15;
+const MORE_S = 8;
+const APART_S = 10;
+const SEEDS_CPU_S = 8;
 /** A process for each file. */
 const START_S = 1;
 /** Rooms whose tests start threads: those may fail by chance on a crowded machine, so what they find is looked for once more. */
