@@ -121,7 +121,11 @@ function look(node: Node, { inFunction, inChain, parent }: Place, textOf: (node:
 
 function lookAtOperation(node: Node, textOf: (node: Node) => string, add: Add): void {
   const [left, right, operator] = [textOf(node['left'] as Node), textOf(node['right'] as Node), String(node['operator'])];
-  const turned = (to: string): string => `${left} ${to} ${right}`;
+  // What is in brackets stays there.
+  const text = textOf(node);
+  const [before, after] = [text.slice(0, (node['left'] as Node).end - node.start), text.slice((node['right'] as Node).start - node.start)];
+  const between = text.slice(before.length, text.length - after.length);
+  const turned = (to: string): string => `${before}${between.replace(operator, to)}${after}`;
   if (operator in BOUNDARIES) add('boundary moved', node, turned(BOUNDARIES[operator] as string));
   if (operator in COMPARISONS) add('comparison turned', node, turned(COMPARISONS[operator] as string));
   if (operator in ARITHMETIC) add('arithmetic turned', node, turned(ARITHMETIC[operator] as string));

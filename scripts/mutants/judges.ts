@@ -37,7 +37,8 @@ export class Seeds {
 
   /** What each of the seeds passes. */
   async reach(seeds: readonly number[]): Promise<readonly SeedRun[]> {
-    const { stdout } = await this.#run(seeds, null, Number.POSITIVE_INFINITY);
+    const { code, stdout, stderr } = await this.#run(seeds, null, Number.POSITIVE_INFINITY);
+    if (code !== 0) throw new Error(`seeds do not run without any mutant: ${stderr}`);
     return linesOf<SeedRun>(stdout);
   }
 

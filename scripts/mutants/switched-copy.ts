@@ -4,6 +4,7 @@
  */
 import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { rolldown } from 'rolldown';
 import type { Mutant } from './draw.ts';
 import { switched } from './switches.ts';
@@ -30,7 +31,12 @@ export async function makeCopy(root: string, copy: string, mutants: readonly Mut
   const bundle = await rolldown({
     input: join(copy, 'scripts/mutants/seed-runs.ts'),
     platform: 'node',
-    plugins: [{ name: 'where a module lies', transform: (code, id) => code.replaceAll('import.meta.url', JSON.stringify(`file://${id}`)) }],
+    plugins: [
+      {
+        name: 'where a module lies',
+        transform: (code, id) => (code.includes('import.meta.url') ? code.replaceAll('import.meta.url', JSON.stringify(pathToFileURL(id).href)) : null),
+      },
+    ],
   });
   await bundle.write({ file: join(copy, 'seed-runs.mjs'), codeSplitting: false });
   await bundle.close();
