@@ -27,7 +27,7 @@ else {
   };
 }
 
-if (isMainThread && process.env['MUTANT'] !== undefined) {
+if (isMainThread && mutant > 0) {
   const beats = new Int32Array(new SharedArrayBuffer(4));
   setInterval(() => Atomics.add(beats, 0, 1), 200).unref();
   const watch = `

@@ -13,6 +13,8 @@ const FEW_S = 2;
 const MORE_S = 8;
 const APART_S = 10;
 const SEEDS_CPU_S = 8;
+/** A longer one would be taken for one that goes round for ever. */
+const SEED_CPU_S = 4;
 /** A process for each file. */
 const START_S = 1;
 /** Rooms whose tests start threads: those may fail by chance on a crowded machine, so what they find is looked for once more. */
@@ -59,7 +61,7 @@ export async function judge(mutant: Mutant, { copy, reach, tests, seeds }: Judge
   const first = await ask(few);
   if (first !== null) return end('tests', first);
 
-  const passing = reach.seeds.filter(({ places }) => places.includes(mutant.id));
+  const passing = reach.seeds.filter(({ places, cpu_s }) => places.includes(mutant.id) && cpu_s < SEED_CPU_S);
   // What is decided as a module loads is passed by no seed, and may change each.
   const chosen = passing.length > 0 ? passing : reach.seeds.slice(0, 60).filter(() => mutant.operator === 'action removed');
   tried.seeds = chosen.length;
