@@ -116,6 +116,9 @@ export class Tests implements AsyncDisposable {
         .filter(({ moduleId }) => moduleId === join(this.#copy, file))
         .map(({ project, moduleId }) => project.createSpecification(moduleId, { testIds: chosen.map(({ id }) => id) })),
     );
+    // It remembers each file's last tests: a failure may be another mutant's.
+    vitest.state.filesMap.clear();
+    vitest.state.idMap.clear();
     const { testModules, unhandledErrors } = await vitest.runTestSpecifications(specifications);
     for (const module of testModules) {
       const file = relative(this.#copy, module.moduleId);

@@ -15,7 +15,7 @@ const APART_S = 10;
 const SEEDS_CPU_S = 8;
 /** A longer one would be taken for one that goes round for ever. */
 const SEED_CPU_S = 4;
-/** A process for each file. */
+/** A process for each file, or its imports alone. */
 const START_S = 1;
 /** Rooms whose tests start threads: those may fail by chance on a crowded machine, so what they find is looked for once more. */
 const APART = /^test\/(?:system|chaos|trace|api)\//;
@@ -30,7 +30,7 @@ function upTo(tests: readonly Test[], cpu_s: number): readonly [Test[], Test[]] 
   const files = new Set<string>();
   let used_s = 0;
   for (const test of tests) {
-    const cost_s = test.cpu_s + (files.has(test.file) ? 0 : APART.test(test.file) ? START_S : START_S / 10);
+    const cost_s = test.cpu_s + (files.has(test.file) ? 0 : APART.test(test.file) ? START_S : START_S / 4);
     if (used_s + cost_s > cpu_s) left.push(test);
     else {
       used_s += cost_s;
