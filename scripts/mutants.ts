@@ -4,7 +4,7 @@
  *
  * @example
  * nice -n 19 node scripts/mutants.ts --work /tmp/mutants --seed 1 --count 220
- * node scripts/mutants.ts --work /tmp/mutants --again --rooms system,golden,chaos     # those that survived, against more tests, as they are now
+ * node scripts/mutants.ts --work /tmp/mutants --again --same-bits --rooms system,golden,chaos     # those that survived, against more tests, as they are now
  * node scripts/mutants.ts --work /tmp/mutants --write        # docs/mutants.md and bench/results/mutants.json
  * @module
  */
@@ -32,6 +32,7 @@ const { values } = parseArgs({
     rooms: { type: 'string', default: TEST_ROOMS },
     only: { type: 'string', default: '' },
     part: { type: 'string', default: '1/1' },
+    'same-bits': { type: 'boolean', default: false },
     again: { type: 'boolean', default: false },
     write: { type: 'boolean', default: false },
   },
@@ -92,7 +93,7 @@ else {
   const [part = 1, parts = 1] = values.part.split('/').map(Number);
   const due = read<Draw>('mutants.json').mutants.filter((mutant) => isDue(mutant) && mutant.id % parts === part % parts);
   await using tests = new Tests(copy);
-  const judges = { copy, reach, tests, seeds: new Seeds(copy) };
+  const judges = { copy, reach, tests, seeds: new Seeds(copy), withSameBits: values['same-bits'] };
   for (const [index, mutant] of due.entries()) {
     const result = await judge(mutant, judges);
     appendFileSync(resultsFile, `${JSON.stringify(result)}\n`);

@@ -1,5 +1,5 @@
 /**
- * The verdict on one mutant: asked are, cheapest first, a few tests, a campaign, more tests, tests with threads, and pods of every sort against one NPU.
+ * The verdict on one mutant: asked are, cheapest first, a few tests, a campaign, more tests, tests with threads, and pods of every sort against one NPU if that is wanted: it is dear.
  * @module
  */
 import { execFile } from 'node:child_process';
@@ -21,7 +21,7 @@ const START_S = 1;
 const APART = /^test\/(?:system|chaos|trace|api)\//;
 const SAME_BITS = ['--virtual 20', '--virtual 12 --experts', '--virtual 10 --shapes', '--virtual 10 --mtp'];
 
-export type Judges = { readonly copy: string; readonly reach: Reach; readonly tests: Tests; readonly seeds: Seeds };
+export type Judges = { readonly copy: string; readonly reach: Reach; readonly tests: Tests; readonly seeds: Seeds; readonly withSameBits: boolean };
 type Test = ReturnType<typeof testsOf>[number];
 
 /** As many as take so long together, and those that are left. */
@@ -41,7 +41,7 @@ function upTo(tests: readonly Test[], cpu_s: number): readonly [Test[], Test[]] 
   return [taken, left];
 }
 
-export async function judge(mutant: Mutant, { copy, reach, tests, seeds }: Judges): Promise<Result> {
+export async function judge(mutant: Mutant, { copy, reach, tests, seeds, withSameBits }: Judges): Promise<Result> {
   const began_ms = performance.now();
   const tried = { tests: 0, seeds: 0 };
   const end = (by: Killer | null, what: string): Result => ({ id: mutant.id, by, what, tried, wall_s: (performance.now() - began_ms) / 1_000 });
@@ -81,7 +81,7 @@ export async function judge(mutant: Mutant, { copy, reach, tests, seeds }: Judge
     )[0],
   );
   if (byApart !== null) return end('tests', byApart);
-  if (chosen.length > 0)
+  if (withSameBits && chosen.length > 0)
     for (const how of SAME_BITS) {
       const differs = await sameBits(copy, mutant.id, how);
       if (differs !== null) return end('same bits', `${how}: ${differs}`);
