@@ -17,7 +17,7 @@ import { drawMutants, type Mutant, ROOMS } from './mutants/draw.ts';
 import { type Reach, Seeds, Tests } from './mutants/judges.ts';
 import { type Result, writeReport } from './mutants/report.ts';
 import { makeCopy } from './mutants/switched-copy.ts';
-import { judge } from './mutants/verdict.ts';
+import { judge, judgeBySeeds } from './mutants/verdict.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url)).replace(/\/$/, '');
 /** Rooms of test/ that are asked: those that start no process of their own, at first; the others are dear. */
@@ -94,12 +94,21 @@ else {
   const due = read<Draw>('mutants.json').mutants.filter((mutant) => isDue(mutant) && mutant.id % parts === part % parts);
   await using tests = new Tests(copy);
   const judges = { copy, reach, tests, seeds: new Seeds(copy), withSameBits: values['same-bits'] };
-  for (const [index, mutant] of due.entries()) {
-    const result = await judge(mutant, judges);
+  const tell = (mutant: Mutant, result: Result): void => {
     appendFileSync(resultsFile, `${JSON.stringify(result)}\n`);
-    const { file, line, from, text, operator } = mutant;
+    const { id, file, line, from, text, operator } = mutant;
+    const change = `${operator}: ${from.slice(0, 90)} → ${text.slice(0, 90)}`;
+    const { by, what, tried } = result;
     console.log(
-      `${index + 1}/${due.length} ${result.by === null ? 'SURVIVED' : `killed by ${result.by}`} #${mutant.id} ${file}:${line} ${operator}: ${from.slice(0, 90)} → ${text.slice(0, 90)} (${result.tried.tests} tests, ${result.tried.seeds} seeds, ${result.wall_s.toFixed(1)} s) ${result.what.slice(0, 160)}`,
+      `${by === null ? 'SURVIVED' : `killed by ${by}`} #${id} ${file}:${line} ${change} (${tried.tests} tests, ${tried.seeds} seeds) ${what.slice(0, 160)}`,
     );
-  }
+  };
+  const left = new Set(due);
+  const byId = new Map(due.map((mutant) => [mutant.id, mutant]));
+  if (!values.again)
+    await judgeBySeeds(due, judges, (result) => {
+      const mutant = byId.get(result.id) as Mutant;
+      if (result.by !== null && left.delete(mutant)) tell(mutant, result);
+    });
+  for (const mutant of left) tell(mutant, await judge(mutant, judges));
 }

@@ -8,7 +8,7 @@ import { join, relative } from 'node:path';
 import { createVitest, type TestSpecification, type Vitest } from 'vitest/node';
 import type { Mutant } from './draw.ts';
 import type { ReachedFile, ReachedTest } from './reach-setup.ts';
-import type { SeedRun } from './seed-runs.ts';
+import type { SeedLine, SeedOrder, SeedRun } from './seed-runs.ts';
 
 /** `file`: from the root. */
 type Test = ReachedTest & { readonly file: string };
@@ -35,32 +35,53 @@ export class Seeds {
     this.#copy = copy;
   }
 
-  /** What each of the seeds passes. */
+  /** What each of the seeds passes; seed −1: what modules pass as they load. */
   async reach(seeds: readonly number[]): Promise<readonly SeedRun[]> {
-    const { code, stdout, stderr } = await this.#run(seeds, null, Number.POSITIVE_INFINITY);
+    const { code, stdout, stderr } = await this.#run([{ mutant: 0, seeds }], null, Number.POSITIVE_INFINITY);
     if (code !== 0) throw new Error(`seeds do not run without any mutant: ${stderr}`);
-    return linesOf<SeedRun>(stdout);
+    return linesOf<SeedRun>(stdout).filter(({ seed }) => seed !== undefined);
   }
 
-  /** Null: all of them held. */
-  async kill(mutant: number, seeds: readonly number[], cpu_s_max: number): Promise<string | null> {
-    if (seeds.length === 0) return null;
-    const { code, stdout, stderr } = await this.#run(seeds, mutant, cpu_s_max);
-    const [found] = linesOf<SeedRun>(stdout);
-    if (found !== undefined) return `seed ${found.seed}: ${found.verdict}: ${found.what.slice(0, 160)}`;
-    return code === 0
-      ? null
-      : `seeds: ended with ${code ?? 'a signal: it goes round for ever'} ${stderr.split('\n').find((line) => /Error/.test(line)) ?? ''}`.trim();
-  }
-
-  #run(seeds: readonly number[], mutant: number | null, cpu_s_max: number): Promise<{ code: number | null; stdout: string; stderr: string }> {
-    const env = { ...process.env, ...switchTo(this.#copy, mutant, join(this.#copy, 'seeds.reached')) };
-    const child = spawn(process.execPath, [join(this.#copy, 'seed-runs.mjs'), JSON.stringify(seeds), String(cpu_s_max)], { cwd: this.#copy, env });
-    const said = { stdout: '', stderr: '' };
-    for (const name of ['stdout', 'stderr'] as const)
-      child[name].setEncoding('utf8').on('data', (text: string) => {
-        said[name] += text;
+  /** By mutant, who of its seeds kills it, as it is found out; null: all of them held. Another process goes on where one dies. */
+  async killEach(orders: readonly SeedOrder[], cpu_s_max: number, onKiller: (mutant: number, killer: string | null) => void): Promise<void> {
+    let left = [...orders];
+    while (left.length > 0) {
+      const known = new Set<number>();
+      let under: number | null = null;
+      await this.#run(left, left[0]?.mutant ?? 0, cpu_s_max, (line) => {
+        under = 'begin' in line ? line.begin : null;
+        if (!('mutant' in line)) return;
+        known.add(line.mutant);
+        onKiller(line.mutant, line.killer);
       });
+      if (under !== null) {
+        known.add(under);
+        onKiller(under, 'seeds: the process goes round for ever, or dies');
+      }
+      if (known.size === 0) throw new Error('seeds do not run at all');
+      left = left.filter(({ mutant }) => !known.has(mutant));
+    }
+  }
+
+  #run(
+    orders: readonly SeedOrder[],
+    mutant: number | null,
+    cpu_s_max: number,
+    onLine: (line: SeedLine) => void = () => {},
+  ): Promise<{ code: number | null; stdout: string; stderr: string }> {
+    const env = { ...process.env, ...switchTo(this.#copy, mutant, join(this.#copy, 'seeds.reached')) };
+    const child = spawn(process.execPath, [join(this.#copy, 'seed-runs.mjs'), JSON.stringify(orders), String(cpu_s_max)], { cwd: this.#copy, env });
+    const said = { stdout: '', stderr: '' };
+    let told = 0;
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      said.stderr += text;
+    });
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      said.stdout += text;
+      const whole = said.stdout.slice(0, said.stdout.lastIndexOf('\n') + 1);
+      for (const line of linesOf<SeedLine>(whole.slice(told))) onLine(line);
+      told = whole.length;
+    });
     return new Promise((resolve, reject) => {
       child.once('error', reject);
       child.once('close', (code) => resolve({ code, ...said }));

@@ -14,7 +14,6 @@ export type Result = {
   readonly by: Killer | null;
   readonly what: string;
   readonly tried: { readonly tests: number; readonly seeds: number };
-  readonly wall_s: number;
 };
 /** By the mutant's key. What is not equivalent is a hole. */
 type Judged = Readonly<Record<string, { readonly equivalent: boolean; readonly why: string }>>;

@@ -5,12 +5,17 @@
 import { appendFileSync } from 'node:fs';
 import { isMainThread, Worker } from 'node:worker_threads';
 
-const mutant = Number(process.env['MUTANT'] ?? 0);
+let mutant = Number(process.env['MUTANT'] ?? 0);
 const reached = process.env['REACHED'] ?? '';
 const STILL_CPU_S = 12;
 
-if (reached === '') globalThis.isMutant = (id) => id === mutant;
-else {
+if (reached === '') {
+  globalThis.isMutant = (id) => id === mutant;
+  /** In this thread, for what is asked from now on. */
+  globalThis.switchTo = (id) => {
+    mutant = id;
+  };
+} else {
   const places = new Set();
   /** Of this thread, taken by who asks: a test when it ends. Other threads tell at once. */
   globalThis.takeReached = () => {
@@ -27,7 +32,7 @@ else {
   };
 }
 
-if (isMainThread && mutant > 0) {
+if (isMainThread && reached === '') {
   const beats = new Int32Array(new SharedArrayBuffer(4));
   setInterval(() => Atomics.add(beats, 0, 1), 200).unref();
   const watch = `

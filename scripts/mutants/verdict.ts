@@ -1,5 +1,5 @@
 /**
- * The verdict on one mutant: asked are, cheapest first, a few tests, a campaign, more tests, tests with threads, and pods of every sort against one NPU if that is wanted: it is dear.
+ * The verdict on one mutant: asked are a campaign, in one process for all mutants, then a few tests, more tests, tests with threads, and pods of every sort against one NPU if that is wanted: it is dear.
  * @module
  */
 import { execFile } from 'node:child_process';
@@ -12,7 +12,7 @@ import type { Killer, Result } from './report.ts';
 const FEW_S = 2;
 const MORE_S = 8;
 const APART_S = 10;
-const SEEDS_CPU_S = 8;
+const SEEDS_CPU_S = 5;
 /** A longer one would be taken for one that goes round for ever. */
 const SEED_CPU_S = 4;
 /** A process for each file, or its imports alone. */
@@ -20,6 +20,24 @@ const START_S = 1;
 /** Rooms whose tests start threads: those may fail by chance on a crowded machine, so what they find is looked for once more. */
 const APART = /^test\/(?:system|chaos|trace|api)\//;
 const SAME_BITS = ['--virtual 20', '--virtual 12 --experts', '--virtual 10 --shapes', '--virtual 10 --mtp'];
+
+/** Seeds that pass the mutant's place, cheapest first: whatever is decided as modules load may change each of them, and is none's. */
+export function seedsOf({ id }: Mutant, { seeds }: Reach): readonly number[] {
+  if (seeds.some(({ seed, places }) => seed < 0 && places.includes(id))) return [];
+  return seeds
+    .filter(({ places, cpu_s }) => places.includes(id) && cpu_s < SEED_CPU_S)
+    .sort((a, b) => a.cpu_s - b.cpu_s)
+    .map(({ seed }) => seed);
+}
+
+/** Asks the campaign alone; those that it does not kill are told of, too. */
+export async function judgeBySeeds(mutants: readonly Mutant[], { reach, seeds }: Judges, onResult: (result: Result) => void): Promise<void> {
+  const orders = mutants.map((mutant) => ({ mutant: mutant.id, seeds: seedsOf(mutant, reach) })).filter((order) => order.seeds.length > 0);
+  await seeds.killEach(orders, SEEDS_CPU_S, (id, killer) => {
+    const tried = { tests: 0, seeds: orders.find(({ mutant }) => mutant === id)?.seeds.length ?? 0 };
+    onResult({ id, by: killer === null ? null : 'campaign', what: killer ?? '', tried });
+  });
+}
 
 export type Judges = { readonly copy: string; readonly reach: Reach; readonly tests: Tests; readonly seeds: Seeds; readonly withSameBits: boolean };
 type Test = ReturnType<typeof testsOf>[number];
@@ -41,10 +59,10 @@ function upTo(tests: readonly Test[], cpu_s: number): readonly [Test[], Test[]] 
   return [taken, left];
 }
 
-export async function judge(mutant: Mutant, { copy, reach, tests, seeds, withSameBits }: Judges): Promise<Result> {
-  const began_ms = performance.now();
-  const tried = { tests: 0, seeds: 0 };
-  const end = (by: Killer | null, what: string): Result => ({ id: mutant.id, by, what, tried, wall_s: (performance.now() - began_ms) / 1_000 });
+/** Of a mutant that the campaign does not kill. */
+export async function judge(mutant: Mutant, { copy, reach, tests, withSameBits }: Judges): Promise<Result> {
+  const tried = { tests: 0, seeds: seedsOf(mutant, reach).length };
+  const end = (by: Killer | null, what: string): Result => ({ id: mutant.id, by, what, tried });
   const ask = async (chosen: readonly Test[]): Promise<string | null> => {
     tried.tests += chosen.length;
     const killed = await tests.kill(mutant.id, chosen);
@@ -61,17 +79,6 @@ export async function judge(mutant: Mutant, { copy, reach, tests, seeds, withSam
   const first = await ask(few);
   if (first !== null) return end('tests', first);
 
-  const passing = reach.seeds.filter(({ places, cpu_s }) => places.includes(mutant.id) && cpu_s < SEED_CPU_S);
-  // What is decided as a module loads is passed by no seed, and may change each.
-  const chosen = passing.length > 0 ? passing : reach.seeds.slice(0, 60).filter(() => mutant.operator === 'action removed');
-  tried.seeds = chosen.length;
-  const bySeeds = await seeds.kill(
-    mutant.id,
-    [...chosen].sort((a, b) => a.cpu_s - b.cpu_s).map(({ seed }) => seed),
-    SEEDS_CPU_S,
-  );
-  if (bySeeds !== null) return end('campaign', bySeeds);
-
   const byMore = await ask(upTo(others, MORE_S)[0]);
   if (byMore !== null) return end('tests', byMore);
   const byApart = await ask(
@@ -81,7 +88,7 @@ export async function judge(mutant: Mutant, { copy, reach, tests, seeds, withSam
     )[0],
   );
   if (byApart !== null) return end('tests', byApart);
-  if (withSameBits && chosen.length > 0)
+  if (withSameBits && tried.seeds > 0)
     for (const how of SAME_BITS) {
       const differs = await sameBits(copy, mutant.id, how);
       if (differs !== null) return end('same bits', `${how}: ${differs}`);
