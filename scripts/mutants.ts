@@ -17,7 +17,7 @@ import { drawMutants, type Mutant, ROOMS } from './mutants/draw.ts';
 import { type Reach, Seeds, Tests } from './mutants/judges.ts';
 import { type Result, writeReport } from './mutants/report.ts';
 import { makeCopy } from './mutants/switched-copy.ts';
-import { judge, judgeBySeeds } from './mutants/verdict.ts';
+import { judge, judgeBySeeds, judgeByTests } from './mutants/verdict.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url)).replace(/\/$/, '');
 /** Rooms of test/ that are asked: those that start no process of their own, at first; the others are dear. */
@@ -105,10 +105,11 @@ else {
   };
   const left = new Set(due);
   const byId = new Map(due.map((mutant) => [mutant.id, mutant]));
-  if (!values.again)
-    await judgeBySeeds(due, judges, (result) => {
-      const mutant = byId.get(result.id) as Mutant;
-      if (result.by !== null && left.delete(mutant)) tell(mutant, result);
-    });
+  const killed = (result: Result): void => {
+    const mutant = byId.get(result.id) as Mutant;
+    if (result.by !== null && left.delete(mutant)) tell(mutant, result);
+  };
+  await judgeByTests([...left], judges, killed);
+  if (!values.again) await judgeBySeeds([...left], judges, killed);
   for (const mutant of left) tell(mutant, await judge(mutant, judges));
 }

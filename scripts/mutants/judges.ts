@@ -3,10 +3,11 @@
  * @module
  */
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { createVitest, type TestSpecification, type Vitest } from 'vitest/node';
 import type { Mutant } from './draw.ts';
+import type { TestLine } from './many-runner.ts';
 import type { ReachedFile, ReachedTest } from './reach-setup.ts';
 import type { SeedLine, SeedOrder, SeedRun } from './seed-runs.ts';
 
@@ -123,6 +124,51 @@ export class Tests implements AsyncDisposable {
       file: relative(this.#copy, file.file),
       outside: [...new Set([...file.outside, ...(threads.get(file.pid) ?? [])])],
     }));
+  }
+
+  /**
+   * By mutant, who of its tests kills it, in one process for as many as it lives (many-runner.ts). What tests' own threads do is not looked at: they know of no
+   * mutant. Those that are told of by nobody have passed.
+   */
+  async killEach(chosen: ReadonlyMap<number, readonly Test[]>, onKilled: (mutant: number, what: string) => void): Promise<void> {
+    const [orders, lines] = [join(this.#copy, `orders-${process.pid}.json`), join(this.#copy, `lines-${process.pid}.jsonl`)];
+    const left = new Map(chosen);
+    while (left.size > 0) {
+      const byTest: Record<string, number[]> = {};
+      for (const [mutant, tests] of left) for (const { id } of tests) byTest[id] = [...(byTest[id] ?? []), mutant];
+      writeFileSync(orders, JSON.stringify(byTest));
+      writeFileSync(lines, '');
+      Object.assign(process.env, switchTo(this.#copy, 0, ''), { TEST_ORDERS: orders, TEST_LINES: lines });
+      const vitest = await createVitest('test', this.#options);
+      try {
+        const files = Map.groupBy([...left.values()].flat(), ({ file }) => file);
+        const all = await vitest.globTestSpecifications([...files.keys()]);
+        const specifications = [...files].flatMap(([file, tests]) =>
+          all
+            .filter(({ moduleId }) => moduleId === join(this.#copy, file))
+            .map(({ project, moduleId }) => project.createSpecification(moduleId, { testIds: [...new Set(tests.map(({ id }) => id))] })),
+        );
+        await vitest.runTestSpecifications(specifications);
+      } finally {
+        await vitest.close();
+        delete process.env['TEST_ORDERS'];
+      }
+      const told = linesOf<TestLine>(readFileSync(lines, 'utf8'));
+      for (const { mutant, state, what } of told) if (state === 'killed' && left.delete(mutant)) onKilled(mutant, what.slice(0, 240));
+      const last = told.at(-1);
+      if (last?.state !== 'begun') break;
+      // It ended with this one: all others are asked again, by the tests that they have not passed.
+      const dead = [...chosen.values()].flat().find(({ id }) => id === last.test);
+      if (left.delete(last.mutant)) onKilled(last.mutant, `${dead?.file} > ${dead?.name}: goes round for ever, or its process dies`);
+      for (const [mutant, tests] of left) {
+        const passed = new Set(told.filter((line) => line.mutant === mutant && line.state === 'passed').map(({ test }) => test));
+        left.set(
+          mutant,
+          tests.filter(({ id }) => !passed.has(id)),
+        );
+      }
+    }
+    for (const file of [orders, lines]) rmSync(file, { force: true });
   }
 
   /** Null: all of them passed. */

@@ -16,7 +16,7 @@ const LEFT_OUT = new Set([...LINKED, '.git', 'dist']);
 const CONFIG = `import base from './vitest.config.ts';
 class AsGiven { sort(files) { return files; } shard(files) { return files; } }
 export default { ...base, test: {
-  ...base.test, maxWorkers: 1, bail: process.env.REACHED ? 0 : 1, reporters: [{}], testTimeout: 25_000, sequence: { sequencer: AsGiven },
+  ...base.test, maxWorkers: 1, bail: process.env.REACHED || process.env.TEST_ORDERS ? 0 : 1, ...(process.env.TEST_ORDERS && { runner: './scripts/mutants/many-runner.ts' }), reporters: [{}], testTimeout: 25_000, sequence: { sequencer: AsGiven },
   setupFiles: [...base.test.setupFiles, 'scripts/mutants/reach-setup.ts'],
 } };
 `;

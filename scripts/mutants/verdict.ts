@@ -1,5 +1,5 @@
 /**
- * The verdict on one mutant: asked are a campaign, in one process for all mutants, then a few tests, more tests, tests with threads, and pods of every sort against one NPU if that is wanted: it is dear.
+ * The verdict on one mutant: asked are a few tests and a campaign, each in one process for all mutants, then more tests, tests with threads, and pods of every sort against one NPU if that is wanted: it is dear.
  * @module
  */
 import { execFile } from 'node:child_process';
@@ -9,10 +9,10 @@ import { type Reach, type Seeds, type Tests, testsOf } from './judges.ts';
 import type { Killer, Result } from './report.ts';
 
 /** Seconds of CPU that tests took without the mutant. */
-const FEW_S = 2;
-const MORE_S = 8;
-const APART_S = 10;
-const SEEDS_CPU_S = 5;
+const FEW_S = 3;
+const MORE_S = 4;
+const APART_S = 6;
+const SEEDS_CPU_S = 3;
 /** A longer one would be taken for one that goes round for ever. */
 const SEED_CPU_S = 4;
 /** A process for each file, or its imports alone. */
@@ -28,6 +28,17 @@ export function seedsOf({ id }: Mutant, { seeds }: Reach): readonly number[] {
     .filter(({ places, cpu_s }) => places.includes(id) && cpu_s < SEED_CPU_S)
     .sort((a, b) => a.cpu_s - b.cpu_s)
     .map(({ seed }) => seed);
+}
+
+/** Asks a few tests alone, near ones first, of many mutants at once. */
+export async function judgeByTests(mutants: readonly Mutant[], { copy, reach, tests }: Judges, onResult: (result: Result) => void): Promise<void> {
+  const chosen = new Map(
+    mutants.map((mutant) => {
+      const together = testsOf(mutant, copy, reach).filter(({ file, cpu_s }) => !APART.test(file) && cpu_s < FEW_S / 3);
+      return [mutant.id, upTo(together, FEW_S)[0]] as const;
+    }),
+  );
+  await tests.killEach(chosen, (id, what) => onResult({ id, by: 'tests', what, tried: { tests: chosen.get(id)?.length ?? 0, seeds: 0 } }));
 }
 
 /** Asks the campaign alone; those that it does not kill are told of, too. */
