@@ -20,7 +20,8 @@ export default class ManyRunner extends TestRunner {
   async runTask(test: Test): Promise<void> {
     const run = TestRunner.getTestFn(test) as () => Promise<void>;
     await run();
-    const killed = (shared.killedMutants ??= new Set());
+    shared.killedMutants ??= new Set();
+    const killed = shared.killedMutants;
     const due = (this.#orders[test.id] ?? []).filter((mutant) => !killed.has(mutant));
     if (due.length === 0) return;
     // One that cannot be repeated says nothing.
