@@ -58,10 +58,10 @@ const GONE = {
   lost: { experts: [], shared: false },
 } as const;
 
-const lostOf = ({ config }: AnyPodPlan, { lostExperts, rehoming }: ExpertBalancer): LostExperts => {
-  const layers = layersWithExperts(config);
-  return { experts: lostExperts.map(({ layer, expert }) => ({ layer: layers[layer] as number, expert })), shared: rehoming.isSharedLost };
-};
+const lostOf = ({ config }: AnyPodPlan, { lostExperts, rehoming }: ExpertBalancer): LostExperts => ({
+  experts: lostExperts.map(({ layer, expert }) => ({ layer: layersWithExperts(config)[layer] as number, expert })),
+  shared: rehoming.isSharedLost,
+});
 
 /** Of executors whose experts may move. */
 export function balancingReports(cast: Actors, plan: AnyPodPlan, now_ms: number): BalancingReport[] {
