@@ -126,6 +126,7 @@ export const job = setup({
       choosing: ({ context, event }) =>
         context.choosing.map((one) => (event.type === 'TASK_PREFILLED' && one.sequence.choice === choiceOf(event) ? { ...one, handoff: event.handoff } : one)),
     }),
+    noteEnded: assign({ stopped: ({ context, event }) => [...context.stopped, choiceOf(event)] }),
     dropDecode: assign({ choosing: ({ context, event }) => context.choosing.filter(({ sequence }) => sequence.choice !== choiceOf(event)) }),
     forgetWhoWaits: assign({ choosing: [] }),
     noteStopped: assign({
@@ -138,6 +139,8 @@ export const job = setup({
     isFirstToken: ({ context }) => !context.streaming,
     choiceIsStopped: ({ context, event }) => context.stopped.includes(choiceOf(event)),
     decodeIsAhead: ({ context, event }) => context.ahead.includes(choiceOf(event)),
+    decodeWasSooner: ({ context, event }) =>
+      event.type === 'TASK_DONE' && context.ahead.includes(choiceOf(event)) && event.task === decodeTaskAddress(sequenceOf(context, event.task)),
     waitsForExecutor: ({ context, event }) => event.type === 'DECODE_CHOSEN' && context.choosing.some(({ task }) => task === event.task),
   },
 }).createMachine({
@@ -191,6 +194,22 @@ export const job = setup({
           ],
         },
         TASK_DONE: [
+          // Handed back before there was a first token, it computed that itself, and all that follows: what its prefill still does nobody needs.
+          {
+            guard: 'decodeWasSooner',
+            actions: [
+              'noteCaughtUp',
+              'noteEnded',
+              'closeTask',
+              {
+                type: 'sendEach',
+                params: ({ context, event }) => {
+                  const prefill = taskAddress(sequenceOf(context, event.task));
+                  return context.open.includes(prefill) ? [{ to: prefill, message: stopStringFound() }] : [];
+                },
+              },
+            ],
+          },
           // All was said with the first token.
           { guard: 'decodeIsAhead', actions: ['noteCaughtUp', 'dropDecode', 'closeTask', { type: 'sendEach', params: tellDecode(nothingLeft) }] },
           { actions: 'closeTask' },

@@ -7,6 +7,7 @@
  * @module
  */
 import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { playClient } from '../src/chaos/client.ts';
 import type { ChaosCall } from '../src/chaos/index.ts';
@@ -60,8 +61,9 @@ let [calls, tokens] = [0, 0];
   const suspected = Object.values(counts).reduce((sum, count) => sum + count, 0) + standing.length;
   const lost = threads.filter(({ epoch }) => epoch > 1).length;
   const minutes = ((performance.now() - began_ms) / 60_000).toFixed(1);
+  const [load] = readFileSync('/proc/loadavg', 'utf8').split(' ');
   console.log(
-    `${minutes} minutes beside ${loops.length} busy loops: ${calls} calls, ${tokens} tokens, ${suspected} suspicions, ${lost} threads lost, ${recoveries.length} recoveries, ${wrong.length} calls wrong`,
+    `${minutes} minutes beside ${loops.length} busy loops: ${calls} calls, ${tokens} tokens, ${suspected} suspicions (${JSON.stringify(counts)}), ${lost} threads lost, ${recoveries.length} recoveries, ${wrong.length} calls wrong; load of the machine at the end ${load}`,
   );
   for (const what of wrong.slice(0, 5)) console.log(what);
   process.exitCode = suspected + lost + recoveries.length + wrong.length > 0 ? 1 : 0;

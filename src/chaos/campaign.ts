@@ -124,7 +124,7 @@ export async function runCampaign({
 
 async function lookForCanary(first: number, signal: AbortSignal | undefined): Promise<CanaryReport> {
   await using undisturbed = new Undisturbed();
-  return findCanary(first, undisturbed, () => signal?.aborted === true);
+  return await findCanary(first, undisturbed, () => signal?.aborted === true);
 }
 
 const batchesOf = (first: number, last: number, size: number): number[][] =>

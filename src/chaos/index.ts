@@ -47,13 +47,14 @@ export { TOPOLOGIES } from './topologies.ts';
 /** @throws `invalid_request` for a plan that is none, a pod that cannot be, or a fault of what it does not have; never for an invariant that breaks: see `verdict` */
 async function run(plan: ChaosPlanInput, options: { /** A file to record the run in. */ readonly record?: string } = {}): Promise<RunReport> {
   await using undisturbed = new Undisturbed();
-  return runPlan(parsePlan(plan), undisturbed, options);
+  // Awaited here: what it returns would else be waited for when the models are closed already.
+  return await runPlan(parsePlan(plan), undisturbed, options);
 }
 
 /** The smallest plan found that breaks as this one does; `runs`: what it took. One that holds comes back as it is. */
 async function shrink(plan: ChaosPlanInput, onRun?: (runs: number) => void): Promise<Shrunk> {
   await using undisturbed = new Undisturbed();
-  return shrinkPlan(parsePlan(plan), undisturbed, onRun);
+  return await shrinkPlan(parsePlan(plan), undisturbed, onRun);
 }
 
 export const chaos = {

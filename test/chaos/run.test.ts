@@ -1,4 +1,5 @@
 /** One run of a fault plan: what is survived holds, with each fault's effect told; what is not is found, and told apart. */
+import { statSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { corrupted } from '../../src/chaos/corruption.ts';
 import { type Fault, parsePlan } from '../../src/chaos/fault-plan.ts';
@@ -11,6 +12,7 @@ import { deploy, parseTopology } from '../../src/protocol/topology.ts';
 import type { Mail } from '../../src/runtime/cast.ts';
 import { Directory } from '../../src/runtime/directory.ts';
 import { SeededRandom } from '../../src/runtime/seeded-random.ts';
+import { traceFolder } from '../trace/files.ts';
 
 const CALLS = [
   { key: 1, prompt_tokens: 40, max_tokens: 9 },
@@ -158,6 +160,29 @@ it('what a job executor was to take over that is lost before it has, another tak
   const report = await chaos.run({ seed: 3, pod: { topology: 'colocated:dp=4', workers: 3, job_executors: 4 }, calls, faults });
   expect(report.violations).toEqual([]);
   expect(report.faults.every(({ effect }) => effect > 0)).toBe(true);
+});
+
+it('a decode group that is scaled away before there is a first token hands back what may end before its prefill does', async () => {
+  const { violations, calls } = await chaos.run({
+    seed: 5822,
+    pod: {
+      ...{ topology: 'pd:prefill=1xdp2,decode=1xdp2', scale_max: { executor: 1, attention: 3 }, kv_transfer: 'layer' },
+      ...{ load_balancing: 'cost_model', long_prompt_groups: 1, long_prompt_tokens: 30 },
+    },
+    calls: [{ key: 10, prompt_tokens: 33, max_tokens: 2 }],
+    shapes: [{ ms: 1.8, executor: 1, attention: 1, deadline_ms: 5 }],
+    faults: [{ kind: 'npu-hangs', npu: 0, at: { phase: 'admission', there: true }, for_ms: 5 }],
+  });
+  expect(violations).toEqual([]);
+  expect(calls[0]).toMatchObject({ code: 'finished', tokens: 2 });
+});
+
+it('a run leaves its trace, of a model that is read to its end', async () => {
+  using folder = traceFolder();
+  const record = folder.file('run.trace');
+  const { verdict } = await chaos.run({ pod: { kernels: 'real' }, calls: [{ max_tokens: 2 }] }, { record });
+  expect(verdict).toBe('held');
+  expect(statSync(record).size).toBeGreaterThan(1_000);
 });
 
 it('strikes who has just been told, if it is to strike there', () => {
