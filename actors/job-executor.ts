@@ -26,7 +26,7 @@ import {
 import type { JobExecutorMessage } from '../src/protocol/controllers.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
 import { pong } from '../src/protocol/heartbeats.ts';
-import type { Commands, Sequence } from '../src/protocol/messages.ts';
+import type { Commands, RequestMessage, Sequence } from '../src/protocol/messages.ts';
 import { ExecutorChoice, type ExecutorSeat } from './policies/executor-choice.ts';
 import { PERIOD_MS, Throughput } from './policies/throughput.ts';
 
@@ -48,6 +48,20 @@ const CLOSED: ErrorRecord = { code: 'closed', message: 'the pod is closing', par
 
 /** Of a call's choices, which have the same. */
 const rankOf = ([first]: readonly Sequence[]): number => first?.data_parallel_rank ?? -1;
+
+/** Why a request cannot be computed anywhere for now, if that is so. */
+const refusalOf = ({ executors }: JobExecutor, data_parallel_rank: number): readonly ErrorRecord[] => {
+  const error = executors.refusalOf(data_parallel_rank);
+  return error === null ? [] : [error];
+};
+
+/** Of what is left of it. */
+function replacedBy(context: JobExecutor, request: Address, sequences: readonly Sequence[], error: ErrorRecord | null): RequestMessage {
+  const { executors } = context;
+  const rank = rankOf(sequences);
+  const [gone = null] = sequences.length === 0 ? [] : refusalOf(context, rank);
+  return replaced(sequences, executors.take(request, sequences.length, rank), gone ?? error);
+}
 
 type Refusal = { readonly request: Address; readonly choices: number /** By the pod. */; readonly held: number };
 
@@ -125,6 +139,7 @@ export const jobExecutor = setup({
       executors: ({ context, event }) => {
         if (event.type === 'EXECUTOR_READY') context.executors.ready(event.task_executor, true);
         if (event.type === 'EXECUTOR_UNREADY') context.executors.ready(event.task_executor, false);
+        if (event.type === 'EXECUTOR_GONE') context.executors.gone(event.task_executor, event.error);
         return context.executors;
       },
     }),
@@ -169,6 +184,7 @@ export const jobExecutor = setup({
   guards: {
     isNotMeasuring: ({ context }) => !context.throughput.isMeasuring,
     canGoOn: ({ event }) => (event.type === 'RECORD_TAKEN' || event.type === 'RECORD_REOPENED') && event.error === null && event.sequences.length > 0,
+    nobodyIsLeft: ({ context, event }) => event.type === 'ADMIT' && context.executors.refusalOf(event.data_parallel_rank) !== null,
     allExecutorsServe: ({ context }) => context.executors.allReady,
   },
 }).createMachine({
@@ -182,7 +198,7 @@ export const jobExecutor = setup({
         type: 'sendEach',
         params: ({ context }) => context.executors.addresses.map((executor) => ({ to: executor, message: join(context.self, context.life) })),
       },
-      on: { EXECUTOR_READY: { actions: 'markReady' }, EXECUTOR_UNREADY: { actions: 'markReady' } },
+      on: { EXECUTOR_READY: { actions: 'markReady' }, EXECUTOR_UNREADY: { actions: 'markReady' }, EXECUTOR_GONE: { actions: 'markReady' } },
       always: { guard: 'allExecutorsServe', target: 'serving' },
     },
     serving: {
@@ -193,17 +209,27 @@ export const jobExecutor = setup({
       on: {
         EXECUTOR_READY: { actions: 'markReady' },
         EXECUTOR_UNREADY: { actions: 'markReady' },
-        ADMIT: {
-          actions: [
-            'expectAnswer',
-            {
-              type: 'claim',
-              params: ({ context: { choices_max }, event: { request, choices, data_parallel_rank } }) => ({
-                claim: { kind: 'choices', request, choices, data_parallel_rank, choices_max },
-              }),
+        EXECUTOR_GONE: { actions: 'markReady' },
+        ADMIT: [
+          {
+            guard: 'nobodyIsLeft',
+            actions: {
+              type: 'sendEach',
+              params: ({ context, event }) => refusalOf(context, event.data_parallel_rank).map((error) => ({ to: event.request, message: refused(error) })),
             },
-          ],
-        },
+          },
+          {
+            actions: [
+              'expectAnswer',
+              {
+                type: 'claim',
+                params: ({ context: { choices_max }, event: { request, choices, data_parallel_rank } }) => ({
+                  claim: { kind: 'choices', request, choices, data_parallel_rank, choices_max },
+                }),
+              },
+            ],
+          },
+        ],
         CHOICES_GRANTED: {
           actions: [
             'noteAnswer',
@@ -226,7 +252,7 @@ export const jobExecutor = setup({
               type: 'send',
               params: ({ context, event: { request, sequences, error } }) => ({
                 to: request,
-                message: replaced(sequences, context.executors.take(request, sequences.length, rankOf(sequences)), error),
+                message: replacedBy(context, request, sequences, error),
               }),
             },
           ],
@@ -253,6 +279,7 @@ export const jobExecutor = setup({
       on: {
         EXECUTOR_READY: { actions: 'markReady' },
         EXECUTOR_UNREADY: { actions: 'markReady' },
+        EXECUTOR_GONE: { actions: 'markReady' },
         ADMIT: { actions: { type: 'send', params: ({ event }) => ({ to: event.request, message: refused(CLOSED) }) } },
         // They were asked for before.
         CHOICES_GRANTED: {

@@ -43,6 +43,8 @@ const FRONTEND: Address = 'frontend/0';
  * row, or at the fifth where it was not known to be computed at all. Whoever had a token since the loss before was not what killed.
  */
 const SUSPICION_MAX = 4;
+/** What was computed by whom has been lost may be computed by others. */
+const MAY_GO_ON: ReadonlySet<ErrorRecord['code']> = new Set(['worker_lost', 'worker_ended', 'experts_lost']);
 const DOUBT = { waiting: 1, running: 2 } as const;
 
 /** The same for all of them: they are choices of one call. */
@@ -93,7 +95,7 @@ export const request = setup({
     absolve: assign({ suspicion: ({ context }) => addedBy(context.loss, context) }),
   },
   guards: {
-    isLost: ({ event }) => event.type === 'JOB_FAILED' && (event.error.code === 'worker_lost' || event.error.code === 'worker_ended'),
+    isLost: ({ event }) => event.type === 'JOB_FAILED' && MAY_GO_ON.has(event.error.code),
     isSuspect: ({ context }) => context.suspicion > SUSPICION_MAX,
     hasComeFurther: ({ context, event }) => event.type === 'REPLACED' && hasComeFurther(context.sequences, event.sequences),
     cannotGoOn: ({ event }) => event.type === 'REPLACED' && event.error !== null,

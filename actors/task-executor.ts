@@ -22,9 +22,11 @@ import type { LongPrompts, StepSample } from '../src/protocol/balancing.ts';
 import {
   abandon,
   drain,
+  executorGone,
   executorLost,
   executorReady,
   executorUnready,
+  expertsLost,
   groupUnwanted,
   groupWanted,
   handBack,
@@ -39,8 +41,8 @@ import {
   takePart,
   withdrawn,
 } from '../src/protocol/constructors.ts';
-import type { MemberLife } from '../src/protocol/controllers.ts';
-import { assert } from '../src/protocol/errors.ts';
+import type { JobExecutorMessage, MemberLife } from '../src/protocol/controllers.ts';
+import { assert, type ErrorRecord } from '../src/protocol/errors.ts';
 import { npuBack } from '../src/protocol/expert-maps.ts';
 import { beatDue, pong } from '../src/protocol/heartbeats.ts';
 import type { Commands, DpGroupMessage, TaskExecutorMessage } from '../src/protocol/messages.ts';
@@ -69,8 +71,8 @@ type TaskExecutor = Pick<Input, 'self' | 'managers' | 'long' | 'expert_map'> & {
   heartbeats: Heartbeats;
   /** Job executors that want to hear when this one serves, and in which of their lives they asked. */
   job_executors: readonly MemberLife[];
-  /** Whether any group serves; null: its job executors have not heard of it yet. */
-  serves: boolean | null;
+  /** Whether any group serves, or what nobody serves for; null: its job executors have not heard of it yet. */
+  serves: boolean | ErrorRecord | null;
   hasLeader: boolean;
   /** The group that leads; −1: none. */
   leader: number;
@@ -116,6 +118,12 @@ function leading({ self, placement, hasLeader, leader, term: last, samples, long
   const wanted = next === leader ? [] : unchosen.map((one) => ({ to, message: groupWanted(one) }));
   return { leader: next, term, sends: [...resign, { to, message: lead(self, term, serving, cost, long) }, ...wanted] };
 }
+
+/** To a job executor; `serves`: as the executor's. */
+const serviceOf = (self: Address, serves: boolean | ErrorRecord): JobExecutorMessage =>
+  serves === true ? executorReady(self) : serves === false ? executorUnready(self) : executorGone(self, serves);
+const isSame = (a: boolean | ErrorRecord, b: boolean | ErrorRecord): boolean =>
+  a === b || (typeof a !== 'boolean' && typeof b !== 'boolean' && a.message === b.message);
 
 /** An NPU, with the group whose master lives where it does. */
 const membersAt = (placement: TaskPlacement, npu: number): readonly Address[] => {
@@ -172,12 +180,19 @@ export const taskExecutor = setup({
       const { leader, term, sends } = leading(context);
       return { leader, term, outbox: [...context.outbox, ...sends] };
     }),
-    noteService: assign({
-      serves: ({ context: { serves, placement } }) => (serves === null ? null : placement.serving.length > 0),
-      outbox: ({ context: { self, serves, placement, job_executors, outbox } }) => {
-        const now = placement.serving.length > 0;
-        if (serves === null || now === serves) return outbox;
-        return [...outbox, ...job_executors.map(({ member }) => ({ to: member, message: now ? executorReady(self) : executorUnready(self) }))];
+    noteService: assign(({ context: { self, serves, placement, job_executors, outbox } }) => {
+      const now = placement.expertsLost ?? placement.serving.length > 0;
+      if (serves === null || isSame(now, serves)) return {};
+      // Those that are there wait for nothing that will come.
+      const failed = typeof now === 'boolean' ? [] : placement.takeTasks().map((task) => ({ to: task, message: expertsLost(now) }));
+      return { serves: now, outbox: [...outbox, ...job_executors.map(({ member }) => ({ to: member, message: serviceOf(self, now) })), ...failed] };
+    }),
+    noteGone: assign({
+      outbox: ({ context, event }) => {
+        if (event.type === 'NPU_GONE') context.placement.gone(event.npu, event.error);
+        if (event.type !== 'EXPERTS_NOWHERE') return [];
+        context.placement.nowhere(event.error);
+        return event.error === null ? context.placement.placeWaiting().map(({ task, group }) => placedOn(task, group)) : [];
       },
     }),
     serveGroups: assign({
@@ -211,6 +226,8 @@ export const taskExecutor = setup({
     placeTask: assign({
       outbox: ({ context, event }) => {
         if (event.type !== 'PLACE') return [];
+        const error = context.placement.expertsLost;
+        if (error !== null) return [{ to: event.task, message: expertsLost(error) }];
         const group = context.placement.place(event);
         if (group !== null) return [placedOn(event.task, group)];
         const unchosen = context.placement.unchosenOf(event.task);
@@ -297,6 +314,8 @@ export const taskExecutor = setup({
   on: {
     NPU_READY: { actions: ['markReady', 'elect', 'noteService', 'noteShape', tell] },
     NPU_LOST: { actions: ['markLost', 'elect', 'noteService', 'noteShape', tell] },
+    EXPERTS_NOWHERE: { actions: ['noteGone', 'elect', 'noteService', 'noteShape', tell] },
+    NPU_GONE: { actions: ['noteGone', 'elect', 'noteService', 'noteShape', tell] },
     PLACE: [{ guard: 'isBeating', actions: ['placeTask', tell] }, { actions: ['placeTask', tell, 'beginToBeat', askForProgress] }],
     PING: [{ guard: 'isBeating', actions: answer }, { actions: [answer, 'beginToBeat', askForProgress] }],
     PONG: { actions: 'noteAnswer' },
@@ -341,7 +360,7 @@ export const taskExecutor = setup({
               params: ({ context, event }) => [
                 ...context.outbox,
                 { to: event.member, message: executorReady(context.self) },
-                ...(context.serves === false ? [{ to: event.member, message: executorUnready(context.self) }] : []),
+                ...(context.serves === true || context.serves === null ? [] : [{ to: event.member, message: serviceOf(context.self, context.serves) }]),
               ],
             },
           ],

@@ -7,7 +7,8 @@
  *   decode    waiting ─▶ placed ─▶ receiving ─▶ decoding ─▶ done               what cannot be received is computed again: prefilling
  *
  * A group that is to stand by hands it back: it waits anew, for another that goes on with it.
- * It ends only when its DP group has let go of it: an abandoned task waits for ABANDONED, so that nothing of it arrives late.
+ * It ends only when its DP group has let go of it: an abandoned task waits for ABANDONED, so that nothing of it arrives late. So does one whose executor has lost
+ * experts for good, and which has failed.
  * Waits have no deadline of their own: they end by the caller's CANCEL, or by EXECUTOR_LOST from the task executor, when the DP group's thread has died.
  */
 import { assign, setup } from 'xstate';
@@ -78,6 +79,7 @@ export const task = setup({
         handoff !== null && event.type === 'HANDED_OVER' ? handoffOf({ ...event, offer: handoff.offer }) : handoff,
     }),
   },
+  guards: { hasFailed: ({ context }) => context.error !== null },
 }).createMachine({
   id: 'task',
   context: ({ input }) => ({ ...input, dp_group: null, error: null }),
@@ -97,6 +99,7 @@ export const task = setup({
         // Of a decode task: nobody needs it any more.
         STOP_STRING_FOUND: 'withdrawing',
         NOTHING_LEFT: 'withdrawing',
+        EXPERTS_LOST: { target: 'withdrawing', actions: assign({ error: ({ event }) => event.error }) },
         // Of a group that had handed it back.
         EXECUTOR_LOST: {},
         // It will be enqueued with all that it needs.
@@ -105,7 +108,16 @@ export const task = setup({
     },
     withdrawing: {
       entry: { type: 'send', params: ({ context }) => ({ to: context.placement.executor, message: withdraw(context.self) }) },
-      on: { PLACED: {}, EXECUTOR_LOST: {}, CANCEL: {}, STOP_STRING_FOUND: {}, NOTHING_LEFT: {}, HANDED_OVER: {}, WITHDRAWN: 'cancelled' },
+      on: {
+        PLACED: {},
+        EXECUTOR_LOST: {},
+        EXPERTS_LOST: {},
+        CANCEL: {},
+        STOP_STRING_FOUND: {},
+        NOTHING_LEFT: {},
+        HANDED_OVER: {},
+        WITHDRAWN: [{ guard: 'hasFailed', target: 'failed' }, { target: 'cancelled' }],
+      },
     },
     held: {
       initial: 'placed',
@@ -114,6 +126,7 @@ export const task = setup({
         GENERATED: 'done',
         GENERATION_FAILED: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
         EXECUTOR_LOST: { target: 'failed', actions: assign({ error: ({ event }) => event.error }) },
+        EXPERTS_LOST: { target: '.failing', actions: assign({ error: ({ event }) => event.error }) },
         STOP_STRING_FOUND: '.stopping',
         CANCEL: '.cancelling',
         HANDED_BACK: { target: 'waiting', actions: 'noteHandedBack' },
@@ -156,7 +169,7 @@ export const task = setup({
             },
           ],
           // Its work is done and handed over: what cannot be pulled any more is computed again by whoever goes on.
-          on: { TRANSFERRED: '#task.done', EXECUTOR_LOST: '#task.done' },
+          on: { TRANSFERRED: '#task.done', EXECUTOR_LOST: '#task.done', EXPERTS_LOST: {} },
         },
         decoding: {
           entry: { type: 'send', params: ({ context }) => ({ to: context.job, message: taskStreaming(context.self) }) },
@@ -173,6 +186,7 @@ export const task = setup({
             EXECUTOR_LOST: '#task.done',
             GENERATED: {},
             GENERATION_FAILED: {},
+            EXPERTS_LOST: {},
             CANCEL: {},
             STOP_STRING_FOUND: {},
             SCHEDULED: {},
@@ -194,6 +208,28 @@ export const task = setup({
             GENERATED: {},
             GENERATION_FAILED: {},
             CANCEL: {},
+            EXPERTS_LOST: {},
+            STOP_STRING_FOUND: {},
+            SCHEDULED: {},
+            RECEIVING: {},
+            DECODING: {},
+            PREEMPTED: {},
+            LENT: {},
+            PREFILLED: {},
+            HANDED_OVER: {},
+            NOTHING_LEFT: {},
+            TRANSFERRED: {},
+            HANDED_BACK: {},
+          },
+        },
+        failing: {
+          entry: { type: 'send', params: ({ context }) => ({ to: dpGroupOf(context), message: abandon(context.self) }) },
+          on: {
+            ABANDONED: '#task.failed',
+            GENERATED: {},
+            GENERATION_FAILED: {},
+            CANCEL: {},
+            EXPERTS_LOST: {},
             STOP_STRING_FOUND: {},
             SCHEDULED: {},
             RECEIVING: {},

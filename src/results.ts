@@ -329,6 +329,8 @@ export type PodStats = {
   readonly expert_balancing: readonly ExpertBalancingStats[];
   readonly loops: readonly LoopStats[];
   readonly suspicions: SuspicionStats;
+  /** Task executors that can compute nothing for now: experts are lost, no copy of them is left, and nobody can bring one back. */
+  readonly experts_lost: readonly { readonly task_executor: number; readonly reason: string }[];
   /** Of worker threads, the latest last, 64 at most; on a virtual clock there are none. */
   readonly recoveries: readonly RecoveryStats[];
   readonly memory: { readonly total_bytes: number; readonly regions: readonly RegionStats[] };

@@ -3,12 +3,14 @@
  * @module
  */
 import type { Address } from '../../src/protocol/address.ts';
+import type { ErrorRecord } from '../../src/protocol/errors.ts';
 import type { Placement } from '../../src/protocol/messages.ts';
 import type { ExecutorRole } from '../../src/protocol/topology.ts';
 
 /** `npus`: how much of the load it can take. */
 export type ExecutorSeat = { readonly address: Address; readonly role: ExecutorRole; readonly npus: number; readonly groups: readonly number[] };
-type ExecutorLoad = ExecutorSeat & { isReady: boolean; choices: number };
+/** `gone`: why it cannot serve for now, nor is about to; null: it serves, or will soon. */
+type ExecutorLoad = ExecutorSeat & { isReady: boolean; gone: ErrorRecord | null; choices: number };
 
 /**
  * Of those that do what is to be done, the executor with the fewest choices in hand for each of its NPUs, the first of those alike; that of the DP group
@@ -21,7 +23,7 @@ export class ExecutorChoice {
   #choices = 0;
 
   constructor(executors: readonly ExecutorSeat[]) {
-    this.#executors = executors.map((executor) => ({ ...executor, isReady: false, choices: 0 }));
+    this.#executors = executors.map((executor) => ({ ...executor, isReady: false, gone: null, choices: 0 }));
   }
 
   get choices(): number {
@@ -39,13 +41,27 @@ export class ExecutorChoice {
   /** Whether any of its groups serves. */
   ready(executor: Address, isReady: boolean): void {
     const load = this.#executors.find(({ address }) => address === executor);
-    if (load !== undefined) load.isReady = isReady;
+    if (load !== undefined) [load.isReady, load.gone] = [isReady, null];
+  }
+
+  /** Until it is ready again, or about to be. */
+  gone(executor: Address, error: ErrorRecord): void {
+    const load = this.#executors.find(({ address }) => address === executor);
+    if (load !== undefined) [load.isReady, load.gone] = [false, error];
+  }
+
+  /** Why a request cannot be computed to its end for now, wherever it begins; null: it can, or will be soon. */
+  refusalOf(data_parallel_rank: number): ErrorRecord | null {
+    const begin = this.#executors.filter(begins(data_parallel_rank));
+    const decode = this.#executors.filter(({ role }) => role === 'decode');
+    const mayEnd = ({ role }: ExecutorSeat): boolean => role !== 'prefill' || decode.some(({ gone }) => gone === null);
+    if (begin.some((executor) => executor.gone === null && mayEnd(executor))) return null;
+    return (begin.find(({ gone }) => gone !== null) ?? decode.find(({ gone }) => gone !== null))?.gone ?? null;
   }
 
   /** By choice of the request: where it begins. */
   take(request: Address, choices: number, data_parallel_rank: number): readonly Placement[] {
-    const begins = ({ role, groups }: ExecutorSeat): boolean => role !== 'decode' && (data_parallel_rank < 0 || groups.includes(data_parallel_rank));
-    const chosen = Array.from({ length: choices }, () => this.#choose(begins));
+    const chosen = Array.from({ length: choices }, () => this.#choose(begins(data_parallel_rank)));
     this.#requests.set(request, chosen);
     this.#choices += choices;
     return chosen.map(({ address, role }) => ({ executor: address, stage: role === 'prefill' ? 'prefill' : 'whole' }));
@@ -73,8 +89,10 @@ export class ExecutorChoice {
   #choose(fits: (executor: ExecutorLoad) => boolean): ExecutorLoad {
     const fitting = this.#executors.filter(fits);
     const serving = fitting.filter(({ isReady }) => isReady);
-    // Where none serves they wait at the least loaded.
-    const load = (serving.length > 0 ? serving : fitting).reduce((best, other) => (other.choices * best.npus < best.choices * other.npus ? other : best));
+    // Where none serves they wait at the least loaded of those that will.
+    const coming = fitting.filter(({ gone }) => gone === null);
+    const candidates = serving.length > 0 ? serving : coming.length > 0 ? coming : fitting;
+    const load = candidates.reduce((best, other) => (other.choices * best.npus < best.choices * other.npus ? other : best));
     load.choices++;
     return load;
   }
@@ -85,3 +103,9 @@ export class ExecutorChoice {
     return { choices: this.#choices, executors: this.#executors, requests };
   }
 }
+
+/** It takes requests in, or that of the group which was asked for does. */
+const begins =
+  (data_parallel_rank: number) =>
+  ({ role, groups }: ExecutorSeat): boolean =>
+    role !== 'decode' && (data_parallel_rank < 0 || groups.includes(data_parallel_rank));

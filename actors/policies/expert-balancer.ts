@@ -256,9 +256,9 @@ export class ExpertBalancer {
   }
 
   /** More has happened: the entry goes on. Else it is over. */
-  #finishRehoming(failure: Failure | null): void {
+  #finishRehoming(failure: Failure | null): Commands['send'][] {
     const { open } = this.log;
-    if (open === null || this.rehoming.isDue) return;
+    if (open === null || this.rehoming.isDue) return [];
     const lost = this.rehoming.lostBy(this.map);
     if (failure === null) {
       const { cause, reason } = this.rehoming.told(this.map, Math.max(0, this.moves.waiting - lost.length));
@@ -266,6 +266,7 @@ export class ExpertBalancer {
     } else this.log.end('rolled_back', failure.cause, `${this.rehoming.text}; ${failure.reason}; the last good map stands`, this.epoch);
     this.mustTryAgain = !this.rehoming.end(failure === null, this.lost);
     this.lostExperts = lost;
+    return this.rehoming.news(this.map, this.#seat.self, this.#seat.layers);
   }
 
   // ── Collect, select ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -327,8 +328,7 @@ export class ExpertBalancer {
     this.mustTryAgain = false;
     if (this.isHeld) return this.#finishPlacement(failure);
     if (!this.#isRehoming) return this.#finishRebalance(failure);
-    this.#finishRehoming(failure);
-    return [];
+    return this.#finishRehoming(failure);
   }
 
   #finishRebalance(failure: Failure | null): Commands['send'][] {

@@ -4,6 +4,7 @@
  */
 import { type Address, idOf } from '../../src/protocol/address.ts';
 import type { Wanted } from '../../src/protocol/balancing.ts';
+import type { ErrorRecord } from '../../src/protocol/errors.ts';
 import { jobExecutorOf, requestOfTask } from '../../src/protocol/request-ids.ts';
 import type { ExecutorRole } from '../../src/protocol/topology.ts';
 import { CHOOSE, type GroupChoice, type GroupLoad, type GroupSeat } from './group-choice.ts';
@@ -36,6 +37,9 @@ export class TaskPlacement {
   readonly #missingExperts: Set<number>;
   readonly #experts: readonly number[];
   #holders: readonly number[];
+  /** Lost NPUs that nobody can be put in the place of for now, and why. */
+  readonly #gone = new Map<number, ErrorRecord>();
+  #nowhere: ErrorRecord | null = null;
 
   constructor(
     seats: readonly GroupSeat[],
@@ -131,16 +135,46 @@ export class TaskPlacement {
   ready(npu: number): readonly { readonly task: Address; readonly group: number }[] {
     this.#groupOf(npu)?.serving.add(npu);
     this.#missingExperts.delete(npu);
-    return this.#placeWaiting();
+    this.#gone.delete(npu);
+    return this.placeWaiting();
   }
 
-  #placeWaiting(): readonly { readonly task: Address; readonly group: number }[] {
+  /** Those that waited, and where they go now. */
+  placeWaiting(): readonly { readonly task: Address; readonly group: number }[] {
     const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
     return waiting.flatMap((placeable) => {
       const group = this.place(placeable);
       return group === null ? [] : [{ task: placeable.task, group }];
     });
+  }
+
+  /** Nobody can be put in its place for now. */
+  gone(npu: number, error: ErrorRecord): void {
+    this.#gone.set(npu, error);
+  }
+
+  /** What the expert map says, where there is one. */
+  nowhere(error: ErrorRecord | null): void {
+    this.#nowhere = error;
+  }
+
+  /** Why nothing can be computed here for now: experts of which no copy is left, nor is to come. Null: nobody misses any for good. */
+  get expertsLost(): ErrorRecord | null {
+    if (this.#nowhere !== null) return this.#nowhere;
+    const npus = this.#holders.filter((npu) => this.#gone.has(npu));
+    if (npus.length === 0) return null;
+    const names = npus.length === 1 ? `NPU ${npus[0]}` : `NPUs ${npus.join(', ')}`;
+    const why = this.#gone.get(npus[0] as number)?.message ?? '';
+    const message = `no copy is left of the experts that ${names} held, and none can be brought back for now: ${why}; the request may be sent again`;
+    return { code: 'experts_lost', message, param: null };
+  }
+
+  /** All that are here. Who waits is forgotten; who was placed is until he is released. */
+  takeTasks(): readonly Address[] {
+    const tasks = [...this.#placed.keys(), ...this.#waiting.keys()];
+    this.#waiting.clear();
+    return tasks;
   }
 
   /** Marks the NPU lost. `tasks`: those that its group held, which is lost with its first NPU; another rank's loss the group answers for itself. */
@@ -173,13 +207,13 @@ export class TaskPlacement {
       this.#left.delete(group);
     }
     for (const group of leaving) this.#standby.add(group);
-    return { leaving, joining, placed: this.#placeWaiting() };
+    return { leaving, joining, placed: this.placeWaiting() };
   }
 
   /** From now on these NPUs hold experts; returns those that waited and where they go now. */
   hold(holders: readonly number[]): ReturnType<TaskPlacement['ready']> {
     this.#holders = holders;
-    return this.#placeWaiting();
+    return this.placeWaiting();
   }
 
   /** Nothing is left at the group. */
@@ -213,12 +247,16 @@ export class TaskPlacement {
   toJSON(): object {
     const groups = this.#groups.map(({ seat, serving, tasks, kv_positions }) => ({ ...seat, serving: [...serving], tasks: [...tasks.keys()], kv_positions }));
     const [waiting, lost_ranks, missing_experts] = [[...this.#waiting.keys()], [...this.#lostRanks], [...this.#missingExperts]];
-    const scale = { standby: [...this.#standby], left: [...this.#left], holders: this.#holders };
+    const gone = [...this.#gone.keys()];
+    const scale = { gone, standby: [...this.#standby], left: [...this.#left], holders: this.#holders };
     return { batch_max: this.#batch_max, choice: this.#choice, groups, waiting, lost_ranks, missing_experts, ...scale };
   }
 
   readonly #serves = ({ serving, seat }: Group): boolean =>
-    serving.size === seat.npus.length && !this.#standby.has(seat.group) && !this.#holders.some((npu) => this.#missingExperts.has(npu));
+    serving.size === seat.npus.length &&
+    !this.#standby.has(seat.group) &&
+    !this.#holders.some((npu) => this.#missingExperts.has(npu)) &&
+    this.expertsLost === null;
 
   #ownGroup({ data_parallel_rank }: Placeable): Group | undefined {
     // Whoever asks for one that stands by goes to any.

@@ -6,7 +6,10 @@
  *              └─▶ (none has come for too long) gone ─▶ what is nowhere else is loaded onto those that are left, from the checkpoint
  * @module
  */
+import { type Address, address, idOf } from '../../src/protocol/address.ts';
+import { expertsNowhere } from '../../src/protocol/constructors.ts';
 import type { MapCause } from '../../src/protocol/map-log.ts';
+import type { Commands } from '../../src/protocol/messages.ts';
 import { ranksOf } from './expert-placement/among-ranks.ts';
 import type { ExpertMap } from './expert-placement/expert-map.ts';
 import { NO_EXPERT, replicasOf } from './expert-placement/expert-map.ts';
@@ -38,6 +41,8 @@ export class Rehoming {
   /** By NPU: what it held when it was gone, while that is not there again. */
   readonly #had = new Map<number, Int32Array>();
   #loaded: readonly LostExpert[] = [];
+  /** What the task executor was told is nowhere. */
+  #told: string | null = null;
   /** What the last entry did not come to. */
   #failed: readonly (readonly [npu: number, event: Event])[] = [];
 
@@ -131,6 +136,20 @@ export class Rehoming {
   get isSharedLost(): boolean {
     const { shared } = this.#seat;
     return shared.length > 0 && shared.every((npu) => this.#gone.has(npu));
+  }
+
+  /** To the group's task executor, where that is news: what nobody can compute any more, or that somebody can again. `layers`: the model's numbers. */
+  news(map: ExpertMap, self: Address, layers: readonly number[]): Commands['send'][] {
+    const lost = this.lostBy(map);
+    const [first] = lost;
+    const others = lost.length === 1 ? '' : ` and ${lost.length - 1} other experts`;
+    const what = first === undefined ? 'the shared expert' : `expert ${first.expert} of layer ${layers[first.layer]}${others}`;
+    const gone = [...this.#gone].map((npu) => `npu/${npu}`).join(', ');
+    const message = `no copy is left of ${what}: ${gone} had them, nobody takes its place, and there is no room for them elsewhere; the request may be sent again`;
+    const told = first === undefined && !this.isSharedLost ? null : message;
+    if (told === this.#told) return [];
+    this.#told = told;
+    return [{ to: address('task-executor', idOf(self)), message: expertsNowhere(told === null ? null : { code: 'experts_lost', message: told, param: null }) }];
   }
 
   /** What the entry came to, unless it failed. `waiting`: experts that are on NPUs alone whose successors are to come. */

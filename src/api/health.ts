@@ -1,6 +1,6 @@
 /**
  * `GET /health`: 200, or 503 that says what is wrong: the pod does not answer, a loop that has to go on by itself has stopped, somebody is silent whom nobody
- * replaces, or a lost worker's successor is long in coming.
+ * replaces, a lost worker's successor is long in coming, or experts are lost for good.
  * @module
  */
 import { MinipodError } from '../protocol/errors.ts';
@@ -19,7 +19,7 @@ export async function health(service: Service): Promise<Response> {
   } catch (error) {
     throw new ApiError(503, `The pod does not answer: ${toApiError(error).message}`, { cause: error, code: 'unhealthy' });
   }
-  const troubles = [...deadLoops(stats), ...silentMembers(stats), ...lateSuccessors(stats)];
+  const troubles = [...deadLoops(stats), ...silentMembers(stats), ...lateSuccessors(stats), ...lostExperts(stats)];
   if (troubles.length > 0) throw new ApiError(503, troubles.join(' '), { code: 'unhealthy' });
   return new Response(null, { status: 200 });
 }
@@ -43,3 +43,6 @@ const lateSuccessors = ({ recoveries, uptime_seconds }: PodStats): string[] =>
     .map(({ worker, lost_at_seconds, start_ms }) => ({ worker, start_ms, seconds: uptime_seconds - lost_at_seconds }))
     .filter(({ start_ms, seconds }) => start_ms === null && seconds > SUCCESSOR_SECONDS)
     .map(({ worker, seconds }) => `Worker ${worker} was lost ${seconds.toFixed(1)} s ago, and its successor does not run yet.`);
+
+const lostExperts = ({ experts_lost }: PodStats): string[] =>
+  experts_lost.map(({ task_executor, reason }) => `Task executor ${task_executor} serves nobody: ${reason}.`);

@@ -79,7 +79,8 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
       const long = { tokens: options.long_prompt_tokens, groups: options.long_prompt_groups };
       const experts = npus.flatMap(({ id, kind, executor: of }) => (kind === 'experts' && of === executor.id ? [id] : []));
       // All of them take part in rounds of domains, those that stand by with nothing.
-      const holders = experts.filter((npu) => takesTurns(options, npu) || isServing(hosting.deployment, hosting.scaled ?? null, npu));
+      const apart = experts.filter((npu) => takesTurns(options, npu) || isServing(hosting.deployment, hosting.scaled ?? null, npu));
+      const holders = experts.length > 0 ? apart : Array.from({ length: executor.experts.npus }, (_, index) => executor.experts.first + index);
       return {
         machine: taskExecutor,
         input: {

@@ -12,6 +12,7 @@ import type { Seating } from '../runtime/directory.ts';
 import type { ActRing, WhenFull } from '../trace/act-log.ts';
 import type { LoopReport } from './control-loops.ts';
 import type { BalancingReport } from './expert-balancing.ts';
+import type { LostExperts } from './lost-experts.ts';
 import type { RecoveryReport } from './recoveries.ts';
 import type { SuspicionReport } from './suspicions.ts';
 
@@ -65,6 +66,7 @@ export type ControlStats = {
   readonly expert_balancing: readonly BalancingReport[];
   readonly loops: readonly LoopReport[];
   readonly suspicions: SuspicionReport;
+  readonly experts_lost: readonly LostExperts[];
   readonly recoveries: readonly RecoveryReport[];
   readonly unexpected: readonly string[];
   readonly actors: number;

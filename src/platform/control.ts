@@ -18,7 +18,7 @@ import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import { packVocabulary } from '../model/vocabulary.ts';
 import { type Address, address, idOf, type Role, roleOf } from '../protocol/address.ts';
 import type { CallerToPod, PromptRecord } from '../protocol/caller.ts';
-import { drain, memberLost, npuLost } from '../protocol/constructors.ts';
+import { drain, memberLost, npuGone, npuLost } from '../protocol/constructors.ts';
 import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
 import type { RebalanceReport } from '../protocol/expert-maps.ts';
 import type { ControlMessage, FrontendMessage, Message } from '../protocol/messages.ts';
@@ -43,6 +43,7 @@ import { PodFigures } from './pod-figures.ts';
 import { Recordings } from './recording.ts';
 import { ScaleRequests } from './scale-requests.ts';
 import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
+import { goneError } from './worker-errors.ts';
 import { WorkerReports } from './worker-reports.ts';
 import { CALLER_PEER, Workers } from './workers.ts';
 
@@ -190,6 +191,7 @@ export class Control {
       port: this.#port,
       recordings,
       onLost: (worker, error) => this.#workerLost(worker, error),
+      onGone: (worker, reason) => this.#tellExecutors(worker, (npu) => npuGone(npu, goneError(worker, reason))),
     });
     const { now_ms } = this.#clock;
     this.#watch = new ControlWatch({ plan, space, directory: this.directory, links, cast: this.#host.cast, workers: this.#workers, now_ms });
@@ -361,10 +363,7 @@ export class Control {
     this.#space.control.endLife(worker);
     this.#reports.lost(worker);
     this.kvEvents.lost(worker);
-    for (const npu of this.directory.npusOfWorker(worker)) {
-      const { executor } = this.#plan.hosting.deployment.npus[npu] as NpuPlace;
-      this.#host.send(address('task-executor', executor), CONTROL, npuLost(npu, error));
-    }
+    this.#tellExecutors(worker, (npu) => npuLost(npu, error));
     for (const member of this.directory.controllersOn(worker)) {
       if (roleOf(member) === 'job-executor') new Admission(this.#space.control).forget(idOf(member));
       for (const manager of CLUSTER_MANAGERS) this.#host.send(manager, CONTROL, memberLost(member, life));
@@ -372,6 +371,13 @@ export class Control {
     // Now, while its rings are detached: nothing that was on its way to the lost worker may reach its successor.
     while (this.#host.hasMail) this.#host.turn();
     this.#port.links.control.ring(CONTROL_THREAD);
+  }
+
+  #tellExecutors(worker: number, messageOf: (npu: number) => Message): void {
+    for (const npu of this.directory.npusOfWorker(worker)) {
+      const { executor } = this.#plan.hosting.deployment.npus[npu] as NpuPlace;
+      this.#host.send(address('task-executor', executor), CONTROL, messageOf(npu));
+    }
   }
 
   /** Before the pod is ready the error is the answer to create; afterwards it ends this thread, and the caller fails what it still waits for. */

@@ -11,7 +11,7 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import { Admission } from '../fabric/admission.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { type Address, address, idOf, type Role, roleOf } from '../protocol/address.ts';
-import { memberLost, npuLost } from '../protocol/constructors.ts';
+import { memberLost, npuGone, npuLost } from '../protocol/constructors.ts';
 import type { ErrorRecord } from '../protocol/errors.ts';
 import { jobExecutorOf, requestOfTask } from '../protocol/request-ids.ts';
 import { executorOfNpu } from '../protocol/topology.ts';
@@ -22,7 +22,7 @@ import { ControlLoops } from './control-loops.ts';
 import type { MachineNpus } from './machine.ts';
 import { restartStages } from './restart-stages.ts';
 import { Suspicions } from './suspicions.ts';
-import { endedError, lostError } from './worker-errors.ts';
+import { endedError, goneError, lostError } from './worker-errors.ts';
 
 /** From a thread's loss to the first act of the next one: what starting one takes (DESIGN.md). */
 const RESTART_NS = 30_000_000;
@@ -59,6 +59,8 @@ export class VirtualWorkers {
   onLost: ((worker: number) => void) | null = null;
   /** Successors that wait for them. */
   #waiting: (() => void)[] = [];
+  /** Workers that nobody can be put in the place of: why, and what the successor of one that is lost would begin with. */
+  readonly #withheld = new Map<number, { readonly reason: string; start: (() => void) | null }>();
 
   constructor(ports: VirtualWorkersPorts) {
     this.#ports = ports;
@@ -194,15 +196,36 @@ export class VirtualWorkers {
     };
   }
 
+  /** Nobody can be put in the worker's place, should it be lost: what its NPUs need can be read nowhere. Until the function is called that this returns. */
+  withhold(worker: number, reason: string): () => void {
+    this.#withheld.set(worker, { reason, start: null });
+    return () => {
+      const start = this.#withheld.get(worker)?.start;
+      this.#withheld.delete(worker);
+      if (start != null) this.#startLater(start, RESTART_NS);
+    };
+  }
+
   #later(worker: number, act: () => void): void {
     this.#restarting.add(worker);
-    this.#startLater(
-      () => {
-        this.#restarting.delete(worker);
-        act();
-      },
-      this.successorTime(worker, false),
-    );
+    const start = (): void => {
+      this.#restarting.delete(worker);
+      act();
+    };
+    if (this.#withheld.has(worker)) this.#start(worker, start);
+    else this.#startLater(() => this.#start(worker, start), this.successorTime(worker, false));
+  }
+
+  #start(worker: number, start: () => void): void {
+    const withheld = this.#withheld.get(worker);
+    if (withheld === undefined) {
+      start();
+      return;
+    }
+    withheld.start = start;
+    const { plan, directory, host } = this.#ports;
+    for (const npu of directory.npusOfWorker(worker))
+      host.send(address('task-executor', executorOfNpu(plan.hosting.deployment, npu).id), 'control/0', npuGone(npu, goneError(worker, withheld.reason)));
   }
 
   #startLater(start: () => void, after_ns: number): void {

@@ -13,3 +13,10 @@ export const endedError = (worker: number, lost: number): ErrorRecord => ({
   message: `worker ${worker} ended: worker ${lost} was lost, and all begin anew (recovery 'restart'); what it held may be sent again`,
   param: null,
 });
+
+/** It was lost, and stays so for now. */
+export const goneError = (worker: number, reason: string): ErrorRecord => ({
+  code: 'worker_lost',
+  message: `nobody can take the place of worker ${worker}, since ${reason}`,
+  param: null,
+});

@@ -25,6 +25,9 @@ export type Thread = {
   cancelHandshake: Cancel;
 };
 
+/** Whose weights cannot be read now is lost until they can: tried this often. */
+export const REFURNISH_MS = 1_000;
+
 const NOTHING: Cancel = () => {};
 
 export const newThread = (handle: Worker, seat: Seat, layouts: PodPlan['layouts']): Thread => ({

@@ -20,6 +20,8 @@ export type WorkersPorts = {
   /** What a worker thread runs. */
   readonly entry: URL;
   readonly onLost: (worker: number, error: ErrorRecord) => void;
+  /** It stays lost for now. */
+  readonly onGone: (worker: number, reason: string) => void;
   /** Loads what the worker's NPUs need onto the dies of a seat, and says where it lies. */
   readonly furnish: (worker: number, seat: Seat) => PodPlan['layouts'];
   /** The pod cannot go on. */

@@ -32,7 +32,7 @@ import { SpareSeats } from './spare-seats.ts';
 import { WarmThread } from './warm-thread.ts';
 import { HANDSHAKE_DEADLINE_MS, LAST_WRITE_LOOK_MS, SILENT_GRACE_MS, STOP_DEADLINE_MS, STOP_GRACE_MS, TERMINATION_DEADLINE_MS } from './worker-deadlines.ts';
 import { endedError, lostError } from './worker-errors.ts';
-import { beginAgain, exitOf, hasBegun, newThread, type Thread, waitedFor } from './worker-life.ts';
+import { beginAgain, exitOf, hasBegun, newThread, REFURNISH_MS, type Thread, waitedFor } from './worker-life.ts';
 import { epochsOf, startWarmThread, startWorkerThread, type WorkerStart } from './worker-start.ts';
 import type { WorkersPorts } from './workers-ports.ts';
 
@@ -65,8 +65,7 @@ export class Workers {
     this.#plan = plan;
     this.#space = space;
     const { directory, network, recordings, folder } = ports;
-    this.#pod = { plan, space, module, folder, origin_ms, directory, network, recordings };
-    this.#ports = ports;
+    [this.#ports, this.#pod] = [ports, { plan, space, module, folder, origin_ms, directory, network, recordings }];
     this.#regions = new SeatRegions(plan, space);
     this.recoveries = new Recoveries(ports.clock.now_ms);
     this.#warm = new WarmThread(ports.timers, () => {
@@ -239,7 +238,7 @@ export class Workers {
     thread.cancel();
     if (this.#space.control.hasAcknowledged(thread.seat.thread)) {
       if (thread.hasLostWeights && this.#respawns) this.#furnish(worker, thread.seat);
-      this.#free(worker);
+      else this.#free(worker);
     } else this.#later(thread, LAST_WRITE_LOOK_MS, () => this.#awaitLastWrite(worker));
   }
 
@@ -270,15 +269,18 @@ export class Workers {
     thread.cancel();
     // What it did to its own weights between being given up and being ended, nobody knows.
     if ((thread.isTerminated || thread.hasLostWeights) && this.#respawns) this.#furnish(worker, thread.seat);
-    this.#free(worker);
+    else this.#free(worker);
   }
 
   #furnish(worker: number, seat: Seat): void {
     try {
       this.#thread(worker).layouts = this.#ports.furnish(worker, seat);
     } catch (cause) {
-      this.#giveUpPod(`the weights of worker ${worker} could not be loaded anew: ${toErrorRecord(cause).message}`);
+      this.#ports.onGone(worker, `its weights cannot be read: ${toErrorRecord(cause).message}`);
+      this.#later(this.#thread(worker), REFURNISH_MS, () => this.#furnish(worker, seat));
+      return;
     }
+    this.#free(worker);
   }
 
   /**
@@ -334,7 +336,6 @@ export class Workers {
     const thread = this.#thread(worker);
     if (this.#space.control.hasAcknowledged(thread.seat.thread)) {
       this.#furnish(worker, thread.seat);
-      this.#free(worker);
       return;
     }
     const spare = this.#spares.exchange(thread.handle, thread.seat);
@@ -346,7 +347,6 @@ export class Workers {
     }
     thread.seat = spare;
     this.#furnish(worker, spare);
-    this.#free(worker);
   }
 
   #survivors(worker: number): number[] {

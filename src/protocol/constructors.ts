@@ -120,11 +120,13 @@ export const generated = (): TaskMessage => ({ type: 'GENERATED' });
 export const generationFailed = (error: ErrorRecord): TaskMessage => ({ type: 'GENERATION_FAILED', error });
 export const abandoned = (): TaskMessage => ({ type: 'ABANDONED' });
 export const executorLost = (error: ErrorRecord): TaskMessage => ({ type: 'EXECUTOR_LOST', error });
+export const expertsLost = (error: ErrorRecord): TaskMessage => ({ type: 'EXPERTS_LOST', error });
 export const stopStringFound = (): TaskMessage => ({ type: 'STOP_STRING_FOUND' });
 
 // to a job executor
 export const executorReady = (task_executor: Address): JobExecutorMessage => ({ type: 'EXECUTOR_READY', task_executor });
 export const executorUnready = (task_executor: Address): JobExecutorMessage => ({ type: 'EXECUTOR_UNREADY', task_executor });
+export const executorGone = (task_executor: Address, error: ErrorRecord): JobExecutorMessage => ({ type: 'EXECUTOR_GONE', task_executor, error });
 export const admit = (request: Address, choices: number, data_parallel_rank: number): JobExecutorMessage => ({
   type: 'ADMIT',
   request,
@@ -204,6 +206,7 @@ export const withdraw = (task: Address): TaskExecutorMessage => ({ type: 'WITHDR
 export const release = (task: Address): TaskExecutorMessage => ({ type: 'RELEASE', task });
 export const npuReady = (npu: number, samples: readonly StepSample[]): TaskExecutorMessage => ({ type: 'NPU_READY', npu, samples });
 export const npuLost = (npu: number, error: ErrorRecord): TaskExecutorMessage => ({ type: 'NPU_LOST', npu, error });
+export const npuGone = (npu: number, error: ErrorRecord): TaskExecutorMessage => ({ type: 'NPU_GONE', npu, error });
 
 /** To an executor or an NPU: no new work; stop when what runs is done. */
 export const drain = (): { readonly type: 'DRAIN' } => ({ type: 'DRAIN' });
@@ -345,6 +348,7 @@ export const scaled = (attention: number, experts: number, error: ErrorRecord | 
 export const serve = (groups: readonly number[]): TaskExecutorMessage => ({ type: 'SERVE', groups });
 export const groupLeft = (group: number): TaskExecutorMessage => ({ type: 'GROUP_LEFT', group });
 export const expertsHeld = (npus: readonly number[]): TaskExecutorMessage => ({ type: 'EXPERTS_HELD', npus });
+export const expertsNowhere = (error: ErrorRecord | null): TaskExecutorMessage => ({ type: 'EXPERTS_NOWHERE', error });
 export const handBack = (task_executor: Address): DpGroupMessage => ({ type: 'HAND_BACK', task_executor });
 export const takePart = (): DpGroupMessage => ({ type: 'TAKE_PART' });
 export const handedBack = (output: readonly number[], offer: KvOffer | null): TaskMessage => ({ type: 'HANDED_BACK', output, offer });

@@ -31,6 +31,8 @@ export type JobExecutorMessage =
   | { readonly type: 'EXECUTOR_READY'; readonly task_executor: Address }
   /** None of its groups serves now. */
   | { readonly type: 'EXECUTOR_UNREADY'; readonly task_executor: Address }
+  /** Nor is any of them to for now: who would wait for that fails with this. */
+  | { readonly type: 'EXECUTOR_GONE'; readonly task_executor: Address; readonly error: ErrorRecord }
   | { readonly type: 'ADMIT'; readonly request: Address; readonly choices: number; readonly data_parallel_rank: number }
   /** A choice of the request has left `from`'s prefill: which task executor decodes it? */
   | { readonly type: 'CHOOSE_DECODE'; readonly job: Address; readonly request: Address; readonly task: Address; readonly from: Address }

@@ -34,6 +34,8 @@ export type ErrorCode =
   | 'undone'
   /** Memory was touched that is not there, not one's own, freed, or of an epoch that is over: a defect, or a thread that was given up and still runs; or it went bad. */
   | 'memory_fault'
+  /** Experts are lost with the NPUs that held them, no copy is left, and nobody can bring one back for now; the request may be sent again. */
+  | 'experts_lost'
   /** The model computed NaN or infinity. */
   | 'not_finite'
   /** The pod is closed or closing. */

@@ -167,6 +167,8 @@ export type TaskMessage =
   | { readonly type: 'ABANDONED' }
   | { readonly type: 'WITHDRAWN' }
   | { readonly type: 'EXECUTOR_LOST'; readonly error: ErrorRecord }
+  /** Its executor has lost experts for good: it can compute nothing for now. */
+  | { readonly type: 'EXPERTS_LOST'; readonly error: ErrorRecord }
   | HandedBack
   | { readonly type: 'CANCEL' };
 
@@ -178,6 +180,8 @@ export type TaskExecutorMessage =
   /** `samples`: what its steps took as it warmed up. */
   | { readonly type: 'NPU_READY'; readonly npu: number; readonly samples: readonly StepSample[] }
   | { readonly type: 'NPU_LOST'; readonly npu: number; readonly error: ErrorRecord }
+  /** It was lost, and nobody can be put in its place for now: until it is ready all the same. */
+  | { readonly type: 'NPU_GONE'; readonly npu: number; readonly error: ErrorRecord }
   | {
       readonly type: 'PLACE';
       readonly task: Address;
@@ -341,7 +345,7 @@ export type Work =
 export const MAY_COME_LATE: Readonly<Partial<Record<Role, ReadonlySet<Message['type']>>>> = {
   request: new Set(['CANCEL']),
   job: new Set(['CANCEL', 'CHOICE_STOPPED', 'DECODE_CHOSEN']),
-  task: new Set(['CANCEL', 'STOP_STRING_FOUND', 'EXECUTOR_LOST', 'HANDED_OVER', 'NOTHING_LEFT', 'HANDED_BACK']),
+  task: new Set(['CANCEL', 'STOP_STRING_FOUND', 'EXECUTOR_LOST', 'EXPERTS_LOST', 'HANDED_OVER', 'NOTHING_LEFT', 'HANDED_BACK']),
   // Its request has left already, and its job is on its way out.
   'job-executor': new Set(['CHOOSE_DECODE', 'PING']),
   npu: new Set(['RELEASE_SLOTS', 'LET_GO', 'PING']),

@@ -38,7 +38,9 @@ export type ShapeMessage =
   /** Nothing is left at a group that is to stand by. */
   | { readonly type: 'GROUP_LEFT'; readonly group: number }
   /** By the expert map: these NPUs have experts that tokens may be sent to from now on, and no other one has any. */
-  | { readonly type: 'EXPERTS_HELD'; readonly npus: readonly number[] };
+  | { readonly type: 'EXPERTS_HELD'; readonly npus: readonly number[] }
+  /** By the expert map: no copy is left of some, and there is nobody to bring one back, or no room for it; null: all are somewhere, or will be. */
+  | { readonly type: 'EXPERTS_NOWHERE'; readonly error: ErrorRecord | null };
 
 /** To a DP group. */
 export type GroupShapeMessage =

@@ -52,10 +52,10 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'from', 'task', 'cache_salt', 'tokens', 'known'], // PREFIX_WANTED
   ['type', 'from', 'task', 'offer'], // PREFIX_LENT
   ['type'], // SCHEDULED, RECEIVING, DECODING, TRANSFERRED, PREEMPTED, GENERATED, ABANDONED, DRAIN, DROP_CACHE
-  ['type', 'error'], // GENERATION_FAILED, FAIL
+  ['type', 'error'], // GENERATION_FAILED, FAIL, EXPERTS_LOST, EXPERTS_NOWHERE
   ['type', 'context', 'cache_salt', 'tokens'], // KEEP_CONTEXT
   ['type', 'context'], // FORGET_CONTEXT
-  ['type', 'npu', 'error'], // NPU_LOST
+  ['type', 'npu', 'error'], // NPU_LOST, NPU_GONE
   // workers → control
   ['type', 'npu', 'samples'], // NPU_READY
   ['tokens', 'attended', 'us'],
@@ -66,6 +66,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'task', 'data_parallel_rank', 'kv_positions', 'wanted'], // PLACE
   ['type', 'dp_group'], // PLACED
   ['type', 'task_executor'], // EXECUTOR_READY, EXECUTOR_UNREADY
+  ['type', 'task_executor', 'error'], // EXECUTOR_GONE
   ['type', 'request', 'error'], // REQUEST_ENDED, ENDED
   ['type', 'term', 'serving'], // JOB_EXECUTORS
   ['type', 'serving', 'lost'], // MEMBERS

@@ -112,6 +112,7 @@ export class FakePod implements Pod {
   balancing: PodStats['expert_balancing'] = [];
   loops: PodStats['loops'] = [];
   recoveries: PodStats['recoveries'] = [];
+  experts_lost: PodStats['experts_lost'] = [];
   suspicions: PodStats['suspicions'] = { counts: { given_up: 0, over: 0, no_spare_seat: 0, control_thread: 0 }, standing: [] };
   async rebalance({ force = false }: RebalanceOptions = {}): Promise<readonly RebalanceReport[]> {
     return [fakeRebalance(force)];
@@ -152,8 +153,17 @@ export class FakePod implements Pod {
 
   async stats(): Promise<PodStats> {
     if (this.closed) throw new MinipodError('closed', 'the pod is closed');
-    const { running, finished, prompt_tokens, generation_tokens, balancing, suspicions, recoveries, loops } = this;
-    const figures = { running, prompt_tokens, generation_tokens, suspicions, recoveries, loops, disaggregated: this.faults.disaggregated === true };
+    const { running, finished, prompt_tokens, generation_tokens, balancing, suspicions, experts_lost, recoveries, loops } = this;
+    const figures = {
+      running,
+      prompt_tokens,
+      generation_tokens,
+      suspicions,
+      experts_lost,
+      recoveries,
+      loops,
+      disaggregated: this.faults.disaggregated === true,
+    };
     return fakeStats({ ...figures, model: this.model.name, requests_finished: finished, expert_balancing: balancing });
   }
 
