@@ -157,7 +157,9 @@ describe('a loop that dies', () => {
   const seen = (progress_ms: number, now_ms: number): boolean | undefined => {
     const cast = {
       stateOf: () => 'stable',
-      contextOf: () => ({ balancer: { epoch: 1, progress: 3, outcomes: [], log: { entries: [], counts: [] }, progress_ms } }),
+      contextOf: () => ({
+        balancer: { epoch: 1, progress: 3, outcomes: [], log: { entries: [], counts: [] }, lostExperts: [], rehoming: { isSharedLost: false }, progress_ms },
+      }),
     };
     return balancingReports(cast, plan, now_ms)[0]?.stalled;
   };
