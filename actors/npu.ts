@@ -82,7 +82,10 @@ export const npu = setup({
     },
     SEND_WEIGHTS: { actions: { type: 'launch', params: ({ event: { broadcast } }) => ({ work: { kind: 'send-weights', broadcast } }) } },
     WEIGHTS_COPIED: {
-      actions: { type: 'send', params: ({ context, event }) => ({ to: event.scaling, message: furnished(idOf(context.self), event.query, event.error) }) },
+      actions: {
+        type: 'send',
+        params: ({ context, event }) => ({ to: event.scaling, message: furnished(idOf(context.self), event.query, event.copied, event.error) }),
+      },
     },
     CLEAR_WEIGHTS: { actions: { type: 'launch', params: { work: { kind: 'clear' } } } },
     LOADS_COUNTED: {

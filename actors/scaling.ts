@@ -20,7 +20,7 @@ import type { ErrorRecord } from '../src/protocol/errors.ts';
 import type { WeightBroadcast } from '../src/protocol/expert-maps.ts';
 import { mapDone, mapWanted, placeExperts } from '../src/protocol/map-log.ts';
 import type { Commands } from '../src/protocol/messages.ts';
-import type { ScalingMessage } from '../src/protocol/scaling.ts';
+import { NOTHING_FURNISHED, type ScalingMessage, type WeightsFurnished } from '../src/protocol/scaling.ts';
 
 /** A worker that was lost is back in tens of milliseconds, with its weights in seconds. */
 export const RETRY_MS = 250;
@@ -59,6 +59,8 @@ type Scaling = Input & {
   entry: number;
   /** NPUs that have no weights yet. */
   bare: readonly number[];
+  /** Weights that NPUs got so far, for all changes. */
+  copied: WeightsFurnished;
   /** Why it is undone; null: it is not. */
   error: ErrorRecord | null;
 };
@@ -152,6 +154,15 @@ export const scaling = setup({
       bare: ({ context, context: { bare }, event }) =>
         event.type === 'FURNISHED' && event.query === context.query && event.error === null ? bare.filter((npu) => npu !== event.npu) : bare,
     }),
+    noteCopied: assign({
+      copied: ({ context: { copied }, event }) =>
+        event.type === 'FURNISHED'
+          ? {
+              broadcast_bytes: copied.broadcast_bytes + event.copied.broadcast_bytes,
+              pulled_bytes: copied.pulled_bytes + event.copied.pulled_bytes,
+            }
+          : copied,
+    }),
     noteQuery: assign({ query: ({ context }) => context.query + 1 }),
     noteOverdue: assign({ error: ({ context }, waited: string) => overdue(context, waited) }),
     noteFailure: assign({
@@ -187,6 +198,7 @@ export const scaling = setup({
     query: 0,
     entry: -1,
     bare: [],
+    copied: NOTHING_FURNISHED,
     error: null,
   }),
   initial: 'stable',
@@ -194,7 +206,7 @@ export const scaling = setup({
     // Of a question that was given up.
     MAP_GRANTED: { actions: haveDoneWith((context, event) => (event.type === 'MAP_GRANTED' ? toMap(context, mapDone(event.entry, context.error)) : [])) },
     MAP_REFUSED: {},
-    FURNISHED: {},
+    FURNISHED: { actions: 'noteCopied' },
     // Another one comes: for what was asked last.
     EXPERTS_PLACED: {},
     MAP_TAKEN: { actions: 'noteTaken' },
@@ -227,7 +239,7 @@ export const scaling = setup({
       always: { guard: 'allHaveWeights', target: 'claiming' },
       on: {
         SCALE: refuse,
-        FURNISHED: { actions: 'noteFurnished' },
+        FURNISHED: { actions: ['noteFurnished', 'noteCopied'] },
         // Whose worker was lost did not hear of it.
         SCALE_RETRY: { target: 'furnishing', reenter: true, actions: haveDone(furnishAgain) },
         SCALE_OVERDUE: {

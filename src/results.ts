@@ -4,6 +4,7 @@ import type { MapCount } from '../actors/policies/map-log.ts';
 import type { RebalanceOutcome } from './protocol/expert-maps.ts';
 import type { LostExperts, MapEntry, WeightsCopied } from './protocol/map-log.ts';
 import type { ReplyPart } from './protocol/output.ts';
+import type { WeightsFurnished } from './protocol/scaling.ts';
 import type { CollectionReport, DraftCounts, KvLinkReport, Lane, LinkRead, LinkWritten, NpuReport, ThreadReport } from './protocol/threads.ts';
 import type { ExecutorRole, NpuPlace } from './protocol/topology.ts';
 
@@ -301,6 +302,8 @@ export type ScalingStats = {
   readonly experts: { readonly serving: number; readonly reserved: number; readonly fewest: number } | null;
   /** Of its NPUs: those that stand by hold none. */
   readonly weights: { readonly held_bytes: number; readonly reserved_bytes: number };
+  /** To NPUs that came to serve, for all changes: as broadcasts to several at once, or pulled by a single one. Those of experts: `expert_balancing`. */
+  readonly copied: WeightsFurnished;
   readonly changes: number;
   readonly last_error: string | null;
 };

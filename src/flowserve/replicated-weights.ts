@@ -10,6 +10,7 @@ import { weightsCopied } from '../protocol/constructors.ts';
 import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
 import type { WeightBroadcast } from '../protocol/expert-maps.ts';
 import type { Message, Work } from '../protocol/messages.ts';
+import { NOTHING_FURNISHED, type WeightsFurnished } from '../protocol/scaling.ts';
 import type { Directory } from '../runtime/directory.ts';
 import { CHUNK_BYTES } from './distflow/checksum.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
@@ -62,7 +63,8 @@ export type StandbyWeightsOptions = {
   /** Polled with experts' weights. */
   readonly broadcasts: WeightBroadcasts;
 };
-type Tell = (error: ErrorRecord | null) => void;
+/** With what has come until then. */
+type Tell = (copied: WeightsFurnished, error: ErrorRecord | null) => void;
 
 export class StandbyWeights {
   readonly #options: StandbyWeightsOptions;
@@ -80,7 +82,7 @@ export class StandbyWeights {
   perform(npu: number, work: Extract<Work, { kind: 'furnish' | 'send-weights' | 'clear' }>, tell: (message: Message) => void): void {
     if (work.kind === 'clear') this.clear(npu);
     else if (work.kind === 'send-weights') this.send(npu, work.broadcast);
-    else this.furnish(npu, work.source, work.broadcast, (error) => tell(weightsCopied(work.scaling, work.query, error)));
+    else this.furnish(npu, work.source, work.broadcast, (copied, error) => tell(weightsCopied(work.scaling, work.query, copied, error)));
   }
 
   /** What it sends already is of a change that is over: nobody waits for it. */
@@ -99,26 +101,26 @@ export class StandbyWeights {
       this.#jobs = this.#jobs.filter((job) => job.npu !== npu);
       this.#receiving.add(npu);
       this.#forgetSums(npu);
-      this.#receive(npu, broadcast, 0, tell);
+      this.#receive(npu, broadcast, 0, 0, tell);
     }
   }
 
-  /** The pieces from this one on. */
-  #receive(npu: number, broadcast: WeightBroadcast, index: number, tell: Tell): void {
+  /** The pieces from this one on; `broadcast_bytes`: of those before it. */
+  #receive(npu: number, broadcast: WeightBroadcast, index: number, broadcast_bytes: number, tell: Tell): void {
     const piece = this.#piecesOf(npu)[index];
-    if (piece === undefined) {
+    const over = (error: ErrorRecord | null): void => {
       this.#receiving.delete(npu);
-      tell(null);
+      tell({ ...NOTHING_FURNISHED, broadcast_bytes }, error);
+    };
+    if (piece === undefined) {
+      over(null);
       return;
     }
     this.#options.broadcasts.receive(npu, pieceOf(broadcast, index), {
       to: piece.address,
       bytes: piece.bytes,
-      end: () => this.#receive(npu, broadcast, index + 1, tell),
-      fail: (error) => {
-        this.#receiving.delete(npu);
-        tell(toErrorRecord(error));
-      },
+      end: () => this.#receive(npu, broadcast, index + 1, broadcast_bytes + piece.bytes, tell),
+      fail: (error) => over(toErrorRecord(error)),
     });
   }
 
@@ -129,12 +131,13 @@ export class StandbyWeights {
     const from = plan.layouts[source] as StepLayout;
     const sources = piecesWithSums(from);
     const moved = (plan.dies[die] as Region).base - from.base;
-    const end = (): void => {
-      const isWhole = space.control.epochOfDie(die) === epoch;
-      tell(isWhole ? null : { code: 'worker_lost', message: `npu/${source} was lost while its weights were copied to npu/${npu}`, param: null });
-    };
     const pieces = this.#piecesOf(npu);
     assert(pieces.length === sources.length, `npu/${npu} has other weights than npu/${source}`);
+    const end = (): void => {
+      const isWhole = space.control.epochOfDie(die) === epoch;
+      const copied = { ...NOTHING_FURNISHED, pulled_bytes: pieces.reduce((sum, { bytes }) => sum + bytes, 0) };
+      tell(copied, isWhole ? null : { code: 'worker_lost', message: `npu/${source} was lost while its weights were copied to npu/${npu}`, param: null });
+    };
     this.#forgetSums(npu);
     for (const [index, { address: to, bytes }] of pieces.entries()) {
       const from = (sources[index] as WeightPiece).address + moved;

@@ -10,7 +10,7 @@ import { type Address, address } from '../protocol/address.ts';
 import { scale } from '../protocol/constructors.ts';
 import { fromErrorRecord, MinipodError } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
-import type { ScaledMessage } from '../protocol/scaling.ts';
+import { NOTHING_FURNISHED, type ScaledMessage, type WeightsFurnished } from '../protocol/scaling.ts';
 import type { Executor } from '../protocol/topology.ts';
 import type { ScaleReport, ScalingStats } from '../results.ts';
 import type { Cast } from '../runtime/cast.ts';
@@ -127,6 +127,7 @@ export class ScaleRequests {
       attention: { serving: attention, reserved: groups.length },
       experts: serving === null ? null : { serving, reserved: experts.npus, fewest: experts.fewest ?? experts.npus },
       weights: heldWeights(this.#plan, this.#ports.space, this.#ports.directory, this.#executor(executor), (npu) => this.holdsWeights(npu)),
+      copied: (this.#host.cast.contextOf(this.#self) as { readonly copied: WeightsFurnished } | null)?.copied ?? NOTHING_FURNISHED,
       changes: this.#changes,
       last_error: this.#last_error,
     };

@@ -25,7 +25,7 @@ import {
   taskId,
 } from './messages.ts';
 import type { Begun, OutputMessage, TextTerms, TokenOut } from './output.ts';
-import type { ScaledMessage, ScalingMessage } from './scaling.ts';
+import type { ScaledMessage, ScalingMessage, WeightsFurnished } from './scaling.ts';
 import type { StepOutcome, StepPlan } from './steps.ts';
 import type { TransferMessage } from './transfers.ts';
 
@@ -333,14 +333,21 @@ export const furnish = (scaling: Address, query: number, source: number, broadca
   broadcast,
 });
 export const sendWeights = (broadcast: WeightBroadcast): NpuMessage => ({ type: 'SEND_WEIGHTS', broadcast });
-export const weightsCopied = (scaling: Address, query: number, error: ErrorRecord | null): NpuMessage => ({
+export const weightsCopied = (scaling: Address, query: number, copied: WeightsFurnished, error: ErrorRecord | null): NpuMessage => ({
   type: 'WEIGHTS_COPIED',
   scaling,
   query,
+  copied,
   error,
 });
 export const clearWeights = (): NpuMessage => ({ type: 'CLEAR_WEIGHTS' });
-export const furnished = (npu: number, query: number, error: ErrorRecord | null): ScalingMessage => ({ type: 'FURNISHED', npu, query, error });
+export const furnished = (npu: number, query: number, copied: WeightsFurnished, error: ErrorRecord | null): ScalingMessage => ({
+  type: 'FURNISHED',
+  npu,
+  query,
+  copied,
+  error,
+});
 export const scaleRetry = (): ScalingMessage => ({ type: 'SCALE_RETRY' });
 export const serving = (groups: readonly number[]): ScalingMessage => ({ type: 'SERVING', groups });
 export const scaleOverdue = (): ScalingMessage => ({ type: 'SCALE_OVERDUE' });

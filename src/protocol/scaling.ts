@@ -15,12 +15,16 @@ import type { WeightBroadcast } from './expert-maps.ts';
 import type { MapGrantMessage } from './map-log.ts';
 import type { KvOffer } from './messages.ts';
 
+/** Bytes that NPUs got of those that others have alike, by way. */
+export type WeightsFurnished = { readonly broadcast_bytes: number; readonly pulled_bytes: number };
+export const NOTHING_FURNISHED: WeightsFurnished = { broadcast_bytes: 0, pulled_bytes: 0 };
+
 export type ScalingMessage =
   /** So many of its DP groups are to serve, and so many NPUs to have its experts; 0: they are not apart, or stay where they are. */
   | { readonly type: 'SCALE'; readonly attention: number; readonly experts: number; readonly deadline_ms: number }
   | MapGrantMessage
   /** By an NPU: its weights are there, or why not. */
-  | { readonly type: 'FURNISHED'; readonly npu: number; readonly query: number; readonly error: ErrorRecord | null }
+  | { readonly type: 'FURNISHED'; readonly npu: number; readonly query: number; readonly copied: WeightsFurnished; readonly error: ErrorRecord | null }
   /** Now perhaps it can be undone. */
   | { readonly type: 'SCALE_RETRY' }
   /** By the task executor: these serve, and nothing is left at the others. */
@@ -53,7 +57,13 @@ export type StandbyMessage =
   | { readonly type: 'FURNISH'; readonly scaling: Address; readonly query: number; readonly source: number; readonly broadcast: WeightBroadcast | null }
   /** Send weights to those that were asked to get them. Nobody waits for an answer: they tell what has come. */
   | { readonly type: 'SEND_WEIGHTS'; readonly broadcast: WeightBroadcast }
-  | { readonly type: 'WEIGHTS_COPIED'; readonly scaling: Address; readonly query: number; readonly error: ErrorRecord | null }
+  | {
+      readonly type: 'WEIGHTS_COPIED';
+      readonly scaling: Address;
+      readonly query: number;
+      readonly copied: WeightsFurnished;
+      readonly error: ErrorRecord | null;
+    }
   /** Its group stands by: nobody needs them. */
   | { readonly type: 'CLEAR_WEIGHTS' };
 

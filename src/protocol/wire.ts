@@ -235,7 +235,8 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'npus'], // EXPERTS_HELD
   ['type', 'scaling', 'query', 'source', 'broadcast'], // FURNISH
   ['type', 'broadcast'], // SEND_WEIGHTS
-  ['type', 'npu', 'query', 'error'], // FURNISHED
+  ['type', 'npu', 'query', 'copied', 'error'], // FURNISHED
+  ['broadcast_bytes', 'pulled_bytes'],
 ];
 
 /** Identifies this protocol in the handshake of two threads: a worker built from other sources refuses to start. */

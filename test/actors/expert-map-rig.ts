@@ -8,6 +8,7 @@ import type { PlacementPolicy } from '../../actors/policies/expert-placement/pol
 import { type Address, idOf, roleOf } from '../../src/protocol/address.ts';
 import { npuLost } from '../../src/protocol/constructors.ts';
 import {
+  broadcastFailed,
   type ExpertMapMessage,
   type ExpertWork,
   loadsCollected,
@@ -27,10 +28,10 @@ export const NPUS = [0, 1, 2, 3];
 export const SHAPE = { layers: 2, experts: 6, slots: 12, ranks: 4, nodes: 1, groups: 1 };
 export const PERIOD_MS = 50_000;
 /** Of a slot's weights. */
-const SLOT_BYTES = 1_000;
+export const SLOT_BYTES = 1_000;
 export const SUCCESSOR_MS = 3_000;
 
-export type Fault = (npu: number, work: ExpertWork) => 'answer' | 'silence' | 'failure' | 'death';
+export type Fault = (npu: number, work: ExpertWork) => 'answer' | 'silence' | 'failure' | 'death' | 'no broadcast';
 
 /** The map's actor alone; its NPUs are these few lines, each of which knows what its slots hold. */
 export class Group {
@@ -167,7 +168,9 @@ export class Group {
       this.tell(npuLost(npu, { code: 'worker_lost', message: 'killed', param: null }) as ExpertMapMessage);
       return;
     }
-    if (fault === 'failure' && 'change' in work) this.tell(slotFailed(npu, work.change, { code: 'memory_fault', message: 'corrupt', param: null }));
+    if (fault === 'no broadcast' && 'change' in work)
+      this.tell(broadcastFailed(npu, work.change, { code: 'deadline_exceeded', message: 'it did not come', param: null }));
+    else if (fault === 'failure' && 'change' in work) this.tell(slotFailed(npu, work.change, { code: 'memory_fault', message: 'corrupt', param: null }));
     else this.#perform(npu, work);
   }
 

@@ -1,9 +1,12 @@
 /** The loop that moves experts, with NPUs that answer, fail, die or say nothing in any of its states: service goes on, the map stays whole, the reason is told. */
 import { describe, expect, it } from 'vitest';
 import { replicasOf } from '../../actors/policies/expert-placement/expert-map.ts';
-import { rebalance } from '../../src/protocol/expert-maps.ts';
+import { BROADCAST_MS_MAX, rebalance } from '../../src/protocol/expert-maps.ts';
 
-import { Group, once, PERIOD_MS, STATES } from './expert-map-rig.ts';
+import { Group, once, PERIOD_MS, SLOT_BYTES, STATES } from './expert-map-rig.ts';
+
+/** Of a rebalance: each may wait for a broadcast. */
+const ROUNDS_MAX = 10;
 
 describe('the expert map', () => {
   it.each(['global', 'hierarchical', 'fixed_primaries'] as const)('should move experts while everybody goes on, and then be better: %s', (policy) => {
@@ -89,5 +92,41 @@ describe('the expert map', () => {
     expect(group.outcomes).toMatchObject([{ installed: false, reason: `another rebalance is under way, and ${state}` }]);
     group.run(120_000);
     expect(group.outcomes).toHaveLength(2);
+  });
+
+  it('should have weights that several get sent to them at once, and count what came which way', () => {
+    const group = new Group();
+    const sent: number[] = [];
+    group.fault = (_, work) => {
+      if (work.kind === 'broadcast') sent.push(...work.broadcast.npus.slice(1));
+      return 'answer';
+    };
+    group.tell(rebalance(1, true));
+    group.run(ROUNDS_MAX * BROADCAST_MS_MAX);
+    const { copied } = group.balancer.log;
+    expect(sent.length).toBeGreaterThan(1);
+    expect(copied).toMatchObject({ broadcast: { slots: sent.length, bytes: sent.length * SLOT_BYTES }, instead: 0, why: null });
+    expect(copied.pulled.bytes).toBe(copied.pulled.slots * SLOT_BYTES);
+    expect(group.unexpected).toEqual([]);
+  });
+
+  it.each(['silence', 'failure'] as const)('should have a broadcast that does not come pulled by whoever is without it: %s', (what) => {
+    const group = new Group();
+    const pulled: number[] = [];
+    group.fault = (npu, work) => {
+      if (work.kind !== 'stage') return 'answer';
+      if (work.broadcast !== null) return what === 'failure' ? 'no broadcast' : 'silence';
+      pulled.push(npu);
+      return 'answer';
+    };
+    group.tell(rebalance(1, true));
+    group.run(ROUNDS_MAX * BROADCAST_MS_MAX);
+    const { copied } = group.balancer.log;
+    expect(copied.broadcast.slots).toBe(0);
+    expect(copied.instead).toBeGreaterThan(1);
+    expect(copied.pulled.slots).toBe(pulled.length);
+    expect(copied.why).toContain(what === 'failure' ? 'did not come' : '20 s');
+    expect(group.outcomes).toMatchObject([{ outcome: 'installed' }]);
+    expect(group.unexpected).toEqual([]);
   });
 });
