@@ -3,11 +3,17 @@ import { offsetOf } from '../fabric/address.ts';
 import { onDie } from '../flowserve/pod-plan.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 
+/** Of the NPU, or, where nobody holds anything there, of the next that there is: who lost its memory just before has none that could go bad. */
+export function flipKvBit(memory: Pick<VirtualControl, 'plan' | 'space' | 'directory'>, npu: number, bit: number, which: number): boolean {
+  const npus = memory.plan.layouts.length;
+  return Array.from({ length: npus }, (_, index) => (npu + index) % npus).some((other) => flipBitOf(memory, other, bit, which));
+}
+
 /**
  * Of a block that somebody holds, in a position that has been written for good: what the step at hand writes has no sum before its end, and nothing to be told by.
  * `which`: of those blocks, counted round. False: there is none.
  */
-export function flipKvBit({ plan, space, directory }: Pick<VirtualControl, 'plan' | 'space' | 'directory'>, npu: number, bit: number, which: number): boolean {
+function flipBitOf({ plan, space, directory }: Pick<VirtualControl, 'plan' | 'space' | 'directory'>, npu: number, bit: number, which: number): boolean {
   const layout = plan.layouts[npu];
   if (layout?.kind !== 'attention') return false;
   const { kv } = onDie(plan, npu, directory.dieOfNpu(npu));
