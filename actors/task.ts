@@ -130,6 +130,9 @@ export const task = setup({
         STOP_STRING_FOUND: '.stopping',
         CANCEL: '.cancelling',
         HANDED_BACK: { target: 'waiting', actions: 'noteHandedBack' },
+        // Handed back before there was a first token, it computes that itself.
+        HANDED_OVER: {},
+        NOTHING_LEFT: '.stopping',
       },
       states: {
         placed: {

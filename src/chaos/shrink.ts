@@ -66,6 +66,12 @@ const SMALLER: readonly ((call: ChaosCall) => ChaosCall)[] = [
   (call) => ({ ...call, prompt_tokens: Math.ceil(call.prompt_tokens / 2) }),
 ];
 
+/** What breaks is the same where it ends alike; a crash has to say the same: another one is soon found, such as a change of shape in a pod that is too small for it. */
+function howOf({ verdict, violations }: RunReport): string {
+  const crash = violations.find((violation) => violation.verdict === 'crash');
+  return verdict === 'crash' ? `crash ${crash?.what.replaceAll(/\d+/g, 'N')}` : verdict;
+}
+
 /** `plant`: as for `runPlan`, in each of the runs. */
 export async function shrinkPlan(
   broken: ChaosPlan,
@@ -83,7 +89,7 @@ export async function shrinkPlan(
     try {
       const report = await runPlan(parsePlan(plan), undisturbed, { plant });
       // A call for a DP group that the smaller pod lacks breaks nothing.
-      if (report.verdict !== first.verdict || report.calls.some(({ code }) => code === 'invalid_request')) return false;
+      if (howOf(report) !== howOf(first) || report.calls.some(({ code }) => code === 'invalid_request')) return false;
       best = { plan, report };
       return true;
     } catch {

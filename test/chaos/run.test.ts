@@ -162,19 +162,23 @@ it('what a job executor was to take over that is lost before it has, another tak
   expect(report.faults.every(({ effect }) => effect > 0)).toBe(true);
 });
 
-it('a decode group that is scaled away before there is a first token hands back what may end before its prefill does', async () => {
+it.each([
+  ['ends before its prefill does', 2, 5],
+  ['decodes when its prefill hands over', 24, 1.83],
+  ['computes its prompt when its prefill hands over', 24, 1.81],
+])('a decode group that is scaled away before there is a first token hands back what begins anew elsewhere: it %s', async (_, max_tokens, for_ms) => {
   const { violations, calls } = await chaos.run({
     seed: 5822,
     pod: {
       ...{ topology: 'pd:prefill=1xdp2,decode=1xdp2', scale_max: { executor: 1, attention: 3 }, kv_transfer: 'layer' },
       ...{ load_balancing: 'cost_model', long_prompt_groups: 1, long_prompt_tokens: 30 },
     },
-    calls: [{ key: 10, prompt_tokens: 33, max_tokens: 2 }],
+    calls: [{ key: 10, prompt_tokens: 33, max_tokens }],
     shapes: [{ ms: 1.8, executor: 1, attention: 1, deadline_ms: 5 }],
-    faults: [{ kind: 'npu-hangs', npu: 0, at: { phase: 'admission', there: true }, for_ms: 5 }],
+    faults: [{ kind: 'npu-hangs', npu: 0, at: { phase: 'admission', there: true }, for_ms }],
   });
   expect(violations).toEqual([]);
-  expect(calls[0]).toMatchObject({ code: 'finished', tokens: 2 });
+  expect(calls[0]).toMatchObject({ code: 'finished', tokens: max_tokens });
 });
 
 it('a run leaves its trace, of a model that is read to its end', async () => {
