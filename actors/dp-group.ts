@@ -267,7 +267,9 @@ export const dpGroup = setup({
     declinePrefix: assign(({ context, event }) => hearPrefix(context, event, false)),
     endTransfer: assign({
       outbox: ({ context, event }) =>
-        event.type === 'TRANSFER_DONE' || event.type === 'TRANSFER_FAILED' ? context.scheduler.transferEnded(event.id, event.type === 'TRANSFER_DONE') : [],
+        event.type === 'TRANSFER_DONE' || event.type === 'TRANSFER_FAILED'
+          ? context.scheduler.transferEnded(event.id, event.type === 'TRANSFER_DONE' ? null : event.damaged)
+          : [],
     }),
     receive: assign(({ context }) => asked(context, [...context.outbox, ...(context.handing.isUnderWay ? [] : context.scheduler.receive())])),
     beginToHandBack: assign(({ context, event }) => {

@@ -33,8 +33,9 @@ export class KvTiers {
   readonly #uncopied = new UsageOrder<PrefixNode>();
   readonly #spareCopies = new UsageOrder<PrefixNode>();
   readonly #inDramAlone = new UsageOrder<PrefixNode>();
-  /** Blocks of HBM that are given out no more. */
+  /** Blocks of HBM, and of DRAM, that are given out no more. */
   readonly #mappedOut = new Set<number>();
+  readonly #mappedOutDram = new Set<number>();
   evictions = 0;
 
   constructor(sizes: TierSizes, tree: PrefixTree, events: KvEventLog) {
@@ -118,12 +119,22 @@ export class KvTiers {
   }
 
   giveBackDram(block: number): void {
+    if (this.#mappedOutDram.has(block)) return;
     this.#freeDram.push(block);
-    assert(this.#freeDram.length <= this.#sizes.dram_blocks, 'a block of DRAM was freed twice');
+    assert(this.#freeDram.length <= this.#sizes.dram_blocks - this.mapped_out_dram, 'a block of DRAM was freed twice');
   }
 
   get mapped_out(): number {
     return this.#mappedOut.size;
+  }
+
+  get mapped_out_dram(): number {
+    return this.#mappedOutDram.size;
+  }
+
+  /** The block of DRAM went bad, and is not free: whoever has it is about to give it back. */
+  mapOutDram(block: number): void {
+    this.#mappedOutDram.add(block);
   }
 
   /** The block went bad: nobody gets it any more, and nobody begins with what it held. Who uses it keeps its node until it lets go. */

@@ -64,6 +64,10 @@ export class RelationalTensorCache {
     return this.#tiers.mapped_out;
   }
 
+  get mapped_out_dram(): number {
+    return this.#tiers.mapped_out_dram;
+  }
+
   /** Blocks that sequences hold. */
   get used(): number {
     return this.blocks - this.#tiers.available - this.transfers.blocks;
@@ -79,7 +83,7 @@ export class RelationalTensorCache {
   }
 
   get dram_blocks_used(): number {
-    return this.#limits.dram_blocks - this.#tiers.free_dram.length;
+    return this.#limits.dram_blocks - this.#tiers.mapped_out_dram - this.#tiers.free_dram.length;
   }
 
   get evictions(): number {
@@ -255,6 +259,11 @@ export class RelationalTensorCache {
     this.events.endBatch();
   }
 
+  /** Blocks of DRAM went bad that a transfer has read, which is about to fail: what they were to bring is forgotten with it. */
+  mapOutDram(blocks: readonly number[]): void {
+    for (const block of blocks) this.#tiers.mapOutDram(block);
+  }
+
   /** Another block in place of one that went bad, for what is to be computed again. False: there is none. */
   replace(holding: Holding, index: number): boolean {
     if (!this.canAllocate(1)) return false;
@@ -274,7 +283,7 @@ export class RelationalTensorCache {
   /** All of its state but the tree's words: what a snapshot of its owner shows. */
   toJSON(): object {
     const { blocks, block_size, used, cached, positions_queried, positions_hit, evictions, dram_blocks, dram_blocks_used, mapped_out } = this;
-    const counts = { positions_queried, positions_hit, evictions, dram_blocks, dram_blocks_used, mapped_out };
+    const counts = { positions_queried, positions_hit, evictions, dram_blocks, dram_blocks_used, mapped_out, mapped_out_dram: this.mapped_out_dram };
     const rest = { transfers: this.transfers.toJSON(), contexts: this.contexts.toJSON(), free: [...this.#tiers.free_hbm] };
     return { blocks, block_size, used, cached, ...counts, ...rest };
   }

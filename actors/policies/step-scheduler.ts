@@ -235,13 +235,14 @@ export class StepScheduler {
     return this.handoffs.receiving.receive(this.#running.size, this.#limits.batch_requests_max - this.#running.size);
   }
 
-  /** Nobody reads what was lent any more, or what was asked for is here, or will not come. */
-  transferEnded(id: number, isThere: boolean): readonly Commands['send'][] {
+  /** Nobody reads what was lent any more, or what was asked for is here, or will not come. `failed`: with which blocks of DRAM gone bad; null: it has not. */
+  transferEnded(id: number, failed: readonly number[] | null): readonly Commands['send'][] {
     if (id >= FIRST_CACHE_TRANSFER) {
-      this.coming.ended(id, isThere);
+      this.cache.mapOutDram(failed ?? []);
+      this.coming.ended(id, failed === null);
       return [];
     }
-    const { over, messages } = this.handoffs.end(id, isThere);
+    const { over, messages } = this.handoffs.end(id, failed === null);
     if (over !== null && over.slot >= 0) return this.#dropFlight(over);
     if (over !== null && this.#byTask.get(over.task) === over) this.#byTask.delete(over.task);
     return over?.end === 'abandoned' ? [{ to: over.task, message: abandoned() }] : messages;

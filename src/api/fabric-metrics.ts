@@ -64,6 +64,10 @@ export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
   const lost = gauge('npu_lost', '1: its worker is lost and no successor has reported yet, or it is reset after a step that failed.', ofNpu);
   const blocksHeld = gauge('kv_blocks_held', 'KV blocks that the memory holds, those of ended sequences included until the next step.', ofNpu);
   const blocksHeldMax = gauge('kv_blocks_held_max', 'The most KV blocks that were ever held.', ofNpu);
+  const mappedOut = gauge('blocks_mapped_out', 'Blocks of KV that went bad and are given out no more, in the NPU’s HBM and in the DRAM below it.', [
+    'npu',
+    'tier',
+  ]);
   const fieldsWritten = counter('xccl_fields_written_total', "Fields written in peers' metadata.", ofNpu);
   const fieldsStale = counter('xccl_fields_stale_total', 'Fields dropped since they were written under an epoch that is over.', ofNpu);
   const dispatched = counter('xccl_dispatches_written_total', 'Dispatches to peers.', ofNpu);
@@ -91,7 +95,23 @@ export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
 
   const all: readonly { reset(): void }[] = [
     ...[regions, regionBytes, frames, bytes, received, receivedBytes, full, wakes, stale, waiting, stalled, ringFree, slabFree, latency],
-    ...[info, lost, blocksHeld, blocksHeldMax, fieldsWritten, fieldsStale, dispatched, served, refused, pulled, replies, repliesMax, decodeSteps, gaps],
+    ...[
+      info,
+      lost,
+      blocksHeld,
+      blocksHeldMax,
+      mappedOut,
+      fieldsWritten,
+      fieldsStale,
+      dispatched,
+      served,
+      refused,
+      pulled,
+      replies,
+      repliesMax,
+      decodeSteps,
+      gaps,
+    ],
     ...[collections, collecting, collectingMax],
   ];
 
@@ -137,6 +157,8 @@ export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
       lost.set(labels, npu.state === 'lost' ? 1 : 0);
       blocksHeld.set(labels, npu.kv_blocks_held);
       blocksHeldMax.set(labels, npu.kv_blocks_held_max);
+      mappedOut.set({ ...labels, tier: 'hbm' }, npu.kv_blocks_mapped_out);
+      mappedOut.set({ ...labels, tier: 'dram' }, npu.dram_blocks_mapped_out);
       fieldsWritten.inc(labels, npu.fields_written);
       fieldsStale.inc(labels, npu.fields_stale);
       dispatched.inc(labels, npu.dispatches_written);

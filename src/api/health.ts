@@ -19,7 +19,7 @@ export async function health(service: Service): Promise<Response> {
   } catch (error) {
     throw new ApiError(503, `The pod does not answer: ${toApiError(error).message}`, { cause: error, code: 'unhealthy' });
   }
-  const troubles = [...deadLoops(stats), ...silentMembers(stats), ...lateSuccessors(stats), ...lostExperts(stats)];
+  const troubles = [...deadLoops(stats), ...silentMembers(stats), ...lateSuccessors(stats), ...lostExperts(stats), ...worn(stats)];
   if (troubles.length > 0) throw new ApiError(503, troubles.join(' '), { code: 'unhealthy' });
   return new Response(null, { status: 200 });
 }
@@ -36,6 +36,12 @@ const WHY = {
 
 const silentMembers = ({ suspicions }: PodStats): string[] =>
   suspicions.standing.map(({ member, why, silent_seconds }) => `${member} has not answered for ${silent_seconds.toFixed(1)} s, and ${WHY[why]}.`);
+
+/** Memory of which half has gone bad is no memory to go on with: its NPU serves ever fewer requests at once. */
+const worn = ({ npus }: PodStats): string[] =>
+  npus
+    .filter(({ kv_blocks, kv_blocks_mapped_out }) => kv_blocks_mapped_out > 0 && kv_blocks_mapped_out >= kv_blocks)
+    .map(({ npu, kv_blocks, kv_blocks_mapped_out: bad }) => `NPU ${npu} has lost ${bad} of its ${kv_blocks + bad} KV blocks to memory that went bad.`);
 
 /** The latest loss of each worker counts: a successor that is lost before it runs has one of its own. */
 const lateSuccessors = ({ recoveries, uptime_seconds }: PodStats): string[] =>

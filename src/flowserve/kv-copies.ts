@@ -11,6 +11,16 @@ import type { Directory } from '../runtime/directory.ts';
 import { type KvSum, type KvSums, NOT_SUMMED } from './kv-sums.ts';
 import { type AnyPodPlan, onDie } from './pod-plan.ts';
 
+/** Blocks of DRAM that do not hold what was copied there. */
+export class DramDamage extends MinipodError {
+  readonly blocks: readonly number[];
+
+  constructor(npu: number, blocks: readonly number[]) {
+    super('memory_fault', `${blocks.length} blocks of the DRAM below NPU ${npu} do not hold what was copied there: ${blocks.join(', ')}`);
+    this.blocks = blocks;
+  }
+}
+
 export type KvCopiesOptions = { readonly plan: AnyPodPlan; readonly space: AddressSpace; readonly directory: Directory };
 
 export class KvCopies {
@@ -28,7 +38,7 @@ export class KvCopies {
     this.#sumsOf = sumsOf;
   }
 
-  /** `npus`: the ranks of the group. How many bytes moved. @throws `memory_fault` where DRAM does not hold what was copied there */
+  /** `npus`: the ranks of the group. How many bytes moved. @throws `DramDamage` */
   perform(npus: readonly number[], { kind, from, to }: TierCopy): number {
     const [first, ...others] = npus as [number, ...number[]];
     const sources = kind === 'copy' ? npus : npus.map(() => first);
@@ -41,6 +51,7 @@ export class KvCopies {
   #copy(target: number, to: TierBlocks, source: number, from: TierBlocks): number {
     const { space, directory, plan } = this.#options;
     const { block_bytes } = onDie(plan, target, directory.dieOfNpu(target)).kv;
+    const damaged: number[] = [];
     for (const [index, block] of to.blocks.entries()) {
       // Who was lent what lay here before must see that it does no longer.
       if (to.tier === 'hbm') this.#pools.get(target)?.renew(block);
@@ -50,9 +61,9 @@ export class KvCopies {
       if (to.tier === 'dram') this.#inDram.set(here, sum ?? NOT_SUMMED);
       else this.#sumsOf(target)?.set(block, sum ?? NOT_SUMMED);
       // Or its block of HBM would be blamed for it.
-      if (from.tier === 'dram' && this.#sumsOf(target)?.isSound(block) === false)
-        throw new MinipodError('memory_fault', `block ${from.blocks[index]} of the DRAM below NPU ${source} does not hold what was copied there`);
+      if (from.tier === 'dram' && this.#sumsOf(target)?.isSound(block) === false) damaged.push(from.blocks[index] as number);
     }
+    if (damaged.length > 0) throw new DramDamage(source, damaged);
     return to.blocks.length * block_bytes;
   }
 

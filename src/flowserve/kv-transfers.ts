@@ -26,7 +26,7 @@ import { LinkCluster, type LinkClusterOptions } from './distflow/link-cluster.ts
 import { type Offer, type OfferEnd, Offers } from './distflow/offers.ts';
 import type { Pull } from './distflow/pull.ts';
 import type { OfferSource } from './distflow/registration.ts';
-import { KvCopies } from './kv-copies.ts';
+import { DramDamage, KvCopies } from './kv-copies.ts';
 import { KvSums } from './kv-sums.ts';
 import { LayersAhead } from './layers-ahead.ts';
 import { type AnyPodPlan, onDie } from './pod-plan.ts';
@@ -208,7 +208,7 @@ export class KvTransfers {
     try {
       this.#tell(token, transferDone(token.id), this.#copies.perform(this.#npusOf(token.group), work));
     } catch (error) {
-      this.#tell(token, transferFailed(token.id, toErrorRecord(error)), 0);
+      this.#tell(token, transferFailed(token.id, toErrorRecord(error), error instanceof DramDamage ? error.blocks : []), 0);
     }
   }
 

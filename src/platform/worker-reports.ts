@@ -20,6 +20,7 @@ const HOLDS_NOTHING = {
   kv_blocks_cached: 0,
   kv_blocks_mapped_out: 0,
   dram_blocks_used: 0,
+  dram_blocks_mapped_out: 0,
   requests_running: 0,
   requests_waiting: 0,
   kv_lent: 0,

@@ -277,7 +277,12 @@ export const rankBack = (npu: number): DpGroupMessage => ({ type: 'RANK_BACK', n
 export const offered = (id: number, offer: KvOffer): TransferMessage => ({ type: 'OFFERED', id, offer });
 export const transferDone = (id: number): TransferMessage => ({ type: 'TRANSFER_DONE', id });
 export const leaseExpired = (id: number): DpGroupMessage => ({ type: 'LEASE_EXPIRED', id });
-export const transferFailed = (id: number, error: ErrorRecord): TransferMessage => ({ type: 'TRANSFER_FAILED', id, error });
+export const transferFailed = (id: number, error: ErrorRecord, damaged: readonly number[] = []): TransferMessage => ({
+  type: 'TRANSFER_FAILED',
+  id,
+  error,
+  damaged,
+});
 
 // to an NPU
 export const started = (): NpuMessage => ({ type: 'STARTED' });

@@ -236,7 +236,8 @@ export type DpGroupMessage =
   | { readonly type: 'OFFERED'; readonly id: number; readonly offer: KvOffer }
   /** Each transfer ends once. An offer's end: its blocks were pulled, or nobody will. */
   | { readonly type: 'TRANSFER_DONE'; readonly id: number }
-  | { readonly type: 'TRANSFER_FAILED'; readonly id: number; readonly error: ErrorRecord }
+  /** `damaged`: blocks of the group's own DRAM that do not hold what was copied there. */
+  | { readonly type: 'TRANSFER_FAILED'; readonly id: number; readonly error: ErrorRecord; readonly damaged: readonly number[] }
   | { readonly type: 'LEASE_EXPIRED'; readonly id: number };
 
 export type NpuMessage =

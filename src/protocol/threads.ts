@@ -41,6 +41,8 @@ export type NpuReport = {
   readonly kv_transfers_open: number;
   /** KV blocks in host DRAM, and those copied there and back so far. */
   readonly dram_blocks_used: number;
+  /** As of HBM: they went bad, and nobody gets them any more. */
+  readonly dram_blocks_mapped_out: number;
   readonly blocks_swapped_out: number;
   readonly blocks_swapped_in: number;
   /** Hits in DRAM that would have taken longer to fetch than to compute. */

@@ -125,6 +125,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'kv_leases_expired',
     'kv_transfers_open',
     'dram_blocks_used',
+    'dram_blocks_mapped_out',
     'blocks_swapped_out',
     'blocks_swapped_in',
     'hits_refused',

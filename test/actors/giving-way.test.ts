@@ -68,7 +68,7 @@ class Rig {
 
   end(copy: TierCopy): void {
     this.underWay = this.underWay.filter((other) => other !== copy);
-    this.scheduler.transferEnded(copy.id, true);
+    this.scheduler.transferEnded(copy.id, null);
   }
 }
 

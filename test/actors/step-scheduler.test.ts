@@ -232,9 +232,9 @@ describe('the step scheduler', () => {
       const plan = planOf(scheduler);
       expect(plan.entries[0]?.start).toBe(before ? 0 : 16);
       scheduler.retire(npu.run(plan));
-      if (before) scheduler.transferEnded(offer?.id ?? 0, false);
+      if (before) scheduler.transferEnded(offer?.id ?? 0, []);
     }
-    for (const { id, kind } of scheduler.handoffs.takeTransfers()) if (kind === 'offer') scheduler.transferEnded(id, true);
+    for (const { id, kind } of scheduler.handoffs.takeTransfers()) if (kind === 'offer') scheduler.transferEnded(id, null);
     expect(scheduler.cache.used).toBe(0);
   });
 });

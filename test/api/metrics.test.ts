@@ -167,6 +167,8 @@ describe('metrics', () => {
       'minipod:npu_lost{npu="0",…} 0',
       'minipod:kv_blocks_held{npu="0",…} 2',
       'minipod:kv_blocks_held_max{npu="0",…} 3',
+      'minipod:blocks_mapped_out{npu="0",tier="hbm",…} 0',
+      'minipod:blocks_mapped_out{npu="0",tier="dram",…} 0',
       'minipod:xccl_fields_written_total{npu="0",…} 40',
       'minipod:xccl_fields_stale_total{npu="0",…} 1',
       'minipod:xccl_dispatches_written_total{npu="0",…} 21',
@@ -301,6 +303,19 @@ describe('metrics', () => {
     pod.recoveries = [{ ...lost, lost_at_seconds: 4, start_ms: null }];
     const health = await app.request('/health');
     expect([health.status, (await health.json()).error.message]).toEqual([503, 'Worker 1 was lost 6.0 s ago, and its successor does not run yet.']);
+  });
+
+  it('health should tell of an NPU half of whose KV memory has gone bad', async () => {
+    const pod = new FakePod();
+    const app = createApp(pod);
+    const worn = async (kv_blocks: number, kv_blocks_mapped_out: number): Promise<unknown> => {
+      const stats = await FakePod.prototype.stats.call(pod);
+      pod.stats = async () => ({ ...stats, npus: stats.npus.map((npu) => ({ ...npu, kv_blocks, kv_blocks_mapped_out })) });
+      const health = await app.request('/health');
+      return health.status === 200 ? 200 : (await health.json()).error.message;
+    };
+    expect(await worn(33, 31)).toBe(200);
+    expect(await worn(32, 32)).toBe('NPU 0 has lost 32 of its 64 KV blocks to memory that went bad.');
   });
 
   it('should tell who is silent and replaced by nobody, and health why', async () => {

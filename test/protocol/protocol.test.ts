@@ -172,6 +172,7 @@ const crossing: readonly object[] = [
         kv_leases_expired: 3,
         kv_transfers_open: 2,
         dram_blocks_used: 0,
+        dram_blocks_mapped_out: 0,
         blocks_swapped_out: 0,
         blocks_swapped_in: 0,
         hits_refused: 0,

@@ -1,7 +1,9 @@
 /** KV so small that sequences give way and blocks move between HBM and DRAM all the time: no token tells. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import type { StepLayout } from '../../src/flowserve/step-layout.ts';
 import type { Completion, Pod, PodOptions } from '../../src/index.ts';
+import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { runs } from '../property-runs.ts';
 import { withPod } from './pods.ts';
 
@@ -92,6 +94,38 @@ describe('the tiers of a pod’s cache', () => {
     expect([slow.swapped_in, slow.refused > 0]).toEqual([0, true]);
     expect((await around({ dram_blocks: 0 })).cached).toBe(0);
   });
+
+  it('should map blocks of DRAM out that went bad, give them to nobody any more, and change no token', () =>
+    withPod({ ...HASH, kv_blocks: 8, dram_blocks: 64 }, async (pod) => {
+      const { plan, space } = (pod as VirtualPod).control;
+      const { base, bytes } = plan.drams[0] as { base: number; bytes: number };
+      const memory = space.bytesAt(base, bytes);
+      const { block_bytes } = (plan.layouts[0] as StepLayout).kv;
+      const ask = async (of: Pod): Promise<unknown[]> => {
+        const answers = [];
+        for (const prompt of prompts) answers.push(bits(await of.complete([...prompt, 3], { max_tokens: 2, seed: 1, ignore_eos: true })));
+        return answers;
+      };
+      const right = await withPod({ ...HASH, prefix_caching: false }, ask);
+      expect(await ask(pod)).toEqual(right);
+      const npu = async () => (await pod.stats()).npus[0];
+      /** Of the first 12 blocks each third one has a bit that does not hold. */
+      const stick = (): void => {
+        for (let at = 0; at < 12 * block_bytes; at += 3 * block_bytes) memory[at] = (memory[at] as number) ^ 1;
+      };
+      for (let round = 0; round < 20 && (await npu())?.dram_blocks_mapped_out !== 4; round++) {
+        stick();
+        expect(await ask(pod)).toEqual(right);
+      }
+      const before = await npu();
+      expect([before?.dram_blocks_mapped_out, before?.kv_blocks_mapped_out]).toEqual([4, 0]);
+      stick();
+      expect(await ask(pod)).toEqual(right);
+      const after = await npu();
+      expect(after?.dram_blocks_mapped_out).toBe(4);
+      expect(after?.dram_blocks_used).toBeLessThanOrEqual(60);
+      expect(after?.blocks_swapped_in).toBeGreaterThan(before?.blocks_swapped_in ?? 0);
+    }));
 
   it('should keep nobody waiting for a slow link who needs nothing that comes over it', async () => {
     const prompts = ['The king said to the old fox '.repeat(30), ...Array.from({ length: 6 }, (_, index) => `Number ${index} wolf and goat `.repeat(50))];
