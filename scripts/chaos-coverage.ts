@@ -12,10 +12,16 @@ import { markdownTable } from 'markdown-table';
 import { type CampaignReport, cellsOf, FAULT_KINDS, KIND_TERMS, PHASES, SURVIVED } from '../src/chaos/index.ts';
 
 const { values, positionals } = parseArgs({
-  options: { commit: { type: 'string', default: '' }, date: { type: 'string', default: '' } },
+  options: {
+    commit: { type: 'string', default: '' },
+    date: { type: 'string', default: '' },
+    seeds: { type: 'string', default: '' },
+    note: { type: 'string', default: '' },
+  },
   allowPositionals: true,
 });
-if (positionals.length === 0 || values.commit === '') throw new Error('usage: node scripts/chaos-coverage.ts --commit HASH --date DAY CAMPAIGN.json …');
+if (positionals.length === 0 || values.commit === '')
+  throw new Error('usage: node scripts/chaos-coverage.ts --commit HASH --date DAY [--seeds RANGE] [--note TEXT] CAMPAIGN.json …');
 type Part = CampaignReport & { readonly cpu_seconds: number };
 const parts = positionals.map((file) => JSON.parse(readFileSync(file, 'utf8')) as Part);
 
@@ -51,18 +57,19 @@ const untried = FAULT_KINDS.flatMap((kind) => {
   const missing = PHASES.filter((phase) => !phases.includes(phase));
   return missing.length === 0 ? [] : [[`\`${kind}\``, missing.join(', '), not_at]];
 });
+const failures = parts.flatMap((part) => part.failures.map(({ seed, verdict, violations }) => `- seed ${seed}, ${verdict}: ${violations[0]?.what ?? ''}`));
 const runs = sumOf((part) => part.runs);
 const topologies = Object.keys(counted((part) => part.topologies)).length;
 const share = ((100 * sumOf(({ real_kernels }) => real_kernels)) / runs).toFixed(1);
 
 console.log(`# What chaos campaigns cover
 
-\`minipod chaos campaign --seeds 1..${runs} --json\` at ${values.commit}, ${values.date}: ${runs} seeds over ${topologies} topologies, ${sumOf(({ calls }) => calls)} calls, ${sumOf(({ events }) => events)} events, ${(sumOf(({ cpu_seconds }) => cpu_seconds) / 60).toFixed(0)} minutes of CPU time. ${listed(counted((part) => part.verdicts as Record<string, number>))}. ${share} % of the pods computed with the model itself, the others with the hash model. Faults a run: ${Object.entries(
+\`minipod chaos campaign --seeds ${values.seeds === '' ? `1..${runs}` : values.seeds} --json\` at ${values.commit}, ${values.date}: ${runs} seeds over ${topologies} topologies, ${sumOf(({ calls }) => calls)} calls, ${sumOf(({ events }) => events)} events, ${(sumOf(({ cpu_seconds }) => cpu_seconds) / 60).toFixed(0)} minutes of CPU time. ${listed(counted((part) => part.verdicts as Record<string, number>))}. ${share} % of the pods computed with the model itself, the others with the hash model. Faults a run: ${Object.entries(
   counted((part) => part.faults_a_run),
 )
   .map(([faults, count]) => `${faults} in ${count}`)
   .join(', ')}.
-
+${failures.length === 0 ? '' : `\n${failures.join('\n')}\n`}${values.note === '' ? '' : `\n${values.note}\n`}
 A fault is *effective* where it changed something. Of ${cells.length} cells ${cells.length - few.length} were effective ${EFFECTIVE_MIN} times at least${few.length === 0 ? '.' : `; those below: ${few.map(({ kind, phase, effective }) => `\`${kind}\` at ${phase} (${effective})`).join(', ')}.`}
 
 Written by [\`scripts/chaos-coverage.ts\`](../scripts/chaos-coverage.ts).

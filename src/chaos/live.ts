@@ -62,7 +62,7 @@ const MAX_TOKENS = 48;
 const STRIKE_EVERY_MS = 2_200;
 const TAKEN_MS_MAX = 5_000;
 /** A silent one is found in some 300 ms where there is work, in 1.3 s where there is none, and later where its thread has to wait for a processor. */
-const FOUND_MS_MAX = 10_000;
+const FOUND_MS_MAX = 60_000;
 /** By then a thread waits for whoever is lost first (platform/warm-thread.ts), as in any pod that has stood for a while. */
 const STANDS_MS = 3_000;
 /** No token of any call, the recovery of what was struck amid them included. How long all of them take is a matter of what else the machine does. */
