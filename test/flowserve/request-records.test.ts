@@ -130,6 +130,21 @@ describe('request records', () => {
     );
   });
 
+  it('let a call that has ended go on under the next attempt, as often as it may, and no other', () => {
+    const { table } = makeTable(4, 300);
+    const [records, taking] = [new RequestRecords(table), new RecordTaking(table)];
+    records.open(sequencesOf(requestId(1, 0, 5), 2, 10), 1, -1);
+    records.open(sequencesOf(requestId(1, 0, 6), 1, 10), 1, -1);
+    for (let attempt = 1; attempt < ATTEMPTS_MAX; attempt++) {
+      const id = records.reopen(5, { job_executor: 2, life: 3 });
+      expect(id).toBe(requestId(2, attempt, 5));
+      expect(taking.read(id)?.sequences.map(({ choice }) => choice)).toEqual([0, 1]);
+    }
+    expect(() => records.reopen(5, { job_executor: 2, life: 3 })).toThrow();
+    expect(() => records.reopen(9, { job_executor: 2, life: 3 })).toThrow();
+    expect(taking.read(requestId(1, 0, 6))?.sequences).toHaveLength(1);
+  });
+
   it('go on from what there was room for, and take nothing from others', () => {
     const { table } = makeTable(4, 300);
     const [records, delivered, taking] = [new RequestRecords(table), new DeliveredRecords(table), new RecordTaking(table)];
