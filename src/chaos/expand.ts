@@ -12,7 +12,7 @@ import { SeededRandom } from '../runtime/seeded-random.ts';
 import { type Cell, cellsOf, KIND_TERMS, LOSING, SURVIVED } from './fault-kinds.ts';
 import { type ChaosCall, type ChaosPlan, FAULT_KINDS, type FaultInput, type FaultKind, parsePlan } from './fault-plan.ts';
 import { drawPod, TOPOLOGIES, topologiesWith } from './topologies.ts';
-import { varied, variedCalls } from './varied-options.ts';
+import { rehomed, varied, variedCalls } from './varied-options.ts';
 
 /** What a campaign draws from; missing: all that the pod is promised to survive. `real_kernels`: the share of seeds whose pods compute with the model itself. */
 export type Scope = {
@@ -26,6 +26,7 @@ export const REAL_KERNELS = 0.06;
 /** Of the share above, whose draws change no others. */
 const KERNELS_STREAM = 8;
 const VARIED_STREAM = 9;
+const REHOMING_STREAM = 10;
 
 /** The plan's draws are of no stream that a run draws from. */
 const PLAN_STREAM = 7;
@@ -95,7 +96,8 @@ export function expandSeed(seed: number, { topologies = TOPOLOGIES, faults: kind
   const names = topologiesWith(cell?.phase ?? 'time', topologies);
   const drawn = drawPodWith(cell?.phase ?? 'time', names[(at + Math.floor(seed / Math.max(1, cells.length))) % names.length] as string, random);
   const variety = new SeededRandom(seed, VARIED_STREAM);
-  const pod = varied(new SeededRandom(seed, KERNELS_STREAM).below(1_000) < real_kernels * 1_000 ? withRealKernels(drawn) : drawn, variety);
+  const shaped = varied(new SeededRandom(seed, KERNELS_STREAM).below(1_000) < real_kernels * 1_000 ? withRealKernels(drawn) : drawn, variety);
+  const pod = rehomed(shaped, new SeededRandom(seed, REHOMING_STREAM));
   const calls = Array.from({ length: 2 + random.below(5) }, () => drawCall(random));
   const changes = { ...drawShapes(pod, random), ...drawRebalances(pod, random) };
   const faults: FaultInput[] = cell === undefined ? [] : drawFaults(cell, kinds as readonly FaultKind[], partsOf(pod), calls.length, random);

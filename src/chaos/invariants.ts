@@ -26,7 +26,7 @@ export const verdictOfFailure = (message: string): Exclude<Verdict, 'held'> =>
 
 /** Codes that a call of the plan may end with, for a reason that the faults which took effect give. */
 function explained(
-  { calls, faults }: ChaosPlan,
+  { pod, calls, faults }: ChaosPlan,
   reports: readonly FaultReport[],
   call: number,
   { id, message }: CallReport,
@@ -40,6 +40,8 @@ function explained(
   // Of two steps of one NPU that failed either may have been the call's.
   const failed = reports.some(({ failing }) => failing?.calls.includes(id) === true && message.includes(failing.message));
   if (failed || losses > (UNRECORDED.test(message) ? 0 : LOSSES_BORNE)) codes.add('worker_failed');
+  // Where successors are not waited for, and there is no room for what they alone bring back.
+  if (pod['rehome_after_ms'] !== undefined && LOSING.reduce((sum, kind) => sum + effective(kind), silent) > 0) codes.add('experts_lost');
   if (calls[call]?.deadline_ms !== undefined) codes.add('deadline_exceeded');
   return codes;
 }

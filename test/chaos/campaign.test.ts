@@ -70,6 +70,7 @@ const NOT_DRAWN = {
     enable_eplb: 'short for expert_balancing',
     eplb_config: 'short for expert_balancing',
   },
+  respawn: 'pods without successors end; experts that are brought elsewhere are drawn by rehome_after_ms',
   ...{ spare_workers: 'it is of live pods', average_routing: 'what is generated are not the model\u2019s tokens' },
   ...{ segment_bytes: 'where memory lies, which no actor knows', memory_bytes: 'a limit before anything runs' },
 };
