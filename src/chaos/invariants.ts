@@ -17,6 +17,9 @@ export type Violation = { readonly verdict: Exclude<Verdict, 'held'>; readonly w
 /** A request is moved so often without a token in between (actors/request.ts); what is lost once more under it fails. */
 const LOSSES_BORNE = 2;
 
+/** Of these a worker is given up, whoever was there at the time. */
+const HANGING: readonly FaultKind[] = ['worker-hangs', 'npu-hangs', 'dp-group-hangs', 'job-executor-hangs', 'weights-bit-flip'];
+
 /** What records have no room for is lost with what computes it (flowserve/record-table.ts). */
 const UNRECORDED = /there was no room to record/;
 
@@ -41,7 +44,8 @@ function explained(
   const failed = reports.some(({ failing }) => failing?.calls.includes(id) === true && message.includes(failing.message));
   if (failed || losses > (UNRECORDED.test(message) ? 0 : LOSSES_BORNE)) codes.add('worker_failed');
   // Where successors are not waited for, and there is no room for what they alone bring back.
-  if (pod['rehome_after_ms'] !== undefined && LOSING.reduce((sum, kind) => sum + effective(kind), silent) > 0) codes.add('experts_lost');
+  const hasLost = silent > 0 || reports.some(({ kind, struck }) => struck && (LOSING.includes(kind) || HANGING.includes(kind)));
+  if (pod['rehome_after_ms'] !== undefined && hasLost) codes.add('experts_lost');
   if (calls[call]?.deadline_ms !== undefined) codes.add('deadline_exceeded');
   return codes;
 }
