@@ -3,13 +3,13 @@ import { Worker } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';
 import { FRAME_KIND } from '../../src/fabric/ring.ts';
 import { EventLoopSleeper } from '../../src/runtime/event-loop.ts';
-import { SEGMENTS } from './segments.ts';
+import { TRIED } from './segments.ts';
 import { CONTROL_AT, twoThreads } from './two-threads.ts';
 
 const ROUNDS = 3_000;
 const WAYS = ['blocking', 'beside an event loop'] as const;
 
-describe.each(SEGMENTS)('over %i segments', (segments) => {
+describe.each(TRIED)('over %i segments', (segments) => {
   it.each(WAYS)('two threads that sleep after each frame answer one another without one lost wake, %s', async (how) => {
     const { memories, rings, control, linksOf } = twoThreads(1_024, { segments });
     const links = linksOf(0);

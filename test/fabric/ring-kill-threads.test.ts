@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { expect, it } from 'vitest';
 import { checkFrame, type KillData, sendNext } from './lives.ts';
-import { SEGMENTS } from './segments.ts';
+import { TRIED } from './segments.ts';
 import { CONTROL_AT, twoThreads } from './two-threads.ts';
 
 const LIVES = 8;
@@ -21,7 +21,7 @@ async function end(worker: Worker, kill: { stop: () => void; isGone: () => boole
   await worker.terminate();
 }
 
-it.each(SEGMENTS)(
+it.each(TRIED)(
   'over %i segments, a thread that is ended at any moment leaves no torn, lost, doubled or stale frame to its peer, nor to its successor',
   async (segments) => {
     const { memory, memories, rings, control, linksOf, resetAll } = twoThreads(1_024, { slab_bytes: 2_048, segments });

@@ -8,7 +8,7 @@ import { balancingReports } from '../../src/platform/expert-balancing.ts';
 import type { ExpertBalancingStats } from '../../src/results.ts';
 import { breathe } from '../../src/runtime/event-loop.ts';
 import type { VirtualPod } from '../../src/virtual-pod.ts';
-import { runs } from '../property-runs.ts';
+import { cases, runs } from '../property-runs.ts';
 import { draws } from '../trace/files.ts';
 import { forceRebalances } from './forced-rebalances.ts';
 import { expectNothingLeft, sleep, withPod } from './pods.ts';
@@ -112,7 +112,7 @@ describe('experts that move', () => {
     }
   });
 
-  it.each([{ topology: 'colocated:dp=2' }, { topology: 'moe-attention:domains=1x2,experts=2', schedule: 'domains' }] satisfies PodOptions[])(
+  it.each(cases<PodOptions>([{ topology: 'colocated:dp=2' }, { topology: 'moe-attention:domains=1x2,experts=2', schedule: 'domains' }]))(
     'should change no token, on worker threads: %o',
     async (layout) => {
       const expected = await withPod({ clock: 'virtual' }, (pod) => generate(pod, 8));

@@ -8,6 +8,7 @@ import { expert } from '../../actors/expert.ts';
 import { createPod, type InspectionEvent, inspectTrace, type Pod, type PodOptions } from '../../src/index.ts';
 import { loaded } from '../../src/protocol/constructors.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
+import { cases } from '../property-runs.ts';
 import { traceFolder } from '../trace/files.ts';
 import { sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
@@ -177,12 +178,14 @@ describe('an inspected pod', () => {
       await expect(createPod({ inspect: inspect as never })).rejects.toMatchObject({ code: 'invalid_request', param: 'inspect' });
   });
 
-  it.each([
+  const LOOKERS = [
     ['live', 'at once'],
     ['virtual', 'at once'],
     ['live', 'later'],
     ['virtual', 'later'],
-  ] as const)('goes on where whoever looks on fails, and says so: %s, %s', async (clock, when) => {
+  ] as const;
+
+  it.each(cases(LOOKERS))('goes on where whoever looks on fails, and says so: %s, %s', async (clock, when) => {
     const warnings: Error[] = [];
     const hear = (warning: Error): void => void warnings.push(warning);
     process.on('warning', hear);

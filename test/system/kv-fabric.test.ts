@@ -6,6 +6,7 @@ import { networkThreadOf } from '../../src/runtime/directory.ts';
 import { replayTrace } from '../../src/trace/replay-trace.ts';
 import { parseRunHeader } from '../../src/trace/run-header.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
+import { cases } from '../property-runs.ts';
 import { traceFolder } from '../trace/files.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
@@ -48,11 +49,13 @@ async function expectAnswers(outcomes: readonly (string[] | string)[], may: read
 }
 
 describe('KV over sockets', () => {
-  it.each([
-    ['pd:prefill=1,decode=1', 1],
-    ['pd:prefill=2xdp1,decode=1xdp2', 2],
-    ['pd:prefill=1xdp1tp2,decode=1xdp2', 2],
-  ])('should give the tokens of one NPU, whoever goes away meanwhile, and leave nothing: %s on %i workers', async (topology, workers) => {
+  it.each(
+    cases<[string, number]>([
+      ['pd:prefill=1xdp1tp2,decode=1xdp2', 2],
+      ['pd:prefill=1,decode=1', 1],
+      ['pd:prefill=2xdp1,decode=1xdp2', 2],
+    ]),
+  )('should give the tokens of one NPU, whoever goes away meanwhile, and leave nothing: %s on %i workers', async (topology, workers) => {
     await withPod({ topology, workers, kv_fabric: 'tcp' }, async (pod) => {
       await expectAnswers(await askAll(pod, 4), ['cancelled']);
       await expectAnswers(await askAll(pod, null));

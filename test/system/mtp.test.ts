@@ -113,7 +113,7 @@ describe('drafts of MTP layers', () => {
     });
   });
 
-  it.each(MODELS)('should be the same with a cold cache and a warm one, in blocks of others and behind their output: %o', async (model) => {
+  it.each(cases(MODELS))('should be the same with a cold cache and a warm one, in blocks of others and behind their output: %o', async (model) => {
     const story = casesOf('tiny-deepseek-v3').at(-1)?.token_ids ?? [];
     const prompts = [story, story.slice(0, 64), [...story.slice(0, 70), 5, 9], story.slice(0, 65), story];
     for (const options of [
@@ -128,7 +128,7 @@ describe('drafts of MTP layers', () => {
     }
   });
 
-  it.each(MODELS)('should be the same where sequences give way and are computed again, and go on then: %o', async (model) => {
+  it.each(cases(MODELS))('should be the same where sequences give way and are computed again, and go on then: %o', async (model) => {
     const story = casesOf('tiny-deepseek-v3').at(-1)?.token_ids ?? [];
     const calls = Array.from({ length: 5 }, (_, index): Call => {
       return { prompt: [...story.slice(0, 20), 40 + index], options: { max_tokens: 60, temperature: 0.8, seed: index, ignore_eos: true } };
@@ -145,7 +145,7 @@ describe('drafts of MTP layers', () => {
     for (const [name, of] of tight.drafts) expect(Math.max(...of.keys()), name).toBeGreaterThan(21 + 60 - 8);
   });
 
-  it.each(MODELS)('should be there in the first step of decode, as prefill handed them over: %o', async (model) => {
+  it.each(cases(MODELS))('should be there in the first step of decode, as prefill handed them over: %o', async (model) => {
     const story = casesOf('tiny-deepseek-v3').at(-1)?.token_ids ?? [];
     const calls = [16, 21, 40].map(
       (length): Call => ({ prompt: story.slice(0, length), options: { max_tokens: 20, temperature: 0.8, seed: length, ignore_eos: true } }),

@@ -48,10 +48,12 @@ async function outputsOn(options: PodOptions, calls = CALLS): Promise<unknown[]>
 const hashed = (options: PodOptions): PodOptions => ({ ...options, clock: 'virtual', kernels: 'hash' });
 
 describe('prefill-decode', () => {
-  it.each<PodOptions>([
-    { topology: 'pd', workers: 2 },
-    { topology: 'pd:prefill=2,decode=3', workers: 2, max_batch_tokens: 7, kv_transfer: 'layer' },
-  ])('should generate what one NPU does, ids and logprobs, on worker threads: %o', async (options) => {
+  it.each(
+    cases<PodOptions>([
+      { topology: 'pd:prefill=2,decode=3', workers: 2, max_batch_tokens: 7, kv_transfer: 'layer' },
+      { topology: 'pd', workers: 2 },
+    ]),
+  )('should generate what one NPU does, ids and logprobs, on worker threads: %o', async (options) => {
     const scored = CALLS.map((call) => ({ ...call, options: { ...call.options, logprobs: 2 } }));
     expect(await outputsOn(options, scored)).toEqual(await outputsOn({ npus: 1 }, scored));
   });

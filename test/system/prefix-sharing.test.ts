@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Completion, NpuStats, Pod, PodOptions } from '../../src/index.ts';
-import { runs } from '../property-runs.ts';
+import { cases, runs } from '../property-runs.ts';
 import { withPod } from './pods.ts';
 
 const HASH = { clock: 'virtual', kernels: 'hash' } as const;
@@ -26,7 +26,7 @@ async function timed(pod: Pod, prompt: readonly number[], data_parallel_rank: nu
 describe('a prefix at another DP group', () => {
   const TOPOLOGIES = ['colocated:dp=2', 'mixed:colocated=2xdp1', 'pd:prefill=2xdp1tp1,decode=1xdp1tp1', 'pd:prefill=1xdp2tp1,decode=1xdp1tp1'];
 
-  it.each(TOPOLOGIES)('should come over the link instead of being computed: %s', async (topology) => {
+  it.each(cases(TOPOLOGIES))('should come over the link instead of being computed: %s', async (topology) => {
     await withPod({ ...SHARING, topology }, async (pod) => {
       const cold = await timed(pod, [...prefix, 7], 0);
       const there = await timed(pod, [...prefix, 8], 1);

@@ -1,7 +1,8 @@
 /** A worker that hangs is given up; what it writes late changes nothing that anyone reads, and its successor serves the same bits. */
 import { beforeAll, describe, expect, it } from 'vitest';
-import type { Completion, GenerateOptions } from '../../src/index.ts';
+import type { Completion, GenerateOptions, PodOptions } from '../../src/index.ts';
 import { CONTROL_THREAD } from '../../src/runtime/directory.ts';
+import { cases } from '../property-runs.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig, type Rig, ROGUE } from './rig.ts';
 
@@ -24,11 +25,13 @@ const stateOf = ({ control, space }: Rig, worker: number): string[] =>
   control.directory.npusOfWorker(worker).map((npu) => space.table.stateOf(space.table.indexOf(`npu/${npu}`, 'hbm')));
 
 describe('a worker that hangs, is given up and writes on', () => {
-  it.each([
-    { npus: 2, workers: 1, spare_workers: 1 },
-    { npus: 4, workers: 2, spare_workers: 1 },
-    { topology: 'colocated:dp=4,oproj=4', workers: 2, spare_workers: 1, kv_blocks: 128, max_batch_tokens: 64, segment_bytes: 24 * 2 ** 20 },
-  ])('ends nothing that it held: all goes on elsewhere with the same bits, and its successor serves: %o', async (options) => {
+  it.each(
+    cases<PodOptions & { readonly workers: number }>([
+      { npus: 4, workers: 2, spare_workers: 1 },
+      { npus: 2, workers: 1, spare_workers: 1 },
+      { topology: 'colocated:dp=4,oproj=4', workers: 2, spare_workers: 1, kv_blocks: 128, max_batch_tokens: 64, segment_bytes: 24 * 2 ** 20 },
+    ]),
+  )('ends nothing that it held: all goes on elsewhere with the same bits, and its successor serves: %o', async (options) => {
     await using rig = await openRig(options, ROGUE);
     const calls = PROMPTS.map((prompt) => outcome(rig.pod.complete(prompt, OPTIONS)));
     while ((await rig.pod.stats()).generation_tokens < 12) await sleep(1);

@@ -8,6 +8,7 @@ import { createPod, type Pod, type PodOptions } from '../../src/index.ts';
 import type { VirtualControl } from '../../src/platform/virtual-control.ts';
 import type { RebalanceReport } from '../../src/protocol/expert-maps.ts';
 import type { VirtualPod } from '../../src/virtual-pod.ts';
+import { cases } from '../property-runs.ts';
 import { expectNothingLeft } from './pods.ts';
 import { holders } from './shapes.ts';
 
@@ -190,7 +191,7 @@ describe('a rebalance, while requests run', () => {
   });
   afterAll(() => one.close());
 
-  it.each(TABLE)('in %s, where %s, should leave a whole map, a reason and the same tokens', async (_state, _what, breaks, ends) => {
+  it.each(cases(TABLE))('in %s, where %s, should leave a whole map, a reason and the same tokens', async (_state, _what, breaks, ends) => {
     await using pod = (await createPod(OPTIONS)) as VirtualPod;
     expect(await answers(pod)).toEqual(expected);
     const told: Parameters<Fault>[1] = {};

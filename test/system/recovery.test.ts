@@ -1,16 +1,19 @@
 /** Live pods whose workers all begin anew with a lost one: callers notice nothing but the time. */
 import { expect, it } from 'vitest';
 import type { Completion, GenerateOptions, PodOptions } from '../../src/index.ts';
+import { cases } from '../property-runs.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
 
 const OPTIONS: GenerateOptions = { temperature: 0, ignore_eos: true, max_tokens: 40 };
 const PROMPTS = ['Once upon a time', 'The wolf', 'In the forest', 'The king'];
 
-it.each<PodOptions>([
-  { topology: 'colocated:dp=4', workers: 2 },
-  { topology: 'pd:prefill=1,decode=2', workers: 3, job_executors: 3 },
-])('with recovery: restart all workers begin anew, again and again, and all requests go on with the same tokens: %o', async (options) => {
+it.each(
+  cases<PodOptions>([
+    { topology: 'pd:prefill=1,decode=2', workers: 3, job_executors: 3 },
+    { topology: 'colocated:dp=4', workers: 2 },
+  ]),
+)('with recovery: restart all workers begin anew, again and again, and all requests go on with the same tokens: %o', async (options) => {
   const ask = (pod: { complete: (prompt: string, options: GenerateOptions) => Promise<Completion> }) =>
     PROMPTS.map(async (prompt) => fingerprint(await pod.complete(prompt, OPTIONS)));
   const right = await withPod({}, (pod) => Promise.all(ask(pod)));

@@ -54,7 +54,7 @@ describe('same ids and same logprob bits as one request at a time on one NPU', (
       prompt: `Number ${index} said to the fox: `.repeat((index % 5) + 1),
       options: { seed: index, temperature: 1 + (index % 3) / 4, max_tokens: 12 + (index % 8), ignore_eos: true },
     }));
-    for (const options of [{}, { npus: 2, workers: 2 }]) {
+    for (const options of cases<PodOptions>([{ npus: 2, workers: 2 }, {}])) {
       const crowded = await withPod(options, (pod) => run(pod, 'all at once', [...others.slice(0, 16), ...WORKLOAD, ...others.slice(16)]));
       expect(Object.fromEntries(WORKLOAD.map(({ name }) => [name, crowded[name]]))).toEqual(alone);
     }
@@ -77,7 +77,7 @@ describe('same ids and same logprob bits as one request at a time on one NPU', (
 });
 
 describe.each(MODELS)('%s gives the committed bits on this runtime', (name) => {
-  it.each(cases([{ npus: 3, workers: 2, max_batch_tokens: 32 }, {}]))('with %o', async (options) => {
+  it.each(cases<PodOptions>([{}, { npus: 3, workers: 2, max_batch_tokens: 32 }]))('with %o', async (options) => {
     expect(digest(await withPod({ model: folderOf(name), ...options }, (pod) => run(pod, 'all at once')))).toEqual(committed[name]);
   });
 });

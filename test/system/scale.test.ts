@@ -6,7 +6,7 @@ import { KernelRecomputation } from '../../src/trace/recompute.ts';
 import { replayTrace } from '../../src/trace/replay-trace.ts';
 import { parseRunHeader } from '../../src/trace/run-header.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
-import { runs } from '../property-runs.ts';
+import { cases, runs } from '../property-runs.ts';
 import { traceFolder } from '../trace/files.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
@@ -124,11 +124,13 @@ async function underWay(pod: Pod, tokens: number): Promise<{ readonly ends: Prom
 }
 
 describe('on worker threads', () => {
-  it.each([
-    { npus: 1, workers: 2, scale_max: { attention: 2 } },
-    { topology: 'moe-attention:domains=1x1,experts=2', workers: 2, scale_max: { attention: 2, experts: 4 } },
-    { topology: 'moe-attention:domains=1x1,experts=2', schedule: 'domains', workers: 2, scale_max: { attention: 2, experts: 4 } },
-  ] satisfies PodOptions[])('ids and log-probabilities should stay the same, and nobody fail: %o', async (options) => {
+  it.each(
+    cases<PodOptions>([
+      { topology: 'moe-attention:domains=1x1,experts=2', workers: 2, scale_max: { attention: 2, experts: 4 } },
+      { topology: 'moe-attention:domains=1x1,experts=2', schedule: 'domains', workers: 2, scale_max: { attention: 2, experts: 4 } },
+      { npus: 1, workers: 2, scale_max: { attention: 2 } },
+    ]),
+  )('ids and log-probabilities should stay the same, and nobody fail: %o', async (options) => {
     await withPod({ ...options, load_balancing: 'round_robin' }, async (pod) => {
       const [few, many] = 'topology' in options ? [2, 4] : [undefined, undefined];
       const standing = await weightsHeld(pod);

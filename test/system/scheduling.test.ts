@@ -1,6 +1,7 @@
 /** When things are computed, and for how long anybody waits: no token depends on it, and whoever cannot be served hears why and when to come again. */
 import { describe, expect, it } from 'vitest';
 import type { Completion, GenerateOptions, MinipodError, Pod, PodOptions } from '../../src/index.ts';
+import { cases } from '../property-runs.ts';
 import { expectNothingLeft, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
 import sameBits from './same-bits.json' with { type: 'json' };
@@ -19,7 +20,7 @@ const failure = (call: Promise<Completion>): Promise<MinipodError> =>
   );
 
 describe('steps that are planned while others run', () => {
-  it.each([{ async_scheduling: false }, { async_scheduling: true, max_batch_tokens: 7, kv_blocks: 128 }])(
+  it.each(cases<PodOptions>([{ async_scheduling: true, max_batch_tokens: 7, kv_blocks: 128 }, { async_scheduling: false }]))(
     'give the bits of those that are not: %o',
     async (options) => {
       expect(digest(await withPod({ clock: 'virtual', npus: 2, ...options }, (pod) => run(pod, 'all at once')))).toEqual(sameBits['tiny-deepseek-v3']);

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { segmentOf } from '../../src/fabric/address.ts';
 import { type Completion, createPod, type Pod, type PodOptions, quantizeModel } from '../../src/index.ts';
+import { cases } from '../property-runs.ts';
 import { scratchFolder, smallCheckpoint } from '../quantize/small-checkpoint.ts';
 
 const folder = scratchFolder();
@@ -46,13 +47,13 @@ describe.each(['mla', 'gqa'] as const)('%s', (kind) => {
   const model = smallCheckpoint(join(folder, kind), kind);
   const alone = answers({ model });
 
-  it.each(Object.keys(WAYS))('should give the tokens of one NPU: %s', async (way) => {
+  it.each(cases(Object.keys(WAYS)))('should give the tokens of one NPU: %s', async (way) => {
     const { choices, segments } = await answers({ model, ...WAYS[way] });
     expect(choices).toEqual((await alone).choices);
     expect(segments > 1).toBe(way.startsWith('a segment'));
   });
 
-  it.each(['three NPUs', 'experts apart', 'domains in turn'])('should take a quarter of the bytes, and a scale for each row: %s', async (way) => {
+  it.each(cases(['three NPUs', 'experts apart', 'domains in turn']))('should take a quarter of the bytes, and a scale for each row: %s', async (way) => {
     const one = (formats: PodOptions): Promise<Answers> => answers({ model, seed: 3, ...WAYS[way], ...formats });
     const [wide, narrow] = [await one({ dispatch_dtype: 'auto', combine_dtype: 'auto' }), await one({})];
     // Rows of 64; blocks of them are filled up to 16 bytes, which counts where they have one row.

@@ -1,5 +1,6 @@
 /** Point to point across real threads: dies of one thread or of two look the same. */
 import { expect, it } from 'vitest';
+import { cases } from '../property-runs.ts';
 import { randomPick } from './rig.ts';
 import { onThreads } from './rig-threads.ts';
 import type { TrafficArgs, TrafficResult } from './traffic.ts';
@@ -11,12 +12,14 @@ const WAYS: readonly Way[] = ['slots', 'dma', 'lease'];
 const PER_ROUND = 120;
 const ROUNDS = 8;
 
-it.each([
+const SHAPES: [threads: number, segments: number][] = [
   [2, 1],
   [2, 2],
   [3, 2],
   [4, 5],
-])('messages between dies of %i threads over %i segments come whole, in order, and every lease comes back', async (threads, segments) => {
+];
+
+it.each(cases(SHAPES))('messages between dies of %i threads over %i segments come whole, in order, and every lease comes back', async (threads, segments) => {
   const dies = 6;
   const seed = (Date.now() & 0x7fff_ffff) | 1;
   const pick = randomPick(seed);
