@@ -19,7 +19,7 @@ describe('minipod chat', () => {
       { role: 'assistant', content: answers[0]?.content ?? '' },
       { role: 'user', content: 'And then?' },
     ];
-    const { choices } = await withPod({}, (pod) => pod.complete(messages, { seed: 5, max_tokens: 12, temperature: 0.7 }));
+    const { choices } = await withPod({ clock: 'virtual' }, (pod) => pod.complete(messages, { seed: 5, max_tokens: 12, temperature: 0.7 }));
     expect(answers[1]?.content).toBe(choices[0]?.text);
   });
 });

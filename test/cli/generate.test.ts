@@ -20,7 +20,7 @@ describe('minipod generate', () => {
       '2',
     ]);
     const options = { seed: 7, max_tokens: 40, min_tokens: 32, temperature: 0.9, top_k: 50 };
-    const { choices } = await withPod({}, (pod) => pod.complete('Once upon a time', options));
+    const { choices } = await withPod({ clock: 'virtual' }, (pod) => pod.complete('Once upon a time', options));
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toBe(`${choices[0]?.text}\n`);
   });

@@ -23,16 +23,16 @@ async function answers(options: PodOptions): Promise<readonly Completion[]> {
 
 const TOPOLOGIES: readonly PodOptions[] = [
   { topology: 'pd:prefill=1xdp1tp2,decode=1', kv_transfer: 'layer' },
-  { enforce_eager: true, max_batch_tokens: 7 },
+  { clock: 'virtual', enforce_eager: true, max_batch_tokens: 7 },
   { topology: 'pd:prefill=1,decode=1xdomains1x2experts2', kv_fabric: 'tcp' },
 ];
 
 it.each(['mla', 'gqa'] as const)('should give the same bits over topologies, chunks and caches: %s', async (kind) => {
   const model = smallCheckpoint(join(folder, kind), kind);
-  const expected = (await answers({ model })).map(({ choices }) => choices);
+  const expected = (await answers({ clock: 'virtual', model })).map(({ choices }) => choices);
   for (const options of cases(kind === 'mla' ? TOPOLOGIES : TOPOLOGIES.slice(0, 2)))
     expect((await answers({ model, ...options })).map(({ choices }) => choices)).toEqual(expected);
-  const plain = await answers({ model, kv_cache_dtype: 'auto' });
+  const plain = await answers({ clock: 'virtual', model, kv_cache_dtype: 'auto' });
   const [own = 0, wide = 0] = [expected[0], plain[0]?.choices].map((choices) => choices?.[0]?.logprobs?.[0]?.logprob);
   expect(own).not.toBe(wide);
   expect(Math.abs(own - wide)).toBeLessThan(0.1);
@@ -64,7 +64,7 @@ it.each([true, false])(
 it('should be refused for hashes, and take less memory for as many blocks', async () => {
   await expect(createPod({ clock: 'virtual', kernels: 'hash', kv_cache_dtype: 'int8' })).rejects.toMatchObject({ param: 'kv_cache_dtype' });
   const bytesOf = async (kv_cache_dtype: 'auto' | 'int8'): Promise<number> => {
-    await using pod = await createPod({ kv_cache_dtype, kv_blocks: 4096, max_queued: 16 });
+    await using pod = await createPod({ clock: 'virtual', kv_cache_dtype, kv_blocks: 4096, max_queued: 16 });
     return (await pod.stats()).memory.total_bytes;
   };
   // 5 layers of 4096 × 16 positions of 64 + 16: 320 bytes in float32, 100 in INT8.

@@ -40,12 +40,12 @@ describe('the control thread', () => {
   };
 
   it('should hear of a request a few times, and of no token', async () => {
-    const [few, many] = [await during(2), await during(400)];
+    const [few, many] = [await during(2), await during(150)];
     // Of each: SCHEDULED, DECODING, GENERATED.
     expect(few.control).toBeGreaterThanOrEqual(18);
-    // A frame for each step of either DP group would be 800.
+    // A frame for each step of either DP group would be 300.
     expect(many.control).toBeLessThan(few.control + 18 + many.beats);
-    expect(many.caller).toBeGreaterThan(few.caller + 380);
+    expect(many.caller).toBeGreaterThan(few.caller + 130);
   });
 });
 

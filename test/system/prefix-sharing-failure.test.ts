@@ -16,7 +16,7 @@ const ask = (pod: Pod, round: number): Promise<string[]>[] =>
 const keep = (pod: Pod, round: number): Promise<unknown> => pod.complete([...prefixOf(round), 9], { max_tokens: 1, data_parallel_rank: HOLDER });
 /** By round. */
 const right = (rounds: number): Promise<string[][][]> =>
-  withPod({}, (pod) =>
+  withPod({ clock: 'virtual' }, (pod) =>
     Promise.all(
       Array.from({ length: rounds }, (_, round) =>
         Promise.all(SUFFIXES.map(async (last) => fingerprint(await pod.complete([...prefixOf(round), last], options)))),

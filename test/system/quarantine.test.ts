@@ -15,7 +15,7 @@ const outcome = (call: Promise<Completion>) => call.then(fingerprint, (error) =>
 /** What a pod that nothing happens to gives. */
 let right: string[][];
 beforeAll(async () => {
-  right = await withPod({}, (pod) => Promise.all(PROMPTS.map(async (prompt) => fingerprint(await pod.complete(prompt, OPTIONS)))));
+  right = await withPod({ clock: 'virtual' }, (pod) => Promise.all(PROMPTS.map(async (prompt) => fingerprint(await pod.complete(prompt, OPTIONS)))));
 });
 const until = async (isTrue: () => boolean): Promise<void> => {
   for (let wait = 0; !isTrue() && wait < 1_500; wait++) await sleep(10);

@@ -16,17 +16,19 @@ it.each(
 )('with recovery: restart all workers begin anew, again and again, and all requests go on with the same tokens: %o', async (options) => {
   const ask = (pod: { complete: (prompt: string, options: GenerateOptions) => Promise<Completion> }) =>
     PROMPTS.map(async (prompt) => fingerprint(await pod.complete(prompt, OPTIONS)));
-  const right = await withPod({}, (pod) => Promise.all(ask(pod)));
+  const right = await withPod({ clock: 'virtual' }, (pod) => Promise.all(ask(pod)));
   await using rig = await openRig({ ...options, recovery: 'restart' });
   const workers = options.workers as number;
   const lives = (): number[] => Array.from({ length: workers }, (_, worker) => rig.space.control.lifeOf(worker));
-  for (const [round, worker] of [workers - 1, 0].entries()) {
+  for (const worker of [workers - 1, 0]) {
+    const before_lives = lives();
     const before = (await rig.pod.stats()).generation_tokens;
     const calls = ask(rig.pod);
     while ((await rig.pod.stats()).generation_tokens < before + 12) await sleep(1);
     rig.killWorker(worker);
     expect(await Promise.all(calls)).toEqual(right);
-    expect(lives()).toEqual(lives().map(() => round + 2));
+    // All of them; on a crowded machine one that is not run for long is given up too, and all begin once more.
+    expect(lives().filter((life, index) => life > (before_lives[index] as number))).toHaveLength(workers);
     await expectNothingLeft(rig.pod);
   }
 });

@@ -6,10 +6,10 @@ import { type Ask, askPod, askServer, liveBytes, soak } from './clients.ts';
 import { expectNothingLeft, sharedPod, withPod } from './pods.ts';
 
 const CLIENTS = 64;
-const WARM_MS = 300;
-const DURATION_MS = 800;
+const WARM_MS = 200;
+const DURATION_MS = 400;
 const BURSTS_MS = 300;
-/** A kilobyte for each of the several hundred streams that run in this time: one that stays behind weighs more. */
+/** A kilobyte for each of the hundreds of streams that run in this time: one that stays behind weighs more. */
 const BYTES_PER_STREAM_MAX = 1_024;
 const BYTES_MAX = 2 ** 20;
 

@@ -97,7 +97,7 @@ describe('a rank that breaks', () => {
   afterAll(() => ofTwoRanks[Symbol.asyncDispose]());
 
   it('with its worker, whichever rank: all ranks forget what the group held, it is computed again, and the tokens are the same', async () => {
-    for (const worker of [1, 0]) expect(await endsWhen(ofTwoRanks, () => ofTwoRanks.killWorker(worker))).toEqual(PROMPTS.map(() => 'the same'));
+    for (const worker of cases([1, 0])) expect(await endsWhen(ofTwoRanks, () => ofTwoRanks.killWorker(worker))).toEqual(PROMPTS.map(() => 'the same'));
   });
 
   it('of another DP group, with its worker: who splits the output projection with it waits, asks again, and loses nothing', async () => {
@@ -106,7 +106,7 @@ describe('a rank that breaks', () => {
   });
 
   it('in a step, whichever rank, with the other one in the midst of it: what its group held fails, and what comes next is served', async () => {
-    for (const npu of [1, 0]) {
+    for (const npu of cases([1, 0])) {
       const ends = await endsWhen(ofTwoRanks, () => ofTwoRanks.poisonBlockTables(npu));
       expect(ends.filter((end) => end !== 'the same')).not.toEqual([]);
       for (const end of ends) expect(end).toMatch(/^the same$|^worker_failed: memory access out of bounds/);
