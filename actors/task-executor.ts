@@ -31,6 +31,7 @@ import {
   groupWanted,
   handBack,
   lead,
+  maskExperts,
   memberLife,
   memberReady,
   npuLost,
@@ -60,6 +61,8 @@ type Input = {
   /** Its NPUs that have experts only; and of those the ones that hold any at first: without all of these no group serves. */
   readonly experts: readonly number[];
   readonly holders: readonly number[];
+  /** So few of those may be left where it serves on without the experts of others (`degraded`); null: it does not. */
+  readonly holders_min: number | null;
   /** Null: its experts stay where they are. */
   readonly expert_map: Address | null;
   readonly batch_max: number;
@@ -76,6 +79,8 @@ type TaskExecutor = Pick<Input, 'self' | 'managers' | 'long' | 'expert_map'> & {
   hasLeader: boolean;
   /** The group that leads; −1: none. */
   leader: number;
+  /** NPUs whose experts its groups do without. */
+  masked: readonly number[];
   /** How often another has come to lead: groups go by the last that they have heard of. */
   term: number;
   /** Of all its NPUs, as they warmed up. */
@@ -176,6 +181,14 @@ export const taskExecutor = setup({
         return [...tellMap, ...tasks.map((task) => ({ to: task, message: executorLost(event.error) }))];
       },
     }),
+    /** Who can do without some experts is told of which; and those that waited for them go on. `isNew`: the groups of an NPU that is there know of none. */
+    maskExperts: assign(({ context: { placement, masked, outbox }, event }) => {
+      const now = placement.masked;
+      const isNews = `${now}` !== `${masked}`;
+      const groups = isNews ? placement.groups : event.type === 'NPU_READY' && now.length > 0 ? placement.groups : [];
+      const placed = isNews || event.type === 'EXPERTS_NOWHERE' ? placement.placeWaiting().map(({ task, group }) => placedOn(task, group)) : [];
+      return { masked: now, outbox: [...outbox, ...groups.map((group) => ({ to: groupAddress(group), message: maskExperts(now) })), ...placed] };
+    }),
     elect: assign(({ context }) => {
       const { leader, term, sends } = leading(context);
       return { leader, term, outbox: [...context.outbox, ...sends] };
@@ -191,8 +204,8 @@ export const taskExecutor = setup({
       outbox: ({ context, event }) => {
         if (event.type === 'NPU_GONE') context.placement.gone(event.npu, event.error);
         if (event.type !== 'EXPERTS_NOWHERE') return [];
-        context.placement.nowhere(event.error);
-        return event.error === null ? context.placement.placeWaiting().map(({ task, group }) => placedOn(task, group)) : [];
+        context.placement.nowhere(event.error, event.npus);
+        return [];
       },
     }),
     serveGroups: assign({
@@ -299,10 +312,11 @@ export const taskExecutor = setup({
     managers: input.managers,
     long: input.long,
     expert_map: input.expert_map,
-    placement: new TaskPlacement(input.groups, input.batch_max, input.choice, input.experts, input.holders, input.standby),
+    placement: new TaskPlacement(input.groups, input.batch_max, input.choice, input.experts, input.holders, input.standby, input.holders_min),
     heartbeats: new Heartbeats(),
     hasLeader: input.choice === 'cost_model',
     leader: -1,
+    masked: [],
     term: 0,
     samples: [],
     serves: null,
@@ -312,10 +326,10 @@ export const taskExecutor = setup({
   }),
   initial: 'loading',
   on: {
-    NPU_READY: { actions: ['markReady', 'elect', 'noteService', 'noteShape', tell] },
-    NPU_LOST: { actions: ['markLost', 'elect', 'noteService', 'noteShape', tell] },
-    EXPERTS_NOWHERE: { actions: ['noteGone', 'elect', 'noteService', 'noteShape', tell] },
-    NPU_GONE: { actions: ['noteGone', 'elect', 'noteService', 'noteShape', tell] },
+    NPU_READY: { actions: ['markReady', 'maskExperts', 'elect', 'noteService', 'noteShape', tell] },
+    NPU_LOST: { actions: ['markLost', 'maskExperts', 'elect', 'noteService', 'noteShape', tell] },
+    EXPERTS_NOWHERE: { actions: ['noteGone', 'maskExperts', 'elect', 'noteService', 'noteShape', tell] },
+    NPU_GONE: { actions: ['noteGone', 'maskExperts', 'elect', 'noteService', 'noteShape', tell] },
     PLACE: [{ guard: 'isBeating', actions: ['placeTask', tell] }, { actions: ['placeTask', tell, 'beginToBeat', askForProgress] }],
     PING: [{ guard: 'isBeating', actions: answer }, { actions: [answer, 'beginToBeat', askForProgress] }],
     PONG: { actions: 'noteAnswer' },
@@ -326,7 +340,7 @@ export const taskExecutor = setup({
     WITHDRAW: { actions: ['releaseTask', 'answerWithdrawal', 'noteShape', tell] },
     RELEASE: [{ guard: 'isScaling', actions: ['releaseTask', 'forgetOutbox', 'noteShape', tell] }, { actions: 'releaseTask' }],
     SERVE: { actions: ['serveGroups', 'elect', 'noteService', 'noteShape', tell] },
-    EXPERTS_HELD: { actions: ['noteHolders', 'elect', 'noteService', 'noteShape', tell] },
+    EXPERTS_HELD: { actions: ['noteHolders', 'maskExperts', 'elect', 'noteService', 'noteShape', tell] },
     GROUP_LEFT: { actions: ['noteLeft', 'noteShape', tell] },
     JOIN: { actions: ['letIn', 'noteShape', tell] },
     DISOWN: { actions: ['disownTasks', 'noteShape', tell] },

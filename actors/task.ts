@@ -49,7 +49,11 @@ function dpGroupOf(task: Task): Address {
   return task.dp_group;
 }
 
-const handoffOf = ({ output, offer, drafts }: Omit<Handoff, 'ahead'>): Handoff => ({ output, offer, ahead: false, ...(drafts && { drafts }) });
+const handoffOf = ({ output, offer, drafts, degraded }: Omit<Handoff, 'ahead'>): Handoff => ({
+  ...{ output, offer, ahead: false },
+  ...(drafts && { drafts }),
+  ...(degraded && { degraded }),
+});
 
 /** Of decode that began ahead of its prefill's first token. */
 const handedOver = {
@@ -76,7 +80,7 @@ export const task = setup({
     }),
     noteOutput: assign({
       handoff: ({ context: { handoff }, event }) =>
-        handoff !== null && event.type === 'HANDED_OVER' ? handoffOf({ ...event, offer: handoff.offer }) : handoff,
+        handoff !== null && event.type === 'HANDED_OVER' ? handoffOf({ ...event, offer: handoff.offer, ...(handoff.degraded && { degraded: true }) }) : handoff,
     }),
   },
   guards: { hasFailed: ({ context }) => context.error !== null },

@@ -12,7 +12,7 @@ import { UnreadChunks } from './unread-chunks.ts';
 
 const describe = ({ chosen, top }: PositionRecord): TokenLogprob => ({ ...chosen, top_logprobs: top });
 
-const toChunk = ({ choice, text, token_ids, logprobs, finish, stop_string, stop_token, parsed }: ChunkRecord): Chunk => ({
+const toChunk = ({ choice, text, token_ids, logprobs, finish, stop_string, stop_token, parsed, degraded }: ChunkRecord): Chunk => ({
   choice,
   text,
   token_ids,
@@ -20,6 +20,7 @@ const toChunk = ({ choice, text, token_ids, logprobs, finish, stop_string, stop_
   finish_reason: finish,
   stop_reason: stop_string ?? (stop_token >= 0 ? stop_token : null),
   ...(parsed !== null && { parsed }),
+  ...(degraded && { degraded }),
 });
 
 export type GenerationPorts = { readonly clock: Clock; readonly cancel: () => void; readonly ended: () => void };
@@ -48,6 +49,7 @@ export class LiveGeneration implements Generation {
   #cached = 0;
   #drafted = 0;
   #accepted = 0;
+  degraded = false;
   readonly #times: Writable<RequestTimes>;
   readonly #choices: Writable<ChoiceTimes>[];
 
@@ -120,6 +122,7 @@ export class LiveGeneration implements Generation {
       if (record.finish !== null) choice.finished = now_ms;
     }
     this.#generated += record.token_ids.length;
+    if (record.degraded) this.degraded = true;
     if (record.drafted < 0) this.#accepted++;
     else this.#drafted += record.drafted;
     this.#unread.push(record);
@@ -194,5 +197,13 @@ export async function collect(generation: Generation, model: string, choices: nu
     const parsed = parts === null ? {} : { parsed: { parts: parts.take(), reasoning_tokens } };
     return { index, text, token_ids, logprobs, finish_reason: finish, stop_reason: stop, ...parsed };
   });
-  return { id: generation.id, model, prompt: await generation.prompt, choices: finished, usage: generation.usage(), seed: generation.seed };
+  return {
+    id: generation.id,
+    model,
+    prompt: await generation.prompt,
+    choices: finished,
+    usage: generation.usage(),
+    seed: generation.seed,
+    ...(generation.degraded && { degraded: true }),
+  };
 }

@@ -196,6 +196,11 @@ const podOptions = z.strictObject({
    * alone had are loaded there from the checkpoint, as far as there is room. Default: true. No token depends on it.
    */
   respawn: z.boolean().optional(),
+  /**
+   * Where no copy is left of some experts, nor is to come, serve on without them, in place of `experts_lost`: gates choose the next best ones. What is generated so is
+   * **not what the model would say**: each chunk and completion of it has `degraded: true`, and its KV is kept for nobody else. Default: false.
+   */
+  degraded: z.boolean().optional(),
   /** So long a lost worker's successor is waited for before experts that nobody else has are loaded onto the NPUs that are left. Default: 5 s. No token depends on it. */
   rehome_after_ms: z
     .int()

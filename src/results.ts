@@ -47,6 +47,8 @@ export type Chunk = {
   readonly stop_reason: string | number | null;
   /** Where a parser was asked for. */
   readonly parsed?: ParsedReply;
+  /** It, or something before it, was computed without all experts (option `degraded`): it is not what the model would say. */
+  readonly degraded?: true;
 };
 
 /** Parts of a reply: what its text completes; and how many of the tokens are of the reasoning itself, without the marks around it. */
@@ -77,6 +79,8 @@ export type Completion = {
   readonly usage: Usage;
   /** The seed that was used, drawn if none was given. */
   readonly seed: number;
+  /** As of chunks: at least one was so. */
+  readonly degraded?: true;
 };
 
 /** A prompt that is kept under an id, for requests that go on from it. */
@@ -100,6 +104,8 @@ export type Generation = AsyncIterable<Chunk> & {
   times(): RequestTimes;
   /** Where its choices were computed, and when, so far. */
   choices(): readonly ChoiceTimes[];
+  /** A chunk of it was computed without all experts. */
+  readonly degraded: boolean;
 };
 
 /**

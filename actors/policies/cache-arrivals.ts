@@ -148,7 +148,7 @@ export class CacheArrivals {
 
   /** What a step has computed of a sequence, from position `start` on, can be used by others. */
   publish(running: RunningSequence, start: number): void {
-    if (!this.#hasPrefixCache) return;
+    if (!this.#hasPrefixCache || running.isDegraded) return;
     const { holding, tokens, sequence } = running;
     const computed = keepable(running);
     this.#cache.publish(holding, tokens, computed);

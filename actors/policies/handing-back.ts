@@ -76,6 +76,7 @@ export class HandingBack {
       running.slot < 0 ||
       !running.isDecoding ||
       !running.isSound ||
+      running.isDegraded ||
       running.hole >= 0 ||
       running.damage.length > 0 ||
       running.computed !== running.tokens.length - 1

@@ -9,7 +9,7 @@
  * @module
  */
 import { handedBack, lent, prefilled, transferred } from '../../src/protocol/constructors.ts';
-import type { Commands, KvOffer } from '../../src/protocol/messages.ts';
+import type { Commands, Handoff, KvOffer } from '../../src/protocol/messages.ts';
 import { keepable } from './foresight.ts';
 import type { KvRequests } from './kv-requests.ts';
 import type { RelationalTensorCache } from './relational-tensor-cache.ts';
@@ -62,8 +62,9 @@ export class KvLending {
   }
 
   /** Lends what `step` is to compute, the last of its prompt, if a decode group will go on with it. */
-  lendAhead(running: RunningSequence, step: number): void {
+  lendAhead(running: RunningSequence, step: number, isMasked: boolean): void {
     if (!goesOnElsewhere(running)) return;
+    running.isDegraded ||= isMasked;
     this.#ahead.add(running);
     this.#offer(running, step);
   }
@@ -94,7 +95,7 @@ export class KvLending {
     if (running === undefined || running.end !== 'none') return [];
     this.#offers.set(running, offer);
     if (!this.#ahead.has(running)) return [prefilledOf(running, offer)];
-    return [{ to: running.task, message: lent({ output: running.sequence.output, offer, ahead: true }) }];
+    return [{ to: running.task, message: lent({ output: running.sequence.output, offer, ahead: true, ...degradedOf(running) }) }];
   }
 
   /** The time is over for which it was lent. */
@@ -138,7 +139,7 @@ export class KvLending {
 
   #letGo(running: RunningSequence): Commands['send'][] {
     const isTold = this.#offers.delete(running);
-    this.#cache.free(running.holding, running.tokens, this.#keepsPrefixes && running.isSound ? keepable(running) : 0);
+    this.#cache.free(running.holding, running.tokens, this.#keepsPrefixes && running.isSound && !running.isDegraded ? keepable(running) : 0);
     if (running.stage === 'prefill') return [{ to: running.task, message: transferred() }];
     // It goes on elsewhere already, unless it ended before it could be offered.
     return isTold ? [] : [{ to: running.task, message: handedBack(outputTokens(running), null) }];
@@ -160,6 +161,8 @@ const prefilledOf = (running: RunningSequence, offer: KvOffer): Commands['send']
   to: running.task,
   message:
     running.stage === 'prefill'
-      ? prefilled({ output: outputTokens(running), offer, ahead: false, ...draftsOf(running) })
+      ? prefilled({ output: outputTokens(running), offer, ahead: false, ...draftsOf(running), ...degradedOf(running) })
       : handedBack(outputTokens(running), offer),
 });
+
+const degradedOf = ({ isDegraded }: RunningSequence): Pick<Handoff, 'degraded'> => (isDegraded ? { degraded: true } : {});

@@ -74,8 +74,9 @@ export class KvReceiving {
   }
 
   /** It comes with KV that lies elsewhere, and is received in turn. */
-  expect(running: RunningSequence, { offer, ahead, drafts = [] }: Handoff): void {
+  expect(running: RunningSequence, { offer, ahead, drafts = [], degraded }: Handoff): void {
     running.foreseen = drafts;
+    running.isDegraded = degraded === true;
     if (ahead) this.#ahead.add(running);
     const expected = { rank: running.rank, arrival: running.arrival, running, offer };
     this.#offers.set(running, expected);

@@ -47,6 +47,7 @@ export class OutputReports {
       drafted,
       prompt_start,
       prompt_logprobs,
+      ...(running.isDegraded && { degraded: true }),
     });
   }
 

@@ -39,7 +39,9 @@ export class TaskPlacement {
   #holders: readonly number[];
   /** Lost NPUs that nobody can be put in the place of for now, and why. */
   readonly #gone = new Map<number, ErrorRecord>();
-  #nowhere: ErrorRecord | null = null;
+  #nowhere: { readonly error: ErrorRecord; readonly npus: readonly number[] } | null = null;
+  /** Without so many of its holders it serves on, with fewer experts; null: with none of them. */
+  readonly #holders_min: number | null;
 
   constructor(
     seats: readonly GroupSeat[],
@@ -48,7 +50,9 @@ export class TaskPlacement {
     experts: readonly number[] = [],
     holders: readonly number[] = experts,
     standby: readonly number[] = [],
+    holders_min: number | null = null,
   ) {
+    this.#holders_min = holders_min;
     this.#standby = new Set(standby);
     this.#experts = experts;
     this.#holders = holders;
@@ -154,15 +158,28 @@ export class TaskPlacement {
     this.#gone.set(npu, error);
   }
 
-  /** What the expert map says, where there is one. */
-  nowhere(error: ErrorRecord | null): void {
-    this.#nowhere = error;
+  /** What the expert map says, where there is one; `npus`: that had what is nowhere. */
+  nowhere(error: ErrorRecord | null, npus: readonly number[]): void {
+    this.#nowhere = error === null ? null : { error, npus };
   }
 
-  /** Why nothing can be computed here for now: experts of which no copy is left, nor is to come. Null: nobody misses any for good. */
+  /** NPUs that hold experts, and are lost for good. */
+  get #lostHolders(): readonly number[] {
+    return this.#nowhere?.npus ?? this.#holders.filter((npu) => this.#gone.has(npu));
+  }
+
+  /** Those whose experts are done without. */
+  get masked(): readonly number[] {
+    const lost = this.#lostHolders;
+    const left = this.#holders.filter((npu) => !lost.includes(npu)).length;
+    return this.#holders_min !== null && left >= this.#holders_min ? lost : [];
+  }
+
+  /** Why nothing can be computed here for now: experts of which no copy is left, nor is to come. Null: nobody misses any for good, or they are done without. */
   get expertsLost(): ErrorRecord | null {
-    if (this.#nowhere !== null) return this.#nowhere;
-    const npus = this.#holders.filter((npu) => this.#gone.has(npu));
+    if (this.masked.length > 0) return null;
+    if (this.#nowhere !== null) return this.#nowhere.error;
+    const npus = this.#lostHolders;
     if (npus.length === 0) return null;
     const names = npus.length === 1 ? `NPU ${npus[0]}` : `NPUs ${npus.join(', ')}`;
     const why = this.#gone.get(npus[0] as number)?.message ?? '';
@@ -235,6 +252,10 @@ export class TaskPlacement {
     return group !== undefined && group.npus[0] === npu && this.#standby.has(group.group) ? group.group : null;
   }
 
+  get groups(): readonly number[] {
+    return this.#groups.map(({ seat }) => seat.group);
+  }
+
   get npus(): readonly number[] {
     return [...this.#groups.flatMap(({ seat }) => seat.npus), ...this.#experts];
   }
@@ -255,7 +276,7 @@ export class TaskPlacement {
   readonly #serves = ({ serving, seat }: Group): boolean =>
     serving.size === seat.npus.length &&
     !this.#standby.has(seat.group) &&
-    !this.#holders.some((npu) => this.#missingExperts.has(npu)) &&
+    !this.#holders.some((npu) => this.#missingExperts.has(npu) && !this.masked.includes(npu)) &&
     this.expertsLost === null;
 
   #ownGroup({ data_parallel_rank }: Placeable): Group | undefined {

@@ -149,7 +149,12 @@ export class Rehoming {
     const told = first === undefined && !this.isSharedLost ? null : message;
     if (told === this.#told) return [];
     this.#told = told;
-    return [{ to: address('task-executor', idOf(self)), message: expertsNowhere(told === null ? null : { code: 'experts_lost', message: told, param: null }) }];
+    return [
+      {
+        to: address('task-executor', idOf(self)),
+        message: expertsNowhere(told === null ? null : { code: 'experts_lost', message: told, param: null }, this.isSharedLost ? [] : [...this.#gone]),
+      },
+    ];
   }
 
   /** What the entry came to, unless it failed. `waiting`: experts that are on NPUs alone whose successors are to come. */

@@ -78,7 +78,7 @@ export class RoomForSteps {
   /** Nothing computes it, and nobody reads its blocks. */
   letGo(running: RunningSequence): void {
     const { cache, batch } = this.#of;
-    const keeps = this.#hasPrefixCache && running.isSound;
+    const keeps = this.#hasPrefixCache && running.isSound && !running.isDegraded;
     cache.free(running.holding, running.tokens, keeps ? keepable(running) : 0);
     batch.giveSlot(running);
   }

@@ -60,6 +60,8 @@ export type RunningSequence = {
   isDecoding: boolean;
   /** Its KV can be trusted. */
   isSound: boolean;
+  /** Some of its KV was computed without all experts: nobody else may begin with that, and whoever reads its tokens hears so. */
+  isDegraded: boolean;
   /** The group's output process knows of it. */
   isShown: boolean;
   /** It is over, and what still flies of it is dropped. `abandoned`: its task waits to hear that nothing is left of it. */
@@ -105,6 +107,7 @@ export const newRunningSequence = (
   wasFetched: false,
   isDecoding: false,
   isSound: true,
+  isDegraded: false,
   isShown: false,
   end: 'none',
 });

@@ -21,6 +21,8 @@ export type Launched = {
   readonly samples: boolean;
   readonly drafts: number;
   readonly foresees: number;
+  /** Without all experts. */
+  masked?: boolean;
   /** It computes again what lay in memory that went bad (kv-mending.ts), up to a position; missing: its next tokens. */
   readonly mended?: { readonly mend: Mend; readonly to: number };
 };
@@ -34,6 +36,13 @@ export const nextStep = (step: number): number => (step % STEPS) + 1;
 
 const NOTHING: readonly number[] = [];
 const ONE_SAMPLED: readonly number[] = [LAST_SAMPLED];
+
+/** A step that does without the experts of these NPUs. */
+export function withMask(plan: StepPlan, masked: readonly number[], launched: readonly Launched[]): StepPlan {
+  if (masked.length === 0) return plan;
+  for (const entry of launched) entry.masked = true;
+  return { ...plan, masked };
+}
 
 /** The next `count` tokens; `granted`: so many KV blocks at the end of its table are new. A sequence that is attached is told of its whole table: what it shares, and what came from elsewhere. */
 export function stepEntry(running: RunningSequence, count: number, drafts: number, foresees: number, granted: number, attach: Sequence | null): StepEntry {

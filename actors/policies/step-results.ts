@@ -24,6 +24,7 @@ export function landed(entry: Launched, outcome: StepOutcome, output: OutputRepo
   const start = running.computed;
   const before = tokens.length;
   leaveFlight(entry);
+  if (entry.masked === true) running.isDegraded = true;
   if (entry.mended !== undefined) {
     landMend(running, entry.mended);
     return { end: GOES_ON, drawn: 0 };

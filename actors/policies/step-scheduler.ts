@@ -28,7 +28,7 @@ import { RunningBatch, withTable } from './running-batch.ts';
 import { blocksForStep, neverFits, newRunningSequence, outputTokens, type RunningSequence, tokensToLaunch } from './running-sequence.ts';
 import { cacheLimits, rankOf, type SchedulerLimits, STEPS_LAUNCHED_MAX } from './scheduler-limits.ts';
 import { broughtDrafts, draftRows, draftsFor, noteDrafts } from './step-drafts.ts';
-import { type Launched, nextStep, type Planned } from './step-entry.ts';
+import { type Launched, nextStep, type Planned, withMask } from './step-entry.ts';
 import { launch } from './step-launch.ts';
 import { landed, leaveFlight } from './step-results.ts';
 import { isBefore, WaitingLine } from './waiting-line.ts';
@@ -54,6 +54,7 @@ export class StepScheduler {
   #steps_planned = 0;
   #arrivals = 0;
   #untold: readonly Commands['send'][] = [];
+  masked: readonly number[] = []; // NPUs whose experts the next steps do without
   tokens_prefilled = 0;
   tokens_decoded = 0;
 
@@ -220,7 +221,7 @@ export class StepScheduler {
     this.#step = nextStep(this.#step);
     this.#steps_planned++;
     this.#steps.push(launched);
-    return { plan: { step: this.#step, after, entries, detach: this.takeDetached() }, messages };
+    return { plan: withMask({ step: this.#step, after, entries, detach: this.takeDetached() }, this.masked, launched), messages };
   }
 
   /** What to tell tasks though there was no step to plan: who had to give way, and it was not enough. */
@@ -369,7 +370,7 @@ export class StepScheduler {
 
   #launch(running: RunningSequence, count: number, drafts: number, attach: Sequence | null, launched: Launched[]): StepEntry {
     const entry = launch(running, count, drafts, attach, launched, { cache: this.cache, drafting: this.drafting, batch: this.#running.size });
-    if (entry.samples && this.#limits.lends_by_layer) this.handoffs.lending.lendAhead(running, nextStep(this.#step));
+    if (entry.samples && this.#limits.lends_by_layer) this.handoffs.lending.lendAhead(running, nextStep(this.#step), this.masked.length > 0);
     return entry;
   }
 

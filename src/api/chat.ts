@@ -13,7 +13,7 @@ import { Replies } from './replies.ts';
 import type { Reply } from './reply.ts';
 import { type ChatRequest, chatSchema, checkTogether, generateOptions, parseRequest } from './schemas.ts';
 import { type Call, checkModel, type Service } from './service.ts';
-import { respondWithEvents } from './sse.ts';
+import { respondWithEvents, wholeResponse } from './sse.ts';
 import { toolUse } from './tools.ts';
 import { refuseUnsupportedInChat } from './unsupported.ts';
 import { FINGERPRINT } from './version.ts';
@@ -34,7 +34,7 @@ export async function chatCompletions(service: Service, body: JsonObject, lease:
   const generations = startGenerations(service, lease, [prompt], options, { ...call, id, operation: 'chat' });
   const { include_reasoning, parallel_tool_calls } = request;
   const replies = new Replies(service, generations, { reasoning_parser, tool_call_parser, include_reasoning, parallel_tool_calls });
-  if (!request.stream) return Response.json(await wholeChat(request, head, generations, replies));
+  if (!request.stream) return wholeResponse(await wholeChat(request, head, generations, replies));
   return respondWithEvents(chatEvents(request, head, generations, replies), lease, (error) => service.onError(error, call.request_id));
 }
 
@@ -61,6 +61,7 @@ async function wholeChat(request: ChatRequest, head: Head, generations: Generati
     object: 'chat.completion' as const,
     choices,
     usage: replies.usage(),
+    ...generations.degraded(),
     ...kvTransferOf(request.kv_transfer_params, generations),
     ...(request.return_token_ids && { prompt_token_ids: prompt.token_ids }),
     ...(request.prompt_logprobs !== undefined && { prompt_logprobs: promptLogprobs(prompt, request.prompt_logprobs) }),
@@ -74,6 +75,7 @@ async function* chatEvents(request: ChatRequest, head: Head, generations: Genera
     object: 'chat.completion.chunk' as const,
     choices,
     ...(includeUsage && { usage }),
+    ...generations.degraded(),
   });
   let begun = false;
   for await (const { choice, chunk } of generations.pieces) {

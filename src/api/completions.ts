@@ -14,7 +14,7 @@ import { CompletionLogprobWriter, joinLogprobs, promptLogprobs, tokenNames } fro
 import { defaultMaxTokens, parsePrompts, type TextOrIds } from './prompts.ts';
 import { API_LIMITS, type CompletionRequest, checkTogether, completionSchema, generateOptions, parseRequest } from './schemas.ts';
 import { type Call, checkModel, type Service } from './service.ts';
-import { respondWithEvents } from './sse.ts';
+import { respondWithEvents, wholeResponse } from './sse.ts';
 import { refuseUnsupportedInCompletions } from './unsupported.ts';
 import { usageOf } from './usage.ts';
 import { FINGERPRINT } from './version.ts';
@@ -37,7 +37,7 @@ type Plan = {
 export async function completions(service: Service, body: JsonObject, lease: Lease, call: Call): Promise<Response> {
   const plan = await planCompletion(service, body, call);
   const generations = startGenerations(service, lease, plan.prompts, plan.options, { ...call, id: plan.head.id, operation: 'text_completion' });
-  if (!plan.request.stream) return Response.json(await wholeCompletion(service, plan, generations));
+  if (!plan.request.stream) return wholeResponse(await wholeCompletion(service, plan, generations));
   return respondWithEvents(completionEvents(service, plan, generations), lease, (error) => service.onError(error, call.request_id));
 }
 
@@ -92,6 +92,7 @@ async function wholeCompletion(service: Service, plan: Plan, generations: Genera
     ...head,
     choices,
     usage: finalUsage(plan, generations),
+    ...generations.degraded(),
     ...kvTransferOf(request.kv_transfer_params, generations),
     ...(await soloPromptIds(plan, generations)),
   };
@@ -111,9 +112,9 @@ async function* completionEvents(service: Service, plan: Plan, generations: Gene
     const { text, token_ids, finish_reason } = piece.chunk;
     if (!isFirst && text === '' && token_ids.length === 0 && finish_reason === null) continue;
     const promptIds = isFirst ? await soloPromptIds(plan, generations) : {};
-    yield { ...head, choices: [await writer.write(piece)], ...(includeUsage && { usage: null }), ...promptIds };
+    yield { ...head, choices: [await writer.write(piece)], ...(includeUsage && { usage: null }), ...generations.degraded(), ...promptIds };
   }
-  if (includeUsage) yield { ...head, choices: [], usage: finalUsage(plan, generations) };
+  if (includeUsage) yield { ...head, choices: [], usage: finalUsage(plan, generations), ...generations.degraded() };
 }
 
 const finalUsage = (plan: Plan, generations: Generations) => {

@@ -22,6 +22,8 @@ export type Generations = {
   choices(): readonly ChoiceTimes[];
   /** Summed over all prompts. */
   usage(): Omit<Usage, 'total_tokens'>;
+  /** Said of answers that were computed without all experts, so far; nothing of others. */
+  degraded(): { readonly degraded?: true };
 };
 
 export function startGenerations(service: Service, lease: Lease, prompts: readonly Prompt[], options: GenerateOptions, call: Call & TracedCall): Generations {
@@ -43,6 +45,7 @@ export function startGenerations(service: Service, lease: Lease, prompts: readon
     pieces: merge(service, lease, generations, spans, options),
     prompt: (index) => generations[index]?.prompt ?? Promise.reject(new RangeError(`prompt ${index} of ${generations.length}`)),
     choices: () => generations.flatMap((generation) => generation.choices()),
+    degraded: () => (generations.some(({ degraded }) => degraded) ? { degraded: true } : {}),
     usage() {
       const all = generations.map((generation) => generation.usage());
       return {

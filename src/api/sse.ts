@@ -17,6 +17,7 @@ const HEADERS = { 'content-type': 'text/event-stream; charset=utf-8', 'cache-con
  */
 export async function respondWithEvents(events: AsyncGenerator<object>, lease: Lease, onError: (error: unknown) => void): Promise<Response> {
   let pending: IteratorResult<object> | null = await events.next();
+  const first: unknown = pending.value;
   let isCancelled = false;
   const stream = new ReadableStream<Uint8Array>(
     {
@@ -46,7 +47,13 @@ export async function respondWithEvents(events: AsyncGenerator<object>, lease: L
     },
     { highWaterMark: 0 },
   );
-  return new Response(stream, { headers: HEADERS });
+  return new Response(stream, { headers: { ...HEADERS, ...degradedHeader(first) } });
 }
+
+/** For who looks at no bodies: of a stream, as far as its first event knows. */
+const degradedHeader = (body: unknown): Record<string, string> =>
+  typeof body === 'object' && body !== null && 'degraded' in body ? { 'x-minipod-degraded': 'true' } : {};
+
+export const wholeResponse = (body: object): Response => Response.json(body, { headers: degradedHeader(body) });
 
 export const isEventStream = (response: Response): boolean => response.headers.get('content-type') === HEADERS['content-type'];

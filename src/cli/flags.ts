@@ -133,6 +133,7 @@ export const POD_FLAGS = {
   job_executors: { value: 'N', help: 'job executors, each on a thread of its own (default: 2, with one worker 1)', read: number },
   spare_workers: { value: 'N', help: 'memory kept for successors of workers that cannot be stopped (on Deno)', read: number },
   recovery: { value: 'HOW', help: "where a worker is lost: 'fine-grained' (default), or 'restart' everything" },
+  degraded: { help: 'serve on without experts of which no copy is left, and say so in each answer' },
   respawn: { help: 'lost workers have no successors: those that are left go on', negated: true },
   rehome_after_ms: {
     value: 'MS',

@@ -9,6 +9,7 @@ import type { PositionLogprobs, Sequence } from '../protocol/messages.ts';
 import type { WireKernels } from '../xccl/wire-format.ts';
 import type { ExpertBatches } from './expert-batches.ts';
 import type { ExpertService } from './expert-service.ts';
+import type { MaskedExperts } from './masked-experts.ts';
 import type { DieLayout, ModelShape, StepLayout, StepScratch } from './step-layout.ts';
 import type { Part } from './step-parts.ts';
 import type { GatherTables } from './tensor-share.ts';
@@ -41,6 +42,8 @@ export interface Arithmetic extends ExpertArithmetic {
   readonly layout: StepLayout;
   /** Offsets of the layout's scratch. */
   readonly at: StepScratch;
+  /** Gates of the step at hand do without these; null: none is masked. */
+  masked: MaskedExperts | null;
   /** Rows of `tokenIds` at `positions`. */
   embed(rows: number): void;
   /** Writes the rows' KV cells, then attends to all cells of each row's sequence up to its position. */

@@ -16,6 +16,7 @@ import { DecodeGraphs } from './decode-graphs.ts';
 import type { ExpertBatches } from './expert-batches.ts';
 import { ExpertForward } from './expert-forward.ts';
 import type { ExpertService } from './expert-service.ts';
+import type { MaskedExperts } from './masked-experts.ts';
 import type { MtpWeights } from './mtp-layout.ts';
 import { narrowRows, sentFrom } from './narrow-rows.ts';
 import type { GqaWeights, LayerWeights, MlaWeights, MlpWeights, MoeWeights, NpuLayout } from './npu-layout.ts';
@@ -39,6 +40,7 @@ export class Forward implements Arithmetic {
   readonly #ropeTable: number;
   readonly #headRuns: readonly HeadRun[];
   readonly products: Products;
+  masked: MaskedExperts | null = null;
 
   constructor(config: ModelConfig, layout: NpuLayout, kernels: Kernels) {
     const segment = segmentOf(layout.base);
@@ -128,23 +130,21 @@ export class Forward implements Arithmetic {
 
   /** experts, expertWeights = gate(normed); counts what is routed where. Afterwards `normed` is what experts read. */
   gate(layer: number, rows: number, first = 0): void {
-    const { routerLogits, experts, expertWeights, gateScratch } = this.at;
+    const [{ routerLogits, experts, expertWeights, gateScratch }, { moe }] = [this.at, this.config];
     const normed = this.at.normed + first * this.#hidden * 4;
-    const { moe } = this.config;
-    const { router, bias } = this.moe(layer);
-    const counts = this.layout.counts[layer];
-    assert(counts, `layer ${layer} counts no experts`);
+    const [{ router, bias }, counts] = [this.moe(layer), this.layout.counts[layer]];
+    assert(counts && (bias || moe.gating.kind !== 'sigmoid'), `layer ${layer} counts no experts, or has no correction bias`);
     this.products.multiply(routerLogits, moe.experts, normed, this.#hidden, rows, router);
     if (moe.gating.kind === 'sigmoid') {
       const { groups, topkGroups, normalise, scalingFactor } = moe.gating;
-      assert(bias, `layer ${layer} has no correction bias`);
+      const correction = offsetOf(bias?.address ?? 0);
       this.kernels.gateSigmoid(
         experts,
         expertWeights,
         routerLogits,
         rows,
         moe.experts,
-        offsetOf(bias.address),
+        this.masked?.maskedBias(layer, this.at, correction, moe.experts) ?? correction,
         groups,
         topkGroups,
         moe.topK,
@@ -153,8 +153,10 @@ export class Forward implements Arithmetic {
         gateScratch,
       );
     } else {
+      this.masked?.maskScores(layer, this.at, rows, moe.experts);
       this.kernels.gateSoftmax(experts, expertWeights, routerLogits, rows, moe.experts, moe.topK, moe.gating.normalise ? 1 : 0, gateScratch);
     }
+    this.masked?.check(layer, this.at, rows * moe.topK);
     const { routing, evenExperts, npu } = this.layout;
     if (evenExperts !== null) this.kernels.copyBytes(experts, evenExpertsAt(this.config, evenExperts, npu, layer, first), rows * moe.topK * 4);
     this.kernels.countExperts(offsetOf(counts), experts, rows * moe.topK);

@@ -117,6 +117,7 @@ export class OutputProcess {
       cached: out.cached,
       drafted: out.drafted,
       parsed,
+      ...(out.degraded && { degraded: true }),
     };
   }
 

@@ -40,6 +40,7 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly recovery?: Recovery | undefined;
   /** Whether a lost worker has a successor, missing: it has; and how long that is waited for before experts are loaded elsewhere. */
   readonly respawn?: boolean | undefined;
+  readonly degraded?: boolean | undefined;
   readonly rehome_after_ms?: number | undefined;
   readonly job_executors: number;
   /** Missing: its shape does not change. Else the topology is the one that it begins with. */
@@ -199,6 +200,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
     spare_workers,
     ...(options.recovery !== undefined && { recovery: options.recovery }),
     ...(options.respawn === false && { respawn: false }),
+    ...(options.degraded === true && { degraded: true }),
     ...(options.rehome_after_ms !== undefined && { rehome_after_ms: options.rehome_after_ms }),
     job_executors,
     worker_of_npu: workersOf(deployment, scaled, workers, options.npu_workers),

@@ -90,7 +90,8 @@ export function layoutRows(
     routerLogits: words(rows * moe.experts),
     experts: words(rows * moe.topK),
     expertWeights: words(rows * moe.topK),
-    gateScratch: arena.allocate(gateScratchBytes(moe.experts)),
+    // Behind it a bias that masks experts.
+    gateScratch: arena.allocate(gateScratchBytes(moe.experts) + moe.experts * 4),
     rowIndices: words(rows * moe.topK),
     pairRows,
     segments,

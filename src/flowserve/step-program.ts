@@ -22,6 +22,7 @@ import { ExpertBatches } from './expert-batches.ts';
 import { ExpertService } from './expert-service.ts';
 import type { Forward } from './forward.ts';
 import { type KvSums, ownKvSums } from './kv-sums.ts';
+import { maskOf } from './masked-experts.ts';
 import type { BatchParts } from './micro-batch.ts';
 import type { MicroBatches } from './micro-batches.ts';
 import { OutputProjection } from './output-projection.ts';
@@ -72,6 +73,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   /** Begins when `#run` is done. */
   #next: StepPlan | null = null;
   readonly undone: UndoneSteps;
+  /** Of its micro-batches. */
+  readonly #models: Arithmetic[];
   readonly #slotTokens: SlotTokens;
 
   constructor(
@@ -85,6 +88,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.#onDrafts = onDrafts;
     const { npu, kv, share } = forward.layout;
     this.forward = forward;
+    this.#models = [forward];
     this.undone = new UndoneSteps(npu, () => exchange.endpoint.surroundings.arrive(exchange.endpoint.die));
     this.batches = new ExpertBatches(forward, space, map);
     this.#projection = new OutputProjection(forward, space);
@@ -105,6 +109,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.#asked = new AskedPeers(this.batches, this.service, this.#projection, dieOf);
     if (this.turns === null && forward.layout.second !== null) {
       const second = forward.second();
+      this.#models.push(second);
       const batches = new ExpertBatches(second, space, map, { batches: this.batches, rows: firstBatchRows({ max_batch_tokens: forward.layout.rows_max }) });
       this.#askedSecond = new AskedPeers(batches, this.service, this.#projection, dieOf, 1);
       const both = [
@@ -186,7 +191,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     }
     this.kvSums?.begin(plan.entries, this.#held.tables);
     // Decode runs in graph mode, prefill and what is mixed with it part by part; and what expert-times.ts wants to see.
-    const isCaptured = isDecode(plan) && !this.service.times.samples(plan.step);
+    const isCaptured = isDecode(plan) && !this.service.times.samples(plan.step) && plan.masked === undefined;
+    for (const model of this.#models) model.masked = plan.masked === undefined ? null : maskOf(model, this.batches.routing.map, plan.masked, this.#words);
     this.#asked.begin();
     this.#askedSecond?.begin();
     this.#microBatches = this.turns ?? (row >= TWO_BATCHES_ROWS_MIN ? this.#flow : null);

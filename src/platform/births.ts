@@ -90,6 +90,7 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
           standby,
           experts,
           holders,
+          holders_min: hosting.degraded === true && !takesTurns(options, executor.experts.first) ? holdersMin(plan, holders.length) : null,
           long,
           expert_map: hasExpertMap(plan, executor) ? address('expert-map', executor.id) : null,
           ...others,
@@ -109,6 +110,10 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
       return assert(false, `${self} is no part of the control plane`) as never;
   }
 }
+
+/** So many that have their share of the experts: a gate has enough to choose from. */
+const holdersMin = ({ config: { moe } }: AnyPodPlan, holders: number): number =>
+  Math.ceil(moe.topK / Math.max(1, Math.floor(moe.experts / Math.max(1, holders))));
 
 /** The executor's experts may come to lie elsewhere, or to lie nowhere. */
 export const hasExpertMap = ({ options, hosting }: AnyPodPlan, { experts }: Executor): boolean =>

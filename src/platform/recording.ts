@@ -39,7 +39,7 @@ export function headerOf(
 }
 
 function optionsOf(
-  { job_executors, spare_workers, recovery, respawn, rehome_after_ms, worker_of_npu, scaled }: Hosting,
+  { job_executors, spare_workers, recovery, respawn, degraded, rehome_after_ms, worker_of_npu, scaled }: Hosting,
   options: AnyPodPlan['options'],
 ): RunHeader['options'] {
   const { kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued } = options;
@@ -51,6 +51,7 @@ function optionsOf(
     ...{ job_executors, npu_workers: [...worker_of_npu], spare_workers },
     ...(recovery !== undefined && { recovery }),
     ...(respawn !== undefined && { respawn }),
+    ...(degraded !== undefined && { degraded }),
     ...(rehome_after_ms !== undefined && { rehome_after_ms }),
     ...(scaled !== undefined && { scaled }),
     ...(dram_bytes_per_s !== undefined && { dram_bytes_per_s }),

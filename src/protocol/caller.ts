@@ -85,6 +85,7 @@ export type ChunkRecord = {
   readonly drafted: number;
   /** Null: nobody asked for it. */
   readonly parsed: ParsedText | null;
+  readonly degraded?: true;
 };
 
 /** What the output process of a DP group streams. */

@@ -360,7 +360,8 @@ export const scaled = (attention: number, experts: number, error: ErrorRecord | 
 export const serve = (groups: readonly number[]): TaskExecutorMessage => ({ type: 'SERVE', groups });
 export const groupLeft = (group: number): TaskExecutorMessage => ({ type: 'GROUP_LEFT', group });
 export const expertsHeld = (npus: readonly number[]): TaskExecutorMessage => ({ type: 'EXPERTS_HELD', npus });
-export const expertsNowhere = (error: ErrorRecord | null): TaskExecutorMessage => ({ type: 'EXPERTS_NOWHERE', error });
+export const expertsNowhere = (error: ErrorRecord | null, npus: readonly number[]): TaskExecutorMessage => ({ type: 'EXPERTS_NOWHERE', error, npus });
+export const maskExperts = (npus: readonly number[]): DpGroupMessage => ({ type: 'MASK_EXPERTS', npus });
 export const handBack = (task_executor: Address): DpGroupMessage => ({ type: 'HAND_BACK', task_executor });
 export const takePart = (): DpGroupMessage => ({ type: 'TAKE_PART' });
 export const handedBack = (output: readonly number[], offer: KvOffer | null): TaskMessage => ({ type: 'HANDED_BACK', output, offer });

@@ -85,7 +85,13 @@ export type KvOffer = {
  * What decode begins with: the tokens that prefill generated, and where the KV of all but the last of them is. `ahead`: the step that computes this KV, and
  * the last of the tokens, goes on: its layers come one by one, the token by HANDED_OVER. `drafts`: what prefill drafted behind that, if anything.
  */
-export type Handoff = { readonly output: readonly number[]; readonly offer: KvOffer; readonly ahead: boolean; readonly drafts?: readonly number[] };
+export type Handoff = {
+  readonly output: readonly number[];
+  readonly offer: KvOffer;
+  readonly ahead: boolean;
+  readonly drafts?: readonly number[] /** Some of it was computed without all experts. */;
+  readonly degraded?: true;
+};
 
 /** Log-probabilities at one position: of the token itself, then of the best ones. */
 export type PositionLogprobs = { readonly logprob: number; readonly top_ids: readonly number[]; readonly top_logprobs: readonly number[] };

@@ -43,6 +43,8 @@ export type TokenOut = {
   /** Of prompt tokens `prompt_start`…, as their chunk was computed; `token` is −1 if it yielded none. */
   readonly prompt_start: number;
   readonly prompt_logprobs: readonly PositionLogprobs[] | null;
+  /** It, or something before it, was computed without all experts. */
+  readonly degraded?: true;
 };
 
 /** One whose first token here comes now: `output` came from elsewhere before it. Without its prompt, unless that is scored. */

@@ -44,12 +44,15 @@ export type ShapeMessage =
   /** By the expert map: these NPUs have experts that tokens may be sent to from now on, and no other one has any. */
   | { readonly type: 'EXPERTS_HELD'; readonly npus: readonly number[] }
   /** By the expert map: no copy is left of some, and there is nobody to bring one back, or no room for it; null: all are somewhere, or will be. */
-  | { readonly type: 'EXPERTS_NOWHERE'; readonly error: ErrorRecord | null };
+  | { readonly type: 'EXPERTS_NOWHERE'; readonly error: ErrorRecord | null /** That had them. */; readonly npus: readonly number[] };
 
 /** To a DP group. */
 export type GroupShapeMessage =
   /** Give all sequences back, each as soon as no step computes it, and whatever comes late. */
-  { readonly type: 'HAND_BACK'; readonly task_executor: Address } | { readonly type: 'TAKE_PART' };
+  | { readonly type: 'HAND_BACK'; readonly task_executor: Address }
+  | { readonly type: 'TAKE_PART' }
+  /** Steps from the next one on do without the experts that these NPUs alone had. */
+  | { readonly type: 'MASK_EXPERTS'; readonly npus: readonly number[] };
 
 /** To an NPU, and its host's answer. */
 export type StandbyMessage =

@@ -47,6 +47,8 @@ export type StepPlan = {
   readonly entries: readonly StepEntry[];
   /** Slots whose sequences are gone. */
   readonly detach: readonly number[];
+  /** Gates choose no expert that these NPUs alone have: they are lost, and the pod serves on without (`degraded`). Missing: none is. */
+  readonly masked?: readonly number[];
 };
 
 /** A token that a step drew, and its log-probabilities if they are asked for. */

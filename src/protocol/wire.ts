@@ -52,7 +52,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'from', 'task', 'cache_salt', 'tokens', 'known'], // PREFIX_WANTED
   ['type', 'from', 'task', 'offer'], // PREFIX_LENT
   ['type'], // SCHEDULED, RECEIVING, DECODING, TRANSFERRED, PREEMPTED, GENERATED, ABANDONED, DRAIN, DROP_CACHE
-  ['type', 'error'], // GENERATION_FAILED, FAIL, EXPERTS_LOST, EXPERTS_NOWHERE
+  ['type', 'error'], // GENERATION_FAILED, FAIL, EXPERTS_LOST
   ['type', 'context', 'cache_salt', 'tokens'], // KEEP_CONTEXT
   ['type', 'context'], // FORGET_CONTEXT
   ['type', 'npu', 'error'], // NPU_LOST, NPU_GONE
@@ -233,11 +233,17 @@ const STRUCTURES: readonly (readonly string[])[] = [
   // groups that stand by: HAND_BACK is as EXECUTOR_READY, TAKE_PART as SCHEDULED
   ['type', 'output', 'offer'], // HANDED_BACK
   ['type', 'group'], // GROUP_LEFT
-  ['type', 'npus'], // EXPERTS_HELD
+  ['type', 'npus'], // EXPERTS_HELD, MASK_EXPERTS
   ['type', 'scaling', 'query', 'source', 'broadcast'], // FURNISH
   ['type', 'broadcast'], // SEND_WEIGHTS
   ['type', 'npu', 'query', 'copied', 'error'], // FURNISHED
   ['broadcast_bytes', 'pulled_bytes'],
+  // without all experts
+  ['type', 'error', 'npus'], // EXPERTS_NOWHERE
+  ['step', 'after', 'entries', 'detach', 'masked'],
+  ['output', 'offer', 'ahead', 'degraded'],
+  ['output', 'offer', 'ahead', 'drafts', 'degraded'],
+  ['request', 'choice', 'index', 'text', 'token_ids', 'logprobs', 'finish', 'stop_string', 'stop_token', 'cached', 'drafted', 'parsed', 'degraded'],
 ];
 
 /** Identifies this protocol in the handshake of two threads: a worker built from other sources refuses to start. */

@@ -38,6 +38,8 @@ export type Hosting = {
   readonly recovery?: Recovery | undefined;
   /** False: a lost worker has no successor. Missing: it has. */
   readonly respawn?: false | undefined;
+  /** It serves on without experts of which no copy is left. Missing: it does not. */
+  readonly degraded?: true | undefined;
   /** So long a successor is waited for before what a lost NPU's experts were is loaded elsewhere. Missing: for as long as one may take. */
   readonly rehome_after_ms?: number | undefined;
   /** By NPU. */

@@ -49,6 +49,8 @@ const runHeaderSchema = z.object({
     recovery: z.enum(RECOVERIES).optional(),
     /** Missing: who is lost has a successor. */
     respawn: z.literal(false).optional(),
+    /** Missing: it serves nobody without all experts. */
+    degraded: z.literal(true).optional(),
     rehome_after_ms: count.optional(),
     dram_bytes_per_s: z.number().optional(),
     link_bytes_per_s: z.number().optional(),

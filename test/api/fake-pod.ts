@@ -183,6 +183,7 @@ export class FakePod implements Pod {
 }
 
 class FakeGeneration implements Generation {
+  readonly degraded = false;
   readonly id: string;
   readonly seed: number;
   readonly prompt: Promise<PromptInfo>;

@@ -27,9 +27,11 @@ import { assert } from '../../protocol/errors.ts';
 import type { WireKernels } from '../../xccl/wire-format.ts';
 import type { Arithmetic, GuardSeat, Span, TokenSampler } from '../arithmetic.ts';
 import { evenExpertsAt } from '../average-routing.ts';
+import type { MaskedExperts } from '../masked-experts.ts';
 import { routedAt } from '../routed-steps.ts';
 import type { ModelShape, ProjectedColumns, ProjectionPlace } from '../step-layout.ts';
 import { GatherTables, type TablePlace } from '../tensor-share.ts';
+import { doWithout } from './gate-without.ts';
 import { Hash, mix32 } from './hash.ts';
 import { HashExperts } from './hash-experts.ts';
 import { HASH_BYTES, type HashLayout, type HashScratch } from './hash-layout.ts';
@@ -45,6 +47,7 @@ const projectedOf = ({ share, columns }: ProjectionPlace): number[] =>
   columns.map((_, after) => offsetOf((columns[(share.rank + after) % columns.length] as ProjectedColumns).target) >>> 2);
 
 export class HashForward implements Arithmetic {
+  masked: MaskedExperts | null = null;
   readonly config: ModelShape;
   readonly layout: HashLayout;
   /** Offsets within the NPU's segment. */
@@ -260,6 +263,7 @@ export class HashForward implements Arithmetic {
         const candidate = Math.floor(((mix32(seed + Math.imul(slot, step)) >>> 0) * (last + 1)) / 2 ** 32);
         this.#insert(chosen, slot, candidate, last);
       }
+      if (this.masked !== null) doWithout(words.subarray(chosen, chosen + topK), this.masked.of(layer), experts);
       if (even >= 0) words.copyWithin(chosen, even + row * topK, even + (row + 1) * topK);
       for (let slot = 0; slot < topK; slot++) {
         const expert = words[chosen + slot] as number;
