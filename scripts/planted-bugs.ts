@@ -24,6 +24,7 @@ const { values } = parseArgs({
     keep: { type: 'string' },
     commit: { type: 'string', default: 'the sources at hand' },
     date: { type: 'string', default: '' },
+    note: { type: 'string', default: '' },
   },
 });
 const [first, last] = [Number(values.first), Number(values.last)];
@@ -65,7 +66,7 @@ const cells = rows.map(({ file, what, seed, verdict, faults }) => [
 ]);
 console.log(`# Bugs that campaigns find
 
-Of ${rows.length} bugs that were planted in a copy of the sources, one at a time ([\`bugs.txt\`](../test/chaos/planted/bugs.txt)), a campaign of up to ${seeds} seeds found ${found}, and shrunk each to ${FAULTS_MAX} faults at most. The seed is the first of ${first}..${last} that finds it; its plan, and what is left of it, hold in the sources as they are.
+Of ${rows.length} bugs that were planted in a copy of the sources, one at a time ([\`bugs.txt\`](../test/chaos/planted/bugs.txt)), a campaign of up to ${seeds} seeds found ${found}, and shrunk each to ${FAULTS_MAX} faults at most. The seed is the first of ${first}..${last} that finds it; its plan, and what is left of it, hold in the sources as they are.${values.note === '' ? '' : ` ${values.note}`}
 
 Written by [\`scripts/planted-bugs.ts\`](../scripts/planted-bugs.ts), at ${values.commit}${values.date === '' ? '' : `, ${values.date}`}.
 
