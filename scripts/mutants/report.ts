@@ -52,7 +52,7 @@ export function writeReport(
   const text = [
     BEGIN,
     '',
-    `Seed ${seed}, the sources of commit ${commit}, ${told.length} mutants:`,
+    `Seed ${seed}, the sources of commit ${commit}, ${mutants.length} mutants, of which ${told.length} were judged:`,
     '',
     markdownTable([
       head,
@@ -78,10 +78,12 @@ export function writeReport(
   ].join('\n');
   const document = readFileSync(join(root, DOCUMENT), 'utf8');
   writeFileSync(join(root, DOCUMENT), `${document.slice(0, document.indexOf(BEGIN))}${text}${document.slice(document.indexOf(END) + END.length)}`);
-  const lines = told.map((mutant) => {
+  const lines = mutants.map((mutant) => {
     const { id, file, line, operator, from, text: to } = mutant;
+    const change = { id, file, line, operator, from, to };
+    if (!results.has(id)) return JSON.stringify({ ...change, by: 'not asked' });
     const { by, what, tried } = resultOf(mutant);
-    return JSON.stringify({ id, file, line, operator, from, to, by, what, tried, ...(by === null && judged[keyOf(mutant)]) });
+    return JSON.stringify({ ...change, by, what, tried, ...(by === null && judged[keyOf(mutant)]) });
   });
   writeFileSync(join(root, 'bench/results/mutants.json'), `{"seed":${seed},"commit":"${commit}","mutants":[\n${lines.join(',\n')}\n]}\n`);
 }
