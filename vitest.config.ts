@@ -6,19 +6,18 @@ import { defineConfig } from 'vitest/config';
 // What V8 made of the sources last time, for Node's forks, the threads of their pods and the commands that they run: a third of a pod's start.
 process.env['NODE_COMPILE_CACHE'] ??= join(tmpdir(), 'minipod-compiled');
 
-/** Tests that break nothing, and start no pod or few: one process runs them one after the other, and loads once what they share. */
-const TOGETHER = [
-  ...['actors', 'fabric', 'flowserve', 'model', 'property', 'protocol', 'runtime', 'xccl'],
-  ...['fidelity', 'golden', 'platform', 'quantize', 'simulate'],
-]
-  .map((room) => `test/${room}/**/*.test.ts`)
-  // One has sockets that fill up, and waits for that.
-  .concat('test/api/!(serve).test.ts');
-/** About npm, what it packs and the tools around it; and what starts both runtimes itself. */
-const NODE_ONLY = ['test/packaging/**', 'test/deno/**'];
+const isDeno = 'Deno' in globalThis;
 
-/** On Deno: see test/bundled-threads.ts. */
-const bundled = 'Deno' in globalThis && process.env['SOURCES'] === undefined;
+/**
+ * What has a process of its own: tests that replace or measure something of theirs, or wait for sockets to fill up. All others share two processes, which load
+ * what they have in common once; a test leaves nothing behind there (test/system/pods.ts).
+ */
+const APART = ['trace/full-disk', 'trace/memory', 'trace/damage', 'system/soak', 'system/crowd', 'api/serve'].map((name) => `test/${name}.test.ts`);
+/** About npm and what it packs; and what starts both runtimes itself. */
+const NODE_ONLY = ['test/packaging/**/*.test.ts', 'test/deno/**/*.test.ts'];
+
+/** See test/bundled-threads.ts. */
+const bundled = isDeno && process.env['SOURCES'] === undefined;
 
 export default defineConfig({
   resolve: { alias: bundled ? [{ find: /^.*\/thread-entry\.ts$/, replacement: fileURLToPath(new URL('test/bundled-entry.ts', import.meta.url)) }] : [] },
@@ -28,13 +27,15 @@ export default defineConfig({
     testTimeout: 60_000,
     // Some record a live run.
     hookTimeout: 60_000,
+    // What is waited for comes when it comes: on a crowded machine not within vitest's second.
+    expect: { poll: { timeout: 30_000 } },
     setupFiles: ['test/property-limits.ts'],
     globalSetup: ['test/bundled-threads.ts'],
     // Two cores: a pod has threads of its own.
     maxWorkers: 2,
     projects: [
-      { extends: true, test: { name: 'apart', include: ['test/**/*.test.ts'], exclude: [...TOGETHER, ...('Deno' in globalThis ? NODE_ONLY : [])] } },
-      { extends: true, test: { name: 'together', include: TOGETHER, isolate: false } },
+      { extends: true, test: { name: 'apart', include: [...APART, ...(isDeno ? [] : NODE_ONLY)] } },
+      { extends: true, test: { name: 'together', include: ['test/**/*.test.ts'], exclude: [...APART, ...NODE_ONLY], isolate: false } },
     ],
   },
 });

@@ -167,7 +167,7 @@ describe('an inspected pod', () => {
     await sleep(30);
     rig.killWorker(0);
     await running;
-    await expect.poll(() => events.filter(({ type, sessionId }) => type === '@xstate.actor' && sessionId === 'npu/0').length, { timeout: 10_000 }).toBe(2);
+    await expect.poll(() => events.filter(({ type, sessionId }) => type === '@xstate.actor' && sessionId === 'npu/0').length).toBe(2);
     await use(rig.pod, 2);
     await rig.pod.close();
     for (const event of events) statelyEvent.parse(event);
