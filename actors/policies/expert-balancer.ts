@@ -222,7 +222,7 @@ export class ExpertBalancer {
   /** No successor is waited for any more. */
   gone(npu: number): void {
     if (!this.lost.has(npu)) return;
-    this.rehoming.isGone(npu, this.moves.holds(npu));
+    this.rehoming.noteGone(npu, this.moves.holds(npu));
     if (this.rehoming.isDue && !this.#isRehoming) this.fail('another_entry', `npu/${npu} has no successor`);
   }
 

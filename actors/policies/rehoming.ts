@@ -11,8 +11,7 @@ import { expertsNowhere } from '../../src/protocol/constructors.ts';
 import type { MapCause } from '../../src/protocol/map-log.ts';
 import type { Commands } from '../../src/protocol/messages.ts';
 import { ranksOf } from './expert-placement/among-ranks.ts';
-import type { ExpertMap } from './expert-placement/expert-map.ts';
-import { NO_EXPERT, replicasOf } from './expert-placement/expert-map.ts';
+import { type ExpertMap, NO_EXPERT, replicasOf } from './expert-placement/expert-map.ts';
 import { planRounds } from './expert-placement/map-rounds.ts';
 import { slotsOfRank } from './expert-placement/placement-shape.ts';
 import { type LostExpert, rehomeExperts, slotsOf, withReturned } from './expert-placement/rehome-experts.ts';
@@ -68,7 +67,7 @@ export class Rehoming {
   }
 
   /** It has no successor, or none in good time. `holds`: by the map, experts are there. */
-  isGone(npu: number, holds: boolean): void {
+  noteGone(npu: number, holds: boolean): void {
     this.#gone.add(npu);
     if (holds || this.#due.has(npu)) this.#due.set(npu, 'gone');
   }
