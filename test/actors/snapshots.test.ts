@@ -14,6 +14,7 @@ import { address, roleOf } from '../../src/protocol/address.ts';
 import {
   cancel,
   drain,
+  expertsLost,
   load,
   loaded,
   npuLost,
@@ -53,6 +54,9 @@ const sequenceOf = (request: number, choice: number): Sequence => ({
   cache_salt: `${request}/${choice}`,
 });
 
+/** Of a code that moves no request: nobody reads records here. */
+const GONE = { code: 'worker_failed', message: 'experts are gone', param: null } as const;
+
 /** Requests that are cancelled, stopped, preempted, refused, broken and lost, in an order that the seed says. */
 function runOf(seed: number, see: (role: string, snapshot: Snapshot) => void): void {
   let state = seed;
@@ -74,6 +78,8 @@ function runOf(seed: number, see: (role: string, snapshot: Snapshot) => void): v
     if (count === seed * 3) cast.send(address('request', 0), 'frontend/0', cancel());
     if (count === seed * 3 + 9 && cast.stateOf(taskAddress(sequenceOf(2, 0))) === 'decoding')
       cast.send(taskAddress(sequenceOf(2, 0)), 'frontend/0', stopStringFound());
+    if (count === seed * 3 + 6 && cast.stateOf(taskAddress(sequenceOf(3, 1))) === 'decoding')
+      cast.send(taskAddress(sequenceOf(3, 1)), 'frontend/0', expertsLost(GONE));
     if (count === seed * 4) cast.broken.add(1);
     if (count === 100 && seed % 3 === 0) drainAll();
   }

@@ -8,7 +8,7 @@ import type { Pod, PodOptions } from '../../src/index.ts';
 import { resolveModel } from '../../src/model/registry.ts';
 import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { APART, answersOf, loseAfter, mirrored, open, right } from './lost-npus.ts';
-import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
+import { expectNothingLeft, fingerprint, sleep } from './pods.ts';
 import { openRig, ROGUE } from './rig.ts';
 
 const WHY = 'its weights cannot be read';
@@ -117,8 +117,9 @@ it('should be so on threads, while the disk is away from which a worker that was
   const folder = join(mkdtempSync(join(tmpdir(), 'minipod-')), 'model');
   cpSync(resolveModel('tiny-deepseek-v3'), folder, { recursive: true });
   const ask = (pod: Pod) => pod.complete('Once upon a time', { temperature: 0, ignore_eos: true, max_tokens: 40 });
-  const whole = await withPod({}, ask);
-  await using rig = await openRig({ ...APART, model: folder }, ROGUE);
+  await using one = await open({ kernels: 'real' });
+  const whole = await ask(one);
+  await using rig = await openRig({ ...APART, model: folder, spare_workers: 1 }, ROGUE);
   const { pod, control } = rig;
   renameSync(folder, `${folder}.away`);
   rig.goRogue(1, 350);
