@@ -77,7 +77,7 @@ it('tokens of the hash model should be those of one NPU, whenever its shape chan
           expect(got[index]?.choices[0]?.token_ids).toEqual((await one.complete(prompt, how)).choices[0]?.token_ids);
       },
     ),
-    { numRuns: runs(10) },
+    { numRuns: runs(6) },
   );
 });
 
