@@ -10,7 +10,7 @@
  * node scripts/test.ts test/api      # only these suites, on Node and Deno
  * @module
  */
-import { spawnSync } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
@@ -19,6 +19,8 @@ import { fileURLToPath } from 'node:url';
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const VITEST = join(ROOT, 'node_modules/vitest/vitest.mjs');
 
+/** Of a check that has much to say. */
+const OUTPUT_BYTES_MAX = 2 ** 26;
 const DENO = join(ROOT, 'node_modules/.bin/deno');
 const DENO_FLAGS = ['run', '-A', '--node-modules-dir=manual'];
 
@@ -41,11 +43,15 @@ function run(command: string, args: readonly string[]): boolean {
   return status === 0;
 }
 
-/** A check counts as one test. */
-function check(title: string, args: readonly string[]): Tally {
-  say(title);
-  return run(process.execPath, args) ? { passed: 1, failures: [] } : { passed: 0, failures: [title] };
-}
+/** A check counts as one test. Several run at once, so what one says comes in one piece. */
+const check = (title: string, args: readonly string[]): Promise<Tally> =>
+  new Promise((resolve) => {
+    execFile(process.execPath, args, { cwd: ROOT, maxBuffer: OUTPUT_BYTES_MAX }, (error, stdout, stderr) => {
+      say(title);
+      process.stdout.write(`${stdout}${stderr}`);
+      resolve(error === null ? { passed: 1, failures: [] } : { passed: 0, failures: [title] });
+    });
+  });
 
 /** Runs vitest in a runtime and counts from its JSON report. */
 function suites(title: string, command: string, args: readonly string[], folder: string): Tally {
@@ -67,9 +73,11 @@ function suites(title: string, command: string, args: readonly string[], folder:
 const chosen = process.argv.slice(2);
 const folder = mkdtempSync(join(tmpdir(), 'minipod-test-'));
 const tallies = [
-  check('types', ['node_modules/typescript/bin/tsc', '-p', '.']),
-  check('lint', ['node_modules/@biomejs/biome/bin/biome', 'check', '.']),
-  check('kernels: what their source builds', ['scripts/build-kernels.ts', '--check']),
+  ...(await Promise.all([
+    check('types', ['node_modules/typescript/bin/tsc', '-p', '.']),
+    check('lint', ['node_modules/@biomejs/biome/bin/biome', 'check', '.']),
+    check('kernels: what their source builds', ['scripts/build-kernels.ts', '--check']),
+  ])),
   suites('node', process.execPath, [VITEST, ...chosen], folder),
   suites('deno', DENO, [...DENO_FLAGS, VITEST, ...chosen], folder),
 ];
