@@ -71,7 +71,11 @@ const NOT_DRAWN = {
     eplb_config: 'short for expert_balancing',
   },
   respawn: 'pods without successors end; experts that are brought elsewhere are drawn by rehome_after_ms',
-  ...{ spare_workers: 'it is of live pods', average_routing: 'what is generated are not the model\u2019s tokens' },
+  ...{
+    spare_workers: 'it is of live pods',
+    average_routing: 'what is generated are not the model\u2019s tokens',
+    degraded: 'what is generated so are not the model\u2019s tokens, and has a reference of its own',
+  },
   ...{ segment_bytes: 'where memory lies, which no actor knows', memory_bytes: 'a limit before anything runs' },
 };
 
