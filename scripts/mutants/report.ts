@@ -19,6 +19,7 @@ export type Result = {
 type Judged = Readonly<Record<string, { readonly equivalent: boolean; readonly why: string }>>;
 
 const DOCUMENT = 'docs/mutants.md';
+const RESULTS = 'bench/results/mutants.json';
 const BEGIN = '<!-- made by scripts/mutants.ts -->';
 const END = '<!-- end -->';
 
@@ -42,18 +43,15 @@ export function writeReport(
     const share = of.length === equivalent ? '' : `${((100 * killed) / (of.length - equivalent)).toFixed(1)} %`;
     return [name, ...[of.length, by('tests'), by('campaign'), by('same bits'), equivalent, survived - equivalent].map(String), share];
   };
-  const head = ['', 'drawn', 'killed by tests', 'by a campaign', 'by same bits', 'equivalent', 'survived', 'killed of those not equivalent'];
+  const head = ['', 'judged', 'killed by tests', 'by a campaign', 'by same bits', 'equivalent', 'survived', 'killed of those not equivalent'];
   const survivors = told.filter(isSurvivor).map((mutant) => {
     const { file, line, operator, from, text } = mutant;
     const { equivalent, why } = judged[keyOf(mutant)] ?? { equivalent: false, why: 'not looked at' };
     return [`${file}:${line}`, operator, code(from), code(text.replaceAll(/\s+/g, ' ')), equivalent ? 'equivalent' : 'hole', why];
   });
   const operators = [...Map.groupBy(told, ({ operator }) => operator)].sort().map(([operator, of]) => row(operator, of));
-  const text = [
-    BEGIN,
-    '',
-    `Seed ${seed}, the sources of commit ${commit}, ${mutants.length} mutants, of which ${told.length} were judged:`,
-    '',
+  // A part of them is no sample: shares are told of all.
+  const tables = [
     markdownTable([
       head,
       ...ROOMS.map((room) =>
@@ -67,13 +65,24 @@ export function writeReport(
     '',
     markdownTable([head, ...operators]),
     '',
-    '### Survivors',
+  ];
+  const text = [
+    BEGIN,
     '',
-    markdownTable([
-      ['where', 'change', 'was', 'is', 'judged', 'why'],
-      ...survivors.sort((a, b) => Number(a[4] === 'equivalent') - Number(b[4] === 'equivalent')),
-    ]),
+    `Seed ${seed}, the sources of commit ${commit}: ${mutants.length} mutants drawn, ${told.length} judged, of which ${told.length - survivors.length} were killed. [Each of them](../${RESULTS}).`,
     '',
+    ...(told.length === mutants.length ? tables : []),
+    ...(survivors.length === 0
+      ? []
+      : [
+          '### Survivors',
+          '',
+          markdownTable([
+            ['where', 'change', 'was', 'is', 'judged', 'why'],
+            ...survivors.sort((one, other) => Number(one[4] === 'equivalent') - Number(other[4] === 'equivalent')),
+          ]),
+          '',
+        ]),
     END,
   ].join('\n');
   const document = readFileSync(join(root, DOCUMENT), 'utf8');
@@ -85,5 +94,5 @@ export function writeReport(
     const { by, what, tried } = resultOf(mutant);
     return JSON.stringify({ ...change, by, what, tried, ...(by === null && judged[keyOf(mutant)]) });
   });
-  writeFileSync(join(root, 'bench/results/mutants.json'), `{"seed":${seed},"commit":"${commit}","mutants":[\n${lines.join(',\n')}\n]}\n`);
+  writeFileSync(join(root, RESULTS), `{"seed":${seed},"commit":"${commit}","mutants":[\n${lines.join(',\n')}\n]}\n`);
 }
