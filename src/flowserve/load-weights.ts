@@ -9,10 +9,10 @@ import type { ExpertMap } from '../../actors/policies/expert-placement/expert-ma
 import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
-import type { PlacedTensor } from '../model/inventory.ts';
 import { type Kernels, PANEL, panelBytes, WEIGHT_BYTES } from '../model/kernels/kernels.ts';
 import { ropeTable, ropeTableLength } from '../model/kernels/rope-table.ts';
 import { DTYPE_BYTES, type StoredTensor } from '../model/safetensors.ts';
+import type { LoadedPart, StoredTensors } from '../model/stored-tensors.ts';
 import { assert } from '../protocol/errors.ts';
 import type { ExpertNpuLayout } from './expert-layout.ts';
 import { nativeMapOf } from './expert-routing.ts';
@@ -27,7 +27,7 @@ import type { StoredExpert } from './stored-experts.ts';
 import type { Range } from './tensor-share.ts';
 
 /** Rows `from`…`from + count` of a stored matrix: of its outputs. */
-type Rows = { readonly part: PlacedTensor; readonly from: number; readonly count: number };
+type Rows = { readonly part: LoadedPart; readonly from: number; readonly count: number };
 /** Bytes of a tensor, or of two of one shape, that were read, `of` so many that they have. */
 type Loaded = { readonly tensor: string; readonly bytes: number; readonly of: number };
 
@@ -36,6 +36,9 @@ type Staging = Pick<NpuLayout, 'staging'>;
 
 const packOf = (kernels: Kernels, format: WeightFormat): Kernels['packBf16'] =>
   format === 'bf16' ? kernels.packBf16 : format === 'int8' ? kernels.packInt8 : kernels.packF32;
+
+/** Where weights come from. */
+type Source = StoredTensors & Pick<Checkpoint, 'config'>;
 
 /** By slot. */
 const slotsOfLayer = (layout: NpuLayout | ExpertNpuLayout, layer: number): readonly MlpWeights[] =>
@@ -50,12 +53,12 @@ const isAlike = (a: NpuLayout, b: NpuLayout): boolean =>
   a.split.projection.count === b.split.projection.count;
 
 export class WeightLoader {
-  readonly #checkpoint: Checkpoint;
+  readonly #checkpoint: Source;
   readonly #space: AddressSpace;
   readonly #kernelsOf: (segment: number) => Kernels;
-  readonly #parts: ReadonlyMap<string, PlacedTensor>;
+  readonly #parts: ReadonlyMap<string, LoadedPart>;
 
-  constructor(checkpoint: Checkpoint, space: AddressSpace, kernelsOf: (segment: number) => Kernels) {
+  constructor(checkpoint: Source, space: AddressSpace, kernelsOf: (segment: number) => Kernels) {
     this.#checkpoint = checkpoint;
     this.#space = space;
     this.#kernelsOf = kernelsOf;
@@ -115,7 +118,7 @@ export class WeightLoader {
     this.#writeRopeTable(layout);
   }
 
-  #part(name: string): PlacedTensor {
+  #part(name: string): LoadedPart {
     const part = this.#parts.get(name);
     assert(part, `the checkpoint was checked and has no ${name}`);
     return part;
@@ -275,7 +278,7 @@ export class WeightLoader {
   }
 
   /** Scales of outputs `from`…`from + count` as F32 at `to`. */
-  #loadScales(layout: Staging, to: number, { name, scale }: PlacedTensor, from: number, count: number): void {
+  #loadScales(layout: Staging, to: number, { name, scale }: LoadedPart, from: number, count: number): void {
     if (scale === null) assert(false, `the checkpoint was checked, and ${name} has no scales`);
     else this.#widenInto(layout, to, scale, from, count);
   }

@@ -3,8 +3,9 @@
  * @module
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { type Checkpoint, openCheckpoint } from '../model/checkpoint.ts';
+import type { ModelConfig } from '../model/config.ts';
 import type { Kernels } from '../model/kernels/kernels.ts';
+import { openTensors, type StoredTensors } from '../model/stored-tensors.ts';
 import { assert } from '../protocol/errors.ts';
 import type { ExpertNpuLayout } from './expert-layout.ts';
 import { WeightLoader } from './load-weights.ts';
@@ -17,15 +18,15 @@ export type StoredExpert = { readonly layer: number; readonly expert: number; re
 export type ReadExpert = (layout: DieLayout, stored: StoredExpert) => Iterator<unknown>;
 
 /** Opened when it is needed, if it ever is, and then kept open: a thread's end closes it. */
-export function storedExperts(folder: string, space: AddressSpace, kernels: readonly Kernels[]): ReadExpert {
-  let checkpoint: Checkpoint | null = null;
-  return function* (layout, stored) {
-    checkpoint ??= openCheckpoint(folder);
-    const loader = new WeightLoader(checkpoint, space, (segment) => {
+export function storedExperts(folder: string, config: ModelConfig, space: AddressSpace, kernels: readonly Kernels[]): ReadExpert {
+  let stored: StoredTensors | null = null;
+  return function* (layout, expert) {
+    stored ??= openTensors(folder);
+    const loader = new WeightLoader({ config, ...stored }, space, (segment) => {
       const found = kernels[segment];
       assert(found, `there is no segment ${segment}`);
       return found;
     });
-    yield* loader.loadExpert(layout as NpuLayout | ExpertNpuLayout, stored);
+    yield* loader.loadExpert(layout as NpuLayout | ExpertNpuLayout, expert);
   };
 }

@@ -81,7 +81,7 @@ async function realMachine(checkpoint: Checkpoint, options: PlanOptions, onProgr
       : new ExpertForward(plan.config, layout, layout.layers, kernelsOfSegment);
   };
   const furnish: Machine['furnish'] = (npus, now) => void furnishDies({ plan, folder: checkpoint.folder, space, module }, npus, npus, now);
-  return { plan, space, arithmeticOf, readExpert: storedExperts(checkpoint.folder, space, kernels), furnish };
+  return { plan, space, arithmeticOf, readExpert: storedExperts(checkpoint.folder, checkpoint.config, space, kernels), furnish };
 }
 
 function hashMachine({ config }: Checkpoint, options: PlanOptions): Machine {
