@@ -45,14 +45,16 @@ describe('the header of a run', () => {
     expect(options).toMatchObject({ ...given, recovery: 'restart' });
     expect(topology).toBe('pd:prefill=1xdp3,decode=1xdp2oproj2');
     const named = new Set([...Object.keys(options), ...BESIDE, ...ALIASES, ...NOTHING_DIFFERS]);
-    // Of a topology that has experts apart alone, and of real kernels.
+    // Of a topology that has experts apart alone, of real kernels, and of workers that are lost alone, not of a pod that begins anew with each.
     expect(
       Object.keys(podOptionsSchema.shape)
         .filter((name) => !named.has(name))
         .sort(),
-    ).toEqual(['combine_dtype', 'dispatch_dtype', 'kv_cache_dtype', 'micro_batches', 'schedule']);
-    const apart = { schedule: 'dataflow', micro_batches: 2 } as const;
-    expect((await headerOf({ topology: 'moe-attention:domains=2x1,experts=2', ...apart })).options).toMatchObject(apart);
+    ).toEqual(['combine_dtype', 'degraded', 'dispatch_dtype', 'kv_cache_dtype', 'micro_batches', 'rehome_after_ms', 'respawn', 'schedule']);
+    const apart = { schedule: 'dataflow', micro_batches: 2, respawn: false, degraded: true } as const;
+    expect((await headerOf({ topology: 'moe-attention:domains=2x1,experts=2', workers: 2, ...apart })).options).toMatchObject(apart);
+    const patient = { rehome_after_ms: 77, expert_balancing: given.expert_balancing } as const;
+    expect((await headerOf({ npus: 2, workers: 2, ...patient })).options).toMatchObject({ rehome_after_ms: 77 });
     expect(await headerOf({ npus: 2, scale_max: { attention: 3 } })).toMatchObject({
       topology: 'colocated:dp=3',
       options: { scaled: { executor: 0, groups: 2, experts: null } },
