@@ -82,6 +82,6 @@ describe('the script', () => {
     } finally {
       rmSync(work, { recursive: true, force: true });
     }
-    // A copy, a bundle and two runs of vitest: eight seconds of CPU time, on a crowded machine as many times that as others want it.
+    // A copy, a bundle and several runs of vitest, which a crowded machine does not do within a minute.
   }, 240_000);
 });
