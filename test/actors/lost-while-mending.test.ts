@@ -45,3 +45,39 @@ it('fails what would go on, and computes the next prompt from its beginning', ()
   group.tell(enqueueSequence('task/2', greedySequence(2, prompt, 8)));
   expect((plans.at(-1) as StepPlan).entries[0]).toMatchObject({ start: 0, shared: 0 });
 });
+
+it('a rank that fails at the step that is given up costs nobody anything: that step is computed again', () => {
+  const plans: StepPlan[] = [];
+  const failed: string[] = [];
+  const resets = new Map<string, number>();
+  const group = new LoneGroup(SELF, ['npu/0', 'npu/1'], {}, (to, sent) => {
+    if (sent.type === 'STEP' && to === 'npu/0') plans.push(sent.plan);
+    if (sent.type === 'RESET') resets.set(to, sent.reset);
+    if (sent.type === 'GENERATION_FAILED') failed.push(`${to} ${sent.error.code}`);
+  });
+  const resetRanks = (): void => {
+    for (const rank of RANKS) group.tell(rankReset(rank, resets.get(`npu/${rank}`) as number));
+  };
+  resetRanks();
+  group.tell(
+    enqueueSequence(
+      'task/1',
+      greedySequence(
+        1,
+        Array.from({ length: 10 }, (_, at) => at),
+        8,
+      ),
+    ),
+  );
+  const first = plans.at(-1) as StepPlan;
+  const token = { token: 9, logprobs: null, prompt_logprobs: null, error: null, more: [], drafts: [] };
+  for (const rank of RANKS) group.tell(stepDone(rank, first.step, [token], 0, 0, 0));
+  const { step } = plans.at(-1) as StepPlan;
+  group.tell(stepFailed(0, step, BAD, [first.entries[0]?.blocks[0] ?? -1]));
+  group.tell(stepFailed(1, step, BAD, []));
+  expect([group.state, failed]).toEqual(['rolling-back', []]);
+  resetRanks();
+  expect([group.state, failed]).toEqual(['stepping', []]);
+  // What lay in the block, from the beginning.
+  expect((plans.at(-1) as StepPlan).entries[0]).toMatchObject({ start: 0 });
+});
