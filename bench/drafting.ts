@@ -1,16 +1,18 @@
 /**
- * Drafting against none: tokens a second at 1 and at 16 concurrent requests, on and off in turns in one run, beside what the measured costs of steps, of verifying and of
- * drafting, and the drafts that were right, predict:
+ * Drafting against none: tokens a second at 1 and at 16 concurrent requests, on and off in turns in one run, beside what the measured costs of steps, of verifying, of telling
+ * and of drafting, and the drafts that were right, predict:
  *
- *   T(n)                 what a step of n requests takes without drafts
+ *   T(n)                 what a step of n requests takes without drafts, of the same text
  *   V(n)                 what a draft takes to verify in such a step: of lookups on `calibration`, nearly all of them wrong, what T(n) leaves
+ *   A(n)                 what each token takes that a step has beyond the first, to be told: of lookups on `echo`, all of them right, what T(n) and V(n) leave
  *   P(n)                 what an MTP layer takes of requests that do not draft, for it goes through their prompts: what T(n) leaves
- *   D(n, k)              what k drafts of each of n requests take to compute: of MTP layers on `calibration`, what T(n), V(n) and P(n) leave
- *   predicted on / off   (tokens a step, on) / (T(n) + P(n) + V(n) × drafts a step + D(n, k) × share of requests that drafted) × T(n) / (tokens a step, off)
+ *   D(n, k)              what k drafts of each of n requests take to compute: of MTP layers on `calibration`, what T(n), V(n), A(n) and P(n) leave
+ *   predicted on / off   (tokens a step, on) / (T(n) + P(n) + V(n) × drafts a step + A(n) × right ones a step + D(n, k) × share of requests that drafted) × T(n) / (tokens a step, off)
  *
  * So no row is predicted from itself. `quotes`: greedy text that repeats itself, as it is asked to; `story`: greedy text of the sort that the model was trained on; `hostile`:
  * lookup has drafts for nearly every token, nearly all of them wrong; `six words`: the model may say six words alone, and the MTP layer guesses another one nearly
- * each time (2 of 100 are right). Time is the processor's, of all threads, since that of the clock counts what else the machine does; the clock's is shown beside it.
+ * each time (2 of 100 are right). All of it twice: by the clock, which is what the goals are about and says something on a machine at rest, and by the processor's time, of all
+ * threads, which what else the machine does disturbs less.
  *
  * @example
  * BENCH_ROUNDS=3 node bench/drafting.ts mtp     # one pod against none
@@ -50,6 +52,8 @@ const shuffled = (words: string, index: number): string => {
   const all = words.split(' ');
   return Array.from({ length: 60 }, (_, at) => all[(at * 7 + index) % all.length]).join(' ');
 };
+/** All tokens are one. */
+const ECHO = { temperature: 0, logit_bias: { '265': 90 } } as const;
 type Call = { readonly prompt: string; readonly options: GenerateOptions };
 const WORKLOADS = {
   quotes: (index: number): Call => ({ prompt: LINE.slice(index % 8).repeat(3), options: { temperature: 0, frequency_penalty: -0.5 } }),
@@ -66,6 +70,7 @@ const undrafted = (index: number): Call => {
   const { prompt, options } = calibration(index);
   return { prompt, options: { ...options, speculative_decoding: false } };
 };
+const echo = (index: number): Call => ({ prompt: LINE.slice(index % 8), options: ECHO });
 const calibration = (index: number): Call => ({
   prompt: shuffled('she and of a in the to was his with had', index),
   options: { temperature: 1.3, seed: 99 + index },
@@ -119,38 +124,70 @@ const podOf = (name: Name): Pod => pods.get(name) as Pod;
 const sizes = [1, 16];
 for (const start = performance.now(); performance.now() - start < WARM_MS * names.length; )
   for (const name of names)
-    for (const requests of sizes) for (const workload of [...Object.values(WORKLOADS), calibration]) await load(podOf(name), workload, requests);
+    for (const requests of sizes) for (const workload of [...Object.values(WORKLOADS), calibration, echo]) await load(podOf(name), workload, requests);
+console.log('All pods are warm.');
 
-const per = (loads: readonly Load[], of: 'cpu_us' | 'drafted' | 'drafts'): number => median(loads.map((one) => one[of] / one.steps));
+type Time = 'wall_us' | 'cpu_us';
 
-const perStep = (loads: readonly Load[], of: 'tokens' | 'drafted' | 'drafts'): number =>
+/** Of all loads together, a step. */
+const perStep = (loads: readonly Load[], of: 'tokens' | 'drafted' | 'drafts' | 'accepted'): number =>
   loads.reduce((sum, one) => sum + one[of], 0) / loads.reduce((sum, { steps }) => sum + steps, 0);
 
-// ── What steps, verifying and drafting cost ───────────────────────────────────────────────────────────────────────────
+/** What a step took, in the middle of the rounds. */
+const stepOf = (time: Time, loads: readonly Load[]): number => median(loads.map((one) => one[time] / one.steps));
 
-type Costs = { readonly step_us: number; readonly prompts_us: number; readonly verify_us: number; readonly draft_us: Readonly<Record<number, number>> };
-const costs = new Map<number, Costs>();
-for (const requests of sizes) {
-  const all = ['off', ...CALIBRATING] as const;
-  const loads = new Map<Name | 'undrafted', Load[]>([...all, 'undrafted' as const].map((name) => [name, []]));
-  for (let round = 0; round < CALIBRATIONS; round++) {
-    for (const name of all) loads.get(name)?.push(await load(podOf(name), calibration, requests));
-    loads.get('undrafted')?.push(await load(podOf('mtp, always'), undrafted, requests));
-  }
-  const of = (name: Name | 'undrafted', what: 'cpu_us' | 'drafted' | 'drafts'): number => per(loads.get(name) as Load[], what);
-  const step_us = of('off', 'cpu_us');
-  const prompts_us = of('undrafted', 'cpu_us') - step_us;
-  const verify_us = (of('ngram, always', 'cpu_us') - step_us) / of('ngram, always', 'drafted');
-  const drafting = (name: Name): number => ((of(name, 'cpu_us') - step_us - prompts_us - verify_us * of(name, 'drafted')) * requests) / of(name, 'drafts');
-  costs.set(requests, { step_us, prompts_us, verify_us, draft_us: { 1: drafting('mtp, always'), 2: drafting('mtp 2, always') } });
+/** What a step took more than one of the same round, in the middle of them: what disturbs the machine for a while disturbs both. */
+const moreThan = (time: Time, others: readonly Load[], loads: readonly Load[]): number =>
+  median(loads.map((one, round) => one[time] / one.steps - (others[round] as Load)[time] / (others[round] as Load).steps));
+
+// ── What verifying, telling and drafting cost ─────────────────────────────────────────────────────────────────────────
+
+type Costs = {
+  readonly step_us: number;
+  readonly prompts_us: number;
+  readonly verify_us: number;
+  readonly tell_us: number;
+  readonly draft_us: Readonly<Record<number, number>>;
+};
+type Calibrated = { [Of in Name | 'undrafted' | 'echo' | 'echo, off']?: Load[] };
+
+function costsOf(time: Time, requests: number, loads: Calibrated): Costs {
+  const of = (name: keyof Calibrated): Load[] => loads[name] as Load[];
+  const more = (name: keyof Calibrated): number => moreThan(time, of('off'), of(name));
+  const verify_us = more('ngram, always') / perStep(of('ngram, always'), 'drafted');
+  const echo_us = moreThan(time, of('echo, off'), of('echo')) - verify_us * perStep(of('echo'), 'drafted');
+  const tell_us = Math.max(0, echo_us / perStep(of('echo'), 'accepted'));
+  const prompts_us = Math.max(0, more('undrafted'));
+  const drafting = (name: Name): number => {
+    const left_us = more(name) - prompts_us - verify_us * perStep(of(name), 'drafted') - tell_us * perStep(of(name), 'accepted');
+    return (left_us * requests) / perStep(of(name), 'drafts');
+  };
+  return { step_us: stepOf(time, of('off')), prompts_us, verify_us, tell_us, draft_us: { 1: drafting('mtp, always'), 2: drafting('mtp 2, always') } };
 }
 
-function predictedRatio(name: Name, requests: number, on: readonly Load[], off: readonly Load[]): number {
-  const { step_us, prompts_us, verify_us, draft_us } = costs.get(requests) as Costs;
+const costs = new Map<number, Readonly<Record<Time, Costs>>>();
+for (const requests of sizes) {
+  const loads: Calibrated = {};
+  const add = async (as: keyof Calibrated, name: Name, text: (index: number) => Call): Promise<void> => {
+    loads[as] ??= [];
+    loads[as].push(await load(podOf(name), text, requests));
+  };
+  for (let round = 0; round < CALIBRATIONS; round++) {
+    for (const name of ['off', ...CALIBRATING] as const) await add(name, name, calibration);
+    await add('undrafted', 'mtp, always', undrafted);
+    await add('echo, off', 'off', echo);
+    await add('echo', 'ngram, always', echo);
+  }
+  costs.set(requests, { wall_us: costsOf('wall_us', requests, loads), cpu_us: costsOf('cpu_us', requests, loads) });
+}
+
+function predictedRatio(time: Time, name: Name, requests: number, on: readonly Load[], off: readonly Load[]): number {
+  const { prompts_us, verify_us, tell_us, draft_us } = (costs.get(requests) as Record<Time, Costs>)[time];
   const drafts = name.startsWith('mtp 2') ? 2 : 1;
   const [layer_us, computed_us] = name.startsWith('mtp') ? [prompts_us, draft_us[drafts] as number] : [0, 0];
-  const on_us = step_us + layer_us + verify_us * perStep(on, 'drafted') + (computed_us * perStep(on, 'drafts')) / requests;
-  return (perStep(on, 'tokens') / on_us) * (step_us / perStep(off, 'tokens'));
+  const step_us = stepOf(time, off);
+  const drafting_us = verify_us * perStep(on, 'drafted') + tell_us * perStep(on, 'accepted') + (computed_us * perStep(on, 'drafts')) / requests;
+  return (perStep(on, 'tokens') / (step_us + layer_us + drafting_us)) * (step_us / perStep(off, 'tokens'));
 }
 
 // ── On against off ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -166,11 +203,15 @@ for (const workload of Object.keys(WORKLOADS) as Workload[])
     for (const name of shown) {
       const on = loads.get(name) as Load[];
       // In pairs: what disturbs the machine for a while disturbs both.
-      const ratio = (of: 'cpu_us' | 'wall_us'): number => median(on.map((one, round) => (off[round] as Load)[of] / one[of]));
+      const ratio = (of: Time): number => median(on.map((one, round) => (off[round] as Load)[of] / one[of]));
       const sum = (of: keyof Counts): number => on.reduce((total, one) => total + one[of], 0);
-      const predicted = predictedRatio(name, requests, on, off);
-      const found = { workload, requests, name, cpu_ratio: ratio('cpu_us'), wall_ratio: ratio('wall_us'), predicted };
-      results.push({ ...found, drafted: sum('drafted'), accepted: sum('accepted'), steps: sum('steps') });
+      const predicted = { wall_us: predictedRatio('wall_us', name, requests, on, off), cpu_us: predictedRatio('cpu_us', name, requests, on, off) };
+      const found = { workload, requests, name, wall_ratio: ratio('wall_us'), wall_predicted: predicted.wall_us };
+      results.push({
+        ...found,
+        ...{ cpu_ratio: ratio('cpu_us'), cpu_predicted: predicted.cpu_us },
+        ...{ drafted: sum('drafted'), accepted: sum('accepted'), steps: sum('steps') },
+      });
       rows.push([
         `${workload}, ${requests}`,
         name,
@@ -178,20 +219,22 @@ for (const workload of Object.keys(WORKLOADS) as Workload[])
         (sum('drafted') / sum('steps') / requests).toFixed(2),
         (sum('accepted') / Math.max(1, sum('drafted'))).toFixed(2),
         (perStep(on, 'tokens') / requests).toFixed(2),
-        found.cpu_ratio.toFixed(2),
-        predicted.toFixed(2),
-        (found.cpu_ratio / predicted).toFixed(2),
-        found.wall_ratio.toFixed(2),
+        ...(['wall_us', 'cpu_us'] as const).flatMap((time) => [ratio(time), predicted[time], ratio(time) / predicted[time]].map((value) => value.toFixed(2))),
       ]);
     }
   }
-const described = [...costs].map(([requests, { step_us, prompts_us, verify_us, draft_us }]) => {
-  const [step, prompts, verify, once, twice] = [step_us, prompts_us, verify_us, draft_us[1] as number, draft_us[2] as number].map(Math.round);
-  return `requests ${requests}: T ${step}, V ${verify}, P ${prompts}, D of one draft ${once}, of two ${twice}`;
-});
+for (const time of ['wall_us', 'cpu_us'] as const) {
+  const described = [...costs].map(([requests, both]) => {
+    const { step_us, prompts_us, verify_us, tell_us, draft_us } = both[time];
+    const [T, V, A, P, once, twice] = [step_us, verify_us, tell_us, prompts_us, draft_us[1] as number, draft_us[2] as number].map(Math.round);
+    return `requests ${requests}: T ${T}, V ${V}, A ${A}, P ${P}, D of one draft ${once}, of two ${twice}`;
+  });
+  console.log(`${time === 'wall_us' ? 'By the clock' : 'Processor time'}, µs: ${described.join('; ')}`);
+}
+const times = ['on / off', 'predicted', 'of that'];
 printTable(
-  `Processor time, µs; ${described.join('; ')}`,
-  ['requests', 'drafts', 'tokens/s', 'drafts a step', 'right', 'tokens a step', 'on / off', 'predicted', 'of that', 'by the clock'],
+  'Tokens a second with drafts against none, by the clock; then by processor time',
+  ['requests', 'drafts', 'tokens/s', 'drafts a step', 'right', 'tokens a step', ...times, ...times],
   rows,
 );
 console.log(JSON.stringify(machine()));
