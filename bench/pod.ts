@@ -35,12 +35,17 @@ async function podRate(pod: Pod, prompts: number[][], expected: number[][]): Pro
 
 type Row = { pod: string; requests: number; against: string; bare: number; rate: number; ratio: number; goal: number };
 
+/** What the two loops side by side are too: each with all experts, and nothing to ask of the other. */
+const EACH_WITH_ALL = 'mixed:colocated=2xdp1';
+
 const cases: { options: PodOptions; requests: number; sideBySide: boolean; goal: number }[] = [
   { options: { npus: 1, workers: 1 }, requests: 16, sideBySide: false, goal: 0.85 },
   { options: { npus: 1, workers: 1 }, requests: 32, sideBySide: false, goal: 0.85 },
   { options: { npus: 1, workers: 1 }, requests: 1, sideBySide: false, goal: 0.6 },
   { options: { npus: 2, workers: 2 }, requests: 16, sideBySide: true, goal: 0.85 },
   { options: { npus: 2, workers: 2 }, requests: 32, sideBySide: true, goal: 0.85 },
+  { options: { topology: EACH_WITH_ALL, workers: 2 }, requests: 16, sideBySide: true, goal: 0.85 },
+  { options: { topology: EACH_WITH_ALL, workers: 2 }, requests: 32, sideBySide: true, goal: 0.85 },
   { options: { npus: 8, workers: 1 }, requests: 16, sideBySide: false, goal: 0.7 },
   { options: { npus: 8, workers: 1 }, requests: 1, sideBySide: false, goal: 0.45 },
   { options: { npus: 8, workers: 2 }, requests: 16, sideBySide: true, goal: 0.65 },
@@ -84,7 +89,7 @@ for (const [index, { options, requests, sideBySide, goal }] of cases.entries()) 
     measures.push({ bare: bareNow, pod: podNow });
   }
   rows.push({
-    pod: `${options.npus} NPU(s) on ${options.workers} worker(s)`,
+    pod: `${options.topology ?? `${options.npus} NPU(s)`} on ${options.workers} worker(s)`,
     requests,
     against: sideBySide ? 'two bare loops side by side' : 'bare loop',
     bare: median(measures.map((measure) => measure.bare)),
