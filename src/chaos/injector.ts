@@ -28,6 +28,9 @@ const MAIL_FIRST_NS = 50_000;
 /** A zombie writes over what it has written. */
 const REWRITTEN_NS = 3 * NS_PER_MS;
 
+/** They have no time of their own: they are over when they have been met, or all is healed. */
+const LASTING: readonly FaultKind[] = ['step-fails', 'weights-bit-flip'];
+
 /** `effect`: how much it changed, in events, steps, messages, or what was under way; 0: nothing, so nothing was survived. */
 export type FaultReport = {
   readonly kind: FaultKind;
@@ -209,7 +212,7 @@ export class Injector implements Disturbance {
     injected.hasStruck = true;
     this.#break(injected);
     if ('for_ms' in fault) this.#control.host.later(fault.for_ms * NS_PER_MS, () => this.#end(injected));
-    else if (fault.kind !== 'step-fails') this.#end(injected);
+    else if (!LASTING.includes(fault.kind)) this.#end(injected);
   }
 
   #end(injected: Injected): void {
@@ -287,11 +290,20 @@ export class Injector implements Disturbance {
         injected.effect += flipKvBit(this.#control, fault.npu, fault.bit, fault.block) ? 1 : 0;
         break;
       case 'weights-bit-flip':
-        injected.effect += flipWeightBit(this.#control, fault.npu, fault.bit, fault.part) ? 1 : 0;
+        this.#flipWeight(injected, flipWeightBit(this.#control, fault.npu, fault.bit, fault.part));
         break;
       default:
       // The others break what comes while they are at work.
     }
+  }
+
+  /** A bit that nobody has used lies there for as long as anything is broken: found only after that, it would be a fault of a pod that is healed. */
+  #flipWeight(injected: Injected, flipBack: (() => boolean) | null): void {
+    if (flipBack === null) return;
+    injected.effect++;
+    injected.end = () => {
+      if (flipBack()) injected.effect--;
+    };
   }
 
   /** `isDeaf`: who hangs or is cut off has to hear of losses before anybody succeeds the lost. */

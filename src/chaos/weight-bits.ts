@@ -4,8 +4,11 @@ import { expertIn, placeOfSlot } from '../flowserve/expert-slots.ts';
 import { holdsPieces, piecesOf, type RestingLayout } from '../flowserve/resting-weights.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 
-/** Of what is there; `which`: of its matrices and vectors, then of its slots that hold an expert, counted round. False: it has none. */
-export function flipWeightBit({ plan, space }: Pick<VirtualControl, 'plan' | 'space'>, npu: number, bit: number, which: number): boolean {
+/**
+ * Of what is there; `which`: of its matrices and vectors, then of its slots that hold an expert, counted round. Null: it has none. What is returned flips it back,
+ * and says whether it lay there still: nobody had found it, or loaded anything over it.
+ */
+export function flipWeightBit({ plan, space }: Pick<VirtualControl, 'plan' | 'space'>, npu: number, bit: number, which: number): (() => boolean) | null {
   // On a virtual clock NPUs stay on their dies.
   const layout = plan.layouts[npu] as RestingLayout;
   const words = space.wordsOf(layout.base);
@@ -19,8 +22,14 @@ export function flipWeightBit({ plan, space }: Pick<VirtualControl, 'plan' | 'sp
   );
   const parts = [...(holdsPieces(layout, space) ? piecesOf(layout) : []), ...slots];
   const part = parts[which % Math.max(1, parts.length)];
-  if (part === undefined) return false;
+  if (part === undefined) return null;
   const at = offsetOf(part.address) / 4 + Math.floor((bit % (8 * part.bytes)) / 32);
-  words[at] = (words[at] as number) ^ (1 << (bit % 32));
-  return true;
+  const whole = words[at] as number;
+  const bad = whole ^ (1 << (bit % 32));
+  words[at] = bad;
+  return () => {
+    if (words[at] !== bad) return false;
+    words[at] = whole;
+    return true;
+  };
 }

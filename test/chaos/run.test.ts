@@ -107,6 +107,27 @@ describe('a fault', () => {
     expect(faults.map(({ struck }) => struck)).toEqual([false, false, true]);
   });
 
+  it('of weights that nobody has used should be over with all others, and not count', async () => {
+    // The step that would have used it failed before. Would the bit stay, calls of the second phase would meet it, and this pod waits for no successor.
+    const { violations, faults } = await chaos.run({
+      seed: 2359,
+      pod: {
+        ...{ topology: 'moe-attention:domains=1x2,experts=2', workers: 2, npu_workers: [0, 0, 1, 1, 0, 0, 1, 1] },
+        ...{ scale_max: { attention: 4, experts: 4 }, rehome_after_ms: 3, weight_checks: 'each-step' },
+      },
+      calls: [{ key: 9, prompt_tokens: 1, max_tokens: 1 }],
+      faults: [
+        { kind: 'weights-bit-flip', npu: 3, part: 12, bit: 466, at: { phase: 'dispatch', nth: 1, there: true } },
+        { kind: 'step-fails', npu: 2, at: { phase: 'dispatch', nth: 1, there: true } },
+      ],
+    });
+    expect(violations).toEqual([]);
+    expect(faults).toMatchObject([
+      { struck: true, effect: 0 },
+      { struck: true, effect: 1 },
+    ]);
+  });
+
   it.each<[string, FaultInput, ChaosPlanInput['pod']?]>([
     // Within a thread nothing goes by a link, and nothing guards it.
     ['lost progress', { kind: 'message-dropped', type: 'STEP_DONE', at: { ms: 0 }, for_ms: 500 }],
