@@ -181,7 +181,7 @@ export const taskExecutor = setup({
         return [...tellMap, ...tasks.map((task) => ({ to: task, message: executorLost(event.error) }))];
       },
     }),
-    /** Who can do without some experts is told of which; and those that waited for them go on. `isNew`: the groups of an NPU that is there know of none. */
+    /** Who can do without some experts is told of which; and those that waited for them go on. The groups of an NPU that has just begun know of none. */
     maskExperts: assign(({ context: { placement, masked, outbox }, event }) => {
       const now = placement.masked;
       const isNews = `${now}` !== `${masked}`;

@@ -182,7 +182,6 @@ export class ExpertBalancer {
   /** From now on these alone are to hold experts. What is under way for the same entry gives way. */
   place(holders: readonly number[]): void {
     this.#holders = holders;
-    this.rehoming.forget();
     this.fail('writer', 'other NPUs are to hold the experts');
   }
 
@@ -197,6 +196,7 @@ export class ExpertBalancer {
       this.fail('npu_gone', `expert NPUs of the group are lost for good: ${names(gone)}`);
       return;
     }
+    this.rehoming.forget();
     const plan = planPlacement(
       this.map,
       ranks,

@@ -74,7 +74,8 @@ export class Rehoming {
 
   /** `holds`: by the map, experts are there. */
   back(npu: number, holds: boolean): void {
-    const wasGone = this.#gone.delete(npu) && this.#had.has(npu);
+    // It may have held no experts any more, and have had the shared one.
+    const wasGone = this.#gone.delete(npu);
     this.#due.delete(npu);
     if (holds || wasGone) this.#due.set(npu, 'back');
   }
@@ -144,7 +145,9 @@ export class Rehoming {
     const others = lost.length === 1 ? '' : ` and ${lost.length - 1} other experts`;
     const what = first === undefined ? 'the shared expert' : `expert ${first.expert} of layer ${layers[first.layer]}${others}`;
     const gone = [...this.#gone].map((npu) => `npu/${npu}`).join(', ');
-    const message = `no copy is left of ${what}: ${gone} had them, nobody takes its place, and there is no room for them elsewhere; the request may be sent again`;
+    // The shared expert lies where it lies.
+    const why = first === undefined ? 'nobody takes its place' : 'nobody takes its place, and there is no room for them elsewhere';
+    const message = `no copy is left of ${what}: ${gone} had them, ${why}; the request may be sent again`;
     const told = first === undefined && !this.isSharedLost ? null : message;
     if (told === this.#told) return [];
     this.#told = told;

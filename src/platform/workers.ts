@@ -267,14 +267,14 @@ export class Workers {
     // On Deno the acknowledgement may still come.
     if (thread.isTerminated && !TERMINATION_IS_PROOF && !this.#space.control.hasAcknowledged(thread.seat.thread)) return;
     thread.cancel();
-    // What it did to its own weights between being given up and being ended, nobody knows.
+    // What it did to its own weights between being given up and being ended, nobody knows. Those it had lost may be there anew, since its last write.
     if ((thread.isTerminated || thread.hasLostWeights) && this.#respawns) this.#furnish(worker, thread.seat);
     else this.#free(worker);
   }
 
   #furnish(worker: number, seat: Seat): void {
     try {
-      this.#thread(worker).layouts = this.#ports.furnish(worker, seat);
+      [this.#thread(worker).layouts, this.#thread(worker).hasLostWeights] = [this.#ports.furnish(worker, seat), false];
     } catch (cause) {
       this.#ports.onGone(worker, `its weights cannot be read: ${toErrorRecord(cause).message}`);
       this.#later(this.#thread(worker), REFURNISH_MS, () => this.#furnish(worker, seat));

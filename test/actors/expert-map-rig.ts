@@ -56,8 +56,11 @@ export class Group {
   readonly read: (ExpertWork & { kind: 'stage' })[] = [];
   readonly grants: MapGrantMessage[] = [];
   readonly experts: { readonly to: Address; readonly message: Message }[] = [];
+  /** What its task executor was told that nobody can compute; null: nothing any more. */
+  readonly nowhere: (string | null)[] = [];
 
-  constructor(policy: PlacementPolicy = 'global', threshold = 1) {
+  /** `shared`: NPUs that have the shared expert. */
+  constructor(policy: PlacementPolicy = 'global', threshold = 1, shared: readonly number[] = []) {
     this.#cast = new Cast({
       birthOf: () => null,
       hands: new Map([
@@ -65,8 +68,8 @@ export class Group {
         ['control', ({ message }: Mail) => void (message.type === 'REBALANCED' && this.outcomes.push(message.report))],
         ['expert', ({ to, message }: Mail) => void this.experts.push({ to, message })],
         ['scaling', ({ message }: Mail) => void this.grants.push(message as MapGrantMessage)],
-        // It is told who holds experts.
-        ['task-executor', () => {}],
+        // It is told who holds experts, too.
+        ['task-executor', ({ message }: Mail) => void (message.type === 'EXPERTS_NOWHERE' && this.nowhere.push(message.error?.message ?? null))],
       ]),
       send: (mail) => void this.#mail.push(mail),
       startTimer: (_, { id, delay_ms, message }: Commands['after']) => void this.#timers.push({ id, due_ms: this.now_ms + delay_ms, message }),
@@ -86,7 +89,7 @@ export class Group {
       askers: NPUS,
       first: 0,
       needed: [],
-      shared: [],
+      shared,
       layers: [3, 5],
       settings,
       period_ms: PERIOD_MS,

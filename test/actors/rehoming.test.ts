@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { replicasOf } from '../../actors/policies/expert-placement/expert-map.ts';
 import type { Address } from '../../src/protocol/address.ts';
 import { type ExpertMapMessage, rebalance } from '../../src/protocol/expert-maps.ts';
-import { mapWanted, placeExperts } from '../../src/protocol/map-log.ts';
+import { mapDone, mapWanted, placeExperts } from '../../src/protocol/map-log.ts';
 
 import { Group, NPUS, once, SHAPE, STATES, SUCCESSOR_MS } from './expert-map-rig.ts';
 
@@ -148,6 +148,25 @@ describe('an NPU with experts that is lost', () => {
     group.run(4 * SUCCESSOR_MS);
     expect(logOf(group).at(-1)).toBe('rehome installed npu_gone');
     expect(group.balancer.lostExperts).toEqual([]);
+    expectWhole(group);
+  });
+
+  it.each([
+    ['was refused', [...NPUS]],
+    ['was done', [0, 1, 2]],
+  ])('should have the shared expert again when it is back, though a scale %s meanwhile', (_, holders) => {
+    const group = new Group('global', 1, [3]);
+    group.lose(3);
+    group.run(2 * SUCCESSOR_MS);
+    expect(group.nowhere).toEqual([expect.stringContaining('the shared expert')]);
+    ask(group, mapWanted(WRITER, 7, 'scale'));
+    const { entry } = group.grants.at(-1) as { entry: number };
+    ask(group, placeExperts(entry, holders));
+    expect(group.grants.at(-1)).toMatchObject({ type: 'EXPERTS_PLACED', error: holders.includes(3) ? { code: 'worker_lost' } : null });
+    ask(group, mapDone(entry, null));
+    group.returns(3);
+    expect(group.nowhere.at(-1)).toBe(null);
+    expect(group.balancer.holders).toEqual(holders);
     expectWhole(group);
   });
 
