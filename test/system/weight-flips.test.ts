@@ -32,18 +32,19 @@ it('where each step is checked, nobody hears a token that came of it', async () 
   while ((await rig.pod.stats()).generation_tokens < 4) await sleep(1);
   flip(rig, 1);
   expect(await Promise.all(calls)).toEqual(await right);
-  expect(livesOf(rig)).toEqual([1, 2]);
+  // The first calls may have ended before it was flipped; who is well may be given up on a crowded machine.
   expect(await Promise.all(ask(rig.pod))).toEqual(await right);
+  expect(livesOf(rig)[1]).toBeGreaterThan(1);
   await expectNothingLeft(rig.pod);
 });
 
 it('an idle pod finds it by itself, all workers begin anew, and what is asked then is right', async () => {
   await using rig = await openRig({ ...POD, weight_checks: 'scrub', weight_scrub_s: 0.05 });
   expect(await Promise.all(ask(rig.pod))).toEqual(await right);
-  expect(livesOf(rig)).toEqual([1, 1]);
+  const before = livesOf(rig);
   flip(rig, 1);
-  while (livesOf(rig).some((life) => life < 2)) await sleep(5);
+  while (livesOf(rig).some((life, worker) => life === before[worker])) await sleep(5);
   expect(await Promise.all(ask(rig.pod))).toEqual(await right);
-  expect(livesOf(rig)).toEqual([2, 2]);
+  expect((await rig.pod.stats()).recoveries.map(({ reason }) => reason)).toContainEqual(expect.stringMatching(/weights of NPU 1 do not hold/));
   await expectNothingLeft(rig.pod);
 });
