@@ -146,7 +146,7 @@ export class Rehoming {
     const what = first === undefined ? 'the shared expert' : `expert ${first.expert} of layer ${layers[first.layer]}${others}`;
     const gone = [...this.#gone].map((npu) => `npu/${npu}`).join(', ');
     // The shared expert lies where it lies.
-    const why = first === undefined ? 'nobody takes its place' : 'nobody takes its place, and there is no room for them elsewhere';
+    const why = first === undefined ? 'nobody takes its place' : `nobody takes its place, and ${this.#whyNowhere}`;
     const message = `no copy is left of ${what}: ${gone} had them, ${why}; the request may be sent again`;
     const told = first === undefined && !this.isSharedLost ? null : message;
     if (told === this.#told) return [];
@@ -166,7 +166,7 @@ export class Rehoming {
     const parts = [
       this.text,
       ...(this.#loaded.length > 0 ? [`${this.#loaded.length} experts that were nowhere else came from the checkpoint`] : []),
-      ...(lost > 0 ? [`${lost} experts are nowhere, and there is no room for them`] : []),
+      ...(lost > 0 ? [`${lost} experts are nowhere, and ${this.#whyNowhere}`] : []),
       ...(waiting > 0 ? [`${waiting} experts are nowhere else and wait for a successor`] : []),
       ...(this.isSharedLost ? ['the shared expert is nowhere: all NPUs that had it are gone'] : []),
       ...(lost + waiting === 0 && !this.isSharedLost ? ['all experts are served'] : []),
@@ -186,6 +186,11 @@ export class Rehoming {
   again(): void {
     for (const [npu, event] of this.#failed) if (!this.#due.has(npu) && this.#gone.has(npu) === (event === 'gone')) this.#due.set(npu, event);
     this.#failed = [];
+  }
+
+  /** Else they would be loaded elsewhere. */
+  get #whyNowhere(): string {
+    return this.#seat.isRigid ? 'domains wait for all of their NPUs' : 'there is no room for them elsewhere';
   }
 
   #rankOf(npu: number): number {
