@@ -136,11 +136,10 @@ export class KvSums {
     return filled === 0 || this.#sumOf(block, filled) === sum;
   }
 
-  /** As many positions as have been summed; of others nothing is known, so they are from now on. */
+  /** As many positions as have been summed, fewer where another sequence of the step goes on within the block; of others nothing is known, so they are from now on. */
   #holds(block: number, positions: number): boolean {
-    const { sum, filled } = this.of(block);
-    if (filled === positions) return this.#sumOf(block, positions) === sum;
-    this.#take(block, positions);
+    if (!this.isSound(block)) return false;
+    if (this.of(block).filled !== positions) this.#take(block, positions);
     return true;
   }
 

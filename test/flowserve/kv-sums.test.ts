@@ -84,6 +84,25 @@ describe('sums of KV at rest', () => {
     step(17, 10);
   });
 
+  it('should find one that is another while a step reads the block for one sequence and goes on within it for another, whichever comes first', () => {
+    for (const order of [1, -1]) {
+      const { sums, table, step, flip } = makeSequence();
+      step(0, 20);
+      // The last position of a shared prefix is computed once more by whoever begins with that.
+      const entries = [
+        { slot: 3, start: 20, tokens: [1] },
+        { slot: 4, start: BLOCK - 1, tokens: [1, 1] },
+      ].toSorted((a, b) => order * (a.slot - b.slot));
+      const tables = new Map([
+        [3, table],
+        [4, [table[0] as number, 7]],
+      ]);
+      sums.begin(entries, tables);
+      flip(3, 0, 7);
+      expect(() => sums.end(entries, tables)).toThrow(KvDamage);
+    }
+  });
+
   it("should not mind a drafter's layers, which decide no token", () => {
     const { step, flip } = makeSequence();
     step(0, 20);
