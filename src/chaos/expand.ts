@@ -101,7 +101,8 @@ export function expandSeed(seed: number, { topologies = TOPOLOGIES, faults: kind
   const calls = Array.from({ length: 2 + random.below(5) }, () => drawCall(random));
   const changes = { ...drawShapes(pod, random), ...drawRebalances(pod, random) };
   const faults: FaultInput[] = cell === undefined ? [] : drawFaults(cell, kinds as readonly FaultKind[], partsOf(pod), calls.length, random);
-  const drafts = pod.speculative_config?.method === 'mtp' && variety.below(2) === 0 ? { mtp_layers: 2 as const } : {};
+  const twice = pod.speculative_config?.method === 'mtp' && variety.below(2) === 0;
+  const drafts = twice && !readsAgain(pod, faults) ? { mtp_layers: 2 as const } : {};
   // Who trusts memory is promised nothing where it goes bad.
   const trusts = variety.below(8) === 0 && !faults.some(({ kind }) => kind === 'kv-bit-flip') ? { kv_checks: 'off' as const } : {};
   const plan = { seed, pod: checking({ ...pod, ...trusts }, faults), ...drafts, calls: variedCalls(calls, pod, variety), ...changes, faults };
@@ -124,6 +125,10 @@ function suits(phase: Cell['phase'], { expert_balancing, workers = 1 }: PodOptio
 /** Else what is computed before weights that went bad are found comes of them. */
 const checking = (pod: PodOptions, faults: readonly FaultInput[]): PodOptions =>
   faults.some(({ kind }) => kind === 'weights-bit-flip') ? { ...pod, weight_checks: 'each-step' } : pod;
+
+/** Weights, from the folder that the model came from: a model with two MTP layers has none (mtp-twice.ts). */
+const readsAgain = ({ kernels, rehome_after_ms }: PodOptions, faults: readonly FaultInput[]): boolean =>
+  kernels === 'real' && (rehome_after_ms !== undefined || faults.some(({ kind }) => kind === 'weights-bit-flip'));
 
 const withRealKernels = ({ hash_foreseeable: _, ...pod }: PodOptions): PodOptions => ({ ...pod, kernels: 'real' });
 

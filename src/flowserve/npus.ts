@@ -158,7 +158,7 @@ export class Npus {
     const layouts = arithmetics.map(({ layout }) => layout);
     const broadcasts = new WeightBroadcasts({ directory, checksum, endpointOf: (npu) => this.#newEndpoint(npu, surroundings) });
     this.moves = new ExpertMoves({ plan, space, directory, checksum, broadcasts, readExpert: options.readExpert }, this.#maps, programs, layouts);
-    this.standby = new StandbyWeights({ plan, space, directory, broadcasts }, layouts);
+    this.standby = new StandbyWeights({ plan, space, directory, broadcasts, arrive: (npu) => this.weights.arrive(npu) }, layouts);
     this.weights = new WeightChecks(plan.options, layouts, space, checksum, surroundings.now_ms);
     const owners = [...this.programs].map(([npu, { exchange, blocks, kvSums }]) => {
       const { die, epoch } = exchange.endpoint;

@@ -62,6 +62,8 @@ export type StandbyWeightsOptions = {
   readonly directory: Directory;
   /** Polled with experts' weights. */
   readonly broadcasts: WeightBroadcasts;
+  /** Told when an NPU's are there: why they are not what was loaded once, or null. */
+  readonly arrive: (npu: number) => ErrorRecord | null;
 };
 /** With what has come until then. */
 type Tell = (copied: WeightsFurnished, error: ErrorRecord | null) => void;
@@ -113,7 +115,7 @@ export class StandbyWeights {
       tell({ ...NOTHING_FURNISHED, broadcast_bytes }, error);
     };
     if (piece === undefined) {
-      over(null);
+      over(this.#arrive(npu));
       return;
     }
     this.#options.broadcasts.receive(npu, pieceOf(broadcast, index), {
@@ -136,7 +138,8 @@ export class StandbyWeights {
     const end = (): void => {
       const isWhole = space.control.epochOfDie(die) === epoch;
       const copied = { ...NOTHING_FURNISHED, pulled_bytes: pieces.reduce((sum, { bytes }) => sum + bytes, 0) };
-      tell(copied, isWhole ? null : { code: 'worker_lost', message: `npu/${source} was lost while its weights were copied to npu/${npu}`, param: null });
+      const lost: ErrorRecord = { code: 'worker_lost', message: `npu/${source} was lost while its weights were copied to npu/${npu}`, param: null };
+      tell(copied, isWhole ? this.#arrive(npu) : lost);
     };
     this.#forgetSums(npu);
     for (const [index, { address: to, bytes }] of pieces.entries()) {
@@ -170,6 +173,13 @@ export class StandbyWeights {
       job.end?.();
     }
     return true;
+  }
+
+  /** What is no good is nobody's weights: whoever sent it finds out for himself. */
+  #arrive(npu: number): ErrorRecord | null {
+    const error = this.#options.arrive(npu);
+    if (error !== null) this.#forgetSums(npu);
+    return error;
   }
 
   #piecesOf(npu: number): readonly WeightPiece[] {

@@ -3,16 +3,18 @@
  *
  *   scrub       a pass over all of them begins once a period: it goes on wherever the thread has nothing to do, and in steps' time only as far as it would else not be
  *               done when the next one begins. A flip is found two periods later at most, of which its thread has to live.
- *   each-step   an expert's when it has computed for a peer, before that is answered, and all of an NPU's when its step is computed, before anybody is told
+ *   each-step   an expert's when it has computed for a peer, before that is answered, all of an NPU's when its step is computed, before anybody is told, and what came
+ *               from another NPU when it is there
  *
  * @module
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
+import { type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
 import type { WeightCheck } from '../protocol/steps.ts';
 import type { ExpertArithmetic, WeightGuard } from './arithmetic.ts';
 import { CHUNK_BYTES, type Checksum } from './distflow/checksum.ts';
 import type { PlanOptions } from './pod-plan.ts';
-import { type RestingLayout, RestingWeights } from './resting-weights.ts';
+import { type RestingLayout, RestingWeights, WeightDamage } from './resting-weights.ts';
 
 export class WeightChecks {
   readonly #when: WeightCheck;
@@ -50,6 +52,18 @@ export class WeightChecks {
     if (weights === undefined || this.#when !== 'each-step') return;
     const guard: WeightGuard = { slot: (layer, slot) => weights.checkSlot(layer, slot), pieces: () => weights.checkPieces() };
     arithmetic.guard.weights = guard;
+  }
+
+  /** Weights were copied to the NPU from another one, with their sums. Null: they are what was loaded once, or are looked at later. */
+  arrive(npu: number): ErrorRecord | null {
+    if (this.#when !== 'each-step') return null;
+    try {
+      this.#byNpu.get(npu)?.checkPieces();
+      return null;
+    } catch (error) {
+      if (error instanceof WeightDamage) return toErrorRecord(error);
+      throw error;
+    }
   }
 
   /** An NPU's step is computed, and nobody has heard of it. @throws `WeightDamage` */

@@ -16,7 +16,7 @@ function standby() {
   const directory = new Directory(plan.hosting);
   const { surroundings } = (programs[0] as HashPod['programs'][number]).exchange.endpoint;
   const broadcasts = new WeightBroadcasts({ directory, checksum: plainChecksum(space), endpointOf: (npu) => new Endpoint(npu, surroundings) });
-  const weights = new StandbyWeights({ plan, space, directory, broadcasts }, plan.layouts);
+  const weights = new StandbyWeights({ plan, space, directory, broadcasts, arrive: () => null }, plan.layouts);
   const bytesOf = (npu: number): number[] => {
     const layout = plan.layouts[npu];
     return layout?.kind === 'attention' ? layout.replicated.flatMap(({ address, bytes }) => [...space.bytesAt(address, bytes)]) : [];

@@ -4,7 +4,7 @@ import { offsetOf } from '../../src/fabric/address.ts';
 import { plainChecksum } from '../../src/flowserve/distflow/checksum.ts';
 import { expertIn, placeOfSlot, writeSlot } from '../../src/flowserve/expert-slots.ts';
 import { StandbyWeights } from '../../src/flowserve/replicated-weights.ts';
-import { piecesOf, type RestingLayout, RestingWeights, WeightDamage } from '../../src/flowserve/resting-weights.ts';
+import { holdsPieces, piecesOf, type RestingLayout, RestingWeights, WeightDamage } from '../../src/flowserve/resting-weights.ts';
 import { WeightBroadcasts } from '../../src/flowserve/weight-broadcasts.ts';
 import { WeightChecks } from '../../src/flowserve/weight-checks.ts';
 import { Directory } from '../../src/runtime/directory.ts';
@@ -90,7 +90,7 @@ describe('weights at rest', () => {
     const directory = new Directory(plan.hosting);
     const { surroundings } = (programs[0] as HashPod['programs'][number]).exchange.endpoint;
     const broadcasts = new WeightBroadcasts({ directory, checksum, endpointOf: (of) => new Endpoint(of, surroundings) });
-    const standby = new StandbyWeights({ plan, space, directory, broadcasts }, plan.layouts);
+    const standby = new StandbyWeights({ plan, space, directory, broadcasts, arrive: () => null }, plan.layouts);
     const second = new RestingWeights(plan.layouts[2] as RestingLayout, space, checksum);
     const finish = (): void => {
       while (standby.poll()) second.checkPieces();
@@ -105,6 +105,27 @@ describe('weights at rest', () => {
     standby.furnish(2, 0, null, () => {});
     finish();
     second.checkPieces();
+  });
+
+  it('should be looked at when they come, where each step is: who was to have them is told, and knows nothing of what lies there', () => {
+    const { plan, space, programs, checksum, flip, layout } = rig(0, { scale_max: { attention: 3 } });
+    const directory = new Directory(plan.hosting);
+    const { surroundings } = (programs[0] as HashPod['programs'][number]).exchange.endpoint;
+    const broadcasts = new WeightBroadcasts({ directory, checksum, endpointOf: (of) => new Endpoint(of, surroundings) });
+    const checks = new WeightChecks({ weight_checks: 'each-step' }, plan.layouts, space, checksum, () => 0);
+    const standby = new StandbyWeights({ plan, space, directory, broadcasts, arrive: (npu) => checks.arrive(npu) }, plan.layouts);
+    const told: (string | null)[] = [];
+    const copy = (): void => {
+      standby.furnish(2, 0, null, (_, error) => told.push(error?.message ?? null));
+      while (standby.poll());
+    };
+    flip(piecesOf(layout)[0]?.address ?? 0, 9);
+    copy();
+    expect(holdsPieces(plan.layouts[2] as RestingLayout, space)).toBe(false);
+    flip(piecesOf(layout)[0]?.address ?? 0, 9);
+    copy();
+    expect(told).toEqual([expect.stringMatching(/^weights of NPU 2 do not hold what was loaded there/), null]);
+    expect(holdsPieces(plan.layouts[2] as RestingLayout, space)).toBe(true);
   });
 });
 
