@@ -12,8 +12,15 @@ import type { ExpertService } from './expert-service.ts';
 import type { OutputProjection } from './output-projection.ts';
 
 /** What a peer was asked, and under which event: an NPU's share of the pairs of tokens and experts, or its columns of the output projection. */
-type Asked = { readonly share: Share | null; event: number /** How often it was lost since. */; losses?: number };
-/** Under which map, and when. */
+type Asked = {
+  readonly share: Share | null;
+  /** Of the map by which it was asked. */
+  readonly epoch: number;
+  event: number;
+  /** How often it was lost since. */
+  losses?: number;
+};
+/** By which map it had been asked, and when. */
 type Refused = { readonly share: Share; readonly epoch: number; readonly at_ms: number };
 
 /** A peer that lives answers within milliseconds; one that died is replaced in less than this, and asked again. */
@@ -93,11 +100,11 @@ export class AskedPeers {
     for (const share of shares) {
       if (share.npu === this.#npu) continue;
       if (this.#mayMove(share)) this.#refused.push({ share, epoch: NO_EPOCH, at_ms: this.#now_ms() });
-      else this.#missing.set(share.npu, { share, event: this.#ask(share.npu, share) });
+      else this.#await(share.npu, share);
     }
     const own = shares.find(({ npu }) => npu === this.#npu);
     const isHeld = own === undefined || this.#service.holds(this.#batches.describe(own, layer));
-    if (!isHeld) this.#refuse(own);
+    if (!isHeld) this.#refuse(own, this.#batches.routing.epoch);
     if (this.isMissing) this.#asked_ms = this.#now_ms();
     return isHeld ? own : undefined;
   }
@@ -106,13 +113,13 @@ export class AskedPeers {
   askColumns(layer: number, rows: number): void {
     this.#layer = layer;
     this.#rows = rows;
-    for (const npu of this.#projection.peers) this.#missing.set(npu, { share: null, event: this.#ask(npu, null) });
+    for (const npu of this.#projection.peers) this.#await(npu, null);
     this.#asked_ms = this.#now_ms();
   }
 
   /** Pulls the answers that have come. True: none is missing any more. */
   pull(): boolean {
-    for (const [npu, { share, event }] of this.#missing) {
+    for (const [npu, { share, event, epoch }] of this.#missing) {
       if (share !== null && this.#mayMove(share)) {
         this.#exchange.abandon(this.#dieOf(npu), event, this.#lane);
         this.#missing.delete(npu);
@@ -123,7 +130,7 @@ export class AskedPeers {
       if (answer === 'pending') continue;
       this.#missing.delete(npu);
       if (answer === 'failed') this.#failed = npu;
-      else if (answer === 'refused' && share !== null) this.#refuse(share);
+      else if (answer === 'refused' && share !== null) this.#refuse(share, epoch);
     }
     if (this.#refused.length > 0) this.#askElsewhere();
     return !this.isMissing;
@@ -161,6 +168,10 @@ export class AskedPeers {
     this.#failed = null;
   }
 
+  #await(npu: number, share: Share | null): void {
+    this.#missing.set(npu, { share, event: this.#ask(npu, share), epoch: this.#batches.routing.epoch });
+  }
+
   #ask(npu: number, share: Share | null): number {
     const die = this.#dieOf(npu);
     if (share === null) return this.#exchange.dispatchRows(die, this.#projection.describe(this.#layer, this.#rows));
@@ -176,8 +187,9 @@ export class AskedPeers {
     return this.#exchange.pullColumns(this.#dieOf(npu), event, target, this.#rows, skip, bytes);
   }
 
-  #refuse(share: Share): void {
-    this.#refused.push({ share, epoch: this.#batches.routing.epoch, at_ms: this.#now_ms() });
+  /** `epoch`: of the map by which it was asked: a later one may have come since, and then it need not wait for another. */
+  #refuse(share: Share, epoch: number): void {
+    this.#refused.push({ share, epoch, at_ms: this.#now_ms() });
     this.refusals++;
   }
 
@@ -195,7 +207,7 @@ export class AskedPeers {
         const { npu } = share;
         if (npu === this.#npu) this.#computeOwn(share);
         else if (this.#missing.has(npu)) this.#refused.push({ share, epoch: NO_EPOCH, at_ms: one.at_ms });
-        else this.#missing.set(npu, { share, event: this.#ask(npu, share) });
+        else this.#await(npu, share);
       }
     }
   }
@@ -203,6 +215,6 @@ export class AskedPeers {
   #computeOwn(share: Share): void {
     const dispatch = this.#batches.describe(share, this.#layer);
     if (this.#service.holds(dispatch)) this.#service.compute(dispatch, this.#batches.replyAddress(share), share.pairs);
-    else this.#refuse(share);
+    else this.#refuse(share, this.#batches.routing.epoch);
   }
 }

@@ -178,3 +178,22 @@ describe('a change that breaks', () => {
     }
   });
 });
+
+it('what an NPU that hangs was asked by an older map goes on by the one that has come since, once it is refused', async () => {
+  await using pod = (await createPod({
+    ...{ clock: 'virtual', kernels: 'hash', topology: 'moe-attention:domains=1x2,experts=2', workers: 2, scale_max: { attention: 2, experts: 4 } },
+  })) as VirtualPod;
+  const { npus, host } = pod.control;
+  const before = balancerOf(pod.control).map;
+  const goOn = npus.hang([2, 3]);
+  const answer = pod.complete([1, 86], { max_tokens: 4, ignore_eos: true });
+  host.later(300_000, () => void pod.scale({ attention: 2, experts: 4 }));
+  let hasMoved = false;
+  host.later(30_000_000, () => {
+    hasMoved = balancerOf(pod.control).map.expertOfSlot.some((expert, slot) => expert !== before.expertOfSlot[slot]);
+    goOn();
+  });
+  const { choices } = await answer;
+  expect(hasMoved).toBe(true);
+  expect(choices[0]?.token_ids.length).toBe(4);
+});
