@@ -10,7 +10,8 @@
  *   copies within an NPU's memory and to DRAM take the sum along: what they spread is found out where it is read
  *
  * A sum covers the first `filled` positions of its block, in the layers of the main model: what drafts are made of decides no token. Nothing guards rows between
- * the moment they are written and the end of their step.
+ * the moment they are written and the end of their step. Nor a row that is there and is computed again, from when the sum is cut before it: others may read that
+ * block in the same step, and what is before the cut is looked at for them too.
  *
  * Sums lie beside the blocks, since threads that fill blocks of others (kv-transfers.ts) sum what they have brought.
  * @module

@@ -107,6 +107,18 @@ describe('a fault', () => {
     expect(faults.map(({ struck }) => struck)).toEqual([false, false, true]);
   });
 
+  it('of KV that two sequences of a step share should be found, though one of them writes in its block', async () => {
+    // Who drafts by MTP and begins with the KV of others computes the last position again (seed 5789): the block's sum was cut there, and taken anew unseen.
+    const { violations, faults } = await chaos.run({
+      seed: 5789,
+      pod: { topology: 'colocated:dp=1,tp=2', hash_foreseeable: 0.7, speculative_config: { method: 'mtp', num_speculative_tokens: 1, adaptive: false } },
+      calls: [{ key: 5, prompt_tokens: 17, max_tokens: 2, n: 2 }],
+      faults: [{ kind: 'kv-bit-flip', npu: 1, block: 20, bit: 732, at: { phase: 'decode', nth: 1, there: true } }],
+    });
+    expect(violations).toEqual([]);
+    expect(faults).toMatchObject([{ struck: true, effect: 1 }]);
+  });
+
   it('of weights that nobody has used should be over with all others, and not count', async () => {
     // The step that would have used it failed before. Would the bit stay, calls of the second phase would meet it, and this pod waits for no successor.
     const { violations, faults } = await chaos.run({
