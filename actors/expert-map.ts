@@ -185,11 +185,11 @@ export const expertMap = setup({
   },
 }).createMachine({
   id: 'expert-map',
-  context: ({ input: { self, askers, first, needed, shared, layers, settings, period_ms, successor_ms, shape, slots } }) => ({
+  context: ({ input: { self, askers, first, needed, shared, layers, movable, settings, period_ms, successor_ms, shape, slots } }) => ({
     self,
     period_ms,
     successor_ms,
-    balancer: new ExpertBalancer({ self, askers, first, needed, shared, layers }, settings, toExpertMap(shape, Int32Array.from(slots))),
+    balancer: new ExpertBalancer({ self, askers, first, needed, shared, layers, movable }, settings, toExpertMap(shape, Int32Array.from(slots))),
     turn: 0,
     state: 'stable',
     outbox: [],

@@ -27,6 +27,7 @@ import type { Rounds } from './map-plans.ts';
  * NPUs of the group: those that run steps and sort tokens by the map, the first of those that have slots, and those that are needed whether they hold any expert or
  * not. `layers`: the model's numbers of those that have experts; `shared`: NPUs that have the shared expert, where it is apart from attention.
  */
+/** `movable`: NPUs have room for weights that come; else experts stay where they are, whoever is lost. */
 export type BalancerSeat = {
   readonly self: Address;
   readonly askers: readonly number[];
@@ -34,6 +35,7 @@ export type BalancerSeat = {
   readonly needed: readonly number[];
   readonly shared: readonly number[];
   readonly layers: readonly number[];
+  readonly movable: boolean;
 };
 
 export class Reconfiguration {

@@ -25,9 +25,9 @@ const CAUSES: Readonly<Record<Event, MapCause>> = { back: 'npu_back', lost: 'npu
 
 /**
  * `first`: of the group's NPUs that may hold experts; `shared`: those that have the shared expert, which lies where it lies. `isRigid`: all of them take part in all that is
- * computed: none can be left out.
+ * computed: none can be left out. `isMovable`: others' slots have room for what comes.
  */
-type Seat = { readonly first: number; readonly shared: readonly number[]; readonly isRigid: boolean };
+type Seat = { readonly first: number; readonly shared: readonly number[]; readonly isRigid: boolean; readonly isMovable: boolean };
 
 export class Rehoming {
   readonly #seat: Seat;
@@ -103,7 +103,7 @@ export class Rehoming {
 
   /** `lost`: all NPUs that are. */
   plan(map: ExpertMap, lost: ReadonlySet<number>): PlacementPlan | { readonly cause: MapCause; readonly reason: string } {
-    const { isRigid } = this.#seat;
+    const { isRigid, isMovable } = this.#seat;
     if (isRigid) return { map, rounds: [] };
     const away = new Set([...lost].map((npu) => this.#rankOf(npu)));
     const gone = new Set([...this.#gone].map((npu) => this.#rankOf(npu)));
@@ -111,7 +111,7 @@ export class Rehoming {
     for (const npu of this.#gone) if (!this.#had.has(npu) && holders.includes(this.#rankOf(npu))) this.#had.set(npu, slotsOf(map, this.#rankOf(npu)));
     const living = Array.from({ length: map.shape.ranks }, (_, rank) => rank).filter((rank) => !away.has(rank));
     // Those that stand by come last: somebody has wanted it so.
-    const { there, wanted, loaded } = rehomeExperts(map, gone, away, [living.filter((rank) => holders.includes(rank)), living]);
+    const { there, wanted, loaded } = rehomeExperts(map, gone, away, isMovable ? [living.filter((rank) => holders.includes(rank)), living] : []);
     let target = wanted;
     for (const [npu, had] of this.#had) if (!lost.has(npu)) target = withReturned(target, this.#rankOf(npu), had);
     const rounds = planRounds(there, target);

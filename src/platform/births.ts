@@ -119,6 +119,10 @@ const holdersMin = ({ config: { moe } }: AnyPodPlan, holders: number): number =>
 export const hasExpertMap = ({ options, hosting }: AnyPodPlan, { experts }: Executor): boolean =>
   options.expert_balancing !== undefined || experts.serving !== undefined || hosting.respawn === false;
 
+/** Slots of all NPUs have room to be changed in. */
+const mayMove = ({ options, hosting }: AnyPodPlan): boolean =>
+  options.expert_balancing !== undefined || hosting.deployment.executors.some(({ experts }) => experts.serving !== undefined);
+
 /** Nobody balances: they move for others' entries of the map's log alone, and to where they lie in the checkpoint's order. */
 const NO_BALANCING = { policy: 'native', windows: 1, threshold: 1, period_ms: null } as const;
 
@@ -145,7 +149,20 @@ export function expertMapsOf(plan: AnyPodPlan): { readonly self: Address; readon
         self,
         birth: {
           machine: expertMap,
-          input: { self, askers, first: experts.first, needed, shared, layers, settings, period_ms, successor_ms, shape, slots: [...expertOfSlot] },
+          input: {
+            self,
+            askers,
+            first: experts.first,
+            needed,
+            shared,
+            layers,
+            movable: mayMove(plan),
+            settings,
+            period_ms,
+            successor_ms,
+            shape,
+            slots: [...expertOfSlot],
+          },
         },
       };
     });

@@ -91,6 +91,7 @@ export class Group {
       needed: [],
       shared,
       layers: [3, 5],
+      movable: true,
       settings,
       period_ms: PERIOD_MS,
       successor_ms: SUCCESSOR_MS,

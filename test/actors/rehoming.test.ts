@@ -173,7 +173,7 @@ describe('an NPU with experts that is lost', () => {
   });
 
   it('should have it said of domains, which wait for all of their NPUs, that these are what is lacking, and not room', () => {
-    const rehoming = new Rehoming({ first: 0, shared: [], isRigid: true });
+    const rehoming = new Rehoming({ first: 0, shared: [], isRigid: true, isMovable: true });
     rehoming.noteGone(3, true);
     const [told] = rehoming.news(expertMap(SHAPE, nativeSlots(SHAPE)), 'expert-map/0', [3, 5]);
     expect(told?.message).toMatchObject({

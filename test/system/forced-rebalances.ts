@@ -43,7 +43,15 @@ export function forceRebalances(
   const loops = plan.hosting.deployment.executors.map((executor) => {
     const { id, attention, experts } = executor;
     const askers = Array.from({ length: attention.npus }, (_, index) => attention.first + index);
-    const seat = { self: address('expert-map', id), askers, first: experts.first, needed: [], shared: [], layers: layersWithExperts(plan.config) };
+    const seat = {
+      self: address('expert-map', id),
+      askers,
+      first: experts.first,
+      needed: [],
+      shared: [],
+      layers: layersWithExperts(plan.config),
+      movable: true,
+    };
     return { askers, moves: new Reconfiguration(seat, firstMap(plan.config, plan.options, executor)), state: 'stage' as State };
   });
   let isBusy = false;

@@ -159,6 +159,14 @@ describe('experts of an NPU that has no successor', () => {
     expect(lostExperts.length).toBeGreaterThan(0);
     expect(log.entries.at(-1)?.reason).toContain(`${lostExperts.length} experts are nowhere, and there is no room for them`);
   });
+
+  it('should be named as lost where slots stay as they are, though some hold nothing: 32 experts on three NPUs', async () => {
+    await using pod = await open({ topology: 'moe-attention:domains=1x2,experts=3', workers: 4, npu_workers: [0, 0, 1, 2, 3], respawn: false });
+    pod.control.workers.lose(2, 'the test killed it');
+    await expect(pod.complete([1, 2, 3], { max_tokens: 3, deadline_ms: 400 })).rejects.toMatchObject({ code: 'experts_lost' });
+    expect([0, 1, 2, 3].map((worker) => pod.control.workers.isLost(worker))).toEqual([false, false, true, false]);
+    expect(balancerOf(pod).log.entries.at(-1)?.reason).toContain('experts are nowhere, and there is no room for them');
+  });
 });
 
 it('should be so on threads, too: the lost worker has no successor, and nobody asks for one', async () => {
