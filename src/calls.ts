@@ -130,6 +130,16 @@ export class Calls {
     }
   }
 
+  /** Where nothing is left to come: as `look`, at once. True: some call goes on, or has ended by it. */
+  resumeLost(): boolean {
+    let isAny = false;
+    for (const [call, delivery] of [...this.#deliveries]) {
+      isAny = delivery.resumeLost() || isAny;
+      this.#closeIfOver(delivery, call);
+    }
+    return isAny;
+  }
+
   /** Ends what runs with `error`, and lets nothing new in. */
   close(error: MinipodError): void {
     this.#isClosed = true;

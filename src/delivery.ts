@@ -13,7 +13,8 @@
  * What lies in the ring of a worker that has died is read still (caller-peers.ts). What that worker kept elsewhere is lost, as is all that one has not shown that
  * was given up; and nobody tells whose. A call that has lived through a loss is resumed from its record when in several looks nothing came that it waits for, at
  * its end or while those behind a missing token pile up. Who is resumed for nothing has some tokens computed again, which are the same. Without a loss whatever
- * is late is on its way, and is waited for. A call fails where there was no room for its record, or where it was moved too often.
+ * is late is on its way, and is waited for. On a virtual clock nobody need guess: what waits is resumed where nothing is left to happen. A call fails where there
+ * was no room for its record, or where it was moved too often.
  * @module
  */
 import type { CallCounts } from './call-counts.ts';
@@ -173,6 +174,13 @@ export class Delivery {
       this.#isRecalled = true;
       this.#ports.tell('CANCEL_CALL');
     }
+  }
+
+  /** Nothing comes any more. True: it was missing tokens, of which some were lost. */
+  resumeLost(): boolean {
+    if (!this.#hasLostPeer || this.#looks === null || this.#isOver) return false;
+    this.#resume();
+    return true;
   }
 
   /** Where nothing comes, somebody may be computing again what is missing: only what goes on beyond it counts. */

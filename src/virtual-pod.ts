@@ -83,6 +83,7 @@ export class VirtualPod implements Pod {
         this.wake();
       },
     });
+    control.workers.tellCallers = () => this.#calls.losePeer();
     told.receive = (message, group) => {
       this.#hasTold = true;
       this.#calls.receive(message, group);
@@ -217,6 +218,8 @@ export class VirtualPod implements Pod {
       await breathe();
       this.#hasTold = false;
       for (let left = EVENTS_PER_TURN; left > 0 && !this.#hasTold && !isOver && !this.#isClosed; left--) isOver = !this.control.step();
+      // What has not come by now never comes.
+      if (isOver && !this.#isClosed && this.#calls.resumeLost()) isOver = false;
     }
     // A call that comes now begins a run of its own.
     this.#isRunning = false;

@@ -57,6 +57,8 @@ export class VirtualWorkers {
   successorTime: SuccessorTime = () => RESTART_NS;
   /** Told of each worker that is lost, when it is: what hangs with it hangs no more. */
   onLost: ((worker: number) => void) | null = null;
+  /** The callers' side, told as often: what the worker had not shown is lost. */
+  tellCallers: (() => void) | null = null;
   /** Successors that wait for them. */
   #waiting: (() => void)[] = [];
   /** Workers that nobody can be put in the place of: why, and what the successor of one that is lost would begin with. */
@@ -164,6 +166,7 @@ export class VirtualWorkers {
     const beginAnew = this.#loseActors(worker, (actor) => ON_WORKERS.has(roleOf(actor)) && directory.threadOf(actor) === thread);
     npus.lose(worker);
     this.#ports.forget(lost);
+    this.tellCallers?.();
     for (const npu of lost) host.send(address('task-executor', executorOfNpu(plan.hosting.deployment, npu).id), 'control/0', npuLost(npu, error));
     this.#tellOfControllers(worker);
     return () => {

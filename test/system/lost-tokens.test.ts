@@ -1,7 +1,8 @@
 /** Tokens that were under way from a worker when it died: none is missing and none comes twice, whatever was read, shown or lost by then. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { Completion } from '../../src/index.ts';
+import { type Completion, createPod } from '../../src/index.ts';
+import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { runs } from '../property-runs.ts';
 import { expectNothingLeft, fingerprint } from './pods.ts';
 import { readNothingFrom } from './reading-nothing.ts';
@@ -144,6 +145,26 @@ describe('calls whose workers die', () => {
       expect(streams.recordsUsed).toEqual({ calls: 0, records: 0, pages: 0 });
     }
   });
+});
+
+it('a call on a virtual clock should go on from its record, where its worker is lost with the tokens of a request that has ended', async () => {
+  const [prompt, options] = [[1, 86, 1461], { max_tokens: 3, ignore_eos: true, seed: 5 }] as const;
+  // Its job executor lives on: the next one's would take up what its caller has not got.
+  const create = async (): Promise<VirtualPod> => (await createPod({ clock: 'virtual', kernels: 'hash', job_executors: 1 })) as VirtualPod;
+  await using undisturbed = await create();
+  const right = fingerprint(await undisturbed.complete(prompt, options));
+  await using pod = await create();
+  const { host, workers, frontend } = pod.control;
+  const release = host.hold(({ message }) => message.type === 'TOKENS');
+  let open = -1;
+  host.later(10_000_000, () => {
+    open = frontend.open.size;
+    workers.lose(0, 'killed');
+    release();
+  });
+  expect(fingerprint(await pod.complete(prompt, options))).toEqual(right);
+  expect(open).toBe(0);
+  await expectNothingLeft(pod);
 });
 
 describe('a pod whose caller does something else while a worker computes, and that dies', () => {
