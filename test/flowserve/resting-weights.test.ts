@@ -48,6 +48,17 @@ function rig(npu = 0, options: Parameters<typeof makeHashPod>[1] = {}) {
   };
 }
 
+/** Of NPU 0, with one that stands by. */
+function copying(weight_checks: 'each-step' | 'off') {
+  const made = rig(0, { scale_max: { attention: 3 } });
+  const { plan, space, programs, checksum } = made;
+  const directory = new Directory(plan.hosting);
+  const { surroundings } = (programs[0] as HashPod['programs'][number]).exchange.endpoint;
+  const broadcasts = new WeightBroadcasts({ directory, checksum, endpointOf: (of) => new Endpoint(of, surroundings) });
+  const checks = new WeightChecks({ weight_checks }, plan.layouts, space, checksum, () => 0);
+  return { ...made, standby: new StandbyWeights({ plan, space, directory, broadcasts, arrive: (npu) => checks.arrive(npu) }, plan.layouts) };
+}
+
 describe('weights at rest', () => {
   it('should be known for what was loaded, whichever bit of them flips, and be named', () => {
     const { weights, layout, layer, flip, slotAt, pass } = rig();
@@ -86,11 +97,7 @@ describe('weights at rest', () => {
   });
 
   it('should have the sums of whom they were copied from: what was bad there is bad here; and none when they are cleared', () => {
-    const { plan, space, programs, checksum, flip, layout } = rig(0, { scale_max: { attention: 3 } });
-    const directory = new Directory(plan.hosting);
-    const { surroundings } = (programs[0] as HashPod['programs'][number]).exchange.endpoint;
-    const broadcasts = new WeightBroadcasts({ directory, checksum, endpointOf: (of) => new Endpoint(of, surroundings) });
-    const standby = new StandbyWeights({ plan, space, directory, broadcasts, arrive: () => null }, plan.layouts);
+    const { plan, space, checksum, flip, layout, standby } = copying('off');
     const second = new RestingWeights(plan.layouts[2] as RestingLayout, space, checksum);
     const finish = (): void => {
       while (standby.poll()) second.checkPieces();
@@ -108,12 +115,7 @@ describe('weights at rest', () => {
   });
 
   it('should be looked at when they come, where each step is: who was to have them is told, and knows nothing of what lies there', () => {
-    const { plan, space, programs, checksum, flip, layout } = rig(0, { scale_max: { attention: 3 } });
-    const directory = new Directory(plan.hosting);
-    const { surroundings } = (programs[0] as HashPod['programs'][number]).exchange.endpoint;
-    const broadcasts = new WeightBroadcasts({ directory, checksum, endpointOf: (of) => new Endpoint(of, surroundings) });
-    const checks = new WeightChecks({ weight_checks: 'each-step' }, plan.layouts, space, checksum, () => 0);
-    const standby = new StandbyWeights({ plan, space, directory, broadcasts, arrive: (npu) => checks.arrive(npu) }, plan.layouts);
+    const { plan, space, flip, layout, standby } = copying('each-step');
     const told: (string | null)[] = [];
     const copy = (): void => {
       standby.furnish(2, 0, null, (_, error) => told.push(error?.message ?? null));

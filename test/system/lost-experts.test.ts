@@ -1,16 +1,14 @@
 /** Experts of a lost NPU that have copies elsewhere are served there at once, whoever waited for it goes on; those that have none are waited for. */
 import { describe, expect, it } from 'vitest';
-import type { ExpertBalancer } from '../../actors/policies/expert-balancer.ts';
 import type { Pod, PodOptions } from '../../src/index.ts';
 import type { VirtualPod } from '../../src/virtual-pod.ts';
-import { APART, answersOf, loseAfter, mirrored, open, right } from './lost-npus.ts';
+import { APART, answersOf, balancerOf, loseAfter, mirrored, open, right } from './lost-npus.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
 
 /** Of each layer of the shipped model. */
 const EXPERTS = 32;
-const mapOf = ({ control }: VirtualPod): ExpertBalancer['moves'] =>
-  (control.host.cast.contextOf('expert-map/0') as { balancer: ExpertBalancer }).balancer.moves;
+const mapOf = (pod: VirtualPod): ReturnType<typeof balancerOf>['moves'] => balancerOf(pod).moves;
 
 describe('experts that lie on two NPUs', () => {
   it.each<[string, PodOptions, number]>([

@@ -1,46 +1,17 @@
 /** A lost NPU has no successor: what experts it alone had come from the checkpoint onto those that are left, no request fails, and no token is another. */
 import { describe, expect, it } from 'vitest';
-import type { ExpertBalancer } from '../../actors/policies/expert-balancer.ts';
-import { createPod, type Pod, type PodOptions } from '../../src/index.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
+import type { Pod, PodOptions } from '../../src/index.ts';
+import { APART, after, answersOf, balancerOf, loseAfter, open, right, rightFor } from './lost-npus.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
 
-const VIRTUAL: PodOptions = { clock: 'virtual', kernels: 'hash' };
 /** Of each layer of the shipped model there are 32: room for all of them on one NPU less. */
 const ROOM: PodOptions = { expert_balancing: { redundant_slots: 32, period_ms: 1_000_000 } };
-const APART: PodOptions = { topology: 'moe-attention:domains=1x2,experts=2', npu_workers: [0, 0, 1, 2], workers: 3 };
 /** The shared expert on each of them. */
 const THREE: PodOptions = { topology: 'moe-attention:domains=1x2,experts=3,shared=3', npu_workers: [0, 0, 1, 2, 3], workers: 4 };
 
-const answersOf = (pod: Pod, max_tokens = 12): Promise<unknown[]> =>
-  Promise.all(
-    Array.from({ length: 4 }, async (_, index) => {
-      const { choices } = await pod.complete([1, 86, 1461, 531 + index], { max_tokens, seed: index, ignore_eos: true, temperature: index % 2 });
-      return choices[0]?.token_ids;
-    }),
-  );
-const open = async (options: PodOptions): Promise<VirtualPod> => (await createPod({ ...VIRTUAL, ...options })) as VirtualPod;
-const rightFor = async (max_tokens?: number): Promise<unknown[]> => {
-  await using one = await open({});
-  return await answersOf(one, max_tokens);
-};
-const right = rightFor();
-const balancerOf = ({ control }: VirtualPod): ExpertBalancer => (control.host.cast.contextOf('expert-map/0') as { balancer: ExpertBalancer }).balancer;
 const logOf = async (pod: Pod): Promise<string[]> =>
   ((await pod.stats()).expert_balancing[0]?.log ?? []).map(({ change, outcome, cause }) => `${change} ${outcome} ${cause}`);
-
-/** When so many events have happened. */
-function after({ control }: VirtualPod, events: number, act: () => void): void {
-  const step = control.step.bind(control);
-  let left = events;
-  control.step = () => {
-    if (--left === 0) act();
-    return step();
-  };
-}
-const loseAfter = (pod: VirtualPod, worker: number, events: number): void =>
-  after(pod, events, () => expect(pod.control.workers.lose(worker, 'the test killed it')).toBe(true));
 
 describe('experts of an NPU that has no successor', () => {
   it.each<[string, PodOptions, number]>([
