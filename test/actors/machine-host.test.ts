@@ -1,4 +1,4 @@
-/** The one file that knows XState's insides: what it says about a delivery, and what it does not let a machine do. */
+/** What knows XState's insides: what it says about a delivery, and what it does not let a machine do. */
 import { describe, expect, it } from 'vitest';
 import { type AnyStateMachine, assign, fromCallback, raise, sendTo, setup, spawnChild } from 'xstate';
 import { clusterManager } from '../../actors/cluster-manager.ts';
@@ -15,6 +15,7 @@ import { taskExecutor } from '../../actors/task-executor.ts';
 import { cancel, load, loaded } from '../../src/protocol/constructors.ts';
 import type { Commands, Message } from '../../src/protocol/messages.ts';
 import { isDone, MachineHost, stateName } from '../../src/runtime/machine-host.ts';
+import { routesOf } from '../../src/runtime/machine-routes.ts';
 
 const none = (): void => {};
 const message = (type: string): Message => ({ type }) as unknown as Message;
@@ -77,7 +78,12 @@ function tableOf(machine: AnyStateMachine): string[] {
   return walk(machine.root as unknown as Node, '', []);
 }
 
+const MACHINES = [request, job, task, jobExecutor, taskExecutor, clusterManager, scaling, expertMap, dpGroup, npu, expert] as unknown as AnyStateMachine[];
+
+it('all machines go by their routes, and none by XState itself', () => {
+  expect(MACHINES.filter((machine) => routesOf(machine) === null).map(({ id }) => id)).toEqual([]);
+});
+
 it('what each state of each machine takes is as listed', async () => {
-  const machines = [request, job, task, jobExecutor, taskExecutor, clusterManager, scaling, expertMap, dpGroup, npu, expert] as unknown as AnyStateMachine[];
-  await expect(`${machines.flatMap(tableOf).join('\n')}\n`).toMatchFileSnapshot('messages-in-states.txt');
+  await expect(`${MACHINES.flatMap(tableOf).join('\n')}\n`).toMatchFileSnapshot('messages-in-states.txt');
 });
