@@ -174,7 +174,7 @@ export class NpuWorker {
       }),
       die_epochs,
       checksum: kernelChecksum(this.#space, kernels),
-      readExpert: storedExperts(folder, plan.config, this.#space, kernels),
+      readExpert: storedExperts(folder, plan.config, this.#space, kernels).read,
       network: kvNetworkOf(kv_lines, { hosting: plan.hosting, control: this.#control, owner: epochs[this.#thread] as number, now_ms: clock.now_ms }),
       measuresSteps: true,
       onRouted: routedOf?.(clock),

@@ -17,10 +17,13 @@ export type StoredExpert = { readonly layer: number; readonly expert: number; re
 /** Goes on by a bounded number of bytes, a tensor's; when it is done they are there. @throws what reading does */
 export type ReadExpert = (layout: DieLayout, stored: StoredExpert) => Iterator<unknown>;
 
-/** Opened when it is needed, if it ever is, and then kept open: a thread's end closes it. */
-export function storedExperts(folder: string, config: ModelConfig, space: AddressSpace, kernels: readonly Kernels[]): ReadExpert {
+/** `close`: nothing is read any more; a thread's end does as well. */
+export type StoredExperts = { readonly read: ReadExpert; readonly close: () => void };
+
+/** Opened when it is needed, if it ever is, and then kept open. */
+export function storedExperts(folder: string, config: ModelConfig, space: AddressSpace, kernels: readonly Kernels[]): StoredExperts {
   let stored: StoredTensors | null = null;
-  return function* (layout, expert) {
+  const read: ReadExpert = function* (layout, expert) {
     stored ??= openTensors(folder);
     const loader = new WeightLoader({ config, ...stored }, space, (segment) => {
       const found = kernels[segment];
@@ -29,4 +32,9 @@ export function storedExperts(folder: string, config: ModelConfig, space: Addres
     });
     yield* loader.loadExpert(layout as NpuLayout | ExpertNpuLayout, expert);
   };
+  const close = (): void => {
+    stored?.close();
+    stored = null;
+  };
+  return { read, close };
 }

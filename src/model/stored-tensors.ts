@@ -3,7 +3,7 @@
  * who waits for the thread has time.
  * @module
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { closeSync, existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Checkpoint } from './checkpoint.ts';
 import { openFile, readFully, readHeader, type StoredTensor } from './safetensors.ts';
@@ -13,9 +13,9 @@ const INDEX_FILE = 'model.safetensors.index.json';
 
 /** A tensor with what loading goes by; its place in the forward pass is nobody's question here. */
 export type LoadedPart = Pick<Checkpoint['parts'][number], 'name' | 'shape' | 'tensor' | 'scale'>;
-export type StoredTensors = Pick<Checkpoint, 'readInto'> & { readonly parts: readonly LoadedPart[] };
+export type StoredTensors = Pick<Checkpoint, 'readInto' | 'close'> & { readonly parts: readonly LoadedPart[] };
 
-/** Open until the thread ends. @throws `invalid_checkpoint` where the folder is not what it was */
+/** @throws `invalid_checkpoint` where the folder is not what it was */
 export function openTensors(folder: string): StoredTensors {
   const descriptors = new Map<string, number>();
   const tensors = new Map<string, StoredTensor>();
@@ -33,6 +33,10 @@ export function openTensors(folder: string): StoredTensors {
     })),
     readInto: (tensor, target, fromByte = 0, byteCount = tensor.bytes - fromByte) =>
       readFully(descriptors.get(tensor.file) as number, tensor.file, target.subarray(0, byteCount), tensor.offset + fromByte),
+    close: () => {
+      for (const descriptor of descriptors.values()) closeSync(descriptor);
+      descriptors.clear();
+    },
   };
 }
 

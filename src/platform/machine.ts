@@ -49,6 +49,8 @@ export type Machine = {
   readonly readExpert: ReadExpert;
   /** Loads the weights of NPUs anew. */
   readonly furnish: (npus: readonly number[], now: WeightsNow) => void;
+  /** Nobody computes with it any more. */
+  readonly close: () => void;
 };
 
 export type OnProgress = (report: ProgressReport) => Promise<void>;
@@ -81,7 +83,8 @@ async function realMachine(checkpoint: Checkpoint, options: PlanOptions, onProgr
       : new ExpertForward(plan.config, layout, layout.layers, kernelsOfSegment);
   };
   const furnish: Machine['furnish'] = (npus, now) => void furnishDies({ plan, folder: checkpoint.folder, space, module }, npus, npus, now);
-  return { plan, space, arithmeticOf, readExpert: storedExperts(checkpoint.folder, checkpoint.config, space, kernels), furnish };
+  const { read, close } = storedExperts(checkpoint.folder, checkpoint.config, space, kernels);
+  return { plan, space, arithmeticOf, readExpert: read, furnish, close };
 }
 
 function hashMachine({ config }: Checkpoint, options: PlanOptions): Machine {
@@ -98,7 +101,7 @@ function hashMachine({ config }: Checkpoint, options: PlanOptions): Machine {
       loadHashWeights(plan, plan.layouts[npu] as HashPodPlan['layouts'][number], space, WEIGHT_VERSION, map, holds(npu));
     }
   };
-  return { plan, space, arithmeticOf, readExpert: storedHashExperts(space, WEIGHT_VERSION), furnish };
+  return { plan, space, arithmeticOf, readExpert: storedHashExperts(space, WEIGHT_VERSION), furnish, close: () => {} };
 }
 
 export type Launch = { readonly npu: Address; readonly work: Work; readonly cause: number };

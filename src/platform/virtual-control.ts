@@ -120,6 +120,7 @@ export class VirtualControl {
   /** By NPU: when its last step is done. */
   readonly #steps_done_ns = new Map<Address, number>();
   readonly #domains: DomainSteps;
+  readonly #closeMachine: () => void;
   /** By DP group: when the copies between its tiers end that it has asked for; and how long the one at hand takes. */
   readonly #swaps_done_ns = new Map<Address, number>();
   #swap_ns: number | null = null;
@@ -137,6 +138,7 @@ export class VirtualControl {
   private constructor(options: VirtualOptions, checkpoint: Checkpoint, machine: Machine, tokenizer: Tokenizer, ports: VirtualPorts) {
     const { seed, kernels } = options;
     const { plan, space } = machine;
+    this.#closeMachine = machine.close;
     this.config = checkpoint.config;
     this.plan = plan;
     this.tokenizer = tokenizer;
@@ -270,14 +272,13 @@ export class VirtualControl {
   /** Nothing happens any more. */
   close(): void {
     this.#recordings.close();
+    this.#closeMachine();
   }
 
   /** Requests that have not ended, and where they are. */
   waiting(): string[] {
-    return [...this.frontend.open.values()].map(({ id }) => {
-      const request = address('request', id);
-      return `${request}, which is ${this.host.cast.stateOf(request)}`;
-    });
+    const requests = [...this.frontend.open.values()].map(({ id }) => address('request', id));
+    return requests.map((request) => `${request}, which is ${this.host.cast.stateOf(request)}`);
   }
 
   /** Lets the next event happen. False: nothing is left to happen. */
