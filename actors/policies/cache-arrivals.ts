@@ -16,7 +16,7 @@ import type { KvOffer } from '../../src/protocol/messages.ts';
 import type { Transfer } from '../../src/protocol/transfers.ts';
 import { type CacheCosts, isWorthFetching, isWorthSwapping } from './cache-costs.ts';
 import { cacheSpace, type Holding } from './cache-holding.ts';
-import { keepable, reachOf, startFrom } from './foresight.ts';
+import { goOnFrom, keepable, reachOf, startFrom } from './foresight.ts';
 import type { PrefixNode } from './prefix-tree.ts';
 import { PrefixWants } from './prefix-wants.ts';
 import type { RelationalTensorCache } from './relational-tensor-cache.ts';
@@ -114,8 +114,7 @@ export class CacheArrivals {
       return hasRoom ? 0 : 'full';
     }
     next.holding = holding;
-    next.computed = from;
-    next.launched = from;
+    goOnFrom(next, known);
     next.hole = -1;
     if (next.cached < 0) {
       next.cached = known;

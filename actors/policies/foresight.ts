@@ -7,11 +7,18 @@
 import type { Drafting } from './drafting.ts';
 import type { RunningSequence } from './running-sequence.ts';
 
-/**
- * Whoever goes on from KV that others have computed computes its last positions again, one for each layer that drafts: nobody keeps hidden states. What that writes is
- * there already, since KV of equal tokens has equal bits.
- */
+/** Whoever goes on from KV that others have computed computes its last positions again, one for each layer that drafts: nobody keeps hidden states. */
 export const startFrom = ({ foresight, foreseers }: RunningSequence, known: number): number => (foresight > 0 ? Math.max(0, known - foreseers) : known);
+
+/** It goes on from the KV of so many positions. */
+export function goOnFrom(running: RunningSequence, known: number): void {
+  running.there = known;
+  running.computed = startFrom(running, known);
+  running.launched = running.computed;
+}
+
+/** Of the next `count` positions, those whose KV is there (`StepEntry.kept`). */
+export const keptOf = ({ launched, there }: RunningSequence, count: number): number => Math.max(0, Math.min(count, there - launched));
 
 /** Positions that it needs room for when the first `end` are computed. */
 export const reachOf = ({ foresight, sequence }: RunningSequence, end: number): number =>

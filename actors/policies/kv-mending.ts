@@ -9,7 +9,7 @@
  */
 import type { ErrorRecord } from '../../src/protocol/errors.ts';
 import type { StepEntry } from '../../src/protocol/steps.ts';
-import { startFrom } from './foresight.ts';
+import { goOnFrom } from './foresight.ts';
 import type { RelationalTensorCache } from './relational-tensor-cache.ts';
 import type { RunningSequence } from './running-sequence.ts';
 import { againEntry, type Launched } from './step-entry.ts';
@@ -23,8 +23,8 @@ export const LENT_AHEAD: ErrorRecord = { code: 'worker_ended', message: 'memory 
 /** Its steps are as if they had never been launched. False: there is no block for it, so it has to give way. */
 export function goBack(running: RunningSequence, damaged: ReadonlySet<number>, cache: RelationalTensorCache): boolean {
   const { holding } = running;
-  running.computed = startFrom(running, running.computed);
-  running.launched = running.computed;
+  const known = Math.max(running.there, running.computed);
+  goOnFrom(running, known);
   running.foreseen = [];
   running.mustAttach = true;
   for (const mend of running.damage) mend.launched = mend.from;
@@ -32,7 +32,7 @@ export function goBack(running: RunningSequence, damaged: ReadonlySet<number>, c
     if (!damaged.has(block)) continue;
     if (!cache.replace(holding, index)) return false;
     const from = index * cache.block_size;
-    const to = Math.min(from + cache.block_size, running.computed);
+    const to = Math.min(from + cache.block_size, known);
     if (from >= to) continue;
     // What lies there has been mended, or was to be: not any more.
     const others = running.damage.filter((mend) => mend.to <= from || mend.from >= to);

@@ -12,7 +12,7 @@
 import { preempted, receiving } from '../../src/protocol/constructors.ts';
 import { assert } from '../../src/protocol/errors.ts';
 import type { Commands, Handoff, KvOffer } from '../../src/protocol/messages.ts';
-import { reachOf, startFrom } from './foresight.ts';
+import { goOnFrom, reachOf } from './foresight.ts';
 import type { KvRequests } from './kv-requests.ts';
 import type { RelationalTensorCache } from './relational-tensor-cache.ts';
 import { outputOf, type RunningSequence } from './running-sequence.ts';
@@ -195,8 +195,7 @@ export class KvReceiving {
 
   /** Of all its tokens but the last, the KV is there. */
   #arrive(running: RunningSequence): void {
-    running.computed = startFrom(running, running.tokens.length - 1);
-    running.launched = running.computed;
+    goOnFrom(running, running.tokens.length - 1);
     running.hole = -1;
     this.#arrived.push(running);
     this.#isThere.add(running);
@@ -214,6 +213,7 @@ export class KvReceiving {
     running.isSound = true;
     running.computed = 0;
     running.launched = 0;
+    running.there = 0;
   }
 
   /** All of its state: what a snapshot of its owner shows. */

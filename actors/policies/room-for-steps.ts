@@ -62,6 +62,7 @@ export class RoomForSteps {
     this.preemptions++;
     victim.computed = 0;
     victim.launched = 0;
+    victim.there = 0;
     victim.isDecoding = false;
     victim.mustAttach = false;
     victim.damage = [];

@@ -29,6 +29,8 @@ export type RunningSequence = {
   readonly tokens: number[];
   computed: number;
   launched: number;
+  /** Positions whose KV is there, where some of them are computed again nevertheless (foresight.ts). */
+  there: number;
   /** Tokens that launched steps sample. */
   sampling: number;
   /** Drafts in launched steps. */
@@ -89,6 +91,7 @@ export const newRunningSequence = (
   tokens: [...sequence.prompt, ...output],
   computed: 0,
   launched: 0,
+  there: 0,
   sampling: 0,
   slack: 0,
   drafting: newDraftHistory(),

@@ -11,6 +11,7 @@
  */
 import type { Commands, Sequence } from '../../src/protocol/messages.ts';
 import { LAST_SAMPLED, type StepEntry, type StepPlan } from '../../src/protocol/steps.ts';
+import { keptOf } from './foresight.ts';
 import type { Mend } from './kv-mending.ts';
 import { outputOf, type RunningSequence } from './running-sequence.ts';
 
@@ -51,7 +52,7 @@ export function stepEntry(running: RunningSequence, count: number, drafts: numbe
   // Nobody at the NPU knows the drafts of a sequence that comes.
   const all = attach === null || drafts === 0 ? known : [...known, ...foreseen.slice(0, drafts)];
   const samples = launched + count === tokens.length + sampling;
-  return entryOf(running, launched, all, granted, attach, { generated: outputOf(running) + sampling, samples, drafts, foresees });
+  return entryOf(running, launched, all, granted, attach, { generated: outputOf(running) + sampling, samples, drafts, foresees }, keptOf(running, count));
 }
 
 /** Tokens of it that were computed already, once more. */
@@ -66,13 +67,14 @@ function entryOf(
   granted: number,
   attached: Sequence | null,
   { generated, samples, drafts, foresees }: Pick<StepEntry, 'generated' | 'samples' | 'drafts' | 'foresees'>,
+  kept = 0,
 ): StepEntry {
   const { holding, sequence, slot, mustAttach } = running;
   const table = holding.blocks;
   const attach = mustAttach ? sequence : attached;
   const first_block = attach === null ? table.length - granted : 0;
   running.mustAttach = false;
-  return {
+  const entry: StepEntry = {
     slot,
     start,
     tokens,
@@ -86,4 +88,5 @@ function entryOf(
     attach,
     output: attach === null ? NOTHING : running.tokens.slice(sequence.prompt.length),
   };
+  return kept > 0 ? { ...entry, kept } : entry;
 }

@@ -14,8 +14,8 @@ import type { DieLayout, ModelShape, StepLayout, StepScratch } from './step-layo
 import type { Part } from './step-parts.ts';
 import type { GatherTables } from './tensor-share.ts';
 
-/** Rows of one sequence in a step; `from`: the first position that they attend to, missing: 0. */
-export type Span = { readonly slot: number; readonly row: number; readonly rows: number; readonly from?: number };
+/** Rows of one sequence in a step; `from`: the first position that they attend to, missing: 0; `kept`: of so many of them, the first ones, KV is not written. */
+export type Span = { readonly slot: number; readonly row: number; readonly rows: number; readonly from?: number; readonly kept?: number };
 
 /** Holds weights that were used against their sums: a slot's, the one after the last being the shared expert's; or all that are in none. @throws `WeightDamage` */
 export type WeightGuard = { readonly slot: (layer: number, slot: number) => void; readonly pieces: () => void };

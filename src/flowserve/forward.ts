@@ -24,7 +24,7 @@ import { Products } from './products.ts';
 import { type HeadRun, headRuns, tablesOf } from './rank-split.ts';
 import { routedAt } from './routed-steps.ts';
 import { Sampler } from './sampler.ts';
-import type { Scratch } from './scratch-layout.ts';
+import { type Scratch, storesOf } from './scratch-layout.ts';
 import type { GatherTables } from './tensor-share.ts';
 
 export class Forward implements Arithmetic {
@@ -313,7 +313,7 @@ export class Forward implements Arithmetic {
     const isInt8 = this.layout.kvFormat === 'int8';
     const store = isInt8 ? kernels.mlaStoreSpansInt8 : kernels.mlaStoreSpans;
     const attend = isInt8 ? kernels.mlaAttentionSpansInt8 : kernels.mlaAttentionSpans;
-    store(at.kv, wide, at.kv + latent * 4, wide, at.spans, spans.length, latent, ropeDim, block_size, layerOffset, at.positions);
+    store(at.kv, wide, at.kv + latent * 4, wide, storesOf(at, spans), spans.length, latent, ropeDim, block_size, layerOffset, at.positions);
     attend(
       at.attention,
       heads * latent,
@@ -360,7 +360,7 @@ export class Forward implements Arithmetic {
     const { kvFormat } = this.layout;
     const store = kvFormat === 'int8' ? kernels.gqaStoreSpansInt8 : kernels.gqaStoreSpans;
     const attend = kvFormat === 'int8' ? kernels.gqaAttentionSpansInt8 : kernels.gqaAttentionSpans;
-    store(at.kv, kvWidth, at.v, kvWidth, at.spans, spans.length, kvHeads, headDim, block_size, layerOffset, at.positions);
+    store(at.kv, kvWidth, at.v, kvWidth, storesOf(at, spans), spans.length, kvHeads, headDim, block_size, layerOffset, at.positions);
     for (const run of this.#headRuns) {
       const skip = run.first * headDim * 4;
       attend(

@@ -10,8 +10,10 @@
  *   copies within an NPU's memory and to DRAM take the sum along: what they spread is found out where it is read
  *
  * A sum covers the first `filled` positions of its block, in the layers of the main model: what drafts are made of decides no token. Nothing guards rows between
- * the moment they are written and the end of their step. Nor a row that is there and is computed again, from when the sum is cut before it: others may read that
- * block in the same step, and what is before the cut is looked at for them too.
+ * the moment they are written and the end of their step.
+ *
+ * A sum is cut only in blocks that nobody else reads: rows that are computed again for what is made of them are not written again (`StepEntry.kept`). So where a step
+ * fails in the midst of it, on this rank or on another, every sum still is that of the positions that count; the sequence goes on from where it is cut, or before.
  *
  * Sums lie beside the blocks, since threads that fill blocks of others (kv-transfers.ts) sum what they have brought.
  * @module
@@ -46,7 +48,7 @@ export function ownKvSums(npu: number, space: AddressSpace, kv: KvPlace, checksu
   return sums;
 }
 
-type Tokens = Pick<StepEntry, 'slot' | 'start' | 'tokens'>;
+type Tokens = Pick<StepEntry, 'slot' | 'start' | 'tokens' | 'kept'>;
 /** By slot: its blocks, in the order of positions. */
 type Tables = ReadonlyMap<number, readonly number[]>;
 
@@ -78,13 +80,15 @@ export class KvSums {
   begin(entries: readonly Tokens[], tables: Tables): void {
     const { block_size } = this.#kv;
     const damaged: number[] = [];
-    for (const { slot, start, tokens } of entries) {
+    for (const { slot, start, tokens, kept = 0 } of entries) {
+      const first = start + kept;
+      if (kept === tokens.length) continue;
       const table = tables.get(slot) ?? [];
       // Of what is written over nothing is known any more.
-      for (let at = Math.ceil(start / block_size); at * block_size < start + tokens.length; at++) this.set(table[at] as number, NOT_SUMMED);
-      const rest = start % block_size;
+      for (let at = Math.ceil(first / block_size); at * block_size < start + tokens.length; at++) this.set(table[at] as number, NOT_SUMMED);
+      const rest = first % block_size;
       if (rest === 0) continue;
-      const block = table[(start - rest) / block_size] as number;
+      const block = table[(first - rest) / block_size] as number;
       const { filled } = this.of(block);
       if (filled === rest) continue;
       if (this.isSound(block)) this.#take(block, rest);
@@ -98,20 +102,22 @@ export class KvSums {
     const { block_size } = this.#kv;
     const damaged: number[] = [];
     this.#look++;
-    for (const { slot, start } of entries) {
+    for (const { slot, start, kept = 0 } of entries) {
       const table = tables.get(slot) ?? [];
-      for (let index = 0, at = 0; at < start; index++, at += block_size) {
+      const first = start + kept;
+      for (let index = 0, at = 0; at < first; index++, at += block_size) {
         const block = table[index] as number;
         if (this.#looks[block] === this.#look) continue;
         this.#looks[block] = this.#look;
-        if (!this.#holds(block, Math.min(block_size, start - at))) damaged.push(block);
+        if (!this.#holds(block, Math.min(block_size, first - at))) damaged.push(block);
       }
     }
     this.#refuse(damaged);
-    for (const { slot, start, tokens } of entries) {
+    for (const { slot, start, tokens, kept = 0 } of entries) {
+      if (kept === tokens.length) continue;
       const table = tables.get(slot) ?? [];
       const end = start + tokens.length;
-      for (let index = Math.floor(start / block_size); index * block_size < end; index++)
+      for (let index = Math.floor((start + kept) / block_size); index * block_size < end; index++)
         this.#take(table[index] as number, Math.min(block_size, end - index * block_size));
     }
   }
@@ -137,10 +143,10 @@ export class KvSums {
     return filled === 0 || this.#sumOf(block, filled) === sum;
   }
 
-  /** As many positions as have been summed, fewer where another sequence of the step goes on within the block; of others nothing is known, so they are from now on. */
+  /** As many positions as have been summed; of others nothing is known, so they are from now on. */
   #holds(block: number, positions: number): boolean {
     if (!this.isSound(block)) return false;
-    if (this.of(block).filled !== positions) this.#take(block, positions);
+    if (this.of(block).filled < positions) this.#take(block, positions);
     return true;
   }
 

@@ -20,7 +20,7 @@ import { LOSSES_MAX } from './asked-peers.ts';
 import { MICRO_BATCHES } from './dp-domains.ts';
 import { MicroBatch, type MicroBatchOptions } from './micro-batch.ts';
 import { routedAt } from './routed-steps.ts';
-import { SPAN, SPAN_WORDS } from './step-layout.ts';
+import { SPAN, SPAN_WORDS, writeSpan } from './step-layout.ts';
 
 /** What goes on around the steps of an NPU. */
 export type Surrounding = {
@@ -224,18 +224,18 @@ export class MicroBatches {
   #cut(lane: number, spans: readonly Span[], from: number, to: number): Span[] {
     const own: Span[] = [];
     const words = this.#words;
-    const [source, target] = [0, lane].map((index) => (this.#models[index] as Arithmetic).at.spans / 4) as [number, number];
-    for (const [index, { slot, row, rows, from: seen = 0 }] of spans.entries()) {
+    const source = (this.#models[0] as Arithmetic).at.spans / 4;
+    const { at } = this.#models[lane] as Arithmetic;
+    for (const [index, { slot, row, rows, from: seen = 0, kept: all = 0 }] of spans.entries()) {
       const first = Math.max(row, from);
       const count = Math.min(row + rows, to) - first;
       if (count <= 0) continue;
       const table = words[source + index * SPAN_WORDS + SPAN.table] as number;
-      const at = target + own.length * SPAN_WORDS;
-      words[at + SPAN.row] = first - from;
-      words[at + SPAN.rows] = count;
-      words[at + SPAN.table] = table;
-      words[at + SPAN.from] = seen;
-      own.push({ slot, row: first - from, rows: count, from: seen });
+      const kept = Math.min(count, row + all - first);
+      const rest = { slot, row: first - from, rows: count, from: seen };
+      const span: Span = kept > 0 ? { ...rest, kept } : rest;
+      writeSpan(words, at, own.length, span, table);
+      own.push(span);
     }
     return own;
   }

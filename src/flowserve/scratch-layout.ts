@@ -6,6 +6,7 @@ import type { Arena } from '../fabric/arena.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { attentionScratchBytes, gateScratchBytes, kvTileBytes, sampleScratchBytes } from '../model/kernels/kernels.ts';
 import type { Areas } from '../xccl/areas.ts';
+import type { Span } from './arithmetic.ts';
 import { layoutProducts, type ProductScratch } from './products.ts';
 import { attendedWidth, gatherPlaces, type RankSplit } from './rank-split.ts';
 import { type dispatchPlaces, kvFormatOf, type LayoutOptions, pairsOfRow, SPAN_WORDS, type StepScratch } from './step-layout.ts';
@@ -45,6 +46,10 @@ export type Scratch = StepScratch &
     readonly outputPairs: number;
   };
 
+/** Where the rows stand whose KV is written. */
+export const storesOf = ({ spans, stores }: Pick<Scratch, 'spans' | 'stores'>, ofStep: readonly Span[]): number =>
+  ofStep.some(({ kept }) => kept !== undefined) ? stores : spans;
+
 type ReadoutScratch = Pick<Scratch, 'headRows' | 'logits' | 'sampleScratch' | 'topIds' | 'topValues' | 'outputPairs'>;
 /** What of a row lies in the dispatch area, or elsewhere where that is another micro-batch's. */
 type DispatchPlaces = Omit<ReturnType<typeof dispatchPlaces>, 'bytes'>;
@@ -74,6 +79,7 @@ export function layoutRows(
     tokenIds: words(rows),
     positions: words(rows),
     spans: words(rows * SPAN_WORDS),
+    stores: words(rows * SPAN_WORDS),
     x: words(rows * hiddenSize),
     ...{ normed, sentScales, sent },
     qA: words(rows * (mla?.qLoraRank ?? 0)),

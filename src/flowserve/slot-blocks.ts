@@ -30,6 +30,16 @@ export class SlotBlocks {
     });
   }
 
+  /** What the entry writes from their beginning on has another content from now on: also what stands in for a block that others share, and was held as if it were theirs. */
+  write(
+    { slot, start, tokens, kept = 0, first_block, blocks, shared }: Pick<StepEntry, 'slot' | 'start' | 'tokens' | 'kept' | 'first_block' | 'blocks' | 'shared'>,
+    block_size: number,
+  ): void {
+    const held = this.of(slot);
+    for (let index = Math.ceil((start + kept) / block_size); index * block_size < start + tokens.length; index++)
+      if (index < first_block + shared || index >= first_block + blocks.length) this.pool.renew(held[index] as number);
+  }
+
   free(slot: number): void {
     for (const block of this.of(slot)) this.pool.free(block);
     this.#tables.delete(slot);

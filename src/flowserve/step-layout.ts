@@ -77,8 +77,10 @@ export type StepScratch = {
   readonly tokenIds: number;
   /** u32 [rows]. */
   readonly positions: number;
-  /** u32 [sequences][3]: first row, rows, offset of the block table (SPAN). */
+  /** u32 [sequences][4]: first row, rows, offset of the block table, first position (SPAN). */
   readonly spans: number;
+  /** The same without the rows whose KV is kept, in steps that have such. */
+  readonly stores: number;
   /** Rows of activations, as the layers so far left them. */
   readonly x: number;
   /** Rows on their way to the experts; the dispatch area begins with them, or with the same as they travel: scales and rows in INT8. */
@@ -103,6 +105,25 @@ export type StepScratch = {
 /** Words of a sequence's rows in a step, as kernels find them; `from`: the first position that they attend to. */
 export const SPAN = { row: 0, rows: 1, table: 2, from: 3 } as const;
 export const SPAN_WORDS = 4;
+
+/** `at`: of the kernels' scratch. `table`: the offset of the sequence's block table. */
+export function writeSpan(
+  words: Int32Array,
+  { spans, stores }: Pick<StepScratch, 'spans' | 'stores'>,
+  index: number,
+  { row, rows, from = 0, kept = 0 }: { readonly row: number; readonly rows: number; readonly from?: number; readonly kept?: number },
+  table: number,
+): void {
+  putSpan(words, (spans >>> 2) + index * SPAN_WORDS, row, rows, table, from);
+  putSpan(words, (stores >>> 2) + index * SPAN_WORDS, row + kept, rows - kept, table, from);
+}
+
+function putSpan(words: Int32Array, at: number, row: number, rows: number, table: number, from: number): void {
+  words[at + SPAN.row] = row;
+  words[at + SPAN.rows] = rows;
+  words[at + SPAN.table] = table;
+  words[at + SPAN.from] = from;
+}
 
 export type KvPlace = {
   readonly address: number;

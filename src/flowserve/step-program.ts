@@ -30,7 +30,7 @@ import { Readout } from './readout.ts';
 import { SlotBlocks } from './slot-blocks.ts';
 import { SlotTokens } from './slot-tokens.ts';
 import { digestOf } from './step-digest.ts';
-import { firstBatchRows, kvPool, SPAN, SPAN_WORDS } from './step-layout.ts';
+import { firstBatchRows, kvPool, writeSpan } from './step-layout.ts';
 import { compute, type Experts, layerParts, type Part, type Projection, partsInTurn } from './step-parts.ts';
 import { isDecode, type OnLayers, type Poll, partOf, type Run, type StepOptions } from './step-run.ts';
 import { newMicroBatches } from './turns.ts';
@@ -185,8 +185,9 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     let row = 0;
     for (const entry of plan.entries) {
       this.#writeInputs(entry, row);
-      this.#writeSpan(spans.length, entry.slot, entry.tokens.length, row);
-      spans.push({ slot: entry.slot, row, rows: entry.tokens.length });
+      const span: Span = { slot: entry.slot, row, rows: entry.tokens.length, ...(entry.kept !== undefined && { kept: entry.kept }) };
+      this.#writeSpan(spans.length, span);
+      spans.push(span);
       row += entry.tokens.length;
     }
     this.kvSums?.begin(plan.entries, this.#held.tables);
@@ -221,8 +222,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       this.#words[(at.tokenIds >>> 2) + row] = row;
       this.#words[(at.positions >>> 2) + row] = from + row;
     }
-    this.#writeSpan(0, 0, tokens, 0);
     const spans = [{ slot: 0, row: 0, rows: tokens }];
+    this.#writeSpan(0, spans[0] as Span);
     for (const part of this.#inTurn) {
       if (part.kind === 'compute') part.compute(tokens, spans);
       else if (part.kind === 'projection') part.own(tokens);
@@ -370,13 +371,9 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     }
   }
 
-  #writeSpan(index: number, slot: number, rows: number, row: number): void {
+  #writeSpan(index: number, span: Span): void {
     const { address, blocks_max } = this.forward.layout.blockTables;
-    const span = (this.forward.at.spans >>> 2) + index * SPAN_WORDS;
-    this.#words[span + SPAN.row] = row;
-    this.#words[span + SPAN.rows] = rows;
-    this.#words[span + SPAN.table] = offsetOf(address) + slot * blocks_max * 4;
-    this.#words[span + SPAN.from] = 0;
+    writeSpan(this.#words, this.forward.at, index, span, offsetOf(address) + span.slot * blocks_max * 4);
   }
 
   #writeInputs(entry: StepEntry, row: number): void {
@@ -388,6 +385,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     const { address, blocks_max } = layout.blockTables;
     let table = (offsetOf(address) >>> 2) + entry.slot * blocks_max + entry.first_block;
     if (entry.blocks.length > 0) this.#held.hold(entry);
+    this.#held.write(entry, layout.kv.block_size);
     for (const block of entry.blocks) this.#words[table++] = offsetOf(this.#held.pool.addressOf(block));
     const { tokens, start, slot } = entry;
     for (let index = 0; index < tokens.length; index++) {

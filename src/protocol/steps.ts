@@ -21,7 +21,7 @@ export type StepEntry = {
   readonly tokens: readonly number[];
   readonly first_block: number;
   readonly blocks: readonly number[];
-  /** So many of `blocks`, the first ones, are read only: others use them too. */
+  /** So many of `blocks`, the first ones, are read only, since others use them too; but for those that stand in for one that went bad, which it writes. */
   readonly shared: number;
   /** Output tokens before this step: what min_tokens counts. */
   readonly generated: number;
@@ -34,6 +34,11 @@ export type StepEntry = {
   readonly drafts: number;
   /** Where drafts are computed: so many are to follow what this step draws; 0: only what they are computed from is kept up; −1: not even that, from now on. */
   readonly foresees: number;
+  /**
+   * So many of `tokens`, the first ones, are computed for what is made of their rows alone: their KV is there, others may read it, and it is not written again.
+   * Missing: none.
+   */
+  readonly kept?: number;
   /** Present when the slot is taken: what the sampler keeps for it. */
   readonly attach: Sequence | null;
   /** With `attach`: output tokens that a preempted sequence had, recounted for its penalties. */

@@ -244,6 +244,8 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['output', 'offer', 'ahead', 'degraded'],
   ['output', 'offer', 'ahead', 'drafts', 'degraded'],
   ['request', 'choice', 'index', 'text', 'token_ids', 'logprobs', 'finish', 'stop_string', 'stop_token', 'cached', 'drafted', 'parsed', 'degraded'],
+  // of a sequence that begins with the KV of others, and drafts
+  ['slot', 'start', 'tokens', 'first_block', 'blocks', 'shared', 'generated', 'samples', 'drafts', 'foresees', 'attach', 'output', 'kept'],
 ];
 
 /** Identifies this protocol in the handshake of two threads: a worker built from other sources refuses to start. */

@@ -64,7 +64,8 @@ export class FakeNpu {
     const damaged = plan.entries.flatMap((entry) => {
       const slot = this.#slotOf(entry);
       const start = entry.tokens[0] === LAST_SAMPLED ? slot.position : entry.start;
-      return slot.table.filter((block, at) => at * this.#block_size < start && this.#bad.has(block));
+      const first = start + (entry.kept ?? 0);
+      return slot.table.filter((block, at) => at * this.#block_size < first && this.#bad.has(block));
     });
     if (damaged.length > 0) {
       this.#slots.clear();
@@ -80,7 +81,8 @@ export class FakeNpu {
     const start = isLast ? slot.position : entry.start;
     if (start < entry.start) throw new Error(`position ${entry.start} is said to be next, ${start} is`);
     entry.tokens.forEach((token, index) => {
-      this.#write(slot, start + index, token === LAST_SAMPLED ? slot.sampled : token);
+      if (index >= (entry.kept ?? 0)) this.#write(slot, start + index, token === LAST_SAMPLED ? slot.sampled : token);
+      else if (this.#cells.get(this.#cellOf(slot, start + index))?.token !== token) throw new Error(`position ${start + index} is said to be there`);
     });
     const first = start + entry.tokens.length;
     const output = first - slot.sequence.prompt.length;

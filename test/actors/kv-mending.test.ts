@@ -99,6 +99,8 @@ describe('KV in memory that goes bad', () => {
           is_asynchronous: fc.boolean(),
           has_prefix_cache: fc.boolean(),
           drafts_max: fc.integer({ min: 0, max: 3 }),
+          foresight: fc.constantFrom(0, 0, 1, 2),
+          foreseers: fc.integer({ min: 1, max: 2 }),
           batch_tokens_max: fc.integer({ min: 2, max: 30 }),
           kv_blocks: fc.integer({ min: 18, max: 40 }),
         }),

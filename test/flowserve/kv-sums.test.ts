@@ -120,3 +120,170 @@ describe('sums of KV at rest', () => {
     expect(() => step(21, 1)).toThrow(/1 KV blocks of NPU 0 do not hold what was written there: 2/);
   });
 });
+
+/** Two sequences that begin alike, on two ranks. `at`: who steps; the step of `count` tokens ends as the ranks' ends say. */
+type Act =
+  | { readonly kind: 'step'; readonly who: 0 | 1; readonly count: number; readonly drafts: number; readonly again: number; readonly ends: readonly StepEnd[] }
+  | { readonly kind: 'swap' }
+  | { readonly kind: 'flip'; readonly rank: number; readonly place: number; readonly isAmid: boolean };
+/** Done; or, on one rank, over before it has written, or with rubbish in what it was to write. */
+type StepEnd = 'done' | 'begun' | 'rubbish';
+
+const SHARED = 2 * BLOCK;
+const ROOM = SHARED + 3 * BLOCK;
+
+describe('sums under steps that fail', () => {
+  it('should stay those of the positions that count, whoever shares them and whichever rank fails: every flip is found, and nothing else', () => {
+    const end = fc.constantFrom<StepEnd>('done', 'done', 'done', 'begun', 'rubbish');
+    const act = fc.oneof(
+      fc.record({
+        ...{ kind: fc.constant('step' as const), who: fc.constantFrom(0 as const, 1 as const), count: fc.integer({ min: 1, max: 9 }) },
+        ...{ drafts: fc.integer({ min: 0, max: 3 }), again: fc.integer({ min: 0, max: 2 }), ends: fc.tuple(end, end) },
+      }),
+      fc.record({ kind: fc.constant('swap' as const) }),
+      fc.record({ kind: fc.constant('flip' as const), rank: fc.nat(1), place: fc.nat(), isAmid: fc.boolean() }),
+    );
+    const found = { flips: 0, failed: 0 };
+    fc.assert(
+      fc.property(fc.array(act, { maxLength: 12 }), (acts) => {
+        const pod = makeRanks();
+        for (const one of acts) {
+          found.failed += one.kind === 'step' && one.ends.some((how) => how !== 'done') ? 1 : 0;
+          if (!pod.perform(one)) break;
+        }
+        found.flips += pod.settle() ? 1 : 0;
+      }),
+      { numRuns: runs(400) },
+    );
+    expect(Math.min(found.flips, found.failed)).toBeGreaterThan(runs(400) / 20);
+  });
+});
+
+function makeRanks() {
+  const memory = openMemory(allocate(SMALL));
+  const checksum = plainChecksum(memory.space);
+  const ranks = memory.places.slice(0, 2).map(({ kv: place }, rank) => {
+    const kv = { ...place, layers: SMALL.layers - 1, run_bytes: place.layer_bytes / HEADS };
+    return { kv, rank, sums: new KvSums(rank, memory.space, kv, checksum), words: memory.space.wordsOf(kv.address) };
+  });
+  type Rank = (typeof ranks)[number];
+  // Of both: the first two blocks, which they share, and two of their own.
+  const own = [
+    [4, 6, 8],
+    [5, 7, 9],
+  ] as const;
+  let shared = [0, 1];
+  const tables = (): Map<number, number[]> => new Map(own.map((blocks, who) => [who, [...shared, ...blocks]]));
+  const computed = [0, SHARED];
+  /** By rank and block. */
+  const flipped = [new Set<number>(), new Set<number>()];
+  let attempts = 0;
+
+  const wordAt = ({ kv }: Rank, block: number, offset: number, run: number): number =>
+    (offsetOf(kv.address) + block * kv.block_bytes + run * kv.run_bytes + (offset * kv.run_bytes) / BLOCK) / 4;
+  const write = (rank: Rank, who: number, position: number, salt: number): void => {
+    const block = tables().get(who)?.[Math.floor(position / BLOCK)] as number;
+    const family = position < SHARED ? 7 : who;
+    for (let run = 0; run < (SMALL.layers - 1) * HEADS; run++)
+      rank.words[wordAt(rank, block, position % BLOCK, run)] = Math.imul(position + 1, 0x9e37_79b1) + run + 1000 * family + salt;
+  };
+  const hasBegun = (who: number): boolean => who === 0 || (computed[0] as number) >= SHARED;
+  const flip = ({ rank, place }: { readonly rank: number; readonly place: number }): void => {
+    const who = place % 2;
+    const below = computed[who] as number;
+    if (below === 0 || !hasBegun(who)) return;
+    const position = (place >> 1) % below;
+    const block = tables().get(who)?.[Math.floor(position / BLOCK)] as number;
+    const at = ranks[rank] as Rank;
+    if (flipped[rank]?.has(block)) return;
+    at.words[wordAt(at, block, position % BLOCK, 0)] = (at.words[wordAt(at, block, position % BLOCK, 0)] as number) ^ 1;
+    flipped[rank]?.add(block);
+  };
+  /** Blocks of a sequence's first positions that a rank was told are bad, all of which are. */
+  const expectDamage = (rank: Rank, who: number, positions: number, run: () => void): boolean => {
+    const read = tables()
+      .get(who)
+      ?.slice(0, Math.ceil(positions / BLOCK)) as number[];
+    const bad = read.filter((block) => flipped[rank.rank]?.has(block));
+    let damage: readonly number[] = [];
+    try {
+      run();
+    } catch (error) {
+      expect(error).toBeInstanceOf(KvDamage);
+      damage = (error as KvDamage).blocks;
+    }
+    expect(damage.toSorted()).toEqual(bad.toSorted());
+    return bad.length === 0;
+  };
+
+  /** The first sequence has the shared blocks before the second begins. */
+  const step = ({ who, count, drafts, again, ends }: Act & { readonly kind: 'step' }, amid: () => void): boolean => {
+    const known = computed[who] as number;
+    if (known + count + drafts > ROOM || !hasBegun(who)) return true;
+    const kept = Math.min(again, known);
+    const start = known - kept;
+    const entries = [{ slot: who, start, tokens: new Array<number>(kept + count + drafts).fill(1), kept }];
+    attempts++;
+    for (const rank of ranks) if (!expectBegin(rank, who, known, () => rank.sums.begin(entries, tables()))) return false;
+    amid();
+    const isOver = ends.every((how) => how === 'done');
+    for (const rank of ranks) {
+      const how = ends[rank.rank] as StepEnd;
+      if (how === 'begun') continue;
+      // What the other rank fails at may have come of rubbish here too.
+      for (let position = known; position < known + count + drafts; position++)
+        write(rank, who, position, isOver && position < known + count ? 0 : 0x4000 + attempts);
+      if (how === 'done' && !expectDamage(rank, who, known, () => rank.sums.end(entries, tables()))) return false;
+    }
+    if (isOver) computed[who] = known + count;
+    return true;
+  };
+  /** Only the block that is gone on in is looked at. */
+  const expectBegin = (rank: Rank, who: number, known: number, run: () => void): boolean => {
+    const block = tables().get(who)?.[Math.floor(known / BLOCK)] as number;
+    try {
+      run();
+      return true;
+    } catch (error) {
+      expect(error).toBeInstanceOf(KvDamage);
+      expect((error as KvDamage).blocks).toEqual([block]);
+      expect(flipped[rank.rank]?.has(block)).toBe(true);
+      return false;
+    }
+  };
+  /** The shared blocks go to other places, as by DRAM, whose blocks are the first rank's. */
+  const swap = (): void => {
+    if (flipped.some((blocks) => blocks.size > 0)) return;
+    const [first] = ranks as [Rank];
+    const next = shared[0] === 0 ? [2, 3] : [0, 1];
+    for (const [index, from] of shared.entries()) {
+      const to = next[index] as number;
+      const sum = first.sums.of(from);
+      for (const { kv, sums } of ranks) {
+        memory.space.copy(kv.address + to * kv.block_bytes, first.kv.address + from * first.kv.block_bytes, kv.block_bytes);
+        sums.set(to, sum);
+      }
+    }
+    shared = next;
+  };
+
+  return {
+    /** False: a flip was found. */
+    perform(act: Act): boolean {
+      if (act.kind === 'swap') swap();
+      else if (act.kind === 'step') return step(act, () => {});
+      else if (!act.isAmid) flip(act);
+      else return step({ kind: 'step', who: 0, count: 3, drafts: 0, again: 1, ends: ['done', 'done'] }, () => flip(act));
+      return true;
+    },
+    /** All is read once more. True: something was bad. */
+    settle(): boolean {
+      for (const who of [0, 1] as const) {
+        computed[who] = Math.min(computed[who] as number, ROOM - 1);
+        if (!step({ kind: 'step', who, count: 1, drafts: 0, again: 2, ends: ['done', 'done'] }, () => {})) return true;
+      }
+      expect(flipped.flatMap((blocks) => [...blocks])).toEqual([]);
+      return false;
+    },
+  };
+}

@@ -180,11 +180,11 @@ export class HashForward implements Arithmetic {
     }
   }
 
-  #store(layer: number, { slot, row: first, rows }: Span): void {
+  #store(layer: number, { slot, row: first, rows, kept = 0 }: Span): void {
     const words = this.#words;
     const x = this.at.x >>> 2;
     const positions = this.at.positions >>> 2;
-    for (let row = first; row < first + rows; row++) {
+    for (let row = first + kept; row < first + rows; row++) {
       const position = words[positions + row] as number;
       this.#begin(KIND.cell, layer, position);
       this.#hash.absorb(words[x + 2 * row] as number, words[x + 2 * row + 1] as number);

@@ -202,6 +202,7 @@ function layoutRows(
     tokenIds: words(rows),
     positions: words(rows),
     spans: words(rows * SPAN_WORDS),
+    stores: words(rows * SPAN_WORDS),
     x: hashes(rows),
     ...{ normed, sentScales, sent },
     experts: words(rows * moe.topK),
