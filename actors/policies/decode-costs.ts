@@ -3,6 +3,7 @@
  * change it much, nor what was long ago: of each number of rows a value follows what is measured by small steps, up as far as down, so it is near the median.
  * @module
  */
+import { assert } from '../../src/protocol/errors.ts';
 
 /** By so much of a value one step may change it; the first ones by more. */
 const STEP = 0.03;
@@ -30,16 +31,18 @@ export class DecodeCosts {
 
   /** A step of so many rows took so long, with what went by before it could begin. */
   add(rows: number, us: number): void {
-    const expected_us = this.#expected_us(rows);
+    assert(rows > 0, 'a step has rows');
+    const seen = this.#seen.get(rows);
+    // Only the first of a number of rows is held against what was seen of others.
+    const expected_us = seen === undefined ? this.#expected_us(rows) : us;
     this.#line = null;
-    for (const [other, seen] of this.#seen) {
+    for (const [other, one] of this.#seen) {
       // A step that was held up, and seen but once, shows beside another: none takes less for more rows, nor more for each of them.
       const most = us * Math.max(1, other / rows);
-      if (seen.weight <= 1 && seen.us > FIRST_TIMES_MAX * most) seen.us = most;
-      seen.weight *= KEPT;
-      if (seen.weight < WEIGHT_MIN) this.#seen.delete(other);
+      if (one.weight <= 1 && one.us > FIRST_TIMES_MAX * most) one.us = most;
+      one.weight *= KEPT;
+      if (one.weight < WEIGHT_MIN && one !== seen) this.#seen.delete(other);
     }
-    const seen = this.#seen.get(rows);
     if (seen === undefined) {
       this.#seen.set(rows, { us: Math.min(us, FIRST_TIMES_MAX * expected_us), weight: 1 });
       return;

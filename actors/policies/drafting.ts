@@ -113,12 +113,12 @@ export class Drafting {
       history.wait = Math.max(0, history.wait - 1 - more.length);
       history.isTrying ||= history.wait === 0;
     }
-    if (this.costs.isKnown) this.#lost_us += drafts.length * this.costs.line.row_us - more.length * this.#worth_us(sequences);
     if (drafts.length === 0) {
       // Nothing was found to try.
       if (launched > 0) this.#tryNow(history);
       return;
     }
+    if (this.costs.isKnown) this.#lost_us += drafts.length * this.costs.line.row_us - more.length * this.#worth_us(sequences);
     const right = more.length;
     // Behind the first wrong one nothing is known of any.
     const wrong = right < drafts.length ? 1 : 0;
@@ -149,7 +149,8 @@ export class Drafting {
   /** A decode step of so many sequences took so long. */
   noteTime(us: number, sequences: number): void {
     this.#all_us = this.#all_us * KEPT_OF_TIME + us;
-    this.#lost_us = Math.max(this.#lost_us * KEPT_OF_TIME, -WON_STEPS * sequences * this.#worth_us(sequences));
+    this.#lost_us *= KEPT_OF_TIME;
+    if (this.#lost_us < 0) this.#lost_us = Math.max(this.#lost_us, -WON_STEPS * sequences * this.#worth_us(sequences));
   }
 
   #tryNow(history: DraftHistory): void {

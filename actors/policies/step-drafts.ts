@@ -51,12 +51,13 @@ export function broughtDrafts(running: RunningSequence, rows: number, spare: num
 export function noteDrafts(drafting: Drafting, launched: readonly Launched[], outcomes: readonly StepOutcome[], us: number, draft_us: number): void {
   let rows = 0;
   let isDecode = us > 0;
-  launched.forEach(({ running, count, samples, drafts }, index) => {
+  for (let index = 0; index < launched.length; index++) {
+    const { running, count, samples, drafts } = launched[index] as Launched;
     const outcome = outcomes[index] as StepOutcome;
     rows += count + outcome.drafts.length;
     isDecode &&= count === 1 && samples;
     if (samples) drafting.note(running.drafting, outcome, drafts, launched.length);
-  });
+  }
   if (!isDecode) return;
   drafting.noteTime(us, launched.length);
   drafting.costs.add(rows, us - draft_us);
@@ -72,5 +73,6 @@ function noteRounds(drafting: Drafting, launched: readonly Launched[], outcomes:
     const first = foresees < 0 ? 0 : 1 + (outcomes[index] as StepOutcome).more.length;
     return sum + layers * first + Math.max(0, foresees - 1);
   }, 0);
-  drafting.noteRounds(count, Math.round(rows / count), draft_us);
+  // A round that nobody needed, where domains take turns, is no measure of one.
+  if (rows > 0) drafting.noteRounds(count, Math.round(rows / count), draft_us);
 }

@@ -4,6 +4,8 @@
  *
  *   planned     [ LAST_SAMPLED ] at `start` or behind it, at most `drafts` more
  *   resolved    [ token, draft 1 … draft d ] at its position
+ *
+ * Where nothing was drafted the plan is right as it is, and its token is looked up when it is written down.
  * @module
  */
 import { LAST_SAMPLED, type StepEntry, type StepPlan } from '../protocol/steps.ts';
@@ -33,8 +35,16 @@ export class SlotTokens {
 
   /** The plan as it is run. Only when the step before has drawn its tokens, and before it is attached to any slot. */
   resolve(plan: StepPlan): StepPlan {
-    if (this.drafter === null || !plan.entries.some(isOpen)) return plan;
-    return { ...plan, entries: plan.entries.map((entry) => (isOpen(entry) ? this.#resolved(entry, this.drafter as Drafter) : entry)) };
+    const { drafter } = this;
+    if (drafter === null) return plan;
+    for (const entry of plan.entries)
+      if (this.#isOpen(entry)) return { ...plan, entries: plan.entries.map((one) => (this.#isOpen(one) ? this.#resolved(one, drafter) : one)) };
+    return plan;
+  }
+
+  /** What it computes, and where, depends on what was drawn before it, beyond which token that is. */
+  #isOpen({ slot, start, tokens, drafts, attach }: StepEntry): boolean {
+    return (drafts > 0 && attach === null) || (tokens[0] === LAST_SAMPLED && this.#positions[slot] !== start);
   }
 
   #resolved(entry: StepEntry, drafter: Drafter): StepEntry {
@@ -46,6 +56,3 @@ export class SlotTokens {
     return { ...entry, start, tokens: all, generated: entry.generated + start - entry.start, drafts: all.length - tokens.length };
   }
 }
-
-/** Which tokens it computes, and where, depends on what was drawn before it. */
-const isOpen = ({ tokens, drafts, attach }: StepEntry): boolean => (drafts > 0 && attach === null) || tokens[0] === LAST_SAMPLED;

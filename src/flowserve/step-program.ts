@@ -31,7 +31,7 @@ import { SlotBlocks } from './slot-blocks.ts';
 import { SlotTokens } from './slot-tokens.ts';
 import { digestOf } from './step-digest.ts';
 import { firstBatchRows, kvPool, writeSpan } from './step-layout.ts';
-import { compute, type Experts, layerParts, type Part, type Projection, partsInTurn } from './step-parts.ts';
+import { type Experts, layerParts, type Part, type Projection, partsInTurn } from './step-parts.ts';
 import { isDecode, type OnLayers, type Poll, partOf, type Run, type StepOptions } from './step-run.ts';
 import { newMicroBatches } from './turns.ts';
 import { UndoneSteps } from './undone-steps.ts';
@@ -202,11 +202,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     const parts = isWhole ? (captured ?? this.#inTurn) : [];
     this.#microBatches?.start(row, spans, isCaptured);
     const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#slotTokens, captured !== null);
-    const drafter = this.#slotTokens.drafter?.tail({ plan, spans, rows: row, outcomes: readout.outcomes, isCaptured }) ?? [];
-    const run: Run = { plan, spans, rows: row, parts, readout, tail: drafter, part: 0, isInBatches: !isWhole, digest: null };
-    // Drafters compute in the rows' places.
-    if (drafter.length > 0) run.tail = [compute(() => this.#beginDrafts(run)), ...drafter];
-    this.#run = run;
+    const tail = this.#slotTokens.drafter?.tail({ plan, spans, rows: row, outcomes: readout.outcomes, isCaptured, begin: this.#beginDrafts }) ?? [];
+    this.#run = { plan, spans, rows: row, parts, readout, tail, part: 0, isInBatches: !isWhole, digest: null };
   }
 
   /**
@@ -301,10 +298,12 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     return poll.state === 'done';
   }
 
-  #beginDrafts(run: Run): void {
+  /** Drafters compute in the rows' places. */
+  readonly #beginDrafts = (): void => {
+    const run = this.#run as Run;
     this.#onDrafts();
     run.digest = digestOf(this.forward, this.#words, run.spans);
-  }
+  };
 
   /** To the experts: other NPUs' first, so that they compute while this one does its own share. */
   #dispatch(run: Run, part: Experts): void {

@@ -37,7 +37,7 @@ export type Run = {
   /** What its rows are read for: parts behind those. */
   readonly readout: Readout;
   /** Its last ones: the drafter's. */
-  tail: readonly Part[];
+  readonly tail: readonly Part[];
   /** The part that comes next. */
   part: number;
   /** It goes through micro-batches, before the part that comes next. */

@@ -147,6 +147,20 @@ describe('drafts as they pay', () => {
     expect(lengthWith(2)).toBe(0);
   });
 
+  it('should still be tried after any time in which nothing was computed behind steps, though no time at all was measured there', () => {
+    const drafting = new Drafting({ drafts_max: 1 });
+    const history = newDraftHistory();
+    const note = (drafts: number, foresees: number, us: number, draft_us: number): void => {
+      const launched = { running: { drafting: history }, count: 1, samples: true, drafts, foresees } as unknown as Launched;
+      noteDrafts(drafting, [launched], [outcomeOf(drafts, 0)], us, draft_us);
+    };
+    note(0, 1, 400, 100);
+    note(1, -1, 700, 1);
+    for (let step = 0; step < 1_000; step++) note(0, -1, 300, step % 2);
+    expect(drafting.rounds.line.base_us + drafting.rounds.line.row_us).toBeCloseTo(100);
+    expect(drafting.lengthFor(newDraftHistory(), 1, 1)).toBe(1);
+  });
+
   it('should begin with one of each sequence, and go on though the first step of all was held up', () => {
     const drafting = new Drafting({ drafts_max: DRAFTS_MAX });
     const histories = Array.from({ length: 3 }, newDraftHistory);

@@ -44,10 +44,13 @@ describe('the tokens of a slot', () => {
     expect(tokens.resolve(plan)).toBe(plan);
   });
 
-  it('should not be drafts where none are asked for', () => {
+  it('should not be drafts where none are asked for, wherever the sequence has got', () => {
     const tokens = new SlotTokens(drafterOf(3));
+    const plan = planOf(entry({ drafts: 0 }));
     tokens.drew(2, 77, 10);
-    expect(tokens.resolve(planOf(entry({ drafts: 0 }))).entries[0]).toMatchObject({ tokens: [77], drafts: 0, generated: 4 });
+    expect(tokens.resolve(plan)).toBe(plan);
+    tokens.drew(2, 78, 12);
+    expect(tokens.resolve(plan).entries[0]).toMatchObject({ start: 12, tokens: [78], drafts: 0, generated: 6 });
   });
 
   it('should be told to the drafter, but for one that could not be drawn: that one is computed for nobody', () => {

@@ -35,7 +35,8 @@ export type BareModel = {
   readonly kernels: Kernels;
 };
 
-export async function loadBareModel(folder: string, options: Partial<PlanOptions> = {}): Promise<BareModel> {
+/** `onDrafts`: told when a step begins to compute drafts. */
+export async function loadBareModel(folder: string, options: Partial<PlanOptions> = {}, onDrafts = (): void => {}): Promise<BareModel> {
   using checkpoint = openCheckpoint(folder);
   const plan = planPod(checkpoint, {
     topology: colocated(1),
@@ -79,7 +80,7 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
     }
     const forward = new Forward(plan.config, layout, ownKernels);
     const exchange = exchangeOf(forward);
-    const program = new StepProgram(forward, space, exchange, (npu) => npu, { map: mapOf(layout.npu), speculative: plan.options.speculative });
+    const program = new StepProgram(forward, space, exchange, (npu) => npu, { map: mapOf(layout.npu), speculative: plan.options.speculative, onDrafts });
     programs.push(program);
     return program.service;
   });

@@ -8,13 +8,17 @@ import type { StepOutcome, StepPlan } from '../../protocol/steps.ts';
 import type { Span } from '../arithmetic.ts';
 import type { Part } from '../step-parts.ts';
 
-/** A step that has drawn its tokens. `plan`: with all drafts in it; `outcomes`: of its entries, in their order; `isCaptured`: it runs in graph mode. */
+/**
+ * A step that has drawn its tokens. `plan`: with all drafts in it; `outcomes`: of its entries, in their order; `isCaptured`: it runs in graph mode. `begin`: called
+ * before anything is computed in the places of its rows.
+ */
 export type DraftedStep = {
   readonly plan: StepPlan;
   readonly spans: readonly Span[];
   readonly rows: number;
   readonly outcomes: readonly StepOutcome[];
   readonly isCaptured: boolean;
+  readonly begin: () => void;
 };
 
 export interface Drafter {

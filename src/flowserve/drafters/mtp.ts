@@ -73,6 +73,8 @@ export class MultiTokenPrediction implements Drafter {
   readonly #slotRows: SlotRows | null;
   /** By layer. */
   readonly #layers: (readonly Part[])[] = [];
+  /** KV that is handed over layer by layer is whole then, whether or not anything was foreseen. */
+  readonly #end: readonly Part[];
   /** By slot: prompt, and output that there was when it was attached. */
   readonly #known: (readonly number[])[] = [];
   /** By slot: output tokens that the sequence may have. */
@@ -88,6 +90,7 @@ export class MultiTokenPrediction implements Drafter {
     this.#tokens_max = tokens;
     const { layout } = seat.model;
     this.#words = seat.space.wordsOf(layout.base);
+    this.#end = [compute(() => {}, layersInMemory(seat.model.config))];
     this.#slotRows = layout.slotRows === null ? null : new SlotRows(layout, layout.slotRows, seat.space);
   }
 
@@ -110,7 +113,8 @@ export class MultiTokenPrediction implements Drafter {
   }
 
   drew(slot: number): void {
-    this.#drafts[slot] = [];
+    const drafts = this.#drafts[slot];
+    if (drafts !== undefined) drafts.length = 0;
   }
 
   draft(slot: number, max: number, drafts: number[]): void {
@@ -121,11 +125,9 @@ export class MultiTokenPrediction implements Drafter {
     const { config } = this.#seat.model;
     const { entries } = step.plan;
     for (const entry of entries) this.#follow(entry);
-    // KV that is handed over layer by layer is whole now, whether or not anything was foreseen.
-    const end = compute(() => {}, layersInMemory(config));
-    if (!this.#hasTurns && entries.every(({ foresees }) => foresees < 0)) return [end];
+    if (!this.#hasTurns && entries.every(isLeftOut)) return this.#end;
     const round: Round = { rows: 0, spans: [], leads: [], captured: [] };
-    const parts: Part[] = [compute(() => this.#begin(step, round))];
+    const parts: Part[] = [compute(step.begin), compute(() => this.#begin(step, round))];
     const wanted = Math.min(this.#tokens_max, Math.max(...entries.map(({ foresees }) => foresees)));
     const graphs = this.#graphsFor(step);
     for (let at = 0; at < (this.#hasTurns ? this.#tokens_max : Math.max(1, wanted)); at++) {
@@ -139,7 +141,8 @@ export class MultiTokenPrediction implements Drafter {
       }
       if (sequences > 0) parts.push(...this.#readout(round, layer, at, sequences, graphs));
     }
-    return [...parts, end];
+    parts.push(...this.#end);
+    return parts;
   }
 
   /** The rows of a round go through a layer. */
@@ -292,6 +295,9 @@ export class MultiTokenPrediction implements Drafter {
     }
   }
 }
+
+/** Nothing is foreseen behind it. */
+const isLeftOut = ({ foresees }: StepEntry): boolean => foresees < 0;
 
 /** Rows of an entry, the first ones, behind which the token is known. */
 const rowsWithNext = ({ tokens, samples, drafts }: StepEntry, { token, more }: StepOutcome): number =>
