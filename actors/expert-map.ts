@@ -20,6 +20,7 @@
  * map that is sent, and NPUs keep the latest: who does not own it any more changes nothing.
  */
 import { assign, setup } from 'xstate';
+import type { Address } from '../src/protocol/address.ts';
 import { BROADCAST_MS_MAX, broadcastsOverdue, type ExpertMapMessage, npuGone, periodOver, rehomeAgain, stateOverdue } from '../src/protocol/expert-maps.ts';
 import type { Commands } from '../src/protocol/messages.ts';
 import { ExpertBalancer } from './policies/expert-balancer.ts';
@@ -27,10 +28,11 @@ import { expertMap as toExpertMap } from './policies/expert-placement/expert-map
 import type { PlacementShape } from './policies/expert-placement/placement-shape.ts';
 import type { BalancerSettings } from './policies/map-plans.ts';
 import type { BalancerSeat } from './policies/reconfiguration.ts';
+import { ShapeNews } from './policies/shape-news.ts';
 
 /**
  * `period_ms`: null: experts move for others' entries alone. `successor_ms`: so long a lost NPU's successor is waited for; 0: there is none to come, null: for ever.
- * `shape`, `slots`: what slots hold at first.
+ * `shape`, `slots`: what slots hold at first. `scaling`: who changes how many NPUs have experts; null: nobody does.
  */
 type Input = BalancerSeat & {
   readonly settings: BalancerSettings;
@@ -38,9 +40,11 @@ type Input = BalancerSeat & {
   readonly successor_ms: number | null;
   readonly shape: PlacementShape;
   readonly slots: readonly number[];
+  readonly scaling: Address | null;
 };
 type Context = Pick<Input, 'self' | 'period_ms' | 'successor_ms'> & {
   balancer: ExpertBalancer;
+  news: ShapeNews;
   turn: number;
   state: string;
   outbox: readonly Commands['send'][];
@@ -144,6 +148,7 @@ export const expertMap = setup({
     }),
     spareLost: assign({ outbox: ({ context: { balancer } }) => balancer.moves.spareLost() }),
     welcome: assign({ outbox: ({ context: { balancer }, event }) => (event.type === 'NPU_BACK' ? balancer.back(event.npu) : []) }),
+    noteShape: assign({ outbox: ({ context: { balancer, news } }) => news.take(balancer) }),
     beginRehoming: assign({ outbox: ({ context: { balancer } }) => balancer.beginRehoming() }),
     planRehoming: assign({
       balancer: ({ context: { balancer } }) => {
@@ -163,7 +168,13 @@ export const expertMap = setup({
     enable: assign({ outbox: ({ context: { balancer } }) => balancer.moves.enable() }),
     rollBack: assign({ outbox: ({ context: { balancer } }) => balancer.moves.rollBack() }),
     settle: assign({ outbox: ({ context: { balancer } }) => balancer.moves.settle() }),
-    finish: assign({ outbox: ({ context: { balancer } }) => balancer.finish() }),
+    // Whoever hears that experts are where he wanted them has heard who has them.
+    finish: assign({
+      outbox: ({ context: { balancer, news } }) => {
+        const told = balancer.finish();
+        return [...news.take(balancer), ...told];
+      },
+    }),
     noteTime: assign({
       balancer: ({ context: { balancer }, event }) => {
         if (event.type === 'TIME_TOLD') balancer.progress_ms = event.now_ms;
@@ -185,15 +196,10 @@ export const expertMap = setup({
   },
 }).createMachine({
   id: 'expert-map',
-  context: ({ input: { self, askers, first, needed, shared, layers, movable, settings, period_ms, successor_ms, shape, slots } }) => ({
-    self,
-    period_ms,
-    successor_ms,
-    balancer: new ExpertBalancer({ self, askers, first, needed, shared, layers, movable }, settings, toExpertMap(shape, Int32Array.from(slots))),
-    turn: 0,
-    state: 'stable',
-    outbox: [],
-  }),
+  context: ({ input: { self, askers, first, needed, shared, layers, movable, settings, period_ms, successor_ms, shape, slots, scaling } }) => {
+    const balancer = new ExpertBalancer({ self, askers, first, needed, shared, layers, movable }, settings, toExpertMap(shape, Int32Array.from(slots)));
+    return { self, period_ms, successor_ms, balancer, news: new ShapeNews(scaling, balancer), turn: 0, state: 'stable', outbox: [] };
+  },
   initial: 'starting',
   on: {
     LOADS_COLLECTED: { actions: 'take' },
@@ -201,11 +207,11 @@ export const expertMap = setup({
     SLOT_DONE: { actions: 'take' },
     SLOT_FAILED: { actions: 'take' },
     BROADCAST_FAILED: { actions: ['pullInstead', tell] },
-    NPU_LOST: { actions: ['take', awaitSuccessor] },
-    NPU_GONE: { actions: 'take' },
+    NPU_LOST: { actions: ['take', 'noteShape', tell, awaitSuccessor] },
+    NPU_GONE: { actions: ['take', 'noteShape', tell] },
     REHOME_AGAIN: { actions: 'take' },
     NPU_BACK: {
-      actions: ['welcome', tell, { type: 'cancel', params: ({ event }) => ({ id: `successor-${event.npu}` }) }],
+      actions: ['welcome', tell, 'noteShape', tell, { type: 'cancel', params: ({ event }) => ({ id: `successor-${event.npu}` }) }],
     },
     TIME_TOLD: { actions: 'noteTime' },
     // Of a period that ended while a rebalance was under way: that one is the progress.
@@ -340,7 +346,7 @@ export const expertMap = setup({
       on: {
         // Who has not heard of it goes by an older map: he is refused where that is wrong, and is told again with the next one.
         STATE_OVERDUE: { guard: 'isOfThisState', target: 'ending' },
-        NPU_LOST: { actions: ['take', 'spareLost', tell, awaitSuccessor] },
+        NPU_LOST: { actions: ['take', 'spareLost', tell, 'noteShape', tell, awaitSuccessor] },
       },
       always: { guard: 'allHaveAnswered', target: 'ending' },
     },

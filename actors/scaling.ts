@@ -8,22 +8,28 @@
  *     └──────────────────────────────────────────┘   ▲ └─▶ reclaiming ─┐
  *                                                    └─────────────────┘
  *
- * More groups: their NPUs get weights from those of the first group, which always serves, then they are told to take part. Fewer: those that are to stand by hand their sequences back, which go on in the others, and the change is done when
+ * More groups: their NPUs get weights from those of the first group that serves, then they are told to take part. Fewer: those that are to stand by hand their sequences back, which go on in the others, and the change is done when
  * nothing is left there. Experts move by their map's own protocol (expert-map.ts), of whose serial log this is an entry: a rebalance that is under way ends for it,
- * and what weighs more ends it. One deadline is the whole change's. The way back has none: groups that served are there, and those that do not give back are hung or
- * dead workers', whose successors hold nothing; experts that cannot move, since an NPU is lost or somebody else has the map, are asked to again.
+ * and what weighs more ends it. One deadline is the whole change's, another one the way back's: groups that served are there, and those that do not give back are hung
+ * or dead workers', whose successors hold nothing; experts that cannot move, since an NPU is lost or somebody else has the map, are asked to again.
+ *
+ * Who is lost, and has no successor, counts no more: neither is it waited for, nor does it come to serve, and others may take its place (shape-choice.ts). Where it was
+ * to serve by a change that is under way, that is undone.
  */
 import { assign, setup } from 'xstate';
 import { type Address, address } from '../src/protocol/address.ts';
-import { clearWeights, furnish, scaled, scaleOverdue, scaleRetry, sendWeights, serve } from '../src/protocol/constructors.ts';
+import { clearWeights, furnish, returnOverdue, scaled, scaleOverdue, scaleRetry, sendWeights, serve } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
 import type { WeightBroadcast } from '../src/protocol/expert-maps.ts';
 import { mapDone, mapWanted, placeExperts } from '../src/protocol/map-log.ts';
 import type { Commands } from '../src/protocol/messages.ts';
 import { NOTHING_FURNISHED, type ScalingMessage, type WeightsFurnished } from '../src/protocol/scaling.ts';
+import { type Counts, chosen, countsOf, errorOf, type Failure, type Serving, type Shape, wishOf, without } from './policies/shape-choice.ts';
 
 /** A worker that was lost is back in tens of milliseconds, with its weights in seconds. */
 export const RETRY_MS = 250;
+/** Weights of all experts go back meanwhile, where the map took as long as it may with each of its states. */
+const RETURN_MS_MAX = 180_000;
 
 const CONTROL: Address = 'control/0';
 const BUSY: ErrorRecord = {
@@ -32,10 +38,7 @@ const BUSY: ErrorRecord = {
   param: null,
 };
 
-/** `attention`: DP groups; `experts`: NPUs that have the experts, 0: they are not apart, or stay where they are. */
-type Shape = { readonly attention: number; readonly experts: number };
-
-type Input = Shape & {
+type Input = Counts & {
   readonly self: Address;
   readonly task_executor: Address;
   /** Null: experts stay where they are. */
@@ -46,40 +49,38 @@ type Input = Shape & {
   readonly ranks: readonly (readonly number[])[];
   /** Groups that stand by need no weights; false: others compute with them. */
   readonly clears: boolean;
-  /** Of the NPUs that may have the experts: so many of those from this one on have them. */
-  readonly first_expert: number;
+  readonly expert_npus: readonly number[];
 };
 
-type Scaling = Input & {
-  wanted: Shape;
-  deadline_ms: number;
-  /** Of the last question to the expert map. */
-  query: number;
-  /** Of its log, open and this one's; −1: none. */
-  entry: number;
-  /** NPUs that have no weights yet. */
-  bare: readonly number[];
-  /** Weights that NPUs got so far, for all changes. */
-  copied: WeightsFurnished;
-  /** Why it is undone; null: it is not. */
-  error: ErrorRecord | null;
-};
+export type Scaling = Omit<Input, keyof Counts> &
+  Serving & {
+    /** As the change at hand found it, and is to leave it. */
+    was: Counts & { readonly holders: readonly number[] };
+    wanted: Shape;
+    deadline_ms: number;
+    /** Of the last question to the expert map, or to the task executor. */
+    query: number;
+    /** Of its log, open and this one's; −1: none. */
+    entry: number;
+    /** NPUs that have no weights yet. */
+    bare: readonly number[];
+    /** Weights that NPUs got so far, for all changes. */
+    copied: WeightsFurnished;
+    /** Why it is undone; null: it is not. */
+    failure: Failure | null;
+  };
 
-const text = ({ attention, experts }: Shape): string => `${attention} DP groups${experts > 0 ? ` and ${experts} expert NPUs` : ''}`;
-const failure = (code: ErrorRecord['code'], { attention, experts, wanted }: Scaling, why: string): ErrorRecord => ({
-  code,
-  message: `scale: from ${text({ attention, experts })} to ${text(wanted)} ${why}; ${text({ attention, experts })} serve, as before`,
-  param: null,
-});
-/** Whoever asked has set it. `waited`: for what, in which state. */
-const overdue = (context: Scaling, waited: string): ErrorRecord => ({
-  ...failure('deadline_exceeded', context, `took more than ${context.deadline_ms / 1000} s (deadline_ms), which were over while ${waited}`),
-  param: 'deadline_ms',
-});
+/** Of the change at hand, as things stand now. */
+const undone = (context: Scaling): ErrorRecord | null => errorOf(context.was, context.wanted, countsOf(context), context.failure);
+const askedOf = (context: Scaling, event: ScalingMessage): ReturnType<typeof wishOf> | null => (event.type === 'SCALE' ? wishOf(context, event) : null);
 
 const tell = (messageOf: (context: Scaling) => Commands['send']['message']) => ({
   type: 'send' as const,
   params: ({ context }: { context: Scaling }): Commands['send'] => ({ to: CONTROL, message: messageOf(context) }),
+});
+const tellWith = (messageOf: (context: Scaling, event: ScalingMessage) => Commands['send']['message']) => ({
+  type: 'send' as const,
+  params: ({ context, event }: { context: Scaling; event: ScalingMessage }): Commands['send'] => ({ to: CONTROL, message: messageOf(context, event) }),
 });
 const haveDone = (commands: (context: Scaling) => Commands['send'][]) => ({
   type: 'sendEach' as const,
@@ -89,15 +90,18 @@ const haveDoneWith = (commands: (context: Scaling, event: ScalingMessage) => Com
   type: 'sendEach' as const,
   params: ({ context, event }: { context: Scaling; event: ScalingMessage }) => commands(context, event),
 });
-const serveSo = ({ task_executor, groups }: Scaling, count: number): Commands['send'] => ({ to: task_executor, message: serve(groups.slice(0, count)) });
+const serveSo = ({ task_executor, query }: Scaling, groups: readonly number[]): Commands['send'] => ({ to: task_executor, message: serve(query, groups) });
 const toMap = ({ expert_map }: Scaling, message: Commands['send']['message']): Commands['send'][] => (expert_map === null ? [] : [{ to: expert_map, message }]);
-const holdersOf = ({ first_expert }: Scaling, count: number): number[] => Array.from({ length: count }, (_, index) => first_expert + index);
-const placeSo = (context: Scaling, count: number): Commands['send'][] => toMap(context, placeExperts(context.entry, holdersOf(context, count)));
-/** NPUs of the first group have them, rank by rank. */
-const sourceOf = ({ ranks }: Scaling, npu: number): number => {
-  const group = ranks.find((npus) => npus.includes(npu)) as readonly number[];
-  return ranks[0]?.[group.indexOf(npu)] as number;
+const placeSo = (context: Scaling, holders: readonly number[]): Commands['send'][] => toMap(context, placeExperts(context.entry, holders));
+const ranksOf = ({ groups, ranks }: Scaling, group: number): readonly number[] => ranks[groups.indexOf(group)] as readonly number[];
+/** NPUs of the first group that serves have them, rank by rank; where none does any more, those of the first one are asked in vain. */
+const sourceOf = (context: Scaling, npu: number): number => {
+  const { serving, gone, groups, ranks } = context;
+  const rank = (ranks.find((npus) => npus.includes(npu)) as readonly number[]).indexOf(npu);
+  return ranksOf(context, without(serving, gone)[0] ?? (groups[0] as number))[rank] as number;
 };
+/** Those that are to serve as many as did; others for those that are lost. */
+const holdersBack = ({ expert_npus, was, gone_holders }: Scaling): number[] => chosen(expert_npus, was.holders, gone_holders, was.experts);
 /** At once, where several get the same. */
 const furnishBare = (context: Scaling): Commands['send'][] =>
   [...new Set(context.bare.map((npu) => sourceOf(context, npu)))].flatMap((source): Commands['send'][] => {
@@ -111,28 +115,30 @@ const furnishBare = (context: Scaling): Commands['send'][] =>
 /** One by one: whoever was lost meanwhile, or hears nothing of the others. */
 const furnishAgain = (context: Scaling): Commands['send'][] =>
   context.bare.map((npu) => ({ to: address('npu', npu), message: furnish(context.self, context.query, sourceOf(context, npu), null) }));
-/** Of the groups that there are in the larger shape alone, where they are to stand by. */
-const clearOthers = haveDone(({ attention, wanted, ranks, clears }) =>
-  clears
-    ? ranks
-        .slice(attention, Math.max(attention, wanted.attention))
-        .flat()
+/** NPUs of groups that were to serve, or did, and stand by. */
+const clearOthers = haveDone((context) =>
+  context.clears
+    ? without(without(context.wanted.groups, context.serving), context.gone)
+        .flatMap((group) => ranksOf(context, group))
         .map((npu) => ({ to: address('npu', npu), message: clearWeights() }))
     : [],
 );
 const claim = haveDone((context) => toMap(context, mapWanted(context.self, context.query, 'scale')));
 /** The entry is over. */
-const giveBack = haveDone((context) => (context.entry < 0 ? [] : toMap(context, mapDone(context.entry, context.error))));
-const isPlaced = (event: ScalingMessage, { entry, first_expert }: Scaling, count: number): boolean =>
-  event.type === 'EXPERTS_PLACED' &&
-  event.entry === entry &&
-  event.error === null &&
-  event.holders.length === count &&
-  event.holders.every((npu) => npu < first_expert + count);
-const groupsStay = ({ attention, wanted }: Scaling): boolean => attention === wanted.attention;
-const expertsStay = ({ experts, wanted }: Scaling): boolean => experts === wanted.experts;
-const answer = tell(({ attention, experts, error }) => scaled(attention, experts, error));
-const refuse = { actions: tell(({ attention, experts }) => scaled(attention, experts, BUSY)) };
+const giveBack = haveDone((context) => (context.entry < 0 ? [] : toMap(context, mapDone(context.entry, undone(context)))));
+const isPlaced = (event: ScalingMessage, entry: number, holders: readonly number[]): boolean =>
+  event.type === 'EXPERTS_PLACED' && event.entry === entry && event.error === null && `${event.holders}` === `${holders}`;
+const groupsStay = ({ serving, wanted }: Scaling): boolean => `${serving}` === `${wanted.groups}`;
+const expertsStay = ({ wanted }: Scaling): boolean => wanted.holders === null;
+const scaledAs = (context: Scaling, error: ErrorRecord | null): Commands['send']['message'] => {
+  const { attention, experts } = countsOf(context);
+  return scaled(attention, experts, error);
+};
+const answer = tell((context) => scaledAs(context, undone(context)));
+const refuse = { actions: tell((context) => scaledAs(context, BUSY)) };
+const inTime = { type: 'cancel' as const, params: { id: 'overdue' } };
+/** From now on that one counts. */
+const goBack = [inTime, { type: 'after' as const, params: { id: 'return', delay_ms: RETURN_MS_MAX, message: returnOverdue() } }] as const;
 const retry = { type: 'after' as const, params: { id: 'retry', delay_ms: RETRY_MS, message: scaleRetry() } };
 
 export const scaling = setup({
@@ -142,14 +148,24 @@ export const scaling = setup({
     sendEach: (_, _commands: Commands['sendEach']) => {},
     after: (_, _command: Commands['after']) => {},
     cancel: (_, _command: Commands['cancel']) => {},
-    noteWanted: assign(({ event }) =>
-      event.type === 'SCALE' ? { wanted: { attention: event.attention, experts: event.experts }, deadline_ms: event.deadline_ms, error: null } : {},
-    ),
-    // From now on what was wanted is there, and what was there is another shape.
-    noteShape: assign(({ context: { attention, experts, wanted } }) => ({ ...wanted, wanted: { attention, experts } })),
-    noteBare: assign({
-      bare: ({ context: { attention, wanted, ranks, clears } }) => (clears ? ranks.slice(attention, Math.max(attention, wanted.attention)).flat() : []),
+    noteWanted: assign(({ context, event }) => {
+      const wish = askedOf(context, event);
+      if (event.type !== 'SCALE' || wish === null) return {};
+      return { wanted: wish.shape, was: { ...countsOf(context), holders: context.holders }, deadline_ms: event.deadline_ms, failure: null };
     }),
+    // From now on the groups that were wanted are there, and those that were there are another shape.
+    noteShape: assign(({ context: { serving, wanted } }) => ({ serving: wanted.groups, wanted: { ...wanted, groups: serving } })),
+    noteBare: assign({
+      bare: ({ context, context: { serving, wanted, clears } }) => (clears ? without(wanted.groups, serving).flatMap((group) => ranksOf(context, group)) : []),
+    }),
+    // All that has not been given back yet stays as it is.
+    keepOthers: assign({ wanted: ({ context: { serving, wanted } }) => ({ ...wanted, groups: serving }) }),
+    noteGone: assign({ gone: ({ context, event }) => (event.type === 'GROUPS_GONE' ? event.groups : context.gone) }),
+    noteHolders: assign(({ context: { expert_npus }, event }) =>
+      event.type === 'EXPERTS_LEFT' && expert_npus.length > 0
+        ? { holders: event.holders, gone_holders: expert_npus.filter((npu) => event.gone.includes(npu)) }
+        : {},
+    ),
     noteFurnished: assign({
       bare: ({ context, context: { bare }, event }) =>
         event.type === 'FURNISHED' && event.query === context.query && event.error === null ? bare.filter((npu) => npu !== event.npu) : bare,
@@ -164,47 +180,75 @@ export const scaling = setup({
           : copied,
     }),
     noteQuery: assign({ query: ({ context }) => context.query + 1 }),
-    noteOverdue: assign({ error: ({ context }, waited: string) => overdue(context, waited) }),
+    noteOverdue: assign({
+      // Whoever asked has set it. `waited`: for what, in which state.
+      failure: ({ context: { deadline_ms } }, waited: string): Failure => ({
+        ...{ code: 'deadline_exceeded', param: 'deadline_ms' },
+        why: `took more than ${deadline_ms / 1000} s (deadline_ms), which were over while ${waited}`,
+      }),
+    }),
     noteFailure: assign({
-      error: ({ context, event }) =>
-        'error' in event && event.error !== null ? failure(event.error.code, context, `failed (${event.error.message})`) : context.error,
+      failure: ({ context, event }): Failure | null =>
+        'error' in event && event.error !== null
+          ? { code: event.error.code === 'worker_lost' ? 'worker_failed' : event.error.code, why: `failed (${event.error.message})`, param: null }
+          : context.failure,
+    }),
+    noteLoss: assign({
+      failure: ({ context: { wanted, gone } }): Failure => {
+        const lost = wanted.groups.filter((group) => gone.includes(group));
+        return { code: 'worker_failed', why: `failed (DP group ${lost.join(', ')} was lost meanwhile, and nobody takes its place)`, param: null };
+      },
+    }),
+    noteStuck: assign({
+      failure: ({ context: { failure } }) =>
+        failure === null ? null : { ...failure, why: `${failure.why}, and the way back took more than ${RETURN_MS_MAX / 1000} s` },
     }),
     noteEntry: assign({ entry: ({ context, event }) => (event.type === 'MAP_GRANTED' ? event.entry : context.entry) }),
     noteTaken: assign({ entry: -1 }),
   },
   guards: {
-    isSo: ({ context, event }) => event.type === 'SCALE' && event.attention === context.attention && event.experts === context.experts,
+    cannotBe: ({ context, event }) => askedOf(context, event)?.error != null,
+    isSo: ({ context, event }) => {
+      const shape = askedOf(context, event)?.shape;
+      return shape?.groups === context.serving && shape.holders === null;
+    },
+    isWantedGone: ({ context, event }) =>
+      event.type === 'GROUPS_GONE' && without(event.groups, context.gone).some((group) => context.wanted.groups.includes(group)),
     groupsStay: ({ context }) => groupsStay(context),
     expertsStay: ({ context }) => expertsStay(context),
     allHaveWeights: ({ context }) => context.bare.length === 0,
     hasNoMap: ({ context }) => context.expert_map === null,
     isTaken: ({ context }) => context.entry < 0,
     isAnswer: ({ context, event }) => (event.type === 'MAP_GRANTED' || event.type === 'MAP_REFUSED') && event.query === context.query,
-    arePlaced: ({ context, event }) => isPlaced(event, context, context.wanted.experts),
-    areBack: ({ context, event }) => isPlaced(event, context, context.experts),
-    // An NPU of theirs is lost for good: they serve where the map has brought them since.
+    arePlaced: ({ context, event }) => isPlaced(event, context.entry, context.wanted.holders ?? []),
+    areBack: ({ context, event }) => isPlaced(event, context.entry, holdersBack(context)),
+    // They serve where the map has brought them since.
     canNotBeBack: ({ context, event }) =>
       event.type === 'EXPERTS_PLACED' && event.entry === context.entry && event.error !== null && event.error.code === 'worker_lost',
     areNotPlaced: ({ context, event }) => event.type === 'EXPERTS_PLACED' && event.entry === context.entry && event.error !== null,
-    isAsWanted: ({ context, event }) => event.type === 'SERVING' && event.groups.length === context.wanted.attention,
-    isAsBefore: ({ context, event }) => event.type === 'SERVING' && event.groups.length === context.attention,
+    isOfThisQuery: ({ context, event }) => event.type === 'SERVING' && event.query === context.query,
   },
 }).createMachine({
   id: 'scaling',
-  context: ({ input }) => ({
-    ...input,
-    wanted: { attention: input.attention, experts: input.experts },
+  context: ({ input: { attention, experts, ...seat } }) => ({
+    ...seat,
+    serving: seat.groups.slice(0, attention),
+    gone: [],
+    holders: seat.expert_npus.slice(0, experts),
+    gone_holders: [],
+    was: { attention, experts, holders: seat.expert_npus.slice(0, experts) },
+    wanted: { groups: seat.groups.slice(0, attention), holders: null },
     deadline_ms: 0,
     query: 0,
     entry: -1,
     bare: [],
     copied: NOTHING_FURNISHED,
-    error: null,
+    failure: null,
   }),
   initial: 'stable',
   on: {
     // Of a question that was given up.
-    MAP_GRANTED: { actions: haveDoneWith((context, event) => (event.type === 'MAP_GRANTED' ? toMap(context, mapDone(event.entry, context.error)) : [])) },
+    MAP_GRANTED: { actions: haveDoneWith((context, event) => (event.type === 'MAP_GRANTED' ? toMap(context, mapDone(event.entry, undone(context))) : [])) },
     MAP_REFUSED: {},
     FURNISHED: { actions: 'noteCopied' },
     // Another one comes: for what was asked last.
@@ -213,13 +257,19 @@ export const scaling = setup({
     // On their way when they were cancelled: the state that they are of is over.
     SCALE_RETRY: {},
     SCALE_OVERDUE: {},
+    RETURN_OVERDUE: {},
+    // Of a way back that took too long.
+    SERVING: {},
+    GROUPS_GONE: { actions: 'noteGone' },
+    EXPERTS_LEFT: { actions: 'noteHolders' },
   },
   states: {
     stable: {
-      entry: [{ type: 'cancel', params: { id: 'overdue' } }, giveBack, 'noteTaken'],
+      entry: [inTime, { type: 'cancel', params: { id: 'return' } }, giveBack, 'noteTaken'],
       on: {
         SCALE: [
-          { guard: 'isSo', actions: tell(({ attention, experts }) => scaled(attention, experts, null)) },
+          { guard: 'cannotBe', actions: tellWith((context, event) => scaledAs(context, askedOf(context, event)?.error ?? null)) },
+          { guard: 'isSo', actions: tell((context) => scaledAs(context, null)) },
           {
             target: 'furnishing',
             actions: [
@@ -246,6 +296,7 @@ export const scaling = setup({
           target: 'stable',
           actions: [{ type: 'noteOverdue', params: 'NPUs were given weights (furnishing)' }, clearOthers, answer],
         },
+        GROUPS_GONE: [{ guard: 'isWantedGone', target: 'stable', actions: ['noteGone', 'noteLoss', clearOthers, answer] }, { actions: 'noteGone' }],
       },
     },
     claiming: {
@@ -259,42 +310,49 @@ export const scaling = setup({
           target: 'stable',
           actions: [{ type: 'noteOverdue', params: 'the expert map was waited for (claiming)' }, clearOthers, answer, 'noteQuery'],
         },
+        GROUPS_GONE: [
+          { guard: 'isWantedGone', target: 'stable', actions: ['noteGone', 'noteLoss', clearOthers, answer, 'noteQuery'] },
+          { actions: 'noteGone' },
+        ],
       },
     },
     placing: {
-      entry: haveDone((context) => (expertsStay(context) ? [] : placeSo(context, context.wanted.experts))),
+      entry: haveDone((context) => (context.wanted.holders === null ? [] : placeSo(context, context.wanted.holders))),
       always: { guard: 'expertsStay', target: 'changing' },
       on: {
         SCALE: refuse,
-        EXPERTS_PLACED: [{ guard: 'arePlaced', target: 'changing' }, { guard: 'areNotPlaced', target: 'replacing', actions: 'noteFailure' }, {}],
-        MAP_TAKEN: { target: 'replacing', actions: ['noteFailure', 'noteTaken'] },
-        SCALE_OVERDUE: { target: 'replacing', actions: { type: 'noteOverdue', params: 'experts moved (placing)' } },
+        EXPERTS_PLACED: [{ guard: 'arePlaced', target: 'changing' }, { guard: 'areNotPlaced', target: 'replacing', actions: ['noteFailure', ...goBack] }, {}],
+        MAP_TAKEN: { target: 'replacing', actions: ['noteFailure', 'noteTaken', ...goBack] },
+        SCALE_OVERDUE: { target: 'replacing', actions: [{ type: 'noteOverdue', params: 'experts moved (placing)' }, ...goBack] },
+        GROUPS_GONE: [{ guard: 'isWantedGone', target: 'replacing', actions: ['noteGone', 'noteLoss', ...goBack] }, { actions: 'noteGone' }],
       },
     },
     changing: {
-      entry: haveDone((context) => (groupsStay(context) ? [] : [serveSo(context, context.wanted.attention)])),
+      entry: ['noteQuery', haveDone((context) => (groupsStay(context) ? [] : [serveSo(context, context.wanted.groups)]))],
       always: { guard: 'groupsStay', target: 'stable', actions: ['noteShape', clearOthers, answer] },
       on: {
         SCALE: refuse,
-        SERVING: { guard: 'isAsWanted', target: 'stable', actions: ['noteShape', clearOthers, answer] },
-        SCALE_OVERDUE: { target: 'regrouping', actions: { type: 'noteOverdue', params: 'DP groups came to serve or gave back what they had (changing)' } },
+        SERVING: { guard: 'isOfThisQuery', target: 'stable', actions: ['noteShape', clearOthers, answer] },
+        SCALE_OVERDUE: {
+          target: 'regrouping',
+          actions: [{ type: 'noteOverdue', params: 'DP groups came to serve or gave back what they had (changing)' }, ...goBack],
+        },
+        GROUPS_GONE: [{ guard: 'isWantedGone', target: 'regrouping', actions: ['noteGone', 'noteLoss', ...goBack] }, { actions: 'noteGone' }],
       },
     },
     regrouping: {
-      entry: haveDone((context) => [serveSo(context, context.attention)]),
+      entry: ['noteQuery', haveDone((context) => [serveSo(context, context.serving)])],
       on: {
         SCALE: refuse,
         // Of the change, said at the last moment.
-        SERVING: [{ guard: 'isAsBefore', target: 'replacing' }, {}],
+        SERVING: [{ guard: 'isOfThisQuery', target: 'replacing' }, {}],
+        RETURN_OVERDUE: { target: 'replacing', actions: ['keepOthers', ...goBack] },
       },
     },
     replacing: {
       // Whoever refused may still be answered late, when it is back by other ways.
       exit: { type: 'cancel', params: { id: 'retry' } },
-      entry: [
-        { type: 'cancel', params: { id: 'overdue' } },
-        haveDone((context) => (expertsStay(context) || context.entry < 0 ? [] : placeSo(context, context.experts))),
-      ],
+      entry: haveDone((context) => (expertsStay(context) || context.entry < 0 ? [] : placeSo(context, holdersBack(context)))),
       always: [
         { guard: 'expertsStay', target: 'stable', actions: [clearOthers, answer] },
         { guard: 'isTaken', target: 'reclaiming' },
@@ -309,6 +367,7 @@ export const scaling = setup({
         ],
         MAP_TAKEN: { target: 'reclaiming', actions: 'noteTaken' },
         SCALE_RETRY: { target: 'replacing', reenter: true },
+        RETURN_OVERDUE: { target: 'stable', actions: ['noteStuck', clearOthers, answer] },
       },
     },
     reclaiming: {
@@ -319,6 +378,7 @@ export const scaling = setup({
         MAP_GRANTED: { guard: 'isAnswer', target: 'replacing', actions: 'noteEntry' },
         MAP_REFUSED: { guard: 'isAnswer', actions: retry },
         SCALE_RETRY: { target: 'reclaiming', reenter: true },
+        RETURN_OVERDUE: { target: 'stable', actions: ['noteStuck', clearOthers, answer, 'noteQuery'] },
       },
     },
   },

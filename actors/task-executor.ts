@@ -17,7 +17,7 @@
  * work it tells the host of, which gives the worker up; what follows is what follows when one dies.
  */
 import { assign, setup } from 'xstate';
-import { type Address, address, idOf } from '../src/protocol/address.ts';
+import { type Address, address } from '../src/protocol/address.ts';
 import type { LongPrompts, StepSample } from '../src/protocol/balancing.ts';
 import {
   abandon,
@@ -38,7 +38,6 @@ import {
   placed,
   rankBack,
   rankLost,
-  serving,
   takePart,
   withdrawn,
 } from '../src/protocol/constructors.ts';
@@ -50,6 +49,7 @@ import type { Commands, DpGroupMessage, TaskExecutorMessage } from '../src/proto
 import type { GroupSeat } from './policies/group-choice.ts';
 import { BEAT_MS, Heartbeats, sendsOf } from './policies/heartbeats.ts';
 import { type Balancing, TaskPlacement } from './policies/placement.ts';
+import { groupNews } from './policies/shape-news.ts';
 import { fitStepCost } from './policies/step-cost.ts';
 
 type Input = {
@@ -65,11 +65,15 @@ type Input = {
   readonly holders_min: number | null;
   /** Null: its experts stay where they are. */
   readonly expert_map: Address | null;
+  /** Who says which of its groups serve; null: always all. */
+  readonly scaling: Address | null;
+  /** NPUs that are lost have successors. */
+  readonly respawns: boolean;
   readonly batch_max: number;
   readonly choice: Balancing;
   readonly long: LongPrompts;
 };
-type TaskExecutor = Pick<Input, 'self' | 'managers' | 'long' | 'expert_map'> & {
+type TaskExecutor = Pick<Input, 'self' | 'managers' | 'long' | 'expert_map' | 'scaling' | 'respawns'> & {
   placement: TaskPlacement;
   heartbeats: Heartbeats;
   /** Job executors that want to hear when this one serves, and in which of their lives they asked. */
@@ -85,8 +89,10 @@ type TaskExecutor = Pick<Input, 'self' | 'managers' | 'long' | 'expert_map'> & {
   term: number;
   /** Of all its NPUs, as they warmed up. */
   samples: readonly StepSample[];
-  /** Whoever changes which groups serve waits to hear that it has come to that. */
-  isScaling: boolean;
+  /** Of whoever changes which groups serve, and waits to hear that it has come to that; −1: nobody does. */
+  serve_query: number;
+  /** As far as is told. */
+  gone: readonly number[];
   outbox: readonly Commands['send'][];
 };
 
@@ -130,12 +136,6 @@ const serviceOf = (self: Address, serves: boolean | ErrorRecord): JobExecutorMes
 const isSame = (a: boolean | ErrorRecord, b: boolean | ErrorRecord): boolean =>
   a === b || (typeof a !== 'boolean' && typeof b !== 'boolean' && a.message === b.message);
 
-/** An NPU, with the group whose master lives where it does. */
-const membersAt = (placement: TaskPlacement, npu: number): readonly Address[] => {
-  const led = placement.groupLedBy(npu);
-  return [address('npu', npu), ...(led === null ? [] : [groupAddress(led.group)])];
-};
-
 const askForProgress = {
   type: 'claim' as const,
   params: ({ context }: { context: TaskExecutor }) => ({ claim: { kind: 'progress' as const, members: context.heartbeats.silent } }),
@@ -161,7 +161,7 @@ export const taskExecutor = setup({
       samples: ({ context, event }) => (event.type === 'NPU_READY' && context.hasLeader ? [...context.samples, ...event.samples] : context.samples),
       outbox: ({ context: { self, placement, heartbeats, expert_map }, event }) => {
         if (event.type !== 'NPU_READY') return [];
-        for (const member of membersAt(placement, event.npu)) heartbeats.watch(member);
+        for (const member of placement.membersAt(event.npu)) heartbeats.watch(member);
         const [group, standby] = [placement.returned(event.npu), placement.standbyLedBy(event.npu)];
         return [
           ...(group === null ? [] : [{ to: groupAddress(group), message: rankBack(event.npu) }]),
@@ -174,10 +174,15 @@ export const taskExecutor = setup({
     markLost: assign({
       outbox: ({ context, event }) => {
         if (event.type !== 'NPU_LOST') return [];
-        for (const member of membersAt(context.placement, event.npu)) context.heartbeats.forget(member);
-        const { group, tasks } = context.placement.lost(event.npu);
+        for (const member of context.placement.membersAt(event.npu)) context.heartbeats.forget(member);
+        const { group, tasks } = context.placement.lost(event.npu, !context.respawns);
         const tellMap = context.expert_map === null ? [] : [{ to: context.expert_map, message: npuLost(event.npu, event.error) }];
-        if (group !== null) return [...tellMap, { to: address('dp-group', group), message: rankLost(event.npu, event.error) }];
+        if (group !== null) {
+          const self = address('dp-group', group);
+          // Where nobody comes back it steps no more: whoever is on his way there goes elsewhere.
+          const giveBack = context.respawns ? [] : [{ to: self, message: handBack(context.self) }];
+          return [...tellMap, { to: self, message: rankLost(event.npu, event.error) }, ...giveBack];
+        }
         return [...tellMap, ...tasks.map((task) => ({ to: task, message: executorLost(event.error) }))];
       },
     }),
@@ -209,7 +214,7 @@ export const taskExecutor = setup({
       },
     }),
     serveGroups: assign({
-      isScaling: true,
+      serve_query: ({ context, event }) => (event.type === 'SERVE' ? event.query : context.serve_query),
       outbox: ({ context: { self, placement }, event }) => {
         if (event.type !== 'SERVE') return [];
         const { leaving, joining, placed: next } = placement.serve(event.groups);
@@ -231,10 +236,9 @@ export const taskExecutor = setup({
       },
     }),
     forgetOutbox: assign({ outbox: [] }),
-    noteShape: assign(({ context: { self, placement, isScaling, outbox } }) => {
-      const shape = isScaling ? placement.shape : null;
-      if (shape === null) return {};
-      return { isScaling: false, outbox: [...outbox, { to: address('scaling', idOf(self)), message: serving(shape) }] };
+    noteShape: assign(({ context: { scaling, placement, serve_query, gone, outbox } }) => {
+      const { sends, ...told } = groupNews(scaling, placement, serve_query, gone);
+      return { ...told, outbox: [...outbox, ...sends] };
     }),
     placeTask: assign({
       outbox: ({ context, event }) => {
@@ -302,7 +306,7 @@ export const taskExecutor = setup({
   guards: {
     isBeating: ({ context }) => context.heartbeats.isBeating,
     mustBeat: ({ context }) => context.placement.isHolding || context.heartbeats.silent.length > 0,
-    isScaling: ({ context }) => context.isScaling,
+    isScaling: ({ context }) => context.serve_query >= 0,
     allNpusServe: ({ context }) => context.placement.allServe,
   },
 }).createMachine({
@@ -312,6 +316,8 @@ export const taskExecutor = setup({
     managers: input.managers,
     long: input.long,
     expert_map: input.expert_map,
+    scaling: input.scaling,
+    respawns: input.respawns,
     placement: new TaskPlacement(input.groups, input.batch_max, input.choice, input.experts, input.holders, input.standby, input.holders_min),
     heartbeats: new Heartbeats(),
     hasLeader: input.choice === 'cost_model',
@@ -320,7 +326,8 @@ export const taskExecutor = setup({
     term: 0,
     samples: [],
     serves: null,
-    isScaling: false,
+    serve_query: -1,
+    gone: [],
     job_executors: [],
     outbox: [],
   }),

@@ -14,7 +14,7 @@ import { type RanksMoved, ranksMoved } from './expert-placement/ranks-moved.ts';
 import type { LostExpert } from './expert-placement/rehome-experts.ts';
 import { LoadWindows } from './load-windows.ts';
 import { MapLog } from './map-log.ts';
-import { type BalancerSettings, type LayerPlan, planPlacement, planRebalance, type RebalancePlan } from './map-plans.ts';
+import { type BalancerSettings, type LayerPlan, type Losses, planPlacement, planRebalance, type RebalancePlan } from './map-plans.ts';
 import { busy, errorOf, type Failure, isHeavier, names, takenBy, type Wanted } from './map-writers.ts';
 import { type BalancerSeat, Reconfiguration } from './reconfiguration.ts';
 import { Rehoming } from './rehoming.ts';
@@ -188,24 +188,17 @@ export class ExpertBalancer {
   /** Leaves rounds to go through, or a failure; or neither, where all is as it should be. */
   planPlacement(): void {
     const holders = this.#holders as readonly number[];
-    const ranks = holders.map((npu) => this.#rankOf(npu));
+    const ranks = this.#ranksOf(holders);
     this.#holders = null;
     this.#begin();
-    const gone = holders.filter((npu) => this.rehoming.gone.has(npu));
-    if (gone.length > 0) {
-      this.fail('npu_gone', `expert NPUs of the group are lost for good: ${names(gone)}`);
+    const losses: Losses = { lost: this.#ranksOf(this.lost), gone: this.#ranksOf(this.rehoming.gone) };
+    const plan = planPlacement(this.map, ranks, losses, this.#settings.policy, this.#windows.loads);
+    if ('cause' in plan) {
+      this.fail(plan.cause, plan.reason);
       return;
     }
     this.rehoming.forget();
-    const plan = planPlacement(
-      this.map,
-      ranks,
-      [...this.lost].map((npu) => this.#rankOf(npu)),
-      this.#settings.policy,
-      this.#windows.loads,
-    );
-    if ('cause' in plan) this.fail(plan.cause, plan.reason);
-    else this.moves.begin(plan.map, plan.rounds);
+    this.moves.begin(plan.map, plan.rounds);
   }
 
   // ── NPUs that are lost and come back ──────────────────────────────────────────────────────────────────────────────
@@ -293,7 +286,7 @@ export class ExpertBalancer {
 
   /** Leaves rounds to go through, or the reason why there are none. */
   select(): void {
-    this.#plan = planRebalance(this.map, this.#settings, this.#windows.loads, this.#trigger, this.#isForced);
+    this.#plan = planRebalance(this.map, this.#ranksOf(this.lost), this.#settings, this.#windows.loads, this.#trigger, this.#isForced);
     this.moves.begin(this.map, this.#plan.rounds);
   }
 
@@ -387,8 +380,8 @@ export class ExpertBalancer {
     return this.#seat.first + rank;
   }
 
-  #rankOf(npu: number): number {
-    return npu - this.#seat.first;
+  #ranksOf(npus: Iterable<number>): number[] {
+    return [...npus].map((npu) => npu - this.#seat.first);
   }
 
   toJSON(): object {

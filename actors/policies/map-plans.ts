@@ -37,9 +37,10 @@ export type RebalancePlan = {
 
 const NO_ROOM = { cause: 'no_room', reason: 'every slot is needed where it is: a redundant one would make room to move' } as const;
 
-/** `loads`: null: none yet. `isForced`: install what is predicted no better. */
+/** `loads`: null: none yet. `isForced`: install what is predicted no better. `lost`: ranks. */
 export function planRebalance(
   map: ExpertMap,
+  lost: readonly number[],
   { policy, threshold }: BalancerSettings,
   loads: ExpertLoads | null,
   trigger: RebalanceTrigger,
@@ -64,7 +65,7 @@ export function planRebalance(
     (now, layer): LayerPlan => ({ before: now, planned: verdict.planned[layer] as number, isChosen: isForced || verdict.layers.includes(layer) }),
   );
   if (target === null) return stays('no_better', verdict.reason, layers);
-  const rounds = planRounds(map, mapWithOthers(target, ranks, map.shape));
+  const rounds = planRounds(map, mapWithOthers(target, ranks, map.shape), new Set(lost));
   if (rounds === null) return stays(NO_ROOM.cause, NO_ROOM.reason);
   const after = imbalance(target, loads);
   if (!isForced) return { rounds, layers, before, after, cause: 'better', reason: verdict.reason };
@@ -79,18 +80,28 @@ export function planRebalance(
 /** `map`: where experts lie that count, from which the rounds lead on. */
 export type PlacementPlan = { readonly map: ExpertMap; readonly rounds: Rounds };
 
+/** Ranks that are lost, and those of them for good. */
+export type Losses = { readonly lost: readonly number[]; readonly gone: readonly number[] };
+
 /** All experts onto these ranks alone, from wherever they are but those that are lost. */
 export function planPlacement(
   map: ExpertMap,
   ranks: readonly number[],
-  lost: readonly number[],
+  { lost, gone }: Losses,
   policy: PlacementPolicy,
   loads: ExpertLoads | null,
 ): PlacementPlan | { readonly cause: MapCause; readonly reason: string } {
-  const isGone = ranks.find((rank) => lost.includes(rank));
-  if (isGone !== undefined) return { cause: 'npu_lost', reason: `expert NPU ${isGone} of the group is lost` };
+  const away = ranks.find((rank) => lost.includes(rank));
+  if (away !== undefined)
+    return gone.includes(away)
+      ? { cause: 'npu_gone', reason: `expert NPU ${away} of the group is lost for good` }
+      : { cause: 'npu_lost', reason: `expert NPU ${away} of the group is lost` };
   const there = lost.length === 0 ? map : mapWithout(map, new Set(lost));
-  if (there === null) return { cause: 'npu_lost', reason: `expert NPUs ${lost.join(', ')} of the group are lost, with experts that are nowhere else` };
+  if (there === null)
+    return {
+      cause: mapWithout(map, new Set(gone)) === null ? 'npu_gone' : 'npu_lost',
+      reason: `expert NPUs ${lost.join(', ')} of the group are lost, with experts that are nowhere else`,
+    };
   const rounds = planRounds(
     there,
     planAmong(
@@ -99,6 +110,7 @@ export function planPlacement(
       policy,
       loads,
     ),
+    new Set(lost),
   );
   if (rounds === null) return NO_ROOM;
   // A map without those who are lost is told, also where nobody else changes.

@@ -23,7 +23,7 @@ export const busy = (change: string): ErrorRecord => ({
 
 /** Of experts that were to lie elsewhere. `worker_lost`: and never can. */
 export const errorOf = ({ cause, reason }: Failure): ErrorRecord => ({
-  code: cause === 'deadline' ? 'deadline_exceeded' : cause === 'npu_gone' ? 'worker_lost' : 'worker_failed',
+  code: cause === 'deadline' ? 'deadline_exceeded' : cause === 'npu_gone' || cause === 'no_room' ? 'worker_lost' : 'worker_failed',
   message: reason,
   param: null,
 });

@@ -2,7 +2,7 @@
  * Which task of a task executor is on which of its DP groups, and which wait: the executor's account, from which a policy chooses (group-choice.ts).
  * @module
  */
-import { type Address, idOf } from '../../src/protocol/address.ts';
+import { type Address, address, idOf } from '../../src/protocol/address.ts';
 import type { Wanted } from '../../src/protocol/balancing.ts';
 import type { ErrorRecord } from '../../src/protocol/errors.ts';
 import { jobExecutorOf, requestOfTask } from '../../src/protocol/request-ids.ts';
@@ -18,6 +18,12 @@ export type Balancing = GroupChoice | 'cost_model';
 export const balancingOf = (role: ExecutorRole, groups: number, asked: 'auto' | Balancing): Balancing =>
   asked !== 'auto' ? asked : role === 'decode' ? 'least_kv' : role === 'prefill' && groups > 1 ? 'cost_model' : 'packed';
 
+const NO_GROUP: ErrorRecord = {
+  code: 'worker_failed',
+  message: 'no DP group is left: all that served have lost an NPU, and nobody takes its place for now; the request may be sent again',
+  param: null,
+};
+
 type Group = { readonly seat: GroupSeat; readonly serving: Set<number>; readonly tasks: Map<Address, Placeable>; kv_positions: number };
 
 export class TaskPlacement {
@@ -29,6 +35,8 @@ export class TaskPlacement {
   #turn = 0;
   /** NPUs that are lost, but for first ones of their groups. */
   readonly #lostRanks = new Set<number>();
+  /** Lost NPUs in whose place nobody comes for now. */
+  readonly #unreplaced = new Set<number>();
 
   /** Groups that are to take nothing; and those of them at which nothing is left. */
   readonly #standby: Set<number>;
@@ -93,6 +101,12 @@ export class TaskPlacement {
     return seat?.npus[0] === npu ? seat : null;
   }
 
+  /** An NPU, with the group whose master lives where it does. */
+  membersAt(npu: number): readonly Address[] {
+    const led = this.groupLedBy(npu);
+    return [address('npu', npu), ...(led === null ? [] : [address('dp-group', led.group)])];
+  }
+
   /** Of the groups, those that serve. */
   get serving(): readonly number[] {
     return this.#groups.filter(this.#serves).map(({ seat }) => seat.group);
@@ -140,6 +154,7 @@ export class TaskPlacement {
     this.#groupOf(npu)?.serving.add(npu);
     this.#missingExperts.delete(npu);
     this.#gone.delete(npu);
+    this.#unreplaced.delete(npu);
     return this.placeWaiting();
   }
 
@@ -156,6 +171,12 @@ export class TaskPlacement {
   /** Nobody can be put in its place for now. */
   gone(npu: number, error: ErrorRecord): void {
     this.#gone.set(npu, error);
+    this.#unreplaced.add(npu);
+  }
+
+  /** Groups that have lost an NPU in whose place nobody comes for now. */
+  get goneGroups(): readonly number[] {
+    return this.#groups.filter(this.#isGone).map(({ seat }) => seat.group);
   }
 
   /** What the expert map says, where there is one; `npus`: that had what is nowhere. */
@@ -175,8 +196,12 @@ export class TaskPlacement {
     return this.#holders_min !== null && left >= this.#holders_min ? lost : [];
   }
 
-  /** Why nothing can be computed here for now: experts of which no copy is left, nor is to come. Null: nobody misses any for good, or they are done without. */
+  /**
+   * Why nothing can be computed here for now: no group is left that is to serve; or experts are lost of which no copy is left, nor is to come, and that nobody does
+   * without. Null: nobody misses anything for good.
+   */
   get expertsLost(): ErrorRecord | null {
+    if (this.#groups.every((group) => this.#standby.has(group.seat.group) || this.#isGone(group))) return NO_GROUP;
     if (this.masked.length > 0) return null;
     if (this.#nowhere !== null) return this.#nowhere.error;
     const npus = this.#lostHolders;
@@ -194,10 +219,14 @@ export class TaskPlacement {
     return tasks;
   }
 
-  /** Marks the NPU lost. `tasks`: those that its group held, which is lost with its first NPU; another rank's loss the group answers for itself. */
-  lost(npu: number): { readonly group: number | null; readonly tasks: readonly Address[] } {
+  /**
+   * Marks the NPU lost. `isFinal`: it has no successor. `tasks`: those that its group held, which is lost with its first NPU; another rank's loss the group answers
+   * for itself.
+   */
+  lost(npu: number, isFinal = false): { readonly group: number | null; readonly tasks: readonly Address[] } {
     const group = this.#groupOf(npu);
     group?.serving.delete(npu);
+    if (isFinal) this.#unreplaced.add(npu);
     // What runs waits for its successor, which is asked again.
     if (this.#experts.includes(npu)) this.#missingExperts.add(npu);
     if (group?.seat.npus[0] === npu) this.left(group.seat.group);
@@ -223,7 +252,12 @@ export class TaskPlacement {
       this.#standby.delete(group);
       this.#left.delete(group);
     }
-    for (const group of leaving) this.#standby.add(group);
+    for (const group of leaving) {
+      this.#standby.add(group);
+      // With its master all that was there is lost; a successor hears that it is to stand by.
+      const { seat, serving } = this.#groups.find(({ seat }) => seat.group === group) as Group;
+      if (!serving.has(seat.npus[0] as number)) this.#left.add(group);
+    }
     return { leaving, joining, placed: this.placeWaiting() };
   }
 
@@ -238,12 +272,13 @@ export class TaskPlacement {
     if (this.#standby.has(group)) this.#left.add(group);
   }
 
-  /** The groups that are to serve, once they all do and nobody is left at any other; until then null. */
-  get shape(): readonly number[] | null {
-    const isAsAsked = this.#groups.every((group) =>
-      this.#standby.has(group.seat.group) ? this.#left.has(group.seat.group) && group.tasks.size === 0 : this.#serves(group),
+  /** Of the groups that are to serve, all are there but those that are gone, and nobody is left at any other. */
+  get isAsAsked(): boolean {
+    return this.#groups.every((group) =>
+      this.#standby.has(group.seat.group)
+        ? this.#left.has(group.seat.group) && group.tasks.size === 0
+        : this.#isGone(group) || group.serving.size === group.seat.npus.length,
     );
-    return isAsAsked ? this.#groups.map(({ seat }) => seat.group).filter((group) => !this.#standby.has(group)) : null;
   }
 
   /** The group that begins anew with the NPU and is to stand by, which it cannot know. Null: none. */
@@ -268,10 +303,12 @@ export class TaskPlacement {
   toJSON(): object {
     const groups = this.#groups.map(({ seat, serving, tasks, kv_positions }) => ({ ...seat, serving: [...serving], tasks: [...tasks.keys()], kv_positions }));
     const [waiting, lost_ranks, missing_experts] = [[...this.#waiting.keys()], [...this.#lostRanks], [...this.#missingExperts]];
-    const gone = [...this.#gone.keys()];
+    const gone = [...this.#unreplaced];
     const scale = { gone, standby: [...this.#standby], left: [...this.#left], holders: this.#holders };
     return { batch_max: this.#batch_max, choice: this.#choice, groups, waiting, lost_ranks, missing_experts, ...scale };
   }
+
+  readonly #isGone = ({ seat }: Group): boolean => seat.npus.some((npu) => this.#unreplaced.has(npu));
 
   readonly #serves = ({ serving, seat }: Group): boolean =>
     serving.size === seat.npus.length &&

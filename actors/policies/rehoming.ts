@@ -114,7 +114,7 @@ export class Rehoming {
     const { there, wanted, loaded } = rehomeExperts(map, gone, away, isMovable ? [living.filter((rank) => holders.includes(rank)), living] : []);
     let target = wanted;
     for (const [npu, had] of this.#had) if (!lost.has(npu)) target = withReturned(target, this.#rankOf(npu), had);
-    const rounds = planRounds(there, target);
+    const rounds = planRounds(there, target, away);
     if (rounds === null) return { cause: 'no_room', reason: 'there is no way to where experts are to lie' };
     this.#loaded = loaded;
     return { map: there, rounds };

@@ -86,27 +86,28 @@ export function executorNamed(topology: Topology, name: ExecutorName | undefined
   return refuse(param, `${whole} has ${found.length} task executors${name === undefined ? '' : ` of role ${name}`}: say which is meant, executor: ${all}`);
 }
 
+/** DP groups and expert NPUs. */
 export type Shape = { readonly attention: number; readonly experts: number };
 
-/** What is to serve. @throws `invalid_request` that says why it cannot be done, and what was reserved */
+/** What is to serve; 0: as many as do. @throws `invalid_request` that says why it cannot be done, and what was reserved */
 export function shapeAskedFor(
   options: ScaleOptions,
   { executors, topology }: Deployment,
-  serving: (Shape & { readonly executor: number; readonly nodes: number }) | null,
+  scaled: { readonly executor: number; readonly nodes: number } | null,
 ): Shape {
-  if (serving === null)
+  if (scaled === null)
     return refuse(
       'scale',
       'the pod keeps no room to change its shape: minipod serve --scale-max attention=N, or createPod({ scale_max: { attention: N } }), reserves memory for up to N DP groups at start',
     );
-  const { executor, nodes } = serving;
+  const { executor, nodes } = scaled;
   if (options.executor !== undefined && executorNamed(topology, options.executor, 'executor', 'the pod') !== executor)
     return refuse('executor', `the pod keeps room to change task executor ${executor} (${executors[executor]?.role}), not ${options.executor} (scale_max)`);
   const { groups, split, experts: holders } = executors[executor] as Executor;
-  const { attention = serving.attention, experts = serving.experts } = options;
+  const { attention = 0, experts = 0 } = options;
   if (attention > groups.length)
     refuse('attention', `${attention} DP groups are more than the ${groups.length} that memory was reserved for at start (scale_max)`);
-  if (options.experts === undefined || experts === (serving.experts || holders.npus)) return { attention, experts: serving.experts };
+  if (experts === 0 || (holders.serving === undefined && experts === holders.npus)) return { attention, experts: 0 };
   if (split === undefined)
     refuse('experts', 'this pod has no expert NPUs: experts lie on the NPUs that have attention, and stay there, also where those stand by');
   const { npus, fewest = npus } = holders;

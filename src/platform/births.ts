@@ -93,6 +93,8 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
           holders_min: hosting.degraded === true && !takesTurns(options, executor.experts.first) ? holdersMin(plan, holders.length) : null,
           long,
           expert_map: hasExpertMap(plan, executor) ? address('expert-map', executor.id) : null,
+          scaling: hosting.scaled?.executor === executor.id ? address('scaling', executor.id) : null,
+          respawns: hosting.respawn !== false,
           ...others,
         },
       };
@@ -101,7 +103,8 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
       const { id, groups: own, experts } = executors[idOf(self)] as Executor;
       const { serving } = experts;
       const expert_map = hasExpertMap(plan, executors[idOf(self)] as Executor) ? address('expert-map', id) : null;
-      const shape = { attention: hosting.scaled?.groups ?? own.length, experts: serving ?? 0, first_expert: experts.first };
+      const expert_npus = serving === undefined ? [] : Array.from({ length: experts.npus }, (_, index) => experts.first + index);
+      const shape = { attention: hosting.scaled?.groups ?? own.length, experts: serving ?? 0, expert_npus };
       const ranks = own.map((group) => (groups[group] as DpGroupPlace).npus);
       const clears = maybeCleared(executors[idOf(self)] as Executor);
       return { machine: scaling, input: { self, task_executor: address('task-executor', id), expert_map, groups: own, ranks, clears, ...shape } };
@@ -162,6 +165,7 @@ export function expertMapsOf(plan: AnyPodPlan): { readonly self: Address; readon
             successor_ms,
             shape,
             slots: [...expertOfSlot],
+            scaling: experts.serving !== undefined ? address('scaling', executor.id) : null,
           },
         },
       };

@@ -2,6 +2,8 @@
  * The control plane's side of `pod.scale`: one change at a time is asked for, and its end is told to who asked.
  * @module
  */
+import { countsOf } from '../../actors/policies/shape-choice.ts';
+import type { Scaling } from '../../actors/scaling.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { heldWeights } from '../flowserve/held-weights.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
@@ -10,7 +12,7 @@ import { type Address, address } from '../protocol/address.ts';
 import { scale } from '../protocol/constructors.ts';
 import { fromErrorRecord, MinipodError } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
-import { NOTHING_FURNISHED, type ScaledMessage, type WeightsFurnished } from '../protocol/scaling.ts';
+import { NOTHING_FURNISHED, type ScaledMessage } from '../protocol/scaling.ts';
 import type { Executor } from '../protocol/topology.ts';
 import type { ScaleReport, ScalingStats } from '../results.ts';
 import type { Cast } from '../runtime/cast.ts';
@@ -30,12 +32,14 @@ export type ScalingPorts = {
   readonly wake: () => unknown;
 };
 
-type Waiting = { readonly began_ms: number; readonly resolve: (report: ScaleReport) => void; readonly reject: (error: MinipodError) => void };
+type Waiting = {
+  readonly began_ms: number;
+  readonly was: Shape;
+  readonly resolve: (report: ScaleReport) => void;
+  readonly reject: (error: MinipodError) => void;
+};
 
 const DEADLINE_MS = 30_000;
-
-/** `experts`: 0: they are not apart, or their number does not change. */
-const firstShape = ({ groups, experts }: Scaled): Shape => ({ attention: groups, experts: experts?.serving ?? 0 });
 
 export class ScaleRequests {
   readonly #plan: AnyPodPlan;
@@ -43,7 +47,6 @@ export class ScaleRequests {
   readonly #ports: ScalingPorts;
   /** Null: the pod's shape does not change. */
   readonly #scaled: Scaled | null;
-  #serving: Shape;
   #waiting: Waiting | null = null;
   #changes = 0;
   #last_error: string | null = null;
@@ -53,7 +56,6 @@ export class ScaleRequests {
     this.#host = host;
     this.#ports = ports;
     this.#scaled = plan.hosting.scaled ?? null;
-    this.#serving = this.#scaled === null ? { attention: 0, experts: 0 } : firstShape(this.#scaled);
   }
 
   /** One was asked for and is not answered. */
@@ -61,14 +63,11 @@ export class ScaleRequests {
     return this.#waiting !== null;
   }
 
-  /** Expert NPUs that have an executor's experts; null: always all that it has. */
-  expertsServing(executor: number): number | null {
-    return this.#scaled?.executor === executor && this.#serving.experts > 0 ? this.#serving.experts : null;
-  }
-
-  /** So it is from the moment on at which a change is done. */
+  /** What serves of those that there are. `experts`: 0: always all that the executor has. */
   servingNow({ id, groups, experts }: Executor): ServingNow {
-    return { groups: this.#scaled?.executor === id ? this.#serving.attention : groups.length, experts: this.expertsServing(id) ?? experts.npus };
+    if (this.#scaled?.executor !== id) return { groups: groups.length, experts: experts.npus };
+    const serving = this.#serving;
+    return { groups: serving.attention, experts: serving.experts || experts.npus };
   }
 
   /** Whether an NPU that runs steps has the weights for them, or is to have them in a moment. */
@@ -77,7 +76,8 @@ export class ScaleRequests {
     const place = deployment.npus[npu];
     if (place?.kind !== 'attention' || place.executor !== this.#scaled?.executor || this.#waiting !== null) return true;
     const executor = this.#executor(place.executor);
-    return !maybeCleared(executor) || executor.groups.indexOf(place.group) < this.#serving.attention;
+    const first = executor.groups.slice(0, this.#scaled.groups);
+    return !maybeCleared(executor) || (this.#actor?.serving ?? first).includes(place.group);
   }
 
   /** What a lost worker's successor is to hold. */
@@ -89,15 +89,11 @@ export class ScaleRequests {
   ask(options: ScaleOptions): Promise<ScaleReport> {
     const { hosting, options: planned } = this.#plan;
     const nodes = planned.expert_balancing?.nodes ?? 1;
-    const { attention, experts } = shapeAskedFor(
-      options,
-      hosting.deployment,
-      this.#scaled === null ? null : { ...this.#serving, executor: this.#scaled.executor, nodes },
-    );
+    const { attention, experts } = shapeAskedFor(options, hosting.deployment, this.#scaled === null ? null : { executor: this.#scaled.executor, nodes });
     if (this.#waiting !== null)
       throw new MinipodError('overloaded', 'scale: another change is under way, and there is one at a time; ask again when it is done');
     const { promise, resolve, reject } = Promise.withResolvers<ScaleReport>();
-    this.#waiting = { began_ms: this.#ports.now_ms(), resolve, reject };
+    this.#waiting = { began_ms: this.#ports.now_ms(), was: this.#serving, resolve, reject };
     this.#host.send(this.#self, 'control/0', scale(attention, experts, options.deadline_ms ?? DEADLINE_MS));
     this.#ports.wake();
     return promise;
@@ -105,14 +101,12 @@ export class ScaleRequests {
 
   answered({ attention, experts, error }: ScaledMessage): void {
     const waiting = this.#waiting;
-    const was = this.#serving;
     this.#waiting = null;
-    this.#serving = { attention, experts };
     this.#last_error = error?.message ?? null;
     if (error === null) this.#changes++;
     if (waiting === null) return;
     if (error !== null) waiting.reject(fromErrorRecord(error));
-    else waiting.resolve({ ...this.#told(this.#serving), was: this.#told(was), duration_ms: this.#ports.now_ms() - waiting.began_ms });
+    else waiting.resolve({ ...this.#told({ attention, experts }), was: this.#told(waiting.was), duration_ms: this.#ports.now_ms() - waiting.began_ms });
   }
 
   /** Null: the pod's shape does not change. */
@@ -127,10 +121,21 @@ export class ScaleRequests {
       attention: { serving: attention, reserved: groups.length },
       experts: serving === null ? null : { serving, reserved: experts.npus, fewest: experts.fewest ?? experts.npus },
       weights: heldWeights(this.#plan, this.#ports.space, this.#ports.directory, this.#executor(executor), (npu) => this.holdsWeights(npu)),
-      copied: (this.#host.cast.contextOf(this.#self) as { readonly copied: WeightsFurnished } | null)?.copied ?? NOTHING_FURNISHED,
+      copied: this.#actor?.copied ?? NOTHING_FURNISHED,
       changes: this.#changes,
       last_error: this.#last_error,
     };
+  }
+
+  /** Null: it has not begun. */
+  get #actor(): Scaling | null {
+    return this.#host.cast.contextOf(this.#self) as Scaling | null;
+  }
+
+  /** `experts`: 0: they are not apart, or their number does not change. */
+  get #serving(): Shape {
+    const actor = this.#actor;
+    return actor === null ? { attention: this.#scaled?.groups ?? 0, experts: this.#scaled?.experts?.serving ?? 0 } : countsOf(actor);
   }
 
   get #self(): Address {
@@ -144,6 +149,6 @@ export class ScaleRequests {
   /** As callers know it: expert NPUs that always are the same number are told too. */
   #told({ attention, experts }: Shape): { readonly attention: number; readonly experts: number | null } {
     const { split, experts: holders } = this.#executor(this.#scaled?.executor ?? 0);
-    return { attention, experts: split === undefined ? null : experts || holders.npus };
+    return { attention, experts: split === undefined ? null : holders.serving === undefined ? holders.npus : experts };
   }
 }

@@ -354,10 +354,13 @@ export const furnished = (npu: number, query: number, copied: WeightsFurnished, 
   error,
 });
 export const scaleRetry = (): ScalingMessage => ({ type: 'SCALE_RETRY' });
-export const serving = (groups: readonly number[]): ScalingMessage => ({ type: 'SERVING', groups });
+export const serving = (query: number): ScalingMessage => ({ type: 'SERVING', query });
+export const groupsGone = (groups: readonly number[]): ScalingMessage => ({ type: 'GROUPS_GONE', groups });
+export const expertsLeft = (holders: readonly number[], gone: readonly number[]): ScalingMessage => ({ type: 'EXPERTS_LEFT', holders, gone });
 export const scaleOverdue = (): ScalingMessage => ({ type: 'SCALE_OVERDUE' });
+export const returnOverdue = (): ScalingMessage => ({ type: 'RETURN_OVERDUE' });
 export const scaled = (attention: number, experts: number, error: ErrorRecord | null): ScaledMessage => ({ type: 'SCALED', attention, experts, error });
-export const serve = (groups: readonly number[]): TaskExecutorMessage => ({ type: 'SERVE', groups });
+export const serve = (query: number, groups: readonly number[]): TaskExecutorMessage => ({ type: 'SERVE', query, groups });
 export const groupLeft = (group: number): TaskExecutorMessage => ({ type: 'GROUP_LEFT', group });
 export const expertsHeld = (npus: readonly number[]): TaskExecutorMessage => ({ type: 'EXPERTS_HELD', npus });
 export const expertsNowhere = (error: ErrorRecord | null, npus: readonly number[]): TaskExecutorMessage => ({ type: 'EXPERTS_NOWHERE', error, npus });

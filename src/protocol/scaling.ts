@@ -7,6 +7,8 @@
  *
  *                scaling ─ PLACE_EXPERTS ─▶ expert map ─ EXPERTS_PLACED ─▶ scaling        as a writer of its log (map-log.ts)
  *                                                 └── EXPERTS_HELD ──▶ task executor      who waits for no other expert NPU
+ *
+ *                scaling ◀─ GROUPS_GONE ─ task executor;  scaling ◀─ EXPERTS_LEFT ─ expert map      of losses that nobody makes up for
  * @module
  */
 import type { Address } from './address.ts';
@@ -20,25 +22,30 @@ export type WeightsFurnished = { readonly broadcast_bytes: number; readonly pull
 export const NOTHING_FURNISHED: WeightsFurnished = { broadcast_bytes: 0, pulled_bytes: 0 };
 
 export type ScalingMessage =
-  /** So many of its DP groups are to serve, and so many NPUs to have its experts; 0: they are not apart, or stay where they are. */
+  /** So many of its DP groups are to serve, and so many NPUs to have its experts; 0: as many as there are, those that there are. */
   | { readonly type: 'SCALE'; readonly attention: number; readonly experts: number; readonly deadline_ms: number }
   | MapGrantMessage
   /** By an NPU: its weights are there, or why not. */
   | { readonly type: 'FURNISHED'; readonly npu: number; readonly query: number; readonly copied: WeightsFurnished; readonly error: ErrorRecord | null }
   /** Now perhaps it can be undone. */
   | { readonly type: 'SCALE_RETRY' }
-  /** By the task executor: these serve, and nothing is left at the others. */
-  | { readonly type: 'SERVING'; readonly groups: readonly number[] }
-  /** It has taken too long. */
-  | { readonly type: 'SCALE_OVERDUE' };
+  /** By the task executor: as SERVE had it, all that are left serve, and nothing is left at the others. */
+  | { readonly type: 'SERVING'; readonly query: number }
+  /** By the task executor, whenever it is news: these of its DP groups have lost an NPU, in whose place nobody comes for now. */
+  | { readonly type: 'GROUPS_GONE'; readonly groups: readonly number[] }
+  /** By the expert map, whenever it is news: NPUs that have experts; and those of all that sort tokens or may have experts that are gone for good. */
+  | { readonly type: 'EXPERTS_LEFT'; readonly holders: readonly number[]; readonly gone: readonly number[] }
+  /** It has taken too long; and so has the way back. */
+  | { readonly type: 'SCALE_OVERDUE' }
+  | { readonly type: 'RETURN_OVERDUE' };
 
 /** To the control plane: what has become of SCALE; so many groups serve now, and so many NPUs have the experts. */
 export type ScaledMessage = { readonly type: 'SCALED'; readonly attention: number; readonly experts: number; readonly error: ErrorRecord | null };
 
 /** To a task executor. */
 export type ShapeMessage =
-  /** Of its DP groups these are to serve from now on, and the others are on standby. */
-  | { readonly type: 'SERVE'; readonly groups: readonly number[] }
+  /** Of its DP groups these are to serve from now on, and the others are on standby. `query`: whoever asks knows the answer by it. */
+  | { readonly type: 'SERVE'; readonly query: number; readonly groups: readonly number[] }
   /** Nothing is left at a group that is to stand by. */
   | { readonly type: 'GROUP_LEFT'; readonly group: number }
   /** By the expert map: these NPUs have experts that tokens may be sent to from now on, and no other one has any. */

@@ -97,6 +97,7 @@ export class Group {
       successor_ms: SUCCESSOR_MS,
       shape: SHAPE,
       slots: [...nativeSlots(SHAPE)],
+      scaling: null,
     };
     this.#cast.spawn(SELF, { machine: expertMap, input });
   }

@@ -98,7 +98,17 @@ export class QueuedCast {
       const groupSeats = own.map((group) => ({ group, worker: group, npus: (groups[group] as DpGroupPlace).npus }));
       this.#hostOf(self).spawn(self, {
         machine: taskExecutor,
-        input: { self, managers: [], groups: groupSeats, batch_max: 4, choice, long: { tokens: 9, groups: 1 }, expert_map: null },
+        input: {
+          self,
+          managers: [],
+          groups: groupSeats,
+          batch_max: 4,
+          choice,
+          long: { tokens: 9, groups: 1 },
+          expert_map: null,
+          scaling: null,
+          respawns: true,
+        },
       });
     }
     const limits = {

@@ -11,8 +11,8 @@ import { slotsOfRank } from './placement-shape.ts';
 /** `slot` gets `expert`, whose weights `source` has; NO_EXPERT: it is emptied. Slots are the group's. */
 export type SlotChange = { readonly layer: number; readonly slot: number; readonly expert: number; readonly source: number };
 
-/** Null: there is no way, since every slot is needed where it is. */
-export function planRounds(present: ExpertMap, plan: ExpertMap): readonly (readonly SlotChange[])[] | null {
+/** Null: there is no way, since every slot is needed where it is. `away`: ranks that are lost, whose slots take in nothing. */
+export function planRounds(present: ExpertMap, plan: ExpertMap, away: ReadonlySet<number> = new Set()): readonly (readonly SlotChange[])[] | null {
   const { layers, slots, ranks, experts } = present.shape;
   const each = slotsOfRank(present.shape);
   const holds = present.expertOfSlot.slice();
@@ -87,7 +87,7 @@ export function planRounds(present: ExpertMap, plan: ExpertMap): readonly (reado
     let isThere = false;
     for (let at = layer * slots; at < (layer + 1) * slots; at++) {
       const expert = holds[at] as number;
-      if (at === stuck || (expert !== NO_EXPERT && countOf(layer, expert) < 2)) continue;
+      if (at === stuck || away.has(rankOf(layer, at)) || (expert !== NO_EXPERT && countOf(layer, expert) < 2)) continue;
       isThere = true;
       const taken = holds[stuck] as number;
       if (rankIsBusy(layer, at, taken)) continue;

@@ -16,7 +16,7 @@ it('a rebalance that was forced is called better only where the whole of it is p
     ['c4', 'global'],
     ['c4', 'fixed_primaries'],
   ] as const) {
-    const { rounds, before, after, cause, reason } = planRebalance(map, { policy, windows: 1, threshold: 1 }, olmoeLoads(domain), 'asked', true);
+    const { rounds, before, after, cause, reason } = planRebalance(map, [], { policy, windows: 1, threshold: 1 }, olmoeLoads(domain), 'asked', true);
     expect(cause).toBe(after < before ? 'better' : 'forced');
     if (cause === 'better') expect(reason).toContain(`${before.toFixed(3)} → ${after.toFixed(3)}`);
     else expect(reason).toContain('no better');

@@ -71,4 +71,15 @@ describe('the rounds from one map to another', () => {
     const rounds = planRounds(map(0, 1, 2, NO_EXPERT), map(1, 2, 0, NO_EXPERT));
     expect(rounds?.map((changes) => changes.map(({ slot, expert }) => `${slot}←${expert}`).join())).toEqual(['3←2', '2←0', '0←1', '1←2', '3←-1']);
   });
+
+  it('should lend no slot of a rank that is lost, though it is free', () => {
+    const shape = { layers: 1, experts: 3, slots: 5, ranks: 5, nodes: 1, groups: 1 };
+    const map = (...slots: number[]): ExpertMap => expertMap(shape, Int32Array.from(slots));
+    const [present, plan] = [map(NO_EXPERT, 0, 1, 2, NO_EXPERT), map(NO_EXPERT, 1, 2, 0, NO_EXPERT)];
+    const slotsOf = (away: number[]): number[] => planRounds(present, plan, new Set(away))?.flatMap((changes) => changes.map(({ slot }) => slot)) ?? [];
+    expect(slotsOf([])).toContain(0);
+    expect(slotsOf([0])).not.toContain(0);
+    expect(slotsOf([0])).toContain(4);
+    expect(planRounds(present, plan, new Set([0, 4]))).toBeNull();
+  });
 });
