@@ -39,6 +39,7 @@ export class LiveGeneration implements Generation {
   readonly #ports: GenerationPorts;
   readonly #wantsPromptLogprobs: boolean;
   readonly #prompt = Promise.withResolvers<PromptInfo>();
+  #isPromptTold = false;
   #tokenIds: readonly number[] | null = null;
   readonly #unread = new UnreadChunks();
   #wake: (() => void) | null = null;
@@ -85,12 +86,12 @@ export class LiveGeneration implements Generation {
   /** The pod has its prompt as ids. */
   begin(token_ids: readonly number[]): void {
     this.#tokenIds = token_ids;
-    if (!this.#wantsPromptLogprobs) this.#prompt.resolve({ token_ids, logprobs: null });
+    if (!this.#wantsPromptLogprobs) this.#tellPrompt({ token_ids, logprobs: null });
   }
 
   /** Of all prompt tokens but the first. */
   scorePrompt(logprobs: readonly PositionRecord[]): void {
-    this.#prompt.resolve({ token_ids: this.#tokenIds ?? [], logprobs: [null, ...logprobs.map(describe)] });
+    this.#tellPrompt({ token_ids: this.#tokenIds ?? [], logprobs: [null, ...logprobs.map(describe)] });
   }
 
   schedule(): void {
@@ -135,7 +136,8 @@ export class LiveGeneration implements Generation {
     this.#ports.ended();
     this.#error = error;
     this.#times.finished = this.#ports.clock.now_ms();
-    this.#prompt.reject(error ?? new MinipodError('internal', 'the request ended without its prompt'));
+    // Who has its prompt is spared an error, which takes longer to make than a token to deliver.
+    if (error !== null || !this.#isPromptTold) this.#prompt.reject(error ?? new MinipodError('internal', 'the request ended without its prompt'));
     this.#wakeUp();
   }
 
@@ -159,6 +161,11 @@ export class LiveGeneration implements Generation {
     } finally {
       this.cancel();
     }
+  }
+
+  #tellPrompt(prompt: PromptInfo): void {
+    this.#isPromptTold = true;
+    this.#prompt.resolve(prompt);
   }
 
   #wakeUp(): void {

@@ -39,6 +39,8 @@ export class DecodeGraphs {
   readonly #inTurn: readonly (readonly Part[])[];
   readonly #batches: ExpertBatches;
   readonly #slots: ExpertSlots;
+  /** Of the group, in turn. */
+  readonly #npus: readonly number[];
   readonly #words: Int32Array;
   readonly #place: GraphPlace;
   readonly #steps: ProgramRooms<number, readonly Part[]>;
@@ -65,6 +67,7 @@ export class DecodeGraphs {
     this.#inTurn = this.#isHeadApart ? [inTurn, [head]] : [[...inTurn, head]];
     this.#batches = batches;
     this.#slots = forward.layout.expertSlots;
+    this.#npus = npusInTurn(this.#slots.group, forward.layout.sharedNpu);
     this.#words = space.wordsOf(forward.layout.base);
     this.#place = place;
     this.#partsOfLayer = (layer) => layerParts(recording, layer, batches, service);
@@ -227,9 +230,10 @@ export class DecodeGraphs {
   #shares(rows: number, firstRow: number): Share[] {
     const shares: Share[] = [];
     const words = this.#words;
-    const { group } = this.#slots;
-    for (const npu of npusInTurn(group, this.#forward.layout.sharedNpu)) {
-      const at = (offsetOf(this.#place.shares) >>> 2) + (npu - group.first) * SHARE_WORDS;
+    const { first } = this.#slots.group;
+    for (let index = 0; index < this.#npus.length; index++) {
+      const npu = this.#npus[index] as number;
+      const at = (offsetOf(this.#place.shares) >>> 2) + (npu - first) * SHARE_WORDS;
       const pairs = words[at + SHARE.pairs] as number;
       if (pairs === 0) continue;
       const [firstSegment, segments] = [words[at + SHARE.firstSegment] as number, words[at + SHARE.segments] as number];

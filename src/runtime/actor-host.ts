@@ -56,8 +56,8 @@ export class ActorHost {
         witness: ports.witness,
         send: (mail) => this.#send(mail),
         startTimer: (owner, command, cause) => this.#startTimer(owner, command, cause),
-        cancelTimer: (owner, id) => this.#keepTimers((timer) => timer.mail.to !== owner || timer.id !== id),
-        cancelTimers: (owner) => this.#keepTimers((timer) => timer.mail.to !== owner),
+        cancelTimer: (owner, id) => this.#dropTimers((timer) => timer.mail.to === owner && timer.id === id),
+        cancelTimers: (owner) => this.#dropTimers((timer) => timer.mail.to === owner),
       },
       firstAct,
     );
@@ -133,12 +133,15 @@ export class ActorHost {
   }
 
   #startTimer(owner: Address, { id, delay_ms, message }: Commands['after'], cause: number): void {
-    this.#timers.push({ id, due_ms: this.#ports.clock.now_ms() + delay_ms, mail: { to: owner, from: owner, message, cause } });
-    this.#timers.sort((a, b) => a.due_ms - b.due_ms);
+    const due_ms = this.#ports.clock.now_ms() + delay_ms;
+    // Most are due after all others.
+    const at = this.#timers.findLastIndex((timer) => timer.due_ms <= due_ms) + 1;
+    this.#timers.splice(at, 0, { id, due_ms, mail: { to: owner, from: owner, message, cause } });
   }
 
-  #keepTimers(isKept: (timer: Timer) => boolean): void {
-    if (this.#timers.length > 0) this.#timers = this.#timers.filter(isKept);
+  /** Most actors that end have none. */
+  #dropTimers(isDropped: (timer: Timer) => boolean): void {
+    if (this.#timers.some(isDropped)) this.#timers = this.#timers.filter((timer) => !isDropped(timer));
   }
 
   #fireTimers(): void {
