@@ -14,20 +14,24 @@
  * each time (2 of 100 are right). All of it twice: by the clock, which is what the goals are about and says something on a machine at rest, and by the processor's time, of all
  * threads, which what else the machine does disturbs less.
  *
+ * One request alone is disturbed by anything, and two pods that are the same may differ by a tenth in five loads of a second each. So loads are short and many, the pods
+ * follow each other in another order each round, and what is told are medians over rounds with the 95 of 100 intervals that their order statistics give. A second pod
+ * without drafts, `off, again`, is held against the first like all others: what a run says of drafts is worth what it says of that. A goal is met by its median, `within
+ * noise` where the interval reaches it or the twin misses 1 by as much, and missed otherwise; where twins differ by more than a tenth nothing is said.
+ *
  * @example
- * BENCH_ROUNDS=3 node bench/drafting.ts mtp     # one pod against none
+ * BENCH_ROUNDS=20 node bench/drafting.ts mtp     # one pod against none
  * @module
  */
 import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../src/index.ts';
 import { machine, median, printTable, writeResults } from './harness.ts';
 
-const TOKENS = Number(process.env['BENCH_TOKENS'] ?? 192);
-const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 5);
+const TOKENS = Number(process.env['BENCH_TOKENS'] ?? 128);
+/** With one request; a load of sixteen is as long as many of one, and steadier. */
+const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 72);
+const roundsOf = (requests: number): number => Math.ceil(requests === 1 ? ROUNDS : ROUNDS / 6);
 /** Of each pod: V8 goes on optimising for about ten seconds (bench/pod.ts), in threads whose time counts. */
 const WARM_MS = Number(process.env['BENCH_WARM_MS'] ?? 8_000);
-const CALIBRATIONS = 5;
-/** A load of fewer tokens is told apart from the machine's ticks too badly. */
-const REQUESTS_MIN = 3;
 const LOOKUP = { method: 'ngram', num_speculative_tokens: 3, prompt_lookup_min: 1, prompt_lookup_max: 4 } as const;
 const LAYER = { method: 'mtp', num_speculative_tokens: 1 } as const;
 /** The second draft by the first one's layer. */
@@ -35,6 +39,7 @@ const LAYER_TWICE = { method: 'mtp', num_speculative_tokens: 2 } as const;
 
 const OPTIONS = {
   off: {},
+  'off, again': {},
   ngram: { speculative_config: LOOKUP },
   'ngram, always': { speculative_config: { ...LOOKUP, adaptive: false } },
   mtp: { speculative_config: LAYER },
@@ -94,40 +99,60 @@ const countsOf = async (pod: Pod): Promise<Counts> => {
   return { steps: npus[0]?.steps ?? 0, drafted: draft_tokens, accepted: accepted_tokens, drafts };
 };
 
-/** `requests` at once, each of TOKENS tokens; few of them several times. */
-async function load(pod: Pod, workload: (index: number) => Call, requests: number): Promise<Load> {
+/** `requests` at once, each of TOKENS tokens: those of the round. */
+async function load(pod: Pod, workload: (index: number) => Call, requests: number, round: number): Promise<Load> {
   const before = await countsOf(pod);
   const [cpu, start] = [process.cpuUsage(), performance.now()];
-  const turns = Math.ceil(REQUESTS_MIN / requests);
-  for (let turn = 0; turn < turns; turn++)
-    await Promise.all(
-      Array.from({ length: requests }, (_, index) => {
-        const { prompt, options } = workload(turn * requests + index);
-        return pod.complete(prompt, { ...options, max_tokens: TOKENS, ignore_eos: true });
-      }),
-    );
+  await Promise.all(
+    Array.from({ length: requests }, (_, index) => {
+      const { prompt, options } = workload(round * requests + index);
+      return pod.complete(prompt, { ...options, max_tokens: TOKENS, ignore_eos: true });
+    }),
+  );
   const wall_us = (performance.now() - start) * 1000;
   const { user, system } = process.cpuUsage(cpu);
   const after = await countsOf(pod);
   const since = (of: keyof Counts): number => after[of] - before[of];
   const counts = { steps: since('steps'), drafted: since('drafted'), drafts: since('drafts'), accepted: since('accepted') };
-  return { cpu_us: user + system, wall_us, tokens: turns * requests * TOKENS, ...counts };
+  return { cpu_us: user + system, wall_us, tokens: requests * TOKENS, ...counts };
 }
 
 const asked = process.argv.slice(2) as Name[];
-const names = (Object.keys(OPTIONS) as Name[]).filter((name) => asked.length === 0 || name === 'off' || [...CALIBRATING, ...asked].includes(name));
-const shown = names.filter((name) => name !== 'off' && (asked.length === 0 || asked.includes(name)));
+const TWINS: readonly Name[] = ['off', 'off, again'];
+const names = (Object.keys(OPTIONS) as Name[]).filter((name) => asked.length === 0 || [...TWINS, ...CALIBRATING, ...asked].includes(name));
+const shown = names.filter((name) => name !== 'off' && (name === 'off, again' || asked.length === 0 || asked.includes(name)));
 const pods = new Map<Name, Pod>();
 for (const name of names) pods.set(name, await createPod(OPTIONS[name]));
 const podOf = (name: Name): Pod => pods.get(name) as Pod;
 
 const sizes = [1, 16];
-for (const start = performance.now(); performance.now() - start < WARM_MS * names.length; )
+for (let start = performance.now(), round = 0; performance.now() - start < WARM_MS * names.length; round++)
   for (const name of names)
-    for (const requests of sizes) for (const workload of [...Object.values(WORKLOADS), calibration, echo]) await load(podOf(name), workload, requests);
+    for (const requests of sizes) for (const workload of [...Object.values(WORKLOADS), calibration, echo]) await load(podOf(name), workload, requests, round);
 console.log('All pods are warm.');
 
 type Time = 'wall_us' | 'cpu_us';
+
+function shuffle<Item>(items: readonly Item[]): Item[] {
+  const all = [...items];
+  for (let last = all.length - 1; last > 0; last--) {
+    const at = Math.floor(Math.random() * (last + 1));
+    [all[last], all[at]] = [all[at] as Item, all[last] as Item];
+  }
+  return all;
+}
+
+/** A median, and between which of the values in their order it lies in 95 of 100 runs. */
+type Within = { readonly low: number; readonly median: number; readonly high: number };
+function within(values: readonly number[]): Within {
+  const inOrder = values.toSorted((a, b) => a - b);
+  const { length } = inOrder;
+  const reach = 0.98 * Math.sqrt(length);
+  const at = (index: number): number => inOrder[Math.min(length - 1, Math.max(0, index))] as number;
+  return { low: at(Math.floor(length / 2 - reach)), median: median(inOrder), high: at(Math.ceil(length / 2 + reach) - 1) };
+}
+const scaled = ({ low, median, high }: Within, by: number): Within => ({ low: low * by, median: median * by, high: high * by });
+const told = ({ low, median, high }: Within, digits = 2): string => `${median.toFixed(digits)} (${low.toFixed(digits)}–${high.toFixed(digits)})`;
 
 /** Of all loads together, a step. */
 const perStep = (loads: readonly Load[], of: 'tokens' | 'drafted' | 'drafts' | 'accepted'): number =>
@@ -136,14 +161,16 @@ const perStep = (loads: readonly Load[], of: 'tokens' | 'drafted' | 'drafts' | '
 /** What a step took, in the middle of the rounds. */
 const stepOf = (time: Time, loads: readonly Load[]): number => median(loads.map((one) => one[time] / one.steps));
 
-/** What a step took more than one of the same round, in the middle of them: what disturbs the machine for a while disturbs both. */
-const moreThan = (time: Time, others: readonly Load[], loads: readonly Load[]): number =>
-  median(loads.map((one, round) => one[time] / one.steps - (others[round] as Load)[time] / (others[round] as Load).steps));
+/** What a step took more than one of the same round: what disturbs the machine for a while disturbs both. */
+const moreThan = (time: Time, others: readonly Load[], loads: readonly Load[]): Within =>
+  within(loads.map((one, round) => one[time] / one.steps - (others[round] as Load)[time] / (others[round] as Load).steps));
 
 // ── What verifying, telling and drafting cost ─────────────────────────────────────────────────────────────────────────
 
 type Costs = {
   readonly step_us: number;
+  /** What a step of the twin takes more: by so much any of these may be off. */
+  readonly again_us: Within;
   readonly prompts_us: number;
   readonly verify_us: number;
   readonly tell_us: number;
@@ -153,31 +180,33 @@ type Calibrated = { [Of in Name | 'undrafted' | 'echo' | 'echo, off']?: Load[] }
 
 function costsOf(time: Time, requests: number, loads: Calibrated): Costs {
   const of = (name: keyof Calibrated): Load[] => loads[name] as Load[];
-  const more = (name: keyof Calibrated): number => moreThan(time, of('off'), of(name));
+  const more = (name: keyof Calibrated): number => moreThan(time, of('off'), of(name)).median;
   const verify_us = more('ngram, always') / perStep(of('ngram, always'), 'drafted');
-  const echo_us = moreThan(time, of('echo, off'), of('echo')) - verify_us * perStep(of('echo'), 'drafted');
+  const echo_us = moreThan(time, of('echo, off'), of('echo')).median - verify_us * perStep(of('echo'), 'drafted');
   const tell_us = Math.max(0, echo_us / perStep(of('echo'), 'accepted'));
   const prompts_us = Math.max(0, more('undrafted'));
   const drafting = (name: Name): number => {
     const left_us = more(name) - prompts_us - verify_us * perStep(of(name), 'drafted') - tell_us * perStep(of(name), 'accepted');
-    return (left_us * requests) / perStep(of(name), 'drafts');
+    return Math.max(0, (left_us * requests) / perStep(of(name), 'drafts'));
   };
-  return { step_us: stepOf(time, of('off')), prompts_us, verify_us, tell_us, draft_us: { 1: drafting('mtp, always'), 2: drafting('mtp 2, always') } };
+  const draft_us = { 1: drafting('mtp, always'), 2: drafting('mtp 2, always') };
+  return { step_us: stepOf(time, of('off')), again_us: moreThan(time, of('off'), of('off, again')), prompts_us, verify_us, tell_us, draft_us };
 }
 
 const costs = new Map<number, Readonly<Record<Time, Costs>>>();
 for (const requests of sizes) {
   const loads: Calibrated = {};
-  const add = async (as: keyof Calibrated, name: Name, text: (index: number) => Call): Promise<void> => {
-    loads[as] ??= [];
-    loads[as].push(await load(podOf(name), text, requests));
-  };
-  for (let round = 0; round < CALIBRATIONS; round++) {
-    for (const name of ['off', ...CALIBRATING] as const) await add(name, name, calibration);
-    await add('undrafted', 'mtp, always', undrafted);
-    await add('echo, off', 'off', echo);
-    await add('echo', 'ngram, always', echo);
-  }
+  const turns: readonly { readonly as: keyof Calibrated; readonly name: Name; readonly text: (index: number) => Call }[] = [
+    ...[...TWINS, ...CALIBRATING].map((name) => ({ as: name, name, text: calibration })),
+    { as: 'undrafted', name: 'mtp, always', text: undrafted },
+    { as: 'echo, off', name: 'off', text: echo },
+    { as: 'echo', name: 'ngram, always', text: echo },
+  ];
+  for (let round = 0; round < roundsOf(requests); round++)
+    for (const { as, name, text } of shuffle(turns)) {
+      loads[as] ??= [];
+      loads[as].push(await load(podOf(name), text, requests, round));
+    }
   costs.set(requests, { wall_us: costsOf('wall_us', requests, loads), cpu_us: costsOf('cpu_us', requests, loads) });
 }
 
@@ -192,51 +221,76 @@ function predictedRatio(time: Time, name: Name, requests: number, on: readonly L
 
 // ── On against off ────────────────────────────────────────────────────────────────────────────────────────────────────
 
+const TIMES = ['wall_us', 'cpu_us'] as const;
+/** On / off: of what is predicted, and with the adaptive switch on hostile input. */
+const GOALS = { ofPredicted: 0.95, hostile: 0.97 } as const;
+
+const NOISE_MAX = 0.1;
+
+/** How far from `at`, where the twin should be, it may be. */
+const reachOf = ({ low, high }: Within, at: number): number => Math.max(Math.abs(low - at), Math.abs(high - at));
+
+function verdictOf({ median, high }: Within, goal: number, noise: number): 'met' | 'within noise' | 'missed' | 'too noisy' {
+  if (noise > NOISE_MAX) return 'too noisy';
+  if (median >= goal) return 'met';
+  return Math.max(high, median + noise) >= goal ? 'within noise' : 'missed';
+}
+
+const isHostileTo = (workload: Workload, name: Name): boolean => (workload === 'hostile' || workload === 'six words') && !name.endsWith('always');
+
 const results: object[] = [];
-const rows: string[][] = [];
+const rows: Readonly<Record<Time, string[][]>> = { wall_us: [], cpu_us: [] };
 for (const workload of Object.keys(WORKLOADS) as Workload[])
   for (const requests of sizes) {
     const loads = new Map<Name, Load[]>(names.map((name) => [name, []]));
-    for (let round = 0; round < ROUNDS; round++)
-      for (const name of ['off', ...shown] as const) loads.get(name)?.push(await load(podOf(name), WORKLOADS[workload], requests));
+    for (let round = 0; round < roundsOf(requests); round++)
+      for (const name of shuffle(['off', ...shown] as const)) loads.get(name)?.push(await load(podOf(name), WORKLOADS[workload], requests, round));
     const off = loads.get('off') as Load[];
+    // In pairs: what disturbs the machine for a while disturbs both.
+    const ratioOf = (on: readonly Load[], time: Time): Within => within(on.map((one, round) => (off[round] as Load)[time] / one[time]));
     for (const name of shown) {
       const on = loads.get(name) as Load[];
-      // In pairs: what disturbs the machine for a while disturbs both.
-      const ratio = (of: Time): number => median(on.map((one, round) => (off[round] as Load)[of] / one[of]));
       const sum = (of: keyof Counts): number => on.reduce((total, one) => total + one[of], 0);
-      const predicted = { wall_us: predictedRatio('wall_us', name, requests, on, off), cpu_us: predictedRatio('cpu_us', name, requests, on, off) };
-      const found = { workload, requests, name, wall_ratio: ratio('wall_us'), wall_predicted: predicted.wall_us };
-      results.push({
-        ...found,
-        ...{ cpu_ratio: ratio('cpu_us'), cpu_predicted: predicted.cpu_us },
-        ...{ drafted: sum('drafted'), accepted: sum('accepted'), steps: sum('steps') },
-      });
-      rows.push([
+      const counts = { drafted: sum('drafted'), accepted: sum('accepted'), steps: sum('steps') };
+      const cells = [
         `${workload}, ${requests}`,
         name,
         median(on.map(({ tokens, wall_us }) => (tokens * 1e6) / wall_us)).toFixed(0),
-        (sum('drafted') / sum('steps') / requests).toFixed(2),
-        (sum('accepted') / Math.max(1, sum('drafted'))).toFixed(2),
+        (counts.drafted / counts.steps / requests).toFixed(2),
+        (counts.accepted / Math.max(1, counts.drafted)).toFixed(2),
         (perStep(on, 'tokens') / requests).toFixed(2),
-        ...(['wall_us', 'cpu_us'] as const).flatMap((time) => [ratio(time), predicted[time], ratio(time) / predicted[time]].map((value) => value.toFixed(2))),
-      ]);
+      ];
+      const found = TIMES.map((time) => {
+        const ratio = ratioOf(on, time);
+        if (name === 'off, again') {
+          rows[time].push([...cells, told(ratio), '', '', '', '']);
+          return [time, { ratio }] as const;
+        }
+        const noise = reachOf(ratioOf(loads.get('off, again') as Load[], time), 1);
+        const { again_us, step_us } = (costs.get(requests) as Record<Time, Costs>)[time];
+        const predicted = predictedRatio(time, name, requests, on, off);
+        const ofPredicted = scaled(ratio, 1 / predicted);
+        const verdict = verdictOf(ofPredicted, GOALS.ofPredicted, Math.max(noise, reachOf(again_us, 0) / step_us));
+        const hostile = isHostileTo(workload, name) ? verdictOf(ratio, GOALS.hostile, noise) : null;
+        rows[time].push([...cells, told(ratio), predicted.toFixed(2), told(ofPredicted), verdict, hostile ?? '']);
+        return [time, { ratio, predicted, ofPredicted, verdict, hostile }] as const;
+      });
+      results.push({ workload, requests, name, ...counts, ...Object.fromEntries(found) });
     }
   }
-for (const time of ['wall_us', 'cpu_us'] as const) {
+for (const time of TIMES) {
   const described = [...costs].map(([requests, both]) => {
-    const { step_us, prompts_us, verify_us, tell_us, draft_us } = both[time];
+    const { step_us, again_us, prompts_us, verify_us, tell_us, draft_us } = both[time];
     const [T, V, A, P, once, twice] = [step_us, verify_us, tell_us, prompts_us, draft_us[1] as number, draft_us[2] as number].map(Math.round);
-    return `requests ${requests}: T ${T}, V ${V}, A ${A}, P ${P}, D of one draft ${once}, of two ${twice}`;
+    return `requests ${requests}: T ${T} (the twin's ${told(again_us, 0)} more), V ${V}, A ${A}, P ${P}, D of one draft ${once}, of two ${twice}`;
   });
   console.log(`${time === 'wall_us' ? 'By the clock' : 'Processor time'}, µs: ${described.join('; ')}`);
+  printTable(
+    `Tokens a second with drafts against none, ${time === 'wall_us' ? 'by the clock' : 'by processor time'}; in brackets where the median lies in 95 of 100 runs`,
+    ['requests', 'drafts', 'tokens/s', 'drafts a step', 'right', 'tokens a step', 'on / off', 'predicted', 'of that', '≥ 0.95', 'hostile ≥ 0.97'],
+    rows[time],
+  );
 }
-const times = ['on / off', 'predicted', 'of that'];
-printTable(
-  'Tokens a second with drafts against none, by the clock; then by processor time',
-  ['requests', 'drafts', 'tokens/s', 'drafts a step', 'right', 'tokens a step', ...times, ...times],
-  rows,
-);
 console.log(JSON.stringify(machine()));
 if (asked.length === 0) writeResults(new URL('results/drafting.json', import.meta.url).pathname, { costs: Object.fromEntries(costs), results });
 for (const pod of pods.values()) await pod.close();
