@@ -16,11 +16,21 @@ const APART = ['trace/full-disk', 'trace/memory', 'trace/damage', 'system/soak',
 /** About npm and what it packs; and what starts both runtimes itself. */
 const NODE_ONLY = ['test/packaging/**/*.test.ts', 'test/deno/**/*.test.ts'];
 
-/** See test/bundled-threads.ts. */
-const bundled = isDeno && process.env['SOURCES'] === undefined;
+const fileOf = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
+/** See test/bundled-threads.ts and test/resident-threads.ts. */
+const inPlace =
+  process.env['SOURCES'] !== undefined
+    ? []
+    : [
+        { find: /^.*\/thread-start\.ts$/, replacement: fileOf('test/resident-threads.ts') },
+        ...(isDeno ? [{ find: /^.*\/thread-entry\.ts$/, replacement: fileOf('test/bundled-entry.ts') }] : []),
+      ];
+
+/** RESIDENT=1: a thread that has ended well serves its process's next pod (test/resident-threads.ts). */
+const keepsThreads = process.env['RESIDENT'] === undefined ? [] : ['test/keep-threads.ts'];
 
 export default defineConfig({
-  resolve: { alias: bundled ? [{ find: /^.*\/thread-entry\.ts$/, replacement: fileURLToPath(new URL('test/bundled-entry.ts', import.meta.url)) }] : [] },
+  resolve: { alias: inPlace },
   test: {
     // Deno runs vitest's forks only.
     pool: 'forks',
@@ -35,7 +45,16 @@ export default defineConfig({
     maxWorkers: 2,
     projects: [
       { extends: true, test: { name: 'apart', include: [...APART, ...(isDeno ? [] : NODE_ONLY)] } },
-      { extends: true, test: { name: 'together', include: ['test/**/*.test.ts'], exclude: [...APART, ...NODE_ONLY], isolate: false } },
+      {
+        extends: true,
+        test: {
+          name: 'together',
+          include: ['test/**/*.test.ts'],
+          exclude: [...APART, ...NODE_ONLY],
+          isolate: false,
+          setupFiles: ['test/property-limits.ts', ...keepsThreads],
+        },
+      },
     ],
   },
 });

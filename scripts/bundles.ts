@@ -11,9 +11,14 @@ import { bundleOf } from './bundle-names.ts';
 
 /**
  * Bundles each entry of a clone into a file of `target`, and says which. Each module goes on finding what lies beside it.
- * `threadEntry`: what stands for src/runtime/thread-entry.ts.
+ * `inPlace`: what stands for a module, by the end of its name.
  */
-export async function bundleEntries(root: string, entries: readonly string[], target: string, threadEntry?: string): Promise<ReadonlyMap<string, string>> {
+export async function bundleEntries(
+  root: string,
+  entries: readonly string[],
+  target: string,
+  inPlace: ReadonlyMap<string, string> = new Map(),
+): Promise<ReadonlyMap<string, string>> {
   const bundled = await Promise.all(
     entries.map(async (entry): Promise<[string, string]> => {
       const bundle = await rolldown({
@@ -27,7 +32,13 @@ export async function bundleEntries(root: string, entries: readonly string[], ta
               handler: (code, id) => code.replaceAll('import.meta.url', JSON.stringify(pathToFileURL(id).href)),
             },
           },
-          { name: 'how threads begin', resolveId: { filter: { id: /\/thread-entry\.ts$/ }, handler: () => threadEntry } },
+          {
+            name: 'how threads begin',
+            resolveId: {
+              filter: { id: /\/thread-(?:entry|start)\.ts$/ },
+              handler: (id) => [...inPlace].find(([end]) => id.endsWith(end))?.[1],
+            },
+          },
         ],
       });
       const file = join(target, bundleOf(entry));

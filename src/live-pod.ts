@@ -2,7 +2,7 @@
  * A pod on worker threads, from its caller's thread: Comlink for create, stats and close, a ring for everything that happens often.
  * @module
  */
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import * as Comlink from 'comlink';
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
 import { promptRecord } from './call.ts';
@@ -36,7 +36,8 @@ import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/cl
 import { CALLER_THREAD, CONTROL_THREAD } from './runtime/directory.ts';
 import { breathe, checkedMeanwhile, EventLoopSleeper, waitAtMost } from './runtime/event-loop.ts';
 import { MessagePort, type ReceivedMail } from './runtime/message-port.ts';
-import { entryPoint, threadOptions } from './runtime/thread-entry.ts';
+import { entryPoint } from './runtime/thread-entry.ts';
+import { startThread } from './runtime/thread-start.ts';
 import { scaleSchema } from './scale-options.ts';
 import { topologyOf } from './topology-options.ts';
 import type { ActRing } from './trace/act-log.ts';
@@ -84,7 +85,7 @@ export async function createLivePod(options: PodOptions = {}, worker_entry?: URL
   } = resolved;
   const origin_ms = epoch_ms();
   const inspection = inspect === undefined ? null : new LiveInspection(asInspect(inspect), origin_ms);
-  const thread = new Worker(entryPoint('../platform/control-thread'), threadOptions());
+  const thread = startThread(entryPoint('../platform/control-thread'));
   const died = new Promise<never>((_, reject) => {
     thread.once('error', (error) =>
       reject(

@@ -2,9 +2,10 @@
  * Many seeds, each a run: on this thread, or on several at once.
  * @module
  */
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { MinipodError } from '../protocol/errors.ts';
-import { entryPoint, threadOptions } from '../runtime/thread-entry.ts';
+import { entryPoint } from '../runtime/thread-entry.ts';
+import { startThread } from '../runtime/thread-start.ts';
 import { type CanaryReport, findCanary } from './canary.ts';
 import { Coverage, type CoverageRow } from './coverage.ts';
 import { expandSeed, type Scope } from './expand.ts';
@@ -151,7 +152,7 @@ async function runOnThreads(
 ): Promise<void> {
   const waiting = [...batches];
   const work = async (): Promise<void> => {
-    const thread = new Worker(entryPoint('../chaos/campaign-thread'), threadOptions());
+    const thread = startThread(entryPoint('../chaos/campaign-thread'));
     try {
       for (let seeds = waiting.shift(); seeds !== undefined && !isOver(); seeds = waiting.shift())
         for (const report of await answerOf(thread, { seeds, scope })) note(report);

@@ -7,7 +7,7 @@
  * The card writes into the memory of those who pull. So a worker's successor starts only when the card has closed the queue pairs of that one's seat.
  * @module
  */
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { QueuePair } from '../flowserve/distflow/network/queue-pair.ts';
 import { CARD_DEADLINE_MS, type KvLine, kvLinesOf } from '../flowserve/kv-network.ts';
@@ -17,7 +17,8 @@ import { numericsKey } from '../protocol/numerics.ts';
 import type { Cancel, Clock, Timers } from '../runtime/clock.ts';
 import { networkThreadOf } from '../runtime/directory.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
-import { entryPoint, threadOptions } from '../runtime/thread-entry.ts';
+import { entryPoint } from '../runtime/thread-entry.ts';
+import { startThread } from '../runtime/thread-start.ts';
 import type { NetworkCardData } from './network-card-thread.ts';
 import { RESTART_PERIOD_MS, RESTARTS_MAX, RestartIntensity } from './restart-intensity.ts';
 
@@ -106,7 +107,7 @@ export class NetworkCardKeeper {
   }
 
   #spawn(): void {
-    const handle = new Worker(this.#ports.entry ?? entryPoint('../platform/network-card-thread'), { ...threadOptions(), workerData: this.#data });
+    const handle = startThread(this.#ports.entry ?? entryPoint('../platform/network-card-thread'), { workerData: this.#data });
     this.#handle = handle;
     this.#isTerminated = false;
     this.#error = null;

@@ -1,10 +1,10 @@
 /** What a worker thread is started with. @module */
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { PodPlan } from '../flowserve/pod-plan.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import { type Directory, type Seat, threadsOf } from '../runtime/directory.ts';
-import { threadOptions } from '../runtime/thread-entry.ts';
+import { startThread } from '../runtime/thread-start.ts';
 import type { NetworkCardKeeper } from './network-card.ts';
 import type { Recordings } from './recording.ts';
 import type { WarmThreadData, WorkerThreadData } from './worker-seat.ts';
@@ -74,4 +74,4 @@ export const startWarmThread = (entry: URL, start: WorkerStart): Worker =>
 
 // A step leaves some kilobytes of short-lived records; a larger nursery collects them seldom, and one worker's pause stalls its peers.
 const newThread = (entry: URL, data: WorkerThreadData | WarmThreadData): Worker =>
-  new Worker(entry, { ...threadOptions(), workerData: data, resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB } });
+  startThread(entry, { workerData: data, resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB } });

@@ -2,10 +2,11 @@
  * Records a live pod: a thread of its own writes the file, and each life of the pod's threads gets a ring to it.
  * @module
  */
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { fromErrorRecord, MinipodError } from '../protocol/errors.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
-import { entryPoint, threadOptions } from '../runtime/thread-entry.ts';
+import { entryPoint } from '../runtime/thread-entry.ts';
+import { startThread } from '../runtime/thread-start.ts';
 import { type ActLogOptions, type ActRing, makeActRing, type WhenFull } from './act-log.ts';
 import type { TraceIdentity } from './identity.ts';
 import type { FromRecorder, RecorderData, ToRecorder } from './recorder-thread.ts';
@@ -51,7 +52,7 @@ export class LiveRecorder {
     this.#options = { whenFull, prompts, path, ...(patience_ms !== undefined && { patience_ms }) };
     this.#onEnded = onEnded;
     const workerData: RecorderData = { path, header, state: this.#state };
-    this.#worker = new Worker(entry ?? entryPoint('../trace/recorder-thread'), { ...threadOptions(), workerData });
+    this.#worker = startThread(entry ?? entryPoint('../trace/recorder-thread'), { workerData });
     this.#opened.promise.catch(() => {});
     this.#worker.on('message', (message: FromRecorder) => {
       if (message.type === 'opened') {

@@ -84,19 +84,25 @@ describe('a link', () => {
     withPod({ npus: 2, workers: 2 }, async (pod) => {
       await Promise.all(['Once', 'The', 'A', 'In'].map((prompt) => pod.complete(prompt, OPTIONS)));
       await expectNothingLeft(pod);
-      const { links } = (await pod.stats()).fabric;
-      const data = links.filter(({ lane, frames }) => lane === 'data' && frames > 0);
+      const look = async () => (await pod.stats()).fabric.links.filter(({ lane, frames }) => lane === 'data' && frames > 0);
+      let data = await look();
+      // Writers and readers are asked one after the other, and those who look whether others live write now and then.
+      const allIsRead = (): boolean => data.every(({ frames, received_frames }) => received_frames === frames);
+      for (let looks = 0; looks < 1_000 && !allIsRead(); looks++) data = await look();
       expect(data.map(({ from, to }) => `${from} ${to}`)).toEqual(expect.arrayContaining(['caller control', 'control caller', 'worker/1 control']));
       for (const { frames, bytes, ...link } of data) {
         expect(link).toMatchObject({ received_frames: frames, received_bytes: bytes, stale: 0, slab_bytes: 0 });
         // One in 64 of all that its writer sends, to anybody: this link may have had none.
         expect(link.latencies_us.reduce((sum, count) => sum + count, 0)).toBeLessThanOrEqual(frames);
       }
-      const sampled = data.reduce((sum, { latencies_us }) => sum + latencies_us.reduce((all, count) => all + count, 0), 0);
+      const sampledIn = (looked: typeof data): number => looked.reduce((sum, { latencies_us }) => sum + latencies_us.reduce((all, count) => all + count, 0), 0);
+      const sampled = sampledIn(data);
       expect(sampled).toBeGreaterThan(0);
       const text = await (await createApp(pod).request('/metrics')).text();
       const counts = [...text.matchAll(/^minipod:link_latency_seconds_count\{.*lane="data".*\} (\d+)$/gm)].map(([, count]) => Number(count));
-      expect(counts.reduce((sum, count) => sum + count, 0)).toBe(sampled);
+      const told = counts.reduce((sum, count) => sum + count, 0);
+      expect(told).toBeGreaterThanOrEqual(sampled);
+      expect(told).toBeLessThanOrEqual(sampledIn(await look()));
     }));
 });
 

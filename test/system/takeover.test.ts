@@ -108,8 +108,8 @@ describe('the cluster manager that leads', () => {
     // As if the first had hung for longer than its lease: the second, which lives on worker 1, has it now.
     lease.take(1, 1, 1e9, 2_000_000_000, () => true);
     while (rig.control.managerState !== 'standby') await sleep(20);
-    const calls = ask();
     const { generation_tokens } = await rig.pod.stats();
+    const calls = ask();
     while ((await rig.pod.stats()).generation_tokens < generation_tokens + 12) await sleep(1);
     rig.killWorker(1);
     expect((await calls).map(fingerprint)).toEqual(right);
