@@ -19,6 +19,8 @@ const FIRST_TIMES_MAX = 1.5;
 const FIRST_STEPS = 3;
 /** Less is forgotten altogether. */
 const WEIGHT_MIN = 0.05;
+/** So many steps wait at most until somebody asks for the line: entered all at once they take a fraction of what each takes between two others. */
+const UNSEEN_MAX = 16;
 
 type Seen = { us: number; weight: number };
 /** Microseconds of a step without rows, and of each row. */
@@ -29,9 +31,22 @@ export class DecodeCosts {
   /** Through what was seen; null: more was seen since. Each sequence of a step asks for it. */
   #line: Line | null = null;
 
+  /** Steps that are not among those: the rows of each, and what it took. */
+  readonly #unseen: number[] = [];
+
   /** A step of so many rows took so long, with what went by before it could begin. */
   add(rows: number, us: number): void {
     assert(rows > 0, 'a step has rows');
+    this.#unseen.push(rows, us);
+    if (this.#unseen.length === 2 * UNSEEN_MAX) this.#settle();
+  }
+
+  #settle(): void {
+    for (let at = 0; at < this.#unseen.length; at += 2) this.#see(this.#unseen[at] as number, this.#unseen[at + 1] as number);
+    this.#unseen.length = 0;
+  }
+
+  #see(rows: number, us: number): void {
     const seen = this.#seen.get(rows);
     // Only the first of a number of rows is held against what was seen of others.
     const expected_us = seen === undefined ? this.#expected_us(rows) : us;
@@ -56,22 +71,25 @@ export class DecodeCosts {
   /** By what was seen of others. */
   #expected_us(rows: number): number {
     if (this.#seen.size === 0) return Infinity;
-    const { base_us, row_us } = this.line;
+    const { base_us, row_us } = this.#fitted();
     return base_us + row_us * rows;
   }
 
   /** None was seen. */
   get isEmpty(): boolean {
+    this.#settle();
     return this.#seen.size === 0;
   }
 
   /** Rows of more numbers than one were seen: what a row takes is no guess. */
   get isKnown(): boolean {
+    this.#settle();
     return this.#seen.size > 1;
   }
 
   /** 0 and 0: none was seen. */
   get line(): Line {
+    this.#settle();
     this.#line ??= this.#fitted();
     return this.#line;
   }
@@ -97,6 +115,7 @@ export class DecodeCosts {
   }
 
   toJSON(): object {
+    this.#settle();
     return Object.fromEntries([...this.#seen].map(([rows, { us, weight }]) => [rows, { us, weight }]));
   }
 }

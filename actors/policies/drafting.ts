@@ -51,8 +51,9 @@ const FIRST_WEIGHT = 4;
 /** Tokens. */
 const PAUSE_MIN = 32;
 const PAUSE_MAX = 1_024;
-/** One that waits drafts again before its time where so much of a token's time is to be won. */
+/** One that waits drafts again before its time where so much of a token's time is to be won: that is looked at whenever so many tokens have gone by. */
 const RESUME_GAIN = 0.05;
+const RESUME_TOKENS = 8;
 /** Of the time of decode steps, drafts may lose this; and so many steps more, in which the costs show at first. What they have won bears as many steps as these at most. */
 const LOST_SHARE = 0.01;
 const LOST_STEPS = 4;
@@ -93,7 +94,7 @@ export class Drafting {
   /** Drafts for the next step of a sequence, one of so many that decode, at most `most`. */
   lengthFor(history: DraftHistory, sequences: number, most: number): number {
     if (!this.#asPays) return Math.min(this.#drafts_max, most);
-    if (most === 0) return 0;
+    if (most === 0 || history.wait % RESUME_TOKENS > 0) return 0;
     const { drafts: worthwhile, gain } = this.#worthwhile(this.#acceptanceOf(history), sequences);
     // What a sequence has stopped for may have been an estimate of the group's that was off.
     if (history.wait > 0 && gain < RESUME_GAIN) return 0;
