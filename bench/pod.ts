@@ -11,10 +11,10 @@ import { machine, median, printTable, writeResults } from './harness.ts';
 const TOKENS = Number(process.env['BENCH_TOKENS'] ?? 128);
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 9);
 /**
- * V8 goes on optimising the pod's JavaScript in the background for about ten seconds, on the same two cores (seen in schedstat: its helper threads take
- * half a core at first, nothing in the end); the bare loop, nearly all WebAssembly, is warm at once. Measured is what comes after.
+ * V8 goes on optimising the pod's JavaScript in the background, on the same two cores; the bare loop, nearly all WebAssembly, is warm at once. Measured is what comes
+ * after: V8's helper threads took 65, 20, 13, 8 and 9 ms of a round after 20, 40, 60, 80 and 100 rounds of a quarter of a second.
  */
-const WARM_MS = Number(process.env['BENCH_WARM_MS'] ?? 12_000);
+const WARM_MS = Number(process.env['BENCH_WARM_MS'] ?? 25_000);
 const ONLY = process.env['BENCH_ONLY'];
 
 const promptOf = (index: number): number[] => [1, 86, 1461, 613, 265, 531, 460, 315 + index, 265, 504, 454, 358 + index];

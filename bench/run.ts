@@ -25,6 +25,7 @@ const BENCHMARKS: Readonly<Record<string, string>> = {
   int8: 'INT8 against BF16: products and tokens a second',
   scheduler: 'what a step costs its scheduler, by how many run and wait',
   trace: 'what recording costs, and how fast replays and virtual time are',
+  'thread-times': 'whose processor time tokens take, by thread',
   'step-gap': 'from the end of a decode step to the first kernel of the next',
   'first-token': 'from createPod to the first token',
   'decode-profile': 'where a decode step goes',
