@@ -15,6 +15,6 @@ export const memoryCheckOptions = {
    * checkpoint. No token depends on it while memory is good.
    */
   weight_checks: z.enum(WEIGHT_CHECKS).default('scrub'),
-  /** With `weight_checks: 'scrub'`, in how many seconds all weights are looked at once. A flip is found within two such times. */
-  weight_scrub_s: z.number().positive().default(60),
+  /** With `weight_checks: 'scrub'`, in how many seconds all weights are looked at once, 0.05 at least: threads have others to serve. A flip is found within two such times. Default: 60. */
+  weight_scrub_s: z.number().min(0.05).optional(),
 } as const;

@@ -391,5 +391,6 @@ export function parseOptions<Schema extends z.ZodType>(schema: Schema, value: un
   if (result.success) return result.data;
   const { path, message } = firstIssue(result.error.issues);
   const param = path.join('.') || what;
-  throw new MinipodError('invalid_request', `${what}: ${param === what ? 'the options' : `${param}:`} ${message}`, { param });
+  const wrong = param === what ? `the options ${message.replace(/^is /, 'are ')}` : `${param}: ${message}`;
+  throw new MinipodError('invalid_request', `${what}: ${wrong}`, { param });
 }

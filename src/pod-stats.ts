@@ -143,8 +143,13 @@ export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: 
     loops: report.loops.map(({ period_ms, still_ms, is_stalled: stalled, ...loop }) => ({
       ...{ ...loop, stalled, period_seconds: period_ms / 1000, still_seconds: still_ms / 1000 },
     })),
-    ...{ suspicions: suspicionStats(report.suspicions), experts_lost: report.experts_lost },
-    recoveries: report.recoveries.map(({ at_ms, is_warm: warm, ...parts }) => ({ ...parts, warm, lost_at_seconds: at_ms / 1000 })),
+    ...{ suspicions: suspicionStats(report.suspicions), experts_lost: report.experts_lost, experts_masked: report.experts_masked },
+    recoveries: report.recoveries.map(({ at_ms, is_warm: warm, has_successor: successor, ...parts }) => ({
+      ...parts,
+      successor,
+      warm,
+      lost_at_seconds: at_ms / 1000,
+    })),
     memory: { total_bytes: memory.bytes, regions: report.regions },
     fabric: { links: linkStats(report.links, report.threads), threads: report.threads },
     garbage: report.garbage,

@@ -260,7 +260,7 @@ export type LoopStats = {
 };
 
 /**
- * A worker that was lost and has a successor, or is to have one. After `lost_at_seconds`, by the pod's clock, come in turn: `end_ms`, its end is proven; `release_ms`, all
+ * A worker that was lost. `successor`: false: it has none (`respawn: false`), and what became of its experts is in the expert map's log. After `lost_at_seconds`, by the pod's clock, come in turn: `end_ms`, its end is proven; `release_ms`, all
  * others have let go of its rings; `start_ms`, the successor runs. Null: it has not come to that. `warm`: the successor was a thread that waited for it.
  */
 export type RecoveryStats = {
@@ -268,6 +268,7 @@ export type RecoveryStats = {
   readonly cause: 'died' | 'given_up';
   /** In words, such as which weights no longer are what was loaded. */
   readonly reason: string;
+  readonly successor: boolean;
   readonly warm: boolean;
   readonly lost_at_seconds: number;
   readonly end_ms: number | null;
@@ -340,6 +341,8 @@ export type PodStats = {
   readonly suspicions: SuspicionStats;
   /** Task executors that can compute nothing for now: experts are lost, no copy of them is left, and nobody can bring one back. */
   readonly experts_lost: readonly { readonly task_executor: number; readonly reason: string }[];
+  /** Task executors that serve without the experts of these NPUs (option `degraded`). */
+  readonly experts_masked: readonly { readonly task_executor: number; readonly npus: readonly number[] }[];
   /** Of worker threads, the latest last, 64 at most; on a virtual clock there are none. */
   readonly recoveries: readonly RecoveryStats[];
   readonly memory: { readonly total_bytes: number; readonly regions: readonly RegionStats[] };

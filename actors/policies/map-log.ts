@@ -4,7 +4,16 @@
  */
 import type { Address } from '../../src/protocol/address.ts';
 import { assert } from '../../src/protocol/errors.ts';
-import { MAP_CHANGES, type MapCause, type MapChange, type MapEntry, type MapOutcome, NOTHING_COPIED, type WeightsCopied } from '../../src/protocol/map-log.ts';
+import {
+  type CopyWay,
+  MAP_CHANGES,
+  type MapCause,
+  type MapChange,
+  type MapEntry,
+  type MapOutcome,
+  NOTHING_COPIED,
+  type WeightsCopied,
+} from '../../src/protocol/map-log.ts';
 
 /** How many ended so. */
 export type MapCount = { readonly change: MapChange; readonly outcome: MapOutcome; readonly cause: MapCause; readonly count: number };
@@ -66,7 +75,7 @@ export class MapLog {
   }
 
   /** A slot has its weights, for the open entry. */
-  noteCopied(way: 'broadcast' | 'pulled', bytes: number): void {
+  noteCopied(way: CopyWay, bytes: number): void {
     this.#noteCopied((copied) => ({ ...copied, [way]: { slots: copied[way].slots + 1, bytes: copied[way].bytes + bytes } }));
   }
 

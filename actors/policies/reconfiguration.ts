@@ -15,6 +15,7 @@ import {
   stageSlot,
   withdrawBroadcasts,
 } from '../../src/protocol/expert-maps.ts';
+import type { CopyWay } from '../../src/protocol/map-log.ts';
 import type { Commands } from '../../src/protocol/messages.ts';
 import { mapSparing, ranksOf } from './expert-placement/among-ranks.ts';
 import { sharedWeights } from './expert-placement/broadcast-weights.ts';
@@ -25,9 +26,9 @@ import type { Rounds } from './map-plans.ts';
 
 /**
  * NPUs of the group: those that run steps and sort tokens by the map, the first of those that have slots, and those that are needed whether they hold any expert or
- * not. `layers`: the model's numbers of those that have experts; `shared`: NPUs that have the shared expert, where it is apart from attention.
+ * not. `layers`: the model's numbers of those that have experts; `shared`: NPUs that have the shared expert, where it is apart from attention. `movable`: NPUs have room for weights that come; else experts stay
+ * where they are, whoever is lost.
  */
-/** `movable`: NPUs have room for weights that come; else experts stay where they are, whoever is lost. */
 export type BalancerSeat = {
   readonly self: Address;
   readonly askers: readonly number[];
@@ -49,6 +50,7 @@ export class Reconfiguration {
   readonly #waitsForChanges = new Set<number>();
   /** Of these, those whose weights are to come by broadcast. */
   readonly #byBroadcast = new Set<number>();
+  readonly #fromCheckpoint = new Set<number>();
   /** NPUs that send those of the round. */
   #senders: readonly number[] = [];
   /** Changes of the round whose slots were written to. */
@@ -119,19 +121,12 @@ export class Reconfiguration {
     const changes = this.#changes.map((change) => (change.expert === NO_EXPERT ? change : { ...change, source: this.#readable(change) }));
     const shared = sharedWeights(changes, this.#firstChange, (slot) => this.#npuOf(slot));
     const broadcastOf = new Map(shared.flatMap(({ changes, broadcast }) => changes.map((index) => [this.#firstChange + index, broadcast])));
-    const sends = this.#toHolders(({ layer, slot, expert }, change) =>
-      expert === NO_EXPERT
-        ? null
-        : stageSlot(
-            change,
-            layer,
-            slot,
-            expert,
-            (changes[change - this.#firstChange] as SlotChange).source,
-            this.#isFree(layer, slot),
-            broadcastOf.get(change) ?? null,
-          ),
-    );
+    const sends = this.#toHolders(({ layer, slot, expert }, change) => {
+      if (expert === NO_EXPERT) return null;
+      const { source } = changes[change - this.#firstChange] as SlotChange;
+      if (source < 0) this.#fromCheckpoint.add(change);
+      return stageSlot(change, layer, slot, expert, source, this.#isFree(layer, slot), broadcastOf.get(change) ?? null);
+    });
     for (const change of broadcastOf.keys()) this.#byBroadcast.add(change);
     this.#senders = [...new Set(shared.map(({ source }) => this.#npuOf(source)))];
     return [...shared.map(({ layer, source, broadcast }) => this.#tell(this.#npuOf(source), broadcastSlot(layer, source, broadcast))), ...sends];
@@ -147,7 +142,9 @@ export class Reconfiguration {
     this.#byBroadcast.delete(change);
     const wanted = this.#changes[change - this.#firstChange] as SlotChange;
     const { layer, slot, expert } = wanted;
-    return this.#tell(this.#npuOf(slot), stageSlot(change, layer, slot, expert, this.#readable(wanted), this.#isFree(layer, slot), null));
+    const source = this.#readable(wanted);
+    if (source < 0) this.#fromCheckpoint.add(change);
+    return this.#tell(this.#npuOf(slot), stageSlot(change, layer, slot, expert, source, this.#isFree(layer, slot), null));
   }
 
   /** Nor did all others that are waited for. */
@@ -198,8 +195,9 @@ export class Reconfiguration {
   }
 
   /** By which way its weights have come; null: it was not waited for. */
-  changed(change: number): 'broadcast' | 'pulled' | null {
+  changed(change: number): CopyWay | null {
     if (!this.#waitsForChanges.delete(change)) return null;
+    if (this.#fromCheckpoint.delete(change)) return 'checkpoint';
     return this.#byBroadcast.delete(change) ? 'broadcast' : 'pulled';
   }
 
@@ -362,6 +360,7 @@ export class Reconfiguration {
     this.#waitsForNpus.clear();
     this.#waitsForChanges.clear();
     this.#byBroadcast.clear();
+    this.#fromCheckpoint.clear();
   }
 
   /** By the last good map it holds nothing. */

@@ -33,12 +33,20 @@ export function balancingMetrics(registry: Registry): (stats: PodStats) => void 
   });
   const copied = new Counter({
     name: 'minipod:expert_weights_copied_bytes_total',
-    help: 'Weights of experts that came from another slot, by the way: a broadcast to several NPUs, or pulled by one.',
+    help: 'Weights of experts that came to a slot, by the way: from another slot by a broadcast to several NPUs or pulled by one, or read from the checkpoint.',
     labelNames: [...labelNames, 'way'] as const,
     registers,
   });
   const lost = gauge('experts_lost', 'Experts, over all layers, that no NPU has any more and nobody brings back, the shared ones not counted.');
-  return ({ uptime_seconds, expert_balancing }) => {
+  const masked = new Gauge({
+    name: 'minipod:experts_masked_npus',
+    help: 'NPUs without whose experts a task executor serves on (option degraded); what it generates so is marked.',
+    labelNames,
+    registers,
+  });
+  return ({ uptime_seconds, expert_balancing, experts_masked }) => {
+    masked.reset();
+    for (const { task_executor, npus } of experts_masked) masked.set({ task_executor: String(task_executor) }, npus.length);
     for (const metric of [progress, age, stalled, epoch, rounds, state, changes, copied, lost]) metric.reset();
     for (const { executor, ...loop } of expert_balancing) {
       const task_executor = String(executor);
@@ -50,7 +58,7 @@ export function balancingMetrics(registry: Registry): (stats: PodStats) => void 
       rounds.inc({ task_executor }, loop.progress);
       state.set({ task_executor, state: loop.state }, 1);
       for (const { count, ...labels } of loop.counts) changes.inc({ task_executor, ...labels }, count);
-      for (const way of ['broadcast', 'pulled'] as const) copied.inc({ task_executor, way }, loop.copied[way].bytes);
+      for (const way of ['broadcast', 'pulled', 'checkpoint'] as const) copied.inc({ task_executor, way }, loop.copied[way].bytes);
     }
   };
 }

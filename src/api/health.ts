@@ -1,5 +1,5 @@
 /**
- * `GET /health`: 200, or 503 that says what is wrong: the pod does not answer, a loop that has to go on by itself has stopped, somebody is silent whom nobody
+ * `GET /health`: 200, with a body only where experts are done without (option `degraded`); or 503 that says what is wrong: the pod does not answer, a loop that has to go on by itself has stopped, somebody is silent whom nobody
  * replaces, a lost worker's successor is long in coming, or experts are lost for good.
  * @module
  */
@@ -21,8 +21,15 @@ export async function health(service: Service): Promise<Response> {
   }
   const troubles = [...deadLoops(stats), ...silentMembers(stats), ...lateSuccessors(stats), ...lostExperts(stats), ...worn(stats)];
   if (troubles.length > 0) throw new ApiError(503, troubles.join(' '), { code: 'unhealthy' });
+  if (stats.experts_masked.length > 0) return Response.json({ status: 'degraded', reasons: masked(stats) });
   return new Response(null, { status: 200 });
 }
+
+const masked = ({ experts_masked }: PodStats): string[] =>
+  experts_masked.map(
+    ({ task_executor, npus }) =>
+      `Task executor ${task_executor} serves without the experts that NPU ${npus.join(', ')} had: what it generates is marked degraded.`,
+  );
 
 const deadLoops = ({ loops }: PodStats): string[] =>
   loops
@@ -46,6 +53,7 @@ const worn = ({ npus }: PodStats): string[] =>
 /** The latest loss of each worker counts: a successor that is lost before it runs has one of its own. */
 const lateSuccessors = ({ recoveries, uptime_seconds }: PodStats): string[] =>
   [...new Map(recoveries.map((recovery) => [recovery.worker, recovery])).values()]
+    .filter(({ successor }) => successor)
     .map(({ worker, lost_at_seconds, start_ms }) => ({ worker, start_ms, seconds: uptime_seconds - lost_at_seconds }))
     .filter(({ start_ms, seconds }) => start_ms === null && seconds > SUCCESSOR_SECONDS)
     .map(({ worker, seconds }) => `Worker ${worker} was lost ${seconds.toFixed(1)} s ago, and its successor does not run yet.`);

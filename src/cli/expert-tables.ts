@@ -105,11 +105,12 @@ const columnsOf = ({ task_executors }: PodExperts): readonly Column<Row>[] => {
 };
 
 /** For all changes of its map. */
-function copiedLines(task_executor: number, { broadcast, pulled, instead, why }: WeightsCopied): string[] {
-  if (broadcast.slots + pulled.slots === 0) return [];
+function copiedLines(task_executor: number, { broadcast, pulled, checkpoint, instead, why }: WeightsCopied): string[] {
+  if (broadcast.slots + pulled.slots + checkpoint.slots === 0) return [];
   const text = ({ slots, bytes }: Copied): string => `${slots} slots (${prettyBytes(bytes, { binary: true })})`;
+  const read = checkpoint.slots === 0 ? '' : `, to ${text(checkpoint)} from the checkpoint`;
   const failed = instead === 0 ? '' : `, ${instead} slots' broadcasts did not come: ${why}`;
-  return [`TE ${task_executor}: weights copied to ${text(broadcast)} by broadcast, to ${text(pulled)} by pulls${failed}`];
+  return [`TE ${task_executor}: weights copied to ${text(broadcast)} by broadcast, to ${text(pulled)} by pulls${read}${failed}`];
 }
 
 const lostText = ({ experts, shared }: LostExperts): string => {

@@ -266,7 +266,7 @@ export class ExpertMoves {
       const { checksum } = this.#options;
       const sum = sumOfWeights((before, from, count) => checksum.sum(before, from, count), to, bytes);
       this.#setAside(npu, change, { layer, slot, expert, sum, from: is_free ? 0 : staging });
-      tell(slotDone(npu, change, 0));
+      tell(slotDone(npu, change, bytes));
     };
     this.#reads.push({ npu, to, parts: this.#options.readExpert(layout, { layer, expert, slot, to }), end });
   }

@@ -30,6 +30,7 @@ export function checkSplits({ heads, hiddenSize }: Pick<ModelConfig, 'heads' | '
 export function checkOptions({ moe }: ModelShape, deployment: Deployment, options: PlanOptions): void {
   checkThreads(deployment, options);
   checkLosses(options);
+  checkMemory(options);
   for (const { id, role, dp, tp, experts, split } of deployment.executors)
     if (experts.npus > moe.experts)
       refuse(
@@ -80,6 +81,14 @@ function checkLosses({
   if (respawn === false) refuse('rehome_after_ms', 'no successor is waited for with respawn: false; leave one of them out');
   if (expert_balancing === undefined && scale_max?.experts === undefined)
     refuse('rehome_after_ms', 'experts of this pod stay where they are: give them room elsewhere with expert_balancing (--enable-eplb)');
+}
+
+function checkMemory({ weight_checks = 'off', weight_scrub_s }: PlanOptions): void {
+  if (weight_scrub_s !== undefined && weight_checks !== 'scrub')
+    refuse(
+      'weight_scrub_s',
+      `${weight_scrub_s}: is how long a scrub takes, and weights are not looked at so with weight_checks '${weight_checks}': leave it out`,
+    );
 }
 
 /** Groups for very long prompts alone are a leader's to keep, who has to have others too. */

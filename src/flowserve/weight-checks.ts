@@ -16,6 +16,9 @@ import { CHUNK_BYTES, type Checksum } from './distflow/checksum.ts';
 import type { PlanOptions } from './pod-plan.ts';
 import { type RestingLayout, RestingWeights, WeightDamage } from './resting-weights.ts';
 
+/** Unless somebody says how long a pass may take. */
+const SCRUB_S = 60;
+
 export class WeightChecks {
   readonly #when: WeightCheck;
   readonly #period_ms: number;
@@ -30,7 +33,7 @@ export class WeightChecks {
   #at = 0;
 
   constructor(
-    { weight_checks: when = 'off', weight_scrub_s = 0 }: Pick<PlanOptions, 'weight_checks' | 'weight_scrub_s'>,
+    { weight_checks: when = 'off', weight_scrub_s = SCRUB_S }: Pick<PlanOptions, 'weight_checks' | 'weight_scrub_s'>,
     layouts: readonly RestingLayout[],
     space: AddressSpace,
     checksum: Checksum,

@@ -12,7 +12,7 @@ import type { Seating } from '../runtime/directory.ts';
 import type { ActRing, WhenFull } from '../trace/act-log.ts';
 import type { LoopReport } from './control-loops.ts';
 import type { BalancingReport } from './expert-balancing.ts';
-import type { LostExperts } from './lost-experts.ts';
+import type { LostExperts, MaskedExperts } from './lost-experts.ts';
 import type { RecoveryReport } from './recoveries.ts';
 import type { SuspicionReport } from './suspicions.ts';
 
@@ -67,6 +67,7 @@ export type ControlStats = {
   readonly loops: readonly LoopReport[];
   readonly suspicions: SuspicionReport;
   readonly experts_lost: readonly LostExperts[];
+  readonly experts_masked: readonly MaskedExperts[];
   readonly recoveries: readonly RecoveryReport[];
   readonly unexpected: readonly string[];
   readonly actors: number;

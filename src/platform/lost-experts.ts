@@ -1,4 +1,4 @@
-/** Which task executors can compute nothing for now, since experts are lost for good. @module */
+/** Which task executors can compute nothing for now, since experts are lost for good; and which do without. @module */
 import type { TaskPlacement } from '../../actors/policies/placement.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { address } from '../protocol/address.ts';
@@ -6,9 +6,20 @@ import type { Cast } from '../runtime/cast.ts';
 
 export type LostExperts = { readonly task_executor: number; readonly reason: string };
 
-export const lostExperts = (cast: Pick<Cast, 'contextOf'>, { hosting }: AnyPodPlan): LostExperts[] =>
-  hosting.deployment.executors.flatMap(({ id }) => {
-    const { placement } = cast.contextOf(address('task-executor', id)) as { placement: TaskPlacement };
-    const error = placement.expertsLost;
-    return error === null ? [] : [{ task_executor: id, reason: error.message }];
-  });
+export type MaskedExperts = { readonly task_executor: number; readonly npus: readonly number[] };
+type Actors = Pick<Cast, 'contextOf'>;
+const placementOf = (cast: Actors, executor: number): TaskPlacement =>
+  (cast.contextOf(address('task-executor', executor)) as { placement: TaskPlacement }).placement;
+
+export const expertLosses = (
+  cast: Actors,
+  { hosting }: AnyPodPlan,
+): { readonly experts_lost: readonly LostExperts[]; readonly experts_masked: readonly MaskedExperts[] } => {
+  const executors = hosting.deployment.executors.map(({ id }) => ({ task_executor: id, placement: placementOf(cast, id) }));
+  return {
+    experts_lost: executors.flatMap(({ task_executor, placement: { expertsLost: error } }) =>
+      error === null ? [] : [{ task_executor, reason: error.message }],
+    ),
+    experts_masked: executors.flatMap(({ task_executor, placement: { masked: npus } }) => (npus.length === 0 ? [] : [{ task_executor, npus }])),
+  };
+};

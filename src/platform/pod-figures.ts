@@ -12,7 +12,7 @@ import { CONTROL_THREAD, type Directory } from '../runtime/directory.ts';
 import type { ControlStats, ExpertsReport } from './control-handle.ts';
 import type { ControlWatch } from './control-watch.ts';
 import { balancingReports } from './expert-balancing.ts';
-import { lostExperts } from './lost-experts.ts';
+import { expertLosses } from './lost-experts.ts';
 import type { ScaleRequests } from './scale-requests.ts';
 import { threadReports } from './thread-reports.ts';
 import type { WorkerReports } from './worker-reports.ts';
@@ -53,7 +53,7 @@ export class PodFigures {
       threads: threadReports(directory, space.control, workers),
       regions: space.table.report(),
       ...{ scaling: scale.stats(), expert_loads: this.#loads.table(), actors: cast.actors },
-      ...{ expert_balancing: balancingReports(cast, plan, now_ms()), experts_lost: lostExperts(cast, plan) },
+      ...{ expert_balancing: balancingReports(cast, plan, now_ms()), ...expertLosses(cast, plan) },
       ...{ suspicions: watch.suspicions.report(), recoveries: workers.recoveries.report() },
       unexpected: [...cast.unexpected.keys(), ...asked.flatMap(({ unexpected }) => unexpected)],
     };

@@ -16,6 +16,8 @@ export type RecoveryReport = {
   readonly worker: number;
   readonly cause: RecoveryCause;
   readonly reason: string;
+  /** False: it has no successor to come. */
+  readonly has_successor: boolean;
   /** The successor was a thread that waited for it. */
   readonly is_warm: boolean;
   readonly at_ms: number;
@@ -30,14 +32,26 @@ type Recovery = { -readonly [Field in keyof RecoveryReport]: RecoveryReport[Fiel
 
 export class Recoveries {
   readonly #now_ms: () => number;
+  readonly #respawns: boolean;
   readonly #latest: Recovery[] = [];
 
-  constructor(now_ms: () => number) {
+  constructor(now_ms: () => number, respawns: boolean) {
     this.#now_ms = now_ms;
+    this.#respawns = respawns;
   }
 
   lost(worker: number, cause: RecoveryCause, reason: string): void {
-    this.#latest.push({ worker, cause, reason, is_warm: false, at_ms: this.#now_ms(), end_ms: null, release_ms: null, start_ms: null });
+    this.#latest.push({
+      worker,
+      cause,
+      reason,
+      has_successor: this.#respawns,
+      is_warm: false,
+      at_ms: this.#now_ms(),
+      end_ms: null,
+      release_ms: null,
+      start_ms: null,
+    });
     if (this.#latest.length > KEPT_MAX) this.#latest.shift();
   }
 

@@ -43,7 +43,7 @@ import type { ControlStats, ExpertsReport } from './control-handle.ts';
 import { DomainSteps, type WaitingStep } from './domain-steps.ts';
 import { balancingReports, Rebalances } from './expert-balancing.ts';
 import { LayerTimes, type Link } from './layer-times.ts';
-import { lostExperts } from './lost-experts.ts';
+import { expertLosses } from './lost-experts.ts';
 import { buildMachine, type Machine, MachineNpus, type OnProgress } from './machine.ts';
 import { VirtualRecordings } from './recording.ts';
 import { ScaleRequests } from './scale-requests.ts';
@@ -263,7 +263,7 @@ export class VirtualControl {
       scaling: this.scale.stats(),
       expert_loads: this.#loads.table(),
       expert_balancing: balancingReports(this.host.cast, this.plan, this.host.clock.now_ms()),
-      ...{ suspicions: this.workers.suspicions.report(), experts_lost: lostExperts(this.host.cast, this.plan), recoveries: [] },
+      ...{ suspicions: this.workers.suspicions.report(), ...expertLosses(this.host.cast, this.plan), recoveries: [] },
       unexpected: [...this.host.cast.unexpected.keys()],
       actors: this.host.cast.actors,
     };

@@ -67,13 +67,13 @@ export class Workers {
     const { directory, network, recordings, folder } = ports;
     [this.#ports, this.#pod] = [ports, { plan, space, module, folder, origin_ms, directory, network, recordings }];
     this.#regions = new SeatRegions(plan, space);
-    this.recoveries = new Recoveries(ports.clock.now_ms);
     this.#warm = new WarmThread(ports.timers, () => {
       const { seat, layouts } = this.#thread(0);
       return startWarmThread(ports.entry, { ...this.#pod, worker: 0, seat, layouts, lost: this.#lost() });
     });
     this.#stages = restartStages(plan.hosting).flat();
     this.#respawns = plan.hosting.respawn !== false;
+    this.recoveries = new Recoveries(ports.clock.now_ms, this.#respawns);
     this.#spares = new SpareSeats(seatsOf(plan.hosting).slice(plan.workers), { control: space.control, regions: this.#regions, timers: ports.timers });
   }
 
@@ -289,7 +289,7 @@ export class Workers {
    */
   #lose(worker: number, error: ErrorRecord, hasEnded: boolean): void {
     const thread = this.#thread(worker);
-    if (this.#respawns) this.recoveries.lost(worker, hasEnded ? 'died' : 'given_up', error.message);
+    this.recoveries.lost(worker, hasEnded ? 'died' : 'given_up', error.message);
     this.#space.control.raiseEpoch(thread.seat.thread);
     this.#regions.raiseEpochs(thread.seat);
     thread.cancel();

@@ -34,16 +34,24 @@ const MAP_CAUSES = [
 ] as const;
 export type MapCause = (typeof MAP_CAUSES)[number];
 
-/** Slots whose weights came from another slot, and bytes of them. */
+/** Slots whose weights came from elsewhere, and bytes of them. */
 export type Copied = { readonly slots: number; readonly bytes: number };
 /**
- * By way: as a broadcast, one slot's to several NPUs at once, or pulled by a single one. `instead`: of those pulled, where a broadcast did not come, and `why` the first
- * of them did not.
+ * By way: as a broadcast, one slot's to several NPUs at once, pulled by a single one, or read from the checkpoint, where no slot had them any more. `instead`: of those
+ * pulled, where a broadcast did not come, and `why` the first of them did not.
  */
-export type WeightsCopied = { readonly broadcast: Copied; readonly pulled: Copied; readonly instead: number; readonly why: string | null };
+export type WeightsCopied = {
+  readonly broadcast: Copied;
+  readonly pulled: Copied;
+  readonly checkpoint: Copied;
+  readonly instead: number;
+  readonly why: string | null;
+};
+/** By which of them. */
+export type CopyWay = 'broadcast' | 'pulled' | 'checkpoint';
 
 const NONE: Copied = { slots: 0, bytes: 0 };
-export const NOTHING_COPIED: WeightsCopied = { broadcast: NONE, pulled: NONE, instead: 0, why: null };
+export const NOTHING_COPIED: WeightsCopied = { broadcast: NONE, pulled: NONE, checkpoint: NONE, instead: 0, why: null };
 
 /** `outcome`: null while it is open. `epoch`: of the map as it ended, or now. `copied`: weights, for it. */
 export type MapEntry = {

@@ -113,6 +113,7 @@ export class FakePod implements Pod {
   loops: PodStats['loops'] = [];
   recoveries: PodStats['recoveries'] = [];
   experts_lost: PodStats['experts_lost'] = [];
+  experts_masked: PodStats['experts_masked'] = [];
   suspicions: PodStats['suspicions'] = { counts: { given_up: 0, over: 0, no_spare_seat: 0, control_thread: 0 }, standing: [] };
   async rebalance({ force = false }: RebalanceOptions = {}): Promise<readonly RebalanceReport[]> {
     return [fakeRebalance(force)];
@@ -153,13 +154,14 @@ export class FakePod implements Pod {
 
   async stats(): Promise<PodStats> {
     if (this.closed) throw new MinipodError('closed', 'the pod is closed');
-    const { running, finished, prompt_tokens, generation_tokens, balancing, suspicions, experts_lost, recoveries, loops } = this;
+    const { running, finished, prompt_tokens, generation_tokens, balancing, suspicions, experts_lost, experts_masked, recoveries, loops } = this;
     const figures = {
       running,
       prompt_tokens,
       generation_tokens,
       suspicions,
       experts_lost,
+      experts_masked,
       recoveries,
       loops,
       disaggregated: this.faults.disaggregated === true,

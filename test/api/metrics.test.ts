@@ -258,7 +258,7 @@ describe('metrics', () => {
     const { uptime_seconds } = await pod.stats();
     const loop = { executor: 2, state: 'prefetching', epoch: 8, progress: 5, last_progress_seconds: uptime_seconds - 1, stalled: false, last: null, log: [] };
     const counts = [{ change: 'rebalance', outcome: 'rolled_back', cause: 'npu_lost', count: 3 }] as const;
-    const copied = { broadcast: { slots: 4, bytes: 4_096 }, pulled: { slots: 1, bytes: 1_024 }, instead: 0, why: null };
+    const copied = { broadcast: { slots: 4, bytes: 4_096 }, pulled: { slots: 1, bytes: 1_024 }, checkpoint: { slots: 2, bytes: 2_048 }, instead: 0, why: null };
     const lost = { experts: [{ layer: 3, expert: 7 }], shared: false };
     pod.balancing = [{ ...loop, counts, copied, lost }];
     const series = [...(await scrape(app)).series].filter(([name]) => name.includes('expert'));
@@ -273,6 +273,7 @@ describe('metrics', () => {
       ['minipod:expert_map_changes_total{task_executor="2",change="rebalance",outcome="rolled_back",cause="npu_lost",model_name="fake"}', 3],
       ['minipod:expert_weights_copied_bytes_total{task_executor="2",way="broadcast",model_name="fake"}', 4_096],
       ['minipod:expert_weights_copied_bytes_total{task_executor="2",way="pulled",model_name="fake"}', 1_024],
+      ['minipod:expert_weights_copied_bytes_total{task_executor="2",way="checkpoint",model_name="fake"}', 2_048],
       [`minipod:expert_balancing_experts_lost${of}`, 1],
     ]);
     expect((await app.request('/health')).status).toBe(200);
@@ -291,7 +292,7 @@ describe('metrics', () => {
   it('health should tell of a lost worker whose successor does not come', async () => {
     const pod = new FakePod();
     const app = createApp(pod);
-    const lost = { worker: 1, cause: 'died', reason: 'it died', warm: false, end_ms: 2, release_ms: 1 } as const;
+    const lost = { worker: 1, cause: 'died', reason: 'it died', successor: true, warm: false, end_ms: 2, release_ms: 1 } as const;
     // Of a successor that was lost itself, and its own, which runs.
     pod.recoveries = [
       { ...lost, lost_at_seconds: 0.1, start_ms: null },
@@ -300,9 +301,26 @@ describe('metrics', () => {
     expect((await app.request('/health')).status).toBe(200);
     pod.recoveries = [...pod.recoveries, { ...lost, lost_at_seconds: 9, start_ms: null }];
     expect((await app.request('/health')).status).toBe(200);
+    pod.recoveries = [{ ...lost, lost_at_seconds: 4, start_ms: null, successor: false }];
+    expect((await app.request('/health')).status).toBe(200);
     pod.recoveries = [{ ...lost, lost_at_seconds: 4, start_ms: null }];
     const health = await app.request('/health');
     expect([health.status, (await health.json()).error.message]).toEqual([503, 'Worker 1 was lost 6.0 s ago, and its successor does not run yet.']);
+  });
+
+  it('health should be well, and say so, where experts are done without; and a metric has the NPUs', async () => {
+    const pod = new FakePod();
+    const app = createApp(pod);
+    const seriesOf = async (): Promise<unknown[]> => [...(await scrape(app)).series].filter(([name]) => name.startsWith('minipod:experts_masked'));
+    expect(await (await app.request('/health')).text()).toBe('');
+    expect(await seriesOf()).toEqual([]);
+    pod.experts_masked = [{ task_executor: 1, npus: [6, 7] }];
+    const health = await app.request('/health');
+    expect([health.status, await health.json()]).toEqual([
+      200,
+      { status: 'degraded', reasons: ['Task executor 1 serves without the experts that NPU 6, 7 had: what it generates is marked degraded.'] },
+    ]);
+    expect(await seriesOf()).toEqual([['minipod:experts_masked_npus{task_executor="1",model_name="fake"}', 2]]);
   });
 
   it('health should tell of an NPU half of whose KV memory has gone bad', async () => {

@@ -7,6 +7,7 @@ import { StandbyWeights } from '../../src/flowserve/replicated-weights.ts';
 import { holdsPieces, piecesOf, type RestingLayout, RestingWeights, WeightDamage } from '../../src/flowserve/resting-weights.ts';
 import { WeightBroadcasts } from '../../src/flowserve/weight-broadcasts.ts';
 import { WeightChecks } from '../../src/flowserve/weight-checks.ts';
+import { createPod } from '../../src/index.ts';
 import { Directory } from '../../src/runtime/directory.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { type HashPod, makeHashPod } from './hash-rig.ts';
@@ -132,6 +133,16 @@ describe('weights at rest', () => {
 });
 
 describe('a scrub', () => {
+  it.each([
+    [{ weight_checks: 'off', weight_scrub_s: 5 }, "with weight_checks 'off'"],
+    [{ weight_checks: 'each-step', weight_scrub_s: 60 }, "with weight_checks 'each-step'"],
+    [{ weight_scrub_s: 1e-9 }, 'at least 0.05'],
+  ] as const)('should be refused where it is asked for in vain, or for ever: %o', async (options, why) => {
+    await expect(createPod({ clock: 'virtual', kernels: 'hash', ...options })).rejects.toMatchObject({
+      ...{ code: 'invalid_request', param: 'weight_scrub_s', message: expect.stringContaining(why) },
+    });
+  });
+
   /** Of both NPUs, a pass in 100 ms. */
   function scrub() {
     const made = rig();

@@ -62,6 +62,7 @@ describe('a wrong value', () => {
       'createContext: ttl: there is no such field; there are id, expires_s, cache_salt, add_special_tokens',
     );
     expect(messageOf(() => parseOptions(podOptionsSchema, 5, 'createPod'))).toBe('createPod: the options must be an object, not 5');
+    expect(messageOf(() => parseOptions(podOptionsSchema, undefined, 'createPod'))).toBe('createPod: the options are required, an object');
     expect(messageOf(() => parseOptions(podOptionsSchema, { topology: [{ role: 'decode' }] }, 'createPod'))).toMatch(
       /topology\.0\.dp: is required, an integer$/,
     );

@@ -83,7 +83,7 @@ describe('experts of an NPU that has no successor', () => {
         if (meanwhile.length === 0 && entry?.change === 'rehome' && cast.stateOf('expert-map/0') === 'prefetching')
           meanwhile.push(
             pod.rebalance({ force: true }),
-            pod.scale({ experts: 4 }).then(String, ({ message }: Error) => message),
+            pod.scale({ experts: 3 }).then(String, ({ message }: Error) => message),
           );
         return step();
       };
@@ -157,7 +157,10 @@ it('should be so on threads, too: the lost worker has no successor, and nobody a
   // The lost one is told of as it is: lost.
   const states = async (): Promise<unknown> => (await rig.pod.stats()).npus.map(({ state, kv_blocks_used }) => [state, kv_blocks_used]);
   await expect.poll(states).toEqual([...Array.from({ length: 2 }, () => ['idle', 0]), ['lost', 0], ['idle', 0]]);
-  const { recoveries, unexpected_messages } = await rig.pod.stats();
-  expect(recoveries).toEqual([]);
+  const { recoveries, unexpected_messages, expert_balancing } = await rig.pod.stats();
+  expect(recoveries).toMatchObject([{ worker: 1, cause: 'died', successor: false, start_ms: null }]);
+  const { copied } = expert_balancing[0] as (typeof expert_balancing)[number];
+  expect(copied.checkpoint.slots).toBeGreaterThan(0);
+  expect(copied.checkpoint.bytes % copied.checkpoint.slots).toBe(0);
   expect(unexpected_messages).toEqual([]);
 });
