@@ -44,7 +44,7 @@ const FRONTEND: Address = 'frontend/0';
  */
 const SUSPICION_MAX = 4;
 /** What was computed by whom has been lost may be computed by others. */
-const MAY_GO_ON: ReadonlySet<ErrorRecord['code']> = new Set(['worker_lost', 'worker_ended', 'experts_lost']);
+const MAY_GO_ON: ReadonlySet<ErrorRecord['code']> = new Set(['worker_lost', 'worker_ended', 'experts_lost', 'groups_lost']);
 const DOUBT = { waiting: 1, running: 2 } as const;
 
 /** The same for all of them: they are choices of one call. */

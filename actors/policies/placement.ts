@@ -19,7 +19,7 @@ export const balancingOf = (role: ExecutorRole, groups: number, asked: 'auto' | 
   asked !== 'auto' ? asked : role === 'decode' ? 'least_kv' : role === 'prefill' && groups > 1 ? 'cost_model' : 'packed';
 
 const NO_GROUP: ErrorRecord = {
-  code: 'worker_failed',
+  code: 'groups_lost',
   message: 'no DP group is left: all that served have lost an NPU, and nobody takes its place for now; the request may be sent again',
   param: null,
 };
@@ -317,8 +317,8 @@ export class TaskPlacement {
     this.expertsLost === null;
 
   #ownGroup({ data_parallel_rank }: Placeable): Group | undefined {
-    // Whoever asks for one that stands by goes to any.
-    return this.#groups.find(({ seat }) => seat.group === data_parallel_rank && !this.#standby.has(seat.group));
+    // Whoever asks for one that stands by, or that is lost for good, goes to any.
+    return this.#groups.find((group) => group.seat.group === data_parallel_rank && !this.#standby.has(group.seat.group) && !this.#isGone(group));
   }
 
   #groupOf(npu: number): Group | undefined {

@@ -60,6 +60,7 @@ const ANSWERS: Readonly<Record<ErrorCode, Answer>> = {
   deadline_exceeded: { status: 500, headers: retryAfter(500) },
   closed: { status: 503, headers: retryAfter(1000) },
   experts_lost: { status: 503, headers: retryAfter(1000) },
+  groups_lost: { status: 503, headers: retryAfter(1000) },
   not_finite: { status: 500, headers: NO_RETRY },
   // A request that no NPU has KV blocks for.
   out_of_memory: { status: 400, headers: NO_RETRY },

@@ -36,6 +36,8 @@ export type ErrorCode =
   | 'memory_fault'
   /** Experts are lost with the NPUs that held them, no copy is left, and nobody can bring one back for now; the request may be sent again. */
   | 'experts_lost'
+  /** All DP groups that could compute it have lost an NPU, and nobody can bring one back for now; the request may be sent again. */
+  | 'groups_lost'
   /** The model computed NaN or infinity. */
   | 'not_finite'
   /** The pod is closed or closing. */
