@@ -9,7 +9,7 @@
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { markdownTable } from 'markdown-table';
-import { type CampaignReport, cellsOf, FAULT_KINDS, KIND_TERMS, PHASES, SURVIVED } from '../src/chaos/index.ts';
+import { type CampaignReport, cellsOf, FAULT_KINDS, KIND_TERMS, PHASES, RECOVERIES, RECOVERY_TERMS, SURVIVED } from '../src/chaos/index.ts';
 
 const { values, positionals } = parseArgs({
   options: {
@@ -37,25 +37,23 @@ const listed = (counts: Record<string, number>): string =>
     .map(([name, count]) => `${count} ${name}`)
     .join(', ');
 
-const cells = cellsOf(SURVIVED).map(({ kind, phase }) => {
-  const rows = parts.flatMap(({ coverage }) => coverage.filter((row) => row.kind === kind && row.phase === phase));
+const cells = cellsOf(SURVIVED).map(({ kind, phase, recovery }) => {
+  const rows = parts.flatMap(({ coverage }) => coverage.filter((row) => row.kind === kind && row.phase === phase && row.recovery === recovery));
   const total = (name: 'planned' | 'struck' | 'effective'): number => rows.reduce((sum, row) => sum + row[name], 0);
-  return { kind, phase, planned: total('planned'), struck: total('struck'), effective: total('effective') };
+  return { kind, phase, recovery, planned: total('planned'), struck: total('struck'), effective: total('effective') };
 });
 const few = cells.filter(({ effective }) => effective < EFFECTIVE_MIN);
-const tried = cells.map(({ kind, phase, planned, struck, effective }) => [
-  `\`${kind}\``,
-  phase,
-  KIND_TERMS[kind].recovery,
-  `${planned}`,
-  `${struck}`,
-  `${effective}`,
-]);
+const tried = cells.map(({ kind, phase, recovery, planned, struck, effective }) => [`\`${kind}\``, phase, recovery, `${planned}`, `${struck}`, `${effective}`]);
 const untried = FAULT_KINDS.flatMap((kind) => {
   const { excluded, not_at = '', phases } = KIND_TERMS[kind];
   if (excluded !== null) return [[`\`${kind}\``, 'all', excluded]];
   const missing = PHASES.filter((phase) => !phases.includes(phase));
   return missing.length === 0 ? [] : [[`\`${kind}\``, missing.join(', '), not_at]];
+});
+const unrecovered = RECOVERIES.flatMap((recovery) => {
+  const { excluded, not_at } = RECOVERY_TERMS[recovery];
+  if (excluded !== null) return [[recovery, 'all', excluded]];
+  return not_at === undefined ? [] : [[recovery, not_at.phases.join(', '), not_at.why]];
 });
 const failures = parts.flatMap((part) => part.failures.map(({ seed, verdict, violations }) => `- seed ${seed}, ${verdict}: ${violations[0]?.what ?? ''}`));
 const runs = sumOf((part) => part.runs);
@@ -70,7 +68,15 @@ console.log(`# What chaos campaigns cover
   .map(([faults, count]) => `${faults} in ${count}`)
   .join(', ')}.
 ${failures.length === 0 ? '' : `\n${failures.join('\n')}\n`}${values.note === '' ? '' : `\n${values.note}\n`}
-A fault is *effective* where it changed something. Of ${cells.length} cells ${cells.length - few.length} were effective ${EFFECTIVE_MIN} times at least${few.length === 0 ? '.' : `; those below: ${few.map(({ kind, phase, effective }) => `\`${kind}\` at ${phase} (${effective})`).join(', ')}.`}
+A fault is *effective* where it changed something. Of ${cells.length} cells ${cells.length - few.length} were effective ${EFFECTIVE_MIN} times at least${few.length === 0 ? '.' : `; those below: ${few.map(({ kind, phase, recovery, effective }) => `\`${kind}\` at ${phase}, ${recovery} (${effective})`).join(', ')}.`}
+
+How a pod goes on when a worker is lost: ${listed(counted((part) => part.recoveries as Record<string, number>))}.
+
+${markdownTable([['RECOVERY', 'WHAT IT IS'], ...RECOVERIES.map((recovery) => [recovery, RECOVERY_TERMS[recovery].what])])}
+
+And what each kind of fault is survived by; a kind that ends no worker is told apart by no recovery (\`any\`):
+
+${markdownTable([['FAULT', 'SURVIVED'], ...SURVIVED.map((kind) => [`\`${kind}\``, KIND_TERMS[kind].recovery])])}
 
 Written by [\`scripts/chaos-coverage.ts\`](../scripts/chaos-coverage.ts).
 
@@ -78,4 +84,6 @@ ${markdownTable([['FAULT', 'PHASE', 'RECOVERY', 'PLANNED', 'STRUCK', 'EFFECTIVE'
 
 Not tried:
 
-${markdownTable([['FAULT', 'PHASES', 'WHY'], ...untried])}`);
+${markdownTable([['FAULT', 'PHASES', 'WHY'], ...untried])}
+
+${markdownTable([['RECOVERY', 'PHASES', 'WHY'], ...unrecovered])}`);

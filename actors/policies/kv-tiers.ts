@@ -132,6 +132,10 @@ export class KvTiers {
     return this.#mappedOutDram.size;
   }
 
+  isMappedOutDram(block: number): boolean {
+    return this.#mappedOutDram.has(block);
+  }
+
   /** The block of DRAM went bad, and is not free: whoever has it is about to give it back. */
   mapOutDram(block: number): void {
     this.#mappedOutDram.add(block);

@@ -68,6 +68,15 @@ export class RelationalTensorCache {
     return this.#tiers.mapped_out_dram;
   }
 
+  /** Blocks of DRAM that hold what lies nowhere else, and that nobody moves. */
+  get in_dram_alone(): readonly number[] {
+    return this.#tree.all().flatMap(({ hbm, dram, moving, isGone }) => (dram === NO_BLOCK || hbm !== NO_BLOCK || moving !== 0 || isGone ? [] : [dram]));
+  }
+
+  isMappedOutDram(block: number): boolean {
+    return this.#tiers.isMappedOutDram(block);
+  }
+
   /** Blocks that sequences hold. */
   get used(): number {
     return this.blocks - this.#tiers.available - this.transfers.blocks;

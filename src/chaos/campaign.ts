@@ -10,6 +10,7 @@ import { type CanaryReport, findCanary } from './canary.ts';
 import { Coverage, type CoverageRow } from './coverage.ts';
 import { expandSeed, type Scope } from './expand.ts';
 import type { Verdict } from './invariants.ts';
+import { type Recovery, recoveryOf } from './recoveries.ts';
 import { type RunReport, runPlan } from './run.ts';
 import { Undisturbed } from './undisturbed.ts';
 
@@ -31,6 +32,7 @@ export type SeedReport = Pick<RunReport, 'verdict' | 'violations' | 'faults' | '
   /** Of its pod. */
   readonly topology: string;
   readonly hasRealKernels: boolean;
+  readonly recovery: Recovery;
 };
 export type CampaignReport = {
   readonly runs: number;
@@ -47,6 +49,8 @@ export type CampaignReport = {
   /** By topology, and by how many faults a plan had: runs. */
   readonly topologies: Readonly<Record<string, number>>;
   readonly faults_a_run: Readonly<Record<string, number>>;
+  /** By what their pods do when somebody is lost: runs. */
+  readonly recoveries: Readonly<Record<string, number>>;
   /** Null: none was asked for. */
   readonly canary: CanaryReport | null;
 };
@@ -60,7 +64,8 @@ export async function runSeed(seed: number, scope: Scope, undisturbed: Undisturb
   const plan = expandSeed(seed, scope);
   const { verdict, violations, faults, calls, events } = await runPlan(plan, undisturbed);
   const { topology, kernels } = plan.pod;
-  return { seed, verdict, violations, faults, calls: calls.length, events, topology: String(topology), hasRealKernels: kernels === 'real' };
+  const recovery = recoveryOf(plan.pod);
+  return { seed, verdict, violations, faults, calls: calls.length, events, topology: String(topology), hasRealKernels: kernels === 'real', recovery };
 }
 
 /** What `campaign-thread.ts` is given. */
@@ -76,9 +81,10 @@ export async function runCampaign({
   onProgress = () => {},
   topologies,
   faults,
+  recoveries,
   real_kernels,
 }: CampaignOptions): Promise<CampaignReport> {
-  const scope: Scope = { topologies, faults, real_kernels };
+  const scope: Scope = { topologies, faults, recoveries, real_kernels };
   const refuse = (what: string, param: string): MinipodError => new MinipodError('invalid_request', `campaign: ${what}`, { param });
   if (!Number.isSafeInteger(first) || !Number.isSafeInteger(last) || first < 0 || last < first || last - first >= SEEDS_MAX)
     throw refuse(`seeds must be from 0 on, the last not before the first, and ${SEEDS_MAX} at most, not ${first} to ${last}`, 'seeds');
@@ -94,11 +100,12 @@ export async function runCampaign({
   const sums = { runs: 0, calls: 0, events: 0, real_kernels: 0 };
   const topologies_run: Record<string, number> = {};
   const faults_a_run: Record<string, number> = {};
+  const recoveries_run: Record<string, number> = {};
   const count = (counts: Record<string, number>, name: string | number): void => {
     counts[name] = (counts[name] ?? 0) + 1;
   };
   const note = (report: SeedReport): void => {
-    const { seed, verdict, faults: struck, calls, events, topology, hasRealKernels } = report;
+    const { seed, verdict, faults: struck, calls, events, topology, hasRealKernels, recovery } = report;
     ran.push(seed);
     sums.runs++;
     sums.calls += calls;
@@ -106,8 +113,9 @@ export async function runCampaign({
     if (hasRealKernels) sums.real_kernels++;
     count(topologies_run, topology);
     count(faults_a_run, struck.length);
+    count(recoveries_run, recovery);
     verdicts[verdict] = (verdicts[verdict] ?? 0) + 1;
-    coverage.add(struck);
+    coverage.add(struck, recovery);
     if (verdict !== 'held') failures.push(report);
     onProgress(sums.runs, total);
   };
@@ -118,7 +126,7 @@ export async function runCampaign({
   failures.sort((a, b) => a.seed - b.seed);
   ran.sort((a, b) => a - b);
   return {
-    ...{ ...sums, seeds: ran, failures, verdicts, coverage: coverage.rows, topologies: topologies_run, faults_a_run },
+    ...{ ...sums, seeds: ran, failures, verdicts, coverage: coverage.rows, topologies: topologies_run, faults_a_run, recoveries: recoveries_run },
     canary: canary ? await lookForCanary(last + 1, signal) : null,
   };
 }

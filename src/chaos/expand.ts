@@ -11,13 +11,15 @@ import { deploy, parseTopology } from '../protocol/topology.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import { type Cell, cellsOf, KIND_TERMS, LOSING, SURVIVED } from './fault-kinds.ts';
 import { type ChaosCall, type ChaosPlan, FAULT_KINDS, type FaultInput, type FaultKind, parsePlan } from './fault-plan.ts';
+import { drawRecovery, RECOVERIES, type Recovery, TRIED, withRecovery } from './recoveries.ts';
 import { drawPod, TOPOLOGIES, topologiesWith } from './topologies.ts';
-import { rehomed, varied, variedCalls } from './varied-options.ts';
+import { varied, variedCalls } from './varied-options.ts';
 
 /** What a campaign draws from; missing: all that the pod is promised to survive. `real_kernels`: the share of seeds whose pods compute with the model itself. */
 export type Scope = {
   readonly topologies?: readonly string[] | undefined;
   readonly faults?: readonly string[] | undefined;
+  readonly recoveries?: readonly string[] | undefined;
   readonly real_kernels?: number | undefined;
 };
 
@@ -26,7 +28,8 @@ export const REAL_KERNELS = 0.06;
 /** Of the share above, whose draws change no others. */
 const KERNELS_STREAM = 8;
 const VARIED_STREAM = 9;
-const REHOMING_STREAM = 10;
+const RECOVERY_STREAM = 10;
+const RESTING_STREAM = 11;
 
 /** The plan's draws are of no stream that a run draws from. */
 const PLAN_STREAM = 7;
@@ -37,6 +40,11 @@ const LOSSES_MAX = 2;
 const ASKED_MS_MAX = 4;
 const CHANGED_MS_MAX = 2.5;
 const STRUCK_MS_MAX = 6;
+/** Four blocks, and one token: what is shorter is computed sooner than fetched. */
+const WORTH_FETCHING = 65;
+const [ROUNDS, KEYS_AGAIN] = [4, 5];
+/** When the first are answered, as a rule. */
+const ASKED_AGAIN_MS = 0.7;
 /** Calls of different runs are often the same, so that what they are answered undisturbed is known. */
 const KEYS = 12;
 /** They come once or twice in a run, if at all. */
@@ -82,38 +90,82 @@ type Parts = {
 };
 
 /** @throws `invalid_request` for a topology or a kind of fault that there is not */
-export function expandSeed(seed: number, { topologies = TOPOLOGIES, faults: kinds = SURVIVED, real_kernels = REAL_KERNELS }: Scope = {}): ChaosPlan {
+export function expandSeed(
+  seed: number,
+  { topologies = TOPOLOGIES, faults: kinds = SURVIVED, recoveries = TRIED, real_kernels = REAL_KERNELS }: Scope = {},
+): ChaosPlan {
   const unknown = topologies.find((name) => !TOPOLOGIES.includes(name));
   if (unknown !== undefined || topologies.length === 0)
     throw new MinipodError('invalid_request', `topology: there is no ${unknown ?? 'topology'}; there are ${TOPOLOGIES.join(', ')}`, { param: 'topology' });
   const strange = kinds.find((kind) => !FAULT_KINDS.includes(kind as FaultKind));
   if (strange !== undefined)
     throw new MinipodError('invalid_request', `faults: there is no ${strange}; there are ${FAULT_KINDS.join(', ')}`, { param: 'faults' });
+  const foreign = recoveries.find((recovery) => !RECOVERIES.includes(recovery as Recovery));
+  if (foreign !== undefined)
+    throw new MinipodError('invalid_request', `recoveries: there is no ${foreign}; there are ${RECOVERIES.join(', ')}`, { param: 'recoveries' });
   const random = new SeededRandom(seed, PLAN_STREAM);
-  const cells = cellsOf(kinds as readonly FaultKind[]);
+  const cells = cellsOf(kinds as readonly FaultKind[], recoveries as readonly Recovery[]);
   const at = seed % Math.max(1, cells.length);
-  const cell = cells[at];
-  const names = topologiesWith(cell?.phase ?? 'time', topologies);
-  const drawn = drawPodWith(cell?.phase ?? 'time', names[(at + Math.floor(seed / Math.max(1, cells.length))) % names.length] as string, random);
+  const cell = cells[at] ?? ANYTHING;
+  const names = topologiesWith(cell.phase, topologies);
+  const turn = (at + Math.floor(seed / Math.max(1, cells.length))) % names.length;
+  const [drawn, recovery] = drawPodWith(
+    cell,
+    [...names.slice(turn), ...names.slice(0, turn)],
+    recoveries as readonly Recovery[],
+    random,
+    new SeededRandom(seed, RECOVERY_STREAM),
+  );
   const variety = new SeededRandom(seed, VARIED_STREAM);
-  const shaped = varied(new SeededRandom(seed, KERNELS_STREAM).below(1_000) < real_kernels * 1_000 ? withRealKernels(drawn) : drawn, variety);
-  const pod = rehomed(shaped, new SeededRandom(seed, REHOMING_STREAM));
-  const calls = Array.from({ length: 2 + random.below(5) }, () => drawCall(random));
+  const isReal = recovery !== 'degraded' && new SeededRandom(seed, KERNELS_STREAM).below(1_000) < real_kernels * 1_000;
+  const shaped = varied(isReal ? withRealKernels(drawn) : drawn, variety);
+  const recovering = withRecovery(shaped, recovery, new SeededRandom(seed, RECOVERY_STREAM)) ?? shaped;
+  const pod = cell.kind === 'dram-bit-flip' ? withResting(recovering, new SeededRandom(seed, RESTING_STREAM)) : recovering;
+  const asked = Array.from({ length: 2 + random.below(5) }, () => drawCall(random));
+  const calls = cell.kind === 'dram-bit-flip' ? askedAgain(asked) : asked;
   const changes = { ...drawShapes(pod, random), ...drawRebalances(pod, random) };
-  const faults: FaultInput[] = cell === undefined ? [] : drawFaults(cell, kinds as readonly FaultKind[], partsOf(pod), calls.length, random);
+  const faults: FaultInput[] = cell === ANYTHING ? [] : drawFaults(cell, kinds as readonly FaultKind[], partsOf(pod), calls.length, random);
   const twice = pod.speculative_config?.method === 'mtp' && variety.below(2) === 0;
   const drafts = twice && !readsAgain(pod, faults) ? { mtp_layers: 2 as const } : {};
   // Who trusts memory is promised nothing where it goes bad.
-  const trusts = variety.below(8) === 0 && !faults.some(({ kind }) => kind === 'kv-bit-flip') ? { kv_checks: 'off' as const } : {};
+  const trusts = variety.below(8) === 0 && !faults.some(({ kind }) => kind === 'kv-bit-flip' || kind === 'dram-bit-flip') ? { kv_checks: 'off' as const } : {};
   const plan = { seed, pod: checking({ ...pod, ...trusts }, faults), ...drafts, calls: variedCalls(calls, pod, variety), ...changes, faults };
   return parsePlan(plan, `the plan of seed ${seed}`);
 }
 
-/** One in which the phase may come, as far as the name's pods have it. */
-function drawPodWith(phase: Cell['phase'], name: string, random: SeededRandom): PodOptions {
-  let pod = drawPod(name, random);
-  for (let draws = 1; draws < DRAWS_MAX && !suits(phase, pod); draws++) pod = drawPod(name, random);
-  return pod;
+/** What is drawn where no kind of fault is asked for. */
+const ANYTHING = { kind: 'client-gone', phase: 'time', recovery: 'any' } as const satisfies Cell;
+
+/** One in which the phase may come and that has the recovery, of the first name whose pods have both. */
+function drawPodWith(
+  { phase, recovery: wanted }: Cell,
+  names: readonly string[],
+  recoveries: readonly Recovery[],
+  random: SeededRandom,
+  chance: SeededRandom,
+): readonly [PodOptions, Recovery] {
+  const recovery = wanted === 'any' ? drawRecovery(phase, recoveries, chance) : wanted;
+  for (const name of names)
+    for (let draws = 0; draws < DRAWS_MAX; draws++) {
+      const pod = drawPod(name, random);
+      if (suits(phase, pod) && withRecovery(pod, recovery, chance) !== null) return [pod, recovery];
+    }
+  return [drawPod(names[0] as string, random), 'successors'];
+}
+
+/** KV that is soon in nobody's way leaves for DRAM, and comes back by a link that is worth it. */
+function withResting({ prefix_caching: _, kv_block_size: __, ...pod }: PodOptions, random: SeededRandom): PodOptions {
+  return { ...pod, kv_blocks: 8 + random.below(3), dram_blocks: 32, dram_bytes_per_s: 1e12 };
+}
+
+/** Prompts that differ, each once more later in the same order: what the first has left comes back. */
+function askedAgain([first]: readonly ChaosCall[]): ChaosCall[] {
+  const asked = { ...(first as ChaosCall), prompt_tokens: WORTH_FETCHING, stem_tokens: 0, max_tokens: 3, n: 1 };
+  return Array.from({ length: ROUNDS * KEYS_AGAIN }, (_, index) => ({
+    ...asked,
+    key: index % KEYS_AGAIN,
+    ms: Math.floor(index / KEYS_AGAIN) * ASKED_AGAIN_MS,
+  }));
 }
 
 function suits(phase: Cell['phase'], { expert_balancing, workers = 1 }: PodOptions): boolean {
@@ -150,6 +202,8 @@ function drawFaults(cell: Cell, kinds: readonly FaultKind[], parts: Parts, calls
   while (faults.length < count) {
     const kind = kinds[random.below(kinds.length)] as FaultKind;
     const other = LOSING.includes(kind) && lossesNow() >= LOSSES_MAX ? kinds.find((known) => !LOSING.includes(known)) : kind;
+    // A clock twenty times as slow twice over waits for hours.
+    if (other === 'clock-skew' && faults.some((fault) => fault.kind === other)) break;
     if (other === undefined) break;
     faults.push(drawn(other));
   }
@@ -212,7 +266,9 @@ function partsOf({ topology, workers = 1, job_executors = 1, scale_max, scale_mi
 function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededRandom, phase: Cell['phase']): FaultInput {
   const draw = (limit: number): number => random.below(limit);
   // Both cluster managers hear of a loss before anybody is asked to take over.
-  const nth = (phase === 'takeover' ? [1, 2, 3, 4] : SELDOM.includes(phase) ? [1, 1, 1, 2] : [1, 1, 2, 3])[draw(4)] as number;
+  const often = SELDOM.includes(phase) ? [1, 1, 1, 2] : [1, 1, 2, 3];
+  // Nothing rests in DRAM at first.
+  const nth = (phase === 'takeover' ? [1, 2, 3, 4] : kind === 'dram-bit-flip' ? [4, 6, 9, 13] : often)[draw(4)] as number;
   const anyTime = draw(2) === 0 ? { event: 1 + draw(500) } : { ms: drawMs(STRUCK_MS_MAX, random) };
   const at = phase === 'time' || phase === 'client' ? anyTime : { phase, nth, there: draw(2) === 0 };
   // Who hangs while others take over is the more often found to hang.
@@ -280,6 +336,8 @@ function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededR
       return { kind, share: 0.2, at, for_ms };
     case 'kv-bit-flip':
       return { kind, npu: stepping(), block: draw(64), bit: draw(1_024), at };
+    case 'dram-bit-flip':
+      return { kind, npu: stepping(), block: draw(64), bit: draw(1 << 20), at };
     case 'weights-bit-flip':
       return { kind, npu, part: draw(64), bit: draw(1_024), at };
   }

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Fault, FaultKind, Phase } from './fault-plan.ts';
+import { ENDING, isTriedAt, type Recovery, TRIED } from './recoveries.ts';
 
 export type KindTerms = {
   /** Null: survived; else why a campaign leaves it out. */
@@ -60,6 +61,11 @@ export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
     ['prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling', 'takeover'],
     'nothing is held yet',
   ),
+  'dram-bit-flip': survived(
+    'found by its sum when it comes back to the NPU; the block of DRAM is mapped out, what lay there is computed anew',
+    ['prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling', 'takeover'],
+    'nothing has left the NPU yet',
+  ),
   'weights-bit-flip': survived("found by their sum before anybody hears of what came of them; a successor loads its worker's weights anew"),
 };
 
@@ -69,16 +75,23 @@ export const SURVIVED: readonly FaultKind[] = (Object.keys(KIND_TERMS) as FaultK
 /** Of these a request bears as many as of lost workers. */
 export const LOSING: readonly FaultKind[] = ['worker-lost', 'zombie-writes', 'expert-lost', 'controllers-lost', 'weights-bit-flip'];
 
-/** A kind of fault at a phase; `time`: at any. */
-export type Cell = { readonly kind: FaultKind; readonly phase: Phase | 'time' | 'client' };
+/** A kind of fault at a phase; `time`: at any. `any`: it ends no worker, whatever the pod does then. */
+export type Cell = { readonly kind: FaultKind; readonly phase: Phase | 'time' | 'client'; readonly recovery: Recovery | 'any' };
 
 const isOfClient = (kind: FaultKind): boolean => kind === 'client-gone' || kind === 'client-slow';
 
-/** What a campaign of these kinds tries, in turn. */
-export const cellsOf = (kinds: readonly FaultKind[]): Cell[] =>
-  kinds.flatMap((kind): Cell[] =>
-    isOfClient(kind) ? [{ kind, phase: 'client' }] : [...KIND_TERMS[kind].phases, 'time' as const].map((phase): Cell => ({ kind, phase })),
-  );
+/** What of a pod's recovery the kind is told apart by. */
+export const recoveryFor = (kind: FaultKind, recovery: Recovery): Cell['recovery'] => (ENDING.includes(kind) ? recovery : 'any');
+
+/** What a campaign of these kinds and recoveries tries, in turn. */
+export const cellsOf = (kinds: readonly FaultKind[], tried: readonly Recovery[] = TRIED): Cell[] =>
+  kinds.flatMap((kind): Cell[] => {
+    const phases = isOfClient(kind) ? (['client'] as const) : [...KIND_TERMS[kind].phases, 'time' as const];
+    const recoveries = ENDING.includes(kind) ? tried : (['any'] as const);
+    return phases.flatMap((phase) =>
+      recoveries.filter((recovery) => recovery === 'any' || isTriedAt(recovery, phase)).map((recovery) => ({ kind, phase, recovery })),
+    );
+  });
 
 /** Of the report: when it was to strike. */
 export const phaseOf = (fault: Fault): Phase | 'time' | 'client' => {

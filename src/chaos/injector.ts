@@ -14,9 +14,11 @@ import { CONTROL_THREAD, ON_CONTROL } from '../runtime/directory.ts';
 import type { Copy, Disturbance } from '../runtime/disturbance.ts';
 import type { SeededRandom } from '../runtime/seeded-random.ts';
 import { corrupted } from './corruption.ts';
+import { flipDramBit } from './dram-bits.ts';
 import { phaseOf } from './fault-kinds.ts';
 import type { Fault, FaultKind } from './fault-plan.ts';
 import { flipKvBit } from './kv-bits.ts';
+import { Losses } from './losses.ts';
 import { begins, strikesBefore } from './phases.ts';
 import { struckBy } from './struck-part.ts';
 import { flipWeightBit } from './weight-bits.ts';
@@ -25,11 +27,12 @@ import { writeOn } from './zombie.ts';
 const NS_PER_MS = 1_000_000;
 /** Who comes back reads mail for so long at most before its NPUs go on. */
 const MAIL_FIRST_NS = 50_000;
-/** A zombie writes over what it has written. */
+/** A zombie writes over what it has written; so often at most, where nobody succeeds it. */
 const REWRITTEN_NS = 3 * NS_PER_MS;
+const REWRITTEN_MAX = 20;
 
 /** They have no time of their own: they are over when they have been met, or all is healed. */
-const LASTING: readonly FaultKind[] = ['step-fails', 'weights-bit-flip'];
+const LASTING: readonly FaultKind[] = ['step-fails', 'dram-bit-flip', 'weights-bit-flip'];
 
 /** `effect`: how much it changed, in events, steps, messages, or what was under way; 0: nothing, so nothing was survived. */
 export type FaultReport = {
@@ -63,6 +66,7 @@ export class Injector implements Disturbance {
   readonly #faults: readonly Injected[];
   /** How many calls, rebalances and changes of shape. */
   readonly #underWay: () => number;
+  readonly losses: Losses;
   #events = 0;
   #isHealed = false;
 
@@ -71,6 +75,7 @@ export class Injector implements Disturbance {
     this.#control = control;
     this.#random = random;
     this.#underWay = underWay;
+    this.losses = new Losses(control);
     this.#faults = faults.map((fault) => ({
       fault,
       state: 'waiting',
@@ -87,7 +92,10 @@ export class Injector implements Disturbance {
   /** From now on the plan counts its time. */
   begin(): void {
     const { host, workers } = this.#control;
-    workers.onLost = (worker) => this.#endHangs(worker);
+    workers.onLost = (worker) => {
+      this.losses.note();
+      this.#endHangs(worker);
+    };
     if (this.#faults.some(({ fault }) => 'at' in fault)) host.disturbance = this;
     for (const injected of this.#faults) {
       const { fault } = injected;
@@ -289,16 +297,19 @@ export class Injector implements Disturbance {
       case 'kv-bit-flip':
         injected.effect += flipKvBit(this.#control, fault.npu, fault.bit, fault.block) ? 1 : 0;
         break;
+      case 'dram-bit-flip':
+        this.#flipResting(injected, flipDramBit(this.#control, fault.npu, fault.bit, fault.block));
+        break;
       case 'weights-bit-flip':
-        this.#flipWeight(injected, flipWeightBit(this.#control, fault.npu, fault.bit, fault.part));
+        this.#flipResting(injected, flipWeightBit(this.#control, fault.npu, fault.bit, fault.part));
         break;
       default:
       // The others break what comes while they are at work.
     }
   }
 
-  /** A bit that nobody has used lies there for as long as anything is broken: found only after that, it would be a fault of a pod that is healed. */
-  #flipWeight(injected: Injected, flipBack: (() => boolean) | null): void {
+  /** A bit that nobody has used by the time when nothing is broken any more counts for nothing, and is flipped back: found only after that, it would be a fault of a pod that is healed. */
+  #flipResting(injected: Injected, flipBack: (() => boolean) | null): void {
     if (flipBack === null) return;
     injected.effect++;
     injected.end = () => {
@@ -326,10 +337,10 @@ export class Injector implements Disturbance {
   }
 
   /** Until its successor begins. */
-  #writeOn(worker: number): void {
-    if (!this.#control.workers.isLost(worker)) return;
+  #writeOn(worker: number, times = REWRITTEN_MAX): void {
+    if (times === 0 || !this.#control.workers.isLost(worker)) return;
     writeOn(this.#control, worker, this.#random);
-    this.#control.host.later(REWRITTEN_NS, () => this.#writeOn(worker));
+    this.#control.host.later(REWRITTEN_NS, () => this.#writeOn(worker, times - 1));
   }
 
   #crosses({ from, to }: Pick<Of<'link-cut'>, 'from' | 'to'>, mail: Mail): boolean {

@@ -17,9 +17,6 @@ export type Violation = { readonly verdict: Exclude<Verdict, 'held'>; readonly w
 /** A request is moved so often without a token in between (actors/request.ts); what is lost once more under it fails. */
 const LOSSES_BORNE = 2;
 
-/** Of these a worker is given up, whoever was there at the time. */
-const HANGING: readonly FaultKind[] = ['worker-hangs', 'npu-hangs', 'dp-group-hangs', 'job-executor-hangs', 'weights-bit-flip'];
-
 /** What records have no room for is lost with what computes it (flowserve/record-table.ts). */
 const UNRECORDED = /there was no room to record/;
 
@@ -27,13 +24,19 @@ const UNRECORDED = /there was no room to record/;
 export const verdictOfFailure = (message: string): Exclude<Verdict, 'held'> =>
   /nothing is left to happen|so many events|for ever/.test(message) ? 'lost progress' : 'crash';
 
+/** So ends what nobody can compute: there are no experts for it, or no attention. */
+export const FOR_WANT: readonly string[] = ['experts_lost', 'groups_lost'];
+
+/** `silent`: workers that were lost since nothing came through to them, or from them. `lacked`: at some moment there was nobody who could compute it, nor to come (losses.ts). */
+export type Circumstances = { readonly silent: number; readonly lacked: boolean };
+
 /** Codes that a call of the plan may end with, for a reason that the faults which took effect give. */
 function explained(
   { pod, calls, faults }: ChaosPlan,
   reports: readonly FaultReport[],
   call: number,
   { id, message }: CallReport,
-  silent: number,
+  { silent, lacked }: Circumstances,
 ): ReadonlySet<string> {
   const effective = (kind: FaultKind): number => reports.filter((report) => report.kind === kind && report.effect > 0).length;
   const codes = new Set(['finished']);
@@ -43,15 +46,22 @@ function explained(
   // Of two steps of one NPU that failed either may have been the call's.
   const failed = reports.some(({ failing }) => failing?.calls.includes(id) === true && message.includes(failing.message));
   if (failed || losses > (UNRECORDED.test(message) ? 0 : LOSSES_BORNE)) codes.add('worker_failed');
-  // Where successors are not waited for, and there is no room for what they alone bring back.
-  const hasLost = silent > 0 || reports.some(({ kind, struck }) => struck && (LOSING.includes(kind) || HANGING.includes(kind)));
-  if (pod['rehome_after_ms'] !== undefined && hasLost) codes.add('experts_lost');
+  // A successor that is waited for brings them back.
+  if (lacked && (pod['rehome_after_ms'] !== undefined || pod['respawn'] === false)) for (const code of FOR_WANT) codes.add(code);
   if (calls[call]?.deadline_ms !== undefined) codes.add('deadline_exceeded');
   return codes;
 }
 
-/** Of a call that has ended: its tokens, which were compared as they came, and its end. `silent`: workers that were lost since nothing came through to them, or from them. */
-export function violationsOfCall(plan: ChaosPlan, reports: readonly FaultReport[], call: number, report: CallReport, silent = 0): Violation[] {
+const UNTROUBLED: Circumstances = { silent: 0, lacked: false };
+
+/** Of a call that has ended: its tokens, which were compared as they came, and its end. */
+export function violationsOfCall(
+  plan: ChaosPlan,
+  reports: readonly FaultReport[],
+  call: number,
+  report: CallReport,
+  circumstances: Circumstances = UNTROUBLED,
+): Violation[] {
   const { code, message, tokens, wrong } = report;
   const found: Violation[] = wrong.map((what) => ({ verdict: 'wrong result', what: `call ${call}: ${what}` }));
   if (code === 'overloaded') {
@@ -59,7 +69,7 @@ export function violationsOfCall(plan: ChaosPlan, reports: readonly FaultReport[
     if (plan.pod['max_queued'] === undefined) found.push({ verdict: 'wrong result', what: `call ${call} was refused: ${message}` });
     return found;
   }
-  if (explained(plan, reports, call, report, silent).has(code)) return found;
+  if (explained(plan, reports, call, report, circumstances).has(code)) return found;
   const hasFailed = code === 'internal' || code === 'crash';
   const verdict = hasFailed ? verdictOfFailure(message) : 'wrong result';
   return [...found, { verdict, what: `call ${call} ended with ${code}, which no fault explains: ${message}` }];
@@ -71,13 +81,13 @@ export type Held = {
   readonly actors: number;
 };
 
-/** Of a pod at rest, that began with so many actors. */
+/** Of a pod at rest; `actors`: how many it is to have. */
 export function violationsAtRest(stats: PodStats, held: Held, actors: number): Violation[] {
   const leaked = [
     ...leftovers(stats),
     ...(held.choices > 0 ? [`admission counts ${held.choices} choices`] : []),
     ...(held.records.records + held.records.pages > 0 ? [`${held.records.records} request records on ${held.records.pages} pages are in use`] : []),
-    ...(held.actors === actors ? [] : [`${held.actors} actors live, at first ${actors} did`]),
+    ...(held.actors === actors ? [] : [`${held.actors} actors live, of those there were at first ${actors} are to`]),
   ];
   const unexpected = stats.unexpected_messages.map((what): Violation => ({ verdict: 'crash', what: `an actor was sent what it did not expect: ${what}` }));
   return [...leaked.map((what): Violation => ({ verdict: 'wrong result', what: `something is left: ${what}` })), ...unexpected];

@@ -10,7 +10,9 @@ import type { ScaleOptions } from '../flowserve/scale-shapes.ts';
 import type { PodOptions } from '../options.ts';
 import { expertMapsOf } from '../platform/births.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
+import type { Address } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
+import type { PodStats } from '../results.ts';
 import { breathe } from '../runtime/event-loop.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import type { VirtualPod } from '../virtual-pod.ts';
@@ -18,7 +20,8 @@ import { Arrivals } from './arrivals.ts';
 import { type CallReport, type ClientTerms, playClient } from './client.ts';
 import { type ChaosCall, type ChaosPlan, LIMITS } from './fault-plan.ts';
 import { type FaultReport, Injector } from './injector.ts';
-import { type Verdict, type Violation, verdictOfFailure, violationsAtRest, violationsOfCall, worst } from './invariants.ts';
+import { FOR_WANT, type Verdict, type Violation, verdictOfFailure, violationsAtRest, violationsOfCall, worst } from './invariants.ts';
+import { MaskedSteps, wrongOfMasked } from './masked-reference.ts';
 import type { Undisturbed } from './undisturbed.ts';
 
 export type RunReport = {
@@ -76,12 +79,22 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   };
   const change = async (shape: ScaleOptions): Promise<unknown> => control.scale.ask(shape);
   const rebalance = (): Promise<unknown> => control.rebalances.ask(control.plan, true, (to, message) => host.send(to, 'control/0', message));
-  const actors = host.cast.actors;
+  const born = host.cast.addresses;
   const began_ns = host.now_ns;
   const injector = new Injector(control, plan.faults, new SeededRandom(plan.seed, FAULTS_STREAM), () => underWay(control));
   const answers = await Promise.all([...plan.calls, ...PROGRESS].map((call) => undisturbed.answerOf(plan, call)));
   const ask = (calls: readonly ChaosCall[], first: number, termsOf: (index: number) => ClientTerms): Promise<CallReport[]> =>
-    arrivals.each(calls, (call, index) => playClient(pod, call, answers[first + index] ?? [], termsOf(index)));
+    arrivals.each(calls, (call, index) => playClient(pod, call, answers[first + index] ?? [], termsOf(index), masked !== null));
+  const masked = plan.pod['degraded'] === true ? new MaskedSteps(control) : null;
+  /** What they were told without some experts. */
+  const wrongOf = async (calls: readonly ChaosCall[], reports: readonly CallReport[]): Promise<Violation[]> => {
+    const found: Violation[] = [];
+    for (const [index, { id, told = [] }] of reports.entries())
+      for (const [choice, one] of told.entries())
+        for (const what of masked === null ? [] : await wrongOfMasked(plan, calls[index] as ChaosCall, id, choice, one, masked, undisturbed))
+          found.push({ verdict: 'wrong result', what: `call ${index}: ${what}` });
+    return found;
+  };
 
   plant?.(control);
   injector.begin();
@@ -95,17 +108,24 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   injector.heal();
   const faults = injector.report();
   const givenUp = (): number => control.workers.suspicions.report().counts.given_up;
-  const lost = control.workers.brokenLinks + givenUp();
-  for (const [index, call] of calls.entries()) violations.push(...violationsOfCall(plan, faults, index, call, lost));
+  const { losses } = injector;
+  const silent = control.workers.brokenLinks + givenUp();
+  for (const [index, call] of calls.entries())
+    violations.push(...violationsOfCall(plan, faults, index, call, { silent, lacked: losses.hasLacked(plan.calls[index]?.data_parallel_rank) }));
+  violations.push(...(await wrongOf(plan.calls, calls)));
   if (violations.length === 0) violations.push(...(await rest(pod)));
   if (violations.length === 0) {
     const again = await ask(PROGRESS, plan.calls.length, () => STAYS);
-    for (const [index, call] of again.entries()) if (call.code !== 'finished' || call.wrong.length > 0) violations.push(afterHealing(index, call));
+    // Of what is lost for good nobody is to make progress, but to hear so.
+    for (const [index, call] of again.entries())
+      if ((losses.lacks ? !FOR_WANT.includes(call.code) : call.code !== 'finished') || call.wrong.length > 0) violations.push(afterHealing(index, call));
+    violations.push(...(await wrongOf(PROGRESS, again)));
     violations.push(...(await rest(pod)));
   }
   if (violations.length === 0) {
     const held = { choices: control.choicesHeld, records: control.frontend.recordsUsed, actors: host.cast.actors };
-    violations.push(...violationsAtRest(await pod.stats(), held, actors));
+    const living = born.filter((actor) => !isLost(control, actor)).length;
+    violations.push(...violationsAtRest(withoutLost(await pod.stats(), control), held, living));
   }
   return {
     verdict: worst(violations),
@@ -122,6 +142,19 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
 /** What a loss meets, calls or not. */
 const underWay = ({ frontend, scale, host: { cast }, plan }: VirtualControl): number =>
   frontend.open.size + Number(scale.isUnderWay) + expertMapsOf(plan).filter(({ self }) => cast.stateOf(self) !== 'stable').length;
+
+/** With its worker, which has no successor. */
+const isLost = ({ directory, workers }: VirtualControl, actor: Address): boolean => {
+  const worker = directory.seating.threads.indexOf(directory.threadOf(actor));
+  return worker >= 0 && workers.isLost(worker);
+};
+
+/** Whoever is left of a group that has lost an NPU for good is told nothing any more: what it held stays there, and nobody gets it. */
+function withoutLost(stats: PodStats, { plan, directory, workers }: VirtualControl): PodStats {
+  const { groups } = plan.hosting.deployment;
+  const broken = new Set(groups.filter(({ npus }) => npus.some((npu) => workers.isLost(directory.workerOfNpu(npu)))).flatMap(({ npus }) => npus));
+  return { ...stats, npus: stats.npus.filter(({ npu }) => !broken.has(npu)) };
+}
 
 const afterHealing = (index: number, { code, message, wrong }: CallReport): Violation => ({
   verdict: code === 'finished' ? 'wrong result' : code === 'crash' ? 'crash' : 'lost progress',

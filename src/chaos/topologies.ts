@@ -135,6 +135,5 @@ export function drawPod(name: string, random: SeededRandom): PodOptions {
     load_balancing: pick(draw, 'auto', 'packed', 'least_kv', 'round_robin'),
     ...(draw(12) === 0 && { max_queued: 3 }),
     ...drafting(draw),
-    ...(workers > 1 && draw(4) === 0 && { recovery: 'restart' as const }),
   };
 }

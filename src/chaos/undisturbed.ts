@@ -2,19 +2,35 @@
  * What calls are answered where nothing goes wrong: on one NPU alone, each call once, however many runs ask for it.
  * @module
  */
+import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { openCheckpoint } from '../model/checkpoint.ts';
 import { loadTokenizer } from '../model/tokenizer.ts';
 import type { GenerateOptions, PodOptions } from '../options.ts';
 import type { OpenModel } from '../platform/virtual-control.ts';
 import type { Pod } from '../pod.ts';
+import { address } from '../protocol/address.ts';
 import { createVirtualPod, type VirtualPod } from '../virtual-pod.ts';
 import type { ChaosCall, ChaosPlan } from './fault-plan.ts';
 import { withMtpTwice } from './mtp-twice.ts';
+
+/** By position: the ranks whose experts gates do without there, `2,3`; '': none. */
+export type Masks = readonly string[];
 
 export type Answer = { readonly tokens: readonly number[]; readonly text: string; readonly finish: string };
 
 /** What decides tokens; all else of a pod does not. */
 const NUMERICS = ['model', 'kernels', 'kv_cache_dtype', 'dispatch_dtype', 'combine_dtype', 'hash_foreseeable', 'average_routing'] as const;
+/** By what is left out no token is another one. */
+const alike = ({ deadline_ms: _, priority: __, data_parallel_rank: ___, speculative_decoding: ____, ...call }: ChaosCall): ChaosCall => ({ ...call, ms: 0 });
+
+const numericsOf = (pod: ChaosPlan['pod']): Partial<PodOptions> =>
+  Object.fromEntries(NUMERICS.flatMap((name) => (pod[name] === undefined ? [] : [[name, pod[name]]])));
+
+/** Each position is a step of its own, and nothing is computed but for its own call. */
+const STEP_BY_STEP = { max_batch_tokens: 1, prefix_caching: false, async_scheduling: false } as const;
+/** `mask`: of its next call. */
+type MaskingPod = { readonly pod: VirtualPod; readonly mask: (masks: Masks) => void };
+
 const STEM = 1_000_003;
 /** Below every shipped model's vocabulary; the first ids are special ones. */
 const TOKEN_MIN = 3;
@@ -49,6 +65,7 @@ export class Undisturbed implements AsyncDisposable {
   /** By folder: opened once for all runs. */
   readonly #models = new Map<string, Promise<OpenModel>>();
   readonly #pods = new Map<string, Promise<Pod>>();
+  readonly #masking = new Map<string, Promise<MaskingPod>>();
   readonly #answers = new Map<string, Promise<readonly Answer[]>>();
 
   /** A pod of a run, or one of its own. @throws as createPod does */
@@ -64,22 +81,50 @@ export class Undisturbed implements AsyncDisposable {
 
   /** By choice. */
   async answerOf({ pod }: Pick<ChaosPlan, 'pod'>, call: ChaosCall): Promise<readonly Answer[]> {
-    const numerics = Object.fromEntries(NUMERICS.flatMap((name) => (pod[name] === undefined ? [] : [[name, pod[name]]])));
-    // By these no token is another one.
-    const { ms: _, deadline_ms: __, priority: ___, data_parallel_rank: ____, speculative_decoding: _____, ...asked } = call;
+    const numerics = numericsOf(pod);
+    const asked = alike(call);
     const key = JSON.stringify([numerics, asked]);
     let answer = this.#answers.get(key);
     if (answer === undefined) {
-      answer = this.#ask(numerics, { ...asked, ms: 0 });
+      answer = this.#ask(numerics, asked);
       this.#answers.set(key, answer);
     }
     return answer;
   }
 
+  /** The same with experts masked, over so many ranks; nothing of it is kept, since hardly a call meets the same. */
+  async masked({ pod }: Pick<ChaosPlan, 'pod'>, call: ChaosCall, prompt: readonly number[], masks: Masks, ranks: number): Promise<readonly Answer[]> {
+    const numerics = numericsOf(pod);
+    const key = JSON.stringify([numerics, ranks]);
+    const known = this.#masking.get(key) ?? this.#openMasking({ kernels: 'hash', ...numerics, topology: `colocated:dp=${ranks}`, ...STEP_BY_STEP });
+    this.#masking.set(key, known);
+    const { pod: whole, mask } = await known;
+    mask(masks);
+    const { choices } = await whole.complete(prompt, optionsOf(alike(call)));
+    return choices.map(({ token_ids, text, finish_reason }) => ({ tokens: token_ids, text, finish: finish_reason }));
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     // Who asked for one that could not be opened was told so.
     for (const pod of await Promise.allSettled(this.#pods.values())) if (pod.status === 'fulfilled') await pod.value.close();
+    for (const open of await Promise.allSettled(this.#masking.values())) if (open.status === 'fulfilled') await open.value.pod.close();
     for (const model of await Promise.allSettled(this.#models.values())) if (model.status === 'fulfilled') model.value.checkpoint[Symbol.dispose]();
+  }
+
+  async #openMasking(options: PodOptions): Promise<MaskingPod> {
+    const pod = await this.createPod(options);
+    let masks: Masks = [];
+    const { cast } = pod.control.host;
+    for (const { id } of pod.control.plan.hosting.deployment.groups) {
+      const { scheduler } = cast.contextOf(address('dp-group', id)) as { scheduler: StepScheduler };
+      const next = scheduler.plan.bind(scheduler);
+      scheduler.plan = (...terms) => {
+        const planned = next(...terms);
+        const mask = masks[planned?.plan.entries[0]?.start ?? -1] ?? '';
+        return planned === null || mask === '' ? planned : { ...planned, plan: { ...planned.plan, masked: mask.split(',').map(Number) } };
+      };
+    }
+    return { pod, mask: (next) => (masks = next) };
   }
 
   async #ask(numerics: Partial<PodOptions>, call: ChaosCall): Promise<readonly Answer[]> {

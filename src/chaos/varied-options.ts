@@ -29,24 +29,6 @@ export function varied(pod: PodOptions, random: SeededRandom): PodOptions {
   };
 }
 
-/** Of each layer of the model that pods have. */
-const EXPERTS = 32;
-
-/**
- * Whose successors are not waited for, as long as those take (virtual-workers.ts: 30 ms): their experts are loaded elsewhere before, in half of the pods with room for all, and
- * are back then. From a stream of its own, too.
- */
-export function rehomed(pod: PodOptions, random: SeededRandom): PodOptions {
-  const { expert_balancing, scale_max, workers = 1 } = pod;
-  if (workers === 1 || (expert_balancing === undefined && scale_max?.experts === undefined) || random.below(2) === 0) return pod;
-  const hasRoom = random.below(2) === 0 && expert_balancing !== undefined;
-  return {
-    ...pod,
-    rehome_after_ms: 1 + random.below(12),
-    ...(hasRoom && { expert_balancing: { ...expert_balancing, redundant_slots: EXPERTS } }),
-  };
-}
-
 /** Which calls are drafted for, go to a certain DP group, or repeat themselves, so that what is looked up in them is right. */
 export function variedCalls(calls: readonly ChaosCall[], { topology, kernels, scale_max }: PodOptions, random: SeededRandom): ChaosCall[] {
   const begins = firstGroups(deploy(parseTopology(topology as string)));

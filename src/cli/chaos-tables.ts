@@ -27,6 +27,7 @@ const CALL_COLUMNS: readonly Column<readonly [number, CallReport]>[] = [
 const COVERAGE_COLUMNS: readonly Column<CoverageRow>[] = [
   ['FAULT', ({ kind }) => kind],
   ['PHASE', ({ phase }) => phase],
+  ['RECOVERY', ({ recovery }) => recovery],
   ['PLANNED', ({ planned }) => planned],
   ['STRUCK', ({ struck }) => struck],
   ['EFFECTIVE', ({ effective }) => effective],
@@ -63,7 +64,7 @@ export function campaignLines(report: CampaignReport, seconds: number, repeat: (
   });
   const sums = Object.entries(verdicts).map(([verdict, count]) => `${count} ${verdict}`);
   return [
-    ...table(coverage, COVERAGE_COLUMNS, 3),
+    ...table(coverage, COVERAGE_COLUMNS, 4),
     '',
     ...failed,
     ...(canary === null ? [] : [canaryLine(canary)]),

@@ -4,7 +4,18 @@
  * @module
  */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { type ChaosPlan, chaos, FAULT_KINDS, KIND_TERMS, REAL_KERNELS, SHRINKING_RUNS_MAX, type Shrunk, TOPOLOGIES } from '../chaos/index.ts';
+import {
+  type ChaosPlan,
+  chaos,
+  FAULT_KINDS,
+  KIND_TERMS,
+  REAL_KERNELS,
+  RECOVERIES,
+  SHRINKING_RUNS_MAX,
+  type Shrunk,
+  TOPOLOGIES,
+  TRIED,
+} from '../chaos/index.ts';
 import { campaign } from './chaos-campaign.ts';
 import { addLiveCommand } from './chaos-live.ts';
 import { EXIT_CODES, type ScopeFlags, scopeOf } from './chaos-scope.ts';
@@ -43,6 +54,11 @@ const addScope = (command: Command): Command =>
       ),
     )
     .addOption(
+      new Option('--recoveries <NAMES>', `draw pods that go on so when somebody is lost: ${RECOVERIES.join(', ')} (default: ${TRIED.join(', ')})`).argParser(
+        names(RECOVERIES),
+      ),
+    )
+    .addOption(
       new Option(
         '--real-kernels <SHARE>',
         `of the pods that seeds draw, so many compute with the model itself, all others with the hash model (default: ${REAL_KERNELS})`,
@@ -71,7 +87,7 @@ export function addChaosCommands(program: Command, setExitCode: (code: number) =
     .option('--traces <DIR>', 'where the traces of failing seeds go, five at most', '.')
     .option(
       '--json',
-      'print one JSON object: {runs, verdicts, failures, coverage, calls, events, real_kernels, topologies, faults_a_run, canary, seconds, cpu_seconds}',
+      'print one JSON object: {runs, verdicts, failures, coverage, calls, events, real_kernels, topologies, faults_a_run, recoveries, canary, seconds, cpu_seconds}',
     )
     .action(async (flags: ScopeFlags & Parameters<typeof campaign>[0]) => setExitCode(await campaign(flags)));
   addScope(command.command('shrink').summary('Makes a failing plan, or a failing seed’s, as small as it can.'))
@@ -92,7 +108,7 @@ export function addChaosCommands(program: Command, setExitCode: (code: number) =
 function planNamed(name: string, flags: ScopeFlags): ChaosPlan {
   if (/^\d+$/.test(name)) return chaos.planOf(Number(name), scopeOf(flags));
   if (Object.values(scopeOf(flags)).some((given) => given !== undefined))
-    throw new UsageError('--topology, --faults and --real-kernels are for seeds: a plan says itself what it is');
+    throw new UsageError('--topology, --faults, --recoveries and --real-kernels are for seeds: a plan says itself what it is');
   return chaos.readPlan(name);
 }
 

@@ -115,7 +115,7 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
 }
 
 /** So many that have their share of the experts: a gate has enough to choose from. */
-const holdersMin = ({ config: { moe } }: AnyPodPlan, holders: number): number =>
+export const holdersMin = ({ config: { moe } }: AnyPodPlan, holders: number): number =>
   Math.ceil(moe.topK / Math.max(1, Math.floor(moe.experts / Math.max(1, holders))));
 
 /** The executor's experts may come to lie elsewhere, or to lie nowhere. */
@@ -123,7 +123,7 @@ export const hasExpertMap = ({ options, hosting }: AnyPodPlan, { experts }: Exec
   options.expert_balancing !== undefined || experts.serving !== undefined || hosting.respawn === false;
 
 /** Slots of all NPUs have room to be changed in. */
-const mayMove = ({ options, hosting }: AnyPodPlan): boolean =>
+export const mayMove = ({ options, hosting }: AnyPodPlan): boolean =>
   options.expert_balancing !== undefined || hosting.deployment.executors.some(({ experts }) => experts.serving !== undefined);
 
 /** Nobody balances: they move for others' entries of the map's log alone, and to where they lie in the checkpoint's order. */

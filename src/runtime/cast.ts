@@ -115,6 +115,11 @@ export class Cast {
     return this.#actors.size;
   }
 
+  /** All who live here. */
+  get addresses(): readonly Address[] {
+    return [...this.#actors.keys()];
+  }
+
   /** Acts so far. */
   get acts(): number {
     return this.#count;

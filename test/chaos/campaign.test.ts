@@ -1,8 +1,9 @@
 /** Campaigns: a seed is a plan and a run, the same on every thread; what breaks is shrunk to little. */
 import { describe, expect, it } from 'vitest';
 import { phaseOf } from '../../src/chaos/fault-kinds.ts';
-import { cellsOf, chaos, SURVIVED, TOPOLOGIES } from '../../src/chaos/index.ts';
+import { cellsOf, chaos, type Fault, SURVIVED } from '../../src/chaos/index.ts';
 import { junit } from '../../src/chaos/junit.ts';
+import { recoveryOf } from '../../src/chaos/recoveries.ts';
 import { podOptionsSchema } from '../../src/options.ts';
 import { isChangeable, ROOT } from '../cli/source-copy.ts';
 import { PLANTED } from './planted/planted-bugs.ts';
@@ -31,6 +32,7 @@ describe('a campaign', () => {
       events: 9,
       topology: 'colocated:dp=1',
       hasRealKernels: false,
+      recovery: 'successors' as const,
     };
     const xml = junit({ ...held, failures: [failure] }, (seed) => `run ${seed}`);
     expect(xml.match(/<testcase /g)?.length).toBe(3);
@@ -45,12 +47,17 @@ describe('a campaign', () => {
     await expect(chaos.campaign(options)).rejects.toMatchObject({ code: 'invalid_request', param });
   });
 
-  it('should draw every kind of fault at every phase that is one of its own', () => {
-    const plans = Array.from({ length: TOPOLOGIES.length * SURVIVED.length }, (_, seed) => chaos.planOf(seed));
-    const first = plans.map(({ faults: [fault] }) => `${fault?.kind} ${fault === undefined ? '' : phaseOf(fault)}`);
-    expect(new Set(first)).toEqual(new Set(cellsOf(SURVIVED).map(({ kind, phase }) => `${kind} ${phase}`)));
-    for (const [index, plan] of plans.entries()) expect(plan).toEqual(chaos.planOf(index));
+  it('should draw every kind of fault at every phase that is one of its own, in pods of every recovery', () => {
+    const cells = cellsOf(SURVIVED);
+    for (const [seed, { kind, phase, recovery }] of cells.entries()) {
+      const { pod, faults } = chaos.planOf(seed);
+      const fault = faults[0] as Fault;
+      const goesOn = recovery === 'any' ? recovery : recoveryOf(pod);
+      expect([seed, fault.kind, phaseOf(fault), goesOn]).toEqual([seed, kind, phase, recovery]);
+    }
+    for (let seed = 0; seed < 400; seed++) expect(chaos.planOf(seed)).toEqual(chaos.planOf(seed));
     expect(() => chaos.planOf(1, { faults: ['fire'] })).toThrow(/there is no fire/);
+    expect(() => chaos.planOf(1, { recoveries: ['prayer'] })).toThrow(/there is no prayer/);
   });
 });
 
@@ -70,11 +77,9 @@ const NOT_DRAWN = {
     enable_eplb: 'short for expert_balancing',
     eplb_config: 'short for expert_balancing',
   },
-  respawn: 'pods without successors end; experts that are brought elsewhere are drawn by rehome_after_ms',
   ...{
     spare_workers: 'it is of live pods',
     average_routing: 'what is generated are not the model\u2019s tokens',
-    degraded: 'what is generated so are not the model\u2019s tokens, and has a reference of its own',
   },
   ...{ segment_bytes: 'where memory lies, which no actor knows', memory_bytes: 'a limit before anything runs' },
 };

@@ -119,6 +119,15 @@ describe('a fault', () => {
     expect(faults).toMatchObject([{ struck: true, effect: 1 }]);
   });
 
+  it('of KV that rests in DRAM should be found when it is wanted back', async () => {
+    const calls = Array.from({ length: 20 }, (_, index) => ({ key: index % 5, prompt_tokens: 65, max_tokens: 3, ms: 0.7 * Math.floor(index / 5) }));
+    const pod = { topology: 'colocated:dp=1', kv_blocks: 9, dram_blocks: 32, dram_bytes_per_s: 1e12 };
+    const flips = [0, 3, 6].map((block): FaultInput => ({ kind: 'dram-bit-flip', npu: 0, block, bit: 3, at: { phase: 'decode', nth: 12 } }));
+    const { violations, faults } = await chaos.run({ pod, calls, faults: flips });
+    expect(violations).toEqual([]);
+    expect(faults.some(({ effect }) => effect > 0)).toBe(true);
+  });
+
   it('of weights that nobody has used should be over with all others, and not count', async () => {
     // The step that would have used it failed before. Would the bit stay, calls of the second phase would meet it, and this pod waits for no successor.
     const { violations, faults } = await chaos.run({

@@ -1,0 +1,94 @@
+/** Pods whose lost workers have no successors: what is left goes on, or ends for want of what is lost, and nothing else explains that; what is done without is what is said. */
+import { describe, expect, it } from 'vitest';
+import { type ChaosCall, type ChaosPlan, parsePlan } from '../../src/chaos/fault-plan.ts';
+import { type CallReport, type ChaosPlanInput, chaos, type FaultInput } from '../../src/chaos/index.ts';
+import { violationsOfCall } from '../../src/chaos/invariants.ts';
+import { MaskedSteps, wrongOfMasked } from '../../src/chaos/masked-reference.ts';
+import { Undisturbed } from '../../src/chaos/undisturbed.ts';
+import { deploy, parseTopology } from '../../src/protocol/topology.ts';
+
+/** Two attention NPUs on worker 0, and an expert NPU on worker 1 and one on worker 2. */
+const APART: ChaosPlanInput['pod'] = { topology: 'moe-attention:domains=1x2,experts=2', npu_workers: [0, 0, 1, 2], workers: 3, respawn: false };
+const ROOM: ChaosPlanInput['pod'] = { expert_balancing: { redundant_slots: 32, period_ms: 1_000_000 } };
+const CALLS = [
+  { key: 1, prompt_tokens: 40, max_tokens: 9 },
+  { key: 3, prompt_tokens: 17, max_tokens: 24, n: 2 },
+];
+const lost = (worker: number): FaultInput => ({ kind: 'worker-lost', worker, at: { phase: 'decode', nth: 2 } });
+const run = (pod: ChaosPlanInput['pod'], ...faults: FaultInput[]) => chaos.run({ seed: 3, pod, calls: CALLS, faults });
+
+describe('a pod whose lost workers have no successors', () => {
+  it.each<[string, ChaosPlanInput['pod'], number, string]>([
+    ['experts find room elsewhere', { ...APART, ...ROOM }, 2, 'finished'],
+    ['experts find none', APART, 2, 'experts_lost'],
+    ['attention is lost', { ...APART, ...ROOM }, 0, 'groups_lost'],
+    ['another group is left', { topology: 'colocated:dp=2', workers: 2, ...ROOM, respawn: false }, 1, 'finished'],
+  ])('should go on with what is left, or say what is not, then and afterwards: %s', async (_, pod, worker, code) => {
+    const { violations, calls, faults } = await run(pod, lost(worker));
+    expect(violations).toEqual([]);
+    expect(faults[0]?.effect).toBeGreaterThan(0);
+    expect(new Set(calls.map((call) => call.code))).toEqual(new Set([code]));
+  });
+
+  it('should compute for want of its group in another one what was to be computed there', async () => {
+    const pod = { topology: 'colocated:dp=2', workers: 2, ...ROOM, respawn: false };
+    const calls = [{ data_parallel_rank: 1 }, { ms: 2, data_parallel_rank: 1, max_tokens: 4 }];
+    const report = await chaos.run({ pod, calls, faults: [{ kind: 'worker-lost', worker: 1, at: { ms: 0.01 } }] });
+    expect([report.violations, report.calls.map(({ code }) => code)]).toEqual([[], ['finished', 'finished']]);
+  });
+
+  it('should be explained by what it lacks, and by nothing else', () => {
+    const plan = parsePlan({ pod: { ...APART, ...ROOM }, calls: CALLS, faults: [lost(2)] });
+    const failed: CallReport = { id: 'cmpl-1', code: 'experts_lost', message: '', tokens: 0, chunks: 0, wrong: [] };
+    const struck = [{ kind: 'worker-lost', phase: 'decode', struck: true, effect: 1 }] as const;
+    const found = (lacked: boolean): number => violationsOfCall(plan, struck, 0, failed, { silent: 0, lacked }).length;
+    expect([found(false), found(true)]).toEqual([1, 0]);
+  });
+});
+
+describe('a pod that does without lost experts', () => {
+  it('should be held against one that has them masked', async () => {
+    const { violations, calls } = await run({ ...APART, degraded: true }, lost(2));
+    expect(violations).toEqual([]);
+    expect(calls.every(({ code }) => code === 'finished')).toBe(true);
+    const marked = calls.flatMap(({ told = [] }) => told.map(({ isMarked }) => isMarked.indexOf(true)));
+    expect(marked).toHaveLength(3);
+    expect(marked.some((from) => from > 0)).toBe(true);
+  });
+
+  it('should be found where it says something else, or does not say what it is', async () => {
+    await using undisturbed = new Undisturbed();
+    const plan: ChaosPlan = parsePlan({ pod: { ...APART, degraded: true }, calls: [{ key: 1, prompt_tokens: 3, max_tokens: 6 }] });
+    const [call] = plan.calls as [ChaosCall];
+    const npus = { launch: () => {} };
+    const steps = new MaskedSteps({ npus, plan: { hosting: { deployment: deploy(parseTopology(APART['topology'] as string)) } } } as never);
+    const attach = { request: 1, choice: 0 };
+    const step = (start: number, tokens: number, masked: number[]): void => {
+      const entries = [{ slot: 0, start, tokens: Array.from({ length: tokens }, () => 1), samples: true, attach: start === 0 ? attach : null }];
+      (npus.launch as (launches: unknown) => void)([{ npu: 'npu/0', work: { kind: 'step', plan: { entries, masked } }, cause: 0 }]);
+    };
+    step(0, 3, []);
+    for (let position = 3; position < 8; position++) step(position, 1, position > 4 ? [3] : []);
+    const masks = Array.from({ length: 8 }, (_, position) => (position > 4 ? '1' : ''));
+    const [whole] = await undisturbed.answerOf(plan, call);
+    const prompt = Array.from({ length: 3 }, (_, position) => 3 + ((2 * 7_919 + position * 104_729) % 1_500));
+    const [right] = await undisturbed.masked(plan, call, prompt, masks, 2);
+    expect(right?.tokens.slice(0, 3)).toEqual(whole?.tokens.slice(0, 3));
+    expect(right?.tokens).not.toEqual(whole?.tokens);
+    const isMarked = [false, false, false, true, true, true];
+    const wrong = (tokens: readonly number[], marks: readonly boolean[]): Promise<string[]> =>
+      wrongOfMasked(plan, call, 'cmpl-1', 0, { tokens: [...tokens], isMarked: [...marks], finish: right?.finish ?? null }, steps, undisturbed);
+    const tokens = right?.tokens ?? [];
+    expect(await wrong(tokens, isMarked)).toEqual([]);
+    expect(await wrong(whole?.tokens ?? [], isMarked)).not.toEqual([]);
+    expect(await wrong(tokens.slice(0, 4), isMarked.slice(0, 4))).not.toEqual([]);
+    expect(
+      (
+        await wrong(
+          tokens,
+          isMarked.map(() => false),
+        )
+      ).join(),
+    ).toContain('token 3 hangs on masked experts, and is not marked');
+  });
+});
