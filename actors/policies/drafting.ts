@@ -10,7 +10,8 @@
  * A sequence has as many as make a token take the least: (its share of a step + what its drafts take) / (1 + what they bring).
  *
  * A sequence whose drafts do not pay goes on without, and tries one after a while, then after twice as long, and so on; as long as those are right, the next at once.
- * One that begins is expected to be as those before it, and tries one whatever is expected.
+ * One that begins is expected to be as those before it, and tries one whatever is expected, unless drafts could not pay were all of them right: then nobody tries, until
+ * what rows take, which nothing shows without drafts, is forgotten.
  *
  * Each estimate is wrong at times, and tries are lost mostly. So the group keeps account of what drafts took and what the right ones were worth: they may lose a
  * hundredth of its time and no more, whatever the text. Drafts change no token, so all of this is about time alone; on a virtual clock it is the same in each run.
@@ -98,6 +99,10 @@ export class Drafting {
     const { drafts: worthwhile, gain } = this.#worthwhile(this.#acceptanceOf(history), sequences);
     // What a sequence has stopped for may have been an estimate of the group's that was off.
     if (history.wait > 0 && gain < RESUME_GAIN) return 0;
+    if (worthwhile === 0 && this.costs.isKnown && this.#worthwhile(1, sequences).drafts === 0) {
+      history.wait = PAUSE_MIN;
+      return 0;
+    }
     if (worthwhile > 0 || history.isTrying) return this.#mayLose(sequences) ? Math.min(Math.max(worthwhile, 1), most) : 0;
     history.wait = history.pause;
     return 0;

@@ -147,6 +147,28 @@ describe('drafts as they pay', () => {
     expect(lengthWith(2)).toBe(0);
   });
 
+  it('should not be tried where they would not pay were all of them right, but for one now and then', () => {
+    const [base_us, row_us, round_us] = [100, 150, 130];
+    const drafting = new Drafting({ drafts_max: 1 });
+    let tries = 0;
+    for (let request = 0; request < 100; request++) {
+      const history = newDraftHistory();
+      for (let tokens = 0; tokens < 96; ) {
+        const drafts = drafting.lengthFor(history, 1, 1);
+        drafting.launch(history, drafts);
+        const right = drafts * (tries % 2);
+        drafting.note(history, outcomeOf(drafts, right), drafts, 1);
+        drafting.noteTime(base_us + row_us * (1 + drafts) + round_us * drafts, 1);
+        drafting.costs.add(1 + drafts, base_us + row_us * (1 + drafts));
+        if (drafts > 0) drafting.noteRounds(1, 1, round_us);
+        tries += drafts;
+        tokens += 1 + right;
+      }
+    }
+    expect(tries).toBeGreaterThan(0);
+    expect(tries).toBeLessThan((100 * 96) / 150);
+  });
+
   it('should still be tried after any time in which nothing was computed behind steps, though no time at all was measured there', () => {
     const drafting = new Drafting({ drafts_max: 1 });
     const history = newDraftHistory();
