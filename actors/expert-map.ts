@@ -196,8 +196,8 @@ export const expertMap = setup({
   },
 }).createMachine({
   id: 'expert-map',
-  context: ({ input: { self, askers, first, needed, shared, layers, movable, settings, period_ms, successor_ms, shape, slots, scaling } }) => {
-    const balancer = new ExpertBalancer({ self, askers, first, needed, shared, layers, movable }, settings, toExpertMap(shape, Int32Array.from(slots)));
+  context: ({ input: { self, askers, first, shared, layers, movable, settings, period_ms, successor_ms, shape, slots, scaling } }) => {
+    const balancer = new ExpertBalancer({ self, askers, first, shared, layers, movable }, settings, toExpertMap(shape, Int32Array.from(slots)));
     return { self, period_ms, successor_ms, balancer, news: new ShapeNews(scaling, balancer), turn: 0, state: 'stable', outbox: [] };
   },
   initial: 'starting',

@@ -63,7 +63,7 @@ export class ExpertBalancer {
     this.#seat = seat;
     this.#settings = settings;
     this.moves = new Reconfiguration(seat, map);
-    this.rehoming = new Rehoming({ first: seat.first, shared: seat.shared, isRigid: seat.needed.length > 0, isMovable: seat.movable });
+    this.rehoming = new Rehoming({ first: seat.first, shared: seat.shared, isMovable: seat.movable });
     this.#before = map;
     this.#windows = new LoadWindows(map.shape, settings.windows);
   }

@@ -25,15 +25,14 @@ import { slotsOfRank } from './expert-placement/placement-shape.ts';
 import type { Rounds } from './map-plans.ts';
 
 /**
- * NPUs of the group: those that run steps and sort tokens by the map, the first of those that have slots, and those that are needed whether they hold any expert or
- * not. `layers`: the model's numbers of those that have experts; `shared`: NPUs that have the shared expert, where it is apart from attention. `movable`: NPUs have room for weights that come; else experts stay
- * where they are, whoever is lost.
+ * NPUs of the group: those that run steps and sort tokens by the map, and the first of those that have slots. `layers`: the model's numbers of those that have experts;
+ * `shared`: NPUs that have the shared expert, where it is apart from attention; `movable`: NPUs have room for weights that come; else experts stay where they are,
+ * whoever is lost.
  */
 export type BalancerSeat = {
   readonly self: Address;
   readonly askers: readonly number[];
   readonly first: number;
-  readonly needed: readonly number[];
   readonly shared: readonly number[];
   readonly layers: readonly number[];
   readonly movable: boolean;
@@ -59,7 +58,7 @@ export class Reconfiguration {
   #round = 0;
   /** Changes, numbered through the group's life: a late answer to an earlier one is told from it. */
   #firstChange = 0;
-  /** NPUs that hold experts, or are needed as if they did: as the task executor knows it. */
+  /** NPUs that hold experts, as the task executor knows it. */
   #holders: readonly number[];
   /** What slots hold by the last map that was told. */
   #told: Int32Array;
@@ -246,8 +245,7 @@ export class Reconfiguration {
   }
 
   #holdersOf(map: ExpertMap): number[] {
-    const { first, needed } = this.#seat;
-    return needed.length > 0 ? [...needed] : ranksOf(map).map((rank) => first + rank);
+    return ranksOf(map).map((rank) => this.#seat.first + rank);
   }
 
   #tellHolders(...maps: readonly ExpertMap[]): Commands['send'][] {
@@ -324,10 +322,8 @@ export class Reconfiguration {
     return [...this.#tellHolders(this.#map), ...this.#install(this.#map)];
   }
 
-  /** Domains wait for all of their NPUs in any case. */
   #spared(map: ExpertMap): ExpertMap {
-    const { first, needed } = this.#seat;
-    return needed.length > 0 ? map : mapSparing(map, new Set([...this.#lost].map((npu) => npu - first)));
+    return mapSparing(map, new Set([...this.#lost].map((npu) => npu - this.#seat.first)));
   }
 
   #install(map: ExpertMap): Commands['send'][] {

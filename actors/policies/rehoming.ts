@@ -24,10 +24,10 @@ const TEXTS: Readonly<Record<Event, string>> = { back: 'is back', lost: 'was los
 const CAUSES: Readonly<Record<Event, MapCause>> = { back: 'npu_back', lost: 'npu_lost', gone: 'npu_gone' };
 
 /**
- * `first`: of the group's NPUs that may hold experts; `shared`: those that have the shared expert, which lies where it lies. `isRigid`: all of them take part in all that is
- * computed: none can be left out. `isMovable`: others' slots have room for what comes.
+ * `first`: of the group's NPUs that may hold experts; `shared`: those that have the shared expert, which lies where it lies. `isMovable`: others' slots have room for
+ * what comes.
  */
-type Seat = { readonly first: number; readonly shared: readonly number[]; readonly isRigid: boolean; readonly isMovable: boolean };
+type Seat = { readonly first: number; readonly shared: readonly number[]; readonly isMovable: boolean };
 
 export class Rehoming {
   readonly #seat: Seat;
@@ -103,8 +103,7 @@ export class Rehoming {
 
   /** `lost`: all NPUs that are. */
   plan(map: ExpertMap, lost: ReadonlySet<number>): PlacementPlan | { readonly cause: MapCause; readonly reason: string } {
-    const { isRigid, isMovable } = this.#seat;
-    if (isRigid) return { map, rounds: [] };
+    const { isMovable } = this.#seat;
     const away = new Set([...lost].map((npu) => this.#rankOf(npu)));
     const gone = new Set([...this.#gone].map((npu) => this.#rankOf(npu)));
     const holders = ranksOf(map);
@@ -128,8 +127,7 @@ export class Rehoming {
     if (![...map.expertOfSlot.keys()].some((at) => map.expertOfSlot[at] !== NO_EXPERT && isGone(at % map.shape.slots))) return [];
     const { layers, experts } = map.shape;
     const all = Array.from({ length: layers * experts }, (_, at) => ({ layer: Math.floor(at / experts), expert: at % experts }));
-    const isLost = (slots: Int32Array): boolean => (this.#seat.isRigid ? slots.some(isGone) : slots.every(isGone));
-    return all.filter(({ layer, expert }) => isLost(replicasOf(map, layer, expert)));
+    return all.filter(({ layer, expert }) => replicasOf(map, layer, expert).every(isGone));
   }
 
   /** Nobody has the shared expert any more, and nobody is to bring it back. */
@@ -146,7 +144,7 @@ export class Rehoming {
     const what = first === undefined ? 'the shared expert' : `expert ${first.expert} of layer ${layers[first.layer]}${others}`;
     const gone = [...this.#gone].map((npu) => `npu/${npu}`).join(', ');
     // The shared expert lies where it lies.
-    const why = first === undefined ? 'nobody takes its place' : `nobody takes its place, and ${this.#whyNowhere}`;
+    const why = first === undefined ? 'nobody takes its place' : `nobody takes its place, and there is no room for them elsewhere`;
     const message = `no copy is left of ${what}: ${gone} had them, ${why}; the request may be sent again`;
     const told = first === undefined && !this.isSharedLost ? null : message;
     if (told === this.#told) return [];
@@ -166,7 +164,7 @@ export class Rehoming {
     const parts = [
       this.text,
       ...(this.#loaded.length > 0 ? [`${this.#loaded.length} experts that were nowhere else came from the checkpoint`] : []),
-      ...(lost > 0 ? [`${lost} experts are nowhere, and ${this.#whyNowhere}`] : []),
+      ...(lost > 0 ? [`${lost} experts are nowhere, and there is no room for them elsewhere`] : []),
       ...(waiting > 0 ? [`${waiting} experts are nowhere else and wait for a successor`] : []),
       ...(this.isSharedLost ? ['the shared expert is nowhere: all NPUs that had it are gone'] : []),
       ...(lost + waiting === 0 && !this.isSharedLost ? ['all experts are served'] : []),
@@ -186,11 +184,6 @@ export class Rehoming {
   again(): void {
     for (const [npu, event] of this.#failed) if (!this.#due.has(npu) && this.#gone.has(npu) === (event === 'gone')) this.#due.set(npu, event);
     this.#failed = [];
-  }
-
-  /** Else they would be loaded elsewhere. */
-  get #whyNowhere(): string {
-    return this.#seat.isRigid ? 'domains wait for all of their NPUs' : 'there is no room for them elsewhere';
   }
 
   #rankOf(npu: number): number {

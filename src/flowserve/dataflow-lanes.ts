@@ -29,8 +29,9 @@ class DataflowLane implements LaneExperts {
   /** Whoever refuses is asked again by each share for itself (asked-peers.ts). */
   stepBegins(): void {}
 
-  ask(part: Experts, rows: number): void {
+  ask(part: Experts, rows: number): boolean {
     if (rows > 0) this.#asked.askShares(part.layer, part.route(rows));
+    return true;
   }
 
   pass(): void {
@@ -38,6 +39,7 @@ class DataflowLane implements LaneExperts {
   }
 
   readonly mustWait = false;
+  readonly awaitsLost = false;
   readonly refusals = 0;
 
   answer(): LaneAnswer {
@@ -59,6 +61,7 @@ export function newDataflowBatches(batches: readonly DataflowBatch[], space: Add
 /** A step waits for nobody before it begins, and an NPU without one for nothing. */
 const flowing = (lanes: readonly AskedPeers[]): Surrounding => ({
   begin: () => true,
+  awaited: [],
   poll: () => false,
   // Whoever has moved an expert is asked again, by each step for itself.
   asksBefore: () => false,

@@ -8,7 +8,8 @@
  *   reply area       expert NPU     | answers, and a bundle of them, of lane 0 | of lane 1 | …
  *
  * A domain's attention NPU i has the expert NPU as its trampoline that comes i after the domain's first: the trampolines of domains are spread over the expert NPUs.
- * With more attention NPUs in a domain than there are expert NPUs each tells all of them (xccl/naive-fan-out.ts). Expert NPUs that stand by take part with nothing.
+ * With more attention NPUs in a domain than there are expert NPUs each tells all of them (xccl/naive-fan-out.ts). Expert NPUs that stand by take part with nothing; those that
+ * are lost take no part, so that what the areas hold suits any number of them.
  *
  *   id               | expert | slot of the group, behind these one for each NPU that has the shared expert |     of a pair, on its way (xccl/token-routing.ts)
  * @module
@@ -17,7 +18,7 @@ import { roundUp } from '../fabric/address.ts';
 import { assert } from '../protocol/errors.ts';
 import { type Deployment, domainsOf, type Executor, executorOfNpu, sharedExpertNpusOf } from '../protocol/topology.ts';
 import type { A2EForm } from '../xccl/a2e.ts';
-import type { DpDomainPlace } from '../xccl/dp-domain.ts';
+import type { DpDomainLife, DpDomainPlace } from '../xccl/dp-domain.ts';
 import { bundleBytesMax, type Extent, packageBytesMax, repliesBytesMax } from '../xccl/parts.ts';
 import { NAME_SHIFT } from '../xccl/token-routing.ts';
 import { BLOCK_ALIGNMENT } from '../xccl/wire-format.ts';
@@ -33,8 +34,10 @@ export type DpDomainOf = {
   readonly executor: Executor;
   /** Of the executor's. */
   readonly index: number;
-  readonly form: A2EForm;
 };
+
+/** With more attention NPUs in a domain than there are expert NPUs each tells all of them. */
+export const formOf = ({ attention, experts }: DpDomainLife): A2EForm => (attention <= experts ? 'trampoline' : 'naive');
 
 /** Whether an NPU's domain takes turns with others, or it is one of the experts' at which they do. */
 export const takesTurns = ({ schedule, deployment }: Pick<LayoutOptions, 'schedule' | 'deployment'>, npu: number): boolean =>
@@ -49,7 +52,7 @@ export function dpDomainsOf({ executors, groups }: Deployment): readonly DpDomai
     for (const [index, ids] of domainsOf(executor).entries()) {
       const attention = ids.flatMap((id) => groups[id]?.npus ?? []);
       const experts = Array.from({ length: npus }, (_, rank) => first + ((rank + index * attention.length) % npus));
-      domains.push({ place: { id: domains.length, attention, experts }, executor, index, form: attention.length <= npus ? 'trampoline' : 'naive' });
+      domains.push({ place: { id: domains.length, attention, experts }, executor, index });
     }
   }
   return domains;

@@ -31,7 +31,7 @@ export class ExpertBatches {
   /** By slot of the group. */
   readonly #start: Int32Array;
   /** NPUs that are lost: what they were asked goes elsewhere, where the map says so. */
-  readonly lost: Set<number>;
+  readonly lost: ReadonlySet<number>;
   /** Of the dispatch area, those of the micro-batch before. */
   readonly rowsBefore: number;
 
@@ -39,7 +39,13 @@ export class ExpertBatches {
    * `map`: what the group's slots hold; missing: what they do where none is redundant. `first`: of a second micro-batch, the batches of the first, whose routing
    * they share, and how many rows of the dispatch area come before its own.
    */
-  constructor(forward: Arithmetic, space: AddressSpace, map?: ExpertMap, first?: { readonly batches: ExpertBatches; readonly rows: number }) {
+  constructor(
+    forward: Arithmetic,
+    space: AddressSpace,
+    map?: ExpertMap,
+    lost: ReadonlySet<number> = new Set(),
+    first?: { readonly batches: ExpertBatches; readonly rows: number },
+  ) {
     const { expertSlots, sharedNpu, evenExperts, rows_max } = forward.layout;
     if (evenExperts !== null) fillEvenExperts(forward.config, evenExperts, rows_max, space);
     this.#forward = forward;
@@ -48,7 +54,7 @@ export class ExpertBatches {
     this.#start = new Int32Array(expertSlots.total);
     this.firstSlot = ((npusInTurn(expertSlots.group, sharedNpu)[0] as number) - expertSlots.group.first) * expertSlots.each;
     this.routing = first?.batches.routing ?? new ExpertRouting(forward.config, forward.layout, space, map);
-    this.lost = first?.batches.lost ?? new Set();
+    this.lost = lost;
     this.rowsBefore = first?.rows ?? 0;
   }
 

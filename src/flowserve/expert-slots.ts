@@ -91,6 +91,23 @@ export function slotByMap(words: Int32Array, map: number, experts: number, exper
   return words[map + experts + 1 + from + (position % ((words[map + expert + 1] as number) - from))] as number;
 }
 
+/** The same among slots of which `isThere`; −1: none of the expert's is. */
+export function slotThere(words: Int32Array, map: number, experts: number, expert: number, position: number, isThere: (slot: number) => boolean): number {
+  const from = words[map + expert] as number;
+  const replicas = (words[map + expert + 1] as number) - from;
+  for (let look = 0; look < replicas; look++) {
+    const slot = words[map + experts + 1 + from + ((position + look) % replicas)] as number;
+    if (isThere(slot)) return slot;
+  }
+  return -1;
+}
+
+/** All of the group that hold the expert. */
+export function replicasByMap(words: Int32Array, map: number, experts: number, expert: number): number[] {
+  const first = map + experts + 1;
+  return [...words.subarray(first + (words[map + expert] as number), first + (words[map + expert + 1] as number))];
+}
+
 /** What a slot holds; −1: nothing. */
 export function expertIn(words: Int32Array, { tables, each }: ExpertSlots, layer: number, slot: number): number {
   const table = tables[layer];

@@ -2,7 +2,7 @@
  * One micro-batch of a step (micro-batches.ts): goes through its parts up to where experts are asked, and on when they have answered.
  *
  *   parts ─▶ asked ─▶ answered ─▶ parts ─▶ asked …
- *            ▲   └─ left: the iteration that it was asked in is over for its step
+ *            ▲   └─ left: the iteration that it was asked in is over for its step, as it is where there is nobody to ask
  *            └─ caught up, in the next one: rounds whose answers it has pass with nothing
  * @module
  */
@@ -15,18 +15,23 @@ import type { Experts, Part } from './step-parts.ts';
 export type LaneExperts = {
   /** Another step than before: what that one was refused is over. */
   stepBegins(): void;
-  /** For the rows that its gate has seen last; there may be none. @throws `worker_lost` where the iteration has ended for all, as `answer` does */
-  ask(part: Experts, rows: number): void;
+  /**
+   * For the rows that its gate has seen last; there may be none. False: nobody who is there has what they need, and the step has no part in what goes on.
+   * @throws `worker_lost` where the iteration has ended for all, as `answer` does
+   */
+  ask(part: Experts, rows: number): boolean;
   /** Takes part in a round with nothing; its answer is waited for all the same. */
   pass(): void;
   /** `here`: with the tables by which the next part sums them. `refused`: there are none, and the step's batches have no part in what went on. */
   answer(rows: number): LaneAnswer;
-  /** It was refused a moment ago, and knows no better. */
+  /** It was refused a moment ago, and knows no better; or awaits those that are lost. */
   readonly mustWait: boolean;
+  /** NPUs that are lost alone have what it is to ask for: it is told when somebody is back, or another has it. */
+  readonly awaitsLost: boolean;
   /** How often it was refused. */
   readonly refusals: number;
   /** NPUs whose answers are missing. */
-  readonly missing: number[];
+  readonly missing: readonly number[];
 };
 
 /** What a micro-batch goes through: kernel by kernel, or captured; null: nothing is. And one layer of it. */
@@ -77,7 +82,7 @@ export class MicroBatch {
   }
 
   /** NPUs whose answers are missing. */
-  get missing(): number[] {
+  get missing(): readonly number[] {
     return this.isAsking || this.#isPassing ? this.experts.missing : [];
   }
 
@@ -122,7 +127,7 @@ export class MicroBatch {
     this.kv_layers = 0;
   }
 
-  /** Comes to where it was when the iteration before ended. False: it is not there yet. `refused`: as LaneAnswer. */
+  /** Comes to where it was when the iteration before ended. False: it is not there yet. `refused`: as LaneAnswer, or by `ask`. */
   catchUp(): boolean | 'refused' {
     while (this.#passed < this.#answered) {
       if (!this.#isPassing) {
@@ -136,7 +141,7 @@ export class MicroBatch {
     }
     if (this.#mustAskAgain) {
       this.#mustAskAgain = false;
-      this.#ask();
+      if (!this.#ask()) return 'refused';
     }
     return true;
   }
@@ -152,30 +157,30 @@ export class MicroBatch {
     return answer;
   }
 
-  #ask(): void {
+  #ask(): boolean {
     const part = this.#parts[this.part - 1];
     assert(part?.kind === 'experts' && this.isAsking, 'a micro-batch asks experts where a part says so');
-    this.experts.ask(part, this.#rows);
-    if (!this.#owesOwn) return;
+    if (!this.experts.ask(part, this.#rows)) return false;
+    if (!this.#owesOwn) return true;
     // What this NPU does itself while the experts compute.
     this.#owesOwn = false;
     if (this.#rows > 0) part.own(this.#rows, undefined);
+    return true;
   }
 
-  /** Goes on to where the experts are asked. False: to the end. */
-  goOn(): boolean {
+  /** Goes on to where the experts are asked, or to the end. `refused`: by `ask`. */
+  goOn(): 'asked' | 'ended' | 'refused' {
     while (this.part < this.#parts.length) {
       const part = this.#parts[this.part++] as Part;
       if (part.kind === 'experts') {
         this.isAsking = true;
         this.#owesOwn = true;
-        this.#ask();
-        return true;
+        return this.#ask() ? 'asked' : 'refused';
       }
       assert(part.kind === 'compute', `a micro-batch has no part '${part.kind}'`);
       if (this.#rows > 0) part.compute(this.#rows, this.#spans);
       this.kv_layers = Math.max(this.kv_layers, part.kv_layers);
     }
-    return false;
+    return 'ended';
   }
 }

@@ -5,7 +5,7 @@
  *   micro-batch 0    | attention 0 |▶ A2E · experts · E2A ▶| attention 1 |▶ …
  *   micro-batch 1                  | attention 0 |▶ A2E · experts · E2A ▶| attention 1 | …
  *
- * Where experts refuse one of them, or a member of the domain is lost, the step is in nobody's iteration any more. It goes on with the next one, where it was: in
+ * Where experts refuse one of them, or a member of the domain is lost or back, the step is in nobody's iteration any more. It goes on with the next one, where it was: in
  * the rounds whose answers it has it takes part with nothing, and what was not answered it asks for once more. Nothing is computed or counted twice.
  *
  * The second never overtakes the first: where they share a sequence, the rows of the second attend to the KV of the first.
@@ -15,6 +15,7 @@
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
+import { MemberIsBack } from '../xccl/iterations.ts';
 import type { Arithmetic, Span } from './arithmetic.ts';
 import { LOSSES_MAX } from './asked-peers.ts';
 import { MICRO_BATCHES } from './dp-domains.ts';
@@ -26,6 +27,8 @@ import { SPAN, SPAN_WORDS, writeSpan } from './step-layout.ts';
 export type Surrounding = {
   /** True: the step may begin. */
   begin(): boolean;
+  /** NPUs without which none begins. */
+  readonly awaited: readonly number[];
   /** For an NPU without a step under way. True if something went on. */
   poll(): boolean;
   /** Answers are missing to somebody who went by a map before that of `epoch`. */
@@ -39,14 +42,14 @@ export type Surrounding = {
 export class MicroBatches {
   readonly #surrounding: Surrounding;
   readonly #batches: readonly MicroBatch[];
-  readonly #models: readonly Arithmetic[];
+  readonly models: readonly Arithmetic[];
   readonly #space: AddressSpace;
   readonly #words: Int32Array;
   #hasBegun = false;
   #kv_layers = 0;
   /** Of the iteration of the step at hand. */
   #end: unknown = null;
-  /** How many have ended under the step. */
+  /** How many have ended under the step since somebody was lost. */
   #ends = 0;
   /** The step has left its iteration, and is in none yet. */
   #mustBeginAgain = false;
@@ -56,9 +59,9 @@ export class MicroBatches {
     assert(options.length === MICRO_BATCHES, `${options.length} micro-batches`);
     this.#surrounding = surrounding;
     this.#batches = options.map((one) => new MicroBatch(one));
-    this.#models = options.map(({ model }) => model);
+    this.models = options.map(({ model }) => model);
     this.#space = space;
-    this.#words = space.wordsOf((this.#models[0] as Arithmetic).layout.base);
+    this.#words = space.wordsOf((this.models[0] as Arithmetic).layout.base);
   }
 
   /** The step has its iteration; before, others have one that it has no part in. */
@@ -88,7 +91,7 @@ export class MicroBatches {
   /** One layer more for the step at hand, of rows that lie as those of one batch; there may be none. */
   goOnWith(layer: number, rows: number, spans: readonly Span[]): void {
     const [first, second] = this.#batches as [MicroBatch, MicroBatch];
-    const [from, to] = this.#models as readonly [Arithmetic, Arithmetic];
+    const [from, to] = this.models as readonly [Arithmetic, Arithmetic];
     const { row_bytes, scratch } = from.layout;
     const half = Math.ceil(rows / MICRO_BATCHES);
     const [firstSpans, secondSpans] = [this.#cut(0, spans, 0, half), this.#cut(1, spans, half, rows)];
@@ -105,8 +108,7 @@ export class MicroBatches {
       return this.#poll(onLayers);
     } catch (error) {
       this.#end = null;
-      this.#survive(error);
-      return 'asked';
+      return this.#survive(error);
     }
   }
 
@@ -116,12 +118,11 @@ export class MicroBatches {
     for (const [lane, batch] of this.#batches.entries()) {
       const isThere = batch.catchUp();
       if (isThere === false) continue;
-      if (isThere === 'refused' || (batch.isAsking && batch.look() === 'refused')) {
-        this.#leave();
-        return 'asked';
-      }
-      if (batch.isAsking || batch.isDone || this.#mustFollow(lane) || !batch.goOn()) continue;
-      hasAsked = true;
+      if (isThere === 'refused' || (batch.isAsking && batch.look() === 'refused')) return this.#leave();
+      if (batch.isAsking || batch.isDone || this.#mustFollow(lane)) continue;
+      const went = batch.goOn();
+      if (went === 'refused') return this.#leave();
+      hasAsked ||= went === 'asked';
     }
     this.#tellLayers(onLayers);
     if (this.#batches.every(({ isDone }) => isDone)) {
@@ -134,7 +135,7 @@ export class MicroBatches {
   /** The step has an iteration from here on; or not yet. */
   #begins(): boolean {
     const surrounding = this.#surrounding;
-    if (this.mustBeginAgain && this.#batches.some(({ experts }) => experts.mustWait)) {
+    if (this.#mustBeginAgain && this.#batches.some(({ experts }) => experts.mustWait)) {
       surrounding.poll();
       return false;
     }
@@ -161,9 +162,9 @@ export class MicroBatches {
     this.#surrounding.giveUp();
   }
 
-  /** A step that was refused has to look when it may go on: nothing arrives that tells. */
+  /** A step that was refused has to look when it may go on: nothing arrives that tells, unless it awaits who is lost. */
   get mustBeginAgain(): boolean {
-    return this.#mustBeginAgain;
+    return this.#mustBeginAgain && !this.#batches.some(({ experts }) => experts.awaitsLost);
   }
 
   /** Batches that were refused. */
@@ -177,17 +178,19 @@ export class MicroBatches {
   }
 
   /** A member of the domain was lost, which is not the step's end; anything else is. */
-  #survive(error: unknown): void {
+  #survive(error: unknown): 'asked' {
     if (!(error instanceof MinipodError) || error.code !== 'worker_lost') throw error;
-    if (++this.#ends > LOSSES_MAX)
+    if (!(error instanceof MemberIsBack) && ++this.#ends > LOSSES_MAX)
       throw new MinipodError('worker_failed', `${this.#ends} losses in one step, which may be its own doing; the last: ${error.message}`);
-    this.#leave();
+    return this.#leave();
   }
 
-  #leave(): void {
+  /** Of the iteration: the step begins again. */
+  #leave(): 'asked' {
     for (const batch of this.#batches) batch.leave();
     this.#hasBegun = false;
     this.#mustBeginAgain = true;
+    return 'asked';
   }
 
   /** NPUs of the domain may have moved, or have been given up. */
@@ -201,7 +204,7 @@ export class MicroBatches {
 
   /** NPUs whose answers are missing. */
   get missing(): number[] {
-    return this.#batches.flatMap(({ missing }) => missing);
+    return [...(this.#hasBegun ? [] : this.#surrounding.awaited), ...this.#batches.flatMap(({ missing }) => missing)];
   }
 
   /** The micro-batch before has not come further yet. */
@@ -224,8 +227,8 @@ export class MicroBatches {
   #cut(lane: number, spans: readonly Span[], from: number, to: number): Span[] {
     const own: Span[] = [];
     const words = this.#words;
-    const source = (this.#models[0] as Arithmetic).at.spans / 4;
-    const { at } = this.#models[lane] as Arithmetic;
+    const source = (this.models[0] as Arithmetic).at.spans / 4;
+    const { at } = this.models[lane] as Arithmetic;
     for (const [index, { slot, row, rows, from: seen = 0, kept: all = 0 }] of spans.entries()) {
       const first = Math.max(row, from);
       const count = Math.min(row + rows, to) - first;
@@ -243,7 +246,7 @@ export class MicroBatches {
   /** Of the second micro-batch, from behind the first one's. */
   #copyInputs(first: number, rows: number): void {
     const words = this.#words;
-    const [from, to] = this.#models as readonly [Arithmetic, Arithmetic];
+    const [from, to] = this.models as readonly [Arithmetic, Arithmetic];
     words.copyWithin(to.at.tokenIds / 4, from.at.tokenIds / 4 + first, from.at.tokenIds / 4 + first + rows);
     words.copyWithin(to.at.positions / 4, from.at.positions / 4 + first, from.at.positions / 4 + first + rows);
   }
@@ -251,7 +254,7 @@ export class MicroBatches {
   /** The second one's rows behind those of the first. */
   #join(): void {
     const [first, second] = this.#batches as [MicroBatch, MicroBatch];
-    const [to, from] = this.#models as readonly [Arithmetic, Arithmetic];
+    const [to, from] = this.models as readonly [Arithmetic, Arithmetic];
     const { row_bytes, scratch } = to.layout;
     if (second.rows === 0) return;
     this.#space.copy(scratch.x + first.rows * row_bytes, from.layout.scratch.x, second.rows * row_bytes);

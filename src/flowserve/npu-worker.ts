@@ -346,12 +346,13 @@ export class NpuWorker {
     switch (message.type) {
       case 'PEER_LOST':
         this.#links.detach(this.#directory.threadOfWorker(message.worker));
+        for (const npu of this.#directory.npusOfWorker(message.worker)) this.#npus.lost.add(npu);
         this.#refresh(message.worker);
-        for (const npu of this.#directory.npusOfWorker(message.worker)) for (const program of this.#programs) program.losePeer(npu);
         this.#tellControl(threadPeerDetached(message.worker));
         break;
       case 'PEER_RESTARTED':
         this.#directory.move(message.worker, message);
+        for (const npu of this.#directory.npusOfWorker(message.worker)) this.#npus.lost.delete(npu);
         this.#refresh(message.worker);
         this.#links.attach(message.thread, message.epoch);
         // What this thread answered the successor before it knew where that one sits told nobody.

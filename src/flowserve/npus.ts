@@ -101,6 +101,8 @@ export class Npus {
   /** Of NPUs whose groups come to take part, or to stand by. */
   readonly standby: StandbyWeights;
   readonly weights: WeightChecks;
+  /** NPUs of other hosts that are lost: whoever changes that has the services look who their members are (`reseat`). */
+  readonly lost = new Set<number>();
   readonly #plan: AnyPodPlan;
   /** By task executor: what its slots held at first. */
   readonly #maps: readonly ExpertMap[];
@@ -141,9 +143,10 @@ export class Npus {
     this.services = arithmetics.map((arithmetic, index) => {
       const { npu } = arithmetic.layout;
       const exchange = newExchange(new Endpoint(dieOf(npu), surroundings, die_epochs?.[index]), arithmetic, exchangeOptions(plan.options, npu));
-      if (!('embed' in arithmetic)) return newExpertService(arithmetic, space, exchange, dieOf);
+      if (!('embed' in arithmetic)) return newExpertService(arithmetic, space, exchange, dieOf, this.lost);
       const program = new StepProgram(arithmetic, space, exchange, dieOf, {
         map: this.#mapOf(npu),
+        lost: this.lost,
         speculative: plan.options.speculative,
         kv_checksum: plan.options.kv_checks === 'off' ? undefined : checksum,
         onLayers: (step, layers) => {

@@ -55,21 +55,9 @@ function checkThreads({ npus }: Deployment, { workers, job_executors, recovery }
     refuse('job_executors', `${job_executors} of at most ${most}; each lives on a thread of its own, which are the control thread and ${workers} workers`);
 }
 
-function checkLosses({
-  workers,
-  recovery,
-  respawn,
-  degraded,
-  rehome_after_ms,
-  expert_balancing,
-  scale_max,
-  schedule,
-  topology,
-  average_routing,
-}: PlanOptions): void {
+function checkLosses({ workers, recovery, respawn, degraded, rehome_after_ms, expert_balancing, scale_max, topology, average_routing }: PlanOptions): void {
   if (degraded === true) {
     if (workers === 1) refuse('degraded', 'a pod of 1 worker ends with it: use 2 workers or more, of which some are left');
-    if (schedule === 'domains') refuse('degraded', "domains wait for all of their NPUs at each layer: use schedule 'dataflow'");
     if (average_routing === true) refuse('degraded', 'average_routing asks all experts in turn, whatever a gate does without: leave one of them out');
     if (topology.some(({ oproj = 1 }) => oproj > 1))
       refuse('degraded', 'a lost NPU has columns of output projections that others need: use a topology without oproj');

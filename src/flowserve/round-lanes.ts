@@ -4,128 +4,161 @@
  *
  * A row names the slot that computes it by the map of this NPU, the expert that it takes to be there, and the map's epoch. Who has the slot and holds another one
  * refuses: all of the iteration's rounds are counted, so nothing can be asked for once more in it, and the step goes on with the next one, by a later map.
+ *
+ * Of NPUs that are lost nobody is asked: another one that has the expert by the map computes it. Where there is none the step leaves the iteration as if it had been refused,
+ * while others of the domain go on, and waits until one of those that have it is back, or a later map says who else does.
  * @module
  */
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { TokenBatch } from '../xccl/dispatch.ts';
+import type { DpDomainLife } from '../xccl/dp-domain.ts';
 import type { Iterations, LaneAnswer } from '../xccl/iterations.ts';
 import type { Arithmetic } from './arithmetic.ts';
 import { ASK_AGAIN_MS, PEERS_DEADLINE_MS } from './asked-peers.ts';
 import { pairId } from './dp-domains.ts';
 import type { ExpertRouting } from './expert-routing.ts';
-import { slotByMap } from './expert-slots.ts';
+import { replicasByMap, slotThere } from './expert-slots.ts';
 import type { LaneExperts } from './micro-batch.ts';
 import type { Experts } from './step-parts.ts';
-import type { MicroBatchPlace } from './turns-layout.ts';
+import type { MicroBatchPlace, SharedPlace } from './turns-layout.ts';
 
 const NOTHING: TokenBatch = { tokens: 0, rows: 0, experts: 0, weights: 0 };
 
+/** Where the shared expert is computed in a life of the domain; undefined: nowhere, or beside attention. */
+export const sharedIn = (shared: readonly SharedPlace[], { rankOfExpert }: DpDomainLife): SharedPlace | undefined =>
+  shared.find(({ rank }) => rankOfExpert[rank] !== -1);
+
+export type RoundLaneOptions = {
+  readonly lane: number;
+  readonly model: Arithmetic;
+  readonly iterations: Iterations;
+  readonly place: MicroBatchPlace;
+  /** Other NPUs that have the shared expert. */
+  readonly shared: readonly SharedPlace[];
+  readonly space: AddressSpace;
+  /** The map of the NPU. */
+  readonly routing: ExpertRouting;
+  readonly lost: ReadonlySet<number>;
+  readonly now_ms: () => number;
+};
+
 export class RoundLane implements LaneExperts {
-  readonly #lane: number;
-  readonly #model: Arithmetic;
-  readonly #iterations: Iterations;
-  readonly #place: MicroBatchPlace;
-  readonly #sharedId: number | null;
+  readonly #options: RoundLaneOptions;
   readonly #words: Int32Array;
-  readonly #routing: ExpertRouting;
-  readonly #now_ms: () => number;
   /** Of the map by which it asked last. */
   #epoch = 0;
   /** Under which map it was refused last, when, and since when again and again. */
   #refused: { readonly epoch: number; readonly at_ms: number; readonly since_ms: number } | null = null;
+  /** NPUs, all lost, that alone have an expert by the map of that epoch which was to be asked. */
+  #awaited: { readonly epoch: number; readonly npus: readonly number[] } | null = null;
   /** Batches that were refused, since this was made. */
   refusals = 0;
 
-  /** `sharedId`: of the shared expert, where another NPU has it. `routing`: the map of the NPU. */
-  constructor(
-    lane: number,
-    model: Arithmetic,
-    iterations: Iterations,
-    place: MicroBatchPlace,
-    sharedId: number | null,
-    space: AddressSpace,
-    routing: ExpertRouting,
-    now_ms: () => number,
-  ) {
-    this.#lane = lane;
-    this.#model = model;
-    this.#iterations = iterations;
-    this.#place = place;
-    this.#sharedId = sharedId;
-    this.#words = space.wordsOf(model.layout.base);
-    this.#routing = routing;
-    this.#now_ms = now_ms;
+  constructor(options: RoundLaneOptions) {
+    this.#options = options;
+    this.#words = options.space.wordsOf(options.model.layout.base);
   }
 
-  get missing(): number[] {
-    return this.#iterations.missing(this.#lane);
+  get missing(): readonly number[] {
+    return this.#awaited?.npus ?? this.#options.iterations.missing(this.#options.lane);
+  }
+
+  get awaitsLost(): boolean {
+    const { routing, lost } = this.#options;
+    return this.#awaited !== null && this.#awaited.epoch === routing.epoch && this.#awaited.npus.every((npu) => lost.has(npu));
   }
 
   get mustWait(): boolean {
-    return this.#refused !== null && this.#refused.epoch === this.#routing.epoch && this.#now_ms() - this.#refused.at_ms < ASK_AGAIN_MS;
+    const { routing, now_ms } = this.#options;
+    return this.awaitsLost || (this.#refused !== null && this.#refused.epoch === routing.epoch && now_ms() - this.#refused.at_ms < ASK_AGAIN_MS);
   }
 
   /** Not at an answer: a step that is refused at its second layer time and again has answers at its first. */
   stepBegins(): void {
     this.#refused = null;
+    this.#awaited = null;
   }
 
-  ask({ layer }: Experts, rows: number): void {
-    this.#iterations.ask(this.#lane, rows === 0 ? NOTHING : this.#batch(layer, rows));
+  ask({ layer }: Experts, rows: number): boolean {
+    const { iterations, lane } = this.#options;
+    this.#awaited = null;
+    const batch = rows === 0 ? NOTHING : this.#batch(layer, rows);
+    if (batch !== null) iterations.ask(lane, batch);
+    else iterations.giveUp();
+    return batch !== null;
   }
 
   pass(): void {
-    this.#iterations.ask(this.#lane, NOTHING);
+    this.#options.iterations.ask(this.#options.lane, NOTHING);
   }
 
   answer(rows: number): LaneAnswer {
-    const answer = this.#iterations.answer(this.#lane);
+    const { lane, model, iterations, place } = this.#options;
+    const answer = iterations.answer(lane);
     if (answer === 'refused') this.#noteRefusal();
     if (answer !== 'here') return answer;
-    const { topK } = this.#model.config.moe;
+    const { topK } = model.config.moe;
     const words = this.#words;
-    const places = offsetOf(this.#place.collect.places) / 4;
-    const indices = this.#model.at.rowIndices / 4;
-    const { top_k } = this.#place.collect;
+    const places = offsetOf(place.collect.places) / 4;
+    const indices = model.at.rowIndices / 4;
+    const { top_k } = place.collect;
     for (let row = 0; row < rows; row++)
       for (let slot = 0; slot < topK; slot++) words[indices + row * topK + slot] = words[places + row * top_k + slot] as number;
     return 'here';
   }
 
   #noteRefusal(): void {
-    const now_ms = this.#now_ms();
+    const { now_ms: clock, model } = this.#options;
+    const now_ms = clock();
     const since_ms = this.#refused?.since_ms ?? now_ms;
     this.refusals++;
     this.#refused = { epoch: this.#epoch, at_ms: now_ms, since_ms };
     if (now_ms - since_ms > PEERS_DEADLINE_MS)
       throw new MinipodError(
         'deadline_exceeded',
-        `NPU ${this.#model.layout.npu} is refused its experts since ${(now_ms - since_ms).toFixed(0)} ms; it goes by map epoch ${this.#epoch}`,
+        `NPU ${model.layout.npu} is refused its experts since ${(now_ms - since_ms).toFixed(0)} ms; it goes by map epoch ${this.#epoch}`,
       );
   }
 
-  #batch(layer: number, rows: number): TokenBatch {
-    const model = this.#model;
+  /** Null: nobody who is there has some expert, or the shared one. */
+  #batch(layer: number, rows: number): TokenBatch | null {
+    const { lane, model, iterations, place, shared, routing } = this.#options;
+    const { life } = iterations;
     const { topK, experts } = model.config.moe;
     const { spread, maps } = model.layout.expertSlots;
     const map = offsetOf(maps[layer] ?? 0) / 4;
-    const { top_k, weights, tokens_max } = this.#place.collect;
-    const first = spread + this.#lane * tokens_max;
+    const { top_k, weights, tokens_max } = place.collect;
+    const first = spread + lane * tokens_max;
     const words = this.#words;
-    this.#epoch = this.#routing.epoch;
+    this.#epoch = routing.epoch;
+    const holder = sharedIn(shared, life);
+    if (shared.length > 0 && holder === undefined) return this.#await(shared.map(({ npu }) => npu));
+    const isThere = (slot: number): boolean => life.rankOfExpert[place.rank_of_expert[slot] as number] !== -1;
     const chosen = model.at.experts / 4;
-    const ids = offsetOf(this.#place.ids) / 4;
+    const ids = offsetOf(place.ids) / 4;
     for (let row = 0; row < rows; row++) {
       for (let choice = 0; choice < topK; choice++) {
         const expert = words[chosen + row * topK + choice] as number;
-        words[ids + row * top_k + choice] = pairId(expert, slotByMap(words, map, experts, expert, first + row));
+        const slot = slotThere(words, map, experts, expert, first + row, isThere);
+        if (slot < 0) return this.#await(replicasByMap(words, map, experts, expert).map((of) => this.#npuOf(of)));
+        words[ids + row * top_k + choice] = pairId(expert, slot);
       }
-      if (this.#sharedId !== null) words[ids + row * top_k + topK] = this.#sharedId;
+      if (holder !== undefined) words[ids + row * top_k + topK] = holder.id;
     }
     // Answers are summed by the gate's own weights, here: those of the exchange are looked at by nobody.
     const { there: format } = model.layout.narrow;
-    return { tokens: rows, rows: model.layout.scratch.normed, experts: this.#place.ids, weights, format, note: this.#epoch };
+    return { tokens: rows, rows: model.layout.scratch.normed, experts: place.ids, weights, format, note: this.#epoch };
+  }
+
+  #await(npus: readonly number[]): null {
+    this.#awaited = { epoch: this.#epoch, npus };
+    return null;
+  }
+
+  #npuOf(slot: number): number {
+    const { group, each } = this.#options.model.layout.expertSlots;
+    return group.first + Math.floor(slot / each);
   }
 }

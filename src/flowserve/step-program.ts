@@ -73,8 +73,6 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   /** Begins when `#run` is done. */
   #next: StepPlan | null = null;
   readonly undone: UndoneSteps;
-  /** Of its micro-batches. */
-  readonly #models: Arithmetic[];
   readonly #slotTokens: SlotTokens;
 
   constructor(
@@ -82,17 +80,16 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     space: AddressSpace,
     exchange: Exchange,
     dieOf: (npu: number) => number,
-    { map, speculative, onLayers = () => {}, onDrafts = () => {}, kv_checksum }: StepOptions = {},
+    { map, speculative, onLayers = () => {}, onDrafts = () => {}, kv_checksum, lost = new Set() }: StepOptions = {},
   ) {
     this.#onLayers = onLayers;
     this.#onDrafts = onDrafts;
     const { npu, kv, share } = forward.layout;
     this.forward = forward;
-    this.#models = [forward];
     this.undone = new UndoneSteps(npu, () => exchange.endpoint.surroundings.arrive(exchange.endpoint.die));
-    this.batches = new ExpertBatches(forward, space, map);
+    this.batches = new ExpertBatches(forward, space, map, lost);
     this.#projection = new OutputProjection(forward, space);
-    this.turns = newMicroBatches(forward, (model) => this.#batchParts(model, this.batches, space), space, exchange.endpoint, dieOf, this.batches.routing);
+    this.turns = newMicroBatches(forward, (model) => this.#batchParts(model, this.batches, space), space, exchange.endpoint, dieOf, this.batches.routing, lost);
     this.service = new ExpertService(forward, space, exchange, this.#projection, this.turns);
     this.#inTurn = partsInTurn(forward, this.batches, this.service);
     this.#graphs = forward.newGraphs(this.batches, this.service, space);
@@ -109,8 +106,10 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.#asked = new AskedPeers(this.batches, this.service, this.#projection, dieOf);
     if (this.turns === null && forward.layout.second !== null) {
       const second = forward.second();
-      this.#models.push(second);
-      const batches = new ExpertBatches(second, space, map, { batches: this.batches, rows: firstBatchRows({ max_batch_tokens: forward.layout.rows_max }) });
+      const batches = new ExpertBatches(second, space, map, lost, {
+        batches: this.batches,
+        rows: firstBatchRows({ max_batch_tokens: forward.layout.rows_max }),
+      });
       this.#askedSecond = new AskedPeers(batches, this.service, this.#projection, dieOf, 1);
       const both = [
         { model: forward, parts: () => this.#batchParts(forward, this.batches, space), asked: this.#asked },
@@ -193,7 +192,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.kvSums?.begin(plan.entries, this.#held.tables);
     // Decode runs in graph mode, prefill and what is mixed with it part by part; and what expert-times.ts wants to see.
     const isCaptured = isDecode(plan) && !this.service.times.samples(plan.step) && plan.masked === undefined;
-    for (const model of this.#models) model.masked = plan.masked === undefined ? null : maskOf(model, this.batches.routing.map, plan.masked, this.#words);
+    for (const model of (this.turns ?? this.#flow)?.models ?? [this.forward])
+      model.masked = plan.masked === undefined ? null : maskOf(model, this.batches.routing.map, plan.masked, this.#words);
     this.#asked.begin();
     this.#askedSecond?.begin();
     this.#microBatches = this.turns ?? (row >= TWO_BATCHES_ROWS_MIN ? this.#flow : null);
@@ -250,7 +250,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   poll(): Poll {
     const run = this.#run;
     assert(run, `NPU ${this.npu} runs no step`);
-    if (!this.undone.mayWait(run.plan.step)) this.undone.check(run.plan.step, this.missing, this.batches.lost);
+    this.#checkUndone(run);
     for (;;) {
       const batches = this.#pollBatches(run);
       if (batches !== null) return batches;
@@ -282,12 +282,18 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     return { state: 'done', plan: run.plan, outcomes: run.readout.outcomes, digest: run.digest ?? digestOf(this.forward, this.#words, run.spans) };
   }
 
+  #checkUndone({ plan: { step } }: Run): void {
+    if (!this.undone.mayWait(step)) this.undone.check(step, this.missing, this.batches.lost);
+  }
+
   /** Null: nothing runs in micro-batches any more. */
   #pollBatches(run: Run): Poll | null {
     if (!run.isInBatches || this.#microBatches === null) return null;
     const state = this.#microBatches.poll((layers) => this.#onLayers(run.plan.step, layers));
     this.#isAwaiting = state === 'pending';
     run.isInBatches = state !== 'done';
+    // Also where it has waited from the first: nobody may look again.
+    if (this.#isAwaiting) this.#checkUndone(run);
     return state === 'done' ? null : state === 'asked' ? ASKED : PENDING;
   }
 
@@ -334,14 +340,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.#askedSecond?.checkDeadline([]);
   }
 
-  /** A peer is lost, until it is asked again. */
-  losePeer(npu: number): void {
-    this.batches.lost.add(npu);
-  }
-
   /** Asks a peer once more for what it has not answered: it was restarted. Who serves keeps no state, so asking twice is harmless. */
   askAgain(npu: number): void {
-    this.batches.lost.delete(npu);
     this.#asked.askAgain(npu);
     this.#askedSecond?.askAgain(npu);
   }

@@ -20,6 +20,8 @@ export type OnLayers = (step: number, layers: number) => void;
 
 export type StepOptions = {
   readonly map?: ExpertMap;
+  /** NPUs that are lost, as they are at any time. */
+  readonly lost?: ReadonlySet<number>;
   readonly speculative?: Speculative | undefined;
   readonly onLayers?: OnLayers;
   /** By which KV is looked at (kv-sums.ts); missing: it is taken for what was written. */

@@ -6,7 +6,7 @@
 import type { Arena } from '../fabric/arena.ts';
 import { draftLayersOfRound, moeLayersOf } from '../model/moe-layers.ts';
 import { assert } from '../protocol/errors.ts';
-import type { A2EForm } from '../xccl/a2e.ts';
+import { sharedExpertNpusOf } from '../protocol/topology.ts';
 import { type CollectMemory, layoutCollectMemory } from '../xccl/combine.ts';
 import { layoutReceiveMemory, type ReceiveMemory } from '../xccl/dispatch.ts';
 import type { DpDomainPlace } from '../xccl/dp-domain.ts';
@@ -32,7 +32,6 @@ import { type LayoutOptions, type ModelShape, type StepScratch, sharedNpuFor } f
 /** One exchange of a domain, as an NPU takes part in it. */
 export type ExchangePlace = {
   readonly domain: DpDomainPlace;
-  readonly form: A2EForm;
   readonly lane: number;
   readonly rank_of_expert: readonly number[];
   readonly dispatch: Extent;
@@ -45,6 +44,8 @@ export type MicroBatchPlace = ExchangePlace & {
   readonly collect: CollectMemory;
 };
 
+export type SharedPlace = { readonly npu: number; readonly id: number; readonly rank: number };
+
 export type AttentionTurnsPlace = {
   /** Of the second micro-batch. */
   readonly scratch: StepScratch;
@@ -53,8 +54,8 @@ export type AttentionTurnsPlace = {
   readonly batches: readonly MicroBatchPlace[];
   /** Of each micro-batch in an iteration: layers of experts, those of drafts among them. */
   readonly rounds: number;
-  /** By which rows ask for the shared expert, and the rank of the NPU that has it; null: no other NPU has. */
-  readonly shared: { readonly id: number; readonly rank: number } | null;
+  /** NPUs that have the shared expert, the one that is asked first: by which id rows ask for it, and which of the domain's expert NPUs it is. Empty: no other NPU has it. */
+  readonly shared: readonly SharedPlace[];
 };
 
 export type ExpertTurnsPlace = {
@@ -74,7 +75,6 @@ const exchangeOf = (
   own_bytes: number,
 ): ExchangePlace => ({
   domain: domain.place,
-  form: domain.form,
   lane: laneIndex(domain, microBatch),
   rank_of_expert: ranksOfPlaces(model, options, domain),
   ...extentsOf(model, row_bytes, options, domain, microBatch, own_bytes),
@@ -106,7 +106,8 @@ export function layoutAttentionTurns<Scratch extends StepScratch>(
     collect: layoutCollectMemory(rows, top_k, row_bytes / 4, arena, replies),
   }));
   const holder = sharedNpuFor(model.moe, options.deployment, npu);
-  const shared = holder === null ? null : { id: sharedIdOf(model, options, domain.executor, holder), rank: expertRankOf(domain, holder) };
+  const holders = holder === null ? [] : [holder, ...sharedExpertNpusOf(domain.executor).filter((other) => other !== holder)];
+  const shared = holders.map((of) => ({ npu: of, id: sharedIdOf(model, options, domain.executor, of), rank: expertRankOf(domain, of) }));
   const routing = layoutRouting(model, { ...options, max_batch_tokens: rows }, arena);
   return { scratch, routing, batches, rounds: roundLayers(model, options).length, shared };
 }

@@ -5,7 +5,7 @@
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { assert } from '../protocol/errors.ts';
 import { createAttentionEnd, createExpertEnd } from '../xccl/a2e.ts';
-import { DpDomain } from '../xccl/dp-domain.ts';
+import { DpDomain, type DpDomainLife } from '../xccl/dp-domain.ts';
 import type { Endpoint } from '../xccl/endpoint.ts';
 import type { Exchange } from '../xccl/exchange.ts';
 import { Iterations } from '../xccl/iterations.ts';
@@ -13,20 +13,21 @@ import { laneOf } from '../xccl/lane.ts';
 import { ExpertTurns } from '../xccl/turns.ts';
 import type { Arithmetic, ExpertArithmetic } from './arithmetic.ts';
 import { PEERS_DEADLINE_MS } from './asked-peers.ts';
+import { formOf } from './dp-domains.ts';
 import type { ExpertRouting } from './expert-routing.ts';
 import { ExpertService } from './expert-service.ts';
 import { ExpertTimes } from './expert-times.ts';
 import type { BatchParts } from './micro-batch.ts';
 import { MicroBatches } from './micro-batches.ts';
 import { RoundExperts } from './round-experts.ts';
-import { RoundLane } from './round-lanes.ts';
+import { RoundLane, sharedIn } from './round-lanes.ts';
 import type { ExpertLayout } from './step-layout.ts';
 import type { AttentionTurnsPlace, ExchangePlace, ExpertTurnsPlace, MicroBatchPlace } from './turns-layout.ts';
 
-/** What an exchange is made of, in any life of its domain. */
-const endOptions = ({ layout, wire }: ExpertArithmetic, { form, domain, rank_of_expert, dispatch, reply, lane }: ExchangePlace, endpoint: Endpoint) => ({
-  ...{ form, attention: domain.attention.length, endpoint, kernels: wire, hidden: layout.row_bytes / 4 },
-  ...{ rank_of_expert, dispatch, reply, lane: laneOf(lane) },
+/** What an exchange is made of in a life of its domain. */
+const endOptions = ({ layout, wire }: ExpertArithmetic, { rank_of_expert, dispatch, reply, lane }: ExchangePlace, endpoint: Endpoint, life: DpDomainLife) => ({
+  ...{ form: formOf(life), attention: life.attention, domain: life, endpoint, kernels: wire, hidden: layout.row_bytes / 4 },
+  ...{ rank_of_expert: rank_of_expert.map((rank) => life.rankOfExpert[rank] as number), dispatch, reply, lane: laneOf(lane) },
 });
 
 /** `model`: of the NPU's first micro-batch. */
@@ -35,15 +36,17 @@ function newIterations(
   { batches, rounds, shared }: AttentionTurnsPlace,
   endpoint: Endpoint,
   dieOf: (npu: number) => number,
+  lost: ReadonlySet<number>,
 ): Iterations {
   const [first] = batches;
   assert(first, `NPU ${model.layout.npu} has no micro-batches`);
   return new Iterations({
-    domain: new DpDomain(endpoint, first.domain, dieOf),
+    domain: new DpDomain(endpoint, first.domain, dieOf, lost),
     rounds,
-    makeEnds: batches.map((place) => {
-      const options = { ...endOptions(model, place, endpoint), collect: place.collect, last: shared?.rank };
-      return (life) => createAttentionEnd({ ...options, domain: life });
+    makeEnds: batches.map((place) => (life) => {
+      const holder = sharedIn(shared, life);
+      const last = holder === undefined ? undefined : life.rankOfExpert[holder.rank];
+      return createAttentionEnd({ ...endOptions(model, place, endpoint, life), collect: place.collect, last });
     }),
     lane: laneOf(first.lane),
     timeout_ms: PEERS_DEADLINE_MS,
@@ -58,15 +61,17 @@ export function newMicroBatches(
   endpoint: Endpoint,
   dieOf: (npu: number) => number,
   routing: ExpertRouting,
+  lost: ReadonlySet<number>,
 ): MicroBatches | null {
   const { turns } = model.layout;
   if (turns === null) return null;
-  const sharedId = turns.shared?.id ?? null;
-  const iterations = newIterations(model, turns, endpoint, dieOf);
+  const { shared } = turns;
+  const { now_ms } = endpoint.surroundings;
+  const iterations = newIterations(model, turns, endpoint, dieOf, lost);
   const batches = [model, model.second()].map((one, lane) => ({
     model: one,
     parts: () => partsOf(one),
-    experts: new RoundLane(lane, one, iterations, turns.batches[lane] as MicroBatchPlace, sharedId, space, routing, endpoint.surroundings.now_ms),
+    experts: new RoundLane({ lane, model: one, iterations, place: turns.batches[lane] as MicroBatchPlace, shared, space, routing, lost, now_ms }),
   }));
   return new MicroBatches(batches, iterations, space);
 }
@@ -77,10 +82,12 @@ export function newExpertService(
   space: AddressSpace,
   exchange: Exchange,
   dieOf: (npu: number) => number,
+  lost: ReadonlySet<number> = new Set(),
 ): ExpertService {
   const { turns } = model.layout;
   const times = new ExpertTimes();
-  return new ExpertService(model, space, exchange, null, turns === null ? null : newExpertTurns(model, turns, space, exchange.endpoint, dieOf, times), times);
+  const ofTurns = turns === null ? null : newExpertTurns(model, turns, space, exchange.endpoint, dieOf, lost, times);
+  return new ExpertService(model, space, exchange, null, ofTurns, times);
 }
 
 function newExpertTurns(
@@ -89,14 +96,15 @@ function newExpertTurns(
   space: AddressSpace,
   endpoint: Endpoint,
   dieOf: (npu: number) => number,
+  lost: ReadonlySet<number>,
   times: ExpertTimes,
 ): ExpertTurns {
   const experts = new RoundExperts(model, space, round, times);
   return new ExpertTurns(
-    lanes.map((lane) => {
-      const options = { ...endOptions(model, lane, endpoint), receive: lane.receive };
-      return { domain: new DpDomain(endpoint, lane.domain, dieOf), makeEnd: (life) => createExpertEnd({ ...options, domain: life }) };
-    }),
+    lanes.map((lane) => ({
+      domain: new DpDomain(endpoint, lane.domain, dieOf, lost),
+      makeEnd: (life) => createExpertEnd({ ...endOptions(model, lane, endpoint, life), receive: lane.receive }),
+    })),
     (end, number) => experts.compute(layers[number % layers.length] as number, end),
   );
 }

@@ -11,7 +11,6 @@ import { request } from '../../actors/request.ts';
 import { scaling } from '../../actors/scaling.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
-import { takesTurns } from '../flowserve/dp-domains.ts';
 import { firstMap } from '../flowserve/expert-routing.ts';
 import { layersWithExperts } from '../flowserve/expert-slots.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
@@ -78,8 +77,7 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
       );
       const long = { tokens: options.long_prompt_tokens, groups: options.long_prompt_groups };
       const experts = npus.flatMap(({ id, kind, executor: of }) => (kind === 'experts' && of === executor.id ? [id] : []));
-      // All of them take part in rounds of domains, those that stand by with nothing.
-      const apart = experts.filter((npu) => takesTurns(options, npu) || isServing(hosting.deployment, hosting.scaled ?? null, npu));
+      const apart = experts.filter((npu) => isServing(hosting.deployment, hosting.scaled ?? null, npu));
       const holders = experts.length > 0 ? apart : Array.from({ length: executor.experts.npus }, (_, index) => executor.experts.first + index);
       return {
         machine: taskExecutor,
@@ -90,7 +88,7 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
           standby,
           experts,
           holders,
-          holders_min: hosting.degraded === true && !takesTurns(options, executor.experts.first) ? holdersMin(plan, holders.length) : null,
+          holders_min: hosting.degraded === true ? holdersMin(plan, holders.length) : null,
           long,
           expert_map: hasExpertMap(plan, executor) ? address('expert-map', executor.id) : null,
           scaling: hosting.scaled?.executor === executor.id ? address('scaling', executor.id) : null,
@@ -144,7 +142,6 @@ export function expertMapsOf(plan: AnyPodPlan): { readonly self: Address; readon
       const self = address('expert-map', executor.id);
       const { shape, expertOfSlot } = firstMap(config, options, executor);
       const askers = Array.from({ length: attention.npus }, (_, index) => attention.first + index);
-      const needed = takesTurns(options, experts.first) ? Array.from({ length: experts.npus }, (_, index) => experts.first + index) : [];
       const layers = layersWithExperts(config);
       const shared = config.moe.sharedExperts > 0 ? sharedExpertNpusOf(executor) : [];
       const settings = { policy, windows, threshold };
@@ -156,7 +153,6 @@ export function expertMapsOf(plan: AnyPodPlan): { readonly self: Address; readon
             self,
             askers,
             first: experts.first,
-            needed,
             shared,
             layers,
             movable: mayMove(plan),

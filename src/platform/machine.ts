@@ -202,13 +202,13 @@ export class MachineNpus {
       space.control.raiseEpochOfDie(die);
       for (const region of [plan.dies[die], plan.drams[die]]) if (region !== undefined) space.table.raiseEpoch(space.table.indexOf(region.owner, region.kind));
     }
-    for (const { services } of this.#living) {
-      for (const { exchange } of services) for (const die of dies) exchange.refresh(die);
-      for (const service of services) service.reseat();
+    for (const npus of this.#living) {
+      for (const { exchange } of npus.services) for (const die of dies) exchange.refresh(die);
+      this.#tellOfLosses(npus);
     }
-    for (const npus of this.#living) this.#tellOfLosses(npus);
     this.#move();
-    this.#run(this.#living.flatMap(({ programs }) => [...programs.values()].filter(({ undone, step }) => !undone.mayWait(step))));
+    // Domains go on without their lost ones; who flows waits for a map, or for a successor.
+    this.#run(this.#living.flatMap(({ programs }) => [...programs.values()].filter(({ turns, undone, step }) => turns !== null || !undone.mayWait(step))));
   }
 
   /** As memory itself has it. */
@@ -234,8 +234,11 @@ export class MachineNpus {
     }
   }
 
-  #tellOfLosses({ programs }: Npus): void {
-    for (const { id } of this.#deployment.npus) if (this.#hostOf(id) === null) for (const program of programs.values()) program.losePeer(id);
+  #tellOfLosses({ lost, services }: Npus): void {
+    for (const { id } of this.#deployment.npus)
+      if (this.#hostOf(id) === null) lost.add(id);
+      else lost.delete(id);
+    for (const service of services) service.reseat();
   }
 
   /** Its successors begin; whoever waits for them asks again, and goes on. */
@@ -243,7 +246,7 @@ export class MachineNpus {
     if (this.damaged.delete(worker)) this.#machine.furnish(this.#directory.npusOfWorker(worker), this.#weightsNow);
     const npus = this.#npusOf(worker);
     this.#workers[worker] = npus;
-    this.#tellOfLosses(npus);
+    for (const living of this.#living) this.#tellOfLosses(living);
     npus.spawn();
     for (const { programs } of this.#living)
       for (const program of programs.values()) for (const npu of this.#directory.npusOfWorker(worker)) program.askAgain(npu);

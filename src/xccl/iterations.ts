@@ -24,11 +24,17 @@
 import { assert, MinipodError } from '../protocol/errors.ts';
 import { FIELD_WORD } from './areas.ts';
 import type { TokenBatch } from './dispatch.ts';
-import type { Domain } from './domain.ts';
-import type { DpDomain } from './dp-domain.ts';
+import type { DpDomain, DpDomainLife } from './dp-domain.ts';
 import type { AttentionEnd } from './ends.ts';
 import type { Lane } from './lane.ts';
 import { DONE, type Operation, type Poll } from './operation.ts';
+
+/** An iteration has ended in which nobody was lost: somebody is back, and takes part from the next one on. */
+export class MemberIsBack extends MinipodError {
+  constructor(domain: number) {
+    super('worker_lost', `an iteration of DP domain ${domain} ended: a member of it is back`);
+  }
+}
 
 /** Of what experts were asked for last. */
 export type LaneAnswer = 'pending' | 'here' | 'refused';
@@ -40,7 +46,7 @@ export type IterationsOptions = {
   /** Of each lane in an iteration. */
   readonly rounds: number;
   /** One a micro-batch: this rank's end in a life of the domain. */
-  readonly makeEnds: readonly ((life: Domain) => AttentionEnd)[];
+  readonly makeEnds: readonly ((life: DpDomainLife) => AttentionEnd)[];
   /** The first of them. */
   readonly lane: Lane;
   /** For one answer. */
@@ -101,6 +107,7 @@ class AttentionLane {
 
 export class Iterations {
   readonly #options: IterationsOptions;
+  #life: DpDomainLife;
   #lanes: readonly AttentionLane[] = [];
   /** Of this life. */
   #number = 0;
@@ -109,7 +116,17 @@ export class Iterations {
 
   constructor(options: IterationsOptions) {
     this.#options = options;
-    this.#beginLife();
+    this.#life = this.#beginLife();
+  }
+
+  /** Who takes part in the iteration at hand. */
+  get life(): DpDomainLife {
+    return this.#life;
+  }
+
+  /** Expert NPUs of the domain without which no iteration begins: all of them, where all are lost. */
+  get awaited(): readonly number[] {
+    return this.#life.experts > 0 ? [] : this.#options.domain.place.experts;
   }
 
   /** Batches of this rank's own are under way: `ask` and `answer` are its to call. */
@@ -122,11 +139,12 @@ export class Iterations {
     return this.#state === 'nothing';
   }
 
-  /** The rank has a step: true when the iteration begins with it, false while one is under way in which it has no part. */
+  /** The rank has a step: true when the iteration begins with it, false while one is under way in which it has no part, or nobody has experts. */
   begin(): boolean {
     assert(this.#state !== 'own', 'an iteration has one step of a rank');
     if (this.#state === 'nothing') return false;
     this.#ensureLife();
+    if (this.#life.experts === 0) return false;
     this.#begin('own');
     return true;
   }
@@ -162,7 +180,7 @@ export class Iterations {
   /** Ranks that a lane's answers wait for, as numbers of NPUs. */
   missing(lane: number): number[] {
     const poll = this.#lane(lane).poll();
-    return poll.state === 'pending' ? poll.missing.map((rank) => this.#options.domain.npuOf(rank)) : [];
+    return poll.state === 'pending' ? poll.missing.map((rank) => this.#life.npus[rank] as number) : [];
   }
 
   /** The rank's step is no more: what is left of the iteration it does with nothing. */
@@ -184,13 +202,16 @@ export class Iterations {
     return isMoving;
   }
 
-  /** Members may have moved, or have been given up. @throws `worker_lost` where batches of its own were under way */
+  /** Members may have moved, have been given up, or be back. @throws `worker_lost` where batches of its own were under way */
   reseat(): void {
     const { domain } = this.#options;
     if (this.#state === 'none' || domain.isLifeOf(this.#membership)) return;
     const wasOwn = this.#state === 'own';
-    this.#beginLife();
-    if (wasOwn) throw new MinipodError('worker_lost', `an iteration of DP domain ${domain.place.id} ended: a member of it was given up`);
+    const before = this.#membership;
+    const hasGrown = this.#beginLife().npus.length > before.size && before.isWhole;
+    if (!wasOwn) return;
+    if (hasGrown) throw new MemberIsBack(domain.place.id);
+    throw new MinipodError('worker_lost', `an iteration of DP domain ${domain.place.id} ended: a member of it was given up`);
   }
 
   get #membership(): AttentionEnd['membership'] {
@@ -242,15 +263,15 @@ export class Iterations {
   /** Tells the other attention ranks, but for those that have told this one. */
   #call(): void {
     const { endpoint, tag } = this.#membership;
-    const { domain, lane } = this.#options;
-    for (let rank = 0; rank < domain.attention; rank++)
+    const { lane } = this.#options;
+    for (let rank = 0; rank < this.#life.attention; rank++)
       if (rank !== this.#membership.rank && this.#callOf(rank) !== this.#number)
         endpoint.write(this.#membership.dieOf(rank), lane.dispatch, this.#number, 0, 0, tag, 0);
   }
 
   #isCalled(): boolean {
     const next = (this.#number + 1) | 0;
-    for (let rank = 0; rank < this.#options.domain.attention; rank++) if (rank !== this.#membership.rank && this.#callOf(rank) === next) return true;
+    for (let rank = 0; rank < this.#life.attention; rank++) if (rank !== this.#membership.rank && this.#callOf(rank) === next) return true;
     return false;
   }
 
@@ -279,13 +300,15 @@ export class Iterations {
     if (!this.#options.domain.isLifeOf(this.#membership)) this.#beginLife();
   }
 
-  #beginLife(): void {
+  #beginLife(): DpDomainLife {
     const { domain, makeEnds, rounds, timeout_ms } = this.#options;
     const life = domain.life();
+    this.#life = life;
     const wasOwn = this.#state === 'own';
     this.#lanes = makeEnds.map((makeEnd) => new AttentionLane(makeEnd(life), rounds, timeout_ms));
     this.#number = 0;
     if (wasOwn) this.#leave('none');
     else this.#state = 'none';
+    return life;
   }
 }

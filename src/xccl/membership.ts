@@ -8,11 +8,20 @@ import { type Domain, domainDestroyed, isAlive, rankOf } from './domain.ts';
 import type { Endpoint } from './endpoint.ts';
 import { domainTag, livesTag } from './message.ts';
 
+/** By rank, as the end knows them from now on: a die that was restarted joins as a new one. */
+function epochsOf(endpoint: Endpoint, { dies }: Domain): Int32Array {
+  for (const die of dies) endpoint.refresh(die);
+  return Int32Array.from(dies, (die) => (die === endpoint.die ? endpoint.epoch : endpoint.epochOf(die)));
+}
+
+/** Of this life of the domain: what was left of an earlier one is not heard. */
+export const tagOf = (endpoint: Endpoint, domain: Domain, epochs = epochsOf(endpoint, domain)): number =>
+  domain.hasLivesOfDies === true ? livesTag(domain, epochs) : domainTag(domain);
+
 export class Membership {
   readonly endpoint: Endpoint;
   readonly domain: Domain;
   readonly rank: number;
-  /** Of this life of the domain: what was left of an earlier one is not heard. */
   readonly tag: number;
   /** Why this rank's part is over: an operation failed, so it is a step behind or ahead of the others. */
   failure: MinipodError | null = null;
@@ -25,10 +34,8 @@ export class Membership {
     this.endpoint = endpoint;
     this.domain = domain;
     this.rank = rankOf(domain, endpoint.die);
-    // A die that was restarted joins as a new one.
-    for (const die of domain.dies) endpoint.refresh(die);
-    this.#epochs = Int32Array.from(domain.dies, (die, rank) => (rank === this.rank ? endpoint.epoch : endpoint.epochOf(die)));
-    this.tag = domain.hasLivesOfDies === true ? livesTag(domain, this.#epochs) : domainTag(domain);
+    this.#epochs = epochsOf(endpoint, domain);
+    this.tag = tagOf(endpoint, domain, this.#epochs);
   }
 
   get space(): AddressSpace {
@@ -66,10 +73,15 @@ export class Membership {
     if (this.space.control.epochOfDie(this.dieOf(rank)) !== this.#epochs[rank]) throw this.givenUp(what, rank);
   }
 
-  /** Nothing has ended it for all, and all members still have the dies of `dies`, by rank. */
+  /** None of its members was given up. */
+  get isWhole(): boolean {
+    return this.domain.dies.every((die, rank) => this.space.control.epochOfDie(die) === this.#epochs[rank]);
+  }
+
+  /** Nothing has ended it for all, and its members, all of them, still have the dies of `dies`, by rank. */
   isStanding(dies: readonly number[]): boolean {
     const { control } = this.space;
-    if (!isAlive(control, this.domain)) return false;
+    if (dies.length !== this.size || !isAlive(control, this.domain)) return false;
     for (let rank = 0; rank < this.size; rank++) {
       const die = this.dieOf(rank);
       if (dies[rank] !== die || control.epochOfDie(die) !== this.#epochs[rank]) return false;

@@ -48,14 +48,16 @@ export class TokenRouting {
   readonly #lastToken: Int32Array;
   readonly #rows: Int32Array;
 
-  /** `destination_of_place`: from 0 to `destinations` − 1. */
+  /** `destination_of_place`: from 0 to `destinations` − 1; −1: nobody may be asked there. */
   constructor(space: AddressSpace, destination_of_place: ArrayLike<number>, destinations: number, limits: RoutingLimits, tables: RoutingTables) {
     this.destinations = destinations;
     this.limits = limits;
     this.#destinationOf = destination_of_place;
     assert(destination_of_place.length <= PLACE_MASK + 1, `${destination_of_place.length} places for experts, ids name ${PLACE_MASK + 1} at most`);
     const at = (place: number): number => destination_of_place[place] as number;
-    this.#order = Array.from({ length: destination_of_place.length }, (_, place) => place).sort((a, b) => at(a) - at(b) || a - b);
+    this.#order = Array.from({ length: destination_of_place.length }, (_, place) => place)
+      .filter((place) => at(place) !== -1)
+      .sort((a, b) => at(a) - at(b) || a - b);
     for (const place of this.#order) assert(at(place) >= 0 && at(place) < destinations, `place ${place} is at ${at(place)} of ${destinations}`);
     this.#words = space.wordsOf(tables.row_tokens);
     this.#floats = space.floatsOf(tables.weights);
@@ -112,6 +114,7 @@ export class TokenRouting {
         const weight = floats[fromWeights + slot] as number;
         if (expert < 0 || (expert & PLACE_MASK) >= known)
           throw new MinipodError('invalid_request', `token ${token} is for expert ${expert & PLACE_MASK}, there are ${known}`);
+        if (this.#destinationOf[expert & PLACE_MASK] === -1) assert(false, `token ${token} is for place ${expert & PLACE_MASK}, where nobody may be asked`);
         let at = slot;
         for (; at > first && (chosen[at - 1] as number) > expert; at--) {
           chosen[at] = chosen[at - 1] as number;

@@ -7,6 +7,7 @@
  *   send       all lanes: leaves the answers, bundles those that it is the trampoline of
  *
  *   lane    receiving ─▶ arrived ─▶ sending ─▶ receiving …          a round each; from the first one again in each life of its domain
+ *           idle                                                    while all attention ranks of its domain are lost
  *
  * So while experts compute for one domain the others' tokens travel; a domain that has nothing to do sends nothing, and is not looked for. Nobody waits here with
  * a deadline: who does are the attention ranks, which name whoever is silent.
@@ -14,8 +15,7 @@
  */
 import { UnsoundMemory } from '../protocol/errors.ts';
 import type { Replies } from './combine.ts';
-import type { Domain } from './domain.ts';
-import type { DpDomain } from './dp-domain.ts';
+import type { DpDomain, DpDomainLife } from './dp-domain.ts';
 import type { ExpertEnd } from './ends.ts';
 import type { Operation } from './operation.ts';
 
@@ -24,7 +24,7 @@ const NO_DEADLINE = { timeout_ms: Number.POSITIVE_INFINITY } as const;
 export type TurnLane = {
   readonly domain: DpDomain;
   /** This rank's end in a life of the domain. */
-  readonly makeEnd: (life: Domain) => ExpertEnd;
+  readonly makeEnd: (life: DpDomainLife) => ExpertEnd;
 };
 
 /** Computes what `end` has received, and says where the answers lie. `round`: of the domain's life, from 0. */
@@ -34,15 +34,14 @@ class ExpertLane {
   readonly #domain: DpDomain;
   readonly #makeEnd: TurnLane['makeEnd'];
   #end: ExpertEnd;
-  #operation: Operation;
+  #operation: Operation | null = null;
   #round = 0;
-  #state: 'receiving' | 'arrived' | 'sending' = 'receiving';
+  #state: 'idle' | 'receiving' | 'arrived' | 'sending' = 'idle';
 
   constructor({ domain, makeEnd }: TurnLane) {
     this.#domain = domain;
     this.#makeEnd = makeEnd;
-    this.#end = makeEnd(domain.life());
-    this.#operation = this.#end.a2e(NO_DEADLINE);
+    this.#end = this.#beginLife();
   }
 
   get hasArrived(): boolean {
@@ -51,14 +50,14 @@ class ExpertLane {
 
   /** Receives or sends as far as that goes. True: something came to its end. */
   poll(): boolean {
-    if (this.#state === 'arrived') return false;
+    if (this.#operation === null || this.#state === 'arrived') return false;
     const { state } = this.#operation.poll();
     if (state === 'pending') return false;
     if (state === 'failed') this.#beginAnew();
     else if (this.#state === 'receiving') this.#state = 'arrived';
     else {
       this.#round++;
-      this.#receive();
+      this.#receive(this.#end);
     }
     return true;
   }
@@ -78,16 +77,24 @@ class ExpertLane {
     if (!this.#domain.isLifeOf(this.#end.membership)) this.#beginAnew();
   }
 
-  #receive(): void {
-    this.#operation = this.#end.a2e(NO_DEADLINE);
+  #receive(end: ExpertEnd): void {
+    this.#operation = end.a2e(NO_DEADLINE);
     this.#state = 'receiving';
   }
 
   #beginAnew(): void {
     this.#domain.end(this.#end.membership);
-    this.#end = this.#makeEnd(this.#domain.life());
+    this.#end = this.#beginLife();
+  }
+
+  #beginLife(): ExpertEnd {
+    const life = this.#domain.life();
+    const end = this.#makeEnd(life);
     this.#round = 0;
-    this.#receive();
+    // Rounds of nobody would end at once, for ever.
+    if (life.attention > 0) this.#receive(end);
+    else [this.#operation, this.#state] = [null, 'idle'];
+    return end;
   }
 }
 

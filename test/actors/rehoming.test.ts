@@ -1,8 +1,6 @@
 /** An expert map whose NPUs are lost, with and without successors: each an entry of its log that weighs more than all others. */
 import { describe, expect, it } from 'vitest';
-import { expertMap, replicasOf } from '../../actors/policies/expert-placement/expert-map.ts';
-import { nativeSlots } from '../../actors/policies/expert-placement/native.ts';
-import { Rehoming } from '../../actors/policies/rehoming.ts';
+import { replicasOf } from '../../actors/policies/expert-placement/expert-map.ts';
 import type { Address } from '../../src/protocol/address.ts';
 import { type ExpertMapMessage, rebalance } from '../../src/protocol/expert-maps.ts';
 import { mapDone, mapWanted, placeExperts } from '../../src/protocol/map-log.ts';
@@ -170,15 +168,6 @@ describe('an NPU with experts that is lost', () => {
     expect(group.nowhere.at(-1)).toBe(null);
     expect(group.balancer.holders).toEqual(holders);
     expectWhole(group);
-  });
-
-  it('should have it said of domains, which wait for all of their NPUs, that these are what is lacking, and not room', () => {
-    const rehoming = new Rehoming({ first: 0, shared: [], isRigid: true, isMovable: true });
-    rehoming.noteGone(3, true);
-    const [told] = rehoming.news(expertMap(SHAPE, nativeSlots(SHAPE)), 'expert-map/0', [3, 5]);
-    expect(told?.message).toMatchObject({
-      error: { message: expect.stringMatching(/^no copy is left of expert 3 of layer 3 .* nobody takes its place, and domains wait for all of their NPUs;/) },
-    });
   });
 
   it('should leave experts lost for which there is no room, until it is back', () => {

@@ -2,11 +2,12 @@
 import { describe, expect, it } from 'vitest';
 import type { AddressSpace } from '../../src/fabric/address-space.ts';
 import type { Arithmetic, Span } from '../../src/flowserve/arithmetic.ts';
+import { LOSSES_MAX } from '../../src/flowserve/asked-peers.ts';
 import type { LaneExperts } from '../../src/flowserve/micro-batch.ts';
 import { MicroBatches, type Surrounding } from '../../src/flowserve/micro-batches.ts';
 import type { Part } from '../../src/flowserve/step-parts.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
-import type { LaneAnswer } from '../../src/xccl/iterations.ts';
+import { type LaneAnswer, MemberIsBack } from '../../src/xccl/iterations.ts';
 
 const ROWS = 4;
 const LAYERS = 3;
@@ -17,7 +18,7 @@ const SPANS: readonly Span[] = [{ slot: 0, row: 0, rows: ROWS }];
 type Answers = (iteration: number, lane: number, round: number) => LaneAnswer | 'lost';
 
 /** Of a model whose layers are noted, by lane, as they are computed (`2`), asked for (`ask 2`) and passed (`-`). */
-function makeBatches(answers: Answers) {
+function makeBatches(answers: Answers, reseats: () => Error = () => new MinipodError('worker_lost', 'a member has moved')) {
   const log: string[][] = [[], []];
   let iteration = 0;
   const rounds = [0, 0];
@@ -32,7 +33,10 @@ function makeBatches(answers: Answers) {
     ];
     const experts: LaneExperts = {
       stepBegins: () => {},
-      ask: (part) => note(`ask ${part.layer}`),
+      ask: (part) => {
+        note(`ask ${part.layer}`);
+        return true;
+      },
       pass: () => note('-'),
       answer: () => {
         const answer = answers(iteration, lane, ++(rounds[lane] as number));
@@ -40,6 +44,7 @@ function makeBatches(answers: Answers) {
         return answer;
       },
       mustWait: false,
+      awaitsLost: false,
       refusals: 0,
       missing: [],
     };
@@ -54,11 +59,12 @@ function makeBatches(answers: Answers) {
       rounds.fill(0);
       return true;
     },
+    awaited: [],
     poll: () => false,
     asksBefore: () => false,
     giveUp: () => {},
     reseat: () => {
-      throw new MinipodError('worker_lost', 'a member has moved');
+      throw reseats();
     },
   };
   const batches = new MicroBatches(options, surrounding, space);
@@ -112,6 +118,16 @@ describe.each(['refused', 'lost'] as const)('a step that is %s', (how) => {
     run();
     expect(log[0]).toEqual([...undisturbed, '-', '-', '-']);
   });
+});
+
+it('should survive any number of members that come back', () => {
+  const { batches, run } = makeBatches(here, () => new MemberIsBack(0));
+  batches.start(ROWS, SPANS, false);
+  for (let back = 0; back < 2 * LOSSES_MAX; back++) {
+    batches.poll(() => {});
+    batches.reseat();
+  }
+  run();
 });
 
 it('should survive four losses in one step, not five: that may be its own doing', () => {

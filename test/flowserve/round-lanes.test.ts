@@ -13,21 +13,22 @@ function laneOf(answers: () => LaneAnswer): { readonly lane: RoundLane; readonly
   const clock = { now_ms: 0 };
   const words = new Int32Array(1_024);
   const fake = <Port>(port: object): Port => port as Port;
-  const lane = new RoundLane(
-    0,
-    fake<Arithmetic>({ layout: { base: 0, npu: 0 }, config: { moe: { topK: 1 } }, at: { rowIndices: 0 } }),
-    fake<Iterations>({
+  const lane = new RoundLane({
+    lane: 0,
+    model: fake<Arithmetic>({ layout: { base: 0, npu: 0 }, config: { moe: { topK: 1 } }, at: { rowIndices: 0 } }),
+    iterations: fake<Iterations>({
       answer: () => {
         clock.now_ms++;
         return answers();
       },
     }),
-    fake<MicroBatchPlace>({ collect: { places: 64, top_k: 1 } }),
-    null,
-    fake<AddressSpace>({ wordsOf: () => words }),
-    fake<ExpertRouting>({ epoch: 3 }),
-    () => clock.now_ms,
-  );
+    place: fake<MicroBatchPlace>({ collect: { places: 64, top_k: 1 } }),
+    shared: [],
+    space: fake<AddressSpace>({ wordsOf: () => words }),
+    routing: fake<ExpertRouting>({ epoch: 3 }),
+    lost: new Set(),
+    now_ms: () => clock.now_ms,
+  });
   return { lane, clock };
 }
 

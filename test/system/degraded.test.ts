@@ -47,6 +47,7 @@ describe('a pod that serves on without experts of which no copy is left', () => 
   it.each<[string, PodOptions, Lost]>([
     ['on NPUs of their own', APART, { worker: 1, masked: 0 }],
     ['the other half of them, in two micro-batches', { ...APART, micro_batches: 2, max_batch_tokens: 64 }, { worker: 2, masked: 1 }],
+    ['domains that take turns', { ...APART, schedule: 'domains', max_batch_tokens: 64 }, { worker: 1, masked: 0 }],
     ['colocated', { topology: 'colocated:dp=2', workers: 2 }, { worker: 1, masked: 1, rank: 0 }],
     ['one attention NPU', { topology: 'moe-attention:domains=1x1,experts=2', npu_workers: [0, 1, 2], workers: 3 }, { worker: 2, masked: 1 }],
     ['of a decode executor', { topology: 'pd:prefill=1xdp1,decode=1xdp2', workers: 3 }, { worker: 2, masked: 1, cached: 32 }],

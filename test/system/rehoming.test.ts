@@ -18,6 +18,7 @@ describe('experts of an NPU that has no successor', () => {
     ['NPUs of their own', APART, 1],
     ['NPUs of their own, the other', APART, 2],
     ['NPUs of their own, two micro-batches', { ...APART, micro_batches: 2, max_batch_tokens: 64 }, 1],
+    ['domains that take turns', { ...APART, schedule: 'domains', max_batch_tokens: 64 }, 2],
     ['colocated', { topology: 'colocated:dp=3', workers: 3 }, 2],
     ['the model itself', { ...APART, kernels: 'real' }, 2],
   ])('should come from the checkpoint while requests wait for them: %s', async (_, options, worker) => {
@@ -140,11 +141,11 @@ describe('experts of an NPU that has no successor', () => {
   });
 });
 
-it('should be so on threads, too: the lost worker has no successor, and nobody asks for one', async () => {
+it.each(['dataflow', 'domains'] as const)('should be so on threads, too: the lost worker has no successor, and nobody asks for one: %s', async (schedule) => {
   const ask = (pod: Pod) =>
     ['Once upon a time', 'The wolf'].map(async (prompt) => fingerprint(await pod.complete(prompt, { temperature: 0, ignore_eos: true, max_tokens: 40 })));
   const expected = await withPod({}, (pod) => Promise.all(ask(pod)));
-  await using rig = await openRig({ ...APART, ...ROOM, respawn: false });
+  await using rig = await openRig({ ...APART, ...ROOM, schedule, respawn: false });
   const calls = ask(rig.pod);
   while ((await rig.pod.stats()).generation_tokens < 10) await sleep(1);
   rig.killWorker(1);

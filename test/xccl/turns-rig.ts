@@ -5,8 +5,7 @@ import { instantiateKernels } from '../../src/model/kernels/kernels.ts';
 import { createAttentionEnd, createExpertEnd } from '../../src/xccl/a2e.ts';
 import { type CollectMemory, layoutCollectMemory } from '../../src/xccl/combine.ts';
 import { layoutReceiveMemory, type ReceiveMemory } from '../../src/xccl/dispatch.ts';
-import type { Domain } from '../../src/xccl/domain.ts';
-import { DpDomain } from '../../src/xccl/dp-domain.ts';
+import { DpDomain, type DpDomainLife } from '../../src/xccl/dp-domain.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import type { ExpertEnd } from '../../src/xccl/ends.ts';
 import { Iterations } from '../../src/xccl/iterations.ts';
@@ -52,12 +51,15 @@ export class Rig {
   readonly #timeout_ms: number;
   readonly #kernels: readonly WireKernels[];
   readonly #sizes: { readonly dispatch_bytes: number; readonly reply_bytes: number };
-  readonly #npus: (Iterations | ExpertTurns)[] = [];
+  readonly #npus: (Iterations | ExpertTurns | null)[] = [];
   readonly #steps: (Step | null)[];
   /** By NPU: which die each has, as that NPU knows. */
   readonly #seats: number[][];
+  /** By NPU: who is lost, as that NPU knows. */
+  readonly #lost: Set<number>[];
   /** As it is. */
   readonly #dieOf: number[];
+  readonly #gone = new Set<number>();
   #nextSpare: number;
 
   constructor(shape: DomainsShape, segments: number, seed: number, timeout_ms = 1_000) {
@@ -85,6 +87,7 @@ export class Rig {
     this.#dieOf = Array.from({ length: count }, (_, npu) => npu);
     this.#nextSpare = count;
     this.#seats = this.#dieOf.map(() => [...this.#dieOf]);
+    this.#lost = this.#dieOf.map(() => new Set());
     this.#steps = this.#dieOf.map(() => null);
     this.sums = this.#dieOf.map(() => new Map());
     this.computed = this.#dieOf.map(() => []);
@@ -128,6 +131,33 @@ export class Rig {
     (this.#npus[npu] as Iterations).giveUp();
   }
 
+  isLost(npu: number): boolean {
+    return this.#gone.has(npu);
+  }
+
+  /** An NPU dies in the midst of whatever it does, and has no successor. Who has heard of it, `reseat` says. */
+  lose(npu: number): void {
+    this.dies.space.control.raiseEpochOfDie(this.#dieOf[npu] as number);
+    this.#gone.add(npu);
+    this.#steps[npu] = null;
+    this.#npus[npu] = null;
+  }
+
+  /** One that is lost has a successor after all, on the same die or a spare one. */
+  bringBack(npu: number, moves: boolean): void {
+    if (moves) this.#dieOf[npu] = this.#nextSpare++;
+    this.#gone.delete(npu);
+    this.#hear(npu);
+    this.#make(npu);
+  }
+
+  #hear(npu: number): void {
+    this.#seats[npu] = [...this.#dieOf];
+    const lost = this.#lost[npu] as Set<number>;
+    lost.clear();
+    for (const other of this.#gone) lost.add(other);
+  }
+
   /** An NPU dies in the midst of whatever it does; its successor is there at once, on the same die or a spare one. Who has heard of it, `reseat` says. */
   kill(npu: number, moves: boolean): void {
     this.dies.space.control.raiseEpochOfDie(this.#dieOf[npu] as number);
@@ -137,10 +167,10 @@ export class Rig {
     this.#make(npu);
   }
 
-  /** The NPU hears where everybody is. */
+  /** The NPU hears where everybody is, and who is nowhere. */
   reseat(npu: number): void {
-    this.#seats[npu] = [...this.#dieOf];
-    this.#guarded(npu, () => (this.#npus[npu] as Iterations | ExpertTurns).reseat());
+    this.#hear(npu);
+    this.#guarded(npu, () => this.#npus[npu]?.reseat());
   }
 
   /** Lets one NPU go on a little. */
@@ -152,8 +182,8 @@ export class Rig {
 
   /** The same for an NPU without a step. True: it has gone on. */
   takePart(npu: number): boolean {
-    const actor = this.#npus[npu] as Iterations | ExpertTurns;
-    return actor instanceof Iterations ? actor.poll() : actor.takePart();
+    const actor = this.#npus[npu];
+    return actor instanceof Iterations ? actor.poll() : (actor?.takePart() ?? false);
   }
 
   #guarded(npu: number, act: () => void): void {
@@ -251,10 +281,14 @@ export class Rig {
         endpoint,
         { id: domain, attention: numbers(domain * attention, attention), experts: numbers(this.attention, experts) },
         (of) => this.#seats[npu]?.[of] as number,
+        this.#lost[npu] as Set<number>,
       );
-    const options = (life: Domain, lane: number) => ({
-      ...{ endpoint, domain: life, kernels, hidden, rank_of_expert, attention },
-      form: attention <= experts ? ('trampoline' as const) : ('naive' as const),
+    // What a lost one would compute another does.
+    const ranksIn = ({ rankOfExpert, experts: ranks }: DpDomainLife): number[] =>
+      Array.from(rank_of_expert, (rank) => (rankOfExpert[rank] === -1 ? rank % ranks : (rankOfExpert[rank] as number)));
+    const options = (life: DpDomainLife, lane: number) => ({
+      ...{ endpoint, domain: life, kernels, hidden, rank_of_expert: ranksIn(life), attention: life.attention },
+      form: life.attention <= life.experts ? ('trampoline' as const) : ('naive' as const),
       dispatch: { offset: lane * dispatch_bytes, bytes: dispatch_bytes },
       reply: { offset: lane * reply_bytes, bytes: reply_bytes },
       lane: laneOf(lane),
@@ -265,8 +299,8 @@ export class Rig {
         domain: memberOf(domain),
         rounds,
         makeEnds: desk.collects.map(
-          (collect, microBatch) => (life: Domain) =>
-            createAttentionEnd({ ...options(life, domain * micro_batches + microBatch), collect, last: npu % experts }),
+          (collect, microBatch) => (life: DpDomainLife) =>
+            createAttentionEnd({ ...options(life, domain * micro_batches + microBatch), collect, last: npu % life.experts }),
         ),
         lane: laneOf(domain * micro_batches),
         timeout_ms: this.#timeout_ms,
@@ -276,7 +310,7 @@ export class Rig {
     const lanes = numbers(0, domains * micro_batches).map((index) => {
       const [microBatch, domain] = [Math.floor(index / domains), index % domains];
       const receive = desk.receives[index] as ReceiveMemory;
-      return { domain: memberOf(domain), makeEnd: (life: Domain) => createExpertEnd({ ...options(life, domain * micro_batches + microBatch), receive }) };
+      return { domain: memberOf(domain), makeEnd: (life: DpDomainLife) => createExpertEnd({ ...options(life, domain * micro_batches + microBatch), receive }) };
     });
     this.#npus[npu] = new ExpertTurns(lanes, (end, round) => {
       this.computed[npu]?.push(`${end.membership.domain.id} ${round}`);

@@ -24,7 +24,7 @@ function drive(rig: Rig, steps: number, seed: number, disturb: (poll: number) =>
   for (let poll = 0; ; poll++) {
     if (poll === POLLS_MAX) throw new Error(`after ${poll} polls ${given} of ${steps} steps were given`);
     const npu = pick(rig.count);
-    if (given < steps && npu < rig.attention && !rig.isBusy(npu) && next() < 0.1) rig.start(npu, given++);
+    if (given < steps && npu < rig.attention && !rig.isBusy(npu) && !rig.isLost(npu) && next() < 0.1) rig.start(npu, given++);
     disturb(poll);
     rig.poll(npu);
     rig.dies.clock.advance(0.001);
@@ -263,6 +263,61 @@ describe('when an NPU dies in the midst of rounds', () => {
         ],
       },
     );
+  });
+
+  it('should go on without those that have no successor, and with them again when they are back, whoever hears of it when', () => {
+    let [failed, checked] = [0, 0];
+    fc.assert(
+      fc.property(
+        fc.record({
+          ...SHAPES,
+          victims: fc.array(fc.record({ any: fc.nat(), at: fc.nat(400), back: fc.option(fc.nat(400)), moves: fc.boolean() }), { minLength: 1, maxLength: 3 }),
+          late: fc.integer({ min: 1, max: 200 }),
+        }),
+        ({ domains, attention, experts, micro_batches, rounds, segments, seed, victims, late }) => {
+          const rig = new Rig(shapeOf(domains, attention, experts, micro_batches, rounds, seed, 3), segments, seed, 1e9);
+          const next = numbers(seed + 2);
+          const events = new Map<number, (() => void)[]>();
+          const at = (poll: number, act: () => void): void => void events.set(poll, [...(events.get(poll) ?? []), act]);
+          const tellAll = (poll: number): void => {
+            for (let npu = 0; npu < rig.count; npu++) at(poll + Math.ceil(next() * late), () => rig.reseat(npu));
+          };
+          const living = (first: number, end: number): number =>
+            Array.from({ length: end - first }, (_, npu) => first + npu).filter((npu) => !rig.isLost(npu)).length;
+          for (const { any, at: poll, back, moves } of victims) {
+            const victim = any % rig.count;
+            at(poll, () => {
+              // Somebody is left of each kind.
+              if (rig.isLost(victim) || (victim < rig.attention ? living(0, rig.attention) : living(rig.attention, rig.count)) === 1) return;
+              rig.lose(victim);
+              tellAll(poll);
+              // When all have let go of it.
+              if (back === null) return;
+              const again = poll + late + 1 + back;
+              at(again, () => rig.bringBack(victim, moves));
+              tellAll(again);
+            });
+          }
+          let last = 0;
+          drive(rig, 12, seed, (poll) => {
+            last = poll;
+            for (const act of events.get(poll) ?? []) act();
+          });
+          expect(rig.failures.filter(({ code }) => code !== 'worker_lost')).toEqual([]);
+          failed += rig.failures.length;
+          // When all know all nobody fails any more.
+          for (const [poll, acts] of [...events].sort(([a], [b]) => a - b)) if (poll > last) for (const act of acts) act();
+          for (let npu = 0; npu < rig.count; npu++) rig.reseat(npu);
+          const before = rig.failures.length;
+          drive(rig, 6, seed + 3);
+          expect(rig.failures.length).toBe(before);
+          checked += expectSums(rig);
+        },
+      ),
+      { numRuns: runs(60) },
+    );
+    expect(failed).toBeGreaterThan(15);
+    expect(checked).toBeGreaterThan(1_000);
   });
 
   it('should name whom they wait for at the deadline, and begin anew without it', () => {
