@@ -40,12 +40,13 @@ it('whichever are lost, when and however many, with or without copies, room else
       }),
       async ({ domains, attention, experts, shared, slots, comes, losses, ...options }) => {
         const groups = domains * attention;
-        const workers = groups + experts;
+        const npu_workers = Array.from({ length: groups + experts }, (_, npu) => npu);
+        const workers = npu_workers.length;
         const topology = `moe-attention:domains=${domains}x${attention},experts=${experts}${shared}`;
         const own = optionsOf(slots, experts);
         const successors: PodOptions =
           comes === 'never' ? { respawn: false } : comes === 'late' && own.expert_balancing !== undefined ? { rehome_after_ms: 5 } : {};
-        await using pod = await open({ schedule: 'domains', topology, workers, load_balancing: 'round_robin', ...options, ...own, ...successors });
+        await using pod = await open({ schedule: 'domains', topology, workers, npu_workers, load_balancing: 'round_robin', ...options, ...own, ...successors });
         const answers = askAll(pod);
         let events = 0;
         for (const { any, at } of losses.toSorted((a, b) => a.at - b.at)) {
