@@ -33,6 +33,7 @@ import { ExpertForward } from './expert-forward.ts';
 import type { ExpertNpuLayout } from './expert-layout.ts';
 import { Forward } from './forward.ts';
 import { type KvLine, kvNetworkOf } from './kv-network.ts';
+import { noteLosses } from './lost-peers.ts';
 import type { NpuLayout } from './npu-layout.ts';
 import { Npus } from './npus.ts';
 import { type OutputProcess, outputProcesses } from './output-process.ts';
@@ -346,14 +347,12 @@ export class NpuWorker {
     switch (message.type) {
       case 'PEER_LOST':
         this.#links.detach(this.#directory.threadOfWorker(message.worker));
-        for (const npu of this.#directory.npusOfWorker(message.worker)) this.#npus.lost.add(npu);
-        this.#refresh(message.worker);
+        this.#refresh(message.worker, true);
         this.#tellControl(threadPeerDetached(message.worker));
         break;
       case 'PEER_RESTARTED':
         this.#directory.move(message.worker, message);
-        for (const npu of this.#directory.npusOfWorker(message.worker)) this.#npus.lost.delete(npu);
-        this.#refresh(message.worker);
+        this.#refresh(message.worker, false);
         this.#links.attach(message.thread, message.epoch);
         // What this thread answered the successor before it knew where that one sits told nobody.
         this.#control.arrive(message.thread);
@@ -381,9 +380,8 @@ export class NpuWorker {
     }
   }
 
-  #refresh(worker: number): void {
-    for (const npu of this.#directory.npusOfWorker(worker)) for (const { exchange } of this.#npus.services) exchange.refresh(this.#directory.dieOfNpu(npu));
-    for (const service of this.#npus.services) service.reseat();
+  #refresh(worker: number, isLost: boolean): void {
+    noteLosses(this.#npus, this.#directory, this.#directory.npusOfWorker(worker), () => isLost);
     // What a round was waiting for may not come any more.
     this.#mustServe = true;
     this.#mustPull = true;

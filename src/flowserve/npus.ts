@@ -101,7 +101,7 @@ export class Npus {
   /** Of NPUs whose groups come to take part, or to stand by. */
   readonly standby: StandbyWeights;
   readonly weights: WeightChecks;
-  /** NPUs of other hosts that are lost: whoever changes that has the services look who their members are (`reseat`). */
+  /** NPUs of other hosts (lost-peers.ts). */
   readonly lost = new Set<number>();
   readonly #plan: AnyPodPlan;
   /** By task executor: what its slots held at first. */
@@ -145,9 +145,7 @@ export class Npus {
       const exchange = newExchange(new Endpoint(dieOf(npu), surroundings, die_epochs?.[index]), arithmetic, exchangeOptions(plan.options, npu));
       if (!('embed' in arithmetic)) return newExpertService(arithmetic, space, exchange, dieOf, this.lost);
       const program = new StepProgram(arithmetic, space, exchange, dieOf, {
-        map: this.#mapOf(npu),
-        lost: this.lost,
-        speculative: plan.options.speculative,
+        ...{ map: this.#mapOf(npu), lost: this.lost, speculative: plan.options.speculative },
         kv_checksum: plan.options.kv_checks === 'off' ? undefined : checksum,
         onLayers: (step, layers) => {
           if (this.transfers.lends(npu, step)) onLayers(npu, step, layers);
@@ -163,10 +161,9 @@ export class Npus {
     this.moves = new ExpertMoves({ plan, space, directory, checksum, broadcasts, readExpert: options.readExpert }, this.#maps, programs, layouts);
     this.standby = new StandbyWeights({ plan, space, directory, broadcasts, arrive: (npu) => this.weights.arrive(npu) }, layouts);
     this.weights = new WeightChecks(plan.options, layouts, space, checksum, surroundings.now_ms);
-    const owners = [...this.programs].map(([npu, { exchange, blocks, kvSums }]) => {
-      const { die, epoch } = exchange.endpoint;
-      return { npu, die, epoch, blocks, kvSums };
-    });
+    const owners = [...this.programs].map(([npu, { exchange, blocks, kvSums }]) => ({
+      ...{ npu, die: exchange.endpoint.die, epoch: exchange.endpoint.epoch, blocks, kvSums },
+    }));
     this.transfers = new KvTransfers(
       { plan, space, directory, checksum, network, now_ms: surroundings.now_ms, arrive: surroundings.arrive, tell: host.tellTransfer },
       owners,

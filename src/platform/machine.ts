@@ -17,6 +17,7 @@ import { HashExperts } from '../flowserve/hash-model/hash-experts.ts';
 import { HashForward } from '../flowserve/hash-model/hash-forward.ts';
 import { type HashPodPlan, loadHashWeights, planHashPod, storedHashExperts } from '../flowserve/hash-model/hash-layout.ts';
 import type { KvTransfers } from '../flowserve/kv-transfers.ts';
+import { noteLosses } from '../flowserve/lost-peers.ts';
 import { Npus, type NpusHost, type NpusOptions } from '../flowserve/npus.ts';
 import { type AnyPodPlan, areasOfDie, type PlanOptions, type PodPlan, planPod } from '../flowserve/pod-plan.ts';
 import { holdsPieces, type RestingLayout } from '../flowserve/resting-weights.ts';
@@ -202,10 +203,7 @@ export class MachineNpus {
       space.control.raiseEpochOfDie(die);
       for (const region of [plan.dies[die], plan.drams[die]]) if (region !== undefined) space.table.raiseEpoch(space.table.indexOf(region.owner, region.kind));
     }
-    for (const npus of this.#living) {
-      for (const { exchange } of npus.services) for (const die of dies) exchange.refresh(die);
-      this.#tellOfLosses(npus);
-    }
+    this.#tellOfLosses();
     this.#move();
     // Domains go on without their lost ones; who flows waits for a map, or for a successor.
     this.#run(this.#living.flatMap(({ programs }) => [...programs.values()].filter(({ turns, undone, step }) => turns !== null || !undone.mayWait(step))));
@@ -234,11 +232,10 @@ export class MachineNpus {
     }
   }
 
-  #tellOfLosses({ lost, services }: Npus): void {
-    for (const { id } of this.#deployment.npus)
-      if (this.#hostOf(id) === null) lost.add(id);
-      else lost.delete(id);
-    for (const service of services) service.reseat();
+  #tellOfLosses(): void {
+    const all = this.#deployment.npus.map(({ id }) => id);
+    const isLost = (npu: number): boolean => this.#hostOf(npu) === null;
+    for (const npus of this.#living) noteLosses(npus, this.#directory, all, isLost);
   }
 
   /** Its successors begin; whoever waits for them asks again, and goes on. */
@@ -246,7 +243,7 @@ export class MachineNpus {
     if (this.damaged.delete(worker)) this.#machine.furnish(this.#directory.npusOfWorker(worker), this.#weightsNow);
     const npus = this.#npusOf(worker);
     this.#workers[worker] = npus;
-    for (const living of this.#living) this.#tellOfLosses(living);
+    this.#tellOfLosses();
     npus.spawn();
     for (const { programs } of this.#living)
       for (const program of programs.values()) for (const npu of this.#directory.npusOfWorker(worker)) program.askAgain(npu);
