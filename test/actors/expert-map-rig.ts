@@ -88,7 +88,6 @@ export class Group {
       self: SELF,
       askers: NPUS,
       first: 0,
-      needed: [],
       shared,
       layers: [3, 5],
       movable: true,

@@ -47,7 +47,6 @@ export function forceRebalances(
       self: address('expert-map', id),
       askers,
       first: experts.first,
-      needed: [],
       shared: [],
       layers: layersWithExperts(plan.config),
       movable: true,
