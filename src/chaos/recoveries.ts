@@ -32,7 +32,7 @@ export const RECOVERY_TERMS: Readonly<Record<Recovery, Terms>> = {
   'no-successors': {
     what: 'nobody follows a lost worker: those that are left go on, with its experts where there is room',
     excluded: null,
-    not_at: { phases: ['scaling'], why: 'a change of shape after such a loss may not end (docs/operating.md)' },
+    not_at: { phases: ['scaling'], why: 'which groups stood by when the others were lost is not told from outside, so nothing would say what may end' },
   },
   degraded: {
     what: 'nobody follows, and its experts are done without',

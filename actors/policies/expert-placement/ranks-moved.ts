@@ -12,12 +12,20 @@ export function ranksMoved(from: ExpertMap, to: ExpertMap): RanksMoved[] {
     ...new Set([...replicasOf(map, layer, expert)].map((slot) => Math.floor(slot / each))),
   ];
   const moved: RanksMoved[] = [];
-  for (let layer = 0; layer < layers; layer++)
+  for (let layer = 0; layer < layers; layer++) {
+    // Most changes leave most layers as they are.
+    if (isSame(from, to, layer)) continue;
     for (let expert = 0; expert < experts; expert++) {
       const [had, has] = [ranksIn(from, layer, expert), ranksIn(to, layer, expert)];
       const onto = has.filter((rank) => !had.includes(rank));
       const off = had.filter((rank) => !has.includes(rank));
       if (onto.length + off.length > 0) moved.push({ layer, expert, onto, off });
     }
+  }
   return moved;
+}
+
+function isSame({ expertOfSlot: had }: ExpertMap, { shape: { slots }, expertOfSlot: has }: ExpertMap, layer: number): boolean {
+  for (let at = layer * slots; at < (layer + 1) * slots; at++) if (had[at] !== has[at]) return false;
+  return true;
 }
