@@ -69,6 +69,8 @@ const overdueIn = (delay_ms: number) => ({
   params: ({ context: { turn } }: Here): Commands['after'] => ({ id: 'overdue', delay_ms, message: stateOverdue(turn) }),
 });
 const inTime = { type: 'cancel' as const, params: { id: 'overdue' } };
+/** Where a plan leads. */
+const planned = [{ guard: 'hasFailed', target: 'ending' }, { guard: 'hasRounds', target: 'prefetching' }, { target: 'ending' }] as const;
 const awaitSuccessor = {
   type: 'afterEach' as const,
   params: ({ context: { balancer, successor_ms }, event }: { context: Context; event: ExpertMapMessage }): Commands['afterEach'] =>
@@ -273,11 +275,11 @@ export const expertMap = setup({
     // At once.
     replanning: {
       entry: 'planRehoming',
-      always: [{ guard: 'hasFailed', target: 'ending' }, { guard: 'hasRounds', target: 'prefetching' }, { target: 'ending' }],
+      always: planned,
     },
     placing: {
       entry: 'planPlacement',
-      always: [{ guard: 'hasFailed', target: 'ending' }, { guard: 'hasRounds', target: 'prefetching' }, { target: 'ending' }],
+      always: planned,
     },
     collecting: {
       entry: [enter('collecting'), askTime, 'begin', tell, overdueIn(ANSWER_MS_MAX)],
