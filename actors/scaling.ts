@@ -123,7 +123,7 @@ const clearOthers = haveDone((context) =>
         .map((npu) => ({ to: address('npu', npu), message: clearWeights() }))
     : [],
 );
-const claim = haveDone((context) => toMap(context, mapWanted(context.self, context.query, 'scale')));
+const claim = (is_return: boolean) => haveDone((context) => toMap(context, mapWanted(context.self, context.query, 'scale', is_return)));
 /** The entry is over. */
 const giveBack = haveDone((context) => (context.entry < 0 ? [] : toMap(context, mapDone(context.entry, undone(context)))));
 const isPlaced = (event: ScalingMessage, entry: number, holders: readonly number[]): boolean =>
@@ -300,7 +300,7 @@ export const scaling = setup({
       },
     },
     claiming: {
-      entry: ['noteQuery', claim],
+      entry: ['noteQuery', claim(false)],
       always: { guard: 'hasNoMap', target: 'changing' },
       on: {
         SCALE: refuse,
@@ -372,7 +372,7 @@ export const scaling = setup({
     },
     reclaiming: {
       exit: { type: 'cancel', params: { id: 'retry' } },
-      entry: ['noteQuery', claim],
+      entry: ['noteQuery', claim(true)],
       on: {
         SCALE: refuse,
         MAP_GRANTED: { guard: 'isAnswer', target: 'replacing', actions: 'noteEntry' },

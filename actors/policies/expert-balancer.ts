@@ -151,7 +151,7 @@ export class ExpertBalancer {
     const wanted = this.#wanted as Wanted;
     this.#wanted = null;
     const taken = this.isHeld ? this.release('aborted', 'another_entry', `a ${wanted.change} was asked for`) : [];
-    const entry = this.log.begin(wanted.change, wanted.writer, this.epoch);
+    const entry = this.log.begin(wanted.change, wanted.writer, this.epoch, wanted.is_return);
     this.#begin();
     return [...taken, { to: wanted.writer, message: mapGranted(wanted.query, entry, this.holders) }];
   }

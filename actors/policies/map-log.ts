@@ -27,6 +27,8 @@ export class MapLog {
   readonly #entries: MapEntry[] = [];
   readonly #counts = new Map<string, MapCount>();
   #open: MapEntry | null = null;
+  /** The open one is the rest of another, which is counted. */
+  #isReturn = false;
   #copied: WeightsCopied = NOTHING_COPIED;
   #next = 1;
 
@@ -59,9 +61,10 @@ export class MapLog {
     return this.#open === null || weightOf(this.#open.change) < weightOf(change);
   }
 
-  begin(change: MapChange, writer: Address, epoch: number): number {
+  begin(change: MapChange, writer: Address, epoch: number, isReturn = false): number {
     assert(this.#open === null, `entry ${this.#open?.entry} of the map's log is open, and ${writer} began another`);
     const entry = this.#next++;
+    this.#isReturn = isReturn;
     this.#open = { entry, change, writer, outcome: null, cause: null, reason: '', epoch, copied: NOTHING_COPIED };
     return entry;
   }
@@ -70,7 +73,7 @@ export class MapLog {
     assert(this.#open, 'no entry of the map log is open');
     this.#entries.push({ ...this.#open, outcome, cause, reason, epoch });
     if (this.#entries.length > ENTRIES_MAX) this.#entries.shift();
-    this.count(this.#open.change, outcome, cause);
+    if (!this.#isReturn) this.count(this.#open.change, outcome, cause);
     this.#open = null;
   }
 

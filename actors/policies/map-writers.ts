@@ -7,7 +7,7 @@ import type { ErrorRecord } from '../../src/protocol/errors.ts';
 import { type ForeignMapChange, MAP_CHANGES, type MapCause } from '../../src/protocol/map-log.ts';
 
 /** Somebody who waits for the map. */
-export type Wanted = { readonly writer: Address; readonly query: number; readonly change: ForeignMapChange };
+export type Wanted = { readonly writer: Address; readonly query: number; readonly change: ForeignMapChange; readonly is_return: boolean };
 /** Why a change went wrong. */
 export type Failure = { readonly cause: MapCause; readonly reason: string };
 

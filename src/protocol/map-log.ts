@@ -70,8 +70,8 @@ export type LostExperts = { readonly experts: readonly { readonly layer: number;
 
 /** To an expert map. */
 export type MapWriterMessage =
-  /** `query`: the writer's own, by which it knows the answer. */
-  | { readonly type: 'MAP_WANTED'; readonly writer: Address; readonly query: number; readonly change: ForeignMapChange }
+  /** `query`: the writer's own, by which it knows the answer. `is_return`: for the way back from an entry of its own that was taken, and is counted. */
+  | { readonly type: 'MAP_WANTED'; readonly writer: Address; readonly query: number; readonly change: ForeignMapChange; readonly is_return: boolean }
   /** Of the group's NPUs these alone are to hold experts from now on. One that is under way for the same entry gives way to it. */
   | { readonly type: 'PLACE_EXPERTS'; readonly entry: number; readonly holders: readonly number[] }
   | { readonly type: 'MAP_DONE'; readonly entry: number; readonly error: ErrorRecord | null };
@@ -84,7 +84,13 @@ export type MapGrantMessage =
   | { readonly type: 'EXPERTS_PLACED'; readonly entry: number; readonly holders: readonly number[]; readonly error: ErrorRecord | null }
   | { readonly type: 'MAP_TAKEN'; readonly entry: number; readonly error: ErrorRecord };
 
-export const mapWanted = (writer: Address, query: number, change: ForeignMapChange): MapWriterMessage => ({ type: 'MAP_WANTED', writer, query, change });
+export const mapWanted = (writer: Address, query: number, change: ForeignMapChange, is_return = false): MapWriterMessage => ({
+  type: 'MAP_WANTED',
+  writer,
+  query,
+  change,
+  is_return,
+});
 export const placeExperts = (entry: number, holders: readonly number[]): MapWriterMessage => ({ type: 'PLACE_EXPERTS', entry, holders });
 export const mapDone = (entry: number, error: ErrorRecord | null): MapWriterMessage => ({ type: 'MAP_DONE', entry, error });
 export const mapGranted = (query: number, entry: number, holders: readonly number[]): MapGrantMessage => ({ type: 'MAP_GRANTED', query, entry, holders });

@@ -78,12 +78,14 @@ describe('the log of an expert map', () => {
       for (const npu of [...group.balancer.lost]) group.returns(npu);
       let entry = 1;
       if (what === 'death') {
-        ask(group, mapWanted(WRITER, 8, 'scale'));
+        ask(group, mapWanted(WRITER, 8, 'scale', true));
         entry = group.balancer.log.open?.entry ?? -1;
       }
       ask(group, placeExperts(entry, NPUS), mapDone(entry, error));
       expect(heldBy(group)).toEqual(NPUS);
       expect(group.balancer.log.entries.at(-1)).toMatchObject({ entry, change: 'scale', outcome: 'rolled_back', reason: 'it took too long' });
+      // The way back is an entry of its own where the first one was taken, but the scale is one.
+      expect(group.balancer.log.counts.flatMap(({ change, count }) => (change === 'scale' ? [count] : []))).toEqual([1]);
       expect(group.unexpected).toEqual([]);
     }
   });
