@@ -13,7 +13,7 @@ import { createPod, type Pod } from '../src/index.ts';
 import { openCheckpoint } from '../src/model/checkpoint.ts';
 import { listModels, resolveModel } from '../src/model/registry.ts';
 import { podOptionsSchema } from '../src/options.ts';
-import { buildMachine } from '../src/platform/machine.ts';
+import { buildMachine } from '../src/platform/build-machine.ts';
 import { NO_TERMS } from '../src/protocol/constructors.ts';
 import type { StepEntry, StepPlan } from '../src/protocol/steps.ts';
 import { colocated } from '../src/protocol/topology.ts';

@@ -1,6 +1,6 @@
 /** Whether memory is trusted to hold what was written there. @module */
 import * as z from 'zod';
-import { KV_CHECKS, WEIGHT_CHECKS } from './protocol/steps.ts';
+import { KV_CHECKS, ROW_CHECKS, WEIGHT_CHECKS } from './protocol/steps.ts';
 
 export const memoryCheckOptions = {
   /**
@@ -8,6 +8,12 @@ export const memoryCheckOptions = {
    * it: a block that went bad is taken out of use, and what lay in it computed again. `off`: never; memory is trusted. No token depends on it while memory is good.
    */
   kv_checks: z.enum(KV_CHECKS).default('each-step'),
+  /**
+   * Whether rows of activations that one NPU takes from another's memory, to compute with its experts or as their answers, are held against the sums that were taken
+   * when they were left there. `each-step`: before anything comes of them; a step whose rows went bad is computed once more. `off`: never. No token depends on it while
+   * memory is good.
+   */
+  row_checks: z.enum(ROW_CHECKS).default('each-step'),
   /**
    * When weights are held against the sums that were taken when they were loaded. `scrub`: all of them once in `weight_scrub_s`, where a thread has nothing else to do
    * as far as it may: what is computed between a flip of a bit and its being found came of it, so all workers begin anew then. `each-step`: what a step has used, before

@@ -73,6 +73,7 @@ export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
   const dispatched = counter('xccl_dispatches_written_total', 'Dispatches to peers.', ofNpu);
   const served = counter('xccl_dispatches_served_total', "Peers' dispatches answered with rows.", ofNpu);
   const refused = counter('xccl_dispatches_refused_total', "Peers' dispatches refused, since their tables led out of the asker's area.", ofNpu);
+  const damaged = counter('xccl_rows_damaged_total', 'Times that rows on their way were not what they had been, by who found it.', ofNpu);
   const pulled = counter('xccl_pulled_bytes_total', "Rows taken from peers' areas: of dispatches, to compute with, and of answers.", ofNpu);
   const replies = gauge('xccl_reply_bytes', 'Bytes of answers that wait in the reply area to be taken.', ofNpu);
   const repliesMax = gauge('xccl_reply_bytes_max', 'The most bytes of answers that ever waited in the reply area to be taken.', ofNpu);
@@ -164,6 +165,7 @@ export function fabricMetrics(registry: Registry): (stats: PodStats) => void {
       dispatched.inc(labels, npu.dispatches_written);
       served.inc(labels, npu.dispatches_served);
       refused.inc(labels, npu.dispatches_refused);
+      damaged.inc(labels, npu.rows_damaged);
       pulled.inc(labels, npu.pulled_bytes);
       replies.set(labels, npu.reply_bytes);
       repliesMax.set(labels, npu.reply_bytes_max);

@@ -338,6 +338,8 @@ function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededR
       return { kind, npu: stepping(), block: draw(64), bit: draw(1_024), at };
     case 'dram-bit-flip':
       return { kind, npu: stepping(), block: draw(64), bit: draw(1 << 20), at };
+    case 'row-bit-flip':
+      return { kind, npu, bit: draw(4_096), at };
     case 'weights-bit-flip':
       return { kind, npu, part: draw(64), bit: draw(1_024), at };
   }

@@ -23,6 +23,7 @@ const survived = (recovery: string, phases: readonly Phase[] = ANY, not_at?: str
   ...(not_at !== undefined && { not_at }),
 });
 
+const STEPPING: readonly Phase[] = ['prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling'];
 const WAITED_FOR = 'what needs it waits until it heals, or is found silent on its worker, given up and succeeded';
 const LEASED = 'another leads when its lease has run out';
 const CLIENTS = 'it is by how much has been read: clients see no phases';
@@ -37,11 +38,7 @@ export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
   'npu-hangs': survived(WAITED_FOR),
   'npu-slow': survived('others take what is not placed yet'),
   'npu-jitter': survived('others take what is not placed yet'),
-  'step-fails': survived(
-    'its NPU is reset, what it held fails, all else goes on',
-    ['prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling'],
-    'it is tried where steps run',
-  ),
+  'step-fails': survived('its NPU is reset, what it held fails, all else goes on', STEPPING, 'it is tried where steps run'),
   'dp-group-hangs': survived(WAITED_FOR),
   'task-executor-hangs': survived(WAITED_FOR),
   'job-executor-hangs': survived(WAITED_FOR),
@@ -66,6 +63,7 @@ export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
     ['prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling', 'takeover'],
     'nothing has left the NPU yet',
   ),
+  'row-bit-flip': survived('found by their sum before anything comes of them; the step is computed once more', STEPPING, 'it is tried where steps run'),
   'weights-bit-flip': survived("found by their sum before anybody hears of what came of them; a successor loads its worker's weights anew"),
 };
 

@@ -80,6 +80,8 @@ const faultSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('kv-bit-flip'), npu, block: z.int().min(0).default(0), bit: z.int().min(0).default(0), at }),
   /** Of the `block`-th of those below the NPU that hold what lies nowhere else, counted round. */
   z.strictObject({ kind: z.literal('dram-bit-flip'), npu, block: z.int().min(0).default(0), bit: z.int().min(0).default(0), at }),
+  /** Of the next rows of activations on their way from or to the NPU's memory, or the next one's that has any. */
+  z.strictObject({ kind: z.literal('row-bit-flip'), npu, bit: z.int().min(0).default(0), at }),
   /** Of the `part`-th of the NPU's weights, its slots' among them, counted round. */
   z.strictObject({ kind: z.literal('weights-bit-flip'), npu, part: z.int().min(0).default(0), bit: z.int().min(0).default(0), at }),
 ]);

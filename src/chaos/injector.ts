@@ -20,6 +20,7 @@ import type { Fault, FaultKind } from './fault-plan.ts';
 import { flipKvBit } from './kv-bits.ts';
 import { Losses } from './losses.ts';
 import { begins, strikesBefore } from './phases.ts';
+import { flipNextRows } from './row-bits.ts';
 import { struckBy } from './struck-part.ts';
 import { flipWeightBit } from './weight-bits.ts';
 import { writeOn } from './zombie.ts';
@@ -32,7 +33,7 @@ const REWRITTEN_NS = 3 * NS_PER_MS;
 const REWRITTEN_MAX = 20;
 
 /** They have no time of their own: they are over when they have been met, or all is healed. */
-const LASTING: readonly FaultKind[] = ['step-fails', 'dram-bit-flip', 'weights-bit-flip'];
+const LASTING: readonly FaultKind[] = ['step-fails', 'row-bit-flip', 'dram-bit-flip', 'weights-bit-flip'];
 
 /** `effect`: how much it changed, in events, steps, messages, or what was under way; 0: nothing, so nothing was survived. */
 export type FaultReport = {
@@ -299,6 +300,9 @@ export class Injector implements Disturbance {
         break;
       case 'dram-bit-flip':
         this.#flipResting(injected, flipDramBit(this.#control, fault.npu, fault.bit, fault.block));
+        break;
+      case 'row-bit-flip':
+        injected.end = flipNextRows(this.#control, fault.npu, fault.bit, () => injected.effect++);
         break;
       case 'weights-bit-flip':
         this.#flipResting(injected, flipWeightBit(this.#control, fault.npu, fault.bit, fault.part));

@@ -40,6 +40,7 @@ const PLAINER: readonly ((pod: ChaosPlan['pod']) => ChaosPlan['pod'] | null)[] =
     'long_prompt_groups',
     'kv_block_size',
     'kv_checks',
+    'row_checks',
     'dram_blocks',
     'dram_bytes_per_s',
     'npu_workers',

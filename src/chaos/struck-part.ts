@@ -28,6 +28,7 @@ export function struckBy(fault: Fault, mail: Mail, directory: Directory): Fault 
     case 'npu-hangs':
     case 'kv-bit-flip':
     case 'dram-bit-flip':
+    case 'row-bit-flip':
     case 'weights-bit-flip':
       return { ...fault, npu: npuOf(to, directory) ?? fault.npu };
     case 'dp-group-hangs':

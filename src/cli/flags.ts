@@ -106,6 +106,7 @@ export const POD_FLAGS = {
   kv_lease_ms: { value: 'MS', help: 'how long KV waits for a decode side that does not come for it', read: number },
   kv_fabric: { value: 'NAME', help: "what KV travels by between task executors: the 'memory' that they share, or 'tcp'" },
   kv_checks: { value: 'WHEN', help: "KV is held against its sums at 'each-step', before a token is drawn from it, or 'off', never" },
+  row_checks: { value: 'WHEN', help: "rows that NPUs take from one another are held against their sums at 'each-step', or 'off', never" },
   weight_checks: {
     value: 'WHEN',
     help: "weights are held against their sums: all of them in turn ('scrub'), those of 'each-step' before it is heard of, or 'off'",

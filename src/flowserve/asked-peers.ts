@@ -4,12 +4,14 @@
  * present map; nothing of it was computed. So does what a lost peer was asked, as soon as others have it by the map; else its successor is asked again.
  * @module
  */
+import { MinipodError } from '../protocol/errors.ts';
 import { dueOf } from '../xccl/due-time.ts';
 import type { Answer, Exchange } from '../xccl/exchange.ts';
 import { deadlineExceeded } from '../xccl/operation.ts';
 import type { ExpertBatches, Share } from './expert-batches.ts';
 import type { ExpertService } from './expert-service.ts';
 import type { OutputProjection } from './output-projection.ts';
+import type { Range } from './tensor-share.ts';
 
 /** What a peer was asked, and under which event: an NPU's share of the pairs of tokens and experts, or its columns of the output projection. */
 type Asked = {
@@ -27,6 +29,8 @@ type Refused = { readonly share: Share; readonly epoch: number; readonly at_ms: 
 export const PEERS_DEADLINE_MS = 30_000;
 /** So often a peer may be lost under one question: fewer times than end the pod (restart-intensity.ts), since what it is asked may be what kills it. */
 export const LOSSES_MAX = 4;
+/** So many steps in a row may be computed again because of rows that went bad: memory that goes on going bad is not waited for. */
+const DAMAGED_MAX = 8;
 /** Who is refused by the map that it has waits so long for another one before it asks again. */
 export const ASK_AGAIN_MS = 1;
 /** For a peer that is asked something else just now, or is lost. */
@@ -49,6 +53,9 @@ export class AskedPeers {
   #asked_ms = 0;
   #due = 0;
   #failed: number | null = null;
+  /** Rows that were sent to that peer, or came from it, are not what they were. */
+  #damaged: number | null = null;
+  #damaged_in_a_row = 0;
   /** Shares that were refused, since this was made. */
   refusals = 0;
 
@@ -79,9 +86,17 @@ export class AskedPeers {
     return this.#layer;
   }
 
-  /** A peer that failed at its part. */
-  get failed(): number | null {
-    return this.#failed;
+  /** @throws `worker_failed` for a peer that failed at its part; `undone` where rows went bad on their way: the step is to be computed once more */
+  check(): void {
+    if (this.#failed !== null) throw new MinipodError('worker_failed', `NPU ${this.#failed} failed at its part of layer ${this.#layer}`);
+    if (this.#damaged === null) return;
+    const code = ++this.#damaged_in_a_row > DAMAGED_MAX ? 'worker_failed' : 'undone';
+    throw new MinipodError(code, `rows between NPU ${this.#npu} and NPU ${this.#damaged} in layer ${this.#layer} are not what was left there`);
+  }
+
+  /** All that it asked for has come, and was what it had been. */
+  end(): void {
+    this.#damaged_in_a_row = 0;
   }
 
   /** NPUs that have not answered. */
@@ -94,9 +109,10 @@ export class AskedPeers {
     this.#due = dueOf(this.#now_ms());
   }
 
-  /** Asks for all shares but this NPU's own, which is returned; undefined: there is none, or its slots do not hold what it is for, and others are asked. */
-  askShares(layer: number, shares: readonly Share[]): Share | undefined {
+  /** Asks for all shares of those rows but this NPU's own, which is returned; undefined: there is none, or its slots do not hold what it is for, and others are asked. */
+  askShares(layer: number, shares: readonly Share[], range: Range): Share | undefined {
     this.#layer = layer;
+    if (shares.some(({ npu }) => npu !== this.#npu)) this.#exchange.leaveRows(this.#lane, this.#batches.sent(range));
     for (const share of shares) {
       if (share.npu === this.#npu) continue;
       if (this.#mayMove(share)) this.#refused.push({ share, epoch: NO_EPOCH, at_ms: this.#now_ms() });
@@ -113,6 +129,8 @@ export class AskedPeers {
   askColumns(layer: number, rows: number): void {
     this.#layer = layer;
     this.#rows = rows;
+    const { rowsAddress: address, bytes } = this.#projection.describe(layer, rows);
+    this.#exchange.leaveRows(this.#lane, [{ address, bytes }]);
     for (const npu of this.#projection.peers) this.#await(npu, null);
     this.#asked_ms = this.#now_ms();
   }
@@ -130,6 +148,7 @@ export class AskedPeers {
       if (answer === 'pending') continue;
       this.#missing.delete(npu);
       if (answer === 'failed') this.#failed = npu;
+      else if (answer === 'damaged') this.#damaged = npu;
       else if (answer === 'refused' && share !== null) this.#refuse(share, epoch);
     }
     if (this.#refused.length > 0) this.#askElsewhere();
@@ -166,6 +185,7 @@ export class AskedPeers {
     this.#missing.clear();
     this.#refused = [];
     this.#failed = null;
+    this.#damaged = null;
   }
 
   #await(npu: number, share: Share | null): void {

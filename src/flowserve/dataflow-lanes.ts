@@ -4,7 +4,7 @@
  * @module
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { assert, MinipodError } from '../protocol/errors.ts';
+import { assert } from '../protocol/errors.ts';
 import type { LaneAnswer } from '../xccl/iterations.ts';
 import type { Arithmetic } from './arithmetic.ts';
 import type { AskedPeers } from './asked-peers.ts';
@@ -30,7 +30,7 @@ class DataflowLane implements LaneExperts {
   stepBegins(): void {}
 
   ask(part: Experts, rows: number): boolean {
-    if (rows > 0) this.#asked.askShares(part.layer, part.route(rows));
+    if (rows > 0) this.#asked.askShares(part.layer, part.route(rows), part.range(rows));
     return true;
   }
 
@@ -45,7 +45,7 @@ class DataflowLane implements LaneExperts {
   answer(): LaneAnswer {
     const asked = this.#asked;
     const isThere = !asked.isMissing || asked.pull();
-    if (asked.failed !== null) throw new MinipodError('worker_failed', `NPU ${asked.failed} failed at its part of layer ${asked.layer}`);
+    asked.check();
     return isThere ? 'here' : 'pending';
   }
 }

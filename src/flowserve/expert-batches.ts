@@ -8,10 +8,13 @@ import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { ExpertGroup } from '../protocol/topology.ts';
 import type { TokenDispatch } from '../xccl/exchange.ts';
+import type { Block } from '../xccl/row-sums.ts';
 import type { Arithmetic } from './arithmetic.ts';
 import { fillEvenExperts } from './average-routing.ts';
 import { ExpertRouting } from './expert-routing.ts';
 import { EXPERT_MASK, type ExpertSlots, SLOT_SHIFT, slotByMap } from './expert-slots.ts';
+import { sentFrom } from './narrow-rows.ts';
+import type { Range } from './tensor-share.ts';
 
 /** The part of a step's pairs that goes to one NPU. */
 export type Share = { readonly npu: number; readonly firstSegment: number; readonly segments: number; readonly firstPair: number; readonly pairs: number };
@@ -195,6 +198,17 @@ export class ExpertBatches {
       pairRowsAddress: pairRows + share.firstPair * 4,
       rowsAddress: normed,
     };
+  }
+
+  /** As they travel, of a step's rows those that this NPU asks the experts for. */
+  sent({ first, count }: Range): readonly Block[] {
+    const { scratch, row_bytes, narrow } = this.#forward.layout;
+    if (narrow.there === 'f32') return [{ address: scratch.normed + first * row_bytes, bytes: count * row_bytes }];
+    const { scales, rows } = sentFrom(scratch, first, row_bytes / 4);
+    return [
+      { address: scales, bytes: 4 * count },
+      { address: rows, bytes: (count * row_bytes) / 4 },
+    ];
   }
 
   /** Where the rows of a share's first pair belong; the others follow. */

@@ -142,7 +142,7 @@ export class Npus {
     const programs = new Map<number, StepProgram<Arithmetic>>();
     this.services = arithmetics.map((arithmetic, index) => {
       const { npu } = arithmetic.layout;
-      const exchange = newExchange(new Endpoint(dieOf(npu), surroundings, die_epochs?.[index]), arithmetic, exchangeOptions(plan.options, npu));
+      const exchange = newExchange(new Endpoint(dieOf(npu), surroundings, die_epochs?.[index]), arithmetic, exchangeOptions(plan.options, npu, checksum.rest));
       if (!('embed' in arithmetic)) return newExpertService(arithmetic, space, exchange, dieOf, this.lost);
       const program = new StepProgram(arithmetic, space, exchange, dieOf, {
         ...{ map: this.#mapOf(npu), lost: this.lost, speculative: plan.options.speculative },

@@ -16,7 +16,7 @@ import type { ModelConfig } from '../model/config.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import { numericsOf } from '../protocol/numerics.ts';
 import type { Recovery } from '../protocol/recovery.ts';
-import type { KvChecks, WeightCheck } from '../protocol/steps.ts';
+import type { KvChecks, RowChecks, WeightCheck } from '../protocol/steps.ts';
 import { type Deployment, deploy, type KvFabric, type Schedule, type Topology } from '../protocol/topology.ts';
 import { CALLER_THREAD, CONTROL_THREAD, dealtOutByKind, diesOf, type Hosting, type Scaled, seatsOf } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
@@ -79,6 +79,8 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly kv_transfer: 'request' | 'layer';
   /** Whether KV is looked at where it rests (kv-sums.ts). Missing: it is. */
   readonly kv_checks?: KvChecks | undefined;
+  /** The same of rows on their way (xccl/row-sums.ts). */
+  readonly row_checks?: RowChecks | undefined;
   /** The same of weights (weight-checks.ts); missing: nobody looks. */
   readonly weight_checks?: WeightCheck | undefined;
   readonly weight_scrub_s?: number | undefined;
@@ -225,6 +227,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
     ...(scaled !== null && { scaled_executor: scaled.executor }),
     ...(options.schedule !== undefined && { schedule: options.schedule }),
     ...(options.micro_batches !== undefined && { micro_batches: options.micro_batches }),
+    ...(options.row_checks !== undefined && { row_checks: options.row_checks }),
     ...(options.speculative !== undefined && { speculative: options.speculative }),
   };
   const { dram_blocks = 0, cache_costs = null, kv_fabric = 'memory' } = options;

@@ -9,9 +9,11 @@ import type { ModelConfig, MoeConfig } from '../model/config.ts';
 import type { KvFormat } from '../model/kernels/kernels.ts';
 import { isMoeLayer, layersInMemory } from '../model/moe-layers.ts';
 import type { Numerics } from '../protocol/numerics.ts';
+import type { RowChecks } from '../protocol/steps.ts';
 import { attentionPlaceOf, type Deployment, executorOfNpu, isSplit, type Schedule, sharedExpertNpuFor, sharedExpertNpusOf } from '../protocol/topology.ts';
 import type { AreaSizes, Areas } from '../xccl/areas.ts';
 import type { ExchangeOptions } from '../xccl/exchange.ts';
+import { ROW_SUMS_BYTES, type SumBytes } from '../xccl/row-sums.ts';
 import { layoutOffers, type OffersPlace } from './distflow/offer-layout.ts';
 import { lanesOf, takesTurns, turnDispatchBytes, turnReplyBytes } from './dp-domains.ts';
 import type { Speculative } from './drafters/speculative.ts';
@@ -59,6 +61,8 @@ export type LayoutOptions = Numerics & {
   readonly schedule?: Schedule | undefined;
   /** Of a step, where attention and experts are apart; missing: 1. */
   readonly micro_batches?: MicroBatchCount | undefined;
+  /** Whether rows are looked at on their way to experts and back (xccl/row-sums.ts); missing: they are. */
+  readonly row_checks?: RowChecks | undefined;
   /** Slots of each layer of an executor beyond one for each expert; missing: none. */
   readonly redundant_experts?: number;
   /** By task executor: [layer with experts][slot] → expert, −1: none. Missing: each expert has one slot, the redundant ones are empty. */
@@ -329,12 +333,17 @@ const askersOf = (deployment: Deployment, npu: number): number =>
   deployment.npus[npu]?.kind === 'experts' ? executorOfNpu(deployment, npu).attention.npus : 0;
 
 /** How an NPU of such a pod exchanges tokens with others. */
-export const exchangeOptions = (options: Pick<LayoutOptions, 'deployment' | 'schedule' | 'micro_batches'>, npu: number): ExchangeOptions => {
-  const { deployment, schedule } = options;
+export const exchangeOptions = (
+  options: Pick<LayoutOptions, 'deployment' | 'schedule' | 'micro_batches' | 'row_checks'>,
+  npu: number,
+  rest?: SumBytes,
+): ExchangeOptions => {
+  const { deployment, schedule, row_checks } = options;
+  const checks = rest === undefined || row_checks === 'off' ? {} : { sum: rest };
   // Rounds of domains have the lanes, and areas of their own.
-  if (schedule === 'domains') return {};
+  if (schedule === 'domains') return checks;
   const askers = askersOf(deployment, npu);
-  return { lanes: hasTwoBatches(options) ? 2 : 1, ...(askers > 0 && { askers }) };
+  return { lanes: hasTwoBatches(options) ? 2 : 1, ...checks, ...(askers > 0 && { askers }) };
 };
 
 /** `slot_bytes`: of the slots for bulk data between dies. `gather_bytes`: of the tables that ranks gather, in pods that have tensor parallelism. */
@@ -349,7 +358,8 @@ export const areaSizes = (
   dies: options.dies,
   slots: 2,
   slot_bytes,
-  dispatch_bytes: roundUp(turnDispatchBytes(model, row_bytes, options, dispatchPlaces(model, row_bytes, options, 0, attended_row_bytes).bytes), 64),
+  dispatch_bytes:
+    roundUp(turnDispatchBytes(model, row_bytes, options, dispatchPlaces(model, row_bytes, options, 0, attended_row_bytes).bytes), 64) + ROW_SUMS_BYTES,
   reply_bytes: takesTurns(options, npu)
     ? roundUp(turnReplyBytes(model, row_bytes, options, npu), 64)
     : // Each asker's place is a multiple as well.

@@ -9,7 +9,7 @@ import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { BlockPool } from '../fabric/block-pool.ts';
 import { type Address, address } from '../protocol/address.ts';
-import { assert, MinipodError } from '../protocol/errors.ts';
+import { assert } from '../protocol/errors.ts';
 import { LAST_SAMPLED, type StepEntry, type StepPlan } from '../protocol/steps.ts';
 import { AllGather } from '../xccl/all-gather.ts';
 import type { Exchange } from '../xccl/exchange.ts';
@@ -255,7 +255,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       const batches = this.#pollBatches(run);
       if (batches !== null) return batches;
       if (this.#asked.isMissing && !this.#asked.pull()) return PENDING;
-      if (this.#asked.failed !== null) throw new MinipodError('worker_failed', `NPU ${this.#asked.failed} failed at its part of layer ${this.#asked.layer}`);
+      this.#asked.check();
       if (this.gather.isWaiting && !this.#gathers()) return PENDING;
       if (run.part === run.parts.length) this.kvSums?.end(run.plan.entries, this.#held.tables);
       const part = partOf(run, run.part++);
@@ -279,6 +279,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       }
     }
     this.#run = null;
+    this.#asked.end();
+    this.#askedSecond?.end();
     return { state: 'done', plan: run.plan, outcomes: run.readout.outcomes, digest: run.digest ?? digestOf(this.forward, this.#words, run.spans) };
   }
 
@@ -313,7 +315,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
 
   /** To the experts: other NPUs' first, so that they compute while this one does its own share. */
   #dispatch(run: Run, part: Experts): void {
-    const own = this.#asked.askShares(part.layer, part.route(run.rows));
+    const own = this.#asked.askShares(part.layer, part.route(run.rows), part.range(run.rows));
     part.own(run.rows, own);
   }
 

@@ -1,33 +1,22 @@
 /**
- * A model and all of its NPUs on one thread, whoever asks it to compute: a pod on a virtual clock, or a replay that computes kernels again.
+ * All NPUs of a model on one thread, whoever asks it to compute: a pod on a virtual clock, or a replay that computes kernels again.
  * @module
  */
-import { segmentOf } from '../fabric/address.ts';
-import { AddressSpace } from '../fabric/address-space.ts';
-import { allocateSegments } from '../fabric/memory-plan.ts';
 import type { Arithmetic } from '../flowserve/arithmetic.ts';
 import { plainChecksum } from '../flowserve/distflow/checksum.ts';
-import { ExpertForward } from '../flowserve/expert-forward.ts';
 import type { ExpertMoves } from '../flowserve/expert-moves.ts';
 import { firstMap } from '../flowserve/expert-routing.ts';
 import type { ExpertService } from '../flowserve/expert-service.ts';
 import type { ServiceClock } from '../flowserve/expert-times.ts';
-import { Forward } from '../flowserve/forward.ts';
-import { HashExperts } from '../flowserve/hash-model/hash-experts.ts';
-import { HashForward } from '../flowserve/hash-model/hash-forward.ts';
-import { type HashPodPlan, loadHashWeights, planHashPod, storedHashExperts } from '../flowserve/hash-model/hash-layout.ts';
 import type { KvTransfers } from '../flowserve/kv-transfers.ts';
 import { noteLosses } from '../flowserve/lost-peers.ts';
-import { Npus, type NpusHost, type NpusOptions } from '../flowserve/npus.ts';
-import { type AnyPodPlan, areasOfDie, type PlanOptions, type PodPlan, planPod } from '../flowserve/pod-plan.ts';
+import { Npus, type NpusHost } from '../flowserve/npus.ts';
+import { areasOfDie } from '../flowserve/pod-plan.ts';
 import { holdsPieces, type RestingLayout } from '../flowserve/resting-weights.ts';
 import type { OnRouted } from '../flowserve/routed-steps.ts';
 import { mapInSlots } from '../flowserve/slot-places.ts';
 import type { StepProgram } from '../flowserve/step-program.ts';
 import type { StepTimes } from '../flowserve/step-times.ts';
-import { type ReadExpert, storedExperts } from '../flowserve/stored-experts.ts';
-import type { Checkpoint } from '../model/checkpoint.ts';
-import { instantiateKernels, type Kernels, loadKernelModule } from '../model/kernels/kernels.ts';
 import { type Address, idOf, roleOf } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
 import { assert, UnsoundMemory } from '../protocol/errors.ts';
@@ -35,75 +24,20 @@ import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Work } from '../protocol/messages.ts';
 import type { StepPlan } from '../protocol/steps.ts';
 import type { ExpertReport } from '../protocol/threads.ts';
-import { attentionPlaceOf, type Deployment, type DpGroupPlace, type Executor, executorOfNpu } from '../protocol/topology.ts';
+import { attentionPlaceOf, type Deployment, type DpGroupPlace, type Executor } from '../protocol/topology.ts';
 import type { Transfer } from '../protocol/transfers.ts';
 import type { Cast } from '../runtime/cast.ts';
 import type { Directory } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
-import { furnishDies, loadWeights, type ProgressReport, type WeightsNow } from './weights.ts';
+import type { Block } from '../xccl/row-sums.ts';
+import type { Machine } from './build-machine.ts';
+import type { WeightsNow } from './weights.ts';
 
-/** The model, however it is computed: a plan, its memory, and each NPU's arithmetic, which a successor of the NPU gets anew. */
-export type Machine = {
-  readonly plan: AnyPodPlan;
-  readonly space: AddressSpace;
-  readonly arithmeticOf: (npu: number) => NpusOptions['arithmetics'][number];
-  readonly readExpert: ReadExpert;
-  /** Loads the weights of NPUs anew. */
-  readonly furnish: (npus: readonly number[], now: WeightsNow) => void;
-  /** Nobody computes with it any more. */
-  readonly close: () => void;
-};
-
-export type OnProgress = (report: ProgressReport) => Promise<void>;
-
-/** Weights of the hash model have a version, of which there is one. */
-const WEIGHT_VERSION = 1;
 /** Whoever goes round for ever is a defect. Of one launch: a step takes a few turns for each layer, at most hundreds; of one transfer: each turn moves some blocks. */
 const STEP_TURNS_MAX = 20_000;
 const TURNS_MAX = 1_000_000;
 /** Dispatches that an NPU's experts serve before the next NPU's do. */
 const DISPATCHES_PER_TURN = 64;
-
-/** Without rings: nobody else computes. @throws as `planPod` does */
-export async function buildMachine(checkpoint: Checkpoint, kernels: 'real' | 'hash', options: PlanOptions, onProgress: OnProgress): Promise<Machine> {
-  const alone = { ...options, has_rings: false };
-  return kernels === 'hash' ? hashMachine(checkpoint, alone) : realMachine(checkpoint, alone, onProgress);
-}
-
-async function realMachine(checkpoint: Checkpoint, options: PlanOptions, onProgress: OnProgress): Promise<Machine> {
-  const module = await loadKernelModule();
-  const plan = planPod(checkpoint, options);
-  const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
-  await loadWeights(checkpoint, plan, space, module, onProgress);
-  const kernels = space.memories.map((memory) => instantiateKernels(module, memory));
-  const arithmeticOf = (npu: number): NpusOptions['arithmetics'][number] => {
-    const layout = plan.layouts[npu] as PodPlan['layouts'][number];
-    const kernelsOfSegment = kernels[segmentOf(layout.base)] as Kernels;
-    return layout.kind === 'attention'
-      ? new Forward(plan.config, layout, kernelsOfSegment)
-      : new ExpertForward(plan.config, layout, layout.layers, kernelsOfSegment);
-  };
-  const furnish: Machine['furnish'] = (npus, now) => void furnishDies({ plan, folder: checkpoint.folder, space, module }, npus, npus, now);
-  const { read, close } = storedExperts(checkpoint.folder, checkpoint.config, space, kernels);
-  return { plan, space, arithmeticOf, readExpert: read, furnish, close };
-}
-
-function hashMachine({ config }: Checkpoint, options: PlanOptions): Machine {
-  const plan = planHashPod({ ...config, ...(options.hash_foreseeable !== undefined && { foreseeable: options.hash_foreseeable }) }, options);
-  const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
-  for (const layout of plan.layouts) loadHashWeights(plan, layout, space, WEIGHT_VERSION);
-  const arithmeticOf = (npu: number): NpusOptions['arithmetics'][number] => {
-    const layout = plan.layouts[npu] as HashPodPlan['layouts'][number];
-    return layout.kind === 'attention' ? new HashForward(plan.config, layout, space) : new HashExperts(plan.config, layout, space);
-  };
-  const furnish: Machine['furnish'] = (npus, { mapOf, holds }) => {
-    for (const npu of npus) {
-      const map = mapOf(executorOfNpu(plan.hosting.deployment, npu).id) ?? undefined;
-      loadHashWeights(plan, plan.layouts[npu] as HashPodPlan['layouts'][number], space, WEIGHT_VERSION, map, holds(npu));
-    }
-  };
-  return { plan, space, arithmeticOf, readExpert: storedHashExperts(space, WEIGHT_VERSION), furnish, close: () => {} };
-}
 
 export type Launch = { readonly npu: Address; readonly work: Work; readonly cause: number };
 
@@ -138,6 +72,8 @@ export class MachineNpus {
   readonly damaged = new Set<number>();
   /** Before each turn of steps that wait for one another, between their layers: for who injects what may happen there. */
   onTurn: ((movesOf: (npu: number) => ExpertMoves) => void) | null = null;
+  /** When NPUs have asked others, and when they have been answered: rows lie there then (`Exchange.rowsOnTheirWay`). */
+  onTravel: ((npu: number, rows: Iterable<Block>) => void) | null = null;
 
   constructor(machine: Machine, directory: Directory, ports: MachinePorts) {
     const { plan } = machine;
@@ -377,9 +313,15 @@ export class MachineNpus {
       this.onTurn?.((npu) => this.#theHostOf(npu).moves);
       for (const program of ranks) isMoving = (isAtWork(program) && this.#poll(program) !== 'pending') || isMoving;
       if (!ranks.some(isAtWork)) return;
+      if (this.onTravel !== null) this.#tellOfRows(this.onTravel);
       for (const npus of this.#living)
         for (const service of npus.services) isMoving = (!this.#hanging.has(service.npu) && this.#serve(npus, service) > 0) || isMoving;
+      if (this.onTravel !== null) this.#tellOfRows(this.onTravel);
     }
+  }
+
+  #tellOfRows(tell: NonNullable<MachineNpus['onTravel']>): void {
+    for (const { services } of this.#living) for (const { npu, exchange } of services) tell(npu, exchange.rowsOnTheirWay());
   }
 
   #poll(program: StepProgram<Arithmetic>): ReturnType<Npus['poll']> {

@@ -38,13 +38,14 @@ import { ASCEND_910C_DIE, ROCE, rooflineExpert, type StepTime } from '../simulat
 import { endInspection, type Inspect, InspectionEvents } from '../trace/inspection-events.ts';
 import { isBackground } from './background-timers.ts';
 import { birthOf, expertMapsOf } from './births.ts';
+import { buildMachine, type Machine, type OnProgress } from './build-machine.ts';
 import { withCacheCosts } from './cache-costs.ts';
 import type { ControlStats, ExpertsReport } from './control-handle.ts';
 import { DomainSteps, type WaitingStep } from './domain-steps.ts';
 import { balancingReports, Rebalances } from './expert-balancing.ts';
 import { LayerTimes, type Link } from './layer-times.ts';
 import { expertLosses } from './lost-experts.ts';
-import { buildMachine, type Machine, MachineNpus, type OnProgress } from './machine.ts';
+import { MachineNpus } from './machine.ts';
 import { VirtualRecordings } from './recording.ts';
 import { ScaleRequests } from './scale-requests.ts';
 import { StepCosts } from './step-costs.ts';
@@ -277,8 +278,7 @@ export class VirtualControl {
 
   /** Requests that have not ended, and where they are. */
   waiting(): string[] {
-    const requests = [...this.frontend.open.values()].map(({ id }) => address('request', id));
-    return requests.map((request) => `${request}, which is ${this.host.cast.stateOf(request)}`);
+    return [...this.frontend.open.values()].map(({ id }) => `${address('request', id)}, which is ${this.host.cast.stateOf(address('request', id))}`);
   }
 
   /** Lets the next event happen. False: nothing is left to happen. */

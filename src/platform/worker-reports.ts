@@ -51,7 +51,7 @@ const COUNTED_NOTHING = {
     fields_written: 0,
     fields_stale: 0,
   },
-  ...{ dispatches_written: 0, dispatches_served: 0, dispatches_refused: 0, pulled_bytes: 0, reply_bytes_max: 0 },
+  ...{ dispatches_written: 0, dispatches_served: 0, dispatches_refused: 0, rows_damaged: 0, pulled_bytes: 0, reply_bytes_max: 0 },
   ...{ decode_steps_us: [], decode_steps_us_sum: 0, step_gaps_us: [], step_gaps_us_sum: 0 },
 } as const;
 

@@ -9,6 +9,10 @@ export const LAST_SAMPLED = -1;
 export const KV_CHECKS = ['each-step', 'off'] as const;
 export type KvChecks = (typeof KV_CHECKS)[number];
 
+/** The same of rows on their way from NPU to NPU (xccl/row-sums.ts). */
+export const ROW_CHECKS = ['each-step', 'off'] as const;
+export type RowChecks = (typeof ROW_CHECKS)[number];
+
 /** The same of weights (flowserve/weight-checks.ts). */
 export const WEIGHT_CHECKS = ['scrub', 'each-step', 'off'] as const;
 export type WeightCheck = (typeof WEIGHT_CHECKS)[number];

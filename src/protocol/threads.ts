@@ -65,6 +65,8 @@ export type NpuReport = {
   readonly dispatches_written: number;
   readonly dispatches_served: number;
   readonly dispatches_refused: number;
+  /** Rows that were not what they had been: those that peers asked it with, and those of its answers. */
+  readonly rows_damaged: number;
   /** Rows that it took from its peers' areas, as an expert NPU those to compute with, as an asker those of its answers. */
   readonly pulled_bytes: number;
   /** Of its reply area: what waits to be taken now, and the most that ever did. */

@@ -142,6 +142,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
     'dispatches_written',
     'dispatches_served',
     'dispatches_refused',
+    'rows_damaged',
     'pulled_bytes',
     'reply_bytes',
     'reply_bytes_max',

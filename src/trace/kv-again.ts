@@ -7,7 +7,7 @@
  * @module
  */
 import { onDie } from '../flowserve/pod-plan.ts';
-import type { Machine } from '../platform/machine.ts';
+import type { Machine } from '../platform/build-machine.ts';
 import { type Address, idOf } from '../protocol/address.ts';
 import type { KvOffer } from '../protocol/messages.ts';
 import type { DpGroupPlace } from '../protocol/topology.ts';

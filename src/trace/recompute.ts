@@ -14,7 +14,8 @@ import { openCheckpoint } from '../model/checkpoint.ts';
 import { modelDigest } from '../model/model-digest.ts';
 import { listModels, resolveModel } from '../model/registry.ts';
 import { podOptionsSchema } from '../options.ts';
-import { buildMachine, type Machine, MachineNpus, type OnProgress } from '../platform/machine.ts';
+import { buildMachine, type Machine, type OnProgress } from '../platform/build-machine.ts';
+import { MachineNpus } from '../platform/machine.ts';
 import { routingHeaderOf } from '../platform/recording.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
@@ -86,6 +87,7 @@ export class KernelRecomputation implements Recompute {
       kv_transfer: 'request',
       // What memory did in the run is in the trace, and what it does here is nobody's affair.
       kv_checks: 'off',
+      row_checks: 'off',
     };
     const machine = await buildMachine(checkpoint, header.kernels, options, onProgress);
     const routing = record_routing === undefined ? null : TraceWriter.create(record_routing, routingHeaderOf(header, { checkpoint, plan: machine.plan }));

@@ -10,7 +10,7 @@
  *   marks its DISPATCH field as taken  · · · · · · · · · ▶ looks at the mark when it needs the room again
  *
  *   DISPATCH  a layer + 1,024 × map epoch | b segments, and when the step is due (due-time.ts) | c offset of the segments | d offset of the pairs' rows | e taken: the event whose answer was pulled
- *   COMBINE   a event that is answered | b offset in the reply area | c pairs | d status: computed, failed, or refused: a slot does not hold what it was asked for
+ *   COMBINE   a event that is answered | b offset in the reply area | c pairs | d status: computed, failed, damaged (row-sums.ts), or refused: a slot does not hold what it was asked for | e sum of the rows
  *
  * Rows of tokens may travel narrower than they are (wire-format.ts), there or back: then the dispatch area begins with a block of them, and an answer is one.
  *
@@ -32,6 +32,7 @@ import type { Endpoint } from './endpoint.ts';
 import { type Lane, laneOf, ONLY_LANE } from './lane.ts';
 import { type Replies, ReplyArea } from './reply-area.ts';
 import { ReservedReplies } from './reserved-replies.ts';
+import { type Block, RowSums, type SumBytes } from './row-sums.ts';
 import { blockBytes, type RowCodec, type WireFormat } from './wire-format.ts';
 
 /** One NPU's part of a layer's tokens, as an expert NPU sees it. Addresses are global. */
@@ -57,6 +58,7 @@ export type Arrived = {
   readonly event: number;
   readonly lane: number;
   readonly replyOffset: number;
+  readonly reply_bytes: number;
   readonly pairs: number;
   /** Of the source's rows, which whoever serves pulls. */
   readonly bytes: number;
@@ -68,11 +70,12 @@ export type ArrivedDispatch = Arrived & (({ readonly kind: 'tokens' } & TokenDis
 /** What whoever serves makes of a dispatch: rows of its answer, infinity if it cannot be one of ours. */
 export type DispatchChecks = { readonly pairsOf: (dispatch: TokenDispatch) => number; readonly rowsOf: (dispatch: RowsDispatch) => number };
 
-export type Answer = 'pending' | 'failed' | 'refused' | 'pulled';
+/** `damaged`: rows, those that were sent or those that came back, are not what they were. */
+export type Answer = 'pending' | 'failed' | 'refused' | 'damaged' | 'pulled';
 
 /** What whoever was asked says of its answer. */
 export type Verdict = keyof typeof STATUS;
-const STATUS = { computed: 0, failed: 1, refused: 2 } as const;
+const STATUS = { computed: 0, failed: 1, refused: 2, damaged: 3 } as const;
 
 const LAYER_BITS = 10;
 const LAYER_MASK = (1 << LAYER_BITS) - 1;
@@ -90,9 +93,9 @@ export type RowTravel = { readonly there: WireFormat; readonly back: WireFormat;
 
 /**
  * `lanes`, missing: 1. `askers`: the most dies that ask this one, each of which has room of its own for its answers; missing: they share it. `rows`: missing: they travel
- * as they are.
+ * as they are. `sum`: by which all look whether they are what they were; missing: memory is trusted.
  */
-export type ExchangeOptions = { readonly lanes?: number; readonly askers?: number; readonly rows?: RowTravel };
+export type ExchangeOptions = { readonly lanes?: number; readonly askers?: number; readonly rows?: RowTravel; readonly sum?: SumBytes };
 
 export class Exchange {
   readonly endpoint: Endpoint;
@@ -100,6 +103,9 @@ export class Exchange {
   readonly #lanes: readonly Lane[];
   readonly #replies: Replies;
   readonly #travel: RowTravel | null;
+  readonly #sums: RowSums | null;
+  /** By lane and peer: the event whose answer is not here; 0: none is. */
+  readonly #asked: Int32Array;
   /** Where the next look for dispatches begins: nobody is served twice before the others had their turn. */
   #turn = 0;
   #isStalled = false;
@@ -107,14 +113,18 @@ export class Exchange {
   dispatches = 0;
   served = 0;
   refused = 0;
+  /** Rows that were not what they had been: those of peers' dispatches, and of answers. */
+  damaged = 0;
 
   /** `rowBytes`: of one activation row. Rows begin the dispatch area. */
-  constructor(endpoint: Endpoint, rowBytes: number, { lanes = 1, askers, rows }: ExchangeOptions = {}) {
+  constructor(endpoint: Endpoint, rowBytes: number, { lanes = 1, askers, rows, sum }: ExchangeOptions = {}) {
     this.endpoint = endpoint;
     this.#rowBytes = rowBytes;
     this.#travel = rows ?? null;
+    this.#sums = sum === undefined ? null : new RowSums(endpoint, sum);
     this.#lanes = [ONLY_LANE, ...Array.from({ length: lanes - 1 }, (_, lane) => laneOf(lane))];
-    const { reply_bytes } = endpoint.areas;
+    const { reply_bytes, dies } = endpoint.areas;
+    this.#asked = new Int32Array(dies * lanes);
     this.#replies = askers === undefined ? new ReplyArea(reply_bytes) : new ReservedReplies(reply_bytes, askers, lanes);
   }
 
@@ -132,18 +142,27 @@ export class Exchange {
     this.#replies.sweep(this.#isTaken);
   }
 
+  /** Rows in this die's dispatch area with which peers are asked from now on. */
+  leaveRows(lane: number, blocks: readonly Block[]): void {
+    this.#sums?.leave(lane, blocks);
+  }
+
   /** Asks a peer, for a step that is due then; tables and rows lie in this die's dispatch area. Returns the event that its answer will name. */
   dispatch(peer: number, { layer, epoch, segments, segmentsAddress, pairRowsAddress }: TokenDispatch, due: number, lane = 0): number {
     const { dispatch } = this.endpoint.areas;
     const what = layer | (epoch << LAYER_BITS);
     this.dispatches++;
-    return this.endpoint.write(peer, this.#lane(lane).dispatch, what, withDue(segments, due), segmentsAddress - dispatch, pairRowsAddress - dispatch, 0);
+    const event = this.endpoint.write(peer, this.#lane(lane).dispatch, what, withDue(segments, due), segmentsAddress - dispatch, pairRowsAddress - dispatch, 0);
+    this.#asked[lane * this.endpoint.areas.dies + peer] = event;
+    return event;
   }
 
   /** Asks a peer for its columns of rows that lie in this die's dispatch area. Returns the event that its answer will name. */
   dispatchRows(peer: number, { layer, rows, rowsAddress, bytes }: RowsDispatch): number {
     this.dispatches++;
-    return this.endpoint.write(peer, CHANNEL.dispatch, -1 - layer, rows, rowsAddress - this.endpoint.areas.dispatch, bytes, 0);
+    const event = this.endpoint.write(peer, CHANNEL.dispatch, -1 - layer, rows, rowsAddress - this.endpoint.areas.dispatch, bytes, 0);
+    this.#asked[peer] = event;
+    return event;
   }
 
   /**
@@ -174,17 +193,21 @@ export class Exchange {
     if (combine === 0 || endpoint.wordFrom(peer, channel, FIELD_WORD.a) !== event) return 'pending';
     const offset = endpoint.wordFrom(peer, channel, FIELD_WORD.b) >>> 0;
     const status = endpoint.wordFrom(peer, channel, FIELD_WORD.d);
+    let isWhole = true;
     if (status === STATUS.computed) {
       const { reply, reply_bytes } = endpoint.surroundings.areasOf(peer);
       if (offset + bytes > reply_bytes)
         throw new MinipodError('memory_fault', `die ${peer} answered with ${bytes} bytes at ${offset} of its reply area of ${reply_bytes}`);
       take(reply + offset, bytes);
       endpoint.counters.pulled_bytes += bytes;
+      isWhole = this.#sums === null || this.#sums.of(reply + offset, bytes) === endpoint.wordFrom(peer, channel, FIELD_WORD.e);
     }
     // Given up while the copy ran: its successor is asked again.
     if (!endpoint.isStill(peer, channel, combine)) return 'pending';
     endpoint.consume(peer, channel, combine);
     this.abandon(peer, event, lane);
+    if (!isWhole) this.damaged++;
+    if (!isWhole || status === STATUS.damaged) return 'damaged';
     if (status === STATUS.refused) return 'refused';
     return status === STATUS.computed ? 'pulled' : 'failed';
   }
@@ -192,6 +215,7 @@ export class Exchange {
   /** The answer to the event is not needed, or not any more: its room is free. */
   abandon(peer: number, event: number, lane = 0): void {
     this.endpoint.mark(peer, this.#lane(lane).dispatch, FIELD_WORD.e, event);
+    this.#asked[lane * this.endpoint.areas.dies + peer] = 0;
   }
 
   /** The next dispatch that has come, with room for its answer. Null: nobody asks, or there is no room now. */
@@ -231,12 +255,33 @@ export class Exchange {
   }
 
   /** Tells the source that its answer lies ready, or why there is none. */
-  answer({ source, event, lane, replyOffset, pairs, bytes }: Arrived, verdict: Verdict): void {
-    if (verdict === 'computed') {
+  answer(arrived: Arrived, verdict: Verdict): void {
+    const { source, event, lane, replyOffset, reply_bytes, pairs, bytes } = arrived;
+    const isComputed = verdict === 'computed';
+    // Who has given it up may be writing what he asks next.
+    const isDamaged = isComputed && this.#sums?.areWhole(source, lane) === false && this.isWanted(arrived);
+    if (isDamaged) this.damaged++;
+    if (isComputed) {
       this.served++;
       this.endpoint.counters.pulled_bytes += bytes;
     }
-    this.endpoint.write(source, this.#lane(lane).combine, event, replyOffset, pairs, STATUS[verdict], 0);
+    // There are no rows to be taken.
+    if (!isComputed || isDamaged) this.#replies.sweep((holder, held, on) => holder === source && held === event && on === lane);
+    const sum = isComputed ? (this.#sums?.of(this.endpoint.areas.reply + replyOffset, reply_bytes) ?? 0) : 0;
+    this.endpoint.write(source, this.#lane(lane).combine, event, replyOffset, pairs, isDamaged ? STATUS.damaged : STATUS[verdict], sum);
+  }
+
+  /** What peers have yet to look at of what they are asked with, and of what they are answered: whoever flips a bit of it is found out. */
+  *rowsOnTheirWay(): Iterable<Block> {
+    const { endpoint } = this;
+    for (let lane = 0; lane < this.#lanes.length; lane++) {
+      const { combine } = this.#lane(lane);
+      const isOpen = (event: number, peer: number): boolean =>
+        event !== 0 && (endpoint.newEventFrom(peer, combine) === 0 || endpoint.wordFrom(peer, combine, FIELD_WORD.a) !== event);
+      if (this.#asked.subarray(lane * endpoint.areas.dies, (lane + 1) * endpoint.areas.dies).some(isOpen)) yield* this.#sums?.left(lane) ?? [];
+    }
+    for (const { source, event, lane, from, to } of this.#replies.held())
+      if (!this.#isTaken(source, event, lane)) yield { address: endpoint.areas.reply + from, bytes: to - from };
   }
 
   /**
@@ -287,14 +332,14 @@ export class Exchange {
   }
 
   /** Takes a dispatch whose answer takes so many bytes; null: refused, or there is no room for them now. */
-  #arrive(asked: Omit<Arrived, 'replyOffset'>, bytes: number): Arrived | null {
+  #arrive(asked: Omit<Arrived, 'replyOffset' | 'reply_bytes'>, bytes: number): Arrived | null {
     const { endpoint } = this;
     const { source, event, lane } = asked;
     if (bytes > this.#replies.answer_bytes_max) {
       // Tables that lead out of the source's area, or were rewritten under this look: an answer that says so, and nothing else touched.
       endpoint.consume(source, this.#lane(lane).dispatch, event);
       this.refused++;
-      this.answer({ ...asked, pairs: 0, replyOffset: 0 }, 'failed');
+      this.answer({ ...asked, pairs: 0, replyOffset: 0, reply_bytes: 0 }, 'failed');
       return null;
     }
     if (this.#replies instanceof ReplyArea) this.sweepReplies();
@@ -304,7 +349,7 @@ export class Exchange {
       return null;
     }
     endpoint.consume(source, this.#lane(lane).dispatch, event);
-    return { ...asked, replyOffset };
+    return { ...asked, replyOffset, reply_bytes: bytes };
   }
 
   /** Taken, or its source asks for something else since: then it does not look for it any more. */

@@ -18,9 +18,12 @@ export type Replies = {
   sweep(isTaken: IsTaken): void;
   /** The source is given up: frees what was for it. */
   forget(source: number): void;
+  /** All that is given out, whether or not it is taken. */
+  held(): Iterable<Held>;
 };
 
-type Held = { readonly source: number; readonly event: number; readonly lane: number; readonly from: number; readonly to: number };
+/** Bytes `from` … `to` − 1, for the source's event on a lane. */
+export type Held = { readonly source: number; readonly event: number; readonly lane: number; readonly from: number; readonly to: number };
 
 export class ReplyArea implements Replies {
   readonly answer_bytes_max: number;
@@ -69,5 +72,9 @@ export class ReplyArea implements Replies {
 
   forget(source: number): void {
     this.sweep((holder) => holder === source);
+  }
+
+  held(): Iterable<Held> {
+    return this.#held;
   }
 }

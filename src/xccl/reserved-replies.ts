@@ -8,9 +8,7 @@
  * @module
  */
 import { assert } from '../protocol/errors.ts';
-import type { IsTaken, Replies } from './reply-area.ts';
-
-type Held = { readonly source: number; readonly event: number; readonly lane: number; readonly bytes: number };
+import type { Held, IsTaken, Replies } from './reply-area.ts';
 
 const ALIGNMENT = 64;
 
@@ -44,10 +42,11 @@ export class ReservedReplies implements Replies {
     const place = this.#placeOf(source);
     const key = 2 * place + lane;
     this.#free(key);
-    this.#held.set(key, { source, event, lane, bytes });
+    const from = place * this.answer_bytes_max + (lane === 0 ? 0 : this.answer_bytes_max - bytes);
+    this.#held.set(key, { source, event, lane, from, to: from + bytes });
     this.#used += bytes;
     this.#highWater = Math.max(this.#highWater, this.#used);
-    return place * this.answer_bytes_max + (lane === 0 ? 0 : this.answer_bytes_max - bytes);
+    return from;
   }
 
   sweep(isTaken: IsTaken): void {
@@ -62,8 +61,13 @@ export class ReservedReplies implements Replies {
     this.#places.delete(source);
   }
 
+  held(): Iterable<Held> {
+    return this.#held.values();
+  }
+
   #free(key: number): void {
-    this.#used -= this.#held.get(key)?.bytes ?? 0;
+    const held = this.#held.get(key);
+    this.#used -= held === undefined ? 0 : held.to - held.from;
     this.#held.delete(key);
   }
 

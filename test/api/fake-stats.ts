@@ -113,6 +113,7 @@ export function fakeStats(pod: FakeFigures): PodStats {
         dispatches_written: 21,
         dispatches_served: 19,
         dispatches_refused: 4,
+        rows_damaged: 1,
         pulled_bytes: 5_120,
         reply_bytes: 256,
         reply_bytes_max: 768,

@@ -174,6 +174,7 @@ describe('metrics', () => {
       'minipod:xccl_dispatches_written_total{npu="0",…} 21',
       'minipod:xccl_dispatches_served_total{npu="0",…} 19',
       'minipod:xccl_dispatches_refused_total{npu="0",…} 4',
+      'minipod:xccl_rows_damaged_total{npu="0",…} 1',
       'minipod:xccl_pulled_bytes_total{npu="0",…} 5120',
       'minipod:xccl_reply_bytes{npu="0",…} 256',
       'minipod:xccl_reply_bytes_max{npu="0",…} 768',

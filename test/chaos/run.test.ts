@@ -59,6 +59,8 @@ describe('a fault', () => {
       { kind: 'kv-bit-flip', npu: 0, bit: 76, at: { phase: 'prefill', nth: 3 } },
     ],
     [{ topology: 'colocated:dp=1,tp=2' }, { kind: 'kv-bit-flip', npu: 1, block: 1, bit: 3, at: { phase: 'prefill', nth: 2 } }],
+    [{ topology: 'colocated:dp=2' }, { kind: 'row-bit-flip', npu: 0, bit: 77, at: { phase: 'dispatch', nth: 2 } }],
+    [{ topology: 'colocated:dp=1,tp=2' }, { kind: 'row-bit-flip', npu: 1, bit: 770, at: { phase: 'decode', nth: 2 } }],
     [CHECKED, { kind: 'weights-bit-flip', npu: 0, bit: 3, at: { phase: 'prefill' } }],
     [CHECKED, { kind: 'weights-bit-flip', npu: 1, part: 5, bit: 40, at: { phase: 'decode', nth: 2 } }],
     [
@@ -153,6 +155,7 @@ describe('a fault', () => {
     // Within a thread nothing goes by a link, and nothing guards it.
     ['lost progress', { kind: 'message-dropped', type: 'STEP_DONE', at: { ms: 0 }, for_ms: 500 }],
     ['crash', { kind: 'message-duplicated', type: 'STEP_DONE', at: { ms: 0 }, for_ms: 500 }],
+    ['wrong result', { kind: 'row-bit-flip', npu: 0, bit: 77, at: { phase: 'decode', nth: 2 } }, { topology: 'colocated:dp=2', row_checks: 'off' }],
     ['wrong result', { kind: 'kv-bit-flip', npu: 1, bit: 3, at: { phase: 'decode', nth: 4 } }, { kv_checks: 'off' }],
     ['wrong result', { kind: 'weights-bit-flip', npu: 1, bit: 3, at: { phase: 'decode' } }, { weight_checks: 'off' }],
   ])('that a pod does not survive should be found: %s by %o %o', async (verdict, fault, options = {}) => {

@@ -5,6 +5,7 @@ import { offsetOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { allocateSegments } from '../../src/fabric/memory-plan.ts';
 import type { Arithmetic } from '../../src/flowserve/arithmetic.ts';
+import { plainChecksum } from '../../src/flowserve/distflow/checksum.ts';
 import { firstMap } from '../../src/flowserve/expert-routing.ts';
 import type { ExpertService } from '../../src/flowserve/expert-service.ts';
 import { HashExperts } from '../../src/flowserve/hash-model/hash-experts.ts';
@@ -67,6 +68,7 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
     kv_lease_ms: 1,
     kv_transfer: 'request',
     enforce_eager: false,
+    row_checks: 'off',
     has_rings: false,
     ...options,
   });
@@ -77,7 +79,11 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
   const surroundings = { space, areasOf: (die: number) => areas[die] as Areas, arrive: () => {}, now_ms: () => (time += 0.01) };
   const programs: StepProgram<HashForward>[] = [];
   const services = plan.layouts.map((layout) => {
-    const exchange = new Exchange(new Endpoint(layout.npu, surroundings), layout.row_bytes, exchangeOptions(plan.options, layout.npu));
+    const exchange = new Exchange(
+      new Endpoint(layout.npu, surroundings),
+      layout.row_bytes,
+      exchangeOptions(plan.options, layout.npu, plainChecksum(space).rest),
+    );
     if (layout.kind === 'experts') return newExpertService(new HashExperts(plan.config, layout, space), space, exchange, (npu) => npu);
     const program = new StepProgram(new HashForward(plan.config, layout, space), space, exchange, (npu) => npu, {
       map: firstMap(plan.config, plan.options, executorOfNpu(plan.hosting.deployment, layout.npu)),

@@ -5,6 +5,7 @@ import { segmentOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { allocateSegments } from '../../src/fabric/memory-plan.ts';
 import type { ExpertArithmetic } from '../../src/flowserve/arithmetic.ts';
+import { kernelChecksum } from '../../src/flowserve/distflow/checksum.ts';
 import { ExpertForward } from '../../src/flowserve/expert-forward.ts';
 import { firstMap } from '../../src/flowserve/expert-routing.ts';
 import type { ExpertService } from '../../src/flowserve/expert-service.ts';
@@ -22,6 +23,7 @@ import { NO_TERMS } from '../../src/protocol/constructors.ts';
 import type { Sampling, Sequence } from '../../src/protocol/messages.ts';
 import type { StepOutcome, StepPlan } from '../../src/protocol/steps.ts';
 import { attentionPlaceOf, colocated, type DpGroupPlace, executorOfNpu } from '../../src/protocol/topology.ts';
+import type { Areas } from '../../src/xccl/areas.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import type { Exchange } from '../../src/xccl/exchange.ts';
 import { GREEDY } from './greedy.ts';
@@ -68,12 +70,13 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
   const kernelsOf = (segment: number): Kernels => kernels[segment] as Kernels;
   for (const _ of new WeightLoader(checkpoint, space, kernelsOf).load(plan.layouts, mapOf)) {
   }
-  const surroundings = { space, areasOf: (die: number) => areasOfDie(plan, die), arrive: () => {}, now_ms: () => 0 };
+  const areas = plan.dies.map((_, die) => areasOfDie(plan, die));
+  const surroundings = { space, areasOf: (die: number) => areas[die] as Areas, arrive: () => {}, now_ms: () => 0 };
   const programs: StepProgram[] = [];
   const services = plan.layouts.map((layout) => {
     const ownKernels = kernelsOf(segmentOf(layout.base));
     const exchangeOf = (arithmetic: ExpertArithmetic): Exchange =>
-      newExchange(new Endpoint(layout.npu, surroundings), arithmetic, exchangeOptions(plan.options, layout.npu));
+      newExchange(new Endpoint(layout.npu, surroundings), arithmetic, exchangeOptions(plan.options, layout.npu, kernelChecksum(space, kernels).rest));
     if (layout.kind === 'experts') {
       const experts = new ExpertForward(plan.config, layout, layout.layers, ownKernels);
       return newExpertService(experts, space, exchangeOf(experts), (npu) => npu);

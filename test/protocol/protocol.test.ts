@@ -190,6 +190,7 @@ const crossing: readonly object[] = [
         dispatches_written: 11,
         dispatches_served: 12,
         dispatches_refused: 0,
+        rows_damaged: 1,
         pulled_bytes: 2 ** 33,
         reply_bytes: 256,
         reply_bytes_max: 768,

@@ -65,7 +65,7 @@ describe('the counters of the exchange', () => {
       expect(a?.pulled_bytes).toBe(b?.pulled_bytes);
       expect(a?.pulled_bytes).toBeGreaterThan(12 * 1_024);
       for (const npu of [a, b]) {
-        expect(npu).toMatchObject({ dispatches_refused: 0, fields_stale: 0 });
+        expect(npu).toMatchObject({ dispatches_refused: 0, rows_damaged: 0, fields_stale: 0 });
         expect(npu?.fields_written).toBe((npu?.dispatches_written ?? 0) + (npu?.dispatches_served ?? 0));
         expect(npu?.reply_bytes_max).toBeGreaterThan(0);
       }

@@ -13,7 +13,17 @@ afterAll(() => folder[Symbol.dispose]());
 const BESIDE = ['model', 'topology', 'npus', 'data_parallel_size', 'workers', 'clock', 'seed', 'kernels', 'record_prompts'];
 /** vLLM's words for `expert_balancing`; and `scale_max`, and `scale_min`, which are the topology's, beside `scaled`. */
 const ALIASES = ['enable_eplb', 'eplb_config', 'scale_max', 'scale_min'];
-const NOTHING_DIFFERS = ['record', 'record_when_full', 'record_routing', 'segment_bytes', 'memory_bytes', 'kv_checks', 'weight_checks', 'weight_scrub_s'];
+const NOTHING_DIFFERS = [
+  'record',
+  'record_when_full',
+  'record_routing',
+  'segment_bytes',
+  'memory_bytes',
+  'kv_checks',
+  'row_checks',
+  'weight_checks',
+  'weight_scrub_s',
+];
 
 let runs = 0;
 async function headerOf(options: PodOptions): Promise<RunHeader> {

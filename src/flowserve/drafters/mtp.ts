@@ -312,7 +312,7 @@ function ofRound(part: Part, round: Round): Part {
     case 'compute':
       return { ...part, compute: () => part.compute(rowsOf(round), round.spans) };
     case 'experts':
-      return { ...part, route: () => part.route(rowsOf(round)), own: (_, share) => part.own(rowsOf(round), share) };
+      return { ...part, range: () => part.range(rowsOf(round)), route: () => part.route(rowsOf(round)), own: (_, share) => part.own(rowsOf(round), share) };
     case 'gather':
       return { ...part, rows: () => part.rows(rowsOf(round)) };
     case 'turn':
@@ -337,7 +337,12 @@ function ofCaptured(part: Part, index: number, round: Round): Part {
       return { ...part, compute: () => (round.captured[index] as Compute).compute(rowsOf(round), round.spans) };
     case 'experts': {
       const found = (): Experts => round.captured[index] as Experts;
-      return { ...part, route: () => found().route(rowsOf(round)), own: (_, share) => found().own(rowsOf(round), share) };
+      return {
+        ...part,
+        range: () => found().range(rowsOf(round)),
+        route: () => found().route(rowsOf(round)),
+        own: (_, share) => found().own(rowsOf(round), share),
+      };
     }
     case 'projection':
       return { ...part, rows: () => rowsOf(round), own: () => (round.captured[index] as Projection).own(rowsOf(round)) };
