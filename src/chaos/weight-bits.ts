@@ -4,11 +4,13 @@ import { expertIn, placeOfSlot } from '../flowserve/expert-slots.ts';
 import { holdsPieces, piecesOf, type RestingLayout } from '../flowserve/resting-weights.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 
+type Memory = Pick<VirtualControl, 'plan' | 'space' | 'npus' | 'directory'>;
+
 /**
  * Of what is there; `which`: of its matrices and vectors, then of its slots that hold an expert, counted round. Null: it has none. What is returned flips it back,
  * and says whether it lay there still: nobody had found it, or loaded anything over it.
  */
-export function flipWeightBit({ plan, space }: Pick<VirtualControl, 'plan' | 'space'>, npu: number, bit: number, which: number): (() => boolean) | null {
+export function flipWeightBit({ plan, space, npus, directory }: Memory, npu: number, bit: number, which: number): (() => boolean) | null {
   // On a virtual clock NPUs stay on their dies.
   const layout = plan.layouts[npu] as RestingLayout;
   const words = space.wordsOf(layout.base);
@@ -30,6 +32,7 @@ export function flipWeightBit({ plan, space }: Pick<VirtualControl, 'plan' | 'sp
   return () => {
     if (words[at] !== bad) return false;
     words[at] = whole;
-    return true;
+    // Who ended for it, and has no successor, has it still.
+    return !npus.damaged.has(directory.workerOfNpu(npu));
   };
 }
