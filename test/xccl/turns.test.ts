@@ -316,8 +316,8 @@ describe('when an NPU dies in the midst of rounds', () => {
       ),
       { numRuns: runs(60) },
     );
-    expect(failed).toBeGreaterThan(15);
-    expect(checked).toBeGreaterThan(1_000);
+    expect(failed).toBeGreaterThan(runs(10));
+    expect(checked).toBeGreaterThan(runs(600));
   });
 
   it('should name whom they wait for at the deadline, and begin anew without it', () => {
