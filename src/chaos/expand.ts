@@ -268,9 +268,10 @@ function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededR
   // Both cluster managers hear of a loss before anybody is asked to take over.
   const often = SELDOM.includes(phase) ? [1, 1, 1, 2] : [1, 1, 2, 3];
   // Nothing rests in DRAM at first.
-  const nth = (phase === 'takeover' ? [1, 2, 3, 4] : kind === 'dram-bit-flip' ? [4, 6, 9, 13] : often)[draw(4)] as number;
+  const nth = (phase === 'takeover' ? [1, 2, 3, 4] : kind === 'dram-bit-flip' ? [1, 2, 4, 8] : often)[draw(4)] as number;
   const anyTime = draw(2) === 0 ? { event: 1 + draw(500) } : { ms: drawMs(STRUCK_MS_MAX, random) };
-  const at = phase === 'time' || phase === 'client' ? anyTime : { phase, nth, there: draw(2) === 0 };
+  const whileAsked = kind === 'dram-bit-flip' ? { ms: drawMs(2, random) } : anyTime;
+  const at = phase === 'time' || phase === 'client' ? whileAsked : { phase, nth, there: draw(2) === 0 };
   // Who hangs while others take over is the more often found to hang.
   const for_ms = (phase === 'takeover' ? [5, 50, 500, 500] : [0.5, 5, 50, 500])[draw(4)] as number;
   const [worker, npu] = [draw(parts.workers), draw(parts.npus)];

@@ -299,7 +299,7 @@ export class Injector implements Disturbance {
         injected.effect += flipKvBit(this.#control, fault.npu, fault.bit, fault.block) ? 1 : 0;
         break;
       case 'dram-bit-flip':
-        this.#flipResting(injected, flipDramBit(this.#control, fault.npu, fault.bit, fault.block));
+        this.#flipInDram(injected, fault);
         break;
       case 'row-bit-flip':
         injected.end = flipNextRows(this.#control, fault.npu, fault.bit, () => injected.effect++);
@@ -310,6 +310,14 @@ export class Injector implements Disturbance {
       default:
       // The others break what comes while they are at work.
     }
+  }
+
+  /** Of what comes to rest there within two milliseconds, where nothing does yet. */
+  #flipInDram(injected: Injected, fault: Of<'dram-bit-flip'>, looks = 20): void {
+    if (injected.state !== 'at work') return;
+    const flipBack = flipDramBit(this.#control, fault.npu, fault.bit, fault.block);
+    if (flipBack !== null || looks === 0) this.#flipResting(injected, flipBack);
+    else this.#control.host.later(NS_PER_MS / 10, () => this.#flipInDram(injected, fault, looks - 1));
   }
 
   /** A bit that nobody has used by the time when nothing is broken any more counts for nothing, and is flipped back: found only after that, it would be a fault of a pod that is healed. */
