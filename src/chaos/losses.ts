@@ -5,7 +5,6 @@
  */
 import { replicasOf } from '../../actors/policies/expert-placement/expert-map.ts';
 import { slotsOfRank } from '../../actors/policies/expert-placement/placement-shape.ts';
-import { takesTurns } from '../flowserve/dp-domains.ts';
 import { firstMap } from '../flowserve/expert-routing.ts';
 import { holdersMin, mayMove } from '../platform/births.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
@@ -69,8 +68,6 @@ export class Losses {
     if (lost.length === 0) return true;
     const shared = config.moe.sharedExperts > 0 ? sharedExpertNpusOf(executor) : [];
     if (shared.length > 0 && shared.every((npu) => isLost(npu))) return false;
-    // They take part in all that is computed.
-    if (takesTurns(options, first)) return false;
     if (hosting.degraded === true && npus - lost.length >= holdersMin(plan, npus)) return true;
     const map = firstMap(config, options, executor);
     if (mayMove(plan)) return (npus - lost.length) * slotsOfRank(map.shape) >= map.shape.experts;
