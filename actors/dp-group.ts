@@ -22,7 +22,7 @@ import type { ErrorRecord } from '../src/protocol/errors.ts';
 import { pong } from '../src/protocol/heartbeats.ts';
 import { type Commands, choiceOfTask, type DpGroupMessage, type KvOffer } from '../src/protocol/messages.ts';
 import { HANDED_LEASE_MS, HandingBack } from './policies/handing-back.ts';
-import { lettingGo, mask } from './policies/letting-go.ts';
+import { givingUp, lettingGo, mask } from './policies/letting-go.ts';
 import { isClosed, type Orders, PrefillLeader } from './policies/prefill-leader.ts';
 import { PREFIX_LEASE_MS } from './policies/prefix-loans.ts';
 import { answerOf } from './policies/prefix-wants.ts';
@@ -274,8 +274,9 @@ export const dpGroup = setup({
     receive: assign(({ context }) => asked(context, [...context.outbox, ...(context.handing.isUnderWay ? [] : context.scheduler.receive())])),
     mask: assign(({ context, event }) => asked(context, event.type === 'MASK_EXPERTS' ? mask(context, event.npus) : [])),
     beginToHandBack: assign(({ context, event }) => {
-      if (event.type === 'HAND_BACK') context.handing.begin(event.task_executor);
-      return asked(context, []);
+      if (event.type !== 'HAND_BACK') return {};
+      context.handing.begin(event.task_executor, event.lends);
+      return asked(context, event.lends ? [] : givingUp(context));
     }),
     takePart: assign(({ context }) => {
       context.handing.end();

@@ -27,14 +27,14 @@ import { ExpertBalancer } from './policies/expert-balancer.ts';
 import { expertMap as toExpertMap } from './policies/expert-placement/expert-map.ts';
 import type { PlacementShape } from './policies/expert-placement/placement-shape.ts';
 import type { BalancerSettings } from './policies/map-plans.ts';
-import type { BalancerSeat } from './policies/reconfiguration.ts';
+import type { MapSeat } from './policies/map-writers.ts';
 import { ShapeNews } from './policies/shape-news.ts';
 
 /**
  * `period_ms`: null: experts move for others' entries alone. `successor_ms`: so long a lost NPU's successor is waited for; 0: there is none to come, null: for ever.
  * `shape`, `slots`: what slots hold at first. `scaling`: who changes how many NPUs have experts; null: nobody does.
  */
-type Input = BalancerSeat & {
+type Input = MapSeat & {
   readonly settings: BalancerSettings;
   readonly period_ms: number | null;
   readonly successor_ms: number | null;
@@ -113,7 +113,7 @@ export const expertMap = setup({
     }),
     release: assign({
       balancer: ({ context: { balancer }, event }) => {
-        if (event.type === 'MAP_DONE') balancer.done(event.error);
+        if (event.type === 'MAP_DONE') balancer.done(event.error, event.told);
         return balancer;
       },
     }),
@@ -198,8 +198,9 @@ export const expertMap = setup({
   },
 }).createMachine({
   id: 'expert-map',
-  context: ({ input: { self, askers, first, shared, layers, movable, settings, period_ms, successor_ms, shape, slots, scaling } }) => {
-    const balancer = new ExpertBalancer({ self, askers, first, shared, layers, movable }, settings, toExpertMap(shape, Int32Array.from(slots)));
+  context: ({ input: { settings, period_ms, successor_ms, shape, slots, scaling, ...seat } }) => {
+    const { self } = seat;
+    const balancer = new ExpertBalancer(seat, settings, toExpertMap(shape, Int32Array.from(slots)));
     return { self, period_ms, successor_ms, balancer, news: new ShapeNews(scaling, balancer), turn: 0, state: 'stable', outbox: [] };
   },
   initial: 'starting',

@@ -14,7 +14,7 @@
  * or dead workers', whose successors hold nothing; experts that cannot move, since an NPU is lost or somebody else has the map, are asked to again.
  *
  * Who is lost, and has no successor, counts no more: neither is it waited for, nor does it come to serve, and others may take its place (shape-choice.ts). Where it was
- * to serve by a change that is under way, that is undone.
+ * to serve by a change that is under way, that is undone. So it is for a role switch (role-switch.ts), to which the number of groups is lent meanwhile.
  */
 import { assign, setup } from 'xstate';
 import { type Address, address } from '../src/protocol/address.ts';
@@ -23,6 +23,7 @@ import type { ErrorRecord } from '../src/protocol/errors.ts';
 import type { WeightBroadcast } from '../src/protocol/expert-maps.ts';
 import { mapDone, mapWanted, placeExperts } from '../src/protocol/map-log.ts';
 import type { Commands } from '../src/protocol/messages.ts';
+import { shapeLent } from '../src/protocol/role-switch.ts';
 import { NOTHING_FURNISHED, type ScalingMessage, type WeightsFurnished } from '../src/protocol/scaling.ts';
 import { type Counts, chosen, countsOf, errorOf, type Failure, type Serving, type Shape, wishOf, without } from './policies/shape-choice.ts';
 
@@ -90,7 +91,7 @@ const haveDoneWith = (commands: (context: Scaling, event: ScalingMessage) => Com
   type: 'sendEach' as const,
   params: ({ context, event }: { context: Scaling; event: ScalingMessage }) => commands(context, event),
 });
-const serveSo = ({ task_executor, query }: Scaling, groups: readonly number[]): Commands['send'] => ({ to: task_executor, message: serve(query, groups) });
+const serveSo = (of: Scaling, groups: readonly number[]): Commands['send'] => ({ to: of.task_executor, message: serve(of.self, of.query, groups) });
 const toMap = ({ expert_map }: Scaling, message: Commands['send']['message']): Commands['send'][] => (expert_map === null ? [] : [{ to: expert_map, message }]);
 const placeSo = (context: Scaling, holders: readonly number[]): Commands['send'][] => toMap(context, placeExperts(context.entry, holders));
 const ranksOf = ({ groups, ranks }: Scaling, group: number): readonly number[] => ranks[groups.indexOf(group)] as readonly number[];
@@ -139,6 +140,10 @@ const refuse = { actions: tell((context) => scaledAs(context, BUSY)) };
 const inTime = { type: 'cancel' as const, params: { id: 'overdue' } };
 /** From now on that one counts. */
 const goBack = [inTime, { type: 'after' as const, params: { id: 'return', delay_ms: RETURN_MS_MAX, message: returnOverdue() } }] as const;
+/** The groups that serve: where a change is under way, those that did before. */
+const lend = haveDoneWith(({ serving, gone }, event) =>
+  event.type === 'LEND_SHAPE' ? [{ to: event.role_switch, message: shapeLent(without(serving, gone)) }] : [],
+);
 const retry = { type: 'after' as const, params: { id: 'retry', delay_ms: RETRY_MS, message: scaleRetry() } };
 
 export const scaling = setup({
@@ -205,6 +210,8 @@ export const scaling = setup({
     }),
     noteEntry: assign({ entry: ({ context, event }) => (event.type === 'MAP_GRANTED' ? event.entry : context.entry) }),
     noteTaken: assign({ entry: -1 }),
+    noteLent: assign({ failure: { code: 'worker_failed', why: 'gave way to a role switch: experts are nowhere', param: null } satisfies Failure }),
+    noteGiven: assign({ serving: ({ context, event }) => (event.type === 'GIVE_SHAPE' ? event.serving : context.serving) }),
   },
   guards: {
     cannotBe: ({ context, event }) => askedOf(context, event)?.error != null,
@@ -262,11 +269,13 @@ export const scaling = setup({
     SERVING: {},
     GROUPS_GONE: { actions: 'noteGone' },
     EXPERTS_LEFT: { actions: 'noteHolders' },
+    LEND_SHAPE: { target: '.lent', actions: ['noteLent', clearOthers, answer, lend] },
   },
   states: {
     stable: {
       entry: [inTime, { type: 'cancel', params: { id: 'return' } }, giveBack, 'noteTaken'],
       on: {
+        LEND_SHAPE: { target: 'lent', actions: lend },
         SCALE: [
           { guard: 'cannotBe', actions: tellWith((context, event) => scaledAs(context, askedOf(context, event)?.error ?? null)) },
           { guard: 'isSo', actions: tell((context) => scaledAs(context, null)) },
@@ -282,6 +291,11 @@ export const scaling = setup({
           },
         ],
       },
+    },
+    // Whoever has it says when it is over.
+    lent: {
+      entry: [inTime, { type: 'cancel', params: { id: 'return' } }, giveBack, 'noteTaken'],
+      on: { SCALE: refuse, GIVE_SHAPE: { target: 'stable', actions: 'noteGiven' } },
     },
     furnishing: {
       entry: retry,

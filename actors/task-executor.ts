@@ -17,7 +17,7 @@
  * work it tells the host of, which gives the worker up; what follows is what follows when one dies.
  */
 import { assign, setup } from 'xstate';
-import { type Address, address } from '../src/protocol/address.ts';
+import { type Address, address, roleOf } from '../src/protocol/address.ts';
 import type { LongPrompts, StepSample } from '../src/protocol/balancing.ts';
 import {
   abandon,
@@ -49,7 +49,7 @@ import type { Commands, DpGroupMessage, TaskExecutorMessage } from '../src/proto
 import type { GroupSeat } from './policies/group-choice.ts';
 import { BEAT_MS, Heartbeats, sendsOf } from './policies/heartbeats.ts';
 import { type Balancing, TaskPlacement } from './policies/placement.ts';
-import { groupNews } from './policies/shape-news.ts';
+import { groupNews, npuNews } from './policies/shape-news.ts';
 import { fitStepCost } from './policies/step-cost.ts';
 
 type Input = {
@@ -63,8 +63,9 @@ type Input = {
   readonly holders: readonly number[];
   /** So few of those may be left where it serves on without the experts of others (`degraded`); null: it does not. */
   readonly holders_min: number | null;
-  /** Null: its experts stay where they are. */
+  /** Null: its experts stay where they are; and no attention NPU of its takes another role. */
   readonly expert_map: Address | null;
+  readonly role_switch: Address | null;
   /** Who says which of its groups serve; null: always all. */
   readonly scaling: Address | null;
   /** NPUs that are lost have successors. */
@@ -73,7 +74,7 @@ type Input = {
   readonly choice: Balancing;
   readonly long: LongPrompts;
 };
-type TaskExecutor = Pick<Input, 'self' | 'managers' | 'long' | 'expert_map' | 'scaling' | 'respawns'> & {
+type TaskExecutor = Pick<Input, 'self' | 'managers' | 'long' | 'expert_map' | 'role_switch' | 'scaling' | 'respawns'> & {
   placement: TaskPlacement;
   heartbeats: Heartbeats;
   /** Job executors that want to hear when this one serves, and in which of their lives they asked. */
@@ -89,8 +90,8 @@ type TaskExecutor = Pick<Input, 'self' | 'managers' | 'long' | 'expert_map' | 's
   term: number;
   /** Of all its NPUs, as they warmed up. */
   samples: readonly StepSample[];
-  /** Of whoever changes which groups serve, and waits to hear that it has come to that; −1: nobody does. */
-  serve_query: number;
+  /** Whoever changes which groups serve, and waits to hear that it has come to that; null: nobody does. */
+  asker: { readonly by: Address; readonly query: number } | null;
   /** As far as is told. */
   gone: readonly number[];
   outbox: readonly Commands['send'][];
@@ -159,14 +160,14 @@ export const taskExecutor = setup({
     claim: (_, _command: Commands['claim']) => {},
     markReady: assign({
       samples: ({ context, event }) => (event.type === 'NPU_READY' && context.hasLeader ? [...context.samples, ...event.samples] : context.samples),
-      outbox: ({ context: { self, placement, heartbeats, expert_map }, event }) => {
+      outbox: ({ context: { self, placement, heartbeats, expert_map, role_switch }, event }) => {
         if (event.type !== 'NPU_READY') return [];
         for (const member of placement.membersAt(event.npu)) heartbeats.watch(member);
         const [group, standby] = [placement.returned(event.npu), placement.standbyLedBy(event.npu)];
         return [
           ...(group === null ? [] : [{ to: groupAddress(group), message: rankBack(event.npu) }]),
-          ...(expert_map === null ? [] : [{ to: expert_map, message: npuBack(event.npu) }]),
-          ...(standby === null ? [] : [{ to: groupAddress(standby), message: handBack(self) }]),
+          ...npuNews([expert_map, role_switch], npuBack(event.npu)),
+          ...(standby === null ? [] : [{ to: groupAddress(standby), message: handBack(self, true) }]),
           ...placement.ready(event.npu).map(({ task, group }) => placedOn(task, group)),
         ];
       },
@@ -176,14 +177,14 @@ export const taskExecutor = setup({
         if (event.type !== 'NPU_LOST') return [];
         for (const member of context.placement.membersAt(event.npu)) context.heartbeats.forget(member);
         const { group, tasks } = context.placement.lost(event.npu, !context.respawns);
-        const tellMap = context.expert_map === null ? [] : [{ to: context.expert_map, message: npuLost(event.npu, event.error) }];
+        const told = npuNews([context.expert_map, context.role_switch], npuLost(event.npu, event.error));
         if (group !== null) {
           const self = address('dp-group', group);
           // Where nobody comes back it steps no more: whoever is on his way there goes elsewhere.
-          const giveBack = context.respawns ? [] : [{ to: self, message: handBack(context.self) }];
-          return [...tellMap, { to: self, message: rankLost(event.npu, event.error) }, ...giveBack];
+          const giveBack = context.respawns ? [] : [{ to: self, message: handBack(context.self, true) }];
+          return [...told, { to: self, message: rankLost(event.npu, event.error) }, ...giveBack];
         }
-        return [...tellMap, ...tasks.map((task) => ({ to: task, message: executorLost(event.error) }))];
+        return [...told, ...tasks.map((task) => ({ to: task, message: executorLost(event.error) }))];
       },
     }),
     /** Who can do without some experts is told of which; and those that waited for them go on. The groups of an NPU that has just begun know of none. */
@@ -208,18 +209,17 @@ export const taskExecutor = setup({
     noteGone: assign({
       outbox: ({ context, event }) => {
         if (event.type === 'NPU_GONE') context.placement.gone(event.npu, event.error);
-        if (event.type !== 'EXPERTS_NOWHERE') return [];
-        context.placement.nowhere(event.error, event.npus);
+        if (event.type === 'EXPERTS_NOWHERE') context.placement.nowhere(event.error, event.npus);
         return [];
       },
     }),
     serveGroups: assign({
-      serve_query: ({ context, event }) => (event.type === 'SERVE' ? event.query : context.serve_query),
+      asker: ({ context, event }) => (event.type === 'SERVE' ? { by: event.by, query: event.query } : context.asker),
       outbox: ({ context: { self, placement }, event }) => {
         if (event.type !== 'SERVE') return [];
         const { leaving, joining, placed: next } = placement.serve(event.groups);
         return [
-          ...leaving.map((group) => ({ to: groupAddress(group), message: handBack(self) })),
+          ...leaving.map((group) => ({ to: groupAddress(group), message: handBack(self, roleOf(event.by) === 'scaling') })),
           ...joining.map((group) => ({ to: groupAddress(group), message: takePart() })),
           ...next.map(({ task, group }) => placedOn(task, group)),
         ];
@@ -236,9 +236,9 @@ export const taskExecutor = setup({
       },
     }),
     forgetOutbox: assign({ outbox: [] }),
-    noteShape: assign(({ context: { scaling, placement, serve_query, gone, outbox } }) => {
-      const { sends, ...told } = groupNews(scaling, placement, serve_query, gone);
-      return { ...told, outbox: [...outbox, ...sends] };
+    noteShape: assign(({ context }) => {
+      const { sends, ...told } = groupNews(context);
+      return { ...told, outbox: [...context.outbox, ...sends] };
     }),
     placeTask: assign({
       outbox: ({ context, event }) => {
@@ -306,7 +306,7 @@ export const taskExecutor = setup({
   guards: {
     isBeating: ({ context }) => context.heartbeats.isBeating,
     mustBeat: ({ context }) => context.placement.isHolding || context.heartbeats.silent.length > 0,
-    isScaling: ({ context }) => context.serve_query >= 0,
+    isScaling: ({ context }) => context.asker !== null,
     allNpusServe: ({ context }) => context.placement.allServe,
   },
 }).createMachine({
@@ -316,6 +316,7 @@ export const taskExecutor = setup({
     managers: input.managers,
     long: input.long,
     expert_map: input.expert_map,
+    role_switch: input.role_switch,
     scaling: input.scaling,
     respawns: input.respawns,
     placement: new TaskPlacement(input.groups, input.batch_max, input.choice, input.experts, input.holders, input.standby, input.holders_min),
@@ -326,7 +327,7 @@ export const taskExecutor = setup({
     term: 0,
     samples: [],
     serves: null,
-    serve_query: -1,
+    asker: null,
     gone: [],
     job_executors: [],
     outbox: [],

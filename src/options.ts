@@ -13,6 +13,7 @@ import { MinipodError } from './protocol/errors.ts';
 import { KV_CACHE_DTYPES, numericsOf, WIRE_DTYPES } from './protocol/numerics.ts';
 import { RECOVERIES } from './protocol/recovery.ts';
 import { JOB_EXECUTORS_MAX } from './protocol/request-ids.ts';
+import { ROLE_SWITCHES } from './protocol/role-switch.ts';
 import { EXECUTOR_ROLES, KV_FABRICS, SCHEDULES } from './protocol/topology.ts';
 import { firstIssue, inWords } from './protocol/value-words.ts';
 import { scaleRoom } from './scale-options.ts';
@@ -182,9 +183,7 @@ const podOptions = z.strictObject({
   workers: z.int().min(1).max(LIMITS.workers_max).default(1),
   /** The worker of each NPU, in order. Default: contiguous runs of nearly equal length, of NPUs with attention and of those with experts only. */
   npu_workers: z.array(z.int().min(0)).optional(),
-  /**
-   * Memory kept for successors of workers that hang and cannot be stopped, one worker's NPUs each. Node stops any thread; Deno does not stop one that runs.
-   */
+  /** Memory kept for successors of workers that hang and cannot be stopped, one worker's NPUs each. Node stops any thread; Deno does not stop one that runs. */
   spare_workers: z.int().min(0).max(LIMITS.spare_workers_max).default(0),
   /**
    * What is done where a worker is lost. `fine-grained`: it has a successor, what it computed goes on elsewhere. `restart`, the baseline to compare with: all
@@ -208,8 +207,13 @@ const podOptions = z.strictObject({
     .max(2 ** 31 - 1)
     .optional(),
   /**
-   * Job executors, each on a thread of its own: the first on the control thread, the others on workers, so at most one more than those. Each new request goes to
-   * one at random. Default: 2, or 1 where there is one worker: with that all NPUs die, and nothing is left that could go on.
+   * With `respawn: false`: whether an attention NPU takes the role of a lost expert NPU whose experts are nowhere else. Requests wait for it (`foreground`), or are served
+   * without those experts (`degraded`) or fail meanwhile (`background`); `auto`: the first in EP groups of fewer than 32 NPUs, the other in larger ones. Default: `auto`.
+   */
+  role_switch: z.enum(ROLE_SWITCHES).optional(),
+  /**
+   * Job executors, each on a thread of its own: the first on the control thread, the others on workers, so at most one more than those. Each request goes to one at
+   * random. Default: 2, or 1 where there is one worker: with that all NPUs die, and nothing is left that could go on.
    */
   job_executors: z.int().min(1).max(JOB_EXECUTORS_MAX).optional(),
   /** Positions a KV block holds; a multiple of 16. */

@@ -15,8 +15,8 @@ import type { LostExpert } from './expert-placement/rehome-experts.ts';
 import { LoadWindows } from './load-windows.ts';
 import { MapLog } from './map-log.ts';
 import { type BalancerSettings, type LayerPlan, type Losses, planPlacement, planRebalance, type RebalancePlan } from './map-plans.ts';
-import { busy, errorOf, type Failure, isHeavier, names, takenBy, type Wanted } from './map-writers.ts';
-import { type BalancerSeat, Reconfiguration } from './reconfiguration.ts';
+import { busy, errorOf, type Failure, isHeavier, type MapSeat, names, takenBy, type Wanted } from './map-writers.ts';
+import { Reconfiguration } from './reconfiguration.ts';
 import { Rehoming } from './rehoming.ts';
 
 const CONTROL: Address = 'control/0';
@@ -28,7 +28,7 @@ const NO_PLAN: RebalancePlan = { rounds: [], layers: [], before: 0, after: 0, ca
 export type LastRebalance = { readonly layers: readonly (LayerPlan & { readonly layer: number })[]; readonly moved: readonly RanksMoved[] };
 
 export class ExpertBalancer {
-  readonly #seat: BalancerSeat;
+  readonly #seat: MapSeat;
   readonly #settings: BalancerSettings;
   /** The map, and how it comes to be another. */
   readonly moves: Reconfiguration;
@@ -59,11 +59,11 @@ export class ExpertBalancer {
   progress = 0;
   progress_ms = -1;
 
-  constructor(seat: BalancerSeat, settings: BalancerSettings, map: ExpertMap) {
+  constructor(seat: MapSeat, settings: BalancerSettings, map: ExpertMap) {
     this.#seat = seat;
     this.#settings = settings;
     this.moves = new Reconfiguration(seat, map);
-    this.rehoming = new Rehoming({ first: seat.first, shared: seat.shared, isMovable: seat.movable });
+    this.rehoming = new Rehoming({ tells: seat.tells, first: seat.first, shared: seat.shared, isMovable: seat.movable });
     this.#before = map;
     this.#windows = new LoadWindows(map.shape, settings.windows);
   }
@@ -167,9 +167,10 @@ export class ExpertBalancer {
   }
 
   /** By its writer. Whether experts lie elsewhere than before shows by the epoch. */
-  done(error: ErrorRecord | null): void {
+  done(error: ErrorRecord | null, told: string | null = null): void {
     const moved = this.epoch > (this.log.open?.epoch ?? 0);
     if (error !== null) this.release('rolled_back', 'writer', error.message);
+    else if (told !== null) this.log.end('installed', 'npu_gone', told, this.epoch);
     else this.release(moved ? 'installed' : 'unchanged', 'asked', moved ? 'experts lie elsewhere' : 'no expert lies elsewhere');
   }
 
@@ -259,7 +260,7 @@ export class ExpertBalancer {
     } else this.log.end('rolled_back', failure.cause, `${this.rehoming.text}; ${failure.reason}; the last good map stands`, this.epoch);
     this.mustTryAgain = !this.rehoming.end(failure === null, this.lost);
     this.lostExperts = lost;
-    return this.rehoming.news(this.map, this.#seat.self, this.#seat.layers);
+    return this.rehoming.news(this.map, this.#seat.layers, failure === null);
   }
 
   // ── Collect, select ───────────────────────────────────────────────────────────────────────────────────────────────

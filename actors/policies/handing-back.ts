@@ -23,6 +23,8 @@ export class HandingBack {
   /** Who is to hear when nothing is left; null: the group takes part. */
   #task_executor: Address | null = null;
   #isTold = false;
+  /** KV goes along. */
+  #lends = true;
   /** Those that were given back since it began: what is heard of them now is for who has them. */
   readonly #handed = new Set<Address>();
 
@@ -35,8 +37,9 @@ export class HandingBack {
     return this.#task_executor !== null;
   }
 
-  begin(task_executor: Address): void {
+  begin(task_executor: Address, lends: boolean): void {
     this.#task_executor = task_executor;
+    this.#lends = lends;
     this.#isTold = false;
     this.#handed.clear();
   }
@@ -73,6 +76,7 @@ export class HandingBack {
   #isWorthLending(running: RunningSequence, { cache, handoffs }: StepScheduler): boolean {
     const { cache_costs, kv_block_size, offers_max } = this.#limits;
     if (
+      !this.#lends ||
       running.slot < 0 ||
       !running.isDecoding ||
       !running.isSound ||

@@ -11,11 +11,11 @@ export const lettingGo = ({ scheduler, npus }: { readonly scheduler: StepSchedul
   scheduler.isLettingGo ? givingUp({ scheduler, npus }) : [];
 
 /** No step of these waits for who is lost. */
-const givingUp = ({ scheduler, npus }: { readonly scheduler: StepScheduler; readonly npus: readonly Address[] }): Commands['send'][] =>
-  npus.map((npu) => ({ to: npu, message: letGo(scheduler.step) }));
+export const givingUp = ({ scheduler, npus }: { readonly scheduler: StepScheduler; readonly npus: readonly Address[] }): Commands['send'][] =>
+  scheduler.isStepping ? npus.map((npu) => ({ to: npu, message: letGo(scheduler.step) })) : [];
 
 /** Steps from the next one on do without these NPUs' experts; one that waits for any of them is that next one. */
 export function mask(group: { readonly scheduler: StepScheduler; readonly npus: readonly Address[] }, masked: readonly number[]): Commands['send'][] {
   group.scheduler.masked = masked;
-  return group.scheduler.isStepping ? givingUp(group) : [];
+  return givingUp(group);
 }

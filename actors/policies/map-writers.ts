@@ -1,11 +1,14 @@
 /**
- * Those who want an expert map for an entry of its log (map-log.ts), and what they are told.
+ * Those who want an expert map for an entry of its log (map-log.ts), and what they are told; who hears of lost experts.
  * @module
  */
 import type { Address } from '../../src/protocol/address.ts';
 import type { ErrorRecord } from '../../src/protocol/errors.ts';
 import { type ForeignMapChange, MAP_CHANGES, type MapCause } from '../../src/protocol/map-log.ts';
+import type { BalancerSeat } from './reconfiguration.ts';
 
+/** Where a map is. `tells`: who hears that experts are nowhere. */
+export type MapSeat = BalancerSeat & { readonly tells: Address };
 /** Somebody who waits for the map. */
 export type Wanted = { readonly writer: Address; readonly query: number; readonly change: ForeignMapChange; readonly is_return: boolean };
 /** Why a change went wrong. */

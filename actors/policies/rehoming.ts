@@ -6,10 +6,10 @@
  *              └─▶ (none has come for too long) gone ─▶ what is nowhere else is loaded onto those that are left, from the checkpoint
  * @module
  */
-import { type Address, address, idOf } from '../../src/protocol/address.ts';
-import { expertsNowhere } from '../../src/protocol/constructors.ts';
+import type { Address } from '../../src/protocol/address.ts';
 import type { MapCause } from '../../src/protocol/map-log.ts';
 import type { Commands } from '../../src/protocol/messages.ts';
+import { expertsNowhere } from '../../src/protocol/role-switch.ts';
 import { ranksOf } from './expert-placement/among-ranks.ts';
 import { type ExpertMap, NO_EXPERT, replicasOf } from './expert-placement/expert-map.ts';
 import { planRounds } from './expert-placement/map-rounds.ts';
@@ -24,10 +24,10 @@ const TEXTS: Readonly<Record<Event, string>> = { back: 'is back', lost: 'was los
 const CAUSES: Readonly<Record<Event, MapCause>> = { back: 'npu_back', lost: 'npu_lost', gone: 'npu_gone' };
 
 /**
- * `first`: of the group's NPUs that may hold experts; `shared`: those that have the shared expert, which lies where it lies. `isMovable`: others' slots have room for
- * what comes.
+ * `tells`: who is to hear that experts are nowhere. `first`: of the group's NPUs that may hold experts; `shared`: those that have the shared expert, which lies where it
+ * lies. `isMovable`: others' slots have room for what comes.
  */
-type Seat = { readonly first: number; readonly shared: readonly number[]; readonly isMovable: boolean };
+type Seat = { readonly tells: Address; readonly first: number; readonly shared: readonly number[]; readonly isMovable: boolean };
 
 export class Rehoming {
   readonly #seat: Seat;
@@ -136,8 +136,8 @@ export class Rehoming {
     return shared.length > 0 && shared.every((npu) => this.#gone.has(npu));
   }
 
-  /** To the group's task executor, where that is news: what nobody can compute any more, or that somebody can again. `layers`: the model's numbers. */
-  news(map: ExpertMap, self: Address, layers: readonly number[]): Commands['send'][] {
+  /** Where that is news: what nobody can compute any more, or that somebody can again. `layers`: the model's numbers; `isFinal`: nothing of it is to be tried again. */
+  news(map: ExpertMap, layers: readonly number[], isFinal: boolean): Commands['send'][] {
     const lost = this.lostBy(map);
     const [first] = lost;
     const others = lost.length === 1 ? '' : ` and ${lost.length - 1} other experts`;
@@ -149,12 +149,16 @@ export class Rehoming {
     const told = first === undefined && !this.isSharedLost ? null : message;
     if (told === this.#told) return [];
     this.#told = told;
-    return [
-      {
-        to: address('task-executor', idOf(self)),
-        message: expertsNowhere(told === null ? null : { code: 'experts_lost', message: told, param: null }, this.isSharedLost ? [] : [...this.#gone]),
-      },
-    ];
+    const error = told === null ? null : ({ code: 'experts_lost', message: told, param: null } as const);
+    const needed = isFinal ? [...this.#gone].filter((npu) => this.#isNeeded(map, npu, lost)) : [];
+    return [{ to: this.#seat.tells, message: expertsNowhere(error, this.isSharedLost ? [] : [...this.#gone], needed) }];
+  }
+
+  /** Something that is nowhere would be somewhere with it. */
+  #isNeeded(map: ExpertMap, npu: number, lost: readonly LostExpert[]): boolean {
+    const each = slotsOfRank(map.shape);
+    const holds = ({ layer, expert }: LostExpert): boolean => replicasOf(map, layer, expert).some((slot) => Math.floor(slot / each) === this.#rankOf(npu));
+    return lost.some(holds) || (this.isSharedLost && this.#seat.shared.includes(npu));
   }
 
   /** What the entry came to, unless it failed. `waiting`: experts that are on NPUs alone whose successors are to come. */

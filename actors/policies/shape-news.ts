@@ -5,22 +5,31 @@
  */
 import type { Address } from '../../src/protocol/address.ts';
 import { expertsLeft, groupsGone, serving } from '../../src/protocol/constructors.ts';
-import type { Commands } from '../../src/protocol/messages.ts';
+import type { Commands, Message } from '../../src/protocol/messages.ts';
 import type { TaskPlacement } from './placement.ts';
 
-/** `scaling`: null: nobody changes it. `serve_query`: of who waits for an answer; −1: nobody does. `gone`: as far as is told. */
-export function groupNews(
-  scaling: Address | null,
-  { goneGroups, isAsAsked }: TaskPlacement,
-  serve_query: number,
-  gone: readonly number[],
-): { readonly serve_query: number; readonly gone: readonly number[]; readonly sends: readonly Commands['send'][] } {
-  if (scaling === null) return { serve_query, gone, sends: [] };
-  const isDone = serve_query >= 0 && isAsAsked;
-  const news = `${goneGroups}` === `${gone}` ? [] : [{ to: scaling, message: groupsGone(goneGroups) }];
-  const done = isDone ? [{ to: scaling, message: serving(serve_query) }] : [];
-  return { serve_query: isDone ? -1 : serve_query, gone: goneGroups, sends: [...news, ...done] };
+/** `scaling`: null: nobody changes how many there are. `asker`: waits for an answer; null: nobody does. `gone`: as far as is told. */
+type Groups = {
+  readonly scaling: Address | null;
+  readonly placement: TaskPlacement;
+  readonly asker: { readonly by: Address; readonly query: number } | null;
+  readonly gone: readonly number[];
+};
+
+export function groupNews({
+  scaling,
+  placement: { goneGroups, isAsAsked },
+  asker,
+  gone,
+}: Groups): Pick<Groups, 'asker' | 'gone'> & { readonly sends: readonly Commands['send'][] } {
+  const news = scaling === null || `${goneGroups}` === `${gone}` ? [] : [{ to: scaling, message: groupsGone(goneGroups) }];
+  const done = asker !== null && isAsAsked ? [{ to: asker.by, message: serving(asker.query) }] : [];
+  return { asker: done.length > 0 ? null : asker, gone: goneGroups, sends: [...news, ...done] };
 }
+
+/** Of an NPU's loss and return hears whoever brings back what it held. */
+export const npuNews = (hearers: readonly (Address | null)[], message: Message): Commands['send'][] =>
+  hearers.flatMap((to) => (to === null ? [] : [{ to, message }]));
 
 type Shape = { readonly holders: readonly number[]; readonly rehoming: { readonly gone: ReadonlySet<number> } };
 

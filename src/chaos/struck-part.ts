@@ -83,6 +83,7 @@ function taskExecutorOf(actor: Address, directory: Directory): number | undefine
     case 'task-executor':
     case 'expert-map':
     case 'scaling':
+    case 'role-switch':
       return idOf(actor);
     default: {
       const npu = npuOf(actor, directory);

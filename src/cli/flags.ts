@@ -141,6 +141,10 @@ export const POD_FLAGS = {
     help: "how long a lost worker's successor is waited for before its experts are loaded elsewhere (default: 5000)",
     read: number,
   },
+  role_switch: {
+    value: 'HOW',
+    help: "with --no-respawn, where experts are nowhere: an attention NPU takes the lost one's role: 'auto' (default), 'foreground', 'background' or 'never'",
+  },
   record: { value: 'FILE', help: 'record the run, to replay it with `minipod replay`' },
   record_routing: { value: 'FILE', help: 'record which experts each token goes to, for `minipod experts routing` and `plan`' },
   record_when_full: { value: 'HOW', help: 'where recorder or disk are too slow: wait for them, or stop recording (default: wait)' },

@@ -55,7 +55,19 @@ function checkThreads({ npus }: Deployment, { workers, job_executors, recovery }
     refuse('job_executors', `${job_executors} of at most ${most}; each lives on a thread of its own, which are the control thread and ${workers} workers`);
 }
 
-function checkLosses({ workers, recovery, respawn, degraded, rehome_after_ms, expert_balancing, scale_max, topology, average_routing }: PlanOptions): void {
+function checkLosses({
+  workers,
+  recovery,
+  respawn,
+  degraded,
+  rehome_after_ms,
+  role_switch,
+  expert_balancing,
+  scale_max,
+  schedule,
+  topology,
+  average_routing,
+}: PlanOptions): void {
   if (degraded === true) {
     if (workers === 1) refuse('degraded', 'a pod of 1 worker ends with it: use 2 workers or more, of which some are left');
     if (average_routing === true) refuse('degraded', 'average_routing asks all experts in turn, whatever a gate does without: leave one of them out');
@@ -65,6 +77,13 @@ function checkLosses({ workers, recovery, respawn, degraded, rehome_after_ms, ex
   if (respawn === false && workers === 1) refuse('respawn', 'a pod of 1 worker ends with it: use 2 workers or more, of which some are left');
   if (respawn === false && recovery === 'restart')
     refuse('respawn', "false: lost workers have no successors, and recovery 'restart' has all of them begin anew");
+  if (role_switch !== undefined) {
+    if (respawn !== false)
+      refuse('role_switch', `'${role_switch}' is for lost workers without successors, and these have some: say respawn: false, or leave it out`);
+    if (!topology.some(({ split, dp }) => split !== undefined && dp > 1))
+      refuse('role_switch', `'${role_switch}' is for attention NPUs that can be spared and experts apart, as 'moe-attention:domains=1x3,experts=2' has them`);
+    if (schedule === 'domains') refuse('role_switch', "none of a domain's NPUs is spared where domains take turns: use schedule 'dataflow'");
+  }
   if (rehome_after_ms === undefined) return;
   if (respawn === false) refuse('rehome_after_ms', 'no successor is waited for with respawn: false; leave one of them out');
   if (expert_balancing === undefined && scale_max?.experts === undefined)

@@ -16,6 +16,7 @@ import type { ModelConfig } from '../model/config.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import { numericsOf } from '../protocol/numerics.ts';
 import type { Recovery } from '../protocol/recovery.ts';
+import type { RoleSwitching } from '../protocol/role-switch.ts';
 import type { KvChecks, RowChecks, WeightCheck } from '../protocol/steps.ts';
 import { type Deployment, deploy, type KvFabric, type Schedule, type Topology } from '../protocol/topology.ts';
 import { CALLER_THREAD, CONTROL_THREAD, dealtOutByKind, diesOf, type Hosting, type Scaled, seatsOf } from '../runtime/directory.ts';
@@ -27,6 +28,7 @@ import { type Dtypes, layoutNpu, type NpuLayout } from './npu-layout.ts';
 import { checkOptions, checkSplits } from './option-checks.ts';
 import { RecordTable } from './record-table.ts';
 import { recordsBytes } from './request-records.ts';
+import { isPlaceOfSwitch } from './role-seats.ts';
 import { isServing, largestTopology, type ScaleMax, type ScaleMin } from './scale-shapes.ts';
 import { attentionLayouts, type ExpertLayout, type LayoutOptions, type MicroBatchCount, type ModelShape, type StepLayout } from './step-layout.ts';
 
@@ -42,6 +44,8 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly respawn?: boolean | undefined;
   readonly degraded?: boolean | undefined;
   readonly rehome_after_ms?: number | undefined;
+  /** Whether attention NPUs take the roles of lost expert NPUs; missing: by the size of the EP group. */
+  readonly role_switch?: RoleSwitching | undefined;
   readonly job_executors: number;
   /** Missing: its shape does not change. Else the topology is the one that it begins with. */
   readonly scale_max?: ScaleMax | undefined;
@@ -204,6 +208,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
     ...(options.respawn === false && { respawn: false }),
     ...(options.degraded === true && { degraded: true }),
     ...(options.rehome_after_ms !== undefined && { rehome_after_ms: options.rehome_after_ms }),
+    ...(options.role_switch !== undefined && { role_switch: options.role_switch }),
     job_executors,
     worker_of_npu: workersOf(deployment, scaled, workers, options.npu_workers),
     ...(scaled !== null && { scaled }),
@@ -236,11 +241,15 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
   const sizes = Array.from({ length: npus }, (_, npu) => layOut(layoutOptions, npu, 0));
   const spare_bytes = Math.max(...sizes.map(({ bytes }) => bytes));
   const spareDie = { bytes: spare_bytes, parts: { 'spare dies': spare_bytes } };
+  // With spares, any NPU may come to lie on any die; with role switches, any one of its executor on an attention NPU's.
+  const ofExecutor = (npu: number): number =>
+    Math.max(...sizes.flatMap(({ bytes }, other) => (deployment.npus[other]?.executor === deployment.npus[npu]?.executor ? [bytes] : [])));
+  const dieBytes = (npu: number, bytes: number): number =>
+    spare_workers > 0 ? spare_bytes : options.has_rings !== false && isPlaceOfSwitch(hosting, layoutOptions, npu) ? ofExecutor(npu) : bytes;
   const memory = planMemory(
     [
       { owner: 'pod', kind: 'rings', bytes: planned.bytes },
-      // With spares, any NPU may come to lie on any die.
-      ...sizes.map(({ bytes, parts }, npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes: spare_workers > 0 ? spare_bytes : bytes, parts })),
+      ...sizes.map(({ bytes, parts }, npu) => ({ owner: `npu/${npu}`, kind: 'hbm' as const, bytes: dieBytes(npu, bytes), parts })),
       ...Array.from({ length: layoutOptions.dies - npus }, (_, spare) => ({ owner: `die/${npus + spare}`, kind: 'hbm' as const, ...spareDie })),
       ...(dram_blocks === 0 ? [] : dramRequests(attentionLayouts<StepLayout | ExpertLayout>(sizes), npus, dram_blocks, layoutOptions.dies)),
       {
@@ -371,7 +380,7 @@ export function onDie(plan: AnyPodPlan, npu: number, die: number): OfferSource {
   };
 }
 
-/** Where a die's areas lie: at its region's beginning, whichever NPU has it. With spares any NPU may: then its reply area ends where the largest one would. */
+/** Where a die's areas lie: at its region's beginning, whichever NPU has it. Where any may, its reply area ends where the largest one would. */
 export const areasOfDie = (plan: AnyPodPlan, die: number): Areas => {
   const [first] = plan.layouts;
   const region = plan.dies[die];
@@ -382,7 +391,7 @@ export const areasOfDie = (plan: AnyPodPlan, die: number): Areas => {
     { metadata: moved(metadata), managed: moved(managed) },
     { dispatch: moved(dispatch), reply: moved(reply) },
   ];
-  const reply_bytes =
-    plan.hosting.spare_workers > 0 ? Math.max(...plan.layouts.map(({ areas }) => areas.reply_bytes)) : (plan.layouts[die] ?? first).areas.reply_bytes;
+  const isAnybodys = plan.hosting.spare_workers > 0 || isPlaceOfSwitch(plan.hosting, plan.options, die);
+  const reply_bytes = isAnybodys ? Math.max(...plan.layouts.map(({ areas }) => areas.reply_bytes)) : (plan.layouts[die] ?? first).areas.reply_bytes;
   return { ...sizes, ...data, ...tokens, reply_bytes, gather: moved(gather) };
 };

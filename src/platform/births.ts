@@ -8,12 +8,14 @@ import type { ExecutorSeat } from '../../actors/policies/executor-choice.ts';
 import type { GroupSeat } from '../../actors/policies/group-choice.ts';
 import { balancingOf } from '../../actors/policies/placement.ts';
 import { request } from '../../actors/request.ts';
+import { roleSwitch } from '../../actors/role-switch.ts';
 import { scaling } from '../../actors/scaling.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import { firstMap } from '../flowserve/expert-routing.ts';
 import { layersWithExperts } from '../flowserve/expert-slots.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
+import { roleSeatsOf, switchesRoles, waitsForSwitch } from '../flowserve/role-seats.ts';
 import { isServing, maybeCleared } from '../flowserve/scale-shapes.ts';
 import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
 import { assert } from '../protocol/errors.ts';
@@ -91,6 +93,7 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
           holders_min: hosting.degraded === true ? holdersMin(plan, holders.length) : null,
           long,
           expert_map: hasExpertMap(plan, executor) ? address('expert-map', executor.id) : null,
+          role_switch: switchesRoles(hosting, options, executor) ? address('role-switch', executor.id) : null,
           scaling: hosting.scaled?.executor === executor.id ? address('scaling', executor.id) : null,
           respawns: hosting.respawn !== false,
           ...others,
@@ -140,6 +143,7 @@ export function expertMapsOf(plan: AnyPodPlan): { readonly self: Address; readon
     .map((executor) => {
       const { attention, experts } = executor;
       const self = address('expert-map', executor.id);
+      const tells = address(switchesRoles(hosting, options, executor) ? 'role-switch' : 'task-executor', executor.id);
       const { shape, expertOfSlot } = firstMap(config, options, executor);
       const askers = Array.from({ length: attention.npus }, (_, index) => attention.first + index);
       const layers = layersWithExperts(config);
@@ -151,6 +155,7 @@ export function expertMapsOf(plan: AnyPodPlan): { readonly self: Address; readon
           machine: expertMap,
           input: {
             self,
+            tells,
             askers,
             first: experts.first,
             shared,
@@ -165,5 +170,27 @@ export function expertMapsOf(plan: AnyPodPlan): { readonly self: Address; readon
           },
         },
       };
+    });
+}
+
+/** Who decides on role switches, of the executors where there may be any. */
+export function roleSwitchesOf({ hosting, options }: AnyPodPlan): { readonly self: Address; readonly birth: Birth }[] {
+  const { executors, groups } = hosting.deployment;
+  return executors
+    .filter((executor) => switchesRoles(hosting, options, executor))
+    .map((executor) => {
+      const { id } = executor;
+      const self = address('role-switch', id);
+      const serves = (group: number): boolean => isServing(hosting.deployment, hosting.scaled ?? null, (groups[group] as DpGroupPlace).npus[0] as number);
+      const input = {
+        self,
+        task_executor: address('task-executor', id),
+        expert_map: address('expert-map', id),
+        scaling: hosting.scaled?.executor === id ? address('scaling', id) : null,
+        seats: roleSeatsOf(hosting, executor),
+        serving: executor.groups.filter(serves),
+        waits: waitsForSwitch(hosting, executor),
+      };
+      return { self, birth: { machine: roleSwitch, input } };
     });
 }

@@ -132,7 +132,8 @@ export class ControlLoops {
                 owner: scaling,
                 state,
                 period_ms: change.deadline_ms,
-                runs: state !== 'stable',
+                // Lent, it does nothing: who has it changes the shape.
+                runs: state !== 'stable' && state !== 'lent',
                 progress: `${state} ${change.query}`,
               },
             ]),

@@ -23,7 +23,7 @@ import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protoc
 import type { RebalanceReport } from '../protocol/expert-maps.ts';
 import type { ControlMessage, FrontendMessage, Message } from '../protocol/messages.ts';
 import { type ThreadMessage, threadReport } from '../protocol/threads.ts';
-import { firstGroups, type NpuPlace } from '../protocol/topology.ts';
+import { executorOfNpu, firstGroups } from '../protocol/topology.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
 import { firstAct, type Mail } from '../runtime/cast.ts';
 import { type Clock, eventLoopTimers, monotonicClock, systemRandom } from '../runtime/clock.ts';
@@ -32,7 +32,7 @@ import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/eve
 import { MessagePort, type ReceivedMail } from '../runtime/message-port.ts';
 import { entryPoint } from '../runtime/thread-entry.ts';
 import { witnessOf } from '../trace/act-log.ts';
-import { birthOf, birthOfController, expertMapsOf } from './births.ts';
+import { birthOf, birthOfController, expertMapsOf, roleSwitchesOf } from './births.ts';
 import { withCacheCosts } from './cache-costs.ts';
 import type { ControlHandle, ControlOptions, ControlStats, ExpertsReport, OnInspected } from './control-handle.ts';
 import { ControlWatch } from './control-watch.ts';
@@ -171,8 +171,8 @@ export class Control {
       },
       firstAct(CONTROL_THREAD, links.epoch),
     );
-    const wake = (): unknown => links.control.ring(CONTROL_THREAD);
-    this.scale = new ScaleRequests(plan, this.#host, { space, directory: this.directory, now_ms: this.#clock.now_ms, wake });
+    const own = { space, directory: this.directory, now_ms: this.#clock.now_ms };
+    this.scale = new ScaleRequests(plan, this.#host, { ...own, wake: () => links.control.ring(CONTROL_THREAD) });
     const tellWorker = (worker: number, message: ThreadMessage): void => {
       this.#port.send(this.directory.threadOfWorker(worker), address('worker', worker), CONTROL, message, 'control');
       this.#port.links.flush();
@@ -191,16 +191,14 @@ export class Control {
       port: this.#port,
       recordings,
       onLost: (worker, error) => this.#workerLost(worker, error),
+      tell: (to, message) => this.#host.send(to, CONTROL, message),
       onGone: (worker, reason) => this.#tellExecutors(worker, (npu) => npuGone(npu, goneError(worker, reason))),
     });
-    const { now_ms } = this.#clock;
-    this.#watch = new ControlWatch({ plan, space, directory: this.directory, links, cast: this.#host.cast, workers: this.#workers, now_ms });
-    this.#figures = new PodFigures({
-      ...{ plan, space, directory: this.directory, links, cast: this.#host.cast, workers: this.#workers },
-      ...{ reports: this.#reports, scale: this.scale, watch: this.#watch, now_ms: this.#clock.now_ms },
-    });
+    const seen = { ...own, plan, links, cast: this.#host.cast, workers: this.#workers };
+    this.#watch = new ControlWatch(seen);
+    this.#figures = new PodFigures({ ...seen, reports: this.#reports, scale: this.scale, watch: this.#watch });
     this.#handle = { plan, memories, isTraced: acts.length > 0, vocab_size: plan.config.vocabSize, parameters, has_chat_template: tokenizer.hasChatTemplate };
-    for (const { self, birth } of expertMapsOf(plan)) this.#host.spawn(self, birth);
+    for (const { self, birth } of [...expertMapsOf(plan), ...roleSwitchesOf(plan)]) this.#host.spawn(self, birth);
     for (const self of this.directory.controllersOn(ON_CONTROL)) this.#host.spawn(self, birthOfController(self, plan, space.control.lifeOf(ON_CONTROL)));
   }
 
@@ -325,6 +323,7 @@ export class Control {
 
   #hear(message: ControlMessage): void {
     if (message.type === 'SCALED') this.scale.answered(message);
+    else if (message.type === 'SWITCH_ROLE') this.#workers.switchRole(message);
     else if (message.type === 'SUSPECTED' || message.type === 'TRUSTED') this.#watch.suspicions.hear(message);
     else this.#rebalances.hear(message);
   }
@@ -374,10 +373,9 @@ export class Control {
   }
 
   #tellExecutors(worker: number, messageOf: (npu: number) => Message): void {
-    for (const npu of this.directory.npusOfWorker(worker)) {
-      const { executor } = this.#plan.hosting.deployment.npus[npu] as NpuPlace;
-      this.#host.send(address('task-executor', executor), CONTROL, messageOf(npu));
-    }
+    const { deployment } = this.#plan.hosting;
+    for (const npu of this.directory.npusOfWorker(worker))
+      this.#host.send(address('task-executor', executorOfNpu(deployment, npu).id), CONTROL, messageOf(npu));
   }
 
   /** Before the pod is ready the error is the answer to create; afterwards it ends this thread, and the caller fails what it still waits for. */

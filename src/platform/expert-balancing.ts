@@ -8,7 +8,7 @@ import type { MapCount } from '../../actors/policies/map-log.ts';
 import { layersWithExperts } from '../flowserve/expert-slots.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { type Address, address } from '../protocol/address.ts';
-import { assert, MinipodError } from '../protocol/errors.ts';
+import { assert, type ErrorRecord, MinipodError } from '../protocol/errors.ts';
 import { type RebalancedMessage, type RebalanceOutcome, type RebalanceReport, rebalance } from '../protocol/expert-maps.ts';
 import { type LostExperts, type MapEntry, NOTHING_COPIED, type WeightsCopied } from '../protocol/map-log.ts';
 import type { Message } from '../protocol/messages.ts';
@@ -58,10 +58,16 @@ const GONE = {
   lost: { experts: [], shared: false },
 } as const;
 
-const lostOf = ({ config }: AnyPodPlan, { lostExperts, rehoming }: ExpertBalancer): LostExperts => ({
-  experts: lostExperts.map(({ layer, expert }) => ({ layer: layersWithExperts(config)[layer] as number, expert })),
-  shared: rehoming.isSharedLost,
-});
+/** While requests wait for an attention NPU that takes the lost one's role, somebody is to bring them back. */
+const areAwaited = (cast: Actors, executor: number): boolean =>
+  (cast.contextOf(address('role-switch', executor)) as { readonly told: ErrorRecord | null } | null)?.told === null;
+const lostOf = ({ config }: AnyPodPlan, { lostExperts, rehoming }: ExpertBalancer, isAwaited: boolean): LostExperts =>
+  isAwaited
+    ? { experts: [], shared: false }
+    : {
+        experts: lostExperts.map(({ layer, expert }) => ({ layer: layersWithExperts(config)[layer] as number, expert })),
+        shared: rehoming.isSharedLost,
+      };
 
 /** Of executors whose experts may move. */
 export function balancingReports(cast: Actors, plan: AnyPodPlan, now_ms: number): BalancingReport[] {
@@ -86,7 +92,7 @@ export function balancingReports(cast: Actors, plan: AnyPodPlan, now_ms: number)
         last: outcomes.at(-1) ?? null,
         lastPlan: balancer.last,
         log: log.entries,
-        lost: lostOf(plan, balancer),
+        lost: lostOf(plan, balancer, areAwaited(cast, executor)),
         counts: log.counts,
         copied: log.copied,
       };

@@ -39,7 +39,7 @@ export function headerOf(
 }
 
 function optionsOf(
-  { job_executors, spare_workers, recovery, respawn, degraded, rehome_after_ms, worker_of_npu, scaled }: Hosting,
+  { job_executors, spare_workers, recovery, respawn, degraded, rehome_after_ms, role_switch, worker_of_npu, scaled }: Hosting,
   options: AnyPodPlan['options'],
 ): RunHeader['options'] {
   const { kv_blocks, dram_blocks, kv_block_size, max_batch_tokens, max_batch_requests, max_queued } = options;
@@ -53,6 +53,7 @@ function optionsOf(
     ...(respawn !== undefined && { respawn }),
     ...(degraded !== undefined && { degraded }),
     ...(rehome_after_ms !== undefined && { rehome_after_ms }),
+    ...(role_switch !== undefined && { role_switch }),
     ...(scaled !== undefined && { scaled }),
     ...(dram_bytes_per_s !== undefined && { dram_bytes_per_s }),
     ...(link_bytes_per_s !== undefined && { link_bytes_per_s }),

@@ -1,6 +1,7 @@
-/** What the region table says of seats: whose their dies are, and whether anybody may touch them. @module */
+/** What shared memory says of seats: whose their dies are, whether anybody may touch them, and what lies on their rings. @module */
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { RegionState } from '../fabric/region-table.ts';
+import { clearRing } from '../fabric/ring-layout.ts';
 import type { PodPlan } from '../flowserve/pod-plan.ts';
 import type { Seat } from '../runtime/directory.ts';
 
@@ -16,6 +17,12 @@ export class SeatRegions {
   /** NPUs come to lie on the seat's dies, in order. */
   name(seat: Seat, npus: readonly number[]): void {
     for (const { region, index } of this.#of(seat)) if (npus[index] !== undefined) this.#space.table.setNpu(region, npus[index]);
+  }
+
+  /** Nothing is left on its rings and of its thread's words: somebody may begin there. */
+  makeReady({ thread }: Seat): void {
+    for (const ring of this.#plan.rings) if (ring.from === thread || ring.to === thread) clearRing(this.#space.memories[0] as WebAssembly.Memory, ring);
+    this.#space.control.reset(thread);
   }
 
   mark(seat: Seat, state: RegionState): void {

@@ -37,7 +37,7 @@ import { VirtualHost } from '../runtime/virtual-host.ts';
 import { ASCEND_910C_DIE, ROCE, rooflineExpert, type StepTime } from '../simulate/roofline.ts';
 import { endInspection, type Inspect, InspectionEvents } from '../trace/inspection-events.ts';
 import { isBackground } from './background-timers.ts';
-import { birthOf, expertMapsOf } from './births.ts';
+import { birthOf, expertMapsOf, roleSwitchesOf } from './births.ts';
 import { buildMachine, type Machine, type OnProgress } from './build-machine.ts';
 import { withCacheCosts } from './cache-costs.ts';
 import type { ControlStats, ExpertsReport } from './control-handle.ts';
@@ -224,7 +224,7 @@ export class VirtualControl {
         for (const [self, output] of newOutputs(npus)) this.#outputs.set(self, output);
       },
     });
-    for (const { self, birth } of expertMapsOf(plan)) this.host.spawn(self, birth);
+    for (const { self, birth } of [...expertMapsOf(plan), ...roleSwitchesOf(plan)]) this.host.spawn(self, birth);
     for (const worker of [ON_CONTROL, ...Array.from({ length: plan.workers }, (_, worker) => worker)]) this.workers.spawnControllers(worker);
     this.npus.spawn();
   }

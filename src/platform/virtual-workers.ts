@@ -2,7 +2,7 @@
  * Workers on a virtual clock that are lost, and begin anew as soon as a thread can: what workers.ts does with threads, done with the actors and memory of one.
  *
  *   lost: their actors die, their memory's epochs rise, who answers for them is told ─▶ (what starting a thread takes) ─▶ the same actors, knowing nothing
- *                                                                                  └▶ (`respawn: false`) nobody
+ *                                                                                  └▶ (`respawn: false`) nobody, unless another gives its place (role-switch.ts)
  *
  * As on the live clock the controllers that a worker hosts die with it; of these alone a test may let it lose.
  * @module
@@ -14,6 +14,7 @@ import { type Address, address, idOf, type Role, roleOf } from '../protocol/addr
 import { memberLost, npuGone, npuLost } from '../protocol/constructors.ts';
 import type { ErrorRecord } from '../protocol/errors.ts';
 import { jobExecutorOf, requestOfTask } from '../protocol/request-ids.ts';
+import { roleRefused, type SwitchRoleMessage } from '../protocol/role-switch.ts';
 import { executorOfNpu } from '../protocol/topology.ts';
 import { CLUSTER_MANAGERS, type Directory } from '../runtime/directory.ts';
 import type { VirtualHost } from '../runtime/virtual-host.ts';
@@ -22,7 +23,7 @@ import { ControlLoops } from './control-loops.ts';
 import type { MachineNpus } from './machine.ts';
 import { restartStages } from './restart-stages.ts';
 import { Suspicions } from './suspicions.ts';
-import { endedError, goneError, lostError } from './worker-errors.ts';
+import { endedError, gaveWayError, goneError, lostError } from './worker-errors.ts';
 
 /** From a thread's loss to the first act of the next one: what starting one takes (DESIGN.md). */
 const RESTART_NS = 30_000_000;
@@ -45,6 +46,8 @@ export class VirtualWorkers {
   readonly #ports: VirtualWorkersPorts;
   /** Those that are lost. */
   readonly #restarting = new Set<number>();
+  /** Those that have no successor: what one would begin with. */
+  readonly #homeless = new Map<number, () => void>();
   /** Of those that begin anew all together: what each one's successor begins with; and how often that was begun. */
   readonly #successors = new Map<number, () => void>();
   #restarts = 0;
@@ -110,8 +113,10 @@ export class VirtualWorkers {
     if (this.#restarting.has(worker)) return false;
     const { hosting } = this.#ports.plan;
     const beginAnew = this.#loseOne(worker, lostError(worker, reason));
-    if (hosting.respawn === false) this.#restarting.add(worker);
-    else if (endsAll || hosting.recovery === 'restart') this.#restartAll(worker, beginAnew);
+    if (hosting.respawn === false) {
+      this.#restarting.add(worker);
+      this.#homeless.set(worker, beginAnew);
+    } else if (endsAll || hosting.recovery === 'restart') this.#restartAll(worker, beginAnew);
     else this.#later(worker, beginAnew);
     this.onLost?.(worker);
     return true;
@@ -127,6 +132,23 @@ export class VirtualWorkers {
       if (plan.hosting.respawn === false && this.#restarting.has(worker)) return;
       if (!this.lose(worker, reason, plan.options.weight_checks === 'scrub')) host.later(RESTART_NS, () => this.loseWeights(worker, reason));
     });
+  }
+
+  /** `place` ends for good, and `lost` begins anew instead of it: with the weights that it is to have now. */
+  switchRole({ role_switch, lost, place }: SwitchRoleMessage): void {
+    const { host, npus } = this.#ports;
+    const beginAnew = this.#homeless.get(lost);
+    if (beginAnew === undefined || this.#restarting.has(place)) {
+      host.send(role_switch, 'control/0', roleRefused(place));
+      return;
+    }
+    this.#homeless.delete(lost);
+    this.#homeless.set(place, this.#loseOne(place, gaveWayError(place, lost)));
+    this.#restarting.add(place);
+    this.onLost?.(place);
+    // None of it is where it is now.
+    npus.damaged.add(lost);
+    this.#later(lost, beginAnew);
   }
 
   /** All others end, too; then they begin in stages. Who is lost meanwhile has all of it begin once more. */

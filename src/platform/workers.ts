@@ -9,29 +9,30 @@
  * that runs: then all that it could write stays in quarantine, and its successor gets other memory, until it acknowledges its stop word after all.
  * Whichever worker is silent in this handshake is given up in its turn; the caller's thread, which lets go of rings too, is waited for, however busy it is.
  *
- * With `respawn: false` it ends where the peers have let go of the rings: those that are left go on.
+ * With `respawn: false` it ends where the peers have let go of the rings: those that are left go on; or one of them ends, too, and the lost one begins on its seat.
  *
  * With `recovery: 'restart'` all others are given up with a lost worker; when the last has ended they begin one after the other, decode first.
  * @module
  */
 import type { Worker } from 'node:worker_threads';
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { clearRing } from '../fabric/ring-layout.ts';
 import type { PodPlan } from '../flowserve/pod-plan.ts';
 import { address } from '../protocol/address.ts';
 import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
+import type { SwitchRoleMessage } from '../protocol/role-switch.ts';
 import { threadPeerLost, threadPeerRestarted } from '../protocol/threads.ts';
 import { CALLER_THREAD, type Seat, seatsOf } from '../runtime/directory.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
 import type { ControlHandle } from './control-handle.ts';
 import { Recoveries } from './recoveries.ts';
 import { RESTART_PERIOD_MS, RESTARTS_MAX, RestartIntensity } from './restart-intensity.ts';
-import { restartStages } from './restart-stages.ts';
+import { nextToBegin, restartStages } from './restart-stages.ts';
+import { RoleSuccessions } from './role-successions.ts';
 import { SeatRegions } from './seat-regions.ts';
 import { SpareSeats } from './spare-seats.ts';
 import { WarmThread } from './warm-thread.ts';
 import { HANDSHAKE_DEADLINE_MS, LAST_WRITE_LOOK_MS, SILENT_GRACE_MS, STOP_DEADLINE_MS, STOP_GRACE_MS, TERMINATION_DEADLINE_MS } from './worker-deadlines.ts';
-import { endedError, lostError } from './worker-errors.ts';
+import { endedError, gaveWayError, lostError, noSpareLeft } from './worker-errors.ts';
 import { beginAgain, exitOf, hasBegun, newThread, REFURNISH_MS, type Thread, waitedFor } from './worker-life.ts';
 import { epochsOf, startWarmThread, startWorkerThread, type WorkerStart } from './worker-start.ts';
 import type { WorkersPorts } from './workers-ports.ts';
@@ -58,6 +59,7 @@ export class Workers {
   readonly #stages: readonly number[];
   /** Lost workers have successors. */
   readonly #respawns: boolean;
+  readonly #successions: RoleSuccessions;
   #isClosing = false;
   #callerHasRings = false;
 
@@ -74,6 +76,7 @@ export class Workers {
     this.#stages = restartStages(plan.hosting).flat();
     this.#respawns = plan.hosting.respawn !== false;
     this.recoveries = new Recoveries(ports.clock.now_ms, this.#respawns);
+    this.#successions = new RoleSuccessions(ports.tell);
     this.#spares = new SpareSeats(seatsOf(plan.hosting).slice(plan.workers), { control: space.control, regions: this.#regions, timers: ports.timers });
   }
 
@@ -157,7 +160,8 @@ export class Workers {
         this.#later(thread, TERMINATION_DEADLINE_MS, () =>
           this.#giveUpPod(`worker ${worker} was terminated and has not ended in ${TERMINATION_DEADLINE_MS / 1000} s`),
         );
-      else this.#later(thread, STOP_GRACE_MS, () => this.#quarantine(worker));
+      // Where nobody is to sit there, nothing has to be kept apart.
+      else this.#later(thread, STOP_GRACE_MS, () => (this.#respawns ? this.#quarantine(worker) : this.#successions.fail(worker)));
       void handle.terminate();
     });
   }
@@ -170,6 +174,13 @@ export class Workers {
     if (!TERMINATION_IS_PROOF && this.#spares.free <= claimed) return 'no_spare_seat';
     this.giveUp(worker, reason, SILENT_GRACE_MS);
     return 'given_up';
+  }
+
+  /** Not in the midst of a delivery: actors hear of it. */
+  switchRole(asked: SwitchRoleMessage): void {
+    this.#ports.timers.after(0, () => {
+      if (!this.#isClosing && this.#successions.begin(asked, this.#threads)) this.#giveUp(asked.place, gaveWayError(asked.place, asked.lost), STOP_GRACE_MS);
+    });
   }
 
   async close(): Promise<void> {
@@ -331,8 +342,6 @@ export class Workers {
 
   /** Nobody knows whether the thread still runs: its rings and dies are neither read nor given out, and its successor gets spare ones. */
   #quarantine(worker: number): void {
-    // Where nobody is to sit there, nothing has to be kept apart.
-    if (!this.#respawns) return;
     const thread = this.#thread(worker);
     if (this.#space.control.hasAcknowledged(thread.seat.thread)) {
       this.#furnish(worker, thread.seat);
@@ -340,9 +349,7 @@ export class Workers {
     }
     const spare = this.#spares.exchange(thread.handle, thread.seat);
     if (spare === null) {
-      const { spare_workers } = this.#plan.hosting;
-      const held = `${spare_workers} spare_workers, ${this.quarantined} in quarantine before`;
-      this.#giveUpPod(`worker ${worker} does not stop, so its memory stays in quarantine, and no spare is left: ${held}`);
+      this.#giveUpPod(noSpareLeft(worker, this.#plan.hosting, this.quarantined));
       return;
     }
     thread.seat = spare;
@@ -359,29 +366,22 @@ export class Workers {
     return state === 'lost' && this.#callerHasRings && !detached.has(CALLER_PEER) ? [...waits, 'caller'] : waits;
   }
 
-  /** Of those that begin anew all together whose turn it is, when the last of them has ended; else the one that has got free. */
-  #nextAfter(worker: number): number | null {
-    if (this.#plan.hosting.recovery !== 'restart') return worker;
-    if (this.#threads.some(({ state, end }) => state === 'lost' && end === 'unknown')) return null;
-    return this.#stages.find((next) => this.#threads[next]?.state === 'lost') ?? null;
-  }
-
   #restartIfFree(freed: number): void {
-    const worker = this.#nextAfter(freed);
+    const worker = this.#plan.hosting.recovery === 'restart' ? nextToBegin(this.#stages, this.#threads) : freed;
     if (worker === null) return;
     const thread = this.#thread(worker);
     // A successor started while the pod closes would never be told to stop.
     if (this.#isClosing || thread.state !== 'lost' || this.#waitsFor(worker).length > 0) return;
     thread.cancelHandshake();
+    if (!this.#respawns && !this.#successions.mayBegin(worker, this.#threads, (heir, seat) => this.#furnish(heir, seat))) return;
     const { seat } = thread;
-    if (!this.#respawns || !this.#ports.network.release(seat.thread, () => this.#restartIfFree(worker))) return;
-    for (const ring of this.#plan.rings)
-      if (ring.from === seat.thread || ring.to === seat.thread) clearRing(this.#space.memories[0] as WebAssembly.Memory, ring);
-    this.#space.control.reset(seat.thread);
+    if (!this.#ports.network.release(seat.thread, () => this.#restartIfFree(worker))) return;
+    this.#regions.makeReady(seat);
     this.#ports.directory.move(worker, seat);
     this.#regions.name(seat, this.#ports.directory.npusOfWorker(worker));
     this.#ports.port.links.attach(seat.thread);
     beginAgain(thread);
+    this.#successions.hasBegun(worker);
     thread.handle = this.#spawn(worker, seat, thread.layouts);
     this.#later(thread, HANDSHAKE_DEADLINE_MS, () => this.giveUp(worker, `it did not start in ${HANDSHAKE_DEADLINE_MS / 1000} s`));
   }

@@ -24,6 +24,7 @@ export const ROLES = [
   'output',
   'expert-map',
   'scaling',
+  'role-switch',
 ] as const;
 export type Role = (typeof ROLES)[number];
 export type Address = `${Role}/${string}`;

@@ -360,11 +360,10 @@ export const expertsLeft = (holders: readonly number[], gone: readonly number[])
 export const scaleOverdue = (): ScalingMessage => ({ type: 'SCALE_OVERDUE' });
 export const returnOverdue = (): ScalingMessage => ({ type: 'RETURN_OVERDUE' });
 export const scaled = (attention: number, experts: number, error: ErrorRecord | null): ScaledMessage => ({ type: 'SCALED', attention, experts, error });
-export const serve = (query: number, groups: readonly number[]): TaskExecutorMessage => ({ type: 'SERVE', query, groups });
+export const serve = (by: Address, query: number, groups: readonly number[]): TaskExecutorMessage => ({ type: 'SERVE', by, query, groups });
 export const groupLeft = (group: number): TaskExecutorMessage => ({ type: 'GROUP_LEFT', group });
 export const expertsHeld = (npus: readonly number[]): TaskExecutorMessage => ({ type: 'EXPERTS_HELD', npus });
-export const expertsNowhere = (error: ErrorRecord | null, npus: readonly number[]): TaskExecutorMessage => ({ type: 'EXPERTS_NOWHERE', error, npus });
 export const maskExperts = (npus: readonly number[]): DpGroupMessage => ({ type: 'MASK_EXPERTS', npus });
-export const handBack = (task_executor: Address): DpGroupMessage => ({ type: 'HAND_BACK', task_executor });
+export const handBack = (task_executor: Address, lends: boolean): DpGroupMessage => ({ type: 'HAND_BACK', task_executor, lends });
 export const takePart = (): DpGroupMessage => ({ type: 'TAKE_PART' });
 export const handedBack = (output: readonly number[], offer: KvOffer | null): TaskMessage => ({ type: 'HANDED_BACK', output, offer });

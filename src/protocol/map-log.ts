@@ -1,6 +1,6 @@
 /**
  * The serial log of an EP group's expert map. Whatever changes where experts lie is an entry of it, one after the other, and the group's expert map alone writes
- * it: rebalances, and rehomings of what NPUs had that are lost, by itself; all others for a writer that asks.
+ * it: rebalances, and rehomings of what NPUs had that are lost, by itself; all others for a writer that asks: scales (scaling.ts) and role switches (role-switch.ts).
  *
  *   writer ─ MAP_WANTED ────▶ expert map      what is under way and weighs less goes back to its last good map first
  *      ◀──── MAP_GRANTED ───────┘             or MAP_REFUSED
@@ -29,7 +29,7 @@ export type MapOutcome = (typeof MAP_OUTCOMES)[number];
 const MAP_CAUSES = [
   ...(['better', 'forced', 'no_better', 'below_threshold', 'no_tokens', 'no_room'] as const),
   ...(['asked', 'npu_lost', 'corrupt', 'deadline', 'another_entry', 'writer'] as const),
-  /** Of rehomings, beside `npu_lost`: no successor has come, and one has. */
+  /** Of rehomings, beside `npu_lost`: no successor has come, and one has; `npu_gone` of role switches, too. */
   ...(['npu_gone', 'npu_back'] as const),
 ] as const;
 export type MapCause = (typeof MAP_CAUSES)[number];
@@ -74,7 +74,8 @@ export type MapWriterMessage =
   | { readonly type: 'MAP_WANTED'; readonly writer: Address; readonly query: number; readonly change: ForeignMapChange; readonly is_return: boolean }
   /** Of the group's NPUs these alone are to hold experts from now on. One that is under way for the same entry gives way to it. */
   | { readonly type: 'PLACE_EXPERTS'; readonly entry: number; readonly holders: readonly number[] }
-  | { readonly type: 'MAP_DONE'; readonly entry: number; readonly error: ErrorRecord | null };
+  /** `told`: what was changed beside where experts lie, in words; null: nothing. */
+  | { readonly type: 'MAP_DONE'; readonly entry: number; readonly error: ErrorRecord | null; readonly told: string | null };
 
 /** To a writer. `holders`: NPUs that hold experts now. */
 export type MapGrantMessage =
@@ -92,7 +93,7 @@ export const mapWanted = (writer: Address, query: number, change: ForeignMapChan
   is_return,
 });
 export const placeExperts = (entry: number, holders: readonly number[]): MapWriterMessage => ({ type: 'PLACE_EXPERTS', entry, holders });
-export const mapDone = (entry: number, error: ErrorRecord | null): MapWriterMessage => ({ type: 'MAP_DONE', entry, error });
+export const mapDone = (entry: number, error: ErrorRecord | null, told: string | null = null): MapWriterMessage => ({ type: 'MAP_DONE', entry, error, told });
 export const mapGranted = (query: number, entry: number, holders: readonly number[]): MapGrantMessage => ({ type: 'MAP_GRANTED', query, entry, holders });
 export const mapRefused = (query: number, error: ErrorRecord): MapGrantMessage => ({ type: 'MAP_REFUSED', query, error });
 export const expertsPlaced = (entry: number, holders: readonly number[], error: ErrorRecord | null): MapGrantMessage => ({

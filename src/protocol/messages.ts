@@ -14,6 +14,7 @@ import type { HeartbeatMessage, PingMessage, SuspectedMessage, TrustedMessage } 
 import type { MapGrantMessage } from './map-log.ts';
 import type { OutputMessage, TextTerms } from './output.ts';
 import type { HeldPrefix, PrefixMessage } from './prefix-sharing.ts';
+import type { RoleSwitchMessage, SwitchRoleMessage } from './role-switch.ts';
 import type { GroupShapeMessage, HandedBack, ScaledMessage, ScalingMessage, ShapeMessage, StandbyMessage } from './scaling.ts';
 import type { StepOutcome, StepPlan } from './steps.ts';
 import type { Transfer } from './transfers.ts';
@@ -296,7 +297,7 @@ export type FrontendMessage =
   | { readonly type: 'REQUEST_ENDED'; readonly request: Address; readonly error: ErrorRecord | null };
 
 /** What the control plane's host is told. */
-export type ControlMessage = RebalancedMessage | ScaledMessage | SuspectedMessage | TrustedMessage;
+export type ControlMessage = RebalancedMessage | ScaledMessage | SwitchRoleMessage | SuspectedMessage | TrustedMessage;
 
 export type Message =
   | RequestMessage
@@ -313,6 +314,7 @@ export type Message =
   | FrontendMessage
   | OutputMessage
   | ScalingMessage
+  | RoleSwitchMessage
   | ControlMessage;
 
 /** What a machine may ask of its host. The host performs it; the machine never knows which host that is. */

@@ -16,6 +16,7 @@ import type { ErrorRecord } from './errors.ts';
 import type { WeightBroadcast } from './expert-maps.ts';
 import type { MapGrantMessage } from './map-log.ts';
 import type { KvOffer } from './messages.ts';
+import type { ExpertsNowhere, ShapeLoanMessage } from './role-switch.ts';
 
 /** Bytes that NPUs got of those that others have alike, by way. */
 export type WeightsFurnished = { readonly broadcast_bytes: number; readonly pulled_bytes: number };
@@ -25,6 +26,7 @@ export type ScalingMessage =
   /** So many of its DP groups are to serve, and so many NPUs to have its experts; 0: as many as there are, those that there are. */
   | { readonly type: 'SCALE'; readonly attention: number; readonly experts: number; readonly deadline_ms: number }
   | MapGrantMessage
+  | ShapeLoanMessage
   /** By an NPU: its weights are there, or why not. */
   | { readonly type: 'FURNISHED'; readonly npu: number; readonly query: number; readonly copied: WeightsFurnished; readonly error: ErrorRecord | null }
   /** Now perhaps it can be undone. */
@@ -45,18 +47,20 @@ export type ScaledMessage = { readonly type: 'SCALED'; readonly attention: numbe
 /** To a task executor. */
 export type ShapeMessage =
   /** Of its DP groups these are to serve from now on, and the others are on standby. `query`: whoever asks knows the answer by it. */
-  | { readonly type: 'SERVE'; readonly query: number; readonly groups: readonly number[] }
+  | { readonly type: 'SERVE'; readonly by: Address; readonly query: number; readonly groups: readonly number[] }
   /** Nothing is left at a group that is to stand by. */
   | { readonly type: 'GROUP_LEFT'; readonly group: number }
   /** By the expert map: these NPUs have experts that tokens may be sent to from now on, and no other one has any. */
   | { readonly type: 'EXPERTS_HELD'; readonly npus: readonly number[] }
-  /** By the expert map: no copy is left of some, and there is nobody to bring one back, or no room for it; null: all are somewhere, or will be. */
-  | { readonly type: 'EXPERTS_NOWHERE'; readonly error: ErrorRecord | null /** That had them. */; readonly npus: readonly number[] };
+  | ExpertsNowhere;
 
 /** To a DP group. */
 export type GroupShapeMessage =
-  /** Give all sequences back, each as soon as no step computes it, and whatever comes late. */
-  | { readonly type: 'HAND_BACK'; readonly task_executor: Address }
+  /**
+   * Give all sequences back, each as soon as no step computes it, and whatever comes late. `lends`: with the KV of who decodes, to whoever goes on with it; else all is
+   * computed anew there, and no step waits for who is lost.
+   */
+  | { readonly type: 'HAND_BACK'; readonly task_executor: Address; readonly lends: boolean }
   | { readonly type: 'TAKE_PART' }
   /** Steps from the next one on do without the experts that these NPUs alone had. */
   | { readonly type: 'MASK_EXPERTS'; readonly npus: readonly number[] };

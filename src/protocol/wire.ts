@@ -231,7 +231,8 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'task', 'output'], // HANDED_OVER, to a DP group
   ['type', 'task', 'output', 'drafts'],
   ['npu', 'die', 'epoch', 'slot', 'serial', 'blocks'],
-  // groups that stand by: HAND_BACK is as EXECUTOR_READY, TAKE_PART as SCHEDULED
+  // groups that stand by: TAKE_PART is as SCHEDULED
+  ['type', 'task_executor', 'lends'], // HAND_BACK
   ['type', 'output', 'offer'], // HANDED_BACK
   ['type', 'group'], // GROUP_LEFT
   ['type', 'npus'], // EXPERTS_HELD, MASK_EXPERTS
@@ -240,7 +241,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'npu', 'query', 'copied', 'error'], // FURNISHED
   ['broadcast_bytes', 'pulled_bytes'],
   // without all experts
-  ['type', 'error', 'npus'], // EXPERTS_NOWHERE
+  ['type', 'error', 'npus', 'needed'], // EXPERTS_NOWHERE
   ['step', 'after', 'entries', 'detach', 'masked'],
   ['output', 'offer', 'ahead', 'degraded'],
   ['output', 'offer', 'ahead', 'drafts', 'degraded'],

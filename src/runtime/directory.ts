@@ -14,6 +14,7 @@
 import { type Address, address, executorOf, expertOf, idOf, roleOf } from '../protocol/address.ts';
 import type { Recovery } from '../protocol/recovery.ts';
 import { jobExecutorOf, requestOfTask } from '../protocol/request-ids.ts';
+import type { RoleSwitching } from '../protocol/role-switch.ts';
 import { type Deployment, type Executor, type NpuPlace, npuOfExpert } from '../protocol/topology.ts';
 
 export const CALLER_THREAD = 0;
@@ -42,6 +43,8 @@ export type Hosting = {
   readonly degraded?: true | undefined;
   /** So long a successor is waited for before what a lost NPU's experts were is loaded elsewhere. Missing: for as long as one may take. */
   readonly rehome_after_ms?: number | undefined;
+  /** Whether attention NPUs take the roles of expert NPUs that are lost. Missing: by the size of the EP group. */
+  readonly role_switch?: RoleSwitching | undefined;
   /** By NPU. */
   readonly worker_of_npu: readonly number[];
   readonly job_executors: number;
@@ -152,9 +155,16 @@ export class Directory {
     return this.#threadOfDie[die] as number;
   }
 
+  /** Another one that has the seat is lost for good, and gets what this one had: nobody looks for it there. */
   move(worker: number, { thread, dies }: Seat): void {
+    const npus = this.npusOfWorker(worker);
+    const left = this.#threads.findIndex((other, its) => other === thread && its !== worker);
+    if (left >= 0) {
+      this.#threads[left] = this.threadOfWorker(worker);
+      for (const [index, npu] of this.npusOfWorker(left).entries()) if (npus[index] !== undefined) this.#dies[npu] = this.dieOfNpu(npus[index]);
+    }
     this.#threads[worker] = thread;
-    for (const [index, npu] of this.npusOfWorker(worker).entries()) this.#dies[npu] = dies[index] as number;
+    for (const [index, npu] of npus.entries()) this.#dies[npu] = dies[index] as number;
     this.#listDies();
   }
 

@@ -10,6 +10,7 @@ import { job } from '../../actors/job.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
 import { npu } from '../../actors/npu.ts';
 import { request } from '../../actors/request.ts';
+import { roleSwitch } from '../../actors/role-switch.ts';
 import { scaling } from '../../actors/scaling.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
@@ -28,7 +29,7 @@ import { encodeRecord } from './trace-codec.ts';
 
 /** By id. */
 export const MACHINES = new Map(
-  [request, job, task, jobExecutor, taskExecutor, clusterManager, scaling, dpGroup, npu, expert, expertMap].map((machine) => [machine.id, machine]),
+  [request, job, task, jobExecutor, taskExecutor, clusterManager, scaling, roleSwitch, dpGroup, npu, expert, expertMap].map((machine) => [machine.id, machine]),
 );
 /** They come to life with their thread, and what they do changes an NPU's memory. */
 const ON_NPU: ReadonlySet<string | null> = new Set([npu.id, dpGroup.id]);

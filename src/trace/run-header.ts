@@ -7,6 +7,7 @@ import { speculativeConfigSchema } from '../flowserve/drafters/speculative-confi
 import { MinipodError } from '../protocol/errors.ts';
 import { KV_CACHE_DTYPES, WIRE_DTYPES } from '../protocol/numerics.ts';
 import { RECOVERIES } from '../protocol/recovery.ts';
+import { ROLE_SWITCHES } from '../protocol/role-switch.ts';
 import { firstIssue, inWords } from '../protocol/value-words.ts';
 import { VERSION } from '../protocol/version.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
@@ -52,6 +53,7 @@ const runHeaderSchema = z.object({
     /** Missing: it serves nobody without all experts. */
     degraded: z.literal(true).optional(),
     rehome_after_ms: count.optional(),
+    role_switch: z.enum(ROLE_SWITCHES).optional(),
     dram_bytes_per_s: z.number().optional(),
     link_bytes_per_s: z.number().optional(),
     prefix_caching: z.boolean().optional(),

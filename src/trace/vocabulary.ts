@@ -4,6 +4,7 @@
  */
 import type { FrontendMessage } from '../protocol/messages.ts';
 import type { OutputMessage } from '../protocol/output.ts';
+import type { SwitchRoleMessage } from '../protocol/role-switch.ts';
 import type { ScaledMessage } from '../protocol/scaling.ts';
 import { stateNames } from '../runtime/machine-host.ts';
 import { MACHINES } from './replay.ts';
@@ -24,7 +25,7 @@ const TO_FRONTEND: { readonly [Type in FrontendMessage['type']]: true } = {
 
 const TO_OUTPUT: { readonly [Type in OutputMessage['type']]: true } = { TOKENS: true, FORGET: true };
 
-const TO_CONTROL: { readonly [Type in ScaledMessage['type']]: true } = { SCALED: true };
+const TO_CONTROL: { readonly [Type in (ScaledMessage | SwitchRoleMessage)['type']]: true } = { SCALED: true, SWITCH_ROLE: true };
 
 const machines = [...MACHINES.values()];
 

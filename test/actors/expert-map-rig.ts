@@ -86,6 +86,7 @@ export class Group {
     const settings = { policy, windows: 4, threshold };
     const input = {
       self: SELF,
+      tells: 'task-executor/0',
       askers: NPUS,
       first: 0,
       shared,

@@ -9,6 +9,7 @@ import { job } from '../../actors/job.ts';
 import { jobExecutor } from '../../actors/job-executor.ts';
 import { npu } from '../../actors/npu.ts';
 import { request } from '../../actors/request.ts';
+import { roleSwitch } from '../../actors/role-switch.ts';
 import { scaling } from '../../actors/scaling.ts';
 import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
@@ -78,7 +79,20 @@ function tableOf(machine: AnyStateMachine): string[] {
   return walk(machine.root as unknown as Node, '', []);
 }
 
-const MACHINES = [request, job, task, jobExecutor, taskExecutor, clusterManager, scaling, expertMap, dpGroup, npu, expert] as unknown as AnyStateMachine[];
+const MACHINES = [
+  request,
+  job,
+  task,
+  jobExecutor,
+  taskExecutor,
+  clusterManager,
+  scaling,
+  roleSwitch,
+  expertMap,
+  dpGroup,
+  npu,
+  expert,
+] as unknown as AnyStateMachine[];
 
 it('all machines go by their routes, and none by XState itself', () => {
   expect(MACHINES.filter((machine) => routesOf(machine) === null).map(({ id }) => id)).toEqual([]);

@@ -108,6 +108,7 @@ export class QueuedCast {
           expert_map: null,
           scaling: null,
           respawns: true,
+          role_switch: null,
         },
       });
     }

@@ -7,7 +7,7 @@ import { LoneGroup } from './lone-group.ts';
 
 const SELF = 'dp-group/1';
 const LEADER = 'dp-group/0';
-it.each<DpGroupMessage>([abandon('task/2'), stopFound('task/2'), handBack('task-executor/0')])('tells of it while nothing runs: $type', (message) => {
+it.each<DpGroupMessage>([abandon('task/2'), stopFound('task/2'), handBack('task-executor/0', true)])('tells of it while nothing runs: $type', (message) => {
   const backlogs: number[] = [];
   const group = new LoneGroup(SELF, ['npu/1'], { batch_tokens_max: 8, batch_requests_max: 1 }, (to, sent) => {
     if (to === LEADER && sent.type === 'GROUP_STATUS') backlogs.push(sent.state.backlog_tokens);

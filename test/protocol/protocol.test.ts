@@ -7,6 +7,7 @@ import * as constructors from '../../src/protocol/constructors.ts';
 import { fromErrorRecord, MinipodError, toErrorRecord } from '../../src/protocol/errors.ts';
 import { CHOICES_MAX, choiceOfTask, decodeTaskId, REQUEST_IDS, type Sequence, taskId } from '../../src/protocol/messages.ts';
 import type { ReplyPart } from '../../src/protocol/output.ts';
+import { expertsNowhere } from '../../src/protocol/role-switch.ts';
 import * as threads from '../../src/protocol/threads.ts';
 import { Codec, PROTOCOL_HASH } from '../../src/protocol/wire.ts';
 
@@ -116,8 +117,8 @@ const crossing: readonly object[] = [
   constructors.npuLost(3, error),
   constructors.npuGone(3, error),
   constructors.expertsLost(error),
-  constructors.expertsNowhere(error, [2]),
-  constructors.expertsNowhere(null, []),
+  expertsNowhere(error, [2], [3]),
+  expertsNowhere(null, [], []),
   constructors.maskExperts([2]),
   constructors.executorGone('task-executor/1', error),
   constructors.rankBack(3),

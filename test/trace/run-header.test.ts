@@ -60,8 +60,8 @@ describe('the header of a run', () => {
       Object.keys(podOptionsSchema.shape)
         .filter((name) => !named.has(name))
         .sort(),
-    ).toEqual(['combine_dtype', 'degraded', 'dispatch_dtype', 'kv_cache_dtype', 'micro_batches', 'rehome_after_ms', 'respawn', 'schedule']);
-    const apart = { schedule: 'dataflow', micro_batches: 2, respawn: false, degraded: true } as const;
+    ).toEqual(['combine_dtype', 'degraded', 'dispatch_dtype', 'kv_cache_dtype', 'micro_batches', 'rehome_after_ms', 'respawn', 'role_switch', 'schedule']);
+    const apart = { schedule: 'dataflow', micro_batches: 2, respawn: false, degraded: true, role_switch: 'background' } as const;
     expect((await headerOf({ topology: 'moe-attention:domains=2x1,experts=2', workers: 2, ...apart })).options).toMatchObject(apart);
     const patient = { rehome_after_ms: 77, expert_balancing: given.expert_balancing } as const;
     expect((await headerOf({ npus: 2, workers: 2, ...patient })).options).toMatchObject({ rehome_after_ms: 77 });

@@ -1,0 +1,36 @@
+/**
+ * Who gives way to whom where experts are nowhere (ReviveMoE): the last DP group that can be spared leaves its place to an expert NPU that was lost. Places are workers:
+ * whose NPUs are attention NPUs alone, and as many as the lost worker had at least.
+ */
+
+/** What a worker has of the executor. `groups`: those that lose an NPU with it. */
+export type Place = { readonly worker: number; readonly npus: readonly number[]; readonly groups: readonly number[] };
+/** A worker that has expert NPUs, and all that it has. */
+export type Home = { readonly worker: number; readonly npus: readonly number[] };
+/** Of a task executor. `groups`: in the order in which they come to serve. */
+export type RoleSeats = {
+  readonly groups: readonly { readonly group: number; readonly npus: readonly number[] }[];
+  readonly places: readonly Place[];
+  readonly homes: readonly Home[];
+};
+/** `needed`: lost NPUs that are wanted back; `serving`: groups that are to serve; `refused`: places that are none any more. */
+export type Losses = {
+  readonly needed: readonly number[];
+  readonly lost: readonly number[];
+  readonly serving: readonly number[];
+  readonly refused: readonly number[];
+};
+export type Switch = { readonly home: Home; readonly place: Place };
+
+/** Null: there is nobody to spare. One group at least goes on serving. */
+export function switchFor({ groups, places, homes }: RoleSeats, { needed, lost, serving, refused }: Losses): Switch | null {
+  const lives = (group: number): boolean => groups.find((one) => one.group === group)?.npus.every((npu) => !lost.includes(npu)) ?? false;
+  const rankOf = ({ groups: own }: Place): number => Math.max(...own.map((group) => groups.findIndex((one) => one.group === group)));
+  const free = places.filter(({ worker, npus }) => !refused.includes(worker) && npus.every((npu) => !lost.includes(npu))).sort((a, b) => rankOf(b) - rankOf(a));
+  for (const home of homes) {
+    if (!home.npus.some((npu) => needed.includes(npu)) || !home.npus.every((npu) => lost.includes(npu))) continue;
+    const place = free.find(({ npus, groups: own }) => npus.length >= home.npus.length && serving.some((group) => !own.includes(group) && lives(group)));
+    if (place !== undefined) return { home, place };
+  }
+  return null;
+}
