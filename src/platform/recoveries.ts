@@ -64,6 +64,8 @@ export class Recoveries {
     const recovery = this.#of(worker);
     if (recovery === undefined) return;
     recovery.is_warm = is_warm;
+    // One that had none to come may have got another's place (role-successions.ts).
+    recovery.has_successor = true;
     recovery.release_ms = this.#now_ms() - recovery.at_ms - (recovery.end_ms ?? 0);
   }
 
