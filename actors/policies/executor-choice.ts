@@ -54,14 +54,20 @@ export class ExecutorChoice {
   refusalOf(data_parallel_rank: number): ErrorRecord | null {
     const begin = this.#executors.filter(begins(data_parallel_rank));
     const decode = this.#executors.filter(({ role }) => role === 'decode');
-    const mayEnd = ({ role }: ExecutorSeat): boolean => role !== 'prefill' || decode.some(({ gone }) => gone === null);
-    if (begin.some((executor) => executor.gone === null && mayEnd(executor))) return null;
+    if (begin.some((executor) => executor.gone === null && this.#mayEnd(executor))) return null;
     return (begin.find(({ gone }) => gone !== null) ?? decode.find(({ gone }) => gone !== null))?.gone ?? null;
+  }
+
+  #mayEnd({ role }: ExecutorSeat): boolean {
+    return role !== 'prefill' || this.#executors.some((other) => other.role === 'decode' && other.gone === null);
   }
 
   /** By choice of the request: where it begins. */
   take(request: Address, choices: number, data_parallel_rank: number): readonly Placement[] {
-    const chosen = Array.from({ length: choices }, () => this.#choose(begins(data_parallel_rank)));
+    const begin = begins(data_parallel_rank);
+    // Whatever is prefilled where nobody is left to decode comes back, and would be again and again.
+    const fits = (executor: ExecutorLoad): boolean => begin(executor) && this.#mayEnd(executor);
+    const chosen = Array.from({ length: choices }, () => this.#choose(this.#executors.some(fits) ? fits : begin));
     this.#requests.set(request, chosen);
     this.#choices += choices;
     return chosen.map(({ address, role }) => ({ executor: address, stage: role === 'prefill' ? 'prefill' : 'whole' }));
