@@ -71,7 +71,7 @@ const EXPERTS = 32;
 
 /** The pod, with the recovery. Null: it is no pod for that. */
 export function withRecovery({ recovery: _, ...pod }: PodOptions, recovery: Recovery, random: SeededRandom): PodOptions | null {
-  const { expert_balancing, scale_max, schedule, workers = 1, topology } = pod;
+  const { expert_balancing, scale_max, workers = 1, topology } = pod;
   if (recovery === 'successors') return pod;
   if (workers === 1) return null;
   /** Room for all experts on one NPU less, or as little as there is. */
@@ -86,10 +86,10 @@ export function withRecovery({ recovery: _, ...pod }: PodOptions, recovery: Reco
       return { ...pod, rehome_after_ms: 1 + random.below(12), ...room() };
     }
     case 'no-successors':
-      return scale_max !== undefined || schedule === 'domains' ? null : { ...pod, respawn: false, ...room() };
+      return scale_max !== undefined ? null : { ...pod, respawn: false, ...room() };
     case 'degraded': {
       const { expert_balancing: __, speculative_config: ___, hash_foreseeable: ____, ...others } = pod;
-      return scale_max !== undefined || schedule === 'domains' || `${topology}`.includes('oproj') ? null : { ...others, respawn: false, degraded: true };
+      return scale_max !== undefined || `${topology}`.includes('oproj') ? null : { ...others, respawn: false, degraded: true };
     }
   }
 }
