@@ -129,7 +129,7 @@ export class VirtualWorkers {
     host.later(0, () => {
       if (!npus.damaged.has(worker)) return;
       // What a lost one held concerns nobody, unless somebody is to sit there again.
-      if (plan.hosting.respawn === false && this.#restarting.has(worker)) return;
+      if (this.#homeless.has(worker)) return;
       if (!this.lose(worker, reason, plan.options.weight_checks === 'scrub')) host.later(RESTART_NS, () => this.loseWeights(worker, reason));
     });
   }
