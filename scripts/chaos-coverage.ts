@@ -51,8 +51,7 @@ const untried = FAULT_KINDS.flatMap((kind) => {
   return missing.length === 0 ? [] : [[`\`${kind}\``, missing.join(', '), not_at]];
 });
 const unrecovered = RECOVERIES.flatMap((recovery) => {
-  const { excluded, not_at } = RECOVERY_TERMS[recovery];
-  if (excluded !== null) return [[recovery, 'all', excluded]];
+  const { not_at } = RECOVERY_TERMS[recovery];
   return not_at === undefined ? [] : [[recovery, not_at.phases.join(', '), not_at.why]];
 });
 const failures = parts.flatMap((part) => part.failures.map(({ seed, verdict, violations }) => `- seed ${seed}, ${verdict}: ${violations[0]?.what ?? ''}`));

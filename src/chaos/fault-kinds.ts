@@ -4,7 +4,7 @@
  * @module
  */
 import type { Fault, FaultKind, Phase } from './fault-plan.ts';
-import { ENDING, isTriedAt, type Recovery, TRIED } from './recoveries.ts';
+import { ENDING, isTriedAt, RECOVERIES, type Recovery } from './recoveries.ts';
 
 export type KindTerms = {
   /** Null: survived; else why a campaign leaves it out. */
@@ -82,7 +82,7 @@ const isOfClient = (kind: FaultKind): boolean => kind === 'client-gone' || kind 
 export const recoveryFor = (kind: FaultKind, recovery: Recovery): Cell['recovery'] => (ENDING.includes(kind) ? recovery : 'any');
 
 /** What a campaign of these kinds and recoveries tries, in turn. */
-export const cellsOf = (kinds: readonly FaultKind[], tried: readonly Recovery[] = TRIED): Cell[] =>
+export const cellsOf = (kinds: readonly FaultKind[], tried: readonly Recovery[] = RECOVERIES): Cell[] =>
   kinds.flatMap((kind): Cell[] => {
     const phases = isOfClient(kind) ? (['client'] as const) : [...KIND_TERMS[kind].phases, 'time' as const];
     const recoveries = ENDING.includes(kind) ? tried : (['any'] as const);

@@ -40,7 +40,7 @@ export type { FaultReport } from './injector.ts';
 export type { Verdict, Violation } from './invariants.ts';
 export type { LiveOptions, LiveReport, StallParts, Strike } from './live.ts';
 export { LIVE_KINDS, type LiveKind } from './live-order.ts';
-export { RECOVERIES, RECOVERY_TERMS, type Recovery, TRIED } from './recoveries.ts';
+export { RECOVERIES, RECOVERY_TERMS, type Recovery } from './recoveries.ts';
 export type { RunReport } from './run.ts';
 export { SHRINKING_RUNS_MAX, type Shrunk } from './shrink.ts';
 export { TOPOLOGIES } from './topologies.ts';

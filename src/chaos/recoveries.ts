@@ -16,27 +16,22 @@ export const ENDING: readonly FaultKind[] = [
 
 type Terms = {
   readonly what: string;
-  /** Null: campaigns draw it; else why not. */
-  readonly excluded: string | null;
   /** Phases that its pods do not have, and why. */
   readonly not_at?: { readonly phases: readonly Phase[]; readonly why: string };
 };
 export const RECOVERY_TERMS: Readonly<Record<Recovery, Terms>> = {
-  successors: { what: 'each lost worker has a successor', excluded: null },
-  restart: { what: 'all workers begin anew with a lost one', excluded: null },
+  successors: { what: 'each lost worker has a successor' },
+  restart: { what: 'all workers begin anew with a lost one' },
   rehomed: {
     what: 'experts of a lost NPU are loaded elsewhere before its successor comes, and go back to it',
-    excluded: null,
     not_at: { phases: ['kv-transfer'], why: 'executors that hand KV over keep their experts where they are' },
   },
   'no-successors': {
     what: 'nobody follows a lost worker: those that are left go on, with its experts where there is room',
-    excluded: null,
     not_at: { phases: ['scaling'], why: 'which groups stood by when the others were lost is not told from outside, so nothing would say what may end' },
   },
   degraded: {
     what: 'nobody follows, and its experts are done without',
-    excluded: null,
     not_at: { phases: ['rebalance', 'scaling'], why: 'what is computed so is held against a pod whose experts lie where they were laid out' },
   },
 };
@@ -47,9 +42,6 @@ export const recoveryOf = ({ recovery, respawn, degraded, rehome_after_ms }: Pod
   if (recovery === 'restart') return 'restart';
   return rehome_after_ms === undefined ? 'successors' : 'rehomed';
 };
-
-/** Those that a campaign draws. */
-export const TRIED: readonly Recovery[] = RECOVERIES.filter((recovery) => RECOVERY_TERMS[recovery].excluded === null);
 
 export const isTriedAt = (recovery: Recovery, phase: Phase | 'time' | 'client'): boolean =>
   !(RECOVERY_TERMS[recovery].not_at?.phases ?? []).some((other) => other === phase);

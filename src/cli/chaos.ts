@@ -4,18 +4,7 @@
  * @module
  */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import {
-  type ChaosPlan,
-  chaos,
-  FAULT_KINDS,
-  KIND_TERMS,
-  REAL_KERNELS,
-  RECOVERIES,
-  SHRINKING_RUNS_MAX,
-  type Shrunk,
-  TOPOLOGIES,
-  TRIED,
-} from '../chaos/index.ts';
+import { type ChaosPlan, chaos, FAULT_KINDS, KIND_TERMS, REAL_KERNELS, RECOVERIES, SHRINKING_RUNS_MAX, type Shrunk, TOPOLOGIES } from '../chaos/index.ts';
 import { campaign } from './chaos-campaign.ts';
 import { addLiveCommand } from './chaos-live.ts';
 import { EXIT_CODES, type ScopeFlags, scopeOf } from './chaos-scope.ts';
@@ -54,9 +43,7 @@ const addScope = (command: Command): Command =>
       ),
     )
     .addOption(
-      new Option('--recoveries <NAMES>', `draw pods that go on so when somebody is lost: ${RECOVERIES.join(', ')} (default: ${TRIED.join(', ')})`).argParser(
-        names(RECOVERIES),
-      ),
+      new Option('--recoveries <NAMES>', `draw pods that go on so when somebody is lost: ${RECOVERIES.join(', ')} (default: all)`).argParser(names(RECOVERIES)),
     )
     .addOption(
       new Option(

@@ -9,8 +9,8 @@ type Hearers = { readonly host: VirtualHost; readonly scale: ScaleRequests; read
 
 export function toControl(message: ControlMessage, { host, scale, rebalances, workers }: Hearers): void {
   if (message.type === 'SCALED') scale.answered(message);
-  else if (message.type === 'SWITCH_ROLE') host.later(0, () => workers.switchRole(message));
   // Not in the midst of a delivery: actors die of it.
+  else if (message.type === 'SWITCH_ROLE') host.later(0, () => workers.switchRole(message));
   else if (message.type === 'SUSPECTED' || message.type === 'TRUSTED') host.later(0, () => workers.suspicions.hear(message));
   else rebalances.hear(message);
 }

@@ -20,7 +20,6 @@ type Perform = (name: string, params: unknown) => void;
 type StateNode = {
   readonly key: string;
   readonly type: string;
-  readonly order: number;
   readonly parent?: StateNode;
   readonly states: Readonly<Record<string, StateNode>>;
   readonly entry: readonly ActionConfig[];
