@@ -166,6 +166,7 @@ export const roleSwitch = setup({
     lacksTheMap: ({ context }) => context.chosen !== null && context.entry < 0,
     hasNoScaling: ({ context }) => context.scaling === null,
     goesOn: ({ context }) => context.chosen !== null,
+    hasBegun: ({ context }) => context.began_ms >= 0,
     hasNobody: ({ context }) => context.chosen === null,
     // Who was to go is gone, or who began in his place.
     isVacated: ({ context, event }) => event.type === 'SERVING' && event.query === context.round,
@@ -214,6 +215,8 @@ export const roleSwitch = setup({
           ],
         },
         { guard: 'canSwitch', target: 'claiming' },
+        // The next switch begins when it is asked for, not when one came to nothing.
+        { guard: 'hasBegun', actions: 'forget' },
       ],
     },
     claiming: {
