@@ -35,6 +35,12 @@ export class Losses {
     return this.#moments.some((lost) => this.#lacks(lost, dp_group));
   }
 
+  /** With its worker, now or earlier. */
+  wasLost(npu: number): boolean {
+    const worker = this.#pod.directory.workerOfNpu(npu);
+    return this.#moments.some((lost) => lost.has(worker));
+  }
+
   /** It is so now. */
   get lacks(): boolean {
     return this.#lacks(this.#now);

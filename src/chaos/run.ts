@@ -22,6 +22,7 @@ import { type ChaosCall, type ChaosPlan, LIMITS } from './fault-plan.ts';
 import { type FaultReport, Injector } from './injector.ts';
 import { FOR_WANT, type Verdict, type Violation, verdictOfFailure, violationsAtRest, violationsOfCall, worst } from './invariants.ts';
 import { MaskedSteps, wrongOfMasked } from './masked-reference.ts';
+import { isRefusedForLoss } from './shape-refusals.ts';
 import type { Undisturbed } from './undisturbed.ts';
 
 export type RunReport = {
@@ -72,8 +73,10 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
       throw error;
     }
   };
-  // One that something broken has kept from its end says so, and so does one that comes while another is under way.
+  // One that something broken has kept from its end says so, and so does one that comes while another is under way, or is of more than is left.
   const noteFailure = (error: unknown): void => {
+    const { deployment } = control.plan.hosting;
+    if (error instanceof MinipodError && isRefusedForLoss(error.message, deployment, (npu) => injector.losses.wasLost(npu))) return;
     if (!(error instanceof MinipodError) || error.code === 'internal' || error.code === 'invalid_request')
       violations.push({ verdict: 'crash', what: `a change of the pod failed: ${error}` });
   };

@@ -4,6 +4,7 @@ import { type ChaosCall, type ChaosPlan, parsePlan } from '../../src/chaos/fault
 import { type CallReport, type ChaosPlanInput, chaos, type FaultInput } from '../../src/chaos/index.ts';
 import { violationsOfCall } from '../../src/chaos/invariants.ts';
 import { MaskedSteps, wrongOfMasked } from '../../src/chaos/masked-reference.ts';
+import { isRefusedForLoss } from '../../src/chaos/shape-refusals.ts';
 import { Undisturbed } from '../../src/chaos/undisturbed.ts';
 import { deploy, parseTopology } from '../../src/protocol/topology.ts';
 
@@ -43,6 +44,29 @@ describe('a pod whose lost workers have no successors', () => {
     const struck = [{ kind: 'worker-lost', phase: 'decode', struck: true, effect: 1 }] as const;
     const found = (lacked: boolean): number => violationsOfCall(plan, struck, 0, failed, { silent: 0, lacked }).length;
     expect([found(false), found(true)]).toEqual([1, 0]);
+  });
+});
+
+describe('a change to more than is left', () => {
+  const refused = (asked: number, left: number, which: string): string =>
+    `experts: ${asked} expert NPUs are more than the ${left} that are left of 4: expert NPU${which} lost, and nobody takes the place`;
+
+  it('should be refused, which is no violation', async () => {
+    const pod = { ...APART, respawn: true, rehome_after_ms: 1, scale_max: { attention: 2, experts: 2 }, scale_min: { experts: 1 } };
+    const calls = [...CALLS, { ms: 5 }];
+    const shapes = [{ ms: 4, experts: 2 }];
+    const report = await chaos.run({ seed: 3, pod, calls, shapes, faults: [{ kind: 'worker-lost', worker: 2, at: { ms: 2 } }] });
+    expect([report.violations, report.faults[0]?.struck]).toEqual([[], true]);
+  });
+
+  it('should be explained by the loss of what it names, and by nothing else', () => {
+    const { groups } = deploy(parseTopology('moe-attention:domains=1x2,experts=4'));
+    const explains = (message: string): boolean => isRefusedForLoss(message, { groups }, (npu) => npu === 1 || npu === 4);
+    expect(explains(refused(4, 3, ' 4 is'))).toBe(true);
+    expect(explains('attention: 2 DP groups are more than the 1 that are left of 2: DP group 1 is lost, and nobody takes the place')).toBe(true);
+    const others = [refused(4, 3, ' 3 is'), refused(4, 2, 's 3, 4 are'), refused(3, 3, ' 4 is'), refused(4, 2, ' 4 is'), refused(5, 3, ' 4 is')];
+    const another = 'attention: 2 DP groups are more than the 1 that are left of 2: DP group 0 is lost, and nobody takes the place';
+    expect([...others, another, 'experts: 4 is no number of expert NPUs'].map(explains)).toEqual(Array.from({ length: 7 }, () => false));
   });
 });
 

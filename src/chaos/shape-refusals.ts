@@ -1,0 +1,18 @@
+/**
+ * Whether a change of the pod's shape was rightly refused: it was of more than is left, since parts that are named were lost, and each of them really was.
+ *
+ *   experts: 4 expert NPUs are more than the 3 that are left of 4: expert NPU 4 is lost, and nobody takes the place
+ * @module
+ */
+import type { Deployment } from '../protocol/topology.ts';
+
+const LEFT = /: (\d+) (DP group|expert NPU)s? are more than the (\d+) that are left of (\d+): \2s? ([\d, ]+) (?:is|are) lost, and nobody takes the place$/;
+
+/** `wasLost`: with its worker, at some time. */
+export function isRefusedForLoss(message: string, { groups }: Pick<Deployment, 'groups'>, wasLost: (npu: number) => boolean): boolean {
+  const [found, asked, what, left, all, names = ''] = LEFT.exec(message) ?? [];
+  if (found === undefined) return false;
+  const gone = names.split(', ').map(Number);
+  const isGone = (id: number): boolean => (what === 'DP group' ? (groups[id]?.npus.some(wasLost) ?? false) : wasLost(id));
+  return Number(asked) > Number(left) && Number(asked) <= Number(all) && Number(left) === Number(all) - gone.length && gone.every(isGone);
+}
