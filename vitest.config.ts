@@ -17,17 +17,16 @@ const APART = ['trace/full-disk', 'trace/memory', 'trace/damage', 'system/soak',
 const NODE_ONLY = ['test/packaging/**/*.test.ts', 'test/deno/**/*.test.ts'];
 
 const fileOf = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
-/** See test/bundled-threads.ts and test/resident-threads.ts. */
+/** RESIDENT=1: a thread that has ended well serves its process's next pod (test/resident-threads.ts). */
+const areKept = process.env['RESIDENT'] !== undefined;
+/** See test/bundled-threads.ts. */
 const inPlace =
   process.env['SOURCES'] !== undefined
     ? []
     : [
-        { find: /^.*\/thread-start\.ts$/, replacement: fileOf('test/resident-threads.ts') },
+        ...(areKept ? [{ find: /^.*\/thread-start\.ts$/, replacement: fileOf('test/resident-threads.ts') }] : []),
         ...(isDeno ? [{ find: /^.*\/thread-entry\.ts$/, replacement: fileOf('test/bundled-entry.ts') }] : []),
       ];
-
-/** RESIDENT=1: a thread that has ended well serves its process's next pod (test/resident-threads.ts). */
-const keepsThreads = process.env['RESIDENT'] === undefined ? [] : ['test/keep-threads.ts'];
 
 export default defineConfig({
   resolve: { alias: inPlace },
@@ -52,7 +51,7 @@ export default defineConfig({
           include: ['test/**/*.test.ts'],
           exclude: [...APART, ...NODE_ONLY],
           isolate: false,
-          setupFiles: ['test/property-limits.ts', ...keepsThreads],
+          setupFiles: ['test/property-limits.ts', ...(areKept ? ['test/keep-threads.ts'] : [])],
         },
       },
     ],

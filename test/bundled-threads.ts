@@ -23,15 +23,16 @@ const BUNDLES = join(tmpdir(), 'minipod-bundles');
 const KEPT_MS = 3_600_000;
 const given = process.env['NODE_OPTIONS'];
 const isDeno = 'Deno' in globalThis;
+const areKept = process.env['RESIDENT'] !== undefined;
 /** What stands for modules of src/runtime, in the tests' own process too (vitest.config.ts). */
 const IN_PLACE = new Map([
-  ['/thread-start.ts', join(ROOT, 'test/resident-threads.ts')],
+  ...(areKept ? [['/thread-start.ts', join(ROOT, 'test/resident-threads.ts')] as const] : []),
   ...(isDeno ? [['/thread-entry.ts', join(ROOT, 'test/bundled-entry.ts')] as const] : []),
 ]);
 
 /** Stands for the sources, and what they are bundled by, as they are now. */
 function versionOfSources(): string {
-  const hash = createHash('sha256').update(`${ROOT} ${isDeno}`);
+  const hash = createHash('sha256').update(`${ROOT} ${isDeno} ${areKept}`);
   const tools = [
     'scripts/bundles.ts',
     'scripts/bundle-names.ts',

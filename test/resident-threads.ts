@@ -1,12 +1,12 @@
 /**
- * Stands for src/runtime/thread-start.ts in tests (vitest.config.ts, bundled-threads.ts): the thread of a worker or of a pod's control plane that has ended well
+ * With RESIDENT=1 it stands for src/runtime/thread-start.ts in tests (vitest.config.ts, bundled-threads.ts): the thread of a worker or of a pod's control plane that has ended well
  * serves the next pod. A new thread of each pod would load and warm up the same program again, which is two thirds of what a test with a pod costs.
  *
  *   (a pod starts) ─▶ new thread ─▶ serves ─▶ (its work is over) ─▶ parked, its heap free of the pod ─▶ (a pod starts) ─▶ serves …
  *                                      └─▶ (fails, or is terminated in the midst of its work) ─▶ ended, as threads of the product always are
  *
  * Whoever started it hears of its end when it is parked. A control thread parks its workers with itself. Threads that misbehave, warm ones, recorders and network
- * cards are new each time, and so is everything in a process of its own (vitest.config.ts: `apart`), in what the command runs, and without RESIDENT=1.
+ * cards are new each time, and so is everything in a process of its own (vitest.config.ts: `apart`), and in what the command runs.
  */
 import { EventEmitter } from 'node:events';
 import { parentPort, Worker, type WorkerOptions, workerData } from 'node:worker_threads';
