@@ -27,7 +27,7 @@ export const RECOVERY_TERMS: Readonly<Record<Recovery, Terms>> = {
     not_at: { phases: ['kv-transfer'], why: 'executors that hand KV over keep their experts where they are' },
   },
   'no-successors': {
-    what: 'nobody follows a lost worker: those that are left go on, with its experts where there is room',
+    what: 'nobody follows a lost worker: those that are left go on, with its experts where there is room, or with an attention NPU in its role',
     not_at: { phases: ['scaling'], why: 'which groups stood by when the others were lost is not told from outside, so nothing would say what may end' },
   },
   degraded: {
