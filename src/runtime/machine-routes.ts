@@ -4,6 +4,8 @@
  *
  *   (leaf state, message type) ─▶ routes, innermost state's first: [guard?] exits, actions, entries ─▶ leaf state
  *
+ * It reads what XState has made of a chart, which no promise of versions covers: package.json names one version.
+ *
  * It does what XState does for charts of states within states, with guards, commands and `assign`. What else there is in XState (parallel states, history, invoked
  * actors, delays, raised events) is not here: `routesOf` says null, and XState runs such a machine. A test holds both against each other, on charts of all shapes.
  * @module
