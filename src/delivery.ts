@@ -5,10 +5,17 @@
  *   opened ─▶ delivering ─▶ awaited ─▶ over           awaited: nothing of it is left in the pod, and its last tokens are still on their way
  *                │  ▲ └── or all has come before ──▲    an error ends it at once; one of its text, when it is cancelled
  *                │  └──────── resumed ──┤               resumed: tokens were lost with a worker; it goes on from its record
- *                └─▶ recalled ──────────┘               recalled: decode goes on behind a token that was lost; it is cancelled, to be resumed
+ *                └─▶ recalled ──────────┘               recalled: decode goes on behind a token that was lost, or from another than its caller has; it is
+ *                                                        cancelled, to be resumed
  *
  * Each index of a choice is delivered once: what goes on elsewhere may be computed again from the last token that the caller has, or from before it, and is
  * the same. Once a later owner of the request has spoken, what an earlier one still says is dropped.
+ *
+ * Not the same is what is computed again without some experts (`degraded`): the later owner goes on from what the caller had when it took over, and the earlier
+ * one may tell more before it is let go. Where the two disagree the call is recalled, and resumed from what its caller has:
+ *
+ *   earlier owner   0 1 2           caller has 0 1 2: the later one's 2' says that what follows is for another beginning
+ *   later owner         2'  (3' …)  dropped; resumed: 3 4 …
  *
  * What lies in the ring of a worker that has died is read still (caller-peers.ts). What that worker kept elsewhere is lost, as is all that one has not shown that
  * was given up; and nobody tells whose. A call that has lived through a loss is resumed from its record when in several looks nothing came that it waits for, at
@@ -30,6 +37,8 @@ type Arrived = { readonly chunk: ChunkRecord; readonly group: number };
 type Choice = {
   delivered: number;
   isFinished: boolean;
+  /** Some of what was delivered was computed without all experts, and so all that follows hangs on it. */
+  isDegraded: boolean;
   /** That its last token came from. */
   group: number | null;
   /** Tokens that overtook those before them, by their index. */
@@ -90,7 +99,10 @@ export class Delivery {
   constructor(generation: LiveGeneration, terms: { readonly choices: number; readonly wantsPromptLogprobs: boolean }, ports: DeliveryPorts) {
     this.generation = generation;
     this.#ports = ports;
-    this.#choices = Array.from({ length: terms.choices }, () => ({ delivered: 0, isFinished: false, group: null, early: new Map(), earlySeen: 0, looks: 0 }));
+    this.#choices = Array.from({ length: terms.choices }, () => ({
+      ...{ delivered: 0, isFinished: false, isDegraded: false, group: null },
+      ...{ early: new Map(), earlySeen: 0, looks: 0 },
+    }));
     this.#promptLogprobs = terms.wantsPromptLogprobs ? [] : null;
   }
 
@@ -134,9 +146,12 @@ export class Delivery {
     const choice = this.#choices[chunk.choice];
     const attempt = attemptOf(chunk.request);
     if (choice === undefined || choice.isFinished || attempt < this.#attempt) return;
-    this.#attempt = attempt;
+    if (attempt > this.#attempt) this.#hearOwner(attempt);
     if (this.#looks !== null) this.#looks = 0;
-    if (chunk.index > choice.delivered || this.#record === null) choice.early.set(chunk.index, { chunk, group });
+    if (chunk.index < choice.delivered && this.#contradicts(choice, chunk)) {
+      this.#hearOwner(attempt + 1);
+      this.#recall();
+    } else if (chunk.index > choice.delivered || this.#record === null) choice.early.set(chunk.index, { chunk, group });
     else if (chunk.index === choice.delivered) {
       this.#deliver(choice, chunk, group);
       this.#deliverEarly(choice);
@@ -171,6 +186,25 @@ export class Delivery {
     if (this.#looks !== null) {
       if (this.#looks++ >= LOOKS_MAX) this.#resume();
     } else if (this.#record !== null && this.#lookForGaps()) {
+      this.#recall();
+    }
+  }
+
+  /** Nothing that earlier owners have said counts any more, unless its caller has it: whoever goes on says all that follows. */
+  #hearOwner(attempt: number): void {
+    this.#attempt = attempt;
+    for (const choice of this.#choices) choice.early.clear();
+  }
+
+  /** It is computed for its caller in vain: it goes on from another token than the caller has. */
+  #contradicts({ isDegraded }: Choice, { choice, index, token_ids, degraded }: ChunkRecord): boolean {
+    return (isDegraded || degraded === true) && this.#record?.tokenAt(choice, index) !== token_ids[0];
+  }
+
+  /** It is let go of in the pod, to go on from its record. */
+  #recall(): void {
+    if (this.#looks !== null) this.#resume();
+    else if (!this.#isRecalled) {
       this.#isRecalled = true;
       this.#ports.tell('CANCEL_CALL');
     }
@@ -237,6 +271,7 @@ export class Delivery {
     }
     counts.token(group);
     choice.delivered++;
+    choice.isDegraded ||= chunk.degraded === true;
     choice.looks = 0;
     this.#record?.append(chunk.choice, chunk.token_ids[0] as number, chunk.finish !== null);
     if (chunk.finish !== null) {
@@ -244,7 +279,8 @@ export class Delivery {
       choice.early.clear();
       counts.end(chunk.finish, group);
     }
-    this.generation.push(chunk);
+    // Who goes on from a record is not told so.
+    this.generation.push(choice.isDegraded && !chunk.degraded ? { ...chunk, degraded: true } : chunk);
   }
 
   /** The prompt is one, however many choices continue it: what the first of them found counts, since the others find what it computed too. */

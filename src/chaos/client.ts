@@ -2,8 +2,10 @@
  * A client of a run: asks, reads, holds each token that comes against what it must be, and goes away or dawdles as a fault has it.
  * @module
  */
+import type { LiveGeneration } from '../generation.ts';
 import type { Pod } from '../pod.ts';
 import { MinipodError } from '../protocol/errors.ts';
+import { attemptOf } from '../protocol/request-ids.ts';
 import { breathe } from '../runtime/event-loop.ts';
 import type { ChaosCall } from './fault-plan.ts';
 import { type Answer, optionsOf, promptOf } from './undisturbed.ts';
@@ -27,8 +29,8 @@ export type CallReport = {
   readonly told?: readonly Told[];
 };
 
-/** What a call has been told of one of its choices. `isMarked`, by token: as computed without all experts. */
-export type Told = { readonly tokens: number[]; readonly isMarked: boolean[]; finish: string | null };
+/** What a call has been told of one of its choices. By token, `isMarked`: as computed without all experts; `attempts`: of the request's owner that drew it. */
+export type Told = { readonly tokens: number[]; readonly isMarked: boolean[]; readonly attempts: number[]; finish: string | null };
 
 export async function playClient(
   pod: Pick<Pod, 'generate'>,
@@ -42,11 +44,12 @@ export async function playClient(
   const got = expected.map(() => 0);
   const finished = expected.map((): string | null => null);
   const texts = expected.map(() => '');
-  const told = expected.map((): Told => ({ tokens: [], isMarked: [], finish: null }));
+  const told = expected.map((): Told => ({ tokens: [], isMarked: [], attempts: [], finish: null }));
   let chunks = 0;
   if (leaves === 0) abort.abort();
   const deadline = call.deadline_ms === undefined ? {} : { deadline_ms: call.deadline_ms };
   const generation = pod.generate(promptOf(call), { ...optionsOf(call), ...deadline, signal: abort.signal });
+  if (isDegraded) noteAttempts(generation as LiveGeneration, told);
   const report = (code: string, message = ''): CallReport => ({
     id: generation.id,
     code,
@@ -88,4 +91,13 @@ export async function playClient(
     if (finished[choice] !== right.finish) wrong.push(`choice ${choice} ended by ${finished[choice]}, undisturbed by ${right.finish}`);
   }
   return report('finished');
+}
+
+/** Chunks do not say whose they are. */
+function noteAttempts(generation: LiveGeneration, told: readonly Told[]): void {
+  const push = generation.push.bind(generation);
+  generation.push = (record) => {
+    told[record.choice]?.attempts.push(attemptOf(record.request));
+    push(record);
+  };
 }

@@ -1,6 +1,7 @@
 /**
  * What calls are to be told by a pod that does without some experts (`degraded`): what one whole pod says whose gates have the same experts masked at the same
- * positions. A token hangs on the masks of all positions before it, as they were when it was drawn: so of each step is kept what it masked, and where.
+ * positions. A token hangs on the masks of all positions before it, as they were when it was drawn: so of each step is kept what it masked, and where; by attempt, since
+ * of two owners of a request, each of whom drew the token, one told it.
  *
  *   position   0 … 16 | 17 18 19 | (its group is lost: all anew) 0 … 22 | 23 …
  *   masked        –   |  NPU 2   |             NPU 2                   | NPUs 2, 3
@@ -10,7 +11,7 @@
 import { callId } from '../calls.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 import { type Address, idOf } from '../protocol/address.ts';
-import { callOf } from '../protocol/request-ids.ts';
+import { attemptOf, callOf } from '../protocol/request-ids.ts';
 import type { StepPlan } from '../protocol/steps.ts';
 import { deploy, type Executor, parseTopology } from '../protocol/topology.ts';
 import type { Told } from './client.ts';
@@ -20,7 +21,7 @@ import { type Answer, type Masks, promptOf, type Undisturbed } from './undisturb
 const NONE = '';
 
 export class MaskedSteps {
-  /** By call and choice: masks of what is computed so far; and by position the masks before it, when its token was drawn. */
+  /** By call, choice and attempt: masks of what is computed so far; and by position the masks before it, when its token was drawn. */
   readonly #known = new Map<string, string[]>();
   readonly #drawn = new Map<string, Map<number, Masks>>();
   /** By NPU and slot: whose it is. */
@@ -50,7 +51,7 @@ export class MaskedSteps {
       .join();
     for (const { slot, start, tokens, samples, attach } of entries) {
       const at = `${npu} ${slot}`;
-      if (attach !== null) this.#slots.set(at, `${callId(callOf(attach.request))} ${attach.choice}`);
+      if (attach !== null) this.#slots.set(at, `${callId(callOf(attach.request))} ${attach.choice} ${attemptOf(attach.request)}`);
       const whose = this.#slots.get(at);
       if (whose === undefined) continue;
       const known = this.#known.get(whose) ?? [];
@@ -67,9 +68,9 @@ export class MaskedSteps {
     }
   }
 
-  /** Of the token at the position. */
-  before(call: string, choice: number, position: number): Masks {
-    return this.#drawn.get(`${call} ${choice}`)?.get(position) ?? [];
+  /** Of the token that the request's owner at that attempt has drawn for the position. */
+  before(call: string, choice: number, attempt: number, position: number): Masks {
+    return this.#drawn.get(`${call} ${choice} ${attempt}`)?.get(position) ?? [];
   }
 }
 
@@ -87,7 +88,7 @@ export async function wrongOfMasked(
   undisturbed: Undisturbed,
 ): Promise<string[]> {
   const prompt = promptOf(call);
-  const before = Array.from(told.tokens, (_, index) => steps.before(id, choice, prompt.length + index));
+  const before = Array.from(told.tokens, (_, index) => steps.before(id, choice, told.attempts[index] ?? 0, prompt.length + index));
   const wrong: string[] = [];
   let hasMasked = false;
   for (const [index, masks] of before.entries()) {

@@ -2,7 +2,7 @@
  * Keeps in a call's records what its caller has of it, and closes them: the side of the caller's thread (record-table.ts).
  * @module
  */
-import { type Chain, FREE, newChain, RecordPages } from './record-pages.ts';
+import { type Chain, FREE, newChain, RecordPages, readChain } from './record-pages.ts';
 import { RECORD, RECORD_STATE, type RecordTable } from './record-table.ts';
 
 type DeliveredChoice = { readonly record: number; readonly output: Chain; tokens: number; hasRoom: boolean };
@@ -45,6 +45,12 @@ export class DeliveredCall {
     if (!known.hasRoom) return;
     if (known.tokens === 0) this.#table.store(record, RECORD.output_at, output.first);
     this.#table.store(record, RECORD.output_tokens, ++known.tokens);
+  }
+
+  /** What its caller has there; −1: there was no room to keep it. */
+  tokenAt(choice: number, index: number): number {
+    const known = this.#choices[choice];
+    return known === undefined || index >= known.tokens ? -1 : (readChain(this.#table, known.output.first, index, 1)?.[0] ?? -1);
   }
 
   /** The caller hears no more of the call. */

@@ -7,8 +7,9 @@
  *
  * Who writes: the control thread, when a call opens, all but the output (request-records.ts); then the caller's thread each token as it is delivered there, and
  * the call's end (delivered-records.ts): so "tokens so far" are those that the caller has, and no DP group, alive, dead or given up, can say otherwise. Whoever
- * goes on may compute some of them again, which are the same and are told to nobody twice. Whoever takes a request over writes the owner, by compare-and-swap,
- * and nothing else; and so does the control thread where one that had ended goes on, since tokens of it were lost on their way to the caller.
+ * goes on may compute some of them again, which are told to nobody twice: they are the same, or the call goes on once more (delivery.ts). Whoever takes a request
+ * over writes the owner, by compare-and-swap, and nothing else; and so does the control thread where one that had ended goes on, since tokens of it were lost on
+ * their way to the caller, or are not those that its caller has.
  *
  * Order: a record is written while its version is odd, and counts when it is even; a token lies in its page before the count says so, and a page is linked
  * before it is counted in; that a choice has all of its tokens is said before the last of them counts. A reader copies, then looks whether the version is still

@@ -87,7 +87,7 @@ export class RequestRecords {
     if (attempt === 0) throw fromErrorRecord(notKept('worker'));
     if (attempt >= ATTEMPTS_MAX) throw fromErrorRecord(movedTooOften());
     const own = packOwner({ job_executor, life, attempt });
-    // Whoever takes a lost job executor's requests over may have taken this one a moment ago: what it computes is the same.
+    // Whoever takes a lost job executor's requests over may have taken this one a moment ago: what it computes is the same, or comes from an earlier owner.
     for (const record of records) table.store(record, RECORD.owner, own);
     return requestId(job_executor, attempt, call);
   }

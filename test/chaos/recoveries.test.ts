@@ -80,6 +80,24 @@ describe('a pod that does without lost experts', () => {
     expect(marked.some((from) => from > 0)).toBe(true);
   });
 
+  it('should go on from what its caller was told, where the request’s earlier owner has told more since another took it over', async () => {
+    const { violations, calls } = await chaos.run({
+      seed: 957,
+      pod: { ...APART, ...{ topology: 'moe-attention:domains=2x1,experts=2', npu_workers: [0, 1, 0, 1], workers: 2 }, job_executors: 3, degraded: true },
+      calls: [
+        { key: 11, prompt_tokens: 33, max_tokens: 5, top_k: 2 },
+        { key: 2, prompt_tokens: 40, max_tokens: 2 },
+      ],
+      faults: [
+        { kind: 'expert-lost', executor: 0, expert: 2, copy: 1, at: { phase: 'decode', nth: 2 } },
+        { kind: 'task-executor-hangs', id: 0, at: { phase: 'takeover', nth: 3 }, for_ms: 500 },
+      ],
+    });
+    expect(violations).toEqual([]);
+    // The one that took it over was let go of, and a third went on.
+    expect(calls[0]?.told?.[0]?.attempts).toEqual([0, 0, 2, 2, 2]);
+  });
+
   it('should be found where it says something else, or does not say what it is', async () => {
     await using undisturbed = new Undisturbed();
     const plan: ChaosPlan = parsePlan({ pod: { ...APART, degraded: true }, calls: [{ key: 1, prompt_tokens: 3, max_tokens: 6 }] });
@@ -101,7 +119,7 @@ describe('a pod that does without lost experts', () => {
     expect(right?.tokens).not.toEqual(whole?.tokens);
     const isMarked = [false, false, false, true, true, true];
     const wrong = (tokens: readonly number[], marks: readonly boolean[]): Promise<string[]> =>
-      wrongOfMasked(plan, call, 'cmpl-1', 0, { tokens: [...tokens], isMarked: [...marks], finish: right?.finish ?? null }, steps, undisturbed);
+      wrongOfMasked(plan, call, 'cmpl-1', 0, { tokens: [...tokens], isMarked: [...marks], attempts: [], finish: right?.finish ?? null }, steps, undisturbed);
     const tokens = right?.tokens ?? [];
     expect(await wrong(tokens, isMarked)).toEqual([]);
     expect(await wrong(whole?.tokens ?? [], isMarked)).not.toEqual([]);

@@ -132,7 +132,13 @@ describe('a delivery', () => {
 
   const openDelivery = (choices: number) => {
     const seen = { cancels: 0, fails: 0, resumes: 0, closes: 0 };
-    const records = { of: () => ({ append: () => {}, close: () => seen.closes++ }) } as unknown as DeliveredRecords;
+    const kept: number[] = [];
+    const call = {
+      append: (_: number, token: number) => kept.push(token),
+      tokenAt: (_: number, index: number) => kept[index] ?? -1,
+      close: () => seen.closes++,
+    };
+    const records = { of: () => call } as unknown as DeliveredRecords;
     const terms = { id: 'x', seed: 0, choices, wantsPromptLogprobs: false };
     const generation = new LiveGeneration(terms, { clock: { now_ms: () => 1 }, cancel: () => delivery.cancel(), ended: () => {} });
     const counts = new CallCounts();
@@ -188,6 +194,30 @@ describe('a delivery', () => {
     delivery.push({ ...chunkOf(0, 0, 1), text: 'of a zombie' }, 0);
     delivery.push(chunkOf(1, 0, 1), 1);
     expect(generation.usage().completion_tokens).toBe(2);
+  });
+
+  it.each(['a later owner', 'its end'])('should be recalled where what goes on without some experts goes on from another token, after %s', async (after) => {
+    const { delivery, generation, seen } = openDelivery(1);
+    const degraded = (attempt: number, index: number, token: number): ChunkRecord => ({ ...chunkOf(attempt, 0, index), token_ids: [token], degraded: true });
+    delivery.hear(PROMPT);
+    // What overtook others is no news either, once another owner has spoken.
+    for (const index of [0, 1, 4]) delivery.push(chunkOf(0, 0, index), 0);
+    delivery.push(degraded(1, 0, 0), 1);
+    expect(seen.cancels).toBe(0);
+    if (after === 'its end') delivery.hear(ENDED);
+    for (let index = 1; index < TOKENS; index++) delivery.push(degraded(1, index, 70 + index), 1);
+    if (after !== 'its end') {
+      expect([seen.cancels, seen.resumes]).toEqual([1, 0]);
+      delivery.hear({ ...ENDED, error: { code: 'cancelled', message: 'x', param: null } });
+    }
+    expect([delivery.isOver, seen.resumes]).toEqual([false, 1]);
+    // It has all experts again; what it goes on from had not.
+    delivery.push(degraded(2, 2, 82), 1);
+    for (let index = 3; index < TOKENS; index++) delivery.push({ ...chunkOf(2, 0, index), token_ids: [80 + index] }, 1);
+    delivery.hear(ENDED);
+    const { chunks, error } = await readAll(generation);
+    expect([error, chunks.flatMap(({ token_ids }) => token_ids)]).toEqual([null, [0, 1, 82, 83, 84, 85]]);
+    expect(chunks.map(({ degraded: isMarked = false }) => isMarked)).toEqual([false, false, true, true, true, true]);
   });
 
   it('should wait for its last tokens as long as it takes, and be resumed without them only when a worker was lost', () => {
