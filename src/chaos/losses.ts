@@ -5,7 +5,9 @@
  */
 import { replicasOf } from '../../actors/policies/expert-placement/expert-map.ts';
 import { slotsOfRank } from '../../actors/policies/expert-placement/placement-shape.ts';
+import { switchFor } from '../../actors/policies/role-places.ts';
 import { firstMap } from '../flowserve/expert-routing.ts';
+import { roleSeatsOf, switchesRoles, waitsForSwitch } from '../flowserve/role-seats.ts';
 import { holdersMin, mayMove } from '../platform/births.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 import { type Executor, sharedExpertNpusOf } from '../protocol/topology.ts';
@@ -28,11 +30,12 @@ export class Losses {
   }
 
   /**
-   * At some moment a request could go nowhere: some expert had no readable copy, nor room for one, or no DP group was left, nor was to come. `dp_group`: of one
-   * that could begin in its executor alone.
+   * At some moment a request could go nowhere: some expert had no readable copy, nor room for one, nor an attention NPU that would take the role of who had it, or no
+   * DP group was left, nor was to come. `dp_group`: of one that could begin in its executor alone.
    */
   hasLacked(dp_group?: number): boolean {
-    return this.#moments.some((lost) => this.#lacks(lost, dp_group));
+    const { hosting } = this.#pod.plan;
+    return this.#moments.some((lost) => this.#lacks(lost, (executor) => waitsForSwitch(hosting, executor), dp_group));
   }
 
   /** With its worker, now or earlier. */
@@ -43,17 +46,20 @@ export class Losses {
 
   /** It is so now. */
   get lacks(): boolean {
-    return this.#lacks(this.#now);
+    return this.#lacks(this.#now, () => true);
   }
 
+  /** Who is to begin in the place of one that has given it up is lost no more. */
   get #now(): Moment {
     const { plan, workers } = this.#pod;
-    return new Set(Array.from({ length: plan.workers }, (_, worker) => worker).filter((worker) => workers.isLost(worker)));
+    const isLost = (worker: number): boolean => (plan.hosting.respawn === false ? workers.isHomeless(worker) : workers.isLost(worker));
+    return new Set(Array.from({ length: plan.workers }, (_, worker) => worker).filter(isLost));
   }
 
-  /** Of the executors in which it may begin, and those in which it may decode. */
-  #lacks(lost: Moment, dp_group?: number): boolean {
-    const able = this.#pod.plan.hosting.deployment.executors.filter((executor) => this.#hasGroup(executor, lost) && this.#hasExperts(executor, lost));
+  /** Of the executors in which it may begin, and those in which it may decode. `waits`: for role switches of the executor. */
+  #lacks(lost: Moment, waits: (executor: Executor) => boolean, dp_group?: number): boolean {
+    const hasExperts = (executor: Executor): boolean => this.#hasExperts(executor, lost) || (waits(executor) && this.#comesBack(executor, lost));
+    const able = this.#pod.plan.hosting.deployment.executors.filter((executor) => this.#hasGroup(executor, lost) && hasExperts(executor));
     const decodes = able.some(({ role }) => role === 'decode');
     return !able.some(({ role, groups }) => role !== 'decode' && (role === 'colocated' || decodes) && (dp_group === undefined || groups.includes(dp_group)));
   }
@@ -78,6 +84,23 @@ export class Losses {
     const map = firstMap(config, options, executor);
     if (mayMove(plan)) return (npus - lost.length) * slotsOfRank(map.shape) >= map.shape.experts;
     return !hasLostOne(map, lost);
+  }
+
+  /** Role switches have all experts back, with a DP group left. Whose turn is first hangs on what had room elsewhere: so it has to be whosever it is. */
+  #comesBack(executor: Executor, workers: Moment): boolean {
+    const { plan, directory } = this.#pod;
+    const { hosting, options } = plan;
+    if (!switchesRoles(hosting, options, executor)) return false;
+    const { first, npus } = executor.experts;
+    const seats = roleSeatsOf(hosting, executor);
+    const lost = hosting.deployment.npus.flatMap(({ id }) => (workers.has(directory.workerOfNpu(id)) ? [id] : []));
+    const needed = lost.filter((npu) => npu >= first && npu < first + npus);
+    return needed.every((npu) => {
+      const found = switchFor(seats, { needed: [npu], lost, serving: executor.groups, refused: [] });
+      if (found === null) return false;
+      const after = new Set([...workers, found.place.worker].filter((worker) => worker !== found.home.worker));
+      return this.#hasExperts(executor, after) || this.#comesBack(executor, after);
+    });
   }
 }
 

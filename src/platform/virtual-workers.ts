@@ -82,6 +82,11 @@ export class VirtualWorkers {
     return this.#restarting.has(worker);
   }
 
+  /** It is lost, and nobody is to begin in its place, unless another gives way to it. */
+  isHomeless(worker: number): boolean {
+    return this.#homeless.has(worker);
+  }
+
   /** Tells whether the NPU's worker is in the same life still. */
   lifeOf(npu: number): () => boolean {
     const { space, directory } = this.#ports;

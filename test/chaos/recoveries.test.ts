@@ -3,9 +3,11 @@ import { describe, expect, it } from 'vitest';
 import { type ChaosCall, type ChaosPlan, parsePlan } from '../../src/chaos/fault-plan.ts';
 import { type CallReport, type ChaosPlanInput, chaos, type FaultInput } from '../../src/chaos/index.ts';
 import { violationsOfCall } from '../../src/chaos/invariants.ts';
+import { Losses } from '../../src/chaos/losses.ts';
 import { MaskedSteps, wrongOfMasked } from '../../src/chaos/masked-reference.ts';
 import { isRefusedForLoss } from '../../src/chaos/shape-refusals.ts';
 import { Undisturbed } from '../../src/chaos/undisturbed.ts';
+import type { PodOptions } from '../../src/options.ts';
 import { deploy, parseTopology } from '../../src/protocol/topology.ts';
 
 /** Two attention NPUs on worker 0, and an expert NPU on worker 1 and one on worker 2. */
@@ -44,6 +46,42 @@ describe('a pod whose lost workers have no successors', () => {
     const struck = [{ kind: 'worker-lost', phase: 'decode', struck: true, effect: 1 }] as const;
     const found = (lacked: boolean): number => violationsOfCall(plan, struck, 0, failed, { silent: 0, lacked }).length;
     expect([found(false), found(true)]).toEqual([1, 0]);
+  });
+});
+
+describe('a pod whose attention NPUs take the roles of lost expert NPUs', () => {
+  const SPARED: ChaosPlanInput['pod'] = { topology: 'moe-attention:domains=1x3,experts=2', workers: 5, npu_workers: [0, 1, 2, 3, 4], respawn: false };
+
+  it.each<[string, ChaosPlanInput['pod'], number[], string]>([
+    ['one is lost', SPARED, [3], 'finished'],
+    ['both are', SPARED, [3, 4], 'finished'],
+    ['an attention NPU is lost, too', SPARED, [3, 0], 'finished'],
+    ['both are, and an attention NPU: one alone can be spared', SPARED, [3, 4, 0], 'experts_lost'],
+    ['it is not to be', { ...SPARED, role_switch: 'never' }, [3], 'experts_lost'],
+  ])('should go on while one can be spared, and else say what is lost: %s', async (_, pod, workers, code) => {
+    const { violations, calls } = await run(pod, ...workers.map(lost));
+    expect(violations).toEqual([]);
+    expect(new Set(calls.map((call) => call.code))).toEqual(new Set([code]));
+  });
+
+  it.each<[string, ChaosPlanInput['pod'], number[], boolean[]]>([
+    ['one is lost', SPARED, [3], [false, false]],
+    ['no request waits for it', { ...SPARED, role_switch: 'background' }, [3], [true, false]],
+    ['nobody has a worker of its own', { ...SPARED, npu_workers: [0, 1, 0, 0, 1], workers: 2 }, [1], [true, true]],
+    ['two are lost, and two can be spared', SPARED, [3, 4], [false, false]],
+    [
+      'two are lost, and one can be spared',
+      { ...SPARED, topology: 'moe-attention:domains=1x2,experts=2', npu_workers: [0, 1, 2, 3], workers: 4 },
+      [2, 3],
+      [true, true],
+    ],
+  ])('should lack nothing that comes back: %s', async (_, pod, workers, lacks) => {
+    await using undisturbed = new Undisturbed();
+    const { control } = await undisturbed.createPod({ kernels: 'hash', ...pod } as PodOptions);
+    const losses = new Losses(control);
+    for (const worker of workers) control.workers.lose(worker, 'the test killed it');
+    losses.note();
+    expect([losses.hasLacked(), losses.lacks]).toEqual(lacks);
   });
 });
 
