@@ -50,6 +50,8 @@ export class ExpertBalancer {
   #query = -1;
   #isForced = false;
   #failure: Failure | null = null;
+  /** What went bad where it rests would fail whatever comes next, too: its NPU is to look at it, and ends. */
+  readonly #looks: Commands['send'][] = [];
   #plan: RebalancePlan = NO_PLAN;
   /** A rehoming failed, of which something is left to do. */
   mustTryAgain = false;
@@ -299,7 +301,9 @@ export class ExpertBalancer {
   }
 
   slotFailed(change: number, { code, message }: ErrorRecord): void {
-    if (this.moves.waitsFor(change)) this.fail(code === 'worker_lost' ? 'npu_lost' : 'corrupt', message);
+    if (!this.moves.waitsFor(change)) return;
+    this.fail(code === 'worker_lost' ? 'npu_lost' : 'corrupt', message);
+    if (code === 'memory_fault') this.#looks.push(...this.moves.suspect(change));
   }
 
   /** By others perhaps than who has the weights: that shows when they are pulled. */
@@ -320,9 +324,10 @@ export class ExpertBalancer {
     const failure = this.#failure;
     this.#failure = null;
     this.mustTryAgain = false;
-    if (this.isHeld) return this.#finishPlacement(failure);
-    if (!this.#isRehoming) return this.#finishRebalance(failure);
-    return this.#finishRehoming(failure);
+    // Whoever waits hears first what was bad: then its NPU may be lost.
+    const looks = this.#looks.splice(0).filter(({ to }) => !this.lost.has(idOf(to)));
+    if (this.isHeld) return [...this.#finishPlacement(failure), ...looks];
+    return [...(this.#isRehoming ? this.#finishRehoming(failure) : this.#finishRebalance(failure)), ...looks];
   }
 
   #finishRebalance(failure: Failure | null): Commands['send'][] {

@@ -12,6 +12,7 @@ import {
   expertWork,
   installMap,
   loadSlot,
+  lookAtSlot,
   stageSlot,
   withdrawBroadcasts,
 } from '../../src/protocol/expert-maps.ts';
@@ -26,8 +27,7 @@ import type { Rounds } from './map-plans.ts';
 
 /**
  * NPUs of the group: those that run steps and sort tokens by the map, and the first of those that have slots. `layers`: the model's numbers of those that have experts;
- * `shared`: NPUs that have the shared expert, where it is apart from attention; `movable`: NPUs have room for weights that come; else experts stay where they are,
- * whoever is lost.
+ * `shared`: NPUs that have the shared expert, where it is apart from attention; `movable`: NPUs have room for weights that come; else experts stay, whoever is lost.
  */
 export type BalancerSeat = {
   readonly self: Address;
@@ -204,6 +204,13 @@ export class Reconfiguration {
     return this.#waitsForChanges.has(change);
   }
 
+  /** Weights came for it that are not what was summed once: whoever has them looks at them. */
+  suspect(change: number): Commands['send'][] {
+    const wanted = this.#changes[change - this.#firstChange] as SlotChange;
+    const source = this.#readable(wanted);
+    return source < 0 ? [] : [this.#tell(this.#npuOf(source), lookAtSlot(wanted.layer, source))];
+  }
+
   installed(npu: number, epoch: number): void {
     if (epoch >= this.#epoch) this.#waitsForNpus.delete(npu);
   }
@@ -334,8 +341,7 @@ export class Reconfiguration {
   }
 
   #mapWork(map: ExpertMap): ExpertWork {
-    const slots: number[] = [];
-    const experts: number[] = [];
+    const [slots, experts]: [number[], number[]] = [[], []];
     for (const [at, expert] of map.expertOfSlot.entries()) {
       if (expert === this.#firstMap.expertOfSlot[at]) continue;
       slots.push(at);

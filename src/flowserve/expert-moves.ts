@@ -29,6 +29,7 @@ import type { DieLayout } from './step-layout.ts';
 import type { StepProgram } from './step-program.ts';
 import type { ReadExpert } from './stored-experts.ts';
 import type { WeightBroadcasts } from './weight-broadcasts.ts';
+import type { WeightChecks } from './weight-checks.ts';
 
 type Tell = (message: ExpertMapMessage) => void;
 /** Bytes on their way; `end` is told their sum. */
@@ -55,6 +56,7 @@ export type ExpertMovesOptions = {
   readonly checksum: Checksum;
   readonly broadcasts: WeightBroadcasts;
   readonly readExpert: ReadExpert;
+  readonly weights: Pick<WeightChecks, 'suspect'>;
 };
 
 /** Bytes that one turn copies at most: some tenths of a millisecond of a thread that has others to serve. */
@@ -115,6 +117,9 @@ export class ExpertMoves {
       }
       case 'withdraw':
         this.#options.broadcasts.withdraw(npu, work.before);
+        break;
+      case 'look':
+        this.#options.weights.suspect(npu, this.#layers[work.layer] as number, work.slot % this.#slotsOf(npu).slots.each);
         break;
       case 'load':
         this.#load(npu, work, tell);

@@ -126,7 +126,7 @@ export class Npus {
   readonly #reported = new Map<Address, number>();
 
   constructor(options: NpusOptions) {
-    const { plan, space, directory, surroundings, arithmetics, die_epochs, checksum, network = null, host, measuresSteps, samplesOf } = options;
+    const { plan, space, directory, surroundings, arithmetics, die_epochs, checksum, readExpert, network = null, host, measuresSteps, samplesOf } = options;
     const onLayers = options.onLayers ?? ((npu: number, step: number, layers: number) => this.transfers.reach(npu, step, layers));
     this.#samplesOf = samplesOf;
     this.#routed = options.onRouted === undefined ? null : new RoutedSteps(space, options.onRouted);
@@ -158,9 +158,9 @@ export class Npus {
     this.programs = programs;
     const layouts = arithmetics.map(({ layout }) => layout);
     const broadcasts = new WeightBroadcasts({ directory, checksum, endpointOf: (npu) => this.#newEndpoint(npu, surroundings) });
-    this.moves = new ExpertMoves({ plan, space, directory, checksum, broadcasts, readExpert: options.readExpert }, this.#maps, programs, layouts);
-    this.standby = new StandbyWeights({ plan, space, directory, broadcasts, arrive: (npu) => this.weights.arrive(npu) }, layouts);
     this.weights = new WeightChecks(plan.options, layouts, space, checksum, surroundings.now_ms);
+    this.moves = new ExpertMoves({ plan, space, directory, checksum, broadcasts, readExpert, weights: this.weights }, this.#maps, programs, layouts);
+    this.standby = new StandbyWeights({ plan, space, directory, broadcasts, arrive: (npu) => this.weights.arrive(npu) }, layouts);
     const owners = [...this.programs].map(([npu, { exchange, blocks, kvSums }]) => ({
       ...{ npu, die: exchange.endpoint.die, epoch: exchange.endpoint.epoch, blocks, kvSums },
     }));

@@ -6,6 +6,8 @@
  *   each-step   an expert's when it has computed for a peer, before that is answered, all of an NPU's when its step is computed, before anybody is told, and what came
  *               from another NPU when it is there
  *
+ * and either way an expert's where somebody who copied it says that it is not what was summed once.
+ *
  * @module
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
@@ -26,6 +28,8 @@ export class WeightChecks {
   readonly #weights: readonly RestingWeights[];
   readonly #byNpu: ReadonlyMap<number, RestingWeights>;
   readonly #bytes: number;
+  /** Slots that somebody got bad weights from. */
+  readonly #suspects: { readonly npu: number; readonly layer: number; readonly slot: number }[] = [];
   /** Of the pass at hand. */
   #began_ms: number;
   #looked = 0;
@@ -74,8 +78,18 @@ export class WeightChecks {
     if (this.#when === 'each-step') this.#byNpu.get(npu)?.check();
   }
 
+  /** Another NPU got other weights from that slot than were summed once: it is looked at next. */
+  suspect(npu: number, layer: number, slot: number): void {
+    if (this.#when !== 'off') this.#suspects.push({ npu, layer, slot });
+  }
+
   /** Looks at a bounded number of bytes, if there are any that are to be looked at now. True: at some. @throws `WeightDamage` */
   scrub(isIdle: boolean): boolean {
+    const suspect = this.#suspects.shift();
+    if (suspect !== undefined) {
+      this.#byNpu.get(suspect.npu)?.checkSlot(suspect.layer, suspect.slot);
+      return true;
+    }
     const period_ms = this.#period_ms;
     if (this.#when !== 'scrub' || this.#bytes === 0) return false;
     const passed_ms = this.#now_ms() - this.#began_ms;

@@ -35,6 +35,8 @@ export type ExpertWork =
   | { readonly kind: 'broadcast'; readonly layer: number; readonly slot: number; readonly broadcast: WeightBroadcast }
   /** Sends no more of broadcasts with lower numbers: nobody waits for them. */
   | { readonly kind: 'withdraw'; readonly before: number }
+  /** Holds a slot of its own against its sum: somebody got other weights from there. Nobody waits for its answer: whoever finds them bad ends. */
+  | { readonly kind: 'look'; readonly layer: number; readonly slot: number }
   /** Puts what is set aside into its slot; `epoch`: of the map by which it may be asked for. */
   | { readonly kind: 'load'; readonly change: number; readonly epoch: number }
   /** The slot holds nothing from now on. */
@@ -143,5 +145,6 @@ export const stageSlot = (
 });
 export const broadcastSlot = (layer: number, slot: number, broadcast: WeightBroadcast): ExpertWork => ({ kind: 'broadcast', layer, slot, broadcast });
 export const withdrawBroadcasts = (before: number): ExpertWork => ({ kind: 'withdraw', before });
+export const lookAtSlot = (layer: number, slot: number): ExpertWork => ({ kind: 'look', layer, slot });
 export const emptySlot = (change: number, layer: number, slot: number, epoch: number): ExpertWork => ({ kind: 'empty', change, layer, slot, epoch });
 export const loadSlot = (change: number, epoch: number): ExpertWork => ({ kind: 'load', change, epoch });

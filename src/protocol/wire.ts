@@ -214,6 +214,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['kind', 'change', 'layer', 'slot', 'expert', 'source', 'is_free', 'broadcast'],
   ['kind', 'layer', 'slot', 'broadcast'],
   ['kind', 'before'],
+  ['kind', 'layer', 'slot'],
   ['number', 'npus'],
   ['kind', 'change', 'layer', 'slot', 'epoch'],
   ['kind', 'change', 'epoch'],

@@ -199,7 +199,7 @@ export class Group {
     } else if (work.kind === 'broadcast') {
       // Who is asked to set them aside gets them from there.
       expect(work.broadcast.npus[0]).toBe(npu);
-    } else if (work.kind === 'withdraw') {
+    } else if (work.kind === 'withdraw' || work.kind === 'look') {
       // Nobody waits for its answer.
     } else if (work.kind === 'stage') {
       const at = work.layer * SHAPE.slots + work.slot;

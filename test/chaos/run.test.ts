@@ -151,6 +151,24 @@ describe('a fault', () => {
     ]);
   });
 
+  it('of weights that nobody uses should be found when they are copied, and their NPU end', async () => {
+    // Whoever copied an expert alone knew of it: a scale failed, and so did its way back, every 250 ms for three minutes.
+    const { violations, faults, virtual_ms } = await chaos.run({
+      seed: 1426,
+      pod: {
+        ...{ topology: 'moe-attention:domains=1x1,experts=3,shared=attention', scale_max: { attention: 3, experts: 4 }, scale_min: { experts: 2 } },
+        ...{ expert_balancing: { redundant_slots: 2, period_ms: 10, windows: 1, threshold: 1.2 }, weight_checks: 'each-step' },
+      },
+      calls: [{ key: 8, prompt_tokens: 1, max_tokens: 6 }],
+      shapes: [{ ms: 0.8, attention: 2, experts: 2, deadline_ms: 5 }],
+      rebalances: [{ ms: 0.8 }],
+      faults: [{ kind: 'weights-bit-flip', npu: 4, part: 17, bit: 70, at: { phase: 'scaling', nth: 1, there: true } }],
+    });
+    expect(violations).toEqual([]);
+    expect(faults).toMatchObject([{ struck: true, effect: 1 }]);
+    expect(virtual_ms).toBeLessThan(5_000);
+  });
+
   it.each<[string, FaultInput, ChaosPlanInput['pod']?]>([
     // Within a thread nothing goes by a link, and nothing guards it.
     ['lost progress', { kind: 'message-dropped', type: 'STEP_DONE', at: { ms: 0 }, for_ms: 500 }],
