@@ -3,10 +3,11 @@
  * @module
  */
 import type { PodOptions } from '../options.ts';
+import { deploy, parseTopology } from '../protocol/topology.ts';
 import type { SeededRandom } from '../runtime/seeded-random.ts';
 import type { FaultKind, Phase } from './fault-plan.ts';
 
-export const RECOVERIES = ['successors', 'restart', 'rehomed', 'no-successors', 'degraded'] as const;
+export const RECOVERIES = ['successors', 'restart', 'rehomed', 'no-successors', 'role-switch', 'degraded'] as const;
 export type Recovery = (typeof RECOVERIES)[number];
 
 /** Of these a worker may end, or begin anew: what comes then is the recovery's. All others are over by themselves, or mended without anybody's end. */
@@ -30,13 +31,18 @@ export const RECOVERY_TERMS: Readonly<Record<Recovery, Terms>> = {
     what: 'nobody follows a lost worker: those that are left go on, with its experts where there is room, or with an attention NPU in its role',
     not_at: { phases: ['scaling'], why: 'which groups stood by when the others were lost is not told from outside, so nothing would say what may end' },
   },
+  'role-switch': {
+    what: 'nobody follows, there is no room, and the last attention NPU that can be spared takes the role of a lost expert NPU',
+    not_at: { phases: ['kv-transfer', 'scaling'], why: 'its pods hand no KV over, and stay as large as they are' },
+  },
   degraded: {
     what: 'nobody follows, and its experts are done without',
     not_at: { phases: ['rebalance', 'scaling'], why: 'what is computed so is held against a pod whose experts lie where they were laid out' },
   },
 };
 
-export const recoveryOf = ({ recovery, respawn, degraded, rehome_after_ms }: PodOptions): Recovery => {
+export const recoveryOf = ({ recovery, respawn, degraded, rehome_after_ms, role_switch = 'never' }: PodOptions): Recovery => {
+  if (role_switch !== 'never') return 'role-switch';
   if (degraded === true) return 'degraded';
   if (respawn === false) return 'no-successors';
   if (recovery === 'restart') return 'restart';
@@ -49,7 +55,7 @@ export const isTriedAt = (recovery: Recovery, phase: Phase | 'time' | 'client'):
 /** What is drawn where no cell wants one, as often as it stands here. */
 const DRAWN: readonly Recovery[] = [
   ...(['successors', 'successors', 'successors', 'restart', 'restart', 'rehomed', 'rehomed', 'rehomed'] as const),
-  ...(['no-successors', 'no-successors', 'degraded'] as const),
+  ...(['no-successors', 'no-successors', 'role-switch', 'degraded'] as const),
 ];
 
 /** Of those that are asked for; what everybody does, where none of them is tried at the phase. */
@@ -60,6 +66,17 @@ export function drawRecovery(phase: Phase | 'time' | 'client', asked: readonly R
 
 /** Of each layer of the model that pods have. */
 const EXPERTS = 32;
+
+/** Experts on NPUs of their own, each NPU on a worker of its own, and some attention NPU that can be spared. */
+function hasApart({ topology, workers, schedule, scale_max }: PodOptions): boolean {
+  const { executors, npus } = deploy(parseTopology(topology as string));
+  return (
+    executors.every(({ split, groups }) => split !== undefined && groups.length > 1) &&
+    workers === npus.length &&
+    schedule !== 'domains' &&
+    scale_max === undefined
+  );
+}
 
 /** The pod, with the recovery. Null: it is no pod for that. */
 export function withRecovery({ recovery: _, ...pod }: PodOptions, recovery: Recovery, random: SeededRandom): PodOptions | null {
@@ -79,6 +96,9 @@ export function withRecovery({ recovery: _, ...pod }: PodOptions, recovery: Reco
     }
     case 'no-successors':
       return scale_max !== undefined ? null : { ...pod, respawn: false, ...room() };
+    case 'role-switch':
+      // Mostly as the papers have it.
+      return hasApart(pod) ? { ...pod, respawn: false, role_switch: random.below(4) === 0 ? 'background' : 'auto' } : null;
     case 'degraded': {
       const { expert_balancing: __, speculative_config: ___, hash_foreseeable: ____, ...others } = pod;
       return scale_max !== undefined || `${topology}`.includes('oproj') ? null : { ...others, respawn: false, degraded: true };

@@ -35,6 +35,7 @@ const PLAINER: readonly ((pod: ChaosPlan['pod']) => ChaosPlan['pod'] | null)[] =
     'recovery',
     'rehome_after_ms',
     'degraded',
+    'role_switch',
     'respawn',
     'scheduling_policy',
     'long_prompt_groups',

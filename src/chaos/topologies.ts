@@ -52,6 +52,16 @@ const POOLS: Readonly<Record<string, (draw: Draw) => PodOptions>> = {
     ...balancing(draw),
   }),
   'moe-attention-alone': (draw) => ({ topology: 'moe-attention:domains=1x2,experts=1', workers: 1 + draw(3), micro_batches: pick(draw, 1, 2) }),
+  // Each NPU on a worker of its own, and little room for experts: attention NPUs may take the roles of expert NPUs.
+  'moe-attention-apart': (draw) => {
+    const [topology, workers] = pick(draw, ['1x3,experts=2', 5], ['3x1,experts=2', 5], ['1x2,experts=2', 4]) as [string, number];
+    const redundant_slots = pick(draw, 2, 4);
+    return {
+      topology: `moe-attention:domains=${topology}`,
+      workers,
+      ...(draw(3) === 0 && { expert_balancing: { redundant_slots, period_ms: pick(draw, 10, 20), windows: 1 } }),
+    };
+  },
   'moe-attention-domains': (draw) => ({
     topology: pick(draw, 'moe-attention:domains=1x2,experts=2', 'moe-attention:domains=2x1,experts=2', 'moe-attention:domains=2x2,experts=2'),
     workers: 1 + draw(3),
@@ -96,7 +106,7 @@ export const TOPOLOGIES: readonly string[] = Object.keys(POOLS);
 /** Phases that only some of them have. */
 const PHASES_OF: Partial<Readonly<Record<Phase, readonly string[]>>> = {
   'kv-transfer': ['prefill-decode', 'prefix-sharing', 'mixed', 'prefill-moe-attention', 'scaled-sides'],
-  rebalance: ['balanced', 'moe-attention', 'moe-attention-domains', 'scaled-experts', 'scaled-domains'],
+  rebalance: ['balanced', 'moe-attention', 'moe-attention-apart', 'moe-attention-domains', 'scaled-experts', 'scaled-domains'],
   scaling: ['scaled', 'scaled-experts', 'scaled-domains', 'scaled-sides'],
 };
 

@@ -70,7 +70,6 @@ const NOT_DRAWN = {
     record_prompts: 'it is of traces',
     record_when_full: 'it is of live pods',
     row_checks: 'with rows unchecked nothing is promised where they go bad on their way',
-    role_switch: 'the rule of the papers, which all have; what it changes is held to by tests of its own',
     weight_scrub_s: 'a look changes nothing while memory is good, and with steps unchecked nothing is promised where it goes bad',
   },
   ...{
