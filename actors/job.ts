@@ -139,8 +139,11 @@ export const job = setup({
     isFirstToken: ({ context }) => !context.streaming,
     choiceIsStopped: ({ context, event }) => context.stopped.includes(choiceOf(event)),
     decodeIsAhead: ({ context, event }) => context.ahead.includes(choiceOf(event)),
-    decodeWasSooner: ({ context, event }) =>
-      event.type === 'TASK_DONE' && context.ahead.includes(choiceOf(event)) && event.task === decodeTaskAddress(sequenceOf(context, event.task)),
+    decodeWasSooner: ({ context, event }) => {
+      if (event.type !== 'TASK_DONE') return false;
+      const sequence = sequenceOf(context, event.task);
+      return event.task === decodeTaskAddress(sequence) && context.open.includes(taskAddress(sequence));
+    },
     waitsForExecutor: ({ context, event }) => event.type === 'DECODE_CHOSEN' && context.choosing.some(({ task }) => task === event.task),
   },
 }).createMachine({
@@ -194,20 +197,14 @@ export const job = setup({
           ],
         },
         TASK_DONE: [
-          // Handed back before there was a first token, it computed that itself, and all that follows: what its prefill still does nobody needs.
+          // Handed back before it had pulled, it computed everything itself: what its prefill still computes, or lends, nobody needs.
           {
             guard: 'decodeWasSooner',
             actions: [
               'noteCaughtUp',
               'noteEnded',
               'closeTask',
-              {
-                type: 'sendEach',
-                params: ({ context, event }) => {
-                  const prefill = taskAddress(sequenceOf(context, event.task));
-                  return context.open.includes(prefill) ? [{ to: prefill, message: stopStringFound() }] : [];
-                },
-              },
+              { type: 'sendEach', params: ({ context, event }) => [{ to: taskAddress(sequenceOf(context, event.task)), message: stopStringFound() }] },
             ],
           },
           // All was said with the first token.

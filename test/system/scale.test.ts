@@ -6,11 +6,15 @@ import { KernelRecomputation } from '../../src/trace/recompute.ts';
 import { replayTrace } from '../../src/trace/replay-trace.ts';
 import { parseRunHeader } from '../../src/trace/run-header.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
+import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { cases, runs } from '../property-runs.ts';
 import { traceFolder } from '../trace/files.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
 import { holders, weightsHeld } from './shapes.ts';
+
+/** Its default. */
+const KV_LEASE_MS = 600_000;
 
 type Wish = { readonly start: number; readonly length: number; readonly max_tokens: number };
 
@@ -101,6 +105,31 @@ it.each(['request', 'layer'] as const)(
     await expectNothingLeft(pod);
   },
 );
+
+it('a request whose decode was handed back before it had pulled anything should end with its last token, not with the lease on what its prefill lent', async () => {
+  await using one = await createPod({ clock: 'virtual', kernels: 'hash' });
+  const calls = Array.from({ length: 4 }, (_, index) => callOf({ start: index, length: 3 + 2 * index, max_tokens: 20 + 10 * index }, index));
+  const right = await Promise.all(calls.map(async ([prompt, how]) => (await one.complete(prompt, how)).choices[0]?.token_ids));
+  for (let moment = 200; moment < 206; moment++) {
+    await using pod = (await createPod({
+      ...{ clock: 'virtual', kernels: 'hash', seed: moment, topology: 'pd:prefill=1xdp2,decode=1xdomains1x3experts3', workers: 8 },
+      scale_max: { executor: 'decode', attention: 4 },
+    })) as VirtualPod;
+    const { control } = pod;
+    let scaled: Promise<unknown> | null = null;
+    const step = control.step.bind(control);
+    let steps = 0;
+    control.step = () => {
+      if (steps++ === moment) scaled = pod.scale({ attention: 1 });
+      return step();
+    };
+    const got = await Promise.all(calls.map(([prompt, how]) => pod.complete(prompt, how)));
+    expect(got.map(({ choices }) => choices[0]?.token_ids)).toEqual(right);
+    expect(await scaled).toMatchObject({ attention: 1 });
+    expect(control.host.clock.now_ms()).toBeLessThan(KV_LEASE_MS / 10);
+    await expectNothingLeft(pod);
+  }
+});
 
 const PROMPTS = ['Once upon a time', 'The wolf', 'In the forest there was a little house', 'The king'] as const;
 const HOW: GenerateOptions = { ignore_eos: true, max_tokens: 32, logprobs: 1, stop: ['never said'] };
