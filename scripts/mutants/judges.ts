@@ -131,44 +131,51 @@ export class Tests implements AsyncDisposable {
    * mutant. Those that are told of by nobody have passed.
    */
   async killEach(chosen: ReadonlyMap<number, readonly Test[]>, onKilled: (mutant: number, what: string) => void): Promise<void> {
-    const [orders, lines] = [join(this.#copy, `orders-${process.pid}.json`), join(this.#copy, `lines-${process.pid}.jsonl`)];
     const left = new Map(chosen);
     while (left.size > 0) {
-      const byTest: Record<string, number[]> = {};
-      for (const [mutant, tests] of left) for (const { id } of tests) byTest[id] = [...(byTest[id] ?? []), mutant];
-      writeFileSync(orders, JSON.stringify(byTest));
-      writeFileSync(lines, '');
-      Object.assign(process.env, switchTo(this.#copy, 0, ''), { TEST_ORDERS: orders, TEST_LINES: lines });
-      const vitest = await createVitest('test', this.#options);
-      try {
-        const files = Map.groupBy([...left.values()].flat(), ({ file }) => file);
-        const all = await vitest.globTestSpecifications([...files.keys()]);
-        const specifications = [...files].flatMap(([file, tests]) =>
-          all
-            .filter(({ moduleId }) => moduleId === join(this.#copy, file))
-            .map(({ project, moduleId }) => project.createSpecification(moduleId, { testIds: [...new Set(tests.map(({ id }) => id))] })),
-        );
-        await vitest.runTestSpecifications(specifications);
-      } finally {
-        await vitest.close();
-        delete process.env['TEST_ORDERS'];
-      }
-      const told = linesOf<TestLine>(readFileSync(lines, 'utf8'));
+      const told = await this.#runMany(left);
       for (const { mutant, state, what } of told) if (state === 'killed' && left.delete(mutant)) onKilled(mutant, what.slice(0, 240));
       const last = told.at(-1);
       if (last?.state !== 'begun') break;
       // It ended with this one: all others are asked again, by the tests that they have not passed.
-      const dead = [...chosen.values()].flat().find(({ id }) => id === last.test);
-      if (left.delete(last.mutant)) onKilled(last.mutant, `${dead?.file} > ${dead?.name}: goes round for ever, or its process dies`);
       for (const [mutant, tests] of left) {
-        const passed = new Set(told.filter((line) => line.mutant === mutant && line.state === 'passed').map(({ test }) => test));
+        const passed = new Set(told.filter((line) => line.mutant === mutant && line.state !== 'killed').map(({ test }) => test));
         left.set(
           mutant,
           tests.filter(({ id }) => !passed.has(id)),
         );
       }
+      // Whatever the process had taken till then may have ended it: so in one of its own, too.
+      const dead = chosen.get(last.mutant)?.find(({ id }) => id === last.test) as Test;
+      const alone = (await this.#runMany(new Map([[last.mutant, [dead]]]))).at(-1);
+      if (alone?.state === 'killed' && left.delete(last.mutant)) onKilled(last.mutant, alone.what.slice(0, 240));
+      if (alone?.state === 'begun' && left.delete(last.mutant)) onKilled(last.mutant, `${dead.file} > ${dead.name}: goes round for ever, or its process dies`);
     }
-    for (const file of [orders, lines]) rmSync(file, { force: true });
+  }
+
+  async #runMany(chosen: ReadonlyMap<number, readonly Test[]>): Promise<readonly TestLine[]> {
+    const [orders, lines] = [join(this.#copy, `orders-${process.pid}.json`), join(this.#copy, `lines-${process.pid}.jsonl`)];
+    const byTest: Record<string, number[]> = {};
+    for (const [mutant, tests] of chosen) for (const { id } of tests) byTest[id] = [...(byTest[id] ?? []), mutant];
+    writeFileSync(orders, JSON.stringify(byTest));
+    writeFileSync(lines, '');
+    Object.assign(process.env, switchTo(this.#copy, 0, ''), { TEST_ORDERS: orders, TEST_LINES: lines });
+    const vitest = await createVitest('test', this.#options);
+    try {
+      const files = Map.groupBy([...chosen.values()].flat(), ({ file }) => file);
+      const all = await vitest.globTestSpecifications([...files.keys()]);
+      const specifications = [...files].flatMap(([file, tests]) =>
+        all
+          .filter(({ moduleId }) => moduleId === join(this.#copy, file))
+          .map(({ project, moduleId }) => project.createSpecification(moduleId, { testIds: [...new Set(tests.map(({ id }) => id))] })),
+      );
+      await vitest.runTestSpecifications(specifications);
+      return linesOf<TestLine>(readFileSync(lines, 'utf8'));
+    } finally {
+      await vitest.close();
+      delete process.env['TEST_ORDERS'];
+      for (const file of [orders, lines]) rmSync(file, { force: true });
+    }
   }
 
   /** Null: all of them passed. */
