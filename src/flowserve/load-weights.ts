@@ -85,6 +85,7 @@ export class WeightLoader {
   }
 
   *#loadAll(layouts: readonly (NpuLayout | ExpertNpuLayout)[], mapOf: (npu: number) => ExpertMap, holds: (npu: number) => boolean): Generator<Loaded> {
+    // Asked of all before any is touched: who asks memory itself finds nothing of it afterwards.
     const holding = attentionLayouts(layouts).filter(({ npu }) => holds(npu));
     for (const layout of layouts) {
       const sums = sumsOf(layout);
@@ -100,7 +101,7 @@ export class WeightLoader {
       if (alike === layout) {
         yield* this.#loadShare(layout);
         this.#takeSums(layout);
-      } else if (alike !== undefined && holds(layout.npu)) this.#copyReplicated(alike, layout);
+      } else if (alike !== undefined && holding.includes(layout)) this.#copyReplicated(alike, layout);
       // The shared expert is among what they have alike.
       yield* this.#loadSlots(layout, mapOf(layout.npu));
     }

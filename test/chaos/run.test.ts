@@ -169,6 +169,21 @@ describe('a fault', () => {
     expect(virtual_ms).toBeLessThan(5_000);
   });
 
+  it('of weights that NPUs of one worker have alike should be loaded anew for all of them', async () => {
+    // The second one was not: its sums were cleared before memory was asked whether it had any (seed 104).
+    const { violations, faults } = await chaos.run({
+      seed: 104,
+      pod: { topology: 'pd:prefill=1xdp1,decode=1xdp1', scale_max: { executor: 1, attention: 3 }, kernels: 'real', weight_checks: 'each-step' },
+      calls: [
+        { key: 8, prompt_tokens: 1, max_tokens: 2 },
+        { key: 6, prompt_tokens: 17, stem_tokens: 16, max_tokens: 3, n: 2 },
+      ],
+      faults: [{ kind: 'weights-bit-flip', npu: 1, part: 54, bit: 502, at: { event: 137 } }],
+    });
+    expect(violations).toEqual([]);
+    expect(faults).toMatchObject([{ struck: true, effect: 1 }]);
+  });
+
   it.each<[string, FaultInput, ChaosPlanInput['pod']?]>([
     // Within a thread nothing goes by a link, and nothing guards it.
     ['lost progress', { kind: 'message-dropped', type: 'STEP_DONE', at: { ms: 0 }, for_ms: 500 }],
