@@ -24,7 +24,9 @@ const BEGIN = '<!-- made by scripts/mutants.ts -->';
 const END = '<!-- end -->';
 
 export const keyOf = ({ file, line, from, text }: Mutant): string => `${file}:${line}: ${from} → ${text.replaceAll(/\s+/g, ' ')}`;
-const code = (text: string): string => `\`${text.length > 100 ? `${text.slice(0, 97)}…` : text}\``.replaceAll('|', '\\|');
+/** Of a cell of a table. */
+const plain = (text: string): string => text.replaceAll(/\s+/g, ' ').replaceAll('|', '\\|');
+const code = (text: string): string => plain(`\`${text.length > 100 ? `${text.slice(0, 97)}…` : text}\``);
 
 export function writeReport(
   root: string,
@@ -46,10 +48,11 @@ export function writeReport(
   const head = ['', 'judged', 'killed by tests', 'by a campaign', 'by same bits', 'equivalent', 'survived', 'killed of those not equivalent'];
   const survivors = told.filter(isSurvivor).map((mutant) => {
     const { file, line, operator, from, text } = mutant;
-    const { equivalent, why } = judged[keyOf(mutant)] ?? { equivalent: false, why: 'not looked at' };
-    return [`${file}:${line}`, operator, code(from), code(text.replaceAll(/\s+/g, ' ')), equivalent ? 'equivalent' : 'hole', why];
+    const { equivalent = null, why = '' } = judged[keyOf(mutant)] ?? {};
+    const verdict = equivalent === null ? 'not looked at' : equivalent ? 'equivalent' : 'hole';
+    return [`${file}:${line}`, plain(operator), code(from), code(text), verdict, why];
   });
-  const operators = [...Map.groupBy(told, ({ operator }) => operator)].sort().map(([operator, of]) => row(operator, of));
+  const operators = [...Map.groupBy(told, ({ operator }) => operator)].sort().map(([operator, of]) => row(plain(operator), of));
   // A part of them is no sample: shares are told of all.
   const tables = [
     markdownTable([
