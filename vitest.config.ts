@@ -16,20 +16,11 @@ const APART = ['trace/full-disk', 'trace/memory', 'trace/damage', 'system/soak',
 /** About npm and what it packs; and what starts both runtimes itself. */
 const NODE_ONLY = ['test/packaging/**/*.test.ts', 'test/deno/**/*.test.ts'];
 
-const fileOf = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
-/** RESIDENT=1: a thread that has ended well serves its process's next pod (test/resident-threads.ts). */
-const areKept = process.env['RESIDENT'] !== undefined;
 /** See test/bundled-threads.ts. */
-const inPlace =
-  process.env['SOURCES'] !== undefined
-    ? []
-    : [
-        ...(areKept ? [{ find: /^.*\/thread-start\.ts$/, replacement: fileOf('test/resident-threads.ts') }] : []),
-        ...(isDeno ? [{ find: /^.*\/thread-entry\.ts$/, replacement: fileOf('test/bundled-entry.ts') }] : []),
-      ];
+const bundled = isDeno && process.env['SOURCES'] === undefined;
 
 export default defineConfig({
-  resolve: { alias: inPlace },
+  resolve: { alias: bundled ? [{ find: /^.*\/thread-entry\.ts$/, replacement: fileURLToPath(new URL('test/bundled-entry.ts', import.meta.url)) }] : [] },
   test: {
     // Deno runs vitest's forks only.
     pool: 'forks',
@@ -44,16 +35,7 @@ export default defineConfig({
     maxWorkers: 2,
     projects: [
       { extends: true, test: { name: 'apart', include: [...APART, ...(isDeno ? [] : NODE_ONLY)] } },
-      {
-        extends: true,
-        test: {
-          name: 'together',
-          include: ['test/**/*.test.ts'],
-          exclude: [...APART, ...NODE_ONLY],
-          isolate: false,
-          setupFiles: ['test/property-limits.ts', ...(areKept ? ['test/keep-threads.ts'] : [])],
-        },
-      },
+      { extends: true, test: { name: 'together', include: ['test/**/*.test.ts'], exclude: [...APART, ...NODE_ONLY], isolate: false } },
     ],
   },
 });

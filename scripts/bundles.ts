@@ -11,14 +11,9 @@ import { bundleOf } from './bundle-names.ts';
 
 /**
  * Bundles each entry of a clone into a file of `target`, and says which. Each module goes on finding what lies beside it.
- * `inPlace`: what stands for a module, by the end of its name.
+ * `threadEntry`: what stands for src/runtime/thread-entry.ts.
  */
-export async function bundleEntries(
-  root: string,
-  entries: readonly string[],
-  target: string,
-  inPlace: ReadonlyMap<string, string> = new Map(),
-): Promise<ReadonlyMap<string, string>> {
+export async function bundleEntries(root: string, entries: readonly string[], target: string, threadEntry?: string): Promise<ReadonlyMap<string, string>> {
   const bundled = await Promise.all(
     entries.map(async (entry): Promise<[string, string]> => {
       const bundle = await rolldown({
@@ -32,13 +27,7 @@ export async function bundleEntries(
               handler: (code, id) => code.replaceAll('import.meta.url', JSON.stringify(pathToFileURL(id).href)),
             },
           },
-          {
-            name: 'how threads begin',
-            resolveId: {
-              filter: { id: /\/thread-(?:entry|start)\.ts$/ },
-              handler: (id) => [...inPlace].find(([end]) => id.endsWith(end))?.[1],
-            },
-          },
+          { name: 'how threads begin', resolveId: { filter: { id: /\/thread-entry\.ts$/ }, handler: () => threadEntry } },
         ],
       });
       const file = join(target, bundleOf(entry));

@@ -3,8 +3,7 @@
  * and ends with what failed, then the line `N passed, N failed`.
  *
  * Both runtimes run the same files and the same tests. Of a property's runs and of a list's like cases Deno tries a part (test/property-runs.ts); threads and
- * commands load one file each (test/bundled-threads.ts). What npm packs, and what starts both runtimes itself, is in Node's suite alone. With RESIDENT=1 a thread
- * that has ended well serves its process's next pod (test/resident-threads.ts).
+ * commands load one file each (test/bundled-threads.ts). What npm packs, and what starts both runtimes itself, is in Node's suite alone.
  *
  * @example
  * node scripts/test.ts               # everything

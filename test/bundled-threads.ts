@@ -23,24 +23,13 @@ const BUNDLES = join(tmpdir(), 'minipod-bundles');
 const KEPT_MS = 3_600_000;
 const given = process.env['NODE_OPTIONS'];
 const isDeno = 'Deno' in globalThis;
-const areKept = process.env['RESIDENT'] !== undefined;
-/** What stands for modules of src/runtime, in the tests' own process too (vitest.config.ts). */
-const IN_PLACE = new Map([
-  ...(areKept ? [['/thread-start.ts', join(ROOT, 'test/resident-threads.ts')] as const] : []),
-  ...(isDeno ? [['/thread-entry.ts', join(ROOT, 'test/bundled-entry.ts')] as const] : []),
-]);
+/** What stands for src/runtime/thread-entry.ts on Deno. */
+const THREAD_ENTRY = join(ROOT, 'test/bundled-entry.ts');
 
 /** Stands for the sources, and what they are bundled by, as they are now. */
 function versionOfSources(): string {
-  const hash = createHash('sha256').update(`${ROOT} ${isDeno} ${areKept}`);
-  const tools = [
-    'scripts/bundles.ts',
-    'scripts/bundle-names.ts',
-    'test/bundled-threads.ts',
-    'test/bundled-entry.ts',
-    'test/resident-threads.ts',
-    'package-lock.json',
-  ];
+  const hash = createHash('sha256').update(`${ROOT} ${isDeno}`);
+  const tools = ['scripts/bundles.ts', 'scripts/bundle-names.ts', 'test/bundled-threads.ts', 'test/bundled-entry.ts', 'package-lock.json'];
   for (const folder of ['src', 'actors', 'test/system', ...tools].map((path) => join(ROOT, path))) {
     const files = statSync(folder).isFile() ? [folder] : readdirSync(folder, { recursive: true, encoding: 'utf8' }).map((path) => join(folder, path));
     for (const file of files.sort()) {
@@ -81,7 +70,7 @@ async function bundle(): Promise<void> {
     removeOld();
     // Named when it is whole: another run of the same sources may look for it.
     const making = mkdtempSync(join(BUNDLES, 'making-'));
-    const bundled = await bundleEntries(ROOT, [...ENTRIES, ROGUE], making, IN_PLACE);
+    const bundled = await bundleEntries(ROOT, [...ENTRIES, ROGUE], making, isDeno ? THREAD_ENTRY : undefined);
     const moved = [...bundled].map(([source, url]): [string, string] => [source, url.replace(pathToFileURL(making).href, pathToFileURL(folder).href)]);
     writeFileSync(join(making, 'hook.mjs'), hook(new Map(moved)));
     if (existsSync(folder)) rmSync(making, { recursive: true });

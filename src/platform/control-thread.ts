@@ -8,7 +8,6 @@ import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
 import type { RebalanceReport } from '../protocol/expert-maps.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { ScaleReport } from '../results.ts';
-import { workIsOver } from '../runtime/thread-start.ts';
 import { Control } from './control.ts';
 import type { ControlHandle, ControlOptions, ControlStats, ExpertsReport, OnInspected } from './control-handle.ts';
 import type { ProgressReport } from './weights.ts';
@@ -57,14 +56,7 @@ const remote = {
   experts: (measure: boolean): Promise<Outcome<ExpertsReport>> => attempt((pod) => pod.experts(measure)),
   scale: (options: ScaleOptions): Promise<Outcome<ScaleReport>> => attempt((pod) => pod.scale.ask(options)),
   stats: (): Promise<Outcome<ControlStats>> => attempt((pod) => pod.stats()),
-  async close(): Promise<Outcome<void>> {
-    const outcome = await attempt((pod) => pod.close());
-    if ('value' in outcome) {
-      control = null;
-      workIsOver();
-    }
-    return outcome;
-  },
+  close: (): Promise<Outcome<void>> => attempt((pod) => pod.close()),
 };
 
 export type ControlRemote = typeof remote;

@@ -2,12 +2,11 @@
  * With what a worker thread begins: at once, with what it was started with; or, where it is to be warm (warm-thread.ts), after a rehearsal, when it is told.
  * @module
  */
-import { parentPort } from 'node:worker_threads';
+import { parentPort, workerData } from 'node:worker_threads';
 import { AddressSpace } from '../fabric/address-space.ts';
 import { allocateSegments } from '../fabric/memory-plan.ts';
 import { NpuWorker, type WorkerData } from '../flowserve/npu-worker.ts';
 import type { StepSample } from '../protocol/balancing.ts';
-import { beginThread } from '../runtime/thread-start.ts';
 import type { ActRing } from '../trace/act-log.ts';
 import { birthOf, birthOfController } from './births.ts';
 
@@ -18,14 +17,13 @@ export type WarmThreadData = { readonly rehearse: WorkerThreadData };
 
 /** `samples`: what steps took in a rehearsal; null: there was none. */
 export function whenSeated(begin: (data: WorkerThreadData, samples: readonly StepSample[] | null) => void): void {
-  beginThread((given: WorkerThreadData | WarmThreadData) => {
-    if (!('rehearse' in given)) {
-      begin(given, null);
-      return;
-    }
-    const samples = rehearse(given.rehearse);
-    parentPort?.once('message', (data: WorkerThreadData) => begin(data, samples));
-  });
+  const given = workerData as WorkerThreadData | WarmThreadData;
+  if (!('rehearse' in given)) {
+    begin(given, null);
+    return;
+  }
+  const samples = rehearse(given.rehearse);
+  parentPort?.once('message', (data: WorkerThreadData) => begin(data, samples));
 }
 
 /** The worker's first steps, in a pod of which there is nothing else: no weights, so that its pages are never touched, and nobody who hears of it. */

@@ -102,10 +102,10 @@ describe('serve', () => {
       .toBe(true);
     expect(before).toBeLessThan(50_000);
     client.socket.resume();
-    await expect.poll(() => pod.chunks_given).toBeGreaterThan(before);
+    await expect.poll(() => pod.chunks_given, { timeout: 5_000 }).toBeGreaterThan(before);
     client.socket.destroy();
     await expect.poll(() => pod.running).toBe(0);
-  }, 90_000);
+  }, 40_000);
 
   it('should send each event when it is made', async () => {
     const { server } = await start({ delay_ms: 30 });

@@ -1,4 +1,0 @@
-/** Before each test file of those that share a process. */
-import { keepThreads } from './resident-threads.ts';
-
-keepThreads();
