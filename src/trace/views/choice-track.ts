@@ -83,6 +83,8 @@ export class ChoiceTrack {
   place: { readonly time_us: number; readonly act: number; leader: Address | null } | null = null;
   preemptions = 0;
   ending: Ending = 'open';
+  /** What its last token said, or the stop string that was met; null: neither has come. */
+  finish: Ending | null = null;
 
   constructor(size: SequenceSize, received_us: number, onPhase: (slice: PhaseSlice) => void) {
     this.size = size;
@@ -238,9 +240,15 @@ export class ChoiceTrack {
     return isFirst ? delivery_us : null;
   }
 
+  /** Its task may have heard of its end before its last token was shown. */
+  finishes(finish: Ending): void {
+    this.finish ??= finish;
+    if (this.ending === 'open' || this.ending === 'finished') this.ending = this.finish;
+  }
+
   /** Its output process has met a stop string. */
   stop(events: LifeEvent[] | null, time_us: number): void {
-    if (this.ending === 'open') this.ending = 'stop_string';
+    this.finishes('stop_string');
     events?.push({ at_us: time_us, choice: this.size.choice, what: 'stop_string_found' });
   }
 
@@ -253,6 +261,11 @@ export class ChoiceTrack {
     this.ending = ending;
     this.#isClosed = true;
     return true;
+  }
+
+  /** That its task has failed was not its end: what computed it was lost, and nobody need go on with it. */
+  settle(ending: Ending): void {
+    if (this.ending === 'failed') this.ending = ending;
   }
 
   /** It goes on after all, elsewhere: what was under way of it comes no more. */

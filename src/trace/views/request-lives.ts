@@ -141,6 +141,8 @@ export class RequestLives {
       this.#leave(choice);
       if (sequence === undefined) {
         choice.close(time_us, finishOf(choice));
+        // All that was lost of it was the news that it is done.
+        choice.settle(choice.finish ?? 'finished');
         continue;
       }
       choice.reopen(time_us);
@@ -287,8 +289,7 @@ export class RequestLives {
     if (token < 0 || of === undefined || index < of.tokens) return;
     const delivery_us = of.token(time_us);
     if (delivery_us !== null) track?.events?.push({ at_us: time_us, choice, what: 'first_token', delivery_us });
-    // Its task may have heard of its end before its last token was shown.
-    if (finish !== null && (of.ending === 'open' || of.ending === 'finished')) of.ending = finish;
+    if (finish !== null) of.finishes(finish);
   }
 
   // ── Steps ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -371,6 +372,8 @@ export class RequestLives {
     for (const choice of track.choices) {
       this.#leave(choice);
       choice.close(ended_us, ending === 'finished' ? finishOf(choice) : ending);
+      // It was lost when its caller went.
+      if (ending === 'cancelled') choice.settle('cancelled');
     }
     for (const known of [track.first_id, ...track.moved_to]) this.#steps.forget(known, track.choices.length);
     track.events?.push({ at_us: ended_us, choice: null, what: 'ended', error });

@@ -62,4 +62,4 @@ export function endOf(type: 'TASK_DONE' | 'TASK_FAILED' | 'TASK_CANCELLED', choi
   return type === 'TASK_DONE' || choice.ending !== 'open' ? finishOf(choice) : 'cancelled';
 }
 
-export const finishOf = ({ ending }: ChoiceTrack): Ending => (ending === 'open' ? 'finished' : ending);
+export const finishOf = ({ ending, finish }: ChoiceTrack): Ending => (ending === 'open' ? (finish ?? 'finished') : ending);
