@@ -15,7 +15,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { drawMutants, type Mutant, ROOMS } from './mutants/draw.ts';
 import { type Reach, Seeds, Tests } from './mutants/judges.ts';
-import { type Result, writeReport } from './mutants/report.ts';
+import { judgedOf, keyOf, type Result, writeReport } from './mutants/report.ts';
 import { makeCopy } from './mutants/switched-copy.ts';
 import { judge, judgeBySeeds, judgeByTests } from './mutants/verdict.ts';
 
@@ -88,8 +88,12 @@ else {
   await prepare();
   const reach: Reach = { files: read('tests.json'), seeds: read('seeds.json') };
   const known = results();
-  const isDue = ({ id, file, from, line }: Mutant): boolean =>
-    (values.again ? known.get(id)?.by === null : !known.has(id)) && `${id} ${file}:${line} ${from}`.includes(values.only);
+  const judged = judgedOf(ROOT);
+  const isLeft = (mutant: Mutant): boolean => known.get(mutant.id)?.by === null && judged[keyOf(mutant)]?.equivalent !== true;
+  const isDue = (mutant: Mutant): boolean => {
+    const { id, file, from, line } = mutant;
+    return (values.again ? isLeft(mutant) : !known.has(id)) && `${id} ${file}:${line} ${from}`.includes(values.only);
+  };
   const [part = 1, parts = 1] = values.part.split('/').map(Number);
   const due = read<Draw>('mutants.json').mutants.filter((mutant) => isDue(mutant) && mutant.id % parts === part % parts);
   await using tests = new Tests(copy);

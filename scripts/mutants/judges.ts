@@ -227,13 +227,18 @@ export class Tests implements AsyncDisposable {
   }
 }
 
-/** Tests that pass a mutant's place, those of files that import its module first, then the cheapest. */
+/**
+ * Tests that pass a mutant's place, those of files that import its module first, then the cheapest. Last come tests of files in whose process it was passed outside
+ * of any test: as modules load, or by what an earlier file left running, so most of those do not pass it.
+ */
 export function testsOf({ id, file }: Mutant, copy: string, { files }: Reach): readonly Test[] {
   const isNear = (test: string): boolean => readFileSync(join(copy, test), 'utf8').includes(`/${file.replace(/^src\//, '')}'`);
   return files
     .map((reached) => ({ ...reached, near: isNear(reached.file) ? 0 : 1 }))
     .flatMap(({ file: test, outside, tests, near }) =>
-      tests.filter(({ passed, places }) => passed && (places.includes(id) || outside.includes(id))).map((each) => ({ ...each, file: test, near })),
+      tests
+        .filter(({ passed, places }) => passed && (places.includes(id) || outside.includes(id)))
+        .map((each) => ({ ...each, file: test, rank: each.places.includes(id) ? near : 2 + near })),
     )
-    .sort((a, b) => a.near - b.near || a.cpu_s - b.cpu_s);
+    .sort((a, b) => a.rank - b.rank || a.cpu_s - b.cpu_s);
 }

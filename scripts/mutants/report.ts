@@ -28,12 +28,15 @@ export const keyOf = ({ file, line, from, text }: Mutant): string => `${file}:${
 const plain = (text: string): string => text.replaceAll(/\s+/g, ' ').replaceAll('|', '\\|');
 const code = (text: string): string => plain(`\`${text.length > 100 ? `${text.slice(0, 97)}…` : text}\``);
 
+/** What people have found out about those that survived. */
+export const judgedOf = (root: string): Judged => JSON.parse(readFileSync(join(root, 'scripts/mutants/survivors.json'), 'utf8')) as Judged;
+
 export function writeReport(
   root: string,
   { seed, commit, mutants }: { seed: number; commit: string; mutants: readonly Mutant[] },
   results: ReadonlyMap<number, Result>,
 ): void {
-  const judged = JSON.parse(readFileSync(join(root, 'scripts/mutants/survivors.json'), 'utf8')) as Judged;
+  const judged = judgedOf(root);
   const resultOf = ({ id }: Mutant): Result => results.get(id) as Result;
   const told = mutants.filter(({ id }) => results.has(id));
   const isSurvivor = (mutant: Mutant): boolean => resultOf(mutant).by === null;

@@ -6,7 +6,7 @@ import { peersOf } from '../../src/platform/births.ts';
 import { type Address, address } from '../../src/protocol/address.ts';
 import { join, leaseLost, leaseRefused, leaseTaken, memberLost, memberReady, takenOver } from '../../src/protocol/constructors.ts';
 import type { Claim } from '../../src/protocol/controllers.ts';
-import { beatDue, progress, requestsCome } from '../../src/protocol/heartbeats.ts';
+import { beatDue, pong, progress, requestsCome } from '../../src/protocol/heartbeats.ts';
 import type { Message } from '../../src/protocol/messages.ts';
 import { Cast } from '../../src/runtime/cast.ts';
 import { runs } from '../property-runs.ts';
@@ -221,4 +221,35 @@ it('who leads asks the manager beside it no more once that is lost, and its succ
   beat();
   expect(beat()).toEqual([other]);
   expect(suspected).toEqual([]);
+});
+
+it.each([
+  ['ends when nothing has been asked for a while, and everybody has answered: an idle pod sleeps', true, 30],
+  ['goes on while somebody has not answered', false, Number.POSITIVE_INFINITY],
+])('the heartbeat %s', (_, answers, beats_max) => {
+  const [leader, other] = MANAGERS as [Address, Address];
+  let claims = 0;
+  const cast = new Cast({
+    birthOf: () => null,
+    hands: new Map(),
+    ...{ send: () => {}, startTimer: () => {}, cancelTimer: () => {}, cancelTimers: () => {}, launch: () => {}, transfer: () => {} },
+    claim: (_, { kind }) => {
+      if (kind === 'progress') claims++;
+    },
+    onUnexpected: (to, { type }, state) => expect.fail(`${to} does not expect ${type} when ${state}`),
+  });
+  cast.spawn(leader, { machine: clusterManager, input: { self: leader, life: 1, others: [other], peers: [] } });
+  const tell = (...messages: readonly Message[]): void => {
+    for (const message of messages) cast.deliver({ to: leader, from: leader, message, cause: 0 });
+  };
+  tell(leaseTaken(1), requestsCome());
+  const beats = Math.min(100, beats_max);
+  for (let beat = 1; beat <= beats && claims === beat; beat++) {
+    const { heartbeats } = cast.contextOf(leader) as { heartbeats: { silent: readonly Address[] } };
+    const all = (value: number): number[] => heartbeats.silent.map(() => value);
+    tell(progress(heartbeats.silent, all(beat), all(100), all(1), beat * 50), ...(answers ? [pong(other)] : []), beatDue());
+  }
+  expect(claims).toBeGreaterThan(1);
+  if (answers) expect(claims).toBeLessThanOrEqual(beats_max);
+  else expect(claims).toBe(beats + 1);
 });

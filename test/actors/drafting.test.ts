@@ -169,6 +169,21 @@ describe('drafts as they pay', () => {
     expect(tries).toBeLessThan((100 * 96) / 150);
   });
 
+  it('should not even be tried while the rounds that compute them have taken more than drafts may lose', () => {
+    const drafting = new Drafting({ drafts_max: 1 });
+    for (let step = 0; step < 100; step++) drafting.costs.add(1 + (step % 3), 1_000 + 20 * (1 + (step % 3)));
+    const tries = (): number => drafting.lengthFor(newDraftHistory(), 1, 1);
+    expect(tries()).toBe(1);
+    for (let step = 0; step < 100; step++) {
+      drafting.noteRounds(1, 1, 700);
+      drafting.noteTime(1_720, 1);
+    }
+    expect(tries()).toBe(0);
+    // They are borne again when so much time has gone by without any.
+    for (let step = 0; step < 10_000; step++) drafting.noteTime(1_020, 1);
+    expect(tries()).toBe(1);
+  });
+
   it('should still be tried after any time in which nothing was computed behind steps, though no time at all was measured there', () => {
     const drafting = new Drafting({ drafts_max: 1 });
     const history = newDraftHistory();

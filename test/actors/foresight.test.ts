@@ -2,8 +2,11 @@
 import { describe, expect, it } from 'vitest';
 import { Drafting } from '../../actors/policies/drafting.ts';
 import { foreseen, keepable, reachOf, startFrom } from '../../actors/policies/foresight.ts';
-import { newRunningSequence, type RunningSequence } from '../../actors/policies/running-sequence.ts';
+import { RelationalTensorCache } from '../../actors/policies/relational-tensor-cache.ts';
+import { draftsLeft, newRunningSequence, type RunningSequence } from '../../actors/policies/running-sequence.ts';
+import { draftsFor } from '../../actors/policies/step-drafts.ts';
 import { greedySequence } from '../golden/greedy.ts';
+import { HBM_ALONE } from './cache-memory.ts';
 
 /** A prompt of four tokens, `output` of `max_tokens` drawn, the last of them not computed. */
 function running(output: number, max_tokens: number, foresight: number, foreseers = 1): RunningSequence {
@@ -37,6 +40,20 @@ describe('who computes drafts', () => {
     const draftsAfter = (output: number, max_tokens: number): number => foreseen(running(output, max_tokens, 3), 1, drafting, 1);
     // This step draws one more, the next one again: of ten, five and two are gone.
     expect([draftsAfter(5, 20), draftsAfter(5, 10), draftsAfter(5, 9), draftsAfter(5, 8), draftsAfter(5, 7)]).toEqual([3, 3, 2, 1, 0]);
+  });
+
+  it('should leave out drafts of steps that run, where those are looked up: they may be right, and then fewer tokens are left', () => {
+    const left = (foresight: number): number => draftsLeft(Object.assign(running(5, 10, foresight), { slack: 2 }));
+    expect([left(0), left(3)]).toEqual([2, 4]);
+  });
+
+  it('should try one where drafts are looked up, and only then: a try is one step’s', () => {
+    const drafting = new Drafting({ drafts_max: 4 });
+    const cache = new RelationalTensorCache({ ...HBM_ALONE, blocks: 100 });
+    const [looked, computed] = [running(5, 20, 0), Object.assign(running(5, 20, 3), { coming: 2 })];
+    expect(draftsFor(looked, 1, 8, drafting, cache)).toBeGreaterThan(0);
+    expect(draftsFor(computed, 1, 8, drafting, cache)).toBe(2);
+    expect([looked.drafting.isTrying, computed.drafting.isTrying]).toEqual([false, true]);
   });
 
   it('should have a hole from where it goes on without drafts', () => {

@@ -126,6 +126,21 @@ describe('the log of an expert map', () => {
     expect(group.unexpected).toEqual([]);
   });
 
+  it('should have the map for who asked first, of those that weigh the same, and tell the other for whom', () => {
+    const group = new Group();
+    group.fault = once('loading', 'silence');
+    ask(group, rebalance(1, true));
+    // The second comes while what was under way is taken back for the first.
+    group.tell(mapWanted(WRITER, 7, 'scale'));
+    group.tell(mapWanted(WRITER, 8, 'scale'));
+    group.run();
+    expect(group.grants).toMatchObject([
+      { type: 'MAP_REFUSED', query: 8, error: { code: 'overloaded', message: expect.stringContaining('a scale is under way') } },
+      { type: 'MAP_GRANTED', query: 7 },
+    ]);
+    expect(group.unexpected).toEqual([]);
+  });
+
   it('should have experts elsewhere than on an NPU that is lost, and lose the map where one of them is', () => {
     const lose = (npu: number): ExpertMapMessage => npuLost(npu, { code: 'worker_lost', message: 'killed', param: null }) as ExpertMapMessage;
     const group = new Group();

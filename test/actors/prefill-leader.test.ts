@@ -122,6 +122,17 @@ describe('a leader', () => {
     expect([groupOf(2), groupOf(3)].toSorted()).toEqual([4, 5]);
   });
 
+  it('gives nothing to a group whose backlog fills two steps, and what comes next to one with a token less', () => {
+    const placed = (backlog_tokens: number): readonly unknown[] => {
+      const leader = new PrefillLeader(LIMITS, COST);
+      leader.lead([0], COST);
+      leader.want(wanted(1, 10));
+      return leader.hear({ ...idle(0), backlog_tokens, longest_tokens: backlog_tokens }, null).assignments;
+    };
+    expect(placed(2 * LIMITS.batch_tokens_max)).toEqual([]);
+    expect(placed(2 * LIMITS.batch_tokens_max - 1)).toEqual([{ task: 'task/1', group: 0 }]);
+  });
+
   it('gives the first turn to the better priority, and each its turn in the end', () => {
     const leader = new PrefillLeader(LIMITS, COST);
     leader.lead([0], COST);

@@ -2,6 +2,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Holding } from '../../actors/policies/cache-holding.ts';
+import { KvEventLog } from '../../actors/policies/kv-events.ts';
+import { PromptTails, type Tail } from '../../actors/policies/prompt-tails.ts';
 import { type CacheLimits, RelationalTensorCache } from '../../actors/policies/relational-tensor-cache.ts';
 import type { TierCopy } from '../../src/protocol/transfers.ts';
 import { runs } from '../property-runs.ts';
@@ -195,6 +197,33 @@ describe('the tiers of the cache', () => {
     cache.free(holding);
   });
 
+  it('should not bring what is on its way for another, and have room for all once that has come and nobody wants it', () => {
+    const cache = new RelationalTensorCache({ ...sizes, blocks: 8, swap_low: 8, swap_high: 8 });
+    keep(cache, tokens(1, 3));
+    cache.transfers.done((cache.copy('cold') as TierCopy).id);
+    keep(cache, tokens(2, 8));
+    const [first, second] = [1, 2].map(() => cache.matchByPrefixToken('', tokens(1, 3), 3 * BLOCK)) as [Holding, Holding];
+    expect([first.swapped.length, second.swapped.length]).toEqual([3, 3]);
+    const back = cache.populate(first) as TierCopy;
+    expect(cache.populate(second)).toBeNull();
+    expect([second.known, second.blocks]).toEqual([0, []]);
+    cache.free(second);
+    cache.free(first);
+    expect(cache.canAllocate(6)).toBe(false);
+    cache.transfers.done(back.id);
+    expect(cache.canAllocate(8)).toBe(true);
+  });
+
+  it('should give up nothing in DRAM while there is nothing to copy there', () => {
+    const cache = new RelationalTensorCache(sizes);
+    keep(cache, tokens(1, 4));
+    cache.transfers.done((cache.copy('cold') as TierCopy).id);
+    const all = cache.matchByPrefixToken('', tokens(2, 4), 0);
+    cache.allocBlocks(all, 4);
+    expect(cache.copy('cold')).toBeNull();
+    expect(peek(cache, tokens(1, 4))).toEqual({ hbm: 0, dram: 4, awaited: 0 });
+  });
+
   it('should go on without what could not be brought, and not try it again', () => {
     const cache = new RelationalTensorCache(sizes);
     keep(cache, tokens(1, 3));
@@ -257,5 +286,40 @@ describe('the tiers of the cache', () => {
     cache.free(second);
     cache.free(third);
     expect(cache.used).toBe(1);
+  });
+
+  it('should share no tail with who names no request', () => {
+    const cache = new RelationalTensorCache({ ...HBM_ALONE, blocks: 8 });
+    const prompt = [...tokens(1, 1), 5, 6];
+    const owner = cache.matchByPrefixToken('', prompt, prompt.length - 1, 0);
+    cache.allocBlocks(owner, 2);
+    cache.publish(owner, prompt, prompt.length);
+    cache.shareTail(owner, prompt, 0, prompt.length);
+    cache.createContext('book', '', tokens(1, 1));
+    expect(cache.matchByID('book', '', prompt, prompt.length - 1, 0)?.known).toBe(BLOCK + 1);
+    expect(cache.matchByID('book', '', prompt, prompt.length - 1)?.known).toBe(BLOCK);
+    expect(cache.matchByPrefixToken('', prompt, prompt.length - 1).known).toBe(BLOCK);
+  });
+
+  it('should have one tail of a request at a time, and forget it with its last reader, not with that of one before', () => {
+    const tails = new PromptTails();
+    const first = tails.offer(1, 0, [5, 6], 9) as Tail;
+    expect(tails.offer(1, 0, [5, 6], 8)).toBeNull();
+    expect([tails.share(1, [5, 7], 0, 2), tails.share(1, [5, 6], 0, 2)]).toEqual([null, first]);
+    expect([tails.release(first, true), tails.size, tails.release(first, false), tails.size]).toEqual([false, 1, true, 0]);
+    const whole = tails.offer(1, 0, [5, 6], 7) as Tail;
+    expect([tails.retire(whole), tails.size]).toEqual([true, 0]);
+    const next = tails.offer(1, 2, [8], 6) as Tail;
+    expect([tails.release(whole, true), tails.share(1, [5, 6, 8], 2, 3)]).toEqual([true, next]);
+  });
+
+  it('should tell once more of as many batches of events as it keeps', () => {
+    const events = new KvEventLog(BLOCK, 2);
+    for (let batch = 0; batch < 5; batch++) {
+      events.cleared();
+      events.endBatch();
+    }
+    expect(events.since(0).batches.map(({ seq }) => seq)).toEqual([3, 4]);
+    expect([events.since(4).batches.length, events.since(0).next]).toEqual([1, 5]);
   });
 });

@@ -24,3 +24,22 @@ it.each<DpGroupMessage>([abandon('task/2'), stopFound('task/2'), handBack('task-
   expect(group.state).toBe('idle');
   expect(backlogs.at(-1)).toBe(0);
 });
+
+it('says nothing unasked: neither where it had room all the time, nor before it has', () => {
+  const told: number[] = [];
+  const group = new LoneGroup(SELF, ['npu/1'], { batch_tokens_max: 8, batch_requests_max: 1 }, (to, sent) => {
+    if (to === LEADER && sent.type === 'GROUP_STATUS') told.push(sent.state.backlog_tokens);
+  });
+  const outcome = { token: -1, logprobs: null, prompt_logprobs: null, error: null, more: [], drafts: [] };
+  group.tell(statusWanted(LEADER, 1));
+  group.tell(enqueueSequence('task/1', greedySequence(1, Array(40).fill(7), 4)));
+  const backlog = told.at(-1) ?? 0;
+  expect(told).toEqual([0, backlog]);
+  expect(backlog).toBeGreaterThan(3 * 8);
+  group.tell(stepDone(1, 1, [outcome], 0, 0, 0));
+  expect(told).toHaveLength(2);
+  for (let step = 2; step <= 4; step++) group.tell(stepDone(1, step, [outcome], 0, 0, 0));
+  // Once there is room, and no more.
+  expect(told).toHaveLength(3);
+  expect(told.at(-1)).toBeLessThan(2 * 8);
+});

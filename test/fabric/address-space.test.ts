@@ -32,6 +32,14 @@ describe('planning memory', () => {
     );
   });
 
+  it('fills a segment to its last byte before it takes another', () => {
+    const planOf = (spare: number) => {
+      const requests = [256, 128].map((bytes, index) => ({ owner: `npu/${index}`, kind: 'hbm' as const, bytes }));
+      return planMemory(requests, SEGMENT_HEAD_BYTES + 3 * 128 - spare, 2 ** 40).segments.length;
+    };
+    expect([planOf(0), planOf(1)]).toEqual([1, 2]);
+  });
+
   it('refuses what does not fit, with the sum', () => {
     const request = { owner: 'npu/0', kind: 'hbm', bytes: 3 * 2 ** 20 } as const;
     expect(() => planMemory([request], 2 ** 21, 2 ** 30)).toThrow(/needs 3\.0 MiB, a segment holds 1\.9 MiB/);

@@ -72,6 +72,34 @@ describe.each([2, 5])('over %i segments, a thread whose epoch was raised', (segm
     expect(dataOf(b)?.received_frames).toBe(0);
   });
 
+  it('has left what it had published whole: that is handed out once its end is proven, in order', () => {
+    const pair = twoThreadsOver(segments, 1_024);
+    const { linksOf, control } = pair;
+    const [a, b] = [linksOf(0), linksOf(1)];
+    for (const id of [1, 2, 3]) b.send(0, 'data', frame(id), payloadOf(id, 20));
+    // Half of it at most found room.
+    b.send(0, 'data', frame(4), payloadOf(4, 5_000));
+    b.flush();
+    control.raiseEpoch(1);
+    expect(takeTurn(a)).toEqual([]);
+    const left: (readonly [number, Uint8Array])[] = [];
+    expect(a.drain(1, (_, ring) => left.push([ring.header.source, ring.payload()]))).toBe(3);
+    expect(left).toEqual([1, 2, 3].map((id) => [id, payloadOf(id, 20)]));
+    expectSuccessor(a, pair);
+  });
+
+  it('owes nobody what found no room in its ring any more', () => {
+    const { linksOf, control } = twoThreadsOver(segments, 1_024);
+    const [a, b] = [linksOf(0), linksOf(1)];
+    expect(a.isOwed()).toBe(false);
+    for (let id = 0; id < 9; id++) b.send(0, 'data', frame(id), payloadOf(id, 400));
+    b.flush();
+    expect(b.waiting(0, 'data')).toBeGreaterThan(0);
+    expect(a.isOwed()).toBe(true);
+    control.raiseEpoch(1);
+    expect(a.isOwed()).toBe(false);
+  });
+
   it('keeps the epoch that it was started for, however late it looks', () => {
     const { linksOf, control } = twoThreadsOver(segments, 1_024);
     const a = linksOf(0);

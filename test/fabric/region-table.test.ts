@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { addressText, offsetOf, segmentOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { allocateSegments, planMemory } from '../../src/fabric/memory-plan.ts';
+import { epochOfRegion } from '../../src/flowserve/distflow/region-epoch.ts';
 import { runs } from '../property-runs.ts';
 import { SEGMENTS } from './segments.ts';
 
@@ -30,6 +31,7 @@ describe.each(SEGMENTS)('the region table over %i segments', (segments) => {
           const holder = regions.findIndex(
             ({ base, bytes: size }) => segmentOf(base) === segment && offsetOf(base) <= offset && offset + bytes <= offsetOf(base) + size,
           );
+          expect(epochOfRegion(space, address, bytes)).toBe(holder >= 0 ? table.epochOf(holder) : -1);
           if (holder >= 0) expect(table.check(address, bytes, 'read', 'npu/9')).toBe(holder);
           else expect(() => table.check(address, bytes, 'read', 'npu/9')).toThrow(/^npu\/9 may not read/);
         },

@@ -81,6 +81,7 @@ describe.each(SHAPES)('a ring of $capacity bytes with a slab of $slab_bytes', (s
   });
 
   it('carries a payload of any size in parts, as far as there is room for each', () => {
+    const scratch = new Scratch(16);
     fc.assert(
       fc.property(fc.integer({ min: wholeBytesMax(shape) + 1, max: 40_000 }), fc.integer({ min: 0, max: 3 }), (total, eager) => {
         const memory = makeMemory();
@@ -97,6 +98,8 @@ describe.each(SHAPES)('a ring of $capacity bytes with a slab of $slab_bytes', (s
         expect(consumer.header.bytes).toBe(total);
         expect(Buffer.compare(consumer.payload(), bytesOf(total, total))).toBe(0);
         expect(consumer.payloadWord(1)).toBe(words[1]);
+        consumer.copyPayload(scratch);
+        expect(Buffer.compare(scratch.bytes.subarray(0, total), bytesOf(total, total))).toBe(0);
         expect([consumer.next(), producer.free_bytes, producer.slab?.bytes ?? 0]).toEqual([false, shape.capacity, 0]);
       }),
       { numRuns: runs(40) },

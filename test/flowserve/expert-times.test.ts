@@ -1,10 +1,13 @@
 /** What is told of an NPU's experts: how long their batches take, and what waits for them. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { ExpertLoads } from '../../src/flowserve/expert-loads.ts';
 import { expertPlaces } from '../../src/flowserve/expert-places.ts';
 import { expertReports } from '../../src/flowserve/expert-reports.ts';
-import { writeSlot } from '../../src/flowserve/expert-slots.ts';
+import { firstMap } from '../../src/flowserve/expert-routing.ts';
+import { layersWithExperts, writeSlot } from '../../src/flowserve/expert-slots.ts';
 import { boundOf, bucketOf, ExpertTimes, percentileOf } from '../../src/flowserve/expert-times.ts';
+import { mapInSlots } from '../../src/flowserve/slot-places.ts';
 import type { ExpertReport } from '../../src/protocol/threads.ts';
 import { Directory } from '../../src/runtime/directory.ts';
 import { generate, makeHashPod, SHAPE } from './hash-rig.ts';
@@ -24,6 +27,7 @@ describe('the buckets of service times', () => {
     const bounds = Array.from({ length: 97 }, (_, bucket) => boundOf(bucket));
     expect(bounds).toEqual(bounds.toSorted((a, b) => a - b));
     expect([-1, 0, 0.063].map(bucketOf)).toEqual([0, 0, 0]);
+    expect(boundOf(0)).toBeGreaterThan(0.063);
     expect(bucketOf(1e12)).toBe(96);
   });
 });
@@ -97,5 +101,24 @@ describe('the places of experts', () => {
     writeSlot(space.wordsOf(layout.base), layout.expertSlots, 2, 3, 0, 5, 0);
     const moved = native.with(0, [0, 1]).with(7, []);
     expect(look()).toEqual([1, 2, 3].map((layer) => ({ layer, by_executor: [layer === 2 ? { npus: moved, map_epoch: 5 } : { npus: native, map_epoch: 0 }] })));
+    // It has two of them now, and is still one.
+    writeSlot(space.wordsOf(layout.base), layout.expertSlots, 2, 4, 0, 6, 0);
+    expect(look()[1]?.by_executor).toEqual([{ npus: moved.with(9, []), map_epoch: 6 }]);
+  });
+
+  it('should be read from their slots by who takes over the map, each slot of each layer', () => {
+    const { plan, space } = makeHashPod(2);
+    const executor = plan.hosting.deployment.executors[0] ?? expect.fail();
+    const native = firstMap(plan.config, plan.options, executor);
+    const directory = new Directory(plan.hosting);
+    expect(mapInSlots(plan, space, directory, native, executor).expertOfSlot).toEqual(native.expertOfSlot);
+    // Nothing of what it was at first is left.
+    for (const { base, expertSlots } of plan.layouts)
+      for (const layer of layersWithExperts(plan.config))
+        for (let slot = 0; slot < expertSlots.each; slot++) writeSlot(space.wordsOf(base), expertSlots, layer, slot, (slot + layer) % 8, 5, 0);
+    const { slots } = native.shape;
+    const there = layersWithExperts(plan.config).flatMap((layer) => Array.from({ length: slots }, (_, slot) => ((slot % (slots / 2)) + layer) % 8));
+    expect([...mapInSlots(plan, space, directory, native, executor).expertOfSlot]).toEqual(there);
+    expect(new ExpertLoads(plan, space, directory).layers).toEqual(layersWithExperts(plan.config));
   });
 });

@@ -2,14 +2,16 @@
 
 import { describe, expect, it } from 'vitest';
 import { EXPERT_MASK, expertIn, placeOfSlot, SLOT_SHIFT } from '../../src/flowserve/expert-slots.ts';
+import { doWithout } from '../../src/flowserve/hash-model/gate-without.ts';
 import { Hash } from '../../src/flowserve/hash-model/hash.ts';
 import { type HashLayout, hashLayoutOnDie, loadHashWeights, planHashPod } from '../../src/flowserve/hash-model/hash-layout.ts';
 import { checkHashSampling } from '../../src/flowserve/hash-model/hash-sampler.ts';
+import type { PlanOptions } from '../../src/flowserve/pod-plan.ts';
 import { attentionLayouts } from '../../src/flowserve/step-layout.ts';
 import { readModelConfig } from '../../src/model/config.ts';
 import { resolveModel } from '../../src/model/registry.ts';
 import type { Sampling } from '../../src/protocol/messages.ts';
-import { colocated } from '../../src/protocol/topology.ts';
+import { colocated, parseTopology } from '../../src/protocol/topology.ts';
 import { numbers } from '../xccl/rig.ts';
 import { type Call, generate, type HashPod, type Interference, makeHashPod, SHAPE, VERSION, wordsAt } from './hash-rig.ts';
 
@@ -132,6 +134,34 @@ const makeHashPodOptions = {
   segment_bytes: 2 ** 30,
   memory_bytes: undefined,
 };
+
+describe('options and masked gates of the hash model', () => {
+  const plan = (options: Partial<PlanOptions>) => planHashPod(SHAPE, { ...makeHashPodOptions, ...options });
+
+  it('is refused where what it is to do without would never be done', () => {
+    const pair = parseTopology('colocated:dp=2');
+    expect(() => plan({ degraded: true })).toThrow(/degraded/);
+    expect(() => plan({ degraded: true, topology: pair, workers: 2 })).not.toThrow();
+    expect(() => plan({ degraded: false })).not.toThrow();
+    expect(() => plan({ kv_fabric: 'tcp' })).toThrow(/kv_fabric/);
+    expect(() => plan({ kv_fabric: 'tcp', topology: parseTopology('pd:prefill=1,decode=1') })).not.toThrow();
+  });
+
+  it('chooses instead of each masked expert the next that it would not have chosen, all distinct and in order', () => {
+    const without = (chosen: number[], ...masked: number[]): number[] => {
+      const ids = Int32Array.from(chosen);
+      doWithout(ids, new Set(masked), 8);
+      return [...ids];
+    };
+    expect([without([1, 3], 1), without([1, 2], 1), without([6, 7], 7), without([0, 2], 0, 2), without([3, 5], 0, 1)]).toEqual([
+      [2, 3],
+      [2, 3],
+      [0, 6],
+      [1, 3],
+      [3, 5],
+    ]);
+  });
+});
 
 describe('the experts of the hash model', () => {
   it('are each chosen about as often as the others, distinct and in order', () => {

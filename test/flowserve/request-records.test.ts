@@ -51,6 +51,12 @@ const sequencesOf = (request: number, choices: number, prompt: number): Sequence
     text: { ...PLAIN_TEXT, stop: ['é'] },
   }));
 
+it('is asked for none but the records that there are', () => {
+  const { table } = makeTable(RECORDS, 8);
+  expect([table.load(0, 0), table.load(RECORDS - 1, 0)]).toEqual([0, 0]);
+  for (const record of [-1, RECORDS]) expect(() => table.load(record, 0)).toThrow(`record ${record} of ${RECORDS}`);
+});
+
 type Open = {
   id: number;
   readonly call: DeliveredCall;

@@ -23,6 +23,13 @@ describe('a link cluster', () => {
       "executor 0 has KV by the model's own numerics, executor 3 by kv_cache_dtype int8, combine_dtype int8: the same at both would be right",
     );
     cluster.unlink(1, 'scaled down');
+    // All links with it end, and no others; nobody gets one anew.
+    expect(pairs.flatMap(({ source, target, backend }) => (backend.broken === null ? [[source, target]] : []))).toEqual([
+      [0, 0],
+      [0, 2],
+      [2, 0],
+      [2, 2],
+    ]);
     expect(() => cluster.between(1, 1)).toThrow('executor 1 is not linked; 0, 2, 3 are');
   });
 

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { PartCollector } from '../../../src/flowserve/parsers/reply-part.ts';
 import { joined, parse } from './parse.ts';
 
 /** Those whose arguments are JSON already. */
@@ -125,10 +126,27 @@ describe('tool call parsers', () => {
     expect(read('{"arguments": {"id": 12345678901234567890, "s": "}"}, "name": "get_weather"}').calls).toEqual([
       weather('{"id": 12345678901234567890, "s": "}"}'),
     ]);
+    // A quote within a text does not end it, nor does what follows one.
+    expect(read('{"name": "get_weather", "arguments": {"s": "a \\" } \\\\", "n": 1}}').calls).toEqual([weather('{"s": "a \\" } \\\\", "n": 1}')]);
+    expect(read('{"arguments": {"s": "\\"}"}, "name": "get_weather"}').calls).toEqual([weather('{"s": "\\"}"}')]);
     expect(read('{"name": "get_weather"}').calls).toEqual([weather('{}')]);
     expect(read('{"name": "get_weather", "arguments": {"a": 1}, "id": "x"}').calls).toEqual([weather('{"a": 1}')]);
     expect(read('{"name": "get_weather", "arguments": null}').calls).toEqual([weather('null')]);
     expect(read('{"name": "get\\u005fweather", "arguments": {}}').calls).toEqual([weather('{}')]);
+  });
+
+  it('should give as few parts as there are, each of one call', () => {
+    const parts = new PartCollector();
+    for (const text of ['a', '', 'b']) parts.emit({ kind: 'content', text });
+    parts.emit({ kind: 'arguments', index: 0, text: '{' });
+    parts.emit({ kind: 'arguments', index: 0, text: '}' });
+    parts.emit({ kind: 'arguments', index: 1, text: '[]' });
+    expect(parts.take()).toEqual([
+      { kind: 'content', text: 'ab' },
+      { kind: 'arguments', index: 0, text: '{}' },
+      { kind: 'arguments', index: 1, text: '[]' },
+    ]);
+    expect(parts.take()).toEqual([]);
   });
 
   it('should take a block of Hermes that is no call for text', () => {
