@@ -3,17 +3,21 @@
  * (ReviveMoE; xDeepServe §6). One of a task executor whose experts are apart.
  *
  *   watching ─▶ claiming ─▶ borrowing ─▶ vacating ─▶ switching ─▶ settling ─▶ watching
- *      ▲            │                      ▲ │           │            what was lost is back: an entry of the expert map's log tells of it
- *      ├────────────┘                      │ │           │
- *      │                                   └─┼───────────┘   the place was lost, or who began there: the next one's turn
- *      └─────────────────────────────────────┘               nobody is left to be spared: experts are lost
+ *     ▲ ▲ │         │           │          ▲ │          │ │ ▲            what was lost is back: an entry of the expert map's log tells of it
+ *     │ │ └─────────┼───────────┼──────────┼─┼──────────┼─┼─┘            or is back late, or its entry was taken from it at the last moment
+ *     ├─┼───────────┴───────────┘          └─┼──────────┘ │              the place was lost, or who began there: the next one's turn
+ *     │ └────────────────────────────────────┘            │              nobody is left to be spared: experts are lost
+ *     └───────────────────────────────────────────────────┘              too late, or not for now: the map and the groups are given back, and experts are lost until then
  *
  * The decision is ReviveMoE's: what another replica serves, or has room elsewhere, does not come here (policies/rehoming.ts). Where the EP group is small requests wait
  * for the switch, and hear of no loss; where it is large they are served without the lost experts (`degraded`), or fail, and the switch goes on behind.
  *
  * The last DP group that can be spared hands its sequences back; they go on in the others. Then its worker ends, and in its place the lost one begins anew, with
  * weights from the checkpoint; other experts that it had come back from who has them (expert-map.ts: npu_back). The map is held all the while, and the number of groups
- * borrowed from who changes it (scaling.ts). Waiting for the host has no deadline: it starts the worker, and says when its weights cannot be read.
+ * borrowed from who changes it (scaling.ts).
+ *
+ * Every state but watching has a deadline. Whoever waits for the switch hears of the loss when one has passed, or the host says that the lost one cannot begin for now,
+ * since its weights cannot be read; and who does without experts is served then. The host goes on with it, and it is an entry once more when the lost one is there.
  */
 import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';
@@ -27,15 +31,17 @@ import {
   giveShape,
   lendShape,
   type RoleSwitchMessage,
+  switchOverdue,
   switchRetry,
   switchRole,
-  vacatingOverdue,
 } from '../src/protocol/role-switch.ts';
 import { names } from './policies/map-writers.ts';
-import { type RoleSeats, type Switch, switchFor } from './policies/role-places.ts';
+import { type Chosen, placed, type RoleSeats, reportOf, type Switch, servedOf, switchFor, without } from './policies/role-places.ts';
 
 /** Sequences are handed back at the end of the steps that compute them, a long prompt's chunk say. What is left then is computed anew elsewhere. */
 const VACATING_MS_MAX = 5_000;
+/** Of any other wait: for the map, for the number of groups, for a worker that starts and reads its weights. Requests wait as long. */
+export const SWITCH_MS_MAX = 30_000;
 /** Somebody has the map who weighs more: loads what there is room for, say. */
 const RETRY_MS = 20;
 
@@ -54,16 +60,29 @@ type Input = {
   readonly waits: boolean;
 };
 
+/** Whose end is still to come, or to be told of. `entry`: the last of the map's log that was this one's. */
+type Begun = { readonly chosen: Chosen; readonly began_ms: number; readonly entry: number };
+type Told = Pick<ExpertsNowhere, 'npus'> & { readonly error: ErrorRecord };
+
 type RoleSwitch = Input & {
   nowhere: ExpertsNowhere | null;
   /** What the task executor was told. */
-  told: ErrorRecord | null;
+  told: Told | null;
   /** There was nobody to be spared, and nothing has happened since. */
   isVain: boolean;
   lost: readonly number[];
   /** Workers in whose places nobody is to be put. */
   refused: readonly number[];
-  chosen: Switch | null;
+  chosen: Chosen | null;
+  /** Those that took too long, and are with the host; and the last one that was done. */
+  late: readonly Begun[];
+  done: Begun | null;
+  /** The map was waited for in vain for so long that whoever waits has heard of it. */
+  isLate: boolean;
+  /** The number of groups is this one's to change. */
+  isLent: boolean;
+  /** Of the state at hand: its deadline is known by it. */
+  turn: number;
   /** Of the last question to the expert map, and of the last one to the task executor. */
   query: number;
   round: number;
@@ -81,68 +100,109 @@ const send = (commands: (context: RoleSwitch) => readonly Commands['send'][]) =>
   params: ({ context }: Here) => commands(context),
 });
 const groupsOf = ({ groups }: RoleSeats): number[] => groups.map(({ group }) => group);
-const switchOf = (context: RoleSwitch, serving = context.serving): Switch | null =>
-  switchFor(context.seats, { needed: context.nowhere?.needed ?? [], lost: context.lost, serving, refused: context.refused });
+/** Whoever has a place already, and is late, needs no other one. */
+function switchOf({ seats, late, nowhere, lost, serving: now, refused }: RoleSwitch, serving = now): Switch | null {
+  const homes = seats.homes.filter(({ worker }) => !late.some(({ chosen }) => chosen.home.worker === worker));
+  return switchFor({ ...seats, homes }, { needed: nowhere?.needed ?? [], lost, serving, refused });
+}
+const isThere = ({ lost }: RoleSwitch, { chosen }: Begun): boolean => chosen.home.npus.every((npu) => !lost.includes(npu));
 /** Somebody who is needed is lost still. */
 const isMissed = ({ nowhere, lost }: RoleSwitch): boolean => nowhere?.needed.some((npu) => lost.includes(npu)) ?? false;
 const askTime = { type: 'claim' as const, params: { claim: { kind: 'time' as const } } };
-const claim = send(({ self, expert_map, query }) => [{ to: expert_map, message: mapWanted(self, query, 'role_switch') }]);
+const claim = send(({ self, expert_map, query, nowhere, lost, chosen }) => {
+  const npus = chosen?.home.npus ?? nowhere?.needed.filter((npu) => lost.includes(npu)) ?? [];
+  const why = `experts of ${names(npus)} are nowhere else, and an attention NPU takes the place`;
+  return [{ to: expert_map, message: mapWanted(self, query, 'role_switch', false, why) }];
+});
+const within = (delay_ms: number) =>
+  [
+    'noteTurn',
+    { type: 'after' as const, params: ({ context: { turn } }: Here): Commands['after'] => ({ id: 'overdue', delay_ms, message: switchOverdue(turn) }) },
+  ] as const;
+const inTime = { type: 'cancel' as const, params: { id: 'overdue' } };
+const inGoodTime = { type: 'cancel' as const, params: { id: 'late' } };
 const retry = { type: 'after' as const, params: { id: 'retry', delay_ms: RETRY_MS, message: switchRetry() } };
 /** As many groups may serve by now as there are. */
 const canSwitch = (context: RoleSwitch): boolean =>
   !context.isVain && isMissed(context) && switchOf(context, context.scaling === null ? context.serving : groupsOf(context.seats)) !== null;
-const toldNow = (context: RoleSwitch): ErrorRecord | null => {
-  const { nowhere, waits, told } = context;
-  if (nowhere === null) return null;
+function toldNow(context: RoleSwitch): Told | null {
+  const { nowhere, waits, told, isLate, lost } = context;
+  if (nowhere === null || nowhere.error === null) return null;
   // They are back, and the map says so in a moment.
   if (nowhere.needed.length > 0 && !isMissed(context)) return told;
-  return waits && canSwitch(context) ? null : nowhere.error;
-};
-/** What is left of groups and places without who goes. */
-function remaining({ seats, serving, chosen }: RoleSwitch): Pick<RoleSwitch, 'seats' | 'serving'> {
-  const isLeft = (group: number): boolean => !chosen?.place.groups.includes(group);
-  const groups = seats.groups.filter(({ group }) => isLeft(group));
-  const places = seats.places.filter(({ worker }) => worker !== chosen?.place.worker);
-  return { serving: serving.filter(isLeft), seats: { ...seats, groups, places } };
+  return waits && !isLate && canSwitch(context) ? null : { error: nowhere.error, npus: nowhere.npus.filter((npu) => lost.includes(npu)) };
 }
+const tellNews = [
+  send((context) => {
+    const told = toldNow(context);
+    return [{ to: context.task_executor, message: expertsNowhere(told?.error ?? null, told?.npus ?? [], []) }];
+  }),
+  'noteTold',
+] as const;
+const remaining = ({ seats, serving, chosen }: RoleSwitch): Pick<RoleSwitch, 'seats' | 'serving'> => without({ seats, serving }, chosen);
 
 const NOBODY: ErrorRecord = { code: 'worker_lost', message: 'no DP group is left that could be spared for lost experts', param: null };
 const OVER: ErrorRecord = { code: 'worker_lost', message: 'nobody misses experts any more', param: null };
+const UNASKED: ErrorRecord = { code: 'worker_lost', message: 'nobody waits for the map any more', param: null };
+const overdue = (waited: string): ErrorRecord => ({ code: 'deadline_exceeded', message: `took more than ${SWITCH_MS_MAX / 1000} s: ${waited}`, param: null });
 
-/** The map, and the number of groups. With an error: groups serve as before. */
-const givingBack = ({ self, task_executor, expert_map, scaling, entry, round, serving }: RoleSwitch, error: ErrorRecord | null, told: string | null) =>
+/** The map, and the number of groups. `restores`: groups serve as before. */
+const givingBack = (
+  { self, task_executor, expert_map, scaling, entry, round, serving, isLent }: RoleSwitch,
+  { error, told, restores }: { readonly error: ErrorRecord | null; readonly told: string | null; readonly restores: boolean },
+) =>
   [
     ...(entry < 0 ? [] : [{ to: expert_map, message: mapDone(entry, error, told) }]),
-    ...(scaling === null ? [] : [{ to: scaling, message: giveShape(serving) }]),
-    ...(error === null ? [] : [{ to: task_executor, message: serve(self, round, serving) }]),
+    ...(scaling === null || !isLent ? [] : [{ to: scaling, message: giveShape(serving) }]),
+    ...(isLent && restores ? [{ to: task_executor, message: serve(self, round, serving) }] : []),
   ] satisfies Commands['send'][];
-const giveUp = send((context) => givingBack(context, isMissed(context) ? NOBODY : OVER, null));
+const giveUp = send((context) => givingBack(context, { error: isMissed(context) ? NOBODY : OVER, told: null, restores: true }));
+const giveUpLate = send((context) => {
+  const error: ErrorRecord = { code: 'worker_lost', message: `${placed(context.chosen, 'took')}, and was lost again`, param: null };
+  return givingBack(context, { error, told: null, restores: false });
+});
+const giveUpBorrowing = send((context) =>
+  givingBack(context, { error: overdue(`${context.scaling} did not lend the number of DP groups`), told: null, restores: false }),
+);
 const finish = {
   type: 'sendEach' as const,
   params: ({ context, event }: { context: RoleSwitch; event: RoleSwitchMessage }) =>
-    event.type === 'TIME_TOLD' ? givingBack({ ...context, ...remaining(context) }, null, report(context, event.now_ms)) : [],
+    event.type === 'TIME_TOLD'
+      ? givingBack({ ...context, ...remaining(context) }, { error: null, told: reportOf(context, event.now_ms), restores: false })
+      : [],
+};
+/** The host goes on with it. */
+const leaveToHost = {
+  type: 'sendEach' as const,
+  params: ({ context, event }: { context: RoleSwitch; event: RoleSwitchMessage }) => {
+    const { code, message } = event.type === 'NPU_GONE' ? event.error : overdue('it has not begun');
+    const error: ErrorRecord = { code, message: `${placed(context.chosen, 'was to take')}: ${message}; it is there when it can be`, param: null };
+    return givingBack({ ...context, ...remaining(context) }, { error, told: null, restores: false });
+  },
 };
 
-/** What came of it, for the map's log. */
-function report(context: RoleSwitch, now_ms: number): string {
-  const { chosen, began_ms, lost } = context;
-  if (chosen === null) return '';
-  const { home, place } = chosen;
-  const switched = `${names(home.npus)} took the place of ${names(place.npus)} (DP group ${place.groups.join(', ')})`;
-  const { seats, serving } = remaining(context);
-  const served = seats.groups.filter(({ group, npus }) => serving.includes(group) && !npus.some((npu) => lost.includes(npu))).length;
-  return `${switched} in ${now_ms - began_ms} ms, since experts were nowhere else; ${served} DP groups are left to serve`;
-}
+const leave = [leaveToHost, 'takeOut', 'noteLeft', 'forget', { type: 'cancel' as const, params: { id: 'retry' } }] as const;
+const begin = send(({ self, chosen }) => (chosen === null ? [] : [{ to: CONTROL, message: switchRole(self, chosen.home.worker, chosen.place.worker) }]));
 
 export const roleSwitch = setup({
   types: {} as { input: Input; context: RoleSwitch; events: RoleSwitchMessage },
   actions: {
     sendEach: (_, _commands: Commands['sendEach']) => {},
     after: (_, _command: Commands['after']) => {},
+    afterEach: (_, _commands: Commands['afterEach']) => {},
     cancel: (_, _command: Commands['cancel']) => {},
     claim: (_, _command: Commands['claim']) => {},
     noteNowhere: assign(({ event }) => (event.type === 'EXPERTS_NOWHERE' ? { nowhere: event.error === null ? null : event, isVain: false } : {})),
-    noteLost: assign(({ context: { lost }, event }) => (event.type === 'NPU_LOST' ? { lost: [...new Set([...lost, event.npu])], isVain: false } : {})),
+    noteLost: assign(({ context: { lost, late }, event }) =>
+      event.type === 'NPU_LOST'
+        ? {
+            lost: [...new Set([...lost, event.npu])],
+            isVain: false,
+            // It had begun, and there is no more place for it.
+            late: late.filter(({ chosen }) => !chosen.home.npus.includes(event.npu)),
+          }
+        : {},
+    ),
     noteBack: assign(({ context: { lost }, event }) => (event.type === 'NPU_BACK' ? { lost: lost.filter((npu) => npu !== event.npu), isVain: false } : {})),
     noteTold: assign(({ context }) => ({ told: toldNow(context) })),
     noteQuery: assign({ query: ({ context }) => context.query + 1 }),
@@ -150,16 +210,38 @@ export const roleSwitch = setup({
     noteEntry: assign({ entry: ({ context, event }) => (event.type === 'MAP_GRANTED' ? event.entry : context.entry) }),
     noteTaken: assign({ entry: -1 }),
     noteServing: assign({ serving: ({ context, event }) => (event.type === 'SHAPE_LENT' ? event.groups : context.serving) }),
-    noteRefused: assign({ refused: ({ context, event }) => (event.type === 'ROLE_REFUSED' ? [...context.refused, event.place] : context.refused) }),
+    noteRefused: assign(({ context: { refused, late }, event }) =>
+      event.type === 'ROLE_REFUSED'
+        ? { refused: [...new Set([...refused, event.place])], late: late.filter(({ chosen }) => chosen.place.worker !== event.place), isVain: false }
+        : {},
+    ),
     noteBegan: assign({ began_ms: ({ context, event }) => (event.type === 'TIME_TOLD' && context.began_ms < 0 ? event.now_ms : context.began_ms) }),
-    choose: assign({ chosen: ({ context }) => switchOf(context) }),
+    choose: assign(({ context }) => {
+      const choice = switchOf(context);
+      return { chosen: choice === null ? null : { ...choice, served: servedOf(context, context.lost) } };
+    }),
     // Its groups are no more, whatever comes of it.
     takeOut: assign(({ context }) => remaining(context)),
-    forget: assign({ chosen: null, entry: -1, began_ms: -1 }),
+    forget: assign({ chosen: null, entry: -1, began_ms: -1, isLate: false, isLent: false, turn: ({ context }) => context.turn + 1 }),
     noteVain: assign({ isVain: true }),
+    noteTurn: assign({ turn: ({ context }) => context.turn + 1 }),
+    noteLate: assign({ isLate: true }),
+    noteLent: assign({ isLent: true }),
+    noteLeft: assign(({ context: { late, chosen, began_ms, entry } }) => (chosen === null ? {} : { late: [...late, { chosen, began_ms, entry }] })),
+    noteDone: assign(({ context: { chosen, began_ms, entry } }) => (chosen === null ? {} : { done: { chosen, began_ms, entry } })),
+    // Nobody has heard that it is done.
+    noteUndone: assign(({ context: { late, done } }) => (done === null ? {} : { late: [...late, done], done: null })),
+    resume: assign(({ context }) => {
+      const begun = context.late.find((one) => isThere(context, one));
+      if (begun === undefined) return {};
+      return { chosen: begun.chosen, began_ms: begun.began_ms, late: context.late.filter((one) => one !== begun) };
+    }),
   },
   guards: {
-    isNews: ({ context }) => toldNow(context)?.message !== context.told?.message,
+    isNews: ({ context: { told }, context }) => {
+      const now = toldNow(context);
+      return now?.error.message !== told?.error.message || `${now?.npus}` !== `${told?.npus}`;
+    },
     canSwitch: ({ context }) => canSwitch(context),
     isAnswer: ({ context, event }) => isAnswer(context, event),
     isLateAnswer: ({ context, event }) => context.chosen !== null && isAnswer(context, event),
@@ -172,6 +254,13 @@ export const roleSwitch = setup({
     isVacated: ({ context, event }) => event.type === 'SERVING' && event.query === context.round,
     isUpset: ({ context: { chosen }, event }) => event.type === 'NPU_LOST' && chosen !== null && chosen.place.npus.includes(event.npu),
     isLostAgain: ({ context: { chosen }, event }) => event.type === 'NPU_LOST' && chosen !== null && chosen.home.npus.includes(event.npu),
+    isLateGone: ({ context: { chosen }, event }) => event.type === 'NPU_GONE' && chosen !== null && chosen.home.npus.includes(event.npu),
+    isRefused: ({ context: { chosen, isLent }, event }) => event.type === 'ROLE_REFUSED' && isLent && event.place === chosen?.place.worker,
+    isOfThisTurn: ({ context, event }) => event.type === 'SWITCH_OVERDUE' && event.turn === context.turn,
+    isLastUndone: ({ context: { done }, event }) => event.type === 'MAP_TAKEN' && event.entry === done?.entry,
+    isLateThere: ({ context }) => context.late.some((one) => isThere(context, one)),
+    // After its place was given away, which was told of.
+    isLostOnceMore: ({ context: { chosen, isLent }, event }) => event.type === 'NPU_LOST' && !isLent && (chosen?.home.npus.includes(event.npu) ?? false),
     // The map is held still, or again: that it has become so is an entry.
     isBack: ({ context: { chosen, lost, entry } }) => entry >= 0 && (chosen?.home.npus.every((npu) => !lost.includes(npu)) ?? false),
   },
@@ -179,7 +268,8 @@ export const roleSwitch = setup({
   id: 'role-switch',
   context: ({ input }) => ({
     ...input,
-    ...{ nowhere: null, told: null, isVain: false, lost: [], refused: [], chosen: null, query: 0, round: 0, entry: -1, began_ms: -1 },
+    ...{ nowhere: null, told: null, isVain: false, isLate: false, isLent: false, lost: [], refused: [], chosen: null, late: [], done: null },
+    ...{ query: 0, round: 0, turn: 0, entry: -1, began_ms: -1 },
   }),
   initial: 'watching',
   on: {
@@ -189,82 +279,107 @@ export const roleSwitch = setup({
     // Else of a question that was given up.
     MAP_GRANTED: [
       { guard: 'isLateAnswer', actions: 'noteEntry' },
-      { actions: { type: 'sendEach', params: ({ context, event }) => [{ to: context.expert_map, message: mapDone(event.entry, OVER, null) }] } },
+      { actions: { type: 'sendEach', params: ({ context, event }) => [{ to: context.expert_map, message: mapDone(event.entry, UNASKED, null) }] } },
     ],
     MAP_REFUSED: [{ guard: 'isLateAnswer', actions: retry }, {}],
     // A rehoming comes first. The switch goes on meanwhile, and is an entry again behind it.
-    MAP_TAKEN: [{ guard: 'goesOn', actions: ['noteTaken', retry] }, {}],
+    MAP_TAKEN: [{ guard: 'isLastUndone', actions: 'noteUndone' }, { guard: 'goesOn', actions: ['noteTaken', retry] }, {}],
     SWITCH_RETRY: [{ guard: 'lacksTheMap', actions: ['noteQuery', claim] }, {}],
     TIME_TOLD: { actions: 'noteBegan' },
     // On their way when the state was over that they are of.
     SERVING: {},
-    VACATING_OVERDUE: {},
-    ROLE_REFUSED: {},
+    SWITCH_OVERDUE: {},
+    NPU_GONE: {},
+    ROLE_REFUSED: { actions: 'noteRefused' },
+    // It was given up.
+    SHAPE_LENT: {
+      actions: {
+        type: 'sendEach',
+        params: ({ context: { scaling }, event }) => (scaling === null ? [] : [{ to: scaling, message: giveShape(event.groups) }]),
+      },
+    },
   },
   states: {
     watching: {
       always: [
+        { guard: 'isNews', actions: tellNews },
+        { guard: 'isLateThere', target: 'switching', actions: ['resume', retry] },
         {
-          guard: 'isNews',
-          actions: [
-            send((context) => {
-              const told = toldNow(context);
-              return [{ to: context.task_executor, message: expertsNowhere(told, told === null ? [] : (context.nowhere?.npus ?? []), []) }];
-            }),
-            'noteTold',
-          ],
+          guard: 'canSwitch',
+          target: 'claiming',
+          // One for all its questions.
+          actions: {
+            type: 'afterEach',
+            params: ({ context: { turn, began_ms } }) => (began_ms < 0 ? [{ id: 'late', delay_ms: SWITCH_MS_MAX, message: switchOverdue(turn) }] : []),
+          },
         },
-        { guard: 'canSwitch', target: 'claiming' },
         // The next switch begins when it is asked for, not when one came to nothing.
-        { guard: 'hasBegun', actions: 'forget' },
+        { guard: 'hasBegun', actions: ['forget', inGoodTime] },
       ],
     },
     claiming: {
       entry: ['noteQuery', claim, askTime],
       exit: { type: 'cancel', params: { id: 'retry' } },
       on: {
-        MAP_GRANTED: { guard: 'isAnswer', target: 'borrowing', actions: 'noteEntry' },
+        MAP_GRANTED: { guard: 'isAnswer', target: 'borrowing', actions: ['noteEntry', inGoodTime] },
         MAP_REFUSED: { guard: 'isAnswer', actions: retry },
         // Much may have happened: it decides anew.
         SWITCH_RETRY: 'watching',
+        SWITCH_OVERDUE: [{ guard: 'isOfThisTurn', actions: ['noteLate', ...tellNews] }, {}],
       },
     },
     borrowing: {
-      entry: send(({ self, scaling }) => (scaling === null ? [] : [{ to: scaling, message: lendShape(self) }])),
-      always: { guard: 'hasNoScaling', target: 'vacating' },
-      on: { SHAPE_LENT: { target: 'vacating', actions: 'noteServing' } },
+      entry: [send(({ self, scaling }) => (scaling === null ? [] : [{ to: scaling, message: lendShape(self) }])), ...within(SWITCH_MS_MAX)],
+      exit: inTime,
+      always: { guard: 'hasNoScaling', target: 'vacating', actions: 'noteLent' },
+      on: {
+        SHAPE_LENT: { target: 'vacating', actions: ['noteServing', 'noteLent'] },
+        SWITCH_OVERDUE: [{ guard: 'isOfThisTurn', target: 'watching', actions: [giveUpBorrowing, 'noteVain', 'forget'] }, {}],
+      },
     },
     vacating: {
       entry: [
         'choose',
         'noteRound',
-        { type: 'cancel', params: { id: 'overdue' } },
+        inTime,
         send((context) =>
           context.chosen === null ? [] : [{ to: context.task_executor, message: serve(context.self, context.round, remaining(context).serving) }],
         ),
-        { type: 'after', params: { id: 'overdue', delay_ms: VACATING_MS_MAX, message: vacatingOverdue() } },
+        ...within(VACATING_MS_MAX),
       ],
-      exit: { type: 'cancel', params: { id: 'overdue' } },
+      exit: inTime,
       always: { guard: 'hasNobody', target: 'watching', actions: [giveUp, 'noteVain', 'forget', { type: 'cancel', params: { id: 'retry' } }] },
       on: {
         NPU_LOST: [{ guard: 'isUpset', target: 'vacating', reenter: true, actions: 'noteLost' }, { actions: 'noteLost' }],
         // Of an earlier choice.
-        SERVING: [{ guard: 'isVacated', target: 'switching' }, {}],
-        VACATING_OVERDUE: 'switching',
+        SERVING: [{ guard: 'isVacated', target: 'switching', actions: begin }, {}],
+        SWITCH_OVERDUE: [{ guard: 'isOfThisTurn', target: 'switching', actions: begin }, {}],
       },
     },
     switching: {
-      entry: send(({ self, chosen }) => (chosen === null ? [] : [{ to: CONTROL, message: switchRole(self, chosen.home.worker, chosen.place.worker) }])),
+      entry: [...within(SWITCH_MS_MAX)],
+      exit: inTime,
       always: { guard: 'isBack', target: 'settling' },
       on: {
-        NPU_LOST: [{ guard: 'isLostAgain', target: 'vacating', actions: ['noteLost', 'takeOut'] }, { actions: 'noteLost' }],
-        ROLE_REFUSED: { target: 'vacating', actions: 'noteRefused' },
+        NPU_LOST: [
+          { guard: 'isLostOnceMore', target: 'watching', actions: ['noteLost', giveUpLate, 'forget', { type: 'cancel', params: { id: 'retry' } }] },
+          { guard: 'isLostAgain', target: 'vacating', actions: ['noteLost', 'takeOut'] },
+          { actions: 'noteLost' },
+        ],
+        ROLE_REFUSED: [{ guard: 'isRefused', target: 'vacating', actions: 'noteRefused' }, { actions: 'noteRefused' }],
+        NPU_GONE: [{ guard: 'isLateGone', target: 'watching', actions: leave }, {}],
+        SWITCH_OVERDUE: [{ guard: 'isOfThisTurn', target: 'watching', actions: leave }, {}],
       },
     },
     // How long it took is told, too.
     settling: {
-      entry: askTime,
-      on: { TIME_TOLD: { target: 'watching', actions: [finish, 'takeOut', 'forget', { type: 'cancel', params: { id: 'retry' } }] } },
+      entry: [askTime, ...within(SWITCH_MS_MAX)],
+      exit: inTime,
+      on: {
+        TIME_TOLD: { target: 'watching', actions: [finish, 'takeOut', 'noteDone', 'forget', { type: 'cancel', params: { id: 'retry' } }] },
+        MAP_TAKEN: { target: 'switching', actions: ['noteTaken', retry] },
+        SWITCH_OVERDUE: [{ guard: 'isOfThisTurn', target: 'settling', reenter: true }, {}],
+      },
     },
   },
 });

@@ -25,7 +25,7 @@ import { mapDone, mapWanted, placeExperts } from '../src/protocol/map-log.ts';
 import type { Commands } from '../src/protocol/messages.ts';
 import { shapeLent } from '../src/protocol/role-switch.ts';
 import { NOTHING_FURNISHED, type ScalingMessage, type WeightsFurnished } from '../src/protocol/scaling.ts';
-import { type Counts, chosen, countsOf, errorOf, type Failure, type Serving, type Shape, wishOf, without } from './policies/shape-choice.ts';
+import { type Counts, chosen, countsOf, errorOf, type Failure, type Serving, type Shape, wayOf, wishOf, without } from './policies/shape-choice.ts';
 
 /** A worker that was lost is back in tens of milliseconds, with its weights in seconds. */
 export const RETRY_MS = 250;
@@ -124,7 +124,8 @@ const clearOthers = haveDone((context) =>
         .map((npu) => ({ to: address('npu', npu), message: clearWeights() }))
     : [],
 );
-const claim = (is_return: boolean) => haveDone((context) => toMap(context, mapWanted(context.self, context.query, 'scale', is_return)));
+const claim = (is_return: boolean) =>
+  haveDone((context) => toMap(context, mapWanted(context.self, context.query, 'scale', is_return, wayOf(context.was, context.wanted))));
 /** The entry is over. */
 const giveBack = haveDone((context) => (context.entry < 0 ? [] : toMap(context, mapDone(context.entry, undone(context)))));
 const isPlaced = (event: ScalingMessage, entry: number, holders: readonly number[]): boolean =>

@@ -210,7 +210,7 @@ export const taskExecutor = setup({
       outbox: ({ context, event }) => {
         if (event.type === 'NPU_GONE') context.placement.gone(event.npu, event.error);
         if (event.type === 'EXPERTS_NOWHERE') context.placement.nowhere(event.error, event.npus);
-        return [];
+        return event.type === 'NPU_GONE' ? npuNews([context.role_switch], event) : [];
       },
     }),
     serveGroups: assign({

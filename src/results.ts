@@ -247,11 +247,11 @@ export type SuspicionStats = {
 };
 
 /**
- * A loop that nobody asks for: `rebalance` of an expert map, `heartbeat` of the cluster managers and of task executors with tasks, `scaling` that is under way, `scheduling` of
+ * A loop that nobody asks for: `rebalance` of an expert map, `heartbeat` of the cluster managers and of task executors with tasks, `scaling` and `role_switch` that are under way, `scheduling` of
  * DP groups with requests waiting. `still_seconds`: since when it has made no progress; `stalled`: it had to, for two periods.
  */
 export type LoopStats = {
-  readonly loop: 'rebalance' | 'heartbeat' | 'scaling' | 'scheduling';
+  readonly loop: 'rebalance' | 'heartbeat' | 'scaling' | 'role_switch' | 'scheduling';
   readonly owner: string;
   readonly state: string;
   readonly period_seconds: number;

@@ -153,7 +153,7 @@ export class ExpertBalancer {
     const wanted = this.#wanted as Wanted;
     this.#wanted = null;
     const taken = this.isHeld ? this.release('aborted', 'another_entry', `a ${wanted.change} was asked for`) : [];
-    const entry = this.log.begin(wanted.change, wanted.writer, this.epoch, wanted.is_return);
+    const entry = this.log.begin(wanted.change, wanted.writer, this.epoch, wanted.is_return, wanted.why);
     this.#begin();
     return [...taken, { to: wanted.writer, message: mapGranted(wanted.query, entry, this.holders) }];
   }
@@ -171,7 +171,7 @@ export class ExpertBalancer {
   /** By its writer. Whether experts lie elsewhere than before shows by the epoch. */
   done(error: ErrorRecord | null, told: string | null = null): void {
     const moved = this.epoch > (this.log.open?.epoch ?? 0);
-    if (error !== null) this.release('rolled_back', 'writer', error.message);
+    if (error !== null) this.release('rolled_back', error.code === 'deadline_exceeded' ? 'deadline' : 'writer', error.message);
     else if (told !== null) this.log.end('installed', 'npu_gone', told, this.epoch);
     else this.release(moved ? 'installed' : 'unchanged', 'asked', moved ? 'experts lie elsewhere' : 'no expert lies elsewhere');
   }
@@ -239,7 +239,7 @@ export class ExpertBalancer {
   beginRehoming(): Commands['send'][] {
     const text = this.rehoming.take();
     const taken = this.isHeld ? this.release('aborted', 'another_entry', `a rehoming comes first: ${text}`) : [];
-    if (this.log.open === null) this.log.begin('rehome', this.#seat.self, this.epoch);
+    if (this.log.open === null) this.log.begin('rehome', this.#seat.self, this.epoch, false, text);
     this.#begin();
     return [...taken, ...this.moves.spareLost()];
   }
@@ -272,7 +272,7 @@ export class ExpertBalancer {
     this.#begin();
     [this.#trigger, this.#query, this.#isForced] = [trigger, query, isForced];
     this.#before = this.map;
-    this.log.begin('rebalance', this.#seat.self, this.epoch);
+    this.log.begin('rebalance', this.#seat.self, this.epoch, false, `a rebalance, ${trigger === 'asked' ? 'asked for' : 'since a period has passed'}`);
     // Whoever is gone for good, and holds nothing by the map, is not waited for.
     const missing = [...this.lost].filter((npu) => this.moves.needs(npu) && (!this.rehoming.gone.has(npu) || this.moves.holds(npu)));
     if (missing.length > 0) this.fail('npu_lost', `${names(missing)} is lost`);

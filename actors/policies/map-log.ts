@@ -61,11 +61,11 @@ export class MapLog {
     return this.#open === null || weightOf(this.#open.change) < weightOf(change);
   }
 
-  begin(change: MapChange, writer: Address, epoch: number, isReturn = false): number {
+  begin(change: MapChange, writer: Address, epoch: number, isReturn = false, reason = ''): number {
     assert(this.#open === null, `entry ${this.#open?.entry} of the map's log is open, and ${writer} began another`);
     const entry = this.#next++;
     this.#isReturn = isReturn;
-    this.#open = { entry, change, writer, outcome: null, cause: null, reason: '', epoch, copied: NOTHING_COPIED };
+    this.#open = { entry, change, writer, outcome: null, cause: null, reason, epoch, copied: NOTHING_COPIED };
     return entry;
   }
 

@@ -10,7 +10,7 @@ import type { BalancerSeat } from './reconfiguration.ts';
 /** Where a map is. `tells`: who hears that experts are nowhere. */
 export type MapSeat = BalancerSeat & { readonly tells: Address };
 /** Somebody who waits for the map. */
-export type Wanted = { readonly writer: Address; readonly query: number; readonly change: ForeignMapChange; readonly is_return: boolean };
+export type Wanted = { readonly writer: Address; readonly query: number; readonly change: ForeignMapChange; readonly is_return: boolean; readonly why: string };
 /** Why a change went wrong. */
 export type Failure = { readonly cause: MapCause; readonly reason: string };
 

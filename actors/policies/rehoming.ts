@@ -16,6 +16,7 @@ import { planRounds } from './expert-placement/map-rounds.ts';
 import { slotsOfRank } from './expert-placement/placement-shape.ts';
 import { type LostExpert, rehomeExperts, slotsOf, withReturned } from './expert-placement/rehome-experts.ts';
 import type { PlacementPlan } from './map-plans.ts';
+import { names } from './map-writers.ts';
 
 /** What has become of an NPU, each of which weighs more than those before it. */
 const EVENTS = ['back', 'lost', 'gone'] as const;
@@ -142,7 +143,9 @@ export class Rehoming {
     const [first] = lost;
     const others = lost.length === 1 ? '' : ` and ${lost.length - 1} other experts`;
     const what = first === undefined ? 'the shared expert' : `expert ${first.expert} of layer ${layers[first.layer]}${others}`;
-    const gone = [...this.#gone].map((npu) => `npu/${npu}`).join(', ');
+    // Attention NPUs that are gone are nobody's who misses experts.
+    const holders = [...this.#gone].filter((npu) => this.#rankOf(npu) >= 0 && this.#rankOf(npu) < map.shape.ranks);
+    const gone = names(holders);
     // The shared expert lies where it lies.
     const why = first === undefined ? 'nobody takes its place' : `nobody takes its place, and there is no room for them elsewhere`;
     const message = `no copy is left of ${what}: ${gone} had them, ${why}; the request may be sent again`;
@@ -151,7 +154,7 @@ export class Rehoming {
     this.#told = told;
     const error = told === null ? null : ({ code: 'experts_lost', message: told, param: null } as const);
     const needed = isFinal ? [...this.#gone].filter((npu) => this.#isNeeded(map, npu, lost)) : [];
-    return [{ to: this.#seat.tells, message: expertsNowhere(error, this.isSharedLost ? [] : [...this.#gone], needed) }];
+    return [{ to: this.#seat.tells, message: expertsNowhere(error, this.isSharedLost ? [] : holders, needed) }];
   }
 
   /** Something that is nowhere would be somewhere with it. */

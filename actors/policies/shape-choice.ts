@@ -70,11 +70,14 @@ const textOf = ({ attention, experts }: Counts): string => `${some(attention, 'D
 /** Why a change is undone; `param`: what was at fault. */
 export type Failure = { readonly code: ErrorRecord['code']; readonly why: string; readonly param: string | null };
 
+/** What is to become what. */
+export const wayOf = (was: Counts, { groups, holders }: Shape): string =>
+  `from ${textOf(was)} to ${textOf({ attention: groups.length, experts: holders?.length ?? was.experts })}`;
+
 /** What became of a change. */
-export function errorOf(was: Counts, { groups, holders }: Shape, now: Counts, failure: Failure | null): ErrorRecord | null {
+export function errorOf(was: Counts, wanted: Shape, now: Counts, failure: Failure | null): ErrorRecord | null {
   if (failure === null) return null;
-  const wanted = { attention: groups.length, experts: holders?.length ?? was.experts };
   const isSame = was.attention === now.attention && was.experts === now.experts;
-  const message = `scale: from ${textOf(was)} to ${textOf(wanted)} ${failure.why}; ${textOf(now)} serve${isSame ? ', as before' : ''}`;
+  const message = `scale: ${wayOf(was, wanted)} ${failure.why}; ${textOf(now)} serve${isSame ? ', as before' : ''}`;
   return { code: failure.code, message, param: failure.param };
 }

@@ -5,12 +5,14 @@
  *   rebalance    each expert map: the state it is in, and the periods and changes that have ended
  *   heartbeat    the cluster manager's lease, which its holder renews; each task executor's beats, while it has tasks
  *   scaling      a change of the pod's shape that is under way: its state, and how often it has asked
+ *   role_switch  an attention NPU that takes a lost expert NPU's role: its state, and when it came to it
  *   scheduling   each DP group that has requests waiting: steps, and blocks that were evicted for them
  *
  * @module
  */
 import { LEASE_MS } from '../../actors/cluster-manager.ts';
 import { BEAT_MS, type Heartbeats } from '../../actors/policies/heartbeats.ts';
+import { SWITCH_MS_MAX } from '../../actors/role-switch.ts';
 import type { ControlPage } from '../fabric/control-page.ts';
 import { LeaderLease } from '../fabric/leader-lease.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
@@ -19,7 +21,7 @@ import type { NpuReport } from '../protocol/threads.ts';
 import type { Cast } from '../runtime/cast.ts';
 import { balancingReports } from './expert-balancing.ts';
 
-export type LoopName = 'rebalance' | 'heartbeat' | 'scaling' | 'scheduling';
+export type LoopName = 'rebalance' | 'heartbeat' | 'scaling' | 'role_switch' | 'scheduling';
 /** `still_ms`: for how long it has made no progress, though it had something to do. */
 export type LoopReport = {
   readonly loop: LoopName;
@@ -115,10 +117,11 @@ export class ControlLoops {
   #ownLoops(): Loop[] {
     const { plan, cast } = this.#ports;
     return plan.hosting.deployment.executors.flatMap(({ id }) => {
-      const [beating, scaling] = [address('task-executor', id), address('scaling', id)];
+      const [beating, scaling, switching] = [address('task-executor', id), address('scaling', id), address('role-switch', id)];
       const executor = cast.contextOf(beating) as { heartbeats: Heartbeats; placement: { isHolding: boolean } } | null;
       const change = cast.contextOf(scaling) as { deadline_ms: number; query: number } | null;
-      const state = cast.stateOf(scaling) ?? 'gone';
+      const role = cast.contextOf(switching) as { turn: number } | null;
+      const [state, switchState] = [cast.stateOf(scaling) ?? 'gone', cast.stateOf(switching) ?? 'gone'];
       return [
         {
           ...{ loop: 'heartbeat' as const, owner: beating, state: cast.stateOf(beating) ?? 'gone', period_ms: BEATS_PERIOD_MS },
@@ -135,6 +138,15 @@ export class ControlLoops {
                 // Lent, it does nothing: who has it changes the shape.
                 runs: state !== 'stable' && state !== 'lent',
                 progress: `${state} ${change.query}`,
+              },
+            ]),
+        ...(role === null
+          ? []
+          : [
+              {
+                ...{ loop: 'role_switch' as const, owner: switching, state: switchState, period_ms: SWITCH_MS_MAX },
+                // One that is with the host, and late, keeps nobody waiting: experts are lost, or done without.
+                ...{ runs: switchState !== 'watching', progress: `${switchState} ${role.turn}` },
               },
             ]),
       ];

@@ -8,7 +8,7 @@ import type { MapCount } from '../../actors/policies/map-log.ts';
 import { layersWithExperts } from '../flowserve/expert-slots.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { type Address, address } from '../protocol/address.ts';
-import { assert, type ErrorRecord, MinipodError } from '../protocol/errors.ts';
+import { assert, MinipodError } from '../protocol/errors.ts';
 import { type RebalancedMessage, type RebalanceOutcome, type RebalanceReport, rebalance } from '../protocol/expert-maps.ts';
 import { type LostExperts, type MapEntry, NOTHING_COPIED, type WeightsCopied } from '../protocol/map-log.ts';
 import type { Message } from '../protocol/messages.ts';
@@ -60,7 +60,7 @@ const GONE = {
 
 /** While requests wait for an attention NPU that takes the lost one's role, somebody is to bring them back. */
 const areAwaited = (cast: Actors, executor: number): boolean =>
-  (cast.contextOf(address('role-switch', executor)) as { readonly told: ErrorRecord | null } | null)?.told === null;
+  (cast.contextOf(address('role-switch', executor)) as { readonly told: object | null } | null)?.told === null;
 const lostOf = ({ config }: AnyPodPlan, { lostExperts, rehoming }: ExpertBalancer, isAwaited: boolean): LostExperts =>
   isAwaited
     ? { experts: [], shared: false }

@@ -70,8 +70,18 @@ export type LostExperts = { readonly experts: readonly { readonly layer: number;
 
 /** To an expert map. */
 export type MapWriterMessage =
-  /** `query`: the writer's own, by which it knows the answer. `is_return`: for the way back from an entry of its own that was taken, and is counted. */
-  | { readonly type: 'MAP_WANTED'; readonly writer: Address; readonly query: number; readonly change: ForeignMapChange; readonly is_return: boolean }
+  /**
+   * `query`: the writer's own, by which it knows the answer. `is_return`: for the way back from an entry of its own that was taken, and is counted. `why`: the entry's
+   * reason while it is open.
+   */
+  | {
+      readonly type: 'MAP_WANTED';
+      readonly writer: Address;
+      readonly query: number;
+      readonly change: ForeignMapChange;
+      readonly is_return: boolean;
+      readonly why: string;
+    }
   /** Of the group's NPUs these alone are to hold experts from now on. One that is under way for the same entry gives way to it. */
   | { readonly type: 'PLACE_EXPERTS'; readonly entry: number; readonly holders: readonly number[] }
   /** `told`: what was changed beside where experts lie, in words; null: nothing. */
@@ -85,12 +95,13 @@ export type MapGrantMessage =
   | { readonly type: 'EXPERTS_PLACED'; readonly entry: number; readonly holders: readonly number[]; readonly error: ErrorRecord | null }
   | { readonly type: 'MAP_TAKEN'; readonly entry: number; readonly error: ErrorRecord };
 
-export const mapWanted = (writer: Address, query: number, change: ForeignMapChange, is_return = false): MapWriterMessage => ({
+export const mapWanted = (writer: Address, query: number, change: ForeignMapChange, is_return = false, why = ''): MapWriterMessage => ({
   type: 'MAP_WANTED',
   writer,
   query,
   change,
   is_return,
+  why,
 });
 export const placeExperts = (entry: number, holders: readonly number[]): MapWriterMessage => ({ type: 'PLACE_EXPERTS', entry, holders });
 export const mapDone = (entry: number, error: ErrorRecord | null, told: string | null = null): MapWriterMessage => ({ type: 'MAP_DONE', entry, error, told });

@@ -41,7 +41,10 @@ export type RoleSwitchMessage =
   | { readonly type: 'SHAPE_LENT'; readonly groups: readonly number[] }
   /** By the task executor: as SERVE had it, nothing is left at the groups that are not to serve. */
   | { readonly type: 'SERVING'; readonly query: number }
-  | { readonly type: 'VACATING_OVERDUE' }
+  /** The state of that turn has had its time. */
+  | { readonly type: 'SWITCH_OVERDUE'; readonly turn: number }
+  /** By the task executor: nobody can be put in its place for now. */
+  | { readonly type: 'NPU_GONE'; readonly npu: number; readonly error: ErrorRecord }
   /** By the control plane: the place is no more, or nobody is to be put in it. */
   | { readonly type: 'ROLE_REFUSED'; readonly place: number }
   | { readonly type: 'SWITCH_RETRY' }
@@ -65,7 +68,7 @@ export const expertsNowhere = (error: ErrorRecord | null, npus: readonly number[
   needed,
 });
 export const shapeLent = (groups: readonly number[]): RoleSwitchMessage => ({ type: 'SHAPE_LENT', groups });
-export const vacatingOverdue = (): RoleSwitchMessage => ({ type: 'VACATING_OVERDUE' });
+export const switchOverdue = (turn: number): RoleSwitchMessage => ({ type: 'SWITCH_OVERDUE', turn });
 export const roleRefused = (place: number): RoleSwitchMessage => ({ type: 'ROLE_REFUSED', place });
 export const switchRetry = (): RoleSwitchMessage => ({ type: 'SWITCH_RETRY' });
 export const lendShape = (role_switch: Address): ShapeLoanMessage => ({ type: 'LEND_SHAPE', role_switch });

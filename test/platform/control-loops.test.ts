@@ -57,6 +57,18 @@ it('a thread that was away for long is not taken for one whose loops have died',
   expect(loops.report(0, []).filter(({ is_stalled }) => is_stalled)).toEqual([]);
 });
 
+it('a role switch that stands still is found within two of its deadlines', async () => {
+  await using pod = await createVirtualPod({
+    ...{ clock: 'virtual', kernels: 'hash', topology: 'moe-attention:domains=1x2,experts=2', workers: 4, respawn: false },
+  });
+  pod.control.workers.lose(pod.control.directory.workerOfNpu(2), 'the test killed it');
+  expect((await pod.stats()).loops).toContainEqual(expect.objectContaining({ loop: 'role_switch', owner: 'role-switch/0', state: 'watching', stalled: false }));
+  while (pod.control.host.cast.stateOf('role-switch/0') !== 'switching') expect(pod.control.step()).toBe(true);
+  const now_ms = pod.control.host.clock.now_ms();
+  expect(await looked(pod, now_ms, now_ms + 59_000)).not.toContain('role_switch role-switch/0');
+  expect(await looked(pod, now_ms, now_ms + 61_000)).toContain('role_switch role-switch/0');
+});
+
 it('a lease that nobody renews, and a balancer that stands still, are found by the pod’s clock', async () => {
   await using pod = await createVirtualPod({ clock: 'virtual', kernels: 'hash', npus: 2, expert_balancing: { period_ms: 50, redundant_slots: 2 } });
   await pod.complete('hello', { max_tokens: 4 });

@@ -46,14 +46,17 @@ describe('an attention NPU that takes the role of a lost expert NPU', () => {
       told.add(pod.control.stats().expert_balancing[0]?.lost.experts.length);
       return step();
     };
+    let openly: unknown = null;
+    when(pod, 'switching', () => (openly = balancerOf(pod).log.open?.reason));
     atEvent(pod, 60, () => lose(pod, 3));
     expect(await answersOf(pod)).toEqual(await right);
     expect([...told]).toEqual([undefined, 0]);
+    expect(openly).toBe('experts of npu/3 are nowhere else, and an attention NPU takes the place');
     expect(await logOf(pod)).toEqual(SWITCHED);
     expect(balancerOf(pod).log.entries[1]).toMatchObject({
       writer: 'role-switch/0',
       reason: expect.stringMatching(
-        /^npu\/3 took the place of npu\/2 \(DP group 2\) in \d+ ms, since experts were nowhere else; 2 DP groups are left to serve$/,
+        /^npu\/3 took the place of npu\/2 \(DP group 2\) in \d+ ms, since experts were nowhere else; of 3 DP groups 2 are left to serve$/,
       ),
     });
     expect((await pod.stats()).npus.map(({ npu }) => npu)).toEqual([0, 1, 3, 4]);
@@ -90,6 +93,7 @@ describe('an attention NPU that takes the role of a lost expert NPU', () => {
     ['the NPU that gives way', 'vacating', 2, SWITCHED],
     ['the NPU that gives way, when it is about to end', 'switching', 2, SWITCHED],
     ['another attention NPU', 'vacating', 1, SWITCHED],
+    ['another expert NPU, when it is told of', 'settling', 4, ['rehome unchanged npu_gone', 'role_switch installed npu_gone']],
     ['another expert NPU', 'switching', 4, ['rehome unchanged npu_gone', 'role_switch aborted another_entry', 'rehome unchanged npu_gone']],
   ])('should go on where meanwhile is lost: %s', async (_, state, npu, log) => {
     await using pod = await open(apart(npu === 4 ? 4 : 3, npu === 4 ? 3 : 2));
@@ -148,6 +152,69 @@ describe('an attention NPU that takes the role of a lost expert NPU', () => {
     expect((await pod.stats()).scaling?.attention).toEqual({ serving: 3, reserved: 4 });
     expect(await answersOf(pod)).toEqual(await right);
     await expectNothingLeft(pod);
+  });
+});
+
+describe('whose weights cannot be read for now', () => {
+  const disksAway = async (degraded: boolean): Promise<{ pod: VirtualPod; restore: () => void }> => {
+    const pod = await open({ ...apart(3, 2), degraded });
+    const restore = pod.control.workers.withhold(pod.control.directory.workerOfNpu(3), 'its disk is away');
+    return { pod, restore };
+  };
+  const expectBack = async (pod: VirtualPod): Promise<void> => {
+    for (let stats = await pod.stats(); stats.experts_lost.length + stats.experts_masked.length > 0; stats = await pod.stats())
+      expect(pod.control.step()).toBe(true);
+    // Job executors hear of it a little later.
+    for (let tries = 0; !(await pod.complete([1], { max_tokens: 1 }).then(Boolean, () => false)); tries++) expect(tries).toBeLessThan(100);
+    expect(await answersOf(pod)).toEqual(await right);
+    await expectNothingLeft(pod);
+  };
+
+  it('should have requests hear of it at once, and be back when they can', async () => {
+    const { pod, restore } = await disksAway(false);
+    await using _ = pod;
+    const during = answersOf(pod).catch(({ code }: { code: string }) => code);
+    atEvent(pod, 60, () => lose(pod, 3));
+    expect(await during).toBe('experts_lost');
+    expect(stateOf(pod)).toBe('watching');
+    const [, entry] = balancerOf(pod).log.entries;
+    expect(entry).toMatchObject({
+      ...{ change: 'role_switch', outcome: 'rolled_back', cause: 'writer' },
+      reason: expect.stringMatching(/^npu\/3 was to take the place of npu\/2 \(DP group 2\): .*its disk is away/),
+    });
+    restore();
+    await expectBack(pod);
+    expect(await logOf(pod)).toEqual(expect.arrayContaining(['rehome unchanged npu_back', 'role_switch installed npu_gone']));
+  });
+
+  it('should keep nobody waiting who does without experts, and another expert NPU neither (degraded)', async () => {
+    const { pod, restore } = await disksAway(true);
+    await using _ = pod;
+    atEvent(pod, 60, () => {
+      lose(pod, 4);
+      lose(pod, 3);
+    });
+    const answers = await Promise.all([0, 1, 2].map((seed) => pod.complete([1, 2, 3], { max_tokens: 30, seed, ignore_eos: true })));
+    expect(answers.map(({ degraded }) => degraded)).toEqual([true, true, true]);
+    expect((await pod.stats()).experts_masked).toEqual([{ task_executor: 0, npus: [3] }]);
+    restore();
+    await expectBack(pod);
+    expect((await logOf(pod)).filter((entry) => entry === 'role_switch installed npu_gone').length).toBe(2);
+    expect((await pod.stats()).scaling).toBe(null);
+  });
+
+  it('should keep the number of groups for nobody: it may change meanwhile', async () => {
+    await using pod = await open(apart(3, 2, 4));
+    const restore = pod.control.workers.withhold(pod.control.directory.workerOfNpu(4), 'its disk is away');
+    lose(pod, 4);
+    while (balancerOf(pod).log.entries.at(-1)?.outcome !== 'rolled_back') expect(pod.control.step()).toBe(true);
+    // It was the one that stood by that gave way.
+    expect((await pod.stats()).scaling?.attention).toEqual({ serving: 3, reserved: 4 });
+    await pod.scale({ attention: 2 });
+    restore();
+    await expectBack(pod);
+    await pod.scale({ attention: 3 });
+    await expectBack(pod);
   });
 });
 
