@@ -6,13 +6,16 @@
  *   position   0 … 16 | 17 18 19 | (its group is lost: all anew) 0 … 22 | 23 …
  *   masked        –   |  NPU 2   |             NPU 2                   | NPUs 2, 3
  *
+ * What an NPU takes from its prefix cache was computed by all experts, whatever its owner had computed of the same positions elsewhere, at the same attempt.
+ *
  * @module
  */
 import { callId } from '../calls.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 import { type Address, idOf } from '../protocol/address.ts';
+import type { Sequence } from '../protocol/messages.ts';
 import { attemptOf, callOf } from '../protocol/request-ids.ts';
-import type { StepPlan } from '../protocol/steps.ts';
+import type { StepEntry, StepPlan } from '../protocol/steps.ts';
 import { deploy, type Executor, parseTopology } from '../protocol/topology.ts';
 import type { Told } from './client.ts';
 import type { ChaosCall, ChaosPlan } from './fault-plan.ts';
@@ -43,15 +46,21 @@ export class MaskedSteps {
     };
   }
 
-  #note(npu: Address, executor: number, { entries, masked = [] }: StepPlan): void {
+  #note(npu: Address, executor: number, { entries, detach, masked = [] }: StepPlan): void {
     const { first } = (this.#executors[executor] as Executor).experts;
     const mask = masked
       .map((lost) => lost - first)
       .toSorted((a, b) => a - b)
       .join();
-    for (const { slot, start, tokens, samples, attach } of entries) {
+    for (const slot of detach) this.#slots.delete(`${npu} ${slot}`);
+    for (const entry of entries) {
+      const { slot, start, tokens, samples, attach } = entry;
       const at = `${npu} ${slot}`;
-      if (attach !== null) this.#slots.set(at, `${callId(callOf(attach.request))} ${attach.choice} ${attemptOf(attach.request)}`);
+      if (attach !== null) {
+        const owner = `${callId(callOf(attach.request))} ${attach.choice} ${attemptOf(attach.request)}`;
+        if (this.#slots.get(at) !== owner && !isHandedOver(entry, attach)) this.#known.delete(owner);
+        this.#slots.set(at, owner);
+      }
       const whose = this.#slots.get(at);
       if (whose === undefined) continue;
       const known = this.#known.get(whose) ?? [];
@@ -73,6 +82,9 @@ export class MaskedSteps {
     return this.#drawn.get(`${call} ${choice} ${attempt}`)?.get(position) ?? [];
   }
 }
+
+/** It comes with the KV that somebody else has computed of it, all of that: then it has tokens of its own, and shares no block. */
+const isHandedOver = ({ start, shared }: StepEntry, { prompt }: Sequence): boolean => shared === 0 && start >= prompt.length;
 
 /** So many NPUs that an executor's experts are spread over: of those whose loss it may bear. */
 const ranksOf = ({ pod }: ChaosPlan): number => Math.max(...deploy(parseTopology(pod['topology'] as string)).executors.map(({ experts }) => experts.npus));

@@ -136,16 +136,36 @@ describe('a pod that does without lost experts', () => {
     expect(calls[0]?.told?.[0]?.attempts).toEqual([0, 0, 2, 2, 2]);
   });
 
+  it('should be held against what it was, where a prefix is found that was computed before', async () => {
+    const { violations, calls } = await chaos.run({
+      seed: 10_549,
+      pod: { topology: 'colocated:dp=4', workers: 4, job_executors: 4, load_balancing: 'cost_model', respawn: false, degraded: true },
+      calls: [
+        { key: 8, prompt_tokens: 20, stem_tokens: 16, max_tokens: 1 },
+        { key: 0, prompt_tokens: 2, max_tokens: 1 },
+        { key: 0, prompt_tokens: 1, max_tokens: 1, priority: -2 },
+        { key: 11, prompt_tokens: 17, stem_tokens: 16, max_tokens: 2, n: 2, data_parallel_rank: 1 },
+      ],
+      faults: [
+        { kind: 'npu-hangs', npu: 0, at: { phase: 'takeover', nth: 3, there: true }, for_ms: 500 },
+        { kind: 'worker-lost', worker: 1, at: { phase: 'decode', nth: 2 } },
+      ],
+    });
+    expect(violations).toEqual([]);
+    // One group had computed all of it without some experts; the next one had the stem.
+    expect(calls[3]?.told?.map(({ isMarked }) => isMarked)).toContainEqual([false, true]);
+  });
+
   it('should be found where it says something else, or does not say what it is', async () => {
     await using undisturbed = new Undisturbed();
     const plan: ChaosPlan = parsePlan({ pod: { ...APART, degraded: true }, calls: [{ key: 1, prompt_tokens: 3, max_tokens: 6 }] });
     const [call] = plan.calls as [ChaosCall];
     const npus = { launch: () => {} };
     const steps = new MaskedSteps({ npus, plan: { hosting: { deployment: deploy(parseTopology(APART['topology'] as string)) } } } as never);
-    const attach = { request: 1, choice: 0 };
+    const attach = { request: 1, choice: 0, prompt: [1, 1, 1] };
     const step = (start: number, tokens: number, masked: number[]): void => {
-      const entries = [{ slot: 0, start, tokens: Array.from({ length: tokens }, () => 1), samples: true, attach: start === 0 ? attach : null }];
-      (npus.launch as (launches: unknown) => void)([{ npu: 'npu/0', work: { kind: 'step', plan: { entries, masked } }, cause: 0 }]);
+      const entries = [{ slot: 0, start, tokens: Array.from({ length: tokens }, () => 1), samples: true, shared: 0, attach: start === 0 ? attach : null }];
+      (npus.launch as (launches: unknown) => void)([{ npu: 'npu/0', work: { kind: 'step', plan: { entries, detach: [], masked } }, cause: 0 }]);
     };
     step(0, 3, []);
     for (let position = 3; position < 8; position++) step(position, 1, position > 4 ? [3] : []);
