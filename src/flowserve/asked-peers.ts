@@ -25,7 +25,7 @@ type Asked = {
 /** By which map it had been asked, and when. */
 type Refused = { readonly share: Share; readonly epoch: number; readonly at_ms: number };
 
-/** A peer that lives answers within milliseconds; one that died is replaced in less than this, and asked again. */
+/** A peer that lives answers within milliseconds. */
 export const PEERS_DEADLINE_MS = 30_000;
 /** So often a peer may be lost under one question: fewer times than end the pod (restart-intensity.ts), since what it is asked may be what kills it. */
 export const LOSSES_MAX = 4;
@@ -141,7 +141,8 @@ export class AskedPeers {
       if (share !== null && this.#mayMove(share)) {
         this.#exchange.abandon(this.#dieOf(npu), event, this.#lane);
         this.#missing.delete(npu);
-        this.#refused.push({ share, epoch: NO_EPOCH, at_ms: this.#now_ms() });
+        this.#asked_ms = this.#now_ms();
+        this.#refused.push({ share, epoch: NO_EPOCH, at_ms: this.#asked_ms });
         continue;
       }
       const answer = share === null ? this.#pullColumns(npu, event) : this.#pullRows(npu, event, share);
@@ -159,6 +160,7 @@ export class AskedPeers {
   askAgain(npu: number): void {
     const missing = this.#missing.get(npu);
     if (missing === undefined) return;
+    this.#asked_ms = this.#now_ms();
     missing.losses = (missing.losses ?? 0) + 1;
     if (missing.losses <= LOSSES_MAX) missing.event = this.#ask(npu, missing.share);
     else {
@@ -172,9 +174,14 @@ export class AskedPeers {
     return this.#batches.lost.has(share.npu) && this.#batches.mayMove(this.#layer, share);
   }
 
-  /** @throws `deadline_exceeded` naming the NPUs that have not answered for too long; `others`: whom the step waits for besides. */
+  /**
+   * While somebody who is lost is awaited no time passes: how long his successor takes, or others who are to have his experts, is for requests to bear, which have deadlines of
+   * their own (undone-steps.ts).
+   * @throws `deadline_exceeded` naming the NPUs that have not answered for too long; `others`: whom the step waits for besides.
+   */
   checkDeadline(others: readonly number[]): void {
     if (!this.isMissing) return;
+    if (this.npus.some((npu) => this.#batches.lost.has(npu))) this.#asked_ms = this.#now_ms();
     const waited_ms = this.#now_ms() - this.#asked_ms;
     if (waited_ms > PEERS_DEADLINE_MS) throw deadlineExceeded(`layer ${this.#layer} of NPU ${this.#npu}`, [...this.npus, ...others], waited_ms);
   }
