@@ -9,7 +9,7 @@
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { markdownTable } from 'markdown-table';
-import { type CampaignReport, cellsOf, FAULT_KINDS, KIND_TERMS, PHASES, RECOVERIES, RECOVERY_TERMS, SURVIVED } from '../src/chaos/index.ts';
+import { type CampaignReport, cellsOf, FAULT_KINDS, KIND_TERMS, PHASES, RECOVERIES, RECOVERY_TERMS } from '../src/chaos/index.ts';
 
 const { values, positionals } = parseArgs({
   options: {
@@ -37,7 +37,7 @@ const listed = (counts: Record<string, number>): string =>
     .map(([name, count]) => `${count} ${name}`)
     .join(', ');
 
-const cells = cellsOf(SURVIVED).map(({ kind, phase, recovery }) => {
+const cells = cellsOf(FAULT_KINDS).map(({ kind, phase, recovery }) => {
   const rows = parts.flatMap(({ coverage }) => coverage.filter((row) => row.kind === kind && row.phase === phase && row.recovery === recovery));
   const total = (name: 'planned' | 'struck' | 'effective'): number => rows.reduce((sum, row) => sum + row[name], 0);
   return { kind, phase, recovery, planned: total('planned'), struck: total('struck'), effective: total('effective') };
@@ -45,8 +45,7 @@ const cells = cellsOf(SURVIVED).map(({ kind, phase, recovery }) => {
 const few = cells.filter(({ effective }) => effective < EFFECTIVE_MIN);
 const tried = cells.map(({ kind, phase, recovery, planned, struck, effective }) => [`\`${kind}\``, phase, recovery, `${planned}`, `${struck}`, `${effective}`]);
 const untried = FAULT_KINDS.flatMap((kind) => {
-  const { excluded, not_at = '', phases } = KIND_TERMS[kind];
-  if (excluded !== null) return [[`\`${kind}\``, 'all', excluded]];
+  const { not_at = '', phases } = KIND_TERMS[kind];
   const missing = PHASES.filter((phase) => !phases.includes(phase));
   return missing.length === 0 ? [] : [[`\`${kind}\``, missing.join(', '), not_at]];
 });
@@ -75,7 +74,7 @@ ${markdownTable([['RECOVERY', 'WHAT IT IS'], ...RECOVERIES.map((recovery) => [re
 
 And what each kind of fault is survived by; a kind that ends no worker is told apart by no recovery (\`any\`):
 
-${markdownTable([['FAULT', 'SURVIVED'], ...SURVIVED.map((kind) => [`\`${kind}\``, KIND_TERMS[kind].recovery])])}
+${markdownTable([['FAULT', 'SURVIVED'], ...FAULT_KINDS.map((kind) => [`\`${kind}\``, KIND_TERMS[kind].recovery])])}
 
 Written by [\`scripts/chaos-coverage.ts\`](../scripts/chaos-coverage.ts).
 

@@ -9,7 +9,7 @@ import { MinipodError } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
 import { deploy, parseTopology } from '../protocol/topology.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
-import { type Cell, cellsOf, KIND_TERMS, LOSING, SURVIVED } from './fault-kinds.ts';
+import { type Cell, cellsOf, KIND_TERMS, LOSING } from './fault-kinds.ts';
 import { type ChaosCall, type ChaosPlan, FAULT_KINDS, type FaultInput, type FaultKind, parsePlan } from './fault-plan.ts';
 import { drawRecovery, RECOVERIES, type Recovery, withRecovery } from './recoveries.ts';
 import { drawPod, TOPOLOGIES, topologiesWith } from './topologies.ts';
@@ -92,7 +92,7 @@ type Parts = {
 /** @throws `invalid_request` for a topology or a kind of fault that there is not */
 export function expandSeed(
   seed: number,
-  { topologies = TOPOLOGIES, faults: kinds = SURVIVED, recoveries = RECOVERIES, real_kernels = REAL_KERNELS }: Scope = {},
+  { topologies = TOPOLOGIES, faults: kinds = FAULT_KINDS, recoveries = RECOVERIES, real_kernels = REAL_KERNELS }: Scope = {},
 ): ChaosPlan {
   const unknown = topologies.find((name) => !TOPOLOGIES.includes(name));
   if (unknown !== undefined || topologies.length === 0)

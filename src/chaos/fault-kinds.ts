@@ -1,14 +1,11 @@
 /**
- * What is known of each kind of fault: whether the pod is promised to survive it today, and if not, why. A campaign draws from the former alone; the latter may be
- * named in a plan, or in `--faults`, and are what a run finds something with.
+ * What is known of each kind of fault: when it makes sense, and how a pod survives it, as all do.
  * @module
  */
 import type { Fault, FaultKind, Phase } from './fault-plan.ts';
 import { ENDING, isTriedAt, RECOVERIES, type Recovery } from './recoveries.ts';
 
 export type KindTerms = {
-  /** Null: survived; else why a campaign leaves it out. */
-  readonly excluded: string | null;
   /** Moments that make sense for it, beside any time. */
   readonly phases: readonly Phase[];
   /** How the pod goes on. */
@@ -19,7 +16,8 @@ export type KindTerms = {
 
 const ANY: readonly Phase[] = ['admission', 'prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling', 'takeover'];
 const survived = (recovery: string, phases: readonly Phase[] = ANY, not_at?: string): KindTerms => ({
-  ...{ excluded: null, phases, recovery },
+  phases,
+  recovery,
   ...(not_at !== undefined && { not_at }),
 });
 
@@ -66,9 +64,6 @@ export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
   'row-bit-flip': survived('found by their sum before anything comes of them; the step is computed once more', STEPPING, 'it is tried where steps run'),
   'weights-bit-flip': survived("found by their sum before anybody hears of what came of them; a successor loads its worker's weights anew"),
 };
-
-/** Kinds that a campaign draws from by itself. */
-export const SURVIVED: readonly FaultKind[] = (Object.keys(KIND_TERMS) as FaultKind[]).filter((kind) => KIND_TERMS[kind].excluded === null);
 
 /** Of these a request bears as many as of lost workers. */
 export const LOSING: readonly FaultKind[] = ['worker-lost', 'zombie-writes', 'expert-lost', 'controllers-lost', 'weights-bit-flip'];

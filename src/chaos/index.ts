@@ -24,7 +24,7 @@ export type { CanaryReport } from './canary.ts';
 export type { CallReport } from './client.ts';
 export type { CoverageRow } from './coverage.ts';
 export { REAL_KERNELS, type Scope } from './expand.ts';
-export { type Cell, cellsOf, KIND_TERMS, SURVIVED } from './fault-kinds.ts';
+export { type Cell, cellsOf, KIND_TERMS } from './fault-kinds.ts';
 export {
   type ChaosCall,
   type ChaosPlan,

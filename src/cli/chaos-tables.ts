@@ -34,8 +34,8 @@ const COVERAGE_COLUMNS: readonly Column<CoverageRow>[] = [
 ];
 const KIND_COLUMNS: readonly Column<FaultKind>[] = [
   ['FAULT', (kind) => kind],
-  ['IN CAMPAIGNS', (kind) => KIND_TERMS[kind].excluded ?? 'yes'],
   ['PHASES', (kind) => KIND_TERMS[kind].phases.join(' ') || NONE],
+  ['SURVIVED', (kind) => KIND_TERMS[kind].recovery],
 ];
 
 export const faultLines = (): string[] => table(FAULT_KINDS, KIND_COLUMNS, 0);

@@ -37,11 +37,7 @@ function share(text: string): number {
 const addScope = (command: Command): Command =>
   command
     .addOption(new Option('--topology <NAMES>', `draw pods of these: ${TOPOLOGIES.join(', ')} (default: all)`).argParser(names(TOPOLOGIES)))
-    .addOption(
-      new Option('--faults <KINDS>', 'draw faults of these (default: all that a pod is promised to survive; minipod chaos kinds)').argParser(
-        names(FAULT_KINDS),
-      ),
-    )
+    .addOption(new Option('--faults <KINDS>', 'draw faults of these (default: all; minipod chaos kinds)').argParser(names(FAULT_KINDS)))
     .addOption(
       new Option('--recoveries <NAMES>', `draw pods that go on so when somebody is lost: ${RECOVERIES.join(', ')} (default: all)`).argParser(names(RECOVERIES)),
     )
@@ -84,7 +80,7 @@ export function addChaosCommands(program: Command, setExitCode: (code: number) =
   addLiveCommand(command, setExitCode);
   command
     .command('kinds')
-    .summary('Lists the kinds of faults, with the phases of each, and why some are left out of campaigns.')
+    .summary('Lists the kinds of faults, with the phases of each, and how a pod survives it.')
     .option('--json', 'print a JSON array')
     .action(async ({ json }: { json?: true }) => {
       if (json) await printJson(FAULT_KINDS.map((kind) => ({ kind, ...KIND_TERMS[kind] })));

@@ -1,7 +1,7 @@
 /** Campaigns: a seed is a plan and a run, the same on every thread; what breaks is shrunk to little. */
 import { describe, expect, it } from 'vitest';
 import { phaseOf } from '../../src/chaos/fault-kinds.ts';
-import { cellsOf, chaos, type Fault, SURVIVED } from '../../src/chaos/index.ts';
+import { cellsOf, chaos, FAULT_KINDS, type Fault } from '../../src/chaos/index.ts';
 import { junit } from '../../src/chaos/junit.ts';
 import { recoveryOf } from '../../src/chaos/recoveries.ts';
 import { podOptionsSchema } from '../../src/options.ts';
@@ -48,7 +48,7 @@ describe('a campaign', () => {
   });
 
   it('should draw every kind of fault at every phase that is one of its own, in pods of every recovery', () => {
-    const cells = cellsOf(SURVIVED);
+    const cells = cellsOf(FAULT_KINDS);
     for (const [seed, { kind, phase, recovery }] of cells.entries()) {
       const { pod, faults } = chaos.planOf(seed);
       const fault = faults[0] as Fault;
