@@ -18,6 +18,7 @@ import { SeededRandom } from '../runtime/seeded-random.ts';
 import type { VirtualPod } from '../virtual-pod.ts';
 import { Arrivals } from './arrivals.ts';
 import { type CallReport, type ClientTerms, playClient } from './client.ts';
+import { deadLoops } from './dead-loops.ts';
 import { type ChaosCall, type ChaosPlan, LIMITS } from './fault-plan.ts';
 import { type FaultReport, Injector } from './injector.ts';
 import { FOR_WANT, type Verdict, type Violation, verdictOfFailure, violationsAtRest, violationsOfCall, worst } from './invariants.ts';
@@ -129,6 +130,7 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
     const held = { choices: control.choicesHeld, records: control.frontend.recordsUsed, actors: host.cast.actors };
     const living = born.filter((actor) => !isLost(control, actor)).length;
     violations.push(...violationsAtRest(withoutLost(await pod.stats(), control), held, living));
+    violations.push(...deadLoops(control).map((what): Violation => ({ verdict: 'lost progress', what })));
   }
   return {
     verdict: worst(violations),

@@ -110,6 +110,11 @@ export class VirtualHost {
     return this.#queue.size - this.#idle;
   }
 
+  /** It is to fire, and may be of the background. */
+  hasTimer(owner: Address, id: string): boolean {
+    return this.#timers.get(owner)?.some((timer) => timer.id === id && !timer.isCancelled) === true;
+  }
+
   spawn(address: Address, birth: Birth): void {
     this.#cast.spawn(address, birth);
   }

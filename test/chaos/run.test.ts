@@ -2,6 +2,7 @@
 import { statSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { corrupted } from '../../src/chaos/corruption.ts';
+import { deadLoops } from '../../src/chaos/dead-loops.ts';
 import { type Fault, parsePlan } from '../../src/chaos/fault-plan.ts';
 import { type CallReport, type ChaosPlanInput, chaos, type FaultInput } from '../../src/chaos/index.ts';
 import { stepFailure } from '../../src/chaos/injector.ts';
@@ -12,6 +13,7 @@ import { deploy, parseTopology } from '../../src/protocol/topology.ts';
 import type { Mail } from '../../src/runtime/cast.ts';
 import { Directory } from '../../src/runtime/directory.ts';
 import { SeededRandom } from '../../src/runtime/seeded-random.ts';
+import { createVirtualPod } from '../../src/virtual-pod.ts';
 import { traceFolder } from '../trace/files.ts';
 
 const CALLS = [
@@ -338,4 +340,27 @@ describe('a request that had no room for its record', () => {
     expect(violations).toEqual([]);
     expect(calls.map(({ code }) => code)).toContain('worker_failed');
   });
+});
+
+it('a loop that will never look again is found in a pod at rest, and so is one that is amid something', async () => {
+  const options = { topology: 'colocated:dp=2', expert_balancing: { period_ms: 10, redundant_slots: 2 } } as const;
+  await using pod = await createVirtualPod({ clock: 'virtual', kernels: 'hash', ...options });
+  const { control } = pod;
+  const after = (ms: number): void => {
+    control.host.later(ms * 1e6, () => {});
+    while (control.step());
+  };
+  after(4_000);
+  expect(deadLoops(control)).toEqual([]);
+  const goOn = control.host.hold(({ message }) => message.type === 'PERIOD_OVER' || message.type === 'LEASE_DUE');
+  after(4_000);
+  expect(deadLoops(control)).toEqual([
+    'expert-map/0 is stable, and will never look again: it has no timer period',
+    'cluster-manager/0 is leading, and will never look again: it has no timer lease',
+    'cluster-manager/1 is standby, and will never look again: it has no timer lease',
+  ]);
+  control.host.hold(({ message }) => message.type === 'LOADS_COLLECTED' || message.type === 'STATE_OVERDUE');
+  goOn();
+  after(100);
+  expect(deadLoops(control)).toContain('expert-map/0 is collecting, and nothing is left to happen');
 });
