@@ -48,6 +48,8 @@ export interface Arithmetic extends ExpertArithmetic {
   embed(rows: number): void;
   /** Writes the rows' KV cells, then attends to all cells of each row's sequence up to its position. */
   attention(layer: number, rows: number, spans: readonly Span[]): void;
+  /** Writes the rows' KV cells, and no more: for rows of a layer whose output nobody reads. */
+  writeCells(layer: number, rows: number, spans: readonly Span[]): void;
   /** Leaves in `normed` what MLP, gate and experts read, for rows from `first` on. */
   postNorm(layer: number, rows: number, first?: number): void;
   /** The MLP of a dense layer. */

@@ -7,10 +7,11 @@
 import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { ModelConfig } from '../model/config.ts';
-import { gqaCellBytes, type Kernels } from '../model/kernels/kernels.ts';
+import type { Kernels } from '../model/kernels/kernels.ts';
 import { KernelRecorder } from '../model/kernels/program.ts';
 import { assert } from '../protocol/errors.ts';
 import type { Arithmetic, GuardSeat, Span, TokenSampler } from './arithmetic.ts';
+import { AttentionForward } from './attention-forward.ts';
 import { evenExpertsAt } from './average-routing.ts';
 import { DecodeGraphs } from './decode-graphs.ts';
 import type { ExpertBatches } from './expert-batches.ts';
@@ -19,12 +20,12 @@ import type { ExpertService } from './expert-service.ts';
 import type { MaskedExperts } from './masked-experts.ts';
 import type { MtpWeights } from './mtp-layout.ts';
 import { narrowRows, sentFrom } from './narrow-rows.ts';
-import type { GqaWeights, LayerWeights, MlaWeights, MlpWeights, MoeWeights, NpuLayout } from './npu-layout.ts';
+import type { LayerWeights, MlpWeights, MoeWeights, NpuLayout } from './npu-layout.ts';
 import { Products } from './products.ts';
-import { type HeadRun, headRuns, tablesOf } from './rank-split.ts';
+import { tablesOf } from './rank-split.ts';
 import { routedAt } from './routed-steps.ts';
 import { Sampler } from './sampler.ts';
-import { type Scratch, storesOf } from './scratch-layout.ts';
+import type { Scratch } from './scratch-layout.ts';
 import type { GatherTables } from './tensor-share.ts';
 
 export class Forward implements Arithmetic {
@@ -37,8 +38,7 @@ export class Forward implements Arithmetic {
   readonly experts: ExpertForward;
   readonly guard: GuardSeat;
   readonly #hidden: number;
-  readonly #ropeTable: number;
-  readonly #headRuns: readonly HeadRun[];
+  readonly #heads: AttentionForward;
   readonly products: Products;
   masked: MaskedExperts | null = null;
 
@@ -50,10 +50,9 @@ export class Forward implements Arithmetic {
     this.kernels = kernels;
     this.at = Object.fromEntries(Object.entries(layout.scratch).map(([name, address]) => [name, offsetOf(address)])) as Scratch;
     this.#hidden = config.hiddenSize;
-    this.#ropeTable = offsetOf(layout.ropeTable);
-    this.#headRuns = config.attention.kind === 'gqa' ? headRuns(layout.split.heads, config.heads / config.attention.kvHeads) : [];
     this.tables = tablesOf(config, layout);
     this.products = new Products(kernels, layout.scratch);
+    this.#heads = new AttentionForward(config, layout, kernels, this.products, this.at);
     this.experts = new ExpertForward(
       config,
       layout,
@@ -80,10 +79,13 @@ export class Forward implements Arithmetic {
 
   /** attended = what the heads put out of norm(x). */
   attend(layer: number, rows: number, spans: readonly Span[]): void {
-    const weights = this.#layer(layer);
-    this.#norm(this.at.normed, this.at.x, rows, weights.inputNorm.address);
-    if (weights.attention.kind === 'mla') this.#mla(layer, weights.attention, rows, spans);
-    else this.#gqa(layer, weights.attention, rows, spans);
+    this.#norm(this.at.normed, this.at.x, rows, this.#layer(layer).inputNorm.address);
+    this.#heads.attend(layer, rows, spans);
+  }
+
+  writeCells(layer: number, rows: number, spans: readonly Span[]): void {
+    this.#norm(this.at.normed, this.at.x, rows, this.#layer(layer).inputNorm.address);
+    this.#heads.writeCells(layer, rows, spans);
   }
 
   /** projected = o(attended) */
@@ -280,106 +282,6 @@ export class Forward implements Arithmetic {
     const { moe } = this.#layer(layer);
     assert(moe, `layer ${layer} has no experts`);
     return moe;
-  }
-
-  /** Absorbed MLA for every position: the cache holds the latent and the rope key, nothing else. */
-  #mla(layer: number, w: MlaWeights, rows: number, spans: readonly Span[]): void {
-    const { kernels, at } = this;
-    const { attention, rmsNormEps } = this.config;
-    const { first, count: heads } = this.layout.split.heads;
-    assert(attention.kind === 'mla', 'MLA weights of a model without MLA');
-    const { kvLoraRank: latent, ropeDim, nopeDim, vDim, softmaxScale } = attention;
-    const wide = latent + ropeDim;
-    let queryIn = at.normed;
-    let queryInDim = this.#hidden;
-    const down = w.qA === null ? [] : [{ y: at.qA, yStride: w.qA.outDim, weights: w.qA }];
-    this.products.multiplyAll([...down, { y: at.kv, yStride: wide, weights: w.kvA }], at.normed, this.#hidden, rows);
-    if (w.qA !== null && w.qANorm !== null) {
-      kernels.rmsNorm(at.qA, w.qA.outDim, at.qA, w.qA.outDim, rows, w.qA.outDim, offsetOf(w.qANorm.address), rmsNormEps);
-      queryIn = at.qA;
-      queryInDim = w.qA.outDim;
-    }
-    const nope = { y: at.qNope, yRow: heads * nopeDim, yHead: nopeDim, weights: w.qNope };
-    const rope = { y: at.q + latent * 4, yRow: heads * wide, yHead: wide, weights: w.qRope };
-    this.products.multiplyHeadsInTwo(nope, rope, queryIn, queryInDim, rows);
-    this.products.multiplyHeads(at.q, heads * wide, wide, at.qNope, heads * nopeDim, nopeDim, rows, w.absorb);
-    kernels.ropeInterleaved(at.q + latent * 4, heads * wide, wide, heads, rows, ropeDim, at.positions, this.#ropeTable);
-
-    kernels.rmsNorm(at.kv, wide, at.kv, wide, rows, latent, offsetOf(w.kvANorm.address), rmsNormEps);
-    kernels.ropeInterleaved(at.kv + latent * 4, wide, wide, 1, rows, ropeDim, at.positions, this.#ropeTable);
-
-    const { block_size, layer_bytes } = this.layout.kv;
-    const layerOffset = layer * layer_bytes;
-    const isInt8 = this.layout.kvFormat === 'int8';
-    const store = isInt8 ? kernels.mlaStoreSpansInt8 : kernels.mlaStoreSpans;
-    const attend = isInt8 ? kernels.mlaAttentionSpansInt8 : kernels.mlaAttentionSpans;
-    store(at.kv, wide, at.kv + latent * 4, wide, storesOf(at, spans), spans.length, latent, ropeDim, block_size, layerOffset, at.positions);
-    attend(
-      at.attention,
-      heads * latent,
-      at.q,
-      heads * wide,
-      at.spans,
-      spans.length,
-      heads,
-      latent,
-      ropeDim,
-      block_size,
-      layerOffset,
-      at.positions,
-      softmaxScale,
-      at.attentionScratch,
-    );
-    this.products.multiplyHeads(at.values + first * vDim * 4, this.config.heads * vDim, vDim, at.attention, heads * latent, latent, rows, w.expand);
-  }
-
-  #gqa(layer: number, w: GqaWeights, rows: number, spans: readonly Span[]): void {
-    const { kernels, at } = this;
-    const { attention, rmsNormEps } = this.config;
-    const { first, count: heads } = this.layout.split.heads;
-    assert(attention.kind === 'gqa', 'GQA weights of a model without GQA');
-    const { kvHeads, headDim, softmaxScale } = attention;
-    const [qWidth, kvWidth, outWidth] = [heads * headDim, kvHeads * headDim, this.config.heads * headDim];
-    this.products.multiplyAll(
-      [
-        { y: at.q, yStride: qWidth, weights: w.q },
-        { y: at.kv, yStride: kvWidth, weights: w.k },
-        { y: at.v, yStride: kvWidth, weights: w.v },
-      ],
-      at.normed,
-      this.#hidden,
-      rows,
-    );
-    kernels.rmsNormHeads(at.q, qWidth, headDim, heads, rows, headDim, offsetOf(w.qNorm.address), rmsNormEps);
-    kernels.rmsNormHeads(at.kv, kvWidth, headDim, kvHeads, rows, headDim, offsetOf(w.kNorm.address), rmsNormEps);
-    kernels.ropeHalves(at.q, qWidth, headDim, heads, rows, headDim, at.positions, this.#ropeTable);
-    kernels.ropeHalves(at.kv, kvWidth, headDim, kvHeads, rows, headDim, at.positions, this.#ropeTable);
-
-    const { block_size, layer_bytes } = this.layout.kv;
-    const layerOffset = layer * layer_bytes;
-    const { kvFormat } = this.layout;
-    const store = kvFormat === 'int8' ? kernels.gqaStoreSpansInt8 : kernels.gqaStoreSpans;
-    const attend = kvFormat === 'int8' ? kernels.gqaAttentionSpansInt8 : kernels.gqaAttentionSpans;
-    store(at.kv, kvWidth, at.v, kvWidth, storesOf(at, spans), spans.length, kvHeads, headDim, block_size, layerOffset, at.positions);
-    for (const run of this.#headRuns) {
-      const skip = run.first * headDim * 4;
-      attend(
-        at.attention + first * headDim * 4 + skip,
-        outWidth,
-        at.q + skip,
-        qWidth,
-        at.spans,
-        spans.length,
-        run.heads,
-        run.kvHeads,
-        headDim,
-        block_size,
-        layerOffset + run.firstKvHead * block_size * gqaCellBytes(headDim, kvFormat),
-        at.positions,
-        softmaxScale,
-        at.attentionScratch,
-      );
-    }
   }
 
   #layer(layer: number): LayerWeights {

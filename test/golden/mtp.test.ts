@@ -55,6 +55,25 @@ describe('multi-token prediction', async () => {
     expect(ids.slice(1).filter((id, index) => id === drafts[index]?.[0]).length).toBe(golden.mtp_accepted);
   });
 
+  it('should compute of a prompt its last row alone, in however many chunks, and drafts from it', async () => {
+    const { golden } = cases[0] as (typeof cases)[number];
+    const other = await load(1);
+    const { drafts } = draftsBehind(other, golden.token_ids, 1, { chunk: 7 });
+    expect(drafts.map(([draft]) => draft)).toEqual(golden.mtp_draft_ids?.slice(0, 1));
+    const [{ forward }] = other.programs as [StepProgram];
+    const { layers, moe } = forward.config;
+    const rowsOf = (layer: number): number => {
+      const at = offsetOf(forward.layout.counts[layer] ?? 0) / 4;
+      return (
+        other.space
+          .wordsOf(forward.layout.base)
+          .subarray(at, at + moe.experts)
+          .reduce((sum, count) => sum + count, 0) / moe.topK
+      );
+    };
+    expect([rowsOf(layers - 1), rowsOf(layers)]).toEqual([golden.token_ids.length, 1]);
+  });
+
   it('should go on behind a hole, without what lies in it, the same op by op, captured and on two ranks', async () => {
     const { golden } = cases[0] as (typeof cases)[number];
     const { length } = golden.token_ids;

@@ -11,6 +11,9 @@
  *   … MTP layer ─▶ second layer ─▶ head ─▶ draft 1 ─▶ second layer ─▶ head ─▶ draft 2 ─▶ second layer ─▶ head ─▶ draft 3 …
  *     all rows     as many (slot-rows.ts)  from the rows of the first
  *
+ * Of a layer's rows that no draft and no layer is made from, KV is written and nothing else computed: of a prompt's, all but the last one. Programs, whose rows are
+ * few, compute all of them.
+ *
  * Whoever goes on without drafts for a while leaves a hole in the layer's cache. When it drafts again, its rows attend to those behind the hole alone.
  *
  * Where DP domains take turns at the experts, an iteration has as many rounds more as tokens are drafted at most, one more for a second layer, with nothing in those
@@ -133,11 +136,12 @@ export class MultiTokenPrediction implements Drafter {
     for (let at = 0; at < (this.#hasTurns ? this.#tokens_max : Math.max(1, wanted)); at++) {
       const layer = draftLayerOf(config, at);
       if (at > 0) parts.push(compute(() => this.#goOn(round, at)));
-      const sequences = entries.filter(({ foresees }) => foresees > at).length;
-      parts.push(...this.#through(layer, round, at === 0, sequences, graphs));
+      const sequences = entries.filter(({ samples, foresees }) => samples && foresees > at).length;
+      const output = this.#slotRows !== null || at > 0 ? 'rows' : sequences > 0 ? 'leads' : 'nothing';
+      parts.push(...this.#through(layer, round, at === 0, sequences, graphs, output));
       if (at === 0 && this.#slotRows !== null) {
         parts.push(compute(() => this.#pass(round)));
-        parts.push(...this.#through(draftLayerOf(config, 1), round, false, sequences, graphs));
+        parts.push(...this.#through(draftLayerOf(config, 1), round, false, sequences, graphs, 'nothing'));
       }
       if (sequences > 0) parts.push(...this.#readout(round, layer, at, sequences, graphs));
     }
@@ -145,12 +149,20 @@ export class MultiTokenPrediction implements Drafter {
     return parts;
   }
 
-  /** The rows of a round go through a layer. */
-  #through(layer: number, round: Round, isMain: boolean, sequences: number, graphs: StepGraphs | null): readonly Part[] {
-    if (graphs !== null) return capturedRound(graphs, round, layer, isMain, sequences);
-    const join = compute(() => this.#seat.model.foresee(layer, rowsOf(round), isMain));
+  /** The rows of a round go through a layer, of which `output` is read afterwards. */
+  #through(layer: number, round: Round, isMain: boolean, sequences: number, graphs: StepGraphs | null, output: 'rows' | 'leads' | 'nothing'): readonly Part[] {
+    const { model } = this.#seat;
+    const join = compute(() => model.foresee(layer, rowsOf(round), isMain));
     if (this.#hasTurns) return [join, { kind: 'turn', layer, rows: () => round.rows, spans: () => round.spans }];
-    return [join, ...this.#partsOf(layer).map((part) => ofRound(part, round))];
+    const cells = compute(() => {
+      const isForAll = output === 'leads' && round.rows === round.leads.length; // the layer writes them itself
+      if (round.rows > 0 && !isForAll) model.writeCells(layer, round.rows, round.spans);
+    });
+    if (output === 'nothing') return [join, cells];
+    if (graphs !== null) return capturedRound(graphs, round, layer, isMain, sequences);
+    const parts = this.#partsOf(layer).map((part) => ofRound(part, round));
+    if (output === 'rows') return [join, ...parts];
+    return [join, cells, compute(() => this.#leave(round, round.leads, 0)), ...parts];
   }
 
   /** What the layer does not compute of a sequence it does not find later. */
@@ -225,8 +237,14 @@ export class MultiTokenPrediction implements Drafter {
   /** The row that has just been read, of each sequence that wants more drafts, followed by its draft. */
   #goOn(round: Round, at: number): void {
     const { model, roomOf } = this.#seat;
-    const { tokenIds, positions } = model.at;
     const leads = round.leads.filter(({ slot, position, wanted }) => wanted > at && this.#drafts[slot]?.length === at && position + at < roomOf(slot));
+    this.#leave(round, leads, at);
+    for (const { slot, row } of leads) this.#words[(model.at.tokenIds >>> 2) + row] = this.#drafts[slot]?.[at - 1] as number;
+  }
+
+  /** Of a round's rows no others than these, each so many positions on, which move up to be neighbours. */
+  #leave(round: Round, leads: Lead[], on: number): void {
+    const { model } = this.#seat;
     round.rows = 0;
     round.spans = [];
     round.leads = leads;
@@ -234,8 +252,7 @@ export class MultiTokenPrediction implements Drafter {
       const to = round.rows;
       if (lead.row > to) model.moveRow(lead.row, to);
       lead.row = to;
-      this.#words[(tokenIds >>> 2) + to] = this.#drafts[lead.slot]?.[at - 1] as number;
-      this.#words[(positions >>> 2) + to] = lead.position + at;
+      this.#words[(model.at.positions >>> 2) + to] = lead.position + on;
       this.#addSpan(round, lead.slot, 1, this.#slotRows === null ? 0 : 1);
     }
   }

@@ -173,11 +173,13 @@ export class HashForward implements Arithmetic {
     }
   }
 
+  writeCells(layer: number, _rows: number, spans: readonly Span[]): void {
+    for (const span of spans) this.#store(layer, span);
+  }
+
   #attendInto(target: number, stride: number, layer: number, spans: readonly Span[]): void {
-    for (let index = 0; index < spans.length; index++) {
-      this.#store(layer, spans[index] as Span);
-      this.#attend(target, stride, layer, spans[index] as Span);
-    }
+    this.writeCells(layer, 0, spans);
+    for (const span of spans) this.#attend(target, stride, layer, span);
   }
 
   #store(layer: number, { slot, row: first, rows, kept = 0 }: Span): void {
@@ -333,9 +335,7 @@ export class HashForward implements Arithmetic {
   }
 
   foresee(layer: number, rows: number, isMain: boolean): void {
-    const words = this.#words;
-    const x = this.at.x >>> 2;
-    const tokens = this.at.tokenIds >>> 2;
+    const [words, x, tokens] = [this.#words, this.at.x >>> 2, this.at.tokenIds >>> 2];
     for (let row = 0; row < rows; row++) {
       this.#begin(KIND.foresee, layer, isMain ? 1 : 0);
       this.#hash.absorb(words[tokens + row] as number, 0);
