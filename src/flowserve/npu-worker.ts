@@ -19,10 +19,10 @@ import type { OutputMessage } from '../protocol/output.ts';
 import { kvEventsRead, type ThreadMessage, threadFailed, threadPeerDetached, threadReported, threadStarted } from '../protocol/threads.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
-import { type Birth, firstAct, isLaterLife, type Mail, type Witness } from '../runtime/cast.ts';
+import { firstAct, isLaterLife, type Mail, type Witness } from '../runtime/cast.ts';
 import { type Clock, monotonicClock } from '../runtime/clock.ts';
 import { Collections } from '../runtime/collections.ts';
-import { CALLER_THREAD, CONTROL_THREAD, Directory, type Seating, threadsOf } from '../runtime/directory.ts';
+import { CALLER_THREAD, CONTROL_THREAD, Directory, threadsOf } from '../runtime/directory.ts';
 import { IdleLadder } from '../runtime/idle-ladder.ts';
 import { MessagePort, type ReceivedMail } from '../runtime/message-port.ts';
 import { ownThreadId } from '../runtime/os-thread.ts';
@@ -30,50 +30,17 @@ import type { Arithmetic } from './arithmetic.ts';
 import { Claims } from './claims.ts';
 import { kernelChecksum } from './distflow/checksum.ts';
 import { ExpertForward } from './expert-forward.ts';
-import type { ExpertNpuLayout } from './expert-layout.ts';
 import { Forward } from './forward.ts';
-import { type KvLine, kvNetworkOf } from './kv-network.ts';
+import { kvNetworkOf } from './kv-network.ts';
 import { noteLosses } from './lost-peers.ts';
-import type { NpuLayout } from './npu-layout.ts';
 import { Npus } from './npus.ts';
 import { type OutputProcess, outputProcesses } from './output-process.ts';
-import { areasOfDie, type PodPlan, recordTableOf } from './pod-plan.ts';
+import { areasOfDie, recordTableOf } from './pod-plan.ts';
 import type { OnRouted } from './routed-steps.ts';
 import type { StepProgram } from './step-program.ts';
 import { storedExperts } from './stored-experts.ts';
 import { warmUp } from './warm-up.ts';
-
-export type WorkerData = {
-  readonly plan: PodPlan;
-  readonly worker: number;
-  /** Of the worker, from 1. */
-  readonly life: number;
-  readonly seating: Seating;
-  /** Threads whose rings nobody may touch now. */
-  readonly lost: readonly number[];
-  /** By thread: the epochs when this thread was started. Its own raised since, it was given up before it began; a peer's, that one was. */
-  readonly epochs: readonly number[];
-  /** The same of its dies, in the order of `layouts`. */
-  readonly die_epochs: readonly number[];
-  /** Of this worker's NPUs, in order, on the dies that they have now. */
-  readonly layouts: readonly (NpuLayout | ExpertNpuLayout)[];
-  /** Of this thread's seat: what its task executors pull by, where they share no memory. */
-  readonly kv_lines: readonly KvLine[];
-  readonly memories: readonly WebAssembly.Memory[];
-  readonly module: WebAssembly.Module;
-  /** Of the checkpoint. */
-  readonly folder: string;
-  readonly origin_ms: number;
-  readonly protocol: number;
-  /** What it does is recorded. */
-  readonly isTraced: boolean;
-};
-
-/** What lives on workers but is not of the engine: how it comes to life. */
-export type Controllers = {
-  readonly birthOf: (to: Address, message: Message) => Birth | null;
-  readonly birthOfController: (self: Address, plan: PodPlan, life: number) => Birth;
-};
+import type { Controllers, WorkerData } from './worker-data.ts';
 
 /** Dispatches that one NPU's experts serve between two looks at the rings. */
 const DISPATCHES_PER_TURN = 64;
@@ -82,6 +49,12 @@ const TURNS_PER_DEADLINE_CHECK = 1_024;
 
 /** Of turns that had nothing to do, this one begins a rest: the thread has slept since the first for as long as nobody woke it, a second if it may. */
 const TURNS_TO_REST = 2;
+
+/**
+ * Of one that has failed, and been heard of: clearing up after it takes a runtime some 20 ms of a processor, and 10 of its helpers', which its successor and what is
+ * computed anew need first. A third of a stall on two cores.
+ */
+const LIES_STILL_MS = 200;
 
 export class NpuWorker {
   readonly #worker: number;
@@ -219,13 +192,15 @@ export class NpuWorker {
 
   /** Until it is told to stop, or fails. Either way the last that it writes is the acknowledgement: from then on its memory may be given to another. */
   run(): void {
+    let isMissed = false;
     try {
       this.#loop();
     } catch (error) {
-      this.#sayLastWords(error);
+      isMissed = this.#sayLastWords(error);
       throw error;
     } finally {
       this.#control.acknowledgeStop(this.#thread);
+      if (isMissed) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LIES_STILL_MS);
     }
   }
 
@@ -335,12 +310,14 @@ export class NpuWorker {
     this.#port.send(CONTROL_THREAD, 'control/0', address('worker', this.#worker), message, 'control');
   }
 
-  /** Its end is heard of much later: a runtime first clears up after a thread. What broke it may break this too. */
-  #sayLastWords(error: unknown): void {
+  /** Its end is heard of much later: a runtime first clears up after a thread. What broke it may break this too. True: it is heard of now. */
+  #sayLastWords(error: unknown): boolean {
     try {
       this.#tellControl(threadFailed(toErrorRecord(error).message, error instanceof UnsoundMemory));
-      this.#links.flush();
-    } catch {}
+      return !this.#links.flush();
+    } catch {
+      return false;
+    }
   }
 
   #receiveThreadMessage(message: ThreadMessage): void {

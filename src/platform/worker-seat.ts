@@ -5,7 +5,8 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { AddressSpace } from '../fabric/address-space.ts';
 import { allocateSegments } from '../fabric/memory-plan.ts';
-import { NpuWorker, type WorkerData } from '../flowserve/npu-worker.ts';
+import { NpuWorker } from '../flowserve/npu-worker.ts';
+import type { WorkerData } from '../flowserve/worker-data.ts';
 import type { StepSample } from '../protocol/balancing.ts';
 import type { ActRing } from '../trace/act-log.ts';
 import { birthOf, birthOfController } from './births.ts';
