@@ -1,8 +1,16 @@
-/** Runs the `minipod` command as a person would, on the runtime that runs the tests. @module */
+/**
+ * Runs the `minipod` command, on the runtime that runs the tests: `start` and what goes by it as a person would, in a process of its own, for what is about
+ * processes, signals, pipes and exit codes; `minipod` on the test's own thread, which saves the start of a runtime each time.
+ * @module
+ */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { bundleOf } from '../../scripts/bundle-names.ts';
+import { run } from '../../src/cli/program.ts';
 
 const isDeno = 'Deno' in globalThis;
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -59,7 +67,48 @@ export const start = (args: readonly string[], stdin = '', env: NodeJS.ProcessEn
 /** Under a line of bash that ends in `exec "$@"`: with limits, or with a signal ignored. */
 export const minipodUnder = (shell: string, args: readonly string[]): Promise<Ended> => new Run(args, '', {}, ROOT, shell).ended;
 
-export const minipod = (args: readonly string[], stdin = ''): Promise<Ended> => start(args, stdin).ended;
+/** In a process of its own. */
+export const minipodAlone = (args: readonly string[], stdin = ''): Promise<Ended> => start(args, stdin).ended;
+
+/** Those that began before: a thread has one standard output. */
+let before: Promise<unknown> = Promise.resolve();
+
+/** On this thread, after those that began before. */
+export function minipod(args: readonly string[], stdin = ''): Promise<Ended> {
+  const ended = before.then(() => runHere(args, stdin));
+  before = ended.catch(() => {});
+  return ended;
+}
+
+/** Its streams are no terminals, as a process has them whose caller reads them. */
+async function runHere(args: readonly string[], input: string): Promise<Ended> {
+  const folder = mkdtempSync(join(tmpdir(), 'minipod-stderr-'));
+  const path = join(folder, 'stderr');
+  // A file: some is written by descriptor, so that it is out before the process ends.
+  const fd = openSync(path, 'w');
+  let stdout = '';
+  const streams = {
+    stdin: Readable.from(input === '' ? [] : [Buffer.from(input)]),
+    stdout: new Writable({
+      decodeStrings: false,
+      write(text, _encoding, done) {
+        stdout += text;
+        done();
+      },
+    }),
+    stderr: Object.assign(new Writable({ write: (text, _encoding, done) => done(writeSync(fd, text) < 0 ? new Error('it cannot be written') : null) }), { fd }),
+  };
+  const own = Object.keys(streams).map((name) => [name, Object.getOwnPropertyDescriptor(process, name)] as const);
+  for (const [name, value] of Object.entries(streams)) Object.defineProperty(process, name, { value, configurable: true });
+  try {
+    const code = await run(args);
+    return { code, stdout, stderr: readFileSync(path, 'utf8') };
+  } finally {
+    for (const [name, property] of own) if (property !== undefined) Object.defineProperty(process, name, property);
+    closeSync(fd);
+    rmSync(folder, { recursive: true });
+  }
+}
 
 export const jsonLines = (text: string): unknown[] =>
   text

@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { cases } from '../property-runs.ts';
 import { withPod } from '../system/pods.ts';
-import { jsonLines, minipod, start } from './command.ts';
+import { jsonLines, minipod, minipodAlone, start } from './command.ts';
 
 describe('minipod generate', () => {
   it('should print what the embedded API generates with the same options', async () => {
-    const { code, stdout, stderr } = await minipod([
+    const { code, stdout, stderr } = await minipodAlone([
       'generate',
       'Once upon a time',
       '--seed',
@@ -27,7 +27,7 @@ describe('minipod generate', () => {
 
   it('should read the prompt from a pipe, without the newline that ends it', async () => {
     const [piped, given] = await Promise.all([
-      minipod(['generate', '--echo', '--seed', '1', '--max-tokens', '8'], 'In a deep forest\n'),
+      minipodAlone(['generate', '--echo', '--seed', '1', '--max-tokens', '8'], 'In a deep forest\n'),
       minipod(['generate', 'In', 'a', 'deep', 'forest', '--echo', '--seed', '1', '--max-tokens', '8']),
     ]);
     expect(piped).toEqual(given);
@@ -88,7 +88,7 @@ describe('wrong usage', () => {
   });
 
   it('should name what is wrong with the model in one line, with exit code 1', async () => {
-    const { code, stderr } = await minipod(['generate', 'x', '--model', 'no-such-model']);
+    const { code, stderr } = await minipodAlone(['generate', 'x', '--model', 'no-such-model']);
     expect(code).toBe(1);
     expect(stderr).toMatch(/^minipod: model: expected the name of a shipped model \(tiny-deepseek-v3\) .* found "no-such-model".*\n$/);
   });
