@@ -133,6 +133,7 @@ export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: 
     npus: report.npus.map((npu) => ({
       ...npu,
       kind: hosting.deployment.npus[npu.npu]?.kind ?? 'attention',
+      task_executor: hosting.deployment.npus[npu.npu]?.executor ?? 0,
       worker: hosting.worker_of_npu[npu.npu] as number,
       hbm_bytes: layouts[npu.npu]?.bytes ?? 0,
     })),

@@ -112,7 +112,7 @@ export type Generation = AsyncIterable<Chunk> & {
  * What an NPU reports, and where it is. While its worker is lost and no successor has reported, its state is `lost`: it holds nothing, and what it has
  * counted is as last heard. Its successor counts from 0. `kind`: `experts`, it has experts only, computes for whoever asks, and runs no steps; `attention`: all others.
  */
-export type NpuStats = NpuReport & { readonly kind: NpuPlace['kind']; readonly worker: number; readonly hbm_bytes: number };
+export type NpuStats = NpuReport & { readonly kind: NpuPlace['kind']; readonly task_executor: number; readonly worker: number; readonly hbm_bytes: number };
 
 /** What a DP group does and has done, or all groups of a task executor together. Counters of its NPUs begin at 0 again with a worker's successor. */
 export type ServingStats = {

@@ -49,6 +49,7 @@ export function fakeStats(pod: FakeFigures): PodStats {
   const npu = {
     npu: 0,
     kind: 'attention' as const,
+    task_executor: 0,
     worker: 0,
     state: 'idle',
     kv_blocks: 100,

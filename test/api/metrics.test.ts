@@ -309,6 +309,30 @@ describe('metrics', () => {
     expect([health.status, (await health.json()).error.message]).toEqual([503, 'Worker 1 was lost 6.0 s ago, and its successor does not run yet.']);
   });
 
+  it('health should say 503 of a task executor that serves nobody only where nobody else does its part', async () => {
+    const pod = new FakePod();
+    const { task_executors, npus, ...stats } = await pod.stats();
+    const late = { worker: 7, cause: 'died', reason: 'it died', successor: true, warm: false, end_ms: 2, release_ms: 1, lost_at_seconds: 4 } as const;
+    const roles = ['prefill', 'prefill', 'decode'] as const;
+    const told = async (...lost: number[]): Promise<unknown> => {
+      pod.stats = async () => ({
+        ...stats,
+        task_executors: roles.map((role, task_executor) => ({ ...(task_executors[0] as (typeof task_executors)[number]), role, task_executor })),
+        npus: npus.map((npu) => ({ ...npu, task_executor: 1, worker: 7 })),
+        recoveries: [{ ...late, start_ms: null }],
+        experts_lost: lost.map((task_executor) => ({ task_executor, reason: 'why' })),
+      });
+      const health = await createApp(pod).request('/health');
+      const body = await health.json();
+      return [health.status, health.status === 200 ? body.reasons : body.error.message];
+    };
+    // Its worker is its own.
+    expect(await told(1)).toEqual([200, ['Task executor 1 serves nobody: why.']]);
+    expect(await told(0, 1)).toEqual([503, 'Task executor 0 serves nobody: why. Task executor 1 serves nobody: why.']);
+    expect(await told(1, 2)).toEqual([503, expect.stringContaining('Task executor 2 serves nobody')]);
+    expect(await told(0)).toEqual([503, 'Worker 7 was lost 6.0 s ago, and its successor does not run yet.']);
+  });
+
   it('health should be well, and say so, where experts are done without; and a metric has the NPUs', async () => {
     const pod = new FakePod();
     const app = createApp(pod);

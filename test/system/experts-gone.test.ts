@@ -80,11 +80,26 @@ describe('experts of which no copy is left', () => {
 
   it('should cost nobody anything where others can compute what they were to', async () => {
     await using pod = await open({ topology: 'pd:prefill=2xdp1,decode=1xdp1', workers: 3 });
-    pod.control.workers.withhold(0, WHY);
+    const health = async () => createApp(pod).request('/health');
+    const bringBack = pod.control.workers.withhold(0, WHY);
     loseAfter(pod, 0, 60);
     expect(await answersOf(pod)).toEqual(await right);
     expect(await answersOf(pod)).toEqual(await right);
     expect((await pod.stats()).experts_lost).toMatchObject([{ task_executor: 0 }]);
+    const well = await health();
+    expect(well.status).toBe(200);
+    expect(await well.json()).toEqual({ status: 'degraded', reasons: [expect.stringMatching(/^Task executor 0 serves nobody: no DP group is left/)] });
+    // Nobody is left for prefill.
+    const bringOther = pod.control.workers.withhold(1, WHY);
+    pod.control.workers.lose(1, 'the test killed it');
+    while ((await pod.stats()).experts_lost.length < 2) expect(pod.control.step()).toBe(true);
+    expect((await health()).status).toBe(503);
+    bringOther();
+    while ((await pod.stats()).experts_lost.length === 2) expect(pod.control.step()).toBe(true);
+    expect((await health()).status).toBe(200);
+    bringBack();
+    while ((await pod.stats()).experts_lost.length > 0) expect(pod.control.step()).toBe(true);
+    expect(await (await health()).text()).toBe('');
   });
 
   it('should end all requests where lost workers have no successors, and there is no room elsewhere', async () => {
