@@ -1,6 +1,8 @@
 /**
- * Who gives way to whom where experts are nowhere (ReviveMoE): the last DP group that can be spared leaves its place to an expert NPU that was lost. Places are workers:
- * whose NPUs are attention NPUs alone, and as many as the lost worker had at least.
+ * Who gives way to whom where experts are nowhere (ReviveMoE): attention NPUs leave their place to an expert NPU that was lost. Places are workers: whose NPUs are
+ * attention NPUs alone, and as many as the lost worker had at least. Of these it is the one with which the fewest DP groups end that serve, then the fewest that stand by,
+ * then the last one.
+ * @module
  */
 
 import { names } from './map-writers.ts';
@@ -32,7 +34,12 @@ type Seated = { readonly seats: RoleSeats; readonly serving: readonly number[] }
 export function switchFor({ groups, places, homes }: RoleSeats, { needed, lost, serving, refused }: Losses): Switch | null {
   const lives = (group: number): boolean => groups.find((one) => one.group === group)?.npus.every((npu) => !lost.includes(npu)) ?? false;
   const rankOf = ({ groups: own }: Place): number => Math.max(...own.map((group) => groups.findIndex((one) => one.group === group)));
-  const free = places.filter(({ worker, npus }) => !refused.includes(worker) && npus.every((npu) => !lost.includes(npu))).sort((a, b) => rankOf(b) - rankOf(a));
+  // A group that has lost another NPU costs nothing more.
+  const servingOf = ({ groups: own }: Place): number => own.filter((group) => serving.includes(group) && lives(group)).length;
+  const livingOf = ({ groups: own }: Place): number => own.filter(lives).length;
+  const free = places
+    .filter(({ worker, npus }) => !refused.includes(worker) && npus.every((npu) => !lost.includes(npu)))
+    .sort((a, b) => servingOf(a) - servingOf(b) || livingOf(a) - livingOf(b) || rankOf(b) - rankOf(a));
   for (const home of homes) {
     if (!home.npus.some((npu) => needed.includes(npu)) || !home.npus.every((npu) => lost.includes(npu))) continue;
     const place = free.find(({ npus, groups: own }) => npus.length >= home.npus.length && serving.some((group) => !own.includes(group) && lives(group)));
