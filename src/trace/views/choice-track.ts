@@ -333,3 +333,7 @@ export function keepLongest(gaps: TokenGap[], count: number): void {
 }
 
 export const requestAddress = (request: number) => address('request', request);
+
+export const waitsForStep = ({ phase }: ChoiceTrack): boolean => phase === 'queued' || phase === 'preempted';
+/** Also for KV that did not come, and is computed here now. */
+export const isWaiting = (choice: ChoiceTrack): boolean => waitsForStep(choice) || choice.phase === 'deferred' || choice.phase === 'receiving';

@@ -18,7 +18,7 @@ import type { TokenOut } from '../../protocol/output.ts';
 import { callOf } from '../../protocol/request-ids.ts';
 import type { ActRecord } from '../act-record.ts';
 import type { RunHeader } from '../run-header.ts';
-import { ChoiceTrack, type PhaseSlice, type SequenceSize } from './choice-track.ts';
+import { ChoiceTrack, isWaiting, type PhaseSlice, type SequenceSize, waitsForStep } from './choice-track.ts';
 import { DpGroups } from './dp-groups.ts';
 import { type NpuStep, NpuSteps, type StepEvent, type StepPart } from './npu-steps.ts';
 import { whyPassedOver } from './passed-over.ts';
@@ -397,7 +397,3 @@ export class RequestLives {
 type Site = Pick<StepShare, 'group' | 'site'>;
 type Note = (event: DistributedOmit<LifeEvent, 'at_us' | 'choice'>) => void;
 type DistributedOmit<Union, Key extends PropertyKey> = Union extends unknown ? Omit<Union, Key> : never;
-
-const waitsForStep = ({ phase }: ChoiceTrack): boolean => phase === 'queued' || phase === 'preempted';
-/** Also for KV that did not come, and is computed here now. */
-const isWaiting = (choice: ChoiceTrack): boolean => waitsForStep(choice) || choice.phase === 'deferred' || choice.phase === 'receiving';
