@@ -5,6 +5,7 @@
  * @example
  * nice -n 19 node scripts/mutants.ts --work /tmp/mutants --seed 1 --count 220
  * node scripts/mutants.ts --work /tmp/mutants --again --same-bits --rooms system,golden,chaos     # those that survived, against more tests, as they are now
+ * nice -n 19 node scripts/mutants.ts --work /tmp/mutants-now --from /tmp/mutants        # the same mutants in the sources as they are now: who killed one is asked first
  * node scripts/mutants.ts --work /tmp/mutants --write        # docs/mutants.md and bench/results/mutants.json
  * @module
  */
@@ -13,7 +14,7 @@ import { appendFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSyn
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { drawMutants, type Mutant, ROOMS } from './mutants/draw.ts';
+import { drawMutants, type Mutant, movedMutants, ROOMS } from './mutants/draw.ts';
 import { type Reach, Seeds, Tests } from './mutants/judges.ts';
 import { judgedOf, keyOf, type Result, writeReport } from './mutants/report.ts';
 import { makeCopy } from './mutants/switched-copy.ts';
@@ -31,6 +32,7 @@ const { values } = parseArgs({
     seeds: { type: 'string', default: '150' },
     rooms: { type: 'string', default: TEST_ROOMS },
     only: { type: 'string', default: '' },
+    from: { type: 'string' },
     part: { type: 'string', default: '1/1' },
     'same-bits': { type: 'boolean', default: false },
     again: { type: 'boolean', default: false },
@@ -47,16 +49,28 @@ const write = (name: string, value: unknown): void => writeFileSync(join(work, n
 const isThere = (name: string): boolean => existsSync(join(work, name));
 const resultsFile = join(work, 'results.jsonl');
 /** The last word on each. */
-function results(): Map<number, Result> {
-  const lines = existsSync(resultsFile) ? readFileSync(resultsFile, 'utf8').trim().split('\n') : [];
+function results(file = resultsFile): Map<number, Result> {
+  const lines = existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n') : [];
   return new Map(lines.map((line) => JSON.parse(line) as Result).map((result) => [result.id, result]));
 }
 
-export type Draw = { readonly seed: number; readonly commit: string; readonly mutants: readonly Mutant[] };
+/** `from`: how many were drawn, and from which commit, where that is an earlier one. */
+export type Draw = {
+  readonly seed: number;
+  readonly commit: string;
+  readonly mutants: readonly Mutant[];
+  readonly from?: { readonly commit: string; readonly count: number };
+};
+const git = (...command: readonly string[]): string => execFileSync('git', command, { cwd: ROOT, encoding: 'utf8' });
 
 async function prepare(): Promise<void> {
+  const commit = git('rev-parse', '--short', 'HEAD').trim();
+  if (!isThere('mutants.json') && values.from !== undefined) {
+    const { seed, commit: was, mutants } = JSON.parse(readFileSync(join(values.from, 'mutants.json'), 'utf8')) as Draw;
+    const moved = movedMutants(ROOT, mutants, (file) => git('show', `${was}:${file}`));
+    write('mutants.json', { seed, commit, mutants: moved, from: { commit: was, count: mutants.length } } satisfies Draw);
+  }
   if (!isThere('mutants.json')) {
-    const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: ROOT, encoding: 'utf8' }).trim();
     const mutants = drawMutants(ROOT, ROOMS, Number(values.count), Number(values.seed), (drawn) => console.log(`${drawn} of a room drawn`));
     write('mutants.json', { seed: Number(values.seed), commit, mutants } satisfies Draw);
   }
@@ -89,7 +103,7 @@ else {
   const reach: Reach = { files: read('tests.json'), seeds: read('seeds.json') };
   const known = results();
   const judged = judgedOf(ROOT);
-  const isLeft = (mutant: Mutant): boolean => known.get(mutant.id)?.by === null && judged[keyOf(mutant)]?.equivalent !== true;
+  const isLeft = (mutant: Mutant): boolean => known.get(mutant.id)?.by === null && judged[keyOf(mutant)]?.verdict !== 'equivalent';
   const isDue = (mutant: Mutant): boolean => {
     const { id, file, from, line } = mutant;
     return (values.again ? isLeft(mutant) : !known.has(id)) && `${id} ${file}:${line} ${from}`.includes(values.only);
@@ -97,7 +111,8 @@ else {
   const [part = 1, parts = 1] = values.part.split('/').map(Number);
   const due = read<Draw>('mutants.json').mutants.filter((mutant) => isDue(mutant) && mutant.id % parts === part % parts);
   await using tests = new Tests(copy);
-  const judges = { copy, reach, tests, seeds: new Seeds(copy), withSameBits: values['same-bits'] };
+  const killers = new Map([...results(join(values.from ?? work, 'results.jsonl'))].map(([id, { what }]) => [id, what]));
+  const judges = { copy, reach: { ...reach, killers }, tests, seeds: new Seeds(copy), withSameBits: values['same-bits'] };
   const tell = (mutant: Mutant, result: Result): void => {
     appendFileSync(resultsFile, `${JSON.stringify(result)}\n`);
     const { id, file, line, from, text, operator } = mutant;

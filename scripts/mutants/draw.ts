@@ -3,7 +3,7 @@
  * One that does not compile is none, and another is drawn.
  * @module
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { API } from 'typescript/unstable/sync';
 import { type Candidate, candidatesOf } from './candidates.ts';
@@ -122,4 +122,25 @@ export function drawMutants(root: string, rooms: readonly string[], count: numbe
     mutants.push(...room);
   }
   return mutants;
+}
+
+/** Characters before and behind a change by which its place is found again. */
+const CONTEXTS = [200, 100, 50, 25] as const;
+
+/** The same changes in other sources, under the numbers that they have: of those whose places are still there, each once. `was`: a file as they were drawn from it. */
+export function movedMutants(root: string, mutants: readonly Mutant[], was: (file: string) => string): Mutant[] {
+  return mutants.flatMap((mutant) => {
+    const { file, start, end } = mutant;
+    if (!existsSync(join(root, file))) return [];
+    const [before, now] = [was(file), readFileSync(join(root, file), 'utf8')];
+    for (const context of CONTEXTS) {
+      const from = Math.max(0, start - context);
+      const around = before.slice(from, end + context);
+      const at = now.indexOf(around);
+      if (at < 0 || now.indexOf(around, at + 1) >= 0) continue;
+      const moved = at + start - from;
+      return [{ ...mutant, start: moved, end: moved + end - start, line: now.slice(0, moved).split('\n').length }];
+    }
+    return [];
+  });
 }

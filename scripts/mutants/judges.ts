@@ -13,7 +13,8 @@ import type { SeedLine, SeedOrder, SeedRun } from './seed-runs.ts';
 
 /** `file`: from the root. */
 type Test = ReachedTest & { readonly file: string };
-export type Reach = { readonly files: readonly ReachedFile[]; readonly seeds: readonly SeedRun[] };
+/** `killers`: by mutant, what killed it elsewhere. */
+export type Reach = { readonly files: readonly ReachedFile[]; readonly seeds: readonly SeedRun[]; readonly killers?: ReadonlyMap<number, string> };
 
 const linesOf = <Value>(text: string): Value[] =>
   text
@@ -228,17 +229,19 @@ export class Tests implements AsyncDisposable {
 }
 
 /**
- * Tests that pass a mutant's place, those of files that import its module first, then the cheapest. Last come tests of files in whose process it was passed outside
+ * Tests that pass a mutant's place: the one that killed it elsewhere, those of files that import its module, then the cheapest. Last come tests of files in whose process it was passed outside
  * of any test: as modules load, or by what an earlier file left running, so most of those do not pass it.
  */
-export function testsOf({ id, file }: Mutant, copy: string, { files }: Reach): readonly Test[] {
+export function testsOf({ id, file }: Mutant, copy: string, { files, killers }: Reach): readonly Test[] {
+  const killer = killers?.get(id) ?? '';
+  const isKiller = (test: string, name: string): boolean => killer.startsWith(test) && killer.includes(`> ${name}: `);
   const isNear = (test: string): boolean => readFileSync(join(copy, test), 'utf8').includes(`/${file.replace(/^src\//, '')}'`);
   return files
     .map((reached) => ({ ...reached, near: isNear(reached.file) ? 0 : 1 }))
     .flatMap(({ file: test, outside, tests, near }) =>
       tests
         .filter(({ passed, places }) => passed && (places.includes(id) || outside.includes(id)))
-        .map((each) => ({ ...each, file: test, rank: each.places.includes(id) ? near : 2 + near })),
+        .map((each) => ({ ...each, file: test, rank: isKiller(test, each.name) ? -1 : each.places.includes(id) ? near : 2 + near })),
     )
     .sort((a, b) => a.rank - b.rank || a.cpu_s - b.cpu_s);
 }

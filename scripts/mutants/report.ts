@@ -15,8 +15,11 @@ export type Result = {
   readonly what: string;
   readonly tried: { readonly tests: number; readonly seeds: number };
 };
-/** By the mutant's key. What is not equivalent is a hole. */
-type Judged = Readonly<Record<string, { readonly equivalent: boolean; readonly why: string }>>;
+/**
+ * By the mutant's key. `equivalent`: nobody could tell. `tuning`: some work is done sooner, later or elsewhere, and all that is promised holds. `hole`: a promise that
+ * nobody holds it to.
+ */
+type Judged = Readonly<Record<string, { readonly verdict: 'equivalent' | 'tuning' | 'hole'; readonly why: string }>>;
 
 const DOCUMENT = 'docs/mutants.md';
 const RESULTS = 'bench/results/mutants.json';
@@ -40,7 +43,7 @@ export function writeReport(
   const resultOf = ({ id }: Mutant): Result => results.get(id) as Result;
   const told = mutants.filter(({ id }) => results.has(id));
   const isSurvivor = (mutant: Mutant): boolean => resultOf(mutant).by === null;
-  const isEquivalent = (mutant: Mutant): boolean => isSurvivor(mutant) && judged[keyOf(mutant)]?.equivalent === true;
+  const isEquivalent = (mutant: Mutant): boolean => isSurvivor(mutant) && judged[keyOf(mutant)]?.verdict === 'equivalent';
   const row = (name: string, of: readonly Mutant[]): string[] => {
     const by = (killer: Killer): number => of.filter((mutant) => resultOf(mutant).by === killer).length;
     const [equivalent, survived] = [of.filter(isEquivalent).length, of.filter(isSurvivor).length];
@@ -51,8 +54,7 @@ export function writeReport(
   const head = ['', 'judged', 'killed by tests', 'by a campaign', 'by same bits', 'equivalent', 'survived', 'killed of those not equivalent'];
   const survivors = told.filter(isSurvivor).map((mutant) => {
     const { file, line, operator, from, text } = mutant;
-    const { equivalent = null, why = '' } = judged[keyOf(mutant)] ?? {};
-    const verdict = equivalent === null ? 'not looked at' : equivalent ? 'equivalent' : 'hole';
+    const { verdict, why } = judged[keyOf(mutant)] ?? { verdict: 'not looked at', why: '' };
     return [`${file}:${line}`, plain(operator), code(from), code(text), verdict, why];
   });
   const operators = [...Map.groupBy(told, ({ operator }) => operator)].sort().map(([operator, of]) => row(plain(operator), of));

@@ -19,14 +19,17 @@ const SEED_CPU_S = 4;
 const START_S = 1;
 /** Rooms whose tests start threads: those may fail by chance on a crowded machine, so what they find is looked for once more. */
 const APART = /^test\/(?:system|chaos|trace|api)\//;
+const NO_MUTANT = 0;
 const SAME_BITS = ['--virtual 20', '--virtual 12 --experts', '--virtual 10 --shapes', '--virtual 10 --mtp'];
 
 /** Seeds that pass the mutant's place, cheapest first: whatever is decided as modules load may change each of them, and is none's. */
-export function seedsOf({ id }: Mutant, { seeds }: Reach): readonly number[] {
+export function seedsOf({ id }: Mutant, { seeds, killers }: Reach): readonly number[] {
   if (seeds.some(({ seed, places }) => seed < 0 && places.includes(id))) return [];
+  const killer = killers?.get(id) ?? '';
+  const rankOf = ({ seed }: { readonly seed: number }): number => (killer.startsWith(`seed ${seed}: `) ? 0 : 1);
   return seeds
     .filter(({ places, cpu_s }) => places.includes(id) && cpu_s < SEED_CPU_S)
-    .sort((a, b) => a.cpu_s - b.cpu_s)
+    .sort((a, b) => rankOf(a) - rankOf(b) || a.cpu_s - b.cpu_s)
     .map(({ seed }) => seed);
 }
 
@@ -79,8 +82,11 @@ export async function judge(mutant: Mutant, { copy, reach, tests, withSameBits }
     const killed = await tests.kill(mutant.id, chosen);
     if (killed === null) return null;
     const { what, test } = killed;
+    const again = test === undefined ? chosen : [test];
+    // It may have changed since it was looked at.
+    if ((await tests.kill(NO_MUTANT, again)) !== null) return test === undefined ? null : ask(chosen.filter((one) => one !== test));
     const isCertain = test === undefined ? !/timed out|Timeout/.test(what) : !APART.test(test.file) && !what.includes('timed out');
-    return isCertain || (await tests.kill(mutant.id, test === undefined ? chosen : [test])) !== null ? what : null;
+    return isCertain || (await tests.kill(mutant.id, again)) !== null ? what : null;
   };
   const reaching = testsOf(mutant, copy, reach);
   const [few, others] = upTo(
