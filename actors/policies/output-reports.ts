@@ -35,7 +35,7 @@ export class OutputReports {
     const isToken = token >= 0;
     if (!running.isShown) this.#begun.push({ sequence: withoutPrompt(sequence), stage, output: isToken ? outputBefore(running) : outputTokens(running) });
     running.isShown = finish === null;
-    this.#tokens.push({
+    const out: TokenOut = {
       request: sequence.request,
       choice: sequence.choice,
       index: isToken ? count - 1 : -1,
@@ -47,8 +47,8 @@ export class OutputReports {
       drafted,
       prompt_start,
       prompt_logprobs,
-      ...(running.isDegraded && { degraded: true }),
-    });
+    };
+    this.#tokens.push(running.isDegraded ? { ...out, degraded: true } : out);
   }
 
   /** It is over, and no token has said so. */

@@ -209,6 +209,8 @@ export class RelationalTensorCache {
   publish(holding: Holding, tokens: readonly number[], computed: number): void {
     const { space, blocks, path, context } = holding;
     const before = path.length;
+    // Nearly always: asked for each sequence after each of its steps.
+    if ((before + 1) * this.block_size > computed) return;
     // What follows blocks that are forgotten is not found.
     if (path.at(-1)?.isGone === true) return;
     while ((path.length + 1) * this.block_size <= computed) {

@@ -262,7 +262,7 @@ export class StepScheduler {
   /** What came of the step that ran, which took so long, drafts of that: tokens go to the output process in one message, ends and failures to the tasks. */
   retire(outcomes: readonly StepOutcome[], us = 0, draft_us = 0): readonly Commands['send'][] {
     const launched = this.#steps.shift() ?? [];
-    assert(outcomes.length === launched.length, `${outcomes.length} outcomes of ${launched.length} entries`);
+    if (outcomes.length !== launched.length) assert(false, `${outcomes.length} outcomes of ${launched.length} entries`);
     if (this.drafting.isOn) noteDrafts(this.drafting, launched, outcomes, us, draft_us);
     const messages: Commands['send'][] = [];
     launched.forEach((entry, index) => {

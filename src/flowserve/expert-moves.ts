@@ -135,7 +135,7 @@ export class ExpertMoves {
   poll(): boolean {
     const hasTold = this.#installs.length > 0 && this.#tellInstalled();
     if (this.#options.broadcasts.poll()) return true;
-    const [copy] = this.#copies;
+    const copy = this.#copies[0];
     if (copy === undefined) return this.#readOn() || hasTold;
     for (let chunk = 0; chunk < CHUNKS_PER_TURN && copy.done < copy.bytes; chunk++) {
       const bytes = Math.min(CHUNK_BYTES, copy.bytes - copy.done);
@@ -150,7 +150,7 @@ export class ExpertMoves {
   }
 
   #readOn(): boolean {
-    const [read] = this.#reads;
+    const read = this.#reads[0];
     if (read === undefined) return false;
     const over = (error: ErrorRecord | null): true => {
       this.#reads.shift();

@@ -250,7 +250,7 @@ export class Npus {
       return;
     }
     const program = this.programs.get(npu);
-    assert(program, `${self} runs no steps here`);
+    if (program === undefined) assert(false, `${self} runs no steps here`);
     switch (work.kind) {
       case 'step':
         this.#launchStep(program, work.plan, cause);

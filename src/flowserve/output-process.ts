@@ -104,7 +104,7 @@ export class OutputProcess {
     if (stop !== null && end === null) this.#ports.send(...this.#stopOf(choice), act);
     // Prefill's first token is its last.
     if (finish !== null || choice.begun.stage === 'prefill') this.#choices.delete(taskId(out));
-    return {
+    const chunk: ChunkRecord = {
       request,
       choice: out.choice,
       index,
@@ -117,8 +117,8 @@ export class OutputProcess {
       cached: out.cached,
       drafted: out.drafted,
       parsed,
-      ...(out.degraded && { degraded: true }),
     };
+    return out.degraded ? { ...chunk, degraded: true } : chunk;
   }
 
   /** Whom a stop string is told to. */

@@ -4,14 +4,15 @@
  */
 import { assert } from '../protocol/errors.ts';
 
-type Held<Programs> = { readonly room: number; readonly programs: Programs };
+type Held<Shape, Programs> = { readonly shape: Shape; readonly room: number; readonly programs: Programs };
 
 export class ProgramRooms<Shape, Programs> {
   readonly #first: number;
   readonly #room_bytes: number;
   readonly #rooms: number;
   /** The one used last at the end. */
-  readonly #held = new Map<Shape, Held<Programs>>();
+  readonly #held = new Map<Shape, Held<Shape, Programs>>();
+  #last: Held<Shape, Programs> | null = null;
 
   /** From offset `first` on. */
   constructor(first: number, room_bytes: number, rooms: number) {
@@ -22,13 +23,17 @@ export class ProgramRooms<Shape, Programs> {
 
   /** Those of `shape`; where there are none, `capture` is given an offset and how many bytes there are. */
   of(shape: Shape, capture: (from: number, bytes: number) => Programs): Programs {
+    // A step's shape is mostly that of the step before.
+    if (this.#last?.shape === shape) return this.#last.programs;
     let held = this.#held.get(shape);
     if (held !== undefined) this.#held.delete(shape);
     else {
+      this.#last = null;
       const room = this.#held.size < this.#rooms ? this.#held.size : this.#dropOldest();
-      held = { room, programs: capture(this.#first + room * this.#room_bytes, this.#room_bytes) };
+      held = { shape, room, programs: capture(this.#first + room * this.#room_bytes, this.#room_bytes) };
     }
     this.#held.set(shape, held);
+    this.#last = held;
     return held.programs;
   }
 

@@ -57,7 +57,7 @@ export class Readout {
     });
     this.#readings = this.#readingsOf(spans);
     const rows = this.#readings.length;
-    assert(!hasLogits || rows <= LOGIT_ROWS_MAX, `${rows} rows are prepared at once`);
+    if (hasLogits && rows > LOGIT_ROWS_MAX) assert(false, `${rows} rows are prepared at once`);
     this.parts = this.#partsOf(rows, hasLogits);
   }
 

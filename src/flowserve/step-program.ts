@@ -177,17 +177,18 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   }
 
   start(planned: StepPlan): void {
-    assert(this.#run === null, `NPU ${this.npu} is busy with step ${this.#run?.plan.step}`);
+    if (this.#run !== null) assert(false, `NPU ${this.npu} is busy with step ${this.#run.plan.step}`);
     const plan = this.resolve(planned);
     this.release(plan.detach);
     const spans: Span[] = [];
     let row = 0;
     for (const entry of plan.entries) {
       this.#writeInputs(entry, row);
-      const span: Span = { slot: entry.slot, row, rows: entry.tokens.length, ...(entry.kept !== undefined && { kept: entry.kept }) };
+      const { slot, tokens, kept } = entry;
+      const span: Span = kept === undefined ? { slot, row, rows: tokens.length } : { slot, row, rows: tokens.length, kept };
       this.#writeSpan(spans.length, span);
       spans.push(span);
-      row += entry.tokens.length;
+      row += tokens.length;
     }
     this.kvSums?.begin(plan.entries, this.#held.tables);
     // Decode runs in graph mode, prefill and what is mixed with it part by part; and what expert-times.ts wants to see.
@@ -235,13 +236,13 @@ export class StepProgram<Model extends Arithmetic = Forward> {
 
   /** One more step, which `startNext` begins once the one at hand is done: what that one samples, it may go on with. */
   queue(plan: StepPlan): void {
-    assert(this.#run !== null && this.#next === null, `NPU ${this.npu} was given step ${plan.step}, and has ${this.#next?.step ?? 'none'} to come`);
+    if (this.#run === null || this.#next !== null) assert(false, `NPU ${this.npu} was given step ${plan.step}, and has ${this.#next?.step ?? 'none'} to come`);
     this.#next = plan;
   }
 
   startNext(): void {
     const plan = this.#next;
-    assert(plan, `NPU ${this.npu} has no step to come`);
+    if (plan === null) assert(false, `NPU ${this.npu} has no step to come`);
     this.#next = null;
     this.start(plan);
   }
@@ -249,7 +250,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   /** Goes on until peers are missing or the step is done. */
   poll(): Poll {
     const run = this.#run;
-    assert(run, `NPU ${this.npu} runs no step`);
+    if (run === null) assert(false, `NPU ${this.npu} runs no step`);
     this.#checkUndone(run);
     for (;;) {
       const batches = this.#pollBatches(run);

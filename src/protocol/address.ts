@@ -34,6 +34,7 @@ const EXPERTS_PER_LAYER_MAX = 1 << 16;
 const LAYERS_MAX = 1 << 10;
 const LAYER_SHIFT = 16;
 const EXECUTOR_SHIFT = 26;
+const DIGIT_0 = '0'.charCodeAt(0);
 
 export const address = (role: Role, id: number): Address => `${role}/${id}`;
 
@@ -56,6 +57,18 @@ export function roleOf(target: Address): Role {
 
 /** The 32-bit id: a plain number, or an expert's executor, layer and id side by side. */
 export function idOf(target: Address): number {
+  let id = 0;
+  let at = target.indexOf('/') + 1;
+  // Asked for each message: a plain number is read without making a string of it.
+  for (; at < target.length; at++) {
+    const digit = target.charCodeAt(at) - DIGIT_0;
+    if (digit < 0 || digit > 9) break;
+    id = id * 10 + digit;
+  }
+  return at === target.length ? id : idOfExpert(target);
+}
+
+function idOfExpert(target: Address): number {
   const text = target.slice(target.indexOf('/') + 1);
   const dot = text.indexOf('.');
   if (dot < 0) return Number(text);

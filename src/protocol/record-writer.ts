@@ -274,9 +274,15 @@ export class RecordWriter {
   }
 }
 
+/** Those that were declared first stand first: they travel often. */
 function childOf(step: Step, key: string): Step {
-  for (let child = step.child; child !== null; child = child.sibling) if (child.key === key) return child;
-  const child: Step = { key, id: NO_RECORD, child: null, sibling: step.child };
-  step.child = child;
+  let last: Step | null = null;
+  for (let child = step.child; child !== null; child = child.sibling) {
+    if (child.key === key) return child;
+    last = child;
+  }
+  const child: Step = { key, id: NO_RECORD, child: null, sibling: null };
+  if (last === null) step.child = child;
+  else last.sibling = child;
   return child;
 }

@@ -14,6 +14,9 @@ import { RecordWriter } from './record-writer.ts';
 
 /** Every shape that crosses a ring, keys in the order in which the constructors give them. */
 const STRUCTURES: readonly (readonly string[])[] = [
+  // each step, one for each of its tokens: the ids of the first 32 take one byte, and need not be put in behind the record (record-writer.ts)
+  ['type', 'chunks'], // CHUNKS
+  ['request', 'choice', 'index', 'text', 'token_ids', 'logprobs', 'finish', 'stop_string', 'stop_token', 'cached', 'drafted', 'parsed'],
   // nested records
   [
     'temperature',
@@ -199,14 +202,12 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'request'], // CANCEL_CALL, FAIL_CALL, RESUME_CALL, GO_ON, SCHEDULED_CALL, PROMPT_COMPUTED
   ['token_id', 'token', 'bytes', 'logprob'],
   ['chosen', 'top'],
-  ['request', 'choice', 'index', 'text', 'token_ids', 'logprobs', 'finish', 'stop_string', 'stop_token', 'cached', 'drafted', 'parsed'],
   ['parts', 'reasoning_tokens'],
   ['kind', 'text'], // reasoning, content
   ['kind', 'index', 'name', 'id'], // call
   ['kind', 'index', 'text'], // arguments
   ['type', 'request', 'token_ids', 'records'], // PROMPT
   ['type', 'request', 'start', 'logprobs'], // PROMPT_LOGPROBS
-  ['type', 'chunks'], // CHUNKS
   // expert map ↔ NPUs
   ['type', 'expert_map', 'work'], // EXPERT_WORK
   ['kind'],

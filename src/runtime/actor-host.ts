@@ -115,9 +115,12 @@ export class ActorHost {
       const share = Math.min(box.mail.length, MAIL_PER_ACTOR, left);
       left -= share;
       // What it sends itself meanwhile comes behind.
-      for (const mail of box.mail.splice(0, share)) this.#cast.deliver(mail);
-      if (box.mail.length > 0) this.#ready.push(box);
-      else this.#boxes.delete(box.to);
+      for (let at = 0; at < share; at++) this.#cast.deliver(box.mail[at] as Mail);
+      if (box.mail.length === share) this.#boxes.delete(box.to);
+      else {
+        box.mail.splice(0, share);
+        this.#ready.push(box);
+      }
     }
     return true;
   }

@@ -46,7 +46,7 @@ export class ReplyArea implements Replies {
 
   /** First fit. */
   allocate(source: number, event: number, bytes: number, lane: number): number {
-    assert(bytes <= this.answer_bytes_max, `an answer of ${bytes} bytes in an area of ${this.answer_bytes_max}`);
+    if (bytes > this.answer_bytes_max) assert(false, `an answer of ${bytes} bytes in an area of ${this.answer_bytes_max}`);
     let from = 0;
     let index = 0;
     for (; index < this.#held.length; index++) {

@@ -38,7 +38,7 @@ export class ReservedReplies implements Replies {
   }
 
   allocate(source: number, event: number, bytes: number, lane: number): number {
-    assert(bytes <= this.answer_bytes_max, `an answer of ${bytes} bytes in a place of ${this.answer_bytes_max}`);
+    if (bytes > this.answer_bytes_max) assert(false, `an answer of ${bytes} bytes in a place of ${this.answer_bytes_max}`);
     const place = this.#placeOf(source);
     const key = 2 * place + lane;
     this.#free(key);
@@ -77,7 +77,7 @@ export class ReservedReplies implements Replies {
     const taken = new Set(this.#places.values());
     let place = 0;
     while (taken.has(place)) place++;
-    assert(place < this.#askers, `die ${source} asks, beside ${this.#askers} others that do`);
+    if (place >= this.#askers) assert(false, `die ${source} asks, beside ${this.#askers} others that do`);
     this.#places.set(source, place);
     return place;
   }
