@@ -120,6 +120,11 @@ export class ControlPage {
     Atomics.store(this.#words, this.#at(thread, WORD.bell), AWAKE);
   }
 
+  /** It sleeps, or is about to, and nobody has rung. */
+  isMarkedAsleep(thread: number): boolean {
+    return Atomics.load(this.#words, this.#at(thread, WORD.bell)) === ASLEEP;
+  }
+
   /** Sleeps without a mark: producers spend no wake on a thread that looks up by itself in a moment. */
   nap(thread: number, duration_ms: number): void {
     Atomics.wait(this.#words, this.#at(thread, WORD.bell), AWAKE, duration_ms);

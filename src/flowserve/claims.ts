@@ -46,7 +46,7 @@ export class Claims {
 
   constructor(ports: ClaimsPorts) {
     this.#ports = ports;
-    this.#threads = new ThreadProgress(ports.control, ports.now_ms);
+    this.#threads = new ThreadProgress(ports);
     this.#admission = new Admission(ports.control);
     this.#lease = new LeaderLease(ports.control);
     this.#records = new RecordTaking(ports.records);

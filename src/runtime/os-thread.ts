@@ -3,9 +3,10 @@
  * where it may not be read, nobody is known to wait.
  * @module
  */
-import { readFileSync, readlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
-export type ThreadTimes = { readonly run_ns: number; readonly isRunnable: boolean };
+/** How long it had a processor, and how long it waited for one before it did. */
+export type ThreadTimes = { readonly run_ns: number; readonly wait_ns: number; readonly isRunnable: boolean };
 
 /** Of the calling thread; 0: not known. */
 export function ownThreadId(): number {
@@ -20,11 +21,29 @@ export function ownThreadId(): number {
 export function threadTimes(id: number): ThreadTimes | null {
   if (id === 0) return null;
   try {
-    const run_ns = Number(readFileSync(`/proc/self/task/${id}/schedstat`, 'utf8').split(' ')[0]);
+    const [run_ns, wait_ns] = readFileSync(`/proc/self/task/${id}/schedstat`, 'utf8').split(' ').map(Number) as [number, number];
     const stat = readFileSync(`/proc/self/task/${id}/stat`, 'utf8');
     // Behind the name, which may have parentheses itself.
-    return { run_ns, isRunnable: stat.charAt(stat.lastIndexOf(')') + 2) === 'R' };
+    return { run_ns, wait_ns, isRunnable: stat.charAt(stat.lastIndexOf(')') + 2) === 'R' };
   } catch {
     return null;
+  }
+}
+
+/** Of all threads of this process, the runtime's own too, by their ids: some thirty. */
+export function timesOfAll(): ReadonlyMap<number, ThreadTimes> {
+  const times = new Map<number, ThreadTimes>();
+  for (const id of threadIds()) {
+    const of = threadTimes(id);
+    if (of !== null) times.set(id, of);
+  }
+  return times;
+}
+
+function threadIds(): number[] {
+  try {
+    return readdirSync('/proc/self/task').map(Number);
+  } catch {
+    return [];
   }
 }
