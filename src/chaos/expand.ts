@@ -187,11 +187,15 @@ const withRealKernels = ({ hash_foreseeable: _, ...pod }: PodOptions): PodOption
 function drawFaults(cell: Cell, kinds: readonly FaultKind[], parts: Parts, calls: number, random: SeededRandom): FaultInput[] {
   const drawn = (kind: FaultKind, phase?: Cell['phase']): FaultInput => drawFault(kind, parts, calls, random, phase ?? drawPhase(kind, random));
   const faults = [drawn(cell.kind, cell.phase)];
+  // What nobody wants back changes nothing.
+  if (cell.kind === 'dram-bit-flip') faults.push(drawn(cell.kind, cell.phase));
   // Nobody is taken over from where nobody is lost. Where controllers alone are, what computes for them goes on for a while.
   const losing = kinds.filter((kind) => LOSING.includes(kind));
   if (cell.phase === 'takeover' && losing.length > 0) {
-    const kind = losing.includes('controllers-lost') && random.below(2) === 0 ? 'controllers-lost' : (losing[random.below(losing.length)] as FaultKind);
-    const loss = drawn(kind, (['admission', 'prefill', 'decode', 'decode'] as const)[random.below(4)]);
+    // Where all workers begin anew with a lost one, nobody is left of whom more could be lost.
+    const ofControllers = random.below(2) === 0 || cell.recovery === 'restart';
+    const kind = losing.includes('controllers-lost') && ofControllers ? 'controllers-lost' : (losing[random.below(losing.length)] as FaultKind);
+    const loss = asNamed(drawn(kind, (['admission', 'prefill', 'decode', 'decode'] as const)[random.below(4)]));
     const [first] = faults;
     // Who is lost already is not lost again.
     const isSame = first !== undefined && 'worker' in first && 'worker' in loss && first.worker === loss.worker;
@@ -209,6 +213,10 @@ function drawFaults(cell: Cell, kinds: readonly FaultKind[], parts: Parts, calls
   }
   return faults;
 }
+
+/** It strikes whom it names, and not whom its phase comes to. */
+const asNamed = (fault: FaultInput): FaultInput =>
+  'at' in fault && fault.at !== undefined && 'phase' in fault.at ? { ...fault, at: { ...fault.at, there: false } } : fault;
 
 const drawPhase = (kind: FaultKind, random: SeededRandom): Cell['phase'] => {
   const { phases } = KIND_TERMS[kind];
@@ -265,10 +273,9 @@ function partsOf({ topology, workers = 1, job_executors = 1, scale_max, scale_mi
 
 function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededRandom, phase: Cell['phase']): FaultInput {
   const draw = (limit: number): number => random.below(limit);
-  // Both cluster managers hear of a loss before anybody is asked to take over.
   const often = SELDOM.includes(phase) ? [1, 1, 1, 2] : [1, 1, 2, 3];
   // Nothing rests in DRAM at first.
-  const nth = (phase === 'takeover' ? [1, 2, 3, 4] : kind === 'dram-bit-flip' ? [1, 2, 4, 8] : often)[draw(4)] as number;
+  const nth = (kind === 'dram-bit-flip' && phase !== 'takeover' ? [1, 2, 4, 8] : often)[draw(4)] as number;
   const anyTime = draw(2) === 0 ? { event: 1 + draw(500) } : { ms: drawMs(STRUCK_MS_MAX, random) };
   const whileAsked = kind === 'dram-bit-flip' ? { ms: drawMs(2, random) } : anyTime;
   const at = phase === 'time' || phase === 'client' ? whileAsked : { phase, nth, there: draw(2) === 0 };
