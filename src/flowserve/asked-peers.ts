@@ -30,7 +30,7 @@ export const PEERS_DEADLINE_MS = 30_000;
 /** So often a peer may be lost under one question: fewer times than end the pod (restart-intensity.ts), since what it is asked may be what kills it. */
 export const LOSSES_MAX = 4;
 /** So many steps in a row may be computed again because of rows that went bad: memory that goes on going bad is not waited for. */
-const DAMAGED_MAX = 8;
+export const DAMAGED_MAX = 8;
 /** Who is refused by the map that it has waits so long for another one before it asks again. */
 export const ASK_AGAIN_MS = 1;
 /** For a peer that is asked something else just now, or is lost. */

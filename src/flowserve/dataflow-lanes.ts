@@ -70,4 +70,6 @@ const flowing = (lanes: readonly AskedPeers[]): Surrounding => ({
   },
   // Whoever has moved is asked again.
   reseat: () => {},
+  // Those of the exchange.
+  rowsOnTheirWay: () => [],
 });

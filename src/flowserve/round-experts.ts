@@ -1,7 +1,8 @@
 /**
  * The experts' side of a round (xccl/turns.ts): pairs of all the domain's attention NPUs, sorted by slot, so that each expert computes the rows of all of them in
  * few calls; then every row to its place among the answers. Which expert computes a row with which others changes no bit of it. Who asks a slot for an expert that
- * it does not hold, or not since the map that he goes by, is refused all that he asks in this round: nobody computes with another expert's weights.
+ * it does not hold, or not since the map that he goes by, is refused all that he asks in this round: nobody computes with another expert's weights. So is he whose rows
+ * are not what he has left.
  *
  *   received    | pairs of source 0 | pairs of source 1 | …      (id, row) each, by source
  *   order       | rows of slot 0 | rows of slot 2 | …            ─ gather ─▶ expert ─▶ answers, in this order
@@ -91,7 +92,7 @@ export class RoundExperts {
   }
 
   /** Holds what each source asks for against what the slots hold. True: somebody is refused. */
-  #look(layer: number, { sources, first_pair, notes, memory }: ReceivedTokens): boolean {
+  #look(layer: number, { sources, first_pair, notes, damaged, memory }: ReceivedTokens): boolean {
     const words = this.#words;
     const { expertSlots } = this.#forward.layout;
     const shared = this.#forward.config.moe.experts;
@@ -100,7 +101,7 @@ export class RoundExperts {
     let refuses = false;
     for (let source = 0; source < sources; source++) {
       const end = first_pair[source + 1] as number;
-      let isRefused = false;
+      let isRefused = damaged[source] !== 0;
       // Pairs of one slot lie side by side, and are all for the same expert unless somebody is wrong.
       for (let pair = first_pair[source] as number, before = -1; pair < end && !isRefused; pair++) {
         const id = words[ids + pair] as number;

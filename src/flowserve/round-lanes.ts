@@ -3,7 +3,8 @@
  * through the rounds with nothing, as the whole NPU does in an iteration in which it has no step.
  *
  * A row names the slot that computes it by the map of this NPU, the expert that it takes to be there, and the map's epoch. Who has the slot and holds another one
- * refuses: all of the iteration's rounds are counted, so nothing can be asked for once more in it, and the step goes on with the next one, by a later map.
+ * refuses: all of the iteration's rounds are counted, so nothing can be asked for once more in it, and the step goes on with the next one, by a later map. So it does where
+ * rows, there or back, are not what they were, which an NPU finds by their sums: at once, but not for ever.
  *
  * Of NPUs that are lost nobody is asked: another one that has the expert by the map computes it. Where there is none the step leaves the iteration as if it had been refused,
  * while others of the domain go on, and waits until one of those that have it is back, or a later map says who else does.
@@ -16,7 +17,7 @@ import type { TokenBatch } from '../xccl/dispatch.ts';
 import type { DpDomainLife } from '../xccl/dp-domain.ts';
 import type { Iterations, LaneAnswer } from '../xccl/iterations.ts';
 import type { Arithmetic } from './arithmetic.ts';
-import { ASK_AGAIN_MS, PEERS_DEADLINE_MS } from './asked-peers.ts';
+import { ASK_AGAIN_MS, DAMAGED_MAX, PEERS_DEADLINE_MS } from './asked-peers.ts';
 import { pairId } from './dp-domains.ts';
 import type { ExpertRouting } from './expert-routing.ts';
 import { replicasByMap, slotThere } from './expert-slots.ts';
@@ -53,6 +54,8 @@ export class RoundLane implements LaneExperts {
   #refused: { readonly epoch: number; readonly at_ms: number; readonly since_ms: number } | null = null;
   /** NPUs, all lost, that alone have an expert by the map of that epoch which was to be asked. */
   #awaited: { readonly epoch: number; readonly npus: readonly number[] } | null = null;
+  /** Of the step: so often it was not what it had been. */
+  #damaged = 0;
   /** Batches that were refused, since this was made. */
   refusals = 0;
 
@@ -79,6 +82,7 @@ export class RoundLane implements LaneExperts {
   stepBegins(): void {
     this.#refused = null;
     this.#awaited = null;
+    this.#damaged = 0;
   }
 
   ask({ layer }: Experts, rows: number): boolean {
@@ -97,6 +101,10 @@ export class RoundLane implements LaneExperts {
   answer(rows: number): LaneAnswer {
     const { lane, model, iterations, place } = this.#options;
     const answer = iterations.answer(lane);
+    if (answer === 'damaged') {
+      this.#noteDamage();
+      return 'refused';
+    }
     if (answer === 'refused') this.#noteRefusal();
     if (answer !== 'here') return answer;
     const { topK } = model.config.moe;
@@ -107,6 +115,13 @@ export class RoundLane implements LaneExperts {
     for (let row = 0; row < rows; row++)
       for (let slot = 0; slot < topK; slot++) words[indices + row * topK + slot] = words[places + row * top_k + slot] as number;
     return 'here';
+  }
+
+  /** It is asked for again at once. */
+  #noteDamage(): void {
+    const { model } = this.#options;
+    if (++this.#damaged > DAMAGED_MAX)
+      throw new MinipodError('worker_failed', `rows of NPU ${model.layout.npu} were ${this.#damaged} times in one step not what was left there`);
   }
 
   #noteRefusal(): void {

@@ -89,7 +89,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.undone = new UndoneSteps(npu, () => exchange.endpoint.surroundings.arrive(exchange.endpoint.die));
     this.batches = new ExpertBatches(forward, space, map, lost);
     this.#projection = new OutputProjection(forward, space);
-    this.turns = newMicroBatches(forward, (model) => this.#batchParts(model, this.batches, space), space, exchange.endpoint, dieOf, this.batches.routing, lost);
+    this.turns = newMicroBatches(forward, (model) => this.#batchParts(model, this.batches, space), space, exchange, dieOf, this.batches.routing, lost);
     this.service = new ExpertService(forward, space, exchange, this.#projection, this.turns);
     this.#inTurn = partsInTurn(forward, this.batches, this.service);
     this.#graphs = forward.newGraphs(this.batches, this.service, space);

@@ -6,7 +6,6 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import { assert } from '../protocol/errors.ts';
 import { createAttentionEnd, createExpertEnd } from '../xccl/a2e.ts';
 import { DpDomain, type DpDomainLife } from '../xccl/dp-domain.ts';
-import type { Endpoint } from '../xccl/endpoint.ts';
 import type { Exchange } from '../xccl/exchange.ts';
 import { Iterations } from '../xccl/iterations.ts';
 import { laneOf } from '../xccl/lane.ts';
@@ -25,8 +24,16 @@ import type { ExpertLayout } from './step-layout.ts';
 import type { AttentionTurnsPlace, ExchangePlace, ExpertTurnsPlace, MicroBatchPlace } from './turns-layout.ts';
 
 /** What an exchange is made of in a life of its domain. */
-const endOptions = ({ layout, wire }: ExpertArithmetic, { rank_of_expert, dispatch, reply, lane }: ExchangePlace, endpoint: Endpoint, life: DpDomainLife) => ({
-  ...{ form: formOf(life), attention: life.attention, domain: life, endpoint, kernels: wire, hidden: layout.row_bytes / 4 },
+const endOptions = ({ layout, wire }: ExpertArithmetic, { rank_of_expert, dispatch, reply, lane }: ExchangePlace, exchange: Exchange, life: DpDomainLife) => ({
+  ...{
+    form: formOf(life),
+    attention: life.attention,
+    domain: life,
+    endpoint: exchange.endpoint,
+    checks: exchange.checks,
+    kernels: wire,
+    hidden: layout.row_bytes / 4,
+  },
   ...{ rank_of_expert: rank_of_expert.map((rank) => life.rankOfExpert[rank] as number), dispatch, reply, lane: laneOf(lane) },
 });
 
@@ -34,19 +41,19 @@ const endOptions = ({ layout, wire }: ExpertArithmetic, { rank_of_expert, dispat
 function newIterations(
   model: ExpertArithmetic,
   { batches, rounds, shared }: AttentionTurnsPlace,
-  endpoint: Endpoint,
+  exchange: Exchange,
   dieOf: (npu: number) => number,
   lost: ReadonlySet<number>,
 ): Iterations {
   const [first] = batches;
   assert(first, `NPU ${model.layout.npu} has no micro-batches`);
   return new Iterations({
-    domain: new DpDomain(endpoint, first.domain, dieOf, lost),
+    domain: new DpDomain(exchange.endpoint, first.domain, dieOf, lost),
     rounds,
     makeEnds: batches.map((place) => (life) => {
       const holder = sharedIn(shared, life);
       const last = holder === undefined ? undefined : life.rankOfExpert[holder.rank];
-      return createAttentionEnd({ ...endOptions(model, place, endpoint, life), collect: place.collect, last });
+      return createAttentionEnd({ ...endOptions(model, place, exchange, life), collect: place.collect, last });
     }),
     lane: laneOf(first.lane),
     timeout_ms: PEERS_DEADLINE_MS,
@@ -58,7 +65,7 @@ export function newMicroBatches(
   model: Arithmetic,
   partsOf: (model: Arithmetic) => BatchParts,
   space: AddressSpace,
-  endpoint: Endpoint,
+  exchange: Exchange,
   dieOf: (npu: number) => number,
   routing: ExpertRouting,
   lost: ReadonlySet<number>,
@@ -66,8 +73,8 @@ export function newMicroBatches(
   const { turns } = model.layout;
   if (turns === null) return null;
   const { shared } = turns;
-  const { now_ms } = endpoint.surroundings;
-  const iterations = newIterations(model, turns, endpoint, dieOf, lost);
+  const { now_ms } = exchange.endpoint.surroundings;
+  const iterations = newIterations(model, turns, exchange, dieOf, lost);
   const batches = [model, model.second()].map((one, lane) => ({
     model: one,
     parts: () => partsOf(one),
@@ -86,7 +93,7 @@ export function newExpertService(
 ): ExpertService {
   const { turns } = model.layout;
   const times = new ExpertTimes();
-  const ofTurns = turns === null ? null : newExpertTurns(model, turns, space, exchange.endpoint, dieOf, lost, times);
+  const ofTurns = turns === null ? null : newExpertTurns(model, turns, space, exchange, dieOf, lost, times);
   return new ExpertService(model, space, exchange, null, ofTurns, times);
 }
 
@@ -94,7 +101,7 @@ function newExpertTurns(
   model: ExpertArithmetic,
   { lanes, layers, round }: ExpertTurnsPlace,
   space: AddressSpace,
-  endpoint: Endpoint,
+  exchange: Exchange,
   dieOf: (npu: number) => number,
   lost: ReadonlySet<number>,
   times: ExpertTimes,
@@ -102,8 +109,8 @@ function newExpertTurns(
   const experts = new RoundExperts(model, space, round, times);
   return new ExpertTurns(
     lanes.map((lane) => ({
-      domain: new DpDomain(endpoint, lane.domain, dieOf, lost),
-      makeEnd: (life) => createExpertEnd({ ...endOptions(model, lane, endpoint, life), receive: lane.receive }),
+      domain: new DpDomain(exchange.endpoint, lane.domain, dieOf, lost),
+      makeEnd: (life) => createExpertEnd({ ...endOptions(model, lane, exchange, life), receive: lane.receive }),
     })),
     (end, number) => experts.compute(layers[number % layers.length] as number, end),
   );

@@ -72,7 +72,7 @@ export class MachineNpus {
   readonly damaged = new Set<number>();
   /** Before each turn of steps that wait for one another, between their layers: for who injects what may happen there. */
   onTurn: ((movesOf: (npu: number) => ExpertMoves) => void) | null = null;
-  /** When NPUs have asked others, and when they have been answered: rows lie there then (`Exchange.rowsOnTheirWay`). */
+  /** When NPUs have asked others, and when they have been answered: rows lie there then (`ExpertService.rowsOnTheirWay`). */
   onTravel: ((npu: number, rows: Iterable<Block>) => void) | null = null;
 
   constructor(machine: Machine, directory: Directory, ports: MachinePorts) {
@@ -321,7 +321,7 @@ export class MachineNpus {
   }
 
   #tellOfRows(tell: NonNullable<MachineNpus['onTravel']>): void {
-    for (const { services } of this.#living) for (const { npu, exchange } of services) tell(npu, exchange.rowsOnTheirWay());
+    for (const { services } of this.#living) for (const service of services) tell(service.npu, service.rowsOnTheirWay());
   }
 
   #poll(program: StepProgram<Arithmetic>): ReturnType<Npus['poll']> {

@@ -1,7 +1,7 @@
 /**
  * Waits for one field from each of some ranks (xDeepServe §3.2, step 5).
  *
- *   field of dispatch and combine    | a: offset in the writer's area | b: rows | c: pairs | d: domain | e: round, format in the two lowest bits |
+ *   field of dispatch and combine    | a: offset in the writer's area | b: rows, or the sum of an answer | c: pairs | d: domain | e: round, format in the two lowest bits |
  *
  * A field is heard if its domain lives, its round is the one waited for and the endpoint finds its epochs current.
  * @module
@@ -33,6 +33,8 @@ export class Arrivals {
   readonly #open: number[] = [];
   readonly #events: Int32Array;
   #round = 0;
+  /** What was expected last is pulled. */
+  #isOver = true;
 
   constructor(membership: Membership, channel: Channel, ranks: readonly number[]) {
     this.#membership = membership;
@@ -43,6 +45,7 @@ export class Arrivals {
   }
 
   expect(round: number): void {
+    this.#isOver = false;
     this.#round = round;
     this.#missing.length = 0;
     this.#open.length = 0;
@@ -73,6 +76,7 @@ export class Arrivals {
    */
   confirm(what: string): void {
     const { endpoint } = this.#membership;
+    this.#isOver = true;
     for (let index = 0; index < this.#events.length; index++) {
       const rank = this.parts.holders[index] as number;
       if (endpoint.isStill(this.#membership.dieOf(rank), this.#channel, this.#events[index] as number)) continue;
@@ -82,18 +86,33 @@ export class Arrivals {
     }
   }
 
+  /** Indices of what has come and is to be pulled; `parts` says where it lies. */
+  *unpulled(): Iterable<number> {
+    if (this.#isOver) return;
+    for (let index = 0; index < this.#events.length; index++) if (!this.#open.includes(index) || this.#read(index) !== 0) yield index;
+  }
+
   /** What has not come, for the deadline. */
   awaited(): Awaited[] {
     return this.#missing.map((writer) => ({ writer, reader: this.#membership.rank, channel: this.#channel, round: this.#round }));
   }
 
   #take(index: number): boolean {
+    const event = this.#read(index);
+    if (event === 0) return false;
+    this.#events[index] = event;
+    this.#membership.endpoint.consume(this.#membership.dieOf(this.parts.holders[index] as number), this.#channel, event);
+    return true;
+  }
+
+  /** The event of what has come of the round; 0: nothing has. */
+  #read(index: number): number {
     const { endpoint, tag } = this.#membership;
     const rank = this.parts.holders[index] as number;
     const die = this.#membership.dieOf(rank);
     const channel = this.#channel;
     const event = endpoint.newEventFrom(die, channel);
-    if (event === 0) return false;
+    if (event === 0) return 0;
     const stamp = endpoint.wordFrom(die, channel, FIELD_WORD.e);
     const ahead = roundsAhead(stamp, this.#round);
     this.parts.set(
@@ -103,10 +122,8 @@ export class Arrivals {
       endpoint.wordFrom(die, channel, FIELD_WORD.c),
       stamp & FORMAT_MASK,
     );
-    if (endpoint.wordFrom(die, channel, FIELD_WORD.d) !== tag || ahead < 0 || !endpoint.isStill(die, channel, event)) return false;
+    if (endpoint.wordFrom(die, channel, FIELD_WORD.d) !== tag || ahead < 0 || !endpoint.isStill(die, channel, event)) return 0;
     if (ahead > 0) assert(false, `${this.#membership.nameOf(rank)} is in round ${this.#round + ahead}, nobody has answered round ${this.#round} yet`);
-    this.#events[index] = event;
-    endpoint.consume(die, channel, event);
-    return true;
+    return event;
   }
 }

@@ -9,6 +9,7 @@ import { MinipodError } from '../protocol/errors.ts';
 import type { ReceivedTokens } from './dispatch.ts';
 import type { Membership } from './membership.ts';
 import { answerBytes, checkRange, checkRoom, type Extent, formatOfCode, type PartList, REFUSED } from './parts.ts';
+import type { Block, RowChecks } from './row-sums.ts';
 import type { TokenRouting } from './token-routing.ts';
 import { blockBytes, formatCode, type RowCodec, stagingBytes, type WireFormat, type WireKernels } from './wire-format.ts';
 
@@ -28,23 +29,33 @@ export class ReplyBlocks {
   /** By source: rows of the answer, and its format's code or REFUSED. */
   readonly pairs: Int32Array;
   readonly codes: Int32Array;
+  /** By source: of the answer's rows, 0 where nobody looks at them. */
+  readonly sums: Int32Array;
   bytes = 0;
   readonly #membership: Membership;
   readonly #received: ReceivedTokens;
   readonly #extent: Extent;
+  readonly #checks: RowChecks | null;
 
-  constructor(membership: Membership, received: ReceivedTokens, extent: Extent) {
+  constructor(membership: Membership, received: ReceivedTokens, extent: Extent, checks: RowChecks | null) {
+    this.#checks = checks;
     this.#membership = membership;
     this.#received = received;
     this.#extent = extent;
     this.offsets = new Int32Array(received.sources);
     this.pairs = new Int32Array(received.sources);
     this.codes = new Int32Array(received.sources);
+    this.sums = new Int32Array(received.sources);
   }
 
   /** Answers that are computed here, and travel as f32, need not be copied. */
   get address(): number {
     return this.#membership.endpoint.areas.reply + this.#extent.offset;
+  }
+
+  /** Of others, on their way by here. */
+  blocksOf(blocks: PartList, from: number): Block[] {
+    return this.#checks === null ? [] : answerOf(this.#membership, blocks, from, this.#received.hidden);
   }
 
   /** @throws `out_of_memory` with the bytes needed and granted, before anything is written there. */
@@ -61,15 +72,26 @@ export class ReplyBlocks {
     const { endpoint } = this.#membership;
     checkRoom(`${what} of ${pairs} rows as ${format}`, bytes, this.#extent.bytes, `die ${endpoint.die}'s reply area`);
     this.bytes = bytes;
-    if (rows === this.address && format === 'f32') return;
-    for (let source = 0; source < sources; source++)
-      codec.encode(
-        endpoint.areas.reply + (this.offsets[source] as number),
-        rows + 4 * (first_pair[source] as number) * hidden,
-        this.#received.pairsFrom(source),
-        format,
-      );
+    const isThere = rows === this.address && format === 'f32';
+    for (let source = 0; source < sources; source++) {
+      const block = endpoint.areas.reply + (this.offsets[source] as number);
+      if (!isThere) codec.encode(block, rows + 4 * (first_pair[source] as number) * hidden, this.#received.pairsFrom(source), format);
+      const answered = this.pairs[source] as number;
+      if (answered > 0) this.sums[source] = this.#checks?.sum(0, block, blockBytes(format, answered, hidden)) ?? 0;
+      else this.sums[source] = this.#received.damaged[source] === 0 ? 0 : WAS_DAMAGED;
+    }
   }
+}
+
+/** In place of a refusal's sum: what was asked was not what it had been. */
+const WAS_DAMAGED = 1;
+
+/** Where an answer lies that somebody has left. */
+function answerOf(membership: Membership, blocks: PartList, index: number, hidden: number): Block[] {
+  const [pairs, code, rank] = [blocks.pairs[index] as number, blocks.formats[index] as number, blocks.holders[index] as number];
+  const { reply } = membership.endpoint.surroundings.areasOf(membership.dieOf(rank));
+  const bytes = answerBytes(membership.nameOf(rank), code, pairs, hidden);
+  return bytes === 0 ? [] : [{ address: reply + (blocks.offsets[index] as number), bytes }];
 }
 
 /** Where a rank with tokens takes the answers in. */
@@ -120,16 +142,38 @@ export class ReplyCollector {
   readonly #routing: TokenRouting;
   readonly #hidden: number;
   readonly #memory: CollectMemory;
-  /** Some rank has refused its part of what was asked last: then nothing was pulled. */
-  isRefused = false;
+  readonly #checks: RowChecks | null;
+  /** Of what was asked last: some rank has refused its part; some part or answer is not what it was, and how many answers are not. */
+  #hasRefusals = false;
+  #hasDamage = false;
+  #damaged = 0;
 
-  constructor(membership: Membership, kernels: WireKernels, codec: RowCodec, routing: TokenRouting, hidden: number, memory: CollectMemory) {
+  constructor(
+    membership: Membership,
+    kernels: WireKernels,
+    codec: RowCodec,
+    routing: TokenRouting,
+    hidden: number,
+    memory: CollectMemory,
+    checks: RowChecks | null,
+  ) {
+    this.#checks = checks;
     this.#membership = membership;
     this.#kernels = kernels;
     this.#codec = codec;
     this.#routing = routing;
     this.#hidden = hidden;
     this.#memory = memory;
+  }
+
+  /** Then what was pulled is nothing. */
+  get isRefused(): boolean {
+    return this.#hasRefusals || this.#hasDamage;
+  }
+
+  /** It is for nothing else. */
+  get isDamaged(): boolean {
+    return this.#hasDamage && !this.#hasRefusals;
   }
 
   /**
@@ -141,7 +185,7 @@ export class ReplyCollector {
     this.#checkAll(what, blocks);
     if (this.isRefused) return;
     for (let from = 0; from < destinations; from++) this.#pullBlock(blocks, from);
-    if (tokens === 0) return;
+    if (tokens === 0 || this.isRefused) return;
     const { places, weights, top_k } = this.#memory;
     const hidden = this.#hidden;
     const sharedOffset = shared === 0 ? 0 : offsetOf(shared);
@@ -160,13 +204,23 @@ export class ReplyCollector {
     this.#bringBlock(blocks, last, row);
   }
 
+  /** What was pulled was not written anew meanwhile. */
+  confirm(): void {
+    for (let count = 0; count < this.#damaged; count++) this.#checks?.found();
+  }
+
+  /** What there is to look at of an answer; nothing, where it is empty. */
+  blocksOf(blocks: PartList, from: number): Block[] {
+    return this.#checks === null ? [] : answerOf(this.#membership, blocks, from, this.#hidden);
+  }
+
   /** To `row` and after; the row that follows them. */
   #bringBlock(blocks: PartList, from: number, row: number): number {
     const pairs = blocks.pairs[from] as number;
     if (pairs === 0) return row;
     const { first_pair, slot_of_pair } = this.#routing;
     this.#codec.decode(this.#memory.replies + row * 4 * this.#hidden, this.#rowsOf(blocks, from), pairs, this.#formatOf(blocks, from));
-    this.#count(blocks, from);
+    this.#note(blocks, from);
     const words = this.#membership.space.wordsOf(this.#memory.places);
     const places = offsetOf(this.#memory.places) / 4;
     const first = first_pair[from] as number;
@@ -175,7 +229,9 @@ export class ReplyCollector {
   }
 
   #checkAll(what: string, blocks: PartList): void {
-    this.isRefused = false;
+    this.#hasRefusals = false;
+    this.#hasDamage = false;
+    this.#damaged = 0;
     for (let from = 0; from < this.#routing.destinations; from++) this.#check(what, blocks, from);
   }
 
@@ -186,7 +242,8 @@ export class ReplyCollector {
     const pairs = blocks.pairs[from] as number;
     const code = blocks.formats[from] as number;
     if (code === REFUSED && this.#routing.pairsTo(from) > 0) {
-      this.isRefused = true;
+      if (blocks.rows[from] === WAS_DAMAGED) this.#hasDamage = true;
+      else this.#hasRefusals = true;
       return;
     }
     if (pairs !== this.#routing.pairsTo(from))
@@ -203,7 +260,7 @@ export class ReplyCollector {
     const rowBytes = 4 * this.#hidden;
     const format = this.#formatOf(blocks, from);
     let rows = this.#rowsOf(blocks, from);
-    this.#count(blocks, from);
+    this.#note(blocks, from);
     // What the kernel can read where it lies is summed from there.
     if (format !== 'f32' || segmentOf(rows) !== segmentOf(this.#memory.replies)) {
       const pulled = this.#memory.replies + first * rowBytes;
@@ -216,8 +273,13 @@ export class ReplyCollector {
     for (let pair = 0; pair < pairs; pair++) words[places + (slot_of_pair[first + pair] as number)] = base + pair * rowBytes;
   }
 
-  #count(blocks: PartList, from: number): void {
-    this.#membership.endpoint.counters.pulled_bytes += blockBytes(this.#formatOf(blocks, from), blocks.pairs[from] as number, this.#hidden);
+  /** A block was pulled. */
+  #note(blocks: PartList, from: number): void {
+    const bytes = blockBytes(this.#formatOf(blocks, from), blocks.pairs[from] as number, this.#hidden);
+    this.#membership.endpoint.counters.pulled_bytes += bytes;
+    if (this.#checks === null || this.#checks.sum(0, this.#rowsOf(blocks, from), bytes) >>> 0 === blocks.rows[from]) return;
+    this.#hasDamage = true;
+    this.#damaged++;
   }
 
   #rowsOf(blocks: PartList, from: number): number {

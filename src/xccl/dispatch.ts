@@ -9,6 +9,7 @@ import type { Arena } from '../fabric/arena.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Membership } from './membership.ts';
 import { checkRange, checkRoom, directoryBytes, type Extent, formatOfCode, NOTE_BYTES, type PartList, partBytes, writeEntry } from './parts.ts';
+import type { Block, RowChecks } from './row-sums.ts';
 import { PLACE_MASK, type TokenRouting } from './token-routing.ts';
 import { blockBytes, formatCode, RowCodec, stagingBytes, type WireFormat, type WireKernels } from './wire-format.ts';
 
@@ -40,9 +41,20 @@ export class TokenPackage {
   readonly #extent: Extent;
   readonly #rowTokens: number;
   readonly #encoded: number;
+  readonly #checks: RowChecks | null;
 
   /** `encoded`: room for a narrow block of as many tokens as the routing takes. `row_tokens`: the routing's table. */
-  constructor(membership: Membership, codec: RowCodec, hidden: number, routing: TokenRouting, row_tokens: number, encoded: number, extent: Extent) {
+  constructor(
+    membership: Membership,
+    codec: RowCodec,
+    hidden: number,
+    routing: TokenRouting,
+    row_tokens: number,
+    encoded: number,
+    extent: Extent,
+    checks: RowChecks | null,
+  ) {
+    this.#checks = checks;
     this.routing = routing;
     this.hidden = hidden;
     this.offsets = new Int32Array(routing.destinations);
@@ -78,9 +90,11 @@ export class TokenPackage {
       writeEntry(space, directory, to, offset - this.#extent.offset, count, pairs, formatCode(format));
       if (pairs === 0) continue;
       const part = endpoint.areas.dispatch + offset;
-      space.wordsOf(part)[offsetOf(part) / 4] = note;
+      const words = space.wordsOf(part);
+      words[offsetOf(part) / 4] = note;
       this.#writePairs(part + NOTE_BYTES, to, pairs);
       this.#codec.gather(part + NOTE_BYTES + 8 * pairs, from, tokens, this.#rowTokens + 4 * (routing.first_row[to] as number), count, format);
+      if (this.#checks !== null) words[offsetOf(part) / 4 + 1] = sumOfPart(this.#checks, note, part, count, pairs, format, hidden);
     }
   }
 
@@ -95,6 +109,10 @@ export class TokenPackage {
     }
   }
 }
+
+/** Of its pairs and rows, begun with its note. */
+const sumOfPart = ({ sum }: RowChecks, note: number, part: number, rows: number, pairs: number, format: WireFormat, hidden: number): number =>
+  sum(note, part + NOTE_BYTES, 8 * pairs + blockBytes(format, rows, hidden)) | 0;
 
 /** Where an expert rank takes tokens in: f32 [rows_max, hidden], u32 [pairs_max] twice, and scratch. */
 export type ReceiveMemory = {
@@ -126,11 +144,14 @@ export class ReceivedTokens {
   readonly first_pair: Int32Array;
   /** By source; of one that has asked for something. */
   readonly notes: Int32Array;
+  /** By source: other than 0 where what was pulled is not what it was: nothing of it is to be computed. */
+  readonly damaged: Uint8Array;
   readonly #membership: Membership;
   readonly #codec: RowCodec;
   /** By place; this rank's own number among the destinations. */
   readonly #destinationOf: ArrayLike<number>;
   readonly #destination: number;
+  readonly #checks: RowChecks | null;
 
   constructor(
     membership: Membership,
@@ -140,13 +161,16 @@ export class ReceivedTokens {
     sources: number,
     destination_of_place: ArrayLike<number>,
     destination: number,
+    checks: RowChecks | null,
   ) {
+    this.#checks = checks;
     this.#membership = membership;
     this.hidden = hidden;
     this.memory = memory;
     this.first_row = new Int32Array(sources + 1);
     this.first_pair = new Int32Array(sources + 1);
     this.notes = new Int32Array(sources);
+    this.damaged = new Uint8Array(sources);
     this.#codec = new RowCodec(membership.space, kernels, hidden, memory.staging);
     this.#destinationOf = destination_of_place;
     this.#destination = destination;
@@ -195,6 +219,21 @@ export class ReceivedTokens {
     for (let source = 0; source < this.sources; source++) this.#pullPart(parts, source);
   }
 
+  /** What was pulled was not written anew meanwhile. */
+  confirm(): void {
+    for (const isDamaged of this.damaged) if (isDamaged !== 0) this.#checks?.found();
+  }
+
+  /** What there is to look at of a part; nothing, where it is empty. */
+  blocksOf(parts: PartList, index: number): Block[] {
+    const pairs = parts.pairs[index] as number;
+    if (this.#checks === null || pairs === 0) return [];
+    const rank = parts.holders[index] as number;
+    const part = this.#membership.endpoint.surroundings.areasOf(this.#membership.dieOf(rank)).dispatch + (parts.offsets[index] as number);
+    const format = formatOfCode(this.#membership.nameOf(rank), parts.formats[index] as number);
+    return [{ address: part + NOTE_BYTES, bytes: 8 * pairs + blockBytes(format, parts.rows[index] as number, this.hidden) }];
+  }
+
   #check(parts: PartList, source: number): void {
     const rank = parts.holders[source] as number;
     const peer = this.#membership.nameOf(rank);
@@ -213,8 +252,11 @@ export class ReceivedTokens {
     const pairs = parts.pairs[source] as number;
     const firstRow = this.first_row[source] as number;
     const firstPair = this.first_pair[source] as number;
+    this.damaged[source] = 0;
     if (pairs === 0) return;
-    this.notes[source] = space.wordsOf(part)[offsetOf(part) / 4] as number;
+    const words = space.wordsOf(part);
+    const note = words[offsetOf(part) / 4] as number;
+    this.notes[source] = note;
     const ids = part + NOTE_BYTES;
     const { memory } = this;
     space.copy(memory.pair_experts + 4 * firstPair, ids, 4 * pairs);
@@ -222,6 +264,10 @@ export class ReceivedTokens {
     const format = formatOfCode(this.#membership.nameOf(rank), parts.formats[source] as number);
     this.#codec.decode(memory.rows + 4 * firstRow * this.hidden, ids + 8 * pairs, rows, format);
     endpoint.counters.pulled_bytes += blockBytes(format, rows, this.hidden);
+    if (this.#checks !== null && sumOfPart(this.#checks, note, part, rows, pairs, format, this.hidden) !== words[offsetOf(part) / 4 + 1]) {
+      this.damaged[source] = 1;
+      return;
+    }
     this.#checkPairs(space, rank, firstPair, pairs, firstRow, rows);
   }
 

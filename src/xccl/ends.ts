@@ -18,6 +18,7 @@ import type { Membership } from './membership.ts';
 import type { Operation } from './operation.ts';
 import type { Extent, PartList } from './parts.ts';
 import type { Rounds } from './rounds.ts';
+import type { Block, RowChecks } from './row-sums.ts';
 import { TokenRouting } from './token-routing.ts';
 import { BLOCK_ALIGNMENT, RowCodec, type WireKernels } from './wire-format.ts';
 
@@ -33,6 +34,10 @@ export interface AttentionEnd {
   e2aRows(deadline: Deadline): Operation;
   /** Of the answers that came last: some rank has refused its part, so that there are none. */
   readonly isRefused: boolean;
+  /** For nothing but that some part, or some answer, is not what it was. */
+  readonly isDamaged: boolean;
+  /** Answers that have come and are to be looked at, where they are at all. */
+  unpulled(): Iterable<Block>;
 }
 
 export interface ExpertEnd {
@@ -44,6 +49,8 @@ export interface ExpertEnd {
   a2e(deadline: Deadline): Operation;
   /** @throws `out_of_memory` with the bytes needed and granted. */
   e2a(replies: Replies & Deadline): Operation;
+  /** What has come and is to be looked at, where it is at all; and what was answered, at a trampoline. */
+  unpulled(): Iterable<Block>;
 }
 
 /** What all ranks agree on, but for `endpoint`, `kernels` and the extents. */
@@ -61,6 +68,8 @@ export type EndOptions = {
   readonly reply: Extent;
   /** Missing: the only one. */
   readonly lane?: Lane | undefined;
+  /** Missing: memory is trusted. */
+  readonly checks?: RowChecks | null;
 };
 
 /** `last`: the expert rank whose answers come last where they are left as rows; missing: that of the highest number. */
@@ -79,13 +88,13 @@ export class AttentionWork {
   readonly #last: number;
 
   constructor(membership: Membership, options: AttentionOptions, experts: number) {
-    const { kernels, hidden, rank_of_expert, collect, dispatch, last = experts - 1 } = options;
+    const { kernels, hidden, rank_of_expert, collect, dispatch, last = experts - 1, checks = null } = options;
     this.#last = last;
     checkExtent(dispatch, membership.endpoint.areas.dispatch_bytes);
     const routing = new TokenRouting(membership.space, rank_of_expert, experts, collect, collect);
     const codec = new RowCodec(membership.space, kernels, hidden, collect.staging);
-    this.package = new TokenPackage(membership, codec, hidden, routing, collect.row_tokens, collect.encoded, dispatch);
-    this.collector = new ReplyCollector(membership, kernels, codec, routing, hidden, collect);
+    this.package = new TokenPackage(membership, codec, hidden, routing, collect.row_tokens, collect.encoded, dispatch, checks);
+    this.collector = new ReplyCollector(membership, kernels, codec, routing, hidden, collect, checks);
   }
 
   /** A2E: packs the tokens for the experts; `publish` tells whoever pulls them. */
@@ -104,9 +113,19 @@ export class AttentionWork {
         if (target === null) this.collector.bring(what, blocks, this.#last);
         else this.collector.collect(what, blocks, target);
         answers.confirm(what);
+        this.collector.confirm();
         return null;
       },
     });
+  }
+
+  *unpulled(answers: Arrivals, blocksOf: (fields: PartList) => PartList): Iterable<Block> {
+    for (const index of answers.unpulled()) {
+      const blocks = blocksOf(answers.parts);
+      // One field for all of them, or one each.
+      const all = blocks === answers.parts ? [index] : blocks.holders.keys();
+      for (const from of all) yield* this.collector.blocksOf(blocks, from);
+    }
   }
 }
 
@@ -116,10 +135,10 @@ export class ExpertWork {
   readonly replies: ReplyBlocks;
 
   constructor(membership: Membership, options: ExpertOptions, sources: number, number: number) {
-    const { kernels, hidden, rank_of_expert, receive, reply } = options;
+    const { kernels, hidden, rank_of_expert, receive, reply, checks = null } = options;
     checkExtent(reply, membership.endpoint.areas.reply_bytes);
-    this.received = new ReceivedTokens(membership, kernels, hidden, receive, sources, rank_of_expert, number);
-    this.replies = new ReplyBlocks(membership, this.received, reply);
+    this.received = new ReceivedTokens(membership, kernels, hidden, receive, sources, rank_of_expert, number, checks);
+    this.replies = new ReplyBlocks(membership, this.received, reply, checks);
   }
 
   /** A2E: pulls the tokens once all fields are here; until then, what is waited for. */
@@ -127,6 +146,11 @@ export class ExpertWork {
     if (!tokens.look()) return tokens;
     this.received.pull(what, tokens.parts);
     tokens.confirm(what);
+    this.received.confirm();
     return null;
+  }
+
+  *unpulled(tokens: Arrivals): Iterable<Block> {
+    for (const source of tokens.unpulled()) yield* this.received.blocksOf(tokens.parts, source);
   }
 }

@@ -32,7 +32,7 @@ import type { Endpoint } from './endpoint.ts';
 import { type Lane, laneOf, ONLY_LANE } from './lane.ts';
 import { type Replies, ReplyArea } from './reply-area.ts';
 import { ReservedReplies } from './reserved-replies.ts';
-import { type Block, RowSums, type SumBytes } from './row-sums.ts';
+import { type Block, type RowChecks, RowSums, type SumBytes } from './row-sums.ts';
 import { blockBytes, type RowCodec, type WireFormat } from './wire-format.ts';
 
 /** One NPU's part of a layer's tokens, as an expert NPU sees it. Addresses are global. */
@@ -104,6 +104,8 @@ export class Exchange {
   readonly #replies: Replies;
   readonly #travel: RowTravel | null;
   readonly #sums: RowSums | null;
+  /** Of the rounds that this die takes part in beside; null: memory is trusted. */
+  readonly checks: RowChecks | null;
   /** By lane and peer: the event whose answer is not here; 0: none is. */
   readonly #asked: Int32Array;
   /** Where the next look for dispatches begins: nobody is served twice before the others had their turn. */
@@ -122,6 +124,7 @@ export class Exchange {
     this.#rowBytes = rowBytes;
     this.#travel = rows ?? null;
     this.#sums = sum === undefined ? null : new RowSums(endpoint, sum);
+    this.checks = sum === undefined ? null : { sum, found: () => void this.damaged++ };
     this.#lanes = [ONLY_LANE, ...Array.from({ length: lanes - 1 }, (_, lane) => laneOf(lane))];
     const { reply_bytes, dies } = endpoint.areas;
     this.#asked = new Int32Array(dies * lanes);

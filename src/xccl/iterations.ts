@@ -28,6 +28,7 @@ import type { DpDomain, DpDomainLife } from './dp-domain.ts';
 import type { AttentionEnd } from './ends.ts';
 import type { Lane } from './lane.ts';
 import { DONE, type Operation, type Poll } from './operation.ts';
+import type { Block } from './row-sums.ts';
 
 /** An iteration has ended in which nobody was lost: somebody is back, and takes part from the next one on. */
 export class MemberIsBack extends MinipodError {
@@ -159,16 +160,17 @@ export class Iterations {
   }
 
   /**
-   * Whether the answers to a lane's batch are here, as rows (`AttentionEnd.e2aRows`). Once one is refused the step has no part in the iteration any more.
+   * Whether the answers to a lane's batch are here, as rows (`AttentionEnd.e2aRows`). Once one is refused, or is not what it was, the step has no part in the iteration any more.
    * @throws `worker_lost` if the domain's life has ended, naming why
    */
-  answer(lane: number): LaneAnswer {
+  answer(lane: number): LaneAnswer | 'damaged' {
     const poll = this.#lane(lane).poll();
     if (poll.state === 'failed') throw this.#fail(poll.error);
     if (poll.state === 'pending') return 'pending';
-    const { isRefused } = this.#lane(lane).end;
+    const { isRefused, isDamaged } = this.#lane(lane).end;
     if (this.#lanes.every(({ isOver }) => isOver)) this.#leave('none');
     else if (isRefused) this.#leave('nothing');
+    if (isDamaged) return 'damaged';
     return isRefused ? 'refused' : 'here';
   }
 
@@ -181,6 +183,11 @@ export class Iterations {
   missing(lane: number): number[] {
     const poll = this.#lane(lane).poll();
     return poll.state === 'pending' ? poll.missing.map((rank) => this.#life.npus[rank] as number) : [];
+  }
+
+  /** What has come and is to be looked at. */
+  *rowsOnTheirWay(): Iterable<Block> {
+    for (const { end, isAsking } of this.#lanes) if (isAsking) yield* end.unpulled();
   }
 
   /** The rank's step is no more: what is left of the iteration it does with nothing. */

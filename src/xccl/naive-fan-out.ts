@@ -12,6 +12,7 @@ import type { Lane } from './lane.ts';
 import type { Membership } from './membership.ts';
 import type { Operation } from './operation.ts';
 import { Rounds, type StepNames } from './rounds.ts';
+import type { Block } from './row-sums.ts';
 import type { Needs } from './wait-chain.ts';
 import { formatCode } from './wire-format.ts';
 
@@ -49,6 +50,10 @@ export class FanOutSource implements AttentionEnd {
     return this.#work.collector.isRefused;
   }
 
+  get isDamaged(): boolean {
+    return this.#work.collector.isDamaged;
+  }
+
   a2e(batch: TokenBatch): Operation {
     return this.#work.a2e(this.#rounds, batch, (round) => this.#publish(round));
   }
@@ -59,6 +64,10 @@ export class FanOutSource implements AttentionEnd {
 
   e2aRows({ timeout_ms }: Deadline): Operation {
     return this.#work.e2a(this.#rounds, this.#answers, timeout_ms, null, (fields) => fields);
+  }
+
+  unpulled(): Iterable<Block> {
+    return this.#work.unpulled(this.#answers, (fields) => fields);
   }
 
   /** Also where there is nothing to do: the field is what the expert ranks wait for. */
@@ -121,13 +130,18 @@ export class FanOutExpert implements ExpertEnd {
     });
   }
 
+  unpulled(): Iterable<Block> {
+    return this.#work.unpulled(this.#tokens);
+  }
+
   #publish(round: number): void {
     const { replies } = this.#work;
     const { endpoint } = this.membership;
     this.#fanOut.sources.forEach((rank, source) => {
       const pairs = replies.pairs[source] as number;
       const stamp = stampOf(round, replies.codes[source] as number);
-      endpoint.write(this.membership.dieOf(rank), this.#fanOut.lane.combine, replies.offsets[source] as number, pairs, pairs, this.membership.tag, stamp);
+      const sum = replies.sums[source] as number;
+      endpoint.write(this.membership.dieOf(rank), this.#fanOut.lane.combine, replies.offsets[source] as number, sum, pairs, this.membership.tag, stamp);
     });
   }
 }

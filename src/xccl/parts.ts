@@ -4,10 +4,11 @@
  *
  *   package    | directory | part of destination 0 | part of destination 1 | …       dispatch area of the rank that has the tokens
  *   directory  | offset | rows | pairs | format |  × destinations                    32-bit words; offsets from the package's start
- *   part       | note | – | id of each pair | row of each pair | block of rows |    pairs by (place, token), rows by token (token-routing.ts)
+ *   part       | note | sum | id of each pair | row of each pair | block of rows |    pairs by (place, token), rows by token (token-routing.ts)
+ *              the sum is of all of the part but itself, where rows are looked at (row-sums.ts)
  *
  *   bundle     | directory | block of expert rank 0 | block of expert rank 1 | …     the way back: a row for each pair, in the pairs' order
- *              a rank that refuses leaves no block, and says so in place of the format
+ *              a rank that refuses leaves no block, and says so in place of the format; in place of rows the directory has the block's sum, or why it is refused
  *
  * @module
  */
@@ -20,7 +21,7 @@ const ENTRY_WORD = { offset: 0, rows: 1, pairs: 2, format: 3 } as const;
 const ENTRY_WORDS = Object.keys(ENTRY_WORD).length;
 
 export const directoryBytes = (entries: number): number => entries * ENTRY_WORDS * 4;
-/** Before a part's pairs: a word that its sender says to all. */
+/** Before a part's pairs: a word that its sender says to all, and its sum. */
 export const NOTE_BYTES = 8;
 /** One without pairs and rows is nothing at all. */
 export const partBytes = (format: WireFormat, rows: number, pairs: number, hidden: number): number =>
@@ -52,6 +53,7 @@ export class PartList {
   readonly holders: readonly number[];
   /** From the start of the holder's area. */
   readonly offsets: Float64Array;
+  /** Of an answer: its sum. */
   readonly rows: Uint32Array;
   readonly pairs: Uint32Array;
   readonly formats: Uint32Array;

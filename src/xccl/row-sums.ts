@@ -10,6 +10,9 @@
  *   | first block: offset | bytes | second block: offset | bytes | sum | – – – |
  *
  * Tables that say which row goes to which expert have no sums: what they say is checked to be possible.
+ *
+ * Rounds of domains have theirs where the rows are: of each part in a word before its pairs, which are summed with it (parts.ts), of each answer in its field (arrivals.ts).
+ * So they pass trampolines as they are. What is not what it was is refused, and asked for once more in the next iteration.
  * @module
  */
 import { offsetOf } from '../fabric/address.ts';
@@ -19,6 +22,8 @@ import type { Endpoint } from './endpoint.ts';
 /** Of bytes from an address on, behind what was summed before. */
 export type SumBytes = (seed: number, address: number, bytes: number) => number;
 export type Block = { readonly address: number; readonly bytes: number };
+/** How rounds look at rows that travel; `found` is told where they are not what they were. */
+export type RowChecks = { readonly sum: SumBytes; readonly found: () => void };
 
 const LANE_BYTES = 32;
 const WORD = { offset: 0, bytes: 1, sum: 4 } as const;

@@ -11,7 +11,7 @@
  * saved is the fan-out of the attention ranks, and it moves to where the bandwidth is. xDeepServe has 160 attention ranks a DP domain and 288 expert ranks:
  * A ≤ E holds there, so A > E is refused rather than wrapped around.
  *
- * Rows are never decoded on the way, so the bits are those of the plain form, INT8 too. Areas are used again as rounds.ts says; beyond that
+ * Rows are never decoded on the way, nor looked at, so the bits are those of the plain form, INT8 too, and sums are those of who left them. Areas are used again as rounds.ts says; beyond that
  *   - a trampoline pulls a package over the last one when attention i has begun the next round, so it has its bundle, so every expert rank has answered,
  *     so all have pulled their parts;
  *   - it bundles over the last bundle when all expert ranks have answered, so they had parts of this round, so attention i had begun it with the last
@@ -29,6 +29,7 @@ import type { Membership } from './membership.ts';
 import type { Operation } from './operation.ts';
 import { answerBytes, checkRange, checkRoom, directoryBytes, type Extent, formatOfCode, PartList, partBytes, writeEntry } from './parts.ts';
 import { Rounds, type StepNames } from './rounds.ts';
+import type { Block } from './row-sums.ts';
 import type { Needs } from './wait-chain.ts';
 import { BLOCK_ALIGNMENT, formatCode } from './wire-format.ts';
 
@@ -82,6 +83,10 @@ export class TrampolineAttention implements AttentionEnd {
     return this.#work.collector.isRefused;
   }
 
+  get isDamaged(): boolean {
+    return this.#work.collector.isDamaged;
+  }
+
   get #trampoline(): number {
     return this.#split.attention + this.membership.rank;
   }
@@ -96,6 +101,10 @@ export class TrampolineAttention implements AttentionEnd {
 
   e2aRows({ timeout_ms }: Deadline): Operation {
     return this.#work.e2a(this.#rounds, this.#bundle, timeout_ms, null, (fields) => this.#blocksIn(fields));
+  }
+
+  unpulled(): Iterable<Block> {
+    return this.#work.unpulled(this.#bundle, (fields) => this.#blocksIn(fields));
   }
 
   #publish(round: number): void {
@@ -196,6 +205,19 @@ export class TrampolineExpert implements ExpertEnd {
     });
   }
 
+  *unpulled(): Iterable<Block> {
+    yield* this.#work.unpulled(this.#tokens);
+    for (const _ of this.#package?.unpulled() ?? []) {
+      const { parts } = this.#package as Arrivals;
+      const source = parts.holders[0] as number;
+      const left = new PartList(Array.from({ length: this.#split.experts }, () => source));
+      const { dispatch } = this.membership.endpoint.surroundings.areasOf(this.membership.dieOf(source));
+      left.read(this.membership.space, dispatch + (parts.offsets[0] as number), parts.offsets[0] as number);
+      for (const to of left.holders.keys()) yield* this.received.blocksOf(left, to);
+    }
+    for (const from of this.#answers?.unpulled() ?? []) yield* this.#work.replies.blocksOf((this.#answers as Arrivals).parts, from);
+  }
+
   /** A2E': the package, brought here at once, and a field to each expert rank for its part. */
   #forward(what: string, arrived: Arrivals, round: number): void {
     const { endpoint, space } = this.membership;
@@ -233,7 +255,8 @@ export class TrampolineExpert implements ExpertEnd {
       const pairs = replies.pairs[source] as number;
       const stamp = stampOf(round, replies.codes[source] as number);
       const die = this.membership.dieOf(this.#split.attention + source);
-      endpoint.write(die, this.#split.lane.combine, replies.offsets[source] as number, pairs, pairs, this.membership.tag, stamp);
+      const sum = replies.sums[source] as number;
+      endpoint.write(die, this.#split.lane.combine, replies.offsets[source] as number, sum, pairs, this.membership.tag, stamp);
     }
   }
 
@@ -263,7 +286,7 @@ export class TrampolineExpert implements ExpertEnd {
       const code = parts.formats[from] as number;
       const length = answerBytes('', code, pairs, hidden);
       space.copy(base + offset, surroundings.areasOf(die).reply + (parts.offsets[from] as number), length);
-      writeEntry(space, base, from, offset, pairs, pairs, code);
+      writeEntry(space, base, from, offset, parts.rows[from] as number, pairs, code);
       offset += length;
     }
     arrived.confirm(what);

@@ -63,6 +63,7 @@ function makeBatches(answers: Answers, reseats: () => Error = () => new MinipodE
     poll: () => false,
     asksBefore: () => false,
     giveUp: () => {},
+    rowsOnTheirWay: () => [],
     reseat: () => {
       throw reseats();
     },

@@ -2,14 +2,14 @@
 import { describe, expect, it } from 'vitest';
 import type { AddressSpace } from '../../src/fabric/address-space.ts';
 import type { Arithmetic } from '../../src/flowserve/arithmetic.ts';
-import { PEERS_DEADLINE_MS } from '../../src/flowserve/asked-peers.ts';
+import { DAMAGED_MAX, PEERS_DEADLINE_MS } from '../../src/flowserve/asked-peers.ts';
 import type { ExpertRouting } from '../../src/flowserve/expert-routing.ts';
 import { RoundLane } from '../../src/flowserve/round-lanes.ts';
 import type { MicroBatchPlace } from '../../src/flowserve/turns-layout.ts';
 import type { Iterations, LaneAnswer } from '../../src/xccl/iterations.ts';
 
 /** A lane whose experts answer as told, a millisecond each. */
-function laneOf(answers: () => LaneAnswer): { readonly lane: RoundLane; readonly clock: { now_ms: number } } {
+function laneOf(answers: () => LaneAnswer | 'damaged'): { readonly lane: RoundLane; readonly clock: { now_ms: number } } {
   const clock = { now_ms: 0 };
   const words = new Int32Array(1_024);
   const fake = <Port>(port: object): Port => port as Port;
@@ -59,5 +59,16 @@ describe('a step whose second layer is refused time and again, its first layer n
 
   it('should not be told from the first time that an earlier step was refused', () => {
     expect(untilItFails((lane) => lane.stepBegins())).toBe(4 * PEERS_DEADLINE_MS);
+  });
+});
+
+describe('a step whose rows are not what they were', () => {
+  it('should ask for them again at once, and fail when they never are', () => {
+    const { lane } = laneOf(() => 'damaged');
+    for (let step = 0; step < 3; step++) {
+      lane.stepBegins();
+      for (let damages = 0; damages < DAMAGED_MAX; damages++) expect([lane.answer(1), lane.mustWait]).toEqual(['refused', false]);
+    }
+    expect(() => lane.answer(1)).toThrow(expect.objectContaining({ code: 'worker_failed' }));
   });
 });

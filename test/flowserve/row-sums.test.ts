@@ -1,4 +1,7 @@
-/** Rows on their way to experts and back: any bit that flips where they lie is found before anything comes of it, and the step is to be computed once more. */
+/**
+ * Rows on their way to experts and back: any bit that flips where they lie is found before anything comes of it, and the step is to be computed once more; where domains take
+ * turns, the round is.
+ */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { offsetOf } from '../../src/fabric/address.ts';
@@ -13,6 +16,11 @@ const PODS: readonly (readonly [string, Partial<PlanOptions>])[] = [
   ['experts beside attention', { topology: parseTopology('colocated:dp=2') }],
   ['experts apart, two micro-batches', { topology: parseTopology('moe-attention:domains=1x1,experts=2'), micro_batches: 2 }],
   ['a split output projection', { topology: parseTopology('colocated:dp=2,oproj=2') }],
+];
+const TURNS: readonly (readonly [string, Partial<PlanOptions>])[] = [
+  ['by trampolines', { topology: parseTopology('moe-attention:domains=1x2,experts=2') }],
+  ['to each expert NPU', { topology: parseTopology('moe-attention:domains=1x2,experts=1') }],
+  ['two domains', { topology: parseTopology('moe-attention:domains=2x1,experts=2') }],
 ];
 const PROMPT = Array.from({ length: 12 }, (_, at) => 3 + at);
 
@@ -29,7 +37,7 @@ function compute(options: Partial<PlanOptions>, flips: readonly Flip[]) {
   let left = flips;
   const flip = (turn: number, way: Flip['way']): void => {
     for (const one of left.filter((each) => each.turn === turn && each.way === way)) {
-      const blocks = services.flatMap(({ exchange }) => [...exchange.rowsOnTheirWay()]);
+      const blocks = services.flatMap((service) => [...service.rowsOnTheirWay()]);
       const block = blocks[one.which % Math.max(1, blocks.length)];
       if (block === undefined) continue;
       left = left.filter((each) => each !== one);
@@ -76,5 +84,24 @@ describe.each(PODS)('rows that travel: %s', (_, options) => {
       { numRuns: runs(100) },
     );
     expect(found).toBeGreaterThan(runs(100) / 3);
+  });
+});
+
+describe.each(TURNS)('rows of domains that take turns, %s', (_, options) => {
+  const turns = { ...options, schedule: 'domains' as const };
+  const expected = compute(turns, []).run();
+
+  it('should be found where a bit of them has flipped, and asked for once more', () => {
+    let found = 0;
+    const flip = fc.record({ turn: fc.nat(11), way: fc.constantFrom('there' as const, 'back' as const), which: fc.nat(), bit: fc.nat(10_000) });
+    fc.assert(
+      fc.property(fc.array(flip, { maxLength: 3 }), (flips) => {
+        const { run, damaged, flipped } = compute(turns, flips);
+        expect([run(), damaged() > 0]).toEqual([expected, flipped() > 0]);
+        found += flipped();
+      }),
+      { numRuns: runs(50) },
+    );
+    expect(found).toBeGreaterThan(runs(50) / 3);
   });
 });
