@@ -11,7 +11,7 @@ const REFERENCE = ['tiny-deepseek-v3', 'tiny-qwen3-moe'] satisfies ModelName[];
 
 describe.each(REFERENCE)('perplexity of %s', async (name) => {
   const model = folderOf(name);
-  const pod = await createPod({ model });
+  const pod = await createPod({ clock: 'virtual', model });
   const two = await createPod({ model, topology: 'pd:prefill=1xdp1tp2,decode=1', max_batch_tokens: 24 });
   afterAll(async () => {
     await pod.close();
@@ -35,7 +35,7 @@ describe.each(REFERENCE)('perplexity of %s', async (name) => {
 });
 
 it('should tell how far it is, and stop when it is told to', async () => {
-  await using pod = await createPod({});
+  await using pod = await createPod({ clock: 'virtual' });
   // Far more windows than are under way at once: the abort always comes before the last has begun.
   const text = TEXT.repeat(4);
   const seen: number[] = [];

@@ -67,7 +67,7 @@ describe('the tiers of a pod’s cache', () => {
       max_tokens: 8 + index,
       n: index === 3 ? 3 : 1,
     }));
-    const expected = await withPod({ prefix_caching: false }, (pod) => run(pod, calls, false));
+    const expected = await withPod({ clock: 'virtual', prefix_caching: false }, (pod) => run(pod, calls, false));
     await withPod({ kv_blocks: 9, dram_blocks: 20 }, async (pod) => {
       for (const resets of [false, true, false]) expect(await run(pod, calls, resets)).toEqual(expected);
       const [npu] = (await pod.stats()).npus;

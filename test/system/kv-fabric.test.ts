@@ -53,9 +53,8 @@ async function expectAnswers(outcomes: readonly (string[] | string)[], may: read
 describe('KV over sockets', () => {
   it.each(
     cases<[string, number]>([
-      ['pd:prefill=1xdp1tp2,decode=1xdp2', 2],
+      ['pd:prefill=2xdp1tp2,decode=1xdp2', 2],
       ['pd:prefill=1,decode=1', 1],
-      ['pd:prefill=2xdp1,decode=1xdp2', 2],
     ]),
   )('should give the tokens of one NPU, whoever goes away meanwhile, and leave nothing: %s on %i workers', async (topology, workers) => {
     await withPod({ topology, workers, kv_fabric: 'tcp' }, async (pod) => {

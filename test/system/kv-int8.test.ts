@@ -21,17 +21,19 @@ async function answers(options: PodOptions): Promise<readonly Completion[]> {
   return cold;
 }
 
-const TOPOLOGIES: readonly PodOptions[] = [
+const [BY_LAYER, CHUNKS]: readonly PodOptions[] = [
   { topology: 'pd:prefill=1xdp1tp2,decode=1', kv_transfer: 'layer' },
   { clock: 'virtual', enforce_eager: true, max_batch_tokens: 7 },
-  { topology: 'pd:prefill=1,decode=1xdomains1x2experts2', kv_fabric: 'tcp' },
 ];
+const TOPOLOGIES = {
+  mla: [{ ...BY_LAYER }, { ...CHUNKS }, { topology: 'pd:prefill=1,decode=1xdomains1x2experts2', kv_fabric: 'tcp' }],
+  gqa: [{ ...BY_LAYER, clock: 'virtual' }, { ...CHUNKS }],
+} as const satisfies Readonly<Record<string, readonly PodOptions[]>>;
 
 it.each(['mla', 'gqa'] as const)('should give the same bits over topologies, chunks and caches: %s', async (kind) => {
   const model = smallCheckpoint(join(folder, kind), kind);
   const expected = (await answers({ clock: 'virtual', model })).map(({ choices }) => choices);
-  for (const options of cases(kind === 'mla' ? TOPOLOGIES : TOPOLOGIES.slice(0, 2)))
-    expect((await answers({ model, ...options })).map(({ choices }) => choices)).toEqual(expected);
+  for (const options of cases<PodOptions>(TOPOLOGIES[kind])) expect((await answers({ model, ...options })).map(({ choices }) => choices)).toEqual(expected);
   const plain = await answers({ clock: 'virtual', model, kv_cache_dtype: 'auto' });
   const [own = 0, wide = 0] = [expected[0], plain[0]?.choices].map((choices) => choices?.[0]?.logprobs?.[0]?.logprob);
   expect(own).not.toBe(wide);

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { createApp } from '../../src/api/index.ts';
 import type { PodStats } from '../../src/index.ts';
-import { expectNothingLeft, sleep, withPod } from './pods.ts';
+import { expectNothingLeft, sharedPod, sleep, withPod } from './pods.ts';
 import { openRig, type Rig } from './rig.ts';
 
 const OPTIONS = { temperature: 0, ignore_eos: true, max_tokens: 12 };
@@ -53,58 +53,58 @@ describe('the NPUs of a worker that is lost', () => {
   });
 });
 
-describe('the counters of the exchange', () => {
-  it('agree between those who ask and those who answer', () =>
-    withPod({ npus: 2, workers: 2 }, async (pod) => {
-      await Promise.all(['Once', 'The', 'A', 'In'].map((prompt) => pod.complete(prompt, OPTIONS)));
-      await expectNothingLeft(pod);
-      const [a, b] = (await pod.stats()).npus;
-      expect(a?.dispatches_written).toBeGreaterThan(12);
-      expect([a?.dispatches_written, b?.dispatches_written]).toEqual([b?.dispatches_served, a?.dispatches_served]);
-      // Each row that one pulls to compute with is a row of an answer that the other pulls.
-      expect(a?.pulled_bytes).toBe(b?.pulled_bytes);
-      expect(a?.pulled_bytes).toBeGreaterThan(12 * 1_024);
-      for (const npu of [a, b]) {
-        expect(npu).toMatchObject({ dispatches_refused: 0, rows_damaged: 0, fields_stale: 0 });
-        expect(npu?.fields_written).toBe((npu?.dispatches_written ?? 0) + (npu?.dispatches_served ?? 0));
-        expect(npu?.reply_bytes_max).toBeGreaterThan(0);
-      }
-    }));
+describe('a pod of two workers', () => {
+  const shared = sharedPod({ npus: 2, workers: 2 });
 
-  it('stay 0 in a pod of one NPU, which asks nobody', () =>
-    withPod({ npus: 1 }, async (pod) => {
-      await pod.complete('Once', OPTIONS);
-      const zeros = { dispatches_written: 0, dispatches_served: 0, dispatches_refused: 0, pulled_bytes: 0, fields_written: 0, reply_bytes_max: 0 };
-      expect((await pod.stats()).npus).toMatchObject([zeros]);
-    }));
+  it('has counters of the exchange that agree between those who ask and those who answer', async () => {
+    const pod = shared();
+    await Promise.all(['Once', 'The', 'A', 'In'].map((prompt) => pod.complete(prompt, OPTIONS)));
+    await expectNothingLeft(pod);
+    const [a, b] = (await pod.stats()).npus;
+    expect(a?.dispatches_written).toBeGreaterThan(12);
+    expect([a?.dispatches_written, b?.dispatches_written]).toEqual([b?.dispatches_served, a?.dispatches_served]);
+    // Each row that one pulls to compute with is a row of an answer that the other pulls.
+    expect(a?.pulled_bytes).toBe(b?.pulled_bytes);
+    expect(a?.pulled_bytes).toBeGreaterThan(12 * 1_024);
+    for (const npu of [a, b]) {
+      expect(npu).toMatchObject({ dispatches_refused: 0, rows_damaged: 0, fields_stale: 0 });
+      expect(npu?.fields_written).toBe((npu?.dispatches_written ?? 0) + (npu?.dispatches_served ?? 0));
+      expect(npu?.reply_bytes_max).toBeGreaterThan(0);
+    }
+  });
+
+  it('has links with what their writers and their readers count, which agree when all is read, in the stats and in /metrics', async () => {
+    const pod = shared();
+    await Promise.all(['Once', 'The', 'A', 'In'].map((prompt) => pod.complete(prompt, OPTIONS)));
+    await expectNothingLeft(pod);
+    const look = async () => (await pod.stats()).fabric.links.filter(({ lane, frames }) => lane === 'data' && frames > 0);
+    let data = await look();
+    // Writers and readers are asked one after the other, and those who look whether others live write now and then.
+    const allIsRead = (): boolean => data.every(({ frames, received_frames }) => received_frames === frames);
+    for (let looks = 0; looks < 1_000 && !allIsRead(); looks++) data = await look();
+    expect(data.map(({ from, to }) => `${from} ${to}`)).toEqual(expect.arrayContaining(['caller control', 'control caller', 'worker/1 control']));
+    for (const { frames, bytes, ...link } of data) {
+      expect(link).toMatchObject({ received_frames: frames, received_bytes: bytes, stale: 0, slab_bytes: 0 });
+      // One in 64 of all that its writer sends, to anybody: this link may have had none.
+      expect(link.latencies_us.reduce((sum, count) => sum + count, 0)).toBeLessThanOrEqual(frames);
+    }
+    const sampledIn = (looked: typeof data): number => looked.reduce((sum, { latencies_us }) => sum + latencies_us.reduce((all, count) => all + count, 0), 0);
+    const sampled = sampledIn(data);
+    expect(sampled).toBeGreaterThan(0);
+    const text = await (await createApp(pod).request('/metrics')).text();
+    const counts = [...text.matchAll(/^minipod:link_latency_seconds_count\{.*lane="data".*\} (\d+)$/gm)].map(([, count]) => Number(count));
+    const told = counts.reduce((sum, count) => sum + count, 0);
+    expect(told).toBeGreaterThanOrEqual(sampled);
+    expect(told).toBeLessThanOrEqual(sampledIn(await look()));
+  });
 });
 
-describe('a link', () => {
-  it('has what its writer and what its reader count, which agree when all is read, in the stats and in /metrics', () =>
-    withPod({ npus: 2, workers: 2 }, async (pod) => {
-      await Promise.all(['Once', 'The', 'A', 'In'].map((prompt) => pod.complete(prompt, OPTIONS)));
-      await expectNothingLeft(pod);
-      const look = async () => (await pod.stats()).fabric.links.filter(({ lane, frames }) => lane === 'data' && frames > 0);
-      let data = await look();
-      // Writers and readers are asked one after the other, and those who look whether others live write now and then.
-      const allIsRead = (): boolean => data.every(({ frames, received_frames }) => received_frames === frames);
-      for (let looks = 0; looks < 1_000 && !allIsRead(); looks++) data = await look();
-      expect(data.map(({ from, to }) => `${from} ${to}`)).toEqual(expect.arrayContaining(['caller control', 'control caller', 'worker/1 control']));
-      for (const { frames, bytes, ...link } of data) {
-        expect(link).toMatchObject({ received_frames: frames, received_bytes: bytes, stale: 0, slab_bytes: 0 });
-        // One in 64 of all that its writer sends, to anybody: this link may have had none.
-        expect(link.latencies_us.reduce((sum, count) => sum + count, 0)).toBeLessThanOrEqual(frames);
-      }
-      const sampledIn = (looked: typeof data): number => looked.reduce((sum, { latencies_us }) => sum + latencies_us.reduce((all, count) => all + count, 0), 0);
-      const sampled = sampledIn(data);
-      expect(sampled).toBeGreaterThan(0);
-      const text = await (await createApp(pod).request('/metrics')).text();
-      const counts = [...text.matchAll(/^minipod:link_latency_seconds_count\{.*lane="data".*\} (\d+)$/gm)].map(([, count]) => Number(count));
-      const told = counts.reduce((sum, count) => sum + count, 0);
-      expect(told).toBeGreaterThanOrEqual(sampled);
-      expect(told).toBeLessThanOrEqual(sampledIn(await look()));
-    }));
-});
+it('counters of the exchange stay 0 in a pod of one NPU, which asks nobody', () =>
+  withPod({ clock: 'virtual', npus: 1 }, async (pod) => {
+    await pod.complete('Once', OPTIONS);
+    const zeros = { dispatches_written: 0, dispatches_served: 0, dispatches_refused: 0, pulled_bytes: 0, fields_written: 0, reply_bytes_max: 0 };
+    expect((await pod.stats()).npus).toMatchObject([zeros]);
+  }));
 
 describe('names', () => {
   it('of threads and memory that nobody has are those of thread and die, with a state', () =>

@@ -55,7 +55,7 @@ describe('prefill-decode', () => {
     ]),
   )('should generate what one NPU does, ids and logprobs, on worker threads: %o', async (options) => {
     const scored = CALLS.map((call) => ({ ...call, options: { ...call.options, logprobs: 2 } }));
-    expect(await outputsOn(options, scored)).toEqual(await outputsOn({ npus: 1 }, scored));
+    expect(await outputsOn(options, scored)).toEqual(await outputsOn({ clock: 'virtual', npus: 1 }, scored));
   });
 
   it.each(cases([1, 7, 64, 256]))('should generate the same whatever the chunks: %i tokens a step', async (max_batch_tokens) => {

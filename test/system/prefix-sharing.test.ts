@@ -154,7 +154,7 @@ describe('a prefix at another DP group', () => {
       ...{ family: index % 2, prompt: 100 + 9 * index, max_tokens: 4, rank: index % 2 === index % 4 ? 0 : 1 },
       ...{ cancels: index === 5 ? 3 : 0, n: index === 3 ? 2 : 1 },
     }));
-    const expected = await withPod({ prefix_caching: false }, (pod) => run(pod, calls, false, false));
+    const expected = await withPod({ clock: 'virtual', prefix_caching: false }, (pod) => run(pod, calls, false, false));
     await withPod({ prefix_sharing: true, topology: 'colocated:dp=2', workers: 2 }, async (pod) => {
       for (const rank of [0, 1]) expect((await timed(pod, [...prefix, 7], rank)).cached).toBe(512 * rank);
       for (const resets of [false, true, false]) expect(await run(pod, calls, resets, true)).toEqual(expected);

@@ -24,7 +24,7 @@ function flip({ plan, space }: Rig, npu: number): void {
 const livesOf = ({ space: { control } }: Rig): number[] => [0, 1].map((worker) => control.lifeOf(worker));
 
 const POD: PodOptions = { topology: 'colocated:dp=2', workers: 2, load_balancing: 'round_robin' };
-const right = withPod({}, (pod) => Promise.all(ask(pod)));
+const right = withPod({ clock: 'virtual' }, (pod) => Promise.all(ask(pod)));
 
 it('where each step is checked, nobody hears a token that came of it', async () => {
   await using rig = await openRig({ ...POD, weight_checks: 'each-step' });
