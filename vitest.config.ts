@@ -2,6 +2,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
+import { ON_ONE_RUNTIME } from './test/on-one-runtime.ts';
 
 // What V8 made of the sources last time, for Node's forks, the threads of their pods and the commands that they run: a third of a pod's start.
 process.env['NODE_COMPILE_CACHE'] ??= join(tmpdir(), 'minipod-compiled');
@@ -15,6 +16,7 @@ const isDeno = 'Deno' in globalThis;
 const APART = ['trace/full-disk', 'trace/memory', 'trace/damage', 'system/soak', 'system/crowd', 'api/serve'].map((name) => `test/${name}.test.ts`);
 /** About npm and what it packs; and what starts both runtimes itself. */
 const NODE_ONLY = ['test/packaging/**/*.test.ts', 'test/deno/**/*.test.ts'];
+const left = isDeno ? ON_ONE_RUNTIME.map((path) => (path.endsWith('/') ? `${path}**` : path)) : [];
 
 /** See test/bundled-threads.ts. */
 const bundled = isDeno && process.env['SOURCES'] === undefined;
@@ -29,13 +31,13 @@ export default defineConfig({
     hookTimeout: 60_000,
     // What is waited for comes when it comes: on a crowded machine not within vitest's second.
     expect: { poll: { timeout: 30_000 } },
-    setupFiles: ['test/property-limits.ts'],
+    setupFiles: ['test/property-limits.ts', ...(isDeno ? [] : ['test/one-thread.ts'])],
     globalSetup: ['test/bundled-threads.ts'],
     // Two cores: a pod has threads of its own.
     maxWorkers: 2,
     projects: [
       { extends: true, test: { name: 'apart', include: [...APART, ...(isDeno ? [] : NODE_ONLY)] } },
-      { extends: true, test: { name: 'together', include: ['test/**/*.test.ts'], exclude: [...APART, ...NODE_ONLY], isolate: false } },
+      { extends: true, test: { name: 'together', include: ['test/**/*.test.ts'], exclude: [...APART, ...NODE_ONLY, ...left], isolate: false } },
     ],
   },
 });

@@ -2,8 +2,9 @@
  * `npm test`: types, lint, kernels as committed, then the suites on Node and on Deno. Goes on after a failure, so that one run shows them all,
  * and ends with what failed, then the line `N passed, N failed`.
  *
- * Both runtimes run the same files and the same tests. Of a property's runs and of a list's like cases Deno tries a part (test/property-runs.ts); threads and
- * commands load one file each (test/bundled-threads.ts). What npm packs, and what starts both runtimes itself, is in Node's suite alone.
+ * Both runtimes run the same tests, but for those that are JavaScript and nothing else (test/on-one-runtime.ts). Of a property's runs and of a list's like cases
+ * Deno tries a part (test/property-runs.ts); threads and commands load one file each (test/bundled-threads.ts). What npm packs, and what starts both runtimes
+ * itself, is in Node's suite alone.
  *
  * @example
  * node scripts/test.ts               # everything

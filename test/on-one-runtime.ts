@@ -1,0 +1,25 @@
+/**
+ * Tests that run on Node alone, files and folders: machines, policies, tables, texts, and pods on a virtual clock that compute hashes. They start no thread and
+ * no process (see one-thread.ts), wait for no atomic, serve no socket and run no kernel, so all of them is JavaScript that V8 runs on both. Where virtual runs
+ * could differ all the same, both runtimes run test/system/virtual.test.ts: one seed's trace there has one hash, whichever it is.
+ */
+export const ON_ONE_RUNTIME: readonly string[] = [
+  'test/actors/',
+  'test/chaos/detection.test.ts',
+  'test/chaos/recoveries.test.ts',
+  'test/docs.test.ts',
+  'test/house.test.ts',
+  'test/platform/control-loops.test.ts',
+  'test/platform/domain-steps.test.ts',
+  'test/platform/recovery.test.ts',
+  'test/platform/step-costs.test.ts',
+  'test/platform/suspicions.test.ts',
+  'test/platform/virtual-workers.test.ts',
+  'test/simulate/',
+  'test/system/deaths-in-turn.test.ts',
+  'test/system/lost-deadlines.test.ts',
+  'test/system/rebalance-faults.test.ts',
+  'test/system/scale-faults.test.ts',
+  'test/system/standby-experts.test.ts',
+  'test/trace/causal-order.test.ts',
+];
