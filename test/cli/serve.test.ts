@@ -69,23 +69,15 @@ describe('minipod serve', () => {
     await expect(cut).rejects.toThrow();
   });
 
-  it('should take an empty MINIPOD_API_KEY for none', async () => {
-    const running = start(['serve', '--port', '0', '--json'], '', { MINIPOD_API_KEY: '' });
-    await running.until((stdout) => stdout.includes('\n'));
-    const { url } = jsonLines(running.stdout)[0] as { url: string };
-    expect((await fetch(`${url}/v1/models`)).status).toBe(200);
-    running.kill('SIGINT');
-    expect((await running.ended).code).toBe(130);
-  });
-
-  it('should say which port is taken', async () => {
-    const first = start(['serve', '--port', '0', '--json']);
+  it('should take an empty MINIPOD_API_KEY for none, and say which port is taken', async () => {
+    const first = start(['serve', '--port', '0', '--json'], '', { MINIPOD_API_KEY: '' });
     await first.until((stdout) => stdout.includes('\n'));
-    const { port } = jsonLines(first.stdout)[0] as { port: number };
+    const { url, port } = jsonLines(first.stdout)[0] as { url: string; port: number };
+    expect((await fetch(`${url}/v1/models`)).status).toBe(200);
     const { code, stderr } = await minipod(['serve', '--port', String(port)]);
     first.kill('SIGINT');
     expect(code).toBe(1);
     expect(stderr).toMatch(new RegExp(`^minipod: port ${port} of 127\\.0\\.0\\.1 is in use; .*\\n$`));
-    await first.ended;
+    expect((await first.ended).code).toBe(130);
   });
 });

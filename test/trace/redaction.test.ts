@@ -8,6 +8,7 @@ import { redactMessage } from '../../src/trace/redaction.ts';
 import { replayTrace } from '../../src/trace/replay-trace.ts';
 import { parseRunHeader } from '../../src/trace/run-header.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
+import { cases } from '../property-runs.ts';
 import { traceFolder } from './files.ts';
 
 const folder = traceFolder();
@@ -64,12 +65,12 @@ const encodedFloat = (value: number): Buffer => {
 };
 
 const CLOCKS = [
+  { clock: 'live', kernels: 'real' },
   { clock: 'virtual', kernels: 'hash' },
   { clock: 'virtual', kernels: 'real' },
-  { clock: 'live', kernels: 'real' },
 ] as const satisfies PodOptions[];
 
-describe.each(CLOCKS)('a recorded run, %o', (options) => {
+describe.each(cases<(typeof CLOCKS)[number]>(CLOCKS))('a recorded run, %o', (options) => {
   const name = Object.values(options).join('-');
   const asksLogprobs = options.kernels === 'real';
 

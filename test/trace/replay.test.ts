@@ -17,6 +17,7 @@ import { type ReplayReport, replayTrace } from '../../src/trace/replay-trace.ts'
 import { parseRunHeader } from '../../src/trace/run-header.ts';
 import { StepWalk } from '../../src/trace/step-walk.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
+import { runs } from '../property-runs.ts';
 import { draws, traceFolder } from './files.ts';
 import { recordDeaths, recordPreemptions } from './recorded-runs.ts';
 import { allActs, rewrite } from './rewritten.ts';
@@ -42,7 +43,7 @@ describe('a replay', () => {
       using reader = TraceReader.open(path);
       const acts = allActs(path);
       const requests = [...new Set(acts.map(({ to }) => to).filter((to) => to.startsWith('request/')))];
-      for (let round = 0; round < 12; round++) {
+      for (let round = 0; round < runs(12); round++) {
         const [from, to] = [below(acts.length), below(acts.length)].sort((a, b) => a - b);
         const window = round % 3 === 0 ? { from: null, to: null } : { from: { record: from ?? 0 }, to: round % 3 === 1 ? { record: to ?? 0 } : null };
         const cut: Cut = { ...window, requests: round % 2 === 0 ? [requests[below(requests.length)] ?? 'request/1'] : [] };
@@ -61,7 +62,7 @@ describe('a replay', () => {
     using reader = TraceReader.open(virtual);
     const { header } = reader;
     const headerBytes = 20 + Buffer.byteLength(JSON.stringify(header));
-    for (let round = 0; round < 40; round++) {
+    for (let round = 0; round < runs(40); round++) {
       const at = headerBytes + below(whole.length - headerBytes);
       const spoilt = Buffer.from(round % 2 === 0 ? whole.subarray(0, at) : whole);
       if (round % 2 === 1) spoilt[at] = (spoilt[at] ?? 0) ^ (1 << below(8));
@@ -150,7 +151,7 @@ describe('a trace that lacks an act', () => {
     const below = draws(6);
     for (const path of [virtual, live]) {
       const acts = allActs(path);
-      for (let round = 0; round < 12; round++) {
+      for (let round = 0; round < runs(12); round++) {
         const lost = below(acts.length);
         const { thread, number } = acts[lost] as ActRecord;
         // Of the last act of a thread nobody knows, but by what it led to.
@@ -216,7 +217,7 @@ describe('causes and consequences', () => {
       using reader = TraceReader.open(path);
       const all = [...actsOf(reader)];
       const below = draws(4);
-      for (let round = 0; round < 25; round++) {
+      for (let round = 0; round < runs(25); round++) {
         const traced = all[below(all.length)] as TracedAct;
         const { thread, number } = traced.act;
         expect((await findAct(reader, { thread, number }, all.length))?.index).toBe(traced.index);
