@@ -188,6 +188,8 @@ export class NpuWorker {
     this.#spawnControllers();
     this.#host.turn();
     this.#tellControl(threadStarted(this.#worker));
+    // Peers who wait hear of it before the first turn, which may compute.
+    this.#links.flush();
   }
 
   /** Until it is told to stop, or fails. Either way the last that it writes is the acknowledgement: from then on its memory may be given to another. */

@@ -126,10 +126,7 @@ export class Workers {
     if (this.#respawns) this.#warm.keep(thread.isRestart);
     this.recoveries.started(worker);
     const { seat, isRestart } = thread;
-    const epoch = this.#space.control.epochOf(seat.thread);
-    const restarted = threadPeerRestarted(worker, seat.thread, epoch, seat.dies);
-    if (isRestart) for (const peer of this.#survivors(worker)) this.#tell(peer, restarted);
-    if (isRestart && this.#callerHasRings) this.#tellCaller(restarted);
+    if (isRestart) this.#tellPeers(worker, threadPeerRestarted(worker, seat.thread, this.#space.control.epochOf(seat.thread), seat.dies));
     for (const [lost, { state, end }] of this.#threads.entries()) if (state === 'lost') this.#tell(worker, threadPeerLost(lost, end === 'free'));
   }
 
@@ -312,6 +309,8 @@ export class Workers {
     // What this thread acknowledged, its successor has not.
     for (const other of this.#threads) other.detached.delete(worker);
     this.#ports.port.links.detach(thread.seat.thread);
+    // At once: its successor waits until they have let go, and what else there is to be told takes milliseconds.
+    this.#tellPeers(worker, threadPeerLost(worker, hasEnded));
     this.#ports.onLost(worker, error);
     const wasEnded = error.code === 'worker_ended';
     if (!this.#respawns && this.#threads.every(({ state }) => state === 'lost')) {
@@ -322,8 +321,6 @@ export class Workers {
       this.#giveUpPod(`workers died ${RESTARTS_MAX + 1} times within ${RESTART_PERIOD_MS / 1000} s; the last: ${error.message}`);
       return;
     }
-    for (const peer of this.#survivors(worker)) this.#tell(peer, threadPeerLost(worker, hasEnded));
-    if (this.#callerHasRings) this.#tellCaller(threadPeerLost(worker, hasEnded));
     thread.cancelHandshake = this.#ports.timers.after(HANDSHAKE_DEADLINE_MS, () => this.#giveUpSilent(worker));
     if (!wasEnded && this.#plan.hosting.recovery === 'restart') this.#endOthers(worker);
   }
@@ -390,8 +387,11 @@ export class Workers {
     return this.#threads.flatMap(({ state, seat: { thread } }) => (state === 'lost' ? [thread] : []));
   }
 
-  #tellCaller(message: object): void {
-    this.#ports.port.send(CALLER_THREAD, 'caller/0', 'control/0', message, 'control');
+  /** Those who have a lost worker's rings, or are to have its successor's. */
+  #tellPeers(worker: number, message: object): void {
+    for (const peer of this.#survivors(worker)) this.#tell(peer, message);
+    if (this.#callerHasRings) this.#ports.port.send(CALLER_THREAD, 'caller/0', 'control/0', message, 'control');
+    this.#ports.port.links.flush();
   }
 
   #tell(worker: number, message: object): void {
