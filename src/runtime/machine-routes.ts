@@ -1,5 +1,5 @@
 /**
- * A machine's transitions, worked out once for each state and message: the states that are left and entered, and what is done on the way, in one list. XState
+ * A machine's birth and its transitions, worked out once for each state and message: the states that are left and entered, and what is done on the way, in one list. XState
  * works that out anew for each message, with sets and closures, and makes a snapshot for each `assign`: most of what a delivery took (docs/performance.md).
  *
  *   (leaf state, message type) ─▶ routes, innermost state's first: [guard?] exits, actions, entries ─▶ leaf state
@@ -70,6 +70,8 @@ type Leaf = {
 /** On one message: far more than any machine has states. Else it would go round for ever. */
 export const TRANSITIONS_MAX = 1_000;
 const ANY_MESSAGE = '*';
+/** The event of a birth, which entry actions may ask. */
+const INIT = 'xstate.init';
 
 const known = new WeakMap<AnyStateMachine, MachineRoutes | null>();
 
@@ -87,6 +89,8 @@ export class MachineRoutes {
   readonly #machine: AnyStateMachine;
   readonly #root: StateNode;
   readonly #leaves = new Map<StateNode, Leaf>();
+  /** Into its first state. */
+  readonly #birth: Route;
   /** Of the message at hand: where it has led so far, and by how many transitions; none: the state did not expect it. */
   #leaf: Leaf;
   #context: unknown;
@@ -96,11 +100,23 @@ export class MachineRoutes {
     this.#machine = machine;
     this.#root = machine.root as unknown as StateNode;
     this.#leaf = this.#leafAt(innermost(this.#root));
+    this.#birth = this.#birthIn(this.#leaf);
   }
 
   /** Transitions that the last message led to. */
   get taken(): number {
     return this.#taken;
+  }
+
+  /** As `machine.getInitialSnapshot`. */
+  first(input: unknown, perform: Perform): Snapshot {
+    const { context } = this.#machine.config as { readonly context?: object | ((given: { readonly input: unknown }) => unknown) };
+    this.#context = typeof context === 'function' ? context({ input }) : (context ?? {});
+    this.#taken = 0;
+    const born = { type: INIT, input } as unknown as Message;
+    this.#take(this.#birth, born, perform);
+    this.#goOn(born, perform);
+    return this.#reached();
   }
 
   /** As `machine.transition`. */
@@ -111,6 +127,12 @@ export class MachineRoutes {
     this.#taken = 0;
     const first = this.#select(this.#routesOn(from, message.type), message);
     if (first !== null) this.#take(first, message, perform);
+    this.#goOn(message, perform);
+    return this.#leaf === from && this.#context === snapshot.context ? snapshot : this.#reached();
+  }
+
+  /** By what is taken without a message. */
+  #goOn(message: Message, perform: Perform): void {
     while (!this.#leaf.isFinal) {
       const next = this.#select(this.#always(this.#leaf), message);
       if (next === null) break;
@@ -119,7 +141,10 @@ export class MachineRoutes {
       // One that changes nothing would be taken for ever.
       if (!next.moves && this.#context === before) break;
     }
-    return this.#leaf === from && this.#context === snapshot.context ? snapshot : ({ ...this.#leaf.shape, context: this.#context } as Snapshot);
+  }
+
+  #reached(): Snapshot {
+    return { ...this.#leaf.shape, context: this.#context } as Snapshot;
   }
 
   #select(routes: readonly Route[], event: Message): Route | null {
@@ -182,17 +207,28 @@ export class MachineRoutes {
     return leaf;
   }
 
+  #birthIn(to: Leaf): Route {
+    const actions = pathTo(to.node)
+      .reverse()
+      .flatMap(({ entry }) => entry);
+    return { guard: null, acts: this.#actsOf(actions, to.node), to, moves: true };
+  }
+
   #routeOf(from: Leaf, transition: TransitionConfig): Route {
     const { left, entered, leaf } = way(from.node, transition);
     const actions = [...left.flatMap(({ exit }) => exit), ...transition.actions, ...entered.flatMap(({ entry }) => entry)];
-    // A machine that ends leaves all that it is in.
-    if (leaf.type === 'final') actions.push(...pathTo(leaf).flatMap(({ exit }) => exit));
     return {
       guard: transition.guard === undefined ? null : guardOf(this.#machine, transition.guard),
-      acts: actions.map((action) => actOf(this.#machine, action)),
+      acts: this.#actsOf(actions, leaf),
       to: this.#leafAt(leaf),
       moves: leaf !== from.node,
     };
+  }
+
+  /** A machine that ends leaves all that it is in. */
+  #actsOf(actions: readonly ActionConfig[], leaf: StateNode): Act[] {
+    const last = leaf.type === 'final' ? pathTo(leaf).flatMap(({ exit }) => exit) : [];
+    return [...actions, ...last].map((action) => actOf(this.#machine, action));
   }
 }
 

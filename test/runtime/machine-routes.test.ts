@@ -48,7 +48,7 @@ const always = fc.option(fc.record({ target, guard: fc.constantFrom('mayHop', 'm
   nil: undefined,
 });
 const state = fc.record({ on: moves(fc.boolean()), always, entry: actions, exit: actions });
-const chart = fc.record({ root: moves(fc.constant(false)), states: fc.array(state, { minLength: PLACES.length, maxLength: PLACES.length }) });
+const chart = fc.record({ root: moves(fc.constant(false)), entry: actions, states: fc.array(state, { minLength: PLACES.length, maxLength: PLACES.length }) });
 
 const known = setup({
   types: {} as { context: Counted; events: { type: string } },
@@ -67,12 +67,13 @@ const known = setup({
   },
 });
 
-function machineOf({ root, states }: { root: Config; states: readonly Config[] }): AnyStateMachine {
+function machineOf({ root, entry, states }: { root: Config; entry: unknown; states: readonly Config[] }): AnyStateMachine {
   const at = (place: Place): Config => ({ id: nameOf(place), ...states[PLACES.findIndex((one) => one.join() === place.join())] });
   const outer = (index: number): Config => ({ ...at([index]), initial: 'a', states: { a: at([index, 0]), b: at([index, 1]) } });
   const config = {
-    context: { count: 0, by: 1, hops: 0 },
+    context: ({ input }: { input: { count: number } }) => ({ count: input.count, by: 1, hops: 0 }),
     initial: 'x',
+    entry,
     on: root,
     states: { x: outer(0), y: outer(1), z: outer(2), end: { id: 'end', type: 'final', entry: 'tell' } },
   };
@@ -89,7 +90,14 @@ describe('routes of a machine', () => {
         const machine = machineOf(drawn as never);
         const routes = routesOf(machine);
         expect(routes).not.toBeNull();
-        let [snapshot] = initialTransition(machine) as [Snapshot, unknown];
+        const input = { count: events.length };
+        const [first, begun] = initialTransition(machine, input as never) as unknown as [Snapshot, readonly { type: string; params: unknown }[]];
+        const asked: unknown[] = [];
+        const born = routes?.first(input, (name, params) => asked.push([name, params])) as Snapshot;
+        expect(shown(born)).toEqual(shown(first));
+        expect(JSON.stringify(born)).toBe(JSON.stringify(first));
+        expect(asked).toEqual(begun.map(({ type: name, params }) => [name, params]));
+        let snapshot = first;
         for (const type of events) {
           if (snapshot.status !== 'active') break;
           const [expected, effects] = transition(machine, snapshot, { type }) as [Snapshot, readonly { type: string; params: unknown }[]];
