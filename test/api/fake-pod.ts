@@ -34,6 +34,8 @@ export type Faults = {
   delay_ms?: number;
   /** Each choice's first token is of DP group 0, all others of DP group 1. */
   disaggregated?: boolean;
+  /** Each chunk's text is so many times what it would be. */
+  wide?: number;
   /** Never gives a token and never minds its signal. */
   hang?: boolean;
 };
@@ -276,7 +278,8 @@ class FakeGeneration implements Generation {
         if (writer.done) continue;
         await this.#pause(faults);
         if (faults.fail_after?.chunks === given) throw faults.fail_after.error;
-        const chunk = writer.step();
+        const { text, ...step } = writer.step();
+        const chunk = { ...step, text: text.repeat(faults.wide ?? 1) };
         this.#completionTokens += chunk.token_ids.length;
         this.#pod.generation_tokens += chunk.token_ids.length;
         this.#pod.chunks_given++;
