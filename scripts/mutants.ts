@@ -14,7 +14,7 @@ import { appendFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSyn
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { drawMutants, type Mutant, movedMutants, ROOMS } from './mutants/draw.ts';
+import { type Draw, drawMutants, type Mutant, movedMutants, ROOMS } from './mutants/draw.ts';
 import { type Reach, Seeds, Tests } from './mutants/judges.ts';
 import { judgedOf, keyOf, type Result, writeReport } from './mutants/report.ts';
 import { makeCopy } from './mutants/switched-copy.ts';
@@ -54,13 +54,6 @@ function results(file = resultsFile): Map<number, Result> {
   return new Map(lines.map((line) => JSON.parse(line) as Result).map((result) => [result.id, result]));
 }
 
-/** `from`: how many were drawn, and from which commit, where that is an earlier one. */
-export type Draw = {
-  readonly seed: number;
-  readonly commit: string;
-  readonly mutants: readonly Mutant[];
-  readonly from?: { readonly commit: string; readonly count: number };
-};
 const git = (...command: readonly string[]): string => execFileSync('git', command, { cwd: ROOT, encoding: 'utf8' });
 
 async function prepare(): Promise<void> {

@@ -12,6 +12,14 @@ import { changed } from './switches.ts';
 /** `line`: from 1. `from`: what stands there, on one line. */
 export type Mutant = Candidate & { readonly id: number; readonly file: string; readonly line: number; readonly from: string };
 
+/** `from`: how many were drawn, and from which commit, where that is an earlier one. */
+export type Draw = {
+  readonly seed: number;
+  readonly commit: string;
+  readonly mutants: readonly Mutant[];
+  readonly from?: { readonly commit: string; readonly count: number };
+};
+
 export const ROOMS = ['actors', 'src/flowserve', 'src/fabric'] as const;
 const TRIES_MAX = 40;
 

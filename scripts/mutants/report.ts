@@ -5,7 +5,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { markdownTable } from 'markdown-table';
-import { type Mutant, ROOMS } from './draw.ts';
+import { type Draw, type Mutant, ROOMS } from './draw.ts';
 
 export type Killer = 'tests' | 'campaign' | 'same bits';
 /** `by` null: it survived. */
@@ -31,14 +31,13 @@ export const keyOf = ({ file, line, from, text }: Mutant): string => `${file}:${
 const plain = (text: string): string => text.replaceAll(/\s+/g, ' ').replaceAll('|', '\\|');
 const code = (text: string): string => plain(`\`${text.length > 100 ? `${text.slice(0, 97)}…` : text}\``);
 
+const drawnOf = (mutants: number, from: Draw['from']): string =>
+  from === undefined ? `${mutants} mutants drawn` : `${mutants} of ${from.count} mutants that were drawn from commit ${from.commit} are still there`;
+
 /** What people have found out about those that survived. */
 export const judgedOf = (root: string): Judged => JSON.parse(readFileSync(join(root, 'scripts/mutants/survivors.json'), 'utf8')) as Judged;
 
-export function writeReport(
-  root: string,
-  { seed, commit, mutants }: { seed: number; commit: string; mutants: readonly Mutant[] },
-  results: ReadonlyMap<number, Result>,
-): void {
+export function writeReport(root: string, { seed, commit, mutants, from }: Draw, results: ReadonlyMap<number, Result>): void {
   const judged = judgedOf(root);
   const resultOf = ({ id }: Mutant): Result => results.get(id) as Result;
   const told = mutants.filter(({ id }) => results.has(id));
@@ -77,7 +76,7 @@ export function writeReport(
   const text = [
     BEGIN,
     '',
-    `Seed ${seed}, the sources of commit ${commit}: ${mutants.length} mutants drawn, ${told.length} judged, of which ${told.length - survivors.length} were killed. [Each of them](../${RESULTS}).`,
+    `Seed ${seed}, the sources of commit ${commit}: ${drawnOf(mutants.length, from)}, ${told.length} judged, of which ${told.length - survivors.length} were killed. [Each of them](../${RESULTS}).`,
     '',
     ...(told.length === mutants.length ? tables : []),
     ...(survivors.length === 0

@@ -187,6 +187,9 @@ describe('the step scheduler', () => {
         if (message.type === 'PREEMPTED') preempted.push(to);
         if (message.type === 'GENERATED') ended.push(to);
       }
+      // As snapshots show it, who waits has nothing here: also who had run.
+      const { waiting } = scheduler.toJSON() as { readonly waiting: readonly { readonly computed: number; readonly launched: number }[] };
+      for (const { computed, launched } of waiting) expect([computed, launched]).toEqual([0, 0]);
     }
     expect(preempted.length).toBeGreaterThan(0);
     expect(preempted).not.toContain('task/0');

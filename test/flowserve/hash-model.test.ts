@@ -28,6 +28,9 @@ describe('tokens of the hash model', () => {
     expect(expected[0]).toEqual([34545, 1778, 7289, 410, 3273, 13196, 7731, 9615, 16365, 1881, 37687, 20898]);
     const sampled = generate(makeHashPod(2), [{ npu: 1, prompt: [1, 2, 3], max_tokens: 4, sampling: { temperature: 0.7, seed: -7 } }]);
     expect(sampled.tokens[0]).toEqual([17339, 11817, 29973, 3156]);
+    // Where there is no shared expert, nothing of one is looked at.
+    const alone = { ...SHAPE, moe: { ...SHAPE.moe, sharedExperts: 0 } };
+    expect(generate(makeHashPod(2, { model: alone }), [{ npu: 1, prompt: [1, 2, 3], max_tokens: 4 }]).tokens[0]).toEqual([16443, 46403, 49032, 28510]);
   });
 
   it.each([1, 2, 4, 8, 16])('do not depend on the number of NPUs: %i', (npus) => {

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { AddressSpace } from '../../src/fabric/address-space.ts';
 import type { Arithmetic, Span } from '../../src/flowserve/arithmetic.ts';
 import { LOSSES_MAX } from '../../src/flowserve/asked-peers.ts';
-import type { LaneExperts } from '../../src/flowserve/micro-batch.ts';
+import { type LaneExperts, MicroBatch, type MicroBatchOptions } from '../../src/flowserve/micro-batch.ts';
 import { MicroBatches, type Surrounding } from '../../src/flowserve/micro-batches.ts';
 import type { Part } from '../../src/flowserve/step-parts.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
@@ -84,6 +84,14 @@ it('should ask for each layer once where nothing happens', () => {
   batches.start(ROWS, SPANS, false);
   run();
   expect(log).toEqual([undisturbed, undisturbed]);
+});
+
+it('should be captured as one of one row where it has none', () => {
+  const one: Part[] = [];
+  const graphs = { layersOf: (rows: number, spans: number) => (rows === 1 && spans === 1 ? one : null) };
+  const parts = () => ({ inTurn: [], graphs, ofLayer: () => [] }) as unknown as ReturnType<MicroBatchOptions['parts']>;
+  const batch = new MicroBatch({ parts } as unknown as MicroBatchOptions);
+  expect([batch.capturedOf(0, []), batch.capturedOf(2, SPANS)]).toEqual([one, null]);
 });
 
 describe.each(['refused', 'lost'] as const)('a step that is %s', (how) => {
