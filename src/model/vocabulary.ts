@@ -45,8 +45,9 @@ export function sharedVocabulary(space: AddressSpace, region: Region): Vocabular
   const [ends, ids] = [base + HEAD_WORDS, base + HEAD_WORDS + count];
   const first = region.base + (HEAD_WORDS + count + special) * 4;
   assert(count > 0, 'the vocabulary is not written yet');
-  const known: (Uint8Array | undefined)[] = [];
-  const texts: (string | undefined)[] = [];
+  // With all their places from the first: V8 makes hash tables of lists with such gaps.
+  const known = Array.from({ length: count }, (): Uint8Array | undefined => undefined);
+  const texts = Array.from({ length: count }, (): string | undefined => undefined);
   const tokenBytes = (id: number): Uint8Array => {
     const bytes = known[id];
     if (bytes !== undefined) return bytes;
@@ -58,8 +59,11 @@ export function sharedVocabulary(space: AddressSpace, region: Region): Vocabular
     return found;
   };
   const tokenText = (id: number): string => {
-    texts[id] ??= newUtf8Decoder().decode(tokenBytes(id));
-    return texts[id];
+    const text = texts[id];
+    if (text !== undefined) return text;
+    const decoded = newUtf8Decoder().decode(tokenBytes(id));
+    texts[id] = decoded;
+    return decoded;
   };
   return { tokenBytes, tokenText, specialTokenIds: new Set(words.subarray(ids, ids + special)) };
 }

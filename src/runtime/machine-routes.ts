@@ -187,6 +187,8 @@ export class MachineRoutes {
   }
 
   #leafOf(value: unknown): Leaf {
+    // Mostly it is where the last message led to: each step is the same few messages.
+    if (value === this.#leaf.shape.value) return this.#leaf;
     let node = this.#root;
     let inner = value;
     while (typeof inner === 'object' && inner !== null) {

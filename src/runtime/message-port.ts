@@ -23,7 +23,8 @@ export type ReceivedMail = { readonly to: Address; readonly from: Address; reado
 const TRAILER_WORDS = 3;
 
 /** What a frame's header says of an address. */
-type Parts = { readonly role: number; readonly id: number };
+type Parts = { readonly address: Address; readonly role: number; readonly id: number };
+const CALLER: Parts = { address: 'caller/0', role: roleIndexOf('caller/0'), id: 0 };
 
 /** Sends messages over this thread's links and decodes what arrives. */
 export class MessagePort {
@@ -32,6 +33,9 @@ export class MessagePort {
   readonly #header: FrameAddress = { kind: FRAME_KIND.message, source: 0, destination: 0, roles: 0 };
   readonly #scratch = new Scratch(4_096);
   readonly #parts = new Map<Address, Parts>();
+  /** Who was written to last, and by whom: each step the same. */
+  #destination = CALLER;
+  #source = CALLER;
   /** By role, then by id: both in one number would be no small one, which a map finds in a third of the time. */
   #addresses: Map<number, Address>[] = ROLES.map(() => new Map());
   #addressesKept = 0;
@@ -46,8 +50,9 @@ export class MessagePort {
 
   /** False: the message waits for room on the link. @throws `internal` when its shape is not declared. */
   send(thread: number, to: Address, from: Address, message: Message | object, lane: Lane = 'data', cause = 0): boolean {
-    const source = this.#partsOf(from);
-    const destination = this.#partsOf(to);
+    if (from !== this.#source.address) this.#source = this.#partsOf(from);
+    if (to !== this.#destination.address) this.#destination = this.#partsOf(to);
+    const [source, destination] = [this.#source, this.#destination];
     const header = this.#header;
     header.source = source.id;
     header.destination = destination.id;
@@ -88,7 +93,7 @@ export class MessagePort {
   #partsOf(address: Address): Parts {
     let parts = this.#parts.get(address);
     if (parts === undefined) {
-      parts = { role: roleIndexOf(address), id: idOf(address) };
+      parts = { address, role: roleIndexOf(address), id: idOf(address) };
       if (this.#parts.size >= ADDRESSES_MAX) this.#parts.clear();
       this.#parts.set(address, parts);
     }
