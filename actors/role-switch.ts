@@ -79,6 +79,8 @@ type RoleSwitch = Input & {
   done: Begun | null;
   /** The map was waited for in vain for so long that whoever waits has heard of it. */
   isLate: boolean;
+  /** Somebody is back whom a switch has put there: the map has yet to say what is nowhere now. */
+  awaitsNews: boolean;
   /** The number of groups is this one's to change. */
   isLent: boolean;
   /** Of the state at hand: its deadline is known by it. */
@@ -130,6 +132,8 @@ function toldNow(context: RoleSwitch): Told | null {
   if (nowhere === null || nowhere.error === null) return null;
   // They are back, and the map says so in a moment.
   if (nowhere.needed.length > 0 && !isMissed(context)) return told;
+  // There may be room with them for all that is missed, and the map says so when it lies there: who waits need not hear of it before, unless another was late.
+  if (context.awaitsNews && told === null && context.late.length === 0) return null;
   return waits && !isLate && canSwitch(context) ? null : { error: nowhere.error, npus: nowhere.npus.filter((npu) => lost.includes(npu)) };
 }
 const tellNews = [
@@ -192,7 +196,9 @@ export const roleSwitch = setup({
     afterEach: (_, _commands: Commands['afterEach']) => {},
     cancel: (_, _command: Commands['cancel']) => {},
     claim: (_, _command: Commands['claim']) => {},
-    noteNowhere: assign(({ event }) => (event.type === 'EXPERTS_NOWHERE' ? { nowhere: event.error === null ? null : event, isVain: false } : {})),
+    noteNowhere: assign(({ event }) =>
+      event.type === 'EXPERTS_NOWHERE' ? { nowhere: event.error === null ? null : event, isVain: false, awaitsNews: false } : {},
+    ),
     noteLost: assign(({ context: { lost, late }, event }) =>
       event.type === 'NPU_LOST'
         ? {
@@ -223,6 +229,8 @@ export const roleSwitch = setup({
     // Its groups are no more, whatever comes of it.
     takeOut: assign(({ context }) => remaining(context)),
     forget: assign({ chosen: null, entry: -1, began_ms: -1, isLate: false, isLent: false, turn: ({ context }) => context.turn + 1 }),
+    awaitNews: assign({ awaitsNews: true }),
+    awaitNoNews: assign({ awaitsNews: false }),
     noteVain: assign({ isVain: true }),
     noteTurn: assign({ turn: ({ context }) => context.turn + 1 }),
     noteLate: assign({ isLate: true }),
@@ -268,7 +276,7 @@ export const roleSwitch = setup({
   id: 'role-switch',
   context: ({ input }) => ({
     ...input,
-    ...{ nowhere: null, told: null, isVain: false, isLate: false, isLent: false, lost: [], refused: [], chosen: null, late: [], done: null },
+    ...{ nowhere: null, told: null, isVain: false, isLate: false, awaitsNews: false, isLent: false, lost: [], refused: [], chosen: null, late: [], done: null },
     ...{ query: 0, round: 0, turn: 0, entry: -1, began_ms: -1 },
   }),
   initial: 'watching',
@@ -301,6 +309,8 @@ export const roleSwitch = setup({
   },
   states: {
     watching: {
+      exit: ['awaitNoNews', inTime],
+      on: { SWITCH_OVERDUE: [{ guard: 'isOfThisTurn', actions: 'awaitNoNews' }, {}] },
       always: [
         { guard: 'isNews', actions: tellNews },
         { guard: 'isLateThere', target: 'switching', actions: ['resume', retry] },
@@ -376,7 +386,10 @@ export const roleSwitch = setup({
       entry: [askTime, ...within(SWITCH_MS_MAX)],
       exit: inTime,
       on: {
-        TIME_TOLD: { target: 'watching', actions: [finish, 'takeOut', 'noteDone', 'forget', { type: 'cancel', params: { id: 'retry' } }] },
+        TIME_TOLD: {
+          target: 'watching',
+          actions: [finish, 'takeOut', 'noteDone', 'forget', { type: 'cancel', params: { id: 'retry' } }, 'awaitNews', ...within(SWITCH_MS_MAX)],
+        },
         MAP_TAKEN: { target: 'switching', actions: ['noteTaken', retry] },
         SWITCH_OVERDUE: [{ guard: 'isOfThisTurn', target: 'settling', reenter: true }, {}],
       },

@@ -85,6 +85,17 @@ describe('a pod whose attention NPUs take the roles of lost expert NPUs', () => 
   });
 });
 
+it('a pod whose experts are all lost should wait for what one attention NPU that takes a place has room for, which may be all of them', async () => {
+  const pod = { topology: 'moe-attention:domains=1x2,experts=2', workers: 4, ...ROOM, respawn: false };
+  const both: FaultInput[] = [
+    { kind: 'worker-lost', worker: 1, at: { ms: 0.01 } },
+    { kind: 'worker-lost', worker: 3, at: { ms: 0.012 } },
+  ];
+  const { violations, calls } = await chaos.run({ seed: 2_304, pod, calls: [{ key: 4, prompt_tokens: 3, max_tokens: 5 }], faults: both });
+  expect(violations).toEqual([]);
+  expect(calls[0]?.code).toBe('finished');
+});
+
 describe('a change to more than is left', () => {
   const refused = (asked: number, left: number, which: string): string =>
     `experts: ${asked} expert NPUs are more than the ${left} that are left of 4: expert NPU${which} lost, and nobody takes the place`;
