@@ -30,6 +30,7 @@ const PAGE = 65_536;
 const RING_BYTES = 16_384;
 /** So long may the last frames take to arrive. */
 const END_MS = 30_000;
+const LOOK_MS = 10;
 
 export async function exchangeAllPairs(threads: number, segments: number, duration_ms: number, seed: number): Promise<AllPairsResult> {
   const numbers = Array.from({ length: threads }, (_, thread) => thread);
@@ -50,6 +51,9 @@ export async function exchangeAllPairs(threads: number, segments: number, durati
   });
   const failed = Promise.all(ended);
   await Promise.race([failed, sleep(duration_ms)]);
+  // On a crowded machine they may hardly have begun by then.
+  for (let waited_ms = 0; waited_ms < END_MS && numbers.every((thread) => control.wakes(thread) === 0); waited_ms += LOOK_MS)
+    await Promise.race([failed, sleep(LOOK_MS)]);
   for (const thread of numbers) control.stop(thread);
   const late = sleep(END_MS).then(() => Promise.reject(new Error(`threads did not end within ${END_MS / 1_000} s: a frame, its room or a wake was lost`)));
   await Promise.race([failed, late]);
