@@ -9,9 +9,9 @@ const processes = builtin('node:child_process') as { spawn: unknown; execFile: u
 const { Worker } = threads;
 const { spawn, execFile } = processes;
 
-const refuse = function (): never {
+function refuse(): never {
   throw new Error('a test that starts threads or processes runs on both runtimes: it is none of test/on-one-runtime.ts');
-};
+}
 
 beforeAll(() => {
   const path = expect.getState().testPath ?? '';
