@@ -1,6 +1,6 @@
 /** A pod on this thread that fails, since its workers die again and again, and the thread with them. Its datum: the trace. @module */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { workerData } from 'node:worker_threads';
-import { sleep } from './pods.ts';
 import { openRig } from './rig.ts';
 
 const rig = await openRig({ npus: 2, workers: 2, record: workerData as string });

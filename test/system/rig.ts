@@ -46,6 +46,8 @@ export type Misbehaving = Pick<ControlOptions, 'worker_entry' | 'card_entry' | '
 };
 
 const bundles = process.env['MINIPOD_BUNDLES'];
+/** On Deno nobody puts a bundle in its place where a test's own thread opens the rig (bundled-threads.ts). */
+const SHIPPED: Misbehaving = bundles === undefined ? {} : { worker_entry: new URL(bundleOf('src/platform/npu-worker-thread'), bundles) };
 /** Its workers go rogue when they are told to. */
 export const ROGUE: Misbehaving = {
   worker_entry: bundles === undefined ? new URL('rogue-worker.ts', import.meta.url) : new URL(bundleOf('test/system/rogue-worker'), bundles),
@@ -67,6 +69,7 @@ export async function openRig(options: PodOptions, { lost_at_start, ...misbehavi
       folder: resolveModel(model),
       origin_ms,
       inspected: inspection?.state,
+      ...SHIPPED,
       ...misbehaving,
     },
     async () => {},
