@@ -12,9 +12,9 @@
  * The decision is ReviveMoE's: what another replica serves, or has room elsewhere, does not come here (policies/rehoming.ts). Where the EP group is small requests wait
  * for the switch, and hear of no loss; where it is large they are served without the lost experts (`degraded`), or fail, and the switch goes on behind.
  *
- * The last DP group that can be spared hands its sequences back; they go on in the others. Then its worker ends, and in its place the lost one begins anew, with
- * weights from the checkpoint; other experts that it had come back from who has them (expert-map.ts: npu_back). The map is held all the while, and the number of groups
- * borrowed from who changes it (scaling.ts).
+ * DP groups of the worker that can best be spared (policies/role-places.ts) hand their sequences back; they go on in the others. Then it ends, and in its place the lost
+ * one begins anew, with weights from the checkpoint; other experts that it had come back from who has them (expert-map.ts: npu_back). The map is held all the while, and
+ * the number of groups borrowed from who changes it (scaling.ts).
  *
  * Every state but watching has a deadline. Whoever waits for the switch hears of the loss when one has passed, or the host says that the lost one cannot begin for now,
  * since its weights cannot be read; and who does without experts is served then. The host goes on with it, and it is an entry once more when the lost one is there.

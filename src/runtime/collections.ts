@@ -24,7 +24,7 @@ const STEPS_PER_LOOK = 16;
 type Collect = (options: { readonly type: 'minor' }) => void;
 
 /** Of this thread; missing: it has not been asked for. */
-let young: Collect | null | undefined;
+let young: Collect | undefined;
 
 /** Null: the runtime cannot collect what is young alone. A new context takes a millisecond, so a thread that rehearses before it begins makes it then. */
 function youngCollector(): Collect | null {
