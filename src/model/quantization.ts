@@ -36,11 +36,28 @@ const group = z.object({
   output_activations: z.null().optional(),
 });
 
+const PATTERN = 're:';
+
+/** As compressed-tensors matches it: from the name's first character on. */
+const patternOf = (text: string): RegExp => new RegExp(`^(?:${text.slice(PATTERN.length)})`);
+
+function isPattern(text: string): boolean {
+  try {
+    return !text.startsWith(PATTERN) || patternOf(text) !== null;
+  } catch {
+    return false;
+  }
+}
+
+/** What in the list names the layer. */
+const ignoredBy = (layer: string, { ignore }: Quantization): string | undefined =>
+  ignore.find((text) => (text.startsWith(PATTERN) ? patternOf(text).test(layer) : text === layer));
+
 const schema = z.object({
   quant_method: z.literal('compressed-tensors'),
   format: z.literal('int-quantized'),
   config_groups: z.record(z.string(), group).refine((groups) => Object.keys(groups).length === 1, 'one group'),
-  ignore: z.array(z.string()).default([]),
+  ignore: z.array(z.string().refine(isPattern, 'a name, or re: and a regular expression')).default([]),
   kv_cache_scheme: z.null('null: how KV is kept is an option of the pod, kv_cache_dtype').default(null),
   sparsity_config: z.null('null: sparse weights are not supported').optional(),
 });
@@ -94,7 +111,8 @@ export function checkQuantized(
   };
   if (quantization === undefined) fail('is I8; expected quantization_config in config.json to say how it was quantised, found none');
   if (!isQuantizable) fail('expected BF16, F16 or F32, found I8: it is not among the weights that are quantised');
-  if (quantization?.ignore.includes(layerOf(name))) fail(`is I8; expected BF16, F16 or F32, since quantization_config.ignore names ${layerOf(name)}`);
+  const ignored = quantization && ignoredBy(layerOf(name), quantization);
+  if (ignored !== undefined) fail(`is I8; expected BF16, F16 or F32, since quantization_config.ignore names ${ignored}`);
   const [rows = 0, inputs = 0] = tensor.shape;
   if (inputs > INT8_INPUTS_MAX) fail(`expected at most ${INT8_INPUTS_MAX} inputs, whose products are summed in 32 bits, found ${inputs}`);
   const scaleName = scaleOf(name);

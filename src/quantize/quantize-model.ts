@@ -3,7 +3,7 @@
  * @module
  */
 import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { BareModel } from '../fidelity/bare-model.ts';
 import { cutText, type TextPart } from '../fidelity/text-windows.ts';
 import { type Checkpoint, openCheckpoint } from '../model/checkpoint.ts';
@@ -85,7 +85,7 @@ export async function quantizeModel(options: QuantizeOptions): Promise<Quantized
   const cut = cutText(options.text, tokenizer, context, { skip_tokens: options.skip_tokens, max_tokens, stride: context - 1 });
   const calibration = new Calibration(await BareModel.open(folder, context), cut.windows);
   const isNew = !existsSync(options.out);
-  mkdirSync(options.out, { recursive: true });
+  makeFolder(options.out);
   try {
     const report = await new ModelQuantizer(checkpoint, calibration, options).run();
     copyOtherFiles(folder, options.out);
@@ -95,6 +95,17 @@ export async function quantizeModel(options: QuantizeOptions): Promise<Quantized
     if (isNew) rmSync(options.out, { recursive: true, force: true });
     else for (const name of readdirSync(options.out)) rmSync(join(options.out, name), { force: true });
     throw error;
+  }
+}
+
+/** One folder after the other: where none can be made, as in /proc, Node's own way of making all of them never ends. */
+function makeFolder(path: string): void {
+  if (existsSync(path)) return;
+  makeFolder(dirname(path));
+  try {
+    mkdirSync(path);
+  } catch (error) {
+    throw refuse('out', `${path} cannot be made: ${(error as Error).message}`);
   }
 }
 

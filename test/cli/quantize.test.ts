@@ -20,5 +20,7 @@ it('should make a checkpoint, tell what it lost, and not make it twice', async (
   ]);
   expect(again).toMatchObject({ code: 1, stderr: expect.stringContaining('is there already') });
   expect(JSON.parse(again.stdout).error.code).toBe('invalid_request');
+  const nowhere = await minipod(['quantize', model, join(text, 'int8', 'new'), '--text', text, '--max-tokens', '500']);
+  expect(nowhere).toMatchObject({ code: 1, stderr: expect.stringMatching(/out: .*int8 cannot be made: ENOTDIR/) });
   expect(served.code).toBe(0);
 });

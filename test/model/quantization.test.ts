@@ -125,8 +125,10 @@ describe('a quantised checkpoint', () => {
       expect(message).toMatch(/expected BF16, F16 or F32, (found I8|since quantization_config.ignore names)/);
     }
     const [weight = ''] = weights;
-    const ignoring = { ...config, quantization: { scheme: 'w8a8-int8' as const, ignore: [weight.replace('.weight', '')] } };
-    expect(refusalOf(tensors, ignoring)).toContain(`tensor ${weight}: is I8; expected BF16, F16 or F32, since quantization_config.ignore names`);
+    for (const ignore of [weight.replace('.weight', ''), 're:.*', `re:${weight.slice(0, 8)}`]) {
+      const ignoring = { ...config, quantization: { scheme: 'w8a8-int8' as const, ignore: ['re:no such layer', ignore] } };
+      expect(refusalOf(tensors, ignoring)).toContain(`tensor ${weight}: is I8; expected BF16, F16 or F32, since quantization_config.ignore names ${ignore}`);
+    }
     const { quantization: _quantization, ...unsaid } = config;
     expect(refusalOf(tensors, unsaid)).toContain('expected quantization_config in config.json');
   });
@@ -182,6 +184,7 @@ describe('a quantised checkpoint', () => {
   it.each([
     [{ quant_method: 'gptq' }, /quantization_config.quant_method: expected "compressed-tensors"/],
     [{ format: 'pack-quantized' }, /quantization_config.format/],
+    [{ ignore: ['re:(lm_head'] }, /quantization_config.ignore.*a regular expression/],
     [{ kv_cache_scheme: { num_bits: 8 } }, /quantization_config.kv_cache_scheme: .*option of the pod/],
     [{ config_groups: {} }, /quantization_config.config_groups: .*one group/],
     [{ config_groups: { a: { targets: ['Linear'], weights: { num_bits: 4 } } } }, /config_groups.a.weights.num_bits/],

@@ -22,9 +22,10 @@ export const speculativeConfigSchema = z
     message: 'must not be more than prompt_lookup_max',
     path: ['prompt_lookup_min'],
   })
-  .refine(({ method, prompt_lookup_max: max, prompt_lookup_min: min }) => method === 'ngram' || (max === undefined && min === undefined), {
-    message: 'is of ngram alone: mtp looks nothing up',
-    path: ['prompt_lookup_max'],
+  .superRefine((config, { addIssue }) => {
+    for (const limit of ['prompt_lookup_max', 'prompt_lookup_min'] as const)
+      if (config.method !== 'ngram' && config[limit] !== undefined)
+        addIssue({ code: 'custom', message: 'is of ngram alone: mtp looks nothing up', path: [limit] });
   });
 export type SpeculativeConfig = z.output<typeof speculativeConfigSchema>;
 
