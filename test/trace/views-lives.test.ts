@@ -1,5 +1,5 @@
 /** The lives of requests as told from a trace, against what the trace's messages say by themselves. */
-import { copyFileSync, truncateSync } from 'node:fs';
+import { copyFileSync, statSync, truncateSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createPod, type PodOptions } from '../../src/index.ts';
 import { idOf } from '../../src/protocol/address.ts';
@@ -244,8 +244,9 @@ describe('a request whose worker dies in the moment in which it is over', () => 
 describe('a trace that ends too early', () => {
   it('has lives that had not ended, whose parts sum to what is there', () => {
     const path = folder.file('short.trace');
-    copyFileSync(folder.file('a-live-run.trace'), path);
-    truncateSync(path, 20_000);
+    // Of a live one nobody knows what is in which half: threads that begin slowly fill pages.
+    copyFileSync(folder.file('a-virtual-run.trace'), path);
+    truncateSync(path, Math.floor(statSync(path).size / 2));
     const { lives } = told(path);
     const open = lives.filter(({ ending }) => ending === 'open');
     expect(open.length).toBeGreaterThan(0);
