@@ -299,11 +299,11 @@ export const roleSwitch = setup({
     SWITCH_OVERDUE: {},
     NPU_GONE: {},
     ROLE_REFUSED: { actions: 'noteRefused' },
-    // It was given up.
+    // It was given up; what is lent a second time is given back once.
     SHAPE_LENT: {
       actions: {
         type: 'sendEach',
-        params: ({ context: { scaling }, event }) => (scaling === null ? [] : [{ to: scaling, message: giveShape(event.groups) }]),
+        params: ({ context: { scaling, isLent }, event }) => (scaling === null || isLent ? [] : [{ to: scaling, message: giveShape(event.groups) }]),
       },
     },
   },

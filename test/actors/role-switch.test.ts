@@ -124,6 +124,9 @@ it('waits for the map and for the number of groups no longer than its deadline: 
   // It was lent after all.
   hear(shapeLent([0, 1]));
   expect(tellings('GIVE_SHAPE')).toMatchObject([{ serving: [0, 1] }]);
+  // Asked for again, it is lent twice where the first question was late.
+  expect(hear(expertsNowhere(LOST, [2], [2]), mapGranted(3, 8, []), shapeLent([0, 1]), shapeLent([0, 1]))).toBe('vacating');
+  expect(tellings('GIVE_SHAPE').length).toBe(1);
 });
 
 it('asks for the time again where nobody tells it', () => {
