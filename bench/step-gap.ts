@@ -42,7 +42,8 @@ async function measure(pod: Pod, requests: number): Promise<Round> {
 /** With few requests for the most part: their steps are short. */
 async function warm(pod: Pod, requests: number): Promise<void> {
   const { npus } = await pod.stats();
-  for (let least = 0; least < WARM_STEPS; least = Math.min(...(await pod.stats()).npus.map(({ steps }) => steps))) {
+  // Not of all: who shares a beginning may all run on a few of them.
+  for (let most = 0; most < WARM_STEPS; most = Math.max(...(await pod.stats()).npus.map(({ steps }) => steps))) {
     for (let turn = 0; turn < 6; turn++) await measure(pod, npus.length);
     await measure(pod, requests);
   }
