@@ -46,8 +46,8 @@ export function sharedVocabulary(space: AddressSpace, region: Region): Vocabular
   const first = region.base + (HEAD_WORDS + count + special) * 4;
   assert(count > 0, 'the vocabulary is not written yet');
   // With all their places from the first: V8 makes hash tables of lists with such gaps.
-  const known = Array.from({ length: count }, (): Uint8Array | undefined => undefined);
-  const texts = Array.from({ length: count }, (): string | undefined => undefined);
+  const known = new Array<Uint8Array | undefined>(count).fill(undefined);
+  const texts = new Array<string | undefined>(count).fill(undefined);
   const tokenBytes = (id: number): Uint8Array => {
     const bytes = known[id];
     if (bytes !== undefined) return bytes;
