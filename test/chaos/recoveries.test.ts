@@ -96,6 +96,21 @@ it('a pod whose experts are all lost should wait for what one attention NPU that
   expect(calls[0]?.code).toBe('finished');
 });
 
+it('an attention NPU whose worker has just lost its controllers takes a place when they are back', async () => {
+  const pod = { topology: 'moe-attention:domains=2x1,experts=2', workers: 3, npu_workers: [0, 1, 2, 1], job_executors: 4, respawn: false };
+  const { violations, calls } = await chaos.run({
+    seed: 96,
+    pod,
+    calls: [{ key: 4, prompt_tokens: 40, max_tokens: 5 }],
+    faults: [
+      { kind: 'controllers-lost', worker: 0, at: { phase: 'admission' } },
+      { kind: 'worker-lost', worker: 2, at: { ms: 0.01 } },
+    ],
+  });
+  expect(violations).toEqual([]);
+  expect(calls[0]?.code).toBe('finished');
+});
+
 describe('a change to more than is left', () => {
   const refused = (asked: number, left: number, which: string): string =>
     `experts: ${asked} expert NPUs are more than the ${left} that are left of 4: expert NPU${which} lost, and nobody takes the place`;
