@@ -310,7 +310,7 @@ export const roleSwitch = setup({
   states: {
     watching: {
       exit: ['awaitNoNews', inTime],
-      on: { SWITCH_OVERDUE: [{ guard: 'isOfThisTurn', actions: 'awaitNoNews' }, {}] },
+      on: { EXPERTS_NOWHERE: { actions: ['noteNowhere', inTime] }, SWITCH_OVERDUE: [{ guard: 'isOfThisTurn', actions: 'awaitNoNews' }, {}] },
       always: [
         { guard: 'isNews', actions: tellNews },
         { guard: 'isLateThere', target: 'switching', actions: ['resume', retry] },

@@ -135,3 +135,17 @@ it('asks for the time again where nobody tells it', () => {
   expect(pass('overdue')).toBe('settling');
   expect(hear(timeTold(40_000))).toBe('watching');
 });
+
+it.each<[string, (at: ReturnType<typeof begin>) => void, boolean]>([
+  ['until the map says so', ({ hear }) => hear(expertsNowhere(null, [], [])), false],
+  ['but not for ever', ({ pass }) => pass('overdue'), true],
+])('tells nobody that others are nowhere who may have room with the one that is back, %s', (_, act, isTold) => {
+  const at = begin();
+  const { hear, tellings, timers } = at;
+  hear(npuLost(2, LOST), npuLost(3, LOST), expertsNowhere(LOST, [2, 3], [2, 3]), ...toSwitching());
+  expect(hear(npuBack(2), timeTold(1_040))).toBe('watching');
+  expect(tellings('EXPERTS_NOWHERE')).toEqual([]);
+  act(at);
+  expect([...timers.keys()]).toEqual([]);
+  expect(tellings('EXPERTS_NOWHERE').map(({ npus }) => npus)).toEqual(isTold ? [[3]] : []);
+});
