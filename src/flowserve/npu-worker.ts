@@ -194,15 +194,15 @@ export class NpuWorker {
 
   /** Until it is told to stop, or fails. Either way the last that it writes is the acknowledgement: from then on its memory may be given to another. */
   run(): void {
-    let isMissed = false;
+    let isHeardOf = false;
     try {
       this.#loop();
     } catch (error) {
-      isMissed = this.#sayLastWords(error);
+      isHeardOf = this.#sayLastWords(error);
       throw error;
     } finally {
       this.#control.acknowledgeStop(this.#thread);
-      if (isMissed) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LIES_STILL_MS);
+      if (isHeardOf) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LIES_STILL_MS);
     }
   }
 
