@@ -6,7 +6,8 @@
  *
  * One that sleeps elsewhere may wait for another thread that waits for a processor: V8 has a lock that all threads of a process take when they give its helpers
  * something to compile or to collect, and one for all that sleep in Atomics.wait. Whoever is put off its processor with one of these holds up the others, on
- * a crowded machine for hundreds of milliseconds (seen in their stacks, Node 24). So such sleep counts as far as no thread of the process had to wait.
+ * a crowded machine for hundreds of milliseconds (seen in their stacks, Node 24). So such sleep counts as far as no thread of the process had to wait, and by a fifth
+ * at least: who is blocked for good is found on the most crowded machine, five times as late.
  * @module
  */
 import type { ControlPage } from '../fabric/control-page.ts';
@@ -16,6 +17,8 @@ import { type ThreadTimes, threadTimes, timesOfAll } from '../runtime/os-thread.
 export type Progress = { readonly word: number; readonly share: number };
 /** In so much of a beat's time a thread that is well would have answered. */
 const ENOUGH_SHARE = 0.5;
+/** Nobody who starves has a lock for ever. */
+const ASLEEP_SHARE_MIN = 0.2;
 /** Who was not looked at for so long is looked at as if for the first time. */
 const STALE_MS = 250;
 
@@ -67,7 +70,7 @@ export class ThreadProgress {
     if (elapsed_ms < 1) return last.share;
     const times = this.#ports.timesOfAll();
     const waits_ms = [...times].map(([id, now]) => waited_ms(last.times.get(id), now, elapsed_ms));
-    const share = elapsed_ms > STALE_MS ? 0 : percent(1 - Math.max(0, ...waits_ms) / elapsed_ms);
+    const share = elapsed_ms > STALE_MS ? 0 : percent(Math.max(ASLEEP_SHARE_MIN, 1 - Math.max(0, ...waits_ms) / elapsed_ms));
     this.#wideLook = { at_ms, times, share };
     return share;
   }

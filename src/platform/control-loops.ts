@@ -146,7 +146,8 @@ export class ControlLoops {
               {
                 ...{ loop: 'role_switch' as const, owner: switching, state: switchState, period_ms: SWITCH_MS_MAX },
                 // One that is with the host, and late, keeps nobody waiting: experts are lost, or done without.
-                ...{ runs: switchState !== 'watching', progress: `${switchState} ${role.turn}` },
+                // While it claims the map, whoever has that is watched.
+                ...{ runs: switchState !== 'watching' && switchState !== 'claiming', progress: `${switchState} ${role.turn}` },
               },
             ]),
       ];

@@ -45,14 +45,14 @@ describe('the share of a silence that counts', () => {
     expect(sharesOf(busy)).toEqual([0, 0, 100, 100]);
   });
 
-  it('should be none of it where whoever has the lock that the thread sleeps for is kept from a processor all the time', () => {
+  it('should be a fifth of it where whoever has the lock that the thread sleeps for is kept from a processor all the time, so that it ends', () => {
     const starved = { own: ASLEEP, helper: ms(3, 7, true) };
-    expect(sharesOf([starved, starved, starved, starved])).toEqual([0, 0, 0, 0]);
+    expect(sharesOf([starved, starved, starved, starved])).toEqual([0, 0, 20, 20]);
   });
 
   it('should be less by the longest that any thread waited', () => {
     const waited = [0, 10, 40, 90].map((wait) => ({ own: ASLEEP, helper: ms(wait, wait, false) }));
-    expect(sharesOf(waited)).toEqual([0, 0, 40, 0]);
+    expect(sharesOf(waited)).toEqual([0, 0, 40, 20]);
   });
 });
 
