@@ -15,7 +15,6 @@
  * DP groups of the worker that can best be spared (policies/role-places.ts) hand their sequences back; they go on in the others. Then it ends, and in its place the lost
  * one begins anew, with weights from the checkpoint; other experts that it had come back from who has them (expert-map.ts: npu_back). The map is held all the while, and
  * the number of groups borrowed from who changes it (scaling.ts).
- *
  * Every state but watching has a deadline. Whoever waits for the switch hears of the loss when one has passed, or the host says that the lost one cannot begin for now,
  * since its weights cannot be read; and who does without experts is served then. The host goes on with it, and it is an entry once more when the lost one is there.
  */
@@ -26,6 +25,7 @@ import type { ErrorRecord } from '../src/protocol/errors.ts';
 import { mapDone, mapWanted } from '../src/protocol/map-log.ts';
 import type { Commands } from '../src/protocol/messages.ts';
 import {
+  advised,
   type ExpertsNowhere,
   expertsNowhere,
   giveShape,
@@ -128,13 +128,15 @@ const retry = { type: 'after' as const, params: { id: 'retry', delay_ms: RETRY_M
 const canSwitch = (context: RoleSwitch): boolean =>
   !context.isVain && isMissed(context) && switchOf(context, context.scaling === null ? context.serving : groupsOf(context.seats)) !== null;
 function toldNow(context: RoleSwitch): Told | null {
-  const { nowhere, waits, told, isLate, lost } = context;
+  const { nowhere, waits, told, isLate, lost, late } = context;
   if (nowhere === null || nowhere.error === null) return null;
   // They are back, and the map says so in a moment.
   if (nowhere.needed.length > 0 && !isMissed(context)) return told;
   // There may be room with them for all that is missed, and the map says so when it lies there: who waits need not hear of it before, unless another was late.
-  if (context.awaitsNews && told === null && context.late.length === 0) return null;
-  return waits && !isLate && canSwitch(context) ? null : { error: nowhere.error, npus: nowhere.npus.filter((npu) => lost.includes(npu)) };
+  if (context.awaitsNews && told === null && late.length === 0) return null;
+  const mayCome = canSwitch(context);
+  if (waits && !isLate && mayCome) return null;
+  return { error: advised(nowhere.error, mayCome || late.length > 0 ? 'switch' : 'never'), npus: nowhere.npus.filter((npu) => lost.includes(npu)) };
 }
 const tellNews = [
   send((context) => {

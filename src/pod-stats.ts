@@ -44,6 +44,7 @@ function groupStats({ groups, executors }: Deployment, report: ControlStats, cou
     const { kv_lent, kv_expected, kv_leases_expired, remote_hits, remote_hits_refused, remote_hits_missed, drafting } = leader ?? NO_FIGURES;
     return {
       ...{ dp_group: id, task_executor: executor, role: executors[executor]?.role ?? 'colocated', npus, requests_running, requests_waiting },
+      gone: npus.some((npu) => report.npus_gone.includes(npu)),
       requests_finished: { ...(counts?.finished ?? NOTHING_FINISHED) },
       prompt_tokens: counts?.prompt_tokens ?? 0,
       generation_tokens: counts?.generation_tokens ?? 0,
@@ -135,6 +136,7 @@ export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: 
       kind: hosting.deployment.npus[npu.npu]?.kind ?? 'attention',
       task_executor: hosting.deployment.npus[npu.npu]?.executor ?? 0,
       worker: hosting.worker_of_npu[npu.npu] as number,
+      gone: report.npus_gone.includes(npu.npu),
       hbm_bytes: layouts[npu.npu]?.bytes ?? 0,
     })),
     kv_links: kvLinkStats(report.kv_links),

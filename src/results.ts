@@ -111,8 +111,15 @@ export type Generation = AsyncIterable<Chunk> & {
 /**
  * What an NPU reports, and where it is. While its worker is lost and no successor has reported, its state is `lost`: it holds nothing, and what it has
  * counted is as last heard. Its successor counts from 0. `kind`: `experts`, it has experts only, computes for whoever asks, and runs no steps; `attention`: all others.
+ * `gone`: nobody comes in its place for now.
  */
-export type NpuStats = NpuReport & { readonly kind: NpuPlace['kind']; readonly task_executor: number; readonly worker: number; readonly hbm_bytes: number };
+export type NpuStats = NpuReport & {
+  readonly kind: NpuPlace['kind'];
+  readonly task_executor: number;
+  readonly worker: number;
+  readonly gone: boolean;
+  readonly hbm_bytes: number;
+};
 
 /** What a DP group does and has done, or all groups of a task executor together. Counters of its NPUs begin at 0 again with a worker's successor. */
 export type ServingStats = {
@@ -140,8 +147,13 @@ export type ServingStats = {
   readonly remote_hits_refused: number;
   readonly remote_hits_missed: number;
 };
-/** `npus`: by rank. Those of one group hold shares of the same KV blocks. */
-export type DpGroupStats = ServingStats & { readonly dp_group: number; readonly task_executor: number; readonly npus: readonly number[] };
+/** `npus`: by rank. Those of one group hold shares of the same KV blocks. `gone`: one of them is lost, and nobody comes in its place for now. */
+export type DpGroupStats = ServingStats & {
+  readonly dp_group: number;
+  readonly task_executor: number;
+  readonly npus: readonly number[];
+  readonly gone: boolean;
+};
 export type TaskExecutorStats = ServingStats & { readonly task_executor: number; readonly dp_groups: readonly number[] };
 
 /**

@@ -172,8 +172,10 @@ export class ExpertBalancer {
   done(error: ErrorRecord | null, told: string | null = null): void {
     const moved = this.epoch > (this.log.open?.epoch ?? 0);
     if (error !== null) this.release('rolled_back', error.code === 'deadline_exceeded' ? 'deadline' : 'writer', error.message);
-    else if (told !== null) this.log.end('installed', 'npu_gone', told, this.epoch);
-    else this.release(moved ? 'installed' : 'unchanged', 'asked', moved ? 'experts lie elsewhere' : 'no expert lies elsewhere');
+    else if (told !== null) {
+      const read = this.lostExperts.length - this.rehoming.lostBy(this.map).length;
+      this.log.end('installed', 'npu_gone', read > 0 ? `${told}; ${read} experts came from the checkpoint with it` : told, this.epoch);
+    } else this.release(moved ? 'installed' : 'unchanged', 'asked', moved ? 'experts lie elsewhere' : 'no expert lies elsewhere');
   }
 
   /** The same while experts still move: they stay as the last whole round leaves them. */
@@ -212,13 +214,13 @@ export class ExpertBalancer {
     const isNeeded = this.moves.needs(npu);
     if (isNeeded) this.fail('npu_lost', `npu/${npu} was lost: ${why}`);
     if (this.moves.holds(npu) || (isNeeded && this.#isRehoming)) this.rehoming.lost(npu);
-    if (isFinal) this.gone(npu);
+    if (isFinal) this.gone(npu, true);
   }
 
   /** No successor is waited for any more. */
-  gone(npu: number): void {
+  gone(npu: number, isFinal = false): void {
     if (!this.lost.has(npu)) return;
-    this.rehoming.noteGone(npu, this.moves.holds(npu));
+    this.rehoming.noteGone(npu, this.moves.holds(npu), isFinal);
     if (this.rehoming.isDue && !this.#isRehoming) this.fail('another_entry', `npu/${npu} has no successor`);
   }
 

@@ -18,11 +18,13 @@ export type Balancing = GroupChoice | 'cost_model';
 export const balancingOf = (role: ExecutorRole, groups: number, asked: 'auto' | Balancing): Balancing =>
   asked !== 'auto' ? asked : role === 'decode' ? 'least_kv' : role === 'prefill' && groups > 1 ? 'cost_model' : 'packed';
 
-const NO_GROUP: ErrorRecord = {
+const noGroup = (message: string): ErrorRecord => ({
   code: 'groups_lost',
-  message: 'no DP group is left: all that served have lost an NPU, and nobody takes its place for now; the request may be sent again',
+  message: `no DP group is left: all that served have lost an NPU, and ${message}`,
   param: null,
-};
+});
+const NO_GROUP = noGroup('nobody takes its place for now; the request may be sent again');
+const NO_GROUP_EVER = noGroup('none has a successor; sending the request again does not help');
 
 type Group = { readonly seat: GroupSeat; readonly serving: Set<number>; readonly tasks: Map<Address, Placeable>; kv_positions: number };
 
@@ -37,6 +39,8 @@ export class TaskPlacement {
   readonly #lostRanks = new Set<number>();
   /** Lost NPUs in whose place nobody comes for now. */
   readonly #unreplaced = new Set<number>();
+  /** Lost NPUs have no successors. */
+  #isFinal = false;
 
   /** Groups that are to take nothing; and those of them at which nothing is left. */
   readonly #standby: Set<number>;
@@ -174,7 +178,12 @@ export class TaskPlacement {
     this.#unreplaced.add(npu);
   }
 
-  /** Groups that have lost an NPU in whose place nobody comes for now. */
+  /** Lost NPUs in whose place nobody comes for now. */
+  get goneNpus(): readonly number[] {
+    return [...this.#unreplaced];
+  }
+
+  /** Groups that have such a one. */
   get goneGroups(): readonly number[] {
     return this.#groups.filter(this.#isGone).map(({ seat }) => seat.group);
   }
@@ -201,7 +210,7 @@ export class TaskPlacement {
    * without. Null: nobody misses anything for good.
    */
   get expertsLost(): ErrorRecord | null {
-    if (this.#groups.every((group) => this.#standby.has(group.seat.group) || this.#isGone(group))) return NO_GROUP;
+    if (this.#groups.every((group) => this.#standby.has(group.seat.group) || this.#isGone(group))) return this.#isFinal ? NO_GROUP_EVER : NO_GROUP;
     if (this.masked.length > 0) return null;
     if (this.#nowhere !== null) return this.#nowhere.error;
     const npus = this.#lostHolders;
@@ -227,6 +236,7 @@ export class TaskPlacement {
     const group = this.#groupOf(npu);
     group?.serving.delete(npu);
     if (isFinal) this.#unreplaced.add(npu);
+    this.#isFinal = isFinal;
     // What runs waits for its successor, which is asked again.
     if (this.#experts.includes(npu)) this.#missingExperts.add(npu);
     if (group?.seat.npus[0] === npu) this.left(group.seat.group);

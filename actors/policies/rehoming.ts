@@ -6,10 +6,10 @@
  *              └─▶ (none has come for too long) gone ─▶ what is nowhere else is loaded onto those that are left, from the checkpoint
  * @module
  */
-import type { Address } from '../../src/protocol/address.ts';
+import { type Address, roleOf } from '../../src/protocol/address.ts';
 import type { MapCause } from '../../src/protocol/map-log.ts';
 import type { Commands } from '../../src/protocol/messages.ts';
-import { expertsNowhere } from '../../src/protocol/role-switch.ts';
+import { advised, expertsNowhere } from '../../src/protocol/role-switch.ts';
 import { ranksOf } from './expert-placement/among-ranks.ts';
 import { type ExpertMap, NO_EXPERT, replicasOf } from './expert-placement/expert-map.ts';
 import { planRounds } from './expert-placement/map-rounds.ts';
@@ -36,8 +36,9 @@ export class Rehoming {
   readonly #due = new Map<number, Event>();
   /** What the open entry deals with, in the order in which it came. */
   readonly #taken = new Map<number, Event>();
-  /** NPUs that are lost for good, as far as anybody knows. */
+  /** NPUs that are lost for good, as far as anybody knows; and whether some have no successors. */
   readonly #gone = new Set<number>();
+  #isFinal = false;
   /** By NPU: what it held when it was gone, while that is not there again. */
   readonly #had = new Map<number, Int32Array>();
   #loaded: readonly LostExpert[] = [];
@@ -67,9 +68,10 @@ export class Rehoming {
     this.#due.set(npu, 'lost');
   }
 
-  /** It has no successor, or none in good time. `holds`: by the map, experts are there. */
-  noteGone(npu: number, holds: boolean): void {
+  /** It has no successor (`isFinal`), or none in good time. `holds`: by the map, experts are there. */
+  noteGone(npu: number, holds: boolean, isFinal: boolean): void {
     this.#gone.add(npu);
+    this.#isFinal = isFinal;
     if (holds || this.#due.has(npu)) this.#due.set(npu, 'gone');
   }
 
@@ -147,12 +149,14 @@ export class Rehoming {
     const holders = [...this.#gone].filter((npu) => this.#rankOf(npu) >= 0 && this.#rankOf(npu) < map.shape.ranks);
     const gone = names(holders);
     // The shared expert lies where it lies.
-    const why = first === undefined ? 'nobody takes its place' : `nobody takes its place, and there is no room for them elsewhere`;
-    const message = `no copy is left of ${what}: ${gone} had them, ${why}; the request may be sent again`;
-    const told = first === undefined && !this.isSharedLost ? null : message;
-    if (told === this.#told) return [];
-    this.#told = told;
-    const error = told === null ? null : ({ code: 'experts_lost', message: told, param: null } as const);
+    const why = first === undefined ? `${gone} had it` : `${gone} had them, and there is no room for them elsewhere`;
+    const bare = { code: 'experts_lost', message: `no copy is left of ${what}: ${why}`, param: null } as const;
+    const isNone = first === undefined && !this.isSharedLost;
+    // A role switch knows who may come yet.
+    const isTold = roleOf(this.#seat.tells) === 'role-switch';
+    const error = isNone ? null : isTold ? bare : advised(bare, isFinal && this.#isFinal ? 'never' : 'soon');
+    if ((error?.message ?? null) === this.#told) return [];
+    this.#told = error?.message ?? null;
     const needed = isFinal ? [...this.#gone].filter((npu) => this.#isNeeded(map, npu, lost)) : [];
     return [{ to: this.#seat.tells, message: expertsNowhere(error, this.isSharedLost ? [] : holders, needed) }];
   }

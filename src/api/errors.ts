@@ -5,7 +5,7 @@
 import { type ErrorCode, MinipodError } from '../protocol/errors.ts';
 
 export type ApiErrorType = 'invalid_request_error' | 'authentication_error' | 'rate_limit_error' | 'server_error';
-export type ApiErrorStatus = 400 | 401 | 403 | 404 | 405 | 413 | 415 | 429 | 499 | 500 | 503 | 504;
+export type ApiErrorStatus = 400 | 401 | 403 | 404 | 405 | 410 | 413 | 415 | 429 | 499 | 500 | 503 | 504;
 export type ApiErrorBody = {
   readonly error: { readonly message: string; readonly type: ApiErrorType; readonly param: string | null; readonly code: string | null };
 };

@@ -6,7 +6,7 @@
 import * as z from 'zod';
 import { MinipodError } from '../protocol/errors.ts';
 import type { KvEvent } from '../protocol/kv-events.ts';
-import { invalid } from './errors.ts';
+import { ApiError, invalid } from './errors.ts';
 import type { Service } from './service.ts';
 
 /** Steps take milliseconds; a router decides on what it heard a moment ago. */
@@ -47,10 +47,16 @@ export async function kvEvents(service: Service, query: Record<string, string>, 
 const inTheQuerysWords =
   (engine: number) =>
   (error: unknown): never => {
-    throw error instanceof MinipodError && error.param === 'dp_group' ? invalid('engine', `there is no DP group ${engine}`) : error;
+    if (!(error instanceof MinipodError) || error.param !== 'dp_group') throw error;
+    throw isGone(error)
+      ? new ApiError(410, error.message, { param: 'engine', code: error.code, cause: error })
+      : invalid('engine', `there is no DP group ${engine}`);
   };
 
-/** Until its client leaves or the server drains. */
+/** It has lost its worker for good. */
+const isGone = (error: unknown): boolean => error instanceof MinipodError && error.code === 'groups_lost';
+
+/** Until its client leaves, the server drains, or the group is gone. */
 async function* framesFrom(service: Service, engine: number, from: number, signal: AbortSignal): AsyncGenerator<string> {
   const { pod, clock } = service;
   const frame = (events: readonly KvEvent[], seq: number | null): string =>
@@ -58,10 +64,11 @@ async function* framesFrom(service: Service, engine: number, from: number, signa
   let next = from;
   let said_ms = clock.now_ms();
   while (!signal.aborted && !service.admission.stopped) {
-    const page = await pod.kvEvents(engine, next).catch(nullWhereLost);
-    if (page === null || page.next < next) {
+    const page = await pod.kvEvents(engine, next).catch(whereLost);
+    if (page === 'gone' || page === null || page.next < next) {
       // Its worker was lost, and what was known of its blocks with it: a successor begins with nothing, and counts from 0.
       if (next > 0) yield frame([{ type: 'AllBlocksCleared' }], null);
+      if (page === 'gone') return;
       next = 0;
     }
     for (const { seq, events } of page?.batches ?? []) {
@@ -78,7 +85,9 @@ async function* framesFrom(service: Service, engine: number, from: number, signa
   }
 }
 
-function nullWhereLost(error: unknown): null {
+/** `gone`: for good. */
+function whereLost(error: unknown): 'gone' | null {
+  if (isGone(error)) return 'gone';
   if (error instanceof MinipodError && (error.code === 'worker_failed' || error.code === 'deadline_exceeded')) return null;
   throw error;
 }

@@ -80,7 +80,7 @@ export function createMetrics(model_name: string, context_length: number): Metri
   });
   const groupInfo = new Gauge({
     name: 'minipod:dp_group_info',
-    help: 'Which task executor an engine belongs to, what that is for, and on which NPUs the engine runs.',
+    help: 'Which task executor an engine belongs to, what that is for, and on which NPUs the engine runs; none of an engine that is gone.',
     labelNames: ['engine', 'task_executor', 'role', 'npus'],
     registers,
   });
@@ -203,7 +203,7 @@ export function createMetrics(model_name: string, context_length: number): Metri
     for (const finished_reason of Object.values(FINISHED_REASONS)) success.inc({ engine, finished_reason }, 0);
     for (const [reason, count] of Object.entries(group.requests_finished)) success.inc({ engine, finished_reason: FINISHED_REASONS[reason] ?? reason }, count);
     cache.set({ engine, num_gpu_blocks: String(group.kv_blocks), block_size: String(block_size) }, 1);
-    groupInfo.set({ engine, task_executor: String(group.task_executor), role: group.role, npus: group.npus.join(',') }, 1);
+    if (!group.gone) groupInfo.set({ engine, task_executor: String(group.task_executor), role: group.role, npus: group.npus.join(',') }, 1);
   };
 
   return {

@@ -3,8 +3,9 @@ import type { PodStats } from '../results.ts';
 
 export const leftovers = ({ requests_running, requests_waiting, npus, dp_groups, fabric }: PodStats): string[] => [
   ...(requests_running + requests_waiting > 0 ? [`${requests_running} requests run, ${requests_waiting} wait`] : []),
-  ...npus.flatMap(({ npu, state, kv_blocks_used, kv_blocks_held }) =>
-    kv_blocks_used + kv_blocks_held > 0 || state !== 'idle'
+  // On a virtual clock, which stands still at rest, a lost one's successor may be to come yet; who is gone has none.
+  ...npus.flatMap(({ npu, state, gone, kv_blocks_used, kv_blocks_held }) =>
+    kv_blocks_used + kv_blocks_held > 0 || (state !== 'idle' && !(state === 'lost' && (gone || fabric.threads.length === 0)))
       ? [`NPU ${npu} is ${state}, ${kv_blocks_used} KV blocks are in use, ${kv_blocks_held} are held`]
       : [],
   ),

@@ -68,6 +68,8 @@ export type ControlStats = {
   readonly suspicions: SuspicionReport;
   readonly experts_lost: readonly LostExperts[];
   readonly experts_masked: readonly MaskedExperts[];
+  /** Lost NPUs in whose place nobody comes for now. */
+  readonly npus_gone: readonly number[];
   readonly recoveries: readonly RecoveryReport[];
   readonly unexpected: readonly string[];
   readonly actors: number;

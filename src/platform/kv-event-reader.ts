@@ -6,7 +6,7 @@ import { MinipodError } from '../protocol/errors.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import { readKvEvents, type ThreadMessage } from '../protocol/threads.ts';
 import { leaderOf } from '../protocol/topology.ts';
-import type { Directory } from '../runtime/directory.ts';
+import type { Directory, Hosting } from '../runtime/directory.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
 
 const READ_DEADLINE_MS = 5_000;
@@ -26,10 +26,10 @@ export class KvEventReader {
     this.#ports = ports;
   }
 
-  /** @throws `worker_failed` where the worker is dead or dies meanwhile, `deadline_exceeded` where it hangs */
+  /** @throws `groups_lost` where the worker is dead and has no successor, `worker_failed` where it has, `deadline_exceeded` where it hangs */
   async read(dp_group: number, from: number): Promise<KvEventPage> {
     const worker = this.#directory.workerOfNpu(leaderOf(this.#directory.hosting.deployment, dp_group));
-    if (!this.#ports.isRunning(worker)) throw groupLost(dp_group);
+    if (!this.#ports.isRunning(worker)) throw groupLost(dp_group, this.#directory.hosting);
     const query = ++this.#query;
     const { promise, resolve } = Promise.withResolvers<void>();
     const question: Question = { worker, page: null, isLost: false, resolve };
@@ -37,7 +37,7 @@ export class KvEventReader {
     this.#ports.tell(worker, readKvEvents(query, dp_group, from));
     await waitAtMost(promise, READ_DEADLINE_MS);
     this.#open.delete(query);
-    if (question.isLost) throw groupLost(dp_group);
+    if (question.isLost) throw groupLost(dp_group, this.#directory.hosting);
     if (question.page === null)
       throw new MinipodError('deadline_exceeded', `worker ${worker}, which hosts DP group ${dp_group}, has not answered within ${READ_DEADLINE_MS / 1000} s`);
     return question.page;
@@ -61,5 +61,7 @@ export class KvEventReader {
 }
 
 /** A successor begins with an empty cache, and with batch 0. */
-export const groupLost = (dp_group: number): MinipodError =>
-  new MinipodError('worker_failed', `the worker of DP group ${dp_group} is lost: ask again when its successor has started`, { retry_after_ms: 500 });
+export const groupLost = (dp_group: number, { respawn }: Pick<Hosting, 'respawn'>): MinipodError =>
+  respawn === false
+    ? new MinipodError('groups_lost', `DP group ${dp_group} is gone: its worker is lost, and has no successor`, { param: 'dp_group' })
+    : new MinipodError('worker_failed', `the worker of DP group ${dp_group} is lost: ask again when its successor has started`, { retry_after_ms: 500 });

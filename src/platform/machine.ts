@@ -23,7 +23,7 @@ import { assert, UnsoundMemory } from '../protocol/errors.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Work } from '../protocol/messages.ts';
 import type { StepPlan } from '../protocol/steps.ts';
-import type { ExpertReport } from '../protocol/threads.ts';
+import type { ExpertReport, NpuReport } from '../protocol/threads.ts';
 import { attentionPlaceOf, type Deployment, type DpGroupPlace, type Executor } from '../protocol/topology.ts';
 import type { Transfer } from '../protocol/transfers.ts';
 import type { Cast } from '../runtime/cast.ts';
@@ -31,6 +31,8 @@ import type { Directory } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
 import type { Block } from '../xccl/row-sums.ts';
 import type { Machine } from './build-machine.ts';
+import { groupLost } from './kv-event-reader.ts';
+import { lostReport, unheardReport } from './lost-reports.ts';
 import type { WeightsNow } from './weights.ts';
 
 /** Whoever goes round for ever is a defect. Of one launch: a step takes a few turns for each layer, at most hundreds; of one transfer: each turn moves some blocks. */
@@ -67,6 +69,8 @@ export class MachineNpus {
   readonly #hanging = new Map<number, number>();
   /** By NPU: how much it was given to compute so far. */
   readonly #progress: number[];
+  /** By NPU: what it said of itself last. */
+  readonly #said: NpuReport[];
   readonly #deployment: Deployment;
   /** Workers whose weights went bad, until their successors have them anew. */
   readonly damaged = new Set<number>();
@@ -82,6 +86,7 @@ export class MachineNpus {
     this.#ports = ports;
     this.#deployment = plan.hosting.deployment;
     this.#progress = plan.hosting.deployment.npus.map(() => 0);
+    this.#said = plan.hosting.deployment.npus.map((place) => unheardReport(place, plan.options.kv_blocks));
     this.#areas = plan.dies.map((_, die) => areasOfDie(plan, die));
     this.#workers = Array.from({ length: plan.hosting.workers }, (_, worker) => this.#npusOf(worker));
   }
@@ -223,8 +228,10 @@ export class MachineNpus {
     this.#move();
   }
 
+  /** Of all NPUs, in order; those of lost workers hold nothing, and what they have counted is as last heard. */
   report(cast: Pick<Cast, 'stateOf' | 'contextOf'>): ReturnType<Npus['report']> {
-    return this.#living.flatMap((npus) => npus.report(cast)).toSorted((a, b) => a.npu - b.npu);
+    for (const said of this.#living.flatMap((npus) => npus.report(cast))) this.#said[said.npu] = said;
+    return this.#said.map((last) => (this.#hostOf(last.npu) === null ? lostReport(last, this.#directory.dieOfNpu(last.npu)) : last));
   }
 
   expertReports(clock: ServiceClock | null): ExpertReport[] {
@@ -232,7 +239,9 @@ export class MachineNpus {
   }
 
   kvEvents(cast: Pick<Cast, 'contextOf'>, dp_group: number, from: number): KvEventPage {
-    return this.#theHostOf(this.#firstOf(dp_group)).kvEvents(cast, dp_group, from);
+    const host = this.#hostOf(this.#firstOf(dp_group));
+    if (host === null) throw groupLost(dp_group, this.#machine.plan.hosting);
+    return host.kvEvents(cast, dp_group, from);
   }
 
   transfersReport(): ReturnType<KvTransfers['report']> {

@@ -34,9 +34,9 @@ export type ErrorCode =
   | 'undone'
   /** Memory was touched that is not there, not one's own, freed, or of an epoch that is over: a defect, or a thread that was given up and still runs; or it went bad. */
   | 'memory_fault'
-  /** Experts are lost with the NPUs that held them, no copy is left, and nobody can bring one back for now; the request may be sent again. */
+  /** Experts are lost with the NPUs that held them, no copy is left, and nobody can bring one back for now; the message says whether to send the request again helps. */
   | 'experts_lost'
-  /** All DP groups that could compute it have lost an NPU, and nobody can bring one back for now; the request may be sent again. */
+  /** All DP groups that could compute it have lost an NPU, and nobody can bring one back for now; the message says whether to send the request again helps. */
   | 'groups_lost'
   /** The model computed NaN or infinity. */
   | 'not_finite'

@@ -21,7 +21,10 @@ import type { MapGrantMessage } from './map-log.ts';
 export const ROLE_SWITCHES = ['auto', 'foreground', 'background', 'never'] as const;
 export type RoleSwitching = (typeof ROLE_SWITCHES)[number];
 
-/** By the expert map: no copy is left of some, and there is nobody to bring one back, or no room for it; null: all are somewhere, or will be. */
+/**
+ * By the expert map: no copy is left of some, and there is nobody to bring one back, or no room for it; null: all are somewhere, or will be. Whether it helps to send a
+ * request again says who tells the task executor: a role switch says so of what it is told (`advised`).
+ */
 export type ExpertsNowhere = {
   readonly type: 'EXPERTS_NOWHERE';
   readonly error: ErrorRecord | null;
@@ -74,3 +77,13 @@ export const switchRetry = (): RoleSwitchMessage => ({ type: 'SWITCH_RETRY' });
 export const lendShape = (role_switch: Address): ShapeLoanMessage => ({ type: 'LEND_SHAPE', role_switch });
 export const giveShape = (serving: readonly number[]): ShapeLoanMessage => ({ type: 'GIVE_SHAPE', serving });
 export const switchRole = (role_switch: Address, lost: number, place: number): SwitchRoleMessage => ({ type: 'SWITCH_ROLE', role_switch, lost, place });
+
+const ADVICE = {
+  /** It is tried again, or a successor is to come. */
+  soon: 'the request may be sent again',
+  switch: 'an attention NPU takes the place, and the request may be sent again then',
+  never: 'nobody takes the place, and sending the request again does not help',
+} as const;
+
+/** What who misses experts is to do. */
+export const advised = (error: ErrorRecord, advice: keyof typeof ADVICE): ErrorRecord => ({ ...error, message: `${error.message}; ${ADVICE[advice]}` });

@@ -6,7 +6,7 @@ import type { ErrorRecord } from '../../src/protocol/errors.ts';
 import { npuBack, timeTold } from '../../src/protocol/expert-maps.ts';
 import { mapGranted, mapRefused, mapTaken } from '../../src/protocol/map-log.ts';
 import type { Message } from '../../src/protocol/messages.ts';
-import { expertsNowhere, shapeLent, switchRetry } from '../../src/protocol/role-switch.ts';
+import { advised, expertsNowhere, shapeLent, switchRetry } from '../../src/protocol/role-switch.ts';
 import { MachineHost, stateName } from '../../src/runtime/machine-host.ts';
 
 const LOST: ErrorRecord = { code: 'worker_lost', message: 'worker 2 was lost', param: null };
@@ -84,7 +84,7 @@ it.each<[string, (at: ReturnType<typeof begin>) => string]>([
   expect(hear(...ASKED, timeTold(1_000), mapGranted(1, 7, []), shapeLent([0, 1]), serving(1))).toBe('switching');
   expect(tellings('EXPERTS_NOWHERE')).toEqual([]);
   expect(act(at)).toBe('watching');
-  expect(tellings('EXPERTS_NOWHERE')).toEqual([expertsNowhere(LOST, [2], [])]);
+  expect(tellings('EXPERTS_NOWHERE')).toEqual([expertsNowhere(advised(LOST, 'switch'), [2], [])]);
   expect(tellings('MAP_DONE')).toMatchObject([{ entry: 7, told: null, error: { message: expect.stringMatching(/^npu\/2 was to take the place of npu\/1/) } }]);
   expect(tellings('GIVE_SHAPE')).toMatchObject([{ serving: [0] }]);
   expect([...timers.keys()]).toEqual([]);
@@ -110,14 +110,14 @@ it('has another NPU that is lost take a place of its own, while one is late', ()
   ]);
   expect(hear(npuBack(4), timeTold(1_040))).toBe('watching');
   // Whoever does without experts does without the other's alone.
-  expect(tellings('EXPERTS_NOWHERE')).toEqual([expertsNowhere(LOST, [3], [])]);
+  expect(tellings('EXPERTS_NOWHERE')).toEqual([expertsNowhere(advised(LOST, 'switch'), [3], [])]);
 });
 
 it('waits for the map and for the number of groups no longer than its deadline: then whoever waits hears of the loss', () => {
   const { hear, pass, tellings } = begin({ ...INPUT, scaling: 'scaling/0' });
   hear(...ASKED, timeTold(1_000), mapRefused(1, LOST), switchRetry(), timeTold(1_000));
   expect(pass('late')).toBe('claiming');
-  expect(tellings('EXPERTS_NOWHERE')).toEqual([expertsNowhere(LOST, [2], [])]);
+  expect(tellings('EXPERTS_NOWHERE')).toEqual([expertsNowhere(advised(LOST, 'switch'), [2], [])]);
   expect(hear(mapGranted(2, 7, []))).toBe('borrowing');
   expect(pass('overdue')).toBe('watching');
   expect(tellings('MAP_DONE')).toMatchObject([{ entry: 7, error: { code: 'deadline_exceeded', message: expect.stringContaining('scaling/0 did not lend') } }]);

@@ -51,6 +51,7 @@ export function fakeStats(pod: FakeFigures): PodStats {
     kind: 'attention' as const,
     task_executor: 0,
     worker: 0,
+    gone: false,
     state: 'idle',
     kv_blocks: 100,
     kv_blocks_used: pod.running,
@@ -81,8 +82,8 @@ export function fakeStats(pod: FakeFigures): PodStats {
     kv_block_size: 16,
     task_executors: [{ ...figures, task_executor: 0, dp_groups: [0] }],
     dp_groups: [
-      { ...figures, dp_group: 0, task_executor: 0, npus: [0] },
-      ...(pod.disaggregated ? [{ ...figures, dp_group: 1, task_executor: 1, npus: [1] }] : []),
+      { ...figures, dp_group: 0, task_executor: 0, npus: [0], gone: false },
+      ...(pod.disaggregated ? [{ ...figures, dp_group: 1, task_executor: 1, npus: [1], gone: false }] : []),
     ],
     npus: [
       {

@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { type ApiServer, serve } from '../../src/api/index.ts';
+import { MinipodError } from '../../src/protocol/errors.ts';
 import type { KvEvent } from '../../src/protocol/kv-events.ts';
 import { FakePod } from './fake-pod.ts';
 
@@ -95,6 +96,22 @@ describe('GET /kv_events', () => {
         [null, 'AllBlocksCleared'],
         ['0', 9],
       ]);
+  });
+
+  it('should end where the group is gone for good, and say that all is forgotten', async () => {
+    pod.kv_events = { first: 0, batches: [[stored(1)]] };
+    const reader = await read('?from=0');
+    await expect.poll(() => reader.events).toEqual([['0', 1]]);
+    const { kvEvents } = pod;
+    pod.kvEvents = () => Promise.reject(new MinipodError('groups_lost', 'DP group 0 is gone', { param: 'dp_group' }));
+    await reader.ended;
+    expect(reader.events).toEqual([
+      ['0', 1],
+      [null, 'AllBlocksCleared'],
+    ]);
+    const response = await fetch(`${server?.url}/kv_events`);
+    expect([response.status, ((await response.json()) as { error: { message: string } }).error.message]).toEqual([410, 'DP group 0 is gone']);
+    pod.kvEvents = kvEvents;
   });
 
   it('should end as the server drains', async () => {

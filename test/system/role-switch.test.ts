@@ -1,6 +1,7 @@
 /** Experts that are nowhere, for which there is no room and no successor: an attention NPU takes the lost expert NPU's role; no request fails, and no token is another. */
 import { describe, expect, it } from 'vitest';
 import type { TaskPlacement } from '../../actors/policies/placement.ts';
+import { createApp } from '../../src/api/index.ts';
 import type { Pod, PodOptions } from '../../src/index.ts';
 import { MAP_CHANGES } from '../../src/protocol/map-log.ts';
 import { SeededRandom } from '../../src/runtime/seeded-random.ts';
@@ -56,12 +57,33 @@ describe('an attention NPU that takes the role of a lost expert NPU', () => {
     expect(balancerOf(pod).log.entries[1]).toMatchObject({
       writer: 'role-switch/0',
       reason: expect.stringMatching(
-        /^npu\/3 took the place of npu\/2 \(DP group 2\) in \d+ ms, since experts were nowhere else; of 3 DP groups 2 are left to serve$/,
+        /^npu\/3 took the place of npu\/2 \(DP group 2\) in \d+ ms, since experts were nowhere else; of 3 DP groups 2 are left to serve; 64 experts came from the checkpoint with it$/,
       ),
     });
-    expect((await pod.stats()).npus.map(({ npu }) => npu)).toEqual([0, 1, 3, 4]);
+    expect((await pod.stats()).npus.map(({ state, gone }) => `${state} ${gone}`)).toEqual([
+      ...['idle false', 'idle false', 'lost true', 'idle false', 'idle false'],
+    ]);
     expect(await answersOf(pod)).toEqual(await right);
     await expectNothingLeft(pod);
+  });
+
+  it('should leave a DP group that is told to be gone, for good', async () => {
+    await using pod = await open(apart(3, 2));
+    const app = createApp(pod);
+    const engines = async (): Promise<string[]> =>
+      [...(await (await app.request('/metrics')).text()).matchAll(/^minipod:dp_group_info\{engine="(\d)"/gm)].map(([, engine]) => engine as string);
+    expect(await engines()).toEqual(['0', '1', '2']);
+    atEvent(pod, 60, () => lose(pod, 3));
+    expect(await answersOf(pod)).toEqual(await right);
+    expect((await pod.stats()).dp_groups.map(({ gone }) => gone)).toEqual([false, false, true]);
+    expect(await engines()).toEqual(['0', '1']);
+    const refused = await app.request('/kv_events?engine=2');
+    expect([refused.status, await refused.json()]).toEqual([
+      410,
+      {
+        error: { code: 'groups_lost', message: 'DP group 2 is gone: its worker is lost, and has no successor', param: 'engine', type: 'invalid_request_error' },
+      },
+    ]);
   });
 
   it.each(Array.from({ length: runs(8) }, (_, seed) => seed))('should cost nobody a token, whenever and however many are lost: seed %i', async (seed) => {
@@ -84,7 +106,7 @@ describe('an attention NPU that takes the role of a lost expert NPU', () => {
     expect(await answersOf(pod, tokens)).toEqual(expected);
     expect(await answersOf(pod, tokens)).toEqual(expected);
     const left = pod.control.plan.hosting.workers - (await logOf(pod)).filter((entry) => entry.startsWith('role_switch installed')).length;
-    expect((await pod.stats()).npus.length).toBeGreaterThanOrEqual(left - losses);
+    expect((await pod.stats()).npus.filter(({ state }) => state !== 'lost').length).toBeGreaterThanOrEqual(left - losses);
     expect((await pod.stats()).experts_lost).toEqual([]);
     await expectNothingLeft(pod);
   });
@@ -226,7 +248,10 @@ describe('where no attention NPU takes the role', () => {
   ])('should have experts be lost at once: %s', async (_, options, npu) => {
     await using pod = await open(options);
     lose(pod, npu);
-    await expect(pod.complete([1, 2, 3], { max_tokens: 3, deadline_ms: 400 })).rejects.toMatchObject({ code: 'experts_lost' });
+    await expect(pod.complete([1, 2, 3], { max_tokens: 3, deadline_ms: 400 })).rejects.toMatchObject({
+      code: 'experts_lost',
+      message: expect.stringMatching(/elsewhere; nobody takes the place, and sending the request again does not help$/),
+    });
   });
 
   it('should have them be lost when the last one that can be spared has gone', async () => {
@@ -247,7 +272,11 @@ it.each([true, false])(
     lose(pod, 3);
     const during = pod.complete([1, 2, 3], { max_tokens: 3, deadline_ms: 4_000 });
     if (degraded) expect(await during).toMatchObject({ degraded: true });
-    else await expect(during).rejects.toMatchObject({ code: 'experts_lost' });
+    else
+      await expect(during).rejects.toMatchObject({
+        code: 'experts_lost',
+        message: expect.stringMatching(/elsewhere; an attention NPU takes the place, and the request may be sent again then$/),
+      });
     while (stateOf(pod) !== 'watching' || (await pod.stats()).experts_lost.length > 0) expect(pod.control.step()).toBe(true);
     // Job executors hear of it a little later.
     for (let tries = 0; !(await pod.complete([1], { max_tokens: 1 }).then(Boolean, () => false)); tries++) expect(tries).toBeLessThan(100);
