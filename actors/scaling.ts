@@ -10,7 +10,7 @@
  *
  * More groups: their NPUs get weights from those of the first group that serves, then they are told to take part. Fewer: those that are to stand by hand their sequences back, which go on in the others, and the change is done when
  * nothing is left there. Experts move by their map's own protocol (expert-map.ts), of whose serial log this is an entry: a rebalance that is under way ends for it,
- * and what weighs more ends it. One deadline is the whole change's, another one the way back's: groups that served are there, and those that do not give back are hung
+ * and what weighs more is waited for, or ends it. One deadline is the whole change's, another one the way back's: groups that served are there, and those that do not give back are hung
  * or dead workers', whose successors hold nothing; experts that cannot move, since an NPU is lost or somebody else has the map, are asked to again.
  *
  * Who is lost, and has no successor, counts no more: neither is it waited for, nor does it come to serve, and others may take its place (shape-choice.ts). Where it was
@@ -315,20 +315,20 @@ export const scaling = setup({
       },
     },
     claiming: {
+      exit: { type: 'cancel', params: { id: 'retry' } },
       entry: ['noteQuery', claim(false)],
       always: { guard: 'hasNoMap', target: 'changing' },
       on: {
         SCALE: refuse,
         MAP_GRANTED: { guard: 'isAnswer', target: 'placing', actions: 'noteEntry' },
-        MAP_REFUSED: { guard: 'isAnswer', target: 'stable', actions: ['noteFailure', clearOthers, answer] },
+        // A rehoming comes first, or whatever else weighs more.
+        MAP_REFUSED: { guard: 'isAnswer', actions: retry },
+        SCALE_RETRY: { target: 'claiming', reenter: true },
         SCALE_OVERDUE: {
           target: 'stable',
           actions: [{ type: 'noteOverdue', params: 'the expert map was waited for (claiming)' }, clearOthers, answer, 'noteQuery'],
         },
-        GROUPS_GONE: [
-          { guard: 'isWantedGone', target: 'stable', actions: ['noteGone', 'noteLoss', clearOthers, answer, 'noteQuery'] },
-          { actions: 'noteGone' },
-        ],
+        GROUPS_GONE: [{ guard: 'isWantedGone', target: 'stable', actions: ['noteGone', 'noteLoss', clearOthers, answer] }, { actions: 'noteGone' }],
       },
     },
     placing: {

@@ -79,6 +79,27 @@ it('who is lost for good should count no more, and others come in its place', as
   await expectNothingLeft(pod);
 });
 
+it('a change that is asked for during a rehoming waits for it, no longer than its own deadline', async () => {
+  for (const [deadline_ms, ends] of [
+    [20_000, { attention: 1, was: { attention: 2 } }],
+    [1, { code: 'deadline_exceeded', message: expect.stringContaining('the expert map was waited for (claiming)') }],
+  ] as const) {
+    await using pod = await open({});
+    const { control } = pod;
+    let end: unknown = null;
+    const step = control.step.bind(control);
+    control.step = () => {
+      if (end === null && control.host.cast.stateOf('expert-map/0') === 'prefetching')
+        end = pod.scale({ attention: 1, deadline_ms }).catch(({ code, message }: { code: string; message: string }) => ({ code, message }));
+      return step();
+    };
+    control.workers.lose(control.directory.workerOfNpu(4), 'killed');
+    await answersOf(pod);
+    expect(await end).toMatchObject(ends);
+    await expectNothingLeft(pod);
+  }
+});
+
 const wish = fc.record({
   attention: fc.option(fc.integer({ min: 1, max: GROUPS }), { nil: undefined }),
   experts: fc.option(fc.integer({ min: EXPERTS.fewest, max: EXPERTS.most }), { nil: undefined }),
