@@ -159,13 +159,13 @@ export class ExpertBalancer {
   }
 
   /** The open entry ends. Its writer hears of it unless he has said so. */
-  release(outcome: MapOutcome, cause: MapCause, reason: string): Commands['send'][] {
+  release(outcome: MapOutcome, cause: MapCause, reason: string, code?: ErrorRecord['code']): Commands['send'][] {
     const { open } = this.log;
     [this.#holders, this.#left] = [null, null];
     if (open === null) return [];
     this.log.end(outcome, cause, reason, this.epoch);
     if (cause === 'asked' || cause === 'writer') return [];
-    return [{ to: open.writer, message: mapTaken(open.entry, takenBy(cause, reason)) }];
+    return [{ to: open.writer, message: mapTaken(open.entry, takenBy(cause, reason, code)) }];
   }
 
   /** By its writer. Whether experts lie elsewhere than before shows by the epoch. */
@@ -240,7 +240,7 @@ export class ExpertBalancer {
   /** An entry begins, or goes on where more has happened. Who waits for what others have is told of those at once. */
   beginRehoming(): Commands['send'][] {
     const text = this.rehoming.take();
-    const taken = this.isHeld ? this.release('aborted', 'another_entry', `a rehoming comes first: ${text}`) : [];
+    const taken = this.isHeld ? this.release('aborted', 'another_entry', `a rehoming comes first: ${text}`, 'worker_failed') : [];
     if (this.log.open === null) this.log.begin('rehome', this.#seat.self, this.epoch, false, text);
     this.#begin();
     return [...taken, ...this.moves.spareLost()];

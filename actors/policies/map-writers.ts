@@ -31,8 +31,8 @@ export const errorOf = ({ cause, reason }: Failure): ErrorRecord => ({
   param: null,
 });
 
-export const takenBy = (cause: MapCause, reason: string): ErrorRecord => ({
-  code: cause === 'deadline' ? 'deadline_exceeded' : 'overloaded',
+export const takenBy = (cause: MapCause, reason: string, code?: ErrorRecord['code']): ErrorRecord => ({
+  code: code ?? (cause === 'deadline' ? 'deadline_exceeded' : 'overloaded'),
   message: `the expert map: ${reason}`,
   param: null,
 });

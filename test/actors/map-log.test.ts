@@ -148,7 +148,7 @@ describe('the log of an expert map', () => {
     expect(group.grants.slice(1)).toMatchObject([
       { type: 'EXPERTS_PLACED', holders: [0, 1, 2] },
       { type: 'EXPERTS_PLACED', holders: [0, 1] },
-      { type: 'MAP_TAKEN', entry: 1, error: { message: 'the expert map: a rehoming comes first: npu/1 was lost' } },
+      { type: 'MAP_TAKEN', entry: 1, error: { code: 'worker_failed', message: 'the expert map: a rehoming comes first: npu/1 was lost' } },
     ]);
     expect(group.balancer.holders).toEqual([0, 1]);
     ask(group, mapWanted(WRITER, 2, 'scale'), placeExperts(3, [0]));
