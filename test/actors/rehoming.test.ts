@@ -86,7 +86,7 @@ describe('an NPU with experts that is lost', () => {
     expect(group.grants.at(-1)).toMatchObject({
       type: 'MAP_TAKEN',
       entry: 1,
-      error: { code: 'overloaded', message: expect.stringContaining('npu/2 was lost') },
+      error: { code: 'worker_failed', message: expect.stringContaining('npu/2 was lost') },
     });
     expect(logOf(group).slice(0, 2)).toEqual(['scale aborted another_entry', expect.stringMatching(/^rehome (installed|unchanged) npu_lost$/)]);
     ask(group, placeExperts(1, [0]));
