@@ -5,9 +5,8 @@
  * A property that fails is shrunk for hours if it may: what it has found by then, with seed and path, is worth more on a build machine.
  */
 import fc from 'fast-check';
-import { isCampaign } from './property-runs.ts';
+import { isCampaign, SEED } from './property-runs.ts';
 
-const SEED = Number(process.env['SEED'] ?? 2508);
 /** Less than a test's time limit. Where nothing has failed until then, the runs were too many, and that fails too. */
 const LIMIT_MS = 45_000;
 

@@ -7,6 +7,9 @@ const TIMES = Number(process.env['RUNS'] ?? 1);
 const SHARE_ON_DENO = 4;
 
 export const isCampaign = TIMES !== 1;
+
+/** What is drawn is drawn from it: the suite is the same run for the same sources, `SEED=7 npm test` another one, and each campaign one of its own. */
+export const SEED = Number(process.env['SEED'] ?? (isCampaign ? Date.now() & 0x7fff_ffff : 2508));
 const isPart = 'Deno' in globalThis && !isCampaign;
 
 /** How often a property runs. */

@@ -157,7 +157,7 @@ describe('a worker thread that dies', () => {
 
   it('before the caller has taken its rings: it has a successor, which serves', async () => {
     await using rig = await openRig({ npus: 2, workers: 2, spare_workers: 1 }, { lost_at_start: 1 });
-    const { choices } = await rig.pod.complete('Once', { max_tokens: 3, data_parallel_rank: 1 });
+    const { choices } = await rig.pod.complete('Once', { ...OPTIONS, max_tokens: 3, data_parallel_rank: 1 });
     expect(choices[0]?.finish_reason).toBe('length');
   });
 });

@@ -53,7 +53,9 @@ const use = async (pod: Pod, calls: number): Promise<void> => {
       const abort = new AbortController();
       if (index % 4 === 1) setTimeout(() => abort.abort(), 3 * index);
       await pod
-        .complete([1, 86, 1461, 613 + index], { max_tokens: 8 + (index % 9) * 4, n: 1 + (index % 2), stop: index % 3 === 0 ? ['e'] : [], signal: abort.signal })
+        .complete([1, 86, 1461, 613 + index], {
+          ...{ max_tokens: 8 + (index % 9) * 4, seed: index, n: 1 + (index % 2), stop: index % 3 === 0 ? ['e'] : [], signal: abort.signal },
+        })
         .catch((error: { code: string }) => {
           if (!['cancelled', 'worker_failed', 'out_of_memory'].includes(error.code)) throw error;
         });

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { AllGather, type Table } from '../../src/xccl/all-gather.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { SEGMENTS } from '../fabric/segments.ts';
-import { runs } from '../property-runs.ts';
+import { runs, SEED } from '../property-runs.ts';
 import { computePart, faultOf, type GatherArgs, gatherRounds, type Split, tableOf } from './gather-rounds.ts';
 import { errorOf } from './pair.ts';
 import { type Dies, makeDies, numbers, randomPick, succeed } from './rig.ts';
@@ -203,9 +203,8 @@ it.each([
   [2, 2, 1],
   [3, 2, 2],
 ])('all-gather of %i ranks on %i threads over %i segments: no part is torn, late or of another round', async (ranks, threads, segments) => {
-  const seed = Date.now() & 0x7fff_ffff;
-  const splits = splitsOf(ranks, 500, seed);
+  const splits = splitsOf(ranks, 500, SEED);
   const program = new URL('gather-rounds.ts', import.meta.url);
-  const results = await onThreads<GatherArgs, string[]>(ranks, { threads, segments }, program, () => ({ splits, seed, timeout_ms: 20_000 }));
-  expect(results, `seed ${seed}`).toEqual(Array.from({ length: threads }, () => []));
+  const results = await onThreads<GatherArgs, string[]>(ranks, { threads, segments }, program, () => ({ splits, seed: SEED, timeout_ms: 20_000 }));
+  expect(results, `seed ${SEED}`).toEqual(Array.from({ length: threads }, () => []));
 });
