@@ -11,7 +11,7 @@
  */
 import type { Address } from '../../src/protocol/address.ts';
 import { abandoned, decoding, generated, generationFailed, handedBack, scheduled } from '../../src/protocol/constructors.ts';
-import { assert, type ErrorRecord } from '../../src/protocol/errors.ts';
+import { assert, type ErrorRecord, invariantBroken } from '../../src/protocol/errors.ts';
 import type { Commands, Handoff, Sequence, Stage } from '../../src/protocol/messages.ts';
 import type { StepEntry, StepOutcome } from '../../src/protocol/steps.ts';
 import type { Transfer } from '../../src/protocol/transfers.ts';
@@ -262,7 +262,7 @@ export class StepScheduler {
   /** What came of the step that ran, which took so long, drafts of that: tokens go to the output process in one message, ends and failures to the tasks. */
   retire(outcomes: readonly StepOutcome[], us = 0, draft_us = 0): readonly Commands['send'][] {
     const launched = this.#steps.shift() ?? [];
-    if (outcomes.length !== launched.length) assert(false, `${outcomes.length} outcomes of ${launched.length} entries`);
+    if (outcomes.length !== launched.length) invariantBroken(`${outcomes.length} outcomes of ${launched.length} entries`);
     if (this.drafting.isOn) noteDrafts(this.drafting, launched, outcomes, us, draft_us);
     const messages: Commands['send'][] = [];
     launched.forEach((entry, index) => {

@@ -2,7 +2,7 @@
  * The pod's global memory: a short list of segments, each one shared WebAssembly.Memory of up to 4 GiB.
  * @module
  */
-import { assert } from '../protocol/errors.ts';
+import { assert, invariantBroken } from '../protocol/errors.ts';
 import { addressText, GUARD_BYTES, offsetOf, segmentOf } from './address.ts';
 import { ControlPage } from './control-page.ts';
 import { type Copies, makeCopies } from './copy.ts';
@@ -80,7 +80,7 @@ export class AddressSpace {
   #of<View>(views: readonly View[], address: number): View {
     const view = views[segmentOf(address)];
     // Words of an error that is not needed would cost more than the look.
-    if (view === undefined) assert(false, `address ${addressText(address)} names segment ${segmentOf(address)} of ${views.length}`);
+    if (view === undefined) invariantBroken(`address ${addressText(address)} names segment ${segmentOf(address)} of ${views.length}`);
     return view as View;
   }
 }

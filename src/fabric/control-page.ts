@@ -14,7 +14,7 @@
  * admission whoever hosts a cluster manager or a job executor, by compare-and-swap and add. Lease, admission and lives are in segment 0 alone.
  * @module
  */
-import { assert } from '../protocol/errors.ts';
+import { assert, invariantBroken } from '../protocol/errors.ts';
 import { GUARD_BYTES, PAGE_BYTES } from './address.ts';
 
 export const CONTROL_PAGE_BYTES = PAGE_BYTES;
@@ -66,7 +66,7 @@ export class ControlPage {
   }
 
   #at(thread: number, word: number): number {
-    if (thread >= THREADS_MAX) assert(false, `thread ${thread} of at most ${THREADS_MAX}`);
+    if (thread >= THREADS_MAX) invariantBroken(`thread ${thread} of at most ${THREADS_MAX}`);
     return this.#base + thread * (THREAD_BYTES / 4) + word;
   }
 
@@ -216,7 +216,7 @@ export class ControlPage {
 
   /** Segment 0's words and the index of a region's entry (region-table.ts). */
   regionEntry(region: number): { readonly words: Int32Array; readonly at: number } {
-    if (region >= REGIONS_MAX) assert(false, `region ${region} of at most ${REGIONS_MAX}`);
+    if (region >= REGIONS_MAX) invariantBroken(`region ${region} of at most ${REGIONS_MAX}`);
     return { words: this.#words, at: this.#base + REGION_TABLE_AT / 4 + region * REGION_WORDS };
   }
 
@@ -247,12 +247,12 @@ export class ControlPage {
   }
 
   #dieAt(die: number): number {
-    if (die >= DIES_MAX) assert(false, `die ${die} of at most ${DIES_MAX}`);
+    if (die >= DIES_MAX) invariantBroken(`die ${die} of at most ${DIES_MAX}`);
     return this.#base + (DIES_AT + die * 4) / 4;
   }
 
   #domainAt(domain: number): number {
-    if (domain >= DOMAINS_MAX) assert(false, `domain ${domain} of at most ${DOMAINS_MAX}`);
+    if (domain >= DOMAINS_MAX) invariantBroken(`domain ${domain} of at most ${DOMAINS_MAX}`);
     return this.#base + (DOMAINS_AT + domain * 4) / 4;
   }
 }

@@ -7,7 +7,7 @@
  * are attached anew, since a thread that was given up may store anything there.
  * @module
  */
-import { assert } from '../protocol/errors.ts';
+import { assert, invariantBroken } from '../protocol/errors.ts';
 import type { ControlPage } from './control-page.ts';
 import { type Lane, Latencies, type LinkCounters } from './link-counters.ts';
 import { Outgoing } from './outgoing.ts';
@@ -215,7 +215,7 @@ export class Links {
   #link(peer: number, lane: Lane): Outgoing {
     const pair = this.#pairs[peer];
     // The message is made only if it is needed: this runs for each frame.
-    if (pair === undefined) assert(false, `thread ${this.thread} has no link to thread ${peer}`);
+    if (pair === undefined) invariantBroken(`thread ${this.thread} has no link to thread ${peer}`);
     return lane === 'control' ? pair.control : pair.data;
   }
 

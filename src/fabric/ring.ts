@@ -8,7 +8,7 @@
  * test/fabric/small-model.ts tries all interleavings of these steps.
  * @module
  */
-import { assert } from '../protocol/errors.ts';
+import { invariantBroken } from '../protocol/errors.ts';
 import { FrameSum } from './frame-sum.ts';
 import {
   EXTENDED,
@@ -93,7 +93,7 @@ export class RingProducer extends RingView {
   }
 
   #writeExtended(header: Readonly<FrameAddress>, words: Int32Array, from: number, at: number, bytes: number, total: number, time: number): boolean {
-    if (bytes > this.whole_bytes_max || total > PAYLOAD_BYTES_MAX) assert(false, `a payload of ${bytes} bytes does not fit a ring of ${this.capacity}`);
+    if (bytes > this.whole_bytes_max || total > PAYLOAD_BYTES_MAX) invariantBroken(`a payload of ${bytes} bytes does not fit a ring of ${this.capacity}`);
     const { slab } = this;
     const frame = EXTENDED_BYTES + (slab === null ? roundUp8(bytes) : 0);
     // Tail first: what was given back before it was stored is then seen in the slab too, and a later look at tail alone tells of news in both.
@@ -348,7 +348,7 @@ export class RingConsumer extends RingView {
   }
 
   #corrupt(what: string): never {
-    assert(false, `${what}: the ring is corrupt`);
+    invariantBroken(`${what}: the ring is corrupt`);
   }
 
   #word(index: number): number {

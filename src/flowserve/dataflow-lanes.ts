@@ -4,7 +4,7 @@
  * @module
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { assert } from '../protocol/errors.ts';
+import { invariantBroken } from '../protocol/errors.ts';
 import type { LaneAnswer } from '../xccl/iterations.ts';
 import type { Arithmetic } from './arithmetic.ts';
 import type { AskedPeers } from './asked-peers.ts';
@@ -35,7 +35,7 @@ class DataflowLane implements LaneExperts {
   }
 
   pass(): void {
-    assert(false, 'a step that flows leaves no iteration');
+    invariantBroken('a step that flows leaves no iteration');
   }
 
   readonly mustWait = false;

@@ -5,7 +5,7 @@
 import { offsetOf } from '../fabric/address.ts';
 import type { ModelConfig } from '../model/config.ts';
 import type { Kernels } from '../model/kernels/kernels.ts';
-import { assert } from '../protocol/errors.ts';
+import { invariantBroken } from '../protocol/errors.ts';
 import type { WireKernels } from '../xccl/wire-format.ts';
 import type { ExpertArithmetic, GuardSeat } from './arithmetic.ts';
 import type { ExpertScratch } from './expert-layout.ts';
@@ -50,7 +50,7 @@ export class ExpertForward<Place extends Layout = Layout> implements ExpertArith
 
   expert(layer: number, slot: number, y: number, x: number, count: number): void {
     const weights = this.#weightsOf(layer, slot);
-    if (weights === null) assert(false, `NPU ${this.layout.npu} was asked for slot ${slot} of layer ${layer}, which it does not have`);
+    if (weights === null) invariantBroken(`NPU ${this.layout.npu} was asked for slot ${slot} of layer ${layer}, which it does not have`);
     this.mlp(weights, y, x, count);
     this.narrowAnswers(y, count);
     this.guard.weights?.slot(layer, slot);

@@ -9,7 +9,7 @@
 import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { type Address, address } from '../protocol/address.ts';
-import { assert, UnsoundMemory } from '../protocol/errors.ts';
+import { assert, invariantBroken, UnsoundMemory } from '../protocol/errors.ts';
 import { isDueBefore } from '../xccl/due-time.ts';
 import type { ArrivedDispatch, DispatchChecks, Exchange, TokenDispatch, Verdict } from '../xccl/exchange.ts';
 import type { Block } from '../xccl/row-sums.ts';
@@ -243,7 +243,7 @@ export class ExpertService {
       const count = table[word + 1] as number;
       // The asker may have given the step up and be writing the next one's tables here: then the answer is for nobody, but must stay inside its room.
       left -= count;
-      if (count < 0 || count > layout.rows_max || left < 0) assert(false, `NPU ${layout.npu} was asked for more than ${pairs} rows`);
+      if (count < 0 || count > layout.rows_max || left < 0) invariantBroken(`NPU ${layout.npu} was asked for more than ${pairs} rows`);
       // A single row is read where it lies.
       const isAlone = isNear && count === 1;
       if (!isAlone) this.#rows.gather(at.gathered, dispatch.rowsAddress, table, pairRows, count, there);

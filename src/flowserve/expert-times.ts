@@ -5,7 +5,7 @@
  * nothing can be timed: meanwhile one such step in 16 runs part by part, with the same bits.
  * @module
  */
-import { assert } from '../protocol/errors.ts';
+import { invariantBroken } from '../protocol/errors.ts';
 
 /** Entry n counts those under `boundOf(n)`, the last one all others: four to the octave, from 64 ns to a second. */
 const BUCKETS = 97;
@@ -45,7 +45,7 @@ export function percentileOf({ batches, counts }: ServiceTimes, share: number): 
     seen += count;
     if (seen > 0 && seen >= share * batches) return boundOf(bucket);
   }
-  assert(false, 'there is no percentile of no times');
+  invariantBroken('there is no percentile of no times');
 }
 
 export class ExpertTimes {

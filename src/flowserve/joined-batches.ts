@@ -9,7 +9,7 @@
  */
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { assert } from '../protocol/errors.ts';
+import { invariantBroken } from '../protocol/errors.ts';
 import type { Arrived, TokenDispatch } from '../xccl/exchange.ts';
 import type { ExpertArithmetic } from './arithmetic.ts';
 import { EXPERT_MASK, SLOT_SHIFT } from './expert-slots.ts';
@@ -113,7 +113,7 @@ export class JoinedBatches {
     cursor.pairs -= rows;
     // Whoever asked may have given the step up and be writing the next one's tables here.
     if (rows < 0 || rows > this.#forward.layout.rows_max || cursor.pairs < 0)
-      assert(false, `NPU ${this.#forward.layout.npu} was asked for more than it has room for`);
+      invariantBroken(`NPU ${this.#forward.layout.npu} was asked for more than it has room for`);
     cursor.word += 2;
     cursor.segments--;
     return rows;

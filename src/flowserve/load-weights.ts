@@ -13,7 +13,7 @@ import { type Kernels, PANEL, panelBytes, WEIGHT_BYTES } from '../model/kernels/
 import { ropeTable, ropeTableLength } from '../model/kernels/rope-table.ts';
 import { DTYPE_BYTES, type StoredTensor } from '../model/safetensors.ts';
 import type { LoadedPart, StoredTensors } from '../model/stored-tensors.ts';
-import { assert } from '../protocol/errors.ts';
+import { assert, invariantBroken } from '../protocol/errors.ts';
 import type { ExpertNpuLayout } from './expert-layout.ts';
 import { nativeMapOf } from './expert-routing.ts';
 import { placeOfSlot, writeSlot } from './expert-slots.ts';
@@ -280,7 +280,7 @@ export class WeightLoader {
 
   /** Scales of outputs `from`…`from + count` as F32 at `to`. */
   #loadScales(layout: Staging, to: number, { name, scale }: LoadedPart, from: number, count: number): void {
-    if (scale === null) assert(false, `the checkpoint was checked, and ${name} has no scales`);
+    if (scale === null) invariantBroken(`the checkpoint was checked, and ${name} has no scales`);
     else this.#widenInto(layout, to, scale, from, count);
   }
 

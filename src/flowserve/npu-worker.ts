@@ -13,7 +13,7 @@ import { instantiateKernels } from '../model/kernels/kernels.ts';
 import { sharedVocabulary } from '../model/vocabulary.ts';
 import { type Address, address } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
-import { assert, toErrorRecord, UnsoundMemory } from '../protocol/errors.ts';
+import { assert, invariantBroken, toErrorRecord, UnsoundMemory } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
 import type { OutputMessage } from '../protocol/output.ts';
 import { kvEventsRead, type ThreadMessage, threadFailed, threadPeerDetached, threadReported, threadStarted } from '../protocol/threads.ts';
@@ -355,7 +355,7 @@ export class NpuWorker {
         this.#tellControl(kvEventsRead(message.query, this.#npus.kvEvents(this.#host.cast, message.dp_group, message.from)));
         break;
       default:
-        assert(false, `worker ${this.#worker} was sent ${message.type}`);
+        invariantBroken(`worker ${this.#worker} was sent ${message.type}`);
     }
   }
 

@@ -10,7 +10,7 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import { type Address, address, expertAddress, idOf } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
 import { launchDone, launchFailed, loadsCounted, npuReady, resetDone, servedDispatches, started } from '../protocol/constructors.ts';
-import { assert, toErrorRecord, UnsoundMemory } from '../protocol/errors.ts';
+import { assert, invariantBroken, toErrorRecord, UnsoundMemory } from '../protocol/errors.ts';
 import { expertWorkDone } from '../protocol/expert-maps.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { Message, Work } from '../protocol/messages.ts';
@@ -250,7 +250,7 @@ export class Npus {
       return;
     }
     const program = this.programs.get(npu);
-    if (program === undefined) assert(false, `${self} runs no steps here`);
+    if (program === undefined) invariantBroken(`${self} runs no steps here`);
     switch (work.kind) {
       case 'step':
         this.#launchStep(program, work.plan, cause);

@@ -13,7 +13,7 @@
 import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { layersInMemory } from '../model/moe-layers.ts';
-import { assert } from '../protocol/errors.ts';
+import { invariantBroken } from '../protocol/errors.ts';
 import type { RowsDispatch } from '../xccl/exchange.ts';
 import type { Arithmetic } from './arithmetic.ts';
 import type { ProjectedColumns, ProjectionPlace } from './step-layout.ts';
@@ -60,7 +60,7 @@ export class OutputProjection {
 
   get #place(): ProjectionPlace {
     const { npu, projection } = this.#forward.layout;
-    if (projection === null) assert(false, `the output projection of NPU ${npu} is not split`);
+    if (projection === null) invariantBroken(`the output projection of NPU ${npu} is not split`);
     return projection as ProjectionPlace;
   }
 }

@@ -11,7 +11,7 @@
  * was computed for. So the sampler sees the tokens that it would see without drafts, and draws with the same noise.
  * @module
  */
-import { assert } from '../protocol/errors.ts';
+import { invariantBroken } from '../protocol/errors.ts';
 import type { PositionLogprobs } from '../protocol/messages.ts';
 import type { Drawn, StepEntry, StepOutcome, StepPlan } from '../protocol/steps.ts';
 import type { Arithmetic, Span, TokenSampler } from './arithmetic.ts';
@@ -57,7 +57,7 @@ export class Readout {
     });
     this.#readings = this.#readingsOf(spans);
     const rows = this.#readings.length;
-    if (hasLogits && rows > LOGIT_ROWS_MAX) assert(false, `${rows} rows are prepared at once`);
+    if (hasLogits && rows > LOGIT_ROWS_MAX) invariantBroken(`${rows} rows are prepared at once`);
     this.parts = this.#partsOf(rows, hasLogits);
   }
 

@@ -21,7 +21,7 @@
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Region } from '../fabric/memory-plan.ts';
-import { assert } from '../protocol/errors.ts';
+import { assert, invariantBroken } from '../protocol/errors.ts';
 
 /** Words of a record. */
 export const RECORD = Object.freeze({
@@ -71,7 +71,7 @@ export class RecordTable {
 
   /** Index of a record's word. */
   at(record: number, word: number): number {
-    if (record < 0 || record >= this.records) assert(false, `record ${record} of ${this.records}`);
+    if (record < 0 || record >= this.records) invariantBroken(`record ${record} of ${this.records}`);
     return this.#base + record * RECORD_WORDS + word;
   }
 
@@ -89,7 +89,7 @@ export class RecordTable {
   }
 
   pageAt(page: number): number {
-    if (page < 0 || page >= this.pages) assert(false, `page ${page} of ${this.pages}`);
+    if (page < 0 || page >= this.pages) invariantBroken(`page ${page} of ${this.pages}`);
     return this.#pages + page * PAGE_WORDS;
   }
 }

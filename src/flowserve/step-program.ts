@@ -9,7 +9,7 @@ import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { BlockPool } from '../fabric/block-pool.ts';
 import { type Address, address } from '../protocol/address.ts';
-import { assert } from '../protocol/errors.ts';
+import { invariantBroken } from '../protocol/errors.ts';
 import { LAST_SAMPLED, type StepEntry, type StepPlan } from '../protocol/steps.ts';
 import { AllGather } from '../xccl/all-gather.ts';
 import type { Exchange } from '../xccl/exchange.ts';
@@ -177,7 +177,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   }
 
   start(planned: StepPlan): void {
-    if (this.#run !== null) assert(false, `NPU ${this.npu} is busy with step ${this.#run.plan.step}`);
+    if (this.#run !== null) invariantBroken(`NPU ${this.npu} is busy with step ${this.#run.plan.step}`);
     const plan = this.resolve(planned);
     this.release(plan.detach);
     const spans: Span[] = [];
@@ -236,13 +236,14 @@ export class StepProgram<Model extends Arithmetic = Forward> {
 
   /** One more step, which `startNext` begins once the one at hand is done: what that one samples, it may go on with. */
   queue(plan: StepPlan): void {
-    if (this.#run === null || this.#next !== null) assert(false, `NPU ${this.npu} was given step ${plan.step}, and has ${this.#next?.step ?? 'none'} to come`);
+    if (this.#run === null || this.#next !== null)
+      invariantBroken(`NPU ${this.npu} was given step ${plan.step}, and has ${this.#next?.step ?? 'none'} to come`);
     this.#next = plan;
   }
 
   startNext(): void {
     const plan = this.#next;
-    if (plan === null) assert(false, `NPU ${this.npu} has no step to come`);
+    if (plan === null) invariantBroken(`NPU ${this.npu} has no step to come`);
     this.#next = null;
     this.start(plan);
   }
@@ -250,7 +251,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   /** Goes on until peers are missing or the step is done. */
   poll(): Poll {
     const run = this.#run;
-    if (run === null) assert(false, `NPU ${this.npu} runs no step`);
+    if (run === null) invariantBroken(`NPU ${this.npu} runs no step`);
     this.#checkUndone(run);
     for (;;) {
       const batches = this.#pollBatches(run);

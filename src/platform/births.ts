@@ -18,7 +18,7 @@ import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { roleSeatsOf, switchesRoles, waitsForSwitch } from '../flowserve/role-seats.ts';
 import { isServing, maybeCleared } from '../flowserve/scale-shapes.ts';
 import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
-import { assert } from '../protocol/errors.ts';
+import { assert, invariantBroken } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
 import { supervisorOf } from '../protocol/request-ids.ts';
 import { type DpGroupPlace, type Executor, sharedExpertNpusOf } from '../protocol/topology.ts';
@@ -111,7 +111,7 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
       return { machine: scaling, input: { self, task_executor: address('task-executor', id), expert_map, groups: own, ranks, clears, ...shape } };
     }
     default:
-      return assert(false, `${self} is no part of the control plane`) as never;
+      return invariantBroken(`${self} is no part of the control plane`);
   }
 }
 

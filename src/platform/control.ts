@@ -19,7 +19,7 @@ import { packVocabulary } from '../model/vocabulary.ts';
 import { type Address, address, idOf, type Role, roleOf } from '../protocol/address.ts';
 import type { CallerToPod, PromptRecord } from '../protocol/caller.ts';
 import { drain, memberLost, npuGone, npuLost } from '../protocol/constructors.ts';
-import { assert, type ErrorRecord, MinipodError, toErrorRecord } from '../protocol/errors.ts';
+import { type ErrorRecord, invariantBroken, MinipodError, toErrorRecord } from '../protocol/errors.ts';
 import type { RebalanceReport } from '../protocol/expert-maps.ts';
 import type { ControlMessage, FrontendMessage, Message } from '../protocol/messages.ts';
 import { type ThreadMessage, threadReport } from '../protocol/threads.ts';
@@ -161,8 +161,8 @@ export class Control {
           ['frontend', ({ message, from }) => this.#frontend.receive(message as FrontendMessage, from)],
           ['control', ({ message }) => this.#hear(message as ControlMessage)],
         ]),
-        launch: (npu) => assert(false, `${npu} does not live on the control thread`),
-        transfer: (group) => assert(false, `${group} does not live on the control thread`),
+        launch: (npu) => invariantBroken(`${npu} does not live on the control thread`),
+        transfer: (group) => invariantBroken(`${group} does not live on the control thread`),
         claim: (actor, claim, cause) => {
           for (const message of claims.perform(actor, claim)) this.#host.send(actor, actor, message, cause);
         },

@@ -86,5 +86,10 @@ export const fromErrorRecord = (record: ErrorRecord): MinipodError =>
 
 /** Fails loudly at once when an invariant of minipod's own does not hold. */
 export function assert(condition: unknown, message: string): asserts condition {
-  if (!condition) throw new MinipodError('internal', `invariant broken: ${message}`);
+  if (!condition) invariantBroken(message);
+}
+
+/** Where a condition is looked at so often that no message may be made for it while it holds. */
+export function invariantBroken(message: string): never {
+  throw new MinipodError('internal', `invariant broken: ${message}`);
 }

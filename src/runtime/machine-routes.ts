@@ -11,7 +11,7 @@
  * @module
  */
 import type { AnyStateMachine } from 'xstate';
-import { assert } from '../protocol/errors.ts';
+import { invariantBroken } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
 import type { Snapshot } from './machine-host.ts';
 
@@ -160,7 +160,7 @@ export class MachineRoutes {
 
   #take({ acts, to }: Route, event: Message, perform: Perform): void {
     this.#taken++;
-    if (this.#taken > TRANSITIONS_MAX) assert(false, `a machine has taken ${TRANSITIONS_MAX} transitions on one message: its states lead in a circle`);
+    if (this.#taken > TRANSITIONS_MAX) invariantBroken(`a machine has taken ${TRANSITIONS_MAX} transitions on one message: its states lead in a circle`);
     for (let index = 0; index < acts.length; index++) {
       const { name, params, assignment } = acts[index] as Act;
       const given = { context: this.#context, event };

@@ -16,7 +16,7 @@
  * @module
  */
 import { DIES_MAX } from '../fabric/control-page.ts';
-import { assert, MinipodError } from '../protocol/errors.ts';
+import { assert, invariantBroken, MinipodError } from '../protocol/errors.ts';
 import { CHANNEL, type Channel, FIELD_WORD } from './areas.ts';
 import type { Endpoint } from './endpoint.ts';
 import { DONE, deadlineExceeded, failed, type Operation, type Poll } from './operation.ts';
@@ -162,7 +162,8 @@ export class AllGather implements Operation {
     const number = endpoint.wordFrom(die, channel, FIELD_WORD.b);
     const offset = endpoint.wordFrom(die, channel, FIELD_WORD.d) >>> 0;
     const rows = endpoint.wordFrom(die, channel, FIELD_WORD.e);
-    if (number !== this.#number || rows !== table.rows) assert(false, `rank ${rank} gathers ${rows} rows as number ${number}, ${this.#name} has ${table.rows}`);
+    if (number !== this.#number || rows !== table.rows)
+      invariantBroken(`rank ${rank} gathers ${rows} rows as number ${number}, ${this.#name} has ${table.rows}`);
     this.#copyPart(table, rank, die, offset);
     // Given up while the copy ran: what it left may be torn, and the next look says so.
     if (!endpoint.isStill(die, channel, event)) return false;

@@ -6,7 +6,7 @@
  * A field is heard if its domain lives, its round is the one waited for and the endpoint finds its epochs current.
  * @module
  */
-import { assert, MinipodError } from '../protocol/errors.ts';
+import { invariantBroken, MinipodError } from '../protocol/errors.ts';
 import { type Channel, FIELD_WORD } from './areas.ts';
 import type { Membership } from './membership.ts';
 import type { Poll } from './operation.ts';
@@ -123,7 +123,7 @@ export class Arrivals {
       stamp & FORMAT_MASK,
     );
     if (endpoint.wordFrom(die, channel, FIELD_WORD.d) !== tag || ahead < 0 || !endpoint.isStill(die, channel, event)) return 0;
-    if (ahead > 0) assert(false, `${this.#membership.nameOf(rank)} is in round ${this.#round + ahead}, nobody has answered round ${this.#round} yet`);
+    if (ahead > 0) invariantBroken(`${this.#membership.nameOf(rank)} is in round ${this.#round + ahead}, nobody has answered round ${this.#round} yet`);
     return event;
   }
 }

@@ -9,7 +9,7 @@
  */
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { assert } from '../protocol/errors.ts';
+import { invariantBroken } from '../protocol/errors.ts';
 import { type Areas, type Channel, FIELD_BYTES, FIELD_WORD } from './areas.ts';
 
 /** What XCCL needs of the pod around it. */
@@ -189,7 +189,7 @@ export class Endpoint {
 
   #index(peer: number, channel: Channel): number {
     // A message made ahead of need would cost more than the look itself.
-    if (peer < 0 || peer >= this.areas.dies) assert(false, `die ${peer} of ${this.areas.dies}`);
+    if (peer < 0 || peer >= this.areas.dies) invariantBroken(`die ${peer} of ${this.areas.dies}`);
     return peer * this.#channels + channel;
   }
 

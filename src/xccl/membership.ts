@@ -3,7 +3,7 @@
  * @module
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { assert, MinipodError } from '../protocol/errors.ts';
+import { invariantBroken, MinipodError } from '../protocol/errors.ts';
 import { type Domain, domainDestroyed, isAlive, rankOf } from './domain.ts';
 import type { Endpoint } from './endpoint.ts';
 import { domainTag, livesTag } from './message.ts';
@@ -48,7 +48,7 @@ export class Membership {
 
   dieOf(rank: number): number {
     const die = this.domain.dies[rank];
-    if (die === undefined) assert(false, `rank ${rank} of domain ${this.domain.id}, which has ${this.size}`);
+    if (die === undefined) invariantBroken(`rank ${rank} of domain ${this.domain.id}, which has ${this.size}`);
     return die as number;
   }
 

@@ -2,7 +2,7 @@
  * Room for answers in a die's own memory: given to one source after the other, free again when that source has taken its answer.
  * @module
  */
-import { assert } from '../protocol/errors.ts';
+import { invariantBroken } from '../protocol/errors.ts';
 
 export type IsTaken = (source: number, event: number, lane: number) => boolean;
 
@@ -46,7 +46,7 @@ export class ReplyArea implements Replies {
 
   /** First fit. */
   allocate(source: number, event: number, bytes: number, lane: number): number {
-    if (bytes > this.answer_bytes_max) assert(false, `an answer of ${bytes} bytes in an area of ${this.answer_bytes_max}`);
+    if (bytes > this.answer_bytes_max) invariantBroken(`an answer of ${bytes} bytes in an area of ${this.answer_bytes_max}`);
     let from = 0;
     let index = 0;
     for (; index < this.#held.length; index++) {

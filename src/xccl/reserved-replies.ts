@@ -7,7 +7,7 @@
  * An asker asks again on a lane when it has taken the answer there, or given it up. So the place needs nobody's leave to be written again.
  * @module
  */
-import { assert } from '../protocol/errors.ts';
+import { assert, invariantBroken } from '../protocol/errors.ts';
 import type { Held, IsTaken, Replies } from './reply-area.ts';
 
 const ALIGNMENT = 64;
@@ -38,7 +38,7 @@ export class ReservedReplies implements Replies {
   }
 
   allocate(source: number, event: number, bytes: number, lane: number): number {
-    if (bytes > this.answer_bytes_max) assert(false, `an answer of ${bytes} bytes in a place of ${this.answer_bytes_max}`);
+    if (bytes > this.answer_bytes_max) invariantBroken(`an answer of ${bytes} bytes in a place of ${this.answer_bytes_max}`);
     const place = this.#placeOf(source);
     const key = 2 * place + lane;
     this.#free(key);
@@ -77,7 +77,7 @@ export class ReservedReplies implements Replies {
     const taken = new Set(this.#places.values());
     let place = 0;
     while (taken.has(place)) place++;
-    if (place >= this.#askers) assert(false, `die ${source} asks, beside ${this.#askers} others that do`);
+    if (place >= this.#askers) invariantBroken(`die ${source} asks, beside ${this.#askers} others that do`);
     this.#places.set(source, place);
     return place;
   }

@@ -16,7 +16,7 @@
  * @module
  */
 import { offsetOf } from '../fabric/address.ts';
-import { assert } from '../protocol/errors.ts';
+import { invariantBroken } from '../protocol/errors.ts';
 import type { Endpoint } from './endpoint.ts';
 
 /** Of bytes from an address on, behind what was summed before. */
@@ -45,7 +45,7 @@ export class RowSums {
   /** Rows in this die's dispatch area that peers are about to be asked with. */
   leave(lane: number, blocks: readonly Block[]): void {
     const { dispatch, dispatch_bytes } = this.#endpoint.areas;
-    if (blocks.length > BLOCKS || lane * LANE_BYTES >= ROW_SUMS_BYTES) assert(false, `${blocks.length} blocks of rows on lane ${lane}`);
+    if (blocks.length > BLOCKS || lane * LANE_BYTES >= ROW_SUMS_BYTES) invariantBroken(`${blocks.length} blocks of rows on lane ${lane}`);
     const at = placeOf(dispatch, dispatch_bytes, lane);
     let sum = 0;
     for (let index = 0; index < BLOCKS; index++) {

@@ -11,7 +11,7 @@
  */
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { assert, MinipodError } from '../protocol/errors.ts';
+import { assert, invariantBroken, MinipodError } from '../protocol/errors.ts';
 
 export const NAME_SHIFT = 16;
 export const PLACE_MASK = (1 << NAME_SHIFT) - 1;
@@ -114,7 +114,7 @@ export class TokenRouting {
         const weight = floats[fromWeights + slot] as number;
         if (expert < 0 || (expert & PLACE_MASK) >= known)
           throw new MinipodError('invalid_request', `token ${token} is for expert ${expert & PLACE_MASK}, there are ${known}`);
-        if (this.#destinationOf[expert & PLACE_MASK] === -1) assert(false, `token ${token} is for place ${expert & PLACE_MASK}, where nobody may be asked`);
+        if (this.#destinationOf[expert & PLACE_MASK] === -1) invariantBroken(`token ${token} is for place ${expert & PLACE_MASK}, where nobody may be asked`);
         let at = slot;
         for (; at > first && (chosen[at - 1] as number) > expert; at--) {
           chosen[at] = chosen[at - 1] as number;

@@ -9,7 +9,7 @@
  */
 import { offsetOf, roundUp, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { assert } from '../protocol/errors.ts';
+import { invariantBroken } from '../protocol/errors.ts';
 
 export const WIRE_FORMATS = ['f32', 'bf16', 'int8'] as const;
 export type WireFormat = (typeof WIRE_FORMATS)[number];
@@ -133,6 +133,6 @@ export class RowCodec {
 
   /** Kernels see one segment: an offset of another would be taken for one of this. */
   #mustBeOwn(address: number): void {
-    if (segmentOf(address) !== segmentOf(this.#staging)) assert(false, `rows in segment ${segmentOf(address)}, kernels over ${segmentOf(this.#staging)}`);
+    if (segmentOf(address) !== segmentOf(this.#staging)) invariantBroken(`rows in segment ${segmentOf(address)}, kernels over ${segmentOf(this.#staging)}`);
   }
 }

@@ -10,7 +10,7 @@
 import { offsetOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import type { BlockPool } from '../../fabric/block-pool.ts';
-import { assert, MinipodError } from '../../protocol/errors.ts';
+import { assert, invariantBroken, MinipodError } from '../../protocol/errors.ts';
 import type { KvPlace } from '../step-layout.ts';
 import { BlockWalk } from './block-walk.ts';
 import type { Checksum } from './checksum.ts';
@@ -210,7 +210,7 @@ export class Offers<Token> {
       const state = stateOf(word);
       const { serial } = offer.registration;
       // Words of an error that is not needed would be allocated at every look.
-      if (state === LEASE.free || !isSerialOf(word, serial)) assert(false, `offer ${serial} is open, and its lease is ${word}`);
+      if (state === LEASE.free || !isSerialOf(word, serial)) invariantBroken(`offer ${serial} is open, and its lease is ${word}`);
       if (state === LEASE.released) this.#collect(offer, 'pulled');
       else if (state === LEASE.stopped) this.#collect(offer, offer.ending ?? 'stopped');
       else if (state !== LEASE.held && this.#options.isGone(claimantOf(word))) this.#collect(offer, 'puller_lost');

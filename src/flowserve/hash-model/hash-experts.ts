@@ -6,7 +6,7 @@
  */
 import { offsetOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
-import { assert } from '../../protocol/errors.ts';
+import { invariantBroken } from '../../protocol/errors.ts';
 import type { WireKernels } from '../../xccl/wire-format.ts';
 import type { ExpertArithmetic, GuardSeat } from '../arithmetic.ts';
 import { expertIn } from '../expert-slots.ts';
@@ -62,7 +62,7 @@ export class HashExperts<Place extends Layout = Layout> implements ExpertArithme
     const { expertSlots } = this.layout;
     const words = this.#words;
     const expert = expertIn(words, expertSlots, layer, slot);
-    if (expert < 0) assert(false, `NPU ${this.layout.npu} was asked for slot ${slot} of layer ${layer}, which holds nothing`);
+    if (expert < 0) invariantBroken(`NPU ${this.layout.npu} was asked for slot ${slot} of layer ${layer}, which holds nothing`);
     const weights = this.#weights + 2 * (1 + layer * expertSlots.each + slot);
     const target = y >>> 2;
     const source = x >>> 2;
@@ -76,7 +76,7 @@ export class HashExperts<Place extends Layout = Layout> implements ExpertArithme
 
   /** The shared expert of `count` rows. */
   shared(layer: number, y: number, x: number, count: number): void {
-    if (!this.layout.hasShared) assert(false, `NPU ${this.layout.npu} was asked for the shared expert of layer ${layer}, which it does not have`);
+    if (!this.layout.hasShared) invariantBroken(`NPU ${this.layout.npu} was asked for the shared expert of layer ${layer}, which it does not have`);
     const words = this.#words;
     const target = y >>> 2;
     const source = x >>> 2;
@@ -91,7 +91,7 @@ export class HashExperts<Place extends Layout = Layout> implements ExpertArithme
 
 /** A hash is two numbers of 32 bits, which travel as they are: any other format would be another hash. */
 function hashWire(words: Int32Array): WireKernels {
-  const refuse = (): void => assert(false, 'rows of the hash model travel as f32, and nobody sums them');
+  const refuse = (): void => invariantBroken('rows of the hash model travel as f32, and nobody sums them');
   return {
     quantizeInt8: refuse,
     dequantizeInt8: refuse,

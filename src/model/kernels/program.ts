@@ -3,7 +3,7 @@
  * graph mode, one launch a step). Their form is drawn in assembly/program.ts, which runs them.
  * @module
  */
-import { assert } from '../../protocol/errors.ts';
+import { assert, invariantBroken } from '../../protocol/errors.ts';
 import { KERNEL_NAMES, type Kernels } from './kernels.ts';
 
 /** By opcode, from 1 on: the kernels that a program may call, and their operands: u a word, f a float. */
@@ -72,7 +72,7 @@ export class KernelRecorder {
   /** `words`: of the segment. */
   constructor(words: Int32Array) {
     this.#words = words;
-    const refuse = (name: string) => (): void => assert(false, `a program of kernels cannot call ${name}`);
+    const refuse = (name: string) => (): void => invariantBroken(`a program of kernels cannot call ${name}`);
     const kernels: Record<string, unknown> = Object.fromEntries(KERNEL_NAMES.map((name) => [name, refuse(name)]));
     INSTRUCTIONS.forEach(([name, operands], index) => {
       kernels[name] = (...values: number[]): void => this.#write(name, index + 1, operands, values);
@@ -104,7 +104,7 @@ export class KernelRecorder {
   #write(name: string, opcode: number, operands: string, values: readonly number[]): void {
     const words = this.#words;
     assert(values.length === operands.length, `${name} takes ${operands.length} operands, and was called with ${values.length}`);
-    if (this.#next + 1 + values.length > this.#end) assert(false, `a program of kernels needs more than its room: ${name} would end beyond it`);
+    if (this.#next + 1 + values.length > this.#end) invariantBroken(`a program of kernels needs more than its room: ${name} would end beyond it`);
     const header = this.#next++;
     let variables = 0;
     for (const [index, value] of values.entries()) {
